@@ -1,0 +1,1 @@
+"""Transactions, scripts and taproot as frozen values and their bytes. Knows no factory."""

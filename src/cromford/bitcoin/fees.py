@@ -1,0 +1,31 @@
+"""Fees, feerates and dust. Amounts in satoshi, sizes in virtual bytes."""
+
+from typing import Final
+
+ANCHOR_DUST_SAT: Final = 240  # Bitcoin Core's dust limit of a pay-to-anchor output.
+P2TR_DUST_SAT: Final = 330  # Bitcoin Core's dust limit of a taproot output.
+MIN_RELAY_SAT_PER_KW: Final = 25  # 0.1 sat/vB, Bitcoin Core since version 30.
+TRUC_VSIZE_MAX: Final = 10_000  # BIP 431.
+TRUC_CHILD_VSIZE_MAX: Final = 1_000  # BIP 431.
+
+# A signed transaction with one taproot key-path input (BIP 341), counted in vbytes:
+P2TR_KEYPATH_TX_VSIZE: Final = 68  # 42 of frame, one input of 57.5 with witness, rounded up.
+P2TR_OUTPUT_VSIZE: Final = 43
+ANCHOR_OUTPUT_VSIZE: Final = 13
+
+
+def fee_sat_of(*, vsize: int, feerate_sat_per_kw: int) -> int:
+    """Return the fee of `vsize` virtual bytes, rounded up to a whole satoshi."""
+    return -(-4 * vsize * feerate_sat_per_kw // 1000)
+
+
+def keypath_tx_vsize(*, n_p2tr_outputs: int, n_anchors: int) -> int:
+    """Return the size of a signed transaction with one taproot key-path input."""
+    return (
+        P2TR_KEYPATH_TX_VSIZE + P2TR_OUTPUT_VSIZE * n_p2tr_outputs + ANCHOR_OUTPUT_VSIZE * n_anchors
+    )
+
+
+def sat_per_vb(feerate_sat_per_kw: int) -> float:
+    """Return the feerate that people read."""
+    return feerate_sat_per_kw * 4 / 1000

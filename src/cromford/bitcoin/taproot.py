@@ -1,0 +1,106 @@
+"""BIP 341: from an internal key and at most a few tapleaves to an output key.
+
+Every output of a factory has a key path for everybody involved and at most one tapleaf. The
+general tree is here all the same, because a control block for one leaf is its special case.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from cromford.bitcoin.script import p2tr_script
+from cromford.bitcoin.tx import var_bytes
+from cromford.crypto import keys
+from cromford.crypto.musig2 import KeyAgg
+
+TAPLEAF_VERSION: Final = 0xC0  # BIP 342 tapscript.
+
+
+def tapleaf_hash(script: bytes) -> bytes:
+    """Return the hash of one tapleaf."""
+    return keys.tagged_hash("TapLeaf", bytes((TAPLEAF_VERSION,)) + var_bytes(script))
+
+
+def tapbranch_hash(left: bytes, right: bytes) -> bytes:
+    """Return the hash of two subtrees, which BIP 341 sorts."""
+    return keys.tagged_hash("TapBranch", min(left, right) + max(left, right))
+
+
+def taptweak(internal_key: bytes, merkle_root: bytes | None) -> bytes:
+    """Return the tweak: without a script it commits to the internal key alone (BIP 86)."""
+    return keys.tagged_hash("TapTweak", internal_key + (merkle_root or b""))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaprootOutput:
+    """An output key, and what is needed to spend it by either path."""
+
+    internal_key: bytes
+    merkle_root: bytes | None
+    output_key: bytes
+    parity: int
+
+    @property
+    def script_pubkey(self) -> bytes:
+        """The script that pays to it."""
+        return p2tr_script(self.output_key)
+
+    def control_block(self, merkle_path: Sequence[bytes] = ()) -> bytes:
+        """Return the control block of a tapleaf; its path is empty for a tree of one leaf."""
+        return bytes((TAPLEAF_VERSION | self.parity,)) + self.internal_key + b"".join(merkle_path)
+
+
+def taproot_output(internal_key: bytes, merkle_root: bytes | None) -> TaprootOutput:
+    """Return the output of an x-only internal key and a merkle root or none.
+
+    Raises:
+        ValueError: If the internal key is not on the curve.
+    """
+    output_key, parity = keys.xonly_tweak(internal_key, taptweak(internal_key, merkle_root))
+    return TaprootOutput(
+        internal_key=internal_key, merkle_root=merkle_root, output_key=output_key, parity=parity
+    )
+
+
+def tweaked_key_agg(pubkeys: Sequence[bytes], merkle_root: bytes | None) -> KeyAgg:
+    """Return the MuSig2 aggregate that signs for the key path of such an output.
+
+    Raises:
+        InvalidContribution: If a pubkey is not a point.
+        ValueError: If there is none, or two are equal.
+    """
+    key_agg = KeyAgg(pubkeys)
+    key_agg.tweak_xonly(taptweak(key_agg.internal_key, merkle_root))
+    return key_agg
+
+
+def merkle_root_of(leaf_hashes: Sequence[bytes]) -> bytes:
+    """Return the merkle root of tapleaf hashes, paired from the left.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if not leaf_hashes:
+        raise ValueError("a taptree has at least one tapleaf")
+    level = list(leaf_hashes)
+    while len(level) > 1:
+        level = [
+            tapbranch_hash(*level[i : i + 2]) if i + 1 < len(level) else level[i]
+            for i in range(0, len(level), 2)
+        ]
+    return level[0]
+
+
+def merkle_path_of(leaf_hashes: Sequence[bytes], index: int) -> tuple[bytes, ...]:
+    """Return the siblings from one tapleaf up to the root of the same tree."""
+    path: list[bytes] = []
+    level = list(leaf_hashes)
+    while len(level) > 1:
+        if index ^ 1 < len(level):
+            path.append(level[index ^ 1])
+        level = [
+            tapbranch_hash(*level[i : i + 2]) if i + 1 < len(level) else level[i]
+            for i in range(0, len(level), 2)
+        ]
+        index //= 2
+    return tuple(path)

@@ -1,0 +1,1 @@
+"""Bytes in, values out: bounded reading and the BOLT 1 encodings. Knows no Bitcoin."""

@@ -1,0 +1,92 @@
+"""BOLT 1: BigSize integers and type-length-value streams.
+
+The same stream encodes a wire message and the factory terms that are hashed, so an encoding
+must be unique: minimal lengths and strictly increasing types are enforced on reading.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from cromford.codec.reader import MalformedBytes, Reader
+
+U64_MAX: Final = 0xFFFF_FFFF_FFFF_FFFF
+
+
+def encode_bigsize(number: int) -> bytes:
+    """Return the BigSize encoding of `number` (BOLT 1, Appendix A).
+
+    Raises:
+        ValueError: If it does not fit 64 bits.
+    """
+    if not 0 <= number <= U64_MAX:
+        raise ValueError(f"BigSize holds 0..2^64-1, received {number}")
+    if number < 0xFD:
+        return number.to_bytes(1, "big")
+    if number <= 0xFFFF:
+        return b"\xfd" + number.to_bytes(2, "big")
+    if number <= 0xFFFF_FFFF:
+        return b"\xfe" + number.to_bytes(4, "big")
+    return b"\xff" + number.to_bytes(8, "big")
+
+
+def read_bigsize(reader: Reader) -> int:
+    """Read one BigSize integer.
+
+    Raises:
+        MalformedBytes: If it is cut short or not the shortest encoding.
+    """
+    first = reader.uint_be(1)
+    if first < 0xFD:
+        return first
+    length_bytes, least = {0xFD: (2, 0xFD), 0xFE: (4, 0x1_0000), 0xFF: (8, 0x1_0000_0000)}[first]
+    number = reader.uint_be(length_bytes)
+    if number < least:
+        raise MalformedBytes(f"BigSize {number} is not minimally encoded")
+    return number
+
+
+def encode_tlv_stream(records: Iterable[tuple[int, bytes]]) -> bytes:
+    """Return the TLV stream of `records`, given in strictly increasing order of type.
+
+    Raises:
+        ValueError: If the types do not increase.
+    """
+    stream = bytearray()
+    last = -1
+    for tlv_type, value in records:
+        if tlv_type <= last:
+            raise ValueError(f"TLV type {tlv_type} after {last}: types must increase")
+        last = tlv_type
+        stream += encode_bigsize(tlv_type) + encode_bigsize(len(value)) + value
+    return bytes(stream)
+
+
+def decode_tlv_stream(data: bytes, *, known: Mapping[int, str]) -> dict[int, bytes]:
+    """Return the value of each known type in the stream.
+
+    An unknown odd type is skipped, an unknown even one is refused ("it's ok to be odd",
+    BOLT 1).
+
+    Raises:
+        MalformedBytes: If the stream is cut short, unordered, not minimal, or holds an unknown
+            even type.
+    """
+    reader = Reader(data)
+    values: dict[int, bytes] = {}
+    last = -1
+    while reader.n_left:
+        tlv_type = read_bigsize(reader)
+        if tlv_type <= last:
+            raise MalformedBytes(f"TLV type {tlv_type} after {last}: types must increase")
+        last = tlv_type
+        length_bytes = read_bigsize(reader)
+        if length_bytes > reader.n_left:
+            raise MalformedBytes(
+                f"TLV type {tlv_type} claims {length_bytes} bytes, {reader.n_left} are left"
+            )
+        value = reader.take(length_bytes)
+        if tlv_type in known:
+            values[tlv_type] = value
+        elif tlv_type % 2 == 0:
+            raise MalformedBytes(f"unknown even TLV type {tlv_type}")
+    return values

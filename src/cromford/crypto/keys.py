@@ -1,0 +1,82 @@
+"""Keys on secp256k1, and the hashes that bind them.
+
+A *seckey* is 32 bytes, a *pubkey* 33 (compressed), an *x-only pubkey* 32 (BIP 340).
+"""
+
+import hashlib
+from typing import Final
+
+from btclib_secp256k1 import keys as _keys
+from btclib_secp256k1 import xonly as _xonly
+
+SECKEY_SIZE: Final = 32
+PUBKEY_SIZE: Final = 33
+XONLY_PUBKEY_SIZE: Final = 32
+
+_TAG_MIDSTATES: dict[str, bytes] = {}
+
+
+def sha256(data: bytes) -> bytes:
+    """Return the SHA-256 of `data`."""
+    return hashlib.sha256(data).digest()
+
+
+def sha256d(data: bytes) -> bytes:
+    """Return the double SHA-256 of `data`."""
+    return hashlib.sha256(hashlib.sha256(data).digest()).digest()
+
+
+def tagged_hash(tag: str, data: bytes) -> bytes:
+    """Return BIP 340's tagged hash: SHA-256(SHA-256(tag) || SHA-256(tag) || data)."""
+    prefix = _TAG_MIDSTATES.get(tag)
+    if prefix is None:
+        prefix = _TAG_MIDSTATES[tag] = sha256(tag.encode()) * 2
+    return hashlib.sha256(prefix + data).digest()
+
+
+def pubkey_of(seckey: bytes) -> bytes:
+    """Return the pubkey of `seckey`.
+
+    Raises:
+        ValueError: If `seckey` is not a scalar in 1..n-1.
+    """
+    return bytes(_keys.pubkey_from_prvkey(seckey))
+
+
+def xonly_of(pubkey: bytes) -> bytes:
+    """Return the x-only form of `pubkey` (BIP 340)."""
+    return pubkey[1:]
+
+
+def is_pubkey(pubkey: bytes) -> bool:
+    """Say whether these 33 bytes are a point on the curve in compressed form."""
+    return len(pubkey) == PUBKEY_SIZE and bool(_keys.pubkey_verify(pubkey))
+
+
+def is_seckey(seckey: bytes) -> bool:
+    """Say whether these 32 bytes are a scalar in 1..n-1."""
+    return len(seckey) == SECKEY_SIZE and bool(_keys.prvkey_verify(seckey))
+
+
+def seckey_add(seckey: bytes, tweak: bytes) -> bytes:
+    """Return seckey + tweak modulo the group order (BIP 32's private child derivation).
+
+    Raises:
+        ValueError: If the tweak exceeds the order or the sum is zero.
+    """
+    return bytes(_keys.prvkey_tweak_add(seckey, tweak) or b"")
+
+
+def xonly_tweak(xonly_pubkey: bytes, tweak: bytes) -> tuple[bytes, int]:
+    """Return (x-only pubkey, parity) of lift_x(xonly_pubkey) + tweak*G (BIP 341).
+
+    Raises:
+        ValueError: If the key is not on the curve or the tweak is out of range.
+    """
+    tweaked, parity = _xonly.tweak_add(xonly_pubkey, tweak)
+    return bytes(tweaked), parity
+
+
+def xonly_tweak_seckey(seckey: bytes, tweak: bytes) -> bytes:
+    """Return the seckey of the x-only pubkey that `xonly_tweak` gives (BIP 341)."""
+    return bytes(_xonly.prvkey_tweak_add(seckey, tweak) or b"")

@@ -1,0 +1,217 @@
+"""BIP 327 MuSig2: key aggregation, nonces, partial signatures.
+
+The secret nonce is the most dangerous value in the whole program: two partial signatures made
+with one of them reveal the secret key to anybody. `SecNonce` can be spent once, and cannot be
+copied, pickled or printed.
+"""
+
+from collections.abc import Sequence
+from typing import Final, Never
+
+from btclib_secp256k1 import musig as _musig
+
+from cromford.crypto.keys import is_pubkey
+
+PUBNONCE_SIZE: Final = 66
+PARTIAL_SIG_SIZE: Final = 32
+
+
+class NonceReuse(Exception):  # noqa: N818 - the name says what was refused
+    """A secret nonce was asked for a second signature. Always a bug of ours, never retried."""
+
+
+class InvalidContribution(ValueError):  # noqa: N818 - BIP 327's word for it
+    """One signer's contribution is malformed.
+
+    `signer_index` is its place in the sequence that was aggregated.
+    """
+
+    def __init__(self, signer_index: int, contribution: str) -> None:
+        super().__init__(f"signer {signer_index} sent an invalid {contribution}")
+        self.signer_index = signer_index
+        self.contribution = contribution
+
+
+def key_sort(pubkeys: Sequence[bytes]) -> tuple[bytes, ...]:
+    """Return the pubkeys in BIP 327 `KeySort` order, which is lexicographic."""
+    return tuple(sorted(pubkeys))
+
+
+class KeyAgg:
+    """The aggregate of sorted pubkeys, with at most one taproot tweak.
+
+    Args:
+        pubkeys: 33-byte pubkeys in any order; they are sorted (BIP 327 `KeySort`). A key that
+            appears twice is refused: BIP 327 allows it, but here it means that two
+            participants hold one key.
+
+    Raises:
+        InvalidContribution: If a pubkey is not a point; the index is into the sorted keys.
+        ValueError: If there is none, or two are equal.
+    """
+
+    __slots__ = ("_cache", "internal_key", "output_key", "pubkeys")
+
+    def __init__(self, pubkeys: Sequence[bytes]) -> None:
+        self.pubkeys: tuple[bytes, ...] = key_sort(pubkeys)
+        if len(set(self.pubkeys)) != len(self.pubkeys):
+            raise ValueError("two signers with one pubkey")
+        for index, pubkey in enumerate(self.pubkeys):
+            if not is_pubkey(pubkey):
+                raise InvalidContribution(index, "pubkey")
+        self._cache = _musig.KeyAggCache(self.pubkeys)
+        self.internal_key: bytes = bytes(self._cache.agg_pubkey)
+        self.output_key: bytes = self.internal_key
+
+    def tweak_xonly(self, tweak: bytes) -> None:
+        """Apply a taproot tweak (BIP 341); afterwards `output_key` is the tweaked key.
+
+        Raises:
+            ValueError: If a tweak was applied before, or this one is out of range.
+        """
+        if self.output_key != self.internal_key:
+            raise ValueError("the aggregate key is already tweaked")
+        self.output_key = bytes(self._cache.pubkey_xonly_tweak_add(tweak))[1:]
+
+
+class SecNonce:
+    """A secret nonce that can be spent once, with the public nonce that goes with it.
+
+    Two signatures made with one nonce reveal the secret key. So the object forgets its
+    scalars as it hands them over, and refuses to be copied, stored or printed.
+
+    Args:
+        pubkey: The pubkey this nonce will sign for (BIP 327 binds a nonce to it).
+        seckey: Its seckey, folded in as a defence against a weak random generator.
+    """
+
+    __slots__ = ("_secret", "pubnonce")
+
+    def __init__(self, *, pubkey: bytes, seckey: bytes) -> None:
+        self._secret: _musig.SecretNonce | None = _musig.nonce_gen(pubkey, seckey)
+        self.pubnonce: bytes = bytes(self._secret.pubnonce)
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether it has signed or been dropped."""
+        return self._secret is None
+
+    def sign(self, session: "Session", seckey: bytes) -> bytes:
+        """Return the 32-byte partial signature, and forget the scalars whatever happens.
+
+        Raises:
+            NonceReuse: If it was spent before.
+            ValueError: If the seckey is not the nonce's.
+        """
+        if self._secret is None:
+            raise NonceReuse("this secret nonce was spent before")
+        secret, self._secret = self._secret, None
+        # BIP 327 recommends verifying one's own partial signature against random faults. The
+        # aggregate is verified before anything relies on it, so that cost is not paid twice.
+        return bytes(
+            secret.partial_sign(seckey, session.key_agg._cache, session._session, verify=False)  # noqa: SLF001 - one module
+        )
+
+    def drop(self) -> None:
+        """Forget the scalars without signing."""
+        if self._secret is not None:
+            self._secret.wipe()
+            self._secret = None
+
+    def __repr__(self) -> str:
+        return "SecNonce(secret)"
+
+    def __copy__(self) -> Never:
+        raise TypeError("a secret nonce must not be copied or stored")
+
+    def __deepcopy__(self, memo: object) -> Never:
+        raise TypeError("a secret nonce must not be copied or stored")
+
+    def __reduce__(self) -> Never:
+        raise TypeError("a secret nonce must not be copied or stored")
+
+
+def nonce_agg(pubnonces: Sequence[bytes]) -> bytes:
+    """Return the 66-byte aggregate nonce (BIP 327 `NonceAgg`). The order does not matter.
+
+    Raises:
+        InvalidContribution: If a pubnonce is malformed.
+        ValueError: If there is none.
+    """
+    try:
+        return bytes(_musig.nonce_agg(pubnonces))
+    except ValueError:
+        for index, pubnonce in enumerate(pubnonces):
+            if not is_pubnonce(pubnonce):
+                raise InvalidContribution(index, "pubnonce") from None
+        raise
+
+
+def is_pubnonce(pubnonce: bytes) -> bool:
+    """Say whether these 66 bytes are a public nonce (two points)."""
+    try:
+        _musig.pubnonce_parse(pubnonce)
+    except ValueError:
+        return False
+    return True
+
+
+def is_aggnonce(aggnonce: bytes) -> bool:
+    """Say whether these 66 bytes are an aggregate nonce (two points or infinity)."""
+    try:
+        _musig.aggnonce_parse(aggnonce)
+    except ValueError:
+        return False
+    return True
+
+
+class Session:
+    """One MuSig2 signing session: a message, an aggregate nonce, an aggregate key.
+
+    Raises:
+        ValueError: If the aggregate nonce or the message is malformed.
+    """
+
+    __slots__ = ("_session", "key_agg")
+
+    def __init__(self, *, key_agg: KeyAgg, aggnonce: bytes, message: bytes) -> None:
+        self.key_agg = key_agg
+        self._session = _musig.Session(aggnonce, message, key_agg._cache)  # noqa: SLF001 - one module
+
+    def partial_sig_verify(self, *, partial_sig: bytes, pubnonce: bytes, pubkey: bytes) -> bool:
+        """Say whether this signer's partial signature is valid. Malformed ones are invalid."""
+        try:
+            return bool(
+                self._session.partial_sig_verify(
+                    partial_sig,
+                    pubnonce,
+                    pubkey,
+                    self.key_agg._cache,  # noqa: SLF001 - one module
+                )
+            )
+        except ValueError:
+            return False
+
+    def partial_sig_agg(self, partial_sigs: Sequence[bytes]) -> bytes:
+        """Return the 64-byte signature. It is valid only if every partial signature is.
+
+        Raises:
+            InvalidContribution: If one is malformed.
+            ValueError: If there is none.
+        """
+        try:
+            return bytes(self._session.partial_sig_agg(partial_sigs))
+        except ValueError:
+            for index, partial_sig in enumerate(partial_sigs):
+                if not is_partial_sig(partial_sig):
+                    raise InvalidContribution(index, "partial_sig") from None
+            raise
+
+
+def is_partial_sig(partial_sig: bytes) -> bool:
+    """Say whether these 32 bytes are a scalar below the group order."""
+    try:
+        _musig.partial_sig_parse(partial_sig)
+    except ValueError:
+        return False
+    return True

@@ -6,6 +6,7 @@ A *seckey* is 32 bytes, a *pubkey* 33 (compressed), an *x-only pubkey* 32 (BIP 3
 import hashlib
 from typing import Final
 
+from btclib_secp256k1 import ecdh as _ecdh
 from btclib_secp256k1 import keys as _keys
 from btclib_secp256k1 import xonly as _xonly
 
@@ -62,21 +63,48 @@ def seckey_add(seckey: bytes, tweak: bytes) -> bytes:
     """Return seckey + tweak modulo the group order (BIP 32's private child derivation).
 
     Raises:
-        ValueError: If the tweak exceeds the order or the sum is zero.
+        ValueError: If the seckey or the tweak is out of range or the sum is zero.
     """
-    return bytes(_keys.prvkey_tweak_add(seckey, tweak) or b"")
+    return bytes(_keys.prvkey_tweak_add(seckey, tweak))
 
 
 def xonly_tweak(xonly_pubkey: bytes, tweak: bytes) -> tuple[bytes, int]:
     """Return (x-only pubkey, parity) of lift_x(xonly_pubkey) + tweak*G (BIP 341).
 
     Raises:
-        ValueError: If the key is not on the curve or the tweak is out of range.
+        ValueError: If the key is not 32 bytes of a point or the tweak is out of range.
     """
+    # The library would take 33 bytes too, and the parity in them would be hashed by the caller.
+    if len(xonly_pubkey) != XONLY_PUBKEY_SIZE:
+        raise ValueError(
+            f"an x-only pubkey has {XONLY_PUBKEY_SIZE} bytes, received {len(xonly_pubkey)}"
+        )
     tweaked, parity = _xonly.tweak_add(xonly_pubkey, tweak)
     return bytes(tweaked), parity
 
 
 def xonly_tweak_seckey(seckey: bytes, tweak: bytes) -> bytes:
-    """Return the seckey of the x-only pubkey that `xonly_tweak` gives (BIP 341)."""
-    return bytes(_xonly.prvkey_tweak_add(seckey, tweak) or b"")
+    """Return the seckey of the x-only pubkey that `xonly_tweak` gives (BIP 341).
+
+    Raises:
+        ValueError: If the seckey or the tweak is out of range or the sum is zero.
+    """
+    return bytes(_xonly.prvkey_tweak_add(seckey, tweak))
+
+
+def pubkey_add(pubkey: bytes, tweak: bytes) -> bytes:
+    """Return pubkey + tweak*G (BIP 32's public child derivation).
+
+    Raises:
+        ValueError: If the tweak exceeds the order or the sum is infinity.
+    """
+    return bytes(_keys.pubkey_tweak_add(pubkey, tweak))
+
+
+def shared_secret(pubkey: bytes, seckey: bytes) -> bytes:
+    """Return SHA-256 of the compressed product of both keys (BOLT 8's ECDH).
+
+    Raises:
+        ValueError: If the pubkey is not a point or the seckey out of range.
+    """
+    return bytes(_ecdh.shared_secret(pubkey, seckey) or b"")

@@ -50,7 +50,7 @@ class KeyAgg:
         ValueError: If there is none, or two are equal.
     """
 
-    __slots__ = ("_cache", "internal_key", "output_key", "pubkeys")
+    __slots__ = ("_cache", "_is_tweaked", "internal_key", "output_key", "pubkeys")
 
     def __init__(self, pubkeys: Sequence[bytes]) -> None:
         self.pubkeys: tuple[bytes, ...] = key_sort(pubkeys)
@@ -62,6 +62,7 @@ class KeyAgg:
         self._cache = _musig.KeyAggCache(self.pubkeys)
         self.internal_key: bytes = bytes(self._cache.agg_pubkey)
         self.output_key: bytes = self.internal_key
+        self._is_tweaked = False
 
     def tweak_xonly(self, tweak: bytes) -> None:
         """Apply a taproot tweak (BIP 341); afterwards `output_key` is the tweaked key.
@@ -69,9 +70,10 @@ class KeyAgg:
         Raises:
             ValueError: If a tweak was applied before, or this one is out of range.
         """
-        if self.output_key != self.internal_key:
+        if self._is_tweaked:
             raise ValueError("the aggregate key is already tweaked")
         self.output_key = bytes(self._cache.pubkey_xonly_tweak_add(tweak))[1:]
+        self._is_tweaked = True
 
 
 class SecNonce:
@@ -103,9 +105,9 @@ class SecNonce:
             NonceReuse: If it was spent before.
             ValueError: If the seckey is not the nonce's.
         """
-        if self._secret is None:
-            raise NonceReuse("this secret nonce was spent before")
         secret, self._secret = self._secret, None
+        if secret is None:
+            raise NonceReuse("this secret nonce was spent before")
         # BIP 327 recommends verifying one's own partial signature against random faults. The
         # aggregate is verified before anything relies on it, so that cost is not paid twice.
         return bytes(

@@ -1,0 +1,203 @@
+"""One client's part of the tree: the transactions from the root down to its channel.
+
+A client never takes a transaction from anybody. It rebuilds its own branch from the terms and
+the keys, and signs the bytes it computed. What it cannot compute, its neighbours' channel
+scripts in its own leaf, is taken as given: it can only harm their owners.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from cromford.bitcoin.tx import OutPoint, Tx
+from cromford.factory.outputs import OutputKind, SignersOutput, TreeOutput
+from cromford.factory.shape import LSP_INDEX, PlannedVertex, plan_of
+from cromford.factory.terms import FactoryTerms
+from cromford.factory.tree import (
+    ChannelKeys,
+    Tree,
+    TreeNode,
+    Vertex,
+    build_vertex,
+    child_output_of,
+    child_tree_outputs,
+    funding_output_of,
+    lstock_output,
+    own_channel_output,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Branch:
+    """A client's vertices, root first, unsigned."""
+
+    terms: FactoryTerms
+    client: int
+    funding_output: SignersOutput
+    funding_outpoint: OutPoint
+    funding_amount_sat: int
+    vertices: tuple[Vertex, ...]
+
+    @property
+    def nodes(self) -> Iterator[TreeNode]:
+        """Yield the transactions in the order they are published."""
+        for vertex in self.vertices:
+            yield vertex.kickoff
+            yield vertex.state
+
+    @property
+    def nodes_below_root(self) -> Iterator[TreeNode]:
+        """Yield every transaction but kickoff_root: what is signed first."""
+        return (node for node in self.nodes if node is not self.root_kickoff)
+
+    @property
+    def root_kickoff(self) -> TreeNode:
+        """The one transaction that opens the whole tree, signed last."""
+        return self.vertices[0].kickoff
+
+    @property
+    def n_layers(self) -> int:
+        """How many states lie on the way."""
+        return len(self.vertices)
+
+    @cached_property
+    def channel_outpoint(self) -> OutPoint:
+        """The outpoint of the client's own channel."""
+        state = self.vertices[-1].state
+        for vout, output in enumerate(state.outputs):
+            if output.kind is OutputKind.CHANNEL and output.client == self.client:
+                return state.tx.outpoint(vout)
+        raise AssertionError("a branch ends in its client's channel")
+
+    @property
+    def channel(self) -> TreeOutput:
+        """The client's own channel output."""
+        return self.vertices[-1].state.outputs[self.channel_outpoint.vout]
+
+    @property
+    def exit_blocks(self) -> int:
+        """How long leaving through this branch may take."""
+        return self.terms.exit_blocks(self.n_layers)
+
+    @property
+    def exit_deadline_height(self) -> int:
+        """The height from which leaving may no longer finish before the expiry."""
+        return self.terms.exit_deadline_height(self.n_layers)
+
+    def with_signatures(self, signatures: Mapping[str, bytes]) -> "SignedBranch":
+        """Return the branch ready to be published.
+
+        Raises:
+            InvalidSignature: If one does not verify.
+            KeyError: If one is missing.
+        """
+        return SignedBranch(
+            branch=self, txs=tuple(node.signed(signatures[node.name]) for node in self.nodes)
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignedBranch:
+    """A branch with every signature: the client can leave alone."""
+
+    branch: Branch
+    txs: tuple[Tx, ...]  # in the order they are published
+
+
+def branch_of(tree: Tree, client: int) -> Branch:
+    """Return one client's branch of a whole tree.
+
+    Raises:
+        ValueError: If the client is not in the tree.
+    """
+    names = {planned.shape.path for planned in tree.root.path_to(client)}
+    return Branch(
+        terms=tree.terms,
+        client=client,
+        funding_output=tree.funding_output,
+        funding_outpoint=tree.funding_outpoint,
+        funding_amount_sat=tree.funding_amount_sat,
+        vertices=tuple(v for v in tree.vertices if v.kickoff.shape.path in names),
+    )
+
+
+def build_branch(
+    terms: FactoryTerms,
+    *,
+    client: int,
+    factory_pubkeys: Sequence[bytes],
+    channel_keys: ChannelKeys,
+    neighbour_scripts: Mapping[int, bytes],
+    funding_outpoint: OutPoint,
+) -> Branch:
+    """Return a client's branch, rebuilt from what that client knows.
+
+    Args:
+        terms: The agreement.
+        client: Its participant index.
+        factory_pubkeys: One per participant, the LSP's first.
+        channel_keys: The funding keys of its own channel.
+        neighbour_scripts: The channel scripts of the other clients of its leaf, by index.
+        funding_outpoint: What kickoff_root spends.
+
+    Raises:
+        InvalidTerms: If the shape does not fit the terms' own limits.
+        InvalidContribution: If a pubkey is not a point.
+        ValueError: If two participants hold one key, or a list has the wrong length.
+        KeyError: If a neighbour's script is missing.
+    """
+    if len(factory_pubkeys) != terms.n_clients + 1:
+        raise ValueError(f"{terms.n_clients} clients and {len(factory_pubkeys)} factory keys")
+    root = plan_of(terms)
+    funding_output = spends = funding_output_of(factory_pubkeys, terms)
+    outpoint = funding_outpoint
+    vertices: list[Vertex] = []
+    path = root.path_to(client)
+    for planned, below in zip(path, (*path[1:], None), strict=True):
+        children = [child_output_of(child, factory_pubkeys, terms) for child in planned.children]
+        if below is None:
+            outputs = (
+                *_channel_outputs(planned, client, channel_keys, neighbour_scripts),
+                *lstock_output(planned, spends, factory_pubkeys[LSP_INDEX], terms),
+            )
+        else:
+            outputs = child_tree_outputs(planned, children)
+        vertex = build_vertex(
+            planned,
+            terms=terms,
+            spends=spends,
+            outpoint=outpoint,
+            state_outputs=outputs,
+            state_index=0,
+        )
+        vertices.append(vertex)
+        if below is not None:
+            vout = planned.children.index(below)
+            spends, outpoint = children[vout], vertex.state.tx.outpoint(vout)
+    return Branch(
+        terms=terms,
+        client=client,
+        funding_output=funding_output,
+        funding_outpoint=funding_outpoint,
+        funding_amount_sat=root.kickoff_input_sat,
+        vertices=tuple(vertices),
+    )
+
+
+def _channel_outputs(
+    planned: PlannedVertex,
+    client: int,
+    channel_keys: ChannelKeys,
+    neighbour_scripts: Mapping[int, bytes],
+) -> Iterator[TreeOutput]:
+    for index, capacity_sat in zip(planned.shape.clients, planned.capacities_sat, strict=True):
+        if index == client:
+            yield own_channel_output(index, capacity_sat, channel_keys)
+        else:
+            yield TreeOutput(
+                kind=OutputKind.CHANNEL,
+                amount_sat=capacity_sat,
+                script_pubkey=neighbour_scripts[index],
+                descriptor=None,
+                client=index,
+            )

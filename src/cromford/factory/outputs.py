@@ -1,0 +1,141 @@
+"""The outputs of a factory: one constructor each, with script and descriptor.
+
+An output belongs to the signers of the transaction that spends it. The script paths are
+miniscript, so that `tr(musig(...),...)` tells other software everything.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+
+from cromford.bitcoin.descriptor import musig_expression, tr_descriptor, with_checksum
+from cromford.bitcoin.script import (
+    ANCHOR_SCRIPT,
+    OP_CHECKLOCKTIMEVERIFY,
+    OP_CHECKSEQUENCEVERIFY,
+    OP_CHECKSIGVERIFY,
+    push_bytes,
+    push_number,
+)
+from cromford.bitcoin.taproot import tapleaf_hash, taproot_output
+from cromford.bitcoin.tx import TxOut
+from cromford.crypto.keys import xonly_of
+from cromford.crypto.musig2 import KeyAgg
+
+
+class OutputKind(StrEnum):
+    """What an output is for. The value is its name in exports."""
+
+    CHILD = "child"  # the funding output, and every output down to a kickoff or its state
+    CHANNEL = "channel"
+    LSTOCK = "lstock"
+    ANCHOR = "anchor"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tapleaf:
+    """The one script path of an output, as bytes and as miniscript."""
+
+    script: bytes
+    miniscript: str
+
+    @property
+    def merkle_root(self) -> bytes:
+        """The root of a taptree with this single tapleaf."""
+        return tapleaf_hash(self.script)
+
+
+def expiry_tapleaf(lsp_pubkey: bytes, expiry_height: int) -> Tapleaf:
+    """Return the timeout path: the LSP alone, from the block after `expiry_height` on (BIP 65)."""
+    key = xonly_of(lsp_pubkey)
+    return Tapleaf(
+        script=push_bytes(key)
+        + bytes((OP_CHECKSIGVERIFY,))
+        + push_number(expiry_height)
+        + bytes((OP_CHECKLOCKTIMEVERIFY,)),
+        miniscript=f"and_v(v:pk({key.hex()}),after({expiry_height}))",
+    )
+
+
+def lstock_tapleaf(lsp_pubkey: bytes, csv_blocks: int) -> Tapleaf:
+    """Return the L-stock's path: the LSP alone, `csv_blocks` after the leaf confirmed (BIP 112)."""
+    key = xonly_of(lsp_pubkey)
+    return Tapleaf(
+        script=push_bytes(key)
+        + bytes((OP_CHECKSIGVERIFY,))
+        + push_number(csv_blocks)
+        + bytes((OP_CHECKSEQUENCEVERIFY,)),
+        miniscript=f"and_v(v:pk({key.hex()}),older({csv_blocks}))",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignersOutput:
+    """An output of MuSig2 signers, with at most one tapleaf. Amounts are elsewhere.
+
+    Args:
+        key_agg: The untweaked aggregate of the signers.
+        tapleaf: The script path, or None for key path only.
+    """
+
+    key_agg: KeyAgg
+    tapleaf: Tapleaf | None = None
+
+    @property
+    def merkle_root(self) -> bytes | None:
+        """What the output key commits to besides the internal key."""
+        return None if self.tapleaf is None else self.tapleaf.merkle_root
+
+    @cached_property
+    def script_pubkey(self) -> bytes:
+        """The taproot script."""
+        return taproot_output(self.key_agg.internal_key, self.merkle_root).script_pubkey
+
+    @property
+    def descriptor(self) -> str:
+        """The output descriptor with checksum (BIP 386, BIP 390)."""
+        return tr_descriptor(
+            musig_expression(self.key_agg.pubkeys),
+            None if self.tapleaf is None else self.tapleaf.miniscript,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TreeOutput:
+    """One output of a tree transaction.
+
+    `descriptor` is None where only the script is known: a neighbour's channel, as a client
+    sees it. `client` is the participant index of a channel's client.
+    """
+
+    kind: OutputKind
+    amount_sat: int
+    script_pubkey: bytes
+    descriptor: str | None
+    client: int | None = None
+
+    @property
+    def txout(self) -> TxOut:
+        """The output's bytes as a value."""
+        return TxOut(amount_sat=self.amount_sat, script_pubkey=self.script_pubkey)
+
+
+def channel_output(pubkeys: Sequence[bytes]) -> SignersOutput:
+    """Return the output of a channel's two funding keys: key path only, BIP 86 tweak.
+
+    Raises:
+        InvalidContribution: If a pubkey is not a point.
+        ValueError: If the two are equal.
+    """
+    return SignersOutput(key_agg=KeyAgg(pubkeys))
+
+
+def anchor_output(amount_sat: int) -> TreeOutput:
+    """Return the pay-to-anchor output that anybody may spend to raise the fee (BIP 433)."""
+    return TreeOutput(
+        kind=OutputKind.ANCHOR,
+        amount_sat=amount_sat,
+        script_pubkey=ANCHOR_SCRIPT,
+        descriptor=with_checksum(f"raw({ANCHOR_SCRIPT.hex()})"),
+    )

@@ -1,0 +1,277 @@
+"""Everything that is agreed before a factory is built, checked, encoded and hashed.
+
+The hash of the terms is echoed in every message of the ceremony, so two participants with
+different terms notice before anything is signed.
+"""
+
+from dataclasses import dataclass, fields
+from enum import IntEnum
+from typing import Any, Final
+
+from cromford.bitcoin.fees import ANCHOR_DUST_SAT, P2TR_DUST_SAT, fee_sat_of, keypath_tx_vsize
+from cromford.bitcoin.timelock import DELAY_BLOCKS_MAX, check_expiry_height
+from cromford.bitcoin.tx import MAX_MONEY_SAT
+from cromford.codec.reader import MalformedBytes
+from cromford.codec.tlv import U64_MAX, decode_tlv_stream, encode_tlv_stream
+from cromford.crypto.keys import tagged_hash
+from cromford.factory.odometer import Odometer
+
+N_CLIENTS_MAX: Final = 1024
+N_INNER_LEVELS_MAX: Final = 16
+BLOCKS_PER_TX: Final = 6  # An exit allows six blocks for each transaction to confirm.
+SAFETY_BLOCKS: Final = 144  # One day between the last moment of an exit and the expiry.
+HASH_SIZE: Final = 32
+TERMS_TAG: Final = "cromford/terms"
+
+
+class FeePolicy(IntEnum):
+    """How tree transactions pay. A transaction with a dust output must pay exactly zero."""
+
+    ENDOGENOUS = 0  # each pays its own fee, and carries an anchor above dust
+    EPHEMERAL = 1  # zero fee, a zero-value anchor, always published with a paying child
+
+    @property
+    def label(self) -> str:
+        """The name people and exports use."""
+        return self.name.lower()
+
+
+class InvalidTerms(ValueError):  # noqa: N818 - named for what was refused
+    """Terms that no factory can have, whoever proposes them."""
+
+    def __init__(self, field: str, expected: str, received: object) -> None:
+        super().__init__(f"{field}: expected {expected}, received {received}")
+        self.field = field
+        self.expected = expected
+        self.received = received
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FactoryTerms:
+    """The agreement. Heights and delays in blocks, amounts in sat, lists in placement order.
+
+    The order of the fields is the order of their TLV types: 0, 2, 4, and so on.
+    """
+
+    attempt_id: bytes
+    network: bytes
+    build_height: int
+    expiry_height: int
+    active_blocks: int
+    dying_blocks: int
+    ready_min_blocks: int
+    step_blocks: int
+    states_per_layer: int
+    leaf_arity: int
+    inner_arities: tuple[int, ...]
+    max_exit_delay_blocks: int
+    max_cltv_blocks: int
+    patience_blocks: int
+    fee_policy: FeePolicy
+    tree_feerate_sat_per_kw: int
+    lstock_csv_blocks: int
+    min_depth: int
+    candidates: int
+    to_self_delay_lsp: int
+    to_self_delay_client: int
+    dust_limit_sat: int
+    max_accepted_htlcs: int
+    max_in_flight_msat: int
+    capacity_sat: tuple[int, ...]
+    lstock_sat: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        _check_encodable(self)
+        _check_numbers(self)
+        _check_delays(self)
+        _check_amounts(self)
+
+    @property
+    def n_clients(self) -> int:
+        """How many clients the factory has."""
+        return len(self.capacity_sat)
+
+    @property
+    def odometer(self) -> Odometer:
+        """The delays of its state nodes."""
+        return Odometer(states_per_layer=self.states_per_layer, step_blocks=self.step_blocks)
+
+    @property
+    def anchor_sat(self) -> int:
+        """The amount of every tree transaction's anchor."""
+        return ANCHOR_DUST_SAT if self.fee_policy is FeePolicy.ENDOGENOUS else 0
+
+    def fee_sat(self, *, n_p2tr_outputs: int) -> int:
+        """Return the fee of a tree transaction with these outputs and one anchor."""
+        return fee_sat_of(
+            vsize=keypath_tx_vsize(n_p2tr_outputs=n_p2tr_outputs, n_anchors=1),
+            feerate_sat_per_kw=self.tree_feerate_sat_per_kw,
+        )
+
+    def exit_delay_blocks(self, n_layers: int) -> int:
+        """Return the sum of the largest state delays on a path of `n_layers` layers."""
+        return n_layers * self.odometer.delay_max_blocks
+
+    def exit_blocks(self, n_layers: int) -> int:
+        """Return how long an exit may take: the delays, and six blocks per transaction.
+
+        The transactions are a kickoff and a state per layer, and the channel's commitment.
+        """
+        return self.exit_delay_blocks(n_layers) + BLOCKS_PER_TX * (2 * n_layers + 1)
+
+    def exit_deadline_height(self, n_layers: int) -> int:
+        """Return the height from which an exit may no longer finish before the expiry."""
+        return self.expiry_height - self.exit_blocks(n_layers) - SAFETY_BLOCKS
+
+    def expiry_height_min(self, n_layers: int) -> int:
+        """Return the least expiry that leaves room to live, to move out and to exit."""
+        return (
+            self.build_height
+            + self.active_blocks
+            + self.dying_blocks
+            + self.exit_blocks(n_layers)
+            + SAFETY_BLOCKS
+        )
+
+    def ready_height_max(self, n_layers: int) -> int:
+        """Return the last funding confirmation height at which the factory is worth using."""
+        return (
+            self.expiry_height
+            - self.ready_min_blocks
+            - self.dying_blocks
+            - self.exit_blocks(n_layers)
+            - SAFETY_BLOCKS
+        )
+
+    def encode(self) -> bytes:
+        """Return the TLV stream of the terms."""
+        return encode_tlv_stream(
+            (2 * place, _encode_value(getattr(self, field.name)))
+            for place, field in enumerate(fields(self))
+        )
+
+    @property
+    def terms_hash(self) -> bytes:
+        """The tagged hash of the encoding."""
+        return tagged_hash(TERMS_TAG, self.encode())
+
+
+_NAMES: Final = tuple(field.name for field in fields(FactoryTerms))
+_BYTES_FIELDS: Final = ("attempt_id", "network")
+_LIST_FIELDS: Final = ("inner_arities", "capacity_sat", "lstock_sat")
+
+
+def decode_terms(data: bytes) -> FactoryTerms:
+    """Return the terms of a TLV stream.
+
+    Raises:
+        MalformedBytes: If it is no such stream, or a field is missing.
+        InvalidTerms: If no factory can have these terms.
+    """
+    known = {2 * place: name for place, name in enumerate(_NAMES)}
+    values = decode_tlv_stream(data, known=known)
+    missing = [name for tlv_type, name in known.items() if tlv_type not in values]
+    if missing:
+        raise MalformedBytes(f"terms without {', '.join(missing)}")
+    decoded: dict[str, Any] = {}
+    for tlv_type, name in known.items():
+        value = values[tlv_type]
+        if name in _BYTES_FIELDS:
+            decoded[name] = value
+        elif name in _LIST_FIELDS:
+            decoded[name] = _decode_list(name, value)
+        else:
+            decoded[name] = _decode_u64(name, value)
+    try:
+        decoded["fee_policy"] = FeePolicy(decoded["fee_policy"])
+    except ValueError:
+        raise InvalidTerms("fee_policy", "0 or 1", decoded["fee_policy"]) from None
+    return FactoryTerms(**decoded)
+
+
+def _encode_value(value: object) -> bytes:
+    match value:
+        case bytes():
+            return value
+        case int():
+            return value.to_bytes(8, "big")
+        case tuple():
+            return b"".join(item.to_bytes(8, "big") for item in value)
+        case _:
+            raise AssertionError(value)
+
+
+def _decode_u64(name: str, value: bytes) -> int:
+    if len(value) != 8:
+        raise MalformedBytes(f"{name}: expected 8 bytes, received {len(value)}")
+    return int.from_bytes(value, "big")
+
+
+def _decode_list(name: str, value: bytes) -> tuple[int, ...]:
+    if len(value) % 8 or len(value) > 8 * N_CLIENTS_MAX:
+        raise MalformedBytes(
+            f"{name}: expected at most {N_CLIENTS_MAX} integers of 8 bytes, "
+            f"received {len(value)} bytes"
+        )
+    return tuple(int.from_bytes(value[i : i + 8], "big") for i in range(0, len(value), 8))
+
+
+def _check_encodable(terms: FactoryTerms) -> None:
+    for name in _BYTES_FIELDS:
+        if len(getattr(terms, name)) != HASH_SIZE:
+            raise InvalidTerms(name, f"{HASH_SIZE} bytes", f"{len(getattr(terms, name))} bytes")
+    for name in _NAMES:
+        value = getattr(terms, name)
+        numbers = value if isinstance(value, tuple) else (value,)
+        for number in numbers:
+            if isinstance(number, int) and not 0 <= number <= U64_MAX:
+                raise InvalidTerms(name, "an unsigned 64-bit integer", number)
+
+
+def _check_between(field: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise InvalidTerms(field, f"{low}..{high}", value)
+
+
+def _check_numbers(terms: FactoryTerms) -> None:
+    _check_between("clients", terms.n_clients, 1, N_CLIENTS_MAX)
+    _check_between("leaf_arity", terms.leaf_arity, 1, N_CLIENTS_MAX)
+    _check_between("inner_arities", len(terms.inner_arities), 0, N_INNER_LEVELS_MAX)
+    for arity in terms.inner_arities:
+        _check_between("inner_arities", arity, 2, N_CLIENTS_MAX)
+    _check_between("candidates", terms.candidates, 1, 16)
+    _check_between("min_depth", terms.min_depth, 1, SAFETY_BLOCKS)
+    try:
+        check_expiry_height(terms.expiry_height)
+    except ValueError as error:
+        raise InvalidTerms("expiry_height", "a block height", terms.expiry_height) from error
+    if terms.fee_policy is FeePolicy.ENDOGENOUS and terms.tree_feerate_sat_per_kw == 0:
+        raise InvalidTerms("tree_feerate_sat_per_kw", "above 0 (endogenous)", 0)
+    if terms.fee_policy is FeePolicy.EPHEMERAL and terms.tree_feerate_sat_per_kw != 0:
+        raise InvalidTerms(
+            "tree_feerate_sat_per_kw", "0 (ephemeral)", terms.tree_feerate_sat_per_kw
+        )
+
+
+def _check_delays(terms: FactoryTerms) -> None:
+    try:
+        _ = terms.odometer
+    except ValueError as error:
+        received = f"{terms.states_per_layer} x {terms.step_blocks}"
+        raise InvalidTerms("states_per_layer, step_blocks", str(error), received) from error
+    # A participant must see the chain every half step; a delay that protects it and is
+    # shorter than a step could pass unseen.
+    for name in ("lstock_csv_blocks", "to_self_delay_lsp", "to_self_delay_client"):
+        delay = getattr(terms, name)
+        if not terms.step_blocks <= delay <= DELAY_BLOCKS_MAX:
+            raise InvalidTerms(name, f"{terms.step_blocks}..{DELAY_BLOCKS_MAX} blocks", delay)
+
+
+def _check_amounts(terms: FactoryTerms) -> None:
+    for capacity_sat in terms.capacity_sat:
+        _check_between("capacity_sat", capacity_sat, P2TR_DUST_SAT, MAX_MONEY_SAT)
+    for lstock_sat in terms.lstock_sat:
+        if lstock_sat and not P2TR_DUST_SAT <= lstock_sat <= MAX_MONEY_SAT:
+            raise InvalidTerms("lstock_sat", f"0 or at least {P2TR_DUST_SAT}", lstock_sat)
+    if sum(terms.capacity_sat) + sum(terms.lstock_sat) > MAX_MONEY_SAT:
+        raise InvalidTerms("capacity_sat", f"{MAX_MONEY_SAT} sat in all", "more")

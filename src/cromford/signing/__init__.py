@@ -1,0 +1,1 @@
+"""Who must sign what, nonces that sign once, collecting partial signatures. No factory here."""

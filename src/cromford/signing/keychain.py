@@ -1,0 +1,127 @@
+"""Every key of one participant, derived from one seed.
+
+The paths are documented in docs/protocol; all but the wallet's last two steps are hardened, so
+no key tells anything about another.
+
+    m / PURPOSE' / coin' / 0'                                node key (BOLT 8 identity)
+    m / PURPOSE' / coin' / 1' / attempt'                     factory key
+    m / PURPOSE' / coin' / 2' / attempt' / channel' / candidate' / 0' to 5'   channel keys
+    m / 86' / coin' / 0' / change / index                    wallet keys (BIP 86)
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Final
+
+from cromford.bitcoin.network import Network
+from cromford.bitcoin.taproot import taptweak
+from cromford.crypto import keys, schnorr
+from cromford.signing.bip32 import ExtendedPubkey, ExtendedSeckey, master_of
+
+PURPOSE: Final = 0x43524F4D  # "CROM"
+NODE: Final = 0
+FACTORY: Final = 1
+CHANNEL: Final = 2
+BIP86_PURPOSE: Final = 86
+N_CHANNEL_KEYS: Final = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FactoryKey:
+    """Names the factory key of one attempt."""
+
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelKey:
+    """Names the keys of one channel: the attempt, its place, and the funding candidate."""
+
+    attempt: int
+    channel: int
+    candidate: int = 0
+
+
+KeyName = FactoryKey | ChannelKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelPubkeys:
+    """The public keys of one side of a channel (BOLT 2 `open_channel`'s)."""
+
+    funding_pubkey: bytes
+    revocation_basepoint: bytes
+    payment_basepoint: bytes
+    delayed_payment_basepoint: bytes
+    htlc_basepoint: bytes
+    first_per_commitment_point: bytes
+
+
+class Keychain:
+    """Derives and holds the seckeys. Nothing here is printed, logged or sent."""
+
+    def __init__(self, seed: bytes, network: Network) -> None:
+        master = master_of(seed)
+        root = master.derive_hardened(PURPOSE, network.coin_type)
+        self._node = root.derive_hardened(NODE).seckey
+        self._factory = root.derive_hardened(FACTORY)
+        self._channel = root.derive_hardened(CHANNEL)
+        self._wallet: ExtendedSeckey = master.derive_hardened(BIP86_PURPOSE, network.coin_type, 0)
+        self.node_id: bytes = keys.pubkey_of(self._node)
+
+    @property
+    def wallet_account(self) -> ExtendedPubkey:
+        """The account key of the wallet: finds coins, spends nothing."""
+        return self._wallet.public
+
+    def ecdh(self, pubkey: bytes) -> bytes:
+        """Return SHA-256 of the node key's shared point (BOLT 8)."""
+        return keys.shared_secret(pubkey, self._node)
+
+    def seckey(self, name: KeyName) -> bytes:
+        """Return the seckey that signs for this name: a channel's is its funding key."""
+        match name:
+            case FactoryKey(attempt=attempt):
+                return self._factory.derive_hardened(attempt).seckey
+            case ChannelKey():
+                return self._channel_seckeys(name)[0]
+
+    def channel_pubkeys(self, name: ChannelKey) -> ChannelPubkeys:
+        """Return the public keys of one channel."""
+        funding, revocation, payment, delayed, htlc, commitment_seed = self._channel_seckeys(name)
+        return ChannelPubkeys(
+            funding_pubkey=keys.pubkey_of(funding),
+            revocation_basepoint=keys.pubkey_of(revocation),
+            payment_basepoint=keys.pubkey_of(payment),
+            delayed_payment_basepoint=keys.pubkey_of(delayed),
+            htlc_basepoint=keys.pubkey_of(htlc),
+            first_per_commitment_point=keys.pubkey_of(
+                per_commitment_secret(commitment_seed, FIRST_COMMITMENT_INDEX)
+            ),
+        )
+
+    def sign_wallet(self, *, change: int, index: int, sighash: bytes) -> bytes:
+        """Return the signature of a BIP 86 coin's key path."""
+        seckey = self._wallet.derive(change, index).seckey
+        internal_key = keys.xonly_of(keys.pubkey_of(seckey))
+        return schnorr.sign(sighash, keys.xonly_tweak_seckey(seckey, taptweak(internal_key, None)))
+
+    def _channel_seckeys(self, name: ChannelKey) -> tuple[bytes, ...]:
+        node = self._channel.derive_hardened(name.attempt, name.channel, name.candidate)
+        return tuple(node.derive_hardened(i).seckey for i in range(N_CHANNEL_KEYS))
+
+    def __repr__(self) -> str:
+        return f"Keychain({self.node_id.hex()}, secret)"
+
+
+FIRST_COMMITMENT_INDEX: Final = (1 << 48) - 1  # BOLT 3 counts per-commitment secrets down.
+
+
+def per_commitment_secret(seed: bytes, index: int) -> bytes:
+    """Return the per-commitment secret of an index (BOLT 3, `generate_from_seed`)."""
+    secret = bytearray(seed)
+    for bit in reversed(range(48)):
+        if index >> bit & 1:
+            secret[bit // 8] ^= 1 << (bit % 8)
+            secret = bytearray(hashlib.sha256(secret).digest())
+    return bytes(secret)

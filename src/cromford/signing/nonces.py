@@ -1,0 +1,98 @@
+"""Nonce pools: secret nonces made ahead, each bound to one use for ever.
+
+A pool belongs to one pubkey, one connection and one attempt. It lives in the memory of one
+process and is never written down: a pool that is lost is replaced by a fresh one.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from cromford.crypto.keys import tagged_hash
+from cromford.crypto.musig2 import SecNonce
+from cromford.signing.task import SigningTask
+
+POOL_SIZE_MIN: Final = 64
+POOL_SIZE_MAX: Final = 4096
+POOL_TAG: Final = "cromford/pool"
+
+
+class NonceFault(Exception):  # noqa: N818 - named for what was refused
+    """An index was asked to sign something else than what it is bound to, or does not exist."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublicPool:
+    """The public half of a pool, as it travels."""
+
+    pubkey: bytes
+    pubnonces: tuple[bytes, ...]
+
+    @property
+    def pool_id(self) -> bytes:
+        """The hash of the content, so that two sides cannot mean different pools by one id."""
+        return tagged_hash(POOL_TAG, self.pubkey + b"".join(self.pubnonces))
+
+
+@dataclass(frozen=True, slots=True)
+class _Binding:
+    session_name: str
+    sighash: bytes
+    output_key: bytes
+    aggnonce: bytes
+
+
+class NoncePool:
+    """Secret nonces of one seckey. Each signs one thing; asked again, the same bytes come back.
+
+    Args:
+        seckey: What they sign with.
+        pubkey: Its pubkey; BIP 327 binds a nonce to it.
+        size: How many to make.
+    """
+
+    def __init__(self, *, seckey: bytes, pubkey: bytes, size: int) -> None:
+        if not 1 <= size <= POOL_SIZE_MAX:
+            raise ValueError(f"a pool of 1..{POOL_SIZE_MAX} nonces, received {size}")
+        self._seckey = seckey
+        self._secnonces = [SecNonce(pubkey=pubkey, seckey=seckey) for _ in range(size)]
+        self._bound: dict[int, tuple[_Binding, bytes]] = {}
+        self.public = PublicPool(
+            pubkey=pubkey, pubnonces=tuple(secnonce.pubnonce for secnonce in self._secnonces)
+        )
+
+    def partial_sign(self, index: int, task: SigningTask, aggnonce: bytes) -> bytes:
+        """Return the 32-byte partial signature of `task` with the nonce at `index`.
+
+        The first call binds the index to the session, the sighash, the key aggregation and the
+        aggregate nonce. The same call again returns the stored bytes and signs nothing.
+
+        Raises:
+            NonceFault: If the index is bound to anything else, or there is no such index.
+            ValueError: If the aggregate nonce is malformed. The nonce is then still unspent.
+        """
+        if not 0 <= index < len(self._secnonces):
+            raise NonceFault(f"nonce {index} of a pool of {len(self._secnonces)}")
+        binding = _Binding(task.name, task.sighash, task.key_agg.output_key, aggnonce)
+        bound = self._bound.get(index)
+        if bound is not None:
+            if bound[0] != binding:
+                raise NonceFault(f"nonce {index} is bound to session {bound[0].session_name}")
+            return bound[1]
+        session = task.session(aggnonce)
+        partial_sig = self._secnonces[index].sign(session, self._seckey)
+        self._bound[index] = (binding, partial_sig)
+        return partial_sig
+
+    def drop(self) -> None:
+        """Forget every secret. What was signed before can still be returned by nobody."""
+        for secnonce in self._secnonces:
+            secnonce.drop()
+        self._secnonces = []
+        self._bound = {}
+        self._seckey = b""
+
+    def __repr__(self) -> str:
+        return f"NoncePool({len(self._secnonces)} nonces, secret)"
+
+    def __reduce__(self) -> str:
+        raise TypeError("a nonce pool must not be copied or stored")

@@ -1,0 +1,95 @@
+"""The one holder of secrets: derives keys, makes nonce pools, signs.
+
+Only this object sees a seckey or a secret nonce, so neither can reach a journal, a log or a
+message. It lives in one process that never forks after a pool was made.
+"""
+
+from collections.abc import Sequence
+
+from cromford.bitcoin.sighash import taproot_sighash
+from cromford.bitcoin.tx import Tx, TxOut
+from cromford.crypto import keys, schnorr
+from cromford.signing.keychain import ChannelKey, ChannelPubkeys, FactoryKey, Keychain, KeyName
+from cromford.signing.nonces import NonceFault, NoncePool, PublicPool
+from cromford.signing.task import SigningTask
+
+N_POOLS_MAX = 4096
+
+
+class Signer:
+    """Signs for one participant.
+
+    Args:
+        keychain: Its keys.
+    """
+
+    def __init__(self, keychain: Keychain) -> None:
+        self._keychain = keychain
+        self._pools: dict[bytes, NoncePool] = {}
+
+    def factory_pubkey(self, attempt: int) -> bytes:
+        """Return the factory key of one attempt."""
+        return keys.pubkey_of(self._keychain.seckey(FactoryKey(attempt=attempt)))
+
+    def channel_pubkeys(self, name: ChannelKey) -> ChannelPubkeys:
+        """Return the public keys of one channel."""
+        return self._keychain.channel_pubkeys(name)
+
+    def make_pool(self, name: KeyName, size: int) -> PublicPool:
+        """Make a pool of fresh nonces and return its public half.
+
+        Raises:
+            ValueError: If there are too many pools, or the size is out of range.
+        """
+        if len(self._pools) >= N_POOLS_MAX:
+            raise ValueError(f"more than {N_POOLS_MAX} nonce pools")
+        seckey = self._keychain.seckey(name)
+        pool = NoncePool(seckey=seckey, pubkey=keys.pubkey_of(seckey), size=size)
+        self._pools[pool.public.pool_id] = pool
+        return pool.public
+
+    def drop_pool(self, pool_id: bytes) -> None:
+        """Forget a pool. Harmless if it is gone."""
+        pool = self._pools.pop(pool_id, None)
+        if pool is not None:
+            pool.drop()
+
+    def partial_sign(self, pool_id: bytes, index: int, task: SigningTask, aggnonce: bytes) -> bytes:
+        """Return a 32-byte partial signature; the same request again returns the same bytes.
+
+        Raises:
+            NonceFault: If the pool is gone, or the index is bound to anything else.
+            ValueError: If the aggregate nonce is malformed.
+        """
+        pool = self._pools.get(pool_id)
+        if pool is None:
+            raise NonceFault("the nonce pool was dropped")
+        return pool.partial_sign(index, task, aggnonce)
+
+    def sign_challenge(self, name: FactoryKey, message: bytes) -> bytes:
+        """Return a BIP 340 signature of a tagged hash, never of bytes a peer chose."""
+        return schnorr.sign(message, self._keychain.seckey(name))
+
+    def sign_wallet_tx(
+        self, tx: Tx, prevouts: Sequence[TxOut], paths: Sequence[tuple[int, int] | None]
+    ) -> Tx:
+        """Return `tx` with a key-path signature for every input that has a wallet path.
+
+        Args:
+            tx: The transaction.
+            prevouts: What each input spends.
+            paths: For each input (change, index), or None where it is not the wallet's.
+        """
+        witnesses = [
+            tx_in.witness
+            if path is None
+            else (
+                self._keychain.sign_wallet(
+                    change=path[0],
+                    index=path[1],
+                    sighash=taproot_sighash(tx, prevouts=prevouts, input_index=i),
+                ),
+            )
+            for i, (tx_in, path) in enumerate(zip(tx.inputs, paths, strict=True))
+        ]
+        return tx.with_witnesses(*witnesses)

@@ -1,0 +1,38 @@
+"""One input to be signed by several: the digest, the signers, the tweak."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from cromford.bitcoin.taproot import tweaked_key_agg
+from cromford.crypto import schnorr
+from cromford.crypto.musig2 import KeyAgg, Session
+
+
+@dataclass(frozen=True, kw_only=True)
+class SigningTask:
+    """A MuSig2 key-path signature that a transaction needs.
+
+    `name` is the transaction's name; within one ceremony it names the session too.
+    """
+
+    name: str
+    sighash: bytes
+    signers: tuple[bytes, ...]  # pubkeys, in `KeySort` order
+    merkle_root: bytes | None
+
+    @cached_property
+    def key_agg(self) -> KeyAgg:
+        """The aggregate key, tweaked for the output that is spent."""
+        return tweaked_key_agg(self.signers, self.merkle_root)
+
+    def session(self, aggnonce: bytes) -> Session:
+        """Return the signing session of this task.
+
+        Raises:
+            ValueError: If the aggregate nonce is malformed.
+        """
+        return Session(key_agg=self.key_agg, aggnonce=aggnonce, message=self.sighash)
+
+    def is_signed_by(self, signature: bytes, output_key: bytes) -> bool:
+        """Say whether this is a valid signature for the spent output's key."""
+        return schnorr.verify(signature, self.sighash, output_key)

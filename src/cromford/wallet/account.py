@@ -1,0 +1,32 @@
+"""The scripts of a BIP 86 account, derived without any secret."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from cromford.bitcoin.taproot import taproot_output
+from cromford.crypto.keys import xonly_of
+from cromford.signing.bip32 import ExtendedPubkey
+
+RECEIVE: Final = 0
+CHANGE: Final = 1
+GAP_LIMIT: Final = 20  # BIP 44: scripts watched beyond the last one used.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class WalletPath:
+    """The last two steps of a wallet key's path: receive or change, and the index."""
+
+    change: int
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Derives scripts from an account's extended pubkey (m/86'/coin'/0')."""
+
+    extended: ExtendedPubkey
+
+    def script(self, path: WalletPath) -> bytes:
+        """Return the taproot script of a path (BIP 86: key path only)."""
+        pubkey = self.extended.child(path.change).child(path.index).pubkey
+        return taproot_output(xonly_of(pubkey), None).script_pubkey

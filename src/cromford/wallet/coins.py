@@ -1,0 +1,192 @@
+"""The coins of a wallet: what blocks gave and took, and what is reserved for whom."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from cromford.bitcoin.fees import P2TR_OUTPUT_VSIZE, fee_sat_of
+from cromford.bitcoin.tx import OutPoint, Tx, TxOut, compact_size
+from cromford.factory.funding import CHANGE_MIN_SAT
+from cromford.wallet.account import CHANGE, GAP_LIMIT, RECEIVE, Account, WalletPath
+
+P2TR_INPUT_WEIGHT: Final = 41 * 4 + 66  # outpoint, empty scriptSig, nSequence; one signature
+TX_FRAME_WEIGHT: Final = 10 * 4 + 2  # version, two counts, nLockTime; segwit marker and flag
+COINBASE_MATURITY: Final = 100  # Consensus: blocks before a coinbase output may be spent.
+
+
+class InsufficientCoins(Exception):  # noqa: N818 - a named outcome, nobody's mistake
+    """The wallet cannot pay. Amounts in sat."""
+
+    def __init__(self, *, needed_sat: int, available_sat: int) -> None:
+        super().__init__(f"{needed_sat} sat are needed, {available_sat} sat are free")
+        self.needed_sat = needed_sat
+        self.available_sat = available_sat
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WalletCoin:
+    """An output that pays to the wallet."""
+
+    outpoint: OutPoint
+    txout: TxOut
+    path: WalletPath
+    height: int
+    is_coinbase: bool
+    spent_height: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Coins chosen for a transaction with a change output, and its fee in sat."""
+
+    coins: tuple[WalletCoin, ...]
+    change_sat: int
+    fee_sat: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wallet:
+    """The wallet's state: a fold of the blocks and the reservations."""
+
+    account: Account
+    scripts: Mapping[bytes, WalletPath]
+    coins: Mapping[OutPoint, WalletCoin] = field(default_factory=dict)
+    reserved: Mapping[OutPoint, bytes] = field(default_factory=dict)  # for which attempt
+    next_receive: int = 0
+    next_change: int = 0
+
+    def concerns(self, tx: Tx) -> bool:
+        """Say whether a transaction pays to the wallet or spends from it."""
+        return any(out.script_pubkey in self.scripts for out in tx.outputs) or any(
+            tx_in.outpoint in self.coins for tx_in in tx.inputs
+        )
+
+    def with_tx(self, tx: Tx, height: int) -> "Wallet":
+        """Return the wallet after a transaction confirmed at `height`."""
+        coins = dict(self.coins)
+        is_coinbase = tx.inputs[0].outpoint.txid == bytes(32)
+        next_index = {RECEIVE: self.next_receive, CHANGE: self.next_change}
+        for tx_in in tx.inputs:
+            if tx_in.outpoint in coins:
+                coins[tx_in.outpoint] = replace(coins[tx_in.outpoint], spent_height=height)
+        for vout, txout in enumerate(tx.outputs):
+            path = self.scripts.get(txout.script_pubkey)
+            if path is None:
+                continue
+            outpoint = tx.outpoint(vout)
+            coins[outpoint] = WalletCoin(
+                outpoint=outpoint, txout=txout, path=path, height=height, is_coinbase=is_coinbase
+            )
+            next_index[path.change] = max(next_index[path.change], path.index + 1)
+        return replace(
+            self,
+            coins=coins,
+            next_receive=next_index[RECEIVE],
+            next_change=next_index[CHANGE],
+        ).with_gap()
+
+    def without_block(self, height: int) -> "Wallet":
+        """Return the wallet after the block at `height` left the active chain."""
+        coins = {
+            outpoint: replace(coin, spent_height=None) if coin.spent_height == height else coin
+            for outpoint, coin in self.coins.items()
+            if coin.height != height
+        }
+        return replace(self, coins=coins)
+
+    def with_gap(self) -> "Wallet":
+        """Return the wallet watching `GAP_LIMIT` scripts beyond the last used (BIP 44)."""
+        scripts = dict(self.scripts)
+        for change, first in ((RECEIVE, self.next_receive), (CHANGE, self.next_change)):
+            watched = sum(1 for path in scripts.values() if path.change == change)
+            for index in range(watched, first + GAP_LIMIT):
+                path = WalletPath(change=change, index=index)
+                scripts[self.account.script(path)] = path
+        return replace(self, scripts=scripts)
+
+    def with_address_used(self, change: int) -> "Wallet":
+        """Return the wallet after a fresh script was handed out."""
+        if change == CHANGE:
+            return replace(self, next_change=self.next_change + 1).with_gap()
+        return replace(self, next_receive=self.next_receive + 1).with_gap()
+
+    def next_script(self, change: int) -> bytes:
+        """Return the next script nobody has been told of."""
+        index = self.next_change if change == CHANGE else self.next_receive
+        return self.account.script(WalletPath(change=change, index=index))
+
+    def with_reserved(self, outpoints: Sequence[OutPoint], attempt_id: bytes) -> "Wallet":
+        """Return the wallet with coins set aside for an attempt to build a factory."""
+        return replace(self, reserved={**self.reserved, **dict.fromkeys(outpoints, attempt_id)})
+
+    def released(self, attempt_id: bytes) -> "Wallet":
+        """Return the wallet with an attempt's coins free again."""
+        return replace(
+            self, reserved={o: owner for o, owner in self.reserved.items() if owner != attempt_id}
+        )
+
+    def free(self, tip_height: int) -> tuple[WalletCoin, ...]:
+        """Return the confirmed, mature, unspent and unreserved coins, largest first."""
+        return tuple(
+            sorted(
+                (
+                    coin
+                    for coin in self.coins.values()
+                    if coin.spent_height is None
+                    and coin.outpoint not in self.reserved
+                    and not (coin.is_coinbase and tip_height + 1 - coin.height < COINBASE_MATURITY)
+                ),
+                key=lambda coin: (-coin.txout.amount_sat, coin.outpoint),
+            )
+        )
+
+    def confirmed_sat(self) -> int:
+        """Return the sum of all unspent coins, reserved and immature ones included."""
+        return sum(c.txout.amount_sat for c in self.coins.values() if c.spent_height is None)
+
+    def select(
+        self, *, output_scripts_sat: int, n_outputs: int, feerate_sat_per_kw: int, tip_height: int
+    ) -> Selection:
+        """Return coins that pay `output_scripts_sat`, the fee and a change worth having.
+
+        The largest coins first: fewest inputs, and so the smallest transaction. All outputs are
+        taken to be taproot outputs.
+
+        Raises:
+            InsufficientCoins: If the free coins do not reach.
+        """
+        chosen: list[WalletCoin] = []
+        total_sat = 0
+        fee_sat = 0
+        free = self.free(tip_height)
+        for coin in free:
+            chosen.append(coin)
+            total_sat += coin.txout.amount_sat
+            fee_sat = fee_sat_of(
+                vsize=wallet_tx_vsize(n_inputs=len(chosen), n_outputs=n_outputs + 1),
+                feerate_sat_per_kw=feerate_sat_per_kw,
+            )
+            change_sat = total_sat - output_scripts_sat - fee_sat
+            if change_sat >= CHANGE_MIN_SAT:
+                return Selection(coins=tuple(chosen), change_sat=change_sat, fee_sat=fee_sat)
+        raise InsufficientCoins(
+            needed_sat=output_scripts_sat + fee_sat + CHANGE_MIN_SAT,
+            available_sat=sum(coin.txout.amount_sat for coin in free),
+        )
+
+
+def new_wallet(account: Account) -> Wallet:
+    """Return an empty wallet that watches its first scripts."""
+    return Wallet(account=account, scripts={}).with_gap()
+
+
+def wallet_tx_vsize(*, n_inputs: int, n_outputs: int) -> int:
+    """Return the vbytes of a signed transaction of BIP 86 inputs and taproot outputs."""
+    counts_weight = 4 * (len(compact_size(n_inputs)) + len(compact_size(n_outputs)) - 2)
+    weight = (
+        TX_FRAME_WEIGHT
+        + counts_weight
+        + n_inputs * P2TR_INPUT_WEIGHT
+        + n_outputs * P2TR_OUTPUT_VSIZE * 4
+    )
+    return -(-weight // 4)

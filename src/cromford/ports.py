@@ -5,10 +5,23 @@ pure floors never see a port: they return records and effects, and the driver ca
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
-from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxOut
+from cromford.bitcoin.block import Block, BlockRef, Coin
+from cromford.bitcoin.tx import OutPoint, Tx, Txid
+
+__all__ = [
+    "Block",
+    "BlockRef",
+    "Chain",
+    "ChainUnavailable",
+    "Coin",
+    "Connection",
+    "ConnectionLost",
+    "Store",
+    "StoreFailed",
+    "TxRefused",
+]
 
 
 class Store(Protocol):
@@ -30,42 +43,15 @@ class Store(Protocol):
         """Release the file and its lock."""
 
 
-class StoreFailed(Exception):  # noqa: N818 - an outcome of the world
+class StoreFailed(Exception):
     """The journal could not be opened, read or written."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BlockRef:
-    """Names one block of the active chain."""
-
-    height: int
-    block_hash: Txid
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Block:
-    """A block as the roles need it."""
-
-    height: int
-    block_hash: Txid
-    previous_hash: Txid
-    txs: tuple[Tx, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Coin:
-    """An unspent output of the active chain."""
-
-    outpoint: OutPoint
-    txout: TxOut
-    confirmations: int
-
-
-class ChainUnavailable(Exception):  # noqa: N818 - an outcome of the world
+class ChainUnavailable(Exception):
     """The node did not answer, or answered something unreadable. Retry later, bounded."""
 
 
-class TxRefused(Exception):  # noqa: N818 - an outcome of the world
+class TxRefused(Exception):
     """The node refused a transaction. `reason` is the node's own word, `txn-mempool-conflict`."""
 
     def __init__(self, reason: str) -> None:
@@ -134,5 +120,5 @@ class Connection(Protocol):
         """Close the stream. Safe to call twice."""
 
 
-class ConnectionLost(Exception):  # noqa: N818 - an outcome of the world
+class ConnectionLost(Exception):
     """The stream ended; the message says how."""

@@ -35,12 +35,11 @@ def script_of_address(address: str, network: Network) -> bytes:
     Raises:
         ValueError: If it is no segwit address of this network; the message says why.
     """
-    if (
-        len(address) > ADDRESS_LENGTH_MAX
-        or address != address.lower()
-        and address != address.upper()
-    ):
-        raise ValueError(f"address {address!r}: too long or of mixed case")
+    # Outside ASCII, lower() maps other letters (the Kelvin sign) onto bech32's.
+    if not address.isascii() or len(address) > ADDRESS_LENGTH_MAX:
+        raise ValueError(f"address {address!r}: too long or not ASCII")
+    if address not in {address.lower(), address.upper()}:
+        raise ValueError(f"address {address!r}: of mixed case")
     hrp, _, data = address.lower().rpartition("1")
     if hrp != network.hrp:
         raise ValueError(f"address {address!r}: expected one of {network.name} ({network.hrp}1…)")
@@ -82,7 +81,6 @@ def _regroup(data: bytes | list[int], *, from_bits: int, to_bits: int, pad: bool
             regrouped.append(accumulator >> n_bits & ((1 << to_bits) - 1))
     if pad and n_bits:
         regrouped.append(accumulator << (to_bits - n_bits) & ((1 << to_bits) - 1))
-    elif n_bits >= from_bits or accumulator & ((1 << n_bits) - 1):
-        if not pad:
-            raise ValueError("the padding of the address is not zero")
+    elif (n_bits >= from_bits or accumulator & ((1 << n_bits) - 1)) and not pad:
+        raise ValueError("the padding of the address is not zero")
     return regrouped

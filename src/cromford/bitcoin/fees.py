@@ -9,7 +9,7 @@ TRUC_VSIZE_MAX: Final = 10_000  # BIP 431.
 TRUC_CHILD_VSIZE_MAX: Final = 1_000  # BIP 431.
 
 # A signed transaction with one taproot key-path input (BIP 341), counted in vbytes:
-P2TR_KEYPATH_TX_VSIZE: Final = 68  # 42 of frame, one input of 57.5 with witness, rounded up.
+P2TR_KEYPATH_TX_VSIZE: Final = 68  # 10.5 of frame, an input of 57.5 with its witness.
 P2TR_OUTPUT_VSIZE: Final = 43
 ANCHOR_OUTPUT_VSIZE: Final = 13
 
@@ -20,7 +20,11 @@ def fee_sat_of(*, vsize: int, feerate_sat_per_kw: int) -> int:
 
 
 def keypath_tx_vsize(*, n_p2tr_outputs: int, n_anchors: int) -> int:
-    """Return the size of a signed transaction with one taproot key-path input."""
+    """Return the size of a signed transaction with one taproot key-path input.
+
+    Exact up to 252 outputs, because their count is one byte up to there. At the 10,000 vbytes of
+    BIP 431 there are at most 230.
+    """
     return (
         P2TR_KEYPATH_TX_VSIZE + P2TR_OUTPUT_VSIZE * n_p2tr_outputs + ANCHOR_OUTPUT_VSIZE * n_anchors
     )

@@ -11,6 +11,7 @@ OP_CHECKSIGVERIFY: Final = 0xAD
 OP_CHECKLOCKTIMEVERIFY: Final = 0xB1  # BIP 65
 OP_CHECKSEQUENCEVERIFY: Final = 0xB2  # BIP 112
 
+P2TR_PROGRAM_SIZE: Final = 32  # BIP 341: other version 1 programs have no rule yet.
 PUSH_MAX: Final = 75  # A longer push needs OP_PUSHDATA, which no script here does.
 ANCHOR_SCRIPT: Final = bytes.fromhex("51024e73")  # Pay-to-anchor (BIP 433).
 
@@ -44,7 +45,13 @@ def push_bytes(data: bytes) -> bytes:
 
 
 def p2tr_script(output_key: bytes) -> bytes:
-    """Return the script that pays to a taproot output key (BIP 341)."""
+    """Return the script that pays to a taproot output key (BIP 341).
+
+    Raises:
+        ValueError: If the key is not 32 bytes; anybody may spend such an output.
+    """
+    if len(output_key) != P2TR_PROGRAM_SIZE:
+        raise ValueError(f"an output key has {P2TR_PROGRAM_SIZE} bytes, received {len(output_key)}")
     return bytes((OP_1,)) + push_bytes(output_key)
 
 

@@ -92,7 +92,13 @@ def merkle_root_of(leaf_hashes: Sequence[bytes]) -> bytes:
 
 
 def merkle_path_of(leaf_hashes: Sequence[bytes], index: int) -> tuple[bytes, ...]:
-    """Return the siblings from one tapleaf up to the root of the same tree."""
+    """Return the siblings from one tapleaf up to the root that `merkle_root_of` gives.
+
+    Raises:
+        ValueError: If there is no such tapleaf.
+    """
+    if not 0 <= index < len(leaf_hashes):
+        raise ValueError(f"tapleaf {index} of {len(leaf_hashes)}")
     path: list[bytes] = []
     level = list(leaf_hashes)
     while len(level) > 1:

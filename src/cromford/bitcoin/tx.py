@@ -26,7 +26,8 @@ class Txid(bytes):
         Raises:
             ValueError: If it is not 64 hex digits.
         """
-        raw = bytes.fromhex(displayed)
+        # `fromhex` skips spaces, so the digits are counted too.
+        raw = bytes.fromhex(displayed) if len(displayed) == 2 * HASH_SIZE else b""
         if len(raw) != HASH_SIZE:
             raise ValueError(f"a txid has 64 hex digits, received {displayed!r}")
         return cls(raw[::-1])
@@ -186,7 +187,7 @@ class Tx:
         """
         version = reader.uint_le(4)
         n_inputs = read_compact_size(reader)
-        has_witness = n_inputs == 0 and reader.n_left > 0 and reader.uint_le(1) == 1
+        has_witness = n_inputs == 0 and reader.uint_le(1) == 1
         if n_inputs == 0 and not has_witness:
             raise MalformedBytes("a transaction without inputs")
         if has_witness:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 
-class MalformedBytes(ValueError):  # noqa: N818 - named for what was read, as the callers say it
+class MalformedBytes(ValueError):
     """The bytes are not an encoding of what was expected. The caller decides whose fault it is."""
 
 

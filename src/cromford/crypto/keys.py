@@ -107,4 +107,4 @@ def shared_secret(pubkey: bytes, seckey: bytes) -> bytes:
     Raises:
         ValueError: If the pubkey is not a point or the seckey out of range.
     """
-    return bytes(_ecdh.shared_secret(pubkey, seckey) or b"")
+    return bytes(_ecdh.shared_secret(pubkey, seckey))

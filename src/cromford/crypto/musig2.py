@@ -16,11 +16,11 @@ PUBNONCE_SIZE: Final = 66
 PARTIAL_SIG_SIZE: Final = 32
 
 
-class NonceReuse(Exception):  # noqa: N818 - the name says what was refused
+class NonceReuse(Exception):
     """A secret nonce was asked for a second signature. Always a bug of ours, never retried."""
 
 
-class InvalidContribution(ValueError):  # noqa: N818 - BIP 327's word for it
+class InvalidContribution(ValueError):
     """One signer's contribution is malformed.
 
     `signer_index` is its place in the sequence that was aggregated.

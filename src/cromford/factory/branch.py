@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from cromford.bitcoin.script import is_p2tr
 from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.factory.outputs import OutputKind, SignersOutput, TreeOutput
 from cromford.factory.shape import LSP_INDEX, PlannedVertex, plan_of
@@ -48,7 +49,7 @@ class Branch:
     @property
     def nodes_below_root(self) -> Iterator[TreeNode]:
         """Yield every transaction but kickoff_root: what is signed first."""
-        return (node for node in self.nodes if node is not self.root_kickoff)
+        return (node for node in self.nodes if node.name != self.root_kickoff.name)
 
     @property
     def root_kickoff(self) -> TreeNode:
@@ -143,7 +144,8 @@ def build_branch(
     Raises:
         InvalidTerms: If the shape does not fit the terms' own limits.
         InvalidContribution: If a pubkey is not a point.
-        ValueError: If two participants hold one key, or a list has the wrong length.
+        ValueError: If two participants hold one key, a list has the wrong length, or a
+            neighbour's script is not taproot.
         KeyError: If a neighbour's script is missing.
     """
     if len(factory_pubkeys) != terms.n_clients + 1:
@@ -194,6 +196,13 @@ def _channel_outputs(
         if index == client:
             yield own_channel_output(index, capacity_sat, channel_keys)
         else:
+            # Any other script could make the whole leaf too odd for a mempool, and so keep
+            # everybody in it from leaving.
+            if not is_p2tr(neighbour_scripts[index]):
+                raise ValueError(
+                    f"channel {index}: expected a taproot script, "
+                    f"received {neighbour_scripts[index].hex()}"
+                )
             yield TreeOutput(
                 kind=OutputKind.CHANNEL,
                 amount_sat=capacity_sat,

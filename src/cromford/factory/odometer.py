@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from cromford.bitcoin.timelock import DELAY_BLOCKS_MAX
 
 
-class OdometerExhausted(Exception):  # noqa: N818 - a named outcome, nobody's mistake
+class OdometerExhausted(Exception):
     """Every version of this state has been used. The factory can only be closed or rotated."""
 
 

@@ -36,7 +36,7 @@ class FeePolicy(IntEnum):
         return self.name.lower()
 
 
-class InvalidTerms(ValueError):  # noqa: N818 - named for what was refused
+class InvalidTerms(ValueError):
     """Terms that no factory can have, whoever proposes them."""
 
     def __init__(self, field: str, expected: str, received: object) -> None:
@@ -117,7 +117,7 @@ class FactoryTerms:
 
         The transactions are a kickoff and a state per layer, and the channel's commitment.
         """
-        return self.exit_delay_blocks(n_layers) + BLOCKS_PER_TX * (2 * n_layers + 1)
+        return exit_blocks_of(n_layers, delay_max_blocks=self.odometer.delay_max_blocks)
 
     def exit_deadline_height(self, n_layers: int) -> int:
         """Return the height from which an exit may no longer finish before the expiry."""
@@ -154,6 +154,11 @@ class FactoryTerms:
     def terms_hash(self) -> bytes:
         """The tagged hash of the encoding."""
         return tagged_hash(TERMS_TAG, self.encode())
+
+
+def exit_blocks_of(n_layers: int, *, delay_max_blocks: int) -> int:
+    """Return how long an exit through `n_layers` layers may take, the commitment included."""
+    return n_layers * delay_max_blocks + BLOCKS_PER_TX * (2 * n_layers + 1)
 
 
 _NAMES: Final = tuple(field.name for field in fields(FactoryTerms))

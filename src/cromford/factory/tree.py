@@ -31,7 +31,7 @@ FACTORY_VOUT: Final = 0  # The factory's place in the funding transaction; chang
 STATE_VOUT: Final = 0  # A kickoff has exactly one child output, its own state's.
 
 
-class InvalidSignature(ValueError):  # noqa: N818 - named for what was refused
+class InvalidSignature(ValueError):
     """A signature does not verify for the transaction it is said to sign."""
 
     def __init__(self, name: str) -> None:

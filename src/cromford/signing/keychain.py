@@ -3,10 +3,14 @@
 The paths are documented in docs/protocol; all but the wallet's last two steps are hardened, so
 no key tells anything about another.
 
-    m / PURPOSE' / coin' / 0'                                node key (BOLT 8 identity)
-    m / PURPOSE' / coin' / 1' / attempt'                     factory key
-    m / PURPOSE' / coin' / 2' / attempt' / channel' / candidate' / 0' to 5'   channel keys
-    m / 86' / coin' / 0' / change / index                    wallet keys (BIP 86)
+    m / PURPOSE' / coin' / 0'                                   node key (BOLT 8 identity)
+    m / PURPOSE' / coin' / 1' / journal' / attempt'             factory key
+    m / PURPOSE' / coin' / 2' / journal' / attempt' / channel' / candidate' / 0' to 5'
+                                                                channel keys
+    m / 86' / coin' / 0' / change / index                       wallet keys (BIP 86)
+
+`journal` is a random number drawn when a journal is created, so that a seed whose journal was
+lost never uses a factory key twice.
 """
 
 import hashlib
@@ -58,14 +62,20 @@ class ChannelPubkeys:
 
 
 class Keychain:
-    """Derives and holds the seckeys. Nothing here is printed, logged or sent."""
+    """Derives and holds the seckeys. Nothing here is printed, logged or sent.
 
-    def __init__(self, seed: bytes, network: Network) -> None:
+    Args:
+        seed: 16 to 64 bytes (BIP 39 gives 64).
+        network: For the coin type.
+        journal_number: The random number of the journal, below 2^31.
+    """
+
+    def __init__(self, seed: bytes, network: Network, *, journal_number: int) -> None:
         master = master_of(seed)
         root = master.derive_hardened(PURPOSE, network.coin_type)
         self._node = root.derive_hardened(NODE).seckey
-        self._factory = root.derive_hardened(FACTORY)
-        self._channel = root.derive_hardened(CHANNEL)
+        self._factory = root.derive_hardened(FACTORY, journal_number)
+        self._channel = root.derive_hardened(CHANNEL, journal_number)
         self._wallet: ExtendedSeckey = master.derive_hardened(BIP86_PURPOSE, network.coin_type, 0)
         self.node_id: bytes = keys.pubkey_of(self._node)
 

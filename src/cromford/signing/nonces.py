@@ -16,7 +16,7 @@ POOL_SIZE_MAX: Final = 4096
 POOL_TAG: Final = "cromford/pool"
 
 
-class NonceFault(Exception):  # noqa: N818 - named for what was refused
+class NonceFault(Exception):
     """An index was asked to sign something else than what it is bound to, or does not exist."""
 
 

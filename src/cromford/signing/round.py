@@ -11,7 +11,7 @@ from cromford.crypto.musig2 import InvalidContribution, is_partial_sig, nonce_ag
 from cromford.signing.task import SigningTask
 
 
-class FaultyContribution(ValueError):  # noqa: N818 - named for what was proven
+class FaultyContribution(ValueError):
     """A signer's contribution is provably wrong."""
 
     def __init__(self, signer: bytes, session_name: str, contribution: str) -> None:

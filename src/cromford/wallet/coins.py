@@ -14,7 +14,7 @@ TX_FRAME_WEIGHT: Final = 10 * 4 + 2  # version, two counts, nLockTime; segwit ma
 COINBASE_MATURITY: Final = 100  # Consensus: blocks before a coinbase output may be spent.
 
 
-class InsufficientCoins(Exception):  # noqa: N818 - a named outcome, nobody's mistake
+class InsufficientCoins(Exception):
     """The wallet cannot pay. Amounts in sat."""
 
     def __init__(self, *, needed_sat: int, available_sat: int) -> None:
@@ -54,12 +54,6 @@ class Wallet:
     reserved: Mapping[OutPoint, bytes] = field(default_factory=dict)  # for which attempt
     next_receive: int = 0
     next_change: int = 0
-
-    def concerns(self, tx: Tx) -> bool:
-        """Say whether a transaction pays to the wallet or spends from it."""
-        return any(out.script_pubkey in self.scripts for out in tx.outputs) or any(
-            tx_in.outpoint in self.coins for tx_in in tx.inputs
-        )
 
     def with_tx(self, tx: Tx, height: int) -> "Wallet":
         """Return the wallet after a transaction confirmed at `height`."""

@@ -1,0 +1,119 @@
+"""The only place where I/O and state meet, and its one rule.
+
+Append the records durably, apply them, then perform the effects. The driver is the same in a
+daemon and in the simulation; only the ports differ.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from cromford.bitcoin.tx import Tx
+from cromford.effects import Effect
+from cromford.ports import Store
+from cromford.protocol.decision import Decision
+from cromford.protocol.events import DaemonStarted, Event
+from cromford.protocol.records import AnyRecord, Created, decode_record, encode_record
+
+S = TypeVar("S")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Role(Generic[S]):
+    """A role: its name and its pure functions."""
+
+    name: str
+    decide: Callable[[S, Event], Decision]
+    apply: Callable[[S, AnyRecord], S]
+    relevant: Callable[[S, Sequence[Tx]], tuple[Tx, ...]]
+
+
+class ForeignJournal(Exception):
+    """The journal belongs to another role or another network."""
+
+
+class Driver(Generic[S]):
+    """Drives one role over one journal.
+
+    Args:
+        role: The pure functions.
+        state: The state before the first record.
+        store: The journal.
+        perform: Performs one effect and returns the events it causes at once.
+    """
+
+    def __init__(
+        self,
+        role: Role[S],
+        state: S,
+        store: Store,
+        perform: Callable[[Effect], Iterable[Event]],
+    ) -> None:
+        self._role = role
+        self._store = store
+        self._perform = perform
+        self.state = state
+        for data in store.replay():
+            self.state = role.apply(self.state, decode_record(data))
+
+    def start(self) -> None:
+        """Tell the role that it starts: what was lost is voided, what is owed is done."""
+        self.handle(DaemonStarted())
+
+    def handle(self, event: Event) -> None:
+        """Handle one event and all that it causes at once.
+
+        Raises:
+            Rejected: If the operator asked for something impossible; nothing is changed.
+            StoreFailed: If the journal cannot be written. Nothing of the decision was done.
+        """
+        pending = deque((event,))
+        while pending:
+            decision = self._role.decide(self.state, pending.popleft())
+            self._remember(decision.records)
+            for effect in decision.effects:
+                pending.extend(self._perform(effect))
+
+    def relevant(self, txs: Sequence[Tx]) -> tuple[Tx, ...]:
+        """Return the transactions of a block that matter to the role."""
+        return self._role.relevant(self.state, txs)
+
+    def _remember(self, records: Sequence[AnyRecord]) -> None:
+        if not records:
+            return
+        # Applied first in memory: a record that cannot be applied must never become durable.
+        state = self.state
+        for record in records:
+            state = self._role.apply(state, record)
+        self._store.append([encode_record(record) for record in records])
+        self.state = state
+
+
+def open_journal(
+    store: Store, *, role: str, network_genesis: bytes, draw_number: Callable[[], int]
+) -> int:
+    """Return the journal's number; an empty journal is given one and says whose it is.
+
+    Args:
+        store: The journal.
+        role: `lsp` or `client`.
+        network_genesis: The hash of the network's first block.
+        draw_number: Draws a random number below 2^31.
+
+    Raises:
+        ForeignJournal: If the journal belongs to another role or network.
+        StoreFailed: If it cannot be read or written.
+    """
+    for data in store.replay():
+        first = decode_record(data)
+        if not isinstance(first, Created):
+            raise ForeignJournal("the journal does not begin with its creation")
+        if (first.role, first.network) != (role, network_genesis):
+            raise ForeignJournal(
+                f"expected the journal of a {role} on this network, found one of a {first.role}"
+            )
+        return first.journal_number
+    created = Created(role=role, network=network_genesis, journal_number=draw_number())
+    store.append([encode_record(created)])
+    return created.journal_number

@@ -1,0 +1,79 @@
+"""Performs the effects that need secrets: keys, pools, signatures. The only caller of `Signer`."""
+
+from collections.abc import Callable
+
+from cromford import effects as fx
+from cromford.protocol import events as ev
+from cromford.signing.keychain import ChannelKey, FactoryKey
+from cromford.signing.nonces import NonceFault
+from cromford.signing.signer import Signer
+
+SigningEffect = fx.PrepareJoin | fx.PrepareAttempt | fx.PartialSign | fx.DropPools | fx.SignFunding
+
+
+def perform_signing(
+    signer: Signer, draw_attempt_id: Callable[[], bytes], effect: SigningEffect
+) -> tuple[ev.Event, ...]:
+    """Perform one effect with the signer and return the events that answer it."""
+    match effect:
+        case fx.PrepareJoin():
+            return (_prepare_join(signer, effect),)
+        case fx.PrepareAttempt(attempt=attempt):
+            return (
+                ev.AttemptPrepared(
+                    attempt=attempt,
+                    attempt_id=draw_attempt_id(),
+                    factory_pool=signer.make_pool(FactoryKey(attempt=attempt), effect.pool_size),
+                    channels=tuple(
+                        signer.channel_pubkeys(ChannelKey(attempt=attempt, channel=client))
+                        for client in range(1, effect.n_clients + 1)
+                    ),
+                ),
+            )
+        case fx.PartialSign():
+            return (_partial_sign(signer, effect),)
+        case fx.DropPools(pool_ids=pool_ids):
+            for pool_id in pool_ids:
+                signer.drop_pool(pool_id)
+            return ()
+        case fx.SignFunding():
+            tx = signer.sign_wallet_tx(
+                effect.tx, effect.prevouts, [(path.change, path.index) for path in effect.paths]
+            )
+            return (ev.FundingSigned(attempt_id=effect.attempt_id, tx=tx),)
+
+
+def _prepare_join(signer: Signer, effect: fx.PrepareJoin) -> ev.JoinPrepared:
+    names = [
+        ChannelKey(attempt=effect.attempt, channel=0, candidate=candidate)
+        for candidate in range(effect.n_candidates)
+    ]
+    signature = None
+    if effect.move is not None:
+        old_attempt, digest = effect.move
+        signature = signer.sign_challenge(FactoryKey(attempt=old_attempt), digest)
+    return ev.JoinPrepared(
+        attempt=effect.attempt,
+        factory_pool=signer.make_pool(FactoryKey(attempt=effect.attempt), effect.pool_size),
+        channels=tuple(
+            (signer.channel_pubkeys(name), signer.make_pool(name, effect.pool_size))
+            for name in names
+        ),
+        move_signature=signature,
+    )
+
+
+def _partial_sign(signer: Signer, effect: fx.PartialSign) -> ev.Event:
+    try:
+        partial_sigs = tuple(
+            (
+                request.task.name,
+                signer.partial_sign(
+                    request.pool_id, request.nonce_index, request.task, request.aggnonce
+                ),
+            )
+            for request in effect.requests
+        )
+    except (NonceFault, ValueError) as error:
+        return ev.SigningFailed(attempt_id=effect.attempt_id, reason=str(error))
+    return ev.PartialSigned(attempt_id=effect.attempt_id, partial_sigs=partial_sigs)

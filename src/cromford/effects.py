@@ -1,0 +1,132 @@
+"""Everything the pure core can ask for, on one screen.
+
+An effect is a wish. The driver fulfils it after the records it came with are durable, and tells
+the outcome, where there is one, as an event. Losing an effect to a crash is harmless: what is
+still owed is wished for again on the next start.
+"""
+
+from dataclasses import dataclass
+
+from cromford.bitcoin.tx import OutPoint, Tx, TxOut
+from cromford.signing.task import SigningTask
+from cromford.wallet.account import WalletPath
+from cromford.wire.messages import Message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Send:
+    """Send a message to a peer. If it is not connected, nothing happens."""
+
+    node_id: bytes
+    message: Message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disconnect:
+    """Close the connection to a peer."""
+
+    node_id: bytes
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrepareJoin:
+    """Derive a client's fresh keys and make its pools. Answered by `JoinPrepared`."""
+
+    attempt: int
+    pool_size: int
+    n_candidates: int
+    move: tuple[int, bytes] | None  # the old attempt's key index, and the digest it signs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrepareAttempt:
+    """Derive the LSP's fresh keys, make its pool, draw the attempt id.
+
+    Answered by `AttemptPrepared`.
+    """
+
+    attempt: int
+    n_clients: int
+    pool_size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignRequest:
+    """One partial signature: with which key, which nonce, of what."""
+
+    pool_id: bytes
+    nonce_index: int
+    task: SigningTask
+    aggnonce: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartialSign:
+    """Make partial signatures. Answered by `PartialSigned` or `SigningFailed`."""
+
+    attempt_id: bytes
+    requests: tuple[SignRequest, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DropPools:
+    """Forget secret nonces."""
+
+    pool_ids: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LookUpCoins:
+    """Ask the chain for confirmed, unspent outputs. Answered by `CoinsLookedUp`."""
+
+    attempt_id: bytes
+    outpoints: tuple[OutPoint, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignFunding:
+    """Sign the funding transaction with the wallet's keys. Answered by `FundingSigned`."""
+
+    attempt_id: bytes
+    tx: Tx
+    prevouts: tuple[TxOut, ...]
+    paths: tuple[WalletPath, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Broadcast:
+    """Publish a transaction. Answered by `BroadcastRefused` if the node refuses it."""
+
+    name: str
+    tx: Tx
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetDeadline:
+    """Ask for `DeadlineReached` after so many seconds; a second one of a name replaces it."""
+
+    name: bytes
+    seconds: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClearDeadline:
+    """Forget a deadline. Harmless if there is none."""
+
+    name: bytes
+
+
+Effect = (
+    Send
+    | Disconnect
+    | PrepareJoin
+    | PrepareAttempt
+    | PartialSign
+    | DropPools
+    | LookUpCoins
+    | SignFunding
+    | Broadcast
+    | SetDeadline
+    | ClearDeadline
+)

@@ -1,0 +1,75 @@
+"""What a role knows of the chain: the tip, and where its own transactions confirmed.
+
+Height is the only clock of the protocol. Being confirmed, losing or dead are views of the chain,
+recomputed after every reorg; nothing is ever deleted because of them.
+"""
+
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from typing import Final
+
+from cromford.bitcoin.block import BlockRef
+from cromford.bitcoin.tx import OutPoint, Tx, Txid
+from cromford.wallet.coins import Wallet
+
+RECENT_BLOCKS: Final = 288  # How many block hashes are kept to find where a reorg forked.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainView:
+    """The active chain as far as a role cares."""
+
+    recent: tuple[BlockRef, ...] = ()  # oldest first
+    confirmed: Mapping[Txid, int] = field(default_factory=dict)
+
+    @property
+    def height(self) -> int:
+        """The height of the tip; -1 before the first block was seen."""
+        return self.recent[-1].height if self.recent else -1
+
+    def depth(self, txid: Txid) -> int:
+        """Return the confirmations of a transaction; 0 if it has none."""
+        height = self.confirmed.get(txid)
+        return 0 if height is None else self.height - height + 1
+
+    def with_block(self, block: BlockRef, txids: tuple[Txid, ...]) -> "ChainView":
+        """Return the view after a block was connected in which `txids` confirmed."""
+        return ChainView(
+            recent=(*self.recent[-RECENT_BLOCKS + 1 :], block),
+            confirmed={**self.confirmed, **dict.fromkeys(txids, block.height)}
+            if txids
+            else self.confirmed,
+        )
+
+    def without_block(self, height: int) -> "ChainView":
+        """Return the view after the block at `height` and all above it left the chain."""
+        return ChainView(
+            recent=tuple(block for block in self.recent if block.height < height),
+            confirmed={t: h for t, h in self.confirmed.items() if h < height},
+        )
+
+
+def relevant_txs(
+    txs: Sequence[Tx], *, wallet: Wallet, watched: AbstractSet[Txid]
+) -> tuple[Tx, ...]:
+    """Return the transactions of one block that a role remembers, in their order.
+
+    Those it watches, those that pay to its wallet, and those that spend from it, a coin made
+    earlier in the same block included.
+    """
+    relevant: list[Tx] = []
+    created: set[OutPoint] = set()
+    for tx in txs:
+        pays = [
+            tx.outpoint(vout)
+            for vout, txout in enumerate(tx.outputs)
+            if txout.script_pubkey in wallet.scripts
+        ]
+        spends = any(
+            tx_in.outpoint in wallet.coins or tx_in.outpoint in created for tx_in in tx.inputs
+        )
+        if pays or spends or tx.txid in watched:
+            relevant.append(tx)
+            created.update(pays)
+    return tuple(relevant)

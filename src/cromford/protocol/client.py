@@ -1,0 +1,279 @@
+"""The client: what it does about each thing that happens.
+
+It joins a lobby, checks a proposal against everything it can compute itself, signs its exit
+first and the root last, and from then on can leave alone. It trusts nobody.
+"""
+
+from collections.abc import Sequence
+from typing import assert_never
+
+from cromford import effects as fx
+from cromford.bitcoin.tx import Tx
+from cromford.protocol import events as ev
+from cromford.protocol import records as r
+from cromford.protocol.chain_view import relevant_txs
+from cromford.protocol.client_attempt import (
+    ClientAttempt,
+    Complete,
+    RootSent,
+    pool_id_of,
+)
+from cromford.protocol.client_joining import (
+    on_join_prepared,
+    on_join_requested,
+    on_leave_requested,
+    on_lobby,
+    prepare_join,
+    prepare_join_again,
+)
+from cromford.protocol.client_opening import (
+    abort,
+    on_coins,
+    on_deadline,
+    on_partial_signed,
+    on_propose,
+    on_signatures,
+)
+from cromford.protocol.client_state import ClientState, apply, new_client
+from cromford.protocol.decision import NOTHING, Decision
+from cromford.protocol.faults import Rejected
+from cromford.wallet.account import RECEIVE
+from cromford.watch.exit import Publish, next_exit_action
+from cromford.wire import messages as m
+
+__all__ = ["apply", "decide", "new_client", "relevant", "resume"]
+
+
+def relevant(state: ClientState, txs: Sequence[Tx]) -> tuple[Tx, ...]:
+    """Return the transactions of a block that matter to this client."""
+    return relevant_txs(txs, wallet=state.wallet, watched=state.watched_txids)
+
+
+def decide(state: ClientState, event: ev.Event) -> Decision:
+    """Return what to remember and do about one event.
+
+    Raises:
+        Rejected: If the operator asked for something impossible; nothing is changed.
+    """
+    match event:
+        case ev.DaemonStarted():
+            return _on_start(state)
+        case ev.ConnectionOpened(node_id=node_id):
+            return _on_connection(state, node_id)
+        case ev.ConnectionClosed(node_id=node_id):
+            return _on_disconnection(state, r.PeerDisconnected(node_id=node_id))
+        case ev.MessageReceived(message=message):
+            return _on_message(state, message)
+        case ev.MessageMalformed(node_id=node_id, reason=reason):
+            return Decision(effects=(fx.Disconnect(node_id=node_id, reason=reason),))
+        case ev.BlockAdded():
+            return _on_block(state, event)
+        case ev.BlockRemoved(height=height):
+            return Decision(records=(r.BlockDisconnected(height=height),))
+        case ev.DeadlineReached(name=name):
+            return on_deadline(state, name)
+        case ev.JoinPrepared():
+            return on_join_prepared(state, event)
+        case ev.CoinsLookedUp(attempt_id=attempt_id, coins=coins):
+            return on_coins(state, attempt_id, dict(coins))
+        case ev.PartialSigned(attempt_id=attempt_id, partial_sigs=partial_sigs):
+            return on_partial_signed(state, attempt_id, tuple(sig for _, sig in partial_sigs))
+        case ev.SigningFailed(attempt_id=attempt_id, reason=reason):
+            return abort(state, attempt_id, reason)
+        case ev.JoinRequested():
+            return on_join_requested(state, event)
+        case ev.LeaveRequested():
+            return on_leave_requested(state)
+        case ev.ExitRequested(attempt_id=attempt_id):
+            return _on_exit_requested(state, attempt_id)
+        case ev.AddressRequested():
+            return Decision(records=(r.AddressIssued(change=RECEIVE),))
+        case ev.BroadcastRefused():
+            return NOTHING
+        case ev.AttemptPrepared() | ev.FundingSigned() | ev.BuildRequested():
+            raise AssertionError(f"{type(event).__name__} is an LSP's event")
+        case _:
+            assert_never(event)
+
+
+def resume(state: ClientState) -> tuple[fx.Effect, ...]:
+    """Return what is still owed, whatever was done before: the next step of each exit."""
+    return tuple(
+        effect
+        for attempt in state.attempts.values()
+        if attempt.is_exiting
+        for effect in _exit_effects(state, attempt)
+    )
+
+
+def _on_start(state: ClientState) -> Decision:
+    decision = _on_disconnection(state, r.Started())
+    return decision + Decision(effects=resume(state))
+
+
+def _on_connection(state: ClientState, node_id: bytes) -> Decision:
+    if node_id != state.config.lsp_node_id:
+        reason = "not the LSP this client was started for"
+        return Decision(effects=(fx.Disconnect(node_id=node_id, reason=reason),))
+    messages = [
+        message for attempt in state.attempts.values() for message in _after_reconnect(attempt)
+    ]
+    return Decision(
+        records=(r.PeerConnected(node_id=node_id),),
+        effects=tuple(fx.Send(node_id=node_id, message=message) for message in messages),
+    )
+
+
+def _after_reconnect(attempt: ClientAttempt) -> tuple[m.Message, ...]:
+    ids = {"attempt_id": attempt.attempt_id, "terms_hash": attempt.propose.terms_hash}
+    if isinstance(attempt.stage, RootSent) and attempt.aborted is None:
+        return (m.Resume(**ids),)
+    if not isinstance(attempt.stage, Complete):
+        return ()
+    if attempt.ready_sent:
+        return (m.ChannelReady(**ids, funding_txid=attempt.funding_tx.txid),)
+    return (m.Acknowledge(**ids),) if attempt.aborted is None else ()
+
+
+def _on_disconnection(state: ClientState, record: r.AnyRecord) -> Decision:
+    """Void what hung on the connection: pools on both sides, and attempts that need them."""
+    aborted = tuple(
+        r.AttemptAborted(attempt_id=attempt.attempt_id, reason="connection lost", culprits=())
+        for attempt in state.attempts.values()
+        if attempt.aborted is None and not isinstance(attempt.stage, RootSent | Complete)
+    )
+    pools = [
+        pool_id_of(attempt.join) for attempt in state.attempts.values() if attempt.aborted is None
+    ]
+    if state.joining is not None:
+        pools.append(pool_id_of(state.joining.join))
+    return Decision(
+        records=(record, *aborted),
+        effects=(
+            fx.DropPools(pool_ids=tuple(pools)),
+            *(fx.ClearDeadline(name=record.attempt_id) for record in aborted),
+        ),
+    )
+
+
+def _on_message(state: ClientState, message: m.Message) -> Decision:
+    match message:
+        case m.Lobby():
+            return on_lobby(state, message)
+        case m.Joined(factory_pubkey=pubkey):
+            return Decision(records=(r.JoinAnswered(factory_pubkey=pubkey, refusal=None),))
+        case m.Refused(factory_pubkey=pubkey, reason=reason):
+            return Decision(records=(r.JoinAnswered(factory_pubkey=pubkey, refusal=reason),))
+        case m.Propose():
+            return on_propose(state, message)
+        case m.SignedBelow():
+            return on_signatures(state, message)
+        case m.SignedRoot():
+            return on_signatures(state, message)
+        case m.Abort():
+            return _on_abort(state, message)
+        case m.ChannelReady(attempt_id=attempt_id):
+            if attempt_id not in state.attempts:
+                return NOTHING
+            node_id = state.config.lsp_node_id
+            return Decision(records=(r.ReadyReceived(attempt_id=attempt_id, node_id=node_id),))
+        case m.Join() | m.Leave() | m.SignBelow() | m.SignRoot() | m.Acknowledge() | m.Resume():
+            reason = f"{type(message).__name__} is a client's message"
+            return Decision(
+                effects=(fx.Disconnect(node_id=state.config.lsp_node_id, reason=reason),)
+            )
+        case _:
+            assert_never(message)
+
+
+def _on_abort(state: ClientState, message: m.Abort) -> Decision:
+    attempt = state.attempts.get(message.attempt_id)
+    if attempt is None:
+        if state.joining is None:
+            return NOTHING
+        # It was over before it was proposed to us; our keys were seen, so they are replaced.
+        return prepare_join_again(state, (pool_id_of(state.joining.join),))
+    if attempt.aborted is not None:
+        return NOTHING
+    ended = Decision(
+        records=(
+            r.AttemptAborted(
+                attempt_id=message.attempt_id, reason=f"the LSP: {message.reason}", culprits=()
+            ),
+        ),
+        effects=(fx.ClearDeadline(name=message.attempt_id),),
+    )
+    return ended + prepare_join_again(state, (pool_id_of(attempt.join),))
+
+
+def _on_block(state: ClientState, event: ev.BlockAdded) -> Decision:
+    record = r.BlockConnected(
+        height=event.height,
+        block_hash=event.block_hash,
+        txs=tuple(tx.serialize() for tx in event.txs),
+    )
+    after = apply(state, record)
+    decision = Decision(records=(record,), effects=resume(after))
+    for attempt in after.attempts.values():
+        if is_ready(after, attempt) and not attempt.ready_sent:
+            ready = m.ChannelReady(
+                attempt_id=attempt.attempt_id,
+                terms_hash=attempt.propose.terms_hash,
+                funding_txid=attempt.funding_tx.txid,
+            )
+            decision += Decision(
+                records=(r.ReadySent(attempt_id=attempt.attempt_id),),
+                effects=(fx.Send(node_id=after.config.lsp_node_id, message=ready),),
+            )
+        elif attempt.is_open and is_hopeless(after, attempt):
+            given_up = r.WaitGivenUp(attempt_id=attempt.attempt_id)
+            decision += Decision(records=(given_up,))
+            decision += prepare_join(apply(after, given_up), after.lobby)
+    return decision
+
+
+def is_hopeless(state: ClientState, attempt: ClientAttempt) -> bool:
+    """Say whether the funding did not confirm in the agreed patience, or too late to be used."""
+    if not isinstance(attempt.stage, Complete | RootSent):
+        return False
+    height = state.chain.confirmed.get(attempt.funding_tx.txid)
+    if height is None:
+        return state.chain.height >= attempt.terms.build_height + attempt.terms.patience_blocks
+    return height > attempt.terms.ready_height_max(attempt.branch.n_layers)
+
+
+def is_ready(state: ClientState, attempt: ClientAttempt) -> bool:
+    """Say whether the agreed funding is deep enough, in time, and we can leave alone.
+
+    The txid covers outputs and amounts, so the confirmed output is the one that was checked.
+    """
+    if not isinstance(attempt.stage, Complete):
+        return False
+    height = state.chain.confirmed.get(attempt.funding_tx.txid)
+    return (
+        height is not None
+        and state.chain.height - height + 1 >= attempt.terms.min_depth
+        and height <= attempt.terms.ready_height_max(attempt.branch.n_layers)
+    )
+
+
+def _on_exit_requested(state: ClientState, attempt_id: bytes) -> Decision:
+    attempt = state.attempts.get(attempt_id)
+    if attempt is None:
+        raise Rejected("factory_not_found", f"no factory {attempt_id.hex()}")
+    if not isinstance(attempt.stage, Complete):
+        raise Rejected("factory_not_complete", "the branch is not signed; nothing was funded")
+    if state.chain.depth(attempt.funding_tx.txid) == 0:
+        raise Rejected("factory_not_funded", "the funding is not confirmed", retryable=True)
+    started = r.ExitStarted(attempt_id=attempt_id)
+    after = apply(state, started)
+    return Decision(records=(started,), effects=_exit_effects(after, after.attempts[attempt_id]))
+
+
+def _exit_effects(state: ClientState, attempt: ClientAttempt) -> tuple[fx.Effect, ...]:
+    action = next_exit_action(
+        attempt.signed_branch, confirmed=state.chain.confirmed, tip_height=state.chain.height
+    )
+    if isinstance(action, Publish):
+        return (fx.Broadcast(name=action.step.name, tx=action.step.tx),)
+    return ()

@@ -1,0 +1,172 @@
+"""One attempt to build a factory, as a client remembers it. Its stages are types."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from cromford.bitcoin.tx import OutPoint, Tx, Txid
+from cromford.effects import SignRequest
+from cromford.factory.branch import Branch, SignedBranch
+from cromford.factory.terms import FactoryTerms, decode_terms
+from cromford.factory.tree import FACTORY_VOUT, InvalidSignature, TreeNode
+from cromford.protocol.faults import FaultyLsp
+from cromford.protocol.records import FundingInput
+from cromford.protocol.verification import rebuild_branch
+from cromford.signing.nonces import PublicPool
+from cromford.wire.messages import Join, Propose
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """A proposal arrived; nothing in it is believed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """Every check passed; partial signatures below the root are being made."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BelowSent:
+    """The LSP holds our partial signatures below the root."""
+
+    partial_sigs: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldsExit:
+    """We hold every signature below the root."""
+
+    signatures: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RootSent:
+    """The LSP may hold kickoff_root; we do not yet."""
+
+    signatures: tuple[bytes, ...]
+    partial_sig: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Complete:
+    """We hold our whole branch and can leave alone once it is funded."""
+
+    signatures: tuple[bytes, ...]
+    root_signature: bytes
+
+
+Stage = Received | Checked | BelowSent | HoldsExit | RootSent | Complete
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientAttempt:
+    """What a client remembers of one attempt. Aborted is a word of the LSP's, not an erasure."""
+
+    key_attempt: int
+    join: Join
+    propose: Propose
+    stage: Stage
+    inputs: tuple[FundingInput, ...] = ()
+    aborted: str | None = None
+    given_up: bool = False
+    ready_sent: bool = False
+    ready_received: bool = False
+    is_exiting: bool = False
+
+    @property
+    def attempt_id(self) -> bytes:
+        """The id in the terms."""
+        return self.propose.attempt_id
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it may still become a factory, and so no other is wished for."""
+        return self.aborted is None and not self.given_up and not self.ready_sent
+
+    @cached_property
+    def terms(self) -> FactoryTerms:
+        """The agreement. Only read once every check passed."""
+        return decode_terms(self.propose.terms)
+
+    @cached_property
+    def branch(self) -> Branch:
+        """Our branch, recomputed. Only read once every check passed."""
+        return rebuild_branch(self.propose, terms=self.terms, join=self.join)
+
+    @cached_property
+    def funding_tx(self) -> Tx:
+        """The agreed funding transaction, unsigned."""
+        return Tx.parse(self.propose.candidates[0].funding_tx)
+
+    @property
+    def funding_outpoint(self) -> OutPoint:
+        """The factory's place in it."""
+        return self.funding_tx.outpoint(FACTORY_VOUT)
+
+    @cached_property
+    def signed_branch(self) -> SignedBranch:
+        """The branch with every signature.
+
+        Raises:
+            ValueError: If the attempt is not complete.
+        """
+        if not isinstance(self.stage, Complete):
+            raise ValueError(f"attempt {self.attempt_id.hex()} is not complete")
+        below = [node.name for node in self.branch.nodes_below_root]
+        signatures = dict(zip(below, self.stage.signatures, strict=True))
+        signatures[self.branch.root_kickoff.name] = self.stage.root_signature
+        return self.branch.with_signatures(signatures)
+
+    @property
+    def watched_txids(self) -> frozenset[Txid]:
+        """The funding transaction and our own branch."""
+        return frozenset({self.funding_tx.txid, *(node.tx.txid for node in self.branch.nodes)})
+
+    def request_for(self, node: TreeNode) -> SignRequest:
+        """Return the request for our partial signature of one transaction."""
+        position = [other.name for other in self.branch.nodes].index(node.name)
+        use = self.propose.candidates[0].nonces[position]
+        return SignRequest(
+            pool_id=pool_id_of(self.join),
+            nonce_index=use.index,
+            task=node.task,
+            aggnonce=use.aggnonce,
+        )
+
+    def check_below(self, signatures: tuple[bytes, ...]) -> None:
+        """Check the finished signatures below the root: a complete, valid exit.
+
+        Raises:
+            FaultyLsp: If one is missing or does not verify.
+        """
+        nodes = list(self.branch.nodes_below_root)
+        if len(nodes) != len(signatures):
+            raise FaultyLsp(f"{len(signatures)} signatures for {len(nodes)} transactions")
+        for node, signature in zip(nodes, signatures, strict=True):
+            check_signature(node, signature)
+
+    def check_root(self, signature: bytes) -> None:
+        """Check the finished kickoff_root.
+
+        Raises:
+            FaultyLsp: If it does not verify.
+        """
+        check_signature(self.branch.root_kickoff, signature)
+
+
+def check_signature(node: TreeNode, signature: bytes) -> None:
+    """Check one finished signature.
+
+    Raises:
+        FaultyLsp: If it does not verify: the LSP aggregated it and verified it, or should have.
+    """
+    try:
+        node.signed(signature)
+    except InvalidSignature as error:
+        raise FaultyLsp(str(error)) from error
+
+
+def pool_id_of(join: Join) -> bytes:
+    """Return the id of the pool that goes with a join's factory key."""
+    pool = join.factory_pool
+    return PublicPool(pubkey=pool.pubkey, pubnonces=pool.pubnonces).pool_id

@@ -1,0 +1,224 @@
+"""What a client knows: the fold of its journal."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TypeVar, assert_never
+
+from cromford.bitcoin.block import BlockRef
+from cromford.bitcoin.network import Network
+from cromford.bitcoin.tx import Tx, Txid
+from cromford.protocol import records as r
+from cromford.protocol.chain_view import ChainView
+from cromford.protocol.client_attempt import (
+    BelowSent,
+    Checked,
+    ClientAttempt,
+    Complete,
+    HoldsExit,
+    Received,
+    RootSent,
+    Stage,
+)
+from cromford.protocol.decision import IntentKey, check_intents
+from cromford.protocol.policy import ClientPolicy
+from cromford.wallet.account import Account
+from cromford.wallet.coins import Wallet, new_wallet
+from cromford.wire.messages import Join, Lobby, Message, Propose, decode_message
+
+M = TypeVar("M", bound=Message)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientConfig:
+    """What does not change while a client runs."""
+
+    network: Network
+    node_id: bytes
+    lsp_node_id: bytes
+    policy: ClientPolicy
+    account: Account
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What the operator wants: a channel of `capacity_sat`, at least `capacity_least_sat`."""
+
+    capacity_sat: int
+    capacity_least_sat: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Joining:
+    """A wish that went out on the present connection, with fresh keys and pools."""
+
+    attempt: int
+    join: Join
+    is_accepted: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientState:
+    """A client's state value."""
+
+    config: ClientConfig
+    wallet: Wallet
+    chain: ChainView = field(default_factory=ChainView)
+    is_connected: bool = False
+    lobby: Lobby | None = None
+    wish: Wish | None = None
+    refusal: str | None = None
+    joining: Joining | None = None
+    next_attempt: int = 0
+    attempts: Mapping[bytes, ClientAttempt] = field(default_factory=dict)
+    intents: Mapping[IntentKey, bytes] = field(default_factory=dict)
+
+    @property
+    def open_attempt(self) -> ClientAttempt | None:
+        """The attempt that may still become the factory wished for, if any."""
+        return next((attempt for attempt in self.attempts.values() if attempt.is_open), None)
+
+    @property
+    def watched_txids(self) -> frozenset[Txid]:
+        """Every transaction whose confirmation matters to us."""
+        watched: set[Txid] = set()
+        for attempt in self.attempts.values():
+            if isinstance(attempt.stage, Complete | RootSent | HoldsExit):
+                watched |= attempt.watched_txids
+        return frozenset(watched)
+
+
+def new_client(config: ClientConfig) -> ClientState:
+    """Return the state before the first record."""
+    return ClientState(config=config, wallet=new_wallet(config.account))
+
+
+def apply(state: ClientState, record: r.AnyRecord) -> ClientState:
+    """Return the state after remembering one thing."""
+    if isinstance(record, r.LspOnly):
+        raise AssertionError(f"{type(record).__name__} in a client's journal")
+    match record:
+        case r.Created():
+            return state
+        case r.Started() | r.PeerDisconnected():
+            return replace(state, is_connected=False, lobby=None, joining=None)
+        case r.PeerConnected():
+            return replace(state, is_connected=True, lobby=None, joining=None)
+        case r.BlockConnected():
+            return _with_block(state, record)
+        case r.BlockDisconnected(height=height):
+            return replace(
+                state,
+                chain=state.chain.without_block(height),
+                wallet=state.wallet.without_block(height),
+            )
+        case r.AddressIssued(change=change):
+            return replace(state, wallet=state.wallet.with_address_used(change))
+        case r.LobbyGreeted(message=message):
+            return replace(state, lobby=_decoded(message, Lobby))
+        case r.WishMade():
+            wish = Wish(
+                capacity_sat=record.capacity_sat, capacity_least_sat=record.capacity_least_sat
+            )
+            return replace(state, wish=wish, refusal=None)
+        case r.WishWithdrawn():
+            return replace(state, wish=None, joining=None)
+        case r.JoinSent(attempt=number, message=message):
+            joining = Joining(attempt=number, join=_decoded(message, Join))
+            return replace(state, joining=joining, next_attempt=number + 1)
+        case r.JoinAnswered():
+            return _with_answer(state, record)
+        case _:
+            return _apply_to_attempt(state, record)
+
+
+def _apply_to_attempt(
+    state: ClientState, record: r.SharedAttemptRecord | r.ClientAttemptRecord
+) -> ClientState:
+    match record:
+        case r.SigningIntended(intents=intents):
+            return replace(state, intents=check_intents(state.intents, intents))
+        case r.ProposalReceived(message=message):
+            return _with_proposal(state, _decoded(message, Propose))
+        case r.ProposalAccepted(attempt_id=attempt_id, inputs=inputs):
+            return _changed(state, attempt_id, stage=Checked(), inputs=inputs)
+        case r.BelowPartialsMade(attempt_id=attempt_id, partial_sigs=partial_sigs):
+            return _at_stage(state, attempt_id, BelowSent(partial_sigs=partial_sigs))
+        case r.ExitHeld(attempt_id=attempt_id, signatures=signatures):
+            return _at_stage(state, attempt_id, HoldsExit(signatures=signatures))
+        case r.RootPartialMade(attempt_id=attempt_id, partial_sig=partial_sig):
+            stage = state.attempts[attempt_id].stage
+            if not isinstance(stage, HoldsExit):
+                raise AssertionError("the root was signed without holding an exit")
+            return _at_stage(
+                state, attempt_id, RootSent(signatures=stage.signatures, partial_sig=partial_sig)
+            )
+        case r.BranchCompleted(attempt_id=attempt_id, signature=signature):
+            stage = state.attempts[attempt_id].stage
+            if not isinstance(stage, RootSent):
+                raise AssertionError("a branch was completed before its root was sent")
+            completed = Complete(signatures=stage.signatures, root_signature=signature)
+            return _at_stage(state, attempt_id, completed)
+        case r.AttemptAborted(attempt_id=attempt_id, reason=reason):
+            return _changed(state, attempt_id, aborted=reason)
+        case r.WaitGivenUp(attempt_id=attempt_id):
+            return _changed(state, attempt_id, given_up=True)
+        case r.ReadySent(attempt_id=attempt_id):
+            # The wish is fulfilled: the next factory is another wish.
+            return replace(_changed(state, attempt_id, ready_sent=True), wish=None)
+        case r.ReadyReceived(attempt_id=attempt_id):
+            return _changed(state, attempt_id, ready_received=True)
+        case r.ExitStarted(attempt_id=attempt_id):
+            return _changed(state, attempt_id, is_exiting=True)
+        case _:
+            assert_never(record)
+
+
+def _with_block(state: ClientState, record: r.BlockConnected) -> ClientState:
+    wallet = state.wallet
+    txs = [Tx.parse(data) for data in record.txs]
+    for tx in txs:
+        wallet = wallet.with_tx(tx, record.height)
+    block = BlockRef(height=record.height, block_hash=Txid(record.block_hash))
+    return replace(
+        state, wallet=wallet, chain=state.chain.with_block(block, tuple(tx.txid for tx in txs))
+    )
+
+
+def _with_answer(state: ClientState, record: r.JoinAnswered) -> ClientState:
+    joining = state.joining
+    if joining is None or joining.join.factory_pool.pubkey != record.factory_pubkey:
+        return state
+    if record.refusal is None:
+        return replace(state, joining=replace(joining, is_accepted=True))
+    return replace(state, joining=None, wish=None, refusal=record.refusal)
+
+
+def _with_proposal(state: ClientState, propose: Propose) -> ClientState:
+    joining = state.joining
+    if joining is None:
+        raise AssertionError("a proposal without a join")
+    attempt = ClientAttempt(
+        key_attempt=joining.attempt, join=joining.join, propose=propose, stage=Received()
+    )
+    return replace(state, attempts={**state.attempts, attempt.attempt_id: attempt}, joining=None)
+
+
+def _at_stage(state: ClientState, attempt_id: bytes, stage: Stage) -> ClientState:
+    return _changed(state, attempt_id, stage=stage)
+
+
+def _changed(state: ClientState, attempt_id: bytes, **changes: object) -> ClientState:
+    # replace() makes a new value without the cached branch, which is costly to recompute.
+    old = state.attempts[attempt_id]
+    new = replace(old, **changes)  # type: ignore[arg-type]  # names are checked by replace
+    for cached in ("terms", "branch", "funding_tx"):
+        if cached in old.__dict__:
+            new.__dict__[cached] = old.__dict__[cached]
+    return replace(state, attempts={**state.attempts, attempt_id: new})
+
+
+def _decoded(data: bytes, cls: type[M]) -> M:
+    message = decode_message(data)
+    if not isinstance(message, cls):
+        raise AssertionError(f"{cls.__name__} was journalled, {type(message).__name__} was read")
+    return message

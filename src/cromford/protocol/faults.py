@@ -1,0 +1,41 @@
+"""Errors that say whose fault it is."""
+
+
+class Refusal(Exception):
+    """A client does not sign: something differs from what it computed or allows.
+
+    A client rarely knows that another client lied, because the LSP carried the message; so a
+    refusal names the field, never a culprit.
+    """
+
+    def __init__(self, field: str, *, expected: object, received: object) -> None:
+        super().__init__(f"{field}: expected {_show(expected)}, received {_show(received)}")
+        self.field = field
+        self.expected = expected
+        self.received = received
+
+
+class FaultyClient(Exception):
+    """A client provably deviated. Its ceremony ends; the others start again without it."""
+
+    def __init__(self, node_id: bytes, what: str) -> None:
+        super().__init__(f"client {node_id.hex()}: {what}")
+        self.node_id = node_id
+        self.what = what
+
+
+class FaultyLsp(Exception):
+    """The LSP provably deviated, or relayed what cannot be right."""
+
+
+class Rejected(Exception):
+    """A request from the daemon's own operator cannot be met. Nothing was changed."""
+
+    def __init__(self, code: str, message: str, *, retryable: bool = False) -> None:
+        super().__init__(message)
+        self.code = code
+        self.retryable = retryable
+
+
+def _show(value: object) -> str:
+    return value.hex() if isinstance(value, bytes) else str(value)

@@ -1,0 +1,284 @@
+"""What an LSP knows: the fold of its journal."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final, assert_never
+
+from cromford.bitcoin.block import BlockRef
+from cromford.bitcoin.network import Network
+from cromford.bitcoin.tx import Tx, Txid
+from cromford.factory.terms import decode_terms
+from cromford.protocol import records as r
+from cromford.protocol.chain_view import ChainView
+from cromford.protocol.decision import IntentKey, check_intents
+from cromford.protocol.lsp_attempt import LspAttempt, LspSeat
+from cromford.protocol.policy import LspPolicy
+from cromford.signing.nonces import PublicPool
+from cromford.wallet.account import CHANGE, Account
+from cromford.wallet.coins import Wallet, new_wallet
+from cromford.wire import messages as m
+from cromford.wire.fields import decode_fields
+
+UPTIME_WINDOW_BLOCKS: Final = 2016
+FAULTS_TO_BAN: Final = 3
+BAN_BLOCKS: Final = 144  # Three faults in so many blocks close the lobby for so many blocks.
+_CACHED: Final = ("tree", "sessions", "watched_txids")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LspConfig:
+    """What does not change while an LSP runs."""
+
+    network: Network
+    node_id: bytes
+    policy: LspPolicy
+    account: Account
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """A client in the lobby."""
+
+    node_id: bytes
+    join: m.Join
+    is_moving: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Build:
+    """A build whose keys are being made, or that waits for its clients to come back."""
+
+    attempt: int | None  # None while it waits
+    node_ids: tuple[bytes, ...]
+    reasons: tuple[str, ...]
+    capacity_sat: tuple[int, ...]
+    min_clients: int
+    max_clients: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LspState:
+    """An LSP's state value."""
+
+    config: LspConfig
+    wallet: Wallet
+    chain: ChainView = field(default_factory=ChainView)
+    connected: frozenset[bytes] = frozenset()
+    members: Mapping[bytes, Member] = field(default_factory=dict)
+    uptime: Mapping[bytes, int] = field(default_factory=dict)  # bit i: connected i blocks ago
+    faults: Mapping[bytes, tuple[int, ...]] = field(default_factory=dict)  # their heights
+    next_attempt: int = 0
+    build: Build | None = None
+    build_dropped: str | None = None
+    attempts: Mapping[bytes, LspAttempt] = field(default_factory=dict)
+    intents: Mapping[IntentKey, bytes] = field(default_factory=dict)
+
+    @property
+    def open_attempt(self) -> LspAttempt | None:
+        """The attempt whose ceremony is under way, if any."""
+        return next((attempt for attempt in self.attempts.values() if attempt.is_open), None)
+
+    @property
+    def watched_txids(self) -> frozenset[Txid]:
+        """Every transaction whose confirmation matters to us."""
+        watched: set[Txid] = set()
+        for attempt in self.attempts.values():
+            if attempt.signed_funding_tx is not None:
+                watched |= attempt.watched_txids
+        return frozenset(watched)
+
+    def uptime_blocks(self, node_id: bytes) -> int:
+        """Return how many of the last `UPTIME_WINDOW_BLOCKS` blocks saw this node connected."""
+        return self.uptime.get(node_id, 0).bit_count()
+
+    def banned_until(self, node_id: bytes) -> int | None:
+        """Return the height until which a client may not join, or None."""
+        recent = self.faults.get(node_id, ())[-FAULTS_TO_BAN:]
+        if len(recent) < FAULTS_TO_BAN or recent[-1] - recent[0] > BAN_BLOCKS:
+            return None
+        until = recent[-1] + BAN_BLOCKS
+        return until if self.chain.height < until else None
+
+
+def new_lsp(config: LspConfig) -> LspState:
+    """Return the state before the first record."""
+    return LspState(config=config, wallet=new_wallet(config.account))
+
+
+def apply(state: LspState, record: r.AnyRecord) -> LspState:
+    """Return the state after remembering one thing."""
+    if isinstance(record, r.ClientOnly):
+        raise AssertionError(f"{type(record).__name__} in an LSP's journal")
+    match record:
+        case r.Created():
+            return state
+        case r.Started():
+            return replace(state, connected=frozenset(), members={}, build=None)
+        case r.PeerConnected(node_id=node_id):
+            members = _without(state.members, node_id)
+            return replace(state, connected=state.connected | {node_id}, members=members)
+        case r.PeerDisconnected(node_id=node_id):
+            members = _without(state.members, node_id)
+            return replace(state, connected=state.connected - {node_id}, members=members)
+        case r.BlockConnected():
+            return _with_block(state, record)
+        case r.BlockDisconnected(height=height):
+            return replace(
+                state,
+                chain=state.chain.without_block(height),
+                wallet=state.wallet.without_block(height),
+            )
+        case r.AddressIssued(change=change):
+            return replace(state, wallet=state.wallet.with_address_used(change))
+        case r.ClientJoined(node_id=node_id, message=message, is_moving=is_moving):
+            member = Member(node_id=node_id, join=_join(message), is_moving=is_moving)
+            return replace(state, members={**state.members, node_id: member})
+        case r.ClientLeft(node_id=node_id):
+            return replace(state, members=_without(state.members, node_id))
+        case r.BuildStarted() | r.RebuildAwaited() | r.BuildDropped():
+            return _with_build(state, record)
+        case _:
+            return _apply_to_attempt(state, record)
+
+
+def _apply_to_attempt(
+    state: LspState, record: r.SharedAttemptRecord | r.LspAttemptRecord
+) -> LspState:
+    match record:
+        case r.SigningIntended(intents=intents):
+            return replace(state, intents=check_intents(state.intents, intents))
+        case r.AttemptProposed():
+            return _with_proposed(state, record)
+        case r.BelowPartialsReceived(attempt_id=i, client=client, partial_sigs=partial_sigs):
+            partials = {**state.attempts[i].below_partials, client: partial_sigs}
+            return _changed(state, i, below_partials=partials)
+        case r.BelowSigned(attempt_id=i, signatures=signatures):
+            return _changed(state, i, below_signatures=signatures)
+        case r.RootPartialReceived(attempt_id=i, client=client, partial_sig=partial_sig):
+            root_partials = {**state.attempts[i].root_partials, client: partial_sig}
+            return _changed(state, i, root_partials=root_partials)
+        case r.RootSigned(attempt_id=i, signature=signature):
+            return _changed(state, i, root_signature=signature)
+        case r.Acknowledged(attempt_id=i, client=client):
+            return _changed(state, i, acknowledged=state.attempts[i].acknowledged | {client})
+        case r.FundingWasSigned(attempt_id=i, tx=tx):
+            return replace(_changed(state, i, signed_funding_tx=Tx.parse(tx)), build=None)
+        case r.ReadySent(attempt_id=i):
+            return _changed(state, i, ready_sent=True)
+        case r.ReadyReceived(attempt_id=i, node_id=node_id):
+            ready = state.attempts[i].ready_received | {node_id}
+            return _changed(state, i, ready_received=ready)
+        case r.AttemptAborted():
+            return _with_aborted(state, record)
+        case _:
+            assert_never(record)
+
+
+def _with_block(state: LspState, record: r.BlockConnected) -> LspState:
+    wallet = state.wallet
+    txs = [Tx.parse(data) for data in record.txs]
+    for tx in txs:
+        wallet = wallet.with_tx(tx, record.height)
+    window = (1 << UPTIME_WINDOW_BLOCKS) - 1
+    uptime = {
+        node_id: (state.uptime.get(node_id, 0) << 1 | (node_id in state.connected)) & window
+        for node_id in {*state.uptime, *state.connected}
+    }
+    block = BlockRef(height=record.height, block_hash=Txid(record.block_hash))
+    return replace(
+        state,
+        wallet=wallet,
+        uptime=uptime,
+        chain=state.chain.with_block(block, tuple(tx.txid for tx in txs)),
+    )
+
+
+def _with_build(
+    state: LspState, record: r.BuildStarted | r.RebuildAwaited | r.BuildDropped
+) -> LspState:
+    match record:
+        case r.BuildStarted():
+            build = Build(
+                attempt=record.attempt,
+                node_ids=record.node_ids,
+                reasons=record.reasons,
+                capacity_sat=record.capacity_sat,
+                min_clients=record.min_clients,
+                max_clients=record.max_clients,
+            )
+            next_attempt = record.attempt + 1
+            return replace(state, build=build, build_dropped=None, next_attempt=next_attempt)
+        case r.RebuildAwaited():
+            build = Build(
+                attempt=None,
+                node_ids=record.node_ids,
+                reasons=(),
+                capacity_sat=(),
+                min_clients=record.min_clients,
+                max_clients=record.max_clients,
+            )
+            return replace(state, build=build)
+        case r.BuildDropped(reason=reason):
+            return replace(state, build=None, build_dropped=reason)
+        case _:
+            assert_never(record)
+
+
+def _with_proposed(state: LspState, record: r.AttemptProposed) -> LspState:
+    pool = decode_fields(m.Pool, record.lsp_factory_pool)
+    seats = tuple(LspSeat(node_id=seat.node_id, join=_join(seat.join)) for seat in record.seats)
+    attempt = LspAttempt(
+        attempt_id=record.attempt_id,
+        key_attempt=record.attempt,
+        terms=decode_terms(record.terms),
+        seats=seats,
+        factory_pool=PublicPool(pubkey=pool.pubkey, pubnonces=pool.pubnonces),
+        channels=tuple(decode_fields(m.ChannelOffer, data) for data in record.lsp_channels),
+        funding_tx=Tx.parse(record.funding_tx),
+    )
+    wallet = state.wallet.with_address_used(CHANGE).with_reserved(
+        [tx_in.outpoint for tx_in in attempt.funding_tx.inputs], attempt.attempt_id
+    )
+    members = {k: v for k, v in state.members.items() if attempt.client_of(k) is None}
+    return replace(
+        state,
+        attempts={**state.attempts, attempt.attempt_id: attempt},
+        wallet=wallet,
+        members=members,
+    )
+
+
+def _with_aborted(state: LspState, record: r.AttemptAborted) -> LspState:
+    aborted = _changed(state, record.attempt_id, aborted=record.reason, culprits=record.culprits)
+    faults = dict(state.faults)
+    uptime = dict(state.uptime)
+    for culprit in record.culprits:
+        faults[culprit] = (*faults.get(culprit, ()), state.chain.height)[-FAULTS_TO_BAN:]
+        uptime[culprit] = 0  # The next placement ranks it last.
+    return replace(
+        aborted,
+        wallet=state.wallet.released(record.attempt_id),
+        faults=faults,
+        uptime=uptime,
+    )
+
+
+def _changed(state: LspState, attempt_id: bytes, **changes: object) -> LspState:
+    # replace() makes a new value without the cached tree, which is costly to recompute.
+    old = state.attempts[attempt_id]
+    new = replace(old, **changes)  # type: ignore[arg-type]  # names are checked by replace
+    for cached in _CACHED:
+        if cached in old.__dict__:
+            new.__dict__[cached] = old.__dict__[cached]
+    return replace(state, attempts={**state.attempts, attempt_id: new})
+
+
+def _without(members: Mapping[bytes, Member], node_id: bytes) -> Mapping[bytes, Member]:
+    return {key: member for key, member in members.items() if key != node_id}
+
+
+def _join(data: bytes) -> m.Join:
+    message = m.decode_message(data)
+    if not isinstance(message, m.Join):
+        raise AssertionError(f"a join was journalled, {type(message).__name__} was read")
+    return message

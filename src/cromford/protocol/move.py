@@ -1,0 +1,16 @@
+"""The proof that a client moves from a dying factory: priority in the lobby, nothing more."""
+
+from typing import Final
+
+from cromford.crypto.keys import tagged_hash
+
+MOVE_TAG: Final = "cromford/move"
+
+
+def move_digest(*, client_node_id: bytes, lsp_node_id: bytes, old_attempt_id: bytes) -> bytes:
+    """Return what a moving client signs with its old factory key.
+
+    The tag names the purpose and the message both nodes, so that the signature proves nothing
+    to anybody else and can be mistaken for nothing else.
+    """
+    return tagged_hash(MOVE_TAG, client_node_id + lsp_node_id + old_attempt_id)

@@ -1,0 +1,61 @@
+"""What each role accepts and offers: chosen by its operator, fixed while the daemon runs."""
+
+from dataclasses import dataclass
+
+from cromford.factory.terms import FeePolicy
+from cromford.signing.nonces import POOL_SIZE_MIN
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LspPolicy:
+    """How an LSP builds. Amounts in sat, delays in blocks, waits in seconds."""
+
+    capacity_min_sat: int = 20_000
+    capacity_max_sat: int = 100_000_000
+    min_clients: int = 2
+    max_clients: int = 127
+    leaf_arity: int = 2
+    inner_arities: tuple[int, ...] | None = None  # None: the default shape
+    step_blocks: int = 144
+    states_per_layer: int = 4
+    max_exit_delay_blocks: int = 1296
+    active_blocks: int = 4320
+    dying_blocks: int = 432
+    ready_min_blocks: int = 2016
+    patience_blocks: int = 144
+    fee_policy: FeePolicy = FeePolicy.ENDOGENOUS
+    tree_feerate_sat_per_kw: int = 500
+    funding_feerate_sat_per_kw: int = 500
+    lstock_csv_blocks: int = 144
+    min_depth: int = 3
+    to_self_delay_lsp: int = 144
+    to_self_delay_client: int = 432
+    pool_size: int = POOL_SIZE_MIN
+    deadline_seconds: int = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientPolicy:
+    """Which terms a client signs. Each range is inclusive; delays in blocks."""
+
+    step_blocks: tuple[int, int] = (1, 1008)
+    states_per_layer: tuple[int, int] = (2, 64)
+    exit_delay_blocks_max: int = 1296
+    # How far ahead the expiry may lie: the LSP's capital waits for it, and so does nobody else.
+    expiry_blocks_max: int = 52_560
+    active_blocks: tuple[int, int] = (144, 52_560)
+    dying_blocks: tuple[int, int] = (144, 4320)
+    ready_min_blocks: tuple[int, int] = (1, 4320)
+    patience_blocks: tuple[int, int] = (1, 2016)
+    min_depth: tuple[int, int] = (1, 12)
+    fee_policies: tuple[FeePolicy, ...] = (FeePolicy.ENDOGENOUS, FeePolicy.EPHEMERAL)
+    # Below the minimum relay feerate a branch could not be published; far above it, the fees
+    # of leaving would eat the channel.
+    tree_feerate_sat_per_kw: tuple[int, int] = (25, 25_000)
+    lstock_csv_blocks: tuple[int, int] = (1, 2016)
+    to_self_delay_blocks: tuple[int, int] = (1, 2016)
+    dust_limit_sat: tuple[int, int] = (330, 1000)
+    max_accepted_htlcs: tuple[int, int] = (1, 114)
+    max_clients: int = 1024
+    build_height_slack_blocks: int = 6
+    deadline_seconds: int = 60

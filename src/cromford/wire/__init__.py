@@ -1,0 +1,1 @@
+"""What travels between an LSP and a client: typed messages and their bounded bytes."""

@@ -1,0 +1,188 @@
+"""The kinds of field a message has, each with its bytes and its limit.
+
+A message is a frozen dataclass whose fields are annotated with a kind. Field i is the TLV record
+of type 2i, so a reader that does not know a field refuses the message (BOLT 1: even types must
+be understood); later additions that may be ignored take odd types.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from typing import Any, Final, TypeVar, cast
+
+from cromford.codec.reader import MalformedBytes, Reader
+from cromford.codec.tlv import (
+    decode_tlv_stream,
+    encode_bigsize,
+    encode_tlv_stream,
+    read_bigsize,
+)
+
+KIND: Final = "cromford.wire.kind"
+
+M = TypeVar("M")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How one field is written and read. Both raise `MalformedBytes` beyond its limits."""
+
+    encode: Callable[[Any], bytes]
+    decode: Callable[[bytes], Any]
+
+
+def u64() -> Any:  # noqa: ANN401 - a dataclass field stands in for its value, as in dataclasses.field
+    """Return a field for an unsigned 64-bit integer."""
+    return _field(U64)
+
+
+def fixed(size: int) -> Any:  # noqa: ANN401 - as u64
+    """Return a field for exactly `size` bytes."""
+    return _field(_fixed(size))
+
+
+def varbytes(limit: int) -> Any:  # noqa: ANN401 - as u64
+    """Return a field for at most `limit` bytes."""
+    return _field(_varbytes(limit))
+
+
+def text(limit: int) -> Any:  # noqa: ANN401 - as u64
+    """Return a field for at most `limit` bytes of UTF-8."""
+    return _field(
+        Kind(encode=lambda value: value.encode()[:limit], decode=lambda d: _text(d, limit))
+    )
+
+
+def fixed_list(size: int, limit: int) -> Any:  # noqa: ANN401 - as u64
+    """Return a field for at most `limit` items of `size` bytes each."""
+    return _field(_fixed_list(size, limit))
+
+
+def varbytes_list(item_limit: int, limit: int) -> Any:  # noqa: ANN401 - as u64
+    """Return a field for at most `limit` items of at most `item_limit` bytes each."""
+    return _field(_list_of(_varbytes(item_limit), limit))
+
+
+def struct(cls: type[object]) -> Any:  # noqa: ANN401 - as u64
+    """Return a field for a nested dataclass of such fields."""
+    return _field(_struct(cls))
+
+
+def struct_list(cls: type[object], limit: int) -> Any:  # noqa: ANN401 - as u64
+    """Return a field for at most `limit` nested dataclasses."""
+    return _field(_list_of(_struct(cls), limit))
+
+
+def encode_fields(message: object) -> bytes:
+    """Return the TLV stream of a dataclass of such fields."""
+    return encode_tlv_stream(
+        (2 * place, _kind(item).encode(getattr(message, item.name)))
+        for place, item in enumerate(_fields(message))
+    )
+
+
+def decode_fields(cls: type[M], data: bytes) -> M:
+    """Return the dataclass of a TLV stream.
+
+    Raises:
+        MalformedBytes: If a field is missing, too long or malformed; the message names it.
+    """
+    items = _fields(cls)
+    known = {2 * place: item.name for place, item in enumerate(items)}
+    values = decode_tlv_stream(data, known=known)
+    decoded: dict[str, object] = {}
+    for place, item in enumerate(items):
+        if 2 * place not in values:
+            raise MalformedBytes(f"{cls.__name__} without {item.name}")
+        try:
+            decoded[item.name] = _kind(item).decode(values[2 * place])
+        except MalformedBytes as error:
+            raise MalformedBytes(f"{cls.__name__}.{item.name}: {error}") from None
+    return cls(**decoded)
+
+
+def _fields(cls: object) -> Sequence[Field[Any]]:
+    if not is_dataclass(cls):
+        raise TypeError(f"{cls!r} has no fields")
+    return fields(cls)
+
+
+def _kind(item: Field[Any]) -> Kind:
+    return cast("Kind", item.metadata[KIND])
+
+
+def _field(kind: Kind) -> object:
+    return field(default=MISSING, metadata={KIND: kind})
+
+
+def _u64_decode(data: bytes) -> int:
+    if len(data) != 8:
+        raise MalformedBytes(f"expected 8 bytes, received {len(data)}")
+    return int.from_bytes(data, "big")
+
+
+U64: Final = Kind(encode=lambda value: value.to_bytes(8, "big"), decode=_u64_decode)
+
+
+def _fixed(size: int) -> Kind:
+    def check(data: bytes) -> bytes:
+        if len(data) != size:
+            raise MalformedBytes(f"expected {size} bytes, received {len(data)}")
+        return data
+
+    return Kind(encode=check, decode=check)
+
+
+def _varbytes(limit: int) -> Kind:
+    def check(data: bytes) -> bytes:
+        if len(data) > limit:
+            raise MalformedBytes(f"expected at most {limit} bytes, received {len(data)}")
+        return data
+
+    return Kind(encode=check, decode=check)
+
+
+def _text(data: bytes, limit: int) -> str:
+    if len(data) > limit:
+        raise MalformedBytes(f"expected at most {limit} bytes, received {len(data)}")
+    return data.decode(errors="replace")
+
+
+def _fixed_list(size: int, limit: int) -> Kind:
+    def encode(items: Sequence[bytes]) -> bytes:
+        check_count(len(items))
+        return b"".join(_fixed(size).encode(item) for item in items)
+
+    def decode(data: bytes) -> tuple[bytes, ...]:
+        if len(data) % size:
+            raise MalformedBytes(f"expected items of {size} bytes, received {len(data)} bytes")
+        check_count(len(data) // size)
+        return tuple(data[i : i + size] for i in range(0, len(data), size))
+
+    def check_count(count: int) -> None:
+        if count > limit:
+            raise MalformedBytes(f"expected at most {limit} items, received {count}")
+
+    return Kind(encode=encode, decode=decode)
+
+
+def _list_of(kind: Kind, limit: int) -> Kind:
+    def encode(items: Sequence[object]) -> bytes:
+        if len(items) > limit:
+            raise MalformedBytes(f"expected at most {limit} items, received {len(items)}")
+        encoded = [kind.encode(item) for item in items]
+        return b"".join(encode_bigsize(len(item)) + item for item in encoded)
+
+    def decode(data: bytes) -> tuple[object, ...]:
+        reader = Reader(data)
+        items: list[object] = []
+        while reader.n_left:
+            if len(items) == limit:
+                raise MalformedBytes(f"expected at most {limit} items, received more")
+            items.append(kind.decode(reader.take(read_bigsize(reader))))
+        return tuple(items)
+
+    return Kind(encode=encode, decode=decode)
+
+
+def _struct(cls: type[object]) -> Kind:
+    return Kind(encode=encode_fields, decode=lambda data: decode_fields(cls, data))

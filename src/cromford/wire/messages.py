@@ -1,0 +1,328 @@
+"""Every message between an LSP and a client, and the one place that knows their bytes.
+
+On the wire a message is its type (2 bytes, big-endian), the version of this protocol (1 byte)
+and a TLV stream (BOLT 1). Types are in BOLT 1's custom range and even: a peer that does not know
+one must not go on.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from cromford.codec.reader import MalformedBytes
+from cromford.crypto.musig2 import PARTIAL_SIG_SIZE, PUBNONCE_SIZE
+from cromford.crypto.schnorr import SIGNATURE_SIZE
+from cromford.factory.terms import HASH_SIZE, N_CLIENTS_MAX, N_INNER_LEVELS_MAX
+from cromford.signing.nonces import POOL_SIZE_MAX
+from cromford.wire.fields import (
+    decode_fields,
+    encode_fields,
+    fixed,
+    fixed_list,
+    struct,
+    struct_list,
+    text,
+    u64,
+    varbytes,
+)
+
+WIRE_VERSION: Final = 0
+MESSAGE_SIZE_MAX: Final = 65_535  # BOLT 8's limit of one message.
+HEADER_SIZE: Final = 3
+PUBKEY_SIZE: Final = 33
+SCRIPT_SIZE_MAX: Final = 42  # The longest witness program (BIP 141).
+TX_SIZE_MAX: Final = 40_000
+REASON_SIZE_MAX: Final = 400
+N_LAYERS_MAX: Final = N_INNER_LEVELS_MAX + 1
+N_BRANCH_TXS_MAX: Final = 2 * N_LAYERS_MAX
+N_CANDIDATES_MAX: Final = 16
+COMMITMENT_SIZE_MAX: Final = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lobby:
+    """LSP to client, first: who may join, and within which limits."""
+
+    network: bytes = fixed(HASH_SIZE)
+    candidates: int = u64()
+    capacity_min_sat: int = u64()
+    capacity_max_sat: int = u64()
+    min_clients: int = u64()
+    max_clients: int = u64()
+    pool_size: int = u64()
+    deadline_seconds: int = u64()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """The public half of a nonce pool."""
+
+    pubkey: bytes = fixed(PUBKEY_SIZE)
+    pubnonces: tuple[bytes, ...] = fixed_list(PUBNONCE_SIZE, POOL_SIZE_MAX)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelOffer:
+    """One side's keys of a channel (BOLT 2 `open_channel`'s)."""
+
+    funding_pubkey: bytes = fixed(PUBKEY_SIZE)
+    revocation_basepoint: bytes = fixed(PUBKEY_SIZE)
+    payment_basepoint: bytes = fixed(PUBKEY_SIZE)
+    delayed_payment_basepoint: bytes = fixed(PUBKEY_SIZE)
+    htlc_basepoint: bytes = fixed(PUBKEY_SIZE)
+    first_per_commitment_point: bytes = fixed(PUBKEY_SIZE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CandidateOffer:
+    """A client's channel keys and their nonce pool for one funding candidate."""
+
+    channel: ChannelOffer = struct(ChannelOffer)
+    pool: Pool = struct(Pool)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """Proof that a client moves from a dying factory: a signature by its old factory key."""
+
+    attempt_id: bytes = fixed(HASH_SIZE)
+    signature: bytes = fixed(SIGNATURE_SIZE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Join:
+    """Client to LSP: wishes to be in the next factory. Keys and pools are fresh each time."""
+
+    capacity_sat: int = u64()
+    capacity_least_sat: int = u64()
+    factory_pool: Pool = struct(Pool)
+    payout_script: bytes = varbytes(SCRIPT_SIZE_MAX)
+    candidates: tuple[CandidateOffer, ...] = struct_list(CandidateOffer, N_CANDIDATES_MAX)
+    moves: tuple[Move, ...] = struct_list(Move, 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Joined:
+    """LSP to client: you wait in the lobby."""
+
+    factory_pubkey: bytes = fixed(PUBKEY_SIZE)
+    waiting: int = u64()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """LSP to client: your wish cannot be met; stay connected and join with another if you like."""
+
+    factory_pubkey: bytes = fixed(PUBKEY_SIZE)
+    reason: str = text(REASON_SIZE_MAX)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leave:
+    """Client to LSP: no longer wishes to join."""
+
+    factory_pubkey: bytes = fixed(PUBKEY_SIZE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BranchVertex:
+    """One vertex on the way to a client's channel, as the LSP computed it."""
+
+    signers: tuple[bytes, ...] = fixed_list(PUBKEY_SIZE, N_CLIENTS_MAX + 1)
+    kickoff_tx: bytes = varbytes(TX_SIZE_MAX)
+    state_tx: bytes = varbytes(TX_SIZE_MAX)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NonceUse:
+    """Which nonce of the client's pool a session takes, and the aggregate it goes with."""
+
+    index: int = u64()
+    aggnonce: bytes = fixed(PUBNONCE_SIZE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commitment:
+    """The place of a first commitment's data. Version 0 has none."""
+
+    version: int = u64()
+    data: bytes = varbytes(COMMITMENT_SIZE_MAX)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CandidateProposal:
+    """A client's branch under one candidate of the funding transaction."""
+
+    funding_tx: bytes = varbytes(TX_SIZE_MAX)
+    vertices: tuple[BranchVertex, ...] = struct_list(BranchVertex, N_LAYERS_MAX)
+    nonces: tuple[NonceUse, ...] = struct_list(NonceUse, N_BRANCH_TXS_MAX)
+    channel: ChannelOffer = struct(ChannelOffer)
+    commitment: Commitment = struct(Commitment)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Propose:
+    """LSP to client: the terms and your own branch."""
+
+    attempt_id: bytes = fixed(HASH_SIZE)
+    terms_hash: bytes = fixed(HASH_SIZE)
+    terms: bytes = varbytes(MESSAGE_SIZE_MAX)
+    client: int = u64()
+    candidates: tuple[CandidateProposal, ...] = struct_list(CandidateProposal, N_CANDIDATES_MAX)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartialSigs:
+    """One candidate's partial signatures of everything below the root, root state first."""
+
+    partial_sigs: tuple[bytes, ...] = fixed_list(PARTIAL_SIG_SIZE, N_BRANCH_TXS_MAX)
+    commitment: Commitment = struct(Commitment)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignBelow:
+    """Client to LSP, 7.3 step 1: partial signatures of all but kickoff_root."""
+
+    attempt_id: bytes = fixed(HASH_SIZE)
+    terms_hash: bytes = fixed(HASH_SIZE)
+    candidates: tuple[PartialSigs, ...] = struct_list(PartialSigs, N_CANDIDATES_MAX)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BranchSignatures:
+    """One candidate's finished signatures below the root, root state first."""
+
+    signatures: tuple[bytes, ...] = fixed_list(SIGNATURE_SIZE, N_BRANCH_TXS_MAX)
+    commitment: Commitment = struct(Commitment)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedBelow:
+    """LSP to client, 7.3 step 2: the finished signatures of your branch below the root."""
+
+    attempt_id: bytes = fixed(HASH_SIZE)
+    terms_hash: bytes = fixed(HASH_SIZE)
+    candidates: tuple[BranchSignatures, ...] = struct_list(BranchSignatures, N_CANDIDATES_MAX)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignRoot:
+    """Client to LSP, 7.3 step 3: the partial signature of kickoff_root, per candidate."""
+
+    attempt_id: bytes = fixed(HASH_SIZE)
+    terms_hash: bytes = fixed(HASH_SIZE)
+    partial_sigs: tuple[bytes, ...] = fixed_list(PARTIAL_SIG_SIZE, N_CANDIDATES_MAX)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedRoot:
+    """LSP to client, 7.3 step 4: the finished kickoff_root, per candidate."""
+
+    attempt_id: bytes = fixed(HASH_SIZE)
+    terms_hash: bytes = fixed(HASH_SIZE)
+    signatures: tuple[bytes, ...] = fixed_list(SIGNATURE_SIZE, N_CANDIDATES_MAX)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acknowledge:
+    """Client to LSP: the whole branch is signed, verified and stored."""
+
+    attempt_id: bytes = fixed(HASH_SIZE)
+    terms_hash: bytes = fixed(HASH_SIZE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resume:
+    """Client to LSP after a reconnect: I signed the root of this attempt; what became of it?"""
+
+    attempt_id: bytes = fixed(HASH_SIZE)
+    terms_hash: bytes = fixed(HASH_SIZE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelReady:
+    """Either way: the agreed funding output is confirmed deep enough."""
+
+    attempt_id: bytes = fixed(HASH_SIZE)
+    terms_hash: bytes = fixed(HASH_SIZE)
+    funding_txid: bytes = fixed(HASH_SIZE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Abort:
+    """Either way: this attempt is over."""
+
+    attempt_id: bytes = fixed(HASH_SIZE)
+    reason: str = text(REASON_SIZE_MAX)
+
+
+Message = (
+    Lobby
+    | Join
+    | Joined
+    | Refused
+    | Leave
+    | Propose
+    | SignBelow
+    | SignedBelow
+    | SignRoot
+    | SignedRoot
+    | Acknowledge
+    | Resume
+    | ChannelReady
+    | Abort
+)
+
+MESSAGE_TYPES: Final[dict[type[Message], int]] = {
+    Lobby: 38400,
+    Join: 38402,
+    Joined: 38404,
+    Refused: 38406,
+    Leave: 38408,
+    Propose: 38410,
+    SignBelow: 38412,
+    SignedBelow: 38414,
+    SignRoot: 38416,
+    SignedRoot: 38418,
+    Acknowledge: 38420,
+    Resume: 38422,
+    ChannelReady: 38424,
+    Abort: 38426,
+}
+_CLASSES: Final = {message_type: cls for cls, message_type in MESSAGE_TYPES.items()}
+
+
+def encode_message(message: Message) -> bytes:
+    """Return the bytes of a message.
+
+    Raises:
+        MalformedBytes: If it exceeds a limit.
+    """
+    encoded = (
+        MESSAGE_TYPES[type(message)].to_bytes(2, "big")
+        + WIRE_VERSION.to_bytes(1, "big")
+        + encode_fields(message)
+    )
+    if len(encoded) > MESSAGE_SIZE_MAX:
+        raise MalformedBytes(
+            f"{type(message).__name__}: at most {MESSAGE_SIZE_MAX} bytes, needs {len(encoded)}"
+        )
+    return encoded
+
+
+def decode_message(data: bytes) -> Message | None:
+    """Return the message of these bytes; None for an unknown odd type, which may be ignored.
+
+    Raises:
+        MalformedBytes: If they are no message of this version; it names the field.
+    """
+    if len(data) < HEADER_SIZE:
+        raise MalformedBytes(f"a message of at least {HEADER_SIZE} bytes, received {len(data)}")
+    message_type = int.from_bytes(data[:2], "big")
+    cls = _CLASSES.get(message_type)
+    if cls is None:
+        if message_type % 2:
+            return None
+        raise MalformedBytes(f"unknown message type {message_type}")
+    if data[2] != WIRE_VERSION:
+        raise MalformedBytes(f"{cls.__name__}: expected version {WIRE_VERSION}, got {data[2]}")
+    return decode_fields(cls, data[HEADER_SIZE:])

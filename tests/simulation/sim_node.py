@@ -1,0 +1,179 @@
+"""One participant of the simulated world: a journal that survives, and a process that does not."""
+
+import hashlib
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cromford import effects as fx
+from cromford.bitcoin.network import REGTEST
+from cromford.bitcoin.tx import Tx
+from cromford.daemon.driver import Driver, Role, open_journal
+from cromford.daemon.signing import perform_signing
+from cromford.protocol import client as client_role
+from cromford.protocol import events as ev
+from cromford.protocol import lsp as lsp_role
+from cromford.protocol.client_state import ClientConfig, ClientState
+from cromford.protocol.faults import Rejected
+from cromford.protocol.lsp_state import LspConfig, LspState
+from cromford.protocol.policy import ClientPolicy, LspPolicy
+from cromford.signing.keychain import Keychain
+from cromford.signing.signer import Signer
+from cromford.signing.task import SigningTask
+from cromford.wallet.account import Account
+
+LSP_ROLE: Role[LspState] = Role(
+    name="lsp", decide=lsp_role.decide, apply=lsp_role.apply, relevant=lsp_role.relevant
+)
+CLIENT_ROLE: Role[ClientState] = Role(
+    name="client",
+    decide=client_role.decide,
+    apply=client_role.apply,
+    relevant=client_role.relevant,
+)
+
+
+class Crash(Exception):
+    """The process dies here."""
+
+
+@dataclass
+class SimStore:
+    """A journal whose process may die before or after an append became durable."""
+
+    dice: Callable[[], bool]
+    entries: list[bytes] = field(default_factory=list)
+
+    def append(self, records: Sequence[bytes]) -> None:
+        if self.dice():
+            raise Crash
+        self.entries.extend(records)
+        if self.dice():
+            raise Crash
+
+    def replay(self) -> Iterator[bytes]:
+        return iter(list(self.entries))
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+class WatchedSigner(Signer):
+    """The production signer, with a notebook of what each nonce signed."""
+
+    def __init__(self, keychain: Keychain, notebook: dict[tuple[bytes, int], bytes]) -> None:
+        super().__init__(keychain)
+        self._notebook = notebook
+
+    def partial_sign(self, pool_id: bytes, index: int, task: SigningTask, aggnonce: bytes) -> bytes:
+        partial_sig = super().partial_sign(pool_id, index, task, aggnonce)
+        signed = self._notebook.setdefault((pool_id, index), task.sighash + aggnonce)
+        assert signed == task.sighash + aggnonce, "a secret nonce signed twice"
+        return partial_sig
+
+
+class SimNode:
+    """A participant: `driver` is None while its process is down."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        rng: random.Random,
+        crash_rate: float,
+        lsp_node_id: bytes | None,
+        perform: Callable[["SimNode", fx.Effect], Iterable[ev.Event]],
+        notebook: dict[tuple[bytes, int], bytes],
+        lsp_policy: LspPolicy,
+    ) -> None:
+        self.name = name
+        self.rng = rng
+        self.crash_rate = crash_rate
+        self.lsp_node_id = lsp_node_id
+        self.lsp_policy = lsp_policy
+        self.store = SimStore(dice=self._crashes)
+        self.notebook = notebook
+        self.driver: Driver[Any] | None = None
+        self.signer: Signer | None = None
+        self.known_height = -1
+        self._perform = perform
+        self._seed = hashlib.sha256(name.encode()).digest()
+        self.node_id = Keychain(self._seed, REGTEST, journal_number=0).node_id
+        self.crash_rate, rate = 0.0, self.crash_rate
+        self.start()
+        self.crash_rate = rate
+
+    @property
+    def state(self) -> Any:
+        """The state of the running process."""
+        assert self.driver is not None
+        return self.driver.state
+
+    def durable_state(self) -> Any:
+        """The state a restart would find."""
+        return self._new_driver().state
+
+    def start(self) -> None:
+        """Start the process: replay the journal, and tell the role."""
+        number = open_journal(
+            self.store,
+            role="client" if self.lsp_node_id else "lsp",
+            network_genesis=REGTEST.genesis_hash,
+            draw_number=lambda: self.rng.randrange(1 << 31),
+        )
+        keychain = Keychain(self._seed, REGTEST, journal_number=number)
+        self.signer = WatchedSigner(keychain, self.notebook)
+        self.driver = self._new_driver()
+        self.known_height = self.driver.state.chain.height
+        self.driver.start()
+
+    def die(self) -> None:
+        """Lose everything but the journal."""
+        self.driver = None
+        self.signer = None
+
+    def handle(self, event: ev.Event) -> None:
+        """Handle one event; what the operator may not ask is ignored.
+
+        Raises:
+            Crash: If the process dies on the way.
+        """
+        assert self.driver is not None
+        try:
+            self.driver.handle(event)
+        except Rejected:
+            return
+
+    def relevant(self, txs: Sequence[Tx]) -> tuple[Tx, ...]:
+        assert self.driver is not None
+        return self.driver.relevant(txs)
+
+    def perform_signing(self, effect: Any) -> tuple[ev.Event, ...]:
+        """Perform an effect that needs this node's secrets."""
+        assert self.signer is not None
+        return perform_signing(self.signer, lambda: self.rng.randbytes(32), effect)
+
+    def _crashes(self) -> bool:
+        return self.rng.random() < self.crash_rate
+
+    def _effect(self, effect: fx.Effect) -> Iterable[ev.Event]:
+        if self._crashes():
+            raise Crash
+        return self._perform(self, effect)
+
+    def _new_driver(self) -> Driver[Any]:
+        account = Account(Keychain(self._seed, REGTEST, journal_number=0).wallet_account)
+        if self.lsp_node_id is None:
+            config = LspConfig(
+                network=REGTEST, node_id=self.node_id, policy=self.lsp_policy, account=account
+            )
+            return Driver(LSP_ROLE, lsp_role.new_lsp(config), self.store, self._effect)
+        client_config = ClientConfig(
+            network=REGTEST,
+            node_id=self.node_id,
+            lsp_node_id=self.lsp_node_id,
+            policy=ClientPolicy(),
+            account=account,
+        )
+        return Driver(CLIENT_ROLE, client_role.new_client(client_config), self.store, self._effect)

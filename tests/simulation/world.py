@@ -1,0 +1,304 @@
+"""The simulated world: an LSP, clients, a chain, a network that loses and processes that die.
+
+One seed decides everything that happens, so a failing seed replays. Signatures use fresh nonces
+on every run; nothing that is decided depends on their bytes.
+"""
+
+import heapq
+import itertools
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+
+from cromford import effects as fx
+from cromford.bitcoin.tx import Tx, Txid
+from cromford.factory.terms import FeePolicy
+from cromford.protocol import events as ev
+from cromford.protocol.client_attempt import ClientAttempt, Complete
+from cromford.protocol.policy import LspPolicy
+from cromford.wallet.account import RECEIVE
+from cromford.wire.messages import SignBelow, SignRoot, decode_message, encode_message
+from tests.simulation.sim_chain import SimChain, SimRefused
+from tests.simulation.sim_node import Crash, SimNode
+
+COIN_SAT = 10_000_000
+BUILD_TRIES = 4  # Requests of operators are lost with a crash, so they ask again.
+STEPS_MAX = 20_000  # A world that does not come to rest by then is a failure of its own.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weather:
+    """How hostile a world is: probabilities per step."""
+
+    crash_rate: float = 0.0
+    cut_rate: float = 0.0  # a connection breaks as a message is sent
+    silent_clients: frozenset[int] = frozenset()  # their partial signatures never leave
+
+
+@dataclass(order=True)
+class _Planned:
+    at: float
+    order: int
+    act: Callable[[], None] = field(compare=False)
+
+
+class World:
+    """One run."""
+
+    def __init__(
+        self,
+        seed: int,
+        *,
+        n_clients: int,
+        weather: Weather,
+        fee_policy: FeePolicy = FeePolicy.ENDOGENOUS,
+    ) -> None:
+        self.rng = random.Random(seed)
+        self.weather = weather
+        self.chain = SimChain()
+        self.now = 0.0
+        self.queue: list[_Planned] = []
+        self.orders = itertools.count()
+        self.notebook: dict[tuple[bytes, int], bytes] = {}
+        self.deadlines: dict[tuple[str, bytes], int] = {}
+        self.links: dict[bytes, int] = {}  # generation of each client's live connection
+        self.generations = itertools.count(1)
+        self.arrivals: dict[tuple[str, str], float] = {}
+        self.funded: set[Txid] = set()
+        policy = LspPolicy(
+            step_blocks=4,
+            states_per_layer=2,
+            lstock_csv_blocks=4,
+            min_clients=1,
+            fee_policy=fee_policy,
+            tree_feerate_sat_per_kw=500 if fee_policy is FeePolicy.ENDOGENOUS else 0,
+        )
+        self.lsp = self._node("lsp", None, policy)
+        self.clients = [
+            self._node(f"client {i}", self.lsp.node_id, policy) for i in range(n_clients)
+        ]
+        self.by_id = {node.node_id: node for node in (self.lsp, *self.clients)}
+        for _ in range(3):
+            self.chain.fund(self.lsp.state.wallet.next_script(RECEIVE), COIN_SAT)
+        self._sync_all()
+        for client in self.clients:
+            self._later(self.rng.random(), partial(self._connect, client))
+
+    def run(self, *, until: Callable[[], bool] = lambda: False) -> None:
+        """Run until nothing is planned, or `until` says so."""
+        for _ in range(STEPS_MAX):
+            if not self.queue or until():
+                return
+            planned = heapq.heappop(self.queue)
+            self.now = max(self.now, planned.at)
+            planned.act()
+        raise AssertionError("the world does not come to rest")
+
+    def calm(self) -> None:
+        """From here on nothing fails, and whoever is down comes back."""
+        self.weather = Weather(silent_clients=self.weather.silent_clients)
+        for node in (self.lsp, *self.clients):
+            node.crash_rate = 0.0
+
+    def request(self, node: SimNode, event: ev.Event) -> None:
+        """Let a node's operator ask for something."""
+        self._handle(node, event)
+
+    def mine(self, n_blocks: int = 1) -> None:
+        """Mine, and let everybody see each block."""
+        for _ in range(n_blocks):
+            self.chain.mine()
+            self._sync_all()
+            self.run()
+
+    def build(self) -> None:
+        """Let everybody join, and the LSP build once they wait; crashes may delay both."""
+        for start in range(0, BUILD_TRIES * 30, 30):
+            for client in self.clients:
+                self._later(start + self.rng.random(), partial(self._wish, client))
+            everybody = ev.BuildRequested(min_clients=1, max_clients=100)
+            self._later(start + 5, partial(self._handle, self.lsp, everybody))
+        self.run()
+
+    def _wish(self, client: SimNode) -> None:
+        if client.driver is None or client.state.open_attempt or client.state.wish:
+            return
+        if any(attempt.ready_sent for attempt in client.state.attempts.values()):
+            return
+        capacity_sat = 100_000 + self.rng.randrange(50_000)
+        wish = ev.JoinRequested(capacity_sat=capacity_sat, capacity_least_sat=50_000)
+        self._handle(client, wish)
+
+    def attempts_of(self, client: SimNode) -> list[ClientAttempt]:
+        """Return what a client's journal holds."""
+        return list(client.durable_state().attempts.values())
+
+    def exit_everybody(self) -> int:
+        """Let every client with a confirmed factory leave; return how many reached their coin."""
+        n_left = 0
+        for client in self.clients:
+            for attempt in self.attempts_of(client):
+                if attempt.funding_tx.txid not in self.chain.confirmed:
+                    continue
+                assert isinstance(attempt.stage, Complete), "funded without an exit"
+                self.request(client, ev.ExitRequested(attempt_id=attempt.attempt_id))
+                self.mine(attempt.branch.exit_blocks)
+                coin = self.chain.coin(attempt.branch.channel_outpoint)
+                assert coin is not None, f"{client.name} could not leave"
+                assert coin.txout == attempt.branch.channel.txout
+                n_left += 1
+        return n_left
+
+    # What the world does to a node
+
+    def _node(self, name: str, lsp_node_id: bytes | None, policy: LspPolicy) -> SimNode:
+        return SimNode(
+            name,
+            rng=self.rng,
+            crash_rate=self.weather.crash_rate,
+            lsp_node_id=lsp_node_id,
+            perform=self._perform,
+            notebook=self.notebook,
+            lsp_policy=policy,
+        )
+
+    def _handle(self, node: SimNode, event: ev.Event) -> None:
+        if node.driver is None:
+            return
+        try:
+            node.handle(event)
+        except Crash:
+            self._crash(node)
+
+    def _crash(self, node: SimNode) -> None:
+        node.die()
+        for key in [key for key in self.deadlines if key[0] == node.name]:
+            del self.deadlines[key]
+        for client in self.clients if node is self.lsp else [node]:
+            self._disconnect(client)
+        self._later(1 + self.rng.random() * 5, lambda: self._restart(node))
+
+    def _restart(self, node: SimNode) -> None:
+        try:
+            node.start()
+        except Crash:
+            self._crash(node)
+            return
+        self._sync(node)
+        for client in self.clients if node is self.lsp else [node]:
+            self._later(self.rng.random(), partial(self._connect, client))
+
+    def _connect(self, client: SimNode) -> None:
+        if client.node_id in self.links or client.driver is None or self.lsp.driver is None:
+            return
+        self.links[client.node_id] = next(self.generations)
+        self._handle(self.lsp, ev.ConnectionOpened(node_id=client.node_id))
+        self._handle(client, ev.ConnectionOpened(node_id=self.lsp.node_id))
+
+    def _disconnect(self, client: SimNode) -> None:
+        if self.links.pop(client.node_id, None) is None:
+            return
+        self._handle(self.lsp, ev.ConnectionClosed(node_id=client.node_id))
+        self._handle(client, ev.ConnectionClosed(node_id=self.lsp.node_id))
+        self._later(1 + self.rng.random(), lambda: self._connect(client))
+
+    def _sync_all(self) -> None:
+        for node in (self.lsp, *self.clients):
+            self._sync(node)
+
+    def _sync(self, node: SimNode) -> None:
+        while node.driver is not None and node.state.chain.height < self.chain.height:
+            height = node.state.chain.height + 1
+            block_hash, txs = self.chain.blocks[height]
+            relevant = node.relevant(txs)
+            self._handle(node, ev.BlockAdded(height=height, block_hash=block_hash, txs=relevant))
+
+    # What a node does to the world
+
+    def _perform(self, node: SimNode, effect: fx.Effect) -> Iterable[ev.Event]:
+        match effect:
+            case fx.Send():
+                self._send(node, effect)
+            case fx.Disconnect(node_id=node_id):
+                client = self.by_id[node_id] if node is self.lsp else node
+                self._later(0, lambda: self._disconnect(client))
+            case fx.LookUpCoins(attempt_id=attempt_id, outpoints=outpoints):
+                coins = tuple((outpoint, self.chain.coin(outpoint)) for outpoint in outpoints)
+                return (ev.CoinsLookedUp(attempt_id=attempt_id, coins=coins),)
+            case fx.Broadcast(name=name, tx=tx):
+                return self._broadcast(name, tx)
+            case fx.SetDeadline(name=name, seconds=seconds):
+                generation = self.deadlines[node.name, name] = next(self.generations)
+                self._later(seconds, partial(self._deadline, node, name, generation))
+            case fx.ClearDeadline(name=name):
+                self.deadlines.pop((node.name, name), None)
+            case _:
+                return node.perform_signing(effect)
+        return ()
+
+    def _send(self, node: SimNode, effect: fx.Send) -> None:
+        client = self.by_id[effect.node_id] if node is self.lsp else node
+        receiver = client if node is self.lsp else self.lsp
+        generation = self.links.get(client.node_id)
+        if generation is None:
+            return
+        if self.rng.random() < self.weather.cut_rate:
+            self._later(0, lambda: self._disconnect(client))
+            return
+        if self._is_silent(node) and isinstance(effect.message, SignBelow | SignRoot):
+            return
+        data = encode_message(effect.message)
+        # Messages of one connection arrive in their order, as over TCP.
+        arrival = max(
+            self.now + self.rng.random() * 0.2, self.arrivals.get((node.name, receiver.name), 0)
+        )
+        self.arrivals[node.name, receiver.name] = arrival
+        sender_id = node.node_id
+
+        def deliver() -> None:
+            message = decode_message(data)
+            if self.links.get(client.node_id) == generation and message is not None:
+                self._handle(receiver, ev.MessageReceived(node_id=sender_id, message=message))
+
+        self._at(arrival, deliver)
+
+    def _is_silent(self, node: SimNode) -> bool:
+        return node in self.clients and self.clients.index(node) in self.weather.silent_clients
+
+    def _broadcast(self, name: str, tx: Tx) -> Iterable[ev.Event]:
+        if name == "funding":
+            self._check_everybody_holds_an_exit(tx)
+        try:
+            self.chain.broadcast(tx)
+        except SimRefused as error:
+            return (ev.BroadcastRefused(name=name, txid=tx.txid, reason=str(error)),)
+        return ()
+
+    def _check_everybody_holds_an_exit(self, tx: Tx) -> None:
+        """Never fund while a signature or an acknowledgement is missing, by what is durable."""
+        attempt = next(
+            attempt
+            for attempt in self.lsp.durable_state().attempts.values()
+            if attempt.funding_tx.txid == tx.txid
+        )
+        assert attempt.signed_funding_tx is not None
+        assert not attempt.aborted
+        attempt.signed_tree  # noqa: B018 - raises unless every signature is there and valid
+        assert len(attempt.acknowledged) == len(attempt.seats)
+        for seat in attempt.seats:
+            held = self.by_id[seat.node_id].durable_state().attempts[attempt.attempt_id]
+            assert isinstance(held.stage, Complete), "funding before a client held its exit"
+            held.signed_branch  # noqa: B018 - as above
+        self.funded.add(tx.txid)
+
+    def _deadline(self, node: SimNode, name: bytes, generation: int) -> None:
+        if self.deadlines.get((node.name, name)) == generation:
+            del self.deadlines[node.name, name]
+            self._handle(node, ev.DeadlineReached(name=name))
+
+    def _later(self, seconds: float, act: Callable[[], None]) -> None:
+        self._at(self.now + seconds, act)
+
+    def _at(self, at: float, act: Callable[[], None]) -> None:
+        heapq.heappush(self.queue, _Planned(at, next(self.orders), act))

@@ -38,6 +38,7 @@ class LspAttempt:
     key_attempt: int
     terms: FactoryTerms
     seats: tuple[LspSeat, ...]
+    reasons: tuple[str, ...]  # why each client has its seat
     factory_pool: PublicPool
     channels: tuple[m.ChannelOffer, ...]
     funding_tx: Tx

@@ -232,6 +232,7 @@ def _with_proposed(state: LspState, record: r.AttemptProposed) -> LspState:
         key_attempt=record.attempt,
         terms=decode_terms(record.terms),
         seats=seats,
+        reasons=state.build.reasons if state.build is not None else (),
         factory_pool=PublicPool(pubkey=pool.pubkey, pubnonces=pool.pubnonces),
         channels=tuple(decode_fields(m.ChannelOffer, data) for data in record.lsp_channels),
         funding_tx=Tx.parse(record.funding_tx),

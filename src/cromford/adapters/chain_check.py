@@ -1,0 +1,57 @@
+"""Is this node the one we need? Asked once, before anything is built on its answers."""
+
+from typing import Final
+
+from bitcoin_core_rpc import RpcError
+
+from cromford.adapters.bitcoind import BitcoindChain
+from cromford.bitcoin.network import REGTEST, Network
+from cromford.ports import ChainUnavailable
+
+# The first release that relays ephemeral dust, beside package relay and pay-to-anchor.
+CORE_VERSION_MIN: Final = 290_000
+
+
+class ChainMismatch(Exception):
+    """The node serves another chain, or is not fit to. Retrying does not help."""
+
+    def __init__(self, field: str, *, expected: object, received: object) -> None:
+        super().__init__(f"{field}: expected {expected}, received {received}")
+        self.field = field
+        self.expected = expected
+        self.received = received
+
+
+async def check_node(chain: BitcoindChain, network: Network) -> None:
+    """Refuse a node of another network, one that is too old, or one still catching up.
+
+    A fresh regtest chain is old by its own clock, so there the last check is left out.
+
+    Raises:
+        ChainMismatch: Naming what differs.
+        ChainUnavailable: If the node does not answer.
+    """
+    info = await _ask(chain, "getblockchaininfo")
+    _check("chain", expected=network.core_name, received=info.get("chain"))
+    _check("genesis hash", expected=network.genesis_hash, received=await chain.block_hash(0))
+    version = (await _ask(chain, "getnetworkinfo")).get("version")
+    if not isinstance(version, int) or version < CORE_VERSION_MIN:
+        raise ChainMismatch("version", expected=f"{CORE_VERSION_MIN} or newer", received=version)
+    if network != REGTEST:
+        still_downloading = info.get("initialblockdownload")
+        _check("initial block download", expected=False, received=still_downloading)
+
+
+async def _ask(chain: BitcoindChain, method: str) -> dict[str, object]:
+    try:
+        answer = await chain.call(method)
+    except RpcError as error:
+        raise ChainUnavailable(f"{method}: {error}") from error
+    if not isinstance(answer, dict):
+        raise ChainUnavailable(f"{method}: expected an object, received {answer!r:.100}")
+    return answer
+
+
+def _check(field: str, *, expected: object, received: object) -> None:
+    if received != expected:
+        raise ChainMismatch(field, expected=expected, received=received)

@@ -1,0 +1,74 @@
+"""The address of a peer as people write it: `NODEID@HOST:PORT`."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from cromford.crypto.keys import PUBKEY_SIZE, is_pubkey
+
+PORT_MAX: Final = 0xFFFF
+HOST_SIZE_MAX: Final = 253  # RFC 1035: a domain name's longest written form.
+_FORM: Final = "NODEID@HOST:PORT or NODEID@[IPV6]:PORT"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerAddress:
+    """Where a peer listens, and the 33-byte node id it has to prove there."""
+
+    node_id: bytes
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.node_id.hex()}@{host}:{self.port}"
+
+
+def parse_peer_address(written: str) -> PeerAddress:
+    """Return the parts of `NODEID@HOST:PORT`; an IPv6 host stands in brackets.
+
+    Raises:
+        ValueError: Naming the part that is missing or wrong.
+    """
+    node_id_hex, at_sign, endpoint = written.strip().partition("@")
+    if not at_sign:
+        raise ValueError(f"a peer address is {_FORM}: no @ in {written!r}")
+    host, port = _split_endpoint(endpoint)
+    return PeerAddress(node_id=_parse_node_id(node_id_hex), host=host, port=_parse_port(port))
+
+
+def _parse_node_id(node_id_hex: str) -> bytes:
+    try:
+        node_id = bytes.fromhex(node_id_hex)
+    except ValueError:
+        node_id = b""
+    if len(node_id_hex) != 2 * PUBKEY_SIZE or len(node_id) != PUBKEY_SIZE:
+        raise ValueError(
+            f"node id: expected {2 * PUBKEY_SIZE} hex digits, received {node_id_hex!r}"
+        )
+    if not is_pubkey(node_id):
+        raise ValueError(f"node id: {node_id_hex} is not a point on the curve")
+    return node_id
+
+
+def _split_endpoint(endpoint: str) -> tuple[str, str]:
+    if endpoint.startswith("["):
+        host, bracket, port = endpoint[1:].partition("]:")
+        if not bracket or ":" not in host:
+            raise ValueError(f"host: expected [IPV6]:PORT, received {endpoint!r}")
+    else:
+        host, colon, port = endpoint.rpartition(":")
+        if not colon:
+            raise ValueError(f"port: expected HOST:PORT, received {endpoint!r}")
+        if ":" in host:
+            raise ValueError(f"host: an IPv6 address stands in brackets, received {host!r}")
+    if not host or len(host) > HOST_SIZE_MAX or not host.isascii() or not host.isprintable():
+        raise ValueError(f"host: expected a name or an address, received {host!r}")
+    if " " in host or "@" in host:
+        raise ValueError(f"host: expected a name or an address, received {host!r}")
+    return host, port
+
+
+def _parse_port(port: str) -> int:
+    if not (port.isascii() and port.isdecimal()) or not 1 <= int(port[:6]) <= PORT_MAX:
+        raise ValueError(f"port: expected a number in 1..{PORT_MAX}, received {port!r}")
+    return int(port)

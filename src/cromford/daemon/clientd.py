@@ -1,0 +1,237 @@
+"""The client's daemon: stays connected to its LSP, joins, verifies, leaves."""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from cromford.adapters.noise_tcp import connect
+from cromford.daemon import client_views as views
+from cromford.daemon.driver import Role
+from cromford.daemon.factory_id import find_factory
+from cromford.daemon.options import ClientOptions
+from cromford.daemon.rpc import RpcFailure
+from cromford.daemon.rpc_server import Handler, read_params
+from cromford.daemon.shell import Daemon
+from cromford.ports import BlockRef, ConnectionLost
+from cromford.protocol import client
+from cromford.protocol import events as ev
+from cromford.protocol.client_attempt import ClientAttempt, Complete
+from cromford.protocol.client_state import ClientConfig, ClientState
+from cromford.protocol.client_verify import verify_attempt
+from cromford.signing.keychain import Keychain
+from cromford.wallet.account import Account
+from cromford.wallet.coins import Wallet
+
+CLIENT_ROLE: Role[ClientState] = Role(
+    name="client", decide=client.decide, apply=client.apply, relevant=client.relevant
+)
+CONNECT_TIMEOUT_SECONDS: Final = 10.0
+BACKOFF_FIRST_SECONDS: Final = 0.5
+BACKOFF_MAX_SECONDS: Final = 30.0
+
+_log = logging.getLogger(__name__)
+
+
+class _JoinParams(msgspec.Struct, forbid_unknown_fields=True):
+    capacity_sat: int
+    capacity_least_sat: int | None = None
+
+
+class _FactoryParams(msgspec.Struct, forbid_unknown_fields=True):
+    factory_id: str | None = None
+
+
+class ClientDaemon(Daemon[ClientState]):
+    """One client."""
+
+    def __init__(self, options: ClientOptions) -> None:
+        def new_state(keychain: Keychain) -> ClientState:
+            return client.new_client(
+                ClientConfig(
+                    network=options.network,
+                    node_id=keychain.node_id,
+                    lsp_node_id=options.lsp.node_id,
+                    policy=options.policy,
+                    account=Account(keychain.wallet_account),
+                )
+            )
+
+        super().__init__(
+            role=CLIENT_ROLE,
+            datadir=options.datadir,
+            network=options.network,
+            chain=options.chain,
+            poll_seconds=options.poll_seconds,
+            new_state=new_state,
+        )
+        self._options = options
+
+    @property
+    def wallet(self) -> Wallet:
+        """The client's wallet."""
+        return self.driver.state.wallet
+
+    @property
+    def recent_blocks(self) -> tuple[BlockRef, ...]:
+        """The newest blocks the client has seen."""
+        return self.driver.state.chain.recent
+
+    async def network_side(self) -> None:
+        """Stay connected to the LSP, with a growing pause after each failure."""
+        lsp = self._options.lsp
+        backoff = BACKOFF_FIRST_SECONDS
+        while True:
+            try:
+                connection = await connect(
+                    lsp.host,
+                    lsp.port,
+                    node_id=lsp.node_id,
+                    identity=self.identity,
+                    timeout_seconds=CONNECT_TIMEOUT_SECONDS,
+                )
+            except (ConnectionLost, OSError) as error:
+                _log.info("lsp_unreachable address=%s reason=%s", lsp, error)
+                backoff = min(2 * backoff, BACKOFF_MAX_SECONDS)
+            else:
+                backoff = BACKOFF_FIRST_SECONDS
+                await self.peers.run(connection)
+            # A spread keeps a crowd of clients from coming back in one moment.
+            await asyncio.sleep(backoff * (0.5 + secrets.randbelow(1000) / 1000))
+
+    def methods(self) -> Mapping[str, Handler]:
+        """Return the API methods of a client."""
+        return {
+            "status": self._status,
+            "join": self._join,
+            "leave": self._leave,
+            "factories": self._factories,
+            "factory": self._factory,
+            "verify": self._verify,
+            "exit_plan": self._exit_plan,
+            "exit_start": self._exit_start,
+        }
+
+    async def _status(self, _params: dict[str, Any]) -> object:
+        state = self.driver.state
+        lobby = state.lobby
+        return {
+            "role": "client",
+            **await self.status(),
+            "lsp": str(self._options.lsp),
+            "connected": state.is_connected,
+            "lobby": None
+            if lobby is None
+            else {
+                "capacity_min_sat": lobby.capacity_min_sat,
+                "capacity_max_sat": lobby.capacity_max_sat,
+                "min_clients": lobby.min_clients,
+                "max_clients": lobby.max_clients,
+                "deadline_seconds": lobby.deadline_seconds,
+            },
+            **self._wish(),
+            "refusal": state.refusal,
+        }
+
+    def _wish(self) -> dict[str, Any]:
+        state = self.driver.state
+        wish = state.wish
+        return {
+            "wish": None
+            if wish is None
+            else {
+                "capacity_sat": wish.capacity_sat,
+                "capacity_least_sat": wish.capacity_least_sat,
+            },
+            "joined": state.joining is not None and state.joining.is_accepted,
+        }
+
+    async def _join(self, params: dict[str, Any]) -> object:
+        wanted = read_params(params, _JoinParams)
+        least_sat = wanted.capacity_least_sat
+        self.request(
+            ev.JoinRequested(
+                capacity_sat=wanted.capacity_sat,
+                capacity_least_sat=wanted.capacity_sat if least_sat is None else least_sat,
+            )
+        )
+        return self._wish()
+
+    async def _leave(self, _params: dict[str, Any]) -> object:
+        self.request(ev.LeaveRequested())
+        return {"left": True}
+
+    async def _factories(self, _params: dict[str, Any]) -> object:
+        state = self.driver.state
+        return {"factories": [views.summary(state, a) for a in state.attempts.values()]}
+
+    async def _factory(self, params: dict[str, Any]) -> object:
+        return views.show(self.driver.state, self._attempt(params))
+
+    async def _verify(self, params: dict[str, Any]) -> object:
+        attempt = self._attempt(params)
+        coin = await self.chain.coin(attempt.funding_outpoint)
+        verdicts = verify_attempt(self.driver.state, attempt, coin)
+        return {
+            "factory_id": attempt.attempt_id.hex(),
+            "ok": all(verdict.ok for verdict in verdicts),
+            "checks": [
+                {"check": verdict.check, "ok": verdict.ok, "detail": verdict.detail}
+                for verdict in verdicts
+            ],
+        }
+
+    async def _exit_plan(self, params: dict[str, Any]) -> object:
+        return views.exit_plan(self.driver.state, self._complete(params))
+
+    async def _exit_start(self, params: dict[str, Any]) -> object:
+        attempt = self._complete(params)
+        self.request(ev.ExitRequested(attempt_id=attempt.attempt_id))
+        after = self.driver.state.attempts[attempt.attempt_id]
+        return {"exiting": True, "next": views.exit_plan(self.driver.state, after)["next"]}
+
+    def _attempt(self, params: dict[str, Any]) -> ClientAttempt:
+        """Return the factory that is meant: by default the newest that was not aborted."""
+        attempts = self.driver.state.attempts
+        wanted = read_params(params, _FactoryParams).factory_id
+        if wanted is not None:
+            return attempts[find_factory(attempts, wanted)]
+        for attempt in reversed(list(attempts.values())):
+            if attempt.aborted is None:
+                return attempt
+        raise RpcFailure(
+            "factory_not_found",
+            "this client is in no factory",
+            remediation="Join the LSP's lobby with `join`, and wait for a build.",
+            exit_code=4,
+        )
+
+    def _complete(self, params: dict[str, Any]) -> ClientAttempt:
+        attempt = self._attempt(params)
+        if not isinstance(attempt.stage, Complete):
+            raise RpcFailure(
+                "factory_not_complete",
+                "the branch is not completely signed; nothing was funded",
+                retryable=attempt.is_open,
+            )
+        return attempt
+
+
+def run(options: ClientOptions) -> None:
+    """Run a client until it is told to stop.
+
+    Raises:
+        StoreFailed: If the journal cannot be opened, or another process has it.
+        ForeignJournal: If it belongs to another role or network.
+        BadSeed: If the seed file is not valid.
+        ChainMismatch: If the node is the wrong one.
+        ChainUnavailable: If the node does not answer.
+    """
+    asyncio.run(_run(options))
+
+
+async def _run(options: ClientOptions) -> None:
+    await ClientDaemon(options).run()

@@ -1,0 +1,178 @@
+"""The LSP's daemon: listens, builds, answers its operator."""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from cromford.adapters.noise_server import NoiseServer, serve
+from cromford.adapters.peer_address import PeerAddress
+from cromford.daemon import lsp_views as views
+from cromford.daemon.driver import Role
+from cromford.daemon.factory_id import find_factory
+from cromford.daemon.options import LspOptions
+from cromford.daemon.rpc import RpcFailure
+from cromford.daemon.rpc_server import Handler, read_params
+from cromford.daemon.shell import Daemon
+from cromford.ports import BlockRef
+from cromford.protocol import events as ev
+from cromford.protocol import lsp
+from cromford.protocol.faults import Rejected
+from cromford.protocol.lobby import plan_build
+from cromford.protocol.lsp_attempt import LspAttempt
+from cromford.protocol.lsp_state import LspConfig, LspState
+from cromford.signing.keychain import Keychain
+from cromford.wallet.account import Account
+from cromford.wallet.coins import Wallet
+
+LSP_ROLE: Role[LspState] = Role(
+    name="lsp", decide=lsp.decide, apply=lsp.apply, relevant=lsp.relevant
+)
+
+_log = logging.getLogger(__name__)
+
+
+class _BuildParams(msgspec.Struct, forbid_unknown_fields=True):
+    min_clients: int | None = None
+    max_clients: int | None = None
+    dry_run: bool = False
+
+
+class _FactoryParams(msgspec.Struct, forbid_unknown_fields=True):
+    factory_id: str
+
+
+class LspDaemon(Daemon[LspState]):
+    """One LSP."""
+
+    def __init__(self, options: LspOptions) -> None:
+        def new_state(keychain: Keychain) -> LspState:
+            return lsp.new_lsp(
+                LspConfig(
+                    network=options.network,
+                    node_id=keychain.node_id,
+                    policy=options.policy,
+                    account=Account(keychain.wallet_account),
+                )
+            )
+
+        super().__init__(
+            role=LSP_ROLE,
+            datadir=options.datadir,
+            network=options.network,
+            chain=options.chain,
+            poll_seconds=options.poll_seconds,
+            new_state=new_state,
+        )
+        self._options = options
+        self._server: NoiseServer | None = None
+
+    @property
+    def wallet(self) -> Wallet:
+        """The LSP's wallet."""
+        return self.driver.state.wallet
+
+    @property
+    def recent_blocks(self) -> tuple[BlockRef, ...]:
+        """The newest blocks the LSP has seen."""
+        return self.driver.state.chain.recent
+
+    async def network_side(self) -> None:
+        """Listen until cancelled."""
+        self._server = await serve(
+            self._options.listen_host,
+            self._options.listen_port,
+            identity=self.identity,
+            on_connection=self.peers.run,
+        )
+        _log.info("lsp_listening address=%s", self._address())
+        async with self._server:
+            await asyncio.Event().wait()
+
+    def methods(self) -> Mapping[str, Handler]:
+        """Return the API methods of an LSP."""
+        return {
+            "status": self._status,
+            "lobby": self._lobby,
+            "build": self._build,
+            "factories": self._factories,
+            "factory_show": self._factory_show,
+            "factory_export": self._factory_export,
+        }
+
+    def _address(self) -> str | None:
+        if self._server is None:
+            return None
+        return str(
+            PeerAddress(
+                node_id=self.identity.node_id, host=self._server.host, port=self._server.port
+            )
+        )
+
+    async def _status(self, _params: dict[str, Any]) -> object:
+        state = self.driver.state
+        address = self._address()
+        return {
+            "role": "lsp",
+            **await self.status(),
+            "listen": None if address is None else address.partition("@")[2],
+            "n_connected": self.peers.n_connected,
+            "n_waiting": len(state.members),
+            "build": views.show_build(state.build, state.open_attempt),
+            "build_dropped": state.build_dropped,
+            "n_factories": sum(
+                1 for attempt in state.attempts.values() if attempt.signed_funding_tx is not None
+            ),
+        }
+
+    async def _lobby(self, _params: dict[str, Any]) -> object:
+        return {"address": self._address(), **views.lobby(self.driver.state)}
+
+    async def _build(self, params: dict[str, Any]) -> object:
+        wanted = read_params(params, _BuildParams)
+        policy = self.driver.state.config.policy
+        min_clients = policy.min_clients if wanted.min_clients is None else wanted.min_clients
+        max_clients = policy.max_clients if wanted.max_clients is None else wanted.max_clients
+        try:
+            plan = plan_build(self.driver.state, min_clients=min_clients, max_clients=max_clients)
+        except Rejected as rejected:
+            raise RpcFailure(
+                rejected.code, str(rejected), retryable=rejected.retryable
+            ) from rejected
+        if not wanted.dry_run:
+            self.request(ev.BuildRequested(min_clients=min_clients, max_clients=max_clients))
+        return {"started": not wanted.dry_run, **views.show_plan(plan)}
+
+    async def _factories(self, _params: dict[str, Any]) -> object:
+        state = self.driver.state
+        return {"factories": [views.summary(state, a) for a in state.attempts.values()]}
+
+    async def _factory_show(self, params: dict[str, Any]) -> object:
+        return views.show(self.driver.state, self._attempt(params))
+
+    async def _factory_export(self, params: dict[str, Any]) -> object:
+        return views.export(self.driver.state, self._attempt(params))
+
+    def _attempt(self, params: dict[str, Any]) -> LspAttempt:
+        attempts = self.driver.state.attempts
+        wanted = read_params(params, _FactoryParams).factory_id
+        return attempts[find_factory(attempts, wanted)]
+
+
+def run(options: LspOptions) -> None:
+    """Run an LSP until it is told to stop.
+
+    Raises:
+        StoreFailed: If the journal cannot be opened, or another process has it.
+        ForeignJournal: If it belongs to another role or network.
+        BadSeed: If the seed file is not valid.
+        ChainMismatch: If the node is the wrong one.
+        ChainUnavailable: If the node does not answer.
+    """
+    asyncio.run(_run(options))
+
+
+async def _run(options: LspOptions) -> None:
+    await LspDaemon(options).run()

@@ -1,0 +1,60 @@
+"""What a daemon is told when it starts: where its data and its chain are, and its policy."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from cromford.adapters.peer_address import PeerAddress
+from cromford.bitcoin.network import Network
+from cromford.protocol.policy import ClientPolicy, LspPolicy
+
+POLL_SECONDS: Final = 2.0  # How often a daemon asks its node for a new tip.
+LOG_LEVEL: Final = "info"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainOptions:
+    """Where a Bitcoin Core answers, and how it knows us: a cookie, or a user with a password.
+
+    The password stands in a file of its own, so that no command line and no listing of the
+    environment shows it.
+    """
+
+    url: str
+    cookie_file: Path | None = None
+    user: str | None = None
+    password_file: Path | None = None
+
+    def __post_init__(self) -> None:
+        has_password = self.user is not None and self.password_file is not None
+        if (self.user is None) != (self.password_file is None):
+            raise ValueError("chain: a user and a password file go together")
+        if (self.cookie_file is not None) == has_password:
+            raise ValueError("chain: either a cookie file, or a user with a password file")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LspOptions:
+    """How an LSP runs. `listen_port` 0 takes any port that is free."""
+
+    datadir: Path
+    network: Network
+    chain: ChainOptions
+    listen_host: str
+    listen_port: int
+    policy: LspPolicy
+    poll_seconds: float = POLL_SECONDS
+    log_level: str = LOG_LEVEL
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientOptions:
+    """How a client runs, and whose client it is."""
+
+    datadir: Path
+    network: Network
+    chain: ChainOptions
+    lsp: PeerAddress
+    policy: ClientPolicy
+    poll_seconds: float = POLL_SECONDS
+    log_level: str = LOG_LEVEL

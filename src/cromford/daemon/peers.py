@@ -1,0 +1,121 @@
+"""The connections of a daemon: one for each peer, messages out in order, events in."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from cromford.codec.reader import MalformedBytes
+from cromford.ports import Connection, ConnectionLost
+from cromford.protocol import events as ev
+from cromford.wire.messages import Message, decode_message, encode_message
+
+OUTBOX_MESSAGES_MAX: Final = 256  # A peer that does not read is disconnected at this many.
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False, slots=True)
+class _Peer:
+    connection: Connection
+    outbox: asyncio.Queue[bytes] = field(default_factory=lambda: asyncio.Queue(OUTBOX_MESSAGES_MAX))
+
+
+class Peers:
+    """Runs connections and tells what comes from them.
+
+    Args:
+        post: Takes the events, in order.
+    """
+
+    def __init__(self, post: Callable[[ev.Event], None]) -> None:
+        self._post = post
+        self._peers: dict[bytes, _Peer] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self, connection: Connection) -> None:
+        """Serve one connection until it ends. A newer one of the same peer replaces it."""
+        node_id = connection.node_id
+        await self._replace(node_id)
+        peer = _Peer(connection)
+        self._peers[node_id] = peer
+        _log.info("peer_connected node_id=%s", node_id.hex())
+        writer = asyncio.create_task(self._write(peer))
+        try:
+            self._post(ev.ConnectionOpened(node_id=node_id))
+            await self._read(peer)
+        except ConnectionLost as error:
+            _log.info("peer_disconnected node_id=%s reason=%s", node_id.hex(), error)
+        finally:
+            writer.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await writer
+            await connection.close()
+            self._forget(node_id, peer)
+
+    def send(self, node_id: bytes, message: Message) -> None:
+        """Queue a message. Nothing happens if the peer is not connected."""
+        peer = self._peers.get(node_id)
+        if peer is None:
+            return
+        try:
+            peer.outbox.put_nowait(encode_message(message))
+        except asyncio.QueueFull:
+            self.disconnect(node_id, "it does not read")
+
+    def disconnect(self, node_id: bytes, reason: str) -> None:
+        """Close a peer's connection. Harmless if there is none."""
+        peer = self._peers.get(node_id)
+        if peer is not None:
+            _log.info("peer_dropped node_id=%s reason=%s", node_id.hex(), reason)
+            self._spawn(peer.connection)
+
+    @property
+    def n_connected(self) -> int:
+        """How many peers are connected."""
+        return len(self._peers)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for peer in list(self._peers.values()):
+            await peer.connection.close()
+
+    async def _replace(self, node_id: bytes) -> None:
+        older = self._peers.get(node_id)
+        if older is not None:
+            self._forget(node_id, older)
+            await older.connection.close()
+
+    def _forget(self, node_id: bytes, peer: _Peer) -> None:
+        if self._peers.get(node_id) is peer:
+            del self._peers[node_id]
+            self._post(ev.ConnectionClosed(node_id=node_id))
+
+    async def _read(self, peer: _Peer) -> None:
+        node_id = peer.connection.node_id
+        while True:
+            data = await peer.connection.receive()
+            if self._peers.get(node_id) is not peer:
+                return
+            try:
+                message = decode_message(data)
+            except MalformedBytes as error:
+                self._post(ev.MessageMalformed(node_id=node_id, reason=str(error)))
+                continue
+            if message is not None:
+                self._post(ev.MessageReceived(node_id=node_id, message=message))
+
+    async def _write(self, peer: _Peer) -> None:
+        while True:
+            data = await peer.outbox.get()
+            try:
+                await peer.connection.send(data)
+            except ConnectionLost:
+                return  # The reader notices too, and reports it.
+
+    def _spawn(self, connection: Connection) -> None:
+        task = asyncio.create_task(connection.close())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,344 @@
+"""What both daemons share: a driver, a chain to follow, peers, deadlines, a local API.
+
+Everything that happens ends in `post`, one event at a time. An effect that needs the chain runs
+as a task and comes back as an event.
+"""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import signal
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final, Generic, TypeVar
+
+from cromford import __version__
+from cromford import effects as fx
+from cromford.adapters.bitcoind import BitcoindChain
+from cromford.adapters.chain_check import check_node
+from cromford.adapters.follower import ChainFollower, Connected
+from cromford.adapters.noise import NodeIdentity
+from cromford.adapters.sqlite import Journal
+from cromford.bitcoin.address import address_of_script
+from cromford.bitcoin.network import Network
+from cromford.bitcoin.tx import OutPoint, Tx
+from cromford.daemon.driver import Driver, Role, open_journal
+from cromford.daemon.home import load_or_create_seed, open_home
+from cromford.daemon.options import ChainOptions
+from cromford.daemon.peers import Peers
+from cromford.daemon.rpc import SOCKET_NAME, RpcFailure
+from cromford.daemon.rpc_server import Handler, RpcServer
+from cromford.daemon.signing import perform_signing
+from cromford.ports import BlockRef, ChainUnavailable, Coin, TxRefused
+from cromford.protocol import events as ev
+from cromford.protocol.faults import Rejected
+from cromford.signing.keychain import Keychain
+from cromford.signing.signer import Signer
+from cromford.wallet.account import RECEIVE, Account
+from cromford.wallet.coins import Wallet
+
+CHAIN_TRIES: Final = 5  # How often a look-up is tried before it counts as unanswered.
+CHAIN_RETRY_SECONDS: Final = 1.0
+ATTEMPT_ID_SIZE: Final = 32
+JOURNAL_NUMBER_BITS: Final = 31
+
+_log = logging.getLogger(__name__)
+S = TypeVar("S")
+
+
+class Daemon(Generic[S]):
+    """One running role. Subclasses add the network side and the API methods of their role."""
+
+    def __init__(
+        self,
+        *,
+        role: Role[S],
+        datadir: Path,
+        network: Network,
+        chain: ChainOptions,
+        poll_seconds: float,
+        new_state: Callable[[Keychain], S],
+    ) -> None:
+        self.network = network
+        self.home = open_home(datadir, network)
+        self.chain_url = chain.url
+        self._journal = Journal(self.home)
+        seed = load_or_create_seed(self.home)
+        number = open_journal(
+            self._journal,
+            role=role.name,
+            network_genesis=network.genesis_hash,
+            draw_number=lambda: secrets.randbits(JOURNAL_NUMBER_BITS),
+        )
+        keychain = Keychain(seed, network, journal_number=number)
+        self.identity = NodeIdentity(node_id=keychain.node_id, ecdh=keychain.ecdh)
+        self._signer = Signer(keychain)
+        self.account = Account(keychain.wallet_account)
+        self.driver = Driver(role, new_state(keychain), self._journal, self._perform)
+        self.chain = connect_chain(chain)
+        self.peers = Peers(self.post)
+        self._poll_seconds = poll_seconds
+        self._deadlines: dict[bytes, asyncio.TimerHandle] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = asyncio.Event()
+        self._caught_up = asyncio.Event()
+        self._failure: BaseException | None = None
+
+    # What a subclass provides
+
+    async def network_side(self) -> None:
+        """Listen or connect, until cancelled."""
+        raise NotImplementedError
+
+    def methods(self) -> Mapping[str, Handler]:
+        """Return the API methods of the role."""
+        raise NotImplementedError
+
+    @property
+    def wallet(self) -> Wallet:
+        """The role's wallet."""
+        raise NotImplementedError
+
+    @property
+    def recent_blocks(self) -> tuple[BlockRef, ...]:
+        """The newest blocks the role has seen, oldest first."""
+        raise NotImplementedError
+
+    # The life of a daemon
+
+    async def run(self) -> None:
+        """Run until it is told to stop.
+
+        Raises:
+            ChainMismatch: If the node is of another network, too old, or not synchronised.
+            ChainUnavailable: If it does not answer at the start.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._stopping.set)
+        server = RpcServer(self.home / SOCKET_NAME, {**self._shared_methods(), **self.methods()})
+        try:
+            await check_node(self.chain, self.network)
+            self.driver.start()
+            await self._see_first_block()
+            self.spawn(self._follow())
+            async with server:
+                self.spawn(self._network_once_caught_up())
+                _log.info("daemon_started home=%s", self.home)
+                await self._stopping.wait()
+        finally:
+            await self._close()
+        if self._failure is not None:
+            raise self._failure
+
+    def post(self, event: ev.Event) -> None:
+        """Handle one event. A bug or a failed journal ends the daemon, loudly.
+
+        Raises:
+            Rejected: If the operator asked for something impossible.
+        """
+        try:
+            self.driver.handle(event)
+        except Rejected:
+            raise
+        except Exception as error:
+            _log.exception("daemon_failed event=%s", type(event).__name__)
+            self._failure = error
+            self._stopping.set()
+            raise
+
+    def request(self, event: ev.Event) -> None:
+        """Handle an operator's request.
+
+        Raises:
+            RpcFailure: If it is impossible.
+        """
+        try:
+            self.post(event)
+        except Rejected as rejected:
+            not_found = rejected.code.endswith("not_found")
+            raise RpcFailure(
+                rejected.code,
+                str(rejected),
+                retryable=rejected.retryable,
+                exit_code=4 if not_found else 1,
+            ) from rejected
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a task that belongs to the daemon; its failure ends the daemon."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._on_task_done)
+
+    async def status(self) -> dict[str, object]:
+        """Return what both roles tell about themselves."""
+        wallet = self.wallet
+        height = self.recent_blocks[-1].height if self.recent_blocks else -1
+        free_sat = sum(coin.txout.amount_sat for coin in wallet.free(height))
+        reserved_sat = sum(
+            wallet.coins[outpoint].txout.amount_sat
+            for outpoint in wallet.reserved
+            if wallet.coins[outpoint].spent_height is None
+        )
+        return {
+            "version": __version__,
+            "network": self.network.name,
+            "node_id": self.identity.node_id.hex(),
+            "height": height,
+            "synced": self._caught_up.is_set(),
+            "datadir": str(self.home.parent),
+            "chain_url": self.chain_url,
+            "wallet": {
+                "confirmed_sat": wallet.confirmed_sat(),
+                "free_sat": free_sat,
+                "reserved_sat": reserved_sat,
+                "address": address_of_script(wallet.next_script(RECEIVE), self.network),
+            },
+        }
+
+    def _shared_methods(self) -> dict[str, Handler]:
+        async def address(_params: dict[str, Any]) -> object:
+            script = self.wallet.next_script(RECEIVE)
+            self.request(ev.AddressRequested())
+            return {"address": address_of_script(script, self.network)}
+
+        async def stop(_params: dict[str, Any]) -> object:
+            # The answer leaves before the server closes: it lets begun requests finish.
+            asyncio.get_running_loop().call_soon(self._stopping.set)
+            return {"stopping": True}
+
+        return {"address": address, "stop": stop}
+
+    async def _close(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.peers.close()
+        for handle in self._deadlines.values():
+            handle.cancel()
+        self.chain.close()
+        self._journal.close()
+        _log.info("daemon_stopped home=%s", self.home)
+
+    def _on_task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("task_failed", exc_info=task.exception())
+            self._failure = self._failure or task.exception()
+            self._stopping.set()
+
+    # The chain
+
+    async def _see_first_block(self) -> None:
+        """Begin a new journal at the present tip: nothing of ours is older."""
+        if self.recent_blocks:
+            return
+        tip = await self.chain.tip()
+        self.post(ev.BlockAdded(height=tip.height, block_hash=tip.block_hash, txs=()))
+
+    async def _follow(self) -> None:
+        await self._check_caught_up()
+        follower = ChainFollower(self.chain, self.recent_blocks, poll_seconds=self._poll_seconds)
+        async for batch in follower.batches():
+            for happened in batch:
+                if isinstance(happened, Connected):
+                    block = happened.block
+                    self.post(
+                        ev.BlockAdded(
+                            height=block.height,
+                            block_hash=block.block_hash,
+                            txs=self.driver.relevant(block.txs),
+                        )
+                    )
+                else:
+                    self.post(ev.BlockRemoved(height=happened.block_ref.height))
+                await asyncio.sleep(0)
+            await self._check_caught_up()
+
+    async def _check_caught_up(self) -> None:
+        if self._caught_up.is_set():
+            return
+        with contextlib.suppress(ChainUnavailable):
+            if self.recent_blocks[-1].height >= (await self.chain.tip()).height:
+                self._caught_up.set()
+
+    async def _network_once_caught_up(self) -> None:
+        # With an old tip a client would refuse, and an LSP propose, the wrong heights.
+        await self._caught_up.wait()
+        await self.network_side()
+
+    # Effects
+
+    def _perform(self, effect: fx.Effect) -> Iterable[ev.Event]:
+        match effect:
+            case fx.Send(node_id=node_id, message=message):
+                self.peers.send(node_id, message)
+            case fx.Disconnect(node_id=node_id, reason=reason):
+                self.peers.disconnect(node_id, reason)
+            case fx.SetDeadline(name=name, seconds=seconds):
+                self._clear_deadline(name)
+                self._deadlines[name] = asyncio.get_running_loop().call_later(
+                    seconds, self._reach_deadline, name
+                )
+            case fx.ClearDeadline(name=name):
+                self._clear_deadline(name)
+            case fx.LookUpCoins(attempt_id=attempt_id, outpoints=outpoints):
+                self.spawn(self._look_up(attempt_id, outpoints))
+            case fx.Broadcast(name=name, tx=tx):
+                self.spawn(self._broadcast(name, tx))
+            case _:
+                return perform_signing(
+                    self._signer, lambda: secrets.token_bytes(ATTEMPT_ID_SIZE), effect
+                )
+        return ()
+
+    def _clear_deadline(self, name: bytes) -> None:
+        handle = self._deadlines.pop(name, None)
+        if handle is not None:
+            handle.cancel()
+
+    def _reach_deadline(self, name: bytes) -> None:
+        self._deadlines.pop(name, None)
+        self.post(ev.DeadlineReached(name=name))
+
+    async def _look_up(self, attempt_id: bytes, outpoints: tuple[OutPoint, ...]) -> None:
+        coins: list[tuple[OutPoint, Coin | None]] = [
+            (outpoint, await self._coin(outpoint)) for outpoint in outpoints
+        ]
+        self.post(ev.CoinsLookedUp(attempt_id=attempt_id, coins=tuple(coins)))
+
+    async def _coin(self, outpoint: OutPoint) -> Coin | None:
+        for _ in range(CHAIN_TRIES):
+            try:
+                return await self.chain.coin(outpoint)
+            except ChainUnavailable as error:
+                _log.warning("coin_lookup_failed outpoint=%s reason=%s", outpoint, error)
+                await asyncio.sleep(CHAIN_RETRY_SECONDS)
+        return None
+
+    async def _broadcast(self, name: str, tx: Tx) -> None:
+        try:
+            await self.chain.broadcast(tx)
+        except TxRefused as refused:
+            _log.warning("tx_refused name=%s txid=%s reason=%s", name, tx.txid, refused.reason)
+            self.post(ev.BroadcastRefused(name=name, txid=tx.txid, reason=refused.reason))
+        except ChainUnavailable as error:
+            # What is owed is tried again with the next block.
+            _log.warning("broadcast_failed name=%s txid=%s reason=%s", name, tx.txid, error)
+        else:
+            _log.info("tx_broadcast name=%s txid=%s", name, tx.txid)
+
+
+def connect_chain(options: ChainOptions) -> BitcoindChain:
+    """Return the chain that the options name.
+
+    Raises:
+        OSError: If the password file cannot be read.
+    """
+    if options.cookie_file is not None:
+        return BitcoindChain(options.url, cookie_path=options.cookie_file)
+    if options.user is None or options.password_file is None:
+        raise ValueError("chain: a cookie file, or a user and a password file")
+    password = options.password_file.read_text(encoding="utf-8").strip()
+    return BitcoindChain(options.url, user=options.user, password=password)

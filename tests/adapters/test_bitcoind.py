@@ -1,0 +1,436 @@
+"""The Bitcoin Core adapter against scripted answers over real HTTP."""
+
+import asyncio
+import base64
+import json
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from cromford.adapters.bitcoind import BitcoindChain
+from cromford.adapters.block_bytes import BLOCK_SIZE_MAX, merkle_root, parse_block
+from cromford.adapters.chain_check import ChainMismatch, check_node
+from cromford.bitcoin.network import MAINNET, REGTEST
+from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut
+from cromford.codec.reader import MalformedBytes
+from cromford.crypto.keys import sha256d
+from cromford.ports import BlockRef, ChainUnavailable, Coin, TxRefused
+
+# The genesis block of every network but for the header: one transaction, no witness.
+GENESIS_TX = (
+    "01000000010000000000000000000000000000000000000000000000000000000000000000ffffffff4d04ffff001d"
+    "0104455468652054696d65732030332f4a616e2f32303039204368616e63656c6c6f72206f6e206272696e6b206f66"
+    "207365636f6e64206261696c6f757420666f722062616e6b73ffffffff0100f2052a01000000434104678afdb0fe55"
+    "48271967f1a67130b7105cd6a828e03909a67962e0ea1f61deb649f6bc3f4cef38c4f35504e51ec112de5c384df7ba"
+    "0b8d578a4c702b6bf11d5fac00000000"
+)
+MAINNET_GENESIS = bytes.fromhex(
+    "0100000000000000000000000000000000000000000000000000000000000000000000003ba3edfd7a7b12b27ac72c3e"
+    "67768f617fc81bc3888a51323a9fb8aa4b1e5e4a29ab5f49ffff001d1dac2b7c01" + GENESIS_TX
+)
+TX = Tx(
+    version=2,
+    inputs=(TxIn(outpoint=OutPoint(txid=Txid(b"\x07" * 32), vout=1), nsequence=0),),
+    outputs=(TxOut(amount_sat=1000, script_pubkey=b"\x51"),),
+)
+CHILD = Tx(
+    version=2,
+    inputs=(TxIn(outpoint=TX.outpoint(0), nsequence=0),),
+    outputs=(TxOut(amount_sat=900, script_pubkey=b"\x51"),),
+)
+HASH = "00" * 31 + "07"
+
+
+class Refusal:
+    """An error object, as the node sends it."""
+
+    def __init__(self, code: int, message: str) -> None:
+        self.error = {"code": code, "message": message}
+
+
+class ScriptedNode:
+    """Answers each method with what the test says, and remembers what it was asked."""
+
+    def __init__(self, datadir: Path) -> None:
+        self.answers: dict[str, object] = {}
+        self.calls: list[tuple[str, list[object]]] = []
+        self.http_status = 200
+        self.raw_body: bytes | None = None
+        self.cookie_path = datadir / ".cookie"
+        self.set_cookie("first")
+        node = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            timeout: ClassVar[float] = 5
+
+            def do_POST(self) -> None:
+                request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                status, body = node.answer(self.headers["Authorization"], request)
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def set_cookie(self, secret: str) -> None:
+        self._secret = f"__cookie__:{secret}"
+        self.cookie_path.write_text(self._secret)
+
+    def answer(self, authorization: str, request: dict[str, Any]) -> tuple[int, bytes]:
+        expected = base64.b64encode(self._secret.encode()).decode()
+        if authorization != f"Basic {expected}":
+            return 401, b""
+        if self.raw_body is not None or self.http_status != 200:
+            return self.http_status, self.raw_body or b""
+        self.calls.append((request["method"], request["params"]))
+        answer = self.answers[request["method"]]
+        reply = {"jsonrpc": "2.0", "id": request["id"]}
+        if isinstance(answer, Refusal):
+            return 200, json.dumps({**reply, "error": answer.error}).encode()
+        if isinstance(answer, bytes):
+            return 200, json.dumps({**reply, "result": "@"}).encode().replace(b'"@"', answer)
+        return 200, json.dumps({**reply, "result": answer}).encode()
+
+    def chain(self) -> BitcoindChain:
+        return BitcoindChain(self.url, cookie_path=self.cookie_path, timeout_seconds=5)
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[ScriptedNode]:
+    scripted = ScriptedNode(tmp_path)
+    yield scripted
+    scripted.close()
+
+
+def ask(node: ScriptedNode, question: Callable[[BitcoindChain], Awaitable[Any]]) -> Any:
+    async def run() -> Any:
+        async with node.chain() as chain:
+            return await question(chain)
+
+    return asyncio.run(run())
+
+
+def test_the_tip_is_one_answer(node: ScriptedNode) -> None:
+    node.answers["getblockchaininfo"] = {"blocks": 7, "bestblockhash": HASH}
+    tip = ask(node, lambda chain: chain.tip())
+    assert tip == BlockRef(height=7, block_hash=Txid.from_hex(HASH))
+    assert len(node.calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("info", "complaint"),
+    [
+        ([], "getblockchaininfo: expected dict, received"),
+        ({"bestblockhash": HASH}, "blocks: expected int, received None"),
+        ({"blocks": True, "bestblockhash": HASH}, "blocks: expected int, received True"),
+        ({"blocks": 7, "bestblockhash": 7}, "bestblockhash: expected str, received 7"),
+        ({"blocks": 7, "bestblockhash": "07"}, "bestblockhash: a txid has 64 hex digits"),
+        ({"blocks": 7, "bestblockhash": "no"}, "bestblockhash: "),
+    ],
+)
+def test_an_unreadable_answer_is_unavailable_naming_the_field(
+    node: ScriptedNode, info: object, complaint: str
+) -> None:
+    node.answers["getblockchaininfo"] = info
+    with pytest.raises(ChainUnavailable, match=complaint):
+        ask(node, lambda chain: chain.tip())
+
+
+def test_a_height_above_the_tip_has_no_block(node: ScriptedNode) -> None:
+    node.answers["getblockhash"] = Refusal(-8, "Block height out of range")
+    assert ask(node, lambda chain: chain.block_hash(8)) is None
+    node.answers["getblockhash"] = Refusal(-1, "something else")
+    with pytest.raises(ChainUnavailable, match="something else"):
+        ask(node, lambda chain: chain.block_hash(8))
+
+
+@pytest.mark.parametrize(
+    ("written", "amount_sat"),
+    [
+        (b"0.00000001", 1),
+        (b"20999999.97690000", 2_099_999_997_690_000),
+        (b"0.10000000", 10_000_000),
+        (b"50", 5_000_000_000),
+        (b"1e-8", 1),
+        (b"0", 0),
+    ],
+)
+def test_amounts_are_exact(node: ScriptedNode, written: bytes, amount_sat: int) -> None:
+    outpoint = OutPoint(txid=Txid.from_hex(HASH), vout=3)
+    node.answers["gettxout"] = (
+        b'{"value":' + written + b',"confirmations":6,"scriptPubKey":{"hex":"51"}}'
+    )
+    assert ask(node, lambda chain: chain.coin(outpoint)) == Coin(
+        outpoint=outpoint,
+        txout=TxOut(amount_sat=amount_sat, script_pubkey=b"\x51"),
+        confirmations=6,
+    )
+    assert node.calls == [("gettxout", [HASH, 3, False])]
+
+
+@pytest.mark.parametrize("written", [b"-1", b"0.000000001", b"true", b'"1"', b"null"])
+def test_an_amount_that_is_none_is_unavailable(node: ScriptedNode, written: bytes) -> None:
+    node.answers["gettxout"] = (
+        b'{"value":' + written + b',"confirmations":6,"scriptPubKey":{"hex":"51"}}'
+    )
+    with pytest.raises(ChainUnavailable, match="value: expected"):
+        ask(node, lambda chain: chain.coin(TX.outpoint(0)))
+
+
+def test_a_spent_coin_is_none(node: ScriptedNode) -> None:
+    node.answers["gettxout"] = None
+    assert ask(node, lambda chain: chain.coin(TX.outpoint(0))) is None
+
+
+def test_a_block_is_the_one_asked_for(node: ScriptedNode) -> None:
+    node.answers["getblockheader"] = {"height": 0}
+    node.answers["getblock"] = MAINNET_GENESIS.hex()
+    block = ask(node, lambda chain: chain.block(MAINNET.genesis_hash))
+    assert (block.height, block.block_hash) == (0, MAINNET.genesis_hash)
+    assert block.previous_hash == Txid(bytes(32))
+    assert [tx.serialize().hex() for tx in block.txs] == [GENESIS_TX]
+    with pytest.raises(ChainUnavailable, match="block hash: expected 0f9188f1"):
+        ask(node, lambda chain: chain.block(REGTEST.genesis_hash))
+    node.answers["getblock"] = "xx"
+    with pytest.raises(ChainUnavailable, match="getblock: expected hex"):
+        ask(node, lambda chain: chain.block(MAINNET.genesis_hash))
+    node.answers["getblock"] = Refusal(-1, "Block not available (pruned data)")
+    with pytest.raises(ChainUnavailable, match="pruned"):
+        ask(node, lambda chain: chain.block(MAINNET.genesis_hash))
+
+
+def block_of(*txs: Tx) -> tuple[bytes, Txid]:
+    root = merkle_root([tx.txid for tx in txs]) if txs else bytes(32)
+    header = bytes(4) + bytes(32) + root + bytes(12)
+    body = bytes([len(txs)]) + b"".join(tx.serialize() for tx in txs)
+    return header + body, Txid(sha256d(header))
+
+
+def test_every_transaction_of_a_block_is_under_its_merkle_root() -> None:
+    for n_txs in range(1, 10):
+        txs = [Tx(version=number, inputs=TX.inputs, outputs=TX.outputs) for number in range(n_txs)]
+        raw, block_hash = block_of(*txs)
+        assert parse_block(raw, block_hash=block_hash, height=1).txs == tuple(txs)
+        with_another = raw.replace(txs[-1].serialize(), CHILD.serialize())
+        with pytest.raises(MalformedBytes, match="merkle root: expected"):
+            parse_block(with_another, block_hash=block_hash, height=1)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda raw: raw[:79], "expected 80 bytes"),
+        (lambda raw: raw[:-1], "expected 4 bytes"),
+        (lambda raw: raw + b"\x00", "unexpected bytes after the end"),
+        (lambda raw: b"\x01" + raw[1:], "block hash: expected"),
+        (lambda raw: raw + bytes(BLOCK_SIZE_MAX), "at most 4000000 bytes"),
+    ],
+)
+def test_a_malformed_block_is_refused(change: Callable[[bytes], bytes], complaint: str) -> None:
+    raw, block_hash = block_of(TX)
+    with pytest.raises(MalformedBytes, match=complaint):
+        parse_block(change(raw), block_hash=block_hash, height=1)
+
+
+def test_a_block_without_transactions_is_refused() -> None:
+    raw, block_hash = block_of()
+    with pytest.raises(MalformedBytes, match="without transactions"):
+        parse_block(raw, block_hash=block_hash, height=1)
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        Refusal(-27, "Transaction outputs already in utxo set"),
+        Refusal(-27, "Transaction already in block chain"),
+        Refusal(-26, "txn-already-known"),
+        Refusal(-26, "txn-already-in-mempool"),
+        Refusal(-25, "txn-same-nonwitness-data-in-mempool"),
+    ],
+)
+def test_a_transaction_the_node_has_is_accepted(node: ScriptedNode, refusal: Refusal) -> None:
+    node.answers["sendrawtransaction"] = refusal
+    ask(node, lambda chain: chain.broadcast(TX))
+    assert node.calls == [("sendrawtransaction", [TX.serialize().hex()])]
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        Refusal(-26, "min relay fee not met, 0 < 100"),
+        Refusal(-25, "bad-txns-inputs-missingorspent"),
+        Refusal(-22, "TX decode failed."),
+    ],
+)
+def test_a_refusal_is_the_nodes_own_word(node: ScriptedNode, refusal: Refusal) -> None:
+    node.answers["sendrawtransaction"] = refusal
+    node.answers["submitpackage"] = refusal
+    for question in (
+        lambda chain: chain.broadcast(TX),
+        lambda chain: chain.broadcast_package([TX, CHILD]),
+    ):
+        with pytest.raises(TxRefused) as refused:
+            ask(node, question)
+        assert refused.value.reason == refusal.error["message"]
+
+
+def test_an_error_that_is_no_refusal_is_unavailable(node: ScriptedNode) -> None:
+    node.answers["sendrawtransaction"] = Refusal(-33, "mempool disabled")
+    node.answers["submitpackage"] = Refusal(-33, "mempool disabled")
+    with pytest.raises(ChainUnavailable, match="mempool disabled"):
+        ask(node, lambda chain: chain.broadcast(TX))
+    with pytest.raises(ChainUnavailable, match="mempool disabled"):
+        ask(node, lambda chain: chain.broadcast_package([TX, CHILD]))
+
+
+def package_answer(*reasons: str | None, message: str = "transaction failed") -> object:
+    results = {
+        str(tx.wtxid): {"txid": str(tx.txid)} | ({"error": reason} if reason else {})
+        for tx, reason in zip((TX, CHILD), reasons, strict=True)
+    }
+    return {"package_msg": message, "tx-results": results}
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (package_answer("bad-parent", "package-not-validated"), "bad-parent"),
+        (package_answer(None, "bad-child"), "bad-child"),
+        (package_answer("txn-already-known", "bad-child"), "bad-child"),
+        (package_answer("one", "two"), "one"),
+        (
+            package_answer("package-not-validated", "package-not-validated", message="too large"),
+            "too large",
+        ),
+        (package_answer(None, None, message="package-topology-disallowed"), "package-topology"),
+    ],
+)
+def test_a_refused_package_has_the_first_real_reason(
+    node: ScriptedNode, answer: object, reason: str
+) -> None:
+    node.answers["submitpackage"] = answer
+    with pytest.raises(TxRefused, match=reason):
+        ask(node, lambda chain: chain.broadcast_package([TX, CHILD]))
+
+
+def test_a_package_whose_parent_confirmed_is_finished_by_the_child(node: ScriptedNode) -> None:
+    node.answers["submitpackage"] = package_answer("txn-already-known", "package-not-validated")
+    node.answers["sendrawtransaction"] = str(CHILD.txid)
+    ask(node, lambda chain: chain.broadcast_package([TX, CHILD]))
+    assert node.calls[1:] == [("sendrawtransaction", [CHILD.serialize().hex()])]
+
+
+def test_a_package_the_node_has_is_accepted(node: ScriptedNode) -> None:
+    for answer in (
+        package_answer(None, None, message="success"),
+        package_answer("txn-already-known", "txn-already-known"),
+    ):
+        node.calls.clear()
+        node.answers["submitpackage"] = answer
+        ask(node, lambda chain: chain.broadcast_package([TX, CHILD]))
+        assert [method for method, _ in node.calls] == ["submitpackage"]
+
+
+def test_a_starting_node_is_unavailable(node: ScriptedNode) -> None:
+    node.answers["getblockchaininfo"] = Refusal(-28, "Loading block index")
+    with pytest.raises(ChainUnavailable, match=r"the node is starting.*Loading block index"):
+        ask(node, lambda chain: chain.tip())
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "complaint"),
+    [(503, None, "503"), (200, b"<html>", "getblockchaininfo"), (200, b"{}", "getblockchaininfo")],
+)
+def test_an_answer_that_is_no_json_rpc_is_unavailable(
+    node: ScriptedNode, status: int, body: bytes | None, complaint: str
+) -> None:
+    node.http_status, node.raw_body = status, body
+    with pytest.raises(ChainUnavailable, match=complaint):
+        ask(node, lambda chain: chain.tip())
+
+
+def test_the_cookie_is_read_again_after_a_restart(node: ScriptedNode) -> None:
+    node.answers["getblockchaininfo"] = {"blocks": 7, "bestblockhash": HASH}
+
+    async def scenario() -> None:
+        async with node.chain() as chain:
+            await chain.tip()
+            node.set_cookie("second")
+            await chain.tip()
+            node.cookie_path.unlink()
+            with pytest.raises(ChainUnavailable, match="no rpc cookie file"):
+                await chain.tip()
+            node.cookie_path.write_text("__cookie__:wrong")
+            with pytest.raises(ChainUnavailable, match="401") as refused:
+                await chain.tip()
+            assert "wrong" not in str(refused.value)
+
+    asyncio.run(scenario())
+
+
+def test_either_a_cookie_or_a_password_is_needed() -> None:
+    with pytest.raises(ValueError, match="no rpc credentials"):
+        BitcoindChain("http://127.0.0.1:1")
+
+
+def node_facts(node: ScriptedNode, **facts: object) -> None:
+    node.answers["getblockchaininfo"] = {
+        "chain": facts.get("chain", "main"),
+        "initialblockdownload": facts.get("initialblockdownload", False),
+    }
+    node.answers["getblockhash"] = facts.get("genesis", str(MAINNET.genesis_hash))
+    node.answers["getnetworkinfo"] = {"version": facts.get("version", 290_000)}
+
+
+def test_a_fitting_node_passes(node: ScriptedNode) -> None:
+    node_facts(node)
+    ask(node, lambda chain: check_node(chain, MAINNET))
+    node_facts(node, chain="regtest", genesis=str(REGTEST.genesis_hash), initialblockdownload=True)
+    ask(node, lambda chain: check_node(chain, REGTEST))
+
+
+@pytest.mark.parametrize(
+    ("facts", "field"),
+    [
+        ({"chain": "test"}, "chain"),
+        ({"chain": None}, "chain"),
+        ({"genesis": str(REGTEST.genesis_hash)}, "genesis hash"),
+        ({"version": 289_999}, "version"),
+        ({"version": "30"}, "version"),
+        ({"initialblockdownload": True}, "initial block download"),
+    ],
+)
+def test_what_does_not_fit_is_named_with_expected_and_received(
+    node: ScriptedNode, facts: dict[str, object], field: str
+) -> None:
+    node_facts(node, **facts)
+    with pytest.raises(ChainMismatch, match=f"^{field}: expected .*, received ") as mismatch:
+        ask(node, lambda chain: check_node(chain, MAINNET))
+    assert mismatch.value.field == field
+
+
+def test_a_check_that_gets_no_answer_is_unavailable(node: ScriptedNode) -> None:
+    node_facts(node)
+    node.answers["getnetworkinfo"] = Refusal(-32601, "Method not found")
+    with pytest.raises(ChainUnavailable, match="Method not found"):
+        ask(node, lambda chain: check_node(chain, MAINNET))
+    node.answers["getnetworkinfo"] = []
+    with pytest.raises(ChainUnavailable, match="expected an object"):
+        ask(node, lambda chain: check_node(chain, MAINNET))

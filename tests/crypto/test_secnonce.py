@@ -1,0 +1,160 @@
+"""A secret nonce signs once. One attack, one test."""
+
+import copy
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import msgspec
+import pytest
+
+from cromford.crypto import musig2, schnorr
+from cromford.crypto.keys import pubkey_of
+from cromford.crypto.musig2 import KeyAgg, NonceReuse, SecNonce, Session
+
+SECKEY = bytes(31) + b"\x2a"
+OTHER_SECKEY = bytes(31) + b"\x2b"
+PUBKEY = pubkey_of(SECKEY)
+MESSAGE = b"\x11" * 32
+REFUSED = "must not be copied or stored"
+
+
+@pytest.fixture
+def nonce() -> SecNonce:
+    return SecNonce(pubkey=PUBKEY, seckey=SECKEY)
+
+
+def session_of(nonce: SecNonce, message: bytes = MESSAGE) -> Session:
+    return Session(
+        key_agg=KeyAgg([PUBKEY]), aggnonce=musig2.nonce_agg([nonce.pubnonce]), message=message
+    )
+
+
+def test_a_nonce_signs_once_and_never_again(nonce: SecNonce) -> None:
+    session = session_of(nonce)
+    signature = session.partial_sig_agg([nonce.sign(session, SECKEY)])
+    assert schnorr.verify(signature, MESSAGE, session.key_agg.output_key)
+    assert nonce.is_spent
+    with pytest.raises(NonceReuse):
+        nonce.sign(session, SECKEY)
+    with pytest.raises(NonceReuse):
+        nonce.sign(session_of(nonce, b"\x22" * 32), SECKEY)
+
+
+def test_a_nonce_signs_once_whichever_thread_is_first() -> None:
+    n_threads = 4
+    for _ in range(50):
+        nonce = SecNonce(pubkey=PUBKEY, seckey=SECKEY)
+        sessions = [session_of(nonce, bytes((n,)) * 32) for n in range(n_threads)]
+        gate = Barrier(n_threads)
+
+        def attempt(session: Session, nonce: SecNonce = nonce, gate: Barrier = gate) -> bool:
+            gate.wait()
+            try:
+                nonce.sign(session, SECKEY)
+            except NonceReuse:
+                return False
+            return True
+
+        with ThreadPoolExecutor(n_threads) as threads:
+            assert sum(threads.map(attempt, sessions)) == 1
+        assert nonce.is_spent
+
+
+@pytest.mark.parametrize("seckey", [OTHER_SECKEY, bytes(32), b"\xff" * 32, b"", bytes(31)])
+def test_an_attempt_with_a_wrong_seckey_spends_the_nonce(nonce: SecNonce, seckey: bytes) -> None:
+    session = session_of(nonce)
+    with pytest.raises(ValueError, match="private key"):
+        nonce.sign(session, seckey)
+    assert nonce.is_spent
+    with pytest.raises(NonceReuse):
+        nonce.sign(session, SECKEY)
+
+
+def test_an_attempt_with_a_broken_session_spends_the_nonce(nonce: SecNonce) -> None:
+    session = session_of(nonce)
+    broken = Session.__new__(Session)
+    with pytest.raises(AttributeError):
+        nonce.sign(broken, SECKEY)
+    with pytest.raises(NonceReuse):
+        nonce.sign(session, SECKEY)
+
+
+def test_a_dropped_nonce_is_gone_and_may_be_dropped_again(nonce: SecNonce) -> None:
+    session = session_of(nonce)
+    spent = [nonce.is_spent]
+    for _ in range(2):
+        nonce.drop()
+        spent.append(nonce.is_spent)
+    assert spent == [False, True, True]
+    with pytest.raises(NonceReuse):
+        nonce.sign(session, SECKEY)
+
+
+def test_dropping_overwrites_the_scalars(nonce: SecNonce) -> None:
+    secret = nonce._secret
+    assert secret is not None
+    nonce.drop()
+    session = session_of(nonce)
+    with pytest.raises(ValueError, match="wiped"):
+        secret.partial_sign(SECKEY, session.key_agg._cache, session._session)
+
+
+def test_signing_overwrites_the_scalars(nonce: SecNonce) -> None:
+    secret = nonce._secret
+    assert secret is not None
+    session = session_of(nonce)
+    nonce.sign(session, SECKEY)
+    with pytest.raises(ValueError, match="spent"):
+        secret.partial_sign(SECKEY, session.key_agg._cache, session._session)
+
+
+def test_a_nonce_cannot_be_copied(nonce: SecNonce) -> None:
+    with pytest.raises(TypeError, match=REFUSED):
+        copy.copy(nonce)
+    with pytest.raises(TypeError, match=REFUSED):
+        copy.deepcopy(nonce)
+    with pytest.raises(TypeError, match=REFUSED):
+        copy.deepcopy({"nonces": [nonce]})
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_nonce_cannot_be_pickled(nonce: SecNonce, protocol: int) -> None:
+    with pytest.raises(TypeError, match=REFUSED):
+        pickle.dumps(nonce, protocol)
+    with pytest.raises(TypeError, match=REFUSED):
+        pickle.dumps((1, [nonce]), protocol)
+
+
+def test_a_nonce_cannot_be_encoded(nonce: SecNonce) -> None:
+    with pytest.raises(TypeError):
+        msgspec.json.encode(nonce)
+    with pytest.raises(TypeError):
+        msgspec.msgpack.encode(nonce)
+    with pytest.raises(TypeError):
+        bytes(nonce)  # type: ignore[call-overload]  # the attempt is the test
+
+
+def test_a_nonce_shows_nothing_however_it_is_printed(nonce: SecNonce) -> None:
+    shown = {str(nonce), repr(nonce), f"{nonce}", f"{nonce!r:}", "%s" % nonce, "{}".format(nonce)}  # noqa: UP031, UP032 - every way there is
+    assert shown == {"SecNonce(secret)"}
+
+
+def test_a_nonce_has_no_place_for_another_attribute(nonce: SecNonce) -> None:
+    with pytest.raises(AttributeError):
+        nonce.note = "x"  # type: ignore[attr-defined]  # the attempt is the test
+    assert not hasattr(nonce, "__dict__")
+
+
+def test_no_two_nonces_are_alike() -> None:
+    pubnonces = {SecNonce(pubkey=PUBKEY, seckey=SECKEY).pubnonce for _ in range(200)}
+    assert len(pubnonces) == 200
+    assert all(musig2.is_pubnonce(pubnonce) for pubnonce in pubnonces)
+
+
+@pytest.mark.parametrize(
+    ("pubkey", "seckey"), [(b"\x05" + PUBKEY[1:], SECKEY), (PUBKEY, bytes(32)), (PUBKEY, b"")]
+)
+def test_a_nonce_for_no_key_is_refused(pubkey: bytes, seckey: bytes) -> None:
+    with pytest.raises(ValueError, match="key"):
+        SecNonce(pubkey=pubkey, seckey=seckey)

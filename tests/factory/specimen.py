@@ -1,0 +1,28 @@
+"""Trees to test with: test keys, any terms, one funding outpoint."""
+
+from typing import Final
+
+from tests.factory import oracle
+
+from cromford.bitcoin.tx import OutPoint, Txid
+from cromford.factory.terms import FactoryTerms
+from cromford.factory.tree import ChannelKeys, Tree, build_tree
+
+FUNDING: Final = OutPoint(txid=Txid(b"\x77" * 32), vout=0)
+
+
+def channel_keys(client: int) -> ChannelKeys:
+    return ChannelKeys(
+        client_funding_pubkey=oracle.pubkey("client funding", client),
+        lsp_funding_pubkey=oracle.pubkey("lsp funding", client),
+    )
+
+
+def tree_of(terms: FactoryTerms) -> Tree:
+    n_clients = len(terms.capacity_sat)
+    return build_tree(
+        terms,
+        factory_pubkeys=oracle.factory_pubkeys(n_clients),
+        channels=[channel_keys(client) for client in range(1, n_clients + 1)],
+        funding_outpoint=FUNDING,
+    )

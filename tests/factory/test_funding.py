@@ -1,0 +1,58 @@
+"""The one transaction on chain: its form, and what it must not be."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cromford.bitcoin.tx import OutPoint, Txid, TxOut
+from cromford.factory.funding import CHANGE_VOUT, funding_tx_of
+from cromford.factory.tree import FACTORY_VOUT
+
+SCRIPT = b"\x51\x20" + b"\x07" * 32
+CHANGE_SCRIPT = b"\x51\x20" + b"\x08" * 32
+outpoints = st.builds(
+    OutPoint,
+    txid=st.binary(min_size=32, max_size=32).map(Txid),
+    vout=st.integers(0, 0xFFFF_FFFF),
+)
+
+
+@given(
+    coins=st.lists(outpoints, min_size=1, max_size=8, unique=True),
+    factory_sat=st.integers(330, 10**12),
+    change_sat=st.integers(10_000, 10**12),
+)
+def test_the_factory_comes_first_and_the_change_second(
+    coins: list[OutPoint], factory_sat: int, change_sat: int
+) -> None:
+    factory = TxOut(amount_sat=factory_sat, script_pubkey=SCRIPT)
+    change = TxOut(amount_sat=change_sat, script_pubkey=CHANGE_SCRIPT)
+    tx = funding_tx_of(inputs=coins, factory_output=factory, change_output=change)
+    assert (tx.version, tx.nlocktime) == (2, 0)
+    assert [tx_in.outpoint for tx_in in tx.inputs] == coins
+    assert {tx_in.nsequence for tx_in in tx.inputs} == {0xFFFFFFFD}
+    assert {tx_in.script_sig for tx_in in tx.inputs} == {b""}
+    assert tx.outputs[FACTORY_VOUT] == factory
+    assert tx.outputs[CHANGE_VOUT] == change
+    assert len(tx.outputs) == 2
+    signed = tx.with_witnesses(*[(b"\x01" * 64,)] * len(coins))
+    assert signed.txid == tx.txid, "final before it is signed"
+
+
+@pytest.mark.parametrize(
+    ("n_coins", "factory_sat", "change_sat", "why"),
+    [
+        (0, 330, 10_000, "needs a coin"),
+        (1, 329, 10_000, "factory output of 329 sat is dust"),
+        (1, 330, 9_999, "change of at least 10000 sat, received 9999"),
+    ],
+)
+def test_a_funding_that_would_not_work_is_refused(
+    n_coins: int, factory_sat: int, change_sat: int, why: str
+) -> None:
+    with pytest.raises(ValueError, match=why):
+        funding_tx_of(
+            inputs=[OutPoint(txid=Txid(bytes(32)), vout=0)] * n_coins,
+            factory_output=TxOut(amount_sat=factory_sat, script_pubkey=SCRIPT),
+            change_output=TxOut(amount_sat=change_sat, script_pubkey=CHANGE_SCRIPT),
+        )

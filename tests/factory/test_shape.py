@@ -1,0 +1,218 @@
+"""Who sits with whom: the shape rule, its defaults and its limits."""
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.factory import oracle
+from tests.factory.oracle import Spot
+
+from cromford.factory.shape import (
+    PlannedVertex,
+    ShapeVertex,
+    check_truc_size,
+    default_inner_arities,
+    default_lstocks_sat,
+    plan_of,
+    shape_of,
+)
+from cromford.factory.terms import FactoryTerms, InvalidTerms
+
+shapes = st.tuples(
+    st.integers(1, 300), st.integers(1, 10), st.lists(st.integers(2, 12), max_size=7)
+).map(lambda drawn: (drawn[0], drawn[1], oracle.arities_for(*drawn)))
+
+
+def same(vertex: ShapeVertex, spot: Spot) -> bool:
+    return (
+        (vertex.path, tuple(vertex.clients), vertex.name, vertex.n_layers)
+        == (spot.path, spot.clients, spot.name, spot.depth)
+        and len(vertex.children) == len(spot.below)
+        and all(map(same, vertex.children, spot.below))
+    )
+
+
+@given(drawn=shapes)
+def test_the_shape_is_what_a_second_reading_of_the_rule_gives(
+    drawn: tuple[int, int, tuple[int, ...]],
+) -> None:
+    n_clients, leaf_arity, arities = drawn
+    shape = shape_of(n_clients, leaf_arity=leaf_arity, inner_arities=arities)
+    spot = oracle.split(list(range(1, n_clients + 1)), leaf_arity, arities)
+    assert same(shape, spot)
+    assert [leaf.name for leaf in shape.leaves()] == [leaf.name for leaf in spot.leaves()]
+
+
+@given(drawn=shapes)
+def test_every_client_has_one_seat_and_siblings_differ_by_at_most_one(
+    drawn: tuple[int, int, tuple[int, ...]],
+) -> None:
+    n_clients, leaf_arity, arities = drawn
+    shape = shape_of(n_clients, leaf_arity=leaf_arity, inner_arities=arities)
+    seats = [client for leaf in shape.leaves() for client in leaf.clients]
+    assert seats == list(range(1, n_clients + 1))
+    waiting = [shape]
+    while waiting:
+        vertex = waiting.pop()
+        sizes = [child.n_clients for child in vertex.children]
+        assert sizes == sorted(sizes, reverse=True)
+        if sizes:
+            assert 2 <= len(sizes) <= arities[len(vertex.path)]
+            assert max(sizes) - min(sizes) <= 1
+            assert sum(sizes) == vertex.n_clients
+        else:
+            assert vertex.n_clients <= leaf_arity
+        waiting += vertex.children
+    for client in seats:
+        path = shape.path_to(client)
+        assert path[0] is shape
+        assert not path[-1].children
+        assert all(client in vertex.clients for vertex in path)
+    for stranger in (0, n_clients + 1):
+        with pytest.raises(ValueError, match=f"client {stranger}"):
+            shape.path_to(stranger)
+
+
+def test_five_clients_in_pairs_are_two_and_one_and_two() -> None:
+    shape = shape_of(5, leaf_arity=2, inner_arities=[2, 2])
+    leaves = [(leaf.name, list(leaf.clients)) for leaf in shape.leaves()]
+    assert leaves == [("0_0", [1, 2]), ("0_1", [3]), ("1", [4, 5])]
+
+
+@pytest.mark.parametrize(
+    ("n_clients", "leaf_arity", "arities"), [(3, 2, []), (5, 2, [2]), (1024, 2, [23]), (2, 1, [])]
+)
+def test_arities_that_end_before_the_clients_fit_are_refused(
+    n_clients: int, leaf_arity: int, arities: list[int]
+) -> None:
+    with pytest.raises(InvalidTerms, match="inner_arities") as refused:
+        shape_of(n_clients, leaf_arity=leaf_arity, inner_arities=arities)
+    assert refused.value.field == "inner_arities"
+
+
+@pytest.mark.parametrize(
+    ("n_clients", "leaf_arity", "arities"),
+    [
+        (1, 2, ()),
+        (2, 2, ()),
+        (3, 2, (2,)),
+        (4, 2, (2,)),
+        (5, 2, (2, 2)),
+        (8, 2, (2, 2)),
+        (9, 2, (3, 3)),
+        (18, 2, (3, 3)),
+        (19, 2, (4, 4)),
+        (127, 2, (8, 8)),
+        (128, 2, (8, 8)),
+        (129, 2, (9, 9)),
+        (1024, 2, (23, 23)),
+        (1024, 8, (12, 12)),
+    ],
+)
+def test_the_default_shape_is_binary_until_the_exit_would_take_too_long(
+    n_clients: int, leaf_arity: int, arities: tuple[int, ...]
+) -> None:
+    assert arities == default_inner_arities(
+        n_clients, leaf_arity=leaf_arity, delay_max_blocks=432, max_exit_delay_blocks=1296
+    )
+
+
+@given(
+    n_clients=st.integers(1, 1024),
+    leaf_arity=st.integers(1, 12),
+    delay=st.integers(1, 2000),
+    layers=st.integers(2, 30),
+)
+def test_the_default_shape_seats_everybody_within_the_exit_delay(
+    n_clients: int, leaf_arity: int, delay: int, layers: int
+) -> None:
+    arities = default_inner_arities(
+        n_clients,
+        leaf_arity=leaf_arity,
+        delay_max_blocks=delay,
+        max_exit_delay_blocks=layers * delay + delay - 1,
+    )
+    shape = shape_of(n_clients, leaf_arity=leaf_arity, inner_arities=arities)
+    assert shape.n_layers <= min(layers, len(arities) + 1)
+    assert len(set(arities)) <= 1
+    if arities and arities[0] > 2:
+        assert leaf_arity * (arities[0] - 1) ** len(arities) < n_clients
+
+
+@pytest.mark.parametrize(("n_clients", "limit", "least"), [(2, 431, 432), (3, 863, 864)])
+def test_an_exit_delay_too_short_for_any_shape_is_refused_with_what_it_needs(
+    n_clients: int, limit: int, least: int
+) -> None:
+    with pytest.raises(InvalidTerms, match=str(least)) as refused:
+        default_inner_arities(
+            n_clients, leaf_arity=2, delay_max_blocks=432, max_exit_delay_blocks=limit
+        )
+    assert refused.value.field == "max_exit_delay_blocks"
+    assert refused.value.received == limit
+
+
+# --- the plan ---------------------------------------------------------------------------------
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@given(terms=oracle.random_terms())
+def test_a_plan_lists_every_vertex_depth_first_and_finds_every_client(terms: FactoryTerms) -> None:
+    plan = plan_of(terms)
+    spots = list(oracle.spot_of(terms).depth_first())
+    vertices = list(plan.vertices())
+    assert [vertex.shape.path for vertex in vertices] == [spot.path for spot in spots]
+    assert [vertex.layer for vertex in vertices] == [len(spot.path) for spot in spots]
+    assert [vertex.is_leaf for vertex in vertices] == [not spot.below for spot in spots]
+    for client in range(1, len(terms.capacity_sat) + 1):
+        leaf: PlannedVertex = plan.path_to(client)[-1]
+        place = client - leaf.shape.clients.start
+        assert leaf.capacities_sat[place] == terms.capacity_sat[client - 1]
+    for stranger in (0, len(terms.capacity_sat) + 1):
+        with pytest.raises(ValueError, match=f"client {stranger}"):
+            plan.path_to(stranger)
+
+
+@given(terms=oracle.random_terms(30), missing=st.sampled_from([-1, 1]))
+def test_a_plan_needs_one_lstock_for_each_leaf(terms: FactoryTerms, missing: int) -> None:
+    lstocks = terms.lstock_sat[:-1] if missing < 0 else (*terms.lstock_sat, 0)
+    with pytest.raises(InvalidTerms, match=f"lstock_sat: expected {len(terms.lstock_sat)} leaves"):
+        plan_of(oracle.with_field(terms, lstock_sat=lstocks))
+
+
+@given(terms=oracle.random_terms(30))
+def test_a_plan_is_refused_a_block_short_of_its_exit_delay_or_of_its_expiry(
+    terms: FactoryTerms,
+) -> None:
+    depth = oracle.spot_of(terms).depth
+    exit_delay = depth * terms.step_blocks * (terms.states_per_layer - 1)
+    least = terms.build_height + 4320 + 432 + exit_delay + 6 * (2 * depth + 1) + 144
+    plan_of(oracle.with_field(terms, max_exit_delay_blocks=exit_delay, expiry_height=least))
+    with pytest.raises(InvalidTerms, match=f"deepest path's {exit_delay} "):
+        plan_of(oracle.with_field(terms, max_exit_delay_blocks=exit_delay - 1))
+    with pytest.raises(InvalidTerms, match=f"expiry_height: expected at least {least}"):
+        plan_of(oracle.with_field(terms, expiry_height=least - 1))
+
+
+def test_a_state_beyond_trucs_size_is_refused_with_its_size() -> None:
+    """A leaf of 229 channels, an L-stock and the anchor fits 10,000 vbytes; one more does not."""
+    fits = oracle.terms_of([1000] * 229, [1000], leaf_arity=300)
+    assert len(plan_of(fits).capacities_sat) == 229
+    too_big = oracle.terms_of([1000] * 230, [1000], leaf_arity=300)
+    with pytest.raises(InvalidTerms, match="state_root: expected at most 10000 vB, received 10014"):
+        plan_of(too_big)
+    check_truc_size("root", n_p2tr_outputs=230)
+    with pytest.raises(InvalidTerms, match="state_0_1"):
+        check_truc_size("0_1", n_p2tr_outputs=231)
+
+
+def test_a_funding_above_all_the_money_there_is_is_refused() -> None:
+    money = 21_000_000 * 100_000_000
+    with pytest.raises(InvalidTerms, match="funding"):
+        plan_of(oracle.terms_of([money], [0]))
+    assert plan_of(oracle.terms_of([money - 976], [0])).kickoff_input_sat == money
+
+
+def test_default_lstocks_are_half_of_each_leaf_rounded_down() -> None:
+    shape = shape_of(5, leaf_arity=2, inner_arities=[2, 2])
+    assert default_lstocks_sat(shape, [1001, 1000, 661, 10_000, 1]) == (1000, 330, 5000)
+    with pytest.raises(InvalidTerms, match="at least 330, received 329"):
+        default_lstocks_sat(shape, [1001, 1000, 659, 10_000, 1])

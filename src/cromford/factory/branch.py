@@ -207,6 +207,5 @@ def _channel_outputs(
                 kind=OutputKind.CHANNEL,
                 amount_sat=capacity_sat,
                 script_pubkey=neighbour_scripts[index],
-                descriptor=None,
                 client=index,
             )

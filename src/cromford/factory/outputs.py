@@ -5,9 +5,10 @@ miniscript, so that `tr(musig(...),...)` tells other software everything.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
+from typing import Final
 
 from cromford.bitcoin.descriptor import musig_expression, tr_descriptor, with_checksum
 from cromford.bitcoin.script import (
@@ -22,6 +23,8 @@ from cromford.bitcoin.taproot import tapleaf_hash, taproot_output
 from cromford.bitcoin.tx import TxOut
 from cromford.crypto.keys import xonly_of
 from cromford.crypto.musig2 import KeyAgg
+
+ANCHOR_DESCRIPTOR: Final = with_checksum(f"raw({ANCHOR_SCRIPT.hex()})")
 
 
 class OutputKind(StrEnum):
@@ -105,15 +108,22 @@ class SignersOutput:
 class TreeOutput:
     """One output of a tree transaction.
 
-    `descriptor` is None where only the script is known: a neighbour's channel, as a client
-    sees it. `client` is the participant index of a channel's client.
+    `signers_output` is None for an anchor, and where only the script is known: a neighbour's
+    channel, as a client sees it. `client` is the participant index of a channel's client.
     """
 
     kind: OutputKind
     amount_sat: int
     script_pubkey: bytes
-    descriptor: str | None
+    signers_output: SignersOutput | None = field(default=None, compare=False)
     client: int | None = None
+
+    @property
+    def descriptor(self) -> str | None:
+        """The output descriptor with checksum; None where only the script is known."""
+        if self.kind is OutputKind.ANCHOR:
+            return ANCHOR_DESCRIPTOR
+        return None if self.signers_output is None else self.signers_output.descriptor
 
     @property
     def txout(self) -> TxOut:
@@ -137,5 +147,4 @@ def anchor_output(amount_sat: int) -> TreeOutput:
         kind=OutputKind.ANCHOR,
         amount_sat=amount_sat,
         script_pubkey=ANCHOR_SCRIPT,
-        descriptor=with_checksum(f"raw({ANCHOR_SCRIPT.hex()})"),
     )

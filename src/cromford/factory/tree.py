@@ -211,7 +211,7 @@ def build_vertex(
             kind=OutputKind.CHILD,
             amount_sat=planned.state_input_sat,
             script_pubkey=kickoff_output.script_pubkey,
-            descriptor=kickoff_output.descriptor,
+            signers_output=kickoff_output,
         ),
         anchor_output(terms.anchor_sat),
     )
@@ -254,7 +254,7 @@ def lstock_output(
             kind=OutputKind.LSTOCK,
             amount_sat=planned.lstock_sat,
             script_pubkey=output.script_pubkey,
-            descriptor=output.descriptor,
+            signers_output=output,
         ),
     )
 
@@ -268,7 +268,7 @@ def child_tree_outputs(
             kind=OutputKind.CHILD,
             amount_sat=child.kickoff_input_sat,
             script_pubkey=output.script_pubkey,
-            descriptor=output.descriptor,
+            signers_output=output,
         )
         for child, output in zip(planned.children, children, strict=True)
     )
@@ -286,7 +286,7 @@ def own_channel_output(client: int, capacity_sat: int, channel_keys: ChannelKeys
         kind=OutputKind.CHANNEL,
         amount_sat=capacity_sat,
         script_pubkey=output.script_pubkey,
-        descriptor=output.descriptor,
+        signers_output=output,
         client=client,
     )
 

@@ -1,6 +1,7 @@
 """The scripts of a BIP 86 account, derived without any secret."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from cromford.bitcoin.taproot import taproot_output
@@ -9,6 +10,7 @@ from cromford.signing.bip32 import ExtendedPubkey
 
 RECEIVE: Final = 0
 CHANGE: Final = 1
+CACHE_SCRIPTS: Final = 4096  # Derived once: every replay of a journal asks for the same ones.
 GAP_LIMIT: Final = 20  # BIP 44: scripts watched beyond the last one used.
 
 
@@ -28,5 +30,10 @@ class Account:
 
     def script(self, path: WalletPath) -> bytes:
         """Return the taproot script of a path (BIP 86: key path only)."""
-        pubkey = self.extended.child(path.change).child(path.index).pubkey
-        return taproot_output(xonly_of(pubkey), None).script_pubkey
+        return _script(self.extended, path)
+
+
+@lru_cache(maxsize=CACHE_SCRIPTS)
+def _script(extended: ExtendedPubkey, path: WalletPath) -> bytes:
+    pubkey = extended.child(path.change).child(path.index).pubkey
+    return taproot_output(xonly_of(pubkey), None).script_pubkey

@@ -1,0 +1,142 @@
+"""The driver's one rule: remember durably, then speak."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from cromford import effects as fx
+from cromford.daemon.driver import Driver, ForeignJournal, Role, open_journal
+from cromford.protocol.decision import Decision
+from cromford.protocol.events import DaemonStarted, DeadlineReached, Event
+from cromford.protocol.faults import Rejected
+from cromford.protocol.records import AnyRecord, Started, WishWithdrawn, encode_record
+
+GENESIS = bytes(32)
+
+
+@dataclass
+class ListStore:
+    """A journal in memory that writes into a diary and can be full."""
+
+    diary: list[str]
+    entries: list[bytes] = field(default_factory=list)
+    is_full: bool = False
+
+    def append(self, records: Sequence[bytes]) -> None:
+        if self.is_full:
+            raise OSError("disk full")
+        self.diary.append(f"append {len(records)}")
+        self.entries.extend(records)
+
+    def replay(self) -> Iterator[bytes]:
+        return iter(self.entries)
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+@dataclass(frozen=True)
+class Counter:
+    """A state that counts its records."""
+
+    n: int = 0
+
+
+def decide(state: Counter, event: Event) -> Decision:
+    if isinstance(event, DeadlineReached) and event.name == b"reject":
+        raise Rejected("no", "not now")
+    if isinstance(event, DeadlineReached) and event.name == b"bad record":
+        return Decision(records=(WishWithdrawn(),))
+    clear = fx.ClearDeadline(name=b"first" if state.n == 0 else b"then")
+    return Decision(records=(Started(),), effects=(clear,))
+
+
+def apply(state: Counter, record: AnyRecord) -> Counter:
+    if isinstance(record, WishWithdrawn):
+        raise AssertionError("cannot be applied")
+    return replace(state, n=state.n + 1)
+
+
+ROLE: Role[Counter] = Role(name="test", decide=decide, apply=apply, relevant=lambda _s, _t: ())
+
+
+def driver_of(store: ListStore) -> Driver[Counter]:
+    def perform(effect: fx.Effect) -> tuple[Event, ...]:
+        assert isinstance(effect, fx.ClearDeadline)
+        store.diary.append(f"perform {effect.name.decode()}")
+        return (DaemonStarted(),) if effect.name == b"first" else ()
+
+    return Driver(ROLE, Counter(), store, perform)
+
+
+def test_records_are_durable_before_their_effects() -> None:
+    store = ListStore(diary=[])
+
+    driver_of(store).start()
+
+    assert store.diary == ["append 1", "perform first", "append 1", "perform then"]
+
+
+def test_a_failed_append_performs_nothing_and_changes_nothing() -> None:
+    store = ListStore(diary=[], is_full=True)
+    driver = driver_of(store)
+
+    with pytest.raises(OSError, match="disk full"):
+        driver.start()
+
+    assert store.diary == []
+    assert driver.state == Counter()
+
+
+def test_a_record_that_cannot_be_applied_never_becomes_durable() -> None:
+    store = ListStore(diary=[])
+    driver = driver_of(store)
+
+    with pytest.raises(AssertionError, match="cannot be applied"):
+        driver.handle(DeadlineReached(name=b"bad record"))
+
+    assert store.entries == []
+
+
+def test_a_rejected_request_leaves_no_trace() -> None:
+    store = ListStore(diary=[])
+    driver = driver_of(store)
+
+    with pytest.raises(Rejected):
+        driver.handle(DeadlineReached(name=b"reject"))
+
+    assert store.diary == []
+
+
+def test_a_new_driver_replays_to_the_same_state() -> None:
+    store = ListStore(diary=[])
+    driver = driver_of(store)
+    driver.start()
+
+    assert driver_of(store).state == driver.state
+
+
+def test_a_journal_is_numbered_once_and_keeps_its_owner() -> None:
+    store = ListStore(diary=[])
+
+    number = open_journal(store, role="lsp", network_genesis=GENESIS, draw_number=lambda: 7)
+    again = open_journal(store, role="lsp", network_genesis=GENESIS, draw_number=lambda: 8)
+
+    assert (number, again) == (7, 7)
+
+
+@pytest.mark.parametrize(("role", "genesis"), [("client", GENESIS), ("lsp", b"\1" * 32)])
+def test_a_foreign_journal_is_refused(role: str, genesis: bytes) -> None:
+    store = ListStore(diary=[])
+    open_journal(store, role="lsp", network_genesis=GENESIS, draw_number=lambda: 7)
+
+    with pytest.raises(ForeignJournal):
+        open_journal(store, role=role, network_genesis=genesis, draw_number=lambda: 8)
+
+
+def test_a_journal_without_its_beginning_is_refused() -> None:
+    store = ListStore(diary=[], entries=[encode_record(Started())])
+
+    with pytest.raises(ForeignJournal, match="creation"):
+        open_journal(store, role="lsp", network_genesis=GENESIS, draw_number=lambda: 8)

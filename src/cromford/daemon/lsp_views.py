@@ -83,7 +83,7 @@ def export(state: LspState, attempt: LspAttempt) -> dict[str, Any]:
 def lobby(state: LspState) -> dict[str, Any]:
     """Return who waits, and who may not."""
     policy = state.config.policy
-    banned = {node_id: state.banned_until(node_id) for node_id in state.faults}
+    banned = {node_id: state.banned_until(node_id) for node_id in {**state.faults, **state.aborts}}
     return {
         "node_id": state.config.node_id.hex(),
         "min_clients": policy.min_clients,

@@ -161,7 +161,11 @@ def _on_malformed(state: LspState, node_id: bytes, reason: str) -> Decision:
     if attempt is None or attempt.client_of(node_id) is None:
         return disconnect
     aborted = abort(
-        state, attempt.attempt_id, reason=f"malformed message: {reason}", culprits=(node_id,)
+        state,
+        attempt.attempt_id,
+        reason=f"malformed message: {reason}",
+        culprits=(node_id,),
+        is_fault=True,
     )
     return _rebuilding(state, aborted) + disconnect
 
@@ -292,7 +296,7 @@ def _on_abort(state: LspState, node_id: bytes, message: m.Abort) -> Decision:
     attempt = state.attempts.get(message.attempt_id)
     if attempt is None or not attempt.is_open or attempt.client_of(node_id) is None:
         return NOTHING
-    # A client that refuses is not at fault by that: the terms may be ours to change.
+    # To refuse is no fault: the terms may be ours to change. But it is left out of the next try.
     client = attempt.client_of(node_id)
     aborted = abort(
         state,

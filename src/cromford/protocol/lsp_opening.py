@@ -265,7 +265,12 @@ def on_deadline(state: LspState, name: bytes) -> Decision:
 
 
 def abort(
-    state: LspState, attempt_id: bytes, *, reason: str, culprits: tuple[bytes, ...] = ()
+    state: LspState,
+    attempt_id: bytes,
+    *,
+    reason: str,
+    culprits: tuple[bytes, ...] = (),
+    is_fault: bool = False,
 ) -> Decision:
     """End an attempt: tell everybody, forget the nonces, free the coins.
 
@@ -279,7 +284,11 @@ def abort(
         return NOTHING
     message = m.Abort(attempt_id=attempt_id, reason=reason)
     return Decision(
-        records=(r.AttemptAborted(attempt_id=attempt_id, reason=reason, culprits=culprits),),
+        records=(
+            r.AttemptAborted(
+                attempt_id=attempt_id, reason=reason, culprits=culprits, is_fault=is_fault
+            ),
+        ),
         effects=(
             *(fx.Send(node_id=seat.node_id, message=message) for seat in attempt.seats),
             fx.ClearDeadline(name=attempt_id),

@@ -22,6 +22,8 @@ from cromford.wire.fields import decode_fields
 UPTIME_WINDOW_BLOCKS: Final = 2016
 FAULTS_TO_BAN: Final = 3
 BAN_BLOCKS: Final = 144  # Three faults in so many blocks close the lobby for so many blocks.
+ABORTS_TO_PAUSE: Final = 6
+PAUSE_BLOCKS: Final = 6  # Six ceremonies spoiled in about an hour close it for about an hour.
 _CACHED: Final = ("tree", "sessions", "watched_txids")
 
 
@@ -67,6 +69,7 @@ class LspState:
     members: Mapping[bytes, Member] = field(default_factory=dict)
     uptime: Mapping[bytes, int] = field(default_factory=dict)  # bit i: connected i blocks ago
     faults: Mapping[bytes, tuple[int, ...]] = field(default_factory=dict)  # their heights
+    aborts: Mapping[bytes, tuple[int, ...]] = field(default_factory=dict)  # caused, their heights
     next_attempt: int = 0
     build: Build | None = None
     build_dropped: str | None = None
@@ -92,11 +95,14 @@ class LspState:
         return self.uptime.get(node_id, 0).bit_count()
 
     def banned_until(self, node_id: bytes) -> int | None:
-        """Return the height until which a client may not join, or None."""
-        recent = self.faults.get(node_id, ())[-FAULTS_TO_BAN:]
-        if len(recent) < FAULTS_TO_BAN or recent[-1] - recent[0] > BAN_BLOCKS:
-            return None
-        until = recent[-1] + BAN_BLOCKS
+        """Return the height until which a client may not join, or None.
+
+        Proven faults close the lobby for a day, spoiled ceremonies for about an hour.
+        """
+        until = max(
+            _closed_until(self.faults.get(node_id, ()), FAULTS_TO_BAN, BAN_BLOCKS),
+            _closed_until(self.aborts.get(node_id, ()), ABORTS_TO_PAUSE, PAUSE_BLOCKS),
+        )
         return until if self.chain.height < until else None
 
 
@@ -251,17 +257,28 @@ def _with_proposed(state: LspState, record: r.AttemptProposed) -> LspState:
 
 def _with_aborted(state: LspState, record: r.AttemptAborted) -> LspState:
     aborted = _changed(state, record.attempt_id, aborted=record.reason, culprits=record.culprits)
-    faults = dict(state.faults)
-    uptime = dict(state.uptime)
+    faults, aborts, uptime = dict(state.faults), dict(state.aborts), dict(state.uptime)
+    height = state.chain.height
     for culprit in record.culprits:
-        faults[culprit] = (*faults.get(culprit, ()), state.chain.height)[-FAULTS_TO_BAN:]
+        aborts[culprit] = (*aborts.get(culprit, ()), height)[-ABORTS_TO_PAUSE:]
+        if record.is_fault:
+            faults[culprit] = (*faults.get(culprit, ()), height)[-FAULTS_TO_BAN:]
         uptime[culprit] = 0  # The next placement ranks it last.
     return replace(
         aborted,
         wallet=state.wallet.released(record.attempt_id),
         faults=faults,
+        aborts=aborts,
         uptime=uptime,
     )
+
+
+def _closed_until(heights: tuple[int, ...], limit: int, window_blocks: int) -> int:
+    """Return until when the lobby is closed by `limit` events within a window, or -1."""
+    recent = heights[-limit:]
+    if len(recent) < limit or recent[-1] - recent[0] > window_blocks:
+        return -1
+    return recent[-1] + window_blocks
 
 
 def _changed(state: LspState, attempt_id: bytes, **changes: object) -> LspState:

@@ -81,11 +81,16 @@ class SigningIntended(Record, frozen=True, kw_only=True, tag="signing_intended")
 
 
 class AttemptAborted(Record, frozen=True, kw_only=True, tag="attempt_aborted"):
-    """An attempt to build a factory ended; `culprits` are node ids, if anybody is to blame."""
+    """An attempt to build a factory ended.
+
+    `culprits` are the node ids of those who caused it; `is_fault` says that it was proven against
+    them, not only that they were silent or unwilling.
+    """
 
     attempt_id: bytes
     reason: str
     culprits: tuple[bytes, ...]
+    is_fault: bool = False
 
 
 class ReadySent(Record, frozen=True, kw_only=True, tag="ready_sent"):

@@ -95,6 +95,16 @@ class SignFunding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SignPayment:
+    """Sign a payment with the wallet's keys. Answered by `PaymentSigned`."""
+
+    tx: Tx
+    prevouts: tuple[TxOut, ...]
+    paths: tuple[WalletPath, ...]
+    has_change: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Broadcast:
     """Publish a transaction. Answered by `BroadcastRefused` if the node refuses it."""
 
@@ -126,6 +136,7 @@ Effect = (
     | DropPools
     | LookUpCoins
     | SignFunding
+    | SignPayment
     | Broadcast
     | SetDeadline
     | ClearDeadline

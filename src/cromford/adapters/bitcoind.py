@@ -137,6 +137,20 @@ class BitcoindChain:
         confirmations = _expect(coin.get("confirmations"), int, "confirmations")
         return Coin(outpoint=outpoint, txout=txout, confirmations=confirmations)
 
+    async def feerate_sat_per_kw(self, target_blocks: int) -> int | None:
+        """Return the node's estimate for confirmation within `target_blocks`, or None.
+
+        A young node, and every regtest one, has no estimate (`estimatesmartfee`).
+
+        Raises:
+            ChainUnavailable: If the node does not answer.
+        """
+        estimate = await self.call("estimatesmartfee", target_blocks)
+        if not isinstance(estimate, dict) or "feerate" not in estimate:
+            return None
+        btc_per_kvb = Decimal(str(estimate["feerate"]))
+        return int(btc_per_kvb * SAT_PER_BTC / 4)
+
     async def broadcast(self, tx: Tx) -> None:
         """Hand a transaction to the mempool. One that is there, or confirmed, is accepted again.
 

@@ -12,6 +12,7 @@ from cromford.adapters.noise_tcp import connect
 from cromford.daemon import client_views as views
 from cromford.daemon.driver import Role
 from cromford.daemon.factory_id import find_factory
+from cromford.daemon.home import read_passphrase
 from cromford.daemon.options import ClientOptions
 from cromford.daemon.rpc import RpcFailure
 from cromford.daemon.rpc_server import Handler, read_params
@@ -65,6 +66,7 @@ class ClientDaemon(Daemon[ClientState]):
             datadir=options.datadir,
             network=options.network,
             chain=options.chain,
+            passphrase=read_passphrase(options.seed_passphrase_file),
             poll_seconds=options.poll_seconds,
             new_state=new_state,
         )

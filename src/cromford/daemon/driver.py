@@ -41,6 +41,7 @@ class Driver(Generic[S]):
         state: The state before the first record.
         store: The journal.
         perform: Performs one effect and returns the events it causes at once.
+        observe: Told of each record once it is durable, replayed ones included.
     """
 
     def __init__(
@@ -49,13 +50,17 @@ class Driver(Generic[S]):
         state: S,
         store: Store,
         perform: Callable[[Effect], Iterable[Event]],
+        observe: Callable[[AnyRecord], None] = lambda _record: None,
     ) -> None:
         self._role = role
         self._store = store
         self._perform = perform
+        self._observe = observe
         self.state = state
         for data in store.replay():
-            self.state = role.apply(self.state, decode_record(data))
+            record = decode_record(data)
+            self.state = role.apply(self.state, record)
+            observe(record)
 
     def start(self) -> None:
         """Tell the role that it starts: what was lost is voided, what is owed is done."""
@@ -88,6 +93,8 @@ class Driver(Generic[S]):
             state = self._role.apply(state, record)
         self._store.append([encode_record(record) for record in records])
         self.state = state
+        for record in records:
+            self._observe(record)
 
 
 def open_journal(

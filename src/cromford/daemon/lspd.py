@@ -12,6 +12,7 @@ from cromford.adapters.peer_address import PeerAddress
 from cromford.daemon import lsp_views as views
 from cromford.daemon.driver import Role
 from cromford.daemon.factory_id import find_factory
+from cromford.daemon.home import read_passphrase
 from cromford.daemon.options import LspOptions
 from cromford.daemon.rpc import RpcFailure
 from cromford.daemon.rpc_server import Handler, read_params
@@ -63,6 +64,7 @@ class LspDaemon(Daemon[LspState]):
             datadir=options.datadir,
             network=options.network,
             chain=options.chain,
+            passphrase=read_passphrase(options.seed_passphrase_file),
             poll_seconds=options.poll_seconds,
             new_state=new_state,
         )

@@ -45,6 +45,7 @@ class LspOptions:
     policy: LspPolicy
     poll_seconds: float = POLL_SECONDS
     log_level: str = LOG_LEVEL
+    seed_passphrase_file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,3 +59,4 @@ class ClientOptions:
     policy: ClientPolicy
     poll_seconds: float = POLL_SECONDS
     log_level: str = LOG_LEVEL
+    seed_passphrase_file: Path | None = None

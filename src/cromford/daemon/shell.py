@@ -13,6 +13,8 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
+import msgspec
+
 from cromford import __version__
 from cromford import effects as fx
 from cromford.adapters.bitcoind import BitcoindChain
@@ -20,24 +22,27 @@ from cromford.adapters.chain_check import check_node
 from cromford.adapters.follower import ChainFollower, Connected
 from cromford.adapters.noise import NodeIdentity
 from cromford.adapters.sqlite import Journal
-from cromford.bitcoin.address import address_of_script
 from cromford.bitcoin.network import Network
 from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.daemon.driver import Driver, Role, open_journal
-from cromford.daemon.home import load_or_create_seed, open_home
+from cromford.daemon.event_log import EventLog
+from cromford.daemon.home import open_home
 from cromford.daemon.options import ChainOptions
 from cromford.daemon.peers import Peers
-from cromford.daemon.rpc import SOCKET_NAME, RpcFailure
-from cromford.daemon.rpc_server import Handler, RpcServer
+from cromford.daemon.rpc import SOCKET_NAME, InvalidParam, RpcFailure
+from cromford.daemon.rpc_server import Handler, RpcServer, read_params
+from cromford.daemon.seed_file import load_or_create_seed
 from cromford.daemon.signing import perform_signing
+from cromford.daemon.wallet_api import wallet_methods, wallet_summary
 from cromford.ports import BlockRef, ChainUnavailable, Coin, TxRefused
 from cromford.protocol import events as ev
 from cromford.protocol.faults import Rejected
 from cromford.signing.keychain import Keychain
 from cromford.signing.signer import Signer
-from cromford.wallet.account import RECEIVE, Account
+from cromford.wallet.account import Account
 from cromford.wallet.coins import Wallet
 
+EVENTS_WAIT_SECONDS_MAX: Final = 60.0
 CHAIN_TRIES: Final = 5  # How often a look-up is tried before it counts as unanswered.
 CHAIN_RETRY_SECONDS: Final = 1.0
 ATTEMPT_ID_SIZE: Final = 32
@@ -45,6 +50,13 @@ JOURNAL_NUMBER_BITS: Final = 31
 
 _log = logging.getLogger(__name__)
 S = TypeVar("S")
+
+
+class EventsParams(msgspec.Struct, forbid_unknown_fields=True):
+    """What `events` is asked: those after a number, waiting so long for the first."""
+
+    after: int = 0
+    wait_seconds: float = 0.0
 
 
 class Daemon(Generic[S]):
@@ -57,6 +69,7 @@ class Daemon(Generic[S]):
         datadir: Path,
         network: Network,
         chain: ChainOptions,
+        passphrase: str | None,
         poll_seconds: float,
         new_state: Callable[[Keychain], S],
     ) -> None:
@@ -64,7 +77,7 @@ class Daemon(Generic[S]):
         self.home = open_home(datadir, network)
         self.chain_url = chain.url
         self._journal = Journal(self.home)
-        seed = load_or_create_seed(self.home)
+        seed = load_or_create_seed(self.home, passphrase)
         number = open_journal(
             self._journal,
             role=role.name,
@@ -75,7 +88,10 @@ class Daemon(Generic[S]):
         self.identity = NodeIdentity(node_id=keychain.node_id, ecdh=keychain.ecdh)
         self._signer = Signer(keychain)
         self.account = Account(keychain.wallet_account)
-        self.driver = Driver(role, new_state(keychain), self._journal, self._perform)
+        self.events = EventLog()
+        self.driver = Driver(
+            role, new_state(keychain), self._journal, self._perform, self.events.observe
+        )
         self.chain = connect_chain(chain)
         self.peers = Peers(self.post)
         self._poll_seconds = poll_seconds
@@ -104,6 +120,11 @@ class Daemon(Generic[S]):
     def recent_blocks(self) -> tuple[BlockRef, ...]:
         """The newest blocks the role has seen, oldest first."""
         raise NotImplementedError
+
+    @property
+    def height(self) -> int:
+        """The height of the tip the role has seen, or -1."""
+        return self.recent_blocks[-1].height if self.recent_blocks else -1
 
     # The life of a daemon
 
@@ -173,42 +194,34 @@ class Daemon(Generic[S]):
 
     async def status(self) -> dict[str, object]:
         """Return what both roles tell about themselves."""
-        wallet = self.wallet
-        height = self.recent_blocks[-1].height if self.recent_blocks else -1
-        free_sat = sum(coin.txout.amount_sat for coin in wallet.free(height))
-        reserved_sat = sum(
-            wallet.coins[outpoint].txout.amount_sat
-            for outpoint in wallet.reserved
-            if wallet.coins[outpoint].spent_height is None
-        )
         return {
             "version": __version__,
             "network": self.network.name,
             "node_id": self.identity.node_id.hex(),
-            "height": height,
+            "height": self.height,
             "synced": self._caught_up.is_set(),
             "datadir": str(self.home.parent),
             "chain_url": self.chain_url,
-            "wallet": {
-                "confirmed_sat": wallet.confirmed_sat(),
-                "free_sat": free_sat,
-                "reserved_sat": reserved_sat,
-                "address": address_of_script(wallet.next_script(RECEIVE), self.network),
-            },
+            "wallet": wallet_summary(self),
         }
 
     def _shared_methods(self) -> dict[str, Handler]:
-        async def address(_params: dict[str, Any]) -> object:
-            script = self.wallet.next_script(RECEIVE)
-            self.request(ev.AddressRequested())
-            return {"address": address_of_script(script, self.network)}
-
         async def stop(_params: dict[str, Any]) -> object:
             # The answer leaves before the server closes: it lets begun requests finish.
             asyncio.get_running_loop().call_soon(self._stopping.set)
             return {"stopping": True}
 
-        return {"address": address, "stop": stop}
+        async def events(params: dict[str, Any]) -> object:
+            wanted = read_params(params, EventsParams)
+            if not 0 <= wanted.wait_seconds <= EVENTS_WAIT_SECONDS_MAX:
+                raise InvalidParam(
+                    "wait_seconds",
+                    f"expected 0..{EVENTS_WAIT_SECONDS_MAX}, received {wanted.wait_seconds}",
+                )
+            found = await self.events.wait_after(wanted.after, seconds=wanted.wait_seconds)
+            return {"events": found}
+
+        return {"stop": stop, "events": events, **wallet_methods(self)}
 
     async def _close(self) -> None:
         for task in list(self._tasks):

@@ -8,7 +8,14 @@ from cromford.signing.keychain import ChannelKey, FactoryKey
 from cromford.signing.nonces import NonceFault
 from cromford.signing.signer import Signer
 
-SigningEffect = fx.PrepareJoin | fx.PrepareAttempt | fx.PartialSign | fx.DropPools | fx.SignFunding
+SigningEffect = (
+    fx.PrepareJoin
+    | fx.PrepareAttempt
+    | fx.PartialSign
+    | fx.DropPools
+    | fx.SignFunding
+    | fx.SignPayment
+)
 
 
 def perform_signing(
@@ -41,6 +48,11 @@ def perform_signing(
                 effect.tx, effect.prevouts, [(path.change, path.index) for path in effect.paths]
             )
             return (ev.FundingSigned(attempt_id=effect.attempt_id, tx=tx),)
+        case fx.SignPayment():
+            tx = signer.sign_wallet_tx(
+                effect.tx, effect.prevouts, [(path.change, path.index) for path in effect.paths]
+            )
+            return (ev.PaymentSigned(tx=tx, has_change=effect.has_change),)
 
 
 def _prepare_join(signer: Signer, effect: fx.PrepareJoin) -> ev.JoinPrepared:

@@ -18,10 +18,12 @@ def funding_tx_of(*, inputs: Sequence[OutPoint], factory_output: TxOut, change_o
     With native-segwit inputs its txid is final before it is signed.
 
     Raises:
-        ValueError: If there is no input, or an output is too small.
+        ValueError: If there is no input, one stands twice, or an output is too small.
     """
     if not inputs:
         raise ValueError("a funding transaction needs a coin")
+    if len(set(inputs)) != len(inputs):
+        raise ValueError("a funding transaction spends a coin once")
     if factory_output.amount_sat < P2TR_DUST_SAT:
         raise ValueError(f"factory output of {factory_output.amount_sat} sat is dust")
     if change_output.amount_sat < CHANGE_MIN_SAT:

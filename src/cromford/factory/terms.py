@@ -18,6 +18,8 @@ from cromford.factory.odometer import Odometer
 
 N_CLIENTS_MAX: Final = 1024
 N_INNER_LEVELS_MAX: Final = 16
+N_CANDIDATES_MAX: Final = 16
+N_HTLCS_MAX: Final = 483  # BOLT 2: more would not fit one commitment's signatures.
 BLOCKS_PER_TX: Final = 6  # An exit allows six blocks for each transaction to confirm.
 SAFETY_BLOCKS: Final = 144  # One day between the last moment of an exit and the expiry.
 HASH_SIZE: Final = 32
@@ -244,7 +246,15 @@ def _check_numbers(terms: FactoryTerms) -> None:
     _check_between("inner_arities", len(terms.inner_arities), 0, N_INNER_LEVELS_MAX)
     for arity in terms.inner_arities:
         _check_between("inner_arities", arity, 2, N_CLIENTS_MAX)
-    _check_between("candidates", terms.candidates, 1, 16)
+    _check_between("candidates", terms.candidates, 1, N_CANDIDATES_MAX)
+    _check_between("max_accepted_htlcs", terms.max_accepted_htlcs, 1, N_HTLCS_MAX)
+    if terms.active_blocks < terms.ready_min_blocks:
+        # Confirmed in the first block, it would already be too late for channel_ready.
+        raise InvalidTerms(
+            "active_blocks",
+            f"at least ready_min_blocks ({terms.ready_min_blocks})",
+            terms.active_blocks,
+        )
     _check_between("min_depth", terms.min_depth, 1, SAFETY_BLOCKS)
     try:
         check_expiry_height(terms.expiry_height)

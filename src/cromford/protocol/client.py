@@ -37,6 +37,7 @@ from cromford.protocol.client_opening import (
 from cromford.protocol.client_state import ClientState, apply, new_client
 from cromford.protocol.decision import NOTHING, Decision
 from cromford.protocol.faults import Rejected
+from cromford.protocol.paying import on_payment_requested, on_payment_signed, owed_payments
 from cromford.wallet.account import RECEIVE
 from cromford.watch.exit import Publish, next_exit_action
 from cromford.wire import messages as m
@@ -88,6 +89,11 @@ def decide(state: ClientState, event: ev.Event) -> Decision:
             return _on_exit_requested(state, attempt_id)
         case ev.AddressRequested():
             return Decision(records=(r.AddressIssued(change=RECEIVE),))
+        case ev.PaymentRequested():
+            height = state.chain.height
+            return on_payment_requested(state.wallet, event, tip_height=height)
+        case ev.PaymentSigned():
+            return on_payment_signed(event)
         case ev.BroadcastRefused():
             return NOTHING
         case ev.AttemptPrepared() | ev.FundingSigned() | ev.BuildRequested():
@@ -97,13 +103,14 @@ def decide(state: ClientState, event: ev.Event) -> Decision:
 
 
 def resume(state: ClientState) -> tuple[fx.Effect, ...]:
-    """Return what is still owed, whatever was done before: the next step of each exit."""
-    return tuple(
+    """Return what is still owed, whatever was done before: each exit's next step, payments."""
+    exits = (
         effect
         for attempt in state.attempts.values()
         if attempt.is_exiting
         for effect in _exit_effects(state, attempt)
     )
+    return (*exits, *owed_payments(state.wallet))
 
 
 def _on_start(state: ClientState) -> Decision:

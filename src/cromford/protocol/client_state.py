@@ -20,6 +20,7 @@ from cromford.protocol.client_attempt import (
     Stage,
 )
 from cromford.protocol.decision import IntentKey, check_intents
+from cromford.protocol.paying import with_payment
 from cromford.protocol.policy import ClientPolicy
 from cromford.wallet.account import Account
 from cromford.wallet.coins import Wallet, new_wallet
@@ -113,6 +114,8 @@ def apply(state: ClientState, record: r.AnyRecord) -> ClientState:
             )
         case r.AddressIssued(change=change):
             return replace(state, wallet=state.wallet.with_address_used(change))
+        case r.PaymentWasSigned():
+            return replace(state, wallet=with_payment(state.wallet, record))
         case r.LobbyGreeted(message=message):
             return replace(state, lobby=_decoded(message, Lobby))
         case r.WishMade():

@@ -154,6 +154,23 @@ class AddressRequested:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PaymentRequested:
+    """The operator pays out of the wallet; without an amount, all that is free."""
+
+    script_pubkey: bytes
+    amount_sat: int | None
+    feerate_sat_per_kw: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaymentSigned:
+    """Answers `SignPayment`."""
+
+    tx: Tx
+    has_change: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRequested:
     """The LSP's operator builds a factory with who waits in the lobby."""
 
@@ -181,5 +198,7 @@ Event = (
     | LeaveRequested
     | ExitRequested
     | AddressRequested
+    | PaymentRequested
+    | PaymentSigned
     | BuildRequested
 )

@@ -29,6 +29,7 @@ from cromford.protocol.lsp_opening import (
     on_sign_root,
 )
 from cromford.protocol.lsp_state import LspState, apply, new_lsp
+from cromford.protocol.paying import on_payment_requested, on_payment_signed, owed_payments
 from cromford.wallet.account import RECEIVE
 from cromford.wire import messages as m
 from cromford.wire.messages import encode_message
@@ -85,6 +86,11 @@ def decide(state: LspState, event: ev.Event) -> Decision:
             return _on_build_requested(state, event)
         case ev.AddressRequested():
             return Decision(records=(r.AddressIssued(change=RECEIVE),))
+        case ev.PaymentRequested():
+            height = state.chain.height
+            return on_payment_requested(state.wallet, event, tip_height=height)
+        case ev.PaymentSigned():
+            return on_payment_signed(event)
         case ev.BroadcastRefused():
             return NOTHING
         case (
@@ -101,7 +107,7 @@ def decide(state: LspState, event: ev.Event) -> Decision:
 
 def resume(state: LspState) -> tuple[fx.Effect, ...]:
     """Return what is still owed, whatever was done before."""
-    owed: list[fx.Effect] = []
+    owed: list[fx.Effect] = [*owed_payments(state.wallet)]
     for attempt in state.attempts.values():
         if attempt.aborted is not None:
             continue
@@ -349,7 +355,7 @@ def _on_block(state: LspState, event: ev.BlockAdded) -> Decision:
         txs=tuple(tx.serialize() for tx in event.txs),
     )
     after = apply(state, record)
-    decision = Decision(records=(record,))
+    decision = Decision(records=(record,), effects=owed_payments(after.wallet))
     for attempt in after.attempts.values():
         if attempt.signed_funding_tx is None:
             continue

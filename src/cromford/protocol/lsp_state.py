@@ -12,6 +12,7 @@ from cromford.protocol import records as r
 from cromford.protocol.chain_view import ChainView
 from cromford.protocol.decision import IntentKey, check_intents
 from cromford.protocol.lsp_attempt import LspAttempt, LspSeat
+from cromford.protocol.paying import with_payment
 from cromford.protocol.policy import LspPolicy
 from cromford.signing.nonces import PublicPool
 from cromford.wallet.account import CHANGE, Account
@@ -136,6 +137,8 @@ def apply(state: LspState, record: r.AnyRecord) -> LspState:
             )
         case r.AddressIssued(change=change):
             return replace(state, wallet=state.wallet.with_address_used(change))
+        case r.PaymentWasSigned():
+            return replace(state, wallet=with_payment(state.wallet, record))
         case r.ClientJoined(node_id=node_id, message=message, is_moving=is_moving):
             member = Member(node_id=node_id, join=_join(message), is_moving=is_moving)
             return replace(state, members={**state.members, node_id: member})

@@ -64,6 +64,13 @@ class AddressIssued(Record, frozen=True, kw_only=True, tag="address_issued"):
     change: int
 
 
+class PaymentWasSigned(Record, frozen=True, kw_only=True, tag="payment_signed"):
+    """A payment out of the wallet, about to be broadcast."""
+
+    tx: bytes
+    has_change: bool
+
+
 class Intent(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """What is about to be signed: one sighash per kind, outpoint and state index, for ever."""
 
@@ -315,6 +322,7 @@ SharedRecord = (
     | BlockConnected
     | BlockDisconnected
     | AddressIssued
+    | PaymentWasSigned
 )
 
 SharedAttemptRecord = SigningIntended | AttemptAborted | ReadySent | ReadyReceived

@@ -9,6 +9,8 @@ from cromford.crypto import keys
 
 HARDENED: Final = 0x8000_0000
 MASTER_KEY: Final = b"Bitcoin seed"
+SEED_SIZE_MIN: Final = 16
+SEED_SIZE_MAX: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,14 @@ class ExtendedSeckey:
         return node
 
     def derive_hardened(self, *numbers: int) -> "ExtendedSeckey":
-        """Return the descendant at a path in which every number is hardened."""
+        """Return the descendant at a path in which every number is hardened.
+
+        Raises:
+            ValueError: If a number is not below 2^31.
+        """
+        for number in numbers:
+            if not 0 <= number < HARDENED:
+                raise ValueError(f"a hardened step of 0..{HARDENED - 1}, received {number}")
         return self.derive(*(HARDENED + number for number in numbers))
 
 
@@ -65,7 +74,13 @@ class ExtendedPubkey:
 
 
 def master_of(seed: bytes) -> ExtendedSeckey:
-    """Return the master key of a seed of 16 to 64 bytes."""
+    """Return the master key of a seed.
+
+    Raises:
+        ValueError: If the seed is not of 16 to 64 bytes.
+    """
+    if not SEED_SIZE_MIN <= len(seed) <= SEED_SIZE_MAX:
+        raise ValueError(f"a seed of {SEED_SIZE_MIN}..{SEED_SIZE_MAX} bytes, received {len(seed)}")
     digest = hmac.digest(MASTER_KEY, seed, hashlib.sha512)
     return ExtendedSeckey(digest[:32], digest[32:])
 

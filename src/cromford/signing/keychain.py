@@ -68,6 +68,9 @@ class Keychain:
         seed: 16 to 64 bytes (BIP 39 gives 64).
         network: For the coin type.
         journal_number: The random number of the journal, below 2^31.
+
+    Raises:
+        ValueError: If the seed's length or the journal number is out of range.
     """
 
     def __init__(self, seed: bytes, network: Network, *, journal_number: int) -> None:

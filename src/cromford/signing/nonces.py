@@ -72,6 +72,8 @@ class NoncePool:
         """
         if not 0 <= index < len(self._secnonces):
             raise NonceFault(f"nonce {index} of a pool of {len(self._secnonces)}")
+        if self.public.pubkey not in task.signers:
+            raise NonceFault(f"session {task.name} is not for this pool's key")
         binding = _Binding(task.name, task.sighash, task.key_agg.output_key, aggnonce)
         bound = self._bound.get(index)
         if bound is not None:

@@ -5,6 +5,7 @@ message. It lives in one process that never forks after a pool was made.
 """
 
 from collections.abc import Sequence
+from typing import Final
 
 from cromford.bitcoin.sighash import taproot_sighash
 from cromford.bitcoin.tx import Tx, TxOut
@@ -13,7 +14,7 @@ from cromford.signing.keychain import ChannelKey, ChannelPubkeys, FactoryKey, Ke
 from cromford.signing.nonces import NonceFault, NoncePool, PublicPool
 from cromford.signing.task import SigningTask
 
-N_POOLS_MAX = 4096
+N_POOLS_MAX: Final = 4096
 
 
 class Signer:

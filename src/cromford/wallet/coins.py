@@ -5,13 +5,14 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from cromford.bitcoin.fees import P2TR_OUTPUT_VSIZE, fee_sat_of
-from cromford.bitcoin.tx import OutPoint, Tx, TxOut, compact_size
+from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxOut, compact_size
 from cromford.factory.funding import CHANGE_MIN_SAT
 from cromford.wallet.account import CHANGE, GAP_LIMIT, RECEIVE, Account, WalletPath
 
 P2TR_INPUT_WEIGHT: Final = 41 * 4 + 66  # outpoint, empty scriptSig, nSequence; one signature
 TX_FRAME_WEIGHT: Final = 10 * 4 + 2  # version, two counts, nLockTime; segwit marker and flag
 COINBASE_MATURITY: Final = 100  # Consensus: blocks before a coinbase output may be spent.
+N_INPUTS_MAX: Final = 256  # With more, a proposal to 1,024 clients would not fit a message.
 
 
 class InsufficientCoins(Exception):
@@ -51,7 +52,8 @@ class Wallet:
     account: Account
     scripts: Mapping[bytes, WalletPath]
     coins: Mapping[OutPoint, WalletCoin] = field(default_factory=dict)
-    reserved: Mapping[OutPoint, bytes] = field(default_factory=dict)  # for which attempt
+    reserved: Mapping[OutPoint, bytes] = field(default_factory=dict)  # for an attempt or a payment
+    payments: Mapping[Txid, Tx] = field(default_factory=dict)  # signed by us, not yet confirmed
     next_receive: int = 0
     next_change: int = 0
 
@@ -72,9 +74,18 @@ class Wallet:
                 outpoint=outpoint, txout=txout, path=path, height=height, is_coinbase=is_coinbase
             )
             next_index[path.change] = max(next_index[path.change], path.index + 1)
+        spent = {tx_in.outpoint for tx_in in tx.inputs}
+        over = {
+            txid
+            for txid, payment in self.payments.items()
+            if any(tx_in.outpoint in spent for tx_in in payment.inputs)
+        }
         return replace(
             self,
             coins=coins,
+            # A payment is over when it confirmed, or when another spent one of its coins.
+            payments={txid: p for txid, p in self.payments.items() if txid not in over},
+            reserved={o: owner for o, owner in self.reserved.items() if owner not in over},
             next_receive=next_index[RECEIVE],
             next_change=next_index[CHANGE],
         ).with_gap()
@@ -113,6 +124,11 @@ class Wallet:
         """Return the wallet with coins set aside for an attempt to build a factory."""
         return replace(self, reserved={**self.reserved, **dict.fromkeys(outpoints, attempt_id)})
 
+    def with_payment(self, tx: Tx) -> "Wallet":
+        """Return the wallet with a payment signed; its coins are set aside until it is over."""
+        reserved = self.with_reserved([tx_in.outpoint for tx_in in tx.inputs], tx.txid)
+        return replace(reserved, payments={**self.payments, tx.txid: tx})
+
     def released(self, attempt_id: bytes) -> "Wallet":
         """Return the wallet with an attempt's coins free again."""
         return replace(
@@ -147,25 +163,24 @@ class Wallet:
         taken to be taproot outputs.
 
         Raises:
-            InsufficientCoins: If the free coins do not reach.
+            InsufficientCoins: If the largest `N_INPUTS_MAX` free coins do not reach.
         """
-        chosen: list[WalletCoin] = []
+
+        def fee_sat_with(n_inputs: int) -> int:
+            vsize = wallet_tx_vsize(n_inputs=n_inputs, n_outputs=n_outputs + 1)
+            return fee_sat_of(vsize=vsize, feerate_sat_per_kw=feerate_sat_per_kw)
+
+        coins = self.free(tip_height)[:N_INPUTS_MAX]
         total_sat = 0
-        fee_sat = 0
-        free = self.free(tip_height)
-        for coin in free:
-            chosen.append(coin)
+        for n_inputs, coin in enumerate(coins, start=1):
             total_sat += coin.txout.amount_sat
-            fee_sat = fee_sat_of(
-                vsize=wallet_tx_vsize(n_inputs=len(chosen), n_outputs=n_outputs + 1),
-                feerate_sat_per_kw=feerate_sat_per_kw,
-            )
+            fee_sat = fee_sat_with(n_inputs)
             change_sat = total_sat - output_scripts_sat - fee_sat
             if change_sat >= CHANGE_MIN_SAT:
-                return Selection(coins=tuple(chosen), change_sat=change_sat, fee_sat=fee_sat)
+                return Selection(coins=coins[:n_inputs], change_sat=change_sat, fee_sat=fee_sat)
         raise InsufficientCoins(
-            needed_sat=output_scripts_sat + fee_sat + CHANGE_MIN_SAT,
-            available_sat=sum(coin.txout.amount_sat for coin in free),
+            needed_sat=output_scripts_sat + fee_sat_with(max(len(coins), 1)) + CHANGE_MIN_SAT,
+            available_sat=total_sat,
         )
 
 

@@ -5,12 +5,14 @@ of type 2i, so a reader that does not know a field refuses the message (BOLT 1: 
 be understood); later additions that may be ignored take odd types.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from typing import Any, Final, TypeVar, cast
 
 from cromford.codec.reader import MalformedBytes, Reader
 from cromford.codec.tlv import (
+    U64_MAX,
     decode_tlv_stream,
     encode_bigsize,
     encode_tlv_stream,
@@ -46,10 +48,8 @@ def varbytes(limit: int) -> Any:  # noqa: ANN401 - as u64
 
 
 def text(limit: int) -> Any:  # noqa: ANN401 - as u64
-    """Return a field for at most `limit` bytes of UTF-8."""
-    return _field(
-        Kind(encode=lambda value: value.encode()[:limit], decode=lambda d: _text(d, limit))
-    )
+    """Return a field for at most `limit` bytes of UTF-8. A longer text is cut, not refused."""
+    return _field(_text(limit))
 
 
 def fixed_list(size: int, limit: int) -> Any:  # noqa: ANN401 - as u64
@@ -73,11 +73,16 @@ def struct_list(cls: type[object], limit: int) -> Any:  # noqa: ANN401 - as u64
 
 
 def encode_fields(message: object) -> bytes:
-    """Return the TLV stream of a dataclass of such fields."""
-    return encode_tlv_stream(
-        (2 * place, _kind(item).encode(getattr(message, item.name)))
-        for place, item in enumerate(_fields(message))
-    )
+    """Return the TLV stream of a dataclass of such fields.
+
+    Raises:
+        MalformedBytes: If a field exceeds its limit; the message names it.
+    """
+    records: list[tuple[int, bytes]] = []
+    for place, item in enumerate(_fields(message)):
+        with _named(f"{type(message).__name__}.{item.name}"):
+            records.append((2 * place, _kind(item).encode(getattr(message, item.name))))
+    return encode_tlv_stream(records)
 
 
 def decode_fields(cls: type[M], data: bytes) -> M:
@@ -88,16 +93,24 @@ def decode_fields(cls: type[M], data: bytes) -> M:
     """
     items = _fields(cls)
     known = {2 * place: item.name for place, item in enumerate(items)}
-    values = decode_tlv_stream(data, known=known)
+    with _named(cls.__name__):
+        values = decode_tlv_stream(data, known=known)
     decoded: dict[str, object] = {}
     for place, item in enumerate(items):
         if 2 * place not in values:
             raise MalformedBytes(f"{cls.__name__} without {item.name}")
-        try:
+        with _named(f"{cls.__name__}.{item.name}"):
             decoded[item.name] = _kind(item).decode(values[2 * place])
-        except MalformedBytes as error:
-            raise MalformedBytes(f"{cls.__name__}.{item.name}: {error}") from None
     return cls(**decoded)
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Say where it was that bytes are malformed."""
+    try:
+        yield
+    except MalformedBytes as error:
+        raise MalformedBytes(f"{name}: {error}") from None
 
 
 def _fields(cls: object) -> Sequence[Field[Any]]:
@@ -114,13 +127,19 @@ def _field(kind: Kind) -> object:
     return field(default=MISSING, metadata={KIND: kind})
 
 
+def _u64_encode(value: int) -> bytes:
+    if not 0 <= value <= U64_MAX:
+        raise MalformedBytes(f"expected 0..2^64-1, received {value}")
+    return value.to_bytes(8, "big")
+
+
 def _u64_decode(data: bytes) -> int:
     if len(data) != 8:
         raise MalformedBytes(f"expected 8 bytes, received {len(data)}")
     return int.from_bytes(data, "big")
 
 
-U64: Final = Kind(encode=lambda value: value.to_bytes(8, "big"), decode=_u64_decode)
+U64: Final = Kind(encode=_u64_encode, decode=_u64_decode)
 
 
 def _fixed(size: int) -> Kind:
@@ -141,10 +160,17 @@ def _varbytes(limit: int) -> Kind:
     return Kind(encode=check, decode=check)
 
 
-def _text(data: bytes, limit: int) -> str:
-    if len(data) > limit:
-        raise MalformedBytes(f"expected at most {limit} bytes, received {len(data)}")
-    return data.decode(errors="replace")
+def _text(limit: int) -> Kind:
+    def encode(value: str) -> bytes:
+        # The cut may fall inside a character, which then goes as a whole.
+        return value.encode(errors="replace")[:limit].decode(errors="ignore").encode()
+
+    def decode(data: bytes) -> str:
+        limited: bytes = bytes_kind.decode(data)
+        return limited.decode(errors="replace")
+
+    bytes_kind = _varbytes(limit)
+    return Kind(encode=encode, decode=decode)
 
 
 def _fixed_list(size: int, limit: int) -> Kind:

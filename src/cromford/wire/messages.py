@@ -11,7 +11,12 @@ from typing import Final
 from cromford.codec.reader import MalformedBytes
 from cromford.crypto.musig2 import PARTIAL_SIG_SIZE, PUBNONCE_SIZE
 from cromford.crypto.schnorr import SIGNATURE_SIZE
-from cromford.factory.terms import HASH_SIZE, N_CLIENTS_MAX, N_INNER_LEVELS_MAX
+from cromford.factory.terms import (
+    HASH_SIZE,
+    N_CANDIDATES_MAX,
+    N_CLIENTS_MAX,
+    N_INNER_LEVELS_MAX,
+)
 from cromford.signing.nonces import POOL_SIZE_MAX
 from cromford.wire.fields import (
     decode_fields,
@@ -34,7 +39,6 @@ TX_SIZE_MAX: Final = 40_000
 REASON_SIZE_MAX: Final = 400
 N_LAYERS_MAX: Final = N_INNER_LEVELS_MAX + 1
 N_BRANCH_TXS_MAX: Final = 2 * N_LAYERS_MAX
-N_CANDIDATES_MAX: Final = 16
 COMMITMENT_SIZE_MAX: Final = 4096
 
 
@@ -295,7 +299,7 @@ def encode_message(message: Message) -> bytes:
     """Return the bytes of a message.
 
     Raises:
-        MalformedBytes: If it exceeds a limit.
+        MalformedBytes: If it exceeds a limit; it names the field.
     """
     encoded = (
         MESSAGE_TYPES[type(message)].to_bytes(2, "big")
@@ -315,8 +319,10 @@ def decode_message(data: bytes) -> Message | None:
     Raises:
         MalformedBytes: If they are no message of this version; it names the field.
     """
-    if len(data) < HEADER_SIZE:
-        raise MalformedBytes(f"a message of at least {HEADER_SIZE} bytes, received {len(data)}")
+    if not HEADER_SIZE <= len(data) <= MESSAGE_SIZE_MAX:
+        raise MalformedBytes(
+            f"a message of {HEADER_SIZE}..{MESSAGE_SIZE_MAX} bytes, received {len(data)}"
+        )
     message_type = int.from_bytes(data[:2], "big")
     cls = _CLASSES.get(message_type)
     if cls is None:

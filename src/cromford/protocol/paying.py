@@ -1,0 +1,71 @@
+"""Payments out of a role's wallet: the same for both roles."""
+
+from cromford import effects as fx
+from cromford.bitcoin.tx import Tx
+from cromford.protocol import events as ev
+from cromford.protocol import records as r
+from cromford.protocol.decision import Decision
+from cromford.protocol.faults import Rejected
+from cromford.wallet.account import CHANGE
+from cromford.wallet.coins import InsufficientCoins, Wallet
+from cromford.wallet.payment import DustPayment, PaymentPlan, plan_payment
+
+PAYMENT = "payment"
+
+
+def planned(wallet: Wallet, event: ev.PaymentRequested, *, tip_height: int) -> PaymentPlan:
+    """Return the payment an operator asks for.
+
+    Raises:
+        Rejected: If the wallet cannot pay it.
+    """
+    try:
+        return plan_payment(
+            wallet,
+            script_pubkey=event.script_pubkey,
+            amount_sat=event.amount_sat,
+            feerate_sat_per_kw=event.feerate_sat_per_kw,
+            tip_height=tip_height,
+        )
+    except InsufficientCoins as error:
+        raise Rejected("insufficient_coins", str(error), retryable=True) from error
+    except DustPayment as error:
+        raise Rejected("dust", str(error)) from error
+
+
+def on_payment_requested(
+    wallet: Wallet, event: ev.PaymentRequested, *, tip_height: int
+) -> Decision:
+    """Sign a payment.
+
+    Raises:
+        Rejected: If the wallet cannot pay it.
+    """
+    plan = planned(wallet, event, tip_height=tip_height)
+    return Decision(
+        effects=(
+            fx.SignPayment(
+                tx=plan.tx,
+                prevouts=tuple(coin.txout for coin in plan.coins),
+                paths=tuple(coin.path for coin in plan.coins),
+                has_change=plan.change_sat > 0,
+            ),
+        )
+    )
+
+
+def on_payment_signed(event: ev.PaymentSigned) -> Decision:
+    """Remember a signed payment, then publish it."""
+    record = r.PaymentWasSigned(tx=event.tx.serialize(), has_change=event.has_change)
+    return Decision(records=(record,), effects=(fx.Broadcast(name=PAYMENT, tx=event.tx),))
+
+
+def with_payment(wallet: Wallet, record: r.PaymentWasSigned) -> Wallet:
+    """Return the wallet after a payment was signed."""
+    paid = wallet.with_payment(Tx.parse(record.tx))
+    return paid.with_address_used(CHANGE) if record.has_change else paid
+
+
+def owed_payments(wallet: Wallet) -> tuple[fx.Broadcast, ...]:
+    """Return the payments to publish again: signed, and not yet in a block."""
+    return tuple(fx.Broadcast(name=PAYMENT, tx=tx) for tx in wallet.payments.values())

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -12,7 +12,8 @@ from cromford.adapters.noise_tcp import connect
 from cromford.daemon import client_views as views
 from cromford.daemon.driver import Role
 from cromford.daemon.factory_id import find_factory
-from cromford.daemon.home import read_passphrase
+from cromford.daemon.logs import set_up_logging
+from cromford.daemon.metrics import Sample
 from cromford.daemon.options import ClientOptions
 from cromford.daemon.rpc import RpcFailure
 from cromford.daemon.rpc_server import Handler, read_params
@@ -63,14 +64,10 @@ class ClientDaemon(Daemon[ClientState]):
 
         super().__init__(
             role=CLIENT_ROLE,
-            datadir=options.datadir,
-            network=options.network,
-            chain=options.chain,
-            passphrase=read_passphrase(options.seed_passphrase_file),
-            poll_seconds=options.poll_seconds,
+            options=options,
             new_state=new_state,
         )
-        self._options = options
+        self._lsp = options.lsp
 
     @property
     def wallet(self) -> Wallet:
@@ -84,7 +81,7 @@ class ClientDaemon(Daemon[ClientState]):
 
     async def network_side(self) -> None:
         """Stay connected to the LSP, with a growing pause after each failure."""
-        lsp = self._options.lsp
+        lsp = self._lsp
         backoff = BACKOFF_FIRST_SECONDS
         while True:
             try:
@@ -103,6 +100,20 @@ class ClientDaemon(Daemon[ClientState]):
                 await self.peers.run(connection)
             # A spread keeps a crowd of clients from coming back in one moment.
             await asyncio.sleep(backoff * (0.5 + secrets.randbelow(1000) / 1000))
+
+    def samples(self) -> Iterator[Sample]:
+        """Yield a client's numbers for Prometheus."""
+        yield from super().samples()
+        state = self.driver.state
+        by_status: dict[str, int] = {}
+        for attempt in state.attempts.values():
+            status = views.status_of(state, attempt)
+            by_status[status] = by_status.get(status, 0) + 1
+            if status == "live":
+                left = attempt.terms.expiry_height - state.chain.height
+                yield "blocks_to_expiry", {"factory": attempt.attempt_id.hex()[:8]}, left
+        for status, count in by_status.items():
+            yield "factories", {"status": status}, count
 
     def methods(self) -> Mapping[str, Handler]:
         """Return the API methods of a client."""
@@ -123,7 +134,7 @@ class ClientDaemon(Daemon[ClientState]):
         return {
             "role": "client",
             **await self.status(),
-            "lsp": str(self._options.lsp),
+            "lsp": str(self._lsp),
             "connected": state.is_connected,
             "lobby": None
             if lobby is None
@@ -232,6 +243,7 @@ def run(options: ClientOptions) -> None:
         ChainMismatch: If the node is the wrong one.
         ChainUnavailable: If the node does not answer.
     """
+    set_up_logging(level=options.log_level, form=options.log_format)
     asyncio.run(_run(options))
 
 

@@ -80,6 +80,39 @@ def export(state: LspState, attempt: LspAttempt) -> dict[str, Any]:
     )
 
 
+def capital(state: LspState) -> dict[str, Any]:
+    """Return where the LSP's money is: free, reserved, locked until which expiry, earned."""
+    by_expiry = sorted(
+        (a for a in state.attempts.values() if a.signed_funding_tx is not None),
+        key=lambda attempt: attempt.terms.expiry_height,
+    )
+    locked = [
+        {
+            "factory_id": attempt.attempt_id.hex(),
+            "amount_sat": attempt.tree.funding_amount_sat,
+            "expiry_height": attempt.terms.expiry_height,
+            "blocks_to_expiry": attempt.terms.expiry_height - state.chain.height,
+        }
+        for attempt in by_expiry
+    ]
+    free_sat = sum(coin.txout.amount_sat for coin in state.wallet.free(state.chain.height))
+    reserved = [
+        state.wallet.coins.get(outpoint)
+        for outpoint, owner in state.wallet.reserved.items()
+        if owner not in state.wallet.payments
+    ]
+    reserved_sat = sum(
+        coin.txout.amount_sat for coin in reserved if coin and coin.spent_height is None
+    )
+    return {
+        "free_sat": free_sat,
+        "reserved_sat": reserved_sat,
+        "locked_sat": sum(attempt.tree.funding_amount_sat for attempt in by_expiry),
+        "locked": locked,
+        "earned_sat": 0,  # Nothing is sold before channels carry payments.
+    }
+
+
 def lobby(state: LspState) -> dict[str, Any]:
     """Return who waits, and who may not."""
     policy = state.config.policy

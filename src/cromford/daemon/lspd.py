@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -12,7 +12,8 @@ from cromford.adapters.peer_address import PeerAddress
 from cromford.daemon import lsp_views as views
 from cromford.daemon.driver import Role
 from cromford.daemon.factory_id import find_factory
-from cromford.daemon.home import read_passphrase
+from cromford.daemon.logs import set_up_logging
+from cromford.daemon.metrics import Sample
 from cromford.daemon.options import LspOptions
 from cromford.daemon.rpc import RpcFailure
 from cromford.daemon.rpc_server import Handler, read_params
@@ -61,14 +62,10 @@ class LspDaemon(Daemon[LspState]):
 
         super().__init__(
             role=LSP_ROLE,
-            datadir=options.datadir,
-            network=options.network,
-            chain=options.chain,
-            passphrase=read_passphrase(options.seed_passphrase_file),
-            poll_seconds=options.poll_seconds,
+            options=options,
             new_state=new_state,
         )
-        self._options = options
+        self._listen = (options.listen_host, options.listen_port)
         self._server: NoiseServer | None = None
 
     @property
@@ -84,14 +81,26 @@ class LspDaemon(Daemon[LspState]):
     async def network_side(self) -> None:
         """Listen until cancelled."""
         self._server = await serve(
-            self._options.listen_host,
-            self._options.listen_port,
+            *self._listen,
             identity=self.identity,
             on_connection=self.peers.run,
         )
         _log.info("lsp_listening address=%s", self._address())
         async with self._server:
             await asyncio.Event().wait()
+
+    def samples(self) -> Iterator[Sample]:
+        """Yield an LSP's numbers for Prometheus."""
+        yield from super().samples()
+        state = self.driver.state
+        yield "lobby_clients", {}, len(state.members)
+        by_status: dict[str, int] = {}
+        for attempt in state.attempts.values():
+            status = views.status_of(state, attempt)
+            by_status[status] = by_status.get(status, 0) + 1
+        for status, count in by_status.items():
+            yield "factories", {"status": status}, count
+        yield "locked_sat", {}, views.capital(state)["locked_sat"]
 
     def methods(self) -> Mapping[str, Handler]:
         """Return the API methods of an LSP."""
@@ -124,6 +133,7 @@ class LspDaemon(Daemon[LspState]):
             "n_waiting": len(state.members),
             "build": views.show_build(state.build, state.open_attempt),
             "build_dropped": state.build_dropped,
+            "capital": views.capital(state),
             "n_factories": sum(
                 1 for attempt in state.attempts.values() if attempt.signed_funding_tx is not None
             ),
@@ -152,7 +162,11 @@ class LspDaemon(Daemon[LspState]):
         return {"factories": [views.summary(state, a) for a in state.attempts.values()]}
 
     async def _factory_show(self, params: dict[str, Any]) -> object:
-        return views.show(self.driver.state, self._attempt(params))
+        attempt = self._attempt(params)
+        return {
+            **views.show(self.driver.state, attempt),
+            "seconds_left": self.seconds_left(attempt.attempt_id),
+        }
 
     async def _factory_export(self, params: dict[str, Any]) -> object:
         return views.export(self.driver.state, self._attempt(params))
@@ -173,6 +187,7 @@ def run(options: LspOptions) -> None:
         ChainMismatch: If the node is the wrong one.
         ChainUnavailable: If the node does not answer.
     """
+    set_up_logging(level=options.log_level, form=options.log_format)
     asyncio.run(_run(options))
 
 

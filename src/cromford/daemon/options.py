@@ -10,6 +10,7 @@ from cromford.protocol.policy import ClientPolicy, LspPolicy
 
 POLL_SECONDS: Final = 2.0  # How often a daemon asks its node for a new tip.
 LOG_LEVEL: Final = "info"
+LOG_FORMAT: Final = "text"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +46,8 @@ class LspOptions:
     policy: LspPolicy
     poll_seconds: float = POLL_SECONDS
     log_level: str = LOG_LEVEL
+    log_format: str = LOG_FORMAT
+    metrics_port: int | None = None  # None: no metrics are served
     seed_passphrase_file: Path | None = None
 
 
@@ -59,4 +62,6 @@ class ClientOptions:
     policy: ClientPolicy
     poll_seconds: float = POLL_SECONDS
     log_level: str = LOG_LEVEL
+    log_format: str = LOG_FORMAT
+    metrics_port: int | None = None  # None: no metrics are served
     seed_passphrase_file: Path | None = None

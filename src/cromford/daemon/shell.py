@@ -9,8 +9,7 @@ import contextlib
 import logging
 import secrets
 import signal
-from collections.abc import Callable, Coroutine, Iterable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
@@ -22,12 +21,12 @@ from cromford.adapters.chain_check import check_node
 from cromford.adapters.follower import ChainFollower, Connected
 from cromford.adapters.noise import NodeIdentity
 from cromford.adapters.sqlite import Journal
-from cromford.bitcoin.network import Network
 from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.daemon.driver import Driver, Role, open_journal
 from cromford.daemon.event_log import EventLog
-from cromford.daemon.home import open_home
-from cromford.daemon.options import ChainOptions
+from cromford.daemon.home import open_home, read_passphrase
+from cromford.daemon.metrics import MetricsServer, Sample
+from cromford.daemon.options import ChainOptions, ClientOptions, LspOptions
 from cromford.daemon.peers import Peers
 from cromford.daemon.rpc import SOCKET_NAME, InvalidParam, RpcFailure
 from cromford.daemon.rpc_server import Handler, RpcServer, read_params
@@ -66,16 +65,13 @@ class Daemon(Generic[S]):
         self,
         *,
         role: Role[S],
-        datadir: Path,
-        network: Network,
-        chain: ChainOptions,
-        passphrase: str | None,
-        poll_seconds: float,
+        options: LspOptions | ClientOptions,
         new_state: Callable[[Keychain], S],
     ) -> None:
-        self.network = network
-        self.home = open_home(datadir, network)
-        self.chain_url = chain.url
+        network = self.network = options.network
+        self.home = open_home(options.datadir, network)
+        self.chain_url = options.chain.url
+        passphrase = read_passphrase(options.seed_passphrase_file)
         self._journal = Journal(self.home)
         seed = load_or_create_seed(self.home, passphrase)
         number = open_journal(
@@ -92,14 +88,15 @@ class Daemon(Generic[S]):
         self.driver = Driver(
             role, new_state(keychain), self._journal, self._perform, self.events.observe
         )
-        self.chain = connect_chain(chain)
+        self.chain = connect_chain(options.chain)
         self.peers = Peers(self.post)
-        self._poll_seconds = poll_seconds
+        self._options = options
         self._deadlines: dict[bytes, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
         self._caught_up = asyncio.Event()
         self._failure: BaseException | None = None
+        self._metrics: MetricsServer | None = None
 
     # What a subclass provides
 
@@ -126,6 +123,14 @@ class Daemon(Generic[S]):
         """The height of the tip the role has seen, or -1."""
         return self.recent_blocks[-1].height if self.recent_blocks else -1
 
+    def samples(self) -> Iterator[Sample]:
+        """Yield the role's numbers for Prometheus."""
+        yield "height", {}, self.height
+        yield "connected_peers", {}, self.peers.n_connected
+        for name, amount_sat in wallet_summary(self).items():
+            if isinstance(amount_sat, int):
+                yield "wallet_sat", {"kind": name.removesuffix("_sat")}, amount_sat
+
     # The life of a daemon
 
     async def run(self) -> None:
@@ -138,6 +143,8 @@ class Daemon(Generic[S]):
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stopping.set)
+        if self._options.metrics_port is not None:
+            self._metrics = MetricsServer(self._options.metrics_port, self.samples)
         server = RpcServer(self.home / SOCKET_NAME, {**self._shared_methods(), **self.methods()})
         try:
             await check_node(self.chain, self.network)
@@ -230,6 +237,8 @@ class Daemon(Generic[S]):
         await self.peers.close()
         for handle in self._deadlines.values():
             handle.cancel()
+        if self._metrics is not None:
+            self._metrics.close()
         self.chain.close()
         self._journal.close()
         _log.info("daemon_stopped home=%s", self.home)
@@ -252,7 +261,9 @@ class Daemon(Generic[S]):
 
     async def _follow(self) -> None:
         await self._check_caught_up()
-        follower = ChainFollower(self.chain, self.recent_blocks, poll_seconds=self._poll_seconds)
+        follower = ChainFollower(
+            self.chain, self.recent_blocks, poll_seconds=self._options.poll_seconds
+        )
         async for batch in follower.batches():
             for happened in batch:
                 if isinstance(happened, Connected):
@@ -305,6 +316,13 @@ class Daemon(Generic[S]):
                     self._signer, lambda: secrets.token_bytes(ATTEMPT_ID_SIZE), effect
                 )
         return ()
+
+    def seconds_left(self, name: bytes) -> float | None:
+        """Return how long a deadline is away, or None if there is none."""
+        handle = self._deadlines.get(name)
+        if handle is None:
+            return None
+        return max(0.0, round(handle.when() - asyncio.get_running_loop().time(), 1))
 
     def _clear_deadline(self, name: bytes) -> None:
         handle = self._deadlines.pop(name, None)

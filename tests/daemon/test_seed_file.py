@@ -1,0 +1,144 @@
+"""The seed file: written once, readable by its owner, refused before anything is written."""
+
+from pathlib import Path
+
+import pytest
+from mnemonic import Mnemonic
+
+from cromford.daemon.seed_file import (
+    SEED_FILE,
+    BadSeed,
+    WrongPassphrase,
+    check_phrase,
+    load_or_create_seed,
+    read_phrase,
+    write_phrase,
+)
+
+# BIP 39's own test vector of all-zero entropy.
+PHRASE = "abandon " * 11 + "about"
+SEED_HEX = (
+    "5eb00bbddcf069084889a8ab9155568165f5c453ccb85e70811aaed6f6da5fc1"
+    "9a5ac40b389cd370d086206dec8aa6c43daea6690f20ad3d8d48b2d2ce9e38e4"
+)
+
+
+@pytest.mark.parametrize("passphrase", [None, "correct horse"])
+def test_the_first_start_draws_a_seed_that_every_later_start_finds(
+    tmp_path: Path, passphrase: str | None
+) -> None:
+    first = load_or_create_seed(tmp_path, passphrase)
+
+    assert load_or_create_seed(tmp_path, passphrase) == first
+    assert len(read_phrase(tmp_path, passphrase).split()) == 24
+    assert (tmp_path / SEED_FILE).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_known_phrase_gives_its_published_seed(tmp_path: Path) -> None:
+    write_phrase(tmp_path, PHRASE, None)
+
+    assert load_or_create_seed(tmp_path, None).hex() == SEED_HEX
+
+
+def test_an_encrypted_file_shows_no_word(tmp_path: Path) -> None:
+    write_phrase(tmp_path, PHRASE, "correct horse")
+
+    data = (tmp_path / SEED_FILE).read_bytes()
+    assert b"abandon" not in data
+    assert b"correct" not in data
+    assert read_phrase(tmp_path, "correct horse") == PHRASE
+
+
+@pytest.mark.parametrize("passphrase", [None, "", "Correct horse", "correct horse "])
+def test_a_missing_or_wrong_passphrase_opens_nothing(
+    tmp_path: Path, passphrase: str | None
+) -> None:
+    write_phrase(tmp_path, PHRASE, "correct horse")
+
+    with pytest.raises(WrongPassphrase):
+        load_or_create_seed(tmp_path, passphrase)
+
+
+@pytest.mark.parametrize(
+    ("phrase", "complaint"),
+    [
+        (PHRASE + "\n", "one space"),
+        (" " + PHRASE, "one space"),
+        (PHRASE.replace(" ", "  ", 1), "one space"),
+        (PHRASE.replace("abandon", "Abandon", 1), "not in the BIP 39 list"),
+        (PHRASE.replace("about", "abut"), "word 12 is not in the BIP 39 list"),
+        ("abandon " * 11 + "abandon", "checksum"),
+        ("abandon " * 10 + "about", "received 11"),
+        ("", "one space"),
+    ],
+)
+def test_a_wrong_phrase_is_refused_before_anything_is_written(
+    tmp_path: Path, phrase: str, complaint: str
+) -> None:
+    with pytest.raises(BadSeed, match=complaint):
+        write_phrase(tmp_path, phrase, None)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_refusal_never_repeats_the_phrase() -> None:
+    with pytest.raises(BadSeed) as refused:
+        check_phrase(PHRASE.replace("about", "zzzz"))
+
+    assert "abandon" not in str(refused.value)
+    assert "zzzz" not in str(refused.value)
+
+
+def test_a_seed_is_never_overwritten(tmp_path: Path) -> None:
+    write_phrase(tmp_path, PHRASE, None)
+
+    with pytest.raises(BadSeed, match="already"):
+        write_phrase(tmp_path, Mnemonic("english").to_mnemonic(bytes(range(16))), None)
+
+    assert read_phrase(tmp_path, None) == PHRASE
+
+
+def test_an_empty_passphrase_encrypts_nothing(tmp_path: Path) -> None:
+    with pytest.raises(BadSeed, match="passphrase"):
+        write_phrase(tmp_path, PHRASE, "")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_seed_that_others_can_read_is_refused(tmp_path: Path) -> None:
+    write_phrase(tmp_path, PHRASE, None)
+    (tmp_path / SEED_FILE).chmod(0o640)
+
+    with pytest.raises(BadSeed, match="0600"):
+        read_phrase(tmp_path, None)
+
+
+FORGED = (
+    '{"version":%d,"kdf":"argon2id","iterations":3,"memory_kib":%d,"lanes":4,'
+    '"salt":"AAAAAAAAAAAAAAAAAAAAAA==","nonce":"AAAAAAAAAAAAAAAA","ciphertext":""}'
+)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"{}",
+        b'{"version":1}',
+        b"{" + b" " * 5000,
+        (FORGED % (2, 65_536)).encode(),
+        (FORGED % (1, 999_999_999)).encode(),
+        b"\xff\xfe",
+    ],
+)
+def test_a_forged_file_is_refused_by_name(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / SEED_FILE
+    path.write_bytes(data)
+    path.chmod(0o600)
+
+    with pytest.raises(BadSeed):
+        read_phrase(tmp_path, "correct horse")
+
+
+def test_a_missing_seed_is_said_to_be_missing(tmp_path: Path) -> None:
+    with pytest.raises(BadSeed, match="no seed"):
+        read_phrase(tmp_path, None)

@@ -1,0 +1,92 @@
+"""Events, logs and metrics: what an operator sees, and what nobody must see."""
+
+import asyncio
+import json
+import logging
+import urllib.request
+
+import pytest
+
+from cromford.daemon.event_log import EventLog
+from cromford.daemon.logs import JsonFormatter, set_up_logging
+from cromford.daemon.metrics import MetricsServer
+from cromford.protocol import records as r
+
+NODE_ID = b"\2" * 33
+
+
+def test_events_are_numbered_in_the_order_of_the_journal() -> None:
+    log = EventLog()
+    log.observe(r.Started())
+    log.observe(r.PeerConnected(node_id=NODE_ID))
+    log.observe(r.BlockConnected(height=7, block_hash=bytes(32), txs=(b"tx",)))
+
+    assert log.after(0) == [
+        {"number": 1, "event": "started"},
+        {"number": 2, "event": "peer_connected", "node_id": NODE_ID.hex()},
+        {"number": 3, "event": "block_connected", "height": 7},
+    ]
+    assert log.after(2) == log.after(0)[2:]
+    assert log.after(3) == []
+
+
+def test_an_event_tells_no_signature_and_no_message() -> None:
+    log = EventLog()
+    log.observe(
+        r.BelowPartialsMade(attempt_id=bytes(32), partial_sigs=(b"\xabpartial", b"\xabsecond"))
+    )
+    log.observe(r.ClientJoined(node_id=NODE_ID, message=b"\xabjoin", is_moving=False))
+
+    assert "ab" not in json.dumps(log.after(0)).replace("attempt", "")
+
+
+def test_a_reader_waits_for_the_next_event_and_no_longer() -> None:
+    async def scenario() -> None:
+        log = EventLog()
+        assert await log.wait_after(0, seconds=0.01) == []
+        waiting = asyncio.create_task(log.wait_after(0, seconds=10))
+        await asyncio.sleep(0)
+        log.observe(r.Started())
+        assert [event["number"] for event in await waiting] == [1]
+
+    asyncio.run(scenario())
+
+
+def test_a_json_log_line_has_the_fields_of_its_call() -> None:
+    record = logging.LogRecord(
+        "room", logging.WARNING, "file", 1, "tx_refused name=%s n=%s", ("funding", 3), None
+    )
+
+    line = json.loads(JsonFormatter().format(record))
+
+    assert {key: line[key] for key in ("level", "room", "event", "name", "n")} == {
+        "level": "warning",
+        "room": "room",
+        "event": "tx_refused",
+        "name": "funding",
+        "n": 3,
+    }
+
+
+@pytest.mark.parametrize(("level", "form"), [("loud", "text"), ("info", "xml")])
+def test_unknown_log_settings_are_refused(level: str, form: str) -> None:
+    with pytest.raises(ValueError, match="expected one of"):
+        set_up_logging(level=level, form=form)
+
+
+def test_metrics_are_served_on_loopback_as_they_are_when_asked() -> None:
+    numbers = {"live": 1.0}
+
+    def read() -> list[tuple[str, dict[str, str], float]]:
+        return [("height", {}, 7.0), ("factories", {"status": "live"}, numbers["live"])]
+
+    server = MetricsServer(0, read)
+    try:
+        numbers["live"] = 2.0
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics") as answer:
+            text = answer.read().decode()
+    finally:
+        server.close()
+
+    assert "cromford_height 7.0" in text
+    assert 'cromford_factories{status="live"} 2.0' in text

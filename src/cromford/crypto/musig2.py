@@ -6,14 +6,17 @@ copied, pickled or printed.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final, Never
 
+from btclib_secp256k1 import ffi
 from btclib_secp256k1 import musig as _musig
 
 from cromford.crypto.keys import is_pubkey
 
 PUBNONCE_SIZE: Final = 66
 PARTIAL_SIG_SIZE: Final = 32
+AGGREGATES_KEPT: Final = 4096  # Of about 200 bytes each, and their pubkeys.
 
 
 class NonceReuse(Exception):
@@ -56,10 +59,7 @@ class KeyAgg:
         self.pubkeys: tuple[bytes, ...] = key_sort(pubkeys)
         if len(set(self.pubkeys)) != len(self.pubkeys):
             raise ValueError("two signers with one pubkey")
-        for index, pubkey in enumerate(self.pubkeys):
-            if not is_pubkey(pubkey):
-                raise InvalidContribution(index, "pubkey")
-        self._cache = _musig.KeyAggCache(self.pubkeys)
+        self._cache = _aggregated(self.pubkeys)
         self.internal_key: bytes = bytes(self._cache.agg_pubkey)
         self.output_key: bytes = self.internal_key
         self._is_tweaked = False
@@ -72,8 +72,30 @@ class KeyAgg:
         """
         if self._is_tweaked:
             raise ValueError("the aggregate key is already tweaked")
-        self.output_key = bytes(self._cache.pubkey_xonly_tweak_add(tweak))[1:]
+        tweaked = _copied(self._cache)
+        self.output_key = bytes(tweaked.pubkey_xonly_tweak_add(tweak))[1:]
+        self._cache = tweaked
         self._is_tweaked = True
+
+
+@lru_cache(maxsize=AGGREGATES_KEPT)
+def _aggregated(pubkeys: tuple[bytes, ...]) -> _musig.KeyAggCache:
+    """Return the untweaked aggregate, computed once: a vertex needs it for each of its outputs."""
+    try:
+        return _musig.KeyAggCache(pubkeys)
+    except ValueError:
+        for index, pubkey in enumerate(pubkeys):
+            if not is_pubkey(pubkey):
+                raise InvalidContribution(index, "pubkey") from None
+        raise
+
+
+def _copied(cache: _musig.KeyAggCache) -> _musig.KeyAggCache:
+    """Return a copy to tweak. The C object is a plain struct without pointers or secrets."""
+    copy = object.__new__(_musig.KeyAggCache)
+    copy._cache = ffi.new("secp256k1_musig_keyagg_cache *", cache._cache_()[0])
+    copy.agg_pubkey = cache.agg_pubkey
+    return copy
 
 
 class SecNonce:

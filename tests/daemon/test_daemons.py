@@ -255,3 +255,18 @@ def test_an_impossible_request_has_a_code_and_changes_nothing(
             assert (await t.call("alice", "events"))["events"] == before
 
     asyncio.run(main())
+
+
+def test_both_sides_stop_cleanly_at_one_moment(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with town(tmp_path) as t:
+            for name in ("alice", "bob", "carol"):
+                await t.start_client(name)
+            names = list(t.running)
+            await asyncio.gather(*(t.call(name, "stop") for name in names))
+            async with asyncio.timeout(STEP_SECONDS):
+                await asyncio.gather(*(t.running.pop(name)[1] for name in names))
+            # The journals are free again: their locks were given back.
+            await t.start_lsp()
+
+    asyncio.run(main())

@@ -156,11 +156,19 @@ async def connect(
 async def close_stream(writer: asyncio.StreamWriter) -> None:
     """Close after the buffered bytes have left, or after `CLOSE_TIMEOUT_SECONDS` without them."""
     writer.close()
-    try:
-        async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
-            await writer.wait_closed()
-    except (TimeoutError, OSError):
+    # In a task of its own: every waiter of a stream awaits one and the same future, so a waiter
+    # that is cancelled would cancel it for all the others.
+    closing = asyncio.ensure_future(writer.wait_closed())
+    closing.add_done_callback(_forget_outcome)
+    await asyncio.wait({closing}, timeout=CLOSE_TIMEOUT_SECONDS)
+    if not closing.done() or closing.exception() is not None:
         writer.transport.abort()
+
+
+def _forget_outcome(closing: "asyncio.Future[None]") -> None:
+    # How a closed stream ended interests nobody; unread, it would be logged as an error.
+    if not closing.cancelled():
+        closing.exception()
 
 
 def keep_alive(writer: asyncio.StreamWriter) -> None:

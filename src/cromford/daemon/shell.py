@@ -231,16 +231,18 @@ class Daemon(Generic[S]):
         return {"stop": stop, "events": events, **wallet_methods(self)}
 
     async def _close(self) -> None:
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self.peers.close()
-        for handle in self._deadlines.values():
-            handle.cancel()
-        if self._metrics is not None:
-            self._metrics.close()
-        self.chain.close()
-        self._journal.close()
+        with contextlib.ExitStack() as last:
+            # The journal last, whatever the others do: nothing may be lost by a clumsy end.
+            last.callback(self._journal.close)
+            last.callback(self.chain.close)
+            if self._metrics is not None:
+                last.callback(self._metrics.close)
+            for handle in self._deadlines.values():
+                handle.cancel()
+            for task in list(self._tasks):
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await self.peers.close()
         _log.info("daemon_stopped home=%s", self.home)
 
     def _on_task_done(self, task: asyncio.Task[None]) -> None:

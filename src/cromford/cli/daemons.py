@@ -1,0 +1,77 @@
+"""Starting the daemons, and saying what to do when one does not start.
+
+A module of its own, because it imports all that the daemons are made of.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cromford.adapters.chain_check import ChainMismatch
+from cromford.cli.failures import EXIT_AUTHENTICATION, CommandFailed
+from cromford.daemon import clientd, lspd
+from cromford.daemon.driver import ForeignJournal
+from cromford.daemon.options import ClientOptions, LspOptions
+from cromford.daemon.rpc_server import SocketInUse
+from cromford.daemon.seed_file import BadSeed, WrongPassphrase
+from cromford.ports import ChainUnavailable, StoreFailed
+
+
+def run_lsp(options: LspOptions) -> None:
+    """Run an LSP until it is told to stop.
+
+    Raises:
+        CommandFailed: If it cannot run.
+    """
+    with _startup_failures():
+        lspd.run(options)
+
+
+def run_client(options: ClientOptions) -> None:
+    """Run a client until it is told to stop.
+
+    Raises:
+        CommandFailed: If it cannot run.
+    """
+    with _startup_failures():
+        clientd.run(options)
+
+
+@contextmanager
+def _startup_failures() -> Iterator[None]:
+    """Turn what the world can do to a daemon into errors that say what to do."""
+    try:
+        yield
+    except (StoreFailed, ForeignJournal, SocketInUse) as error:
+        raise CommandFailed(
+            "datadir_unusable",
+            str(error),
+            remediation="Each daemon needs a data directory of its own: see --datadir.",
+        ) from error
+    except ChainMismatch as error:
+        raise CommandFailed(
+            "chain_mismatch",
+            f"the node does not fit: {error}",
+            remediation="Point --chain-url at a node of the network, Bitcoin Core 29 or newer.",
+        ) from error
+    except ChainUnavailable as error:
+        raise CommandFailed(
+            "chain_unavailable",
+            str(error),
+            retryable=True,
+            remediation="Start the node, or see --chain-url and --chain-cookie.",
+        ) from error
+    except WrongPassphrase as error:
+        raise CommandFailed(
+            "wrong_passphrase",
+            str(error),
+            remediation="Name the file with the passphrase: see --seed-passphrase-file.",
+            exit_code=EXIT_AUTHENTICATION,
+        ) from error
+    except BadSeed as error:
+        raise CommandFailed(
+            "bad_seed",
+            str(error),
+            remediation="Restore the seed file from your backup, or make it readable by you only.",
+        ) from error
+    except OSError as error:
+        raise CommandFailed("system", str(error)) from error

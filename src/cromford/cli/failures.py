@@ -1,0 +1,112 @@
+"""Errors: one line and what to do about it, or one JSON object, always on stderr.
+
+Exit codes are stable: 0 done, 1 failed, 2 usage, 3 authentication, 4 not found, 5 needs
+confirmation.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import click
+import msgspec
+
+from cromford.daemon.rpc import RpcFailure
+
+EXIT_FAILED: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_AUTHENTICATION: Final = 3
+EXIT_NOT_FOUND: Final = 4
+EXIT_NEEDS_CONFIRMATION: Final = 5
+EXIT_INTERRUPTED: Final = 130  # As a shell reports SIGINT.
+
+# What the command line ends with, whatever the daemon suggests.
+_EXIT_CODES: Final = {
+    "invalid_param": EXIT_USAGE,
+    "socket_unreachable": EXIT_AUTHENTICATION,
+}
+
+
+class CommandFailed(click.ClickException):
+    """A command that could not do what was asked, with what the user can do about it."""
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        remediation: str = "",
+        retryable: bool = False,
+        exit_code: int = EXIT_FAILED,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.remediation = remediation
+        self.retryable = retryable
+        self.ends_with = exit_code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """An error as the user sees it."""
+
+    code: str
+    message: str
+    retryable: bool = False
+    remediation: str = ""
+    exit_code: int = EXIT_FAILED
+
+
+def problem_of(error: BaseException) -> Problem | None:
+    """Return how an error is shown, or None for a bug of ours."""
+    match error:
+        case RpcFailure():
+            return Problem(
+                code=error.code,
+                message=error.message,
+                retryable=error.retryable,
+                remediation=error.remediation,
+                exit_code=_EXIT_CODES.get(error.code, error.exit_code),
+            )
+        case CommandFailed():
+            return Problem(
+                code=error.code,
+                message=error.message,
+                retryable=error.retryable,
+                remediation=error.remediation,
+                exit_code=error.ends_with,
+            )
+        case click.UsageError():
+            where = "" if error.ctx is None else f"See: {error.ctx.command_path} --help"
+            return Problem(
+                code="usage",
+                message=error.format_message(),
+                remediation=where,
+                exit_code=EXIT_USAGE,
+            )
+        case click.ClickException():
+            return Problem(code="failed", message=error.format_message())
+        case click.Abort() | KeyboardInterrupt():
+            return Problem(code="interrupted", message="interrupted", exit_code=EXIT_INTERRUPTED)
+        case _:
+            return None
+
+
+def report(problem: Problem, *, is_json: bool) -> None:
+    """Write an error to stderr."""
+    if is_json:
+        document = {
+            "code": problem.code,
+            "message": problem.message,
+            "retryable": problem.retryable,
+            "remediation": problem.remediation,
+        }
+        click.echo(msgspec.json.encode(document).decode(), err=True)
+        return
+    click.echo(f"error: {printable(problem.message)}", err=True)
+    if problem.remediation:
+        click.echo(printable(problem.remediation), err=True)
+
+
+def printable(text: str) -> str:
+    """Return text that cannot steer a terminal: a peer may have written it."""
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)

@@ -1,0 +1,276 @@
+"""Answers as people read them: short lists and tables."""
+
+from typing import Any
+
+from rich.console import Console
+
+from cromford.cli.output import blocks, cell, days, expiry_text, sat, short, table
+
+Document = dict[str, Any]
+
+
+def address(console: Console, answer: Document) -> None:
+    """Print an address alone, so that it can be copied or piped."""
+    console.print(cell(answer["address"]), soft_wrap=True)
+
+
+def stopping(console: Console, _answer: Document) -> None:
+    """Print that the daemon stops."""
+    console.print("the daemon is stopping")
+
+
+def left(console: Console, _answer: Document) -> None:
+    """Print that the wish was taken back."""
+    console.print("left the lobby")
+
+
+def regtest_started(console: Console, where: Document) -> None:
+    """Print where the embedded node answers."""
+    _facts(console, [("url", where["url"]), ("cookie file", where["cookie_file"])])
+    console.print(cell(where["warning"]), soft_wrap=True)
+
+
+def lsp_status(console: Console, status: Document) -> None:
+    """Print the LSP's status."""
+    building = status["build"]
+    rows = _status_rows(status)
+    rows += [
+        ("clients connect to", f"{status['node_id']}@{status['listen']}"),
+        ("clients", f"{status['n_connected']} connected, {status['n_waiting']} waiting"),
+        ("building", "no" if building is None else building["phase"]),
+        ("factories", status["n_factories"]),
+    ]
+    if status["build_dropped"]:
+        rows.append(("last build dropped", status["build_dropped"]))
+    _facts(console, rows)
+
+
+def client_status(console: Console, status: Document) -> None:
+    """Print a client's status."""
+    wish = status["wish"]
+    rows = _status_rows(status)
+    rows.append(("LSP", f"{status['lsp']} ({_yes(status['connected'], 'connected')})"))
+    offer = status["lobby"]
+    if offer is not None:
+        offered = (
+            f"{sat(offer['capacity_min_sat'])} to {sat(offer['capacity_max_sat'])}, "
+            f"{offer['min_clients']} to {offer['max_clients']} clients, "
+            f"{offer['deadline_seconds']} s to answer"
+        )
+        rows.append(("LSP offers", offered))
+    wished = "nothing" if wish is None else sat(wish["capacity_sat"])
+    if wish is not None and wish["capacity_least_sat"] != wish["capacity_sat"]:
+        wished += f", at least {sat(wish['capacity_least_sat'])}"
+    rows.append(("wish", wished))
+    rows.append(("in the lobby", "yes" if status["joined"] else "no"))
+    if status["refusal"]:
+        rows.append(("refused", status["refusal"]))
+    _facts(console, rows)
+
+
+def _status_rows(status: Document) -> list[tuple[str, object]]:
+    wallet = status["wallet"]
+    synced = "" if status["synced"] else " (not yet at the tip)"
+    height = "unknown" if status["height"] < 0 else f"{status['height']:,}"
+    held = (
+        f"{sat(wallet['confirmed_sat'])} confirmed, {sat(wallet['free_sat'])} free, "
+        f"{sat(wallet['reserved_sat'])} reserved"
+    )
+    if wallet.get("immature_sat"):
+        held += f", {sat(wallet['immature_sat'])} immature"
+    return [
+        ("network", status["network"]),
+        ("node id", status["node_id"]),
+        ("height", f"{height}{synced}"),
+        ("chain", status["chain_url"]),
+        ("data directory", status["datadir"]),
+        ("wallet", held),
+        ("wallet address", wallet["address"]),
+    ]
+
+
+def lobby(console: Console, answer: Document) -> None:
+    """Print who waits, and what clients connect to."""
+    _facts(
+        console,
+        [
+            ("clients connect to", answer["address"]),
+            ("a factory takes", f"{answer['min_clients']} to {answer['max_clients']} clients"),
+        ],
+    )
+    if answer["waiting"]:
+        rows = table("client", "capacity", "at least", "uptime", "moves")
+        for member in answer["waiting"]:
+            rows.add_row(
+                cell(member["node_id"]),
+                cell(sat(member["capacity_sat"])),
+                cell(sat(member["capacity_least_sat"])),
+                cell(blocks(member["uptime_blocks"])),
+                cell("yes" if member["is_moving"] else "no"),
+            )
+        console.print(rows)
+    else:
+        console.print("nobody waits")
+    for banned in answer["banned"]:
+        told = f"banned until height {banned['until_height']:,}: {banned['node_id']}"
+        console.print(cell(told), soft_wrap=True)
+
+
+def build(console: Console, answer: Document) -> None:
+    """Print what a build does, or would do."""
+    started = "building" if answer["started"] else "dry run: nothing was built"
+    console.print(started)
+    placement(console, answer["placed"])
+    _facts(
+        console,
+        [
+            ("funding output", sat(answer["funding_amount_sat"])),
+            ("funding fee", sat(answer["funding_fee_sat"])),
+            ("change", sat(answer["change_sat"])),
+        ],
+    )
+
+
+def placement(console: Console, placed: list[Document]) -> None:
+    """Print who sits where, and why."""
+    rows = table("client", "node id", "leaf", "capacity", "why")
+    for seat in placed:
+        rows.add_row(
+            cell(seat["client"]),
+            cell(short(seat["node_id"])),
+            cell(seat["leaf"]),
+            cell(sat(seat["capacity_sat"])),
+            cell(seat["reason"]),
+        )
+    console.print(rows)
+
+
+def lsp_factories(console: Console, answer: Document) -> None:
+    """Print the LSP's factories."""
+    if not answer["factories"]:
+        console.print("no factories")
+        return
+    rows = table("factory", "status", "clients", "funding", "confirmed", "time left")
+    for factory in answer["factories"]:
+        rows.add_row(
+            cell(short(factory["factory_id"])),
+            cell(_lsp_stage(factory)),
+            cell(f"{factory['ready_clients']} of {factory['n_clients']} ready"),
+            cell(f"{sat(factory['funding_amount_sat'])}, {short(factory['funding_txid'])}"),
+            cell(_depth(factory)),
+            _time_left(factory),
+        )
+    console.print(rows)
+
+
+def _lsp_stage(factory: Document) -> str:
+    if factory["aborted"]:
+        return f"aborted: {factory['aborted']}"
+    if factory["status"] != "building":
+        return str(factory["status"])
+    waits = ", ".join(map(str, factory["holdouts"]))
+    return f"{factory['phase']}, waits for {waits}" if waits else str(factory["phase"])
+
+
+def client_factories(console: Console, answer: Document) -> None:
+    """Print a client's factories."""
+    if not answer["factories"]:
+        console.print("no factories")
+        return
+    rows = table("factory", "status", "you", "channel", "confirmed", "time left")
+    for factory in answer["factories"]:
+        status = factory["status"]
+        if factory["aborted"]:
+            status = f"aborted: {factory['aborted']}"
+        elif status == "building":
+            status = f"building, {factory['stage']}"
+        rows.add_row(
+            cell(short(factory["factory_id"])),
+            cell(status),
+            cell(f"client {factory['client']} of {_known(factory['n_clients'])}"),
+            cell(sat(factory["capacity_sat"])),
+            cell(_depth(factory)),
+            _time_left(factory),
+        )
+    console.print(rows)
+
+
+def _depth(factory: Document) -> str:
+    return f"{factory['confirmations']} of {_known(factory['min_depth'])}"
+
+
+def _known(number: int | None) -> str:
+    # Before it has checked a proposal, a client knows nothing that it would repeat.
+    return "?" if number is None else str(number)
+
+
+def _time_left(factory: Document) -> Any:  # noqa: ANN401 - rich's Text
+    is_over = factory["aborted"] or factory["status"] == "on_chain"
+    return cell(None) if is_over else expiry_text(factory)
+
+
+def joined(console: Console, answer: Document) -> None:
+    """Print what became of a wish."""
+    wish = answer["wish"]
+    where = "waiting in the lobby"
+    if not answer["joined"]:
+        where = "the LSP has not answered yet; the wish is kept (see `cromford client status`)"
+    console.print(cell(f"asked for {sat(wish['capacity_sat'])}; {where}"), soft_wrap=True)
+
+
+def verification(console: Console, answer: Document) -> None:
+    """Print every check and its outcome."""
+    rows = table("", "check", "")
+    for check in answer["checks"]:
+        mark = cell("ok", "green") if check["ok"] else cell("FAILED", "bold red")
+        rows.add_row(mark, cell(check["check"]), cell(check["detail"]))
+    console.print(rows)
+    n_checks = len(answer["checks"])
+    console.print(f"all {n_checks} checks passed" if answer["ok"] else "verification FAILED")
+
+
+def exit_plan(console: Console, plan: Document) -> None:
+    """Print what leaving takes, and what comes next."""
+    rows = table("transaction", "size", "fee", "delay", "status", "txid")
+    for step in plan["steps"]:
+        at = "" if step["height"] is None else f" (height {step['height']:,})"
+        rows.add_row(
+            cell(step["name"]),
+            cell(f"{step['vsize']:,} vB"),
+            cell(sat(step["fee_sat"])),
+            cell(blocks(step["delay_blocks"])),
+            cell(f"{step['status'].replace('_', ' ')}{at}"),
+            cell(short(step["txid"])),
+        )
+    console.print(rows)
+    fees = ", ".join(
+        f"{sat(fee['fee_sat'])} at {fee['feerate_sat_per_vb']:g} sat/vB" for fee in plan["fees_at"]
+    )
+    n_blocks = plan["exit_blocks"]
+    _facts(
+        console,
+        [
+            ("in all", f"{plan['n_transactions']} transactions, {plan['total_vsize']:,} vB"),
+            ("fees", f"{sat(plan['total_fee_sat'])} agreed; {fees}"),
+            ("delays", f"{blocks(plan['total_delay_blocks'])}"),
+            ("time to allow", f"{blocks(n_blocks)}, {days(n_blocks)}"),
+            ("arrives in the channel", sat(plan["channel_sat"])),
+            ("needs a coin of yours", "yes, to pay the fees" if plan["needs_coin"] else "no"),
+            ("next", plan["next"]),
+        ],
+    )
+
+
+def exit_started(console: Console, answer: Document) -> None:
+    """Print that the exit began, and what comes next."""
+    console.print(cell(f"leaving; next: {answer['next']}"), soft_wrap=True)
+
+
+def _facts(console: Console, rows: list[tuple[str, object]]) -> None:
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        console.print(cell(f"{name:<{width}}  {value}"), soft_wrap=True)
+
+
+def _yes(fact: bool, word: str) -> str:  # noqa: FBT001 - one fact and its word
+    return word if fact else f"not {word}"

@@ -1,0 +1,98 @@
+"""The command `cromford`: its groups, imported only when one is asked for."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple, NoReturn
+
+import click
+
+from cromford import __version__
+from cromford.cli.failures import problem_of, report
+from cromford.cli.session import ENV_PREFIX, Session, asks_for_json, session_options
+
+
+class _Entry(NamedTuple):
+    module: str
+    summary: str
+
+
+COMMANDS: Final = {
+    "lsp": _Entry("cromford.cli.lsp", "Run an LSP: gather clients, build factories."),
+    "client": _Entry("cromford.cli.client", "Run a client: join a factory, verify it, leave it."),
+    "regtest": _Entry("cromford.cli.regtest", "Run a Bitcoin regtest node, never for real money."),
+    "demo": _Entry("cromford.cli.demo", "Build a factory on this machine and show it."),
+}
+
+
+class CromfordGroup(click.Group):
+    """The top of the command line. It reports every error the same way."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Return the names, in the order of the help."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
+        """Import a command."""
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        command: click.Command = importlib.import_module(entry.module).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.summary) for name, entry in COMMANDS.items()])
+
+    def main(self, args: Sequence[str] | None = None, *_: Any, **extra: Any) -> NoReturn:  # noqa: ANN401 - click's signature
+        """Run a command line and exit with its code."""
+        given = list(sys.argv[1:] if args is None else args)
+        extra |= {"standalone_mode": False, "auto_envvar_prefix": ENV_PREFIX}
+        extra["prog_name"] = "cromford"
+        session = Session(is_json=asks_for_json(given))
+        try:
+            result = super().main(args=given, obj=session, **extra)
+        except (Exception, KeyboardInterrupt) as error:
+            problem = problem_of(error)
+            if problem is None:
+                raise
+            report(problem, is_json=session.is_json)
+            sys.exit(problem.exit_code)
+        # Outside its standalone mode click returns the code of --help and --version.
+        sys.exit(result if isinstance(result, int) else 0)
+
+
+def _show_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's signature
+    if not value or ctx.resilient_parsing:
+        return
+    session = ctx.find_object(Session)
+    is_json = session is not None and session.is_json
+    click.echo(f'{{"version": "{__version__}"}}' if is_json else f"cromford {__version__}")
+    ctx.exit()
+
+
+@click.group(
+    cls=CromfordGroup,
+    help="SuperScalar channel factories for Bitcoin: many users safely share one UTXO.",
+    epilog="Every option can be an environment variable: CROMFORD_DATADIR, CROMFORD_NETWORK, "
+    "CROMFORD_LSP_RUN_LISTEN and so on.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@session_options
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    allow_from_autoenv=False,
+    callback=_show_version,
+    help="Show the version and exit.",
+)
+def cromford() -> None:
+    """Take the options that stand before a command; `Session` has them by now."""
+
+
+def main() -> NoReturn:
+    """Run the command line of this process."""
+    cromford.main()

@@ -1,0 +1,89 @@
+"""What a demo shall show, checked before the first process starts."""
+
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Final
+
+from cromford.bitcoin.fees import P2TR_DUST_SAT
+from cromford.demo.failure import refused
+from cromford.factory.odometer import Odometer
+from cromford.factory.shape import check_truc_size, default_inner_arities, shape_of
+from cromford.factory.terms import FeePolicy, InvalidTerms
+from cromford.protocol.policy import ClientPolicy, LspPolicy
+
+CLIENTS_MAX: Final = 64  # One process each, on one machine.
+CAPACITY_DEFAULT_SAT: Final = 1_000_000
+_LSP: Final = LspPolicy()
+_CLIENT: Final = ClientPolicy()
+CAPACITY_MAX_SAT: Final = _LSP.capacity_max_sat
+CAPACITY_MIN_SAT: Final = 2 * P2TR_DUST_SAT  # Half of it is the L-stock of a leaf of one.
+STEP_BLOCKS_MAX: Final = _CLIENT.step_blocks[1]
+STATES_MAX: Final = _CLIENT.states_per_layer[1]
+# The expiry lies beyond the exit, and a client accepts no expiry further away than this.
+MAX_EXIT_DELAY_MAX: Final = 40_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoSettings:
+    """One demo. `exit_client` counts from 1, in placement order; `feerate` in sat/vB."""
+
+    n_clients: int = 4
+    leaf_arity: int = _LSP.leaf_arity
+    max_exit_delay_blocks: int = _LSP.max_exit_delay_blocks
+    step_blocks: int = _LSP.step_blocks
+    states: int = _LSP.states_per_layer
+    capacity_sat: int = CAPACITY_DEFAULT_SAT
+    feerate: Decimal | None = None
+    fee_policy: FeePolicy = FeePolicy.ENDOGENOUS
+    keep: Path | None = None
+    exit_client: int | None = None
+
+
+def check_settings(settings: DemoSettings) -> None:
+    """Refuse what cannot work.
+
+    Raises:
+        DemoFailed: Naming the option, and what it could be instead.
+    """
+    _check_exit(settings)
+    try:
+        odometer = Odometer(states_per_layer=settings.states, step_blocks=settings.step_blocks)
+    except ValueError as error:
+        raise refused("--step-blocks, --states", str(error)) from error
+    try:
+        inner_arities = default_inner_arities(
+            settings.n_clients,
+            leaf_arity=settings.leaf_arity,
+            delay_max_blocks=odometer.delay_max_blocks,
+            max_exit_delay_blocks=settings.max_exit_delay_blocks,
+        )
+        shape = shape_of(
+            settings.n_clients, leaf_arity=settings.leaf_arity, inner_arities=inner_arities
+        )
+        for leaf in shape.leaves():
+            check_truc_size(leaf.name, n_p2tr_outputs=leaf.n_clients + 1)
+    except InvalidTerms as error:
+        raise refused(
+            "--max-exit-delay",
+            str(error),
+            remediation="Allow a longer delay, fewer blocks per step, or more clients per leaf.",
+        ) from error
+    keep = settings.keep
+    if keep is not None and keep.exists() and (not keep.is_dir() or any(keep.iterdir())):
+        raise refused("--keep", f"{keep} is not empty", remediation="Name a new directory.")
+
+
+def _check_exit(settings: DemoSettings) -> None:
+    client = settings.exit_client
+    if client is None:
+        return
+    if not 1 <= client <= settings.n_clients:
+        raise refused("--exit", f"expected a client in 1..{settings.n_clients}, received {client}")
+    if settings.fee_policy is FeePolicy.EPHEMERAL:
+        raise refused(
+            "--exit",
+            "with --fee-policy ephemeral every transaction needs a child that pays for it, from a "
+            "coin of the client's own; this version does not make that child",
+            remediation="Leave out --fee-policy, or leave out --exit.",
+        )

@@ -1,0 +1,280 @@
+"""Answers of daemons, in the shape of the local API."""
+
+from typing import Any
+
+NODE_ID = "02" + "ab" * 32
+OTHER_NODE_ID = "03" + "cd" * 32
+FACTORY_ID = "f0" * 32
+FUNDING_TXID = "11" * 32
+CHANNEL_TXID = "22" * 32
+
+WALLET = {
+    "confirmed_sat": 5_000_000_000,
+    "free_sat": 4_000_000_000,
+    "reserved_sat": 1_000_000_000,
+    "address": "bcrt1qaddress",
+}
+BOTH = {
+    "version": "0.1.0",
+    "network": "regtest",
+    "node_id": NODE_ID,
+    "height": 120,
+    "synced": True,
+    "datadir": "/somewhere",
+    "chain_url": "http://127.0.0.1:18443",
+    "wallet": WALLET,
+}
+LSP_STATUS = {
+    **BOTH,
+    "role": "lsp",
+    "listen": "127.0.0.1:9750",
+    "n_connected": 3,
+    "n_waiting": 2,
+    "build": {"phase": "preparing"},
+    "build_dropped": "client 2: silent",
+    "n_factories": 1,
+}
+CLIENT_STATUS = {
+    **BOTH,
+    "role": "client",
+    "lsp": f"{OTHER_NODE_ID}@127.0.0.1:9750",
+    "connected": True,
+    "lobby": {
+        "capacity_min_sat": 20_000,
+        "capacity_max_sat": 100_000_000,
+        "min_clients": 2,
+        "max_clients": 127,
+        "deadline_seconds": 20,
+    },
+    "wish": {"capacity_sat": 500_000, "capacity_least_sat": 400_000},
+    "joined": False,
+    "refusal": "capacity_sat: too much",
+}
+LOBBY = {
+    "node_id": NODE_ID,
+    "address": f"{NODE_ID}@127.0.0.1:9750",
+    "min_clients": 2,
+    "max_clients": 127,
+    "waiting": [
+        {
+            "node_id": OTHER_NODE_ID,
+            "capacity_sat": 500_000,
+            "capacity_least_sat": 400_000,
+            "is_moving": True,
+            "uptime_blocks": 7,
+        }
+    ],
+    "banned": [{"node_id": NODE_ID, "until_height": 1_234}],
+}
+PLACED = [
+    {
+        "client": 1,
+        "node_id": OTHER_NODE_ID,
+        "leaf": "root",
+        "capacity_sat": 500_000,
+        "reason": "rank 1: waits in the lobby",
+    }
+]
+BUILD = {
+    "started": True,
+    "funding_amount_sat": 750_856,
+    "funding_fee_sat": 300,
+    "change_sat": 1_000_000,
+    "terms": {},
+    "placed": PLACED,
+}
+
+
+def lsp_summary(**changes: Any) -> dict[str, Any]:
+    summary = {
+        "factory_id": FACTORY_ID,
+        "status": "live",
+        "phase": "acknowledging",
+        "n_clients": 1,
+        "funding_txid": FUNDING_TXID,
+        "funding_amount_sat": 750_856,
+        "confirmations": 3,
+        "min_depth": 3,
+        "expiry_height": 6_000,
+        "blocks_to_expiry": 5_000,
+        "exit_deadline_height": 5_406,
+        "holdouts": [],
+        "aborted": None,
+        "ready_clients": 1,
+    }
+    return summary | changes
+
+
+def client_summary(**changes: Any) -> dict[str, Any]:
+    summary = {
+        "factory_id": FACTORY_ID,
+        "status": "live",
+        "stage": "complete",
+        "client": 1,
+        "n_clients": 1,
+        "capacity_sat": 500_000,
+        "channel_outpoint": f"{CHANNEL_TXID}:0",
+        "funding_txid": FUNDING_TXID,
+        "funding_amount_sat": 750_856,
+        "confirmations": 3,
+        "min_depth": 3,
+        "expiry_height": 6_000,
+        "blocks_to_expiry": 5_000,
+        "exit_deadline_height": 5_406,
+        "exit_blocks": 450,
+        "aborted": None,
+        "given_up": False,
+        "ready_sent": True,
+        "ready_received": True,
+        "is_exiting": False,
+    }
+    return summary | changes
+
+
+ANCHOR = {
+    "kind": "anchor",
+    "amount_sat": 240,
+    "script_pubkey": "51024e73",
+    "descriptor": "raw(51024e73)#axpzv9hd",
+    "client": None,
+}
+FUNDING = {
+    "txid": FUNDING_TXID,
+    "vout": 0,
+    "amount_sat": 750_856,
+    "script_pubkey": "5120" + "aa" * 32,
+    "descriptor": "tr(...)",
+    "tx_hex": "00",
+    "confirmations": 3,
+}
+
+
+def output(kind: str, amount_sat: int, client: int | None = None) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "amount_sat": amount_sat,
+        "script_pubkey": "5120" + "bb" * 32,
+        "descriptor": "tr(...)",
+        "client": client,
+    }
+
+
+TRANSACTIONS = [
+    {
+        "name": "kickoff_root",
+        "kind": "kickoff",
+        "layer": 0,
+        "parent": None,
+        "parent_vout": 0,
+        "txid": "33" * 32,
+        "signers": [0, 1],
+        "nsequence": 0xFFFFFFFF,
+        "state_index": None,
+        "input_amount_sat": 750_856,
+        "fee_sat": 248,
+        "vsize": 124,
+        "tx_hex": "00",
+        "outputs": [output("child", 750_368), ANCHOR],
+    },
+    {
+        "name": "state_root",
+        "kind": "state",
+        "layer": 0,
+        "parent": "kickoff_root",
+        "parent_vout": 0,
+        "txid": CHANNEL_TXID,
+        "signers": [0, 1],
+        "nsequence": 432,
+        "state_index": 0,
+        "input_amount_sat": 750_368,
+        "fee_sat": 334,
+        "vsize": 167,
+        "tx_hex": "00",
+        "outputs": [output("channel", 500_000, client=1), output("lstock", 249_794), ANCHOR],
+    },
+]
+EXPORT = {
+    "version": 1,
+    "network": "regtest",
+    "factory_id": FACTORY_ID,
+    "status": "live",
+    "terms": {"step_blocks": 144},
+    "participants": [{"index": 0, "role": "lsp", "factory_pubkey": NODE_ID}],
+    "funding": FUNDING,
+    "transactions": TRANSACTIONS,
+    "ledger": [
+        {
+            "payer": "lsp",
+            "item": "tree fees",
+            "amount_sat": 582,
+            "recovered": "when the factory closes cooperatively",
+        }
+    ],
+}
+SHOWN = {
+    **lsp_summary(),
+    **{key: EXPORT[key] for key in ("participants", "funding", "transactions", "ledger", "terms")},
+    "placed": PLACED,
+}
+BRANCH = {
+    **client_summary(),
+    "terms": {},
+    "transactions": TRANSACTIONS,
+    "funding": FUNDING,
+}
+VERIFIED = {"ok": True, "checks": [{"check": "funding output", "ok": True, "detail": "as agreed"}]}
+EXIT_PLAN = {
+    "factory_id": FACTORY_ID,
+    "steps": [
+        {
+            "name": "kickoff_root",
+            "txid": "33" * 32,
+            "vsize": 124,
+            "fee_sat": 248,
+            "delay_blocks": 0,
+            "status": "publish_now",
+            "height": 1_001,
+        },
+        {
+            "name": "state_root",
+            "txid": CHANNEL_TXID,
+            "vsize": 167,
+            "fee_sat": 334,
+            "delay_blocks": 432,
+            "status": "later",
+            "height": None,
+        },
+    ],
+    "n_transactions": 2,
+    "total_vsize": 291,
+    "total_fee_sat": 582,
+    "total_delay_blocks": 432,
+    "exit_blocks": 450,
+    "fees_at": [{"feerate_sat_per_vb": 10, "fee_sat": 2_910}],
+    "channel_sat": 500_000,
+    "needs_coin": False,
+    "next": "publish kickoff_root now",
+}
+
+LSP_ANSWERS: dict[str, Any] = {
+    "status": LSP_STATUS,
+    "address": {"address": "bcrt1qfresh"},
+    "lobby": LOBBY,
+    "build": BUILD,
+    "factories": {"factories": [lsp_summary()]},
+    "factory_show": SHOWN,
+    "factory_export": EXPORT,
+    "stop": {"stopping": True},
+}
+CLIENT_ANSWERS: dict[str, Any] = {
+    "status": CLIENT_STATUS,
+    "address": {"address": "bcrt1qfresh"},
+    "join": {"wish": CLIENT_STATUS["wish"], "joined": True},
+    "leave": {"left": True},
+    "factories": {"factories": [client_summary()]},
+    "factory": BRANCH,
+    "verify": VERIFIED,
+    "exit_plan": EXIT_PLAN,
+    "exit_start": {"exiting": True, "next": "publish kickoff_root now"},
+    "stop": {"stopping": True},
+}

@@ -1,0 +1,189 @@
+"""Every command: one JSON document for machines, words with units for people."""
+
+import json
+from typing import Any
+
+import pytest
+from tests.cli import answers
+from tests.cli.conftest import CommandLine
+from tests.cli.fake_daemon import FakeDaemon
+
+LSP_COMMANDS: list[tuple[str, str, object]] = [
+    ("lsp status", "status", answers.LSP_STATUS),
+    ("lsp address", "address", {"address": "bcrt1qfresh"}),
+    ("lsp lobby", "lobby", answers.LOBBY),
+    ("lsp build", "build", answers.BUILD),
+    ("lsp factories", "factories", {"factories": [answers.lsp_summary()]}),
+    (f"lsp factory show {answers.FACTORY_ID}", "factory_show", answers.SHOWN),
+    (f"lsp factory export {answers.FACTORY_ID}", "factory_export", answers.EXPORT),
+    ("lsp stop", "stop", {"stopping": True}),
+]
+CLIENT_COMMANDS: list[tuple[str, str, object]] = [
+    ("client status", "status", answers.CLIENT_STATUS),
+    ("client address", "address", {"address": "bcrt1qfresh"}),
+    ("client join --capacity 500000", "join", answers.CLIENT_ANSWERS["join"]),
+    ("client leave", "leave", {"left": True}),
+    ("client factories", "factories", {"factories": [answers.client_summary()]}),
+    ("client factory", "factory", answers.BRANCH),
+    ("client verify", "verify", answers.VERIFIED),
+    ("client exit plan", "exit_plan", answers.EXIT_PLAN),
+    ("client exit start --yes", "exit_start", answers.CLIENT_ANSWERS["exit_start"]),
+    ("client stop", "stop", {"stopping": True}),
+]
+
+
+@pytest.mark.parametrize(("words", "method", "document"), LSP_COMMANDS)
+def test_an_lsp_command_gives_the_daemons_document(
+    lsp: FakeDaemon, words: str, method: str, document: object
+) -> None:
+    assert CommandLine(lsp.datadir).document(*words.split()) == document
+    assert [name for name, _ in lsp.calls] == [method]
+
+
+@pytest.mark.parametrize(("words", "method", "document"), CLIENT_COMMANDS)
+def test_a_client_command_gives_the_daemons_document(
+    client: FakeDaemon, words: str, method: str, document: object
+) -> None:
+    assert CommandLine(client.datadir).document(*words.split()) == document
+    assert [name for name, _ in client.calls] == [method]
+
+
+SAID: list[tuple[str, list[Any]]] = [
+    (
+        "lsp status",
+        ["4,000,000,000 sat free", "3 connected, 2 waiting", "preparing", "client 2: silent"],
+    ),
+    ("lsp lobby", [answers.LOBBY["address"], "400,000 sat", "7 blocks", "banned until height 1,2"]),
+    ("lsp build", ["building", "rank 1: waits in the lobby", "750,856 sat", "300 sat"]),
+    ("lsp factories", ["f0f0f0f0f0f0", "live", "3 of 3", "exit within 4,406 blocks"]),
+    (
+        f"lsp factory show {answers.FACTORY_ID}",
+        [
+            "kickoff_root",
+            "delay 432 blocks",
+            "signers LSP, 1",
+            "channel of client 1  500,000 sat",
+            "L-stock of the LSP  249,794 sat",
+            "582 sat",
+        ],
+    ),
+    ("client status", ["20,000 sat to 100,000,000 sat", "at least 400,000 sat", "too much"]),
+    ("client join --capacity 500000", ["500,000 sat", "waiting in the lobby"]),
+    ("client factories", ["client 1 of 1", "500,000 sat", "expiry in 5,000 blocks"]),
+    ("client factory", ["your channel: 500,000 sat", "state_root"]),
+    ("client verify", ["ok", "funding output", "all 1 checks passed"]),
+    (
+        "client exit plan",
+        [
+            "291 vB",
+            "432 blocks",
+            "2,910 sat at 10 sat/vB",
+            "about 3.1 days",
+            "publish kickoff_root now",
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), SAID)
+def test_people_read_names_amounts_and_blocks_with_their_units(
+    lsp: FakeDaemon, client: FakeDaemon, words: str, said: list[str]
+) -> None:
+    daemon = lsp if words.startswith("lsp") else client
+    result = CommandLine(daemon.datadir).run(*words.split())
+    assert result.exit_code == 0, result.stderr
+    assert [text for text in said if text not in result.stdout] == [], result.stdout
+
+
+def test_options_stand_before_or_after_the_command(lsp: FakeDaemon) -> None:
+    after = CommandLine(lsp.datadir / "elsewhere").run(
+        "lsp", "lobby", "--datadir", str(lsp.datadir), "--json"
+    )
+    before = CommandLine(lsp.datadir).run("--json", "lsp", "lobby")
+    assert json.loads(after.stdout) == json.loads(before.stdout) == answers.LOBBY
+
+
+def test_the_data_directory_and_json_can_come_from_the_environment(lsp: FakeDaemon) -> None:
+    result = CommandLine(lsp.datadir).run("lsp", "lobby", env={"CROMFORD_JSON": "1"})
+    assert json.loads(result.stdout) == answers.LOBBY
+
+
+def test_a_build_passes_on_what_was_asked_for(lsp: FakeDaemon) -> None:
+    words = ("lsp", "build", "--min", "2", "--max", "5", "--dry-run")
+    CommandLine(lsp.datadir).document(*words)
+    CommandLine(lsp.datadir).document("lsp", "build")
+    assert lsp.calls == [
+        ("build", {"min_clients": 2, "max_clients": 5, "dry_run": True}),
+        ("build", {"dry_run": False}),
+    ]
+
+
+@pytest.mark.parametrize("change", [{"joined": True}, {"connected": False}])
+def test_a_join_waits_for_the_lsp_if_there_is_one(fake: Any, change: dict[str, bool]) -> None:
+    wish = answers.CLIENT_STATUS["wish"]
+    status = answers.CLIENT_STATUS | {"refusal": None} | change
+    daemon = fake({"join": {"wish": wish, "joined": False}, "status": status})
+    line = CommandLine(daemon.datadir)
+    joined = {"wish": wish, "joined": status["joined"]}
+    assert line.document("client", "join", "--capacity", "500000") == joined
+    said = line.run("client", "join", "--capacity", "500000").stdout
+    assert ("waiting in the lobby" in said) is status["joined"]
+
+
+def test_a_factory_id_is_passed_on_only_if_one_was_named(client: FakeDaemon) -> None:
+    CommandLine(client.datadir).document("client", "exit", "plan", "f0f0")
+    CommandLine(client.datadir).document("client", "exit", "plan")
+    assert [params for _, params in client.calls] == [{"factory_id": "f0f0"}, {}]
+
+
+@pytest.mark.parametrize(
+    ("blocks_to_expiry", "said"),
+    [
+        (5_000, "exit within 4,406 blocks, expiry in 5,000 blocks"),
+        (594 + 1_008, "SOON: exit within 1,008 blocks"),
+        (594 + 144, "URGENT: exit within 144 blocks"),
+        (594, "EXIT DEADLINE PASSED, expiry in 594 blocks"),
+        (0, "EXPIRED at height 6,000"),
+        (None, "-"),
+    ],
+)
+def test_listings_get_louder_as_the_exit_deadline_nears(
+    fake: Any, blocks_to_expiry: int | None, said: str
+) -> None:
+    factory = answers.client_summary(blocks_to_expiry=blocks_to_expiry)
+    daemon = fake({"factories": {"factories": [factory]}})
+    result = CommandLine(daemon.datadir).run("client", "factories")
+    assert said in result.stdout
+
+
+@pytest.mark.parametrize("role", ["lsp", "client"])
+def test_a_listing_survives_a_factory_of_which_little_is_known(fake: Any, role: str) -> None:
+    unknown = ("n_clients", "capacity_sat", "min_depth", "expiry_height", "blocks_to_expiry")
+    factories = [
+        answers.client_summary(status="building", stage="received") | dict.fromkeys(unknown),
+        answers.client_summary(status="aborted", aborted="the LSP: client 2 is silent"),
+    ]
+    if role == "lsp":
+        factories = [
+            answers.lsp_summary(status="building", phase="signing_below", holdouts=[1, 2]),
+            answers.lsp_summary(status="aborted", aborted="client 2 is silent"),
+        ]
+    daemon = fake({"factories": {"factories": factories}})
+    result = CommandLine(daemon.datadir).run(role, "factories")
+    assert result.exit_code == 0, result.stderr
+    assert "silent" in result.stdout
+    assert "received" in result.stdout or "signing_below, waits for 1, 2" in result.stdout
+
+
+def test_what_a_peer_wrote_cannot_steer_the_terminal(fake: Any) -> None:
+    evil = "gone \x1b]0;owned\x07 [red]"
+    daemon = fake({"factories": {"factories": [answers.client_summary(aborted=evil)]}})
+    result = CommandLine(daemon.datadir).run("client", "factories")
+    assert "\x1b" not in result.stdout
+    assert "[red]" in result.stdout
+
+
+def test_an_empty_list_is_said(fake: Any) -> None:
+    daemon = fake({"factories": {"factories": []}})
+    assert CommandLine(daemon.datadir).run("lsp", "factories").stdout == "no factories\n"
+    assert CommandLine(daemon.datadir).document("client", "factories") == {"factories": []}

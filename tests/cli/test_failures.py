@@ -1,0 +1,220 @@
+"""Errors: where they go, what they say, what the command ends with."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.cli import answers
+from tests.cli.conftest import CommandLine
+from tests.cli.fake_daemon import FakeDaemon
+
+from cromford.cli.failures import problem_of
+from cromford.daemon.rpc import RpcFailure
+
+
+def refuse(failure: RpcFailure) -> Any:
+    def answer(_params: dict[str, Any]) -> object:
+        raise failure
+
+    return answer
+
+
+def test_without_a_daemon_the_error_says_what_to_do(tmp_path: Path) -> None:
+    result = CommandLine(tmp_path).run("lsp", "status")
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    first, second = result.stderr.splitlines()
+    assert first == f"error: no daemon listens on {tmp_path}/regtest/rpc.sock"
+    assert second.startswith("Start the daemon")
+
+
+def test_with_json_the_error_is_one_object_on_stderr(tmp_path: Path) -> None:
+    result = CommandLine(tmp_path).run("lsp", "status", "--json")
+    assert result.stdout == ""
+    error = json.loads(result.stderr)
+    assert set(error) == {"code", "message", "retryable", "remediation"}
+    assert error["code"] == "daemon_not_running"
+    assert error["retryable"] is True
+
+
+@pytest.mark.parametrize(
+    ("failure", "exit_code"),
+    [
+        (RpcFailure("too_few_clients", "1 waits", retryable=True), 1),
+        (RpcFailure("invalid_param", "capacity_sat: expected int"), 2),
+        (RpcFailure("chain_refused", "wrong password", exit_code=3), 3),
+        (RpcFailure("factory_not_found", "no factory", exit_code=4), 4),
+        (RpcFailure("needs_confirmation", "say yes", exit_code=5), 5),
+    ],
+)
+def test_the_exit_code_tells_what_kind_of_failure_it_was(
+    fake: Any, failure: RpcFailure, exit_code: int
+) -> None:
+    daemon = fake({"lobby": refuse(failure)})
+    result = CommandLine(daemon.datadir).run("lsp", "lobby", "--json")
+    assert result.exit_code == exit_code
+    assert json.loads(result.stderr) == {
+        "code": failure.code,
+        "message": failure.message,
+        "retryable": failure.retryable,
+        "remediation": "",
+    }
+
+
+USAGE_ERRORS = [
+    ("lsp nonsense", "No such command"),
+    ("lsp build --min 3 --max 2", "--min 3 is above --max 2"),
+    ("lsp build --min 0", "0 is not in the range"),
+    ("lsp lobby --network mars", "expected one of regtest, signet, testnet4"),
+    ("client join", "Missing option '--capacity'"),
+    ("client join --capacity 5 --least 6", "--least 6 is above --capacity 5"),
+    ("client run --lsp nobody", "no @ in 'nobody'"),
+    (f"client run --lsp 0211@{'h'}:1", "expected 66 hex digits"),
+    ("lsp run --listen 9750", "expected HOST:PORT"),
+    ("lsp run --listen 127.0.0.1:70000", "expected HOST:PORT"),
+    ("lsp run --inner-arities 2,1", "expected numbers in 2..1024"),
+    ("lsp run --inner-arities two", "expected numbers with commas"),
+    ("lsp run --min-clients 5 --max-clients 4", "the least, 5, is above the most, 4"),
+    ("lsp run --capacity-min 5 --capacity-max 4", "the least, 5, is above the most, 4"),
+    ("lsp run --feerate 0", "--feerate: expected above 0"),
+    ("lsp run --feerate 0.01", "expected 0.1..1000"),
+    ("lsp run --feerate nan", "is not a number"),
+    ("lsp run --feerate much", "is not a number"),
+    ("lsp run --fee-policy ephemeral --feerate 1", "expected 0 with --fee-policy ephemeral"),
+    ("lsp run --funding-feerate 0", "--funding-feerate: expected above 0"),
+    ("lsp run --step-blocks 500", "expected at least one layer's 1500 blocks"),
+    ("lsp run --step-blocks 60000", "at most 65535 (BIP 68)"),
+    ("lsp run --chain-user me", "a user and a password file go together"),
+    ("lsp run --chain-cookie c --chain-user me --chain-password-file f", "either a cookie file"),
+    ("demo --clients 0", "0 is not in the range"),
+    ("demo --clients 4 --exit 5", "expected a client in 1..4, received 5"),
+    ("demo --fee-policy ephemeral --exit 1", "does not make that child"),
+    ("demo --clients 4 --max-exit-delay 500", "at least 864 for 4 clients"),
+    ("demo --step-blocks 1000 --states 64", "at least one layer's 63000"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), USAGE_ERRORS)
+def test_a_mistake_on_the_command_line_ends_with_2(tmp_path: Path, words: str, said: str) -> None:
+    result = CommandLine(tmp_path / "none").run(*words.split())
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert result.stderr.startswith("error: ")
+    assert result.stdout == ""
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_mistake_on_the_command_line_is_json_too(tmp_path: Path) -> None:
+    result = CommandLine(tmp_path).run("client", "join", "--json")
+    assert result.exit_code == 2
+    error = json.loads(result.stderr)
+    assert error["code"] == "usage"
+    assert error["remediation"] == "See: cromford client join --help"
+
+
+@pytest.mark.parametrize("name", ["mainnet", "main", "bitcoin"])
+def test_mainnet_is_refused_with_a_reason(tmp_path: Path, name: str) -> None:
+    result = CommandLine(tmp_path).run("--network", name, "lsp", "run")
+    assert result.exit_code == 2
+    assert "mainnet is refused for now" in result.stderr
+
+
+def test_an_exit_needs_a_confirmation(client: FakeDaemon) -> None:
+    result = CommandLine(client.datadir).run("client", "exit", "start", "--json")
+    assert result.exit_code == 5
+    assert json.loads(result.stderr)["code"] == "needs_confirmation"
+    assert client.calls == []
+
+
+def test_a_refusal_of_the_lsp_is_an_error_of_the_join(fake: Any) -> None:
+    wish = answers.CLIENT_STATUS["wish"]
+    answer = {"join": {"wish": wish, "joined": False}, "status": answers.CLIENT_STATUS}
+    result = CommandLine(fake(answer).datadir).run("client", "join", "--capacity", "5", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stderr)["code"] == "join_refused"
+    assert "the LSP refused: capacity_sat: too much" in json.loads(result.stderr)["message"]
+
+
+def test_a_failed_verification_shows_every_check_and_ends_with_1(fake: Any) -> None:
+    checks = [
+        {"check": "terms", "ok": True, "detail": "as agreed"},
+        {"check": "funding output", "ok": False, "detail": "expected 1, received 2"},
+    ]
+    daemon = fake({"verify": {"ok": False, "checks": checks}})
+    line = CommandLine(daemon.datadir)
+    for_people = line.run("client", "verify")
+    assert for_people.exit_code == 1
+    assert "FAILED" in for_people.stdout
+    assert "not as agreed: funding output" in for_people.stderr
+    for_machines = line.run("client", "verify", "--json")
+    assert json.loads(for_machines.stdout)["checks"] == checks
+    assert json.loads(for_machines.stderr)["code"] == "verification_failed"
+
+
+def test_a_bug_is_not_dressed_up_as_an_error_of_the_user() -> None:
+    assert problem_of(ZeroDivisionError()) is None
+
+
+def test_an_error_cannot_steer_the_terminal(fake: Any) -> None:
+    daemon = fake({"lobby": refuse(RpcFailure("odd", "a\x1b[31mb"))})
+    assert "a?[31mb" in CommandLine(daemon.datadir).run("lsp", "lobby").stderr
+
+
+def test_a_daemon_whose_node_is_not_there_says_so(tmp_path: Path) -> None:
+    cookie = tmp_path / "cookie"
+    cookie.write_text("__cookie__:secret", encoding="utf-8")
+    place = ("--datadir", str(tmp_path / "d"), "--listen", "127.0.0.1:0")
+    words = ("--chain-url", "http://127.0.0.1:1", "--chain-cookie", str(cookie), "--json")
+    result = subprocess.run(
+        [sys.executable, "-P", "-m", "cromford", "lsp", "run", *place, *words],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == 1, result.stderr
+    error = json.loads(result.stderr.splitlines()[-1])
+    assert error["code"] == "chain_unavailable"
+    assert error["retryable"] is True
+    assert "secret" not in result.stderr
+
+
+def test_help_is_light() -> None:
+    """The consensus library, the curve and rich stay out until something needs them."""
+    program = (
+        "import sys; sys.argv = ['cromford', '--help']\n"
+        "from cromford.cli.main import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print(sorted({m.partition('.')[0] for m in sys.modules}))"
+    )
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("COV")}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=60,
+    )
+    imported = done.stdout.splitlines()[-1]
+    assert "'click'" in imported
+    assert not {"'pbk'", "'rich'", "'btclib_secp256k1'", "'asyncio'"} & set(imported.split(", "))
+    assert "never for real money" in done.stdout
+
+
+def test_the_version_is_told(tmp_path: Path) -> None:
+    assert CommandLine(tmp_path).run("--version").stdout == "cromford 0.1.0\n"
+    assert CommandLine(tmp_path).document("--version") == {"version": "0.1.0"}
+
+
+def test_no_answer_is_asked_for_with_a_secret(tmp_path: Path) -> None:
+    """A password is only ever named by its file."""
+    shown = CommandLine(tmp_path).run("lsp", "run", "--help").stdout
+    assert "--chain-password-file" in shown
+    assert "--chain-password " not in shown
+    assert answers.LSP_STATUS.keys().isdisjoint({"seed", "mnemonic"})

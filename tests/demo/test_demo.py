@@ -1,0 +1,145 @@
+"""The demo, end to end: real processes, real sockets, Core's consensus code."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.demo.conftest import DEMO_SECONDS, Demo, processes_naming
+
+STEPS = ["start", "gather", "place", "sign", "fund", "confirm", "verify"]
+PATIENCE_SECONDS = 60
+
+
+def transactions_of(exported: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {tx["name"]: tx for tx in exported["transactions"]}
+
+
+def test_two_clients_get_a_factory_and_one_of_them_leaves_alone(demo: Demo, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    shape = ("--arity", "1", "--step-blocks", "3", "--states", "2", "--capacity", "70000")
+    shown = demo.document("--clients", "2", *shape, "--exit", "2", "--keep", str(kept))
+
+    assert [step["name"] for step in shown["steps"]] == [*STEPS, "leave"]
+    assert [client["status"] for client in shown["clients"]] == ["live", "live"]
+    exported = shown["factory"]
+    assert json.loads((kept / "export.json").read_text(encoding="utf-8")) == exported
+    txs = transactions_of(exported)
+    assert len(txs) == 6
+    assert exported["funding"]["confirmations"] >= 3
+
+    left = shown["exit"]
+    path = ["kickoff_root", "state_root", "kickoff_1", "state_1"]
+    assert [tx["name"] for tx in left["transactions"]] == path
+    assert [tx["txid"] for tx in left["transactions"]] == [txs[name]["txid"] for name in path]
+    heights = [tx["height"] for tx in left["transactions"]]
+    assert heights[1] - heights[0] == heights[3] - heights[2] == 3
+    channel = next(out for out in txs["state_1"]["outputs"] if out["kind"] == "channel")
+    assert left["channel"]["outpoint"] == f"{txs['state_1']['txid']}:0"
+    assert left["channel"]["amount_sat"] == channel["amount_sat"] == 70_000
+    assert left["channel"]["script_pubkey"] == channel["script_pubkey"]
+    assert left["channel"]["confirmations"] >= 1
+
+    logs = {path.name for path in (kept / "logs").iterdir()}
+    assert logs == {"node.log", "lsp.log", "client-a.log", "client-b.log"}
+    assert processes_naming(kept) == {}
+    assert list(demo.temporary.iterdir()) == []
+    explore_again(shown["explore"])
+
+
+def explore_again(commands: list[dict[str, str]]) -> None:
+    """What the demo says about a kept directory is true: it starts, and it answers."""
+    lines = [shlex.split(entry["command"]) for entry in commands]
+    n_daemons = 3
+    running: list[subprocess.Popen[bytes]] = []
+    try:
+        for line in lines[:n_daemons]:
+            running.append(
+                subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            )
+            if line is lines[0]:
+                cookie = Path(lines[1][lines[1].index("--chain-cookie") + 1])
+                wait_until(cookie.exists)
+        for line in lines[n_daemons:]:
+            wait_until(partial(answers, line))
+    finally:
+        for process in running:
+            process.terminate()
+        for process in running:
+            process.wait(timeout=30)
+
+
+def answers(line: list[str]) -> bool:
+    done = subprocess.run(line, capture_output=True, check=False, timeout=30)
+    return done.returncode == 0 and bool(done.stdout)
+
+
+def wait_until(happened: Callable[[], object]) -> None:
+    give_up = time.monotonic() + PATIENCE_SECONDS
+    while not happened():
+        assert time.monotonic() < give_up
+        time.sleep(0.05)
+
+
+def test_a_single_client_gets_a_factory_and_people_can_read_it(demo: Demo) -> None:
+    process = demo.start("--clients", "1")
+    stdout, stderr = process.communicate(timeout=DEMO_SECONDS)
+    assert process.returncode == 0, stderr
+    for text in (
+        "kickoff_root  1,501,062 sat, no delay, fee 248 sat, signers LSP, 1",
+        "delay 432 blocks (state 0)",
+        "channel of client 1  1,000,000 sat",
+        "L-stock of the LSP  500,000 sat",
+        "tree fees",
+        "client 1: 2 transactions, 291 vB, fees 582 sat, paid in advance, 432 blocks of delay",
+        "cromford demo --keep DIR",
+    ):
+        assert text in stdout
+    for text in ("rank 1", "every client holds its whole way out", "3 confirmations"):
+        assert text in stderr
+    assert list(demo.temporary.iterdir()) == []
+
+
+def begun(process: subprocess.Popen[str], step: str) -> None:
+    """Return when the demo says that a step has begun."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith(step):
+            return
+    raise AssertionError(process.wait())
+
+
+def test_when_a_process_dies_the_demo_says_which_and_leaves_nothing_behind(demo: Demo) -> None:
+    process = demo.start("--clients", "2")
+    begun(process, "gather")
+    running = processes_naming(demo.temporary)
+    lsp = next(pid for pid, command in running.items() if " lsp run " in command)
+    assert len(running) == 4
+    os.kill(lsp, signal.SIGKILL)
+    stdout, stderr = process.communicate(timeout=DEMO_SECONDS)
+    assert process.returncode == 1
+    assert stdout == ""
+    assert "error: lsp ended with code -9; its log ends with" in stderr
+    assert processes_naming(demo.temporary) == {}
+    assert list(demo.temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_demo_leaves_nothing_behind(demo: Demo, number: signal.Signals) -> None:
+    process = demo.start("--clients", "2")
+    begun(process, "start")
+    wait_until(lambda: processes_naming(demo.temporary))
+    process.send_signal(number)
+    stdout, stderr = process.communicate(timeout=DEMO_SECONDS)
+    assert process.returncode == 130
+    assert stdout == ""
+    assert stderr.endswith("error: interrupted\n")
+    assert processes_naming(demo.temporary) == {}
+    assert list(demo.temporary.iterdir()) == []

@@ -1,0 +1,181 @@
+"""What the demo refuses before it starts, and what it would notice if it went wrong."""
+
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from cromford.demo.failure import DemoFailed
+from cromford.demo.leaving import _channel_on_chain, _published
+from cromford.demo.settings import DemoSettings, check_settings
+from cromford.demo.steps import Steps
+from cromford.demo.world import Daemon, World, client_names
+from cromford.factory.terms import FeePolicy
+
+
+class Told:
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def begin(self, step: str) -> None:
+        self.lines.append(f"begin {step}")
+
+    def update(self, detail: str) -> None:
+        self.lines.append(f"update {detail}")
+
+    def note(self, line: str) -> None:
+        self.lines.append(f"note {line}")
+
+    def end(self, outcome: str, seconds: float) -> None:
+        self.lines.append(f"end {outcome}")
+        assert seconds >= 0
+
+
+def test_a_step_that_waits_too_long_ends_by_name() -> None:
+    told = Told()
+    steps = Steps(told, check_alive=lambda: None)
+    with (
+        pytest.raises(DemoFailed, match="gather: gave up waiting for Godot"),
+        steps.step("gather", seconds=0.01) as step,
+    ):
+        step.wait_for("Godot", lambda: None)
+    assert told.lines == ["begin gather"]
+
+
+def test_a_step_that_waits_notices_a_dead_process_at_once() -> None:
+    def check_alive() -> None:
+        raise DemoFailed("process_died", "lsp ended")
+
+    began = time.monotonic()
+    with (
+        pytest.raises(DemoFailed, match="lsp ended"),
+        Steps(Told(), check_alive).step("gather", seconds=60) as step,
+    ):
+        step.wait_for("Godot", lambda: None)
+    assert time.monotonic() - began < 30
+
+
+def test_steps_are_told_and_kept() -> None:
+    told = Told()
+    steps = Steps(told, check_alive=lambda: None)
+    with steps.step("sign", seconds=60) as step:
+        assert step.wait_for("an answer", lambda: 0) == 0
+        step.outcome = "signed"
+    assert told.lines == ["begin sign", "end signed"]
+    assert [(taken.name, taken.outcome) for taken in steps.taken] == [("sign", "signed")]
+
+
+def test_a_directory_with_something_in_it_is_not_taken(tmp_path: Path) -> None:
+    (tmp_path / "precious").touch()
+    with pytest.raises(DemoFailed, match="is not empty") as refused:
+        check_settings(DemoSettings(keep=tmp_path))
+    assert refused.value.exit_code == 2
+
+
+@pytest.mark.parametrize("exit_client", [0, 5])
+def test_only_a_client_of_the_factory_can_leave(exit_client: int) -> None:
+    with pytest.raises(DemoFailed, match=r"expected a client in 1\.\.4"):
+        check_settings(DemoSettings(exit_client=exit_client))
+
+
+def test_an_exit_that_needs_a_coin_is_refused() -> None:
+    with pytest.raises(DemoFailed, match="a coin of the client's own"):
+        check_settings(DemoSettings(exit_client=1, fee_policy=FeePolicy.EPHEMERAL))
+
+
+@pytest.mark.parametrize("n_clients", range(1, 17))
+def test_the_default_demo_fits_any_number_of_clients(n_clients: int) -> None:
+    check_settings(DemoSettings(n_clients=n_clients, exit_client=n_clients))
+
+
+def test_every_client_process_has_a_name_of_its_own() -> None:
+    names = client_names(64)
+    assert len(set(names)) == 64
+    assert names[:2] == ["client-a", "client-b"]
+
+
+TXID = "22" * 32
+EXPORTED: dict[str, Any] = {
+    "factory_id": "f0" * 32,
+    "funding": {"txid": "11" * 32},
+    "transactions": [
+        {
+            "name": "state_root",
+            "txid": TXID,
+            "nsequence": 432,
+            "outputs": [
+                {
+                    "kind": "channel",
+                    "client": 1,
+                    "amount_sat": 500,
+                    "script_pubkey": "51",
+                    "descriptor": "d",
+                }
+            ],
+        }
+    ],
+}
+
+
+def world_of(
+    *,
+    heights: dict[str, int] | None = None,
+    output: dict[str, Any] | None = None,
+) -> World:
+    node = SimpleNamespace(
+        confirmed_height=(heights or {}).get,
+        output=lambda _txid, _vout: output,
+    )
+    return cast("World", SimpleNamespace(node=node))
+
+
+def daemon_of(channel_outpoint: str) -> Daemon:
+    plan = {"steps": [{"name": "state_root", "txid": TXID, "delay_blocks": 432}]}
+    return cast(
+        "Daemon",
+        SimpleNamespace(
+            call=lambda _method, **_params: plan,
+            newest_factory=lambda: {"channel_outpoint": channel_outpoint},
+        ),
+    )
+
+
+DAEMON = daemon_of(f"{TXID}:0")
+FUNDED_AT = {"11" * 32: 100}
+
+
+def test_a_state_on_chain_before_its_delay_is_noticed() -> None:
+    on_time = _published(world_of(heights=FUNDED_AT | {TXID: 532}), DAEMON, EXPORTED)
+    assert [tx["height"] for tx in on_time] == [532]
+    with pytest.raises(DemoFailed, match="came 431 blocks after its parent"):
+        _published(world_of(heights=FUNDED_AT | {TXID: 531}), DAEMON, EXPORTED)
+
+
+def test_a_transaction_that_is_not_on_chain_is_noticed() -> None:
+    with pytest.raises(DemoFailed, match="state_root is not on chain"):
+        _published(world_of(heights=FUNDED_AT), DAEMON, EXPORTED)
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        (None, "is not on chain"),
+        ({"amount_sat": 499, "script_pubkey": "51", "confirmations": 1}, "expected 500"),
+        ({"amount_sat": 500, "script_pubkey": "52", "confirmations": 1}, "expected 51"),
+    ],
+)
+def test_a_channel_output_other_than_agreed_is_noticed(
+    output: dict[str, Any] | None, said: str
+) -> None:
+    with pytest.raises(DemoFailed, match=said):
+        _channel_on_chain(world_of(output=output), DAEMON, EXPORTED, 1)
+
+
+def test_a_channel_elsewhere_than_the_client_believes_is_noticed() -> None:
+    output = {"amount_sat": 500, "script_pubkey": "51", "confirmations": 1}
+    shown = _channel_on_chain(world_of(output=output), DAEMON, EXPORTED, 1)
+    assert shown["outpoint"] == f"{TXID}:0"
+    with pytest.raises(DemoFailed, match="is not on chain"):
+        _channel_on_chain(world_of(output=output), daemon_of(f"{TXID}:1"), EXPORTED, 1)

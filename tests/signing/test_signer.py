@@ -1,0 +1,166 @@
+"""The holder of the secrets: its pools, its keys, and wallet inputs that Bitcoin Core accepts."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cromford.bitcoin.network import REGTEST
+from cromford.bitcoin.taproot import taproot_output
+from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut
+from cromford.crypto import schnorr
+from cromford.crypto.keys import pubkey_of, tagged_hash, xonly_of
+from cromford.crypto.musig2 import nonce_agg
+from cromford.regtest.kernel import ScriptRefused, check_scripts
+from cromford.signing import signer as signer_module
+from cromford.signing.keychain import ChannelKey, FactoryKey, Keychain, KeyName
+from cromford.signing.nonces import NonceFault
+from cromford.signing.signer import Signer
+from cromford.signing.task import SigningTask
+
+KEYCHAIN = Keychain(bytes(range(16)), REGTEST, journal_number=1)
+FACTORY = FactoryKey(attempt=2)
+CHANNEL = ChannelKey(attempt=2, channel=1)
+
+
+@pytest.fixture
+def signer() -> Signer:
+    return Signer(KEYCHAIN)
+
+
+def task_for(pubkey: bytes) -> SigningTask:
+    return SigningTask(name="state_0", sighash=b"\x11" * 32, signers=(pubkey,), merkle_root=None)
+
+
+def script(change: int, index: int) -> bytes:
+    pubkey = KEYCHAIN.wallet_account.child(change).child(index).pubkey
+    return taproot_output(xonly_of(pubkey), None).script_pubkey
+
+
+def test_public_keys_are_the_keychains(signer: Signer) -> None:
+    assert signer.factory_pubkey(2) == pubkey_of(KEYCHAIN.seckey(FACTORY))
+    assert signer.channel_pubkeys(CHANNEL) == KEYCHAIN.channel_pubkeys(CHANNEL)
+
+
+@pytest.mark.parametrize("name", [FACTORY, CHANNEL])
+def test_a_pool_signs_with_the_key_it_is_named_for(signer: Signer, name: KeyName) -> None:
+    public = signer.make_pool(name, 2)
+    assert public.pubkey == pubkey_of(KEYCHAIN.seckey(name))
+    task = task_for(public.pubkey)
+    aggnonce = nonce_agg([public.pubnonces[1]])
+    partial_sig = signer.partial_sign(public.pool_id, 1, task, aggnonce)
+    assert partial_sig == signer.partial_sign(public.pool_id, 1, task, aggnonce)
+    signature = task.session(aggnonce).partial_sig_agg([partial_sig])
+    assert schnorr.verify(signature, task.sighash, task.key_agg.output_key)
+
+
+def test_a_pool_binds_its_nonces_through_the_signer_too(signer: Signer) -> None:
+    public = signer.make_pool(FACTORY, 1)
+    aggnonce = nonce_agg(public.pubnonces)
+    signer.partial_sign(public.pool_id, 0, task_for(public.pubkey), aggnonce)
+    other = replace(task_for(public.pubkey), sighash=b"\x12" * 32)
+    with pytest.raises(NonceFault, match="bound to session state_0"):
+        signer.partial_sign(public.pool_id, 0, other, aggnonce)
+    with pytest.raises(NonceFault, match="nonce 1 of a pool of 1"):
+        signer.partial_sign(public.pool_id, 1, other, aggnonce)
+
+
+def test_a_malformed_aggregate_nonce_leaves_the_nonce_usable(signer: Signer) -> None:
+    public = signer.make_pool(FACTORY, 1)
+    task = task_for(public.pubkey)
+    with pytest.raises(ValueError, match="nonce"):
+        signer.partial_sign(public.pool_id, 0, task, b"\x05" * 66)
+    assert len(signer.partial_sign(public.pool_id, 0, task, nonce_agg(public.pubnonces))) == 32
+
+
+def test_a_dropped_pool_is_gone_and_others_stay(signer: Signer) -> None:
+    gone, kept = signer.make_pool(FACTORY, 1), signer.make_pool(FACTORY, 1)
+    held = signer._pools[gone.pool_id]
+    signer.drop_pool(gone.pool_id)
+    signer.drop_pool(gone.pool_id)
+    assert repr(held) == "NoncePool(0 nonces, secret)"
+    task = task_for(gone.pubkey)
+    with pytest.raises(NonceFault, match="the nonce pool was dropped"):
+        signer.partial_sign(gone.pool_id, 0, task, nonce_agg(gone.pubnonces))
+    assert signer.partial_sign(kept.pool_id, 0, task, nonce_agg(kept.pubnonces))
+
+
+def test_a_pool_nobody_made_signs_nothing(signer: Signer) -> None:
+    with pytest.raises(NonceFault, match="the nonce pool was dropped"):
+        signer.partial_sign(bytes(32), 0, task_for(signer.factory_pubkey(2)), bytes(66))
+
+
+def test_there_are_only_so_many_pools_at_once(
+    signer: Signer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert signer_module.N_POOLS_MAX == 4096
+    monkeypatch.setattr(signer_module, "N_POOLS_MAX", 3)
+    pools = [signer.make_pool(FACTORY, 1) for _ in range(3)]
+    with pytest.raises(ValueError, match="more than 3 nonce pools"):
+        signer.make_pool(FACTORY, 1)
+    signer.drop_pool(pools[0].pool_id)
+    signer.make_pool(FACTORY, 1)
+
+
+@pytest.mark.parametrize("size", [0, 4097])
+def test_a_pool_of_a_wrong_size_is_refused_and_not_kept(signer: Signer, size: int) -> None:
+    with pytest.raises(ValueError, match=f"received {size}"):
+        signer.make_pool(FACTORY, size)
+    assert signer._pools == {}
+
+
+def test_a_challenge_is_signed_by_the_named_factory_key(signer: Signer) -> None:
+    digest = tagged_hash("cromford/test", b"challenge")
+    signature = signer.sign_challenge(FACTORY, digest)
+    assert schnorr.verify(signature, digest, xonly_of(signer.factory_pubkey(2)))
+    assert not schnorr.verify(signature, digest, xonly_of(signer.factory_pubkey(3)))
+
+
+wallet_inputs = st.lists(
+    st.tuples(st.integers(0, 1), st.integers(0, 50), st.integers(1_000, 10**12)),
+    min_size=1,
+    max_size=5,
+)
+
+
+def spending(prevouts: list[TxOut]) -> Tx:
+    return Tx(
+        version=2,
+        inputs=tuple(
+            TxIn(outpoint=OutPoint(txid=Txid(bytes((vout,)) * 32), vout=vout), nsequence=0)
+            for vout in range(len(prevouts))
+        ),
+        outputs=(TxOut(amount_sat=700, script_pubkey=script(0, 0)),),
+    )
+
+
+@settings(max_examples=25)
+@given(inputs=wallet_inputs, data=st.data())
+def test_the_kernel_accepts_every_wallet_signature_and_only_for_what_was_signed(
+    inputs: list[tuple[int, int, int]], data: st.DataObject
+) -> None:
+    prevouts = [TxOut(amount_sat=sat, script_pubkey=script(c, i)) for c, i, sat in inputs]
+    unsigned = spending(prevouts)
+    signed = Signer(KEYCHAIN).sign_wallet_tx(unsigned, prevouts, [(c, i) for c, i, _ in inputs])
+    assert signed.txid == unsigned.txid
+    check_scripts(signed, prevouts)
+    place = data.draw(st.integers(0, len(inputs) - 1))
+    other = replace(prevouts[place], amount_sat=prevouts[place].amount_sat + 1)
+    with pytest.raises(ScriptRefused):
+        check_scripts(signed, [*prevouts[:place], other, *prevouts[place + 1 :]])
+
+
+def test_the_inputs_of_others_keep_their_witness() -> None:
+    prevouts = [TxOut(amount_sat=5_000, script_pubkey=script(0, i)) for i in range(3)]
+    theirs = (b"their", b"witness")
+    tx = spending(prevouts).with_witnesses((b"old",), theirs, ())
+    signed = Signer(KEYCHAIN).sign_wallet_tx(tx, prevouts, [(0, 0), None, None])
+    assert [tx_in.witness for tx_in in signed.inputs[1:]] == [theirs, ()]
+    assert len(signed.inputs[0].witness[0]) == 64
+
+
+def test_every_input_needs_a_path_or_none() -> None:
+    prevouts = [TxOut(amount_sat=5_000, script_pubkey=script(0, 0))] * 2
+    with pytest.raises(ValueError, match="zip"):
+        Signer(KEYCHAIN).sign_wallet_tx(spending(prevouts), prevouts, [(0, 0)])

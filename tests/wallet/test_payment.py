@@ -10,7 +10,7 @@ from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.regtest.kernel import check_scripts
 from cromford.signing.signer import Signer
 from cromford.wallet.account import CHANGE
-from cromford.wallet.coins import InsufficientCoins, Wallet, wallet_tx_vsize
+from cromford.wallet.coins import N_INPUTS_MAX, InsufficientCoins, Wallet, wallet_tx_vsize
 from cromford.wallet.payment import DustPayment, PaymentPlan, plan_payment
 
 TIP = 10
@@ -169,3 +169,19 @@ def test_a_payment_stays_when_others_confirm() -> None:
     after = wallet.with_tx(spend(tx.outpoint(0), to=script(1)), TIP)
     assert after.payments == wallet.payments
     assert after.reserved == wallet.reserved
+
+
+def test_a_reorg_revives_the_payments_of_the_block_it_takes_away() -> None:
+    wallet, tx = paying_wallet(50_000, 60_000)
+    again = wallet.with_tx(tx, TIP).without_block(TIP)
+    assert again.payments == wallet.payments
+    assert again.reserved == wallet.reserved
+    assert again.free(TIP) == ()
+    assert again.ended_payments == {}
+
+
+def test_a_sweep_takes_no_more_coins_than_a_transaction_may_have() -> None:
+    wallet = wallet_with(*range(10_000, 10_000 + N_INPUTS_MAX + 5))
+    swept = plan(wallet, None)
+    assert len(swept.tx.inputs) == N_INPUTS_MAX
+    assert min(coin.txout.amount_sat for coin in swept.coins) == 10_005

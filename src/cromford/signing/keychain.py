@@ -15,7 +15,7 @@ lost never uses a factory key twice.
 
 import hashlib
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, assert_never
 
 from cromford.bitcoin.network import Network
 from cromford.bitcoin.taproot import taptweak
@@ -98,6 +98,8 @@ class Keychain:
                 return self._factory.derive_hardened(attempt).seckey
             case ChannelKey():
                 return self._channel_seckeys(name)[0]
+            case _:
+                assert_never(name)
 
     def channel_pubkeys(self, name: ChannelKey) -> ChannelPubkeys:
         """Return the public keys of one channel."""

@@ -54,6 +54,8 @@ class Wallet:
     coins: Mapping[OutPoint, WalletCoin] = field(default_factory=dict)
     reserved: Mapping[OutPoint, bytes] = field(default_factory=dict)  # for an attempt or a payment
     payments: Mapping[Txid, Tx] = field(default_factory=dict)  # signed by us, not yet confirmed
+    # Confirmed, or overtaken by another spend of their coins: at which height. A reorg revives.
+    ended_payments: Mapping[Txid, tuple[int, Tx]] = field(default_factory=dict)
     next_receive: int = 0
     next_change: int = 0
 
@@ -83,8 +85,11 @@ class Wallet:
         return replace(
             self,
             coins=coins,
-            # A payment is over when it confirmed, or when another spent one of its coins.
             payments={txid: p for txid, p in self.payments.items() if txid not in over},
+            ended_payments={
+                **self.ended_payments,
+                **{txid: (height, self.payments[txid]) for txid in over},
+            },
             reserved={o: owner for o, owner in self.reserved.items() if owner not in over},
             next_receive=next_index[RECEIVE],
             next_change=next_index[CHANGE],
@@ -97,7 +102,15 @@ class Wallet:
             for outpoint, coin in self.coins.items()
             if coin.height != height
         }
-        return replace(self, coins=coins)
+        revived = [tx for ended, tx in self.ended_payments.values() if ended == height]
+        wallet = replace(
+            self,
+            coins=coins,
+            ended_payments={t: e for t, e in self.ended_payments.items() if e[0] != height},
+        )
+        for tx in revived:
+            wallet = wallet.with_payment(tx)
+        return wallet
 
     def with_gap(self) -> "Wallet":
         """Return the wallet watching `GAP_LIMIT` scripts beyond the last used (BIP 44)."""

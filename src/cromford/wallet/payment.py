@@ -7,7 +7,13 @@ from cromford.bitcoin.fees import P2TR_DUST_SAT, fee_sat_of
 from cromford.bitcoin.timelock import NSEQUENCE_REPLACEABLE
 from cromford.bitcoin.tx import Tx, TxIn, TxOut
 from cromford.wallet.account import CHANGE
-from cromford.wallet.coins import InsufficientCoins, Wallet, WalletCoin, wallet_tx_vsize
+from cromford.wallet.coins import (
+    N_INPUTS_MAX,
+    InsufficientCoins,
+    Wallet,
+    WalletCoin,
+    wallet_tx_vsize,
+)
 
 PAYMENT_VERSION: Final = 2
 P2TR_SCRIPT_SIZE: Final = 34
@@ -36,12 +42,12 @@ def plan_payment(
     feerate_sat_per_kw: int,
     tip_height: int,
 ) -> PaymentPlan:
-    """Return a payment of the wallet's free coins, the largest first.
+    """Return a payment of the wallet's free coins, the largest first, at most `N_INPUTS_MAX`.
 
     Args:
         wallet: The wallet.
         script_pubkey: Whom to pay.
-        amount_sat: How much, or None for all that is free, less the fee.
+        amount_sat: How much, or None for all that those coins hold, less the fee.
         feerate_sat_per_kw: The feerate.
         tip_height: The height of the chain's tip, for the maturity of coinbase coins.
 
@@ -49,7 +55,7 @@ def plan_payment(
         DustPayment: If the amount is too small to be relayed.
         InsufficientCoins: If the free coins do not reach.
     """
-    free = wallet.free(tip_height)
+    free = wallet.free(tip_height)[:N_INPUTS_MAX]
     if amount_sat is not None and amount_sat < P2TR_DUST_SAT:
         raise DustPayment(f"amount_sat: at least {P2TR_DUST_SAT}, received {amount_sat}")
     chosen: list[WalletCoin] = []

@@ -57,11 +57,6 @@ def fixed_list(size: int, limit: int) -> Any:  # noqa: ANN401 - as u64
     return _field(_fixed_list(size, limit))
 
 
-def varbytes_list(item_limit: int, limit: int) -> Any:  # noqa: ANN401 - as u64
-    """Return a field for at most `limit` items of at most `item_limit` bytes each."""
-    return _field(_list_of(_varbytes(item_limit), limit))
-
-
 def struct(cls: type[object]) -> Any:  # noqa: ANN401 - as u64
     """Return a field for a nested dataclass of such fields."""
     return _field(_struct(cls))

@@ -23,7 +23,7 @@ check: $(STAMP)
 	$(BIN)/pytest -n 0 tests/tidy
 
 bench: $(STAMP)
-	$(BIN)/python bench/ground.py
+	$(BIN)/python -m bench
 
 simulate: $(STAMP)
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --seed-start $(SEED_START)

@@ -6,6 +6,7 @@ different terms notice before anything is signed.
 
 from dataclasses import dataclass, fields
 from enum import IntEnum
+from functools import cached_property
 from typing import Any, Final
 
 from cromford.bitcoin.fees import ANCHOR_DUST_SAT, P2TR_DUST_SAT, fee_sat_of, keypath_tx_vsize
@@ -48,7 +49,7 @@ class InvalidTerms(ValueError):
         self.received = received
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class FactoryTerms:
     """The agreement. Heights and delays in blocks, amounts in sat, lists in placement order.
 
@@ -147,12 +148,16 @@ class FactoryTerms:
 
     def encode(self) -> bytes:
         """Return the TLV stream of the terms."""
+        return self._encoded
+
+    @cached_property
+    def _encoded(self) -> bytes:
         return encode_tlv_stream(
             (2 * place, _encode_value(getattr(self, field.name)))
             for place, field in enumerate(fields(self))
         )
 
-    @property
+    @cached_property
     def terms_hash(self) -> bytes:
         """The tagged hash of the encoding."""
         return tagged_hash(TERMS_TAG, self.encode())

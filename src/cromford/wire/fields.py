@@ -169,9 +169,11 @@ def _text(limit: int) -> Kind:
 
 
 def _fixed_list(size: int, limit: int) -> Kind:
+    item_kind = _fixed(size)
+
     def encode(items: Sequence[bytes]) -> bytes:
         check_count(len(items))
-        return b"".join(_fixed(size).encode(item) for item in items)
+        return b"".join(map(item_kind.encode, items))
 
     def decode(data: bytes) -> tuple[bytes, ...]:
         if len(data) % size:

@@ -1,0 +1,112 @@
+"""`python -m bench`: how long a factory takes, next to what libsecp256k1 alone would take."""
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import click
+from bench.operations import measure, median_costs
+from bench.rows import WALL, Row, repeat
+from bench.sizes import CLIENTS_DEFAULT, CLIENTS_QUICK, Size, sizes_of
+from rich.console import Console
+
+from bench import ceremony, in_process, processes, report
+
+RESULTS: Final = Path(__file__).parent / "results"
+RUNS_DEFAULT: Final = 5
+RUNS_QUICK: Final = 3
+RUNS_LARGE: Final = 3  # of a ceremony from CLIENTS_LARGE on, where one takes seconds
+CLIENTS_LARGE: Final = 64
+TABLE_WIDTH: Final = 100  # where the output is no terminal
+
+
+def measured(
+    clients: Sequence[int],
+    process_clients: Sequence[int],
+    *,
+    n_runs: int,
+    say: Callable[[str], None],
+) -> Iterator[Row]:
+    """Yield every row, smallest factory first."""
+    for size in sizes_of(clients):
+        say(f"{size.n_clients} clients, {size.shape_name}: in one process")
+        run_tree = partial(in_process.run_once, size)
+        yield from repeat(size, run_tree, in_process.works(size), n_runs=n_runs)
+        n_ceremonies = n_runs if size.n_clients < CLIENTS_LARGE else min(n_runs, RUNS_LARGE)
+        yield from repeat(
+            size,
+            partial(ceremony.run_once, size),
+            ceremony.works(size),
+            n_runs=n_ceremonies,
+            shared_by={ceremony.CLIENT: size.n_clients},
+        )
+        if size.n_clients in process_clients:
+            yield from _between_processes(size, n_runs=n_runs, say=say)
+
+
+def _between_processes(size: Size, *, n_runs: int, say: Callable[[str], None]) -> Iterator[Row]:
+    say(f"{size.n_clients} clients, {size.shape_name}: between processes")
+    with processes.running(size) as run_once:
+        yield from repeat(
+            size,
+            run_once,
+            processes.works(size),
+            n_runs=n_runs,
+            clock=WALL,
+            shared_by={processes.PROCESSES: processes.n_cores()},
+        )
+
+
+@click.command()
+@click.option("--quick", is_flag=True, help="Few sizes and few runs: a look, not a measurement.")
+@click.option("--clients", type=int, multiple=True, help="A number of clients; may be repeated.")
+@click.option(
+    "--process-clients",
+    type=int,
+    multiple=True,
+    help="The same, of those that also run as processes; 0 for none.",
+)
+@click.option("--runs", type=click.IntRange(min=1), help="Runs of each row; the median counts.")
+@click.option(
+    "--results",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=RESULTS,
+    show_default=True,
+    help="Where the JSON is written.",
+)
+def main(
+    clients: tuple[int, ...],
+    process_clients: tuple[int, ...],
+    runs: int | None,
+    results: Path,
+    *,
+    quick: bool,
+) -> None:
+    """Measure, show a table, and write the same as JSON."""
+    quiet = Console(stderr=True)
+    began, load_before = datetime.now(UTC), report.load_average()
+    before = [measure()]
+    rows = list(
+        measured(
+            sorted(clients or (CLIENTS_QUICK if quick else CLIENTS_DEFAULT)),
+            process_clients or (processes.CLIENTS_QUICK if quick else processes.CLIENTS_DEFAULT),
+            n_runs=runs or (RUNS_QUICK if quick else RUNS_DEFAULT),
+            say=quiet.print,
+        )
+    )
+    found = report.document(
+        rows,
+        median_costs([*before, measure()]),
+        began=began,
+        ended=datetime.now(UTC),
+        load_before=load_before,
+    )
+    console = Console()
+    report.show(console if console.is_terminal else Console(width=TABLE_WIDTH), found)
+    quiet.print(f"written to {report.write(found, results)}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""The results: one JSON document for programs, one table for people."""
+
+import json
+import platform
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from importlib.metadata import version
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Final
+
+from bench.operations import Costs, Op
+from bench.processes import n_cores
+from bench.rows import Row, Sample
+from rich.console import Console
+from rich.table import Table
+
+FORMAT: Final = 1
+CPUINFO: Final = Path("/proc/cpuinfo")
+LOADAVG: Final = Path("/proc/loadavg")
+PACKAGES: Final = ("cromford", "btclib-secp256k1", "apsw", "cryptography", "msgspec")
+
+
+def document(
+    rows: Sequence[Row], costs: Costs, *, began: datetime, ended: datetime, load_before: str
+) -> dict[str, Any]:
+    """Return everything about a run as plain data. Times in milliseconds, costs in microseconds."""
+    return {
+        "format": FORMAT,
+        "unit": "ms",
+        "began": began.isoformat(timespec="seconds"),
+        "ended": ended.isoformat(timespec="seconds"),
+        "machine": {
+            "cpu": _cpu(),
+            "cores": n_cores(),
+            "system": platform.platform(),
+            "load_average_before": load_before,
+            "load_average_after": load_average(),
+        },
+        "python": sys.version.split()[0],
+        "versions": {name: version(name) for name in PACKAGES},
+        "operations_us": {op.value: round(costs[op], 3) for op in Op},
+        "rows": [_row(row) for row in rows],
+    }
+
+
+def _row(row: Row) -> dict[str, Any]:
+    size = row.size
+    return {
+        "row": row.name,
+        "clients": size.n_clients,
+        "shape": size.shape_name,
+        "layers": size.shape.n_layers,
+        "transactions": size.n_transactions,
+        "signer_sessions": size.n_signer_sessions,
+        "clock": row.clock,
+        "median": round(row.median_ms, 4),
+        "floor": round(row.floor_ms, 4),
+        "ratio": round(row.ratio, 4),
+        "runs": [_sample(sample) for sample in row.samples],
+        "floor_operations": {op.value: n for op, n in sorted(row.work.items()) if n},
+        "floor_shared_by": row.n_sharing,
+    }
+
+
+def _sample(sample: Sample) -> dict[str, float]:
+    return {"ms": round(sample.ms, 4), "floor": round(sample.floor_ms, 4)}
+
+
+def write(results: dict[str, Any], directory: Path) -> Path:
+    """Write the document to a file named for when it began, and return its path."""
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / f"{results['began'].replace(':', '')}.json"
+    path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def show(console: Console, results: dict[str, Any]) -> None:
+    """Show the operations and a table with all rows."""
+    operations = Table(title="libsecp256k1, one operation", title_justify="left")
+    operations.add_column("operation")
+    operations.add_column("µs", justify="right")
+    for name, cost_us in results["operations_us"].items():
+        operations.add_row(name, f"{cost_us:.2f}")
+    console.print(operations)
+    table = Table(title="Medians, and how many times the floor", title_justify="left")
+    for heading in ("clients", "shape", "row"):
+        table.add_column(heading)
+    for heading in ("median ms", "floor ms", "ratio"):
+        table.add_column(heading, justify="right")
+    for (clients, shape), group in groupby(
+        results["rows"], key=lambda row: (row["clients"], row["shape"])
+    ):
+        for place, row in enumerate(group):
+            size = (str(clients), f"{shape}, {row['transactions']} txs") if place == 0 else ("", "")
+            numbers = (f"{row['median']:.1f}", f"{row['floor']:.1f}", f"{row['ratio']:.2f}")
+            table.add_row(*size, row["row"], *numbers)
+        table.add_section()
+    console.print(table)
+
+
+def load_average() -> str:
+    """Return how many wanted to run in the last 1, 5 and 15 minutes, where the system says so."""
+    return " ".join(LOADAVG.read_text().split()[:3]) if LOADAVG.exists() else ""
+
+
+def _cpu() -> str:
+    if CPUINFO.exists():
+        for line in CPUINFO.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()

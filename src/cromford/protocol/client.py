@@ -16,9 +16,10 @@ from cromford.protocol.client_attempt import (
     ClientAttempt,
     Complete,
     RootSent,
-    pool_id_of,
+    pool_ids_of,
 )
 from cromford.protocol.client_joining import (
+    on_join_answered,
     on_join_prepared,
     on_join_requested,
     on_leave_requested,
@@ -138,7 +139,7 @@ def _after_reconnect(attempt: ClientAttempt) -> tuple[m.Message, ...]:
     if not isinstance(attempt.stage, Complete):
         return ()
     if attempt.ready_sent:
-        return (m.ChannelReady(**ids, funding_txid=attempt.funding_tx.txid),)
+        return (_channel_ready(attempt),)
     return (m.Acknowledge(**ids),) if attempt.aborted is None else ()
 
 
@@ -150,10 +151,13 @@ def _on_disconnection(state: ClientState, record: r.AnyRecord) -> Decision:
         if attempt.aborted is None and not isinstance(attempt.stage, RootSent | Complete)
     )
     pools = [
-        pool_id_of(attempt.join) for attempt in state.attempts.values() if attempt.aborted is None
+        pool_id
+        for attempt in state.attempts.values()
+        if attempt.aborted is None
+        for pool_id in pool_ids_of(attempt.join)
     ]
     if state.joining is not None:
-        pools.append(pool_id_of(state.joining.join))
+        pools.extend(pool_ids_of(state.joining.join))
     return Decision(
         records=(record, *aborted),
         effects=(
@@ -168,9 +172,9 @@ def _on_message(state: ClientState, message: m.Message) -> Decision:
         case m.Lobby():
             return on_lobby(state, message)
         case m.Joined(factory_pubkey=pubkey):
-            return Decision(records=(r.JoinAnswered(factory_pubkey=pubkey, refusal=None),))
+            return on_join_answered(state, pubkey, None)
         case m.Refused(factory_pubkey=pubkey, reason=reason):
-            return Decision(records=(r.JoinAnswered(factory_pubkey=pubkey, refusal=reason),))
+            return on_join_answered(state, pubkey, reason)
         case m.Propose():
             return on_propose(state, message)
         case m.SignedBelow():
@@ -179,11 +183,8 @@ def _on_message(state: ClientState, message: m.Message) -> Decision:
             return on_signatures(state, message)
         case m.Abort():
             return _on_abort(state, message)
-        case m.ChannelReady(attempt_id=attempt_id):
-            if attempt_id not in state.attempts:
-                return NOTHING
-            node_id = state.config.lsp_node_id
-            return Decision(records=(r.ReadyReceived(attempt_id=attempt_id, node_id=node_id),))
+        case m.ChannelReady():
+            return _on_channel_ready(state, message)
         case m.Join() | m.Leave() | m.SignBelow() | m.SignRoot() | m.Acknowledge() | m.Resume():
             reason = f"{type(message).__name__} is a client's message"
             return Decision(
@@ -195,12 +196,8 @@ def _on_message(state: ClientState, message: m.Message) -> Decision:
 
 def _on_abort(state: ClientState, message: m.Abort) -> Decision:
     attempt = state.attempts.get(message.attempt_id)
-    if attempt is None:
-        if state.joining is None:
-            return NOTHING
-        # It was over before it was proposed to us; our keys were seen, so they are replaced.
-        return prepare_join_again(state, (pool_id_of(state.joining.join),))
-    if attempt.aborted is not None:
+    # Once we said that it is ready, the LSP cannot talk us out of a factory.
+    if attempt is None or attempt.aborted is not None or attempt.ready_sent:
         return NOTHING
     ended = Decision(
         records=(
@@ -210,7 +207,28 @@ def _on_abort(state: ClientState, message: m.Abort) -> Decision:
         ),
         effects=(fx.ClearDeadline(name=message.attempt_id),),
     )
-    return ended + prepare_join_again(state, (pool_id_of(attempt.join),))
+    return ended + prepare_join_again(state, pool_ids_of(attempt.join))
+
+
+def _on_channel_ready(state: ClientState, message: m.ChannelReady) -> Decision:
+    attempt = state.attempts.get(message.attempt_id)
+    if (
+        attempt is None
+        or attempt.ready_received
+        or not isinstance(attempt.stage, Complete)
+        or message != _channel_ready(attempt)
+    ):
+        return NOTHING
+    node_id = state.config.lsp_node_id
+    return Decision(records=(r.ReadyReceived(attempt_id=message.attempt_id, node_id=node_id),))
+
+
+def _channel_ready(attempt: ClientAttempt) -> m.ChannelReady:
+    return m.ChannelReady(
+        attempt_id=attempt.attempt_id,
+        terms_hash=attempt.propose.terms_hash,
+        funding_txid=attempt.funding_tx.txid,
+    )
 
 
 def _on_block(state: ClientState, event: ev.BlockAdded) -> Decision:
@@ -223,14 +241,10 @@ def _on_block(state: ClientState, event: ev.BlockAdded) -> Decision:
     decision = Decision(records=(record,), effects=resume(after))
     for attempt in after.attempts.values():
         if is_ready(after, attempt) and not attempt.ready_sent:
-            ready = m.ChannelReady(
-                attempt_id=attempt.attempt_id,
-                terms_hash=attempt.propose.terms_hash,
-                funding_txid=attempt.funding_tx.txid,
-            )
+            ready = fx.Send(node_id=after.config.lsp_node_id, message=_channel_ready(attempt))
             decision += Decision(
                 records=(r.ReadySent(attempt_id=attempt.attempt_id),),
-                effects=(fx.Send(node_id=after.config.lsp_node_id, message=ready),),
+                effects=(ready,),
             )
         elif attempt.is_open and is_hopeless(after, attempt):
             given_up = r.WaitGivenUp(attempt_id=attempt.attempt_id)

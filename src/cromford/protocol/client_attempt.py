@@ -12,7 +12,7 @@ from cromford.protocol.faults import FaultyLsp
 from cromford.protocol.records import FundingInput
 from cromford.protocol.verification import rebuild_branch
 from cromford.signing.nonces import PublicPool
-from cromford.wire.messages import Join, Propose
+from cromford.wire.messages import Join, Pool, Propose
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,5 +168,13 @@ def check_signature(node: TreeNode, signature: bytes) -> None:
 
 def pool_id_of(join: Join) -> bytes:
     """Return the id of the pool that goes with a join's factory key."""
-    pool = join.factory_pool
+    return _id_of(join.factory_pool)
+
+
+def pool_ids_of(join: Join) -> tuple[bytes, ...]:
+    """Return the ids of every pool that was made for a join, the factory key's first."""
+    return (pool_id_of(join), *(_id_of(candidate.pool) for candidate in join.candidates))
+
+
+def _id_of(pool: Pool) -> bytes:
     return PublicPool(pubkey=pool.pubkey, pubnonces=pool.pubnonces).pool_id

@@ -3,7 +3,7 @@
 from cromford import effects as fx
 from cromford.protocol import events as ev
 from cromford.protocol import records as r
-from cromford.protocol.client_attempt import Complete, pool_id_of
+from cromford.protocol.client_attempt import Complete, pool_ids_of
 from cromford.protocol.client_state import ClientState, apply
 from cromford.protocol.decision import NOTHING, Decision
 from cromford.protocol.faults import Rejected
@@ -15,12 +15,18 @@ from cromford.wire.messages import encode_message
 
 
 def on_lobby(state: ClientState, lobby: m.Lobby) -> Decision:
-    """Take the LSP's greeting; where there is a wish, join."""
+    """Take the LSP's greeting, once in a connection; where there is a wish, join."""
     lsp = state.config.lsp_node_id
+    if state.lobby is not None:
+        return NOTHING
     if lobby.network != state.config.network.genesis_hash:
         return Decision(effects=(fx.Disconnect(node_id=lsp, reason="another network"),))
     if lobby.candidates != N_CANDIDATES:
         reason = f"{lobby.candidates} funding candidates, this version signs {N_CANDIDATES}"
+        return Decision(effects=(fx.Disconnect(node_id=lsp, reason=reason),))
+    least, most = state.config.policy.pool_size
+    if not least <= lobby.pool_size <= most:
+        reason = f"pools of {lobby.pool_size} nonces, expected {least}..{most}"
         return Decision(effects=(fx.Disconnect(node_id=lsp, reason=reason),))
     greeted = Decision(records=(r.LobbyGreeted(message=encode_message(lobby)),))
     return greeted + prepare_join(state, lobby)
@@ -58,6 +64,17 @@ def prepare_join_again(state: ClientState, pool_ids: tuple[bytes, ...]) -> Decis
             ),
         )
     )
+
+
+def on_join_answered(state: ClientState, pubkey: bytes, refusal: str | None) -> Decision:
+    """Take the LSP's answer to the join that waits for one; any other is dropped."""
+    joining = state.joining
+    if joining is None or joining.is_accepted or joining.join.factory_pool.pubkey != pubkey:
+        return NOTHING
+    answered = Decision(records=(r.JoinAnswered(factory_pubkey=pubkey, refusal=refusal),))
+    if refusal is None:
+        return answered
+    return answered + Decision(effects=(fx.DropPools(pool_ids=pool_ids_of(joining.join)),))
 
 
 def _move(state: ClientState) -> tuple[int, bytes] | None:
@@ -168,6 +185,6 @@ def on_leave_requested(state: ClientState) -> Decision:
     return withdrawn + Decision(
         effects=(
             fx.Send(node_id=state.config.lsp_node_id, message=leave),
-            fx.DropPools(pool_ids=(pool_id_of(state.joining.join),)),
+            fx.DropPools(pool_ids=pool_ids_of(state.joining.join)),
         )
     )

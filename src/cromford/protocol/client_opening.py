@@ -14,7 +14,7 @@ from cromford.protocol.client_attempt import (
     HoldsExit,
     Received,
     RootSent,
-    pool_id_of,
+    pool_ids_of,
 )
 from cromford.protocol.client_state import ClientState
 from cromford.protocol.decision import NOTHING, Decision, intent_of
@@ -194,7 +194,7 @@ def _on_signed_root(state: ClientState, attempt: ClientAttempt, message: m.Signe
         effects=(
             acknowledge,
             fx.ClearDeadline(name=attempt.attempt_id),
-            fx.DropPools(pool_ids=(pool_id_of(attempt.join),)),
+            fx.DropPools(pool_ids=pool_ids_of(attempt.join)),
         ),
     )
 
@@ -207,7 +207,7 @@ def abort(state: ClientState, attempt_id: bytes, reason: str) -> Decision:
     return Decision(
         records=(r.AttemptAborted(attempt_id=attempt_id, reason=reason, culprits=()),),
         effects=(
-            fx.DropPools(pool_ids=(pool_id_of(attempt.join),)),
+            fx.DropPools(pool_ids=pool_ids_of(attempt.join)),
             fx.ClearDeadline(name=attempt_id),
             fx.Send(
                 node_id=state.config.lsp_node_id,

@@ -25,6 +25,7 @@ from cromford.factory.terms import (
     exit_blocks_of,
 )
 from cromford.protocol.faults import Rejected
+from cromford.protocol.lsp_attempt import LspAttempt
 from cromford.protocol.lsp_state import LspState, Member
 from cromford.protocol.move import move_digest
 from cromford.protocol.policy import LspPolicy
@@ -75,6 +76,9 @@ def refusal_of(state: LspState, node_id: bytes, join: m.Join) -> str | None:
     until = state.banned_until(node_id)
     if until is not None:
         return f"too many faults: join again from height {until}"
+    if node_id in state.members:
+        # Otherwise one connection could fill the journal.
+        return "already waiting in the lobby: leave first"
     if not (
         join.capacity_least_sat <= join.capacity_sat
         and join.capacity_sat >= policy.capacity_min_sat
@@ -134,13 +138,13 @@ def _is_key_taken(state: LspState, node_id: bytes, join: m.Join) -> bool:
 
 
 def is_move_proven(state: LspState, node_id: bytes, join: m.Join) -> bool:
-    """Say whether a client proved with its old factory key that it moves from a factory of ours."""
+    """Say whether a client proved with its old key that it moves from a dying factory of ours."""
     for move in join.moves:
         attempt = state.attempts.get(move.attempt_id)
         if attempt is None or attempt.signed_funding_tx is None:
             continue
         client = attempt.client_of(node_id)
-        if client is None:
+        if client is None or not _is_dying(state, attempt, client):
             continue
         digest = move_digest(
             client_node_id=node_id,
@@ -151,6 +155,12 @@ def is_move_proven(state: LspState, node_id: bytes, join: m.Join) -> bool:
         if schnorr.verify(move.signature, digest, old_key):
             return True
     return False
+
+
+def _is_dying(state: LspState, attempt: LspAttempt, client: int) -> bool:
+    n_layers = len(plan_of(attempt.terms).path_to(client))
+    deadline = attempt.terms.exit_deadline_height(n_layers)
+    return state.chain.height >= deadline - attempt.terms.dying_blocks
 
 
 def plan_build(

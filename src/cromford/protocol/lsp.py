@@ -21,6 +21,7 @@ from cromford.protocol.lsp_opening import (
     abort,
     fund,
     funding_broadcast,
+    is_fundable,
     on_acknowledge,
     on_attempt_prepared,
     on_deadline,
@@ -116,7 +117,7 @@ def resume(state: LspState) -> tuple[fx.Effect, ...]:
                 owed.append(funding_broadcast(attempt.signed_funding_tx))
         elif attempt.root_signature is not None:
             owed.append(_deadline(state, attempt.attempt_id))
-            if not attempt.holdouts:
+            if not attempt.holdouts and is_fundable(state, attempt):
                 owed.append(fund(state, attempt))
     return tuple(owed)
 
@@ -205,6 +206,10 @@ def _on_message(state: LspState, node_id: bytes, message: m.Message) -> Decision
 
 def _on_join(state: LspState, node_id: bytes, join: m.Join) -> Decision:
     pubkey = join.factory_pool.pubkey
+    member = state.members.get(node_id)
+    if member is not None and member.join == join:
+        waiting = m.Joined(factory_pubkey=pubkey, waiting=len(state.members))
+        return Decision(effects=(fx.Send(node_id=node_id, message=waiting),))
     reason = refusal_of(state, node_id, join)
     if reason is not None:
         refused = m.Refused(factory_pubkey=pubkey, reason=reason)
@@ -334,7 +339,13 @@ def _on_resume(state: LspState, node_id: bytes, message: m.Resume) -> Decision:
 
 def _on_channel_ready(state: LspState, node_id: bytes, message: m.ChannelReady) -> Decision:
     attempt = state.attempts.get(message.attempt_id)
-    if attempt is None or attempt.client_of(node_id) is None or node_id in attempt.ready_received:
+    if (
+        attempt is None
+        or attempt.signed_funding_tx is None
+        or attempt.client_of(node_id) is None
+        or node_id in attempt.ready_received
+        or message != _channel_ready(attempt)
+    ):
         return NOTHING
     record = r.ReadyReceived(attempt_id=message.attempt_id, node_id=node_id)
     return Decision(records=(record,))

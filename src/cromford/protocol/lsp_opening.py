@@ -214,12 +214,18 @@ def on_acknowledge(state: LspState, node_id: bytes, message: m.Acknowledge) -> D
     record = r.Acknowledged(attempt_id=attempt.attempt_id, client=client)
     after = apply(state, record)
     acknowledged = after.attempts[attempt.attempt_id]
-    if acknowledged.holdouts:
+    if acknowledged.holdouts or not is_fundable(after, acknowledged):
         return Decision(records=(record,))
     return Decision(
         records=(record,),
         effects=(fx.ClearDeadline(name=attempt.attempt_id), fund(after, acknowledged)),
     )
+
+
+def is_fundable(state: LspState, attempt: LspAttempt) -> bool:
+    """Say whether the wallet still has every coin of the funding: a reorg may take one away."""
+    coins = [state.wallet.coins.get(tx_in.outpoint) for tx_in in attempt.funding_tx.inputs]
+    return all(coin is not None and coin.spent_height is None for coin in coins)
 
 
 def fund(state: LspState, attempt: LspAttempt) -> fx.SignFunding:
@@ -256,10 +262,11 @@ def on_deadline(state: LspState, name: bytes) -> Decision:
     if attempt is None or not attempt.is_open:
         return NOTHING
     holdouts = attempt.holdouts
+    missing = f"no answer from clients {list(holdouts)}" if holdouts else "a funding coin is gone"
     return abort(
         state,
         name,
-        reason=f"deadline in {attempt.phase}: no answer from clients {list(holdouts)}",
+        reason=f"deadline in {attempt.phase}: {missing}",
         culprits=tuple(attempt.seats[client - 1].node_id for client in holdouts),
     )
 
@@ -299,7 +306,13 @@ def abort(
 
 def _fault(state: LspState, attempt: LspAttempt, client: int, what: str) -> Decision:
     node_id = attempt.seats[client - 1].node_id
-    return abort(state, attempt.attempt_id, reason=f"client {client}: {what}", culprits=(node_id,))
+    return abort(
+        state,
+        attempt.attempt_id,
+        reason=f"client {client}: {what}",
+        culprits=(node_id,),
+        is_fault=True,
+    )
 
 
 def _seat(

@@ -190,8 +190,10 @@ def _with_block(state: LspState, record: r.BlockConnected) -> LspState:
         wallet = wallet.with_tx(tx, record.height)
     window = (1 << UPTIME_WINDOW_BLOCKS) - 1
     uptime = {
-        node_id: (state.uptime.get(node_id, 0) << 1 | (node_id in state.connected)) & window
+        node_id: seen
         for node_id in {*state.uptime, *state.connected}
+        # Who was away for the whole window is forgotten.
+        if (seen := (state.uptime.get(node_id, 0) << 1 | (node_id in state.connected)) & window)
     }
     block = BlockRef(height=record.height, block_hash=Txid(record.block_hash))
     return replace(

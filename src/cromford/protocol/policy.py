@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from cromford.bitcoin.tx import MAX_MONEY_SAT
 from cromford.factory.terms import FeePolicy
 from cromford.signing.nonces import POOL_SIZE_MIN
 
@@ -56,6 +57,12 @@ class ClientPolicy:
     to_self_delay_blocks: tuple[int, int] = (1, 2016)
     dust_limit_sat: tuple[int, int] = (330, 1000)
     max_accepted_htlcs: tuple[int, int] = (1, 114)
+    # Four weeks: the longest that a payment's money may be tied up.
+    max_cltv_blocks: tuple[int, int] = (1, 4032)
+    # A channel in which nothing may be in flight carries no payment.
+    max_in_flight_msat: tuple[int, int] = (1000, 1000 * MAX_MONEY_SAT)
     max_clients: int = 1024
+    # Each branch takes a few nonces; a join with two pools must fit one message.
+    pool_size: tuple[int, int] = (POOL_SIZE_MIN, 256)
     build_height_slack_blocks: int = 6
     deadline_seconds: int = 60

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from cromford.bitcoin.block import Coin
 from cromford.bitcoin.network import Network
 from cromford.bitcoin.script import is_native_segwit, is_p2tr
+from cromford.bitcoin.timelock import NSEQUENCE_REPLACEABLE
 from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.codec.reader import MalformedBytes
 from cromford.crypto.keys import is_pubkey
@@ -104,6 +105,8 @@ def _check_term_ranges(terms: FactoryTerms, view: ClientView) -> None:
         "min_depth",
         "lstock_csv_blocks",
         "max_accepted_htlcs",
+        "max_cltv_blocks",
+        "max_in_flight_msat",
         "dust_limit_sat",
     ):
         check_range(name, getattr(policy, name), getattr(terms, name))
@@ -179,7 +182,18 @@ def check_funding_tx(data: bytes, coins: Mapping[OutPoint, Coin | None]) -> Tx:
             received=tx.outputs[CHANGE_VOUT].amount_sat,
         )
     in_sat = 0
+    seen: set[OutPoint] = set()
     for i, tx_in in enumerate(tx.inputs):
+        check_equal(
+            f"funding_tx.input[{i}].nsequence",
+            expected=NSEQUENCE_REPLACEABLE,
+            received=tx_in.nsequence,
+        )
+        if tx_in.outpoint in seen:
+            raise Refusal(
+                f"funding_tx.input[{i}]", expected="each coin once", received=tx_in.outpoint
+            )
+        seen.add(tx_in.outpoint)
         coin = coins.get(tx_in.outpoint)
         if coin is None:
             raise Refusal(

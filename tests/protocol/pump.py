@@ -1,0 +1,401 @@
+"""An LSP, some clients, and a queue of messages between them that a test may read and change.
+
+Both roles run in the production driver with the production signer. Nothing fails by itself: a
+test tampers with messages, fires deadlines, cuts connections and kills processes where it likes.
+What must always hold is asserted at every message sent and every transaction published.
+"""
+
+import itertools
+import random
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from tests.simulation.sim_chain import SimChain, SimRefused
+from tests.simulation.sim_node import CLIENT_ROLE, LSP_ROLE, Crash, SimNode
+
+from cromford import effects as fx
+from cromford.bitcoin.tx import Tx
+from cromford.daemon.driver import Role
+from cromford.protocol import events as ev
+from cromford.protocol.client_attempt import ClientAttempt, Complete, RootSent
+from cromford.protocol.lsp_attempt import LspAttempt
+from cromford.protocol.policy import LspPolicy
+from cromford.protocol.records import decode_record
+from cromford.wallet.account import RECEIVE
+from cromford.wire import messages as m
+
+COIN_SAT: Final = 10_000_000
+STEPS_MAX: Final = 5_000
+WANTED_SAT: Final = 100_000
+LEAST_SAT: Final = 50_000
+REJOIN: Final = b"rejoin"
+
+M = TypeVar("M", bound=m.Message)
+E = TypeVar("E", bound=fx.Effect)
+
+
+class PumpNode(SimNode):
+    """A participant that dies when its fuse has burnt down; by default it has none."""
+
+    fuse: int | None = None
+    n_deaths = 0
+    _fold: tuple[int, Any] | None = None
+    _n_durable = 0
+
+    def durable_state(self) -> Any:
+        """The state a restart would find: the fold of the journal, each record folded once."""
+        if self._fold is None:
+            self._fold = (len(self.store.entries), super().durable_state())
+        n_folded, state = self._fold
+        role: Role[Any] = CLIENT_ROLE if self.lsp_node_id else LSP_ROLE
+        for data in self.store.entries[n_folded:]:
+            state = role.apply(state, decode_record(data))
+        self._fold = (len(self.store.entries), state)
+        return state
+
+    def _crashes(self) -> bool:
+        if self.fuse is None:
+            return False
+        self.fuse -= 1
+        return self.fuse == 0
+
+    def _effect(self, effect: fx.Effect) -> Iterable[ev.Event]:
+        # To die after an append and to die before the effect that follows it are one death.
+        is_after_append = len(self.store.entries) != self._n_durable
+        self._n_durable = len(self.store.entries)
+        if not is_after_append and self._crashes():
+            raise Crash
+        return self._perform(self, effect)
+
+
+Tamper = Callable[[PumpNode, PumpNode, m.Message], Sequence[m.Message]]
+
+
+def honest(_sender: PumpNode, _receiver: PumpNode, message: m.Message) -> Sequence[m.Message]:
+    """Deliver what was sent."""
+    return (message,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Letter:
+    """A message on its way."""
+
+    sender: PumpNode
+    receiver: PumpNode
+    link: int
+    message: m.Message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wished:
+    """An effect that somebody asked for."""
+
+    node: str
+    effect: fx.Effect
+
+
+class Pump:
+    """One run.
+
+    Args:
+        n_clients: How many clients there are; they connect and join at once.
+        policy: The LSP's.
+        order: With a number, messages of different connections overtake each other by it.
+        watches_folds: Compare, after every event, the live state with the fold of the journal,
+            and judge every message by what is durable.
+    """
+
+    def __init__(
+        self,
+        n_clients: int = 3,
+        *,
+        policy: LspPolicy | None = None,
+        order: int | None = None,
+        watches_folds: bool = False,
+    ) -> None:
+        self.rng = random.Random(f"pump {order}")
+        self.shuffles = order is not None
+        self.watches_folds = watches_folds
+        self.chain = SimChain()
+        self.wire: deque[Letter] = deque()
+        self.links: dict[str, int] = {}
+        self.generations = itertools.count(1)
+        self.tamper: Tamper = honest
+        self.wished: list[Wished] = []
+        self.deadlines: dict[tuple[str, bytes], int] = {}
+        self.closing: list[PumpNode] = []
+        self.notebook: dict[tuple[bytes, int], bytes] = {}
+        self.published: list[Tx] = []
+        self.answers_coins = True
+        self.policy = policy or LspPolicy(min_clients=1)
+        self.lsp = self._node("lsp", None)
+        self.clients = [self._node(f"client {i}", self.lsp.node_id) for i in range(n_clients)]
+        self.by_id = {node.node_id: node for node in (self.lsp, *self.clients)}
+        for _ in range(3):
+            self.chain.fund(self.lsp.state.wallet.next_script(RECEIVE), COIN_SAT)
+        self.sync()
+        for client in self.clients:
+            self.connect(client)
+        self.run()
+
+    def _node(self, name: str, lsp_node_id: bytes | None) -> PumpNode:
+        return PumpNode(
+            name,
+            rng=random.Random(name),
+            crash_rate=0.0,
+            lsp_node_id=lsp_node_id,
+            perform=self._perform,
+            notebook=self.notebook,
+            lsp_policy=self.policy,
+        )
+
+    # What a test does
+
+    def join(self, *clients: PumpNode) -> None:
+        """Let clients wish to be in the next factory, and wait until the LSP knows."""
+        for client in clients or self.clients:
+            wish = ev.JoinRequested(capacity_sat=WANTED_SAT, capacity_least_sat=LEAST_SAT)
+            self.handle(client, wish)
+        self.run()
+
+    def join_again(self) -> None:
+        """Let those join who wish nothing: a wish may have been met, or lost in a crash."""
+        idle = [client for client in self.clients if client.state.wish is None]
+        if idle:
+            self.join(*idle)
+
+    def build(self, *, min_clients: int = 1) -> None:
+        """Let the LSP's operator ask for a factory; nothing is delivered yet."""
+        self.handle(self.lsp, ev.BuildRequested(min_clients=min_clients, max_clients=100))
+
+    def run(self, until: Callable[[], bool] = lambda: False) -> None:
+        """Deliver messages until there are none, or `until` says so."""
+        for _ in range(STEPS_MAX):
+            self._close_connections()
+            if not self.wire or until():
+                return
+            self._deliver(self._next_letter())
+        raise AssertionError("the messages never end")
+
+    def run_to(self, message_type: type[m.Message]) -> None:
+        """Deliver until such a message is next, or nothing is left."""
+        self.run(until=lambda: isinstance(self.wire[0].message, message_type))
+
+    def handle(self, node: PumpNode, event: ev.Event) -> None:
+        """Let a node handle an event; a crash is followed by a restart and new connections."""
+        if node.driver is None:
+            return
+        try:
+            node.handle(event)
+        except Crash:
+            self.restart(node)
+        if self.watches_folds:
+            assert node.durable_state() == node.state, "the journal folds to another state"
+
+    def tell(self, receiver: PumpNode, sender: PumpNode, message: m.Message) -> None:
+        """Hand over one message at once, as if `sender` had sent it."""
+        decoded = m.decode_message(m.encode_message(message))
+        assert decoded is not None
+        self.handle(receiver, ev.MessageReceived(node_id=sender.node_id, message=decoded))
+
+    def lsp_says(self, client: PumpNode, message: m.Message, *, answers_coins: bool = True) -> None:
+        """Let a client hear the LSP; without `answers_coins`, its chain does not answer."""
+        self.answers_coins, kept = answers_coins, self.answers_coins
+        self.tell(client, self.lsp, message)
+        self.answers_coins = kept
+
+    def restart(self, node: PumpNode) -> None:
+        """Kill a process, start it again on its journal, and connect again."""
+        node.n_deaths += 1
+        node.fuse = None
+        node.die()
+        for key in [key for key in self.deadlines if key[0] == node.name]:
+            del self.deadlines[key]
+        touched = self.clients if node is self.lsp else [node]
+        for client in touched:
+            self.disconnect(client)
+        node.start()
+        for client in touched:
+            self.connect(client)
+
+    def connect(self, client: PumpNode) -> None:
+        self.links[client.name] = next(self.generations)
+        self.handle(self.lsp, ev.ConnectionOpened(node_id=client.node_id))
+        self.handle(client, ev.ConnectionOpened(node_id=self.lsp.node_id))
+
+    def disconnect(self, client: PumpNode) -> None:
+        if self.links.pop(client.name, None) is None:
+            return
+        self.handle(self.lsp, ev.ConnectionClosed(node_id=client.node_id))
+        self.handle(client, ev.ConnectionClosed(node_id=self.lsp.node_id))
+
+    def pass_deadline(self, node: PumpNode, name: bytes) -> None:
+        """Let a deadline that is set pass; forget it if none is."""
+        if self.deadlines.pop((node.name, name), None) is not None:
+            self.handle(node, ev.DeadlineReached(name=name))
+
+    def mine(self, n_blocks: int = 1) -> None:
+        for _ in range(n_blocks):
+            self.chain.mine()
+            self.sync()
+            self.run()
+
+    def sync(self) -> None:
+        """Let everybody see the blocks they have not seen."""
+        for node in (self.lsp, *self.clients):
+            while node.driver is not None and node.state.chain.height < self.chain.height:
+                height = node.state.chain.height + 1
+                block_hash, txs = self.chain.blocks[height]
+                event = ev.BlockAdded(height=height, block_hash=block_hash, txs=node.relevant(txs))
+                self.handle(node, event)
+
+    @contextmanager
+    def tampering(self, tamper: Tamper) -> Iterator[None]:
+        """Change messages on their way."""
+        self.tamper, kept = tamper, self.tamper
+        try:
+            yield
+        finally:
+            self.tamper = kept
+
+    # What a test reads
+
+    def wishes(self, node: PumpNode, effect_type: type[E]) -> list[E]:
+        """Return the effects of a type that a node asked for, in order."""
+        return [
+            wished.effect
+            for wished in self.wished
+            if wished.node == node.name and isinstance(wished.effect, effect_type)
+        ]
+
+    def sent(self, node: PumpNode, message_type: type[M]) -> list[M]:
+        """Return the messages of a type that a node sent, in order."""
+        return [
+            effect.message
+            for effect in self.wishes(node, fx.Send)
+            if isinstance(effect.message, message_type)
+        ]
+
+    @property
+    def attempt(self) -> LspAttempt:
+        """The LSP's newest attempt."""
+        attempts: list[LspAttempt] = list(self.lsp.state.attempts.values())
+        return attempts[-1]
+
+    def held(self, client: PumpNode) -> ClientAttempt:
+        """Return a client's newest attempt."""
+        attempts: list[ClientAttempt] = list(client.state.attempts.values())
+        return attempts[-1]
+
+    def client_at(self, seat: int) -> PumpNode:
+        """Return the client in a seat of the newest attempt, counted from 1."""
+        return self.by_id[self.attempt.seats[seat - 1].node_id]
+
+    def is_funded(self) -> bool:
+        """Say whether a funding transaction was published."""
+        return bool(self.published)
+
+    # How it works
+
+    def _next_letter(self) -> Letter:
+        if self.shuffles:
+            # Within one connection and direction the order stays, as over TCP.
+            routes = {
+                (letter.sender.name, letter.receiver.name): letter for letter in reversed(self.wire)
+            }
+            letter = routes[self.rng.choice(sorted(routes))]
+            self.wire.remove(letter)
+            return letter
+        return self.wire.popleft()
+
+    def _deliver(self, letter: Letter) -> None:
+        client = letter.receiver if letter.sender is self.lsp else letter.sender
+        if self.links.get(client.name) != letter.link:
+            return
+        for message in self.tamper(letter.sender, letter.receiver, letter.message):
+            self.tell(letter.receiver, letter.sender, message)
+
+    def _close_connections(self) -> None:
+        while self.closing:
+            self.disconnect(self.closing.pop())
+
+    def _perform(self, node: SimNode, effect: fx.Effect) -> Iterable[ev.Event]:
+        assert isinstance(node, PumpNode)
+        self.wished.append(Wished(node=node.name, effect=effect))
+        match effect:
+            case fx.Send():
+                self._send(node, effect)
+            case fx.Disconnect(node_id=node_id):
+                self.closing.append(self.by_id[node_id] if node is self.lsp else node)
+            case fx.LookUpCoins(attempt_id=attempt_id, outpoints=outpoints):
+                if not self.answers_coins:
+                    return ()
+                coins = tuple((outpoint, self.chain.coin(outpoint)) for outpoint in outpoints)
+                return (ev.CoinsLookedUp(attempt_id=attempt_id, coins=coins),)
+            case fx.Broadcast(tx=tx):
+                return self._publish(node, effect.name, tx)
+            case fx.SetDeadline(name=name, seconds=seconds):
+                self.deadlines[node.name, name] = seconds
+            case fx.ClearDeadline(name=name):
+                self.deadlines.pop((node.name, name), None)
+            case _:
+                return node.perform_signing(effect)
+        return ()
+
+    def _send(self, node: PumpNode, effect: fx.Send) -> None:
+        self._check_word_is_kept(node, effect.message)
+        client = self.by_id[effect.node_id] if node is self.lsp else node
+        link = self.links.get(client.name)
+        if link is not None:
+            receiver = client if node is self.lsp else self.lsp
+            letter = Letter(sender=node, receiver=receiver, link=link, message=effect.message)
+            self.wire.append(letter)
+
+    def _check_word_is_kept(self, node: PumpNode, message: m.Message) -> None:
+        """Whatever a message says or gives away is remembered, and its conditions hold."""
+        known: Any = node.durable_state() if self.watches_folds else node.state
+        match message:
+            case m.SignRoot():
+                held = known.attempts[message.attempt_id]
+                assert isinstance(held.stage, RootSent), "the root before the exit"
+                held.check_below(held.stage.signatures)
+            case m.SignedBelow():
+                assert known.attempts[message.attempt_id].below_signatures
+            case m.SignedRoot():
+                attempt = known.attempts[message.attempt_id]
+                assert attempt.root_signature
+                assert attempt.below_signatures
+            case m.Acknowledge():
+                held = known.attempts[message.attempt_id]
+                assert isinstance(held.stage, Complete), "an acknowledgement of nothing"
+                held.signed_branch  # noqa: B018 - raises unless every signature is valid
+            case m.ChannelReady() if node is not self.lsp:
+                held = known.attempts[message.attempt_id]
+                assert isinstance(held.stage, Complete), "ready without an exit"
+                assert known.chain.depth(held.funding_tx.txid) >= held.terms.min_depth
+
+    def _publish(self, node: PumpNode, name: str, tx: Tx) -> Iterable[ev.Event]:
+        if node is self.lsp and name == "funding":
+            self._check_everybody_can_leave(tx)
+            if tx.txid not in {other.txid for other in self.published}:
+                self.published.append(tx)
+        try:
+            self.chain.broadcast(tx)
+        except SimRefused as error:
+            return (ev.BroadcastRefused(name=name, txid=tx.txid, reason=str(error)),)
+        return ()
+
+    def _check_everybody_can_leave(self, tx: Tx) -> None:
+        durable: Any = self.lsp.durable_state()
+        attempt = next(a for a in durable.attempts.values() if a.funding_tx.txid == tx.txid)
+        assert attempt.aborted is None
+        assert attempt.acknowledged == frozenset(range(1, len(attempt.seats) + 1))
+        attempt.signed_tree  # noqa: B018 - raises unless every signature is there and valid
+        for seat in attempt.seats:
+            client: Any = self.by_id[seat.node_id].durable_state()
+            held = client.attempts[attempt.attempt_id]
+            assert isinstance(held.stage, Complete), "funded before a client held its exit"
+            held.signed_branch  # noqa: B018 - as above

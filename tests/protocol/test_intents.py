@@ -1,0 +1,179 @@
+"""One sighash for every kickoff outpoint, and for every state outpoint and index, for ever."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.protocol.forge import scene
+from tests.protocol.pump import Pump
+from tests.simulation.sim_node import SimStore
+
+from cromford.daemon.driver import Driver, Role
+from cromford.factory.tree import KickoffNode, StateNode
+from cromford.protocol import client as client_role
+from cromford.protocol import lsp as lsp_role
+from cromford.protocol.decision import (
+    Decision,
+    DoubleSigning,
+    IntentKey,
+    check_intents,
+    intent_of,
+)
+from cromford.protocol.events import DeadlineReached, Event
+from cromford.protocol.records import Intent, SigningIntended, encode_record
+
+OUTPOINTS: Final = [bytes((n,)) * 36 for n in range(3)]
+SIGHASHES: Final = [bytes((n,)) * 32 for n in range(2)]
+
+intents = st.builds(
+    Intent,
+    kind=st.sampled_from(["kickoff", "state"]),
+    outpoint=st.sampled_from(OUTPOINTS),
+    state_index=st.integers(0, 1),
+    sighash=st.sampled_from(SIGHASHES),
+)
+
+
+def key_of(intent: Intent) -> IntentKey:
+    return (intent.kind, intent.outpoint, intent.state_index)
+
+
+@given(batches=st.lists(st.lists(intents, max_size=4).map(tuple), max_size=6))
+def test_no_history_of_intents_holds_two_sighashes_for_one_key(
+    batches: list[tuple[Intent, ...]],
+) -> None:
+    known: Mapping[IntentKey, bytes] = {}
+    signed: dict[IntentKey, set[bytes]] = {}
+    for batch in batches:
+        before = dict(known)
+        try:
+            known = check_intents(known, batch)
+        except DoubleSigning:
+            assert known == before, "a refused batch leaves nothing behind"
+            continue
+        for intent in batch:
+            signed.setdefault(key_of(intent), set()).add(intent.sighash)
+    assert all(len(sighashes) == 1 for sighashes in signed.values())
+
+
+@given(first=intents, second=intents)
+def test_only_another_sighash_for_the_same_key_is_double_signing(
+    first: Intent, second: Intent
+) -> None:
+    known = check_intents({}, (first,))
+    if key_of(first) == key_of(second) and first.sighash != second.sighash:
+        with pytest.raises(DoubleSigning):
+            check_intents(known, (second,))
+    else:
+        assert check_intents(known, (second,))[key_of(second)] == second.sighash
+
+
+def test_the_same_sighash_may_be_intended_again() -> None:
+    """A session whose nonce was lost is rerun: same bytes to sign, fresh nonces."""
+    intent = Intent(kind="state", outpoint=OUTPOINTS[0], state_index=0, sighash=SIGHASHES[0])
+    known = check_intents({}, (intent, intent))
+    assert check_intents(known, (intent,)) == known
+
+
+def test_an_intent_names_the_outpoint_the_index_and_the_sighash_of_its_transaction() -> None:
+    for node in scene().attempt.tree.nodes:
+        intent = intent_of(node)
+        assert intent.outpoint == node.tx.inputs[0].outpoint.serialize()
+        assert intent.sighash == node.task.sighash
+        assert intent.kind == ("kickoff" if isinstance(node, KickoffNode) else "state")
+        assert intent.state_index == (node.state_index if isinstance(node, StateNode) else 0)
+
+
+def test_two_indices_of_one_state_are_two_intents() -> None:
+    state = next(node for node in scene().attempt.tree.nodes if isinstance(node, StateNode))
+    later = replace(state, state_index=1)
+    assert key_of(intent_of(state)) != key_of(intent_of(later))
+
+
+ROLES: Final[dict[str, Any]] = {"lsp": lsp_role, "client": client_role}
+
+
+@pytest.mark.parametrize("name", ROLES)
+def test_double_signing_stops_the_role_before_anything_is_durable(name: str) -> None:
+    """Were a bug to decide it, the journal and the state stay as they were, and nothing is done."""
+    pump = Pump(2)
+    pump.join()
+    pump.build()
+    pump.run()
+    node = pump.lsp if name == "lsp" else pump.clients[0]
+    (kind, outpoint, index), sighash = next(iter(node.state.intents.items()))
+    attempt_id = pump.attempt.attempt_id
+    other = Intent(kind=kind, outpoint=outpoint, state_index=index, sighash=bytes(32))
+    assert sighash != other.sighash
+    module = ROLES[name]
+    performed: list[object] = []
+
+    def decide_badly(_state: Any, _event: Event) -> Decision:
+        record = SigningIntended(attempt_id=attempt_id, intents=(other,))
+        return Decision(records=(record,), effects=(performed.append,))  # type: ignore[arg-type]  # any effect will do: none is performed
+
+    role: Role[Any] = Role(
+        name=name, decide=decide_badly, apply=module.apply, relevant=module.relevant
+    )
+    store = SimStore(dice=lambda: False)
+
+    def perform(effect: Any) -> tuple[Event, ...]:
+        performed.append(effect)
+        return ()
+
+    driver = Driver(role, node.state, store, perform)
+    with pytest.raises(DoubleSigning):
+        driver.handle(DeadlineReached(name=b""))
+    assert store.entries == []
+    assert driver.state is node.state
+    assert performed == []
+
+
+@pytest.mark.parametrize("name", ROLES)
+def test_double_signing_is_found_across_a_restart(name: str) -> None:
+    pump = Pump(2)
+    pump.join()
+    pump.build()
+    pump.run()
+    node = pump.lsp if name == "lsp" else pump.clients[0]
+    known = dict(node.state.intents)
+    pump.restart(node)
+    assert node.state.intents == known, "intents are for ever"
+    (kind, outpoint, index), _ = next(iter(known.items()))
+    other = Intent(kind=kind, outpoint=outpoint, state_index=index, sighash=bytes(32))
+    record = SigningIntended(attempt_id=pump.attempt.attempt_id, intents=(other,))
+    node.store.entries.append(encode_record(record))
+    with pytest.raises(DoubleSigning):
+        node.start()
+
+
+def test_every_signature_of_a_ceremony_was_intended_before_it_was_made() -> None:
+    pump = Pump(3)
+    pump.join()
+    pump.build()
+    pump.run()
+    n_nodes = len(list(pump.attempt.tree.nodes))
+    assert len(pump.lsp.state.intents) == n_nodes
+    sighashes = {node.task.sighash for node in pump.attempt.tree.nodes}
+    for client in pump.clients:
+        intended = set(client.state.intents.values())
+        assert intended == {node.task.sighash for node in pump.held(client).branch.nodes}
+        assert intended <= sighashes
+
+
+def test_attempts_share_no_intent_because_they_share_no_key() -> None:
+    """Even on the same coins: the first tree's outpoints are not the second's."""
+    pump = Pump(3)
+    pump.join()
+    pump.build()
+    pump.run(until=lambda: bool(pump.attempt.below_signatures))
+    first = set(pump.lsp.state.intents)
+    inputs = {tx_in.outpoint for tx_in in pump.attempt.funding_tx.inputs}
+    pump.disconnect(pump.client_at(1))
+    pump.run()
+    assert {tx_in.outpoint for tx_in in pump.attempt.funding_tx.inputs} & inputs
+    assert first < set(pump.lsp.state.intents)
+    assert not first & {key_of(intent_of(node)) for node in pump.attempt.tree.nodes}

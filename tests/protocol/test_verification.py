@@ -1,0 +1,366 @@
+"""What a client checks before it signs: one thing changed, one refusal that names it.
+
+Each case takes the proposal that an honest LSP sent to this client, changes exactly one thing,
+and says under which name the client must refuse it.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Final
+
+import pytest
+from tests.protocol.forge import (
+    NOT_A_POINT,
+    VICTIM,
+    Change,
+    Victim,
+    candidate_of,
+    scene,
+    stranger,
+    with_input,
+    with_one_more_input,
+    with_one_more_output,
+    with_output,
+    with_outputs_swapped,
+    with_signer,
+    with_tx,
+    with_vertex,
+    without_last_output,
+)
+from tests.protocol.refusal import (
+    Case,
+    check,
+    check_refused,
+    on_tx,
+    parametrized,
+    with_unknown_parent,
+)
+
+from cromford.bitcoin.script import ANCHOR_SCRIPT
+from cromford.bitcoin.tx import OutPoint, Tx, TxOut
+from cromford.wire import messages as m
+
+TREE_TXS: Final = ("kickoff_root", "state_root", "kickoff_0", "state_0")
+OTHER_SCRIPT: Final = b"\x51\x20" + b"\x07" * 32
+
+
+def tree_tx(name: str) -> Tx:
+    return next(node for node in scene().attempt.tree.nodes if node.name == name).tx
+
+
+def test_the_unchanged_proposal_is_signed_below_the_root_and_nowhere_else() -> None:
+    victim = Victim()
+    victim.hear(scene().propose)
+    (asked,) = victim.signing
+    assert [request.task.name for request in asked.requests] == list(TREE_TXS[1:])
+    assert victim.attempt.aborted is None
+
+
+def test_a_client_signs_what_it_computed_from_its_own_keys() -> None:
+    victim = Victim()
+    victim.hear(scene().propose)
+    (asked,) = victim.signing
+    own = victim.attempt.join.factory_pool.pubkey
+    by_name = {node.name: node for node in scene().attempt.tree.nodes}
+    for request in asked.requests:
+        assert own in request.task.signers
+        assert request.task.sighash == by_name[request.task.name].task.sighash
+
+
+# Whose keys
+
+
+def _replaced_everywhere(propose: m.Propose) -> m.Propose:
+    """Replace the client's own key in the root and in its leaf."""
+    return with_signer(with_signer(propose, 0, VICTIM, stranger()), 1, VICTIM, stranger())
+
+
+def _own_key_elsewhere(propose: m.Propose) -> m.Propose:
+    root = candidate_of(propose).vertices[0].signers
+    moved = (root[0], root[VICTIM], root[1], *root[3:])
+    return with_vertex(propose, 0, signers=moved)
+
+
+def _own_key_in_two_places(propose: m.Propose) -> m.Propose:
+    return with_signer(propose, 0, 3, candidate_of(propose).vertices[0].signers[VICTIM])
+
+
+def _signers(change: Callable[[tuple[bytes, ...]], tuple[bytes, ...]], vertex: int) -> Change:
+    def changed(propose: m.Propose) -> m.Propose:
+        signers = candidate_of(propose).vertices[vertex].signers
+        return with_vertex(propose, vertex, signers=change(signers))
+
+    return changed
+
+
+KEYS = [
+    Case(
+        claim="its own key replaced in every signer set",
+        change=_replaced_everywhere,
+        field="root.signers[own]",
+        expected=scene().attempt.factory_pubkeys[VICTIM],
+        received=stranger(),
+    ),
+    Case(
+        claim="its own key replaced in the root alone",
+        change=lambda p: with_signer(p, 0, VICTIM, stranger()),
+        field="root.signers[own]",
+        received=stranger(),
+    ),
+    Case(
+        claim="its own key replaced in its leaf alone",
+        change=lambda p: with_signer(p, 1, VICTIM, stranger()),
+        field="0.signers",
+    ),
+    Case(
+        claim="its own key in the place of another client",
+        change=_own_key_elsewhere,
+        field="root.signers[own]",
+    ),
+    Case(
+        claim="its own key missing from its leaf",
+        change=_signers(lambda keys: keys[:2], 1),
+        field="0.signers",
+    ),
+    Case(
+        claim="a foreign key in its leaf that the root does not have",
+        change=lambda p: with_signer(p, 1, 1, stranger()),
+        field="0.signers",
+    ),
+    Case(
+        claim="the key of a client of another leaf in its leaf",
+        change=lambda p: with_signer(p, 1, 1, candidate_of(p).vertices[0].signers[3]),
+        field="0.signers",
+    ),
+    Case(
+        claim="an extra signer of the root",
+        change=_signers(lambda keys: (*keys, stranger()), 0),
+        field="root.signers",
+        expected=4,
+        received=5,
+    ),
+    Case(
+        claim="a signer of the root missing",
+        change=_signers(lambda keys: keys[:-1], 0),
+        field="root.signers",
+        expected=4,
+        received=3,
+    ),
+    Case(
+        claim="no signer of the root",
+        change=_signers(lambda _: (), 0),
+        field="root.signers",
+        expected=4,
+        received=0,
+    ),
+    Case(
+        claim="an extra signer of its leaf",
+        change=_signers(lambda keys: (*keys, stranger()), 1),
+        field="0.signers",
+    ),
+    Case(
+        claim="the signers of its leaf in another order",
+        change=_signers(lambda keys: (keys[0], keys[2], keys[1]), 1),
+        field="0.signers",
+    ),
+    Case(
+        claim="two participants with one key",
+        change=_own_key_in_two_places,
+        field="root.signers",
+        expected="different keys",
+    ),
+    Case(
+        claim="two other participants with one key",
+        change=lambda p: with_signer(p, 0, 3, candidate_of(p).vertices[0].signers[1]),
+        field="root.signers",
+        expected="different keys",
+    ),
+    Case(
+        claim="a client key that is not a point",
+        change=lambda p: with_signer(p, 0, 3, NOT_A_POINT),
+        field="root.signers[3]",
+        expected="a pubkey",
+        received=NOT_A_POINT,
+    ),
+    Case(
+        claim="an LSP key that is not a point",
+        change=lambda p: with_signer(p, 0, 0, NOT_A_POINT),
+        field="root.signers[0]",
+        expected="a pubkey",
+        received=NOT_A_POINT,
+    ),
+]
+
+
+@parametrized(KEYS)
+def test_a_client_refuses_a_wrong_set_of_keys(case: Case) -> None:
+    check(case)
+
+
+def test_another_lsp_key_changes_the_funding_script_and_is_refused() -> None:
+    def changed(propose: m.Propose) -> m.Propose:
+        return with_signer(with_signer(propose, 0, 0, stranger()), 1, 0, stranger())
+
+    check_refused(changed(scene().propose), "funding_output.script_pubkey")
+
+
+# Every transaction of the tree
+
+
+def _version(tx: Tx) -> Tx:
+    return replace(tx, version=2)
+
+
+def _nlocktime(tx: Tx) -> Tx:
+    return replace(tx, nlocktime=100)
+
+
+def _nsequence(tx: Tx) -> Tx:
+    return with_input(tx, nsequence=1)
+
+
+def _outpoint(tx: Tx) -> Tx:
+    other = OutPoint(txid=tx.inputs[0].outpoint.txid, vout=tx.inputs[0].outpoint.vout + 1)
+    return with_input(tx, outpoint=other)
+
+
+def _anchor_elsewhere(tx: Tx) -> Tx:
+    return replace(tx, outputs=(tx.outputs[-1], *tx.outputs[:-1]))
+
+
+def _fields_of(name: str) -> Iterator[Case]:
+    """Yield the cases of one tree transaction's own fields."""
+    tx = tree_tx(name)
+    n_outputs = len(tx.outputs)
+    # A neighbour's channel is read off the leaf's state before anything else is compared.
+    first = f"{name}.output[0]" if name == "state_0" else f"{name}.output[0].script_pubkey"
+    for what, change, field, expected, received in (
+        ("version 2", _version, "version", 3, 2),
+        ("an nLockTime", _nlocktime, "nlocktime", 0, 100),
+        ("another nSequence", _nsequence, "nsequence", tx.inputs[0].nsequence, 1),
+        ("another output of its parent", _outpoint, "outpoint", tx.inputs[0].outpoint, None),
+        ("another parent", with_unknown_parent, "outpoint", tx.inputs[0].outpoint, None),
+        ("a second input", with_one_more_input, "inputs", 1, 2),
+        ("an extra output", with_one_more_output, "outputs", n_outputs, n_outputs + 1),
+        ("its anchor missing", without_last_output, "outputs", n_outputs, n_outputs - 1),
+    ):
+        yield Case(
+            claim=f"{name} with {what}",
+            change=on_tx(name, change),
+            field=f"{name}.{field}",
+            expected=expected,
+            received=received,
+        )
+    yield Case(
+        claim=f"{name} with its anchor first", change=on_tx(name, _anchor_elsewhere), field=first
+    )
+    yield Case(
+        claim=f"{name} with a witness",
+        change=on_tx(name, lambda tx: with_input(tx, witness=(bytes(64),))),
+        field=name,
+    )
+    yield Case(
+        claim=f"{name} with a scriptSig",
+        change=on_tx(name, lambda tx: with_input(tx, script_sig=b"\x51")),
+        field=name,
+    )
+    yield Case(
+        claim=f"{name} as no transaction",
+        change=partial(_as_garbage, name=name),
+        field=name,
+        expected="a transaction",
+    )
+
+
+def _as_garbage(propose: m.Propose, name: str) -> m.Propose:
+    kind, _, place = name.partition("_")
+    return with_vertex(propose, 0 if place == "root" else 1, **{f"{kind}_tx": b"\x00" * 9})
+
+
+def _outputs_of(name: str) -> Iterator[Case]:
+    """Yield, for each output, another script, and one satoshi more or less."""
+    for vout, output in enumerate(tree_tx(name).outputs):
+        field = f"{name}.output[{vout}]"
+        if (name, vout) != ("state_0", 0):  # the neighbour's channel, see below
+            yield Case(
+                claim=f"{field} with another script",
+                change=on_tx(name, partial(with_output, vout=vout, script_pubkey=OTHER_SCRIPT)),
+                field=f"{field}.script_pubkey",
+                expected=output.script_pubkey,
+                received=OTHER_SCRIPT,
+            )
+        for delta in (-1, 1):
+            amount_sat = output.amount_sat + delta
+            yield Case(
+                claim=f"{field} with {delta:+} sat",
+                change=on_tx(name, partial(with_output, vout=vout, amount_sat=amount_sat)),
+                field=f"{field}.amount_sat",
+                expected=output.amount_sat,
+                received=amount_sat,
+            )
+
+
+@parametrized([case for name in TREE_TXS for case in _fields_of(name)])
+def test_a_client_refuses_a_tree_transaction_of_another_form(case: Case) -> None:
+    check(case)
+
+
+@parametrized([case for name in TREE_TXS for case in _outputs_of(name)])
+def test_a_client_refuses_a_tree_transaction_with_another_output(case: Case) -> None:
+    check(case)
+
+
+@pytest.mark.parametrize("name", ["state_root", "state_0"])
+def test_a_client_refuses_outputs_in_another_order(name: str) -> None:
+    propose = with_tx(scene().propose, name, with_outputs_swapped)
+    check_refused(
+        propose,
+        f"{name}.output[0].script_pubkey"
+        if name == "state_root"
+        else "state_0.output[1].script_pubkey",
+    )
+
+
+def test_a_client_refuses_a_fee_that_is_not_feerate_times_vsize() -> None:
+    """The L-stock takes one satoshi of the state's fee; inputs and outputs still agree."""
+    lstock = tree_tx("state_0").outputs[2]
+    propose = with_tx(
+        scene().propose,
+        "state_0",
+        partial(with_output, vout=2, amount_sat=lstock.amount_sat + 1),
+    )
+    check_refused(propose, "state_0.output[2].amount_sat", expected=lstock.amount_sat)
+
+
+def test_every_tree_transaction_has_its_anchor_last() -> None:
+    for name in TREE_TXS:
+        assert tree_tx(name).outputs[-1] == TxOut(amount_sat=240, script_pubkey=ANCHOR_SCRIPT)
+
+
+@pytest.mark.parametrize(
+    "script", [b"", b"\x6a", b"\x00\x14" + bytes(20), b"\x51\x21" + bytes(33), b"\x51" * 34]
+)
+def test_a_neighbours_channel_that_is_not_taproot_is_refused(script: bytes) -> None:
+    """An unspendable or non-standard output there could keep the whole leaf out of a mempool."""
+    propose = with_tx(
+        scene().propose, "state_0", partial(with_output, vout=0, script_pubkey=script)
+    )
+    check_refused(propose, "state_0.output[0]", expected="a taproot output")
+
+
+def test_a_leaf_without_the_neighbours_output_is_refused() -> None:
+    def emptied(tx: Tx) -> Tx:
+        return replace(tx, outputs=())
+
+    check_refused(with_tx(scene().propose, "state_0", emptied), "state_0.output[0]")
+
+
+def test_a_neighbours_other_taproot_script_is_taken_as_given() -> None:
+    """It can only harm its owner, who checks it in turn; and the client signs what it says."""
+    victim = Victim()
+    changed = partial(with_output, vout=0, script_pubkey=OTHER_SCRIPT)
+    victim.hear(with_tx(scene().propose, "state_0", changed))
+    (asked,) = victim.signing
+    assert victim.attempt.branch.vertices[-1].state.outputs[0].script_pubkey == OTHER_SCRIPT
+    assert asked.requests[-1].task == victim.attempt.branch.vertices[-1].state.task

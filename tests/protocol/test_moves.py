@@ -4,7 +4,6 @@ from dataclasses import replace
 from functools import cache
 from typing import Final
 
-import pytest
 from tests.protocol.attacks import OTHER_ID, join_of, with_pool
 from tests.protocol.forge import stranger
 from tests.protocol.pump import LEAST_SAT, WANTED_SAT, Pump, PumpNode
@@ -136,11 +135,6 @@ def test_an_abort_erases_nothing_and_a_funding_behind_it_is_still_found() -> Non
     assert held.signed_branch.txs[0].txid in pump.chain.mempool
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a proposal does not say which join it answers, so one that crossed a leave is taken "
-    "for the next join, refused, and costs an honest client its wish",
-)
 def test_a_proposal_that_crossed_a_leave_is_dropped() -> None:
     pump = Pump(2)
     pump.join()

@@ -117,6 +117,7 @@ def proposal_of(terms: FactoryTerms) -> m.Propose:
         commitment=m.Commitment(version=0, data=b""),
     )
     return m.Propose(
+        factory_pubkey=PUBKEYS[1],
         attempt_id=terms.attempt_id,
         terms_hash=terms.terms_hash,
         terms=terms.encode(),

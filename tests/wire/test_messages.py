@@ -127,7 +127,12 @@ def test_a_missing_field_is_named(cls: type[m.Message]) -> None:
 
 def propose_with(terms_size: int) -> m.Propose:
     return m.Propose(
-        attempt_id=bytes(32), terms_hash=bytes(32), terms=bytes(terms_size), client=1, candidates=()
+        factory_pubkey=bytes(33),
+        attempt_id=bytes(32),
+        terms_hash=bytes(32),
+        terms=bytes(terms_size),
+        client=1,
+        candidates=(),
     )
 
 

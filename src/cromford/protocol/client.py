@@ -25,7 +25,6 @@ from cromford.protocol.client_joining import (
     on_leave_requested,
     on_lobby,
     prepare_join,
-    prepare_join_again,
 )
 from cromford.protocol.client_opening import (
     abort,
@@ -35,7 +34,7 @@ from cromford.protocol.client_opening import (
     on_propose,
     on_signatures,
 )
-from cromford.protocol.client_state import ClientState, apply, new_client
+from cromford.protocol.client_state import ClientState, apply, folded, new_client
 from cromford.protocol.decision import NOTHING, Decision
 from cromford.protocol.faults import Rejected
 from cromford.protocol.paying import on_payment_requested, on_payment_signed, owed_payments
@@ -205,9 +204,13 @@ def _on_abort(state: ClientState, message: m.Abort) -> Decision:
                 attempt_id=message.attempt_id, reason=f"the LSP: {message.reason}", culprits=()
             ),
         ),
-        effects=(fx.ClearDeadline(name=message.attempt_id),),
+        effects=(
+            fx.ClearDeadline(name=message.attempt_id),
+            fx.DropPools(pool_ids=pool_ids_of(attempt.join)),
+        ),
     )
-    return ended + prepare_join_again(state, pool_ids_of(attempt.join))
+    after = folded(state, ended.records)
+    return ended + prepare_join(after, after.lobby)
 
 
 def _on_channel_ready(state: ClientState, message: m.ChannelReady) -> Decision:
@@ -249,8 +252,8 @@ def _on_block(state: ClientState, event: ev.BlockAdded) -> Decision:
         elif attempt.is_open and is_hopeless(after, attempt):
             given_up = r.WaitGivenUp(attempt_id=attempt.attempt_id)
             decision += Decision(records=(given_up,))
-            decision += prepare_join(apply(after, given_up), after.lobby)
-    return decision
+    final = folded(state, decision.records)
+    return decision + prepare_join(final, final.lobby)
 
 
 def is_hopeless(state: ClientState, attempt: ClientAttempt) -> bool:

@@ -33,8 +33,14 @@ def on_lobby(state: ClientState, lobby: m.Lobby) -> Decision:
 
 
 def prepare_join(state: ClientState, lobby: m.Lobby | None) -> Decision:
-    """Ask for fresh keys and pools, where there is a wish and nothing under way."""
+    """Ask for fresh keys and pools, where there is a wish and nothing under way.
+
+    After an abort this is the same wish in the same lobby. Whoever had to join too often waits
+    for some blocks; the next one asks again.
+    """
     if state.wish is None or lobby is None or state.joining or state.open_attempt:
+        return NOTHING
+    if not state.may_join:
         return NOTHING
     return Decision(
         effects=(
@@ -42,24 +48,6 @@ def prepare_join(state: ClientState, lobby: m.Lobby | None) -> Decision:
                 attempt=state.next_attempt,
                 pool_size=lobby.pool_size,
                 n_candidates=lobby.candidates,
-                move=_move(state),
-            ),
-        )
-    )
-
-
-def prepare_join_again(state: ClientState, pool_ids: tuple[bytes, ...]) -> Decision:
-    """Answer an abort: same wishes, fresh keys and pools."""
-    effects: tuple[fx.Effect, ...] = (fx.DropPools(pool_ids=pool_ids),)
-    if state.wish is None or state.lobby is None:
-        return Decision(effects=effects)
-    return Decision(
-        effects=(
-            *effects,
-            fx.PrepareJoin(
-                attempt=state.next_attempt,
-                pool_size=state.lobby.pool_size,
-                n_candidates=state.lobby.candidates,
                 move=_move(state),
             ),
         )

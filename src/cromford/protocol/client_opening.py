@@ -29,7 +29,10 @@ DEADLINES_PER_CEREMONY = 4
 
 def on_propose(state: ClientState, propose: m.Propose) -> Decision:
     """Remember a proposal, and ask our own chain for the coins it would spend."""
-    if state.joining is None or propose.attempt_id in state.attempts:
+    joining = state.joining
+    if joining is None or propose.factory_pubkey != joining.join.factory_pool.pubkey:
+        return NOTHING  # It answers another join, one that we have left.
+    if propose.attempt_id in state.attempts:
         return NOTHING  # of another attempt: dropped, never a fault
     received = r.ProposalReceived(message=encode_message(propose))
     try:

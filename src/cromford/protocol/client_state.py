@@ -1,6 +1,6 @@
 """What a client knows: the fold of its journal."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeVar, assert_never
 
@@ -20,6 +20,7 @@ from cromford.protocol.client_attempt import (
     Stage,
 )
 from cromford.protocol.decision import IntentKey, check_intents
+from cromford.protocol.pause import ABORTS_TO_PAUSE, PAUSE_BLOCKS, closed_until
 from cromford.protocol.paying import with_payment
 from cromford.protocol.policy import ClientPolicy
 from cromford.wallet.account import Account
@@ -70,8 +71,18 @@ class ClientState:
     refusal: str | None = None
     joining: Joining | None = None
     next_attempt: int = 0
+    join_heights: tuple[int, ...] = ()  # of the newest joins
     attempts: Mapping[bytes, ClientAttempt] = field(default_factory=dict)
     intents: Mapping[IntentKey, bytes] = field(default_factory=dict)
+
+    @property
+    def may_join(self) -> bool:
+        """Whether joining now is not one time too many.
+
+        An LSP that makes its clients join over and over would fill their journals.
+        """
+        until = closed_until(self.join_heights, limit=ABORTS_TO_PAUSE, window_blocks=PAUSE_BLOCKS)
+        return self.chain.height >= until
 
     @property
     def open_attempt(self) -> ClientAttempt | None:
@@ -127,11 +138,19 @@ def apply(state: ClientState, record: r.AnyRecord) -> ClientState:
             return replace(state, wish=None, joining=None)
         case r.JoinSent(attempt=number, message=message):
             joining = Joining(attempt=number, join=_decoded(message, Join))
-            return replace(state, joining=joining, next_attempt=number + 1)
+            heights = (*state.join_heights, state.chain.height)[-ABORTS_TO_PAUSE:]
+            return replace(state, joining=joining, next_attempt=number + 1, join_heights=heights)
         case r.JoinAnswered():
             return _with_answer(state, record)
         case _:
             return _apply_to_attempt(state, record)
+
+
+def folded(state: ClientState, records: Iterable[r.AnyRecord]) -> ClientState:
+    """Return the state after remembering several things."""
+    for record in records:
+        state = apply(state, record)
+    return state
 
 
 def _apply_to_attempt(

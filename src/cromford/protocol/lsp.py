@@ -29,8 +29,9 @@ from cromford.protocol.lsp_opening import (
     on_sign_below,
     on_sign_root,
 )
-from cromford.protocol.lsp_state import LspState, apply, new_lsp
+from cromford.protocol.lsp_state import LspState, apply, folded, new_lsp
 from cromford.protocol.paying import on_payment_requested, on_payment_signed, owed_payments
+from cromford.protocol.schedule import is_build_due
 from cromford.wallet.account import RECEIVE
 from cromford.wire import messages as m
 from cromford.wire.messages import encode_message
@@ -139,9 +140,7 @@ def _on_start(state: LspState) -> Decision:
     for attempt in state.attempts.values():
         if attempt.is_open and attempt.root_signature is None:
             decision += abort(state, attempt.attempt_id, reason="the LSP restarted")
-    after = state
-    for record in decision.records:
-        after = apply(after, record)
+    after = folded(state, decision.records)
     return decision + Decision(effects=resume(after))
 
 
@@ -225,7 +224,24 @@ def _on_join(state: LspState, node_id: bytes, join: m.Join) -> Decision:
     build = after.build
     if build is not None and build.attempt is None and set(build.node_ids) <= set(after.members):
         return decision + _rebuild(after)
-    return decision
+    return decision + _scheduled(after, at_height=None)
+
+
+def _scheduled(state: LspState, *, at_height: int | None) -> Decision:
+    """Return the build that the schedule asks for, if it does; what hinders it is remembered."""
+    policy = state.config.policy
+    if state.open_attempt is not None or state.build is not None:
+        return NOTHING
+    if not is_build_due(policy, n_waiting=len(state.members), at_height=at_height):
+        return NOTHING
+    try:
+        plan = plan_build(state, min_clients=policy.min_clients, max_clients=policy.max_clients)
+    except Rejected as rejected:
+        # Once: what hinders it may last, and a schedule asks again and again.
+        if str(rejected) == state.build_dropped:
+            return NOTHING
+        return Decision(records=(r.BuildDropped(reason=str(rejected)),))
+    return _start_build(state, plan, policy.min_clients, policy.max_clients)
 
 
 def _on_build_requested(state: LspState, event: ev.BuildRequested) -> Decision:
@@ -381,4 +397,4 @@ def _on_block(state: LspState, event: ev.BlockAdded) -> Decision:
                     for seat in attempt.seats
                 ),
             )
-    return decision
+    return decision + _scheduled(after, at_height=event.height)

@@ -161,6 +161,7 @@ class LspAttempt:
         branch = self.branch(client)
         pubkeys = self.factory_pubkeys
         return m.Propose(
+            factory_pubkey=pubkeys[client],
             attempt_id=self.attempt_id,
             terms_hash=self.terms.terms_hash,
             terms=self.terms.encode(),

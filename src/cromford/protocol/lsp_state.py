@@ -1,6 +1,6 @@
 """What an LSP knows: the fold of its journal."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, assert_never
 
@@ -12,6 +12,12 @@ from cromford.protocol import records as r
 from cromford.protocol.chain_view import ChainView
 from cromford.protocol.decision import IntentKey, check_intents
 from cromford.protocol.lsp_attempt import LspAttempt, LspSeat
+from cromford.protocol.pause import (
+    ABORTS_TO_PAUSE,
+    JOINS_TO_PAUSE,
+    PAUSE_BLOCKS,
+    closed_until,
+)
 from cromford.protocol.paying import with_payment
 from cromford.protocol.policy import LspPolicy
 from cromford.signing.nonces import PublicPool
@@ -23,8 +29,6 @@ from cromford.wire.fields import decode_fields
 UPTIME_WINDOW_BLOCKS: Final = 2016
 FAULTS_TO_BAN: Final = 3
 BAN_BLOCKS: Final = 144  # Three faults in so many blocks close the lobby for so many blocks.
-ABORTS_TO_PAUSE: Final = 6
-PAUSE_BLOCKS: Final = 6  # Six ceremonies spoiled in about an hour close it for about an hour.
 _CACHED: Final = ("tree", "sessions", "watched_txids")
 
 
@@ -71,6 +75,7 @@ class LspState:
     uptime: Mapping[bytes, int] = field(default_factory=dict)  # bit i: connected i blocks ago
     faults: Mapping[bytes, tuple[int, ...]] = field(default_factory=dict)  # their heights
     aborts: Mapping[bytes, tuple[int, ...]] = field(default_factory=dict)  # caused, their heights
+    joins: Mapping[bytes, tuple[int, ...]] = field(default_factory=dict)  # the newest, by height
     next_attempt: int = 0
     build: Build | None = None
     build_dropped: str | None = None
@@ -98,11 +103,16 @@ class LspState:
     def banned_until(self, node_id: bytes) -> int | None:
         """Return the height until which a client may not join, or None.
 
-        Proven faults close the lobby for a day, spoiled ceremonies for about an hour.
+        Proven faults close the lobby for a day, spoiled ceremonies and restlessness for about an
+        hour.
         """
         until = max(
-            _closed_until(self.faults.get(node_id, ()), FAULTS_TO_BAN, BAN_BLOCKS),
-            _closed_until(self.aborts.get(node_id, ()), ABORTS_TO_PAUSE, PAUSE_BLOCKS),
+            closed_until(heights.get(node_id, ()), limit=limit, window_blocks=window_blocks)
+            for heights, limit, window_blocks in (
+                (self.faults, FAULTS_TO_BAN, BAN_BLOCKS),
+                (self.aborts, ABORTS_TO_PAUSE, PAUSE_BLOCKS),
+                (self.joins, JOINS_TO_PAUSE, PAUSE_BLOCKS),
+            )
         )
         return until if self.chain.height < until else None
 
@@ -141,13 +151,25 @@ def apply(state: LspState, record: r.AnyRecord) -> LspState:
             return replace(state, wallet=with_payment(state.wallet, record))
         case r.ClientJoined(node_id=node_id, message=message, is_moving=is_moving):
             member = Member(node_id=node_id, join=_join(message), is_moving=is_moving)
-            return replace(state, members={**state.members, node_id: member})
+            heights = (*state.joins.get(node_id, ()), state.chain.height)[-JOINS_TO_PAUSE:]
+            return replace(
+                state,
+                members={**state.members, node_id: member},
+                joins={**state.joins, node_id: heights},
+            )
         case r.ClientLeft(node_id=node_id):
             return replace(state, members=_without(state.members, node_id))
         case r.BuildStarted() | r.RebuildAwaited() | r.BuildDropped():
             return _with_build(state, record)
         case _:
             return _apply_to_attempt(state, record)
+
+
+def folded(state: LspState, records: Iterable[r.AnyRecord]) -> LspState:
+    """Return the state after remembering several things."""
+    for record in records:
+        state = apply(state, record)
+    return state
 
 
 def _apply_to_attempt(
@@ -276,14 +298,6 @@ def _with_aborted(state: LspState, record: r.AttemptAborted) -> LspState:
         aborts=aborts,
         uptime=uptime,
     )
-
-
-def _closed_until(heights: tuple[int, ...], limit: int, window_blocks: int) -> int:
-    """Return until when the lobby is closed by `limit` events within a window, or -1."""
-    recent = heights[-limit:]
-    if len(recent) < limit or recent[-1] - recent[0] > window_blocks:
-        return -1
-    return recent[-1] + window_blocks
 
 
 def _changed(state: LspState, attempt_id: bytes, **changes: object) -> LspState:

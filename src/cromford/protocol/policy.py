@@ -15,6 +15,9 @@ class LspPolicy:
     capacity_max_sat: int = 100_000_000
     min_clients: int = 2
     max_clients: int = 127
+    # When to build without being asked: once so many wait, or at each multiple of a height.
+    build_at_clients: int | None = None
+    build_every_blocks: int | None = None
     leaf_arity: int = 2
     inner_arities: tuple[int, ...] | None = None  # None: the default shape
     step_blocks: int = 144

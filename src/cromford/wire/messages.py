@@ -165,8 +165,9 @@ class CandidateProposal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Propose:
-    """LSP to client: the terms and your own branch."""
+    """LSP to client: the terms and your own branch, for the join that had this factory key."""
 
+    factory_pubkey: bytes = fixed(PUBKEY_SIZE)
     attempt_id: bytes = fixed(HASH_SIZE)
     terms_hash: bytes = fixed(HASH_SIZE)
     terms: bytes = varbytes(MESSAGE_SIZE_MAX)

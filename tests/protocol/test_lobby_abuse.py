@@ -16,6 +16,8 @@ from cromford.protocol import lsp as lsp_role
 from cromford.protocol import records as r
 from cromford.protocol.client_attempt import pool_ids_of
 from cromford.protocol.decision import NOTHING
+from cromford.protocol.faults import Rejected
+from cromford.protocol.lobby import plan_build
 from cromford.protocol.lsp_state import UPTIME_WINDOW_BLOCKS
 from cromford.protocol.pause import ABORTS_TO_PAUSE, PAUSE_BLOCKS
 from cromford.protocol.policy import LspPolicy
@@ -389,3 +391,25 @@ def test_noise_of_the_lsp_ends_the_connection_and_the_client_joins_again(
     pump.run()
     assert client.state.joining is not None
     assert client.state.joining.is_accepted
+
+
+def test_a_build_whose_proposal_would_not_fit_a_message_is_refused_with_its_size() -> None:
+    """A binary tree of many clients: every layer repeats half of the keys."""
+    pump = Pump(2, policy=LspPolicy(min_clients=1, max_clients=1024, step_blocks=1))
+    pump.join()
+    state = pump.lsp.state
+    template = next(iter(state.members.values()))
+    crowd = {
+        node_id: replace(template, node_id=node_id)
+        for node_id in (n.to_bytes(33, "big") for n in range(1000))
+    }
+    crowded = replace(
+        state,
+        members=crowd,
+        connected=frozenset(crowd),
+        config=replace(
+            state.config, policy=replace(state.config.policy, max_exit_delay_blocks=65_000)
+        ),
+    )
+    with pytest.raises(Rejected, match="proposal of at most 65535 bytes"):
+        plan_build(crowded, min_clients=1, max_clients=1000)

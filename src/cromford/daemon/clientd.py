@@ -207,13 +207,14 @@ class ClientDaemon(Daemon[ClientState]):
         return {"exiting": True, "next": views.exit_plan(self.driver.state, after)["next"]}
 
     def _attempt(self, params: dict[str, Any]) -> ClientAttempt:
-        """Return the factory that is meant: by default the newest that was not aborted."""
-        attempts = self.driver.state.attempts
+        """Return the factory that is meant: by default the newest that lives, or may yet."""
+        state = self.driver.state
         wanted = read_params(params, _FactoryParams).factory_id
         if wanted is not None:
-            return attempts[find_factory(attempts, wanted)]
-        for attempt in reversed(list(attempts.values())):
-            if attempt.aborted is None:
+            return state.attempts[find_factory(state.attempts, wanted)]
+        for attempt in reversed(list(state.attempts.values())):
+            # An LSP that aborts and funds all the same has built a factory.
+            if attempt.aborted is None or state.chain.depth(attempt.funding_tx.txid) > 0:
                 return attempt
         raise RpcFailure(
             "factory_not_found",

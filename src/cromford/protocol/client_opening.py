@@ -207,6 +207,8 @@ def abort(state: ClientState, attempt_id: bytes, reason: str) -> Decision:
     attempt = state.attempts[attempt_id]
     if attempt.aborted is not None:
         return NOTHING
+    # What an LSP sent can be in a refusal at any length.
+    reason = reason[: m.REASON_SIZE_MAX]
     return Decision(
         records=(r.AttemptAborted(attempt_id=attempt_id, reason=reason, culprits=()),),
         effects=(

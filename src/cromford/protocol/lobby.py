@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from cromford.bitcoin.fees import P2TR_OUTPUT_VSIZE
 from cromford.bitcoin.script import is_native_segwit
 from cromford.crypto import schnorr
 from cromford.crypto.keys import is_pubkey, xonly_of
@@ -30,13 +31,17 @@ from cromford.protocol.lsp_state import LspState, Member
 from cromford.protocol.move import move_digest
 from cromford.protocol.policy import LspPolicy
 from cromford.protocol.verification import N_CANDIDATES
-from cromford.wallet.coins import InsufficientCoins, Selection
+from cromford.wallet.coins import N_INPUTS_MAX, InsufficientCoins, Selection
 from cromford.wire import messages as m
 
 CLTV_MARGIN_BLOCKS: Final = 288  # A payment may outlast two exits by this much.
 DUST_LIMIT_SAT: Final = 354  # BOLT 3: a commitment's outputs to any segwit script.
 N_HTLCS_ENDOGENOUS: Final = 12  # Each way; the opener pays the fee of all of them.
 N_HTLCS_EPHEMERAL: Final = 114  # Each way; a zero-fee commitment stays within TRUC's size.
+# What a proposal holds besides keys, outputs and terms, rounded up.
+VERTEX_FRAME_SIZE: Final = 500  # two transactions' frames, the anchors, two nonces, lengths
+FUNDING_INPUT_SIZE: Final = 41
+PROPOSAL_FRAME_SIZE: Final = 1_000
 NO_ATTEMPT_ID: Final = bytes(32)  # Stands in the terms of a plan, which is never proposed.
 
 
@@ -244,6 +249,7 @@ def _affordable(
     failure: InsufficientCoins | None = None
     for capacities in (wanted, minimum):
         terms = terms_of(state, capacities, shape, inner_arities, attempt_id=NO_ATTEMPT_ID)
+        _check_proposal_fits(terms, shape)
         funding_amount_sat = plan_of(terms).kickoff_input_sat
         try:
             selection = select_coins(state, funding_amount_sat)
@@ -257,6 +263,28 @@ def _affordable(
             funding_amount_sat=funding_amount_sat,
         )
     raise Rejected("insufficient_coins", str(failure), retryable=True) from failure
+
+
+def _check_proposal_fits(terms: FactoryTerms, shape: ShapeVertex) -> None:
+    """Refuse a build whose largest proposal would not fit one message.
+
+    Raises:
+        InvalidTerms: With the size, estimated from above.
+    """
+    deepest = max(
+        sum(
+            m.PUBKEY_SIZE * (vertex.n_clients + 1)
+            + P2TR_OUTPUT_VSIZE * (len(vertex.children) or vertex.n_clients + 1)
+            + VERTEX_FRAME_SIZE
+            for vertex in shape.path_to(leaf.first_client)
+        )
+        for leaf in shape.leaves()
+    )
+    size = len(terms.encode()) + deepest + FUNDING_INPUT_SIZE * N_INPUTS_MAX + PROPOSAL_FRAME_SIZE
+    if size > m.MESSAGE_SIZE_MAX:
+        raise InvalidTerms(
+            "clients", f"a proposal of at most {m.MESSAGE_SIZE_MAX} bytes", f"{size} bytes"
+        )
 
 
 def select_coins(state: LspState, funding_amount_sat: int) -> Selection:

@@ -39,6 +39,7 @@ from cromford.wire.messages import encode_message
 __all__ = ["apply", "decide", "new_lsp", "relevant", "resume"]
 
 REJOIN_DEADLINE = b"rejoin"
+RECONNECT_DEADLINES = 3  # How many deadlines an LSP that restarted gives its clients.
 
 
 def relevant(state: LspState, txs: Sequence[Tx]) -> tuple[Tx, ...]:
@@ -117,7 +118,9 @@ def resume(state: LspState) -> tuple[fx.Effect, ...]:
             if state.chain.depth(attempt.funding_tx.txid) == 0:
                 owed.append(funding_broadcast(attempt.signed_funding_tx))
         elif attempt.root_signature is not None:
-            owed.append(_deadline(state, attempt.attempt_id))
+            # Clients come back with a growing pause, which is not theirs to answer for.
+            seconds = RECONNECT_DEADLINES * state.config.policy.deadline_seconds
+            owed.append(fx.SetDeadline(name=attempt.attempt_id, seconds=seconds))
             if not attempt.holdouts and is_fundable(state, attempt):
                 owed.append(fund(state, attempt))
     return tuple(owed)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Final, assert_never
 
 from cromford.bitcoin.block import BlockRef
@@ -29,6 +30,7 @@ from cromford.wire.fields import decode_fields
 UPTIME_WINDOW_BLOCKS: Final = 2016
 FAULTS_TO_BAN: Final = 3
 BAN_BLOCKS: Final = 144  # Three faults in so many blocks close the lobby for so many blocks.
+PROPOSALS_KEPT: Final = 4  # Ceremonies are one at a time; a replay meets each once.
 _CACHED: Final = ("tree", "sessions", "watched_txids")
 
 
@@ -257,19 +259,28 @@ def _with_build(
             assert_never(record)
 
 
-def _with_proposed(state: LspState, record: r.AttemptProposed) -> LspState:
+@lru_cache(maxsize=PROPOSALS_KEPT)
+def _attempt_of(record: r.AttemptProposed, reasons: tuple[str, ...]) -> LspAttempt:
+    """Return the attempt of a record: one value, so that its tree is computed once.
+
+    A decision applies its own records to look ahead, and the driver applies them again.
+    """
     pool = decode_fields(m.Pool, record.lsp_factory_pool)
-    seats = tuple(LspSeat(node_id=seat.node_id, join=_join(seat.join)) for seat in record.seats)
-    attempt = LspAttempt(
+    return LspAttempt(
         attempt_id=record.attempt_id,
         key_attempt=record.attempt,
         terms=decode_terms(record.terms),
-        seats=seats,
-        reasons=state.build.reasons if state.build is not None else (),
+        seats=tuple(LspSeat(node_id=seat.node_id, join=_join(seat.join)) for seat in record.seats),
+        reasons=reasons,
         factory_pool=PublicPool(pubkey=pool.pubkey, pubnonces=pool.pubnonces),
         channels=tuple(decode_fields(m.ChannelOffer, data) for data in record.lsp_channels),
         funding_tx=Tx.parse(record.funding_tx),
     )
+
+
+def _with_proposed(state: LspState, record: r.AttemptProposed) -> LspState:
+    reasons = state.build.reasons if state.build is not None else ()
+    attempt = _attempt_of(record, reasons)
     wallet = state.wallet.with_address_used(CHANGE).with_reserved(
         [tx_in.outpoint for tx_in in attempt.funding_tx.inputs], attempt.attempt_id
     )

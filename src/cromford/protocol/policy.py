@@ -45,6 +45,8 @@ class ClientPolicy:
     step_blocks: tuple[int, int] = (1, 1008)
     states_per_layer: tuple[int, int] = (2, 64)
     exit_delay_blocks_max: int = 1296
+    # Each layer is two more transactions to publish, and under `ephemeral` to pay for.
+    layers_max: int = 8
     # How far ahead the expiry may lie: the LSP's capital waits for it, and so does nobody else.
     expiry_blocks_max: int = 52_560
     active_blocks: tuple[int, int] = (144, 52_560)

@@ -143,6 +143,7 @@ def check_proposal(
     except InvalidTerms as error:
         raise Refusal(error.field, expected=error.expected, received=error.received) from error
     path = plan.path_to(propose.client)
+    check_range("layers", (1, view.policy.layers_max), len(path))
     check_equal("vertices", expected=len(path), received=len(candidate.vertices))
     own_pubkey = view.join.factory_pool.pubkey
     check_signers(path, candidate.vertices, client=propose.client, own_pubkey=own_pubkey)

@@ -5,6 +5,7 @@ import base64
 import json
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,9 +13,10 @@ from typing import Any, ClassVar
 import pytest
 
 from cromford.adapters.bitcoind import BitcoindChain
-from cromford.adapters.block_bytes import BLOCK_SIZE_MAX, merkle_root, parse_block
-from cromford.adapters.chain_check import ChainMismatch, check_node
-from cromford.bitcoin.network import MAINNET, REGTEST
+from cromford.adapters.block_bytes import BLOCK_SIZE_MAX, parse_block
+from cromford.adapters.chain_check import PUBLIC_SIGNET_CHALLENGE, ChainMismatch, check_node
+from cromford.bitcoin.block import merkle_root
+from cromford.bitcoin.network import MAINNET, REGTEST, SIGNET
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut
 from cromford.codec.reader import MalformedBytes
 from cromford.crypto.keys import sha256d
@@ -424,6 +426,29 @@ def test_what_does_not_fit_is_named_with_expected_and_received(
     with pytest.raises(ChainMismatch, match=f"^{field}: expected .*, received ") as mismatch:
         ask(node, lambda chain: check_node(chain, MAINNET))
     assert mismatch.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("told", "received", "fits"),
+    [
+        (None, PUBLIC_SIGNET_CHALLENGE, True),
+        ("51", "51", True),
+        (None, "51", False),
+        ("51", PUBLIC_SIGNET_CHALLENGE, False),
+        ("51", None, False),
+    ],
+)
+def test_signets_are_told_apart_by_their_challenges(
+    node: ScriptedNode, told: str | None, received: str | None, *, fits: bool
+) -> None:
+    node_facts(node, chain="signet", genesis=str(SIGNET.genesis_hash))
+    node.answers["getblockchaininfo"] = {
+        "chain": "signet",
+        "initialblockdownload": False,
+        "signet_challenge": received,
+    }
+    with nullcontext() if fits else pytest.raises(ChainMismatch, match=r"^signet challenge"):
+        ask(node, lambda chain: check_node(chain, SIGNET, signet_challenge=told))
 
 
 def test_a_check_that_gets_no_answer_is_unavailable(node: ScriptedNode) -> None:

@@ -4,7 +4,7 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from cromford.bitcoin.block import Block, BlockRef, Coin
+from cromford.bitcoin.block import Block, BlockRef, Coin, merkle_root
 from cromford.bitcoin.tx import OutPoint, Txid, TxOut
 
 HASH = Txid(b"\x07" * 32)
@@ -26,3 +26,12 @@ def test_a_block_is_named_by_height_and_hash() -> None:
     named = {BlockRef(height=1, block_hash=HASH), BlockRef(height=1, block_hash=Txid(HASH))}
     assert named == {BlockRef(height=1, block_hash=HASH)}
     assert BlockRef(height=2, block_hash=HASH) not in named
+
+
+def test_the_merkle_root_of_one_is_itself_and_of_an_odd_last_one_pairs_it_with_itself() -> None:
+    one, two, three = (bytes([n]) * 32 for n in (1, 2, 3))
+    assert merkle_root([one]) == one
+    assert merkle_root([one, two, three]) == merkle_root([one, two, three, three])
+    assert merkle_root([one, two]) != merkle_root([two, one])
+    with pytest.raises(ValueError, match="at least its coinbase"):
+        merkle_root([])

@@ -2,6 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cromford.bitcoin.block import merkle_root
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut
 from cromford.regtest.block import (
     BLOCK_WEIGHT_MAX,
@@ -9,7 +10,6 @@ from cromford.regtest.block import (
     Header,
     genesis_block,
     meets_target,
-    merkle_root,
 )
 from cromford.regtest.chain import IndexedBlock
 from cromford.regtest.mempool import Mempool, MempoolEntry

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from cromford.bitcoin.block import merkle_root
 from cromford.bitcoin.tx import HASH_SIZE, Tx, Txid, read_compact_size
 from cromford.codec.reader import MalformedBytes, Reader
 from cromford.crypto.keys import sha256d
@@ -42,13 +43,3 @@ def parse_block(raw: bytes, *, block_hash: Txid, height: int) -> Block:
         previous_hash=Txid(header[4 : 4 + HASH_SIZE]),
         txs=txs,
     )
-
-
-def merkle_root(txids: list[Txid]) -> bytes:
-    """Return the root over these txids, at least one; an odd last one pairs with itself."""
-    layer: list[bytes] = list(txids)
-    while len(layer) > 1:
-        if len(layer) % 2:
-            layer.append(layer[-1])
-        layer = [sha256d(layer[i] + layer[i + 1]) for i in range(0, len(layer), 2)]
-    return layer[0]

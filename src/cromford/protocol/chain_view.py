@@ -11,6 +11,7 @@ from typing import Final
 
 from cromford.bitcoin.block import BlockRef
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
+from cromford.protocol.records import BlockConnected
 from cromford.wallet.coins import Wallet
 
 RECENT_BLOCKS: Final = 288  # How many block hashes are kept to find where a reorg forked.
@@ -48,6 +49,15 @@ class ChainView:
             recent=tuple(block for block in self.recent if block.height < height),
             confirmed={t: h for t, h in self.confirmed.items() if h < height},
         )
+
+
+def connected(chain: ChainView, wallet: Wallet, record: BlockConnected) -> tuple[ChainView, Wallet]:
+    """Return what a role knows of the chain, and its wallet, after a block was connected."""
+    txs = [Tx.parse(data) for data in record.txs]
+    for tx in txs:
+        wallet = wallet.with_tx(tx, record.height)
+    block = BlockRef(height=record.height, block_hash=Txid(record.block_hash))
+    return chain.with_block(block, tuple(tx.txid for tx in txs)), wallet
 
 
 def relevant_txs(

@@ -4,11 +4,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeVar, assert_never
 
-from cromford.bitcoin.block import BlockRef
 from cromford.bitcoin.network import Network
-from cromford.bitcoin.tx import Tx, Txid
+from cromford.bitcoin.tx import Txid
 from cromford.protocol import records as r
-from cromford.protocol.chain_view import ChainView
+from cromford.protocol.chain_view import ChainView, connected
 from cromford.protocol.client_attempt import (
     BelowSent,
     Checked,
@@ -116,7 +115,8 @@ def apply(state: ClientState, record: r.AnyRecord) -> ClientState:
         case r.PeerConnected():
             return replace(state, is_connected=True, lobby=None, joining=None)
         case r.BlockConnected():
-            return _with_block(state, record)
+            chain, wallet = connected(state.chain, state.wallet, record)
+            return replace(state, chain=chain, wallet=wallet)
         case r.BlockDisconnected(height=height):
             return replace(
                 state,
@@ -193,17 +193,6 @@ def _apply_to_attempt(
             return _changed(state, attempt_id, is_exiting=True)
         case _:
             assert_never(record)
-
-
-def _with_block(state: ClientState, record: r.BlockConnected) -> ClientState:
-    wallet = state.wallet
-    txs = [Tx.parse(data) for data in record.txs]
-    for tx in txs:
-        wallet = wallet.with_tx(tx, record.height)
-    block = BlockRef(height=record.height, block_hash=Txid(record.block_hash))
-    return replace(
-        state, wallet=wallet, chain=state.chain.with_block(block, tuple(tx.txid for tx in txs))
-    )
 
 
 def _with_answer(state: ClientState, record: r.JoinAnswered) -> ClientState:

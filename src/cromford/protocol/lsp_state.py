@@ -5,12 +5,11 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Final, assert_never
 
-from cromford.bitcoin.block import BlockRef
 from cromford.bitcoin.network import Network
 from cromford.bitcoin.tx import Tx, Txid
 from cromford.factory.terms import decode_terms
 from cromford.protocol import records as r
-from cromford.protocol.chain_view import ChainView
+from cromford.protocol.chain_view import ChainView, connected
 from cromford.protocol.decision import IntentKey, check_intents
 from cromford.protocol.lsp_attempt import LspAttempt, LspSeat
 from cromford.protocol.pause import (
@@ -208,10 +207,7 @@ def _apply_to_attempt(
 
 
 def _with_block(state: LspState, record: r.BlockConnected) -> LspState:
-    wallet = state.wallet
-    txs = [Tx.parse(data) for data in record.txs]
-    for tx in txs:
-        wallet = wallet.with_tx(tx, record.height)
+    chain, wallet = connected(state.chain, state.wallet, record)
     window = (1 << UPTIME_WINDOW_BLOCKS) - 1
     uptime = {
         node_id: seen
@@ -219,13 +215,7 @@ def _with_block(state: LspState, record: r.BlockConnected) -> LspState:
         # Who was away for the whole window is forgotten.
         if (seen := (state.uptime.get(node_id, 0) << 1 | (node_id in state.connected)) & window)
     }
-    block = BlockRef(height=record.height, block_hash=Txid(record.block_hash))
-    return replace(
-        state,
-        wallet=wallet,
-        uptime=uptime,
-        chain=state.chain.with_block(block, tuple(tx.txid for tx in txs)),
-    )
+    return replace(state, chain=chain, wallet=wallet, uptime=uptime)
 
 
 def _with_build(

@@ -1,6 +1,5 @@
 """Blocks and their headers as values and bytes, with what regtest fixes for all of them."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -121,22 +120,6 @@ class FullBlock:
         if not txs:
             raise MalformedBytes("a block without a coinbase")
         return cls(header=header, txs=txs)
-
-
-def merkle_root(hashes: Sequence[bytes]) -> bytes:
-    """Return the merkle root of transaction hashes; an odd one is paired with itself.
-
-    Raises:
-        ValueError: If there is none.
-    """
-    if not hashes:
-        raise ValueError("a block has at least its coinbase")
-    level = list(hashes)
-    while len(level) > 1:
-        if len(level) % 2:
-            level.append(level[-1])
-        level = [sha256d(level[i] + level[i + 1]) for i in range(0, len(level), 2)]
-    return level[0]
 
 
 def meets_target(block_hash: bytes) -> bool:

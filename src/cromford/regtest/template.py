@@ -7,6 +7,7 @@ nonce is proof enough.
 from collections.abc import Sequence
 from typing import Final
 
+from cromford.bitcoin.block import merkle_root
 from cromford.bitcoin.script import OP_0, push_number
 from cromford.bitcoin.tx import HASH_SIZE, Tx, TxIn, TxOut
 from cromford.crypto.keys import sha256d
@@ -18,7 +19,6 @@ from cromford.regtest.block import (
     FullBlock,
     Header,
     meets_target,
-    merkle_root,
 )
 from cromford.regtest.chain import IndexedBlock
 from cromford.regtest.linearize import chunks_of

@@ -1,6 +1,7 @@
 """BIP 341 message digests, for key path and script path, with SIGHASH_DEFAULT.
 
-No other hash type and no annex is ever signed, so neither is a parameter.
+A factory signs no other hash type and no annex, so neither is a parameter. (The one exception of
+the channel type, in HTLC transactions without a fee, lives in the channel room.)
 """
 
 from collections.abc import Sequence

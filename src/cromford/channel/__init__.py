@@ -1,0 +1,1 @@
+"""A Lightning channel as a value: commitments, updates, penalties. Its funding may lie anywhere."""

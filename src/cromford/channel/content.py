@@ -1,0 +1,48 @@
+"""What one commitment says, before it has a funding outpoint, keys or bytes.
+
+In terms of opener and accepter, never of "local" and "remote", so that both parties can compare.
+"""
+
+from dataclasses import dataclass
+
+from cromford.channel.terms import Party
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Htlc:
+    """A payment on its way, as BOLT 2 `update_add_htlc` offers it."""
+
+    offered_by: Party
+    htlc_id: int
+    amount_msat: int
+    payment_hash: bytes
+    cltv_expiry: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitmentContent:
+    """Balances and HTLCs of one commitment.
+
+    `holder` is who may broadcast it; `number` counts that party's commitments from 0. The HTLCs
+    are in the order of (party, id); their amounts are not in the balances.
+    """
+
+    holder: Party
+    number: int
+    opener_msat: int
+    accepter_msat: int
+    htlcs: tuple[Htlc, ...] = ()
+
+    @property
+    def total_msat(self) -> int:
+        """Everything in the channel."""
+        return self.opener_msat + self.accepter_msat + self.htlcs_msat
+
+    @property
+    def htlcs_msat(self) -> int:
+        """What all HTLCs hold."""
+        return sum(htlc.amount_msat for htlc in self.htlcs)
+
+    def balance_msat(self, party: Party) -> int:
+        """Return what a party has outside of HTLCs."""
+        return self.opener_msat if party is Party.OPENER else self.accepter_msat

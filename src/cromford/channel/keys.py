@@ -1,0 +1,110 @@
+"""BOLT 3 key derivation: every commitment has keys of its own, made from basepoints.
+
+The holder of a commitment reveals its per-commitment secret to revoke it; from then on the peer
+can compute the revocation seckey, and with it take every output of that commitment.
+"""
+
+from dataclasses import dataclass
+
+from cromford.crypto.keys import pubkey_add, pubkey_of, seckey_add, sha256, xonly_of
+from cromford.crypto.points import seckey_mul, weighted_sum
+from cromford.signing.keychain import ChannelPubkeys
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Basepoints:
+    """What one party's commitment keys are derived from (BOLT 2 `open_channel`'s names)."""
+
+    revocation: bytes
+    payment: bytes
+    delayed_payment: bytes
+    htlc: bytes
+
+    @classmethod
+    def of(cls, pubkeys: ChannelPubkeys) -> "Basepoints":
+        """Return the basepoints among a channel's pubkeys."""
+        return cls(
+            revocation=pubkeys.revocation_basepoint,
+            payment=pubkeys.payment_basepoint,
+            delayed_payment=pubkeys.delayed_payment_basepoint,
+            htlc=pubkeys.htlc_basepoint,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitmentKeys:
+    """The x-only keys in the scripts of one commitment, as its holder sees them."""
+
+    revocation: bytes
+    holder_delayed: bytes
+    holder_htlc: bytes
+    peer_htlc: bytes
+    peer_payment: bytes
+
+
+def derive_pubkey(basepoint: bytes, per_commitment_point: bytes) -> bytes:
+    """Return the pubkey of one commitment for a basepoint (BOLT 3, "localpubkey").
+
+    Raises:
+        ValueError: If a point is not on the curve.
+    """
+    return pubkey_add(basepoint, sha256(per_commitment_point + basepoint))
+
+
+def derive_seckey(basepoint_secret: bytes, per_commitment_point: bytes) -> bytes:
+    """Return the seckey of what `derive_pubkey` gives.
+
+    Raises:
+        ValueError: If the secret is out of range.
+    """
+    return seckey_add(basepoint_secret, sha256(per_commitment_point + pubkey_of(basepoint_secret)))
+
+
+def revocation_pubkey(revocation_basepoint: bytes, per_commitment_point: bytes) -> bytes:
+    """Return the revocation pubkey of one commitment (BOLT 3, "revocationpubkey").
+
+    Args:
+        revocation_basepoint: Of the peer, who may punish.
+        per_commitment_point: Of the holder.
+
+    Raises:
+        ValueError: If a point is not on the curve.
+    """
+    return weighted_sum(
+        revocation_basepoint,
+        sha256(revocation_basepoint + per_commitment_point),
+        per_commitment_point,
+        sha256(per_commitment_point + revocation_basepoint),
+    )
+
+
+def revocation_seckey(revocation_basepoint_secret: bytes, per_commitment_secret: bytes) -> bytes:
+    """Return the seckey of what `revocation_pubkey` gives, once the holder has revoked.
+
+    Raises:
+        ValueError: If a secret is out of range.
+    """
+    basepoint = pubkey_of(revocation_basepoint_secret)
+    point = pubkey_of(per_commitment_secret)
+    return seckey_add(
+        seckey_mul(revocation_basepoint_secret, sha256(basepoint + point)),
+        seckey_mul(per_commitment_secret, sha256(point + basepoint)),
+    )
+
+
+def commitment_keys(
+    *, holder: Basepoints, peer: Basepoints, per_commitment_point: bytes
+) -> CommitmentKeys:
+    """Return the keys of the holder's commitment with this per-commitment point.
+
+    Raises:
+        ValueError: If a point is not on the curve.
+    """
+    return CommitmentKeys(
+        revocation=xonly_of(revocation_pubkey(peer.revocation, per_commitment_point)),
+        holder_delayed=xonly_of(derive_pubkey(holder.delayed_payment, per_commitment_point)),
+        holder_htlc=xonly_of(derive_pubkey(holder.htlc, per_commitment_point)),
+        peer_htlc=xonly_of(derive_pubkey(peer.htlc, per_commitment_point)),
+        # BOLT 3: not derived, so that the peer finds it even after losing its data.
+        peer_payment=xonly_of(peer.payment),
+    )

@@ -1,0 +1,116 @@
+"""The life of an HTLC: added in four steps, removed in four steps (BOLT 2, normal operation).
+
+An update by one party first enters the other's commitment, and after the other revoked its old
+one, the updater's. So an update passes four steps: the updater signs it (`commitment_signed`),
+the other revokes, the other signs, the updater revokes. An HTLC is added by who offers it and
+removed by the other. One table moves every HTLC of the channel.
+"""
+
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+from typing import Final
+
+from cromford.channel.content import Htlc
+from cromford.channel.terms import Party
+
+
+class Stage(IntEnum):
+    """How far an HTLC has come. Higher is later; it never goes back, but for a disconnect."""
+
+    ADD_PROPOSED = 1
+    ADD_SIGNED = 2
+    ADD_ACKED = 3
+    ADD_COUNTERSIGNED = 4
+    LOCKED_IN = 5  # On both commitments, and no commitment without it is left.
+    REMOVE_PROPOSED = 6
+    REMOVE_SIGNED = 7
+    REMOVE_ACKED = 8
+    REMOVE_COUNTERSIGNED = 9
+    GONE = 10  # On neither commitment, and none with it is left.
+
+
+class Step(Enum):
+    """What moves HTLCs."""
+
+    SIGN = "commitment_signed"
+    REVOKE = "revoke_and_ack"
+
+
+# (step, whether the offerer takes it) -> stage before -> stage after.
+_MOVES: Final[dict[tuple[Step, bool], dict[Stage, Stage]]] = {
+    (Step.SIGN, True): {
+        Stage.ADD_PROPOSED: Stage.ADD_SIGNED,
+        Stage.REMOVE_ACKED: Stage.REMOVE_COUNTERSIGNED,
+    },
+    (Step.REVOKE, False): {
+        Stage.ADD_SIGNED: Stage.ADD_ACKED,
+        Stage.REMOVE_COUNTERSIGNED: Stage.GONE,
+    },
+    (Step.SIGN, False): {
+        Stage.ADD_ACKED: Stage.ADD_COUNTERSIGNED,
+        Stage.REMOVE_PROPOSED: Stage.REMOVE_SIGNED,
+    },
+    (Step.REVOKE, True): {
+        Stage.ADD_COUNTERSIGNED: Stage.LOCKED_IN,
+        Stage.REMOVE_SIGNED: Stage.REMOVE_ACKED,
+    },
+}
+
+
+class View(Enum):
+    """Which of a holder's commitments is asked for."""
+
+    SIGNED = "signed"  # The latest that was signed.
+    NEXT = "next"  # What `commitment_signed` would sign now.
+
+
+# (view, whether the holder offered it) -> the first stage that is on it, the first that is not.
+_PRESENT: Final[dict[tuple[View, bool], tuple[Stage, Stage]]] = {
+    (View.NEXT, False): (Stage.ADD_PROPOSED, Stage.REMOVE_ACKED),
+    (View.SIGNED, False): (Stage.ADD_SIGNED, Stage.REMOVE_COUNTERSIGNED),
+    (View.NEXT, True): (Stage.ADD_ACKED, Stage.REMOVE_PROPOSED),
+    (View.SIGNED, True): (Stage.ADD_COUNTERSIGNED, Stage.REMOVE_SIGNED),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removal:
+    """Why an HTLC is removed: a preimage pays it, a reason gives it back (BOLT 4, opaque here)."""
+
+    preimage: bytes | None = None
+    reason: bytes = b""
+
+    @property
+    def is_paid(self) -> bool:
+        """Whether the amount goes to the other party."""
+        return self.preimage is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveHtlc:
+    """An HTLC with the stage it is in, and from `REMOVE_PROPOSED` on how it ends."""
+
+    htlc: Htlc
+    stage: Stage = Stage.ADD_PROPOSED
+    removal: Removal | None = None
+    payload: bytes = b""
+
+    def moved(self, step: Step, by: Party) -> "LiveHtlc":
+        """Return it after a party took a step; most often unchanged."""
+        after = _MOVES[step, by is self.htlc.offered_by].get(self.stage)
+        return self if after is None else self.at(after, self.removal)
+
+    def at(self, stage: Stage, removal: Removal | None) -> "LiveHtlc":
+        """Return it in another stage."""
+        return LiveHtlc(htlc=self.htlc, stage=stage, removal=removal, payload=self.payload)
+
+    def is_on(self, holder: Party, view: View) -> bool:
+        """Say whether a commitment of this holder has it."""
+        first, end = _PRESENT[view, holder is self.htlc.offered_by]
+        return first <= self.stage < end
+
+    def paid_msat_on(self, holder: Party, view: View) -> int:
+        """Return what a commitment of this holder has already moved to the other party for it."""
+        _, end = _PRESENT[view, holder is self.htlc.offered_by]
+        is_paid = self.removal is not None and self.removal.is_paid
+        return self.htlc.amount_msat if is_paid and self.stage >= end else 0

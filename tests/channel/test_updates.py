@@ -1,0 +1,344 @@
+"""The update machine step by step: what each message does, and which are refused by name."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import pytest
+from tests.channel import specimen
+from tests.channel.duet import Duet
+from tests.channel.specimen import ENDOGENOUS
+
+from cromford.channel.commits import (
+    receive_channel_ready,
+    receive_commitment,
+    receive_revocation,
+    revoke,
+    sign_commitment,
+)
+from cromford.channel.errors import PeerViolation, UpdateRefused
+from cromford.channel.messages import Revoke, UpdateAdd, UpdateFail, UpdateFulfill
+from cromford.channel.reestablish import disconnect
+from cromford.channel.stage import Stage, View
+from cromford.channel.state import ChannelState, open_channel
+from cromford.channel.terms import Party
+from cromford.channel.updates import propose_add, propose_fail, propose_fulfill, receive_update
+from cromford.crypto import keys
+
+OPENER, ACCEPTER = Party.OPENER, Party.ACCEPTER
+
+
+def ready() -> Duet:
+    duet = Duet(terms=ENDOGENOUS)
+    duet.settle()
+    return duet
+
+
+def with_locked_in() -> Duet:
+    """Return a channel with one HTLC that the opener offered."""
+    duet = ready()
+    duet.add(OPENER, 50_000_000, 1)
+    duet.settle()
+    return duet
+
+
+def assert_refused(field: str, act: Callable[[], object]) -> None:
+    with pytest.raises(UpdateRefused) as caught:
+        act()
+    assert caught.value.field == field
+
+
+def assert_violation(field: str, act: Callable[[], object]) -> None:
+    with pytest.raises(PeerViolation) as caught:
+        act()
+    assert caught.value.field == field
+
+
+def stages(duet: Duet) -> list[Stage]:
+    return [live.stage for party in Party for live in duet.states[party].htlcs]
+
+
+def test_an_htlc_passes_all_stages_in_order_on_both_sides() -> None:
+    duet = ready()
+    seen: list[tuple[Stage, ...]] = []
+
+    def step(act: Callable[[Party], object], party: Party) -> None:
+        act(party)
+        if act != duet.deliver and duet.inboxes[party.other]:
+            duet.deliver(party.other)
+        seen.append(tuple(stages(duet)))
+
+    step(lambda party: duet.add(party, 50_000_000, 1), OPENER)
+    for act, party in (
+        (duet.sign, OPENER),
+        (duet.revoke, ACCEPTER),
+        (duet.sign, ACCEPTER),
+        (duet.revoke, OPENER),
+        (lambda party: duet.fulfill(party, duet.answerable(party)[0]), ACCEPTER),
+        (duet.sign, ACCEPTER),
+        (duet.revoke, OPENER),
+        (duet.sign, OPENER),
+    ):
+        step(act, party)
+    assert seen == [(stage, stage) for stage in list(Stage)[:-1]]
+
+    duet.revoke(ACCEPTER)
+    duet.settle()
+    assert stages(duet) == []
+    assert duet.states[OPENER].opener_msat == 600_000_000 - 50_000_000
+
+
+def test_a_commitment_has_an_htlc_from_its_signing_to_its_removals_signing() -> None:
+    duet = ready()
+
+    def on_commitments() -> list[bool]:
+        state = duet.states[OPENER]
+        return [bool(state.content(holder, View.SIGNED).htlcs) for holder in Party]
+
+    duet.add(OPENER, 50_000_000, 1)
+    assert on_commitments() == [False, False]
+    duet.sign(OPENER)
+    assert on_commitments() == [False, True]
+    duet.settle()
+    assert on_commitments() == [True, True]
+    duet.fail(ACCEPTER, duet.answerable(ACCEPTER)[0])
+    duet.sign(ACCEPTER)
+    duet.deliver(OPENER)
+    duet.deliver(OPENER)
+    assert on_commitments() == [False, True]
+    duet.settle()
+    assert on_commitments() == [False, False]
+    assert duet.states[OPENER].opener_msat == 600_000_000
+
+
+def test_a_settlement_names_what_is_locked_in_and_what_is_gone() -> None:
+    duet = ready()
+    duet.add(OPENER, 40_000_000, 0)
+    duet.settle()
+    duet.add(OPENER, 50_000_000, 1)
+    duet.sign(OPENER)
+    for party in (ACCEPTER, ACCEPTER):
+        duet.deliver(party)
+    duet.revoke(ACCEPTER)
+    duet.sign(ACCEPTER)
+    for party in (OPENER, OPENER):
+        duet.deliver(party)
+    settlement, due = revoke(duet.states[OPENER])
+    assert [live.payload for live in settlement.locked_in] == [b"1"]
+    assert settlement.gone == ()
+    assert due == Revoke(number=1)
+    assert due.next_number == 3
+
+    duet.revoke(OPENER)
+    duet.deliver(ACCEPTER)
+    duet.fulfill(ACCEPTER, duet.answerable(ACCEPTER)[1])
+    duet.sign(ACCEPTER)
+    for party in (OPENER, OPENER):
+        duet.deliver(party)
+    duet.revoke(OPENER)
+    duet.sign(OPENER)
+    for party in (ACCEPTER, ACCEPTER):
+        duet.deliver(party)
+    settlement, _ = revoke(duet.states[ACCEPTER])
+    assert [live.htlc.htlc_id for live in settlement.gone] == [1]
+    assert settlement.gone[0].removal is not None
+    assert settlement.gone[0].removal.preimage == specimen.preimage(1)
+    assert settlement.locked_in == ()
+
+
+def test_nothing_is_signed_before_channel_ready() -> None:
+    duet = Duet(terms=ENDOGENOUS)
+    duet.add(OPENER, 50_000_000, 1)
+    assert_refused("commitment_signed", lambda: duet.sign(OPENER))
+
+
+def test_a_repeated_channel_ready_is_ignored_and_a_wrong_point_is_not() -> None:
+    state = ready().states[OPENER]
+    assert receive_channel_ready(state, specimen.point(ACCEPTER, 7)) is state
+    assert_violation("second_per_commitment_point", lambda: receive_channel_ready(state, bytes(33)))
+
+
+def test_nothing_is_signed_without_an_update_or_twice_before_a_revocation() -> None:
+    duet = ready()
+    assert_refused("commitment_signed", lambda: duet.sign(OPENER))
+    duet.add(OPENER, 50_000_000, 1)
+    duet.sign(OPENER)
+    duet.add(OPENER, 40_000_000, 2)
+    assert_refused("commitment_signed", lambda: duet.sign(OPENER))
+
+
+def test_a_signature_without_an_update_or_before_our_revocation_is_a_violation() -> None:
+    duet = ready()
+    assert_violation("commitment_signed", lambda: receive_commitment(duet.states[ACCEPTER]))
+    duet.add(OPENER, 50_000_000, 1)
+    duet.sign(OPENER)
+    duet.add(OPENER, 40_000_000, 2)
+    for _ in range(3):
+        duet.deliver(ACCEPTER)
+    with pytest.raises(PeerViolation, match="wait for the revocation of commitment 0"):
+        receive_commitment(duet.states[ACCEPTER])
+
+
+def test_what_a_preimage_brings_can_be_offered_in_the_same_batch() -> None:
+    duet = Duet(terms=ENDOGENOUS, accepter_msat=0)
+    duet.add(OPENER, 50_000_000, 1)
+    duet.settle()
+    assert_refused("amount_msat", lambda: duet.add(ACCEPTER, 1_000_000, 2))
+    duet.fulfill(ACCEPTER, duet.answerable(ACCEPTER)[0])
+    duet.add(ACCEPTER, 50_000_000, 2)
+    duet.settle()
+    assert duet.states[OPENER].content(OPENER, View.SIGNED).accepter_msat == 0
+
+
+def test_nothing_is_revoked_that_is_not_replaced() -> None:
+    duet = ready()
+    assert_refused("revoke_and_ack", lambda: revoke(duet.states[OPENER]))
+    assert_violation(
+        "revoke_and_ack",
+        lambda: receive_revocation(
+            duet.states[OPENER],
+            secret=specimen.secret(ACCEPTER, 0),
+            next_point=specimen.point(ACCEPTER, 2),
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("secret", "next_point", "field"),
+    [
+        (bytes(32), specimen.point(ACCEPTER, 2), "per_commitment_secret"),
+        (specimen.secret(ACCEPTER, 1), specimen.point(ACCEPTER, 2), "per_commitment_secret"),
+        (specimen.secret(OPENER, 0), specimen.point(ACCEPTER, 2), "per_commitment_secret"),
+        (specimen.secret(ACCEPTER, 0), bytes(33), "next_per_commitment_point"),
+    ],
+)
+def test_a_wrong_secret_or_point_is_a_violation(
+    secret: bytes, next_point: bytes, field: str
+) -> None:
+    duet = ready()
+    duet.add(OPENER, 50_000_000, 1)
+    duet.sign(OPENER)
+    assert_violation(
+        field,
+        lambda: receive_revocation(duet.states[OPENER], secret=secret, next_point=next_point),
+    )
+
+
+def test_a_secret_of_another_tree_is_a_violation_even_if_it_fits_its_point() -> None:
+    """The peer would make us unable to derive earlier secrets from it."""
+    stranger = specimen.secrets_of("stranger").seed
+    state = open_channel(
+        me=OPENER,
+        terms=ENDOGENOUS,
+        opener_msat=10**9,
+        accepter_msat=0,
+        peer_point=specimen.point(ACCEPTER, 0),
+    )
+    state = receive_channel_ready(state, keys.pubkey_of(stranger))
+    state = pay_once(state, specimen.secret(ACCEPTER, 0))
+    after_add = propose_add(
+        state, amount_msat=10**6, payment_hash=specimen.payment_hash(2), cltv_expiry=900_000
+    )[0]
+    signed = sign_commitment(after_add)[0]
+    assert_violation(
+        "per_commitment_secret",
+        lambda: receive_revocation(signed, secret=stranger, next_point=specimen.point(ACCEPTER, 3)),
+    )
+
+
+def pay_once(state: ChannelState, secret: bytes) -> ChannelState:
+    state, _ = propose_add(
+        state, amount_msat=10**6, payment_hash=specimen.payment_hash(1), cltv_expiry=900_000
+    )
+    state, _ = sign_commitment(state)
+    return receive_revocation(state, secret=secret, next_point=specimen.point(ACCEPTER, 2)).state
+
+
+def test_only_an_htlc_of_the_peer_that_is_locked_in_can_be_removed_and_once() -> None:
+    duet = with_locked_in()
+    state = duet.states[ACCEPTER]
+    for htlc_id in (1, -1):
+        assert_refused("id", partial(propose_fail, state, htlc_id, b""))
+    assert_refused("id", lambda: propose_fail(duet.states[OPENER], 0, b""))
+
+    removing, _ = propose_fail(state, 0, b"")
+    assert_refused("id", lambda: propose_fulfill(removing, 0, specimen.preimage(1)))
+
+    duet.add(OPENER, 50_000_000, 2)
+    duet.deliver(ACCEPTER)
+    assert_refused("id", lambda: propose_fail(duet.states[ACCEPTER], 1, b""))
+
+
+def test_a_removal_of_what_is_not_locked_in_is_a_violation() -> None:
+    duet = with_locked_in()
+    for state, htlc_id in ((duet.states[ACCEPTER], 0), (duet.states[OPENER], 1)):
+        message = UpdateFail(htlc_id=htlc_id, reason=b"")
+        assert_violation("id", partial(receive_update, state, message))
+
+
+@pytest.mark.parametrize("preimage", [b"", specimen.preimage(2), specimen.preimage(1)[:-1]])
+def test_a_preimage_that_is_not_the_htlcs_is_refused_by_both(preimage: bytes) -> None:
+    duet = with_locked_in()
+    assert_refused("payment_preimage", lambda: propose_fulfill(duet.states[ACCEPTER], 0, preimage))
+    message = UpdateFulfill(htlc_id=0, preimage=preimage)
+    assert_violation("payment_preimage", lambda: receive_update(duet.states[OPENER], message))
+
+
+def test_a_reason_has_a_limit() -> None:
+    duet = with_locked_in()
+    assert_refused("reason", lambda: propose_fail(duet.states[ACCEPTER], 0, bytes(1025)))
+    message = UpdateFail(htlc_id=0, reason=bytes(1025))
+    assert_violation("reason", lambda: receive_update(duet.states[OPENER], message))
+    receive_update(duet.states[OPENER], replace(message, reason=bytes(1024)))
+
+
+def test_two_htlcs_may_have_one_payment_hash() -> None:
+    duet = ready()
+    for _ in range(2):
+        duet.add(OPENER, 50_000_000, 1)
+    duet.settle()
+    for live in duet.answerable(ACCEPTER):
+        duet.fulfill(ACCEPTER, live)
+    duet.settle()
+    assert duet.states[OPENER].opener_msat == 500_000_000
+
+
+def test_a_preimage_longer_than_the_script_allows_is_refused() -> None:
+    """Its hash could be right, and on chain it would be worthless."""
+    long = bytes(33)
+    duet = ready()
+    state, message = propose_add(
+        duet.states[OPENER],
+        amount_msat=50_000_000,
+        payment_hash=keys.sha256(long),
+        cltv_expiry=900_000,
+    )
+    duet.states[OPENER] = state
+    duet.post(OPENER, message)
+    duet.settle()
+    assert_refused("payment_preimage", lambda: propose_fulfill(duet.states[ACCEPTER], 0, long))
+
+
+def test_nothing_flows_between_a_disconnection_and_channel_reestablish() -> None:
+    duet = with_locked_in()
+    duet.add(OPENER, 40_000_000, 2)
+    state = disconnect(duet.states[OPENER])
+    add = UpdateAdd(
+        htlc_id=0, amount_msat=10**6, payment_hash=specimen.payment_hash(3), cltv_expiry=9
+    )
+    assert_refused(
+        "channel_reestablish",
+        lambda: propose_add(
+            state, amount_msat=10**6, payment_hash=specimen.payment_hash(3), cltv_expiry=9
+        ),
+    )
+    assert_refused("channel_reestablish", lambda: propose_fail(state, 0, b""))
+    assert_refused("channel_reestablish", lambda: propose_fulfill(state, 0, bytes(32)))
+    assert_refused("channel_reestablish", lambda: sign_commitment(state))
+    assert_refused("channel_reestablish", lambda: revoke(state))
+    assert_violation("channel_reestablish", lambda: receive_update(state, add))
+    assert_violation("commitment_signed", lambda: receive_commitment(state))
+    assert_violation(
+        "revoke_and_ack",
+        lambda: receive_revocation(state, secret=bytes(32), next_point=specimen.point(ACCEPTER, 2)),
+    )

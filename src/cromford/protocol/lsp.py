@@ -10,6 +10,7 @@ from typing import assert_never
 
 from cromford import effects as fx
 from cromford.bitcoin.tx import Tx
+from cromford.factory.shape import plan_of
 from cromford.protocol import events as ev
 from cromford.protocol import records as r
 from cromford.protocol.chain_view import relevant_txs
@@ -263,16 +264,15 @@ def _start_build(state: LspState, plan: BuildPlan, min_clients: int, max_clients
         min_clients=min_clients,
         max_clients=max_clients,
     )
-    n_clients = len(plan.placed)
+    n_vertices = sum(1 for _ in plan_of(plan.terms).vertices())
     return Decision(
         records=(started,),
         effects=(
             fx.ClearDeadline(name=REJOIN_DEADLINE),
             fx.PrepareAttempt(
                 attempt=started.attempt,
-                n_clients=n_clients,
-                # A tree of n clients has fewer than 2n vertices, each with two transactions.
-                pool_size=4 * n_clients,
+                n_clients=len(plan.placed),
+                pool_size=2 * n_vertices,  # a kickoff and a state each
             ),
         ),
     )
@@ -299,7 +299,10 @@ def _rebuilding(state: LspState, decision: Decision) -> Decision:
     awaited = r.RebuildAwaited(
         node_ids=staying, min_clients=build.min_clients, max_clients=build.max_clients
     )
-    return decision + Decision(records=(awaited,), effects=(_deadline(state, REJOIN_DEADLINE),))
+    decision += Decision(records=(awaited,), effects=(_deadline(state, REJOIN_DEADLINE),))
+    after = folded(state, decision.records)
+    # Where nothing was proposed their keys are still fresh, and nobody has to join again.
+    return decision + _rebuild(after) if set(staying) <= set(after.members) else decision
 
 
 def _rebuild(state: LspState) -> Decision:

@@ -17,7 +17,7 @@ from cromford.protocol import records as r
 from cromford.protocol.client_attempt import pool_ids_of
 from cromford.protocol.decision import NOTHING
 from cromford.protocol.faults import Rejected
-from cromford.protocol.lobby import plan_build
+from cromford.protocol.lobby import MEMBERS_MAX, plan_build
 from cromford.protocol.lsp_state import UPTIME_WINDOW_BLOCKS
 from cromford.protocol.pause import ABORTS_TO_PAUSE, PAUSE_BLOCKS
 from cromford.protocol.policy import LspPolicy
@@ -153,6 +153,7 @@ def test_leaving_and_joining_again_does_not_fill_the_journal() -> None:
 def test_who_was_away_for_the_whole_window_is_forgotten() -> None:
     pump = Pump(1)
     client = pump.clients[0]
+    pump.join()
     pump.mine()
     assert pump.lsp.state.uptime_blocks(client.node_id) > 0
     pump.disconnect(client)
@@ -413,3 +414,34 @@ def test_a_build_whose_proposal_would_not_fit_a_message_is_refused_with_its_size
     )
     with pytest.raises(Rejected, match="proposal of at most 65535 bytes"):
         plan_build(crowded, min_clients=1, max_clients=1000)
+
+
+def test_who_connects_and_never_joins_leaves_no_trace() -> None:
+    pump = Pump(1)
+    n_before = len(pump.lsp.store.entries)
+    for n in range(1, 20):
+        node_id = stranger(n)
+        pump.handle(pump.lsp, ev.ConnectionClosed(node_id=node_id))
+        decision = lsp_role.decide(pump.lsp.state, ev.ConnectionOpened(node_id=node_id))
+        assert decision.records == ()
+        (greeted,) = decision.effects
+        assert isinstance(greeted, fx.Send)
+        assert isinstance(greeted.message, m.Lobby)
+    assert len(pump.lsp.store.entries) == n_before
+
+
+def test_a_full_lobby_says_so() -> None:
+    pump = Pump(2)
+    pump.join()
+    first, second = pump.clients
+    join = join_of(pump, second)
+    crowd = {
+        n.to_bytes(33, "big"): pump.lsp.state.members[first.node_id] for n in range(MEMBERS_MAX)
+    }
+    full = replace(pump.lsp.state, members=crowd)
+    decision = lsp_role.decide(full, ev.MessageReceived(node_id=second.node_id, message=join))
+    assert decision.records == ()
+    (sent,) = decision.effects
+    assert isinstance(sent, fx.Send)
+    assert isinstance(sent.message, m.Refused)
+    assert "the lobby is full" in sent.message.reason

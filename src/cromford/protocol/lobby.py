@@ -42,6 +42,7 @@ N_HTLCS_EPHEMERAL: Final = 114  # Each way; a zero-fee commitment stays within T
 VERTEX_FRAME_SIZE: Final = 500  # two transactions' frames, the anchors, two nonces, lengths
 FUNDING_INPUT_SIZE: Final = 41
 PROPOSAL_FRAME_SIZE: Final = 1_000
+MEMBERS_MAX: Final = 2 * N_CLIENTS_MAX  # Who waits in one lobby; each costs a few kilobytes.
 NO_ATTEMPT_ID: Final = bytes(32)  # Stands in the terms of a plan, which is never proposed.
 
 
@@ -84,6 +85,8 @@ def refusal_of(state: LspState, node_id: bytes, join: m.Join) -> str | None:
     if node_id in state.members:
         # Otherwise one connection could fill the journal.
         return "already waiting in the lobby: leave first"
+    if len(state.members) >= MEMBERS_MAX:
+        return f"the lobby is full: {MEMBERS_MAX} clients wait"
     if not (
         join.capacity_least_sat <= join.capacity_sat
         and join.capacity_sat >= policy.capacity_min_sat

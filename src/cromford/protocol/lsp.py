@@ -58,10 +58,7 @@ def decide(state: LspState, event: ev.Event) -> Decision:
         case ev.DaemonStarted():
             return _on_start(state)
         case ev.ConnectionOpened(node_id=node_id):
-            return Decision(
-                records=(r.PeerConnected(node_id=node_id),),
-                effects=(fx.Send(node_id=node_id, message=greeting(state)),),
-            ) + _after_reconnect(state, node_id)
+            return _on_connection(state, node_id)
         case ev.ConnectionClosed(node_id=node_id):
             return _on_disconnection(state, node_id)
         case ev.MessageReceived(node_id=node_id, message=message):
@@ -148,8 +145,19 @@ def _on_start(state: LspState) -> Decision:
     return decision + Decision(effects=resume(after))
 
 
+def _on_connection(state: LspState, node_id: bytes) -> Decision:
+    """Greet a peer. Who never joined leaves no trace: names cost nothing, the journal does."""
+    is_known = node_id in state.joins
+    return Decision(
+        records=(r.PeerConnected(node_id=node_id),) if is_known else (),
+        effects=(fx.Send(node_id=node_id, message=greeting(state)),),
+    ) + _after_reconnect(state, node_id)
+
+
 def _on_disconnection(state: LspState, node_id: bytes) -> Decision:
     """A connection takes its pools with it; what needs them is over."""
+    if node_id not in state.connected:
+        return NOTHING
     gone = Decision(records=(r.PeerDisconnected(node_id=node_id),))
     after = apply(state, gone.records[0])
     attempt = after.open_attempt
@@ -222,9 +230,12 @@ def _on_join(state: LspState, node_id: bytes, join: m.Join) -> Decision:
         message=encode_message(join),
         is_moving=is_move_proven(state, node_id, join),
     )
-    after = apply(state, record)
+    first = () if node_id in state.connected else (r.PeerConnected(node_id=node_id),)
+    after = folded(state, (*first, record))
     joined = m.Joined(factory_pubkey=pubkey, waiting=len(after.members))
-    decision = Decision(records=(record,), effects=(fx.Send(node_id=node_id, message=joined),))
+    decision = Decision(
+        records=(*first, record), effects=(fx.Send(node_id=node_id, message=joined),)
+    )
     build = after.build
     if build is not None and build.attempt is None and set(build.node_ids) <= set(after.members):
         return decision + _rebuild(after)

@@ -33,6 +33,20 @@ LSP_STATUS = {
     "build": {"phase": "preparing"},
     "build_dropped": "client 2: silent",
     "n_factories": 1,
+    "capital": {
+        "free_sat": 4_000_000_000,
+        "reserved_sat": 1_000_000_000,
+        "locked_sat": 750_856,
+        "locked": [
+            {
+                "factory_id": FACTORY_ID,
+                "amount_sat": 750_856,
+                "expiry_height": 6_000,
+                "blocks_to_expiry": 5_880,
+            }
+        ],
+        "earned_sat": 0,
+    },
 }
 CLIENT_STATUS = {
     **BOTH,
@@ -215,6 +229,7 @@ SHOWN = {
     **lsp_summary(),
     **{key: EXPORT[key] for key in ("participants", "funding", "transactions", "ledger", "terms")},
     "placed": PLACED,
+    "seconds_left": None,
 }
 BRANCH = {
     **client_summary(),
@@ -256,9 +271,52 @@ EXIT_PLAN = {
     "next": "publish kickoff_root now",
 }
 
+BALANCE = {
+    "confirmed_sat": 5_000_000_000,
+    "free_sat": 3_000_000_000,
+    "reserved_sat": 1_000_000_000,
+    "immature_sat": 900_000_000,
+    "paying_sat": 100_000_000,
+    "address": "bcrt1qnext",
+}
+COINS = {
+    "coins": [
+        {
+            "outpoint": f"{FUNDING_TXID}:1",
+            "amount_sat": 1_000_000_000,
+            "address": "bcrt1qcoin",
+            "confirmations": 7,
+            "status": "reserved",
+            "reserved_for": FACTORY_ID,
+        },
+        {
+            "outpoint": f"{FUNDING_TXID}:2",
+            "amount_sat": 5_000,
+            "address": "bcrt1qother",
+            "confirmations": 1,
+            "status": "free",
+            "reserved_for": None,
+        },
+    ]
+}
+PAYMENT = {
+    "sent": True,
+    "txid": CHANNEL_TXID,
+    "amount_sat": 70_000,
+    "fee_sat": 308,
+    "change_sat": 12_345,
+    "feerate_sat_per_vb": 2.004,
+    "feerate_source": "estimate for 6 blocks",
+}
+WALLET_ANSWERS: dict[str, Any] = {
+    "address": {"address": "bcrt1qfresh"},
+    "wallet_balance": BALANCE,
+    "wallet_coins": COINS,
+    "wallet_send": lambda params: PAYMENT | {"sent": not params["dry_run"]},
+}
 LSP_ANSWERS: dict[str, Any] = {
     "status": LSP_STATUS,
-    "address": {"address": "bcrt1qfresh"},
+    **WALLET_ANSWERS,
     "lobby": LOBBY,
     "build": BUILD,
     "factories": {"factories": [lsp_summary()]},
@@ -268,7 +326,7 @@ LSP_ANSWERS: dict[str, Any] = {
 }
 CLIENT_ANSWERS: dict[str, Any] = {
     "status": CLIENT_STATUS,
-    "address": {"address": "bcrt1qfresh"},
+    **WALLET_ANSWERS,
     "join": {"wish": CLIENT_STATUS["wish"], "joined": True},
     "leave": {"left": True},
     "factories": {"factories": [client_summary()]},

@@ -16,13 +16,15 @@ from cromford.cli.main import cromford
 
 @dataclass(frozen=True)
 class CommandLine:
-    """Runs commands against one data directory."""
+    """Runs commands against one data directory, or the default ones."""
 
-    datadir: Path
+    datadir: Path | None
 
-    def run(self, *words: str, env: dict[str, str] | None = None) -> Result:
-        place = ["--datadir", str(self.datadir)]
-        return CliRunner().invoke(cromford, [*place, *words], env=env)
+    def run(
+        self, *words: str, env: dict[str, str] | None = None, typed: str | None = None
+    ) -> Result:
+        place = [] if self.datadir is None else ["--datadir", str(self.datadir)]
+        return CliRunner().invoke(cromford, [*place, *words], env=env, input=typed)
 
     def document(self, *words: str) -> Any:
         """Return the one JSON document on stdout of a command that succeeds in silence."""

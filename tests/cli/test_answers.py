@@ -10,7 +10,10 @@ from tests.cli.fake_daemon import FakeDaemon
 
 LSP_COMMANDS: list[tuple[str, str, object]] = [
     ("lsp status", "status", answers.LSP_STATUS),
-    ("lsp address", "address", {"address": "bcrt1qfresh"}),
+    ("lsp wallet address", "address", {"address": "bcrt1qfresh"}),
+    ("lsp wallet balance", "wallet_balance", answers.BALANCE),
+    ("lsp wallet coins", "wallet_coins", answers.COINS),
+    ("lsp wallet send bcrt1q 70000 --yes", "wallet_send", answers.PAYMENT),
     ("lsp lobby", "lobby", answers.LOBBY),
     ("lsp build", "build", answers.BUILD),
     ("lsp factories", "factories", {"factories": [answers.lsp_summary()]}),
@@ -20,7 +23,9 @@ LSP_COMMANDS: list[tuple[str, str, object]] = [
 ]
 CLIENT_COMMANDS: list[tuple[str, str, object]] = [
     ("client status", "status", answers.CLIENT_STATUS),
-    ("client address", "address", {"address": "bcrt1qfresh"}),
+    ("client wallet address", "address", {"address": "bcrt1qfresh"}),
+    ("client wallet coins", "wallet_coins", answers.COINS),
+    ("client wallet send bcrt1q all --yes", "wallet_send", answers.PAYMENT),
     ("client join --capacity 500000", "join", answers.CLIENT_ANSWERS["join"]),
     ("client leave", "leave", {"left": True}),
     ("client factories", "factories", {"factories": [answers.client_summary()]}),
@@ -51,11 +56,19 @@ def test_a_client_command_gives_the_daemons_document(
 SAID: list[tuple[str, list[Any]]] = [
     (
         "lsp status",
-        ["4,000,000,000 sat free", "3 connected, 2 waiting", "preparing", "client 2: silent"],
+        [
+            "4,000,000,000 sat free",
+            "3 connected, 2 waiting",
+            "preparing",
+            "client 2: silent",
+            "750,856 sat in 1 factory",
+            "750,856 sat in f0f0f0f0f0f0: expiry in 5,880 blocks, at height 6,000",
+            "capital earned",
+        ],
     ),
     ("lsp lobby", [answers.LOBBY["address"], "400,000 sat", "7 blocks", "banned until height 1,2"]),
     ("lsp build", ["building", "rank 1: waits in the lobby", "750,856 sat", "300 sat"]),
-    ("lsp factories", ["f0f0f0f0f0f0", "live", "3 of 3", "exit within 4,406 blocks"]),
+    ("lsp factories", ["f0f0f0f0f0f0", "live", "3 deep", "exit within 4,406 blocks"]),
     (
         f"lsp factory show {answers.FACTORY_ID}",
         [
@@ -66,6 +79,18 @@ SAID: list[tuple[str, list[Any]]] = [
             "L-stock of the LSP  249,794 sat",
             "582 sat",
         ],
+    ),
+    (
+        "lsp wallet balance",
+        ["3,000,000,000 sat", "being built", "not yet 100 blocks deep", "bcrt1qnext"],
+    ),
+    (
+        "lsp wallet coins",
+        ["reserved for f0f0f0f0f0f0", "7 blocks", "1 block ", "1,000,000,000 sat", "bcrt1qother"],
+    ),
+    (
+        "client wallet send bcrt1q all --dry-run",
+        ["dry run: nothing was sent", "308 sat (2.004 sat/vB, estimate for 6 blocks)"],
     ),
     ("client status", ["20,000 sat to 100,000,000 sat", "at least 400,000 sat", "too much"]),
     ("client join --capacity 500000", ["500,000 sat", "waiting in the lobby"]),
@@ -130,6 +155,15 @@ def test_a_join_waits_for_the_lsp_if_there_is_one(fake: Any, change: dict[str, b
     assert ("waiting in the lobby" in said) is status["joined"]
 
 
+def test_a_join_that_is_built_for_at_once_is_told_so(fake: Any) -> None:
+    wish = answers.CLIENT_STATUS["wish"]
+    status = answers.CLIENT_STATUS | {"refusal": None, "joined": False}
+    building = {"factories": [answers.client_summary(status="building", stage="received")]}
+    answer = {"join": {"wish": wish, "joined": False}, "status": status, "factories": building}
+    said = CommandLine(fake(answer).datadir).run("client", "join", "--capacity", "500000").stdout
+    assert "a factory is being built with it" in said
+
+
 def test_a_factory_id_is_passed_on_only_if_one_was_named(client: FakeDaemon) -> None:
     CommandLine(client.datadir).document("client", "exit", "plan", "f0f0")
     CommandLine(client.datadir).document("client", "exit", "plan")
@@ -187,3 +221,41 @@ def test_an_empty_list_is_said(fake: Any) -> None:
     daemon = fake({"factories": {"factories": []}})
     assert CommandLine(daemon.datadir).run("lsp", "factories").stdout == "no factories\n"
     assert CommandLine(daemon.datadir).document("client", "factories") == {"factories": []}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"status": "building", "phase": "signing_root", "holdouts": [1, 3]},
+            "signing root; waits for client 1, client 3, 12.5 s left",
+        ),
+        (
+            {"status": "building", "phase": "acknowledging", "seconds_left": None},
+            "acknowledging; waits for nobody\n",
+        ),
+        ({"status": "funding", "confirmations": 1}, "1 of 3 confirmations"),
+    ],
+)
+def test_a_factory_that_is_not_finished_shows_what_it_waits_for(
+    fake: Any, changes: dict[str, Any], said: str
+) -> None:
+    daemon = fake({"factory_show": answers.SHOWN | {"seconds_left": 12.5} | changes})
+    shown = CommandLine(daemon.datadir).run("lsp", "factory", "show", answers.FACTORY_ID)
+    assert said in shown.stdout, shown.output
+
+
+@pytest.mark.parametrize(("left", "said"), [(1_008, "expiry in 1,008 blocks"), (-3, "EXPIRED")])
+def test_the_lsps_capital_names_what_is_locked_until_when(fake: Any, left: int, said: str) -> None:
+    locked = {
+        "factory_id": "f1" * 32,
+        "amount_sat": 7,
+        "expiry_height": 9,
+        "blocks_to_expiry": left,
+    }
+    capital = {"free_sat": 1, "reserved_sat": 2, "locked_sat": 14, "earned_sat": 0}
+    status = {**answers.LSP_STATUS, "capital": {**capital, "locked": [locked, locked]}}
+    daemon = fake({"status": status})
+    shown = CommandLine(daemon.datadir).run("lsp", "status").stdout
+    assert f"7 sat in f1f1f1f1f1f1: {said}" in shown
+    assert "in 2 factories" in shown

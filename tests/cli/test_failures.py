@@ -15,6 +15,9 @@ from tests.cli.fake_daemon import FakeDaemon
 from cromford.cli.failures import problem_of
 from cromford.daemon.rpc import RpcFailure
 
+# A point on the curve: the generator.
+LSP = "0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798@127.0.0.1:9750"
+
 
 def refuse(failure: RpcFailure) -> Any:
     def answer(_params: dict[str, Any]) -> object:
@@ -76,16 +79,38 @@ USAGE_ERRORS = [
     (f"client run --lsp 0211@{'h'}:1", "expected 66 hex digits"),
     ("lsp run --listen 9750", "expected HOST:PORT"),
     ("lsp run --listen 127.0.0.1:70000", "expected HOST:PORT"),
-    ("lsp run --inner-arities 2,1", "expected numbers in 2..1024"),
-    ("lsp run --inner-arities two", "expected numbers with commas"),
-    ("lsp run --min-clients 5 --max-clients 4", "the least, 5, is above the most, 4"),
-    ("lsp run --capacity-min 5 --capacity-max 4", "the least, 5, is above the most, 4"),
-    ("lsp run --feerate 0", "--feerate: expected above 0"),
-    ("lsp run --feerate 0.01", "expected 0.1..1000"),
-    ("lsp run --feerate nan", "is not a number"),
-    ("lsp run --feerate much", "is not a number"),
-    ("lsp run --fee-policy ephemeral --feerate 1", "expected 0 with --fee-policy ephemeral"),
-    ("lsp run --funding-feerate 0", "--funding-feerate: expected above 0"),
+    ("lsp run --inner-arities 2,1", "expected a whole number in 2..1024, received 1"),
+    ("lsp run --inner-arities two", 'expected a whole number in 2..1024, received "two"'),
+    ("lsp run --min-clients 0", "expected a whole number in 1..1024, received 0"),
+    (
+        "lsp run --min-clients 5 --max-clients 4",
+        "lsp.min_clients: expected at most max_clients, 4, received 5",
+    ),
+    (
+        "lsp run --capacity-min 5 --capacity-max 4",
+        "lsp.capacity_min: expected at most capacity_max, 4, received 5",
+    ),
+    ("lsp run --feerate 0", "feerate: expected above 0"),
+    ("lsp run --feerate 0.01", "expected 0 or a number in 0.1..1000, received 0.01"),
+    ("lsp run --feerate nan", "expected 0 or a number in 0.1..1000, received NaN"),
+    ("lsp run --feerate much", 'expected 0 or a number in 0.1..1000, received "much"'),
+    ("lsp run --fee-policy ephemeral --feerate 1", "expected 0 with the fee policy ephemeral"),
+    ("lsp run --fee-policy none", 'expected one of endogenous, ephemeral, received "none"'),
+    ("lsp run --funding-feerate 0", "lsp.funding_feerate: expected above 0"),
+    (
+        "lsp run --min-clients 5 --build-at-clients 4",
+        "lsp.min_clients: expected at most build_at_clients, 4, received 5",
+    ),
+    ("lsp run --lstock-csv-blocks 10", "lstock_csv_blocks: expected at least a step, 144"),
+    ("lsp run --ready-min-blocks 5000", "expected at most active_blocks, 4320, received 5000"),
+    ("lsp run --signet-challenge 51", "signet_challenge: expected none on regtest, received 51"),
+    ("lsp run --signet-challenge xyz", "expected 1 to 10000 bytes in hex"),
+    ("client run", "client.lsp: expected NODEID@HOST:PORT"),
+    ("client run --max-feerate 0", "expected a number in 0.1..1000, received 0"),
+    ("client wallet send bcrt1q 0", "expected a whole number in 1..2100000000000000, received 0"),
+    ("client wallet send bcrt1q everything", ", or all"),
+    ("client wallet send bcrt1q", "Missing argument 'AMOUNT_SAT|all'"),
+    ("lsp events --after -1", "-1 is not in the range"),
     ("lsp run --step-blocks 500", "expected at least one layer's 1500 blocks"),
     ("lsp run --step-blocks 60000", "at most 65535 (BIP 68)"),
     ("lsp run --chain-user me", "a user and a password file go together"),
@@ -116,11 +141,14 @@ def test_a_mistake_on_the_command_line_is_json_too(tmp_path: Path) -> None:
     assert error["remediation"] == "See: cromford client join --help"
 
 
-@pytest.mark.parametrize("name", ["mainnet", "main", "bitcoin"])
-def test_mainnet_is_refused_with_a_reason(tmp_path: Path, name: str) -> None:
-    result = CommandLine(tmp_path).run("--network", name, "lsp", "run")
+@pytest.mark.parametrize("words", ["lsp run", f"client run --lsp {LSP}", "client seed restore"])
+def test_mainnet_is_refused_with_a_reason_unless_it_is_allowed(tmp_path: Path, words: str) -> None:
+    result = CommandLine(tmp_path / "none").run("--network", "mainnet", *words.split())
     assert result.exit_code == 2
-    assert "mainnet is refused for now" in result.stderr
+    assert "mainnet is refused unless it is allowed" in result.stderr
+    assert "no outside review" in result.stderr
+    assert "--allow-mainnet" in result.stderr
+    assert not (tmp_path / "none").exists()
 
 
 def test_an_exit_needs_a_confirmation(client: FakeDaemon) -> None:

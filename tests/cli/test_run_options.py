@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import Result
 from tests.cli.conftest import CommandLine
 
-from cromford.bitcoin.network import REGTEST, SIGNET
+from cromford.bitcoin.network import MAINNET, REGTEST, SIGNET
 from cromford.cli import daemons
 from cromford.daemon.options import ClientOptions, LspOptions
 from cromford.factory.terms import FeePolicy
@@ -34,8 +35,11 @@ class Started:
         assert isinstance(options, ClientOptions)
         return options
 
+    def run(self, *words: str, env: dict[str, str] | None = None) -> Result:
+        return self._line.run(*words, env=env)
+
     def _start(self, *words: str, env: dict[str, str] | None) -> Any:
-        result = self._line.run(*words, env=env)
+        result = self.run(*words, env=env)
         assert result.exit_code == 0, result.stderr
         return self.options[-1]
 
@@ -71,13 +75,15 @@ def test_the_default_chain_is_bitcoind_on_this_machine(started: Started) -> None
 
 def test_containers_can_say_everything_by_environment(started: Started) -> None:
     env = {
-        "CROMFORD_NETWORK": "regtest",
+        "CROMFORD_CHAIN_NETWORK": "regtest",
         "CROMFORD_CHAIN_URL": "http://node:1",
         "CROMFORD_CHAIN_USER": "me",
         "CROMFORD_CHAIN_PASSWORD_FILE": "/run/secrets/node",
         "CROMFORD_SEED_PASSPHRASE_FILE": "/run/secrets/seed",
-        "CROMFORD_LSP_RUN_LISTEN": "[::1]:0",
-        "CROMFORD_LSP_RUN_MIN_DEPTH": "6",
+        "CROMFORD_LSP_LISTEN": "[::1]:0",
+        "CROMFORD_LSP_MIN_DEPTH": "6",
+        "CROMFORD_LSP_INNER_ARITIES": "2, 3",
+        "CROMFORD_METRICS_PORT": "0",
     }
     options = started.lsp(env=env)
     assert options.network == REGTEST
@@ -87,6 +93,8 @@ def test_containers_can_say_everything_by_environment(started: Started) -> None:
     assert options.seed_passphrase_file == Path("/run/secrets/seed")
     assert (options.listen_host, options.listen_port) == ("::1", 0)
     assert options.policy.min_depth == 6
+    assert options.policy.inner_arities == (2, 3)
+    assert options.metrics_port == 0
 
 
 def test_feerates_are_read_in_sat_per_vbyte(started: Started) -> None:
@@ -122,3 +130,25 @@ def test_an_lsp_is_named_by_a_point_on_the_curve() -> None:
     result = line.run("client", "run", "--lsp", f"02{'00' * 31}05@h:1")
     assert result.exit_code == 2
     assert "is not a point on the curve" in result.stderr
+
+
+def test_on_mainnet_a_daemon_starts_with_a_loud_warning(started: Started) -> None:
+    result = started.run("--network", "mainnet", "lsp", "run", "--allow-mainnet")
+    assert result.exit_code == 0
+    assert "WARNING: this daemon runs on MAINNET" in result.stderr
+    options = started.options[-1]
+    assert options.network == MAINNET
+    assert options.chain.url == "http://127.0.0.1:8332"
+    assert options.chain.cookie_file == Path("~/.bitcoin/.cookie").expanduser()
+    assert started.run("lsp", "run").stderr == ""
+
+
+def test_a_signet_of_ones_own_is_told_by_its_challenge(started: Started) -> None:
+    options = started.lsp("--network", "signet", "--signet-challenge", "51")
+    assert (options.network, options.signet_challenge) == (SIGNET, "51")
+    assert started.lsp("--network", "signet").signet_challenge is None
+
+
+def test_a_schedule_is_part_of_the_policy(started: Started) -> None:
+    policy = started.lsp("--build-at-clients", "5", "--build-every-blocks", "144").policy
+    assert (policy.build_at_clients, policy.build_every_blocks) == (5, 144)

@@ -7,8 +7,10 @@ from typing import Any, cast
 
 import pytest
 
+from cromford.demo.building import _n_coins
 from cromford.demo.failure import DemoFailed
 from cromford.demo.leaving import _channel_on_chain, _published
+from cromford.demo.node import Node, n_blocks_paying
 from cromford.demo.settings import DemoSettings, check_settings
 from cromford.demo.steps import Steps
 from cromford.demo.world import Daemon, World, client_names
@@ -88,6 +90,29 @@ def test_an_exit_that_needs_a_coin_is_refused() -> None:
 @pytest.mark.parametrize("n_clients", range(1, 17))
 def test_the_default_demo_fits_any_number_of_clients(n_clients: int) -> None:
     check_settings(DemoSettings(n_clients=n_clients, exit_client=n_clients))
+
+
+@pytest.mark.parametrize(
+    ("tip_height", "amount_sat", "n_blocks"),
+    [
+        (0, 1, 1),
+        (0, 5_000_000_000, 1),
+        (0, 5_000_000_001, 2),
+        (148, 7_500_000_000, 2),  # block 149 is the last that creates 50 bitcoin
+        (149, 7_500_000_000, 3),
+        (150 * 33, 1, None),
+    ],
+)
+def test_on_an_older_chain_more_blocks_pay_for_the_factory(
+    tip_height: int, amount_sat: int, n_blocks: int | None
+) -> None:
+    assert n_blocks_paying(amount_sat, tip_height=tip_height, n_blocks_max=200) == n_blocks
+
+
+def test_a_chain_whose_blocks_pay_too_little_is_refused() -> None:
+    node = cast("Node", SimpleNamespace(height=lambda: 3_000))
+    with pytest.raises(DemoFailed, match="at height 3,000 a block of this regtest chain creates"):
+        _n_coins(DemoSettings(), node)
 
 
 def test_every_client_process_has_a_name_of_its_own() -> None:

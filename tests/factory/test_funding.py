@@ -56,3 +56,13 @@ def test_a_funding_that_would_not_work_is_refused(
             factory_output=TxOut(amount_sat=factory_sat, script_pubkey=SCRIPT),
             change_output=TxOut(amount_sat=change_sat, script_pubkey=CHANGE_SCRIPT),
         )
+
+
+def test_a_coin_is_spent_once_however_many_others_stand_beside_it() -> None:
+    coins = [OutPoint(txid=Txid(bytes((n,)) * 32), vout=0) for n in (1, 2, 1)]
+    with pytest.raises(ValueError, match="spends a coin once"):
+        funding_tx_of(
+            inputs=coins,
+            factory_output=TxOut(amount_sat=330, script_pubkey=SCRIPT),
+            change_output=TxOut(amount_sat=10_000, script_pubkey=CHANGE_SCRIPT),
+        )

@@ -5,11 +5,16 @@ from typing import Final
 from bitcoin_core_rpc import RpcError
 
 from cromford.adapters.bitcoind import BitcoindChain
-from cromford.bitcoin.network import REGTEST, Network
+from cromford.bitcoin.network import REGTEST, SIGNET, Network
 from cromford.ports import ChainUnavailable
 
 # The first release that relays ephemeral dust, beside package relay and pay-to-anchor.
 CORE_VERSION_MIN: Final = 290_000
+# BIP 325: who may sign blocks of the public signet, one of two keys. All signets share one genesis.
+PUBLIC_SIGNET_CHALLENGE: Final = (
+    "512103ad5e0edad18cb1f0fc0d28a3d4f1f3e445640337489abb10404f2d1e086be430"
+    "210359ef5021964fe22d6f8e05b2463c9540ce96883fe3b278760f048f5189f2e6c452ae"
+)
 
 
 class ChainMismatch(Exception):
@@ -22,10 +27,17 @@ class ChainMismatch(Exception):
         self.received = received
 
 
-async def check_node(chain: BitcoindChain, network: Network) -> None:
+async def check_node(
+    chain: BitcoindChain, network: Network, *, signet_challenge: str | None = None
+) -> None:
     """Refuse a node of another network, one that is too old, or one still catching up.
 
     A fresh regtest chain is old by its own clock, so there the last check is left out.
+
+    Args:
+        chain: The node.
+        network: The network it has to be on.
+        signet_challenge: On signet, the challenge in hex; None is the public signet's.
 
     Raises:
         ChainMismatch: Naming what differs.
@@ -34,6 +46,9 @@ async def check_node(chain: BitcoindChain, network: Network) -> None:
     info = await _ask(chain, "getblockchaininfo")
     _check("chain", expected=network.core_name, received=info.get("chain"))
     _check("genesis hash", expected=network.genesis_hash, received=await chain.block_hash(0))
+    if network == SIGNET:
+        expected = signet_challenge or PUBLIC_SIGNET_CHALLENGE
+        _check("signet challenge", expected=expected, received=info.get("signet_challenge"))
     version = (await _ask(chain, "getnetworkinfo")).get("version")
     if not isinstance(version, int) or version < CORE_VERSION_MIN:
         raise ChainMismatch("version", expected=f"{CORE_VERSION_MIN} or newer", received=version)

@@ -208,6 +208,20 @@ class Journal:
             raise StoreFailed(self._failure) from error
 
 
+@contextlib.contextmanager
+def locked(datadir: Path) -> Iterator[None]:
+    """Hold the lock of a data directory without opening its journal; both are made if missing.
+
+    Raises:
+        StoreFailed: If a process has the journal open, or the directory cannot be written.
+    """
+    lock_fd = _take_lock(datadir)
+    try:
+        yield
+    finally:
+        os.close(lock_fd)
+
+
 def _take_lock(datadir: Path) -> int:
     path = datadir / LOCK_NAME
     try:

@@ -1,31 +1,26 @@
 """`cromford client`: run a client, join a factory, verify it, leave it."""
 
-import sys
 import time
-from decimal import Decimal
 from typing import Any, Final
 
 import click
 
-from cromford.adapters.peer_address import PeerAddress, parse_peer_address
+from cromford.bitcoin.network import MAINNET
 from cromford.cli import lists, tree_view
-from cromford.cli.failures import EXIT_FAILED, EXIT_NEEDS_CONFIRMATION, CommandFailed
+from cromford.cli.asking import confirm
+from cromford.cli.events import events_command
+from cromford.cli.failures import EXIT_FAILED, CommandFailed
 from cromford.cli.output import show
-from cromford.cli.run_options import (
-    Feerate,
-    daemon_options,
-    network_of,
-    sat_per_kw,
-    take_daemon_options,
-)
+from cromford.cli.run_options import MAINNET_WARNING, client_options
+from cromford.cli.seed import seed_group
 from cromford.cli.session import Session, session_options
-from cromford.daemon.options import ClientOptions
-from cromford.protocol.policy import ClientPolicy
+from cromford.cli.settings import flags_of
+from cromford.cli.wallet import wallet_group
 
 ROLE: Final = "client"
 JOIN_WAIT_SECONDS: Final = 3.0
 JOIN_POLL_SECONDS: Final = 0.05
-_DEFAULT: Final = ClientPolicy()
+_UNDER_WAY: Final = frozenset({"building", "waiting_for_funding", "confirming"})
 
 
 @click.group(name=ROLE)
@@ -33,87 +28,31 @@ def command() -> None:
     """Run a client: join a factory, verify it, leave it."""
 
 
-class Peer(click.ParamType[PeerAddress]):
-    """The LSP's address, with the node id that it has to prove."""
-
-    name = "NODEID@HOST:PORT"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> PeerAddress:
-        """Return the address."""
-        try:
-            return parse_peer_address(str(value))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
+command.add_command(wallet_group(ROLE))
+command.add_command(seed_group(ROLE))
+command.add_command(events_command(ROLE))
 
 
 @command.command()
-@click.option(
-    "--lsp", type=Peer(), required=True, help="Whose client this is; `lsp lobby` prints it."
-)
-@click.option(
-    "--max-exit-delay",
-    type=click.IntRange(min=1),
-    default=_DEFAULT.exit_delay_blocks_max,
-    show_default=True,
-    help="Terms with a longer way out are refused; in blocks.",
-)
-@click.option(
-    "--max-feerate",
-    type=Feerate(),
-    default="100",
-    show_default=True,
-    help="Terms whose tree pays more are refused; in sat/vB.",
-)
-@daemon_options
+@flags_of("client", "chain", "log", "metrics", "seed")
 @session_options
 @click.pass_obj
 def run(
     session: Session,
     /,
-    lsp: PeerAddress,
-    max_exit_delay: int,
-    max_feerate: Decimal,
-    **given: Any,  # noqa: ANN401 - the options of `daemon_options`
+    **flags: Any,  # noqa: ANN401 - the options of `flags_of`
 ) -> None:
     """Run the client's daemon in the foreground. Its log goes to stderr.
 
-    The first start makes a seed in the data directory, readable by you only.
+    The first start makes a seed in the data directory, readable by you only. What no flag says is
+    taken from the environment, then from the configuration: see `cromford config dump`.
     """
-    shared = take_daemon_options(given)
-    network = network_of(session)
-    feerate_min, _ = _DEFAULT.tree_feerate_sat_per_kw
-    feerate_max = max(feerate_min, sat_per_kw(max_feerate))
-    options = ClientOptions(
-        datadir=session.datadir_of(ROLE).absolute(),
-        network=network,
-        chain=shared.chain(network),
-        lsp=lsp,
-        policy=ClientPolicy(
-            exit_delay_blocks_max=max_exit_delay,
-            max_cltv_blocks=_cltv_blocks(max_exit_delay),
-            tree_feerate_sat_per_kw=(feerate_min, feerate_max),
-        ),
-        poll_seconds=shared.poll_seconds,
-        log_level=shared.log_level,
-        log_format=shared.log_format,
-        metrics_port=shared.metrics_port,
-        seed_passphrase_file=shared.seed_passphrase_file,
-    )
+    options = client_options(session.settings_of(ROLE, flags), session.datadir_of(ROLE))
+    if options.network == MAINNET:
+        click.echo(MAINNET_WARNING, err=True)
     from cromford.cli import daemons  # noqa: PLC0415 - all of a daemon; no other command needs it
 
     daemons.run_client(options)
-
-
-def _cltv_blocks(max_exit_delay_blocks: int) -> tuple[int, int]:
-    """Return how long payments may be in flight, where ways out may take so long.
-
-    A payment outlasts an exit at its beginning and one at its end, so who accepts a longer way out
-    accepts this too.
-    """
-    least, most = _DEFAULT.max_cltv_blocks
-    return least, most + 2 * max(0, max_exit_delay_blocks - _DEFAULT.exit_delay_blocks_max)
 
 
 @command.command()
@@ -148,8 +87,16 @@ def _await_the_lsp(session: Session, answer: dict[str, Any]) -> dict[str, Any]:
             )
         if status["joined"] or not status["connected"]:
             return {"wish": status["wish"], "joined": status["joined"]}
+        if _is_being_built(session):
+            # An LSP with a schedule may take a client out of its lobby at once.
+            return answer | {"joined": True, "is_building": True}
         time.sleep(JOIN_POLL_SECONDS)
     return answer
+
+
+def _is_being_built(session: Session) -> bool:
+    factories = session.call(ROLE, "factories")["factories"]
+    return any(factory["status"] in _UNDER_WAY for factory in factories)
 
 
 @command.command()
@@ -166,14 +113,6 @@ def leave(session: Session) -> None:
 def status(session: Session) -> None:
     """Show the daemon: its LSP, chain, wallet and wish."""
     show(session, session.call(ROLE, "status"), lists.client_status)
-
-
-@command.command()
-@session_options
-@click.pass_obj
-def address(session: Session) -> None:
-    """Show a fresh address of the client's own wallet."""
-    show(session, session.call(ROLE, "address"), lists.address)
 
 
 @command.command()
@@ -244,21 +183,14 @@ def start(
 
     This cannot be taken back, and every client above the leaf sees its part of the tree published.
     """
-    if not yes:
-        _confirm_exit(session)
+    confirm(
+        session,
+        "An exit cannot be taken back. Publish the branch?",
+        yes=yes,
+        why="an exit cannot be taken back once a transaction is published",
+        remediation="Look at `cromford client exit plan`, then add --yes.",
+    )
     show(session, session.call(ROLE, "exit_start", factory_id=factory_id), lists.exit_started)
-
-
-def _confirm_exit(session: Session) -> None:
-    can_ask = sys.stdin.isatty() and sys.stderr.isatty() and not session.is_json
-    if not can_ask:
-        raise CommandFailed(
-            "needs_confirmation",
-            "an exit cannot be taken back once a transaction is published",
-            remediation="Look at `cromford client exit plan`, then add --yes.",
-            exit_code=EXIT_NEEDS_CONFIRMATION,
-        )
-    click.confirm("An exit cannot be taken back. Publish the branch?", abort=True, err=True)
 
 
 @command.command()

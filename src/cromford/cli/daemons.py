@@ -5,6 +5,7 @@ A module of its own, because it imports all that the daemons are made of.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from cromford.adapters.chain_check import ChainMismatch
 from cromford.cli.failures import EXIT_AUTHENTICATION, CommandFailed
@@ -14,6 +15,12 @@ from cromford.daemon.options import ClientOptions, LspOptions
 from cromford.daemon.rpc_server import SocketInUse
 from cromford.daemon.seed_file import BadSeed, WrongPassphrase
 from cromford.ports import ChainUnavailable, StoreFailed
+
+CATCHING_UP: Final = "initial block download"
+_MISMATCH_REMEDIES: Final = {
+    CATCHING_UP: "Wait until the node has caught up with the chain.",
+    "signet challenge": "For a signet of your own, see --signet-challenge.",
+}
 
 
 def run_lsp(options: LspOptions) -> None:
@@ -51,7 +58,11 @@ def _startup_failures() -> Iterator[None]:
         raise CommandFailed(
             "chain_mismatch",
             f"the node does not fit: {error}",
-            remediation="Point --chain-url at a node of the network, Bitcoin Core 29 or newer.",
+            retryable=error.field == CATCHING_UP,
+            remediation=_MISMATCH_REMEDIES.get(
+                error.field,
+                "Point --chain-url at a node of the network, Bitcoin Core 29 or newer.",
+            ),
         ) from error
     except ChainUnavailable as error:
         raise CommandFailed(

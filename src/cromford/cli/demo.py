@@ -9,11 +9,14 @@ import click
 from rich.console import Console
 from rich.status import Status
 
+from cromford.bitcoin.network import REGTEST
 from cromford.cli import tree_view
 from cromford.cli.failures import CommandFailed, printable
+from cromford.cli.kinds import FEERATE, Choice, Option
 from cromford.cli.output import blocks, cell, expiry_text, sat, show, stderr_console, table
-from cromford.cli.run_options import FEE_POLICY, Feerate, fee_policy_of, tree_feerate_sat_per_kw
+from cromford.cli.run_options import chain_options, fee_policy_of, tree_feerate_sat_per_kw
 from cromford.cli.session import Session, json_option
+from cromford.daemon.options import ChainOptions
 from cromford.demo.failure import DemoFailed
 from cromford.demo.run import run_demo
 from cromford.demo.settings import (
@@ -26,6 +29,7 @@ from cromford.demo.settings import (
     DemoSettings,
 )
 from cromford.demo.steps import Progress
+from cromford.factory.terms import FeePolicy
 
 STEP_NAME_WIDTH: Final = 8
 _DEFAULT: Final = DemoSettings()
@@ -144,8 +148,14 @@ class Live:
     show_default=True,
     help="Of each channel, in sat.",
 )
-@click.option("--feerate", type=Feerate(), help="Of the tree, in sat/vB.  [default: 2]")
-@click.option("--fee-policy", type=FEE_POLICY, default=_DEFAULT.fee_policy.label, show_default=True)
+@click.option("--feerate", type=Option(FEERATE), help="Of the tree, in sat/vB.  [default: 2]")
+@click.option(
+    "--fee-policy",
+    type=Option(Choice(tuple(policy.label for policy in FeePolicy))),
+    default=_DEFAULT.fee_policy.label,
+    show_default=True,
+    help="How tree transactions pay: their own fee, or a child's.",
+)
 @click.option(
     "--keep",
     metavar="DIR",
@@ -159,10 +169,27 @@ class Live:
     type=click.IntRange(min=1),
     help="Let this client, counted from 1, leave alone through the real delays.",
 )
+@click.option(
+    "--chain-url",
+    metavar="URL",
+    help="Use this Bitcoin Core on regtest instead of the embedded node.",
+)
+@click.option(
+    "--chain-cookie",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Its cookie file.  [default: that of bitcoind's default data directory]",
+)
+@click.option("--chain-user", help="A user of the node, instead of a cookie.")
+@click.option(
+    "--chain-password-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A file with the user's password on its first line.",
+)
 @json_option
 @click.pass_obj
 def command(
     session: Session,
+    /,
     *,
     clients: int,
     arity: int,
@@ -174,12 +201,16 @@ def command(
     fee_policy: str,
     keep: Path | None,
     exit_client: int | None,
+    **chain: Any,  # noqa: ANN401 - the options of `_chain_of`
 ) -> None:
     """Build a factory on this machine and show it.
 
     Starts an embedded regtest node, an LSP and its clients, each a process with a directory of its
     own. They gather, build the tree, sign it, fund it and wait for confirmations. Everything is
     stopped at the end, and removed unless --keep says where to. Never for real money.
+
+    With --chain-url a Bitcoin Core of yours on regtest takes the embedded node's place: blocks are
+    mined on it, to addresses of the demo, and it is left running.
     """
     policy = fee_policy_of(fee_policy)
     tree_feerate_sat_per_kw(policy, feerate)
@@ -194,8 +225,31 @@ def command(
         fee_policy=policy,
         keep=keep,
         exit_client=exit_client,
+        chain=_chain_of(**chain),
     )
     show(session, _run(session, settings), result)
+
+
+def _chain_of(
+    chain_url: str | None,
+    chain_cookie: Path | None,
+    chain_user: str | None,
+    chain_password_file: Path | None,
+) -> ChainOptions | None:
+    """Return the user's node, or None for the embedded one.
+
+    Raises:
+        click.UsageError: If the credentials are half given, or twice.
+    """
+    if not any((chain_url, chain_cookie, chain_user, chain_password_file)):
+        return None
+    return chain_options(
+        REGTEST,
+        url=chain_url,
+        cookie=chain_cookie,
+        user=chain_user,
+        password_file=chain_password_file,
+    )
 
 
 def _run(session: Session, settings: DemoSettings) -> Document:

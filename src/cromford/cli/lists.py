@@ -4,7 +4,16 @@ from typing import Any
 
 from rich.console import Console
 
-from cromford.cli.output import blocks, cell, days, expiry_text, sat, short, table
+from cromford.cli.output import (
+    DEADLINE_NEAR_BLOCKS,
+    blocks,
+    cell,
+    days,
+    expiry_text,
+    sat,
+    short,
+    table,
+)
 
 Document = dict[str, Any]
 
@@ -26,7 +35,7 @@ def left(console: Console, _answer: Document) -> None:
 
 def regtest_started(console: Console, where: Document) -> None:
     """Print where the embedded node answers."""
-    _facts(console, [("url", where["url"]), ("cookie file", where["cookie_file"])])
+    facts(console, [("url", where["url"]), ("cookie file", where["cookie_file"])])
     console.print(cell(where["warning"]), soft_wrap=True)
 
 
@@ -39,10 +48,30 @@ def lsp_status(console: Console, status: Document) -> None:
         ("clients", f"{status['n_connected']} connected, {status['n_waiting']} waiting"),
         ("building", "no" if building is None else building["phase"]),
         ("factories", status["n_factories"]),
+        *_capital_rows(status["capital"]),
     ]
     if status["build_dropped"]:
         rows.append(("last build dropped", status["build_dropped"]))
-    _facts(console, rows)
+    facts(console, rows)
+    for factory in status["capital"]["locked"]:
+        left = factory["blocks_to_expiry"]
+        when = f"expiry in {blocks(left)}, at height {factory['expiry_height']:,}"
+        if left <= 0:
+            when = f"EXPIRED at height {factory['expiry_height']:,}"
+        style = "bold yellow" if left <= DEADLINE_NEAR_BLOCKS else ""
+        told = f"  {sat(factory['amount_sat'])} in {short(factory['factory_id'])}: {when}"
+        console.print(cell(told, style), soft_wrap=True)
+
+
+def _capital_rows(capital: Document) -> list[tuple[str, object]]:
+    n_locked = len(capital["locked"])
+    where = "factory" if n_locked == 1 else "factories"
+    return [
+        ("capital free", sat(capital["free_sat"])),
+        ("capital reserved", sat(capital["reserved_sat"])),
+        ("capital earned", sat(capital["earned_sat"])),
+        ("capital locked", f"{sat(capital['locked_sat'])} in {n_locked} {where}"),
+    ]
 
 
 def client_status(console: Console, status: Document) -> None:
@@ -65,7 +94,7 @@ def client_status(console: Console, status: Document) -> None:
     rows.append(("in the lobby", "yes" if status["joined"] else "no"))
     if status["refusal"]:
         rows.append(("refused", status["refusal"]))
-    _facts(console, rows)
+    facts(console, rows)
 
 
 def _status_rows(status: Document) -> list[tuple[str, object]]:
@@ -91,7 +120,7 @@ def _status_rows(status: Document) -> list[tuple[str, object]]:
 
 def lobby(console: Console, answer: Document) -> None:
     """Print who waits, and what clients connect to."""
-    _facts(
+    facts(
         console,
         [
             ("clients connect to", answer["address"]),
@@ -121,7 +150,7 @@ def build(console: Console, answer: Document) -> None:
     started = "building" if answer["started"] else "dry run: nothing was built"
     console.print(started)
     placement(console, answer["placed"])
-    _facts(
+    facts(
         console,
         [
             ("funding output", sat(answer["funding_amount_sat"])),
@@ -196,7 +225,10 @@ def client_factories(console: Console, answer: Document) -> None:
 
 
 def _depth(factory: Document) -> str:
-    return f"{factory['confirmations']} of {_known(factory['min_depth'])}"
+    depth, needed = factory["confirmations"], factory["min_depth"]
+    if needed is not None and depth >= needed:
+        return f"{depth:,} deep"
+    return f"{depth} of {_known(needed)}"
 
 
 def _known(number: int | None) -> str:
@@ -213,6 +245,8 @@ def joined(console: Console, answer: Document) -> None:
     """Print what became of a wish."""
     wish = answer["wish"]
     where = "waiting in the lobby"
+    if answer.get("is_building"):
+        where = "a factory is being built with it"
     if not answer["joined"]:
         where = "the LSP has not answered yet; the wish is kept (see `cromford client status`)"
     console.print(cell(f"asked for {sat(wish['capacity_sat'])}; {where}"), soft_wrap=True)
@@ -247,7 +281,7 @@ def exit_plan(console: Console, plan: Document) -> None:
         f"{sat(fee['fee_sat'])} at {fee['feerate_sat_per_vb']:g} sat/vB" for fee in plan["fees_at"]
     )
     n_blocks = plan["exit_blocks"]
-    _facts(
+    facts(
         console,
         [
             ("in all", f"{plan['n_transactions']} transactions, {plan['total_vsize']:,} vB"),
@@ -266,7 +300,8 @@ def exit_started(console: Console, answer: Document) -> None:
     console.print(cell(f"leaving; next: {answer['next']}"), soft_wrap=True)
 
 
-def _facts(console: Console, rows: list[tuple[str, object]]) -> None:
+def facts(console: Console, rows: list[tuple[str, object]]) -> None:
+    """Print names and values in two columns."""
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         console.print(cell(f"{name:<{width}}  {value}"), soft_wrap=True)

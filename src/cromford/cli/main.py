@@ -1,6 +1,7 @@
 """The command `cromford`: its groups, imported only when one is asked for."""
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, NoReturn
@@ -8,8 +9,8 @@ from typing import Any, Final, NamedTuple, NoReturn
 import click
 
 from cromford import __version__
-from cromford.cli.failures import problem_of, report
-from cromford.cli.session import ENV_PREFIX, Session, asks_for_json, session_options
+from cromford.cli.failures import EXIT_FAILED, problem_of, report
+from cromford.cli.session import Session, asks_for_json, session_options, take_environment
 
 
 class _Entry(NamedTuple):
@@ -21,6 +22,7 @@ COMMANDS: Final = {
     "lsp": _Entry("cromford.cli.lsp", "Run an LSP: gather clients, build factories."),
     "client": _Entry("cromford.cli.client", "Run a client: join a factory, verify it, leave it."),
     "regtest": _Entry("cromford.cli.regtest", "Run a Bitcoin regtest node, never for real money."),
+    "config": _Entry("cromford.cli.config", "Check and show the configuration."),
     "demo": _Entry("cromford.cli.demo", "Build a factory on this machine and show it."),
 }
 
@@ -48,11 +50,13 @@ class CromfordGroup(click.Group):
     def main(self, args: Sequence[str] | None = None, *_: Any, **extra: Any) -> NoReturn:  # noqa: ANN401 - click's signature
         """Run a command line and exit with its code."""
         given = list(sys.argv[1:] if args is None else args)
-        extra |= {"standalone_mode": False, "auto_envvar_prefix": ENV_PREFIX}
-        extra["prog_name"] = "cromford"
+        extra |= {"standalone_mode": False, "prog_name": "cromford"}
         session = Session(is_json=asks_for_json(given))
+        take_environment(session)
         try:
             result = super().main(args=given, obj=session, **extra)
+        except BrokenPipeError:
+            _leave_a_closed_pipe()
         except (Exception, KeyboardInterrupt) as error:
             problem = problem_of(error)
             if problem is None:
@@ -61,6 +65,15 @@ class CromfordGroup(click.Group):
             sys.exit(problem.exit_code)
         # Outside its standalone mode click returns the code of --help and --version.
         sys.exit(result if isinstance(result, int) else 0)
+
+
+def _leave_a_closed_pipe() -> NoReturn:
+    """Exit as who wrote to a pipe that nobody reads: what is still buffered has no reader either.
+
+    `cromford lsp events --follow | head` is no mistake of anybody's.
+    """
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(EXIT_FAILED)
 
 
 def _show_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's signature
@@ -75,8 +88,8 @@ def _show_version(ctx: click.Context, _param: click.Parameter, value: bool) -> N
 @click.group(
     cls=CromfordGroup,
     help="SuperScalar channel factories for Bitcoin: many users safely share one UTXO.",
-    epilog="Every option can be an environment variable: CROMFORD_DATADIR, CROMFORD_NETWORK, "
-    "CROMFORD_LSP_RUN_LISTEN and so on.",
+    epilog="The environment can say CROMFORD_DATADIR, CROMFORD_CONFIG, CROMFORD_JSON, and every "
+    "key of the configuration: see `cromford config dump`.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @session_options
@@ -85,7 +98,6 @@ def _show_version(ctx: click.Context, _param: click.Parameter, value: bool) -> N
     is_flag=True,
     is_eager=True,
     expose_value=False,
-    allow_from_autoenv=False,
     callback=_show_version,
     help="Show the version and exit.",
 )

@@ -1,21 +1,24 @@
 """What every command is told alike: how to answer, and where its daemon lives."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
 from cromford.daemon.rpc import SOCKET_NAME, RpcClient
 
+if TYPE_CHECKING:
+    from cromford.cli.settings import Settings
+
 HOME: Final = Path("~/.cromford")
-ENV_PREFIX: Final = "CROMFORD"
-JSON_ENV: Final = f"{ENV_PREFIX}_JSON"
-NETWORK_DEFAULT: Final = "regtest"
-NETWORKS: Final = ("regtest", "signet", "testnet4")
-MAINNET: Final = "mainnet"
+DATADIR_ENV: Final = "CROMFORD_DATADIR"
+CONFIG_ENV: Final = "CROMFORD_CONFIG"
+JSON_ENV: Final = "CROMFORD_JSON"
+CONFIG_NAME: Final = "config.toml"
+NETWORKS: Final = ("regtest", "signet", "testnet4", "mainnet")
 _NO: Final = frozenset({"", "0", "false", "no", "off"})
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -28,21 +31,54 @@ class Session:
     is_json: bool = False
     datadir: Path | None = None
     is_datadir_typed: bool = False
-    network: str = NETWORK_DEFAULT
+    config: Path | None = None
+    network: str | None = None
 
     def datadir_of(self, role: str) -> Path:
         """Return the data directory of a role: the one that was named, or its default."""
         return (self.datadir or HOME / role).expanduser()
+
+    def home_of(self, role: str) -> Path:
+        """Return the directory of a role's network, in its data directory.
+
+        Raises:
+            CommandFailed: If the configuration, which may name the network, cannot be read.
+        """
+        network = self.network or str(self.settings_of(role, {})["chain.network"])
+        return self.datadir_of(role) / network
+
+    def config_of(self, role: str) -> Path | None:
+        """Return the configuration file of a role: the one that was named, or its own if any."""
+        if self.config is not None:
+            return self.config.expanduser()
+        own = self.datadir_of(role) / CONFIG_NAME
+        return own if own.exists() else None
+
+    def settings_of(self, role: str, flags: Mapping[str, Any]) -> "Settings":
+        """Return the value of every key of the configuration.
+
+        Raises:
+            CommandFailed: If the file or the environment has something that cannot be.
+        """
+        # Most commands are a question to a daemon, and need none of this.
+        from cromford.cli import settings  # noqa: PLC0415 - see above
+
+        path = self.config_of(role)
+        return settings.resolve(
+            flags={"chain_network": self.network, **flags},
+            environment=os.environ,
+            in_file={} if path is None else settings.read_file(path),
+        )
 
     def call(self, role: str, method: str, /, **params: object) -> Any:  # noqa: ANN401 - any JSON value
         """Return the answer of the role's daemon; parameters that are None are left out.
 
         Raises:
             RpcFailure: If there is no daemon, or it refused.
+            CommandFailed: If the configuration, which may name the network, cannot be read.
         """
-        socket_path = self.datadir_of(role) / self.network / SOCKET_NAME
         given = {name: value for name, value in params.items() if value is not None}
-        return RpcClient(socket_path).call(method, **given)
+        return RpcClient(self.home_of(role) / SOCKET_NAME).call(method, **given)
 
 
 def asks_for_json(args: Sequence[str]) -> bool:
@@ -51,8 +87,11 @@ def asks_for_json(args: Sequence[str]) -> bool:
 
 
 def session_options(command: _Command) -> _Command:
-    """Add `--datadir`, `--network` and `--json`, which are known before and after a command."""
-    return network_option(datadir_option(json_option(command)))
+    """Add what is known before and after a command: `--datadir`, `--network`, `--json` and so on.
+
+    The environment is read once, at the top: below it would come before what was typed there.
+    """
+    return network_option(config_option(datadir_option(json_option(command))))
 
 
 def json_option(command: _Command) -> _Command:
@@ -61,7 +100,6 @@ def json_option(command: _Command) -> _Command:
         "--json",
         is_flag=True,
         expose_value=False,
-        allow_from_autoenv=False,
         help="Answer with one JSON document on stdout; errors are JSON on stderr.",
     )(command)
 
@@ -77,6 +115,18 @@ def datadir_option(command: _Command) -> _Command:
     )(command)
 
 
+def config_option(command: _Command) -> _Command:
+    """Add `--config`."""
+    return click.option(
+        "--config",
+        metavar="FILE",
+        type=click.Path(dir_okay=False, path_type=Path),
+        expose_value=False,
+        callback=_take_config,
+        help=f"The configuration.  [default: {CONFIG_NAME} in the data directory, if there is one]",
+    )(command)
+
+
 def network_option(command: _Command) -> _Command:
     """Add `--network`."""
     return click.option(
@@ -84,32 +134,40 @@ def network_option(command: _Command) -> _Command:
         metavar=f"[{'|'.join(NETWORKS)}]",
         expose_value=False,
         callback=_take_network,
-        help=f"The Bitcoin network.  [default: {NETWORK_DEFAULT}]",
+        help="The Bitcoin network.  [default: regtest]",
     )(command)
 
 
-def _take_datadir(ctx: click.Context, param: click.Parameter, value: Path | None) -> None:
-    if value is None:
-        return
-    session = ctx.find_object(Session)
-    if session is None:
-        raise AssertionError(param)
-    session.datadir = value
-    source = ctx.get_parameter_source(param.name or "")
-    session.is_datadir_typed = source is click.core.ParameterSource.COMMANDLINE
+def take_environment(session: Session) -> None:
+    """Fill a session with what the environment says, before the line is parsed."""
+    if datadir := os.environ.get(DATADIR_ENV):
+        session.datadir = Path(datadir)
+    if config := os.environ.get(CONFIG_ENV):
+        session.config = Path(config)
 
 
-def _take_network(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+def _take_datadir(ctx: click.Context, _param: click.Parameter, value: Path | None) -> None:
+    if value is not None:
+        session = _session_of(ctx)
+        session.datadir = value
+        session.is_datadir_typed = True
+
+
+def _take_config(ctx: click.Context, _param: click.Parameter, value: Path | None) -> None:
+    if value is not None:
+        _session_of(ctx).config = value
+
+
+def _take_network(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
     if value is None:
         return
-    if value in {MAINNET, "main", "bitcoin"}:
-        raise click.BadParameter(
-            "mainnet is refused for now: this version has had no outside review, and a factory "
-            "cannot be closed cooperatively yet. Use regtest, signet or testnet4."
-        )
     if value not in NETWORKS:
         raise click.BadParameter(f"expected one of {', '.join(NETWORKS)}, received {value!r}")
+    _session_of(ctx).network = value
+
+
+def _session_of(ctx: click.Context) -> Session:
     session = ctx.find_object(Session)
     if session is None:
-        raise AssertionError(param)
-    session.network = value
+        raise AssertionError("a command runs in a session")
+    return session

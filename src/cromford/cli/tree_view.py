@@ -15,8 +15,21 @@ LSP_INDEX: Final = 0
 def factory(console: Console, document: Document) -> None:
     """Print one factory of the LSP: its summary, its tree, its ledger."""
     _print_summary(console, document)
+    _print_ceremony(console, document)
     print_tree(console, document)
     print_ledger(console, document["ledger"])
+
+
+def _print_ceremony(console: Console, document: Document) -> None:
+    """Print what a factory that is not finished waits for."""
+    if document["status"] == "building":
+        waits = ", ".join(f"client {client}" for client in document["holdouts"]) or "nobody"
+        told = f"{document['phase'].replace('_', ' ')}; waits for {waits}"
+        left = document["seconds_left"]
+        console.print(cell(told if left is None else f"{told}, {left:g} s left", "bold"))
+    elif document["status"] == "funding":
+        told = f"{document['confirmations']} of {document['min_depth']} confirmations"
+        console.print(cell(told, "bold"))
 
 
 def branch(console: Console, document: Document) -> None:

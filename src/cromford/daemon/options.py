@@ -49,6 +49,7 @@ class LspOptions:
     log_format: str = LOG_FORMAT
     metrics_port: int | None = None  # None: no metrics are served
     seed_passphrase_file: Path | None = None
+    signet_challenge: str | None = None  # in hex; None on signet means the public one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,3 +66,4 @@ class ClientOptions:
     log_format: str = LOG_FORMAT
     metrics_port: int | None = None  # None: no metrics are served
     seed_passphrase_file: Path | None = None
+    signet_challenge: str | None = None  # in hex; None on signet means the public one

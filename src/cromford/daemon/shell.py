@@ -147,7 +147,9 @@ class Daemon(Generic[S]):
             self._metrics = MetricsServer(self._options.metrics_port, self.samples)
         server = RpcServer(self.home / SOCKET_NAME, {**self._shared_methods(), **self.methods()})
         try:
-            await check_node(self.chain, self.network)
+            await check_node(
+                self.chain, self.network, signet_challenge=self._options.signet_challenge
+            )
             self.driver.start()
             await self._see_first_block()
             self.spawn(self._follow())

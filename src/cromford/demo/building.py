@@ -4,11 +4,12 @@ from functools import partial
 from typing import Any, Final
 
 from cromford.demo.failure import DemoFailed
+from cromford.demo.node import Node, n_blocks_paying, subsidy_sat
 from cromford.demo.settings import DemoSettings
 from cromford.demo.steps import Step, Steps
-from cromford.demo.world import Daemon, Site, World, start_clients, start_lsp, start_node
+from cromford.demo.world import Daemon, Site, World, open_node, start_clients, start_lsp
 
-SUBSIDY_SAT: Final = 50 * 100_000_000  # Of each of regtest's first 149 blocks.
+COINS_MAX: Final = 200  # Inputs of one funding transaction, far below a standard one's size.
 MATURITY_BLOCKS: Final = 100  # A coinbase is spendable in the block so far above its own.
 MARGIN_SAT: Final = 100_000_000  # For fees, anchors and a change worth having.
 
@@ -30,19 +31,21 @@ def start_world(site: Site, steps: Steps) -> World:
     """
     settings = site.settings
     with steps.step("start", seconds=seconds_for(settings)) as step:
-        node = start_node(site, step)
+        node = open_node(site, step)
+        n_blocks = _n_coins(settings, node) + MATURITY_BLOCKS
         step.progress.update("the LSP")
         lsp = start_lsp(site, node)
         status = step.wait_for("the LSP", lambda: _listening(lsp))
         lsp.node_id = status["node_id"]
-        node.mine(MATURITY_BLOCKS + _n_coins(settings), address=status["wallet"]["address"])
+        node.mine(n_blocks, address=status["wallet"]["address"])
         step.progress.update(f"{settings.n_clients} clients")
         address = f"{lsp.node_id}@{status['listen']}"
         clients = start_clients(site, node, address)
         for client in clients:
             status = step.wait_for(client.name, client.status)
             client.node_id = status["node_id"]
-        step.outcome = f"a node, an LSP and {_n_clients(len(clients))}, each a process"
+        whose = "a node" if settings.chain is None else "on your node"
+        step.outcome = f"{whose}, an LSP and {_n_clients(len(clients))}, each a process"
     return World(site=site, node=node, lsp=lsp, clients=clients)
 
 
@@ -51,10 +54,24 @@ def _listening(lsp: Daemon) -> dict[str, Any] | None:
     return status if status is not None and status["listen"] else None
 
 
-def _n_coins(settings: DemoSettings) -> int:
+def _n_coins(settings: DemoSettings, node: Node) -> int:
+    """Return how many blocks have to pay the LSP.
+
+    Raises:
+        DemoFailed: If the chain is so old that its blocks pay too little.
+    """
     # An L-stock is half of its leaf's capacities.
     needed_sat = 3 * settings.n_clients * settings.capacity_sat // 2 + MARGIN_SAT
-    return -(-needed_sat // SUBSIDY_SAT)
+    tip = node.height()
+    n_blocks = n_blocks_paying(needed_sat, tip_height=tip, n_blocks_max=COINS_MAX)
+    if n_blocks is None:
+        raise DemoFailed(
+            "chain_too_old",
+            f"the LSP needs {needed_sat:,} sat, and at height {tip:,} a block of this regtest "
+            f"chain creates {subsidy_sat(tip + 1):,} sat",
+            remediation="Start the node with a fresh data directory.",
+        )
+    return n_blocks
 
 
 def gather(world: World, steps: Steps) -> None:

@@ -25,7 +25,7 @@ def leave(world: World, steps: Steps, exported: dict[str, Any], client: int) -> 
     with steps.step("leave", seconds=seconds) as step:
         others = [world.lsp, *(other for other in world.clients if other is not daemon)]
         world.site.children.stop([other.child for other in others])
-        step.progress.note(f"the LSP and {len(others) - 1} other clients are stopped")
+        step.progress.note(f"stopped: the LSP and every other client, {len(others)} processes")
         daemon.call("exit_start", factory_id=factory_id)
         while _advance(world, daemon, factory_id, step):
             pass

@@ -17,7 +17,7 @@ from cromford.demo.leaving import leave
 from cromford.demo.processes import Children, interruptible
 from cromford.demo.settings import DemoSettings, check_settings
 from cromford.demo.steps import Progress, Steps
-from cromford.demo.world import Site, World, explain_loss
+from cromford.demo.world import NODE_NAME, Site, World, explain_loss
 
 EXPORT_NAME: Final = "export.json"
 LOGS_NAME: Final = "logs"
@@ -127,14 +127,12 @@ _SUMMARY: Final = (
 
 def _commands(world: World, factory_id: str) -> list[Document]:
     """Return how to start everything again from a kept directory, and what to look at then."""
-    node_datadir = world.node.cookie_file.parent.parent
-    port = world.node.url.rpartition(":")[2]
     listen = world.clients[0].arguments[3].partition("@")[2]
     first = min(world.clients, key=lambda daemon: daemon.client)
     lsp_place = ("--datadir", str(world.lsp.datadir))
     client_place = ("--datadir", str(first.datadir))
     lines = [
-        ("the node", ("regtest", "--datadir", str(node_datadir), "--port", port)),
+        *_node_command(world),
         ("the LSP", (*world.lsp.arguments, "--listen", listen)),
         (f"client {first.client}", first.arguments),
         ("the factory", ("lsp", "factory", "show", factory_id[:12], *lsp_place)),
@@ -145,6 +143,14 @@ def _commands(world: World, factory_id: str) -> list[Document]:
     ]
     program = _program()
     return [{"what": what, "command": shlex.join([*program, *words])} for what, words in lines]
+
+
+def _node_command(world: World) -> list[tuple[str, tuple[str, ...]]]:
+    if world.site.settings.chain is not None:
+        return []  # It is the user's, and still running.
+    datadir = world.site.directory / NODE_NAME
+    port = world.node.chain.url.rpartition(":")[2]
+    return [("the node", ("regtest", "--datadir", str(datadir), "--port", port))]
 
 
 def _program() -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from cromford.bitcoin.fees import P2TR_DUST_SAT
+from cromford.daemon.options import ChainOptions
 from cromford.demo.failure import refused
 from cromford.factory.odometer import Odometer
 from cromford.factory.shape import check_truc_size, default_inner_arities, shape_of
@@ -26,7 +27,10 @@ MAX_EXIT_DELAY_MAX: Final = 40_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoSettings:
-    """One demo. `exit_client` counts from 1, in placement order; `feerate` in sat/vB."""
+    """One demo. `exit_client` counts from 1, in placement order; `feerate` in sat/vB.
+
+    `chain` is a regtest node of the user's; None starts the embedded one.
+    """
 
     n_clients: int = 4
     leaf_arity: int = _LSP.leaf_arity
@@ -38,6 +42,7 @@ class DemoSettings:
     fee_policy: FeePolicy = FeePolicy.ENDOGENOUS
     keep: Path | None = None
     exit_client: int | None = None
+    chain: ChainOptions | None = None
 
 
 def check_settings(settings: DemoSettings) -> None:

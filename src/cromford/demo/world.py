@@ -12,6 +12,7 @@ from bitcoin_core_rpc import FetchError, RpcError
 
 from cromford.bitcoin.address import address_of_script
 from cromford.bitcoin.network import REGTEST
+from cromford.daemon.options import ChainOptions
 from cromford.daemon.rpc import SOCKET_NAME, DaemonNotRunning, RpcClient, RpcFailure
 from cromford.demo.failure import DemoFailed
 from cromford.demo.node import Node
@@ -100,8 +101,23 @@ def client_names(n_clients: int) -> list[str]:
     return [f"client-{name}" for name in (letters + pairs)[:n_clients]]
 
 
-def start_node(site: Site, step: Step) -> Node:
-    """Start the embedded node and return it once it answers."""
+def open_node(site: Site, step: Step) -> Node:
+    """Return the user's node, or the embedded one, started, once it answers.
+
+    Raises:
+        DemoFailed: If it does not answer, or is not on regtest.
+    """
+    chain = site.settings.chain or _start_embedded(site, step)
+    nobody = address_of_script(b"\x51\x20" + NOBODY_XONLY, REGTEST)
+    try:
+        node = Node(chain, miner_address=nobody)
+    except (OSError, ValueError) as error:
+        raise DemoFailed("chain_unavailable", f"{chain.url}: {error}") from error
+    node.check_chain()
+    return node
+
+
+def _start_embedded(site: Site, step: Step) -> ChainOptions:
     datadir = site.directory / NODE_NAME
     child = site.children.start(
         NODE_NAME, ["regtest", "--datadir", str(datadir), "--port", "0", "--json"]
@@ -116,8 +132,7 @@ def start_node(site: Site, step: Step) -> Node:
         return where
 
     where = step.wait_for("the node", said_where)
-    nobody = address_of_script(b"\x51\x20" + NOBODY_XONLY, REGTEST)
-    return Node(where["url"], Path(where["cookie_file"]), miner_address=nobody)
+    return ChainOptions(url=where["url"], cookie_file=Path(where["cookie_file"]))
 
 
 def start_lsp(site: Site, node: Node) -> Daemon:
@@ -156,16 +171,22 @@ def start_clients(site: Site, node: Node, lsp_address: str) -> list[Daemon]:
 def _start_daemon(site: Site, node: Node, name: str, told: Sequence[str]) -> Daemon:
     datadir = site.directory / name
     poll_seconds = max(POLL_SECONDS_MIN, POLL_SECONDS_PER_CLIENT * site.settings.n_clients)
-    arguments = (
-        *told,
-        *("--datadir", str(datadir)),
-        *("--chain-url", node.url),
-        *("--chain-cookie", str(node.cookie_file)),
-    )
+    arguments = (*told, "--datadir", str(datadir), *_chain_arguments(node.chain))
     listening = ("--listen", LOOPBACK_ANY_PORT) if name == LSP_NAME else ()
     speed = ("--poll-seconds", f"{poll_seconds:g}")
     child = site.children.start(name, [*arguments, *listening, *speed])
     return Daemon(name=name, datadir=datadir, arguments=arguments, child=child)
+
+
+def _chain_arguments(chain: ChainOptions) -> tuple[str, ...]:
+    where = ("--chain-url", chain.url)
+    if chain.cookie_file is not None:
+        return (*where, "--chain-cookie", str(chain.cookie_file))
+    return (
+        *where,
+        *("--chain-user", str(chain.user)),
+        *("--chain-password-file", str(chain.password_file)),
+    )
 
 
 def explain_loss(children: Children, work: Callable[[], Any]) -> Any:  # noqa: ANN401 - whatever the work gives

@@ -197,8 +197,8 @@ def _apply_to_attempt(
 
 def _with_answer(state: ClientState, record: r.JoinAnswered) -> ClientState:
     joining = state.joining
-    if joining is None or joining.join.factory_pool.pubkey != record.factory_pubkey:
-        return state
+    if joining is None:
+        raise AssertionError("an answer without a join")
     if record.refusal is None:
         return replace(state, joining=replace(joining, is_accepted=True))
     return replace(state, joining=None, wish=None, refusal=record.refusal)

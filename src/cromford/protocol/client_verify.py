@@ -32,7 +32,7 @@ def verify_attempt(
     """
     verdicts = [_verify_proposal(state, attempt)]
     if verdicts[0].ok and isinstance(attempt.stage, Complete):
-        verdicts += _verify_signatures(attempt)
+        verdicts += _verify_signatures(attempt, attempt.stage)
     else:
         verdicts.append(
             Verdict(check="signatures", ok=False, detail="the branch is not completely signed")
@@ -68,14 +68,12 @@ def _verify_proposal(state: ClientState, attempt: ClientAttempt) -> Verdict:
     return Verdict(check="proposal", ok=True, detail=detail)
 
 
-def _verify_signatures(attempt: ClientAttempt) -> list[Verdict]:
+def _verify_signatures(attempt: ClientAttempt, complete: Complete) -> list[Verdict]:
     verdicts: list[Verdict] = []
-    if not isinstance(attempt.stage, Complete):
-        return verdicts
     branch = attempt.branch
     signed = [
-        (branch.root_kickoff, attempt.stage.root_signature),
-        *zip(branch.nodes_below_root, attempt.stage.signatures, strict=True),
+        (branch.root_kickoff, complete.root_signature),
+        *zip(branch.nodes_below_root, complete.signatures, strict=True),
     ]
     for node, signature in signed:
         try:

@@ -15,15 +15,6 @@ class Refusal(Exception):
         self.received = received
 
 
-class FaultyClient(Exception):
-    """A client provably deviated. Its ceremony ends; the others start again without it."""
-
-    def __init__(self, node_id: bytes, what: str) -> None:
-        super().__init__(f"client {node_id.hex()}: {what}")
-        self.node_id = node_id
-        self.what = what
-
-
 class FaultyLsp(Exception):
     """The LSP provably deviated, or relayed what cannot be right."""
 

@@ -1,0 +1,39 @@
+"""Asking before something that cannot be taken back, where there is somebody to ask."""
+
+import sys
+
+import click
+
+from cromford.cli.failures import EXIT_NEEDS_CONFIRMATION, CommandFailed
+from cromford.cli.session import Session
+
+
+def can_ask(session: Session) -> bool:
+    """Say whether a person sits there: a terminal on both sides, and nobody who wants JSON."""
+    return sys.stdin.isatty() and sys.stderr.isatty() and not session.is_json
+
+
+def confirm(session: Session, question: str, *, yes: bool, why: str, remediation: str) -> None:
+    """Go on only if the answer is yes. The question goes to stderr.
+
+    Args:
+        session: The run of the command.
+        question: What is asked.
+        yes: Whether it was answered on the command line already.
+        why: What to say where nobody can be asked: why it is asked at all.
+        remediation: And what to do.
+
+    Raises:
+        CommandFailed: If nobody can be asked.
+        click.Abort: If the answer is no.
+    """
+    if yes:
+        return
+    if not can_ask(session):
+        raise CommandFailed(
+            "needs_confirmation",
+            why,
+            remediation=remediation,
+            exit_code=EXIT_NEEDS_CONFIRMATION,
+        )
+    click.confirm(question, abort=True, err=True)

@@ -1,0 +1,109 @@
+"""`cromford config`: check the configuration, and show all of it."""
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Final
+
+import click
+from rich.console import Console
+
+from cromford.bitcoin.network import NETWORKS
+from cromford.cli.failures import EXIT_NOT_FOUND, EXIT_USAGE, CommandFailed
+from cromford.cli.output import cell, show, write_json
+from cromford.cli.run_options import chain_of, client_policy, lsp_policy, signet_challenge
+from cromford.cli.session import CONFIG_NAME, Session, session_options
+from cromford.cli.settings import Settings, dump, read_file, resolve
+
+ROLES: Final = ("lsp", "client")
+
+
+@click.group(name="config")
+def command() -> None:
+    """Check and show the configuration.
+
+    A flag comes before the environment, the environment before the file, the file before the
+    default. The file is config.toml in the data directory, or the one that --config names.
+    """
+
+
+@command.command()
+@click.argument(
+    "file", metavar="[FILE]", required=False, type=click.Path(dir_okay=False, path_type=Path)
+)
+@session_options
+@click.pass_obj
+def check(session: Session, file: Path | None) -> None:
+    """Check a configuration file: every key, and whether they go together."""
+    path = file or _file_of(session)
+    if path is None:
+        raise CommandFailed(
+            "config_not_found",
+            f"there is no {CONFIG_NAME}",
+            remediation="Name it: cromford config check FILE",
+            exit_code=EXIT_NOT_FOUND,
+        )
+    settings = resolve(flags={}, environment={}, in_file=read_file(path))
+    _check_together(settings, str(path))
+    show(session, {"file": str(path), "ok": True}, _print_checked)
+
+
+@command.command(name="dump")
+@session_options
+@click.pass_obj
+def show_all(session: Session) -> None:
+    """Show every key with its present value and a comment, as a complete TOML file."""
+    path = _file_of(session)
+    settings = resolve(
+        flags={"chain_network": session.network},
+        environment=os.environ,
+        in_file={} if path is None else read_file(path),
+    )
+    if session.is_json:
+        write_json(_document(settings))
+    else:
+        click.echo(dump(settings), nl=False)
+
+
+def _file_of(session: Session) -> Path | None:
+    """Return the file that was named, or the only one there is in a data directory."""
+    if session.config is not None or session.datadir is not None:
+        return session.config_of(ROLES[0])
+    found = [path for role in ROLES if (path := session.config_of(role)) is not None]
+    if len(found) > 1:
+        raise CommandFailed(
+            "config_ambiguous",
+            f"there are two: {', '.join(map(str, found))}",
+            remediation="Name one: see --config.",
+            exit_code=EXIT_USAGE,
+        )
+    return found[0] if found else None
+
+
+def _check_together(settings: Settings, where: str) -> None:
+    network = NETWORKS[settings["chain.network"]]
+    try:
+        chain_of(settings, network)
+        signet_challenge(settings, network)
+        lsp_policy(settings)
+        client_policy(settings)
+    except click.UsageError as error:
+        message = f"{where}: {error.format_message()}"
+        raise CommandFailed("config_invalid", message, exit_code=EXIT_USAGE) from error
+
+
+def _document(settings: Settings) -> dict[str, dict[str, Any]]:
+    sections: dict[str, dict[str, Any]] = {}
+    for setting in settings.all():
+        key, value = setting.key, setting.value
+        shown = None if value is None else tomllib.loads(f"v = {key.kind.to_toml(value)}")["v"]
+        sections.setdefault(key.section, {})[key.name] = {
+            "value": shown,
+            "source": setting.source,
+            "help": key.help,
+        }
+    return sections
+
+
+def _print_checked(console: Console, checked: dict[str, Any]) -> None:
+    console.print(cell(f"{checked['file']}: as it should be"), soft_wrap=True)

@@ -1,0 +1,190 @@
+"""`wallet`: addresses, coins and payments of a daemon's own wallet, alike for both roles."""
+
+from decimal import Decimal
+from typing import Any, Final
+
+import click
+from rich.console import Console
+
+from cromford.bitcoin.tx import MAX_MONEY_SAT
+from cromford.cli import lists
+from cromford.cli.asking import confirm
+from cromford.cli.kinds import (
+    FEERATE_MAX_SAT_PER_VB,
+    FEERATE_MIN_SAT_PER_VB,
+    Integer,
+    Number,
+    Option,
+)
+from cromford.cli.output import blocks, cell, sat, show, table
+from cromford.cli.session import Session, session_options
+
+ALL: Final = "all"
+_FEERATE: Final = Number(FEERATE_MIN_SAT_PER_VB, Decimal(FEERATE_MAX_SAT_PER_VB), "sat/vB")
+_SAT: Final = Integer(1, MAX_MONEY_SAT)
+Document = dict[str, Any]
+
+
+class Amount(click.ParamType[int | str]):
+    """An amount in sat, or `all`."""
+
+    name = f"AMOUNT_SAT|{ALL}"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | str:
+        """Return the amount, or the word."""
+        if value == ALL:
+            return ALL
+        try:
+            return _SAT.of_text(str(value))
+        except ValueError as error:
+            self.fail(f"{error}, or {ALL}", param, ctx)
+
+
+def wallet_group(role: str) -> click.Group:
+    """Return the group `wallet` of a role."""
+    group = click.Group(name="wallet", help="Addresses, coins and payments of the daemon's wallet.")
+    for make in (_address, _balance, _coins, _send):
+        group.add_command(make(role))
+    return group
+
+
+def _address(role: str) -> click.Command:
+    @click.command()
+    @session_options
+    @click.pass_obj
+    def address(session: Session) -> None:
+        """Show a fresh address."""
+        show(session, session.call(role, "address"), lists.address)
+
+    return address
+
+
+def _balance(role: str) -> click.Command:
+    @click.command()
+    @session_options
+    @click.pass_obj
+    def balance(session: Session) -> None:
+        """Show what is confirmed, free, reserved for a factory, immature, and being paid."""
+        show(session, session.call(role, "wallet_balance"), print_balance)
+
+    return balance
+
+
+def _coins(role: str) -> click.Command:
+    @click.command()
+    @session_options
+    @click.pass_obj
+    def coins(session: Session) -> None:
+        """List the coins, and what they are reserved for."""
+        show(session, session.call(role, "wallet_coins"), print_coins)
+
+    return coins
+
+
+def _send(role: str) -> click.Command:
+    @click.command()
+    @click.argument("address", metavar="ADDRESS")
+    @click.argument("amount", metavar="AMOUNT_SAT|all", type=Amount())
+    @click.option(
+        "--feerate",
+        type=Option(_FEERATE),
+        metavar=_FEERATE.metavar,
+        help="In sat/vB.  [default: the node's estimate, or 2 if it has none]",
+    )
+    @click.option("--dry-run", is_flag=True, help="Show what would be sent; send nothing.")
+    @click.option("--yes", is_flag=True, help="Do not ask: what is sent stays sent.")
+    @session_options
+    @click.pass_obj
+    def send(
+        session: Session,
+        /,
+        *,
+        address: str,
+        amount: int | str,
+        feerate: Decimal | None,
+        dry_run: bool,
+        yes: bool,
+    ) -> None:
+        """Pay to an address from the coins that are free. `all` sends all of them, less the fee.
+
+        Shows the payment and asks before it sends.
+        """
+        asked = {
+            "address": address,
+            "amount_sat": None if amount == ALL else amount,
+            "feerate_sat_per_vb": None if feerate is None else f"{feerate:f}",
+        }
+        if dry_run:
+            show(session, session.call(role, "wallet_send", **asked, dry_run=True), print_payment)
+            return
+        if not yes:
+            planned = session.call(role, "wallet_send", **asked, dry_run=True)
+            # What was shown is what is sent: the estimate may move while somebody thinks.
+            asked["feerate_sat_per_vb"] = str(planned["feerate_sat_per_vb"])
+            _ask(session, address, planned)
+        show(session, session.call(role, "wallet_send", **asked, dry_run=False), print_payment)
+
+    return send
+
+
+def _ask(session: Session, address: str, planned: Document) -> None:
+    told = f"{sat(planned['amount_sat'])} to {address}, and a fee of {sat(planned['fee_sat'])}"
+    confirm(
+        session,
+        f"{told} ({planned['feerate_sat_per_vb']} sat/vB, {planned['feerate_source']}). Send it?",
+        yes=False,
+        why=f"a payment cannot be taken back: {told}",
+        remediation="Look at it with --dry-run, then add --yes.",
+    )
+
+
+def print_balance(console: Console, balance: Document) -> None:
+    """Print a wallet in numbers."""
+    lists.facts(
+        console,
+        [
+            ("confirmed", sat(balance["confirmed_sat"])),
+            ("free", sat(balance["free_sat"])),
+            ("reserved", f"{sat(balance['reserved_sat'])} for a factory that is being built"),
+            ("immature", f"{sat(balance['immature_sat'])} mined, and not yet 100 blocks deep"),
+            ("being paid", f"{sat(balance['paying_sat'])} in payments that are not confirmed"),
+            ("next address", balance["address"]),
+        ],
+    )
+
+
+def print_coins(console: Console, answer: Document) -> None:
+    """Print the coins of a wallet."""
+    if not answer["coins"]:
+        console.print("no coins")
+        return
+    rows = table("coin", "amount", "status", "depth", "address")
+    for coin in answer["coins"]:
+        status = coin["status"]
+        if coin["reserved_for"] is not None:
+            status += f" for {coin['reserved_for'][:12]}"
+        rows.add_row(
+            cell(coin["outpoint"]),
+            cell(sat(coin["amount_sat"])),
+            cell(status),
+            cell(blocks(coin["confirmations"])),
+            cell(coin["address"]),
+        )
+    console.print(rows)
+
+
+def print_payment(console: Console, payment: Document) -> None:
+    """Print a payment that was sent, or would be."""
+    console.print("sent" if payment["sent"] else "dry run: nothing was sent")
+    feerate = f"{payment['feerate_sat_per_vb']} sat/vB, {payment['feerate_source']}"
+    lists.facts(
+        console,
+        [
+            ("amount", sat(payment["amount_sat"])),
+            ("fee", f"{sat(payment['fee_sat'])} ({feerate})"),
+            ("change", sat(payment["change_sat"])),
+            ("transaction", payment["txid"]),
+        ],
+    )

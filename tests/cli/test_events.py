@@ -1,0 +1,67 @@
+"""Events: in order, each once, and following them ends when one wants."""
+
+import json
+import signal
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from tests.cli.conftest import CommandLine
+from tests.cli.fake_daemon import FakeDaemon
+
+PAGE = 3
+EVENTS: list[dict[str, Any]] = [
+    {"number": number, "event": "block_connected", "height": 100 + number} for number in range(1, 8)
+]
+EVENTS[4] = {"number": 5, "event": "attempt_aborted", "reason": "gone \x1b[31m", "culprits": ["02"]}
+
+
+def told(params: dict[str, Any]) -> dict[str, Any]:
+    return {"events": [event for event in EVENTS if event["number"] > params["after"]][:PAGE]}
+
+
+def test_all_events_are_told_however_many_the_daemon_tells_at_a_time(fake: Any) -> None:
+    line = CommandLine(fake({"events": told}).datadir)
+    assert line.document("lsp", "events") == {"events": EVENTS}
+    assert line.document("client", "events", "--after", "6") == {"events": EVENTS[6:]}
+
+
+def test_people_read_one_event_to_a_line(fake: Any) -> None:
+    line = CommandLine(fake({"events": told}).datadir)
+    lines = line.run("lsp", "events").stdout.splitlines()
+    assert lines[0].split() == ["1", "block_connected", "height=101"]
+    assert lines[4].endswith('reason="gone ?[31m" culprits=02')
+    assert line.run("lsp", "events", "--after", "7").stdout == "no events\n"
+
+
+def following(daemon: FakeDaemon, *words: str) -> subprocess.Popen[bytes]:
+    words = ("lsp", "events", "--follow", "--datadir", str(daemon.datadir), *words)
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "cromford", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def test_following_tells_each_event_once_and_ends_with_ctrl_c(fake: Any) -> None:
+    process = following(fake({"events": told}), "--json", "--after", "1")
+    assert process.stdout is not None
+    seen = [json.loads(process.stdout.readline()) for _ in EVENTS[1:]]
+    assert seen == EVENTS[1:]
+    process.send_signal(signal.SIGINT)
+    rest, errors = process.communicate(timeout=30)
+    assert (process.returncode, rest, errors) == (0, b"", b"")
+
+
+@pytest.mark.parametrize("words", [(), ("--json",)])
+def test_following_into_a_pipe_that_was_closed_ends_in_silence(
+    fake: Any, words: tuple[str, ...]
+) -> None:
+    process = following(fake({"events": lambda _params: {"events": EVENTS}}), *words)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    process.stdout = None
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (1, b"")

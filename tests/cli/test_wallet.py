@@ -1,0 +1,63 @@
+"""Payments: what is asked, what is sent, and that nothing is sent unasked."""
+
+import json
+from typing import Any
+
+import pytest
+from tests.cli import answers
+from tests.cli.conftest import CommandLine
+from tests.cli.fake_daemon import FakeDaemon
+
+from cromford.cli import asking
+
+SEND = ("wallet", "send", "bcrt1qthere", "70000")
+
+
+def test_where_nobody_can_be_asked_nothing_is_sent(client: FakeDaemon) -> None:
+    result = CommandLine(client.datadir).run("client", *SEND, "--json")
+    assert result.exit_code == 5
+    error = json.loads(result.stderr)
+    assert error["code"] == "needs_confirmation"
+    assert "70,000 sat to bcrt1qthere, and a fee of 308 sat" in error["message"]
+    assert [params["dry_run"] for _, params in client.calls] == [True]
+
+
+@pytest.mark.parametrize(("answer", "dry_runs"), [("y\n", [True, False]), ("n\n", [True])])
+def test_a_person_sees_the_payment_before_it_is_sent(
+    lsp: FakeDaemon, monkeypatch: pytest.MonkeyPatch, answer: str, dry_runs: list[bool]
+) -> None:
+    monkeypatch.setattr(asking, "can_ask", lambda _session: True)
+    result = CommandLine(lsp.datadir).run("lsp", *SEND, typed=answer)
+    assert "70,000 sat to bcrt1qthere, and a fee of 308 sat (2.004 sat/vB" in result.stderr
+    assert [params["dry_run"] for _, params in lsp.calls] == dry_runs
+    assert (result.exit_code == 0) is (len(dry_runs) == 2)
+
+
+def test_what_was_shown_is_what_is_sent(lsp: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "can_ask", lambda _session: True)
+    CommandLine(lsp.datadir).run("lsp", *SEND, typed="y\n")
+    payment = {"address": "bcrt1qthere", "amount_sat": 70_000}
+    assert lsp.calls[0][1] == payment | {"dry_run": True}
+    assert lsp.calls[1][1] == payment | {"feerate_sat_per_vb": "2.004", "dry_run": False}
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        (("all",), {}),
+        (("1",), {"amount_sat": 1}),
+        (("all", "--feerate", "1.50"), {"feerate_sat_per_vb": "1.50"}),
+    ],
+)
+def test_a_payment_is_asked_for_as_it_was_typed(
+    lsp: FakeDaemon, words: tuple[str, ...], asked: dict[str, Any]
+) -> None:
+    line = CommandLine(lsp.datadir)
+    document = line.document("lsp", "wallet", "send", "bcrt1q", *words, "--yes")
+    assert document == answers.PAYMENT
+    assert lsp.calls == [("wallet_send", {"address": "bcrt1q", "dry_run": False} | asked)]
+
+
+def test_a_wallet_without_coins_says_so(fake: Any) -> None:
+    daemon = fake({"wallet_coins": {"coins": []}})
+    assert CommandLine(daemon.datadir).run("lsp", "wallet", "coins").stdout == "no coins\n"

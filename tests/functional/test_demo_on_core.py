@@ -1,0 +1,109 @@
+"""The demo on a real Bitcoin Core: no index, no wallet, and every client's way out."""
+
+import hmac
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bitcoin_core_rpc import BitcoinCoreRpcClient
+from tests.functional.node_world import wait_for
+
+DEMO_SECONDS = 100
+USER, PASSWORD = "demo", "correct horse battery staple"
+
+
+@dataclass(frozen=True)
+class Core:
+    """A bitcoind that takes a cookie, and a user with a password."""
+
+    url: str
+    cookie: Path
+    password_file: Path
+
+    def height(self) -> int:
+        return int(BitcoinCoreRpcClient(self.url, cookie_path=self.cookie).call("getblockcount"))
+
+    def credentials(self, kind: str) -> list[str]:
+        if kind == "cookie":
+            return ["--chain-cookie", str(self.cookie)]
+        return ["--chain-user", USER, "--chain-password-file", str(self.password_file)]
+
+
+def started(datadir: Path, chain: str) -> Iterator[Core]:
+    binary = os.environ.get("CROMFORD_BITCOIND")
+    if binary is None:
+        pytest.skip("CROMFORD_BITCOIND does not name a bitcoind")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    password_file = datadir / "password"
+    password_file.write_text(PASSWORD + "\n", encoding="utf-8")
+    digest = hmac.new(b"salt", PASSWORD.encode(), "sha256").hexdigest()
+    arguments = [f"-{chain}", f"-datadir={datadir}", f"-rpcport={port}", "-rpcbind=127.0.0.1"]
+    arguments += ["-rpcallowip=127.0.0.1", f"-rpcauth={USER}:salt${digest}", "-listen=0"]
+    arguments += ["-dnsseed=0", "-fixedseeds=0", "-connect=0", "-prune=550"]
+    process = subprocess.Popen([binary, *arguments], stdout=subprocess.DEVNULL)
+    try:
+        core = Core(f"http://127.0.0.1:{port}", datadir / chain / ".cookie", password_file)
+        wait_for(core.url, core.cookie)
+        yield core
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def regtest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Core]:
+    yield from started(tmp_path_factory.mktemp("core"), "regtest")
+
+
+@pytest.fixture
+def signet(tmp_path: Path) -> Iterator[Core]:
+    yield from started(tmp_path, "signet")
+
+
+def run_demo(core: Core, kind: str, *words: str) -> subprocess.CompletedProcess[str]:
+    where = ["--chain-url", core.url, *core.credentials(kind)]
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "cromford", "demo", "--json", *where, *words],
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=DEMO_SECONDS,
+    )
+
+
+@pytest.mark.parametrize(("leaver", "kind"), [(1, "cookie"), (2, "password")])
+def test_each_client_of_a_factory_on_a_real_chain_leaves_alone(
+    regtest: Core, tmp_path: Path, leaver: int, kind: str
+) -> None:
+    kept = tmp_path / "kept"
+    words = ("--clients", "2", "--arity", "1", "--step-blocks", "3", "--states", "2")
+    done = run_demo(regtest, kind, *words, "--exit", str(leaver), "--keep", str(kept))
+    assert (done.returncode, done.stderr) == (0, "")
+    shown: dict[str, Any] = json.loads(done.stdout)
+    left = shown["exit"]
+    path = ["kickoff_root", "state_root", f"kickoff_{leaver - 1}", f"state_{leaver - 1}"]
+    assert [tx["name"] for tx in left["transactions"]] == path
+    heights = [tx["height"] for tx in left["transactions"]]
+    assert heights[1] - heights[0] == heights[3] - heights[2] == 3
+    assert heights[-1] <= regtest.height()
+    assert left["channel"]["amount_sat"] == 1_000_000
+    # The node is the user's: nothing of it is kept, and nobody is told to start it.
+    assert not (kept / "node").exists()
+    assert "node" not in {entry["what"] for entry in shown["explore"]}
+    assert not any("regtest" in entry["command"].split()[1:2] for entry in shown["explore"])
+
+
+def test_a_node_of_another_network_is_refused_before_anything_is_started(signet: Core) -> None:
+    done = run_demo(signet, "cookie")
+    assert done.returncode == 2
+    error = json.loads(done.stderr)
+    assert error["message"] == "--chain-url: expected a node on regtest, received one on signet"

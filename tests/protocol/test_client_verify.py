@@ -1,0 +1,252 @@
+"""A client checks its factory anew: what is wrong is named, and nothing else is called wrong."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from typing import Any, Final
+
+import pytest
+from tests.protocol.attacks import flipped
+from tests.protocol.forge import (
+    VICTIM,
+    Change,
+    stranger,
+    with_channel,
+    with_funding,
+    with_output,
+    with_raw_terms,
+    with_signer,
+    with_tx,
+)
+from tests.protocol.pump import Pump
+
+from cromford.bitcoin.block import Coin
+from cromford.bitcoin.script import ANCHOR_SCRIPT
+from cromford.protocol import events as ev
+from cromford.protocol.client_attempt import ClientAttempt, Complete
+from cromford.protocol.client_state import ClientState
+from cromford.protocol.client_verify import Verdict, verify_attempt
+from cromford.wire import messages as m
+
+BRANCH: Final = ["kickoff_root", "state_root", "kickoff_0", "state_0"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """What a client knows at one moment, and what its chain shows of the funding output."""
+
+    state: ClientState
+    attempt: ClientAttempt
+    coin: Coin | None
+
+    def verdicts(self, attempt: ClientAttempt | None = None) -> dict[str, Verdict]:
+        found = verify_attempt(self.state, attempt or self.attempt, self.coin)
+        assert len({verdict.check for verdict in found}) == len(found)
+        return {verdict.check: verdict for verdict in found}
+
+
+def moment_of(pump: Pump) -> Moment:
+    client = pump.client_at(VICTIM)
+    attempt = pump.held(client)
+    coin = pump.chain.coin(attempt.funding_outpoint)
+    return Moment(state=client.state, attempt=attempt, coin=coin)
+
+
+@cache
+def moments() -> dict[str, Moment]:
+    """Return the client's moments in the life of one factory."""
+    pump = Pump(3)
+    pump.join()
+    pump.build()
+    found = {}
+    pump.run_to(m.SignedBelow)
+    found["signing"] = moment_of(pump)
+    pump.run()
+    found["unconfirmed"] = moment_of(pump)
+    pump.mine(2)
+    found["confirmed"] = moment_of(pump)
+    client = pump.client_at(VICTIM)
+    pump.handle(client, ev.ExitRequested(attempt_id=pump.attempt.attempt_id))
+    pump.mine()
+    found["leaving"] = moment_of(pump)
+    return found
+
+
+def failed(verdicts: dict[str, Verdict]) -> list[str]:
+    return [check for check, verdict in verdicts.items() if not verdict.ok]
+
+
+def test_an_honest_funded_factory_passes_every_check() -> None:
+    """The proposal, each transaction of the branch, and the coin on the client's own chain."""
+    moment = moments()["confirmed"]
+    verdicts = moment.verdicts()
+    assert list(verdicts) == ["proposal", *BRANCH, "funding"]
+    assert failed(verdicts) == []
+    assert f"{len(BRANCH)} transactions" in verdicts["proposal"].detail
+    for node in moment.attempt.branch.nodes:
+        assert str(node.tx.txid) in verdicts[node.name].detail
+    assert str(moment.attempt.funding_outpoint) in verdicts["funding"].detail
+    assert f"{moment.attempt.branch.funding_amount_sat} sat" in verdicts["funding"].detail
+    assert "2 confirmations" in verdicts["funding"].detail
+
+
+def test_before_it_is_signed_a_factory_is_proposed_well_and_nothing_more() -> None:
+    verdicts = moments()["signing"].verdicts()
+    assert list(verdicts) == ["proposal", "signatures", "funding"]
+    assert failed(verdicts) == ["signatures", "funding"]
+    assert verdicts["signatures"].detail == "the branch is not completely signed"
+
+
+# The funding
+
+
+def test_an_unconfirmed_funding_is_the_only_thing_missing() -> None:
+    verdicts = moments()["unconfirmed"].verdicts()
+    assert failed(verdicts) == ["funding"]
+    assert verdicts["funding"].detail == "not confirmed"
+
+
+@pytest.mark.parametrize("off_by_sat", [-1, 1])
+def test_a_funding_of_another_amount_is_named_with_both_amounts(off_by_sat: int) -> None:
+    moment = moments()["confirmed"]
+    assert moment.coin is not None
+    agreed_sat = moment.coin.txout.amount_sat
+    txout = replace(moment.coin.txout, amount_sat=agreed_sat + off_by_sat)
+    verdicts = replace(moment, coin=replace(moment.coin, txout=txout)).verdicts()
+    assert failed(verdicts) == ["funding"]
+    assert f"expected {agreed_sat} sat" in verdicts["funding"].detail
+    assert f"received {agreed_sat + off_by_sat} sat" in verdicts["funding"].detail
+
+
+def test_a_funding_to_another_script_is_named_with_both_scripts() -> None:
+    moment = moments()["confirmed"]
+    assert moment.coin is not None
+    agreed = moment.coin.txout
+    others = flipped(agreed.script_pubkey)
+    txout = replace(agreed, script_pubkey=others)
+    verdicts = replace(moment, coin=replace(moment.coin, txout=txout)).verdicts()
+    assert failed(verdicts) == ["funding"]
+    expected, _, received = verdicts["funding"].detail.partition(", received ")
+    assert agreed.script_pubkey.hex() in expected
+    assert others.hex() in received
+
+
+def test_a_funding_spent_by_kickoff_root_is_as_agreed() -> None:
+    moment = moments()["leaving"]
+    assert moment.coin is None, "it is spent"
+    verdicts = moment.verdicts()
+    assert failed(verdicts) == []
+    assert verdicts["funding"].detail == "spent by kickoff_root, as agreed"
+
+
+def test_a_funding_spent_by_anything_else_is_an_alarm() -> None:
+    moment = replace(moments()["confirmed"], coin=None)
+    verdicts = moment.verdicts()
+    assert failed(verdicts) == ["funding"]
+    assert verdicts["funding"].detail == "spent by an unknown transaction"
+
+
+# The signatures
+
+
+@pytest.mark.parametrize("place", range(len(BRANCH)), ids=BRANCH)
+def test_a_corrupted_signature_is_named_and_no_other(place: int) -> None:
+    moment = moments()["confirmed"]
+    stage = moment.attempt.stage
+    assert isinstance(stage, Complete)
+    if place == 0:
+        spoiled = replace(stage, root_signature=flipped(stage.root_signature))
+    else:
+        signatures = list(stage.signatures)
+        signatures[place - 1] = flipped(signatures[place - 1])
+        spoiled = replace(stage, signatures=tuple(signatures))
+    verdicts = moment.verdicts(replace(moment.attempt, stage=spoiled))
+    assert failed(verdicts) == [BRANCH[place]]
+    assert "does not verify" in verdicts[BRANCH[place]].detail
+
+
+# The proposal
+
+
+def one_sat_more(tx: Any) -> Any:
+    return with_output(tx, 0, amount_sat=tx.outputs[0].amount_sat + 1)
+
+
+def to_anchor(tx: Any) -> Any:
+    return with_output(tx, 0, script_pubkey=ANCHOR_SCRIPT)
+
+
+SPOILED: Final[dict[str, Change]] = {
+    "an amount in state_root": partial(with_tx, name="state_root", change=one_sat_more),
+    "a script in kickoff_0": partial(with_tx, name="kickoff_0", change=to_anchor),
+    "the funding amount": partial(with_funding, change=one_sat_more),
+    "a signer's key": partial(with_signer, vertex=0, place=1, pubkey=stranger()),
+    "the LSP's channel key": partial(with_channel, funding_pubkey=stranger()),
+    "the terms' hash": lambda propose: replace(propose, terms_hash=bytes(32)),
+    "terms that are no terms": partial(with_raw_terms, terms=b"\x01"),
+    "no terms": partial(with_raw_terms, terms=b""),
+    "the client's place": lambda propose: replace(propose, client=propose.client - 1),
+}
+
+
+@pytest.mark.parametrize("what", SPOILED)
+def test_a_corrupted_proposal_fails_and_nothing_is_said_of_what_hangs_on_it(what: str) -> None:
+    moment = moments()["confirmed"]
+    spoiled = replace(moment.attempt, propose=SPOILED[what](moment.attempt.propose))
+    assert spoiled.propose != moment.attempt.propose
+    verdicts = moment.verdicts(spoiled)
+    assert list(verdicts) == ["proposal", "signatures"]
+    assert failed(verdicts) == ["proposal", "signatures"]
+
+
+CHANGED_INPUTS: Final[dict[str, Callable[[Any], Any]]] = {
+    "one is lost": lambda inputs: inputs[1:],
+    "its amount is another": lambda inputs: (
+        replace_struct(inputs[0], amount_sat=inputs[0].amount_sat - 1_000_000),
+        *inputs[1:],
+    ),
+}
+
+
+def replace_struct(item: Any, **changes: Any) -> Any:
+    values = {name: getattr(item, name) for name in item.__struct_fields__}
+    return type(item)(**{**values, **changes})
+
+
+@pytest.mark.parametrize("what", CHANGED_INPUTS)
+def test_what_the_funding_spent_is_checked_against_what_was_remembered(what: str) -> None:
+    moment = moments()["confirmed"]
+    inputs = CHANGED_INPUTS[what](moment.attempt.inputs)
+    assert failed(moment.verdicts(replace(moment.attempt, inputs=inputs)))[0] == "proposal"
+
+
+def test_a_factory_that_todays_policy_would_refuse_is_named_by_its_term() -> None:
+    moment = moments()["confirmed"]
+    stricter = replace(moment.state.config.policy, min_depth=(9, 12))
+    config = replace(moment.state.config, policy=stricter)
+    verdicts = replace(moment, state=replace(moment.state, config=config)).verdicts()
+    assert not verdicts["proposal"].ok
+    assert verdicts["proposal"].detail.startswith("min_depth: expected 9..12")
+
+
+def test_the_age_of_a_factory_does_not_make_it_wrong() -> None:
+    """A proposal must be new when it comes; verified later, it is as old as it is."""
+    moment = moments()["confirmed"]
+    tip = replace(moment.state.chain.recent[-1], height=moment.state.chain.height + 100_000)
+    chain = replace(moment.state.chain, recent=(tip,))
+    assert failed(replace(moment, state=replace(moment.state, chain=chain)).verdicts()) == []
+
+
+def test_a_proposal_that_was_refused_verifies_as_what_it_is() -> None:
+    """The operator asks about it all the same: nothing of it was ever believed."""
+    pump = Pump(3)
+    pump.join()
+    pump.build()
+    client = pump.client_at(VICTIM)
+    spoiled = SPOILED["an amount in state_root"](pump.attempt.proposal_for(VICTIM))
+    pump.tell(client, pump.lsp, spoiled)
+    held = pump.held(client)
+    assert held.aborted is not None
+    assert held.aborted.startswith("refused: ")
+    verdicts = {verdict.check: verdict for verdict in verify_attempt(client.state, held, None)}
+    assert failed(verdicts) == ["proposal", "signatures"]

@@ -1,5 +1,7 @@
 """What the demo refuses before it starts, and what it would notice if it went wrong."""
 
+import signal
+import subprocess
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +13,7 @@ from cromford.demo.building import _n_coins
 from cromford.demo.failure import DemoFailed
 from cromford.demo.leaving import _channel_on_chain, _published
 from cromford.demo.node import Node, n_blocks_paying
+from cromford.demo.processes import Children, interruptible
 from cromford.demo.settings import DemoSettings, check_settings
 from cromford.demo.steps import Steps
 from cromford.demo.world import Daemon, World, client_names
@@ -204,3 +207,21 @@ def test_a_channel_elsewhere_than_the_client_believes_is_noticed() -> None:
     assert shown["outpoint"] == f"{TXID}:0"
     with pytest.raises(DemoFailed, match="is not on chain"):
         _channel_on_chain(world_of(output=output), daemon_of(f"{TXID}:1"), EXPORTED, 1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_process_that_was_being_started_at_an_interrupt_is_stopped_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Interrupted(subprocess.Popen[bytes]):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            started.append(self)
+            signal.raise_signal(number)
+
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    with pytest.raises(KeyboardInterrupt), interruptible(), Children(tmp_path) as children:
+        children.start("node", ["regtest", "--datadir", str(tmp_path / "node"), "--port", "0"])
+    assert [process.poll() is None for process in started] == [False]

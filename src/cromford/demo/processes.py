@@ -53,7 +53,8 @@ class Children:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("CROMFORD_")}
         # -P: a folder named cromford in the current directory is not the program.
         command = [sys.executable, "-P", "-m", "cromford", *args]
-        with log.open("wb") as output:
+        # An interrupt while a process is being started would leave it running, known to nobody.
+        with log.open("wb") as output, _interrupted_afterwards():
             process = subprocess.Popen(  # noqa: S603 - our own program, with our own arguments
                 command,
                 stdin=subprocess.DEVNULL,
@@ -61,8 +62,8 @@ class Children:
                 stderr=subprocess.STDOUT,
                 env=environment,
             )
-        child = Child(name=name, process=process, log=log)
-        self._children.append(child)
+            child = Child(name=name, process=process, log=log)
+            self._children.append(child)
         return child
 
     def check_alive(self) -> None:
@@ -120,6 +121,20 @@ def _uninterrupted() -> Iterator[None]:
     """Let the stopping be finished: it is bounded, and a second Ctrl-C would leave processes."""
     with _handled_by(signal.SIG_IGN):
         yield
+
+
+@contextlib.contextmanager
+def _interrupted_afterwards() -> Iterator[None]:
+    """Let a signal that comes inside the block be handled after it."""
+    came: list[int] = []
+
+    def remember(number: int, _frame: FrameType | None) -> None:
+        came.append(number)
+
+    with _handled_by(remember):
+        yield
+    for number in came:
+        signal.raise_signal(number)
 
 
 @contextlib.contextmanager

@@ -386,5 +386,5 @@ def decode_record(data: bytes) -> AnyRecord:
         raise UnknownRecord(f"record version {data[:1].hex() or 'none'}, expected {RECORD_VERSION}")
     try:
         return _DECODER.decode(data[1:])
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UnknownRecord(str(error)) from error

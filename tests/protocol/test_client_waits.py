@@ -1,0 +1,108 @@
+"""A client that waits for its LSP: how long, for what, and what it keeps when it stops."""
+
+from dataclasses import replace
+
+from tests.protocol.attacks import only_from, proposed
+
+from cromford.protocol import events as ev
+from cromford.protocol.client_attempt import Complete
+from cromford.wire import messages as m
+
+
+def test_an_lsp_that_goes_silent_is_told_so_and_the_wish_lives_on() -> None:
+    """Below the root nothing can be lost: the attempt ends, and fresh keys join again."""
+    pump = proposed(1)
+    client = pump.clients[0]
+    pump.run_to(m.SignedBelow)
+    pump.wire.clear()
+    held = pump.held(client)
+    old_keys = pump.sent(client, m.Join)[-1].factory_pool.pubkey
+    pump.pass_deadline(client, held.attempt_id)
+    assert pump.held(client).aborted == "deadline: the LSP went silent"
+    assert [abort.attempt_id for abort in pump.sent(client, m.Abort)] == [held.attempt_id]
+    assert client.signer is not None
+    assert not client.signer._pools
+    pump.mine()
+    assert pump.sent(client, m.Join)[-1].factory_pool.pubkey != old_keys
+    pump.handle(client, ev.DeadlineReached(name=held.attempt_id))
+    assert len(pump.sent(client, m.Abort)) == 1, "it ended once"
+
+
+def test_a_client_that_signed_the_root_stops_waiting_and_forgets_nothing() -> None:
+    """The LSP may hold the root and fund at any time; when the root comes, it is taken."""
+    pump = proposed(1)
+    client = pump.clients[0]
+    pump.run_to(m.SignedRoot)
+    (letter,) = pump.wire
+    attempt_id = pump.held(client).attempt_id
+    pump.pass_deadline(client, attempt_id)
+    held = pump.held(client)
+    assert (held.given_up, held.aborted) == (True, None)
+    assert not pump.sent(client, m.Abort)
+    assert held.watched_txids <= client.state.watched_txids
+    pump.run()
+    assert letter.message in pump.sent(pump.lsp, m.SignedRoot)
+    assert isinstance(client.state.attempts[attempt_id].stage, Complete)
+    assert pump.is_funded()
+
+
+def test_a_complete_branch_has_no_deadline() -> None:
+    pump = proposed(1)
+    pump.run()
+    client = pump.clients[0]
+    before = client.state
+    pump.handle(client, ev.DeadlineReached(name=pump.attempt.attempt_id))
+    assert client.state == before
+
+
+def test_a_root_that_comes_before_its_time_is_dropped() -> None:
+    """A client that has not signed the root holds no exit: it cannot be complete yet."""
+    pump = proposed(1)
+    client = pump.clients[0]
+    pump.run_to(m.SignBelow)
+    held = pump.held(client)
+    early = m.SignedRoot(
+        attempt_id=held.attempt_id, terms_hash=held.propose.terms_hash, signatures=(bytes(64),)
+    )
+    pump.tell(client, pump.lsp, early)
+    assert pump.held(client) == held
+    pump.run()
+    assert pump.is_funded(), "and disturbs nothing"
+
+
+def test_an_attempt_id_is_proposed_once() -> None:
+    """An old id with new keys would let one record stand for two factories."""
+    pump = proposed(1)
+    client = pump.clients[0]
+    pump.run_to(m.SignBelow)
+    first = pump.held(client)
+    pump.handle(pump.lsp, ev.DeadlineReached(name=first.attempt_id))
+    pump.run(until=lambda: client.state.joining is not None)
+    joining = client.state.joining
+    again = replace(first.propose, factory_pubkey=joining.join.factory_pool.pubkey)
+    ended = pump.held(client)
+    pump.tell(client, pump.lsp, again)
+    assert pump.held(client) == ended
+    assert client.state.joining == joining, "the join still waits for its own proposal"
+
+
+def test_who_comes_back_before_the_root_is_finished_gets_it_with_the_others() -> None:
+    pump = proposed(2)
+    early, late = pump.client_at(1), pump.client_at(2)
+    held_back: list[m.Message] = []
+
+    def hold(message: m.Message) -> tuple[m.Message, ...]:
+        held_back.append(message)
+        return ()
+
+    with pump.tampering(only_from(late, hold, m.SignRoot)):
+        pump.run()
+    assert pump.attempt.root_partials.keys() == {1}
+    pump.restart(early)
+    assert pump.sent(early, m.Resume)
+    pump.run()
+    assert not pump.sent(pump.lsp, m.SignedRoot), "there is nothing to send yet"
+    pump.tell(pump.lsp, late, held_back[0])
+    pump.run()
+    assert isinstance(pump.held(early).stage, Complete)
+    assert pump.is_funded()

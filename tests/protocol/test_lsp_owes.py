@@ -1,0 +1,55 @@
+"""What an LSP waits for and what it owes, as its operator and the next process find it."""
+
+import pytest
+from tests.protocol.attacks import proposed
+
+from cromford import effects as fx
+from cromford.protocol import events as ev
+from cromford.protocol import lsp as lsp_role
+from cromford.wire import messages as m
+
+
+def test_whoever_is_waited_for_is_named_until_the_ceremony_is_over() -> None:
+    """An operator reads it while it waits; nobody is waited for once it is funded or ended."""
+    pump = proposed(2)
+    seen = []
+    for kind in (m.SignBelow, m.SignRoot, m.Acknowledge):
+        pump.run_to(kind)
+        seen.append((pump.attempt.phase, pump.attempt.holdouts))
+    assert seen == [
+        ("signing_below", (1, 2)),
+        ("signing_root", (1, 2)),
+        ("acknowledging", (1, 2)),
+    ]
+    pump.run()
+    assert (pump.attempt.phase, pump.attempt.holdouts) == ("funding", ())
+
+    ended = proposed(2)
+    ended.handle(ended.lsp, ev.DeadlineReached(name=ended.attempt.attempt_id))
+    assert (ended.attempt.phase, ended.attempt.holdouts) == ("aborted", ())
+
+
+@pytest.mark.parametrize("kind", [m.Propose, m.SignBelow, m.SignRoot])
+def test_before_the_root_is_signed_an_lsp_owes_nothing_and_cannot_say_otherwise(
+    kind: type[m.Message],
+) -> None:
+    """Nonces live in the process, so there is no ceremony to resume: nothing may be promised."""
+    pump = proposed(2)
+    pump.run_to(kind)
+    assert pump.attempt.is_open
+    assert lsp_role.resume(pump.lsp.state) == ()
+    with pytest.raises(ValueError, match="kickoff_root is not signed"):
+        pump.attempt.signed_root()
+
+
+def test_a_funding_that_fell_out_of_the_mempool_is_published_with_the_next_block() -> None:
+    pump = proposed(1)
+    pump.run()
+    funding_tx = pump.attempt.funding_tx
+    pump.chain.mempool.clear()
+    pump.mine()
+    assert set(pump.chain.mempool) == {funding_tx.txid}
+    pump.mine()
+    n_broadcasts = len(pump.wishes(pump.lsp, fx.Broadcast))
+    pump.mine()
+    assert len(pump.wishes(pump.lsp, fx.Broadcast)) == n_broadcasts, "not once it confirmed"

@@ -1,0 +1,57 @@
+"""A role that meets the other role's records or events stops: it would be a bug of ours."""
+
+from typing import Any
+
+import pytest
+from tests.protocol.pump import LEAST_SAT, WANTED_SAT
+from tests.simulation.sim_node import CLIENT_ROLE, LSP_ROLE
+
+from cromford.bitcoin.tx import Tx
+from cromford.daemon.driver import Role
+from cromford.protocol import events as ev
+from cromford.protocol import records as r
+
+ATTEMPT_ID = b"\x01" * 32
+# None of them is looked at, so no state is needed to refuse them.
+NO_STATE: Any = None
+CLIENTS_EVENTS = [
+    ev.JoinRequested(capacity_sat=WANTED_SAT, capacity_least_sat=LEAST_SAT),
+    ev.LeaveRequested(),
+    ev.ExitRequested(attempt_id=ATTEMPT_ID),
+    ev.CoinsLookedUp(attempt_id=ATTEMPT_ID, coins=()),
+]
+LSPS_EVENTS = [
+    ev.BuildRequested(min_clients=1, max_clients=1),
+    ev.FundingSigned(attempt_id=ATTEMPT_ID, tx=Tx(version=2, inputs=(), outputs=())),
+]
+
+
+@pytest.mark.parametrize(
+    ("role", "record"),
+    [
+        (CLIENT_ROLE, r.ClientLeft(node_id=b"\x02" * 33)),
+        (CLIENT_ROLE, r.Acknowledged(attempt_id=ATTEMPT_ID, client=1)),
+        (LSP_ROLE, r.WishMade(capacity_sat=WANTED_SAT, capacity_least_sat=LEAST_SAT)),
+        (LSP_ROLE, r.ExitStarted(attempt_id=ATTEMPT_ID)),
+    ],
+)
+def test_a_role_does_not_go_on_with_the_other_roles_journal(
+    role: Role[Any], record: r.AnyRecord
+) -> None:
+    """Two daemons would share a file, and each would sign by half of what was signed."""
+    with pytest.raises(AssertionError, match=f"{type(record).__name__} in a"):
+        role.apply(NO_STATE, record)
+
+
+@pytest.mark.parametrize(
+    ("role", "whose", "event"),
+    [
+        *((CLIENT_ROLE, "an LSP's", event) for event in LSPS_EVENTS),
+        *((LSP_ROLE, "a client's", event) for event in CLIENTS_EVENTS),
+    ],
+)
+def test_a_role_does_not_guess_what_the_other_roles_event_means(
+    role: Role[Any], whose: str, event: ev.Event
+) -> None:
+    with pytest.raises(AssertionError, match=f"{type(event).__name__} is {whose} event"):
+        role.decide(NO_STATE, event)

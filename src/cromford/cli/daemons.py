@@ -15,6 +15,7 @@ from cromford.daemon.options import ClientOptions, LspOptions
 from cromford.daemon.rpc_server import SocketInUse
 from cromford.daemon.seed_file import BadSeed, WrongPassphrase
 from cromford.ports import ChainUnavailable, StoreFailed
+from cromford.protocol.records import UnknownRecord
 
 CATCHING_UP: Final = "initial block download"
 _MISMATCH_REMEDIES: Final = {
@@ -48,7 +49,7 @@ def _startup_failures() -> Iterator[None]:
     """Turn what the world can do to a daemon into errors that say what to do."""
     try:
         yield
-    except (StoreFailed, ForeignJournal, SocketInUse) as error:
+    except (StoreFailed, ForeignJournal, UnknownRecord, SocketInUse) as error:
         raise CommandFailed(
             "datadir_unusable",
             str(error),

@@ -31,7 +31,10 @@ def verify_attempt(
         funding_coin: The funding output as the client's own chain shows it now, if unspent.
     """
     verdicts = [_verify_proposal(state, attempt)]
-    if verdicts[0].ok and isinstance(attempt.stage, Complete):
+    if not verdicts[0].ok:
+        detail = "not looked at: the proposal they would sign does not hold"
+        verdicts.append(Verdict(check="signatures", ok=False, detail=detail))
+    elif isinstance(attempt.stage, Complete):
         verdicts += _verify_signatures(attempt, attempt.stage)
     else:
         verdicts.append(

@@ -1,7 +1,7 @@
 """A factory as plain data, from which a stranger verifies everything with other software.
 
 The format is documented in docs/export.md. Ids are hex, txids in the order people read, amounts
-in sat. A transaction is signed once every signature of the tree is there.
+in sat. A transaction stands signed as soon as its own signature is finished.
 """
 
 from collections.abc import Mapping

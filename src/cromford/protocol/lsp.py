@@ -79,6 +79,8 @@ def decide(state: LspState, event: ev.Event) -> Decision:
             decision = on_partial_signed(state, attempt_id, dict(partial_sigs))
             return _rebuilding(state, decision)
         case ev.SigningFailed(attempt_id=attempt_id, reason=reason):
+            if not state.attempts[attempt_id].is_open:
+                return NOTHING
             dropped = r.BuildDropped(reason=f"our signer: {reason}")
             return abort(state, attempt_id, reason=dropped.reason) + Decision(records=(dropped,))
         case ev.FundingSigned(attempt_id=attempt_id, tx=tx):

@@ -160,8 +160,11 @@ async def close_stream(writer: asyncio.StreamWriter) -> None:
     # that is cancelled would cancel it for all the others.
     closing = asyncio.ensure_future(writer.wait_closed())
     closing.add_done_callback(_forget_outcome)
-    await asyncio.wait({closing}, timeout=CLOSE_TIMEOUT_SECONDS)
-    if not closing.done() or closing.exception() is not None:
+    try:
+        await asyncio.wait({closing}, timeout=CLOSE_TIMEOUT_SECONDS)
+    finally:
+        # Also when whoever closes is cancelled: what has not left by then never will. Harmless
+        # for a stream that is closed already.
         writer.transport.abort()
 
 

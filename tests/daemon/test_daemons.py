@@ -86,11 +86,15 @@ class Town:
         client = RpcClient(self.base / name / "regtest" / SOCKET_NAME)
         return await asyncio.to_thread(client.call, method, **params)
 
-    async def told(self, name: str) -> list[str]:
+    async def told(self, name: str) -> list[dict[str, Any]]:
         """Return what happened, besides what the network and the chain do by themselves."""
         events = (await self.call(name, "events"))["events"]
         alone = ("peer_", "block_", "lobby_greeted")
-        return [event["event"] for event in events if not event["event"].startswith(alone)]
+        return [
+            {key: value for key, value in event.items() if key != "number"}
+            for event in events
+            if not event["event"].startswith(alone)
+        ]
 
     async def until(
         self, name: str, method: str, holds: Callable[[Any], object], **params: object

@@ -8,6 +8,7 @@ from cromford.protocol.client_state import ClientState, apply
 from cromford.protocol.decision import NOTHING, Decision
 from cromford.protocol.faults import Rejected
 from cromford.protocol.move import move_digest
+from cromford.protocol.offers import offer_of
 from cromford.protocol.verification import N_CANDIDATES
 from cromford.wallet.account import RECEIVE
 from cromford.wire import messages as m
@@ -103,14 +104,7 @@ def on_join_prepared(state: ClientState, event: ev.JoinPrepared) -> Decision:
         payout_script=state.wallet.next_script(RECEIVE),
         candidates=tuple(
             m.CandidateOffer(
-                channel=m.ChannelOffer(
-                    funding_pubkey=keys.funding_pubkey,
-                    revocation_basepoint=keys.revocation_basepoint,
-                    payment_basepoint=keys.payment_basepoint,
-                    delayed_payment_basepoint=keys.delayed_payment_basepoint,
-                    htlc_basepoint=keys.htlc_basepoint,
-                    first_per_commitment_point=keys.first_per_commitment_point,
-                ),
+                channel=offer_of(keys),
                 pool=m.Pool(pubkey=pool.pubkey, pubnonces=pool.pubnonces),
             )
             for keys, pool in event.channels

@@ -17,8 +17,8 @@ from cromford.protocol.decision import NOTHING, Decision, intent_of
 from cromford.protocol.lobby import select_coins, shape_by_policy, terms_of
 from cromford.protocol.lsp_attempt import ROOT, LspAttempt
 from cromford.protocol.lsp_state import Build, LspState, apply
+from cromford.protocol.offers import offer_of
 from cromford.protocol.verification import N_CANDIDATES
-from cromford.signing.keychain import ChannelPubkeys
 from cromford.signing.round import FaultyContribution
 from cromford.wallet.account import CHANGE
 from cromford.wallet.coins import InsufficientCoins
@@ -77,19 +77,8 @@ def _propose(state: LspState, build: Build, event: ev.AttemptPrepared) -> r.Atte
         lsp_factory_pool=encode_fields(
             m.Pool(pubkey=event.factory_pool.pubkey, pubnonces=event.factory_pool.pubnonces)
         ),
-        lsp_channels=tuple(encode_fields(_offer(keys)) for keys in event.channels),
+        lsp_channels=tuple(encode_fields(offer_of(keys)) for keys in event.channels),
         funding_tx=funding_tx.serialize(),
-    )
-
-
-def _offer(keys: ChannelPubkeys) -> m.ChannelOffer:
-    return m.ChannelOffer(
-        funding_pubkey=keys.funding_pubkey,
-        revocation_basepoint=keys.revocation_basepoint,
-        payment_basepoint=keys.payment_basepoint,
-        delayed_payment_basepoint=keys.delayed_payment_basepoint,
-        htlc_basepoint=keys.htlc_basepoint,
-        first_per_commitment_point=keys.first_per_commitment_point,
     )
 
 

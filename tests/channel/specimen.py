@@ -8,7 +8,7 @@ from typing import Final
 
 from cromford.bitcoin.script import p2tr_script
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut
-from cromford.channel.claims import Claim, ClaimKey
+from cromford.channel.claims import Claim
 from cromford.channel.commitment import (
     ChannelKeys,
     Commitment,
@@ -18,11 +18,12 @@ from cromford.channel.commitment import (
 )
 from cromford.channel.content import CommitmentContent, Htlc
 from cromford.channel.htlc_tx import HtlcTx, htlc_txs
-from cromford.channel.keys import Basepoints, derive_seckey, revocation_seckey
+from cromford.channel.keys import Basepoints
 from cromford.channel.terms import ChannelTerms, Party
 from cromford.crypto import keys, schnorr
 from cromford.crypto.musig2 import SecNonce, nonce_agg
 from cromford.regtest.kernel import ScriptRefused, check_scripts
+from cromford.signing.derivation import ClaimKey, derive_seckey, revocation_seckey
 from cromford.signing.keychain import FIRST_COMMITMENT_INDEX, per_commitment_secret
 from cromford.signing.task import SigningTask
 

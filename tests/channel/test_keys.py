@@ -7,12 +7,11 @@ from hypothesis import strategies as st
 from cromford.channel.keys import (
     Basepoints,
     derive_pubkey,
-    derive_seckey,
     revocation_pubkey,
-    revocation_seckey,
 )
 from cromford.crypto.keys import pubkey_of
 from cromford.crypto.points import weighted_sum
+from cromford.signing.derivation import derive_seckey, revocation_seckey
 from cromford.signing.keychain import ChannelPubkeys
 
 BASE_SECRET = bytes(range(32))

@@ -16,11 +16,12 @@ from cromford.channel.commitment import (
 )
 from cromford.channel.content import CommitmentContent, Htlc
 from cromford.channel.htlc_tx import htlc_txs
-from cromford.channel.keys import Basepoints, derive_seckey
+from cromford.channel.keys import Basepoints
 from cromford.channel.terms import HTLCS_MAX, ChannelTerms, Party
 from cromford.channel.verification import check_commitment_signature, check_htlc_signatures
 from cromford.crypto import schnorr
 from cromford.crypto.keys import pubkey_of
+from cromford.signing.derivation import derive_seckey
 
 FILE = "bolt03-taproot-zero-fee-commitments.json"
 N_CASES = 11

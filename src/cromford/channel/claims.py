@@ -7,7 +7,6 @@ transactions of `htlc_tx` first.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
 from typing import Final
 
 from cromford.bitcoin.sighash import taproot_sighash
@@ -22,17 +21,9 @@ from cromford.channel.scripts import (
     TIMEOUT_TAPSCRIPT,
     ScriptOutput,
 )
+from cromford.signing.derivation import ClaimKey
 
 _HTLC_KINDS: Final = (OutputKind.OFFERED_HTLC, OutputKind.ACCEPTED_HTLC)
-
-
-class ClaimKey(Enum):
-    """Which of the claimant's keys signs, by the BOLT 3 secret it is derived from."""
-
-    REVOCATION = "revocation"  # `revocation_seckey`, with the revealed secret
-    PAYMENT = "payment"  # the payment basepoint's secret itself
-    DELAYED = "delayed_payment"  # `derive_seckey`
-    HTLC = "htlc"  # `derive_seckey`
 
 
 @dataclass(frozen=True, kw_only=True)

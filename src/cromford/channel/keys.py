@@ -6,8 +6,8 @@ can compute the revocation seckey, and with it take every output of that commitm
 
 from dataclasses import dataclass
 
-from cromford.crypto.keys import pubkey_add, pubkey_of, seckey_add, sha256, xonly_of
-from cromford.crypto.points import seckey_mul, weighted_sum
+from cromford.crypto.keys import pubkey_add, sha256, xonly_of
+from cromford.crypto.points import weighted_sum
 from cromford.signing.keychain import ChannelPubkeys
 
 
@@ -51,15 +51,6 @@ def derive_pubkey(basepoint: bytes, per_commitment_point: bytes) -> bytes:
     return pubkey_add(basepoint, sha256(per_commitment_point + basepoint))
 
 
-def derive_seckey(basepoint_secret: bytes, per_commitment_point: bytes) -> bytes:
-    """Return the seckey of what `derive_pubkey` gives.
-
-    Raises:
-        ValueError: If the secret is out of range.
-    """
-    return seckey_add(basepoint_secret, sha256(per_commitment_point + pubkey_of(basepoint_secret)))
-
-
 def revocation_pubkey(revocation_basepoint: bytes, per_commitment_point: bytes) -> bytes:
     """Return the revocation pubkey of one commitment (BOLT 3, "revocationpubkey").
 
@@ -75,20 +66,6 @@ def revocation_pubkey(revocation_basepoint: bytes, per_commitment_point: bytes) 
         sha256(revocation_basepoint + per_commitment_point),
         per_commitment_point,
         sha256(per_commitment_point + revocation_basepoint),
-    )
-
-
-def revocation_seckey(revocation_basepoint_secret: bytes, per_commitment_secret: bytes) -> bytes:
-    """Return the seckey of what `revocation_pubkey` gives, once the holder has revoked.
-
-    Raises:
-        ValueError: If a secret is out of range.
-    """
-    basepoint = pubkey_of(revocation_basepoint_secret)
-    point = pubkey_of(per_commitment_secret)
-    return seckey_add(
-        seckey_mul(revocation_basepoint_secret, sha256(basepoint + point)),
-        seckey_mul(per_commitment_secret, sha256(point + basepoint)),
     )
 
 

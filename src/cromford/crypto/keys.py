@@ -8,6 +8,7 @@ from typing import Final
 
 from btclib_secp256k1 import ecdh as _ecdh
 from btclib_secp256k1 import keys as _keys
+from btclib_secp256k1 import recovery as _recovery
 from btclib_secp256k1 import xonly as _xonly
 
 SECKEY_SIZE: Final = 32
@@ -108,3 +109,15 @@ def shared_secret(pubkey: bytes, seckey: bytes) -> bytes:
         ValueError: If the pubkey is not a point or the seckey out of range.
     """
     return bytes(_ecdh.shared_secret(pubkey, seckey))
+
+
+def sign_recoverable(digest: bytes, seckey: bytes) -> bytes:
+    """Return an ECDSA signature from which the pubkey can be recovered (BOLT 11).
+
+    64 bytes, low S, and one byte of recovery id. The nonce is RFC 6979's.
+
+    Raises:
+        ValueError: If the digest is not 32 bytes or the seckey out of range.
+    """
+    compact, recovery_id = _recovery.sign(digest, seckey)
+    return bytes(compact) + recovery_id.to_bytes(1, "big")

@@ -15,12 +15,14 @@ lost never uses a factory key twice.
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, assert_never
 
 from cromford.bitcoin.network import Network
 from cromford.bitcoin.taproot import taptweak
 from cromford.crypto import keys, schnorr
 from cromford.signing.bip32 import ExtendedPubkey, ExtendedSeckey, master_of
+from cromford.signing.derivation import ClaimKey, derive_seckey, revocation_seckey
 
 PURPOSE: Final = 0x43524F4D  # "CROM"
 NODE: Final = 0
@@ -28,6 +30,7 @@ FACTORY: Final = 1
 CHANNEL: Final = 2
 BIP86_PURPOSE: Final = 86
 N_CHANNEL_KEYS: Final = 6
+CHANNELS_CACHED: Final = 1024  # Deriving a channel's seckeys costs more than signing with them.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +84,7 @@ class Keychain:
         self._channel = root.derive_hardened(CHANNEL, journal_number)
         self._wallet: ExtendedSeckey = master.derive_hardened(BIP86_PURPOSE, network.coin_type, 0)
         self.node_id: bytes = keys.pubkey_of(self._node)
+        self._channel_seckeys = lru_cache(maxsize=CHANNELS_CACHED)(self._derive_channel_seckeys)
 
     @property
     def wallet_account(self) -> ExtendedPubkey:
@@ -115,13 +119,51 @@ class Keychain:
             ),
         )
 
+    def per_commitment_secret(self, name: ChannelKey, number: int) -> bytes:
+        """Return the secret that revokes our commitment of this number; numbers begin at 0."""
+        return per_commitment_secret(
+            self._channel_seckeys(name)[5], FIRST_COMMITMENT_INDEX - number
+        )
+
+    def claim_seckey(self, name: ChannelKey, key: ClaimKey, secret_or_point: bytes) -> bytes:
+        """Return the seckey that takes an output of a commitment of this channel.
+
+        Args:
+            name: The channel.
+            key: Which key.
+            secret_or_point: For `REVOCATION` the secret that the peer revealed; else the
+                per-commitment point of the commitment's holder.
+
+        Raises:
+            ValueError: If the secret is out of range.
+        """
+        _, revocation, payment, delayed, htlc, _ = self._channel_seckeys(name)
+        match key:
+            case ClaimKey.REVOCATION:
+                return revocation_seckey(revocation, secret_or_point)
+            case ClaimKey.PAYMENT:
+                return payment
+            case ClaimKey.DELAYED:
+                return derive_seckey(delayed, secret_or_point)
+            case ClaimKey.HTLC:
+                return derive_seckey(htlc, secret_or_point)
+            case _:
+                assert_never(key)
+
+    def sign_node(self, digest: bytes) -> bytes:
+        """Return the node key's recoverable ECDSA signature of a digest, as BOLT 11 asks.
+
+        64 bytes and the recovery id.
+        """
+        return keys.sign_recoverable(digest, self._node)
+
     def sign_wallet(self, *, change: int, index: int, sighash: bytes) -> bytes:
         """Return the signature of a BIP 86 coin's key path."""
         seckey = self._wallet.derive(change, index).seckey
         internal_key = keys.xonly_of(keys.pubkey_of(seckey))
         return schnorr.sign(sighash, keys.xonly_tweak_seckey(seckey, taptweak(internal_key, None)))
 
-    def _channel_seckeys(self, name: ChannelKey) -> tuple[bytes, ...]:
+    def _derive_channel_seckeys(self, name: ChannelKey) -> tuple[bytes, ...]:
         node = self._channel.derive_hardened(name.attempt, name.channel, name.candidate)
         return tuple(node.derive_hardened(i).seckey for i in range(N_CHANNEL_KEYS))
 

@@ -10,6 +10,8 @@ from typing import Final
 from cromford.bitcoin.sighash import taproot_sighash
 from cromford.bitcoin.tx import Tx, TxOut
 from cromford.crypto import keys, schnorr
+from cromford.crypto.musig2 import SecNonce, nonce_agg
+from cromford.signing.derivation import ClaimKey
 from cromford.signing.keychain import ChannelKey, ChannelPubkeys, FactoryKey, Keychain, KeyName
 from cromford.signing.nonces import NonceFault, NoncePool, PublicPool
 from cromford.signing.task import SigningTask
@@ -66,6 +68,66 @@ class Signer:
         if pool is None:
             raise NonceFault("the nonce pool was dropped")
         return pool.partial_sign(index, task, aggnonce)
+
+    def partial_sign_fresh(
+        self, name: ChannelKey, task: SigningTask, pubnonce: bytes
+    ) -> tuple[bytes, bytes]:
+        """Return our public nonce and partial signature of a two-party task.
+
+        The nonce is made, spent and gone within the call: only for who signs second, knowing
+        what is signed and the other's nonce.
+
+        Args:
+            name: The channel whose funding key signs.
+            task: What is signed.
+            pubnonce: The other signer's.
+
+        Raises:
+            ValueError: If its public nonce is malformed.
+        """
+        seckey = self._keychain.seckey(name)
+        secnonce = SecNonce(pubkey=keys.pubkey_of(seckey), seckey=seckey)
+        session = task.session(nonce_agg([secnonce.pubnonce, pubnonce]))
+        return secnonce.pubnonce, secnonce.sign(session, seckey)
+
+    def per_commitment_point(self, name: ChannelKey, number: int) -> bytes:
+        """Return the per-commitment point of our commitment of this number."""
+        return keys.pubkey_of(self._keychain.per_commitment_secret(name, number))
+
+    def per_commitment_secret(self, name: ChannelKey, number: int) -> bytes:
+        """Return the secret that revokes our commitment of this number. It must be superseded."""
+        return self._keychain.per_commitment_secret(name, number)
+
+    def sign_claim(
+        self,
+        name: ChannelKey,
+        key: ClaimKey,
+        secret_or_point: bytes,
+        sighash: bytes,
+        *,
+        tweak: bytes | None = None,
+    ) -> bytes:
+        """Return the signature that takes an output of a commitment or an HTLC transaction.
+
+        Args:
+            name: The channel.
+            key: Which of its keys.
+            secret_or_point: For `REVOCATION` the secret that the peer revealed; else the
+                per-commitment point of the commitment's holder.
+            sighash: What is signed.
+            tweak: For a key-path spend, what the seckey is tweaked with (BIP 341).
+
+        Raises:
+            ValueError: If the secret is out of range.
+        """
+        seckey = self._keychain.claim_seckey(name, key, secret_or_point)
+        if tweak is not None:
+            seckey = keys.xonly_tweak_seckey(seckey, tweak)
+        return schnorr.sign(sighash, seckey)
+
+    def sign_node(self, digest: bytes) -> bytes:
+        """Return the node key's recoverable ECDSA signature of an invoice's digest (BOLT 11)."""
+        return self._keychain.sign_node(digest)
 
     def sign_challenge(self, name: FactoryKey, message: bytes) -> bytes:
         """Return a BIP 340 signature of a tagged hash, never of bytes a peer chose."""

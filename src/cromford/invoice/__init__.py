@@ -1,0 +1,1 @@
+"""BOLT 11 invoices: what a payee asks for, as a value, as text and as a QR code."""

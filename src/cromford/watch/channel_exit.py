@@ -1,0 +1,228 @@
+"""What must be published now for a channel whose output is on chain.
+
+It depends only on what a party holds and what the chain shows, so it resumes from any
+half-published state: asked again, it names the same transactions until they or their rivals
+confirmed.
+
+Outputs that nobody else can take are swept together, because that is cheapest. An output that the
+peer may take as well goes alone: together with others, the peer's own transaction for it, as long
+as it waits unconfirmed, would keep all of them out of the mempool.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from cromford.bitcoin.tx import OutPoint, Tx
+from cromford.channel.commitment import Commitment
+from cromford.channel.scripts import PREIMAGE_SIZE
+from cromford.crypto.keys import sha256
+from cromford.watch.exit import WaitForFunding
+from cromford.watch.landed import (
+    HtlcTxDue,
+    LandedChannel,
+    PreimageMissing,
+    RevokedCommitment,
+    Sweepable,
+    takings,
+)
+from cromford.watch.sweep import Spend, htlc_spend, sweep
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishHeld:
+    """Broadcast the own commitment; who does not want to leave the channel does not."""
+
+    tx: Tx
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeedsChild:
+    """This is due, and pays no fee: the published channel type wants a child or inputs for it."""
+
+    due: PublishHeld | Spend
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """Wait: what `name` says can be in the block at `height` at the earliest."""
+
+    name: str
+    height: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AwaitPreimage:
+    """An HTLC is there for who shows its preimage; after `expiry_height` the peer may take it."""
+
+    name: str
+    payment_hash: bytes
+    expiry_height: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unrecognised:
+    """The channel's output was spent, by no commitment that is known here.
+
+    A revoked commitment, which `commitment_number_of` tells: ask again with it. A cooperative
+    close or a poison transaction otherwise, and then there is nothing to do here.
+    """
+
+    tx: Tx
+
+
+ChannelAction = (
+    WaitForFunding | PublishHeld | NeedsChild | Spend | Wait | AwaitPreimage | Unrecognised
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftBehind:
+    """An output that is not worth its fee, or leaves less than dust, at the feerate given."""
+
+    name: str
+    outpoint: OutPoint
+    amount_sat: int
+
+
+def channel_actions(channel: LandedChannel) -> tuple[ChannelAction, ...]:
+    """Return what is to be published, signed or waited for now; nothing once all is taken.
+
+    What `left_behind` lists is not waited for.
+    """
+    spender = channel.spends.get(channel.outpoint)
+    if spender is None:
+        return (_departure(channel),)
+    if channel.landed is None:
+        return (Unrecognised(tx=spender),)
+    return tuple(_plan(channel).actions)
+
+
+def left_behind(channel: LandedChannel) -> tuple[LeftBehind, ...]:
+    """Return the own outputs that are not taken at this feerate; a lower one may take them."""
+    return tuple(_plan(channel).left)
+
+
+def outpoints_of_interest(channel: LandedChannel) -> tuple[OutPoint, ...]:
+    """Return the outpoints whose confirmed spends decide what comes next.
+
+    With the spends of these, further ones may come: ask until none is new. None is dropped when
+    it was spent, so that a reorganisation is seen too.
+    """
+    return (channel.outpoint, *(taking.outpoint for taking in takings(channel)))
+
+
+def preimages_seen(channel: LandedChannel) -> dict[bytes, bytes]:
+    """Return the preimages that the peer showed on chain, by payment hash.
+
+    It takes an HTLC that this party offered with its preimage, and with the same preimage this
+    party is paid for it elsewhere.
+    """
+    landed = channel.landed
+    if landed is None:
+        return {}
+    seen = {}
+    for payment_hash, outpoint in _offered(landed.commitment, channel):
+        spender = channel.spends.get(outpoint)
+        for tx_in in spender.inputs if spender else ():
+            for item in tx_in.witness:
+                if len(item) == PREIMAGE_SIZE and sha256(item) == payment_hash:
+                    seen[payment_hash] = item
+    return seen
+
+
+def _offered(commitment: Commitment, channel: LandedChannel) -> list[tuple[bytes, OutPoint]]:
+    return [
+        (output.htlc.payment_hash, commitment.tx.outpoint(vout))
+        for vout, output in enumerate(commitment.outputs)
+        if output.htlc is not None and output.htlc.offered_by is channel.me
+    ]
+
+
+def _departure(channel: LandedChannel) -> ChannelAction:
+    if channel.outpoint.txid not in channel.heights:
+        return WaitForFunding()
+    publish = PublishHeld(tx=channel.held.tx)
+    is_zero_fee = channel.held.commitment.terms.is_zero_fee
+    return NeedsChild(due=publish) if is_zero_fee else publish
+
+
+@dataclass
+class _Plan:
+    actions: list[ChannelAction] = field(default_factory=list)
+    left: list[LeftBehind] = field(default_factory=list)
+
+
+def _plan(channel: LandedChannel) -> _Plan:
+    """Sort what is not spent yet by what is to be done about it."""
+    plan = _Plan()
+    together: list[Sweepable] = []
+    for taking in takings(channel):
+        if taking.outpoint in channel.spends:
+            continue
+        match taking:
+            case Sweepable():
+                if not _is_worth_its_fee(channel, taking):
+                    plan.left.append(_left(taking))
+                elif not _is_due(channel, taking.height):
+                    plan.actions.append(Wait(name=taking.name, height=taking.height))
+                elif taking.rival_height is not None and _is_due(channel, taking.rival_height):
+                    _sweep(channel, plan, [taking], suffix=f" {taking.name}")
+                else:
+                    together.append(taking)
+            case HtlcTxDue():
+                plan.actions.append(_htlc_tx_action(channel, taking))
+            case PreimageMissing(htlc=htlc):
+                if channel.tip_height < htlc.cltv_expiry:
+                    plan.actions.append(
+                        AwaitPreimage(
+                            name=taking.name,
+                            payment_hash=htlc.payment_hash,
+                            expiry_height=htlc.cltv_expiry,
+                        )
+                    )
+            case _:
+                assert_never(taking)
+    if together:
+        _sweep(channel, plan, together)
+    return plan
+
+
+def _is_due(channel: LandedChannel, height: int) -> bool:
+    return channel.tip_height + 1 >= height
+
+
+def _is_worth_its_fee(channel: LandedChannel, taking: Sweepable) -> bool:
+    fee_sat = taking.input.fee_sat(channel.feerate_sat_per_kw)
+    return taking.input.prevout.amount_sat > fee_sat
+
+
+def _sweep(
+    channel: LandedChannel, plan: _Plan, chosen: Sequence[Sweepable], *, suffix: str = ""
+) -> None:
+    kind = "penalty" if isinstance(channel.landed, RevokedCommitment) else "sweep"
+    spend = sweep(
+        kind + suffix,
+        [taking.input for taking in chosen],
+        payout_script=channel.payout_script,
+        feerate_sat_per_kw=channel.feerate_sat_per_kw,
+    )
+    if spend is None:
+        plan.left.extend(_left(taking) for taking in chosen)
+    else:
+        plan.actions.append(spend)
+
+
+def _left(taking: Sweepable) -> LeftBehind:
+    return LeftBehind(
+        name=taking.name,
+        outpoint=taking.outpoint,
+        amount_sat=taking.input.prevout.amount_sat,
+    )
+
+
+def _htlc_tx_action(channel: LandedChannel, taking: HtlcTxDue) -> ChannelAction:
+    if not _is_due(channel, taking.height):
+        return Wait(name=taking.name, height=taking.height)
+    spend = htlc_spend(taking.name, taking.input)
+    return NeedsChild(due=spend) if taking.input.htlc_tx.is_zero_fee else spend

@@ -1,0 +1,138 @@
+"""What leaving a channel costs and gives, before anything is published.
+
+The exit itself is played through on a chain where every transaction is in the next block and the
+peer does nothing, so the list cannot say anything but what the exit does.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from cromford.bitcoin.script import P2TR_PROGRAM_SIZE, p2tr_script
+from cromford.bitcoin.tx import Tx
+from cromford.channel.held import HeldCommitment
+from cromford.watch.channel_exit import (
+    LeftBehind,
+    PublishHeld,
+    Wait,
+    channel_actions,
+    left_behind,
+)
+from cromford.watch.landed import LandedChannel
+from cromford.watch.sweep import Spend
+
+COMMITMENT_NAME: Final = "commitment"
+# As long as the wallet's own script, and the point is only handed to a signer.
+_SOME_SCRIPT: Final = p2tr_script(bytes(P2TR_PROGRAM_SIZE))
+_SOME_POINT: Final = bytes(33)
+
+
+class ChildrenPay(ValueError):
+    """A channel of the published type pays no fee itself: what its children pay is not known."""
+
+    def __init__(self) -> None:
+        super().__init__("feerate_per_kw: a fixed one was expected, received 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeavingStep:
+    """One transaction. `delay_blocks`: how long after the channel's output it can be mined."""
+
+    name: str
+    vsize: int
+    fee_sat: int
+    delay_blocks: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leaving:
+    """The transactions in their order, what reaches the wallet, and what is not worth its fee."""
+
+    steps: tuple[LeavingStep, ...]
+    remainder_sat: int
+    left_behind: tuple[LeftBehind, ...]
+
+
+def what_leaving_gives(
+    held: HeldCommitment,
+    *,
+    landed_height: int,
+    feerate_sat_per_kw: int,
+    preimages: Mapping[bytes, bytes],
+) -> Leaving:
+    """Return what the holder of a commitment publishes, pays and gets if the peer does nothing.
+
+    HTLCs that it offered come back after their expiry; of those offered to it, only what it
+    knows the preimage of counts.
+
+    Args:
+        held: Its own latest commitment.
+        landed_height: Where the channel's output confirms.
+        feerate_sat_per_kw: What the sweeps pay.
+        preimages: By payment hash.
+
+    Raises:
+        ChildrenPay: If the channel is of the published type.
+        ValueError: If the feerate is below what is relayed.
+    """
+    commitment = held.commitment
+    if commitment.terms.is_zero_fee:
+        raise ChildrenPay
+    channel = LandedChannel(
+        held=held,
+        own_point=_SOME_POINT,
+        preimages=preimages,
+        heights={commitment.funding.outpoint.txid: landed_height},
+        tip_height=landed_height,
+        payout_script=_SOME_SCRIPT,
+        feerate_sat_per_kw=feerate_sat_per_kw,
+    )
+    steps: list[LeavingStep] = []
+    remainder_sat = 0
+    while (height := _next_height(channel)) is not None:
+        for action in channel_actions(replace(channel, tip_height=height - 1)):
+            if isinstance(action, PublishHeld | Spend):
+                step, tx = _published(held, action, delay_blocks=height - landed_height)
+                steps.append(step)
+                remainder_sat += sum(
+                    txout.amount_sat
+                    for txout in tx.outputs
+                    if txout.script_pubkey == channel.payout_script
+                )
+                channel = _with_mined(channel, tx, height)
+        channel = replace(channel, tip_height=height)
+    return Leaving(
+        steps=tuple(steps),
+        remainder_sat=remainder_sat,
+        left_behind=left_behind(channel),
+    )
+
+
+def _next_height(channel: LandedChannel) -> int | None:
+    """Return the next block that holds something, or None if nothing is left to do."""
+    actions = channel_actions(channel)
+    if any(isinstance(action, PublishHeld | Spend) for action in actions):
+        return channel.tip_height + 1
+    return min((action.height for action in actions if isinstance(action, Wait)), default=None)
+
+
+def _published(
+    held: HeldCommitment, action: PublishHeld | Spend, *, delay_blocks: int
+) -> tuple[LeavingStep, Tx]:
+    if isinstance(action, Spend):
+        tx, name, fee_sat = action.tx, action.name, action.fee_sat
+        vsize = action.vsize
+    else:
+        tx, name, vsize = action.tx, COMMITMENT_NAME, action.tx.vsize
+        paid_sat = sum(txout.amount_sat for txout in tx.outputs)
+        fee_sat = held.commitment.funding.capacity_sat - paid_sat
+    step = LeavingStep(name=name, vsize=vsize, fee_sat=fee_sat, delay_blocks=delay_blocks)
+    return step, tx
+
+
+def _with_mined(channel: LandedChannel, tx: Tx, height: int) -> LandedChannel:
+    return replace(
+        channel,
+        spends={**channel.spends, **{tx_in.outpoint: tx for tx_in in tx.inputs}},
+        heights={**channel.heights, tx.txid: height},
+    )

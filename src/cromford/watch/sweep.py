@@ -1,0 +1,227 @@
+"""Transactions that take a channel's outputs, ready to be signed.
+
+A spend holds no seckey: it says what is to be signed with which key, and puts the signatures in
+their places. What a sweep costs is measured on its own bytes: BIP 341 signatures always have one
+size, so it is known before anybody signed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import ClassVar, Final
+
+from cromford.bitcoin.fees import P2TR_DUST_SAT, fee_sat_of
+from cromford.bitcoin.sighash import taproot_sighash
+from cromford.bitcoin.tx import WITNESS_SCALE, OutPoint, Tx, TxIn, TxOut, var_bytes, var_list
+from cromford.channel.claims import Claim
+from cromford.channel.htlc_tx import HtlcTx
+from cromford.signing.derivation import ClaimKey
+
+SWEEP_VERSION: Final = 2  # Only confirmed outputs are swept, so BIP 431 has nothing to give.
+BLANK_SIGNATURE: Final = bytes(64)  # As long as a real one (BIP 340), to measure with.
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimInput:
+    """One output that goes to the wallet.
+
+    Attributes:
+        claim: How it is spent.
+        secret_or_point: What the key is derived with, as `Signer.sign_claim` wants it.
+        preimage: Shown in the witness, where the claim needs one.
+    """
+
+    claim: Claim
+    secret_or_point: bytes
+    preimage: bytes | None = None
+
+    @property
+    def outpoint(self) -> OutPoint:
+        """What is spent."""
+        return self.claim.outpoint
+
+    @property
+    def prevout(self) -> TxOut:
+        """Its amount and script."""
+        return self.claim.prevout
+
+    @property
+    def key(self) -> ClaimKey:
+        """Who signs."""
+        return self.claim.key
+
+    @property
+    def tweak(self) -> bytes | None:
+        """What the seckey is tweaked with, for a key-path spend (BIP 341)."""
+        return self.claim.tweak
+
+    @property
+    def tapscript(self) -> bytes | None:
+        """The script, for a script-path spend."""
+        return self.claim.tapscript
+
+    def witness(self, signature: bytes) -> tuple[bytes, ...]:
+        """Return the input's witness.
+
+        Raises:
+            ValueError: If a preimage is missing, has no place, or has the wrong size.
+        """
+        return self.claim.witness(signature, preimage=self.preimage)
+
+    def fee_sat(self, feerate_sat_per_kw: int) -> int:
+        """Return what this input adds to a transaction's fee."""
+        tx_in = TxIn(outpoint=self.outpoint, nsequence=self.claim.nsequence)
+        witness = var_list([var_bytes(item) for item in self.witness(BLANK_SIGNATURE)])
+        weight = WITNESS_SCALE * len(tx_in.serialize()) + len(witness)
+        return fee_sat_of(vsize=-(-weight // WITNESS_SCALE), feerate_sat_per_kw=feerate_sat_per_kw)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HtlcInput:
+    """The one input of an HTLC transaction that pays for itself.
+
+    Attributes:
+        htlc_tx: HTLC-success or HTLC-timeout, of the own commitment.
+        peer_signature: What the peer sent with `commitment_signed`.
+        secret_or_point: The own per-commitment point.
+        preimage: For HTLC-success only.
+    """
+
+    htlc_tx: HtlcTx
+    peer_signature: bytes
+    secret_or_point: bytes
+    preimage: bytes | None = None
+
+    key: ClassVar[ClaimKey] = ClaimKey.HTLC
+    tweak: ClassVar[bytes | None] = None
+
+    @property
+    def outpoint(self) -> OutPoint:
+        """What is spent."""
+        return self.htlc_tx.tx.inputs[0].outpoint
+
+    @property
+    def prevout(self) -> TxOut:
+        """Its amount and script."""
+        return self.htlc_tx.prevout
+
+    @property
+    def tapscript(self) -> bytes:
+        """The script."""
+        return self.htlc_tx.tapscript
+
+    def witness(self, signature: bytes) -> tuple[bytes, ...]:
+        """Return the input's witness.
+
+        Raises:
+            ValueError: If a preimage is missing, has no place, or has the wrong size.
+        """
+        signed = self.htlc_tx.signed(
+            peer_signature=self.peer_signature, holder_signature=signature, preimage=self.preimage
+        )
+        return signed.inputs[0].witness
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignatureNeeded:
+    """The arguments of one `Signer.sign_claim`, but for the channel's name."""
+
+    key: ClaimKey
+    secret_or_point: bytes
+    sighash: bytes
+    tweak: bytes | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spend:
+    """Sign this transaction and broadcast it now: it can be in the next block.
+
+    Attributes:
+        name: For logs and lists.
+        tx: Without signatures.
+        inputs: What is known of each of its inputs.
+    """
+
+    name: str
+    tx: Tx
+    inputs: tuple[ClaimInput | HtlcInput, ...]
+
+    @property
+    def prevouts(self) -> tuple[TxOut, ...]:
+        """What the inputs spend."""
+        return tuple(one.prevout for one in self.inputs)
+
+    @cached_property
+    def signatures_needed(self) -> tuple[SignatureNeeded, ...]:
+        """What is to be signed, input by input."""
+        return tuple(
+            SignatureNeeded(
+                key=one.key,
+                secret_or_point=one.secret_or_point,
+                sighash=taproot_sighash(
+                    self.tx, prevouts=self.prevouts, input_index=index, tapscript=one.tapscript
+                ),
+                tweak=one.tweak,
+            )
+            for index, one in enumerate(self.inputs)
+        )
+
+    def signed(self, signatures: Sequence[bytes]) -> Tx:
+        """Return the transaction with its 64-byte signatures, which are not checked here.
+
+        Raises:
+            ValueError: If there is not one signature for each input.
+        """
+        return self.tx.with_witnesses(
+            *(
+                one.witness(signature)
+                for one, signature in zip(self.inputs, signatures, strict=True)
+            )
+        )
+
+    @cached_property
+    def vsize(self) -> int:
+        """The virtual bytes of the signed transaction."""
+        return self.signed([BLANK_SIGNATURE] * len(self.inputs)).vsize
+
+    @property
+    def fee_sat(self) -> int:
+        """What it pays."""
+        spent_sat = sum(prevout.amount_sat for prevout in self.prevouts)
+        return spent_sat - sum(txout.amount_sat for txout in self.tx.outputs)
+
+
+def htlc_spend(name: str, one: HtlcInput) -> Spend:
+    """Return an HTLC transaction as a spend: its bytes were agreed with the peer."""
+    return Spend(name=name, tx=one.htlc_tx.tx, inputs=(one,))
+
+
+def sweep(
+    name: str, inputs: Sequence[ClaimInput], *, payout_script: bytes, feerate_sat_per_kw: int
+) -> Spend | None:
+    """Return one transaction that takes these outputs to one script.
+
+    Args:
+        name: For logs and lists.
+        inputs: Outputs that are confirmed, whose delays are over, and that are worth their fee.
+        payout_script: Who gets all of it, a taproot output.
+        feerate_sat_per_kw: What the signed transaction pays, rounded up to a satoshi.
+
+    Returns:
+        The transaction; None if less than dust would be left.
+    """
+    spent_sat = sum(one.prevout.amount_sat for one in inputs)
+    draft = Spend(name=name, tx=_payout(inputs, payout_script, spent_sat), inputs=tuple(inputs))
+    amount_sat = spent_sat - fee_sat_of(vsize=draft.vsize, feerate_sat_per_kw=feerate_sat_per_kw)
+    if amount_sat < P2TR_DUST_SAT:
+        return None
+    return replace(draft, tx=_payout(inputs, payout_script, amount_sat))
+
+
+def _payout(inputs: Sequence[ClaimInput], payout_script: bytes, amount_sat: int) -> Tx:
+    return Tx(
+        version=SWEEP_VERSION,
+        inputs=tuple(TxIn(outpoint=one.outpoint, nsequence=one.claim.nsequence) for one in inputs),
+        outputs=(TxOut(amount_sat=amount_sat, script_pubkey=payout_script),),
+        nlocktime=max(one.claim.nlocktime_min for one in inputs),
+    )

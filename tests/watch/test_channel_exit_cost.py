@@ -1,0 +1,197 @@
+"""What leaving gives, told beforehand; and what is refused before anything is reckoned."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from tests.channel.specimen import payment_hash, preimage
+from tests.watch.channel_world import (
+    FEERATE_SAT_PER_KW,
+    PAYOUTS,
+    ZERO_FEE,
+    Side,
+    World,
+    coins_sat,
+    fee_of,
+    fresh_world,
+    knowing,
+    pair_of,
+    peers,
+    publish,
+    revoked,
+    settle,
+)
+
+from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxOut
+from cromford.channel.htlc_tx import htlc_txs
+from cromford.channel.terms import Party
+from cromford.watch.channel_exit import (
+    AwaitPreimage,
+    NeedsChild,
+    PublishHeld,
+    channel_actions,
+    outpoints_of_interest,
+)
+from cromford.watch.landed import LandedChannel
+from cromford.watch.leaving import ChildrenPay, what_leaving_gives
+from cromford.watch.sweep import Spend
+
+LEAVERS = pytest.mark.parametrize("leaver", list(Party), ids=lambda party: party.name.lower())
+DELAYS = {Party.OPENER: 5, Party.ACCEPTER: 8}
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    with fresh_world() as world:
+        yield world
+
+
+@LEAVERS
+@pytest.mark.parametrize("known", [(), (0, 1, 4), tuple(range(8))])
+@pytest.mark.parametrize("feerate", [25, 777, 5_000])
+def test_leaving_costs_and_gives_what_was_told(
+    world: World, leaver: Party, known: tuple[int, ...], feerate: int
+) -> None:
+    pair = pair_of(world, leaver)
+    side = pair.leaver
+    side.preimages, side.feerate_sat_per_kw = knowing(*known), feerate
+    landed_height = world.tip_height
+    told = what_leaving_gives(
+        side.held,
+        landed_height=landed_height,
+        feerate_sat_per_kw=feerate,
+        preimages=side.preimages,
+    )
+    settle(world, side)
+
+    commitment = side.held.commitment
+    txs = {
+        tx.txid: tx
+        for vout in range(len(commitment.outputs))
+        for tx in world.spent_from(commitment.tx.outpoint(vout))
+    }
+    txs[side.held.tx.txid] = side.held.tx
+    outputs = {commitment.funding.outpoint: commitment.funding.txout}
+    for tx in txs.values():
+        outputs |= {tx.outpoint(vout): txout for vout, txout in enumerate(tx.outputs)}
+    seen = [
+        (tx.vsize, fee_of(tx, outputs), world.heights[txid] - landed_height)
+        for txid, tx in txs.items()
+    ]
+    assert sorted(seen) == sorted((one.vsize, one.fee_sat, one.delay_blocks) for one in told.steps)
+    assert told.remainder_sat == sum(coins_sat(side))
+    assert told.left_behind == side.left()
+
+
+def test_leaving_without_htlcs_is_a_commitment_and_a_sweep(world: World) -> None:
+    pair = pair_of(world, Party.ACCEPTER, has_htlcs=False)
+    told = what_leaving_gives(
+        pair.leaver.held,
+        landed_height=800_000,
+        feerate_sat_per_kw=FEERATE_SAT_PER_KW,
+        preimages={},
+    )
+    assert [(one.name, one.delay_blocks) for one in told.steps] == [("commitment", 1), ("sweep", 9)]
+    commitment, sweep = told.steps
+    assert (commitment.vsize, commitment.fee_sat) == (167, 334)
+    assert told.remainder_sat == 400_000 - sweep.fee_sat
+    assert told.left_behind == ()
+
+
+# --- the published type ---
+
+
+def test_the_published_type_says_that_its_transactions_need_children(world: World) -> None:
+    pair = pair_of(world, Party.OPENER, terms=ZERO_FEE)
+    side = pair.leaver
+    side.preimages = knowing(4)
+    with pytest.raises(ChildrenPay, match="feerate_per_kw"):
+        what_leaving_gives(side.held, landed_height=1, feerate_sat_per_kw=25, preimages={})
+    assert side.actions() == (NeedsChild(due=PublishHeld(tx=side.held.tx)),)
+
+    landed = landed_by_hand(side, {}, tip_height=pair.expiry)
+    names = [
+        action.due.name
+        for action in channel_actions(landed)
+        if isinstance(action, NeedsChild) and isinstance(action.due, Spend)
+    ]
+    assert sorted(names) == ["htlc_success accepter 0", "htlc_timeout opener 0"]
+
+
+def landed_by_hand(side: Side, spends: dict[OutPoint, Tx], *, tip_height: int) -> LandedChannel:
+    """Return the channel as if its commitment and these had been mined now."""
+    commitment = side.held.commitment
+    spends = {commitment.funding.outpoint: side.held.tx, **spends}
+    heights = {tx.txid: side.world.tip_height for tx in spends.values()}
+    return replace(side.channel(), spends=spends, heights=heights, tip_height=tip_height)
+
+
+def test_merged_htlc_transactions_of_the_published_type_are_swept_output_by_output(
+    world: World,
+) -> None:
+    side = pair_of(world, Party.OPENER, terms=ZERO_FEE).leaver
+    parts = [part for part in htlc_txs(side.held.commitment) if not part.is_offered]
+    merged = Tx(
+        version=3,
+        inputs=tuple(part.tx.inputs[0] for part in parts),
+        outputs=tuple(part.tx.outputs[0] for part in parts),
+    )
+    spends = {tx_in.outpoint: merged for tx_in in merged.inputs}
+    later = landed_by_hand(side, spends, tip_height=world.tip_height + DELAYS[Party.OPENER])
+    [sweep] = [one for one in channel_actions(later) if isinstance(one, Spend)]
+    swept = {one.outpoint for one in sweep.tx.inputs}
+    assert {merged.outpoint(place) for place in range(len(parts))} < swept
+    assert {merged.outpoint(place) for place in range(len(parts))} < set(
+        outpoints_of_interest(later)
+    )
+
+
+@pytest.mark.parametrize("n_outputs", [0, 3])
+def test_an_htlc_that_went_elsewhere_leaves_nothing_to_sweep(world: World, n_outputs: int) -> None:
+    side = pair_of(world, Party.OPENER, terms=ZERO_FEE).leaver
+    parts = [part for part in htlc_txs(side.held.commitment) if part.is_offered]
+    elsewhere = TxOut(amount_sat=1_000, script_pubkey=PAYOUTS[Party.ACCEPTER])
+    taken = Tx(
+        version=2,
+        inputs=tuple(part.tx.inputs[0] for part in parts),
+        outputs=(elsewhere,) * n_outputs,
+    )
+    spends = {tx_in.outpoint: taken for tx_in in taken.inputs}
+    later = landed_by_hand(side, spends, tip_height=world.tip_height + DELAYS[Party.OPENER])
+    assert [type(one) for one in channel_actions(later)] == [AwaitPreimage] * 4 + [Spend]
+
+
+# --- what contradicts itself ---
+
+
+def test_what_is_known_must_fit_together(world: World) -> None:
+    pair = pair_of(world, Party.OPENER)
+    publish([pair.leaver])
+    world.mine()
+    known = pair.leaver.channel()
+    tx = pair.leaver.held.tx
+    own = pair.leaver.held.commitment
+    other = OutPoint(txid=Txid(bytes(32)), vout=0)
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"peer_commitments": (peers(own),)}, "commitment of the peer"),
+        ({"revoked": revoked(own)}, "commitment of the peer"),
+        ({"preimages": {payment_hash(0): preimage(1)}}, "preimages"),
+        ({"spends": {other: tx}}, "does not spend"),
+        ({"heights": {}}, "heights"),
+        ({"payout_script": b"\x00\x14" + bytes(20)}, "payout_script"),
+        ({"feerate_sat_per_kw": 24}, "feerate_sat_per_kw"),
+    ]
+    for change, field in wrong:
+        with pytest.raises(ValueError, match=field):
+            replace(known, **change)
+
+
+def test_a_spend_wants_one_signature_for_each_input(world: World) -> None:
+    pair = pair_of(world, Party.OPENER, has_htlcs=False)
+    publish([pair.leaver])
+    world.mine()
+    [spend] = pair.other.actions()
+    assert isinstance(spend, Spend)
+    with pytest.raises(ValueError, match="argument"):
+        spend.signed([])

@@ -8,9 +8,12 @@ still owed is wished for again on the next start.
 from dataclasses import dataclass
 
 from cromford.bitcoin.tx import OutPoint, Tx, TxOut
+from cromford.channel.commitment import Commitment
+from cromford.signing.keychain import ChannelKey
 from cromford.signing.task import SigningTask
 from cromford.wallet.account import WalletPath
-from cromford.wire.messages import Message
+from cromford.watch.sweep import Spend
+from cromford.wire.messages import ChannelReestablish, CommitmentSigned, Message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +44,9 @@ class PrepareJoin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrepareAttempt:
-    """Derive the LSP's fresh keys, make its pool, draw the attempt id.
+    """Derive the LSP's fresh keys, make its pools, draw the attempt id.
 
+    `pool_size` is of the factory key's pool; a channel's holds a nonce for each first commitment.
     Answered by `AttemptPrepared`.
     """
 
@@ -127,6 +131,64 @@ class ClearDeadline:
     name: bytes
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrepareNonce:
+    """Make the nonce of our next commitment. Answered by `NoncePrepared`."""
+
+    channel_id: bytes
+    key: ChannelKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignCommitment:
+    """Sign the peer's commitment and its HTLC transactions. Answered by `CommitmentMade`.
+
+    `before` and `after` are what is sent around the `commitment_signed`, in this order.
+    """
+
+    channel_id: bytes
+    key: ChannelKey
+    task: SigningTask
+    pubnonce: bytes
+    per_commitment_point: bytes
+    htlc_sighashes: tuple[bytes, ...]
+    before: tuple[Message, ...] = ()
+    after: tuple[Message, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldCommitment:
+    """Make our half of our own commitment, and what revokes the one before.
+
+    Answered by `HalfMade`. The secret leaves only after the new commitment is durable.
+    """
+
+    channel_id: bytes
+    key: ChannelKey
+    pool_id: bytes
+    aggnonce: bytes
+    commitment: Commitment
+    message: CommitmentSigned
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecallPoint:
+    """Derive the point whose secret a peer claims to know. Answered by `PointRecalled`."""
+
+    channel_id: bytes
+    key: ChannelKey
+    number: int
+    message: ChannelReestablish
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignSpend:
+    """Sign what takes outputs of a channel that is on chain. Answered by `SpendSigned`."""
+
+    key: ChannelKey
+    spend: Spend
+
+
 Effect = (
     Send
     | Disconnect
@@ -140,4 +202,9 @@ Effect = (
     | Broadcast
     | SetDeadline
     | ClearDeadline
+    | PrepareNonce
+    | SignCommitment
+    | HoldCommitment
+    | RecallPoint
+    | SignSpend
 )

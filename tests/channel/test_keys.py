@@ -57,7 +57,7 @@ def test_a_sum_at_infinity_is_refused() -> None:
 
 
 def test_basepoints_are_those_of_the_channel_keys() -> None:
-    pubkeys = [pubkey_of(bytes(31) + bytes((n,))) for n in range(1, 7)]
+    pubkeys = [pubkey_of(bytes(31) + bytes((n,))) for n in range(1, 8)]
     basepoints = Basepoints.of(
         ChannelPubkeys(
             funding_pubkey=pubkeys[0],
@@ -66,6 +66,7 @@ def test_basepoints_are_those_of_the_channel_keys() -> None:
             delayed_payment_basepoint=pubkeys[3],
             htlc_basepoint=pubkeys[4],
             first_per_commitment_point=pubkeys[5],
+            second_per_commitment_point=pubkeys[6],
         )
     )
     assert basepoints == Basepoints(

@@ -33,7 +33,17 @@ def test_events_are_numbered_in_the_order_of_the_journal() -> None:
 def test_an_event_tells_no_signature_and_no_message() -> None:
     log = EventLog()
     log.observe(
-        r.BelowPartialsMade(attempt_id=bytes(32), partial_sigs=(b"\xabpartial", b"\xabsecond"))
+        r.BelowPartialsMade(
+            attempt_id=bytes(32),
+            partial_sigs=(b"\xabpartial", b"\xabsecond"),
+            commitment_partial_sig=b"\xabcommitment",
+            own_partial_sig=b"\xabown",
+        )
+    )
+    log.observe(
+        r.ExitHeld(
+            attempt_id=bytes(32), signatures=(b"\xabsig",), commitment_signature=b"\xabwhole"
+        )
     )
     log.observe(r.ClientJoined(node_id=NODE_ID, message=b"\xabjoin", is_moving=False))
 

@@ -60,8 +60,7 @@ def flipped(data: bytes) -> bytes:
 def to_lsp(attempt_id: bytes, terms_hash: bytes) -> list[m.Message]:
     """Return every message of a client that names an attempt, except `Resume` and `Abort`."""
     ids = {"attempt_id": attempt_id, "terms_hash": terms_hash}
-    commitment = m.Commitment(version=0, data=b"")
-    partials = m.PartialSigs(partial_sigs=(bytes(32),) * 3, commitment=commitment)
+    partials = m.PartialSigs(partial_sigs=(bytes(32),) * 3, commitment_partial_sig=bytes(32))
     return [
         m.SignBelow(**ids, candidates=(partials,)),
         m.SignRoot(**ids, partial_sigs=(bytes(32),)),
@@ -73,8 +72,7 @@ def to_lsp(attempt_id: bytes, terms_hash: bytes) -> list[m.Message]:
 def to_client(attempt_id: bytes, terms_hash: bytes) -> list[m.Message]:
     """Return every message of an LSP that names an attempt, except `Propose` and `Abort`."""
     ids = {"attempt_id": attempt_id, "terms_hash": terms_hash}
-    commitment = m.Commitment(version=0, data=b"")
-    signatures = m.BranchSignatures(signatures=(bytes(64),) * 3, commitment=commitment)
+    signatures = m.BranchSignatures(signatures=(bytes(64),) * 3, commitment_partial_sig=bytes(32))
     return [
         m.SignedBelow(**ids, candidates=(signatures,)),
         m.SignedRoot(**ids, signatures=(bytes(64),)),

@@ -174,6 +174,12 @@ def with_nonce(propose: m.Propose, place: int, **changes: Any) -> m.Propose:
     return with_candidate(propose, nonces=tuple(nonces))
 
 
+def with_commitment_nonce(propose: m.Propose, place: int, **changes: Any) -> m.Propose:
+    nonces = list(candidate_of(propose).commitment_nonces)
+    nonces[place] = replace(nonces[place], **changes)
+    return with_candidate(propose, commitment_nonces=tuple(nonces))
+
+
 def with_channel(propose: m.Propose, **changes: Any) -> m.Propose:
     return with_candidate(propose, channel=replace(candidate_of(propose).channel, **changes))
 
@@ -256,6 +262,7 @@ def rebuilt(**changes: Any) -> m.Propose:
         terms=terms,
         seats=honest.seats[:n_clients],
         channels=honest.channels[:n_clients],
+        channel_pools=honest.channel_pools[:n_clients],
     )
     old = honest.funding_tx
     amount_sat = plan_of(terms).kickoff_input_sat
@@ -265,4 +272,7 @@ def rebuilt(**changes: Any) -> m.Propose:
     )
     change_sat = sum(out.amount_sat for out in old.outputs) - amount_sat
     funding_tx = replace(old, outputs=(output, replace(old.outputs[1], amount_sat=change_sat)))
-    return replace(attempt, funding_tx=funding_tx).proposal_for(VICTIM)
+    funded = replace(attempt, funding_tx=funding_tx)
+    # Some terms make commitments that nobody can build; these aggregate nonces stay the same.
+    funded.__dict__["commitment_sessions"] = honest.commitment_sessions
+    return funded.proposal_for(VICTIM)

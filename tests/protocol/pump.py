@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
+from tests.simulation.commitments import check_first_commitments
 from tests.simulation.sim_chain import SimChain, SimRefused
 from tests.simulation.sim_node import CLIENT_ROLE, LSP_ROLE, Crash, SimNode
 
@@ -20,7 +21,7 @@ from cromford import effects as fx
 from cromford.bitcoin.tx import Tx
 from cromford.daemon.driver import Role
 from cromford.protocol import events as ev
-from cromford.protocol.client_attempt import ClientAttempt, Complete, RootSent
+from cromford.protocol.client_attempt import BelowSent, ClientAttempt, Complete, RootSent
 from cromford.protocol.lsp_attempt import LspAttempt
 from cromford.protocol.policy import LspPolicy
 from cromford.protocol.records import decode_record
@@ -337,6 +338,9 @@ class Pump:
                 return (ev.CoinsLookedUp(attempt_id=attempt_id, coins=coins),)
             case fx.Broadcast(tx=tx):
                 return self._publish(node, effect.name, tx)
+            case fx.PartialSign():
+                self._check_was_intended(node, effect)
+                return node.perform_signing(effect)
             case fx.SetDeadline(name=name, seconds=seconds):
                 self.deadlines[node.name, name] = seconds
             case fx.ClearDeadline(name=name):
@@ -354,16 +358,30 @@ class Pump:
             letter = Letter(sender=node, receiver=receiver, link=link, message=effect.message)
             self.wire.append(letter)
 
+    def _check_was_intended(self, node: PumpNode, effect: fx.PartialSign) -> None:
+        """Every signature is made after the intent to make it became durable."""
+        known: Any = node.durable_state() if self.watches_folds else node.state
+        asked = {request.task.sighash for request in effect.requests}
+        assert asked <= set(known.intents.values()), "a signature that was not intended"
+
     def _check_word_is_kept(self, node: PumpNode, message: m.Message) -> None:
         """Whatever a message says or gives away is remembered, and its conditions hold."""
         known: Any = node.durable_state() if self.watches_folds else node.state
         match message:
+            case m.SignBelow():
+                held = known.attempts[message.attempt_id]
+                assert isinstance(held.stage, BelowSent), "partial signatures before they are kept"
+                assert held.stage.own_partial_sig.hex() not in repr(message), "it never leaves"
             case m.SignRoot():
                 held = known.attempts[message.attempt_id]
                 assert isinstance(held.stage, RootSent), "the root before the exit"
                 held.check_below(held.stage.signatures)
+                held.first_held  # noqa: B018 - raises unless its signature is valid
             case m.SignedBelow():
-                assert known.attempts[message.attempt_id].below_signatures
+                attempt = known.attempts[message.attempt_id]
+                assert attempt.below_signatures
+                for client in range(1, len(attempt.seats) + 1):
+                    attempt.first_held(client)  # raises unless it is held, and valid
             case m.SignedRoot():
                 attempt = known.attempts[message.attempt_id]
                 assert attempt.root_signature
@@ -394,8 +412,9 @@ class Pump:
         assert attempt.aborted is None
         assert attempt.acknowledged == frozenset(range(1, len(attempt.seats) + 1))
         attempt.signed_tree  # noqa: B018 - raises unless every signature is there and valid
-        for seat in attempt.seats:
+        for number, seat in enumerate(attempt.seats, start=1):
             client: Any = self.by_id[seat.node_id].durable_state()
             held = client.attempts[attempt.attempt_id]
             assert isinstance(held.stage, Complete), "funded before a client held its exit"
             held.signed_branch  # noqa: B018 - as above
+            check_first_commitments(attempt, number, held)

@@ -187,10 +187,15 @@ def in_partials(
     return changed
 
 
-def other_version(message: m.SignBelow) -> Sequence[m.Message]:
-    commitment = m.Commitment(version=1, data=b"")
-    candidate = replace(message.candidates[0], commitment=commitment)
-    return (replace(message, candidates=(candidate,)),)
+def in_half(change: Callable[[bytes], bytes]) -> Callable[[m.SignBelow], Sequence[m.Message]]:
+    """Change a client's half of the LSP's first commitment."""
+
+    def changed(message: m.SignBelow) -> Sequence[m.Message]:
+        (candidate,) = message.candidates
+        half = change(candidate.commitment_partial_sig)
+        return (replace(message, candidates=(replace(candidate, commitment_partial_sig=half),)),)
+
+    return changed
 
 
 NOT_A_SCALAR: Final = b"\xff" * 32
@@ -206,7 +211,17 @@ BAD_PARTIALS: Final[dict[str, tuple[type, Callable[[Any], Sequence[m.Message]]]]
     "two exchanged": (m.SignBelow, in_partials(lambda sigs: (sigs[1], sigs[0], *sigs[2:]))),
     "no candidate": (m.SignBelow, lambda msg: (replace(msg, candidates=()),)),
     "two candidates": (m.SignBelow, lambda msg: (replace(msg, candidates=msg.candidates * 2),)),
-    "another commitment version": (m.SignBelow, other_version),
+    "a flipped bit in its half of the commitment": (m.SignBelow, in_half(flipped)),
+    "no scalar for the commitment": (m.SignBelow, in_half(lambda _: NOT_A_SCALAR)),
+    "zero for the commitment": (m.SignBelow, in_half(lambda _: bytes(32))),
+    "its tree's half for the commitment": (
+        m.SignBelow,
+        lambda msg: in_half(lambda _: msg.candidates[0].partial_sigs[-1])(msg),
+    ),
+    "a second, different half of the commitment": (
+        m.SignBelow,
+        lambda msg: (msg, *in_half(flipped)(msg)),
+    ),
     "a flipped bit in the root": (
         m.SignRoot,
         lambda msg: (replace(msg, partial_sigs=(flipped(msg.partial_sigs[0]),)),),

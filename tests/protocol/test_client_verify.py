@@ -80,11 +80,13 @@ def test_an_honest_funded_factory_passes_every_check() -> None:
     """The proposal, each transaction of the branch, and the coin on the client's own chain."""
     moment = moments()["confirmed"]
     verdicts = moment.verdicts()
-    assert list(verdicts) == ["proposal", *BRANCH, "funding"]
+    assert list(verdicts) == ["proposal", *BRANCH, "first commitment", "funding"]
     assert failed(verdicts) == []
     assert f"{len(BRANCH)} transactions" in verdicts["proposal"].detail
     for node in moment.attempt.branch.nodes:
         assert str(node.tx.txid) in verdicts[node.name].detail
+    commitment = moment.attempt.first_held.tx
+    assert str(commitment.txid) in verdicts["first commitment"].detail
     assert str(moment.attempt.funding_outpoint) in verdicts["funding"].detail
     assert f"{moment.attempt.branch.funding_amount_sat} sat" in verdicts["funding"].detail
     assert "2 confirmations" in verdicts["funding"].detail
@@ -163,6 +165,16 @@ def test_a_corrupted_signature_is_named_and_no_other(place: int) -> None:
     verdicts = moment.verdicts(replace(moment.attempt, stage=spoiled))
     assert failed(verdicts) == [BRANCH[place]]
     assert "does not verify" in verdicts[BRANCH[place]].detail
+
+
+def test_a_corrupted_first_commitment_is_named_and_nothing_else() -> None:
+    moment = moments()["confirmed"]
+    stage = moment.attempt.stage
+    assert isinstance(stage, Complete)
+    spoiled = replace(stage, commitment_signature=flipped(stage.commitment_signature))
+    verdicts = moment.verdicts(replace(moment.attempt, stage=spoiled))
+    assert failed(verdicts) == ["first commitment"]
+    assert "expected a signature of commitment 0" in verdicts["first commitment"].detail
 
 
 # The proposal

@@ -1,4 +1,4 @@
-"""One sighash for every kickoff outpoint, and for every state outpoint and index, for ever."""
+"""One sighash for every kickoff, every state and index, every commitment and number, for ever."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -30,7 +30,7 @@ SIGHASHES: Final = [bytes((n,)) * 32 for n in range(2)]
 
 intents = st.builds(
     Intent,
-    kind=st.sampled_from(["kickoff", "state"]),
+    kind=st.sampled_from(["kickoff", "state", "commitment_opener", "commitment_accepter"]),
     outpoint=st.sampled_from(OUTPOINTS),
     state_index=st.integers(0, 1),
     sighash=st.sampled_from(SIGHASHES),
@@ -155,13 +155,18 @@ def test_every_signature_of_a_ceremony_was_intended_before_it_was_made() -> None
     pump.join()
     pump.build()
     pump.run()
-    n_nodes = len(list(pump.attempt.tree.nodes))
-    assert len(pump.lsp.state.intents) == n_nodes
-    sighashes = {node.task.sighash for node in pump.attempt.tree.nodes}
+    tree = {node.task.sighash for node in pump.attempt.tree.nodes}
+    commitments = {
+        commitment.signing_task.sighash for commitment in pump.attempt.first_commitments.values()
+    }
+    assert set(pump.lsp.state.intents.values()) == tree | commitments
+    assert len(pump.lsp.state.intents) == len(tree) + 2 * len(pump.clients)
     for client in pump.clients:
+        held = pump.held(client)
+        own = {commitment.signing_task.sighash for commitment in held.first_commitments}
         intended = set(client.state.intents.values())
-        assert intended == {node.task.sighash for node in pump.held(client).branch.nodes}
-        assert intended <= sighashes
+        assert intended == {node.task.sighash for node in held.branch.nodes} | own
+        assert intended <= tree | commitments
 
 
 def test_attempts_share_no_intent_because_they_share_no_key() -> None:

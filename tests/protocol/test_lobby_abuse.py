@@ -307,6 +307,8 @@ LSP_WORDS: Final[list[m.Message]] = [
         max_clients=1,
         pool_size=64,
         deadline_seconds=1,
+        fee_base_msat=0,
+        fee_proportional_millionths=0,
     ),
 ]
 

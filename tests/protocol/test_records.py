@@ -17,7 +17,7 @@ RECORD_TYPES: Final = tuple(sorted(get_args(r.AnyRecord), key=lambda cls: str(cl
 EXAMPLE: Final = r.BlockConnected(height=7, block_hash=b"\x01" * 32, txs=(b"\x02", b""))
 # The example's bytes, field by field, so that a journal of today is read tomorrow.
 EXAMPLE_HEX: Final = (
-    "00"  # the version
+    "01"  # the version
     "94"  # an array of four
     "af626c6f636b5f636f6e6e6563746564"  # its name: block_connected
     "07"  # the height
@@ -78,15 +78,15 @@ def test_what_is_no_plain_value_is_never_written() -> None:
         encode_record(r.PeerConnected(node_id=lost))
 
 
-@pytest.mark.parametrize("version", [1, 0x7F, 0x80, 0xFF])
+@pytest.mark.parametrize("version", [0, 2, 0x7F, 0x80, 0xFF])
 def test_a_record_of_another_version_is_not_half_understood(version: int) -> None:
     data = bytes((version,)) + encode_record(EXAMPLE)[1:]
-    with pytest.raises(UnknownRecord, match=f"record version {version:02x}, expected 0"):
+    with pytest.raises(UnknownRecord, match=f"record version {version:02x}, expected 1"):
         decode_record(data)
 
 
 def test_an_empty_entry_is_no_record() -> None:
-    with pytest.raises(UnknownRecord, match="record version none, expected 0"):
+    with pytest.raises(UnknownRecord, match="record version none, expected 1"):
         decode_record(b"")
 
 
@@ -95,7 +95,7 @@ def packed(*fields: object) -> bytes:
 
 
 MALFORMED: Final = {
-    "the version alone": b"\0",
+    "the version alone": b"\1",
     "cut short": encode_record(EXAMPLE)[:-1],
     "one byte more": encode_record(EXAMPLE) + b"\0",
     "no array": b"\0" + msgspec.msgpack.encode("started"),
@@ -143,7 +143,7 @@ def test_one_flipped_bit_is_another_record_or_none() -> None:
 @pytest.mark.parametrize("what", ["a version from later", "cut short"])
 def test_a_journal_that_cannot_be_read_whole_starts_nothing(what: str) -> None:
     """Whatever was forgotten might be a signature or a factory: better no daemon than half one."""
-    unreadable = {"a version from later": b"\1" + encode_record(EXAMPLE)[1:], **MALFORMED}[what]
+    unreadable = {"a version from later": b"\2" + encode_record(EXAMPLE)[1:], **MALFORMED}[what]
     created = r.Created(role="client", network=b"", journal_number=1)
     store = SimStore(dice=lambda: False, entries=[encode_record(created), unreadable])
     state: Any = object()

@@ -32,7 +32,7 @@ LSPS_EVENTS = [
         (CLIENT_ROLE, r.ClientLeft(node_id=b"\x02" * 33)),
         (CLIENT_ROLE, r.Acknowledged(attempt_id=ATTEMPT_ID, client=1)),
         (LSP_ROLE, r.WishMade(capacity_sat=WANTED_SAT, capacity_least_sat=LEAST_SAT)),
-        (LSP_ROLE, r.ExitStarted(attempt_id=ATTEMPT_ID)),
+        (LSP_ROLE, r.WaitGivenUp(attempt_id=ATTEMPT_ID)),
     ],
 )
 def test_a_role_does_not_go_on_with_the_other_roles_journal(

@@ -39,6 +39,9 @@ from tests.protocol.refusal import (
 
 from cromford.bitcoin.script import ANCHOR_SCRIPT
 from cromford.bitcoin.tx import OutPoint, Tx, TxOut
+from cromford.channel.terms import Party
+from cromford.protocol.client_attempt import channel_pool_id_of
+from cromford.signing.task import SigningTask
 from cromford.wire import messages as m
 
 TREE_TXS: Final = ("kickoff_root", "state_root", "kickoff_0", "state_0")
@@ -49,11 +52,17 @@ def tree_tx(name: str) -> Tx:
     return next(node for node in scene().attempt.tree.nodes if node.name == name).tx
 
 
+def task_of(victim: Victim, holder: Party) -> SigningTask:
+    return victim.attempt.first_commitments[holder].signing_task
+
+
 def test_the_unchanged_proposal_is_signed_below_the_root_and_nowhere_else() -> None:
     victim = Victim()
     victim.hear(scene().propose)
     (asked,) = victim.signing
-    assert [request.task.name for request in asked.requests] == list(TREE_TXS[1:])
+    commitments = [task_of(victim, holder).name for holder in Party]
+    asked_for = [request.task.name for request in asked.requests]
+    assert asked_for == [*TREE_TXS[1:], *commitments]
     assert victim.attempt.aborted is None
 
 
@@ -61,11 +70,17 @@ def test_a_client_signs_what_it_computed_from_its_own_keys() -> None:
     victim = Victim()
     victim.hear(scene().propose)
     (asked,) = victim.signing
-    own = victim.attempt.join.factory_pool.pubkey
-    by_name = {node.name: node for node in scene().attempt.tree.nodes}
-    for request in asked.requests:
-        assert own in request.task.signers
-        assert request.task.sighash == by_name[request.task.name].task.sighash
+    join, attempt = victim.attempt.join, scene().attempt
+    tree = {node.name: node.task for node in attempt.tree.nodes}
+    *below, theirs, own = asked.requests
+    for request in below:
+        assert join.factory_pool.pubkey in request.task.signers
+        assert request.task.sighash == tree[request.task.name].sighash
+    for holder, request in ((Party.OPENER, theirs), (Party.ACCEPTER, own)):
+        assert join.candidates[0].pool.pubkey in request.task.signers
+        assert request.pool_id == channel_pool_id_of(join)
+        session = attempt.commitment_sessions[VICTIM, holder]
+        assert request.task.sighash == session.task.sighash
 
 
 # Whose keys
@@ -363,4 +378,8 @@ def test_a_neighbours_other_taproot_script_is_taken_as_given() -> None:
     victim.hear(with_tx(scene().propose, "state_0", changed))
     (asked,) = victim.signing
     assert victim.attempt.branch.vertices[-1].state.outputs[0].script_pubkey == OTHER_SCRIPT
-    assert asked.requests[-1].task == victim.attempt.branch.vertices[-1].state.task
+    leaf = victim.attempt.branch.vertices[-1].state
+    assert asked.requests[-3].task == leaf.task
+    for holder in Party:
+        assert victim.attempt.first_commitments[holder].tx.inputs[0].outpoint.txid == leaf.tx.txid
+        assert asked.requests[holder - 2].task == task_of(victim, holder)

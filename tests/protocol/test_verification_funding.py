@@ -1,8 +1,9 @@
 """What a client checks of the funding, its channel and its nonces: one thing changed, one name."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from tests.protocol.forge import (
@@ -15,6 +16,7 @@ from tests.protocol.forge import (
     stranger,
     with_candidate,
     with_channel,
+    with_commitment_nonce,
     with_input,
     with_nonce,
     with_one_more_output,
@@ -250,6 +252,7 @@ CHANNEL_KEYS: Final = (
     "delayed_payment_basepoint",
     "htlc_basepoint",
     "first_per_commitment_point",
+    "second_per_commitment_point",
 )
 
 
@@ -264,7 +267,25 @@ def test_a_channel_with_the_clients_own_key_on_both_sides_is_refused() -> None:
     assert joining is not None
     own = joining.join.candidates[0].channel.funding_pubkey
     propose = with_channel(scene().propose, funding_pubkey=own)
-    check_refused(propose, "channel.funding_pubkey", expected="the LSP's own", received=own)
+    check_refused(propose, "channel.funding_pubkey", expected="a key of its own", received=own)
+
+
+@pytest.mark.parametrize("name", CHANNEL_KEYS)
+def test_a_channel_key_of_the_lsp_that_is_the_clients_is_refused(name: str) -> None:
+    joining = scene().state.joining
+    assert joining is not None
+    for stolen in CHANNEL_KEYS:
+        own = getattr(joining.join.candidates[0].channel, stolen)
+        propose = with_channel(scene().propose, **{name: own})
+        check_refused(propose, f"channel.{name}", expected="a key of its own", received=own)
+
+
+@pytest.mark.parametrize("name", CHANNEL_KEYS[1:])
+def test_one_channel_key_in_two_places_is_refused(name: str) -> None:
+    """The second per-commitment point too: revoking the first commitment would reveal it."""
+    repeated = candidate_of(scene().propose).channel.funding_pubkey
+    propose = with_channel(scene().propose, **{name: repeated})
+    check_refused(propose, f"channel.{name}", expected="a key of its own", received=repeated)
 
 
 def test_a_channel_of_another_lsp_key_than_the_leaf_pays_is_refused() -> None:
@@ -297,9 +318,8 @@ def _more_vertices(propose: m.Propose) -> m.Propose:
     return with_candidate(propose, vertices=(*vertices, vertices[-1]))
 
 
-def _commitment(**changes: object) -> Change:
-    base = {"version": 0, "data": b""}
-    return lambda p: with_candidate(p, commitment=m.Commitment(**{**base, **changes}))  # type: ignore[arg-type]  # one field of each type
+def _commitment_nonces(change: Callable[[Any], Any]) -> Change:
+    return lambda p: with_candidate(p, commitment_nonces=change(candidate_of(p).commitment_nonces))
 
 
 REST = [
@@ -370,16 +390,38 @@ REST = [
         received=0,
     ),
     Case(
-        claim="a commitment of another version",
-        change=_commitment(version=1),
-        field="commitment.version",
-        expected=0,
+        claim="one nonce for both first commitments",
+        change=lambda p: with_commitment_nonce(p, 1, index=0),
+        field="commitment_accepter.nonce_index",
+        expected="unused",
+        received=0,
+    ),
+    Case(
+        claim="a nonce of a commitment beyond the pool",
+        change=lambda p: with_commitment_nonce(p, 0, index=POOL_SIZE),
+        field="commitment_opener.nonce_index",
+        expected=f"0..{POOL_SIZE - 1}",
+        received=POOL_SIZE,
+    ),
+    Case(
+        claim="an aggregate nonce of a commitment that is no point",
+        change=lambda p: with_commitment_nonce(p, 1, aggnonce=b"\x02" + b"\xff" * 65),
+        field="commitment_accepter.aggnonce",
+        expected="two points",
+    ),
+    Case(
+        claim="a nonce for one first commitment only",
+        change=_commitment_nonces(lambda nonces: nonces[:1]),
+        field="commitment_nonces",
+        expected=2,
         received=1,
     ),
     Case(
-        claim="data in a commitment that has none",
-        change=_commitment(data=b"\x01"),
-        field="commitment.data",
+        claim="a nonce for no first commitment",
+        change=_commitment_nonces(lambda _: ()),
+        field="commitment_nonces",
+        expected=2,
+        received=0,
     ),
     Case(
         claim="client 0, which is the LSP",

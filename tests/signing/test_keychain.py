@@ -57,7 +57,7 @@ def all_pubkeys(keys: Keychain) -> list[bytes]:
 
 def test_no_two_keys_are_the_same() -> None:
     found = all_pubkeys(keychain())
-    assert len(found) == 2 + 4 + 4 * 3 * 2 * 6
+    assert len(found) == 2 + 4 + 4 * 3 * 2 * 7
     assert len(set(found)) == len(found)
 
 
@@ -107,8 +107,8 @@ def test_every_step_of_a_key_is_hardened(name: KeyName, journal: int) -> None:
             seckeys = [node.derive_hardened(i).seckey for i in range(6)]
             assert keys.seckey(name) == seckeys[0]
             pubkeys = keys.channel_pubkeys(name)
-            first_secret = per_commitment_secret(seckeys[5], 2**48 - 1)
-            expected = [pubkey_of(seckey) for seckey in (*seckeys[:5], first_secret)]
+            secrets = [per_commitment_secret(seckeys[5], 2**48 - n) for n in (1, 2)]
+            expected = [pubkey_of(seckey) for seckey in (*seckeys[:5], *secrets)]
             assert [getattr(pubkeys, item.name) for item in fields(pubkeys)] == expected
 
 

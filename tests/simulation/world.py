@@ -19,6 +19,7 @@ from cromford.protocol.client_attempt import ClientAttempt, Complete
 from cromford.protocol.policy import LspPolicy
 from cromford.wallet.account import RECEIVE
 from cromford.wire.messages import SignBelow, SignRoot, decode_message, encode_message
+from tests.simulation.commitments import check_all_is_the_lsps, check_first_commitments
 from tests.simulation.sim_chain import SimChain, SimRefused
 from tests.simulation.sim_node import Crash, SimNode
 
@@ -147,8 +148,19 @@ class World:
                 coin = self.chain.coin(attempt.branch.channel_outpoint)
                 assert coin is not None, f"{client.name} could not leave"
                 assert coin.txout == attempt.branch.channel.txout
+                self._close_unused(client, attempt)
                 n_left += 1
         return n_left
+
+    def _close_unused(self, client: SimNode, attempt: ClientAttempt) -> None:
+        """Let one side publish its first commitment: in the channel nothing ever moved."""
+        seats = self.lsp.state.attempts[attempt.attempt_id]
+        place = seats.client_of(client.node_id)
+        held = attempt.first_held if place % 2 else seats.first_held(place)
+        check_all_is_the_lsps(held)
+        self.chain.broadcast(held.tx)
+        self.mine()
+        assert held.tx.txid in self.chain.confirmed
 
     # What the world does to a node
 
@@ -286,10 +298,11 @@ class World:
         assert not attempt.aborted
         attempt.signed_tree  # noqa: B018 - raises unless every signature is there and valid
         assert len(attempt.acknowledged) == len(attempt.seats)
-        for seat in attempt.seats:
+        for number, seat in enumerate(attempt.seats, start=1):
             held = self.by_id[seat.node_id].durable_state().attempts[attempt.attempt_id]
             assert isinstance(held.stage, Complete), "funding before a client held its exit"
             held.signed_branch  # noqa: B018 - as above
+            check_first_commitments(attempt, number, held)
         self.funded.add(tx.txid)
 
     def _deadline(self, node: SimNode, name: bytes, generation: int) -> None:

@@ -51,7 +51,7 @@ def test_random_bytes_are_answered(data: bytes) -> None:
 @settings(max_examples=40)
 @given(rest=st.binary(max_size=200))
 def test_random_bytes_after_a_good_header_are_answered(cls: type[m.Message], rest: bytes) -> None:
-    check_total(m.MESSAGE_TYPES[cls].to_bytes(2, "big") + b"\x00" + rest)
+    check_total(m.MESSAGE_TYPES[cls].to_bytes(2, "big") + b"\x01" + rest)
 
 
 @pytest.mark.parametrize("cls", declared_classes())
@@ -111,7 +111,7 @@ def greedy_messages() -> Iterator[bytes]:
     """Yield messages of the greatest size that try to become many objects."""
     n_left = MESSAGE_SIZE_MAX - 50
     for cls, message_type in m.MESSAGE_TYPES.items():
-        header = message_type.to_bytes(2, "big") + b"\x00"
+        header = message_type.to_bytes(2, "big") + b"\x01"
         yield header + b"\xff" * n_left
         yield header + bytes(n_left)
         # As many records as possible, each of one unknown odd type after another.

@@ -113,8 +113,11 @@ def proposal_of(terms: FactoryTerms) -> m.Propose:
             delayed_payment_basepoint=key,
             htlc_basepoint=key,
             first_per_commitment_point=key,
+            second_per_commitment_point=key,
         ),
-        commitment=m.Commitment(version=0, data=b""),
+        commitment_nonces=tuple(
+            m.NonceUse(index=index, aggnonce=key * 2) for index in range(m.N_FIRST_COMMITMENTS)
+        ),
     )
     return m.Propose(
         factory_pubkey=PUBKEYS[1],

@@ -24,7 +24,7 @@ def test_every_message_is_the_same_after_the_wire(
 ) -> None:
     message = data.draw(structs(cls))
     encoded = encode_message(message)
-    assert encoded[:3] == m.MESSAGE_TYPES[cls].to_bytes(2, "big") + b"\x00"
+    assert encoded[:3] == m.MESSAGE_TYPES[cls].to_bytes(2, "big") + b"\x01"
     assert decode_message(encoded) == message
 
 
@@ -52,11 +52,11 @@ def test_every_message_has_a_type_number() -> None:
 
 
 @pytest.mark.parametrize("cls", MESSAGES)
-@pytest.mark.parametrize("version", [1, 127, 255])
+@pytest.mark.parametrize("version", [0, 2, 127, 255])
 def test_another_version_is_refused(cls: type[m.Message], version: int) -> None:
     encoded = bytearray(encode_message(least_struct(cls)))
     encoded[2] = version
-    with pytest.raises(MalformedBytes, match=f"{cls.__name__}: expected version 0, got {version}"):
+    with pytest.raises(MalformedBytes, match=f"{cls.__name__}: expected version 1, got {version}"):
         decode_message(bytes(encoded))
 
 

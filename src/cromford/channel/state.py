@@ -153,7 +153,13 @@ class ChannelState:
 
 
 def open_channel(
-    *, me: Party, terms: ChannelTerms, opener_msat: int, accepter_msat: int, peer_point: bytes
+    *,
+    me: Party,
+    terms: ChannelTerms,
+    opener_msat: int,
+    accepter_msat: int,
+    peer_point: bytes,
+    peer_next_point: bytes | None = None,
 ) -> ChannelState:
     """Return a new channel with commitment 0 on both sides.
 
@@ -163,6 +169,7 @@ def open_channel(
         opener_msat: The opener's balance.
         accepter_msat: The accepter's.
         peer_point: The peer's first per-commitment point.
+        peer_next_point: Its second, where it is known before `channel_ready`.
 
     Raises:
         ValueError: If a balance is negative, or the opener's below its reserve: it could not
@@ -176,6 +183,7 @@ def open_channel(
         opener_msat=opener_msat,
         accepter_msat=accepter_msat,
         peer_point=peer_point,
+        peer_next_point=peer_next_point,
     )
     reserve_sat = terms.reserve_sat(Party.OPENER, capacity_sat=state.capacity_sat)
     if opener_msat < reserve_sat * MSAT_PER_SAT:

@@ -3,7 +3,9 @@
 from collections.abc import Callable
 
 from cromford import effects as fx
+from cromford.daemon.channel_signing import perform_channel_signing
 from cromford.protocol import events as ev
+from cromford.protocol.first_commitments import LSP_CHANNEL_POOL_SIZE
 from cromford.signing.keychain import ChannelKey, FactoryKey
 from cromford.signing.nonces import NonceFault
 from cromford.signing.signer import Signer
@@ -15,6 +17,11 @@ SigningEffect = (
     | fx.DropPools
     | fx.SignFunding
     | fx.SignPayment
+    | fx.PrepareNonce
+    | fx.SignCommitment
+    | fx.HoldCommitment
+    | fx.RecallPoint
+    | fx.SignSpend
 )
 
 
@@ -26,14 +33,21 @@ def perform_signing(
         case fx.PrepareJoin():
             return (_prepare_join(signer, effect),)
         case fx.PrepareAttempt(attempt=attempt):
+            names = [
+                ChannelKey(attempt=attempt, channel=client)
+                for client in range(1, effect.n_clients + 1)
+            ]
             return (
                 ev.AttemptPrepared(
                     attempt=attempt,
                     attempt_id=draw_attempt_id(),
                     factory_pool=signer.make_pool(FactoryKey(attempt=attempt), effect.pool_size),
                     channels=tuple(
-                        signer.channel_pubkeys(ChannelKey(attempt=attempt, channel=client))
-                        for client in range(1, effect.n_clients + 1)
+                        (
+                            signer.channel_pubkeys(name),
+                            signer.make_pool(name, LSP_CHANNEL_POOL_SIZE),
+                        )
+                        for name in names
                     ),
                 ),
             )
@@ -53,6 +67,8 @@ def perform_signing(
                 effect.tx, effect.prevouts, [(path.change, path.index) for path in effect.paths]
             )
             return (ev.PaymentSigned(tx=tx, has_change=effect.has_change),)
+        case _:
+            return (perform_channel_signing(signer, effect),)
 
 
 def _prepare_join(signer: Signer, effect: fx.PrepareJoin) -> ev.JoinPrepared:

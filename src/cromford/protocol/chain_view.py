@@ -6,7 +6,7 @@ recomputed after every reorg; nothing is ever deleted because of them.
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from cromford.bitcoin.block import BlockRef
@@ -23,6 +23,7 @@ class ChainView:
 
     recent: tuple[BlockRef, ...] = ()  # oldest first
     confirmed: Mapping[Txid, int] = field(default_factory=dict)
+    spends: Mapping[OutPoint, Tx] = field(default_factory=dict)  # by our confirmed transactions
 
     @property
     def height(self) -> int:
@@ -34,20 +35,24 @@ class ChainView:
         height = self.confirmed.get(txid)
         return 0 if height is None else self.height - height + 1
 
-    def with_block(self, block: BlockRef, txids: tuple[Txid, ...]) -> "ChainView":
-        """Return the view after a block was connected in which `txids` confirmed."""
+    def with_block(self, block: BlockRef, txs: Sequence[Tx]) -> "ChainView":
+        """Return the view after a block was connected in which `txs` confirmed."""
+        recent = (*self.recent[-RECENT_BLOCKS + 1 :], block)
+        if not txs:
+            return replace(self, recent=recent)
         return ChainView(
-            recent=(*self.recent[-RECENT_BLOCKS + 1 :], block),
-            confirmed={**self.confirmed, **dict.fromkeys(txids, block.height)}
-            if txids
-            else self.confirmed,
+            recent=recent,
+            confirmed={**self.confirmed, **dict.fromkeys((tx.txid for tx in txs), block.height)},
+            spends={**self.spends, **{tx_in.outpoint: tx for tx in txs for tx_in in tx.inputs}},
         )
 
     def without_block(self, height: int) -> "ChainView":
         """Return the view after the block at `height` and all above it left the chain."""
+        confirmed = {t: h for t, h in self.confirmed.items() if h < height}
         return ChainView(
             recent=tuple(block for block in self.recent if block.height < height),
-            confirmed={t: h for t, h in self.confirmed.items() if h < height},
+            confirmed=confirmed,
+            spends={o: tx for o, tx in self.spends.items() if tx.txid in confirmed},
         )
 
 
@@ -57,16 +62,20 @@ def connected(chain: ChainView, wallet: Wallet, record: BlockConnected) -> tuple
     for tx in txs:
         wallet = wallet.with_tx(tx, record.height)
     block = BlockRef(height=record.height, block_hash=Txid(record.block_hash))
-    return chain.with_block(block, tuple(tx.txid for tx in txs)), wallet
+    return chain.with_block(block, txs), wallet
 
 
 def relevant_txs(
-    txs: Sequence[Tx], *, wallet: Wallet, watched: AbstractSet[Txid]
+    txs: Sequence[Tx],
+    *,
+    wallet: Wallet,
+    watched: AbstractSet[Txid],
+    watched_outpoints: AbstractSet[OutPoint],
 ) -> tuple[Tx, ...]:
     """Return the transactions of one block that a role remembers, in their order.
 
-    Those it watches, those that pay to its wallet, and those that spend from it, a coin made
-    earlier in the same block included.
+    Those it watches, those that pay to its wallet, and those that spend from it or from a watched
+    outpoint. What a watched one or its spender creates is watched in the same block too.
     """
     relevant: list[Tx] = []
     created: set[OutPoint] = set()
@@ -76,10 +85,13 @@ def relevant_txs(
             for vout, txout in enumerate(tx.outputs)
             if txout.script_pubkey in wallet.scripts
         ]
-        spends = any(
-            tx_in.outpoint in wallet.coins or tx_in.outpoint in created for tx_in in tx.inputs
+        is_ours = tx.txid in watched or any(
+            tx_in.outpoint in watched_outpoints or tx_in.outpoint in created for tx_in in tx.inputs
         )
-        if pays or spends or tx.txid in watched:
+        spends = any(tx_in.outpoint in wallet.coins for tx_in in tx.inputs)
+        if pays or spends or is_ours:
             relevant.append(tx)
             created.update(pays)
+        if is_ours:
+            created.update(tx.outpoint(vout) for vout in range(len(tx.outputs)))
     return tuple(relevant)

@@ -9,9 +9,13 @@ from typing import assert_never
 
 from cromford import effects as fx
 from cromford.bitcoin.tx import Tx
+from cromford.protocol import client_channels as channels
+from cromford.protocol import client_leaving as leaving
 from cromford.protocol import events as ev
 from cromford.protocol import records as r
 from cromford.protocol.chain_view import relevant_txs
+from cromford.protocol.channels.payments import INVOICE_PREFIX
+from cromford.protocol.channels.signer_answers import SignerAnswer
 from cromford.protocol.client_attempt import (
     ClientAttempt,
     Complete,
@@ -36,10 +40,8 @@ from cromford.protocol.client_opening import (
 )
 from cromford.protocol.client_state import ClientState, apply, folded, new_client
 from cromford.protocol.decision import NOTHING, Decision
-from cromford.protocol.faults import Rejected
 from cromford.protocol.paying import on_payment_requested, on_payment_signed, owed_payments
 from cromford.wallet.account import RECEIVE
-from cromford.watch.exit import Publish, next_exit_action
 from cromford.wire import messages as m
 
 __all__ = ["apply", "decide", "new_client", "relevant", "resume"]
@@ -47,7 +49,12 @@ __all__ = ["apply", "decide", "new_client", "relevant", "resume"]
 
 def relevant(state: ClientState, txs: Sequence[Tx]) -> tuple[Tx, ...]:
     """Return the transactions of a block that matter to this client."""
-    return relevant_txs(txs, wallet=state.wallet, watched=state.watched_txids)
+    return relevant_txs(
+        txs,
+        wallet=state.wallet,
+        watched=state.watched_txids,
+        watched_outpoints=leaving.watched(state),
+    )
 
 
 def decide(state: ClientState, event: ev.Event) -> Decision:
@@ -56,9 +63,11 @@ def decide(state: ClientState, event: ev.Event) -> Decision:
     Raises:
         Rejected: If the operator asked for something impossible; nothing is changed.
     """
+    if isinstance(event, SignerAnswer):
+        return channels.on_channel_signer(state, event)
     match event:
-        case ev.DaemonStarted():
-            return _on_start(state)
+        case ev.DaemonStarted(unix_time=unix_time):
+            return _on_start(state, unix_time)
         case ev.ConnectionOpened(node_id=node_id):
             return _on_connection(state, node_id)
         case ev.ConnectionClosed(node_id=node_id):
@@ -72,6 +81,8 @@ def decide(state: ClientState, event: ev.Event) -> Decision:
         case ev.BlockRemoved(height=height):
             return Decision(records=(r.BlockDisconnected(height=height),))
         case ev.DeadlineReached(name=name):
+            if name.startswith(INVOICE_PREFIX):
+                return channels.on_invoice_deadline(state, name.removeprefix(INVOICE_PREFIX))
             return on_deadline(state, name)
         case ev.JoinPrepared():
             return on_join_prepared(state, event)
@@ -86,7 +97,7 @@ def decide(state: ClientState, event: ev.Event) -> Decision:
         case ev.LeaveRequested():
             return on_leave_requested(state)
         case ev.ExitRequested(attempt_id=attempt_id):
-            return _on_exit_requested(state, attempt_id)
+            return leaving.on_exit_requested(state, attempt_id)
         case ev.AddressRequested():
             return Decision(records=(r.AddressIssued(change=RECEIVE),))
         case ev.PaymentRequested():
@@ -96,6 +107,12 @@ def decide(state: ClientState, event: ev.Event) -> Decision:
             return on_payment_signed(event)
         case ev.BroadcastRefused():
             return NOTHING
+        case ev.SpendSigned(name=name, tx=tx):
+            return Decision(effects=(fx.Broadcast(name=name, tx=tx),))
+        case ev.InvoiceRequested():
+            return channels.on_invoice_requested(state, event)
+        case ev.PayRequested():
+            return channels.on_pay_requested(state, event)
         case ev.AttemptPrepared() | ev.FundingSigned() | ev.BuildRequested():
             raise AssertionError(f"{type(event).__name__} is an LSP's event")
         case _:
@@ -107,15 +124,15 @@ def resume(state: ClientState) -> tuple[fx.Effect, ...]:
     exits = (
         effect
         for attempt in state.attempts.values()
-        if attempt.is_exiting
-        for effect in _exit_effects(state, attempt)
+        for effect in leaving.exit_effects(state, attempt)
     )
     return (*exits, *owed_payments(state.wallet))
 
 
-def _on_start(state: ClientState) -> Decision:
+def _on_start(state: ClientState, unix_time: int) -> Decision:
     decision = _on_disconnection(state, r.Started())
-    return decision + Decision(effects=resume(state))
+    deadlines = channels.invoice_deadlines(state, unix_time)
+    return decision + Decision(effects=(*resume(state), *deadlines))
 
 
 def _on_connection(state: ClientState, node_id: bytes) -> Decision:
@@ -157,6 +174,7 @@ def _on_disconnection(state: ClientState, record: r.AnyRecord) -> Decision:
     ]
     if state.joining is not None:
         pools.extend(pool_ids_of(state.joining.join))
+    pools += [link.pool_id for link in state.book.links.values() if link.pool_id is not None]
     return Decision(
         records=(record, *aborted),
         effects=(
@@ -167,6 +185,8 @@ def _on_disconnection(state: ClientState, record: r.AnyRecord) -> Decision:
 
 
 def _on_message(state: ClientState, message: m.Message) -> Decision:
+    if isinstance(message, m.ChannelMessage):
+        return channels.on_channel_message(state, message)
     match message:
         case m.Lobby():
             return on_lobby(state, message)
@@ -217,13 +237,16 @@ def _on_channel_ready(state: ClientState, message: m.ChannelReady) -> Decision:
     attempt = state.attempts.get(message.attempt_id)
     if (
         attempt is None
-        or attempt.ready_received
         or not isinstance(attempt.stage, Complete)
         or message != _channel_ready(attempt)
     ):
         return NOTHING
     node_id = state.config.lsp_node_id
-    return Decision(records=(r.ReadyReceived(attempt_id=message.attempt_id, node_id=node_id),))
+    records: tuple[r.AnyRecord, ...] = ()
+    if not attempt.ready_received:
+        records = (r.ReadyReceived(attempt_id=message.attempt_id, node_id=node_id),)
+    after = folded(state, records)
+    return Decision(records=records) + channels.begin(after, after.attempts[message.attempt_id])
 
 
 def _channel_ready(attempt: ClientAttempt) -> m.ChannelReady:
@@ -245,13 +268,14 @@ def _on_block(state: ClientState, event: ev.BlockAdded) -> Decision:
     for attempt in after.attempts.values():
         if is_ready(after, attempt) and not attempt.ready_sent:
             ready = fx.Send(node_id=after.config.lsp_node_id, message=_channel_ready(attempt))
-            decision += Decision(
-                records=(r.ReadySent(attempt_id=attempt.attempt_id),),
-                effects=(ready,),
-            )
+            sent = r.ReadySent(attempt_id=attempt.attempt_id)
+            decision += Decision(records=(sent,), effects=(ready,))
+            told = apply(after, sent)
+            decision += channels.begin(told, told.attempts[attempt.attempt_id])
         elif attempt.is_open and is_hopeless(after, attempt):
             given_up = r.WaitGivenUp(attempt_id=attempt.attempt_id)
             decision += Decision(records=(given_up,))
+    decision += leaving.on_block(folded(state, decision.records))
     final = folded(state, decision.records)
     return decision + prepare_join(final, final.lobby)
 
@@ -279,25 +303,3 @@ def is_ready(state: ClientState, attempt: ClientAttempt) -> bool:
         and state.chain.height - height + 1 >= attempt.terms.min_depth
         and height <= attempt.terms.ready_height_max(attempt.branch.n_layers)
     )
-
-
-def _on_exit_requested(state: ClientState, attempt_id: bytes) -> Decision:
-    attempt = state.attempts.get(attempt_id)
-    if attempt is None:
-        raise Rejected("factory_not_found", f"no factory {attempt_id.hex()}")
-    if not isinstance(attempt.stage, Complete):
-        raise Rejected("factory_not_complete", "the branch is not signed; nothing was funded")
-    if state.chain.depth(attempt.funding_tx.txid) == 0:
-        raise Rejected("factory_not_funded", "the funding is not confirmed", retryable=True)
-    started = r.ExitStarted(attempt_id=attempt_id)
-    after = apply(state, started)
-    return Decision(records=(started,), effects=_exit_effects(after, after.attempts[attempt_id]))
-
-
-def _exit_effects(state: ClientState, attempt: ClientAttempt) -> tuple[fx.Effect, ...]:
-    action = next_exit_action(
-        attempt.signed_branch, confirmed=state.chain.confirmed, tip_height=state.chain.height
-    )
-    if isinstance(action, Publish):
-        return (fx.Broadcast(name=action.step.name, tx=action.step.tx),)
-    return ()

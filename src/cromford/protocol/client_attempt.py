@@ -4,13 +4,20 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
+from cromford.channel.commitment import Commitment
+from cromford.channel.errors import PeerViolation
+from cromford.channel.held import HeldCommitment, hold
+from cromford.channel.terms import Party
+from cromford.crypto.musig2 import InvalidContribution
 from cromford.effects import SignRequest
 from cromford.factory.branch import Branch, SignedBranch
 from cromford.factory.terms import FactoryTerms, decode_terms
 from cromford.factory.tree import FACTORY_VOUT, InvalidSignature, TreeNode
 from cromford.protocol.faults import FaultyLsp
+from cromford.protocol.first_commitments import ChannelSetting
 from cromford.protocol.records import FundingInput
 from cromford.protocol.verification import rebuild_branch
+from cromford.protocol.verification_channel import own_channel
 from cromford.signing.nonces import PublicPool
 from cromford.wire.messages import Join, Pool, Propose
 
@@ -27,16 +34,22 @@ class Checked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BelowSent:
-    """The LSP holds our partial signatures below the root."""
+    """The LSP holds our partial signatures below the root.
+
+    `own_partial_sig`, our half of our own first commitment, stays here.
+    """
 
     partial_sigs: tuple[bytes, ...]
+    commitment_partial_sig: bytes
+    own_partial_sig: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoldsExit:
-    """We hold every signature below the root."""
+    """We hold every signature below the root, and our first commitment's."""
 
     signatures: tuple[bytes, ...]
+    commitment_signature: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +57,7 @@ class RootSent:
     """The LSP may hold kickoff_root; we do not yet."""
 
     signatures: tuple[bytes, ...]
+    commitment_signature: bytes
     partial_sig: bytes
 
 
@@ -52,6 +66,7 @@ class Complete:
     """We hold our whole branch and can leave alone once it is funded."""
 
     signatures: tuple[bytes, ...]
+    commitment_signature: bytes
     root_signature: bytes
 
 
@@ -94,6 +109,30 @@ class ClientAttempt:
         return rebuild_branch(self.propose, terms=self.terms, join=self.join)
 
     @cached_property
+    def setting(self) -> ChannelSetting:
+        """Our channel. Only read once every check passed."""
+        return own_channel(self.propose, join=self.join, branch=self.branch)
+
+    @cached_property
+    def first_commitments(self) -> tuple[Commitment, Commitment]:
+        """The LSP's first commitment and ours. Only read once every check passed."""
+        first = self.setting.first_commitment
+        return first(Party.OPENER), first(Party.ACCEPTER)
+
+    @cached_property
+    def first_held(self) -> HeldCommitment:
+        """Our first commitment, ready to be published.
+
+        Raises:
+            PeerViolation: If its signature is not valid.
+            ValueError: If we do not hold it yet.
+        """
+        if not isinstance(self.stage, HoldsExit | RootSent | Complete):
+            raise ValueError(f"attempt {self.attempt_id.hex()}: no commitment is held")
+        commitment = self.first_commitments[Party.ACCEPTER]
+        return hold(commitment, signature=self.stage.commitment_signature)
+
+    @cached_property
     def funding_tx(self) -> Tx:
         """The agreed funding transaction, unsigned."""
         return Tx.parse(self.propose.candidates[0].funding_tx)
@@ -133,6 +172,32 @@ class ClientAttempt:
             aggnonce=use.aggnonce,
         )
 
+    def commitment_request(self, holder: Party) -> SignRequest:
+        """Return the request for our half of a first commitment."""
+        use = self.propose.candidates[0].commitment_nonces[holder]
+        return SignRequest(
+            pool_id=channel_pool_id_of(self.join),
+            nonce_index=use.index,
+            task=self.first_commitments[holder].signing_task,
+            aggnonce=use.aggnonce,
+        )
+
+    def commitment_signature(self, *, own_partial_sig: bytes, lsp_partial_sig: bytes) -> bytes:
+        """Return the finished, verified signature of our first commitment.
+
+        Raises:
+            FaultyLsp: If the LSP's half is malformed or spoils the whole.
+        """
+        commitment = self.first_commitments[Party.ACCEPTER]
+        use = self.propose.candidates[0].commitment_nonces[Party.ACCEPTER]
+        session = commitment.signing_task.session(use.aggnonce)
+        try:
+            signature = session.partial_sig_agg([own_partial_sig, lsp_partial_sig])
+            hold(commitment, signature=signature)
+        except (InvalidContribution, PeerViolation) as error:
+            raise FaultyLsp(f"first commitment: {error}") from error
+        return signature
+
     def check_below(self, signatures: tuple[bytes, ...]) -> None:
         """Check the finished signatures below the root: a complete, valid exit.
 
@@ -169,6 +234,11 @@ def check_signature(node: TreeNode, signature: bytes) -> None:
 def pool_id_of(join: Join) -> bytes:
     """Return the id of the pool that goes with a join's factory key."""
     return _id_of(join.factory_pool)
+
+
+def channel_pool_id_of(join: Join) -> bytes:
+    """Return the id of the pool that goes with a join's channel funding key."""
+    return _id_of(join.candidates[0].pool)
 
 
 def pool_ids_of(join: Join) -> tuple[bytes, ...]:

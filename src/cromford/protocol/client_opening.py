@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from cromford import effects as fx
 from cromford.bitcoin.block import Coin
 from cromford.bitcoin.tx import OutPoint, Tx
+from cromford.channel.terms import Party
+from cromford.factory.branch import Branch
 from cromford.protocol import records as r
 from cromford.protocol.client_attempt import (
     BelowSent,
@@ -17,7 +19,7 @@ from cromford.protocol.client_attempt import (
     pool_ids_of,
 )
 from cromford.protocol.client_state import ClientState
-from cromford.protocol.decision import NOTHING, Decision, intent_of
+from cromford.protocol.decision import NOTHING, Decision, intent_of, intent_of_commitment
 from cromford.protocol.faults import FaultyLsp, Refusal
 from cromford.protocol.verification import N_CANDIDATES, ClientView, check_proposal
 from cromford.wire import messages as m
@@ -78,20 +80,25 @@ def on_coins(
         return abort(state, attempt_id, f"refused: {refusal}") + Decision(
             records=(r.WishWithdrawn(),)
         )
-    nodes = tuple(branch.nodes_below_root)
     return Decision(
-        records=(
-            r.ProposalAccepted(attempt_id=attempt_id, inputs=_inputs(coins)),
-            r.SigningIntended(
-                attempt_id=attempt_id, intents=tuple(intent_of(node) for node in nodes)
-            ),
-        ),
-        effects=(
-            fx.PartialSign(
-                attempt_id=attempt_id,
-                requests=tuple(attempt.request_for(node) for node in nodes),
-            ),
-        ),
+        records=(r.ProposalAccepted(attempt_id=attempt_id, inputs=_inputs(coins)),)
+    ) + _sign_below(attempt, branch)
+
+
+def _sign_below(attempt: ClientAttempt, branch: Branch) -> Decision:
+    """Ask for our halves of the branch below the root, of the LSP's first commitment and ours."""
+    nodes = tuple(branch.nodes_below_root)
+    intents = (
+        *(intent_of(node) for node in nodes),
+        *(intent_of_commitment(commitment) for commitment in attempt.first_commitments),
+    )
+    requests = (
+        *(attempt.request_for(node) for node in nodes),
+        *(attempt.commitment_request(holder) for holder in Party),
+    )
+    return Decision(
+        records=(r.SigningIntended(attempt_id=attempt.attempt_id, intents=intents),),
+        effects=(fx.PartialSign(attempt_id=attempt.attempt_id, requests=requests),),
     )
 
 
@@ -119,18 +126,16 @@ def on_partial_signed(
     lsp = state.config.lsp_node_id
     match attempt.stage:
         case Checked():
-            sign_below = m.SignBelow(
-                **ids,
-                candidates=(
-                    m.PartialSigs(
-                        partial_sigs=partial_sigs, commitment=m.Commitment(version=0, data=b"")
-                    ),
-                ),
+            *below, theirs, own = partial_sigs
+            made = r.BelowPartialsMade(
+                attempt_id=attempt_id,
+                partial_sigs=tuple(below),
+                commitment_partial_sig=theirs,
+                own_partial_sig=own,
             )
-            return Decision(
-                records=(r.BelowPartialsMade(attempt_id=attempt_id, partial_sigs=partial_sigs),),
-                effects=(fx.Send(node_id=lsp, message=sign_below),),
-            )
+            halves = m.PartialSigs(partial_sigs=tuple(below), commitment_partial_sig=theirs)
+            sign_below = m.SignBelow(**ids, candidates=(halves,))
+            return Decision(records=(made,), effects=(fx.Send(node_id=lsp, message=sign_below),))
         case HoldsExit():
             sign_root = m.SignRoot(**ids, partial_sigs=partial_sigs)
             return Decision(
@@ -165,13 +170,22 @@ def _on_signed_below(attempt: ClientAttempt, message: m.SignedBelow) -> Decision
         return NOTHING
     if len(message.candidates) != N_CANDIDATES:
         raise FaultyLsp(f"signatures for {len(message.candidates)} candidates")
-    signatures = message.candidates[0].signatures
-    attempt.check_below(signatures)
+    received = message.candidates[0]
+    attempt.check_below(received.signatures)
+    commitment_signature = attempt.commitment_signature(
+        own_partial_sig=attempt.stage.own_partial_sig,
+        lsp_partial_sig=received.commitment_partial_sig,
+    )
     root = attempt.branch.root_kickoff
-    # From here on the root may become spendable; whatever happens, the exit below it is held.
+    # From here on the root may become spendable; whatever happens, the exit below it is held,
+    # and the way out of the channel too.
     return Decision(
         records=(
-            r.ExitHeld(attempt_id=attempt.attempt_id, signatures=signatures),
+            r.ExitHeld(
+                attempt_id=attempt.attempt_id,
+                signatures=received.signatures,
+                commitment_signature=commitment_signature,
+            ),
             r.SigningIntended(attempt_id=attempt.attempt_id, intents=(intent_of(root),)),
         ),
         effects=(

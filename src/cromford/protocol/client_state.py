@@ -2,12 +2,15 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeVar, assert_never
+from typing import Final, TypeVar, assert_never
 
 from cromford.bitcoin.network import Network
 from cromford.bitcoin.tx import Txid
 from cromford.protocol import records as r
 from cromford.protocol.chain_view import ChainView, connected
+from cromford.protocol.channels.book import Book
+from cromford.protocol.channels.book_fold import apply_to_book
+from cromford.protocol.channels.opened import client_link
 from cromford.protocol.client_attempt import (
     BelowSent,
     Checked,
@@ -27,6 +30,7 @@ from cromford.wallet.coins import Wallet, new_wallet
 from cromford.wire.messages import Join, Lobby, Message, Propose, decode_message
 
 M = TypeVar("M", bound=Message)
+_CACHED: Final = ("terms", "branch", "setting", "first_commitments", "first_held", "funding_tx")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +77,7 @@ class ClientState:
     join_heights: tuple[int, ...] = ()  # of the newest joins
     attempts: Mapping[bytes, ClientAttempt] = field(default_factory=dict)
     intents: Mapping[IntentKey, bytes] = field(default_factory=dict)
+    book: Book = field(default_factory=Book)
 
     @property
     def may_join(self) -> bool:
@@ -107,13 +112,19 @@ def apply(state: ClientState, record: r.AnyRecord) -> ClientState:
     """Return the state after remembering one thing."""
     if isinstance(record, r.LspOnly):
         raise AssertionError(f"{type(record).__name__} in a client's journal")
+    if isinstance(record, r.BookRecord):
+        return replace(state, book=apply_to_book(state.book, record))
     match record:
         case r.Created():
             return state
-        case r.Started() | r.PeerDisconnected():
-            return replace(state, is_connected=False, lobby=None, joining=None)
-        case r.PeerConnected():
-            return replace(state, is_connected=True, lobby=None, joining=None)
+        case r.Started() | r.PeerDisconnected() | r.PeerConnected():
+            return replace(
+                state,
+                is_connected=isinstance(record, r.PeerConnected),
+                lobby=None,
+                joining=None,
+                book=state.book.all_disconnected(),
+            )
         case r.BlockConnected():
             chain, wallet = connected(state.chain, state.wallet, record)
             return replace(state, chain=chain, wallet=wallet)
@@ -163,36 +174,56 @@ def _apply_to_attempt(
             return _with_proposal(state, _decoded(message, Propose))
         case r.ProposalAccepted(attempt_id=attempt_id, inputs=inputs):
             return _changed(state, attempt_id, stage=Checked(), inputs=inputs)
-        case r.BelowPartialsMade(attempt_id=attempt_id, partial_sigs=partial_sigs):
-            return _at_stage(state, attempt_id, BelowSent(partial_sigs=partial_sigs))
-        case r.ExitHeld(attempt_id=attempt_id, signatures=signatures):
-            return _at_stage(state, attempt_id, HoldsExit(signatures=signatures))
+        case r.BelowPartialsMade(attempt_id=attempt_id):
+            sent = BelowSent(
+                partial_sigs=record.partial_sigs,
+                commitment_partial_sig=record.commitment_partial_sig,
+                own_partial_sig=record.own_partial_sig,
+            )
+            return _at_stage(state, attempt_id, sent)
+        case r.ExitHeld(attempt_id=attempt_id):
+            held = HoldsExit(
+                signatures=record.signatures, commitment_signature=record.commitment_signature
+            )
+            return _at_stage(state, attempt_id, held)
         case r.RootPartialMade(attempt_id=attempt_id, partial_sig=partial_sig):
             stage = state.attempts[attempt_id].stage
             if not isinstance(stage, HoldsExit):
                 raise AssertionError("the root was signed without holding an exit")
-            return _at_stage(
-                state, attempt_id, RootSent(signatures=stage.signatures, partial_sig=partial_sig)
+            root_sent = RootSent(
+                signatures=stage.signatures,
+                commitment_signature=stage.commitment_signature,
+                partial_sig=partial_sig,
             )
+            return _at_stage(state, attempt_id, root_sent)
         case r.BranchCompleted(attempt_id=attempt_id, signature=signature):
             stage = state.attempts[attempt_id].stage
             if not isinstance(stage, RootSent):
                 raise AssertionError("a branch was completed before its root was sent")
-            completed = Complete(signatures=stage.signatures, root_signature=signature)
+            completed = Complete(
+                signatures=stage.signatures,
+                commitment_signature=stage.commitment_signature,
+                root_signature=signature,
+            )
             return _at_stage(state, attempt_id, completed)
         case r.AttemptAborted(attempt_id=attempt_id, reason=reason):
             return _changed(state, attempt_id, aborted=reason)
         case r.WaitGivenUp(attempt_id=attempt_id):
             return _changed(state, attempt_id, given_up=True)
         case r.ReadySent(attempt_id=attempt_id):
-            # The wish is fulfilled: the next factory is another wish.
-            return replace(_changed(state, attempt_id, ready_sent=True), wish=None)
+            return _with_channel(_changed(state, attempt_id, ready_sent=True), attempt_id)
         case r.ReadyReceived(attempt_id=attempt_id):
             return _changed(state, attempt_id, ready_received=True)
         case r.ExitStarted(attempt_id=attempt_id):
             return _changed(state, attempt_id, is_exiting=True)
         case _:
             assert_never(record)
+
+
+def _with_channel(state: ClientState, attempt_id: bytes) -> ClientState:
+    link = client_link(state.attempts[attempt_id], lsp_node_id=state.config.lsp_node_id)
+    # The wish is fulfilled: the next factory is another wish.
+    return replace(state, wish=None, book=state.book.with_link(link))
 
 
 def _with_answer(state: ClientState, record: r.JoinAnswered) -> ClientState:
@@ -222,7 +253,7 @@ def _changed(state: ClientState, attempt_id: bytes, **changes: object) -> Client
     # replace() makes a new value without the cached branch, which is costly to recompute.
     old = state.attempts[attempt_id]
     new = replace(old, **changes)  # type: ignore[arg-type]  # names are checked by replace
-    for cached in ("terms", "branch", "funding_tx"):
+    for cached in _CACHED:
         if cached in old.__dict__:
             new.__dict__[cached] = old.__dict__[cached]
     return replace(state, attempts={**state.attempts, attempt_id: new})

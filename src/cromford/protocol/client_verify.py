@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from cromford.bitcoin.block import Coin
 from cromford.bitcoin.tx import OutPoint, Txid, TxOut
+from cromford.channel.errors import PeerViolation
+from cromford.channel.held import hold
+from cromford.channel.terms import Party
 from cromford.factory.tree import InvalidSignature
 from cromford.protocol.client_attempt import ClientAttempt, Complete
 from cromford.protocol.client_state import ClientState
@@ -36,6 +39,7 @@ def verify_attempt(
         verdicts.append(Verdict(check="signatures", ok=False, detail=detail))
     elif isinstance(attempt.stage, Complete):
         verdicts += _verify_signatures(attempt, attempt.stage)
+        verdicts.append(_verify_first_commitment(attempt, attempt.stage))
     else:
         verdicts.append(
             Verdict(check="signatures", ok=False, detail="the branch is not completely signed")
@@ -86,6 +90,16 @@ def _verify_signatures(attempt: ClientAttempt, complete: Complete) -> list[Verdi
         else:
             verdicts.append(Verdict(check=node.name, ok=True, detail=f"signed, {node.tx.txid}"))
     return verdicts
+
+
+def _verify_first_commitment(attempt: ClientAttempt, complete: Complete) -> Verdict:
+    commitment = attempt.setting.first_commitment(Party.ACCEPTER)
+    try:
+        held = hold(commitment, signature=complete.commitment_signature)
+    except PeerViolation as error:
+        return Verdict(check="first commitment", ok=False, detail=str(error))
+    detail = f"the way out of the channel is signed, {held.tx.txid}"
+    return Verdict(check="first commitment", ok=True, detail=detail)
 
 
 def _verify_funding(

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from cromford.channel.commitment import Commitment
 from cromford.effects import Effect
 from cromford.factory.tree import StateNode, TreeNode
 from cromford.protocol.records import AnyRecord, Intent
@@ -37,6 +38,16 @@ def intent_of(node: TreeNode) -> Intent:
         outpoint=node.tx.inputs[0].outpoint.serialize(),
         state_index=node.state_index if isinstance(node, StateNode) else 0,
         sighash=node.task.sighash,
+    )
+
+
+def intent_of_commitment(commitment: Commitment) -> Intent:
+    """Return the intent to sign one commitment: ours, or the peer's."""
+    return Intent(
+        kind=f"commitment_{commitment.content.holder.name.lower()}",
+        outpoint=commitment.funding.outpoint.serialize(),
+        state_index=commitment.content.number,
+        sighash=commitment.signing_task.sighash,
     )
 
 

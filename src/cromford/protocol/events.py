@@ -4,14 +4,17 @@ from dataclasses import dataclass
 
 from cromford.bitcoin.block import Coin
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
+from cromford.channel.commitment import Commitment
 from cromford.signing.keychain import ChannelPubkeys
 from cromford.signing.nonces import PublicPool
-from cromford.wire.messages import Message
+from cromford.wire.messages import ChannelReestablish, CommitmentSigned, Message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonStarted:
-    """The journal was replayed; nothing else has happened yet."""
+    """The journal was replayed; nothing else has happened yet. `unix_time` is in seconds."""
+
+    unix_time: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +87,7 @@ class AttemptPrepared:
     attempt: int
     attempt_id: bytes
     factory_pool: PublicPool
-    channels: tuple[ChannelPubkeys, ...]  # one per client
+    channels: tuple[tuple[ChannelPubkeys, PublicPool], ...]  # one per client
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,9 +146,10 @@ class LeaveRequested:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExitRequested:
-    """The client's operator leaves a factory by publishing its branch."""
+    """The operator leaves a channel by publishing its branch; the LSP's says whose."""
 
     attempt_id: bytes
+    client: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,6 +182,104 @@ class BuildRequested:
     max_clients: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoncePrepared:
+    """Answers `PrepareNonce`."""
+
+    channel_id: bytes
+    pool: PublicPool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitmentMade:
+    """Answers `SignCommitment`."""
+
+    channel_id: bytes
+    pubnonce: bytes
+    partial_sig: bytes
+    htlc_signatures: tuple[bytes, ...]
+    before: tuple[Message, ...]
+    after: tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HalfMade:
+    """Answers `HoldCommitment`.
+
+    Attributes:
+        channel_id: The channel.
+        commitment: Our new one.
+        message: The peer's half.
+        aggnonce: Of both nonces.
+        partial_sig: Our half.
+        secret: What revokes the commitment before.
+        next_point: Our per-commitment point of the commitment after.
+        pool: Our nonce for the commitment after.
+    """
+
+    channel_id: bytes
+    commitment: Commitment
+    message: CommitmentSigned
+    aggnonce: bytes
+    partial_sig: bytes
+    secret: bytes
+    next_point: bytes
+    pool: PublicPool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PointRecalled:
+    """Answers `RecallPoint`."""
+
+    channel_id: bytes
+    point: bytes
+    message: ChannelReestablish
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelSigningFailed:
+    """The signer refused to sign for a channel, or a nonce is gone."""
+
+    channel_id: bytes
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpendSigned:
+    """Answers `SignSpend`."""
+
+    name: str
+    tx: Tx
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InvoiceRequested:
+    """The client's operator wants to be paid. Random values are drawn by the daemon."""
+
+    preimage: bytes
+    payment_secret: bytes
+    amount_msat: int
+    description: str
+    expires_at: int  # unix time
+    expiry_seconds: int
+    text: str  # BOLT 11
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PayRequested:
+    """The operator pays an invoice that the daemon has read and that is not expired."""
+
+    text: str  # BOLT 11
+    payment_hash: bytes
+    payment_secret: bytes
+    payee: bytes
+    amount_msat: int
+    description: str
+    min_final_cltv_expiry_delta: int
+    fee_max_msat: int | None = None  # None: what the policy allows
+    attempt_id: bytes | None = None  # the factory to pay from; None: any
+
+
 Event = (
     DaemonStarted
     | ConnectionOpened
@@ -201,4 +303,12 @@ Event = (
     | PaymentRequested
     | PaymentSigned
     | BuildRequested
+    | NoncePrepared
+    | CommitmentMade
+    | HalfMade
+    | PointRecalled
+    | ChannelSigningFailed
+    | SpendSigned
+    | InvoiceRequested
+    | PayRequested
 )

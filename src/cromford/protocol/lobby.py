@@ -6,6 +6,8 @@ from typing import Final
 
 from cromford.bitcoin.fees import P2TR_OUTPUT_VSIZE
 from cromford.bitcoin.script import is_native_segwit
+from cromford.channel.errors import InvalidTerms as InvalidChannelTerms
+from cromford.channel.terms import MSAT_PER_SAT, ChannelTerms
 from cromford.crypto import schnorr
 from cromford.crypto.keys import is_pubkey, xonly_of
 from cromford.crypto.musig2 import is_pubnonce
@@ -26,6 +28,7 @@ from cromford.factory.terms import (
     exit_blocks_of,
 )
 from cromford.protocol.faults import Rejected
+from cromford.protocol.first_commitments import channel_terms_of, least_capacity_sat
 from cromford.protocol.lsp_attempt import LspAttempt
 from cromford.protocol.lsp_state import LspState, Member
 from cromford.protocol.move import move_digest
@@ -67,13 +70,37 @@ def greeting(state: LspState) -> m.Lobby:
     return m.Lobby(
         network=state.config.network.genesis_hash,
         candidates=N_CANDIDATES,
-        capacity_min_sat=policy.capacity_min_sat,
+        capacity_min_sat=capacity_floor_sat(policy),
         capacity_max_sat=policy.capacity_max_sat,
         min_clients=policy.min_clients,
         max_clients=policy.max_clients,
         pool_size=policy.pool_size,
         deadline_seconds=policy.deadline_seconds,
+        fee_base_msat=policy.fee_base_msat,
+        fee_proportional_millionths=policy.fee_proportional_millionths,
     )
+
+
+def capacity_floor_sat(policy: LspPolicy) -> int:
+    """Return the smallest channel this policy offers: one that carries its commitments' fees."""
+    try:
+        terms = ChannelTerms(
+            feerate_per_kw=policy.tree_feerate_sat_per_kw,
+            to_self_delay_opener=policy.to_self_delay_lsp,
+            to_self_delay_accepter=policy.to_self_delay_client,
+            max_accepted_htlcs=_max_accepted_htlcs(policy),
+            max_in_flight_msat=MSAT_PER_SAT * policy.capacity_max_sat,
+            dust_limit_sat=DUST_LIMIT_SAT,
+        )
+    except InvalidChannelTerms:
+        return policy.capacity_min_sat  # A build by such a policy is refused by name.
+    return max(policy.capacity_min_sat, least_capacity_sat(terms))
+
+
+def _max_accepted_htlcs(policy: LspPolicy) -> int:
+    if policy.fee_policy is FeePolicy.ENDOGENOUS:
+        return N_HTLCS_ENDOGENOUS
+    return N_HTLCS_EPHEMERAL
 
 
 def refusal_of(state: LspState, node_id: bytes, join: m.Join) -> str | None:
@@ -87,13 +114,14 @@ def refusal_of(state: LspState, node_id: bytes, join: m.Join) -> str | None:
         return "already waiting in the lobby: leave first"
     if len(state.members) >= MEMBERS_MAX:
         return f"the lobby is full: {MEMBERS_MAX} clients wait"
+    floor_sat = capacity_floor_sat(policy)
     if not (
         join.capacity_least_sat <= join.capacity_sat
-        and join.capacity_sat >= policy.capacity_min_sat
+        and join.capacity_sat >= floor_sat
         and join.capacity_least_sat <= policy.capacity_max_sat
     ):
         return (
-            f"capacity_sat: expected {policy.capacity_min_sat}..{policy.capacity_max_sat}, "
+            f"capacity_sat: expected {floor_sat}..{policy.capacity_max_sat}, "
             f"received {join.capacity_least_sat}..{join.capacity_sat}"
         )
     if not is_native_segwit(join.payout_script):
@@ -130,6 +158,7 @@ def _channel_refusal(offer: m.CandidateOffer, pool_size: int) -> str | None:
         "delayed_payment_basepoint",
         "htlc_basepoint",
         "first_per_commitment_point",
+        "second_per_commitment_point",
     ):
         if not is_pubkey(getattr(offer.channel, name)):
             return f"candidates[0].channel.{name}: expected a point"
@@ -246,12 +275,13 @@ def _affordable(
     """Return the plan with the wanted capacities if the coins reach, else with the least ones."""
     joins = [state.members[seat.applicant.node_id].join for seat in placed]
     most = state.config.policy.capacity_max_sat
-    least = state.config.policy.capacity_min_sat
+    least = capacity_floor_sat(state.config.policy)
     wanted = tuple(min(join.capacity_sat, most) for join in joins)
     minimum = tuple(max(join.capacity_least_sat, least) for join in joins)
     failure: InsufficientCoins | None = None
     for capacities in (wanted, minimum):
         terms = terms_of(state, capacities, shape, inner_arities, attempt_id=NO_ATTEMPT_ID)
+        _check_capacities(terms)
         _check_proposal_fits(terms, shape)
         funding_amount_sat = plan_of(terms).kickoff_input_sat
         try:
@@ -266,6 +296,20 @@ def _affordable(
             funding_amount_sat=funding_amount_sat,
         )
     raise Rejected("insufficient_coins", str(failure), retryable=True) from failure
+
+
+def _check_capacities(terms: FactoryTerms) -> None:
+    """Refuse a build with a channel that could not carry its commitments' fees.
+
+    Raises:
+        InvalidTerms: With the capacity, or the term that no channel can have.
+    """
+    try:
+        least_sat = least_capacity_sat(channel_terms_of(terms))
+    except InvalidChannelTerms as error:
+        raise InvalidTerms(error.field, str(error.expected), error.received) from error
+    if min(terms.capacity_sat) < least_sat:
+        raise InvalidTerms("capacity_sat", f"at least {least_sat}", min(terms.capacity_sat))
 
 
 def _check_proposal_fits(terms: FactoryTerms, shape: ShapeVertex) -> None:
@@ -349,9 +393,7 @@ def terms_of(
         to_self_delay_lsp=max(policy.to_self_delay_lsp, policy.step_blocks),
         to_self_delay_client=max(policy.to_self_delay_client, policy.step_blocks),
         dust_limit_sat=DUST_LIMIT_SAT,
-        max_accepted_htlcs=N_HTLCS_ENDOGENOUS
-        if policy.fee_policy is FeePolicy.ENDOGENOUS
-        else N_HTLCS_EPHEMERAL,
+        max_accepted_htlcs=_max_accepted_htlcs(policy),
         max_in_flight_msat=1000 * max(capacities_sat),
         capacity_sat=capacities_sat,
         lstock_sat=default_lstocks_sat(shape, capacities_sat),

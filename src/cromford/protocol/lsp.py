@@ -12,8 +12,12 @@ from cromford import effects as fx
 from cromford.bitcoin.tx import Tx
 from cromford.factory.shape import plan_of
 from cromford.protocol import events as ev
+from cromford.protocol import lsp_channels as channels
+from cromford.protocol import lsp_leaving as leaving
 from cromford.protocol import records as r
 from cromford.protocol.chain_view import relevant_txs
+from cromford.protocol.channels.forwarding import HOLD_PREFIX
+from cromford.protocol.channels.signer_answers import SignerAnswer
 from cromford.protocol.decision import NOTHING, Decision
 from cromford.protocol.faults import Rejected
 from cromford.protocol.lobby import BuildPlan, greeting, is_move_proven, plan_build, refusal_of
@@ -45,7 +49,12 @@ RECONNECT_DEADLINES = 3  # How many deadlines an LSP that restarted gives its cl
 
 def relevant(state: LspState, txs: Sequence[Tx]) -> tuple[Tx, ...]:
     """Return the transactions of a block that matter to this LSP."""
-    return relevant_txs(txs, wallet=state.wallet, watched=state.watched_txids)
+    return relevant_txs(
+        txs,
+        wallet=state.wallet,
+        watched=state.watched_txids,
+        watched_outpoints=leaving.watched(state),
+    )
 
 
 def decide(state: LspState, event: ev.Event) -> Decision:
@@ -54,6 +63,8 @@ def decide(state: LspState, event: ev.Event) -> Decision:
     Raises:
         Rejected: If the operator asked for something impossible; nothing is changed.
     """
+    if isinstance(event, SignerAnswer):
+        return channels.on_channel_signer(state, event)
     match event:
         case ev.DaemonStarted():
             return _on_start(state)
@@ -72,6 +83,8 @@ def decide(state: LspState, event: ev.Event) -> Decision:
         case ev.DeadlineReached(name=name):
             if name == REJOIN_DEADLINE:
                 return _rebuild(state)
+            if name.startswith(HOLD_PREFIX):
+                return channels.on_hold_ended(state, name)
             return _rebuilding(state, on_deadline(state, name))
         case ev.AttemptPrepared():
             return _rebuilding(state, on_attempt_prepared(state, event))
@@ -96,12 +109,18 @@ def decide(state: LspState, event: ev.Event) -> Decision:
             return on_payment_signed(event)
         case ev.BroadcastRefused():
             return NOTHING
+        case ev.SpendSigned(name=name, tx=tx):
+            return Decision(effects=(fx.Broadcast(name=name, tx=tx),))
+        case ev.ExitRequested(attempt_id=attempt_id, client=client):
+            return leaving.on_exit_requested(state, attempt_id, client)
+        case ev.PayRequested():
+            return channels.on_pay_requested(state, event)
         case (
             ev.JoinPrepared()
             | ev.CoinsLookedUp()
             | ev.JoinRequested()
             | ev.LeaveRequested()
-            | ev.ExitRequested()
+            | ev.InvoiceRequested()
         ):
             raise AssertionError(f"{type(event).__name__} is a client's event")
         case _:
@@ -110,7 +129,7 @@ def decide(state: LspState, event: ev.Event) -> Decision:
 
 def resume(state: LspState) -> tuple[fx.Effect, ...]:
     """Return what is still owed, whatever was done before."""
-    owed: list[fx.Effect] = [*owed_payments(state.wallet)]
+    owed: list[fx.Effect] = [*owed_payments(state.wallet), *leaving.owed(state)]
     for attempt in state.attempts.values():
         if attempt.aborted is not None:
             continue
@@ -191,6 +210,8 @@ def _on_malformed(state: LspState, node_id: bytes, reason: str) -> Decision:
 
 
 def _on_message(state: LspState, node_id: bytes, message: m.Message) -> Decision:
+    if isinstance(message, m.ChannelMessage):
+        return channels.on_channel_message(state, node_id, message)
     match message:
         case m.Join():
             return _on_join(state, node_id, message)
@@ -378,12 +399,15 @@ def _on_channel_ready(state: LspState, node_id: bytes, message: m.ChannelReady) 
         attempt is None
         or attempt.signed_funding_tx is None
         or attempt.client_of(node_id) is None
-        or node_id in attempt.ready_received
         or message != _channel_ready(attempt)
     ):
         return NOTHING
-    record = r.ReadyReceived(attempt_id=message.attempt_id, node_id=node_id)
-    return Decision(records=(record,))
+    records: tuple[r.AnyRecord, ...] = ()
+    if node_id not in attempt.ready_received:
+        records = (r.ReadyReceived(attempt_id=message.attempt_id, node_id=node_id),)
+    after = folded(state, records)
+    begun = channels.begin(after, after.attempts[message.attempt_id], node_id)
+    return Decision(records=records) + begun
 
 
 def _channel_ready(attempt: LspAttempt) -> m.ChannelReady:
@@ -401,7 +425,8 @@ def _on_block(state: LspState, event: ev.BlockAdded) -> Decision:
         txs=tuple(tx.serialize() for tx in event.txs),
     )
     after = apply(state, record)
-    decision = Decision(records=(record,), effects=owed_payments(after.wallet))
+    owed = (*owed_payments(after.wallet), *leaving.owed(after))
+    decision = Decision(records=(record,), effects=owed)
     for attempt in after.attempts.values():
         if attempt.signed_funding_tx is None:
             continue
@@ -409,11 +434,25 @@ def _on_block(state: LspState, event: ev.BlockAdded) -> Decision:
         if depth == 0:
             decision += Decision(effects=(funding_broadcast(attempt.signed_funding_tx),))
         elif depth >= attempt.terms.min_depth and not attempt.ready_sent:
-            decision += Decision(
-                records=(r.ReadySent(attempt_id=attempt.attempt_id),),
-                effects=tuple(
-                    fx.Send(node_id=seat.node_id, message=_channel_ready(attempt))
-                    for seat in attempt.seats
-                ),
-            )
-    return decision + _scheduled(after, at_height=event.height)
+            decision += _ready(after, attempt)
+    decision += leaving.on_block(folded(after, decision.records[1:]))
+    final = folded(after, decision.records[1:])
+    # What the chain decided about an outgoing HTLC answers the incoming one.
+    decision += channels.decide_channels(final, lambda _turn: None)
+    return decision + _scheduled(final, at_height=event.height)
+
+
+def _ready(state: LspState, attempt: LspAttempt) -> Decision:
+    """Tell everybody that the funding is deep enough, and take up the channels of who said so."""
+    sent = r.ReadySent(attempt_id=attempt.attempt_id)
+    decision = Decision(
+        records=(sent,),
+        effects=tuple(
+            fx.Send(node_id=seat.node_id, message=_channel_ready(attempt)) for seat in attempt.seats
+        ),
+    )
+    after = apply(state, sent)
+    ready = after.attempts[attempt.attempt_id]
+    for node_id in ready.ready_received:
+        decision += channels.begin(after, ready, node_id)
+    return decision

@@ -2,7 +2,8 @@
 
 Everything is computed from the terms, the keys and the pools; the journal holds no transaction
 but the funding. Session k of a client's branch takes nonce k of its pool, session k of the whole
-tree nonce k of the LSP's: pools are fresh for every attempt, so no index is taken twice.
+tree nonce k of the LSP's. First commitments take nonces of both channel pools: 0 the LSP's, 1 the
+client's. Pools are fresh for every attempt, so no index is taken twice.
 """
 
 from collections.abc import Mapping
@@ -10,13 +11,22 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
+from cromford.channel.commitment import Commitment
+from cromford.channel.held import HeldCommitment, hold
+from cromford.channel.terms import Party
 from cromford.effects import SignRequest
 from cromford.factory.branch import Branch, branch_of
 from cromford.factory.shape import LSP_INDEX
 from cromford.factory.terms import FactoryTerms
 from cromford.factory.tree import FACTORY_VOUT, ChannelKeys, SignedTree, Tree, build_tree
+from cromford.protocol.first_commitments import ChannelSetting, channel_setting
 from cromford.signing.nonces import PublicPool
-from cromford.signing.round import SigningRound, SigningSession, aggregate_nonces
+from cromford.signing.round import (
+    FaultyContribution,
+    SigningRound,
+    SigningSession,
+    aggregate_nonces,
+)
 from cromford.wire import messages as m
 
 ROOT = "kickoff_root"
@@ -41,9 +51,13 @@ class LspAttempt:
     reasons: tuple[str, ...]  # why each client has its seat
     factory_pool: PublicPool
     channels: tuple[m.ChannelOffer, ...]
+    channel_pools: tuple[PublicPool, ...]
     funding_tx: Tx
     below_partials: Mapping[int, tuple[bytes, ...]] = field(default_factory=dict)
+    commitment_partials: Mapping[int, bytes] = field(default_factory=dict)  # of our own, by client
     below_signatures: tuple[bytes, ...] = ()
+    commitment_signatures: tuple[bytes, ...] = ()  # of our own, one per client
+    commitment_partial_sigs: tuple[bytes, ...] = ()  # our halves of the clients'
     root_partials: Mapping[int, bytes] = field(default_factory=dict)
     root_signature: bytes | None = None
     acknowledged: frozenset[int] = frozenset()
@@ -102,6 +116,11 @@ class LspAttempt:
         )
 
     @property
+    def pool_ids(self) -> tuple[bytes, ...]:
+        """The ids of every pool of ours, the factory key's first."""
+        return tuple(pool.pool_id for pool in (self.factory_pool, *self.channel_pools))
+
+    @property
     def funding_outpoint(self) -> OutPoint:
         """What kickoff_root spends."""
         return self.funding_tx.outpoint(FACTORY_VOUT)
@@ -152,6 +171,77 @@ class LspAttempt:
             )
         return sessions
 
+    @cached_property
+    def settings(self) -> tuple[ChannelSetting, ...]:
+        """Every client's channel."""
+        settings: list[ChannelSetting] = []
+        for client, (seat, offer) in enumerate(zip(self.seats, self.channels, strict=True), 1):
+            branch = self.branch(client)
+            settings.append(
+                channel_setting(
+                    self.terms,
+                    outpoint=branch.channel_outpoint,
+                    capacity_sat=branch.channel.amount_sat,
+                    lsp=offer,
+                    client=seat.join.candidates[0].channel,
+                )
+            )
+        return tuple(settings)
+
+    def setting(self, client: int) -> ChannelSetting:
+        """Return one client's channel."""
+        return self.settings[client - 1]
+
+    @cached_property
+    def first_commitments(self) -> dict[tuple[int, Party], Commitment]:
+        """Every first commitment, by client and holder."""
+        return {
+            (client, holder): setting.first_commitment(holder)
+            for client, setting in enumerate(self.settings, start=1)
+            for holder in Party
+        }
+
+    @cached_property
+    def commitment_sessions(self) -> dict[tuple[int, Party], SigningSession]:
+        """The signing session of every first commitment, by client and holder.
+
+        Raises:
+            FaultyContribution: If a client's public nonce is malformed.
+        """
+        sessions: dict[tuple[int, Party], SigningSession] = {}
+        for (client, holder), commitment in self.first_commitments.items():
+            own, theirs = (
+                self.channel_pools[client - 1],
+                self.seats[client - 1].join.candidates[0].pool,
+            )
+            pubnonces = {pool.pubkey: pool.pubnonces[holder] for pool in (own, theirs)}
+            sessions[client, holder] = SigningSession(
+                task=commitment.signing_task,
+                pubnonces=pubnonces,
+                aggnonce=aggregate_nonces(pubnonces),
+            )
+        return sessions
+
+    @cached_property
+    def _first_held(self) -> dict[int, HeldCommitment]:
+        return {}
+
+    def first_held(self, client: int) -> HeldCommitment:
+        """Return our first commitment of one client's channel, ready to be published.
+
+        Raises:
+            PeerViolation: If its signature is not valid.
+            ValueError: If we do not hold it yet.
+        """
+        if not self.commitment_signatures:
+            raise ValueError(f"attempt {self.attempt_id.hex()}: no commitment is held")
+        if client not in self._first_held:
+            self._first_held[client] = hold(
+                self.first_commitments[client, Party.OPENER],
+                signature=self.commitment_signatures[client - 1],
+            )
+        return self._first_held[client]
+
     def branch(self, client: int) -> Branch:
         """Return one client's branch."""
         return branch_of(self.tree, client)
@@ -182,9 +272,27 @@ class LspAttempt:
                         for i, node in enumerate(branch.nodes)
                     ),
                     channel=self.channels[client - 1],
-                    commitment=m.Commitment(version=0, data=b""),
+                    commitment_nonces=tuple(
+                        m.NonceUse(
+                            index=int(holder),
+                            aggnonce=self.commitment_sessions[client, holder].aggnonce,
+                        )
+                        for holder in Party
+                    ),
                 ),
             ),
+        )
+
+    def own_commitment_requests(self) -> tuple[SignRequest, ...]:
+        """Return the requests for the LSP's halves of every first commitment."""
+        return tuple(
+            SignRequest(
+                pool_id=self.channel_pools[client - 1].pool_id,
+                nonce_index=int(holder),
+                task=session.task,
+                aggnonce=session.aggnonce,
+            )
+            for (client, holder), session in self.commitment_sessions.items()
         )
 
     def own_requests(self, *, root: bool) -> tuple[SignRequest, ...]:
@@ -213,7 +321,40 @@ class LspAttempt:
             signing_round = signing_round.with_contribution(
                 self.factory_pubkeys[client], dict(zip(names, partial_sigs, strict=True))
             )
-        return signing_round.with_contribution(self.factory_pubkeys[LSP_INDEX], own)
+        own_below = {name: own[name] for name in sessions}
+        return signing_round.with_contribution(self.factory_pubkeys[LSP_INDEX], own_below)
+
+    def commitment_round(self, own: Mapping[str, bytes]) -> SigningRound:
+        """Return the round of our own first commitments: each client's half and ours.
+
+        Raises:
+            FaultyContribution: If a partial signature is malformed.
+        """
+        sessions = {
+            client: session
+            for (client, holder), session in self.commitment_sessions.items()
+            if holder is Party.OPENER
+        }
+        signing_round = SigningRound(sessions={s.task.name: s for s in sessions.values()})
+        for client, session in sessions.items():
+            name, (lsp_pubkey, client_pubkey) = session.task.name, session.pubnonces
+            signing_round = signing_round.with_contribution(
+                client_pubkey, {name: self.commitment_partials[client]}
+            ).with_contribution(lsp_pubkey, {name: own[name]})
+        return signing_round
+
+    def blamed(self, fault: FaultyContribution) -> int:
+        """Return the client who spoiled a session, of a tree transaction or of a commitment.
+
+        Raises:
+            AssertionError: If the bad contribution is our own.
+        """
+        if fault.signer in {pool.pubkey for pool in (self.factory_pool, *self.channel_pools)}:
+            raise AssertionError(f"our own contribution: {fault}")
+        for (client, _), session in self.commitment_sessions.items():
+            if session.task.name == fault.session_name:
+                return client
+        return self.factory_pubkeys.index(fault.signer)
 
     def root_round(self, own: Mapping[str, bytes]) -> SigningRound:
         """Return the round of kickoff_root with all that has arrived and our own part.
@@ -247,7 +388,7 @@ class LspAttempt:
                     signatures=tuple(
                         self.signatures[node.name] for node in self.branch(client).nodes_below_root
                     ),
-                    commitment=m.Commitment(version=0, data=b""),
+                    commitment_partial_sig=self.commitment_partial_sigs[client - 1],
                 ),
             ),
         )

@@ -8,17 +8,19 @@ from collections.abc import Mapping
 
 from cromford import effects as fx
 from cromford.bitcoin.tx import Tx, TxOut
+from cromford.channel.terms import Party
 from cromford.factory.funding import funding_tx_of
 from cromford.factory.shape import plan_of
 from cromford.factory.tree import funding_output_of
 from cromford.protocol import events as ev
 from cromford.protocol import records as r
-from cromford.protocol.decision import NOTHING, Decision, intent_of
+from cromford.protocol.decision import NOTHING, Decision, intent_of, intent_of_commitment
 from cromford.protocol.lobby import select_coins, shape_by_policy, terms_of
 from cromford.protocol.lsp_attempt import ROOT, LspAttempt
 from cromford.protocol.lsp_state import Build, LspState, apply
 from cromford.protocol.offers import offer_of
 from cromford.protocol.verification import N_CANDIDATES
+from cromford.signing.nonces import PublicPool
 from cromford.signing.round import FaultyContribution
 from cromford.wallet.account import CHANGE
 from cromford.wallet.coins import InsufficientCoins
@@ -29,7 +31,8 @@ from cromford.wire.fields import encode_fields
 def on_attempt_prepared(state: LspState, event: ev.AttemptPrepared) -> Decision:
     """Compute the tree from everybody's fresh keys and propose it."""
     build = state.build
-    drop = fx.DropPools(pool_ids=(event.factory_pool.pool_id,))
+    pools = (event.factory_pool, *(pool for _, pool in event.channels))
+    drop = fx.DropPools(pool_ids=tuple(pool.pool_id for pool in pools))
     if build is None or build.attempt != event.attempt:
         return Decision(effects=(drop,))
     missing = [node_id for node_id in build.node_ids if node_id not in state.members]
@@ -74,12 +77,15 @@ def _propose(state: LspState, build: Build, event: ev.AttemptPrepared) -> r.Atte
             r.Seat(node_id=node_id, join=m.encode_message(join))
             for node_id, join in zip(build.node_ids, joins, strict=True)
         ),
-        lsp_factory_pool=encode_fields(
-            m.Pool(pubkey=event.factory_pool.pubkey, pubnonces=event.factory_pool.pubnonces)
-        ),
-        lsp_channels=tuple(encode_fields(offer_of(keys)) for keys in event.channels),
+        lsp_factory_pool=_encoded_pool(event.factory_pool),
+        lsp_channels=tuple(encode_fields(offer_of(keys)) for keys, _ in event.channels),
+        lsp_channel_pools=tuple(_encoded_pool(pool) for _, pool in event.channels),
         funding_tx=funding_tx.serialize(),
     )
+
+
+def _encoded_pool(pool: PublicPool) -> bytes:
+    return encode_fields(m.Pool(pubkey=pool.pubkey, pubnonces=pool.pubnonces))
 
 
 def on_sign_below(state: LspState, node_id: bytes, message: m.SignBelow) -> Decision:
@@ -91,11 +97,10 @@ def on_sign_below(state: LspState, node_id: bytes, message: m.SignBelow) -> Deci
     if len(message.candidates) != N_CANDIDATES:
         return _fault(state, attempt, client, f"{len(message.candidates)} candidates")
     partial_sigs = message.candidates[0].partial_sigs
-    if message.candidates[0].commitment.version != 0:
-        return _fault(state, attempt, client, "an unknown commitment version")
+    commitment_partial_sig = message.candidates[0].commitment_partial_sig
     known = attempt.below_partials.get(client)
     if known is not None:
-        if known == partial_sigs:
+        if (known, attempt.commitment_partials[client]) == (partial_sigs, commitment_partial_sig):
             return NOTHING
         return _fault(state, attempt, client, "second, different partial signatures")
     n_expected = sum(1 for _ in attempt.branch(client).nodes_below_root)
@@ -104,12 +109,13 @@ def on_sign_below(state: LspState, node_id: bytes, message: m.SignBelow) -> Deci
             state, attempt, client, f"{len(partial_sigs)} of {n_expected} partial signatures"
         )
     record = r.BelowPartialsReceived(
-        attempt_id=attempt.attempt_id, client=client, partial_sigs=partial_sigs
+        attempt_id=attempt.attempt_id,
+        client=client,
+        partial_sigs=partial_sigs,
+        commitment_partial_sig=commitment_partial_sig,
     )
     after = apply(state, record).attempts[attempt.attempt_id]
-    return Decision(records=(record,)) + (
-        NOTHING if after.holdouts else _sign_own(after, root=False)
-    )
+    return Decision(records=(record,)) + (NOTHING if after.holdouts else _sign_below(after))
 
 
 def on_sign_root(state: LspState, node_id: bytes, message: m.SignRoot) -> Decision:
@@ -131,20 +137,33 @@ def on_sign_root(state: LspState, node_id: bytes, message: m.SignRoot) -> Decisi
         attempt_id=attempt.attempt_id, client=client, partial_sig=message.partial_sigs[0]
     )
     after = apply(state, record).attempts[attempt.attempt_id]
-    return Decision(records=(record,)) + (
-        NOTHING if after.holdouts else _sign_own(after, root=True)
+    return Decision(records=(record,)) + (NOTHING if after.holdouts else _sign_root(after))
+
+
+def _sign_below(attempt: LspAttempt) -> Decision:
+    """Ask for our halves of the tree below the root, and of both first commitments per channel."""
+    nodes = [node for node in attempt.tree.nodes if node.name != ROOT]
+    intents = (
+        *(intent_of(node) for node in nodes),
+        *(intent_of_commitment(commitment) for commitment in attempt.first_commitments.values()),
     )
+    requests = (*attempt.own_requests(root=False), *attempt.own_commitment_requests())
+    return _sign(attempt, intents, requests)
 
 
-def _sign_own(attempt: LspAttempt, *, root: bool) -> Decision:
+def _sign_root(attempt: LspAttempt) -> Decision:
+    """Ask for our half of kickoff_root."""
+    intent = intent_of(attempt.tree.node_by_name[ROOT])
+    return _sign(attempt, (intent,), attempt.own_requests(root=True))
+
+
+def _sign(
+    attempt: LspAttempt, intents: tuple[r.Intent, ...], requests: tuple[fx.SignRequest, ...]
+) -> Decision:
     """Ask for our own partial signatures, after writing down what they are for."""
-    nodes = [node for node in attempt.tree.nodes if (node.name == ROOT) is root]
-    intents = tuple(intent_of(node) for node in nodes)
     return Decision(
         records=(r.SigningIntended(attempt_id=attempt.attempt_id, intents=intents),),
-        effects=(
-            fx.PartialSign(attempt_id=attempt.attempt_id, requests=attempt.own_requests(root=root)),
-        ),
+        effects=(fx.PartialSign(attempt_id=attempt.attempt_id, requests=requests),),
     )
 
 
@@ -155,18 +174,31 @@ def on_partial_signed(state: LspState, attempt_id: bytes, own: Mapping[str, byte
         return NOTHING
     try:
         if not attempt.below_signatures:
-            signatures = attempt.below_round(own).signatures()
-            return _send_below(state, attempt, signatures)
+            return _send_below(state, attempt, own)
         return _send_root(state, attempt, attempt.root_round(own).signatures()[ROOT])
     except FaultyContribution as fault:
-        client = attempt.factory_pubkeys.index(fault.signer)
+        client = attempt.blamed(fault)
         return _fault(state, attempt, client, f"{fault.session_name}: bad {fault.contribution}")
 
 
-def _send_below(state: LspState, attempt: LspAttempt, signatures: Mapping[str, bytes]) -> Decision:
+def _send_below(state: LspState, attempt: LspAttempt, own: Mapping[str, bytes]) -> Decision:
+    """Finish the tree below the root and our first commitments; then give out what is theirs.
+
+    Raises:
+        FaultyContribution: If a client spoiled a signature.
+    """
+    signatures = attempt.below_round(own).signatures()
+    commitment_signatures = attempt.commitment_round(own).signatures()
     record = r.BelowSigned(
         attempt_id=attempt.attempt_id,
         signatures=tuple(signatures[name] for name in attempt.sessions if name != ROOT),
+        # The round has our own commitments' sessions in the order of the clients.
+        commitment_signatures=tuple(commitment_signatures.values()),
+        commitment_partial_sigs=tuple(
+            own[session.task.name]
+            for (_, holder), session in attempt.commitment_sessions.items()
+            if holder is Party.ACCEPTER
+        ),
     )
     after = apply(state, record).attempts[attempt.attempt_id]
     sends = tuple(
@@ -187,7 +219,7 @@ def _send_root(state: LspState, attempt: LspAttempt, signature: bytes) -> Decisi
         effects=(
             *sends,
             _deadline(state, attempt),
-            fx.DropPools(pool_ids=(attempt.factory_pool.pool_id,)),
+            fx.DropPools(pool_ids=attempt.pool_ids),
         ),
     )
 
@@ -222,13 +254,16 @@ def fund(state: LspState, attempt: LspAttempt) -> fx.SignFunding:
 
     Funding waits for every signature and every acknowledgement: once the coins sit in the
     funding output, a client without a signed path has only the LSP's goodwill, and the LSP
-    only the expiry.
+    only the expiry. Of a channel without a commitment of its own it could not even take its
+    balance.
 
     Raises:
         AssertionError: If anything is missing. Never to be caught.
     """
     if attempt.root_signature is None or not attempt.below_signatures or attempt.holdouts:
         raise AssertionError("funding before everybody holds an exit")
+    if len(attempt.commitment_signatures) != len(attempt.seats):
+        raise AssertionError("funding before every own first commitment is held")
     if attempt.aborted is not None:
         raise AssertionError("funding an aborted attempt")
     coins = [state.wallet.coins[tx_in.outpoint] for tx_in in attempt.funding_tx.inputs]
@@ -288,7 +323,7 @@ def abort(
         effects=(
             *(fx.Send(node_id=seat.node_id, message=message) for seat in attempt.seats),
             fx.ClearDeadline(name=attempt_id),
-            fx.DropPools(pool_ids=(attempt.factory_pool.pool_id,)),
+            fx.DropPools(pool_ids=attempt.pool_ids),
         ),
     )
 

@@ -10,6 +10,9 @@ from cromford.bitcoin.tx import Tx, Txid
 from cromford.factory.terms import decode_terms
 from cromford.protocol import records as r
 from cromford.protocol.chain_view import ChainView, connected
+from cromford.protocol.channels.book import Book
+from cromford.protocol.channels.book_fold import apply_to_book
+from cromford.protocol.channels.opened import lsp_links
 from cromford.protocol.decision import IntentKey, check_intents
 from cromford.protocol.lsp_attempt import LspAttempt, LspSeat
 from cromford.protocol.pause import (
@@ -30,7 +33,15 @@ UPTIME_WINDOW_BLOCKS: Final = 2016
 FAULTS_TO_BAN: Final = 3
 BAN_BLOCKS: Final = 144  # Three faults in so many blocks close the lobby for so many blocks.
 PROPOSALS_KEPT: Final = 4  # Ceremonies are one at a time; a replay meets each once.
-_CACHED: Final = ("tree", "sessions", "watched_txids")
+_CACHED: Final = (
+    "tree",
+    "sessions",
+    "watched_txids",
+    "settings",
+    "first_commitments",
+    "commitment_sessions",
+    "_first_held",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +93,8 @@ class LspState:
     build_dropped: str | None = None
     attempts: Mapping[bytes, LspAttempt] = field(default_factory=dict)
     intents: Mapping[IntentKey, bytes] = field(default_factory=dict)
+    book: Book = field(default_factory=Book)
+    exits: frozenset[tuple[bytes, int]] = frozenset()  # the channels that we bring on chain
 
     @property
     def open_attempt(self) -> LspAttempt | None:
@@ -127,17 +140,18 @@ def apply(state: LspState, record: r.AnyRecord) -> LspState:
     """Return the state after remembering one thing."""
     if isinstance(record, r.ClientOnly):
         raise AssertionError(f"{type(record).__name__} in an LSP's journal")
+    if isinstance(record, r.BookRecord):
+        return replace(state, book=apply_to_book(state.book, record))
     match record:
         case r.Created():
             return state
         case r.Started():
-            return replace(state, connected=frozenset(), members={}, build=None)
+            book = state.book.all_disconnected()
+            return replace(state, connected=frozenset(), members={}, build=None, book=book)
         case r.PeerConnected(node_id=node_id):
-            members = _without(state.members, node_id)
-            return replace(state, connected=state.connected | {node_id}, members=members)
+            return _with_connection(state, node_id, state.connected | {node_id})
         case r.PeerDisconnected(node_id=node_id):
-            members = _without(state.members, node_id)
-            return replace(state, connected=state.connected - {node_id}, members=members)
+            return _with_connection(state, node_id, state.connected - {node_id})
         case r.BlockConnected():
             return _with_block(state, record)
         case r.BlockDisconnected(height=height):
@@ -181,11 +195,22 @@ def _apply_to_attempt(
             return replace(state, intents=check_intents(state.intents, intents))
         case r.AttemptProposed():
             return _with_proposed(state, record)
-        case r.BelowPartialsReceived(attempt_id=i, client=client, partial_sigs=partial_sigs):
-            partials = {**state.attempts[i].below_partials, client: partial_sigs}
-            return _changed(state, i, below_partials=partials)
-        case r.BelowSigned(attempt_id=i, signatures=signatures):
-            return _changed(state, i, below_signatures=signatures)
+        case r.BelowPartialsReceived(attempt_id=i, client=client):
+            attempt, half = state.attempts[i], record.commitment_partial_sig
+            return _changed(
+                state,
+                i,
+                below_partials={**attempt.below_partials, client: record.partial_sigs},
+                commitment_partials={**attempt.commitment_partials, client: half},
+            )
+        case r.BelowSigned(attempt_id=i):
+            return _changed(
+                state,
+                i,
+                below_signatures=record.signatures,
+                commitment_signatures=record.commitment_signatures,
+                commitment_partial_sigs=record.commitment_partial_sigs,
+            )
         case r.RootPartialReceived(attempt_id=i, client=client, partial_sig=partial_sig):
             root_partials = {**state.attempts[i].root_partials, client: partial_sig}
             return _changed(state, i, root_partials=root_partials)
@@ -196,14 +221,32 @@ def _apply_to_attempt(
         case r.FundingWasSigned(attempt_id=i, tx=tx):
             return replace(_changed(state, i, signed_funding_tx=Tx.parse(tx)), build=None)
         case r.ReadySent(attempt_id=i):
-            return _changed(state, i, ready_sent=True)
+            return _with_channels(_changed(state, i, ready_sent=True), i)
         case r.ReadyReceived(attempt_id=i, node_id=node_id):
             ready = state.attempts[i].ready_received | {node_id}
             return _changed(state, i, ready_received=ready)
         case r.AttemptAborted():
             return _with_aborted(state, record)
+        case r.ExitStarted(attempt_id=i, client=client):
+            return replace(state, exits=state.exits | {(i, client)})
         case _:
             assert_never(record)
+
+
+def _with_channels(state: LspState, attempt_id: bytes) -> LspState:
+    book = state.book
+    for link in lsp_links(state.attempts[attempt_id]):
+        book = book.with_link(link)
+    return replace(state, book=book)
+
+
+def _with_connection(state: LspState, node_id: bytes, connected_now: frozenset[bytes]) -> LspState:
+    return replace(
+        state,
+        connected=connected_now,
+        members=_without(state.members, node_id),
+        book=state.book.disconnected(node_id),
+    )
 
 
 def _with_block(state: LspState, record: r.BlockConnected) -> LspState:
@@ -255,17 +298,22 @@ def _attempt_of(record: r.AttemptProposed, reasons: tuple[str, ...]) -> LspAttem
 
     A decision applies its own records to look ahead, and the driver applies them again.
     """
-    pool = decode_fields(m.Pool, record.lsp_factory_pool)
     return LspAttempt(
         attempt_id=record.attempt_id,
         key_attempt=record.attempt,
         terms=decode_terms(record.terms),
         seats=tuple(LspSeat(node_id=seat.node_id, join=_join(seat.join)) for seat in record.seats),
         reasons=reasons,
-        factory_pool=PublicPool(pubkey=pool.pubkey, pubnonces=pool.pubnonces),
+        factory_pool=_pool(record.lsp_factory_pool),
         channels=tuple(decode_fields(m.ChannelOffer, data) for data in record.lsp_channels),
+        channel_pools=tuple(_pool(data) for data in record.lsp_channel_pools),
         funding_tx=Tx.parse(record.funding_tx),
     )
+
+
+def _pool(data: bytes) -> PublicPool:
+    pool = decode_fields(m.Pool, data)
+    return PublicPool(pubkey=pool.pubkey, pubnonces=pool.pubnonces)
 
 
 def _with_proposed(state: LspState, record: r.AttemptProposed) -> LspState:

@@ -13,4 +13,5 @@ def offer_of(keys: ChannelPubkeys) -> m.ChannelOffer:
         delayed_payment_basepoint=keys.delayed_payment_basepoint,
         htlc_basepoint=keys.htlc_basepoint,
         first_per_commitment_point=keys.first_per_commitment_point,
+        second_per_commitment_point=keys.second_per_commitment_point,
     )

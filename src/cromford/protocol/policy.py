@@ -36,6 +36,11 @@ class LspPolicy:
     to_self_delay_client: int = 432
     pool_size: int = POOL_SIZE_MIN
     deadline_seconds: int = 20
+    # The price of a forwarded payment (BOLT 7), announced to every client that connects.
+    fee_base_msat: int = 1000
+    fee_proportional_millionths: int = 1000
+    # How long a payment waits for a payee that is away.
+    hold_seconds: int = 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,3 +76,6 @@ class ClientPolicy:
     pool_size: tuple[int, int] = (POOL_SIZE_MIN, 256)
     build_height_slack_blocks: int = 6
     deadline_seconds: int = 60
+    # The highest price of a payment, where its operator names no other limit.
+    fee_base_msat_max: int = 10_000
+    fee_proportional_millionths_max: int = 10_000

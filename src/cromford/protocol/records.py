@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-RECORD_VERSION: Final = 0
+RECORD_VERSION: Final = 1
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, tag=True, array_like=True):
@@ -72,7 +72,11 @@ class PaymentWasSigned(Record, frozen=True, kw_only=True, tag="payment_signed"):
 
 
 class Intent(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """What is about to be signed: one sighash per kind, outpoint and state index, for ever."""
+    """What is about to be signed: one sighash per kind, outpoint and state index, for ever.
+
+    `kind` is "kickoff", "state", "commitment_opener" or "commitment_accepter", by the
+    commitment's holder. A commitment's outpoint is its channel's, its index the commitment number.
+    """
 
     kind: str
     outpoint: bytes
@@ -111,6 +115,14 @@ class ReadyReceived(Record, frozen=True, kw_only=True, tag="ready_received"):
 
     attempt_id: bytes
     node_id: bytes
+
+
+class ExitStarted(Record, frozen=True, kw_only=True, tag="exit_started"):
+    """We leave a client's channel by publishing its branch, for this reason."""
+
+    attempt_id: bytes
+    client: int
+    reason: str
 
 
 # The client's
@@ -170,17 +182,24 @@ class ProposalAccepted(Record, frozen=True, kw_only=True, tag="proposal_accepted
 
 
 class BelowPartialsMade(Record, frozen=True, kw_only=True, tag="below_partials_made"):
-    """Our partial signatures below the root, in branch order."""
+    """Our partial signatures below the root, in branch order, and of both first commitments.
+
+    `commitment_partial_sig` is for the LSP's, `own_partial_sig` our half of our own, which never
+    leaves.
+    """
 
     attempt_id: bytes
     partial_sigs: tuple[bytes, ...]
+    commitment_partial_sig: bytes
+    own_partial_sig: bytes
 
 
 class ExitHeld(Record, frozen=True, kw_only=True, tag="exit_held"):
-    """The finished, verified signatures below the root, in branch order."""
+    """The finished, verified signatures below the root, in branch order, and our commitment's."""
 
     attempt_id: bytes
     signatures: tuple[bytes, ...]
+    commitment_signature: bytes
 
 
 class RootPartialMade(Record, frozen=True, kw_only=True, tag="root_partial_made"):
@@ -199,12 +218,6 @@ class BranchCompleted(Record, frozen=True, kw_only=True, tag="branch_completed")
 
 class WaitGivenUp(Record, frozen=True, kw_only=True, tag="wait_given_up"):
     """The LSP went silent after we signed the root. The records stay."""
-
-    attempt_id: bytes
-
-
-class ExitStarted(Record, frozen=True, kw_only=True, tag="exit_started"):
-    """The client leaves by publishing its branch."""
 
     attempt_id: bytes
 
@@ -267,22 +280,33 @@ class AttemptProposed(Record, frozen=True, kw_only=True, tag="attempt_proposed")
     seats: tuple[Seat, ...]
     lsp_factory_pool: bytes
     lsp_channels: tuple[bytes, ...]
+    lsp_channel_pools: tuple[bytes, ...]
     funding_tx: bytes
 
 
 class BelowPartialsReceived(Record, frozen=True, kw_only=True, tag="below_partials_received"):
-    """One client's partial signatures below the root, in its branch's order."""
+    """One client's partial signatures below the root, in its branch's order.
+
+    `commitment_partial_sig` is its half of our first commitment of its channel.
+    """
 
     attempt_id: bytes
     client: int
     partial_sigs: tuple[bytes, ...]
+    commitment_partial_sig: bytes
 
 
 class BelowSigned(Record, frozen=True, kw_only=True, tag="below_signed"):
-    """Every signature below the root, finished and verified, depth first."""
+    """Every signature below the root, finished and verified, depth first.
+
+    `commitment_signatures` are those of our own first commitments, `commitment_partial_sigs` our
+    halves of the clients', both one per client.
+    """
 
     attempt_id: bytes
     signatures: tuple[bytes, ...]
+    commitment_signatures: tuple[bytes, ...]
+    commitment_partial_sigs: tuple[bytes, ...]
 
 
 class RootPartialReceived(Record, frozen=True, kw_only=True, tag="root_partial_received"):
@@ -314,6 +338,182 @@ class FundingWasSigned(Record, frozen=True, kw_only=True, tag="funding_signed"):
     tx: bytes
 
 
+# A channel's, after it was opened. `message` is a wire message's bytes.
+
+
+class ChannelPrepared(Record, frozen=True, kw_only=True, tag="channel_prepared"):
+    """We have a nonce for our next commitment and told the peer where the channel stands."""
+
+    channel_id: bytes
+    pool_id: bytes
+    pubnonce: bytes
+
+
+class ChannelReestablished(Record, frozen=True, kw_only=True, tag="channel_reestablished"):
+    """The peer told where the channel stands, and it agrees: updates may flow.
+
+    `own_point` is the point of the secret that the peer showed; empty before the first.
+    """
+
+    channel_id: bytes
+    message: bytes
+    own_point: bytes
+
+
+class UpdateProposed(Record, frozen=True, kw_only=True, tag="update_proposed"):
+    """We add, take or give back an HTLC."""
+
+    channel_id: bytes
+    message: bytes
+
+
+class UpdateReceived(Record, frozen=True, kw_only=True, tag="update_received"):
+    """The peer adds, takes or gives back an HTLC. A preimage in it is ours for ever."""
+
+    channel_id: bytes
+    message: bytes
+
+
+class CommitmentIntended(Record, frozen=True, kw_only=True, tag="commitment_intended"):
+    """We are about to sign the peer's commitment of this number: one sighash for ever."""
+
+    channel_id: bytes
+    number: int
+    sighash: bytes
+
+
+class CommitmentHeld(Record, frozen=True, kw_only=True, tag="commitment_held"):
+    """We hold our next commitment, finished and verified, and revoke the one before.
+
+    `signature` and `htlc_signatures` are what it takes to publish it; `secret` is that of the
+    commitment before, `next_point` and the nonce are for the commitment after.
+    """
+
+    channel_id: bytes
+    signature: bytes
+    htlc_signatures: tuple[bytes, ...]
+    secret: bytes
+    next_point: bytes
+    pool_id: bytes
+    pubnonce: bytes
+
+
+class RevocationReceived(Record, frozen=True, kw_only=True, tag="revocation_received"):
+    """The peer revoked its commitment before the latest."""
+
+    channel_id: bytes
+    message: bytes
+
+
+class ChannelFailed(Record, frozen=True, kw_only=True, tag="channel_failed"):
+    """No update of this channel any more: it is left by an exit.
+
+    `is_behind` says that we have lost state: our own commitment must never be published.
+    """
+
+    channel_id: bytes
+    reason: str
+    is_behind: bool = False
+
+
+class HtlcResolvedOnChain(Record, frozen=True, kw_only=True, tag="htlc_resolved_on_chain"):
+    """The chain decided about our HTLC: the peer took it by a preimage, or it came back to us."""
+
+    channel_id: bytes
+    htlc_id: int
+    preimage: bytes | None
+
+
+class InvoiceIssued(Record, frozen=True, kw_only=True, tag="invoice_issued"):
+    """We want to be paid; the preimage is the proof of payment that we give for it."""
+
+    payment_hash: bytes
+    preimage: bytes
+    payment_secret: bytes
+    amount_msat: int
+    description: str
+    expires_at: int
+    text: str
+
+
+class InvoiceExpired(Record, frozen=True, kw_only=True, tag="invoice_expired"):
+    """An invoice is no longer paid."""
+
+    payment_hash: bytes
+
+
+class InvoicePaid(Record, frozen=True, kw_only=True, tag="invoice_paid"):
+    """An HTLC pays an invoice; we take it by the preimage."""
+
+    payment_hash: bytes
+    channel_id: bytes
+    htlc_id: int
+    amount_msat: int
+
+
+class PaymentStarted(Record, frozen=True, kw_only=True, tag="payment_started"):
+    """We pay an invoice with our HTLC of this channel and id, which is proposed next."""
+
+    payment_hash: bytes
+    payee: bytes
+    amount_msat: int
+    fee_msat: int
+    description: str
+    channel_id: bytes
+    htlc_id: int
+    text: str
+
+
+class HtlcHeld(Record, frozen=True, kw_only=True, tag="htlc_held"):
+    """A payee is away: its HTLC waits, for a bounded time."""
+
+    channel_id: bytes
+    htlc_id: int
+
+
+class HtlcForwarded(Record, frozen=True, kw_only=True, tag="htlc_forwarded"):
+    """An HTLC goes on as our HTLC of another channel, which is proposed next."""
+
+    channel_id: bytes
+    htlc_id: int
+    out_channel_id: bytes
+    out_htlc_id: int
+    fee_msat: int
+
+
+class FeeEarned(Record, frozen=True, kw_only=True, tag="fee_earned"):
+    """A forwarded HTLC was paid: the ledger's entry for its fee."""
+
+    channel_id: bytes
+    htlc_id: int
+    payment_hash: bytes
+    fee_msat: int
+
+
+ChannelRecord = (
+    ChannelPrepared
+    | ChannelReestablished
+    | UpdateProposed
+    | UpdateReceived
+    | CommitmentIntended
+    | CommitmentHeld
+    | RevocationReceived
+    | ChannelFailed
+)
+
+PaymentRecord = (
+    HtlcResolvedOnChain
+    | InvoiceIssued
+    | InvoiceExpired
+    | InvoicePaid
+    | PaymentStarted
+    | HtlcHeld
+    | HtlcForwarded
+    | FeeEarned
+)
+
+BookRecord = ChannelRecord | PaymentRecord
+
 SharedRecord = (
     Created
     | Started
@@ -325,7 +525,7 @@ SharedRecord = (
     | PaymentWasSigned
 )
 
-SharedAttemptRecord = SigningIntended | AttemptAborted | ReadySent | ReadyReceived
+SharedAttemptRecord = SigningIntended | AttemptAborted | ReadySent | ReadyReceived | ExitStarted
 
 ClientAttemptRecord = (
     ProposalReceived
@@ -335,7 +535,6 @@ ClientAttemptRecord = (
     | RootPartialMade
     | BranchCompleted
     | WaitGivenUp
-    | ExitStarted
 )
 
 ClientOnly = LobbyGreeted | WishMade | WishWithdrawn | JoinSent | JoinAnswered | ClientAttemptRecord
@@ -354,7 +553,7 @@ LspOnly = (
     ClientJoined | ClientLeft | BuildStarted | BuildDropped | RebuildAwaited | LspAttemptRecord
 )
 
-AnyRecord = SharedRecord | SharedAttemptRecord | ClientOnly | LspOnly
+AnyRecord = SharedRecord | SharedAttemptRecord | BookRecord | ClientOnly | LspOnly
 
 
 def _plain_bytes(value: object) -> bytes:

@@ -12,6 +12,7 @@ from cromford.bitcoin.network import Network
 from cromford.bitcoin.script import is_native_segwit, is_p2tr
 from cromford.bitcoin.timelock import NSEQUENCE_REPLACEABLE
 from cromford.bitcoin.tx import OutPoint, Tx
+from cromford.channel.terms import Party
 from cromford.codec.reader import MalformedBytes
 from cromford.crypto.keys import is_pubkey
 from cromford.crypto.musig2 import is_aggnonce
@@ -22,7 +23,19 @@ from cromford.factory.terms import FactoryTerms, InvalidTerms, decode_terms
 from cromford.factory.tree import FACTORY_VOUT, ChannelKeys, TreeNode
 from cromford.protocol.faults import Refusal
 from cromford.protocol.policy import ClientPolicy
-from cromford.wire.messages import BranchVertex, CandidateProposal, ChannelOffer, Join, Propose
+from cromford.protocol.verification_channel import (
+    check_capacity,
+    check_channel_offer,
+    check_first_commitments,
+    own_channel,
+)
+from cromford.wire.messages import (
+    BranchVertex,
+    CandidateProposal,
+    Join,
+    NonceUse,
+    Propose,
+)
 
 N_CANDIDATES = 1  # A ladder of several funding candidates is refused by this version.
 
@@ -81,6 +94,7 @@ def check_terms(propose: Propose, view: ClientView) -> FactoryTerms:
     check_range(
         "capacity_sat", (view.join.capacity_least_sat, view.join.capacity_sat), capacity_sat
     )
+    check_capacity(terms, capacity_sat)
     return terms
 
 
@@ -147,15 +161,22 @@ def check_proposal(
     check_equal("vertices", expected=len(path), received=len(candidate.vertices))
     own_pubkey = view.join.factory_pool.pubkey
     check_signers(path, candidate.vertices, client=propose.client, own_pubkey=own_pubkey)
-    check_channel_offer(candidate.channel)
+    own_offer = view.join.candidates[0].channel
+    check_channel_offer(candidate.channel, own=own_offer)
     branch = rebuild_branch(propose, terms=terms, join=view.join)
     check_funding_output(funding_tx, branch)
     for vertex, sent in zip(branch.vertices, candidate.vertices, strict=True):
         check_tree_tx(vertex.kickoff, sent.kickoff_tx)
         check_tree_tx(vertex.state, sent.state_tx)
-    check_nonces(branch, candidate, len(view.join.factory_pool.pubnonces))
-    check_equal("commitment.version", expected=0, received=candidate.commitment.version)
-    check_equal("commitment.data", expected=b"", received=candidate.commitment.data)
+    names = [node.name for node in branch.nodes]
+    check_nonces("nonces", names, candidate.nonces, len(view.join.factory_pool.pubnonces))
+    check_first_commitments(own_channel(propose, join=view.join, branch=branch))
+    check_nonces(
+        "commitment_nonces",
+        [f"commitment_{holder.name.lower()}" for holder in Party],
+        candidate.commitment_nonces,
+        len(view.join.candidates[0].pool.pubnonces),
+    )
     return branch
 
 
@@ -250,8 +271,7 @@ def rebuild_branch(propose: Propose, *, terms: FactoryTerms, join: Join) -> Bran
     """Return the client's branch, computed from the terms and keys of a proposal.
 
     Raises:
-        Refusal: If a neighbour's channel script is missing, or the LSP's channel key is the
-            client's own.
+        Refusal: If a neighbour's channel script is missing.
     """
     candidate = propose.candidates[0]
     leaf = plan_of(terms).path_to(propose.client)[-1]
@@ -264,15 +284,13 @@ def rebuild_branch(propose: Propose, *, terms: FactoryTerms, join: Join) -> Bran
         if vout >= len(sent.outputs) or not is_p2tr(sent.outputs[vout].script_pubkey):
             raise Refusal(f"{name}.output[{vout}]", expected="a taproot output", received="none")
         neighbours[client] = sent.outputs[vout].script_pubkey
-    own = join.candidates[0].channel.funding_pubkey
-    if candidate.channel.funding_pubkey == own:
-        raise Refusal("channel.funding_pubkey", expected="the LSP's own", received=own)
     return build_branch(
         terms,
         client=propose.client,
         factory_pubkeys=candidate.vertices[0].signers,
         channel_keys=ChannelKeys(
-            client_funding_pubkey=own, lsp_funding_pubkey=candidate.channel.funding_pubkey
+            client_funding_pubkey=join.candidates[0].channel.funding_pubkey,
+            lsp_funding_pubkey=candidate.channel.funding_pubkey,
         ),
         neighbour_scripts=neighbours,
         funding_outpoint=funding_outpoint_of(candidate),
@@ -282,24 +300,6 @@ def rebuild_branch(propose: Propose, *, terms: FactoryTerms, join: Join) -> Bran
 def funding_outpoint_of(candidate: CandidateProposal) -> OutPoint:
     """Return what kickoff_root spends under this candidate."""
     return Tx.parse(candidate.funding_tx).outpoint(FACTORY_VOUT)
-
-
-def check_channel_offer(offer: ChannelOffer) -> None:
-    """Check that every key of a channel is a point.
-
-    Raises:
-        Refusal: Naming the key.
-    """
-    for name in (
-        "funding_pubkey",
-        "revocation_basepoint",
-        "payment_basepoint",
-        "delayed_payment_basepoint",
-        "htlc_basepoint",
-        "first_per_commitment_point",
-    ):
-        if not is_pubkey(getattr(offer, name)):
-            raise Refusal(f"channel.{name}", expected="a pubkey", received=getattr(offer, name))
 
 
 def check_funding_output(funding_tx: Tx, branch: Branch) -> None:
@@ -356,19 +356,26 @@ def check_tree_tx(node: TreeNode, data: bytes) -> None:
     check_equal(name, expected=node.tx.serialize(), received=data)
 
 
-def check_nonces(branch: Branch, candidate: CandidateProposal, pool_size: int) -> None:
-    """Check that every session has a nonce of its own and a possible aggregate nonce.
+def check_nonces(
+    field: str, names: Sequence[str], uses: Sequence[NonceUse], pool_size: int
+) -> None:
+    """Check that every session of a pool has a nonce of its own and a possible aggregate nonce.
+
+    Args:
+        field: What the uses are called.
+        names: The sessions, in the order of the uses.
+        uses: As the LSP assigned them.
+        pool_size: How many nonces the client's pool has.
 
     Raises:
         Refusal: Naming the session.
     """
-    nodes = list(branch.nodes)
-    check_equal("nonces", expected=len(nodes), received=len(candidate.nonces))
+    check_equal(field, expected=len(names), received=len(uses))
     seen: set[int] = set()
-    for node, use in zip(nodes, candidate.nonces, strict=True):
-        check_range(f"{node.name}.nonce_index", (0, pool_size - 1), use.index)
+    for name, use in zip(names, uses, strict=True):
+        check_range(f"{name}.nonce_index", (0, pool_size - 1), use.index)
         if use.index in seen:
-            raise Refusal(f"{node.name}.nonce_index", expected="unused", received=use.index)
+            raise Refusal(f"{name}.nonce_index", expected="unused", received=use.index)
         seen.add(use.index)
         if not is_aggnonce(use.aggnonce):
-            raise Refusal(f"{node.name}.aggnonce", expected="two points", received=use.aggnonce)
+            raise Refusal(f"{name}.aggnonce", expected="two points", received=use.aggnonce)

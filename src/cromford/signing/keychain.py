@@ -62,6 +62,7 @@ class ChannelPubkeys:
     delayed_payment_basepoint: bytes
     htlc_basepoint: bytes
     first_per_commitment_point: bytes
+    second_per_commitment_point: bytes
 
 
 class Keychain:
@@ -116,6 +117,9 @@ class Keychain:
             htlc_basepoint=keys.pubkey_of(htlc),
             first_per_commitment_point=keys.pubkey_of(
                 per_commitment_secret(commitment_seed, FIRST_COMMITMENT_INDEX)
+            ),
+            second_per_commitment_point=keys.pubkey_of(
+                per_commitment_secret(commitment_seed, FIRST_COMMITMENT_INDEX - 1)
             ),
         )
 

@@ -8,6 +8,7 @@ one must not go on.
 from dataclasses import dataclass
 from typing import Final
 
+from cromford.channel.terms import HTLCS_MAX
 from cromford.codec.reader import MalformedBytes
 from cromford.crypto.musig2 import PARTIAL_SIG_SIZE, PUBNONCE_SIZE
 from cromford.crypto.schnorr import SIGNATURE_SIZE
@@ -30,7 +31,7 @@ from cromford.wire.fields import (
     varbytes,
 )
 
-WIRE_VERSION: Final = 0
+WIRE_VERSION: Final = 1
 MESSAGE_SIZE_MAX: Final = 65_535  # BOLT 8's limit of one message.
 HEADER_SIZE: Final = 3
 PUBKEY_SIZE: Final = 33
@@ -39,7 +40,9 @@ TX_SIZE_MAX: Final = 40_000
 REASON_SIZE_MAX: Final = 400
 N_LAYERS_MAX: Final = N_INNER_LEVELS_MAX + 1
 N_BRANCH_TXS_MAX: Final = 2 * N_LAYERS_MAX
-COMMITMENT_SIZE_MAX: Final = 4096
+N_FIRST_COMMITMENTS: Final = 2  # The LSP's, then the client's.
+FAILURE_SIZE_MAX: Final = 1024
+N_HTLC_SIGNATURES_MAX: Final = 2 * HTLCS_MAX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +57,8 @@ class Lobby:
     max_clients: int = u64()
     pool_size: int = u64()
     deadline_seconds: int = u64()
+    fee_base_msat: int = u64()
+    fee_proportional_millionths: int = u64()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +79,7 @@ class ChannelOffer:
     delayed_payment_basepoint: bytes = fixed(PUBKEY_SIZE)
     htlc_basepoint: bytes = fixed(PUBKEY_SIZE)
     first_per_commitment_point: bytes = fixed(PUBKEY_SIZE)
+    second_per_commitment_point: bytes = fixed(PUBKEY_SIZE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,14 +151,6 @@ class NonceUse:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Commitment:
-    """The place of a first commitment's data. Version 0 has none."""
-
-    version: int = u64()
-    data: bytes = varbytes(COMMITMENT_SIZE_MAX)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class CandidateProposal:
     """A client's branch under one candidate of the funding transaction."""
 
@@ -160,7 +158,8 @@ class CandidateProposal:
     vertices: tuple[BranchVertex, ...] = struct_list(BranchVertex, N_LAYERS_MAX)
     nonces: tuple[NonceUse, ...] = struct_list(NonceUse, N_BRANCH_TXS_MAX)
     channel: ChannelOffer = struct(ChannelOffer)
-    commitment: Commitment = struct(Commitment)
+    # Of the LSP's first commitment, then of the client's: nonces of the channel's own pool.
+    commitment_nonces: tuple[NonceUse, ...] = struct_list(NonceUse, N_FIRST_COMMITMENTS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,10 +176,13 @@ class Propose:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartialSigs:
-    """One candidate's partial signatures of everything below the root, root state first."""
+    """One candidate's partial signatures of everything below the root, root state first.
+
+    The last is the client's half of the LSP's first commitment.
+    """
 
     partial_sigs: tuple[bytes, ...] = fixed_list(PARTIAL_SIG_SIZE, N_BRANCH_TXS_MAX)
-    commitment: Commitment = struct(Commitment)
+    commitment_partial_sig: bytes = fixed(PARTIAL_SIG_SIZE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,10 +196,13 @@ class SignBelow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BranchSignatures:
-    """One candidate's finished signatures below the root, root state first."""
+    """One candidate's finished signatures below the root, root state first.
+
+    The last is the LSP's half of the client's first commitment.
+    """
 
     signatures: tuple[bytes, ...] = fixed_list(SIGNATURE_SIZE, N_BRANCH_TXS_MAX)
-    commitment: Commitment = struct(Commitment)
+    commitment_partial_sig: bytes = fixed(PARTIAL_SIG_SIZE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,6 +265,97 @@ class Abort:
     reason: str = text(REASON_SIZE_MAX)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelReestablish:
+    """Either way, once in a connection, after both sides' `ChannelReady` (BOLT 2).
+
+    `next_pubnonce` is the sender's nonce for its own next commitment (bolts#1330).
+    """
+
+    channel_id: bytes = fixed(HASH_SIZE)
+    next_commitment_number: int = u64()
+    next_revocation_number: int = u64()
+    your_last_per_commitment_secret: bytes = fixed(HASH_SIZE)
+    next_pubnonce: bytes = fixed(PUBNONCE_SIZE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """Whom an HTLC is for, in the clear: what an onion will hide one day."""
+
+    payee: bytes = fixed(PUBKEY_SIZE)
+    payment_secret: bytes = fixed(HASH_SIZE)
+    amount_msat: int = u64()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateAddHtlc:
+    """Either way: offer an HTLC (BOLT 2). `delivery` stands where an onion will."""
+
+    channel_id: bytes = fixed(HASH_SIZE)
+    htlc_id: int = u64()
+    amount_msat: int = u64()
+    payment_hash: bytes = fixed(HASH_SIZE)
+    cltv_expiry: int = u64()
+    delivery: Delivery = struct(Delivery)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateFulfillHtlc:
+    """Either way: take an HTLC by its preimage (BOLT 2)."""
+
+    channel_id: bytes = fixed(HASH_SIZE)
+    htlc_id: int = u64()
+    payment_preimage: bytes = fixed(HASH_SIZE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateFailHtlc:
+    """Either way: give an HTLC back; `reason` is a plain BOLT 4 failure message."""
+
+    channel_id: bytes = fixed(HASH_SIZE)
+    htlc_id: int = u64()
+    reason: bytes = varbytes(FAILURE_SIZE_MAX)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitmentSigned:
+    """Either way: the sender's half of the receiver's next commitment (bolts#1330)."""
+
+    channel_id: bytes = fixed(HASH_SIZE)
+    pubnonce: bytes = fixed(PUBNONCE_SIZE)
+    partial_sig: bytes = fixed(PARTIAL_SIG_SIZE)
+    htlc_signatures: tuple[bytes, ...] = fixed_list(SIGNATURE_SIZE, N_HTLC_SIGNATURES_MAX)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevokeAndAck:
+    """Either way: revoke the commitment before the latest (BOLT 2, bolts#1330)."""
+
+    channel_id: bytes = fixed(HASH_SIZE)
+    per_commitment_secret: bytes = fixed(HASH_SIZE)
+    next_per_commitment_point: bytes = fixed(PUBKEY_SIZE)
+    next_pubnonce: bytes = fixed(PUBNONCE_SIZE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelFailure:
+    """Either way: the sender takes part in no update of this channel any more (BOLT 1 `error`)."""
+
+    channel_id: bytes = fixed(HASH_SIZE)
+    reason: str = text(REASON_SIZE_MAX)
+
+
+ChannelMessage = (
+    ChannelReestablish
+    | UpdateAddHtlc
+    | UpdateFulfillHtlc
+    | UpdateFailHtlc
+    | CommitmentSigned
+    | RevokeAndAck
+    | ChannelFailure
+)
+
 Message = (
     Lobby
     | Join
@@ -275,6 +371,7 @@ Message = (
     | Resume
     | ChannelReady
     | Abort
+    | ChannelMessage
 )
 
 MESSAGE_TYPES: Final[dict[type[Message], int]] = {
@@ -292,6 +389,13 @@ MESSAGE_TYPES: Final[dict[type[Message], int]] = {
     Resume: 38422,
     ChannelReady: 38424,
     Abort: 38426,
+    ChannelReestablish: 38428,
+    UpdateAddHtlc: 38430,
+    UpdateFulfillHtlc: 38432,
+    UpdateFailHtlc: 38434,
+    CommitmentSigned: 38436,
+    RevokeAndAck: 38438,
+    ChannelFailure: 38440,
 }
 _CLASSES: Final = {message_type: cls for cls, message_type in MESSAGE_TYPES.items()}
 

@@ -1,0 +1,76 @@
+"""Performs what live channels ask of the signer: nonces, halves of commitments, secrets."""
+
+from cromford import effects as fx
+from cromford.protocol import events as ev
+from cromford.signing.derivation import ClaimKey
+from cromford.signing.nonces import NonceFault
+from cromford.signing.signer import Signer
+
+ChannelSigningEffect = (
+    fx.PrepareNonce | fx.SignCommitment | fx.HoldCommitment | fx.RecallPoint | fx.SignSpend
+)
+OWN_NONCE = 0  # A pool of one: each of our commitments has a nonce of its own.
+
+
+def perform_channel_signing(signer: Signer, effect: ChannelSigningEffect) -> ev.Event:
+    """Perform one effect with the signer and return the event that answers it."""
+    if isinstance(effect, fx.SignSpend):
+        return _sign_spend(signer, effect)
+    try:
+        match effect:
+            case fx.PrepareNonce(channel_id=channel_id, key=key):
+                pool = signer.make_pool(key, size=1)
+                return ev.NoncePrepared(channel_id=channel_id, pool=pool)
+            case fx.SignCommitment():
+                return _sign_commitment(signer, effect)
+            case fx.HoldCommitment():
+                return _hold_commitment(signer, effect)
+            case fx.RecallPoint(channel_id=channel_id, key=key, number=number):
+                return ev.PointRecalled(
+                    channel_id=channel_id,
+                    point=signer.per_commitment_point(key, number),
+                    message=effect.message,
+                )
+    except (NonceFault, ValueError) as error:
+        return ev.ChannelSigningFailed(channel_id=effect.channel_id, reason=str(error))
+
+
+def _sign_commitment(signer: Signer, effect: fx.SignCommitment) -> ev.CommitmentMade:
+    pubnonce, partial_sig = signer.partial_sign_fresh(effect.key, effect.task, effect.pubnonce)
+    return ev.CommitmentMade(
+        channel_id=effect.channel_id,
+        pubnonce=pubnonce,
+        partial_sig=partial_sig,
+        htlc_signatures=tuple(
+            signer.sign_claim(effect.key, ClaimKey.HTLC, effect.per_commitment_point, sighash)
+            for sighash in effect.htlc_sighashes
+        ),
+        before=effect.before,
+        after=effect.after,
+    )
+
+
+def _hold_commitment(signer: Signer, effect: fx.HoldCommitment) -> ev.HalfMade:
+    number = effect.commitment.content.number
+    return ev.HalfMade(
+        channel_id=effect.channel_id,
+        commitment=effect.commitment,
+        message=effect.message,
+        aggnonce=effect.aggnonce,
+        partial_sig=signer.partial_sign(
+            effect.pool_id, OWN_NONCE, effect.commitment.signing_task, effect.aggnonce
+        ),
+        secret=signer.per_commitment_secret(effect.key, number - 1),
+        next_point=signer.per_commitment_point(effect.key, number + 1),
+        pool=signer.make_pool(effect.key, size=1),
+    )
+
+
+def _sign_spend(signer: Signer, effect: fx.SignSpend) -> ev.SpendSigned:
+    signatures = [
+        signer.sign_claim(
+            effect.key, needed.key, needed.secret_or_point, needed.sighash, tweak=needed.tweak
+        )
+        for needed in effect.spend.signatures_needed
+    ]
+    return ev.SpendSigned(name=effect.spend.name, tx=effect.spend.signed(signatures))

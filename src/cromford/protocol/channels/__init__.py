@@ -1,0 +1,1 @@
+"""Live channels: BOLT 2 with a peer, payments, and what both roles share of them."""

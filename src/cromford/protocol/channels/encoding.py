@@ -1,0 +1,91 @@
+"""Between a channel's own messages and the wire's: the channel room knows no channel ids."""
+
+from typing import TypeVar
+
+from cromford.channel.messages import (
+    Reestablish,
+    Update,
+    UpdateAdd,
+    UpdateFail,
+    UpdateFulfill,
+)
+from cromford.codec.reader import MalformedBytes
+from cromford.wire import messages as m
+from cromford.wire.fields import decode_fields, encode_fields
+
+M = TypeVar("M", bound=m.Message)
+UpdateMessage = m.UpdateAddHtlc | m.UpdateFulfillHtlc | m.UpdateFailHtlc
+
+
+def decoded(data: bytes, cls: type[M]) -> M:
+    """Return a journalled message of a known kind."""
+    message = m.decode_message(data)
+    if not isinstance(message, cls):
+        raise AssertionError(f"{cls.__name__} was journalled, {type(message).__name__} was read")
+    return message
+
+
+def update_of(message: UpdateMessage) -> Update:
+    """Return a wire message as the channel takes it."""
+    match message:
+        case m.UpdateAddHtlc():
+            return UpdateAdd(
+                htlc_id=message.htlc_id,
+                amount_msat=message.amount_msat,
+                payment_hash=message.payment_hash,
+                cltv_expiry=message.cltv_expiry,
+                payload=encode_fields(message.delivery),
+            )
+        case m.UpdateFulfillHtlc():
+            return UpdateFulfill(htlc_id=message.htlc_id, preimage=message.payment_preimage)
+        case m.UpdateFailHtlc():
+            return UpdateFail(htlc_id=message.htlc_id, reason=message.reason)
+
+
+def journalled_update(data: bytes) -> Update:
+    """Return a journalled update as the channel takes it."""
+    message = m.decode_message(data)
+    if not isinstance(message, UpdateMessage):
+        raise AssertionError(f"an update was journalled, {type(message).__name__} was read")
+    return update_of(message)
+
+
+def message_of(channel_id: bytes, update: Update) -> UpdateMessage:
+    """Return an update of ours as it travels."""
+    match update:
+        case UpdateAdd():
+            return m.UpdateAddHtlc(
+                channel_id=channel_id,
+                htlc_id=update.htlc_id,
+                amount_msat=update.amount_msat,
+                payment_hash=update.payment_hash,
+                cltv_expiry=update.cltv_expiry,
+                delivery=decode_fields(m.Delivery, update.payload),
+            )
+        case UpdateFulfill():
+            return m.UpdateFulfillHtlc(
+                channel_id=channel_id,
+                htlc_id=update.htlc_id,
+                payment_preimage=update.preimage,
+            )
+        case UpdateFail():
+            return m.UpdateFailHtlc(
+                channel_id=channel_id, htlc_id=update.htlc_id, reason=update.reason
+            )
+
+
+def delivery_of(payload: bytes) -> m.Delivery | None:
+    """Return whom an HTLC is for; None if its payload does not say."""
+    try:
+        return decode_fields(m.Delivery, payload)
+    except MalformedBytes:
+        return None
+
+
+def reestablish_of(message: m.ChannelReestablish) -> Reestablish:
+    """Return a `channel_reestablish` as the channel takes it."""
+    return Reestablish(
+        next_commitment_number=message.next_commitment_number,
+        next_revocation_number=message.next_revocation_number,
+        last_secret=message.your_last_per_commitment_secret,
+    )

@@ -1,0 +1,59 @@
+"""The end of every decision about channels: answer what waits for an answer, then sign."""
+
+from collections.abc import Callable
+
+from cromford.channel.stage import LiveHtlc
+from cromford.protocol import records as r
+from cromford.protocol.channels.book import HtlcKey
+from cromford.protocol.channels.link import Link
+from cromford.protocol.channels.payments import give_back, take
+from cromford.protocol.channels.steps import sign_if_due
+from cromford.protocol.channels.turn import Turn
+
+Answer = Callable[[Turn, Link, LiveHtlc], None]
+
+
+def finish(turn: Turn, answer: Answer, *, retries_held: bool = False) -> None:
+    """Answer every HTLC that can be answered now, and sign what is new in each channel.
+
+    Args:
+        turn: The decision so far.
+        answer: Decides about an HTLC of a peer that is locked in.
+        retries_held: Whether a channel came back, so that what is held may find its payee.
+    """
+    waiting = list(turn.book.arrived)
+    if retries_held:
+        waiting += list(turn.book.held)
+    for key in waiting:
+        _answer(turn, key, answer)
+    for key in list(turn.book.resolved):
+        _pass_back(turn, key)
+    for channel_id in turn.touched:
+        sign_if_due(turn, turn.link(channel_id))
+
+
+def _answer(turn: Turn, key: HtlcKey, answer: Answer) -> None:
+    link = turn.link(key[0])
+    live = link.incoming(key[1])
+    if link.is_open and live is not None:
+        answer(turn, link, live)
+
+
+def _pass_back(turn: Turn, key: HtlcKey) -> None:
+    """Give the answer to a forwarded HTLC to where it came from."""
+    link = turn.link(key[0])
+    forward = turn.book.forwards[key]
+    if not link.is_open or link.incoming(key[1]) is None:
+        return
+    if forward.preimage is None:
+        give_back(turn, link, key[1], forward.failure or b"")
+        return
+    turn.remember(
+        r.FeeEarned(
+            channel_id=link.channel_id,
+            htlc_id=key[1],
+            payment_hash=forward.payment_hash,
+            fee_msat=forward.fee_msat,
+        )
+    )
+    take(turn, link, key[1], forward.preimage)

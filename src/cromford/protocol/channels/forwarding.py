@@ -1,0 +1,167 @@
+"""The LSP between two clients: an HTLC goes on, waits for its payee, or is given back.
+
+It never offers what it could lose: the incoming HTLC is locked in, pays the fee, and expires so
+much later that it can still be claimed after the outgoing one was.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from cromford import effects as fx
+from cromford.channel.errors import UpdateRefused
+from cromford.channel.limits import is_overexposed
+from cromford.channel.stage import LiveHtlc
+from cromford.protocol import records as r
+from cromford.protocol.channels.book import HtlcKey
+from cromford.protocol.channels.encoding import delivery_of
+from cromford.protocol.channels.failures import Failure
+from cromford.protocol.channels.htlc_rules import acceptance_failure, forward_delta_blocks
+from cromford.protocol.channels.link import Link
+from cromford.protocol.channels.payments import give_back, offer
+from cromford.protocol.channels.turn import Turn
+from cromford.wire import messages as m
+from cromford.wire.fields import decode_fields
+
+MILLION: Final = 1_000_000
+HOLD_PREFIX: Final = b"hold"
+ID_SIZE: Final = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForwardingRules:
+    """What an LSP asks for a forward, and where it stands now.
+
+    Attributes:
+        fee_base_msat: For each HTLC (BOLT 7).
+        fee_proportional_millionths: Of its amount.
+        hold_seconds: How long it waits for a payee that is away.
+        height: Of the chain.
+        is_usable: Whether new HTLCs may be offered in a channel.
+    """
+
+    fee_base_msat: int
+    fee_proportional_millionths: int
+    hold_seconds: int
+    height: int
+    is_usable: Callable[[Link], bool]
+
+
+def forwarding_fee_msat(
+    amount_msat: int, *, fee_base_msat: int, fee_proportional_millionths: int
+) -> int:
+    """Return the fee for forwarding an amount (BOLT 7)."""
+    return fee_base_msat + amount_msat * fee_proportional_millionths // MILLION
+
+
+def answer_as_lsp(turn: Turn, link: Link, live: LiveHtlc, rules: ForwardingRules) -> None:
+    """Forward an HTLC that is locked in, hold it for a payee that is away, or give it back."""
+    htlc = live.htlc
+    key = (link.channel_id, htlc.htlc_id)
+    delivery = delivery_of(live.payload)
+    failure = _failure_before(turn, link, live, delivery, rules)
+    if failure is not None or delivery is None:
+        code = failure or Failure.INVALID_ONION_PAYLOAD
+        _give_back(turn, link, key, code)
+        return
+    outgoing = [
+        other
+        for other in turn.book.links_with(delivery.payee)
+        if other.channel_id != link.channel_id and rules.is_usable(other)
+    ]
+    if not outgoing:
+        _give_back(turn, link, key, Failure.UNKNOWN_NEXT_PEER)
+        return
+    connected = [other for other in outgoing if other.is_open]
+    if not connected:
+        if key not in turn.book.held:
+            turn.remember(r.HtlcHeld(channel_id=link.channel_id, htlc_id=htlc.htlc_id))
+        turn.wish(fx.SetDeadline(name=hold_deadline(key), seconds=rules.hold_seconds))
+        return
+    _forward(turn, link, live, candidates=connected, rules=rules)
+
+
+def _failure_before(
+    turn: Turn,
+    link: Link,
+    live: LiveHtlc,
+    delivery: m.Delivery | None,
+    rules: ForwardingRules,
+) -> Failure | None:
+    htlc = live.htlc
+    if delivery is None:
+        return Failure.INVALID_ONION_PAYLOAD
+    failure = acceptance_failure(link, htlc.cltv_expiry, height=rules.height)
+    if failure is not None:
+        return failure
+    if is_overexposed(turn.link(link.channel_id).state, htlc) or not rules.is_usable(link):
+        return Failure.TEMPORARY_CHANNEL_FAILURE
+    fee_msat = forwarding_fee_msat(
+        delivery.amount_msat,
+        fee_base_msat=rules.fee_base_msat,
+        fee_proportional_millionths=rules.fee_proportional_millionths,
+    )
+    if htlc.amount_msat < delivery.amount_msat + fee_msat:
+        return Failure.FEE_INSUFFICIENT
+    return None
+
+
+def _forward(
+    turn: Turn, link: Link, live: LiveHtlc, *, candidates: list[Link], rules: ForwardingRules
+) -> None:
+    htlc, delivery = live.htlc, decode_fields(m.Delivery, live.payload)
+    key = (link.channel_id, htlc.htlc_id)
+    failure = Failure.TEMPORARY_CHANNEL_FAILURE
+    # The newest first: an older factory is on its way out.
+    for outgoing in reversed(candidates):
+        try:
+            offer(
+                turn,
+                outgoing,
+                amount_msat=delivery.amount_msat,
+                payment_hash=htlc.payment_hash,
+                cltv_expiry=htlc.cltv_expiry - forward_delta_blocks(link),
+                delivery=delivery,
+                height=rules.height,
+                first=r.HtlcForwarded(
+                    channel_id=link.channel_id,
+                    htlc_id=htlc.htlc_id,
+                    out_channel_id=outgoing.channel_id,
+                    out_htlc_id=outgoing.state.next_id(outgoing.me),
+                    fee_msat=htlc.amount_msat - delivery.amount_msat,
+                ),
+            )
+        except UpdateRefused as refused:
+            if refused.field == "cltv_expiry":
+                failure = Failure.INCORRECT_CLTV_EXPIRY
+        else:
+            turn.wish(fx.ClearDeadline(name=hold_deadline(key)))
+            return
+    _give_back(turn, link, key, failure)
+
+
+def _give_back(turn: Turn, link: Link, key: HtlcKey, failure: Failure) -> None:
+    if key in turn.book.held:
+        turn.wish(fx.ClearDeadline(name=hold_deadline(key)))
+    give_back(turn, link, key[1], failure.reason)
+
+
+def on_hold_deadline(turn: Turn, name: bytes) -> None:
+    """Stop waiting for a payee that stayed away."""
+    key = held_key(name)
+    if key not in turn.book.held:
+        return
+    link = turn.link(key[0])
+    # Where the payer is away too, its HTLC waits until it is back, and then so long again.
+    if link.is_open and link.incoming(key[1]) is not None:
+        give_back(turn, link, key[1], Failure.TEMPORARY_CHANNEL_FAILURE.reason)
+
+
+def hold_deadline(key: HtlcKey) -> bytes:
+    """Return the name of the deadline of an HTLC whose payee is away."""
+    return HOLD_PREFIX + key[0] + key[1].to_bytes(ID_SIZE, "big")
+
+
+def held_key(name: bytes) -> HtlcKey:
+    """Return the HTLC that a deadline of `hold_deadline` is about."""
+    return name[len(HOLD_PREFIX) : -ID_SIZE], int.from_bytes(name[-ID_SIZE:], "big")

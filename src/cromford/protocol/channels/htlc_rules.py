@@ -1,0 +1,65 @@
+"""When an HTLC may be accepted or forwarded: the heights of a factory's channels.
+
+Bringing a channel on chain takes its `exit_blocks`, EB. An HTLC whose expiry leaves less than
+that, and some blocks to act and to claim, could be lost; one that lasts too long ties money up.
+"""
+
+from typing import Final
+
+from cromford.channel.errors import UpdateRefused
+from cromford.channel.limits import check_cltv_expiry
+from cromford.factory.terms import SAFETY_BLOCKS
+from cromford.protocol.channels.failures import Failure
+from cromford.protocol.channels.link import Link
+
+CLAIM_BLOCKS: Final = 18  # To confirm what claims an HTLC once its commitment is on chain.
+FORWARD_BLOCKS: Final = 36  # Beyond EB, between an HTLC's expiry and that of the one it pays for.
+INVOICE_SLACK_BLOCKS: Final = 12  # Blocks that may pass while a payment is on its way.
+
+
+def min_final_cltv_expiry_delta(link: Link) -> int:
+    """Return what an invoice asks for that is paid through this channel (BOLT 11 `c`)."""
+    return link.exit_blocks + CLAIM_BLOCKS + SAFETY_BLOCKS + INVOICE_SLACK_BLOCKS
+
+
+def forward_delta_blocks(incoming: Link) -> int:
+    """Return how much earlier a forwarded HTLC must expire than the one it comes from."""
+    return incoming.exit_blocks + FORWARD_BLOCKS
+
+
+def publish_height(link: Link, cltv_expiry: int) -> int:
+    """Return the height at which a channel must go on chain for an HTLC that is at stake."""
+    return cltv_expiry - link.exit_blocks - CLAIM_BLOCKS
+
+
+def acceptance_failure(link: Link, cltv_expiry: int, *, height: int) -> Failure | None:
+    """Say why an HTLC that a peer offered cannot be accepted; None if it can.
+
+    From the exit deadline on no HTLC is accepted: leaving has begun, or soon must.
+    """
+    if height >= link.exit_deadline_height:
+        return Failure.TEMPORARY_CHANNEL_FAILURE
+    if cltv_expiry < height + link.exit_blocks + CLAIM_BLOCKS + SAFETY_BLOCKS:
+        return Failure.EXPIRY_TOO_SOON
+    if cltv_expiry > height + link.max_cltv_blocks:
+        return Failure.EXPIRY_TOO_FAR
+    return None
+
+
+def check_offer(link: Link, cltv_expiry: int, *, height: int) -> None:
+    """Check that an HTLC of ours has an expiry that the peer will accept.
+
+    Raises:
+        UpdateRefused: If not; names the field.
+    """
+    if height >= link.exit_deadline_height:
+        raise UpdateRefused(
+            "height",
+            expected=f"below the exit deadline {link.exit_deadline_height}",
+            received=height,
+        )
+    check_cltv_expiry(
+        cltv_expiry,
+        least_height=height + link.exit_blocks + CLAIM_BLOCKS + SAFETY_BLOCKS,
+        most_height=height + link.max_cltv_blocks,
+    )

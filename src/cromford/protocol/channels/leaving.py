@@ -1,0 +1,161 @@
+"""Leaving a channel: down the branch, out of the commitment, into the own wallet.
+
+What comes next follows from what is held and what the chain shows, so an exit resumes from any
+half-published state. Who did not ask to leave still claims what is its own, once the peer brought
+the channel on chain.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from cromford import effects as fx
+from cromford.bitcoin.tx import OutPoint
+from cromford.channel.held import HeldCommitment
+from cromford.factory.branch import SignedBranch
+from cromford.factory.terms import FactoryTerms
+from cromford.protocol import records as r
+from cromford.protocol.chain_view import ChainView
+from cromford.protocol.channels.book import Book
+from cromford.protocol.channels.htlc_rules import publish_height
+from cromford.protocol.channels.link import Link
+from cromford.signing.keychain import ChannelKey
+from cromford.watch.channel_exit import (
+    PublishHeld,
+    channel_actions,
+    outpoints_of_interest,
+    preimages_seen,
+)
+from cromford.watch.exit import Publish, next_exit_action
+from cromford.watch.landed import LandedChannel, PeerCommitment
+from cromford.watch.sweep import Spend
+
+SWEEP_FEERATE_SAT_PER_KW: Final = 500  # 2 sat/vB, where the terms' own feerate is zero.
+RESOLVED_DEPTH: Final = 6  # From then on what the chain says of an HTLC is passed on.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holding:
+    """What one side has in its hands of one channel.
+
+    Attributes:
+        key: Names our keys.
+        terms: The factory's.
+        signed: The branch down to the channel.
+        held: Our latest commitment.
+        own_point: Our per-commitment point of it.
+        peer_commitments: The peer's that are not revoked.
+        preimages: By payment hash.
+        payout_script: Our wallet's.
+        is_behind: Whether our commitment may be revoked: then it is never published.
+    """
+
+    key: ChannelKey
+    terms: FactoryTerms
+    signed: SignedBranch
+    held: HeldCommitment
+    own_point: bytes
+    peer_commitments: tuple[PeerCommitment, ...]
+    preimages: Mapping[bytes, bytes]
+    payout_script: bytes
+    is_behind: bool = False
+
+
+def sweep_feerate(terms: FactoryTerms) -> int:
+    """Return what our own sweeps pay, in sat per 1000 weight units."""
+    return terms.tree_feerate_sat_per_kw or SWEEP_FEERATE_SAT_PER_KW
+
+
+def landed_channel(holding: Holding, chain: ChainView) -> LandedChannel:
+    """Return a channel as the chain shows it."""
+    return LandedChannel(
+        held=holding.held,
+        own_point=holding.own_point,
+        peer_commitments=holding.peer_commitments,
+        preimages=holding.preimages,
+        spends=chain.spends,
+        heights=chain.confirmed,
+        tip_height=chain.height,
+        payout_script=holding.payout_script,
+        feerate_sat_per_kw=sweep_feerate(holding.terms),
+    )
+
+
+def leaving_effects(
+    holding: Holding, chain: ChainView, *, is_exiting: bool
+) -> tuple[fx.Effect, ...]:
+    """Return what is to be published now."""
+    if is_exiting:
+        step = next_exit_action(holding.signed, confirmed=chain.confirmed, tip_height=chain.height)
+        if isinstance(step, Publish):
+            return (fx.Broadcast(name=step.step.name, tx=step.step.tx),)
+    return tuple(_claims(holding, landed_channel(holding, chain), is_exiting=is_exiting))
+
+
+def _claims(holding: Holding, landed: LandedChannel, *, is_exiting: bool) -> Iterator[fx.Effect]:
+    for action in channel_actions(landed):
+        match action:
+            case PublishHeld(tx=tx) if is_exiting and not holding.is_behind:
+                yield fx.Broadcast(name="commitment", tx=tx)
+            case Spend():
+                yield fx.SignSpend(key=holding.key, spend=action)
+            case _:
+                continue
+
+
+def watched_outpoints(holding: Holding, chain: ChainView) -> tuple[OutPoint, ...]:
+    """Return the outpoints whose spends matter once the channel is on chain."""
+    return outpoints_of_interest(landed_channel(holding, chain))
+
+
+def resolved_on_chain(
+    book: Book, link: Link, holding: Holding, chain: ChainView
+) -> Iterator[r.HtlcResolvedOnChain]:
+    """Yield what the chain decided about our HTLCs of a channel.
+
+    A preimage counts at once. That an HTLC came back, or never was on the commitment that
+    confirmed, counts `RESOLVED_DEPTH` blocks deep.
+    """
+    landed = landed_channel(holding, chain)
+    commitment = landed.landed
+    if commitment is None:
+        return
+    seen = preimages_seen(landed)
+    outpoints = {
+        output.htlc.htlc_id: commitment.commitment.tx.outpoint(vout)
+        for vout, output in enumerate(commitment.commitment.outputs)
+        if output.htlc is not None and output.htlc.offered_by is link.me
+    }
+    for live in link.state.htlcs:
+        htlc = live.htlc
+        key = (link.channel_id, htlc.htlc_id)
+        if htlc.offered_by is not link.me or key not in book.owners:
+            continue
+        preimage = seen.get(htlc.payment_hash)
+        if preimage is None:
+            outpoint = outpoints.get(htlc.htlc_id)
+            decided = commitment.commitment.tx if outpoint is None else landed.spends.get(outpoint)
+            if decided is None or chain.depth(decided.txid) < RESOLVED_DEPTH:
+                continue
+        yield r.HtlcResolvedOnChain(
+            channel_id=link.channel_id, htlc_id=htlc.htlc_id, preimage=preimage
+        )
+
+
+def is_htlc_at_stake(link: Link, preimages: Mapping[bytes, bytes], *, height: int) -> bool:
+    """Say whether the channel has to go on chain now, because of an HTLC's expiry.
+
+    Of HTLCs that have an output on our commitment, those count that we offered, and those whose
+    preimage we hold; they must be worth more together than the exit costs.
+    """
+    at_stake = [
+        live.htlc
+        for live in link.state.htlcs
+        if (live.htlc.offered_by is link.me or live.htlc.payment_hash in preimages)
+        and not link.setting.terms.is_trimmed(
+            live.htlc.amount_msat, is_offered=live.htlc.offered_by is link.me
+        )
+    ]
+    return any(publish_height(link, htlc.cltv_expiry) <= height for htlc in at_stake) and (
+        sum(htlc.amount_msat for htlc in at_stake) > 1000 * link.exit_cost_sat
+    )

@@ -1,0 +1,78 @@
+"""From a factory that is ready to its channels, as each side first holds them."""
+
+from cromford.channel.reestablish import disconnect
+from cromford.channel.terms import Party
+from cromford.factory.branch import Branch
+from cromford.protocol.channels.link import Link
+from cromford.protocol.client_attempt import ClientAttempt, Complete
+from cromford.protocol.first_commitments import ChannelSetting
+from cromford.protocol.lsp_attempt import LspAttempt
+from cromford.signing.keychain import ChannelKey
+
+
+def client_link(attempt: ClientAttempt, *, lsp_node_id: bytes) -> Link:
+    """Return the client's own channel, not yet connected.
+
+    Raises:
+        ValueError: If the attempt is not complete.
+    """
+    if not isinstance(attempt.stage, Complete):
+        raise ValueError(f"attempt {attempt.attempt_id.hex()} is not complete")
+    return _link(
+        attempt.setting,
+        attempt.branch,
+        me=Party.ACCEPTER,
+        node_id=lsp_node_id,
+        key=ChannelKey(attempt=attempt.key_attempt, channel=0),
+        signature=attempt.stage.commitment_signature,
+    )
+
+
+def lsp_links(attempt: LspAttempt) -> tuple[Link, ...]:
+    """Return the LSP's channel with every client, in placement order, not yet connected.
+
+    Raises:
+        ValueError: If not every first commitment is held.
+    """
+    if not attempt.commitment_signatures:
+        raise ValueError(f"attempt {attempt.attempt_id.hex()}: no commitment is held")
+    return tuple(
+        _link(
+            attempt.setting(client),
+            attempt.branch(client),
+            me=Party.OPENER,
+            node_id=seat.node_id,
+            key=ChannelKey(attempt=attempt.key_attempt, channel=client),
+            signature=attempt.commitment_signatures[client - 1],
+        )
+        for client, seat in enumerate(attempt.seats, start=1)
+    )
+
+
+def _link(
+    setting: ChannelSetting,
+    branch: Branch,
+    *,
+    me: Party,
+    node_id: bytes,
+    key: ChannelKey,
+    signature: bytes,
+) -> Link:
+    own = setting.offer_of(me)
+    return Link(
+        channel_id=setting.channel_id,
+        node_id=node_id,
+        attempt_id=branch.terms.attempt_id,
+        client=branch.client,
+        key=key,
+        setting=setting,
+        exit_blocks=branch.exit_blocks,
+        exit_deadline_height=branch.exit_deadline_height,
+        max_cltv_blocks=branch.terms.max_cltv_blocks,
+        exit_cost_sat=sum(node.fee_sat for node in branch.nodes)
+        + setting.terms.commitment_fee_sat(n_htlc_outputs=0),
+        state=disconnect(setting.first_state(me)),
+        own_point=own.first_per_commitment_point,
+        own_next_point=own.second_per_commitment_point,
+        signature=signature,
+    )

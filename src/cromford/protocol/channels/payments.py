@@ -1,0 +1,150 @@
+"""Paying and being paid: our own HTLCs and those that are for us."""
+
+from cromford import effects as fx
+from cromford.channel.content import Htlc
+from cromford.channel.errors import UpdateRefused
+from cromford.channel.limits import is_overexposed
+from cromford.channel.messages import UpdateFail, UpdateFulfill
+from cromford.channel.stage import LiveHtlc
+from cromford.channel.updates import propose_add
+from cromford.protocol import events as ev
+from cromford.protocol import records as r
+from cromford.protocol.channels.book import OwnInvoice
+from cromford.protocol.channels.encoding import delivery_of, message_of
+from cromford.protocol.channels.failures import Failure
+from cromford.protocol.channels.htlc_rules import acceptance_failure, check_offer
+from cromford.protocol.channels.link import Link
+from cromford.protocol.channels.turn import Turn
+from cromford.wire import messages as m
+from cromford.wire.fields import encode_fields
+from cromford.wire.messages import encode_message
+
+INVOICE_PREFIX = b"invoice"
+OVERPAYMENT_FACTOR = 2  # BOLT 4: a payee accepts at most twice what it asked for.
+
+
+def offer(
+    turn: Turn,
+    link: Link,
+    *,
+    amount_msat: int,
+    payment_hash: bytes,
+    cltv_expiry: int,
+    delivery: m.Delivery,
+    height: int,
+    first: r.PaymentRecord,
+) -> None:
+    """Offer an HTLC, and remember before it what it is for.
+
+    Raises:
+        UpdateRefused: If the channel cannot carry it now; nothing was remembered.
+    """
+    check_offer(link, cltv_expiry, height=height)
+    _, update = propose_add(
+        link.state,
+        amount_msat=amount_msat,
+        payment_hash=payment_hash,
+        cltv_expiry=cltv_expiry,
+        payload=encode_fields(delivery),
+    )
+    turn.remember(first)
+    message = message_of(link.channel_id, update)
+    turn.remember(r.UpdateProposed(channel_id=link.channel_id, message=encode_message(message)))
+
+
+def take(turn: Turn, link: Link, htlc_id: int, preimage: bytes) -> None:
+    """Take an HTLC of the peer by its preimage."""
+    message = message_of(link.channel_id, UpdateFulfill(htlc_id=htlc_id, preimage=preimage))
+    turn.remember(r.UpdateProposed(channel_id=link.channel_id, message=encode_message(message)))
+
+
+def give_back(turn: Turn, link: Link, htlc_id: int, reason: bytes) -> None:
+    """Give an HTLC of the peer back."""
+    message = message_of(link.channel_id, UpdateFail(htlc_id=htlc_id, reason=reason))
+    turn.remember(r.UpdateProposed(channel_id=link.channel_id, message=encode_message(message)))
+
+
+def start_payment(
+    turn: Turn,
+    link: Link,
+    request: ev.PayRequested,
+    *,
+    fee_msat: int,
+    cltv_expiry: int,
+    height: int,
+) -> None:
+    """Pay an invoice through a channel.
+
+    Raises:
+        UpdateRefused: If the channel cannot carry it now.
+    """
+    offer(
+        turn,
+        link,
+        amount_msat=request.amount_msat + fee_msat,
+        payment_hash=request.payment_hash,
+        cltv_expiry=cltv_expiry,
+        delivery=m.Delivery(
+            payee=request.payee,
+            payment_secret=request.payment_secret,
+            amount_msat=request.amount_msat,
+        ),
+        height=height,
+        first=r.PaymentStarted(
+            payment_hash=request.payment_hash,
+            payee=request.payee,
+            amount_msat=request.amount_msat,
+            fee_msat=fee_msat,
+            description=request.description,
+            channel_id=link.channel_id,
+            htlc_id=link.state.next_id(link.me),
+            text=request.text,
+        ),
+    )
+
+
+def answer_as_payee(turn: Turn, link: Link, live: LiveHtlc, *, height: int) -> None:
+    """Take an HTLC that pays an open invoice of ours, or give it back with a reason."""
+    htlc = live.htlc
+    invoice = turn.book.invoices.get(htlc.payment_hash)
+    failure = acceptance_failure(link, htlc.cltv_expiry, height=height)
+    if failure is None and is_overexposed(link.state, htlc):
+        failure = Failure.TEMPORARY_CHANNEL_FAILURE
+    if invoice is None or not _pays(htlc, live.payload, invoice):
+        # BOLT 4: the same answer to all of these, so that nobody can probe for invoices.
+        failure = Failure.INCORRECT_OR_UNKNOWN_PAYMENT_DETAILS
+    if failure is not None or invoice is None:
+        code = failure or Failure.INCORRECT_OR_UNKNOWN_PAYMENT_DETAILS
+        give_back(turn, link, htlc.htlc_id, code.reason)
+        return
+    turn.remember(
+        r.InvoicePaid(
+            payment_hash=htlc.payment_hash,
+            channel_id=link.channel_id,
+            htlc_id=htlc.htlc_id,
+            amount_msat=htlc.amount_msat,
+        )
+    )
+    turn.wish(fx.ClearDeadline(name=invoice_deadline(htlc.payment_hash)))
+    take(turn, link, htlc.htlc_id, invoice.preimage)
+
+
+def _pays(htlc: Htlc, payload: bytes, invoice: OwnInvoice) -> bool:
+    """Say whether an HTLC pays an invoice. The amount is the invoice's, never the payer's word."""
+    delivery = delivery_of(payload)
+    return (
+        delivery is not None
+        and delivery.payment_secret == invoice.payment_secret
+        and invoice.status == "open"
+        and invoice.amount_msat <= htlc.amount_msat <= OVERPAYMENT_FACTOR * invoice.amount_msat
+    )
+
+
+def invoice_deadline(payment_hash: bytes) -> bytes:
+    """Return the name of the deadline at which an invoice expires."""
+    return INVOICE_PREFIX + payment_hash
+
+
+def refusal_text(refused: UpdateRefused) -> str:
+    """Return why a channel cannot carry an HTLC, as an operator reads it."""
+    return f"the channel cannot carry it now: {refused}"

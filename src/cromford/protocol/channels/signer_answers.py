@@ -1,0 +1,36 @@
+"""The signer's answers about channels, taken alike by both roles."""
+
+from typing import assert_never
+
+from cromford.protocol import events as ev
+from cromford.protocol.channels.steps import (
+    fail,
+    on_commitment_made,
+    on_half_made,
+    on_nonce_prepared,
+    on_point_recalled,
+)
+from cromford.protocol.channels.turn import Turn
+
+SignerAnswer = (
+    ev.NoncePrepared | ev.CommitmentMade | ev.HalfMade | ev.PointRecalled | ev.ChannelSigningFailed
+)
+
+
+def on_signer_answer(turn: Turn, answer: SignerAnswer) -> None:
+    """Go on with what a channel asked the signer for."""
+    match answer:
+        case ev.NoncePrepared():
+            on_nonce_prepared(turn, answer)
+        case ev.CommitmentMade():
+            on_commitment_made(turn, answer)
+        case ev.HalfMade():
+            on_half_made(turn, answer)
+        case ev.PointRecalled():
+            on_point_recalled(turn, answer)
+        case ev.ChannelSigningFailed(channel_id=channel_id, reason=reason):
+            link = turn.link(channel_id)
+            if link.failure is None:
+                fail(turn, link, f"our signer: {reason}")
+        case _:
+            assert_never(answer)

@@ -1,0 +1,316 @@
+"""BOLT 2 with the peer of a link: each message and each answer of the signer, one step.
+
+Every step remembers before it speaks. An update travels together with the `commitment_signed`
+that covers it; a commitment is finished and remembered before the one before is revoked.
+"""
+
+from cromford import effects as fx
+from cromford.channel.commitment import Commitment
+from cromford.channel.commits import has_changes, receive_commitment, sign_commitment
+from cromford.channel.errors import FallenBehind, PeerViolation
+from cromford.channel.held import hold
+from cromford.channel.htlc_tx import htlc_txs
+from cromford.channel.messages import Outgoing, Revoke, SignCommitment
+from cromford.channel.reestablish import receive_reestablish, reestablish_message
+from cromford.crypto.musig2 import is_partial_sig, is_pubnonce, nonce_agg
+from cromford.protocol import events as ev
+from cromford.protocol import records as r
+from cromford.protocol.channels.encoding import (
+    UpdateMessage,
+    message_of,
+    reestablish_of,
+)
+from cromford.protocol.channels.link import Link
+from cromford.protocol.channels.turn import Turn
+from cromford.protocol.decision import DoubleSigning
+from cromford.wire import messages as m
+from cromford.wire.messages import encode_message
+
+
+def prepare(turn: Turn, link: Link) -> None:
+    """Begin with a link in this connection: a fresh nonce, then `channel_reestablish`."""
+    if link.pool_id is None and link.failure is None:
+        turn.wish(fx.PrepareNonce(channel_id=link.channel_id, key=link.key))
+
+
+def on_nonce_prepared(turn: Turn, event: ev.NoncePrepared) -> None:
+    """Tell the peer where we believe the channel stands."""
+    pool = event.pool
+    turn.remember(
+        r.ChannelPrepared(
+            channel_id=event.channel_id, pool_id=pool.pool_id, pubnonce=pool.pubnonces[0]
+        )
+    )
+    link = turn.link(event.channel_id)
+    told = reestablish_message(link.state)
+    turn.send(
+        link,
+        m.ChannelReestablish(
+            channel_id=link.channel_id,
+            next_commitment_number=told.next_commitment_number,
+            next_revocation_number=told.next_revocation_number,
+            your_last_per_commitment_secret=told.last_secret,
+            next_pubnonce=link.pubnonce,
+        ),
+    )
+
+
+def on_message(turn: Turn, link: Link, message: m.ChannelMessage) -> None:
+    """Take one message about a channel; a peer that breaks the rules ends the channel.
+
+    What comes before both sides have told where the channel stands is dropped: it belongs to an
+    earlier connection.
+    """
+    if link.failure is not None:
+        if not isinstance(message, m.ChannelFailure):
+            turn.send(link, m.ChannelFailure(channel_id=link.channel_id, reason=link.failure))
+        return
+    try:
+        match message:
+            case m.ChannelReestablish():
+                _on_reestablish(turn, link, message)
+            case m.UpdateAddHtlc() | m.UpdateFulfillHtlc() | m.UpdateFailHtlc():
+                _on_update(turn, link, message)
+            case m.CommitmentSigned():
+                _on_commitment_signed(turn, link, message)
+            case m.RevokeAndAck():
+                _on_revoke_and_ack(turn, link, message)
+            case m.ChannelFailure(reason=reason):
+                fail(turn, link, f"the peer: {reason}", tells_peer=False)
+    except PeerViolation as violation:
+        fail(turn, link, str(violation))
+
+
+def fail(
+    turn: Turn, link: Link, reason: str, *, is_behind: bool = False, tells_peer: bool = True
+) -> None:
+    """Take part in no update of a channel any more, and say so."""
+    reason = reason[: m.REASON_SIZE_MAX]
+    turn.remember(r.ChannelFailed(channel_id=link.channel_id, reason=reason, is_behind=is_behind))
+    if link.pool_id is not None:
+        turn.wish(fx.DropPools(pool_ids=(link.pool_id,)))
+    if tells_peer:
+        turn.send(link, m.ChannelFailure(channel_id=link.channel_id, reason=reason))
+
+
+def _on_reestablish(turn: Turn, link: Link, message: m.ChannelReestablish) -> None:
+    if link.pool_id is None or link.state.is_connected:
+        return
+    _check_pubnonce("next_pubnonce", message.next_pubnonce)
+    if message.next_revocation_number == 0:
+        _resume(turn, link, message, own_point=None)
+        return
+    turn.wish(
+        fx.RecallPoint(
+            channel_id=link.channel_id,
+            key=link.key,
+            number=message.next_revocation_number - 1,
+            message=message,
+        )
+    )
+
+
+def on_point_recalled(turn: Turn, event: ev.PointRecalled) -> None:
+    """Take up a channel once it is known whether the peer showed the right secret."""
+    link = turn.link(event.channel_id)
+    if link.pool_id is None or link.state.is_connected or link.failure is not None:
+        return
+    try:
+        _resume(turn, link, event.message, own_point=event.point)
+    except PeerViolation as violation:
+        fail(turn, link, str(violation))
+
+
+def _resume(
+    turn: Turn, link: Link, message: m.ChannelReestablish, *, own_point: bytes | None
+) -> None:
+    try:
+        resumption = receive_reestablish(link.state, reestablish_of(message), own_point=own_point)
+    except FallenBehind as error:
+        fail(turn, link, f"state was lost: {error}", is_behind=True)
+        return
+    turn.remember(
+        r.ChannelReestablished(
+            channel_id=link.channel_id,
+            message=encode_message(message),
+            own_point=own_point or b"",
+        )
+    )
+    _resend(turn, turn.link(link.channel_id), resumption.resend)
+
+
+def _resend(turn: Turn, link: Link, resend: tuple[Outgoing, ...]) -> None:
+    """Send again what the peer may lack, in the order in which it was first sent.
+
+    Updates that no signature covers yet are left: they travel with the next one.
+    """
+    before: list[m.Message] = []
+    due: SignCommitment | None = None
+    after: list[m.Message] = []
+    for outgoing in resend:
+        match outgoing:
+            case Revoke():
+                (before if due is None else after).append(_revocation(link))
+            case SignCommitment():
+                due = outgoing
+                before += _covered_updates(link)
+            case _:
+                continue
+    if due is None:
+        for message in before:
+            turn.send(link, message)
+        return
+    commitment = link.commitment(due.content, due.per_commitment_point)
+    if commitment.signing_task.sighash != link.signed_sighash:
+        raise DoubleSigning(f"commitment {due.content.number} of {link.channel_id.hex()}")
+    _sign(turn, link, commitment, due, before=tuple(before), after=tuple(after))
+
+
+def _covered_updates(link: Link) -> list[m.Message]:
+    covered = link.state.unacked[: link.state.n_signed_updates]
+    return [message_of(link.channel_id, update) for update in covered]
+
+
+def _on_update(turn: Turn, link: Link, message: UpdateMessage) -> None:
+    if not link.state.is_connected:
+        return
+    turn.remember(r.UpdateReceived(channel_id=link.channel_id, message=encode_message(message)))
+
+
+def sign_if_due(turn: Turn, link: Link) -> None:
+    """Sign the peer's next commitment if there is anything new, and the peer can take it."""
+    state = link.state
+    if not link.is_open or link.peer_pubnonce is None or state.awaits_revocation:
+        return
+    if not has_changes(state, state.peer):
+        return
+    _, due = sign_commitment(state)
+    commitment = link.commitment(due.content, due.per_commitment_point)
+    turn.remember(
+        r.CommitmentIntended(
+            channel_id=link.channel_id,
+            number=due.content.number,
+            sighash=commitment.signing_task.sighash,
+        )
+    )
+    link = turn.link(link.channel_id)
+    _sign(turn, link, commitment, due, before=tuple(_covered_updates(link)), after=())
+
+
+def _sign(
+    turn: Turn,
+    link: Link,
+    commitment: Commitment,
+    due: SignCommitment,
+    *,
+    before: tuple[m.Message, ...],
+    after: tuple[m.Message, ...],
+) -> None:
+    if link.peer_pubnonce is None:
+        raise AssertionError("nothing is signed without the peer's nonce")
+    turn.wish(
+        fx.SignCommitment(
+            channel_id=link.channel_id,
+            key=link.key,
+            task=commitment.signing_task,
+            pubnonce=link.peer_pubnonce,
+            per_commitment_point=due.per_commitment_point,
+            htlc_sighashes=tuple(htlc.peer_sighash for htlc in htlc_txs(commitment)),
+            before=before,
+            after=after,
+        )
+    )
+
+
+def on_commitment_made(turn: Turn, event: ev.CommitmentMade) -> None:
+    """Send the updates, our half of the peer's commitment, and what goes after it."""
+    link = turn.link(event.channel_id)
+    if not link.is_open:
+        return
+    signed = m.CommitmentSigned(
+        channel_id=link.channel_id,
+        pubnonce=event.pubnonce,
+        partial_sig=event.partial_sig,
+        htlc_signatures=event.htlc_signatures,
+    )
+    for message in (*event.before, signed, *event.after):
+        turn.send(link, message)
+
+
+def _on_commitment_signed(turn: Turn, link: Link, message: m.CommitmentSigned) -> None:
+    if not link.state.is_connected or link.pool_id is None:
+        return
+    _check_pubnonce("pubnonce", message.pubnonce)
+    if not is_partial_sig(message.partial_sig):
+        raise PeerViolation(
+            "partial_signature_with_nonce",
+            expected="a scalar below the group order",
+            received=message.partial_sig,
+        )
+    _, content = receive_commitment(link.state)
+    turn.wish(
+        fx.HoldCommitment(
+            channel_id=link.channel_id,
+            key=link.key,
+            pool_id=link.pool_id,
+            aggnonce=nonce_agg([link.pubnonce, message.pubnonce]),
+            commitment=link.commitment(content, link.own_next_point),
+            message=message,
+        )
+    )
+
+
+def on_half_made(turn: Turn, event: ev.HalfMade) -> None:
+    """Finish our new commitment, remember it, and revoke the one before."""
+    link = turn.link(event.channel_id)
+    if not link.is_open:
+        turn.wish(fx.DropPools(pool_ids=(event.pool.pool_id,)))
+        return
+    session = event.commitment.signing_task.session(event.aggnonce)
+    signature = session.partial_sig_agg([event.partial_sig, event.message.partial_sig])
+    try:
+        held = hold(
+            event.commitment, signature=signature, htlc_signatures=event.message.htlc_signatures
+        )
+    except PeerViolation as violation:
+        turn.wish(fx.DropPools(pool_ids=(event.pool.pool_id,)))
+        fail(turn, link, str(violation))
+        return
+    turn.remember(
+        r.CommitmentHeld(
+            channel_id=link.channel_id,
+            signature=held.signature,
+            htlc_signatures=held.htlc_signatures,
+            secret=event.secret,
+            next_point=event.next_point,
+            pool_id=event.pool.pool_id,
+            pubnonce=event.pool.pubnonces[0],
+        )
+    )
+    if link.pool_id is not None:
+        turn.wish(fx.DropPools(pool_ids=(link.pool_id,)))
+    link = turn.link(link.channel_id)
+    turn.send(link, _revocation(link))
+
+
+def _revocation(link: Link) -> m.RevokeAndAck:
+    if link.last_secret is None:
+        raise AssertionError("nothing was revoked")
+    return m.RevokeAndAck(
+        channel_id=link.channel_id,
+        per_commitment_secret=link.last_secret,
+        next_per_commitment_point=link.own_next_point,
+        next_pubnonce=link.pubnonce,
+    )
+
+
+def _on_revoke_and_ack(turn: Turn, link: Link, message: m.RevokeAndAck) -> None:
+    if not link.state.is_connected:
+        return
+    _check_pubnonce("next_pubnonce", message.next_pubnonce)
+    turn.remember(r.RevocationReceived(channel_id=link.channel_id, message=encode_message(message)))
+
+
+def _check_pubnonce(field: str, pubnonce: bytes) -> None:
+    if not is_pubnonce(pubnonce):
+        raise PeerViolation(field, expected="two points", received=pubnonce)

@@ -1,0 +1,162 @@
+"""The client's exits: when it leaves, and what it does until its coin is in its wallet."""
+
+from collections.abc import Iterator
+
+from cromford import effects as fx
+from cromford.bitcoin.tx import OutPoint
+from cromford.channel.terms import MSAT_PER_SAT, Party
+from cromford.protocol import records as r
+from cromford.protocol.channels.balances import balance_of
+from cromford.protocol.channels.leaving import (
+    Holding,
+    is_htlc_at_stake,
+    leaving_effects,
+    resolved_on_chain,
+    watched_outpoints,
+)
+from cromford.protocol.channels.link import Link
+from cromford.protocol.client_attempt import ClientAttempt, Complete
+from cromford.protocol.client_state import ClientState, folded
+from cromford.protocol.decision import NOTHING, Decision
+from cromford.protocol.faults import Rejected
+from cromford.signing.keychain import ChannelKey
+from cromford.watch.landed import PeerCommitment
+from cromford.wire import messages as m
+
+LEAVING = "leaving by an exit"
+
+
+def link_of(state: ClientState, attempt: ClientAttempt) -> Link | None:
+    """Return a factory's channel; None before it was ready."""
+    return state.book.links.get(attempt.setting.channel_id)
+
+
+def preimages_of(state: ClientState) -> dict[bytes, bytes]:
+    """Return the preimages of what we are being paid, by payment hash."""
+    return {
+        invoice.payment_hash: invoice.preimage
+        for invoice in state.book.invoices.values()
+        if invoice.paid_by is not None
+    }
+
+
+def holding_of(state: ClientState, attempt: ClientAttempt) -> Holding:
+    """Return what we hold of a factory's channel.
+
+    Raises:
+        ValueError: If the attempt is not complete.
+    """
+    link = link_of(state, attempt)
+    setting = attempt.setting
+    first = attempt.first_commitments[Party.OPENER]
+    return Holding(
+        key=ChannelKey(attempt=attempt.key_attempt, channel=0),
+        terms=attempt.terms,
+        signed=attempt.signed_branch,
+        held=attempt.first_held if link is None else link.held,
+        own_point=setting.client.first_per_commitment_point if link is None else link.own_point,
+        peer_commitments=(
+            PeerCommitment(
+                commitment=first,
+                per_commitment_point=setting.lsp.first_per_commitment_point,
+            ),
+        )
+        if link is None
+        else link.peer_commitments,
+        preimages=preimages_of(state),
+        payout_script=attempt.join.payout_script,
+        is_behind=link is not None and link.is_behind,
+    )
+
+
+def on_exit_requested(state: ClientState, attempt_id: bytes) -> Decision:
+    """Leave a factory because the operator says so.
+
+    Raises:
+        Rejected: If there is nothing to leave from.
+    """
+    attempt = state.attempts.get(attempt_id)
+    if attempt is None:
+        raise Rejected("factory_not_found", f"no factory {attempt_id.hex()}")
+    if not isinstance(attempt.stage, Complete):
+        raise Rejected("factory_not_complete", "the branch is not signed; nothing was funded")
+    if state.chain.depth(attempt.funding_tx.txid) == 0:
+        raise Rejected("factory_not_funded", "the funding is not confirmed", retryable=True)
+    return start_exit(state, attempt, "the operator's wish")
+
+
+def start_exit(state: ClientState, attempt: ClientAttempt, reason: str) -> Decision:
+    """Leave a factory: from here on its channel takes no update.
+
+    What is published must stay our latest commitment: to go on with updates would revoke it.
+    """
+    if attempt.is_exiting:
+        return Decision(effects=exit_effects(state, attempt))
+    records: tuple[r.AnyRecord, ...] = (
+        r.ExitStarted(attempt_id=attempt.attempt_id, client=attempt.propose.client, reason=reason),
+    )
+    told: tuple[fx.Effect, ...] = ()
+    link = link_of(state, attempt)
+    if link is not None and link.failure is None:
+        records += (r.ChannelFailed(channel_id=link.channel_id, reason=LEAVING),)
+        failure = m.ChannelFailure(channel_id=link.channel_id, reason=LEAVING)
+        told = (fx.Send(node_id=link.node_id, message=failure),)
+    after = folded(state, records)
+    effects = exit_effects(after, after.attempts[attempt.attempt_id])
+    return Decision(records=records, effects=(*told, *effects))
+
+
+def exit_effects(state: ClientState, attempt: ClientAttempt) -> tuple[fx.Effect, ...]:
+    """Return what is to be published now for a channel that is left, or that the LSP left."""
+    if not isinstance(attempt.stage, Complete):
+        return ()
+    if not attempt.is_exiting and attempt.branch.channel_outpoint not in state.chain.spends:
+        return ()
+    return leaving_effects(holding_of(state, attempt), state.chain, is_exiting=attempt.is_exiting)
+
+
+def watched(state: ClientState) -> frozenset[OutPoint]:
+    """Return the outpoints whose spends matter."""
+    outpoints: set[OutPoint] = set()
+    for attempt in state.attempts.values():
+        if isinstance(attempt.stage, Complete):
+            outpoint = attempt.branch.channel_outpoint
+            outpoints.add(outpoint)
+            if outpoint in state.chain.spends:
+                outpoints.update(watched_outpoints(holding_of(state, attempt), state.chain))
+    return frozenset(outpoints)
+
+
+def on_block(state: ClientState) -> Decision:
+    """Do what a new block makes due: leave in time, and learn what the chain decided."""
+    decision = NOTHING
+    for attempt in state.attempts.values():
+        link = link_of(state, attempt) if attempt.ready_sent else None
+        if link is None:
+            continue
+        reason = None if attempt.is_exiting else _reason_to_leave(state, attempt, link)
+        if reason is not None:
+            decision += start_exit(state, attempt, reason)
+        decision += Decision(records=tuple(_resolved(state, attempt, link)))
+    return decision
+
+
+def _reason_to_leave(state: ClientState, attempt: ClientAttempt, link: Link) -> str | None:
+    height = state.chain.height
+    if state.chain.depth(attempt.funding_tx.txid) == 0:
+        return None
+    if attempt.branch.channel_outpoint in state.chain.spends:
+        return None
+    if is_htlc_at_stake(link, preimages_of(state), height=height):
+        return "an HTLC expires"
+    own_sat = balance_of(link).own_msat // MSAT_PER_SAT
+    if height >= link.exit_deadline_height and own_sat > link.exit_cost_sat:
+        return "the exit deadline"
+    return None
+
+
+def _resolved(
+    state: ClientState, attempt: ClientAttempt, link: Link
+) -> Iterator[r.HtlcResolvedOnChain]:
+    if attempt.branch.channel_outpoint in state.chain.spends:
+        yield from resolved_on_chain(state.book, link, holding_of(state, attempt), state.chain)

@@ -1,0 +1,169 @@
+"""The LSP's exits: bringing a client's channel on chain, and taking what is the LSP's there."""
+
+from collections.abc import Iterator
+
+from cromford import effects as fx
+from cromford.bitcoin.tx import OutPoint
+from cromford.channel.terms import Party
+from cromford.factory.funding import CHANGE_VOUT
+from cromford.protocol import records as r
+from cromford.protocol.channels.leaving import (
+    Holding,
+    is_htlc_at_stake,
+    leaving_effects,
+    resolved_on_chain,
+    watched_outpoints,
+)
+from cromford.protocol.channels.link import Link
+from cromford.protocol.decision import NOTHING, Decision
+from cromford.protocol.faults import Rejected
+from cromford.protocol.lsp_attempt import LspAttempt
+from cromford.protocol.lsp_state import LspState, folded
+from cromford.signing.keychain import ChannelKey
+from cromford.watch.landed import PeerCommitment
+from cromford.wire import messages as m
+
+LEAVING = "the LSP brings the channel on chain"
+
+
+def preimages_of(state: LspState) -> dict[bytes, bytes]:
+    """Return the preimages that claim incoming HTLCs, by payment hash."""
+    return {
+        forward.payment_hash: forward.preimage
+        for forward in state.book.forwards.values()
+        if forward.preimage is not None
+    }
+
+
+def link_of(state: LspState, attempt: LspAttempt, client: int) -> Link | None:
+    """Return the channel with a client; None before the factory was ready."""
+    return state.book.links.get(attempt.setting(client).channel_id)
+
+
+def holding_of(state: LspState, attempt: LspAttempt, client: int) -> Holding:
+    """Return what we hold of the channel with a client.
+
+    Raises:
+        KeyError: If the tree is not completely signed.
+    """
+    link = link_of(state, attempt, client)
+    setting = attempt.setting(client)
+    first = attempt.first_commitments[client, Party.ACCEPTER]
+    return Holding(
+        key=ChannelKey(attempt=attempt.key_attempt, channel=client),
+        terms=attempt.terms,
+        signed=attempt.branch(client).with_signatures(attempt.signatures),
+        held=attempt.first_held(client) if link is None else link.held,
+        own_point=setting.lsp.first_per_commitment_point if link is None else link.own_point,
+        peer_commitments=(
+            PeerCommitment(
+                commitment=first,
+                per_commitment_point=setting.client.first_per_commitment_point,
+            ),
+        )
+        if link is None
+        else link.peer_commitments,
+        preimages=preimages_of(state),
+        # Ours since the funding, and never used up by anything but this factory.
+        payout_script=attempt.funding_tx.outputs[CHANGE_VOUT].script_pubkey,
+        is_behind=link is not None and link.is_behind,
+    )
+
+
+def on_exit_requested(state: LspState, attempt_id: bytes, client: int | None) -> Decision:
+    """Bring a client's channel on chain because the operator says so.
+
+    Raises:
+        Rejected: If there is no such channel, or its funding is not confirmed.
+    """
+    attempt = state.attempts.get(attempt_id)
+    if attempt is None or attempt.signed_funding_tx is None:
+        raise Rejected("factory_not_found", f"no funded factory {attempt_id.hex()}")
+    if client is None or not 1 <= client <= len(attempt.seats):
+        raise Rejected(
+            "client_not_found", f"client: expected 1..{len(attempt.seats)}, received {client}"
+        )
+    if state.chain.depth(attempt.funding_tx.txid) == 0:
+        raise Rejected("factory_not_funded", "the funding is not confirmed", retryable=True)
+    return start_exit(state, attempt, client, "the operator's wish")
+
+
+def start_exit(state: LspState, attempt: LspAttempt, client: int, reason: str) -> Decision:
+    """Bring a client's channel on chain: from here on it takes no update.
+
+    What is published must stay our latest commitment: to go on with updates would revoke it.
+    """
+    if (attempt.attempt_id, client) in state.exits:
+        return Decision(effects=exit_effects(state, attempt, client))
+    records: tuple[r.AnyRecord, ...] = (
+        r.ExitStarted(attempt_id=attempt.attempt_id, client=client, reason=reason),
+    )
+    told: tuple[fx.Effect, ...] = ()
+    link = link_of(state, attempt, client)
+    if link is not None and link.failure is None:
+        records += (r.ChannelFailed(channel_id=link.channel_id, reason=LEAVING),)
+        failure = m.ChannelFailure(channel_id=link.channel_id, reason=LEAVING)
+        told = (fx.Send(node_id=link.node_id, message=failure),)
+    after = folded(state, records)
+    effects = exit_effects(after, after.attempts[attempt.attempt_id], client)
+    return Decision(records=records, effects=(*told, *effects))
+
+
+def exit_effects(state: LspState, attempt: LspAttempt, client: int) -> tuple[fx.Effect, ...]:
+    """Return what is to be published now for a channel that we, or its client, left."""
+    is_exiting = (attempt.attempt_id, client) in state.exits
+    outpoint = attempt.setting(client).funding.outpoint
+    if not is_exiting and outpoint not in state.chain.spends:
+        return ()
+    return leaving_effects(holding_of(state, attempt, client), state.chain, is_exiting=is_exiting)
+
+
+def owed(state: LspState) -> tuple[fx.Effect, ...]:
+    """Return what is to be published now, of every channel."""
+    return tuple(
+        effect
+        for attempt, client in _funded_channels(state)
+        for effect in exit_effects(state, attempt, client)
+    )
+
+
+def watched(state: LspState) -> frozenset[OutPoint]:
+    """Return the outpoints whose spends matter."""
+    outpoints: set[OutPoint] = set()
+    for attempt, client in _funded_channels(state):
+        outpoint = attempt.setting(client).funding.outpoint
+        outpoints.add(outpoint)
+        if outpoint in state.chain.spends:
+            holding = holding_of(state, attempt, client)
+            outpoints.update(watched_outpoints(holding, state.chain))
+    return frozenset(outpoints)
+
+
+def on_block(state: LspState) -> Decision:
+    """Do what a new block makes due: save HTLCs in time, and learn what the chain decided."""
+    decision = NOTHING
+    for link in state.book.links.values():
+        attempt, client = state.attempts[link.attempt_id], link.client
+        if link.setting.funding.outpoint in state.chain.spends:
+            decision += Decision(records=tuple(_resolved(state, attempt, link)))
+        elif (
+            link.state.htlcs
+            and (attempt.attempt_id, client) not in state.exits
+            and state.chain.depth(attempt.funding_tx.txid) > 0
+            and is_htlc_at_stake(link, preimages_of(state), height=state.chain.height)
+        ):
+            decision += start_exit(state, attempt, client, "an HTLC expires")
+    return decision
+
+
+def _resolved(state: LspState, attempt: LspAttempt, link: Link) -> Iterator[r.HtlcResolvedOnChain]:
+    if link.state.htlcs:
+        holding = holding_of(state, attempt, link.client)
+        yield from resolved_on_chain(state.book, link, holding, state.chain)
+
+
+def _funded_channels(state: LspState) -> Iterator[tuple[LspAttempt, int]]:
+    for attempt in state.attempts.values():
+        if attempt.signed_funding_tx is not None:
+            for client in range(1, len(attempt.seats) + 1):
+                yield attempt, client

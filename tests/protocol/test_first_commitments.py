@@ -1,0 +1,426 @@
+"""The first commitments of both sides: whole before the root is signed, and the LSP's alone."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import pytest
+from tests.protocol.attacks import (
+    flipped,
+    heard,
+    join_of,
+    left,
+    only_from,
+    only_to,
+    proposed,
+    refusal,
+)
+from tests.protocol.forge import NOT_A_POINT, rebuilt, scene, victim_with
+from tests.protocol.pump import LEAST_SAT, WANTED_SAT, Pump, PumpNode
+from tests.protocol.refusal import check_refused
+from tests.simulation.commitments import check_all_is_the_lsps, check_first_commitments
+
+from cromford import effects as fx
+from cromford.channel.commitment import UnpayableFee
+from cromford.channel.errors import PeerViolation
+from cromford.channel.terms import Party
+from cromford.factory.terms import FeePolicy
+from cromford.protocol import events as ev
+from cromford.protocol import lsp_opening
+from cromford.protocol import records as r
+from cromford.protocol.client_attempt import Complete, HoldsExit, RootSent
+from cromford.protocol.decision import DoubleSigning, check_intents, intent_of_commitment
+from cromford.protocol.faults import Refusal, Rejected
+from cromford.protocol.first_commitments import (
+    LSP_CHANNEL_POOL_SIZE,
+    channel_terms_of,
+    least_capacity_sat,
+)
+from cromford.protocol.lobby import plan_build
+from cromford.protocol.policy import LspPolicy
+from cromford.protocol.verification_channel import check_first_commitments as check_buildable
+from cromford.signing.round import FaultyContribution
+from cromford.wire import messages as m
+
+EPHEMERAL: Final = LspPolicy(
+    min_clients=1, fee_policy=FeePolicy.EPHEMERAL, tree_feerate_sat_per_kw=0
+)
+BOTH_POLICIES: Final = pytest.mark.parametrize(
+    "policy", [LspPolicy(min_clients=1), EPHEMERAL], ids=["endogenous", "ephemeral"]
+)
+NOT_A_SCALAR: Final = b"\xff" * 32
+
+
+@BOTH_POLICIES
+def test_both_sides_hold_a_first_commitment_that_the_kernel_takes(policy: LspPolicy) -> None:
+    """The pump checks it when the funding is published; here nothing may hide that check."""
+    pump = proposed(policy=policy)
+    pump.run()
+    assert pump.is_funded()
+    for client in range(1, len(pump.attempt.seats) + 1):
+        check_first_commitments(pump.attempt, client, pump.held(pump.client_at(client)))
+
+
+@BOTH_POLICIES
+@pytest.mark.parametrize("holder", list(Party), ids=lambda holder: holder.name.lower())
+def test_a_channel_that_never_moved_closes_with_everything_the_lsps(
+    policy: LspPolicy, holder: Party
+) -> None:
+    pump = proposed(policy=policy)
+    pump.run()
+    pump.mine()
+    client = pump.client_at(2)
+    held = pump.held(client)
+    for tx in held.signed_branch.txs:
+        pump.mine(held.branch.exit_blocks)
+        pump.chain.broadcast(tx)
+        pump.chain.mine()
+    own = held.first_held if holder is Party.ACCEPTER else pump.attempt.first_held(2)
+    pump.chain.broadcast(own.tx)
+    pump.chain.mine()
+    assert own.tx.txid in pump.chain.confirmed
+    check_all_is_the_lsps(own)
+
+
+def test_the_channel_is_the_same_to_both_sides_and_starts_at_number_0() -> None:
+    pump = proposed()
+    pump.run()
+    for client in range(1, 4):
+        setting = pump.held(pump.client_at(client)).setting
+        assert setting == pump.attempt.setting(client)
+        for party in Party:
+            state = setting.first_state(party)
+            assert (state.own_signed, state.peer_signed) == (0, 0)
+            assert (state.opener_msat, state.accepter_msat) == (
+                1000 * pump.attempt.terms.capacity_sat[client - 1],
+                0,
+            )
+            peer = setting.offer_of(party.other)
+            assert state.peer_point == peer.first_per_commitment_point
+            assert state.peer_next_point == peer.second_per_commitment_point
+    ids = {pump.attempt.setting(client).channel_id for client in range(1, 4)}
+    assert len(ids) == 3
+
+
+# The LSP's half
+
+
+BAD_HALVES: Final[dict[str, Callable[[bytes], bytes]]] = {
+    "a flipped bit": flipped,
+    "not a scalar": lambda _: NOT_A_SCALAR,
+    "zero": lambda _: bytes(32),
+}
+
+
+def with_half(change: Callable[[bytes], bytes]) -> Callable[[m.SignedBelow], Sequence[m.Message]]:
+    def changed(message: m.SignedBelow) -> Sequence[m.Message]:
+        (candidate,) = message.candidates
+        half = change(candidate.commitment_partial_sig)
+        return (replace(message, candidates=(replace(candidate, commitment_partial_sig=half),)),)
+
+    return changed
+
+
+def check_nothing_is_released(pump: Pump, victim: PumpNode) -> None:
+    held = next(iter(victim.state.attempts.values()))
+    assert held.aborted is not None
+    assert held.aborted.startswith("the LSP is at fault: first commitment: ")
+    asked = [req.task.name for e in pump.wishes(victim, fx.PartialSign) for req in e.requests]
+    assert "kickoff_root" not in asked, "the signer was asked for the root"
+    assert held.attempt_id not in {msg.attempt_id for msg in pump.sent(victim, m.SignRoot)}
+    assert held.funding_tx.txid not in {tx.txid for tx in pump.published}
+    with pytest.raises(ValueError, match="no commitment is held"):
+        held.first_held  # noqa: B018 - it raises
+
+
+@pytest.mark.parametrize("what", BAD_HALVES)
+def test_a_bad_half_of_the_clients_commitment_releases_nothing_for_the_root(what: str) -> None:
+    pump = proposed()
+    victim = pump.client_at(2)
+    with pump.tampering(only_to(victim, with_half(BAD_HALVES[what]), m.SignedBelow)):
+        pump.run()
+    check_nothing_is_released(pump, victim)
+
+
+def test_the_half_of_another_clients_commitment_releases_nothing_for_the_root() -> None:
+    pump = proposed()
+    victim, attempt_id = pump.client_at(2), pump.attempt.attempt_id
+
+    def others(_half: bytes) -> bytes:
+        half: bytes = pump.lsp.state.attempts[attempt_id].commitment_partial_sigs[2]
+        return half
+
+    with pump.tampering(only_to(victim, with_half(others), m.SignedBelow)):
+        pump.run()
+    check_nothing_is_released(pump, victim)
+
+
+def test_an_aggregate_nonce_that_is_not_the_sum_releases_nothing_for_the_root() -> None:
+    """A client cannot know it before; the signature that comes of it is no signature."""
+    pump = proposed()
+    victim = pump.client_at(2)
+
+    def swapped(message: m.Propose) -> Sequence[m.Message]:
+        (candidate,) = message.candidates
+        first, second = candidate.commitment_nonces
+        nonces = (first, replace(second, aggnonce=first.aggnonce))
+        return (replace(message, candidates=(replace(candidate, commitment_nonces=nonces),)),)
+
+    with pump.tampering(only_to(victim, swapped, m.Propose)):
+        pump.run()
+    check_nothing_is_released(pump, victim)
+
+
+# The client's half
+
+
+@pytest.mark.parametrize("what", BAD_HALVES)
+def test_a_bad_half_of_the_lsps_commitment_is_named_and_nobody_gets_a_signature(what: str) -> None:
+    pump = proposed(2)
+    culprit, first = pump.client_at(2), pump.attempt.attempt_id
+
+    def changed(message: m.SignBelow) -> Sequence[m.Message]:
+        (candidate,) = message.candidates
+        half = BAD_HALVES[what](candidate.commitment_partial_sig)
+        return (replace(message, candidates=(replace(candidate, commitment_partial_sig=half),)),)
+
+    with pump.tampering(only_from(culprit, changed, m.SignBelow)):
+        pump.run()
+    spoiled = pump.lsp.state.attempts[first]
+    assert spoiled.aborted is not None
+    assert spoiled.aborted.startswith("client 2: commitment ")
+    assert spoiled.aborted.endswith(" opener 0: bad partial_sig")
+    assert spoiled.culprits == (culprit.node_id,)
+    assert not spoiled.below_signatures
+    assert not spoiled.commitment_signatures
+    assert first not in {msg.attempt_id for msg in pump.sent(pump.lsp, m.SignedBelow)}
+    assert spoiled.funding_tx.txid not in {tx.txid for tx in pump.published}
+    with pytest.raises(ValueError, match="no commitment is held"):
+        spoiled.first_held(1)
+
+
+def test_two_clients_with_one_channel_key_are_told_apart_by_their_channels() -> None:
+    """Whose half is bad follows from the session: a key alone could be in two channels."""
+    attempt = scene().attempt
+    for client in range(1, 4):
+        session = attempt.commitment_sessions[client, Party.OPENER]
+        same_key = attempt.seats[0].join.candidates[0].pool.pubkey
+        fault = FaultyContribution(same_key, session.task.name, "partial_sig")
+        assert attempt.blamed(fault) == client
+
+
+def test_nobody_is_blamed_for_a_contribution_of_our_own() -> None:
+    attempt = scene().attempt
+    session = attempt.commitment_sessions[1, Party.OPENER]
+    own_keys = {session.task.name: attempt.channels[0].funding_pubkey}
+    own_keys["kickoff_root"] = attempt.factory_pool.pubkey
+    for name, own in own_keys.items():
+        with pytest.raises(AssertionError, match="our own contribution"):
+            attempt.blamed(FaultyContribution(own, name, "partial_sig"))
+
+
+# Nonces
+
+
+def test_the_lsp_makes_a_pool_for_every_channel_and_each_commitment_takes_one_nonce_of_it() -> None:
+    pump = proposed()
+    pump.run()
+    attempt = pump.attempt
+    assert len(attempt.channel_pools) == 3
+    assert {len(pool.pubnonces) for pool in attempt.channel_pools} == {LSP_CHANNEL_POOL_SIZE}
+    for offer, pool in zip(attempt.channels, attempt.channel_pools, strict=True):
+        assert pool.pubkey == offer.funding_pubkey
+    for propose in pump.sent(pump.lsp, m.Propose):
+        uses = propose.candidates[0].commitment_nonces
+        assert [use.index for use in uses] == [0, 1]
+
+
+@pytest.mark.parametrize("how", ["funded", "aborted", "restarted"])
+def test_no_pool_outlives_its_ceremony(how: str) -> None:
+    pump = proposed(2)
+    if how == "aborted":
+        pump.run_to(m.SignedBelow)
+        pump.pass_deadline(pump.lsp, pump.attempt.attempt_id)
+        pump.wire.clear()
+    elif how == "restarted":
+        pump.run_to(m.SignedBelow)
+        pump.restart(pump.lsp)
+        pump.wire.clear()
+    else:
+        pump.run()
+    signer: Any = pump.lsp.signer
+    assert signer._pools == {}
+
+
+# One sighash for ever
+
+
+@pytest.mark.parametrize("holder", list(Party), ids=lambda holder: holder.name.lower())
+def test_another_sighash_for_commitment_0_is_double_signing(holder: Party) -> None:
+    pump = proposed(2)
+    pump.run()
+    for node in (pump.lsp, pump.client_at(1)):
+        commitment = pump.attempt.first_commitments[1, holder]
+        intent = intent_of_commitment(commitment)
+        assert intent.kind == f"commitment_{holder.name.lower()}"
+        known = node.state.intents
+        assert known[intent.kind, intent.outpoint, 0] == commitment.signing_task.sighash
+        other = r.Intent(
+            kind=intent.kind, outpoint=intent.outpoint, state_index=0, sighash=bytes(32)
+        )
+        with pytest.raises(DoubleSigning):
+            check_intents(known, (other,))
+        later = r.Intent(
+            kind=intent.kind, outpoint=intent.outpoint, state_index=1, sighash=bytes(32)
+        )
+        check_intents(known, (later,))
+
+
+# Funding
+
+
+def test_funding_without_an_own_first_commitment_is_a_bug() -> None:
+    pump = proposed(2)
+    pump.run()
+    state = pump.lsp.state
+    unfunded = replace(pump.attempt, signed_funding_tx=None)
+    assert lsp_opening.fund(state, unfunded).tx == unfunded.funding_tx
+    for held in ((), unfunded.commitment_signatures[:-1]):
+        with pytest.raises(AssertionError, match="every own first commitment"):
+            lsp_opening.fund(state, replace(unfunded, commitment_signatures=held))
+
+
+def test_a_first_commitment_is_held_from_the_record_on_and_never_unverified() -> None:
+    pump = proposed(2)
+    client, attempt_id = pump.client_at(1), pump.attempt.attempt_id
+    pump.run_to(m.SignRoot)
+    stage = client.state.attempts[attempt_id].stage
+    assert isinstance(stage, RootSent)
+    signature = stage.commitment_signature
+    held = client.state.attempts[attempt_id]
+    exit_held = HoldsExit(signatures=stage.signatures, commitment_signature=signature)
+    assert replace(held, stage=exit_held).first_held.signature == signature
+    pump.run()
+    completed = client.state.attempts[attempt_id].stage
+    assert isinstance(completed, Complete)
+    assert completed.commitment_signature == signature
+    spoiled = replace(completed, commitment_signature=flipped(signature))
+    attempt = replace(held, stage=spoiled)
+    with pytest.raises(PeerViolation):
+        attempt.first_held  # noqa: B018 - it raises
+
+
+def test_what_was_computed_of_a_channel_is_not_computed_again() -> None:
+    pump = proposed(2)
+    pump.run()
+    client = pump.client_at(1)
+    attempt, held = pump.attempt, pump.held(client)
+    once, own = attempt.first_held(1), held.first_held
+    pump.mine(pump.policy.min_depth)
+    assert pump.attempt is not attempt, "it has changed since"
+    assert pump.attempt.first_held(1) is once
+    assert pump.attempt.setting(1) is attempt.setting(1)
+    assert pump.held(client) is not held
+    assert pump.held(client).first_held is own
+    assert pump.held(client).setting is held.setting
+
+
+# Capacity
+
+
+def test_a_channel_that_cannot_pay_for_its_commitment_cannot_be_built() -> None:
+    """The terms exclude it; were they to let one through, it has a name all the same."""
+    setting = scene().attempt.setting(1)
+    least_sat = least_capacity_sat(channel_terms_of(scene().attempt.terms))
+    assert 0 < least_sat < setting.funding.capacity_sat
+    poor = replace(setting, funding=replace(setting.funding, capacity_sat=500))
+    with pytest.raises(UnpayableFee):
+        poor.first_commitment(Party.OPENER)
+    with pytest.raises(Refusal, match="commitment_opener: expected a commitment that can be built"):
+        check_buildable(poor)
+    check_buildable(replace(setting, funding=replace(setting.funding, capacity_sat=least_sat)))
+
+
+DEAR: Final = 20_000  # sat/kw: the largest commitment costs more than the least channel holds.
+LEAST_DEAR_SAT: Final = 240 + DEAR * (668 + 172 * 24) // 1000
+
+
+def test_a_client_refuses_a_channel_that_does_not_carry_its_largest_commitment() -> None:
+    capacities_sat = (WANTED_SAT, LEAST_SAT, WANTED_SAT)
+    assert LEAST_SAT < LEAST_DEAR_SAT < WANTED_SAT
+    propose = rebuilt(tree_feerate_sat_per_kw=DEAR, capacity_sat=capacities_sat)
+    check_refused(
+        propose, "capacity_sat", expected=f"at least {LEAST_DEAR_SAT}", received=LEAST_SAT
+    )
+
+
+def test_a_client_whose_policy_takes_everything_still_refuses_what_no_channel_can_have() -> None:
+    victim = victim_with(dust_limit_sat=(1, 1000))
+    check_refused(rebuilt(dust_limit_sat=329), "dust_limit_sat", received=329, victim=victim)
+
+
+@pytest.mark.parametrize(("capacity_sat", "fits"), [(-1, False), (0, True)])
+def test_the_lobby_refuses_a_channel_that_does_not_carry_its_largest_commitment(
+    capacity_sat: int, *, fits: bool
+) -> None:
+    pump = Pump(1, policy=LspPolicy(capacity_min_sat=1_000, tree_feerate_sat_per_kw=DEAR))
+    client = pump.clients[0]
+    assert client.state.lobby.capacity_min_sat == LEAST_DEAR_SAT, "and says so before"
+    pump.join()
+    join = replace(left(pump, client), capacity_sat=LEAST_DEAR_SAT + capacity_sat)
+    decision = heard(pump, client, replace(join, capacity_least_sat=1))
+    if fits:
+        assert isinstance(decision.records[0], r.ClientJoined)
+    else:
+        assert refusal(decision).startswith(f"capacity_sat: expected {LEAST_DEAR_SAT}..")
+
+
+def test_a_build_never_offers_less_than_a_channel_needs() -> None:
+    """The coins do not reach for what is wanted, and the client would take a single satoshi."""
+    pump = Pump(1, policy=LspPolicy(min_clients=1, capacity_min_sat=1))
+    wish = ev.JoinRequested(capacity_sat=40_000_000, capacity_least_sat=1)
+    pump.handle(pump.clients[0], wish)
+    pump.run()
+    pump.build()
+    terms = pump.attempt.terms
+    assert terms.capacity_sat == (least_capacity_sat(channel_terms_of(terms)),)
+    pump.run()
+    assert pump.is_funded()
+
+
+IMPOSSIBLE: Final = {
+    "a largest channel below what one needs": (
+        LspPolicy(min_clients=1, capacity_max_sat=50_000, tree_feerate_sat_per_kw=DEAR),
+        f"capacity_sat: expected at least {LEAST_DEAR_SAT}, received 50000",
+    ),
+    "a feerate that no channel has": (
+        LspPolicy(min_clients=1, tree_feerate_sat_per_kw=1_000_001),
+        "feerate_per_kw: expected 0..1000000, received 1000001",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", IMPOSSIBLE)
+def test_a_policy_that_no_channel_can_have_is_refused_by_name(what: str) -> None:
+    policy, reason = IMPOSSIBLE[what]
+    pump = Pump(1, policy=policy)
+    client = pump.clients[0]
+    donor = Pump(1)
+    donor.join()
+    join = replace(join_of(donor, donor.clients[0]), capacity_least_sat=1)
+    pump.tell(pump.lsp, client, join)
+    assert client.node_id in pump.lsp.state.members
+    with pytest.raises(Rejected) as caught:
+        plan_build(pump.lsp.state, min_clients=1, max_clients=1)
+    assert (caught.value.code, str(caught.value)) == ("invalid_terms", reason)
+
+
+def test_a_join_whose_second_point_is_none_is_refused() -> None:
+    pump = Pump(1)
+    pump.join()
+    join = left(pump, pump.clients[0])
+    (candidate,) = join.candidates
+    channel = replace(candidate.channel, second_per_commitment_point=NOT_A_POINT)
+    spoiled = replace(join, candidates=(replace(candidate, channel=channel),))
+    reason = refusal(heard(pump, pump.clients[0], spoiled))
+    assert reason == "candidates[0].channel.second_per_commitment_point: expected a point"

@@ -189,7 +189,19 @@ class SignSpend:
     spend: Spend
 
 
-Effect = (
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecallCommitment:
+    """Look up in the journal what a revoked commitment of the peer said.
+
+    Answered by `CommitmentRecalled`.
+    """
+
+    channel_id: bytes
+    number: int
+
+
+# What the world performs; the journal alone answers `RecallCommitment`.
+Performed = (
     Send
     | Disconnect
     | PrepareJoin
@@ -208,3 +220,5 @@ Effect = (
     | RecallPoint
     | SignSpend
 )
+
+Effect = Performed | RecallCommitment

@@ -63,7 +63,7 @@ class PumpNode(SimNode):
         self.fuse -= 1
         return self.fuse == 0
 
-    def _effect(self, effect: fx.Effect) -> Iterable[ev.Event]:
+    def _effect(self, effect: fx.Performed) -> Iterable[ev.Event]:
         # To die after an append and to die before the effect that follows it are one death.
         is_after_append = len(self.store.entries) != self._n_durable
         self._n_durable = len(self.store.entries)
@@ -123,6 +123,7 @@ class Pump:
         self.chain = SimChain()
         self.wire: deque[Letter] = deque()
         self.links: dict[str, int] = {}
+        self.parting: set[str] = set()
         self.generations = itertools.count(1)
         self.tamper: Tamper = honest
         self.wished: list[Wished] = []
@@ -220,18 +221,24 @@ class Pump:
             self.disconnect(client)
         node.start()
         for client in touched:
-            self.connect(client)
+            if client.name not in self.parting:
+                self.connect(client)
 
     def connect(self, client: PumpNode) -> None:
-        self.links[client.name] = next(self.generations)
+        link = self.links[client.name] = next(self.generations)
         self.handle(self.lsp, ev.ConnectionOpened(node_id=client.node_id))
-        self.handle(client, ev.ConnectionOpened(node_id=self.lsp.node_id))
+        # An LSP that died of it came back, and opened another connection.
+        if self.links.get(client.name) == link:
+            self.handle(client, ev.ConnectionOpened(node_id=self.lsp.node_id))
 
     def disconnect(self, client: PumpNode) -> None:
         if self.links.pop(client.name, None) is None:
             return
+        # Whoever dies of it does not connect again before both know that it is over.
+        self.parting.add(client.name)
         self.handle(self.lsp, ev.ConnectionClosed(node_id=client.node_id))
         self.handle(client, ev.ConnectionClosed(node_id=self.lsp.node_id))
+        self.parting.discard(client.name)
 
     def pass_deadline(self, node: PumpNode, name: bytes) -> None:
         """Let a deadline that is set pass; forget it if none is."""
@@ -323,7 +330,7 @@ class Pump:
         while self.closing:
             self.disconnect(self.closing.pop())
 
-    def _perform(self, node: SimNode, effect: fx.Effect) -> Iterable[ev.Event]:
+    def _perform(self, node: SimNode, effect: fx.Performed) -> Iterable[ev.Event]:
         assert isinstance(node, PumpNode)
         self.wished.append(Wished(node=node.name, effect=effect))
         match effect:

@@ -29,7 +29,12 @@ from cromford.protocol import events as ev
 from cromford.protocol import lsp_opening
 from cromford.protocol import records as r
 from cromford.protocol.client_attempt import Complete, HoldsExit, RootSent
-from cromford.protocol.decision import DoubleSigning, check_intents, intent_of_commitment
+from cromford.protocol.decision import (
+    NOTHING,
+    DoubleSigning,
+    check_intents,
+    intent_of_commitment,
+)
 from cromford.protocol.faults import Refusal, Rejected
 from cromford.protocol.first_commitments import (
     LSP_CHANNEL_POOL_SIZE,
@@ -424,3 +429,11 @@ def test_a_join_whose_second_point_is_none_is_refused() -> None:
     spoiled = replace(join, candidates=(replace(candidate, channel=channel),))
     reason = refusal(heard(pump, pump.clients[0], spoiled))
     assert reason == "candidates[0].channel.second_per_commitment_point: expected a point"
+
+
+def test_an_attempt_that_is_over_does_not_end_again() -> None:
+    pump = proposed(2)
+    attempt_id = pump.attempt.attempt_id
+    pump.handle(pump.lsp, ev.DeadlineReached(name=attempt_id))
+    assert pump.lsp.state.attempts[attempt_id].aborted is not None
+    assert lsp_opening.abort(pump.lsp.state, attempt_id, reason="again") == NOTHING

@@ -170,7 +170,7 @@ def fork(role: Any, state: Any) -> Driver[Any]:
     """Return a driver in a state, with a signer that has lost every nonce, as after a crash."""
     signer = Signer(Keychain(bytes(32), REGTEST, journal_number=1))
 
-    def perform(effect: fx.Effect) -> Iterable[ev.Event]:
+    def perform(effect: fx.Performed) -> Iterable[ev.Event]:
         match effect:
             case fx.LookUpCoins(attempt_id=attempt_id, outpoints=outpoints):
                 coins = tuple((o, material().chain.coin(o)) for o in outpoints)

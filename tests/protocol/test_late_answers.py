@@ -33,7 +33,7 @@ class SlowPump(Pump):
         """Let a node's effects of a type be answered late from now on."""
         self.waits_for = (node, effect_type)
 
-    def _perform(self, node: Any, effect: fx.Effect) -> Any:
+    def _perform(self, node: Any, effect: fx.Performed) -> Any:
         answers = super()._perform(node, effect)
         if node is self.waits_for[0] and isinstance(effect, self.waits_for[1]):
             self.late += [(node, answer) for answer in answers]

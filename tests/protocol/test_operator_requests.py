@@ -82,9 +82,11 @@ def test_a_leaving_client_publishes_each_step_when_its_delay_has_passed_and_no_s
             confirmed.append(pump.chain.height)
     assert held.branch.channel_outpoint in pump.chain.coins
     published = [effect.tx.txid for effect in pump.wishes(client, fx.Broadcast)]
-    assert published == [step.tx.txid for step in steps], "each once"
+    commitment = held.first_held.tx
+    assert published == [*(step.tx.txid for step in steps), commitment.txid], "each once"
     pump.mine(2)
-    assert len(pump.wishes(client, fx.Broadcast)) == len(steps), "there is nothing left to do"
+    assert commitment.txid in pump.chain.confirmed
+    assert len(pump.wishes(client, fx.Broadcast)) == len(published), "there is nothing left to do"
 
 
 # To join

@@ -1,8 +1,23 @@
 """Payments inside a factory: what arrives, what is refused, and what nobody can lose."""
 
-from tests.protocol.paying_clients import balance, book, live_factory, lsp_link, newest_link, pay
+import itertools
+
+import pytest
+from tests.protocol.paying_clients import (
+    balance,
+    book,
+    live_factory,
+    lsp_link,
+    make_invoice,
+    newest_link,
+    open_factory,
+    pay,
+)
 
 from cromford.channel.terms import Party
+from cromford.protocol.channels.balances import balance_of
+from cromford.protocol.channels.failures import Failure
+from cromford.protocol.channels.forwarding import hold_deadline
 
 
 def test_the_lsp_pays_a_client_and_clients_pay_one_another() -> None:
@@ -28,3 +43,91 @@ def test_the_lsp_pays_a_client_and_clients_pay_one_another() -> None:
                 other.state.opener_msat,
                 other.state.accepter_msat,
             ), party
+
+
+def test_a_client_moves_its_money_from_an_old_factory_to_a_new_one() -> None:
+    pump = live_factory(2, watches_folds=True)
+    alice, _ = pump.clients
+    pay(pump, pump.lsp, alice, 30_000_000)
+    open_factory(pump)
+    old, new = book(alice).links_with(pump.lsp.node_id)
+    moved = pay(pump, alice, alice, 29_000_000)
+    assert moved.status == "paid"
+    assert moved.htlc[0] == old.channel_id
+    old, new = book(alice).links_with(pump.lsp.node_id)
+    assert balance_of(new).own_msat == 29_000_000
+    assert balance_of(old).own_msat == 30_000_000 - 29_000_000 - moved.fee_msat
+    assert book(alice).invoices[moved.payment_hash].paid_by is not None
+
+
+def test_an_invoice_is_paid_once_whatever_is_asked() -> None:
+    pump = live_factory(2)
+    alice, bob = pump.clients
+    pay(pump, pump.lsp, alice, 30_000_000)
+    request = make_invoice(pump, bob, 3_000_000)
+    for _ in range(2):
+        pump.handle(alice, request)
+    pump.run()
+    pump.handle(alice, request)
+    pump.run()
+    assert balance(bob).own_msat == 3_000_000
+    assert book(pump.lsp).n_finished == 1
+
+
+def test_a_payment_waits_for_a_payee_that_comes_back_in_time() -> None:
+    pump = live_factory(2)
+    alice, bob = pump.clients
+    pay(pump, pump.lsp, alice, 30_000_000)
+    request = make_invoice(pump, bob, 3_000_000)
+    pump.disconnect(bob)
+    pump.handle(alice, request)
+    pump.run()
+    (key,) = book(pump.lsp).held
+    assert pump.deadlines[pump.lsp.name, hold_deadline(key)] == pump.policy.hold_seconds
+    pump.connect(bob)
+    pump.run()
+    assert book(alice).payments[request.payment_hash].status == "paid"
+
+
+def test_a_payee_that_stays_away_costs_the_payer_a_bounded_wait() -> None:
+    pump = live_factory(2)
+    alice, bob = pump.clients
+    pay(pump, pump.lsp, alice, 30_000_000)
+    request = make_invoice(pump, bob, 3_000_000)
+    pump.disconnect(bob)
+    pump.handle(alice, request)
+    pump.run()
+    (key,) = book(pump.lsp).held
+    pump.pass_deadline(pump.lsp, hold_deadline(key))
+    pump.run()
+    failed = book(alice).payments[request.payment_hash]
+    assert failed.failure == Failure.TEMPORARY_CHANNEL_FAILURE.reason
+    assert balance(alice).own_msat == 30_000_000
+    # One that failed may be tried again.
+    pump.connect(bob)
+    pump.handle(alice, request)
+    pump.run()
+    assert book(alice).payments[request.payment_hash].status == "paid"
+
+
+@pytest.mark.parametrize("killed", ["lsp", "payer", "payee"])
+def test_a_process_killed_at_any_step_of_a_payment_delays_it_only(killed: str) -> None:
+    """Between any two durable steps of every party, both legs end alike, and nothing is lost."""
+    for fuse in itertools.count(1):
+        pump = live_factory(2)
+        alice, bob = pump.clients
+        pay(pump, pump.lsp, alice, 30_000_000)
+        node = {"lsp": pump.lsp, "payer": alice, "payee": bob}[killed]
+        request = make_invoice(pump, bob, 3_000_000)
+        node.fuse = fuse
+        pump.handle(alice, request)
+        pump.run()
+        # A payer that died before it remembered anything asks again, as its operator would.
+        pump.handle(alice, request)
+        pump.run()
+        assert book(alice).payments[request.payment_hash].status == "paid", fuse
+        assert balance(bob).own_msat == 3_000_000, fuse
+        assert book(pump.lsp).earned_msat == 4000, fuse
+        if node.n_deaths == 0:
+            assert fuse > 5
+            return

@@ -1,5 +1,6 @@
 """The journal's entries: what was written is what is read, and what cannot be read stops."""
 
+from dataclasses import fields, is_dataclass
 from typing import Any, Final, get_args, get_type_hints
 
 import msgspec
@@ -32,6 +33,11 @@ def values_of(kind: Any) -> st.SearchStrategy[Any]:
         return st.integers(0, 2**63 - 1)
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         return records_of(kind)
+    if is_dataclass(kind) and isinstance(kind, type):
+        hints = get_type_hints(kind)
+        return st.builds(
+            kind, **{field.name: values_of(hints[field.name]) for field in fields(kind)}
+        )
     if (items := get_args(kind)) and items[-1] is Ellipsis:
         return st.lists(values_of(items[0]), max_size=3).map(tuple)
     return st.from_type(kind)

@@ -17,7 +17,6 @@ NO_STATE: Any = None
 CLIENTS_EVENTS = [
     ev.JoinRequested(capacity_sat=WANTED_SAT, capacity_least_sat=LEAST_SAT),
     ev.LeaveRequested(),
-    ev.ExitRequested(attempt_id=ATTEMPT_ID),
     ev.CoinsLookedUp(attempt_id=ATTEMPT_ID, coins=()),
 ]
 LSPS_EVENTS = [

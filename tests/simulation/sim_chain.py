@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass, field
 
 from cromford.bitcoin.block import Coin
-from cromford.bitcoin.timelock import NSEQUENCE_DISABLE_FLAG
+from cromford.bitcoin.timelock import LOCKTIME_THRESHOLD, NSEQUENCE_DISABLE_FLAG
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut
 from cromford.regtest.kernel import ScriptRefused, check_scripts
 
@@ -77,6 +77,8 @@ class SimChain:
         return Coin(outpoint=outpoint, txout=coin[0], confirmations=self.height - coin[1] + 1)
 
     def _is_final(self, tx: Tx) -> bool:
+        if self.height + 1 <= tx.nlocktime < LOCKTIME_THRESHOLD:
+            return False
         for tx_in in tx.inputs:
             if tx.version < 2 or tx_in.nsequence & NSEQUENCE_DISABLE_FLAG:
                 continue

@@ -18,20 +18,28 @@ from cromford.protocol.client_state import ClientConfig, ClientState
 from cromford.protocol.faults import Rejected
 from cromford.protocol.lsp_state import LspConfig, LspState
 from cromford.protocol.policy import ClientPolicy, LspPolicy
-from cromford.signing.keychain import Keychain
+from cromford.signing.keychain import ChannelKey, Keychain
 from cromford.signing.signer import Signer
 from cromford.signing.task import SigningTask
 from cromford.wallet.account import Account
 
 LSP_ROLE: Role[LspState] = Role(
-    name="lsp", decide=lsp_role.decide, apply=lsp_role.apply, relevant=lsp_role.relevant
+    name="lsp",
+    decide=lsp_role.decide,
+    apply=lsp_role.apply,
+    relevant=lsp_role.relevant,
+    content_at=lsp_role.content_at,
 )
 CLIENT_ROLE: Role[ClientState] = Role(
     name="client",
     decide=client_role.decide,
     apply=client_role.apply,
     relevant=client_role.relevant,
+    content_at=client_role.content_at,
 )
+
+
+FRESH_NONCE = -1  # In the notebook: a nonce of no pool, made and spent in one call.
 
 
 class Crash(Exception):
@@ -72,6 +80,14 @@ class WatchedSigner(Signer):
         assert signed == task.sighash + aggnonce, "a secret nonce signed twice"
         return partial_sig
 
+    def partial_sign_fresh(
+        self, name: ChannelKey, task: SigningTask, pubnonce: bytes
+    ) -> tuple[bytes, bytes]:
+        own_pubnonce, partial_sig = super().partial_sign_fresh(name, task, pubnonce)
+        assert (own_pubnonce, FRESH_NONCE) not in self._notebook, "a fresh nonce is not fresh"
+        self._notebook[own_pubnonce, FRESH_NONCE] = task.sighash + pubnonce
+        return own_pubnonce, partial_sig
+
 
 class SimNode:
     """A participant: `driver` is None while its process is down."""
@@ -83,7 +99,7 @@ class SimNode:
         rng: random.Random,
         crash_rate: float,
         lsp_node_id: bytes | None,
-        perform: Callable[["SimNode", fx.Effect], Iterable[ev.Event]],
+        perform: Callable[["SimNode", fx.Performed], Iterable[ev.Event]],
         notebook: dict[tuple[bytes, int], bytes],
         lsp_policy: LspPolicy,
     ) -> None:
@@ -157,7 +173,7 @@ class SimNode:
     def _crashes(self) -> bool:
         return self.rng.random() < self.crash_rate
 
-    def _effect(self, effect: fx.Effect) -> Iterable[ev.Event]:
+    def _effect(self, effect: fx.Performed) -> Iterable[ev.Event]:
         if self._crashes():
             raise Crash
         return self._perform(self, effect)

@@ -67,6 +67,7 @@ class World:
         self.generations = itertools.count(1)
         self.arrivals: dict[tuple[str, str], float] = {}
         self.funded: set[Txid] = set()
+        self.muted: set[str] = set()  # Clients whose connection stays and carries nothing.
         policy = LspPolicy(
             step_blocks=4,
             states_per_layer=2,
@@ -145,22 +146,24 @@ class World:
                 assert isinstance(attempt.stage, Complete), "funded without an exit"
                 self.request(client, ev.ExitRequested(attempt_id=attempt.attempt_id))
                 self.mine(attempt.branch.exit_blocks)
-                coin = self.chain.coin(attempt.branch.channel_outpoint)
-                assert coin is not None, f"{client.name} could not leave"
-                assert coin.txout == attempt.branch.channel.txout
+                leaf = attempt.branch.channel_outpoint.txid
+                assert leaf in self.chain.confirmed, f"{client.name} could not leave"
                 self._close_unused(client, attempt)
                 n_left += 1
         return n_left
 
     def _close_unused(self, client: SimNode, attempt: ClientAttempt) -> None:
-        """Let one side publish its first commitment: in the channel nothing ever moved."""
-        seats = self.lsp.state.attempts[attempt.attempt_id]
+        """Let one side publish its first commitment, unless one of them already has."""
+        seats = self.lsp.durable_state().attempts[attempt.attempt_id]
         place = seats.client_of(client.node_id)
-        held = attempt.first_held if place % 2 else seats.first_held(place)
-        check_all_is_the_lsps(held)
-        self.chain.broadcast(held.tx)
+        both = (attempt.first_held, seats.first_held(place))
+        known = {*self.chain.confirmed, *self.chain.mempool}
+        if not any(held.tx.txid in known for held in both):
+            self.chain.broadcast(both[place % 2].tx)
         self.mine()
-        assert held.tx.txid in self.chain.confirmed
+        (closed,) = (held for held in both if held.tx.txid in self.chain.confirmed)
+        assert self.chain.coin(attempt.branch.channel_outpoint) is None
+        check_all_is_the_lsps(closed)
 
     # What the world does to a node
 
@@ -228,7 +231,7 @@ class World:
 
     # What a node does to the world
 
-    def _perform(self, node: SimNode, effect: fx.Effect) -> Iterable[ev.Event]:
+    def _perform(self, node: SimNode, effect: fx.Performed) -> Iterable[ev.Event]:
         match effect:
             case fx.Send():
                 self._send(node, effect)
@@ -257,6 +260,8 @@ class World:
             return
         if self.rng.random() < self.weather.cut_rate:
             self._later(0, lambda: self._disconnect(client))
+            return
+        if client.name in self.muted:
             return
         if self._is_silent(node) and isinstance(effect.message, SignBelow | SignRoot):
             return

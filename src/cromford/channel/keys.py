@@ -5,6 +5,7 @@ can compute the revocation seckey, and with it take every output of that commitm
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from cromford.crypto.keys import pubkey_add, sha256, xonly_of
 from cromford.crypto.points import weighted_sum
@@ -31,15 +32,29 @@ class Basepoints:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class CommitmentKeys:
-    """The x-only keys in the scripts of one commitment, as its holder sees them."""
+    """The x-only keys in the scripts of one commitment, as its holder sees them.
+
+    Those of HTLCs are derived when asked for: a commitment without HTLCs has no use for them.
+    """
 
     revocation: bytes
     holder_delayed: bytes
-    holder_htlc: bytes
-    peer_htlc: bytes
     peer_payment: bytes
+    per_commitment_point: bytes
+    holder_htlc_basepoint: bytes
+    peer_htlc_basepoint: bytes
+
+    @cached_property
+    def holder_htlc(self) -> bytes:
+        """What the holder signs its HTLC transactions with."""
+        return xonly_of(derive_pubkey(self.holder_htlc_basepoint, self.per_commitment_point))
+
+    @cached_property
+    def peer_htlc(self) -> bytes:
+        """What the peer signs them with, and claims HTLCs with itself."""
+        return xonly_of(derive_pubkey(self.peer_htlc_basepoint, self.per_commitment_point))
 
 
 def derive_pubkey(basepoint: bytes, per_commitment_point: bytes) -> bytes:
@@ -80,8 +95,9 @@ def commitment_keys(
     return CommitmentKeys(
         revocation=xonly_of(revocation_pubkey(peer.revocation, per_commitment_point)),
         holder_delayed=xonly_of(derive_pubkey(holder.delayed_payment, per_commitment_point)),
-        holder_htlc=xonly_of(derive_pubkey(holder.htlc, per_commitment_point)),
-        peer_htlc=xonly_of(derive_pubkey(peer.htlc, per_commitment_point)),
         # BOLT 3: not derived, so that the peer finds it even after losing its data.
         peer_payment=xonly_of(peer.payment),
+        per_commitment_point=per_commitment_point,
+        holder_htlc_basepoint=holder.htlc,
+        peer_htlc_basepoint=peer.htlc,
     )

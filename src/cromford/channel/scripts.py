@@ -5,7 +5,7 @@ penalty is a plain key-path spend. Nobody needs an unspendable internal key.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Final
 
 from cromford.bitcoin.script import (
@@ -31,6 +31,7 @@ OP_EQUAL: Final = 0x87
 OP_EQUALVERIFY: Final = 0x88
 OP_HASH160: Final = 0xA9
 PREIMAGE_SIZE: Final = 32
+OUTPUTS_KEPT: Final = 4096  # Two of each channel, of a few hundred bytes.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +72,13 @@ def delayed_output(keys: CommitmentKeys, *, to_self_delay: int) -> ScriptOutput:
 
 def to_peer_output(keys: CommitmentKeys) -> ScriptOutput:
     """Return what pays the peer at once: `to_remote`, without a script."""
-    return ScriptOutput(internal_key=keys.peer_payment)
+    return _key_path_output(keys.peer_payment)
+
+
+@lru_cache(maxsize=OUTPUTS_KEPT)
+def _key_path_output(internal_key: bytes) -> ScriptOutput:
+    """Return the same output for the same key: `to_remote` stays while a channel lives."""
+    return ScriptOutput(internal_key=internal_key)
 
 
 def offered_htlc_output(keys: CommitmentKeys, *, payment_hash: bytes) -> ScriptOutput:

@@ -72,9 +72,7 @@ class KeyAgg:
         """
         if self._is_tweaked:
             raise ValueError("the aggregate key is already tweaked")
-        tweaked = _copied(self._cache)
-        self.output_key = bytes(tweaked.pubkey_xonly_tweak_add(tweak))[1:]
-        self._cache = tweaked
+        self._cache, self.output_key = _tweaked(self.pubkeys, tweak)
         self._is_tweaked = True
 
 
@@ -88,6 +86,13 @@ def _aggregated(pubkeys: tuple[bytes, ...]) -> _musig.KeyAggCache:
             if not is_pubkey(pubkey):
                 raise InvalidContribution(index, "pubkey") from None
         raise
+
+
+@lru_cache(maxsize=AGGREGATES_KEPT)
+def _tweaked(pubkeys: tuple[bytes, ...], tweak: bytes) -> tuple[_musig.KeyAggCache, bytes]:
+    """Return the tweaked aggregate and its x-only key: a channel signs with one all its life."""
+    tweaked = _copied(_aggregated(pubkeys))
+    return tweaked, bytes(tweaked.pubkey_xonly_tweak_add(tweak))[1:]
 
 
 def _copied(cache: _musig.KeyAggCache) -> _musig.KeyAggCache:

@@ -1,12 +1,15 @@
 """RIPEMD-160, which HTLC scripts hash a payment hash with (BOLT 3).
 
-OpenSSL 3 keeps it in a provider that many systems do not load, so `hashlib` cannot be relied on.
+OpenSSL 3 keeps it in a provider that many systems do not load, so `hashlib` has it on some systems
+only. There it is used: it is some hundred times faster than the one written out here.
 """
 
+import hashlib
 from functools import lru_cache
 from typing import Final, NamedTuple
 
 DIGEST_SIZE: Final = 20
+_NAME: Final = "ripemd160"
 _MASK: Final = 0xFFFF_FFFF
 _N_CACHED: Final = 4096
 
@@ -64,6 +67,14 @@ _RIGHT: Final = _Line(
 @lru_cache(maxsize=_N_CACHED)
 def ripemd160(data: bytes) -> bytes:
     """Return the 20-byte RIPEMD-160 of `data`."""
+    try:
+        return hashlib.new(_NAME, data, usedforsecurity=False).digest()
+    except ValueError:  # OpenSSL does not offer it.
+        return ripemd160_in_python(data)
+
+
+def ripemd160_in_python(data: bytes) -> bytes:
+    """Return the same without OpenSSL."""
     padding = b"\x80" + bytes(-(len(data) + 9) % 64) + (8 * len(data)).to_bytes(8, "little")
     padded = data + padding
     state: _Words = _INITIAL

@@ -10,23 +10,33 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from cromford.bitcoin.tx import Tx
-from cromford.effects import Effect
+from cromford.channel.content import CommitmentContent
+from cromford.effects import Performed, RecallCommitment
 from cromford.ports import Store
 from cromford.protocol.decision import Decision
-from cromford.protocol.events import DaemonStarted, Event
+from cromford.protocol.events import CommitmentRecalled, DaemonStarted, Event
 from cromford.protocol.records import AnyRecord, Created, decode_record, encode_record
 
 S = TypeVar("S")
 
 
+def _no_content(_state: object, _channel_id: bytes, _number: int) -> None:
+    """A role without channels."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Role(Generic[S]):
-    """A role: its name and its pure functions."""
+    """A role: its name and its pure functions.
+
+    `content_at` returns what a channel's peer commitment of a number says, where it is the latest
+    in a state.
+    """
 
     name: str
     decide: Callable[[S, Event], Decision]
     apply: Callable[[S, AnyRecord], S]
     relevant: Callable[[S, Sequence[Tx]], tuple[Tx, ...]]
+    content_at: Callable[[S, bytes, int], CommitmentContent | None] = _no_content
 
 
 class ForeignJournal(Exception):
@@ -49,10 +59,11 @@ class Driver(Generic[S]):
         role: Role[S],
         state: S,
         store: Store,
-        perform: Callable[[Effect], Iterable[Event]],
+        perform: Callable[[Performed], Iterable[Event]],
         observe: Callable[[AnyRecord], None] = lambda _record: None,
     ) -> None:
         self._role = role
+        self._beginning = state
         self._store = store
         self._perform = perform
         self._observe = observe
@@ -62,9 +73,21 @@ class Driver(Generic[S]):
             self.state = role.apply(self.state, record)
             observe(record)
 
-    def start(self) -> None:
-        """Tell the role that it starts: what was lost is voided, what is owed is done."""
-        self.handle(DaemonStarted())
+    def start(self, *, unix_time: int = 0) -> None:
+        """Tell the role that it starts: what was lost is voided, what is owed is done.
+
+        Args:
+            unix_time: Seconds since 1970, UTC; what expired meanwhile is known by it.
+        """
+        self.handle(DaemonStarted(unix_time=unix_time))
+
+    def foresee(self, event: Event) -> Decision:
+        """Return what the role would decide. Nothing is remembered and nothing done.
+
+        Raises:
+            Rejected: If the operator asked for something impossible.
+        """
+        return self._role.decide(self.state, event)
 
     def handle(self, event: Event) -> None:
         """Handle one event and all that it causes at once.
@@ -78,7 +101,20 @@ class Driver(Generic[S]):
             decision = self._role.decide(self.state, pending.popleft())
             self._remember(decision.records)
             for effect in decision.effects:
-                pending.extend(self._perform(effect))
+                if isinstance(effect, RecallCommitment):
+                    pending.extend(self._recall(effect))
+                else:
+                    pending.extend(self._perform(effect))
+
+    def _recall(self, effect: RecallCommitment) -> Iterable[Event]:
+        """Fold the journal again up to where the commitment was the peer's latest."""
+        state = self._beginning
+        for data in self._store.replay():
+            state = self._role.apply(state, decode_record(data))
+            content = self._role.content_at(state, effect.channel_id, effect.number)
+            if content is not None:
+                return (CommitmentRecalled(channel_id=effect.channel_id, content=content),)
+        return ()
 
     def relevant(self, txs: Sequence[Tx]) -> tuple[Tx, ...]:
         """Return the transactions of a block that matter to the role."""

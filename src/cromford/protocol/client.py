@@ -9,11 +9,13 @@ from typing import assert_never
 
 from cromford import effects as fx
 from cromford.bitcoin.tx import Tx
+from cromford.channel.content import CommitmentContent
 from cromford.protocol import client_channels as channels
 from cromford.protocol import client_leaving as leaving
 from cromford.protocol import events as ev
 from cromford.protocol import records as r
 from cromford.protocol.chain_view import relevant_txs
+from cromford.protocol.channels import breach
 from cromford.protocol.channels.payments import INVOICE_PREFIX
 from cromford.protocol.channels.signer_answers import SignerAnswer
 from cromford.protocol.client_attempt import (
@@ -44,7 +46,7 @@ from cromford.protocol.paying import on_payment_requested, on_payment_signed, ow
 from cromford.wallet.account import RECEIVE
 from cromford.wire import messages as m
 
-__all__ = ["apply", "decide", "new_client", "relevant", "resume"]
+__all__ = ["apply", "content_at", "decide", "new_client", "relevant", "resume"]
 
 
 def relevant(state: ClientState, txs: Sequence[Tx]) -> tuple[Tx, ...]:
@@ -107,6 +109,8 @@ def decide(state: ClientState, event: ev.Event) -> Decision:
             return on_payment_signed(event)
         case ev.BroadcastRefused():
             return NOTHING
+        case ev.CommitmentRecalled():
+            return leaving.on_commitment_recalled(state, event)
         case ev.SpendSigned(name=name, tx=tx):
             return Decision(effects=(fx.Broadcast(name=name, tx=tx),))
         case ev.InvoiceRequested():
@@ -117,6 +121,11 @@ def decide(state: ClientState, event: ev.Event) -> Decision:
             raise AssertionError(f"{type(event).__name__} is an LSP's event")
         case _:
             assert_never(event)
+
+
+def content_at(state: ClientState, channel_id: bytes, number: int) -> CommitmentContent | None:
+    """Return what the peer's commitment of this number says, if it is the latest in this state."""
+    return breach.content_at(state.book, channel_id, number)
 
 
 def resume(state: ClientState) -> tuple[fx.Effect, ...]:

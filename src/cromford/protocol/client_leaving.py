@@ -5,10 +5,13 @@ from collections.abc import Iterator
 from cromford import effects as fx
 from cromford.bitcoin.tx import OutPoint
 from cromford.channel.terms import MSAT_PER_SAT, Party
+from cromford.protocol import events as ev
 from cromford.protocol import records as r
 from cromford.protocol.channels.balances import balance_of
 from cromford.protocol.channels.leaving import (
     Holding,
+    at_stake_msat,
+    breach_found,
     is_htlc_at_stake,
     leaving_effects,
     resolved_on_chain,
@@ -47,25 +50,24 @@ def holding_of(state: ClientState, attempt: ClientAttempt) -> Holding:
         ValueError: If the attempt is not complete.
     """
     link = link_of(state, attempt)
-    setting = attempt.setting
-    first = attempt.first_commitments[Party.OPENER]
+    own, theirs = attempt.setting.client, attempt.setting.lsp
     return Holding(
         key=ChannelKey(attempt=attempt.key_attempt, channel=0),
         terms=attempt.terms,
         signed=attempt.signed_branch,
         held=attempt.first_held if link is None else link.held,
-        own_point=setting.client.first_per_commitment_point if link is None else link.own_point,
+        own_point=own.first_per_commitment_point if link is None else link.own_point,
         peer_commitments=(
             PeerCommitment(
-                commitment=first,
-                per_commitment_point=setting.lsp.first_per_commitment_point,
+                commitment=attempt.first_commitments[Party.OPENER],
+                per_commitment_point=theirs.first_per_commitment_point,
             ),
         )
         if link is None
         else link.peer_commitments,
         preimages=preimages_of(state),
         payout_script=attempt.join.payout_script,
-        is_behind=link is not None and link.is_behind,
+        link=link,
     )
 
 
@@ -115,6 +117,14 @@ def exit_effects(state: ClientState, attempt: ClientAttempt) -> tuple[fx.Effect,
     return leaving_effects(holding_of(state, attempt), state.chain, is_exiting=attempt.is_exiting)
 
 
+def on_commitment_recalled(state: ClientState, recalled: ev.CommitmentRecalled) -> Decision:
+    """Punish the LSP for a commitment that it had revoked."""
+    found = breach_found(state.book, state.chain, recalled)
+    after = folded(state, found.records)
+    attempt = after.attempts[after.book.links[recalled.channel_id].attempt_id]
+    return found + Decision(effects=exit_effects(after, attempt) if found.records else ())
+
+
 def watched(state: ClientState) -> frozenset[OutPoint]:
     """Return the outpoints whose spends matter."""
     outpoints: set[OutPoint] = set()
@@ -149,8 +159,9 @@ def _reason_to_leave(state: ClientState, attempt: ClientAttempt, link: Link) -> 
         return None
     if is_htlc_at_stake(link, preimages_of(state), height=height):
         return "an HTLC expires"
-    own_sat = balance_of(link).own_msat // MSAT_PER_SAT
-    if height >= link.exit_deadline_height and own_sat > link.exit_cost_sat:
+    own_msat = balance_of(link).own_msat + at_stake_msat(link, preimages_of(state))
+    is_worth_it = own_msat > MSAT_PER_SAT * link.exit_cost_sat
+    if height >= link.exit_deadline_height and is_worth_it:
         return "the exit deadline"
     return None
 

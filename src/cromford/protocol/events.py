@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from cromford.bitcoin.block import Coin
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
 from cromford.channel.commitment import Commitment
+from cromford.channel.content import CommitmentContent
 from cromford.signing.keychain import ChannelPubkeys
 from cromford.signing.nonces import PublicPool
 from cromford.wire.messages import ChannelReestablish, CommitmentSigned, Message
@@ -253,6 +254,14 @@ class SpendSigned:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CommitmentRecalled:
+    """Answers `RecallCommitment`."""
+
+    channel_id: bytes
+    content: CommitmentContent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InvoiceRequested:
     """The client's operator wants to be paid. Random values are drawn by the daemon."""
 
@@ -309,6 +318,7 @@ Event = (
     | PointRecalled
     | ChannelSigningFailed
     | SpendSigned
+    | CommitmentRecalled
     | InvoiceRequested
     | PayRequested
 )

@@ -10,12 +10,14 @@ from typing import assert_never
 
 from cromford import effects as fx
 from cromford.bitcoin.tx import Tx
+from cromford.channel.content import CommitmentContent
 from cromford.factory.shape import plan_of
 from cromford.protocol import events as ev
 from cromford.protocol import lsp_channels as channels
 from cromford.protocol import lsp_leaving as leaving
 from cromford.protocol import records as r
 from cromford.protocol.chain_view import relevant_txs
+from cromford.protocol.channels import breach
 from cromford.protocol.channels.forwarding import HOLD_PREFIX
 from cromford.protocol.channels.signer_answers import SignerAnswer
 from cromford.protocol.decision import NOTHING, Decision
@@ -41,7 +43,7 @@ from cromford.wallet.account import RECEIVE
 from cromford.wire import messages as m
 from cromford.wire.messages import encode_message
 
-__all__ = ["apply", "decide", "new_lsp", "relevant", "resume"]
+__all__ = ["apply", "content_at", "decide", "new_lsp", "relevant", "resume"]
 
 REJOIN_DEADLINE = b"rejoin"
 RECONNECT_DEADLINES = 3  # How many deadlines an LSP that restarted gives its clients.
@@ -109,6 +111,8 @@ def decide(state: LspState, event: ev.Event) -> Decision:
             return on_payment_signed(event)
         case ev.BroadcastRefused():
             return NOTHING
+        case ev.CommitmentRecalled():
+            return leaving.on_commitment_recalled(state, event)
         case ev.SpendSigned(name=name, tx=tx):
             return Decision(effects=(fx.Broadcast(name=name, tx=tx),))
         case ev.ExitRequested(attempt_id=attempt_id, client=client):
@@ -125,6 +129,11 @@ def decide(state: LspState, event: ev.Event) -> Decision:
             raise AssertionError(f"{type(event).__name__} is a client's event")
         case _:
             assert_never(event)
+
+
+def content_at(state: LspState, channel_id: bytes, number: int) -> CommitmentContent | None:
+    """Return what the peer's commitment of this number says, if it is the latest in this state."""
+    return breach.content_at(state.book, channel_id, number)
 
 
 def resume(state: LspState) -> tuple[fx.Effect, ...]:
@@ -179,7 +188,11 @@ def _on_disconnection(state: LspState, node_id: bytes) -> Decision:
     """A connection takes its pools with it; what needs them is over."""
     if node_id not in state.connected:
         return NOTHING
-    gone = Decision(records=(r.PeerDisconnected(node_id=node_id),))
+    pools = tuple(link.pool_id for link in state.book.links_with(node_id) if link.pool_id)
+    gone = Decision(
+        records=(r.PeerDisconnected(node_id=node_id),),
+        effects=(fx.DropPools(pool_ids=pools),) if pools else (),
+    )
     after = apply(state, gone.records[0])
     attempt = after.open_attempt
     client = attempt.client_of(node_id) if attempt is not None else None

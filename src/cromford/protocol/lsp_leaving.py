@@ -6,9 +6,11 @@ from cromford import effects as fx
 from cromford.bitcoin.tx import OutPoint
 from cromford.channel.terms import Party
 from cromford.factory.funding import CHANGE_VOUT
+from cromford.protocol import events as ev
 from cromford.protocol import records as r
 from cromford.protocol.channels.leaving import (
     Holding,
+    breach_found,
     is_htlc_at_stake,
     leaving_effects,
     resolved_on_chain,
@@ -48,7 +50,6 @@ def holding_of(state: LspState, attempt: LspAttempt, client: int) -> Holding:
     """
     link = link_of(state, attempt, client)
     setting = attempt.setting(client)
-    first = attempt.first_commitments[client, Party.ACCEPTER]
     return Holding(
         key=ChannelKey(attempt=attempt.key_attempt, channel=client),
         terms=attempt.terms,
@@ -57,7 +58,7 @@ def holding_of(state: LspState, attempt: LspAttempt, client: int) -> Holding:
         own_point=setting.lsp.first_per_commitment_point if link is None else link.own_point,
         peer_commitments=(
             PeerCommitment(
-                commitment=first,
+                commitment=attempt.first_commitments[client, Party.ACCEPTER],
                 per_commitment_point=setting.client.first_per_commitment_point,
             ),
         )
@@ -66,7 +67,7 @@ def holding_of(state: LspState, attempt: LspAttempt, client: int) -> Holding:
         preimages=preimages_of(state),
         # Ours since the funding, and never used up by anything but this factory.
         payout_script=attempt.funding_tx.outputs[CHANGE_VOUT].script_pubkey,
-        is_behind=link is not None and link.is_behind,
+        link=link,
     )
 
 
@@ -116,6 +117,16 @@ def exit_effects(state: LspState, attempt: LspAttempt, client: int) -> tuple[fx.
     if not is_exiting and outpoint not in state.chain.spends:
         return ()
     return leaving_effects(holding_of(state, attempt, client), state.chain, is_exiting=is_exiting)
+
+
+def on_commitment_recalled(state: LspState, recalled: ev.CommitmentRecalled) -> Decision:
+    """Punish a client for a commitment that it had revoked."""
+    found = breach_found(state.book, state.chain, recalled)
+    after = folded(state, found.records)
+    link = after.book.links[recalled.channel_id]
+    attempt = after.attempts[link.attempt_id]
+    effects = exit_effects(after, attempt, link.client) if found.records else ()
+    return found + Decision(effects=effects)
 
 
 def owed(state: LspState) -> tuple[fx.Effect, ...]:

@@ -9,6 +9,8 @@ from typing import Final
 
 import msgspec
 
+from cromford.channel.content import CommitmentContent
+
 RECORD_VERSION: Final = 1
 
 
@@ -416,6 +418,13 @@ class ChannelFailed(Record, frozen=True, kw_only=True, tag="channel_failed"):
     is_behind: bool = False
 
 
+class BreachFound(Record, frozen=True, kw_only=True, tag="breach_found"):
+    """The peer published a commitment that it had revoked, and this is what it says."""
+
+    channel_id: bytes
+    content: CommitmentContent
+
+
 class HtlcResolvedOnChain(Record, frozen=True, kw_only=True, tag="htlc_resolved_on_chain"):
     """The chain decided about our HTLC: the peer took it by a preimage, or it came back to us."""
 
@@ -499,6 +508,7 @@ ChannelRecord = (
     | CommitmentHeld
     | RevocationReceived
     | ChannelFailed
+    | BreachFound
 )
 
 PaymentRecord = (

@@ -16,17 +16,19 @@ Answer = Callable[[Turn, Link, LiveHtlc], None]
 def finish(turn: Turn, answer: Answer, *, retries_held: bool = False) -> None:
     """Answer every HTLC that can be answered now, and sign what is new in each channel.
 
+    In each channel the first comes first, and nothing depends on how a map is ordered.
+
     Args:
         turn: The decision so far.
         answer: Decides about an HTLC of a peer that is locked in.
         retries_held: Whether a channel came back, so that what is held may find its payee.
     """
-    waiting = list(turn.book.arrived)
+    waiting = sorted(turn.book.arrived)
     if retries_held:
-        waiting += list(turn.book.held)
+        waiting += sorted(turn.book.held)
     for key in waiting:
         _answer(turn, key, answer)
-    for key in list(turn.book.resolved):
+    for key in sorted(turn.book.resolved):
         _pass_back(turn, key)
     for channel_id in turn.touched:
         sign_if_due(turn, turn.link(channel_id))

@@ -74,11 +74,18 @@ def answer_as_lsp(turn: Turn, link: Link, live: LiveHtlc, rules: ForwardingRules
         return
     connected = [other for other in outgoing if other.is_open]
     if not connected:
-        if key not in turn.book.held:
-            turn.remember(r.HtlcHeld(channel_id=link.channel_id, htlc_id=htlc.htlc_id))
-        turn.wish(fx.SetDeadline(name=hold_deadline(key), seconds=rules.hold_seconds))
+        _hold(turn, key, rules)
         return
     _forward(turn, link, live, candidates=connected, rules=rules)
+
+
+def _hold(turn: Turn, key: HtlcKey, rules: ForwardingRules) -> None:
+    """Wait for a payee, from now on or from its payer's return; nobody else prolongs the wait."""
+    is_new = key not in turn.book.held
+    if is_new:
+        turn.remember(r.HtlcHeld(channel_id=key[0], htlc_id=key[1]))
+    if is_new or key[0] in turn.touched:
+        turn.wish(fx.SetDeadline(name=hold_deadline(key), seconds=rules.hold_seconds))
 
 
 def _failure_before(

@@ -11,17 +11,23 @@ from typing import Final
 
 from cromford import effects as fx
 from cromford.bitcoin.tx import OutPoint
+from cromford.channel.content import Htlc
 from cromford.channel.held import HeldCommitment
+from cromford.channel.terms import MSAT_PER_SAT
 from cromford.factory.branch import SignedBranch
 from cromford.factory.terms import FactoryTerms
+from cromford.protocol import events as ev
 from cromford.protocol import records as r
 from cromford.protocol.chain_view import ChainView
 from cromford.protocol.channels.book import Book
+from cromford.protocol.channels.breach import revoked_commitment, revoked_number
 from cromford.protocol.channels.htlc_rules import publish_height
 from cromford.protocol.channels.link import Link
+from cromford.protocol.decision import NOTHING, Decision
 from cromford.signing.keychain import ChannelKey
 from cromford.watch.channel_exit import (
     PublishHeld,
+    Unrecognised,
     channel_actions,
     outpoints_of_interest,
     preimages_seen,
@@ -47,7 +53,7 @@ class Holding:
         peer_commitments: The peer's that are not revoked.
         preimages: By payment hash.
         payout_script: Our wallet's.
-        is_behind: Whether our commitment may be revoked: then it is never published.
+        link: The channel once it was ready, else None.
     """
 
     key: ChannelKey
@@ -58,7 +64,12 @@ class Holding:
     peer_commitments: tuple[PeerCommitment, ...]
     preimages: Mapping[bytes, bytes]
     payout_script: bytes
-    is_behind: bool = False
+    link: Link | None = None
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether our commitment may be revoked: then it is never published."""
+        return self.link is not None and self.link.is_behind
 
 
 def sweep_feerate(terms: FactoryTerms) -> int:
@@ -68,7 +79,10 @@ def sweep_feerate(terms: FactoryTerms) -> int:
 
 def landed_channel(holding: Holding, chain: ChainView) -> LandedChannel:
     """Return a channel as the chain shows it."""
+    link = holding.link
+    breach = link.breach if link is not None else None
     return LandedChannel(
+        revoked=None if link is None or breach is None else revoked_commitment(link, breach),
         held=holding.held,
         own_point=holding.own_point,
         peer_commitments=holding.peer_commitments,
@@ -99,6 +113,10 @@ def _claims(holding: Holding, landed: LandedChannel, *, is_exiting: bool) -> Ite
                 yield fx.Broadcast(name="commitment", tx=tx)
             case Spend():
                 yield fx.SignSpend(key=holding.key, spend=action)
+            case Unrecognised(tx=tx) if holding.link is not None:
+                number = revoked_number(holding.link, tx)
+                if number is not None:
+                    yield fx.RecallCommitment(channel_id=holding.link.channel_id, number=number)
             case _:
                 continue
 
@@ -145,17 +163,35 @@ def resolved_on_chain(
 def is_htlc_at_stake(link: Link, preimages: Mapping[bytes, bytes], *, height: int) -> bool:
     """Say whether the channel has to go on chain now, because of an HTLC's expiry.
 
-    Of HTLCs that have an output on our commitment, those count that we offered, and those whose
-    preimage we hold; they must be worth more together than the exit costs.
+    Only if the HTLCs at stake are worth more together than the exit costs.
     """
-    at_stake = [
+    return any(
+        publish_height(link, htlc.cltv_expiry) <= height for htlc in _at_stake(link, preimages)
+    ) and (at_stake_msat(link, preimages) > MSAT_PER_SAT * link.exit_cost_sat)
+
+
+def at_stake_msat(link: Link, preimages: Mapping[bytes, bytes]) -> int:
+    """Return what we would lose in HTLCs if the channel never reached the chain."""
+    return sum(htlc.amount_msat for htlc in _at_stake(link, preimages))
+
+
+def _at_stake(link: Link, preimages: Mapping[bytes, bytes]) -> list[Htlc]:
+    """Return the HTLCs that we offered, or hold the preimage of, if they have an output."""
+    terms = link.setting.terms
+    return [
         live.htlc
         for live in link.state.htlcs
         if (live.htlc.offered_by is link.me or live.htlc.payment_hash in preimages)
-        and not link.setting.terms.is_trimmed(
-            live.htlc.amount_msat, is_offered=live.htlc.offered_by is link.me
-        )
+        and not terms.is_trimmed(live.htlc.amount_msat, is_offered=live.htlc.offered_by is link.me)
     ]
-    return any(publish_height(link, htlc.cltv_expiry) <= height for htlc in at_stake) and (
-        sum(htlc.amount_msat for htlc in at_stake) > 1000 * link.exit_cost_sat
-    )
+
+
+def breach_found(book: Book, chain: ChainView, recalled: ev.CommitmentRecalled) -> Decision:
+    """Remember what a revoked commitment says, if it is the one that is on chain."""
+    link = book.links[recalled.channel_id]
+    spender = chain.spends.get(link.setting.funding.outpoint)
+    commitment = revoked_commitment(link, recalled.content).commitment
+    if link.breach is not None or spender is None or spender.txid != commitment.tx.txid:
+        return NOTHING
+    record = r.BreachFound(channel_id=link.channel_id, content=recalled.content)
+    return Decision(records=(record,))

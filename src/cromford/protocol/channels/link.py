@@ -60,6 +60,7 @@ class Link:
         peer_pubnonce: The peer's for its next commitment, in this connection.
         failure: Why no update is possible any more.
         is_behind: Whether the peer proved that we lost state.
+        breach: What a commitment says that the peer had revoked and published all the same.
     """
 
     channel_id: bytes
@@ -85,6 +86,7 @@ class Link:
     peer_pubnonce: bytes | None = None
     failure: str | None = None
     is_behind: bool = False
+    breach: CommitmentContent | None = None
 
     @property
     def is_open(self) -> bool:
@@ -175,6 +177,8 @@ def applied(link: Link, record: r.ChannelRecord) -> tuple[Link, Settlement | Non
             return _with_revocation(link, decoded(data, m.RevokeAndAck))
         case r.ChannelFailed(reason=reason, is_behind=is_behind):
             return replace(link, failure=reason, is_behind=is_behind), None
+        case r.BreachFound(content=content):
+            return replace(link, breach=content), None
 
 
 def _with_proposed(state: ChannelState, update: Update) -> ChannelState:

@@ -11,7 +11,8 @@ from cromford.channel.errors import FallenBehind, PeerViolation
 from cromford.channel.held import hold
 from cromford.channel.htlc_tx import htlc_txs
 from cromford.channel.messages import Outgoing, Revoke, SignCommitment
-from cromford.channel.reestablish import receive_reestablish, reestablish_message
+from cromford.channel.reestablish import disconnect, receive_reestablish, reestablish_message
+from cromford.channel.secret_store import N_COMMITMENTS_MAX
 from cromford.crypto.musig2 import is_partial_sig, is_pubnonce, nonce_agg
 from cromford.protocol import events as ev
 from cromford.protocol import records as r
@@ -28,8 +29,12 @@ from cromford.wire.messages import encode_message
 
 
 def prepare(turn: Turn, link: Link) -> None:
-    """Begin with a link in this connection: a fresh nonce, then `channel_reestablish`."""
-    if link.pool_id is None and link.failure is None:
+    """Begin with a link in this connection: a fresh nonce, then `channel_reestablish`.
+
+    Even where the channel is over: a peer that lost state must learn it, or it would publish a
+    commitment that it has revoked (BOLT 2).
+    """
+    if link.pool_id is None:
         turn.wish(fx.PrepareNonce(channel_id=link.channel_id, key=link.key))
 
 
@@ -62,6 +67,8 @@ def on_message(turn: Turn, link: Link, message: m.ChannelMessage) -> None:
     earlier connection.
     """
     if link.failure is not None:
+        if isinstance(message, m.ChannelReestablish):
+            _recall_point(turn, link, message)
         if not isinstance(message, m.ChannelFailure):
             turn.send(link, m.ChannelFailure(channel_id=link.channel_id, reason=link.failure))
         return
@@ -97,8 +104,25 @@ def _on_reestablish(turn: Turn, link: Link, message: m.ChannelReestablish) -> No
     if link.pool_id is None or link.state.is_connected:
         return
     _check_pubnonce("next_pubnonce", message.next_pubnonce)
+    if message.next_revocation_number > N_COMMITMENTS_MAX:
+        raise PeerViolation(
+            "next_revocation_number",
+            expected=f"at most {N_COMMITMENTS_MAX}",
+            received=message.next_revocation_number,
+        )
     if message.next_revocation_number == 0:
         _resume(turn, link, message, own_point=None)
+    else:
+        _recall_point(turn, link, message)
+
+
+def _recall_point(turn: Turn, link: Link, message: m.ChannelReestablish) -> None:
+    """Ask for the point of the secret that the peer shows, where there can be one.
+
+    Beyond the last commitment the secrets of BOLT 3 begin again: one shown for such a number
+    would prove nothing.
+    """
+    if not 0 < message.next_revocation_number <= N_COMMITMENTS_MAX:
         return
     turn.wish(
         fx.RecallPoint(
@@ -113,12 +137,33 @@ def _on_reestablish(turn: Turn, link: Link, message: m.ChannelReestablish) -> No
 def on_point_recalled(turn: Turn, event: ev.PointRecalled) -> None:
     """Take up a channel once it is known whether the peer showed the right secret."""
     link = turn.link(event.channel_id)
-    if link.pool_id is None or link.state.is_connected or link.failure is not None:
+    if link.failure is not None:
+        _learn_of_lost_state(turn, link, event)
+        return
+    if link.pool_id is None or link.state.is_connected:
         return
     try:
         _resume(turn, link, event.message, own_point=event.point)
     except PeerViolation as violation:
         fail(turn, link, str(violation))
+
+
+def _learn_of_lost_state(turn: Turn, link: Link, event: ev.PointRecalled) -> None:
+    """Remember a proof that we lost state, though the channel is over already."""
+    if link.is_behind:
+        return
+    try:
+        receive_reestablish(
+            disconnect(link.state), reestablish_of(event.message), own_point=event.point
+        )
+    except FallenBehind as error:
+        fail(turn, link, _lost(error), is_behind=True, tells_peer=False)
+    except PeerViolation:
+        return
+
+
+def _lost(error: FallenBehind) -> str:
+    return f"state was lost: {error}"
 
 
 def _resume(
@@ -127,7 +172,7 @@ def _resume(
     try:
         resumption = receive_reestablish(link.state, reestablish_of(message), own_point=own_point)
     except FallenBehind as error:
-        fail(turn, link, f"state was lost: {error}", is_behind=True)
+        fail(turn, link, _lost(error), is_behind=True)
         return
     turn.remember(
         r.ChannelReestablished(

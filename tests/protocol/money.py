@@ -1,0 +1,348 @@
+"""What must be true of money in live channels, judged from the journals alone.
+
+An auditor folds every journal record by record, as a restart would, and checks each signature,
+sighash and secret at the record that remembers it. At rest it draws up the accounts.
+"""
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from tests.simulation.sim_node import FRESH_NONCE, SimNode
+
+from cromford.bitcoin.script import p2tr_script
+from cromford.bitcoin.tx import Tx, TxIn, TxOut
+from cromford.channel.claims import penalty_claims
+from cromford.channel.commitment import Commitment
+from cromford.channel.held import hold
+from cromford.channel.stage import View
+from cromford.channel.terms import MSAT_PER_SAT, Party
+from cromford.crypto.keys import pubkey_of, xonly_of
+from cromford.protocol import client as client_role
+from cromford.protocol import lsp as lsp_role
+from cromford.protocol import records as r
+from cromford.protocol.channels.book import Book, Payment
+from cromford.protocol.channels.forwarding import forwarding_fee_msat
+from cromford.protocol.channels.link import Link
+from cromford.regtest.kernel import check_scripts
+from cromford.signing.derivation import ClaimKey
+
+PAYOUT: Final = p2tr_script(xonly_of(pubkey_of(b"\x07" * 32)))
+CommitmentName = tuple[bytes, Party, int]  # A channel, a holder and a number.
+
+
+@dataclass
+class Journal:
+    """One node's journal, read up to here."""
+
+    node: SimNode
+    state: Any
+    apply: Callable[[Any, r.AnyRecord], Any]
+    n_read: int = 0
+    signed: dict[CommitmentName, tuple[Commitment, bytes]] = field(default_factory=dict)
+    paid: set[bytes] = field(default_factory=set)
+
+    @property
+    def book(self) -> Book:
+        """Channels and payments, as a restart would find them."""
+        found: Book = self.state.book
+        return found
+
+    @property
+    def payments(self) -> Sequence[Payment]:
+        """What this node pays or paid."""
+        return tuple(self.book.payments.values())
+
+    def records(self) -> Iterator[tuple[Any, r.AnyRecord, Any]]:
+        """Fold what is new; yield each record between the states before and after it."""
+        entries = self.node.store.entries
+        while self.n_read < len(entries):
+            before, record = self.state, r.decode_record(entries[self.n_read])
+            self.state = self.apply(before, record)
+            self.n_read += 1
+            yield before, record, self.state
+
+
+class Auditor:
+    """Reads the journals of an LSP and its clients, and finds out who lost what.
+
+    Args:
+        lsp: The LSP.
+        clients: All of its clients.
+        seed: Decides which transactions the kernel judges; of all, `kernel_rate`.
+        kernel_rate: The share of commitments, and of penalties, that the kernel judges.
+        honest: Whether no channel may fail.
+    """
+
+    def __init__(
+        self,
+        lsp: SimNode,
+        clients: Sequence[SimNode],
+        *,
+        seed: int = 0,
+        kernel_rate: float = 0.1,
+        honest: bool = True,
+    ) -> None:
+        self.rng = random.Random(f"audit {seed}")
+        self.kernel_rate = kernel_rate
+        self.honest = honest
+        self.lsp = Journal(lsp, lsp_role.new_lsp(lsp.state.config), lsp_role.apply)
+        self.clients = [
+            Journal(node, client_role.new_client(node.state.config), client_role.apply)
+            for node in clients
+        ]
+        self.sighashes: dict[CommitmentName, bytes] = {}
+        self.held: set[CommitmentName] = set()
+        self.failures: list[str] = []
+        self.trees: dict[bytes, frozenset[bytes]] = {}
+        self.n_held_by_kernel = self.n_punished = 0
+        self.read()
+
+    @property
+    def journals(self) -> list[Journal]:
+        """Everybody's."""
+        return [self.lsp, *self.clients]
+
+    # While things happen
+
+    def read(self) -> None:
+        """Judge every record that is new, and what holds at every moment."""
+        for journal in self.journals:
+            for before, record, after in journal.records():
+                self._judge(journal, before, record, after)
+        assert self.held <= self.sighashes.keys(), "a commitment is held that nobody signed"
+        self._check_signatures_were_intended()
+        for journal in self.journals:
+            for link in journal.book.links.values():
+                check_amounts(link)
+        self._check_forwards()
+        self._check_trees()
+
+    def _judge(self, journal: Journal, before: Any, record: r.AnyRecord, after: Any) -> None:
+        match record:
+            case r.CommitmentIntended(channel_id=channel_id):
+                self._judge_intended(
+                    journal, before.book.links[channel_id], record, after.book.links[channel_id]
+                )
+            case r.CommitmentHeld(channel_id=channel_id):
+                self._judge_held(
+                    before.book.links[channel_id], record, after.book.links[channel_id]
+                )
+            case r.RevocationReceived(channel_id=channel_id):
+                self._judge_revoked(
+                    journal, before.book.links[channel_id], after.book.links[channel_id]
+                )
+            case r.FeeEarned(channel_id=channel_id, htlc_id=htlc_id, fee_msat=fee_msat):
+                policy = before.config.policy
+                forward = before.book.forwards[channel_id, htlc_id]
+                assert fee_msat >= forwarding_fee_msat(
+                    forward.amount_msat,
+                    fee_base_msat=policy.fee_base_msat,
+                    fee_proportional_millionths=policy.fee_proportional_millionths,
+                ), "the LSP forwarded below its price"
+            case r.InvoicePaid(payment_hash=payment_hash):
+                assert payment_hash not in journal.paid, "an invoice is paid twice"
+                journal.paid.add(payment_hash)
+            case r.ChannelFailed(reason=reason):
+                self.failures.append(f"{journal.node.name}: {reason}")
+                assert not self.honest, f"an honest channel failed: {self.failures[-1]}"
+
+    def _judge_intended(
+        self, journal: Journal, before: Link, record: r.CommitmentIntended, after: Link
+    ) -> None:
+        latest = after.peer_commitments[-1]
+        commitment = latest.commitment
+        name = (record.channel_id, after.state.peer, record.number)
+        assert commitment.content.number == record.number
+        assert commitment.signing_task.sighash == record.sighash
+        assert self.sighashes.setdefault(name, record.sighash) == record.sighash, (
+            "two commitments of one number were signed"
+        )
+        assert latest.per_commitment_point == before.state.peer_next_point
+        journal.signed[name] = (commitment, latest.per_commitment_point)
+
+    def _judge_held(self, before: Link, record: r.CommitmentHeld, after: Link) -> None:
+        held = after.held
+        name = (record.channel_id, after.me, held.commitment.content.number)
+        sighash = held.commitment.signing_task.sighash
+        assert self.sighashes.setdefault(name, sighash) == sighash, "both sides built one"
+        hold(
+            held.commitment, signature=record.signature, htlc_signatures=record.htlc_signatures
+        )  # raises unless every signature is valid
+        assert pubkey_of(record.secret) == before.own_point, "the old one is revoked, no other"
+        assert name not in self.held, "a number is held once"
+        self.held.add(name)
+        if self._is_drawn():
+            self.n_held_by_kernel += 1
+            check_scripts(held.tx, [after.setting.funding.txout])
+
+    def _judge_revoked(self, journal: Journal, before: Link, after: Link) -> None:
+        number = before.state.peer_revoked
+        name = (after.channel_id, after.state.peer, number)
+        secret = after.state.peer_secrets.secret_of(number)
+        if number == 0:
+            first = after.setting.first_commitment(after.state.peer)
+            offer = after.setting.offer_of(after.state.peer)
+            journal.signed[name] = (first, offer.first_per_commitment_point)
+        commitment, point = journal.signed[name]
+        assert pubkey_of(secret) == point, "the secret of another commitment"
+        if self._is_drawn() and journal.node.signer is not None:
+            self.n_punished += 1
+            punish(journal.node, after, commitment, secret)
+
+    def _is_drawn(self) -> bool:
+        return self.rng.random() < self.kernel_rate
+
+    def _check_signatures_were_intended(self) -> None:
+        """Whatever a fresh nonce signed was intended before, by that very sighash."""
+        intended = set(self.sighashes.values())
+        for (_, index), signed in self.lsp.node.notebook.items():
+            if index == FRESH_NONCE:
+                assert signed[:32] in intended, "a signature that no journal knows"
+
+    def _check_forwards(self) -> None:
+        """The LSP that knows a preimage claims with it, or still can."""
+        book = self.lsp.book
+        for forward in book.forwards.values():
+            channel_id, htlc_id = forward.incoming
+            link = book.links[channel_id]
+            assert link.state.find(link.state.peer, htlc_id) is not None, (
+                "an incoming HTLC is gone while its forward is pending"
+            )
+
+    def _check_trees(self) -> None:
+        for attempt in self.lsp.state.attempts.values():
+            txids = frozenset(node.tx.txid for node in attempt.tree.nodes)
+            assert self.trees.setdefault(attempt.attempt_id, txids) == txids, "the tree moved"
+
+    # At rest
+
+    def check_rest(self) -> None:
+        """Check the accounts once everybody is connected and no message is on its way."""
+        self.read()
+        for journal in self.journals:
+            book = journal.book
+            assert not book.arrived, "an HTLC waits for its answer"
+            assert not book.held, "an HTLC waits for its payee"
+            assert not book.forwards, "a forward is not resolved"
+            assert not book.resolved, "an answer was not passed back"
+            assert not book.owners, "an HTLC of ours is not resolved"
+            pending = [paid for paid in journal.payments if paid.status == "pending"]
+            assert not pending, f"{journal.node.name} still pays"
+        for client in self.clients:
+            for link in client.book.links.values():
+                check_mirror(link, self.lsp.book.links[link.channel_id])
+        self._check_outcomes()
+        self._check_accounts()
+
+    def _check_outcomes(self) -> None:
+        """A payment is paid exactly where the payee's invoice is, and for its amount."""
+        paid: dict[bytes, list[Payment]] = {}
+        for journal in self.journals:
+            for payment in journal.payments:
+                if payment.status == "paid":
+                    paid.setdefault(payment.payment_hash, []).append(payment)
+        invoices = {
+            payment_hash: invoice
+            for client in self.clients
+            for payment_hash, invoice in client.book.invoices.items()
+            if invoice.status == "paid"
+        }
+        assert paid.keys() == invoices.keys(), "payer and payee disagree about what is paid"
+        for payment_hash, payments in paid.items():
+            assert len(payments) == 1, "one invoice, paid twice"
+            assert payments[0].amount_msat == invoices[payment_hash].paid_msat
+
+    def _check_accounts(self) -> None:
+        """Everybody has what came in less what went out, and nothing else."""
+        lsp = self.lsp.book
+        client_fees_msat = 0
+        for client in self.clients:
+            expected_msat = sum(
+                invoice.paid_msat for invoice in client.book.invoices.values()
+            ) - spent_msat(client)
+            own_msat = sum(link.state.accepter_msat for link in client.book.links.values())
+            assert own_msat == expected_msat, f"{client.node.name} lost or found something"
+            client_fees_msat += fees_msat(client)
+        capacity_msat = sum(
+            link.setting.funding.capacity_sat * MSAT_PER_SAT for link in lsp.links.values()
+        )
+        in_clients_msat = sum(link.state.accepter_msat for link in lsp.links.values())
+        own_msat = sum(link.state.opener_msat for link in lsp.links.values())
+        assert own_msat + in_clients_msat == capacity_msat, "money appeared or disappeared"
+        assert lsp.earned_msat == client_fees_msat, "the LSP earns the fees of what was paid"
+        lsp_msat = capacity_msat - spent_msat(self.lsp) + lsp.earned_msat
+        assert own_msat == lsp_msat, "the LSP lost or found something"
+
+
+def spent_msat(journal: Journal) -> int:
+    """Return all that a node paid, with its fees."""
+    return fees_msat(journal) + sum(
+        payment.amount_msat for payment in journal.payments if payment.status == "paid"
+    )
+
+
+def fees_msat(journal: Journal) -> int:
+    """Return the fees that a node paid."""
+    return sum(payment.fee_msat for payment in journal.payments if payment.status == "paid")
+
+
+def check_amounts(link: Link) -> None:
+    """Check both commitments, as they are and as they would be next: nothing lost, nobody broke."""
+    state = link.state
+    capacity_msat = link.setting.funding.capacity_sat * MSAT_PER_SAT
+    reserve_msat = MSAT_PER_SAT * state.terms.reserve_sat(
+        Party.OPENER, capacity_sat=link.setting.funding.capacity_sat
+    )
+    for holder in Party:
+        for view in View:
+            content = state.content(holder, view)
+            assert content.total_msat == capacity_msat, "money appeared or disappeared"
+            assert content.accepter_msat >= 0, "a client's balance is below zero"
+            assert content.opener_msat >= reserve_msat, "the LSP's reserve is gone"
+
+
+def check_mirror(link: Link, other: Link) -> None:
+    """Check that both ends of a quiet channel are one channel, byte for byte."""
+    assert link.state.is_quiet, "a client's end still moves"
+    assert other.state.is_quiet, "the LSP's end still moves"
+    assert not link.state.htlcs, "an HTLC is left"
+    for mine, theirs in ((link, other), (other, link)):
+        assert mine.held.commitment == theirs.peer_commitments[-1].commitment
+        assert mine.held.tx.txid == theirs.peer_commitments[-1].commitment.tx.txid
+        assert len(theirs.peer_commitments) == 1, "everything before it is revoked"
+        assert mine.state.own_revoked == theirs.state.peer_revoked
+        assert mine.state.next_ids == theirs.state.next_ids
+        assert (mine.state.opener_msat, mine.state.accepter_msat) == (
+            theirs.state.opener_msat,
+            theirs.state.accepter_msat,
+        )
+
+
+def punish(node: SimNode, link: Link, commitment: Commitment, secret: bytes) -> None:
+    """Take every output of a revoked commitment with what this node knows; the kernel judges."""
+    assert node.signer is not None
+    claims = penalty_claims(commitment)
+    amount_sat = sum(claim.prevout.amount_sat for claim in claims)
+    tx = Tx(
+        version=3,
+        inputs=tuple(TxIn(outpoint=claim.outpoint, nsequence=claim.nsequence) for claim in claims),
+        outputs=(TxOut(amount_sat=amount_sat, script_pubkey=PAYOUT),),
+        nlocktime=max(claim.nlocktime_min for claim in claims),
+    )
+    prevouts = [claim.prevout for claim in claims]
+    witnesses = []
+    for index, claim in enumerate(claims):
+        is_revocation = claim.key is ClaimKey.REVOCATION
+        signature = node.signer.sign_claim(
+            link.key,
+            claim.key,
+            secret if is_revocation else pubkey_of(secret),
+            claim.sighash(tx, prevouts=prevouts, input_index=index),
+            tweak=claim.tweak,
+        )
+        witnesses.append(claim.witness(signature))
+    check_scripts(tx.with_witnesses(*witnesses), prevouts)
+    everything = {vout for vout, output in enumerate(commitment.outputs) if output.scripts}
+    assert {claim.outpoint.vout for claim in claims} == everything, "a cheater keeps nothing"

@@ -45,7 +45,8 @@ LSP_STATUS = {
                 "blocks_to_expiry": 5_880,
             }
         ],
-        "earned_sat": 0,
+        "earned_sat": 1,
+        "earned_msat": 1_500,
     },
 }
 CLIENT_STATUS = {
@@ -59,6 +60,8 @@ CLIENT_STATUS = {
         "min_clients": 2,
         "max_clients": 127,
         "deadline_seconds": 20,
+        "fee_base_msat": 1_500,
+        "fee_proportional_millionths": 1_000,
     },
     "wish": {"capacity_sat": 500_000, "capacity_least_sat": 400_000},
     "joined": False,
@@ -115,6 +118,7 @@ def lsp_summary(**changes: Any) -> dict[str, Any]:
         "holdouts": [],
         "aborted": None,
         "ready_clients": 1,
+        "channels_failed": {},
     }
     return summary | changes
 
@@ -136,6 +140,8 @@ def client_summary(**changes: Any) -> dict[str, Any]:
         "blocks_to_expiry": 5_000,
         "exit_deadline_height": 5_406,
         "exit_blocks": 450,
+        "channel_status": "open",
+        "channel_failed": None,
         "aborted": None,
         "given_up": False,
         "ready_sent": True,
@@ -268,6 +274,14 @@ EXIT_PLAN = {
     "fees_at": [{"feerate_sat_per_vb": 10, "fee_sat": 2_910}],
     "channel_sat": 500_000,
     "needs_coin": False,
+    "channel": {
+        "steps": [
+            {"name": "commitment", "vsize": 167, "fee_sat": 334, "delay_blocks": 1},
+            {"name": "sweep", "vsize": 124, "fee_sat": 248, "delay_blocks": 433},
+        ],
+        "exit_sat": 99_752,
+        "left_behind": [{"name": "htlc 7", "amount_sat": 120}],
+    },
     "next": "publish kickoff_root now",
 }
 
@@ -308,6 +322,119 @@ PAYMENT = {
     "feerate_sat_per_vb": 2.004,
     "feerate_source": "estimate for 6 blocks",
 }
+PAYMENT_HASH = "5a" * 32
+TEXT = "lnbcrt1" + "q" * 300
+INVOICE = {
+    "direction": "in",
+    "status": "open",
+    "payment_hash": PAYMENT_HASH,
+    "amount_msat": 1_500,
+    "received_msat": 0,
+    "description": "a boat\nproof",
+    "expires_at": 1_700_000_000,
+    "channel_id": None,
+    "factory_id": None,
+    "invoice": TEXT,
+    "receivable_msat": 1_000,
+}
+PAID = {
+    "direction": "out",
+    "status": "paid",
+    "payment_hash": PAYMENT_HASH,
+    "payee": OTHER_NODE_ID,
+    "amount_msat": 40_000_000,
+    "fee_msat": 41_500,
+    "total_msat": 40_041_500,
+    "description": "a \x1b[31mboat",
+    "channel_id": "c4" * 32,
+    "factory_id": FACTORY_ID,
+    "preimage": "77" * 32,
+    "failure": None,
+    "retryable": None,
+    "invoice": TEXT,
+}
+PLANNED = {
+    **{
+        key: PAID[key] for key in PAID if key not in {"preimage", "failure", "retryable", "invoice"}
+    },
+    "status": "planned",
+    "expires_at": 1_700_000_000,
+    "htlc_expiry_height": 1_234,
+    "payee_expiry_height": 1_034,
+}
+FAILED = PAID | {
+    "status": "failed",
+    "preimage": None,
+    "failure": "temporary_channel_failure",
+    "retryable": True,
+}
+PENDING = PAID | {"status": "pending", "preimage": None}
+PAYMENTS = {
+    "payments": [
+        {"number": 9, **PAID},
+        {"number": 7, **FAILED},
+        {"number": 5, **{key: INVOICE[key] for key in INVOICE if key != "receivable_msat"}},
+    ]
+}
+LSP_PAYMENTS = {
+    "payments": [{"number": 9, **PAID}],
+    "forwards": [
+        {
+            "status": status,
+            "payment_hash": PAYMENT_HASH,
+            "amount_msat": 40_000_000,
+            "fee_msat": 41_000,
+            "from_node_id": NODE_ID,
+            "from_channel_id": "c4" * 32,
+            "to_node_id": OTHER_NODE_ID,
+            "to_channel_id": None,
+            "failure": failure,
+            "retryable": None,
+        }
+        for status, failure in (("held", None), ("failed", "unknown_next_peer"))
+    ],
+    "n_forwards": 1_002,
+    "earned_msat": 41_000,
+}
+
+
+def channel(**changes: Any) -> dict[str, Any]:
+    found = {
+        "channel_id": "c4" * 32,
+        "factory_id": FACTORY_ID,
+        "status": "open",
+        "failed": None,
+        "capacity_sat": 500_000,
+        "own_msat": 100_000_000,
+        "peer_msat": 400_000_000,
+        "spendable_msat": 99_000_001,
+        "receivable_msat": 395_000_000,
+        "sending_msat": 2_000,
+        "receiving_msat": 0,
+        "blocks_to_exit_deadline": 4_406,
+    }
+    return found | changes
+
+
+MONEY = (
+    "own_msat",
+    "peer_msat",
+    "spendable_msat",
+    "receivable_msat",
+    "sending_msat",
+    "receiving_msat",
+)
+CLIENT_BALANCE = {
+    "channels": [channel(exit_sat=99_752, exit_blocks=450, blocks_to_expiry=5_000)],
+    "total": {field: channel()[field] for field in MONEY} | {"exit_sat": 99_752},
+}
+LSP_BALANCES = {
+    "channels": [
+        channel(node_id=OTHER_NODE_ID, client=1, connected=True),
+        channel(node_id=NODE_ID, client=2, connected=False, status="failed", failed="it lied"),
+    ],
+    "total": {field: 2 * channel()[field] for field in MONEY},
+}
 WALLET_ANSWERS: dict[str, Any] = {
     "address": {"address": "bcrt1qfresh"},
     "wallet_balance": BALANCE,
@@ -322,6 +449,9 @@ LSP_ANSWERS: dict[str, Any] = {
     "factories": {"factories": [lsp_summary()]},
     "factory_show": SHOWN,
     "factory_export": EXPORT,
+    "pay": PAID,
+    "payments": LSP_PAYMENTS,
+    "balances": LSP_BALANCES,
     "stop": {"stopping": True},
 }
 CLIENT_ANSWERS: dict[str, Any] = {
@@ -333,6 +463,10 @@ CLIENT_ANSWERS: dict[str, Any] = {
     "factory": BRANCH,
     "verify": VERIFIED,
     "exit_plan": EXIT_PLAN,
+    "invoice": INVOICE,
+    "pay": lambda params: PLANNED if params["dry_run"] else PAID,
+    "payments": PAYMENTS,
+    "balance": CLIENT_BALANCE,
     "exit_start": {"exiting": True, "next": "publish kickoff_root now"},
     "stop": {"stopping": True},
 }

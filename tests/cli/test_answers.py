@@ -19,6 +19,9 @@ LSP_COMMANDS: list[tuple[str, str, object]] = [
     ("lsp factories", "factories", {"factories": [answers.lsp_summary()]}),
     (f"lsp factory show {answers.FACTORY_ID}", "factory_show", answers.SHOWN),
     (f"lsp factory export {answers.FACTORY_ID}", "factory_export", answers.EXPORT),
+    (f"lsp pay {answers.TEXT}", "pay", answers.PAID),
+    ("lsp payments", "payments", answers.LSP_PAYMENTS),
+    ("lsp balances", "balances", answers.LSP_BALANCES),
     ("lsp stop", "stop", {"stopping": True}),
 ]
 CLIENT_COMMANDS: list[tuple[str, str, object]] = [
@@ -33,6 +36,11 @@ CLIENT_COMMANDS: list[tuple[str, str, object]] = [
     ("client verify", "verify", answers.VERIFIED),
     ("client exit plan", "exit_plan", answers.EXIT_PLAN),
     ("client exit start --yes", "exit_start", answers.CLIENT_ANSWERS["exit_start"]),
+    ("client invoice 1500msat", "invoice", answers.INVOICE),
+    (f"client pay {answers.TEXT}", "pay", answers.PAID),
+    (f"client pay {answers.TEXT} --dry-run", "pay", answers.PLANNED),
+    ("client payments", "payments", answers.PAYMENTS),
+    ("client balance", "balance", answers.CLIENT_BALANCE),
     ("client stop", "stop", {"stopping": True}),
 ]
 
@@ -63,7 +71,7 @@ SAID: list[tuple[str, list[Any]]] = [
             "client 2: silent",
             "750,856 sat in 1 factory",
             "750,856 sat in f0f0f0f0f0f0: expiry in 5,880 blocks, at height 6,000",
-            "capital earned",
+            "capital earned      1,500 msat",
         ],
     ),
     ("lsp lobby", [answers.LOBBY["address"], "400,000 sat", "7 blocks", "banned until height 1,2"]),
@@ -92,7 +100,15 @@ SAID: list[tuple[str, list[Any]]] = [
         "client wallet send bcrt1q all --dry-run",
         ["dry run: nothing was sent", "308 sat (2.004 sat/vB, estimate for 6 blocks)"],
     ),
-    ("client status", ["20,000 sat to 100,000,000 sat", "at least 400,000 sat", "too much"]),
+    (
+        "client status",
+        [
+            "1,500 msat and 1,000 ppm",
+            "20,000 sat to 100,000,000 sat",
+            "at least 400,000 sat",
+            "too much",
+        ],
+    ),
     ("client join --capacity 500000", ["500,000 sat", "waiting in the lobby"]),
     ("client factories", ["client 1 of 1", "500,000 sat", "expiry in 5,000 blocks"]),
     ("client factory", ["your channel: 500,000 sat", "state_root"]),
@@ -105,8 +121,29 @@ SAID: list[tuple[str, list[Any]]] = [
             "2,910 sat at 10 sat/vB",
             "about 3.1 days",
             "publish kickoff_root now",
+            "sweep, 124 vB, 248 sat, 433 blocks after the channel",
+            "htlc 7, 120 sat",
+            "reaches your wallet     99,752 sat",
         ],
     ),
+    (
+        "lsp payments",
+        ["40,000 sat", "41,500 msat", "held", "failed: unknown_next_peer", "1,002", "41 sat"],
+    ),
+    ("lsp balances", ["99,000,001 msat", "in all", "200,000 sat", "failed: it lied", "4 sat out"]),
+    (
+        f"client pay {answers.TEXT}",
+        ["paid", "40,000 sat", "41,500 msat", "40,041,500 msat", "a ?[31mboat", "77" * 32],
+    ),
+    (
+        f"client pay {answers.TEXT} --dry-run",
+        ["dry run: nothing was paid", "2023-11-14 22:13:20 UTC", "1,234", "height 1,034"],
+    ),
+    (
+        "client payments",
+        ["paid out", "failed: temporary_channel_failure", "invoice   open", "a boat?proof"],
+    ),
+    ("client balance", ["99,000,001 msat", "395,000 sat", "2 sat out", "99,752 sat", "in all"]),
 ]
 
 
@@ -253,7 +290,7 @@ def test_the_lsps_capital_names_what_is_locked_until_when(fake: Any, left: int, 
         "expiry_height": 9,
         "blocks_to_expiry": left,
     }
-    capital = {"free_sat": 1, "reserved_sat": 2, "locked_sat": 14, "earned_sat": 0}
+    capital = {"free_sat": 1, "reserved_sat": 2, "locked_sat": 14, "earned_msat": 0}
     status = {**answers.LSP_STATUS, "capital": {**capital, "locked": [locked, locked]}}
     daemon = fake({"status": status})
     shown = CommandLine(daemon.datadir).run("lsp", "status").stdout

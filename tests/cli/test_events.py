@@ -65,3 +65,9 @@ def test_following_into_a_pipe_that_was_closed_ends_in_silence(
     process.stdout = None
     _, errors = process.communicate(timeout=30)
     assert (process.returncode, errors) == (1, b"")
+
+
+def test_what_a_peer_wrote_cannot_pretend_to_be_another_event(fake: Any) -> None:
+    forged = {"number": 1, "event": "aborted", "reason": "gone\n     2  payment_started"}
+    daemon = fake({"events": lambda p: {"events": [forged][p["after"] :]}})
+    assert len(CommandLine(daemon.datadir).run("lsp", "events").stdout.splitlines()) == 1

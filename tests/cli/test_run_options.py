@@ -152,3 +152,15 @@ def test_a_signet_of_ones_own_is_told_by_its_challenge(started: Started) -> None
 def test_a_schedule_is_part_of_the_policy(started: Started) -> None:
     policy = started.lsp("--build-at-clients", "5", "--build-every-blocks", "144").policy
     assert (policy.build_at_clients, policy.build_every_blocks) == (5, 144)
+
+
+def test_the_price_of_payments_and_its_limits_are_part_of_the_policies(started: Started) -> None:
+    price = ("--fee-base-msat", "5", "--fee-proportional-millionths", "6", "--hold-seconds", "7")
+    asks = started.lsp(*price).policy
+    assert (asks.fee_base_msat, asks.fee_proportional_millionths, asks.hold_seconds) == (5, 6, 7)
+    env = {
+        "CROMFORD_CLIENT_MAX_FEE_BASE_MSAT": "8",
+        "CROMFORD_CLIENT_MAX_FEE_PROPORTIONAL_MILLIONTHS": "0",
+    }
+    allows = started.client(env=env).policy
+    assert (allows.fee_base_msat_max, allows.fee_proportional_millionths_max) == (8, 0)

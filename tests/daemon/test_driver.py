@@ -109,6 +109,32 @@ def test_a_rejected_request_leaves_no_trace() -> None:
     assert store.diary == []
 
 
+def test_what_is_foreseen_leaves_no_trace() -> None:
+    store = ListStore(diary=[])
+    driver = driver_of(store)
+
+    foreseen = driver.foresee(DeadlineReached(name=b"any"))
+
+    assert foreseen.records == (Started(),)
+    assert (store.diary, driver.state) == ([], Counter())
+    with pytest.raises(Rejected):
+        driver.foresee(DeadlineReached(name=b"reject"))
+
+
+def test_a_role_that_starts_is_told_the_time() -> None:
+    told: list[Event] = []
+
+    def hear(_state: Counter, event: Event) -> Decision:
+        told.append(event)
+        return Decision()
+
+    driver = Driver(replace(ROLE, decide=hear), Counter(), ListStore(diary=[]), lambda _effect: ())
+    driver.start(unix_time=1_700_000_000)
+    driver.start()
+
+    assert told == [DaemonStarted(unix_time=1_700_000_000), DaemonStarted()]
+
+
 def test_a_new_driver_replays_to_the_same_state() -> None:
     store = ListStore(diary=[])
     driver = driver_of(store)

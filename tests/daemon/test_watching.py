@@ -4,7 +4,9 @@ import asyncio
 import json
 import logging
 import urllib.request
+from typing import Any
 
+import msgspec
 import pytest
 
 from cromford.daemon.event_log import EventLog
@@ -48,6 +50,72 @@ def test_an_event_tells_no_signature_and_no_message() -> None:
     log.observe(r.ClientJoined(node_id=NODE_ID, message=b"\xabjoin", is_moving=False))
 
     assert "ab" not in json.dumps(log.after(0)).replace("attempt", "")
+
+
+def filled(kind: type[msgspec.Struct]) -> Any:
+    """Return a record whose every field can be told from the others' wherever it appears."""
+    values: dict[str, object] = {}
+    for number, field in enumerate(msgspec.structs.fields(kind), start=1):
+        of_type: dict[object, object] = {
+            bytes: bytes([0xA0 + number]) * 32,
+            str: f"<text {number}>",
+            int: 7_000_000 + number,
+            bool: True,
+            tuple[bytes, ...]: (bytes([0xA0 + number]) * 64,),
+            bytes | None: bytes([0xA0 + number]) * 32,
+        }
+        if field.type in of_type:
+            values[field.name] = of_type[field.type]
+    return kind(**values)
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        (r.ChannelPrepared, "channel_id"),
+        (r.ChannelReestablished, "channel_id"),
+        (r.UpdateProposed, "channel_id"),
+        (r.UpdateReceived, "channel_id"),
+        (r.CommitmentIntended, "channel_id"),
+        (r.CommitmentHeld, "channel_id"),
+        (r.RevocationReceived, "channel_id"),
+        (r.ChannelFailed, "channel_id reason is_behind"),
+        (r.InvoiceIssued, "payment_hash amount_msat expires_at"),
+        (r.InvoiceExpired, "payment_hash"),
+        (r.InvoicePaid, "payment_hash channel_id htlc_id amount_msat"),
+        (r.PaymentStarted, "payment_hash payee amount_msat fee_msat channel_id htlc_id"),
+        (r.HtlcHeld, "channel_id htlc_id"),
+        (r.HtlcForwarded, "channel_id htlc_id out_channel_id out_htlc_id fee_msat"),
+        (r.HtlcResolvedOnChain, "channel_id htlc_id"),
+        (r.FeeEarned, "channel_id htlc_id payment_hash fee_msat"),
+    ],
+)
+def test_an_event_about_a_payment_tells_these_fields_and_nothing_else(
+    kind: type[msgspec.Struct], told: str
+) -> None:
+    log = EventLog()
+    record = filled(kind)
+    log.observe(record)
+    (event,) = log.after(0)
+    assert set(event) == {"number", "event", *told.split()}
+    hidden = set(kind.__struct_fields__) - set(told.split())
+    text = json.dumps(event)
+    for name in hidden:
+        value = getattr(record, name)
+        for one in value if isinstance(value, tuple) else (value,):
+            assert (one.hex() if isinstance(one, bytes) else str(one)) not in text, name
+
+
+def test_a_reader_that_waits_is_let_go_when_the_daemon_stops() -> None:
+    async def scenario() -> None:
+        log = EventLog()
+        waiting = asyncio.create_task(log.wait_after(0, seconds=60))
+        await asyncio.sleep(0)
+        log.close()
+        assert await waiting == []
+        assert await log.wait_beyond(0, seconds=60) is False
+
+    asyncio.run(scenario())
 
 
 def test_a_reader_waits_for_the_next_event_and_no_longer() -> None:

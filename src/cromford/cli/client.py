@@ -1,4 +1,4 @@
-"""`cromford client`: run a client, join a factory, verify it, leave it."""
+"""`cromford client`: run a client, join a factory, pay and be paid, verify it, leave it."""
 
 import time
 from typing import Any, Final
@@ -6,11 +6,17 @@ from typing import Any, Final
 import click
 
 from cromford.bitcoin.network import MAINNET
-from cromford.cli import lists, tree_view
+from cromford.cli import lists, payment_lists, tree_view
 from cromford.cli.asking import confirm
 from cromford.cli.events import events_command
 from cromford.cli.failures import EXIT_FAILED, CommandFailed
 from cromford.cli.output import show
+from cromford.cli.payments import (
+    balance_command,
+    client_pay_command,
+    invoice_command,
+    payments_command,
+)
 from cromford.cli.run_options import MAINNET_WARNING, client_options
 from cromford.cli.seed import seed_group
 from cromford.cli.session import Session, session_options
@@ -25,12 +31,16 @@ _UNDER_WAY: Final = frozenset({"building", "waiting_for_funding", "confirming"})
 
 @click.group(name=ROLE)
 def command() -> None:
-    """Run a client: join a factory, verify it, leave it."""
+    """Run a client: join a factory, pay, verify, leave."""
 
 
 command.add_command(wallet_group(ROLE))
 command.add_command(seed_group(ROLE))
 command.add_command(events_command(ROLE))
+command.add_command(invoice_command(ROLE))
+command.add_command(client_pay_command(ROLE))
+command.add_command(payments_command(ROLE, payment_lists.payments))
+command.add_command(balance_command(ROLE))
 
 
 @command.command()

@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.status import Status
 
 from cromford.bitcoin.network import REGTEST
-from cromford.cli import tree_view
+from cromford.cli import demo_result
 from cromford.cli.failures import CommandFailed, printable
 from cromford.cli.kinds import FEERATE, Choice, Option
-from cromford.cli.output import blocks, cell, expiry_text, sat, show, stderr_console, table
+from cromford.cli.output import cell, show, stderr_console
 from cromford.cli.run_options import chain_options, fee_policy_of, tree_feerate_sat_per_kw
 from cromford.cli.session import Session, json_option
 from cromford.daemon.options import ChainOptions
@@ -24,6 +24,8 @@ from cromford.demo.settings import (
     CAPACITY_MIN_SAT,
     CLIENTS_MAX,
     MAX_EXIT_DELAY_MAX,
+    PAYMENTS_MAX,
+    SEED_MAX,
     STATES_MAX,
     STEP_BLOCKS_MAX,
     DemoSettings,
@@ -157,6 +159,16 @@ class Live:
     help="How tree transactions pay: their own fee, or a child's.",
 )
 @click.option(
+    "--payments",
+    type=click.IntRange(0, PAYMENTS_MAX),
+    help="Between clients, after the LSP's first; 0: none at all.  [default: 2 per client, or 4]",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, SEED_MAX),
+    help="Repeat a choice of payers, payees and amounts.  [default: a new one, which is shown]",
+)
+@click.option(
     "--keep",
     metavar="DIR",
     type=click.Path(file_okay=False, path_type=Path),
@@ -167,7 +179,7 @@ class Live:
     "exit_client",
     metavar="CLIENT",
     type=click.IntRange(min=1),
-    help="Let this client, counted from 1, leave alone through the real delays.",
+    help="Let this client, counted from 1, leave alone, through all delays, to its own wallet.",
 )
 @click.option(
     "--chain-url",
@@ -199,14 +211,17 @@ def command(
     capacity: int,
     feerate: Decimal | None,
     fee_policy: str,
+    payments: int | None,
+    seed: int | None,
     keep: Path | None,
     exit_client: int | None,
     **chain: Any,  # noqa: ANN401 - the options of `_chain_of`
 ) -> None:
-    """Build a factory on this machine and show it.
+    """Build a factory on this machine, pay in it, and show it.
 
     Starts an embedded regtest node, an LSP and its clients, each a process with a directory of its
-    own. They gather, build the tree, sign it, fund it and wait for confirmations. Everything is
+    own. They gather, build the tree, sign it, fund it and wait for confirmations. Then the LSP pays
+    a few clients, and the clients pay one another, which takes no transaction. Everything is
     stopped at the end, and removed unless --keep says where to. Never for real money.
 
     With --chain-url a Bitcoin Core of yours on regtest takes the embedded node's place: blocks are
@@ -223,11 +238,13 @@ def command(
         capacity_sat=capacity,
         feerate=feerate,
         fee_policy=policy,
+        n_payments=payments,
+        seed=seed,
         keep=keep,
         exit_client=exit_client,
         chain=_chain_of(**chain),
     )
-    show(session, _run(session, settings), result)
+    show(session, _run(session, settings), demo_result.result)
 
 
 def _chain_of(
@@ -269,63 +286,3 @@ def _run(session: Session, settings: DemoSettings) -> Document:
             remediation=failed.remediation,
             exit_code=failed.exit_code,
         ) from failed
-
-
-def result(console: Console, shown: Document) -> None:
-    """Print what was built: the tree, who paid, every way out, and how to go on."""
-    exported, summary = shown["factory"], shown["summary"]
-    console.print()
-    _heading(console, f"factory {exported['factory_id']}")
-    told = cell(f"{summary['status']}, {summary['n_clients']} clients; ")
-    console.print(told.append_text(expiry_text(summary)))
-    console.print()
-    tree_view.print_tree(console, exported)
-    console.print()
-    _heading(console, "Who paid what")
-    tree_view.print_ledger(console, exported["ledger"])
-    console.print()
-    _heading(console, "Each client's way out, alone")
-    for client in shown["clients"]:
-        line = tree_view.exit_line(client["client"], client["exit_plan"])
-        console.print(cell(line), soft_wrap=True)
-    if shown["exit"] is not None:
-        console.print()
-        _print_exit(console, shown["exit"])
-    console.print()
-    _print_exploring(console, shown)
-
-
-def _heading(console: Console, text: str) -> None:
-    console.print(cell(text, "bold"), soft_wrap=True)
-
-
-def _print_exit(console: Console, left: Document) -> None:
-    _heading(console, f"Client {left['client']} left alone ({left['name']})")
-    rows = table("transaction", "height", "delay", "txid")
-    for tx in left["transactions"]:
-        rows.add_row(
-            cell(tx["name"]),
-            cell(f"{tx['height']:,}"),
-            cell(blocks(tx["delay_blocks"])),
-            cell(tx["txid"]),
-        )
-    console.print(rows)
-    channel = left["channel"]
-    told = f"the node has its channel output: {sat(channel['amount_sat'])} at {channel['outpoint']}"
-    console.print(cell(told), soft_wrap=True)
-    console.print(cell(f"with the agreed script {channel['script_pubkey']}"), soft_wrap=True)
-
-
-def _print_exploring(console: Console, shown: Document) -> None:
-    took = f"{shown['seconds']:.1f} s"
-    if shown["kept"] is None:
-        console.print(f"Done in {took}. All processes are stopped, and their data is removed.")
-        console.print("To look around afterwards: cromford demo --keep DIR")
-        return
-    console.print(f"Done in {took}. All processes are stopped.")
-    told = f"Kept in {shown['kept']}: data directories, logs/, export.json."
-    console.print(cell(told), soft_wrap=True)
-    console.print("To start them again, each in a terminal of its own, and to look around:")
-    for entry in shown["explore"]:
-        console.print(cell(f"  # {entry['what']}", "dim"), soft_wrap=True)
-        console.print(cell(f"  {entry['command']}"), soft_wrap=True)

@@ -40,6 +40,8 @@ LISTEN_DEFAULT: Final = ("127.0.0.1", 9750)
 POLL_SECONDS_MIN: Final = Decimal("0.02")
 POLL_SECONDS_MAX: Final = Decimal(600)
 DEADLINE_SECONDS_MAX: Final = 600
+FEE_MAX: Final = 0xFFFF_FFFF  # As wide as BOLT 7's fields.
+HOLD_SECONDS_MAX: Final = 600  # About a block: what waits longer ties money up.
 EXPIRY_BLOCKS_MAX: Final = 525_600  # Ten years; the chain's own limit is far beyond it.
 MIN_DEPTH_MAX: Final = 144
 POOL_SIZE_MAX: Final = 256  # A join with two pools must fit one message.
@@ -224,6 +226,8 @@ _EXPIRY: Final = Integer(1, EXPIRY_BLOCKS_MAX, "BLOCKS")
 _STATES: Final = Integer(2, DELAY_BLOCKS_MAX)
 _FEE_POLICY: Final = Choice(tuple(policy.label for policy in FeePolicy))
 _TREE_FEERATE: Final = Number(FEERATE_MIN_SAT_PER_VB, Decimal(FEERATE_MAX_SAT_PER_VB), "sat/vB")
+_FEE_BASE: Final = Integer(0, FEE_MAX, "MSAT")
+_FEE_RATE: Final = Integer(0, FEE_MAX, "PPM")
 _AT_LEAST_A_STEP: Final = "; never less than a step"
 
 _LSP_KEYS: Final = (
@@ -332,6 +336,24 @@ _LSP_KEYS: Final = (
         Integer(1, DEADLINE_SECONDS_MAX, "SECONDS"),
         _LSP.deadline_seconds,
         "Seconds a client may take to answer.",
+    ),
+    _lsp_key(
+        "fee_base_msat",
+        _FEE_BASE,
+        _LSP.fee_base_msat,
+        "The price of forwarding a payment, whatever its amount, in millisatoshi.",
+    ),
+    _lsp_key(
+        "fee_proportional_millionths",
+        _FEE_RATE,
+        _LSP.fee_proportional_millionths,
+        "And for each million of its amount: 1000 are 0.1 %.",
+    ),
+    _lsp_key(
+        "hold_seconds",
+        Integer(0, HOLD_SECONDS_MAX, "SECONDS"),
+        _LSP.hold_seconds,
+        "Seconds that a payment waits for a payee that is away.",
     ),
 )
 
@@ -446,6 +468,19 @@ _CLIENT_KEYS: Final = (
         Integer(0, 144, "BLOCKS"),
         _CLIENT.build_height_slack_blocks,
         "Blocks that the LSP's tip may be away from one's own.",
+    ),
+    _client_key(
+        "max_fee_base_msat",
+        _FEE_BASE,
+        _CLIENT.fee_base_msat_max,
+        "The highest price of a payment, whatever its amount, where `pay` names no other limit; "
+        "in millisatoshi.",
+    ),
+    _client_key(
+        "max_fee_proportional_millionths",
+        _FEE_RATE,
+        _CLIENT.fee_proportional_millionths_max,
+        "And for each million of its amount: 10000 are 1 %.",
     ),
     *_range_keys(),
 )

@@ -10,6 +10,7 @@ from cromford.cli.output import (
     cell,
     days,
     expiry_text,
+    msat,
     sat,
     short,
     table,
@@ -69,7 +70,7 @@ def _capital_rows(capital: Document) -> list[tuple[str, object]]:
     return [
         ("capital free", sat(capital["free_sat"])),
         ("capital reserved", sat(capital["reserved_sat"])),
-        ("capital earned", sat(capital["earned_sat"])),
+        ("capital earned", msat(capital["earned_msat"])),
         ("capital locked", f"{sat(capital['locked_sat'])} in {n_locked} {where}"),
     ]
 
@@ -86,7 +87,8 @@ def client_status(console: Console, status: Document) -> None:
             f"{offer['min_clients']} to {offer['max_clients']} clients, "
             f"{offer['deadline_seconds']} s to answer"
         )
-        rows.append(("LSP offers", offered))
+        price = f"{msat(offer['fee_base_msat'])} and {offer['fee_proportional_millionths']:,} ppm"
+        rows += [("LSP offers", offered), ("price of a payment", price)]
     wished = "nothing" if wish is None else sat(wish["capacity_sat"])
     if wish is not None and wish["capacity_least_sat"] != wish["capacity_sat"]:
         wished += f", at least {sat(wish['capacity_least_sat'])}"
@@ -196,7 +198,8 @@ def _lsp_stage(factory: Document) -> str:
     if factory["aborted"]:
         return f"aborted: {factory['aborted']}"
     if factory["status"] != "building":
-        return str(factory["status"])
+        failed = ", ".join(f"client {client}'s" for client in factory["channels_failed"])
+        return f"{factory['status']}, failed: {failed} channel" if failed else factory["status"]
     waits = ", ".join(map(str, factory["holdouts"]))
     return f"{factory['phase']}, waits for {waits}" if waits else str(factory["phase"])
 
@@ -213,6 +216,8 @@ def client_factories(console: Console, answer: Document) -> None:
             status = f"aborted: {factory['aborted']}"
         elif status == "building":
             status = f"building, {factory['stage']}"
+        elif factory["channel_failed"]:
+            status += f", channel failed: {factory['channel_failed']}"
         rows.add_row(
             cell(short(factory["factory_id"])),
             cell(status),
@@ -288,11 +293,27 @@ def exit_plan(console: Console, plan: Document) -> None:
             ("fees", f"{sat(plan['total_fee_sat'])} agreed; {fees}"),
             ("delays", f"{blocks(plan['total_delay_blocks'])}"),
             ("time to allow", f"{blocks(n_blocks)}, {days(n_blocks)}"),
-            ("arrives in the channel", sat(plan["channel_sat"])),
+            ("arrives in the channel", f"{sat(plan['channel_sat'])}, yours and the LSP's"),
+            *_channel_rows(plan["channel"]),
             ("needs a coin of yours", "yes, to pay the fees" if plan["needs_coin"] else "no"),
             ("next", plan["next"]),
         ],
     )
+
+
+def _channel_rows(channel: Document | None) -> list[tuple[str, object]]:
+    """Return what follows out of the channel, if it can be said."""
+    if channel is None:
+        return []
+    rows: list[tuple[str, object]] = []
+    for step in channel["steps"]:
+        size, after = f"{step['vsize']:,} vB", f"{blocks(step['delay_blocks'])} after the channel"
+        rows.append(("then", f"{step['name']}, {size}, {sat(step['fee_sat'])}, {after}"))
+    rows += [
+        ("not worth its fee", f"{left['name']}, {sat(left['amount_sat'])}")
+        for left in channel["left_behind"]
+    ]
+    return [*rows, ("reaches your wallet", sat(channel["exit_sat"]))]
 
 
 def exit_started(console: Console, answer: Document) -> None:

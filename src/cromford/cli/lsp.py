@@ -1,13 +1,14 @@
-"""`cromford lsp`: run an LSP, see who waits, build factories, export them."""
+"""`cromford lsp`: run an LSP, see who waits, build factories, pay clients, export factories."""
 
 from typing import Any, Final
 
 import click
 
 from cromford.bitcoin.network import MAINNET
-from cromford.cli import lists, tree_view
+from cromford.cli import lists, payment_lists, tree_view
 from cromford.cli.events import events_command
 from cromford.cli.output import show, write_json
+from cromford.cli.payments import balances_command, lsp_pay_command, payments_command
 from cromford.cli.run_options import MAINNET_WARNING, lsp_options
 from cromford.cli.seed import seed_group
 from cromford.cli.session import Session, session_options
@@ -20,12 +21,15 @@ ROLE: Final = "lsp"
 
 @click.group(name=ROLE)
 def command() -> None:
-    """Run an LSP: gather clients, build factories."""
+    """Run an LSP: build factories, forward payments."""
 
 
 command.add_command(wallet_group(ROLE))
 command.add_command(seed_group(ROLE))
 command.add_command(events_command(ROLE))
+command.add_command(lsp_pay_command(ROLE))
+command.add_command(payments_command(ROLE, payment_lists.lsp_payments))
+command.add_command(balances_command(ROLE))
 
 
 @command.command()

@@ -19,8 +19,8 @@ class _Entry(NamedTuple):
 
 
 COMMANDS: Final = {
-    "lsp": _Entry("cromford.cli.lsp", "Run an LSP: gather clients, build factories."),
-    "client": _Entry("cromford.cli.client", "Run a client: join a factory, verify it, leave it."),
+    "lsp": _Entry("cromford.cli.lsp", "Run an LSP: build factories, forward payments."),
+    "client": _Entry("cromford.cli.client", "Run a client: join a factory, pay, verify, leave."),
     "regtest": _Entry("cromford.cli.regtest", "Run a Bitcoin regtest node, never for real money."),
     "config": _Entry("cromford.cli.config", "Check and show the configuration."),
     "demo": _Entry("cromford.cli.demo", "Build a factory on this machine and show it."),

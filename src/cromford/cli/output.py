@@ -20,6 +20,7 @@ DEADLINE_NEAR_BLOCKS: Final = 1008
 DEADLINE_URGENT_BLOCKS: Final = 144
 BLOCKS_PER_DAY: Final = 144
 SHORT_ID_SIZE: Final = 12
+MSAT_PER_SAT: Final = 1000
 
 View = Callable[[Console, Any], None]
 
@@ -60,12 +61,24 @@ def table(*headings: str) -> Table:
 
 def cell(value: object, style: str = "") -> Text:
     """Return a value as table text; nothing in it steers the terminal."""
-    return Text("-" if value is None else printable(str(value)), style=style)
+    return Text("-" if value is None else one_line(str(value)), style=style)
+
+
+def one_line(text: str) -> str:
+    """Return text that cannot steer a terminal, nor pretend to be a line of ours."""
+    return printable(text).replace("\n", "?")
 
 
 def sat(amount_sat: int | None) -> str:
     """Return an amount with its unit, or a dash while it is not known."""
     return "-" if amount_sat is None else f"{amount_sat:,} sat"
+
+
+def msat(amount_msat: int | None) -> str:
+    """Return an amount of millisatoshi with its unit: in sat where it is whole."""
+    if amount_msat is None or amount_msat % MSAT_PER_SAT:
+        return "-" if amount_msat is None else f"{amount_msat:,} msat"
+    return sat(amount_msat // MSAT_PER_SAT)
 
 
 def blocks(n: int) -> str:

@@ -25,9 +25,9 @@ _LSP: Final = LspPolicy()
 _CLIENT: Final = ClientPolicy()
 MAINNET_WARNING: Final = """\
 WARNING: this daemon runs on MAINNET, with bitcoin that can be lost.
-WARNING: this software is alpha and has had no outside review. Channels carry no payments yet, a
-WARNING: factory cannot be closed cooperatively, and nothing is swept: what goes into a factory
-WARNING: may stay there. Use a test network unless you can lose all of it."""
+WARNING: this software is alpha and has had no outside review. A factory cannot be closed
+WARNING: cooperatively, and nothing bumps a fee: what goes into a factory may stay there. Use a
+WARNING: test network unless you can lose all of it."""
 
 Values = Mapping[str, Any]
 
@@ -210,6 +210,9 @@ def lsp_policy(values: Values) -> LspPolicy:
         min_depth=of["min_depth"],
         pool_size=of["pool_size"],
         deadline_seconds=of["deadline"],
+        fee_base_msat=of["fee_base_msat"],
+        fee_proportional_millionths=of["fee_proportional_millionths"],
+        hold_seconds=of["hold_seconds"],
     )
 
 
@@ -263,6 +266,8 @@ def client_policy(values: Values) -> ClientPolicy:
         max_clients=of["max_clients"],
         deadline_seconds=of["max_deadline"],
         build_height_slack_blocks=of["height_slack"],
+        fee_base_msat_max=of["max_fee_base_msat"],
+        fee_proportional_millionths_max=of["max_fee_proportional_millionths"],
         **ranges,
     )
 

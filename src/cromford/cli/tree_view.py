@@ -125,6 +125,16 @@ def exit_line(client: int, plan: Document) -> str:
         fees = "fees from a coin of its own"
     return (
         f"client {client}: {plan['n_transactions']} transactions, {plan['total_vsize']:,} vB, "
-        f"{fees}, {blocks(plan['total_delay_blocks'])} of delay, "
-        f"then {sat(plan['channel_sat'])} in its channel output"
+        f"{fees}, {blocks(plan['total_delay_blocks'])} of delay; {_channel_line(plan)}"
     )
+
+
+def _channel_line(plan: Document) -> str:
+    """Return what follows once the channel's output is on chain, if it can be said."""
+    channel = plan["channel"]
+    if channel is None:
+        return f"then {sat(plan['channel_sat'])}, its own and the LSP's, in its channel output"
+    if not channel["exit_sat"]:
+        return "then its commitment, without anything for its wallet"
+    n_blocks = max(step["delay_blocks"] for step in channel["steps"])
+    return f"then {sat(channel['exit_sat'])} in its wallet, {blocks(n_blocks)} after the channel"

@@ -2,22 +2,12 @@
 
 from typing import Any, Final
 
-from cromford.bitcoin.fees import fee_sat_of
-from cromford.factory.exit_path import exit_path
-from cromford.factory.terms import FeePolicy
+from cromford.daemon.channel_views import status_of as channel_status
 from cromford.protocol.client_attempt import ClientAttempt, Complete
+from cromford.protocol.client_channels import is_usable
 from cromford.protocol.client_state import ClientState
 from cromford.protocol.export import export_funding, export_nodes, export_terms
-from cromford.watch.exit import (
-    ChannelOnChain,
-    ExitAction,
-    Publish,
-    WaitForFunding,
-    WaitForHeight,
-    next_exit_action,
-)
 
-FEERATES_SAT_PER_VB: Final = (1, 10, 100)  # At which an exit's cost is shown.
 _STAGES: Final = {
     "Received": "received",
     "Checked": "checked",
@@ -67,6 +57,8 @@ def summary(state: ClientState, attempt: ClientAttempt) -> dict[str, Any]:
         "blocks_to_expiry": None,
         "exit_deadline_height": None,
         "exit_blocks": None,
+        "channel_status": None,
+        "channel_failed": None,
     }
     if checked:
         terms, branch = attempt.terms, attempt.branch
@@ -82,6 +74,7 @@ def summary(state: ClientState, attempt: ClientAttempt) -> dict[str, Any]:
             "blocks_to_expiry": terms.expiry_height - state.chain.height,
             "exit_deadline_height": branch.exit_deadline_height,
             "exit_blocks": branch.exit_blocks,
+            **_channel_state(state, attempt),
         }
     return {
         "factory_id": attempt.attempt_id.hex(),
@@ -95,6 +88,15 @@ def summary(state: ClientState, attempt: ClientAttempt) -> dict[str, Any]:
         "ready_received": attempt.ready_received,
         "is_exiting": attempt.is_exiting,
     }
+
+
+def _channel_state(state: ClientState, attempt: ClientAttempt) -> dict[str, Any]:
+    """Return how the channel is; nothing is known before both sides found it ready."""
+    link = next((x for x in state.book.links.values() if x.attempt_id == attempt.attempt_id), None)
+    if link is None:
+        return {"channel_status": None, "channel_failed": None}
+    status = channel_status(link, is_usable=is_usable(state, link))
+    return {"channel_status": status, "channel_failed": link.failure}
 
 
 def show(state: ClientState, attempt: ClientAttempt) -> dict[str, Any]:
@@ -119,68 +121,3 @@ def show(state: ClientState, attempt: ClientAttempt) -> dict[str, Any]:
             confirmations=state.chain.depth(attempt.funding_tx.txid),
         ),
     }
-
-
-def exit_plan(state: ClientState, attempt: ClientAttempt) -> dict[str, Any]:
-    """Return what leaving takes: transactions, fees, blocks, and what comes next."""
-    signed = attempt.signed_branch
-    steps = exit_path(signed)
-    action = next_exit_action(
-        signed, confirmed=state.chain.confirmed, tip_height=state.chain.height
-    )
-    total_vsize = sum(step.tx.vsize for step in steps)
-    return {
-        "factory_id": attempt.attempt_id.hex(),
-        "steps": [
-            {
-                "name": step.name,
-                "txid": str(step.tx.txid),
-                "vsize": step.tx.vsize,
-                "fee_sat": step.fee_sat,
-                "delay_blocks": step.delay_blocks,
-                **_step_status(state, step.name, step.tx.txid, action),
-            }
-            for step in steps
-        ],
-        "n_transactions": len(steps),
-        "total_vsize": total_vsize,
-        "total_fee_sat": sum(step.fee_sat for step in steps),
-        "total_delay_blocks": sum(step.delay_blocks for step in steps),
-        "exit_blocks": signed.branch.exit_blocks,
-        "fees_at": [
-            {
-                "feerate_sat_per_vb": feerate,
-                "fee_sat": fee_sat_of(vsize=total_vsize, feerate_sat_per_kw=feerate * 250),
-            }
-            for feerate in FEERATES_SAT_PER_VB
-        ],
-        "channel_sat": signed.branch.channel.amount_sat,
-        "needs_coin": attempt.terms.fee_policy is FeePolicy.EPHEMERAL,
-        "next": describe(action),
-    }
-
-
-def _step_status(state: ClientState, name: str, txid: bytes, action: ExitAction) -> dict[str, Any]:
-    for confirmed, height in state.chain.confirmed.items():
-        if confirmed == txid:
-            return {"status": "confirmed", "height": height}
-    match action:
-        case Publish(step=step) if step.name == name:
-            return {"status": "publish_now", "height": state.chain.height + 1}
-        case WaitForHeight(step=step, height=height) if step.name == name:
-            return {"status": "wait", "height": height}
-        case _:
-            return {"status": "later", "height": None}
-
-
-def describe(action: ExitAction) -> str:
-    """Return the next action in a sentence."""
-    match action:
-        case Publish(step=step):
-            return f"publish {step.name} now"
-        case WaitForHeight(step=step, height=height):
-            return f"publish {step.name} so that it can confirm at height {height}"
-        case WaitForFunding():
-            return "the funding is not confirmed: there is nothing to leave from"
-        case ChannelOnChain(outpoint=outpoint, height=height):
-            return f"the channel output {outpoint} is on chain since height {height}"

@@ -10,7 +10,10 @@ import msgspec
 
 from cromford.adapters.noise_tcp import connect
 from cromford.daemon import client_views as views
+from cromford.daemon.channel_views import money_samples
+from cromford.daemon.client_payments import ClientPayments
 from cromford.daemon.driver import Role
+from cromford.daemon.exit_views import exit_plan
 from cromford.daemon.factory_id import find_factory
 from cromford.daemon.logs import set_up_logging
 from cromford.daemon.metrics import Sample
@@ -21,6 +24,7 @@ from cromford.daemon.shell import Daemon
 from cromford.ports import BlockRef, ConnectionLost
 from cromford.protocol import client
 from cromford.protocol import events as ev
+from cromford.protocol.channels.book import Book
 from cromford.protocol.client_attempt import ClientAttempt, Complete
 from cromford.protocol.client_state import ClientConfig, ClientState
 from cromford.protocol.client_verify import verify_attempt
@@ -29,7 +33,11 @@ from cromford.wallet.account import Account
 from cromford.wallet.coins import Wallet
 
 CLIENT_ROLE: Role[ClientState] = Role(
-    name="client", decide=client.decide, apply=client.apply, relevant=client.relevant
+    name="client",
+    decide=client.decide,
+    apply=client.apply,
+    relevant=client.relevant,
+    content_at=client.content_at,
 )
 CONNECT_TIMEOUT_SECONDS: Final = 10.0
 BACKOFF_FIRST_SECONDS: Final = 0.5
@@ -68,6 +76,17 @@ class ClientDaemon(Daemon[ClientState]):
             new_state=new_state,
         )
         self._lsp = options.lsp
+        self._payments = ClientPayments(self, self._signer.sign_node)
+
+    @property
+    def state(self) -> ClientState:
+        """The client's state."""
+        return self.driver.state
+
+    @property
+    def book(self) -> Book:
+        """The client's channels and payments."""
+        return self.driver.state.book
 
     @property
     def wallet(self) -> Wallet:
@@ -114,6 +133,7 @@ class ClientDaemon(Daemon[ClientState]):
                 yield "blocks_to_expiry", {"factory": attempt.attempt_id.hex()[:8]}, left
         for status, count in by_status.items():
             yield "factories", {"status": status}, count
+        yield from money_samples(self._payments.totals())
 
     def methods(self) -> Mapping[str, Handler]:
         """Return the API methods of a client."""
@@ -126,6 +146,7 @@ class ClientDaemon(Daemon[ClientState]):
             "verify": self._verify,
             "exit_plan": self._exit_plan,
             "exit_start": self._exit_start,
+            **self._payments.methods(),
         }
 
     async def _status(self, _params: dict[str, Any]) -> object:
@@ -144,6 +165,8 @@ class ClientDaemon(Daemon[ClientState]):
                 "min_clients": lobby.min_clients,
                 "max_clients": lobby.max_clients,
                 "deadline_seconds": lobby.deadline_seconds,
+                "fee_base_msat": lobby.fee_base_msat,
+                "fee_proportional_millionths": lobby.fee_proportional_millionths,
             },
             **self._wish(),
             "refusal": state.refusal,
@@ -198,13 +221,13 @@ class ClientDaemon(Daemon[ClientState]):
         }
 
     async def _exit_plan(self, params: dict[str, Any]) -> object:
-        return views.exit_plan(self.driver.state, self._complete(params))
+        return exit_plan(self.driver.state, self._complete(params))
 
     async def _exit_start(self, params: dict[str, Any]) -> object:
         attempt = self._complete(params)
         self.request(ev.ExitRequested(attempt_id=attempt.attempt_id))
         after = self.driver.state.attempts[attempt.attempt_id]
-        return {"exiting": True, "next": views.exit_plan(self.driver.state, after)["next"]}
+        return {"exiting": True, "next": exit_plan(self.driver.state, after)["next"]}
 
     def _attempt(self, params: dict[str, Any]) -> ClientAttempt:
         """Return the factory that is meant: by default the newest that lives, or may yet."""

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from cromford.channel.terms import MSAT_PER_SAT
 from cromford.protocol.export import export_factory, export_terms
 from cromford.protocol.lobby import BuildPlan
 from cromford.protocol.lsp_attempt import LspAttempt
@@ -36,7 +37,19 @@ def summary(state: LspState, attempt: LspAttempt) -> dict[str, Any]:
         "holdouts": list(attempt.holdouts),
         "aborted": attempt.aborted,
         "ready_clients": len(attempt.ready_received),
+        "channels_failed": failed_channels(state, attempt),
     }
+
+
+def failed_channels(state: LspState, attempt: LspAttempt) -> dict[str, str]:
+    """Return why channels take no update any more, by the client's participant index."""
+    failed = (
+        link
+        for seat in attempt.seats
+        for link in state.book.links_with(seat.node_id)
+        if link.attempt_id == attempt.attempt_id and link.failure is not None
+    )
+    return {str(link.client): link.failure or "" for link in failed}
 
 
 def show(state: LspState, attempt: LspAttempt) -> dict[str, Any]:
@@ -109,7 +122,8 @@ def capital(state: LspState) -> dict[str, Any]:
         "reserved_sat": reserved_sat,
         "locked_sat": sum(attempt.tree.funding_amount_sat for attempt in by_expiry),
         "locked": locked,
-        "earned_sat": 0,  # Nothing is sold before channels carry payments.
+        "earned_sat": state.book.earned_msat // MSAT_PER_SAT,
+        "earned_msat": state.book.earned_msat,
     }
 
 

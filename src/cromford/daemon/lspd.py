@@ -10,9 +10,11 @@ import msgspec
 from cromford.adapters.noise_server import NoiseServer, serve
 from cromford.adapters.peer_address import PeerAddress
 from cromford.daemon import lsp_views as views
+from cromford.daemon.channel_views import money_samples
 from cromford.daemon.driver import Role
 from cromford.daemon.factory_id import find_factory
 from cromford.daemon.logs import set_up_logging
+from cromford.daemon.lsp_payments import LspPayments
 from cromford.daemon.metrics import Sample
 from cromford.daemon.options import LspOptions
 from cromford.daemon.rpc import RpcFailure
@@ -21,6 +23,7 @@ from cromford.daemon.shell import Daemon
 from cromford.ports import BlockRef
 from cromford.protocol import events as ev
 from cromford.protocol import lsp
+from cromford.protocol.channels.book import Book
 from cromford.protocol.faults import Rejected
 from cromford.protocol.lobby import plan_build
 from cromford.protocol.lsp_attempt import LspAttempt
@@ -30,7 +33,11 @@ from cromford.wallet.account import Account
 from cromford.wallet.coins import Wallet
 
 LSP_ROLE: Role[LspState] = Role(
-    name="lsp", decide=lsp.decide, apply=lsp.apply, relevant=lsp.relevant
+    name="lsp",
+    decide=lsp.decide,
+    apply=lsp.apply,
+    relevant=lsp.relevant,
+    content_at=lsp.content_at,
 )
 
 _log = logging.getLogger(__name__)
@@ -67,6 +74,17 @@ class LspDaemon(Daemon[LspState]):
         )
         self._listen = (options.listen_host, options.listen_port)
         self._server: NoiseServer | None = None
+        self._payments = LspPayments(self)
+
+    @property
+    def state(self) -> LspState:
+        """The LSP's state."""
+        return self.driver.state
+
+    @property
+    def book(self) -> Book:
+        """The LSP's channels and payments."""
+        return self.driver.state.book
 
     @property
     def wallet(self) -> Wallet:
@@ -101,6 +119,11 @@ class LspDaemon(Daemon[LspState]):
         for status, count in by_status.items():
             yield "factories", {"status": status}, count
         yield "locked_sat", {}, views.capital(state)["locked_sat"]
+        yield from money_samples(self._payments.totals())
+        yield "earned_msat", {}, state.book.earned_msat
+        yield "forwards", {"status": "held"}, len(state.book.held)
+        yield "forwards", {"status": "pending"}, len(state.book.forwards)
+        yield "forwards", {"status": "finished"}, state.book.n_finished
 
     def methods(self) -> Mapping[str, Handler]:
         """Return the API methods of an LSP."""
@@ -111,6 +134,7 @@ class LspDaemon(Daemon[LspState]):
             "factories": self._factories,
             "factory_show": self._factory_show,
             "factory_export": self._factory_export,
+            **self._payments.methods(),
         }
 
     def _address(self) -> str | None:

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import secrets
 import signal
+import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from typing import Any, Final, Generic, TypeVar
 
@@ -27,6 +28,8 @@ from cromford.daemon.event_log import EventLog
 from cromford.daemon.home import open_home, read_passphrase
 from cromford.daemon.metrics import MetricsServer, Sample
 from cromford.daemon.options import ChainOptions, ClientOptions, LspOptions
+from cromford.daemon.payment_numbers import PaymentNumbers
+from cromford.daemon.payment_views import statuses
 from cromford.daemon.peers import Peers
 from cromford.daemon.rpc import SOCKET_NAME, InvalidParam, RpcFailure
 from cromford.daemon.rpc_server import Handler, RpcServer, read_params
@@ -35,7 +38,10 @@ from cromford.daemon.signing import perform_signing
 from cromford.daemon.wallet_api import wallet_methods, wallet_summary
 from cromford.ports import BlockRef, ChainUnavailable, Coin, TxRefused
 from cromford.protocol import events as ev
+from cromford.protocol.channels.book import Book
+from cromford.protocol.decision import Decision
 from cromford.protocol.faults import Rejected
+from cromford.protocol.records import AnyRecord
 from cromford.signing.keychain import Keychain
 from cromford.signing.signer import Signer
 from cromford.wallet.account import Account
@@ -85,9 +91,8 @@ class Daemon(Generic[S]):
         self._signer = Signer(keychain)
         self.account = Account(keychain.wallet_account)
         self.events = EventLog()
-        self.driver = Driver(
-            role, new_state(keychain), self._journal, self._perform, self.events.observe
-        )
+        self.payment_numbers = PaymentNumbers()
+        self.driver = Driver(role, new_state(keychain), self._journal, self._perform, self._observe)
         self.chain = connect_chain(options.chain)
         self.peers = Peers(self.post)
         self._options = options
@@ -114,6 +119,11 @@ class Daemon(Generic[S]):
         raise NotImplementedError
 
     @property
+    def book(self) -> Book:
+        """The role's channels and payments."""
+        raise NotImplementedError
+
+    @property
     def recent_blocks(self) -> tuple[BlockRef, ...]:
         """The newest blocks the role has seen, oldest first."""
         raise NotImplementedError
@@ -130,6 +140,9 @@ class Daemon(Generic[S]):
         for name, amount_sat in wallet_summary(self).items():
             if isinstance(amount_sat, int):
                 yield "wallet_sat", {"kind": name.removesuffix("_sat")}, amount_sat
+        yield "channels_open", {}, sum(link.is_open for link in self.book.links.values())
+        for (direction, status), count in statuses(self.book).items():
+            yield "payments", {"direction": direction, "status": status}, count
 
     # The life of a daemon
 
@@ -150,13 +163,14 @@ class Daemon(Generic[S]):
             await check_node(
                 self.chain, self.network, signet_challenge=self._options.signet_challenge
             )
-            self.driver.start()
+            self.driver.start(unix_time=int(time.time()))
             await self._see_first_block()
             self.spawn(self._follow())
             async with server:
                 self.spawn(self._network_once_caught_up())
                 _log.info("daemon_started home=%s", self.home)
                 await self._stopping.wait()
+                self.events.close()
         finally:
             await self._close()
         if self._failure is not None:
@@ -187,13 +201,18 @@ class Daemon(Generic[S]):
         try:
             self.post(event)
         except Rejected as rejected:
-            not_found = rejected.code.endswith("not_found")
-            raise RpcFailure(
-                rejected.code,
-                str(rejected),
-                retryable=rejected.retryable,
-                exit_code=4 if not_found else 1,
-            ) from rejected
+            raise _refusal(rejected) from rejected
+
+    def foresee(self, event: ev.Event) -> Decision:
+        """Return what a request would do; nothing is done.
+
+        Raises:
+            RpcFailure: If it is impossible.
+        """
+        try:
+            return self.driver.foresee(event)
+        except Rejected as rejected:
+            raise _refusal(rejected) from rejected
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a task that belongs to the daemon; its failure ends the daemon."""
@@ -298,7 +317,10 @@ class Daemon(Generic[S]):
 
     # Effects
 
-    def _perform(self, effect: fx.Effect) -> Iterable[ev.Event]:
+    def _observe(self, record: AnyRecord) -> None:
+        self.payment_numbers.observe(self.events.observe(record), record)
+
+    def _perform(self, effect: fx.Performed) -> Iterable[ev.Event]:
         match effect:
             case fx.Send(node_id=node_id, message=message):
                 self.peers.send(node_id, message)
@@ -363,6 +385,16 @@ class Daemon(Generic[S]):
             _log.warning("broadcast_failed name=%s txid=%s reason=%s", name, tx.txid, error)
         else:
             _log.info("tx_broadcast name=%s txid=%s", name, tx.txid)
+
+
+def _refusal(rejected: Rejected) -> RpcFailure:
+    not_found = rejected.code.endswith("not_found")
+    return RpcFailure(
+        rejected.code,
+        str(rejected),
+        retryable=rejected.retryable,
+        exit_code=4 if not_found else 1,
+    )
 
 
 def connect_chain(options: ChainOptions) -> BitcoindChain:

@@ -1,0 +1,231 @@
+"""`invoice`, `pay`, `payments` and the balances: money in channels, for both roles."""
+
+import re
+from typing import Any, Final
+
+import click
+
+from cromford.bitcoin.tx import MAX_MONEY_SAT
+from cromford.cli import payment_lists
+from cromford.cli.failures import CommandFailed
+from cromford.cli.output import msat, show
+from cromford.cli.session import Session, session_options
+from cromford.daemon.payment_limits import (
+    INVOICE_EXPIRY_SECONDS,
+    LIMIT,
+    LIMIT_MAX,
+    WAIT_SECONDS,
+    WAIT_SECONDS_MAX,
+)
+
+MSAT_PER_UNIT: Final = {"": 1000, "sat": 1000, "msat": 1}
+_AMOUNT: Final = re.compile(r"([0-9]{1,20})(sat|msat|)")
+_REMEDIES: Final = {
+    "incorrect_or_unknown_payment_details": "Ask the payee for a new invoice: this one is paid, "
+    "expired, or not known there.",
+    "unknown_next_peer": "The payee is no client of this LSP: it cannot be paid from here.",
+    "temporary_channel_failure": "The payee may be away, or its channel full: try again later.",
+    "fee_insufficient": "The LSP has a new price: try again once the daemon has connected anew.",
+}
+Document = dict[str, Any]
+
+
+class Amount(click.ParamType[int]):
+    """An amount in sat, or in msat where the suffix says so. Its value is in msat."""
+
+    name = "AMOUNT"
+
+    def __init__(self, *, least_msat: int) -> None:
+        self._least_msat = least_msat
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        """Return the amount in msat."""
+        found = _AMOUNT.fullmatch(str(value))
+        amount_msat = -1 if found is None else int(found[1]) * MSAT_PER_UNIT[found[2]]
+        if not self._least_msat <= amount_msat <= 1000 * MAX_MONEY_SAT:
+            self.fail(
+                f"expected a whole number of sat, or of msat as in 1500msat, received {value!r}",
+                param,
+                ctx,
+            )
+        return amount_msat
+
+
+def invoice_command(role: str) -> click.Command:
+    """Return the command `invoice` of a role."""
+
+    @click.command()
+    @click.argument("amount", metavar="AMOUNT", type=Amount(least_msat=1))
+    @click.option("--description", default="", help="What it is for; the payer reads it.")
+    @click.option(
+        "--expiry",
+        metavar="SECONDS",
+        type=click.IntRange(min=1),
+        default=INVOICE_EXPIRY_SECONDS,
+        show_default=True,
+        help="How long it can be paid.",
+    )
+    @session_options
+    @click.pass_obj
+    def invoice(session: Session, /, *, amount: int, description: str, expiry: int) -> None:
+        """Ask for AMOUNT sat: make an invoice for whoever shall pay.
+
+        AMOUNT is in sat; with the suffix msat it is in millisatoshi. In a terminal the invoice
+        comes with a QR code; into a pipe it goes alone.
+        """
+        answer = session.call(
+            role, "invoice", amount_msat=amount, description=description, expiry_seconds=expiry
+        )
+        show(session, answer, payment_lists.invoice)
+
+    return invoice
+
+
+def client_pay_command(role: str) -> click.Command:
+    """Return the command `pay` of a client."""
+
+    @click.command()
+    @click.argument("invoice", metavar="INVOICE")
+    @click.option(
+        "--max-fee",
+        metavar="AMOUNT",
+        type=Amount(least_msat=0),
+        help="The highest fee, in sat or with the suffix msat.  [default: the daemon's limits]",
+    )
+    @click.option(
+        "--from",
+        "factory_id",
+        metavar="ID",
+        help="Pay out of this factory.  [default: any, the one with the most first]",
+    )
+    @_wait_option
+    @_dry_run_option
+    @session_options
+    @click.pass_obj
+    def pay(
+        session: Session,
+        /,
+        *,
+        invoice: str,
+        max_fee: int | None,
+        factory_id: str | None,
+        wait: float,
+        dry_run: bool,
+    ) -> None:
+        """Pay an invoice, and wait for the proof. Never twice: a second time it tells the outcome.
+
+        A payment that failed before is tried again.
+        """
+        asked = {"fee_max_msat": max_fee, "factory_id": factory_id}
+        _pay(session, role, invoice, wait=wait, dry_run=dry_run, **asked)
+
+    return pay
+
+
+def lsp_pay_command(role: str) -> click.Command:
+    """Return the command `pay` of an LSP."""
+
+    @click.command()
+    @click.argument("invoice", metavar="INVOICE")
+    @_wait_option
+    @_dry_run_option
+    @session_options
+    @click.pass_obj
+    def pay(session: Session, /, *, invoice: str, wait: float, dry_run: bool) -> None:
+        """Pay a client's invoice out of the LSP's side of its channel. Never twice.
+
+        A payment that failed before is tried again.
+        """
+        _pay(session, role, invoice, wait=wait, dry_run=dry_run)
+
+    return pay
+
+
+_wait_option = click.option(
+    "--wait",
+    metavar="SECONDS",
+    type=click.FloatRange(0, WAIT_SECONDS_MAX),
+    default=WAIT_SECONDS,
+    show_default=True,
+    help="How long to wait for the outcome; 0 for not at all.",
+)
+_dry_run_option = click.option(
+    "--dry-run", is_flag=True, help="Show payee, amount, fee and heights; pay nothing."
+)
+
+
+def _pay(
+    session: Session, role: str, invoice: str, *, wait: float, dry_run: bool, **asked: object
+) -> None:
+    answer = session.call(role, "pay", invoice=invoice, wait_seconds=wait, dry_run=dry_run, **asked)
+    show(session, answer, payment_lists.payment)
+    if answer["status"] == "failed":
+        raise CommandFailed(
+            "payment_failed",
+            f"not paid: {answer['failure']}",
+            retryable=answer["retryable"],
+            remediation=_REMEDIES.get(answer["failure"], "Nothing was paid; try again later."),
+        )
+    if answer["status"] == "pending" and wait > 0 and not dry_run:
+        raise CommandFailed(
+            "payment_pending",
+            f"after {wait:g} seconds {msat(answer['total_msat'])} are still on their way",
+            retryable=True,
+            remediation="It may still be paid. `pay` with the same invoice waits on, and never "
+            "pays twice.",
+        )
+
+
+def payments_command(role: str, view: Any) -> click.Command:  # noqa: ANN401 - a view of `output`
+    """Return the command `payments` of a role."""
+    what = {
+        "lsp": "List what was paid, what was forwarded, and what that earned, newest first.",
+        "client": "List what was paid, and the invoices, newest first.",
+    }
+
+    @click.command(help=what[role])
+    @click.option(
+        "--limit",
+        metavar="N",
+        type=click.IntRange(1, LIMIT_MAX),
+        default=LIMIT,
+        show_default=True,
+        help="At most so many.",
+    )
+    @session_options
+    @click.pass_obj
+    def payments(session: Session, /, *, limit: int) -> None:
+        show(session, session.call(role, "payments", limit=limit), view)
+
+    return payments
+
+
+def balance_command(role: str) -> click.Command:
+    """Return the command `balance` of a client."""
+
+    @click.command()
+    @session_options
+    @click.pass_obj
+    def balance(session: Session) -> None:
+        """Show what each channel holds, can send and receive, and what an exit would leave.
+
+        A channel that is on chain is not listed: `exit plan` and the wallet tell about it.
+        """
+        show(session, session.call(role, "balance"), payment_lists.balance)
+
+    return balance
+
+
+def balances_command(role: str) -> click.Command:
+    """Return the command `balances` of an LSP."""
+
+    @click.command()
+    @session_options
+    @click.pass_obj
+    def balances(session: Session) -> None:
+        """Show the money in the channel with each client."""
+        show(session, session.call(role, "balances"), payment_lists.balances)
+
+    return balances

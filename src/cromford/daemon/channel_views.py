@@ -1,0 +1,91 @@
+"""The money in live channels as an operator reads it: plain data, computed on demand."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
+
+from cromford.daemon.metrics import Sample
+from cromford.protocol.chain_view import ChainView
+from cromford.protocol.channels.balances import balance_of
+from cromford.protocol.channels.link import Link
+from cromford.watch.leaving import what_leaving_gives
+
+MSAT_FIELDS: Final = (
+    "own_msat",
+    "peer_msat",
+    "spendable_msat",
+    "receivable_msat",
+    "sending_msat",
+    "receiving_msat",
+)
+Document = dict[str, Any]
+
+
+def status_of(link: Link, *, is_usable: bool) -> str:
+    """Return a channel's status in one word.
+
+    `failed`: no update any more; `unusable`: leaving, near its end, or its funding not deep
+    enough; `open`: payments may flow now; `offline`: they may when the peer is back.
+    """
+    if link.failure is not None:
+        return "failed"
+    if not is_usable:
+        return "unusable"
+    return "open" if link.is_open else "offline"
+
+
+def is_on_chain(link: Link, chain: ChainView) -> bool:
+    """Say whether a channel's output was spent: its money is in the wallet, or on its way."""
+    return link.setting.funding.outpoint in chain.spends
+
+
+def show_channel(link: Link, *, is_usable: bool, height: int) -> Document:
+    """Return a channel's money, and the blocks that are left to use it.
+
+    What can be sent and received is 0 where no new payment may begin.
+    """
+    balance = balance_of(link)
+    return {
+        "channel_id": link.channel_id.hex(),
+        "factory_id": link.attempt_id.hex(),
+        "status": status_of(link, is_usable=is_usable),
+        "failed": link.failure,
+        "capacity_sat": link.state.capacity_sat,
+        "own_msat": balance.own_msat,
+        "peer_msat": balance.peer_msat,
+        "spendable_msat": balance.spendable_msat if is_usable else 0,
+        "receivable_msat": balance.receivable_msat if is_usable else 0,
+        "sending_msat": balance.sending_msat,
+        "receiving_msat": balance.receiving_msat,
+        "blocks_to_exit_deadline": link.exit_deadline_height - height,
+    }
+
+
+def totals(channels: Iterable[Document]) -> Document:
+    """Return the sum of every amount."""
+    listed = list(channels)
+    return {field: sum(channel[field] for channel in listed) for field in MSAT_FIELDS}
+
+
+def exit_sat(
+    link: Link, preimages: Mapping[bytes, bytes], *, height: int, feerate_sat_per_kw: int
+) -> int | None:
+    """Return what would reach the wallet if this channel were left now and the peer did nothing.
+
+    The tree's own transactions are prepaid; what the sweeps pay is deducted. None where it cannot
+    be said: commitments that pay no fee themselves, or state that was lost.
+    """
+    if link.setting.terms.is_zero_fee or link.is_behind:
+        return None
+    leaving = what_leaving_gives(
+        link.held,
+        landed_height=height + link.exit_blocks,
+        feerate_sat_per_kw=feerate_sat_per_kw,
+        preimages=preimages,
+    )
+    return leaving.remainder_sat
+
+
+def money_samples(total: Document) -> Iterator[Sample]:
+    """Yield for Prometheus what can be sent and received, and what is on its way."""
+    for kind in ("own", "spendable", "receivable", "sending", "receiving"):
+        yield "channels_msat", {"kind": kind}, total[f"{kind}_msat"]

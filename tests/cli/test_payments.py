@@ -1,0 +1,142 @@
+"""Paying from the command line: units and a QR code for people, exit codes for scripts."""
+
+import io
+import json
+from typing import Any
+
+import pytest
+from rich.console import Console
+from tests.cli import answers
+from tests.cli.conftest import CommandLine
+from tests.cli.fake_daemon import FakeDaemon
+
+from cromford.cli import payment_lists
+
+
+@pytest.mark.parametrize(
+    ("typed", "amount_msat"), [("21", 21_000), ("21sat", 21_000), ("1500msat", 1_500)]
+)
+def test_an_amount_is_in_sat_unless_its_suffix_says_otherwise(
+    client: FakeDaemon, typed: str, amount_msat: int
+) -> None:
+    line = CommandLine(client.datadir)
+    line.document("client", "invoice", typed, "--description", "a boat", "--expiry", "60")
+    line.document("client", "pay", answers.TEXT, "--max-fee", typed, "--from", "f0f0")
+    made, paid = client.calls
+    assert made == (
+        "invoice",
+        {"amount_msat": amount_msat, "description": "a boat", "expiry_seconds": 60},
+    )
+    assert paid == (
+        "pay",
+        {
+            "invoice": answers.TEXT,
+            "fee_max_msat": amount_msat,
+            "factory_id": "f0f0",
+            "wait_seconds": 60.0,
+            "dry_run": False,
+        },
+    )
+
+
+@pytest.mark.parametrize("typed", ["0", "1.5", "-3", "1btc", "", "9" * 21, "21 sat", "\u0661"])
+def test_what_is_no_amount_is_wrong_usage(client: FakeDaemon, typed: str) -> None:
+    result = CommandLine(client.datadir).run("client", "invoice", "--", typed)
+    assert result.exit_code == 2
+    assert "expected a whole number of sat" in result.stderr
+    assert client.calls == []
+
+
+def test_an_invoice_goes_into_a_pipe_alone(client: FakeDaemon) -> None:
+    shown = CommandLine(client.datadir).run("client", "invoice", "1500msat")
+    assert shown.stdout == f"{answers.TEXT}\n"
+
+
+def terminal(width: int, answer: dict[str, Any]) -> str:
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=width, color_system=None)
+    payment_lists.invoice(console, answer)
+    return stream.getvalue()
+
+
+def test_in_a_terminal_an_invoice_comes_with_its_facts_and_a_code_for_cameras() -> None:
+    shown = terminal(120, answers.INVOICE)
+    assert "\x1b[38;5;16;48;5;231m" in shown
+    assert "▀" in shown
+    assert shown.endswith(f"{answers.TEXT}\n")
+    for said in ("1,500 msat", "a boat?proof", "2023-11-14 22:13:20 UTC", "receive now: 1 sat"):
+        assert said in shown
+    assert "▀" not in terminal(20, answers.INVOICE), "a code that does not fit is no code"
+    assert "receive now" not in terminal(120, answers.INVOICE | {"receivable_msat": 1_500})
+
+
+@pytest.mark.parametrize("role", ["lsp", "client"])
+@pytest.mark.parametrize(
+    ("changes", "retryable", "remediation"),
+    [
+        ({}, True, "try again later"),
+        ({"failure": "failure 0x4321", "retryable": False}, False, "Nothing was paid"),
+        (
+            {"failure": "incorrect_or_unknown_payment_details", "retryable": False},
+            False,
+            "new invoice",
+        ),
+    ],
+)
+def test_a_failed_payment_is_an_error_object_beside_its_document(
+    fake: Any, role: str, changes: dict[str, Any], *, retryable: bool, remediation: str
+) -> None:
+    failed = answers.FAILED | changes
+    line = CommandLine(fake({"pay": failed}).datadir)
+    result = line.run(role, "pay", answers.TEXT, "--json")
+    assert (result.exit_code, json.loads(result.stdout)) == (1, failed)
+    problem = json.loads(result.stderr)
+    assert remediation in problem.pop("remediation")
+    assert problem == {
+        "code": "payment_failed",
+        "message": f"not paid: {failed['failure']}",
+        "retryable": retryable,
+    }
+    said = line.run(role, "pay", answers.TEXT)
+    assert f"error: not paid: {failed['failure']}\n" in said.stderr
+
+
+def test_a_payment_that_is_still_on_its_way_is_no_success_unless_nobody_waits(fake: Any) -> None:
+    line = CommandLine(fake({"pay": answers.PENDING}).datadir)
+    waited = line.run("client", "pay", answers.TEXT, "--wait", "2", "--json")
+    assert (waited.exit_code, json.loads(waited.stderr)["code"]) == (1, "payment_pending")
+    assert "after 2 seconds 40,041,500 msat are still" in json.loads(waited.stderr)["message"]
+    at_once = line.run("client", "pay", answers.TEXT, "--wait", "0")
+    assert (at_once.exit_code, at_once.stderr) == (0, "")
+    assert "on its way" in at_once.stdout
+
+
+def test_empty_lists_are_said(fake: Any) -> None:
+    total = dict.fromkeys((*answers.MONEY, "exit_sat"), 0)
+    nothing = {"payments": [], "forwards": [], "n_forwards": 0, "earned_msat": 0}
+    own = {
+        "payments": nothing,
+        "balance": {"channels": [], "total": total},
+        "balances": {"channels": [], "total": total},
+    }
+    line = CommandLine(fake(own).datadir)
+    assert line.run("client", "payments").stdout == "no payments\n"
+    assert "nothing was forwarded" in line.run("lsp", "payments", "--limit", "3").stdout
+    assert line.run("client", "balance").stdout == "no channels\n"
+    assert line.run("lsp", "balances").stdout == "no channels\n"
+
+
+def test_a_channel_that_failed_is_loud_wherever_it_is_listed(fake: Any) -> None:
+    failed = answers.client_summary(channel_status="failed", channel_failed="it \x1b[31mlied")
+    theirs = answers.lsp_summary(channels_failed={"2": "it lied"})
+    balance = {
+        "channels": [answers.channel(exit_sat=None, failed="it lied", blocks_to_exit_deadline=0)],
+        "total": answers.CLIENT_BALANCE["total"],
+    }
+    line = CommandLine(fake({"factories": {"factories": [failed]}, "balance": balance}).datadir)
+    assert "live, channel failed: it ?[31mlied" in line.run("client", "factories").stdout
+    shown = line.run("client", "balance").stdout
+    assert "EXIT DEADLINE PASSED" in shown
+    assert f"channel {answers.FACTORY_ID[:12]} failed: it lied" in shown
+    lsp = CommandLine(fake({"factories": {"factories": [theirs]}}).datadir)
+    assert "live, failed: client 2's channel" in lsp.run("lsp", "factories").stdout

@@ -1,0 +1,173 @@
+"""A town: an LSP and clients as their daemons run them, on the embedded chain, in one loop."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cromford.adapters.peer_address import parse_peer_address
+from cromford.bitcoin.network import REGTEST
+from cromford.daemon.clientd import ClientDaemon
+from cromford.daemon.lspd import LspDaemon
+from cromford.daemon.options import ChainOptions, ClientOptions, LspOptions
+from cromford.daemon.rpc import SOCKET_NAME, RpcClient, RpcFailure
+from cromford.protocol.policy import ClientPolicy, LspPolicy
+from cromford.regtest.node import RegtestNode
+
+STEP_SECONDS = 30.0
+POLL_SECONDS = 0.05
+CAPACITY_SAT = 200_000
+LSP_POLICY = LspPolicy(
+    min_clients=1,
+    step_blocks=4,
+    states_per_layer=2,
+    lstock_csv_blocks=4,
+    to_self_delay_lsp=4,
+    to_self_delay_client=4,
+)
+
+
+@dataclass
+class Town:
+    """An LSP and clients in one event loop, and their API as a command line would use it."""
+
+    node: RegtestNode
+    base: Path
+    lsp_policy: LspPolicy = LSP_POLICY
+    lsp_address: str = ""
+    mining_address: str = ""
+    running: dict[str, tuple[LspDaemon | ClientDaemon, asyncio.Task[None]]] = field(
+        default_factory=dict
+    )
+
+    def chain(self) -> ChainOptions:
+        return ChainOptions(url=self.node.url, cookie_file=self.node.cookie_file)
+
+    async def start_lsp(self) -> None:
+        daemon = LspDaemon(
+            LspOptions(
+                datadir=self.base / "lsp",
+                network=REGTEST,
+                chain=self.chain(),
+                listen_host="127.0.0.1",
+                listen_port=0,
+                policy=self.lsp_policy,
+                poll_seconds=POLL_SECONDS,
+            )
+        )
+        await self._start("lsp", daemon)
+        self.lsp_address = (await self.until("lsp", "lobby", lambda a: a["address"]))["address"]
+
+    async def start_client(self, name: str) -> None:
+        await self.start_alone(name)
+        await self.until(name, "status", lambda status: status["lobby"])
+
+    async def start_alone(self, name: str) -> None:
+        """Start a client whether or not its LSP answers."""
+        daemon = ClientDaemon(
+            ClientOptions(
+                datadir=self.base / name,
+                network=REGTEST,
+                chain=self.chain(),
+                lsp=parse_peer_address(self.lsp_address),
+                policy=ClientPolicy(),
+                poll_seconds=POLL_SECONDS,
+            )
+        )
+        await self._start(name, daemon)
+
+    async def _start(self, name: str, daemon: LspDaemon | ClientDaemon) -> None:
+        self.running[name] = (daemon, asyncio.create_task(daemon.run()))
+        await self.until(name, "status", lambda status: status["synced"])
+
+    async def stop(self, name: str) -> None:
+        await self.call(name, "stop")
+        _, task = self.running.pop(name)
+        await task
+
+    async def call(self, name: str, method: str, **params: object) -> Any:
+        client = RpcClient(self.base / name / "regtest" / SOCKET_NAME)
+        return await asyncio.to_thread(client.call, method, **params)
+
+    async def told(self, name: str) -> list[dict[str, Any]]:
+        """Return what happened, besides what the network and the chain do by themselves."""
+        events = (await self.call(name, "events"))["events"]
+        alone = ("peer_", "block_", "lobby_greeted")
+        return [
+            {key: value for key, value in event.items() if key != "number"}
+            for event in events
+            if not event["event"].startswith(alone)
+        ]
+
+    async def until(
+        self, name: str, method: str, holds: Callable[[Any], object], **params: object
+    ) -> Any:
+        """Ask until it holds."""
+        async with asyncio.timeout(STEP_SECONDS):
+            while True:
+                _, task = self.running[name]
+                if task.done():
+                    task.result()
+                with contextlib.suppress(RpcFailure):
+                    answer = await self.call(name, method, **params)
+                    if holds(answer):
+                        return answer
+                await asyncio.sleep(POLL_SECONDS)
+
+    async def mine(self, n_blocks: int, *, mempool: int = 0) -> None:
+        """Mine once so many transactions wait, and let everybody see the blocks."""
+        async with asyncio.timeout(STEP_SECONDS):
+            while len(self._node("getrawmempool")) < mempool:  # noqa: ASYNC110 - another process's
+                await asyncio.sleep(POLL_SECONDS)
+        self._node("generatetoaddress", n_blocks, self.mining_address)
+        height = self._node("getblockcount")
+        for name in self.running:
+            await self.until(name, "status", lambda status: status["height"] >= height)
+
+    def _node(self, method: str, *params: object) -> Any:
+        return self.node.call(method, *params)
+
+    async def build(self, *clients: str) -> str:
+        """Build a factory of these clients and confirm it; return its id."""
+        for name in clients:
+            if name not in self.running:
+                await self.start_client(name)
+            await self.call(name, "join", capacity_sat=CAPACITY_SAT)
+            await self.until(name, "status", lambda status: status["joined"])
+        n_before = len((await self.call("lsp", "factories"))["factories"])
+        await self.call("lsp", "build")
+        funded = await self.until(
+            "lsp",
+            "factories",
+            lambda a: len(a["factories"]) > n_before and a["factories"][-1]["phase"] == "funding",
+        )
+        factory_id: str = funded["factories"][-1]["factory_id"]
+        await self.mine(3, mempool=1)
+        for name in clients:
+            await self.until(
+                name,
+                "factories",
+                lambda a: (
+                    {"factory_id": factory_id, "status": "live"}.items()
+                    <= a["factories"][-1].items()
+                ),
+            )
+        return factory_id
+
+
+@contextlib.asynccontextmanager
+async def town(base: Path, *, lsp_policy: LspPolicy = LSP_POLICY) -> AsyncIterator[Town]:
+    with RegtestNode(base / "node", persist=False) as node:
+        built = Town(node, base, lsp_policy)
+        await built.start_lsp()
+        built.mining_address = (await built.call("lsp", "status"))["wallet"]["address"]
+        node.call("generatetoaddress", 101, built.mining_address)
+        await built.until("lsp", "status", lambda status: status["wallet"]["free_sat"] > 0)
+        try:
+            yield built
+        finally:
+            for name in list(built.running):
+                with contextlib.suppress(RpcFailure):
+                    await built.stop(name)

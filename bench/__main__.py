@@ -1,4 +1,4 @@
-"""`python -m bench`: how long a factory takes, next to what libsecp256k1 alone would take."""
+"""`python -m bench`: how long payments and factories take, next to libsecp256k1 alone."""
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Final
 
 import click
-from bench.operations import measure, median_costs
+from bench.op import median_costs
+from bench.operations import measure
 from bench.rows import WALL, Row, repeat
 from bench.sizes import CLIENTS_DEFAULT, CLIENTS_QUICK, Size, sizes_of
 from rich.console import Console
 
-from bench import ceremony, in_process, processes, report
+from bench import ceremony, in_process, payment_processes, payments, processes, report
 
+PAYMENTS: Final = "payments"
+FACTORIES: Final = "factories"
 RESULTS: Final = Path(__file__).parent / "results"
 RUNS_DEFAULT: Final = 5
 RUNS_QUICK: Final = 3
@@ -22,14 +25,43 @@ CLIENTS_LARGE: Final = 64
 TABLE_WIDTH: Final = 100  # where the output is no terminal
 
 
-def measured(
+def payments_measured(
+    process_clients: Sequence[int], *, n_runs: int, say: Callable[[str], None]
+) -> Iterator[Row]:
+    """Yield every row about payments."""
+    for kind in (payments.IN_MEMORY, payments.DURABLE):
+        say(f"payments: {', '.join(kind.works)}")
+        several = payments.Payments(kind)
+        yield from repeat(
+            payments.SIZE,
+            several.run_once,
+            kind.works,
+            n_runs=n_runs,
+            clock=kind.clock,
+            n_appends=several.n_appends,
+        )
+    if any(process_clients):
+        size = payment_processes.size_by(process_clients)
+        say(f"payments: between processes, {size.n_clients} clients")
+        with payment_processes.running(size) as run_once:
+            yield from repeat(
+                size,
+                run_once,
+                payment_processes.works(),
+                n_runs=n_runs,
+                clock=WALL,
+                shared_by=payment_processes.SHARED_BY,
+            )
+
+
+def factories_measured(
     clients: Sequence[int],
     process_clients: Sequence[int],
     *,
     n_runs: int,
     say: Callable[[str], None],
 ) -> Iterator[Row]:
-    """Yield every row, smallest factory first."""
+    """Yield every row about factories, the smallest first."""
     for size in sizes_of(clients):
         say(f"{size.n_clients} clients, {size.shape_name}: in one process")
         run_tree = partial(in_process.run_once, size)
@@ -68,6 +100,7 @@ def _between_processes(size: Size, *, n_runs: int, say: Callable[[str], None]) -
     multiple=True,
     help="The same, of those that also run as processes; 0 for none.",
 )
+@click.option("--only", type=click.Choice([PAYMENTS, FACTORIES]), help="Measure only these rows.")
 @click.option("--runs", type=click.IntRange(min=1), help="Runs of each row; the median counts.")
 @click.option(
     "--results",
@@ -79,6 +112,7 @@ def _between_processes(size: Size, *, n_runs: int, say: Callable[[str], None]) -
 def main(
     clients: tuple[int, ...],
     process_clients: tuple[int, ...],
+    only: str | None,
     runs: int | None,
     results: Path,
     *,
@@ -88,14 +122,16 @@ def main(
     quiet = Console(stderr=True)
     began, load_before = datetime.now(UTC), report.load_average()
     before = [measure()]
-    rows = list(
-        measured(
-            sorted(clients or (CLIENTS_QUICK if quick else CLIENTS_DEFAULT)),
-            process_clients or (processes.CLIENTS_QUICK if quick else processes.CLIENTS_DEFAULT),
-            n_runs=runs or (RUNS_QUICK if quick else RUNS_DEFAULT),
-            say=quiet.print,
-        )
+    n_runs = runs or (RUNS_QUICK if quick else RUNS_DEFAULT)
+    sizes = sorted(clients or (CLIENTS_QUICK if quick else CLIENTS_DEFAULT))
+    as_processes = process_clients or (
+        processes.CLIENTS_QUICK if quick else processes.CLIENTS_DEFAULT
     )
+    rows: list[Row] = []
+    if only != FACTORIES:
+        rows += payments_measured(as_processes, n_runs=n_runs, say=quiet.print)
+    if only != PAYMENTS:
+        rows += factories_measured(sizes, as_processes, n_runs=n_runs, say=quiet.print)
     found = report.document(
         rows,
         median_costs([*before, measure()]),

@@ -6,15 +6,15 @@ ciphers and the disk: messages decoded and encoded, records encoded, decisions, 
 
 import gc
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Final
 
 from bench.memory import OwnMemory
-from bench.operations import Work
+from bench.op import Work
 from bench.rows import Stopwatch
 from bench.sizes import CAPACITY_SAT, TIP_HASH, TIP_HEIGHT, Size, keychain_of
+from bench.stores import MemoryStore
 
 from bench import floor
 from cromford import effects as fx
@@ -24,6 +24,7 @@ from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut
 from cromford.crypto.keys import sha256
 from cromford.daemon.driver import Driver, Role
 from cromford.daemon.signing import perform_signing
+from cromford.ports import Store
 from cromford.protocol import client as client_role
 from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
@@ -50,24 +51,6 @@ _CLIENT_ROLE: Final[Role[Any]] = Role(
 )
 
 
-@dataclass
-class MemoryStore:
-    """A journal without a disk."""
-
-    entries: list[bytes] = field(default_factory=list)
-
-    def append(self, records: Sequence[bytes]) -> None:
-        """Keep the records."""
-        self.entries.extend(records)
-
-    def replay(self) -> Iterator[bytes]:
-        """Yield every record ever appended."""
-        return iter(self.entries)
-
-    def close(self) -> None:
-        """Nothing to release."""
-
-
 class Participant:
     """One role over its driver.
 
@@ -80,6 +63,7 @@ class Participant:
         role: Role[Any],
         state: Any,  # noqa: ANN401 - either role's
         look_up: Callable[[OutPoint], Coin | None],
+        store: Store,
     ) -> None:
         self.node_id = keychain.node_id
         self.outbox: deque[tuple[bytes, bytes]] = deque()
@@ -88,7 +72,7 @@ class Participant:
         self._memory = OwnMemory()
         self._look_up = look_up
         self._n_drawn = 0
-        self.driver: Driver[Any] = Driver(role, state, MemoryStore(), self._perform)
+        self.driver: Driver[Any] = Driver(role, state, store, self._perform)
         with self._memory.in_use():
             self.driver.start()
 
@@ -103,7 +87,7 @@ class Participant:
         if message is not None:
             self.handle(ev.MessageReceived(node_id=sender, message=message))
 
-    def _perform(self, effect: fx.Effect) -> Iterable[ev.Event]:
+    def _perform(self, effect: fx.Performed) -> Iterable[ev.Event]:
         match effect:
             case fx.Send(node_id=node_id, message=message):
                 self.outbox.append((node_id, m.encode_message(message)))
@@ -128,11 +112,14 @@ class Participant:
 
 
 class World:
-    """An LSP with a coin, and clients that wait in its lobby."""
+    """An LSP with a coin, and clients that wait in its lobby; each with a store of its own."""
 
-    def __init__(self, size: Size, run: int) -> None:
+    def __init__(self, size: Size, run: int, open_store: Callable[[], Store] = MemoryStore) -> None:
+        self._open_store = open_store
         keychain = keychain_of(size, run, "LSP")
-        self.lsp = Participant(keychain, _LSP_ROLE, size.new_lsp(keychain), lambda _: None)
+        self.lsp = Participant(
+            keychain, _LSP_ROLE, size.new_lsp(keychain), lambda _: None, open_store()
+        )
         coin_tx = Tx(
             version=2,
             inputs=(
@@ -180,7 +167,9 @@ class World:
             policy=size.client_policy,
             account=Account(keychain.wallet_account),
         )
-        client = Participant(keychain, _CLIENT_ROLE, client_role.new_client(config), look_up)
+        client = Participant(
+            keychain, _CLIENT_ROLE, client_role.new_client(config), look_up, self._open_store()
+        )
         client.handle(_block())
         client.handle(ev.ConnectionOpened(node_id=self.lsp.node_id))
         client.handle(ev.JoinRequested(capacity_sat=CAPACITY_SAT, capacity_least_sat=CAPACITY_SAT))

@@ -7,7 +7,7 @@ protocol takes as given. Serialising, hashing and SHA-256 are not counted; they 
 
 from collections.abc import Iterable, Iterator
 
-from bench.operations import Op, Work
+from bench.op import Op, Work
 
 from cromford.factory.shape import ShapeVertex
 

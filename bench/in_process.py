@@ -6,7 +6,7 @@ faster because an earlier run has met the same signers.
 
 import gc
 
-from bench.operations import Work
+from bench.op import Work
 from bench.rows import Stopwatch
 from bench.sizes import Size, seckey_of
 

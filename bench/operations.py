@@ -4,17 +4,15 @@ They are the floor: whatever a program adds to them is overhead. Objects are par
 beforehand, so a batch times the C function and one call into it, and nothing else.
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Iterable
 from functools import cache
 from hashlib import sha256
 from secrets import token_bytes
 from statistics import median
-from time import process_time_ns
 from typing import Any, Final
 
+from bench.derivations import derivations
+from bench.op import Batch, Op, time_us
 from btclib_secp256k1 import ffi, lib
 from btclib_secp256k1.context import ctx
 
@@ -27,43 +25,12 @@ CALLS_DEFAULT: Final = 32
 ROUNDS_DEFAULT: Final = 3
 
 
-class Op(StrEnum):
-    """One operation. The value is its name in the results."""
-
-    PUBKEY_PARSE = "pubkey_parse"
-    PUBKEY_CREATE = "pubkey_create"
-    KEYPAIR_CREATE = "keypair_create"
-    KEY_AGG_TWO = "key_agg_two"
-    KEY_AGG_NEXT = "key_agg_next"
-    TWEAK = "tweak"
-    NONCE_GEN = "nonce_gen"
-    PUBNONCE_PARSE = "pubnonce_parse"
-    NONCE_AGG_TWO = "nonce_agg_two"
-    NONCE_AGG_NEXT = "nonce_agg_next"
-    AGGNONCE_PARSE = "aggnonce_parse"
-    SESSION = "session"
-    PARTIAL_SIGN = "partial_sign"
-    PARTIAL_SIG_PARSE = "partial_sig_parse"
-    PARTIAL_AGG_TWO = "partial_agg_two"
-    PARTIAL_AGG_NEXT = "partial_agg_next"
-    SCHNORR_SIGN = "schnorr_sign"
-    SCHNORR_VERIFY = "schnorr_verify"
-
-
-Work = Counter[Op]  # how many of each operation something needs
-Costs = Mapping[Op, float]  # microseconds of one operation
-
 # What is timed of N_MANY at once, and what it is split into.
 _AGGREGATIONS: Final = {
     Op.KEY_AGG_TWO: Op.KEY_AGG_NEXT,
     Op.NONCE_AGG_TWO: Op.NONCE_AGG_NEXT,
     Op.PARTIAL_AGG_TWO: Op.PARTIAL_AGG_NEXT,
 }
-
-
-def floor_ms(work: Work, costs: Costs) -> float:
-    """Return the milliseconds that the operations of `work` take by themselves."""
-    return sum(n * costs[op] for op, n in work.items()) / 1000
 
 
 def measure(*, calls: int = CALLS_DEFAULT, rounds: int = ROUNDS_DEFAULT) -> dict[Op, float]:
@@ -77,33 +44,16 @@ def measure(*, calls: int = CALLS_DEFAULT, rounds: int = ROUNDS_DEFAULT) -> dict
     return {op: max(median(values), 0.0) for op, values in samples.items()}
 
 
-def median_costs(measured: Sequence[Costs]) -> dict[Op, float]:
-    """Return the median cost of each operation over several measurements."""
-    return {op: median(costs[op] for costs in measured) for op in Op}
-
-
 def _round(signing: "_Signing", calls: int) -> Iterable[tuple[Op, float]]:
     for op, batch in signing.single_operations(calls).items():
-        yield op, _time_us(batch)
+        yield op, time_us(batch)
+    for op, batch in derivations(calls).items():
+        yield op, time_us(batch)
     for op in _AGGREGATIONS:
-        two = _time_us(signing.aggregation(op, 2, calls))
-        many = _time_us(signing.aggregation(op, N_MANY, calls))
+        two = time_us(signing.aggregation(op, 2, calls))
+        many = time_us(signing.aggregation(op, N_MANY, calls))
         yield op, two
         yield _AGGREGATIONS[op], (many - two) / (N_MANY - 2)
-
-
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    function: Callable[..., int]
-    arguments: Sequence[tuple[Any, ...]]
-
-
-def _time_us(batch: _Batch) -> float:
-    function = batch.function
-    began = process_time_ns()
-    for arguments in batch.arguments:
-        function(*arguments)
-    return (process_time_ns() - began) / 1000 / len(batch.arguments)
 
 
 @cache
@@ -165,7 +115,7 @@ class _Signing:
             )
         )
 
-    def single_operations(self, calls: int) -> dict[Op, _Batch]:
+    def single_operations(self, calls: int) -> dict[Op, Batch]:
         """Return a batch of `calls` of each operation that is not an aggregation."""
         several = range(calls)
         new = ffi.new
@@ -173,30 +123,30 @@ class _Signing:
         signature, partial_sig = new("unsigned char[64]"), new("secp256k1_musig_partial_sig *")
         aux_rand = new("unsigned char[32]")
         return {
-            Op.PUBKEY_PARSE: _Batch(
+            Op.PUBKEY_PARSE: Batch(
                 lib.secp256k1_ec_pubkey_parse,
                 [(ctx, pubkey, self.pubkey_bytes[i], 33) for i in several],
             ),
-            Op.PUBKEY_CREATE: _Batch(
+            Op.PUBKEY_CREATE: Batch(
                 lib.secp256k1_ec_pubkey_create, [(ctx, pubkey, self.seckeys[i]) for i in several]
             ),
-            Op.KEYPAIR_CREATE: _Batch(
+            Op.KEYPAIR_CREATE: Batch(
                 lib.secp256k1_keypair_create, [(ctx, keypair, self.seckeys[i]) for i in several]
             ),
             Op.TWEAK: self._tweaks(calls),
-            Op.NONCE_GEN: _Batch(
+            Op.NONCE_GEN: Batch(
                 lib.secp256k1_musig_nonce_gen, [self._nonce_arguments(i) for i in several]
             ),
             Op.PUBNONCE_PARSE: self._pubnonce_parses(calls),
             Op.AGGNONCE_PARSE: self._aggnonce_parses(calls),
-            Op.SESSION: _Batch(
+            Op.SESSION: Batch(
                 lib.secp256k1_musig_nonce_process,
                 [
                     (ctx, new("secp256k1_musig_session *"), self.aggnonce, self.message, self.cache)
                     for _ in several
                 ],
             ),
-            Op.PARTIAL_SIGN: _Batch(
+            Op.PARTIAL_SIGN: Batch(
                 lib.secp256k1_musig_partial_sign,
                 [
                     (
@@ -207,17 +157,17 @@ class _Signing:
                 ],
             ),
             Op.PARTIAL_SIG_PARSE: self._partial_sig_parses(calls),
-            Op.SCHNORR_SIGN: _Batch(
+            Op.SCHNORR_SIGN: Batch(
                 lib.secp256k1_schnorrsig_sign32,
                 [(ctx, signature, self.message, self.keypairs[i], aux_rand) for i in several],
             ),
-            Op.SCHNORR_VERIFY: _Batch(
+            Op.SCHNORR_VERIFY: Batch(
                 lib.secp256k1_schnorrsig_verify,
                 [(ctx, self.signature, self.message, 32, self.agg_pubkey) for _ in several],
             ),
         }
 
-    def aggregation(self, op: Op, n: int, calls: int) -> _Batch:
+    def aggregation(self, op: Op, n: int, calls: int) -> Batch:
         """Return a batch of aggregations of `n` keys, nonces or partial signatures."""
         match op:
             case Op.KEY_AGG_TWO:
@@ -234,38 +184,38 @@ class _Signing:
                 arguments = [ffi.new("unsigned char[64]"), self.session, partial_sigs]
             case _:
                 raise ValueError(f"{op} is no aggregation")
-        return _Batch(function, [(ctx, *arguments, n)] * calls)
+        return Batch(function, [(ctx, *arguments, n)] * calls)
 
-    def _tweaks(self, calls: int) -> _Batch:
+    def _tweaks(self, calls: int) -> Batch:
         # Each is applied on top of the one before, which costs the same.
         cache = _new_cache()
         ffi.memmove(cache, self.cache, ffi.sizeof("secp256k1_musig_keyagg_cache"))
         out = ffi.new("secp256k1_pubkey *")
-        return _Batch(
+        return Batch(
             lib.secp256k1_musig_pubkey_xonly_tweak_add,
             [(ctx, out, cache, self.seckeys[i]) for i in range(calls)],
         )
 
-    def _pubnonce_parses(self, calls: int) -> _Batch:
+    def _pubnonce_parses(self, calls: int) -> Batch:
         parsed = ffi.new("secp256k1_musig_pubnonce *")
         raw = ffi.new("unsigned char[66]")
         arguments = []
         for i in range(calls):
             _check(lib.secp256k1_musig_pubnonce_serialize(ctx, raw, self.pubnonces[i]))
             arguments.append((ctx, parsed, bytes(raw)))
-        return _Batch(lib.secp256k1_musig_pubnonce_parse, arguments)
+        return Batch(lib.secp256k1_musig_pubnonce_parse, arguments)
 
-    def _aggnonce_parses(self, calls: int) -> _Batch:
+    def _aggnonce_parses(self, calls: int) -> Batch:
         parsed = ffi.new("secp256k1_musig_aggnonce *")
         raw = ffi.new("unsigned char[66]")
         _check(lib.secp256k1_musig_aggnonce_serialize(ctx, raw, self.aggnonce))
-        return _Batch(lib.secp256k1_musig_aggnonce_parse, [(ctx, parsed, bytes(raw))] * calls)
+        return Batch(lib.secp256k1_musig_aggnonce_parse, [(ctx, parsed, bytes(raw))] * calls)
 
-    def _partial_sig_parses(self, calls: int) -> _Batch:
+    def _partial_sig_parses(self, calls: int) -> Batch:
         parsed = ffi.new("secp256k1_musig_partial_sig *")
         raw = ffi.new("unsigned char[32]")
         _check(lib.secp256k1_musig_partial_sig_serialize(ctx, raw, self.partial_sigs[0]))
-        return _Batch(lib.secp256k1_musig_partial_sig_parse, [(ctx, parsed, bytes(raw))] * calls)
+        return Batch(lib.secp256k1_musig_partial_sig_parse, [(ctx, parsed, bytes(raw))] * calls)
 
     def _nonce_arguments(self, i: int) -> tuple[Any, ...]:
         secnonce, pubnonce = (

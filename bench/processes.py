@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from bench.operations import Work
+from bench.op import Work
 from bench.sizes import CAPACITY_SAT, Size
 
 from bench import floor
@@ -58,8 +58,8 @@ def works(size: Size) -> dict[str, Work]:
 
 
 @contextmanager
-def running(size: Size) -> Iterator[Callable[[int], dict[str, float]]]:
-    """Start everybody; inside the block, each call of what is given runs one ceremony."""
+def started(size: Size) -> Iterator[tuple[World, Steps]]:
+    """Start everybody; inside the block they run, afterwards nothing is left of them."""
     settings = DemoSettings(
         n_clients=size.n_clients,
         capacity_sat=CAPACITY_SAT,
@@ -71,11 +71,17 @@ def running(size: Size) -> Iterator[Callable[[int], dict[str, float]]]:
         with Children(logs) as children:
             site = Site(settings=settings, directory=Path(name), children=children)
             steps = Steps(Silent(), children.check_alive)
-            world = building.start_world(site, steps)
-            yield lambda _run: _run_once(world, steps, children)
+            yield building.start_world(site, steps), steps
 
 
-def _run_once(world: World, steps: Steps, children: Children) -> dict[str, float]:
+@contextmanager
+def running(size: Size) -> Iterator[Callable[[int], dict[str, float]]]:
+    """Start everybody; inside the block, each call of what is given runs one ceremony."""
+    with started(size) as (world, steps):
+        yield lambda _run: _run_once(world, steps)
+
+
+def _run_once(world: World, steps: Steps) -> dict[str, float]:
     building.gather(world, steps)
     n_clients = len(world.clients)
     n_before = _n_broadcasts(world)
@@ -85,7 +91,7 @@ def _run_once(world: World, steps: Steps, children: Children) -> dict[str, float
         if time.monotonic() - began > BROADCAST_SECONDS_MAX:
             tail = world.lsp.child.log_tail()
             raise TimeoutError(f"no funding transaction; the LSP's log ends with\n{tail}")
-        children.check_alive()
+        world.site.children.check_alive()
         time.sleep(LOG_POLL_SECONDS)
     elapsed_ms = (time.monotonic() - began) * 1000
     factory = world.lsp.newest_factory()

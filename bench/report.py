@@ -10,7 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
-from bench.operations import Costs, Op
+from bench.op import Costs, Op
 from bench.processes import n_cores
 from bench.rows import Row, Sample
 from rich.console import Console
@@ -58,9 +58,11 @@ def _row(row: Row) -> dict[str, Any]:
         "median": round(row.median_ms, 4),
         "floor": round(row.floor_ms, 4),
         "ratio": round(row.ratio, 4),
+        "per_second": round(1000 / row.median_ms, 2),
         "runs": [_sample(sample) for sample in row.samples],
         "floor_operations": {op.value: n for op, n in sorted(row.work.items()) if n},
         "floor_shared_by": row.n_sharing,
+        "journal_appends": row.n_appends,
     }
 
 
@@ -87,7 +89,7 @@ def show(console: Console, results: dict[str, Any]) -> None:
     table = Table(title="Medians, and how many times the floor", title_justify="left")
     for heading in ("clients", "shape", "row"):
         table.add_column(heading)
-    for heading in ("median ms", "floor ms", "ratio"):
+    for heading in ("median ms", "floor ms", "ratio", "appends"):
         table.add_column(heading, justify="right")
     for (clients, shape), group in groupby(
         results["rows"], key=lambda row: (row["clients"], row["shape"])
@@ -95,7 +97,9 @@ def show(console: Console, results: dict[str, Any]) -> None:
         for place, row in enumerate(group):
             size = (str(clients), f"{shape}, {row['transactions']} txs") if place == 0 else ("", "")
             numbers = (f"{row['median']:.1f}", f"{row['floor']:.1f}", f"{row['ratio']:.2f}")
-            table.add_row(*size, row["row"], *numbers)
+            n_appends = row["journal_appends"]
+            appends = "" if n_appends is None else f"{n_appends:.1f}"
+            table.add_row(*size, row["row"], *numbers, appends)
         table.add_section()
     console.print(table)
 

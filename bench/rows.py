@@ -4,11 +4,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from statistics import median
-from time import process_time_ns
+from time import monotonic_ns, process_time_ns
 from types import MappingProxyType
 from typing import Final
 
-from bench.operations import Work, floor_ms, measure, median_costs
+from bench.op import Work, floor_ms, median_costs
+from bench.operations import measure
 from bench.sizes import Size
 
 CPU: Final = "cpu"  # of the one process that did it
@@ -27,7 +28,8 @@ class Sample:
 class Row:
     """Several runs of one thing.
 
-    `work` is what the floor is made of, before it is shared out among `n_sharing`.
+    `work` is what the floor is made of, before it is shared out among `n_sharing`. `n_appends` is
+    how often journals were written for it, all together, where that is counted.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Row:
     work: Work
     n_sharing: int
     samples: tuple[Sample, ...]
+    n_appends: float | None = None
 
     @property
     def median_ms(self) -> float:
@@ -61,6 +64,7 @@ def repeat(
     n_runs: int = 1,
     clock: str = CPU,
     shared_by: Mapping[str, int] = MappingProxyType({}),
+    n_appends: Mapping[str, float] = MappingProxyType({}),
 ) -> Iterator[Row]:
     """Run several times and yield a row for each name in `works`.
 
@@ -71,6 +75,7 @@ def repeat(
         n_runs: How often.
         clock: What the milliseconds are of.
         shared_by: By name, among how many the work is shared out: clients, or cores.
+        n_appends: By name, how often journals are written; read after the last run.
     """
     samples: dict[str, list[Sample]] = {name: [] for name in works}
     for run in range(n_runs):
@@ -90,21 +95,24 @@ def repeat(
             work=work,
             n_sharing=shared_by.get(name, 1),
             samples=tuple(samples[name]),
+            n_appends=n_appends.get(name),
         )
 
 
 @dataclass
 class Stopwatch:
-    """Adds up the CPU time of what runs under it, by name. In milliseconds."""
+    """Adds up the time of what runs under it, by name, in milliseconds: CPU, or the wall's."""
 
+    clock: str = CPU
     spent_ms: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def running(self, name: str) -> Iterator[None]:
         """Add the time of the block to `name`."""
-        began = process_time_ns()
+        now_ns = process_time_ns if self.clock == CPU else monotonic_ns
+        began = now_ns()
         try:
             yield
         finally:
-            elapsed_ms = (process_time_ns() - began) / 1e6
+            elapsed_ms = (now_ns() - began) / 1e6
             self.spent_ms[name] = self.spent_ms.get(name, 0.0) + elapsed_ms

@@ -1,16 +1,30 @@
 """The benchmark runs, and its floors count what the code under it does. Nothing here is timed."""
 
 import json
+import sys
+from collections import Counter
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
-from bench.operations import Op, measure
-from bench.rows import repeat
+from bench.op import Op
+from bench.operations import measure
+from bench.rows import CPU, repeat
 from bench.sizes import BINARY_SHAPE, Size, seckey_of, sizes_of
+from bench.stores import MemoryStore
 
-from bench import ceremony, floor, in_process, report
+from bench import (
+    ceremony,
+    floor,
+    in_process,
+    payment_floor,
+    payment_processes,
+    payments,
+    report,
+)
 from cromford.bitcoin.tx import OutPoint, Txid
 from cromford.crypto.keys import pubkey_of
 from cromford.factory.branch import branch_of
@@ -18,6 +32,26 @@ from cromford.factory.outputs import OutputKind
 from cromford.factory.tree import ChannelKeys, Tree, build_tree
 
 SMALLEST = Size(4, BINARY_SHAPE)
+SIGNING = (Op.NONCE_GEN, Op.NONCE_AGG_TWO, Op.PARTIAL_SIGN, Op.PARTIAL_AGG_TWO, Op.SCHNORR_SIGN)
+FUNCTIONS = {
+    Op.PUBKEY_PARSE: "ec_pubkey_parse",
+    Op.PUBKEY_CREATE: "ec_pubkey_create",
+    Op.PUBKEY_MUL: "ec_pubkey_tweak_mul",
+    Op.PUBKEY_SUM: "ec_pubkey_combine",
+    Op.PUBKEY_TWEAK: "ec_pubkey_tweak_add",
+    Op.XONLY_TWEAK: "xonly_pubkey_tweak_add",
+    Op.SECKEY_TWEAK: "ec_seckey_tweak_add",
+    Op.KEYPAIR_CREATE: "keypair_create",
+    Op.NONCE_GEN: "musig_nonce_gen",
+    Op.PUBNONCE_PARSE: "musig_pubnonce_parse",
+    Op.NONCE_AGG_TWO: "musig_nonce_agg",
+    Op.SESSION: "musig_nonce_process",
+    Op.PARTIAL_SIGN: "musig_partial_sign",
+    Op.PARTIAL_SIG_PARSE: "musig_partial_sig_parse",
+    Op.PARTIAL_AGG_TWO: "musig_partial_sig_agg",
+    Op.SCHNORR_SIGN: "schnorrsig_sign32",
+    Op.SCHNORR_VERIFY: "schnorrsig_verify",
+}
 
 
 def tree_of(size: Size) -> Tree:
@@ -78,11 +112,38 @@ def test_the_floor_counts_what_is_in_the_tree(size: Size) -> None:
         assert floor.client(size.shape, client)[Op.SESSION] == len(branch_nodes)
 
 
+def test_a_payment_takes_the_operations_of_its_floor_and_no_fewer() -> None:
+    """What both sides must sign is exactly that often done; all else may be done too often."""
+    world = payments.PayingWorld(0, MemoryStore, CPU)
+    request = world.invoice(world.clients[0])
+    calls: Counter[str] = Counter()
+
+    def count(_frame: FrameType, event: str, function: Any) -> None:
+        if event == "c_call":
+            calls[function.__name__] += 1
+
+    sys.setprofile(count)
+    try:
+        world.pay(world.lsp, request)
+    finally:
+        sys.setprofile(None)
+
+    done = {op: calls[f"secp256k1_{name}"] for op, name in FUNCTIONS.items()}
+    least = payment_floor.hop()
+    assert done.keys() == least.keys()
+    assert {op: n for op, n in done.items() if n < least[op]} == {}
+    assert {op: done[op] for op in SIGNING} == {op: least[op] for op in SIGNING}
+
+
 def test_the_smallest_size_runs_and_every_row_has_a_floor(tmp_path: Path) -> None:
     rows = [
         *repeat(SMALLEST, partial(in_process.run_once, SMALLEST), in_process.works(SMALLEST)),
         *repeat(SMALLEST, partial(ceremony.run_once, SMALLEST), ceremony.works(SMALLEST)),
     ]
+    for kind in (payments.IN_MEMORY, payments.DURABLE):
+        several = payments.Payments(kind, n_payments=1)
+        run, appends = several.run_once, several.n_appends
+        rows += repeat(payments.SIZE, run, kind.works, clock=kind.clock, n_appends=appends)
     now = datetime.now(UTC)
     results = report.document(rows, measure(), began=now, ended=now, load_before="")
     written = json.loads(report.write(results, tmp_path).read_text())
@@ -90,7 +151,20 @@ def test_the_smallest_size_runs_and_every_row_has_a_floor(tmp_path: Path) -> Non
     assert [row["row"] for row in written["rows"]] == [
         *in_process.works(SMALLEST),
         *ceremony.works(SMALLEST),
+        *payments.IN_MEMORY.works,
+        *payments.DURABLE.works,
     ]
     assert all(row["floor"] > 0 and row["ratio"] > 0 for row in written["rows"])
-    assert all(row["signer_sessions"] == 22 for row in written["rows"])
+    assert {row["signer_sessions"] for row in written["rows"] if row["clients"] == 4} == {22}
+    appends = {row["row"]: row["journal_appends"] for row in written["rows"]}
+    assert appends[payments.HOP] == appends[payments.HOP_DURABLE] > 0
+    assert appends[payments.FORWARDED] == appends[payments.FORWARDED_DURABLE] > 0
     assert written["operations_us"].keys() == {op.value for op in Op}
+
+
+def test_processes_pay_one_another() -> None:
+    size = payment_processes.size_by((1,))
+    with payment_processes.running(size, n_payments=1) as run_once:
+        spent_ms = run_once(0)
+    assert spent_ms.keys() == payment_processes.works().keys()
+    assert min(spent_ms.values()) > 0

@@ -1,5 +1,7 @@
 import asyncio
+import gc
 import os
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
@@ -378,3 +380,22 @@ def test_closing_the_server_ends_pending_and_established_connections() -> None:
 def test_the_limits_have_names() -> None:
     assert noise_server.PENDING_HANDSHAKES_MAX < noise_server.CONNECTIONS_MAX
     assert 0 < noise_server.HANDSHAKE_TIMEOUT_SECONDS <= noise_tcp.CONNECT_TIMEOUT_SECONDS
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("n_turns", range(4))
+def test_who_knocks_as_the_server_closes_is_not_left_open(n_turns: int) -> None:
+    async def knock() -> None:
+        async with serving() as server:
+            knocking = socket.create_connection((server.host, server.port))
+            for _ in range(n_turns):
+                await asyncio.sleep(0)
+        with knocking:
+            # Whoever forgets a socket leaves it to the garbage collector, which complains.
+            gc.collect()
+            knocking.setblocking(False)
+            with suppress(ConnectionResetError):
+                async with asyncio.timeout(5):
+                    assert await asyncio.get_running_loop().sock_recv(knocking, 1) == b""
+
+    asyncio.run(knock())

@@ -26,13 +26,18 @@ def in_town(tmp_path: Path) -> Callable[[Callable[[Town], Awaitable[None]]], Non
 Run = Callable[[Callable[[Town], Awaitable[None]]], None]
 
 
-async def leave(t: Town, name: str) -> dict[str, Any]:
-    """Mine until nothing is left to do, and return the plan of the exit as it is then."""
+async def leave(t: Town, name: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Mine until nothing is left to do; return the plan as it is then, and all that was due."""
+    due: list[dict[str, Any]] = []
     async with asyncio.timeout(STEP_SECONDS):
         while True:
             plan: dict[str, Any] = await t.call(name, "exit_plan")
+            is_on_chain = {step["status"] for step in plan["steps"]} == {"confirmed"}
             if plan["next"].startswith("nothing"):
-                return plan
+                assert (is_on_chain, plan["due"]) == (True, [])
+                return plan, due
+            assert bool(plan["due"]) == is_on_chain
+            due.extend(one for one in plan["due"] if one not in due)
             await t.mine(1, mempool=plan["next"].endswith("now"))
 
 
@@ -53,7 +58,7 @@ def test_a_factory_is_built_verified_and_left_from_the_clients_own_store(in_town
             await t.stop(name)
         await t.start_alone("alice")
         await t.call("alice", "exit_start")
-        left = await leave(t, "alice")
+        left, due = await leave(t, "alice")
 
         assert [step["status"] for step in left["steps"]] == ["confirmed"] * len(left["steps"])
         assert (await t.call("alice", "factory"))["status"] == "on_chain"
@@ -61,7 +66,15 @@ def test_a_factory_is_built_verified_and_left_from_the_clients_own_store(in_town
         # What was foretold is what arrived: all that was alice's, less one sweep's fee.
         assert [step["name"] for step in planned["channel"]["steps"]] == ["commitment", "sweep"]
         assert left["channel"]["exit_sat"] == planned["channel"]["exit_sat"]
+        told = [(entry["name"], entry["status"]) for entry in due]
+        assert told == [
+            ("commitment", "publish_now"),
+            ("to_local", "wait"),
+            ("sweep", "publish_now"),
+        ]
+        assert due[1]["height"] == due[2]["height"]
         coins = (await t.call("alice", "wallet_coins"))["coins"]
+        assert [coin["outpoint"] for coin in coins] == [f"{due[2]['txid']}:0"]
         assert [coin["amount_sat"] for coin in coins] == [planned["channel"]["exit_sat"]]
         assert 59_600 < planned["channel"]["exit_sat"] < 60_000
         assert (await t.call("alice", "balance"))["channels"] == []

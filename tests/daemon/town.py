@@ -26,6 +26,7 @@ LSP_POLICY = LspPolicy(
     lstock_csv_blocks=4,
     to_self_delay_lsp=4,
     to_self_delay_client=4,
+    hold_seconds=300,
 )
 
 
@@ -168,6 +169,7 @@ async def town(base: Path, *, lsp_policy: LspPolicy = LSP_POLICY) -> AsyncIterat
         try:
             yield built
         finally:
-            for name in list(built.running):
+            # The LSP last: nobody tries to come back to it then.
+            for name in sorted(built.running, key=lambda name: name == "lsp"):
                 with contextlib.suppress(RpcFailure):
                     await built.stop(name)

@@ -19,6 +19,7 @@ from cromford.adapters.noise import (
 )
 from cromford.adapters.noise_tcp import NoiseConnection, close_stream, keep_alive
 from cromford.crypto.keys import SECKEY_SIZE
+from cromford.listening import stop_listening
 from cromford.ports import ConnectionLost
 
 CONNECTIONS_MAX: Final = 512  # Established connections a server holds.
@@ -80,7 +81,7 @@ class NoiseServer:
         self._closed = True
         if server is None:
             return
-        server.close()
+        await stop_listening(server)
         tasks = [*self._pending, *self._established]
         for task in tasks:
             task.cancel()

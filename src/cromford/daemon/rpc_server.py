@@ -28,6 +28,7 @@ from cromford.daemon.rpc import (
     RpcFailure,
     short_path,
 )
+from cromford.listening import stop_listening
 
 CONNECTIONS_MAX: Final = 64
 SOCKET_MODE: Final = 0o600
@@ -121,7 +122,7 @@ class RpcServer:
         server, self._server = self._server, None
         if server is None:
             return
-        server.close()
+        await stop_listening(server)
         self._remove_file()
         for task in self._connections - self._busy:
             task.cancel()

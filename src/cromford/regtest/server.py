@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
+from cromford.listening import stop_listening
+
 log = logging.getLogger(__name__)
 
 LOOPBACK: Final = "127.0.0.1"
@@ -113,7 +115,7 @@ class HttpServer:
         self._port = server.sockets[0].getsockname()[1]
         self._started.set()
         await self._stopping.wait()
-        server.close()
+        await stop_listening(server)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

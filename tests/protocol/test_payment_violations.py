@@ -18,6 +18,7 @@ from tests.protocol.pump import Pump, PumpNode, Tamper
 
 from cromford.channel.secret_store import N_COMMITMENTS_MAX
 from cromford.protocol.channels.link import Link
+from cromford.protocol.channels.payments import invoice_deadline
 from cromford.wire import messages as m
 
 FIRST_MSAT: Final = 30_000_000
@@ -366,6 +367,39 @@ def test_a_preimage_counts_even_from_a_peer_that_breaks_the_rules(pump: Pump, cu
         fee_msat = 2000
         assert balance(bob).own_msat == FIRST_MSAT - 1_000_000 - fee_msat
         assert book(pump.lsp).earned_msat == fee_msat
+
+
+def test_a_payee_that_takes_its_preimage_back_has_given_the_money_away(pump: Pump) -> None:
+    """Bob shows the preimage, loses his journal's end, and gives the HTLC back as expired."""
+    alice, bob, _ = pump.clients
+    request = make_invoice(pump, bob, 1_000_000)
+    backup: list[bytes] = []
+
+    def watched(sender: PumpNode, _receiver: PumpNode, message: m.Message) -> tuple[m.Message, ...]:
+        if sender is pump.lsp and isinstance(message, m.RevokeAndAck):
+            backup[:] = bob.store.entries
+        return (message,)
+
+    pump.handle(alice, request)
+    with pump.tampering(watched):
+        pump.run_to(m.UpdateFulfillHtlc)
+    (fulfil,) = (one for one in pump.wire if isinstance(one.message, m.UpdateFulfillHtlc))
+    pump.disconnect(alice)
+    pump.tell(pump.lsp, bob, fulfil.message)
+    pump.disconnect(bob)
+    bob.store.entries[:] = backup
+    bob._fold = None
+    pump.restart(bob)
+    pump.pass_deadline(bob, invoice_deadline(request.payment_hash))
+    pump.run()
+    assert book(bob).invoices[request.payment_hash].status == "expired"
+    assert balance(bob).own_msat == 0
+    pump.connect(alice)
+    pump.run()
+    assert book(alice).payments[request.payment_hash].status == "paid"
+    assert balance(alice).own_msat == FIRST_MSAT - 1_000_000 - 2000
+    assert [forward.status for forward in book(pump.lsp).finished.values()] == ["paid"]
+    assert all(newest_link(client).failure is None for client in pump.clients)
 
 
 @CULPRITS

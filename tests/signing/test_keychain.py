@@ -179,3 +179,11 @@ def test_bolt_3_secrets_in_the_order_they_are_revealed(index: int, secret: str) 
 
 def test_the_first_commitment_has_the_highest_index() -> None:
     assert FIRST_COMMITMENT_INDEX == 281474976710655
+
+
+@pytest.mark.parametrize("number", [-1, 2**48, 2**64])
+def test_there_is_no_secret_beyond_the_last_commitment(number: int) -> None:
+    """BOLT 3's secrets would begin again, and an old one would seem to be a new one's."""
+    keychain = Keychain(bytes(16), REGTEST, journal_number=1)
+    with pytest.raises(ValueError, match="commitment number"):
+        keychain.per_commitment_secret(ChannelKey(attempt=0, channel=0), number)

@@ -4,7 +4,7 @@ import pytest
 
 from tests.simulation.payments import run_payments
 
-SEEDS = range(2000, 2006)
+SEEDS = range(2000, 2004)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -13,4 +13,4 @@ def test_no_crash_no_cut_and_no_silence_costs_anybody_a_millisatoshi(seed: int) 
 
 
 def test_one_seed_gives_one_story_of_payments() -> None:
-    assert run_payments(17) == run_payments(17)
+    assert run_payments(12) == run_payments(12)

@@ -111,7 +111,7 @@ def invoice_deadlines(state: ClientState, unix_time: int) -> tuple[fx.SetDeadlin
             name=invoice_deadline(invoice.payment_hash),
             seconds=max(0, invoice.expires_at - unix_time),
         )
-        for invoice in state.book.invoices.values()
+        for _, invoice in sorted(state.book.invoices.items())
         if invoice.status == "open"
     )
 
@@ -174,7 +174,7 @@ def _payers(state: ClientState, event: ev.PayRequested) -> list[Link]:
 
     Whoever moves to a new factory pays itself: then the oldest goes first, on its way out.
     """
-    links = [link for link in state.book.links.values() if link.is_open and is_usable(state, link)]
+    links = [link for link in state.book.ordered_links if link.is_open and is_usable(state, link)]
     if event.attempt_id is not None:
         links = [link for link in links if link.attempt_id == event.attempt_id]
     if event.payee == state.config.node_id:

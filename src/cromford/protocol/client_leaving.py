@@ -14,6 +14,7 @@ from cromford.protocol.channels.leaving import (
     breach_found,
     is_htlc_at_stake,
     leaving_effects,
+    on_chain,
     resolved_on_chain,
     watched_outpoints,
 )
@@ -147,6 +148,7 @@ def on_block(state: ClientState) -> Decision:
         reason = None if attempt.is_exiting else _reason_to_leave(state, attempt, link)
         if reason is not None:
             decision += start_exit(state, attempt, reason)
+        decision += on_chain(state.book, link, state.chain)
         decision += Decision(records=tuple(_resolved(state, attempt, link)))
     return decision
 

@@ -13,6 +13,7 @@ from cromford.protocol.channels.leaving import (
     breach_found,
     is_htlc_at_stake,
     leaving_effects,
+    on_chain,
     resolved_on_chain,
     watched_outpoints,
 )
@@ -153,9 +154,10 @@ def watched(state: LspState) -> frozenset[OutPoint]:
 def on_block(state: LspState) -> Decision:
     """Do what a new block makes due: save HTLCs in time, and learn what the chain decided."""
     decision = NOTHING
-    for link in state.book.links.values():
+    for link in state.book.ordered_links:
         attempt, client = state.attempts[link.attempt_id], link.client
         if link.setting.funding.outpoint in state.chain.spends:
+            decision += on_chain(state.book, link, state.chain)
             decision += Decision(records=tuple(_resolved(state, attempt, link)))
         elif (
             link.state.htlcs

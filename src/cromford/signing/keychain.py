@@ -124,7 +124,16 @@ class Keychain:
         )
 
     def per_commitment_secret(self, name: ChannelKey, number: int) -> bytes:
-        """Return the secret that revokes our commitment of this number; numbers begin at 0."""
+        """Return the secret that revokes our commitment of this number; numbers begin at 0.
+
+        Raises:
+            ValueError: If there is no such commitment: BOLT 3 counts 2^48 of them, and then the
+                secrets would begin again.
+        """
+        if not 0 <= number <= FIRST_COMMITMENT_INDEX:
+            raise ValueError(
+                f"commitment number: expected 0..{FIRST_COMMITMENT_INDEX}, received {number}"
+            )
         return per_commitment_secret(
             self._channel_seckeys(name)[5], FIRST_COMMITMENT_INDEX - number
         )

@@ -91,11 +91,19 @@ class Signer:
         return secnonce.pubnonce, secnonce.sign(session, seckey)
 
     def per_commitment_point(self, name: ChannelKey, number: int) -> bytes:
-        """Return the per-commitment point of our commitment of this number."""
+        """Return the per-commitment point of our commitment of this number.
+
+        Raises:
+            ValueError: If there is no such commitment.
+        """
         return keys.pubkey_of(self._keychain.per_commitment_secret(name, number))
 
     def per_commitment_secret(self, name: ChannelKey, number: int) -> bytes:
-        """Return the secret that revokes our commitment of this number. It must be superseded."""
+        """Return the secret that revokes our commitment of this number. It must be superseded.
+
+        Raises:
+            ValueError: If there is no such commitment.
+        """
         return self._keychain.per_commitment_secret(name, number)
 
     def sign_claim(

@@ -115,6 +115,11 @@ class Book:
         """Return the channels with a peer, oldest first."""
         return tuple(self.links[channel_id] for channel_id in self.by_node.get(node_id, ()))
 
+    @property
+    def ordered_links(self) -> tuple[Link, ...]:
+        """Every channel in the order of their ids: a map has none, and decisions replay."""
+        return tuple(self.links[channel_id] for channel_id in sorted(self.links))
+
     def with_link(self, link: Link) -> "Book":
         """Return the book with one channel more."""
         known = self.by_node.get(link.node_id, ())

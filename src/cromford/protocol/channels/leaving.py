@@ -160,6 +160,19 @@ def resolved_on_chain(
         )
 
 
+def on_chain(book: Book, link: Link, chain: ChainView) -> Decision:
+    """End the updates of a channel whose output is spent: an update would move nothing any more.
+
+    What the chain says must not be overtaken by what two parties agree on afterwards.
+    """
+    is_spent = link.setting.funding.outpoint in chain.spends
+    if not is_spent or book.links[link.channel_id].failure is not None:
+        return NOTHING
+    record = r.ChannelFailed(channel_id=link.channel_id, reason="the channel is on chain")
+    pools = () if link.pool_id is None else (link.pool_id,)
+    return Decision(records=(record,), effects=(fx.DropPools(pool_ids=pools),) if pools else ())
+
+
 def is_htlc_at_stake(link: Link, preimages: Mapping[bytes, bytes], *, height: int) -> bool:
     """Say whether the channel has to go on chain now, because of an HTLC's expiry.
 

@@ -12,11 +12,10 @@ from typing import Any, Final
 
 from bench.op import Work
 from bench.payments import AMOUNT_MSAT, STAKE_MSAT
-from bench.processes import n_cores, started
+from bench.processes import n_cores, run_once, started
 from bench.sizes import BINARY_SHAPE, Size
 
 from bench import payment_floor
-from cromford.demo import building
 from cromford.demo.steps import Steps
 from cromford.demo.world import Daemon, World
 
@@ -51,20 +50,16 @@ def running(
     """Open a factory; inside the block, each call pays one by one, and then everybody at once."""
     with started(size) as (world, steps):
         _open(world, steps)
-        yield lambda _run: _run_once(world.clients, n_payments)
+        yield lambda _run: _pay_both_ways(world.clients, n_payments)
 
 
 def _open(world: World, steps: Steps) -> None:
-    building.gather(world, steps)
-    building.place(world, steps)
-    factory_id = building.sign(world, steps)
-    building.fund(world, steps, factory_id)
-    building.confirm(world, steps, factory_id)
+    run_once(world, steps)
     for client in world.clients:
         _pay((world.lsp, _invoice(client, STAKE_MSAT)))
 
 
-def _run_once(clients: Sequence[Daemon], n_payments: int) -> dict[str, float]:
+def _pay_both_ways(clients: Sequence[Daemon], n_payments: int) -> dict[str, float]:
     first, second = clients[:2]
     pairs = [(first, second), (second, first)] * n_payments
     one_by_one = [(payer, _invoice(payee)) for payer, payee in pairs[:n_payments]]

@@ -78,10 +78,15 @@ def started(size: Size) -> Iterator[tuple[World, Steps]]:
 def running(size: Size) -> Iterator[Callable[[int], dict[str, float]]]:
     """Start everybody; inside the block, each call of what is given runs one ceremony."""
     with started(size) as (world, steps):
-        yield lambda _run: _run_once(world, steps)
+        yield lambda _run: run_once(world, steps)
 
 
-def _run_once(world: World, steps: Steps) -> dict[str, float]:
+def run_once(world: World, steps: Steps) -> dict[str, float]:
+    """Return the milliseconds of one ceremony; afterwards its factory is live.
+
+    Raises:
+        TimeoutError: If no funding transaction was broadcast.
+    """
     building.gather(world, steps)
     n_clients = len(world.clients)
     n_before = _n_broadcasts(world)
@@ -97,7 +102,10 @@ def _run_once(world: World, steps: Steps) -> dict[str, float]:
     factory = world.lsp.newest_factory()
     if factory is None:
         raise AssertionError("a funding transaction without a factory")
-    building.confirm(world, steps, factory["factory_id"])
+    factory_id = factory["factory_id"]
+    shown = world.lsp.call("factory_show", factory_id=factory_id)
+    building.seat_clients(world, shown["placed"])
+    building.confirm(world, steps, factory_id)
     return {PROCESSES: elapsed_ms}
 
 

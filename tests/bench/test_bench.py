@@ -162,7 +162,7 @@ def test_the_smallest_size_runs_and_every_row_has_a_floor(tmp_path: Path) -> Non
     assert written["operations_us"].keys() == {op.value for op in Op}
 
 
-def test_processes_pay_one_another() -> None:
+def test_processes_open_a_factory_and_pay_one_another() -> None:
     size = payment_processes.size_by((1,))
     with payment_processes.running(size, n_payments=1) as run_once:
         spent_ms = run_once(0)

@@ -8,11 +8,12 @@ protocol takes as given. Serialising, hashing and SHA-256 are not counted; they 
 from collections.abc import Iterable, Iterator
 
 from bench.op import Op, Work
+from bench.payment_floor import commitment_keys
 
 from cromford.factory.shape import ShapeVertex
 
 TXS_PER_VERTEX = 2  # a kickoff and its state, signed by the same participants
-N_OFFER_KEYS = 6  # the keys of one side of a channel that come from the peer
+N_OFFER_KEYS = 7  # the keys of one side of a channel that come from the peer
 
 
 def vertices_of(shape: ShapeVertex) -> Iterator[ShapeVertex]:
@@ -94,7 +95,36 @@ def lsp(shape: ShapeVertex) -> Work:
     own = Work({Op.KEYPAIR_CREATE: 1, Op.SESSION: n_txs, Op.PARTIAL_SIGN: n_txs})
     received = _finish(n_txs, n_sessions)
     received[Op.PARTIAL_SIG_PARSE] -= n_txs  # its own it need not parse
-    return build(shape) + aggregate_nonces(shape) + own + received
+    channels = Work()
+    for _ in range(shape.n_clients):
+        channels += first_commitments(Op.PUBNONCE_PARSE, 4) + Work(
+            # The funding key is parsed to build the tree.
+            {Op.NONCE_AGG_TWO: 2, Op.PUBKEY_PARSE: N_OFFER_KEYS - 1}
+        )
+    return build(shape) + aggregate_nonces(shape) + own + received + channels
+
+
+def first_commitments(nonce_parse: Op, n_parses: int) -> Work:
+    """Return what both first commitments of a channel take of either side.
+
+    It builds both, signs both, and finishes its own.
+
+    Args:
+        nonce_parse: Whether public nonces are parsed, or aggregate ones.
+        n_parses: How many.
+    """
+    signed = Work(
+        {
+            nonce_parse: n_parses,
+            Op.KEYPAIR_CREATE: 1,
+            Op.SESSION: 2,
+            Op.PARTIAL_SIGN: 2,
+            Op.PARTIAL_SIG_PARSE: 1,
+            Op.PARTIAL_AGG_TWO: 1,
+            Op.SCHNORR_VERIFY: 1,
+        }
+    )
+    return commitment_keys(n_htlcs=0) + commitment_keys(n_htlcs=0) + signed
 
 
 def client(shape: ShapeVertex, client_index: int) -> Work:
@@ -116,7 +146,7 @@ def client(shape: ShapeVertex, client_index: int) -> Work:
             Op.SCHNORR_VERIFY: n_txs,
         }
     )
-    return work + _key_aggs(path)
+    return work + _key_aggs(path) + first_commitments(Op.AGGNONCE_PARSE, 2)
 
 
 def clients(shape: ShapeVertex) -> Work:

@@ -109,7 +109,9 @@ def test_the_floor_counts_what_is_in_the_tree(size: Size) -> None:
     assert floor.finish(size.shape)[Op.SCHNORR_VERIFY] == len(nodes)
     for client in size.shape.clients:
         branch_nodes = list(branch_of(tree, client).nodes)
-        assert floor.client(size.shape, client)[Op.SESSION] == len(branch_nodes)
+        # Beside its branch a client signs both first commitments of its channel.
+        assert floor.client(size.shape, client)[Op.SESSION] == len(branch_nodes) + 2
+    assert floor.lsp(size.shape)[Op.SESSION] == len(nodes) + 2 * size.n_clients
 
 
 def test_a_payment_takes_the_operations_of_its_floor_and_no_fewer() -> None:

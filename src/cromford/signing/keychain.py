@@ -30,7 +30,7 @@ FACTORY: Final = 1
 CHANNEL: Final = 2
 BIP86_PURPOSE: Final = 86
 N_CHANNEL_KEYS: Final = 6
-CHANNELS_CACHED: Final = 1024  # Deriving a channel's seckeys costs more than signing with them.
+CHANNELS_CACHED: Final = 1024  # Deriving a channel's keys costs more than signing with them.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +86,8 @@ class Keychain:
         self._wallet: ExtendedSeckey = master.derive_hardened(BIP86_PURPOSE, network.coin_type, 0)
         self.node_id: bytes = keys.pubkey_of(self._node)
         self._channel_seckeys = lru_cache(maxsize=CHANNELS_CACHED)(self._derive_channel_seckeys)
+        self._secret = lru_cache(maxsize=CHANNELS_CACHED)(self._derive_secret)
+        self.pubkey = lru_cache(maxsize=CHANNELS_CACHED)(self._derive_pubkey)
 
     @property
     def wallet_account(self) -> ExtendedPubkey:
@@ -134,9 +136,7 @@ class Keychain:
             raise ValueError(
                 f"commitment number: expected 0..{FIRST_COMMITMENT_INDEX}, received {number}"
             )
-        return per_commitment_secret(
-            self._channel_seckeys(name)[5], FIRST_COMMITMENT_INDEX - number
-        )
+        return self._secret(name, number)
 
     def claim_seckey(self, name: ChannelKey, key: ClaimKey, secret_or_point: bytes) -> bytes:
         """Return the seckey that takes an output of a commitment of this channel.
@@ -175,6 +175,13 @@ class Keychain:
         seckey = self._wallet.derive(change, index).seckey
         internal_key = keys.xonly_of(keys.pubkey_of(seckey))
         return schnorr.sign(sighash, keys.xonly_tweak_seckey(seckey, taptweak(internal_key, None)))
+
+    def _derive_secret(self, name: ChannelKey, number: int) -> bytes:
+        seed = self._channel_seckeys(name)[5]
+        return per_commitment_secret(seed, FIRST_COMMITMENT_INDEX - number)
+
+    def _derive_pubkey(self, name: KeyName) -> bytes:
+        return keys.pubkey_of(self.seckey(name))
 
     def _derive_channel_seckeys(self, name: ChannelKey) -> tuple[bytes, ...]:
         node = self._channel.derive_hardened(name.attempt, name.channel, name.candidate)

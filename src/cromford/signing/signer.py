@@ -32,7 +32,7 @@ class Signer:
 
     def factory_pubkey(self, attempt: int) -> bytes:
         """Return the factory key of one attempt."""
-        return keys.pubkey_of(self._keychain.seckey(FactoryKey(attempt=attempt)))
+        return self._keychain.pubkey(FactoryKey(attempt=attempt))
 
     def channel_pubkeys(self, name: ChannelKey) -> ChannelPubkeys:
         """Return the public keys of one channel."""
@@ -47,7 +47,7 @@ class Signer:
         if len(self._pools) >= N_POOLS_MAX:
             raise ValueError(f"more than {N_POOLS_MAX} nonce pools")
         seckey = self._keychain.seckey(name)
-        pool = NoncePool(seckey=seckey, pubkey=keys.pubkey_of(seckey), size=size)
+        pool = NoncePool(seckey=seckey, pubkey=self._keychain.pubkey(name), size=size)
         self._pools[pool.public.pool_id] = pool
         return pool.public
 
@@ -86,7 +86,7 @@ class Signer:
             ValueError: If its public nonce is malformed.
         """
         seckey = self._keychain.seckey(name)
-        secnonce = SecNonce(pubkey=keys.pubkey_of(seckey), seckey=seckey)
+        secnonce = SecNonce(pubkey=self._keychain.pubkey(name), seckey=seckey)
         session = task.session(nonce_agg([secnonce.pubnonce, pubnonce]))
         return secnonce.pubnonce, secnonce.sign(session, seckey)
 

@@ -5,9 +5,8 @@ of type 2i, so a reader that does not know a field refuses the message (BOLT 1: 
 be understood); later additions that may be ignored take odd types.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import Any, Final, TypeVar, cast
 
 from cromford.codec.reader import MalformedBytes, Reader
@@ -74,9 +73,11 @@ def encode_fields(message: object) -> bytes:
         MalformedBytes: If a field exceeds its limit; the message names it.
     """
     records: list[tuple[int, bytes]] = []
-    for place, item in enumerate(_fields(message)):
-        with _named(f"{type(message).__name__}.{item.name}"):
-            records.append((2 * place, _kind(item).encode(getattr(message, item.name))))
+    for place in _layout(type(message)).places:
+        try:
+            records.append((place.tlv_type, place.kind.encode(getattr(message, place.name))))
+        except MalformedBytes as error:
+            raise _named(error, type(message), place.name) from None
     return encode_tlv_stream(records)
 
 
@@ -86,36 +87,60 @@ def decode_fields(cls: type[M], data: bytes) -> M:
     Raises:
         MalformedBytes: If a field is missing, too long or malformed; the message names it.
     """
-    items = _fields(cls)
-    known = {2 * place: item.name for place, item in enumerate(items)}
-    with _named(cls.__name__):
-        values = decode_tlv_stream(data, known=known)
+    layout = _layout(cls)
+    try:
+        values = decode_tlv_stream(data, known=layout.names)
+    except MalformedBytes as error:
+        raise MalformedBytes(f"{cls.__name__}: {error}") from None
     decoded: dict[str, object] = {}
-    for place, item in enumerate(items):
-        if 2 * place not in values:
-            raise MalformedBytes(f"{cls.__name__} without {item.name}")
-        with _named(f"{cls.__name__}.{item.name}"):
-            decoded[item.name] = _kind(item).decode(values[2 * place])
+    for place in layout.places:
+        value = values.get(place.tlv_type)
+        if value is None:
+            raise MalformedBytes(f"{cls.__name__} without {place.name}")
+        try:
+            decoded[place.name] = place.kind.decode(value)
+        except MalformedBytes as error:
+            raise _named(error, cls, place.name) from None
     return cls(**decoded)
 
 
-@contextmanager
-def _named(name: str) -> Iterator[None]:
-    """Say where it was that bytes are malformed."""
-    try:
-        yield
-    except MalformedBytes as error:
-        raise MalformedBytes(f"{name}: {error}") from None
+def _named(error: MalformedBytes, cls: type[object], field_name: str) -> MalformedBytes:
+    """Return the error with where it was that bytes are malformed."""
+    return MalformedBytes(f"{cls.__name__}.{field_name}: {error}")
 
 
-def _fields(cls: object) -> Sequence[Field[Any]]:
+@dataclass(frozen=True, slots=True)
+class _Place:
+    tlv_type: int
+    name: str
+    kind: Kind
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    places: tuple[_Place, ...]
+    names: Mapping[int, str]
+
+
+_LAYOUTS: Final[dict[type[object], _Layout]] = {}
+
+
+def _layout(cls: type[object]) -> _Layout:
+    """Return where each field of a class goes: asked for every message, and always the same."""
+    known = _LAYOUTS.get(cls)
+    if known is None:
+        known = _LAYOUTS[cls] = _new_layout(cls)
+    return known
+
+
+def _new_layout(cls: type[object]) -> _Layout:
     if not is_dataclass(cls):
         raise TypeError(f"{cls!r} has no fields")
-    return fields(cls)
-
-
-def _kind(item: Field[Any]) -> Kind:
-    return cast("Kind", item.metadata[KIND])
+    places = tuple(
+        _Place(2 * place, item.name, cast("Kind", item.metadata[KIND]))
+        for place, item in enumerate(fields(cls))
+    )
+    return _Layout(places, {place.tlv_type: place.name for place in places})
 
 
 def _field(kind: Kind) -> object:

@@ -282,6 +282,7 @@ EXIT_PLAN = {
         "exit_sat": 99_752,
         "left_behind": [{"name": "htlc 7", "amount_sat": 120}],
     },
+    "due": [],
     "next": "publish kickoff_root now",
 }
 

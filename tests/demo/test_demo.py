@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from tests.demo.conftest import DEMO_SECONDS, Demo, processes_naming
 
-STEPS = ["start", "gather", "place", "sign", "fund", "confirm", "verify"]
+BUILDING = ["start", "gather", "place", "sign", "fund", "confirm", "verify"]
+STEPS = [*BUILDING, "receive", "pay", "settle"]
 PATIENCE_SECONDS = 60
 
 
@@ -22,36 +23,94 @@ def transactions_of(exported: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {tx["name"]: tx for tx in exported["transactions"]}
 
 
-def test_two_clients_get_a_factory_and_one_of_them_leaves_alone(demo: Demo, tmp_path: Path) -> None:
+def test_two_clients_pay_each_other_and_one_leaves_alone_into_its_wallet(
+    demo: Demo, tmp_path: Path
+) -> None:
     kept = tmp_path / "kept"
     shape = ("--arity", "1", "--step-blocks", "3", "--states", "2", "--capacity", "70000")
-    shown = demo.document("--clients", "2", *shape, "--exit", "2", "--keep", str(kept))
+    paying = ("--payments", "6", "--seed", "7")
+    shown = demo.document("--clients", "2", *shape, *paying, "--exit", "2", "--keep", str(kept))
 
     assert [step["name"] for step in shown["steps"]] == [*STEPS, "leave"]
     assert [client["status"] for client in shown["clients"]] == ["live", "live"]
     exported = shown["factory"]
     assert json.loads((kept / "export.json").read_text(encoding="utf-8")) == exported
-    txs = transactions_of(exported)
-    assert len(txs) == 6
+    assert len(exported["transactions"]) == 6
     assert exported["funding"]["confirmations"] >= 3
 
-    left = shown["exit"]
-    path = ["kickoff_root", "state_root", "kickoff_1", "state_1"]
-    assert [tx["name"] for tx in left["transactions"]] == path
-    assert [tx["txid"] for tx in left["transactions"]] == [txs[name]["txid"] for name in path]
-    heights = [tx["height"] for tx in left["transactions"]]
-    assert heights[1] - heights[0] == heights[3] - heights[2] == 3
-    channel = next(out for out in txs["state_1"]["outputs"] if out["kind"] == "channel")
-    assert left["channel"]["outpoint"] == f"{txs['state_1']['txid']}:0"
-    assert left["channel"]["amount_sat"] == channel["amount_sat"] == 70_000
-    assert left["channel"]["script_pubkey"] == channel["script_pubkey"]
-    assert left["channel"]["confirmations"] >= 1
+    check_payments(shown["payments"], n=6, seed=7, capacity_sat=70_000)
+    on_chain = shown["payments"]["on_chain"]
+    assert (on_chain["funding_txid"], on_chain["n_transactions"]) == (
+        exported["funding"]["txid"],
+        1,
+    )
+    check_exit(shown)
 
     logs = {path.name for path in (kept / "logs").iterdir()}
     assert logs == {"node.log", "lsp.log", "client-a.log", "client-b.log"}
     assert processes_naming(kept) == {}
     assert list(demo.temporary.iterdir()) == []
     explore_again(shown["explore"])
+
+
+def check_payments(payments: dict[str, Any], *, n: int, seed: int, capacity_sat: int) -> None:
+    """The accounts add up: each alone, all together, and with what the LSP earned."""
+    assert (payments["n"], payments["seed"]) == (n, seed)
+    assert payments["per_second"] > 0
+    accounts = payments["accounts"]
+    assert [account["client"] for account in accounts] == [1, 2]
+    for account in accounts:
+        got_msat = account["from_lsp_msat"] + account["received_msat"]
+        assert got_msat - account["paid_msat"] - account["fees_msat"] == account["own_msat"]
+        assert account["own_msat"] + account["lsp_msat"] == 1000 * capacity_sat
+        assert account["spendable_msat"] == account["own_msat"] > 0
+    assert sum(account["n_paid"] for account in accounts) == n
+    assert sum(account["paid_msat"] for account in accounts) == payments["amount_msat"]
+    fees_msat = sum(account["fees_msat"] for account in accounts)
+    assert fees_msat == payments["fees_msat"] == payments["earned_msat"] > 0
+
+
+def check_exit(shown: dict[str, Any]) -> None:
+    """The second client's exit went through all delays, and what was its own is in its wallet."""
+    left, txs = shown["exit"], transactions_of(shown["factory"])
+    path = ["kickoff_root", "state_root", "kickoff_1", "state_1"]
+    assert [tx["name"] for tx in left["transactions"]] == [*path, "commitment", "sweep"]
+    assert [tx["txid"] for tx in left["transactions"][:4]] == [txs[name]["txid"] for name in path]
+    heights = [tx["height"] for tx in left["transactions"]]
+    assert heights[1] - heights[0] == heights[3] - heights[2] == 3
+    assert heights[5] - heights[4] == left["transactions"][5]["delay_blocks"] == 432
+    channel = next(out for out in txs["state_1"]["outputs"] if out["kind"] == "channel")
+    assert left["channel"]["outpoint"] == f"{txs['state_1']['txid']}:0"
+    assert left["channel"]["amount_sat"] == channel["amount_sat"] == 70_000
+    assert left["channel"]["script_pubkey"] == channel["script_pubkey"]
+    assert left["channel"]["confirmations"] >= 1
+
+    coin = left["coin"]
+    assert left["balance_msat"] == shown["payments"]["accounts"][1]["own_msat"]
+    assert coin["balance_sat"] == left["balance_msat"] // 1000
+    assert coin["amount_sat"] == coin["balance_sat"] - coin["fee_sat"]
+    assert coin["outpoint"] == f"{left['transactions'][5]['txid']}:0"
+    assert 200 < coin["fee_sat"] < 400
+
+
+def test_without_payments_an_exit_ends_at_the_commitment_for_there_is_nothing_to_take(
+    demo: Demo,
+) -> None:
+    shape = ("--step-blocks", "3", "--states", "2", "--fee-policy", "endogenous")
+    shown = demo.document("--clients", "1", *shape, "--payments", "0", "--exit", "1")
+    assert [step["name"] for step in shown["steps"]] == [*BUILDING, "settle", "leave"]
+    assert [account["own_msat"] for account in shown["payments"]["accounts"]] == [0]
+    left = shown["exit"]
+    path = ["kickoff_root", "state_root", "commitment"]
+    assert [tx["name"] for tx in left["transactions"]] == path
+    assert (left["balance_msat"], left["coin"]) == (0, None)
+    assert "ends at its confirmed commitment" in shown["steps"][-1]["outcome"]
+
+
+def test_channels_of_the_published_type_carry_payments_too(demo: Demo) -> None:
+    shown = demo.document("--clients", "2", "--fee-policy", "ephemeral", "--seed", "3")
+    check_payments(shown["payments"], n=4, seed=3, capacity_sat=1_000_000)
+    assert shown["factory"]["terms"]["fee_policy"] == "ephemeral"
 
 
 def explore_again(commands: list[dict[str, str]]) -> None:
@@ -88,7 +147,7 @@ def wait_until(happened: Callable[[], object]) -> None:
         time.sleep(0.05)
 
 
-def test_a_single_client_gets_a_factory_and_people_can_read_it(demo: Demo) -> None:
+def test_a_single_client_gets_a_factory_and_money_and_people_can_read_it(demo: Demo) -> None:
     process = demo.start("--clients", "1")
     stdout, stderr = process.communicate(timeout=DEMO_SECONDS)
     assert process.returncode == 0, stderr
@@ -98,11 +157,22 @@ def test_a_single_client_gets_a_factory_and_people_can_read_it(demo: Demo) -> No
         "channel of client 1  1,000,000 sat",
         "L-stock of the LSP  500,000 sat",
         "tree fees",
-        "client 1: 2 transactions, 291 vB, fees 582 sat, paid in advance, 432 blocks of delay",
+        "client 1: 2 transactions, 291 vB, fees 582 sat, paid in advance, 432 blocks of delay; ",
+        "; then 494,740 sat in its wallet, 433 blocks after the channel",
+        "1 (client-a)  495,000,000   0         0     0     495,000,000  495,000,000  505,000,000",
+        "the LSP earned 0 sat",
+        "one on-chain transaction in all: ",
         "cromford demo --keep DIR",
     ):
         assert text in stdout
-    for text in ("rank 1", "every client holds its whole way out", "3 confirmations"):
+    for text in (
+        "rank 1",
+        "every client holds its whole way out",
+        "3 confirmations",
+        "the LSP paid client 1 495,000 sat",
+        "skipped: a single client has nobody to pay",
+        "no millisatoshi is lost, and 1 payment took no transaction",
+    ):
         assert text in stderr
     assert list(demo.temporary.iterdir()) == []
 

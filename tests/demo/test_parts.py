@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 
+from cromford.daemon.rpc import RpcFailure
 from cromford.demo.building import _n_coins
 from cromford.demo.failure import DemoFailed
 from cromford.demo.leaving import _channel_on_chain, _published
@@ -16,7 +17,7 @@ from cromford.demo.node import Node, n_blocks_paying
 from cromford.demo.processes import Children, interruptible
 from cromford.demo.settings import DemoSettings, check_settings
 from cromford.demo.steps import Steps
-from cromford.demo.world import Daemon, World, client_names
+from cromford.demo.world import Daemon, World, client_names, explain_loss
 from cromford.factory.terms import FeePolicy
 
 
@@ -60,6 +61,23 @@ def test_a_step_that_waits_notices_a_dead_process_at_once() -> None:
     ):
         step.wait_for("Godot", lambda: None)
     assert time.monotonic() - began < 30
+
+
+@pytest.mark.parametrize("code", ["connection_lost", "lsp_unreachable"])
+def test_a_call_that_fails_because_a_process_died_names_that_process(code: str) -> None:
+    looks = iter([None, None, DemoFailed("process_died", "lsp ended with code -9")])
+
+    def check_alive() -> None:
+        # A process that was killed is not gone at once.
+        found = next(looks)
+        if found is not None:
+            raise found
+
+    def fail() -> None:
+        raise RpcFailure(code, "gone")
+
+    with pytest.raises(DemoFailed, match="lsp ended with code -9"):
+        explain_loss(cast("Children", SimpleNamespace(check_alive=check_alive)), fail)
 
 
 def test_steps_are_told_and_kept() -> None:

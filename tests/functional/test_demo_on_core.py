@@ -81,7 +81,7 @@ def run_demo(core: Core, kind: str, *words: str) -> subprocess.CompletedProcess[
 
 
 @pytest.mark.parametrize(("leaver", "kind"), [(1, "cookie"), (2, "password")])
-def test_each_client_of_a_factory_on_a_real_chain_leaves_alone(
+def test_each_client_of_a_factory_on_a_real_chain_leaves_alone_into_its_wallet(
     regtest: Core, tmp_path: Path, leaver: int, kind: str
 ) -> None:
     kept = tmp_path / "kept"
@@ -91,11 +91,20 @@ def test_each_client_of_a_factory_on_a_real_chain_leaves_alone(
     shown: dict[str, Any] = json.loads(done.stdout)
     left = shown["exit"]
     path = ["kickoff_root", "state_root", f"kickoff_{leaver - 1}", f"state_{leaver - 1}"]
-    assert [tx["name"] for tx in left["transactions"]] == path
+    assert [tx["name"] for tx in left["transactions"]] == [*path, "commitment", "sweep"]
     heights = [tx["height"] for tx in left["transactions"]]
     assert heights[1] - heights[0] == heights[3] - heights[2] == 3
+    assert heights[5] - heights[4] == 432
     assert heights[-1] <= regtest.height()
     assert left["channel"]["amount_sat"] == 1_000_000
+    # What the payments left to the client is in its wallet, less what the sweep paid.
+    payments = shown["payments"]
+    assert payments["n"] == 4
+    assert payments["earned_msat"] == payments["fees_msat"] > 0
+    assert left["balance_msat"] == payments["accounts"][leaver - 1]["own_msat"]
+    coin = left["coin"]
+    assert coin["amount_sat"] == left["balance_msat"] // 1000 - coin["fee_sat"] > 0
+    assert coin["confirmations"] == 1
     # The node is the user's: nothing of it is kept, and nobody is told to start it.
     assert not (kept / "node").exists()
     assert "node" not in {entry["what"] for entry in shown["explore"]}

@@ -121,20 +121,18 @@ def _due(state: ClientState, attempt: ClientAttempt) -> list[dict[str, Any]]:
     peer may take it.
     """
     holding = holding_of(state, attempt)
-    entries = []
-    for one in channel_actions(landed_channel(holding, state.chain)):
-        entry = due_entry(one, tip_height=state.chain.height)
-        if isinstance(one, PublishHeld) and holding.is_behind:
-            entry |= {"status": "withheld", "height": None}
-        entries.append(entry)
-    return entries
+    return [
+        due_entry(one, tip_height=state.chain.height, is_behind=holding.is_behind)
+        for one in channel_actions(landed_channel(holding, state.chain))
+    ]
 
 
 def _next(state: ClientState, attempt: ClientAttempt, action: ExitAction) -> str:
     if not isinstance(action, ChannelOnChain):
         return describe(action)
-    landed = landed_channel(holding_of(state, attempt), state.chain)
-    following = [describe_channel(one) for one in channel_actions(landed)]
+    holding = holding_of(state, attempt)
+    actions = channel_actions(landed_channel(holding, state.chain))
+    following = [describe_channel(one, is_behind=holding.is_behind) for one in actions]
     return "; ".join(following) or "nothing: everything that is worth its fee was taken"
 
 
@@ -164,10 +162,15 @@ def describe(action: ExitAction) -> str:
             return f"the channel output {outpoint} is on chain since height {height}"
 
 
-def describe_channel(action: ChannelAction) -> str:
-    """Return the next action in a channel that is on chain in a sentence."""
+def describe_channel(action: ChannelAction, *, is_behind: bool) -> str:
+    """Return the next action in a channel that is on chain in a sentence.
+
+    A client that `is_behind` lost state: its commitment may be revoked, and is never published.
+    """
     match action:
         case PublishHeld():
+            if is_behind:
+                return "wait for the LSP's commitment: the own one may be revoked"
             return "publish the commitment now"
         case Spend(name=name):
             return f"publish {name} now"
@@ -185,13 +188,16 @@ def describe_channel(action: ChannelAction) -> str:
             assert_never(action)
 
 
-def due_entry(action: ChannelAction, *, tip_height: int) -> dict[str, Any]:
+def due_entry(action: ChannelAction, *, tip_height: int, is_behind: bool) -> dict[str, Any]:
     """Return the next action in a channel that is on chain as plain data.
 
-    Its status is `publish_now`, `wait`, `await_preimage`, `needs_child` or `unrecognised`; the
-    txid is there where the transaction is known.
+    Its status is `publish_now`, `wait`, `await_preimage`, `needs_child`, `unrecognised`, or
+    `withheld` for the commitment of a client that `is_behind`; the txid is there where the
+    transaction is known.
     """
     match action:
+        case PublishHeld(tx=tx) if is_behind:
+            return _entry(COMMITMENT_NAME, "withheld", tx.txid, None)
         case PublishHeld(tx=tx):
             return _entry(COMMITMENT_NAME, "publish_now", tx.txid, tip_height + 1)
         case Spend(name=name, tx=tx):
@@ -201,7 +207,9 @@ def due_entry(action: ChannelAction, *, tip_height: int) -> dict[str, Any]:
         case AwaitPreimage(name=name, expiry_height=height):
             return _entry(name, "await_preimage", None, height)
         case NeedsChild(due=due):
-            return due_entry(due, tip_height=tip_height) | {"status": "needs_child", "height": None}
+            entry = due_entry(due, tip_height=tip_height, is_behind=is_behind)
+            is_wanted = entry["status"] == "publish_now"
+            return entry | ({"status": "needs_child", "height": None} if is_wanted else {})
         case Unrecognised(tx=tx):
             return _entry("channel", "unrecognised", tx.txid, None)
         case WaitForFunding():

@@ -1,7 +1,6 @@
 """The connections of a daemon: one for each peer, messages out in order, events in."""
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -50,8 +49,8 @@ class Peers:
             _log.info("peer_disconnected node_id=%s reason=%s", node_id.hex(), error)
         finally:
             writer.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await writer
+            # Not awaited itself: its cancellation could not be told from our own.
+            await asyncio.wait({writer})
             await connection.close()
             self._forget(node_id, peer)
 

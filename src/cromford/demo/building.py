@@ -3,6 +3,7 @@
 from functools import partial
 from typing import Any, Final
 
+from cromford.demo.accounts import accounts_at_rest
 from cromford.demo.failure import DemoFailed
 from cromford.demo.node import Node, n_blocks_paying, subsidy_sat
 from cromford.demo.settings import DemoSettings
@@ -184,7 +185,7 @@ def fund(world: World, steps: Steps, factory_id: str) -> None:
 
 
 def confirm(world: World, steps: Steps, factory_id: str) -> None:
-    """Mine the funding transaction deep enough; see every channel ready on both sides.
+    """Mine the funding transaction deep enough; see every channel open on both sides.
 
     Raises:
         DemoFailed: If a side does not get ready.
@@ -197,7 +198,8 @@ def confirm(world: World, steps: Steps, factory_id: str) -> None:
         for client in world.clients:
             step.progress.update(client.name)
             step.wait_for(f"{client.name}'s channel", partial(_client_live, client, factory_id))
-        step.outcome = f"{min_depth} confirmations; all channels are ready on both sides"
+        step.wait_for("the channels", lambda: accounts_at_rest(world, factory_id))
+        step.outcome = f"{min_depth} confirmations; all channels are open on both sides"
 
 
 def _lsp_ready(world: World, step: Step) -> bool | None:

@@ -3,64 +3,133 @@
 from typing import Any, Final
 
 from cromford.demo.building import seconds_for
+from cromford.demo.coin import SWEEP, coin_of, taken_out
 from cromford.demo.failure import DemoFailed
 from cromford.demo.steps import Step, Steps
 from cromford.demo.world import Daemon, World
 
 LEAVE_SECONDS: Final = 300.0  # Beside what every step has: the delays are mined for real.
 NSEQUENCE_NO_DELAY: Final = 0xFFFFFFFF
+Document = dict[str, Any]
 
 
-def leave(world: World, steps: Steps, exported: dict[str, Any], client: int) -> dict[str, Any]:
-    """Publish a client's branch through its real delays; return what is on chain.
+def leave(world: World, steps: Steps, exported: Document, client: int) -> Document:
+    """Let a client leave, through all real delays, down to a coin in its own wallet.
 
-    The LSP and all other clients are stopped first: leaving needs nobody.
+    The LSP and all other clients are stopped first: leaving needs nobody, and no coin to begin
+    with. Returns what is on chain.
 
     Raises:
-        DemoFailed: If the channel's output does not confirm as agreed.
+        DemoFailed: If what confirms is not what was agreed, to the satoshi.
     """
     daemon = world.seat(client)
     factory_id = exported["factory_id"]
     seconds = seconds_for(world.site.settings) + LEAVE_SECONDS
     with steps.step("leave", seconds=seconds) as step:
+        balance_msat = _balance_msat(daemon, factory_id)
+        foretold = daemon.call("exit_plan", factory_id=factory_id)["channel"]
         others = [world.lsp, *(other for other in world.clients if other is not daemon)]
         world.site.children.stop([other.child for other in others])
         step.progress.note(f"stopped: the LSP and every other client, {len(others)} processes")
         daemon.call("exit_start", factory_id=factory_id)
-        while _advance(world, daemon, factory_id, step):
-            pass
+        while (entry := _next_of_branch(world, daemon, factory_id, step)) is not None:
+            _bring(world, step, entry)
         step.wait_for("the client's own view", lambda: _on_chain(daemon, factory_id))
         published = _published(world, daemon, exported)
         channel = _channel_on_chain(world, daemon, exported, client)
-        step.outcome = (
-            f"client {client} has its channel output of {channel['amount_sat']:,} sat on chain"
-        )
-    return {"client": client, "name": daemon.name, "transactions": published, "channel": channel}
+        txids = _out_of_the_channel(world, daemon, factory_id, step)
+        to_self_delay = exported["terms"]["to_self_delay_client"]
+        published += taken_out(world.node, txids, to_self_delay=to_self_delay)
+        coin = None
+        if SWEEP in txids:
+            coin = coin_of(world.node, daemon, txids, balance_msat=balance_msat)
+        _check_foretold(foretold, txids, coin)
+        step.outcome = _outcome(client, balance_msat, coin)
+    return {
+        "client": client,
+        "name": daemon.name,
+        "transactions": published,
+        "channel": channel,
+        "balance_msat": balance_msat,
+        "coin": coin,
+    }
 
 
-def _advance(world: World, daemon: Daemon, factory_id: str, step: Step) -> bool:
-    """Mine what the next transaction needs; say whether there was a next one."""
+def _balance_msat(daemon: Daemon, factory_id: str) -> int:
+    channels = daemon.call("balance")["channels"]
+    own = [channel["own_msat"] for channel in channels if channel["factory_id"] == factory_id]
+    return sum(own)
+
+
+def _plan(world: World, daemon: Daemon, factory_id: str, step: Step) -> Document:
+    """Return what the client plans, once it has seen the newest block."""
     tip = world.node.height()
     step.wait_for("the client's chain", lambda: (daemon.status() or {})["height"] >= tip or None)
-    plan = daemon.call("exit_plan", factory_id=factory_id)
-    following = [entry for entry in plan["steps"] if entry["status"] != "confirmed"]
-    if not following:
-        return False
-    entry = following[0]
+    plan: Document = daemon.call("exit_plan", factory_id=factory_id)
+    return plan
+
+
+def _next_of_branch(world: World, daemon: Daemon, factory_id: str, step: Step) -> Document | None:
+    plan = _plan(world, daemon, factory_id, step)
+    waiting = (entry for entry in plan["steps"] if entry["status"] != "confirmed")
+    return next(waiting, None)
+
+
+def _bring(world: World, step: Step, entry: Document) -> None:
+    """Mine what a transaction waits for, or the transaction itself.
+
+    Raises:
+        DemoFailed: If it waits for anything else, or does not get to the node.
+    """
+    name, tip = entry["name"], world.node.height()
     if entry["status"] == "wait":
         n_blocks = entry["height"] - tip - 1
-        step.progress.update(f"{entry['name']} waits: {n_blocks} blocks are mined")
+        step.progress.update(f"{name} waits: {n_blocks} blocks are mined")
         world.node.mine(max(1, n_blocks))
-        return True
+        return
     if entry["status"] != "publish_now":
-        raise DemoFailed("exit_stuck", f"{entry['name']}: {plan['next']}")
-    step.progress.update(f"{entry['name']} is published")
-    txid = entry["txid"]
-    step.wait_for(entry["name"], lambda: world.node.has_unconfirmed(txid) or None)
+        raise DemoFailed("exit_stuck", f"{name}: {entry['status'].replace('_', ' ')}")
+    step.progress.update(f"{name} is published")
+    step.wait_for(name, lambda: world.node.has_unconfirmed(entry["txid"]) or None)
     world.node.mine(1)
-    delay = f"after its {entry['delay_blocks']} blocks" if entry["delay_blocks"] else "at once"
-    step.progress.note(f"height {world.node.height()}: {entry['name']} confirmed, {delay}")
-    return True
+    step.progress.note(f"height {tip + 1}: {name} confirmed")
+
+
+def _out_of_the_channel(
+    world: World, daemon: Daemon, factory_id: str, step: Step
+) -> dict[str, str]:
+    """Publish what takes the client's money out of its channel; return the txids by name."""
+    txids: dict[str, str] = {}
+    while due := _plan(world, daemon, factory_id, step)["due"]:
+        entry = due[0]
+        _bring(world, step, entry)
+        if entry["txid"] is not None:
+            txids[entry["name"]] = entry["txid"]
+    return txids
+
+
+def _check_foretold(foretold: Document, txids: dict[str, str], coin: Document | None) -> None:
+    """Compare what was published with what the client had planned before anything was."""
+    names = [entry["name"] for entry in foretold["steps"]]
+    received_sat = 0 if coin is None else coin["amount_sat"]
+    for what, expected, received in (
+        ("transactions", names, list(txids)),
+        ("amount in the wallet", foretold["exit_sat"], received_sat),
+    ):
+        if expected != received:
+            raise DemoFailed("exit_wrong", f"{what}: expected {expected}, received {received}")
+
+
+def _outcome(client: int, balance_msat: int, coin: Document | None) -> str:
+    if coin is None:
+        return (
+            f"client {client}'s exit ends at its confirmed commitment: there its "
+            f"{balance_msat:,} msat are not worth an output and what it takes to spend it"
+        )
+    return (
+        f"client {client} has {coin['amount_sat']:,} sat in its own wallet: its balance of "
+        f"{coin['balance_sat']:,} sat, less {coin['fee_sat']:,} sat for the sweep"
+    )
 
 
 def _on_chain(daemon: Daemon, factory_id: str) -> bool | None:
@@ -70,7 +139,7 @@ def _on_chain(daemon: Daemon, factory_id: str) -> bool | None:
     return True if factory["status"] == "on_chain" else None
 
 
-def _published(world: World, daemon: Daemon, exported: dict[str, Any]) -> list[dict[str, Any]]:
+def _published(world: World, daemon: Daemon, exported: Document) -> list[Document]:
     """Return the client's own transactions with their heights, as the node tells them.
 
     Raises:
@@ -78,7 +147,7 @@ def _published(world: World, daemon: Daemon, exported: dict[str, Any]) -> list[d
     """
     named = {tx["name"]: tx for tx in exported["transactions"]}
     height = world.node.confirmed_height(exported["funding"]["txid"])
-    published: list[dict[str, Any]] = []
+    published: list[Document] = []
     for entry in daemon.call("exit_plan", factory_id=exported["factory_id"])["steps"]:
         confirmed = world.node.confirmed_height(entry["txid"])
         tx = named[entry["name"]]
@@ -103,9 +172,7 @@ def _published(world: World, daemon: Daemon, exported: dict[str, Any]) -> list[d
     return published
 
 
-def _channel_on_chain(
-    world: World, daemon: Daemon, exported: dict[str, Any], client: int
-) -> dict[str, Any]:
+def _channel_on_chain(world: World, daemon: Daemon, exported: Document, client: int) -> Document:
     """Return the client's channel output as the node has it, having compared it.
 
     Raises:

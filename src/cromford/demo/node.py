@@ -78,12 +78,25 @@ class Node:
 
     def confirmed_height(self, txid: str) -> int | None:
         """Return the height at which a transaction of this demo confirmed, or None."""
+        return self.payments().get(txid)
+
+    def payments(self) -> dict[str, int]:
+        """Return the heights of all transactions, but coinbases, since `check_chain`, by txid."""
         tip = self.height()
         while self._looked_at < tip:
             self._looked_at += 1
             block = self._call("getblock", self._call("getblockhash", self._looked_at), 1)
-            self._heights.update(dict.fromkeys(block["tx"], self._looked_at))
-        return self._heights.get(txid)
+            self._heights.update(dict.fromkeys(block["tx"][1:], self._looked_at))
+        return self._heights
+
+    def transaction(self, txid: str) -> dict[str, Any] | None:
+        """Return a confirmed transaction of this demo as the node shows it, or None."""
+        height = self.confirmed_height(txid)
+        if height is None:
+            return None
+        block_hash = self._call("getblockhash", height)
+        shown: dict[str, Any] = self._call("getrawtransaction", txid, 1, block_hash)
+        return shown
 
     def output(self, txid: str, vout: int) -> dict[str, Any] | None:
         """Return a confirmed unspent output: amount_sat, script_pubkey, confirmations; or None."""
@@ -91,7 +104,7 @@ class Node:
         if shown is None:
             return None
         return {
-            "amount_sat": int(Decimal(shown["value"]) * SAT_PER_BTC),
+            "amount_sat": amount_sat_of(shown),
             "script_pubkey": shown["scriptPubKey"]["hex"],
             "confirmations": shown["confirmations"],
         }
@@ -106,6 +119,11 @@ class Node:
 
     def _call(self, method: str, *params: object) -> Any:  # noqa: ANN401 - any JSON value
         return self._client.call(method, list(params))
+
+
+def amount_sat_of(shown: dict[str, Any]) -> int:
+    """Return the amount of an output that the node shows in bitcoin."""
+    return int(Decimal(shown["value"]) * SAT_PER_BTC)
 
 
 def subsidy_sat(height: int) -> int:

@@ -1,4 +1,4 @@
-"""A whole demo: a world is started, builds a factory, shows it, and is stopped."""
+"""A whole demo: a world is started, builds a factory, pays in it, shows it, and is stopped."""
 
 import contextlib
 import json
@@ -14,6 +14,7 @@ from cromford import __version__
 from cromford.bitcoin.network import REGTEST
 from cromford.demo import building
 from cromford.demo.leaving import leave
+from cromford.demo.paying import move_money
 from cromford.demo.processes import Children, interruptible
 from cromford.demo.settings import DemoSettings, check_settings
 from cromford.demo.steps import Progress, Steps
@@ -27,7 +28,7 @@ Document = dict[str, Any]
 
 
 def run_demo(settings: DemoSettings, progress: Progress) -> Document:
-    """Build a factory with real processes and return all there is to show, as plain data.
+    """Build a factory, and pay in it, with real processes; return all there is to show, as data.
 
     Whatever happens, every process is stopped when this returns or raises, and nothing is left
     behind but the directory that was to be kept.
@@ -75,9 +76,11 @@ def _build_and_show(site: Site, steps: Steps) -> Document:
     building.fund(world, steps, factory_id)
     building.confirm(world, steps, factory_id)
     building.verify(world, steps, factory_id)
-    shown = _shown(world, factory_id)
+    exported = world.lsp.call("factory_export", factory_id=factory_id)
+    payments = move_money(world, steps, exported)
+    shown = _shown(world, exported) | {"payments": payments}
     if site.settings.exit_client is not None:
-        shown["exit"] = leave(world, steps, shown["factory"], site.settings.exit_client)
+        shown["exit"] = leave(world, steps, exported, site.settings.exit_client)
     shown["steps"] = [
         {"name": step.name, "seconds": round(step.seconds, 3), "outcome": step.outcome}
         for step in steps.taken
@@ -85,7 +88,8 @@ def _build_and_show(site: Site, steps: Steps) -> Document:
     return shown
 
 
-def _shown(world: World, factory_id: str) -> Document:
+def _shown(world: World, exported: Document) -> Document:
+    factory_id = exported["factory_id"]
     details = world.lsp.call("factory_show", factory_id=factory_id)
     clients = []
     for client in sorted(world.clients, key=lambda daemon: daemon.client):
@@ -109,7 +113,7 @@ def _shown(world: World, factory_id: str) -> Document:
         "clients": clients,
         "placed": details["placed"],
         "summary": {key: details[key] for key in _SUMMARY},
-        "factory": world.lsp.call("factory_export", factory_id=factory_id),
+        "factory": exported,
         "exit": None,
         "kept": None if kept is None else str(world.site.directory),
         "explore": [] if kept is None else _commands(world, factory_id),
@@ -139,6 +143,8 @@ def _commands(world: World, factory_id: str) -> list[Document]:
         ("its export", ("lsp", "factory", "export", factory_id[:12], *lsp_place)),
         ("a client's branch", ("client", "factory", *client_place)),
         ("its checks", ("client", "verify", *client_place)),
+        ("its money", ("client", "balance", *client_place)),
+        ("its payments", ("client", "payments", *client_place)),
         ("its way out", ("client", "exit", "plan", *client_place)),
     ]
     program = _program()

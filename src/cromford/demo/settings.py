@@ -23,13 +23,18 @@ STEP_BLOCKS_MAX: Final = _CLIENT.step_blocks[1]
 STATES_MAX: Final = _CLIENT.states_per_layer[1]
 # The expiry lies beyond the exit, and a client accepts no expiry further away than this.
 MAX_EXIT_DELAY_MAX: Final = 40_000
+PAYMENTS_MAX: Final = 100_000
+SEED_BITS: Final = 32
+SEED_MAX: Final = 2**SEED_BITS - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoSettings:
     """One demo. `exit_client` counts from 1, in placement order; `feerate` in sat/vB.
 
-    `chain` is a regtest node of the user's; None starts the embedded one.
+    `n_payments` is how many payments the clients make between them, None for a few, 0 for no
+    payments at all, the LSP's included; `seed` chooses them, None a new one. `chain` is a regtest
+    node of the user's; None starts the embedded one.
     """
 
     n_clients: int = 4
@@ -41,6 +46,8 @@ class DemoSettings:
     feerate: Decimal | None = None
     fee_policy: FeePolicy = FeePolicy.ENDOGENOUS
     keep: Path | None = None
+    n_payments: int | None = None
+    seed: int | None = None
     exit_client: int | None = None
     chain: ChainOptions | None = None
 

@@ -31,6 +31,10 @@ CALL_TIMEOUT_SECONDS: Final = 60.0
 # How long a process that was killed may take to be seen as gone.
 DEATH_SECONDS: Final = 2.0
 DEATH_POLL_SECONDS: Final = 0.02
+# What is answered when a process has gone: by its socket, or by a client whose LSP it was.
+LOSS_CODES: Final = frozenset(
+    {"connection_lost", "daemon_not_running", "lsp_unreachable", "no_channel"}
+)
 # BIP 341's point that nobody knows the secret key of: what is mined to it is nobody's.
 NOBODY_XONLY: Final = bytes.fromhex(
     "50929b74c1a04954b78b4b6035e97a5e078a5a0f28ec96d547bfee9ace803ac0"
@@ -209,4 +213,4 @@ def explain_loss(children: Children, work: Callable[[], Any]) -> Any:  # noqa: A
 
 
 def _is_lost(error: Exception) -> bool:
-    return isinstance(error, RpcFailure) and error.code in {"connection_lost", "daemon_not_running"}
+    return isinstance(error, RpcFailure) and error.code in LOSS_CODES

@@ -1,9 +1,10 @@
-"""Run many worlds: `python -m tests.simulation --seeds 200 --seed-start 0 [--payments]`."""
+"""Run many worlds: `python -m tests.simulation --seeds 200 [--payments | --exits]`."""
 
 import argparse
 import sys
 import traceback
 
+from tests.simulation.exits import run_exits
 from tests.simulation.opening import run_opening
 from tests.simulation.payments import run_payments
 
@@ -13,16 +14,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation")
     parser.add_argument("--seeds", type=int, default=200, help="how many worlds")
     parser.add_argument("--seed-start", type=int, default=0, help="the first seed")
-    parser.add_argument("--payments", action="store_true", help="go on with payments")
+    which_kind = parser.add_mutually_exclusive_group()
+    which_kind.add_argument("--payments", action="store_true", help="go on with payments")
+    which_kind.add_argument("--exits", action="store_true", help="leave with payments under way")
     parser.add_argument("--verbose", action="store_true", help="a line for each world")
     options = parser.parse_args()
-    run = run_payments if options.payments else run_opening
+    run, which = run_opening, ""
+    if options.payments:
+        run, which = run_payments, " --payments"
+    elif options.exits:
+        run, which = run_exits, " --exits"
     for seed in range(options.seed_start, options.seed_start + options.seeds):
         try:
             described = run(seed)
         except Exception:  # noqa: BLE001 - whatever went wrong, the seed is what matters
             traceback.print_exc()
-            which = " --payments" if options.payments else ""
             sys.stdout.write(
                 f"seed {seed} failed; replay: "
                 f"python -m tests.simulation --seeds 1 --seed-start {seed}{which}\n"

@@ -21,6 +21,7 @@ class SimChain:
     coins: dict[OutPoint, tuple[TxOut, int]] = field(default_factory=dict)
     mempool: dict[Txid, Tx] = field(default_factory=dict)
     confirmed: dict[Txid, int] = field(default_factory=dict)
+    n_removed: int = 0
 
     @property
     def height(self) -> int:
@@ -42,6 +43,20 @@ class SimChain:
         """Mine the mempool, parents first."""
         txs = tuple(tx for tx in self.mempool.values() if self._is_final(tx))
         self._connect(txs)
+
+    def remove_tip(self, n_blocks: int) -> None:
+        """Take the last blocks back; their transactions wait again, where they still can."""
+        kept, removed = self.blocks[:-n_blocks], self.blocks[-n_blocks:]
+        waiting = [tx for _, txs in removed for tx in txs] + list(self.mempool.values())
+        self.blocks, self.coins, self.confirmed, self.mempool = [], {}, {}, {}
+        for block_hash, txs in kept:
+            self._connect(txs, block_hash)
+        self.n_removed += n_blocks
+        for tx in waiting:
+            try:
+                self.broadcast(tx)
+            except SimRefused:
+                continue
 
     def broadcast(self, tx: Tx) -> None:
         """Take a transaction into the mempool.
@@ -87,9 +102,9 @@ class SimChain:
                 return False
         return True
 
-    def _connect(self, txs: tuple[Tx, ...]) -> None:
+    def _connect(self, txs: tuple[Tx, ...], block_hash: Txid | None = None) -> None:
         height = len(self.blocks)
-        self.blocks.append((Txid(self._hash("block")), txs))
+        self.blocks.append((block_hash or Txid(self._hash("block")), txs))
         for tx in txs:
             for tx_in in tx.inputs:
                 self.coins.pop(tx_in.outpoint, None)
@@ -99,7 +114,7 @@ class SimChain:
             self.mempool.pop(tx.txid, None)
 
     def _hash(self, what: str) -> bytes:
-        return hashlib.sha256(f"{what} {len(self.blocks)}".encode()).digest()
+        return hashlib.sha256(f"{what} {len(self.blocks)}{'*' * self.n_removed}".encode()).digest()
 
 
 def _outpoints(tx: Tx) -> frozenset[OutPoint]:

@@ -37,7 +37,8 @@ def decide_channels(
     act(turn)
 
     def answer(turn: Turn, link: Link, live: LiveHtlc) -> None:
-        answer_as_payee(turn, link, live, height=state.chain.height)
+        height, usable = state.chain.height, is_usable(state, link)
+        answer_as_payee(turn, link, live, height=height, is_usable=usable)
 
     finish(turn, answer, retries_held=retries_held)
     return turn.decision
@@ -65,7 +66,7 @@ def begin(state: ClientState, attempt: ClientAttempt) -> Decision:
 
 
 def is_usable(state: ClientState, link: Link) -> bool:
-    """Say whether new HTLCs may be offered: funded deep enough, not leaving, not too late."""
+    """Say whether new HTLCs may be offered, and taken: funded, not leaving, not too late."""
     attempt = state.attempts[link.attempt_id]
     depth = state.chain.depth(attempt.funding_tx.txid)
     return (

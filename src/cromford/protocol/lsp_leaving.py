@@ -14,6 +14,7 @@ from cromford.protocol.channels.leaving import (
     is_htlc_at_stake,
     leaving_effects,
     on_chain,
+    preimages_told,
     resolved_on_chain,
     watched_outpoints,
 )
@@ -29,13 +30,20 @@ from cromford.wire import messages as m
 LEAVING = "the LSP brings the channel on chain"
 
 
-def preimages_of(state: LspState) -> dict[bytes, bytes]:
-    """Return the preimages that claim incoming HTLCs, by payment hash."""
-    return {
+def preimages_of(state: LspState, link: Link | None) -> dict[bytes, bytes]:
+    """Return the preimages that claim the incoming HTLCs of a channel, by payment hash.
+
+    Of its forwards that are not answered yet, and of answers that the client may never have got.
+    What another client's HTLC was paid for claims nothing here: nobody was paid for this one.
+    """
+    if link is None:
+        return {}
+    unanswered = {
         forward.payment_hash: forward.preimage
         for forward in state.book.forwards.values()
-        if forward.preimage is not None
+        if forward.preimage is not None and forward.incoming[0] == link.channel_id
     }
+    return {**unanswered, **preimages_told(link)}
 
 
 def link_of(state: LspState, attempt: LspAttempt, client: int) -> Link | None:
@@ -65,7 +73,7 @@ def holding_of(state: LspState, attempt: LspAttempt, client: int) -> Holding:
         )
         if link is None
         else link.peer_commitments,
-        preimages=preimages_of(state),
+        preimages=preimages_of(state, link),
         # Ours since the funding, and never used up by anything but this factory.
         payout_script=attempt.funding_tx.outputs[CHANGE_VOUT].script_pubkey,
         link=link,
@@ -163,7 +171,7 @@ def on_block(state: LspState) -> Decision:
             link.state.htlcs
             and (attempt.attempt_id, client) not in state.exits
             and state.chain.depth(attempt.funding_tx.txid) > 0
-            and is_htlc_at_stake(link, preimages_of(state), height=state.chain.height)
+            and is_htlc_at_stake(link, preimages_of(state, link), height=state.chain.height)
         ):
             decision += start_exit(state, attempt, client, "an HTLC expires")
     return decision

@@ -121,6 +121,20 @@ def _claims(holding: Holding, landed: LandedChannel, *, is_exiting: bool) -> Ite
                 continue
 
 
+def preimages_told(link: Link) -> dict[bytes, bytes]:
+    """Return the preimages that we took the peer's HTLCs with, by payment hash.
+
+    Until such an HTLC is gone from both commitments, only the chain may pay it.
+    """
+    return {
+        live.htlc.payment_hash: live.removal.preimage
+        for live in link.state.htlcs
+        if live.htlc.offered_by is not link.me
+        and live.removal is not None
+        and live.removal.preimage is not None
+    }
+
+
 def watched_outpoints(holding: Holding, chain: ChainView) -> tuple[OutPoint, ...]:
     """Return the outpoints whose spends matter once the channel is on chain."""
     return outpoints_of_interest(landed_channel(holding, chain))
@@ -204,7 +218,9 @@ def breach_found(book: Book, chain: ChainView, recalled: ev.CommitmentRecalled) 
     link = book.links[recalled.channel_id]
     spender = chain.spends.get(link.setting.funding.outpoint)
     commitment = revoked_commitment(link, recalled.content).commitment
-    if link.breach is not None or spender is None or spender.txid != commitment.tx.txid:
+    # After a reorganisation it may be another one than before.
+    is_known = link.breach == recalled.content
+    if is_known or spender is None or spender.txid != commitment.tx.txid:
         return NOTHING
     record = r.BreachFound(channel_id=link.channel_id, content=recalled.content)
     return Decision(records=(record,))

@@ -103,12 +103,23 @@ def start_payment(
     )
 
 
-def answer_as_payee(turn: Turn, link: Link, live: LiveHtlc, *, height: int) -> None:
-    """Take an HTLC that pays an open invoice of ours, or give it back with a reason."""
+def answer_as_payee(
+    turn: Turn, link: Link, live: LiveHtlc, *, height: int, is_usable: bool
+) -> None:
+    """Take an HTLC that pays an open invoice of ours, or give it back with a reason.
+
+    Args:
+        turn: The decision so far.
+        link: The channel that it came in.
+        live: The HTLC, locked in.
+        height: Of the chain.
+        is_usable: Whether new HTLCs may be in this channel. Where the funding left the chain it may
+            be spent elsewhere, and a preimage shown for an HTLC in it would be given away.
+    """
     htlc = live.htlc
     invoice = turn.book.invoices.get(htlc.payment_hash)
     failure = acceptance_failure(link, htlc.cltv_expiry, height=height)
-    if failure is None and is_overexposed(link.state, htlc):
+    if failure is None and (is_overexposed(link.state, htlc) or not is_usable):
         failure = Failure.TEMPORARY_CHANNEL_FAILURE
     if invoice is None or not _pays(htlc, live.payload, invoice):
         # BOLT 4: the same answer to all of these, so that nobody can probe for invoices.

@@ -1,0 +1,21 @@
+"""Exits in one simulated world: whatever is pending, everybody gets on chain what is theirs."""
+
+from tests.protocol.exit_accounts import Books
+from tests.protocol.exits import play
+
+
+def run_exits(seed: int) -> str:
+    """Run one world from its seed and check everything; return a line that describes it."""
+    ended = play(seed, reorgs=seed % 3 == 0)
+    books = Books(ended)
+    books.check()
+    on_chain = [one for one in books.settled if one.commitment is not None]
+    story = ended.story
+    return (
+        f"{len(books.settled)} clients, asked: {story.leavers}, away: {story.gone}, "
+        f"{len(on_chain)} channels on chain: "
+        f"{sum(len(one.paid) for one in on_chain)} HTLCs taken, "
+        f"{sum(len(one.back) for one in on_chain)} back, "
+        f"{sum(len(one.trimmed) for one in on_chain)} too small, "
+        f"{ended.pump.n_reorgs} reorganisations"
+    )

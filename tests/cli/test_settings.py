@@ -209,7 +209,7 @@ def test_a_dump_tells_programs_where_each_value_comes_from(tmp_path: Path) -> No
         "level": ("debug", "environment"),
         "states": (3, "file"),
         "inner_arities": (None, "default"),
-        "fee_policies": (["endogenous", "ephemeral"], "default"),
+        "fee_policies": (["endogenous"], "default"),
     }
 
 

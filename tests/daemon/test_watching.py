@@ -12,6 +12,7 @@ import pytest
 from cromford.daemon.event_log import EventLog
 from cromford.daemon.logs import JsonFormatter, set_up_logging
 from cromford.daemon.metrics import MetricsServer
+from cromford.protocol import channel_records as cr
 from cromford.protocol import records as r
 
 NODE_ID = b"\2" * 33
@@ -72,22 +73,22 @@ def filled(kind: type[msgspec.Struct]) -> Any:
 @pytest.mark.parametrize(
     ("kind", "told"),
     [
-        (r.ChannelPrepared, "channel_id"),
-        (r.ChannelReestablished, "channel_id"),
-        (r.UpdateProposed, "channel_id"),
-        (r.UpdateReceived, "channel_id"),
-        (r.CommitmentIntended, "channel_id"),
-        (r.CommitmentHeld, "channel_id"),
-        (r.RevocationReceived, "channel_id"),
-        (r.ChannelFailed, "channel_id reason is_behind"),
-        (r.InvoiceIssued, "payment_hash amount_msat expires_at"),
-        (r.InvoiceExpired, "payment_hash"),
-        (r.InvoicePaid, "payment_hash channel_id htlc_id amount_msat"),
-        (r.PaymentStarted, "payment_hash payee amount_msat fee_msat channel_id htlc_id"),
-        (r.HtlcHeld, "channel_id htlc_id"),
-        (r.HtlcForwarded, "channel_id htlc_id out_channel_id out_htlc_id fee_msat"),
-        (r.HtlcResolvedOnChain, "channel_id htlc_id"),
-        (r.FeeEarned, "channel_id htlc_id payment_hash fee_msat"),
+        (cr.ChannelPrepared, "channel_id"),
+        (cr.ChannelReestablished, "channel_id"),
+        (cr.UpdateProposed, "channel_id"),
+        (cr.UpdateReceived, "channel_id"),
+        (cr.CommitmentIntended, "channel_id"),
+        (cr.CommitmentHeld, "channel_id"),
+        (cr.RevocationReceived, "channel_id"),
+        (cr.ChannelFailed, "channel_id reason is_behind"),
+        (cr.InvoiceIssued, "payment_hash amount_msat expires_at"),
+        (cr.InvoiceExpired, "payment_hash"),
+        (cr.InvoicePaid, "payment_hash channel_id htlc_id amount_msat"),
+        (cr.PaymentStarted, "payment_hash payee amount_msat fee_msat channel_id htlc_id"),
+        (cr.HtlcHeld, "channel_id htlc_id"),
+        (cr.HtlcForwarded, "channel_id htlc_id out_channel_id out_htlc_id fee_msat"),
+        (cr.HtlcDecided, "channel_id htlc_id"),
+        (cr.FeeEarned, "channel_id htlc_id payment_hash fee_msat"),
     ],
 )
 def test_an_event_about_a_payment_tells_these_fields_and_nothing_else(

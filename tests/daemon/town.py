@@ -73,7 +73,7 @@ class Town:
                 network=REGTEST,
                 chain=self.chain(),
                 lsp=parse_peer_address(self.lsp_address),
-                policy=ClientPolicy(),
+                policy=ClientPolicy(step_blocks=(1, 1008), to_self_delay_blocks=(1, 2016)),
                 poll_seconds=POLL_SECONDS,
             )
         )

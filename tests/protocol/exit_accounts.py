@@ -16,6 +16,7 @@ from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxOut
 from cromford.channel.commitment import Commitment, CommitmentOutput, OutputKind
 from cromford.channel.content import Htlc
 from cromford.channel.scripts import PREIMAGE_SIZE
+from cromford.channel.stage import Stage
 from cromford.channel.terms import MSAT_PER_SAT, Party
 from cromford.crypto.keys import sha256
 from cromford.factory.funding import CHANGE_VOUT
@@ -260,11 +261,26 @@ class Books:
         return any(htlc.payment_hash == payment_hash for htlc in settled.back)
 
     def _is_trimmed(self, payment_hash: bytes) -> bool:
+        """Say whether an HTLC was too small for an output, where its channel ended."""
         return any(
             htlc.payment_hash == payment_hash
             for settled in self.settled
-            for htlc in settled.trimmed
+            for htlc in (*settled.trimmed, *self._left_off_chain(settled))
         )
+
+    def _left_off_chain(self, settled: Settled) -> list[Htlc]:
+        """Return the small HTLCs of a channel that failed, and that nobody brought on chain."""
+        _, client_end = ends_of(self.pump, settled.client)
+        if settled.commitment is not None or client_end.failure is None:
+            return []
+        terms = client_end.setting.terms
+        return [
+            live.htlc
+            for live in client_end.state.htlcs
+            if terms.is_trimmed(
+                live.htlc.amount_msat, is_offered=live.htlc.offered_by is Party.ACCEPTER
+            )
+        ]
 
     def _check_client(self, settled: Settled) -> None:
         """A client has what it was paid less what it paid, but for HTLCs that are too small."""
@@ -274,8 +290,15 @@ class Books:
         expected_msat -= sum(payment.amount_msat + payment.fee_msat for payment in paid)
         if settled.commitment is None:
             (link,) = own.links.values()
+            small = {htlc.payment_hash for htlc in self._left_off_chain(settled)}
+            expected_msat -= sum(
+                invoice.paid_msat
+                for invoice in own.invoices.values()
+                if invoice.payment_hash in small
+            )
             assert link.state.accepter_msat == expected_msat
-            assert not link.state.htlcs
+            signed = [live for live in link.state.htlcs if live.stage is not Stage.ADD_PROPOSED]
+            assert {live.htlc.payment_hash for live in signed} <= small
             return
         expected_msat -= self._excused_msat(settled, {one.payment_hash for one in paid})
         content = settled.commitment.content

@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any, Final
 
 from tests.protocol.pump import Pump
-from tests.simulation.sim_node import CLIENT_ROLE, SimStore
+from tests.simulation.sim_node import CLIENT_ROLE, LENIENT, SimStore
 
 from cromford import effects as fx
 from cromford.bitcoin.block import Coin
@@ -29,7 +29,6 @@ from cromford.protocol import records as r
 from cromford.protocol.client_attempt import ClientAttempt
 from cromford.protocol.client_state import ClientState
 from cromford.protocol.lsp_attempt import LspAttempt
-from cromford.protocol.policy import ClientPolicy
 from cromford.signing.keychain import Keychain
 from cromford.signing.signer import Signer
 from cromford.wire import messages as m
@@ -133,7 +132,7 @@ class Victim:
 def victim_with(**policy: Any) -> Victim:
     """Return the victim with another policy."""
     state = scene().state
-    config = replace(state.config, policy=replace(ClientPolicy(), **policy))
+    config = replace(state.config, policy=replace(LENIENT, **policy))
     return Victim(state=replace(state, config=config))
 
 

@@ -19,6 +19,7 @@ from cromford.channel.held import hold
 from cromford.channel.stage import View
 from cromford.channel.terms import MSAT_PER_SAT, Party
 from cromford.crypto.keys import pubkey_of, xonly_of
+from cromford.protocol import channel_records as cr
 from cromford.protocol import client as client_role
 from cromford.protocol import lsp as lsp_role
 from cromford.protocol import records as r
@@ -121,19 +122,19 @@ class Auditor:
 
     def _judge(self, journal: Journal, before: Any, record: r.AnyRecord, after: Any) -> None:
         match record:
-            case r.CommitmentIntended(channel_id=channel_id):
+            case cr.CommitmentIntended(channel_id=channel_id):
                 self._judge_intended(
                     journal, before.book.links[channel_id], record, after.book.links[channel_id]
                 )
-            case r.CommitmentHeld(channel_id=channel_id):
+            case cr.CommitmentHeld(channel_id=channel_id):
                 self._judge_held(
                     before.book.links[channel_id], record, after.book.links[channel_id]
                 )
-            case r.RevocationReceived(channel_id=channel_id):
+            case cr.RevocationReceived(channel_id=channel_id):
                 self._judge_revoked(
                     journal, before.book.links[channel_id], after.book.links[channel_id]
                 )
-            case r.FeeEarned(channel_id=channel_id, htlc_id=htlc_id, fee_msat=fee_msat):
+            case cr.FeeEarned(channel_id=channel_id, htlc_id=htlc_id, fee_msat=fee_msat):
                 policy = before.config.policy
                 forward = before.book.forwards[channel_id, htlc_id]
                 assert fee_msat >= forwarding_fee_msat(
@@ -141,15 +142,15 @@ class Auditor:
                     fee_base_msat=policy.fee_base_msat,
                     fee_proportional_millionths=policy.fee_proportional_millionths,
                 ), "the LSP forwarded below its price"
-            case r.InvoicePaid(payment_hash=payment_hash):
+            case cr.InvoicePaid(payment_hash=payment_hash):
                 assert payment_hash not in journal.paid, "an invoice is paid twice"
                 journal.paid.add(payment_hash)
-            case r.ChannelFailed(reason=reason):
+            case cr.ChannelFailed(reason=reason):
                 self.failures.append(f"{journal.node.name}: {reason}")
                 assert not self.honest, f"an honest channel failed: {self.failures[-1]}"
 
     def _judge_intended(
-        self, journal: Journal, before: Link, record: r.CommitmentIntended, after: Link
+        self, journal: Journal, before: Link, record: cr.CommitmentIntended, after: Link
     ) -> None:
         latest = after.peer_commitments[-1]
         commitment = latest.commitment
@@ -162,7 +163,7 @@ class Auditor:
         assert latest.per_commitment_point == before.state.peer_next_point
         journal.signed[name] = (commitment, latest.per_commitment_point)
 
-    def _judge_held(self, before: Link, record: r.CommitmentHeld, after: Link) -> None:
+    def _judge_held(self, before: Link, record: cr.CommitmentHeld, after: Link) -> None:
         held = after.held
         name = (record.channel_id, after.me, held.commitment.content.number)
         sighash = held.commitment.signing_task.sighash

@@ -20,13 +20,13 @@ from tests.protocol.forge import (
 )
 from tests.protocol.pump import LEAST_SAT, WANTED_SAT
 from tests.protocol.refusal import check_refused
+from tests.simulation.sim_node import LENIENT
 
 from cromford.bitcoin.tx import Txid
 from cromford.factory.terms import SAFETY_BLOCKS, FactoryTerms, FeePolicy
 from cromford.protocol import events as ev
-from cromford.protocol.policy import ClientPolicy
 
-POLICY: Final = ClientPolicy()
+POLICY: Final = LENIENT
 TERMS: Final = scene().attempt.terms
 TIP: Final = scene().tip
 N_LAYERS: Final = 2

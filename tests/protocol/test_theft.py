@@ -146,7 +146,6 @@ def test_who_closed_on_chain_is_offered_nothing_any_more_however_it_answers() ->
     assert not book(pump.lsp).forwards
 
 
-@pytest.mark.xfail(strict=True, reason="an HTLC that is not worth an exit is never given back")
 def test_payees_that_keep_silent_over_small_change_do_not_drive_the_payer_out() -> None:
     """Each of two HTLCs is worth less than the LSP's exit from its payee, both more than Alice's.
 
@@ -175,7 +174,6 @@ def test_payees_that_keep_silent_over_small_change_do_not_drive_the_payer_out() 
     assert {payment.status for payment in book(alice).payments.values()} == {"failed"}
 
 
-@pytest.mark.xfail(strict=True, reason="the tree's fees count as the client's, and are the LSP's")
 def test_an_lsp_cannot_make_leaving_too_dear_by_its_own_feerate() -> None:
     """The LSP has paid the branch's fees already, whatever they are: leaving costs Alice a sweep.
 
@@ -192,7 +190,6 @@ def test_an_lsp_cannot_make_leaving_too_dear_by_its_own_feerate() -> None:
     assert reasons_to_leave(alice) == ["the exit deadline"]
 
 
-@pytest.mark.xfail(strict=True, reason="an HTLC that was never signed counts as if it were")
 def test_an_htlc_that_is_on_no_commitment_drives_nobody_out() -> None:
     """Bob answers nothing after an HTLC of a satoshi, so the next waits on the LSP's side alone."""
     pump = live_factory(3, policy=QUICK)

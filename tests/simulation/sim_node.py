@@ -11,6 +11,7 @@ from cromford.bitcoin.network import REGTEST
 from cromford.bitcoin.tx import Tx
 from cromford.daemon.driver import Driver, Role, open_journal
 from cromford.daemon.signing import perform_signing
+from cromford.factory.terms import FeePolicy
 from cromford.protocol import client as client_role
 from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
@@ -39,6 +40,10 @@ CLIENT_ROLE: Role[ClientState] = Role(
 )
 
 
+# Worlds are quick: short delays, and both fee policies.
+LENIENT = ClientPolicy(
+    step_blocks=(1, 1008), to_self_delay_blocks=(1, 2016), fee_policies=tuple(FeePolicy)
+)
 FRESH_NONCE = -1  # In the notebook: a nonce of no pool, made and spent in one call.
 
 
@@ -189,7 +194,7 @@ class SimNode:
             network=REGTEST,
             node_id=self.node_id,
             lsp_node_id=self.lsp_node_id,
-            policy=ClientPolicy(),
+            policy=LENIENT,
             account=account,
         )
         return Driver(CLIENT_ROLE, client_role.new_client(client_config), self.store, self._effect)

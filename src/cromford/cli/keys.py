@@ -402,6 +402,7 @@ _RANGES: Final = (
     ("pool_size", "pool_size", Integer(POOL_SIZE_MIN, POOL_SIZE_MAX), "nonces for each key"),
 )  # fmt: skip
 # The policy's field of each key before its _min and its _max.
+_RANGES_WITH_FLAG: Final = ("step_blocks", "to_self_delay")  # What a test network shortens.
 CLIENT_RANGES: Final = {name: field for name, field, _, _ in _RANGES}
 
 
@@ -409,7 +410,9 @@ def _range_keys() -> tuple[Key, ...]:
     found: list[Key] = []
     for name, field, kind, meaning in _RANGES:
         low, high = getattr(_CLIENT, field)
-        found.append(_client_key(f"{name}_min", kind, low, f"The least accepted: {meaning}."))
+        least = f"The least accepted: {meaning}."
+        has_flag = name in _RANGES_WITH_FLAG
+        found.append(_client_key(f"{name}_min", kind, low, least, has_flag=has_flag))
         if name == "max_cltv_blocks":
             # It follows `max_exit_delay` unless it is set.
             shown = f"{high}, and more with a longer max_exit_delay"
@@ -455,6 +458,7 @@ _CLIENT_KEYS: Final = (
         Several(_FEE_POLICY, "POLICY,..."),
         tuple(policy.label for policy in _CLIENT.fee_policies),
         "How tree transactions may pay: their own fee, or a child's.",
+        has_flag=True,
     ),
     _client_key("max_clients", _CLIENTS, _CLIENT.max_clients, "Larger factories are refused."),
     _client_key(

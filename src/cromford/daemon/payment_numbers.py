@@ -1,5 +1,6 @@
 """In which order payments and invoices began: their events' numbers. The book keeps no order."""
 
+from cromford.protocol import channel_records as cr
 from cromford.protocol import records as r
 
 
@@ -13,9 +14,9 @@ class PaymentNumbers:
     def observe(self, number: int, record: r.AnyRecord) -> None:
         """Take one durable record, with its number. One that is paid anew counts anew."""
         match record:
-            case r.PaymentStarted(payment_hash=payment_hash):
+            case cr.PaymentStarted(payment_hash=payment_hash):
                 self._payments[payment_hash] = number
-            case r.InvoiceIssued(payment_hash=payment_hash):
+            case cr.InvoiceIssued(payment_hash=payment_hash):
                 self._invoices[payment_hash] = number
             case _:
                 return

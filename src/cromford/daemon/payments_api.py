@@ -16,8 +16,8 @@ from cromford.daemon.payment_views import show_payment
 from cromford.daemon.rpc import InvalidParam, RpcFailure
 from cromford.invoice.bolt11 import parse_invoice
 from cromford.invoice.invoice import InvalidInvoice, Invoice
+from cromford.protocol import channel_records as cr
 from cromford.protocol import events as ev
-from cromford.protocol import records as r
 from cromford.protocol.channels.book import Book
 from cromford.protocol.channels.encoding import journalled_update
 from cromford.protocol.decision import Decision
@@ -191,8 +191,8 @@ def _check_time(invoice: Invoice) -> None:
 
 def _planned(payer: Payer, invoice: Invoice, decision: Decision) -> Document:
     """Return what paying would take, from the decision that paying would make."""
-    started = next(one for one in decision.records if isinstance(one, r.PaymentStarted))
-    proposed = next(one for one in decision.records if isinstance(one, r.UpdateProposed))
+    started = next(one for one in decision.records if isinstance(one, cr.PaymentStarted))
+    proposed = next(one for one in decision.records if isinstance(one, cr.UpdateProposed))
     update = journalled_update(proposed.message)
     if not isinstance(update, UpdateAdd):
         raise AssertionError("a payment begins with an HTLC")

@@ -20,6 +20,7 @@ _log = logging.getLogger(__name__)
 class _Peer:
     connection: Connection
     outbox: asyncio.Queue[bytes] = field(default_factory=lambda: asyncio.Queue(OUTBOX_MESSAGES_MAX))
+    is_full: bool = False  # A message was lost, so none may follow: the peer would misread it.
 
 
 class Peers:
@@ -57,11 +58,12 @@ class Peers:
     def send(self, node_id: bytes, message: Message) -> None:
         """Queue a message. Nothing happens if the peer is not connected."""
         peer = self._peers.get(node_id)
-        if peer is None:
+        if peer is None or peer.is_full:
             return
         try:
             peer.outbox.put_nowait(encode_message(message))
         except asyncio.QueueFull:
+            peer.is_full = True
             self.disconnect(node_id, "it does not read")
 
     def disconnect(self, node_id: bytes, reason: str) -> None:
@@ -82,8 +84,8 @@ class Peers:
             await peer.connection.close()
 
     async def _replace(self, node_id: bytes) -> None:
-        older = self._peers.get(node_id)
-        if older is not None:
+        # Again after each wait: another connection may have come first.
+        while (older := self._peers.get(node_id)) is not None:
             self._forget(node_id, older)
             await older.connection.close()
 

@@ -19,7 +19,7 @@ _LSP: Final = LspPolicy()
 _CLIENT: Final = ClientPolicy()
 CAPACITY_MAX_SAT: Final = _LSP.capacity_max_sat
 CAPACITY_MIN_SAT: Final = 2 * P2TR_DUST_SAT  # Half of it is the L-stock of a leaf of one.
-STEP_BLOCKS_MAX: Final = _CLIENT.step_blocks[1]
+STEP_BLOCKS_MIN, STEP_BLOCKS_MAX = _CLIENT.step_blocks
 STATES_MAX: Final = _CLIENT.states_per_layer[1]
 # The expiry lies beyond the exit, and a client accepts no expiry further away than this.
 MAX_EXIT_DELAY_MAX: Final = 40_000

@@ -17,7 +17,7 @@ from cromford.daemon.rpc import SOCKET_NAME, DaemonNotRunning, RpcClient, RpcFai
 from cromford.demo.failure import DemoFailed
 from cromford.demo.node import Node
 from cromford.demo.processes import Child, Children
-from cromford.demo.settings import DemoSettings
+from cromford.demo.settings import STEP_BLOCKS_MIN, DemoSettings
 from cromford.demo.steps import Step
 
 LSP_NAME: Final = "lsp"
@@ -166,6 +166,8 @@ def start_clients(site: Site, node: Node, lsp_address: str) -> list[Daemon]:
     told: tuple[str, ...] = (
         *("client", "run", "--lsp", lsp_address),
         *("--max-exit-delay", str(settings.max_exit_delay_blocks)),
+        *("--fee-policies", settings.fee_policy.label),
+        *("--step-blocks-min", str(min(settings.step_blocks, STEP_BLOCKS_MIN))),
     )
     if settings.feerate:
         told += ("--max-feerate", str(settings.feerate))

@@ -6,8 +6,8 @@ from cromford import effects as fx
 from cromford.channel.errors import UpdateRefused
 from cromford.channel.stage import LiveHtlc
 from cromford.crypto.keys import sha256
+from cromford.protocol import channel_records as cr
 from cromford.protocol import events as ev
-from cromford.protocol import records as r
 from cromford.protocol.channels.balances import balance_of
 from cromford.protocol.channels.finish import finish
 from cromford.protocol.channels.forwarding import forwarding_fee_msat
@@ -90,7 +90,7 @@ def on_invoice_requested(state: ClientState, event: ev.InvoiceRequested) -> Deci
 
     def act(turn: Turn) -> None:
         turn.remember(
-            r.InvoiceIssued(
+            cr.InvoiceIssued(
                 payment_hash=payment_hash,
                 preimage=event.preimage,
                 payment_secret=event.payment_secret,
@@ -122,7 +122,7 @@ def on_invoice_deadline(state: ClientState, payment_hash: bytes) -> Decision:
     invoice = state.book.invoices.get(payment_hash)
     if invoice is None or invoice.status != "open":
         return NOTHING
-    return Decision(records=(r.InvoiceExpired(payment_hash=payment_hash),))
+    return Decision(records=(cr.InvoiceExpired(payment_hash=payment_hash),))
 
 
 def on_pay_requested(state: ClientState, event: ev.PayRequested) -> Decision:

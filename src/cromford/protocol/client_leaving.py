@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from cromford import effects as fx
 from cromford.bitcoin.tx import OutPoint
 from cromford.channel.terms import MSAT_PER_SAT, Party
+from cromford.protocol import channel_records as cr
 from cromford.protocol import events as ev
 from cromford.protocol import records as r
 from cromford.protocol.channels.balances import balance_of
@@ -12,6 +13,7 @@ from cromford.protocol.channels.leaving import (
     Holding,
     at_stake_msat,
     breach_found,
+    given_up,
     is_htlc_at_stake,
     leaving_effects,
     on_chain,
@@ -101,7 +103,7 @@ def start_exit(state: ClientState, attempt: ClientAttempt, reason: str) -> Decis
     told: tuple[fx.Effect, ...] = ()
     link = link_of(state, attempt)
     if link is not None and link.failure is None:
-        records += (r.ChannelFailed(channel_id=link.channel_id, reason=LEAVING),)
+        records += (cr.ChannelFailed(channel_id=link.channel_id, reason=LEAVING),)
         failure = m.ChannelFailure(channel_id=link.channel_id, reason=LEAVING)
         told = (fx.Send(node_id=link.node_id, message=failure),)
     after = folded(state, records)
@@ -150,7 +152,14 @@ def on_block(state: ClientState) -> Decision:
             decision += start_exit(state, attempt, reason)
         decision += on_chain(state.book, link, state.chain)
         decision += Decision(records=tuple(_resolved(state, attempt, link)))
+        if reason is None and link.failure is not None and not _is_leaving(state, attempt):
+            # The channel is over and its small HTLCs are not worth an exit.
+            decision += Decision(records=given_up(state.book, link, height=state.chain.height))
     return decision
+
+
+def _is_leaving(state: ClientState, attempt: ClientAttempt) -> bool:
+    return attempt.is_exiting or attempt.branch.channel_outpoint in state.chain.spends
 
 
 def _reason_to_leave(state: ClientState, attempt: ClientAttempt, link: Link) -> str | None:
@@ -168,8 +177,6 @@ def _reason_to_leave(state: ClientState, attempt: ClientAttempt, link: Link) -> 
     return None
 
 
-def _resolved(
-    state: ClientState, attempt: ClientAttempt, link: Link
-) -> Iterator[r.HtlcResolvedOnChain]:
+def _resolved(state: ClientState, attempt: ClientAttempt, link: Link) -> Iterator[cr.HtlcDecided]:
     if attempt.branch.channel_outpoint in state.chain.spends:
         yield from resolved_on_chain(state.book, link, holding_of(state, attempt), state.chain)

@@ -6,6 +6,7 @@ from typing import Final, TypeVar, assert_never
 
 from cromford.bitcoin.network import Network
 from cromford.bitcoin.tx import Txid
+from cromford.protocol import channel_records as cr
 from cromford.protocol import records as r
 from cromford.protocol.chain_view import ChainView, connected
 from cromford.protocol.channels.book import Book
@@ -112,7 +113,7 @@ def apply(state: ClientState, record: r.AnyRecord) -> ClientState:
     """Return the state after remembering one thing."""
     if isinstance(record, r.LspOnly):
         raise AssertionError(f"{type(record).__name__} in a client's journal")
-    if isinstance(record, r.BookRecord):
+    if isinstance(record, cr.BookRecord):
         return replace(state, book=apply_to_book(state.book, record))
     match record:
         case r.Created():

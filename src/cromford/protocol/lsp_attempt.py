@@ -15,7 +15,7 @@ from cromford.channel.commitment import Commitment
 from cromford.channel.held import HeldCommitment, hold
 from cromford.channel.terms import Party
 from cromford.effects import SignRequest
-from cromford.factory.branch import Branch, branch_of
+from cromford.factory.branch import Branch, SignedBranch, branch_of
 from cromford.factory.shape import LSP_INDEX
 from cromford.factory.terms import FactoryTerms
 from cromford.factory.tree import FACTORY_VOUT, ChannelKeys, SignedTree, Tree, build_tree
@@ -241,6 +241,21 @@ class LspAttempt:
                 signature=self.commitment_signatures[client - 1],
             )
         return self._first_held[client]
+
+    @cached_property
+    def _signed_branches(self) -> dict[int, SignedBranch]:
+        return {}
+
+    def signed_branch(self, client: int) -> SignedBranch:
+        """Return one client's branch with every signature: what we publish to leave it.
+
+        Raises:
+            KeyError: If a signature is missing.
+        """
+        if client not in self._signed_branches:
+            signed = self.branch(client).with_signatures(self.signatures)
+            self._signed_branches[client] = signed
+        return self._signed_branches[client]
 
     def branch(self, client: int) -> Branch:
         """Return one client's branch."""

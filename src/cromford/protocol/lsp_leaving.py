@@ -6,11 +6,13 @@ from cromford import effects as fx
 from cromford.bitcoin.tx import OutPoint
 from cromford.channel.terms import Party
 from cromford.factory.funding import CHANGE_VOUT
+from cromford.protocol import channel_records as cr
 from cromford.protocol import events as ev
 from cromford.protocol import records as r
 from cromford.protocol.channels.leaving import (
     Holding,
     breach_found,
+    given_up,
     is_htlc_at_stake,
     leaving_effects,
     on_chain,
@@ -62,7 +64,7 @@ def holding_of(state: LspState, attempt: LspAttempt, client: int) -> Holding:
     return Holding(
         key=ChannelKey(attempt=attempt.key_attempt, channel=client),
         terms=attempt.terms,
-        signed=attempt.branch(client).with_signatures(attempt.signatures),
+        signed=attempt.signed_branch(client),
         held=attempt.first_held(client) if link is None else link.held,
         own_point=setting.lsp.first_per_commitment_point if link is None else link.own_point,
         peer_commitments=(
@@ -111,7 +113,7 @@ def start_exit(state: LspState, attempt: LspAttempt, client: int, reason: str) -
     told: tuple[fx.Effect, ...] = ()
     link = link_of(state, attempt, client)
     if link is not None and link.failure is None:
-        records += (r.ChannelFailed(channel_id=link.channel_id, reason=LEAVING),)
+        records += (cr.ChannelFailed(channel_id=link.channel_id, reason=LEAVING),)
         failure = m.ChannelFailure(channel_id=link.channel_id, reason=LEAVING)
         told = (fx.Send(node_id=link.node_id, message=failure),)
     after = folded(state, records)
@@ -174,10 +176,28 @@ def on_block(state: LspState) -> Decision:
             and is_htlc_at_stake(link, preimages_of(state, link), height=state.chain.height)
         ):
             decision += start_exit(state, attempt, client, "an HTLC expires")
+        elif (attempt.attempt_id, client) not in state.exits:
+            decision += _given_up(state, link)
     return decision
 
 
-def _resolved(state: LspState, attempt: LspAttempt, link: Link) -> Iterator[r.HtlcResolvedOnChain]:
+def _given_up(state: LspState, link: Link) -> Decision:
+    """Give up HTLCs that a client never answered, and end the channel with it.
+
+    The LSP bears what the client may still take of them on chain: less than the exit costs. Else
+    the amounts, and places for HTLCs, would stay in two channels for ever.
+    """
+    records: tuple[r.AnyRecord, ...] = given_up(state.book, link, height=state.chain.height)
+    if records and link.failure is None:
+        # Answered in the channel after this, an HTLC would be paid downstream and not upstream.
+        failed = cr.ChannelFailed(
+            channel_id=link.channel_id, reason="an HTLC expired without an answer"
+        )
+        records = (failed, *records)
+    return Decision(records=records)
+
+
+def _resolved(state: LspState, attempt: LspAttempt, link: Link) -> Iterator[cr.HtlcDecided]:
     if link.state.htlcs:
         holding = holding_of(state, attempt, link.client)
         yield from resolved_on_chain(state.book, link, holding, state.chain)

@@ -8,6 +8,7 @@ from typing import Final, assert_never
 from cromford.bitcoin.network import Network
 from cromford.bitcoin.tx import Tx, Txid
 from cromford.factory.terms import decode_terms
+from cromford.protocol import channel_records as cr
 from cromford.protocol import records as r
 from cromford.protocol.chain_view import ChainView, connected
 from cromford.protocol.channels.book import Book
@@ -41,6 +42,7 @@ _CACHED: Final = (
     "first_commitments",
     "commitment_sessions",
     "_first_held",
+    "_signed_branches",
 )
 
 
@@ -140,7 +142,7 @@ def apply(state: LspState, record: r.AnyRecord) -> LspState:
     """Return the state after remembering one thing."""
     if isinstance(record, r.ClientOnly):
         raise AssertionError(f"{type(record).__name__} in an LSP's journal")
-    if isinstance(record, r.BookRecord):
+    if isinstance(record, cr.BookRecord):
         return replace(state, book=apply_to_book(state.book, record))
     match record:
         case r.Created():

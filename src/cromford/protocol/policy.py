@@ -47,7 +47,8 @@ class LspPolicy:
 class ClientPolicy:
     """Which terms a client signs. Each range is inclusive; delays in blocks."""
 
-    step_blocks: tuple[int, int] = (1, 1008)
+    # Half a step is how long a client may look away from the chain: six hours at the least.
+    step_blocks: tuple[int, int] = (72, 1008)
     states_per_layer: tuple[int, int] = (2, 64)
     exit_delay_blocks_max: int = 1296
     # Each layer is two more transactions to publish, and under `ephemeral` to pay for.
@@ -59,12 +60,14 @@ class ClientPolicy:
     ready_min_blocks: tuple[int, int] = (1, 4320)
     patience_blocks: tuple[int, int] = (1, 2016)
     min_depth: tuple[int, int] = (1, 12)
-    fee_policies: tuple[FeePolicy, ...] = (FeePolicy.ENDOGENOUS, FeePolicy.EPHEMERAL)
+    # Under `ephemeral` leaving needs children that pay, and this version does not make them.
+    fee_policies: tuple[FeePolicy, ...] = (FeePolicy.ENDOGENOUS,)
     # Below the minimum relay feerate a branch could not be published; far above it, the fees
     # of leaving would eat the channel.
     tree_feerate_sat_per_kw: tuple[int, int] = (25, 25_000)
     lstock_csv_blocks: tuple[int, int] = (1, 2016)
-    to_self_delay_blocks: tuple[int, int] = (1, 2016)
+    # The LSP's is the time in which a revoked commitment of it can be punished.
+    to_self_delay_blocks: tuple[int, int] = (72, 2016)
     dust_limit_sat: tuple[int, int] = (330, 1000)
     max_accepted_htlcs: tuple[int, int] = (1, 114)
     # Four weeks: the longest that a payment's money may be tied up.

@@ -9,7 +9,7 @@ from immutables import Map
 from cromford.channel.commits import Settlement
 from cromford.channel.messages import UpdateAdd, UpdateFulfill
 from cromford.channel.stage import LiveHtlc
-from cromford.protocol import records as r
+from cromford.protocol import channel_records as cr
 from cromford.protocol.channels.book import Book, Forward, HtlcKey, OwnInvoice, Payment
 from cromford.protocol.channels.encoding import journalled_update
 from cromford.protocol.channels.failures import Failure
@@ -21,10 +21,10 @@ RECENT_KEPT: Final = 16  # As many as one decision has records, and a few more.
 FORWARDS_KEPT_MAX: Final = 10_000  # Finished ones that are listed; older stay in the journal.
 
 
-_recent: deque[tuple[Book, r.BookRecord, Book]] = deque(maxlen=RECENT_KEPT)
+_recent: deque[tuple[Book, cr.BookRecord, Book]] = deque(maxlen=RECENT_KEPT)
 
 
-def apply_to_book(book: Book, record: r.BookRecord) -> Book:
+def apply_to_book(book: Book, record: cr.BookRecord) -> Book:
     """Return the book after remembering one thing.
 
     A decision looks ahead with its own records, and the driver applies the same ones again: what
@@ -38,30 +38,30 @@ def apply_to_book(book: Book, record: r.BookRecord) -> Book:
     return after
 
 
-def _applied(book: Book, record: r.BookRecord) -> Book:
+def _applied(book: Book, record: cr.BookRecord) -> Book:
     match record:
-        case r.InvoiceIssued():
+        case cr.InvoiceIssued():
             return _with_invoice(book, _invoice_of(record))
-        case r.InvoiceExpired(payment_hash=payment_hash):
+        case cr.InvoiceExpired(payment_hash=payment_hash):
             return _with_invoice(book, replace(book.invoices[payment_hash], is_expired=True))
-        case r.InvoicePaid():
+        case cr.InvoicePaid():
             invoice = book.invoices[record.payment_hash]
             key = (record.channel_id, record.htlc_id)
             paid = replace(invoice, paid_by=key, paid_msat=record.amount_msat)
             return _with_invoice(book, paid)
-        case r.PaymentStarted():
+        case cr.PaymentStarted():
             payment = _payment_of(record)
             return replace(
                 book,
                 payments=book.payments.set(payment.payment_hash, payment),
                 owners=book.owners.set(payment.htlc, payment.payment_hash),
             )
-        case r.HtlcHeld():
+        case cr.HtlcHeld():
             key = (record.channel_id, record.htlc_id)
             return replace(book, arrived=_without(book.arrived, key), held=book.held.set(key, None))
-        case r.HtlcForwarded():
+        case cr.HtlcForwarded():
             return _with_forward(book, record)
-        case r.HtlcResolvedOnChain(preimage=preimage):
+        case cr.HtlcDecided(preimage=preimage):
             key = (record.channel_id, record.htlc_id)
             decided = (
                 _with_failure(book, key, Failure.PERMANENT_CHANNEL_FAILURE.reason)
@@ -69,19 +69,19 @@ def _applied(book: Book, record: r.BookRecord) -> Book:
                 else _with_outcome(book, key, preimage)
             )
             return replace(decided, owners=_without(decided.owners, key))
-        case r.FeeEarned(fee_msat=fee_msat):
+        case cr.FeeEarned(fee_msat=fee_msat):
             return replace(book, earned_msat=book.earned_msat + fee_msat)
         case _:
             return _with_channel_record(book, record)
 
 
-def _with_channel_record(book: Book, record: r.ChannelRecord) -> Book:
+def _with_channel_record(book: Book, record: cr.ChannelRecord) -> Book:
     link, settlement = applied(book.links[record.channel_id], record)
     book = replace(book, links=book.links.set(link.channel_id, link))
     match record:
-        case r.UpdateProposed(message=data):
+        case cr.UpdateProposed(message=data):
             return _with_answer(book, link, data)
-        case r.UpdateReceived(message=data):
+        case cr.UpdateReceived(message=data):
             update = journalled_update(data)
             if isinstance(update, UpdateFulfill):
                 # BOLT 2: a preimage may be used at once, whatever becomes of the update.
@@ -175,7 +175,7 @@ def _with_invoice(book: Book, invoice: OwnInvoice) -> Book:
     return replace(book, invoices=book.invoices.set(invoice.payment_hash, invoice))
 
 
-def _with_forward(book: Book, record: r.HtlcForwarded) -> Book:
+def _with_forward(book: Book, record: cr.HtlcForwarded) -> Book:
     incoming = (record.channel_id, record.htlc_id)
     outgoing = (record.out_channel_id, record.out_htlc_id)
     live = book.links[record.channel_id].incoming(record.htlc_id)
@@ -197,7 +197,7 @@ def _with_forward(book: Book, record: r.HtlcForwarded) -> Book:
     )
 
 
-def _invoice_of(record: r.InvoiceIssued) -> OwnInvoice:
+def _invoice_of(record: cr.InvoiceIssued) -> OwnInvoice:
     return OwnInvoice(
         payment_hash=record.payment_hash,
         preimage=record.preimage,
@@ -209,7 +209,7 @@ def _invoice_of(record: r.InvoiceIssued) -> OwnInvoice:
     )
 
 
-def _payment_of(record: r.PaymentStarted) -> Payment:
+def _payment_of(record: cr.PaymentStarted) -> Payment:
     return Payment(
         payment_hash=record.payment_hash,
         payee=record.payee,

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from cromford.channel.stage import LiveHtlc
-from cromford.protocol import records as r
+from cromford.protocol import channel_records as cr
 from cromford.protocol.channels.book import HtlcKey
 from cromford.protocol.channels.link import Link
 from cromford.protocol.channels.payments import give_back, take
@@ -51,7 +51,7 @@ def _pass_back(turn: Turn, key: HtlcKey) -> None:
         give_back(turn, link, key[1], forward.failure or b"")
         return
     turn.remember(
-        r.FeeEarned(
+        cr.FeeEarned(
             channel_id=link.channel_id,
             htlc_id=key[1],
             payment_hash=forward.payment_hash,

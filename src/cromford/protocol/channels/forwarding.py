@@ -12,7 +12,7 @@ from cromford import effects as fx
 from cromford.channel.errors import UpdateRefused
 from cromford.channel.limits import is_overexposed
 from cromford.channel.stage import LiveHtlc
-from cromford.protocol import records as r
+from cromford.protocol import channel_records as cr
 from cromford.protocol.channels.book import HtlcKey
 from cromford.protocol.channels.encoding import delivery_of
 from cromford.protocol.channels.failures import Failure
@@ -83,7 +83,7 @@ def _hold(turn: Turn, key: HtlcKey, rules: ForwardingRules) -> None:
     """Wait for a payee, from now on or from its payer's return; nobody else prolongs the wait."""
     is_new = key not in turn.book.held
     if is_new:
-        turn.remember(r.HtlcHeld(channel_id=key[0], htlc_id=key[1]))
+        turn.remember(cr.HtlcHeld(channel_id=key[0], htlc_id=key[1]))
     if is_new or key[0] in turn.touched:
         turn.wish(fx.SetDeadline(name=hold_deadline(key), seconds=rules.hold_seconds))
 
@@ -130,7 +130,7 @@ def _forward(
                 cltv_expiry=htlc.cltv_expiry - forward_delta_blocks(link),
                 delivery=delivery,
                 height=rules.height,
-                first=r.HtlcForwarded(
+                first=cr.HtlcForwarded(
                     channel_id=link.channel_id,
                     htlc_id=htlc.htlc_id,
                     out_channel_id=outgoing.channel_id,

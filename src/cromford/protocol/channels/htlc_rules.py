@@ -14,6 +14,8 @@ from cromford.protocol.channels.link import Link
 
 CLAIM_BLOCKS: Final = 18  # To confirm what claims an HTLC once its commitment is on chain.
 FORWARD_BLOCKS: Final = 36  # Beyond EB, between an HTLC's expiry and that of the one it pays for.
+SWEEP_FEERATE_SAT_PER_KW: Final = 500  # 2 sat/vB, where the terms' own feerate is zero.
+GIVE_UP_BLOCKS: Final = 12  # After its expiry, an HTLC not worth an exit is written off.
 INVOICE_SLACK_BLOCKS: Final = 12  # Blocks that may pass while a payment is on its way.
 
 
@@ -63,3 +65,13 @@ def check_offer(link: Link, cltv_expiry: int, *, height: int) -> None:
         least_height=height + link.exit_blocks + CLAIM_BLOCKS + SAFETY_BLOCKS,
         most_height=height + link.max_cltv_blocks,
     )
+
+
+def give_up_height(cltv_expiry: int) -> int:
+    """Return from when on an HTLC of ours is written off that the peer never answered.
+
+    It is worth less than bringing its channel on chain. Where it is the outgoing one of a forward,
+    the incoming one expires at least EB + `FORWARD_BLOCKS` later: its offerer, who may think the
+    amount worth an exit, has it back before it must leave.
+    """
+    return cltv_expiry + GIVE_UP_BLOCKS

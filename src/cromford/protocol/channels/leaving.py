@@ -13,15 +13,20 @@ from cromford import effects as fx
 from cromford.bitcoin.tx import OutPoint
 from cromford.channel.content import Htlc
 from cromford.channel.held import HeldCommitment
+from cromford.channel.stage import Stage
 from cromford.channel.terms import MSAT_PER_SAT
 from cromford.factory.branch import SignedBranch
 from cromford.factory.terms import FactoryTerms
+from cromford.protocol import channel_records as cr
 from cromford.protocol import events as ev
-from cromford.protocol import records as r
 from cromford.protocol.chain_view import ChainView
 from cromford.protocol.channels.book import Book
 from cromford.protocol.channels.breach import revoked_commitment, revoked_number
-from cromford.protocol.channels.htlc_rules import publish_height
+from cromford.protocol.channels.htlc_rules import (
+    SWEEP_FEERATE_SAT_PER_KW,
+    give_up_height,
+    publish_height,
+)
 from cromford.protocol.channels.link import Link
 from cromford.protocol.decision import NOTHING, Decision
 from cromford.signing.keychain import ChannelKey
@@ -36,7 +41,6 @@ from cromford.watch.exit import Publish, next_exit_action
 from cromford.watch.landed import LandedChannel, PeerCommitment
 from cromford.watch.sweep import Spend
 
-SWEEP_FEERATE_SAT_PER_KW: Final = 500  # 2 sat/vB, where the terms' own feerate is zero.
 RESOLVED_DEPTH: Final = 6  # From then on what the chain says of an HTLC is passed on.
 
 
@@ -142,7 +146,7 @@ def watched_outpoints(holding: Holding, chain: ChainView) -> tuple[OutPoint, ...
 
 def resolved_on_chain(
     book: Book, link: Link, holding: Holding, chain: ChainView
-) -> Iterator[r.HtlcResolvedOnChain]:
+) -> Iterator[cr.HtlcDecided]:
     """Yield what the chain decided about our HTLCs of a channel.
 
     A preimage counts at once. That an HTLC came back, or never was on the commitment that
@@ -169,9 +173,22 @@ def resolved_on_chain(
             decided = commitment.commitment.tx if outpoint is None else landed.spends.get(outpoint)
             if decided is None or chain.depth(decided.txid) < RESOLVED_DEPTH:
                 continue
-        yield r.HtlcResolvedOnChain(
-            channel_id=link.channel_id, htlc_id=htlc.htlc_id, preimage=preimage
-        )
+        yield cr.HtlcDecided(channel_id=link.channel_id, htlc_id=htlc.htlc_id, preimage=preimage)
+
+
+def given_up(book: Book, link: Link, *, height: int) -> tuple[cr.HtlcDecided, ...]:
+    """Return our HTLCs of a channel that nobody answered until `give_up_height`.
+
+    What would be worth an exit has led to one before; these are not.
+    """
+    return tuple(
+        cr.HtlcDecided(channel_id=link.channel_id, htlc_id=live.htlc.htlc_id, preimage=None)
+        for live in link.state.htlcs
+        if live.htlc.offered_by is link.me
+        and (link.channel_id, live.htlc.htlc_id) in book.owners
+        and (live.removal is None or not live.removal.is_paid)
+        and give_up_height(live.htlc.cltv_expiry) <= height
+    )
 
 
 def on_chain(book: Book, link: Link, chain: ChainView) -> Decision:
@@ -182,7 +199,7 @@ def on_chain(book: Book, link: Link, chain: ChainView) -> Decision:
     is_spent = link.setting.funding.outpoint in chain.spends
     if not is_spent or book.links[link.channel_id].failure is not None:
         return NOTHING
-    record = r.ChannelFailed(channel_id=link.channel_id, reason="the channel is on chain")
+    record = cr.ChannelFailed(channel_id=link.channel_id, reason="the channel is on chain")
     pools = () if link.pool_id is None else (link.pool_id,)
     return Decision(records=(record,), effects=(fx.DropPools(pool_ids=pools),) if pools else ())
 
@@ -203,12 +220,16 @@ def at_stake_msat(link: Link, preimages: Mapping[bytes, bytes]) -> int:
 
 
 def _at_stake(link: Link, preimages: Mapping[bytes, bytes]) -> list[Htlc]:
-    """Return the HTLCs that we offered, or hold the preimage of, if they have an output."""
+    """Return the HTLCs that we offered, or hold the preimage of, if they have an output.
+
+    One that was never signed is on no commitment: whoever comes on chain comes without it.
+    """
     terms = link.setting.terms
     return [
         live.htlc
         for live in link.state.htlcs
-        if (live.htlc.offered_by is link.me or live.htlc.payment_hash in preimages)
+        if live.stage is not Stage.ADD_PROPOSED
+        and (live.htlc.offered_by is link.me or live.htlc.payment_hash in preimages)
         and not terms.is_trimmed(live.htlc.amount_msat, is_offered=live.htlc.offered_by is link.me)
     ]
 
@@ -222,5 +243,5 @@ def breach_found(book: Book, chain: ChainView, recalled: ev.CommitmentRecalled) 
     is_known = link.breach == recalled.content
     if is_known or spender is None or spender.txid != commitment.tx.txid:
         return NOTHING
-    record = r.BreachFound(channel_id=link.channel_id, content=recalled.content)
+    record = cr.BreachFound(channel_id=link.channel_id, content=recalled.content)
     return Decision(records=(record,))

@@ -23,7 +23,7 @@ from cromford.channel.stage import LiveHtlc, Stage, View
 from cromford.channel.state import ChannelState
 from cromford.channel.terms import Party
 from cromford.channel.updates import propose_add, propose_fail, propose_fulfill, receive_update
-from cromford.protocol import records as r
+from cromford.protocol import channel_records as cr
 from cromford.protocol.channels.encoding import decoded, journalled_update, reestablish_of
 from cromford.protocol.decision import DoubleSigning
 from cromford.protocol.first_commitments import ChannelSetting
@@ -46,7 +46,7 @@ class Link:
         exit_blocks: How long bringing it on chain may take.
         exit_deadline_height: From where on it takes no HTLC.
         max_cltv_blocks: How far ahead an HTLC's expiry may lie.
-        exit_cost_sat: The fees of the branch and a commitment without HTLCs.
+        exit_cost_sat: What bringing it on chain costs us in fees.
         state: The channel's state.
         own_point: Our per-commitment point of our latest commitment.
         own_next_point: Of the one after.
@@ -151,12 +151,12 @@ def disconnected(link: Link) -> Link:
     )
 
 
-def applied(link: Link, record: r.ChannelRecord) -> tuple[Link, Settlement | None]:
+def applied(link: Link, record: cr.ChannelRecord) -> tuple[Link, Settlement | None]:
     """Return the link after a record, and what a revocation made final."""
     match record:
-        case r.ChannelPrepared(pool_id=pool_id, pubnonce=pubnonce):
+        case cr.ChannelPrepared(pool_id=pool_id, pubnonce=pubnonce):
             return replace(link, pool_id=pool_id, pubnonce=pubnonce), None
-        case r.ChannelReestablished(message=data, own_point=own_point):
+        case cr.ChannelReestablished(message=data, own_point=own_point):
             message = decoded(data, m.ChannelReestablish)
             resumption = receive_reestablish(
                 link.state, reestablish_of(message), own_point=own_point or None
@@ -165,19 +165,19 @@ def applied(link: Link, record: r.ChannelRecord) -> tuple[Link, Settlement | Non
                 replace(link, state=resumption.state, peer_pubnonce=message.next_pubnonce),
                 None,
             )
-        case r.UpdateProposed(message=data):
+        case cr.UpdateProposed(message=data):
             return replace(link, state=_with_proposed(link.state, journalled_update(data))), None
-        case r.UpdateReceived(message=data):
+        case cr.UpdateReceived(message=data):
             return replace(link, state=receive_update(link.state, journalled_update(data))), None
-        case r.CommitmentIntended():
+        case cr.CommitmentIntended():
             return _with_intended(link, record), None
-        case r.CommitmentHeld():
+        case cr.CommitmentHeld():
             return _with_held(link, record)
-        case r.RevocationReceived(message=data):
+        case cr.RevocationReceived(message=data):
             return _with_revocation(link, decoded(data, m.RevokeAndAck))
-        case r.ChannelFailed(reason=reason, is_behind=is_behind):
+        case cr.ChannelFailed(reason=reason, is_behind=is_behind):
             return replace(link, failure=reason, is_behind=is_behind), None
-        case r.BreachFound(content=content):
+        case cr.BreachFound(content=content):
             return replace(link, breach=content), None
 
 
@@ -198,7 +198,7 @@ def _with_proposed(state: ChannelState, update: Update) -> ChannelState:
             return propose_fail(state, update.htlc_id, update.reason)[0]
 
 
-def _with_intended(link: Link, record: r.CommitmentIntended) -> Link:
+def _with_intended(link: Link, record: cr.CommitmentIntended) -> Link:
     state, due = sign_commitment(link.state)
     if record.number != due.content.number:
         raise DoubleSigning(f"commitment {record.number}, expected {due.content.number}")
@@ -206,7 +206,7 @@ def _with_intended(link: Link, record: r.CommitmentIntended) -> Link:
     return replace(link, state=state, signed_sighash=record.sighash, peer_unrevoked=before)
 
 
-def _with_held(link: Link, record: r.CommitmentHeld) -> tuple[Link, Settlement]:
+def _with_held(link: Link, record: cr.CommitmentHeld) -> tuple[Link, Settlement]:
     signed, _ = receive_commitment(link.state)
     settlement, _ = revoke(signed)
     after = replace(

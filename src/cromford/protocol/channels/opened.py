@@ -1,13 +1,17 @@
 """From a factory that is ready to its channels, as each side first holds them."""
 
+from cromford.bitcoin.fees import fee_sat_of
+from cromford.bitcoin.tx import WITNESS_SCALE
 from cromford.channel.reestablish import disconnect
-from cromford.channel.terms import Party
+from cromford.channel.terms import COMMITMENT_WEIGHT, ChannelTerms, Party
 from cromford.factory.branch import Branch
+from cromford.protocol.channels.htlc_rules import SWEEP_FEERATE_SAT_PER_KW
 from cromford.protocol.channels.link import Link
 from cromford.protocol.client_attempt import ClientAttempt, Complete
 from cromford.protocol.first_commitments import ChannelSetting
 from cromford.protocol.lsp_attempt import LspAttempt
 from cromford.signing.keychain import ChannelKey
+from cromford.watch.sweep import SWEEP_VSIZE
 
 
 def client_link(attempt: ClientAttempt, *, lsp_node_id: bytes) -> Link:
@@ -69,10 +73,29 @@ def _link(
         exit_blocks=branch.exit_blocks,
         exit_deadline_height=branch.exit_deadline_height,
         max_cltv_blocks=branch.terms.max_cltv_blocks,
-        exit_cost_sat=sum(node.fee_sat for node in branch.nodes)
-        + setting.terms.commitment_fee_sat(n_htlc_outputs=0),
+        exit_cost_sat=_exit_cost_sat(setting.terms, branch, me),
         state=disconnect(setting.first_state(me)),
         own_point=own.first_per_commitment_point,
         own_next_point=own.second_per_commitment_point,
         signature=signature,
     )
+
+
+def _exit_cost_sat(terms: ChannelTerms, branch: Branch, me: Party) -> int:
+    """Return what leaving costs one party.
+
+    The LSP has paid the fees of branch and commitment, and would have them back from a cooperative
+    close. A client pays for its own sweep and HTLC transaction only, whatever feerate the LSP chose
+    for the tree. Where transactions pay no fee themselves, who leaves pays for all.
+    """
+    commitment_vsize = -(-COMMITMENT_WEIGHT // WITNESS_SCALE)
+    if terms.is_zero_fee:
+        vsize = sum(node.tx.with_witnesses((bytes(64),)).vsize for node in branch.nodes)
+        return fee_sat_of(
+            vsize=vsize + commitment_vsize, feerate_sat_per_kw=SWEEP_FEERATE_SAT_PER_KW
+        )
+    if me is Party.OPENER:
+        branch_sat = sum(node.fee_sat for node in branch.nodes)
+        return branch_sat + terms.commitment_fee_sat(n_htlc_outputs=0)
+    sweep_sat = fee_sat_of(vsize=SWEEP_VSIZE, feerate_sat_per_kw=terms.feerate_per_kw)
+    return sweep_sat + terms.htlc_tx_cost_sat(is_offered=False)

@@ -7,8 +7,8 @@ from cromford.channel.limits import is_overexposed
 from cromford.channel.messages import UpdateFail, UpdateFulfill
 from cromford.channel.stage import LiveHtlc
 from cromford.channel.updates import propose_add
+from cromford.protocol import channel_records as cr
 from cromford.protocol import events as ev
-from cromford.protocol import records as r
 from cromford.protocol.channels.book import OwnInvoice
 from cromford.protocol.channels.encoding import delivery_of, message_of
 from cromford.protocol.channels.failures import Failure
@@ -32,7 +32,7 @@ def offer(
     cltv_expiry: int,
     delivery: m.Delivery,
     height: int,
-    first: r.PaymentRecord,
+    first: cr.PaymentRecord,
 ) -> None:
     """Offer an HTLC, and remember before it what it is for.
 
@@ -49,19 +49,19 @@ def offer(
     )
     turn.remember(first)
     message = message_of(link.channel_id, update)
-    turn.remember(r.UpdateProposed(channel_id=link.channel_id, message=encode_message(message)))
+    turn.remember(cr.UpdateProposed(channel_id=link.channel_id, message=encode_message(message)))
 
 
 def take(turn: Turn, link: Link, htlc_id: int, preimage: bytes) -> None:
     """Take an HTLC of the peer by its preimage."""
     message = message_of(link.channel_id, UpdateFulfill(htlc_id=htlc_id, preimage=preimage))
-    turn.remember(r.UpdateProposed(channel_id=link.channel_id, message=encode_message(message)))
+    turn.remember(cr.UpdateProposed(channel_id=link.channel_id, message=encode_message(message)))
 
 
 def give_back(turn: Turn, link: Link, htlc_id: int, reason: bytes) -> None:
     """Give an HTLC of the peer back."""
     message = message_of(link.channel_id, UpdateFail(htlc_id=htlc_id, reason=reason))
-    turn.remember(r.UpdateProposed(channel_id=link.channel_id, message=encode_message(message)))
+    turn.remember(cr.UpdateProposed(channel_id=link.channel_id, message=encode_message(message)))
 
 
 def start_payment(
@@ -90,7 +90,7 @@ def start_payment(
             amount_msat=request.amount_msat,
         ),
         height=height,
-        first=r.PaymentStarted(
+        first=cr.PaymentStarted(
             payment_hash=request.payment_hash,
             payee=request.payee,
             amount_msat=request.amount_msat,
@@ -129,7 +129,7 @@ def answer_as_payee(
         give_back(turn, link, htlc.htlc_id, code.reason)
         return
     turn.remember(
-        r.InvoicePaid(
+        cr.InvoicePaid(
             payment_hash=htlc.payment_hash,
             channel_id=link.channel_id,
             htlc_id=htlc.htlc_id,

@@ -14,8 +14,8 @@ from cromford.channel.messages import Outgoing, Revoke, SignCommitment
 from cromford.channel.reestablish import disconnect, receive_reestablish, reestablish_message
 from cromford.channel.secret_store import N_COMMITMENTS_MAX
 from cromford.crypto.musig2 import is_partial_sig, is_pubnonce, nonce_agg
+from cromford.protocol import channel_records as cr
 from cromford.protocol import events as ev
-from cromford.protocol import records as r
 from cromford.protocol.channels.encoding import (
     UpdateMessage,
     message_of,
@@ -42,7 +42,7 @@ def on_nonce_prepared(turn: Turn, event: ev.NoncePrepared) -> None:
     """Tell the peer where we believe the channel stands."""
     pool = event.pool
     turn.remember(
-        r.ChannelPrepared(
+        cr.ChannelPrepared(
             channel_id=event.channel_id, pool_id=pool.pool_id, pubnonce=pool.pubnonces[0]
         )
     )
@@ -93,7 +93,7 @@ def fail(
 ) -> None:
     """Take part in no update of a channel any more, and say so."""
     reason = reason[: m.REASON_SIZE_MAX]
-    turn.remember(r.ChannelFailed(channel_id=link.channel_id, reason=reason, is_behind=is_behind))
+    turn.remember(cr.ChannelFailed(channel_id=link.channel_id, reason=reason, is_behind=is_behind))
     if link.pool_id is not None:
         turn.wish(fx.DropPools(pool_ids=(link.pool_id,)))
     if tells_peer:
@@ -175,7 +175,7 @@ def _resume(
         fail(turn, link, _lost(error), is_behind=True)
         return
     turn.remember(
-        r.ChannelReestablished(
+        cr.ChannelReestablished(
             channel_id=link.channel_id,
             message=encode_message(message),
             own_point=own_point or b"",
@@ -219,7 +219,7 @@ def _covered_updates(link: Link) -> list[m.Message]:
 def _on_update(turn: Turn, link: Link, message: UpdateMessage) -> None:
     if not link.state.is_connected:
         return
-    turn.remember(r.UpdateReceived(channel_id=link.channel_id, message=encode_message(message)))
+    turn.remember(cr.UpdateReceived(channel_id=link.channel_id, message=encode_message(message)))
 
 
 def sign_if_due(turn: Turn, link: Link) -> None:
@@ -232,7 +232,7 @@ def sign_if_due(turn: Turn, link: Link) -> None:
     _, due = sign_commitment(state)
     commitment = link.commitment(due.content, due.per_commitment_point)
     turn.remember(
-        r.CommitmentIntended(
+        cr.CommitmentIntended(
             channel_id=link.channel_id,
             number=due.content.number,
             sighash=commitment.signing_task.sighash,
@@ -322,7 +322,7 @@ def on_half_made(turn: Turn, event: ev.HalfMade) -> None:
         fail(turn, link, str(violation))
         return
     turn.remember(
-        r.CommitmentHeld(
+        cr.CommitmentHeld(
             channel_id=link.channel_id,
             signature=held.signature,
             htlc_signatures=held.htlc_signatures,
@@ -353,7 +353,9 @@ def _on_revoke_and_ack(turn: Turn, link: Link, message: m.RevokeAndAck) -> None:
     if not link.state.is_connected:
         return
     _check_pubnonce("next_pubnonce", message.next_pubnonce)
-    turn.remember(r.RevocationReceived(channel_id=link.channel_id, message=encode_message(message)))
+    turn.remember(
+        cr.RevocationReceived(channel_id=link.channel_id, message=encode_message(message))
+    )
 
 
 def _check_pubnonce(field: str, pubnonce: bytes) -> None:

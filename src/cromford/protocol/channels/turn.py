@@ -1,7 +1,7 @@
 """One decision about channels while it is being made: what is remembered counts at once."""
 
 from cromford import effects as fx
-from cromford.protocol import records as r
+from cromford.protocol import channel_records as cr
 from cromford.protocol.channels.book import Book
 from cromford.protocol.channels.book_fold import apply_to_book
 from cromford.protocol.channels.link import Link
@@ -18,15 +18,15 @@ class Turn:
 
     def __init__(self, book: Book) -> None:
         self.book = book
-        self._records: list[r.BookRecord] = []
+        self._records: list[cr.BookRecord] = []
         self._effects: list[fx.Effect] = []
         self._touched: dict[bytes, None] = {}
 
-    def remember(self, record: r.BookRecord) -> None:
+    def remember(self, record: cr.BookRecord) -> None:
         """Add a record; the book is the one after it from here on."""
         self.book = apply_to_book(self.book, record)
         self._records.append(record)
-        if isinstance(record, r.ChannelRecord):
+        if isinstance(record, cr.ChannelRecord):
             self._touched[record.channel_id] = None
 
     def wish(self, *effects: fx.Effect) -> None:

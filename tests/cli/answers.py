@@ -291,6 +291,7 @@ BALANCE = {
     "free_sat": 3_000_000_000,
     "reserved_sat": 1_000_000_000,
     "immature_sat": 900_000_000,
+    "arriving_sat": 12_345,
     "paying_sat": 100_000_000,
     "address": "bcrt1qnext",
 }

@@ -13,6 +13,7 @@ from tests.protocol.paying_clients import (
 )
 from tests.protocol.pump import Pump, PumpNode, Tamper
 
+from cromford.protocol import client_leaving, lsp_leaving
 from cromford.protocol import events as ev
 from cromford.protocol.channels.link import Link
 from cromford.protocol.policy import LspPolicy
@@ -177,3 +178,22 @@ def test_what_a_clients_exit_costs_it_is_its_own_sweep_and_htlc_transaction() ->
     commitment, sweep = leaving.steps
     assert (commitment.name, sweep.vsize) == ("commitment", SWEEP_VSIZE)
     assert link.exit_cost_sat == sweep.fee_sat + terms.htlc_tx_cost_sat(is_offered=False)
+
+
+def test_what_waits_out_its_delay_is_shown_as_arriving_until_it_is_in_the_wallet() -> None:
+    pump = live_factory(2, policy=QUICK)
+    alice, _ = pump.clients
+    pay(pump, pump.lsp, alice, 30_000_000)
+    link = newest_link(alice)
+    assert client_leaving.arriving_total_sat(alice.state) == 0
+    pump.handle(alice, ev.ExitRequested(attempt_id=link.attempt_id))
+    publish_branch(pump, link)
+    pump.mine(2)
+    assert client_leaving.arriving_total_sat(alice.state) == 30_000
+    lsps_sat = link.setting.funding.capacity_sat - 30_000 - link.setting.terms.paid_anchor_sat
+    lsps_sat -= link.setting.terms.commitment_fee_sat(n_htlc_outputs=0)
+    # Its balance in the other side's commitment waits for nothing: it was swept at once.
+    assert lsp_leaving.arriving_total_sat(pump.lsp.state) in {0, lsps_sat}
+    pump.mine(link.setting.terms.to_self_delay_accepter + 1)
+    assert client_leaving.arriving_total_sat(alice.state) == 0
+    assert wallet_sat(alice) > 29_500

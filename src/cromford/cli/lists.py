@@ -107,6 +107,8 @@ def _status_rows(status: Document) -> list[tuple[str, object]]:
         f"{sat(wallet['confirmed_sat'])} confirmed, {sat(wallet['free_sat'])} free, "
         f"{sat(wallet['reserved_sat'])} reserved"
     )
+    if wallet.get("arriving_sat"):
+        held += f", {sat(wallet['arriving_sat'])} arriving from exits"
     if wallet.get("immature_sat"):
         held += f", {sat(wallet['immature_sat'])} immature"
     return [

@@ -66,7 +66,7 @@ def _balance(role: str) -> click.Command:
     @session_options
     @click.pass_obj
     def balance(session: Session) -> None:
-        """Show what is confirmed, free, reserved for a factory, immature, and being paid."""
+        """Show what is confirmed, free, reserved, immature, being paid, and arriving from exits."""
         show(session, session.call(role, "wallet_balance"), print_balance)
 
     return balance
@@ -149,6 +149,10 @@ def print_balance(console: Console, balance: Document) -> None:
             ("free", sat(balance["free_sat"])),
             ("reserved", f"{sat(balance['reserved_sat'])} for a factory that is being built"),
             ("immature", f"{sat(balance['immature_sat'])} mined, and not yet 100 blocks deep"),
+            (
+                "arriving",
+                f"{sat(balance['arriving_sat'])} out of exits, before the sweeps' fees",
+            ),
             ("being paid", f"{sat(balance['paying_sat'])} in payments that are not confirmed"),
             ("next address", balance["address"]),
         ],

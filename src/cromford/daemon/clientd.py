@@ -26,6 +26,7 @@ from cromford.protocol import client
 from cromford.protocol import events as ev
 from cromford.protocol.channels.book import Book
 from cromford.protocol.client_attempt import ClientAttempt, Complete
+from cromford.protocol.client_leaving import arriving_total_sat
 from cromford.protocol.client_state import ClientConfig, ClientState
 from cromford.protocol.client_verify import verify_attempt
 from cromford.signing.keychain import Keychain
@@ -92,6 +93,11 @@ class ClientDaemon(Daemon[ClientState]):
     def wallet(self) -> Wallet:
         """The client's wallet."""
         return self.driver.state.wallet
+
+    @property
+    def arriving_sat(self) -> int:
+        """What is on its way to the wallet out of channels that are on chain."""
+        return arriving_total_sat(self.driver.state)
 
     @property
     def recent_blocks(self) -> tuple[BlockRef, ...]:

@@ -27,6 +27,7 @@ from cromford.protocol.channels.book import Book
 from cromford.protocol.faults import Rejected
 from cromford.protocol.lobby import plan_build
 from cromford.protocol.lsp_attempt import LspAttempt
+from cromford.protocol.lsp_leaving import arriving_total_sat
 from cromford.protocol.lsp_state import LspConfig, LspState
 from cromford.signing.keychain import Keychain
 from cromford.wallet.account import Account
@@ -90,6 +91,11 @@ class LspDaemon(Daemon[LspState]):
     def wallet(self) -> Wallet:
         """The LSP's wallet."""
         return self.driver.state.wallet
+
+    @property
+    def arriving_sat(self) -> int:
+        """What is on its way to the wallet out of channels that are on chain."""
+        return arriving_total_sat(self.driver.state)
 
     @property
     def recent_blocks(self) -> tuple[BlockRef, ...]:

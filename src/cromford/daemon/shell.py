@@ -124,6 +124,11 @@ class Daemon(Generic[S]):
         raise NotImplementedError
 
     @property
+    def arriving_sat(self) -> int:
+        """What is on its way to the wallet out of channels that are on chain."""
+        raise NotImplementedError
+
+    @property
     def recent_blocks(self) -> tuple[BlockRef, ...]:
         """The newest blocks the role has seen, oldest first."""
         raise NotImplementedError

@@ -38,6 +38,10 @@ class WalletOwner(Protocol):
     def height(self) -> int:
         """The height of the tip."""
 
+    @property
+    def arriving_sat(self) -> int:
+        """What is on its way to the wallet out of channels that are on chain."""
+
     def request(self, event: ev.Event) -> None:
         """Handle an operator's request."""
 
@@ -76,7 +80,10 @@ def wallet_methods(owner: WalletOwner) -> dict[str, Handler]:
 
 
 def wallet_summary(owner: WalletOwner) -> dict[str, object]:
-    """Return the wallet in numbers: what is confirmed, free, reserved and immature."""
+    """Return the wallet in numbers: what is confirmed, free, reserved, immature, and arriving.
+
+    `arriving_sat` comes out of exits, after its delays and less the fees of its sweeps.
+    """
     wallet = owner.wallet
     unspent = [coin for coin in wallet.coins.values() if coin.spent_height is None]
     by_status: dict[str, int] = {}
@@ -89,6 +96,7 @@ def wallet_summary(owner: WalletOwner) -> dict[str, object]:
         "reserved_sat": by_status.get("reserved", 0),
         "immature_sat": by_status.get("immature", 0),
         "paying_sat": by_status.get("paying", 0),
+        "arriving_sat": owner.arriving_sat,
         "address": address_of_script(wallet.next_script(RECEIVE), owner.network),
     }
 

@@ -11,6 +11,7 @@ from cromford.protocol import records as r
 from cromford.protocol.channels.balances import balance_of
 from cromford.protocol.channels.leaving import (
     Holding,
+    arriving_sat,
     at_stake_msat,
     breach_found,
     given_up,
@@ -126,6 +127,16 @@ def on_commitment_recalled(state: ClientState, recalled: ev.CommitmentRecalled) 
     after = folded(state, found.records)
     attempt = after.attempts[after.book.links[recalled.channel_id].attempt_id]
     return found + Decision(effects=exit_effects(after, attempt) if found.records else ())
+
+
+def arriving_total_sat(state: ClientState) -> int:
+    """Return what is on its way to the wallet out of all channels that are on chain."""
+    return sum(
+        arriving_sat(holding_of(state, attempt), state.chain)
+        for attempt in state.attempts.values()
+        if isinstance(attempt.stage, Complete)
+        and attempt.branch.channel_outpoint in state.chain.spends
+    )
 
 
 def watched(state: ClientState) -> frozenset[OutPoint]:

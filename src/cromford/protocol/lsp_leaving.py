@@ -11,6 +11,7 @@ from cromford.protocol import events as ev
 from cromford.protocol import records as r
 from cromford.protocol.channels.leaving import (
     Holding,
+    arriving_sat,
     breach_found,
     given_up,
     is_htlc_at_stake,
@@ -146,6 +147,15 @@ def owed(state: LspState) -> tuple[fx.Effect, ...]:
         effect
         for attempt, client in _funded_channels(state)
         for effect in exit_effects(state, attempt, client)
+    )
+
+
+def arriving_total_sat(state: LspState) -> int:
+    """Return what is on its way to the wallet out of all channels that are on chain."""
+    return sum(
+        arriving_sat(holding_of(state, attempt, client), state.chain)
+        for attempt, client in _funded_channels(state)
+        if attempt.setting(client).funding.outpoint in state.chain.spends
     )
 
 

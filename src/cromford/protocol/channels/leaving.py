@@ -38,7 +38,13 @@ from cromford.watch.channel_exit import (
     preimages_seen,
 )
 from cromford.watch.exit import Publish, next_exit_action
-from cromford.watch.landed import LandedChannel, PeerCommitment
+from cromford.watch.landed import (
+    HtlcTxDue,
+    LandedChannel,
+    PeerCommitment,
+    Sweepable,
+    takings,
+)
 from cromford.watch.sweep import Spend
 
 RESOLVED_DEPTH: Final = 6  # From then on what the chain says of an HTLC is passed on.
@@ -137,6 +143,18 @@ def preimages_told(link: Link) -> dict[bytes, bytes]:
         and live.removal is not None
         and live.removal.preimage is not None
     }
+
+
+def arriving_sat(holding: Holding, chain: ChainView) -> int:
+    """Return what is on its way from a channel that is on chain to the wallet, before its fees.
+
+    Balances that wait out a delay, and HTLCs that are ours to take.
+    """
+    return sum(
+        taking.input.prevout.amount_sat
+        for taking in takings(landed_channel(holding, chain))
+        if isinstance(taking, Sweepable | HtlcTxDue) and taking.outpoint not in chain.spends
+    )
 
 
 def watched_outpoints(holding: Holding, chain: ChainView) -> tuple[OutPoint, ...]:

@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SEEDS ?= 200
+LIVE_SEEDS ?= 20
 SEED_START ?= 0
 
 .PHONY: demo test check bench simulate coverage format clean
@@ -27,6 +28,8 @@ bench: $(STAMP)
 
 simulate: $(STAMP)
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --seed-start $(SEED_START)
+	$(BIN)/python -m tests.simulation --payments --seeds $(LIVE_SEEDS) --seed-start $(SEED_START)
+	$(BIN)/python -m tests.simulation --exits --seeds $(LIVE_SEEDS) --seed-start $(SEED_START)
 
 coverage: $(STAMP)
 	$(BIN)/coverage erase

@@ -197,3 +197,23 @@ def test_what_waits_out_its_delay_is_shown_as_arriving_until_it_is_in_the_wallet
     pump.mine(link.setting.terms.to_self_delay_accepter + 1)
     assert client_leaving.arriving_total_sat(alice.state) == 0
     assert wallet_sat(alice) > 29_500
+
+
+def test_a_forward_that_is_paid_on_chain_has_its_entry_in_the_ledger() -> None:
+    pump = live_factory(3, policy=QUICK, watches_folds=True)
+    alice, bob, _ = pump.clients
+    pay(pump, pump.lsp, alice, 30_000_000)
+    request = make_invoice(pump, bob, 9_000_000)
+    pump.handle(alice, request)
+    pump.run_to(m.UpdateFulfillHtlc)
+    pump.disconnect(alice)
+    pump.run()
+    (forward,) = book(pump.lsp).forwards.values()
+    assert forward.preimage is not None
+    assert book(pump.lsp).earned_msat == 0
+    pump.clients.remove(alice)
+    pump.mine(2 * newest_link(alice).exit_blocks + 2 * (18 + 144 + 12) + 60)
+    assert reasons_to_leave(pump.lsp) == ["an HTLC expires"]
+    assert book(pump.lsp).earned_msat == forward.fee_msat
+    assert not book(pump.lsp).forwards
+    assert [one.status for one in book(pump.lsp).finished.values()] == ["paid"]

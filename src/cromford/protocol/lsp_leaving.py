@@ -13,6 +13,7 @@ from cromford.protocol.channels.leaving import (
     Holding,
     arriving_sat,
     breach_found,
+    earned_on_chain,
     given_up,
     is_htlc_at_stake,
     leaving_effects,
@@ -207,10 +208,13 @@ def _given_up(state: LspState, link: Link) -> Decision:
     return Decision(records=records)
 
 
-def _resolved(state: LspState, attempt: LspAttempt, link: Link) -> Iterator[cr.HtlcDecided]:
+def _resolved(
+    state: LspState, attempt: LspAttempt, link: Link
+) -> Iterator[cr.HtlcDecided | cr.FeeEarned]:
     if link.state.htlcs:
         holding = holding_of(state, attempt, link.client)
         yield from resolved_on_chain(state.book, link, holding, state.chain)
+        yield from earned_on_chain(state.book, link, holding, state.chain)
 
 
 def _funded_channels(state: LspState) -> Iterator[tuple[LspAttempt, int]]:

@@ -69,8 +69,9 @@ def _applied(book: Book, record: cr.BookRecord) -> Book:
                 else _with_outcome(book, key, preimage)
             )
             return replace(decided, owners=_without(decided.owners, key))
-        case cr.FeeEarned(fee_msat=fee_msat):
-            return replace(book, earned_msat=book.earned_msat + fee_msat)
+        case cr.FeeEarned():
+            earned = replace(book, earned_msat=book.earned_msat + record.fee_msat)
+            return _finished(earned, (record.channel_id, record.htlc_id))
         case _:
             return _with_channel_record(book, record)
 
@@ -100,12 +101,14 @@ def _with_answer(book: Book, link: Link, data: bytes) -> Book:
 
 def _answered(book: Book, key: HtlcKey) -> Book:
     """Return the book after we took or gave back an incoming HTLC: nothing is owed for it."""
-    book = replace(
-        book,
-        arrived=_without(book.arrived, key),
-        held=_without(book.held, key),
-        resolved=_without(book.resolved, key),
+    return _finished(
+        replace(book, arrived=_without(book.arrived, key), held=_without(book.held, key)), key
     )
+
+
+def _finished(book: Book, key: HtlcKey) -> Book:
+    """Return the book after a forward came to its end."""
+    book = replace(book, resolved=_without(book.resolved, key))
     forward = book.forwards.get(key)
     if forward is None:
         return book

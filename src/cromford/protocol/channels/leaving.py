@@ -194,6 +194,36 @@ def resolved_on_chain(
         yield cr.HtlcDecided(channel_id=link.channel_id, htlc_id=htlc.htlc_id, preimage=preimage)
 
 
+def earned_on_chain(
+    book: Book, link: Link, holding: Holding, chain: ChainView
+) -> Iterator[cr.FeeEarned]:
+    """Yield the fees of forwards whose incoming HTLC we took on chain, `RESOLVED_DEPTH` deep.
+
+    Only who it was offered to spends an HTLC with its preimage.
+    """
+    landed = landed_channel(holding, chain)
+    commitment = landed.landed
+    if commitment is None:
+        return
+    for vout, output in enumerate(commitment.commitment.outputs):
+        htlc = output.htlc
+        if htlc is None or htlc.offered_by is link.me:
+            continue
+        forward = book.forwards.get((link.channel_id, htlc.htlc_id))
+        outpoint = commitment.commitment.tx.outpoint(vout)
+        spender = landed.spends.get(outpoint)
+        if forward is None or spender is None or chain.depth(spender.txid) < RESOLVED_DEPTH:
+            continue
+        shown = next(tx_in.witness for tx_in in spender.inputs if tx_in.outpoint == outpoint)
+        if forward.preimage is not None and forward.preimage in shown:
+            yield cr.FeeEarned(
+                channel_id=link.channel_id,
+                htlc_id=htlc.htlc_id,
+                payment_hash=htlc.payment_hash,
+                fee_msat=forward.fee_msat,
+            )
+
+
 def given_up(book: Book, link: Link, *, height: int) -> tuple[cr.HtlcDecided, ...]:
     """Return our HTLCs of a channel that nobody answered until `give_up_height`.
 

@@ -1,5 +1,7 @@
 """Performs what live channels ask of the signer: nonces, halves of commitments, secrets."""
 
+from typing import Final
+
 from cromford import effects as fx
 from cromford.protocol import events as ev
 from cromford.signing.derivation import ClaimKey
@@ -9,7 +11,7 @@ from cromford.signing.signer import Signer
 ChannelSigningEffect = (
     fx.PrepareNonce | fx.SignCommitment | fx.HoldCommitment | fx.RecallPoint | fx.SignSpend
 )
-OWN_NONCE = 0  # A pool of one: each of our commitments has a nonce of its own.
+OWN_NONCE: Final = 0  # A pool of one: each of our commitments has a nonce of its own.
 
 
 def perform_channel_signing(signer: Signer, effect: ChannelSigningEffect) -> ev.Event:

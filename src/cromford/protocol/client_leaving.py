@@ -1,6 +1,7 @@
 """The client's exits: when it leaves, and what it does until its coin is in its wallet."""
 
 from collections.abc import Iterator
+from typing import Final
 
 from cromford import effects as fx
 from cromford.bitcoin.tx import OutPoint
@@ -30,7 +31,7 @@ from cromford.signing.keychain import ChannelKey
 from cromford.watch.landed import PeerCommitment
 from cromford.wire import messages as m
 
-LEAVING = "leaving by an exit"
+LEAVING: Final = "leaving by an exit"
 
 
 def link_of(state: ClientState, attempt: ClientAttempt) -> Link | None:

@@ -1,6 +1,7 @@
 """The LSP's exits: bringing a client's channel on chain, and taking what is the LSP's there."""
 
 from collections.abc import Iterator
+from typing import Final
 
 from cromford import effects as fx
 from cromford.bitcoin.tx import OutPoint
@@ -31,7 +32,7 @@ from cromford.signing.keychain import ChannelKey
 from cromford.watch.landed import PeerCommitment
 from cromford.wire import messages as m
 
-LEAVING = "the LSP brings the channel on chain"
+LEAVING: Final = "the LSP brings the channel on chain"
 
 
 def preimages_of(state: LspState, link: Link | None) -> dict[bytes, bytes]:

@@ -1,5 +1,7 @@
 """Paying and being paid: our own HTLCs and those that are for us."""
 
+from typing import Final
+
 from cromford import effects as fx
 from cromford.channel.content import Htlc
 from cromford.channel.errors import UpdateRefused
@@ -19,8 +21,8 @@ from cromford.wire import messages as m
 from cromford.wire.fields import encode_fields
 from cromford.wire.messages import encode_message
 
-INVOICE_PREFIX = b"invoice"
-OVERPAYMENT_FACTOR = 2  # BOLT 4: a payee accepts at most twice what it asked for.
+INVOICE_PREFIX: Final = b"invoice"
+OVERPAYMENT_FACTOR: Final = 2  # BOLT 4: a payee accepts at most twice what it asked for.
 
 
 def offer(

@@ -82,11 +82,11 @@ def _out_of_the_channel(state: ClientState, attempt: ClientAttempt) -> dict[str,
     """
     holding = holding_of(state, attempt)
     landed = landed_channel(holding, state.chain)
-    is_theirs = landed.landed is not None and landed.landed is not holding.held
-    if holding.held.commitment.terms.is_zero_fee or holding.is_behind or is_theirs:
+    is_theirs = landed.landed is not None and landed.landed is not holding.link.held
+    if holding.link.held.commitment.terms.is_zero_fee or holding.link.is_behind or is_theirs:
         return None
     leaving = what_leaving_gives(
-        holding.held,
+        holding.link.held,
         landed_height=_landed_height(attempt, state),
         feerate_sat_per_kw=sweep_feerate(attempt.terms),
         preimages=holding.preimages,
@@ -122,7 +122,7 @@ def _due(state: ClientState, attempt: ClientAttempt) -> list[dict[str, Any]]:
     """
     holding = holding_of(state, attempt)
     return [
-        due_entry(one, tip_height=state.chain.height, is_behind=holding.is_behind)
+        due_entry(one, tip_height=state.chain.height, is_behind=holding.link.is_behind)
         for one in channel_actions(landed_channel(holding, state.chain))
     ]
 
@@ -132,7 +132,7 @@ def _next(state: ClientState, attempt: ClientAttempt, action: ExitAction) -> str
         return describe(action)
     holding = holding_of(state, attempt)
     actions = channel_actions(landed_channel(holding, state.chain))
-    following = [describe_channel(one, is_behind=holding.is_behind) for one in actions]
+    following = [describe_channel(one, is_behind=holding.link.is_behind) for one in actions]
     return "; ".join(following) or "nothing: everything that is worth its fee was taken"
 
 

@@ -5,7 +5,7 @@ from typing import Final
 
 from cromford import effects as fx
 from cromford.bitcoin.tx import OutPoint
-from cromford.channel.terms import MSAT_PER_SAT, Party
+from cromford.channel.terms import MSAT_PER_SAT
 from cromford.protocol import channel_records as cr
 from cromford.protocol import events as ev
 from cromford.protocol import records as r
@@ -20,16 +20,15 @@ from cromford.protocol.channels.leaving import (
     leaving_effects,
     on_chain,
     resolved_on_chain,
+    updates_ended,
     watched_outpoints,
 )
 from cromford.protocol.channels.link import Link
+from cromford.protocol.channels.opened import client_link
 from cromford.protocol.client_attempt import ClientAttempt, Complete
 from cromford.protocol.client_state import ClientState, folded
 from cromford.protocol.decision import NOTHING, Decision
 from cromford.protocol.faults import Rejected
-from cromford.signing.keychain import ChannelKey
-from cromford.watch.landed import PeerCommitment
-from cromford.wire import messages as m
 
 LEAVING: Final = "leaving by an exit"
 
@@ -55,24 +54,12 @@ def holding_of(state: ClientState, attempt: ClientAttempt) -> Holding:
         ValueError: If the attempt is not complete.
     """
     link = link_of(state, attempt)
-    own, theirs = attempt.setting.client, attempt.setting.lsp
     return Holding(
-        key=ChannelKey(attempt=attempt.key_attempt, channel=0),
+        link=link or client_link(attempt, lsp_node_id=state.config.lsp_node_id),
         terms=attempt.terms,
         signed=attempt.signed_branch,
-        held=attempt.first_held if link is None else link.held,
-        own_point=own.first_per_commitment_point if link is None else link.own_point,
-        peer_commitments=(
-            PeerCommitment(
-                commitment=attempt.first_commitments[Party.OPENER],
-                per_commitment_point=theirs.first_per_commitment_point,
-            ),
-        )
-        if link is None
-        else link.peer_commitments,
         preimages=preimages_of(state),
         payout_script=attempt.join.payout_script,
-        link=link,
     )
 
 
@@ -99,18 +86,16 @@ def start_exit(state: ClientState, attempt: ClientAttempt, reason: str) -> Decis
     """
     if attempt.is_exiting:
         return Decision(effects=exit_effects(state, attempt))
-    records: tuple[r.AnyRecord, ...] = (
-        r.ExitStarted(attempt_id=attempt.attempt_id, client=attempt.propose.client, reason=reason),
+    started = r.ExitStarted(
+        attempt_id=attempt.attempt_id, client=attempt.propose.client, reason=reason
     )
-    told: tuple[fx.Effect, ...] = ()
+    decision = Decision(records=(started,))
     link = link_of(state, attempt)
-    if link is not None and link.failure is None:
-        records += (cr.ChannelFailed(channel_id=link.channel_id, reason=LEAVING),)
-        failure = m.ChannelFailure(channel_id=link.channel_id, reason=LEAVING)
-        told = (fx.Send(node_id=link.node_id, message=failure),)
-    after = folded(state, records)
+    if link is not None:
+        decision += updates_ended(state.book, link, LEAVING, tells_peer=True)
+    after = folded(state, decision.records)
     effects = exit_effects(after, after.attempts[attempt.attempt_id])
-    return Decision(records=records, effects=(*told, *effects))
+    return decision + Decision(effects=effects)
 
 
 def exit_effects(state: ClientState, attempt: ClientAttempt) -> tuple[fx.Effect, ...]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final, TypeVar, assert_never
+from typing import Final, assert_never
 
 from cromford.bitcoin.network import Network
 from cromford.bitcoin.tx import Txid
@@ -11,6 +11,7 @@ from cromford.protocol import records as r
 from cromford.protocol.chain_view import ChainView, connected
 from cromford.protocol.channels.book import Book
 from cromford.protocol.channels.book_fold import apply_to_book
+from cromford.protocol.channels.encoding import decoded
 from cromford.protocol.channels.opened import client_link
 from cromford.protocol.client_attempt import (
     BelowSent,
@@ -28,9 +29,8 @@ from cromford.protocol.paying import with_payment
 from cromford.protocol.policy import ClientPolicy
 from cromford.wallet.account import Account
 from cromford.wallet.coins import Wallet, new_wallet
-from cromford.wire.messages import Join, Lobby, Message, Propose, decode_message
+from cromford.wire.messages import Join, Lobby, Propose
 
-M = TypeVar("M", bound=Message)
 _CACHED: Final = ("terms", "branch", "setting", "first_commitments", "first_held", "funding_tx")
 
 
@@ -140,7 +140,7 @@ def apply(state: ClientState, record: r.AnyRecord) -> ClientState:
         case r.PaymentWasSigned():
             return replace(state, wallet=with_payment(state.wallet, record))
         case r.LobbyGreeted(message=message):
-            return replace(state, lobby=_decoded(message, Lobby))
+            return replace(state, lobby=decoded(message, Lobby))
         case r.WishMade():
             wish = Wish(
                 capacity_sat=record.capacity_sat, capacity_least_sat=record.capacity_least_sat
@@ -149,7 +149,7 @@ def apply(state: ClientState, record: r.AnyRecord) -> ClientState:
         case r.WishWithdrawn():
             return replace(state, wish=None, joining=None)
         case r.JoinSent(attempt=number, message=message):
-            joining = Joining(attempt=number, join=_decoded(message, Join))
+            joining = Joining(attempt=number, join=decoded(message, Join))
             heights = (*state.join_heights, state.chain.height)[-ABORTS_TO_PAUSE:]
             return replace(state, joining=joining, next_attempt=number + 1, join_heights=heights)
         case r.JoinAnswered():
@@ -172,7 +172,7 @@ def _apply_to_attempt(
         case r.SigningIntended(intents=intents):
             return replace(state, intents=check_intents(state.intents, intents))
         case r.ProposalReceived(message=message):
-            return _with_proposal(state, _decoded(message, Propose))
+            return _with_proposal(state, decoded(message, Propose))
         case r.ProposalAccepted(attempt_id=attempt_id, inputs=inputs):
             return _changed(state, attempt_id, stage=Checked(), inputs=inputs)
         case r.BelowPartialsMade(attempt_id=attempt_id):
@@ -258,10 +258,3 @@ def _changed(state: ClientState, attempt_id: bytes, **changes: object) -> Client
         if cached in old.__dict__:
             new.__dict__[cached] = old.__dict__[cached]
     return replace(state, attempts={**state.attempts, attempt_id: new})
-
-
-def _decoded(data: bytes, cls: type[M]) -> M:
-    message = decode_message(data)
-    if not isinstance(message, cls):
-        raise AssertionError(f"{cls.__name__} was journalled, {type(message).__name__} was read")
-    return message

@@ -5,7 +5,6 @@ from typing import Final
 
 from cromford import effects as fx
 from cromford.bitcoin.tx import OutPoint
-from cromford.channel.terms import Party
 from cromford.factory.funding import CHANGE_VOUT
 from cromford.protocol import channel_records as cr
 from cromford.protocol import events as ev
@@ -21,28 +20,25 @@ from cromford.protocol.channels.leaving import (
     on_chain,
     preimages_told,
     resolved_on_chain,
+    updates_ended,
     watched_outpoints,
 )
 from cromford.protocol.channels.link import Link
+from cromford.protocol.channels.opened import lsp_link
 from cromford.protocol.decision import NOTHING, Decision
 from cromford.protocol.faults import Rejected
 from cromford.protocol.lsp_attempt import LspAttempt
 from cromford.protocol.lsp_state import LspState, folded
-from cromford.signing.keychain import ChannelKey
-from cromford.watch.landed import PeerCommitment
-from cromford.wire import messages as m
 
 LEAVING: Final = "the LSP brings the channel on chain"
 
 
-def preimages_of(state: LspState, link: Link | None) -> dict[bytes, bytes]:
+def preimages_of(state: LspState, link: Link) -> dict[bytes, bytes]:
     """Return the preimages that claim the incoming HTLCs of a channel, by payment hash.
 
     Of its forwards that are not answered yet, and of answers that the client may never have got.
     What another client's HTLC was paid for claims nothing here: nobody was paid for this one.
     """
-    if link is None:
-        return {}
     unanswered = {
         forward.payment_hash: forward.preimage
         for forward in state.book.forwards.values()
@@ -62,26 +58,14 @@ def holding_of(state: LspState, attempt: LspAttempt, client: int) -> Holding:
     Raises:
         KeyError: If the tree is not completely signed.
     """
-    link = link_of(state, attempt, client)
-    setting = attempt.setting(client)
+    link = link_of(state, attempt, client) or lsp_link(attempt, client)
     return Holding(
-        key=ChannelKey(attempt=attempt.key_attempt, channel=client),
+        link=link,
         terms=attempt.terms,
         signed=attempt.signed_branch(client),
-        held=attempt.first_held(client) if link is None else link.held,
-        own_point=setting.lsp.first_per_commitment_point if link is None else link.own_point,
-        peer_commitments=(
-            PeerCommitment(
-                commitment=attempt.first_commitments[client, Party.ACCEPTER],
-                per_commitment_point=setting.client.first_per_commitment_point,
-            ),
-        )
-        if link is None
-        else link.peer_commitments,
         preimages=preimages_of(state, link),
         # Ours since the funding, and never used up by anything but this factory.
         payout_script=attempt.funding_tx.outputs[CHANGE_VOUT].script_pubkey,
-        link=link,
     )
 
 
@@ -110,18 +94,14 @@ def start_exit(state: LspState, attempt: LspAttempt, client: int, reason: str) -
     """
     if (attempt.attempt_id, client) in state.exits:
         return Decision(effects=exit_effects(state, attempt, client))
-    records: tuple[r.AnyRecord, ...] = (
-        r.ExitStarted(attempt_id=attempt.attempt_id, client=client, reason=reason),
-    )
-    told: tuple[fx.Effect, ...] = ()
+    started = r.ExitStarted(attempt_id=attempt.attempt_id, client=client, reason=reason)
+    decision = Decision(records=(started,))
     link = link_of(state, attempt, client)
-    if link is not None and link.failure is None:
-        records += (cr.ChannelFailed(channel_id=link.channel_id, reason=LEAVING),)
-        failure = m.ChannelFailure(channel_id=link.channel_id, reason=LEAVING)
-        told = (fx.Send(node_id=link.node_id, message=failure),)
-    after = folded(state, records)
+    if link is not None:
+        decision += updates_ended(state.book, link, LEAVING, tells_peer=True)
+    after = folded(state, decision.records)
     effects = exit_effects(after, after.attempts[attempt.attempt_id], client)
-    return Decision(records=records, effects=(*told, *effects))
+    return decision + Decision(effects=effects)
 
 
 def exit_effects(state: LspState, attempt: LspAttempt, client: int) -> tuple[fx.Effect, ...]:
@@ -199,14 +179,13 @@ def _given_up(state: LspState, link: Link) -> Decision:
     The LSP bears what the client may still take of them on chain: less than the exit costs. Else
     the amounts, and places for HTLCs, would stay in two channels for ever.
     """
-    records: tuple[r.AnyRecord, ...] = given_up(state.book, link, height=state.chain.height)
-    if records and link.failure is None:
-        # Answered in the channel after this, an HTLC would be paid downstream and not upstream.
-        failed = cr.ChannelFailed(
-            channel_id=link.channel_id, reason="an HTLC expired without an answer"
-        )
-        records = (failed, *records)
-    return Decision(records=records)
+    records = given_up(state.book, link, height=state.chain.height)
+    if not records:
+        return NOTHING
+    # Answered in the channel after this, an HTLC would be paid downstream and not upstream.
+    reason = "an HTLC expired without an answer"
+    ended = updates_ended(state.book, link, reason, tells_peer=False)
+    return ended + Decision(records=records)
 
 
 def _resolved(

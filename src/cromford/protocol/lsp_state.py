@@ -13,6 +13,7 @@ from cromford.protocol import records as r
 from cromford.protocol.chain_view import ChainView, connected
 from cromford.protocol.channels.book import Book
 from cromford.protocol.channels.book_fold import apply_to_book
+from cromford.protocol.channels.encoding import decoded
 from cromford.protocol.channels.opened import lsp_links
 from cromford.protocol.decision import IntentKey, check_intents
 from cromford.protocol.lsp_attempt import LspAttempt, LspSeat
@@ -167,7 +168,7 @@ def apply(state: LspState, record: r.AnyRecord) -> LspState:
         case r.PaymentWasSigned():
             return replace(state, wallet=with_payment(state.wallet, record))
         case r.ClientJoined(node_id=node_id, message=message, is_moving=is_moving):
-            member = Member(node_id=node_id, join=_join(message), is_moving=is_moving)
+            member = Member(node_id=node_id, join=decoded(message, m.Join), is_moving=is_moving)
             heights = (*state.joins.get(node_id, ()), state.chain.height)[-JOINS_TO_PAUSE:]
             return replace(
                 state,
@@ -304,7 +305,9 @@ def _attempt_of(record: r.AttemptProposed, reasons: tuple[str, ...]) -> LspAttem
         attempt_id=record.attempt_id,
         key_attempt=record.attempt,
         terms=decode_terms(record.terms),
-        seats=tuple(LspSeat(node_id=seat.node_id, join=_join(seat.join)) for seat in record.seats),
+        seats=tuple(
+            LspSeat(node_id=seat.node_id, join=decoded(seat.join, m.Join)) for seat in record.seats
+        ),
         reasons=reasons,
         factory_pool=_pool(record.lsp_factory_pool),
         channels=tuple(decode_fields(m.ChannelOffer, data) for data in record.lsp_channels),
@@ -363,10 +366,3 @@ def _changed(state: LspState, attempt_id: bytes, **changes: object) -> LspState:
 
 def _without(members: Mapping[bytes, Member], node_id: bytes) -> Mapping[bytes, Member]:
     return {key: member for key, member in members.items() if key != node_id}
-
-
-def _join(data: bytes) -> m.Join:
-    message = m.decode_message(data)
-    if not isinstance(message, m.Join):
-        raise AssertionError(f"a join was journalled, {type(message).__name__} was read")
-    return message

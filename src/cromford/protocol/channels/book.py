@@ -14,6 +14,13 @@ from cromford.protocol.channels.link import Link, disconnected
 HtlcKey = tuple[bytes, int]  # A channel, and the id of an HTLC in it.
 
 
+def _status_of(preimage: bytes | None, failure: bytes | None) -> str:
+    """Return what became of HTLCs of ours; a preimage outweighs whatever else was said."""
+    if preimage is not None:
+        return "paid"
+    return "pending" if failure is None else "failed"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Payment:
     """An invoice that we pay. It is paid once it has a preimage, failed with a failure."""
@@ -31,9 +38,7 @@ class Payment:
     @property
     def status(self) -> str:
         """`paid`, `failed` or `pending`."""
-        if self.preimage is not None:
-            return "paid"
-        return "pending" if self.failure is None else "failed"
+        return _status_of(self.preimage, self.failure)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,9 +79,7 @@ class Forward:
     @property
     def status(self) -> str:
         """`paid`, `failed` or `pending`."""
-        if self.preimage is not None:
-            return "paid"
-        return "pending" if self.failure is None else "failed"
+        return _status_of(self.preimage, self.failure)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,6 @@ from typing import Final
 from cromford import effects as fx
 from cromford.bitcoin.tx import OutPoint
 from cromford.channel.content import Htlc
-from cromford.channel.held import HeldCommitment
 from cromford.channel.stage import Stage
 from cromford.channel.terms import MSAT_PER_SAT
 from cromford.factory.branch import SignedBranch
@@ -28,8 +27,9 @@ from cromford.protocol.channels.htlc_rules import (
     publish_height,
 )
 from cromford.protocol.channels.link import Link
+from cromford.protocol.channels.steps import fail
+from cromford.protocol.channels.turn import Turn
 from cromford.protocol.decision import NOTHING, Decision
-from cromford.signing.keychain import ChannelKey
 from cromford.watch.channel_exit import (
     PublishHeld,
     Unrecognised,
@@ -41,7 +41,6 @@ from cromford.watch.exit import Publish, next_exit_action
 from cromford.watch.landed import (
     HtlcTxDue,
     LandedChannel,
-    PeerCommitment,
     Sweepable,
     takings,
 )
@@ -55,31 +54,18 @@ class Holding:
     """What one side has in its hands of one channel.
 
     Attributes:
-        key: Names our keys.
+        link: The channel, as it first was if it was not ready yet.
         terms: The factory's.
         signed: The branch down to the channel.
-        held: Our latest commitment.
-        own_point: Our per-commitment point of it.
-        peer_commitments: The peer's that are not revoked.
         preimages: By payment hash.
         payout_script: Our wallet's.
-        link: The channel once it was ready, else None.
     """
 
-    key: ChannelKey
+    link: Link
     terms: FactoryTerms
     signed: SignedBranch
-    held: HeldCommitment
-    own_point: bytes
-    peer_commitments: tuple[PeerCommitment, ...]
     preimages: Mapping[bytes, bytes]
     payout_script: bytes
-    link: Link | None = None
-
-    @property
-    def is_behind(self) -> bool:
-        """Whether our commitment may be revoked: then it is never published."""
-        return self.link is not None and self.link.is_behind
 
 
 def sweep_feerate(terms: FactoryTerms) -> int:
@@ -90,12 +76,11 @@ def sweep_feerate(terms: FactoryTerms) -> int:
 def landed_channel(holding: Holding, chain: ChainView) -> LandedChannel:
     """Return a channel as the chain shows it."""
     link = holding.link
-    breach = link.breach if link is not None else None
     return LandedChannel(
-        revoked=None if link is None or breach is None else revoked_commitment(link, breach),
-        held=holding.held,
-        own_point=holding.own_point,
-        peer_commitments=holding.peer_commitments,
+        revoked=None if link.breach is None else revoked_commitment(link, link.breach),
+        held=link.held,
+        own_point=link.own_point,
+        peer_commitments=link.peer_commitments,
         preimages=holding.preimages,
         spends=chain.spends,
         heights=chain.confirmed,
@@ -119,11 +104,11 @@ def leaving_effects(
 def _claims(holding: Holding, landed: LandedChannel, *, is_exiting: bool) -> Iterator[fx.Effect]:
     for action in channel_actions(landed):
         match action:
-            case PublishHeld(tx=tx) if is_exiting and not holding.is_behind:
+            case PublishHeld(tx=tx) if is_exiting and not holding.link.is_behind:
                 yield fx.Broadcast(name="commitment", tx=tx)
             case Spend():
-                yield fx.SignSpend(key=holding.key, spend=action)
-            case Unrecognised(tx=tx) if holding.link is not None:
+                yield fx.SignSpend(key=holding.link.key, spend=action)
+            case Unrecognised(tx=tx):
                 number = revoked_number(holding.link, tx)
                 if number is not None:
                     yield fx.RecallCommitment(channel_id=holding.link.channel_id, number=number)
@@ -244,12 +229,18 @@ def on_chain(book: Book, link: Link, chain: ChainView) -> Decision:
 
     What the chain says must not be overtaken by what two parties agree on afterwards.
     """
-    is_spent = link.setting.funding.outpoint in chain.spends
-    if not is_spent or book.links[link.channel_id].failure is not None:
+    if link.setting.funding.outpoint not in chain.spends:
         return NOTHING
-    record = cr.ChannelFailed(channel_id=link.channel_id, reason="the channel is on chain")
-    pools = () if link.pool_id is None else (link.pool_id,)
-    return Decision(records=(record,), effects=(fx.DropPools(pool_ids=pools),) if pools else ())
+    return updates_ended(book, link, "the channel is on chain", tells_peer=False)
+
+
+def updates_ended(book: Book, link: Link, reason: str, *, tells_peer: bool) -> Decision:
+    """End the updates of a channel, unless they ended before."""
+    if book.links[link.channel_id].failure is not None:
+        return NOTHING
+    turn = Turn(book)
+    fail(turn, link, reason, tells_peer=tells_peer)
+    return turn.decision
 
 
 def is_htlc_at_stake(link: Link, preimages: Mapping[bytes, bytes], *, height: int) -> bool:

@@ -38,18 +38,24 @@ def lsp_links(attempt: LspAttempt) -> tuple[Link, ...]:
     Raises:
         ValueError: If not every first commitment is held.
     """
+    return tuple(lsp_link(attempt, client) for client in range(1, len(attempt.seats) + 1))
+
+
+def lsp_link(attempt: LspAttempt, client: int) -> Link:
+    """Return the LSP's channel with one client, not yet connected.
+
+    Raises:
+        ValueError: If its first commitment is not held.
+    """
     if not attempt.commitment_signatures:
         raise ValueError(f"attempt {attempt.attempt_id.hex()}: no commitment is held")
-    return tuple(
-        _link(
-            attempt.setting(client),
-            attempt.branch(client),
-            me=Party.OPENER,
-            node_id=seat.node_id,
-            key=ChannelKey(attempt=attempt.key_attempt, channel=client),
-            signature=attempt.commitment_signatures[client - 1],
-        )
-        for client, seat in enumerate(attempt.seats, start=1)
+    return _link(
+        attempt.setting(client),
+        attempt.branch(client),
+        me=Party.OPENER,
+        node_id=attempt.seats[client - 1].node_id,
+        key=ChannelKey(attempt=attempt.key_attempt, channel=client),
+        signature=attempt.commitment_signatures[client - 1],
     )
 
 

@@ -92,9 +92,9 @@ class Participant:
             case fx.Send(node_id=node_id, message=message):
                 self.outbox.append((node_id, m.encode_message(message)))
                 return ()
-            case fx.LookUpCoins(attempt_id=attempt_id, outpoints=outpoints):
+            case fx.LookUpCoins(outpoints=outpoints):
                 coins = tuple((outpoint, self._look_up(outpoint)) for outpoint in outpoints)
-                return (ev.CoinsLookedUp(attempt_id=attempt_id, coins=coins),)
+                return (ev.CoinsLookedUp(asked=effect, coins=coins),)
             case fx.PrepareAttempt():
                 # Held back: fresh keys and nonces are not part of the LSP's row.
                 self.prepared += perform_signing(self._signer, self._draw_attempt_id, effect)

@@ -121,9 +121,9 @@ class Victim:
     def _perform(self, effect: fx.Effect) -> Iterable[ev.Event]:
         self.wished.append(effect)
         match effect:
-            case fx.LookUpCoins(attempt_id=attempt_id, outpoints=outpoints):
+            case fx.LookUpCoins(outpoints=outpoints):
                 coins = tuple((outpoint, self.coins.get(outpoint)) for outpoint in outpoints)
-                return (ev.CoinsLookedUp(attempt_id=attempt_id, coins=coins),)
+                return (ev.CoinsLookedUp(asked=effect, coins=coins),)
             case fx.PrepareJoin():
                 return perform_signing(self.signer, lambda: bytes(32), effect)
         return ()

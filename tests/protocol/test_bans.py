@@ -6,6 +6,7 @@ import pytest
 from tests.protocol.attacks import join_of, lone, refusal
 from tests.protocol.pump import Pump, PumpNode
 
+from cromford import effects as fx
 from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
 from cromford.protocol.decision import Decision
@@ -29,7 +30,7 @@ def spoil(pump: Pump, culprit: PumpNode) -> None:
         partial_sigs=(bytes(32),),
     )
     pump.tell(pump.lsp, culprit, early)
-    pump.handle(pump.lsp, ev.DeadlineReached(name=b"rejoin"))
+    pump.handle(pump.lsp, ev.DeadlineReached(deadline=fx.RejoinDeadline()))
     pump.wire.clear()
     for client in pump.clients:
         pump.disconnect(client)
@@ -116,7 +117,7 @@ def test_silence_is_no_fault_and_bans_nobody_for_a_day() -> None:
         for client in pump.clients[1:]:
             pump.disconnect(client)
             pump.connect(client)
-        pump.handle(pump.lsp, ev.DeadlineReached(name=b"rejoin"))
+        pump.handle(pump.lsp, ev.DeadlineReached(deadline=fx.RejoinDeadline()))
         pump.run()
     assert silent.node_id not in pump.lsp.state.faults
     assert pump.lsp.state.banned_until(silent.node_id) is None

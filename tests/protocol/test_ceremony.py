@@ -416,7 +416,7 @@ def test_the_messages_of_a_spoiled_attempt_do_not_disturb_the_next() -> None:
 
     with pump.tampering(recording):
         pump.run()
-    pump.pass_deadline(pump.lsp, pump.attempt.attempt_id)
+    pump.pass_deadline(pump.lsp, fx.AttemptDeadline(attempt_id=pump.attempt.attempt_id))
     replayed = [letter for letter in kept if not isinstance(letter[2], m.Propose | m.Join)]
     for sender, to, message in replayed:
         pump.tell(to, sender, message)
@@ -441,7 +441,7 @@ def test_silence_in_any_phase_costs_the_others_one_deadline(kind: type, n_silent
     with pump.tampering(tamper):
         pump.run()
         assert not pump.is_funded()
-        pump.pass_deadline(pump.lsp, first.attempt_id)
+        pump.pass_deadline(pump.lsp, fx.AttemptDeadline(attempt_id=first.attempt_id))
         pump.run()
     aborted = pump.lsp.state.attempts[first.attempt_id]
     assert set(aborted.culprits) == {client.node_id for client in silent}
@@ -457,7 +457,7 @@ def test_too_few_who_stay_end_the_build_by_name() -> None:
     pump.build(min_clients=2)
     with pump.tampering(only_from(pump.client_at(1), nothing, m.SignBelow)):
         pump.run()
-        pump.pass_deadline(pump.lsp, pump.attempt.attempt_id)
+        pump.pass_deadline(pump.lsp, fx.AttemptDeadline(attempt_id=pump.attempt.attempt_id))
         pump.run()
     assert pump.lsp.state.build_dropped == "1 clients are left, 2 are needed"
     assert not pump.is_funded()
@@ -483,7 +483,7 @@ def test_whatever_ends_an_attempt_frees_the_coins_and_drops_every_nonce(
     has_signed_the_root = 1 in attempt.root_partials
     if how == "disconnect" and has_signed_the_root:
         assert ended.is_open, "it can come back and acknowledge"
-        pump.pass_deadline(pump.lsp, attempt.attempt_id)
+        pump.pass_deadline(pump.lsp, fx.AttemptDeadline(attempt_id=attempt.attempt_id))
         ended = pump.lsp.state.attempts[attempt.attempt_id]
     assert ended.culprits[:1] == (client.node_id,)
     assert attempt.attempt_id not in pump.lsp.state.wallet.reserved.values()

@@ -245,7 +245,7 @@ def test_no_pool_outlives_its_ceremony(how: str) -> None:
     pump = proposed(2)
     if how == "aborted":
         pump.run_to(m.SignedBelow)
-        pump.pass_deadline(pump.lsp, pump.attempt.attempt_id)
+        pump.pass_deadline(pump.lsp, fx.AttemptDeadline(attempt_id=pump.attempt.attempt_id))
         pump.wire.clear()
     elif how == "restarted":
         pump.run_to(m.SignedBelow)
@@ -434,6 +434,6 @@ def test_a_join_whose_second_point_is_none_is_refused() -> None:
 def test_an_attempt_that_is_over_does_not_end_again() -> None:
     pump = proposed(2)
     attempt_id = pump.attempt.attempt_id
-    pump.handle(pump.lsp, ev.DeadlineReached(name=attempt_id))
+    pump.handle(pump.lsp, ev.DeadlineReached(deadline=fx.AttemptDeadline(attempt_id=attempt_id)))
     assert pump.lsp.state.attempts[attempt_id].aborted is not None
     assert lsp_opening.abort(pump.lsp.state, attempt_id, reason="again") == NOTHING

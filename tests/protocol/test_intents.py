@@ -12,6 +12,7 @@ from tests.protocol.pump import Pump
 from tests.simulation.sim_node import SimStore
 
 from cromford.daemon.driver import Driver, Role
+from cromford.effects import RejoinDeadline
 from cromford.factory.tree import KickoffNode, StateNode
 from cromford.protocol import client as client_role
 from cromford.protocol import lsp as lsp_role
@@ -126,7 +127,7 @@ def test_double_signing_stops_the_role_before_anything_is_durable(name: str) -> 
 
     driver = Driver(role, node.state, store, perform)
     with pytest.raises(DoubleSigning):
-        driver.handle(DeadlineReached(name=b""))
+        driver.handle(DeadlineReached(deadline=RejoinDeadline()))
     assert store.entries == []
     assert driver.state is node.state
     assert performed == []

@@ -7,7 +7,7 @@ just after it became durable, and before each effect; then it starts again and t
 from typing import Any, Final
 
 import pytest
-from tests.protocol.pump import REJOIN, Pump, PumpNode
+from tests.protocol.pump import Pump, PumpNode
 
 from cromford import effects as fx
 from cromford.protocol import events as ev
@@ -39,11 +39,11 @@ def ceremony(side: str, point: int | None) -> Pump:
 
 def pass_deadlines(pump: Pump) -> None:
     """Let every deadline of the LSP pass, as it would for whoever does not answer."""
-    for name, deadline in sorted(pump.deadlines):
+    for name, deadline in sorted(pump.deadlines, key=repr):
         if name == pump.lsp.name and (name, deadline) in pump.deadlines:
             pump.pass_deadline(pump.lsp, deadline)
     pump.run()
-    pump.pass_deadline(pump.lsp, REJOIN)
+    pump.pass_deadline(pump.lsp, fx.RejoinDeadline())
     pump.run()
 
 

@@ -113,7 +113,7 @@ class Driver(Generic[S]):
             state = self._role.apply(state, decode_record(data))
             content = self._role.content_at(state, effect.channel_id, effect.number)
             if content is not None:
-                return (CommitmentRecalled(channel_id=effect.channel_id, content=content),)
+                return (CommitmentRecalled(asked=effect, content=content),)
         return ()
 
     def relevant(self, txs: Sequence[Tx]) -> tuple[Tx, ...]:

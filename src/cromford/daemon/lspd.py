@@ -20,6 +20,7 @@ from cromford.daemon.options import LspOptions
 from cromford.daemon.rpc import RpcFailure
 from cromford.daemon.rpc_server import Handler, read_params
 from cromford.daemon.shell import Daemon
+from cromford.effects import AttemptDeadline
 from cromford.ports import BlockRef
 from cromford.protocol import events as ev
 from cromford.protocol import lsp
@@ -195,7 +196,7 @@ class LspDaemon(Daemon[LspState]):
         attempt = self._attempt(params)
         return {
             **views.show(self.driver.state, attempt),
-            "seconds_left": self.seconds_left(attempt.attempt_id),
+            "seconds_left": self.seconds_left(AttemptDeadline(attempt_id=attempt.attempt_id)),
         }
 
     async def _factory_export(self, params: dict[str, Any]) -> object:

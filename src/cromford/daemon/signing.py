@@ -39,7 +39,7 @@ def perform_signing(
             ]
             return (
                 ev.AttemptPrepared(
-                    attempt=attempt,
+                    asked=effect,
                     attempt_id=draw_attempt_id(),
                     factory_pool=signer.make_pool(FactoryKey(attempt=attempt), effect.pool_size),
                     channels=tuple(
@@ -61,12 +61,12 @@ def perform_signing(
             tx = signer.sign_wallet_tx(
                 effect.tx, effect.prevouts, [(path.change, path.index) for path in effect.paths]
             )
-            return (ev.FundingSigned(attempt_id=effect.attempt_id, tx=tx),)
+            return (ev.FundingSigned(asked=effect, tx=tx),)
         case fx.SignPayment():
             tx = signer.sign_wallet_tx(
                 effect.tx, effect.prevouts, [(path.change, path.index) for path in effect.paths]
             )
-            return (ev.PaymentSigned(tx=tx, has_change=effect.has_change),)
+            return (ev.PaymentSigned(asked=effect, tx=tx),)
         case _:
             return (perform_channel_signing(signer, effect),)
 
@@ -81,7 +81,7 @@ def _prepare_join(signer: Signer, effect: fx.PrepareJoin) -> ev.JoinPrepared:
         old_attempt, digest = effect.move
         signature = signer.sign_challenge(FactoryKey(attempt=old_attempt), digest)
     return ev.JoinPrepared(
-        attempt=effect.attempt,
+        asked=effect,
         factory_pool=signer.make_pool(FactoryKey(attempt=effect.attempt), effect.pool_size),
         channels=tuple(
             (signer.channel_pubkeys(name), signer.make_pool(name, effect.pool_size))
@@ -103,5 +103,5 @@ def _partial_sign(signer: Signer, effect: fx.PartialSign) -> ev.Event:
             for request in effect.requests
         )
     except (NonceFault, ValueError) as error:
-        return ev.SigningFailed(attempt_id=effect.attempt_id, reason=str(error))
-    return ev.PartialSigned(attempt_id=effect.attempt_id, partial_sigs=partial_sigs)
+        return ev.SigningFailed(asked=effect, reason=str(error))
+    return ev.PartialSigned(asked=effect, partial_sigs=partial_sigs)

@@ -16,7 +16,6 @@ from cromford.protocol import events as ev
 from cromford.protocol import records as r
 from cromford.protocol.chain_view import relevant_txs
 from cromford.protocol.channels import breach
-from cromford.protocol.channels.payments import INVOICE_PREFIX
 from cromford.protocol.channels.signer_answers import SignerAnswer
 from cromford.protocol.client_attempt import (
     ClientAttempt,
@@ -82,18 +81,16 @@ def decide(state: ClientState, event: ev.Event) -> Decision:
             return _on_block(state, event)
         case ev.BlockRemoved(height=height):
             return Decision(records=(r.BlockDisconnected(height=height),))
-        case ev.DeadlineReached(name=name):
-            if name.startswith(INVOICE_PREFIX):
-                return channels.on_invoice_deadline(state, name.removeprefix(INVOICE_PREFIX))
-            return on_deadline(state, name)
+        case ev.DeadlineReached(deadline=deadline):
+            return _on_deadline(state, deadline)
         case ev.JoinPrepared():
             return on_join_prepared(state, event)
-        case ev.CoinsLookedUp(attempt_id=attempt_id, coins=coins):
-            return on_coins(state, attempt_id, dict(coins))
-        case ev.PartialSigned(attempt_id=attempt_id, partial_sigs=partial_sigs):
-            return on_partial_signed(state, attempt_id, tuple(sig for _, sig in partial_sigs))
-        case ev.SigningFailed(attempt_id=attempt_id, reason=reason):
-            return abort(state, attempt_id, reason)
+        case ev.CoinsLookedUp(asked=asked, coins=coins):
+            return on_coins(state, asked.attempt_id, dict(coins))
+        case ev.PartialSigned(asked=asked, partial_sigs=partial_sigs):
+            return on_partial_signed(state, asked.attempt_id, tuple(sig for _, sig in partial_sigs))
+        case ev.SigningFailed(asked=asked, reason=reason):
+            return abort(state, asked.attempt_id, reason)
         case ev.JoinRequested():
             return on_join_requested(state, event)
         case ev.LeaveRequested():
@@ -111,8 +108,8 @@ def decide(state: ClientState, event: ev.Event) -> Decision:
             return NOTHING
         case ev.CommitmentRecalled():
             return leaving.on_commitment_recalled(state, event)
-        case ev.SpendSigned(name=name, tx=tx):
-            return Decision(effects=(fx.Broadcast(name=name, tx=tx),))
+        case ev.SpendSigned(asked=asked, tx=tx):
+            return Decision(effects=(fx.Broadcast(name=asked.spend.name, tx=tx),))
         case ev.InvoiceRequested():
             return channels.on_invoice_requested(state, event)
         case ev.PayRequested():
@@ -157,6 +154,18 @@ def _on_connection(state: ClientState, node_id: bytes) -> Decision:
     )
 
 
+def _on_deadline(state: ClientState, deadline: fx.Deadline) -> Decision:
+    match deadline:
+        case fx.AttemptDeadline(attempt_id=attempt_id):
+            return on_deadline(state, attempt_id)
+        case fx.InvoiceDeadline(payment_hash=payment_hash):
+            return channels.on_invoice_deadline(state, payment_hash)
+        case fx.RejoinDeadline() | fx.HoldDeadline():
+            raise AssertionError(f"{type(deadline).__name__} is an LSP's deadline")
+        case _:
+            assert_never(deadline)
+
+
 def _after_reconnect(attempt: ClientAttempt) -> tuple[m.Message, ...]:
     ids = {"attempt_id": attempt.attempt_id, "terms_hash": attempt.propose.terms_hash}
     if isinstance(attempt.stage, RootSent) and attempt.aborted is None:
@@ -188,7 +197,10 @@ def _on_disconnection(state: ClientState, record: r.AnyRecord) -> Decision:
         records=(record, *aborted),
         effects=(
             fx.DropPools(pool_ids=tuple(pools)),
-            *(fx.ClearDeadline(name=record.attempt_id) for record in aborted),
+            *(
+                fx.ClearDeadline(deadline=fx.AttemptDeadline(attempt_id=record.attempt_id))
+                for record in aborted
+            ),
         ),
     )
 
@@ -234,7 +246,7 @@ def _on_abort(state: ClientState, message: m.Abort) -> Decision:
             ),
         ),
         effects=(
-            fx.ClearDeadline(name=message.attempt_id),
+            fx.ClearDeadline(deadline=fx.AttemptDeadline(attempt_id=message.attempt_id)),
             fx.DropPools(pool_ids=pool_ids_of(attempt.join)),
         ),
     )

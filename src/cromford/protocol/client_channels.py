@@ -15,7 +15,6 @@ from cromford.protocol.channels.htlc_rules import forward_delta_blocks
 from cromford.protocol.channels.link import Link
 from cromford.protocol.channels.payments import (
     answer_as_payee,
-    invoice_deadline,
     refusal_text,
     start_payment,
 )
@@ -100,7 +99,12 @@ def on_invoice_requested(state: ClientState, event: ev.InvoiceRequested) -> Deci
                 text=event.text,
             )
         )
-        turn.wish(fx.SetDeadline(name=invoice_deadline(payment_hash), seconds=event.expiry_seconds))
+        turn.wish(
+            fx.SetDeadline(
+                deadline=fx.InvoiceDeadline(payment_hash=payment_hash),
+                seconds=event.expiry_seconds,
+            )
+        )
 
     return decide_channels(state, act)
 
@@ -109,7 +113,7 @@ def invoice_deadlines(state: ClientState, unix_time: int) -> tuple[fx.SetDeadlin
     """Return the deadlines of open invoices, after a restart."""
     return tuple(
         fx.SetDeadline(
-            name=invoice_deadline(invoice.payment_hash),
+            deadline=fx.InvoiceDeadline(payment_hash=invoice.payment_hash),
             seconds=max(0, invoice.expires_at - unix_time),
         )
         for _, invoice in sorted(state.book.invoices.items())

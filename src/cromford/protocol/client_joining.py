@@ -114,7 +114,7 @@ def on_join_prepared(state: ClientState, event: ev.JoinPrepared) -> Decision:
     return Decision(
         records=(
             r.AddressIssued(change=RECEIVE),
-            r.JoinSent(attempt=event.attempt, message=encode_message(join)),
+            r.JoinSent(attempt=event.asked.attempt, message=encode_message(join)),
         ),
         effects=(fx.Send(node_id=state.config.lsp_node_id, message=join),),
     )

@@ -111,7 +111,7 @@ def on_commitment_recalled(state: ClientState, recalled: ev.CommitmentRecalled) 
     """Punish the LSP for a commitment that it had revoked."""
     found = breach_found(state.book, state.chain, recalled)
     after = folded(state, found.records)
-    attempt = after.attempts[after.book.links[recalled.channel_id].attempt_id]
+    attempt = after.attempts[after.book.links[recalled.asked.channel_id].attempt_id]
     return found + Decision(effects=exit_effects(after, attempt) if found.records else ())
 
 

@@ -49,7 +49,7 @@ def on_propose(state: ClientState, propose: m.Propose) -> Decision:
         effects=(
             fx.LookUpCoins(attempt_id=propose.attempt_id, outpoints=outpoints),
             fx.SetDeadline(
-                name=propose.attempt_id,
+                deadline=fx.AttemptDeadline(attempt_id=propose.attempt_id),
                 seconds=DEADLINES_PER_CEREMONY * state.config.policy.deadline_seconds,
             ),
         ),
@@ -210,7 +210,7 @@ def _on_signed_root(state: ClientState, attempt: ClientAttempt, message: m.Signe
         ),
         effects=(
             acknowledge,
-            fx.ClearDeadline(name=attempt.attempt_id),
+            fx.ClearDeadline(deadline=fx.AttemptDeadline(attempt_id=attempt.attempt_id)),
             fx.DropPools(pool_ids=pool_ids_of(attempt.join)),
         ),
     )
@@ -227,7 +227,7 @@ def abort(state: ClientState, attempt_id: bytes, reason: str) -> Decision:
         records=(r.AttemptAborted(attempt_id=attempt_id, reason=reason, culprits=()),),
         effects=(
             fx.DropPools(pool_ids=pool_ids_of(attempt.join)),
-            fx.ClearDeadline(name=attempt_id),
+            fx.ClearDeadline(deadline=fx.AttemptDeadline(attempt_id=attempt_id)),
             fx.Send(
                 node_id=state.config.lsp_node_id,
                 message=m.Abort(attempt_id=attempt_id, reason=reason),
@@ -236,12 +236,12 @@ def abort(state: ClientState, attempt_id: bytes, reason: str) -> Decision:
     )
 
 
-def on_deadline(state: ClientState, name: bytes) -> Decision:
+def on_deadline(state: ClientState, attempt_id: bytes) -> Decision:
     """Stop waiting for the LSP."""
-    attempt = state.attempts.get(name)
+    attempt = state.attempts.get(attempt_id)
     if attempt is None or attempt.aborted is not None or isinstance(attempt.stage, Complete):
         return NOTHING
     if isinstance(attempt.stage, RootSent):
         # The LSP may hold kickoff_root, so nothing may be forgotten: we only stop waiting.
-        return Decision(records=(r.WaitGivenUp(attempt_id=name),))
-    return abort(state, name, "deadline: the LSP went silent")
+        return Decision(records=(r.WaitGivenUp(attempt_id=attempt_id),))
+    return abort(state, attempt_id, "deadline: the LSP went silent")

@@ -18,7 +18,6 @@ from cromford.protocol import lsp_leaving as leaving
 from cromford.protocol import records as r
 from cromford.protocol.chain_view import relevant_txs
 from cromford.protocol.channels import breach
-from cromford.protocol.channels.forwarding import HOLD_PREFIX
 from cromford.protocol.channels.signer_answers import SignerAnswer
 from cromford.protocol.decision import NOTHING, Decision
 from cromford.protocol.faults import Rejected
@@ -45,7 +44,6 @@ from cromford.wire.messages import encode_message
 
 __all__ = ["apply", "content_at", "decide", "new_lsp", "relevant", "resume"]
 
-REJOIN_DEADLINE = b"rejoin"
 RECONNECT_DEADLINES = 3  # How many deadlines an LSP that restarted gives its clients.
 
 
@@ -82,24 +80,17 @@ def decide(state: LspState, event: ev.Event) -> Decision:
             return _on_block(state, event)
         case ev.BlockRemoved(height=height):
             return Decision(records=(r.BlockDisconnected(height=height),))
-        case ev.DeadlineReached(name=name):
-            if name == REJOIN_DEADLINE:
-                return _rebuild(state)
-            if name.startswith(HOLD_PREFIX):
-                return channels.on_hold_ended(state, name)
-            return _rebuilding(state, on_deadline(state, name))
+        case ev.DeadlineReached(deadline=deadline):
+            return _on_deadline(state, deadline)
         case ev.AttemptPrepared():
             return _rebuilding(state, on_attempt_prepared(state, event))
-        case ev.PartialSigned(attempt_id=attempt_id, partial_sigs=partial_sigs):
-            decision = on_partial_signed(state, attempt_id, dict(partial_sigs))
+        case ev.PartialSigned(asked=asked, partial_sigs=partial_sigs):
+            decision = on_partial_signed(state, asked.attempt_id, dict(partial_sigs))
             return _rebuilding(state, decision)
-        case ev.SigningFailed(attempt_id=attempt_id, reason=reason):
-            if not state.attempts[attempt_id].is_open:
-                return NOTHING
-            dropped = r.BuildDropped(reason=f"our signer: {reason}")
-            return abort(state, attempt_id, reason=dropped.reason) + Decision(records=(dropped,))
-        case ev.FundingSigned(attempt_id=attempt_id, tx=tx):
-            return _on_funding_signed(state, attempt_id, tx)
+        case ev.SigningFailed(asked=asked, reason=reason):
+            return _on_signing_failed(state, asked.attempt_id, reason)
+        case ev.FundingSigned(asked=asked, tx=tx):
+            return _on_funding_signed(state, asked.attempt_id, tx)
         case ev.BuildRequested():
             return _on_build_requested(state, event)
         case ev.AddressRequested():
@@ -113,8 +104,8 @@ def decide(state: LspState, event: ev.Event) -> Decision:
             return NOTHING
         case ev.CommitmentRecalled():
             return leaving.on_commitment_recalled(state, event)
-        case ev.SpendSigned(name=name, tx=tx):
-            return Decision(effects=(fx.Broadcast(name=name, tx=tx),))
+        case ev.SpendSigned(asked=asked, tx=tx):
+            return Decision(effects=(fx.Broadcast(name=asked.spend.name, tx=tx),))
         case ev.ExitRequested(attempt_id=attempt_id, client=client):
             return leaving.on_exit_requested(state, attempt_id, client)
         case ev.PayRequested():
@@ -148,7 +139,11 @@ def resume(state: LspState) -> tuple[fx.Effect, ...]:
         elif attempt.root_signature is not None:
             # Clients come back with a growing pause, which is not theirs to answer for.
             seconds = RECONNECT_DEADLINES * state.config.policy.deadline_seconds
-            owed.append(fx.SetDeadline(name=attempt.attempt_id, seconds=seconds))
+            owed.append(
+                fx.SetDeadline(
+                    deadline=fx.AttemptDeadline(attempt_id=attempt.attempt_id), seconds=seconds
+                )
+            )
             if not attempt.holdouts and is_fundable(state, attempt):
                 owed.append(fund(state, attempt))
     return tuple(owed)
@@ -161,8 +156,25 @@ def _on_funding_signed(state: LspState, attempt_id: bytes, tx: Tx) -> Decision:
     return Decision(records=(record,), effects=(funding_broadcast(tx),))
 
 
-def _deadline(state: LspState, name: bytes) -> fx.SetDeadline:
-    return fx.SetDeadline(name=name, seconds=state.config.policy.deadline_seconds)
+def _on_deadline(state: LspState, deadline: fx.Deadline) -> Decision:
+    match deadline:
+        case fx.RejoinDeadline():
+            return _rebuild(state)
+        case fx.HoldDeadline():
+            return channels.on_hold_ended(state, deadline)
+        case fx.AttemptDeadline(attempt_id=attempt_id):
+            return _rebuilding(state, on_deadline(state, attempt_id))
+        case fx.InvoiceDeadline():
+            raise AssertionError("an invoice's deadline is a client's")
+        case _:
+            assert_never(deadline)
+
+
+def _on_signing_failed(state: LspState, attempt_id: bytes, reason: str) -> Decision:
+    if not state.attempts[attempt_id].is_open:
+        return NOTHING
+    dropped = r.BuildDropped(reason=f"our signer: {reason}")
+    return abort(state, attempt_id, reason=dropped.reason) + Decision(records=(dropped,))
 
 
 def _on_start(state: LspState) -> Decision:
@@ -315,7 +327,7 @@ def _start_build(state: LspState, plan: BuildPlan, min_clients: int, max_clients
     return Decision(
         records=(started,),
         effects=(
-            fx.ClearDeadline(name=REJOIN_DEADLINE),
+            fx.ClearDeadline(deadline=fx.RejoinDeadline()),
             fx.PrepareAttempt(
                 attempt=started.attempt,
                 n_clients=len(plan.placed),
@@ -346,7 +358,9 @@ def _rebuilding(state: LspState, decision: Decision) -> Decision:
     awaited = r.RebuildAwaited(
         node_ids=staying, min_clients=build.min_clients, max_clients=build.max_clients
     )
-    decision += Decision(records=(awaited,), effects=(_deadline(state, REJOIN_DEADLINE),))
+    seconds = state.config.policy.deadline_seconds
+    deadline = fx.SetDeadline(deadline=fx.RejoinDeadline(), seconds=seconds)
+    decision += Decision(records=(awaited,), effects=(deadline,))
     after = folded(state, decision.records)
     # Where nothing was proposed their keys are still fresh, and nobody has to join again.
     return decision + _rebuild(after) if set(staying) <= set(after.members) else decision
@@ -367,7 +381,7 @@ def _rebuild(state: LspState) -> Decision:
     except Rejected as rejected:
         return Decision(
             records=(r.BuildDropped(reason=str(rejected)),),
-            effects=(fx.ClearDeadline(name=REJOIN_DEADLINE),),
+            effects=(fx.ClearDeadline(deadline=fx.RejoinDeadline()),),
         )
     return _start_build(state, plan, build.min_clients, build.max_clients)
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
+from cromford import effects as fx
 from cromford.channel.errors import UpdateRefused
 from cromford.channel.stage import LiveHtlc
 from cromford.protocol import events as ev
@@ -87,9 +88,9 @@ def is_usable(state: LspState, link: Link) -> bool:
     )
 
 
-def on_hold_ended(state: LspState, name: bytes) -> Decision:
+def on_hold_ended(state: LspState, deadline: fx.HoldDeadline) -> Decision:
     """Give an HTLC back whose payee stayed away."""
-    return decide_channels(state, lambda turn: on_hold_deadline(turn, name))
+    return decide_channels(state, lambda turn: on_hold_deadline(turn, deadline))
 
 
 def on_pay_requested(state: LspState, event: ev.PayRequested) -> Decision:

@@ -117,7 +117,7 @@ def on_commitment_recalled(state: LspState, recalled: ev.CommitmentRecalled) -> 
     """Punish a client for a commitment that it had revoked."""
     found = breach_found(state.book, state.chain, recalled)
     after = folded(state, found.records)
-    link = after.book.links[recalled.channel_id]
+    link = after.book.links[recalled.asked.channel_id]
     attempt = after.attempts[link.attempt_id]
     effects = exit_effects(after, attempt, link.client) if found.records else ()
     return found + Decision(effects=effects)

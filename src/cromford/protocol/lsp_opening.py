@@ -33,7 +33,7 @@ def on_attempt_prepared(state: LspState, event: ev.AttemptPrepared) -> Decision:
     build = state.build
     pools = (event.factory_pool, *(pool for _, pool in event.channels))
     drop = fx.DropPools(pool_ids=tuple(pool.pool_id for pool in pools))
-    if build is None or build.attempt != event.attempt:
+    if build is None or build.attempt != event.asked.attempt:
         return Decision(effects=(drop,))
     missing = [node_id for node_id in build.node_ids if node_id not in state.members]
     if missing:
@@ -71,7 +71,7 @@ def _propose(state: LspState, build: Build, event: ev.AttemptPrepared) -> r.Atte
     )
     return r.AttemptProposed(
         attempt_id=event.attempt_id,
-        attempt=event.attempt,
+        attempt=event.asked.attempt,
         terms=terms.encode(),
         seats=tuple(
             r.Seat(node_id=node_id, join=m.encode_message(join))
@@ -239,7 +239,10 @@ def on_acknowledge(state: LspState, node_id: bytes, message: m.Acknowledge) -> D
         return Decision(records=(record,))
     return Decision(
         records=(record,),
-        effects=(fx.ClearDeadline(name=attempt.attempt_id), fund(after, acknowledged)),
+        effects=(
+            fx.ClearDeadline(deadline=fx.AttemptDeadline(attempt_id=attempt.attempt_id)),
+            fund(after, acknowledged),
+        ),
     )
 
 
@@ -280,16 +283,16 @@ def funding_broadcast(tx: Tx) -> fx.Broadcast:
     return fx.Broadcast(name="funding", tx=tx)
 
 
-def on_deadline(state: LspState, name: bytes) -> Decision:
+def on_deadline(state: LspState, attempt_id: bytes) -> Decision:
     """End a ceremony whose present step was not finished in time, naming the holdouts."""
-    attempt = state.attempts.get(name)
+    attempt = state.attempts.get(attempt_id)
     if attempt is None or not attempt.is_open:
         return NOTHING
     holdouts = attempt.holdouts
     missing = f"no answer from clients {list(holdouts)}" if holdouts else "a funding coin is gone"
     return abort(
         state,
-        name,
+        attempt_id,
         reason=f"deadline in {attempt.phase}: {missing}",
         culprits=tuple(attempt.seats[client - 1].node_id for client in holdouts),
     )
@@ -322,7 +325,7 @@ def abort(
         ),
         effects=(
             *(fx.Send(node_id=seat.node_id, message=message) for seat in attempt.seats),
-            fx.ClearDeadline(name=attempt_id),
+            fx.ClearDeadline(deadline=fx.AttemptDeadline(attempt_id=attempt_id)),
             fx.DropPools(pool_ids=attempt.pool_ids),
         ),
     )
@@ -353,4 +356,7 @@ def _seat(
 
 
 def _deadline(state: LspState, attempt: LspAttempt) -> fx.SetDeadline:
-    return fx.SetDeadline(name=attempt.attempt_id, seconds=state.config.policy.deadline_seconds)
+    return fx.SetDeadline(
+        deadline=fx.AttemptDeadline(attempt_id=attempt.attempt_id),
+        seconds=state.config.policy.deadline_seconds,
+    )

@@ -56,7 +56,7 @@ def on_payment_requested(
 
 def on_payment_signed(event: ev.PaymentSigned) -> Decision:
     """Remember a signed payment, then publish it."""
-    record = r.PaymentWasSigned(tx=event.tx.serialize(), has_change=event.has_change)
+    record = r.PaymentWasSigned(tx=event.tx.serialize(), has_change=event.asked.has_change)
     return Decision(records=(record,), effects=(fx.Broadcast(name=PAYMENT, tx=event.tx),))
 
 

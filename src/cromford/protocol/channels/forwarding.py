@@ -24,8 +24,6 @@ from cromford.wire import messages as m
 from cromford.wire.fields import decode_fields
 
 MILLION: Final = 1_000_000
-HOLD_PREFIX: Final = b"hold"
-ID_SIZE: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +83,7 @@ def _hold(turn: Turn, key: HtlcKey, rules: ForwardingRules) -> None:
     if is_new:
         turn.remember(cr.HtlcHeld(channel_id=key[0], htlc_id=key[1]))
     if is_new or key[0] in turn.touched:
-        turn.wish(fx.SetDeadline(name=hold_deadline(key), seconds=rules.hold_seconds))
+        turn.wish(fx.SetDeadline(deadline=hold_deadline(key), seconds=rules.hold_seconds))
 
 
 def _failure_before(
@@ -142,20 +140,20 @@ def _forward(
             if refused.field == "cltv_expiry":
                 failure = Failure.INCORRECT_CLTV_EXPIRY
         else:
-            turn.wish(fx.ClearDeadline(name=hold_deadline(key)))
+            turn.wish(fx.ClearDeadline(deadline=hold_deadline(key)))
             return
     _give_back(turn, link, key, failure)
 
 
 def _give_back(turn: Turn, link: Link, key: HtlcKey, failure: Failure) -> None:
     if key in turn.book.held:
-        turn.wish(fx.ClearDeadline(name=hold_deadline(key)))
+        turn.wish(fx.ClearDeadline(deadline=hold_deadline(key)))
     give_back(turn, link, key[1], failure.reason)
 
 
-def on_hold_deadline(turn: Turn, name: bytes) -> None:
+def on_hold_deadline(turn: Turn, deadline: fx.HoldDeadline) -> None:
     """Stop waiting for a payee that stayed away."""
-    key = held_key(name)
+    key = (deadline.channel_id, deadline.htlc_id)
     if key not in turn.book.held:
         return
     link = turn.link(key[0])
@@ -164,11 +162,6 @@ def on_hold_deadline(turn: Turn, name: bytes) -> None:
         give_back(turn, link, key[1], Failure.TEMPORARY_CHANNEL_FAILURE.reason)
 
 
-def hold_deadline(key: HtlcKey) -> bytes:
-    """Return the name of the deadline of an HTLC whose payee is away."""
-    return HOLD_PREFIX + key[0] + key[1].to_bytes(ID_SIZE, "big")
-
-
-def held_key(name: bytes) -> HtlcKey:
-    """Return the HTLC that a deadline of `hold_deadline` is about."""
-    return name[len(HOLD_PREFIX) : -ID_SIZE], int.from_bytes(name[-ID_SIZE:], "big")
+def hold_deadline(key: HtlcKey) -> fx.HoldDeadline:
+    """Return the deadline of an HTLC whose payee is away."""
+    return fx.HoldDeadline(channel_id=key[0], htlc_id=key[1])

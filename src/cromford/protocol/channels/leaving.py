@@ -275,7 +275,7 @@ def _at_stake(link: Link, preimages: Mapping[bytes, bytes]) -> list[Htlc]:
 
 def breach_found(book: Book, chain: ChainView, recalled: ev.CommitmentRecalled) -> Decision:
     """Remember what a revoked commitment says, if it is the one that is on chain."""
-    link = book.links[recalled.channel_id]
+    link = book.links[recalled.asked.channel_id]
     spender = chain.spends.get(link.setting.funding.outpoint)
     commitment = revoked_commitment(link, recalled.content).commitment
     # After a reorganisation it may be another one than before.

@@ -21,7 +21,6 @@ from cromford.wire import messages as m
 from cromford.wire.fields import encode_fields
 from cromford.wire.messages import encode_message
 
-INVOICE_PREFIX: Final = b"invoice"
 OVERPAYMENT_FACTOR: Final = 2  # BOLT 4: a payee accepts at most twice what it asked for.
 
 
@@ -138,7 +137,7 @@ def answer_as_payee(
             amount_msat=htlc.amount_msat,
         )
     )
-    turn.wish(fx.ClearDeadline(name=invoice_deadline(htlc.payment_hash)))
+    turn.wish(fx.ClearDeadline(deadline=fx.InvoiceDeadline(payment_hash=htlc.payment_hash)))
     take(turn, link, htlc.htlc_id, invoice.preimage)
 
 
@@ -151,11 +150,6 @@ def _pays(htlc: Htlc, payload: bytes, invoice: OwnInvoice) -> bool:
         and invoice.status == "open"
         and invoice.amount_msat <= htlc.amount_msat <= OVERPAYMENT_FACTOR * invoice.amount_msat
     )
-
-
-def invoice_deadline(payment_hash: bytes) -> bytes:
-    """Return the name of the deadline at which an invoice expires."""
-    return INVOICE_PREFIX + payment_hash
 
 
 def refusal_text(refused: UpdateRefused) -> str:

@@ -28,8 +28,8 @@ def on_signer_answer(turn: Turn, answer: SignerAnswer) -> None:
             on_half_made(turn, answer)
         case ev.PointRecalled():
             on_point_recalled(turn, answer)
-        case ev.ChannelSigningFailed(channel_id=channel_id, reason=reason):
-            link = turn.link(channel_id)
+        case ev.ChannelSigningFailed(asked=asked, reason=reason):
+            link = turn.link(asked.channel_id)
             if link.failure is None:
                 fail(turn, link, f"our signer: {reason}")
         case _:

@@ -43,10 +43,10 @@ def on_nonce_prepared(turn: Turn, event: ev.NoncePrepared) -> None:
     pool = event.pool
     turn.remember(
         cr.ChannelPrepared(
-            channel_id=event.channel_id, pool_id=pool.pool_id, pubnonce=pool.pubnonces[0]
+            channel_id=event.asked.channel_id, pool_id=pool.pool_id, pubnonce=pool.pubnonces[0]
         )
     )
-    link = turn.link(event.channel_id)
+    link = turn.link(event.asked.channel_id)
     told = reestablish_message(link.state)
     turn.send(
         link,
@@ -136,14 +136,14 @@ def _recall_point(turn: Turn, link: Link, message: m.ChannelReestablish) -> None
 
 def on_point_recalled(turn: Turn, event: ev.PointRecalled) -> None:
     """Take up a channel once it is known whether the peer showed the right secret."""
-    link = turn.link(event.channel_id)
+    link = turn.link(event.asked.channel_id)
     if link.failure is not None:
         _learn_of_lost_state(turn, link, event)
         return
     if link.pool_id is None or link.state.is_connected:
         return
     try:
-        _resume(turn, link, event.message, own_point=event.point)
+        _resume(turn, link, event.asked.message, own_point=event.point)
     except PeerViolation as violation:
         fail(turn, link, str(violation))
 
@@ -154,7 +154,7 @@ def _learn_of_lost_state(turn: Turn, link: Link, event: ev.PointRecalled) -> Non
         return
     try:
         receive_reestablish(
-            disconnect(link.state), reestablish_of(event.message), own_point=event.point
+            disconnect(link.state), reestablish_of(event.asked.message), own_point=event.point
         )
     except FallenBehind as error:
         fail(turn, link, _lost(error), is_behind=True, tells_peer=False)
@@ -269,7 +269,7 @@ def _sign(
 
 def on_commitment_made(turn: Turn, event: ev.CommitmentMade) -> None:
     """Send the updates, our half of the peer's commitment, and what goes after it."""
-    link = turn.link(event.channel_id)
+    link = turn.link(event.asked.channel_id)
     if not link.is_open:
         return
     signed = m.CommitmentSigned(
@@ -278,7 +278,7 @@ def on_commitment_made(turn: Turn, event: ev.CommitmentMade) -> None:
         partial_sig=event.partial_sig,
         htlc_signatures=event.htlc_signatures,
     )
-    for message in (*event.before, signed, *event.after):
+    for message in (*event.asked.before, signed, *event.asked.after):
         turn.send(link, message)
 
 
@@ -307,15 +307,16 @@ def _on_commitment_signed(turn: Turn, link: Link, message: m.CommitmentSigned) -
 
 def on_half_made(turn: Turn, event: ev.HalfMade) -> None:
     """Finish our new commitment, remember it, and revoke the one before."""
-    link = turn.link(event.channel_id)
+    link = turn.link(event.asked.channel_id)
     if not link.is_open:
         turn.wish(fx.DropPools(pool_ids=(event.pool.pool_id,)))
         return
-    session = event.commitment.signing_task.session(event.aggnonce)
-    signature = session.partial_sig_agg([event.partial_sig, event.message.partial_sig])
+    asked = event.asked
+    session = asked.commitment.signing_task.session(asked.aggnonce)
+    signature = session.partial_sig_agg([event.partial_sig, asked.message.partial_sig])
     try:
         held = hold(
-            event.commitment, signature=signature, htlc_signatures=event.message.htlc_signatures
+            asked.commitment, signature=signature, htlc_signatures=asked.message.htlc_signatures
         )
     except PeerViolation as violation:
         turn.wish(fx.DropPools(pool_ids=(event.pool.pool_id,)))

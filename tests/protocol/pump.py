@@ -69,7 +69,7 @@ class PumpNode(SimNode):
         self._n_durable = len(self.store.entries)
         if not is_after_append and self._crashes():
             raise Crash
-        return self._perform(self, effect)
+        return self.perform(effect)
 
 
 Tamper = Callable[[PumpNode, PumpNode, m.Message], Sequence[m.Message]]

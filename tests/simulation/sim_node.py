@@ -57,13 +57,18 @@ class SimStore:
 
     dice: Callable[[], bool]
     entries: list[bytes] = field(default_factory=list)
+    owner: str = ""
 
     def append(self, records: Sequence[bytes]) -> None:
         if self.dice():
             raise Crash
-        self.entries.extend(records)
+        self.keep(records)
         if self.dice():
             raise Crash
+
+    def keep(self, records: Sequence[bytes]) -> None:
+        """Make records durable, without fail."""
+        self.entries.extend(records)
 
     def replay(self) -> Iterator[bytes]:
         return iter(list(self.entries))
@@ -113,7 +118,7 @@ class SimNode:
         self.crash_rate = crash_rate
         self.lsp_node_id = lsp_node_id
         self.lsp_policy = lsp_policy
-        self.store = SimStore(dice=self._crashes)
+        self.store = SimStore(dice=self._crashes, owner=name)
         self.notebook = notebook
         self.driver: Driver[Any] | None = None
         self.signer: Signer | None = None
@@ -170,6 +175,10 @@ class SimNode:
         assert self.driver is not None
         return self.driver.relevant(txs)
 
+    def perform(self, effect: fx.Performed) -> Iterable[ev.Event]:
+        """Let an effect happen, without fail; return the events it causes at once."""
+        return self._perform(self, effect)
+
     def perform_signing(self, effect: Any) -> tuple[ev.Event, ...]:
         """Perform an effect that needs this node's secrets."""
         assert self.signer is not None
@@ -181,7 +190,7 @@ class SimNode:
     def _effect(self, effect: fx.Performed) -> Iterable[ev.Event]:
         if self._crashes():
             raise Crash
-        return self._perform(self, effect)
+        return self.perform(effect)
 
     def _new_driver(self) -> Driver[Any]:
         account = Account(Keychain(self._seed, REGTEST, journal_number=0).wallet_account)

@@ -28,7 +28,7 @@ from cromford.ports import Store
 from cromford.protocol import client as client_role
 from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
-from cromford.protocol.client_state import ClientConfig
+from cromford.protocol.journal.client_state import ClientConfig
 from cromford.signing.keychain import Keychain
 from cromford.signing.signer import Signer
 from cromford.wallet.account import RECEIVE, Account

@@ -10,7 +10,7 @@ from cromford.daemon.driver import Driver, ForeignJournal, Role, open_journal
 from cromford.protocol.decision import Decision
 from cromford.protocol.events import DaemonStarted, DeadlineReached, Event
 from cromford.protocol.faults import Rejected
-from cromford.protocol.records import AnyRecord, Started, WishWithdrawn, encode_record
+from cromford.protocol.journal.records import AnyRecord, Started, WishWithdrawn, encode_record
 
 GENESIS = bytes(32)
 

@@ -14,7 +14,7 @@ from tests.protocol.pump import Pump, PumpNode
 
 from cromford import effects as fx
 from cromford.protocol import events as ev
-from cromford.protocol.channels.link import Link
+from cromford.protocol.journal.link import Link
 from cromford.protocol.policy import LspPolicy
 from cromford.wire import messages as m
 

@@ -25,10 +25,10 @@ from cromford.factory.shape import plan_of
 from cromford.factory.terms import TERMS_TAG, FactoryTerms
 from cromford.factory.tree import funding_output_of
 from cromford.protocol import events as ev
-from cromford.protocol import records as r
-from cromford.protocol.client_attempt import ClientAttempt
-from cromford.protocol.client_state import ClientState
-from cromford.protocol.lsp_attempt import LspAttempt
+from cromford.protocol.journal import records as r
+from cromford.protocol.journal.client_attempt import ClientAttempt
+from cromford.protocol.journal.client_state import ClientState
+from cromford.protocol.journal.lsp_attempt import LspAttempt
 from cromford.signing.keychain import Keychain
 from cromford.signing.signer import Signer
 from cromford.wire import messages as m

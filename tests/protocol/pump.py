@@ -21,10 +21,10 @@ from cromford import effects as fx
 from cromford.bitcoin.tx import Tx
 from cromford.daemon.driver import Role
 from cromford.protocol import events as ev
-from cromford.protocol.client_attempt import BelowSent, ClientAttempt, Complete, RootSent
-from cromford.protocol.lsp_attempt import LspAttempt
+from cromford.protocol.journal.client_attempt import BelowSent, ClientAttempt, Complete, RootSent
+from cromford.protocol.journal.lsp_attempt import LspAttempt
+from cromford.protocol.journal.records import decode_record
 from cromford.protocol.policy import LspPolicy
-from cromford.protocol.records import decode_record
 from cromford.wallet.account import RECEIVE
 from cromford.wire import messages as m
 

@@ -10,7 +10,7 @@ from cromford import effects as fx
 from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
 from cromford.protocol.decision import Decision
-from cromford.protocol.lsp_state import (
+from cromford.protocol.journal.lsp_state import (
     BAN_BLOCKS,
     FAULTS_TO_BAN,
 )

@@ -8,7 +8,7 @@ from tests.protocol.pump import Pump
 
 from cromford import effects as fx
 from cromford.protocol import events as ev
-from cromford.protocol.client_attempt import Complete
+from cromford.protocol.journal.client_attempt import Complete
 from cromford.wire import messages as m
 
 

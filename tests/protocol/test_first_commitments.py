@@ -27,20 +27,16 @@ from cromford.channel.terms import Party
 from cromford.factory.terms import FeePolicy
 from cromford.protocol import events as ev
 from cromford.protocol import lsp_opening
-from cromford.protocol import records as r
-from cromford.protocol.client_attempt import Complete, HoldsExit, RootSent
-from cromford.protocol.decision import (
-    NOTHING,
-    DoubleSigning,
-    check_intents,
-    intent_of_commitment,
-)
+from cromford.protocol.decision import NOTHING
 from cromford.protocol.faults import Refusal, Rejected
-from cromford.protocol.first_commitments import (
+from cromford.protocol.journal import records as r
+from cromford.protocol.journal.client_attempt import Complete, HoldsExit, RootSent
+from cromford.protocol.journal.first_commitments import (
     LSP_CHANNEL_POOL_SIZE,
     channel_terms_of,
     least_capacity_sat,
 )
+from cromford.protocol.journal.intents import DoubleSigning, check_intents, intent_of_commitment
 from cromford.protocol.lobby import plan_build
 from cromford.protocol.policy import LspPolicy
 from cromford.protocol.verification_channel import check_first_commitments as check_buildable

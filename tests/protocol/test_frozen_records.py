@@ -16,8 +16,8 @@ from typing import Any, Final, get_args, get_type_hints
 import msgspec
 import pytest
 
-from cromford.protocol import records as r
-from cromford.protocol.records import decode_record, encode_record
+from cromford.protocol.journal import records as r
+from cromford.protocol.journal.records import decode_record, encode_record
 
 FROZEN_FILE: Final = Path(__file__).parent / "frozen_records.json"
 FROZEN: Final[dict[str, dict[str, Any]]] = json.loads(FROZEN_FILE.read_text(encoding="utf-8"))

@@ -15,9 +15,9 @@ from tests.protocol.pump import Pump, PumpNode, Tamper
 
 from cromford.protocol import client_leaving, lsp_leaving
 from cromford.protocol import events as ev
-from cromford.protocol.channels.link import Link
+from cromford.protocol.journal.link import Link
+from cromford.protocol.journal.records import ExitStarted, decode_record
 from cromford.protocol.policy import LspPolicy
-from cromford.protocol.records import ExitStarted, decode_record
 from cromford.watch.leaving import what_leaving_gives
 from cromford.watch.sweep import SWEEP_VSIZE
 from cromford.wire import messages as m

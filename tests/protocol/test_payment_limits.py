@@ -19,8 +19,6 @@ from tests.protocol.pump import Pump, PumpNode
 
 from cromford import effects as fx
 from cromford.protocol import events as ev
-from cromford.protocol.channels.book import Payment
-from cromford.protocol.channels.failures import Failure
 from cromford.protocol.channels.htlc_rules import (
     CLAIM_BLOCKS,
     INVOICE_SLACK_BLOCKS,
@@ -28,6 +26,8 @@ from cromford.protocol.channels.htlc_rules import (
     check_offer,
 )
 from cromford.protocol.faults import Rejected
+from cromford.protocol.journal.book import Payment
+from cromford.protocol.journal.failures import Failure
 from cromford.wire import messages as m
 
 FIRST_MSAT = 30_000_000

@@ -18,7 +18,7 @@ from tests.protocol.pump import Pump, PumpNode, Tamper
 
 from cromford import effects as fx
 from cromford.channel.secret_store import N_COMMITMENTS_MAX
-from cromford.protocol.channels.link import Link
+from cromford.protocol.journal.link import Link
 from cromford.wire import messages as m
 
 FIRST_MSAT: Final = 30_000_000

@@ -11,8 +11,8 @@ from tests.protocol.pump import Pump, PumpNode
 
 from cromford import effects as fx
 from cromford.protocol import events as ev
-from cromford.protocol import records as r
-from cromford.protocol.client_attempt import Complete, RootSent, pool_ids_of
+from cromford.protocol.journal import records as r
+from cromford.protocol.journal.client_attempt import Complete, RootSent, pool_ids_of
 from cromford.wire import messages as m
 
 POINTS_MAX: Final = 100  # No ceremony of two clients has so many.

@@ -10,7 +10,7 @@ from cromford import effects as fx
 from cromford.bitcoin.tx import Tx
 from cromford.daemon.driver import Role
 from cromford.protocol import events as ev
-from cromford.protocol import records as r
+from cromford.protocol.journal import records as r
 
 NO_TX = Tx(version=2, inputs=(), outputs=())
 ATTEMPT_ID = b"\x01" * 32

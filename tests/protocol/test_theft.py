@@ -30,9 +30,9 @@ from cromford.protocol.channels.htlc_rules import (
     check_offer,
     forward_delta_blocks,
 )
-from cromford.protocol.channels.link import Link
 from cromford.protocol.channels.steps import sign_if_due
 from cromford.protocol.channels.turn import Turn
+from cromford.protocol.journal.link import Link
 from cromford.wire import messages as m
 
 FIRST_MSAT: Final = 30_000_000

@@ -15,9 +15,9 @@ from cromford.factory.terms import FeePolicy
 from cromford.protocol import client as client_role
 from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
-from cromford.protocol.client_state import ClientConfig, ClientState
 from cromford.protocol.faults import Rejected
-from cromford.protocol.lsp_state import LspConfig, LspState
+from cromford.protocol.journal.client_state import ClientConfig, ClientState
+from cromford.protocol.journal.lsp_state import LspConfig, LspState
 from cromford.protocol.policy import ClientPolicy, LspPolicy
 from cromford.signing.keychain import ChannelKey, Keychain
 from cromford.signing.signer import Signer

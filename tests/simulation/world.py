@@ -15,7 +15,7 @@ from cromford import effects as fx
 from cromford.bitcoin.tx import Tx, Txid
 from cromford.factory.terms import FeePolicy
 from cromford.protocol import events as ev
-from cromford.protocol.client_attempt import ClientAttempt, Complete
+from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
 from cromford.protocol.policy import LspPolicy
 from cromford.wallet.account import RECEIVE
 from cromford.wire.messages import SignBelow, SignRoot, decode_message, encode_message

@@ -15,7 +15,7 @@ from cromford.daemon.options import ClientOptions, LspOptions
 from cromford.daemon.rpc_server import SocketInUse
 from cromford.daemon.seed_file import BadSeed, WrongPassphrase
 from cromford.ports import ChainUnavailable, StoreFailed
-from cromford.protocol.records import UnknownRecord
+from cromford.protocol.journal.records import UnknownRecord
 
 CATCHING_UP: Final = "initial block download"
 _MISMATCH_REMEDIES: Final = {

@@ -34,10 +34,10 @@ from cromford.protocol.channels.htlc_rules import (
     min_final_cltv_expiry_delta,
 )
 from cromford.protocol.channels.leaving import sweep_feerate
-from cromford.protocol.channels.link import Link
 from cromford.protocol.client_channels import is_usable
 from cromford.protocol.client_leaving import preimages_of
-from cromford.protocol.client_state import ClientState
+from cromford.protocol.journal.client_state import ClientState
+from cromford.protocol.journal.link import Link
 
 SECRET_SIZE: Final = 32  # A preimage, and a payment secret (BOLT 11).
 Document = dict[str, Any]

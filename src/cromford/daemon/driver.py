@@ -15,7 +15,7 @@ from cromford.effects import Performed, RecallCommitment
 from cromford.ports import Store
 from cromford.protocol.decision import Decision
 from cromford.protocol.events import CommitmentRecalled, DaemonStarted, Event
-from cromford.protocol.records import AnyRecord, Created, decode_record, encode_record
+from cromford.protocol.journal.records import AnyRecord, Created, decode_record, encode_record
 
 S = TypeVar("S")
 

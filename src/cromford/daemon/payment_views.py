@@ -9,9 +9,9 @@ from itertools import islice
 from typing import Any, Final
 
 from cromford.daemon.payment_numbers import PaymentNumbers
-from cromford.protocol.channels.book import Book, Forward, HtlcKey, OwnInvoice, Payment
-from cromford.protocol.channels.encoding import delivery_of
-from cromford.protocol.channels.failures import CODE_SIZE, describe_failure
+from cromford.protocol.journal.book import Book, Forward, HtlcKey, OwnInvoice, Payment
+from cromford.protocol.journal.encoding import delivery_of
+from cromford.protocol.journal.failures import CODE_SIZE, describe_failure
 
 PERMANENT: Final = 0x4000  # BOLT 4: trying again will not help.
 HELD: Final = "held"

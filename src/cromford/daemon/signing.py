@@ -5,7 +5,7 @@ from collections.abc import Callable
 from cromford import effects as fx
 from cromford.daemon.channel_signing import perform_channel_signing
 from cromford.protocol import events as ev
-from cromford.protocol.first_commitments import LSP_CHANNEL_POOL_SIZE
+from cromford.protocol.journal.first_commitments import LSP_CHANNEL_POOL_SIZE
 from cromford.signing.keychain import ChannelKey, FactoryKey
 from cromford.signing.nonces import NonceFault
 from cromford.signing.signer import Signer

@@ -13,16 +13,8 @@ from cromford.channel.content import CommitmentContent
 from cromford.protocol import client_channels as channels
 from cromford.protocol import client_leaving as leaving
 from cromford.protocol import events as ev
-from cromford.protocol import records as r
-from cromford.protocol.chain_view import relevant_txs
 from cromford.protocol.channels import breach
 from cromford.protocol.channels.signer_answers import SignerAnswer
-from cromford.protocol.client_attempt import (
-    ClientAttempt,
-    Complete,
-    RootSent,
-    pool_ids_of,
-)
 from cromford.protocol.client_joining import (
     on_join_answered,
     on_join_prepared,
@@ -39,8 +31,16 @@ from cromford.protocol.client_opening import (
     on_propose,
     on_signatures,
 )
-from cromford.protocol.client_state import ClientState, apply, folded, new_client
 from cromford.protocol.decision import NOTHING, Decision
+from cromford.protocol.journal import records as r
+from cromford.protocol.journal.chain_view import relevant_txs
+from cromford.protocol.journal.client_attempt import (
+    ClientAttempt,
+    Complete,
+    RootSent,
+    pool_ids_of,
+)
+from cromford.protocol.journal.client_state import ClientState, apply, folded, new_client
 from cromford.protocol.paying import on_payment_requested, on_payment_signed, owed_payments
 from cromford.wallet.account import RECEIVE
 from cromford.wire import messages as m

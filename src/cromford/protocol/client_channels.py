@@ -6,13 +6,11 @@ from cromford import effects as fx
 from cromford.channel.errors import UpdateRefused
 from cromford.channel.stage import LiveHtlc
 from cromford.crypto.keys import sha256
-from cromford.protocol import channel_records as cr
 from cromford.protocol import events as ev
 from cromford.protocol.channels.balances import balance_of
 from cromford.protocol.channels.finish import finish
 from cromford.protocol.channels.forwarding import forwarding_fee_msat
 from cromford.protocol.channels.htlc_rules import forward_delta_blocks
-from cromford.protocol.channels.link import Link
 from cromford.protocol.channels.payments import (
     answer_as_payee,
     refusal_text,
@@ -21,10 +19,12 @@ from cromford.protocol.channels.payments import (
 from cromford.protocol.channels.signer_answers import SignerAnswer, on_signer_answer
 from cromford.protocol.channels.steps import on_message, prepare
 from cromford.protocol.channels.turn import Turn
-from cromford.protocol.client_attempt import ClientAttempt
-from cromford.protocol.client_state import ClientState
 from cromford.protocol.decision import NOTHING, Decision
 from cromford.protocol.faults import Rejected
+from cromford.protocol.journal import channel_records as cr
+from cromford.protocol.journal.client_attempt import ClientAttempt
+from cromford.protocol.journal.client_state import ClientState
+from cromford.protocol.journal.link import Link
 from cromford.wire import messages as m
 
 

@@ -6,9 +6,7 @@ from typing import Final
 from cromford import effects as fx
 from cromford.bitcoin.tx import OutPoint
 from cromford.channel.terms import MSAT_PER_SAT
-from cromford.protocol import channel_records as cr
 from cromford.protocol import events as ev
-from cromford.protocol import records as r
 from cromford.protocol.channels.balances import balance_of
 from cromford.protocol.channels.leaving import (
     Holding,
@@ -23,12 +21,14 @@ from cromford.protocol.channels.leaving import (
     updates_ended,
     watched_outpoints,
 )
-from cromford.protocol.channels.link import Link
-from cromford.protocol.channels.opened import client_link
-from cromford.protocol.client_attempt import ClientAttempt, Complete
-from cromford.protocol.client_state import ClientState, folded
 from cromford.protocol.decision import NOTHING, Decision
 from cromford.protocol.faults import Rejected
+from cromford.protocol.journal import channel_records as cr
+from cromford.protocol.journal import records as r
+from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
+from cromford.protocol.journal.client_state import ClientState, folded
+from cromford.protocol.journal.link import Link
+from cromford.protocol.journal.opened import client_link
 
 LEAVING: Final = "leaving by an exit"
 

@@ -7,8 +7,10 @@ from cromford.bitcoin.block import Coin
 from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.channel.terms import Party
 from cromford.factory.branch import Branch
-from cromford.protocol import records as r
-from cromford.protocol.client_attempt import (
+from cromford.protocol.decision import NOTHING, Decision
+from cromford.protocol.faults import FaultyLsp, Refusal
+from cromford.protocol.journal import records as r
+from cromford.protocol.journal.client_attempt import (
     BelowSent,
     Checked,
     ClientAttempt,
@@ -18,10 +20,10 @@ from cromford.protocol.client_attempt import (
     RootSent,
     pool_ids_of,
 )
-from cromford.protocol.client_state import ClientState
-from cromford.protocol.decision import NOTHING, Decision, intent_of, intent_of_commitment
-from cromford.protocol.faults import FaultyLsp, Refusal
-from cromford.protocol.verification import N_CANDIDATES, ClientView, check_proposal
+from cromford.protocol.journal.client_state import ClientState
+from cromford.protocol.journal.intents import intent_of, intent_of_commitment
+from cromford.protocol.journal.proposal import N_CANDIDATES
+from cromford.protocol.verification import ClientView, check_proposal
 from cromford.wire import messages as m
 from cromford.wire.messages import encode_message
 

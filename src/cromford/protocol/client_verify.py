@@ -8,9 +8,9 @@ from cromford.channel.errors import PeerViolation
 from cromford.channel.held import hold
 from cromford.channel.terms import Party
 from cromford.factory.tree import InvalidSignature
-from cromford.protocol.client_attempt import ClientAttempt, Complete
-from cromford.protocol.client_state import ClientState
 from cromford.protocol.faults import Refusal
+from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
+from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.verification import ClientView, check_proposal
 
 

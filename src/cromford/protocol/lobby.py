@@ -28,12 +28,12 @@ from cromford.factory.terms import (
     exit_blocks_of,
 )
 from cromford.protocol.faults import Rejected
-from cromford.protocol.first_commitments import channel_terms_of, least_capacity_sat
-from cromford.protocol.lsp_attempt import LspAttempt
-from cromford.protocol.lsp_state import LspState, Member
+from cromford.protocol.journal.first_commitments import channel_terms_of, least_capacity_sat
+from cromford.protocol.journal.lsp_attempt import LspAttempt
+from cromford.protocol.journal.lsp_state import LspState, Member
+from cromford.protocol.journal.proposal import N_CANDIDATES
 from cromford.protocol.move import move_digest
 from cromford.protocol.policy import LspPolicy
-from cromford.protocol.verification import N_CANDIDATES
 from cromford.wallet.coins import N_INPUTS_MAX, InsufficientCoins, Selection
 from cromford.wire import messages as m
 

@@ -15,14 +15,15 @@ from cromford.factory.shape import plan_of
 from cromford.protocol import events as ev
 from cromford.protocol import lsp_channels as channels
 from cromford.protocol import lsp_leaving as leaving
-from cromford.protocol import records as r
-from cromford.protocol.chain_view import relevant_txs
 from cromford.protocol.channels import breach
 from cromford.protocol.channels.signer_answers import SignerAnswer
 from cromford.protocol.decision import NOTHING, Decision
 from cromford.protocol.faults import Rejected
+from cromford.protocol.journal import records as r
+from cromford.protocol.journal.chain_view import relevant_txs
+from cromford.protocol.journal.lsp_attempt import LspAttempt
+from cromford.protocol.journal.lsp_state import LspState, apply, folded, new_lsp
 from cromford.protocol.lobby import BuildPlan, greeting, is_move_proven, plan_build, refusal_of
-from cromford.protocol.lsp_attempt import LspAttempt
 from cromford.protocol.lsp_opening import (
     abort,
     fund,
@@ -35,7 +36,6 @@ from cromford.protocol.lsp_opening import (
     on_sign_below,
     on_sign_root,
 )
-from cromford.protocol.lsp_state import LspState, apply, folded, new_lsp
 from cromford.protocol.paying import on_payment_requested, on_payment_signed, owed_payments
 from cromford.protocol.schedule import is_build_due
 from cromford.wallet.account import RECEIVE

@@ -6,9 +6,7 @@ from typing import Final
 from cromford import effects as fx
 from cromford.bitcoin.tx import OutPoint
 from cromford.factory.funding import CHANGE_VOUT
-from cromford.protocol import channel_records as cr
 from cromford.protocol import events as ev
-from cromford.protocol import records as r
 from cromford.protocol.channels.leaving import (
     Holding,
     arriving_sat,
@@ -23,12 +21,14 @@ from cromford.protocol.channels.leaving import (
     updates_ended,
     watched_outpoints,
 )
-from cromford.protocol.channels.link import Link
-from cromford.protocol.channels.opened import lsp_link
 from cromford.protocol.decision import NOTHING, Decision
 from cromford.protocol.faults import Rejected
-from cromford.protocol.lsp_attempt import LspAttempt
-from cromford.protocol.lsp_state import LspState, folded
+from cromford.protocol.journal import channel_records as cr
+from cromford.protocol.journal import records as r
+from cromford.protocol.journal.link import Link
+from cromford.protocol.journal.lsp_attempt import LspAttempt
+from cromford.protocol.journal.lsp_state import LspState, folded
+from cromford.protocol.journal.opened import lsp_link
 
 LEAVING: Final = "the LSP brings the channel on chain"
 

@@ -1,12 +1,10 @@
 """Payments out of a role's wallet: the same for both roles."""
 
 from cromford import effects as fx
-from cromford.bitcoin.tx import Tx
 from cromford.protocol import events as ev
-from cromford.protocol import records as r
 from cromford.protocol.decision import Decision
 from cromford.protocol.faults import Rejected
-from cromford.wallet.account import CHANGE
+from cromford.protocol.journal import records as r
 from cromford.wallet.coins import InsufficientCoins, Wallet
 from cromford.wallet.payment import DustPayment, PaymentPlan, plan_payment
 
@@ -58,12 +56,6 @@ def on_payment_signed(event: ev.PaymentSigned) -> Decision:
     """Remember a signed payment, then publish it."""
     record = r.PaymentWasSigned(tx=event.tx.serialize(), has_change=event.asked.has_change)
     return Decision(records=(record,), effects=(fx.Broadcast(name=PAYMENT, tx=event.tx),))
-
-
-def with_payment(wallet: Wallet, record: r.PaymentWasSigned) -> Wallet:
-    """Return the wallet after a payment was signed."""
-    paid = wallet.with_payment(Tx.parse(record.tx))
-    return paid.with_address_used(CHANGE) if record.has_change else paid
 
 
 def owed_payments(wallet: Wallet) -> tuple[fx.Broadcast, ...]:

@@ -9,35 +9,37 @@ from dataclasses import dataclass
 
 from cromford.bitcoin.block import Coin
 from cromford.bitcoin.network import Network
-from cromford.bitcoin.script import is_native_segwit, is_p2tr
+from cromford.bitcoin.script import is_native_segwit
 from cromford.bitcoin.timelock import NSEQUENCE_REPLACEABLE
 from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.channel.terms import Party
 from cromford.codec.reader import MalformedBytes
 from cromford.crypto.keys import is_pubkey
 from cromford.crypto.musig2 import is_aggnonce
-from cromford.factory.branch import Branch, build_branch
+from cromford.factory.branch import Branch
 from cromford.factory.funding import CHANGE_MIN_SAT, CHANGE_VOUT, FUNDING_VERSION
 from cromford.factory.shape import LSP_INDEX, PlannedVertex, plan_of
 from cromford.factory.terms import FactoryTerms, InvalidTerms, decode_terms
-from cromford.factory.tree import FACTORY_VOUT, ChannelKeys, TreeNode
+from cromford.factory.tree import FACTORY_VOUT, TreeNode
 from cromford.protocol.faults import Refusal
+from cromford.protocol.journal.proposal import (
+    N_CANDIDATES,
+    own_channel,
+    parse_tree_tx,
+    rebuild_branch,
+)
 from cromford.protocol.policy import ClientPolicy
 from cromford.protocol.verification_channel import (
     check_capacity,
     check_channel_offer,
     check_first_commitments,
-    own_channel,
 )
 from cromford.wire.messages import (
     BranchVertex,
-    CandidateProposal,
     Join,
     NonceUse,
     Propose,
 )
-
-N_CANDIDATES = 1  # A ladder of several funding candidates is refused by this version.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,41 +269,6 @@ def check_signers(
             )
 
 
-def rebuild_branch(propose: Propose, *, terms: FactoryTerms, join: Join) -> Branch:
-    """Return the client's branch, computed from the terms and keys of a proposal.
-
-    Raises:
-        Refusal: If a neighbour's channel script is missing.
-    """
-    candidate = propose.candidates[0]
-    leaf = plan_of(terms).path_to(propose.client)[-1]
-    name = f"state_{leaf.shape.name}"
-    sent = parse_tree_tx(name, candidate.vertices[-1].state_tx)
-    neighbours: dict[int, bytes] = {}
-    for vout, client in enumerate(leaf.shape.clients):
-        if client == propose.client:
-            continue
-        if vout >= len(sent.outputs) or not is_p2tr(sent.outputs[vout].script_pubkey):
-            raise Refusal(f"{name}.output[{vout}]", expected="a taproot output", received="none")
-        neighbours[client] = sent.outputs[vout].script_pubkey
-    return build_branch(
-        terms,
-        client=propose.client,
-        factory_pubkeys=candidate.vertices[0].signers,
-        channel_keys=ChannelKeys(
-            client_funding_pubkey=join.candidates[0].channel.funding_pubkey,
-            lsp_funding_pubkey=candidate.channel.funding_pubkey,
-        ),
-        neighbour_scripts=neighbours,
-        funding_outpoint=funding_outpoint_of(candidate),
-    )
-
-
-def funding_outpoint_of(candidate: CandidateProposal) -> OutPoint:
-    """Return what kickoff_root spends under this candidate."""
-    return Tx.parse(candidate.funding_tx).outpoint(FACTORY_VOUT)
-
-
 def check_funding_output(funding_tx: Tx, branch: Branch) -> None:
     """Check that the funding transaction pays exactly the factory, exactly its amount.
 
@@ -319,18 +286,6 @@ def check_funding_output(funding_tx: Tx, branch: Branch) -> None:
         expected=branch.funding_amount_sat,
         received=output.amount_sat,
     )
-
-
-def parse_tree_tx(name: str, data: bytes) -> Tx:
-    """Return a transaction the LSP sent.
-
-    Raises:
-        Refusal: Naming the transaction, if the bytes are none.
-    """
-    try:
-        return Tx.parse(data)
-    except MalformedBytes as error:
-        raise Refusal(name, expected="a transaction", received=error) from error
 
 
 def check_tree_tx(node: TreeNode, data: bytes) -> None:

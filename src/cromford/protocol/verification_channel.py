@@ -5,16 +5,14 @@ from dataclasses import fields
 from cromford.channel.errors import InvalidTerms
 from cromford.channel.terms import Party
 from cromford.crypto.keys import is_pubkey
-from cromford.factory.branch import Branch
 from cromford.factory.terms import FactoryTerms
 from cromford.protocol.faults import Refusal
-from cromford.protocol.first_commitments import (
+from cromford.protocol.journal.first_commitments import (
     ChannelSetting,
-    channel_setting,
     channel_terms_of,
     least_capacity_sat,
 )
-from cromford.wire.messages import ChannelOffer, Join, Propose
+from cromford.wire.messages import ChannelOffer
 
 
 def check_capacity(terms: FactoryTerms, capacity_sat: int) -> None:
@@ -47,17 +45,6 @@ def check_channel_offer(offer: ChannelOffer, *, own: ChannelOffer) -> None:
         if pubkey in seen:
             raise Refusal(f"channel.{name}", expected="a key of its own", received=pubkey)
         seen.add(pubkey)
-
-
-def own_channel(propose: Propose, *, join: Join, branch: Branch) -> ChannelSetting:
-    """Return the client's channel: the output at the end of its branch, both sides' keys."""
-    return channel_setting(
-        branch.terms,
-        outpoint=branch.channel_outpoint,
-        capacity_sat=branch.channel.amount_sat,
-        lsp=propose.candidates[0].channel,
-        client=join.candidates[0].channel,
-    )
 
 
 def check_first_commitments(channel: ChannelSetting) -> None:

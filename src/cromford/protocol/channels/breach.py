@@ -9,8 +9,8 @@ from cromford.channel.commitment import commitment_number_of
 from cromford.channel.content import CommitmentContent
 from cromford.channel.stage import View
 from cromford.crypto.keys import pubkey_of
-from cromford.protocol.channels.book import Book
-from cromford.protocol.channels.link import Link
+from cromford.protocol.journal.book import Book
+from cromford.protocol.journal.link import Link
 from cromford.watch.landed import RevokedCommitment
 
 

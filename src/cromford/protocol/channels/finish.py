@@ -3,12 +3,12 @@
 from collections.abc import Callable
 
 from cromford.channel.stage import LiveHtlc
-from cromford.protocol import channel_records as cr
-from cromford.protocol.channels.book import HtlcKey
-from cromford.protocol.channels.link import Link
 from cromford.protocol.channels.payments import give_back, take
 from cromford.protocol.channels.steps import sign_if_due
 from cromford.protocol.channels.turn import Turn
+from cromford.protocol.journal import channel_records as cr
+from cromford.protocol.journal.book import HtlcKey
+from cromford.protocol.journal.link import Link
 
 Answer = Callable[[Turn, Link, LiveHtlc], None]
 

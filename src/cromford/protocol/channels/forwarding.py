@@ -12,14 +12,14 @@ from cromford import effects as fx
 from cromford.channel.errors import UpdateRefused
 from cromford.channel.limits import is_overexposed
 from cromford.channel.stage import LiveHtlc
-from cromford.protocol import channel_records as cr
-from cromford.protocol.channels.book import HtlcKey
-from cromford.protocol.channels.encoding import delivery_of
-from cromford.protocol.channels.failures import Failure
 from cromford.protocol.channels.htlc_rules import acceptance_failure, forward_delta_blocks
-from cromford.protocol.channels.link import Link
 from cromford.protocol.channels.payments import give_back, offer
 from cromford.protocol.channels.turn import Turn
+from cromford.protocol.journal import channel_records as cr
+from cromford.protocol.journal.book import HtlcKey
+from cromford.protocol.journal.encoding import delivery_of
+from cromford.protocol.journal.failures import Failure
+from cromford.protocol.journal.link import Link
 from cromford.wire import messages as m
 from cromford.wire.fields import decode_fields
 

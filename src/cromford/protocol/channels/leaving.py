@@ -16,20 +16,16 @@ from cromford.channel.stage import Stage
 from cromford.channel.terms import MSAT_PER_SAT
 from cromford.factory.branch import SignedBranch
 from cromford.factory.terms import FactoryTerms
-from cromford.protocol import channel_records as cr
 from cromford.protocol import events as ev
-from cromford.protocol.chain_view import ChainView
-from cromford.protocol.channels.book import Book
 from cromford.protocol.channels.breach import revoked_commitment, revoked_number
-from cromford.protocol.channels.htlc_rules import (
-    SWEEP_FEERATE_SAT_PER_KW,
-    give_up_height,
-    publish_height,
-)
-from cromford.protocol.channels.link import Link
+from cromford.protocol.channels.htlc_rules import give_up_height, publish_height
 from cromford.protocol.channels.steps import fail
 from cromford.protocol.channels.turn import Turn
 from cromford.protocol.decision import NOTHING, Decision
+from cromford.protocol.journal import channel_records as cr
+from cromford.protocol.journal.book import Book
+from cromford.protocol.journal.chain_view import ChainView
+from cromford.protocol.journal.link import Link
 from cromford.watch.channel_exit import (
     PublishHeld,
     Unrecognised,
@@ -44,7 +40,7 @@ from cromford.watch.landed import (
     Sweepable,
     takings,
 )
-from cromford.watch.sweep import Spend
+from cromford.watch.sweep import SWEEP_FEERATE_SAT_PER_KW, Spend
 
 RESOLVED_DEPTH: Final = 6  # From then on what the chain says of an HTLC is passed on.
 

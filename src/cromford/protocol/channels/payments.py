@@ -9,14 +9,14 @@ from cromford.channel.limits import is_overexposed
 from cromford.channel.messages import UpdateFail, UpdateFulfill
 from cromford.channel.stage import LiveHtlc
 from cromford.channel.updates import propose_add
-from cromford.protocol import channel_records as cr
 from cromford.protocol import events as ev
-from cromford.protocol.channels.book import OwnInvoice
-from cromford.protocol.channels.encoding import delivery_of, message_of
-from cromford.protocol.channels.failures import Failure
 from cromford.protocol.channels.htlc_rules import acceptance_failure, check_offer
-from cromford.protocol.channels.link import Link
 from cromford.protocol.channels.turn import Turn
+from cromford.protocol.journal import channel_records as cr
+from cromford.protocol.journal.book import OwnInvoice
+from cromford.protocol.journal.encoding import delivery_of, message_of
+from cromford.protocol.journal.failures import Failure
+from cromford.protocol.journal.link import Link
 from cromford.wire import messages as m
 from cromford.wire.fields import encode_fields
 from cromford.wire.messages import encode_message

@@ -14,16 +14,16 @@ from cromford.channel.messages import Outgoing, Revoke, SignCommitment
 from cromford.channel.reestablish import disconnect, receive_reestablish, reestablish_message
 from cromford.channel.secret_store import N_COMMITMENTS_MAX
 from cromford.crypto.musig2 import is_partial_sig, is_pubnonce, nonce_agg
-from cromford.protocol import channel_records as cr
 from cromford.protocol import events as ev
-from cromford.protocol.channels.encoding import (
+from cromford.protocol.channels.turn import Turn
+from cromford.protocol.journal import channel_records as cr
+from cromford.protocol.journal.encoding import (
     UpdateMessage,
     message_of,
     reestablish_of,
 )
-from cromford.protocol.channels.link import Link
-from cromford.protocol.channels.turn import Turn
-from cromford.protocol.decision import DoubleSigning
+from cromford.protocol.journal.intents import DoubleSigning
+from cromford.protocol.journal.link import Link
 from cromford.wire import messages as m
 from cromford.wire.messages import encode_message
 

@@ -23,10 +23,10 @@ from cromford.channel.stage import LiveHtlc, Stage, View
 from cromford.channel.state import ChannelState
 from cromford.channel.terms import Party
 from cromford.channel.updates import propose_add, propose_fail, propose_fulfill, receive_update
-from cromford.protocol import channel_records as cr
-from cromford.protocol.channels.encoding import decoded, journalled_update, reestablish_of
-from cromford.protocol.decision import DoubleSigning
-from cromford.protocol.first_commitments import ChannelSetting
+from cromford.protocol.journal import channel_records as cr
+from cromford.protocol.journal.encoding import decoded, journalled_update, reestablish_of
+from cromford.protocol.journal.first_commitments import ChannelSetting
+from cromford.protocol.journal.intents import DoubleSigning
 from cromford.signing.keychain import ChannelKey
 from cromford.watch.landed import PeerCommitment
 from cromford.wire import messages as m

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from immutables import Map
 
-from cromford.protocol.channels.link import Link, disconnected
+from cromford.protocol.journal.link import Link, disconnected
 
 HtlcKey = tuple[bytes, int]  # A channel, and the id of an HTLC in it.
 

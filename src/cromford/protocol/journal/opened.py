@@ -5,13 +5,12 @@ from cromford.bitcoin.tx import WITNESS_SCALE
 from cromford.channel.reestablish import disconnect
 from cromford.channel.terms import COMMITMENT_WEIGHT, ChannelTerms, Party
 from cromford.factory.branch import Branch
-from cromford.protocol.channels.htlc_rules import SWEEP_FEERATE_SAT_PER_KW
-from cromford.protocol.channels.link import Link
-from cromford.protocol.client_attempt import ClientAttempt, Complete
-from cromford.protocol.first_commitments import ChannelSetting
-from cromford.protocol.lsp_attempt import LspAttempt
+from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
+from cromford.protocol.journal.first_commitments import ChannelSetting
+from cromford.protocol.journal.link import Link
+from cromford.protocol.journal.lsp_attempt import LspAttempt
 from cromford.signing.keychain import ChannelKey
-from cromford.watch.sweep import SWEEP_VSIZE
+from cromford.watch.sweep import SWEEP_FEERATE_SAT_PER_KW, SWEEP_VSIZE
 
 
 def client_link(attempt: ClientAttempt, *, lsp_node_id: bytes) -> Link:

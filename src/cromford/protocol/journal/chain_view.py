@@ -11,7 +11,6 @@ from typing import Final
 
 from cromford.bitcoin.block import BlockRef
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
-from cromford.protocol.records import BlockConnected
 from cromford.wallet.coins import Wallet
 
 RECENT_BLOCKS: Final = 288  # How many block hashes are kept to find where a reorg forked.
@@ -54,15 +53,6 @@ class ChainView:
             confirmed=confirmed,
             spends={o: tx for o, tx in self.spends.items() if tx.txid in confirmed},
         )
-
-
-def connected(chain: ChainView, wallet: Wallet, record: BlockConnected) -> tuple[ChainView, Wallet]:
-    """Return what a role knows of the chain, and its wallet, after a block was connected."""
-    txs = [Tx.parse(data) for data in record.txs]
-    for tx in txs:
-        wallet = wallet.with_tx(tx, record.height)
-    block = BlockRef(height=record.height, block_hash=Txid(record.block_hash))
-    return chain.with_block(block, txs), wallet
 
 
 def relevant_txs(

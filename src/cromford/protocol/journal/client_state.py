@@ -6,14 +6,12 @@ from typing import Final, assert_never
 
 from cromford.bitcoin.network import Network
 from cromford.bitcoin.tx import Txid
-from cromford.protocol import channel_records as cr
-from cromford.protocol import records as r
-from cromford.protocol.chain_view import ChainView, connected
-from cromford.protocol.channels.book import Book
-from cromford.protocol.channels.book_fold import apply_to_book
-from cromford.protocol.channels.encoding import decoded
-from cromford.protocol.channels.opened import client_link
-from cromford.protocol.client_attempt import (
+from cromford.protocol.journal import channel_records as cr
+from cromford.protocol.journal import records as r
+from cromford.protocol.journal.book import Book
+from cromford.protocol.journal.book_fold import apply_to_book
+from cromford.protocol.journal.chain_view import ChainView
+from cromford.protocol.journal.client_attempt import (
     BelowSent,
     Checked,
     ClientAttempt,
@@ -23,9 +21,11 @@ from cromford.protocol.client_attempt import (
     RootSent,
     Stage,
 )
-from cromford.protocol.decision import IntentKey, check_intents
-from cromford.protocol.pause import ABORTS_TO_PAUSE, PAUSE_BLOCKS, closed_until
-from cromford.protocol.paying import with_payment
+from cromford.protocol.journal.encoding import decoded
+from cromford.protocol.journal.intents import IntentKey, check_intents
+from cromford.protocol.journal.opened import client_link
+from cromford.protocol.journal.pause import ABORTS_TO_PAUSE, PAUSE_BLOCKS, closed_until
+from cromford.protocol.journal.shared_state import connected, with_payment
 from cromford.protocol.policy import ClientPolicy
 from cromford.wallet.account import Account
 from cromford.wallet.coins import Wallet, new_wallet

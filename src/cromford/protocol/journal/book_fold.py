@@ -9,11 +9,11 @@ from immutables import Map
 from cromford.channel.commits import Settlement
 from cromford.channel.messages import UpdateAdd, UpdateFulfill
 from cromford.channel.stage import LiveHtlc
-from cromford.protocol import channel_records as cr
-from cromford.protocol.channels.book import Book, Forward, HtlcKey, OwnInvoice, Payment
-from cromford.protocol.channels.encoding import journalled_update
-from cromford.protocol.channels.failures import Failure
-from cromford.protocol.channels.link import Link, applied
+from cromford.protocol.journal import channel_records as cr
+from cromford.protocol.journal.book import Book, Forward, HtlcKey, OwnInvoice, Payment
+from cromford.protocol.journal.encoding import journalled_update
+from cromford.protocol.journal.failures import Failure
+from cromford.protocol.journal.link import Link, applied
 
 K = TypeVar("K")
 V = TypeVar("V")

@@ -14,10 +14,9 @@ from cromford.factory.branch import Branch, SignedBranch
 from cromford.factory.terms import FactoryTerms, decode_terms
 from cromford.factory.tree import FACTORY_VOUT, InvalidSignature, TreeNode
 from cromford.protocol.faults import FaultyLsp
-from cromford.protocol.first_commitments import ChannelSetting
-from cromford.protocol.records import FundingInput
-from cromford.protocol.verification import rebuild_branch
-from cromford.protocol.verification_channel import own_channel
+from cromford.protocol.journal.first_commitments import ChannelSetting
+from cromford.protocol.journal.proposal import own_channel, rebuild_branch
+from cromford.protocol.journal.records import FundingInput
 from cromford.signing.nonces import PublicPool
 from cromford.wire.messages import Join, Pool, Propose
 

@@ -15,6 +15,7 @@ from cromford.channel.state import ChannelState, open_channel
 from cromford.channel.terms import MSAT_PER_SAT, ChannelTerms, Party
 from cromford.crypto.keys import sha256
 from cromford.factory.terms import FactoryTerms
+from cromford.signing.keychain import ChannelPubkeys
 from cromford.wire.messages import N_FIRST_COMMITMENTS, ChannelOffer
 
 LSP_CHANNEL_POOL_SIZE: Final = N_FIRST_COMMITMENTS  # Each takes one nonce of the LSP's pool.
@@ -137,4 +138,17 @@ def _basepoints(offer: ChannelOffer) -> Basepoints:
         payment=offer.payment_basepoint,
         delayed_payment=offer.delayed_payment_basepoint,
         htlc=offer.htlc_basepoint,
+    )
+
+
+def offer_of(keys: ChannelPubkeys) -> ChannelOffer:
+    """Return one side's keys of a channel, ready to be sent."""
+    return ChannelOffer(
+        funding_pubkey=keys.funding_pubkey,
+        revocation_basepoint=keys.revocation_basepoint,
+        payment_basepoint=keys.payment_basepoint,
+        delayed_payment_basepoint=keys.delayed_payment_basepoint,
+        htlc_basepoint=keys.htlc_basepoint,
+        first_per_commitment_point=keys.first_per_commitment_point,
+        second_per_commitment_point=keys.second_per_commitment_point,
     )

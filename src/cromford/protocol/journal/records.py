@@ -9,8 +9,8 @@ from typing import Final
 
 import msgspec
 
-from cromford.protocol.channel_records import BookRecord
-from cromford.protocol.record import Record
+from cromford.protocol.journal.channel_records import BookRecord
+from cromford.protocol.journal.record import Record
 
 RECORD_VERSION: Final = 1
 

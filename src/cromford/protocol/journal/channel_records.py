@@ -1,7 +1,7 @@
 """What a role remembers of live channels and payments. `message` is a wire message's bytes."""
 
 from cromford.channel.content import CommitmentContent
-from cromford.protocol.record import Record
+from cromford.protocol.journal.record import Record
 
 
 class ChannelPrepared(Record, frozen=True, kw_only=True, tag="channel_prepared"):

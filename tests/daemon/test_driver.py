@@ -7,10 +7,10 @@ import pytest
 
 from cromford import effects as fx
 from cromford.daemon.driver import Driver, ForeignJournal, Role, open_journal
-from cromford.protocol.decision import Decision
 from cromford.protocol.events import DaemonStarted, DeadlineReached, Event
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.records import AnyRecord, Started, WishWithdrawn, encode_record
+from cromford.protocol.turn import Decision
 
 GENESIS = bytes(32)
 

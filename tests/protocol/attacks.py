@@ -11,7 +11,7 @@ from cromford import effects as fx
 from cromford.bitcoin.tx import Tx
 from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
-from cromford.protocol.decision import Decision
+from cromford.protocol.turn import Decision
 from cromford.wire import messages as m
 
 OTHER_ID: Final = b"\x0f" * 32

@@ -9,11 +9,11 @@ from tests.protocol.pump import Pump, PumpNode
 from cromford import effects as fx
 from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
-from cromford.protocol.decision import Decision
 from cromford.protocol.journal.lsp_state import (
     BAN_BLOCKS,
     FAULTS_TO_BAN,
 )
+from cromford.protocol.turn import Decision
 from cromford.wire import messages as m
 
 # Bans

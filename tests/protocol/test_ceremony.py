@@ -23,8 +23,8 @@ from cromford import effects as fx
 from cromford.protocol import client as client_role
 from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
-from cromford.protocol.decision import NOTHING
 from cromford.protocol.journal.client_attempt import Complete, RootSent, pool_id_of
+from cromford.protocol.turn import NOTHING
 from cromford.wire import messages as m
 
 # Exits first

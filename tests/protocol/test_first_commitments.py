@@ -26,8 +26,6 @@ from cromford.channel.errors import PeerViolation
 from cromford.channel.terms import Party
 from cromford.factory.terms import FeePolicy
 from cromford.protocol import events as ev
-from cromford.protocol import lsp_opening
-from cromford.protocol.decision import NOTHING
 from cromford.protocol.faults import Refusal, Rejected
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal.client_attempt import Complete, HoldsExit, RootSent
@@ -37,9 +35,13 @@ from cromford.protocol.journal.first_commitments import (
     least_capacity_sat,
 )
 from cromford.protocol.journal.intents import DoubleSigning, check_intents, intent_of_commitment
-from cromford.protocol.lobby import plan_build
+from cromford.protocol.lobby.build import plan_build
+from cromford.protocol.opening import lsp as lsp_opening
+from cromford.protocol.opening.verification_channel import (
+    check_first_commitments as check_buildable,
+)
 from cromford.protocol.policy import LspPolicy
-from cromford.protocol.verification_channel import check_first_commitments as check_buildable
+from cromford.protocol.turn import NOTHING
 from cromford.signing.round import FaultyContribution
 from cromford.wire import messages as m
 

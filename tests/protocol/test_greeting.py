@@ -9,7 +9,7 @@ from tests.protocol.pump import LEAST_SAT, WANTED_SAT, Pump
 from cromford import effects as fx
 from cromford.protocol import client as client_role
 from cromford.protocol import events as ev
-from cromford.protocol.decision import Decision
+from cromford.protocol.turn import Decision
 
 
 def test_a_client_talks_to_its_own_lsp_and_to_nobody_else() -> None:

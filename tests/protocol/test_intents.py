@@ -16,10 +16,10 @@ from cromford.effects import RejoinDeadline
 from cromford.factory.tree import KickoffNode, StateNode
 from cromford.protocol import client as client_role
 from cromford.protocol import lsp as lsp_role
-from cromford.protocol.decision import Decision
 from cromford.protocol.events import DeadlineReached, Event
 from cromford.protocol.journal.intents import DoubleSigning, IntentKey, check_intents, intent_of
 from cromford.protocol.journal.records import Intent, SigningIntended, encode_record
+from cromford.protocol.turn import Decision
 
 OUTPOINTS: Final = [bytes((n,)) * 36 for n in range(3)]
 SIGHASHES: Final = [bytes((n,)) * 32 for n in range(2)]

@@ -15,9 +15,9 @@ from cromford import effects as fx
 from cromford.protocol import client as client_role
 from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
-from cromford.protocol.decision import NOTHING
 from cromford.protocol.journal.client_attempt import BelowSent, RootSent
 from cromford.protocol.policy import LspPolicy
+from cromford.protocol.turn import NOTHING
 from cromford.wire import messages as m
 
 

@@ -13,14 +13,14 @@ from cromford import effects as fx
 from cromford.protocol import client as client_role
 from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
-from cromford.protocol.decision import NOTHING
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal.client_attempt import pool_ids_of
 from cromford.protocol.journal.lsp_state import UPTIME_WINDOW_BLOCKS
 from cromford.protocol.journal.pause import ABORTS_TO_PAUSE, PAUSE_BLOCKS
-from cromford.protocol.lobby import MEMBERS_MAX, plan_build
+from cromford.protocol.lobby.build import MEMBERS_MAX, plan_build
 from cromford.protocol.policy import LspPolicy
+from cromford.protocol.turn import NOTHING
 from cromford.wire import messages as m
 
 IDS: Final = {"attempt_id": OTHER_ID, "terms_hash": OTHER_ID}

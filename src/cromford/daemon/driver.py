@@ -13,9 +13,9 @@ from cromford.bitcoin.tx import Tx
 from cromford.channel.content import CommitmentContent
 from cromford.effects import Performed, RecallCommitment
 from cromford.ports import Store
-from cromford.protocol.decision import Decision
 from cromford.protocol.events import CommitmentRecalled, DaemonStarted, Event
 from cromford.protocol.journal.records import AnyRecord, Created, decode_record, encode_record
+from cromford.protocol.turn import Decision
 
 S = TypeVar("S")
 

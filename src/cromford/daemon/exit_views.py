@@ -6,8 +6,8 @@ from cromford.bitcoin.fees import fee_sat_of
 from cromford.bitcoin.tx import Txid
 from cromford.factory.exit_path import exit_path
 from cromford.factory.terms import FeePolicy
-from cromford.protocol.channels.leaving import landed_channel, sweep_feerate
-from cromford.protocol.client_leaving import holding_of
+from cromford.protocol.exiting.channel import landed_channel, sweep_feerate
+from cromford.protocol.exiting.client import holding_of
 from cromford.protocol.journal.client_attempt import ClientAttempt
 from cromford.protocol.journal.client_state import ClientState
 from cromford.watch.channel_exit import (

@@ -20,8 +20,8 @@ from cromford.daemon.payments_api import (
 from cromford.daemon.rpc_server import Handler, read_params
 from cromford.protocol import events as ev
 from cromford.protocol.channels.balances import balance_of
+from cromford.protocol.channels.lsp import is_usable
 from cromford.protocol.journal.lsp_state import LspState
-from cromford.protocol.lsp_channels import is_usable
 
 Document = dict[str, Any]
 

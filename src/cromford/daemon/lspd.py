@@ -24,12 +24,12 @@ from cromford.effects import AttemptDeadline
 from cromford.ports import BlockRef
 from cromford.protocol import events as ev
 from cromford.protocol import lsp
+from cromford.protocol.exiting.lsp import arriving_total_sat
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.lsp_attempt import LspAttempt
 from cromford.protocol.journal.lsp_state import LspConfig, LspState
-from cromford.protocol.lobby import plan_build
-from cromford.protocol.lsp_leaving import arriving_total_sat
+from cromford.protocol.lobby.build import plan_build
 from cromford.signing.keychain import Keychain
 from cromford.wallet.account import Account
 from cromford.wallet.coins import Wallet

@@ -17,10 +17,10 @@ from cromford.daemon.rpc import InvalidParam, RpcFailure
 from cromford.invoice.bolt11 import parse_invoice
 from cromford.invoice.invoice import InvalidInvoice, Invoice
 from cromford.protocol import events as ev
-from cromford.protocol.decision import Decision
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.encoding import journalled_update
+from cromford.protocol.turn import Decision
 
 EXIT_INVALID: Final = 2
 PLANNED: Final = "planned"

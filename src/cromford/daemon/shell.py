@@ -38,10 +38,10 @@ from cromford.daemon.signing import perform_signing
 from cromford.daemon.wallet_api import wallet_methods, wallet_summary
 from cromford.ports import BlockRef, ChainUnavailable, Coin, TxRefused
 from cromford.protocol import events as ev
-from cromford.protocol.decision import Decision
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.records import AnyRecord
+from cromford.protocol.turn import Decision
 from cromford.signing.keychain import Keychain
 from cromford.signing.signer import Signer
 from cromford.wallet.account import Account

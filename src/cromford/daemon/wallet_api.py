@@ -14,7 +14,7 @@ from cromford.daemon.rpc_server import Handler, read_params
 from cromford.ports import ChainUnavailable
 from cromford.protocol import events as ev
 from cromford.protocol.faults import Rejected
-from cromford.protocol.paying import planned
+from cromford.protocol.spending import planned
 from cromford.wallet.account import RECEIVE
 from cromford.wallet.coins import COINBASE_MATURITY, Wallet, WalletCoin
 

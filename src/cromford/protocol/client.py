@@ -10,28 +10,11 @@ from typing import assert_never
 from cromford import effects as fx
 from cromford.bitcoin.tx import Tx
 from cromford.channel.content import CommitmentContent
-from cromford.protocol import client_channels as channels
-from cromford.protocol import client_leaving as leaving
 from cromford.protocol import events as ev
-from cromford.protocol.channels import breach
+from cromford.protocol.channels import client as channels
 from cromford.protocol.channels.signer_answers import SignerAnswer
-from cromford.protocol.client_joining import (
-    on_join_answered,
-    on_join_prepared,
-    on_join_requested,
-    on_leave_requested,
-    on_lobby,
-    prepare_join,
-)
-from cromford.protocol.client_opening import (
-    abort,
-    on_coins,
-    on_deadline,
-    on_partial_signed,
-    on_propose,
-    on_signatures,
-)
-from cromford.protocol.decision import NOTHING, Decision
+from cromford.protocol.exiting import breach
+from cromford.protocol.exiting import client as leaving
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal.chain_view import relevant_txs
 from cromford.protocol.journal.client_attempt import (
@@ -41,7 +24,24 @@ from cromford.protocol.journal.client_attempt import (
     pool_ids_of,
 )
 from cromford.protocol.journal.client_state import ClientState, apply, folded, new_client
-from cromford.protocol.paying import on_payment_requested, on_payment_signed, owed_payments
+from cromford.protocol.lobby.client import (
+    on_join_answered,
+    on_join_prepared,
+    on_join_requested,
+    on_leave_requested,
+    on_lobby,
+    prepare_join,
+)
+from cromford.protocol.opening.client import (
+    abort,
+    on_coins,
+    on_deadline,
+    on_partial_signed,
+    on_propose,
+    on_signatures,
+)
+from cromford.protocol.spending import on_payment_requested, on_payment_signed, owed_payments
+from cromford.protocol.turn import NOTHING, Decision
 from cromford.wallet.account import RECEIVE
 from cromford.wire import messages as m
 

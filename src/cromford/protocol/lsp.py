@@ -13,18 +13,24 @@ from cromford.bitcoin.tx import Tx
 from cromford.channel.content import CommitmentContent
 from cromford.factory.shape import plan_of
 from cromford.protocol import events as ev
-from cromford.protocol import lsp_channels as channels
-from cromford.protocol import lsp_leaving as leaving
-from cromford.protocol.channels import breach
+from cromford.protocol.channels import lsp as channels
 from cromford.protocol.channels.signer_answers import SignerAnswer
-from cromford.protocol.decision import NOTHING, Decision
+from cromford.protocol.exiting import breach
+from cromford.protocol.exiting import lsp as leaving
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal.chain_view import relevant_txs
 from cromford.protocol.journal.lsp_attempt import LspAttempt
 from cromford.protocol.journal.lsp_state import LspState, apply, folded, new_lsp
-from cromford.protocol.lobby import BuildPlan, greeting, is_move_proven, plan_build, refusal_of
-from cromford.protocol.lsp_opening import (
+from cromford.protocol.lobby.build import (
+    BuildPlan,
+    greeting,
+    is_move_proven,
+    plan_build,
+    refusal_of,
+)
+from cromford.protocol.lobby.schedule import is_build_due
+from cromford.protocol.opening.lsp import (
     abort,
     fund,
     funding_broadcast,
@@ -36,8 +42,8 @@ from cromford.protocol.lsp_opening import (
     on_sign_below,
     on_sign_root,
 )
-from cromford.protocol.paying import on_payment_requested, on_payment_signed, owed_payments
-from cromford.protocol.schedule import is_build_due
+from cromford.protocol.spending import on_payment_requested, on_payment_signed, owed_payments
+from cromford.protocol.turn import NOTHING, Decision
 from cromford.wallet.account import RECEIVE
 from cromford.wire import messages as m
 from cromford.wire.messages import encode_message

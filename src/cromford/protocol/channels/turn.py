@@ -1,11 +1,11 @@
 """One decision about channels while it is being made: what is remembered counts at once."""
 
 from cromford import effects as fx
-from cromford.protocol.decision import Decision
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.book_fold import apply_to_book
 from cromford.protocol.journal.link import Link
+from cromford.protocol.turn import Decision
 from cromford.wire.messages import Message
 
 

@@ -28,12 +28,12 @@ from cromford.protocol.journal.proposal import (
     parse_tree_tx,
     rebuild_branch,
 )
-from cromford.protocol.policy import ClientPolicy
-from cromford.protocol.verification_channel import (
+from cromford.protocol.opening.verification_channel import (
     check_capacity,
     check_channel_offer,
     check_first_commitments,
 )
+from cromford.protocol.policy import ClientPolicy
 from cromford.wire.messages import (
     BranchVertex,
     Join,

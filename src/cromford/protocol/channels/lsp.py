@@ -17,11 +17,11 @@ from cromford.protocol.channels.payments import refusal_text, start_payment
 from cromford.protocol.channels.signer_answers import SignerAnswer, on_signer_answer
 from cromford.protocol.channels.steps import on_message, prepare
 from cromford.protocol.channels.turn import Turn
-from cromford.protocol.decision import NOTHING, Decision
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.lsp_attempt import LspAttempt
 from cromford.protocol.journal.lsp_state import LspState
+from cromford.protocol.turn import NOTHING, Decision
 from cromford.wire import messages as m
 
 

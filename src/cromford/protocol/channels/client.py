@@ -19,12 +19,12 @@ from cromford.protocol.channels.payments import (
 from cromford.protocol.channels.signer_answers import SignerAnswer, on_signer_answer
 from cromford.protocol.channels.steps import on_message, prepare
 from cromford.protocol.channels.turn import Turn
-from cromford.protocol.decision import NOTHING, Decision
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.client_attempt import ClientAttempt
 from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.link import Link
+from cromford.protocol.turn import NOTHING, Decision
 from cromford.wire import messages as m
 
 

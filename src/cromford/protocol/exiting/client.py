@@ -8,7 +8,7 @@ from cromford.bitcoin.tx import OutPoint
 from cromford.channel.terms import MSAT_PER_SAT
 from cromford.protocol import events as ev
 from cromford.protocol.channels.balances import balance_of
-from cromford.protocol.channels.leaving import (
+from cromford.protocol.exiting.channel import (
     Holding,
     arriving_sat,
     at_stake_msat,
@@ -21,7 +21,6 @@ from cromford.protocol.channels.leaving import (
     updates_ended,
     watched_outpoints,
 )
-from cromford.protocol.decision import NOTHING, Decision
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal import records as r
@@ -29,6 +28,7 @@ from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
 from cromford.protocol.journal.client_state import ClientState, folded
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.opened import client_link
+from cromford.protocol.turn import NOTHING, Decision
 
 LEAVING: Final = "leaving by an exit"
 

@@ -2,14 +2,14 @@
 
 from cromford import effects as fx
 from cromford.protocol import events as ev
-from cromford.protocol.decision import NOTHING, Decision
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal.client_attempt import Complete, pool_ids_of
 from cromford.protocol.journal.client_state import ClientState, apply
 from cromford.protocol.journal.first_commitments import offer_of
 from cromford.protocol.journal.proposal import N_CANDIDATES
-from cromford.protocol.move import move_digest
+from cromford.protocol.lobby.move import move_digest
+from cromford.protocol.turn import NOTHING, Decision
 from cromford.wallet.account import RECEIVE
 from cromford.wire import messages as m
 from cromford.wire.messages import encode_message

@@ -7,7 +7,6 @@ from cromford.bitcoin.block import Coin
 from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.channel.terms import Party
 from cromford.factory.branch import Branch
-from cromford.protocol.decision import NOTHING, Decision
 from cromford.protocol.faults import FaultyLsp, Refusal
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal.client_attempt import (
@@ -23,7 +22,8 @@ from cromford.protocol.journal.client_attempt import (
 from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.intents import intent_of, intent_of_commitment
 from cromford.protocol.journal.proposal import N_CANDIDATES
-from cromford.protocol.verification import ClientView, check_proposal
+from cromford.protocol.opening.verification import ClientView, check_proposal
+from cromford.protocol.turn import NOTHING, Decision
 from cromford.wire import messages as m
 from cromford.wire.messages import encode_message
 

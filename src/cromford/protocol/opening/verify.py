@@ -11,7 +11,7 @@ from cromford.factory.tree import InvalidSignature
 from cromford.protocol.faults import Refusal
 from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
 from cromford.protocol.journal.client_state import ClientState
-from cromford.protocol.verification import ClientView, check_proposal
+from cromford.protocol.opening.verification import ClientView, check_proposal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,7 +32,7 @@ from cromford.protocol.journal.first_commitments import channel_terms_of, least_
 from cromford.protocol.journal.lsp_attempt import LspAttempt
 from cromford.protocol.journal.lsp_state import LspState, Member
 from cromford.protocol.journal.proposal import N_CANDIDATES
-from cromford.protocol.move import move_digest
+from cromford.protocol.lobby.move import move_digest
 from cromford.protocol.policy import LspPolicy
 from cromford.wallet.coins import N_INPUTS_MAX, InsufficientCoins, Selection
 from cromford.wire import messages as m

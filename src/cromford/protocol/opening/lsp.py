@@ -13,14 +13,14 @@ from cromford.factory.funding import funding_tx_of
 from cromford.factory.shape import plan_of
 from cromford.factory.tree import funding_output_of
 from cromford.protocol import events as ev
-from cromford.protocol.decision import NOTHING, Decision
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal.first_commitments import offer_of
 from cromford.protocol.journal.intents import intent_of, intent_of_commitment
 from cromford.protocol.journal.lsp_attempt import ROOT, LspAttempt
 from cromford.protocol.journal.lsp_state import Build, LspState, apply
 from cromford.protocol.journal.proposal import N_CANDIDATES
-from cromford.protocol.lobby import select_coins, shape_by_policy, terms_of
+from cromford.protocol.lobby.build import select_coins, shape_by_policy, terms_of
+from cromford.protocol.turn import NOTHING, Decision
 from cromford.signing.nonces import PublicPool
 from cromford.signing.round import FaultyContribution
 from cromford.wallet.account import CHANGE

@@ -17,15 +17,15 @@ from cromford.channel.terms import MSAT_PER_SAT
 from cromford.factory.branch import SignedBranch
 from cromford.factory.terms import FactoryTerms
 from cromford.protocol import events as ev
-from cromford.protocol.channels.breach import revoked_commitment, revoked_number
 from cromford.protocol.channels.htlc_rules import give_up_height, publish_height
 from cromford.protocol.channels.steps import fail
 from cromford.protocol.channels.turn import Turn
-from cromford.protocol.decision import NOTHING, Decision
+from cromford.protocol.exiting.breach import revoked_commitment, revoked_number
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.chain_view import ChainView
 from cromford.protocol.journal.link import Link
+from cromford.protocol.turn import NOTHING, Decision
 from cromford.watch.channel_exit import (
     PublishHeld,
     Unrecognised,

@@ -7,7 +7,7 @@ from cromford import effects as fx
 from cromford.bitcoin.tx import OutPoint
 from cromford.factory.funding import CHANGE_VOUT
 from cromford.protocol import events as ev
-from cromford.protocol.channels.leaving import (
+from cromford.protocol.exiting.channel import (
     Holding,
     arriving_sat,
     breach_found,
@@ -21,7 +21,6 @@ from cromford.protocol.channels.leaving import (
     updates_ended,
     watched_outpoints,
 )
-from cromford.protocol.decision import NOTHING, Decision
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal import records as r
@@ -29,6 +28,7 @@ from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.lsp_attempt import LspAttempt
 from cromford.protocol.journal.lsp_state import LspState, folded
 from cromford.protocol.journal.opened import lsp_link
+from cromford.protocol.turn import NOTHING, Decision
 
 LEAVING: Final = "the LSP brings the channel on chain"
 

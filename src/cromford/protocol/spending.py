@@ -2,9 +2,9 @@
 
 from cromford import effects as fx
 from cromford.protocol import events as ev
-from cromford.protocol.decision import Decision
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import records as r
+from cromford.protocol.turn import Decision
 from cromford.wallet.coins import InsufficientCoins, Wallet
 from cromford.wallet.payment import DustPayment, PaymentPlan, plan_payment
 

@@ -24,7 +24,6 @@ from cromford.protocol import client as client_role
 from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
 from cromford.protocol.journal.client_attempt import Complete, RootSent, pool_id_of
-from cromford.protocol.turn import NOTHING
 from cromford.wire import messages as m
 
 # Exits first
@@ -357,17 +356,17 @@ def test_a_message_of_another_attempt_is_dropped_and_never_a_fault(phase: str) -
     for ids in ((OTHER_ID, right), (OTHER_ID, OTHER_ID), (attempt.attempt_id, OTHER_ID)):
         for message in to_lsp(*ids):
             event = ev.MessageReceived(node_id=client.node_id, message=message)
-            assert lsp_role.decide(lsp_state, event) == NOTHING, message
+            assert lsp_role.decide(lsp_state, event).is_nothing, message
         for message in to_client(*ids):
             event = ev.MessageReceived(node_id=pump.lsp.node_id, message=message)
-            assert client_role.decide(client_state, event) == NOTHING, message
+            assert client_role.decide(client_state, event).is_nothing, message
     unknown = m.Abort(attempt_id=OTHER_ID, reason="")
     for node, role, sender in (
         (pump.lsp, lsp_role, client),
         (client, client_role, pump.lsp),
     ):
         event = ev.MessageReceived(node_id=sender.node_id, message=unknown)
-        assert role.decide(node.state, event) == NOTHING
+        assert role.decide(node.state, event).is_nothing
 
 
 @pytest.mark.parametrize("phase", PHASES)
@@ -382,7 +381,7 @@ def test_a_connected_stranger_to_an_attempt_is_not_heard_in_it(phase: str) -> No
     messages.append(m.Abort(attempt_id=attempt.attempt_id, reason="no"))
     for message in messages:
         event = ev.MessageReceived(node_id=stranger.node_id, message=message)
-        assert lsp_role.decide(pump.lsp.state, event) == NOTHING, message
+        assert lsp_role.decide(pump.lsp.state, event).is_nothing, message
 
 
 def test_every_message_may_come_twice() -> None:

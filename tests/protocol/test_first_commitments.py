@@ -26,6 +26,8 @@ from cromford.channel.errors import PeerViolation
 from cromford.channel.terms import Party
 from cromford.factory.terms import FeePolicy
 from cromford.protocol import events as ev
+from cromford.protocol import lsp as lsp_role
+from cromford.protocol.facts import FRESH
 from cromford.protocol.faults import Refusal, Rejected
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal.client_attempt import Complete, HoldsExit, RootSent
@@ -41,7 +43,7 @@ from cromford.protocol.opening.verification_channel import (
     check_first_commitments as check_buildable,
 )
 from cromford.protocol.policy import LspPolicy
-from cromford.protocol.turn import NOTHING
+from cromford.protocol.turn import Turn
 from cromford.signing.round import FaultyContribution
 from cromford.wire import messages as m
 
@@ -434,4 +436,6 @@ def test_an_attempt_that_is_over_does_not_end_again() -> None:
     attempt_id = pump.attempt.attempt_id
     pump.handle(pump.lsp, ev.DeadlineReached(deadline=fx.AttemptDeadline(attempt_id=attempt_id)))
     assert pump.lsp.state.attempts[attempt_id].aborted is not None
-    assert lsp_opening.abort(pump.lsp.state, attempt_id, reason="again") == NOTHING
+    turn = Turn(pump.lsp.state, lsp_role.apply, FRESH)
+    lsp_opening.abort(turn, attempt_id, reason="again")
+    assert turn.decision.is_nothing

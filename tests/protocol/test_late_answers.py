@@ -17,7 +17,6 @@ from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
 from cromford.protocol.journal.client_attempt import BelowSent, RootSent
 from cromford.protocol.policy import LspPolicy
-from cromford.protocol.turn import NOTHING
 from cromford.wire import messages as m
 
 
@@ -124,7 +123,7 @@ def test_a_signer_that_fails_after_the_abort_says_nothing_more() -> None:
     failed = ev.SigningFailed(
         asked=fx.PartialSign(attempt_id=attempt_id, requests=()), reason="the pool is gone"
     )
-    assert client_role.decide(client.state, failed) == NOTHING
+    assert client_role.decide(client.state, failed).is_nothing
 
 
 @pytest.mark.parametrize("asked", ["an attempt that is over", "no attempt", "a checked attempt"])
@@ -145,7 +144,7 @@ def test_coins_that_are_no_longer_asked_for_start_no_signature(asked: str) -> No
             answer = replace(answer, asked=replace(answer.asked, attempt_id=OTHER_ID))
         case _:
             pump.hand_over()
-    assert client_role.decide(client.state, answer) == NOTHING
+    assert client_role.decide(client.state, answer).is_nothing
 
 
 # The LSP's

@@ -20,7 +20,6 @@ from cromford.protocol.journal.lsp_state import UPTIME_WINDOW_BLOCKS
 from cromford.protocol.journal.pause import ABORTS_TO_PAUSE, PAUSE_BLOCKS
 from cromford.protocol.lobby.build import MEMBERS_MAX, plan_build
 from cromford.protocol.policy import LspPolicy
-from cromford.protocol.turn import NOTHING
 from cromford.wire import messages as m
 
 IDS: Final = {"attempt_id": OTHER_ID, "terms_hash": OTHER_ID}
@@ -184,13 +183,13 @@ def test_an_lsp_that_repeats_itself_does_not_fill_a_clients_journal() -> None:
     ]
     for word in words:
         event = ev.MessageReceived(node_id=pump.lsp.node_id, message=word)
-        assert client_role.decide(client.state, event) == NOTHING, word
+        assert client_role.decide(client.state, event).is_nothing, word
     pump.build()
     pump.run()
     pump.mine(pump.attempt.terms.min_depth)
     ready = pump.sent(pump.lsp, m.ChannelReady)[0]
     event = ev.MessageReceived(node_id=pump.lsp.node_id, message=ready)
-    assert client_role.decide(client.state, event) == NOTHING
+    assert client_role.decide(client.state, event).is_nothing
 
 
 def test_an_lsp_that_proposes_and_aborts_for_ever_does_not_fill_a_clients_journal() -> None:

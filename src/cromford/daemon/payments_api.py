@@ -51,7 +51,7 @@ class Payer(Protocol):
     def height(self) -> int:
         """The height of the tip."""
 
-    def foresee(self, event: ev.Event) -> Decision:
+    def foresee(self, event: ev.Event) -> Decision[Any]:
         """Return what a request would do, or raise why it is impossible."""
 
     def request(self, event: ev.Event) -> None:
@@ -189,7 +189,7 @@ def _check_time(invoice: Invoice) -> None:
         )
 
 
-def _planned(payer: Payer, invoice: Invoice, decision: Decision) -> Document:
+def _planned(payer: Payer, invoice: Invoice, decision: Decision[Any]) -> Document:
     """Return what paying would take, from the decision that paying would make."""
     started = next(one for one in decision.records if isinstance(one, cr.PaymentStarted))
     proposed = next(one for one in decision.records if isinstance(one, cr.UpdateProposed))

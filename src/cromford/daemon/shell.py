@@ -208,7 +208,7 @@ class Daemon(Generic[S]):
         except Rejected as rejected:
             raise _refusal(rejected) from rejected
 
-    def foresee(self, event: ev.Event) -> Decision:
+    def foresee(self, event: ev.Event) -> Decision[S]:
         """Return what a request would do; nothing is done.
 
         Raises:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from typing import Final, assert_never
 
 from cromford.bitcoin.network import Network
@@ -34,7 +33,6 @@ from cromford.wire.fields import decode_fields
 UPTIME_WINDOW_BLOCKS: Final = 2016
 FAULTS_TO_BAN: Final = 3
 BAN_BLOCKS: Final = 144  # Three faults in so many blocks close the lobby for so many blocks.
-PROPOSALS_KEPT: Final = 4  # Ceremonies are one at a time; a replay meets each once.
 _CACHED: Final = (
     "tree",
     "sessions",
@@ -295,12 +293,7 @@ def _with_build(
             assert_never(record)
 
 
-@lru_cache(maxsize=PROPOSALS_KEPT)
 def _attempt_of(record: r.AttemptProposed, reasons: tuple[str, ...]) -> LspAttempt:
-    """Return the attempt of a record: one value, so that its tree is computed once.
-
-    A decision applies its own records to look ahead, and the driver applies them again.
-    """
     return LspAttempt(
         attempt_id=record.attempt_id,
         key_attempt=record.attempt,

@@ -14,7 +14,7 @@ from typing import Final, Self, TypeVar
 
 from bitcoin_core_rpc import BitcoinCoreRpcClient, FetchError, RpcError, RPCErrorCode
 
-from cromford.adapters.block_bytes import parse_block
+from cromford.bitcoin.block import parse_block
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxOut
 from cromford.codec.reader import MalformedBytes
 from cromford.ports import Block, BlockRef, ChainUnavailable, Coin, TxRefused

@@ -6,11 +6,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Final
 
+from cromford.bitcoin.block import FullBlock
 from cromford.bitcoin.tx import Tx, Txid, read_compact_size, var_list
 from cromford.codec.reader import MalformedBytes, Reader
 from cromford.regtest import journal, template
 from cromford.regtest.acceptance import Acceptor
-from cromford.regtest.block import FullBlock
 from cromford.regtest.candidate import Accepted, PackageResult, Terms
 from cromford.regtest.chain import IndexedBlock, RegtestChain, Reorganisation
 from cromford.regtest.kernel import delete_left_over

@@ -9,6 +9,7 @@ thousands of signature checks.
 from collections.abc import Sequence
 from typing import Final
 
+from cromford.bitcoin.block import BLOCK_WEIGHT_MAX, NULL_OUTPOINT, is_coinbase
 from cromford.bitcoin.script import ANCHOR_SCRIPT, OP_0, is_native_segwit, is_p2tr
 from cromford.bitcoin.timelock import (
     LOCKTIME_THRESHOLD,
@@ -18,7 +19,6 @@ from cromford.bitcoin.timelock import (
 )
 from cromford.bitcoin.tx import MAX_MONEY_SAT, WITNESS_SCALE, Tx, TxOut
 from cromford.regtest import scripts
-from cromford.regtest.block import BLOCK_WEIGHT_MAX, NULL_OUTPOINT, is_coinbase
 from cromford.regtest.chain import ChainCoin
 from cromford.regtest.verdict import Kind, Refused, money
 

@@ -6,8 +6,8 @@ from cromford.bitcoin.address import script_of_address
 from cromford.bitcoin.network import REGTEST
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
 from cromford.regtest import params, render
-from cromford.regtest.block import REGTEST_BITS, REGTEST_DIFFICULTY
 from cromford.regtest.chain import BlockUnknown, ChainCoin, IndexedBlock
+from cromford.regtest.genesis import REGTEST_BITS, REGTEST_DIFFICULTY
 from cromford.regtest.kernel import BlockRefused
 from cromford.regtest.ledger import Ledger
 from cromford.regtest.legacy_address import script_of_legacy_address

@@ -7,20 +7,18 @@ nonce is proof enough.
 from collections.abc import Sequence
 from typing import Final
 
-from cromford.bitcoin.block import merkle_root
+from cromford.bitcoin.block import (
+    BLOCK_WEIGHT_MAX,
+    NULL_OUTPOINT,
+    FullBlock,
+    Header,
+    merkle_root,
+)
 from cromford.bitcoin.script import OP_0, push_number
 from cromford.bitcoin.tx import HASH_SIZE, Tx, TxIn, TxOut
 from cromford.crypto.keys import sha256d
-from cromford.regtest.block import (
-    BLOCK_WEIGHT_MAX,
-    NULL_OUTPOINT,
-    REGTEST_BITS,
-    VERSION_BITS_NONE,
-    FullBlock,
-    Header,
-    meets_target,
-)
 from cromford.regtest.chain import IndexedBlock
+from cromford.regtest.genesis import REGTEST_BITS, VERSION_BITS_NONE, meets_target
 from cromford.regtest.linearize import chunks_of
 from cromford.regtest.mempool import Mempool, MempoolEntry
 

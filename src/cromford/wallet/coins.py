@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from cromford.bitcoin.block import is_coinbase
 from cromford.bitcoin.fees import P2TR_OUTPUT_VSIZE, fee_sat_of
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxOut, compact_size
 from cromford.factory.funding import CHANGE_MIN_SAT
@@ -62,7 +63,6 @@ class Wallet:
     def with_tx(self, tx: Tx, height: int) -> "Wallet":
         """Return the wallet after a transaction confirmed at `height`."""
         coins = dict(self.coins)
-        is_coinbase = tx.inputs[0].outpoint.txid == bytes(32)
         next_index = {RECEIVE: self.next_receive, CHANGE: self.next_change}
         for tx_in in tx.inputs:
             if tx_in.outpoint in coins:
@@ -73,7 +73,11 @@ class Wallet:
                 continue
             outpoint = tx.outpoint(vout)
             coins[outpoint] = WalletCoin(
-                outpoint=outpoint, txout=txout, path=path, height=height, is_coinbase=is_coinbase
+                outpoint=outpoint,
+                txout=txout,
+                path=path,
+                height=height,
+                is_coinbase=is_coinbase(tx),
             )
             next_index[path.change] = max(next_index[path.change], path.index + 1)
         spent = {tx_in.outpoint for tx_in in tx.inputs}

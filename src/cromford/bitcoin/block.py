@@ -20,6 +20,7 @@ from cromford.crypto.keys import sha256d
 
 HEADER_SIZE: Final = 80
 BLOCK_WEIGHT_MAX: Final = 4_000_000  # BIP 141. A byte weighs at least one, so bytes too.
+COINBASE_MATURITY: Final = 100  # Consensus: blocks before a coinbase output may be spent.
 MEDIAN_TIME_SPAN: Final = 11  # BIP 113: blocks whose median time counts as "now".
 NULL_OUTPOINT: Final = OutPoint(txid=Txid(bytes(HASH_SIZE)), vout=0xFFFF_FFFF)
 

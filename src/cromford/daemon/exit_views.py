@@ -2,7 +2,7 @@
 
 from typing import Any, Final, assert_never
 
-from cromford.bitcoin.fees import fee_sat_of
+from cromford.bitcoin.fees import SAT_PER_KW_OF_SAT_PER_VB, fee_sat_of
 from cromford.bitcoin.tx import Txid
 from cromford.factory.exit_path import exit_path
 from cromford.factory.terms import FeePolicy
@@ -62,7 +62,9 @@ def exit_plan(state: ClientState, attempt: ClientAttempt) -> dict[str, Any]:
         "fees_at": [
             {
                 "feerate_sat_per_vb": feerate,
-                "fee_sat": fee_sat_of(vsize=total_vsize, feerate_sat_per_kw=feerate * 250),
+                "fee_sat": fee_sat_of(
+                    vsize=total_vsize, feerate_sat_per_kw=feerate * SAT_PER_KW_OF_SAT_PER_VB
+                ),
             }
             for feerate in FEERATES_SAT_PER_VB
         ],

@@ -4,15 +4,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from cromford.bitcoin.block import is_coinbase
-from cromford.bitcoin.fees import P2TR_OUTPUT_VSIZE, fee_sat_of
+from cromford.bitcoin.block import COINBASE_MATURITY, is_coinbase
+from cromford.bitcoin.fees import (
+    P2TR_INPUT_WEIGHT,
+    P2TR_OUTPUT_VSIZE,
+    TX_FRAME_WEIGHT,
+    fee_sat_of,
+)
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxOut, compact_size
 from cromford.factory.funding import CHANGE_MIN_SAT
 from cromford.wallet.account import CHANGE, GAP_LIMIT, RECEIVE, Account, WalletPath
 
-P2TR_INPUT_WEIGHT: Final = 41 * 4 + 66  # outpoint, empty scriptSig, nSequence; one signature
-TX_FRAME_WEIGHT: Final = 10 * 4 + 2  # version, two counts, nLockTime; segwit marker and flag
-COINBASE_MATURITY: Final = 100  # Consensus: blocks before a coinbase output may be spent.
 N_INPUTS_MAX: Final = 256  # With more, a proposal to 1,024 clients would not fit a message.
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from cromford.bitcoin.fees import P2TR_OUTPUT_VSIZE
+from cromford.bitcoin.fees import P2TR_OUTPUT_VSIZE, SEGWIT_DUST_SAT
 from cromford.bitcoin.script import is_native_segwit
 from cromford.channel.errors import InvalidTerms as InvalidChannelTerms
 from cromford.channel.terms import MSAT_PER_SAT, ChannelTerms
@@ -38,7 +38,6 @@ from cromford.wallet.coins import N_INPUTS_MAX, InsufficientCoins, Selection
 from cromford.wire import messages as m
 
 CLTV_MARGIN_BLOCKS: Final = 288  # A payment may outlast two exits by this much.
-DUST_LIMIT_SAT: Final = 354  # BOLT 3: a commitment's outputs to any segwit script.
 N_HTLCS_ENDOGENOUS: Final = 12  # Each way; the opener pays the fee of all of them.
 N_HTLCS_EPHEMERAL: Final = 114  # Each way; a zero-fee commitment stays within TRUC's size.
 # What a proposal holds besides keys, outputs and terms, rounded up.
@@ -90,7 +89,7 @@ def capacity_floor_sat(policy: LspPolicy) -> int:
             to_self_delay_accepter=policy.to_self_delay_client,
             max_accepted_htlcs=_max_accepted_htlcs(policy),
             max_in_flight_msat=MSAT_PER_SAT * policy.capacity_max_sat,
-            dust_limit_sat=DUST_LIMIT_SAT,
+            dust_limit_sat=SEGWIT_DUST_SAT,
         )
     except InvalidChannelTerms:
         return policy.capacity_min_sat  # A build by such a policy is refused by name.
@@ -392,7 +391,7 @@ def terms_of(
         candidates=N_CANDIDATES,
         to_self_delay_lsp=max(policy.to_self_delay_lsp, policy.step_blocks),
         to_self_delay_client=max(policy.to_self_delay_client, policy.step_blocks),
-        dust_limit_sat=DUST_LIMIT_SAT,
+        dust_limit_sat=SEGWIT_DUST_SAT,
         max_accepted_htlcs=_max_accepted_htlcs(policy),
         max_in_flight_msat=1000 * max(capacities_sat),
         capacity_sat=capacities_sat,

@@ -109,6 +109,8 @@ def _send(role: str) -> click.Command:
     ) -> None:
         """Pay to an address from the coins that are free. `all` sends all of them, less the fee.
 
+        A coin that costs more to spend than it holds stays where it is.
+
         Shows the payment and asks before it sends.
         """
         asked = {

@@ -21,10 +21,15 @@ N_INPUTS_MAX: Final = 256  # With more, a proposal to 1,024 clients would not fi
 class InsufficientCoins(Exception):
     """The wallet cannot pay. Amounts in sat."""
 
-    def __init__(self, *, needed_sat: int, available_sat: int) -> None:
-        super().__init__(f"{needed_sat} sat are needed, {available_sat} sat are free")
+    def __init__(self, *, needed_sat: int, available_sat: int, worthless_sat: int = 0) -> None:
+        beside = f", beside {worthless_sat} sat in coins that cost more to spend than they hold"
+        super().__init__(
+            f"{needed_sat} sat are needed, {available_sat} sat are free"
+            + (beside if worthless_sat else "")
+        )
         self.needed_sat = needed_sat
         self.available_sat = available_sat
+        self.worthless_sat = worthless_sat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -190,7 +190,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Hex:
-    """Bytes in hex, at most so many."""
+    """Bytes in hex, up to a number of them."""
 
     size_max: int
     metavar: str = "HEX"

@@ -70,7 +70,7 @@ def invoice_command(role: str) -> click.Command:
     @session_options
     @click.pass_obj
     def invoice(session: Session, /, *, amount: int, description: str, expiry: int) -> None:
-        """Ask for AMOUNT sat: make an invoice for whoever shall pay.
+        """Ask for AMOUNT sat: make an invoice for whoever is to pay.
 
         AMOUNT is in sat; with the suffix msat it is in millisatoshi. In a terminal the invoice
         comes with a QR code; into a pipe it goes alone.
@@ -192,7 +192,7 @@ def payments_command(role: str, view: Any) -> click.Command:  # noqa: ANN401 - a
         type=click.IntRange(1, LIMIT_MAX),
         default=LIMIT,
         show_default=True,
-        help="At most so many.",
+        help="At most this many.",
     )
     @session_options
     @click.pass_obj

@@ -147,7 +147,7 @@ class ClientPayments:
         if lobby is None:
             raise RpcFailure(
                 "lsp_unreachable",
-                "not connected to the LSP, whose price belongs into an invoice",
+                "not connected to the LSP, whose price belongs in an invoice",
                 retryable=True,
                 remediation="The daemon connects again by itself; `status` shows when it has.",
             )

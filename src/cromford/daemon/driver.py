@@ -1,7 +1,8 @@
 """The only place where I/O and state meet, and its one rule.
 
-Append the records durably, apply them, then perform the effects. The driver is the same in a
-daemon and in the simulation; only the ports differ.
+Apply the records to a new state, append them durably, keep that state, then perform the effects:
+nothing is done before it is remembered. The driver is the same in a daemon and in the simulation;
+only the ports differ.
 """
 
 from collections import deque

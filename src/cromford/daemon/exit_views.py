@@ -161,7 +161,7 @@ def describe(action: ExitAction) -> str:
         case WaitForFunding():
             return "the funding is not confirmed: there is nothing to leave from"
         case ChannelOnChain(outpoint=outpoint, height=height):
-            return f"the channel output {outpoint} is on chain since height {height}"
+            return f"the channel output {outpoint} has been on chain since height {height}"
 
 
 def describe_channel(action: ChannelAction, *, is_behind: bool) -> str:
@@ -172,7 +172,7 @@ def describe_channel(action: ChannelAction, *, is_behind: bool) -> str:
     match action:
         case PublishHeld():
             if is_behind:
-                return "wait for the LSP's commitment: the own one may be revoked"
+                return "wait for the LSP's commitment: your own may be revoked"
             return "publish the commitment now"
         case Spend(name=name):
             return f"publish {name} now"

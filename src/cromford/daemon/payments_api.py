@@ -72,7 +72,7 @@ class Means:
 
 
 class PaymentsParams(msgspec.Struct, forbid_unknown_fields=True):
-    """What `payments` is asked: at most so many."""
+    """What `payments` is asked: how many to list at most."""
 
     limit: int = LIMIT
 

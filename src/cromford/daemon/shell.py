@@ -58,7 +58,7 @@ S = TypeVar("S")
 
 
 class EventsParams(msgspec.Struct, forbid_unknown_fields=True):
-    """What `events` is asked: those after a number, waiting so long for the first."""
+    """What `events` is asked: those after a number, and how long to wait for the first."""
 
     after: int = 0
     wait_seconds: float = 0.0

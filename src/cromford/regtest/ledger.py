@@ -17,7 +17,7 @@ from cromford.regtest.kernel import delete_left_over
 from cromford.regtest.mempool import Mempool
 from cromford.regtest.verdict import Refused
 
-RETURNED_BLOCKS_MAX: Final = 10  # Core brings back the transactions of so many blocks only.
+RETURNED_BLOCKS_MAX: Final = 10  # Core brings back the transactions of this many blocks only.
 BLOCKS_FILE: Final = "blocks.dat"
 MEMPOOL_FILE: Final = "mempool.dat"
 

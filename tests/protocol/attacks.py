@@ -11,6 +11,7 @@ from cromford import effects as fx
 from cromford.bitcoin.tx import Tx
 from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
+from cromford.protocol.journal.lsp_attempt import Aborted, Acknowledging, LspAttempt
 from cromford.protocol.journal.lsp_state import LspState
 from cromford.protocol.turn import Decision
 from cromford.wire import messages as m
@@ -104,6 +105,17 @@ def heard(pump: Pump, sender: PumpNode, message: m.Message) -> Decision[LspState
     assert decoded is not None
     event = ev.MessageReceived(node_id=sender.node_id, message=decoded)
     return lsp_role.decide(pump.lsp.state, event)
+
+
+def acknowledged(attempt: LspAttempt) -> frozenset[int]:
+    """Return the clients who said that they hold their branches."""
+    return attempt.stage.done if isinstance(attempt.stage, Acknowledging) else frozenset()
+
+
+def culprits_of(attempt: LspAttempt) -> tuple[bytes, ...]:
+    """Return who ended an attempt."""
+    assert isinstance(attempt.stage, Aborted)
+    return attempt.stage.culprits
 
 
 def refusal(decision: Decision[LspState]) -> str:

@@ -156,13 +156,14 @@ def test_every_signature_of_a_ceremony_was_intended_before_it_was_made() -> None
     pump.run()
     tree = {node.task.sighash for node in pump.attempt.tree.nodes}
     commitments = {
-        commitment.signing_task.sighash for commitment in pump.attempt.first_commitments.values()
+        commitment.signing_task.sighash
+        for commitment in pump.attempt.candidate.first_commitments.values()
     }
     assert set(pump.lsp.state.intents.values()) == tree | commitments
     assert len(pump.lsp.state.intents) == len(tree) + 2 * len(pump.clients)
     for client in pump.clients:
         held = pump.held(client)
-        own = {commitment.signing_task.sighash for commitment in held.first_commitments}
+        own = {commitment.signing_task.sighash for commitment in held.candidate.first_commitments}
         intended = set(client.state.intents.values())
         assert intended == {node.task.sighash for node in held.branch.nodes} | own
         assert intended <= tree | commitments
@@ -173,7 +174,7 @@ def test_attempts_share_no_intent_because_they_share_no_key() -> None:
     pump = Pump(3)
     pump.join()
     pump.build()
-    pump.run(until=lambda: bool(pump.attempt.below_signatures))
+    pump.run(until=lambda: bool(pump.attempt.signatures))
     first = set(pump.lsp.state.intents)
     inputs = {tx_in.outpoint for tx_in in pump.attempt.funding_tx.inputs}
     pump.disconnect(pump.client_at(1))

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.protocol.attacks import OTHER_ID
+from tests.protocol.attacks import OTHER_ID, acknowledged, culprits_of
 from tests.protocol.pump import COIN_SAT, LEAST_SAT, WANTED_SAT, Pump, PumpNode
 
 from cromford import effects as fx
@@ -233,7 +233,7 @@ def test_a_funding_that_is_signed_after_an_abort_is_never_published() -> None:
     pump.build(min_clients=2)
     pump.run()
     attempt = pump.attempt
-    assert attempt.acknowledged == {1, 2}
+    assert acknowledged(attempt) == {1, 2}
     abort_by(pump, pump.client_at(1))
     pump.hand_over()
     pump.mine()
@@ -266,13 +266,13 @@ def test_an_lsp_that_cannot_sign_ends_the_build_and_says_so_to_everybody() -> No
     pump.join()
     pump.build()
     assert pump.lsp.signer is not None
-    pump.lsp.signer.drop_pool(pump.attempt.factory_pool.pool_id)
+    pump.lsp.signer.drop_pool(pump.attempt.candidate.factory_pool.pool_id)
     pump.run()
     attempt = pump.attempt
     assert attempt.aborted == pump.lsp.state.build_dropped
     assert attempt.aborted is not None
     assert attempt.aborted.startswith("our signer: ")
-    assert attempt.culprits == ()
+    assert culprits_of(attempt) == ()
     assert len(pump.lsp.state.attempts) == 1
     assert [abort.reason for abort in pump.sent(pump.lsp, m.Abort)] == [attempt.aborted] * 2
     assert not pump.lsp.state.wallet.reserved

@@ -44,7 +44,6 @@ def status_of(state: ClientState, attempt: ClientAttempt) -> str:
 
 def summary(state: ClientState, attempt: ClientAttempt) -> dict[str, Any]:
     """Return a factory in one line."""
-    checked = stage_of(attempt) != "received"
     known: dict[str, Any] = {
         "n_clients": None,
         "capacity_sat": None,
@@ -60,7 +59,7 @@ def summary(state: ClientState, attempt: ClientAttempt) -> dict[str, Any]:
         "channel_status": None,
         "channel_failed": None,
     }
-    if checked:
+    if attempt.is_checked:
         terms, branch = attempt.terms, attempt.branch
         known = {
             "n_clients": terms.n_clients,
@@ -101,7 +100,7 @@ def _channel_state(state: ClientState, attempt: ClientAttempt) -> dict[str, Any]
 
 def show(state: ClientState, attempt: ClientAttempt) -> dict[str, Any]:
     """Return everything about a factory: the client's own branch, nothing more."""
-    if stage_of(attempt) == "received":
+    if not attempt.is_checked:
         return {**summary(state, attempt), "terms": None, "transactions": [], "funding": None}
     branch = attempt.branch
     signatures: dict[str, bytes] = {}

@@ -243,7 +243,9 @@ class ClientDaemon(Daemon[ClientState]):
             return state.attempts[find_factory(state.attempts, wanted)]
         for attempt in reversed(list(state.attempts.values())):
             # An LSP that aborts and funds all the same has built a factory.
-            if attempt.aborted is None or state.chain.depth(attempt.funding_tx.txid) > 0:
+            if attempt.aborted is None:
+                return attempt
+            if attempt.is_checked and state.chain.depth(attempt.funding_tx.txid) > 0:
                 return attempt
         raise RpcFailure(
             "factory_not_found",

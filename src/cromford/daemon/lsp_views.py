@@ -13,7 +13,7 @@ def status_of(state: LspState, attempt: LspAttempt) -> str:
     """Return a factory's status: building, funding, live or aborted."""
     if attempt.aborted is not None:
         return "aborted"
-    if attempt.signed_funding_tx is None:
+    if attempt.funded is None:
         return "building"
     depth = state.chain.depth(attempt.funding_tx.txid)
     return "live" if depth >= attempt.terms.min_depth else "funding"
@@ -25,7 +25,7 @@ def summary(state: LspState, attempt: LspAttempt) -> dict[str, Any]:
     return {
         "factory_id": attempt.attempt_id.hex(),
         "status": status_of(state, attempt),
-        "phase": attempt.phase,
+        "phase": attempt.stage.label,
         "n_clients": terms.n_clients,
         "funding_txid": str(attempt.funding_tx.txid),
         "funding_amount_sat": attempt.tree.funding_amount_sat,
@@ -36,7 +36,7 @@ def summary(state: LspState, attempt: LspAttempt) -> dict[str, Any]:
         "exit_deadline_height": terms.exit_deadline_height(attempt.tree.root.shape.n_layers),
         "holdouts": list(attempt.holdouts),
         "aborted": attempt.aborted,
-        "ready_clients": len(attempt.ready_received),
+        "ready_clients": 0 if attempt.funded is None else len(attempt.funded.ready_received),
         "channels_failed": failed_channels(state, attempt),
     }
 
@@ -96,7 +96,7 @@ def export(state: LspState, attempt: LspAttempt) -> dict[str, Any]:
 def capital(state: LspState) -> dict[str, Any]:
     """Return where the LSP's money is: free, reserved, locked until which expiry, earned."""
     by_expiry = sorted(
-        (a for a in state.attempts.values() if a.signed_funding_tx is not None),
+        (a for a in state.attempts.values() if a.funded is not None),
         key=lambda attempt: attempt.terms.expiry_height,
     )
     locked = [

@@ -166,7 +166,7 @@ class LspDaemon(Daemon[LspState]):
             "build_dropped": state.build_dropped,
             "capital": views.capital(state),
             "n_factories": sum(
-                1 for attempt in state.attempts.values() if attempt.signed_funding_tx is not None
+                1 for attempt in state.attempts.values() if attempt.funded is not None
             ),
         }
 

@@ -139,10 +139,10 @@ def export_factory(
                 "role": "lsp" if index == LSP_INDEX else "client",
                 "factory_pubkey": pubkey.hex(),
             }
-            for index, pubkey in enumerate(attempt.factory_pubkeys)
+            for index, pubkey in enumerate(attempt.candidate.factory_pubkeys)
         ],
         "funding": export_funding(
-            attempt.signed_funding_tx or attempt.funding_tx,
+            attempt.funding_tx if attempt.funded is None else attempt.funded.funding_tx,
             amount_sat=tree.funding_amount_sat,
             script_pubkey=tree.funding_output.script_pubkey,
             descriptor=tree.funding_output.descriptor,

@@ -26,6 +26,7 @@ from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.lsp_attempt import LspAttempt
+from cromford.protocol.journal.lsp_candidate import SignedCandidate
 from cromford.protocol.journal.lsp_state import LspState
 from cromford.protocol.journal.opened import lsp_link
 from cromford.protocol.turn import Turn
@@ -56,13 +57,13 @@ def holding_of(state: LspState, attempt: LspAttempt, client: int) -> Holding:
     """Return what we hold of the channel with a client.
 
     Raises:
-        KeyError: If the tree is not completely signed.
+        ValueError: If the tree is not completely signed.
     """
     link = link_of(state, attempt, client) or lsp_link(attempt, client)
     return Holding(
         link=link,
         terms=attempt.terms,
-        signed=attempt.signed_branch(client),
+        signed=_signed(attempt).branch(client),
         preimages=preimages_of(state, link),
         # Ours since the funding, and never used up by anything but this factory.
         payout_script=attempt.funding_tx.outputs[CHANGE_VOUT].script_pubkey,
@@ -86,6 +87,12 @@ def take(turn: Turn[LspState], event: ev.ExitEvent) -> None:
             assert_never(event)
 
 
+def _signed(attempt: LspAttempt) -> SignedCandidate:
+    if attempt.signed is None:
+        raise ValueError(f"attempt {attempt.attempt_id.hex()} is not completely signed")
+    return attempt.signed
+
+
 def on_exit_requested(turn: Turn[LspState], event: ev.ExitRequested) -> None:
     """Bring a client's channel on chain because the operator says so.
 
@@ -94,7 +101,7 @@ def on_exit_requested(turn: Turn[LspState], event: ev.ExitRequested) -> None:
     """
     client = event.client
     attempt = turn.state.attempts.get(event.attempt_id)
-    if attempt is None or attempt.signed_funding_tx is None:
+    if attempt is None or attempt.funded is None:
         raise Rejected("factory_not_found", f"no funded factory {event.attempt_id.hex()}")
     if client is None or not 1 <= client <= len(attempt.seats):
         raise Rejected(
@@ -208,6 +215,6 @@ def _resolved(
 
 def _funded_channels(state: LspState) -> Iterator[tuple[LspAttempt, int]]:
     for attempt in state.attempts.values():
-        if attempt.signed_funding_tx is not None:
+        if attempt.funded is not None:
             for client in range(1, len(attempt.seats) + 1):
                 yield attempt, client

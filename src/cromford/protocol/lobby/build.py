@@ -170,14 +170,14 @@ def _is_key_taken(state: LspState, node_id: bytes, join: m.Join) -> bool:
         member.join.factory_pool.pubkey == pubkey
         for member in state.members.values()
         if member.node_id != node_id
-    ) or any(pubkey in attempt.factory_pubkeys for attempt in state.attempts.values())
+    ) or any(pubkey in attempt.candidate.factory_pubkeys for attempt in state.attempts.values())
 
 
 def is_move_proven(state: LspState, node_id: bytes, join: m.Join) -> bool:
     """Say whether a client proved with its old key that it moves from a dying factory of ours."""
     for move in join.moves:
         attempt = state.attempts.get(move.attempt_id)
-        if attempt is None or attempt.signed_funding_tx is None:
+        if attempt is None or attempt.funded is None:
             continue
         client = attempt.client_of(node_id)
         if client is None or not _is_dying(state, attempt, client):
@@ -187,7 +187,7 @@ def is_move_proven(state: LspState, node_id: bytes, join: m.Join) -> bool:
             lsp_node_id=state.config.node_id,
             old_attempt_id=move.attempt_id,
         )
-        old_key = xonly_of(attempt.factory_pubkeys[client])
+        old_key = xonly_of(attempt.candidate.factory_pubkeys[client])
         if schnorr.verify(move.signature, digest, old_key):
             return True
     return False

@@ -6,7 +6,8 @@ from cromford import effects as fx
 from cromford.protocol import events as ev
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import records as r
-from cromford.protocol.journal.client_attempt import Complete, pool_ids_of
+from cromford.protocol.journal.client_attempt import Complete
+from cromford.protocol.journal.client_candidate import pool_ids_of
 from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.first_commitments import offer_of
 from cromford.protocol.journal.proposal import N_CANDIDATES

@@ -7,7 +7,6 @@ from cromford import effects as fx
 from cromford.bitcoin.block import Coin
 from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.channel.terms import Party
-from cromford.factory.branch import Branch
 from cromford.protocol import events as ev
 from cromford.protocol.channels.client import begin
 from cromford.protocol.faults import FaultyLsp, Refusal
@@ -20,8 +19,8 @@ from cromford.protocol.journal.client_attempt import (
     HoldsExit,
     Received,
     RootSent,
-    pool_ids_of,
 )
+from cromford.protocol.journal.client_candidate import pool_ids_of
 from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.intents import intent_of, intent_of_commitment
 from cromford.protocol.journal.proposal import N_CANDIDATES
@@ -102,31 +101,30 @@ def on_coins(turn: Turn[ClientState], event: ev.CoinsLookedUp) -> None:
         join=attempt.join,
         tip_height=state.chain.height,
         known_funding_outpoints=frozenset(
-            other.funding_outpoint
-            for other in state.attempts.values()
-            if not isinstance(other.stage, Received)
+            other.funding_outpoint for other in state.attempts.values() if other.is_checked
         ),
     )
     try:
-        branch = check_proposal(attempt.propose, view, coins)
+        check_proposal(attempt.propose, view, coins)
     except Refusal as refusal:
         abort(turn, attempt_id, f"refused: {refusal}")
         turn.remember(r.WishWithdrawn())
         return
     turn.remember(r.ProposalAccepted(attempt_id=attempt_id, inputs=_inputs(coins)))
-    _sign_below(turn, turn.state.attempts[attempt_id], branch)
+    _sign_below(turn, turn.state.attempts[attempt_id])
 
 
-def _sign_below(turn: Turn[ClientState], attempt: ClientAttempt, branch: Branch) -> None:
+def _sign_below(turn: Turn[ClientState], attempt: ClientAttempt) -> None:
     """Ask for our halves of the branch below the root, of the LSP's first commitment and ours."""
-    nodes = tuple(branch.nodes_below_root)
+    candidate = attempt.candidate
+    nodes = tuple(candidate.branch.nodes_below_root)
     intents = (
         *(intent_of(node) for node in nodes),
-        *(intent_of_commitment(commitment) for commitment in attempt.first_commitments),
+        *(intent_of_commitment(commitment) for commitment in candidate.first_commitments),
     )
     requests = (
-        *(attempt.request_for(node) for node in nodes),
-        *(attempt.commitment_request(holder) for holder in Party),
+        *(candidate.request_for(node) for node in nodes),
+        *(candidate.commitment_request(holder) for holder in Party),
     )
     _sign(turn, attempt, intents, requests)
 
@@ -210,13 +208,13 @@ def _on_signed_below(
         return
     if len(message.candidates) != N_CANDIDATES:
         raise FaultyLsp(f"signatures for {len(message.candidates)} candidates")
-    received = message.candidates[0]
-    attempt.check_below(received.signatures)
-    commitment_signature = attempt.commitment_signature(
+    received, candidate = message.candidates[0], attempt.stage.candidate
+    candidate.check_below(received.signatures)
+    commitment_signature = candidate.commitment_signature(
         own_partial_sig=attempt.stage.own_partial_sig,
         lsp_partial_sig=received.commitment_partial_sig,
     )
-    root = attempt.branch.root_kickoff
+    root = candidate.branch.root_kickoff
     # From here on the root may become spendable; whatever happens, the exit below it is held,
     # and the way out of the channel too.
     turn.remember(
@@ -226,7 +224,7 @@ def _on_signed_below(
             commitment_signature=commitment_signature,
         )
     )
-    _sign(turn, attempt, (intent_of(root),), (attempt.request_for(root),))
+    _sign(turn, attempt, (intent_of(root),), (candidate.request_for(root),))
 
 
 def _on_signed_root(turn: Turn[ClientState], attempt: ClientAttempt, message: m.SignedRoot) -> None:
@@ -239,7 +237,7 @@ def _on_signed_root(turn: Turn[ClientState], attempt: ClientAttempt, message: m.
         return
     if len(message.signatures) != N_CANDIDATES:
         raise FaultyLsp(f"{len(message.signatures)} root signatures")
-    attempt.check_root(message.signatures[0])
+    attempt.stage.candidate.check_root(message.signatures[0])
     turn.remember(r.BranchCompleted(attempt_id=attempt.attempt_id, signature=message.signatures[0]))
     turn.send(lsp, acknowledge)
     turn.wish(_cleared(attempt), fx.DropPools(pool_ids=pool_ids_of(attempt.join)))

@@ -18,7 +18,14 @@ from cromford.protocol.channels.lsp import begin
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal.first_commitments import offer_of
 from cromford.protocol.journal.intents import intent_of, intent_of_commitment
-from cromford.protocol.journal.lsp_attempt import ROOT, LspAttempt
+from cromford.protocol.journal.lsp_attempt import (
+    Acknowledging,
+    Funded,
+    LspAttempt,
+    SigningBelow,
+    SigningRoot,
+)
+from cromford.protocol.journal.lsp_candidate import ROOT
 from cromford.protocol.journal.lsp_state import Build, LspState
 from cromford.protocol.journal.proposal import N_CANDIDATES
 from cromford.protocol.lobby.build import select_coins, shape_by_policy, terms_of
@@ -148,9 +155,10 @@ def on_sign_below(turn: Turn[LspState], node_id: bytes, message: m.SignBelow) ->
         return
     partial_sigs = message.candidates[0].partial_sigs
     commitment_partial_sig = message.candidates[0].commitment_partial_sig
-    known = attempt.below_partials.get(client)
-    if known is not None:
-        if (known, attempt.commitment_partials[client]) != (partial_sigs, commitment_partial_sig):
+    said = attempt.said_below
+    if said is not None and client in said.done:
+        known = (said.partial_sigs[client], said.commitment_partial_sigs[client])
+        if known != (partial_sigs, commitment_partial_sig):
             _fault(turn, attempt, client, "second, different partial signatures")
         return
     n_expected = sum(1 for _ in attempt.branch(client).nodes_below_root)
@@ -165,9 +173,8 @@ def on_sign_below(turn: Turn[LspState], node_id: bytes, message: m.SignBelow) ->
             commitment_partial_sig=commitment_partial_sig,
         )
     )
-    after = turn.state.attempts[attempt.attempt_id]
-    if not after.holdouts:
-        _sign_below(turn, after)
+    if not turn.state.attempts[attempt.attempt_id].holdouts:
+        _sign_below(turn, attempt)
 
 
 def on_sign_root(turn: Turn[LspState], node_id: bytes, message: m.SignRoot) -> None:
@@ -176,13 +183,14 @@ def on_sign_root(turn: Turn[LspState], node_id: bytes, message: m.SignRoot) -> N
     if found is None:
         return
     attempt, client = found
-    if not attempt.below_signatures:
+    said = attempt.said_root
+    if said is None:
         _fault(turn, attempt, client, "a root signature before its exit was signed")
         return
     if len(message.partial_sigs) != N_CANDIDATES:
         _fault(turn, attempt, client, f"{len(message.partial_sigs)} root signatures")
         return
-    known = attempt.root_partials.get(client)
+    known = said.partial_sigs.get(client)
     if known is not None:
         if known != message.partial_sigs[0]:
             _fault(turn, attempt, client, "a second, different root signature")
@@ -192,26 +200,26 @@ def on_sign_root(turn: Turn[LspState], node_id: bytes, message: m.SignRoot) -> N
             attempt_id=attempt.attempt_id, client=client, partial_sig=message.partial_sigs[0]
         )
     )
-    after = turn.state.attempts[attempt.attempt_id]
-    if not after.holdouts:
-        _sign_root(turn, after)
+    if not turn.state.attempts[attempt.attempt_id].holdouts:
+        _sign_root(turn, attempt)
 
 
 def _sign_below(turn: Turn[LspState], attempt: LspAttempt) -> None:
     """Ask for our halves of the tree below the root, and of both first commitments per channel."""
-    nodes = [node for node in attempt.tree.nodes if node.name != ROOT]
+    candidate = attempt.candidate
+    nodes = [node for node in candidate.tree.nodes if node.name != ROOT]
     intents = (
         *(intent_of(node) for node in nodes),
-        *(intent_of_commitment(commitment) for commitment in attempt.first_commitments.values()),
+        *(intent_of_commitment(commitment) for commitment in candidate.first_commitments.values()),
     )
-    requests = (*attempt.own_requests(root=False), *attempt.own_commitment_requests())
+    requests = (*candidate.own_requests(root=False), *candidate.own_commitment_requests())
     _sign(turn, attempt, intents, requests)
 
 
 def _sign_root(turn: Turn[LspState], attempt: LspAttempt) -> None:
     """Ask for our half of kickoff_root."""
     intent = intent_of(attempt.tree.node_by_name[ROOT])
-    _sign(turn, attempt, (intent,), attempt.own_requests(root=True))
+    _sign(turn, attempt, (intent,), attempt.candidate.own_requests(root=True))
 
 
 def _sign(
@@ -228,16 +236,17 @@ def _sign(
 def on_partial_signed(turn: Turn[LspState], event: ev.PartialSigned) -> None:
     """Aggregate, verify and hand out: the part below the root, or the root."""
     attempt = turn.state.attempts[event.asked.attempt_id]
-    if not attempt.is_open:
-        return
     own = dict(event.partial_sigs)
     try:
-        if not attempt.below_signatures:
-            _send_below(turn, attempt, own)
-        else:
-            _send_root(turn, attempt, attempt.root_round(own).signatures()[ROOT])
+        match attempt.stage:
+            case SigningBelow():
+                _send_below(turn, attempt, attempt.stage, own)
+            case SigningRoot():
+                _send_root(turn, attempt, attempt.stage, own)
+            case _:
+                return
     except FaultyContribution as fault:
-        client = attempt.blamed(fault)
+        client = attempt.candidate.blamed(fault)
         _fault(turn, attempt, client, f"{fault.session_name}: bad {fault.contribution}")
 
 
@@ -250,39 +259,66 @@ def on_signing_failed(turn: Turn[LspState], event: ev.SigningFailed) -> None:
         turn.remember(r.BuildDropped(reason=reason))
 
 
-def _send_below(turn: Turn[LspState], attempt: LspAttempt, own: Mapping[str, bytes]) -> None:
+def _send_below(
+    turn: Turn[LspState], attempt: LspAttempt, stage: SigningBelow, own: Mapping[str, bytes]
+) -> None:
     """Finish the tree below the root and our first commitments; then give out what is theirs.
 
     Raises:
         FaultyContribution: If a client spoiled a signature.
     """
-    signatures = attempt.below_round(own).signatures()
-    commitment_signatures = attempt.commitment_round(own).signatures()
+    candidate = attempt.candidate
+    signatures = candidate.below_round(stage.partial_sigs, own).signatures()
+    commitments = candidate.commitment_round(stage.commitment_partial_sigs, own).signatures()
     turn.remember(
         r.BelowSigned(
             attempt_id=attempt.attempt_id,
-            signatures=tuple(signatures[name] for name in attempt.sessions if name != ROOT),
+            signatures=tuple(signatures[name] for name in candidate.sessions if name != ROOT),
             # The round has our own commitments' sessions in the order of the clients.
-            commitment_signatures=tuple(commitment_signatures.values()),
+            commitment_signatures=tuple(commitments.values()),
             commitment_partial_sigs=tuple(
                 own[session.task.name]
-                for (_, holder), session in attempt.commitment_sessions.items()
+                for (_, holder), session in candidate.commitment_sessions.items()
                 if holder is Party.ACCEPTER
             ),
         )
     )
-    after = turn.state.attempts[attempt.attempt_id]
-    for client, seat in enumerate(after.seats, start=1):
-        turn.send(seat.node_id, after.signed_below_for(client))
+    after = turn.state.attempts[attempt.attempt_id].stage
+    if not isinstance(after, SigningRoot):
+        raise AssertionError("what was signed below the root is not remembered")
+    for client, seat in enumerate(attempt.seats, start=1):
+        signed_below = m.SignedBelow(
+            attempt_id=attempt.attempt_id,
+            terms_hash=attempt.terms.terms_hash,
+            candidates=(after.below.for_client(client),),
+        )
+        turn.send(seat.node_id, signed_below)
     turn.wish(_deadline(turn.state, attempt))
 
 
-def _send_root(turn: Turn[LspState], attempt: LspAttempt, signature: bytes) -> None:
+def _send_root(
+    turn: Turn[LspState], attempt: LspAttempt, stage: SigningRoot, own: Mapping[str, bytes]
+) -> None:
+    """Finish kickoff_root and give it out.
+
+    Raises:
+        FaultyContribution: If a client spoiled it.
+    """
+    signature = attempt.candidate.root_round(stage.partial_sigs, own).signatures()[ROOT]
     turn.remember(r.RootSigned(attempt_id=attempt.attempt_id, signature=signature))
-    after = turn.state.attempts[attempt.attempt_id]
-    for seat in after.seats:
-        turn.send(seat.node_id, after.signed_root())
-    turn.wish(_deadline(turn.state, attempt), fx.DropPools(pool_ids=attempt.pool_ids))
+    root = _signed_root(attempt, signature)
+    for seat in attempt.seats:
+        turn.send(seat.node_id, root)
+    pools = fx.DropPools(pool_ids=attempt.candidate.pool_ids)
+    turn.wish(_deadline(turn.state, attempt), pools)
+
+
+def _signed_root(attempt: LspAttempt, signature: bytes) -> m.SignedRoot:
+    return m.SignedRoot(
+        attempt_id=attempt.attempt_id,
+        terms_hash=attempt.terms.terms_hash,
+        signatures=(signature,),
+    )
 
 
 def on_acknowledge(turn: Turn[LspState], node_id: bytes, message: m.Acknowledge) -> None:
@@ -291,7 +327,7 @@ def on_acknowledge(turn: Turn[LspState], node_id: bytes, message: m.Acknowledge)
     if found is None:
         return
     attempt, client = found
-    if attempt.root_signature is None or client in attempt.acknowledged:
+    if not isinstance(attempt.stage, Acknowledging) or client in attempt.stage.done:
         return
     turn.remember(r.Acknowledged(attempt_id=attempt.attempt_id, client=client))
     after = turn.state.attempts[attempt.attempt_id]
@@ -334,7 +370,8 @@ def on_disconnection(turn: Turn[LspState], node_id: bytes) -> None:
     """End the ceremony that a client's pools were needed for: they went with its connection."""
     attempt = turn.state.open_attempt
     client = None if attempt is None else attempt.client_of(node_id)
-    if attempt is not None and client is not None and client not in attempt.root_partials:
+    said = None if attempt is None else attempt.said_root
+    if attempt is not None and client is not None and (said is None or client not in said.done):
         reason = f"client {client} disconnected"
         abort(turn, attempt.attempt_id, reason=reason, culprits=(node_id,))
 
@@ -345,27 +382,25 @@ def on_resume(turn: Turn[LspState], node_id: bytes, message: m.Resume) -> None:
     if attempt is None or attempt.aborted is not None or attempt.client_of(node_id) is None:
         over = m.Abort(attempt_id=message.attempt_id, reason="this attempt is over")
         turn.send(node_id, over)
-    elif attempt.root_signature is not None:
-        turn.send(node_id, attempt.signed_root())
+    elif attempt.signed is not None:
+        turn.send(node_id, _signed_root(attempt, attempt.signed.root_signature))
     # Before it is finished there is nothing to tell; then everybody hears it.
 
 
 def on_start(turn: Turn[LspState]) -> None:
     """End the ceremonies whose nonces a restart lost."""
     for attempt in turn.state.attempts.values():
-        if attempt.is_open and attempt.root_signature is None:
+        if isinstance(attempt.stage, SigningBelow | SigningRoot):
             abort(turn, attempt.attempt_id, reason="the LSP restarted")
 
 
 def owed(state: LspState) -> Iterator[fx.Effect]:
     """Yield what is still owed of ceremonies and fundings, whatever was done before."""
     for attempt in state.attempts.values():
-        if attempt.aborted is not None:
-            continue
-        if attempt.signed_funding_tx is not None:
+        if isinstance(attempt.stage, Funded):
             if state.chain.depth(attempt.funding_tx.txid) == 0:
-                yield funding_broadcast(attempt.signed_funding_tx)
-        elif attempt.root_signature is not None:
+                yield funding_broadcast(attempt.stage.funding_tx)
+        elif isinstance(attempt.stage, Acknowledging):
             # Clients come back with a growing pause, which is not theirs to answer for.
             seconds = RECONNECT_DEADLINES * state.config.policy.deadline_seconds
             deadline = fx.AttemptDeadline(attempt_id=attempt.attempt_id)
@@ -377,29 +412,30 @@ def owed(state: LspState) -> Iterator[fx.Effect]:
 def on_block(turn: Turn[LspState]) -> None:
     """Publish a funding that is in no block; tell everybody about one that is deep enough."""
     for attempt in turn.state.attempts.values():
-        if attempt.signed_funding_tx is None:
+        funded = attempt.funded
+        if funded is None:
             continue
         depth = turn.chain.depth(attempt.funding_tx.txid)
         if depth == 0:
-            turn.wish(funding_broadcast(attempt.signed_funding_tx))
-        elif depth >= attempt.terms.min_depth and not attempt.ready_sent:
-            _tell_ready(turn, attempt)
+            turn.wish(funding_broadcast(funded.funding_tx))
+        elif depth >= attempt.terms.min_depth and not funded.ready_sent:
+            _tell_ready(turn, attempt, funded)
 
 
-def _tell_ready(turn: Turn[LspState], attempt: LspAttempt) -> None:
+def _tell_ready(turn: Turn[LspState], attempt: LspAttempt, funded: Funded) -> None:
     """Tell everybody that the funding is deep enough, and take up the channels of who said so."""
     turn.remember(r.ReadySent(attempt_id=attempt.attempt_id))
     for seat in attempt.seats:
         turn.send(seat.node_id, channel_ready(attempt))
-    ready = turn.state.attempts[attempt.attempt_id]
-    for node_id in ready.ready_received:
-        begin(turn, ready, node_id)
+    for node_id in funded.ready_received:
+        begin(turn, attempt, node_id)
 
 
 def tell_ready_again(turn: Turn[LspState], node_id: bytes) -> None:
     """Tell a client that came back which of its factories are deep enough."""
     for attempt in turn.state.attempts.values():
-        if attempt.ready_sent and attempt.client_of(node_id) is not None:
+        is_ready = attempt.funded is not None and attempt.funded.ready_sent
+        if is_ready and attempt.client_of(node_id) is not None:
             turn.send(node_id, channel_ready(attempt))
 
 
@@ -408,14 +444,14 @@ def on_channel_ready(turn: Turn[LspState], node_id: bytes, message: m.ChannelRea
     attempt = turn.state.attempts.get(message.attempt_id)
     if (
         attempt is None
-        or attempt.signed_funding_tx is None
+        or attempt.funded is None
         or attempt.client_of(node_id) is None
         or message != channel_ready(attempt)
     ):
         return
-    if node_id not in attempt.ready_received:
+    if node_id not in attempt.funded.ready_received:
         turn.remember(r.ReadyReceived(attempt_id=message.attempt_id, node_id=node_id))
-    begin(turn, turn.state.attempts[message.attempt_id], node_id)
+    begin(turn, attempt, node_id)
 
 
 def channel_ready(attempt: LspAttempt) -> m.ChannelReady:
@@ -444,12 +480,11 @@ def fund(state: LspState, attempt: LspAttempt) -> fx.SignFunding:
     Raises:
         AssertionError: If anything is missing. Never to be caught.
     """
-    if attempt.root_signature is None or not attempt.below_signatures or attempt.holdouts:
+    if not isinstance(attempt.stage, Acknowledging) or attempt.holdouts:
         raise AssertionError("funding before everybody holds an exit")
-    if len(attempt.commitment_signatures) != len(attempt.seats):
+    below = attempt.stage.signed.below
+    if len(below.commitment_signatures) != len(attempt.seats):
         raise AssertionError("funding before every own first commitment is held")
-    if attempt.aborted is not None:
-        raise AssertionError("funding an aborted attempt")
     coins = [state.wallet.coins[tx_in.outpoint] for tx_in in attempt.funding_tx.inputs]
     return fx.SignFunding(
         attempt_id=attempt.attempt_id,
@@ -474,7 +509,7 @@ def on_deadline(turn: Turn[LspState], attempt_id: bytes) -> None:
     abort(
         turn,
         attempt_id,
-        reason=f"deadline in {attempt.phase}: {missing}",
+        reason=f"deadline in {attempt.stage.label}: {missing}",
         culprits=tuple(attempt.seats[client - 1].node_id for client in holdouts),
     )
 
@@ -493,7 +528,7 @@ def abort(
         AssertionError: If the funding transaction was signed; then nothing can be taken back.
     """
     attempt = turn.state.attempts[attempt_id]
-    if attempt.signed_funding_tx is not None:
+    if attempt.funded is not None:
         raise AssertionError("a funded attempt cannot be aborted")
     if attempt.aborted is not None:
         return
@@ -503,7 +538,7 @@ def abort(
     message = m.Abort(attempt_id=attempt_id, reason=reason)
     for seat in attempt.seats:
         turn.send(seat.node_id, message)
-    turn.wish(_cleared(attempt), fx.DropPools(pool_ids=attempt.pool_ids))
+    turn.wish(_cleared(attempt), fx.DropPools(pool_ids=attempt.candidate.pool_ids))
 
 
 def _fault(turn: Turn[LspState], attempt: LspAttempt, client: int, what: str) -> None:

@@ -8,11 +8,9 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from cromford.crypto.keys import sha256
-from cromford.daemon import channel_views
 from cromford.daemon.factory_id import find_factory
 from cromford.daemon.payment_limits import INVOICE_EXPIRY_SECONDS, WAIT_SECONDS
 from cromford.daemon.payment_numbers import PaymentNumbers
-from cromford.daemon.payment_views import own_payments, show_invoice
 from cromford.daemon.payments_api import (
     Means,
     Payer,
@@ -24,6 +22,8 @@ from cromford.daemon.payments_api import (
 )
 from cromford.daemon.rpc import InvalidParam, RpcFailure
 from cromford.daemon.rpc_server import Handler, read_params
+from cromford.daemon.views import channels as channel_views
+from cromford.daemon.views.payments import own_payments, show_invoice
 from cromford.invoice.bolt11 import sign_invoice
 from cromford.invoice.invoice import UINT16_MAX, UINT32_MAX, InvalidInvoice, Invoice, RouteHint
 from cromford.protocol import events as ev

@@ -9,11 +9,8 @@ from typing import Any, Final
 import msgspec
 
 from cromford.adapters.noise_tcp import connect
-from cromford.daemon import client_views as views
-from cromford.daemon.channel_views import money_samples
 from cromford.daemon.client_payments import ClientPayments
 from cromford.daemon.driver import Role
-from cromford.daemon.exit_views import exit_plan
 from cromford.daemon.factory_id import find_factory
 from cromford.daemon.logs import set_up_logging
 from cromford.daemon.metrics import Sample
@@ -21,6 +18,9 @@ from cromford.daemon.options import ClientOptions
 from cromford.daemon.rpc import RpcFailure
 from cromford.daemon.rpc_server import Handler, read_params
 from cromford.daemon.shell import Daemon
+from cromford.daemon.views import client as views
+from cromford.daemon.views.channels import money_samples
+from cromford.daemon.views.exit import exit_plan
 from cromford.ports import BlockRef, ConnectionLost
 from cromford.protocol import client
 from cromford.protocol import events as ev

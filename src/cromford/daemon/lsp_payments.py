@@ -4,10 +4,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-from cromford.daemon import channel_views
 from cromford.daemon.payment_limits import WAIT_SECONDS
 from cromford.daemon.payment_numbers import PaymentNumbers
-from cromford.daemon.payment_views import forwards, own_payments
 from cromford.daemon.payments_api import (
     Means,
     Payer,
@@ -18,6 +16,8 @@ from cromford.daemon.payments_api import (
     read_invoice,
 )
 from cromford.daemon.rpc_server import Handler, read_params
+from cromford.daemon.views import channels as channel_views
+from cromford.daemon.views.payments import forwards, own_payments
 from cromford.protocol import events as ev
 from cromford.protocol.channels.balances import balance_of
 from cromford.protocol.lsp_channels import is_usable

@@ -9,8 +9,6 @@ import msgspec
 
 from cromford.adapters.noise_server import NoiseServer, serve
 from cromford.adapters.peer_address import PeerAddress
-from cromford.daemon import lsp_views as views
-from cromford.daemon.channel_views import money_samples
 from cromford.daemon.driver import Role
 from cromford.daemon.factory_id import find_factory
 from cromford.daemon.logs import set_up_logging
@@ -20,6 +18,8 @@ from cromford.daemon.options import LspOptions
 from cromford.daemon.rpc import RpcFailure
 from cromford.daemon.rpc_server import Handler, read_params
 from cromford.daemon.shell import Daemon
+from cromford.daemon.views import lsp as views
+from cromford.daemon.views.channels import money_samples
 from cromford.ports import BlockRef
 from cromford.protocol import events as ev
 from cromford.protocol import lsp

@@ -29,12 +29,12 @@ from cromford.daemon.home import open_home, read_passphrase
 from cromford.daemon.metrics import MetricsServer, Sample
 from cromford.daemon.options import ChainOptions, ClientOptions, LspOptions
 from cromford.daemon.payment_numbers import PaymentNumbers
-from cromford.daemon.payment_views import statuses
 from cromford.daemon.peers import Peers
 from cromford.daemon.rpc import SOCKET_NAME, InvalidParam, RpcFailure
 from cromford.daemon.rpc_server import Handler, RpcServer, read_params
 from cromford.daemon.seed_file import load_or_create_seed
 from cromford.daemon.signing import perform_signing
+from cromford.daemon.views.payments import statuses
 from cromford.daemon.wallet_api import wallet_methods, wallet_summary
 from cromford.ports import BlockRef, ChainUnavailable, Coin, TxRefused
 from cromford.protocol import events as ev

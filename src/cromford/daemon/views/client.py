@@ -2,11 +2,11 @@
 
 from typing import Any, Final
 
-from cromford.daemon.channel_views import status_of as channel_status
+from cromford.daemon.views.channels import status_of as channel_status
+from cromford.daemon.views.export import export_funding, export_nodes, export_terms
 from cromford.protocol.client_attempt import ClientAttempt, Complete
 from cromford.protocol.client_channels import is_usable
 from cromford.protocol.client_state import ClientState
-from cromford.protocol.export import export_funding, export_nodes, export_terms
 
 _STAGES: Final = {
     "Received": "received",

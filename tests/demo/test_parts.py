@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from cromford.daemon.rpc import RpcFailure
+from cromford.daemon.api.rpc import RpcFailure
 from cromford.demo.building import _n_coins
 from cromford.demo.failure import DemoFailed
 from cromford.demo.leaving import _channel_on_chain, _published

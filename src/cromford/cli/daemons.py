@@ -10,9 +10,9 @@ from typing import Final
 from cromford.adapters.chain_check import ChainMismatch
 from cromford.cli.failures import EXIT_AUTHENTICATION, CommandFailed
 from cromford.daemon import clientd, lspd
+from cromford.daemon.api.rpc_server import SocketInUse
 from cromford.daemon.driver import ForeignJournal
 from cromford.daemon.options import ClientOptions, LspOptions
-from cromford.daemon.rpc_server import SocketInUse
 from cromford.daemon.seed_file import BadSeed, WrongPassphrase
 from cromford.ports import ChainUnavailable, StoreFailed
 from cromford.protocol.records import UnknownRecord

@@ -10,7 +10,7 @@ from cromford.cli import payment_lists
 from cromford.cli.failures import CommandFailed
 from cromford.cli.output import msat, show
 from cromford.cli.session import Session, session_options
-from cromford.daemon.payment_limits import (
+from cromford.daemon.api.payment_limits import (
     INVOICE_EXPIRY_SECONDS,
     LIMIT,
     LIMIT_MAX,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from cromford.daemon.rpc import SOCKET_NAME, RpcClient
+from cromford.daemon.api.rpc import SOCKET_NAME, RpcClient
 
 if TYPE_CHECKING:
     from cromford.cli.settings import Settings

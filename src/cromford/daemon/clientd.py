@@ -9,14 +9,14 @@ from typing import Any, Final
 import msgspec
 
 from cromford.adapters.noise_tcp import connect
-from cromford.daemon.client_payments import ClientPayments
+from cromford.daemon.api.client_payments import ClientPayments
+from cromford.daemon.api.factory_id import find_factory
+from cromford.daemon.api.rpc import RpcFailure
+from cromford.daemon.api.rpc_server import Handler, read_params
 from cromford.daemon.driver import Role
-from cromford.daemon.factory_id import find_factory
 from cromford.daemon.logs import set_up_logging
 from cromford.daemon.metrics import Sample
 from cromford.daemon.options import ClientOptions
-from cromford.daemon.rpc import RpcFailure
-from cromford.daemon.rpc_server import Handler, read_params
 from cromford.daemon.shell import Daemon
 from cromford.daemon.views import client as views
 from cromford.daemon.views.channels import money_samples

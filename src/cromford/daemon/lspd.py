@@ -9,14 +9,14 @@ import msgspec
 
 from cromford.adapters.noise_server import NoiseServer, serve
 from cromford.adapters.peer_address import PeerAddress
+from cromford.daemon.api.factory_id import find_factory
+from cromford.daemon.api.lsp_payments import LspPayments
+from cromford.daemon.api.rpc import RpcFailure
+from cromford.daemon.api.rpc_server import Handler, read_params
 from cromford.daemon.driver import Role
-from cromford.daemon.factory_id import find_factory
 from cromford.daemon.logs import set_up_logging
-from cromford.daemon.lsp_payments import LspPayments
 from cromford.daemon.metrics import Sample
 from cromford.daemon.options import LspOptions
-from cromford.daemon.rpc import RpcFailure
-from cromford.daemon.rpc_server import Handler, read_params
 from cromford.daemon.shell import Daemon
 from cromford.daemon.views import lsp as views
 from cromford.daemon.views.channels import money_samples

@@ -23,6 +23,9 @@ from cromford.adapters.follower import ChainFollower, Connected
 from cromford.adapters.noise import NodeIdentity
 from cromford.adapters.sqlite import Journal
 from cromford.bitcoin.tx import OutPoint, Tx
+from cromford.daemon.api.rpc import SOCKET_NAME, InvalidParam, RpcFailure
+from cromford.daemon.api.rpc_server import Handler, RpcServer, read_params
+from cromford.daemon.api.wallet import wallet_methods, wallet_summary
 from cromford.daemon.driver import Driver, Role, open_journal
 from cromford.daemon.event_log import EventLog
 from cromford.daemon.home import open_home, read_passphrase
@@ -30,12 +33,9 @@ from cromford.daemon.metrics import MetricsServer, Sample
 from cromford.daemon.options import ChainOptions, ClientOptions, LspOptions
 from cromford.daemon.payment_numbers import PaymentNumbers
 from cromford.daemon.peers import Peers
-from cromford.daemon.rpc import SOCKET_NAME, InvalidParam, RpcFailure
-from cromford.daemon.rpc_server import Handler, RpcServer, read_params
 from cromford.daemon.seed_file import load_or_create_seed
 from cromford.daemon.signing import perform_signing
 from cromford.daemon.views.payments import statuses
-from cromford.daemon.wallet_api import wallet_methods, wallet_summary
 from cromford.ports import BlockRef, ChainUnavailable, Coin, TxRefused
 from cromford.protocol import events as ev
 from cromford.protocol.channels.book import Book

@@ -12,8 +12,8 @@ from bitcoin_core_rpc import FetchError, RpcError
 
 from cromford.bitcoin.address import address_of_script
 from cromford.bitcoin.network import REGTEST
+from cromford.daemon.api.rpc import SOCKET_NAME, DaemonNotRunning, RpcClient, RpcFailure
 from cromford.daemon.options import ChainOptions
-from cromford.daemon.rpc import SOCKET_NAME, DaemonNotRunning, RpcClient, RpcFailure
 from cromford.demo.failure import DemoFailed
 from cromford.demo.node import Node
 from cromford.demo.processes import Child, Children

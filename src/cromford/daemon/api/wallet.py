@@ -9,8 +9,8 @@ from cromford.adapters.bitcoind import BitcoindChain
 from cromford.bitcoin.address import address_of_script, script_of_address
 from cromford.bitcoin.fees import sat_per_vb
 from cromford.bitcoin.network import Network
-from cromford.daemon.rpc import InvalidParam, RpcFailure
-from cromford.daemon.rpc_server import Handler, read_params
+from cromford.daemon.api.rpc import InvalidParam, RpcFailure
+from cromford.daemon.api.rpc_server import Handler, read_params
 from cromford.ports import ChainUnavailable
 from cromford.protocol import events as ev
 from cromford.protocol.faults import Rejected

@@ -4,9 +4,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-from cromford.daemon.payment_limits import WAIT_SECONDS
-from cromford.daemon.payment_numbers import PaymentNumbers
-from cromford.daemon.payments_api import (
+from cromford.daemon.api.payment_limits import WAIT_SECONDS
+from cromford.daemon.api.payments import (
     Means,
     Payer,
     PaymentsParams,
@@ -15,7 +14,8 @@ from cromford.daemon.payments_api import (
     pay_request,
     read_invoice,
 )
-from cromford.daemon.rpc_server import Handler, read_params
+from cromford.daemon.api.rpc_server import Handler, read_params
+from cromford.daemon.payment_numbers import PaymentNumbers
 from cromford.daemon.views import channels as channel_views
 from cromford.daemon.views.payments import forwards, own_payments
 from cromford.protocol import events as ev

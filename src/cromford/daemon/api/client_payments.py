@@ -8,10 +8,9 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from cromford.crypto.keys import sha256
-from cromford.daemon.factory_id import find_factory
-from cromford.daemon.payment_limits import INVOICE_EXPIRY_SECONDS, WAIT_SECONDS
-from cromford.daemon.payment_numbers import PaymentNumbers
-from cromford.daemon.payments_api import (
+from cromford.daemon.api.factory_id import find_factory
+from cromford.daemon.api.payment_limits import INVOICE_EXPIRY_SECONDS, WAIT_SECONDS
+from cromford.daemon.api.payments import (
     Means,
     Payer,
     PaymentsParams,
@@ -20,8 +19,9 @@ from cromford.daemon.payments_api import (
     pay_request,
     read_invoice,
 )
-from cromford.daemon.rpc import InvalidParam, RpcFailure
-from cromford.daemon.rpc_server import Handler, read_params
+from cromford.daemon.api.rpc import InvalidParam, RpcFailure
+from cromford.daemon.api.rpc_server import Handler, read_params
+from cromford.daemon.payment_numbers import PaymentNumbers
 from cromford.daemon.views import channels as channel_views
 from cromford.daemon.views.payments import own_payments, show_invoice
 from cromford.invoice.bolt11 import sign_invoice

@@ -8,6 +8,8 @@ import click
 from cromford.bitcoin.network import MAINNET
 from cromford.cli import lists, payment_lists, tree_view
 from cromford.cli.asking import confirm
+from cromford.cli.configuration.run_options import MAINNET_WARNING, client_options
+from cromford.cli.configuration.settings import flags_of
 from cromford.cli.events import events_command
 from cromford.cli.failures import EXIT_FAILED, CommandFailed
 from cromford.cli.output import show
@@ -17,10 +19,8 @@ from cromford.cli.payments import (
     invoice_command,
     payments_command,
 )
-from cromford.cli.run_options import MAINNET_WARNING, client_options
 from cromford.cli.seed import seed_group
 from cromford.cli.session import Session, session_options
-from cromford.cli.settings import flags_of
 from cromford.cli.wallet import wallet_group
 
 ROLE: Final = "client"

@@ -9,11 +9,16 @@ import click
 from rich.console import Console
 
 from cromford.bitcoin.network import NETWORKS
+from cromford.cli.configuration.run_options import (
+    chain_of,
+    client_policy,
+    lsp_policy,
+    signet_challenge,
+)
+from cromford.cli.configuration.settings import Settings, dump, read_file, resolve
 from cromford.cli.failures import EXIT_NOT_FOUND, EXIT_USAGE, CommandFailed
 from cromford.cli.output import cell, show, write_json
-from cromford.cli.run_options import chain_of, client_policy, lsp_policy, signet_challenge
 from cromford.cli.session import CONFIG_NAME, Session, session_options
-from cromford.cli.settings import Settings, dump, read_file, resolve
 
 ROLES: Final = ("lsp", "client")
 

@@ -11,10 +11,14 @@ from rich.status import Status
 
 from cromford.bitcoin.network import REGTEST
 from cromford.cli import demo_result
+from cromford.cli.configuration.kinds import FEERATE, Choice, Option
+from cromford.cli.configuration.run_options import (
+    chain_options,
+    fee_policy_of,
+    tree_feerate_sat_per_kw,
+)
 from cromford.cli.failures import CommandFailed, printable
-from cromford.cli.kinds import FEERATE, Choice, Option
 from cromford.cli.output import cell, show, stderr_console
-from cromford.cli.run_options import chain_options, fee_policy_of, tree_feerate_sat_per_kw
 from cromford.cli.session import Session, json_option
 from cromford.daemon.options import ChainOptions
 from cromford.demo.failure import DemoFailed

@@ -15,6 +15,8 @@ from rich.console import Console
 
 from cromford.adapters.sqlite import JOURNAL_NAME, locked
 from cromford.cli.asking import can_ask, confirm
+from cromford.cli.configuration.run_options import allowed_network
+from cromford.cli.configuration.settings import Settings, flag_of
 from cromford.cli.failures import (
     EXIT_AUTHENTICATION,
     EXIT_NOT_FOUND,
@@ -23,9 +25,7 @@ from cromford.cli.failures import (
 )
 from cromford.cli.lists import facts
 from cromford.cli.output import cell, show
-from cromford.cli.run_options import allowed_network
 from cromford.cli.session import Session, session_options
-from cromford.cli.settings import Settings, flag_of
 from cromford.daemon.home import open_home, read_passphrase
 from cromford.daemon.seed_file import (
     SEED_FILE,

@@ -11,7 +11,7 @@ import click
 from cromford.daemon.api.rpc import SOCKET_NAME, RpcClient
 
 if TYPE_CHECKING:
-    from cromford.cli.settings import Settings
+    from cromford.cli.configuration.settings import Settings
 
 HOME: Final = Path("~/.cromford")
 DATADIR_ENV: Final = "CROMFORD_DATADIR"
@@ -61,7 +61,7 @@ class Session:
             CommandFailed: If the file or the environment has something that cannot be.
         """
         # Most commands are a question to a daemon, and need none of this.
-        from cromford.cli import settings  # noqa: PLC0415 - see above
+        from cromford.cli.configuration import settings  # noqa: PLC0415 - see above
 
         path = self.config_of(role)
         return settings.resolve(

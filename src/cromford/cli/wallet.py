@@ -9,7 +9,7 @@ from rich.console import Console
 from cromford.bitcoin.tx import MAX_MONEY_SAT
 from cromford.cli import lists
 from cromford.cli.asking import confirm
-from cromford.cli.kinds import (
+from cromford.cli.configuration.kinds import (
     FEERATE_MAX_SAT_PER_VB,
     FEERATE_MIN_SAT_PER_VB,
     Integer,

@@ -11,7 +11,7 @@ from typing import Any, Final
 from cromford.bitcoin.network import NETWORKS
 from cromford.bitcoin.timelock import DELAY_BLOCKS_MAX
 from cromford.bitcoin.tx import MAX_MONEY_SAT
-from cromford.cli.kinds import (
+from cromford.cli.configuration.kinds import (
     FEERATE,
     FEERATE_MAX_SAT_PER_VB,
     FEERATE_MIN_SAT_PER_VB,

@@ -8,9 +8,9 @@ from typing import Any, Final
 import click
 
 from cromford.bitcoin.network import MAINNET, NETWORKS, SIGNET, Network
+from cromford.cli.configuration.keys import CLIENT_RANGES
+from cromford.cli.configuration.kinds import sat_per_kw
 from cromford.cli.failures import EXIT_USAGE, CommandFailed
-from cromford.cli.keys import CLIENT_RANGES
-from cromford.cli.kinds import sat_per_kw
 from cromford.daemon.options import ChainOptions, ClientOptions, LspOptions
 from cromford.factory.odometer import Odometer
 from cromford.factory.terms import FeePolicy

@@ -9,9 +9,9 @@ from tests.cli.conftest import CommandLine
 from tests.cli.fake_daemon import FakeDaemon
 
 from cromford.cli import daemons
-from cromford.cli.keys import KEYS, SECTIONS
-from cromford.cli.run_options import client_policy, lsp_policy
-from cromford.cli.settings import dump, read_file, resolve
+from cromford.cli.configuration.keys import KEYS, SECTIONS
+from cromford.cli.configuration.run_options import client_policy, lsp_policy
+from cromford.cli.configuration.settings import dump, read_file, resolve
 from cromford.daemon.options import LspOptions
 from cromford.protocol.policy import ClientPolicy, LspPolicy
 

@@ -15,9 +15,9 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from cromford.cli.configuration.keys import KEYS, SECTIONS, Key
+from cromford.cli.configuration.kinds import File, Flag, Option
 from cromford.cli.failures import EXIT_NOT_FOUND, EXIT_USAGE, CommandFailed
-from cromford.cli.keys import KEYS, SECTIONS, Key
-from cromford.cli.kinds import File, Flag, Option
 
 CONFIG_SIZE_MAX: Final = 1024 * 1024
 COMMENT_WIDTH: Final = 96

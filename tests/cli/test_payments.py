@@ -10,7 +10,7 @@ from tests.cli import answers
 from tests.cli.conftest import CommandLine
 from tests.cli.fake_daemon import FakeDaemon
 
-from cromford.cli import payment_lists
+from cromford.cli.shown import payment_lists
 
 
 @pytest.mark.parametrize(

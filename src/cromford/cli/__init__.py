@@ -1,1 +1,1 @@
-"""Placeholder."""
+"""What a user types: commands, what they are told, and what they show."""

@@ -6,13 +6,11 @@ from typing import Any, Final
 import click
 
 from cromford.bitcoin.network import MAINNET
-from cromford.cli import lists, payment_lists, tree_view
 from cromford.cli.asking import confirm
 from cromford.cli.configuration.run_options import MAINNET_WARNING, client_options
 from cromford.cli.configuration.settings import flags_of
 from cromford.cli.events import events_command
 from cromford.cli.failures import EXIT_FAILED, CommandFailed
-from cromford.cli.output import show
 from cromford.cli.payments import (
     balance_command,
     client_pay_command,
@@ -21,6 +19,8 @@ from cromford.cli.payments import (
 )
 from cromford.cli.seed import seed_group
 from cromford.cli.session import Session, session_options
+from cromford.cli.shown import lists, payment_lists, tree_view
+from cromford.cli.shown.output import show
 from cromford.cli.wallet import wallet_group
 
 ROLE: Final = "client"

@@ -17,8 +17,8 @@ from cromford.cli.configuration.run_options import (
 )
 from cromford.cli.configuration.settings import Settings, dump, read_file, resolve
 from cromford.cli.failures import EXIT_NOT_FOUND, EXIT_USAGE, CommandFailed
-from cromford.cli.output import cell, show, write_json
 from cromford.cli.session import CONFIG_NAME, Session, session_options
+from cromford.cli.shown.output import cell, show, write_json
 
 ROLES: Final = ("lsp", "client")
 

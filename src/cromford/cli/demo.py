@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.status import Status
 
 from cromford.bitcoin.network import REGTEST
-from cromford.cli import demo_result
 from cromford.cli.configuration.kinds import FEERATE, Choice, Option
 from cromford.cli.configuration.run_options import (
     chain_options,
@@ -18,8 +17,9 @@ from cromford.cli.configuration.run_options import (
     tree_feerate_sat_per_kw,
 )
 from cromford.cli.failures import CommandFailed, printable
-from cromford.cli.output import cell, show, stderr_console
 from cromford.cli.session import Session, json_option
+from cromford.cli.shown import demo_result
+from cromford.cli.shown.output import cell, show, stderr_console
 from cromford.daemon.options import ChainOptions
 from cromford.demo.failure import DemoFailed
 from cromford.demo.run import run_demo

@@ -7,8 +7,8 @@ import click
 import msgspec
 from rich.console import Console
 
-from cromford.cli.output import cell, show, stdout_console
 from cromford.cli.session import Session, session_options
+from cromford.cli.shown.output import cell, show, stdout_console
 
 # A daemon that stops waits for the answers it owes, so none is owed for long.
 FOLLOW_WAIT_SECONDS: Final = 3.0

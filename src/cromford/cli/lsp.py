@@ -5,14 +5,14 @@ from typing import Any, Final
 import click
 
 from cromford.bitcoin.network import MAINNET
-from cromford.cli import lists, payment_lists, tree_view
 from cromford.cli.configuration.run_options import MAINNET_WARNING, lsp_options
 from cromford.cli.configuration.settings import flags_of
 from cromford.cli.events import events_command
-from cromford.cli.output import show, write_json
 from cromford.cli.payments import balances_command, lsp_pay_command, payments_command
 from cromford.cli.seed import seed_group
 from cromford.cli.session import Session, session_options
+from cromford.cli.shown import lists, payment_lists, tree_view
+from cromford.cli.shown.output import show, write_json
 from cromford.cli.wallet import wallet_group
 from cromford.factory.terms import N_CLIENTS_MAX
 

@@ -6,10 +6,10 @@ from typing import Any, Final
 import click
 
 from cromford.bitcoin.tx import MAX_MONEY_SAT
-from cromford.cli import payment_lists
 from cromford.cli.failures import CommandFailed
-from cromford.cli.output import msat, show
 from cromford.cli.session import Session, session_options
+from cromford.cli.shown import payment_lists
+from cromford.cli.shown.output import msat, show
 from cromford.daemon.api.payment_limits import (
     INVOICE_EXPIRY_SECONDS,
     LIMIT,

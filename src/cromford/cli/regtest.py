@@ -5,10 +5,10 @@ from typing import Final
 
 import click
 
-from cromford.cli import lists
 from cromford.cli.failures import CommandFailed
-from cromford.cli.output import show
 from cromford.cli.session import HOME, Session, json_option
+from cromford.cli.shown import lists
+from cromford.cli.shown.output import show
 
 PORT_DEFAULT: Final = 18443  # Bitcoin Core's own on regtest.
 PORT_MAX: Final = 0xFFFF

@@ -23,9 +23,9 @@ from cromford.cli.failures import (
     EXIT_USAGE,
     CommandFailed,
 )
-from cromford.cli.lists import facts
-from cromford.cli.output import cell, show
 from cromford.cli.session import Session, session_options
+from cromford.cli.shown.lists import facts
+from cromford.cli.shown.output import cell, show
 from cromford.daemon.home import open_home, read_passphrase
 from cromford.daemon.seed_file import (
     SEED_FILE,

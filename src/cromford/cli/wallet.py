@@ -7,7 +7,6 @@ import click
 from rich.console import Console
 
 from cromford.bitcoin.tx import MAX_MONEY_SAT
-from cromford.cli import lists
 from cromford.cli.asking import confirm
 from cromford.cli.configuration.kinds import (
     FEERATE_MAX_SAT_PER_VB,
@@ -16,8 +15,9 @@ from cromford.cli.configuration.kinds import (
     Number,
     Option,
 )
-from cromford.cli.output import blocks, cell, sat, show, table
 from cromford.cli.session import Session, session_options
+from cromford.cli.shown import lists
+from cromford.cli.shown.output import blocks, cell, sat, show, table
 
 ALL: Final = "all"
 _FEERATE: Final = Number(FEERATE_MIN_SAT_PER_VB, Decimal(FEERATE_MAX_SAT_PER_VB), "sat/vB")

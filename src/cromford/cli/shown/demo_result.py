@@ -4,8 +4,8 @@ from typing import Any
 
 from rich.console import Console
 
-from cromford.cli import tree_view
-from cromford.cli.output import blocks, cell, expiry_text, msat, sat, table
+from cromford.cli.shown import tree_view
+from cromford.cli.shown.output import blocks, cell, expiry_text, msat, sat, table
 
 Document = dict[str, Any]
 

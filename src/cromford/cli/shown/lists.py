@@ -4,7 +4,7 @@ from typing import Any
 
 from rich.console import Console
 
-from cromford.cli.output import (
+from cromford.cli.shown.output import (
     DEADLINE_NEAR_BLOCKS,
     blocks,
     cell,

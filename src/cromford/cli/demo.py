@@ -17,7 +17,7 @@ from cromford.cli.configuration.run_options import (
     tree_feerate_sat_per_kw,
 )
 from cromford.cli.failures import CommandFailed, printable
-from cromford.cli.session import Session, json_option
+from cromford.cli.invocation import Invocation, json_option
 from cromford.cli.shown import demo_result
 from cromford.cli.shown.output import cell, show, stderr_console
 from cromford.daemon.options import ChainOptions
@@ -204,7 +204,7 @@ class Live:
 @json_option
 @click.pass_obj
 def command(
-    session: Session,
+    invocation: Invocation,
     /,
     *,
     clients: int,
@@ -248,7 +248,7 @@ def command(
         exit_client=exit_client,
         chain=_chain_of(**chain),
     )
-    show(session, _run(session, settings), demo_result.result)
+    show(invocation, _run(invocation, settings), demo_result.result)
 
 
 def _chain_of(
@@ -273,9 +273,9 @@ def _chain_of(
     )
 
 
-def _run(session: Session, settings: DemoSettings) -> Document:
+def _run(invocation: Invocation, settings: DemoSettings) -> Document:
     try:
-        if session.is_json:
+        if invocation.is_json:
             return run_demo(settings, Silent())
         if not sys.stderr.isatty():
             lines: Progress = Lines()

@@ -6,7 +6,7 @@ from typing import Final
 import click
 
 from cromford.cli.failures import CommandFailed
-from cromford.cli.session import HOME, Session, json_option
+from cromford.cli.invocation import HOME, Invocation, json_option
 from cromford.cli.shown import lists
 from cromford.cli.shown.output import show
 
@@ -29,7 +29,7 @@ PORT_MAX: Final = 0xFFFF
 )
 @json_option
 @click.pass_obj
-def command(session: Session, datadir: Path | None, port: int) -> None:
+def command(invocation: Invocation, datadir: Path | None, port: int) -> None:
     """Run a Bitcoin regtest node, never for real money.
 
     It answers Bitcoin Core's JSON-RPC, with a cookie, on 127.0.0.1. Blocks are validated by Core's
@@ -49,11 +49,11 @@ def command(session: Session, datadir: Path | None, port: int) -> None:
             "cookie_file": str(running.cookie_file),
             "warning": node.NEVER_FOR_REAL_MONEY,
         }
-        show(session, where, lists.regtest_started)
+        show(invocation, where, lists.regtest_started)
 
     place = datadir
-    if place is None and session.is_datadir_typed:
-        place = session.datadir
+    if place is None and invocation.is_datadir_typed:
+        place = invocation.datadir
     try:
         node.run(
             (place or HOME / "regtest-node").expanduser().absolute(),

@@ -52,7 +52,7 @@ class _JoinParams(msgspec.Struct, forbid_unknown_fields=True):
     capacity_least_sat: int | None = None
 
 
-class _FactoryParams(msgspec.Struct, forbid_unknown_fields=True):
+class _OwnFactoryParams(msgspec.Struct, forbid_unknown_fields=True):
     factory_id: str | None = None
 
 
@@ -238,7 +238,7 @@ class ClientDaemon(Daemon[ClientState]):
     def _attempt(self, params: dict[str, Any]) -> ClientAttempt:
         """Return the factory that is meant: by default the newest that lives, or may yet."""
         state = self.driver.state
-        wanted = read_params(params, _FactoryParams).factory_id
+        wanted = read_params(params, _OwnFactoryParams).factory_id
         if wanted is not None:
             return state.attempts[find_factory(state.attempts, wanted)]
         for attempt in reversed(list(state.attempts.values())):

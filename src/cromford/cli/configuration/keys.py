@@ -22,7 +22,7 @@ from cromford.cli.configuration.kinds import (
     Flag,
     Hex,
     Integer,
-    Kind,
+    KeyKind,
     Number,
     Peer,
     Several,
@@ -60,7 +60,7 @@ class Key:
 
     section: str
     name: str
-    kind: Kind
+    kind: KeyKind
     default: Any
     help: str
     flag: str | None = None
@@ -206,7 +206,7 @@ _DAEMON: Final = (
 
 
 def _lsp_key(
-    name: str, kind: Kind, default: object, help_text: str, *, shown_default: str | None = None
+    name: str, kind: KeyKind, default: object, help_text: str, *, shown_default: str | None = None
 ) -> Key:
     return Key(
         section="lsp",
@@ -360,7 +360,7 @@ _LSP_KEYS: Final = (
 
 def _client_key(
     name: str,
-    kind: Kind,
+    kind: KeyKind,
     default: object,
     help_text: str,
     *,

@@ -59,7 +59,7 @@ class _InvoiceParams(msgspec.Struct, forbid_unknown_fields=True):
     expiry_seconds: int = INVOICE_EXPIRY_SECONDS
 
 
-class _PayParams(msgspec.Struct, forbid_unknown_fields=True):
+class _ClientPayParams(msgspec.Struct, forbid_unknown_fields=True):
     invoice: str
     fee_max_msat: int | None = None  # None: what the policy allows
     factory_id: str | None = None  # None: any
@@ -159,7 +159,7 @@ class ClientPayments:
         )
 
     async def _pay(self, params: dict[str, Any]) -> object:
-        wanted = read_params(params, _PayParams)
+        wanted = read_params(params, _ClientPayParams)
         invoice = read_invoice(wanted.invoice, self._owner.network)
         attempts = self._owner.state.attempts
         asked = pay_request(

@@ -36,7 +36,7 @@ class PayingLsp(Payer, Protocol):
         """The LSP's state now."""
 
 
-class _PayParams(msgspec.Struct, forbid_unknown_fields=True):
+class _LspPayParams(msgspec.Struct, forbid_unknown_fields=True):
     invoice: str
     wait_seconds: float = WAIT_SECONDS
     dry_run: bool = False
@@ -57,7 +57,7 @@ class LspPayments:
         return channel_views.totals(self._channels())
 
     async def _pay(self, params: dict[str, Any]) -> object:
-        wanted = read_params(params, _PayParams)
+        wanted = read_params(params, _LspPayParams)
         invoice = read_invoice(wanted.invoice, self._owner.network)
         asked = pay_request(invoice, wanted.invoice)
         return await pay(

@@ -25,7 +25,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 @dataclass(slots=True, kw_only=True)
-class Session:
+class Invocation:
     """One run of the command: filled from the options, wherever on the line they stand."""
 
     is_json: bool = False
@@ -86,7 +86,7 @@ def asks_for_json(args: Sequence[str]) -> bool:
     return "--json" in args or os.environ.get(JSON_ENV, "").lower() not in _NO
 
 
-def session_options(command: _Command) -> _Command:
+def invocation_options(command: _Command) -> _Command:
     """Add what is known before and after a command: `--datadir`, `--network`, `--json` and so on.
 
     The environment is read once, at the top: below it would come before what was typed there.
@@ -138,24 +138,24 @@ def network_option(command: _Command) -> _Command:
     )(command)
 
 
-def take_environment(session: Session) -> None:
-    """Fill a session with what the environment says, before the line is parsed."""
+def take_environment(invocation: Invocation) -> None:
+    """Fill an invocation with what the environment says, before the line is parsed."""
     if datadir := os.environ.get(DATADIR_ENV):
-        session.datadir = Path(datadir)
+        invocation.datadir = Path(datadir)
     if config := os.environ.get(CONFIG_ENV):
-        session.config = Path(config)
+        invocation.config = Path(config)
 
 
 def _take_datadir(ctx: click.Context, _param: click.Parameter, value: Path | None) -> None:
     if value is not None:
-        session = _session_of(ctx)
-        session.datadir = value
-        session.is_datadir_typed = True
+        invocation = _invocation_of(ctx)
+        invocation.datadir = value
+        invocation.is_datadir_typed = True
 
 
 def _take_config(ctx: click.Context, _param: click.Parameter, value: Path | None) -> None:
     if value is not None:
-        _session_of(ctx).config = value
+        _invocation_of(ctx).config = value
 
 
 def _take_network(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
@@ -163,11 +163,11 @@ def _take_network(ctx: click.Context, _param: click.Parameter, value: str | None
         return
     if value not in NETWORKS:
         raise click.BadParameter(f"expected one of {', '.join(NETWORKS)}, received {value!r}")
-    _session_of(ctx).network = value
+    _invocation_of(ctx).network = value
 
 
-def _session_of(ctx: click.Context) -> Session:
-    session = ctx.find_object(Session)
-    if session is None:
-        raise AssertionError("a command runs in a session")
-    return session
+def _invocation_of(ctx: click.Context) -> Invocation:
+    invocation = ctx.find_object(Invocation)
+    if invocation is None:
+        raise AssertionError("a command runs in an invocation")
+    return invocation

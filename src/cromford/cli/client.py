@@ -67,18 +67,18 @@ def run(
 
 @command.command()
 @click.option(
-    "--capacity", type=click.IntRange(min=1), required=True, help="The channel you want, in sat."
+    "--capacity-sat", type=click.IntRange(min=1), required=True, help="The channel you want."
 )
 @click.option(
-    "--least", type=click.IntRange(min=1), help="The least you take, in sat.  [default: the same]"
+    "--least-sat", type=click.IntRange(min=1), help="The least you take.  [default: the same]"
 )
 @invocation_options
 @click.pass_obj
-def join(invocation: Invocation, capacity: int, least: int | None) -> None:
+def join(invocation: Invocation, capacity_sat: int, least_sat: int | None) -> None:
     """Ask for a channel, and wait for a factory in the LSP's lobby."""
-    if least is not None and least > capacity:
-        raise click.UsageError(f"--least {least} is above --capacity {capacity}")
-    answer = invocation.call(ROLE, "join", capacity_sat=capacity, capacity_least_sat=least)
+    if least_sat is not None and least_sat > capacity_sat:
+        raise click.UsageError(f"--least-sat {least_sat} is above --capacity-sat {capacity_sat}")
+    answer = invocation.call(ROLE, "join", capacity_sat=capacity_sat, capacity_least_sat=least_sat)
     if not answer["joined"]:
         answer = _await_the_lsp(invocation, answer)
     show(invocation, answer, lists.joined)

@@ -48,7 +48,8 @@ def check(invocation: Invocation, file: Path | None) -> None:
             remediation="Name it: cromford config check FILE",
             exit_code=EXIT_NOT_FOUND,
         )
-    settings = resolve(flags={}, environment={}, in_file=read_file(path))
+    flags = {"chain_network": invocation.network}
+    settings = resolve(flags=flags, environment={}, in_file=read_file(path))
     _check_together(settings, str(path))
     show(invocation, {"file": str(path), "ok": True}, _print_checked)
 

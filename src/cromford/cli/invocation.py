@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -26,13 +26,26 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 @dataclass(slots=True, kw_only=True)
 class Invocation:
-    """One run of the command: filled from the options, wherever on the line they stand."""
+    """One run of the command: filled from the options, wherever on the line they stand.
+
+    `typed` are those of them that stand on the line, and not in the environment.
+    """
 
     is_json: bool = False
     datadir: Path | None = None
-    is_datadir_typed: bool = False
     config: Path | None = None
     network: str | None = None
+    typed: set[str] = field(default_factory=set)
+
+    def refuse(self, *options: str) -> None:
+        """Refuse options that were typed before a command which has no use for them.
+
+        Raises:
+            click.UsageError: Naming the first.
+        """
+        for option in options:
+            if option in self.typed:
+                raise click.UsageError(f"{option}: this command has no use for it")
 
     def datadir_of(self, role: str) -> Path:
         """Return the data directory of a role: the one that was named, or its default."""
@@ -150,12 +163,14 @@ def _take_datadir(ctx: click.Context, _param: click.Parameter, value: Path | Non
     if value is not None:
         invocation = _invocation_of(ctx)
         invocation.datadir = value
-        invocation.is_datadir_typed = True
+        invocation.typed.add("--datadir")
 
 
 def _take_config(ctx: click.Context, _param: click.Parameter, value: Path | None) -> None:
     if value is not None:
-        _invocation_of(ctx).config = value
+        invocation = _invocation_of(ctx)
+        invocation.config = value
+        invocation.typed.add("--config")
 
 
 def _take_network(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
@@ -163,7 +178,9 @@ def _take_network(ctx: click.Context, _param: click.Parameter, value: str | None
         return
     if value not in NETWORKS:
         raise click.BadParameter(f"expected one of {', '.join(NETWORKS)}, received {value!r}")
-    _invocation_of(ctx).network = value
+    invocation = _invocation_of(ctx)
+    invocation.network = value
+    invocation.typed.add("--network")
 
 
 def _invocation_of(ctx: click.Context) -> Invocation:

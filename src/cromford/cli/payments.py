@@ -9,7 +9,7 @@ from cromford.bitcoin.tx import MAX_MONEY_SAT
 from cromford.cli.failures import CommandFailed
 from cromford.cli.invocation import Invocation, invocation_options
 from cromford.cli.shown import payment_lists
-from cromford.cli.shown.output import msat, show
+from cromford.cli.shown.output import Printer, msat, show
 from cromford.daemon.api.payment_limits import (
     INVOICE_EXPIRY_SECONDS,
     LIMIT,
@@ -60,8 +60,7 @@ def invoice_command(role: str) -> click.Command:
     @click.argument("amount", metavar="AMOUNT", type=SatOrMsat(least_msat=1))
     @click.option("--description", default="", help="What it is for; the payer reads it.")
     @click.option(
-        "--expiry",
-        metavar="SECONDS",
+        "--expiry-seconds",
         type=click.IntRange(min=1),
         default=INVOICE_EXPIRY_SECONDS,
         show_default=True,
@@ -69,14 +68,20 @@ def invoice_command(role: str) -> click.Command:
     )
     @invocation_options
     @click.pass_obj
-    def invoice(invocation: Invocation, /, *, amount: int, description: str, expiry: int) -> None:
+    def invoice(
+        invocation: Invocation, /, *, amount: int, description: str, expiry_seconds: int
+    ) -> None:
         """Ask for AMOUNT sat: make an invoice for whoever shall pay.
 
         AMOUNT is in sat; with the suffix msat it is in millisatoshi. In a terminal the invoice
         comes with a QR code; into a pipe it goes alone.
         """
         answer = invocation.call(
-            role, "invoice", amount_msat=amount, description=description, expiry_seconds=expiry
+            role,
+            "invoice",
+            amount_msat=amount,
+            description=description,
+            expiry_seconds=expiry_seconds,
         )
         show(invocation, answer, payment_lists.invoice)
 
@@ -111,7 +116,7 @@ def client_pay_command(role: str) -> click.Command:
         invoice: str,
         max_fee: int | None,
         factory_id: str | None,
-        wait: float,
+        wait_seconds: float | None,
         dry_run: bool,
     ) -> None:
         """Pay an invoice, and wait for the proof. Never twice: a second time it tells the outcome.
@@ -119,7 +124,7 @@ def client_pay_command(role: str) -> click.Command:
         A payment that failed before is tried again.
         """
         asked = {"fee_max_msat": max_fee, "factory_id": factory_id}
-        _pay(invocation, role, invoice, wait=wait, dry_run=dry_run, **asked)
+        _pay(invocation, role, invoice, wait_seconds=wait_seconds, dry_run=dry_run, **asked)
 
     return pay
 
@@ -133,23 +138,22 @@ def lsp_pay_command(role: str) -> click.Command:
     @_dry_run_option
     @invocation_options
     @click.pass_obj
-    def pay(invocation: Invocation, /, *, invoice: str, wait: float, dry_run: bool) -> None:
+    def pay(
+        invocation: Invocation, /, *, invoice: str, wait_seconds: float | None, dry_run: bool
+    ) -> None:
         """Pay a client's invoice out of the LSP's side of its channel. Never twice.
 
         A payment that failed before is tried again.
         """
-        _pay(invocation, role, invoice, wait=wait, dry_run=dry_run)
+        _pay(invocation, role, invoice, wait_seconds=wait_seconds, dry_run=dry_run)
 
     return pay
 
 
 _wait_option = click.option(
-    "--wait",
-    metavar="SECONDS",
+    "--wait-seconds",
     type=click.FloatRange(0, WAIT_SECONDS_MAX),
-    default=WAIT_SECONDS,
-    show_default=True,
-    help="How long to wait for the outcome; 0 for not at all.",
+    help=f"How long to wait for the outcome; 0 for not at all.  [default: {WAIT_SECONDS:g}]",
 )
 _dry_run_option = click.option(
     "--dry-run", is_flag=True, help="Show payee, amount, fee and heights; pay nothing."
@@ -157,8 +161,17 @@ _dry_run_option = click.option(
 
 
 def _pay(
-    invocation: Invocation, role: str, invoice: str, *, wait: float, dry_run: bool, **asked: object
+    invocation: Invocation,
+    role: str,
+    invoice: str,
+    *,
+    wait_seconds: float | None,
+    dry_run: bool,
+    **asked: object,
 ) -> None:
+    if dry_run and wait_seconds is not None:
+        raise click.UsageError("--wait-seconds: with --dry-run there is no outcome to wait for")
+    wait = WAIT_SECONDS if wait_seconds is None else wait_seconds
     answer = invocation.call(
         role, "pay", invoice=invoice, wait_seconds=wait, dry_run=dry_run, **asked
     )
@@ -180,7 +193,7 @@ def _pay(
         )
 
 
-def payments_command(role: str, view: Any) -> click.Command:  # noqa: ANN401 - a view of `output`
+def payments_command(role: str, printer: Printer) -> click.Command:
     """Return the command `payments` of a role."""
     what = {
         "lsp": "List what was paid, what was forwarded, and what that earned, newest first.",
@@ -199,7 +212,7 @@ def payments_command(role: str, view: Any) -> click.Command:  # noqa: ANN401 - a
     @invocation_options
     @click.pass_obj
     def payments(invocation: Invocation, /, *, limit: int) -> None:
-        show(invocation, invocation.call(role, "payments", limit=limit), view)
+        show(invocation, invocation.call(role, "payments", limit=limit), printer)
 
     return payments
 

@@ -37,6 +37,7 @@ def command(invocation: Invocation, datadir: Path | None, port: int) -> None:
 
     Once it answers, it says where on stdout. Stop it with Ctrl-C.
     """
+    invocation.refuse("--config", "--network")
     # The consensus library takes a while to load, and only this command needs it.
     from cromford.regtest import node  # noqa: PLC0415 - see above
     from cromford.regtest.journal import DatadirBusy  # noqa: PLC0415 - see above
@@ -52,7 +53,7 @@ def command(invocation: Invocation, datadir: Path | None, port: int) -> None:
         show(invocation, where, lists.regtest_started)
 
     place = datadir
-    if place is None and invocation.is_datadir_typed:
+    if place is None and "--datadir" in invocation.typed:
         place = invocation.datadir
     try:
         node.run(

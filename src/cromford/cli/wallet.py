@@ -88,10 +88,10 @@ def _send(role: str) -> click.Command:
     @click.argument("address", metavar="ADDRESS")
     @click.argument("amount", metavar="AMOUNT_SAT|all", type=SatOrAll())
     @click.option(
-        "--feerate",
+        "--feerate-sat-per-vb",
         type=Option(_FEERATE),
         metavar=_FEERATE.metavar,
-        help="In sat/vB.  [default: the node's estimate, or 2 if it has none]",
+        help="Of the transaction.  [default: the node's estimate, or 2 if it has none]",
     )
     @click.option("--dry-run", is_flag=True, help="Show what would be sent; send nothing.")
     @click.option("--yes", is_flag=True, help="Do not ask: what is sent stays sent.")
@@ -103,7 +103,7 @@ def _send(role: str) -> click.Command:
         *,
         address: str,
         amount: int | str,
-        feerate: Decimal | None,
+        feerate_sat_per_vb: Decimal | None,
         dry_run: bool,
         yes: bool,
     ) -> None:
@@ -114,7 +114,7 @@ def _send(role: str) -> click.Command:
         asked = {
             "address": address,
             "amount_sat": None if amount == ALL else amount,
-            "feerate_sat_per_vb": None if feerate is None else f"{feerate:f}",
+            "feerate_sat_per_vb": _digits(feerate_sat_per_vb),
         }
         if dry_run:
             show(
@@ -133,6 +133,10 @@ def _send(role: str) -> click.Command:
         )
 
     return send
+
+
+def _digits(number: Decimal | None) -> str | None:
+    return None if number is None else f"{number:f}"
 
 
 def _ask(invocation: Invocation, address: str, planned: Document) -> None:

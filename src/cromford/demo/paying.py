@@ -147,7 +147,7 @@ def _chosen(world: World, accounts: Accounts, wanted: int, seed: int) -> list[Pl
             "--payments",
             f"fees leave money for {len(payments):,} payments in channels of this capacity, "
             f"not for {wanted:,}",
-            remediation="Ask for fewer payments, or for a larger --capacity.",
+            remediation="Ask for fewer payments, or for a larger --capacity-sat.",
         )
     return payments
 

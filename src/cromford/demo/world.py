@@ -146,16 +146,16 @@ def start_lsp(site: Site, node: Node) -> DaemonProcess:
         ("--leaf-arity", settings.leaf_arity),
         ("--step-blocks", settings.step_blocks),
         ("--states", settings.states),
-        ("--max-exit-delay", settings.max_exit_delay_blocks),
+        ("--max-exit-delay-blocks", settings.max_exit_delay_blocks),
         ("--fee-policy", settings.fee_policy.label),
-        ("--capacity-min", settings.capacity_sat),
-        ("--capacity-max", settings.capacity_sat),
+        ("--capacity-min-sat", settings.capacity_sat),
+        ("--capacity-max-sat", settings.capacity_sat),
         ("--min-clients", settings.n_clients),
         ("--max-clients", settings.n_clients),
-        ("--deadline", CEREMONY_DEADLINE_SECONDS),
+        ("--deadline-seconds", CEREMONY_DEADLINE_SECONDS),
     ]
     if settings.feerate is not None:
-        policy.append(("--feerate", str(settings.feerate)))
+        policy.append(("--feerate-sat-per-vb", str(settings.feerate)))
     told = tuple(str(word) for option in policy for word in option)
     return _start_daemon(site, node, LSP_NAME, ("lsp", "run", *told))
 
@@ -165,12 +165,12 @@ def start_clients(site: Site, node: Node, lsp_address: str) -> list[DaemonProces
     settings = site.settings
     told: tuple[str, ...] = (
         *("client", "run", "--lsp", lsp_address),
-        *("--max-exit-delay", str(settings.max_exit_delay_blocks)),
+        *("--max-exit-delay-blocks", str(settings.max_exit_delay_blocks)),
         *("--fee-policies", settings.fee_policy.label),
         *("--step-blocks-min", str(min(settings.step_blocks, STEP_BLOCKS_MIN))),
     )
     if settings.feerate:
-        told += ("--max-feerate", str(settings.feerate))
+        told += ("--max-feerate-sat-per-vb", str(settings.feerate))
     return [_start_daemon(site, node, name, told) for name in client_names(settings.n_clients)]
 
 

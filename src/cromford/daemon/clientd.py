@@ -12,7 +12,7 @@ from cromford.adapters.noise_tcp import connect
 from cromford.daemon.api.client_payments import ClientPayments
 from cromford.daemon.api.factory_id import find_factory
 from cromford.daemon.api.rpc import RpcFailure
-from cromford.daemon.api.rpc_server import Handler, read_params
+from cromford.daemon.api.rpc_server import Handler, read_params, without_params
 from cromford.daemon.driver import Role
 from cromford.daemon.logs import set_up_logging
 from cromford.daemon.metrics import Sample
@@ -144,10 +144,10 @@ class ClientDaemon(Daemon[ClientState]):
     def methods(self) -> Mapping[str, Handler]:
         """Return the API methods of a client."""
         return {
-            "status": self._status,
+            "status": without_params(self._status),
             "join": self._join,
-            "leave": self._leave,
-            "factories": self._factories,
+            "leave": without_params(self._leave),
+            "factories": without_params(self._factories),
             "factory": self._factory,
             "verify": self._verify,
             "exit_plan": self._exit_plan,
@@ -155,7 +155,7 @@ class ClientDaemon(Daemon[ClientState]):
             **self._payments.methods(),
         }
 
-    async def _status(self, _params: dict[str, Any]) -> object:
+    async def _status(self) -> object:
         state = self.driver.state
         lobby = state.lobby
         return {
@@ -202,11 +202,11 @@ class ClientDaemon(Daemon[ClientState]):
         )
         return self._wish()
 
-    async def _leave(self, _params: dict[str, Any]) -> object:
+    async def _leave(self) -> object:
         self.request(ev.LeaveRequested())
         return {"left": True}
 
-    async def _factories(self, _params: dict[str, Any]) -> object:
+    async def _factories(self) -> object:
         state = self.driver.state
         return {"factories": [views.summary(state, a) for a in state.attempts.values()]}
 

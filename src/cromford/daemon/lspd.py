@@ -12,7 +12,7 @@ from cromford.adapters.peer_address import PeerAddress
 from cromford.daemon.api.factory_id import find_factory
 from cromford.daemon.api.lsp_payments import LspPayments
 from cromford.daemon.api.rpc import RpcFailure
-from cromford.daemon.api.rpc_server import Handler, read_params
+from cromford.daemon.api.rpc_server import Handler, read_params, without_params
 from cromford.daemon.driver import Role
 from cromford.daemon.logs import set_up_logging
 from cromford.daemon.metrics import Sample
@@ -134,10 +134,10 @@ class LspDaemon(Daemon[LspState]):
     def methods(self) -> Mapping[str, Handler]:
         """Return the API methods of an LSP."""
         return {
-            "status": self._status,
-            "lobby": self._lobby,
+            "status": without_params(self._status),
+            "lobby": without_params(self._lobby),
             "build": self._build,
-            "factories": self._factories,
+            "factories": without_params(self._factories),
             "factory_show": self._factory_show,
             "factory_export": self._factory_export,
             **self._payments.methods(),
@@ -152,7 +152,7 @@ class LspDaemon(Daemon[LspState]):
             )
         )
 
-    async def _status(self, _params: dict[str, Any]) -> object:
+    async def _status(self) -> object:
         state = self.driver.state
         address = self._address()
         return {
@@ -169,7 +169,7 @@ class LspDaemon(Daemon[LspState]):
             ),
         }
 
-    async def _lobby(self, _params: dict[str, Any]) -> object:
+    async def _lobby(self) -> object:
         return {"address": self._address(), **views.lobby(self.driver.state)}
 
     async def _build(self, params: dict[str, Any]) -> object:
@@ -187,7 +187,7 @@ class LspDaemon(Daemon[LspState]):
             self.request(ev.BuildRequested(min_clients=min_clients, max_clients=max_clients))
         return {"started": not wanted.dry_run, **views.show_plan(plan)}
 
-    async def _factories(self, _params: dict[str, Any]) -> object:
+    async def _factories(self) -> object:
         state = self.driver.state
         return {"factories": [views.summary(state, a) for a in state.attempts.values()]}
 

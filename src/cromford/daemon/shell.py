@@ -24,7 +24,7 @@ from cromford.adapters.noise import NodeIdentity
 from cromford.adapters.sqlite import Journal
 from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.daemon.api.rpc import SOCKET_NAME, InvalidParam, RpcFailure
-from cromford.daemon.api.rpc_server import Handler, RpcServer, read_params
+from cromford.daemon.api.rpc_server import Handler, RpcServer, read_params, without_params
 from cromford.daemon.api.wallet import wallet_methods, wallet_summary
 from cromford.daemon.driver import Driver, Role, open_journal
 from cromford.daemon.event_log import EventLog
@@ -239,7 +239,7 @@ class Daemon(Generic[S]):
         }
 
     def _shared_methods(self) -> dict[str, Handler]:
-        async def stop(_params: dict[str, Any]) -> object:
+        async def stop() -> object:
             # The answer leaves before the server closes: it lets begun requests finish.
             asyncio.get_running_loop().call_soon(self._stopping.set)
             return {"stopping": True}
@@ -254,7 +254,7 @@ class Daemon(Generic[S]):
             found = await self.events.wait_after(wanted.after, seconds=wanted.wait_seconds)
             return {"events": found}
 
-        return {"stop": stop, "events": events, **wallet_methods(self)}
+        return {"stop": without_params(stop), "events": events, **wallet_methods(self)}
 
     async def _close(self) -> None:
         with contextlib.ExitStack() as last:

@@ -20,7 +20,7 @@ from cromford.daemon.api.payments import (
     read_invoice,
 )
 from cromford.daemon.api.rpc import InvalidParam, RpcFailure
-from cromford.daemon.api.rpc_server import Handler, read_params
+from cromford.daemon.api.rpc_server import Handler, read_params, without_params
 from cromford.daemon.payment_numbers import PaymentNumbers
 from cromford.daemon.views import channels as channel_views
 from cromford.daemon.views.payments import own_payments, show_invoice
@@ -85,7 +85,7 @@ class ClientPayments:
             "invoice": self._invoice,
             "pay": self._pay,
             "payments": self._payments,
-            "balance": self._balance,
+            "balance": without_params(self._balance),
         }
 
     def totals(self) -> Document:
@@ -215,7 +215,7 @@ class ClientPayments:
         numbers = self._owner.payment_numbers
         return {"payments": own_payments(self._owner.book, numbers, limit=limit)}
 
-    async def _balance(self, _params: dict[str, Any]) -> object:
+    async def _balance(self) -> object:
         channels = self._channels()
         exits = [channel["exit_sat"] for channel in channels if channel["exit_sat"] is not None]
         total = channel_views.totals(channels) | {"exit_sat": sum(exits)}

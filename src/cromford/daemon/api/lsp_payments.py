@@ -14,7 +14,7 @@ from cromford.daemon.api.payments import (
     pay_request,
     read_invoice,
 )
-from cromford.daemon.api.rpc_server import Handler, read_params
+from cromford.daemon.api.rpc_server import Handler, read_params, without_params
 from cromford.daemon.payment_numbers import PaymentNumbers
 from cromford.daemon.views import channels as channel_views
 from cromford.daemon.views.payments import forwards, own_payments
@@ -50,7 +50,11 @@ class LspPayments:
 
     def methods(self) -> dict[str, Handler]:
         """Return the methods by name."""
-        return {"pay": self._pay, "payments": self._payments, "balances": self._balances}
+        return {
+            "pay": self._pay,
+            "payments": self._payments,
+            "balances": without_params(self._balances),
+        }
 
     def totals(self) -> Document:
         """Return what all channels hold together."""
@@ -88,7 +92,7 @@ class LspPayments:
             "earned_msat": book.earned_msat,
         }
 
-    async def _balances(self, _params: dict[str, Any]) -> object:
+    async def _balances(self) -> object:
         channels = self._channels()
         return {"channels": channels, "total": channel_views.totals(channels)}
 

@@ -75,6 +75,17 @@ def read_params(params: dict[str, Any], kind: type[_Params]) -> _Params:
         raise InvalidParam("params", complaint) from error
 
 
+def without_params(answer: Callable[[], Awaitable[object]]) -> Handler:
+    """Return the handler of a method that takes no parameters, and refuses any."""
+
+    async def handler(params: dict[str, Any]) -> object:
+        for param in params:
+            raise InvalidParam(param, "this method takes no parameters")
+        return await answer()
+
+    return handler
+
+
 class RpcServer:
     """Answers requests on a unix socket until it is closed.
 

@@ -37,6 +37,7 @@ LSP_STATUS = {
     "role": "lsp",
     "listen": "127.0.0.1:9750",
     "n_connected": 3,
+    "contested": [OTHER_NODE_ID],
     "n_waiting": 2,
     "build": {"phase": "preparing"},
     "build_dropped": "client 2: silent",
@@ -62,6 +63,7 @@ CLIENT_STATUS = {
     "role": "client",
     "lsp": f"{OTHER_NODE_ID}@127.0.0.1:9750",
     "connected": True,
+    "connections_are_short": True,
     "lobby": {
         "capacity_min_sat": 20_000,
         "capacity_max_sat": 100_000_000,

@@ -1,14 +1,12 @@
 """The client's daemon: stays connected to its LSP, joins, verifies, leaves."""
 
 import asyncio
-import logging
-import secrets
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
 
-from cromford.adapters.noise_tcp import connect
+from cromford.adapters.noise_tcp import NoiseConnection, connect
 from cromford.daemon.api.client_payments import ClientPayments
 from cromford.daemon.api.factory_id import find_factory
 from cromford.daemon.api.rpc import RpcFailure
@@ -17,11 +15,12 @@ from cromford.daemon.driver import Role
 from cromford.daemon.logs import set_up_logging
 from cromford.daemon.metrics import Sample
 from cromford.daemon.options import ClientOptions
+from cromford.daemon.reconnecting import Reconnecting
 from cromford.daemon.shell import Daemon
 from cromford.daemon.views import client as views
 from cromford.daemon.views.channels import money_samples
 from cromford.daemon.views.exit import exit_plan
-from cromford.ports import BlockRef, ConnectionLost
+from cromford.ports import BlockRef
 from cromford.protocol import client
 from cromford.protocol import events as ev
 from cromford.protocol.channels.book import Book
@@ -41,10 +40,6 @@ CLIENT_ROLE: Role[ClientState] = Role(
     content_at=client.content_at,
 )
 CONNECT_TIMEOUT_SECONDS: Final = 10.0
-BACKOFF_FIRST_SECONDS: Final = 0.5
-BACKOFF_MAX_SECONDS: Final = 30.0
-
-_log = logging.getLogger(__name__)
 
 
 class _JoinParams(msgspec.Struct, forbid_unknown_fields=True):
@@ -77,6 +72,7 @@ class ClientDaemon(Daemon[ClientState]):
             new_state=new_state,
         )
         self._lsp = options.lsp
+        self._reconnecting = Reconnecting(self._dial, self.peers.run)
         self._payments = ClientPayments(self, self._signer.sign_node)
 
     @property
@@ -105,26 +101,17 @@ class ClientDaemon(Daemon[ClientState]):
         return self.driver.state.chain.recent
 
     async def network_side(self) -> None:
-        """Stay connected to the LSP, with a growing pause after each failure."""
-        lsp = self._lsp
-        backoff = BACKOFF_FIRST_SECONDS
-        while True:
-            try:
-                connection = await connect(
-                    lsp.host,
-                    lsp.port,
-                    node_id=lsp.node_id,
-                    identity=self.identity,
-                    timeout_seconds=CONNECT_TIMEOUT_SECONDS,
-                )
-            except (ConnectionLost, OSError) as error:
-                _log.info("lsp_unreachable address=%s reason=%s", lsp, error)
-                backoff = min(2 * backoff, BACKOFF_MAX_SECONDS)
-            else:
-                backoff = BACKOFF_FIRST_SECONDS
-                await self.peers.run(connection)
-            # A spread keeps a crowd of clients from coming back in one moment.
-            await asyncio.sleep(backoff * (0.5 + secrets.randbelow(1000) / 1000))
+        """Stay connected to the LSP."""
+        await self._reconnecting.run()
+
+    async def _dial(self) -> NoiseConnection:
+        return await connect(
+            self._lsp.host,
+            self._lsp.port,
+            node_id=self._lsp.node_id,
+            identity=self.identity,
+            timeout_seconds=CONNECT_TIMEOUT_SECONDS,
+        )
 
     def samples(self) -> Iterator[Sample]:
         """Yield a client's numbers for Prometheus."""
@@ -163,6 +150,7 @@ class ClientDaemon(Daemon[ClientState]):
             **await self.status(),
             "lsp": str(self._lsp),
             "connected": state.is_connected,
+            "connections_are_short": self._reconnecting.connections_are_short,
             "lobby": None
             if lobby is None
             else {

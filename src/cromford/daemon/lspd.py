@@ -160,6 +160,7 @@ class LspDaemon(Daemon[LspState]):
             **await self.status(),
             "listen": None if address is None else address.partition("@")[2],
             "n_connected": self.peers.n_connected,
+            "contested": [node_id.hex() for node_id in self.peers.contested],
             "n_waiting": len(state.members),
             "build": views.show_build(state.build, state.open_attempt),
             "build_dropped": state.build_dropped,

@@ -163,6 +163,7 @@ class Daemon(Generic[S]):
             loop.add_signal_handler(number, self._stopping.set)
         if self._options.metrics_port is not None:
             self._metrics = MetricsServer(self._options.metrics_port, self.samples)
+            _log.info("metrics_served port=%d", self._metrics.port)
         server = RpcServer(self.home / SOCKET_NAME, {**self._shared_methods(), **self.methods()})
         try:
             await check_node(

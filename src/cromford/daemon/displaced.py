@@ -2,15 +2,16 @@
 
 from typing import Final
 
-# A line that broke without a word is displaced once, when its peer comes back. So many times in ten
-# minutes, two daemons have one name: copies of one data directory, each throwing out the other.
+# A line that broke without a word is displaced once, when its peer comes back. If it happens this
+# often in ten minutes, two daemons have one name: copies of one data directory, each of which
+# throws out the other.
 DISPLACED_TO_TELL: Final = 5
 WINDOW_SECONDS: Final = 600.0
 PEERS_MAX: Final = 1024  # Names cost nothing: of more, those that were displaced first go.
 
 
 class Displaced:
-    """Remembers when connections were displaced, by node id, for a while and at most so many."""
+    """Remembers when connections were displaced, for a while, for a limited number of peers."""
 
     def __init__(self) -> None:
         self._times: dict[bytes, tuple[float, ...]] = {}

@@ -19,7 +19,7 @@ SPREAD_HIGH: Final = 1.5
 # that hangs up after each handshake, which both sides write to their journals. After anything
 # shorter the next pause is longer.
 STEADY_SECONDS: Final = 60.0
-SHORT_TO_TELL: Final = 3  # So many short connections in a row are no accident.
+SHORT_TO_TELL: Final = 3  # In a row, that many short connections are no accident.
 
 _log = logging.getLogger(__name__)
 

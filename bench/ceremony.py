@@ -28,7 +28,7 @@ from cromford.ports import Store
 from cromford.protocol import client as client_role
 from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
-from cromford.protocol.client_state import ClientConfig
+from cromford.protocol.journal.client_state import ClientConfig
 from cromford.signing.keychain import Keychain
 from cromford.signing.signer import Signer
 from cromford.wallet.account import RECEIVE, Account
@@ -92,9 +92,9 @@ class Participant:
             case fx.Send(node_id=node_id, message=message):
                 self.outbox.append((node_id, m.encode_message(message)))
                 return ()
-            case fx.LookUpCoins(attempt_id=attempt_id, outpoints=outpoints):
+            case fx.LookUpCoins(outpoints=outpoints):
                 coins = tuple((outpoint, self._look_up(outpoint)) for outpoint in outpoints)
-                return (ev.CoinsLookedUp(attempt_id=attempt_id, coins=coins),)
+                return (ev.CoinsLookedUp(asked=effect, coins=coins),)
             case fx.PrepareAttempt():
                 # Held back: fresh keys and nonces are not part of the LSP's row.
                 self.prepared += perform_signing(self._signer, self._draw_attempt_id, effect)

@@ -23,7 +23,7 @@ from cromford.crypto.keys import sha256
 from cromford.ports import Store
 from cromford.protocol import events as ev
 from cromford.protocol.channels.htlc_rules import min_final_cltv_expiry_delta
-from cromford.protocol.channels.link import Link
+from cromford.protocol.journal.link import Link
 
 HOP: Final = "the LSP pays a client"
 FORWARDED: Final = "a client pays a client"

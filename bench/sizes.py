@@ -11,10 +11,10 @@ from cromford.bitcoin.network import REGTEST
 from cromford.bitcoin.tx import Txid
 from cromford.factory.shape import ShapeVertex
 from cromford.factory.terms import HASH_SIZE, N_INNER_LEVELS_MAX, FactoryTerms
-from cromford.protocol.lobby import shape_by_policy, terms_of
-from cromford.protocol.lsp_state import LspConfig, LspState, apply, new_lsp
+from cromford.protocol.journal.lsp_state import LspConfig, LspState, apply, new_lsp
+from cromford.protocol.journal.records import BlockConnected
+from cromford.protocol.lobby.build import shape_by_policy, terms_of
 from cromford.protocol.policy import ClientPolicy, LspPolicy
-from cromford.protocol.records import BlockConnected
 from cromford.signing.keychain import Keychain
 from cromford.wallet.account import Account
 

@@ -117,10 +117,41 @@ class Broadcast:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SetDeadline:
-    """Ask for `DeadlineReached` after so many seconds; a second one of a name replaces it."""
+class AttemptDeadline:
+    """Until when the present step of an attempt has to be finished."""
 
-    name: bytes
+    attempt_id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RejoinDeadline:
+    """Until when those who stay of an aborted attempt may join again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldDeadline:
+    """Until when an HTLC waits for its payee; a channel and an HTLC's id name the HTLC."""
+
+    channel_id: bytes
+    htlc_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InvoiceDeadline:
+    """When an invoice of ours expires."""
+
+    payment_hash: bytes
+
+
+# A type for each origin: an id that a peer chose can then never be taken for another's.
+Deadline = AttemptDeadline | RejoinDeadline | HoldDeadline | InvoiceDeadline
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetDeadline:
+    """Ask for `DeadlineReached` after `seconds`; the same deadline set again is moved."""
+
+    deadline: Deadline
     seconds: int
 
 
@@ -128,7 +159,7 @@ class SetDeadline:
 class ClearDeadline:
     """Forget a deadline. Harmless if there is none."""
 
-    name: bytes
+    deadline: Deadline
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,10 +7,11 @@ import pytest
 
 from cromford import effects as fx
 from cromford.daemon.driver import Driver, ForeignJournal, Role, open_journal
-from cromford.protocol.decision import Decision
 from cromford.protocol.events import DaemonStarted, DeadlineReached, Event
+from cromford.protocol.facts import Facts
 from cromford.protocol.faults import Rejected
-from cromford.protocol.records import AnyRecord, Started, WishWithdrawn, encode_record
+from cromford.protocol.journal.records import AnyRecord, Started, WishWithdrawn, encode_record
+from cromford.protocol.turn import Decision
 
 GENESIS = bytes(32)
 
@@ -36,6 +37,12 @@ class ListStore:
         """Nothing to release."""
 
 
+REJECTED = fx.AttemptDeadline(attempt_id=b"reject")
+BAD_RECORD = fx.AttemptDeadline(attempt_id=b"bad record")
+FIRST = fx.AttemptDeadline(attempt_id=b"first")
+THEN = fx.AttemptDeadline(attempt_id=b"then")
+
+
 @dataclass(frozen=True)
 class Counter:
     """A state that counts its records."""
@@ -43,13 +50,13 @@ class Counter:
     n: int = 0
 
 
-def decide(state: Counter, event: Event) -> Decision:
-    if isinstance(event, DeadlineReached) and event.name == b"reject":
+def decide(state: Counter, event: Event, _facts: Facts) -> Decision[Counter]:
+    if isinstance(event, DeadlineReached) and event.deadline == REJECTED:
         raise Rejected("no", "not now")
-    if isinstance(event, DeadlineReached) and event.name == b"bad record":
-        return Decision(records=(WishWithdrawn(),))
-    clear = fx.ClearDeadline(name=b"first" if state.n == 0 else b"then")
-    return Decision(records=(Started(),), effects=(clear,))
+    if isinstance(event, DeadlineReached) and event.deadline == BAD_RECORD:
+        apply(state, WishWithdrawn())
+    clear = fx.ClearDeadline(deadline=FIRST if state.n == 0 else THEN)
+    return Decision(state=apply(state, Started()), records=(Started(),), effects=(clear,))
 
 
 def apply(state: Counter, record: AnyRecord) -> Counter:
@@ -64,8 +71,9 @@ ROLE: Role[Counter] = Role(name="test", decide=decide, apply=apply, relevant=lam
 def driver_of(store: ListStore) -> Driver[Counter]:
     def perform(effect: fx.Effect) -> tuple[Event, ...]:
         assert isinstance(effect, fx.ClearDeadline)
-        store.diary.append(f"perform {effect.name.decode()}")
-        return (DaemonStarted(),) if effect.name == b"first" else ()
+        assert isinstance(effect.deadline, fx.AttemptDeadline)
+        store.diary.append(f"perform {effect.deadline.attempt_id.decode()}")
+        return (DaemonStarted(),) if effect.deadline == FIRST else ()
 
     return Driver(ROLE, Counter(), store, perform)
 
@@ -94,7 +102,7 @@ def test_a_record_that_cannot_be_applied_never_becomes_durable() -> None:
     driver = driver_of(store)
 
     with pytest.raises(AssertionError, match="cannot be applied"):
-        driver.handle(DeadlineReached(name=b"bad record"))
+        driver.handle(DeadlineReached(deadline=BAD_RECORD))
 
     assert store.entries == []
 
@@ -104,7 +112,7 @@ def test_a_rejected_request_leaves_no_trace() -> None:
     driver = driver_of(store)
 
     with pytest.raises(Rejected):
-        driver.handle(DeadlineReached(name=b"reject"))
+        driver.handle(DeadlineReached(deadline=REJECTED))
 
     assert store.diary == []
 
@@ -113,20 +121,20 @@ def test_what_is_foreseen_leaves_no_trace() -> None:
     store = ListStore(diary=[])
     driver = driver_of(store)
 
-    foreseen = driver.foresee(DeadlineReached(name=b"any"))
+    foreseen = driver.foresee(DeadlineReached(deadline=FIRST))
 
     assert foreseen.records == (Started(),)
     assert (store.diary, driver.state) == ([], Counter())
     with pytest.raises(Rejected):
-        driver.foresee(DeadlineReached(name=b"reject"))
+        driver.foresee(DeadlineReached(deadline=REJECTED))
 
 
 def test_a_role_that_starts_is_told_the_time() -> None:
     told: list[Event] = []
 
-    def hear(_state: Counter, event: Event) -> Decision:
+    def hear(state: Counter, event: Event, _facts: Facts) -> Decision[Counter]:
         told.append(event)
-        return Decision()
+        return Decision(state=state)
 
     driver = Driver(replace(ROLE, decide=hear), Counter(), ListStore(diary=[]), lambda _effect: ())
     driver.start(unix_time=1_700_000_000)

@@ -12,8 +12,8 @@ import pytest
 from cromford.daemon.event_log import EventLog
 from cromford.daemon.logs import JsonFormatter, set_up_logging
 from cromford.daemon.metrics import MetricsServer
-from cromford.protocol import channel_records as cr
-from cromford.protocol import records as r
+from cromford.protocol.journal import channel_records as cr
+from cromford.protocol.journal import records as r
 
 NODE_ID = b"\2" * 33
 

@@ -12,9 +12,9 @@ from tests.protocol import paying_clients
 from tests.protocol.paying_clients import book, lsp_link, make_invoice, newest_link, open_factory
 from tests.protocol.pump import Pump, PumpNode
 
+from cromford import effects as fx
 from cromford.protocol import events as ev
-from cromford.protocol.channels.forwarding import HOLD_PREFIX
-from cromford.protocol.channels.link import Link
+from cromford.protocol.journal.link import Link
 from cromford.protocol.policy import LspPolicy
 from cromford.wire import messages as m
 
@@ -313,10 +313,8 @@ def _come_to_rest(pump: ExitPump) -> None:
     for node in (*pump.clients, pump.lsp):
         pump.wake(node)
     pump.mine()
-    for name, deadline in sorted(pump.deadlines):
-        if deadline.startswith(HOLD_PREFIX):
-            owner = next(one for one in (pump.lsp, *pump.clients) if one.name == name)
-            pump.pass_deadline(owner, deadline)
+    for owner, deadline in pump.deadlines_of(fx.HoldDeadline):
+        pump.pass_deadline(owner, deadline)
     pump.run()
     # Whoever comes back late may still have to leave, and to wait for its delay.
     pump.mine(max(link.exit_blocks for link in all_links(pump)) + 12)

@@ -25,10 +25,10 @@ from cromford.factory.shape import plan_of
 from cromford.factory.terms import TERMS_TAG, FactoryTerms
 from cromford.factory.tree import funding_output_of
 from cromford.protocol import events as ev
-from cromford.protocol import records as r
-from cromford.protocol.client_attempt import ClientAttempt
-from cromford.protocol.client_state import ClientState
-from cromford.protocol.lsp_attempt import LspAttempt
+from cromford.protocol.journal import records as r
+from cromford.protocol.journal.client_attempt import ClientAttempt
+from cromford.protocol.journal.client_state import ClientState
+from cromford.protocol.journal.lsp_attempt import LspAttempt
 from cromford.signing.keychain import Keychain
 from cromford.signing.signer import Signer
 from cromford.wire import messages as m
@@ -121,9 +121,9 @@ class Victim:
     def _perform(self, effect: fx.Effect) -> Iterable[ev.Event]:
         self.wished.append(effect)
         match effect:
-            case fx.LookUpCoins(attempt_id=attempt_id, outpoints=outpoints):
+            case fx.LookUpCoins(outpoints=outpoints):
                 coins = tuple((outpoint, self.coins.get(outpoint)) for outpoint in outpoints)
-                return (ev.CoinsLookedUp(attempt_id=attempt_id, coins=coins),)
+                return (ev.CoinsLookedUp(asked=effect, coins=coins),)
             case fx.PrepareJoin():
                 return perform_signing(self.signer, lambda: bytes(32), effect)
         return ()

@@ -19,13 +19,13 @@ from cromford.channel.held import hold
 from cromford.channel.stage import View
 from cromford.channel.terms import MSAT_PER_SAT, Party
 from cromford.crypto.keys import pubkey_of, xonly_of
-from cromford.protocol import channel_records as cr
 from cromford.protocol import client as client_role
 from cromford.protocol import lsp as lsp_role
-from cromford.protocol import records as r
-from cromford.protocol.channels.book import Book, Payment
 from cromford.protocol.channels.forwarding import forwarding_fee_msat
-from cromford.protocol.channels.link import Link
+from cromford.protocol.journal import channel_records as cr
+from cromford.protocol.journal import records as r
+from cromford.protocol.journal.book import Book, Payment
+from cromford.protocol.journal.link import Link
 from cromford.regtest.kernel import check_scripts
 from cromford.signing.derivation import ClaimKey
 

@@ -9,9 +9,9 @@ from tests.protocol.pump import Pump, PumpNode
 from cromford.crypto.keys import sha256
 from cromford.protocol import events as ev
 from cromford.protocol.channels.balances import Balance, balance_of
-from cromford.protocol.channels.book import Book, Payment
 from cromford.protocol.channels.htlc_rules import min_final_cltv_expiry_delta
-from cromford.protocol.channels.link import Link
+from cromford.protocol.journal.book import Book, Payment
+from cromford.protocol.journal.link import Link
 from cromford.protocol.policy import LspPolicy
 
 POLICY: Final = LspPolicy(min_clients=1, min_depth=1)

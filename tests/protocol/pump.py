@@ -21,10 +21,10 @@ from cromford import effects as fx
 from cromford.bitcoin.tx import Tx
 from cromford.daemon.driver import Role
 from cromford.protocol import events as ev
-from cromford.protocol.client_attempt import BelowSent, ClientAttempt, Complete, RootSent
-from cromford.protocol.lsp_attempt import LspAttempt
+from cromford.protocol.journal.client_attempt import BelowSent, ClientAttempt, Complete, RootSent
+from cromford.protocol.journal.lsp_attempt import LspAttempt
+from cromford.protocol.journal.records import decode_record
 from cromford.protocol.policy import LspPolicy
-from cromford.protocol.records import decode_record
 from cromford.wallet.account import RECEIVE
 from cromford.wire import messages as m
 
@@ -69,7 +69,7 @@ class PumpNode(SimNode):
         self._n_durable = len(self.store.entries)
         if not is_after_append and self._crashes():
             raise Crash
-        return self._perform(self, effect)
+        return self.perform(effect)
 
 
 Tamper = Callable[[PumpNode, PumpNode, m.Message], Sequence[m.Message]]
@@ -127,7 +127,7 @@ class Pump:
         self.generations = itertools.count(1)
         self.tamper: Tamper = honest
         self.wished: list[Wished] = []
-        self.deadlines: dict[tuple[str, bytes], int] = {}
+        self.deadlines: dict[tuple[str, fx.Deadline], int] = {}
         self.closing: list[PumpNode] = []
         self.notebook: dict[tuple[bytes, int], bytes] = {}
         self.published: list[Tx] = []
@@ -240,10 +240,16 @@ class Pump:
         self.handle(client, ev.ConnectionClosed(node_id=self.lsp.node_id))
         self.parting.discard(client.name)
 
-    def pass_deadline(self, node: PumpNode, name: bytes) -> None:
+    def pass_deadline(self, node: PumpNode, deadline: fx.Deadline) -> None:
         """Let a deadline that is set pass; forget it if none is."""
-        if self.deadlines.pop((node.name, name), None) is not None:
-            self.handle(node, ev.DeadlineReached(name=name))
+        if self.deadlines.pop((node.name, deadline), None) is not None:
+            self.handle(node, ev.DeadlineReached(deadline=deadline))
+
+    def deadlines_of(self, kind: type[fx.Deadline]) -> list[tuple[PumpNode, fx.Deadline]]:
+        """Return the deadlines of one kind that are set, and whose they are, in a fixed order."""
+        nodes = {node.name: node for node in (self.lsp, *self.clients)}
+        due = [key for key in self.deadlines if isinstance(key[1], kind)]
+        return [(nodes[name], deadline) for name, deadline in sorted(due, key=repr)]
 
     def mine(self, n_blocks: int = 1) -> None:
         for _ in range(n_blocks):
@@ -338,20 +344,20 @@ class Pump:
                 self._send(node, effect)
             case fx.Disconnect(node_id=node_id):
                 self.closing.append(self.by_id[node_id] if node is self.lsp else node)
-            case fx.LookUpCoins(attempt_id=attempt_id, outpoints=outpoints):
+            case fx.LookUpCoins(outpoints=outpoints):
                 if not self.answers_coins:
                     return ()
                 coins = tuple((outpoint, self.chain.coin(outpoint)) for outpoint in outpoints)
-                return (ev.CoinsLookedUp(attempt_id=attempt_id, coins=coins),)
-            case fx.Broadcast(tx=tx):
-                return self._publish(node, effect.name, tx)
+                return (ev.CoinsLookedUp(asked=effect, coins=coins),)
+            case fx.Broadcast():
+                return self._publish(node, effect)
             case fx.PartialSign():
                 self._check_was_intended(node, effect)
                 return node.perform_signing(effect)
-            case fx.SetDeadline(name=name, seconds=seconds):
-                self.deadlines[node.name, name] = seconds
-            case fx.ClearDeadline(name=name):
-                self.deadlines.pop((node.name, name), None)
+            case fx.SetDeadline(deadline=deadline, seconds=seconds):
+                self.deadlines[node.name, deadline] = seconds
+            case fx.ClearDeadline(deadline=deadline):
+                self.deadlines.pop((node.name, deadline), None)
             case _:
                 return node.perform_signing(effect)
         return ()
@@ -402,7 +408,8 @@ class Pump:
                 assert isinstance(held.stage, Complete), "ready without an exit"
                 assert known.chain.depth(held.funding_tx.txid) >= held.terms.min_depth
 
-    def _publish(self, node: PumpNode, name: str, tx: Tx) -> Iterable[ev.Event]:
+    def _publish(self, node: PumpNode, asked: fx.Broadcast) -> Iterable[ev.Event]:
+        name, tx = asked.name, asked.tx
         if node is self.lsp and name == "funding":
             self._check_everybody_can_leave(tx)
             if tx.txid not in {other.txid for other in self.published}:
@@ -410,7 +417,7 @@ class Pump:
         try:
             self.chain.broadcast(tx)
         except SimRefused as error:
-            return (ev.BroadcastRefused(name=name, txid=tx.txid, reason=str(error)),)
+            return (ev.BroadcastRefused(asked=asked, reason=str(error)),)
         return ()
 
     def _check_everybody_can_leave(self, tx: Tx) -> None:

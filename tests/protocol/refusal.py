@@ -10,7 +10,7 @@ from tests.protocol.pump import LEAST_SAT, WANTED_SAT
 
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
 from cromford.protocol import events as ev
-from cromford.protocol import records as r
+from cromford.protocol.journal import records as r
 from cromford.wire import messages as m
 
 

@@ -6,13 +6,15 @@ import pytest
 from tests.protocol.attacks import join_of, lone, refusal
 from tests.protocol.pump import Pump, PumpNode
 
+from cromford import effects as fx
 from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
-from cromford.protocol.decision import Decision
-from cromford.protocol.lsp_state import (
+from cromford.protocol.journal.lsp_state import (
     BAN_BLOCKS,
     FAULTS_TO_BAN,
+    LspState,
 )
+from cromford.protocol.turn import Decision
 from cromford.wire import messages as m
 
 # Bans
@@ -29,7 +31,7 @@ def spoil(pump: Pump, culprit: PumpNode) -> None:
         partial_sigs=(bytes(32),),
     )
     pump.tell(pump.lsp, culprit, early)
-    pump.handle(pump.lsp, ev.DeadlineReached(name=b"rejoin"))
+    pump.handle(pump.lsp, ev.DeadlineReached(deadline=fx.RejoinDeadline()))
     pump.wire.clear()
     for client in pump.clients:
         pump.disconnect(client)
@@ -63,7 +65,7 @@ def test_three_faults_within_144_blocks_ban_for_144_blocks(
     state = replace(pump.lsp.state, members={}, faults={client.node_id: heights})
     last = heights[-1] if heights else 100
 
-    def answer(height: int) -> Decision:
+    def answer(height: int) -> Decision[LspState]:
         tip = replace(state.chain.recent[-1], height=height)
         at = replace(state, chain=replace(state.chain, recent=(tip,)))
         event = ev.MessageReceived(node_id=client.node_id, message=join)
@@ -116,7 +118,7 @@ def test_silence_is_no_fault_and_bans_nobody_for_a_day() -> None:
         for client in pump.clients[1:]:
             pump.disconnect(client)
             pump.connect(client)
-        pump.handle(pump.lsp, ev.DeadlineReached(name=b"rejoin"))
+        pump.handle(pump.lsp, ev.DeadlineReached(deadline=fx.RejoinDeadline()))
         pump.run()
     assert silent.node_id not in pump.lsp.state.faults
     assert pump.lsp.state.banned_until(silent.node_id) is None

@@ -23,8 +23,7 @@ from cromford import effects as fx
 from cromford.protocol import client as client_role
 from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
-from cromford.protocol.client_attempt import Complete, RootSent, pool_id_of
-from cromford.protocol.decision import NOTHING
+from cromford.protocol.journal.client_attempt import Complete, RootSent, pool_id_of
 from cromford.wire import messages as m
 
 # Exits first
@@ -357,17 +356,17 @@ def test_a_message_of_another_attempt_is_dropped_and_never_a_fault(phase: str) -
     for ids in ((OTHER_ID, right), (OTHER_ID, OTHER_ID), (attempt.attempt_id, OTHER_ID)):
         for message in to_lsp(*ids):
             event = ev.MessageReceived(node_id=client.node_id, message=message)
-            assert lsp_role.decide(lsp_state, event) == NOTHING, message
+            assert lsp_role.decide(lsp_state, event).is_nothing, message
         for message in to_client(*ids):
             event = ev.MessageReceived(node_id=pump.lsp.node_id, message=message)
-            assert client_role.decide(client_state, event) == NOTHING, message
+            assert client_role.decide(client_state, event).is_nothing, message
     unknown = m.Abort(attempt_id=OTHER_ID, reason="")
     for node, role, sender in (
         (pump.lsp, lsp_role, client),
         (client, client_role, pump.lsp),
     ):
         event = ev.MessageReceived(node_id=sender.node_id, message=unknown)
-        assert role.decide(node.state, event) == NOTHING
+        assert role.decide(node.state, event).is_nothing
 
 
 @pytest.mark.parametrize("phase", PHASES)
@@ -382,7 +381,7 @@ def test_a_connected_stranger_to_an_attempt_is_not_heard_in_it(phase: str) -> No
     messages.append(m.Abort(attempt_id=attempt.attempt_id, reason="no"))
     for message in messages:
         event = ev.MessageReceived(node_id=stranger.node_id, message=message)
-        assert lsp_role.decide(pump.lsp.state, event) == NOTHING, message
+        assert lsp_role.decide(pump.lsp.state, event).is_nothing, message
 
 
 def test_every_message_may_come_twice() -> None:
@@ -416,7 +415,7 @@ def test_the_messages_of_a_spoiled_attempt_do_not_disturb_the_next() -> None:
 
     with pump.tampering(recording):
         pump.run()
-    pump.pass_deadline(pump.lsp, pump.attempt.attempt_id)
+    pump.pass_deadline(pump.lsp, fx.AttemptDeadline(attempt_id=pump.attempt.attempt_id))
     replayed = [letter for letter in kept if not isinstance(letter[2], m.Propose | m.Join)]
     for sender, to, message in replayed:
         pump.tell(to, sender, message)
@@ -441,7 +440,7 @@ def test_silence_in_any_phase_costs_the_others_one_deadline(kind: type, n_silent
     with pump.tampering(tamper):
         pump.run()
         assert not pump.is_funded()
-        pump.pass_deadline(pump.lsp, first.attempt_id)
+        pump.pass_deadline(pump.lsp, fx.AttemptDeadline(attempt_id=first.attempt_id))
         pump.run()
     aborted = pump.lsp.state.attempts[first.attempt_id]
     assert set(aborted.culprits) == {client.node_id for client in silent}
@@ -457,7 +456,7 @@ def test_too_few_who_stay_end_the_build_by_name() -> None:
     pump.build(min_clients=2)
     with pump.tampering(only_from(pump.client_at(1), nothing, m.SignBelow)):
         pump.run()
-        pump.pass_deadline(pump.lsp, pump.attempt.attempt_id)
+        pump.pass_deadline(pump.lsp, fx.AttemptDeadline(attempt_id=pump.attempt.attempt_id))
         pump.run()
     assert pump.lsp.state.build_dropped == "1 clients are left, 2 are needed"
     assert not pump.is_funded()
@@ -483,7 +482,7 @@ def test_whatever_ends_an_attempt_frees_the_coins_and_drops_every_nonce(
     has_signed_the_root = 1 in attempt.root_partials
     if how == "disconnect" and has_signed_the_root:
         assert ended.is_open, "it can come back and acknowledge"
-        pump.pass_deadline(pump.lsp, attempt.attempt_id)
+        pump.pass_deadline(pump.lsp, fx.AttemptDeadline(attempt_id=attempt.attempt_id))
         ended = pump.lsp.state.attempts[attempt.attempt_id]
     assert ended.culprits[:1] == (client.node_id,)
     assert attempt.attempt_id not in pump.lsp.state.wallet.reserved.values()

@@ -31,9 +31,9 @@ from cromford.codec.tlv import U64_MAX
 from cromford.daemon.driver import Driver
 from cromford.daemon.signing import perform_signing
 from cromford.protocol import events as ev
-from cromford.protocol.channels.link import Link
+from cromford.protocol.journal.link import Link
+from cromford.protocol.journal.records import decode_record
 from cromford.protocol.policy import LspPolicy
-from cromford.protocol.records import decode_record
 from cromford.signing.keychain import Keychain
 from cromford.signing.signer import Signer
 from cromford.wire import messages as m

@@ -23,9 +23,9 @@ from tests.protocol.pump import Pump
 from cromford.bitcoin.block import Coin
 from cromford.bitcoin.script import ANCHOR_SCRIPT
 from cromford.protocol import events as ev
-from cromford.protocol.client_attempt import ClientAttempt, Complete
-from cromford.protocol.client_state import ClientState
-from cromford.protocol.client_verify import Verdict, verify_attempt
+from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
+from cromford.protocol.journal.client_state import ClientState
+from cromford.protocol.opening.verify import Verdict, verify_attempt
 from cromford.wire import messages as m
 
 BRANCH: Final = ["kickoff_root", "state_root", "kickoff_0", "state_0"]

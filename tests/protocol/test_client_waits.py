@@ -2,10 +2,13 @@
 
 from dataclasses import replace
 
+import pytest
 from tests.protocol.attacks import only_from, proposed
+from tests.protocol.pump import Pump
 
+from cromford import effects as fx
 from cromford.protocol import events as ev
-from cromford.protocol.client_attempt import Complete
+from cromford.protocol.journal.client_attempt import Complete
 from cromford.wire import messages as m
 
 
@@ -17,15 +20,34 @@ def test_an_lsp_that_goes_silent_is_told_so_and_the_wish_lives_on() -> None:
     pump.wire.clear()
     held = pump.held(client)
     old_keys = pump.sent(client, m.Join)[-1].factory_pool.pubkey
-    pump.pass_deadline(client, held.attempt_id)
+    pump.pass_deadline(client, fx.AttemptDeadline(attempt_id=held.attempt_id))
     assert pump.held(client).aborted == "deadline: the LSP went silent"
     assert [abort.attempt_id for abort in pump.sent(client, m.Abort)] == [held.attempt_id]
     assert client.signer is not None
     assert not client.signer._pools
     pump.mine()
     assert pump.sent(client, m.Join)[-1].factory_pool.pubkey != old_keys
-    pump.handle(client, ev.DeadlineReached(name=held.attempt_id))
+    pump.handle(client, ev.DeadlineReached(deadline=fx.AttemptDeadline(attempt_id=held.attempt_id)))
     assert len(pump.sent(client, m.Abort)) == 1, "it ended once"
+
+
+@pytest.mark.parametrize("prefix", [b"invoice", b"hold", b"rejoin"])
+def test_whatever_id_the_lsp_chooses_its_ceremony_has_a_deadline(
+    prefix: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An id that reads like the name of another thing's deadline must not be taken for it."""
+    pump = Pump(1)
+    pump.join()
+    monkeypatch.setattr(pump.lsp.rng, "randbytes", lambda n: prefix.ljust(n, b"\0"))
+    pump.build()
+    client = pump.clients[0]
+    pump.run_to(m.SignedBelow)
+    pump.wire.clear()
+    held = pump.held(client)
+    assert held.attempt_id.startswith(prefix)
+    ((_, deadline),) = (due for due in pump.deadlines if due[0] == client.name)
+    pump.pass_deadline(client, deadline)
+    assert pump.held(client).aborted == "deadline: the LSP went silent"
 
 
 def test_a_client_that_signed_the_root_stops_waiting_and_forgets_nothing() -> None:
@@ -35,7 +57,7 @@ def test_a_client_that_signed_the_root_stops_waiting_and_forgets_nothing() -> No
     pump.run_to(m.SignedRoot)
     (letter,) = pump.wire
     attempt_id = pump.held(client).attempt_id
-    pump.pass_deadline(client, attempt_id)
+    pump.pass_deadline(client, fx.AttemptDeadline(attempt_id=attempt_id))
     held = pump.held(client)
     assert (held.given_up, held.aborted) == (True, None)
     assert not pump.sent(client, m.Abort)
@@ -51,7 +73,9 @@ def test_a_complete_branch_has_no_deadline() -> None:
     pump.run()
     client = pump.clients[0]
     before = client.state
-    pump.handle(client, ev.DeadlineReached(name=pump.attempt.attempt_id))
+    pump.handle(
+        client, ev.DeadlineReached(deadline=fx.AttemptDeadline(attempt_id=pump.attempt.attempt_id))
+    )
     assert client.state == before
 
 
@@ -76,7 +100,9 @@ def test_an_attempt_id_is_proposed_once() -> None:
     client = pump.clients[0]
     pump.run_to(m.SignBelow)
     first = pump.held(client)
-    pump.handle(pump.lsp, ev.DeadlineReached(name=first.attempt_id))
+    pump.handle(
+        pump.lsp, ev.DeadlineReached(deadline=fx.AttemptDeadline(attempt_id=first.attempt_id))
+    )
     pump.run(until=lambda: client.state.joining is not None)
     joining = client.state.joining
     again = replace(first.propose, factory_pubkey=joining.join.factory_pool.pubkey)

@@ -25,7 +25,7 @@ from tests.protocol.test_leaving import QUICK, publish_branch, reasons_to_leave
 from tests.simulation.exits import run_exits
 
 from cromford.protocol import events as ev
-from cromford.protocol.channels.link import Link
+from cromford.protocol.journal.link import Link
 from cromford.wire import messages as m
 
 SEEDS = range(5000, 5010)

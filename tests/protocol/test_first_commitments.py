@@ -26,24 +26,24 @@ from cromford.channel.errors import PeerViolation
 from cromford.channel.terms import Party
 from cromford.factory.terms import FeePolicy
 from cromford.protocol import events as ev
-from cromford.protocol import lsp_opening
-from cromford.protocol import records as r
-from cromford.protocol.client_attempt import Complete, HoldsExit, RootSent
-from cromford.protocol.decision import (
-    NOTHING,
-    DoubleSigning,
-    check_intents,
-    intent_of_commitment,
-)
+from cromford.protocol import lsp as lsp_role
+from cromford.protocol.facts import FRESH
 from cromford.protocol.faults import Refusal, Rejected
-from cromford.protocol.first_commitments import (
+from cromford.protocol.journal import records as r
+from cromford.protocol.journal.client_attempt import Complete, HoldsExit, RootSent
+from cromford.protocol.journal.first_commitments import (
     LSP_CHANNEL_POOL_SIZE,
     channel_terms_of,
     least_capacity_sat,
 )
-from cromford.protocol.lobby import plan_build
+from cromford.protocol.journal.intents import DoubleSigning, check_intents, intent_of_commitment
+from cromford.protocol.lobby.build import plan_build
+from cromford.protocol.opening import lsp as lsp_opening
+from cromford.protocol.opening.verification_channel import (
+    check_first_commitments as check_buildable,
+)
 from cromford.protocol.policy import LspPolicy
-from cromford.protocol.verification_channel import check_first_commitments as check_buildable
+from cromford.protocol.turn import Turn
 from cromford.signing.round import FaultyContribution
 from cromford.wire import messages as m
 
@@ -245,7 +245,7 @@ def test_no_pool_outlives_its_ceremony(how: str) -> None:
     pump = proposed(2)
     if how == "aborted":
         pump.run_to(m.SignedBelow)
-        pump.pass_deadline(pump.lsp, pump.attempt.attempt_id)
+        pump.pass_deadline(pump.lsp, fx.AttemptDeadline(attempt_id=pump.attempt.attempt_id))
         pump.wire.clear()
     elif how == "restarted":
         pump.run_to(m.SignedBelow)
@@ -434,6 +434,8 @@ def test_a_join_whose_second_point_is_none_is_refused() -> None:
 def test_an_attempt_that_is_over_does_not_end_again() -> None:
     pump = proposed(2)
     attempt_id = pump.attempt.attempt_id
-    pump.handle(pump.lsp, ev.DeadlineReached(name=attempt_id))
+    pump.handle(pump.lsp, ev.DeadlineReached(deadline=fx.AttemptDeadline(attempt_id=attempt_id)))
     assert pump.lsp.state.attempts[attempt_id].aborted is not None
-    assert lsp_opening.abort(pump.lsp.state, attempt_id, reason="again") == NOTHING
+    turn = Turn(pump.lsp.state, lsp_role.apply, FRESH)
+    lsp_opening.abort(turn, attempt_id, reason="again")
+    assert turn.decision.is_nothing

@@ -52,7 +52,7 @@ def test_an_acknowledgement_after_the_abort_does_not_fund() -> None:
     with pump.tampering(only_from(victim, nothing, m.Acknowledge)):
         pump.run()
     attempt = pump.attempt
-    pump.pass_deadline(pump.lsp, attempt.attempt_id)
+    pump.pass_deadline(pump.lsp, fx.AttemptDeadline(attempt_id=attempt.attempt_id))
     late = m.Acknowledge(attempt_id=attempt.attempt_id, terms_hash=attempt.terms.terms_hash)
     pump.tell(pump.lsp, victim, late)
     assert not any(
@@ -72,7 +72,7 @@ def test_the_lsp_signs_no_funding_of_which_it_lacks_a_coin() -> None:
     pump.restart(pump.lsp)
     pump.run()
     assert not pump.wishes(pump.lsp, fx.SignFunding)
-    pump.pass_deadline(pump.lsp, attempt_id)
+    pump.pass_deadline(pump.lsp, fx.AttemptDeadline(attempt_id=attempt_id))
     assert pump.lsp.state.attempts[attempt_id].aborted is not None
 
 

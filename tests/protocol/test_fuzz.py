@@ -172,9 +172,9 @@ def fork(role: Any, state: Any) -> Driver[Any]:
 
     def perform(effect: fx.Performed) -> Iterable[ev.Event]:
         match effect:
-            case fx.LookUpCoins(attempt_id=attempt_id, outpoints=outpoints):
+            case fx.LookUpCoins(outpoints=outpoints):
                 coins = tuple((o, material().chain.coin(o)) for o in outpoints)
-                return (ev.CoinsLookedUp(attempt_id=attempt_id, coins=coins),)
+                return (ev.CoinsLookedUp(asked=effect, coins=coins),)
             case (
                 fx.Send() | fx.Disconnect() | fx.SetDeadline() | fx.ClearDeadline() | fx.Broadcast()
             ):
@@ -192,7 +192,7 @@ def requests() -> st.SearchStrategy[ev.Event]:
             ev.LeaveRequested(),
             ev.BuildRequested(min_clients=1, max_clients=3),
             ev.AddressRequested(),
-            ev.DeadlineReached(name=b"rejoin"),
+            ev.DeadlineReached(deadline=fx.RejoinDeadline()),
             ev.DaemonStarted(),
         ]
     )
@@ -228,7 +228,7 @@ def test_nothing_an_lsp_says_raises_anything_at_a_client(data: st.DataObject) ->
         message = data.draw(well_formed(), label="message")
         feed(driver, ev.MessageReceived(node_id=lsp_id, message=message))
         around = data.draw(st.none() | requests() | connections(lsp_id), label="meanwhile")
-        if around is not None and not isinstance(around, ev.BuildRequested):
+        if around is not None and not isinstance(around, ev.BuildRequested | ev.DeadlineReached):
             feed(driver, around)
 
 

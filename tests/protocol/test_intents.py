@@ -12,18 +12,15 @@ from tests.protocol.pump import Pump
 from tests.simulation.sim_node import SimStore
 
 from cromford.daemon.driver import Driver, Role
+from cromford.effects import ClearDeadline, RejoinDeadline
 from cromford.factory.tree import KickoffNode, StateNode
 from cromford.protocol import client as client_role
 from cromford.protocol import lsp as lsp_role
-from cromford.protocol.decision import (
-    Decision,
-    DoubleSigning,
-    IntentKey,
-    check_intents,
-    intent_of,
-)
 from cromford.protocol.events import DeadlineReached, Event
-from cromford.protocol.records import Intent, SigningIntended, encode_record
+from cromford.protocol.facts import Facts
+from cromford.protocol.journal.intents import DoubleSigning, IntentKey, check_intents, intent_of
+from cromford.protocol.journal.records import Intent, SigningIntended, encode_record
+from cromford.protocol.turn import Decision, Turn
 
 OUTPOINTS: Final = [bytes((n,)) * 36 for n in range(3)]
 SIGHASHES: Final = [bytes((n,)) * 32 for n in range(2)]
@@ -111,9 +108,11 @@ def test_double_signing_stops_the_role_before_anything_is_durable(name: str) -> 
     module = ROLES[name]
     performed: list[object] = []
 
-    def decide_badly(_state: Any, _event: Event) -> Decision:
-        record = SigningIntended(attempt_id=attempt_id, intents=(other,))
-        return Decision(records=(record,), effects=(performed.append,))  # type: ignore[arg-type]  # any effect will do: none is performed
+    def decide_badly(state: Any, _event: Event, facts: Facts) -> Decision[Any]:
+        turn = Turn(state, module.apply, facts)
+        turn.remember(SigningIntended(attempt_id=attempt_id, intents=(other,)))
+        turn.wish(ClearDeadline(deadline=RejoinDeadline()))
+        return turn.decision
 
     role: Role[Any] = Role(
         name=name, decide=decide_badly, apply=module.apply, relevant=module.relevant
@@ -126,7 +125,7 @@ def test_double_signing_stops_the_role_before_anything_is_durable(name: str) -> 
 
     driver = Driver(role, node.state, store, perform)
     with pytest.raises(DoubleSigning):
-        driver.handle(DeadlineReached(name=b""))
+        driver.handle(DeadlineReached(deadline=RejoinDeadline()))
     assert store.entries == []
     assert driver.state is node.state
     assert performed == []

@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 from tests.protocol.attacks import OTHER_ID
-from tests.protocol.pump import COIN_SAT, LEAST_SAT, REJOIN, WANTED_SAT, Pump, PumpNode
+from tests.protocol.pump import COIN_SAT, LEAST_SAT, WANTED_SAT, Pump, PumpNode
 
 from cromford import effects as fx
 from cromford.protocol import client as client_role
 from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
-from cromford.protocol.client_attempt import BelowSent, RootSent
-from cromford.protocol.decision import NOTHING
+from cromford.protocol.journal.client_attempt import BelowSent, RootSent
 from cromford.protocol.policy import LspPolicy
 from cromford.wire import messages as m
 
@@ -121,8 +120,10 @@ def test_a_signer_that_fails_after_the_abort_says_nothing_more() -> None:
     pump.run()
     abort_by(pump, pump.client_at(2))
     pump.run()
-    failed = ev.SigningFailed(attempt_id=attempt_id, reason="the pool is gone")
-    assert client_role.decide(client.state, failed) == NOTHING
+    failed = ev.SigningFailed(
+        asked=fx.PartialSign(attempt_id=attempt_id, requests=()), reason="the pool is gone"
+    )
+    assert client_role.decide(client.state, failed).is_nothing
 
 
 @pytest.mark.parametrize("asked", ["an attempt that is over", "no attempt", "a checked attempt"])
@@ -140,10 +141,10 @@ def test_coins_that_are_no_longer_asked_for_start_no_signature(asked: str) -> No
             abort_by(pump, pump.client_at(2))
             pump.run(until=lambda: pump.held(client).aborted is not None)
         case "no attempt":
-            answer = replace(answer, attempt_id=OTHER_ID)
+            answer = replace(answer, asked=replace(answer.asked, attempt_id=OTHER_ID))
         case _:
             pump.hand_over()
-    assert client_role.decide(client.state, answer) == NOTHING
+    assert client_role.decide(client.state, answer).is_nothing
 
 
 # The LSP's
@@ -180,7 +181,7 @@ def test_who_goes_before_the_proposal_is_left_out_and_nobody_joins_again(how: st
     pump.hand_over()
     if how == "leaves":
         # It is still connected, and might come back: it has one deadline's time for that.
-        pump.pass_deadline(pump.lsp, REJOIN)
+        pump.pass_deadline(pump.lsp, fx.RejoinDeadline())
         pump.run()
     assert pump.is_funded()
     assert {seat.node_id for seat in pump.attempt.seats} == {c.node_id for c in staying}
@@ -247,7 +248,9 @@ def test_a_signer_that_fails_after_an_abort_ends_nothing_a_second_time() -> None
     attempt_id = pump.attempt.attempt_id
     abort_by(pump, pump.client_at(1))
     before = pump.lsp.state.attempts[attempt_id]
-    failed = ev.SigningFailed(attempt_id=attempt_id, reason="the pool is gone")
+    failed = ev.SigningFailed(
+        asked=fx.PartialSign(attempt_id=attempt_id, requests=()), reason="the pool is gone"
+    )
     decision = lsp_role.decide(pump.lsp.state, failed)
     assert decision.effects == ()
     pump.handle(pump.lsp, failed)

@@ -13,11 +13,12 @@ from tests.protocol.paying_clients import (
 )
 from tests.protocol.pump import Pump, PumpNode, Tamper
 
-from cromford.protocol import client_leaving, lsp_leaving
 from cromford.protocol import events as ev
-from cromford.protocol.channels.link import Link
+from cromford.protocol.exiting import client as client_leaving
+from cromford.protocol.exiting import lsp as lsp_leaving
+from cromford.protocol.journal.link import Link
+from cromford.protocol.journal.records import ExitStarted, decode_record
 from cromford.protocol.policy import LspPolicy
-from cromford.protocol.records import ExitStarted, decode_record
 from cromford.watch.leaving import what_leaving_gives
 from cromford.watch.sweep import SWEEP_VSIZE
 from cromford.wire import messages as m

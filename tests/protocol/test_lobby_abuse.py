@@ -13,13 +13,12 @@ from cromford import effects as fx
 from cromford.protocol import client as client_role
 from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
-from cromford.protocol import records as r
-from cromford.protocol.client_attempt import pool_ids_of
-from cromford.protocol.decision import NOTHING
 from cromford.protocol.faults import Rejected
-from cromford.protocol.lobby import MEMBERS_MAX, plan_build
-from cromford.protocol.lsp_state import UPTIME_WINDOW_BLOCKS
-from cromford.protocol.pause import ABORTS_TO_PAUSE, PAUSE_BLOCKS
+from cromford.protocol.journal import records as r
+from cromford.protocol.journal.client_attempt import pool_ids_of
+from cromford.protocol.journal.lsp_state import UPTIME_WINDOW_BLOCKS
+from cromford.protocol.journal.pause import ABORTS_TO_PAUSE, PAUSE_BLOCKS
+from cromford.protocol.lobby.build import MEMBERS_MAX, plan_build
 from cromford.protocol.policy import LspPolicy
 from cromford.wire import messages as m
 
@@ -184,13 +183,13 @@ def test_an_lsp_that_repeats_itself_does_not_fill_a_clients_journal() -> None:
     ]
     for word in words:
         event = ev.MessageReceived(node_id=pump.lsp.node_id, message=word)
-        assert client_role.decide(client.state, event) == NOTHING, word
+        assert client_role.decide(client.state, event).is_nothing, word
     pump.build()
     pump.run()
     pump.mine(pump.attempt.terms.min_depth)
     ready = pump.sent(pump.lsp, m.ChannelReady)[0]
     event = ev.MessageReceived(node_id=pump.lsp.node_id, message=ready)
-    assert client_role.decide(client.state, event) == NOTHING
+    assert client_role.decide(client.state, event).is_nothing
 
 
 def test_an_lsp_that_proposes_and_aborts_for_ever_does_not_fill_a_clients_journal() -> None:

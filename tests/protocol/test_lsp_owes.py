@@ -25,7 +25,10 @@ def test_whoever_is_waited_for_is_named_until_the_ceremony_is_over() -> None:
     assert (pump.attempt.phase, pump.attempt.holdouts) == ("funding", ())
 
     ended = proposed(2)
-    ended.handle(ended.lsp, ev.DeadlineReached(name=ended.attempt.attempt_id))
+    ended.handle(
+        ended.lsp,
+        ev.DeadlineReached(deadline=fx.AttemptDeadline(attempt_id=ended.attempt.attempt_id)),
+    )
     assert (ended.attempt.phase, ended.attempt.holdouts) == ("aborted", ())
 
 

@@ -10,8 +10,8 @@ from tests.protocol.pump import LEAST_SAT, WANTED_SAT, Pump, PumpNode
 
 from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
-from cromford.protocol import records as r
-from cromford.protocol.lobby import plan_build
+from cromford.protocol.journal import records as r
+from cromford.protocol.lobby.build import plan_build
 from cromford.protocol.policy import LspPolicy
 from cromford.wire import messages as m
 

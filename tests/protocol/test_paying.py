@@ -11,9 +11,9 @@ from cromford import effects as fx
 from cromford.bitcoin.fees import P2TR_DUST_SAT
 from cromford.bitcoin.tx import Tx, TxIn, TxOut
 from cromford.protocol import events as ev
-from cromford.protocol import records as r
 from cromford.protocol.faults import Rejected
-from cromford.protocol.records import decode_record
+from cromford.protocol.journal import records as r
+from cromford.protocol.journal.records import decode_record
 from cromford.wallet.account import CHANGE, RECEIVE
 
 PAYEE: Final = b"\x51\x20" + b"\x77" * 32

@@ -19,17 +19,15 @@ from tests.protocol.pump import Pump, PumpNode
 
 from cromford import effects as fx
 from cromford.protocol import events as ev
-from cromford.protocol.channels.book import Payment
-from cromford.protocol.channels.failures import Failure
-from cromford.protocol.channels.forwarding import HOLD_PREFIX
 from cromford.protocol.channels.htlc_rules import (
     CLAIM_BLOCKS,
     INVOICE_SLACK_BLOCKS,
     acceptance_failure,
     check_offer,
 )
-from cromford.protocol.channels.payments import invoice_deadline
 from cromford.protocol.faults import Rejected
+from cromford.protocol.journal.book import Payment
+from cromford.protocol.journal.failures import Failure
 from cromford.wire import messages as m
 
 FIRST_MSAT = 30_000_000
@@ -383,7 +381,7 @@ def test_an_expired_invoice_is_not_paid_unless_it_was(pump: Pump) -> None:
     pump.handle(alice, paid)
     pump.run()
     for request in (paid, late):
-        pump.pass_deadline(bob, invoice_deadline(request.payment_hash))
+        pump.pass_deadline(bob, fx.InvoiceDeadline(payment_hash=request.payment_hash))
     pump.handle(alice, late)
     pump.run()
     assert book(bob).invoices[paid.payment_hash].status == "paid"
@@ -394,8 +392,8 @@ def test_an_expired_invoice_is_not_paid_unless_it_was(pump: Pump) -> None:
 # A payee that is away
 
 
-def held_deadlines(pump: Pump) -> list[bytes]:
-    return [name for _, name in pump.deadlines if name.startswith(HOLD_PREFIX)]
+def held_deadlines(pump: Pump) -> list[fx.Deadline]:
+    return [deadline for _, deadline in pump.deadlines_of(fx.HoldDeadline)]
 
 
 @pytest.fixture
@@ -460,9 +458,9 @@ def test_a_payer_that_comes_back_and_an_lsp_that_restarted_wait_again(
     assert book(alice).payments[request.payment_hash].status == "failed"
 
 
-def hold_wishes(pump: Pump) -> list[bytes]:
-    names = [effect.name for effect in pump.wishes(pump.lsp, fx.SetDeadline)]
-    return [name for name in names if name.startswith(HOLD_PREFIX)]
+def hold_wishes(pump: Pump) -> list[fx.Deadline]:
+    deadlines = [effect.deadline for effect in pump.wishes(pump.lsp, fx.SetDeadline)]
+    return [deadline for deadline in deadlines if isinstance(deadline, fx.HoldDeadline)]
 
 
 # A peer that breaks a limit on the wire ends its channel

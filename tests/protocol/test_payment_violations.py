@@ -16,9 +16,9 @@ from tests.protocol.paying_clients import (
 )
 from tests.protocol.pump import Pump, PumpNode, Tamper
 
+from cromford import effects as fx
 from cromford.channel.secret_store import N_COMMITMENTS_MAX
-from cromford.protocol.channels.link import Link
-from cromford.protocol.channels.payments import invoice_deadline
+from cromford.protocol.journal.link import Link
 from cromford.wire import messages as m
 
 FIRST_MSAT: Final = 30_000_000
@@ -390,7 +390,7 @@ def test_a_payee_that_takes_its_preimage_back_has_given_the_money_away(pump: Pum
     bob.store.entries[:] = backup
     bob._fold = None
     pump.restart(bob)
-    pump.pass_deadline(bob, invoice_deadline(request.payment_hash))
+    pump.pass_deadline(bob, fx.InvoiceDeadline(payment_hash=request.payment_hash))
     pump.run()
     assert book(bob).invoices[request.payment_hash].status == "expired"
     assert balance(bob).own_msat == 0

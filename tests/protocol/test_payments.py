@@ -16,8 +16,8 @@ from tests.protocol.paying_clients import (
 
 from cromford.channel.terms import Party
 from cromford.protocol.channels.balances import balance_of
-from cromford.protocol.channels.failures import Failure
 from cromford.protocol.channels.forwarding import hold_deadline
+from cromford.protocol.journal.failures import Failure
 
 
 def test_the_lsp_pays_a_client_and_clients_pay_one_another() -> None:

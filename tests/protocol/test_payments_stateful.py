@@ -18,9 +18,8 @@ from tests.protocol.money import Auditor
 from tests.protocol.paying_clients import POLICY, book, live_factory, make_invoice, pay
 from tests.protocol.pump import Pump, PumpNode
 
+from cromford.effects import Deadline, HoldDeadline, InvoiceDeadline
 from cromford.protocol import events as ev
-from cromford.protocol.channels.forwarding import HOLD_PREFIX
-from cromford.protocol.channels.payments import INVOICE_PREFIX
 from cromford.wire import messages as m
 
 N_CLIENTS = 3
@@ -149,9 +148,9 @@ class Payments(RuleBasedStateMachine):
     def a_process_dies(self, node: int) -> None:
         self.pump.restart(self.node(node))
 
-    @rule(prefix=st.sampled_from((HOLD_PREFIX, INVOICE_PREFIX)), n_deadlines=st.integers(1, 3))
-    def deadlines_pass(self, prefix: bytes, n_deadlines: int) -> None:
-        self.pass_deadlines(prefix, n_deadlines)
+    @rule(kind=st.sampled_from((HoldDeadline, InvoiceDeadline)), n_deadlines=st.integers(1, 3))
+    def deadlines_pass(self, kind: type[Deadline], n_deadlines: int) -> None:
+        self.pass_deadlines(kind, n_deadlines)
 
     @rule(n_blocks=st.integers(1, 3))
     def blocks_are_found(self, n_blocks: int) -> None:
@@ -159,11 +158,9 @@ class Payments(RuleBasedStateMachine):
             self.pump.chain.mine()
             self.pump.sync()
 
-    def pass_deadlines(self, prefix: bytes, n_most: int) -> None:
-        due = sorted(key for key in self.pump.deadlines if key[1].startswith(prefix))
-        names = {node.name: node for node in (self.pump.lsp, *self.pump.clients)}
-        for name, deadline in due[:n_most]:
-            self.pump.pass_deadline(names[name], deadline)
+    def pass_deadlines(self, kind: type[Deadline], n_most: int) -> None:
+        for node, deadline in self.pump.deadlines_of(kind)[:n_most]:
+            self.pump.pass_deadline(node, deadline)
 
     # What must hold
 
@@ -181,7 +178,7 @@ class Payments(RuleBasedStateMachine):
             if client.name not in pump.links:
                 pump.connect(client)
         pump.run()
-        self.pass_deadlines(HOLD_PREFIX, len(pump.deadlines))
+        self.pass_deadlines(HoldDeadline, len(pump.deadlines))
         pump.run()
         self.audit.check_rest()
 

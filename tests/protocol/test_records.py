@@ -11,8 +11,8 @@ from tests.simulation.sim_node import CLIENT_ROLE, SimStore
 
 from cromford.bitcoin.tx import Txid
 from cromford.daemon.driver import Driver
-from cromford.protocol import records as r
-from cromford.protocol.records import UnknownRecord, decode_record, encode_record
+from cromford.protocol.journal import records as r
+from cromford.protocol.journal.records import UnknownRecord, decode_record, encode_record
 
 RECORD_TYPES: Final = tuple(sorted(get_args(r.AnyRecord), key=lambda cls: str(cls.__name__)))
 EXAMPLE: Final = r.BlockConnected(height=7, block_hash=b"\x01" * 32, txs=(b"\x02", b""))

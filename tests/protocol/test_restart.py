@@ -7,12 +7,12 @@ just after it became durable, and before each effect; then it starts again and t
 from typing import Any, Final
 
 import pytest
-from tests.protocol.pump import REJOIN, Pump, PumpNode
+from tests.protocol.pump import Pump, PumpNode
 
 from cromford import effects as fx
 from cromford.protocol import events as ev
-from cromford.protocol import records as r
-from cromford.protocol.client_attempt import Complete, RootSent, pool_ids_of
+from cromford.protocol.journal import records as r
+from cromford.protocol.journal.client_attempt import Complete, RootSent, pool_ids_of
 from cromford.wire import messages as m
 
 POINTS_MAX: Final = 100  # No ceremony of two clients has so many.
@@ -39,11 +39,11 @@ def ceremony(side: str, point: int | None) -> Pump:
 
 def pass_deadlines(pump: Pump) -> None:
     """Let every deadline of the LSP pass, as it would for whoever does not answer."""
-    for name, deadline in sorted(pump.deadlines):
+    for name, deadline in sorted(pump.deadlines, key=repr):
         if name == pump.lsp.name and (name, deadline) in pump.deadlines:
             pump.pass_deadline(pump.lsp, deadline)
     pump.run()
-    pump.pass_deadline(pump.lsp, REJOIN)
+    pump.pass_deadline(pump.lsp, fx.RejoinDeadline())
     pump.run()
 
 

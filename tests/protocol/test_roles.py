@@ -6,22 +6,27 @@ import pytest
 from tests.protocol.pump import LEAST_SAT, WANTED_SAT
 from tests.simulation.sim_node import CLIENT_ROLE, LSP_ROLE
 
+from cromford import effects as fx
 from cromford.bitcoin.tx import Tx
 from cromford.daemon.driver import Role
 from cromford.protocol import events as ev
-from cromford.protocol import records as r
+from cromford.protocol.facts import FRESH
+from cromford.protocol.journal import records as r
 
+NO_TX = Tx(version=2, inputs=(), outputs=())
 ATTEMPT_ID = b"\x01" * 32
 # None of them is looked at, so no state is needed to refuse them.
 NO_STATE: Any = None
 CLIENTS_EVENTS = [
     ev.JoinRequested(capacity_sat=WANTED_SAT, capacity_least_sat=LEAST_SAT),
     ev.LeaveRequested(),
-    ev.CoinsLookedUp(attempt_id=ATTEMPT_ID, coins=()),
+    ev.CoinsLookedUp(asked=fx.LookUpCoins(attempt_id=ATTEMPT_ID, outpoints=()), coins=()),
 ]
 LSPS_EVENTS = [
     ev.BuildRequested(min_clients=1, max_clients=1),
-    ev.FundingSigned(attempt_id=ATTEMPT_ID, tx=Tx(version=2, inputs=(), outputs=())),
+    ev.FundingSigned(
+        asked=fx.SignFunding(attempt_id=ATTEMPT_ID, tx=NO_TX, prevouts=(), paths=()), tx=NO_TX
+    ),
 ]
 
 
@@ -53,4 +58,4 @@ def test_a_role_does_not_guess_what_the_other_roles_event_means(
     role: Role[Any], whose: str, event: ev.Event
 ) -> None:
     with pytest.raises(AssertionError, match=f"{type(event).__name__} is {whose} event"):
-        role.decide(NO_STATE, event)
+        role.decide(NO_STATE, event, FRESH)

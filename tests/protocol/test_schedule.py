@@ -6,10 +6,10 @@ import pytest
 from tests.protocol.pump import Pump
 
 from cromford.protocol import events as ev
-from cromford.protocol import records as r
+from cromford.protocol.journal import records as r
+from cromford.protocol.journal.records import decode_record
+from cromford.protocol.lobby.schedule import is_build_due
 from cromford.protocol.policy import LspPolicy
-from cromford.protocol.records import decode_record
-from cromford.protocol.schedule import is_build_due
 
 POLICY = LspPolicy(min_clients=2)
 

@@ -40,7 +40,7 @@ from tests.protocol.refusal import (
 from cromford.bitcoin.script import ANCHOR_SCRIPT
 from cromford.bitcoin.tx import OutPoint, Tx, TxOut
 from cromford.channel.terms import Party
-from cromford.protocol.client_attempt import channel_pool_id_of
+from cromford.protocol.journal.client_attempt import channel_pool_id_of
 from cromford.signing.task import SigningTask
 from cromford.wire import messages as m
 

@@ -1,4 +1,7 @@
-"""Run many worlds: `python -m tests.simulation --seeds 200 [--payments | --exits]`."""
+"""Run many worlds: `python -m tests.simulation --seeds 200 [--payments | --exits]`.
+
+With `--transcript` each prints a hash of all that happened in it.
+"""
 
 import argparse
 import sys
@@ -7,6 +10,7 @@ import traceback
 from tests.simulation.exits import run_exits
 from tests.simulation.opening import run_opening
 from tests.simulation.payments import run_payments
+from tests.simulation.transcript import transcript_of
 
 
 def main() -> int:
@@ -18,6 +22,11 @@ def main() -> int:
     which_kind.add_argument("--payments", action="store_true", help="go on with payments")
     which_kind.add_argument("--exits", action="store_true", help="leave with payments under way")
     parser.add_argument("--verbose", action="store_true", help="a line for each world")
+    parser.add_argument(
+        "--transcript",
+        action="store_true",
+        help="a hash for each world of all that is remembered, sent and published in it",
+    )
     options = parser.parse_args()
     run, which = run_opening, ""
     if options.payments:
@@ -26,7 +35,7 @@ def main() -> int:
         run, which = run_exits, " --exits"
     for seed in range(options.seed_start, options.seed_start + options.seeds):
         try:
-            described = run(seed)
+            described = transcript_of(run, seed) if options.transcript else run(seed)
         except Exception:  # noqa: BLE001 - whatever went wrong, the seed is what matters
             traceback.print_exc()
             sys.stdout.write(
@@ -34,7 +43,7 @@ def main() -> int:
                 f"python -m tests.simulation --seeds 1 --seed-start {seed}{which}\n"
             )
             return 1
-        if options.verbose:
+        if options.verbose or options.transcript:
             sys.stdout.write(f"seed {seed}: {described}\n")
     sys.stdout.write(f"{options.seeds} worlds from seed {options.seed_start}: all hold\n")
     return 0

@@ -4,8 +4,8 @@ from cromford.bitcoin.tx import TxOut
 from cromford.channel.commitment import CommitmentOutputKind
 from cromford.channel.held import HeldCommitment
 from cromford.channel.terms import Party
-from cromford.protocol.client_attempt import ClientAttempt
-from cromford.protocol.lsp_attempt import LspAttempt
+from cromford.protocol.journal.client_attempt import ClientAttempt
+from cromford.protocol.journal.lsp_attempt import LspAttempt
 from cromford.regtest.kernel import check_scripts
 
 

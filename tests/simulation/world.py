@@ -15,7 +15,7 @@ from cromford import effects as fx
 from cromford.bitcoin.tx import Tx, Txid
 from cromford.factory.terms import FeePolicy
 from cromford.protocol import events as ev
-from cromford.protocol.client_attempt import ClientAttempt, Complete
+from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
 from cromford.protocol.policy import LspPolicy
 from cromford.wallet.account import RECEIVE
 from cromford.wire.messages import SignBelow, SignRoot, decode_message, encode_message
@@ -62,7 +62,7 @@ class World:
         self.queue: list[_Planned] = []
         self.orders = itertools.count()
         self.notebook: dict[tuple[bytes, int], bytes] = {}
-        self.deadlines: dict[tuple[str, bytes], int] = {}
+        self.deadlines: dict[tuple[str, fx.Deadline], int] = {}
         self.links: dict[bytes, int] = {}  # generation of each client's live connection
         self.generations = itertools.count(1)
         self.arrivals: dict[tuple[str, str], float] = {}
@@ -238,16 +238,16 @@ class World:
             case fx.Disconnect(node_id=node_id):
                 client = self.by_id[node_id] if node is self.lsp else node
                 self._later(0, lambda: self._disconnect(client))
-            case fx.LookUpCoins(attempt_id=attempt_id, outpoints=outpoints):
+            case fx.LookUpCoins(outpoints=outpoints):
                 coins = tuple((outpoint, self.chain.coin(outpoint)) for outpoint in outpoints)
-                return (ev.CoinsLookedUp(attempt_id=attempt_id, coins=coins),)
-            case fx.Broadcast(name=name, tx=tx):
-                return self._broadcast(name, tx)
-            case fx.SetDeadline(name=name, seconds=seconds):
-                generation = self.deadlines[node.name, name] = next(self.generations)
-                self._later(seconds, partial(self._deadline, node, name, generation))
-            case fx.ClearDeadline(name=name):
-                self.deadlines.pop((node.name, name), None)
+                return (ev.CoinsLookedUp(asked=effect, coins=coins),)
+            case fx.Broadcast():
+                return self._broadcast(effect)
+            case fx.SetDeadline(deadline=deadline, seconds=seconds):
+                generation = self.deadlines[node.name, deadline] = next(self.generations)
+                self._later(seconds, partial(self._deadline, node, deadline, generation))
+            case fx.ClearDeadline(deadline=deadline):
+                self.deadlines.pop((node.name, deadline), None)
             case _:
                 return node.perform_signing(effect)
         return ()
@@ -283,13 +283,14 @@ class World:
     def _is_silent(self, node: SimNode) -> bool:
         return node in self.clients and self.clients.index(node) in self.weather.silent_clients
 
-    def _broadcast(self, name: str, tx: Tx) -> Iterable[ev.Event]:
+    def _broadcast(self, asked: fx.Broadcast) -> Iterable[ev.Event]:
+        name, tx = asked.name, asked.tx
         if name == "funding":
             self._check_everybody_holds_an_exit(tx)
         try:
             self.chain.broadcast(tx)
         except SimRefused as error:
-            return (ev.BroadcastRefused(name=name, txid=tx.txid, reason=str(error)),)
+            return (ev.BroadcastRefused(asked=asked, reason=str(error)),)
         return ()
 
     def _check_everybody_holds_an_exit(self, tx: Tx) -> None:
@@ -310,10 +311,10 @@ class World:
             check_first_commitments(attempt, number, held)
         self.funded.add(tx.txid)
 
-    def _deadline(self, node: SimNode, name: bytes, generation: int) -> None:
-        if self.deadlines.get((node.name, name)) == generation:
-            del self.deadlines[node.name, name]
-            self._handle(node, ev.DeadlineReached(name=name))
+    def _deadline(self, node: SimNode, deadline: fx.Deadline, generation: int) -> None:
+        if self.deadlines.get((node.name, deadline)) == generation:
+            del self.deadlines[node.name, deadline]
+            self._handle(node, ev.DeadlineReached(deadline=deadline))
 
     def _later(self, seconds: float, act: Callable[[], None]) -> None:
         self._at(self.now + seconds, act)

@@ -1,1 +1,1 @@
-"""What a user types: commands, what they are told, and what they show."""
+"""What a user types: one module for each group of commands, and how answers are shown."""

@@ -15,7 +15,7 @@ from cromford.daemon.driver import ForeignJournal
 from cromford.daemon.options import ClientOptions, LspOptions
 from cromford.daemon.seed_file import BadSeed, NeedlessPassphrase, WrongPassphrase
 from cromford.ports import ChainUnavailable, StoreFailed
-from cromford.protocol.records import UnknownRecord
+from cromford.protocol.journal.records import UnknownRecord
 
 CATCHING_UP: Final = "initial block download"
 _MISMATCH_REMEDIES: Final = {

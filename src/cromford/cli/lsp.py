@@ -81,7 +81,7 @@ def lobby(invocation: Invocation) -> None:
     "--max",
     "max_clients",
     type=click.IntRange(1, N_CLIENTS_MAX),
-    help="At most so many are taken.  [default: the daemon's]",
+    help="At most this many are taken.  [default: the daemon's]",
 )
 @click.option("--dry-run", is_flag=True, help="Show what would be built; build nothing.")
 @invocation_options

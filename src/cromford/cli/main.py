@@ -68,9 +68,9 @@ class CromfordGroup(click.Group):
 
 
 def _leave_a_closed_pipe() -> NoReturn:
-    """Exit as who wrote to a pipe that nobody reads: what is still buffered has no reader either.
+    """Exit like any program whose pipe nobody reads: what is still buffered has no reader either.
 
-    `cromford lsp events --follow | head` is no mistake of anybody's.
+    `cromford lsp events --follow | head` is nobody's mistake.
     """
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(EXIT_FAILED)

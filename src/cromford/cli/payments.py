@@ -71,7 +71,7 @@ def invoice_command(role: str) -> click.Command:
     def invoice(
         invocation: Invocation, /, *, amount: int, description: str, expiry_seconds: int
     ) -> None:
-        """Ask for AMOUNT sat: make an invoice for whoever shall pay.
+        """Ask for AMOUNT sat: make an invoice for whoever is to pay.
 
         AMOUNT is in sat; with the suffix msat it is in millisatoshi. In a terminal the invoice
         comes with a QR code; into a pipe it goes alone.
@@ -207,7 +207,7 @@ def payments_command(role: str, printer: Printer) -> click.Command:
         type=click.IntRange(1, LIMIT_MAX),
         default=LIMIT,
         show_default=True,
-        help="At most so many.",
+        help="At most this many.",
     )
     @invocation_options
     @click.pass_obj

@@ -1,4 +1,4 @@
-"""`wallet`: addresses, coins and payments of a daemon's own wallet, alike for both roles."""
+"""`wallet`: a daemon's own wallet, its addresses, its coins, sending; alike for both roles."""
 
 from decimal import Decimal
 from typing import Any, Final
@@ -44,7 +44,7 @@ class SatOrAll(click.ParamType[int | str]):
 
 def wallet_group(role: str) -> click.Group:
     """Return the group `wallet` of a role."""
-    group = click.Group(name="wallet", help="Addresses, coins and payments of the daemon's wallet.")
+    group = click.Group(name="wallet", help="The daemon's wallet: addresses, coins, sending.")
     for make in (_address, _balance, _coins, _send):
         group.add_command(make(role))
     return group
@@ -109,7 +109,9 @@ def _send(role: str) -> click.Command:
     ) -> None:
         """Pay to an address from the coins that are free. `all` sends all of them, less the fee.
 
-        Shows the payment and asks before it sends.
+        A coin that costs more to spend than it holds stays where it is.
+
+        Shows what it would send, and asks first.
         """
         asked = {
             "address": address,
@@ -145,7 +147,7 @@ def _ask(invocation: Invocation, address: str, planned: Document) -> None:
         invocation,
         f"{told} ({planned['feerate_sat_per_vb']} sat/vB, {planned['feerate_source']}). Send it?",
         yes=False,
-        why=f"a payment cannot be taken back: {told}",
+        why=f"what is sent cannot be taken back: {told}",
         remediation="Look at it with --dry-run, then add --yes.",
     )
 
@@ -163,7 +165,7 @@ def print_balance(console: Console, balance: Document) -> None:
                 "arriving",
                 f"{sat(balance['arriving_sat'])} out of exits, before the sweeps' fees",
             ),
-            ("being paid", f"{sat(balance['paying_sat'])} in payments that are not confirmed"),
+            ("being paid", f"{sat(balance['paying_sat'])} sent, and not confirmed yet"),
             ("next address", balance["address"]),
         ],
     )
@@ -190,7 +192,7 @@ def print_coins(console: Console, answer: Document) -> None:
 
 
 def print_payment(console: Console, payment: Document) -> None:
-    """Print a payment that was sent, or would be."""
+    """Print what was sent, or would be."""
     console.print("sent" if payment["sent"] else "dry run: nothing was sent")
     feerate = f"{payment['feerate_sat_per_vb']} sat/vB, {payment['feerate_source']}"
     lists.facts(

@@ -20,45 +20,36 @@ def perform_channel_signing(signer: Signer, effect: ChannelSigningEffect) -> ev.
         return _sign_spend(signer, effect)
     try:
         match effect:
-            case fx.PrepareNonce(channel_id=channel_id, key=key):
-                pool = signer.make_pool(key, size=1)
-                return ev.NoncePrepared(channel_id=channel_id, pool=pool)
+            case fx.PrepareNonce(key=key):
+                return ev.NoncePrepared(asked=effect, pool=signer.make_pool(key, size=1))
             case fx.SignCommitment():
                 return _sign_commitment(signer, effect)
             case fx.HoldCommitment():
                 return _hold_commitment(signer, effect)
-            case fx.RecallPoint(channel_id=channel_id, key=key, number=number):
-                return ev.PointRecalled(
-                    channel_id=channel_id,
-                    point=signer.per_commitment_point(key, number),
-                    message=effect.message,
-                )
+            case fx.RecallPoint(key=key, number=number):
+                point = signer.per_commitment_point(key, number)
+                return ev.PointRecalled(asked=effect, point=point)
     except (NonceFault, ValueError) as error:
-        return ev.ChannelSigningFailed(channel_id=effect.channel_id, reason=str(error))
+        return ev.ChannelSigningFailed(asked=effect, reason=str(error))
 
 
 def _sign_commitment(signer: Signer, effect: fx.SignCommitment) -> ev.CommitmentMade:
     pubnonce, partial_sig = signer.partial_sign_fresh(effect.key, effect.task, effect.pubnonce)
     return ev.CommitmentMade(
-        channel_id=effect.channel_id,
+        asked=effect,
         pubnonce=pubnonce,
         partial_sig=partial_sig,
         htlc_signatures=tuple(
             signer.sign_claim(effect.key, ClaimKey.HTLC, effect.per_commitment_point, sighash)
             for sighash in effect.htlc_sighashes
         ),
-        before=effect.before,
-        after=effect.after,
     )
 
 
 def _hold_commitment(signer: Signer, effect: fx.HoldCommitment) -> ev.HalfMade:
     number = effect.commitment.content.number
     return ev.HalfMade(
-        channel_id=effect.channel_id,
-        commitment=effect.commitment,
-        message=effect.message,
-        aggnonce=effect.aggnonce,
+        asked=effect,
         partial_sig=signer.partial_sign(
             effect.pool_id, OWN_NONCE, effect.commitment.signing_task, effect.aggnonce
         ),
@@ -75,4 +66,4 @@ def _sign_spend(signer: Signer, effect: fx.SignSpend) -> ev.SpendSigned:
         )
         for needed in effect.spend.signatures_needed
     ]
-    return ev.SpendSigned(name=effect.spend.name, tx=effect.spend.signed(signatures))
+    return ev.SpendSigned(asked=effect, tx=effect.spend.signed(signatures))

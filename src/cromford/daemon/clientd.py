@@ -23,11 +23,11 @@ from cromford.daemon.views.exit import exit_plan
 from cromford.ports import BlockRef
 from cromford.protocol import client
 from cromford.protocol import events as ev
-from cromford.protocol.channels.book import Book
-from cromford.protocol.client_attempt import ClientAttempt, Complete
-from cromford.protocol.client_leaving import arriving_total_sat
-from cromford.protocol.client_state import ClientConfig, ClientState
-from cromford.protocol.client_verify import verify_attempt
+from cromford.protocol.exiting.client import arriving_total_sat
+from cromford.protocol.journal.book import Book
+from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
+from cromford.protocol.journal.client_state import ClientConfig, ClientState
+from cromford.protocol.opening.verify import verify_attempt
 from cromford.signing.keychain import Keychain
 from cromford.wallet.account import Account
 from cromford.wallet.coins import Wallet

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from cromford.protocol.records import AnyRecord
+from cromford.protocol.journal.records import AnyRecord
 
 EVENTS_KEPT_MAX: Final = 10_000  # Older ones are still in the journal, and told after a restart.
 EVENTS_PER_ANSWER_MAX: Final = 1_000

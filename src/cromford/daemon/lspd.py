@@ -20,15 +20,16 @@ from cromford.daemon.options import LspOptions
 from cromford.daemon.shell import Daemon
 from cromford.daemon.views import lsp as views
 from cromford.daemon.views.channels import money_samples
+from cromford.effects import AttemptDeadline
 from cromford.ports import BlockRef
 from cromford.protocol import events as ev
 from cromford.protocol import lsp
-from cromford.protocol.channels.book import Book
+from cromford.protocol.exiting.lsp import arriving_total_sat
 from cromford.protocol.faults import Rejected
-from cromford.protocol.lobby import plan_build
-from cromford.protocol.lsp_attempt import LspAttempt
-from cromford.protocol.lsp_leaving import arriving_total_sat
-from cromford.protocol.lsp_state import LspConfig, LspState
+from cromford.protocol.journal.book import Book
+from cromford.protocol.journal.lsp_attempt import LspAttempt
+from cromford.protocol.journal.lsp_state import LspConfig, LspState
+from cromford.protocol.lobby.build import plan_build
 from cromford.signing.keychain import Keychain
 from cromford.wallet.account import Account
 from cromford.wallet.coins import Wallet
@@ -196,7 +197,7 @@ class LspDaemon(Daemon[LspState]):
         attempt = self._attempt(params)
         return {
             **views.show(self.driver.state, attempt),
-            "seconds_left": self.seconds_left(attempt.attempt_id),
+            "seconds_left": self.seconds_left(AttemptDeadline(attempt_id=attempt.attempt_id)),
         }
 
     async def _factory_export(self, params: dict[str, Any]) -> object:

@@ -1,7 +1,7 @@
 """In which order payments and invoices began: their events' numbers. The book keeps no order."""
 
-from cromford.protocol import channel_records as cr
-from cromford.protocol import records as r
+from cromford.protocol.journal import channel_records as cr
+from cromford.protocol.journal import records as r
 
 
 class PaymentNumbers:

@@ -1,8 +1,8 @@
 """The seed file: a BIP 39 phrase, in the clear or under a passphrase.
 
 The file is written once, complete and durable, and never changed. Under a passphrase the phrase
-is encrypted with ChaCha20-Poly1305 by a key that Argon2id makes (RFC 9106): who has the file
-alone has to guess, at a cost for each guess.
+is encrypted with ChaCha20-Poly1305 by a key that Argon2id makes (RFC 9106): whoever has
+only the file has to guess, at a cost for each guess.
 """
 
 import os

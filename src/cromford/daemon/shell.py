@@ -22,7 +22,7 @@ from cromford.adapters.chain_check import check_node
 from cromford.adapters.follower import ChainFollower, Connected
 from cromford.adapters.noise import NodeIdentity
 from cromford.adapters.sqlite import Journal
-from cromford.bitcoin.tx import OutPoint, Tx
+from cromford.bitcoin.tx import OutPoint
 from cromford.daemon.api.rpc import SOCKET_NAME, InvalidParam, RpcFailure
 from cromford.daemon.api.rpc_server import Handler, RpcServer, read_params, without_params
 from cromford.daemon.api.wallet import wallet_methods, wallet_summary
@@ -38,10 +38,10 @@ from cromford.daemon.signing import perform_signing
 from cromford.daemon.views.payments import statuses
 from cromford.ports import BlockRef, ChainUnavailable, Coin, TxRefused
 from cromford.protocol import events as ev
-from cromford.protocol.channels.book import Book
-from cromford.protocol.decision import Decision
 from cromford.protocol.faults import Rejected
-from cromford.protocol.records import AnyRecord
+from cromford.protocol.journal.book import Book
+from cromford.protocol.journal.records import AnyRecord
+from cromford.protocol.turn import Decision
 from cromford.signing.keychain import Keychain
 from cromford.signing.signer import Signer
 from cromford.wallet.account import Account
@@ -58,7 +58,7 @@ S = TypeVar("S")
 
 
 class EventsParams(msgspec.Struct, forbid_unknown_fields=True):
-    """What `events` is asked: those after a number, waiting so long for the first."""
+    """What `events` is asked: those after a number, and how long to wait for the first."""
 
     after: int = 0
     wait_seconds: float = 0.0
@@ -96,7 +96,7 @@ class Daemon(Generic[S]):
         self.chain = connect_chain(options.chain)
         self.peers = Peers(self.post)
         self._options = options
-        self._deadlines: dict[bytes, asyncio.TimerHandle] = {}
+        self._deadlines: dict[fx.Deadline, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
         self._caught_up = asyncio.Event()
@@ -209,7 +209,7 @@ class Daemon(Generic[S]):
         except Rejected as rejected:
             raise _refusal(rejected) from rejected
 
-    def foresee(self, event: ev.Event) -> Decision:
+    def foresee(self, event: ev.Event) -> Decision[S]:
         """Return what a request would do; nothing is done.
 
         Raises:
@@ -332,44 +332,44 @@ class Daemon(Generic[S]):
                 self.peers.send(node_id, message)
             case fx.Disconnect(node_id=node_id, reason=reason):
                 self.peers.disconnect(node_id, reason)
-            case fx.SetDeadline(name=name, seconds=seconds):
-                self._clear_deadline(name)
-                self._deadlines[name] = asyncio.get_running_loop().call_later(
-                    seconds, self._reach_deadline, name
+            case fx.SetDeadline(deadline=deadline, seconds=seconds):
+                self._clear_deadline(deadline)
+                self._deadlines[deadline] = asyncio.get_running_loop().call_later(
+                    seconds, self._reach_deadline, deadline
                 )
-            case fx.ClearDeadline(name=name):
-                self._clear_deadline(name)
-            case fx.LookUpCoins(attempt_id=attempt_id, outpoints=outpoints):
-                self.spawn(self._look_up(attempt_id, outpoints))
-            case fx.Broadcast(name=name, tx=tx):
-                self.spawn(self._broadcast(name, tx))
+            case fx.ClearDeadline(deadline=deadline):
+                self._clear_deadline(deadline)
+            case fx.LookUpCoins():
+                self.spawn(self._look_up(effect))
+            case fx.Broadcast():
+                self.spawn(self._broadcast(effect))
             case _:
                 return perform_signing(
                     self._signer, lambda: secrets.token_bytes(ATTEMPT_ID_SIZE), effect
                 )
         return ()
 
-    def seconds_left(self, name: bytes) -> float | None:
+    def seconds_left(self, deadline: fx.Deadline) -> float | None:
         """Return how long a deadline is away, or None if there is none."""
-        handle = self._deadlines.get(name)
+        handle = self._deadlines.get(deadline)
         if handle is None:
             return None
         return max(0.0, round(handle.when() - asyncio.get_running_loop().time(), 1))
 
-    def _clear_deadline(self, name: bytes) -> None:
-        handle = self._deadlines.pop(name, None)
+    def _clear_deadline(self, deadline: fx.Deadline) -> None:
+        handle = self._deadlines.pop(deadline, None)
         if handle is not None:
             handle.cancel()
 
-    def _reach_deadline(self, name: bytes) -> None:
-        self._deadlines.pop(name, None)
-        self.post(ev.DeadlineReached(name=name))
+    def _reach_deadline(self, deadline: fx.Deadline) -> None:
+        self._deadlines.pop(deadline, None)
+        self.post(ev.DeadlineReached(deadline=deadline))
 
-    async def _look_up(self, attempt_id: bytes, outpoints: tuple[OutPoint, ...]) -> None:
+    async def _look_up(self, asked: fx.LookUpCoins) -> None:
         coins: list[tuple[OutPoint, Coin | None]] = [
-            (outpoint, await self._coin(outpoint)) for outpoint in outpoints
+            (outpoint, await self._coin(outpoint)) for outpoint in asked.outpoints
         ]
-        self.post(ev.CoinsLookedUp(attempt_id=attempt_id, coins=tuple(coins)))
+        self.post(ev.CoinsLookedUp(asked=asked, coins=tuple(coins)))
 
     async def _coin(self, outpoint: OutPoint) -> Coin | None:
         for _ in range(CHAIN_TRIES):
@@ -380,12 +380,13 @@ class Daemon(Generic[S]):
                 await asyncio.sleep(CHAIN_RETRY_SECONDS)
         return None
 
-    async def _broadcast(self, name: str, tx: Tx) -> None:
+    async def _broadcast(self, asked: fx.Broadcast) -> None:
+        name, tx = asked.name, asked.tx
         try:
             await self.chain.broadcast(tx)
         except TxRefused as refused:
             _log.warning("tx_refused name=%s txid=%s reason=%s", name, tx.txid, refused.reason)
-            self.post(ev.BroadcastRefused(name=name, txid=tx.txid, reason=refused.reason))
+            self.post(ev.BroadcastRefused(asked=asked, reason=refused.reason))
         except ChainUnavailable as error:
             # What is owed is tried again with the next block.
             _log.warning("broadcast_failed name=%s txid=%s reason=%s", name, tx.txid, error)

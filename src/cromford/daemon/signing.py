@@ -1,11 +1,15 @@
-"""Performs the effects that need secrets: keys, pools, signatures. The only caller of `Signer`."""
+"""Performs the effects that need secrets: keys, pools, signatures.
+
+With `channel_signing` the only caller of `Signer`, but for invoices: a client signs one before it
+becomes an event.
+"""
 
 from collections.abc import Callable
 
 from cromford import effects as fx
 from cromford.daemon.channel_signing import perform_channel_signing
 from cromford.protocol import events as ev
-from cromford.protocol.first_commitments import LSP_CHANNEL_POOL_SIZE
+from cromford.protocol.journal.first_commitments import LSP_CHANNEL_POOL_SIZE
 from cromford.signing.keychain import ChannelKey, FactoryKey
 from cromford.signing.nonces import NonceFault
 from cromford.signing.signer import Signer
@@ -39,7 +43,7 @@ def perform_signing(
             ]
             return (
                 ev.AttemptPrepared(
-                    attempt=attempt,
+                    asked=effect,
                     attempt_id=draw_attempt_id(),
                     factory_pool=signer.make_pool(FactoryKey(attempt=attempt), effect.pool_size),
                     channels=tuple(
@@ -61,12 +65,12 @@ def perform_signing(
             tx = signer.sign_wallet_tx(
                 effect.tx, effect.prevouts, [(path.change, path.index) for path in effect.paths]
             )
-            return (ev.FundingSigned(attempt_id=effect.attempt_id, tx=tx),)
+            return (ev.FundingSigned(asked=effect, tx=tx),)
         case fx.SignPayment():
             tx = signer.sign_wallet_tx(
                 effect.tx, effect.prevouts, [(path.change, path.index) for path in effect.paths]
             )
-            return (ev.PaymentSigned(tx=tx, has_change=effect.has_change),)
+            return (ev.PaymentSigned(asked=effect, tx=tx),)
         case _:
             return (perform_channel_signing(signer, effect),)
 
@@ -81,7 +85,7 @@ def _prepare_join(signer: Signer, effect: fx.PrepareJoin) -> ev.JoinPrepared:
         old_attempt, digest = effect.move
         signature = signer.sign_challenge(FactoryKey(attempt=old_attempt), digest)
     return ev.JoinPrepared(
-        attempt=effect.attempt,
+        asked=effect,
         factory_pool=signer.make_pool(FactoryKey(attempt=effect.attempt), effect.pool_size),
         channels=tuple(
             (signer.channel_pubkeys(name), signer.make_pool(name, effect.pool_size))
@@ -103,5 +107,5 @@ def _partial_sign(signer: Signer, effect: fx.PartialSign) -> ev.Event:
             for request in effect.requests
         )
     except (NonceFault, ValueError) as error:
-        return ev.SigningFailed(attempt_id=effect.attempt_id, reason=str(error))
-    return ev.PartialSigned(attempt_id=effect.attempt_id, partial_sigs=partial_sigs)
+        return ev.SigningFailed(asked=effect, reason=str(error))
+    return ev.PartialSigned(asked=effect, partial_sigs=partial_sigs)

@@ -3,15 +3,16 @@
 from functools import partial
 from typing import Any, Final
 
+from cromford.bitcoin.block import COINBASE_MATURITY
 from cromford.demo.accounts import accounts_at_rest
 from cromford.demo.failure import DemoFailed
-from cromford.demo.node import Node, n_blocks_paying, subsidy_sat
+from cromford.demo.node import Node, n_blocks_paying
 from cromford.demo.settings import DemoSettings
 from cromford.demo.steps import DemoStep, Steps
 from cromford.demo.world import DaemonProcess, Site, World, open_node, start_clients, start_lsp
+from cromford.regtest.genesis import subsidy_sat
 
 COINS_MAX: Final = 200  # Inputs of one funding transaction, far below a standard one's size.
-MATURITY_BLOCKS: Final = 100  # A coinbase is spendable in the block so far above its own.
 MARGIN_SAT: Final = 100_000_000  # For fees, anchors and a change worth having.
 
 # A minute is long for one machine; many processes on few cores get more.
@@ -33,7 +34,7 @@ def start_world(site: Site, steps: Steps) -> World:
     settings = site.settings
     with steps.step("start", seconds=seconds_for(settings)) as step:
         node = open_node(site, step)
-        n_blocks = _n_coins(settings, node) + MATURITY_BLOCKS
+        n_blocks = _n_coins(settings, node) + COINBASE_MATURITY
         step.progress.update("the LSP")
         lsp = start_lsp(site, node)
         status = step.wait_for("the LSP", lambda: _listening(lsp))

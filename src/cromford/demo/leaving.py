@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+from cromford.bitcoin.timelock import NSEQUENCE_FINAL
 from cromford.demo.building import seconds_for
 from cromford.demo.coin import SWEEP, coin_of, taken_out
 from cromford.demo.failure import DemoFailed
@@ -9,7 +10,6 @@ from cromford.demo.steps import DemoStep, Steps
 from cromford.demo.world import DaemonProcess, World
 
 LEAVE_SECONDS: Final = 300.0  # Beside what every step has: the delays are mined for real.
-NSEQUENCE_NO_DELAY: Final = 0xFFFFFFFF
 Document = dict[str, Any]
 
 
@@ -153,7 +153,7 @@ def _published(world: World, daemon: DaemonProcess, exported: Document) -> list[
     for entry in daemon.call("exit_plan", factory_id=exported["factory_id"])["steps"]:
         confirmed = world.node.confirmed_height(entry["txid"])
         tx = named[entry["name"]]
-        delay_blocks = 0 if tx["nsequence"] == NSEQUENCE_NO_DELAY else tx["nsequence"]
+        delay_blocks = 0 if tx["nsequence"] == NSEQUENCE_FINAL else tx["nsequence"]
         if height is None or confirmed is None or tx["txid"] != entry["txid"]:
             raise DemoFailed("exit_wrong", f"{entry['name']} is not on chain as exported")
         if confirmed - height < delay_blocks:

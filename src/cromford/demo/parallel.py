@@ -48,5 +48,5 @@ def in_parallel(
             n_paid += len(done)
             told(n_paid)
     finally:
-        # Who gives up does not wait: the processes stop, and with them what waits for them.
+        # Whoever gives up does not wait: the processes stop, and with them what waits for them.
         pool.shutdown(wait=n_paid == len(payments), cancel_futures=True)

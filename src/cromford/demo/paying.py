@@ -82,7 +82,7 @@ def receive(world: World, steps: Steps, factory_id: str) -> dict[int, int]:
 
 
 def _paid_first(settings: DemoSettings) -> list[int]:
-    """Return the clients that get something from the LSP; who leaves later has a coin then."""
+    """Return the clients that get something from the LSP; whoever leaves later has a coin then."""
     seats = set(range(1, min(PAID_FIRST_MAX, settings.n_clients) + 1))
     return sorted(seats if settings.exit_client is None else seats | {settings.exit_client})
 
@@ -93,7 +93,7 @@ def pay(
     """Let the clients pay one another; return what was paid, and how many seconds it took.
 
     Raises:
-        DemoFailed: If a payment fails, or so many cannot be paid.
+        DemoFailed: If a payment fails, or that many cannot be paid.
     """
     wanted = n_wanted(world.site.settings)
     with steps.step("pay", seconds=_seconds_for(world, wanted)) as step:

@@ -91,7 +91,7 @@ class Purses:
         payee.in_flight_msat += payment.amount_msat
 
     def end(self, payment: PlannedPayment) -> None:
-        """Put what arrived into the payee's purse; the payer has so much more room."""
+        """Put what arrived into the payee's purse; the payer has that much more room."""
         payer, payee = self._purses[payment.payer], self._purses[payment.payee]
         payer.receivable_msat += payment.total_msat
         payer.in_flight_msat -= payment.total_msat

@@ -73,7 +73,7 @@ class Steps:
 
     @contextmanager
     def step(self, name: str, *, seconds: float) -> Iterator[DemoStep]:
-        """Take a step that has so many seconds."""
+        """Take a step that may last `seconds`."""
         began = time.monotonic()
         self.progress.begin(name)
         step = DemoStep(name, began + seconds, self.progress, self.check_alive)

@@ -4,11 +4,26 @@ from dataclasses import dataclass
 
 from cromford.bitcoin.block import Coin
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
-from cromford.channel.commitment import Commitment
 from cromford.channel.content import CommitmentContent
+from cromford.effects import (
+    Broadcast,
+    Deadline,
+    HoldCommitment,
+    LookUpCoins,
+    PartialSign,
+    PrepareAttempt,
+    PrepareJoin,
+    PrepareNonce,
+    RecallCommitment,
+    RecallPoint,
+    SignCommitment,
+    SignFunding,
+    SignPayment,
+    SignSpend,
+)
 from cromford.signing.keychain import ChannelPubkeys
 from cromford.signing.nonces import PublicPool
-from cromford.wire.messages import ChannelReestablish, CommitmentSigned, Message
+from cromford.wire.messages import Message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,16 +81,16 @@ class BlockRemoved:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadlineReached:
-    """A deadline of this name passed."""
+    """A deadline passed."""
 
-    name: bytes
+    deadline: Deadline
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JoinPrepared:
     """Answers `PrepareJoin`."""
 
-    attempt: int
+    asked: PrepareJoin
     factory_pool: PublicPool
     channels: tuple[tuple[ChannelPubkeys, PublicPool], ...]  # one per candidate
     move_signature: bytes | None
@@ -85,7 +100,7 @@ class JoinPrepared:
 class AttemptPrepared:
     """Answers `PrepareAttempt`."""
 
-    attempt: int
+    asked: PrepareAttempt
     attempt_id: bytes
     factory_pool: PublicPool
     channels: tuple[tuple[ChannelPubkeys, PublicPool], ...]  # one per client
@@ -95,7 +110,7 @@ class AttemptPrepared:
 class PartialSigned:
     """Answers `PartialSign`: by session name."""
 
-    attempt_id: bytes
+    asked: PartialSign
     partial_sigs: tuple[tuple[str, bytes], ...]
 
 
@@ -103,7 +118,7 @@ class PartialSigned:
 class SigningFailed:
     """Answers `PartialSign`: the signer refused, or a nonce is gone."""
 
-    attempt_id: bytes
+    asked: PartialSign
     reason: str
 
 
@@ -111,7 +126,7 @@ class SigningFailed:
 class CoinsLookedUp:
     """Answers `LookUpCoins`; a spent or unknown outpoint is None."""
 
-    attempt_id: bytes
+    asked: LookUpCoins
     coins: tuple[tuple[OutPoint, Coin | None], ...]
 
 
@@ -119,7 +134,7 @@ class CoinsLookedUp:
 class FundingSigned:
     """Answers `SignFunding`."""
 
-    attempt_id: bytes
+    asked: SignFunding
     tx: Tx
 
 
@@ -127,8 +142,7 @@ class FundingSigned:
 class BroadcastRefused:
     """The node refused a transaction, with its reason."""
 
-    name: str
-    txid: Txid
+    asked: Broadcast
     reason: str
 
 
@@ -171,8 +185,8 @@ class PaymentRequested:
 class PaymentSigned:
     """Answers `SignPayment`."""
 
+    asked: SignPayment
     tx: Tx
-    has_change: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,7 +201,7 @@ class BuildRequested:
 class NoncePrepared:
     """Answers `PrepareNonce`."""
 
-    channel_id: bytes
+    asked: PrepareNonce
     pool: PublicPool
 
 
@@ -195,12 +209,10 @@ class NoncePrepared:
 class CommitmentMade:
     """Answers `SignCommitment`."""
 
-    channel_id: bytes
+    asked: SignCommitment
     pubnonce: bytes
     partial_sig: bytes
     htlc_signatures: tuple[bytes, ...]
-    before: tuple[Message, ...]
-    after: tuple[Message, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,20 +220,14 @@ class HalfMade:
     """Answers `HoldCommitment`.
 
     Attributes:
-        channel_id: The channel.
-        commitment: Our new one.
-        message: The peer's half.
-        aggnonce: Of both nonces.
+        asked: For which commitment.
         partial_sig: Our half.
         secret: What revokes the commitment before.
         next_point: Our per-commitment point of the commitment after.
         pool: Our nonce for the commitment after.
     """
 
-    channel_id: bytes
-    commitment: Commitment
-    message: CommitmentSigned
-    aggnonce: bytes
+    asked: HoldCommitment
     partial_sig: bytes
     secret: bytes
     next_point: bytes
@@ -232,16 +238,15 @@ class HalfMade:
 class PointRecalled:
     """Answers `RecallPoint`."""
 
-    channel_id: bytes
+    asked: RecallPoint
     point: bytes
-    message: ChannelReestablish
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelSigningFailed:
     """The signer refused to sign for a channel, or a nonce is gone."""
 
-    channel_id: bytes
+    asked: PrepareNonce | SignCommitment | HoldCommitment | RecallPoint
     reason: str
 
 
@@ -249,7 +254,7 @@ class ChannelSigningFailed:
 class SpendSigned:
     """Answers `SignSpend`."""
 
-    name: str
+    asked: SignSpend
     tx: Tx
 
 
@@ -257,7 +262,7 @@ class SpendSigned:
 class CommitmentRecalled:
     """Answers `RecallCommitment`."""
 
-    channel_id: bytes
+    asked: RecallCommitment
     content: CommitmentContent
 
 
@@ -289,7 +294,7 @@ class PayRequested:
     attempt_id: bytes | None = None  # the factory to pay from; None: any
 
 
-Event = (
+WorldEvent = (
     DaemonStarted
     | ConnectionOpened
     | ConnectionClosed
@@ -298,27 +303,15 @@ Event = (
     | BlockAdded
     | BlockRemoved
     | DeadlineReached
-    | JoinPrepared
-    | AttemptPrepared
-    | PartialSigned
-    | SigningFailed
-    | CoinsLookedUp
-    | FundingSigned
     | BroadcastRefused
-    | JoinRequested
-    | LeaveRequested
-    | ExitRequested
-    | AddressRequested
-    | PaymentRequested
-    | PaymentSigned
-    | BuildRequested
-    | NoncePrepared
-    | CommitmentMade
-    | HalfMade
-    | PointRecalled
-    | ChannelSigningFailed
-    | SpendSigned
-    | CommitmentRecalled
-    | InvoiceRequested
-    | PayRequested
 )
+LobbyEvent = JoinRequested | LeaveRequested | JoinPrepared | BuildRequested
+OpeningEvent = AttemptPrepared | CoinsLookedUp | PartialSigned | SigningFailed | FundingSigned
+# What a live channel asked the signer for.
+ChannelAnswer = NoncePrepared | CommitmentMade | HalfMade | PointRecalled | ChannelSigningFailed
+ChannelEvent = ChannelAnswer | InvoiceRequested | PayRequested
+ExitEvent = ExitRequested | SpendSigned | CommitmentRecalled
+SpendingEvent = AddressRequested | PaymentRequested | PaymentSigned
+
+# One union for each room that takes events, and one for what concerns several.
+Event = WorldEvent | LobbyEvent | OpeningEvent | ChannelEvent | ExitEvent | SpendingEvent

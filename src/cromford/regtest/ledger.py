@@ -6,18 +6,18 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Final
 
+from cromford.bitcoin.block import FullBlock
 from cromford.bitcoin.tx import Tx, Txid, read_compact_size, var_list
 from cromford.codec.reader import MalformedBytes, Reader
 from cromford.regtest import journal, template
 from cromford.regtest.acceptance import Acceptor
-from cromford.regtest.block import FullBlock
 from cromford.regtest.candidate import Accepted, PackageResult, Terms
 from cromford.regtest.chain import IndexedBlock, RegtestChain, Reorganisation
 from cromford.regtest.kernel import delete_left_over
 from cromford.regtest.mempool import Mempool
 from cromford.regtest.verdict import MempoolRefused
 
-RETURNED_BLOCKS_MAX: Final = 10  # Core brings back the transactions of so many blocks only.
+RETURNED_BLOCKS_MAX: Final = 10  # Core brings back the transactions of this many blocks only.
 BLOCKS_FILE: Final = "blocks.dat"
 MEMPOOL_FILE: Final = "mempool.dat"
 

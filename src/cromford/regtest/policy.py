@@ -9,29 +9,30 @@ thousands of signature checks.
 from collections.abc import Sequence
 from typing import Final
 
+from cromford.bitcoin.block import BLOCK_WEIGHT_MAX, COINBASE_MATURITY, NULL_OUTPOINT, is_coinbase
+from cromford.bitcoin.fees import MIN_RELAY_SAT_PER_KW
 from cromford.bitcoin.script import ANCHOR_SCRIPT, OP_0, is_native_segwit, is_p2tr
+from cromford.bitcoin.taproot import TAPLEAF_VERSION
 from cromford.bitcoin.timelock import (
     LOCKTIME_THRESHOLD,
     NSEQUENCE_DISABLE_FLAG,
     NSEQUENCE_FINAL,
     NSEQUENCE_TIME_FLAG,
 )
-from cromford.bitcoin.tx import MAX_MONEY_SAT, WITNESS_SCALE, Tx, TxOut
+from cromford.bitcoin.tx import MAX_MONEY_SAT, TRUC_VERSION, WITNESS_SCALE, Tx, TxOut
 from cromford.regtest import scripts
-from cromford.regtest.block import BLOCK_WEIGHT_MAX, NULL_OUTPOINT, is_coinbase
 from cromford.regtest.chain import ChainCoin
 from cromford.regtest.verdict import MempoolRefused, RefusalKind, money
 
-MIN_RELAY_SAT_PER_KVB: Final = 100
+MIN_RELAY_SAT_PER_KVB: Final = WITNESS_SCALE * MIN_RELAY_SAT_PER_KW
 INCREMENTAL_RELAY_SAT_PER_KVB: Final = 100
 DUST_RELAY_SAT_PER_KVB: Final = 3000
-TX_VERSION_STANDARD_MAX: Final = 3
+TX_VERSION_STANDARD_MAX: Final = TRUC_VERSION
 TX_WEIGHT_STANDARD_MAX: Final = 400_000
 TX_STRIPPED_SIZE_MIN: Final = 65  # 64 bytes could pass for two hashes of a merkle tree.
 SCRIPT_SIG_STANDARD_MAX: Final = 1650
-DATACARRIER_MAX: Final = 100_000
+DATACARRIER_MAX: Final = TX_WEIGHT_STANDARD_MAX // WITNESS_SCALE
 DUST_OUTPUTS_MAX: Final = 1
-COINBASE_MATURITY: Final = 100
 P2SH_SIGOPS_MAX: Final = 15
 TX_SIGOPS_COST_MAX: Final = 16_000
 WEIGHT_PER_SIGOP: Final = 20
@@ -39,7 +40,6 @@ P2WSH_SCRIPT_MAX: Final = 3600
 P2WSH_ITEMS_MAX: Final = 100
 WITNESS_ITEM_MAX: Final = 80
 ANNEX_TAG: Final = 0x50  # BIP 341
-TAPSCRIPT_LEAF_VERSION: Final = 0xC0  # BIP 342
 LEAF_VERSION_MASK: Final = 0xFE
 LOCKTIME_TIME_SHIFT: Final = 9  # BIP 68: units of 512 seconds.
 LOCKTIME_MASK: Final = 0xFFFF
@@ -273,7 +273,7 @@ def _is_standard_taproot_witness(witness: tuple[bytes, ...]) -> bool:
         return True
     if witness[-1][:1] in {bytes((ANNEX_TAG,)), b""}:
         return False
-    if witness[-1][0] & LEAF_VERSION_MASK != TAPSCRIPT_LEAF_VERSION:
+    if witness[-1][0] & LEAF_VERSION_MASK != TAPLEAF_VERSION:
         return True
     return all(len(item) <= WITNESS_ITEM_MAX for item in witness[:-2])
 
@@ -289,7 +289,7 @@ def check_no_reserved_scripts(tx: Tx, prevouts: Sequence[TxOut]) -> None:
             continue
         tapscript, control_block = tx_in.witness[-2:]
         reason = "mempool-script-verify-flag-failed"
-        if control_block[0] & LEAF_VERSION_MASK != TAPSCRIPT_LEAF_VERSION:
+        if control_block[0] & LEAF_VERSION_MASK != TAPLEAF_VERSION:
             raise MempoolRefused(f"{reason} (Taproot version reserved for soft-fork upgrades)")
         if scripts.has_op_success(tapscript):
             raise MempoolRefused(f"{reason} (OP_SUCCESSx reserved for soft-fork upgrades)")

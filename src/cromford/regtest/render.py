@@ -7,17 +7,13 @@ from typing import Any, Final
 import msgspec
 
 from cromford.bitcoin.address import address_of_script
+from cromford.bitcoin.block import is_coinbase
 from cromford.bitcoin.descriptor import with_checksum
 from cromford.bitcoin.network import REGTEST
-from cromford.bitcoin.tx import Tx
+from cromford.bitcoin.tx import SAT_PER_BTC, Tx
 from cromford.regtest import scripts
-from cromford.regtest.block import (
-    REGTEST_DIFFICULTY,
-    REGTEST_TARGET,
-    REGTEST_WORK_PER_BLOCK,
-    is_coinbase,
-)
 from cromford.regtest.chain import ChainCoin, IndexedBlock, RegtestChain
+from cromford.regtest.genesis import REGTEST_DIFFICULTY, REGTEST_TARGET, REGTEST_WORK_PER_BLOCK
 from cromford.regtest.legacy_address import (
     PUBKEYHASH_PREFIX,
     SCRIPTHASH_PREFIX,
@@ -26,7 +22,6 @@ from cromford.regtest.legacy_address import (
 
 Json = dict[str, Any]
 
-SAT_PER_BTC: Final = 100_000_000
 VERBOSITY_TXIDS: Final = 1
 VERBOSITY_TXS: Final = 2
 VERBOSITY_PREVOUTS: Final = 3

@@ -3,6 +3,8 @@
 from enum import Enum, auto
 from fractions import Fraction
 
+from cromford.bitcoin.tx import SAT_PER_BTC
+
 
 class RefusalKind(Enum):
     """What may be done about a refusal."""
@@ -44,12 +46,12 @@ class PackageRefused(Exception):
 
 def money(amount_sat: int) -> str:
     """Return an amount in bitcoin with at least two decimals, as Core's messages have it."""
-    whole, part = divmod(abs(amount_sat), 100_000_000)
+    whole, part = divmod(abs(amount_sat), SAT_PER_BTC)
     decimals = f"{part:08d}".rstrip("0").ljust(2, "0")
     return f"{'-' if amount_sat < 0 else ''}{whole}.{decimals}"
 
 
 def rate(sat_per_vb: Fraction) -> str:
     """Return a feerate as Core's messages have it: bitcoin per 1000 virtual bytes."""
-    whole, part = divmod(int(sat_per_vb * 1000), 100_000_000)
+    whole, part = divmod(int(sat_per_vb * 1000), SAT_PER_BTC)
     return f"{whole}.{part:08d} BTC/kvB"

@@ -17,6 +17,7 @@ from cromford.channel.claims import Claim
 from cromford.channel.htlc_tx import HtlcTx
 from cromford.signing.derivation import ClaimKey
 
+SWEEP_FEERATE_SAT_PER_KW: Final = 500  # 2 sat/vB, where the terms' own feerate is zero.
 SWEEP_VSIZE: Final = 130  # Of one delayed output; a test measures it.
 SWEEP_VERSION: Final = 2  # Only confirmed outputs are swept, so BIP 431 has nothing to give.
 BLANK_SIGNATURE: Final = bytes(64)  # As long as a real one (BIP 340), to measure with.

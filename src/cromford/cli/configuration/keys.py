@@ -109,7 +109,7 @@ _CHAIN: Final = (
         name="network",
         kind=Choice(tuple(NETWORKS)),
         default=NETWORK_DEFAULT,
-        help="The Bitcoin network. Mainnet needs `allow_mainnet`, too.",
+        help="The Bitcoin network. Mainnet needs `allow_mainnet` too.",
     ),
     Key(
         section="chain",
@@ -245,7 +245,7 @@ _LSP_KEYS: Final = (
         "build_at_clients",
         _CLIENTS,
         None,
-        "Build by itself as soon as so many clients wait.",
+        "Build by itself as soon as that many clients wait.",
         shown_default="only when asked",
     ),
     _lsp_key(
@@ -451,7 +451,7 @@ _CLIENT_KEYS: Final = (
         "min_feerate_sat_per_vb",
         _TREE_FEERATE,
         FEERATE_MIN_SAT_PER_VB,
-        "Terms whose tree pays less, yet not nothing, are refused; in sat/vB.",
+        "Terms whose tree pays less, but not 0, are refused; in sat/vB.",
     ),
     _client_key(
         "max_feerate_sat_per_vb",

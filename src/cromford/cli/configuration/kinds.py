@@ -13,10 +13,9 @@ from typing import Any, Final, NoReturn, Protocol
 import click
 
 from cromford.adapters.peer_address import PeerAddress, parse_peer_address
-from cromford.bitcoin.fees import MIN_RELAY_SAT_PER_KW
+from cromford.bitcoin.fees import MIN_RELAY_SAT_PER_KW, SAT_PER_KW_OF_SAT_PER_VB
 
 PORT_MAX: Final = 0xFFFF
-SAT_PER_KW_OF_SAT_PER_VB: Final = 250  # One virtual byte is four weight units.
 FEERATE_MAX_SAT_PER_VB: Final = 1000
 FEERATE_MIN_SAT_PER_VB: Final = Decimal(MIN_RELAY_SAT_PER_KW) / SAT_PER_KW_OF_SAT_PER_VB
 
@@ -191,7 +190,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Hex:
-    """Bytes in hex, at most so many."""
+    """Bytes in hex, up to a number of them."""
 
     size_max: int
     metavar: str = "HEX"

@@ -285,10 +285,10 @@ def client_policy(values: Values) -> ClientPolicy:
 
 
 def _cltv_blocks_max(max_exit_delay_blocks: int) -> int:
-    """Return how long payments may be in flight, where ways out may take so long.
+    """Return how long payments may be in flight, where ways out may take that long.
 
-    A payment outlasts an exit at its beginning and one at its end, so who accepts a longer way out
-    accepts this too.
+    A payment outlasts an exit at its beginning and one at its end, so whoever accepts a longer way
+    out accepts this too.
     """
     longer = max(0, max_exit_delay_blocks - _CLIENT.exit_delay_blocks_max)
     return _CLIENT.max_cltv_blocks[1] + 2 * longer

@@ -87,7 +87,7 @@ def blocks(n: int) -> str:
 
 
 def days(n_blocks: int) -> str:
-    """Return about how many days so many blocks take."""
+    """Return about how many days a number of blocks takes."""
     return f"about {n_blocks / BLOCKS_PER_DAY:.1f} days"
 
 

@@ -28,16 +28,16 @@ from cromford.invoice.bolt11 import sign_invoice
 from cromford.invoice.invoice import UINT16_MAX, UINT32_MAX, InvalidInvoice, Invoice, RouteHint
 from cromford.protocol import events as ev
 from cromford.protocol.channels.balances import balance_of
+from cromford.protocol.channels.client import is_usable
 from cromford.protocol.channels.forwarding import forwarding_fee_msat
 from cromford.protocol.channels.htlc_rules import (
     forward_delta_blocks,
     min_final_cltv_expiry_delta,
 )
-from cromford.protocol.channels.leaving import sweep_feerate
-from cromford.protocol.channels.link import Link
-from cromford.protocol.client_channels import is_usable
-from cromford.protocol.client_leaving import preimages_of
-from cromford.protocol.client_state import ClientState
+from cromford.protocol.exiting.channel import sweep_feerate
+from cromford.protocol.exiting.client import preimages_of
+from cromford.protocol.journal.client_state import ClientState
+from cromford.protocol.journal.link import Link
 
 SECRET_SIZE: Final = 32  # A preimage, and a payment secret (BOLT 11).
 Document = dict[str, Any]
@@ -147,7 +147,7 @@ class ClientPayments:
         if lobby is None:
             raise RpcFailure(
                 "lsp_unreachable",
-                "not connected to the LSP, whose price belongs into an invoice",
+                "not connected to the LSP, whose price belongs in an invoice",
                 retryable=True,
                 remediation="The daemon connects again by itself; `status` shows when it has.",
             )

@@ -20,8 +20,8 @@ from cromford.daemon.views import channels as channel_views
 from cromford.daemon.views.payments import forwards, own_payments
 from cromford.protocol import events as ev
 from cromford.protocol.channels.balances import balance_of
-from cromford.protocol.lsp_channels import is_usable
-from cromford.protocol.lsp_state import LspState
+from cromford.protocol.channels.lsp import is_usable
+from cromford.protocol.journal.lsp_state import LspState
 
 Document = dict[str, Any]
 

@@ -16,11 +16,11 @@ from cromford.daemon.event_log import EventLog
 from cromford.daemon.views.payments import show_payment
 from cromford.invoice.bolt11 import parse_invoice
 from cromford.invoice.invoice import InvalidInvoice, Invoice
-from cromford.protocol import channel_records as cr
 from cromford.protocol import events as ev
-from cromford.protocol.channels.book import Book
-from cromford.protocol.channels.encoding import journalled_update
-from cromford.protocol.decision import Decision
+from cromford.protocol.journal import channel_records as cr
+from cromford.protocol.journal.book import Book
+from cromford.protocol.journal.encoding import journalled_update
+from cromford.protocol.turn import Decision
 
 EXIT_INVALID: Final = 2
 PLANNED: Final = "planned"
@@ -51,7 +51,7 @@ class Payer(Protocol):
     def height(self) -> int:
         """The height of the tip."""
 
-    def foresee(self, event: ev.Event) -> Decision:
+    def foresee(self, event: ev.Event) -> Decision[Any]:
         """Return what a request would do, or raise why it is impossible."""
 
     def request(self, event: ev.Event) -> None:
@@ -72,7 +72,7 @@ class Means:
 
 
 class PaymentsParams(msgspec.Struct, forbid_unknown_fields=True):
-    """What `payments` is asked: at most so many."""
+    """What `payments` is asked: how many to list at most."""
 
     limit: int = LIMIT
 
@@ -189,7 +189,7 @@ def _check_time(invoice: Invoice) -> None:
         )
 
 
-def _planned(payer: Payer, invoice: Invoice, decision: Decision) -> Document:
+def _planned(payer: Payer, invoice: Invoice, decision: Decision[Any]) -> Document:
     """Return what paying would take, from the decision that paying would make."""
     started = next(one for one in decision.records if isinstance(one, cr.PaymentStarted))
     proposed = next(one for one in decision.records if isinstance(one, cr.UpdateProposed))

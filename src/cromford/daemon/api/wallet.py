@@ -7,21 +7,21 @@ import msgspec
 
 from cromford.adapters.bitcoind import BitcoindChain
 from cromford.bitcoin.address import address_of_script, script_of_address
-from cromford.bitcoin.fees import sat_per_vb
+from cromford.bitcoin.block import COINBASE_MATURITY
+from cromford.bitcoin.fees import SAT_PER_KW_OF_SAT_PER_VB, sat_per_vb
 from cromford.bitcoin.network import Network
 from cromford.daemon.api.rpc import InvalidParam, RpcFailure
 from cromford.daemon.api.rpc_server import Handler, read_params, without_params
 from cromford.ports import ChainUnavailable
 from cromford.protocol import events as ev
 from cromford.protocol.faults import Rejected
-from cromford.protocol.paying import planned
+from cromford.protocol.spending import planned
 from cromford.wallet.account import RECEIVE
-from cromford.wallet.coins import COINBASE_MATURITY, Wallet, WalletCoin
+from cromford.wallet.coins import Wallet, WalletCoin
 
 FEERATE_TARGET_BLOCKS: Final = 6
 FEERATE_FALLBACK_SAT_PER_KW: Final = 500  # 2 sat/vB, where the node has no estimate.
 FEERATE_MAX_SAT_PER_VB: Final = 1000  # Above it somebody has mistyped.
-SAT_PER_KW_PER_SAT_PER_VB: Final = 250
 
 
 class WalletOwner(Protocol):
@@ -163,7 +163,7 @@ async def _feerate(owner: WalletOwner, given: str | None) -> tuple[int, str]:
                 "feerate_sat_per_vb",
                 f"expected above 0 and at most {FEERATE_MAX_SAT_PER_VB}, received {given}",
             )
-        per_kw = feerate * SAT_PER_KW_PER_SAT_PER_VB
+        per_kw = feerate * SAT_PER_KW_OF_SAT_PER_VB
         return int(per_kw.to_integral_value(ROUND_UP)), "given"
     try:
         estimate = await owner.chain.feerate_sat_per_kw(FEERATE_TARGET_BLOCKS)

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from cromford.daemon.metrics import Sample
-from cromford.protocol.chain_view import ChainView
 from cromford.protocol.channels.balances import balance_of
-from cromford.protocol.channels.link import Link
+from cromford.protocol.journal.chain_view import ChainView
+from cromford.protocol.journal.link import Link
 from cromford.watch.leaving import what_leaving_gives
 
 MSAT_FIELDS: Final = (

@@ -4,9 +4,9 @@ from typing import Any, Final
 
 from cromford.daemon.views.channels import status_of as channel_status
 from cromford.daemon.views.export import export_funding, export_nodes, export_terms
-from cromford.protocol.client_attempt import ClientAttempt, Complete
-from cromford.protocol.client_channels import is_usable
-from cromford.protocol.client_state import ClientState
+from cromford.protocol.channels.client import is_usable
+from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
+from cromford.protocol.journal.client_state import ClientState
 
 _STAGES: Final = {
     "Received": "received",

@@ -2,14 +2,14 @@
 
 from typing import Any, Final, assert_never
 
-from cromford.bitcoin.fees import fee_sat_of
+from cromford.bitcoin.fees import SAT_PER_KW_OF_SAT_PER_VB, fee_sat_of
 from cromford.bitcoin.tx import Txid
 from cromford.factory.exit_path import exit_path
 from cromford.factory.terms import FeePolicy
-from cromford.protocol.channels.leaving import landed_channel, sweep_feerate
-from cromford.protocol.client_attempt import ClientAttempt
-from cromford.protocol.client_leaving import holding_of
-from cromford.protocol.client_state import ClientState
+from cromford.protocol.exiting.channel import landed_channel, sweep_feerate
+from cromford.protocol.exiting.client import holding_of
+from cromford.protocol.journal.client_attempt import ClientAttempt
+from cromford.protocol.journal.client_state import ClientState
 from cromford.watch.channel_exit import (
     AwaitPreimage,
     ChannelAction,
@@ -62,7 +62,9 @@ def exit_plan(state: ClientState, attempt: ClientAttempt) -> dict[str, Any]:
         "fees_at": [
             {
                 "feerate_sat_per_vb": feerate,
-                "fee_sat": fee_sat_of(vsize=total_vsize, feerate_sat_per_kw=feerate * 250),
+                "fee_sat": fee_sat_of(
+                    vsize=total_vsize, feerate_sat_per_kw=feerate * SAT_PER_KW_OF_SAT_PER_VB
+                ),
             }
             for feerate in FEERATES_SAT_PER_VB
         ],
@@ -159,7 +161,7 @@ def describe(action: ExitAction) -> str:
         case WaitForFunding():
             return "the funding is not confirmed: there is nothing to leave from"
         case ChannelOnChain(outpoint=outpoint, height=height):
-            return f"the channel output {outpoint} is on chain since height {height}"
+            return f"the channel output {outpoint} has been on chain since height {height}"
 
 
 def describe_channel(action: ChannelAction, *, is_behind: bool) -> str:
@@ -170,7 +172,7 @@ def describe_channel(action: ChannelAction, *, is_behind: bool) -> str:
     match action:
         case PublishHeld():
             if is_behind:
-                return "wait for the LSP's commitment: the own one may be revoked"
+                return "wait for the LSP's commitment: your own may be revoked"
             return "publish the commitment now"
         case Spend(name=name):
             return f"publish {name} now"

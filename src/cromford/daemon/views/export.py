@@ -14,7 +14,7 @@ from cromford.factory.outputs import TreeOutput
 from cromford.factory.shape import LSP_INDEX
 from cromford.factory.terms import FactoryTerms, FeePolicy
 from cromford.factory.tree import FACTORY_VOUT, KickoffNode, StateNode, Tree, TreeNode
-from cromford.protocol.lsp_attempt import LspAttempt
+from cromford.protocol.journal.lsp_attempt import LspAttempt
 
 EXPORT_VERSION: Final = 1
 

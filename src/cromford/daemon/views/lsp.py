@@ -4,9 +4,9 @@ from typing import Any
 
 from cromford.channel.terms import MSAT_PER_SAT
 from cromford.daemon.views.export import export_factory, export_terms
-from cromford.protocol.lobby import BuildPlan
-from cromford.protocol.lsp_attempt import LspAttempt
-from cromford.protocol.lsp_state import Build, LspState
+from cromford.protocol.journal.lsp_attempt import LspAttempt
+from cromford.protocol.journal.lsp_state import Build, LspState
+from cromford.protocol.lobby.build import BuildPlan
 
 
 def status_of(state: LspState, attempt: LspAttempt) -> str:

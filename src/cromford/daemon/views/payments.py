@@ -1,7 +1,7 @@
 """Payments as an operator reads them: plain data, computed on demand, never stored.
 
-Of an invoice of ours the preimage is never shown: who has it could be paid in our place. Of what
-we paid it is shown, as the proof.
+Of an invoice of ours the preimage is never shown: whoever has it could be paid in our place.
+Of what we paid it is shown, as the proof.
 """
 
 from heapq import nlargest
@@ -9,9 +9,9 @@ from itertools import islice
 from typing import Any, Final
 
 from cromford.daemon.payment_numbers import PaymentNumbers
-from cromford.protocol.channels.book import Book, Forward, HtlcKey, OwnInvoice, Payment
-from cromford.protocol.channels.encoding import delivery_of
-from cromford.protocol.channels.failures import CODE_SIZE, describe_failure
+from cromford.protocol.journal.book import Book, Forward, HtlcKey, OwnInvoice, Payment
+from cromford.protocol.journal.encoding import delivery_of
+from cromford.protocol.journal.failures import CODE_SIZE, describe_failure
 
 PERMANENT: Final = 0x4000  # BOLT 4: trying again will not help.
 HELD: Final = "held"
@@ -56,7 +56,7 @@ def show_invoice(book: Book, invoice: OwnInvoice) -> Document:
 
 
 def own_payments(book: Book, numbers: PaymentNumbers, *, limit: int) -> list[Document]:
-    """Return what we paid and what we asked for, the newest first, at most so many."""
+    """Return what we paid and what we asked for, the newest first, up to a limit."""
     found: list[tuple[int, Payment | OwnInvoice]] = [
         (numbers.of_payment(payment_hash), payment)
         for payment_hash, payment in book.payments.items()
@@ -75,7 +75,7 @@ def own_payments(book: Book, numbers: PaymentNumbers, *, limit: int) -> list[Doc
 
 
 def forwards(book: Book, *, limit: int) -> list[Document]:
-    """Return what went through us: what waits first, then the newest, at most so many."""
+    """Return what went through us: what waits first, then the newest, up to a limit."""
     shown = [_show_held(book, key) for key in sorted(book.held)[:limit]]
     pending = sorted(book.forwards)[: limit - len(shown)]
     shown += [_show_forward(book, book.forwards[key]) for key in pending]

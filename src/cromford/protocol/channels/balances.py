@@ -6,7 +6,7 @@ from cromford.channel.content import CommitmentContent
 from cromford.channel.stage import View
 from cromford.channel.state import ChannelState
 from cromford.channel.terms import MSAT_PER_SAT, Party
-from cromford.protocol.channels.link import Link
+from cromford.protocol.journal.link import Link
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

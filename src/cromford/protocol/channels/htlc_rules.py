@@ -9,12 +9,11 @@ from typing import Final
 from cromford.channel.errors import UpdateRefused
 from cromford.channel.limits import check_cltv_expiry
 from cromford.factory.terms import SAFETY_BLOCKS
-from cromford.protocol.channels.failures import Failure
-from cromford.protocol.channels.link import Link
+from cromford.protocol.journal.failures import Failure
+from cromford.protocol.journal.link import Link
 
 CLAIM_BLOCKS: Final = 18  # To confirm what claims an HTLC once its commitment is on chain.
 FORWARD_BLOCKS: Final = 36  # Beyond EB, between an HTLC's expiry and that of the one it pays for.
-SWEEP_FEERATE_SAT_PER_KW: Final = 500  # 2 sat/vB, where the terms' own feerate is zero.
 GIVE_UP_BLOCKS: Final = 12  # After its expiry, an HTLC not worth an exit is written off.
 INVOICE_SLACK_BLOCKS: Final = 12  # Blocks that may pass while a payment is on its way.
 

@@ -1,0 +1,191 @@
+"""The client's live channels: payments, invoices, and the LSP at the other end of each."""
+
+from cromford import effects as fx
+from cromford.channel.errors import UpdateRefused
+from cromford.channel.stage import LiveHtlc
+from cromford.crypto.keys import sha256
+from cromford.protocol import events as ev
+from cromford.protocol.channels.balances import balance_of
+from cromford.protocol.channels.finish import finish
+from cromford.protocol.channels.forwarding import forwarding_fee_msat
+from cromford.protocol.channels.htlc_rules import forward_delta_blocks
+from cromford.protocol.channels.payments import (
+    answer_as_payee,
+    refusal_text,
+    start_payment,
+)
+from cromford.protocol.channels.signer_answers import on_signer_answer
+from cromford.protocol.channels.steps import on_message, prepare
+from cromford.protocol.faults import Rejected
+from cromford.protocol.journal import channel_records as cr
+from cromford.protocol.journal.client_attempt import ClientAttempt
+from cromford.protocol.journal.client_state import ClientState
+from cromford.protocol.journal.link import Link
+from cromford.protocol.turn import AnyTurn, Turn
+from cromford.wire import messages as m
+
+
+def finish_channels(turn: Turn[ClientState]) -> None:
+    """Do all that follows from what was remembered of channels: answer, then sign."""
+    state = turn.state
+
+    def answer(turn: AnyTurn, link: Link, live: LiveHtlc) -> None:
+        answer_as_payee(turn, link, live, is_usable=is_usable(state, link))
+
+    finish(turn, answer)
+
+
+def take(turn: Turn[ClientState], event: ev.ChannelEvent) -> None:
+    """Take an answer of our signer, or the operator's wish to be paid or to pay.
+
+    Raises:
+        Rejected: If there is no channel for it now.
+    """
+    match event:
+        case ev.InvoiceRequested():
+            on_invoice_requested(turn, event)
+        case ev.PayRequested():
+            on_pay_requested(turn, event)
+        case _:
+            on_signer_answer(turn, event)
+            finish_channels(turn)
+
+
+def on_channel_message(turn: Turn[ClientState], message: m.ChannelMessage) -> None:
+    """Take a message about one of our channels; one about any other is dropped."""
+    link = turn.book.links.get(message.channel_id)
+    if link is not None:
+        on_message(turn, link, message)
+        finish_channels(turn)
+
+
+def begin(turn: Turn[ClientState], attempt: ClientAttempt) -> None:
+    """Take up a channel that both sides found ready, in this connection."""
+    link = turn.book.links.get(attempt.setting.channel_id)
+    if link is not None and turn.state.is_connected and attempt.ready_received:
+        prepare(turn, link)
+        finish_channels(turn)
+
+
+def is_usable(state: ClientState, link: Link) -> bool:
+    """Say whether new HTLCs may be offered, and taken: funded, not leaving, not too late."""
+    attempt = state.attempts[link.attempt_id]
+    depth = state.chain.depth(attempt.funding_tx.txid)
+    return (
+        link.failure is None
+        and not attempt.is_exiting
+        and depth >= attempt.terms.min_depth
+        and attempt.branch.root_kickoff.tx.txid not in state.chain.confirmed
+        and state.chain.height < link.exit_deadline_height
+    )
+
+
+def on_invoice_requested(turn: Turn[ClientState], event: ev.InvoiceRequested) -> None:
+    """Remember an invoice, so that its preimage is never lost.
+
+    Raises:
+        Rejected: If there is no channel to be paid through.
+    """
+    if not any(is_usable(turn.state, link) for link in turn.book.links.values()):
+        raise Rejected("no_channel", "no channel is ready to receive through")
+    payment_hash = sha256(event.preimage)
+    turn.remember(
+        cr.InvoiceIssued(
+            payment_hash=payment_hash,
+            preimage=event.preimage,
+            payment_secret=event.payment_secret,
+            amount_msat=event.amount_msat,
+            description=event.description,
+            expires_at=event.expires_at,
+            text=event.text,
+        )
+    )
+    deadline = fx.InvoiceDeadline(payment_hash=payment_hash)
+    turn.wish(fx.SetDeadline(deadline=deadline, seconds=event.expiry_seconds))
+    finish_channels(turn)
+
+
+def invoice_deadlines(state: ClientState, unix_time: int) -> tuple[fx.SetDeadline, ...]:
+    """Return the deadlines of open invoices, after a restart."""
+    return tuple(
+        fx.SetDeadline(
+            deadline=fx.InvoiceDeadline(payment_hash=invoice.payment_hash),
+            seconds=max(0, invoice.expires_at - unix_time),
+        )
+        for _, invoice in sorted(state.book.invoices.items())
+        if invoice.status == "open"
+    )
+
+
+def on_invoice_deadline(turn: Turn[ClientState], payment_hash: bytes) -> None:
+    """Let an invoice expire."""
+    invoice = turn.book.invoices.get(payment_hash)
+    if invoice is not None and invoice.status == "open":
+        turn.remember(cr.InvoiceExpired(payment_hash=payment_hash))
+
+
+def on_pay_requested(turn: Turn[ClientState], event: ev.PayRequested) -> None:
+    """Pay an invoice through the LSP. One that is paid, or on its way, is not paid again.
+
+    Raises:
+        Rejected: If it cannot be paid now: no connection, fee, balance, or a limit.
+    """
+    state = turn.state
+    known = state.book.payments.get(event.payment_hash)
+    if known is not None and known.status != "failed":
+        return
+    lobby = state.lobby
+    if lobby is None:
+        raise Rejected("lsp_unreachable", "not connected to the LSP", retryable=True)
+    fee_msat = 0
+    if event.payee != state.config.lsp_node_id:
+        fee_msat = forwarding_fee_msat(
+            event.amount_msat,
+            fee_base_msat=lobby.fee_base_msat,
+            fee_proportional_millionths=lobby.fee_proportional_millionths,
+        )
+    _check_fee(state, event, fee_msat)
+    refused: UpdateRefused | None = None
+    for link in _payers(state, event):
+        delta_blocks = event.min_final_cltv_expiry_delta + forward_delta_blocks(link)
+        try:
+            start_payment(
+                turn, link, event, fee_msat=fee_msat, cltv_expiry=turn.height + delta_blocks
+            )
+        except UpdateRefused as error:
+            refused = refused or error
+        else:
+            finish_channels(turn)
+            return
+    if refused is None:
+        raise Rejected("no_channel", "no channel is ready to pay through", retryable=True)
+    raise Rejected("not_payable", refusal_text(refused), retryable=True)
+
+
+def _payers(state: ClientState, event: ev.PayRequested) -> list[Link]:
+    """Return the channels to try, those with the most to spend first.
+
+    Whoever moves to a new factory pays itself: then the oldest goes first, on its way out.
+    """
+    links = [link for link in state.book.ordered_links if link.is_open and is_usable(state, link)]
+    if event.attempt_id is not None:
+        links = [link for link in links if link.attempt_id == event.attempt_id]
+    if event.payee == state.config.node_id:
+        return sorted(links, key=lambda link: link.exit_deadline_height)
+    return sorted(links, key=lambda link: -balance_of(link).spendable_msat)
+
+
+def _check_fee(state: ClientState, event: ev.PayRequested, fee_msat: int) -> None:
+    policy = state.config.policy
+    allowed_msat = event.fee_max_msat
+    if allowed_msat is None:
+        allowed_msat = forwarding_fee_msat(
+            event.amount_msat,
+            fee_base_msat=policy.fee_base_msat_max,
+            fee_proportional_millionths=policy.fee_proportional_millionths_max,
+        )
+    if fee_msat > allowed_msat:
+        raise Rejected(
+            "fee_too_high",
+            f"fee_max_msat: expected at most {allowed_msat}, the LSP asks {fee_msat}",
+        )

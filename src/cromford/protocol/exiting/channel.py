@@ -1,0 +1,277 @@
+"""Leaving a channel: down the branch, out of the commitment, into the own wallet.
+
+What comes next follows from what is held and what the chain shows, so an exit resumes from any
+half-published state. Who did not ask to leave still claims what is its own, once the peer brought
+the channel on chain.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from cromford import effects as fx
+from cromford.bitcoin.tx import OutPoint
+from cromford.channel.content import Htlc
+from cromford.channel.stage import Stage
+from cromford.channel.terms import MSAT_PER_SAT
+from cromford.factory.branch import SignedBranch
+from cromford.factory.terms import FactoryTerms
+from cromford.protocol import events as ev
+from cromford.protocol.channels.htlc_rules import give_up_height, publish_height
+from cromford.protocol.channels.steps import fail
+from cromford.protocol.exiting.breach import revoked_commitment, revoked_number
+from cromford.protocol.journal import channel_records as cr
+from cromford.protocol.journal.book import Book
+from cromford.protocol.journal.chain_view import ChainView
+from cromford.protocol.journal.link import Link
+from cromford.protocol.turn import AnyTurn
+from cromford.watch.channel_exit import (
+    PublishHeld,
+    Unrecognised,
+    channel_actions,
+    outpoints_of_interest,
+    preimages_seen,
+)
+from cromford.watch.exit import Publish, next_exit_action
+from cromford.watch.landed import (
+    HtlcTxDue,
+    LandedChannel,
+    Sweepable,
+    takings,
+)
+from cromford.watch.sweep import SWEEP_FEERATE_SAT_PER_KW, Spend
+
+RESOLVED_DEPTH: Final = 6  # From then on what the chain says of an HTLC is passed on.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holding:
+    """What one side has in its hands of one channel.
+
+    Attributes:
+        link: The channel, as it first was if it was not ready yet.
+        terms: The factory's.
+        signed: The branch down to the channel.
+        preimages: By payment hash.
+        payout_script: Our wallet's.
+    """
+
+    link: Link
+    terms: FactoryTerms
+    signed: SignedBranch
+    preimages: Mapping[bytes, bytes]
+    payout_script: bytes
+
+
+def sweep_feerate(terms: FactoryTerms) -> int:
+    """Return what our own sweeps pay, in sat per 1000 weight units."""
+    return terms.tree_feerate_sat_per_kw or SWEEP_FEERATE_SAT_PER_KW
+
+
+def landed_channel(holding: Holding, chain: ChainView) -> LandedChannel:
+    """Return a channel as the chain shows it."""
+    link = holding.link
+    return LandedChannel(
+        revoked=None if link.breach is None else revoked_commitment(link, link.breach),
+        held=link.held,
+        own_point=link.own_point,
+        peer_commitments=link.peer_commitments,
+        preimages=holding.preimages,
+        spends=chain.spends,
+        heights=chain.confirmed,
+        tip_height=chain.height,
+        payout_script=holding.payout_script,
+        feerate_sat_per_kw=sweep_feerate(holding.terms),
+    )
+
+
+def leaving_effects(
+    holding: Holding, chain: ChainView, *, is_exiting: bool
+) -> tuple[fx.Effect, ...]:
+    """Return what is to be published now."""
+    if is_exiting:
+        step = next_exit_action(holding.signed, confirmed=chain.confirmed, tip_height=chain.height)
+        if isinstance(step, Publish):
+            return (fx.Broadcast(name=step.step.name, tx=step.step.tx),)
+    return tuple(_claims(holding, landed_channel(holding, chain), is_exiting=is_exiting))
+
+
+def _claims(holding: Holding, landed: LandedChannel, *, is_exiting: bool) -> Iterator[fx.Effect]:
+    for action in channel_actions(landed):
+        match action:
+            case PublishHeld(tx=tx) if is_exiting and not holding.link.is_behind:
+                yield fx.Broadcast(name="commitment", tx=tx)
+            case Spend():
+                yield fx.SignSpend(key=holding.link.key, spend=action)
+            case Unrecognised(tx=tx):
+                number = revoked_number(holding.link, tx)
+                if number is not None:
+                    yield fx.RecallCommitment(channel_id=holding.link.channel_id, number=number)
+            case _:
+                continue
+
+
+def preimages_told(link: Link) -> dict[bytes, bytes]:
+    """Return the preimages that we took the peer's HTLCs with, by payment hash.
+
+    Until such an HTLC is gone from both commitments, only the chain may pay it.
+    """
+    return {
+        live.htlc.payment_hash: live.removal.preimage
+        for live in link.state.htlcs
+        if live.htlc.offered_by is not link.me
+        and live.removal is not None
+        and live.removal.preimage is not None
+    }
+
+
+def arriving_sat(holding: Holding, chain: ChainView) -> int:
+    """Return what is on its way from a channel that is on chain to the wallet, before its fees.
+
+    Balances that wait out a delay, and HTLCs that are ours to take.
+    """
+    return sum(
+        taking.input.prevout.amount_sat
+        for taking in takings(landed_channel(holding, chain))
+        if isinstance(taking, Sweepable | HtlcTxDue) and taking.outpoint not in chain.spends
+    )
+
+
+def watched_outpoints(holding: Holding, chain: ChainView) -> tuple[OutPoint, ...]:
+    """Return the outpoints whose spends matter once the channel is on chain."""
+    return outpoints_of_interest(landed_channel(holding, chain))
+
+
+def resolved_on_chain(
+    book: Book, link: Link, holding: Holding, chain: ChainView
+) -> Iterator[cr.HtlcDecided]:
+    """Yield what the chain decided about our HTLCs of a channel.
+
+    A preimage counts at once. That an HTLC came back, or never was on the commitment that
+    confirmed, counts `RESOLVED_DEPTH` blocks deep.
+    """
+    landed = landed_channel(holding, chain)
+    commitment = landed.landed
+    if commitment is None:
+        return
+    seen = preimages_seen(landed)
+    outpoints = {
+        output.htlc.htlc_id: commitment.commitment.tx.outpoint(vout)
+        for vout, output in enumerate(commitment.commitment.outputs)
+        if output.htlc is not None and output.htlc.offered_by is link.me
+    }
+    for live in link.state.htlcs:
+        htlc = live.htlc
+        key = (link.channel_id, htlc.htlc_id)
+        if htlc.offered_by is not link.me or key not in book.owners:
+            continue
+        preimage = seen.get(htlc.payment_hash)
+        if preimage is None:
+            outpoint = outpoints.get(htlc.htlc_id)
+            decided = commitment.commitment.tx if outpoint is None else landed.spends.get(outpoint)
+            if decided is None or chain.depth(decided.txid) < RESOLVED_DEPTH:
+                continue
+        yield cr.HtlcDecided(channel_id=link.channel_id, htlc_id=htlc.htlc_id, preimage=preimage)
+
+
+def earned_on_chain(
+    book: Book, link: Link, holding: Holding, chain: ChainView
+) -> Iterator[cr.FeeEarned]:
+    """Yield the fees of forwards whose incoming HTLC we took on chain, `RESOLVED_DEPTH` deep.
+
+    Only who it was offered to spends an HTLC with its preimage.
+    """
+    landed = landed_channel(holding, chain)
+    commitment = landed.landed
+    if commitment is None:
+        return
+    for vout, output in enumerate(commitment.commitment.outputs):
+        htlc = output.htlc
+        if htlc is None or htlc.offered_by is link.me:
+            continue
+        forward = book.forwards.get((link.channel_id, htlc.htlc_id))
+        outpoint = commitment.commitment.tx.outpoint(vout)
+        spender = landed.spends.get(outpoint)
+        if forward is None or spender is None or chain.depth(spender.txid) < RESOLVED_DEPTH:
+            continue
+        shown = next(tx_in.witness for tx_in in spender.inputs if tx_in.outpoint == outpoint)
+        if forward.preimage is not None and forward.preimage in shown:
+            yield cr.FeeEarned(
+                channel_id=link.channel_id,
+                htlc_id=htlc.htlc_id,
+                payment_hash=htlc.payment_hash,
+                fee_msat=forward.fee_msat,
+            )
+
+
+def given_up(book: Book, link: Link, *, height: int) -> tuple[cr.HtlcDecided, ...]:
+    """Return our HTLCs of a channel that nobody answered until `give_up_height`.
+
+    What would be worth an exit has led to one before; these are not.
+    """
+    return tuple(
+        cr.HtlcDecided(channel_id=link.channel_id, htlc_id=live.htlc.htlc_id, preimage=None)
+        for live in link.state.htlcs
+        if live.htlc.offered_by is link.me
+        and (link.channel_id, live.htlc.htlc_id) in book.owners
+        and (live.removal is None or not live.removal.is_paid)
+        and give_up_height(live.htlc.cltv_expiry) <= height
+    )
+
+
+def on_chain(turn: AnyTurn, link: Link) -> None:
+    """End the updates of a channel whose output is spent: an update would move nothing any more.
+
+    What the chain says must not be overtaken by what two parties agree on afterwards.
+    """
+    if link.setting.funding.outpoint in turn.chain.spends:
+        end_updates(turn, link, "the channel is on chain", tells_peer=False)
+
+
+def end_updates(turn: AnyTurn, link: Link, reason: str, *, tells_peer: bool) -> None:
+    """End the updates of a channel, unless they ended before."""
+    if turn.link(link.channel_id).failure is None:
+        fail(turn, link, reason, tells_peer=tells_peer)
+
+
+def is_htlc_at_stake(link: Link, preimages: Mapping[bytes, bytes], *, height: int) -> bool:
+    """Say whether the channel has to go on chain now, because of an HTLC's expiry.
+
+    Only if the HTLCs at stake are worth more together than the exit costs.
+    """
+    return any(
+        publish_height(link, htlc.cltv_expiry) <= height for htlc in _at_stake(link, preimages)
+    ) and (at_stake_msat(link, preimages) > MSAT_PER_SAT * link.exit_cost_sat)
+
+
+def at_stake_msat(link: Link, preimages: Mapping[bytes, bytes]) -> int:
+    """Return what we would lose in HTLCs if the channel never reached the chain."""
+    return sum(htlc.amount_msat for htlc in _at_stake(link, preimages))
+
+
+def _at_stake(link: Link, preimages: Mapping[bytes, bytes]) -> list[Htlc]:
+    """Return the HTLCs that we offered, or hold the preimage of, if they have an output.
+
+    One that was never signed is on no commitment: whoever comes on chain comes without it.
+    """
+    terms = link.setting.terms
+    return [
+        live.htlc
+        for live in link.state.htlcs
+        if live.stage is not Stage.ADD_PROPOSED
+        and (live.htlc.offered_by is link.me or live.htlc.payment_hash in preimages)
+        and not terms.is_trimmed(live.htlc.amount_msat, is_offered=live.htlc.offered_by is link.me)
+    ]
+
+
+def remember_breach(turn: AnyTurn, recalled: ev.CommitmentRecalled) -> bool:
+    """Remember what a revoked commitment says, if it is the one that is on chain, and say so."""
+    link = turn.link(recalled.asked.channel_id)
+    spender = turn.chain.spends.get(link.setting.funding.outpoint)
+    commitment = revoked_commitment(link, recalled.content).commitment
+    # After a reorganisation it may be another one than before.
+    is_known = link.breach == recalled.content
+    if is_known or spender is None or spender.txid != commitment.tx.txid:
+        return False
+    turn.remember(cr.BreachFound(channel_id=link.channel_id, content=recalled.content))
+    return True

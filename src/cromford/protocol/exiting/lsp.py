@@ -1,0 +1,213 @@
+"""The LSP's exits: bringing a client's channel on chain, and taking what is the LSP's there."""
+
+from collections.abc import Iterator
+from typing import Final, assert_never
+
+from cromford import effects as fx
+from cromford.bitcoin.tx import OutPoint
+from cromford.factory.funding import CHANGE_VOUT
+from cromford.protocol import events as ev
+from cromford.protocol.exiting.channel import (
+    Holding,
+    arriving_sat,
+    earned_on_chain,
+    end_updates,
+    given_up,
+    is_htlc_at_stake,
+    leaving_effects,
+    on_chain,
+    preimages_told,
+    remember_breach,
+    resolved_on_chain,
+    watched_outpoints,
+)
+from cromford.protocol.faults import Rejected
+from cromford.protocol.journal import channel_records as cr
+from cromford.protocol.journal import records as r
+from cromford.protocol.journal.link import Link
+from cromford.protocol.journal.lsp_attempt import LspAttempt
+from cromford.protocol.journal.lsp_state import LspState
+from cromford.protocol.journal.opened import lsp_link
+from cromford.protocol.turn import Turn
+
+LEAVING: Final = "the LSP brings the channel on chain"
+
+
+def preimages_of(state: LspState, link: Link) -> dict[bytes, bytes]:
+    """Return the preimages that claim the incoming HTLCs of a channel, by payment hash.
+
+    Of its forwards that are not answered yet, and of answers that the client may never have got.
+    What another client's HTLC was paid for claims nothing here: nobody was paid for this one.
+    """
+    unanswered = {
+        forward.payment_hash: forward.preimage
+        for forward in state.book.forwards.values()
+        if forward.preimage is not None and forward.incoming[0] == link.channel_id
+    }
+    return {**unanswered, **preimages_told(link)}
+
+
+def link_of(state: LspState, attempt: LspAttempt, client: int) -> Link | None:
+    """Return the channel with a client; None before the factory was ready."""
+    return state.book.links.get(attempt.setting(client).channel_id)
+
+
+def holding_of(state: LspState, attempt: LspAttempt, client: int) -> Holding:
+    """Return what we hold of the channel with a client.
+
+    Raises:
+        KeyError: If the tree is not completely signed.
+    """
+    link = link_of(state, attempt, client) or lsp_link(attempt, client)
+    return Holding(
+        link=link,
+        terms=attempt.terms,
+        signed=attempt.signed_branch(client),
+        preimages=preimages_of(state, link),
+        # Ours since the funding, and never used up by anything but this factory.
+        payout_script=attempt.funding_tx.outputs[CHANGE_VOUT].script_pubkey,
+    )
+
+
+def take(turn: Turn[LspState], event: ev.ExitEvent) -> None:
+    """Take the operator's wish to exit, or what was asked for in an exit.
+
+    Raises:
+        Rejected: If there is nothing to exit from.
+    """
+    match event:
+        case ev.ExitRequested():
+            on_exit_requested(turn, event)
+        case ev.SpendSigned(asked=asked, tx=tx):
+            turn.wish(fx.Broadcast(name=asked.spend.name, tx=tx))
+        case ev.CommitmentRecalled():
+            on_commitment_recalled(turn, event)
+        case _:
+            assert_never(event)
+
+
+def on_exit_requested(turn: Turn[LspState], event: ev.ExitRequested) -> None:
+    """Bring a client's channel on chain because the operator says so.
+
+    Raises:
+        Rejected: If there is no such channel, or its funding is not confirmed.
+    """
+    client = event.client
+    attempt = turn.state.attempts.get(event.attempt_id)
+    if attempt is None or attempt.signed_funding_tx is None:
+        raise Rejected("factory_not_found", f"no funded factory {event.attempt_id.hex()}")
+    if client is None or not 1 <= client <= len(attempt.seats):
+        raise Rejected(
+            "client_not_found", f"client: expected 1..{len(attempt.seats)}, received {client}"
+        )
+    if turn.chain.depth(attempt.funding_tx.txid) == 0:
+        raise Rejected("factory_not_funded", "the funding is not confirmed", retryable=True)
+    start_exit(turn, attempt, client, "the operator's wish")
+
+
+def start_exit(turn: Turn[LspState], attempt: LspAttempt, client: int, reason: str) -> None:
+    """Bring a client's channel on chain: from here on it takes no update.
+
+    What is published must stay our latest commitment: to go on with updates would revoke it.
+    """
+    if (attempt.attempt_id, client) not in turn.state.exits:
+        turn.remember(r.ExitStarted(attempt_id=attempt.attempt_id, client=client, reason=reason))
+        link = link_of(turn.state, attempt, client)
+        if link is not None:
+            end_updates(turn, link, LEAVING, tells_peer=True)
+    turn.wish(*exit_effects(turn.state, attempt, client))
+
+
+def exit_effects(state: LspState, attempt: LspAttempt, client: int) -> tuple[fx.Effect, ...]:
+    """Return what is to be published now for a channel that we, or its client, left."""
+    is_exiting = (attempt.attempt_id, client) in state.exits
+    outpoint = attempt.setting(client).funding.outpoint
+    if not is_exiting and outpoint not in state.chain.spends:
+        return ()
+    return leaving_effects(holding_of(state, attempt, client), state.chain, is_exiting=is_exiting)
+
+
+def on_commitment_recalled(turn: Turn[LspState], recalled: ev.CommitmentRecalled) -> None:
+    """Punish a client for a commitment that it had revoked."""
+    if remember_breach(turn, recalled):
+        link = turn.link(recalled.asked.channel_id)
+        attempt = turn.state.attempts[link.attempt_id]
+        turn.wish(*exit_effects(turn.state, attempt, link.client))
+
+
+def owed(state: LspState) -> tuple[fx.Effect, ...]:
+    """Return what is to be published now, of every channel."""
+    return tuple(
+        effect
+        for attempt, client in _funded_channels(state)
+        for effect in exit_effects(state, attempt, client)
+    )
+
+
+def arriving_total_sat(state: LspState) -> int:
+    """Return what is on its way to the wallet out of all channels that are on chain."""
+    return sum(
+        arriving_sat(holding_of(state, attempt, client), state.chain)
+        for attempt, client in _funded_channels(state)
+        if attempt.setting(client).funding.outpoint in state.chain.spends
+    )
+
+
+def watched(state: LspState) -> frozenset[OutPoint]:
+    """Return the outpoints whose spends matter."""
+    outpoints: set[OutPoint] = set()
+    for attempt, client in _funded_channels(state):
+        outpoint = attempt.setting(client).funding.outpoint
+        outpoints.add(outpoint)
+        if outpoint in state.chain.spends:
+            holding = holding_of(state, attempt, client)
+            outpoints.update(watched_outpoints(holding, state.chain))
+    return frozenset(outpoints)
+
+
+def on_block(turn: Turn[LspState]) -> None:
+    """Do what a new block makes due: save HTLCs in time, and learn what the chain decided."""
+    for link in turn.book.ordered_links:
+        state = turn.state
+        attempt, client = state.attempts[link.attempt_id], link.client
+        if link.setting.funding.outpoint in state.chain.spends:
+            on_chain(turn, link)
+            turn.remember(*_resolved(state, attempt, link))
+        elif (
+            link.state.htlcs
+            and (attempt.attempt_id, client) not in state.exits
+            and state.chain.depth(attempt.funding_tx.txid) > 0
+            and is_htlc_at_stake(link, preimages_of(state, link), height=turn.height)
+        ):
+            start_exit(turn, attempt, client, "an HTLC expires")
+        elif (attempt.attempt_id, client) not in state.exits:
+            _give_up(turn, link)
+
+
+def _give_up(turn: Turn[LspState], link: Link) -> None:
+    """Give up HTLCs that a client never answered, and end the channel with it.
+
+    The LSP bears what the client may still take of them on chain: less than the exit costs. Else
+    the amounts, and places for HTLCs, would stay in two channels for ever.
+    """
+    records = given_up(turn.book, link, height=turn.height)
+    if records:
+        # Answered in the channel after this, an HTLC would be paid downstream and not upstream.
+        end_updates(turn, link, "an HTLC expired without an answer", tells_peer=False)
+        turn.remember(*records)
+
+
+def _resolved(
+    state: LspState, attempt: LspAttempt, link: Link
+) -> Iterator[cr.HtlcDecided | cr.FeeEarned]:
+    if link.state.htlcs:
+        holding = holding_of(state, attempt, link.client)
+        yield from resolved_on_chain(state.book, link, holding, state.chain)
+        yield from earned_on_chain(state.book, link, holding, state.chain)
+
+
+def _funded_channels(state: LspState) -> Iterator[tuple[LspAttempt, int]]:
+    for attempt in state.attempts.values():
+        if attempt.signed_funding_tx is not None:
+            for client in range(1, len(attempt.seats) + 1):
+                yield attempt, client

@@ -1,0 +1,147 @@
+"""All live channels of a role and the payments in them: the fold of their records.
+
+What still has to be done about an HTLC is part of the value, so that nothing depends on when a
+crash came: it is done as soon as its channel can carry the answer.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from immutables import Map
+
+from cromford.protocol.journal.link import Link, disconnected
+
+HtlcKey = tuple[bytes, int]  # A channel, and the id of an HTLC in it.
+
+
+def _status_of(preimage: bytes | None, failure: bytes | None) -> str:
+    """Return what became of HTLCs of ours; a preimage outweighs whatever else was said."""
+    if preimage is not None:
+        return "paid"
+    return "pending" if failure is None else "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Payment:
+    """An invoice that we pay. It is paid once it has a preimage, failed with a failure."""
+
+    payment_hash: bytes
+    payee: bytes
+    amount_msat: int
+    fee_msat: int
+    description: str
+    text: str
+    htlc: HtlcKey
+    preimage: bytes | None = None
+    failure: bytes | None = None
+
+    @property
+    def status(self) -> str:
+        """`paid`, `failed` or `pending`."""
+        return _status_of(self.preimage, self.failure)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnInvoice:
+    """An invoice of ours. `paid_by` is the HTLC that pays it, of `paid_msat`."""
+
+    payment_hash: bytes
+    preimage: bytes
+    payment_secret: bytes
+    amount_msat: int
+    description: str
+    expires_at: int
+    text: str
+    is_expired: bool = False
+    paid_by: HtlcKey | None = None
+    paid_msat: int = 0
+
+    @property
+    def status(self) -> str:
+        """`paid`, `expired` or `open`."""
+        if self.paid_by is not None:
+            return "paid"
+        return "expired" if self.is_expired else "open"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forward:
+    """An HTLC of one channel that went on in another. Resolved by a preimage or a failure."""
+
+    payment_hash: bytes
+    incoming: HtlcKey
+    outgoing: HtlcKey
+    amount_msat: int
+    fee_msat: int
+    preimage: bytes | None = None
+    failure: bytes | None = None
+
+    @property
+    def status(self) -> str:
+        """`paid`, `failed` or `pending`."""
+        return _status_of(self.preimage, self.failure)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Book:
+    """Channels and payments of one role.
+
+    Attributes:
+        links: By channel id.
+        by_node: The channels with each peer, oldest first.
+        payments: What we pay, by payment hash.
+        invoices: What we want to be paid, by payment hash.
+        arrived: HTLCs of peers that are locked in and wait for a decision.
+        held: Those of them whose payee is away.
+        forwards: Unfinished ones, by their incoming HTLC.
+        resolved: The forwards whose incoming HTLC has to be answered.
+        owners: Our HTLCs: what each is for, a payment's hash or a forward's incoming HTLC.
+        finished: Finished forwards by number, the newest ones.
+        n_finished: How many there ever were.
+        earned_msat: Fees of all paid forwards.
+    """
+
+    links: Map[bytes, Link] = field(default_factory=Map)
+    by_node: Map[bytes, tuple[bytes, ...]] = field(default_factory=Map)
+    payments: Map[bytes, Payment] = field(default_factory=Map)
+    invoices: Map[bytes, OwnInvoice] = field(default_factory=Map)
+    arrived: Map[HtlcKey, None] = field(default_factory=Map)
+    held: Map[HtlcKey, None] = field(default_factory=Map)
+    forwards: Map[HtlcKey, Forward] = field(default_factory=Map)
+    resolved: Map[HtlcKey, None] = field(default_factory=Map)
+    owners: Map[HtlcKey, bytes | HtlcKey] = field(default_factory=Map)
+    finished: Map[int, Forward] = field(default_factory=Map)
+    n_finished: int = 0
+    earned_msat: int = 0
+
+    def links_with(self, node_id: bytes) -> tuple[Link, ...]:
+        """Return the channels with a peer, oldest first."""
+        return tuple(self.links[channel_id] for channel_id in self.by_node.get(node_id, ()))
+
+    @property
+    def ordered_links(self) -> tuple[Link, ...]:
+        """Every channel in the order of their ids: a map has none, and decisions replay."""
+        return tuple(self.links[channel_id] for channel_id in sorted(self.links))
+
+    def with_link(self, link: Link) -> "Book":
+        """Return the book with one channel more."""
+        known = self.by_node.get(link.node_id, ())
+        return replace(
+            self,
+            links=self.links.set(link.channel_id, link),
+            by_node=self.by_node.set(link.node_id, (*known, link.channel_id)),
+        )
+
+    def disconnected(self, node_id: bytes) -> "Book":
+        """Return the book after a peer's connection ended."""
+        return self._with_links(disconnected(link) for link in self.links_with(node_id))
+
+    def all_disconnected(self) -> "Book":
+        """Return the book after a restart."""
+        return self._with_links(disconnected(link) for link in self.links.values())
+
+    def _with_links(self, links: Iterable[Link]) -> "Book":
+        book = self
+        for link in links:
+            book = replace(book, links=book.links.set(link.channel_id, link))
+        return book

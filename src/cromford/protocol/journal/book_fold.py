@@ -1,0 +1,210 @@
+"""How a book of channels and payments changes: one function, and what it takes apart."""
+
+from dataclasses import replace
+from typing import Final, TypeVar
+
+from immutables import Map
+
+from cromford.channel.commits import Settlement
+from cromford.channel.messages import UpdateAdd, UpdateFulfill
+from cromford.channel.stage import LiveHtlc
+from cromford.protocol.journal import channel_records as cr
+from cromford.protocol.journal.book import Book, Forward, HtlcKey, OwnInvoice, Payment
+from cromford.protocol.journal.encoding import journalled_update
+from cromford.protocol.journal.failures import Failure
+from cromford.protocol.journal.link import Link, applied
+
+K = TypeVar("K")
+V = TypeVar("V")
+FORWARDS_KEPT_MAX: Final = 10_000  # Finished ones that are listed; older stay in the journal.
+
+
+def apply_to_book(book: Book, record: cr.BookRecord) -> Book:
+    """Return the book after remembering one thing."""
+    match record:
+        case cr.InvoiceIssued():
+            return _with_invoice(book, _invoice_of(record))
+        case cr.InvoiceExpired(payment_hash=payment_hash):
+            return _with_invoice(book, replace(book.invoices[payment_hash], is_expired=True))
+        case cr.InvoicePaid():
+            invoice = book.invoices[record.payment_hash]
+            key = (record.channel_id, record.htlc_id)
+            paid = replace(invoice, paid_by=key, paid_msat=record.amount_msat)
+            return _with_invoice(book, paid)
+        case cr.PaymentStarted():
+            payment = _payment_of(record)
+            return replace(
+                book,
+                payments=book.payments.set(payment.payment_hash, payment),
+                owners=book.owners.set(payment.htlc, payment.payment_hash),
+            )
+        case cr.HtlcHeld():
+            key = (record.channel_id, record.htlc_id)
+            return replace(book, arrived=_without(book.arrived, key), held=book.held.set(key, None))
+        case cr.HtlcForwarded():
+            return _with_forward(book, record)
+        case cr.HtlcDecided(preimage=preimage):
+            key = (record.channel_id, record.htlc_id)
+            decided = (
+                _with_failure(book, key, Failure.PERMANENT_CHANNEL_FAILURE.reason)
+                if preimage is None
+                else _with_outcome(book, key, preimage)
+            )
+            return replace(decided, owners=_without(decided.owners, key))
+        case cr.FeeEarned():
+            earned = replace(book, earned_msat=book.earned_msat + record.fee_msat)
+            return _finished(earned, (record.channel_id, record.htlc_id))
+        case _:
+            return _with_channel_record(book, record)
+
+
+def _with_channel_record(book: Book, record: cr.ChannelRecord) -> Book:
+    link, settlement = applied(book.links[record.channel_id], record)
+    book = replace(book, links=book.links.set(link.channel_id, link))
+    match record:
+        case cr.UpdateProposed(message=data):
+            return _with_answer(book, link, data)
+        case cr.UpdateReceived(message=data):
+            update = journalled_update(data)
+            if isinstance(update, UpdateFulfill):
+                # BOLT 2: a preimage may be used at once, whatever becomes of the update.
+                return _with_outcome(book, (link.channel_id, update.htlc_id), update.preimage)
+            return book
+        case _:
+            return book if settlement is None else _with_settled(book, link, settlement)
+
+
+def _with_answer(book: Book, link: Link, data: bytes) -> Book:
+    update = journalled_update(data)
+    if isinstance(update, UpdateAdd):
+        return book
+    return _answered(book, (link.channel_id, update.htlc_id))
+
+
+def _answered(book: Book, key: HtlcKey) -> Book:
+    """Return the book after we took or gave back an incoming HTLC: nothing is owed for it."""
+    return _finished(
+        replace(book, arrived=_without(book.arrived, key), held=_without(book.held, key)), key
+    )
+
+
+def _finished(book: Book, key: HtlcKey) -> Book:
+    """Return the book after a forward came to its end."""
+    book = replace(book, resolved=_without(book.resolved, key))
+    forward = book.forwards.get(key)
+    if forward is None:
+        return book
+    finished = book.finished.set(book.n_finished, forward)
+    return replace(
+        book,
+        forwards=book.forwards.delete(key),
+        finished=_without(finished, book.n_finished - FORWARDS_KEPT_MAX),
+        n_finished=book.n_finished + 1,
+    )
+
+
+def _with_settled(book: Book, link: Link, settlement: Settlement) -> Book:
+    arrived = book.arrived
+    for live in settlement.locked_in:
+        if live.htlc.offered_by is not link.me:
+            arrived = arrived.set((link.channel_id, live.htlc.htlc_id), None)
+    book = replace(book, arrived=arrived)
+    for live in settlement.gone:
+        if live.htlc.offered_by is link.me:
+            book = _with_gone(book, (link.channel_id, live.htlc.htlc_id), live)
+    return book
+
+
+def _with_gone(book: Book, key: HtlcKey, live: LiveHtlc) -> Book:
+    removal = live.removal
+    if removal is None:
+        raise AssertionError("an HTLC is gone without a reason")
+    book = book if removal.is_paid else _with_failure(book, key, removal.reason)
+    return replace(book, owners=_without(book.owners, key))
+
+
+def _with_outcome(book: Book, key: HtlcKey, preimage: bytes) -> Book:
+    owner = book.owners[key]
+    if isinstance(owner, bytes):
+        paid = replace(book.payments[owner], preimage=preimage)
+        return replace(book, payments=book.payments.set(owner, paid))
+    forward = book.forwards.get(owner)
+    if forward is None:
+        return book  # Told again after a reconnection; answered before.
+    return replace(
+        book,
+        forwards=book.forwards.set(owner, replace(forward, preimage=preimage)),
+        resolved=book.resolved.set(owner, None),
+    )
+
+
+def _with_failure(book: Book, key: HtlcKey, reason: bytes) -> Book:
+    owner = book.owners[key]
+    if isinstance(owner, bytes):
+        payment = book.payments[owner]
+        if payment.preimage is not None:
+            return book  # The peer showed the preimage first: it is paid, and the HTLC a gift.
+        failed = replace(payment, failure=reason)
+        return replace(book, payments=book.payments.set(owner, failed))
+    forward = book.forwards.get(owner)
+    if forward is None or forward.preimage is not None:
+        return book
+    return replace(
+        book,
+        forwards=book.forwards.set(owner, replace(forward, failure=reason)),
+        resolved=book.resolved.set(owner, None),
+    )
+
+
+def _with_invoice(book: Book, invoice: OwnInvoice) -> Book:
+    return replace(book, invoices=book.invoices.set(invoice.payment_hash, invoice))
+
+
+def _with_forward(book: Book, record: cr.HtlcForwarded) -> Book:
+    incoming = (record.channel_id, record.htlc_id)
+    outgoing = (record.out_channel_id, record.out_htlc_id)
+    live = book.links[record.channel_id].incoming(record.htlc_id)
+    if live is None:
+        raise AssertionError("an HTLC was forwarded that is not locked in")
+    forward = Forward(
+        payment_hash=live.htlc.payment_hash,
+        incoming=incoming,
+        outgoing=outgoing,
+        amount_msat=live.htlc.amount_msat - record.fee_msat,
+        fee_msat=record.fee_msat,
+    )
+    return replace(
+        book,
+        arrived=_without(book.arrived, incoming),
+        held=_without(book.held, incoming),
+        forwards=book.forwards.set(incoming, forward),
+        owners=book.owners.set(outgoing, incoming),
+    )
+
+
+def _invoice_of(record: cr.InvoiceIssued) -> OwnInvoice:
+    return OwnInvoice(
+        payment_hash=record.payment_hash,
+        preimage=record.preimage,
+        payment_secret=record.payment_secret,
+        amount_msat=record.amount_msat,
+        description=record.description,
+        expires_at=record.expires_at,
+        text=record.text,
+    )
+
+
+def _payment_of(record: cr.PaymentStarted) -> Payment:
+    return Payment(
+        payment_hash=record.payment_hash,
+        payee=record.payee,
+        amount_msat=record.amount_msat,
+        fee_msat=record.fee_msat,
+        description=record.description,
+        text=record.text,
+        htlc=(record.channel_id, record.htlc_id),
+    )
+
+
+def _without(entries: Map[K, V], key: K) -> Map[K, V]:
+    return entries.delete(key) if key in entries else entries

@@ -1,0 +1,87 @@
+"""What a role knows of the chain: the tip, and where its own transactions confirmed.
+
+Height is the only clock of the protocol. Being confirmed, losing or dead are views of the chain,
+recomputed after every reorg; nothing is ever deleted because of them.
+"""
+
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from cromford.bitcoin.block import BlockRef
+from cromford.bitcoin.tx import OutPoint, Tx, Txid
+from cromford.wallet.coins import Wallet
+
+RECENT_BLOCKS: Final = 288  # How many block hashes are kept to find where a reorg forked.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainView:
+    """The active chain as far as a role cares."""
+
+    recent: tuple[BlockRef, ...] = ()  # oldest first
+    confirmed: Mapping[Txid, int] = field(default_factory=dict)
+    spends: Mapping[OutPoint, Tx] = field(default_factory=dict)  # by our confirmed transactions
+
+    @property
+    def height(self) -> int:
+        """The height of the tip; -1 before the first block was seen."""
+        return self.recent[-1].height if self.recent else -1
+
+    def depth(self, txid: Txid) -> int:
+        """Return the confirmations of a transaction; 0 if it has none."""
+        height = self.confirmed.get(txid)
+        return 0 if height is None else self.height - height + 1
+
+    def with_block(self, block: BlockRef, txs: Sequence[Tx]) -> "ChainView":
+        """Return the view after a block was connected in which `txs` confirmed."""
+        recent = (*self.recent[-RECENT_BLOCKS + 1 :], block)
+        if not txs:
+            return replace(self, recent=recent)
+        return ChainView(
+            recent=recent,
+            confirmed={**self.confirmed, **dict.fromkeys((tx.txid for tx in txs), block.height)},
+            spends={**self.spends, **{tx_in.outpoint: tx for tx in txs for tx_in in tx.inputs}},
+        )
+
+    def without_block(self, height: int) -> "ChainView":
+        """Return the view after the block at `height` and all above it left the chain."""
+        confirmed = {t: h for t, h in self.confirmed.items() if h < height}
+        return ChainView(
+            recent=tuple(block for block in self.recent if block.height < height),
+            confirmed=confirmed,
+            spends={o: tx for o, tx in self.spends.items() if tx.txid in confirmed},
+        )
+
+
+def relevant_txs(
+    txs: Sequence[Tx],
+    *,
+    wallet: Wallet,
+    watched: AbstractSet[Txid],
+    watched_outpoints: AbstractSet[OutPoint],
+) -> tuple[Tx, ...]:
+    """Return the transactions of one block that a role remembers, in their order.
+
+    Those it watches, those that pay to its wallet, and those that spend from it or from a watched
+    outpoint. What a watched one or its spender creates is watched in the same block too.
+    """
+    relevant: list[Tx] = []
+    created: set[OutPoint] = set()
+    for tx in txs:
+        pays = [
+            tx.outpoint(vout)
+            for vout, txout in enumerate(tx.outputs)
+            if txout.script_pubkey in wallet.scripts
+        ]
+        is_ours = tx.txid in watched or any(
+            tx_in.outpoint in watched_outpoints or tx_in.outpoint in created for tx_in in tx.inputs
+        )
+        spends = any(tx_in.outpoint in wallet.coins for tx_in in tx.inputs)
+        if pays or spends or is_ours:
+            relevant.append(tx)
+            created.update(pays)
+        if is_ours:
+            created.update(tx.outpoint(vout) for vout in range(len(tx.outputs)))
+    return tuple(relevant)

@@ -1,0 +1,190 @@
+"""What a role remembers of live channels and payments. `message` is a wire message's bytes."""
+
+from cromford.channel.content import CommitmentContent
+from cromford.protocol.journal.record import Record
+
+
+class ChannelPrepared(Record, frozen=True, kw_only=True, tag="channel_prepared"):
+    """We have a nonce for our next commitment and told the peer where the channel stands."""
+
+    channel_id: bytes
+    pool_id: bytes
+    pubnonce: bytes
+
+
+class ChannelReestablished(Record, frozen=True, kw_only=True, tag="channel_reestablished"):
+    """The peer told where the channel stands, and it agrees: updates may flow.
+
+    `own_point` is the point of the secret that the peer showed; empty before the first.
+    """
+
+    channel_id: bytes
+    message: bytes
+    own_point: bytes
+
+
+class UpdateProposed(Record, frozen=True, kw_only=True, tag="update_proposed"):
+    """We add, take or give back an HTLC."""
+
+    channel_id: bytes
+    message: bytes
+
+
+class UpdateReceived(Record, frozen=True, kw_only=True, tag="update_received"):
+    """The peer adds, takes or gives back an HTLC. A preimage in it is ours for ever."""
+
+    channel_id: bytes
+    message: bytes
+
+
+class CommitmentIntended(Record, frozen=True, kw_only=True, tag="commitment_intended"):
+    """We are about to sign the peer's commitment of this number: one sighash for ever."""
+
+    channel_id: bytes
+    number: int
+    sighash: bytes
+
+
+class CommitmentHeld(Record, frozen=True, kw_only=True, tag="commitment_held"):
+    """We hold our next commitment, finished and verified, and revoke the one before.
+
+    `signature` and `htlc_signatures` are what it takes to publish it; `secret` is that of the
+    commitment before, `next_point` and the nonce are for the commitment after.
+    """
+
+    channel_id: bytes
+    signature: bytes
+    htlc_signatures: tuple[bytes, ...]
+    secret: bytes
+    next_point: bytes
+    pool_id: bytes
+    pubnonce: bytes
+
+
+class RevocationReceived(Record, frozen=True, kw_only=True, tag="revocation_received"):
+    """The peer revoked its commitment before the latest."""
+
+    channel_id: bytes
+    message: bytes
+
+
+class ChannelFailed(Record, frozen=True, kw_only=True, tag="channel_failed"):
+    """No update of this channel any more: it is left by an exit.
+
+    `is_behind` says that we have lost state: our own commitment must never be published.
+    """
+
+    channel_id: bytes
+    reason: str
+    is_behind: bool = False
+
+
+class BreachFound(Record, frozen=True, kw_only=True, tag="breach_found"):
+    """The peer published a commitment that it had revoked, and this is what it says."""
+
+    channel_id: bytes
+    content: CommitmentContent
+
+
+class HtlcDecided(Record, frozen=True, kw_only=True, tag="htlc_decided"):
+    """Our HTLC is decided without an answer of the peer in the channel.
+
+    On chain it was taken by a preimage, or came back to us; or it expired, and its amount is not
+    worth going there.
+    """
+
+    channel_id: bytes
+    htlc_id: int
+    preimage: bytes | None
+
+
+class InvoiceIssued(Record, frozen=True, kw_only=True, tag="invoice_issued"):
+    """We want to be paid; the preimage is the proof of payment that we give for it."""
+
+    payment_hash: bytes
+    preimage: bytes
+    payment_secret: bytes
+    amount_msat: int
+    description: str
+    expires_at: int
+    text: str
+
+
+class InvoiceExpired(Record, frozen=True, kw_only=True, tag="invoice_expired"):
+    """An invoice is no longer paid."""
+
+    payment_hash: bytes
+
+
+class InvoicePaid(Record, frozen=True, kw_only=True, tag="invoice_paid"):
+    """An HTLC pays an invoice; we take it by the preimage."""
+
+    payment_hash: bytes
+    channel_id: bytes
+    htlc_id: int
+    amount_msat: int
+
+
+class PaymentStarted(Record, frozen=True, kw_only=True, tag="payment_started"):
+    """We pay an invoice with our HTLC of this channel and id, which is proposed next."""
+
+    payment_hash: bytes
+    payee: bytes
+    amount_msat: int
+    fee_msat: int
+    description: str
+    channel_id: bytes
+    htlc_id: int
+    text: str
+
+
+class HtlcHeld(Record, frozen=True, kw_only=True, tag="htlc_held"):
+    """A payee is away: its HTLC waits, for a bounded time."""
+
+    channel_id: bytes
+    htlc_id: int
+
+
+class HtlcForwarded(Record, frozen=True, kw_only=True, tag="htlc_forwarded"):
+    """An HTLC goes on as our HTLC of another channel, which is proposed next."""
+
+    channel_id: bytes
+    htlc_id: int
+    out_channel_id: bytes
+    out_htlc_id: int
+    fee_msat: int
+
+
+class FeeEarned(Record, frozen=True, kw_only=True, tag="fee_earned"):
+    """A forwarded HTLC was paid: the ledger's entry for its fee."""
+
+    channel_id: bytes
+    htlc_id: int
+    payment_hash: bytes
+    fee_msat: int
+
+
+ChannelRecord = (
+    ChannelPrepared
+    | ChannelReestablished
+    | UpdateProposed
+    | UpdateReceived
+    | CommitmentIntended
+    | CommitmentHeld
+    | RevocationReceived
+    | ChannelFailed
+    | BreachFound
+)
+
+PaymentRecord = (
+    HtlcDecided
+    | InvoiceIssued
+    | InvoiceExpired
+    | InvoicePaid
+    | PaymentStarted
+    | HtlcHeld
+    | HtlcForwarded
+    | FeeEarned
+)
+
+BookRecord = ChannelRecord | PaymentRecord

@@ -1,0 +1,260 @@
+"""What a client knows: the fold of its journal."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final, assert_never
+
+from cromford.bitcoin.network import Network
+from cromford.bitcoin.tx import Txid
+from cromford.protocol.journal import channel_records as cr
+from cromford.protocol.journal import records as r
+from cromford.protocol.journal.book import Book
+from cromford.protocol.journal.book_fold import apply_to_book
+from cromford.protocol.journal.chain_view import ChainView
+from cromford.protocol.journal.client_attempt import (
+    BelowSent,
+    Checked,
+    ClientAttempt,
+    Complete,
+    HoldsExit,
+    Received,
+    RootSent,
+    Stage,
+)
+from cromford.protocol.journal.encoding import decoded
+from cromford.protocol.journal.intents import IntentKey, check_intents
+from cromford.protocol.journal.opened import client_link
+from cromford.protocol.journal.pause import ABORTS_TO_PAUSE, PAUSE_BLOCKS, closed_until
+from cromford.protocol.journal.shared_state import connected, with_payment
+from cromford.protocol.policy import ClientPolicy
+from cromford.wallet.account import Account
+from cromford.wallet.coins import Wallet, new_wallet
+from cromford.wire.messages import Join, Lobby, Propose
+
+_CACHED: Final = ("terms", "branch", "setting", "first_commitments", "first_held", "funding_tx")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientConfig:
+    """What does not change while a client runs."""
+
+    network: Network
+    node_id: bytes
+    lsp_node_id: bytes
+    policy: ClientPolicy
+    account: Account
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What the operator wants: a channel of `capacity_sat`, at least `capacity_least_sat`."""
+
+    capacity_sat: int
+    capacity_least_sat: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Joining:
+    """A wish that went out on the present connection, with fresh keys and pools."""
+
+    attempt: int
+    join: Join
+    is_accepted: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientState:
+    """A client's state value."""
+
+    config: ClientConfig
+    wallet: Wallet
+    chain: ChainView = field(default_factory=ChainView)
+    is_connected: bool = False
+    lobby: Lobby | None = None
+    wish: Wish | None = None
+    refusal: str | None = None
+    joining: Joining | None = None
+    next_attempt: int = 0
+    join_heights: tuple[int, ...] = ()  # of the newest joins
+    attempts: Mapping[bytes, ClientAttempt] = field(default_factory=dict)
+    intents: Mapping[IntentKey, bytes] = field(default_factory=dict)
+    book: Book = field(default_factory=Book)
+
+    @property
+    def may_join(self) -> bool:
+        """Whether joining now is not one time too many.
+
+        An LSP that makes its clients join over and over would fill their journals.
+        """
+        until = closed_until(self.join_heights, limit=ABORTS_TO_PAUSE, window_blocks=PAUSE_BLOCKS)
+        return self.chain.height >= until
+
+    @property
+    def open_attempt(self) -> ClientAttempt | None:
+        """The attempt that may still become the factory wished for, if any."""
+        return next((attempt for attempt in self.attempts.values() if attempt.is_open), None)
+
+    @property
+    def watched_txids(self) -> frozenset[Txid]:
+        """Every transaction whose confirmation matters to us."""
+        watched: set[Txid] = set()
+        for attempt in self.attempts.values():
+            if isinstance(attempt.stage, Complete | RootSent | HoldsExit):
+                watched |= attempt.watched_txids
+        return frozenset(watched)
+
+
+def new_client(config: ClientConfig) -> ClientState:
+    """Return the state before the first record."""
+    return ClientState(config=config, wallet=new_wallet(config.account))
+
+
+def apply(state: ClientState, record: r.AnyRecord) -> ClientState:
+    """Return the state after remembering one thing."""
+    if isinstance(record, r.LspOnly):
+        raise AssertionError(f"{type(record).__name__} in a client's journal")
+    if isinstance(record, cr.BookRecord):
+        return replace(state, book=apply_to_book(state.book, record))
+    match record:
+        case r.Created():
+            return state
+        case r.Started() | r.PeerDisconnected() | r.PeerConnected():
+            return replace(
+                state,
+                is_connected=isinstance(record, r.PeerConnected),
+                lobby=None,
+                joining=None,
+                book=state.book.all_disconnected(),
+            )
+        case r.BlockConnected():
+            chain, wallet = connected(state.chain, state.wallet, record)
+            return replace(state, chain=chain, wallet=wallet)
+        case r.BlockDisconnected(height=height):
+            return replace(
+                state,
+                chain=state.chain.without_block(height),
+                wallet=state.wallet.without_block(height),
+            )
+        case r.AddressIssued(change=change):
+            return replace(state, wallet=state.wallet.with_address_used(change))
+        case r.PaymentWasSigned():
+            return replace(state, wallet=with_payment(state.wallet, record))
+        case r.LobbyGreeted(message=message):
+            return replace(state, lobby=decoded(message, Lobby))
+        case r.WishMade():
+            wish = Wish(
+                capacity_sat=record.capacity_sat, capacity_least_sat=record.capacity_least_sat
+            )
+            return replace(state, wish=wish, refusal=None)
+        case r.WishWithdrawn():
+            return replace(state, wish=None, joining=None)
+        case r.JoinSent(attempt=number, message=message):
+            joining = Joining(attempt=number, join=decoded(message, Join))
+            heights = (*state.join_heights, state.chain.height)[-ABORTS_TO_PAUSE:]
+            return replace(state, joining=joining, next_attempt=number + 1, join_heights=heights)
+        case r.JoinAnswered():
+            return _with_answer(state, record)
+        case _:
+            return _apply_to_attempt(state, record)
+
+
+def folded(state: ClientState, records: Iterable[r.AnyRecord]) -> ClientState:
+    """Return the state after remembering several things."""
+    for record in records:
+        state = apply(state, record)
+    return state
+
+
+def _apply_to_attempt(
+    state: ClientState, record: r.SharedAttemptRecord | r.ClientAttemptRecord
+) -> ClientState:
+    match record:
+        case r.SigningIntended(intents=intents):
+            return replace(state, intents=check_intents(state.intents, intents))
+        case r.ProposalReceived(message=message):
+            return _with_proposal(state, decoded(message, Propose))
+        case r.ProposalAccepted(attempt_id=attempt_id, inputs=inputs):
+            return _changed(state, attempt_id, stage=Checked(), inputs=inputs)
+        case r.BelowPartialsMade(attempt_id=attempt_id):
+            sent = BelowSent(
+                partial_sigs=record.partial_sigs,
+                commitment_partial_sig=record.commitment_partial_sig,
+                own_partial_sig=record.own_partial_sig,
+            )
+            return _at_stage(state, attempt_id, sent)
+        case r.ExitHeld(attempt_id=attempt_id):
+            held = HoldsExit(
+                signatures=record.signatures, commitment_signature=record.commitment_signature
+            )
+            return _at_stage(state, attempt_id, held)
+        case r.RootPartialMade(attempt_id=attempt_id, partial_sig=partial_sig):
+            stage = state.attempts[attempt_id].stage
+            if not isinstance(stage, HoldsExit):
+                raise AssertionError("the root was signed without holding an exit")
+            root_sent = RootSent(
+                signatures=stage.signatures,
+                commitment_signature=stage.commitment_signature,
+                partial_sig=partial_sig,
+            )
+            return _at_stage(state, attempt_id, root_sent)
+        case r.BranchCompleted(attempt_id=attempt_id, signature=signature):
+            stage = state.attempts[attempt_id].stage
+            if not isinstance(stage, RootSent):
+                raise AssertionError("a branch was completed before its root was sent")
+            completed = Complete(
+                signatures=stage.signatures,
+                commitment_signature=stage.commitment_signature,
+                root_signature=signature,
+            )
+            return _at_stage(state, attempt_id, completed)
+        case r.AttemptAborted(attempt_id=attempt_id, reason=reason):
+            return _changed(state, attempt_id, aborted=reason)
+        case r.WaitGivenUp(attempt_id=attempt_id):
+            return _changed(state, attempt_id, given_up=True)
+        case r.ReadySent(attempt_id=attempt_id):
+            return _with_channel(_changed(state, attempt_id, ready_sent=True), attempt_id)
+        case r.ReadyReceived(attempt_id=attempt_id):
+            return _changed(state, attempt_id, ready_received=True)
+        case r.ExitStarted(attempt_id=attempt_id):
+            return _changed(state, attempt_id, is_exiting=True)
+        case _:
+            assert_never(record)
+
+
+def _with_channel(state: ClientState, attempt_id: bytes) -> ClientState:
+    link = client_link(state.attempts[attempt_id], lsp_node_id=state.config.lsp_node_id)
+    # The wish is fulfilled: the next factory is another wish.
+    return replace(state, wish=None, book=state.book.with_link(link))
+
+
+def _with_answer(state: ClientState, record: r.JoinAnswered) -> ClientState:
+    joining = state.joining
+    if joining is None:
+        raise AssertionError("an answer without a join")
+    if record.refusal is None:
+        return replace(state, joining=replace(joining, is_accepted=True))
+    return replace(state, joining=None, wish=None, refusal=record.refusal)
+
+
+def _with_proposal(state: ClientState, propose: Propose) -> ClientState:
+    joining = state.joining
+    if joining is None:
+        raise AssertionError("a proposal without a join")
+    attempt = ClientAttempt(
+        key_attempt=joining.attempt, join=joining.join, propose=propose, stage=Received()
+    )
+    return replace(state, attempts={**state.attempts, attempt.attempt_id: attempt}, joining=None)
+
+
+def _at_stage(state: ClientState, attempt_id: bytes, stage: Stage) -> ClientState:
+    return _changed(state, attempt_id, stage=stage)
+
+
+def _changed(state: ClientState, attempt_id: bytes, **changes: object) -> ClientState:
+    # replace() makes a new value without the cached branch, which is costly to recompute.
+    old = state.attempts[attempt_id]
+    new = replace(old, **changes)  # type: ignore[arg-type]  # names are checked by replace
+    for cached in _CACHED:
+        if cached in old.__dict__:
+            new.__dict__[cached] = old.__dict__[cached]
+    return replace(state, attempts={**state.attempts, attempt_id: new})

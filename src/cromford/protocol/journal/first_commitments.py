@@ -1,0 +1,154 @@
+"""A channel as the factory's terms make it: its numbers, keys, funding and first commitments.
+
+The one place that translates from the factory to the channel, which does not know factories.
+The LSP is the opener: everything in a new channel is its own.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from cromford.bitcoin.tx import OutPoint
+from cromford.channel.commitment import ChannelKeys, Commitment, Funding, build_commitment
+from cromford.channel.content import CommitmentContent
+from cromford.channel.keys import Basepoints
+from cromford.channel.state import ChannelState, open_channel
+from cromford.channel.terms import MSAT_PER_SAT, ChannelTerms, Party
+from cromford.crypto.keys import sha256
+from cromford.factory.terms import FactoryTerms
+from cromford.signing.keychain import ChannelPubkeys
+from cromford.wire.messages import N_FIRST_COMMITMENTS, ChannelOffer
+
+LSP_CHANNEL_POOL_SIZE: Final = N_FIRST_COMMITMENTS  # Each takes one nonce of the LSP's pool.
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChannelSetting:
+    """What does not change while a channel lives, or, as its funding, changes seldom."""
+
+    terms: ChannelTerms
+    keys: ChannelKeys
+    funding: Funding
+    lsp: ChannelOffer
+    client: ChannelOffer
+
+    @property
+    def channel_id(self) -> bytes:
+        """The channel's name, which no change of its funding outpoint changes.
+
+        BOLT 2, `channel_id` of version 2: the hash of both revocation basepoints.
+        """
+        points = sorted((self.lsp.revocation_basepoint, self.client.revocation_basepoint))
+        return sha256(points[0] + points[1])
+
+    def offer_of(self, party: Party) -> ChannelOffer:
+        """Return one party's keys."""
+        return self.lsp if party is Party.OPENER else self.client
+
+    def first_state(self, me: Party) -> ChannelState:
+        """Return the channel as one party first sees it.
+
+        Raises:
+            ValueError: If the capacity is below the LSP's reserve.
+        """
+        peer = self.offer_of(me.other)
+        return open_channel(
+            me=me,
+            terms=self.terms,
+            opener_msat=self.funding.capacity_sat * MSAT_PER_SAT,
+            accepter_msat=0,
+            peer_point=peer.first_per_commitment_point,
+            peer_next_point=peer.second_per_commitment_point,
+        )
+
+    def first_commitment(self, holder: Party) -> Commitment:
+        """Return a party's commitment number 0: everything is the LSP's.
+
+        Raises:
+            UnpayableFee: If the capacity does not carry fee and anchor.
+            ValueError: If a point is not on the curve.
+        """
+        content = CommitmentContent(
+            holder=holder,
+            number=0,
+            opener_msat=self.funding.capacity_sat * MSAT_PER_SAT,
+            accepter_msat=0,
+        )
+        return build_commitment(
+            content,
+            funding=self.funding,
+            terms=self.terms,
+            keys=self.keys,
+            per_commitment_point=self.offer_of(holder).first_per_commitment_point,
+        )
+
+
+def channel_terms_of(terms: FactoryTerms) -> ChannelTerms:
+    """Return the numbers of every channel of a factory."""
+    return ChannelTerms(
+        feerate_per_kw=terms.tree_feerate_sat_per_kw,
+        to_self_delay_opener=terms.to_self_delay_lsp,
+        to_self_delay_accepter=terms.to_self_delay_client,
+        max_accepted_htlcs=terms.max_accepted_htlcs,
+        max_in_flight_msat=terms.max_in_flight_msat,
+        dust_limit_sat=terms.dust_limit_sat,
+    )
+
+
+def least_capacity_sat(terms: ChannelTerms) -> int:
+    """Return the least that a channel must hold: it carries its largest commitment's fee.
+
+    Below it the LSP could not even keep its reserve (BOLT 2), and no commitment would be valid.
+    """
+    return terms.reserve_sat(Party.OPENER, capacity_sat=0)
+
+
+def channel_setting(
+    terms: FactoryTerms,
+    *,
+    outpoint: OutPoint,
+    capacity_sat: int,
+    lsp: ChannelOffer,
+    client: ChannelOffer,
+) -> ChannelSetting:
+    """Return a channel of a factory.
+
+    Args:
+        terms: The factory's.
+        outpoint: The leaf's output that funds the channel.
+        capacity_sat: Its amount.
+        lsp: The LSP's keys.
+        client: The client's.
+    """
+    return ChannelSetting(
+        terms=channel_terms_of(terms),
+        keys=ChannelKeys(opener=_basepoints(lsp), accepter=_basepoints(client)),
+        funding=Funding(
+            outpoint=outpoint,
+            pubkeys=(lsp.funding_pubkey, client.funding_pubkey),
+            capacity_sat=capacity_sat,
+        ),
+        lsp=lsp,
+        client=client,
+    )
+
+
+def _basepoints(offer: ChannelOffer) -> Basepoints:
+    return Basepoints(
+        revocation=offer.revocation_basepoint,
+        payment=offer.payment_basepoint,
+        delayed_payment=offer.delayed_payment_basepoint,
+        htlc=offer.htlc_basepoint,
+    )
+
+
+def offer_of(keys: ChannelPubkeys) -> ChannelOffer:
+    """Return one side's keys of a channel, ready to be sent."""
+    return ChannelOffer(
+        funding_pubkey=keys.funding_pubkey,
+        revocation_basepoint=keys.revocation_basepoint,
+        payment_basepoint=keys.payment_basepoint,
+        delayed_payment_basepoint=keys.delayed_payment_basepoint,
+        htlc_basepoint=keys.htlc_basepoint,
+        first_per_commitment_point=keys.first_per_commitment_point,
+        second_per_commitment_point=keys.second_per_commitment_point,
+    )

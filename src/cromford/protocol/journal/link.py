@@ -1,0 +1,238 @@
+"""One channel with a peer, as a value: its state, what we hold of it, and the nonces in use.
+
+The channel's own rules are in the channel room, which knows no messages, signatures or factory.
+A link adds them: it is the fold of a channel's records.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from cromford.channel.commitment import Commitment, build_commitment
+from cromford.channel.commits import (
+    Settlement,
+    receive_commitment,
+    receive_revocation,
+    revoke,
+    sign_commitment,
+)
+from cromford.channel.content import CommitmentContent
+from cromford.channel.held import HeldCommitment
+from cromford.channel.messages import Update, UpdateAdd, UpdateFail, UpdateFulfill
+from cromford.channel.reestablish import disconnect, receive_reestablish
+from cromford.channel.stage import LiveHtlc, Stage, View
+from cromford.channel.state import ChannelState
+from cromford.channel.terms import Party
+from cromford.channel.updates import propose_add, propose_fail, propose_fulfill, receive_update
+from cromford.protocol.journal import channel_records as cr
+from cromford.protocol.journal.encoding import decoded, journalled_update, reestablish_of
+from cromford.protocol.journal.first_commitments import ChannelSetting
+from cromford.protocol.journal.intents import DoubleSigning
+from cromford.signing.keychain import ChannelKey
+from cromford.watch.landed import PeerCommitment
+from cromford.wire import messages as m
+
+
+@dataclass(frozen=True, kw_only=True)
+class Link:
+    """A channel that both sides found ready, or will.
+
+    Attributes:
+        channel_id: Its name.
+        node_id: The peer.
+        attempt_id: The factory.
+        client: The client's participant index in it.
+        key: Names our keys.
+        setting: Terms, keys and funding.
+        exit_blocks: How long bringing it on chain may take.
+        exit_deadline_height: From where on it takes no HTLC.
+        max_cltv_blocks: How far ahead an HTLC's expiry may lie.
+        exit_cost_sat: What bringing it on chain costs us in fees.
+        state: The channel's state.
+        own_point: Our per-commitment point of our latest commitment.
+        own_next_point: Of the one after.
+        signature: Of our latest commitment, finished.
+        htlc_signatures: The peer's, for its HTLC transactions.
+        last_secret: What revoked our commitment before the latest; None if there was none.
+        signed_sighash: Of the peer's latest commitment, as we signed it; empty for its first.
+        peer_unrevoked: What the peer's commitment before its latest says, until it revokes it.
+        pool_id: Our nonce for our next commitment, in this connection.
+        pubnonce: Its public half.
+        peer_pubnonce: The peer's for its next commitment, in this connection.
+        failure: Why no update is possible any more.
+        is_behind: Whether the peer proved that we lost state.
+        breach: What a commitment says that the peer had revoked and published all the same.
+    """
+
+    channel_id: bytes
+    node_id: bytes
+    attempt_id: bytes
+    client: int
+    key: ChannelKey
+    setting: ChannelSetting
+    exit_blocks: int
+    exit_deadline_height: int
+    max_cltv_blocks: int
+    exit_cost_sat: int
+    state: ChannelState
+    own_point: bytes
+    own_next_point: bytes
+    signature: bytes
+    htlc_signatures: tuple[bytes, ...] = ()
+    last_secret: bytes | None = None
+    signed_sighash: bytes = b""
+    peer_unrevoked: CommitmentContent | None = None
+    pool_id: bytes | None = None
+    pubnonce: bytes = b""
+    peer_pubnonce: bytes | None = None
+    failure: str | None = None
+    is_behind: bool = False
+    breach: CommitmentContent | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether updates may flow now."""
+        return self.state.is_connected and self.failure is None
+
+    @property
+    def me(self) -> Party:
+        """Which party we are."""
+        return self.state.me
+
+    @cached_property
+    def held(self) -> HeldCommitment:
+        """Our latest commitment, ready to be published."""
+        content = self.state.content(self.me, View.SIGNED)
+        return HeldCommitment(
+            commitment=self.commitment(content, self.own_point),
+            signature=self.signature,
+            htlc_signatures=self.htlc_signatures,
+        )
+
+    @cached_property
+    def peer_commitments(self) -> tuple[PeerCommitment, ...]:
+        """The peer's commitments that are not revoked: the latest, and perhaps the one before."""
+        state = self.state
+        latest = state.content(state.peer, View.SIGNED)
+        if self.peer_unrevoked is None or state.peer_next_point is None:
+            return (self._peer_commitment(latest, state.peer_point),)
+        return (
+            self._peer_commitment(self.peer_unrevoked, state.peer_point),
+            self._peer_commitment(latest, state.peer_next_point),
+        )
+
+    def _peer_commitment(self, content: CommitmentContent, point: bytes) -> PeerCommitment:
+        commitment = self.commitment(content, point)
+        return PeerCommitment(commitment=commitment, per_commitment_point=point)
+
+    def commitment(self, content: CommitmentContent, per_commitment_point: bytes) -> Commitment:
+        """Return the commitment with this content on the present funding output.
+
+        Raises:
+            UnpayableFee: If the opener's balance does not carry fee and anchor.
+        """
+        return build_commitment(
+            content,
+            funding=self.setting.funding,
+            terms=self.setting.terms,
+            keys=self.setting.keys,
+            per_commitment_point=per_commitment_point,
+        )
+
+    def incoming(self, htlc_id: int) -> LiveHtlc | None:
+        """Return an HTLC that the peer offered, if it is locked in and waits for our answer."""
+        live = self.state.find(self.state.peer, htlc_id)
+        return live if live is not None and live.stage is Stage.LOCKED_IN else None
+
+
+def disconnected(link: Link) -> Link:
+    """Return the link after its connection ended: nonces and unsigned updates are gone."""
+    return replace(
+        link, state=disconnect(link.state), pool_id=None, pubnonce=b"", peer_pubnonce=None
+    )
+
+
+def applied(link: Link, record: cr.ChannelRecord) -> tuple[Link, Settlement | None]:
+    """Return the link after a record, and what a revocation made final."""
+    match record:
+        case cr.ChannelPrepared(pool_id=pool_id, pubnonce=pubnonce):
+            return replace(link, pool_id=pool_id, pubnonce=pubnonce), None
+        case cr.ChannelReestablished(message=data, own_point=own_point):
+            message = decoded(data, m.ChannelReestablish)
+            resumption = receive_reestablish(
+                link.state, reestablish_of(message), own_point=own_point or None
+            )
+            return (
+                replace(link, state=resumption.state, peer_pubnonce=message.next_pubnonce),
+                None,
+            )
+        case cr.UpdateProposed(message=data):
+            return replace(link, state=_with_proposed(link.state, journalled_update(data))), None
+        case cr.UpdateReceived(message=data):
+            return replace(link, state=receive_update(link.state, journalled_update(data))), None
+        case cr.CommitmentIntended():
+            return _with_intended(link, record), None
+        case cr.CommitmentHeld():
+            return _with_held(link, record)
+        case cr.RevocationReceived(message=data):
+            return _with_revocation(link, decoded(data, m.RevokeAndAck))
+        case cr.ChannelFailed(reason=reason, is_behind=is_behind):
+            return replace(link, failure=reason, is_behind=is_behind), None
+        case cr.BreachFound(content=content):
+            return replace(link, breach=content), None
+
+
+def _with_proposed(state: ChannelState, update: Update) -> ChannelState:
+    match update:
+        case UpdateAdd():
+            after, _ = propose_add(
+                state,
+                amount_msat=update.amount_msat,
+                payment_hash=update.payment_hash,
+                cltv_expiry=update.cltv_expiry,
+                payload=update.payload,
+            )
+            return after
+        case UpdateFulfill():
+            return propose_fulfill(state, update.htlc_id, update.preimage)[0]
+        case UpdateFail():
+            return propose_fail(state, update.htlc_id, update.reason)[0]
+
+
+def _with_intended(link: Link, record: cr.CommitmentIntended) -> Link:
+    state, due = sign_commitment(link.state)
+    if record.number != due.content.number:
+        raise DoubleSigning(f"commitment {record.number}, expected {due.content.number}")
+    before = link.state.content(link.state.peer, View.SIGNED)
+    return replace(link, state=state, signed_sighash=record.sighash, peer_unrevoked=before)
+
+
+def _with_held(link: Link, record: cr.CommitmentHeld) -> tuple[Link, Settlement]:
+    signed, _ = receive_commitment(link.state)
+    settlement, _ = revoke(signed)
+    after = replace(
+        link,
+        state=settlement.state,
+        own_point=link.own_next_point,
+        own_next_point=record.next_point,
+        signature=record.signature,
+        htlc_signatures=record.htlc_signatures,
+        last_secret=record.secret,
+        pool_id=record.pool_id,
+        pubnonce=record.pubnonce,
+    )
+    return after, settlement
+
+
+def _with_revocation(link: Link, message: m.RevokeAndAck) -> tuple[Link, Settlement]:
+    settlement = receive_revocation(
+        link.state,
+        secret=message.per_commitment_secret,
+        next_point=message.next_per_commitment_point,
+    )
+    after = replace(
+        link,
+        state=settlement.state,
+        peer_pubnonce=message.next_pubnonce,
+        peer_unrevoked=None,
+    )
+    return after, settlement

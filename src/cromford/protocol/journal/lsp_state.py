@@ -1,0 +1,361 @@
+"""What an LSP knows: the fold of its journal."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final, assert_never
+
+from cromford.bitcoin.network import Network
+from cromford.bitcoin.tx import Tx, Txid
+from cromford.factory.terms import decode_terms
+from cromford.protocol.journal import channel_records as cr
+from cromford.protocol.journal import records as r
+from cromford.protocol.journal.book import Book
+from cromford.protocol.journal.book_fold import apply_to_book
+from cromford.protocol.journal.chain_view import ChainView
+from cromford.protocol.journal.encoding import decoded
+from cromford.protocol.journal.intents import IntentKey, check_intents
+from cromford.protocol.journal.lsp_attempt import LspAttempt, LspSeat
+from cromford.protocol.journal.opened import lsp_links
+from cromford.protocol.journal.pause import (
+    ABORTS_TO_PAUSE,
+    JOINS_TO_PAUSE,
+    PAUSE_BLOCKS,
+    closed_until,
+)
+from cromford.protocol.journal.shared_state import connected, with_payment
+from cromford.protocol.policy import LspPolicy
+from cromford.signing.nonces import PublicPool
+from cromford.wallet.account import CHANGE, Account
+from cromford.wallet.coins import Wallet, new_wallet
+from cromford.wire import messages as m
+from cromford.wire.fields import decode_fields
+
+UPTIME_WINDOW_BLOCKS: Final = 2016
+FAULTS_TO_BAN: Final = 3
+BAN_BLOCKS: Final = 144  # Three faults in so many blocks close the lobby for so many blocks.
+_CACHED: Final = (
+    "tree",
+    "sessions",
+    "watched_txids",
+    "settings",
+    "first_commitments",
+    "commitment_sessions",
+    "_first_held",
+    "_signed_branches",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LspConfig:
+    """What does not change while an LSP runs."""
+
+    network: Network
+    node_id: bytes
+    policy: LspPolicy
+    account: Account
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """A client in the lobby."""
+
+    node_id: bytes
+    join: m.Join
+    is_moving: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Build:
+    """A build whose keys are being made, or that waits for its clients to come back."""
+
+    attempt: int | None  # None while it waits
+    node_ids: tuple[bytes, ...]
+    reasons: tuple[str, ...]
+    capacity_sat: tuple[int, ...]
+    min_clients: int
+    max_clients: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LspState:
+    """An LSP's state value."""
+
+    config: LspConfig
+    wallet: Wallet
+    chain: ChainView = field(default_factory=ChainView)
+    connected: frozenset[bytes] = frozenset()
+    members: Mapping[bytes, Member] = field(default_factory=dict)
+    uptime: Mapping[bytes, int] = field(default_factory=dict)  # bit i: connected i blocks ago
+    faults: Mapping[bytes, tuple[int, ...]] = field(default_factory=dict)  # their heights
+    aborts: Mapping[bytes, tuple[int, ...]] = field(default_factory=dict)  # caused, their heights
+    joins: Mapping[bytes, tuple[int, ...]] = field(default_factory=dict)  # the newest, by height
+    next_attempt: int = 0
+    build: Build | None = None
+    build_dropped: str | None = None
+    attempts: Mapping[bytes, LspAttempt] = field(default_factory=dict)
+    intents: Mapping[IntentKey, bytes] = field(default_factory=dict)
+    book: Book = field(default_factory=Book)
+    exits: frozenset[tuple[bytes, int]] = frozenset()  # the channels that we bring on chain
+
+    @property
+    def open_attempt(self) -> LspAttempt | None:
+        """The attempt whose ceremony is under way, if any."""
+        return next((attempt for attempt in self.attempts.values() if attempt.is_open), None)
+
+    @property
+    def watched_txids(self) -> frozenset[Txid]:
+        """Every transaction whose confirmation matters to us."""
+        watched: set[Txid] = set()
+        for attempt in self.attempts.values():
+            if attempt.signed_funding_tx is not None:
+                watched |= attempt.watched_txids
+        return frozenset(watched)
+
+    def uptime_blocks(self, node_id: bytes) -> int:
+        """Return how many of the last `UPTIME_WINDOW_BLOCKS` blocks saw this node connected."""
+        return self.uptime.get(node_id, 0).bit_count()
+
+    def banned_until(self, node_id: bytes) -> int | None:
+        """Return the height until which a client may not join, or None.
+
+        Proven faults close the lobby for a day, spoiled ceremonies and restlessness for about an
+        hour.
+        """
+        until = max(
+            closed_until(heights.get(node_id, ()), limit=limit, window_blocks=window_blocks)
+            for heights, limit, window_blocks in (
+                (self.faults, FAULTS_TO_BAN, BAN_BLOCKS),
+                (self.aborts, ABORTS_TO_PAUSE, PAUSE_BLOCKS),
+                (self.joins, JOINS_TO_PAUSE, PAUSE_BLOCKS),
+            )
+        )
+        return until if self.chain.height < until else None
+
+
+def new_lsp(config: LspConfig) -> LspState:
+    """Return the state before the first record."""
+    return LspState(config=config, wallet=new_wallet(config.account))
+
+
+def apply(state: LspState, record: r.AnyRecord) -> LspState:
+    """Return the state after remembering one thing."""
+    if isinstance(record, r.ClientOnly):
+        raise AssertionError(f"{type(record).__name__} in an LSP's journal")
+    if isinstance(record, cr.BookRecord):
+        return replace(state, book=apply_to_book(state.book, record))
+    match record:
+        case r.Created():
+            return state
+        case r.Started():
+            book = state.book.all_disconnected()
+            return replace(state, connected=frozenset(), members={}, build=None, book=book)
+        case r.PeerConnected(node_id=node_id):
+            return _with_connection(state, node_id, state.connected | {node_id})
+        case r.PeerDisconnected(node_id=node_id):
+            return _with_connection(state, node_id, state.connected - {node_id})
+        case r.BlockConnected():
+            return _with_block(state, record)
+        case r.BlockDisconnected(height=height):
+            return replace(
+                state,
+                chain=state.chain.without_block(height),
+                wallet=state.wallet.without_block(height),
+            )
+        case r.AddressIssued(change=change):
+            return replace(state, wallet=state.wallet.with_address_used(change))
+        case r.PaymentWasSigned():
+            return replace(state, wallet=with_payment(state.wallet, record))
+        case r.ClientJoined(node_id=node_id, message=message, is_moving=is_moving):
+            member = Member(node_id=node_id, join=decoded(message, m.Join), is_moving=is_moving)
+            heights = (*state.joins.get(node_id, ()), state.chain.height)[-JOINS_TO_PAUSE:]
+            return replace(
+                state,
+                members={**state.members, node_id: member},
+                joins={**state.joins, node_id: heights},
+            )
+        case r.ClientLeft(node_id=node_id):
+            return replace(state, members=_without(state.members, node_id))
+        case r.BuildStarted() | r.RebuildAwaited() | r.BuildDropped():
+            return _with_build(state, record)
+        case _:
+            return _apply_to_attempt(state, record)
+
+
+def folded(state: LspState, records: Iterable[r.AnyRecord]) -> LspState:
+    """Return the state after remembering several things."""
+    for record in records:
+        state = apply(state, record)
+    return state
+
+
+def _apply_to_attempt(
+    state: LspState, record: r.SharedAttemptRecord | r.LspAttemptRecord
+) -> LspState:
+    match record:
+        case r.SigningIntended(intents=intents):
+            return replace(state, intents=check_intents(state.intents, intents))
+        case r.AttemptProposed():
+            return _with_proposed(state, record)
+        case r.BelowPartialsReceived(attempt_id=i, client=client):
+            attempt, half = state.attempts[i], record.commitment_partial_sig
+            return _changed(
+                state,
+                i,
+                below_partials={**attempt.below_partials, client: record.partial_sigs},
+                commitment_partials={**attempt.commitment_partials, client: half},
+            )
+        case r.BelowSigned(attempt_id=i):
+            return _changed(
+                state,
+                i,
+                below_signatures=record.signatures,
+                commitment_signatures=record.commitment_signatures,
+                commitment_partial_sigs=record.commitment_partial_sigs,
+            )
+        case r.RootPartialReceived(attempt_id=i, client=client, partial_sig=partial_sig):
+            root_partials = {**state.attempts[i].root_partials, client: partial_sig}
+            return _changed(state, i, root_partials=root_partials)
+        case r.RootSigned(attempt_id=i, signature=signature):
+            return _changed(state, i, root_signature=signature)
+        case r.Acknowledged(attempt_id=i, client=client):
+            return _changed(state, i, acknowledged=state.attempts[i].acknowledged | {client})
+        case r.FundingWasSigned(attempt_id=i, tx=tx):
+            return replace(_changed(state, i, signed_funding_tx=Tx.parse(tx)), build=None)
+        case r.ReadySent(attempt_id=i):
+            return _with_channels(_changed(state, i, ready_sent=True), i)
+        case r.ReadyReceived(attempt_id=i, node_id=node_id):
+            ready = state.attempts[i].ready_received | {node_id}
+            return _changed(state, i, ready_received=ready)
+        case r.AttemptAborted():
+            return _with_aborted(state, record)
+        case r.ExitStarted(attempt_id=i, client=client):
+            return replace(state, exits=state.exits | {(i, client)})
+        case _:
+            assert_never(record)
+
+
+def _with_channels(state: LspState, attempt_id: bytes) -> LspState:
+    book = state.book
+    for link in lsp_links(state.attempts[attempt_id]):
+        book = book.with_link(link)
+    return replace(state, book=book)
+
+
+def _with_connection(state: LspState, node_id: bytes, connected_now: frozenset[bytes]) -> LspState:
+    return replace(
+        state,
+        connected=connected_now,
+        members=_without(state.members, node_id),
+        book=state.book.disconnected(node_id),
+    )
+
+
+def _with_block(state: LspState, record: r.BlockConnected) -> LspState:
+    chain, wallet = connected(state.chain, state.wallet, record)
+    window = (1 << UPTIME_WINDOW_BLOCKS) - 1
+    uptime = {
+        node_id: seen
+        for node_id in {*state.uptime, *state.connected}
+        # Who was away for the whole window is forgotten.
+        if (seen := (state.uptime.get(node_id, 0) << 1 | (node_id in state.connected)) & window)
+    }
+    return replace(state, chain=chain, wallet=wallet, uptime=uptime)
+
+
+def _with_build(
+    state: LspState, record: r.BuildStarted | r.RebuildAwaited | r.BuildDropped
+) -> LspState:
+    match record:
+        case r.BuildStarted():
+            build = Build(
+                attempt=record.attempt,
+                node_ids=record.node_ids,
+                reasons=record.reasons,
+                capacity_sat=record.capacity_sat,
+                min_clients=record.min_clients,
+                max_clients=record.max_clients,
+            )
+            next_attempt = record.attempt + 1
+            return replace(state, build=build, build_dropped=None, next_attempt=next_attempt)
+        case r.RebuildAwaited():
+            build = Build(
+                attempt=None,
+                node_ids=record.node_ids,
+                reasons=(),
+                capacity_sat=(),
+                min_clients=record.min_clients,
+                max_clients=record.max_clients,
+            )
+            return replace(state, build=build)
+        case r.BuildDropped(reason=reason):
+            return replace(state, build=None, build_dropped=reason)
+        case _:
+            assert_never(record)
+
+
+def _attempt_of(record: r.AttemptProposed, reasons: tuple[str, ...]) -> LspAttempt:
+    return LspAttempt(
+        attempt_id=record.attempt_id,
+        key_attempt=record.attempt,
+        terms=decode_terms(record.terms),
+        seats=tuple(
+            LspSeat(node_id=seat.node_id, join=decoded(seat.join, m.Join)) for seat in record.seats
+        ),
+        reasons=reasons,
+        factory_pool=_pool(record.lsp_factory_pool),
+        channels=tuple(decode_fields(m.ChannelOffer, data) for data in record.lsp_channels),
+        channel_pools=tuple(_pool(data) for data in record.lsp_channel_pools),
+        funding_tx=Tx.parse(record.funding_tx),
+    )
+
+
+def _pool(data: bytes) -> PublicPool:
+    pool = decode_fields(m.Pool, data)
+    return PublicPool(pubkey=pool.pubkey, pubnonces=pool.pubnonces)
+
+
+def _with_proposed(state: LspState, record: r.AttemptProposed) -> LspState:
+    reasons = state.build.reasons if state.build is not None else ()
+    attempt = _attempt_of(record, reasons)
+    wallet = state.wallet.with_address_used(CHANGE).with_reserved(
+        [tx_in.outpoint for tx_in in attempt.funding_tx.inputs], attempt.attempt_id
+    )
+    members = {k: v for k, v in state.members.items() if attempt.client_of(k) is None}
+    return replace(
+        state,
+        attempts={**state.attempts, attempt.attempt_id: attempt},
+        wallet=wallet,
+        members=members,
+    )
+
+
+def _with_aborted(state: LspState, record: r.AttemptAborted) -> LspState:
+    aborted = _changed(state, record.attempt_id, aborted=record.reason, culprits=record.culprits)
+    faults, aborts, uptime = dict(state.faults), dict(state.aborts), dict(state.uptime)
+    height = state.chain.height
+    for culprit in record.culprits:
+        aborts[culprit] = (*aborts.get(culprit, ()), height)[-ABORTS_TO_PAUSE:]
+        if record.is_fault:
+            faults[culprit] = (*faults.get(culprit, ()), height)[-FAULTS_TO_BAN:]
+        uptime[culprit] = 0  # The next placement ranks it last.
+    return replace(
+        aborted,
+        wallet=state.wallet.released(record.attempt_id),
+        faults=faults,
+        aborts=aborts,
+        uptime=uptime,
+    )
+
+
+def _changed(state: LspState, attempt_id: bytes, **changes: object) -> LspState:
+    # replace() makes a new value without the cached tree, which is costly to recompute.
+    old = state.attempts[attempt_id]
+    new = replace(old, **changes)  # type: ignore[arg-type]  # names are checked by replace
+    for cached in _CACHED:
+        if cached in old.__dict__:
+            new.__dict__[cached] = old.__dict__[cached]
+    return replace(state, attempts={**state.attempts, attempt_id: new})
+
+
+def _without(members: Mapping[bytes, Member], node_id: bytes) -> Mapping[bytes, Member]:
+    return {key: member for key, member in members.items() if key != node_id}

@@ -1,0 +1,106 @@
+"""From a factory that is ready to its channels, as each side first holds them."""
+
+from cromford.bitcoin.fees import fee_sat_of
+from cromford.bitcoin.tx import WITNESS_SCALE
+from cromford.channel.reestablish import disconnect
+from cromford.channel.terms import COMMITMENT_WEIGHT, ChannelTerms, Party
+from cromford.factory.branch import Branch
+from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
+from cromford.protocol.journal.first_commitments import ChannelSetting
+from cromford.protocol.journal.link import Link
+from cromford.protocol.journal.lsp_attempt import LspAttempt
+from cromford.signing.keychain import ChannelKey
+from cromford.watch.sweep import SWEEP_FEERATE_SAT_PER_KW, SWEEP_VSIZE
+
+
+def client_link(attempt: ClientAttempt, *, lsp_node_id: bytes) -> Link:
+    """Return the client's own channel, not yet connected.
+
+    Raises:
+        ValueError: If the attempt is not complete.
+    """
+    if not isinstance(attempt.stage, Complete):
+        raise ValueError(f"attempt {attempt.attempt_id.hex()} is not complete")
+    return _link(
+        attempt.setting,
+        attempt.branch,
+        me=Party.ACCEPTER,
+        node_id=lsp_node_id,
+        key=ChannelKey(attempt=attempt.key_attempt, channel=0),
+        signature=attempt.stage.commitment_signature,
+    )
+
+
+def lsp_links(attempt: LspAttempt) -> tuple[Link, ...]:
+    """Return the LSP's channel with every client, in placement order, not yet connected.
+
+    Raises:
+        ValueError: If not every first commitment is held.
+    """
+    return tuple(lsp_link(attempt, client) for client in range(1, len(attempt.seats) + 1))
+
+
+def lsp_link(attempt: LspAttempt, client: int) -> Link:
+    """Return the LSP's channel with one client, not yet connected.
+
+    Raises:
+        ValueError: If its first commitment is not held.
+    """
+    if not attempt.commitment_signatures:
+        raise ValueError(f"attempt {attempt.attempt_id.hex()}: no commitment is held")
+    return _link(
+        attempt.setting(client),
+        attempt.branch(client),
+        me=Party.OPENER,
+        node_id=attempt.seats[client - 1].node_id,
+        key=ChannelKey(attempt=attempt.key_attempt, channel=client),
+        signature=attempt.commitment_signatures[client - 1],
+    )
+
+
+def _link(
+    setting: ChannelSetting,
+    branch: Branch,
+    *,
+    me: Party,
+    node_id: bytes,
+    key: ChannelKey,
+    signature: bytes,
+) -> Link:
+    own = setting.offer_of(me)
+    return Link(
+        channel_id=setting.channel_id,
+        node_id=node_id,
+        attempt_id=branch.terms.attempt_id,
+        client=branch.client,
+        key=key,
+        setting=setting,
+        exit_blocks=branch.exit_blocks,
+        exit_deadline_height=branch.exit_deadline_height,
+        max_cltv_blocks=branch.terms.max_cltv_blocks,
+        exit_cost_sat=_exit_cost_sat(setting.terms, branch, me),
+        state=disconnect(setting.first_state(me)),
+        own_point=own.first_per_commitment_point,
+        own_next_point=own.second_per_commitment_point,
+        signature=signature,
+    )
+
+
+def _exit_cost_sat(terms: ChannelTerms, branch: Branch, me: Party) -> int:
+    """Return what leaving costs one party.
+
+    The LSP has paid the fees of branch and commitment, and would have them back from a cooperative
+    close. A client pays for its own sweep and HTLC transaction only, whatever feerate the LSP chose
+    for the tree. Where transactions pay no fee themselves, who leaves pays for all.
+    """
+    commitment_vsize = -(-COMMITMENT_WEIGHT // WITNESS_SCALE)
+    if terms.is_zero_fee:
+        vsize = sum(node.tx.with_witnesses((bytes(64),)).vsize for node in branch.nodes)
+        return fee_sat_of(
+            vsize=vsize + commitment_vsize, feerate_sat_per_kw=SWEEP_FEERATE_SAT_PER_KW
+        )
+    if me is Party.OPENER:
+        branch_sat = sum(node.fee_sat for node in branch.nodes)
+        return branch_sat + terms.commitment_fee_sat(n_htlc_outputs=0)
+    sweep_sat = fee_sat_of(vsize=SWEEP_VSIZE, feerate_sat_per_kw=terms.feerate_per_kw)
+    return sweep_sat + terms.htlc_tx_cost_sat(is_offered=False)

@@ -1,0 +1,1 @@
+"""Who waits for a factory, and whom a build takes: wishes, joins, plans, schedules."""

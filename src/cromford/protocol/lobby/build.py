@@ -1,0 +1,399 @@
+"""The lobby: who may wait in it, whom a build takes, and what that would cost."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from cromford.bitcoin.fees import P2TR_OUTPUT_VSIZE, SEGWIT_DUST_SAT
+from cromford.bitcoin.script import is_native_segwit
+from cromford.channel.errors import InvalidTerms as InvalidChannelTerms
+from cromford.channel.terms import MSAT_PER_SAT, ChannelTerms
+from cromford.crypto import schnorr
+from cromford.crypto.keys import is_pubkey, xonly_of
+from cromford.crypto.musig2 import is_pubnonce
+from cromford.factory.placement import Applicant, Placed, place, ranked
+from cromford.factory.shape import (
+    ShapeVertex,
+    default_inner_arities,
+    default_lstocks_sat,
+    plan_of,
+    shape_of,
+)
+from cromford.factory.terms import (
+    N_CLIENTS_MAX,
+    SAFETY_BLOCKS,
+    FactoryTerms,
+    FeePolicy,
+    InvalidTerms,
+    exit_blocks_of,
+)
+from cromford.protocol.faults import Rejected
+from cromford.protocol.journal.first_commitments import channel_terms_of, least_capacity_sat
+from cromford.protocol.journal.lsp_attempt import LspAttempt
+from cromford.protocol.journal.lsp_state import LspState, Member
+from cromford.protocol.journal.proposal import N_CANDIDATES
+from cromford.protocol.lobby.move import move_digest
+from cromford.protocol.policy import LspPolicy
+from cromford.wallet.coins import N_INPUTS_MAX, InsufficientCoins, Selection
+from cromford.wire import messages as m
+
+CLTV_MARGIN_BLOCKS: Final = 288  # A payment may outlast two exits by this much.
+N_HTLCS_ENDOGENOUS: Final = 12  # Each way; the opener pays the fee of all of them.
+N_HTLCS_EPHEMERAL: Final = 114  # Each way; a zero-fee commitment stays within TRUC's size.
+# What a proposal holds besides keys, outputs and terms, rounded up.
+VERTEX_FRAME_SIZE: Final = 500  # two transactions' frames, the anchors, two nonces, lengths
+FUNDING_INPUT_SIZE: Final = 41
+PROPOSAL_FRAME_SIZE: Final = 1_000
+MEMBERS_MAX: Final = 2 * N_CLIENTS_MAX  # Who waits in one lobby; each costs a few kilobytes.
+NO_ATTEMPT_ID: Final = bytes(32)  # Stands in the terms of a plan, which is never proposed.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildPlan:
+    """What a build would do: who sits where, for how much, out of which coins."""
+
+    placed: tuple[Placed, ...]
+    terms: FactoryTerms
+    selection: Selection
+    funding_amount_sat: int
+
+    @property
+    def node_ids(self) -> tuple[bytes, ...]:
+        """The clients in placement order."""
+        return tuple(seat.applicant.node_id for seat in self.placed)
+
+
+def greeting(state: LspState) -> m.Lobby:
+    """Return what a client hears first."""
+    policy = state.config.policy
+    return m.Lobby(
+        network=state.config.network.genesis_hash,
+        candidates=N_CANDIDATES,
+        capacity_min_sat=capacity_floor_sat(policy),
+        capacity_max_sat=policy.capacity_max_sat,
+        min_clients=policy.min_clients,
+        max_clients=policy.max_clients,
+        pool_size=policy.pool_size,
+        deadline_seconds=policy.deadline_seconds,
+        fee_base_msat=policy.fee_base_msat,
+        fee_proportional_millionths=policy.fee_proportional_millionths,
+    )
+
+
+def capacity_floor_sat(policy: LspPolicy) -> int:
+    """Return the smallest channel this policy offers: one that carries its commitments' fees."""
+    try:
+        terms = ChannelTerms(
+            feerate_per_kw=policy.tree_feerate_sat_per_kw,
+            to_self_delay_opener=policy.to_self_delay_lsp,
+            to_self_delay_accepter=policy.to_self_delay_client,
+            max_accepted_htlcs=_max_accepted_htlcs(policy),
+            max_in_flight_msat=MSAT_PER_SAT * policy.capacity_max_sat,
+            dust_limit_sat=SEGWIT_DUST_SAT,
+        )
+    except InvalidChannelTerms:
+        return policy.capacity_min_sat  # A build by such a policy is refused by name.
+    return max(policy.capacity_min_sat, least_capacity_sat(terms))
+
+
+def _max_accepted_htlcs(policy: LspPolicy) -> int:
+    if policy.fee_policy is FeePolicy.ENDOGENOUS:
+        return N_HTLCS_ENDOGENOUS
+    return N_HTLCS_EPHEMERAL
+
+
+def refusal_of(state: LspState, node_id: bytes, join: m.Join) -> str | None:
+    """Return why a wish cannot be met, naming the field, or None if it can."""
+    policy = state.config.policy
+    until = state.banned_until(node_id)
+    if until is not None:
+        return f"too many faults: join again from height {until}"
+    if node_id in state.members:
+        # Otherwise one connection could fill the journal.
+        return "already waiting in the lobby: leave first"
+    if len(state.members) >= MEMBERS_MAX:
+        return f"the lobby is full: {MEMBERS_MAX} clients wait"
+    floor_sat = capacity_floor_sat(policy)
+    if not (
+        join.capacity_least_sat <= join.capacity_sat
+        and join.capacity_sat >= floor_sat
+        and join.capacity_least_sat <= policy.capacity_max_sat
+    ):
+        return (
+            f"capacity_sat: expected {floor_sat}..{policy.capacity_max_sat}, "
+            f"received {join.capacity_least_sat}..{join.capacity_sat}"
+        )
+    if not is_native_segwit(join.payout_script):
+        return f"payout_script: expected native segwit, received {join.payout_script.hex()}"
+    if len(join.candidates) != N_CANDIDATES:
+        return f"candidates: expected {N_CANDIDATES}, received {len(join.candidates)}"
+    reason = _pool_refusal("factory_pool", join.factory_pool, policy.pool_size)
+    if reason is None:
+        reason = _channel_refusal(join.candidates[0], policy.pool_size)
+    if reason is None and _is_key_taken(state, node_id, join):
+        reason = "factory_pool.pubkey: another participant has this key"
+    return reason
+
+
+def _pool_refusal(field: str, pool: m.Pool, pool_size: int) -> str | None:
+    if not is_pubkey(pool.pubkey):
+        return f"{field}.pubkey: expected a point, received {pool.pubkey.hex()}"
+    if len(pool.pubnonces) != pool_size:
+        return f"{field}: expected {pool_size} nonces, received {len(pool.pubnonces)}"
+    if len(set(pool.pubnonces)) != len(pool.pubnonces):
+        return f"{field}: the same nonce twice"
+    for i, pubnonce in enumerate(pool.pubnonces):
+        if not is_pubnonce(pubnonce):
+            return f"{field}[{i}]: expected a public nonce, received {pubnonce.hex()}"
+    return None
+
+
+def _channel_refusal(offer: m.CandidateOffer, pool_size: int) -> str | None:
+    if offer.pool.pubkey != offer.channel.funding_pubkey:
+        return "candidates[0].pool.pubkey: expected the channel's funding key"
+    for name in (
+        "revocation_basepoint",
+        "payment_basepoint",
+        "delayed_payment_basepoint",
+        "htlc_basepoint",
+        "first_per_commitment_point",
+        "second_per_commitment_point",
+    ):
+        if not is_pubkey(getattr(offer.channel, name)):
+            return f"candidates[0].channel.{name}: expected a point"
+    return _pool_refusal("candidates[0].pool", offer.pool, pool_size)
+
+
+def _is_key_taken(state: LspState, node_id: bytes, join: m.Join) -> bool:
+    pubkey = join.factory_pool.pubkey
+    return any(
+        member.join.factory_pool.pubkey == pubkey
+        for member in state.members.values()
+        if member.node_id != node_id
+    ) or any(pubkey in attempt.factory_pubkeys for attempt in state.attempts.values())
+
+
+def is_move_proven(state: LspState, node_id: bytes, join: m.Join) -> bool:
+    """Say whether a client proved with its old key that it moves from a dying factory of ours."""
+    for move in join.moves:
+        attempt = state.attempts.get(move.attempt_id)
+        if attempt is None or attempt.signed_funding_tx is None:
+            continue
+        client = attempt.client_of(node_id)
+        if client is None or not _is_dying(state, attempt, client):
+            continue
+        digest = move_digest(
+            client_node_id=node_id,
+            lsp_node_id=state.config.node_id,
+            old_attempt_id=move.attempt_id,
+        )
+        old_key = xonly_of(attempt.factory_pubkeys[client])
+        if schnorr.verify(move.signature, digest, old_key):
+            return True
+    return False
+
+
+def _is_dying(state: LspState, attempt: LspAttempt, client: int) -> bool:
+    n_layers = len(plan_of(attempt.terms).path_to(client))
+    deadline = attempt.terms.exit_deadline_height(n_layers)
+    return state.chain.height >= deadline - attempt.terms.dying_blocks
+
+
+def plan_build(
+    state: LspState, *, min_clients: int, max_clients: int, only: Sequence[bytes] | None = None
+) -> BuildPlan:
+    """Return what a build with the present lobby would do.
+
+    Args:
+        state: The LSP's state.
+        min_clients: Fewer waiting clients make no factory.
+        max_clients: At most so many are taken, the most reliable first.
+        only: If given, take nobody else.
+
+    Raises:
+        Rejected: If it cannot be built, with the reason.
+    """
+    policy = state.config.policy
+    if not 1 <= min_clients <= max_clients <= N_CLIENTS_MAX:
+        raise Rejected(
+            "invalid_clients",
+            f"expected 1 <= min <= max <= {N_CLIENTS_MAX}, received {min_clients}, {max_clients}",
+        )
+    waiting = [
+        member
+        for member in state.members.values()
+        if member.node_id in state.connected and (only is None or member.node_id in only)
+    ]
+    if len(waiting) < min_clients:
+        raise Rejected(
+            "too_few_clients",
+            f"{len(waiting)} clients wait in the lobby, {min_clients} are needed",
+            retryable=True,
+        )
+    applicants = ranked([_applicant(state, member) for member in waiting])[:max_clients]
+    try:
+        shape, inner_arities = shape_by_policy(policy, len(applicants))
+        placed = place(applicants, shape)
+        return _affordable(state, placed, shape, inner_arities)
+    except InvalidTerms as error:
+        raise Rejected("invalid_terms", str(error)) from error
+
+
+def _applicant(state: LspState, member: Member) -> Applicant:
+    return Applicant(
+        node_id=member.node_id,
+        is_moving=member.is_moving,
+        uptime_blocks=state.uptime_blocks(member.node_id),
+    )
+
+
+def shape_by_policy(policy: LspPolicy, n_clients: int) -> tuple[ShapeVertex, tuple[int, ...]]:
+    """Return the tree's shape and its inner arities for a number of clients.
+
+    Raises:
+        InvalidTerms: If the policy's shape does not fit its own limits.
+    """
+    inner_arities = policy.inner_arities
+    if inner_arities is None:
+        inner_arities = default_inner_arities(
+            n_clients,
+            leaf_arity=policy.leaf_arity,
+            delay_max_blocks=policy.step_blocks * (policy.states_per_layer - 1),
+            max_exit_delay_blocks=policy.max_exit_delay_blocks,
+        )
+    shape = shape_of(n_clients, leaf_arity=policy.leaf_arity, inner_arities=inner_arities)
+    return shape, inner_arities
+
+
+def _affordable(
+    state: LspState,
+    placed: tuple[Placed, ...],
+    shape: ShapeVertex,
+    inner_arities: tuple[int, ...],
+) -> BuildPlan:
+    """Return the plan with the wanted capacities if the coins reach, else with the least ones."""
+    joins = [state.members[seat.applicant.node_id].join for seat in placed]
+    most = state.config.policy.capacity_max_sat
+    least = capacity_floor_sat(state.config.policy)
+    wanted = tuple(min(join.capacity_sat, most) for join in joins)
+    minimum = tuple(max(join.capacity_least_sat, least) for join in joins)
+    failure: InsufficientCoins | None = None
+    for capacities in (wanted, minimum):
+        terms = terms_of(state, capacities, shape, inner_arities, attempt_id=NO_ATTEMPT_ID)
+        _check_capacities(terms)
+        _check_proposal_fits(terms, shape)
+        funding_amount_sat = plan_of(terms).kickoff_input_sat
+        try:
+            selection = select_coins(state, funding_amount_sat)
+        except InsufficientCoins as error:
+            failure = error
+            continue
+        return BuildPlan(
+            placed=placed,
+            terms=terms,
+            selection=selection,
+            funding_amount_sat=funding_amount_sat,
+        )
+    raise Rejected("insufficient_coins", str(failure), retryable=True) from failure
+
+
+def _check_capacities(terms: FactoryTerms) -> None:
+    """Refuse a build with a channel that could not carry its commitments' fees.
+
+    Raises:
+        InvalidTerms: With the capacity, or the term that no channel can have.
+    """
+    try:
+        least_sat = least_capacity_sat(channel_terms_of(terms))
+    except InvalidChannelTerms as error:
+        raise InvalidTerms(error.field, str(error.expected), error.received) from error
+    if min(terms.capacity_sat) < least_sat:
+        raise InvalidTerms("capacity_sat", f"at least {least_sat}", min(terms.capacity_sat))
+
+
+def _check_proposal_fits(terms: FactoryTerms, shape: ShapeVertex) -> None:
+    """Refuse a build whose largest proposal would not fit one message.
+
+    Raises:
+        InvalidTerms: With the size, estimated from above.
+    """
+    deepest = max(
+        sum(
+            m.PUBKEY_SIZE * (vertex.n_clients + 1)
+            + P2TR_OUTPUT_VSIZE * (len(vertex.children) or vertex.n_clients + 1)
+            + VERTEX_FRAME_SIZE
+            for vertex in shape.path_to(leaf.first_client)
+        )
+        for leaf in shape.leaves()
+    )
+    size = len(terms.encode()) + deepest + FUNDING_INPUT_SIZE * N_INPUTS_MAX + PROPOSAL_FRAME_SIZE
+    if size > m.MESSAGE_SIZE_MAX:
+        raise InvalidTerms(
+            "clients", f"a proposal of at most {m.MESSAGE_SIZE_MAX} bytes", f"{size} bytes"
+        )
+
+
+def select_coins(state: LspState, funding_amount_sat: int) -> Selection:
+    """Return the wallet's coins for a funding transaction.
+
+    Raises:
+        InsufficientCoins: If the free coins do not reach.
+    """
+    return state.wallet.select(
+        output_scripts_sat=funding_amount_sat,
+        n_outputs=1,
+        feerate_sat_per_kw=state.config.policy.funding_feerate_sat_per_kw,
+        tip_height=state.chain.height,
+    )
+
+
+def terms_of(
+    state: LspState,
+    capacities_sat: tuple[int, ...],
+    shape: ShapeVertex,
+    inner_arities: tuple[int, ...],
+    *,
+    attempt_id: bytes,
+) -> FactoryTerms:
+    """Return the terms of a factory with these capacities, by the LSP's policy.
+
+    Raises:
+        InvalidTerms: If the policy gives terms that no factory can have.
+    """
+    policy = state.config.policy
+    height = state.chain.height
+    exit_blocks = exit_blocks_of(
+        shape.n_layers, delay_max_blocks=policy.step_blocks * (policy.states_per_layer - 1)
+    )
+    return FactoryTerms(
+        attempt_id=attempt_id,
+        network=state.config.network.genesis_hash,
+        build_height=height,
+        expiry_height=height
+        + policy.active_blocks
+        + policy.dying_blocks
+        + exit_blocks
+        + SAFETY_BLOCKS,
+        active_blocks=policy.active_blocks,
+        dying_blocks=policy.dying_blocks,
+        ready_min_blocks=policy.ready_min_blocks,
+        step_blocks=policy.step_blocks,
+        states_per_layer=policy.states_per_layer,
+        leaf_arity=policy.leaf_arity,
+        inner_arities=inner_arities,
+        max_exit_delay_blocks=policy.max_exit_delay_blocks,
+        max_cltv_blocks=2 * exit_blocks + CLTV_MARGIN_BLOCKS,
+        patience_blocks=policy.patience_blocks,
+        fee_policy=policy.fee_policy,
+        tree_feerate_sat_per_kw=policy.tree_feerate_sat_per_kw,
+        lstock_csv_blocks=max(policy.lstock_csv_blocks, policy.step_blocks),
+        min_depth=policy.min_depth,
+        candidates=N_CANDIDATES,
+        to_self_delay_lsp=max(policy.to_self_delay_lsp, policy.step_blocks),
+        to_self_delay_client=max(policy.to_self_delay_client, policy.step_blocks),
+        dust_limit_sat=SEGWIT_DUST_SAT,
+        max_accepted_htlcs=_max_accepted_htlcs(policy),
+        max_in_flight_msat=1000 * max(capacities_sat),
+        capacity_sat=capacities_sat,
+        lstock_sat=default_lstocks_sat(shape, capacities_sat),
+    )

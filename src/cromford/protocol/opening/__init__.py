@@ -1,0 +1,1 @@
+"""Building one factory: from a proposal to a funding transaction, exits first."""

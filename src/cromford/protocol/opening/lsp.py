@@ -1,0 +1,539 @@
+"""The LSP's side of the ceremony: from fresh keys to a signed funding transaction.
+
+Each step waits for everybody: partial signatures below the root, then the root's, then the
+acknowledgements. An aggregate is verified before it is sent; who spoiled a bad one is named.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Final, assert_never
+
+from cromford import effects as fx
+from cromford.bitcoin.tx import Tx, TxOut
+from cromford.channel.terms import Party
+from cromford.factory.funding import funding_tx_of
+from cromford.factory.shape import plan_of
+from cromford.factory.tree import funding_output_of
+from cromford.protocol import events as ev
+from cromford.protocol.channels.lsp import begin
+from cromford.protocol.journal import records as r
+from cromford.protocol.journal.first_commitments import offer_of
+from cromford.protocol.journal.intents import intent_of, intent_of_commitment
+from cromford.protocol.journal.lsp_attempt import ROOT, LspAttempt
+from cromford.protocol.journal.lsp_state import Build, LspState
+from cromford.protocol.journal.proposal import N_CANDIDATES
+from cromford.protocol.lobby.build import select_coins, shape_by_policy, terms_of
+from cromford.protocol.lobby.lsp import await_rejoin
+from cromford.protocol.turn import Turn
+from cromford.signing.nonces import PublicPool
+from cromford.signing.round import FaultyContribution
+from cromford.wallet.account import CHANGE
+from cromford.wallet.coins import InsufficientCoins
+from cromford.wire import messages as m
+from cromford.wire.fields import encode_fields
+
+RECONNECT_DEADLINES: Final = 3  # How many deadlines an LSP that restarted gives its clients.
+
+
+def take(turn: Turn[LspState], event: ev.OpeningEvent) -> None:
+    """Take an answer of our signer in a ceremony."""
+    match event:
+        case ev.AttemptPrepared():
+            on_attempt_prepared(turn, event)
+        case ev.PartialSigned():
+            on_partial_signed(turn, event)
+        case ev.SigningFailed():
+            on_signing_failed(turn, event)
+        case ev.FundingSigned():
+            on_funding_signed(turn, event)
+        case ev.CoinsLookedUp():
+            raise AssertionError("CoinsLookedUp is a client's event")
+        case _:
+            assert_never(event)
+
+
+def take_message(turn: Turn[LspState], node_id: bytes, message: m.OpeningMessage) -> None:
+    """Take what a client says in a ceremony; what only an LSP says ends its connection."""
+    match message:
+        case m.SignBelow():
+            on_sign_below(turn, node_id, message)
+        case m.SignRoot():
+            on_sign_root(turn, node_id, message)
+        case m.Acknowledge():
+            on_acknowledge(turn, node_id, message)
+        case m.Resume():
+            on_resume(turn, node_id, message)
+        case m.ChannelReady():
+            on_channel_ready(turn, node_id, message)
+        case m.Abort():
+            on_abort(turn, node_id, message)
+        case m.Propose() | m.SignedBelow() | m.SignedRoot():
+            on_malformed(turn, node_id, f"{type(message).__name__} is an LSP's message")
+        case _:
+            assert_never(message)
+
+
+def on_attempt_prepared(turn: Turn[LspState], event: ev.AttemptPrepared) -> None:
+    """Compute the tree from everybody's fresh keys and propose it."""
+    state, build = turn.state, turn.state.build
+    pools = (event.factory_pool, *(pool for _, pool in event.channels))
+    drop = fx.DropPools(pool_ids=tuple(pool.pool_id for pool in pools))
+    if build is None or build.attempt != event.asked.attempt:
+        turn.wish(drop)
+        return
+    missing = [node_id for node_id in build.node_ids if node_id not in state.members]
+    if missing:
+        # Nothing was proposed, so nobody has to make fresh keys; those who stayed still wait.
+        reason = f"{len(missing)} clients left before the proposal"
+        turn.remember(r.BuildDropped(reason=reason))
+        turn.wish(drop)
+        await_rejoin(turn, build, without=())
+        return
+    try:
+        proposed = _propose(state, build, event)
+    except InsufficientCoins as error:
+        turn.remember(r.BuildDropped(reason=str(error)))
+        turn.wish(drop)
+        await_rejoin(turn, build, without=())
+        return
+    turn.remember(proposed)
+    attempt = turn.state.attempts[event.attempt_id]
+    for client, seat in enumerate(attempt.seats, start=1):
+        turn.send(seat.node_id, attempt.proposal_for(client))
+    turn.wish(_deadline(state, attempt))
+
+
+def _propose(state: LspState, build: Build, event: ev.AttemptPrepared) -> r.AttemptProposed:
+    joins = [state.members[node_id].join for node_id in build.node_ids]
+    shape, inner_arities = shape_by_policy(state.config.policy, len(joins))
+    terms = terms_of(state, build.capacity_sat, shape, inner_arities, attempt_id=event.attempt_id)
+    pubkeys = [event.factory_pool.pubkey, *(join.factory_pool.pubkey for join in joins)]
+    amount_sat = plan_of(terms).kickoff_input_sat
+    selection = select_coins(state, amount_sat)
+    funding_tx = funding_tx_of(
+        inputs=[coin.outpoint for coin in selection.coins],
+        factory_output=TxOut(
+            amount_sat=amount_sat, script_pubkey=funding_output_of(pubkeys, terms).script_pubkey
+        ),
+        change_output=TxOut(
+            amount_sat=selection.change_sat, script_pubkey=state.wallet.next_script(CHANGE)
+        ),
+    )
+    return r.AttemptProposed(
+        attempt_id=event.attempt_id,
+        attempt=event.asked.attempt,
+        terms=terms.encode(),
+        seats=tuple(
+            r.Seat(node_id=node_id, join=m.encode_message(join))
+            for node_id, join in zip(build.node_ids, joins, strict=True)
+        ),
+        lsp_factory_pool=_encoded_pool(event.factory_pool),
+        lsp_channels=tuple(encode_fields(offer_of(keys)) for keys, _ in event.channels),
+        lsp_channel_pools=tuple(_encoded_pool(pool) for _, pool in event.channels),
+        funding_tx=funding_tx.serialize(),
+    )
+
+
+def _encoded_pool(pool: PublicPool) -> bytes:
+    return encode_fields(m.Pool(pubkey=pool.pubkey, pubnonces=pool.pubnonces))
+
+
+def on_sign_below(turn: Turn[LspState], node_id: bytes, message: m.SignBelow) -> None:
+    """Take one client's partial signatures below the root; with the last, add our own."""
+    found = _seat(turn.state, node_id, message)
+    if found is None:
+        return
+    attempt, client = found
+    if len(message.candidates) != N_CANDIDATES:
+        _fault(turn, attempt, client, f"{len(message.candidates)} candidates")
+        return
+    partial_sigs = message.candidates[0].partial_sigs
+    commitment_partial_sig = message.candidates[0].commitment_partial_sig
+    known = attempt.below_partials.get(client)
+    if known is not None:
+        if (known, attempt.commitment_partials[client]) != (partial_sigs, commitment_partial_sig):
+            _fault(turn, attempt, client, "second, different partial signatures")
+        return
+    n_expected = sum(1 for _ in attempt.branch(client).nodes_below_root)
+    if len(partial_sigs) != n_expected:
+        _fault(turn, attempt, client, f"{len(partial_sigs)} of {n_expected} partial signatures")
+        return
+    turn.remember(
+        r.BelowPartialsReceived(
+            attempt_id=attempt.attempt_id,
+            client=client,
+            partial_sigs=partial_sigs,
+            commitment_partial_sig=commitment_partial_sig,
+        )
+    )
+    after = turn.state.attempts[attempt.attempt_id]
+    if not after.holdouts:
+        _sign_below(turn, after)
+
+
+def on_sign_root(turn: Turn[LspState], node_id: bytes, message: m.SignRoot) -> None:
+    """Take one client's partial signature of the root; with the last, add our own."""
+    found = _seat(turn.state, node_id, message)
+    if found is None:
+        return
+    attempt, client = found
+    if not attempt.below_signatures:
+        _fault(turn, attempt, client, "a root signature before its exit was signed")
+        return
+    if len(message.partial_sigs) != N_CANDIDATES:
+        _fault(turn, attempt, client, f"{len(message.partial_sigs)} root signatures")
+        return
+    known = attempt.root_partials.get(client)
+    if known is not None:
+        if known != message.partial_sigs[0]:
+            _fault(turn, attempt, client, "a second, different root signature")
+        return
+    turn.remember(
+        r.RootPartialReceived(
+            attempt_id=attempt.attempt_id, client=client, partial_sig=message.partial_sigs[0]
+        )
+    )
+    after = turn.state.attempts[attempt.attempt_id]
+    if not after.holdouts:
+        _sign_root(turn, after)
+
+
+def _sign_below(turn: Turn[LspState], attempt: LspAttempt) -> None:
+    """Ask for our halves of the tree below the root, and of both first commitments per channel."""
+    nodes = [node for node in attempt.tree.nodes if node.name != ROOT]
+    intents = (
+        *(intent_of(node) for node in nodes),
+        *(intent_of_commitment(commitment) for commitment in attempt.first_commitments.values()),
+    )
+    requests = (*attempt.own_requests(root=False), *attempt.own_commitment_requests())
+    _sign(turn, attempt, intents, requests)
+
+
+def _sign_root(turn: Turn[LspState], attempt: LspAttempt) -> None:
+    """Ask for our half of kickoff_root."""
+    intent = intent_of(attempt.tree.node_by_name[ROOT])
+    _sign(turn, attempt, (intent,), attempt.own_requests(root=True))
+
+
+def _sign(
+    turn: Turn[LspState],
+    attempt: LspAttempt,
+    intents: tuple[r.Intent, ...],
+    requests: tuple[fx.SignRequest, ...],
+) -> None:
+    """Ask for our own partial signatures, after writing down what they are for."""
+    turn.remember(r.SigningIntended(attempt_id=attempt.attempt_id, intents=intents))
+    turn.wish(fx.PartialSign(attempt_id=attempt.attempt_id, requests=requests))
+
+
+def on_partial_signed(turn: Turn[LspState], event: ev.PartialSigned) -> None:
+    """Aggregate, verify and hand out: the part below the root, or the root."""
+    attempt = turn.state.attempts[event.asked.attempt_id]
+    if not attempt.is_open:
+        return
+    own = dict(event.partial_sigs)
+    try:
+        if not attempt.below_signatures:
+            _send_below(turn, attempt, own)
+        else:
+            _send_root(turn, attempt, attempt.root_round(own).signatures()[ROOT])
+    except FaultyContribution as fault:
+        client = attempt.blamed(fault)
+        _fault(turn, attempt, client, f"{fault.session_name}: bad {fault.contribution}")
+
+
+def on_signing_failed(turn: Turn[LspState], event: ev.SigningFailed) -> None:
+    """End an attempt that our own signer cannot go on with; another try would fail alike."""
+    attempt = turn.state.attempts[event.asked.attempt_id]
+    if attempt.is_open:
+        reason = f"our signer: {event.reason}"
+        abort(turn, attempt.attempt_id, reason=reason)
+        turn.remember(r.BuildDropped(reason=reason))
+
+
+def _send_below(turn: Turn[LspState], attempt: LspAttempt, own: Mapping[str, bytes]) -> None:
+    """Finish the tree below the root and our first commitments; then give out what is theirs.
+
+    Raises:
+        FaultyContribution: If a client spoiled a signature.
+    """
+    signatures = attempt.below_round(own).signatures()
+    commitment_signatures = attempt.commitment_round(own).signatures()
+    turn.remember(
+        r.BelowSigned(
+            attempt_id=attempt.attempt_id,
+            signatures=tuple(signatures[name] for name in attempt.sessions if name != ROOT),
+            # The round has our own commitments' sessions in the order of the clients.
+            commitment_signatures=tuple(commitment_signatures.values()),
+            commitment_partial_sigs=tuple(
+                own[session.task.name]
+                for (_, holder), session in attempt.commitment_sessions.items()
+                if holder is Party.ACCEPTER
+            ),
+        )
+    )
+    after = turn.state.attempts[attempt.attempt_id]
+    for client, seat in enumerate(after.seats, start=1):
+        turn.send(seat.node_id, after.signed_below_for(client))
+    turn.wish(_deadline(turn.state, attempt))
+
+
+def _send_root(turn: Turn[LspState], attempt: LspAttempt, signature: bytes) -> None:
+    turn.remember(r.RootSigned(attempt_id=attempt.attempt_id, signature=signature))
+    after = turn.state.attempts[attempt.attempt_id]
+    for seat in after.seats:
+        turn.send(seat.node_id, after.signed_root())
+    turn.wish(_deadline(turn.state, attempt), fx.DropPools(pool_ids=attempt.pool_ids))
+
+
+def on_acknowledge(turn: Turn[LspState], node_id: bytes, message: m.Acknowledge) -> None:
+    """Take one client's word that it holds its branch; with the last, fund."""
+    found = _seat(turn.state, node_id, message)
+    if found is None:
+        return
+    attempt, client = found
+    if attempt.root_signature is None or client in attempt.acknowledged:
+        return
+    turn.remember(r.Acknowledged(attempt_id=attempt.attempt_id, client=client))
+    after = turn.state.attempts[attempt.attempt_id]
+    if not after.holdouts and is_fundable(turn.state, after):
+        turn.wish(_cleared(attempt), fund(turn.state, after))
+
+
+def on_funding_signed(turn: Turn[LspState], event: ev.FundingSigned) -> None:
+    """Remember the signed funding transaction, then publish it."""
+    attempt_id = event.asked.attempt_id
+    if turn.state.attempts[attempt_id].is_open:
+        turn.remember(r.FundingWasSigned(attempt_id=attempt_id, tx=event.tx.serialize()))
+        turn.wish(funding_broadcast(event.tx))
+
+
+def on_abort(turn: Turn[LspState], node_id: bytes, message: m.Abort) -> None:
+    """Go on without a client that refuses. That is no fault: the terms may be ours to change."""
+    attempt = turn.state.attempts.get(message.attempt_id)
+    client = None if attempt is None or not attempt.is_open else attempt.client_of(node_id)
+    if client is not None:
+        reason = f"client {client} refused: {message.reason}"
+        abort(turn, message.attempt_id, reason=reason, culprits=(node_id,))
+
+
+def on_malformed(turn: Turn[LspState], node_id: bytes, reason: str) -> None:
+    """Part from a peer that sends no message of the protocol; its ceremony goes on without it."""
+    turn.wish(fx.Disconnect(node_id=node_id, reason=reason))
+    attempt = turn.state.open_attempt
+    if attempt is not None and attempt.client_of(node_id) is not None:
+        abort(
+            turn,
+            attempt.attempt_id,
+            reason=f"malformed message: {reason}",
+            culprits=(node_id,),
+            is_fault=True,
+        )
+
+
+def on_disconnection(turn: Turn[LspState], node_id: bytes) -> None:
+    """End the ceremony that a client's pools were needed for: they went with its connection."""
+    attempt = turn.state.open_attempt
+    client = None if attempt is None else attempt.client_of(node_id)
+    if attempt is not None and client is not None and client not in attempt.root_partials:
+        reason = f"client {client} disconnected"
+        abort(turn, attempt.attempt_id, reason=reason, culprits=(node_id,))
+
+
+def on_resume(turn: Turn[LspState], node_id: bytes, message: m.Resume) -> None:
+    """Tell a client that came back what became of the root it signed."""
+    attempt = turn.state.attempts.get(message.attempt_id)
+    if attempt is None or attempt.aborted is not None or attempt.client_of(node_id) is None:
+        over = m.Abort(attempt_id=message.attempt_id, reason="this attempt is over")
+        turn.send(node_id, over)
+    elif attempt.root_signature is not None:
+        turn.send(node_id, attempt.signed_root())
+    # Before it is finished there is nothing to tell; then everybody hears it.
+
+
+def on_start(turn: Turn[LspState]) -> None:
+    """End the ceremonies whose nonces a restart lost."""
+    for attempt in turn.state.attempts.values():
+        if attempt.is_open and attempt.root_signature is None:
+            abort(turn, attempt.attempt_id, reason="the LSP restarted")
+
+
+def owed(state: LspState) -> Iterator[fx.Effect]:
+    """Yield what is still owed of ceremonies and fundings, whatever was done before."""
+    for attempt in state.attempts.values():
+        if attempt.aborted is not None:
+            continue
+        if attempt.signed_funding_tx is not None:
+            if state.chain.depth(attempt.funding_tx.txid) == 0:
+                yield funding_broadcast(attempt.signed_funding_tx)
+        elif attempt.root_signature is not None:
+            # Clients come back with a growing pause, which is not theirs to answer for.
+            seconds = RECONNECT_DEADLINES * state.config.policy.deadline_seconds
+            deadline = fx.AttemptDeadline(attempt_id=attempt.attempt_id)
+            yield fx.SetDeadline(deadline=deadline, seconds=seconds)
+            if not attempt.holdouts and is_fundable(state, attempt):
+                yield fund(state, attempt)
+
+
+def on_block(turn: Turn[LspState]) -> None:
+    """Publish a funding that is in no block; tell everybody about one that is deep enough."""
+    for attempt in turn.state.attempts.values():
+        if attempt.signed_funding_tx is None:
+            continue
+        depth = turn.chain.depth(attempt.funding_tx.txid)
+        if depth == 0:
+            turn.wish(funding_broadcast(attempt.signed_funding_tx))
+        elif depth >= attempt.terms.min_depth and not attempt.ready_sent:
+            _tell_ready(turn, attempt)
+
+
+def _tell_ready(turn: Turn[LspState], attempt: LspAttempt) -> None:
+    """Tell everybody that the funding is deep enough, and take up the channels of who said so."""
+    turn.remember(r.ReadySent(attempt_id=attempt.attempt_id))
+    for seat in attempt.seats:
+        turn.send(seat.node_id, channel_ready(attempt))
+    ready = turn.state.attempts[attempt.attempt_id]
+    for node_id in ready.ready_received:
+        begin(turn, ready, node_id)
+
+
+def tell_ready_again(turn: Turn[LspState], node_id: bytes) -> None:
+    """Tell a client that came back which of its factories are deep enough."""
+    for attempt in turn.state.attempts.values():
+        if attempt.ready_sent and attempt.client_of(node_id) is not None:
+            turn.send(node_id, channel_ready(attempt))
+
+
+def on_channel_ready(turn: Turn[LspState], node_id: bytes, message: m.ChannelReady) -> None:
+    """Take a client's word that the funding is deep enough, and begin with its channel."""
+    attempt = turn.state.attempts.get(message.attempt_id)
+    if (
+        attempt is None
+        or attempt.signed_funding_tx is None
+        or attempt.client_of(node_id) is None
+        or message != channel_ready(attempt)
+    ):
+        return
+    if node_id not in attempt.ready_received:
+        turn.remember(r.ReadyReceived(attempt_id=message.attempt_id, node_id=node_id))
+    begin(turn, turn.state.attempts[message.attempt_id], node_id)
+
+
+def channel_ready(attempt: LspAttempt) -> m.ChannelReady:
+    """Return what is said of a factory once its funding is deep enough."""
+    return m.ChannelReady(
+        attempt_id=attempt.attempt_id,
+        terms_hash=attempt.terms.terms_hash,
+        funding_txid=attempt.funding_tx.txid,
+    )
+
+
+def is_fundable(state: LspState, attempt: LspAttempt) -> bool:
+    """Say whether the wallet still has every coin of the funding: a reorg may take one away."""
+    coins = [state.wallet.coins.get(tx_in.outpoint) for tx_in in attempt.funding_tx.inputs]
+    return all(coin is not None and coin.spent_height is None for coin in coins)
+
+
+def fund(state: LspState, attempt: LspAttempt) -> fx.SignFunding:
+    """Return the wish to sign the funding transaction.
+
+    Funding waits for every signature and every acknowledgement: once the coins sit in the
+    funding output, a client without a signed path has only the LSP's goodwill, and the LSP
+    only the expiry. Of a channel without a commitment of its own it could not even take its
+    balance.
+
+    Raises:
+        AssertionError: If anything is missing. Never to be caught.
+    """
+    if attempt.root_signature is None or not attempt.below_signatures or attempt.holdouts:
+        raise AssertionError("funding before everybody holds an exit")
+    if len(attempt.commitment_signatures) != len(attempt.seats):
+        raise AssertionError("funding before every own first commitment is held")
+    if attempt.aborted is not None:
+        raise AssertionError("funding an aborted attempt")
+    coins = [state.wallet.coins[tx_in.outpoint] for tx_in in attempt.funding_tx.inputs]
+    return fx.SignFunding(
+        attempt_id=attempt.attempt_id,
+        tx=attempt.funding_tx,
+        prevouts=tuple(coin.txout for coin in coins),
+        paths=tuple(coin.path for coin in coins),
+    )
+
+
+def funding_broadcast(tx: Tx) -> fx.Broadcast:
+    """Return the wish to publish a signed funding transaction."""
+    return fx.Broadcast(name="funding", tx=tx)
+
+
+def on_deadline(turn: Turn[LspState], attempt_id: bytes) -> None:
+    """End a ceremony whose present step was not finished in time, naming the holdouts."""
+    attempt = turn.state.attempts.get(attempt_id)
+    if attempt is None or not attempt.is_open:
+        return
+    holdouts = attempt.holdouts
+    missing = f"no answer from clients {list(holdouts)}" if holdouts else "a funding coin is gone"
+    abort(
+        turn,
+        attempt_id,
+        reason=f"deadline in {attempt.phase}: {missing}",
+        culprits=tuple(attempt.seats[client - 1].node_id for client in holdouts),
+    )
+
+
+def abort(
+    turn: Turn[LspState],
+    attempt_id: bytes,
+    *,
+    reason: str,
+    culprits: tuple[bytes, ...] = (),
+    is_fault: bool = False,
+) -> None:
+    """End an attempt: tell everybody, forget the nonces, free the coins, await who stays.
+
+    Raises:
+        AssertionError: If the funding transaction was signed; then nothing can be taken back.
+    """
+    attempt = turn.state.attempts[attempt_id]
+    if attempt.signed_funding_tx is not None:
+        raise AssertionError("a funded attempt cannot be aborted")
+    if attempt.aborted is not None:
+        return
+    turn.remember(
+        r.AttemptAborted(attempt_id=attempt_id, reason=reason, culprits=culprits, is_fault=is_fault)
+    )
+    message = m.Abort(attempt_id=attempt_id, reason=reason)
+    for seat in attempt.seats:
+        turn.send(seat.node_id, message)
+    turn.wish(_cleared(attempt), fx.DropPools(pool_ids=attempt.pool_ids))
+
+
+def _fault(turn: Turn[LspState], attempt: LspAttempt, client: int, what: str) -> None:
+    node_id = attempt.seats[client - 1].node_id
+    abort(
+        turn,
+        attempt.attempt_id,
+        reason=f"client {client}: {what}",
+        culprits=(node_id,),
+        is_fault=True,
+    )
+
+
+def _seat(
+    state: LspState, node_id: bytes, message: m.SignBelow | m.SignRoot | m.Acknowledge
+) -> tuple[LspAttempt, int] | None:
+    """Return the open attempt a message belongs to; one of another attempt is dropped."""
+    attempt = state.attempts.get(message.attempt_id)
+    if attempt is None or not attempt.is_open:
+        return None
+    client = attempt.client_of(node_id)
+    if client is None or message.terms_hash != attempt.terms.terms_hash:
+        return None
+    return attempt, client
+
+
+def _deadline(state: LspState, attempt: LspAttempt) -> fx.SetDeadline:
+    deadline = fx.AttemptDeadline(attempt_id=attempt.attempt_id)
+    return fx.SetDeadline(deadline=deadline, seconds=state.config.policy.deadline_seconds)
+
+
+def _cleared(attempt: LspAttempt) -> fx.ClearDeadline:
+    return fx.ClearDeadline(deadline=fx.AttemptDeadline(attempt_id=attempt.attempt_id))

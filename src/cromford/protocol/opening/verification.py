@@ -1,0 +1,336 @@
+"""What a client checks before it signs anything: every rule a refusal with its own name.
+
+The client rebuilds its branch from the terms and the keys and compares, field by field, with
+what the LSP sent. It signs the bytes it computed, never the bytes it was sent.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from cromford.bitcoin.block import Coin
+from cromford.bitcoin.network import Network
+from cromford.bitcoin.script import is_native_segwit
+from cromford.bitcoin.timelock import NSEQUENCE_REPLACEABLE
+from cromford.bitcoin.tx import OutPoint, Tx
+from cromford.channel.terms import Party
+from cromford.codec.reader import MalformedBytes
+from cromford.crypto.keys import is_pubkey
+from cromford.crypto.musig2 import is_aggnonce
+from cromford.factory.branch import Branch
+from cromford.factory.funding import CHANGE_MIN_SAT, CHANGE_VOUT, FUNDING_VERSION
+from cromford.factory.shape import LSP_INDEX, PlannedVertex, plan_of
+from cromford.factory.terms import FactoryTerms, InvalidTerms, decode_terms
+from cromford.factory.tree import FACTORY_VOUT, TreeNode
+from cromford.protocol.faults import Refusal
+from cromford.protocol.journal.proposal import (
+    N_CANDIDATES,
+    own_channel,
+    parse_tree_tx,
+    rebuild_branch,
+)
+from cromford.protocol.opening.verification_channel import (
+    check_capacity,
+    check_channel_offer,
+    check_first_commitments,
+)
+from cromford.protocol.policy import ClientPolicy
+from cromford.wire.messages import (
+    BranchVertex,
+    Join,
+    NonceUse,
+    Propose,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientView:
+    """What a client measures a proposal against: its own facts, not the LSP's."""
+
+    network: Network
+    policy: ClientPolicy
+    join: Join
+    tip_height: int
+    known_funding_outpoints: frozenset[OutPoint]
+
+
+def check_equal(field: str, *, expected: object, received: object) -> None:
+    """Refuse a difference.
+
+    Raises:
+        Refusal: Naming the field, with both values.
+    """
+    if expected != received:
+        raise Refusal(field, expected=expected, received=received)
+
+
+def check_range(field: str, limits: tuple[int, int], received: int) -> None:
+    """Refuse a value outside an inclusive range.
+
+    Raises:
+        Refusal: Naming the field and the range.
+    """
+    if not limits[0] <= received <= limits[1]:
+        raise Refusal(field, expected=f"{limits[0]}..{limits[1]}", received=received)
+
+
+def check_terms(propose: Propose, view: ClientView) -> FactoryTerms:
+    """Return the terms, if they are possible and within the client's own policy.
+
+    Raises:
+        Refusal: Naming the term.
+    """
+    try:
+        terms = decode_terms(propose.terms)
+    except InvalidTerms as error:
+        raise Refusal(error.field, expected=error.expected, received=error.received) from error
+    except MalformedBytes as error:
+        raise Refusal("terms", expected="a TLV stream of terms", received=error) from error
+    check_equal("terms_hash", expected=terms.terms_hash, received=propose.terms_hash)
+    check_equal("attempt_id", expected=propose.attempt_id, received=terms.attempt_id)
+    check_equal("network", expected=view.network.genesis_hash, received=terms.network)
+    check_range("client", (1, terms.n_clients), propose.client)
+    check_range("clients", (1, view.policy.max_clients), terms.n_clients)
+    check_equal("candidates", expected=N_CANDIDATES, received=terms.candidates)
+    _check_term_ranges(terms, view)
+    capacity_sat = terms.capacity_sat[propose.client - 1]
+    check_range(
+        "capacity_sat", (view.join.capacity_least_sat, view.join.capacity_sat), capacity_sat
+    )
+    check_capacity(terms, capacity_sat)
+    return terms
+
+
+def _check_term_ranges(terms: FactoryTerms, view: ClientView) -> None:
+    policy, tip = view.policy, view.tip_height
+    slack = policy.build_height_slack_blocks
+    check_range("build_height", (tip - slack, tip + slack), terms.build_height)
+    if terms.fee_policy not in policy.fee_policies:
+        allowed = [allowed.label for allowed in policy.fee_policies]
+        raise Refusal("fee_policy", expected=allowed, received=terms.fee_policy.label)
+    if terms.tree_feerate_sat_per_kw:
+        check_range(
+            "tree_feerate_sat_per_kw", policy.tree_feerate_sat_per_kw, terms.tree_feerate_sat_per_kw
+        )
+    for name in (
+        "step_blocks",
+        "states_per_layer",
+        "active_blocks",
+        "dying_blocks",
+        "ready_min_blocks",
+        "patience_blocks",
+        "min_depth",
+        "lstock_csv_blocks",
+        "max_accepted_htlcs",
+        "max_cltv_blocks",
+        "max_in_flight_msat",
+        "dust_limit_sat",
+    ):
+        check_range(name, getattr(policy, name), getattr(terms, name))
+    for name in ("to_self_delay_lsp", "to_self_delay_client"):
+        check_range(name, policy.to_self_delay_blocks, getattr(terms, name))
+    check_range(
+        "max_exit_delay_blocks", (0, policy.exit_delay_blocks_max), terms.max_exit_delay_blocks
+    )
+    check_range("expiry_height", (tip, tip + policy.expiry_blocks_max), terms.expiry_height)
+
+
+def check_proposal(
+    propose: Propose, view: ClientView, coins: Mapping[OutPoint, Coin | None]
+) -> Branch:
+    """Return the client's branch, recomputed, if everything proposed agrees with it.
+
+    Args:
+        propose: The LSP's proposal.
+        view: The client's own facts.
+        coins: What the client's own chain says of each funding input.
+
+    Raises:
+        Refusal: At the first difference, by name, with the expected and the received value.
+    """
+    terms = check_terms(propose, view)
+    check_equal("candidates", expected=N_CANDIDATES, received=len(propose.candidates))
+    candidate = propose.candidates[0]
+    funding_tx = check_funding_tx(candidate.funding_tx, coins)
+    funding_outpoint = funding_tx.outpoint(FACTORY_VOUT)
+    if funding_outpoint in view.known_funding_outpoints:
+        raise Refusal("funding_outpoint", expected="one never seen", received=funding_outpoint)
+    try:
+        plan = plan_of(terms)
+    except InvalidTerms as error:
+        raise Refusal(error.field, expected=error.expected, received=error.received) from error
+    path = plan.path_to(propose.client)
+    check_range("layers", (1, view.policy.layers_max), len(path))
+    check_equal("vertices", expected=len(path), received=len(candidate.vertices))
+    own_pubkey = view.join.factory_pool.pubkey
+    check_signers(path, candidate.vertices, client=propose.client, own_pubkey=own_pubkey)
+    own_offer = view.join.candidates[0].channel
+    check_channel_offer(candidate.channel, own=own_offer)
+    branch = rebuild_branch(propose, terms=terms, join=view.join)
+    check_funding_output(funding_tx, branch)
+    for vertex, sent in zip(branch.vertices, candidate.vertices, strict=True):
+        check_tree_tx(vertex.kickoff, sent.kickoff_tx)
+        check_tree_tx(vertex.state, sent.state_tx)
+    names = [node.name for node in branch.nodes]
+    check_nonces("nonces", names, candidate.nonces, len(view.join.factory_pool.pubnonces))
+    check_first_commitments(own_channel(propose, join=view.join, branch=branch))
+    check_nonces(
+        "commitment_nonces",
+        [f"commitment_{holder.name.lower()}" for holder in Party],
+        candidate.commitment_nonces,
+        len(view.join.candidates[0].pool.pubnonces),
+    )
+    return branch
+
+
+def check_funding_tx(data: bytes, coins: Mapping[OutPoint, Coin | None]) -> Tx:
+    """Return the funding transaction if its txid is final and its inputs can pay it.
+
+    Raises:
+        Refusal: If its form is not that of a funding transaction, an input is not a confirmed
+            native-segwit coin of the client's own chain, or the inputs do not cover it.
+    """
+    try:
+        tx = Tx.parse(data)
+    except MalformedBytes as error:
+        raise Refusal("funding_tx", expected="a transaction", received=error) from error
+    check_equal("funding_tx.version", expected=FUNDING_VERSION, received=tx.version)
+    check_equal("funding_tx.nlocktime", expected=0, received=tx.nlocktime)
+    check_equal(
+        "funding_tx.witness", expected="none", received="some" if tx.has_witness else "none"
+    )
+    check_equal("funding_tx.outputs", expected=2, received=len(tx.outputs))
+    if tx.outputs[CHANGE_VOUT].amount_sat < CHANGE_MIN_SAT:
+        raise Refusal(
+            "funding_tx.change",
+            expected=f"at least {CHANGE_MIN_SAT} sat",
+            received=tx.outputs[CHANGE_VOUT].amount_sat,
+        )
+    in_sat = 0
+    seen: set[OutPoint] = set()
+    for i, tx_in in enumerate(tx.inputs):
+        check_equal(
+            f"funding_tx.input[{i}].nsequence",
+            expected=NSEQUENCE_REPLACEABLE,
+            received=tx_in.nsequence,
+        )
+        if tx_in.outpoint in seen:
+            raise Refusal(
+                f"funding_tx.input[{i}]", expected="each coin once", received=tx_in.outpoint
+            )
+        seen.add(tx_in.outpoint)
+        coin = coins.get(tx_in.outpoint)
+        if coin is None:
+            raise Refusal(
+                f"funding_tx.input[{i}]", expected="a confirmed coin", received=tx_in.outpoint
+            )
+        if tx_in.script_sig or not is_native_segwit(coin.txout.script_pubkey):
+            raise Refusal(
+                f"funding_tx.input[{i}]",
+                expected="native segwit, empty scriptSig",
+                received=coin.txout.script_pubkey,
+            )
+        in_sat += coin.txout.amount_sat
+    out_sat = sum(txout.amount_sat for txout in tx.outputs)
+    if out_sat >= in_sat:
+        raise Refusal("funding_tx.fee", expected="above 0 sat", received=in_sat - out_sat)
+    return tx
+
+
+def check_signers(
+    path: Sequence[PlannedVertex],
+    vertices: Sequence[BranchVertex],
+    *,
+    client: int,
+    own_pubkey: bytes,
+) -> None:
+    """Check that every vertex is signed by the LSP and exactly the clients below it.
+
+    The root's list holds everybody's keys; each list below must be the part of it that the
+    shape says, and the client's own key must be in its own place.
+
+    Raises:
+        Refusal: Naming the vertex.
+    """
+    everybody = vertices[0].signers
+    check_equal("root.signers", expected=path[0].shape.n_clients + 1, received=len(everybody))
+    check_equal("root.signers[own]", expected=own_pubkey, received=everybody[client])
+    if len(set(everybody)) != len(everybody):
+        raise Refusal("root.signers", expected="different keys", received="one key twice")
+    for i, pubkey in enumerate(everybody):
+        if not is_pubkey(pubkey):
+            raise Refusal(f"root.signers[{i}]", expected="a pubkey", received=pubkey)
+    for planned, vertex in zip(path, vertices, strict=True):
+        expected = (everybody[LSP_INDEX], *(everybody[i] for i in planned.shape.clients))
+        if vertex.signers != expected:
+            raise Refusal(
+                f"{planned.shape.name}.signers",
+                expected=[pubkey.hex() for pubkey in expected],
+                received=[pubkey.hex() for pubkey in vertex.signers],
+            )
+
+
+def check_funding_output(funding_tx: Tx, branch: Branch) -> None:
+    """Check that the funding transaction pays exactly the factory, exactly its amount.
+
+    Raises:
+        Refusal: Naming the script or the amount.
+    """
+    output = funding_tx.outputs[FACTORY_VOUT]
+    check_equal(
+        "funding_output.script_pubkey",
+        expected=branch.funding_output.script_pubkey,
+        received=output.script_pubkey,
+    )
+    check_equal(
+        "funding_output.amount_sat",
+        expected=branch.funding_amount_sat,
+        received=output.amount_sat,
+    )
+
+
+def check_tree_tx(node: TreeNode, data: bytes) -> None:
+    """Check a transaction the LSP sent against the one the client computed.
+
+    Raises:
+        Refusal: Naming the first field that differs.
+    """
+    sent, name = parse_tree_tx(node.name, data), node.name
+    check_equal(f"{name}.version", expected=node.tx.version, received=sent.version)
+    check_equal(f"{name}.nlocktime", expected=node.tx.nlocktime, received=sent.nlocktime)
+    check_equal(f"{name}.inputs", expected=1, received=len(sent.inputs))
+    own, other = node.tx.inputs[0], sent.inputs[0]
+    check_equal(f"{name}.outpoint", expected=own.outpoint, received=other.outpoint)
+    check_equal(f"{name}.nsequence", expected=own.nsequence, received=other.nsequence)
+    check_equal(f"{name}.outputs", expected=len(node.outputs), received=len(sent.outputs))
+    for vout, (output, received) in enumerate(zip(node.outputs, sent.outputs, strict=True)):
+        field = f"{name}.output[{vout}]"
+        check_equal(
+            f"{field}.script_pubkey", expected=output.script_pubkey, received=received.script_pubkey
+        )
+        check_equal(f"{field}.amount_sat", expected=output.amount_sat, received=received.amount_sat)
+    check_equal(name, expected=node.tx.serialize(), received=data)
+
+
+def check_nonces(
+    field: str, names: Sequence[str], uses: Sequence[NonceUse], pool_size: int
+) -> None:
+    """Check that every session of a pool has a nonce of its own and a possible aggregate nonce.
+
+    Args:
+        field: What the uses are called.
+        names: The sessions, in the order of the uses.
+        uses: As the LSP assigned them.
+        pool_size: How many nonces the client's pool has.
+
+    Raises:
+        Refusal: Naming the session.
+    """
+    check_equal(field, expected=len(names), received=len(uses))
+    seen: set[int] = set()
+    for name, use in zip(names, uses, strict=True):
+        check_range(f"{name}.nonce_index", (0, pool_size - 1), use.index)
+        if use.index in seen:
+            raise Refusal(f"{name}.nonce_index", expected="unused", received=use.index)
+        seen.add(use.index)
+        if not is_aggnonce(use.aggnonce):
+            raise Refusal(f"{name}.aggnonce", expected="two points", received=use.aggnonce)

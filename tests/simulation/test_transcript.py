@@ -1,0 +1,49 @@
+"""A transcript is the same for the same behaviour, and another for any other."""
+
+import secrets
+from collections.abc import Callable
+
+import pytest
+from btclib_secp256k1 import _scalar, musig
+
+from tests.simulation.exits import run_exits
+from tests.simulation.opening import run_opening
+from tests.simulation.payments import run_payments
+from tests.simulation.sim_node import SimStore
+from tests.simulation.transcript import Transcript, recording, transcript_of
+
+
+@pytest.mark.parametrize("run", [run_opening, run_payments, run_exits])
+def test_one_seed_gives_one_transcript(run: Callable[[int], str]) -> None:
+    assert transcript_of(run, 1) == transcript_of(run, 1)
+
+
+@pytest.mark.parametrize("run", [run_opening, run_payments, run_exits])
+def test_records_messages_and_transactions_are_in_a_transcript(run: Callable[[int], str]) -> None:
+    with recording("seed") as transcript:
+        run(1)
+    assert transcript.counts["kept"] > transcript.counts["published"] > 0
+    assert transcript.counts["sent"] > 0
+
+
+def test_another_seed_gives_another_transcript() -> None:
+    assert transcript_of(run_opening, 1) != transcript_of(run_opening, 2)
+
+
+def test_whatever_is_kept_and_whoever_keeps_it_is_in_a_transcript() -> None:
+    entries = ((("a", (b"1", b"23")),), (("a", (b"12", b"3")),), (("b", (b"1", b"23")),))
+    hashes = set()
+    for kept in entries:
+        with recording("seed") as transcript:
+            for owner, records in kept:
+                SimStore(dice=lambda: False, owner=owner).append(records)
+        hashes.add(transcript.hexdigest())
+    assert len(hashes) == len(entries)
+    assert Transcript().hexdigest() not in hashes
+
+
+def test_after_a_transcript_nonces_are_as_random_as_before() -> None:
+    with recording("seed"):
+        drawn = vars(musig)["secrets"], vars(_scalar)["secrets"]
+    assert secrets not in drawn
+    assert vars(musig)["secrets"] is vars(_scalar)["secrets"] is secrets

@@ -1,6 +1,9 @@
 """Answers of daemons, in the shape of the local API."""
 
+from dataclasses import fields
 from typing import Any
+
+from cromford.factory.terms import FactoryTerms
 
 NODE_ID = "02" + "ab" * 32
 OTHER_NODE_ID = "03" + "cd" * 32
@@ -8,10 +11,15 @@ FACTORY_ID = "f0" * 32
 FUNDING_TXID = "11" * 32
 CHANNEL_TXID = "22" * 32
 
+# Of the terms nothing but their names matters to a command.
+TERMS = {term.name: 144 for term in fields(FactoryTerms)}
 WALLET = {
     "confirmed_sat": 5_000_000_000,
     "free_sat": 4_000_000_000,
     "reserved_sat": 1_000_000_000,
+    "immature_sat": 0,
+    "paying_sat": 0,
+    "arriving_sat": 0,
     "address": "bcrt1qaddress",
 }
 BOTH = {
@@ -29,6 +37,7 @@ LSP_STATUS = {
     "role": "lsp",
     "listen": "127.0.0.1:9750",
     "n_connected": 3,
+    "contested": [OTHER_NODE_ID],
     "n_waiting": 2,
     "build": {"phase": "preparing"},
     "build_dropped": "client 2: silent",
@@ -54,6 +63,7 @@ CLIENT_STATUS = {
     "role": "client",
     "lsp": f"{OTHER_NODE_ID}@127.0.0.1:9750",
     "connected": True,
+    "connections_are_short": True,
     "lobby": {
         "capacity_min_sat": 20_000,
         "capacity_max_sat": 100_000_000,
@@ -97,7 +107,7 @@ BUILD = {
     "funding_amount_sat": 750_856,
     "funding_fee_sat": 300,
     "change_sat": 1_000_000,
-    "terms": {},
+    "terms": TERMS,
     "placed": PLACED,
 }
 
@@ -218,7 +228,7 @@ EXPORT = {
     "network": "regtest",
     "factory_id": FACTORY_ID,
     "status": "live",
-    "terms": {"step_blocks": 144},
+    "terms": TERMS,
     "participants": [{"index": 0, "role": "lsp", "factory_pubkey": NODE_ID}],
     "funding": FUNDING,
     "transactions": TRANSACTIONS,
@@ -239,11 +249,15 @@ SHOWN = {
 }
 BRANCH = {
     **client_summary(),
-    "terms": {},
+    "terms": TERMS,
     "transactions": TRANSACTIONS,
     "funding": FUNDING,
 }
-VERIFIED = {"ok": True, "checks": [{"check": "funding output", "ok": True, "detail": "as agreed"}]}
+VERIFIED = {
+    "factory_id": FACTORY_ID,
+    "ok": True,
+    "checks": [{"check": "funding output", "ok": True, "detail": "as agreed"}],
+}
 EXIT_PLAN = {
     "factory_id": FACTORY_ID,
     "steps": [
@@ -437,6 +451,12 @@ LSP_BALANCES = {
     ],
     "total": {field: 2 * channel()[field] for field in MONEY},
 }
+
+
+def pay(params: dict[str, Any]) -> dict[str, Any]:
+    return PLANNED if params["dry_run"] else PAID
+
+
 WALLET_ANSWERS: dict[str, Any] = {
     "address": {"address": "bcrt1qfresh"},
     "wallet_balance": BALANCE,
@@ -451,7 +471,7 @@ LSP_ANSWERS: dict[str, Any] = {
     "factories": {"factories": [lsp_summary()]},
     "factory_show": SHOWN,
     "factory_export": EXPORT,
-    "pay": PAID,
+    "pay": pay,
     "payments": LSP_PAYMENTS,
     "balances": LSP_BALANCES,
     "stop": {"stopping": True},
@@ -466,7 +486,7 @@ CLIENT_ANSWERS: dict[str, Any] = {
     "verify": VERIFIED,
     "exit_plan": EXIT_PLAN,
     "invoice": INVOICE,
-    "pay": lambda params: PLANNED if params["dry_run"] else PAID,
+    "pay": pay,
     "payments": PAYMENTS,
     "balance": CLIENT_BALANCE,
     "exit_start": {"exiting": True, "next": "publish kickoff_root now"},

@@ -13,6 +13,7 @@ from mnemonic import Mnemonic
 from cromford.daemon.seed_file import (
     SEED_FILE,
     BadSeed,
+    NeedlessPassphrase,
     WrongPassphrase,
     check_phrase,
     load_or_create_seed,
@@ -87,6 +88,13 @@ def test_a_missing_or_wrong_passphrase_opens_nothing(
 
     with pytest.raises(WrongPassphrase):
         load_or_create_seed(tmp_path, passphrase)
+
+
+def test_a_passphrase_for_a_file_that_is_not_encrypted_is_refused(tmp_path: Path) -> None:
+    write_phrase(tmp_path, PHRASE, None)
+    with pytest.raises(NeedlessPassphrase, match="expected no passphrase"):
+        load_or_create_seed(tmp_path, "correct horse")
+    assert read_phrase(tmp_path, None) == PHRASE
 
 
 @pytest.mark.parametrize(

@@ -23,19 +23,19 @@ from cromford.adapters.follower import ChainFollower, Connected
 from cromford.adapters.noise import NodeIdentity
 from cromford.adapters.sqlite import Journal
 from cromford.bitcoin.tx import OutPoint
+from cromford.daemon.api.rpc import SOCKET_NAME, InvalidParam, RpcFailure
+from cromford.daemon.api.rpc_server import Handler, RpcServer, read_params, without_params
+from cromford.daemon.api.wallet import wallet_methods, wallet_summary
 from cromford.daemon.driver import Driver, Role, open_journal
 from cromford.daemon.event_log import EventLog
 from cromford.daemon.home import open_home, read_passphrase
 from cromford.daemon.metrics import MetricsServer, Sample
 from cromford.daemon.options import ChainOptions, ClientOptions, LspOptions
 from cromford.daemon.payment_numbers import PaymentNumbers
-from cromford.daemon.payment_views import statuses
 from cromford.daemon.peers import Peers
-from cromford.daemon.rpc import SOCKET_NAME, InvalidParam, RpcFailure
-from cromford.daemon.rpc_server import Handler, RpcServer, read_params
 from cromford.daemon.seed_file import load_or_create_seed
 from cromford.daemon.signing import perform_signing
-from cromford.daemon.wallet_api import wallet_methods, wallet_summary
+from cromford.daemon.views.payments import statuses
 from cromford.ports import BlockRef, ChainUnavailable, Coin, TxRefused
 from cromford.protocol import events as ev
 from cromford.protocol.faults import Rejected
@@ -163,6 +163,7 @@ class Daemon(Generic[S]):
             loop.add_signal_handler(number, self._stopping.set)
         if self._options.metrics_port is not None:
             self._metrics = MetricsServer(self._options.metrics_port, self.samples)
+            _log.info("metrics_served port=%d", self._metrics.port)
         server = RpcServer(self.home / SOCKET_NAME, {**self._shared_methods(), **self.methods()})
         try:
             await check_node(
@@ -239,7 +240,7 @@ class Daemon(Generic[S]):
         }
 
     def _shared_methods(self) -> dict[str, Handler]:
-        async def stop(_params: dict[str, Any]) -> object:
+        async def stop() -> object:
             # The answer leaves before the server closes: it lets begun requests finish.
             asyncio.get_running_loop().call_soon(self._stopping.set)
             return {"stopping": True}
@@ -254,7 +255,7 @@ class Daemon(Generic[S]):
             found = await self.events.wait_after(wanted.after, seconds=wanted.wait_seconds)
             return {"events": found}
 
-        return {"stop": stop, "events": events, **wallet_methods(self)}
+        return {"stop": without_params(stop), "events": events, **wallet_methods(self)}
 
     async def _close(self) -> None:
         with contextlib.ExitStack() as last:

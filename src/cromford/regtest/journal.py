@@ -24,7 +24,7 @@ class DatadirBusy(Exception):
     """Another process has this data directory open."""
 
 
-class Journal:
+class BlockFile:
     """The file of one data directory, locked against a second process.
 
     Raises:

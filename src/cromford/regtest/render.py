@@ -28,7 +28,7 @@ VERBOSITY_PREVOUTS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Amount:
+class BtcAmount:
     """An amount that JSON shows in bitcoin with eight decimals."""
 
     sat: int
@@ -45,7 +45,7 @@ def encode(value: object) -> bytes:
 
 def _plain(value: object) -> object:
     match value:
-        case Amount():
+        case BtcAmount():
             return msgspec.Raw(str(value).encode())
         case dict():
             return {key: _plain(item) for key, item in value.items()}
@@ -154,7 +154,7 @@ def tx_json(
         ],
         "vout": [
             {
-                "value": Amount(txout.amount_sat),
+                "value": BtcAmount(txout.amount_sat),
                 "n": vout,
                 "scriptPubKey": script_json(txout.script_pubkey),
             }
@@ -163,7 +163,7 @@ def tx_json(
     }
     if coins is not None:
         input_sat = sum(coin.txout.amount_sat for coin in coins)
-        shown["fee"] = Amount(input_sat - sum(txout.amount_sat for txout in tx.outputs))
+        shown["fee"] = BtcAmount(input_sat - sum(txout.amount_sat for txout in tx.outputs))
     return shown | {"hex": tx.serialize().hex()}
 
 
@@ -184,7 +184,7 @@ def _input_json(tx: Tx, index: int, coin: ChainCoin | None) -> Json:
         shown["prevout"] = {
             "generated": coin.is_coinbase,
             "height": coin.height,
-            "value": Amount(coin.txout.amount_sat),
+            "value": BtcAmount(coin.txout.amount_sat),
             "scriptPubKey": script_json(coin.txout.script_pubkey),
         }
     return shown | {"sequence": tx_in.nsequence}

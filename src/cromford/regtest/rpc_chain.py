@@ -12,7 +12,7 @@ from cromford.regtest.kernel import BlockRefused
 from cromford.regtest.ledger import Ledger
 from cromford.regtest.legacy_address import script_of_legacy_address
 from cromford.regtest.params import RpcError
-from cromford.regtest.render import Amount, Json
+from cromford.regtest.render import BtcAmount, Json
 
 CORE_VERSION: Final = 319_900  # Of the Bitcoin Core that the kernel's library is built from.
 PROTOCOL_VERSION: Final = 70_016
@@ -71,8 +71,8 @@ def getnetworkinfo(_ledger: Ledger) -> Json:
             }
             for name in NETWORKS
         ],
-        "relayfee": Amount(policy.MIN_RELAY_SAT_PER_KVB),
-        "incrementalfee": Amount(policy.INCREMENTAL_RELAY_SAT_PER_KVB),
+        "relayfee": BtcAmount(policy.MIN_RELAY_SAT_PER_KVB),
+        "incrementalfee": BtcAmount(policy.INCREMENTAL_RELAY_SAT_PER_KVB),
         "localaddresses": [],
         "warnings": [WARNING],
     }
@@ -150,7 +150,7 @@ def gettxout(ledger: Ledger, txid: str, vout: object, with_mempool: bool | None)
     return {
         "bestblock": str(chain.tip.block_hash),
         "confirmations": confirmations,
-        "value": Amount(coin.txout.amount_sat),
+        "value": BtcAmount(coin.txout.amount_sat),
         "scriptPubKey": render.script_json(coin.txout.script_pubkey),
         "coinbase": coin.is_coinbase,
     }

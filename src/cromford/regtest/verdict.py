@@ -6,7 +6,7 @@ from fractions import Fraction
 from cromford.bitcoin.tx import SAT_PER_BTC
 
 
-class Kind(Enum):
+class RefusalKind(Enum):
     """What may be done about a refusal."""
 
     FINAL = auto()  # By the rules, whatever comes with it.
@@ -14,7 +14,7 @@ class Kind(Enum):
     FEE = auto()  # It may pass in a package that pays for it.
 
 
-class Refused(Exception):
+class MempoolRefused(Exception):
     """A transaction was refused.
 
     Attributes:
@@ -23,7 +23,9 @@ class Refused(Exception):
         kind: What may be done about it.
     """
 
-    def __init__(self, reason: str, details: str = "", *, kind: Kind = Kind.FINAL) -> None:
+    def __init__(
+        self, reason: str, details: str = "", *, kind: RefusalKind = RefusalKind.FINAL
+    ) -> None:
         super().__init__(f"{reason}, {details}" if details else reason)
         self.reason = reason
         self.details = details

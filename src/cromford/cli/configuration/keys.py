@@ -11,7 +11,7 @@ from typing import Any, Final
 from cromford.bitcoin.network import NETWORKS
 from cromford.bitcoin.timelock import DELAY_BLOCKS_MAX
 from cromford.bitcoin.tx import MAX_MONEY_SAT
-from cromford.cli.kinds import (
+from cromford.cli.configuration.kinds import (
     FEERATE,
     FEERATE_MAX_SAT_PER_VB,
     FEERATE_MIN_SAT_PER_VB,
@@ -22,7 +22,7 @@ from cromford.cli.kinds import (
     Flag,
     Hex,
     Integer,
-    Kind,
+    KeyKind,
     Number,
     Peer,
     Several,
@@ -51,6 +51,11 @@ _LSP: Final = LspPolicy()
 _CLIENT: Final = ClientPolicy()
 
 
+def variable_of(path: str) -> str:
+    """Return the environment variable of a key, by its path."""
+    return f"{ENV_PREFIX}_{path.replace('.', '_')}".upper()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
     """One key. `flag` is None where only the file and the environment set it.
@@ -60,7 +65,7 @@ class Key:
 
     section: str
     name: str
-    kind: Kind
+    kind: KeyKind
     default: Any
     help: str
     flag: str | None = None
@@ -79,7 +84,7 @@ class Key:
     @property
     def variable(self) -> str:
         """Its environment variable."""
-        return f"{ENV_PREFIX}_{self.param}".upper()
+        return variable_of(self.path)
 
     @property
     def default_text(self) -> str:
@@ -206,7 +211,7 @@ _DAEMON: Final = (
 
 
 def _lsp_key(
-    name: str, kind: Kind, default: object, help_text: str, *, shown_default: str | None = None
+    name: str, kind: KeyKind, default: object, help_text: str, *, shown_default: str | None = None
 ) -> Key:
     return Key(
         section="lsp",
@@ -232,8 +237,8 @@ _AT_LEAST_A_STEP: Final = "; never less than a step"
 
 _LSP_KEYS: Final = (
     _lsp_key("listen", Endpoint(), LISTEN_DEFAULT, "Where clients connect to."),
-    _lsp_key("capacity_min", _SAT, _LSP.capacity_min_sat, "The smallest channel, in sat."),
-    _lsp_key("capacity_max", _SAT, _LSP.capacity_max_sat, "The largest channel, in sat."),
+    _lsp_key("capacity_min_sat", _SAT, _LSP.capacity_min_sat, "The smallest channel, in sat."),
+    _lsp_key("capacity_max_sat", _SAT, _LSP.capacity_max_sat, "The largest channel, in sat."),
     _lsp_key("min_clients", _CLIENTS, _LSP.min_clients, "Fewer make no factory."),
     _lsp_key("max_clients", _CLIENTS, _LSP.max_clients, "More are not taken into one factory."),
     _lsp_key(
@@ -261,7 +266,7 @@ _LSP_KEYS: Final = (
     _lsp_key("step_blocks", _DELAY, _LSP.step_blocks, "Blocks between the delays of two states."),
     _lsp_key("states", _STATES, _LSP.states_per_layer, "States per layer."),
     _lsp_key(
-        "max_exit_delay",
+        "max_exit_delay_blocks",
         _EXPIRY,
         _LSP.max_exit_delay_blocks,
         "Blocks of delay on the longest way out.",
@@ -296,10 +301,12 @@ _LSP_KEYS: Final = (
         _LSP.fee_policy.label,
         "How tree transactions pay: their own fee, or a child's.",
     ),
-    _lsp_key("feerate", FEERATE, None, "Of the tree, in sat/vB.", shown_default="2"),
-    _lsp_key("funding_feerate", FEERATE, Decimal(2), "Of the funding transaction, in sat/vB."),
+    _lsp_key("feerate_sat_per_vb", FEERATE, None, "Of the tree, in sat/vB.", shown_default="2"),
     _lsp_key(
-        "min_depth",
+        "funding_feerate_sat_per_vb", FEERATE, Decimal(2), "Of the funding transaction, in sat/vB."
+    ),
+    _lsp_key(
+        "min_depth_blocks",
         Integer(1, MIN_DEPTH_MAX, "BLOCKS"),
         _LSP.min_depth,
         "Confirmations before channels are ready.",
@@ -312,14 +319,14 @@ _LSP_KEYS: Final = (
         shown_default=f"{_LSP.lstock_csv_blocks}, or a step if that is longer",
     ),
     _lsp_key(
-        "to_self_delay_lsp",
+        "to_self_delay_lsp_blocks",
         _DELAY,
         None,
         f"Delay on the LSP's balance in a commitment of its own{_AT_LEAST_A_STEP}.",
         shown_default=f"{_LSP.to_self_delay_lsp}, or a step if that is longer",
     ),
     _lsp_key(
-        "to_self_delay_client",
+        "to_self_delay_client_blocks",
         _DELAY,
         None,
         f"Delay on a client's balance in a commitment of its own{_AT_LEAST_A_STEP}.",
@@ -332,7 +339,7 @@ _LSP_KEYS: Final = (
         "Public nonces that a client brings along for each key.",
     ),
     _lsp_key(
-        "deadline",
+        "deadline_seconds",
         Integer(1, DEADLINE_SECONDS_MAX, "SECONDS"),
         _LSP.deadline_seconds,
         "Seconds a client may take to answer.",
@@ -360,7 +367,7 @@ _LSP_KEYS: Final = (
 
 def _client_key(
     name: str,
-    kind: Kind,
+    kind: KeyKind,
     default: object,
     help_text: str,
     *,
@@ -387,10 +394,10 @@ _RANGES: Final = (
     ("dying_blocks", "dying_blocks", _EXPIRY, "blocks to move out in"),
     ("ready_min_blocks", "ready_min_blocks", _EXPIRY, "active blocks left at the start"),
     ("patience_blocks", "patience_blocks", _EXPIRY, "blocks the funding may take to confirm"),
-    ("min_depth", "min_depth", Integer(1, MIN_DEPTH_MAX, "BLOCKS"), "confirmations"),
+    ("min_depth_blocks", "min_depth", Integer(1, MIN_DEPTH_MAX, "BLOCKS"), "confirmations"),
     ("lstock_csv_blocks", "lstock_csv_blocks", _DELAY, "delay on the LSP's liquidity stock"),
-    ("to_self_delay", "to_self_delay_blocks", _DELAY, "delay on balances, either side's"),
-    ("dust_limit", "dust_limit_sat", _SAT, "dust limit, in sat"),
+    ("to_self_delay_blocks", "to_self_delay_blocks", _DELAY, "delay on balances, either side's"),
+    ("dust_limit_sat", "dust_limit_sat", _SAT, "dust limit, in sat"),
     ("max_accepted_htlcs", "max_accepted_htlcs", Integer(1, N_HTLCS_MAX), "payments in flight"),
     ("max_cltv_blocks", "max_cltv_blocks", _EXPIRY, "blocks a payment may be in flight"),
     (
@@ -402,7 +409,7 @@ _RANGES: Final = (
     ("pool_size", "pool_size", Integer(POOL_SIZE_MIN, POOL_SIZE_MAX), "nonces for each key"),
 )  # fmt: skip
 # The policy's field of each key before its _min and its _max.
-_RANGES_WITH_FLAG: Final = ("step_blocks", "to_self_delay")  # What a test network shortens.
+_RANGES_WITH_FLAG: Final = ("step_blocks", "to_self_delay_blocks")  # What a test network shortens.
 CLIENT_RANGES: Final = {name: field for name, field, _, _ in _RANGES}
 
 
@@ -414,8 +421,8 @@ def _range_keys() -> tuple[Key, ...]:
         has_flag = name in _RANGES_WITH_FLAG
         found.append(_client_key(f"{name}_min", kind, low, least, has_flag=has_flag))
         if name == "max_cltv_blocks":
-            # It follows `max_exit_delay` unless it is set.
-            shown = f"{high}, and more with a longer max_exit_delay"
+            # It follows `max_exit_delay_blocks` unless it is set.
+            shown = f"{high}, and more with a longer max_exit_delay_blocks"
             most = _client_key(
                 f"{name}_max", kind, None, f"The most accepted: {meaning}.", shown_default=shown
             )
@@ -428,26 +435,26 @@ def _range_keys() -> tuple[Key, ...]:
 _CLIENT_KEYS: Final = (
     _client_key("lsp", Peer(), None, "Whose client this is; `lsp lobby` prints it.", has_flag=True),
     _client_key(
-        "max_exit_delay",
+        "max_exit_delay_blocks",
         _EXPIRY,
         _CLIENT.exit_delay_blocks_max,
         "Terms with a longer way out are refused; in blocks.",
         has_flag=True,
     ),
     _client_key(
-        "max_expiry",
+        "max_expiry_blocks",
         _EXPIRY,
         _CLIENT.expiry_blocks_max,
         "Terms that expire later are refused; in blocks from now.",
     ),
     _client_key(
-        "min_feerate",
+        "min_feerate_sat_per_vb",
         _TREE_FEERATE,
         FEERATE_MIN_SAT_PER_VB,
         "Terms whose tree pays less, but not 0, are refused; in sat/vB.",
     ),
     _client_key(
-        "max_feerate",
+        "max_feerate_sat_per_vb",
         _TREE_FEERATE,
         Decimal(100),
         "Terms whose tree pays more are refused; in sat/vB.",
@@ -462,13 +469,13 @@ _CLIENT_KEYS: Final = (
     ),
     _client_key("max_clients", _CLIENTS, _CLIENT.max_clients, "Larger factories are refused."),
     _client_key(
-        "max_deadline",
+        "max_deadline_seconds",
         Integer(1, DEADLINE_SECONDS_MAX, "SECONDS"),
         _CLIENT.deadline_seconds,
         "Seconds to wait for the LSP in a ceremony.",
     ),
     _client_key(
-        "height_slack",
+        "height_slack_blocks",
         Integer(0, 144, "BLOCKS"),
         _CLIENT.build_height_slack_blocks,
         "Blocks that the LSP's tip may be away from one's own.",

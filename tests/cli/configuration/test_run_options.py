@@ -81,7 +81,7 @@ def test_containers_can_say_everything_by_environment(started: Started) -> None:
         "CROMFORD_CHAIN_PASSWORD_FILE": "/run/secrets/node",
         "CROMFORD_SEED_PASSPHRASE_FILE": "/run/secrets/seed",
         "CROMFORD_LSP_LISTEN": "[::1]:0",
-        "CROMFORD_LSP_MIN_DEPTH": "6",
+        "CROMFORD_LSP_MIN_DEPTH_BLOCKS": "6",
         "CROMFORD_LSP_INNER_ARITIES": "2, 3",
         "CROMFORD_METRICS_PORT": "0",
     }
@@ -98,10 +98,15 @@ def test_containers_can_say_everything_by_environment(started: Started) -> None:
 
 
 def test_feerates_are_read_in_sat_per_vbyte(started: Started) -> None:
-    policy = started.lsp("--feerate", "1.5", "--funding-feerate", "0.1").policy
+    policy = started.lsp(
+        "--feerate-sat-per-vb", "1.5", "--funding-feerate-sat-per-vb", "0.1"
+    ).policy
     assert policy.tree_feerate_sat_per_kw == 375
     assert policy.funding_feerate_sat_per_kw == 25
-    assert started.client("--max-feerate", "10").policy.tree_feerate_sat_per_kw == (25, 2_500)
+    assert started.client("--max-feerate-sat-per-vb", "10").policy.tree_feerate_sat_per_kw == (
+        25,
+        2_500,
+    )
 
 
 def test_the_ephemeral_policy_pays_nothing_by_itself(started: Started) -> None:
@@ -119,10 +124,10 @@ def test_every_delay_that_protects_somebody_is_at_least_a_step(started: Started)
 
 def test_who_accepts_a_longer_way_out_accepts_longer_payments(started: Started) -> None:
     usual = ClientPolicy().max_cltv_blocks[1]
-    policy = started.client("--max-exit-delay", "2296").policy
+    policy = started.client("--max-exit-delay-blocks", "2296").policy
     assert policy.exit_delay_blocks_max == 2_296
     assert policy.max_cltv_blocks == (1, usual + 2_000)
-    assert started.client("--max-exit-delay", "10").policy.max_cltv_blocks == (1, usual)
+    assert started.client("--max-exit-delay-blocks", "10").policy.max_cltv_blocks == (1, usual)
 
 
 def test_an_lsp_is_named_by_a_point_on_the_curve() -> None:

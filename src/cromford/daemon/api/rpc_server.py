@@ -15,7 +15,7 @@ from typing import Any, Final, Self, TypeVar
 
 import msgspec
 
-from cromford.daemon.rpc import (
+from cromford.daemon.api.rpc import (
     INTERNAL_ERROR,
     INVALID_PARAMS,
     INVALID_REQUEST,
@@ -73,6 +73,17 @@ def read_params(params: dict[str, Any], kind: type[_Params]) -> _Params:
             if match := pattern.search(complaint):
                 raise InvalidParam(match["param"], complaint) from error
         raise InvalidParam("params", complaint) from error
+
+
+def without_params(answer: Callable[[], Awaitable[object]]) -> Handler:
+    """Return the handler of a method that takes no parameters, and refuses any."""
+
+    async def handler(params: dict[str, Any]) -> object:
+        for param in params:
+            raise InvalidParam(param, "this method takes no parameters")
+        return await answer()
+
+    return handler
 
 
 class RpcServer:

@@ -8,9 +8,9 @@ from typing import Any, Final
 import click
 
 from cromford.bitcoin.network import MAINNET, NETWORKS, SIGNET, Network
+from cromford.cli.configuration.keys import CLIENT_RANGES
+from cromford.cli.configuration.kinds import sat_per_kw
 from cromford.cli.failures import EXIT_USAGE, CommandFailed
-from cromford.cli.keys import CLIENT_RANGES
-from cromford.cli.kinds import sat_per_kw
 from cromford.daemon.options import ChainOptions, ClientOptions, LspOptions
 from cromford.factory.odometer import Odometer
 from cromford.factory.terms import FeePolicy
@@ -19,8 +19,13 @@ from cromford.protocol.policy import ClientPolicy, LspPolicy
 BITCOIND_HOME: Final = Path("~/.bitcoin")
 COOKIE_NAME: Final = ".cookie"
 FEERATE_DEFAULT_SAT_PER_VB: Final = Decimal(2)
-# A delay that protects somebody is at least a step, or it could pass unseen.
-_PROTECTING_DELAYS: Final = ("lstock_csv_blocks", "to_self_delay_lsp", "to_self_delay_client")
+# A delay that protects somebody is at least a step, or it could pass unseen: its key, and the
+# field of the policy.
+_PROTECTING_DELAYS: Final = {
+    "lstock_csv_blocks": "lstock_csv_blocks",
+    "to_self_delay_lsp_blocks": "to_self_delay_lsp",
+    "to_self_delay_client_blocks": "to_self_delay_client",
+}
 _LSP: Final = LspPolicy()
 _CLIENT: Final = ClientPolicy()
 MAINNET_WARNING: Final = """\
@@ -163,11 +168,13 @@ def tree_feerate_sat_per_kw(policy: FeePolicy, feerate: Decimal | None) -> int:
     if policy is FeePolicy.EPHEMERAL:
         if feerate:
             raise click.UsageError(
-                f"feerate: expected 0 with the fee policy ephemeral, received {feerate}"
+                f"feerate_sat_per_vb: expected 0 with the fee policy ephemeral, received {feerate}"
             )
         return 0
     if feerate is not None and feerate == 0:
-        raise click.UsageError("feerate: expected above 0 with the fee policy endogenous")
+        raise click.UsageError(
+            "feerate_sat_per_vb: expected above 0 with the fee policy endogenous"
+        )
     return sat_per_kw(FEERATE_DEFAULT_SAT_PER_VB if feerate is None else feerate)
 
 
@@ -178,16 +185,18 @@ def lsp_policy(values: Values) -> LspPolicy:
         click.UsageError: If two of them do not go together.
     """
     of = {path.removeprefix("lsp."): value for path, value in values.items()}
-    _check_order("lsp", of, ("capacity_min", "capacity_max"), ("min_clients", "max_clients"))
+    _check_order(
+        "lsp", of, ("capacity_min_sat", "capacity_max_sat"), ("min_clients", "max_clients")
+    )
     if of["build_at_clients"] is not None:
         _check_order("lsp", of, ("min_clients", "build_at_clients"))
-    if of["funding_feerate"] == 0:
-        raise click.UsageError("lsp.funding_feerate: expected above 0, received 0")
+    if of["funding_feerate_sat_per_vb"] == 0:
+        raise click.UsageError("lsp.funding_feerate_sat_per_vb: expected above 0, received 0")
     _check_delays(of)
     policy = fee_policy_of(of["fee_policy"])
     return LspPolicy(
-        capacity_min_sat=of["capacity_min"],
-        capacity_max_sat=of["capacity_max"],
+        capacity_min_sat=of["capacity_min_sat"],
+        capacity_max_sat=of["capacity_max_sat"],
         min_clients=of["min_clients"],
         max_clients=of["max_clients"],
         build_at_clients=of["build_at_clients"],
@@ -196,20 +205,20 @@ def lsp_policy(values: Values) -> LspPolicy:
         inner_arities=of["inner_arities"],
         step_blocks=of["step_blocks"],
         states_per_layer=of["states"],
-        max_exit_delay_blocks=of["max_exit_delay"],
+        max_exit_delay_blocks=of["max_exit_delay_blocks"],
         active_blocks=of["active_blocks"],
         dying_blocks=of["dying_blocks"],
         ready_min_blocks=of["ready_min_blocks"],
         patience_blocks=of["patience_blocks"],
         fee_policy=policy,
-        tree_feerate_sat_per_kw=tree_feerate_sat_per_kw(policy, of["feerate"]),
-        funding_feerate_sat_per_kw=sat_per_kw(of["funding_feerate"]),
+        tree_feerate_sat_per_kw=tree_feerate_sat_per_kw(policy, of["feerate_sat_per_vb"]),
+        funding_feerate_sat_per_kw=sat_per_kw(of["funding_feerate_sat_per_vb"]),
         lstock_csv_blocks=_protecting(of, "lstock_csv_blocks"),
-        to_self_delay_lsp=_protecting(of, "to_self_delay_lsp"),
-        to_self_delay_client=_protecting(of, "to_self_delay_client"),
-        min_depth=of["min_depth"],
+        to_self_delay_lsp=_protecting(of, "to_self_delay_lsp_blocks"),
+        to_self_delay_client=_protecting(of, "to_self_delay_client_blocks"),
+        min_depth=of["min_depth_blocks"],
         pool_size=of["pool_size"],
-        deadline_seconds=of["deadline"],
+        deadline_seconds=of["deadline_seconds"],
         fee_base_msat=of["fee_base_msat"],
         fee_proportional_millionths=of["fee_proportional_millionths"],
         hold_seconds=of["hold_seconds"],
@@ -221,10 +230,10 @@ def _check_delays(of: Values) -> None:
         odometer = Odometer(states_per_layer=of["states"], step_blocks=of["step_blocks"])
     except ValueError as error:
         raise click.UsageError(f"lsp.states, lsp.step_blocks: {error}") from error
-    if odometer.delay_max_blocks > of["max_exit_delay"]:
+    if odometer.delay_max_blocks > of["max_exit_delay_blocks"]:
         raise click.UsageError(
-            f"lsp.max_exit_delay: expected at least one layer's {odometer.delay_max_blocks} "
-            f"blocks, received {of['max_exit_delay']}"
+            f"lsp.max_exit_delay_blocks: expected at least one layer's {odometer.delay_max_blocks} "
+            f"blocks, received {of['max_exit_delay_blocks']}"
         )
     if of["ready_min_blocks"] > of["active_blocks"]:
         raise click.UsageError(
@@ -241,7 +250,7 @@ def _check_delays(of: Values) -> None:
 def _protecting(of: Values, name: str) -> int:
     if of[name] is not None:
         return int(of[name])
-    return max(int(getattr(_LSP, name)), int(of["step_blocks"]))
+    return max(int(getattr(_LSP, _PROTECTING_DELAYS[name])), int(of["step_blocks"]))
 
 
 def client_policy(values: Values) -> ClientPolicy:
@@ -252,20 +261,23 @@ def client_policy(values: Values) -> ClientPolicy:
     """
     of = {path.removeprefix("client."): value for path, value in values.items()}
     if of["max_cltv_blocks_max"] is None:
-        of["max_cltv_blocks_max"] = _cltv_blocks_max(of["max_exit_delay"])
+        of["max_cltv_blocks_max"] = _cltv_blocks_max(of["max_exit_delay_blocks"])
     pairs = [(f"{name}_min", f"{name}_max") for name in CLIENT_RANGES]
-    _check_order("client", of, *pairs, ("min_feerate", "max_feerate"))
+    _check_order("client", of, *pairs, ("min_feerate_sat_per_vb", "max_feerate_sat_per_vb"))
     ranges: dict[str, Any] = {
         field: (of[f"{name}_min"], of[f"{name}_max"]) for name, field in CLIENT_RANGES.items()
     }
     return ClientPolicy(
-        exit_delay_blocks_max=of["max_exit_delay"],
-        expiry_blocks_max=of["max_expiry"],
-        tree_feerate_sat_per_kw=(sat_per_kw(of["min_feerate"]), sat_per_kw(of["max_feerate"])),
+        exit_delay_blocks_max=of["max_exit_delay_blocks"],
+        expiry_blocks_max=of["max_expiry_blocks"],
+        tree_feerate_sat_per_kw=(
+            sat_per_kw(of["min_feerate_sat_per_vb"]),
+            sat_per_kw(of["max_feerate_sat_per_vb"]),
+        ),
         fee_policies=tuple(fee_policy_of(label) for label in of["fee_policies"]),
         max_clients=of["max_clients"],
-        deadline_seconds=of["max_deadline"],
-        build_height_slack_blocks=of["height_slack"],
+        deadline_seconds=of["max_deadline_seconds"],
+        build_height_slack_blocks=of["height_slack_blocks"],
         fee_base_msat_max=of["max_fee_base_msat"],
         fee_proportional_millionths_max=of["max_fee_proportional_millionths"],
         **ranges,

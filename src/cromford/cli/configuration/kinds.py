@@ -20,7 +20,7 @@ FEERATE_MAX_SAT_PER_VB: Final = 1000
 FEERATE_MIN_SAT_PER_VB: Final = Decimal(MIN_RELAY_SAT_PER_KW) / SAT_PER_KW_OF_SAT_PER_VB
 
 
-class Kind(Protocol):
+class KeyKind(Protocol):
     """One kind of value."""
 
     @property
@@ -48,7 +48,7 @@ class Kind(Protocol):
 class Option(click.ParamType[Any]):
     """A kind as click's type of an option."""
 
-    def __init__(self, kind: Kind) -> None:
+    def __init__(self, kind: KeyKind) -> None:
         self._kind = kind
         self.name = kind.metavar
 
@@ -270,7 +270,7 @@ class Choice:
 class Several:
     """One or more values of a kind: a list in TOML, with commas between them elsewhere."""
 
-    kind: Kind
+    kind: KeyKind
     metavar: str
 
     def of_text(self, text: str) -> tuple[Any, ...]:

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
-from cromford.cli.output import blocks, cell, expiry_text, sat, table
+from cromford.cli.shown.output import blocks, cell, expiry_text, sat, table
 
 Document = dict[str, Any]
 LSP_INDEX: Final = 0

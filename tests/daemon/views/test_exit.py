@@ -3,7 +3,7 @@
 import pytest
 
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut
-from cromford.daemon.exit_views import describe_channel, due_entry
+from cromford.daemon.views.exit import describe_channel, due_entry
 from cromford.watch.channel_exit import (
     AwaitPreimage,
     ChannelAction,

@@ -2,9 +2,9 @@
 
 from typing import Any, Final
 
-from cromford.daemon.channel_views import status_of as channel_status
+from cromford.daemon.views.channels import status_of as channel_status
+from cromford.daemon.views.export import export_funding, export_nodes, export_terms
 from cromford.protocol.channels.client import is_usable
-from cromford.protocol.export import export_funding, export_nodes, export_terms
 from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
 from cromford.protocol.journal.client_state import ClientState
 

@@ -10,10 +10,10 @@ import msgspec
 
 from cromford.bitcoin.network import Network
 from cromford.channel.messages import UpdateAdd
+from cromford.daemon.api.payment_limits import LIMIT, LIMIT_MAX, WAIT_SECONDS_MAX
+from cromford.daemon.api.rpc import InvalidParam, RpcFailure
 from cromford.daemon.event_log import EventLog
-from cromford.daemon.payment_limits import LIMIT, LIMIT_MAX, WAIT_SECONDS_MAX
-from cromford.daemon.payment_views import show_payment
-from cromford.daemon.rpc import InvalidParam, RpcFailure
+from cromford.daemon.views.payments import show_payment
 from cromford.invoice.bolt11 import parse_invoice
 from cromford.invoice.invoice import InvalidInvoice, Invoice
 from cromford.protocol import events as ev

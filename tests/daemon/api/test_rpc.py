@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cromford.daemon import rpc, rpc_server
-from cromford.daemon.rpc import DaemonNotRunning, InvalidParam, RpcClient, RpcFailure
-from cromford.daemon.rpc_server import Handler, RpcServer, SocketInUse, read_params
+from cromford.daemon.api import rpc, rpc_server
+from cromford.daemon.api.rpc import DaemonNotRunning, InvalidParam, RpcClient, RpcFailure
+from cromford.daemon.api.rpc_server import Handler, RpcServer, SocketInUse, read_params
 
 
 class SaleParams(msgspec.Struct, forbid_unknown_fields=True):

@@ -4,8 +4,8 @@ from typing import Any
 
 from rich.console import Console
 
-from cromford.cli import tree_view
-from cromford.cli.output import blocks, cell, expiry_text, msat, sat, table
+from cromford.cli.shown import tree
+from cromford.cli.shown.output import blocks, cell, expiry_text, msat, sat, table
 
 Document = dict[str, Any]
 
@@ -18,16 +18,16 @@ def result(console: Console, shown: Document) -> None:
     told = cell(f"{summary['status']}, {summary['n_clients']} clients; ")
     console.print(told.append_text(expiry_text(summary)))
     console.print()
-    tree_view.print_tree(console, exported)
+    tree.print_tree(console, exported)
     console.print()
     _heading(console, "Who paid what")
-    tree_view.print_ledger(console, exported["ledger"])
+    tree.print_ledger(console, exported["ledger"])
     console.print()
     _print_money(console, shown["payments"])
     console.print()
     _heading(console, "Each client's way out, alone")
     for client in shown["clients"]:
-        line = tree_view.exit_line(client["client"], client["exit_plan"])
+        line = tree.exit_line(client["client"], client["exit_plan"])
         console.print(cell(line), soft_wrap=True)
     if shown["exit"] is not None:
         console.print()

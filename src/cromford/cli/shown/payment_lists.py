@@ -5,8 +5,8 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from cromford.cli.lists import facts
-from cromford.cli.output import blocks, cell, msat, sat, short, table
+from cromford.cli.shown.lists import facts
+from cromford.cli.shown.output import blocks, cell, msat, sat, short, table
 
 Document = dict[str, Any]
 _DIRECTIONS: Final = {"out": "paid out", "in": "invoice"}

@@ -1,10 +1,10 @@
 """Answers as people read them: short lists and tables."""
 
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 
-from cromford.cli.output import (
+from cromford.cli.shown.output import (
     DEADLINE_NEAR_BLOCKS,
     blocks,
     cell,
@@ -16,6 +16,7 @@ from cromford.cli.output import (
     table,
 )
 
+TWO_COPIES: Final = "does a second copy of the data directory run? Stop one of them"
 Document = dict[str, Any]
 
 
@@ -51,6 +52,10 @@ def lsp_status(console: Console, status: Document) -> None:
         ("factories", status["n_factories"]),
         *_capital_rows(status["capital"]),
     ]
+    rows += [
+        ("in use twice", f"{node_id} keeps displacing itself; {TWO_COPIES}")
+        for node_id in status["contested"]
+    ]
     if status["build_dropped"]:
         rows.append(("last build dropped", status["build_dropped"]))
     facts(console, rows)
@@ -80,6 +85,8 @@ def client_status(console: Console, status: Document) -> None:
     wish = status["wish"]
     rows = _status_rows(status)
     rows.append(("LSP", f"{status['lsp']} ({_yes(status['connected'], 'connected')})"))
+    if status["connections_are_short"]:
+        rows.append(("connections", f"end soon after they begin; {TWO_COPIES}"))
     offer = status["lobby"]
     if offer is not None:
         offered = (
@@ -107,9 +114,9 @@ def _status_rows(status: Document) -> list[tuple[str, object]]:
         f"{sat(wallet['confirmed_sat'])} confirmed, {sat(wallet['free_sat'])} free, "
         f"{sat(wallet['reserved_sat'])} reserved"
     )
-    if wallet.get("arriving_sat"):
+    if wallet["arriving_sat"]:
         held += f", {sat(wallet['arriving_sat'])} arriving from exits"
-    if wallet.get("immature_sat"):
+    if wallet["immature_sat"]:
         held += f", {sat(wallet['immature_sat'])} immature"
     return [
         ("network", status["network"]),

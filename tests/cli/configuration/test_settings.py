@@ -9,9 +9,10 @@ from tests.cli.conftest import CommandLine
 from tests.cli.fake_daemon import FakeDaemon
 
 from cromford.cli import daemons
-from cromford.cli.keys import KEYS, SECTIONS
-from cromford.cli.run_options import client_policy, lsp_policy
-from cromford.cli.settings import dump, read_file, resolve
+from cromford.cli.configuration.keys import KEYS, SECTIONS, Key, variable_of
+from cromford.cli.configuration.renamed import RENAMED
+from cromford.cli.configuration.run_options import client_policy, lsp_policy
+from cromford.cli.configuration.settings import dump, read_file, resolve
 from cromford.daemon.options import LspOptions
 from cromford.protocol.policy import ClientPolicy, LspPolicy
 
@@ -35,9 +36,9 @@ passphrase_file = "/run/seed"
 [lsp]
 listen = "[::1]:9"
 inner_arities = [2, 3]
-feerate = 1.25
-funding_feerate = 3
-max_exit_delay = 5000
+feerate_sat_per_vb = 1.25
+funding_feerate_sat_per_vb = 3
+max_exit_delay_blocks = 5000
 build_at_clients = 3
 [client]
 lsp = "{NODE_ID}@[::1]:9750"
@@ -63,9 +64,13 @@ def written(path: Path, text: str) -> Path:
 def test_a_flag_comes_before_the_environment_before_the_file_before_the_default(
     tmp_path: Path, lsp_started: list[LspOptions]
 ) -> None:
-    written(tmp_path / "config.toml", "[lsp]\nmin_depth = 4\nstates = 3\nleaf_arity = 5\n")
-    env = {"CROMFORD_LSP_MIN_DEPTH": "6", "CROMFORD_LSP_STATES": "5", "CROMFORD_LSP_DEADLINE": ""}
-    result = CommandLine(tmp_path).run("lsp", "run", "--min-depth", "7", env=env)
+    written(tmp_path / "config.toml", "[lsp]\nmin_depth_blocks = 4\nstates = 3\nleaf_arity = 5\n")
+    env = {
+        "CROMFORD_LSP_MIN_DEPTH_BLOCKS": "6",
+        "CROMFORD_LSP_STATES": "5",
+        "CROMFORD_LSP_DEADLINE_SECONDS": "",
+    }
+    result = CommandLine(tmp_path).run("lsp", "run", "--min-depth-blocks", "7", env=env)
     assert result.exit_code == 0, result.stderr
     policy = lsp_started[0].policy
     assert (policy.min_depth, policy.states_per_layer, policy.leaf_arity) == (7, 5, 5)
@@ -97,6 +102,7 @@ def test_a_question_finds_its_daemon_on_the_configured_network(tmp_path: Path) -
 
 
 COUNT = "expected a whole number in 1..1024"
+FEERATE = "expected 0 or a number in 0.1..1000"
 REFUSED = [
     ("[lsp]\nmin_clients = 'three'", f'lsp.min_clients: {COUNT}, received "three"'),
     ("[lsp]\nmin_clients = true", f"lsp.min_clients: {COUNT}, received true"),
@@ -112,8 +118,8 @@ REFUSED = [
     ("[lsp]\ninner_arities = 2", "lsp.inner_arities: expected a list"),
     ("[lsp]\ninner_arities = []", "lsp.inner_arities: expected a list with at least one value"),
     ("[lsp]\ninner_arities = [1]", "lsp.inner_arities: expected a whole number in 2..1024"),
-    ("[lsp]\nfeerate = '2'", 'lsp.feerate: expected 0 or a number in 0.1..1000, received "2"'),
-    ("[lsp]\nfeerate = nan", "lsp.feerate: expected 0 or a number in 0.1..1000, received NaN"),
+    ("[lsp]\nfeerate_sat_per_vb = '2'", f'lsp.feerate_sat_per_vb: {FEERATE}, received "2"'),
+    ("[lsp]\nfeerate_sat_per_vb = nan", f"lsp.feerate_sat_per_vb: {FEERATE}, received NaN"),
     ("[lsp]\nfee_policy = 0", "lsp.fee_policy: expected one of endogenous, ephemeral, received 0"),
     ("[chain]\nnetwork = 'main'", "chain.network: expected one of regtest, signet, testnet4"),
     ("[chain]\nallow_mainnet = 1", "chain.allow_mainnet: expected true or false, received 1"),
@@ -129,8 +135,8 @@ REFUSED = [
     ("[chain]\nuser = 'me'", "a user and a password file go together"),
     ("[chain]\nsignet_challenge = '51'", "chain.signet_challenge: expected none on regtest"),
     ("[lsp]\nmin_clients = 3\nmax_clients = 2", "lsp.min_clients: expected at most max_clients, 2"),
-    ("[client]\nmin_depth_min = 13", "client.min_depth_min: expected at most min_depth_max, 12"),
-    ("[client]\nmin_feerate = 200", "client.min_feerate: expected at most max_feerate, 100"),
+    ("[client]\nmin_depth_blocks_min = 13", "expected at most min_depth_blocks_max, 12"),
+    ("[client]\nmin_feerate_sat_per_vb = 200", "expected at most max_feerate_sat_per_vb, 100"),
 ]  # fmt: skip
 
 
@@ -146,9 +152,9 @@ def test_what_cannot_be_is_refused_by_key_with_the_expected_and_the_received(
 
 
 def test_a_variable_that_cannot_be_is_refused_by_its_name(tmp_path: Path) -> None:
-    result = CommandLine(tmp_path).run("lsp", "run", env={"CROMFORD_LSP_MIN_DEPTH": "deep"})
+    result = CommandLine(tmp_path).run("lsp", "run", env={"CROMFORD_LSP_MIN_DEPTH_BLOCKS": "deep"})
     assert result.exit_code == 2
-    assert 'CROMFORD_LSP_MIN_DEPTH: expected a whole number in 1..144, received "deep"' in (
+    assert 'CROMFORD_LSP_MIN_DEPTH_BLOCKS: expected a whole number in 1..144, received "deep"' in (
         result.stderr
     )
 
@@ -223,6 +229,61 @@ def test_of_two_files_one_has_to_be_named(tmp_path: Path, monkeypatch: pytest.Mo
     both = line.run("config", "check")
     assert both.exit_code == 2
     assert "there are two" in both.stderr
+
+
+UNITS = {
+    "SAT": "_sat",
+    "MSAT": "_msat",
+    "BLOCKS": "_blocks",
+    "SECONDS": "_seconds",
+    "sat/vB": "_sat_per_vb",
+    "PPM": "_millionths",
+}
+
+
+def test_every_key_carries_its_unit() -> None:
+    measured = {key.path: UNITS[key.kind.metavar] for key in KEYS if key.kind.metavar in UNITS}
+    silent = [
+        path
+        for path, unit in measured.items()
+        if not path.removesuffix("_min").removesuffix("_max").endswith(unit)
+    ]
+    assert measured
+    assert silent == []
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_a_key_by_its_old_name_is_refused_naming_the_new(
+    tmp_path: Path, old: str, new: str
+) -> None:
+    section, _, name = old.partition(".")
+    assert new in {key.path for key in KEYS}
+    assert old not in {key.path for key in KEYS}
+    written(tmp_path / "config.toml", f"[{section}]\n{name} = 5\n")
+    in_file = CommandLine(tmp_path).run("config", "check")
+    assert in_file.exit_code == 2
+    assert f"{old}: it is called {new} now" in in_file.stderr
+    variable = variable_of(old)
+    in_environment = CommandLine(tmp_path / "none").run("lsp", "run", env={variable: "5"})
+    assert in_environment.exit_code == 2
+    assert f"{variable}: it is called {variable_of(new)} now" in in_environment.stderr
+
+
+@pytest.mark.parametrize("key", [key for key in KEYS if key.path in RENAMED.values() and key.flag])
+def test_a_flag_by_its_old_name_is_refused_naming_the_new(tmp_path: Path, key: Key) -> None:
+    old = next(old for old, new in RENAMED.items() if new == key.path)
+    flag = f"--{old.partition('.')[2].replace('_', '-')}"
+    result = CommandLine(tmp_path).run(key.section, "run", flag, "5")
+    assert result.exit_code == 2
+    assert f"No such option '{flag}'" in result.stderr
+    assert f"'{key.flag}'" in result.stderr
+
+
+def test_a_check_is_for_the_network_that_was_typed(tmp_path: Path) -> None:
+    path = written(tmp_path / "config.toml", "[chain]\nsignet_challenge = '51'\n")
+    checked = CommandLine(tmp_path).run("config", "check", str(path), "--network", "signet")
+    assert checked.exit_code == 0, checked.stderr
+    assert CommandLine(tmp_path).run("config", "check", str(path)).exit_code == 2
 
 
 def test_without_any_source_the_policies_are_the_defaults() -> None:

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from cromford.daemon.rpc import CALL_TIMEOUT_SECONDS
+from cromford.daemon.api.rpc import CALL_TIMEOUT_SECONDS
 
 INVOICE_EXPIRY_SECONDS: Final = 3600
 WAIT_SECONDS: Final = 60.0

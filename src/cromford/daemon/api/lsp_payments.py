@@ -4,11 +4,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-from cromford.daemon import channel_views
-from cromford.daemon.payment_limits import WAIT_SECONDS
-from cromford.daemon.payment_numbers import PaymentNumbers
-from cromford.daemon.payment_views import forwards, own_payments
-from cromford.daemon.payments_api import (
+from cromford.daemon.api.payment_limits import WAIT_SECONDS
+from cromford.daemon.api.payments import (
     Means,
     Payer,
     PaymentsParams,
@@ -17,7 +14,10 @@ from cromford.daemon.payments_api import (
     pay_request,
     read_invoice,
 )
-from cromford.daemon.rpc_server import Handler, read_params
+from cromford.daemon.api.rpc_server import Handler, read_params, without_params
+from cromford.daemon.payment_numbers import PaymentNumbers
+from cromford.daemon.views import channels as channel_views
+from cromford.daemon.views.payments import forwards, own_payments
 from cromford.protocol import events as ev
 from cromford.protocol.channels.balances import balance_of
 from cromford.protocol.channels.lsp import is_usable
@@ -36,7 +36,7 @@ class PayingLsp(Payer, Protocol):
         """The LSP's state now."""
 
 
-class _PayParams(msgspec.Struct, forbid_unknown_fields=True):
+class _LspPayParams(msgspec.Struct, forbid_unknown_fields=True):
     invoice: str
     wait_seconds: float = WAIT_SECONDS
     dry_run: bool = False
@@ -50,14 +50,18 @@ class LspPayments:
 
     def methods(self) -> dict[str, Handler]:
         """Return the methods by name."""
-        return {"pay": self._pay, "payments": self._payments, "balances": self._balances}
+        return {
+            "pay": self._pay,
+            "payments": self._payments,
+            "balances": without_params(self._balances),
+        }
 
     def totals(self) -> Document:
         """Return what all channels hold together."""
         return channel_views.totals(self._channels())
 
     async def _pay(self, params: dict[str, Any]) -> object:
-        wanted = read_params(params, _PayParams)
+        wanted = read_params(params, _LspPayParams)
         invoice = read_invoice(wanted.invoice, self._owner.network)
         asked = pay_request(invoice, wanted.invoice)
         return await pay(
@@ -88,7 +92,7 @@ class LspPayments:
             "earned_msat": book.earned_msat,
         }
 
-    async def _balances(self, _params: dict[str, Any]) -> object:
+    async def _balances(self) -> object:
         channels = self._channels()
         return {"channels": channels, "total": channel_views.totals(channels)}
 

@@ -16,8 +16,8 @@ from tests.protocol.pump import COIN_SAT, WANTED_SAT, Pump
 
 from cromford.bitcoin.network import REGTEST
 from cromford.bitcoin.tx import Tx, TxOut
+from cromford.daemon.views.export import export_factory, export_nodes
 from cromford.factory.terms import FeePolicy
-from cromford.protocol.export import export_factory, export_nodes
 from cromford.protocol.journal.lsp_attempt import LspAttempt
 from cromford.protocol.policy import LspPolicy
 from cromford.regtest.kernel import ScriptRefused, check_scripts

@@ -15,9 +15,10 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from cromford.cli.configuration.keys import KEYS, SECTIONS, Key, variable_of
+from cromford.cli.configuration.kinds import File, Flag, Option
+from cromford.cli.configuration.renamed import RENAMED
 from cromford.cli.failures import EXIT_NOT_FOUND, EXIT_USAGE, CommandFailed
-from cromford.cli.keys import KEYS, SECTIONS, Key
-from cromford.cli.kinds import File, Flag, Option
 
 CONFIG_SIZE_MAX: Final = 1024 * 1024
 COMMENT_WIDTH: Final = 96
@@ -76,8 +77,12 @@ def resolve(
         in_file: What `read_file` returned, or nothing.
 
     Raises:
-        CommandFailed: If a variable of the environment has no value of its key.
+        CommandFailed: If a variable of the environment has no value of its key, or names a key as
+            it was once called.
     """
+    for old, new in RENAMED.items():
+        if environment.get(variable_of(old)):
+            raise _invalid(f"{variable_of(old)}: it is called {variable_of(new)} now")
     return Settings({key.path: _find(key, flags, environment, in_file) for key in KEYS})
 
 
@@ -143,6 +148,8 @@ def _values(path: Path, sections: Mapping[str, Any]) -> Iterator[tuple[str, Any]
 
 
 def _unknown(section: str, name: str) -> str:
+    if new := RENAMED.get(f"{section}.{name}"):
+        return f"it is called {new} now"
     known = [key.name for key in KEYS if key.section == section]
     near = difflib.get_close_matches(name, known, n=1)
     meant = f"; did you mean {near[0]}?" if near else ""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Final
 
-from cromford.daemon.rpc import RpcFailure
+from cromford.daemon.api.rpc import RpcFailure
 
 PREFIX_MIN: Final = 4  # Hex digits that may stand for a factory's whole id.
 

@@ -8,12 +8,9 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from cromford.crypto.keys import sha256
-from cromford.daemon import channel_views
-from cromford.daemon.factory_id import find_factory
-from cromford.daemon.payment_limits import INVOICE_EXPIRY_SECONDS, WAIT_SECONDS
-from cromford.daemon.payment_numbers import PaymentNumbers
-from cromford.daemon.payment_views import own_payments, show_invoice
-from cromford.daemon.payments_api import (
+from cromford.daemon.api.factory_id import find_factory
+from cromford.daemon.api.payment_limits import INVOICE_EXPIRY_SECONDS, WAIT_SECONDS
+from cromford.daemon.api.payments import (
     Means,
     Payer,
     PaymentsParams,
@@ -22,8 +19,11 @@ from cromford.daemon.payments_api import (
     pay_request,
     read_invoice,
 )
-from cromford.daemon.rpc import InvalidParam, RpcFailure
-from cromford.daemon.rpc_server import Handler, read_params
+from cromford.daemon.api.rpc import InvalidParam, RpcFailure
+from cromford.daemon.api.rpc_server import Handler, read_params, without_params
+from cromford.daemon.payment_numbers import PaymentNumbers
+from cromford.daemon.views import channels as channel_views
+from cromford.daemon.views.payments import own_payments, show_invoice
 from cromford.invoice.bolt11 import sign_invoice
 from cromford.invoice.invoice import UINT16_MAX, UINT32_MAX, InvalidInvoice, Invoice, RouteHint
 from cromford.protocol import events as ev
@@ -59,7 +59,7 @@ class _InvoiceParams(msgspec.Struct, forbid_unknown_fields=True):
     expiry_seconds: int = INVOICE_EXPIRY_SECONDS
 
 
-class _PayParams(msgspec.Struct, forbid_unknown_fields=True):
+class _ClientPayParams(msgspec.Struct, forbid_unknown_fields=True):
     invoice: str
     fee_max_msat: int | None = None  # None: what the policy allows
     factory_id: str | None = None  # None: any
@@ -85,7 +85,7 @@ class ClientPayments:
             "invoice": self._invoice,
             "pay": self._pay,
             "payments": self._payments,
-            "balance": self._balance,
+            "balance": without_params(self._balance),
         }
 
     def totals(self) -> Document:
@@ -159,7 +159,7 @@ class ClientPayments:
         )
 
     async def _pay(self, params: dict[str, Any]) -> object:
-        wanted = read_params(params, _PayParams)
+        wanted = read_params(params, _ClientPayParams)
         invoice = read_invoice(wanted.invoice, self._owner.network)
         attempts = self._owner.state.attempts
         asked = pay_request(
@@ -215,7 +215,7 @@ class ClientPayments:
         numbers = self._owner.payment_numbers
         return {"payments": own_payments(self._owner.book, numbers, limit=limit)}
 
-    async def _balance(self, _params: dict[str, Any]) -> object:
+    async def _balance(self) -> object:
         channels = self._channels()
         exits = [channel["exit_sat"] for channel in channels if channel["exit_sat"] is not None]
         total = channel_views.totals(channels) | {"exit_sat": sum(exits)}

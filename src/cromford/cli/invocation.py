@@ -2,16 +2,16 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from cromford.daemon.rpc import SOCKET_NAME, RpcClient
+from cromford.daemon.api.rpc import SOCKET_NAME, RpcClient
 
 if TYPE_CHECKING:
-    from cromford.cli.settings import Settings
+    from cromford.cli.configuration.settings import Settings
 
 HOME: Final = Path("~/.cromford")
 DATADIR_ENV: Final = "CROMFORD_DATADIR"
@@ -25,14 +25,27 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 @dataclass(slots=True, kw_only=True)
-class Session:
-    """One run of the command: filled from the options, wherever on the line they stand."""
+class Invocation:
+    """One run of the command: filled from the options, wherever on the line they stand.
+
+    `typed` are those of them that stand on the line, and not in the environment.
+    """
 
     is_json: bool = False
     datadir: Path | None = None
-    is_datadir_typed: bool = False
     config: Path | None = None
     network: str | None = None
+    typed: set[str] = field(default_factory=set)
+
+    def refuse(self, *options: str) -> None:
+        """Refuse options that were typed before a command which has no use for them.
+
+        Raises:
+            click.UsageError: Naming the first.
+        """
+        for option in options:
+            if option in self.typed:
+                raise click.UsageError(f"{option}: this command has no use for it")
 
     def datadir_of(self, role: str) -> Path:
         """Return the data directory of a role: the one that was named, or its default."""
@@ -61,7 +74,7 @@ class Session:
             CommandFailed: If the file or the environment has something that cannot be.
         """
         # Most commands are a question to a daemon, and need none of this.
-        from cromford.cli import settings  # noqa: PLC0415 - see above
+        from cromford.cli.configuration import settings  # noqa: PLC0415 - see above
 
         path = self.config_of(role)
         return settings.resolve(
@@ -86,7 +99,7 @@ def asks_for_json(args: Sequence[str]) -> bool:
     return "--json" in args or os.environ.get(JSON_ENV, "").lower() not in _NO
 
 
-def session_options(command: _Command) -> _Command:
+def invocation_options(command: _Command) -> _Command:
     """Add what is known before and after a command: `--datadir`, `--network`, `--json` and so on.
 
     The environment is read once, at the top: below it would come before what was typed there.
@@ -138,24 +151,26 @@ def network_option(command: _Command) -> _Command:
     )(command)
 
 
-def take_environment(session: Session) -> None:
-    """Fill a session with what the environment says, before the line is parsed."""
+def take_environment(invocation: Invocation) -> None:
+    """Fill an invocation with what the environment says, before the line is parsed."""
     if datadir := os.environ.get(DATADIR_ENV):
-        session.datadir = Path(datadir)
+        invocation.datadir = Path(datadir)
     if config := os.environ.get(CONFIG_ENV):
-        session.config = Path(config)
+        invocation.config = Path(config)
 
 
 def _take_datadir(ctx: click.Context, _param: click.Parameter, value: Path | None) -> None:
     if value is not None:
-        session = _session_of(ctx)
-        session.datadir = value
-        session.is_datadir_typed = True
+        invocation = _invocation_of(ctx)
+        invocation.datadir = value
+        invocation.typed.add("--datadir")
 
 
 def _take_config(ctx: click.Context, _param: click.Parameter, value: Path | None) -> None:
     if value is not None:
-        _session_of(ctx).config = value
+        invocation = _invocation_of(ctx)
+        invocation.config = value
+        invocation.typed.add("--config")
 
 
 def _take_network(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
@@ -163,11 +178,13 @@ def _take_network(ctx: click.Context, _param: click.Parameter, value: str | None
         return
     if value not in NETWORKS:
         raise click.BadParameter(f"expected one of {', '.join(NETWORKS)}, received {value!r}")
-    _session_of(ctx).network = value
+    invocation = _invocation_of(ctx)
+    invocation.network = value
+    invocation.typed.add("--network")
 
 
-def _session_of(ctx: click.Context) -> Session:
-    session = ctx.find_object(Session)
-    if session is None:
-        raise AssertionError("a command runs in a session")
-    return session
+def _invocation_of(ctx: click.Context) -> Invocation:
+    invocation = ctx.find_object(Invocation)
+    if invocation is None:
+        raise AssertionError("a command runs in an invocation")
+    return invocation

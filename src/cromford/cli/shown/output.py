@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cromford.cli.failures import printable
-from cromford.cli.session import Session
+from cromford.cli.invocation import Invocation
 
 # Wide enough for every table of ours, so that what is piped onwards is not wrapped.
 WIDTH_WITHOUT_TERMINAL: Final = 240
@@ -22,15 +22,15 @@ BLOCKS_PER_DAY: Final = 144
 SHORT_ID_SIZE: Final = 12
 MSAT_PER_SAT: Final = 1000
 
-View = Callable[[Console, Any], None]
+Printer = Callable[[Console, Any], None]
 
 
-def show(session: Session, document: object, view: View) -> None:
-    """Write a result to stdout: the document itself with `--json`, else what `view` makes of it."""
-    if session.is_json:
+def show(invocation: Invocation, document: object, printer: Printer) -> None:
+    """Write a result to stdout: the document itself with `--json`, else as `printer` prints it."""
+    if invocation.is_json:
         write_json(document)
     else:
-        view(stdout_console(), document)
+        printer(stdout_console(), document)
 
 
 def write_json(document: object) -> None:

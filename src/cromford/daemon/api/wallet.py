@@ -10,8 +10,8 @@ from cromford.bitcoin.address import address_of_script, script_of_address
 from cromford.bitcoin.block import COINBASE_MATURITY
 from cromford.bitcoin.fees import SAT_PER_KW_OF_SAT_PER_VB, sat_per_vb
 from cromford.bitcoin.network import Network
-from cromford.daemon.rpc import InvalidParam, RpcFailure
-from cromford.daemon.rpc_server import Handler, read_params
+from cromford.daemon.api.rpc import InvalidParam, RpcFailure
+from cromford.daemon.api.rpc_server import Handler, read_params, without_params
 from cromford.ports import ChainUnavailable
 from cromford.protocol import events as ev
 from cromford.protocol.faults import Rejected
@@ -56,15 +56,15 @@ class _SendParams(msgspec.Struct, forbid_unknown_fields=True):
 def wallet_methods(owner: WalletOwner) -> dict[str, Handler]:
     """Return the methods `address`, `wallet_balance`, `wallet_coins` and `wallet_send`."""
 
-    async def address(_params: dict[str, Any]) -> object:
+    async def address() -> object:
         script = owner.wallet.next_script(RECEIVE)
         owner.request(ev.AddressRequested())
         return {"address": address_of_script(script, owner.network)}
 
-    async def balance(_params: dict[str, Any]) -> object:
+    async def balance() -> object:
         return wallet_summary(owner)
 
-    async def coins(_params: dict[str, Any]) -> object:
+    async def coins() -> object:
         unspent = [coin for coin in owner.wallet.coins.values() if coin.spent_height is None]
         return {"coins": [_show_coin(owner, coin) for coin in unspent]}
 
@@ -72,9 +72,9 @@ def wallet_methods(owner: WalletOwner) -> dict[str, Handler]:
         return await _send(owner, read_params(params, _SendParams))
 
     return {
-        "address": address,
-        "wallet_balance": balance,
-        "wallet_coins": coins,
+        "address": without_params(address),
+        "wallet_balance": without_params(balance),
+        "wallet_coins": without_params(coins),
         "wallet_send": send,
     }
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from cromford.channel.terms import MSAT_PER_SAT
-from cromford.protocol.export import export_factory, export_terms
+from cromford.daemon.views.export import export_factory, export_terms
 from cromford.protocol.journal.lsp_attempt import LspAttempt
 from cromford.protocol.journal.lsp_state import Build, LspState
 from cromford.protocol.lobby.build import BuildPlan

@@ -13,7 +13,8 @@ from bench.sizes import Size, seckey_of
 from bench import floor
 from cromford.bitcoin.tx import OutPoint, Txid
 from cromford.crypto.keys import pubkey_of, sha256
-from cromford.factory.tree import ChannelKeys, Tree, build_tree
+from cromford.factory.tree import Tree, build_tree
+from cromford.factory.vertices import ChannelKeys
 from cromford.signing.nonces import NoncePool
 from cromford.signing.round import SigningRound, SigningSession, aggregate_nonces
 

@@ -29,7 +29,8 @@ from cromford.bitcoin.tx import OutPoint, Txid
 from cromford.crypto.keys import pubkey_of
 from cromford.factory.branch import branch_of
 from cromford.factory.outputs import OutputKind
-from cromford.factory.tree import ChannelKeys, Tree, build_tree
+from cromford.factory.tree import Tree, build_tree
+from cromford.factory.vertices import ChannelKeys
 
 SMALLEST = Size(4, BINARY_SHAPE)
 SIGNING = (Op.NONCE_GEN, Op.NONCE_AGG_TWO, Op.PARTIAL_SIGN, Op.PARTIAL_AGG_TWO, Op.SCHNORR_SIGN)

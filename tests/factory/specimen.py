@@ -6,7 +6,8 @@ from tests.factory import oracle
 
 from cromford.bitcoin.tx import OutPoint, Txid
 from cromford.factory.terms import FactoryTerms
-from cromford.factory.tree import ChannelKeys, Tree, build_tree
+from cromford.factory.tree import Tree, build_tree
+from cromford.factory.vertices import ChannelKeys
 
 FUNDING: Final = OutPoint(txid=Txid(b"\x77" * 32), vout=0)
 

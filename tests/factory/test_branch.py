@@ -16,13 +16,8 @@ from cromford.factory.branch import Branch, branch_of, build_branch
 from cromford.factory.exit_path import exit_path
 from cromford.factory.outputs import OutputKind
 from cromford.factory.terms import FactoryTerms
-from cromford.factory.tree import (
-    ChannelKeys,
-    InvalidSignature,
-    StateNode,
-    Tree,
-    TreeNode,
-)
+from cromford.factory.tree import Tree
+from cromford.factory.vertices import ChannelKeys, InvalidSignature, StateNode, TreeNode
 from cromford.regtest.kernel import ScriptRefused, check_scripts
 
 heavy = settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow])

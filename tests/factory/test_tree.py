@@ -17,7 +17,8 @@ from cromford.bitcoin.tx import OutPoint
 from cromford.crypto.musig2 import InvalidContribution
 from cromford.factory.outputs import OutputKind
 from cromford.factory.terms import FactoryTerms, FeePolicy
-from cromford.factory.tree import StateNode, TreeNode, build_tree
+from cromford.factory.tree import build_tree
+from cromford.factory.vertices import StateNode, TreeNode
 
 heavy = settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow])
 

@@ -11,7 +11,8 @@ from cromford.bitcoin.tx import OutPoint, Txid
 from cromford.factory.branch import branch_of, build_branch
 from cromford.factory.shape import default_lstocks_sat, shape_of
 from cromford.factory.terms import FeePolicy
-from cromford.factory.tree import ChannelKeys, Tree, build_tree
+from cromford.factory.tree import Tree, build_tree
+from cromford.factory.vertices import ChannelKeys
 
 
 def tree_of_vector(given: dict[str, Any]) -> Tree:

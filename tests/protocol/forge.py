@@ -23,7 +23,7 @@ from cromford.daemon.driver import Driver
 from cromford.daemon.signing import perform_signing
 from cromford.factory.shape import plan_of
 from cromford.factory.terms import TERMS_TAG, FactoryTerms
-from cromford.factory.tree import funding_output_of
+from cromford.factory.vertices import funding_output_of
 from cromford.protocol import events as ev
 from cromford.protocol import records as r
 from cromford.protocol.client_attempt import ClientAttempt

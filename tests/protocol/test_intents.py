@@ -12,7 +12,7 @@ from tests.protocol.pump import Pump
 from tests.simulation.sim_node import SimStore
 
 from cromford.daemon.driver import Driver, Role
-from cromford.factory.tree import KickoffNode, StateNode
+from cromford.factory.vertices import KickoffNode, StateNode
 from cromford.protocol import client as client_role
 from cromford.protocol import lsp as lsp_role
 from cromford.protocol.decision import (

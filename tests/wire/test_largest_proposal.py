@@ -16,7 +16,7 @@ from cromford.factory.terms import (
     FeePolicy,
     exit_blocks_of,
 )
-from cromford.factory.tree import ChannelKeys, funding_output_of
+from cromford.factory.vertices import ChannelKeys, funding_output_of
 from cromford.wallet.coins import N_INPUTS_MAX
 from cromford.wire import messages as m
 from cromford.wire.messages import decode_message, encode_message

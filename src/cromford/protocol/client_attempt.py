@@ -12,7 +12,8 @@ from cromford.crypto.musig2 import InvalidContribution
 from cromford.effects import SignRequest
 from cromford.factory.branch import Branch, SignedBranch
 from cromford.factory.terms import FactoryTerms, decode_terms
-from cromford.factory.tree import FACTORY_VOUT, InvalidSignature, TreeNode
+from cromford.factory.tree import FACTORY_VOUT
+from cromford.factory.vertices import InvalidSignature, TreeNode
 from cromford.protocol.faults import FaultyLsp
 from cromford.protocol.first_commitments import ChannelSetting
 from cromford.protocol.records import FundingInput

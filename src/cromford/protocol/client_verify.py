@@ -7,7 +7,7 @@ from cromford.bitcoin.tx import OutPoint, Txid, TxOut
 from cromford.channel.errors import PeerViolation
 from cromford.channel.held import hold
 from cromford.channel.terms import Party
-from cromford.factory.tree import InvalidSignature
+from cromford.factory.vertices import InvalidSignature
 from cromford.protocol.client_attempt import ClientAttempt, Complete
 from cromford.protocol.client_state import ClientState
 from cromford.protocol.faults import Refusal

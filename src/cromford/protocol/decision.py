@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from cromford.channel.commitment import Commitment
 from cromford.effects import Effect
-from cromford.factory.tree import StateNode, TreeNode
+from cromford.factory.vertices import StateNode, TreeNode
 from cromford.protocol.records import AnyRecord, Intent
 
 

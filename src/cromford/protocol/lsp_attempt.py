@@ -18,7 +18,8 @@ from cromford.effects import SignRequest
 from cromford.factory.branch import Branch, SignedBranch, branch_of
 from cromford.factory.shape import LSP_INDEX
 from cromford.factory.terms import FactoryTerms
-from cromford.factory.tree import FACTORY_VOUT, ChannelKeys, SignedTree, Tree, build_tree
+from cromford.factory.tree import FACTORY_VOUT, SignedTree, Tree, build_tree
+from cromford.factory.vertices import ChannelKeys
 from cromford.protocol.first_commitments import ChannelSetting, channel_setting
 from cromford.signing.nonces import PublicPool
 from cromford.signing.round import (

@@ -11,7 +11,7 @@ from cromford.bitcoin.tx import Tx, TxOut
 from cromford.channel.terms import Party
 from cromford.factory.funding import funding_tx_of
 from cromford.factory.shape import plan_of
-from cromford.factory.tree import funding_output_of
+from cromford.factory.vertices import funding_output_of
 from cromford.protocol import events as ev
 from cromford.protocol import records as r
 from cromford.protocol.decision import NOTHING, Decision, intent_of, intent_of_commitment

@@ -62,16 +62,14 @@ def taproot_output(internal_key: bytes, merkle_root: bytes | None) -> TaprootOut
     )
 
 
-def tweaked_key_agg(pubkeys: Sequence[bytes], merkle_root: bytes | None) -> KeyAgg:
+def tweaked_key_agg(key_agg: KeyAgg, merkle_root: bytes | None) -> KeyAgg:
     """Return the MuSig2 aggregate that signs for the key path of such an output.
 
-    Raises:
-        InvalidContribution: If a pubkey is not a point.
-        ValueError: If there is none, or two are equal.
+    Args:
+        key_agg: The aggregate that is the internal key.
+        merkle_root: Of the output's tapleaves, or None for key path only.
     """
-    key_agg = KeyAgg(pubkeys)
-    key_agg.tweak_xonly(taptweak(key_agg.internal_key, merkle_root))
-    return key_agg
+    return key_agg.tweaked(taptweak(key_agg.internal_key, merkle_root))
 
 
 def merkle_root_of(leaf_hashes: Sequence[bytes]) -> bytes:

@@ -25,7 +25,7 @@ from cromford.channel.scripts import (
 )
 from cromford.channel.terms import MSAT_PER_SAT, ChannelTerms, Party
 from cromford.crypto.keys import sha256
-from cromford.crypto.musig2 import key_sort
+from cromford.crypto.musig2 import KeyAgg
 from cromford.signing.task import SigningTask
 
 N_OBSCURED_BITS: Final = 48
@@ -66,10 +66,15 @@ class Funding:
     capacity_sat: int
 
     @cached_property
+    def key_agg(self) -> KeyAgg:
+        """The tweaked aggregate of both, which signs every commitment of the channel."""
+        return tweaked_key_agg(KeyAgg(self.pubkeys), None)
+
+    @cached_property
     def txout(self) -> TxOut:
         """The funding output."""
-        key_agg = tweaked_key_agg(self.pubkeys, None)
-        return TxOut(amount_sat=self.capacity_sat, script_pubkey=p2tr_script(key_agg.output_key))
+        script_pubkey = p2tr_script(self.key_agg.output_key)
+        return TxOut(amount_sat=self.capacity_sat, script_pubkey=script_pubkey)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,8 +146,7 @@ class Commitment:
             name=f"commitment {self.funding.outpoint} {self.content.holder.name.lower()} "
             f"{self.content.number}",
             sighash=taproot_sighash(self.tx, prevouts=(self.funding.txout,), input_index=0),
-            signers=key_sort(self.funding.pubkeys),
-            merkle_root=None,
+            key_agg=self.funding.key_agg,
         )
 
     def signed(self, signature: bytes) -> Tx:

@@ -75,8 +75,7 @@ class TreeNode:
         return SigningTask(
             name=self.name,
             sighash=taproot_sighash(self.tx, prevouts=[prevout], input_index=0),
-            signers=self.spends.key_agg.pubkeys,
-            merkle_root=self.spends.merkle_root,
+            key_agg=self.spends.spending_key_agg,
         )
 
     def signed(self, signature: bytes) -> Tx:

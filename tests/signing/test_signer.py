@@ -10,7 +10,7 @@ from cromford.bitcoin.network import REGTEST
 from cromford.bitcoin.taproot import taproot_output, tweaked_key_agg
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut
 from cromford.crypto import schnorr
-from cromford.crypto.keys import pubkey_of, tagged_hash, xonly_of
+from cromford.crypto.keys import TaggedHash, pubkey_of, xonly_of
 from cromford.crypto.musig2 import KeyAgg, nonce_agg
 from cromford.regtest.kernel import ScriptRefused, check_scripts
 from cromford.signing import signer as signer_module
@@ -113,7 +113,7 @@ def test_a_pool_of_a_wrong_size_is_refused_and_not_kept(signer: Signer, size: in
 
 
 def test_a_challenge_is_signed_by_the_named_factory_key(signer: Signer) -> None:
-    digest = tagged_hash("cromford/test", b"challenge")
+    digest = TaggedHash("cromford/test")(b"challenge")
     signature = signer.sign_challenge(FACTORY, digest)
     assert schnorr.verify(signature, digest, xonly_of(signer.factory_pubkey(2)))
     assert not schnorr.verify(signature, digest, xonly_of(signer.factory_pubkey(3)))

@@ -15,20 +15,24 @@ from cromford.crypto.musig2 import KeyAgg
 
 TAPLEAF_VERSION: Final = 0xC0  # BIP 342 tapscript.
 
+_hash_tapleaf: Final = keys.TaggedHash("TapLeaf")
+_hash_tapbranch: Final = keys.TaggedHash("TapBranch")
+_hash_taptweak: Final = keys.TaggedHash("TapTweak")
+
 
 def tapleaf_hash(script: bytes) -> bytes:
     """Return the hash of one tapleaf."""
-    return keys.tagged_hash("TapLeaf", bytes((TAPLEAF_VERSION,)) + var_bytes(script))
+    return _hash_tapleaf(bytes((TAPLEAF_VERSION,)) + var_bytes(script))
 
 
 def tapbranch_hash(left: bytes, right: bytes) -> bytes:
     """Return the hash of two subtrees, which BIP 341 sorts."""
-    return keys.tagged_hash("TapBranch", min(left, right) + max(left, right))
+    return _hash_tapbranch(min(left, right) + max(left, right))
 
 
 def taptweak(internal_key: bytes, merkle_root: bytes | None) -> bytes:
     """Return the tweak: without a script it commits to the internal key alone (BIP 86)."""
-    return keys.tagged_hash("TapTweak", internal_key + (merkle_root or b""))
+    return _hash_taptweak(internal_key + (merkle_root or b""))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

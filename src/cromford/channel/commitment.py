@@ -89,6 +89,14 @@ class ChannelKeys:
         return self.opener if party is Party.OPENER else self.accepter
 
     @cached_property
+    def _to_peers(self) -> tuple[ScriptOutput, ScriptOutput]:
+        return to_peer_output(self.opener), to_peer_output(self.accepter)
+
+    def to_peer(self, peer: Party) -> ScriptOutput:
+        """Return what pays a party at once on every commitment that the other holds."""
+        return self._to_peers[peer]
+
+    @cached_property
     def obscuring_factor(self) -> int:
         """What a commitment number is combined with, so that outsiders cannot count (BOLT 3)."""
         digest = sha256(self.opener.payment + self.accepter.payment)
@@ -185,7 +193,7 @@ def build_commitment(
         funding,
         terms,
         delayed=delayed,
-        to_peer=to_peer_output(commitment_key_set),
+        to_peer=keys.to_peer(content.holder.other),
         n_htlc_outputs=len(outputs),
     )
     # bolts#1228: what is left over stays in the anchor up to the amount that is no longer dust.
@@ -239,11 +247,7 @@ def _htlc_outputs(
         if terms.is_trimmed(htlc.amount_msat, is_offered=is_offered):
             continue
         scripts = (
-            offered_htlc_output(keys, payment_hash=htlc.payment_hash)
-            if is_offered
-            else accepted_htlc_output(
-                keys, payment_hash=htlc.payment_hash, cltv_expiry=htlc.cltv_expiry
-            )
+            offered_htlc_output(keys, htlc) if is_offered else accepted_htlc_output(keys, htlc)
         )
         outputs.append(
             CommitmentOutput(

@@ -5,13 +5,11 @@ only. There it is used: it is some hundred times faster than the one written out
 """
 
 import hashlib
-from functools import lru_cache
 from typing import Final, NamedTuple
 
 DIGEST_SIZE: Final = 20
 _NAME: Final = "ripemd160"
 _MASK: Final = 0xFFFF_FFFF
-_N_CACHED: Final = 4096
 
 _INITIAL: Final = (0x67452301, 0xEFCDAB89, 0x98BADCFE, 0x10325476, 0xC3D2E1F0)
 _Words = tuple[int, ...]
@@ -64,7 +62,6 @@ _RIGHT: Final = _Line(
 )
 
 
-@lru_cache(maxsize=_N_CACHED)
 def ripemd160(data: bytes) -> bytes:
     """Return the 20-byte RIPEMD-160 of `data`."""
     try:

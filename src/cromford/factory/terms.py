@@ -14,7 +14,7 @@ from cromford.bitcoin.timelock import DELAY_BLOCKS_MAX, check_expiry_height
 from cromford.bitcoin.tx import MAX_MONEY_SAT
 from cromford.codec.reader import MalformedBytes
 from cromford.codec.tlv import U64_MAX, decode_tlv_stream, encode_tlv_stream
-from cromford.crypto.keys import tagged_hash
+from cromford.crypto.keys import TaggedHash
 from cromford.factory.odometer import Odometer
 
 N_CLIENTS_MAX: Final = 1024
@@ -25,6 +25,8 @@ BLOCKS_PER_TX: Final = 6  # An exit allows six blocks for each transaction to co
 SAFETY_BLOCKS: Final = 144  # One day between the last moment of an exit and the expiry.
 HASH_SIZE: Final = 32
 TERMS_TAG: Final = "cromford/terms"
+
+_hash_terms: Final = TaggedHash(TERMS_TAG)
 
 
 class FeePolicy(IntEnum):
@@ -160,7 +162,7 @@ class FactoryTerms:
     @cached_property
     def terms_hash(self) -> bytes:
         """The tagged hash of the encoding."""
-        return tagged_hash(TERMS_TAG, self.encode())
+        return _hash_terms(self.encode())
 
 
 def exit_blocks_of(n_layers: int, *, delay_max_blocks: int) -> int:

@@ -7,13 +7,14 @@ process and is never written down: a pool that is lost is replaced by a fresh on
 from dataclasses import dataclass
 from typing import Final
 
-from cromford.crypto.keys import tagged_hash
+from cromford.crypto.keys import TaggedHash
 from cromford.crypto.musig2 import SecNonce
 from cromford.signing.task import SigningTask
 
 POOL_SIZE_MIN: Final = 64
 POOL_SIZE_MAX: Final = 4096
-POOL_TAG: Final = "cromford/pool"
+
+_hash_pool: Final = TaggedHash("cromford/pool")
 
 
 class NonceFault(Exception):
@@ -30,7 +31,7 @@ class PublicPool:
     @property
     def pool_id(self) -> bytes:
         """The hash of the content, so that two sides cannot mean different pools by one id."""
-        return tagged_hash(POOL_TAG, self.pubkey + b"".join(self.pubnonces))
+        return _hash_pool(self.pubkey + b"".join(self.pubnonces))
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,10 +20,9 @@ from cromford.factory.terms import (
 )
 from cromford.signing.nonces import POOL_SIZE_MAX
 from cromford.wire.fields import (
-    decode_fields,
-    encode_fields,
     fixed,
     fixed_list,
+    layout_of,
     struct,
     struct_list,
     text,
@@ -397,7 +396,7 @@ MESSAGE_TYPES: Final[dict[type[Message], int]] = {
     RevokeAndAck: 38438,
     ChannelFailure: 38440,
 }
-_CLASSES: Final = {message_type: cls for cls, message_type in MESSAGE_TYPES.items()}
+_LAYOUTS: Final = {message_type: layout_of(cls) for cls, message_type in MESSAGE_TYPES.items()}
 
 
 def encode_message(message: Message) -> bytes:
@@ -406,10 +405,11 @@ def encode_message(message: Message) -> bytes:
     Raises:
         MalformedBytes: If it exceeds a limit; it names the field.
     """
+    message_type = MESSAGE_TYPES[type(message)]
     encoded = (
-        MESSAGE_TYPES[type(message)].to_bytes(2, "big")
+        message_type.to_bytes(2, "big")
         + WIRE_VERSION.to_bytes(1, "big")
-        + encode_fields(message)
+        + _LAYOUTS[message_type].encode(message)
     )
     if len(encoded) > MESSAGE_SIZE_MAX:
         raise MalformedBytes(
@@ -429,11 +429,13 @@ def decode_message(data: bytes) -> Message | None:
             f"a message of {HEADER_SIZE}..{MESSAGE_SIZE_MAX} bytes, received {len(data)}"
         )
     message_type = int.from_bytes(data[:2], "big")
-    cls = _CLASSES.get(message_type)
-    if cls is None:
+    layout = _LAYOUTS.get(message_type)
+    if layout is None:
         if message_type % 2:
             return None
         raise MalformedBytes(f"unknown message type {message_type}")
     if data[2] != WIRE_VERSION:
-        raise MalformedBytes(f"{cls.__name__}: expected version {WIRE_VERSION}, got {data[2]}")
-    return decode_fields(cls, data[HEADER_SIZE:])
+        raise MalformedBytes(
+            f"{layout.cls.__name__}: expected version {WIRE_VERSION}, got {data[2]}"
+        )
+    return layout.decode(data[HEADER_SIZE:])

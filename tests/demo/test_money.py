@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cromford.demo.accounts import (
-    Account,
+    ClientAccount,
     accounts_at_rest,
     check_nothing_lost,
     check_on_chain,
@@ -36,9 +36,9 @@ CAPACITY_SAT = 10_000
 FUNDING = "11" * 32
 
 
-def account(own_msat: int) -> Account:
+def account(own_msat: int) -> ClientAccount:
     lsp_msat = 1000 * CAPACITY_SAT - own_msat
-    return Account(
+    return ClientAccount(
         own_msat=own_msat,
         lsp_msat=lsp_msat,
         spendable_msat=own_msat,
@@ -155,7 +155,7 @@ def test_accounts_that_add_up_are_taken() -> None:
         (
             LEFT
             | {
-                1: Account(
+                1: ClientAccount(
                     own_msat=2_496_501, lsp_msat=7_503_498, spendable_msat=0, receivable_msat=0
                 )
             },
@@ -165,7 +165,7 @@ def test_accounts_that_add_up_are_taken() -> None:
     ],
 )
 def test_a_lost_millisatoshi_is_noticed(
-    accounts: dict[int, Account], earned_msat: int, said: str
+    accounts: dict[int, ClientAccount], earned_msat: int, said: str
 ) -> None:
     with pytest.raises(DemoFailed, match=said):
         check_nothing_lost(

@@ -13,10 +13,10 @@ from tests.protocol.pump import PumpNode
 
 from cromford.bitcoin.fees import fee_sat_of
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxOut
-from cromford.channel.commitment import Commitment, CommitmentOutput, OutputKind
+from cromford.channel.commitment import Commitment, CommitmentOutput, CommitmentOutputKind
 from cromford.channel.content import Htlc
 from cromford.channel.scripts import PREIMAGE_SIZE
-from cromford.channel.stage import Stage
+from cromford.channel.stage import HtlcStage
 from cromford.channel.terms import MSAT_PER_SAT, Party
 from cromford.crypto.keys import sha256
 from cromford.factory.funding import CHANGE_VOUT
@@ -132,12 +132,12 @@ class Books:
     ) -> None:
         holder = commitment.content.holder
         match output.kind:
-            case OutputKind.ANCHOR:
+            case CommitmentOutputKind.ANCHOR:
                 assert outpoint not in self.index.spenders
                 settled.anchors_sat += output.amount_sat
-            case OutputKind.TO_HOLDER:
+            case CommitmentOutputKind.TO_HOLDER:
                 self._follow_coin(settled, outpoint, output.txout, holder)
-            case OutputKind.TO_PEER:
+            case CommitmentOutputKind.TO_PEER:
                 self._follow_coin(settled, outpoint, output.txout, holder.other)
             case _:
                 self._follow_htlc(settled, commitment, outpoint, output)
@@ -297,7 +297,7 @@ class Books:
                 if invoice.payment_hash in small
             )
             assert link.state.accepter_msat == expected_msat
-            signed = [live for live in link.state.htlcs if live.stage is not Stage.ADD_PROPOSED]
+            signed = [live for live in link.state.htlcs if live.stage is not HtlcStage.ADD_PROPOSED]
             assert {live.htlc.payment_hash for live in signed} <= small
             return
         expected_msat -= self._excused_msat(settled, {one.payment_hash for one in paid})

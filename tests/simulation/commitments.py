@@ -1,7 +1,7 @@
 """What must be true of both first commitments before a factory is funded."""
 
 from cromford.bitcoin.tx import TxOut
-from cromford.channel.commitment import OutputKind
+from cromford.channel.commitment import CommitmentOutputKind
 from cromford.channel.held import HeldCommitment
 from cromford.channel.terms import Party
 from cromford.protocol.client_attempt import ClientAttempt
@@ -33,9 +33,9 @@ def check_all_is_the_lsps(held: HeldCommitment) -> None:
     cost_sat = commitment.terms.commitment_fee_sat(n_htlc_outputs=0)
     anchor_sat = commitment.terms.paid_anchor_sat
     assert {output.kind: output.amount_sat for output in commitment.outputs} == {
-        OutputKind.TO_HOLDER if holds_it else OutputKind.TO_PEER: (
+        CommitmentOutputKind.TO_HOLDER if holds_it else CommitmentOutputKind.TO_PEER: (
             commitment.funding.capacity_sat - cost_sat - anchor_sat
         ),
-        OutputKind.ANCHOR: anchor_sat,
+        CommitmentOutputKind.ANCHOR: anchor_sat,
     }
     assert held.tx.outputs == tuple(output.txout for output in commitment.outputs)

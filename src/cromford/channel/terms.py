@@ -12,7 +12,7 @@ from typing import Final
 from cromford.bitcoin.fees import ANCHOR_DUST_SAT, P2TR_DUST_SAT
 from cromford.bitcoin.timelock import DELAY_BLOCKS_MAX
 from cromford.bitcoin.tx import MAX_MONEY_SAT
-from cromford.channel.errors import InvalidTerms
+from cromford.channel.errors import InvalidChannelTerms
 
 MSAT_PER_SAT: Final = 1000
 DUST_LIMIT_SAT: Final = 354  # BOLT 3: the least that no segwit output falls below.
@@ -55,7 +55,7 @@ class ChannelTerms:
             commitment: they would be lost to fees.
 
     Raises:
-        InvalidTerms: If a number is out of range.
+        InvalidChannelTerms: If a number is out of range.
     """
 
     feerate_per_kw: int
@@ -81,7 +81,7 @@ class ChannelTerms:
         ):
             number: int = getattr(self, field)
             if not low <= number <= high:
-                raise InvalidTerms(field, expected=f"{low}..{high}", received=number)
+                raise InvalidChannelTerms(field, expected=f"{low}..{high}", received=number)
 
     @property
     def is_zero_fee(self) -> bool:

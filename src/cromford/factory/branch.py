@@ -16,7 +16,7 @@ from cromford.factory.terms import FactoryTerms
 from cromford.factory.tree import Tree
 from cromford.factory.vertices import (
     OPENING_STATES,
-    ChannelKeys,
+    ChannelFundingPubkeys,
     TreeNode,
     Vertex,
     build_vertices,
@@ -123,7 +123,7 @@ def build_branch(
     *,
     client: int,
     factory_pubkeys: Sequence[bytes],
-    channel_keys: ChannelKeys,
+    channel_keys: ChannelFundingPubkeys,
     neighbour_scripts: Mapping[int, bytes],
     funding_outpoint: OutPoint,
 ) -> Branch:

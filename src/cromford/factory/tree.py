@@ -14,7 +14,7 @@ from cromford.factory.shape import PlannedVertex, plan_of
 from cromford.factory.terms import FactoryTerms
 from cromford.factory.vertices import (
     OPENING_STATES,
-    ChannelKeys,
+    ChannelFundingPubkeys,
     TreeNode,
     Vertex,
     build_vertices,
@@ -76,7 +76,7 @@ def build_tree(
     terms: FactoryTerms,
     *,
     factory_pubkeys: Sequence[bytes],
-    channels: Sequence[ChannelKeys],
+    channels: Sequence[ChannelFundingPubkeys],
     funding_outpoint: OutPoint,
 ) -> Tree:
     """Return the whole tree, every state at index 0.

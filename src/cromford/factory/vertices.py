@@ -121,7 +121,7 @@ class Vertex:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChannelKeys:
+class ChannelFundingPubkeys:
     """The two funding keys of one client's channel."""
 
     client_funding_pubkey: bytes
@@ -146,7 +146,7 @@ def build_vertices(
     *,
     terms: FactoryTerms,
     factory_pubkeys: Sequence[bytes],
-    channels: Mapping[int, ChannelKeys | bytes],
+    channels: Mapping[int, ChannelFundingPubkeys | bytes],
     funding_output: SignersOutput,
     funding_outpoint: OutPoint,
     state_indices: Mapping[tuple[int, ...], int],
@@ -285,12 +285,12 @@ def _child_tree_outputs(
 
 
 def _channel_outputs(
-    planned: PlannedVertex, channels: Mapping[int, ChannelKeys | bytes]
+    planned: PlannedVertex, channels: Mapping[int, ChannelFundingPubkeys | bytes]
 ) -> Iterator[TreeOutput]:
     """Yield a leaf's channels."""
     for client, amount_sat in zip(planned.shape.clients, planned.capacities_sat, strict=True):
         known = channels[client]
-        if isinstance(known, ChannelKeys):
+        if isinstance(known, ChannelFundingPubkeys):
             output = channel_output((known.client_funding_pubkey, known.lsp_funding_pubkey))
             script_pubkey = output.script_pubkey
         # Any other script could make the whole leaf too odd for a mempool, and so keep everybody

@@ -19,7 +19,7 @@ from cromford.factory.branch import Branch, SignedBranch, branch_of
 from cromford.factory.shape import LSP_INDEX
 from cromford.factory.terms import FactoryTerms
 from cromford.factory.tree import FACTORY_VOUT, SignedTree, Tree, build_tree
-from cromford.factory.vertices import ChannelKeys
+from cromford.factory.vertices import ChannelFundingPubkeys
 from cromford.protocol.first_commitments import ChannelSetting, channel_setting
 from cromford.signing.nonces import PublicPool
 from cromford.signing.round import (
@@ -133,7 +133,7 @@ class LspAttempt:
             self.terms,
             factory_pubkeys=self.factory_pubkeys,
             channels=[
-                ChannelKeys(
+                ChannelFundingPubkeys(
                     client_funding_pubkey=seat.join.candidates[0].channel.funding_pubkey,
                     lsp_funding_pubkey=channel.funding_pubkey,
                 )

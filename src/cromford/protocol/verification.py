@@ -21,7 +21,7 @@ from cromford.factory.funding import CHANGE_MIN_SAT, CHANGE_VOUT, FUNDING_VERSIO
 from cromford.factory.shape import LSP_INDEX, PlannedVertex, plan_of
 from cromford.factory.terms import FactoryTerms, InvalidTerms, decode_terms
 from cromford.factory.tree import FACTORY_VOUT
-from cromford.factory.vertices import ChannelKeys, TreeNode
+from cromford.factory.vertices import ChannelFundingPubkeys, TreeNode
 from cromford.protocol.faults import Refusal
 from cromford.protocol.policy import ClientPolicy
 from cromford.protocol.verification_channel import (
@@ -289,7 +289,7 @@ def rebuild_branch(propose: Propose, *, terms: FactoryTerms, join: Join) -> Bran
         terms,
         client=propose.client,
         factory_pubkeys=candidate.vertices[0].signers,
-        channel_keys=ChannelKeys(
+        channel_keys=ChannelFundingPubkeys(
             client_funding_pubkey=join.candidates[0].channel.funding_pubkey,
             lsp_funding_pubkey=candidate.channel.funding_pubkey,
         ),

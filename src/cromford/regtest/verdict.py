@@ -4,7 +4,7 @@ from enum import Enum, auto
 from fractions import Fraction
 
 
-class Kind(Enum):
+class RefusalKind(Enum):
     """What may be done about a refusal."""
 
     FINAL = auto()  # By the rules, whatever comes with it.
@@ -12,7 +12,7 @@ class Kind(Enum):
     FEE = auto()  # It may pass in a package that pays for it.
 
 
-class Refused(Exception):
+class TxRefused(Exception):
     """A transaction was refused.
 
     Attributes:
@@ -21,7 +21,9 @@ class Refused(Exception):
         kind: What may be done about it.
     """
 
-    def __init__(self, reason: str, details: str = "", *, kind: Kind = Kind.FINAL) -> None:
+    def __init__(
+        self, reason: str, details: str = "", *, kind: RefusalKind = RefusalKind.FINAL
+    ) -> None:
         super().__init__(f"{reason}, {details}" if details else reason)
         self.reason = reason
         self.details = details

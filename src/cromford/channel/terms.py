@@ -18,7 +18,7 @@ MSAT_PER_SAT: Final = 1000
 DUST_LIMIT_SAT: Final = 354  # BOLT 3: the least that no segwit output falls below.
 MAX_DUST_EXPOSURE_MSAT: Final = 5_000_000
 HTLCS_MAX: Final = 114  # bolts#1228: each way; more would exceed BIP 431's 10,000 vbytes.
-FEERATE_PER_KW_MAX: Final = 1_000_000
+FEERATE_PER_KW_MAX: Final = 1_000_000  # 4,000 sat/vB: above it somebody has mistyped.
 
 # Weights of signed transactions; a test builds and measures each.
 COMMITMENT_WEIGHT: Final = 668  # Two P2TR outputs and the anchor.

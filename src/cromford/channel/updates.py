@@ -17,7 +17,7 @@ from cromford.channel.state import ChannelState
 from cromford.channel.terms import Party
 from cromford.crypto.keys import sha256
 
-REASON_SIZE_MAX: Final = 1024  # A BOLT 4 failure is 292 bytes, with room for longer ones.
+FAILURE_SIZE_MAX: Final = 1024  # A BOLT 4 failure is 292 bytes, with room for longer ones.
 
 
 def propose_add(
@@ -144,10 +144,10 @@ def _with_removal(
 
 def _removal(htlc: Htlc, message: UpdateFulfill | UpdateFail) -> Removal:
     if isinstance(message, UpdateFail):
-        if len(message.reason) > REASON_SIZE_MAX:
+        if len(message.reason) > FAILURE_SIZE_MAX:
             raise UpdateRefused(
                 "reason",
-                expected=f"at most {REASON_SIZE_MAX} bytes",
+                expected=f"at most {FAILURE_SIZE_MAX} bytes",
                 received=f"{len(message.reason)} bytes",
             )
         return Removal(reason=message.reason)

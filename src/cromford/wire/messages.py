@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from cromford.channel.terms import HTLCS_MAX
+from cromford.channel.updates import FAILURE_SIZE_MAX
 from cromford.codec.reader import MalformedBytes
 from cromford.crypto.musig2 import PARTIAL_SIG_SIZE, PUBNONCE_SIZE
 from cromford.crypto.schnorr import SIGNATURE_SIZE
@@ -40,7 +41,6 @@ REASON_SIZE_MAX: Final = 400
 N_LAYERS_MAX: Final = N_INNER_LEVELS_MAX + 1
 N_BRANCH_TXS_MAX: Final = 2 * N_LAYERS_MAX
 N_FIRST_COMMITMENTS: Final = 2  # The LSP's, then the client's.
-FAILURE_SIZE_MAX: Final = 1024
 N_HTLC_SIGNATURES_MAX: Final = 2 * HTLCS_MAX
 
 

@@ -172,7 +172,8 @@ def build_commitment(
 ) -> Commitment:
     """Return the commitment that says `content` and spends `funding` (BOLT 3).
 
-    Whatever the funding holds beyond the content's total is the opener's, and so is a lack.
+    If the funding holds more than the content's total, the opener gets the rest; if less, the
+    opener bears it.
 
     Args:
         content: Balances and HTLCs.

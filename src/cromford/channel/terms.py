@@ -15,7 +15,7 @@ from cromford.bitcoin.tx import MAX_MONEY_SAT
 from cromford.channel.errors import InvalidChannelTerms
 
 MSAT_PER_SAT: Final = 1000
-DUST_LIMIT_SAT: Final = 354  # BOLT 3: the least that no segwit output falls below.
+DUST_LIMIT_SAT: Final = 354  # BOLT 3: no segwit output is dust from here on.
 MAX_DUST_EXPOSURE_MSAT: Final = 5_000_000
 HTLCS_MAX: Final = 114  # bolts#1228: each way; more would exceed BIP 431's 10,000 vbytes.
 FEERATE_PER_KW_MAX: Final = 1_000_000  # 4,000 sat/vB: above it somebody has mistyped.

@@ -2,7 +2,7 @@
 
 A client never takes a transaction from anybody. It rebuilds its own branch from the terms and
 the keys, and signs the bytes it computed. What it cannot compute, its neighbours' channel
-scripts in its own leaf, is taken as given: it can only harm their owners.
+scripts in its own leaf, is taken as given if it is taproot: it can only harm their owners.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

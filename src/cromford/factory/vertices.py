@@ -28,7 +28,7 @@ from cromford.factory.shape import LSP_INDEX, PlannedVertex, ShapeVertex
 from cromford.factory.terms import FactoryTerms
 from cromford.signing.task import SigningTask
 
-KICKOFF_NSEQUENCE: Final = NSEQUENCE_FINAL
+KICKOFF_NSEQUENCE: Final = NSEQUENCE_FINAL  # No relative timelock: it confirms at once.
 STATE_VOUT: Final = 0  # A kickoff has exactly one child output, its own state's.
 # At the opening no state has been replaced: every index is 0.
 OPENING_STATES: Final[Mapping[tuple[int, ...], int]] = MappingProxyType({})

@@ -1,6 +1,6 @@
 """Nonce pools: secret nonces made ahead, each bound to one use for ever.
 
-A pool belongs to one pubkey, one connection and one attempt. It lives in the memory of one
+A pool belongs to one pubkey, and to one attempt or one commitment. It lives in the memory of one
 process and is never written down: a pool that is lost is replaced by a fresh one.
 """
 
@@ -87,7 +87,7 @@ class NoncePool:
         return partial_sig
 
     def drop(self) -> None:
-        """Forget every secret. What was signed before can still be returned by nobody."""
+        """Forget every secret. What was signed before is no longer returned either."""
         for secnonce in self._secnonces:
             secnonce.drop()
         self._secnonces = []

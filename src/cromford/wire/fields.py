@@ -1,8 +1,8 @@
 """The kinds of field a message has, each with its bytes and its limit.
 
-A message is a frozen dataclass whose fields are annotated with a kind. Field i is the TLV record
-of type 2i, so a reader that does not know a field refuses the message (BOLT 1: even types must
-be understood); later additions that may be ignored take odd types.
+A message is a frozen dataclass each of whose fields is declared with a kind. Field i is the TLV
+record of type 2i, so a reader that does not know a field refuses the message (BOLT 1: even types
+must be understood); later additions that may be ignored take odd types.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -47,7 +47,10 @@ def varbytes(limit: int) -> Any:  # noqa: ANN401 - as u64
 
 
 def text(limit: int) -> Any:  # noqa: ANN401 - as u64
-    """Return a field for at most `limit` bytes of UTF-8. A longer text is cut, not refused."""
+    """Return a field for at most `limit` bytes of UTF-8.
+
+    A longer text is cut when it is written: it is for people. One that is read is refused.
+    """
     return _field(_text(limit))
 
 

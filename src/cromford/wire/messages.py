@@ -2,7 +2,8 @@
 
 On the wire a message is its type (2 bytes, big-endian), the version of this protocol (1 byte)
 and a TLV stream (BOLT 1). Types are in BOLT 1's custom range and even: a peer that does not know
-one must not go on.
+one must not go on. What each means, and what follows when it does not come, is in docs/protocol;
+the steps of signing are those of its page 8.
 """
 
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ WIRE_VERSION: Final = 1
 MESSAGE_SIZE_MAX: Final = 65_535  # BOLT 8's limit of one message.
 HEADER_SIZE: Final = 3
 PUBKEY_SIZE: Final = 33
-SCRIPT_SIZE_MAX: Final = 42  # The longest witness program (BIP 141).
+SCRIPT_SIZE_MAX: Final = 42  # A script with the longest witness program (BIP 141).
 TX_SIZE_MAX: Final = 40_000
 REASON_SIZE_MAX: Final = 400
 N_LAYERS_MAX: Final = N_INNER_LEVELS_MAX + 1
@@ -99,7 +100,7 @@ class Move:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Join:
-    """Client to LSP: wishes to be in the next factory. Keys and pools are fresh each time."""
+    """Client to LSP: I wish to be in the next factory. Keys and pools are fresh each time."""
 
     capacity_sat: int = u64()
     capacity_least_sat: int = u64()
@@ -127,7 +128,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leave:
-    """Client to LSP: no longer wishes to join."""
+    """Client to LSP: I no longer wish to join."""
 
     factory_pubkey: bytes = fixed(PUBKEY_SIZE)
 
@@ -175,9 +176,9 @@ class Propose:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartialSigs:
-    """One candidate's partial signatures of everything below the root, root state first.
+    """One candidate's partial signatures of everything below kickoff_root, state_root first.
 
-    The last is the client's half of the LSP's first commitment.
+    With them goes the client's half of the LSP's first commitment.
     """
 
     partial_sigs: tuple[bytes, ...] = fixed_list(PARTIAL_SIG_SIZE, N_BRANCH_TXS_MAX)
@@ -186,7 +187,7 @@ class PartialSigs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignBelow:
-    """Client to LSP, 7.3 step 1: partial signatures of all but kickoff_root."""
+    """Client to LSP: partial signatures of all but kickoff_root (signing order, step 1)."""
 
     attempt_id: bytes = fixed(HASH_SIZE)
     terms_hash: bytes = fixed(HASH_SIZE)
@@ -195,9 +196,9 @@ class SignBelow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BranchSignatures:
-    """One candidate's finished signatures below the root, root state first.
+    """One candidate's finished signatures below kickoff_root, state_root first.
 
-    The last is the LSP's half of the client's first commitment.
+    With them goes the LSP's half of the client's first commitment.
     """
 
     signatures: tuple[bytes, ...] = fixed_list(SIGNATURE_SIZE, N_BRANCH_TXS_MAX)
@@ -206,7 +207,7 @@ class BranchSignatures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignedBelow:
-    """LSP to client, 7.3 step 2: the finished signatures of your branch below the root."""
+    """LSP to client: the finished signatures of your branch below the root (step 2)."""
 
     attempt_id: bytes = fixed(HASH_SIZE)
     terms_hash: bytes = fixed(HASH_SIZE)
@@ -215,7 +216,7 @@ class SignedBelow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignRoot:
-    """Client to LSP, 7.3 step 3: the partial signature of kickoff_root, per candidate."""
+    """Client to LSP: the partial signature of kickoff_root, per candidate (step 3)."""
 
     attempt_id: bytes = fixed(HASH_SIZE)
     terms_hash: bytes = fixed(HASH_SIZE)
@@ -224,7 +225,7 @@ class SignRoot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignedRoot:
-    """LSP to client, 7.3 step 4: the finished kickoff_root, per candidate."""
+    """LSP to client: the signature of kickoff_root, per candidate (step 4)."""
 
     attempt_id: bytes = fixed(HASH_SIZE)
     terms_hash: bytes = fixed(HASH_SIZE)
@@ -339,7 +340,7 @@ class RevokeAndAck:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelFailure:
-    """Either way: the sender takes part in no update of this channel any more (BOLT 1 `error`)."""
+    """Either way: the sender no longer takes part in updates of this channel (BOLT 1 `error`)."""
 
     channel_id: bytes = fixed(HASH_SIZE)
     reason: str = text(REASON_SIZE_MAX)

@@ -15,7 +15,7 @@ from cromford.regtest.candidate import Accepted, PackageResult, Terms
 from cromford.regtest.chain import IndexedBlock, RegtestChain, Reorganisation
 from cromford.regtest.kernel import delete_left_over
 from cromford.regtest.mempool import Mempool
-from cromford.regtest.verdict import TxRefused
+from cromford.regtest.verdict import TxRejected
 
 RETURNED_BLOCKS_MAX: Final = 10  # Core brings back the transactions of so many blocks only.
 BLOCKS_FILE: Final = "blocks.dat"
@@ -70,7 +70,7 @@ class Ledger:
         """Return how a transaction would be accepted; nothing changes.
 
         Raises:
-            TxRefused: If it would not be.
+            TxRejected: If it would not be.
         """
         return self._acceptor.test(tx)
 
@@ -80,14 +80,14 @@ class Ledger:
             return self._acceptor.test_package(txs)
         try:
             return PackageResult(error=None, results={txs[0].wtxid: self.test_one(txs[0])})
-        except TxRefused as refused:
+        except TxRejected as refused:
             return PackageResult(error=None, results={txs[0].wtxid: refused})
 
     def submit(self, tx: Tx) -> Accepted:
         """Accept a transaction into the mempool.
 
         Raises:
-            TxRefused: If it is not accepted.
+            TxRejected: If it is not accepted.
         """
         return self._acceptor.submit(tx, now=self.clock())
 
@@ -172,7 +172,7 @@ class Ledger:
         now = self.clock()
         returning = Terms(may_replace=False, is_returning=True)
         for tx in txs + [entry.tx for entry in waiting]:
-            with suppress(TxRefused):  # It spends what is gone, or must wait again.
+            with suppress(TxRejected):  # It spends what is gone, or must wait again.
                 self._acceptor.submit(tx, now=now, terms=returning)
 
     def _reload_mempool(self) -> None:
@@ -186,7 +186,7 @@ class Ledger:
         except MalformedBytes:
             return  # Torn by a crash: as if nothing had waited.
         for tx in txs:
-            with suppress(TxRefused):
+            with suppress(TxRejected):
                 self._acceptor.submit(tx, now=self.clock(), terms=Terms(is_returning=True))
 
     def _reload(self) -> None:

@@ -1,6 +1,6 @@
 """Whether one transaction may enter a mempool: consensus without scripts, then relay policy.
 
-Every function is pure and raises `TxRefused` with Bitcoin Core's reject reason. The values are the
+Every function is pure and raises `TxRejected` with Bitcoin Core's reject reason. The values are the
 defaults of Core 31. What is left out: rules that only a script's execution shows and that
 consensus does not have (a non-minimal push, an upgradable NOP), and limits on bare scripts with
 thousands of signature checks.
@@ -20,7 +20,7 @@ from cromford.bitcoin.tx import MAX_MONEY_SAT, WITNESS_SCALE, Tx, TxOut
 from cromford.regtest import scripts
 from cromford.regtest.block import BLOCK_WEIGHT_MAX, NULL_OUTPOINT, is_coinbase
 from cromford.regtest.chain import ChainCoin
-from cromford.regtest.verdict import RefusalKind, TxRefused, money
+from cromford.regtest.verdict import RefusalKind, TxRejected, money
 
 MIN_RELAY_SAT_PER_KVB: Final = 100
 INCREMENTAL_RELAY_SAT_PER_KVB: Final = 100
@@ -57,67 +57,67 @@ def check_transaction(tx: Tx) -> None:
     """Check what consensus demands of a transaction by itself.
 
     Raises:
-        TxRefused: With the reason.
+        TxRejected: With the reason.
     """
     if not tx.outputs:
-        raise TxRefused("bad-txns-vout-empty")
+        raise TxRejected("bad-txns-vout-empty")
     if len(tx.stripped) * WITNESS_SCALE > BLOCK_WEIGHT_MAX:
-        raise TxRefused("bad-txns-oversize")
+        raise TxRejected("bad-txns-oversize")
     _check_amounts(tx)
     outpoints = [tx_in.outpoint for tx_in in tx.inputs]
     if len(set(outpoints)) != len(outpoints):
-        raise TxRefused("bad-txns-inputs-duplicate")
+        raise TxRejected("bad-txns-inputs-duplicate")
     if is_coinbase(tx):
         if not 2 <= len(tx.inputs[0].script_sig) <= 100:
-            raise TxRefused("bad-cb-length")
-        raise TxRefused("coinbase")
+            raise TxRejected("bad-cb-length")
+        raise TxRejected("coinbase")
     if NULL_OUTPOINT in outpoints:
-        raise TxRefused("bad-txns-prevout-null")
+        raise TxRejected("bad-txns-prevout-null")
 
 
 def _check_amounts(tx: Tx) -> None:
     total_sat = 0
     for txout in tx.outputs:
         if txout.amount_sat >= 1 << 63:
-            raise TxRefused("bad-txns-vout-negative")
+            raise TxRejected("bad-txns-vout-negative")
         if txout.amount_sat > MAX_MONEY_SAT:
-            raise TxRefused("bad-txns-vout-toolarge")
+            raise TxRejected("bad-txns-vout-toolarge")
         total_sat += txout.amount_sat
         if total_sat > MAX_MONEY_SAT:
-            raise TxRefused("bad-txns-txouttotal-toolarge")
+            raise TxRejected("bad-txns-txouttotal-toolarge")
 
 
 def check_standard(tx: Tx) -> None:
     """Check that a transaction is of a form that nodes relay.
 
     Raises:
-        TxRefused: With the reason.
+        TxRejected: With the reason.
     """
     if not 1 <= tx.version <= TX_VERSION_STANDARD_MAX:
-        raise TxRefused("version")
+        raise TxRejected("version")
     if tx.weight > TX_WEIGHT_STANDARD_MAX:
-        raise TxRefused("tx-size")
+        raise TxRejected("tx-size")
     for tx_in in tx.inputs:
         if len(tx_in.script_sig) > SCRIPT_SIG_STANDARD_MAX:
-            raise TxRefused("scriptsig-size")
+            raise TxRejected("scriptsig-size")
         if not scripts.is_push_only(tx_in.script_sig):
-            raise TxRefused("scriptsig-not-pushonly")
+            raise TxRejected("scriptsig-not-pushonly")
     _check_outputs_standard(tx)
     if len(tx.stripped) < TX_STRIPPED_SIZE_MIN:
-        raise TxRefused("tx-size-small")
+        raise TxRejected("tx-size-small")
 
 
 def _check_outputs_standard(tx: Tx) -> None:
     datacarrier_left = DATACARRIER_MAX
     for txout in tx.outputs:
         if not is_standard_output(txout.script_pubkey):
-            raise TxRefused("scriptpubkey")
+            raise TxRejected("scriptpubkey")
         if scripts.script_type(txout.script_pubkey) == "nulldata":
             datacarrier_left -= len(txout.script_pubkey)
             if datacarrier_left < 0:
-                raise TxRefused("datacarrier")
+                raise TxRejected("datacarrier")
     if len(dust_outputs(tx)) > DUST_OUTPUTS_MAX:
-        raise TxRefused("dust")
+        raise TxRejected("dust")
 
 
 def is_standard_output(script_pubkey: bytes) -> bool:
@@ -150,12 +150,12 @@ def check_final(tx: Tx, *, height: int, median_time: int) -> None:
     """Check nLockTime for a block at `height` after a block of `median_time` (BIP 113).
 
     Raises:
-        TxRefused: `non-final`.
+        TxRejected: `non-final`.
     """
     now = height if tx.nlocktime < LOCKTIME_THRESHOLD else median_time
     is_ahead = tx.nlocktime >= now and tx.nlocktime != 0
     if is_ahead and any(tx_in.nsequence != NSEQUENCE_FINAL for tx_in in tx.inputs):
-        raise TxRefused("non-final")
+        raise TxRejected("non-final")
 
 
 def check_sequence_locks(
@@ -176,7 +176,7 @@ def check_sequence_locks(
         median_time: Of the block before that one.
 
     Raises:
-        TxRefused: `non-BIP68-final`.
+        TxRejected: `non-BIP68-final`.
     """
     if tx.version < 2:
         return
@@ -189,26 +189,26 @@ def check_sequence_locks(
         else:
             is_locked = coin.height + units > height
         if is_locked:
-            raise TxRefused("non-BIP68-final")
+            raise TxRejected("non-BIP68-final")
 
 
 def fee_of(tx: Tx, coins: Sequence[ChainCoin], *, height: int) -> int:
     """Return the fee in satoshi of a transaction for a block at `height`.
 
     Raises:
-        TxRefused: If it spends a young coinbase, or more than it has.
+        TxRejected: If it spends a young coinbase, or more than it has.
     """
     input_sat = 0
     for coin in coins:
         depth = height - coin.height
         if coin.is_coinbase and depth < COINBASE_MATURITY:
-            raise TxRefused(
+            raise TxRejected(
                 "bad-txns-premature-spend-of-coinbase", f"tried to spend coinbase at depth {depth}"
             )
         input_sat += coin.txout.amount_sat
     output_sat = sum(txout.amount_sat for txout in tx.outputs)
     if input_sat < output_sat:
-        raise TxRefused(
+        raise TxRejected(
             "bad-txns-in-belowout",
             f"value in ({money(input_sat)}) < value out ({money(output_sat)})",
         )
@@ -219,34 +219,34 @@ def check_inputs_standard(tx: Tx, prevouts: Sequence[TxOut]) -> None:
     """Check that everything spent is of a known form.
 
     Raises:
-        TxRefused: `bad-txns-nonstandard-inputs`.
+        TxRejected: `bad-txns-nonstandard-inputs`.
     """
     reason = "bad-txns-nonstandard-inputs"
     for index, (tx_in, prevout) in enumerate(zip(tx.inputs, prevouts, strict=True)):
         match scripts.script_type(prevout.script_pubkey):
             case "nonstandard":
-                raise TxRefused(reason, f"input {index} script unknown")
+                raise TxRejected(reason, f"input {index} script unknown")
             case "witness_unknown":
-                raise TxRefused(reason, f"input {index} witness program is undefined")
+                raise TxRejected(reason, f"input {index} witness program is undefined")
             case "scripthash":
                 redeem = scripts.last_push(tx_in.script_sig)
                 if redeem is None:
-                    raise TxRefused(reason, f"input {index} P2SH redeemscript missing")
+                    raise TxRejected(reason, f"input {index} P2SH redeemscript missing")
                 if scripts.legacy_sigops(redeem, accurate=True) > P2SH_SIGOPS_MAX:
-                    raise TxRefused(reason, "p2sh redeemscript sigops exceed limit")
+                    raise TxRejected(reason, "p2sh redeemscript sigops exceed limit")
 
 
 def check_witness_standard(tx: Tx, prevouts: Sequence[TxOut]) -> None:
     """Check that no witness is larger or stranger than policy knows.
 
     Raises:
-        TxRefused: `bad-witness-nonstandard`.
+        TxRejected: `bad-witness-nonstandard`.
     """
     for tx_in, prevout in zip(tx.inputs, prevouts, strict=True):
         if tx_in.witness and not _is_standard_witness(
             tx_in.witness, prevout.script_pubkey, tx_in.script_sig
         ):
-            raise TxRefused("bad-witness-nonstandard")
+            raise TxRejected("bad-witness-nonstandard")
 
 
 def _is_standard_witness(
@@ -282,7 +282,7 @@ def check_no_reserved_scripts(tx: Tx, prevouts: Sequence[TxOut]) -> None:
     """Refuse tapleaves that consensus lets anyone spend until a later rule gives them meaning.
 
     Raises:
-        TxRefused: `mempool-script-verify-flag-failed`.
+        TxRejected: `mempool-script-verify-flag-failed`.
     """
     for tx_in, prevout in zip(tx.inputs, prevouts, strict=True):
         if not is_p2tr(prevout.script_pubkey) or len(tx_in.witness) < 2:
@@ -290,9 +290,9 @@ def check_no_reserved_scripts(tx: Tx, prevouts: Sequence[TxOut]) -> None:
         tapscript, control_block = tx_in.witness[-2:]
         reason = "mempool-script-verify-flag-failed"
         if control_block[0] & LEAF_VERSION_MASK != TAPSCRIPT_LEAF_VERSION:
-            raise TxRefused(f"{reason} (Taproot version reserved for soft-fork upgrades)")
+            raise TxRejected(f"{reason} (Taproot version reserved for soft-fork upgrades)")
         if scripts.has_op_success(tapscript):
-            raise TxRefused(f"{reason} (OP_SUCCESSx reserved for soft-fork upgrades)")
+            raise TxRejected(f"{reason} (OP_SUCCESSx reserved for soft-fork upgrades)")
 
 
 def sigops_cost(tx: Tx, prevouts: Sequence[TxOut]) -> int:
@@ -317,10 +317,10 @@ def adjusted_weight(tx: Tx, sigops: int) -> int:
     """Return the weight that fees are reckoned with.
 
     Raises:
-        TxRefused: If the signature checks are too many.
+        TxRejected: If the signature checks are too many.
     """
     if sigops > TX_SIGOPS_COST_MAX:
-        raise TxRefused("bad-txns-too-many-sigops", str(sigops))
+        raise TxRejected("bad-txns-too-many-sigops", str(sigops))
     return max(tx.weight, sigops * WEIGHT_PER_SIGOP)
 
 
@@ -328,18 +328,18 @@ def check_dust_pays_no_fee(tx: Tx, fee_sat: int) -> None:
     """Check that a transaction with ephemeral dust gives nobody a reason to mine it alone.
 
     Raises:
-        TxRefused: `dust`.
+        TxRejected: `dust`.
     """
     if fee_sat and dust_outputs(tx):
-        raise TxRefused("dust", "tx with dust output must be 0-fee")
+        raise TxRejected("dust", "tx with dust output must be 0-fee")
 
 
 def check_feerate(*, vsize: int, fee_sat: int) -> None:
     """Check the minimum feerate of relay.
 
     Raises:
-        TxRefused: `min relay fee not met`; a package may still carry it.
+        TxRejected: `min relay fee not met`; a package may still carry it.
     """
     least_sat = fee_sat_at(MIN_RELAY_SAT_PER_KVB, vsize)
     if fee_sat < least_sat:
-        raise TxRefused("min relay fee not met", f"{fee_sat} < {least_sat}", kind=RefusalKind.FEE)
+        raise TxRejected("min relay fee not met", f"{fee_sat} < {least_sat}", kind=RefusalKind.FEE)

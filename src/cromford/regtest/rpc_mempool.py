@@ -17,7 +17,7 @@ from cromford.regtest.mempool import MempoolEntry
 from cromford.regtest.package_form import PACKAGE_TXS_MAX, is_child_with_parents
 from cromford.regtest.params import RpcError
 from cromford.regtest.render import Amount, Json
-from cromford.regtest.verdict import RefusalKind, TxRefused
+from cromford.regtest.verdict import RefusalKind, TxRejected
 
 FEERATE_MAX_DEFAULT_SAT: Final = 10_000_000  # 0.10 BTC per kvB, Core's guard against typos.
 FEERATE_MAX_SAT: Final = 100_000_000
@@ -50,7 +50,7 @@ def sendrawtransaction(ledger: Ledger, raw_hex: str, feerate_max: object, burn_m
             if tested.fee_sat > _fee_at(rate_sat, tx.vsize):
                 raise RpcError(params.TRANSACTION_ERROR, FEE_EXCEEDED)
         ledger.submit(tx)
-    except TxRefused as refused:
+    except TxRejected as refused:
         is_missing = refused.kind is RefusalKind.MISSING_INPUTS
         code = params.TRANSACTION_ERROR if is_missing else params.TRANSACTION_REJECTED
         raise RpcError(code, str(refused)) from None
@@ -70,7 +70,7 @@ def testmempoolaccept(ledger: Ledger, raw_txs: list[Any], feerate_max: object) -
         if outcome.error is not None and outcome.error.is_policy:
             one["package-error"] = str(outcome.error)
         result = outcome.results.get(tx.wtxid)
-        if isinstance(result, TxRefused):
+        if isinstance(result, TxRejected):
             one |= _refusal_json(result)
         elif isinstance(result, Accepted) and not is_stopped:
             is_stopped = bool(rate_sat) and result.fee_sat > _fee_at(rate_sat, result.vsize)
@@ -112,7 +112,7 @@ def submitpackage(
 def _package_tx_json(tx: Tx, outcome: PackageResult) -> Json:
     shown: Json = {"txid": str(tx.txid)}
     match outcome.results.get(tx.wtxid):
-        case TxRefused() as refused:
+        case TxRejected() as refused:
             return shown | {"error": str(refused)}
         case Accepted() as accepted:
             return shown | {"vsize": accepted.vsize, "fees": _fees_json(accepted)}
@@ -139,7 +139,7 @@ def _tested_json(accepted: Accepted, *, is_too_dear: bool) -> Json:
     return {"allowed": True, "vsize": accepted.vsize, "fees": _fees_json(accepted)}
 
 
-def _refusal_json(refused: TxRefused) -> Json:
+def _refusal_json(refused: TxRejected) -> Json:
     if refused.kind is RefusalKind.MISSING_INPUTS:
         return {"allowed": False, "reject-reason": "missing-inputs"}
     return {

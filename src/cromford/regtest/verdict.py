@@ -12,7 +12,7 @@ class RefusalKind(Enum):
     FEE = auto()  # It may pass in a package that pays for it.
 
 
-class TxRefused(Exception):
+class TxRejected(Exception):
     """A transaction was refused.
 
     Attributes:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.channel.specimen import payment_hash
+from tests.simulation.seeds import seeds
 from tests.watch.channel_world import (
     FEERATE_SAT_PER_KW,
     KEYS,
@@ -192,7 +193,7 @@ def test_a_revoked_commitment_is_found_by_its_number_and_then_punished(
     assert_punished(world, fraud)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", seeds(6))
 def test_punishing_that_stops_and_goes_takes_all_that_the_cheater_did_not(
     world: World, seed: int
 ) -> None:

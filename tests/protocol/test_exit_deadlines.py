@@ -17,10 +17,19 @@ from tests.protocol.paying_clients import (
     newest_link,
     pay,
 )
-from tests.protocol.pump import Pump, PumpNode
-from tests.protocol.test_leaving import QUICK, mute, reasons_to_leave
+from tests.protocol.test_leaving import QUICK, reasons_to_leave
+from tests.protocol.unanswered import (
+    FIRST_MSAT,
+    SMALL_MSAT,
+    WORTH_MSAT,
+    htlc_outpoint,
+    mine_to,
+    mine_until_spent,
+    only_expiry,
+    pending_for,
+    remove_blocks,
+)
 
-from cromford.bitcoin.tx import OutPoint
 from cromford.factory.terms import exit_blocks_of
 from cromford.protocol import events as ev
 from cromford.protocol.channels.htlc_rules import (
@@ -29,80 +38,12 @@ from cromford.protocol.channels.htlc_rules import (
     min_final_cltv_expiry_delta,
     publish_height,
 )
+from cromford.protocol.journal.channel_records import HtlcDecided
 from cromford.protocol.journal.failures import Failure
-from cromford.protocol.journal.link import Link
+from cromford.protocol.journal.records import decode_record
 from cromford.wire import messages as m
 
-FIRST_MSAT: Final = 30_000_000
-WORTH_MSAT: Final = 9_000_000  # More than anybody's exit costs.
-SMALL_MSAT: Final = 700_000  # Less than that, and too little for an output.
 DELAY_MAX_BLOCKS: Final = 432  # Three steps of 144: the defaults.
-
-
-def pending_for(pump: Pump, side: str, amount_msat: int) -> tuple[PumpNode, Link]:
-    """Leave an HTLC without an answer, at stake for one side; return it and its channel.
-
-    Args:
-        pump: A live factory.
-        side: Who would lose it: the LSP that offered it to a payee, the payee that has shown its
-            preimage to nobody, or the payer.
-        amount_msat: What the payee asks for.
-    """
-    alice, bob, _ = pump.clients
-    pay(pump, pump.lsp, alice, FIRST_MSAT)
-    request = make_invoice(pump, bob, amount_msat)
-    if side == "lsp":
-        with pump.tampering(mute(pump.lsp, bob, m.RevokeAndAck)):
-            pump.handle(alice, request)
-            pump.run()
-        pump.disconnect(bob)
-        return pump.lsp, lsp_link(pump, newest_link(bob))
-    if side == "payee":
-        pump.handle(alice, request)
-        pump.run_to(m.UpdateFulfillHtlc)
-        pump.disconnect(bob)
-        pump.run()
-        return bob, newest_link(bob)
-    pump.disconnect(bob)
-    pump.handle(alice, request)
-    pump.run()
-    pump.disconnect(alice)
-    return alice, newest_link(alice)
-
-
-def only_expiry(link: Link) -> int:
-    (live,) = link.state.htlcs
-    return live.htlc.cltv_expiry
-
-
-def mine_to(pump: Pump, height: int) -> None:
-    pump.mine(height - pump.chain.height)
-    assert pump.chain.height == height
-
-
-def htlc_outpoint(link: Link) -> OutPoint:
-    """Return where the only HTLC is in our own commitment."""
-    commitment = link.held.commitment
-    (vout,) = (vout for vout, out in enumerate(commitment.outputs) if out.htlc is not None)
-    return commitment.tx.outpoint(vout)
-
-
-def mine_until_spent(pump: Pump, outpoint: OutPoint) -> None:
-    """Mine until the LSP sees an output spent, one block deep."""
-    for _ in range(2_000):
-        if outpoint in pump.lsp.state.chain.spends:
-            return
-        pump.mine()
-    raise AssertionError(f"{outpoint} stays unspent")
-
-
-def remove_blocks(pump: Pump, n_blocks: int) -> None:
-    """Take the last blocks back, at everybody; what was in them is forgotten."""
-    for node in (pump.lsp, *pump.clients):
-        for height in range(pump.chain.height, pump.chain.height - n_blocks, -1):
-            pump.handle(node, ev.BlockRemoved(height=height))
-    pump.chain.remove_tip(n_blocks)
-    pump.chain.mempool.clear()
 
 
 # When a channel goes on chain
@@ -235,7 +176,7 @@ def test_the_fee_of_a_forward_that_is_paid_on_chain_is_earned_at_the_sixth_block
 def test_an_htlc_not_worth_an_exit_is_written_off_12_blocks_after_its_expiry(side: str) -> None:
     pump = live_factory(3, policy=QUICK)
     alice = pump.clients[0]
-    _, link = pending_for(pump, side, SMALL_MSAT)
+    node, link = pending_for(pump, side, SMALL_MSAT)
     if side == "payer":
         # The channel is over; else its HTLCs may still be answered in it.
         over = m.ChannelFailure(channel_id=link.channel_id, reason="no more")
@@ -246,3 +187,6 @@ def test_an_htlc_not_worth_an_exit_is_written_off_12_blocks_after_its_expiry(sid
     pump.mine()
     assert book(alice).payments[payment].status == "failed"
     assert reasons_to_leave(alice) == reasons_to_leave(pump.lsp) == []
+    pump.mine(3)
+    decided = [decode_record(data) for data in node.store.entries]
+    assert sum(isinstance(record, HtlcDecided) for record in decided) == 1, "once"

@@ -8,6 +8,7 @@ from tests.protocol.attacks import only_from, proposed
 from tests.protocol.pump import Pump, PumpNode
 
 from cromford import effects as fx
+from cromford.protocol.journal.lsp_attempt import Aborted
 from cromford.protocol.opening.lsp import fund
 from cromford.wire import messages as m
 
@@ -59,13 +60,11 @@ def test_nothing_is_funded_while_somebody_holds_out(missing: type[m.Message]) ->
     assert not pump.is_funded()
 
 
-def test_nothing_is_funded_without_every_commitment_of_our_own_or_after_an_abort() -> None:
+def test_nothing_is_funded_after_an_abort_or_a_second_time() -> None:
     pump = proposed(2)
     pump.run()
     state, attempt = pump.lsp.state, pump.attempt
-    assert fund(state, attempt).tx == attempt.funding_tx
-    without = replace(attempt, commitment_signatures=attempt.commitment_signatures[:1])
-    with pytest.raises(AssertionError, match="before every own first commitment is held"):
-        fund(state, without)
-    with pytest.raises(AssertionError, match="funding an aborted attempt"):
-        fund(state, replace(attempt, aborted="over"))
+    assert attempt.funded is not None
+    for over in (attempt, replace(attempt, stage=Aborted(reason="over"))):
+        with pytest.raises(AssertionError, match="funding before everybody holds an exit"):
+            fund(state, over)

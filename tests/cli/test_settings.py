@@ -42,7 +42,7 @@ build_at_clients = 3
 [client]
 lsp = "{NODE_ID}@[::1]:9750"
 fee_policies = ["endogenous"]
-step_blocks_min = 2
+step_blocks_min = 100
 max_cltv_blocks_max = 9
 """
 
@@ -130,7 +130,7 @@ REFUSED = [
     ("[chain]\nsignet_challenge = '51'", "chain.signet_challenge: expected none on regtest"),
     ("[lsp]\nmin_clients = 3\nmax_clients = 2", "lsp.min_clients: expected at most max_clients, 2"),
     ("[client]\nmin_depth_min = 13", "client.min_depth_min: expected at most min_depth_max, 12"),
-    ("[client]\nmin_feerate = 200", "client.min_feerate: expected at most max_feerate, 100"),
+    ("[client]\nmin_feerate = 200", "client.min_feerate: expected at most max_feerate, 20"),
 ]  # fmt: skip
 
 

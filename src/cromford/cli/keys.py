@@ -16,6 +16,7 @@ from cromford.cli.kinds import (
     FEERATE_MAX_SAT_PER_VB,
     FEERATE_MIN_SAT_PER_VB,
     PORT_MAX,
+    SAT_PER_KW_OF_SAT_PER_VB,
     Choice,
     Endpoint,
     File,
@@ -425,6 +426,9 @@ def _range_keys() -> tuple[Key, ...]:
     return tuple(found)
 
 
+_FEERATES: Final = tuple(
+    Decimal(sat_per_kw) / SAT_PER_KW_OF_SAT_PER_VB for sat_per_kw in _CLIENT.tree_feerate_sat_per_kw
+)
 _CLIENT_KEYS: Final = (
     _client_key("lsp", Peer(), None, "Whose client this is; `lsp lobby` prints it.", has_flag=True),
     _client_key(
@@ -443,13 +447,14 @@ _CLIENT_KEYS: Final = (
     _client_key(
         "min_feerate",
         _TREE_FEERATE,
-        FEERATE_MIN_SAT_PER_VB,
+        _FEERATES[0],
         "Terms whose tree pays less, yet not nothing, are refused; in sat/vB.",
+        has_flag=True,
     ),
     _client_key(
         "max_feerate",
         _TREE_FEERATE,
-        Decimal(100),
+        _FEERATES[1],
         "Terms whose tree pays more are refused; in sat/vB.",
         has_flag=True,
     ),

@@ -170,7 +170,7 @@ def start_clients(site: Site, node: Node, lsp_address: str) -> list[Daemon]:
         *("--step-blocks-min", str(min(settings.step_blocks, STEP_BLOCKS_MIN))),
     )
     if settings.feerate:
-        told += ("--max-feerate", str(settings.feerate))
+        told += ("--min-feerate", str(settings.feerate), "--max-feerate", str(settings.feerate))
     return [_start_daemon(site, node, name, told) for name in client_names(settings.n_clients)]
 
 

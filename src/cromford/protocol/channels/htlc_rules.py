@@ -20,7 +20,16 @@ INVOICE_SLACK_BLOCKS: Final = 12  # Blocks that may pass while a payment is on i
 
 def min_final_cltv_expiry_delta(link: Link) -> int:
     """Return what an invoice asks for that is paid through this channel (BOLT 11 `c`)."""
-    return link.exit_blocks + CLAIM_BLOCKS + SAFETY_BLOCKS + INVOICE_SLACK_BLOCKS
+    return _final_blocks(link.exit_blocks)
+
+
+def payment_blocks(*, payer_exit_blocks: int, payee_exit_blocks: int) -> int:
+    """Return how far ahead the expiry of a payment between two channels lies at its payer's."""
+    return payer_exit_blocks + FORWARD_BLOCKS + _final_blocks(payee_exit_blocks)
+
+
+def _final_blocks(exit_blocks: int) -> int:
+    return exit_blocks + CLAIM_BLOCKS + SAFETY_BLOCKS + INVOICE_SLACK_BLOCKS
 
 
 def forward_delta_blocks(incoming: Link) -> int:

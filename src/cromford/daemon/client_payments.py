@@ -9,6 +9,7 @@ import msgspec
 
 from cromford.crypto.keys import sha256
 from cromford.daemon import channel_views
+from cromford.daemon.client_views import standing_of
 from cromford.daemon.factory_id import find_factory
 from cromford.daemon.payment_limits import INVOICE_EXPIRY_SECONDS, WAIT_SECONDS
 from cromford.daemon.payment_numbers import PaymentNumbers
@@ -231,7 +232,7 @@ class ClientPayments:
         state = self._owner.state
         height, terms = state.chain.height, state.attempts[link.attempt_id].terms
         return {
-            **channel_views.show_channel(link, is_usable=is_usable(state, link), height=height),
+            **channel_views.show_channel(link, standing_of(state, link), height=height),
             "exit_sat": channel_views.exit_sat(
                 link,
                 preimages_of(state),

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 import msgspec
 
 from cromford.daemon import channel_views
+from cromford.daemon.lsp_views import standing_of
 from cromford.daemon.payment_limits import WAIT_SECONDS
 from cromford.daemon.payment_numbers import PaymentNumbers
 from cromford.daemon.payment_views import forwards, own_payments
@@ -105,7 +106,7 @@ class LspPayments:
                 "client": link.client,
                 "connected": link.node_id in state.connected,
                 **channel_views.show_channel(
-                    link, is_usable=is_usable(state, link), height=state.chain.height
+                    link, standing_of(state, link), height=state.chain.height
                 ),
             }
             for link in links

@@ -34,7 +34,7 @@ from cromford.protocol.policy import (
     ClientPolicy,
     UnsafePolicy,
     check_is_safe,
-    safe_depth,
+    least_depth,
 )
 from cromford.wire import messages as m
 
@@ -379,7 +379,8 @@ def test_at_the_least_feerate_every_transaction_pays_a_satoshi_per_vbyte() -> No
 def test_a_large_factory_and_one_with_candidates_are_buried_deeper(
     capacities_sat: tuple[int, ...], candidates: int, depth: int
 ) -> None:
-    assert safe_depth(capacities_sat, candidates=candidates) == depth
+    assert least_depth(3, capacities_sat, candidates=candidates) == depth
+    assert least_depth(9, capacities_sat, candidates=candidates) == 9
 
 
 @pytest.mark.parametrize("policy", [POLICY, LENIENT], ids=["careful", "lenient"])

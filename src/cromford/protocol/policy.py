@@ -14,15 +14,16 @@ MIN_DEPTH_LARGE: Final = 6  # Where a reorganisation on purpose could pay, or ch
 LARGE_CAPACITY_SAT: Final = 10_000_000
 
 
-def safe_depth(capacities_sat: Iterable[int], *, candidates: int) -> int:
-    """Return at how many confirmations a funding is safe enough to be paid through.
+def least_depth(usual_depth: int, capacities_sat: Iterable[int], *, candidates: int) -> int:
+    """Return the fewest confirmations at which a factory's channels may be paid through.
 
     Args:
+        usual_depth: What either role's operator asks for of any factory.
         capacities_sat: Of every channel of the factory: one reorganisation takes them all.
         candidates: How many fundings the factory may end up with.
     """
     is_large = max(capacities_sat) >= LARGE_CAPACITY_SAT
-    return MIN_DEPTH_LARGE if is_large or candidates > 1 else MIN_DEPTH
+    return max(usual_depth, MIN_DEPTH_LARGE) if is_large or candidates > 1 else usual_depth
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +50,7 @@ class LspPolicy:
     tree_feerate_sat_per_kw: int = 500
     funding_feerate_sat_per_kw: int = 500
     lstock_csv_blocks: int = 144
-    min_depth: int = 3
+    min_depth: int = MIN_DEPTH
     to_self_delay_lsp: int = 144
     to_self_delay_client: int = 432
     pool_size: int = POOL_SIZE_MIN
@@ -88,7 +89,7 @@ class ClientPolicy:
     ready_min_blocks: tuple[int, int] = (1008, 4320)
     # Below an hour, luck with blocks ends an honest funding; above a week, waiting costs factories.
     patience_blocks: tuple[int, int] = (6, 1008)
-    # Below, a reorganisation takes what was paid through the channel; `safe_depth` asks for more
+    # Below, a reorganisation takes what was paid through the channel; `least_depth` asks for more
     # where there is more to take. Above, a channel that is funded stands idle.
     min_depth: tuple[int, int] = (MIN_DEPTH, 12)
     # Under `ephemeral` leaving needs children that pay, and this version does not make them.

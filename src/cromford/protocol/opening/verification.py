@@ -34,7 +34,7 @@ from cromford.protocol.opening.verification_channel import (
     check_first_commitments,
     check_max_cltv,
 )
-from cromford.protocol.policy import MIN_DEPTH, ClientPolicy, safe_depth
+from cromford.protocol.policy import ClientPolicy, least_depth
 from cromford.wire.messages import (
     BranchVertex,
     Join,
@@ -128,10 +128,9 @@ def _check_term_ranges(terms: FactoryTerms, view: ClientView) -> None:
         check_range(name, getattr(policy, name), getattr(terms, name))
     for name in ("to_self_delay_lsp", "to_self_delay_client"):
         check_range(name, policy.to_self_delay_blocks, getattr(terms, name))
-    check_range("min_depth", policy.min_depth, terms.min_depth)
-    least_depth = safe_depth(terms.capacity_sat, candidates=terms.candidates)
-    if least_depth > MIN_DEPTH:
-        check_range("min_depth", (least_depth, policy.min_depth[1]), terms.min_depth)
+    least, most = policy.min_depth
+    least = least_depth(least, terms.capacity_sat, candidates=terms.candidates)
+    check_range("min_depth", (least, most), terms.min_depth)
     check_range(
         "max_exit_delay_blocks", (0, policy.exit_delay_blocks_max), terms.max_exit_delay_blocks
     )

@@ -303,9 +303,10 @@ def test_without_a_channel_nothing_can_be_asked_for_nor_paid(in_town: Run) -> No
         unknown = await refusal(t, "lsp", "pay", invoice=signed_by(t, "alice", stranger))
         assert (unknown.code, unknown.retryable) == ("payee_unknown", False)
         await t.stop("bob")
-        await t.until("lsp", "balances", lambda b: b["channels"][0]["status"] == "offline")
-        away = await refusal(t, "lsp", "pay", invoice=text)
-        assert (away.code, away.retryable) == ("payee_offline", True)
+        away = await t.until("lsp", "balances", lambda b: b["channels"][0]["status"] == "offline")
+        assert (away["total"]["own_msat"] > 0, away["total"]["spendable_msat"]) == (True, 0)
+        refused = await refusal(t, "lsp", "pay", invoice=text)
+        assert (refused.code, refused.retryable) == ("payee_offline", True)
         assert (await t.call("lsp", "balances"))["channels"][0]["factory_id"] == factory_id
 
     in_town(scenario)
@@ -404,7 +405,7 @@ def test_the_balance_tells_what_an_exit_would_leave(in_town: Run) -> None:
         assert nothing["exit_sat"] == 0
         await t.call("alice", "exit_start")
         (left,) = (await t.call("alice", "balance"))["channels"]
-        assert (left["status"], left["spendable_msat"]) == ("failed", 0)
+        assert (left["status"], left["spendable_msat"]) == ("exiting", 0)
         assert (await t.call("alice", "factories"))["factories"][0]["channel_failed"]
         failed = await t.until("lsp", "factories", lambda a: a["factories"][0]["channels_failed"])
         assert len(failed["factories"][0]["channels_failed"]) == 1

@@ -19,6 +19,9 @@ from cromford.regtest.node import RegtestNode
 STEP_SECONDS = 30.0
 POLL_SECONDS = 0.05
 CAPACITY_SAT = 200_000
+QUICK = ClientPolicy(
+    step_blocks=(1, 1008), lstock_csv_blocks=(1, 2016), to_self_delay_blocks=(1, 2016)
+)
 LSP_POLICY = LspPolicy(
     min_clients=1,
     step_blocks=4,
@@ -73,7 +76,7 @@ class Town:
                 network=REGTEST,
                 chain=self.chain(),
                 lsp=parse_peer_address(self.lsp_address),
-                policy=ClientPolicy(step_blocks=(1, 1008), to_self_delay_blocks=(1, 2016)),
+                policy=QUICK,
                 poll_seconds=POLL_SECONDS,
             )
         )

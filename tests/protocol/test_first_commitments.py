@@ -367,8 +367,8 @@ def test_a_channel_that_cannot_pay_for_its_commitment_cannot_be_built() -> None:
     check_buildable(replace(setting, funding=replace(setting.funding, capacity_sat=least_sat)))
 
 
-DEAR: Final = 20_000  # sat/kw: the largest commitment costs more than the least channel holds.
-LEAST_DEAR_SAT: Final = 240 + DEAR * (668 + 172 * 24) // 1000
+DEAR: Final = 10_000  # sat/kw: the largest commitment costs half of what the least channel holds.
+LEAST_DEAR_SAT: Final = 2 * (240 + DEAR * (668 + 172 * 24) // 1000)
 
 
 def test_a_client_refuses_a_channel_that_does_not_carry_its_largest_commitment() -> None:

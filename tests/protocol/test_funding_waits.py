@@ -149,3 +149,21 @@ def test_a_reorg_before_the_depth_starts_the_count_again() -> None:
     assert ready(pump, victim) == []
     confirm(pump, victim, funding_tx, depth=1)
     assert len(ready(pump, victim)) <= 1
+
+
+@pytest.mark.parametrize(("capacity_sat", "depth"), [(9_999_999, 3), (10_000_000, 6)])
+def test_an_lsp_buries_a_large_factory_as_deep_as_its_clients_ask_for(
+    capacity_sat: int, depth: int
+) -> None:
+    pump = Pump(1, policy=LspPolicy(min_clients=1))
+    client = pump.clients[0]
+    wish = ev.JoinRequested(capacity_sat=capacity_sat, capacity_least_sat=capacity_sat)
+    pump.handle(client, wish)
+    pump.run()
+    pump.build()
+    pump.run()
+    assert pump.is_funded()
+    pump.mine(depth - 1)
+    assert not pump.sent(client, m.ChannelReady)
+    pump.mine()
+    assert pump.sent(client, m.ChannelReady)

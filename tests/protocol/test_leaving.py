@@ -19,8 +19,6 @@ from cromford.protocol.exiting import lsp as lsp_leaving
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.records import ExitStarted, decode_record
 from cromford.protocol.policy import LspPolicy
-from cromford.watch.exit_cost import exit_cost_of
-from cromford.watch.sweep import SWEEP_VSIZE
 from cromford.wire import messages as m
 
 
@@ -165,20 +163,6 @@ def reasons_to_leave(node: PumpNode) -> list[str]:
     """Return why a node left channels, by its journal."""
     records = [decode_record(data) for data in node.store.entries]
     return [record.reason for record in records if isinstance(record, ExitStarted)]
-
-
-def test_what_a_clients_exit_costs_it_is_its_own_sweep_and_htlc_transaction() -> None:
-    pump = live_factory(2)
-    (alice, _) = pump.clients
-    pay(pump, pump.lsp, alice, 30_000_000)
-    link = newest_link(alice)
-    terms = link.setting.terms
-    leaving = exit_cost_of(
-        link.held, landed_height=0, feerate_sat_per_kw=terms.feerate_per_kw, preimages={}
-    )
-    commitment, sweep = leaving.steps
-    assert (commitment.name, sweep.vsize) == ("commitment", SWEEP_VSIZE)
-    assert link.exit_cost_sat == sweep.fee_sat + terms.htlc_tx_cost_sat(is_offered=False)
 
 
 def test_what_waits_out_its_delay_is_shown_as_arriving_until_it_is_in_the_wallet() -> None:

@@ -32,6 +32,7 @@ from cromford.protocol.channels.htlc_rules import (
     forward_delta_blocks,
 )
 from cromford.protocol.channels.steps import sign_if_due
+from cromford.protocol.exiting.channel import given_up
 from cromford.protocol.facts import FRESH
 from cromford.protocol.journal.link import Link
 from cromford.protocol.turn import Turn
@@ -148,17 +149,19 @@ def test_who_closed_on_chain_is_offered_nothing_any_more_however_it_answers() ->
     assert not book(pump.lsp).forwards
 
 
-def test_payees_that_keep_silent_over_small_change_do_not_drive_the_payer_out() -> None:
-    """Each of two HTLCs is worth less than the LSP's exit from its payee, both more than Alice's.
+@pytest.mark.parametrize(("amount_msat", "is_defended"), [(1_000_000, True), (940_000, False)])
+def test_payees_that_keep_silent_gain_nothing_and_do_not_drive_the_payer_out(
+    amount_msat: int, *, is_defended: bool
+) -> None:
+    """An HTLC with an output costs its payee less than it brings: the LSP takes it back on chain.
 
-    The LSP leaves nobody for them and gives neither back; so Alice must leave, for all her money,
-    and with her path the whole factory is on chain.
+    One without an output nobody can take: it is given back without leaving anybody. Else Alice
+    would have to leave for both, for all her money, and the whole factory would be on chain.
     """
     pump = live_factory(3, policy=QUICK)
     alice, *silent = pump.clients
     for client in pump.clients:
         pay(pump, pump.lsp, client, FIRST_MSAT)
-    small_msat = 1000 * min(newest_link(client).exit_cost_sat for client in pump.clients) - 10_000
 
     def never_bound(by: PumpNode, to: PumpNode, message: m.Message) -> tuple[m.Message, ...]:
         is_lost = by is pump.lsp and to in silent and isinstance(message, m.RevokeAndAck)
@@ -166,14 +169,69 @@ def test_payees_that_keep_silent_over_small_change_do_not_drive_the_payer_out() 
 
     with pump.tampering(never_bound):
         for payee in silent:
-            pump.handle(alice, make_invoice(pump, payee, small_msat))
+            pump.handle(alice, make_invoice(pump, payee, amount_msat))
             pump.run()
     for payee in silent:
         pump.disconnect(payee)
     pump.mine(2 * newest_link(alice).exit_blocks + ACCEPTED_BLOCKS + 60)
-    assert reasons_to_leave(pump.lsp) == []
+    assert reasons_to_leave(pump.lsp) == ["an HTLC expires"] * (2 if is_defended else 0)
     assert reasons_to_leave(alice) == []
     assert {payment.status for payment in book(alice).payments.values()} == {"failed"}
+
+
+@pytest.mark.parametrize(("amount_msat", "n_given_up"), [(1_000_000, 0), (940_000, 1)])
+def test_only_an_htlc_without_an_output_is_ever_given_up(amount_msat: int, n_given_up: int) -> None:
+    """Not even while the funding is off the chain, and nobody can leave for it."""
+    pump = live_factory(2, policy=QUICK)
+    alice, bob = pump.clients
+    for client in pump.clients:
+        pay(pump, pump.lsp, client, FIRST_MSAT)
+    request = make_invoice(pump, bob, amount_msat)
+    with pump.tampering(deaf_after(pump.lsp, bob, m.RevokeAndAck)):
+        pump.handle(alice, request)
+        pump.run()
+    link = lsp_link(pump, newest_link(bob))
+    (live,) = link.state.htlcs
+    late = live.htlc.cltv_expiry + 12
+    assert len(given_up(book(pump.lsp), link, height=late)) == n_given_up
+    assert not given_up(book(pump.lsp), link, height=late - 1)
+
+
+def test_an_lsp_cannot_keep_a_payment_by_making_its_claim_dear() -> None:
+    """What Bob's claim costs by the LSP's feerate is more than the HTLC holds; he leaves for it.
+
+    Did he not, the LSP would have Alice's money at once, and Bob's with the factory's expiry.
+    """
+    pump = live_factory(3, policy=replace(QUICK, tree_feerate_sat_per_kw=5_000))
+    alice, bob, _ = pump.clients
+    for client in pump.clients:
+        pay(pump, pump.lsp, client, FIRST_MSAT)
+    request = make_invoice(pump, bob, 5_000_000)
+    pump.handle(alice, request)
+    pump.run_to(m.UpdateFulfillHtlc)
+    pump.disconnect(bob)
+    pump.run()
+    assert book(bob).invoices[request.payment_hash].status == "paid"
+    terms = newest_link(bob).setting.terms
+    assert 130 * 20 + terms.htlc_tx_cost_sat(is_offered=False) > 5_000
+    pump.mine(newest_link(bob).exit_blocks + ACCEPTED_BLOCKS)
+    assert reasons_to_leave(bob) == ["an HTLC expires"]
+
+
+@pytest.mark.parametrize(("balance_sat", "leaves"), [(353, False), (354, True)])
+def test_at_the_exit_deadline_a_client_leaves_for_any_balance_that_has_an_output(
+    balance_sat: int, *, leaves: bool
+) -> None:
+    """By the terms' feerate a sweep of it would cost 2,600 sat; but it can wait for a lower one."""
+    pump = live_factory(3, policy=SHORT)
+    alice = pump.clients[0]
+    pay(pump, pump.lsp, alice, 1000 * balance_sat)
+    deadline = newest_link(alice).exit_deadline_height
+    pump.disconnect(alice)
+    while pump.chain.height < deadline:
+        pump.chain.mine()
+    pump.sync()
+    assert reasons_to_leave(alice) == (["the exit deadline"] if leaves else [])
 
 
 def test_an_lsp_cannot_make_leaving_too_dear_by_its_own_feerate() -> None:

@@ -61,9 +61,16 @@ CLIENT_ROLE: Role[ClientState] = Role(
 )
 
 
-# Worlds are quick: short delays, and both fee policies.
+# Worlds are quick: short lives, short delays, any feerate, and both fee policies.
 LENIENT = ClientPolicy(
-    step_blocks=(1, 1008), to_self_delay_blocks=(1, 2016), fee_policies=tuple(FeePolicy)
+    step_blocks=(1, 1008),
+    active_blocks=(144, 52_560),
+    ready_min_blocks=(1, 4320),
+    min_depth=(1, 12),
+    lstock_csv_blocks=(1, 2016),
+    to_self_delay_blocks=(1, 2016),
+    tree_feerate_sat_per_kw=(25, 25_000),
+    fee_policies=tuple(FeePolicy),
 )
 FRESH_NONCE = -1  # In the notebook: a nonce of no pool, made and spent in one call.
 

@@ -19,6 +19,7 @@ from cromford.cli.configuration.settings import Settings, dump, read_file, resol
 from cromford.cli.failures import EXIT_NOT_FOUND, EXIT_USAGE, CommandFailed
 from cromford.cli.invocation import CONFIG_NAME, Invocation, invocation_options
 from cromford.cli.shown.output import cell, show, write_json
+from cromford.protocol.policy import UnsafePolicy, check_is_safe
 
 ROLES: Final = ("lsp", "client")
 
@@ -92,10 +93,10 @@ def _check_together(settings: Settings, where: str) -> None:
         chain_of(settings, network)
         signet_challenge(settings, network)
         lsp_policy(settings)
-        client_policy(settings)
-    except click.UsageError as error:
-        message = f"{where}: {error.format_message()}"
-        raise CommandFailed("config_invalid", message, exit_code=EXIT_USAGE) from error
+        check_is_safe(client_policy(settings), network)
+    except (click.UsageError, UnsafePolicy) as error:
+        told = f"client.{error}" if isinstance(error, UnsafePolicy) else error.format_message()
+        raise CommandFailed("config_invalid", f"{where}: {told}", exit_code=EXIT_USAGE) from error
 
 
 def _document(settings: Settings) -> dict[str, dict[str, Any]]:

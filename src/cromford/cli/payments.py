@@ -226,7 +226,10 @@ def balance_command(role: str) -> click.Command:
     def balance(invocation: Invocation) -> None:
         """Show what each channel holds, can send and receive, and what an exit would leave.
 
-        A channel that is on chain is not listed: `exit plan` and the wallet tell about it.
+        Nothing can be sent or received where no payment may begin now; the status says why: offline
+        (until the LSP is back), pending (the funding is not deep enough), exiting, ending (past the
+        exit deadline), behind (state was lost here), failed. A channel that is on chain is not
+        listed: `exit plan` and the wallet tell about it.
         """
         show(invocation, invocation.call(role, "balance"), payment_lists.balance)
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from cromford.adapters.peer_address import PeerAddress
 from cromford.bitcoin.network import Network
-from cromford.protocol.policy import ClientPolicy, LspPolicy
+from cromford.protocol.policy import ClientPolicy, LspPolicy, check_is_safe
 
 POLL_SECONDS: Final = 2.0  # How often a daemon asks its node for a new tip.
 LOG_LEVEL: Final = "info"
@@ -54,7 +54,11 @@ class LspOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientOptions:
-    """How a client runs, and whose client it is."""
+    """How a client runs, and whose client it is.
+
+    Raises:
+        UnsafePolicy: If an LSP could take this client's money by terms that it would sign.
+    """
 
     datadir: Path
     network: Network
@@ -67,3 +71,6 @@ class ClientOptions:
     metrics_port: int | None = None  # None: no metrics are served
     seed_passphrase_file: Path | None = None
     signet_challenge: str | None = None  # in hex; None on signet means the public one
+
+    def __post_init__(self) -> None:
+        check_is_safe(self.policy, self.network)

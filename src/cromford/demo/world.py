@@ -170,7 +170,8 @@ def start_clients(site: Site, node: Node, lsp_address: str) -> list[DaemonProces
         *("--step-blocks-min", str(min(settings.step_blocks, STEP_BLOCKS_MIN))),
     )
     if settings.feerate:
-        told += ("--max-feerate-sat-per-vb", str(settings.feerate))
+        feerate = str(settings.feerate)
+        told += ("--min-feerate-sat-per-vb", feerate, "--max-feerate-sat-per-vb", feerate)
     return [_start_daemon(site, node, name, told) for name in client_names(settings.n_clients)]
 
 

@@ -1,10 +1,29 @@
 """What each role accepts and offers: chosen by its operator, fixed while the daemon runs."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
+from cromford.bitcoin.network import REGTEST, Network
 from cromford.bitcoin.tx import MAX_MONEY_SAT
 from cromford.factory.terms import FeePolicy
 from cromford.signing.nonces import POOL_SIZE_MIN
+
+MIN_DEPTH: Final = 3  # Two blocks found by chance at one height do not take a funding back.
+MIN_DEPTH_LARGE: Final = 6  # Where a reorganisation on purpose could pay, or choose a candidate.
+LARGE_CAPACITY_SAT: Final = 10_000_000
+
+
+def least_depth(usual_depth: int, capacities_sat: Iterable[int], *, candidates: int) -> int:
+    """Return the fewest confirmations at which a factory's channels may be paid through.
+
+    Args:
+        usual_depth: What either role's operator asks for of any factory.
+        capacities_sat: Of every channel of the factory: one reorganisation takes them all.
+        candidates: How many fundings the factory may end up with.
+    """
+    is_large = max(capacities_sat) >= LARGE_CAPACITY_SAT
+    return max(usual_depth, MIN_DEPTH_LARGE) if is_large or candidates > 1 else usual_depth
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +50,7 @@ class LspPolicy:
     tree_feerate_sat_per_kw: int = 500
     funding_feerate_sat_per_kw: int = 500
     lstock_csv_blocks: int = 144
-    min_depth: int = 3
+    min_depth: int = MIN_DEPTH
     to_self_delay_lsp: int = 144
     to_self_delay_client: int = 432
     pool_size: int = POOL_SIZE_MIN
@@ -45,40 +64,117 @@ class LspPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientPolicy:
-    """Which terms a client signs. Each range is inclusive; delays in blocks."""
+    """Which terms a client signs. Each range is inclusive; delays in blocks.
 
-    # Half a step is how long a client may look away from the chain: six hours at the least.
+    The LSP chooses the terms, so each default is what is safe against it. Beside each bound stands
+    what its other side would allow.
+    """
+
+    # Half a step is how long a client may look away: below, six hours cost it a race. Above, a
+    # step is only slower, and counts in `exit_delay_blocks_max`, as more states do.
     step_blocks: tuple[int, int] = (72, 1008)
     states_per_layer: tuple[int, int] = (2, 64)
+    # All that lies between a client and its commitment: beyond nine days its money is a hostage.
     exit_delay_blocks_max: int = 1296
     # Each layer is two more transactions to publish, and under `ephemeral` to pay for.
     layers_max: int = 8
     # How far ahead the expiry may lie: the LSP's capital waits for it, and so does nobody else.
     expiry_blocks_max: int = 52_560
-    active_blocks: tuple[int, int] = (144, 52_560)
+    # Below a week a client that is away that long comes back to an exit it did not choose.
+    active_blocks: tuple[int, int] = (1008, 52_560)
+    # Below a day who looks once a day cannot move, and pays for an exit.
     dying_blocks: tuple[int, int] = (144, 4320)
-    ready_min_blocks: tuple[int, int] = (1, 4320)
-    patience_blocks: tuple[int, int] = (1, 2016)
-    min_depth: tuple[int, int] = (1, 12)
+    # What is left of the active period when money can first arrive: below a week, the LSP holds
+    # the funding back until the exit deadline is near. At the most, a late funding is not used.
+    ready_min_blocks: tuple[int, int] = (1008, 4320)
+    # Below an hour, luck with blocks ends an honest funding; above a week, waiting costs factories.
+    patience_blocks: tuple[int, int] = (6, 1008)
+    # Below, a reorganisation takes what was paid through the channel; `least_depth` asks for more
+    # where there is more to take. Above, a channel that is funded stands idle.
+    min_depth: tuple[int, int] = (MIN_DEPTH, 12)
     # Under `ephemeral` leaving needs children that pay, and this version does not make them.
     fee_policies: tuple[FeePolicy, ...] = (FeePolicy.ENDOGENOUS,)
-    # Below the minimum relay feerate a branch could not be published; far above it, the fees
-    # of leaving would eat the channel.
-    tree_feerate_sat_per_kw: tuple[int, int] = (25, 25_000)
-    lstock_csv_blocks: tuple[int, int] = (1, 2016)
-    # The LSP's is the time in which a revoked commitment of it can be punished.
-    to_self_delay_blocks: tuple[int, int] = (72, 2016)
-    dust_limit_sat: tuple[int, int] = (330, 1000)
-    max_accepted_htlcs: tuple[int, int] = (1, 114)
-    # Four weeks: the longest that a payment's money may be tied up.
+    # Below 1 sat/vB many mempools do not relay the way out. Above 20 sat/vB there are HTLCs too
+    # small for an output and too large to go without one (`MAX_DUST_EXPOSURE_MSAT`).
+    tree_feerate_sat_per_kw: tuple[int, int] = (250, 5_000)
+    # What an old state would pay to the LSP must be seen in time, as with a step. Above, it waits.
+    lstock_csv_blocks: tuple[int, int] = (72, 2016)
+    # Below a day a revoked commitment of the LSP's is punished too late; above two weeks, the
+    # most that Lightning nodes accept, a client's own coin is out of reach after the exit.
+    to_self_delay_blocks: tuple[int, int] = (144, 2016)
+    # Below 330 no mempool takes the output. Above 354, BOLT 3's largest dust limit, balances and
+    # HTLCs that could have an output go to fees.
+    dust_limit_sat: tuple[int, int] = (330, 354)
+    # Below six one payee that holds a few payments blocks the channel; above 114 a commitment
+    # would exceed BIP 431's size, and nobody could publish it.
+    max_accepted_htlcs: tuple[int, int] = (6, 114)
+    # At the most four weeks: as long as a payment's money may be tied up. At the least what a
+    # payment between two channels of this factory needs, which `check_max_cltv` knows.
     max_cltv_blocks: tuple[int, int] = (1, 4032)
-    # A channel in which nothing may be in flight carries no payment.
+    # A channel moves out in one payment, so `check_capacity` asks for no less than all of it.
     max_in_flight_msat: tuple[int, int] = (1000, 1000 * MAX_MONEY_SAT)
+    # More clients make more transactions and messages for each, never a claim on its money.
     max_clients: int = 1024
     # Each branch takes a few nonces; a join with two pools must fit one message.
     pool_size: tuple[int, int] = (POOL_SIZE_MIN, 256)
+    # Built on an older height, the expiry is nearer than it looks.
     build_height_slack_blocks: int = 6
+    # How long an LSP that answers nothing keeps a client from other factories.
     deadline_seconds: int = 60
     # The highest price of a payment, where its operator names no other limit.
     fee_base_msat_max: int = 10_000
     fee_proportional_millionths_max: int = 10_000
+
+
+class UnsafePolicy(ValueError):
+    """A client's policy under which an LSP could take, or burn, the client's money."""
+
+    def __init__(self, field: str, *, expected: object, received: object, why: str) -> None:
+        super().__init__(f"{field}: expected {expected}, received {received}: {why}")
+        self.field = field
+
+
+# No operator widens these where money is real: what each would let an LSP do. All others cost the
+# operator time, or a price, and are its own business.
+_LEAST: Final = {
+    "step_blocks": "an old state could win while its victim looks away",
+    "to_self_delay_blocks": "a revoked commitment could be swept before it is punished",
+    "lstock_csv_blocks": "an old state could pay the LSP before it is punished",
+    "min_depth": "a reorganisation could take what was paid through the channel",
+    "ready_min_blocks": "the funding could be held back until the exit deadline is near",
+    "active_blocks": "the exit deadline could pass while the client is away for a few days",
+    "dying_blocks": "there would be no time to move to another factory",
+    "tree_feerate_sat_per_kw": "the way out could be below what mempools relay",
+}
+_MOST: Final = {
+    "dust_limit_sat": "balances and payments could go to fees that could have an output",
+}
+
+
+def check_is_safe(policy: ClientPolicy, network: Network) -> None:
+    """Check that a policy keeps the bounds without which an LSP could take a client's money.
+
+    On regtest, where nothing can be lost and worlds are quick, anything goes.
+
+    Raises:
+        UnsafePolicy: Naming the field, the bound, and what an LSP could do.
+    """
+    if network == REGTEST:
+        return
+    usual = ClientPolicy()
+    for field, why in _LEAST.items():
+        least, received = getattr(usual, field)[0], getattr(policy, field)[0]
+        if received < least:
+            raise UnsafePolicy(field, expected=f"at least {least}", received=received, why=why)
+    for field, why in _MOST.items():
+        most, received = getattr(usual, field)[1], getattr(policy, field)[1]
+        if received > most:
+            raise UnsafePolicy(field, expected=f"at most {most}", received=received, why=why)
+    for fee_policy in policy.fee_policies:
+        if fee_policy not in usual.fee_policies:
+            raise UnsafePolicy(
+                "fee_policies",
+                expected=[allowed.label for allowed in usual.fee_policies],
+                received=fee_policy.label,
+                why="leaving needs children that pay, and this version does not make them",
+            )

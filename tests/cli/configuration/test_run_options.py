@@ -104,7 +104,7 @@ def test_feerates_are_read_in_sat_per_vbyte(started: Started) -> None:
     assert policy.tree_feerate_sat_per_kw == 375
     assert policy.funding_feerate_sat_per_kw == 25
     assert started.client("--max-feerate-sat-per-vb", "10").policy.tree_feerate_sat_per_kw == (
-        25,
+        250,
         2_500,
     )
 
@@ -128,6 +128,51 @@ def test_who_accepts_a_longer_way_out_accepts_longer_payments(started: Started) 
     assert policy.exit_delay_blocks_max == 2_296
     assert policy.max_cltv_blocks == (1, usual + 2_000)
     assert started.client("--max-exit-delay-blocks", "10").policy.max_cltv_blocks == (1, usual)
+
+
+UNSAFE = {
+    "STEP_BLOCKS_MIN": "71",
+    "TO_SELF_DELAY_BLOCKS_MIN": "143",
+    "LSTOCK_CSV_BLOCKS_MIN": "71",
+    "MIN_DEPTH_BLOCKS_MIN": "2",
+    "READY_MIN_BLOCKS_MIN": "1007",
+    "ACTIVE_BLOCKS_MIN": "1007",
+    "DYING_BLOCKS_MIN": "143",
+    "MIN_FEERATE_SAT_PER_VB": "0.9",
+    "DUST_LIMIT_SAT_MAX": "355",
+    "FEE_POLICIES": "ephemeral",
+}
+
+
+@pytest.mark.parametrize("key", UNSAFE)
+def test_a_client_that_could_be_robbed_by_its_own_policy_does_not_start_but_on_regtest(
+    started: Started, key: str
+) -> None:
+    env = {f"CROMFORD_CLIENT_{key}": UNSAFE[key]}
+    words = ("client", "run", "--lsp", LSP)
+    for network in ("signet", "testnet4", "mainnet"):
+        refused = started.run("--network", network, *words, "--allow-mainnet", env=env)
+        assert refused.exit_code == 2
+        assert "expected " in refused.stderr
+        assert ", received " in refused.stderr
+    assert started.options == []
+    started.client(env=env)
+
+
+def test_a_client_may_be_stricter_and_more_patient_than_the_default_anywhere(
+    started: Started,
+) -> None:
+    strict = (
+        "--step-blocks-min",
+        "144",
+        "--max-feerate-sat-per-vb",
+        "100",
+        "--max-exit-delay-blocks",
+        "4000",
+    )
+    options = started.client("--network", "signet", *strict)
+    assert options.policy.step_blocks == (144, 1008)
+    assert options.policy.tree_feerate_sat_per_kw == (250, 25_000)
 
 
 def test_an_lsp_is_named_by_a_point_on_the_curve() -> None:

@@ -43,7 +43,7 @@ build_at_clients = 3
 [client]
 lsp = "{NODE_ID}@[::1]:9750"
 fee_policies = ["endogenous"]
-step_blocks_min = 2
+step_blocks_min = 100
 max_cltv_blocks_max = 9
 """
 
@@ -136,7 +136,7 @@ REFUSED = [
     ("[chain]\nsignet_challenge = '51'", "chain.signet_challenge: expected none on regtest"),
     ("[lsp]\nmin_clients = 3\nmax_clients = 2", "lsp.min_clients: expected at most max_clients, 2"),
     ("[client]\nmin_depth_blocks_min = 13", "expected at most min_depth_blocks_max, 12"),
-    ("[client]\nmin_feerate_sat_per_vb = 200", "expected at most max_feerate_sat_per_vb, 100"),
+    ("[client]\nmin_feerate_sat_per_vb = 200", "expected at most max_feerate_sat_per_vb, 20"),
 ]  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
+from cromford.bitcoin.fees import SAT_PER_KW_OF_SAT_PER_VB
 from cromford.bitcoin.network import NETWORKS
 from cromford.bitcoin.timelock import DELAY_BLOCKS_MAX
 from cromford.bitcoin.tx import MAX_MONEY_SAT
@@ -433,6 +434,9 @@ def _range_keys() -> tuple[Key, ...]:
     return tuple(found)
 
 
+_FEERATES: Final = tuple(
+    Decimal(sat_per_kw) / SAT_PER_KW_OF_SAT_PER_VB for sat_per_kw in _CLIENT.tree_feerate_sat_per_kw
+)
 _CLIENT_KEYS: Final = (
     _client_key("lsp", Peer(), None, "Whose client this is; `lsp lobby` prints it.", has_flag=True),
     _client_key(
@@ -451,13 +455,14 @@ _CLIENT_KEYS: Final = (
     _client_key(
         "min_feerate_sat_per_vb",
         _TREE_FEERATE,
-        FEERATE_MIN_SAT_PER_VB,
+        _FEERATES[0],
         "Terms whose tree pays less, but not 0, are refused; in sat/vB.",
+        has_flag=True,
     ),
     _client_key(
         "max_feerate_sat_per_vb",
         _TREE_FEERATE,
-        Decimal(100),
+        _FEERATES[1],
         "Terms whose tree pays more are refused; in sat/vB.",
         has_flag=True,
     ),

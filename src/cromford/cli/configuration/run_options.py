@@ -14,7 +14,7 @@ from cromford.cli.failures import EXIT_USAGE, CommandFailed
 from cromford.daemon.options import ChainOptions, ClientOptions, LspOptions
 from cromford.factory.odometer import Odometer
 from cromford.factory.terms import FeePolicy
-from cromford.protocol.policy import ClientPolicy, LspPolicy
+from cromford.protocol.policy import ClientPolicy, LspPolicy, UnsafePolicy
 
 BITCOIND_HOME: Final = Path("~/.bitcoin")
 COOKIE_NAME: Final = ".cookie"
@@ -55,13 +55,20 @@ def client_options(values: Values, datadir: Path) -> ClientOptions:
 
     Raises:
         click.UsageError: If two values do not go together, or there is no LSP.
-        CommandFailed: If mainnet was not allowed.
+        CommandFailed: If mainnet was not allowed, or the policy is not safe.
     """
     if values["client.lsp"] is None:
         raise click.UsageError("client.lsp: expected NODEID@HOST:PORT, as `lsp lobby` prints it")
-    return ClientOptions(
-        lsp=values["client.lsp"], policy=client_policy(values), **_shared(values, datadir)
-    )
+    policy, shared = client_policy(values), _shared(values, datadir)
+    try:
+        return ClientOptions(lsp=values["client.lsp"], policy=policy, **shared)
+    except UnsafePolicy as error:
+        raise CommandFailed(
+            "unsafe_policy",
+            f"client.{error}",
+            remediation="Leave the default; anything goes on regtest, where nothing can be lost.",
+            exit_code=EXIT_USAGE,
+        ) from error
 
 
 def _shared(values: Values, datadir: Path) -> dict[str, Any]:

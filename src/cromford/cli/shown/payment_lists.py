@@ -193,7 +193,7 @@ def balances(console: Console, answer: Document) -> None:
 
 def _failures(console: Console, channels: list[Document], named_by: str) -> None:
     for channel in channels:
-        if channel["failed"]:
+        if channel["failed"] and channel["status"] != "exiting":
             told = f"channel {short(channel[named_by])} failed: {channel['failed']}"
             console.print(cell(told, "bold red"), soft_wrap=True)
 

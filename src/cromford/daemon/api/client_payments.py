@@ -23,6 +23,7 @@ from cromford.daemon.api.rpc import InvalidParam, RpcFailure
 from cromford.daemon.api.rpc_server import Handler, read_params, without_params
 from cromford.daemon.payment_numbers import PaymentNumbers
 from cromford.daemon.views import channels as channel_views
+from cromford.daemon.views.client import standing_of
 from cromford.daemon.views.payments import own_payments, show_invoice
 from cromford.invoice.bolt11 import sign_invoice
 from cromford.invoice.invoice import UINT16_MAX, UINT32_MAX, InvalidInvoice, Invoice, RouteHint
@@ -231,7 +232,7 @@ class ClientPayments:
         state = self._owner.state
         height, terms = state.chain.height, state.attempts[link.attempt_id].terms
         return {
-            **channel_views.show_channel(link, is_usable=is_usable(state, link), height=height),
+            **channel_views.show_channel(link, standing_of(state, link), height=height),
             "exit_sat": channel_views.exit_sat(
                 link,
                 preimages_of(state),

@@ -17,6 +17,7 @@ from cromford.daemon.api.payments import (
 from cromford.daemon.api.rpc_server import Handler, read_params, without_params
 from cromford.daemon.payment_numbers import PaymentNumbers
 from cromford.daemon.views import channels as channel_views
+from cromford.daemon.views.lsp import standing_of
 from cromford.daemon.views.payments import forwards, own_payments
 from cromford.protocol import events as ev
 from cromford.protocol.channels.balances import balance_of
@@ -109,7 +110,7 @@ class LspPayments:
                 "client": link.client,
                 "connected": link.node_id in state.connected,
                 **channel_views.show_channel(
-                    link, is_usable=is_usable(state, link), height=state.chain.height
+                    link, standing_of(state, link), height=state.chain.height
                 ),
             }
             for link in links

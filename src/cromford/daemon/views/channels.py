@@ -1,6 +1,7 @@
 """The money in live channels as an operator reads it: plain data, computed on demand."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from cromford.daemon.metrics import Sample
@@ -20,17 +21,39 @@ MSAT_FIELDS: Final = (
 Document = dict[str, Any]
 
 
-def status_of(link: Link, *, is_usable: bool) -> str:
-    """Return a channel's status in one word.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How a channel stands to the chain.
 
-    `failed`: no update any more; `unusable`: leaving, near its end, or its funding not deep
-    enough; `open`: payments may flow now; `offline`: they may when the peer is back.
+    Attributes:
+        is_usable: Whether new payments may begin once both sides are connected.
+        is_exiting: Whether it, or the factory above it, is being left.
+        depth: Confirmations of the factory's funding.
+        min_depth: How many it needs.
     """
+
+    is_usable: bool
+    is_exiting: bool
+    depth: int
+    min_depth: int
+
+
+def status_of(link: Link, standing: Standing) -> str:
+    """Return in one word whether payments may begin in a channel now, or why not.
+
+    `open`: they may; `offline`: they may when the peer is back; `pending`: the funding is not deep
+    enough; `exiting`: on its way to the chain; `ending`: past its exit deadline; `behind`: the peer
+    proved that state was lost here; `failed`: no update any more.
+    """
+    if link.is_behind:
+        return "behind"
+    if standing.is_exiting:
+        return "exiting"
     if link.failure is not None:
         return "failed"
-    if not is_usable:
-        return "unusable"
-    return "open" if link.is_open else "offline"
+    if standing.is_usable:
+        return "open" if link.is_open else "offline"
+    return "pending" if standing.depth < standing.min_depth else "ending"
 
 
 def is_on_chain(link: Link, chain: ChainView) -> bool:
@@ -38,22 +61,23 @@ def is_on_chain(link: Link, chain: ChainView) -> bool:
     return link.setting.funding.outpoint in chain.spends
 
 
-def show_channel(link: Link, *, is_usable: bool, height: int) -> Document:
+def show_channel(link: Link, standing: Standing, *, height: int) -> Document:
     """Return a channel's money, and the blocks that are left to use it.
 
-    What can be sent and received is 0 where no new payment may begin.
+    What can be sent and received is 0 where no new payment may begin now; the status says why.
     """
-    balance = balance_of(link)
+    balance, status = balance_of(link), status_of(link, standing)
+    is_open = status == "open"
     return {
         "channel_id": link.channel_id.hex(),
         "factory_id": link.attempt_id.hex(),
-        "status": status_of(link, is_usable=is_usable),
+        "status": status,
         "failed": link.failure,
         "capacity_sat": link.state.capacity_sat,
         "own_msat": balance.own_msat,
         "peer_msat": balance.peer_msat,
-        "spendable_msat": balance.spendable_msat if is_usable else 0,
-        "receivable_msat": balance.receivable_msat if is_usable else 0,
+        "spendable_msat": balance.spendable_msat if is_open else 0,
+        "receivable_msat": balance.receivable_msat if is_open else 0,
         "sending_msat": balance.sending_msat,
         "receiving_msat": balance.receiving_msat,
         "blocks_to_exit_deadline": link.exit_deadline_height - height,

@@ -2,11 +2,12 @@
 
 from typing import Any, Final
 
-from cromford.daemon.views.channels import status_of as channel_status
+from cromford.daemon.views import channels as channel_views
 from cromford.daemon.views.export import export_funding, export_nodes, export_terms
 from cromford.protocol.channels.client import is_usable
 from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
 from cromford.protocol.journal.client_state import ClientState
+from cromford.protocol.journal.link import Link
 
 _STAGES: Final = {
     "Received": "received",
@@ -94,8 +95,19 @@ def _channel_state(state: ClientState, attempt: ClientAttempt) -> dict[str, Any]
     link = next((x for x in state.book.links.values() if x.attempt_id == attempt.attempt_id), None)
     if link is None:
         return {"channel_status": None, "channel_failed": None}
-    status = channel_status(link, is_usable=is_usable(state, link))
+    status = channel_views.status_of(link, standing_of(state, link))
     return {"channel_status": status, "channel_failed": link.failure}
+
+
+def standing_of(state: ClientState, link: Link) -> channel_views.Standing:
+    """Return how a channel stands to the chain."""
+    attempt, chain = state.attempts[link.attempt_id], state.chain
+    return channel_views.Standing(
+        is_usable=is_usable(state, link),
+        is_exiting=attempt.is_exiting or attempt.branch.root_kickoff.tx.txid in chain.confirmed,
+        depth=chain.depth(attempt.funding_tx.txid),
+        min_depth=attempt.terms.min_depth,
+    )
 
 
 def show(state: ClientState, attempt: ClientAttempt) -> dict[str, Any]:

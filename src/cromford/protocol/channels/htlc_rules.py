@@ -14,13 +14,22 @@ from cromford.protocol.journal.link import Link
 
 CLAIM_BLOCKS: Final = 18  # To confirm what claims an HTLC once its commitment is on chain.
 FORWARD_BLOCKS: Final = 36  # Beyond EB, between an HTLC's expiry and that of the one it pays for.
-GIVE_UP_BLOCKS: Final = 12  # After its expiry, an HTLC not worth an exit is written off.
+GIVE_UP_BLOCKS: Final = 12  # After its expiry, an HTLC without an output is written off.
 INVOICE_SLACK_BLOCKS: Final = 12  # Blocks that may pass while a payment is on its way.
 
 
 def min_final_cltv_expiry_delta(link: Link) -> int:
     """Return what an invoice asks for that is paid through this channel (BOLT 11 `c`)."""
-    return link.exit_blocks + CLAIM_BLOCKS + SAFETY_BLOCKS + INVOICE_SLACK_BLOCKS
+    return _final_blocks(link.exit_blocks)
+
+
+def payment_blocks(*, payer_exit_blocks: int, payee_exit_blocks: int) -> int:
+    """Return how far ahead the expiry of a payment between two channels lies at its payer's."""
+    return payer_exit_blocks + FORWARD_BLOCKS + _final_blocks(payee_exit_blocks)
+
+
+def _final_blocks(exit_blocks: int) -> int:
+    return exit_blocks + CLAIM_BLOCKS + SAFETY_BLOCKS + INVOICE_SLACK_BLOCKS
 
 
 def forward_delta_blocks(incoming: Link) -> int:
@@ -69,8 +78,8 @@ def check_offer(link: Link, cltv_expiry: int, *, height: int) -> None:
 def give_up_height(cltv_expiry: int) -> int:
     """Return from when on an HTLC of ours is written off that the peer never answered.
 
-    It is worth less than bringing its channel on chain. Where it is the outgoing one of a forward,
-    the incoming one expires at least EB + `FORWARD_BLOCKS` later: its offerer, who may think the
-    amount worth an exit, has it back before it must leave.
+    It has no output, or its channel had gone on chain. Where it is the outgoing one of a forward,
+    the incoming one, which may have one, expires at least EB + `FORWARD_BLOCKS` later: its offerer
+    has it back before it must leave.
     """
     return cltv_expiry + GIVE_UP_BLOCKS

@@ -13,7 +13,6 @@ from cromford import effects as fx
 from cromford.bitcoin.tx import OutPoint
 from cromford.channel.content import Htlc
 from cromford.channel.stage import HtlcStage
-from cromford.channel.terms import MSAT_PER_SAT
 from cromford.factory.branch import SignedBranch
 from cromford.factory.terms import FactoryTerms
 from cromford.protocol import events as ev
@@ -205,16 +204,19 @@ def earned_on_chain(
 
 
 def given_up(book: Book, link: Link, *, height: int) -> tuple[cr.HtlcDecided, ...]:
-    """Return our HTLCs of a channel that nobody answered until `give_up_height`.
+    """Return our HTLCs of a channel that have no output, and that nobody answered in time.
 
-    What would be worth an exit has led to one before; these are not.
+    One with an output leads to an exit; if that has to wait, because the funding left the chain,
+    the HTLC waits, too.
     """
+    at_stake = htlcs_at_stake(link, {})
     return tuple(
         cr.HtlcDecided(channel_id=link.channel_id, htlc_id=live.htlc.htlc_id, preimage=None)
         for live in link.state.htlcs
         if live.htlc.offered_by is link.me
         and (link.channel_id, live.htlc.htlc_id) in book.owners
         and (live.removal is None or not live.removal.is_paid)
+        and live.htlc not in at_stake
         and give_up_height(live.htlc.cltv_expiry) <= height
     )
 
@@ -237,19 +239,14 @@ def end_updates(turn: AnyTurn, link: Link, reason: str, *, tells_peer: bool) -> 
 def is_htlc_at_stake(link: Link, preimages: Mapping[bytes, bytes], *, height: int) -> bool:
     """Say whether the channel has to go on chain now, because of an HTLC's expiry.
 
-    Only if the HTLCs at stake are worth more together than the exit costs.
+    Whatever the HTLC holds: one with an output always holds more than it costs to steal.
     """
     return any(
-        publish_height(link, htlc.cltv_expiry) <= height for htlc in _at_stake(link, preimages)
-    ) and (at_stake_msat(link, preimages) > MSAT_PER_SAT * link.exit_cost_sat)
+        publish_height(link, htlc.cltv_expiry) <= height for htlc in htlcs_at_stake(link, preimages)
+    )
 
 
-def at_stake_msat(link: Link, preimages: Mapping[bytes, bytes]) -> int:
-    """Return what we would lose in HTLCs if the channel never reached the chain."""
-    return sum(htlc.amount_msat for htlc in _at_stake(link, preimages))
-
-
-def _at_stake(link: Link, preimages: Mapping[bytes, bytes]) -> list[Htlc]:
+def htlcs_at_stake(link: Link, preimages: Mapping[bytes, bytes]) -> list[Htlc]:
     """Return the HTLCs that we offered, or hold the preimage of, if they have an output.
 
     One that was never signed is on no commitment: whoever comes on chain comes without it.

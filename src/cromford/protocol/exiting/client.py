@@ -11,9 +11,9 @@ from cromford.protocol.channels.balances import balance_of
 from cromford.protocol.exiting.channel import (
     Holding,
     arriving_sat,
-    at_stake_msat,
     end_updates,
     given_up,
+    htlcs_at_stake,
     is_htlc_at_stake,
     leaving_effects,
     on_chain,
@@ -180,8 +180,8 @@ def _reason_to_leave(state: ClientState, attempt: ClientAttempt, link: Link) -> 
         return None
     if is_htlc_at_stake(link, preimages_of(state), height=height):
         return "an HTLC expires"
-    own_msat = balance_of(link).own_msat + at_stake_msat(link, preimages_of(state))
-    is_worth_it = own_msat > MSAT_PER_SAT * link.exit_cost_sat
+    has_balance = balance_of(link).own_msat > MSAT_PER_SAT * link.exit_cost_sat
+    is_worth_it = has_balance or htlcs_at_stake(link, preimages_of(state))
     if height >= link.exit_deadline_height and is_worth_it:
         return "the exit deadline"
     return None

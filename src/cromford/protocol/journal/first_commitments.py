@@ -95,11 +95,12 @@ def channel_terms_of(terms: FactoryTerms) -> ChannelTerms:
 
 
 def least_capacity_sat(terms: ChannelTerms) -> int:
-    """Return the least that a channel must hold: it carries its largest commitment's fee.
+    """Return the least that a channel must hold: twice what its largest commitment costs.
 
-    Below it the LSP could not even keep its reserve (BOLT 2), and no commitment would be valid.
+    The LSP keeps that cost in reserve (BOLT 2). Where it is more than a half, the terms' feerate
+    has eaten the channel: most of what a client asked for could never be paid to it.
     """
-    return terms.reserve_sat(Party.OPENER, capacity_sat=0)
+    return 2 * terms.reserve_sat(Party.OPENER, capacity_sat=0)
 
 
 def channel_setting(

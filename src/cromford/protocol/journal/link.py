@@ -46,7 +46,7 @@ class Link:
         exit_blocks: How long bringing it on chain may take.
         exit_deadline_height: From where on it takes no HTLC.
         max_cltv_blocks: How far ahead an HTLC's expiry may lie.
-        exit_cost_sat: What bringing it on chain costs us in fees.
+        exit_cost_sat: The most that is not worth bringing it on chain for.
         state: The channel's state.
         own_point: Our per-commitment point of our latest commitment.
         own_next_point: Of the one after.

@@ -10,7 +10,8 @@ from cromford.protocol.journal.first_commitments import ChannelSetting
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.lsp_attempt import LspAttempt
 from cromford.signing.keychain import ChannelKey
-from cromford.watch.sweep import SWEEP_FEERATE_SAT_PER_KW, SWEEP_VSIZE
+from cromford.watch.sweep import SWEEP_FEERATE_SAT_PER_KW
+from cromford.watch.worth import least_balance_sat
 
 
 def client_link(attempt: ClientAttempt, *, lsp_node_id: bytes) -> Link:
@@ -78,7 +79,7 @@ def _link(
         exit_blocks=branch.exit_blocks,
         exit_deadline_height=branch.exit_deadline_height,
         max_cltv_blocks=branch.terms.max_cltv_blocks,
-        exit_cost_sat=_exit_cost_sat(setting.terms, branch, me),
+        exit_cost_sat=_exit_cost_sat(setting.terms, branch),
         state=disconnect(setting.first_state(me)),
         own_point=own.first_per_commitment_point,
         own_next_point=own.second_per_commitment_point,
@@ -86,21 +87,14 @@ def _link(
     )
 
 
-def _exit_cost_sat(terms: ChannelTerms, branch: Branch, me: Party) -> int:
-    """Return what leaving costs one party.
+def _exit_cost_sat(terms: ChannelTerms, branch: Branch) -> int:
+    """Return the most that is not worth an exit, for either party.
 
-    The LSP has paid the fees of branch and commitment, and would have them back from a cooperative
-    close. A client pays for its own sweep and HTLC transaction only, whatever feerate the LSP chose
-    for the tree. Where transactions pay no fee themselves, who leaves pays for all.
+    What the LSP paid for branch and commitment is no reason to stay, for nobody gets it back by
+    staying. Where transactions pay no fee themselves, who leaves pays for all of them.
     """
+    if not terms.is_zero_fee:
+        return least_balance_sat(terms) - 1
     commitment_vsize = -(-COMMITMENT_WEIGHT // WITNESS_SCALE)
-    if terms.is_zero_fee:
-        vsize = sum(node.tx.with_witnesses((bytes(64),)).vsize for node in branch.nodes)
-        return fee_sat_of(
-            vsize=vsize + commitment_vsize, feerate_sat_per_kw=SWEEP_FEERATE_SAT_PER_KW
-        )
-    if me is Party.OPENER:
-        branch_sat = sum(node.fee_sat for node in branch.nodes)
-        return branch_sat + terms.commitment_fee_sat(n_htlc_outputs=0)
-    sweep_sat = fee_sat_of(vsize=SWEEP_VSIZE, feerate_sat_per_kw=terms.feerate_per_kw)
-    return sweep_sat + terms.htlc_tx_cost_sat(is_offered=False)
+    vsize = sum(node.tx.with_witnesses((bytes(64),)).vsize for node in branch.nodes)
+    return fee_sat_of(vsize=vsize + commitment_vsize, feerate_sat_per_kw=SWEEP_FEERATE_SAT_PER_KW)

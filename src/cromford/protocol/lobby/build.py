@@ -33,7 +33,7 @@ from cromford.protocol.journal.lsp_attempt import LspAttempt
 from cromford.protocol.journal.lsp_state import LspState, Member
 from cromford.protocol.journal.proposal import N_CANDIDATES
 from cromford.protocol.lobby.move import move_digest
-from cromford.protocol.policy import LspPolicy
+from cromford.protocol.policy import LspPolicy, least_depth
 from cromford.wallet.coins import N_INPUTS_MAX, InsufficientCoins, Selection
 from cromford.wire import messages as m
 
@@ -387,7 +387,7 @@ def terms_of(
         fee_policy=policy.fee_policy,
         tree_feerate_sat_per_kw=policy.tree_feerate_sat_per_kw,
         lstock_csv_blocks=max(policy.lstock_csv_blocks, policy.step_blocks),
-        min_depth=policy.min_depth,
+        min_depth=least_depth(policy.min_depth, capacities_sat, candidates=N_CANDIDATES),
         candidates=N_CANDIDATES,
         to_self_delay_lsp=max(policy.to_self_delay_lsp, policy.step_blocks),
         to_self_delay_client=max(policy.to_self_delay_client, policy.step_blocks),

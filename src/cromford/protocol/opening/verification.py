@@ -33,8 +33,9 @@ from cromford.protocol.opening.verification_channel import (
     check_capacity,
     check_channel_offer,
     check_first_commitments,
+    check_max_cltv,
 )
-from cromford.protocol.policy import ClientPolicy
+from cromford.protocol.policy import ClientPolicy, least_depth
 from cromford.wire.messages import (
     BranchVertex,
     Join,
@@ -119,7 +120,6 @@ def _check_term_ranges(terms: FactoryTerms, view: ClientView) -> None:
         "dying_blocks",
         "ready_min_blocks",
         "patience_blocks",
-        "min_depth",
         "lstock_csv_blocks",
         "max_accepted_htlcs",
         "max_cltv_blocks",
@@ -129,6 +129,9 @@ def _check_term_ranges(terms: FactoryTerms, view: ClientView) -> None:
         check_range(name, getattr(policy, name), getattr(terms, name))
     for name in ("to_self_delay_lsp", "to_self_delay_client"):
         check_range(name, policy.to_self_delay_blocks, getattr(terms, name))
+    least, most = policy.min_depth
+    least = least_depth(least, terms.capacity_sat, candidates=terms.candidates)
+    check_range("min_depth", (least, most), terms.min_depth)
     check_range(
         "max_exit_delay_blocks", (0, policy.exit_delay_blocks_max), terms.max_exit_delay_blocks
     )
@@ -161,6 +164,7 @@ def check_proposal(
         raise Refusal(error.field, expected=error.expected, received=error.received) from error
     path = plan.path_to(propose.client)
     check_range("layers", (1, view.policy.layers_max), len(path))
+    check_max_cltv(terms, n_layers=len(path), n_layers_deepest=plan.shape.n_layers)
     check_equal("vertices", expected=len(path), received=len(candidate.vertices))
     own_pubkey = view.join.factory_pool.pubkey
     check_signers(path, candidate.vertices, client=propose.client, own_pubkey=own_pubkey)

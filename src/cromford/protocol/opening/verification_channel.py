@@ -3,9 +3,10 @@
 from dataclasses import fields
 
 from cromford.channel.errors import InvalidChannelTerms
-from cromford.channel.terms import Party
+from cromford.channel.terms import MSAT_PER_SAT, Party
 from cromford.crypto.keys import is_pubkey
 from cromford.factory.terms import FactoryTerms
+from cromford.protocol.channels.htlc_rules import payment_blocks
 from cromford.protocol.faults import Refusal
 from cromford.protocol.journal.first_commitments import (
     ChannelSetting,
@@ -16,10 +17,10 @@ from cromford.wire.messages import ChannelOffer
 
 
 def check_capacity(terms: FactoryTerms, capacity_sat: int) -> None:
-    """Check that a channel carries the fee of its largest commitment.
+    """Check that a channel can be used: paid through, and moved out of in one payment.
 
     Raises:
-        Refusal: Naming the capacity, or the term that no channel can have.
+        Refusal: Naming the capacity, or the term that makes it useless or that none can have.
     """
     try:
         channel_terms = channel_terms_of(terms)
@@ -28,6 +29,34 @@ def check_capacity(terms: FactoryTerms, capacity_sat: int) -> None:
     least_sat = least_capacity_sat(channel_terms)
     if capacity_sat < least_sat:
         raise Refusal("capacity_sat", expected=f"at least {least_sat}", received=capacity_sat)
+    least_msat = MSAT_PER_SAT * capacity_sat
+    if terms.max_in_flight_msat < least_msat:
+        raise Refusal(
+            "max_in_flight_msat",
+            expected=f"at least {least_msat}",
+            received=terms.max_in_flight_msat,
+        )
+
+
+def check_max_cltv(terms: FactoryTerms, *, n_layers: int, n_layers_deepest: int) -> None:
+    """Check that a payment may last long enough to reach this channel from any other.
+
+    Args:
+        terms: The factory's.
+        n_layers: On the way to this channel.
+        n_layers_deepest: On the way to the deepest channel of the factory.
+
+    Raises:
+        Refusal: Naming the term: below, nobody deeper in the tree could pay this client.
+    """
+    least_blocks = payment_blocks(
+        payer_exit_blocks=terms.exit_blocks(n_layers_deepest),
+        payee_exit_blocks=terms.exit_blocks(n_layers),
+    )
+    if terms.max_cltv_blocks < least_blocks:
+        raise Refusal(
+            "max_cltv_blocks", expected=f"at least {least_blocks}", received=terms.max_cltv_blocks
+        )
 
 
 def check_channel_offer(offer: ChannelOffer, *, own: ChannelOffer) -> None:

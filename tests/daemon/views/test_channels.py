@@ -1,0 +1,90 @@
+"""Money is shown as spendable where a payment may begin now; else the status says why not."""
+
+from dataclasses import replace
+from typing import Any
+
+from tests.protocol.paying_clients import live_factory, lsp_link, newest_link, pay
+from tests.protocol.pump import Pump, PumpNode
+
+from cromford.daemon.views import client as client_views
+from cromford.daemon.views import lsp as lsp_views
+from cromford.daemon.views.channels import Standing, show_channel, status_of
+from cromford.protocol import events as ev
+from cromford.protocol.policy import LspPolicy
+
+PAID_MSAT = 30_000_000
+QUICK = LspPolicy(min_clients=1, step_blocks=4, states_per_layer=2, lstock_csv_blocks=4)
+
+
+def shown(pump: Pump, client: PumpNode) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return how a client and the LSP show the client's channel."""
+    link = newest_link(client)
+    standing = client_views.standing_of(client.state, link)
+    other = lsp_link(pump, link)
+    return (
+        show_channel(link, standing, height=client.state.chain.height),
+        show_channel(
+            other,
+            lsp_views.standing_of(pump.lsp.state, other),
+            height=pump.lsp.state.chain.height,
+        ),
+    )
+
+
+def words_of(pump: Pump, client: PumpNode) -> tuple[str, str]:
+    """Return both statuses, and check that nothing can be sent or received without `open`."""
+    own, lsps = shown(pump, client)
+    for channel in (own, lsps):
+        can = [channel["spendable_msat"], channel["receivable_msat"]]
+        assert (max(can) > 0) == (channel["status"] == "open")
+        assert channel["own_msat"] > 0, "the money is shown all the same"
+    return own["status"], lsps["status"]
+
+
+def paid_client() -> tuple[Pump, PumpNode]:
+    pump = live_factory(2, policy=QUICK)
+    alice = pump.clients[0]
+    pay(pump, pump.lsp, alice, PAID_MSAT)
+    return pump, alice
+
+
+def test_money_in_an_open_channel_can_be_spent_and_only_while_the_peer_is_there() -> None:
+    pump, alice = paid_client()
+    assert words_of(pump, alice) == ("open", "open")
+    pump.disconnect(alice)
+    assert words_of(pump, alice) == ("offline", "offline")
+
+
+def test_money_whose_funding_was_reorganised_away_cannot_be_spent() -> None:
+    """Its status says so until it is deep enough again."""
+    pump, alice = paid_client()
+    funding_txid = pump.attempt.funding_tx.txid
+    min_depth = pump.attempt.terms.min_depth
+    while alice.state.chain.depth(funding_txid) >= min_depth:
+        for node in (alice, pump.lsp):
+            pump.handle(node, ev.BlockRemoved(height=node.state.chain.height))
+    assert words_of(pump, alice) == ("pending", "pending")
+    pump.sync()
+    assert words_of(pump, alice) == ("open", "open")
+
+
+def test_money_on_its_way_to_the_chain_cannot_be_spent() -> None:
+    """Not Alice's, who leaves; nor Bob's, once the factory above him is on chain."""
+    pump, alice = paid_client()
+    bob = pump.clients[1]
+    pay(pump, pump.lsp, bob, PAID_MSAT)
+    link = newest_link(alice)
+    pump.handle(alice, ev.ExitRequested(attempt_id=link.attempt_id))
+    assert words_of(pump, alice)[0] == "exiting"
+    assert words_of(pump, bob) == ("open", "open")
+    pump.run()
+    assert words_of(pump, alice) == ("exiting", "failed"), "the LSP heard that it is over"
+    pump.mine()
+    assert words_of(pump, alice) == words_of(pump, bob) == ("exiting", "exiting")
+
+
+def test_past_the_exit_deadline_and_behind_are_said_in_words() -> None:
+    link = newest_link(paid_client()[1])
+    over = Standing(is_usable=False, is_exiting=False, depth=9, min_depth=3)
+    assert status_of(link, over) == "ending"
+    assert status_of(replace(link, is_behind=True), over) == "behind"

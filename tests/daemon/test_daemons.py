@@ -46,6 +46,7 @@ def test_a_factory_is_built_verified_and_left_from_the_clients_own_store(in_town
         factory_id = await t.build("alice", "bob")
         verdict = await t.call("alice", "verify")
         assert verdict["ok"], verdict
+        assert {"check": "keys", "ok": True}.items() <= verdict["checks"][1].items()
         await t.until("alice", "factory", lambda a: a["channel_status"] == "open")
         invoice = await t.call("alice", "invoice", amount_msat=60_000_000)
         await t.call("lsp", "pay", invoice=invoice["invoice"])

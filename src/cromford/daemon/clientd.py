@@ -21,6 +21,7 @@ from cromford.daemon.options import ClientOptions
 from cromford.daemon.rpc import RpcFailure
 from cromford.daemon.rpc_server import Handler, read_params
 from cromford.daemon.shell import Daemon
+from cromford.daemon.signing import derive_keys
 from cromford.ports import BlockRef, ConnectionLost
 from cromford.protocol import client
 from cromford.protocol import events as ev
@@ -216,7 +217,8 @@ class ClientDaemon(Daemon[ClientState]):
     async def _verify(self, params: dict[str, Any]) -> object:
         attempt = self._attempt(params)
         coin = await self.chain.coin(attempt.funding_outpoint)
-        verdicts = verify_attempt(self.driver.state, attempt, coin)
+        derived = derive_keys(self._signer, self.driver.state, attempt)
+        verdicts = verify_attempt(self.driver.state, attempt, coin, derived)
         return {
             "factory_id": attempt.attempt_id.hex(),
             "ok": all(verdict.ok for verdict in verdicts),

@@ -86,6 +86,13 @@ class ClientDaemon(Daemon[ClientState]):
         return self.driver.state
 
     @property
+    def factory_keys(self) -> Iterator[tuple[int, bytes]]:
+        """The client's key in each factory that it can leave."""
+        for attempt in self.state.attempts.values():
+            if isinstance(attempt.stage, Complete):
+                yield attempt.key_attempt, attempt.join.factory_pool.pubkey
+
+    @property
     def book(self) -> Book:
         """The client's channels and payments."""
         return self.driver.state.book
@@ -270,7 +277,7 @@ def run(options: ClientOptions) -> None:
 
     Raises:
         StoreFailed: If the journal cannot be opened, or another process has it.
-        ForeignJournal: If it belongs to another role or network.
+        ForeignJournal: If it belongs to another role, network or seed.
         BadSeed: If the seed file is not valid.
         ChainMismatch: If the node is the wrong one.
         ChainUnavailable: If the node does not answer.

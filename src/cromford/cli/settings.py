@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from cromford.cli.failures import EXIT_NOT_FOUND, EXIT_USAGE, CommandFailed
-from cromford.cli.keys import KEYS, SECTIONS, Key
+from cromford.cli.keys import ENV_PREFIX, KEYS, SECTIONS, Key
 from cromford.cli.kinds import File, Flag, Option
 
 CONFIG_SIZE_MAX: Final = 1024 * 1024
@@ -76,9 +76,21 @@ def resolve(
         in_file: What `read_file` returned, or nothing.
 
     Raises:
-        CommandFailed: If a variable of the environment has no value of its key.
+        CommandFailed: If a variable of the environment has no value of its key, or names a section
+            and no key of it.
     """
+    _check_environment(environment)
     return Settings({key.path: _find(key, flags, environment, in_file) for key in KEYS})
+
+
+def _check_environment(environment: Mapping[str, str]) -> None:
+    # Whoever sets CROMFORD_SEED_PASSPHRASE believes that the seed is encrypted.
+    known = {key.variable for key in KEYS}
+    for name in sorted(name for name, text in environment.items() if text and name not in known):
+        for section in SECTIONS:
+            prefix = f"{ENV_PREFIX}_{section}_".upper()
+            if name.startswith(prefix):
+                raise _invalid(f"{name}: {_unknown(section, name.removeprefix(prefix).lower())}")
 
 
 def _find(

@@ -197,7 +197,7 @@ class PowerLost(BaseException):
 
 
 class Fuse:
-    """Lets so many changes of the disk happen, then none."""
+    """Lets that many changes of the disk happen, then none."""
 
     def __init__(self, n_left: int) -> None:
         self.n_left = n_left
@@ -225,7 +225,7 @@ N_CHANGES_MAX = 60
 def until_power_is_lost(
     monkeypatch: pytest.MonkeyPatch, n_changes: int, work: Callable[[], object]
 ) -> bool:
-    """Do some work while the disk takes so many changes; say whether it was enough."""
+    """Do some work while the disk takes that many changes; say whether they were enough."""
     fuse = Fuse(n_changes)
     with monkeypatch.context() as patched:
         for owner, name in CHANGES:

@@ -243,7 +243,7 @@ def passphrase_changed(
                 exit_code=EXIT_USAGE,
             )
         old = known_passphrase(home.session, home.path, old)
-        read_phrase(home.path, old)  # Who does not know it is not asked for another.
+        read_phrase(home.path, old)  # Whoever does not know it is not asked for another.
         new = new_passphrase(
             home.session, read_passphrase(new_passphrase_file), flag="--new-passphrase-file"
         )

@@ -166,7 +166,7 @@ def open_keychain(
         draw_number=lambda: secrets.randbits(JOURNAL_NUMBER_BITS),
     )
     if created is None and had_seed:
-        # Right after a restore, and fatal to who only mistyped a directory: so it is said.
+        # Wanted after a restore, and a loss to whoever mistyped a directory: so it is said.
         _log.warning(
             "journal_begun seed=%s: this seed had no journal here. Factories of another journal "
             "cannot be left with this one",

@@ -20,6 +20,7 @@ __all__ = [
     "ConnectionLost",
     "Store",
     "StoreFailed",
+    "StoreInUse",
     "TxRefused",
 ]
 
@@ -45,6 +46,10 @@ class Store(Protocol):
 
 class StoreFailed(Exception):
     """The journal could not be opened, read or written."""
+
+
+class StoreInUse(StoreFailed):
+    """Another process holds the journal, and so everything beside it."""
 
 
 class ChainUnavailable(Exception):

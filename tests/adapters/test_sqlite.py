@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cromford.adapters.sqlite import APPLICATION_ID, RECORD_SIZE_MAX, SCHEMA_VERSION, Journal
-from cromford.ports import Store, StoreFailed
+from cromford.ports import Store, StoreFailed, StoreInUse
 
 SRC = Path(__file__).parents[2] / "src"
 
@@ -79,7 +79,7 @@ def test_a_file_others_could_read_is_made_private(tmp_path: Path) -> None:
 
 def test_a_second_opening_is_refused_naming_the_file(tmp_path: Path) -> None:
     with Journal(tmp_path) as journal:
-        with pytest.raises(StoreFailed, match=r"journal\.sqlite is already in use by another"):
+        with pytest.raises(StoreInUse, match=r"journal\.sqlite is already in use by another"):
             Journal(tmp_path)
         journal.append([b"undisturbed"])
     assert replayed(tmp_path) == [b"undisturbed"]

@@ -5,10 +5,15 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import apsw
+import msgspec
 import pytest
 from tests.daemon.town import STEP_SECONDS, Town, town
 
+from cromford.adapters.sqlite import JOURNAL_NAME, Journal
 from cromford.daemon.api.rpc import RpcFailure
+from cromford.daemon.pairing import ForeignSeed
+from cromford.protocol.journal.records import Created, decode_record, encode_record
 
 
 @pytest.fixture
@@ -46,6 +51,7 @@ def test_a_factory_is_built_verified_and_left_from_the_clients_own_store(in_town
         factory_id = await t.build("alice", "bob")
         verdict = await t.call("alice", "verify")
         assert verdict["ok"], verdict
+        assert {"check": "keys", "ok": True}.items() <= verdict["checks"][1].items()
         await t.until("alice", "factory", lambda a: a["channel_status"] == "open")
         invoice = await t.call("alice", "invoice", amount_msat=60_000_000)
         await t.call("lsp", "pay", invoice=invoice["invoice"])
@@ -92,6 +98,37 @@ def test_an_lsp_that_restarts_remembers_its_factory_and_its_coins(in_town: Run) 
 
         assert await t.call("lsp", "factory_export", factory_id=factory_id) == before
         assert await t.call("lsp", "wallet_coins") == coins
+
+    in_town(scenario)
+
+
+def test_a_daemon_whose_factory_keys_are_not_its_seeds_does_not_start(in_town: Run) -> None:
+    """The pair looks right, and its keys are not: better no daemon than an exit to nobody."""
+
+    def renumber(home: Path) -> bytes:
+        """Let the journal derive other keys from the same seed; return its first record."""
+        connection = apsw.Connection(str(home / JOURNAL_NAME))
+        first = connection.execute("SELECT record FROM journal WHERE id = 1").get
+        created = decode_record(first)
+        assert isinstance(created, Created)
+        other = msgspec.structs.replace(created, journal_number=created.journal_number ^ 1)
+        change = "UPDATE journal SET record = ? WHERE id = 1"
+        connection.execute(change, (encode_record(other),))
+        connection.close()
+        return bytes(first)
+
+    async def scenario(t: Town) -> None:
+        await t.build("alice")
+        for name, start in (("lsp", t.start_lsp), ("alice", lambda: t.start_alone("alice"))):
+            await t.stop(name)
+            first = renumber(t.base / name / "regtest")
+            with pytest.raises(ForeignSeed, match="factory key 0: the journal has"):
+                await start()
+            # It let go of what it held, and with the right pair it starts.
+            with Journal(t.base / name / "regtest") as journal:
+                assert next(journal.replay()) != first
+            renumber(t.base / name / "regtest")
+            await start()
 
     in_town(scenario)
 

@@ -6,14 +6,12 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from cromford import effects as fx
-from cromford.daemon.driver import Driver, ForeignJournal, Role, open_journal
+from cromford.daemon.driver import Driver, Role
 from cromford.protocol.events import DaemonStarted, DeadlineReached, Event
 from cromford.protocol.facts import Facts
 from cromford.protocol.faults import Rejected
-from cromford.protocol.journal.records import AnyRecord, Started, WishWithdrawn, encode_record
+from cromford.protocol.journal.records import AnyRecord, Started, WishWithdrawn
 from cromford.protocol.turn import Decision
-
-GENESIS = bytes(32)
 
 
 @dataclass
@@ -149,28 +147,3 @@ def test_a_new_driver_replays_to_the_same_state() -> None:
     driver.start()
 
     assert driver_of(store).state == driver.state
-
-
-def test_a_journal_is_numbered_once_and_keeps_its_owner() -> None:
-    store = ListStore(diary=[])
-
-    number = open_journal(store, role="lsp", network_genesis=GENESIS, draw_number=lambda: 7)
-    again = open_journal(store, role="lsp", network_genesis=GENESIS, draw_number=lambda: 8)
-
-    assert (number, again) == (7, 7)
-
-
-@pytest.mark.parametrize(("role", "genesis"), [("client", GENESIS), ("lsp", b"\1" * 32)])
-def test_a_foreign_journal_is_refused(role: str, genesis: bytes) -> None:
-    store = ListStore(diary=[])
-    open_journal(store, role="lsp", network_genesis=GENESIS, draw_number=lambda: 7)
-
-    with pytest.raises(ForeignJournal):
-        open_journal(store, role=role, network_genesis=genesis, draw_number=lambda: 8)
-
-
-def test_a_journal_without_its_beginning_is_refused() -> None:
-    store = ListStore(diary=[], entries=[encode_record(Started())])
-
-    with pytest.raises(ForeignJournal, match="creation"):
-        open_journal(store, role="lsp", network_genesis=GENESIS, draw_number=lambda: 8)

@@ -1,6 +1,8 @@
 """The seed file: written once, readable by its owner, refused before anything is written."""
 
+import errno
 import hashlib
+import os
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +15,11 @@ from mnemonic import Mnemonic
 from cromford.daemon.seed_file import (
     SEED_FILE,
     BadSeed,
-    NeedlessPassphrase,
+    NotEncrypted,
     WrongPassphrase,
+    change_passphrase,
     check_phrase,
+    is_encrypted,
     load_or_create_seed,
     read_phrase,
     write_phrase,
@@ -90,13 +94,6 @@ def test_a_missing_or_wrong_passphrase_opens_nothing(
         load_or_create_seed(tmp_path, passphrase)
 
 
-def test_a_passphrase_for_a_file_that_is_not_encrypted_is_refused(tmp_path: Path) -> None:
-    write_phrase(tmp_path, PHRASE, None)
-    with pytest.raises(NeedlessPassphrase, match="expected no passphrase"):
-        load_or_create_seed(tmp_path, "correct horse")
-    assert read_phrase(tmp_path, None) == PHRASE
-
-
 @pytest.mark.parametrize(
     ("phrase", "complaint"),
     [
@@ -134,6 +131,97 @@ def test_a_seed_is_never_overwritten(tmp_path: Path) -> None:
         write_phrase(tmp_path, Mnemonic("english").to_mnemonic(bytes(range(16))), None)
 
     assert read_phrase(tmp_path, None) == PHRASE
+
+
+@pytest.mark.parametrize("passphrase", ["", "correct horse"])
+def test_a_passphrase_for_a_seed_that_is_not_encrypted_is_refused(
+    tmp_path: Path, passphrase: str
+) -> None:
+    """Who gives one believes that it protects something."""
+    write_phrase(tmp_path, PHRASE, None)
+    with pytest.raises(NotEncrypted, match="not encrypted, and a passphrase was given"):
+        load_or_create_seed(tmp_path, passphrase)
+    assert read_phrase(tmp_path, None) == PHRASE
+
+
+@pytest.mark.parametrize("old", [None, "correct horse"])
+def test_another_passphrase_opens_the_same_seed_and_the_old_one_no_longer(
+    tmp_path: Path, old: str | None
+) -> None:
+    write_phrase(tmp_path, PHRASE, old)
+    change_passphrase(tmp_path, old=old, new="battery staple")
+    assert read_phrase(tmp_path, "battery staple") == PHRASE
+    assert is_encrypted(tmp_path)
+    with pytest.raises(WrongPassphrase):
+        read_phrase(tmp_path, old)
+    assert [path.name for path in tmp_path.iterdir()] == [SEED_FILE]
+    assert (tmp_path / SEED_FILE).stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("written", "old", "new", "refusal"),
+    [
+        ("correct horse", "wrong", "battery staple", WrongPassphrase),
+        ("correct horse", None, "battery staple", WrongPassphrase),
+        (None, "correct horse", "battery staple", NotEncrypted),
+        ("correct horse", "correct horse", "", BadSeed),
+        (None, None, "", BadSeed),
+    ],
+)
+def test_a_refused_change_of_the_passphrase_leaves_the_file_as_it_was(
+    tmp_path: Path, written: str | None, old: str | None, new: str, refusal: type[BadSeed]
+) -> None:
+    write_phrase(tmp_path, PHRASE, written)
+    before = (tmp_path / SEED_FILE).read_bytes()
+    with pytest.raises(refusal):
+        change_passphrase(tmp_path, old=old, new=new)
+    assert (tmp_path / SEED_FILE).read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == [SEED_FILE]
+
+
+def test_a_full_disk_leaves_the_old_file_and_nothing_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_phrase(tmp_path, PHRASE, None)
+
+    def refuse(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", refuse)
+        with pytest.raises(OSError, match="no space"):
+            change_passphrase(tmp_path, old=None, new="battery staple")
+    assert read_phrase(tmp_path, None) == PHRASE
+    assert [path.name for path in tmp_path.iterdir()] == [SEED_FILE]
+
+
+def test_a_file_that_does_not_read_back_replaces_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_phrase(tmp_path, PHRASE, None)
+    fsync, other = os.fsync, Mnemonic("english").to_mnemonic(bytes(range(16)))
+
+    def spoil(descriptor: int) -> None:
+        fsync(descriptor)
+        for path in tmp_path.glob("*.new"):
+            path.write_text(other, encoding="utf-8")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", spoil)
+        with pytest.raises(BadSeed):
+            change_passphrase(tmp_path, old=None, new="battery staple")
+        (tmp_path / SEED_FILE).rename(tmp_path / "kept")
+        with pytest.raises(BadSeed, match="something else was read"):
+            write_phrase(tmp_path, PHRASE, None)
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_what_a_crash_left_half_written_is_overwritten(tmp_path: Path) -> None:
+    write_phrase(tmp_path, PHRASE, None)
+    (tmp_path / SEED_FILE).with_suffix(".new").write_bytes(b"half")
+    change_passphrase(tmp_path, old=None, new="battery staple")
+    assert read_phrase(tmp_path, "battery staple") == PHRASE
+    assert [path.name for path in tmp_path.iterdir()] == [SEED_FILE]
 
 
 def test_an_empty_passphrase_encrypts_nothing(tmp_path: Path) -> None:
@@ -178,5 +266,6 @@ def test_a_forged_file_is_refused_by_name(tmp_path: Path, data: bytes) -> None:
 
 
 def test_a_missing_seed_is_said_to_be_missing(tmp_path: Path) -> None:
-    with pytest.raises(BadSeed, match="no seed"):
-        read_phrase(tmp_path, None)
+    for ask in (lambda: read_phrase(tmp_path, None), lambda: is_encrypted(tmp_path)):
+        with pytest.raises(BadSeed, match="no seed"):
+            ask()

@@ -1,7 +1,7 @@
 """A client checks its factory anew: what is wrong is named, and nothing else is called wrong."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache, partial
 from typing import Any, Final
 
@@ -18,17 +18,30 @@ from tests.protocol.forge import (
     with_signer,
     with_tx,
 )
+from tests.protocol.paying_clients import pay
 from tests.protocol.pump import Pump
 from tests.simulation.commitments import client_first_commitment
 
 from cromford.bitcoin.block import Coin
+from cromford.bitcoin.network import REGTEST
 from cromford.bitcoin.script import ANCHOR_SCRIPT
+from cromford.daemon.signing import derive_keys
 from cromford.protocol import events as ev
 from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
 from cromford.protocol.journal.client_state import ClientState
-from cromford.protocol.opening.verify import Verdict, verify_attempt
+from cromford.protocol.opening.verify import (
+    DerivedKeys,
+    Verdict,
+    held_points,
+    verify_attempt,
+)
+from cromford.signing.keychain import ChannelPubkeys, Keychain
+from cromford.signing.signer import Signer
+from cromford.wallet.account import Account
+from cromford.wallet.coins import new_wallet
 from cromford.wire import messages as m
 
+PAID_MSAT: Final = 10_000_000
 BRANCH: Final = ["kickoff_root", "state_root", "kickoff_0", "state_0"]
 
 
@@ -39,9 +52,10 @@ class Moment:
     state: ClientState
     attempt: ClientAttempt
     coin: Coin | None
+    derived: DerivedKeys
 
     def verdicts(self, attempt: ClientAttempt | None = None) -> dict[str, Verdict]:
-        found = verify_attempt(self.state, attempt or self.attempt, self.coin)
+        found = verify_attempt(self.state, attempt or self.attempt, self.coin, self.derived)
         assert len({verdict.check for verdict in found}) == len(found)
         return {verdict.check: verdict for verdict in found}
 
@@ -49,8 +63,10 @@ class Moment:
 def moment_of(pump: Pump) -> Moment:
     client = pump.client_at(VICTIM)
     attempt = pump.held(client)
-    coin = pump.chain.coin(attempt.funding_outpoint)
-    return Moment(state=client.state, attempt=attempt, coin=coin)
+    coin = pump.chain.coin(attempt.funding_outpoint) if attempt.is_checked else None
+    assert client.signer is not None
+    derived = derive_keys(client.signer, client.state, attempt)
+    return Moment(state=client.state, attempt=attempt, coin=coin, derived=derived)
 
 
 @cache
@@ -67,6 +83,10 @@ def moments() -> dict[str, Moment]:
     pump.mine(2)
     found["confirmed"] = moment_of(pump)
     client = pump.client_at(VICTIM)
+    pump.mine(pump.policy.min_depth)
+    for _ in range(2):
+        assert pay(pump, pump.lsp, client, PAID_MSAT).status == "paid"
+    found["paid"] = moment_of(pump)
     pump.handle(client, ev.ExitRequested(attempt_id=pump.attempt.attempt_id))
     pump.mine()
     found["leaving"] = moment_of(pump)
@@ -81,7 +101,7 @@ def test_an_honest_funded_factory_passes_every_check() -> None:
     """The proposal, each transaction of the branch, and the coin on the client's own chain."""
     moment = moments()["confirmed"]
     verdicts = moment.verdicts()
-    assert list(verdicts) == ["proposal", *BRANCH, "first commitment", "funding"]
+    assert list(verdicts) == ["proposal", "keys", *BRANCH, "first commitment", "funding"]
     assert failed(verdicts) == []
     assert f"{len(BRANCH)} transactions" in verdicts["proposal"].detail
     for node in moment.attempt.branch.nodes:
@@ -95,7 +115,7 @@ def test_an_honest_funded_factory_passes_every_check() -> None:
 
 def test_before_it_is_signed_a_factory_is_proposed_well_and_nothing_more() -> None:
     verdicts = moments()["signing"].verdicts()
-    assert list(verdicts) == ["proposal", "signatures", "funding"]
+    assert list(verdicts) == ["proposal", "keys", "signatures", "funding"]
     assert failed(verdicts) == ["signatures", "funding"]
     assert verdicts["signatures"].detail == "the branch is not completely signed"
 
@@ -147,6 +167,71 @@ def test_a_funding_spent_by_anything_else_is_an_alarm() -> None:
     verdicts = moment.verdicts()
     assert failed(verdicts) == ["funding"]
     assert verdicts["funding"].detail == "spent by an unknown transaction"
+
+
+# The keys
+
+
+def wrong_keys(verdicts: dict[str, Verdict]) -> list[str]:
+    """Return what is called another seed's, where nothing else is called wrong."""
+    assert failed(verdicts) == ["keys"]
+    expected, _, names = verdicts["keys"].detail.partition(", received another's: ")
+    assert expected == "expected what the seed derives"
+    return names.split(", ")
+
+
+def test_a_factory_of_another_seeds_keys_fails_though_every_signature_is_valid() -> None:
+    moment = moments()["confirmed"]
+    foreign = Keychain(bytes(32), REGTEST, journal_number=moment.attempt.key_attempt)
+    derived = derive_keys(Signer(foreign), moment.state, moment.attempt)
+    channel = [f"candidates[0].{item.name}" for item in fields(ChannelPubkeys)]
+    assert wrong_keys(replace(moment, derived=derived).verdicts()) == [
+        "factory key",
+        "candidates[0].pool",
+        *channel,
+        "per-commitment point",
+        "next per-commitment point",
+    ]
+
+
+def test_a_wrong_factory_key_is_named_alone() -> None:
+    moment = moments()["confirmed"]
+    derived = replace(moment.derived, factory_pubkey=stranger())
+    assert wrong_keys(replace(moment, derived=derived).verdicts()) == ["factory key"]
+
+
+@pytest.mark.parametrize("name", [item.name for item in fields(ChannelPubkeys)])
+def test_a_wrong_channel_key_is_named_alone(name: str) -> None:
+    moment = moments()["confirmed"]
+    ours = replace(moment.derived.channels[0], **{name: stranger()})
+    derived = replace(moment.derived, channels=(ours,))
+    named = wrong_keys(replace(moment, derived=derived).verdicts())
+    # The pool of a channel's nonces is made for its funding key.
+    pool = ["candidates[0].pool"] if name == "funding_pubkey" else []
+    assert named == [*pool, f"candidates[0].{name}"]
+
+
+def test_the_points_of_a_channel_are_those_of_its_latest_commitment() -> None:
+    """Each payment moved them on; the keys of the first commitment say nothing about them."""
+    moment = moments()["paid"]
+    number, (latest, after) = held_points(moment.state, moment.attempt)
+    first = moment.attempt.join.candidates[0].channel
+    assert number > 1
+    assert first.second_per_commitment_point not in (latest, after)
+    assert failed(moment.verdicts()) == []
+    for place, name in enumerate(("per-commitment point", "next per-commitment point")):
+        points = list(moment.derived.commitment_points)
+        points[place] = stranger()
+        derived = replace(moment.derived, commitment_points=(points[0], points[1]))
+        assert wrong_keys(replace(moment, derived=derived).verdicts()) == [name]
+
+
+def test_a_payout_script_that_is_not_the_wallets_own_is_named() -> None:
+    moment = moments()["confirmed"]
+    foreign = Keychain(bytes(32), REGTEST, journal_number=0)
+    wallet = new_wallet(Account(foreign.wallet_account))
+    state = replace(moment.state, wallet=wallet)
+    assert wrong_keys(replace(moment, state=state).verdicts()) == ["payout script"]
 
 
 # The signatures
@@ -208,7 +293,7 @@ def test_a_corrupted_proposal_fails_and_nothing_is_said_of_what_hangs_on_it(what
     spoiled = replace(moment.attempt, propose=SPOILED[what](moment.attempt.propose))
     assert spoiled.propose != moment.attempt.propose
     verdicts = moment.verdicts(spoiled)
-    assert list(verdicts) == ["proposal", "signatures"]
+    assert list(verdicts) == ["proposal", "keys", "signatures"]
     assert failed(verdicts) == ["proposal", "signatures"]
 
 
@@ -261,5 +346,6 @@ def test_a_proposal_that_was_refused_verifies_as_what_it_is() -> None:
     held = pump.held(client)
     assert held.aborted is not None
     assert held.aborted.startswith("refused: ")
-    verdicts = {verdict.check: verdict for verdict in verify_attempt(client.state, held, None)}
+    found = verify_attempt(client.state, held, None, moment_of(pump).derived)
+    verdicts = {verdict.check: verdict for verdict in found}
     assert failed(verdicts) == ["proposal", "signatures"]

@@ -1,8 +1,9 @@
 """The bytes of every record, as they were written once: a journal outlives the version of it.
 
 `frozen_records.json` holds, by tag, the names of a record's fields in their order and the bytes of
-one specimen; where a field may be absent, also the bytes without it. A line of it is never changed.
-A new record gets a line of its own, and the failing test prints it.
+one specimen; where a field may be absent, also the bytes without it. Once a version that wrote it
+was released, a line of it is never changed. A new record gets a line of its own, and the failing
+test prints it.
 """
 
 import hashlib

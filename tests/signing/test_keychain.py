@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from cromford.bitcoin.network import MAINNET, REGTEST, SIGNET, Network
 from cromford.bitcoin.taproot import taproot_output
 from cromford.crypto import schnorr
-from cromford.crypto.keys import pubkey_of, shared_secret, xonly_of
+from cromford.crypto.keys import TaggedHash, pubkey_of, shared_secret, xonly_of
 from cromford.signing.bip32 import HARDENED, master_of
 from cromford.signing.keychain import (
     FIRST_COMMITMENT_INDEX,
@@ -19,6 +19,7 @@ from cromford.signing.keychain import (
     Keychain,
     KeyName,
     per_commitment_secret,
+    seed_fingerprint,
 )
 
 SEED = bytes(range(32))
@@ -117,6 +118,18 @@ def test_the_node_key_is_its_path_and_does_bolt_8s_ecdh() -> None:
     peer = b"\x07" * 32
     assert keychain().node_id == pubkey_of(seckey)
     assert keychain().ecdh(pubkey_of(peer)) == shared_secret(pubkey_of(seckey), peer)
+
+
+def test_a_fingerprint_names_a_seed_on_its_networks_and_is_none_of_its_keys() -> None:
+    fingerprint = seed_fingerprint(SEED, REGTEST)
+    node = master_of(SEED).derive_hardened(CROM, 1, 3)
+    digest = TaggedHash("cromford/seed")(pubkey_of(node.seckey))
+    assert fingerprint == digest[:8]
+    assert seed_fingerprint(SEED, SIGNET) == fingerprint
+    assert seed_fingerprint(SEED, MAINNET) != fingerprint
+    assert seed_fingerprint(bytes(32), REGTEST) != fingerprint
+    # Its pubkey has no other use, so no hash of a pubkey that is seen anywhere is a fingerprint.
+    assert pubkey_of(node.seckey) not in all_pubkeys(keychain())
 
 
 @given(

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 from cromford import effects as fx
 from cromford.bitcoin.network import REGTEST
 from cromford.bitcoin.tx import Tx
-from cromford.daemon.driver import Driver, Role, open_journal
+from cromford.daemon.driver import Driver, Role
+from cromford.daemon.pairing import open_journal
 from cromford.daemon.signing import perform_signing
 from cromford.factory.terms import FeePolicy
 from cromford.protocol import client as client_role
@@ -22,7 +23,7 @@ from cromford.protocol.journal.lsp_state import LspConfig, LspState
 from cromford.protocol.journal.records import AnyRecord, decode_record, encode_record
 from cromford.protocol.policy import ClientPolicy, LspPolicy
 from cromford.protocol.turn import Decision
-from cromford.signing.keychain import ChannelKey, Keychain
+from cromford.signing.keychain import ChannelKey, Keychain, seed_fingerprint
 from cromford.signing.signer import Signer
 from cromford.signing.task import SigningTask
 from cromford.wallet.account import Account
@@ -173,7 +174,8 @@ class SimNode:
         number = open_journal(
             self.store,
             role="client" if self.lsp_node_id else "lsp",
-            network_genesis=REGTEST.genesis_hash,
+            network=REGTEST,
+            fingerprint=seed_fingerprint(self._seed, REGTEST),
             draw_number=lambda: self.rng.randrange(1 << 31),
         )
         keychain = Keychain(self._seed, REGTEST, journal_number=number)

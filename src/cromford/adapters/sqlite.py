@@ -14,7 +14,7 @@ from typing import Final, Self
 
 import apsw
 
-from cromford.ports import StoreFailed
+from cromford.ports import StoreFailed, StoreInUse
 
 JOURNAL_NAME: Final = "journal.sqlite"
 LOCK_NAME: Final = "journal.lock"
@@ -39,8 +39,9 @@ class Journal:
         """Open the journal in `datadir`, and make both if they are missing.
 
         Raises:
-            StoreFailed: If another process holds it; if it is another program's file, a newer
-                version's, or damaged; or if the directory cannot be written.
+            StoreInUse: If another process holds it.
+            StoreFailed: If it is another program's file, a newer version's, or damaged; or if the
+                directory cannot be written.
         """
         self._path = datadir / JOURNAL_NAME
         self._failure: str | None = None
@@ -213,7 +214,8 @@ def locked(datadir: Path) -> Iterator[None]:
     """Hold the lock of a data directory without opening its journal; both are made if missing.
 
     Raises:
-        StoreFailed: If a process has the journal open, or the directory cannot be written.
+        StoreInUse: If a process has the journal open.
+        StoreFailed: If the directory cannot be written.
     """
     lock_fd = _take_lock(datadir)
     try:
@@ -225,7 +227,7 @@ def locked(datadir: Path) -> Iterator[None]:
 def _take_lock(datadir: Path) -> int:
     path = datadir / LOCK_NAME
     try:
-        _make_directory(datadir)
+        make_directory(datadir)
         lock_fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
     except OSError as error:
         raise StoreFailed(f"cannot open {path}: {error.strerror}") from error
@@ -233,7 +235,7 @@ def _take_lock(datadir: Path) -> int:
         fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(lock_fd)
-        raise StoreFailed(
+        raise StoreInUse(
             f"{datadir / JOURNAL_NAME} is already in use by another process"
         ) from error
     except OSError as error:
@@ -250,18 +252,23 @@ def _create_file(path: Path) -> None:
         os.fsync(file_fd)
     finally:
         os.close(file_fd)
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
 
 
-def _make_directory(path: Path) -> None:
+def make_directory(path: Path) -> None:
+    """Make a directory and those above it, durably; readable by the owner only.
+
+    Raises:
+        OSError: If one cannot be made.
+    """
     if path.is_dir():
         return
-    _make_directory(path.parent)
+    make_directory(path.parent)
     path.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
     """Let a new name survive the loss of power, as its contents do."""
     directory_fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -8,14 +8,12 @@ from contextlib import contextmanager
 from typing import Final
 
 from cromford.adapters.chain_check import ChainMismatch
-from cromford.cli.failures import EXIT_AUTHENTICATION, EXIT_USAGE, CommandFailed
+from cromford.cli.failures import CommandFailed
+from cromford.cli.seed_failures import seed_failures
 from cromford.daemon import clientd, lspd
 from cromford.daemon.api.rpc_server import SocketInUse
-from cromford.daemon.driver import ForeignJournal
 from cromford.daemon.options import ClientOptions, LspOptions
-from cromford.daemon.seed_file import BadSeed, NeedlessPassphrase, WrongPassphrase
-from cromford.ports import ChainUnavailable, StoreFailed
-from cromford.protocol.journal.records import UnknownRecord
+from cromford.ports import ChainUnavailable
 
 CATCHING_UP: Final = "initial block download"
 _MISMATCH_REMEDIES: Final = {
@@ -30,7 +28,7 @@ def run_lsp(options: LspOptions) -> None:
     Raises:
         CommandFailed: If it cannot run.
     """
-    with _startup_failures():
+    with _startup_failures("lsp"):
         lspd.run(options)
 
 
@@ -40,16 +38,17 @@ def run_client(options: ClientOptions) -> None:
     Raises:
         CommandFailed: If it cannot run.
     """
-    with _startup_failures():
+    with _startup_failures("client"):
         clientd.run(options)
 
 
 @contextmanager
-def _startup_failures() -> Iterator[None]:
+def _startup_failures(role: str) -> Iterator[None]:
     """Turn what the world can do to a daemon into errors that say what to do."""
     try:
-        yield
-    except (StoreFailed, ForeignJournal, UnknownRecord, SocketInUse) as error:
+        with seed_failures(role, passphrase_flag="--seed-passphrase-file"):  # noqa: S106 - a flag
+            yield
+    except SocketInUse as error:
         raise CommandFailed(
             "datadir_unusable",
             str(error),
@@ -71,27 +70,6 @@ def _startup_failures() -> Iterator[None]:
             str(error),
             retryable=True,
             remediation="Start the node, or see --chain-url and --chain-cookie.",
-        ) from error
-    except WrongPassphrase as error:
-        raise CommandFailed(
-            "wrong_passphrase",
-            str(error),
-            remediation="Name the file with the passphrase: see --seed-passphrase-file.",
-            exit_code=EXIT_AUTHENTICATION,
-        ) from error
-    except NeedlessPassphrase as error:
-        raise CommandFailed(
-            "needless_passphrase",
-            str(error),
-            remediation="Leave out seed.passphrase_file: this version encrypts a seed file only "
-            "when it makes or restores one.",
-            exit_code=EXIT_USAGE,
-        ) from error
-    except BadSeed as error:
-        raise CommandFailed(
-            "bad_seed",
-            str(error),
-            remediation="Restore the seed file from your backup, or make it readable by you only.",
         ) from error
     except OSError as error:
         raise CommandFailed("system", str(error)) from error

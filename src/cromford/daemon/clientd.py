@@ -17,6 +17,7 @@ from cromford.daemon.metrics import Sample
 from cromford.daemon.options import ClientOptions
 from cromford.daemon.reconnecting import Reconnecting
 from cromford.daemon.shell import Daemon
+from cromford.daemon.signing import derive_keys
 from cromford.daemon.views import client as views
 from cromford.daemon.views.channels import money_samples
 from cromford.daemon.views.exit import exit_plan
@@ -79,6 +80,13 @@ class ClientDaemon(Daemon[ClientState]):
     def state(self) -> ClientState:
         """The client's state."""
         return self.driver.state
+
+    @property
+    def factory_keys(self) -> Iterator[tuple[int, bytes]]:
+        """The client's key in each factory that it can leave."""
+        for attempt in self.state.attempts.values():
+            if isinstance(attempt.stage, Complete):
+                yield attempt.key_attempt, attempt.join.factory_pool.pubkey
 
     @property
     def book(self) -> Book:
@@ -204,7 +212,8 @@ class ClientDaemon(Daemon[ClientState]):
     async def _verify(self, params: dict[str, Any]) -> object:
         attempt = self._attempt(params)
         coin = await self.chain.coin(attempt.funding_outpoint)
-        verdicts = verify_attempt(self.driver.state, attempt, coin)
+        derived = derive_keys(self._signer, self.driver.state, attempt)
+        verdicts = verify_attempt(self.driver.state, attempt, coin, derived)
         return {
             "factory_id": attempt.attempt_id.hex(),
             "ok": all(verdict.ok for verdict in verdicts),
@@ -258,7 +267,7 @@ def run(options: ClientOptions) -> None:
 
     Raises:
         StoreFailed: If the journal cannot be opened, or another process has it.
-        ForeignJournal: If it belongs to another role or network.
+        ForeignJournal: If it belongs to another role, network or seed.
         BadSeed: If the seed file is not valid.
         ChainMismatch: If the node is the wrong one.
         ChainUnavailable: If the node does not answer.

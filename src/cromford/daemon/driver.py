@@ -16,7 +16,7 @@ from cromford.effects import Performed, RecallCommitment
 from cromford.ports import Store
 from cromford.protocol.events import CommitmentRecalled, DaemonStarted, Event
 from cromford.protocol.facts import FRESH, Facts
-from cromford.protocol.journal.records import AnyRecord, Created, decode_record, encode_record
+from cromford.protocol.journal.records import AnyRecord, decode_record, encode_record
 from cromford.protocol.turn import Decision
 
 S = TypeVar("S")
@@ -39,10 +39,6 @@ class Role(Generic[S]):
     apply: Callable[[S, AnyRecord], S]
     relevant: Callable[[S, Sequence[Tx]], tuple[Tx, ...]]
     content_at: Callable[[S, bytes, int], CommitmentContent | None] = _no_content
-
-
-class ForeignJournal(Exception):
-    """The journal belongs to another role or another network."""
 
 
 class Driver(Generic[S]):
@@ -130,32 +126,3 @@ class Driver(Generic[S]):
         self.state = decision.state
         for record in decision.records:
             self._observe(record)
-
-
-def open_journal(
-    store: Store, *, role: str, network_genesis: bytes, draw_number: Callable[[], int]
-) -> int:
-    """Return the journal's number; an empty journal is given one and says whose it is.
-
-    Args:
-        store: The journal.
-        role: `lsp` or `client`.
-        network_genesis: The hash of the network's first block.
-        draw_number: Draws a random number below 2^31.
-
-    Raises:
-        ForeignJournal: If the journal belongs to another role or network.
-        StoreFailed: If it cannot be read or written.
-    """
-    for data in store.replay():
-        first = decode_record(data)
-        if not isinstance(first, Created):
-            raise ForeignJournal("the journal does not begin with its creation")
-        if (first.role, first.network) != (role, network_genesis):
-            raise ForeignJournal(
-                f"expected the journal of a {role} on this network, found one of a {first.role}"
-            )
-        return first.journal_number
-    created = Created(role=role, network=network_genesis, journal_number=draw_number())
-    store.append([encode_record(created)])
-    return created.journal_number

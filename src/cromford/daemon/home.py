@@ -1,21 +1,19 @@
 """A daemon's directory: `<datadir>/<network>/`, readable by its owner only."""
 
 from pathlib import Path
-from typing import Final
 
+from cromford.adapters.sqlite import make_directory
 from cromford.bitcoin.network import Network
-
-DIRECTORY_MODE: Final = 0o700
 
 
 def open_home(datadir: Path, network: Network) -> Path:
-    """Return the directory of one network, made if it was not there.
+    """Return the directory of one network, made durably if it was not there.
 
     Raises:
         OSError: If it cannot be made.
     """
     home = datadir / network.name
-    home.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+    make_directory(home)
     return home
 
 

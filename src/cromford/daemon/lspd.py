@@ -84,6 +84,13 @@ class LspDaemon(Daemon[LspState]):
         return self.driver.state
 
     @property
+    def factory_keys(self) -> Iterator[tuple[int, bytes]]:
+        """The LSP's key in each factory that was funded."""
+        for attempt in self.state.attempts.values():
+            if attempt.funded is not None:
+                yield attempt.key_attempt, attempt.candidate.factory_pool.pubkey
+
+    @property
     def book(self) -> Book:
         """The LSP's channels and payments."""
         return self.driver.state.book
@@ -214,7 +221,7 @@ def run(options: LspOptions) -> None:
 
     Raises:
         StoreFailed: If the journal cannot be opened, or another process has it.
-        ForeignJournal: If it belongs to another role or network.
+        ForeignJournal: If it belongs to another role, network or seed.
         BadSeed: If the seed file is not valid.
         ChainMismatch: If the node is the wrong one.
         ChainUnavailable: If the node does not answer.

@@ -1,8 +1,8 @@
 """The seed file: a BIP 39 phrase, in the clear or under a passphrase.
 
-The file is written once, complete and durable, and never changed. Under a passphrase the phrase
-is encrypted with ChaCha20-Poly1305 by a key that Argon2id makes (RFC 9106): whoever has
-only the file has to guess, at a cost for each guess.
+The file is written complete and durable or not at all, and what it says never changes: only the
+passphrase does. Under one the phrase is encrypted with ChaCha20-Poly1305 by a key that Argon2id
+makes (RFC 9106): whoever has only the file has to guess, at a cost for each guess.
 """
 
 import os
@@ -16,8 +16,11 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from mnemonic import Mnemonic
 
+from cromford.adapters.sqlite import sync_directory
+
 SEED_FILE: Final = "seed"
 ENTROPY_SIZE: Final = 32  # BIP 39: 24 words.
+NEW_SUFFIX: Final = ".new"  # Of what is being written, until it takes the name.
 SECRET_MODE: Final = 0o600
 SEED_FILE_SIZE_MAX: Final = 4096
 LANGUAGE: Final = "english"
@@ -43,10 +46,6 @@ class WrongPassphrase(BadSeed):
     """The passphrase is missing, or not the one the file was made with."""
 
 
-class NeedlessPassphrase(BadSeed):
-    """A passphrase was given for a file that is not encrypted."""
-
-
 class _Encrypted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     version: int
     kdf: str
@@ -58,8 +57,32 @@ class _Encrypted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     ciphertext: bytes
 
 
+class NotEncrypted(BadSeed):
+    """A passphrase was given, and the seed file is not encrypted: it would protect nothing."""
+
+
+def has_seed(home: Path) -> bool:
+    """Say whether there is a seed file."""
+    return (home / SEED_FILE).exists()
+
+
+def is_encrypted(home: Path) -> bool:
+    """Say whether the seed file is under a passphrase.
+
+    Raises:
+        BadSeed: If there is none, or others can read it.
+        OSError: If it cannot be read.
+    """
+    return _is_encrypted(_read(home))
+
+
+def seed_of(phrase: str) -> bytes:
+    """Return the 64-byte seed of a phrase (BIP 39, without its optional passphrase)."""
+    return bytes(Mnemonic.to_seed(phrase))
+
+
 def load_or_create_seed(home: Path, passphrase: str | None) -> bytes:
-    """Return the 64-byte BIP 39 seed; the first start draws a phrase and stores it.
+    """Return the 64-byte BIP 39 seed; where there is none, draw a phrase and store it.
 
     Args:
         home: The daemon's directory.
@@ -67,14 +90,15 @@ def load_or_create_seed(home: Path, passphrase: str | None) -> bytes:
 
     Raises:
         WrongPassphrase: If the file is encrypted and the passphrase missing or wrong.
-        NeedlessPassphrase: If it is not encrypted and a passphrase was given.
+        NotEncrypted: If there is a passphrase and the file is not encrypted.
         BadSeed: If the file is not valid, or its mode lets others read it.
         OSError: If it cannot be read or written.
     """
-    if not (home / SEED_FILE).exists():
+    (home / SEED_FILE).with_suffix(NEW_SUFFIX).unlink(missing_ok=True)  # A crash may have left one.
+    if not has_seed(home):
         phrase = Mnemonic(LANGUAGE).to_mnemonic(secrets.token_bytes(ENTROPY_SIZE))
         write_phrase(home, phrase, passphrase)
-    return bytes(Mnemonic.to_seed(read_phrase(home, passphrase)))
+    return seed_of(read_phrase(home, passphrase))
 
 
 def read_phrase(home: Path, passphrase: str | None) -> str:
@@ -82,25 +106,11 @@ def read_phrase(home: Path, passphrase: str | None) -> str:
 
     Raises:
         WrongPassphrase: If the file is encrypted and the passphrase missing or wrong.
-        NeedlessPassphrase: If it is not encrypted and a passphrase was given.
+        NotEncrypted: If there is a passphrase and the file is not encrypted.
         BadSeed: If there is no valid file, or its mode lets others read it.
         OSError: If it cannot be read.
     """
-    path = home / SEED_FILE
-    if not path.exists():
-        raise BadSeed(f"{path}: there is no seed")
-    status = path.stat()
-    if status.st_mode & 0o077:
-        raise BadSeed(f"{path}: expected mode 0600, others can read it")
-    if status.st_size > SEED_FILE_SIZE_MAX:
-        raise BadSeed(f"{path}: expected at most {SEED_FILE_SIZE_MAX} bytes")
-    data = path.read_bytes()
-    if data.startswith(b"{"):
-        return check_phrase(_decrypt(path, data, passphrase))
-    if passphrase is not None:
-        # Taken in silence it would leave somebody who believes that the file is encrypted.
-        raise NeedlessPassphrase(f"{path}: expected no passphrase, since it is not encrypted")
-    return check_phrase(data.decode("utf-8", errors="replace").rstrip("\n"))
+    return _phrase_in(home / SEED_FILE, _read(home), passphrase)
 
 
 def check_phrase(phrase: str) -> str:
@@ -131,23 +141,73 @@ def write_phrase(home: Path, phrase: str, passphrase: str | None) -> None:
         OSError: If it cannot be written.
     """
     check_phrase(phrase)
+    if has_seed(home):
+        raise BadSeed(f"{home / SEED_FILE}: there is a seed already")
+    _write(home, phrase, passphrase)
+
+
+def change_passphrase(home: Path, *, old: str | None, new: str) -> None:
+    """Put the seed file under a new passphrase; `old` is None if it had none.
+
+    A crash leaves the file as it was or as it is to be. The disk may keep what stood there before.
+
+    Raises:
+        WrongPassphrase: If the file is encrypted and `old` is missing or wrong.
+        NotEncrypted: If there is an `old` and the file is not encrypted.
+        BadSeed: If there is no valid file, or `new` is empty.
+        OSError: If it cannot be read or written.
+    """
+    _write(home, read_phrase(home, old), new)
+
+
+def _read(home: Path) -> bytes:
     path = home / SEED_FILE
-    if path.exists():
-        raise BadSeed(f"{path}: there is a seed already")
+    if not has_seed(home):
+        raise BadSeed(f"{path}: there is no seed")
+    status = path.stat()
+    if status.st_mode & 0o077:
+        raise BadSeed(f"{path}: expected mode 0600, others can read it")
+    if status.st_size > SEED_FILE_SIZE_MAX:
+        raise BadSeed(f"{path}: expected at most {SEED_FILE_SIZE_MAX} bytes")
+    return path.read_bytes()
+
+
+def _is_encrypted(data: bytes) -> bool:
+    return data.startswith(b"{")
+
+
+def _phrase_in(path: Path, data: bytes, passphrase: str | None) -> str:
+    if _is_encrypted(data):
+        return check_phrase(_decrypt(path, data, passphrase))
+    if passphrase is not None:
+        raise NotEncrypted(f"{path}: the seed is not encrypted, and a passphrase was given")
+    return check_phrase(data.decode("utf-8", errors="replace").rstrip("\n"))
+
+
+def _write(home: Path, phrase: str, passphrase: str | None) -> None:
+    """Replace the seed file: durable before it takes the name, and gone if it does not."""
+    path = home / SEED_FILE
     data = phrase.encode() + b"\n" if passphrase is None else _encrypt(phrase, passphrase)
-    temporary = path.with_suffix(".new")
-    temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, SECRET_MODE)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
-    directory = os.open(home, os.O_RDONLY)
+    temporary = path.with_suffix(NEW_SUFFIX)
+    temporary.unlink(missing_ok=True)  # A crash may have left one.
     try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, SECRET_MODE)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        _check_reads_back(temporary, phrase, passphrase)
+        temporary.rename(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_directory(home)
+
+
+def _check_reads_back(path: Path, phrase: str, passphrase: str | None) -> None:
+    """Check a file that is about to replace what may be the only copy of the keys."""
+    if _phrase_in(path, path.read_bytes(), passphrase) != phrase:
+        raise BadSeed(f"{path}: something else was read than written")
 
 
 def _encrypt(phrase: str, passphrase: str) -> bytes:

@@ -26,14 +26,14 @@ from cromford.bitcoin.tx import OutPoint
 from cromford.daemon.api.rpc import SOCKET_NAME, InvalidParam, RpcFailure
 from cromford.daemon.api.rpc_server import Handler, RpcServer, read_params, without_params
 from cromford.daemon.api.wallet import wallet_methods, wallet_summary
-from cromford.daemon.driver import Driver, Role, open_journal
+from cromford.daemon.driver import Driver, Role
 from cromford.daemon.event_log import EventLog
 from cromford.daemon.home import open_home, read_passphrase
 from cromford.daemon.metrics import MetricsServer, Sample
 from cromford.daemon.options import ChainOptions, ClientOptions, LspOptions
+from cromford.daemon.pairing import check_factory_keys, open_keychain
 from cromford.daemon.payment_numbers import PaymentNumbers
 from cromford.daemon.peers import Peers
-from cromford.daemon.seed_file import load_or_create_seed
 from cromford.daemon.signing import perform_signing
 from cromford.daemon.views.payments import statuses
 from cromford.ports import BlockRef, ChainUnavailable, Coin, TxRefused
@@ -51,7 +51,6 @@ EVENTS_WAIT_SECONDS_MAX: Final = 60.0
 CHAIN_TRIES: Final = 5  # How often a look-up is tried before it counts as unanswered.
 CHAIN_RETRY_SECONDS: Final = 1.0
 ATTEMPT_ID_SIZE: Final = 32
-JOURNAL_NUMBER_BITS: Final = 31
 
 _log = logging.getLogger(__name__)
 S = TypeVar("S")
@@ -78,22 +77,23 @@ class Daemon(Generic[S]):
         self.home = open_home(options.datadir, network)
         self.chain_url = options.chain.url
         passphrase = read_passphrase(options.seed_passphrase_file)
-        self._journal = Journal(self.home)
-        seed = load_or_create_seed(self.home, passphrase)
-        number = open_journal(
-            self._journal,
-            role=role.name,
-            network_genesis=network.genesis_hash,
-            draw_number=lambda: secrets.randbits(JOURNAL_NUMBER_BITS),
-        )
-        keychain = Keychain(seed, network, journal_number=number)
-        self.identity = NodeIdentity(node_id=keychain.node_id, ecdh=keychain.ecdh)
-        self._signer = Signer(keychain)
-        self.account = Account(keychain.wallet_account)
         self.events = EventLog()
         self.payment_numbers = PaymentNumbers()
-        self.driver = Driver(role, new_state(keychain), self._journal, self._perform, self._observe)
-        self.chain = connect_chain(options.chain)
+        with contextlib.ExitStack() as undo:
+            self._journal = Journal(self.home)
+            undo.callback(self._journal.close)
+            keychain = open_keychain(
+                self._journal, self.home, role=role.name, network=network, passphrase=passphrase
+            )
+            self._signer = Signer(keychain)
+            self.driver = Driver(
+                role, new_state(keychain), self._journal, self._perform, self._observe
+            )
+            check_factory_keys(keychain, self.factory_keys)
+            self.chain = connect_chain(options.chain)
+            undo.pop_all()
+        self.identity = NodeIdentity(node_id=keychain.node_id, ecdh=keychain.ecdh)
+        self.account = Account(keychain.wallet_account)
         self.peers = Peers(self.post)
         self._options = options
         self._deadlines: dict[fx.Deadline, asyncio.TimerHandle] = {}
@@ -111,6 +111,11 @@ class Daemon(Generic[S]):
 
     def methods(self) -> Mapping[str, Handler]:
         """Return the API methods of the role."""
+        raise NotImplementedError
+
+    @property
+    def factory_keys(self) -> Iterator[tuple[int, bytes]]:
+        """Our key in each factory that was signed: the attempt in its path, and the pubkey."""
         raise NotImplementedError
 
     @property

@@ -1,4 +1,4 @@
-"""Performs the effects that need secrets: keys, pools, signatures.
+"""Performs the effects that need secrets, and derives the keys that `verify` compares.
 
 With `channel_signing` the only caller of `Signer`, but for invoices: a client signs one before it
 becomes an event.
@@ -9,7 +9,10 @@ from collections.abc import Callable
 from cromford import effects as fx
 from cromford.daemon.channel_signing import perform_channel_signing
 from cromford.protocol import events as ev
+from cromford.protocol.journal.client_attempt import ClientAttempt
+from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.first_commitments import LSP_CHANNEL_POOL_SIZE
+from cromford.protocol.opening.verify import DerivedKeys, held_points
 from cromford.signing.keychain import ChannelKey, FactoryKey
 from cromford.signing.nonces import NonceFault
 from cromford.signing.signer import Signer
@@ -73,6 +76,23 @@ def perform_signing(
             return (ev.PaymentSigned(asked=effect, tx=tx),)
         case _:
             return (perform_channel_signing(signer, effect),)
+
+
+def derive_keys(signer: Signer, state: ClientState, attempt: ClientAttempt) -> DerivedKeys:
+    """Return the public keys that a client's seed derives for an attempt, for a comparison."""
+    names = [
+        ChannelKey(attempt=attempt.key_attempt, channel=0, candidate=candidate)
+        for candidate in range(len(attempt.join.candidates))
+    ]
+    number, _ = held_points(state, attempt)
+    return DerivedKeys(
+        factory_pubkey=signer.factory_pubkey(attempt.key_attempt),
+        channels=tuple(signer.channel_pubkeys(name) for name in names),
+        commitment_points=(
+            signer.per_commitment_point(names[0], number),
+            signer.per_commitment_point(names[0], number + 1),
+        ),
+    )
 
 
 def _prepare_join(signer: Signer, effect: fx.PrepareJoin) -> ev.JoinPrepared:

@@ -7,6 +7,7 @@ outside the wallet no key tells anything about another.
     m / PURPOSE' / coin' / 1' / journal' / attempt'             factory key
     m / PURPOSE' / coin' / 2' / journal' / attempt' / channel' / candidate' / 0' to 5'
                                                                 channel keys
+    m / PURPOSE' / coin' / 3'                                   names the seed, signs nothing
     m / 86' / coin' / 0' / change / index                       wallet keys (BIP 86)
 
 `journal` is a random number drawn when a journal is created, so that a seed whose journal was
@@ -28,7 +29,10 @@ PURPOSE: Final = 0x43524F4D  # "CROM"
 NODE: Final = 0
 FACTORY: Final = 1
 CHANNEL: Final = 2
+FINGERPRINT: Final = 3
 BIP86_PURPOSE: Final = 86
+_hash_fingerprint: Final = keys.TaggedHash("cromford/seed")
+FINGERPRINT_SIZE: Final = 8  # Two seeds of one owner never share it by chance: 2^-64.
 N_CHANNEL_KEYS: Final = 6
 CHANNELS_CACHED: Final = 1024  # Deriving a channel's keys costs more than signing with them.
 
@@ -63,6 +67,20 @@ class ChannelPubkeys:
     htlc_basepoint: bytes
     first_per_commitment_point: bytes
     second_per_commitment_point: bytes
+
+
+def seed_fingerprint(seed: bytes, network: Network) -> bytes:
+    """Return what names a seed, alike on all test networks: 8 bytes.
+
+    A tagged hash (BIP 340) of a pubkey that has no other use, at a hardened path: it finds no
+    key, no address and no node, and tells nothing but whether two seeds are one.
+
+    Raises:
+        ValueError: If the seed's length is out of range.
+    """
+    node = master_of(seed).derive_hardened(PURPOSE, network.coin_type, FINGERPRINT)
+    digest = _hash_fingerprint(keys.pubkey_of(node.seckey))
+    return digest[:FINGERPRINT_SIZE]
 
 
 class Keychain:

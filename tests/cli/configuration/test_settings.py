@@ -61,6 +61,34 @@ def written(path: Path, text: str) -> Path:
     return path
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("CROMFORD_SEED_PASSPHRASE", "; did you mean passphrase_file?"),
+        ("CROMFORD_LSP_LISTENS", "; did you mean listen?"),
+        ("CROMFORD_METRICS_ZZZ", ""),
+    ],
+)
+def test_a_variable_that_sets_nothing_is_refused_by_name_and_never_shown(
+    tmp_path: Path, name: str, meant: str
+) -> None:
+    """Whoever sets one believes that it does something: encrypts the seed, or opens a port."""
+    line = CommandLine(tmp_path / "lsp")
+    for words in (("lsp", "run"), ("config", "dump"), ("client", "seed", "show")):
+        result = line.run(*words, "--json", env={name: "correct horse"})
+        assert result.exit_code == 2
+        error = json.loads(result.stderr)
+        assert error["code"] == "config_invalid"
+        assert error["message"] == f"{name}: there is no such key{meant}"
+        assert "horse" not in result.output
+
+
+def test_a_variable_of_no_section_is_somebody_elses(tmp_path: Path) -> None:
+    line = CommandLine(tmp_path / "lsp")
+    others = {"CROMFORD_BITCOIND": "/usr/bin/bitcoind", "CROMFORD_SEED_PASSPHRASE": ""}
+    assert line.run("config", "dump", env=others).exit_code == 0
+
+
 def test_a_flag_comes_before_the_environment_before_the_file_before_the_default(
     tmp_path: Path, lsp_started: list[LspOptions]
 ) -> None:

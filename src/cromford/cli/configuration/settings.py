@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from cromford.cli.configuration.keys import KEYS, SECTIONS, Key, variable_of
+from cromford.cli.configuration.keys import ENV_PREFIX, KEYS, SECTIONS, Key, variable_of
 from cromford.cli.configuration.kinds import File, Flag, Option
 from cromford.cli.configuration.renamed import RENAMED
 from cromford.cli.failures import EXIT_NOT_FOUND, EXIT_USAGE, CommandFailed
@@ -77,13 +77,24 @@ def resolve(
         in_file: What `read_file` returned, or nothing.
 
     Raises:
-        CommandFailed: If a variable of the environment has no value of its key, or names a key as
-            it was once called.
+        CommandFailed: If a variable of the environment has no value of its key, names a key as it
+            was once called, or names a section and no key of it.
     """
+    _check_environment(environment)
+    return Settings({key.path: _find(key, flags, environment, in_file) for key in KEYS})
+
+
+def _check_environment(environment: Mapping[str, str]) -> None:
     for old, new in RENAMED.items():
         if environment.get(variable_of(old)):
             raise _invalid(f"{variable_of(old)}: it is called {variable_of(new)} now")
-    return Settings({key.path: _find(key, flags, environment, in_file) for key in KEYS})
+    # Whoever sets CROMFORD_SEED_PASSPHRASE believes that the seed is encrypted.
+    known = {key.variable for key in KEYS}
+    for name in sorted(name for name, text in environment.items() if text and name not in known):
+        for section in SECTIONS:
+            prefix = f"{ENV_PREFIX}_{section}_".upper()
+            if name.startswith(prefix):
+                raise _invalid(f"{name}: {_unknown(section, name.removeprefix(prefix).lower())}")
 
 
 def _find(

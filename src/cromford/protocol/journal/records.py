@@ -19,12 +19,14 @@ class Created(Record, frozen=True, kw_only=True, tag="created"):
     """The journal's first entry: whose it is.
 
     `journal_number` is drawn at random and is a step of every factory and channel key's path, so
-    that a seed with a lost journal never repeats a key.
+    that a seed with a lost journal never repeats a key. `seed_fingerprint` names the seed that
+    its keys come from: signatures of one seed's keys are worth nothing beside another seed.
     """
 
     role: str
     network: bytes
     journal_number: int
+    seed_fingerprint: bytes = b""  # Empty in a journal that is older than this field.
 
 
 class Started(Record, frozen=True, kw_only=True, tag="started"):

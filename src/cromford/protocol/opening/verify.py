@@ -1,6 +1,7 @@
 """Check a factory again, from the client's own records and its own chain."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 
 from cromford.bitcoin.block import Coin
 from cromford.bitcoin.tx import OutPoint, Txid, TxOut
@@ -12,6 +13,7 @@ from cromford.protocol.faults import Refusal
 from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
 from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.opening.verification import ClientView, check_proposal
+from cromford.signing.keychain import ChannelPubkeys
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,8 +25,32 @@ class Verdict:
     detail: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DerivedKeys:
+    """The public keys of an attempt as the seed derives them now.
+
+    Attributes:
+        factory_pubkey: The factory key.
+        channels: The channel keys, one per funding candidate.
+        commitment_points: Of the channel's latest commitment of ours and the one after it.
+    """
+
+    factory_pubkey: bytes
+    channels: tuple[ChannelPubkeys, ...]
+    commitment_points: tuple[bytes, bytes]
+
+
+def held_points(state: ClientState, attempt: ClientAttempt) -> tuple[int, tuple[bytes, bytes]]:
+    """Return the number of our latest commitment, and the points of it and of the one after."""
+    for link in state.book.links.values():
+        if link.attempt_id == attempt.attempt_id:
+            return link.state.own_signed, (link.own_point, link.own_next_point)
+    offer = attempt.join.candidates[0].channel
+    return 0, (offer.first_per_commitment_point, offer.second_per_commitment_point)
+
+
 def verify_attempt(
-    state: ClientState, attempt: ClientAttempt, funding_coin: Coin | None
+    state: ClientState, attempt: ClientAttempt, funding_coin: Coin | None, derived: DerivedKeys
 ) -> tuple[Verdict, ...]:
     """Return every check of a proposal and its signatures, made anew.
 
@@ -32,8 +58,9 @@ def verify_attempt(
         state: The client's state.
         attempt: What it remembers of the factory.
         funding_coin: The funding output as the client's own chain shows it now, if unspent.
+        derived: Its keys, derived again from the seed: what is signed for another's is not ours.
     """
-    verdicts = [_verify_proposal(state, attempt)]
+    verdicts = [_verify_proposal(state, attempt), _verify_keys(state, attempt, derived)]
     if not verdicts[0].ok:
         detail = "not looked at: the proposal they would sign does not hold"
         verdicts.append(Verdict(check="signatures", ok=False, detail=detail))
@@ -73,6 +100,34 @@ def _verify_proposal(state: ClientState, attempt: ClientAttempt) -> Verdict:
     n_txs = len(list(branch.nodes))
     detail = f"terms, keys, scripts, amounts and delays of {n_txs} transactions recomputed"
     return Verdict(check="proposal", ok=True, detail=detail)
+
+
+def _verify_keys(state: ClientState, attempt: ClientAttempt, derived: DerivedKeys) -> Verdict:
+    wrong = [name for name, ours, known in _own_keys(state, attempt, derived) if ours != known]
+    if attempt.join.payout_script not in state.wallet.scripts:
+        wrong.append("payout script")
+    if wrong:
+        detail = f"expected what the seed derives, received another's: {', '.join(wrong)}"
+        return Verdict(check="keys", ok=False, detail=detail)
+    detail = "factory key, channel keys, commitment points and payout script are the seed's own"
+    return Verdict(check="keys", ok=True, detail=detail)
+
+
+def _own_keys(
+    state: ClientState, attempt: ClientAttempt, derived: DerivedKeys
+) -> Iterator[tuple[str, bytes, bytes]]:
+    """Yield each key's name, the key as the seed derives it, and as the journal has it."""
+    yield "factory key", derived.factory_pubkey, attempt.join.factory_pool.pubkey
+    for place, (ours, offer) in enumerate(
+        zip(derived.channels, attempt.join.candidates, strict=True)
+    ):
+        yield f"candidates[{place}].pool", ours.funding_pubkey, offer.pool.pubkey
+        for item in fields(ours):
+            known = getattr(offer.channel, item.name)
+            yield f"candidates[{place}].{item.name}", getattr(ours, item.name), known
+    _, (latest, after) = held_points(state, attempt)
+    yield "per-commitment point", derived.commitment_points[0], latest
+    yield "next per-commitment point", derived.commitment_points[1], after
 
 
 def _verify_signatures(attempt: ClientAttempt, complete: Complete) -> list[Verdict]:

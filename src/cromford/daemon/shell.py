@@ -284,7 +284,7 @@ class Daemon(Generic[S]):
         """Begin a new journal at the present tip: nothing of ours is older."""
         if self.recent_blocks:
             return
-        tip = await self.chain.tip()
+        tip = (await self.chain.status()).tip
         self.post(ev.BlockAdded(height=tip.height, block_hash=tip.block_hash, txs=()))
 
     async def _follow(self) -> None:
@@ -312,7 +312,7 @@ class Daemon(Generic[S]):
         if self._caught_up.is_set():
             return
         with contextlib.suppress(ChainUnavailable):
-            if self.recent_blocks[-1].height >= (await self.chain.tip()).height:
+            if self.recent_blocks[-1].height >= (await self.chain.status()).tip.height:
                 self._caught_up.set()
 
     async def _network_once_caught_up(self) -> None:

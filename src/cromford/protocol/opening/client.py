@@ -246,4 +246,7 @@ def on_deadline(state: ClientState, attempt_id: bytes) -> Decision:
     if isinstance(attempt.stage, RootSent):
         # The LSP may hold kickoff_root, so nothing may be forgotten: we only stop waiting.
         return Decision(records=(r.WaitGivenUp(attempt_id=attempt_id),))
+    if isinstance(attempt.stage, Received):
+        # The first step is our own: the coins were never looked up.
+        return abort(state, attempt_id, "deadline: our own node did not answer")
     return abort(state, attempt_id, "deadline: the LSP went silent")

@@ -14,12 +14,10 @@ from cromford.daemon.driver import ForeignJournal
 from cromford.daemon.options import ClientOptions, LspOptions
 from cromford.daemon.rpc_server import SocketInUse
 from cromford.daemon.seed_file import BadSeed, WrongPassphrase
-from cromford.ports import ChainUnavailable, StoreFailed
+from cromford.ports import CredentialsRefused, StoreFailed
 from cromford.protocol.journal.records import UnknownRecord
 
-CATCHING_UP: Final = "initial block download"
 _MISMATCH_REMEDIES: Final = {
-    CATCHING_UP: "Wait until the node has caught up with the chain.",
     "signet challenge": "For a signet of your own, see --signet-challenge.",
 }
 
@@ -59,18 +57,18 @@ def _startup_failures() -> Iterator[None]:
         raise CommandFailed(
             "chain_mismatch",
             f"the node does not fit: {error}",
-            retryable=error.field == CATCHING_UP,
             remediation=_MISMATCH_REMEDIES.get(
                 error.field,
                 "Point --chain-url at a node of the network, Bitcoin Core 29 or newer.",
             ),
         ) from error
-    except ChainUnavailable as error:
+    except CredentialsRefused as error:
         raise CommandFailed(
-            "chain_unavailable",
+            "chain_credentials_refused",
             str(error),
-            retryable=True,
-            remediation="Start the node, or see --chain-url and --chain-cookie.",
+            remediation="See --chain-cookie, or --chain-user and --chain-password-file; and at "
+            "the node, rpcallowip.",
+            exit_code=EXIT_AUTHENTICATION,
         ) from error
     except WrongPassphrase as error:
         raise CommandFailed(

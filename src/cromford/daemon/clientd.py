@@ -21,7 +21,7 @@ from cromford.daemon.options import ClientOptions
 from cromford.daemon.rpc import RpcFailure
 from cromford.daemon.rpc_server import Handler, read_params
 from cromford.daemon.shell import Daemon
-from cromford.ports import BlockRef, ConnectionLost
+from cromford.ports import BlockRef, ChainUnavailable, ConnectionLost
 from cromford.protocol import client
 from cromford.protocol import events as ev
 from cromford.protocol.exiting.client import arriving_total_sat
@@ -208,14 +208,23 @@ class ClientDaemon(Daemon[ClientState]):
 
     async def _factories(self, _params: dict[str, Any]) -> object:
         state = self.driver.state
-        return {"factories": [views.summary(state, a) for a in state.attempts.values()]}
+        return {
+            "factories": [
+                {**views.summary(state, attempt), "refused": self._refused(attempt)}
+                for attempt in state.attempts.values()
+            ]
+        }
 
     async def _factory(self, params: dict[str, Any]) -> object:
-        return views.show(self.driver.state, self._attempt(params))
+        attempt = self._attempt(params)
+        return {**views.show(self.driver.state, attempt), "refused": self._refused(attempt)}
 
     async def _verify(self, params: dict[str, Any]) -> object:
         attempt = self._attempt(params)
-        coin = await self.chain.coin(attempt.funding_outpoint)
+        try:
+            coin = await self.chain.coin(attempt.funding_outpoint)
+        except ChainUnavailable as error:
+            raise RpcFailure("chain_unavailable", str(error), retryable=True) from error
         verdicts = verify_attempt(self.driver.state, attempt, coin)
         return {
             "factory_id": attempt.attempt_id.hex(),
@@ -234,6 +243,12 @@ class ClientDaemon(Daemon[ClientState]):
         self.request(ev.ExitRequested(attempt_id=attempt.attempt_id))
         after = self.driver.state.attempts[attempt.attempt_id]
         return {"exiting": True, "next": exit_plan(self.driver.state, after)["next"]}
+
+    def _refused(self, attempt: ClientAttempt) -> list[dict[str, Any]]:
+        """Return which transactions of a factory the node does not take."""
+        if views.stage_of(attempt) == "received":
+            return []
+        return self.refusals.shown_of(attempt.watched_txids, self.driver.state.chain.spends)
 
     def _attempt(self, params: dict[str, Any]) -> ClientAttempt:
         """Return the factory that is meant: by default the newest that lives, or may yet."""
@@ -271,7 +286,7 @@ def run(options: ClientOptions) -> None:
         ForeignJournal: If it belongs to another role or network.
         BadSeed: If the seed file is not valid.
         ChainMismatch: If the node is the wrong one.
-        ChainUnavailable: If the node does not answer.
+        CredentialsRefused: If the node does not let us in. One that is not there is waited for.
     """
     set_up_logging(level=options.log_level, form=options.log_format)
     asyncio.run(_run(options))

@@ -14,6 +14,7 @@ from cromford.channel.content import CommitmentContent
 from cromford.effects import Performed, RecallCommitment
 from cromford.ports import Store
 from cromford.protocol.events import CommitmentRecalled, DaemonStarted, Event
+from cromford.protocol.facts import FRESH
 from cromford.protocol.journal.records import AnyRecord, Created, decode_record, encode_record
 from cromford.protocol.turn import Decision
 
@@ -68,6 +69,7 @@ class Driver(Generic[S]):
         self._perform = perform
         self._observe = observe
         self.state = state
+        self.facts = FRESH
         for data in store.replay():
             record = decode_record(data)
             self.state = role.apply(self.state, record)

@@ -96,6 +96,7 @@ LOBBY = {
     ],
     "banned": [{"node_id": NODE_ID, "until_height": 1_234}],
 }
+RESCAN = {"from_height": 1_002, "to_height": 1_234}
 PLACED = [
     {
         "client": 1,
@@ -454,6 +455,7 @@ LSP_BALANCES = {
     "total": {field: 2 * channel()[field] for field in MONEY},
 }
 WALLET_ANSWERS: dict[str, Any] = {
+    "rescan": RESCAN,
     "address": {"address": "bcrt1qfresh"},
     "wallet_balance": BALANCE,
     "wallet_coins": COINS,

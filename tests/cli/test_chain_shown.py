@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from tests.cli import answers
 from tests.cli.conftest import CommandLine
+from tests.cli.fake_daemon import FakeDaemon
 
 STALE = {
     **answers.CHAIN,
@@ -75,3 +76,15 @@ def test_every_view_names_what_the_node_refuses(
 ) -> None:
     result = CommandLine(fake({method: answer}).datadir).run(*words.split())
     assert told in result.stdout, result.output
+
+
+@pytest.mark.parametrize("role", ["lsp", "client"])
+def test_a_rescan_passes_on_its_height(lsp: FakeDaemon, client: FakeDaemon, role: str) -> None:
+    daemon = lsp if role == "lsp" else client
+    line = CommandLine(daemon.datadir)
+    assert line.document(role, "rescan", "--from", "1002") == answers.RESCAN
+    shown = line.run(role, "rescan", "--from", "1002").stdout
+    assert "from height 1,002 to 1,234" in shown
+    assert daemon.calls == [("rescan", {"from_height": 1_002})] * 2
+    assert line.run(role, "rescan").exit_code == 2
+    assert line.run(role, "rescan", "--from", "0").exit_code == 2

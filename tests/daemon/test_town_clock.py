@@ -1,4 +1,4 @@
-"""Daemons and their node: one that is not there yet, one that went back, one that refuses."""
+"""Daemons and their node: one that is not there yet, one that went away, blocks read again."""
 
 import asyncio
 from pathlib import Path
@@ -13,11 +13,16 @@ from cromford.bitcoin.network import REGTEST
 from cromford.bitcoin.tx import Tx
 from cromford.daemon.clientd import ClientDaemon
 from cromford.daemon.options import ChainOptions, ClientOptions
+from cromford.daemon.rpc import RpcFailure
 from cromford.ports import TxRefused
 from cromford.protocol.policy import ClientPolicy
 from cromford.regtest.node import RegtestNode
 
 NOBODY = "02" + "79be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798" + "@127.0.0.1:1"
+
+
+def unspent(coins: dict[str, Any]) -> list[tuple[str, int]]:
+    return sorted((coin["outpoint"], coin["confirmations"]) for coin in coins["coins"])
 
 
 def test_a_daemon_started_before_its_node_waits_for_it(tmp_path: Path) -> None:
@@ -77,6 +82,52 @@ def test_a_client_restarted_beside_a_node_that_went_back_misses_nothing(tmp_path
             await t.until("alice", "status", lambda s: s["synced"] and s["height"] == height + 2)
             coins = (await t.call("alice", "wallet_coins"))["coins"]
             assert [coin["amount_sat"] for coin in coins] == [50_000]
+
+    asyncio.run(scenario())
+
+
+def test_a_rescan_sees_what_was_missed_and_changes_nothing_else(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with town(tmp_path) as t:
+            factory_id = await t.build("alice")
+            address = (await t.call("alice", "address"))["address"]
+            await t.call("lsp", "wallet_send", address=address, amount_sat=50_000)
+            await t.mine(2, mempool=1)
+            before = {name: await t.call(name, "wallet_coins") for name in ("alice", "lsp")}
+            height = (await t.call("lsp", "status"))["height"]
+            for from_height in (height, 100, 2, 2):
+                for name in ("alice", "lsp"):
+                    answer = await t.call(name, "rescan", from_height=from_height)
+                    assert answer == {"from_height": from_height, "to_height": height}
+                    await t.until(name, "status", lambda s: s["height"] == height)
+            for name in ("alice", "lsp"):
+                status = await t.until(name, "status", lambda s: s["height"] == height)
+                assert status["synced"]
+                assert unspent(await t.call(name, "wallet_coins")) == unspent(before[name])
+            live = await t.call("alice", "factory", factory_id=factory_id)
+            assert (live["status"], live["confirmations"]) == ("live", 5)
+            # What lies before the journal's first block is found too: the same seed, a new journal.
+            await t.stop("lsp")
+            for path in (tmp_path / "lsp" / "regtest").glob("journal*"):
+                path.unlink()
+            await t.start_lsp()
+            assert unspent(await t.call("lsp", "wallet_coins")) == []
+            await t.call("lsp", "rescan", from_height=1)
+            await t.until("lsp", "status", lambda s: s["height"] == height)
+            found = unspent(await t.call("lsp", "wallet_coins"))
+            assert set(unspent(before["lsp"])) <= set(found)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("from_height", [0, -3, 10_000])
+def test_a_rescan_from_where_there_is_no_block_is_refused(tmp_path: Path, from_height: int) -> None:
+    async def scenario() -> None:
+        async with town(tmp_path) as t:
+            with pytest.raises(RpcFailure) as refused:
+                await t.call("lsp", "rescan", from_height=from_height)
+            assert refused.value.code == "invalid_param"
+            assert f"received {from_height}" in refused.value.message
 
     asyncio.run(scenario())
 

@@ -138,6 +138,14 @@ def refused_text(refused: Document) -> str:
     )
 
 
+def rescanning(console: Console, answer: Document) -> None:
+    """Print from where to where blocks are read again."""
+    console.print(
+        f"reading the blocks from height {answer['from_height']:,} to {answer['to_height']:,} "
+        "again; `status` says when it is through"
+    )
+
+
 def lobby(console: Console, answer: Document) -> None:
     """Print who waits, and what clients connect to."""
     facts(

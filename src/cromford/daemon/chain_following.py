@@ -154,7 +154,10 @@ class ChainFollowing:
 
     async def _follow(self, follower: ChainFollower) -> None:
         async for batch in follower.batches():
+            known = follower.known
             for happened in batch:
+                if follower.known is not known:
+                    break  # A rescan took the role elsewhere.
                 if isinstance(happened, Connected):
                     block = happened.block
                     self._reader.post(
@@ -169,6 +172,11 @@ class ChainFollowing:
                 await asyncio.sleep(0)
             self._freshness = self._freshness.after_block(own_height=self._height)
             self._judge()
+
+    def go_on_from_the_recorded_blocks(self) -> None:
+        """Follow on from where the role is now: it was taken back."""
+        if self._follower is not None:
+            self._follower.start_after(self._reader.recent_blocks)
 
     async def _patiently(self, ask: Callable[[], Awaitable[None]], what: str) -> None:
         """Ask until there is an answer, with a growing pause."""

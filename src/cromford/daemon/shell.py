@@ -34,6 +34,7 @@ from cromford.daemon.payment_numbers import PaymentNumbers
 from cromford.daemon.payment_views import statuses
 from cromford.daemon.peers import Peers
 from cromford.daemon.refusals import Refusals
+from cromford.daemon.rescan import rescan_method
 from cromford.daemon.rpc import SOCKET_NAME, InvalidParam, RpcFailure
 from cromford.daemon.rpc_server import Handler, RpcServer, read_params
 from cromford.daemon.seed_file import load_or_create_seed
@@ -287,6 +288,7 @@ class Daemon(Generic[S]):
         return {
             "stop": stop,
             "events": events,
+            "rescan": rescan_method(self),
             **wallet_methods(self),
         }
 

@@ -210,6 +210,7 @@ def test_a_daemon_whose_node_does_not_let_it_in_says_so(tmp_path: Path) -> None:
     error = json.loads(result.stderr.splitlines()[-1])
     assert error["code"] == "chain_credentials_refused"
     assert "--chain-cookie" in error["remediation"]
+    assert "Traceback" not in result.stderr
     assert "secret" not in result.stderr
 
 

@@ -37,6 +37,9 @@ def test_a_node_that_was_never_heard_is_stale_since_the_start() -> None:
     assert stale is not None
     assert (stale.kind, stale.since) == ("node_silent", START)
     assert begun.header_height == -1
+    assert not begun.was_asked
+    assert begun.after_silence(ChainUnavailable("timed out"), now=START).was_asked
+    assert heard(status()).was_asked
 
 
 @pytest.mark.parametrize(("seconds", "kind"), [(0, None), (120, None), (121, "node_silent")])

@@ -243,6 +243,8 @@ class ChainFollowing:
     def _judge(self) -> Stale | None:
         """Return why the chain is stale at this moment, and log when that changes."""
         stale = self.stale()
+        if not self._freshness.was_asked:
+            return stale  # That nobody has asked the node yet is no news.
         told, self._told = self._told, stale
         if stale is not None and (told is None or told.kind != stale.kind):
             _log.warning("chain_stale kind=%s reason=%s", stale.kind, stale.reason)

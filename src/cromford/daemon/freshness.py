@@ -61,6 +61,11 @@ class Freshness:
         """The highest header the node knows; -1 before it was heard."""
         return -1 if self.status is None else self.status.header_height
 
+    @property
+    def was_asked(self) -> bool:
+        """Whether the node was asked anything yet, answered or not."""
+        return self.heard_at is not None or self.missed is not None
+
     def after_answer(self, status: ChainStatus, *, own_height: int, now: float) -> "Freshness":
         """Return it after the node answered all it was asked; `own_height` is the role's tip."""
         since = now if self.lagging_since is None else self.lagging_since

@@ -18,7 +18,7 @@ import msgspec
 from cromford import __version__
 from cromford import effects as fx
 from cromford.adapters.bitcoind import BitcoindChain
-from cromford.adapters.chain_check import check_node
+from cromford.adapters.chain_check import ChainMismatch, check_node
 from cromford.adapters.noise import NodeIdentity
 from cromford.adapters.sqlite import Journal
 from cromford.bitcoin.network import REGTEST
@@ -40,7 +40,7 @@ from cromford.daemon.rpc_server import Handler, RpcServer, read_params
 from cromford.daemon.seed_file import load_or_create_seed
 from cromford.daemon.signing import perform_signing
 from cromford.daemon.wallet_api import wallet_methods, wallet_summary
-from cromford.ports import BlockRef
+from cromford.ports import BlockRef, CredentialsRefused
 from cromford.protocol import events as ev
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.book import Book
@@ -309,10 +309,13 @@ class Daemon(Generic[S]):
 
     def _on_task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            _log.error("task_failed", exc_info=task.exception())
-            self._failure = self._failure or task.exception()
-            self._stopping.set()
+        error = None if task.cancelled() else task.exception()
+        if error is None:
+            return
+        if not isinstance(error, ChainMismatch | CredentialsRefused):
+            _log.error("task_failed", exc_info=error)  # Those two are told to who started us.
+        self._failure = self._failure or error
+        self._stopping.set()
 
     async def _network_once_it_knows_a_block(self) -> None:
         # Peers are heard whether or not the chain is fresh: what is owed to them goes on.

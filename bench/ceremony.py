@@ -207,8 +207,8 @@ def run_once(size: Size, run: int) -> dict[str, float]:
         world.deliver_to_clients(partial(timed, CLIENT))
         world.deliver_to_lsp(partial(timed, lsp_name))
     (attempt,) = world.lsp.driver.state.attempts.values()
-    if attempt.signed_funding_tx is None:
-        raise AssertionError(f"the ceremony ended in phase {attempt.phase}: {attempt.aborted}")
+    if attempt.funded is None:
+        raise AssertionError(f"the ceremony ended in {attempt.stage.label}: {attempt.aborted}")
     return {
         LSP: watch.spent_ms[LSP],
         CLIENT: watch.spent_ms[CLIENT] / size.n_clients,

@@ -17,7 +17,7 @@ from bench.sizes import BINARY_SHAPE, Size
 
 from bench import payment_floor
 from cromford.demo.steps import Steps
-from cromford.demo.world import Daemon, World
+from cromford.demo.world import DaemonProcess, World
 
 LATENCY: Final = "one payment between processes"
 PARALLEL: Final = "payments at once between processes, each"
@@ -29,7 +29,7 @@ WAIT_SECONDS: Final = 30.0  # for one payment
 # By row, among how many the floor is shared out.
 SHARED_BY: Final = {LATENCY: n_cores(), PARALLEL: n_cores()}
 
-Due = tuple[Daemon, str]  # who pays, and which invoice
+Due = tuple[DaemonProcess, str]  # who pays, and which invoice
 
 
 def size_by(process_clients: Sequence[int]) -> Size:
@@ -59,7 +59,7 @@ def _open(world: World, steps: Steps) -> None:
         _pay((world.lsp, _invoice(client, STAKE_MSAT)))
 
 
-def _pay_both_ways(clients: Sequence[Daemon], n_payments: int) -> dict[str, float]:
+def _pay_both_ways(clients: Sequence[DaemonProcess], n_payments: int) -> dict[str, float]:
     first, second = clients[:2]
     pairs = [(first, second), (second, first)] * n_payments
     one_by_one = [(payer, _invoice(payee)) for payer, payee in pairs[:n_payments]]
@@ -78,7 +78,7 @@ def _pay_both_ways(clients: Sequence[Daemon], n_payments: int) -> dict[str, floa
     return {LATENCY: latency_ms, PARALLEL: elapsed_ms / (len(clients) * n_payments)}
 
 
-def _invoice(payee: Daemon, amount_msat: int = AMOUNT_MSAT) -> str:
+def _invoice(payee: DaemonProcess, amount_msat: int = AMOUNT_MSAT) -> str:
     answer: dict[str, Any] = payee.call("invoice", amount_msat=amount_msat)
     text: str = answer["invoice"]
     return text

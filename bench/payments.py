@@ -185,7 +185,7 @@ class PayingWorld:
 
     def _confirm(self) -> None:
         (attempt,) = self.lsp.driver.state.attempts.values()
-        funding: Tx = attempt.signed_funding_tx
+        funding: Tx = attempt.funded.funding_tx
         for depth in range(1, SIZE.lsp_policy.min_depth + 1):
             height = TIP_HEIGHT + depth
             event = ev.BlockAdded(

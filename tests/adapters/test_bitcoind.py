@@ -13,13 +13,9 @@ from typing import Any, ClassVar
 import pytest
 
 from cromford.adapters.bitcoind import BitcoindChain
-from cromford.adapters.block_bytes import BLOCK_SIZE_MAX, parse_block
 from cromford.adapters.chain_check import PUBLIC_SIGNET_CHALLENGE, ChainMismatch, check_node
-from cromford.bitcoin.block import merkle_root
 from cromford.bitcoin.network import MAINNET, REGTEST, SIGNET
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut
-from cromford.codec.reader import MalformedBytes
-from cromford.crypto.keys import sha256d
 from cromford.ports import (
     BlockRef,
     ChainStatus,
@@ -245,45 +241,6 @@ def test_a_block_is_the_one_asked_for(node: ScriptedNode) -> None:
     node.answers["getblock"] = Refusal(-1, "Block not available (pruned data)")
     with pytest.raises(ChainUnavailable, match="pruned"):
         ask(node, lambda chain: chain.block(MAINNET.genesis_hash))
-
-
-def block_of(*txs: Tx) -> tuple[bytes, Txid]:
-    root = merkle_root([tx.txid for tx in txs]) if txs else bytes(32)
-    header = bytes(4) + bytes(32) + root + bytes(12)
-    body = bytes([len(txs)]) + b"".join(tx.serialize() for tx in txs)
-    return header + body, Txid(sha256d(header))
-
-
-def test_every_transaction_of_a_block_is_under_its_merkle_root() -> None:
-    for n_txs in range(1, 10):
-        txs = [Tx(version=number, inputs=TX.inputs, outputs=TX.outputs) for number in range(n_txs)]
-        raw, block_hash = block_of(*txs)
-        assert parse_block(raw, block_hash=block_hash, height=1).txs == tuple(txs)
-        with_another = raw.replace(txs[-1].serialize(), CHILD.serialize())
-        with pytest.raises(MalformedBytes, match="merkle root: expected"):
-            parse_block(with_another, block_hash=block_hash, height=1)
-
-
-@pytest.mark.parametrize(
-    ("change", "complaint"),
-    [
-        (lambda raw: raw[:79], "expected 80 bytes"),
-        (lambda raw: raw[:-1], "expected 4 bytes"),
-        (lambda raw: raw + b"\x00", "unexpected bytes after the end"),
-        (lambda raw: b"\x01" + raw[1:], "block hash: expected"),
-        (lambda raw: raw + bytes(BLOCK_SIZE_MAX), "at most 4000000 bytes"),
-    ],
-)
-def test_a_malformed_block_is_refused(change: Callable[[bytes], bytes], complaint: str) -> None:
-    raw, block_hash = block_of(TX)
-    with pytest.raises(MalformedBytes, match=complaint):
-        parse_block(change(raw), block_hash=block_hash, height=1)
-
-
-def test_a_block_without_transactions_is_refused() -> None:
-    raw, block_hash = block_of()
-    with pytest.raises(MalformedBytes, match="without transactions"):
-        parse_block(raw, block_hash=block_hash, height=1)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,12 @@ from cromford.channel.claims import (
     peer_claims,
     penalty_claims,
 )
-from cromford.channel.commitment import Commitment, OutputKind, UnpayableFee, commitment_number_of
+from cromford.channel.commitment import (
+    Commitment,
+    CommitmentOutputKind,
+    UnpayableFee,
+    commitment_number_of,
+)
 from cromford.channel.content import Htlc
 from cromford.channel.htlc_sighash import single_anyonecanpay_sighash
 from cromford.channel.htlc_tx import htlc_txs
@@ -133,10 +138,12 @@ def test_with_a_feerate_every_satoshi_is_paid_or_is_fee(
     fee_sat = feerate * (668 + 172 * len(made)) // 1000
     held_msat = sum(amounts_msat) + accepter_msat
     opener_sat = (specimen.CAPACITY_SAT * 1000 - held_msat) // 1000
-    opener_kind = OutputKind.TO_HOLDER if holder is Party.OPENER else OutputKind.TO_PEER
+    opener_kind = (
+        CommitmentOutputKind.TO_HOLDER if holder is Party.OPENER else CommitmentOutputKind.TO_PEER
+    )
 
     assert specimen.output_of(commitment, opener_kind).amount_sat == opener_sat - fee_sat - 240
-    assert specimen.output_of(commitment, OutputKind.ANCHOR).amount_sat == ANCHOR_DUST_SAT
+    assert specimen.output_of(commitment, CommitmentOutputKind.ANCHOR).amount_sat == ANCHOR_DUST_SAT
     paid_sat = sum(output.amount_sat for output in commitment.outputs)
     assert specimen.CAPACITY_SAT - paid_sat >= fee_sat
     for htlc_tx in htlc_txs(commitment):
@@ -159,7 +166,7 @@ def test_without_a_feerate_the_anchor_takes_what_is_left_up_to_240_sat(
     commitment = specimen.build(
         specimen.content(Party.ACCEPTER, htlcs, accepter_msat=accepter), terms=EPHEMERAL
     )
-    anchor_sat = specimen.output_of(commitment, OutputKind.ANCHOR).amount_sat
+    anchor_sat = specimen.output_of(commitment, CommitmentOutputKind.ANCHOR).amount_sat
     fee_sat = specimen.CAPACITY_SAT - sum(output.amount_sat for output in commitment.outputs)
     assert 0 <= anchor_sat <= ANCHOR_DUST_SAT
     # An anchor below dust is only relayed in a transaction without any fee.
@@ -177,7 +184,9 @@ def test_an_opener_that_cannot_pay_the_fee_gets_no_commitment() -> None:
 @pytest.mark.parametrize("accepter_msat", [353_999, 354_000])
 def test_a_balance_has_an_output_from_the_dust_limit_on(holder: Party, accepter_msat: int) -> None:
     commitment = specimen.build(specimen.content(holder, accepter_msat=accepter_msat))
-    kind = OutputKind.TO_HOLDER if holder is Party.ACCEPTER else OutputKind.TO_PEER
+    kind = (
+        CommitmentOutputKind.TO_HOLDER if holder is Party.ACCEPTER else CommitmentOutputKind.TO_PEER
+    )
     kinds = [output.kind for output in commitment.outputs]
     assert (kind in kinds) is (accepter_msat == 354_000)
 
@@ -212,7 +221,9 @@ def test_the_same_content_can_be_built_for_several_fundings_at_once() -> None:
     assert small.signing_task.name != large.signing_task.name
     assert small.keys == large.keys
     assert commitment_number_of(large.tx, specimen.KEYS) == what.number
-    amounts = [specimen.output_of(one, OutputKind.TO_PEER).amount_sat for one in (small, large)]
+    amounts = [
+        specimen.output_of(one, CommitmentOutputKind.TO_PEER).amount_sat for one in (small, large)
+    ]
     assert amounts[1] - amounts[0] == 7_000
     for commitment in (small, large):
         tx = commitment.signed(specimen.musig_sign(commitment.signing_task))
@@ -456,5 +467,7 @@ def test_any_revoked_commitment_is_punished_whole(
     tx = specimen.claim_tx(commitment, claims)
     assert specimen.is_accepted(tx, [claim.prevout for claim in claims])
     assert sum(claim.prevout.amount_sat for claim in claims) == sum(
-        output.amount_sat for output in commitment.outputs if output.kind is not OutputKind.ANCHOR
+        output.amount_sat
+        for output in commitment.outputs
+        if output.kind is not CommitmentOutputKind.ANCHOR
     )

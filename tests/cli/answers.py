@@ -1,6 +1,9 @@
 """Answers of daemons, in the shape of the local API."""
 
+from dataclasses import fields
 from typing import Any
+
+from cromford.factory.terms import FactoryTerms
 
 NODE_ID = "02" + "ab" * 32
 OTHER_NODE_ID = "03" + "cd" * 32
@@ -8,11 +11,16 @@ FACTORY_ID = "f0" * 32
 FUNDING_TXID = "11" * 32
 CHANNEL_TXID = "22" * 32
 
+# Of the terms nothing but their names matters to a command.
+TERMS = {term.name: 144 for term in fields(FactoryTerms)}
 WALLET = {
     "confirmed_sat": 5_000_000_000,
     "free_sat": 4_000_000_000,
     "reserved_sat": 1_000_000_000,
     "refused": [],
+    "immature_sat": 0,
+    "paying_sat": 0,
+    "arriving_sat": 0,
     "address": "bcrt1qaddress",
 }
 CHAIN = {
@@ -42,6 +50,7 @@ LSP_STATUS = {
     "role": "lsp",
     "listen": "127.0.0.1:9750",
     "n_connected": 3,
+    "contested": [OTHER_NODE_ID],
     "n_waiting": 2,
     "build": {"phase": "preparing"},
     "build_dropped": "client 2: silent",
@@ -67,6 +76,7 @@ CLIENT_STATUS = {
     "role": "client",
     "lsp": f"{OTHER_NODE_ID}@127.0.0.1:9750",
     "connected": True,
+    "connections_are_short": True,
     "lobby": {
         "capacity_min_sat": 20_000,
         "capacity_max_sat": 100_000_000,
@@ -111,7 +121,7 @@ BUILD = {
     "funding_amount_sat": 750_856,
     "funding_fee_sat": 300,
     "change_sat": 1_000_000,
-    "terms": {},
+    "terms": TERMS,
     "placed": PLACED,
 }
 
@@ -234,7 +244,7 @@ EXPORT = {
     "network": "regtest",
     "factory_id": FACTORY_ID,
     "status": "live",
-    "terms": {"step_blocks": 144},
+    "terms": TERMS,
     "participants": [{"index": 0, "role": "lsp", "factory_pubkey": NODE_ID}],
     "funding": FUNDING,
     "transactions": TRANSACTIONS,
@@ -255,11 +265,15 @@ SHOWN = {
 }
 BRANCH = {
     **client_summary(),
-    "terms": {},
+    "terms": TERMS,
     "transactions": TRANSACTIONS,
     "funding": FUNDING,
 }
-VERIFIED = {"ok": True, "checks": [{"check": "funding output", "ok": True, "detail": "as agreed"}]}
+VERIFIED = {
+    "factory_id": FACTORY_ID,
+    "ok": True,
+    "checks": [{"check": "funding output", "ok": True, "detail": "as agreed"}],
+}
 EXIT_PLAN = {
     "factory_id": FACTORY_ID,
     "steps": [
@@ -454,6 +468,12 @@ LSP_BALANCES = {
     ],
     "total": {field: 2 * channel()[field] for field in MONEY},
 }
+
+
+def pay(params: dict[str, Any]) -> dict[str, Any]:
+    return PLANNED if params["dry_run"] else PAID
+
+
 WALLET_ANSWERS: dict[str, Any] = {
     "rescan": RESCAN,
     "address": {"address": "bcrt1qfresh"},
@@ -469,7 +489,7 @@ LSP_ANSWERS: dict[str, Any] = {
     "factories": {"factories": [lsp_summary()]},
     "factory_show": SHOWN,
     "factory_export": EXPORT,
-    "pay": PAID,
+    "pay": pay,
     "payments": LSP_PAYMENTS,
     "balances": LSP_BALANCES,
     "stop": {"stopping": True},
@@ -484,7 +504,7 @@ CLIENT_ANSWERS: dict[str, Any] = {
     "verify": VERIFIED,
     "exit_plan": EXIT_PLAN,
     "invoice": INVOICE,
-    "pay": lambda params: PLANNED if params["dry_run"] else PAID,
+    "pay": pay,
     "payments": PAYMENTS,
     "balance": CLIENT_BALANCE,
     "exit_start": {"exiting": True, "next": "publish kickoff_root now"},

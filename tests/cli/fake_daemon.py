@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
-from cromford.daemon.rpc import SOCKET_NAME
-from cromford.daemon.rpc_server import Handler, RpcServer
+from cromford.daemon.api.rpc import SOCKET_NAME
+from cromford.daemon.api.rpc_server import Handler, RpcServer
 
 Answer = object | Callable[[dict[str, Any]], object]
 

@@ -29,7 +29,7 @@ CLIENT_COMMANDS: list[tuple[str, str, object]] = [
     ("client wallet address", "address", {"address": "bcrt1qfresh"}),
     ("client wallet coins", "wallet_coins", answers.COINS),
     ("client wallet send bcrt1q all --yes", "wallet_send", answers.PAYMENT),
-    ("client join --capacity 500000", "join", answers.CLIENT_ANSWERS["join"]),
+    ("client join --capacity-sat 500000", "join", answers.CLIENT_ANSWERS["join"]),
     ("client leave", "leave", {"left": True}),
     ("client factories", "factories", {"factories": [answers.client_summary()]}),
     ("client factory", "factory", answers.BRANCH),
@@ -72,6 +72,7 @@ SAID: list[tuple[str, list[Any]]] = [
             "750,856 sat in 1 factory",
             "750,856 sat in f0f0f0f0f0f0: expiry in 5,880 blocks, at height 6,000",
             "capital earned      1,500 msat",
+            f"{answers.OTHER_NODE_ID} keeps displacing itself",
         ],
     ),
     ("lsp lobby", [answers.LOBBY["address"], "400,000 sat", "7 blocks", "banned until height 1,2"]),
@@ -107,9 +108,10 @@ SAID: list[tuple[str, list[Any]]] = [
             "20,000 sat to 100,000,000 sat",
             "at least 400,000 sat",
             "too much",
+            "end soon after they begin; does a second copy of the data directory run?",
         ],
     ),
-    ("client join --capacity 500000", ["500,000 sat", "waiting in the lobby"]),
+    ("client join --capacity-sat 500000", ["500,000 sat", "waiting in the lobby"]),
     ("client factories", ["client 1 of 1", "500,000 sat", "expiry in 5,000 blocks"]),
     ("client factory", ["your channel: 500,000 sat", "state_root"]),
     ("client verify", ["ok", "funding output", "all 1 checks passed"]),
@@ -187,8 +189,8 @@ def test_a_join_waits_for_the_lsp_if_there_is_one(fake: Any, change: dict[str, b
     daemon = fake({"join": {"wish": wish, "joined": False}, "status": status})
     line = CommandLine(daemon.datadir)
     joined = {"wish": wish, "joined": status["joined"]}
-    assert line.document("client", "join", "--capacity", "500000") == joined
-    said = line.run("client", "join", "--capacity", "500000").stdout
+    assert line.document("client", "join", "--capacity-sat", "500000") == joined
+    said = line.run("client", "join", "--capacity-sat", "500000").stdout
     assert ("waiting in the lobby" in said) is status["joined"]
 
 
@@ -197,7 +199,9 @@ def test_a_join_that_is_built_for_at_once_is_told_so(fake: Any) -> None:
     status = answers.CLIENT_STATUS | {"refusal": None, "joined": False}
     building = {"factories": [answers.client_summary(status="building", stage="received")]}
     answer = {"join": {"wish": wish, "joined": False}, "status": status, "factories": building}
-    said = CommandLine(fake(answer).datadir).run("client", "join", "--capacity", "500000").stdout
+    said = (
+        CommandLine(fake(answer).datadir).run("client", "join", "--capacity-sat", "500000").stdout
+    )
     assert "a factory is being built with it" in said
 
 

@@ -13,7 +13,7 @@ from tests.cli.conftest import CommandLine
 from tests.cli.fake_daemon import FakeDaemon
 
 from cromford.cli.failures import problem_of
-from cromford.daemon.rpc import RpcFailure
+from cromford.daemon.api.rpc import RpcFailure
 from cromford.regtest.node import RegtestNode
 
 # A point on the curve: the generator.
@@ -74,8 +74,8 @@ USAGE_ERRORS = [
     ("lsp build --min 3 --max 2", "--min 3 is above --max 2"),
     ("lsp build --min 0", "0 is not in the range"),
     ("lsp lobby --network mars", "expected one of regtest, signet, testnet4"),
-    ("client join", "Missing option '--capacity'"),
-    ("client join --capacity 5 --least 6", "--least 6 is above --capacity 5"),
+    ("client join", "Missing option '--capacity-sat'"),
+    ("client join --capacity-sat 5 --least-sat 6", "--least-sat 6 is above --capacity-sat 5"),
     ("client run --lsp nobody", "no @ in 'nobody'"),
     (f"client run --lsp 0211@{'h'}:1", "expected 66 hex digits"),
     ("lsp run --listen 9750", "expected HOST:PORT"),
@@ -88,16 +88,19 @@ USAGE_ERRORS = [
         "lsp.min_clients: expected at most max_clients, 4, received 5",
     ),
     (
-        "lsp run --capacity-min 5 --capacity-max 4",
-        "lsp.capacity_min: expected at most capacity_max, 4, received 5",
+        "lsp run --capacity-min-sat 5 --capacity-max-sat 4",
+        "lsp.capacity_min_sat: expected at most capacity_max_sat, 4, received 5",
     ),
-    ("lsp run --feerate 0", "feerate: expected above 0"),
-    ("lsp run --feerate 0.01", "expected 0 or a number in 0.1..1000, received 0.01"),
-    ("lsp run --feerate nan", "expected 0 or a number in 0.1..1000, received NaN"),
-    ("lsp run --feerate much", 'expected 0 or a number in 0.1..1000, received "much"'),
-    ("lsp run --fee-policy ephemeral --feerate 1", "expected 0 with the fee policy ephemeral"),
+    ("lsp run --feerate-sat-per-vb 0", "feerate_sat_per_vb: expected above 0"),
+    ("lsp run --feerate-sat-per-vb 0.01", "expected 0 or a number in 0.1..1000, received 0.01"),
+    ("lsp run --feerate-sat-per-vb nan", "expected 0 or a number in 0.1..1000, received NaN"),
+    ("lsp run --feerate-sat-per-vb much", 'expected 0 or a number in 0.1..1000, received "much"'),
+    (
+        "lsp run --fee-policy ephemeral --feerate-sat-per-vb 1",
+        "expected 0 with the fee policy ephemeral",
+    ),
     ("lsp run --fee-policy none", 'expected one of endogenous, ephemeral, received "none"'),
-    ("lsp run --funding-feerate 0", "lsp.funding_feerate: expected above 0"),
+    ("lsp run --funding-feerate-sat-per-vb 0", "lsp.funding_feerate_sat_per_vb: expected above 0"),
     (
         "lsp run --min-clients 5 --build-at-clients 4",
         "lsp.min_clients: expected at most build_at_clients, 4, received 5",
@@ -107,7 +110,7 @@ USAGE_ERRORS = [
     ("lsp run --signet-challenge 51", "signet_challenge: expected none on regtest, received 51"),
     ("lsp run --signet-challenge xyz", "expected 1 to 10000 bytes in hex"),
     ("client run", "client.lsp: expected NODEID@HOST:PORT"),
-    ("client run --max-feerate 0", "expected a number in 0.1..1000, received 0"),
+    ("client run --max-feerate-sat-per-vb 0", "expected a number in 0.1..1000, received 0"),
     ("client wallet send bcrt1q 0", "expected a whole number in 1..2100000000000000, received 0"),
     ("client wallet send bcrt1q everything", ", or all"),
     ("client wallet send bcrt1q", "Missing argument 'AMOUNT_SAT|all'"),
@@ -119,14 +122,23 @@ USAGE_ERRORS = [
     ("demo --clients 0", "0 is not in the range"),
     ("demo --clients 4 --exit 5", "expected a client in 1..4, received 5"),
     ("demo --fee-policy ephemeral --exit 1", "does not make that child"),
-    ("demo --clients 4 --max-exit-delay 500", "at least 864 for 4 clients"),
+    ("demo --clients 4 --max-exit-delay-blocks 500", "at least 864 for 4 clients"),
     ("demo --step-blocks 1000 --states 64", "at least one layer's 63000"),
+    # Nothing that was typed is without effect.
+    ("demo --payments 0 --seed 3", "--seed: with --payments 0 there is nothing to choose"),
+    ("--datadir d demo", "--datadir: this command has no use for it"),
+    ("--network signet demo", "--network: this command has no use for it"),
+    ("--network signet regtest", "--network: this command has no use for it"),
+    ("--config f regtest", "--config: this command has no use for it"),
+    ("client pay lnbcrt1 --dry-run --wait-seconds 3", "there is no outcome to wait for"),
+    ("lsp pay lnbcrt1 --dry-run --wait-seconds 0", "there is no outcome to wait for"),
 ]
 
 
 @pytest.mark.parametrize(("words", "said"), USAGE_ERRORS)
 def test_a_mistake_on_the_command_line_ends_with_2(tmp_path: Path, words: str, said: str) -> None:
-    result = CommandLine(tmp_path / "none").run(*words.split())
+    env = {"CROMFORD_DATADIR": str(tmp_path / "none")}
+    result = CommandLine(None).run(*words.split(), env=env)
     assert result.exit_code == 2
     assert said in result.stderr
     assert result.stderr.startswith("error: ")
@@ -162,7 +174,9 @@ def test_an_exit_needs_a_confirmation(client: FakeDaemon) -> None:
 def test_a_refusal_of_the_lsp_is_an_error_of_the_join(fake: Any) -> None:
     wish = answers.CLIENT_STATUS["wish"]
     answer = {"join": {"wish": wish, "joined": False}, "status": answers.CLIENT_STATUS}
-    result = CommandLine(fake(answer).datadir).run("client", "join", "--capacity", "5", "--json")
+    result = CommandLine(fake(answer).datadir).run(
+        "client", "join", "--capacity-sat", "5", "--json"
+    )
     assert result.exit_code == 1
     assert json.loads(result.stderr)["code"] == "join_refused"
     assert "the LSP refused: capacity_sat: too much" in json.loads(result.stderr)["message"]

@@ -10,7 +10,7 @@ from tests.cli import answers
 from tests.cli.conftest import CommandLine
 from tests.cli.fake_daemon import FakeDaemon
 
-from cromford.cli import payment_lists
+from cromford.cli.shown import payment_lists
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ def test_an_amount_is_in_sat_unless_its_suffix_says_otherwise(
     client: FakeDaemon, typed: str, amount_msat: int
 ) -> None:
     line = CommandLine(client.datadir)
-    line.document("client", "invoice", typed, "--description", "a boat", "--expiry", "60")
+    line.document("client", "invoice", typed, "--description", "a boat", "--expiry-seconds", "60")
     line.document("client", "pay", answers.TEXT, "--max-fee", typed, "--from", "f0f0")
     made, paid = client.calls
     assert made == (
@@ -103,10 +103,10 @@ def test_a_failed_payment_is_an_error_object_beside_its_document(
 
 def test_a_payment_that_is_still_on_its_way_is_no_success_unless_nobody_waits(fake: Any) -> None:
     line = CommandLine(fake({"pay": answers.PENDING}).datadir)
-    waited = line.run("client", "pay", answers.TEXT, "--wait", "2", "--json")
+    waited = line.run("client", "pay", answers.TEXT, "--wait-seconds", "2", "--json")
     assert (waited.exit_code, json.loads(waited.stderr)["code"]) == (1, "payment_pending")
     assert "after 2 seconds 40,041,500 msat are still" in json.loads(waited.stderr)["message"]
-    at_once = line.run("client", "pay", answers.TEXT, "--wait", "0")
+    at_once = line.run("client", "pay", answers.TEXT, "--wait-seconds", "0")
     assert (at_once.exit_code, at_once.stderr) == (0, "")
     assert "on its way" in at_once.stdout
 

@@ -46,7 +46,7 @@ def test_what_was_shown_is_what_is_sent(lsp: FakeDaemon, monkeypatch: pytest.Mon
     [
         (("all",), {}),
         (("1",), {"amount_sat": 1}),
-        (("all", "--feerate", "1.50"), {"feerate_sat_per_vb": "1.50"}),
+        (("all", "--feerate-sat-per-vb", "1.50"), {"feerate_sat_per_vb": "1.50"}),
     ],
 )
 def test_a_payment_is_asked_for_as_it_was_typed(

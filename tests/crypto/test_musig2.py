@@ -221,6 +221,114 @@ def test_sig_agg_vectors_name_the_partial_sig_beyond_the_order(json_vectors: Vec
     assert refused.value.contribution == "partial_sig"
 
 
+def test_sign_verify_vectors(json_vectors: Vectors) -> None:
+    """The verifying half: a partial signature is its signer's for exactly this session."""
+    vectors = json_vectors("bip327/sign_verify_vectors.json")
+    n_refused = 0
+    for case in vectors["valid_test_cases"]:
+        pubkeys = from_hex(vectors, "pubkeys", case["key_indices"])
+        pubnonces = from_hex(vectors, "pnonces", case["nonce_indices"])
+        message = bytes.fromhex(vectors["msgs"][case["msg_index"]])
+        key_agg, aggnonce = unsorted_key_agg(pubkeys, []), musig2.nonce_agg(pubnonces)
+        assert aggnonce == bytes.fromhex(vectors["aggnonces"][case["aggnonce_index"]])
+        if len(message) != 32:  # BIP 327 allows it; here a message is a digest.
+            with pytest.raises(ValueError, match="32"):
+                Session(key_agg=key_agg, aggnonce=aggnonce, message=message)
+            n_refused += 1
+            continue
+        session = Session(key_agg=key_agg, aggnonce=aggnonce, message=message)
+        for signer, (pubnonce, pubkey) in enumerate(zip(pubnonces, pubkeys, strict=True)):
+            assert session.partial_sig_verify(
+                partial_sig=bytes.fromhex(case["expected"]), pubnonce=pubnonce, pubkey=pubkey
+            ) is (signer == case["signer_index"])
+    assert (len(vectors["valid_test_cases"]), n_refused) == (6, 2)
+
+
+def test_sign_verify_vectors_that_must_fail(json_vectors: Vectors) -> None:
+    vectors = json_vectors("bip327/sign_verify_vectors.json")
+    for case in vectors["verify_fail_test_cases"]:
+        pubkeys = from_hex(vectors, "pubkeys", case["key_indices"])
+        pubnonces = from_hex(vectors, "pnonces", case["nonce_indices"])
+        session = Session(
+            key_agg=unsorted_key_agg(pubkeys, []),
+            aggnonce=musig2.nonce_agg(pubnonces),
+            message=bytes.fromhex(vectors["msgs"][case["msg_index"]]),
+        )
+        assert not session.partial_sig_verify(
+            partial_sig=bytes.fromhex(case["sig"]),
+            pubnonce=pubnonces[case["signer_index"]],
+            pubkey=pubkeys[case["signer_index"]],
+        ), case["comment"]
+    assert len(vectors["verify_fail_test_cases"]) == 3
+
+
+def test_sign_verify_vectors_name_a_malformed_contribution(json_vectors: Vectors) -> None:
+    vectors = json_vectors("bip327/sign_verify_vectors.json")
+    for case in vectors["verify_error_test_cases"]:
+        pubkeys = from_hex(vectors, "pubkeys", case["key_indices"])
+        pubnonces = from_hex(vectors, "pnonces", case["nonce_indices"])
+        signer = case["error"]["signer"]
+        if case["error"]["contrib"] == "pubkey":
+            with pytest.raises(InvalidContribution) as refused:
+                KeyAgg(pubkeys)
+            signer = sorted(pubkeys).index(pubkeys[signer])  # `KeyAgg` counts by the sorted place.
+        else:
+            with pytest.raises(InvalidContribution) as refused:
+                musig2.nonce_agg(pubnonces)
+        assert refused.value.contribution == case["error"]["contrib"]
+        assert refused.value.signer_index == signer
+    assert len(vectors["verify_error_test_cases"]) == 2
+
+
+def test_sign_verify_vectors_refuse_a_malformed_aggregate_nonce(json_vectors: Vectors) -> None:
+    """The signing half's other cases are about secret nonces, which nobody hands in here."""
+    vectors = json_vectors("bip327/sign_verify_vectors.json")
+    cases = [
+        case
+        for case in vectors["sign_error_test_cases"]
+        if case["error"].get("contrib") == "aggnonce"
+    ]
+    for case in cases:
+        aggnonce = bytes.fromhex(vectors["aggnonces"][case["aggnonce_index"]])
+        key_agg = KeyAgg(from_hex(vectors, "pubkeys", case["key_indices"]))
+        assert not musig2.is_aggnonce(aggnonce)
+        with pytest.raises(ValueError, match="invalid aggregate nonce"):
+            Session(key_agg=key_agg, aggnonce=aggnonce, message=bytes(32))
+    assert len(cases) == 3
+
+
+def test_tweak_vectors(json_vectors: Vectors) -> None:
+    vectors = json_vectors("bip327/tweak_vectors.json")
+    for case in vectors["valid_test_cases"]:
+        pubkeys = from_hex(vectors, "pubkeys", case["key_indices"])
+        pubnonces = from_hex(vectors, "pnonces", case["nonce_indices"])
+        tweaked = zip(
+            from_hex(vectors, "tweaks", case["tweak_indices"]), case["is_xonly"], strict=True
+        )
+        aggnonce = musig2.nonce_agg(pubnonces)
+        assert aggnonce == bytes.fromhex(vectors["aggnonce"])
+        session = Session(
+            key_agg=unsorted_key_agg(pubkeys, list(tweaked)),
+            aggnonce=aggnonce,
+            message=bytes.fromhex(vectors["msg"]),
+        )
+        assert session.partial_sig_verify(
+            partial_sig=bytes.fromhex(case["expected"]),
+            pubnonce=pubnonces[case["signer_index"]],
+            pubkey=pubkeys[case["signer_index"]],
+        ), case["comment"]
+    assert len(vectors["valid_test_cases"]) == 5
+
+
+def test_tweak_vectors_refuse_a_tweak_of_the_order(json_vectors: Vectors) -> None:
+    vectors = json_vectors("bip327/tweak_vectors.json")
+    (case,) = vectors["error_test_cases"]
+    (tweak,) = from_hex(vectors, "tweaks", case["tweak_indices"])
+    key_agg = KeyAgg(from_hex(vectors, "pubkeys", case["key_indices"]))
+    with pytest.raises(ValueError, match="tweak"):
+        key_agg.tweak_xonly(tweak)
+
+
 # --- properties -------------------------------------------------------------------------------
 
 

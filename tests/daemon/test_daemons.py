@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.daemon.town import STEP_SECONDS, Town, town
 
-from cromford.daemon.rpc import RpcFailure
+from cromford.daemon.api.rpc import RpcFailure
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import pytest
 from cromford import effects as fx
 from cromford.daemon.driver import Driver, ForeignJournal, Role, open_journal
 from cromford.protocol.events import DaemonStarted, DeadlineReached, Event
+from cromford.protocol.facts import Facts
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.records import AnyRecord, Started, WishWithdrawn, encode_record
 from cromford.protocol.turn import Decision
@@ -49,13 +50,13 @@ class Counter:
     n: int = 0
 
 
-def decide(state: Counter, event: Event) -> Decision:
+def decide(state: Counter, event: Event, _facts: Facts) -> Decision[Counter]:
     if isinstance(event, DeadlineReached) and event.deadline == REJECTED:
         raise Rejected("no", "not now")
     if isinstance(event, DeadlineReached) and event.deadline == BAD_RECORD:
-        return Decision(records=(WishWithdrawn(),))
+        apply(state, WishWithdrawn())
     clear = fx.ClearDeadline(deadline=FIRST if state.n == 0 else THEN)
-    return Decision(records=(Started(),), effects=(clear,))
+    return Decision(state=apply(state, Started()), records=(Started(),), effects=(clear,))
 
 
 def apply(state: Counter, record: AnyRecord) -> Counter:
@@ -131,9 +132,9 @@ def test_what_is_foreseen_leaves_no_trace() -> None:
 def test_a_role_that_starts_is_told_the_time() -> None:
     told: list[Event] = []
 
-    def hear(_state: Counter, event: Event) -> Decision:
+    def hear(state: Counter, event: Event, _facts: Facts) -> Decision[Counter]:
         told.append(event)
-        return Decision()
+        return Decision(state=state)
 
     driver = Driver(replace(ROLE, decide=hear), Counter(), ListStore(diary=[]), lambda _effect: ())
     driver.start(unix_time=1_700_000_000)

@@ -13,7 +13,7 @@ import pytest
 from tests.daemon.town import CAPACITY_SAT, LSP_POLICY, Town, town
 
 from cromford.bitcoin.network import MAINNET, REGTEST
-from cromford.daemon.rpc import RpcFailure
+from cromford.daemon.api.rpc import RpcFailure
 from cromford.invoice.bolt11 import parse_invoice, sign_invoice
 from cromford.invoice.invoice import Invoice
 

@@ -1,21 +1,28 @@
 """The seed file: written once, readable by its owner, refused before anything is written."""
 
+import hashlib
+import secrets
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import wallycore
 from mnemonic import Mnemonic
 
 from cromford.daemon.seed_file import (
     SEED_FILE,
     BadSeed,
+    NeedlessPassphrase,
     WrongPassphrase,
     check_phrase,
     load_or_create_seed,
     read_phrase,
     write_phrase,
 )
+from cromford.signing.bip32 import master_of
 
-# BIP 39's own test vector of all-zero entropy.
+# BIP 39's phrase of all-zero entropy, and its seed without a passphrase.
 PHRASE = "abandon " * 11 + "about"
 SEED_HEX = (
     "5eb00bbddcf069084889a8ab9155568165f5c453ccb85e70811aaed6f6da5fc1"
@@ -40,6 +47,30 @@ def test_a_known_phrase_gives_its_published_seed(tmp_path: Path) -> None:
     assert load_or_create_seed(tmp_path, None).hex() == SEED_HEX
 
 
+def test_the_vectors_of_bip_39_are_drawn_taken_and_made_a_seed(
+    tmp_path: Path, json_vectors: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vectors = json_vectors("bip39.json")["english"]
+    for number, (entropy, phrase, seed, xprv) in enumerate(vectors):
+        drawn, taken = tmp_path / f"drawn{number}", tmp_path / f"taken{number}"
+        drawn.mkdir()
+        taken.mkdir()
+        monkeypatch.setattr(secrets, "token_bytes", lambda _, raw=entropy: bytes.fromhex(raw))
+        ours = load_or_create_seed(drawn, None)
+        assert read_phrase(drawn, None) == phrase
+        write_phrase(taken, phrase, None)
+        assert load_or_create_seed(taken, None) == ours
+        # The vectors have a passphrase, which ends the salt and which our seeds do without.
+        for salt, expected in (("mnemonic", ours), ("mnemonicTREZOR", bytes.fromhex(seed))):
+            stretched = hashlib.pbkdf2_hmac("sha512", phrase.encode(), salt.encode(), 2048)
+            assert stretched == expected
+        master = master_of(bytes.fromhex(seed))
+        key = wallycore.bip32_key_from_base58(xprv)
+        assert master.seckey == bytes(wallycore.bip32_key_get_priv_key(key))
+        assert master.chain_code == bytes(wallycore.bip32_key_get_chain_code(key))
+    assert len(vectors) == 24
+
+
 def test_an_encrypted_file_shows_no_word(tmp_path: Path) -> None:
     write_phrase(tmp_path, PHRASE, "correct horse")
 
@@ -57,6 +88,13 @@ def test_a_missing_or_wrong_passphrase_opens_nothing(
 
     with pytest.raises(WrongPassphrase):
         load_or_create_seed(tmp_path, passphrase)
+
+
+def test_a_passphrase_for_a_file_that_is_not_encrypted_is_refused(tmp_path: Path) -> None:
+    write_phrase(tmp_path, PHRASE, None)
+    with pytest.raises(NeedlessPassphrase, match="expected no passphrase"):
+        load_or_create_seed(tmp_path, "correct horse")
+    assert read_phrase(tmp_path, None) == PHRASE
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from cromford.adapters.bitcoind import BitcoindChain
 from cromford.adapters.peer_address import parse_peer_address
 from cromford.bitcoin.network import REGTEST
 from cromford.bitcoin.tx import Tx
+from cromford.daemon.api.rpc import RpcFailure
 from cromford.daemon.clientd import ClientDaemon
 from cromford.daemon.options import ChainOptions, ClientOptions
-from cromford.daemon.rpc import RpcFailure
 from cromford.ports import TxRefused
 from cromford.protocol.policy import ClientPolicy
 from cromford.regtest.node import RegtestNode

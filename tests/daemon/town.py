@@ -9,10 +9,10 @@ from typing import Any
 
 from cromford.adapters.peer_address import parse_peer_address
 from cromford.bitcoin.network import REGTEST
+from cromford.daemon.api.rpc import SOCKET_NAME, RpcClient, RpcFailure
 from cromford.daemon.clientd import ClientDaemon
 from cromford.daemon.lspd import LspDaemon
 from cromford.daemon.options import ChainOptions, ClientOptions, LspOptions
-from cromford.daemon.rpc import SOCKET_NAME, RpcClient, RpcFailure
 from cromford.protocol.policy import ClientPolicy, LspPolicy
 from cromford.regtest.node import RegtestNode
 

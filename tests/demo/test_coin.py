@@ -12,8 +12,8 @@ from cromford.demo.coin import coin_of, taken_out
 from cromford.demo.failure import DemoFailed
 from cromford.demo.leaving import _bring, _check_foretold, _outcome
 from cromford.demo.node import Node
-from cromford.demo.steps import Step
-from cromford.demo.world import Daemon, World
+from cromford.demo.steps import DemoStep
+from cromford.demo.world import DaemonProcess, World
 
 SCRIPT = "5120" + "79be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798"
 ADDRESS = address_of_script(bytes.fromhex(SCRIPT), REGTEST)
@@ -45,9 +45,9 @@ def a_node(
     )
 
 
-def a_client(**coin: object) -> Daemon:
+def a_client(**coin: object) -> DaemonProcess:
     held = {"outpoint": COIN, "amount_sat": 4_740, "address": ADDRESS, **coin}
-    return cast("Daemon", SimpleNamespace(call=lambda _method: {"coins": [held]}))
+    return cast("DaemonProcess", SimpleNamespace(call=lambda _method: {"coins": [held]}))
 
 
 def test_a_coin_is_the_balance_rounded_down_less_the_fee_of_its_sweep() -> None:
@@ -67,7 +67,7 @@ def test_a_coin_is_the_balance_rounded_down_less_the_fee_of_its_sweep() -> None:
     ],
 )
 def test_a_coin_other_than_what_was_the_clients_is_noticed(
-    node: Node, client: Daemon, said: str
+    node: Node, client: DaemonProcess, said: str
 ) -> None:
     with pytest.raises(DemoFailed, match=said):
         coin_of(node, client, TXIDS, balance_msat=BALANCE_MSAT)
@@ -100,4 +100,4 @@ def test_an_exit_that_waits_for_more_than_blocks_is_given_up(status: str) -> Non
     world = cast("World", SimpleNamespace(node=SimpleNamespace(height=lambda: 7)))
     entry = {"name": "commitment", "status": status, "txid": None, "height": None}
     with pytest.raises(DemoFailed, match=f"commitment: {status.replace('_', ' ')}"):
-        _bring(world, cast("Step", SimpleNamespace()), entry)
+        _bring(world, cast("DemoStep", SimpleNamespace()), entry)

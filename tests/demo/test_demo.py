@@ -27,7 +27,7 @@ def test_two_clients_pay_each_other_and_one_leaves_alone_into_its_wallet(
     demo: Demo, tmp_path: Path
 ) -> None:
     kept = tmp_path / "kept"
-    shape = ("--arity", "1", "--step-blocks", "3", "--states", "2", "--capacity", "70000")
+    shape = ("--arity", "1", "--step-blocks", "3", "--states", "2", "--capacity-sat", "70000")
     paying = ("--payments", "6", "--seed", "7")
     shown = demo.document("--clients", "2", *shape, *paying, "--exit", "2", "--keep", str(kept))
 

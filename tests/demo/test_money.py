@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cromford.demo.accounts import (
-    Account,
+    ClientAccount,
     accounts_at_rest,
     check_nothing_lost,
     check_on_chain,
@@ -23,7 +23,7 @@ from cromford.demo.purses import (
     AMOUNT_MAX_MSAT,
     AMOUNT_MIN_MSAT,
     IN_FLIGHT_MAX_MSAT,
-    Payment,
+    PlannedPayment,
     Price,
     Purse,
     Purses,
@@ -36,9 +36,9 @@ CAPACITY_SAT = 10_000
 FUNDING = "11" * 32
 
 
-def account(own_msat: int) -> Account:
+def account(own_msat: int) -> ClientAccount:
     lsp_msat = 1000 * CAPACITY_SAT - own_msat
-    return Account(
+    return ClientAccount(
         own_msat=own_msat,
         lsp_msat=lsp_msat,
         spendable_msat=own_msat,
@@ -70,7 +70,7 @@ def test_a_choice_can_be_paid_in_its_order_whatever_arrives_first(
     assert before == purses(*pairs)
     assert chosen == Purses(before).plan(n, PRICE, seed=seed)
     held = Purses(before)
-    under_way: list[Payment] = []
+    under_way: list[PlannedPayment] = []
     for payment in chosen:
         assert payment.payer != payment.payee
         assert AMOUNT_MIN_MSAT <= payment.amount_msat <= AMOUNT_MAX_MSAT
@@ -100,11 +100,11 @@ def test_what_is_affordable_is_so_together_with_its_fee(purse_msat: int) -> None
 def test_payments_are_made_together_and_each_once() -> None:
     held = purses((50_000_000, 50_000_000), (50_000_000, 50_000_000), (0, 50_000_000))
     chosen = Purses(held).plan(200, PRICE, seed=1)
-    made: list[Payment] = []
+    made: list[PlannedPayment] = []
     both = threading.Barrier(2, timeout=10)
     told: list[int] = []
 
-    def make(payment: Payment) -> None:
+    def make(payment: PlannedPayment) -> None:
         made.append(payment)
         if payment in chosen[:2]:
             both.wait()  # The first two are under way at one moment.
@@ -120,7 +120,7 @@ def test_a_payment_that_fails_ends_the_others_without_waiting_for_them() -> None
     chosen = Purses(held).plan(50, PRICE, seed=2)
     released = threading.Event()
 
-    def make(payment: Payment) -> None:
+    def make(payment: PlannedPayment) -> None:
         if payment is chosen[1]:
             raise DemoFailed("payment_failed", "the payee is away")
         released.wait(30)
@@ -135,8 +135,8 @@ def test_a_payment_that_fails_ends_the_others_without_waiting_for_them() -> None
 
 
 PAYMENTS = [
-    Payment(payer=1, payee=2, amount_msat=2_000_500, fee_msat=3_000),
-    Payment(payer=2, payee=1, amount_msat=500_001, fee_msat=1_500),
+    PlannedPayment(payer=1, payee=2, amount_msat=2_000_500, fee_msat=3_000),
+    PlannedPayment(payer=2, payee=1, amount_msat=500_001, fee_msat=1_500),
 ]
 LEFT = {1: account(2_496_501), 2: account(1_498_999)}
 
@@ -155,7 +155,7 @@ def test_accounts_that_add_up_are_taken() -> None:
         (
             LEFT
             | {
-                1: Account(
+                1: ClientAccount(
                     own_msat=2_496_501, lsp_msat=7_503_498, spendable_msat=0, receivable_msat=0
                 )
             },
@@ -165,7 +165,7 @@ def test_accounts_that_add_up_are_taken() -> None:
     ],
 )
 def test_a_lost_millisatoshi_is_noticed(
-    accounts: dict[int, Account], earned_msat: int, said: str
+    accounts: dict[int, ClientAccount], earned_msat: int, said: str
 ) -> None:
     with pytest.raises(DemoFailed, match=said):
         check_nothing_lost(

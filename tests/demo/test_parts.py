@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from cromford.daemon.rpc import RpcFailure
+from cromford.daemon.api.rpc import RpcFailure
 from cromford.demo.building import _n_coins
 from cromford.demo.failure import DemoFailed
 from cromford.demo.leaving import _channel_on_chain, _published
@@ -17,7 +17,7 @@ from cromford.demo.node import Node, n_blocks_paying
 from cromford.demo.processes import Children, interruptible
 from cromford.demo.settings import DemoSettings, check_settings
 from cromford.demo.steps import Steps
-from cromford.demo.world import Daemon, World, client_names, explain_loss
+from cromford.demo.world import DaemonProcess, World, client_names, explain_loss
 from cromford.factory.terms import FeePolicy
 
 
@@ -177,10 +177,10 @@ def world_of(
     return cast("World", SimpleNamespace(node=node))
 
 
-def daemon_of(channel_outpoint: str) -> Daemon:
+def daemon_of(channel_outpoint: str) -> DaemonProcess:
     plan = {"steps": [{"name": "state_root", "txid": TXID, "delay_blocks": 432}]}
     return cast(
-        "Daemon",
+        "DaemonProcess",
         SimpleNamespace(
             call=lambda _method, **_params: plan,
             newest_factory=lambda: {"channel_outpoint": channel_outpoint},

@@ -15,7 +15,7 @@ from tests.functional.node_world import OPEN_SCRIPT, wait_for
 
 from cromford.bitcoin.address import address_of_script
 from cromford.bitcoin.network import SIGNET
-from cromford.daemon.rpc import DaemonNotRunning, RpcClient
+from cromford.daemon.api.rpc import DaemonNotRunning, RpcClient
 
 CHALLENGE = "51"  # Anybody may make a block.
 HASHES_MAX = 1_000_000_000  # A block of a signet takes about five million.

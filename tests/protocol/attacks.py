@@ -11,6 +11,8 @@ from cromford import effects as fx
 from cromford.bitcoin.tx import Tx
 from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
+from cromford.protocol.journal.lsp_attempt import Aborted, Acknowledging, LspAttempt
+from cromford.protocol.journal.lsp_state import LspState
 from cromford.protocol.turn import Decision
 from cromford.wire import messages as m
 
@@ -97,7 +99,7 @@ def confirm(pump: Pump, client: PumpNode, tx: Tx, *, depth: int = 12) -> None:
         pump.handle(client, ev.BlockAdded(height=height, block_hash=block_hash, txs=txs))
 
 
-def heard(pump: Pump, sender: PumpNode, message: m.Message) -> Decision:
+def heard(pump: Pump, sender: PumpNode, message: m.Message) -> Decision[LspState]:
     """Return what the LSP decides about a message, without doing it."""
     decoded = m.decode_message(m.encode_message(message))
     assert decoded is not None
@@ -105,7 +107,18 @@ def heard(pump: Pump, sender: PumpNode, message: m.Message) -> Decision:
     return lsp_role.decide(pump.lsp.state, event)
 
 
-def refusal(decision: Decision) -> str:
+def acknowledged(attempt: LspAttempt) -> frozenset[int]:
+    """Return the clients who said that they hold their branches."""
+    return attempt.stage.done if isinstance(attempt.stage, Acknowledging) else frozenset()
+
+
+def culprits_of(attempt: LspAttempt) -> tuple[bytes, ...]:
+    """Return who ended an attempt."""
+    assert isinstance(attempt.stage, Aborted)
+    return attempt.stage.culprits
+
+
+def refusal(decision: Decision[LspState]) -> str:
     """Return the reason of a refused join; nothing else may follow from it."""
     assert decision.records == ()
     (effect,) = decision.effects

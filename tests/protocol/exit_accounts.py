@@ -13,7 +13,7 @@ from tests.protocol.pump import PumpNode
 
 from cromford.bitcoin.fees import fee_sat_of
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxOut
-from cromford.channel.commitment import Commitment, CommitmentOutput, OutputKind
+from cromford.channel.commitment import Commitment, CommitmentOutput, CommitmentOutputKind
 from cromford.channel.content import Htlc
 from cromford.channel.scripts import PREIMAGE_SIZE
 from cromford.channel.stage import Stage
@@ -132,12 +132,12 @@ class Books:
     ) -> None:
         holder = commitment.content.holder
         match output.kind:
-            case OutputKind.ANCHOR:
+            case CommitmentOutputKind.ANCHOR:
                 assert outpoint not in self.index.spenders
                 settled.anchors_sat += output.amount_sat
-            case OutputKind.TO_HOLDER:
+            case CommitmentOutputKind.TO_HOLDER:
                 self._follow_coin(settled, outpoint, output.txout, holder)
-            case OutputKind.TO_PEER:
+            case CommitmentOutputKind.TO_PEER:
                 self._follow_coin(settled, outpoint, output.txout, holder.other)
             case _:
                 self._follow_htlc(settled, commitment, outpoint, output)

@@ -255,23 +255,23 @@ def rebuilt(**changes: Any) -> m.Propose:
     honest = scene().attempt
     terms = replace(honest.terms, **changes)
     n_clients = terms.n_clients
-    attempt = replace(
-        honest,
-        attempt_id=terms.attempt_id,
+    candidate = replace(
+        honest.candidate,
         terms=terms,
         seats=honest.seats[:n_clients],
-        channels=honest.channels[:n_clients],
-        channel_pools=honest.channel_pools[:n_clients],
+        channels=honest.candidate.channels[:n_clients],
+        channel_pools=honest.candidate.channel_pools[:n_clients],
     )
     old = honest.funding_tx
     amount_sat = plan_of(terms).kickoff_input_sat
     output = TxOut(
         amount_sat=amount_sat,
-        script_pubkey=funding_output_of(attempt.factory_pubkeys, terms).script_pubkey,
+        script_pubkey=funding_output_of(candidate.factory_pubkeys, terms).script_pubkey,
     )
     change_sat = sum(out.amount_sat for out in old.outputs) - amount_sat
     funding_tx = replace(old, outputs=(output, replace(old.outputs[1], amount_sat=change_sat)))
-    funded = replace(attempt, funding_tx=funding_tx)
+    funded = replace(candidate, funding_tx=funding_tx)
     # Some terms make commitments that nobody can build; these aggregate nonces stay the same.
-    funded.__dict__["commitment_sessions"] = honest.commitment_sessions
-    return funded.proposal_for(VICTIM)
+    funded.__dict__["commitment_sessions"] = honest.candidate.commitment_sessions
+    attempt = replace(honest, attempt_id=terms.attempt_id, candidate=funded)
+    return attempt.proposal_for(VICTIM)

@@ -13,7 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from tests.simulation.commitments import check_first_commitments
+from tests.simulation.commitments import (
+    acknowledged,
+    check_first_commitments,
+    client_first_commitment,
+    lsp_first_commitment,
+)
 from tests.simulation.sim_chain import SimChain, SimRefused
 from tests.simulation.sim_node import CLIENT_ROLE, LSP_ROLE, Crash, SimNode
 
@@ -388,17 +393,16 @@ class Pump:
             case m.SignRoot():
                 held = known.attempts[message.attempt_id]
                 assert isinstance(held.stage, RootSent), "the root before the exit"
-                held.check_below(held.stage.signatures)
-                held.first_held  # noqa: B018 - raises unless its signature is valid
+                held.candidate.check_below(held.stage.signatures)
+                client_first_commitment(held)  # raises unless its signature is valid
             case m.SignedBelow():
                 attempt = known.attempts[message.attempt_id]
-                assert attempt.below_signatures
+                assert attempt.signatures
                 for client in range(1, len(attempt.seats) + 1):
-                    attempt.first_held(client)  # raises unless it is held, and valid
+                    lsp_first_commitment(attempt, client)  # raises unless held, and valid
             case m.SignedRoot():
                 attempt = known.attempts[message.attempt_id]
-                assert attempt.root_signature
-                assert attempt.below_signatures
+                assert attempt.signed is not None
             case m.Acknowledge():
                 held = known.attempts[message.attempt_id]
                 assert isinstance(held.stage, Complete), "an acknowledgement of nothing"
@@ -423,9 +427,10 @@ class Pump:
     def _check_everybody_can_leave(self, tx: Tx) -> None:
         durable: Any = self.lsp.durable_state()
         attempt = next(a for a in durable.attempts.values() if a.funding_tx.txid == tx.txid)
-        assert attempt.aborted is None
-        assert attempt.acknowledged == frozenset(range(1, len(attempt.seats) + 1))
-        attempt.signed_tree  # noqa: B018 - raises unless every signature is there and valid
+        assert attempt.funded is not None
+        everybody = set(range(1, len(attempt.seats) + 1))
+        assert acknowledged(self.lsp.store.entries, attempt.attempt_id) == everybody
+        attempt.signed.tree  # noqa: B018 - raises unless every signature is there and valid
         for number, seat in enumerate(attempt.seats, start=1):
             client: Any = self.by_id[seat.node_id].durable_state()
             held = client.attempts[attempt.attempt_id]

@@ -12,6 +12,7 @@ from cromford.protocol import lsp as lsp_role
 from cromford.protocol.journal.lsp_state import (
     BAN_BLOCKS,
     FAULTS_TO_BAN,
+    LspState,
 )
 from cromford.protocol.turn import Decision
 from cromford.wire import messages as m
@@ -64,7 +65,7 @@ def test_three_faults_within_144_blocks_ban_for_144_blocks(
     state = replace(pump.lsp.state, members={}, faults={client.node_id: heights})
     last = heights[-1] if heights else 100
 
-    def answer(height: int) -> Decision:
+    def answer(height: int) -> Decision[LspState]:
         tip = replace(state.chain.recent[-1], height=height)
         at = replace(state, chain=replace(state.chain, recent=(tip,)))
         event = ev.MessageReceived(node_id=client.node_id, message=join)

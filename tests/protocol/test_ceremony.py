@@ -8,7 +8,9 @@ import pytest
 from tests.protocol.attacks import (
     OTHER_ID,
     PHASES,
+    acknowledged,
     confirm,
+    culprits_of,
     flipped,
     nothing,
     only_from,
@@ -23,8 +25,8 @@ from cromford import effects as fx
 from cromford.protocol import client as client_role
 from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
-from cromford.protocol.journal.client_attempt import Complete, RootSent, pool_id_of
-from cromford.protocol.turn import NOTHING
+from cromford.protocol.journal.client_attempt import Complete, RootSent
+from cromford.protocol.journal.client_candidate import pool_id_of
 from cromford.wire import messages as m
 
 # Exits first
@@ -53,7 +55,7 @@ def test_the_lsp_funds_only_when_the_last_client_has_acknowledged() -> None:
     last = pump.client_at(3)
     with pump.tampering(only_from(last, hold, m.Acknowledge)):
         pump.run()
-    assert pump.attempt.acknowledged == {1, 2}
+    assert acknowledged(pump.attempt) == {1, 2}
     assert not pump.wishes(pump.lsp, fx.SignFunding)
     pump.tell(pump.lsp, last, held_back[0])
     assert pump.is_funded()
@@ -138,8 +140,9 @@ def test_the_signatures_of_another_branch_release_nothing() -> None:
     victim = pump.client_at(2)
     attempt = pump.attempt
 
-    def exchanged(_message: m.SignedBelow) -> Sequence[m.Message]:
-        return (pump.lsp.state.attempts[attempt.attempt_id].signed_below_for(3),)
+    def exchanged(message: m.SignedBelow) -> Sequence[m.Message]:
+        stage = pump.lsp.state.attempts[attempt.attempt_id].stage
+        return (replace(message, candidates=(stage.below.for_client(3),)),)
 
     with pump.tampering(only_to(victim, exchanged, m.SignedBelow)):
         pump.run()
@@ -268,7 +271,7 @@ def test_a_bad_contribution_names_its_author_and_the_others_finish_without_it(wh
     spoiled = pump.lsp.state.attempts[first.attempt_id]
     assert spoiled.aborted is not None
     assert spoiled.aborted.startswith("client 2: ")
-    assert spoiled.culprits == (culprit.node_id,)
+    assert culprits_of(spoiled) == (culprit.node_id,)
     assert set(pump.lsp.state.faults) == {culprit.node_id}
     assert pump.is_funded(), "the others finished"
     finished = pump.attempt
@@ -281,20 +284,23 @@ def test_a_bad_contribution_names_its_author_and_the_others_finish_without_it(wh
 def check_nothing_is_shared(first: Any, second: Any) -> None:
     """Two attempts have no key, no pool, no nonce and no outpoint in common."""
     assert first.attempt_id != second.attempt_id
-    assert not set(first.factory_pubkeys) & set(second.factory_pubkeys)
+    assert not set(first.candidate.factory_pubkeys) & set(second.candidate.factory_pubkeys)
     assert not nonces_of(first) & nonces_of(second)
     assert not channel_keys_of(first) & channel_keys_of(second)
     assert not outpoints_of(first) & outpoints_of(second)
 
 
 def nonces_of(attempt: Any) -> set[bytes]:
-    pools = [attempt.factory_pool, *(seat.join.factory_pool for seat in attempt.seats)]
+    pools = [attempt.candidate.factory_pool, *(seat.join.factory_pool for seat in attempt.seats)]
     pools += [seat.join.candidates[0].pool for seat in attempt.seats]
     return {pubnonce for pool in pools for pubnonce in pool.pubnonces}
 
 
 def channel_keys_of(attempt: Any) -> set[bytes]:
-    offers = [*attempt.channels, *(seat.join.candidates[0].channel for seat in attempt.seats)]
+    offers = [
+        *attempt.candidate.channels,
+        *(seat.join.candidates[0].channel for seat in attempt.seats),
+    ]
     return {offer.funding_pubkey for offer in offers} | {
         offer.first_per_commitment_point for offer in offers
     }
@@ -357,17 +363,17 @@ def test_a_message_of_another_attempt_is_dropped_and_never_a_fault(phase: str) -
     for ids in ((OTHER_ID, right), (OTHER_ID, OTHER_ID), (attempt.attempt_id, OTHER_ID)):
         for message in to_lsp(*ids):
             event = ev.MessageReceived(node_id=client.node_id, message=message)
-            assert lsp_role.decide(lsp_state, event) == NOTHING, message
+            assert lsp_role.decide(lsp_state, event).is_nothing, message
         for message in to_client(*ids):
             event = ev.MessageReceived(node_id=pump.lsp.node_id, message=message)
-            assert client_role.decide(client_state, event) == NOTHING, message
+            assert client_role.decide(client_state, event).is_nothing, message
     unknown = m.Abort(attempt_id=OTHER_ID, reason="")
     for node, role, sender in (
         (pump.lsp, lsp_role, client),
         (client, client_role, pump.lsp),
     ):
         event = ev.MessageReceived(node_id=sender.node_id, message=unknown)
-        assert role.decide(node.state, event) == NOTHING
+        assert role.decide(node.state, event).is_nothing
 
 
 @pytest.mark.parametrize("phase", PHASES)
@@ -382,7 +388,7 @@ def test_a_connected_stranger_to_an_attempt_is_not_heard_in_it(phase: str) -> No
     messages.append(m.Abort(attempt_id=attempt.attempt_id, reason="no"))
     for message in messages:
         event = ev.MessageReceived(node_id=stranger.node_id, message=message)
-        assert lsp_role.decide(pump.lsp.state, event) == NOTHING, message
+        assert lsp_role.decide(pump.lsp.state, event).is_nothing, message
 
 
 def test_every_message_may_come_twice() -> None:
@@ -400,7 +406,8 @@ def test_every_message_may_come_twice() -> None:
     assert len(pump.lsp.state.attempts) == 1
     assert not pump.lsp.state.faults
     assert all(pump.held(client).ready_sent for client in pump.clients)
-    assert pump.attempt.ready_received == {client.node_id for client in pump.clients}
+    assert pump.attempt.funded is not None
+    assert pump.attempt.funded.ready_received == {client.node_id for client in pump.clients}
 
 
 def test_the_messages_of_a_spoiled_attempt_do_not_disturb_the_next() -> None:
@@ -444,7 +451,7 @@ def test_silence_in_any_phase_costs_the_others_one_deadline(kind: type, n_silent
         pump.pass_deadline(pump.lsp, fx.AttemptDeadline(attempt_id=first.attempt_id))
         pump.run()
     aborted = pump.lsp.state.attempts[first.attempt_id]
-    assert set(aborted.culprits) == {client.node_id for client in silent}
+    assert set(culprits_of(aborted)) == {client.node_id for client in silent}
     assert pump.is_funded(), "no second deadline was needed"
     assert len(pump.attempt.seats) == 3 - n_silent
     assert all(pump.lsp.state.uptime_blocks(client.node_id) == 0 for client in silent)
@@ -480,15 +487,17 @@ def test_whatever_ends_an_attempt_frees_the_coins_and_drops_every_nonce(
         case _:
             pump.handle(pump.lsp, ev.MessageMalformed(node_id=client.node_id, reason="noise"))
     ended = pump.lsp.state.attempts[attempt.attempt_id]
-    has_signed_the_root = 1 in attempt.root_partials
+    has_signed_the_root = attempt.said_root is not None and 1 in attempt.said_root.done
     if how == "disconnect" and has_signed_the_root:
         assert ended.is_open, "it can come back and acknowledge"
         pump.pass_deadline(pump.lsp, fx.AttemptDeadline(attempt_id=attempt.attempt_id))
         ended = pump.lsp.state.attempts[attempt.attempt_id]
-    assert ended.culprits[:1] == (client.node_id,)
+    assert culprits_of(ended)[:1] == (client.node_id,)
     assert attempt.attempt_id not in pump.lsp.state.wallet.reserved.values()
     pump.run()
-    old_pools = {attempt.factory_pool.pool_id} | {pool_id_of(seat.join) for seat in attempt.seats}
+    old_pools = {attempt.candidate.factory_pool.pool_id} | {
+        pool_id_of(seat.join) for seat in attempt.seats
+    }
     for node in (pump.lsp, *pump.clients):
         assert node.signer is not None
         assert not old_pools & set(node.signer._pools)

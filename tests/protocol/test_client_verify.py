@@ -19,6 +19,7 @@ from tests.protocol.forge import (
     with_tx,
 )
 from tests.protocol.pump import Pump
+from tests.simulation.commitments import client_first_commitment
 
 from cromford.bitcoin.block import Coin
 from cromford.bitcoin.script import ANCHOR_SCRIPT
@@ -85,7 +86,7 @@ def test_an_honest_funded_factory_passes_every_check() -> None:
     assert f"{len(BRANCH)} transactions" in verdicts["proposal"].detail
     for node in moment.attempt.branch.nodes:
         assert str(node.tx.txid) in verdicts[node.name].detail
-    commitment = moment.attempt.first_held.tx
+    commitment = client_first_commitment(moment.attempt).tx
     assert str(commitment.txid) in verdicts["first commitment"].detail
     assert str(moment.attempt.funding_outpoint) in verdicts["funding"].detail
     assert f"{moment.attempt.branch.funding_amount_sat} sat" in verdicts["funding"].detail

@@ -9,6 +9,7 @@ from tests.protocol.pump import Pump
 from cromford import effects as fx
 from cromford.protocol import events as ev
 from cromford.protocol.journal.client_attempt import Complete
+from cromford.protocol.journal.lsp_attempt import SigningRoot
 from cromford.wire import messages as m
 
 
@@ -77,7 +78,7 @@ def test_a_client_that_signed_the_root_stops_waiting_and_forgets_nothing() -> No
     held = pump.held(client)
     assert (held.given_up, held.aborted) == (True, None)
     assert not pump.sent(client, m.Abort)
-    assert held.watched_txids <= client.state.watched_txids
+    assert held.candidate.watched_txids <= client.state.watched_txids
     pump.run()
     assert letter.message in pump.sent(pump.lsp, m.SignedRoot)
     assert isinstance(client.state.attempts[attempt_id].stage, Complete)
@@ -139,7 +140,8 @@ def test_who_comes_back_before_the_root_is_finished_gets_it_with_the_others() ->
 
     with pump.tampering(only_from(late, hold, m.SignRoot)):
         pump.run()
-    assert pump.attempt.root_partials.keys() == {1}
+    assert isinstance(pump.attempt.stage, SigningRoot)
+    assert pump.attempt.stage.done == {1}
     pump.restart(early)
     assert pump.sent(early, m.Resume)
     pump.run()

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import pytest
 from tests.protocol.attacks import (
+    culprits_of,
     flipped,
     heard,
     join_of,
@@ -18,7 +19,12 @@ from tests.protocol.attacks import (
 from tests.protocol.forge import NOT_A_POINT, rebuilt, scene, victim_with
 from tests.protocol.pump import LEAST_SAT, WANTED_SAT, Pump, PumpNode
 from tests.protocol.refusal import check_refused
-from tests.simulation.commitments import check_all_is_the_lsps, check_first_commitments
+from tests.simulation.commitments import (
+    check_all_is_the_lsps,
+    check_first_commitments,
+    client_first_commitment,
+    lsp_first_commitment,
+)
 
 from cromford import effects as fx
 from cromford.channel.commitment import UnpayableFee
@@ -26,22 +32,25 @@ from cromford.channel.errors import PeerViolation
 from cromford.channel.terms import Party
 from cromford.factory.terms import FeePolicy
 from cromford.protocol import events as ev
+from cromford.protocol import lsp as lsp_role
+from cromford.protocol.facts import FRESH
 from cromford.protocol.faults import Refusal, Rejected
 from cromford.protocol.journal import records as r
-from cromford.protocol.journal.client_attempt import Complete, HoldsExit, RootSent
+from cromford.protocol.journal.client_attempt import BelowSent, Complete, HoldsExit, RootSent
 from cromford.protocol.journal.first_commitments import (
     LSP_CHANNEL_POOL_SIZE,
     channel_terms_of,
     least_capacity_sat,
 )
 from cromford.protocol.journal.intents import DoubleSigning, check_intents, intent_of_commitment
+from cromford.protocol.journal.lsp_attempt import Acknowledging, SigningBelow, SigningRoot
 from cromford.protocol.lobby.build import plan_build
 from cromford.protocol.opening import lsp as lsp_opening
 from cromford.protocol.opening.verification_channel import (
     check_first_commitments as check_buildable,
 )
 from cromford.protocol.policy import LspPolicy
-from cromford.protocol.turn import NOTHING
+from cromford.protocol.turn import Turn
 from cromford.signing.round import FaultyContribution
 from cromford.wire import messages as m
 
@@ -78,7 +87,11 @@ def test_a_channel_that_never_moved_closes_with_everything_the_lsps(
         pump.mine(held.branch.exit_blocks)
         pump.chain.broadcast(tx)
         pump.chain.mine()
-    own = held.first_held if holder is Party.ACCEPTER else pump.attempt.first_held(2)
+    own = (
+        client_first_commitment(held)
+        if holder is Party.ACCEPTER
+        else lsp_first_commitment(pump.attempt, 2)
+    )
     pump.chain.broadcast(own.tx)
     pump.chain.mine()
     assert own.tx.txid in pump.chain.confirmed
@@ -132,8 +145,7 @@ def check_nothing_is_released(pump: Pump, victim: PumpNode) -> None:
     assert "kickoff_root" not in asked, "the signer was asked for the root"
     assert held.attempt_id not in {msg.attempt_id for msg in pump.sent(victim, m.SignRoot)}
     assert held.funding_tx.txid not in {tx.txid for tx in pump.published}
-    with pytest.raises(ValueError, match="no commitment is held"):
-        held.first_held  # noqa: B018 - it raises
+    assert isinstance(held.stage, BelowSent), "no commitment is held"
 
 
 @pytest.mark.parametrize("what", BAD_HALVES)
@@ -150,7 +162,7 @@ def test_the_half_of_another_clients_commitment_releases_nothing_for_the_root() 
     victim, attempt_id = pump.client_at(2), pump.attempt.attempt_id
 
     def others(_half: bytes) -> bytes:
-        half: bytes = pump.lsp.state.attempts[attempt_id].commitment_partial_sigs[2]
+        half: bytes = pump.lsp.state.attempts[attempt_id].stage.below.commitment_partial_sigs[2]
         return half
 
     with pump.tampering(only_to(victim, with_half(others), m.SignedBelow)):
@@ -193,33 +205,30 @@ def test_a_bad_half_of_the_lsps_commitment_is_named_and_nobody_gets_a_signature(
     assert spoiled.aborted is not None
     assert spoiled.aborted.startswith("client 2: commitment ")
     assert spoiled.aborted.endswith(" opener 0: bad partial_sig")
-    assert spoiled.culprits == (culprit.node_id,)
-    assert not spoiled.below_signatures
-    assert not spoiled.commitment_signatures
+    assert culprits_of(spoiled) == (culprit.node_id,)
+    assert not spoiled.signatures
     assert first not in {msg.attempt_id for msg in pump.sent(pump.lsp, m.SignedBelow)}
     assert spoiled.funding_tx.txid not in {tx.txid for tx in pump.published}
-    with pytest.raises(ValueError, match="no commitment is held"):
-        spoiled.first_held(1)
 
 
 def test_two_clients_with_one_channel_key_are_told_apart_by_their_channels() -> None:
     """Whose half is bad follows from the session: a key alone could be in two channels."""
     attempt = scene().attempt
     for client in range(1, 4):
-        session = attempt.commitment_sessions[client, Party.OPENER]
+        session = attempt.candidate.commitment_sessions[client, Party.OPENER]
         same_key = attempt.seats[0].join.candidates[0].pool.pubkey
         fault = FaultyContribution(same_key, session.task.name, "partial_sig")
-        assert attempt.blamed(fault) == client
+        assert attempt.candidate.blamed(fault) == client
 
 
 def test_nobody_is_blamed_for_a_contribution_of_our_own() -> None:
     attempt = scene().attempt
-    session = attempt.commitment_sessions[1, Party.OPENER]
-    own_keys = {session.task.name: attempt.channels[0].funding_pubkey}
-    own_keys["kickoff_root"] = attempt.factory_pool.pubkey
+    session = attempt.candidate.commitment_sessions[1, Party.OPENER]
+    own_keys = {session.task.name: attempt.candidate.channels[0].funding_pubkey}
+    own_keys["kickoff_root"] = attempt.candidate.factory_pool.pubkey
     for name, own in own_keys.items():
         with pytest.raises(AssertionError, match="our own contribution"):
-            attempt.blamed(FaultyContribution(own, name, "partial_sig"))
+            attempt.candidate.blamed(FaultyContribution(own, name, "partial_sig"))
 
 
 # Nonces
@@ -229,9 +238,13 @@ def test_the_lsp_makes_a_pool_for_every_channel_and_each_commitment_takes_one_no
     pump = proposed()
     pump.run()
     attempt = pump.attempt
-    assert len(attempt.channel_pools) == 3
-    assert {len(pool.pubnonces) for pool in attempt.channel_pools} == {LSP_CHANNEL_POOL_SIZE}
-    for offer, pool in zip(attempt.channels, attempt.channel_pools, strict=True):
+    assert len(attempt.candidate.channel_pools) == 3
+    assert {len(pool.pubnonces) for pool in attempt.candidate.channel_pools} == {
+        LSP_CHANNEL_POOL_SIZE
+    }
+    for offer, pool in zip(
+        attempt.candidate.channels, attempt.candidate.channel_pools, strict=True
+    ):
         assert pool.pubkey == offer.funding_pubkey
     for propose in pump.sent(pump.lsp, m.Propose):
         uses = propose.candidates[0].commitment_nonces
@@ -263,7 +276,7 @@ def test_another_sighash_for_commitment_0_is_double_signing(holder: Party) -> No
     pump = proposed(2)
     pump.run()
     for node in (pump.lsp, pump.client_at(1)):
-        commitment = pump.attempt.first_commitments[1, holder]
+        commitment = pump.attempt.candidate.first_commitments[1, holder]
         intent = intent_of_commitment(commitment)
         assert intent.kind == f"commitment_{holder.name.lower()}"
         known = node.state.intents
@@ -286,11 +299,17 @@ def test_funding_without_an_own_first_commitment_is_a_bug() -> None:
     pump = proposed(2)
     pump.run()
     state = pump.lsp.state
-    unfunded = replace(pump.attempt, signed_funding_tx=None)
+    funded = pump.attempt.funded
+    assert funded is not None
+    root = SigningRoot(before=SigningBelow(), below=funded.signed.below)
+    stage = Acknowledging(before=root, signed=funded.signed, done=frozenset({1, 2}))
+    unfunded = replace(pump.attempt, stage=stage)
     assert lsp_opening.fund(state, unfunded).tx == unfunded.funding_tx
-    for held in ((), unfunded.commitment_signatures[:-1]):
+    below = funded.signed.below
+    for held in ((), below.commitment_signatures[:-1]):
+        fewer = replace(funded.signed, below=replace(below, commitment_signatures=held))
         with pytest.raises(AssertionError, match="every own first commitment"):
-            lsp_opening.fund(state, replace(unfunded, commitment_signatures=held))
+            lsp_opening.fund(state, replace(unfunded, stage=replace(stage, signed=fewer)))
 
 
 def test_a_first_commitment_is_held_from_the_record_on_and_never_unverified() -> None:
@@ -301,8 +320,12 @@ def test_a_first_commitment_is_held_from_the_record_on_and_never_unverified() ->
     assert isinstance(stage, RootSent)
     signature = stage.commitment_signature
     held = client.state.attempts[attempt_id]
-    exit_held = HoldsExit(signatures=stage.signatures, commitment_signature=signature)
-    assert replace(held, stage=exit_held).first_held.signature == signature
+    exit_held = HoldsExit(
+        candidate=stage.candidate,
+        signatures=stage.signatures,
+        commitment_signature=signature,
+    )
+    assert client_first_commitment(replace(held, stage=exit_held)).signature == signature
     pump.run()
     completed = client.state.attempts[attempt_id].stage
     assert isinstance(completed, Complete)
@@ -310,7 +333,7 @@ def test_a_first_commitment_is_held_from_the_record_on_and_never_unverified() ->
     spoiled = replace(completed, commitment_signature=flipped(signature))
     attempt = replace(held, stage=spoiled)
     with pytest.raises(PeerViolation):
-        attempt.first_held  # noqa: B018 - it raises
+        client_first_commitment(attempt)
 
 
 def test_what_was_computed_of_a_channel_is_not_computed_again() -> None:
@@ -318,13 +341,13 @@ def test_what_was_computed_of_a_channel_is_not_computed_again() -> None:
     pump.run()
     client = pump.client_at(1)
     attempt, held = pump.attempt, pump.held(client)
-    once, own = attempt.first_held(1), held.first_held
+    tree = attempt.tree
     pump.mine(pump.policy.min_depth)
     assert pump.attempt is not attempt, "it has changed since"
-    assert pump.attempt.first_held(1) is once
+    assert pump.attempt.tree is tree
     assert pump.attempt.setting(1) is attempt.setting(1)
     assert pump.held(client) is not held
-    assert pump.held(client).first_held is own
+    assert pump.held(client).branch is held.branch
     assert pump.held(client).setting is held.setting
 
 
@@ -434,4 +457,6 @@ def test_an_attempt_that_is_over_does_not_end_again() -> None:
     attempt_id = pump.attempt.attempt_id
     pump.handle(pump.lsp, ev.DeadlineReached(deadline=fx.AttemptDeadline(attempt_id=attempt_id)))
     assert pump.lsp.state.attempts[attempt_id].aborted is not None
-    assert lsp_opening.abort(pump.lsp.state, attempt_id, reason="again") == NOTHING
+    turn = Turn(pump.lsp.state, lsp_role.apply, FRESH)
+    lsp_opening.abort(turn, attempt_id, reason="again")
+    assert turn.decision.is_nothing

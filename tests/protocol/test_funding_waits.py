@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Final
 
 import pytest
-from tests.protocol.attacks import PHASES, confirm, nothing, only_from, proposed
+from tests.protocol.attacks import PHASES, acknowledged, confirm, nothing, only_from, proposed
 from tests.protocol.pump import Pump, PumpNode
 
 from cromford import effects as fx
@@ -23,7 +23,7 @@ def test_an_early_acknowledgement_counts_for_nothing(phase: str) -> None:
     early = m.Acknowledge(attempt_id=attempt.attempt_id, terms_hash=attempt.terms.terms_hash)
     for client in pump.clients:
         pump.tell(pump.lsp, client, early)
-    assert not pump.attempt.acknowledged
+    assert not acknowledged(pump.attempt)
     assert not pump.wishes(pump.lsp, fx.SignFunding)
     pump.run()
     assert pump.is_funded(), "and the real ones count later"
@@ -41,7 +41,7 @@ def test_one_client_cannot_acknowledge_for_another() -> None:
     again = m.Acknowledge(attempt_id=attempt.attempt_id, terms_hash=attempt.terms.terms_hash)
     for sender in (pump.client_at(1), pump.client_at(1), pump.client_at(2), stranger):
         pump.tell(pump.lsp, sender, again)
-    assert pump.attempt.acknowledged == {1, 2}
+    assert acknowledged(pump.attempt) == {1, 2}
     assert not pump.wishes(pump.lsp, fx.SignFunding)
     assert not pump.is_funded()
 

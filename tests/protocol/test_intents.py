@@ -12,14 +12,15 @@ from tests.protocol.pump import Pump
 from tests.simulation.sim_node import SimStore
 
 from cromford.daemon.driver import Driver, Role
-from cromford.effects import RejoinDeadline
+from cromford.effects import ClearDeadline, RejoinDeadline
 from cromford.factory.tree import KickoffNode, StateNode
 from cromford.protocol import client as client_role
 from cromford.protocol import lsp as lsp_role
 from cromford.protocol.events import DeadlineReached, Event
+from cromford.protocol.facts import Facts
 from cromford.protocol.journal.intents import DoubleSigning, IntentKey, check_intents, intent_of
 from cromford.protocol.journal.records import Intent, SigningIntended, encode_record
-from cromford.protocol.turn import Decision
+from cromford.protocol.turn import Decision, Turn
 
 OUTPOINTS: Final = [bytes((n,)) * 36 for n in range(3)]
 SIGHASHES: Final = [bytes((n,)) * 32 for n in range(2)]
@@ -107,9 +108,11 @@ def test_double_signing_stops_the_role_before_anything_is_durable(name: str) -> 
     module = ROLES[name]
     performed: list[object] = []
 
-    def decide_badly(_state: Any, _event: Event) -> Decision:
-        record = SigningIntended(attempt_id=attempt_id, intents=(other,))
-        return Decision(records=(record,), effects=(performed.append,))  # type: ignore[arg-type]  # any effect will do: none is performed
+    def decide_badly(state: Any, _event: Event, facts: Facts) -> Decision[Any]:
+        turn = Turn(state, module.apply, facts)
+        turn.remember(SigningIntended(attempt_id=attempt_id, intents=(other,)))
+        turn.wish(ClearDeadline(deadline=RejoinDeadline()))
+        return turn.decision
 
     role: Role[Any] = Role(
         name=name, decide=decide_badly, apply=module.apply, relevant=module.relevant
@@ -153,13 +156,14 @@ def test_every_signature_of_a_ceremony_was_intended_before_it_was_made() -> None
     pump.run()
     tree = {node.task.sighash for node in pump.attempt.tree.nodes}
     commitments = {
-        commitment.signing_task.sighash for commitment in pump.attempt.first_commitments.values()
+        commitment.signing_task.sighash
+        for commitment in pump.attempt.candidate.first_commitments.values()
     }
     assert set(pump.lsp.state.intents.values()) == tree | commitments
     assert len(pump.lsp.state.intents) == len(tree) + 2 * len(pump.clients)
     for client in pump.clients:
         held = pump.held(client)
-        own = {commitment.signing_task.sighash for commitment in held.first_commitments}
+        own = {commitment.signing_task.sighash for commitment in held.candidate.first_commitments}
         intended = set(client.state.intents.values())
         assert intended == {node.task.sighash for node in held.branch.nodes} | own
         assert intended <= tree | commitments
@@ -170,7 +174,7 @@ def test_attempts_share_no_intent_because_they_share_no_key() -> None:
     pump = Pump(3)
     pump.join()
     pump.build()
-    pump.run(until=lambda: bool(pump.attempt.below_signatures))
+    pump.run(until=lambda: bool(pump.attempt.signatures))
     first = set(pump.lsp.state.intents)
     inputs = {tx_in.outpoint for tx_in in pump.attempt.funding_tx.inputs}
     pump.disconnect(pump.client_at(1))

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.protocol.attacks import OTHER_ID
+from tests.protocol.attacks import OTHER_ID, acknowledged, culprits_of
 from tests.protocol.pump import COIN_SAT, LEAST_SAT, WANTED_SAT, Pump, PumpNode
 
 from cromford import effects as fx
@@ -17,7 +17,6 @@ from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
 from cromford.protocol.journal.client_attempt import BelowSent, RootSent
 from cromford.protocol.policy import LspPolicy
-from cromford.protocol.turn import NOTHING
 from cromford.wire import messages as m
 
 
@@ -124,7 +123,7 @@ def test_a_signer_that_fails_after_the_abort_says_nothing_more() -> None:
     failed = ev.SigningFailed(
         asked=fx.PartialSign(attempt_id=attempt_id, requests=()), reason="the pool is gone"
     )
-    assert client_role.decide(client.state, failed) == NOTHING
+    assert client_role.decide(client.state, failed).is_nothing
 
 
 @pytest.mark.parametrize("asked", ["an attempt that is over", "no attempt", "a checked attempt"])
@@ -145,7 +144,7 @@ def test_coins_that_are_no_longer_asked_for_start_no_signature(asked: str) -> No
             answer = replace(answer, asked=replace(answer.asked, attempt_id=OTHER_ID))
         case _:
             pump.hand_over()
-    assert client_role.decide(client.state, answer) == NOTHING
+    assert client_role.decide(client.state, answer).is_nothing
 
 
 # The LSP's
@@ -234,7 +233,7 @@ def test_a_funding_that_is_signed_after_an_abort_is_never_published() -> None:
     pump.build(min_clients=2)
     pump.run()
     attempt = pump.attempt
-    assert attempt.acknowledged == {1, 2}
+    assert acknowledged(attempt) == {1, 2}
     abort_by(pump, pump.client_at(1))
     pump.hand_over()
     pump.mine()
@@ -267,13 +266,13 @@ def test_an_lsp_that_cannot_sign_ends_the_build_and_says_so_to_everybody() -> No
     pump.join()
     pump.build()
     assert pump.lsp.signer is not None
-    pump.lsp.signer.drop_pool(pump.attempt.factory_pool.pool_id)
+    pump.lsp.signer.drop_pool(pump.attempt.candidate.factory_pool.pool_id)
     pump.run()
     attempt = pump.attempt
     assert attempt.aborted == pump.lsp.state.build_dropped
     assert attempt.aborted is not None
     assert attempt.aborted.startswith("our signer: ")
-    assert attempt.culprits == ()
+    assert culprits_of(attempt) == ()
     assert len(pump.lsp.state.attempts) == 1
     assert [abort.reason for abort in pump.sent(pump.lsp, m.Abort)] == [attempt.aborted] * 2
     assert not pump.lsp.state.wallet.reserved

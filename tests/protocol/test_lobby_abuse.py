@@ -5,7 +5,16 @@ from dataclasses import replace
 from typing import Final
 
 import pytest
-from tests.protocol.attacks import OTHER_ID, heard, join_of, left, lone, refusal, with_pool
+from tests.protocol.attacks import (
+    OTHER_ID,
+    culprits_of,
+    heard,
+    join_of,
+    left,
+    lone,
+    refusal,
+    with_pool,
+)
 from tests.protocol.forge import NOT_A_POINT, stranger
 from tests.protocol.pump import LEAST_SAT, WANTED_SAT, Pump
 
@@ -15,12 +24,11 @@ from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import records as r
-from cromford.protocol.journal.client_attempt import pool_ids_of
+from cromford.protocol.journal.client_candidate import pool_ids_of
 from cromford.protocol.journal.lsp_state import UPTIME_WINDOW_BLOCKS
 from cromford.protocol.journal.pause import ABORTS_TO_PAUSE, PAUSE_BLOCKS
 from cromford.protocol.lobby.build import MEMBERS_MAX, plan_build
 from cromford.protocol.policy import LspPolicy
-from cromford.protocol.turn import NOTHING
 from cromford.wire import messages as m
 
 IDS: Final = {"attempt_id": OTHER_ID, "terms_hash": OTHER_ID}
@@ -49,7 +57,7 @@ def test_a_factory_key_of_any_attempt_is_refused_for_ever(*, ended: bool) -> Non
     if ended:
         owner = pump.client_at(1)
         pump.tell(pump.lsp, owner, m.Abort(attempt_id=attempt.attempt_id, reason=""))
-    for pubkey in attempt.factory_pubkeys:
+    for pubkey in attempt.candidate.factory_pubkeys:
         assert "another participant" in refusal(heard(pump, thief, with_pool(fresh, pubkey=pubkey)))
 
 
@@ -184,13 +192,13 @@ def test_an_lsp_that_repeats_itself_does_not_fill_a_clients_journal() -> None:
     ]
     for word in words:
         event = ev.MessageReceived(node_id=pump.lsp.node_id, message=word)
-        assert client_role.decide(client.state, event) == NOTHING, word
+        assert client_role.decide(client.state, event).is_nothing, word
     pump.build()
     pump.run()
     pump.mine(pump.attempt.terms.min_depth)
     ready = pump.sent(pump.lsp, m.ChannelReady)[0]
     event = ev.MessageReceived(node_id=pump.lsp.node_id, message=ready)
-    assert client_role.decide(client.state, event) == NOTHING
+    assert client_role.decide(client.state, event).is_nothing
 
 
 def test_an_lsp_that_proposes_and_aborts_for_ever_does_not_fill_a_clients_journal() -> None:
@@ -328,7 +336,7 @@ def test_a_client_that_speaks_as_an_lsp_is_dropped(
     (drop,) = pump.wishes(pump.lsp, fx.Disconnect)
     assert drop.node_id == liar.node_id
     if in_ceremony:
-        assert pump.attempt.culprits == (liar.node_id,)
+        assert culprits_of(pump.attempt) == (liar.node_id,)
         pump.run()
         assert pump.is_funded(), "the other one finished"
         assert len(pump.attempt.seats) == 1
@@ -372,7 +380,7 @@ def test_noise_ends_the_ceremony_of_its_sender_and_no_daemon(kind: type[m.Messag
     pump.handle(pump.lsp, ev.MessageMalformed(node_id=noisy.node_id, reason="noise"))
     pump.handle(pump.lsp, ev.MessageMalformed(node_id=noisy.node_id, reason="more noise"))
     pump.run()
-    assert pump.lsp.state.attempts[first.attempt_id].culprits == (noisy.node_id,)
+    assert culprits_of(pump.lsp.state.attempts[first.attempt_id]) == (noisy.node_id,)
     assert len(pump.lsp.state.faults[noisy.node_id]) == 1, "one ceremony, one fault"
     assert pump.is_funded()
     assert len(pump.attempt.seats) == 2

@@ -11,6 +11,7 @@ from tests.protocol.pump import LEAST_SAT, WANTED_SAT, Pump, PumpNode
 from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
 from cromford.protocol.journal import records as r
+from cromford.protocol.journal.lsp_attempt import Aborted
 from cromford.protocol.lobby.build import plan_build
 from cromford.protocol.policy import LspPolicy
 from cromford.wire import messages as m
@@ -94,7 +95,7 @@ def test_a_replayed_or_forged_move_proves_nothing() -> None:
 def test_a_move_from_a_factory_that_was_never_funded_proves_nothing() -> None:
     pump, moving, _ = dying()
     attempt = pump.attempt
-    unfunded = replace(attempt, signed_funding_tx=None, aborted="over")
+    unfunded = replace(attempt, stage=Aborted(reason="over"))
     attempts = {**pump.lsp.state.attempts, attempt.attempt_id: unfunded}
     state = replace(pump.lsp.state, members={}, attempts=attempts)
     event = ev.MessageReceived(node_id=pump.clients[0].node_id, message=moving)

@@ -3,6 +3,7 @@
 import pytest
 from tests.protocol.attacks import OTHER_ID, proposed
 from tests.protocol.pump import LEAST_SAT, WANTED_SAT, Pump, PumpNode
+from tests.simulation.commitments import client_first_commitment
 
 from cromford import effects as fx
 from cromford.factory.exit_path import exit_path
@@ -82,7 +83,7 @@ def test_a_leaving_client_publishes_each_step_when_its_delay_has_passed_and_no_s
             confirmed.append(pump.chain.height)
     assert held.branch.channel_outpoint in pump.chain.coins
     published = [effect.tx.txid for effect in pump.wishes(client, fx.Broadcast)]
-    commitment = held.first_held.tx
+    commitment = client_first_commitment(held).tx
     assert published == [*(step.tx.txid for step in steps), commitment.txid], "each once"
     pump.mine(2)
     assert commitment.txid in pump.chain.confirmed

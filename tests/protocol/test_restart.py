@@ -12,7 +12,8 @@ from tests.protocol.pump import Pump, PumpNode
 from cromford import effects as fx
 from cromford.protocol import events as ev
 from cromford.protocol.journal import records as r
-from cromford.protocol.journal.client_attempt import Complete, RootSent, pool_ids_of
+from cromford.protocol.journal.client_attempt import Complete, RootSent
+from cromford.protocol.journal.client_candidate import pool_ids_of
 from cromford.wire import messages as m
 
 POINTS_MAX: Final = 100  # No ceremony of two clients has so many.
@@ -73,11 +74,11 @@ def check_afterwards(pump: Pump) -> None:
         assert node.durable_state() == node.state
     for attempt in pump.lsp.state.attempts.values():
         over = attempt.aborted is not None
-        assert over != (attempt.signed_funding_tx is not None)
+        assert over != (attempt.funded is not None)
         assert over == (attempt.attempt_id not in pump.lsp.state.wallet.reserved.values())
     for client in pump.clients:
         for held in client.state.attempts.values():
-            funded = held.funding_tx.txid in pump.chain.confirmed
+            funded = held.is_checked and held.funding_tx.txid in pump.chain.confirmed
             assert not funded or isinstance(held.stage, Complete), "funded without an exit"
             assert not held.ready_sent or funded
         check_no_key_is_used_again(client)
@@ -132,7 +133,7 @@ def test_a_client_that_dies_after_the_root_asks_and_completes() -> None:
     pump.join()
     pump.build()
     client = pump.client_at(1)
-    pump.run(until=lambda: pump.attempt.root_signature is not None)
+    pump.run(until=lambda: pump.attempt.signed is not None)
     assert isinstance(pump.held(client).stage, RootSent)
     pump.restart(client)
     assert pump.sent(client, m.Resume)

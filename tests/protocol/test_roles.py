@@ -10,6 +10,7 @@ from cromford import effects as fx
 from cromford.bitcoin.tx import Tx
 from cromford.daemon.driver import Role
 from cromford.protocol import events as ev
+from cromford.protocol.facts import FRESH
 from cromford.protocol.journal import records as r
 
 NO_TX = Tx(version=2, inputs=(), outputs=())
@@ -57,4 +58,4 @@ def test_a_role_does_not_guess_what_the_other_roles_event_means(
     role: Role[Any], whose: str, event: ev.Event
 ) -> None:
     with pytest.raises(AssertionError, match=f"{type(event).__name__} is {whose} event"):
-        role.decide(NO_STATE, event)
+        role.decide(NO_STATE, event, FRESH)

@@ -22,6 +22,7 @@ from cromford.bitcoin.timelock import LOCKTIME_THRESHOLD
 from cromford.channel.stage import Stage
 from cromford.channel.terms import Party
 from cromford.factory.terms import SAFETY_BLOCKS
+from cromford.protocol import client as client_role
 from cromford.protocol import events as ev
 from cromford.protocol.channels import payments
 from cromford.protocol.channels.htlc_rules import (
@@ -31,8 +32,9 @@ from cromford.protocol.channels.htlc_rules import (
     forward_delta_blocks,
 )
 from cromford.protocol.channels.steps import sign_if_due
-from cromford.protocol.channels.turn import Turn
+from cromford.protocol.facts import FRESH
 from cromford.protocol.journal.link import Link
+from cromford.protocol.turn import Turn
 from cromford.wire import messages as m
 
 FIRST_MSAT: Final = 30_000_000
@@ -274,18 +276,17 @@ def test_htlcs_that_are_equal_in_everything_are_each_taken_once() -> None:
     pump.handle(alice, request)
     pump.run()
     # A payer that is no program of ours pays again what is on its way.
-    turn = Turn(book(alice))
+    turn = Turn(alice.state, client_role.apply, FRESH)
     payments.start_payment(
         turn,
         newest_link(alice),
         request,
         fee_msat=PAID_MSAT // 1000 + 1000,
         cltv_expiry=newest_link(alice).state.htlcs[0].htlc.cltv_expiry,
-        height=alice.state.chain.height,
     )
     sign_if_due(turn, turn.link(link.channel_id))
     assert alice.driver is not None
-    alice.driver._remember(turn.decision.records)
+    alice.driver._remember(turn.decision)
     for effect in turn.decision.effects:
         assert isinstance(effect, fx.SignCommitment)
         for event in alice.driver._perform(effect):

@@ -40,7 +40,7 @@ from tests.protocol.refusal import (
 from cromford.bitcoin.script import ANCHOR_SCRIPT
 from cromford.bitcoin.tx import OutPoint, Tx, TxOut
 from cromford.channel.terms import Party
-from cromford.protocol.journal.client_attempt import channel_pool_id_of
+from cromford.protocol.journal.client_candidate import channel_pool_id_of
 from cromford.signing.task import SigningTask
 from cromford.wire import messages as m
 
@@ -53,7 +53,7 @@ def tree_tx(name: str) -> Tx:
 
 
 def task_of(victim: Victim, holder: Party) -> SigningTask:
-    return victim.attempt.first_commitments[holder].signing_task
+    return victim.attempt.candidate.first_commitments[holder].signing_task
 
 
 def test_the_unchanged_proposal_is_signed_below_the_root_and_nowhere_else() -> None:
@@ -79,7 +79,7 @@ def test_a_client_signs_what_it_computed_from_its_own_keys() -> None:
     for holder, request in ((Party.OPENER, theirs), (Party.ACCEPTER, own)):
         assert join.candidates[0].pool.pubkey in request.task.signers
         assert request.pool_id == channel_pool_id_of(join)
-        session = attempt.commitment_sessions[VICTIM, holder]
+        session = attempt.candidate.commitment_sessions[VICTIM, holder]
         assert request.task.sighash == session.task.sighash
 
 
@@ -114,7 +114,7 @@ KEYS = [
         claim="its own key replaced in every signer set",
         change=_replaced_everywhere,
         field="root.signers[own]",
-        expected=scene().attempt.factory_pubkeys[VICTIM],
+        expected=scene().attempt.candidate.factory_pubkeys[VICTIM],
         received=stranger(),
     ),
     Case(
@@ -381,5 +381,8 @@ def test_a_neighbours_other_taproot_script_is_taken_as_given() -> None:
     leaf = victim.attempt.branch.vertices[-1].state
     assert asked.requests[-3].task == leaf.task
     for holder in Party:
-        assert victim.attempt.first_commitments[holder].tx.inputs[0].outpoint.txid == leaf.tx.txid
+        assert (
+            victim.attempt.candidate.first_commitments[holder].tx.inputs[0].outpoint.txid
+            == leaf.tx.txid
+        )
         assert asked.requests[holder - 2].task == task_of(victim, holder)

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from cromford.bitcoin.block import FullBlock
 from cromford.bitcoin.tx import Tx, Txid, TxIn, TxOut
 from cromford.crypto.keys import sha256
-from cromford.regtest.block import FullBlock
 from cromford.regtest.chain import BlockUnknown, RegtestChain
 from cromford.regtest.kernel import BlockRefused
 from cromford.regtest.ledger import Ledger

@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cromford.regtest.journal import BLOCK, INVALIDATED, DatadirBusy, Journal
+from cromford.regtest.journal import BLOCK, INVALIDATED, BlockFile, DatadirBusy
 
 ENTRIES = [(BLOCK, b"first"), (INVALIDATED, b"x" * 32), (BLOCK, b"")]
 
 
-def written(path: Path) -> Journal:
-    journal = Journal(path)
+def written(path: Path) -> BlockFile:
+    journal = BlockFile(path)
     for kind, data in ENTRIES:
         journal.append(kind, data)
     return journal
@@ -19,7 +19,7 @@ def written(path: Path) -> Journal:
 def test_what_was_appended_is_read_again(tmp_path: Path) -> None:
     path = tmp_path / "blocks.dat"
     written(path).close()
-    journal = Journal(path)
+    journal = BlockFile(path)
     assert list(journal.replay()) == ENTRIES
     journal.close()
 
@@ -32,7 +32,7 @@ def test_a_torn_end_is_dropped_and_overwritten(
     written(path).close()
     whole = path.read_bytes()
     path.write_bytes(whole[: max(len(whole) - cut, 0)])
-    journal = Journal(path)
+    journal = BlockFile(path)
     left = list(journal.replay())
     assert left == ENTRIES[: len(left)]
     journal.append(BLOCK, b"next")
@@ -42,15 +42,15 @@ def test_a_torn_end_is_dropped_and_overwritten(
 
 def test_a_second_process_is_kept_out(tmp_path: Path) -> None:
     path = tmp_path / "blocks.dat"
-    journal = Journal(path)
+    journal = BlockFile(path)
     with pytest.raises(DatadirBusy, match="in use"):
-        Journal(path)
+        BlockFile(path)
     journal.close()
-    Journal(path).close()
+    BlockFile(path).close()
 
 
 def test_an_entry_larger_than_any_block_is_a_mistake(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "blocks.dat")
+    journal = BlockFile(tmp_path / "blocks.dat")
     with pytest.raises(ValueError, match="at most"):
         journal.append(BLOCK, bytes(4_000_001))
     journal.close()

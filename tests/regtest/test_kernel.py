@@ -8,7 +8,7 @@ from cromford.bitcoin.sighash import taproot_sighash
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut
 from cromford.crypto.keys import pubkey_of, xonly_of
 from cromford.crypto.schnorr import sign
-from cromford.regtest.block import genesis_block
+from cromford.regtest.genesis import genesis_block
 from cromford.regtest.kernel import (
     SCRATCH_PREFIX,
     BlockRefused,

@@ -12,8 +12,8 @@ from cromford.regtest import policy, scripts
 from cromford.regtest.chain import ChainCoin
 from cromford.regtest.legacy_address import address_of_hash, script_of_legacy_address
 from cromford.regtest.params import amount_sat
-from cromford.regtest.render import Amount
-from cromford.regtest.verdict import Refused, money
+from cromford.regtest.render import BtcAmount
+from cromford.regtest.verdict import MempoolRefused, money
 
 PUBKEY = pubkey_of(bytes(31) + b"\x01")
 
@@ -36,7 +36,7 @@ def refuses_delay(nsequence: int, *, coin_height: int, height: int) -> bool:
         policy.check_sequence_locks(
             tx_of(nsequence=nsequence), [coin], [1_000], height=height, median_time=2_000
         )
-    except Refused:
+    except MempoolRefused:
         return True
     return False
 
@@ -90,7 +90,7 @@ def test_an_absolute_lock_is_over_below_the_height_or_the_median_time(
     if is_final:
         policy.check_final(tx, height=100, median_time=500_001_000)
     else:
-        with pytest.raises(Refused, match="non-final"):
+        with pytest.raises(MempoolRefused, match="non-final"):
             policy.check_final(tx, height=100, median_time=500_001_000)
 
 
@@ -100,7 +100,7 @@ def test_signature_checks_weigh_as_core_reckons() -> None:
     keyhash = TxOut(amount_sat=1, script_pubkey=b"\x00\x14" + bytes(20))
     assert policy.sigops_cost(tx, [keyhash]) == 1
     assert policy.adjusted_weight(tx, 1_000) == 20_000
-    with pytest.raises(Refused, match="bad-txns-too-many-sigops"):
+    with pytest.raises(MempoolRefused, match="bad-txns-too-many-sigops"):
         policy.adjusted_weight(tx, 16_001)
 
 
@@ -153,7 +153,7 @@ def test_a_legacy_address_leads_back_to_its_script(digest: bytes) -> None:
 
 @given(st.integers(0, 21_000_000 * 100_000_000))
 def test_an_amount_shown_is_read_back(sat: int) -> None:
-    assert amount_sat(str(Amount(sat))) == sat
+    assert amount_sat(str(BtcAmount(sat))) == sat
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cromford.bitcoin.block import merkle_root
+from cromford.bitcoin.block import BLOCK_WEIGHT_MAX, FullBlock, Header, merkle_root
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut
-from cromford.regtest.block import (
-    BLOCK_WEIGHT_MAX,
-    FullBlock,
-    Header,
-    genesis_block,
-    meets_target,
-)
 from cromford.regtest.chain import IndexedBlock
+from cromford.regtest.genesis import genesis_block, meets_target, subsidy_sat
 from cromford.regtest.mempool import Mempool, MempoolEntry
 from cromford.regtest.template import (
     RESERVED_WEIGHT,
@@ -19,7 +13,6 @@ from cromford.regtest.template import (
     build_block,
     chosen_entries,
     next_time,
-    subsidy_sat,
 )
 
 CLOCK = 1_700_000_000

@@ -1,18 +1,50 @@
 """What must be true of both first commitments before a factory is funded."""
 
+from collections.abc import Iterable
+
 from cromford.bitcoin.tx import TxOut
-from cromford.channel.commitment import OutputKind
-from cromford.channel.held import HeldCommitment
+from cromford.channel.commitment import CommitmentOutputKind
+from cromford.channel.held import HeldCommitment, hold
 from cromford.channel.terms import Party
-from cromford.protocol.journal.client_attempt import ClientAttempt
-from cromford.protocol.journal.lsp_attempt import LspAttempt
+from cromford.protocol.journal.client_attempt import ClientAttempt, Complete, HoldsExit, RootSent
+from cromford.protocol.journal.lsp_attempt import LspAttempt, SigningRoot
+from cromford.protocol.journal.records import Acknowledged, decode_record
 from cromford.regtest.kernel import check_scripts
+
+
+def acknowledged(journal: Iterable[bytes], attempt_id: bytes) -> set[int]:
+    """Return the clients whose acknowledgement an LSP's journal holds; a factory forgets them."""
+    return {
+        record.client
+        for record in map(decode_record, journal)
+        if isinstance(record, Acknowledged) and record.attempt_id == attempt_id
+    }
+
+
+def lsp_first_commitment(attempt: LspAttempt, client: int) -> HeldCommitment:
+    """Return the LSP's first commitment with a client, finished; raises unless it is valid."""
+    below = attempt.stage.below if isinstance(attempt.stage, SigningRoot) else None
+    if below is None and attempt.signed is not None:
+        below = attempt.signed.below
+    assert below is not None, "not signed yet"
+    commitment = attempt.candidate.first_commitments[client, Party.OPENER]
+    return hold(commitment, signature=below.commitment_signatures[client - 1])
+
+
+def client_first_commitment(held: ClientAttempt) -> HeldCommitment:
+    """Return the client's own first commitment, finished; raises unless it is valid."""
+    assert isinstance(held.stage, HoldsExit | RootSent | Complete), "not signed yet"
+    commitment = held.candidate.first_commitments[Party.ACCEPTER]
+    return hold(commitment, signature=held.stage.commitment_signature)
 
 
 def check_first_commitments(attempt: LspAttempt, client: int, held: ClientAttempt) -> None:
     """Check that each side holds its own, whole, and that everything in it is the LSP's."""
     assert attempt.setting(client) == held.setting, "both mean one channel"
-    both = {Party.OPENER: attempt.first_held(client), Party.ACCEPTER: held.first_held}
+    both = {
+        Party.OPENER: lsp_first_commitment(attempt, client),
+        Party.ACCEPTER: client_first_commitment(held),
+    }
     for party, own in both.items():
         content = own.commitment.content
         assert (content.holder, content.number) == (party, 0)
@@ -33,9 +65,9 @@ def check_all_is_the_lsps(held: HeldCommitment) -> None:
     cost_sat = commitment.terms.commitment_fee_sat(n_htlc_outputs=0)
     anchor_sat = commitment.terms.paid_anchor_sat
     assert {output.kind: output.amount_sat for output in commitment.outputs} == {
-        OutputKind.TO_HOLDER if holds_it else OutputKind.TO_PEER: (
+        CommitmentOutputKind.TO_HOLDER if holds_it else CommitmentOutputKind.TO_PEER: (
             commitment.funding.capacity_sat - cost_sat - anchor_sat
         ),
-        OutputKind.ANCHOR: anchor_sat,
+        CommitmentOutputKind.ANCHOR: anchor_sat,
     }
     assert held.tx.outputs == tuple(output.txout for output in commitment.outputs)

@@ -42,7 +42,7 @@ def check_rest(world: World) -> None:
     """Check what holds once nothing moves any more."""
     lsp = world.lsp.state
     for attempt in lsp.attempts.values():
-        assert attempt.aborted is not None or attempt.signed_funding_tx is not None, (
+        assert attempt.aborted is not None or attempt.funded is not None, (
             "a ceremony is neither over nor funded"
         )
         if attempt.aborted is not None:

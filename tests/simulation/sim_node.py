@@ -4,7 +4,7 @@ import hashlib
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from cromford import effects as fx
 from cromford.bitcoin.network import REGTEST
@@ -15,25 +15,46 @@ from cromford.factory.terms import FeePolicy
 from cromford.protocol import client as client_role
 from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
+from cromford.protocol.facts import Facts
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.client_state import ClientConfig, ClientState
 from cromford.protocol.journal.lsp_state import LspConfig, LspState
+from cromford.protocol.journal.records import AnyRecord, decode_record, encode_record
 from cromford.protocol.policy import ClientPolicy, LspPolicy
+from cromford.protocol.turn import Decision
 from cromford.signing.keychain import ChannelKey, Keychain
 from cromford.signing.signer import Signer
 from cromford.signing.task import SigningTask
 from cromford.wallet.account import Account
 
+S = TypeVar("S")
+
+
+def watched(
+    decide: Callable[[S, ev.Event, Facts], Decision[S]], apply: Callable[[S, AnyRecord], S]
+) -> Callable[[S, ev.Event, Facts], Decision[S]]:
+    """Return a `decide` that fails if it ends in another state than the fold of its records."""
+
+    def decide_watched(state: S, event: ev.Event, facts: Facts) -> Decision[S]:
+        decision = decide(state, event, facts)
+        for record in decision.records:
+            state = apply(state, decode_record(encode_record(record)))
+        assert decision.state == state, f"{type(event).__name__} ends beside its own records"
+        return decision
+
+    return decide_watched
+
+
 LSP_ROLE: Role[LspState] = Role(
     name="lsp",
-    decide=lsp_role.decide,
+    decide=watched(lsp_role.decide, lsp_role.apply),
     apply=lsp_role.apply,
     relevant=lsp_role.relevant,
     content_at=lsp_role.content_at,
 )
 CLIENT_ROLE: Role[ClientState] = Role(
     name="client",
-    decide=client_role.decide,
+    decide=watched(client_role.decide, client_role.apply),
     apply=client_role.apply,
     relevant=client_role.relevant,
     content_at=client_role.content_at,

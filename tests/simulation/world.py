@@ -20,7 +20,13 @@ from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
 from cromford.protocol.policy import LspPolicy
 from cromford.wallet.account import RECEIVE
 from cromford.wire.messages import SignBelow, SignRoot, decode_message, encode_message
-from tests.simulation.commitments import check_all_is_the_lsps, check_first_commitments
+from tests.simulation.commitments import (
+    acknowledged,
+    check_all_is_the_lsps,
+    check_first_commitments,
+    client_first_commitment,
+    lsp_first_commitment,
+)
 from tests.simulation.sim_chain import SimChain, SimRefused
 from tests.simulation.sim_eyes import Away, SimEyes, Trouble
 from tests.simulation.sim_node import Crash, SimNode
@@ -190,7 +196,7 @@ class World:
         n_left = 0
         for client in self.clients:
             for attempt in self.attempts_of(client):
-                if attempt.funding_tx.txid not in self.chain.confirmed:
+                if not attempt.is_checked or attempt.funding_tx.txid not in self.chain.confirmed:
                     continue
                 assert isinstance(attempt.stage, Complete), "funded without an exit"
                 self.request(client, ev.ExitRequested(attempt_id=attempt.attempt_id))
@@ -205,7 +211,7 @@ class World:
         """Let one side publish its first commitment, unless one of them already has."""
         seats = self.lsp.durable_state().attempts[attempt.attempt_id]
         place = seats.client_of(client.node_id)
-        both = (attempt.first_held, seats.first_held(place))
+        both = (client_first_commitment(attempt), lsp_first_commitment(seats, place))
         known = {*self.chain.confirmed, *self.chain.mempool}
         if not any(held.tx.txid in known for held in both):
             self.chain.broadcast(both[place % 2].tx)
@@ -364,10 +370,10 @@ class World:
             for attempt in self.lsp.durable_state().attempts.values()
             if attempt.funding_tx.txid == tx.txid
         )
-        assert attempt.signed_funding_tx is not None
-        assert not attempt.aborted
-        attempt.signed_tree  # noqa: B018 - raises unless every signature is there and valid
-        assert len(attempt.acknowledged) == len(attempt.seats)
+        assert attempt.funded is not None
+        attempt.signed.tree  # noqa: B018 - raises unless every signature is there and valid
+        said = acknowledged(self.lsp.store.entries, attempt.attempt_id)
+        assert len(said) == len(attempt.seats)
         for number, seat in enumerate(attempt.seats, start=1):
             held = self.by_id[seat.node_id].durable_state().attempts[attempt.attempt_id]
             assert isinstance(held.stage, Complete), "funding before a client held its exit"

@@ -12,9 +12,10 @@ from tests.wallet.payments import (
     wallet_with,
 )
 
+from cromford.bitcoin.block import COINBASE_MATURITY
 from cromford.bitcoin.tx import TxOut
 from cromford.wallet.account import CHANGE, RECEIVE, WalletPath
-from cromford.wallet.coins import COINBASE_MATURITY, WalletCoin
+from cromford.wallet.coins import WalletCoin
 
 ATTEMPT = b"\xaa" * 32
 OTHER_ATTEMPT = b"\xbb" * 32

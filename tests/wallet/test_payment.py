@@ -1,5 +1,7 @@
 """A payment: exact fee, no dust, and its coins set aside until it is over."""
 
+from fractions import Fraction
+
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -54,6 +56,18 @@ def check_sums(planned: PaymentPlan, to: bytes) -> None:
     assert min(out.amount_sat for out in planned.tx.outputs) >= P2TR_DUST_SAT
 
 
+def worth_spending(coins_sat: list[int], feerate: int) -> list[int]:
+    """An input that spends a coin is 57.5 virtual bytes long."""
+    return [amount for amount in coins_sat if amount >= Fraction(230 * feerate, 1000)]
+
+
+def check_refusal(error: InsufficientCoins, coins_sat: list[int], feerate: int) -> None:
+    worth_sat = sum(worth_spending(coins_sat, feerate))
+    assert error.needed_sat > error.available_sat == worth_sat
+    assert error.worthless_sat == sum(coins_sat) - worth_sat
+    assert str(error).startswith(f"{error.needed_sat} sat are needed, {worth_sat} sat are free")
+
+
 @settings(max_examples=60)
 @given(coins_sat=coins, share=st.floats(0, 1), feerate=feerates, to=payees)
 def test_a_payment_pays_its_exact_fee_and_the_kernel_accepts_it(
@@ -63,8 +77,7 @@ def test_a_payment_pays_its_exact_fee_and_the_kernel_accepts_it(
     try:
         planned = plan(wallet_with(*coins_sat), amount_sat, feerate=feerate, to=to)
     except InsufficientCoins as error:
-        needed_sat, available_sat = error.needed_sat, error.available_sat
-        assert needed_sat > available_sat == sum(coins_sat)
+        check_refusal(error, coins_sat, feerate)
         return
     assert planned.amount_sat == amount_sat
     check_sums(planned, to)
@@ -88,10 +101,10 @@ def test_paying_all_leaves_nothing_but_the_exact_fee(
     try:
         planned = plan(wallet, None, feerate=feerate, to=to)
     except InsufficientCoins as error:
-        needed_sat, available_sat = error.needed_sat, error.available_sat
-        assert needed_sat > available_sat == sum(coins_sat)
+        check_refusal(error, coins_sat, feerate)
         return
-    assert planned.coins == wallet.free(TIP)
+    spent_sat = [coin.txout.amount_sat for coin in planned.coins]
+    assert spent_sat == sorted(worth_spending(coins_sat, feerate), reverse=True)
     assert planned.change_sat == 0
     check_sums(planned, to)
     assert planned.fee_sat == fee_sat_of(vsize=signed(planned).vsize, feerate_sat_per_kw=feerate)
@@ -133,9 +146,34 @@ def test_an_empty_wallet_pays_nothing(amount_sat: int | None) -> None:
         plan(wallet_with(), amount_sat)
 
 
+def test_paying_all_leaves_the_coins_that_cost_more_than_they_hold() -> None:
+    """At 2 sat/vB and 50 sat/vB an input costs 115 and 2,875 sat."""
+    wallet = wallet_with(100_000, 2_875, 2_874, 400, 330)
+    assert plan(wallet, None, feerate=500).coins == wallet.free(TIP)
+    dear = plan(wallet, None, feerate=12_500)
+    assert [coin.txout.amount_sat for coin in dear.coins] == [100_000, 2_875]
+    with_dust_sat = 106_479 - fee_sat_of(
+        vsize=wallet_tx_vsize(n_inputs=5, n_outputs=1), feerate_sat_per_kw=12_500
+    )
+    assert dear.amount_sat > with_dust_sat
+
+
+def test_a_payment_of_an_amount_takes_no_coin_that_costs_more_than_it_holds() -> None:
+    with pytest.raises(InsufficientCoins) as refused:
+        plan(wallet_with(100_000, *[1_000] * 9), 100_000, feerate=12_500)
+    fee_sat = fee_sat_of(vsize=wallet_tx_vsize(n_inputs=1, n_outputs=1), feerate_sat_per_kw=12_500)
+    assert refused.value.needed_sat == 100_000 + fee_sat
+    assert (refused.value.available_sat, refused.value.worthless_sat) == (100_000, 9_000)
+
+
 def test_coins_worth_less_than_their_fee_cannot_be_swept() -> None:
-    with pytest.raises(InsufficientCoins, match=", 1000 sat are free"):
+    with pytest.raises(
+        InsufficientCoins,
+        match=", 600 sat are free, beside 400 sat in coins that cost more to spend than they hold",
+    ):
         plan(wallet_with(400, 600), None, feerate=2_000)
+    with pytest.raises(InsufficientCoins, match=", 0 sat are free, beside 40000 sat in coins"):
+        plan(wallet_with(*[400] * 100), None, feerate=2_000)
 
 
 def paying_wallet(*amounts_sat: int) -> tuple[Wallet, Tx]:

@@ -34,7 +34,7 @@ from cromford.bitcoin.fees import fee_sat_of
 from cromford.bitcoin.tx import Tx
 from cromford.channel.content import Htlc
 from cromford.channel.terms import Party
-from cromford.regtest.verdict import Refused
+from cromford.regtest.verdict import MempoolRefused
 from cromford.watch.channel_exit import (
     AwaitPreimage,
     PublishHeld,
@@ -120,7 +120,7 @@ def assert_only_from(side: Side, height: int, reason: str) -> None:
     side.world.mine_to(height - 2)
     early = channel_actions(replace(side.channel(), tip_height=height - 1))
     [spend] = [action for action in early if isinstance(action, Spend)]
-    with pytest.raises(Refused, match=reason):
+    with pytest.raises(MempoolRefused, match=reason):
         side.world.submit(sign(side.party, spend))
     assert not side.due()
     side.world.mine()
@@ -235,7 +235,7 @@ def test_neither_is_early_for_an_expiry(world: World, leaver: Party) -> None:
         early = channel_actions(replace(side.channel(), tip_height=height - 1))
         [spend] = [action for action in early if isinstance(action, Spend)]
         assert spend.tx.nlocktime == pair.expiry
-        with pytest.raises(Refused, match="non-final"):
+        with pytest.raises(MempoolRefused, match="non-final"):
             world.submit(sign(side.party, spend))
     world.mine()
     assert publish(pair.both)

@@ -29,7 +29,7 @@ from tests.watch.channel_world import (
 )
 
 from cromford.bitcoin.fees import fee_sat_of
-from cromford.channel.commitment import OutputKind, commitment_number_of
+from cromford.channel.commitment import CommitmentOutputKind, commitment_number_of
 from cromford.channel.content import Htlc
 from cromford.channel.terms import Party
 from cromford.watch.channel_exit import Unrecognised, Wait, preimages_seen
@@ -98,7 +98,7 @@ def test_every_output_of_a_revoked_commitment_is_taken_at_once(
     commitment = fraud.cheater.held.commitment
     got = []
     for vout, output in enumerate(commitment.outputs):
-        if output.kind is OutputKind.ANCHOR:
+        if output.kind is CommitmentOutputKind.ANCHOR:
             continue
         tx = world.spenders[commitment.tx.outpoint(vout)]
         assert tx.nlocktime == 0
@@ -145,7 +145,7 @@ def test_htlc_timeouts_of_a_cheater_are_punished_when_the_honest_party_comes_lat
     spenders = {
         world.spenders[commitment.tx.outpoint(vout)].version
         for vout, output in enumerate(commitment.outputs)
-        if output.kind is OutputKind.OFFERED_HTLC
+        if output.kind is CommitmentOutputKind.OFFERED_HTLC
     }
     assert spenders == {3}  # HTLC-timeouts, each of them.
     assert_punished(world, fraud)
@@ -161,7 +161,7 @@ def test_what_a_cheater_could_take_meanwhile_is_gone_and_the_rest_is_not(
     balance = next(
         one.amount_sat
         for one in fraud.cheater.held.commitment.outputs
-        if one.kind is OutputKind.TO_HOLDER
+        if one.kind is CommitmentOutputKind.TO_HOLDER
     )
     names = {one_name(action) for action in fraud.honest.actions()}
     assert "penalty to_local" in names  # From now on the cheater may take it: not with others.

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from cromford.codec.tlv import U64_MAX
-from cromford.wire.fields import KIND, U64, Kind
+from cromford.wire.fields import KIND, U64, FieldKind
 from cromford.wire.messages import MESSAGE_TYPES, Message
 
 FEW = 3  # Items of a list, where the limit is not what is tested.
@@ -16,12 +16,12 @@ SHORT = 60  # Bytes of a string, likewise.
 MESSAGES: list[type[Message]] = sorted(MESSAGE_TYPES, key=lambda cls: cls.__name__)
 
 
-def kind_of(item: Field[Any]) -> Kind:
-    kind: Kind = item.metadata[KIND]
+def kind_of(item: Field[Any]) -> FieldKind:
+    kind: FieldKind = item.metadata[KIND]
     return kind
 
 
-def declared(kind: Kind) -> tuple[str, dict[str, Any]]:
+def declared(kind: FieldKind) -> tuple[str, dict[str, Any]]:
     """Return which kind this is and its limits, as they were given to it."""
     if kind is U64:
         return "u64", {}
@@ -34,7 +34,7 @@ def declared(kind: Kind) -> tuple[str, dict[str, Any]]:
     return name.strip("_"), given
 
 
-def values_of(kind: Kind) -> st.SearchStrategy[Any]:
+def values_of(kind: FieldKind) -> st.SearchStrategy[Any]:
     """Return the values a field of this kind may have."""
     name, given = declared(kind)
     match name:
@@ -68,7 +68,7 @@ def messages() -> st.SearchStrategy[Message]:
     return st.one_of([structs(cls) for cls in MESSAGES])
 
 
-def least(kind: Kind) -> Any:
+def least(kind: FieldKind) -> Any:
     """Return the shortest value of a kind."""
     name, given = declared(kind)
     match name:

@@ -11,7 +11,7 @@ from tests.wire.declared import declared, declared_classes, kind_of, least, leas
 from cromford.codec.reader import MalformedBytes
 from cromford.codec.tlv import U64_MAX, encode_bigsize, encode_tlv_stream
 from cromford.wire.fields import (
-    Kind,
+    FieldKind,
     decode_fields,
     encode_fields,
     fixed,
@@ -44,7 +44,7 @@ class Everything:
     many: tuple[Inner, ...] = struct_list(Inner, 2)
 
 
-def kind_named(cls: type[Any], name: str) -> Kind:
+def kind_named(cls: type[Any], name: str) -> FieldKind:
     return next(kind_of(item) for item in fields(cls) if item.name == name)
 
 
@@ -60,7 +60,7 @@ def raw(cls: type[Any], **values: bytes) -> bytes:
     )
 
 
-def largest(kind: Kind) -> Any:
+def largest(kind: FieldKind) -> Any:
     """Return a value at the very limit of its kind, or None where a struct has its own."""
     name, given = declared(kind)
     match name:
@@ -80,7 +80,7 @@ def largest(kind: Kind) -> Any:
             return least_struct(given["cls"])
 
 
-def beyond(kind: Kind) -> list[tuple[Any, bytes]]:
+def beyond(kind: FieldKind) -> list[tuple[Any, bytes]]:
     """Return values just beyond the limit, and the same as bytes somebody else encoded."""
     name, given = declared(kind)
     match name:

@@ -16,7 +16,7 @@ from tests.wire.declared import declared, declared_classes, kind_of
 
 from cromford.codec.reader import Reader
 from cromford.codec.tlv import read_bigsize
-from cromford.wire.fields import Kind, decode_fields, encode_fields
+from cromford.wire.fields import FieldKind, decode_fields, encode_fields
 from cromford.wire.messages import (
     HEADER_SIZE,
     MESSAGE_TYPES,
@@ -29,7 +29,7 @@ FROZEN: Final[dict[str, dict[str, Any]]] = json.loads(FROZEN_FILE.read_text(enco
 CLASSES: Final = {cls.__name__: cls for cls in declared_classes()}
 
 
-def specimen(kind: Kind, name: str) -> Any:
+def specimen(kind: FieldKind, name: str) -> Any:
     """Return the one value of a kind that stands for a field of this name."""
     what, given = declared(kind)
     match what:

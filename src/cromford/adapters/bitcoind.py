@@ -14,8 +14,8 @@ from typing import Final, Self, TypeVar
 
 from bitcoin_core_rpc import BitcoinCoreRpcClient, FetchError, HttpError, RpcError, RPCErrorCode
 
-from cromford.adapters.block_bytes import parse_block
-from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxOut
+from cromford.bitcoin.block import parse_block
+from cromford.bitcoin.tx import SAT_PER_BTC, OutPoint, Tx, Txid, TxOut
 from cromford.codec.reader import MalformedBytes
 from cromford.ports import (
     Block,
@@ -29,7 +29,6 @@ from cromford.ports import (
 
 CALLS_MAX: Final = 4  # Threads, and so calls at the node at one time; Core's work queue has 16.
 CALL_TIMEOUT_SECONDS: Final = 30.0
-SAT_PER_BTC: Final = 100_000_000
 # Wrong name or password; and an address that `rpcallowip` leaves out.
 _NOT_LET_IN: Final = frozenset({401, 403})
 

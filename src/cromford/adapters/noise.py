@@ -2,12 +2,12 @@
 
 The handshake is `Noise_XK_secp256k1_ChaChaPoly_SHA256`: the initiator knows the responder's node
 id, the responder learns the initiator's in the third act. Each act is a function from bytes
-received to bytes to send, and each stage is a type of its own:
+received to bytes to send, and each step between two acts is a type of its own:
 
     initiate -> AwaitingActTwo.finish -> SessionKeys
     respond -> AwaitingActThree.finish -> SessionKeys
 
-After any error the stage is to be dropped and the connection closed without another byte.
+After any error the step is to be dropped and the connection closed without another byte.
 """
 
 from collections.abc import Callable
@@ -76,7 +76,7 @@ class SessionKeys:
 def initiate(
     identity: NodeIdentity, *, responder_id: bytes, ephemeral_seckey: bytes
 ) -> tuple[bytes, "AwaitingActTwo"]:
-    """Return act one and the stage that waits for act two.
+    """Return act one and the step that waits for act two.
 
     `ephemeral_seckey` must be 32 fresh random bytes: a second handshake with the same ones would
     reuse its keys.
@@ -135,7 +135,7 @@ class AwaitingActTwo:
 def respond(
     identity: NodeIdentity, act_one: bytes, *, ephemeral_seckey: bytes
 ) -> tuple[bytes, "AwaitingActThree"]:
-    """Return act two and the stage that waits for act three.
+    """Return act two and the step that waits for act three.
 
     `ephemeral_seckey` must be 32 fresh random bytes.
 

@@ -22,7 +22,7 @@ from cromford.crypto.keys import SECKEY_SIZE
 from cromford.ports import ConnectionLost
 
 CONNECT_TIMEOUT_SECONDS: Final = 15.0
-SEND_TIMEOUT_SECONDS: Final = 60.0  # A peer that reads nothing for so long is gone.
+SEND_TIMEOUT_SECONDS: Final = 60.0  # A peer that reads nothing for this long is gone.
 CLOSE_TIMEOUT_SECONDS: Final = 5.0  # How long a close waits for what was sent to leave.
 KEEPALIVE_IDLE_SECONDS: Final = 60  # Silence after which the kernel asks whether the peer lives.
 KEEPALIVE_INTERVAL_SECONDS: Final = 15

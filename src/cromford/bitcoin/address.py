@@ -11,6 +11,7 @@ BECH32M_CONST: Final = 0x2BC830A3
 GENERATOR: Final = (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)
 CHECKSUM_LENGTH: Final = 6
 ADDRESS_LENGTH_MAX: Final = 90
+WITNESS_VERSION_MAX: Final = 16  # BIP 141
 
 
 def address_of_script(script_pubkey: bytes, network: Network) -> str:
@@ -47,8 +48,13 @@ def script_of_address(address: str, network: Network) -> bytes:
     if -1 in words or len(words) < CHECKSUM_LENGTH + 1:
         raise ValueError(f"address {address!r}: not bech32")
     version = words[0]
+    if version > WITNESS_VERSION_MAX:
+        raise ValueError(
+            f"address {address!r}: expected a witness version of at most {WITNESS_VERSION_MAX}, "
+            f"received {version}"
+        )
     const = BECH32_CONST if version == 0 else BECH32M_CONST
-    if version > 16 or _polymod([*_expand(hrp), *words]) != const:
+    if _polymod([*_expand(hrp), *words]) != const:
         raise ValueError(f"address {address!r}: the checksum does not match")
     program = bytes(_regroup(words[1:-CHECKSUM_LENGTH], from_bits=5, to_bits=8, pad=False))
     if not 2 <= len(program) <= 40 or (version == 0 and len(program) not in {20, 32}):

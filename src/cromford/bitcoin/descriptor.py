@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from typing import Final
 
+from cromford.bitcoin.address import CHARSET
+
 INPUT_CHARSET: Final = (
     "0123456789()[],'/*abcdefgh@:$%{}"
     "IJKLMNOPQRSTUVWXYZ&+-.;<=>?!^_|~"
     'ijklmnopqrstuvwxyzABCDEFGH`#"\\ '
 )
-CHECKSUM_CHARSET: Final = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
 GENERATOR: Final = (0xF5DEE51989, 0xA9FDCA3312, 0x1BAB10E32D, 0x3706B1677A, 0x644D626FFD)
 CHECKSUM_LENGTH: Final = 8
 
@@ -36,7 +37,7 @@ def with_checksum(descriptor: str) -> str:
         symbols.append(groups[0] * 3 + groups[1])
     checksum = _polymod([*symbols, *[0] * CHECKSUM_LENGTH]) ^ 1
     return f"{descriptor}#" + "".join(
-        CHECKSUM_CHARSET[(checksum >> 5 * (7 - i)) & 31] for i in range(CHECKSUM_LENGTH)
+        CHARSET[(checksum >> 5 * (7 - i)) & 31] for i in range(CHECKSUM_LENGTH)
     )
 
 

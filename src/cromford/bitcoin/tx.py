@@ -10,7 +10,8 @@ from cromford.crypto.keys import sha256d
 TRUC_VERSION: Final = 3  # BIP 431: topologically restricted until confirmation.
 HASH_SIZE: Final = 32
 WITNESS_SCALE: Final = 4  # BIP 141: a non-witness byte weighs four.
-MAX_MONEY_SAT: Final = 21_000_000 * 100_000_000
+SAT_PER_BTC: Final = 100_000_000
+MAX_MONEY_SAT: Final = 21_000_000 * SAT_PER_BTC
 N_ITEMS_MAX: Final = 100_000  # No valid transaction has more inputs, outputs or witness items.
 
 

@@ -13,7 +13,7 @@ from cromford.bitcoin.sighash import taproot_sighash
 from cromford.bitcoin.taproot import taptweak
 from cromford.bitcoin.timelock import NSEQUENCE_REPLACEABLE, nsequence_of_delay
 from cromford.bitcoin.tx import OutPoint, Tx, TxOut
-from cromford.channel.commitment import Commitment, CommitmentOutput, OutputKind
+from cromford.channel.commitment import Commitment, CommitmentOutput, CommitmentOutputKind
 from cromford.channel.content import Htlc
 from cromford.channel.scripts import (
     PREIMAGE_SIZE,
@@ -23,7 +23,7 @@ from cromford.channel.scripts import (
 )
 from cromford.signing.derivation import ClaimKey
 
-_HTLC_KINDS: Final = (OutputKind.OFFERED_HTLC, OutputKind.ACCEPTED_HTLC)
+_HTLC_KINDS: Final = (CommitmentOutputKind.OFFERED_HTLC, CommitmentOutputKind.ACCEPTED_HTLC)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +86,7 @@ def holder_claims(commitment: Commitment) -> tuple[Claim, ...]:
     return tuple(
         delayed_claim(commitment, outpoint=commitment.tx.outpoint(vout), prevout=output.txout)
         for vout, output in enumerate(commitment.outputs)
-        if output.kind is OutputKind.TO_HOLDER
+        if output.kind is CommitmentOutputKind.TO_HOLDER
     )
 
 
@@ -118,11 +118,11 @@ def peer_claims(commitment: Commitment) -> tuple[Claim, ...]:
 
 def _peer_claim(commitment: Commitment, vout: int, output: CommitmentOutput) -> tuple[Claim, ...]:
     outpoint, scripts = commitment.tx.outpoint(vout), output.scripts
-    if scripts is None or output.kind is OutputKind.TO_HOLDER:
+    if scripts is None or output.kind is CommitmentOutputKind.TO_HOLDER:
         return ()
     if output.htlc is None:
         return (_key_path(outpoint, output.txout, scripts, ClaimKey.PAYMENT),)
-    is_offered = output.kind is OutputKind.OFFERED_HTLC
+    is_offered = output.kind is CommitmentOutputKind.OFFERED_HTLC
     index = SUCCESS_TAPSCRIPT if is_offered else TIMEOUT_TAPSCRIPT
     claim = Claim(
         outpoint=outpoint,
@@ -147,7 +147,9 @@ def penalty_claims(commitment: Commitment) -> tuple[Claim, ...]:
     for vout, output in enumerate(commitment.outputs):
         if output.scripts is None:
             continue
-        key = ClaimKey.PAYMENT if output.kind is OutputKind.TO_PEER else ClaimKey.REVOCATION
+        key = (
+            ClaimKey.PAYMENT if output.kind is CommitmentOutputKind.TO_PEER else ClaimKey.REVOCATION
+        )
         outpoint = commitment.tx.outpoint(vout)
         claims.append(_key_path(outpoint, output.txout, output.scripts, key, output.htlc))
     return tuple(claims)

@@ -43,7 +43,7 @@ class UnpayableFee(ValueError):
         self.cost_sat = cost_sat
 
 
-class OutputKind(Enum):
+class CommitmentOutputKind(Enum):
     """What an output of a commitment is for."""
 
     TO_HOLDER = "to_local"
@@ -106,7 +106,7 @@ class ChannelKeys:
 class CommitmentOutput:
     """One output of a commitment, with what can spend it; `scripts` is None for the anchor."""
 
-    kind: OutputKind
+    kind: CommitmentOutputKind
     amount_sat: int
     scripts: ScriptOutput | None = None
     htlc: Htlc | None = None
@@ -187,7 +187,9 @@ def build_commitment(
     # bolts#1228: what is left over stays in the anchor up to the amount that is no longer dust.
     left_sat = funding.capacity_sat - sum(output.amount_sat for output in outputs)
     outputs.append(
-        CommitmentOutput(kind=OutputKind.ANCHOR, amount_sat=min(left_sat, ANCHOR_DUST_SAT))
+        CommitmentOutput(
+            kind=CommitmentOutputKind.ANCHOR, amount_sat=min(left_sat, ANCHOR_DUST_SAT)
+        )
     )
     outputs.sort(key=_output_order)
     return Commitment(
@@ -243,7 +245,9 @@ def _htlc_outputs(
         )
         outputs.append(
             CommitmentOutput(
-                kind=OutputKind.OFFERED_HTLC if is_offered else OutputKind.ACCEPTED_HTLC,
+                kind=CommitmentOutputKind.OFFERED_HTLC
+                if is_offered
+                else CommitmentOutputKind.ACCEPTED_HTLC,
                 amount_sat=htlc.amount_msat // MSAT_PER_SAT,
                 scripts=scripts,
                 htlc=htlc,
@@ -272,10 +276,14 @@ def _balance_outputs(
     }
     candidates = (
         CommitmentOutput(
-            kind=OutputKind.TO_HOLDER, amount_sat=amounts_sat[content.holder], scripts=delayed
+            kind=CommitmentOutputKind.TO_HOLDER,
+            amount_sat=amounts_sat[content.holder],
+            scripts=delayed,
         ),
         CommitmentOutput(
-            kind=OutputKind.TO_PEER, amount_sat=amounts_sat[content.holder.other], scripts=to_peer
+            kind=CommitmentOutputKind.TO_PEER,
+            amount_sat=amounts_sat[content.holder.other],
+            scripts=to_peer,
         ),
     )
     return [output for output in candidates if output.amount_sat >= terms.dust_limit_sat]

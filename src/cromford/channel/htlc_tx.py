@@ -11,7 +11,7 @@ from typing import Final
 from cromford.bitcoin.script import ANCHOR_SCRIPT
 from cromford.bitcoin.sighash import taproot_sighash
 from cromford.bitcoin.tx import TRUC_VERSION, Tx, TxIn, TxOut
-from cromford.channel.commitment import Commitment, CommitmentOutput, OutputKind
+from cromford.channel.commitment import Commitment, CommitmentOutput, CommitmentOutputKind
 from cromford.channel.content import Htlc
 from cromford.channel.htlc_sighash import SIGHASH_SINGLE_ANYONECANPAY, single_anyonecanpay_sighash
 from cromford.channel.scripts import (
@@ -102,7 +102,7 @@ def _htlc_tx(
     commitment: Commitment, vout: int, output: CommitmentOutput, htlc: Htlc, scripts: ScriptOutput
 ) -> HtlcTx:
     terms = commitment.terms
-    is_offered = output.kind is OutputKind.OFFERED_HTLC
+    is_offered = output.kind is CommitmentOutputKind.OFFERED_HTLC
     tapscript_index = TIMEOUT_TAPSCRIPT if is_offered else SUCCESS_TAPSCRIPT
     paid = TxOut(
         amount_sat=output.amount_sat - terms.htlc_tx_cost_sat(is_offered=is_offered),

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
-from cromford.bitcoin.fees import ANCHOR_DUST_SAT, P2TR_DUST_SAT
+from cromford.bitcoin.fees import ANCHOR_DUST_SAT, P2TR_DUST_SAT, SEGWIT_DUST_SAT
 from cromford.bitcoin.timelock import DELAY_BLOCKS_MAX
 from cromford.bitcoin.tx import MAX_MONEY_SAT
 from cromford.channel.errors import InvalidTerms
 
 MSAT_PER_SAT: Final = 1000
-DUST_LIMIT_SAT: Final = 354  # BOLT 3: the least that no segwit output falls below.
 MAX_DUST_EXPOSURE_MSAT: Final = 5_000_000
 HTLCS_MAX: Final = 114  # bolts#1228: each way; more would exceed BIP 431's 10,000 vbytes.
 FEERATE_PER_KW_MAX: Final = 1_000_000
@@ -63,7 +62,7 @@ class ChannelTerms:
     to_self_delay_accepter: int
     max_accepted_htlcs: int
     max_in_flight_msat: int
-    dust_limit_sat: int = DUST_LIMIT_SAT
+    dust_limit_sat: int = SEGWIT_DUST_SAT
     htlc_minimum_msat: int = 1
     max_dust_exposure_msat: int = MAX_DUST_EXPOSURE_MSAT
 

@@ -5,19 +5,21 @@ import sys
 import click
 
 from cromford.cli.failures import EXIT_NEEDS_CONFIRMATION, CommandFailed
-from cromford.cli.session import Session
+from cromford.cli.invocation import Invocation
 
 
-def can_ask(session: Session) -> bool:
+def can_ask(invocation: Invocation) -> bool:
     """Say whether a person sits there: a terminal on both sides, and nobody who wants JSON."""
-    return sys.stdin.isatty() and sys.stderr.isatty() and not session.is_json
+    return sys.stdin.isatty() and sys.stderr.isatty() and not invocation.is_json
 
 
-def confirm(session: Session, question: str, *, yes: bool, why: str, remediation: str) -> None:
+def confirm(
+    invocation: Invocation, question: str, *, yes: bool, why: str, remediation: str
+) -> None:
     """Go on only if the answer is yes. The question goes to stderr.
 
     Args:
-        session: The run of the command.
+        invocation: The run of the command.
         question: What is asked.
         yes: Whether it was answered on the command line already.
         why: What to say where nobody can be asked: why it is asked at all.
@@ -29,7 +31,7 @@ def confirm(session: Session, question: str, *, yes: bool, why: str, remediation
     """
     if yes:
         return
-    if not can_ask(session):
+    if not can_ask(invocation):
         raise CommandFailed(
             "needs_confirmation",
             why,

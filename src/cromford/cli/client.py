@@ -6,21 +6,21 @@ from typing import Any, Final
 import click
 
 from cromford.bitcoin.network import MAINNET
-from cromford.cli import lists, payment_lists, tree_view
 from cromford.cli.asking import confirm
+from cromford.cli.configuration.run_options import MAINNET_WARNING, client_options
+from cromford.cli.configuration.settings import flags_of
 from cromford.cli.events import events_command
 from cromford.cli.failures import EXIT_FAILED, CommandFailed
-from cromford.cli.output import show
+from cromford.cli.invocation import Invocation, invocation_options
 from cromford.cli.payments import (
     balance_command,
     client_pay_command,
     invoice_command,
     payments_command,
 )
-from cromford.cli.run_options import MAINNET_WARNING, client_options
 from cromford.cli.seed import seed_group
-from cromford.cli.session import Session, session_options
-from cromford.cli.settings import flags_of
+from cromford.cli.shown import lists, payment_lists, tree
+from cromford.cli.shown.output import show
 from cromford.cli.wallet import wallet_group
 
 ROLE: Final = "client"
@@ -45,10 +45,10 @@ command.add_command(balance_command(ROLE))
 
 @command.command()
 @flags_of("client", "chain", "log", "metrics", "seed")
-@session_options
+@invocation_options
 @click.pass_obj
 def run(
-    session: Session,
+    invocation: Invocation,
     /,
     **flags: Any,  # noqa: ANN401 - the options of `flags_of`
 ) -> None:
@@ -57,7 +57,7 @@ def run(
     The first start makes a seed in the data directory, readable by you only. What no flag says is
     taken from the environment, then from the configuration: see `cromford config dump`.
     """
-    options = client_options(session.settings_of(ROLE, flags), session.datadir_of(ROLE))
+    options = client_options(invocation.settings_of(ROLE, flags), invocation.datadir_of(ROLE))
     if options.network == MAINNET:
         click.echo(MAINNET_WARNING, err=True)
     from cromford.cli import daemons  # noqa: PLC0415 - all of a daemon; no other command needs it
@@ -67,28 +67,28 @@ def run(
 
 @command.command()
 @click.option(
-    "--capacity", type=click.IntRange(min=1), required=True, help="The channel you want, in sat."
+    "--capacity-sat", type=click.IntRange(min=1), required=True, help="The channel you want."
 )
 @click.option(
-    "--least", type=click.IntRange(min=1), help="The least you take, in sat.  [default: the same]"
+    "--least-sat", type=click.IntRange(min=1), help="The least you take.  [default: the same]"
 )
-@session_options
+@invocation_options
 @click.pass_obj
-def join(session: Session, capacity: int, least: int | None) -> None:
+def join(invocation: Invocation, capacity_sat: int, least_sat: int | None) -> None:
     """Ask for a channel, and wait for a factory in the LSP's lobby."""
-    if least is not None and least > capacity:
-        raise click.UsageError(f"--least {least} is above --capacity {capacity}")
-    answer = session.call(ROLE, "join", capacity_sat=capacity, capacity_least_sat=least)
+    if least_sat is not None and least_sat > capacity_sat:
+        raise click.UsageError(f"--least-sat {least_sat} is above --capacity-sat {capacity_sat}")
+    answer = invocation.call(ROLE, "join", capacity_sat=capacity_sat, capacity_least_sat=least_sat)
     if not answer["joined"]:
-        answer = _await_the_lsp(session, answer)
-    show(session, answer, lists.joined)
+        answer = _await_the_lsp(invocation, answer)
+    show(invocation, answer, lists.joined)
 
 
-def _await_the_lsp(session: Session, answer: dict[str, Any]) -> dict[str, Any]:
+def _await_the_lsp(invocation: Invocation, answer: dict[str, Any]) -> dict[str, Any]:
     """Return what became of a wish, if the LSP answers soon: a refusal should not go unseen."""
     give_up = time.monotonic() + JOIN_WAIT_SECONDS
     while time.monotonic() < give_up:
-        status = session.call(ROLE, "status")
+        status = invocation.call(ROLE, "status")
         if status["refusal"]:
             raise CommandFailed(
                 "join_refused",
@@ -97,40 +97,40 @@ def _await_the_lsp(session: Session, answer: dict[str, Any]) -> dict[str, Any]:
             )
         if status["joined"] or not status["connected"]:
             return {"wish": status["wish"], "joined": status["joined"]}
-        if _is_being_built(session):
+        if _is_being_built(invocation):
             # An LSP with a schedule may take a client out of its lobby at once.
             return answer | {"joined": True, "is_building": True}
         time.sleep(JOIN_POLL_SECONDS)
     return answer
 
 
-def _is_being_built(session: Session) -> bool:
-    factories = session.call(ROLE, "factories")["factories"]
+def _is_being_built(invocation: Invocation) -> bool:
+    factories = invocation.call(ROLE, "factories")["factories"]
     return any(factory["status"] in _UNDER_WAY for factory in factories)
 
 
 @command.command()
-@session_options
+@invocation_options
 @click.pass_obj
-def leave(session: Session) -> None:
+def leave(invocation: Invocation) -> None:
     """Take the wish back and leave the lobby. Factories that exist are left by `exit`."""
-    show(session, session.call(ROLE, "leave"), lists.left)
+    show(invocation, invocation.call(ROLE, "leave"), lists.left)
 
 
 @command.command()
-@session_options
+@invocation_options
 @click.pass_obj
-def status(session: Session) -> None:
+def status(invocation: Invocation) -> None:
     """Show the daemon: its LSP, chain, wallet and wish."""
-    show(session, session.call(ROLE, "status"), lists.client_status)
+    show(invocation, invocation.call(ROLE, "status"), lists.client_status)
 
 
 @command.command()
-@session_options
+@invocation_options
 @click.pass_obj
-def factories(session: Session) -> None:
+def factories(invocation: Invocation) -> None:
     """List the factories this client is or was in."""
-    show(session, session.call(ROLE, "factories"), lists.client_factories)
+    show(invocation, invocation.call(ROLE, "factories"), lists.client_factories)
 
 
 _factory_argument = click.argument("factory_id", metavar="[ID]", required=False)
@@ -138,22 +138,22 @@ _factory_argument = click.argument("factory_id", metavar="[ID]", required=False)
 
 @command.command()
 @_factory_argument
-@session_options
+@invocation_options
 @click.pass_obj
-def factory(session: Session, factory_id: str | None) -> None:
+def factory(invocation: Invocation, factory_id: str | None) -> None:
     """Show the client's own branch of a factory, by default of the newest."""
-    answer = session.call(ROLE, "factory", factory_id=factory_id)
-    show(session, answer, tree_view.branch)
+    answer = invocation.call(ROLE, "factory", factory_id=factory_id)
+    show(invocation, answer, tree.branch)
 
 
 @command.command()
 @_factory_argument
-@session_options
+@invocation_options
 @click.pass_obj
-def verify(session: Session, factory_id: str | None) -> None:
+def verify(invocation: Invocation, factory_id: str | None) -> None:
     """Check a factory again, from the client's own store and its own chain."""
-    answer = session.call(ROLE, "verify", factory_id=factory_id)
-    show(session, answer, lists.verification)
+    answer = invocation.call(ROLE, "verify", factory_id=factory_id)
+    show(invocation, answer, lists.verification)
     if not answer["ok"]:
         failed = [check["check"] for check in answer["checks"] if not check["ok"]]
         raise CommandFailed(
@@ -171,21 +171,21 @@ def exit_group() -> None:
 
 @exit_group.command()
 @_factory_argument
-@session_options
+@invocation_options
 @click.pass_obj
-def plan(session: Session, factory_id: str | None) -> None:
+def plan(invocation: Invocation, factory_id: str | None) -> None:
     """Show what leaving would take: transactions, fees, blocks, and what is next."""
-    answer = session.call(ROLE, "exit_plan", factory_id=factory_id)
-    show(session, answer, lists.exit_plan)
+    answer = invocation.call(ROLE, "exit_plan", factory_id=factory_id)
+    show(invocation, answer, lists.exit_plan)
 
 
 @exit_group.command()
 @_factory_argument
 @click.option("--yes", is_flag=True, help="Do not ask: what is published stays published.")
-@session_options
+@invocation_options
 @click.pass_obj
 def start(
-    session: Session,
+    invocation: Invocation,
     factory_id: str | None,
     yes: bool,  # noqa: FBT001 - click passes every option by keyword
 ) -> None:
@@ -194,13 +194,13 @@ def start(
     This cannot be taken back, and every client above the leaf sees its part of the tree published.
     """
     confirm(
-        session,
+        invocation,
         "An exit cannot be taken back. Publish the branch?",
         yes=yes,
         why="an exit cannot be taken back once a transaction is published",
         remediation="Look at `cromford client exit plan`, then add --yes.",
     )
-    show(session, session.call(ROLE, "exit_start", factory_id=factory_id), lists.exit_started)
+    show(invocation, invocation.call(ROLE, "exit_start", factory_id=factory_id), lists.exit_started)
 
 
 @command.command()
@@ -212,20 +212,20 @@ def start(
     required=True,
     help="The first block to read again.",
 )
-@session_options
+@invocation_options
 @click.pass_obj
-def rescan(session: Session, from_height: int) -> None:
+def rescan(invocation: Invocation, from_height: int) -> None:
     """Read blocks again from a height, so that coins and transactions that were missed are seen.
 
     Until it is through, the chain counts as stale: no new payment is taken on, no factory joined.
     Nothing is lost by it, and it may be asked again. The node must still have the blocks.
     """
-    show(session, session.call(ROLE, "rescan", from_height=from_height), lists.rescanning)
+    show(invocation, invocation.call(ROLE, "rescan", from_height=from_height), lists.rescanning)
 
 
 @command.command()
-@session_options
+@invocation_options
 @click.pass_obj
-def stop(session: Session) -> None:
+def stop(invocation: Invocation) -> None:
     """Stop the daemon."""
-    show(session, session.call(ROLE, "stop"), lists.stopping)
+    show(invocation, invocation.call(ROLE, "stop"), lists.stopping)

@@ -9,11 +9,16 @@ import click
 from rich.console import Console
 
 from cromford.bitcoin.network import NETWORKS
+from cromford.cli.configuration.run_options import (
+    chain_of,
+    client_policy,
+    lsp_policy,
+    signet_challenge,
+)
+from cromford.cli.configuration.settings import Settings, dump, read_file, resolve
 from cromford.cli.failures import EXIT_NOT_FOUND, EXIT_USAGE, CommandFailed
-from cromford.cli.output import cell, show, write_json
-from cromford.cli.run_options import chain_of, client_policy, lsp_policy, signet_challenge
-from cromford.cli.session import CONFIG_NAME, Session, session_options
-from cromford.cli.settings import Settings, dump, read_file, resolve
+from cromford.cli.invocation import CONFIG_NAME, Invocation, invocation_options
+from cromford.cli.shown.output import cell, show, write_json
 
 ROLES: Final = ("lsp", "client")
 
@@ -31,11 +36,11 @@ def command() -> None:
 @click.argument(
     "file", metavar="[FILE]", required=False, type=click.Path(dir_okay=False, path_type=Path)
 )
-@session_options
+@invocation_options
 @click.pass_obj
-def check(session: Session, file: Path | None) -> None:
+def check(invocation: Invocation, file: Path | None) -> None:
     """Check a configuration file: every key, and whether they go together."""
-    path = file or _file_of(session)
+    path = file or _file_of(invocation)
     if path is None:
         raise CommandFailed(
             "config_not_found",
@@ -43,33 +48,34 @@ def check(session: Session, file: Path | None) -> None:
             remediation="Name it: cromford config check FILE",
             exit_code=EXIT_NOT_FOUND,
         )
-    settings = resolve(flags={}, environment={}, in_file=read_file(path))
+    flags = {"chain_network": invocation.network}
+    settings = resolve(flags=flags, environment={}, in_file=read_file(path))
     _check_together(settings, str(path))
-    show(session, {"file": str(path), "ok": True}, _print_checked)
+    show(invocation, {"file": str(path), "ok": True}, _print_checked)
 
 
 @command.command(name="dump")
-@session_options
+@invocation_options
 @click.pass_obj
-def show_all(session: Session) -> None:
+def show_all(invocation: Invocation) -> None:
     """Show every key with its present value and a comment, as a complete TOML file."""
-    path = _file_of(session)
+    path = _file_of(invocation)
     settings = resolve(
-        flags={"chain_network": session.network},
+        flags={"chain_network": invocation.network},
         environment=os.environ,
         in_file={} if path is None else read_file(path),
     )
-    if session.is_json:
+    if invocation.is_json:
         write_json(_document(settings))
     else:
         click.echo(dump(settings), nl=False)
 
 
-def _file_of(session: Session) -> Path | None:
+def _file_of(invocation: Invocation) -> Path | None:
     """Return the file that was named, or the only one there is in a data directory."""
-    if session.config is not None or session.datadir is not None:
-        return session.config_of(ROLES[0])
-    found = [path for role in ROLES if (path := session.config_of(role)) is not None]
+    if invocation.config is not None or invocation.datadir is not None:
+        return invocation.config_of(ROLES[0])
+    found = [path for role in ROLES if (path := invocation.config_of(role)) is not None]
     if len(found) > 1:
         raise CommandFailed(
             "config_ambiguous",

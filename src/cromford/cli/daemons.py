@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from typing import Final
 
 from cromford.adapters.chain_check import ChainMismatch
-from cromford.cli.failures import EXIT_AUTHENTICATION, CommandFailed
+from cromford.cli.failures import EXIT_AUTHENTICATION, EXIT_USAGE, CommandFailed
 from cromford.daemon import clientd, lspd
+from cromford.daemon.api.rpc_server import SocketInUse
 from cromford.daemon.driver import ForeignJournal
 from cromford.daemon.options import ClientOptions, LspOptions
-from cromford.daemon.rpc_server import SocketInUse
-from cromford.daemon.seed_file import BadSeed, WrongPassphrase
+from cromford.daemon.seed_file import BadSeed, NeedlessPassphrase, WrongPassphrase
 from cromford.ports import CredentialsRefused, StoreFailed
 from cromford.protocol.journal.records import UnknownRecord
 
@@ -76,6 +76,14 @@ def _startup_failures() -> Iterator[None]:
             str(error),
             remediation="Name the file with the passphrase: see --seed-passphrase-file.",
             exit_code=EXIT_AUTHENTICATION,
+        ) from error
+    except NeedlessPassphrase as error:
+        raise CommandFailed(
+            "needless_passphrase",
+            str(error),
+            remediation="Leave out seed.passphrase_file: this version encrypts a seed file only "
+            "when it makes or restores one.",
+            exit_code=EXIT_USAGE,
         ) from error
     except BadSeed as error:
         raise CommandFailed(

@@ -10,12 +10,16 @@ from rich.console import Console
 from rich.status import Status
 
 from cromford.bitcoin.network import REGTEST
-from cromford.cli import demo_result
+from cromford.cli.configuration.kinds import FEERATE, Choice, Option
+from cromford.cli.configuration.run_options import (
+    chain_options,
+    fee_policy_of,
+    tree_feerate_sat_per_kw,
+)
 from cromford.cli.failures import CommandFailed, printable
-from cromford.cli.kinds import FEERATE, Choice, Option
-from cromford.cli.output import cell, show, stderr_console
-from cromford.cli.run_options import chain_options, fee_policy_of, tree_feerate_sat_per_kw
-from cromford.cli.session import Session, json_option
+from cromford.cli.invocation import Invocation, json_option
+from cromford.cli.shown import demo_result
+from cromford.cli.shown.output import cell, show, stderr_console
 from cromford.daemon.options import ChainOptions
 from cromford.demo.failure import DemoFailed
 from cromford.demo.run import run_demo
@@ -123,11 +127,11 @@ class Live:
     help="Clients that share a leaf.",
 )
 @click.option(
-    "--max-exit-delay",
+    "--max-exit-delay-blocks",
     type=click.IntRange(1, MAX_EXIT_DELAY_MAX),
     default=_DEFAULT.max_exit_delay_blocks,
     show_default=True,
-    help="Blocks of delay on the longest way out; decides how deep the tree may be.",
+    help="Of delay on the longest way out; decides how deep the tree may be.",
 )
 @click.option(
     "--step-blocks",
@@ -144,13 +148,18 @@ class Live:
     help="States per layer.",
 )
 @click.option(
-    "--capacity",
+    "--capacity-sat",
     type=click.IntRange(CAPACITY_MIN_SAT, CAPACITY_MAX_SAT),
     default=_DEFAULT.capacity_sat,
     show_default=True,
-    help="Of each channel, in sat.",
+    help="Of each channel.",
 )
-@click.option("--feerate", type=Option(FEERATE), help="Of the tree, in sat/vB.  [default: 2]")
+@click.option(
+    "--feerate-sat-per-vb",
+    type=Option(FEERATE),
+    metavar=FEERATE.metavar,
+    help="Of the tree.  [default: 2]",
+)
 @click.option(
     "--fee-policy",
     type=Option(Choice(tuple(policy.label for policy in FeePolicy))),
@@ -200,16 +209,16 @@ class Live:
 @json_option
 @click.pass_obj
 def command(
-    session: Session,
+    invocation: Invocation,
     /,
     *,
     clients: int,
     arity: int,
-    max_exit_delay: int,
+    max_exit_delay_blocks: int,
     step_blocks: int,
     states: int,
-    capacity: int,
-    feerate: Decimal | None,
+    capacity_sat: int,
+    feerate_sat_per_vb: Decimal | None,
     fee_policy: str,
     payments: int | None,
     seed: int | None,
@@ -227,16 +236,17 @@ def command(
     With --chain-url a Bitcoin Core of yours on regtest takes the embedded node's place: blocks are
     mined on it, to addresses of the demo, and it is left running.
     """
+    invocation.refuse("--datadir", "--config", "--network")
     policy = fee_policy_of(fee_policy)
-    tree_feerate_sat_per_kw(policy, feerate)
+    tree_feerate_sat_per_kw(policy, feerate_sat_per_vb)
     settings = DemoSettings(
         n_clients=clients,
         leaf_arity=arity,
-        max_exit_delay_blocks=max_exit_delay,
+        max_exit_delay_blocks=max_exit_delay_blocks,
         step_blocks=step_blocks,
         states=states,
-        capacity_sat=capacity,
-        feerate=feerate,
+        capacity_sat=capacity_sat,
+        feerate=feerate_sat_per_vb,
         fee_policy=policy,
         n_payments=payments,
         seed=seed,
@@ -244,7 +254,7 @@ def command(
         exit_client=exit_client,
         chain=_chain_of(**chain),
     )
-    show(session, _run(session, settings), demo_result.result)
+    show(invocation, _run(invocation, settings), demo_result.result)
 
 
 def _chain_of(
@@ -269,9 +279,9 @@ def _chain_of(
     )
 
 
-def _run(session: Session, settings: DemoSettings) -> Document:
+def _run(invocation: Invocation, settings: DemoSettings) -> Document:
     try:
-        if session.is_json:
+        if invocation.is_json:
             return run_demo(settings, Silent())
         if not sys.stderr.isatty():
             lines: Progress = Lines()

@@ -7,8 +7,8 @@ import click
 import msgspec
 from rich.console import Console
 
-from cromford.cli.output import cell, show, stdout_console
-from cromford.cli.session import Session, session_options
+from cromford.cli.invocation import Invocation, invocation_options
+from cromford.cli.shown.output import cell, show, stdout_console
 
 # A daemon that stops waits for the answers it owes, so none is owed for long.
 FOLLOW_WAIT_SECONDS: Final = 3.0
@@ -31,37 +31,37 @@ def events_command(role: str) -> click.Command:
         help="Only those with a greater number.",
     )
     @click.option("--follow", is_flag=True, help="Go on as they happen, until Ctrl-C.")
-    @session_options
+    @invocation_options
     @click.pass_obj
-    def events(session: Session, /, *, after: int, follow: bool) -> None:
+    def events(invocation: Invocation, /, *, after: int, follow: bool) -> None:
         """Show what happened, in order. The numbers are the same for ever.
 
         A reader that remembers the last number misses nothing and sees nothing twice. With --follow
         and --json each line is one JSON document.
         """
         if follow:
-            _follow(session, role, after)
+            _follow(invocation, role, after)
         else:
-            found = [event for page in _pages(session, role, after) for event in page]
-            show(session, {"events": found}, print_events)
+            found = [event for page in _pages(invocation, role, after) for event in page]
+            show(invocation, {"events": found}, print_events)
 
     return events
 
 
-def _pages(session: Session, role: str, after: int) -> Iterator[list[Document]]:
+def _pages(invocation: Invocation, role: str, after: int) -> Iterator[list[Document]]:
     """Yield the events that there are, as many at a time as the daemon tells."""
-    while page := _ask(session, role, after, wait_seconds=0.0):
+    while page := _ask(invocation, role, after, wait_seconds=0.0):
         yield page
         after = page[-1]["number"]
 
 
-def _follow(session: Session, role: str, after: int) -> None:
+def _follow(invocation: Invocation, role: str, after: int) -> None:
     console = stdout_console()
     try:
         while True:
-            for event in _ask(session, role, after, wait_seconds=FOLLOW_WAIT_SECONDS):
+            for event in _ask(invocation, role, after, wait_seconds=FOLLOW_WAIT_SECONDS):
                 after = event["number"]
-                if session.is_json:
+                if invocation.is_json:
                     click.echo(msgspec.json.encode(event))
                 else:
                     print_event(console, event)
@@ -69,8 +69,8 @@ def _follow(session: Session, role: str, after: int) -> None:
         return  # That is how following ends.
 
 
-def _ask(session: Session, role: str, after: int, *, wait_seconds: float) -> list[Document]:
-    answer = session.call(role, "events", after=after, wait_seconds=wait_seconds)
+def _ask(invocation: Invocation, role: str, after: int, *, wait_seconds: float) -> list[Document]:
+    answer = invocation.call(role, "events", after=after, wait_seconds=wait_seconds)
     found: list[Document] = answer["events"]
     return found
 

@@ -10,7 +10,7 @@ from typing import Final
 import click
 import msgspec
 
-from cromford.daemon.rpc import RpcFailure
+from cromford.daemon.api.rpc import RpcFailure
 
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2

@@ -5,14 +5,14 @@ from typing import Any, Final
 import click
 
 from cromford.bitcoin.network import MAINNET
-from cromford.cli import lists, payment_lists, tree_view
+from cromford.cli.configuration.run_options import MAINNET_WARNING, lsp_options
+from cromford.cli.configuration.settings import flags_of
 from cromford.cli.events import events_command
-from cromford.cli.output import show, write_json
+from cromford.cli.invocation import Invocation, invocation_options
 from cromford.cli.payments import balances_command, lsp_pay_command, payments_command
-from cromford.cli.run_options import MAINNET_WARNING, lsp_options
 from cromford.cli.seed import seed_group
-from cromford.cli.session import Session, session_options
-from cromford.cli.settings import flags_of
+from cromford.cli.shown import lists, payment_lists, tree
+from cromford.cli.shown.output import show, write_json
 from cromford.cli.wallet import wallet_group
 from cromford.factory.terms import N_CLIENTS_MAX
 
@@ -34,10 +34,10 @@ command.add_command(balances_command(ROLE))
 
 @command.command()
 @flags_of("lsp", "chain", "log", "metrics", "seed")
-@session_options
+@invocation_options
 @click.pass_obj
 def run(
-    session: Session,
+    invocation: Invocation,
     /,
     **flags: Any,  # noqa: ANN401 - the options of `flags_of`
 ) -> None:
@@ -46,7 +46,7 @@ def run(
     The first start makes a seed in the data directory, readable by you only. What no flag says is
     taken from the environment, then from the configuration: see `cromford config dump`.
     """
-    options = lsp_options(session.settings_of(ROLE, flags), session.datadir_of(ROLE))
+    options = lsp_options(invocation.settings_of(ROLE, flags), invocation.datadir_of(ROLE))
     if options.network == MAINNET:
         click.echo(MAINNET_WARNING, err=True)
     from cromford.cli import daemons  # noqa: PLC0415 - all of a daemon; no other command needs it
@@ -55,19 +55,19 @@ def run(
 
 
 @command.command()
-@session_options
+@invocation_options
 @click.pass_obj
-def status(session: Session) -> None:
+def status(invocation: Invocation) -> None:
     """Show the daemon: its address, chain, wallet, connections."""
-    show(session, session.call(ROLE, "status"), lists.lsp_status)
+    show(invocation, invocation.call(ROLE, "status"), lists.lsp_status)
 
 
 @command.command()
-@session_options
+@invocation_options
 @click.pass_obj
-def lobby(session: Session) -> None:
+def lobby(invocation: Invocation) -> None:
     """Show who waits for a factory, and what clients connect to."""
-    show(session, session.call(ROLE, "lobby"), lists.lobby)
+    show(invocation, invocation.call(ROLE, "lobby"), lists.lobby)
 
 
 @command.command()
@@ -81,13 +81,13 @@ def lobby(session: Session) -> None:
     "--max",
     "max_clients",
     type=click.IntRange(1, N_CLIENTS_MAX),
-    help="At most so many are taken.  [default: the daemon's]",
+    help="At most this many are taken.  [default: the daemon's]",
 )
 @click.option("--dry-run", is_flag=True, help="Show what would be built; build nothing.")
-@session_options
+@invocation_options
 @click.pass_obj
 def build(
-    session: Session,
+    invocation: Invocation,
     min_clients: int | None,
     max_clients: int | None,
     dry_run: bool,  # noqa: FBT001 - click passes every option by keyword
@@ -95,18 +95,18 @@ def build(
     """Build a factory with those who wait, and say who sits where, and why."""
     if min_clients is not None and max_clients is not None and min_clients > max_clients:
         raise click.UsageError(f"--min {min_clients} is above --max {max_clients}")
-    answer = session.call(
+    answer = invocation.call(
         ROLE, "build", min_clients=min_clients, max_clients=max_clients, dry_run=dry_run
     )
-    show(session, answer, lists.build)
+    show(invocation, answer, lists.build)
 
 
 @command.command()
-@session_options
+@invocation_options
 @click.pass_obj
-def factories(session: Session) -> None:
+def factories(invocation: Invocation) -> None:
     """List the factories, newest attempts included."""
-    show(session, session.call(ROLE, "factories"), lists.lsp_factories)
+    show(invocation, invocation.call(ROLE, "factories"), lists.lsp_factories)
 
 
 @command.group()
@@ -116,21 +116,21 @@ def factory() -> None:
 
 @factory.command(name="show")
 @click.argument("factory_id", metavar="ID")
-@session_options
+@invocation_options
 @click.pass_obj
-def show_factory(session: Session, factory_id: str) -> None:
+def show_factory(invocation: Invocation, factory_id: str) -> None:
     """Show the tree, the ledger and the terms of a factory."""
-    answer = session.call(ROLE, "factory_show", factory_id=factory_id)
-    show(session, answer, tree_view.factory)
+    answer = invocation.call(ROLE, "factory_show", factory_id=factory_id)
+    show(invocation, answer, tree.factory)
 
 
 @factory.command()
 @click.argument("factory_id", metavar="ID")
-@session_options
+@invocation_options
 @click.pass_obj
-def export(session: Session, factory_id: str) -> None:
+def export(invocation: Invocation, factory_id: str) -> None:
     """Write a factory as one JSON document, for anybody to verify with other software."""
-    write_json(session.call(ROLE, "factory_export", factory_id=factory_id))
+    write_json(invocation.call(ROLE, "factory_export", factory_id=factory_id))
 
 
 @command.command()
@@ -142,20 +142,20 @@ def export(session: Session, factory_id: str) -> None:
     required=True,
     help="The first block to read again.",
 )
-@session_options
+@invocation_options
 @click.pass_obj
-def rescan(session: Session, from_height: int) -> None:
+def rescan(invocation: Invocation, from_height: int) -> None:
     """Read blocks again from a height, so that coins and transactions that were missed are seen.
 
     Until it is through, the chain counts as stale: no new payment is taken on, no factory joined.
     Nothing is lost by it, and it may be asked again. The node must still have the blocks.
     """
-    show(session, session.call(ROLE, "rescan", from_height=from_height), lists.rescanning)
+    show(invocation, invocation.call(ROLE, "rescan", from_height=from_height), lists.rescanning)
 
 
 @command.command()
-@session_options
+@invocation_options
 @click.pass_obj
-def stop(session: Session) -> None:
+def stop(invocation: Invocation) -> None:
     """Stop the daemon."""
-    show(session, session.call(ROLE, "stop"), lists.stopping)
+    show(invocation, invocation.call(ROLE, "stop"), lists.stopping)

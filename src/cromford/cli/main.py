@@ -10,7 +10,7 @@ import click
 
 from cromford import __version__
 from cromford.cli.failures import EXIT_FAILED, problem_of, report
-from cromford.cli.session import Session, asks_for_json, session_options, take_environment
+from cromford.cli.invocation import Invocation, asks_for_json, invocation_options, take_environment
 
 
 class _Entry(NamedTuple):
@@ -51,26 +51,26 @@ class CromfordGroup(click.Group):
         """Run a command line and exit with its code."""
         given = list(sys.argv[1:] if args is None else args)
         extra |= {"standalone_mode": False, "prog_name": "cromford"}
-        session = Session(is_json=asks_for_json(given))
-        take_environment(session)
+        invocation = Invocation(is_json=asks_for_json(given))
+        take_environment(invocation)
         try:
-            result = super().main(args=given, obj=session, **extra)
+            result = super().main(args=given, obj=invocation, **extra)
         except BrokenPipeError:
             _leave_a_closed_pipe()
         except (Exception, KeyboardInterrupt) as error:
             problem = problem_of(error)
             if problem is None:
                 raise
-            report(problem, is_json=session.is_json)
+            report(problem, is_json=invocation.is_json)
             sys.exit(problem.exit_code)
         # Outside its standalone mode click returns the code of --help and --version.
         sys.exit(result if isinstance(result, int) else 0)
 
 
 def _leave_a_closed_pipe() -> NoReturn:
-    """Exit as who wrote to a pipe that nobody reads: what is still buffered has no reader either.
+    """Exit like any program whose pipe nobody reads: what is still buffered has no reader either.
 
-    `cromford lsp events --follow | head` is no mistake of anybody's.
+    `cromford lsp events --follow | head` is nobody's mistake.
     """
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(EXIT_FAILED)
@@ -79,8 +79,8 @@ def _leave_a_closed_pipe() -> NoReturn:
 def _show_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's signature
     if not value or ctx.resilient_parsing:
         return
-    session = ctx.find_object(Session)
-    is_json = session is not None and session.is_json
+    invocation = ctx.find_object(Invocation)
+    is_json = invocation is not None and invocation.is_json
     click.echo(f'{{"version": "{__version__}"}}' if is_json else f"cromford {__version__}")
     ctx.exit()
 
@@ -92,7 +92,7 @@ def _show_version(ctx: click.Context, _param: click.Parameter, value: bool) -> N
     "key of the configuration: see `cromford config dump`.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@session_options
+@invocation_options
 @click.option(
     "--version",
     is_flag=True,
@@ -102,7 +102,7 @@ def _show_version(ctx: click.Context, _param: click.Parameter, value: bool) -> N
     help="Show the version and exit.",
 )
 def cromford() -> None:
-    """Take the options that stand before a command; `Session` has them by now."""
+    """Take the options that stand before a command; `Invocation` has them by now."""
 
 
 def main() -> NoReturn:

@@ -6,11 +6,11 @@ from typing import Any, Final
 import click
 
 from cromford.bitcoin.tx import MAX_MONEY_SAT
-from cromford.cli import payment_lists
 from cromford.cli.failures import CommandFailed
-from cromford.cli.output import msat, show
-from cromford.cli.session import Session, session_options
-from cromford.daemon.payment_limits import (
+from cromford.cli.invocation import Invocation, invocation_options
+from cromford.cli.shown import payment_lists
+from cromford.cli.shown.output import Printer, msat, show
+from cromford.daemon.api.payment_limits import (
     INVOICE_EXPIRY_SECONDS,
     LIMIT,
     LIMIT_MAX,
@@ -30,7 +30,7 @@ _REMEDIES: Final = {
 Document = dict[str, Any]
 
 
-class Amount(click.ParamType[int]):
+class SatOrMsat(click.ParamType[int]):
     """An amount in sat, or in msat where the suffix says so. Its value is in msat."""
 
     name = "AMOUNT"
@@ -57,28 +57,33 @@ def invoice_command(role: str) -> click.Command:
     """Return the command `invoice` of a role."""
 
     @click.command()
-    @click.argument("amount", metavar="AMOUNT", type=Amount(least_msat=1))
+    @click.argument("amount", metavar="AMOUNT", type=SatOrMsat(least_msat=1))
     @click.option("--description", default="", help="What it is for; the payer reads it.")
     @click.option(
-        "--expiry",
-        metavar="SECONDS",
+        "--expiry-seconds",
         type=click.IntRange(min=1),
         default=INVOICE_EXPIRY_SECONDS,
         show_default=True,
         help="How long it can be paid.",
     )
-    @session_options
+    @invocation_options
     @click.pass_obj
-    def invoice(session: Session, /, *, amount: int, description: str, expiry: int) -> None:
-        """Ask for AMOUNT sat: make an invoice for whoever shall pay.
+    def invoice(
+        invocation: Invocation, /, *, amount: int, description: str, expiry_seconds: int
+    ) -> None:
+        """Ask for AMOUNT sat: make an invoice for whoever is to pay.
 
         AMOUNT is in sat; with the suffix msat it is in millisatoshi. In a terminal the invoice
         comes with a QR code; into a pipe it goes alone.
         """
-        answer = session.call(
-            role, "invoice", amount_msat=amount, description=description, expiry_seconds=expiry
+        answer = invocation.call(
+            role,
+            "invoice",
+            amount_msat=amount,
+            description=description,
+            expiry_seconds=expiry_seconds,
         )
-        show(session, answer, payment_lists.invoice)
+        show(invocation, answer, payment_lists.invoice)
 
     return invoice
 
@@ -91,7 +96,7 @@ def client_pay_command(role: str) -> click.Command:
     @click.option(
         "--max-fee",
         metavar="AMOUNT",
-        type=Amount(least_msat=0),
+        type=SatOrMsat(least_msat=0),
         help="The highest fee, in sat or with the suffix msat.  [default: the daemon's limits]",
     )
     @click.option(
@@ -102,16 +107,16 @@ def client_pay_command(role: str) -> click.Command:
     )
     @_wait_option
     @_dry_run_option
-    @session_options
+    @invocation_options
     @click.pass_obj
     def pay(
-        session: Session,
+        invocation: Invocation,
         /,
         *,
         invoice: str,
         max_fee: int | None,
         factory_id: str | None,
-        wait: float,
+        wait_seconds: float | None,
         dry_run: bool,
     ) -> None:
         """Pay an invoice, and wait for the proof. Never twice: a second time it tells the outcome.
@@ -119,7 +124,7 @@ def client_pay_command(role: str) -> click.Command:
         A payment that failed before is tried again.
         """
         asked = {"fee_max_msat": max_fee, "factory_id": factory_id}
-        _pay(session, role, invoice, wait=wait, dry_run=dry_run, **asked)
+        _pay(invocation, role, invoice, wait_seconds=wait_seconds, dry_run=dry_run, **asked)
 
     return pay
 
@@ -131,25 +136,24 @@ def lsp_pay_command(role: str) -> click.Command:
     @click.argument("invoice", metavar="INVOICE")
     @_wait_option
     @_dry_run_option
-    @session_options
+    @invocation_options
     @click.pass_obj
-    def pay(session: Session, /, *, invoice: str, wait: float, dry_run: bool) -> None:
+    def pay(
+        invocation: Invocation, /, *, invoice: str, wait_seconds: float | None, dry_run: bool
+    ) -> None:
         """Pay a client's invoice out of the LSP's side of its channel. Never twice.
 
         A payment that failed before is tried again.
         """
-        _pay(session, role, invoice, wait=wait, dry_run=dry_run)
+        _pay(invocation, role, invoice, wait_seconds=wait_seconds, dry_run=dry_run)
 
     return pay
 
 
 _wait_option = click.option(
-    "--wait",
-    metavar="SECONDS",
+    "--wait-seconds",
     type=click.FloatRange(0, WAIT_SECONDS_MAX),
-    default=WAIT_SECONDS,
-    show_default=True,
-    help="How long to wait for the outcome; 0 for not at all.",
+    help=f"How long to wait for the outcome; 0 for not at all.  [default: {WAIT_SECONDS:g}]",
 )
 _dry_run_option = click.option(
     "--dry-run", is_flag=True, help="Show payee, amount, fee and heights; pay nothing."
@@ -157,10 +161,21 @@ _dry_run_option = click.option(
 
 
 def _pay(
-    session: Session, role: str, invoice: str, *, wait: float, dry_run: bool, **asked: object
+    invocation: Invocation,
+    role: str,
+    invoice: str,
+    *,
+    wait_seconds: float | None,
+    dry_run: bool,
+    **asked: object,
 ) -> None:
-    answer = session.call(role, "pay", invoice=invoice, wait_seconds=wait, dry_run=dry_run, **asked)
-    show(session, answer, payment_lists.payment)
+    if dry_run and wait_seconds is not None:
+        raise click.UsageError("--wait-seconds: with --dry-run there is no outcome to wait for")
+    wait = WAIT_SECONDS if wait_seconds is None else wait_seconds
+    answer = invocation.call(
+        role, "pay", invoice=invoice, wait_seconds=wait, dry_run=dry_run, **asked
+    )
+    show(invocation, answer, payment_lists.payment)
     if answer["status"] == "failed":
         raise CommandFailed(
             "payment_failed",
@@ -178,7 +193,7 @@ def _pay(
         )
 
 
-def payments_command(role: str, view: Any) -> click.Command:  # noqa: ANN401 - a view of `output`
+def payments_command(role: str, printer: Printer) -> click.Command:
     """Return the command `payments` of a role."""
     what = {
         "lsp": "List what was paid, what was forwarded, and what that earned, newest first.",
@@ -192,12 +207,12 @@ def payments_command(role: str, view: Any) -> click.Command:  # noqa: ANN401 - a
         type=click.IntRange(1, LIMIT_MAX),
         default=LIMIT,
         show_default=True,
-        help="At most so many.",
+        help="At most this many.",
     )
-    @session_options
+    @invocation_options
     @click.pass_obj
-    def payments(session: Session, /, *, limit: int) -> None:
-        show(session, session.call(role, "payments", limit=limit), view)
+    def payments(invocation: Invocation, /, *, limit: int) -> None:
+        show(invocation, invocation.call(role, "payments", limit=limit), printer)
 
     return payments
 
@@ -206,14 +221,14 @@ def balance_command(role: str) -> click.Command:
     """Return the command `balance` of a client."""
 
     @click.command()
-    @session_options
+    @invocation_options
     @click.pass_obj
-    def balance(session: Session) -> None:
+    def balance(invocation: Invocation) -> None:
         """Show what each channel holds, can send and receive, and what an exit would leave.
 
         A channel that is on chain is not listed: `exit plan` and the wallet tell about it.
         """
-        show(session, session.call(role, "balance"), payment_lists.balance)
+        show(invocation, invocation.call(role, "balance"), payment_lists.balance)
 
     return balance
 
@@ -222,10 +237,10 @@ def balances_command(role: str) -> click.Command:
     """Return the command `balances` of an LSP."""
 
     @click.command()
-    @session_options
+    @invocation_options
     @click.pass_obj
-    def balances(session: Session) -> None:
+    def balances(invocation: Invocation) -> None:
         """Show the money in the channel with each client."""
-        show(session, session.call(role, "balances"), payment_lists.balances)
+        show(invocation, invocation.call(role, "balances"), payment_lists.balances)
 
     return balances

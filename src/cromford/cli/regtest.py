@@ -5,10 +5,10 @@ from typing import Final
 
 import click
 
-from cromford.cli import lists
 from cromford.cli.failures import CommandFailed
-from cromford.cli.output import show
-from cromford.cli.session import HOME, Session, json_option
+from cromford.cli.invocation import HOME, Invocation, json_option
+from cromford.cli.shown import lists
+from cromford.cli.shown.output import show
 
 PORT_DEFAULT: Final = 18443  # Bitcoin Core's own on regtest.
 PORT_MAX: Final = 0xFFFF
@@ -29,7 +29,7 @@ PORT_MAX: Final = 0xFFFF
 )
 @json_option
 @click.pass_obj
-def command(session: Session, datadir: Path | None, port: int) -> None:
+def command(invocation: Invocation, datadir: Path | None, port: int) -> None:
     """Run a Bitcoin regtest node, never for real money.
 
     It answers Bitcoin Core's JSON-RPC, with a cookie, on 127.0.0.1. Blocks are validated by Core's
@@ -37,6 +37,7 @@ def command(session: Session, datadir: Path | None, port: int) -> None:
 
     Once it answers, it says where on stdout. Stop it with Ctrl-C.
     """
+    invocation.refuse("--config", "--network")
     # The consensus library takes a while to load, and only this command needs it.
     from cromford.regtest import node  # noqa: PLC0415 - see above
     from cromford.regtest.journal import DatadirBusy  # noqa: PLC0415 - see above
@@ -49,11 +50,11 @@ def command(session: Session, datadir: Path | None, port: int) -> None:
             "cookie_file": str(running.cookie_file),
             "warning": node.NEVER_FOR_REAL_MONEY,
         }
-        show(session, where, lists.regtest_started)
+        show(invocation, where, lists.regtest_started)
 
     place = datadir
-    if place is None and session.is_datadir_typed:
-        place = session.datadir
+    if place is None and "--datadir" in invocation.typed:
+        place = invocation.datadir
     try:
         node.run(
             (place or HOME / "regtest-node").expanduser().absolute(),

@@ -15,17 +15,17 @@ from rich.console import Console
 
 from cromford.adapters.sqlite import JOURNAL_NAME, locked
 from cromford.cli.asking import can_ask, confirm
+from cromford.cli.configuration.run_options import allowed_network
+from cromford.cli.configuration.settings import Settings, flag_of
 from cromford.cli.failures import (
     EXIT_AUTHENTICATION,
     EXIT_NOT_FOUND,
     EXIT_USAGE,
     CommandFailed,
 )
-from cromford.cli.lists import facts
-from cromford.cli.output import cell, show
-from cromford.cli.run_options import allowed_network
-from cromford.cli.session import Session, session_options
-from cromford.cli.settings import Settings, flag_of
+from cromford.cli.invocation import Invocation, invocation_options
+from cromford.cli.shown.lists import facts
+from cromford.cli.shown.output import cell, show
 from cromford.daemon.home import open_home, read_passphrase
 from cromford.daemon.seed_file import (
     SEED_FILE,
@@ -72,12 +72,12 @@ def _show(role: str) -> click.Command:
     @click.command(name="show")
     @_passphrase_option
     @_yes_option
-    @session_options
+    @invocation_options
     @click.pass_obj
-    def show_seed(session: Session, /, *, passphrase_file: Path | None, yes: bool) -> None:
+    def show_seed(invocation: Invocation, /, *, passphrase_file: Path | None, yes: bool) -> None:
         """Show the words of the seed on stdout, after asking. Whoever sees them has every key."""
-        settings = session.settings_of(role, {})
-        home = session.home_of(role)
+        settings = invocation.settings_of(role, {})
+        home = invocation.home_of(role)
         if not (home / SEED_FILE).exists():
             raise CommandFailed(
                 "seed_not_found",
@@ -87,14 +87,14 @@ def _show(role: str) -> click.Command:
             )
         with _daemon_stopped(role, home), _seed_failures():
             confirm(
-                session,
+                invocation,
                 "Whoever sees the words has every key. Show them here?",
                 yes=yes,
                 why="whoever sees the words has every key",
                 remediation="Add --yes, where nobody else sees the output.",
             )
-            phrase = _read(session, home, _passphrase(settings, passphrase_file))
-        show(session, {"phrase": phrase}, print_phrase)
+            phrase = _read(invocation, home, _passphrase(settings, passphrase_file))
+        show(invocation, {"phrase": phrase}, print_phrase)
 
     return show_seed
 
@@ -110,10 +110,10 @@ def _restore(role: str) -> click.Command:
     @_passphrase_option
     @_yes_option
     @flag_of("chain.allow_mainnet")
-    @session_options
+    @invocation_options
     @click.pass_obj
     def restore(
-        session: Session,
+        invocation: Invocation,
         /,
         *,
         phrase_file: Path | None,
@@ -126,23 +126,23 @@ def _restore(role: str) -> click.Command:
         The words are asked for without showing them, or read from stdin or a file; never from the
         command line. Nothing is written unless all of them are right.
         """
-        settings = session.settings_of(role, flags)
+        settings = invocation.settings_of(role, flags)
         network = allowed_network(settings)
-        home = session.home_of(role)
+        home = invocation.home_of(role)
         _check_empty(home)
         with _seed_failures():
-            phrase = check_phrase(_phrase(session, phrase_file))
+            phrase = check_phrase(_phrase(invocation, phrase_file))
             passphrase = _passphrase(settings, passphrase_file)
-            if passphrase is None and phrase_file is None and can_ask(session):
+            if passphrase is None and phrase_file is None and can_ask(invocation):
                 passphrase = _new_passphrase()
             confirm(
-                session,
+                invocation,
                 f"Make {home} the home of this seed?",
                 yes=yes,
                 why=f"this makes {home} the home of a seed",
                 remediation="Add --yes.",
             )
-            open_home(session.datadir_of(role), network)
+            open_home(invocation.datadir_of(role), network)
             with _daemon_stopped(role, home):
                 _check_empty(home)
                 write_phrase(home, phrase, passphrase)
@@ -151,7 +151,7 @@ def _restore(role: str) -> click.Command:
             "is_encrypted": passphrase is not None,
             "warnings": list(AFTER_RESTORE),
         }
-        show(session, restored, print_restored)
+        show(invocation, restored, print_restored)
 
     return restore
 
@@ -209,21 +209,21 @@ def _passphrase(settings: Settings, named: Path | None) -> str | None:
     return read_passphrase(named or settings["seed.passphrase_file"])
 
 
-def _read(session: Session, home: Path, passphrase: str | None) -> str:
+def _read(invocation: Invocation, home: Path, passphrase: str | None) -> str:
     try:
         return read_phrase(home, passphrase)
     except WrongPassphrase:
-        if passphrase is not None or not can_ask(session):
+        if passphrase is not None or not can_ask(invocation):
             raise
         return read_phrase(home, click.prompt("Passphrase", hide_input=True, err=True))
 
 
-def _phrase(session: Session, phrase_file: Path | None) -> str:
+def _phrase(invocation: Invocation, phrase_file: Path | None) -> str:
     """Return the words as they were given, less the one line end that a line ends with."""
     if phrase_file is not None:
         with phrase_file.open(encoding="utf-8") as file:
             text = file.read(PHRASE_SIZE_MAX)
-    elif can_ask(session):
+    elif can_ask(invocation):
         text = str(click.prompt("The words of the seed", hide_input=True, err=True))
     else:
         text = sys.stdin.read(PHRASE_SIZE_MAX)

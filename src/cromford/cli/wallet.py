@@ -1,4 +1,4 @@
-"""`wallet`: addresses, coins and payments of a daemon's own wallet, alike for both roles."""
+"""`wallet`: a daemon's own wallet, its addresses, its coins, sending; alike for both roles."""
 
 from decimal import Decimal
 from typing import Any, Final
@@ -7,17 +7,17 @@ import click
 from rich.console import Console
 
 from cromford.bitcoin.tx import MAX_MONEY_SAT
-from cromford.cli import lists
 from cromford.cli.asking import confirm
-from cromford.cli.kinds import (
+from cromford.cli.configuration.kinds import (
     FEERATE_MAX_SAT_PER_VB,
     FEERATE_MIN_SAT_PER_VB,
     Integer,
     Number,
     Option,
 )
-from cromford.cli.output import blocks, cell, sat, show, table
-from cromford.cli.session import Session, session_options
+from cromford.cli.invocation import Invocation, invocation_options
+from cromford.cli.shown import lists
+from cromford.cli.shown.output import blocks, cell, sat, show, table
 
 ALL: Final = "all"
 _FEERATE: Final = Number(FEERATE_MIN_SAT_PER_VB, Decimal(FEERATE_MAX_SAT_PER_VB), "sat/vB")
@@ -25,7 +25,7 @@ _SAT: Final = Integer(1, MAX_MONEY_SAT)
 Document = dict[str, Any]
 
 
-class Amount(click.ParamType[int | str]):
+class SatOrAll(click.ParamType[int | str]):
     """An amount in sat, or `all`."""
 
     name = f"AMOUNT_SAT|{ALL}"
@@ -44,7 +44,7 @@ class Amount(click.ParamType[int | str]):
 
 def wallet_group(role: str) -> click.Group:
     """Return the group `wallet` of a role."""
-    group = click.Group(name="wallet", help="Addresses, coins and payments of the daemon's wallet.")
+    group = click.Group(name="wallet", help="The daemon's wallet: addresses, coins, sending.")
     for make in (_address, _balance, _coins, _send):
         group.add_command(make(role))
     return group
@@ -52,33 +52,33 @@ def wallet_group(role: str) -> click.Group:
 
 def _address(role: str) -> click.Command:
     @click.command()
-    @session_options
+    @invocation_options
     @click.pass_obj
-    def address(session: Session) -> None:
+    def address(invocation: Invocation) -> None:
         """Show a fresh address."""
-        show(session, session.call(role, "address"), lists.address)
+        show(invocation, invocation.call(role, "address"), lists.address)
 
     return address
 
 
 def _balance(role: str) -> click.Command:
     @click.command()
-    @session_options
+    @invocation_options
     @click.pass_obj
-    def balance(session: Session) -> None:
+    def balance(invocation: Invocation) -> None:
         """Show what is confirmed, free, reserved, immature, being paid, and arriving from exits."""
-        show(session, session.call(role, "wallet_balance"), print_balance)
+        show(invocation, invocation.call(role, "wallet_balance"), print_balance)
 
     return balance
 
 
 def _coins(role: str) -> click.Command:
     @click.command()
-    @session_options
+    @invocation_options
     @click.pass_obj
-    def coins(session: Session) -> None:
+    def coins(invocation: Invocation) -> None:
         """List the coins, and what they are reserved for."""
-        show(session, session.call(role, "wallet_coins"), print_coins)
+        show(invocation, invocation.call(role, "wallet_coins"), print_coins)
 
     return coins
 
@@ -86,56 +86,68 @@ def _coins(role: str) -> click.Command:
 def _send(role: str) -> click.Command:
     @click.command()
     @click.argument("address", metavar="ADDRESS")
-    @click.argument("amount", metavar="AMOUNT_SAT|all", type=Amount())
+    @click.argument("amount", metavar="AMOUNT_SAT|all", type=SatOrAll())
     @click.option(
-        "--feerate",
+        "--feerate-sat-per-vb",
         type=Option(_FEERATE),
         metavar=_FEERATE.metavar,
-        help="In sat/vB.  [default: the node's estimate, or 2 if it has none]",
+        help="Of the transaction.  [default: the node's estimate, or 2 if it has none]",
     )
     @click.option("--dry-run", is_flag=True, help="Show what would be sent; send nothing.")
     @click.option("--yes", is_flag=True, help="Do not ask: what is sent stays sent.")
-    @session_options
+    @invocation_options
     @click.pass_obj
     def send(
-        session: Session,
+        invocation: Invocation,
         /,
         *,
         address: str,
         amount: int | str,
-        feerate: Decimal | None,
+        feerate_sat_per_vb: Decimal | None,
         dry_run: bool,
         yes: bool,
     ) -> None:
         """Pay to an address from the coins that are free. `all` sends all of them, less the fee.
 
-        Shows the payment and asks before it sends.
+        A coin that costs more to spend than it holds stays where it is.
+
+        Shows what it would send, and asks first.
         """
         asked = {
             "address": address,
             "amount_sat": None if amount == ALL else amount,
-            "feerate_sat_per_vb": None if feerate is None else f"{feerate:f}",
+            "feerate_sat_per_vb": _digits(feerate_sat_per_vb),
         }
         if dry_run:
-            show(session, session.call(role, "wallet_send", **asked, dry_run=True), print_payment)
+            show(
+                invocation,
+                invocation.call(role, "wallet_send", **asked, dry_run=True),
+                print_payment,
+            )
             return
         if not yes:
-            planned = session.call(role, "wallet_send", **asked, dry_run=True)
+            planned = invocation.call(role, "wallet_send", **asked, dry_run=True)
             # What was shown is what is sent: the estimate may move while somebody thinks.
             asked["feerate_sat_per_vb"] = str(planned["feerate_sat_per_vb"])
-            _ask(session, address, planned)
-        show(session, session.call(role, "wallet_send", **asked, dry_run=False), print_payment)
+            _ask(invocation, address, planned)
+        show(
+            invocation, invocation.call(role, "wallet_send", **asked, dry_run=False), print_payment
+        )
 
     return send
 
 
-def _ask(session: Session, address: str, planned: Document) -> None:
+def _digits(number: Decimal | None) -> str | None:
+    return None if number is None else f"{number:f}"
+
+
+def _ask(invocation: Invocation, address: str, planned: Document) -> None:
     told = f"{sat(planned['amount_sat'])} to {address}, and a fee of {sat(planned['fee_sat'])}"
     confirm(
-        session,
+        invocation,
         f"{told} ({planned['feerate_sat_per_vb']} sat/vB, {planned['feerate_source']}). Send it?",
         yes=False,
-        why=f"a payment cannot be taken back: {told}",
+        why=f"what is sent cannot be taken back: {told}",
         remediation="Look at it with --dry-run, then add --yes.",
     )
 
@@ -153,7 +165,7 @@ def print_balance(console: Console, balance: Document) -> None:
                 "arriving",
                 f"{sat(balance['arriving_sat'])} out of exits, before the sweeps' fees",
             ),
-            ("being paid", f"{sat(balance['paying_sat'])} in payments that are not confirmed"),
+            ("being paid", f"{sat(balance['paying_sat'])} sent, and not confirmed yet"),
             *(
                 ("refused by the node", lists.refused_text(refused))
                 for refused in balance["refused"]
@@ -184,7 +196,7 @@ def print_coins(console: Console, answer: Document) -> None:
 
 
 def print_payment(console: Console, payment: Document) -> None:
-    """Print a payment that was sent, or would be."""
+    """Print what was sent, or would be."""
     console.print("sent" if payment["sent"] else "dry run: nothing was sent")
     feerate = f"{payment['feerate_sat_per_vb']} sat/vB, {payment['feerate_source']}"
     lists.facts(

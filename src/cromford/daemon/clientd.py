@@ -1,32 +1,31 @@
 """The client's daemon: stays connected to its LSP, joins, verifies, leaves."""
 
 import asyncio
-import logging
-import secrets
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
 
-from cromford.adapters.noise_tcp import connect
-from cromford.daemon import client_views as views
-from cromford.daemon.channel_views import money_samples
-from cromford.daemon.client_payments import ClientPayments
+from cromford.adapters.noise_tcp import NoiseConnection, connect
+from cromford.daemon.api.client_payments import ClientPayments
+from cromford.daemon.api.factory_id import find_factory
+from cromford.daemon.api.rpc import RpcFailure
+from cromford.daemon.api.rpc_server import Handler, read_params, without_params
 from cromford.daemon.driver import Role
-from cromford.daemon.exit_views import exit_plan
-from cromford.daemon.factory_id import find_factory
 from cromford.daemon.logs import set_up_logging
 from cromford.daemon.metrics import Sample
 from cromford.daemon.options import ClientOptions
-from cromford.daemon.rpc import RpcFailure
-from cromford.daemon.rpc_server import Handler, read_params
+from cromford.daemon.reconnecting import Reconnecting
 from cromford.daemon.shell import Daemon
-from cromford.ports import BlockRef, ChainUnavailable, ConnectionLost
+from cromford.daemon.views import client as views
+from cromford.daemon.views.channels import money_samples
+from cromford.daemon.views.exit import exit_plan
+from cromford.ports import BlockRef, ChainUnavailable
 from cromford.protocol import client
 from cromford.protocol import events as ev
 from cromford.protocol.exiting.client import arriving_total_sat
 from cromford.protocol.journal.book import Book
-from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
+from cromford.protocol.journal.client_attempt import ClientAttempt, Complete, Received
 from cromford.protocol.journal.client_state import ClientConfig, ClientState
 from cromford.protocol.opening.verify import verify_attempt
 from cromford.signing.keychain import Keychain
@@ -41,10 +40,6 @@ CLIENT_ROLE: Role[ClientState] = Role(
     content_at=client.content_at,
 )
 CONNECT_TIMEOUT_SECONDS: Final = 10.0
-BACKOFF_FIRST_SECONDS: Final = 0.5
-BACKOFF_MAX_SECONDS: Final = 30.0
-
-_log = logging.getLogger(__name__)
 
 
 class _JoinParams(msgspec.Struct, forbid_unknown_fields=True):
@@ -52,7 +47,7 @@ class _JoinParams(msgspec.Struct, forbid_unknown_fields=True):
     capacity_least_sat: int | None = None
 
 
-class _FactoryParams(msgspec.Struct, forbid_unknown_fields=True):
+class _OwnFactoryParams(msgspec.Struct, forbid_unknown_fields=True):
     factory_id: str | None = None
 
 
@@ -77,6 +72,7 @@ class ClientDaemon(Daemon[ClientState]):
             new_state=new_state,
         )
         self._lsp = options.lsp
+        self._reconnecting = Reconnecting(self._dial, self.peers.run)
         self._payments = ClientPayments(self, self._signer.sign_node)
 
     @property
@@ -105,26 +101,17 @@ class ClientDaemon(Daemon[ClientState]):
         return self.driver.state.chain.recent
 
     async def network_side(self) -> None:
-        """Stay connected to the LSP, with a growing pause after each failure."""
-        lsp = self._lsp
-        backoff = BACKOFF_FIRST_SECONDS
-        while True:
-            try:
-                connection = await connect(
-                    lsp.host,
-                    lsp.port,
-                    node_id=lsp.node_id,
-                    identity=self.identity,
-                    timeout_seconds=CONNECT_TIMEOUT_SECONDS,
-                )
-            except (ConnectionLost, OSError) as error:
-                _log.info("lsp_unreachable address=%s reason=%s", lsp, error)
-                backoff = min(2 * backoff, BACKOFF_MAX_SECONDS)
-            else:
-                backoff = BACKOFF_FIRST_SECONDS
-                await self.peers.run(connection)
-            # A spread keeps a crowd of clients from coming back in one moment.
-            await asyncio.sleep(backoff * (0.5 + secrets.randbelow(1000) / 1000))
+        """Stay connected to the LSP."""
+        await self._reconnecting.run()
+
+    async def _dial(self) -> NoiseConnection:
+        return await connect(
+            self._lsp.host,
+            self._lsp.port,
+            node_id=self._lsp.node_id,
+            identity=self.identity,
+            timeout_seconds=CONNECT_TIMEOUT_SECONDS,
+        )
 
     def samples(self) -> Iterator[Sample]:
         """Yield a client's numbers for Prometheus."""
@@ -144,10 +131,10 @@ class ClientDaemon(Daemon[ClientState]):
     def methods(self) -> Mapping[str, Handler]:
         """Return the API methods of a client."""
         return {
-            "status": self._status,
+            "status": without_params(self._status),
             "join": self._join,
-            "leave": self._leave,
-            "factories": self._factories,
+            "leave": without_params(self._leave),
+            "factories": without_params(self._factories),
             "factory": self._factory,
             "verify": self._verify,
             "exit_plan": self._exit_plan,
@@ -155,7 +142,7 @@ class ClientDaemon(Daemon[ClientState]):
             **self._payments.methods(),
         }
 
-    async def _status(self, _params: dict[str, Any]) -> object:
+    async def _status(self) -> object:
         state = self.driver.state
         lobby = state.lobby
         return {
@@ -163,6 +150,7 @@ class ClientDaemon(Daemon[ClientState]):
             **await self.status(),
             "lsp": str(self._lsp),
             "connected": state.is_connected,
+            "connections_are_short": self._reconnecting.connections_are_short,
             "lobby": None
             if lobby is None
             else {
@@ -202,11 +190,11 @@ class ClientDaemon(Daemon[ClientState]):
         )
         return self._wish()
 
-    async def _leave(self, _params: dict[str, Any]) -> object:
+    async def _leave(self) -> object:
         self.request(ev.LeaveRequested())
         return {"left": True}
 
-    async def _factories(self, _params: dict[str, Any]) -> object:
+    async def _factories(self) -> object:
         state = self.driver.state
         return {
             "factories": [
@@ -246,19 +234,22 @@ class ClientDaemon(Daemon[ClientState]):
 
     def _refused(self, attempt: ClientAttempt) -> list[dict[str, Any]]:
         """Return which transactions of a factory the node does not take."""
-        if views.stage_of(attempt) == "received":
+        if isinstance(attempt.stage, Received):
             return []
-        return self.refusals.shown_of(attempt.watched_txids, self.driver.state.chain.spends)
+        txids = attempt.stage.candidate.watched_txids
+        return self.refusals.shown_of(txids, self.driver.state.chain.spends)
 
     def _attempt(self, params: dict[str, Any]) -> ClientAttempt:
         """Return the factory that is meant: by default the newest that lives, or may yet."""
         state = self.driver.state
-        wanted = read_params(params, _FactoryParams).factory_id
+        wanted = read_params(params, _OwnFactoryParams).factory_id
         if wanted is not None:
             return state.attempts[find_factory(state.attempts, wanted)]
         for attempt in reversed(list(state.attempts.values())):
             # An LSP that aborts and funds all the same has built a factory.
-            if attempt.aborted is None or state.chain.depth(attempt.funding_tx.txid) > 0:
+            if attempt.aborted is None:
+                return attempt
+            if attempt.is_checked and state.chain.depth(attempt.funding_tx.txid) > 0:
                 return attempt
         raise RpcFailure(
             "factory_not_found",

@@ -1,7 +1,8 @@
 """The only place where I/O and state meet, and its one rule.
 
-Append the records durably, apply them, then perform the effects. The driver is the same in a
-daemon and in the simulation; only the ports differ.
+Apply the records to a new state, append them durably, keep that state, then perform the effects:
+nothing is done before it is remembered. The driver is the same in a daemon and in the simulation;
+only the ports differ.
 """
 
 from collections import deque
@@ -14,7 +15,7 @@ from cromford.channel.content import CommitmentContent
 from cromford.effects import Performed, RecallCommitment
 from cromford.ports import Store
 from cromford.protocol.events import CommitmentRecalled, DaemonStarted, Event
-from cromford.protocol.facts import FRESH
+from cromford.protocol.facts import FRESH, Facts
 from cromford.protocol.journal.records import AnyRecord, Created, decode_record, encode_record
 from cromford.protocol.turn import Decision
 
@@ -34,7 +35,7 @@ class Role(Generic[S]):
     """
 
     name: str
-    decide: Callable[[S, Event], Decision]
+    decide: Callable[[S, Event, Facts], Decision[S]]
     apply: Callable[[S, AnyRecord], S]
     relevant: Callable[[S, Sequence[Tx]], tuple[Tx, ...]]
     content_at: Callable[[S, bytes, int], CommitmentContent | None] = _no_content
@@ -83,13 +84,13 @@ class Driver(Generic[S]):
         """
         self.handle(DaemonStarted(unix_time=unix_time))
 
-    def foresee(self, event: Event) -> Decision:
+    def foresee(self, event: Event) -> Decision[S]:
         """Return what the role would decide. Nothing is remembered and nothing done.
 
         Raises:
             Rejected: If the operator asked for something impossible.
         """
-        return self._role.decide(self.state, event)
+        return self._role.decide(self.state, event, self.facts)
 
     def handle(self, event: Event) -> None:
         """Handle one event and all that it causes at once.
@@ -100,8 +101,9 @@ class Driver(Generic[S]):
         """
         pending = deque((event,))
         while pending:
-            decision = self._role.decide(self.state, pending.popleft())
-            self._remember(decision.records)
+            # Folded already: a record that cannot be applied never becomes durable.
+            decision = self._role.decide(self.state, pending.popleft(), self.facts)
+            self._remember(decision)
             for effect in decision.effects:
                 if isinstance(effect, RecallCommitment):
                     pending.extend(self._recall(effect))
@@ -122,16 +124,11 @@ class Driver(Generic[S]):
         """Return the transactions of a block that matter to the role."""
         return self._role.relevant(self.state, txs)
 
-    def _remember(self, records: Sequence[AnyRecord]) -> None:
-        if not records:
-            return
-        # Applied first in memory: a record that cannot be applied must never become durable.
-        state = self.state
-        for record in records:
-            state = self._role.apply(state, record)
-        self._store.append([encode_record(record) for record in records])
-        self.state = state
-        for record in records:
+    def _remember(self, decision: Decision[S]) -> None:
+        if decision.records:
+            self._store.append([encode_record(record) for record in decision.records])
+        self.state = decision.state
+        for record in decision.records:
             self._observe(record)
 
 

@@ -9,17 +9,17 @@ import msgspec
 
 from cromford.adapters.noise_server import NoiseServer, serve
 from cromford.adapters.peer_address import PeerAddress
-from cromford.daemon import lsp_views as views
-from cromford.daemon.channel_views import money_samples
+from cromford.daemon.api.factory_id import find_factory
+from cromford.daemon.api.lsp_payments import LspPayments
+from cromford.daemon.api.rpc import RpcFailure
+from cromford.daemon.api.rpc_server import Handler, read_params, without_params
 from cromford.daemon.driver import Role
-from cromford.daemon.factory_id import find_factory
 from cromford.daemon.logs import set_up_logging
-from cromford.daemon.lsp_payments import LspPayments
 from cromford.daemon.metrics import Sample
 from cromford.daemon.options import LspOptions
-from cromford.daemon.rpc import RpcFailure
-from cromford.daemon.rpc_server import Handler, read_params
 from cromford.daemon.shell import Daemon
+from cromford.daemon.views import lsp as views
+from cromford.daemon.views.channels import money_samples
 from cromford.effects import AttemptDeadline
 from cromford.ports import BlockRef
 from cromford.protocol import events as ev
@@ -135,10 +135,10 @@ class LspDaemon(Daemon[LspState]):
     def methods(self) -> Mapping[str, Handler]:
         """Return the API methods of an LSP."""
         return {
-            "status": self._status,
-            "lobby": self._lobby,
+            "status": without_params(self._status),
+            "lobby": without_params(self._lobby),
             "build": self._build,
-            "factories": self._factories,
+            "factories": without_params(self._factories),
             "factory_show": self._factory_show,
             "factory_export": self._factory_export,
             **self._payments.methods(),
@@ -153,7 +153,7 @@ class LspDaemon(Daemon[LspState]):
             )
         )
 
-    async def _status(self, _params: dict[str, Any]) -> object:
+    async def _status(self) -> object:
         state = self.driver.state
         address = self._address()
         return {
@@ -161,16 +161,17 @@ class LspDaemon(Daemon[LspState]):
             **await self.status(),
             "listen": None if address is None else address.partition("@")[2],
             "n_connected": self.peers.n_connected,
+            "contested": [node_id.hex() for node_id in self.peers.contested],
             "n_waiting": len(state.members),
             "build": views.show_build(state.build, state.open_attempt),
             "build_dropped": state.build_dropped,
             "capital": views.capital(state),
             "n_factories": sum(
-                1 for attempt in state.attempts.values() if attempt.signed_funding_tx is not None
+                1 for attempt in state.attempts.values() if attempt.funded is not None
             ),
         }
 
-    async def _lobby(self, _params: dict[str, Any]) -> object:
+    async def _lobby(self) -> object:
         return {"address": self._address(), **views.lobby(self.driver.state)}
 
     async def _build(self, params: dict[str, Any]) -> object:
@@ -188,7 +189,7 @@ class LspDaemon(Daemon[LspState]):
             self.request(ev.BuildRequested(min_clients=min_clients, max_clients=max_clients))
         return {"started": not wanted.dry_run, **views.show_plan(plan)}
 
-    async def _factories(self, _params: dict[str, Any]) -> object:
+    async def _factories(self) -> object:
         state = self.driver.state
         return {
             "factories": [
@@ -210,7 +211,9 @@ class LspDaemon(Daemon[LspState]):
 
     def _refused(self, attempt: LspAttempt) -> list[dict[str, Any]]:
         """Return which transactions of a factory the node does not take."""
-        return self.refusals.shown_of(attempt.watched_txids, self.driver.state.chain.spends)
+        return self.refusals.shown_of(
+            attempt.candidate.watched_txids, self.driver.state.chain.spends
+        )
 
     def _attempt(self, params: dict[str, Any]) -> LspAttempt:
         attempts = self.driver.state.attempts

@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from cromford.codec.reader import MalformedBytes
+from cromford.daemon.displaced import Displaced
 from cromford.ports import Connection, ConnectionLost
 from cromford.protocol import events as ev
 from cromford.wire.messages import Message, decode_message, encode_message
 
 OUTBOX_MESSAGES_MAX: Final = 256  # A peer that does not read is disconnected at this many.
+
+CONTESTED_HINT: Final = "two daemons have this name, and each throws out the other"
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +37,7 @@ class Peers:
         self._post = post
         self._peers: dict[bytes, _Peer] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._displaced = Displaced()
 
     async def run(self, connection: Connection) -> None:
         """Serve one connection until it ends. A newer one of the same peer replaces it."""
@@ -78,6 +82,11 @@ class Peers:
         """How many peers are connected."""
         return len(self._peers)
 
+    @property
+    def contested(self) -> tuple[bytes, ...]:
+        """The peers whose connections keep displacing one another."""
+        return self._displaced.contested(now=asyncio.get_running_loop().time())
+
     async def close(self) -> None:
         """Close every connection."""
         for peer in list(self._peers.values()):
@@ -86,6 +95,8 @@ class Peers:
     async def _replace(self, node_id: bytes) -> None:
         # Again after each wait: another connection may have come first.
         while (older := self._peers.get(node_id)) is not None:
+            if self._displaced.note(node_id, now=asyncio.get_running_loop().time()):
+                _log.warning("peer_contested node_id=%s hint=%s", node_id.hex(), CONTESTED_HINT)
             self._forget(node_id, older)
             await older.connection.close()
 

@@ -1,8 +1,8 @@
 """The seed file: a BIP 39 phrase, in the clear or under a passphrase.
 
 The file is written once, complete and durable, and never changed. Under a passphrase the phrase
-is encrypted with ChaCha20-Poly1305 by a key that Argon2id makes (RFC 9106): who has the file
-alone has to guess, at a cost for each guess.
+is encrypted with ChaCha20-Poly1305 by a key that Argon2id makes (RFC 9106): whoever has
+only the file has to guess, at a cost for each guess.
 """
 
 import os
@@ -43,6 +43,10 @@ class WrongPassphrase(BadSeed):
     """The passphrase is missing, or not the one the file was made with."""
 
 
+class NeedlessPassphrase(BadSeed):
+    """A passphrase was given for a file that is not encrypted."""
+
+
 class _Encrypted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     version: int
     kdf: str
@@ -63,6 +67,7 @@ def load_or_create_seed(home: Path, passphrase: str | None) -> bytes:
 
     Raises:
         WrongPassphrase: If the file is encrypted and the passphrase missing or wrong.
+        NeedlessPassphrase: If it is not encrypted and a passphrase was given.
         BadSeed: If the file is not valid, or its mode lets others read it.
         OSError: If it cannot be read or written.
     """
@@ -77,6 +82,7 @@ def read_phrase(home: Path, passphrase: str | None) -> str:
 
     Raises:
         WrongPassphrase: If the file is encrypted and the passphrase missing or wrong.
+        NeedlessPassphrase: If it is not encrypted and a passphrase was given.
         BadSeed: If there is no valid file, or its mode lets others read it.
         OSError: If it cannot be read.
     """
@@ -91,6 +97,9 @@ def read_phrase(home: Path, passphrase: str | None) -> str:
     data = path.read_bytes()
     if data.startswith(b"{"):
         return check_phrase(_decrypt(path, data, passphrase))
+    if passphrase is not None:
+        # Taken in silence it would leave somebody who believes that the file is encrypted.
+        raise NeedlessPassphrase(f"{path}: expected no passphrase, since it is not encrypted")
     return check_phrase(data.decode("utf-8", errors="replace").rstrip("\n"))
 
 

@@ -23,6 +23,10 @@ from cromford.adapters.noise import NodeIdentity
 from cromford.adapters.sqlite import Journal
 from cromford.bitcoin.network import REGTEST
 from cromford.bitcoin.tx import Tx
+from cromford.daemon.api.rescan import rescan_method
+from cromford.daemon.api.rpc import SOCKET_NAME, InvalidParam, RpcFailure
+from cromford.daemon.api.rpc_server import Handler, RpcServer, read_params, without_params
+from cromford.daemon.api.wallet import wallet_methods, wallet_summary
 from cromford.daemon.chain_effects import ChainEffects
 from cromford.daemon.chain_following import ChainFollowing
 from cromford.daemon.driver import Driver, Role, open_journal
@@ -31,15 +35,11 @@ from cromford.daemon.home import open_home, read_passphrase
 from cromford.daemon.metrics import MetricsServer, Sample
 from cromford.daemon.options import ChainOptions, ClientOptions, LspOptions
 from cromford.daemon.payment_numbers import PaymentNumbers
-from cromford.daemon.payment_views import statuses
 from cromford.daemon.peers import Peers
 from cromford.daemon.refusals import Refusals
-from cromford.daemon.rescan import rescan_method
-from cromford.daemon.rpc import SOCKET_NAME, InvalidParam, RpcFailure
-from cromford.daemon.rpc_server import Handler, RpcServer, read_params
 from cromford.daemon.seed_file import load_or_create_seed
 from cromford.daemon.signing import perform_signing
-from cromford.daemon.wallet_api import wallet_methods, wallet_summary
+from cromford.daemon.views.payments import statuses
 from cromford.ports import BlockRef, CredentialsRefused
 from cromford.protocol import events as ev
 from cromford.protocol.faults import Rejected
@@ -60,7 +60,7 @@ S = TypeVar("S")
 
 
 class EventsParams(msgspec.Struct, forbid_unknown_fields=True):
-    """What `events` is asked: those after a number, waiting so long for the first."""
+    """What `events` is asked: those after a number, and how long to wait for the first."""
 
     after: int = 0
     wait_seconds: float = 0.0
@@ -193,6 +193,7 @@ class Daemon(Generic[S]):
             loop.add_signal_handler(number, self._stopping.set)
         if self._options.metrics_port is not None:
             self._metrics = MetricsServer(self._options.metrics_port, self.samples)
+            _log.info("metrics_served port=%d", self._metrics.port)
         server = RpcServer(self.home / SOCKET_NAME, {**self._shared_methods(), **self.methods()})
         try:
             self.driver.facts = self.following.facts()
@@ -236,7 +237,7 @@ class Daemon(Generic[S]):
         except Rejected as rejected:
             raise _refusal(rejected) from rejected
 
-    def foresee(self, event: ev.Event) -> Decision:
+    def foresee(self, event: ev.Event) -> Decision[S]:
         """Return what a request would do; nothing is done.
 
         Raises:
@@ -270,7 +271,7 @@ class Daemon(Generic[S]):
         }
 
     def _shared_methods(self) -> dict[str, Handler]:
-        async def stop(_params: dict[str, Any]) -> object:
+        async def stop() -> object:
             # The answer leaves before the server closes: it lets begun requests finish.
             asyncio.get_running_loop().call_soon(self._stopping.set)
             return {"stopping": True}
@@ -286,7 +287,7 @@ class Daemon(Generic[S]):
             return {"events": found}
 
         return {
-            "stop": stop,
+            "stop": without_params(stop),
             "events": events,
             "rescan": rescan_method(self),
             **wallet_methods(self),

@@ -1,4 +1,8 @@
-"""Performs the effects that need secrets: keys, pools, signatures. The only caller of `Signer`."""
+"""Performs the effects that need secrets: keys, pools, signatures.
+
+With `channel_signing` the only caller of `Signer`, but for invoices: a client signs one before it
+becomes an event.
+"""
 
 from collections.abc import Callable
 

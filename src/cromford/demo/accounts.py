@@ -6,14 +6,14 @@ from typing import Any
 
 from cromford.channel.terms import MSAT_PER_SAT
 from cromford.demo.failure import DemoFailed
-from cromford.demo.purses import Payment, Purse, Purses
+from cromford.demo.purses import PlannedPayment, Purse, Purses
 from cromford.demo.world import World
 
 Document = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Account:
+class ClientAccount:
     """One channel at rest, on which both sides agree. Amounts in millisatoshi."""
 
     own_msat: int
@@ -31,10 +31,10 @@ class Account:
         }
 
 
-Accounts = Mapping[int, Account]  # by the client's seat
+Accounts = Mapping[int, ClientAccount]  # by the client's seat
 
 
-def accounts_at_rest(world: World, factory_id: str) -> dict[int, Account] | None:
+def accounts_at_rest(world: World, factory_id: str) -> dict[int, ClientAccount] | None:
     """Return every client's account; None while one is not open, or something is on its way."""
     lsp_side = {
         channel["client"]: channel
@@ -52,7 +52,7 @@ def accounts_at_rest(world: World, factory_id: str) -> dict[int, Account] | None
     return found
 
 
-def _account(own: Document | None, lsp: Document | None) -> Account | None:
+def _account(own: Document | None, lsp: Document | None) -> ClientAccount | None:
     if own is None or lsp is None:
         return None
     for side in (own, lsp):
@@ -63,7 +63,7 @@ def _account(own: Document | None, lsp: Document | None) -> Account | None:
     # One side may have heard of the last update before the other.
     if (own["own_msat"], own["peer_msat"]) != (lsp["peer_msat"], lsp["own_msat"]):
         return None
-    return Account(
+    return ClientAccount(
         own_msat=own["own_msat"],
         lsp_msat=lsp["own_msat"],
         spendable_msat=own["spendable_msat"],
@@ -88,7 +88,7 @@ def check_nothing_lost(
     *,
     capacity_sat: int,
     first: Mapping[int, int],
-    payments: Sequence[Payment],
+    payments: Sequence[PlannedPayment],
     earned_msat: int,
 ) -> None:
     """Compare every account, and the LSP's earnings, with what was paid, to the millisatoshi.

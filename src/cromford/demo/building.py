@@ -3,15 +3,16 @@
 from functools import partial
 from typing import Any, Final
 
+from cromford.bitcoin.block import COINBASE_MATURITY
 from cromford.demo.accounts import accounts_at_rest
 from cromford.demo.failure import DemoFailed
-from cromford.demo.node import Node, n_blocks_paying, subsidy_sat
+from cromford.demo.node import Node, n_blocks_paying
 from cromford.demo.settings import DemoSettings
-from cromford.demo.steps import Step, Steps
-from cromford.demo.world import Daemon, Site, World, open_node, start_clients, start_lsp
+from cromford.demo.steps import DemoStep, Steps
+from cromford.demo.world import DaemonProcess, Site, World, open_node, start_clients, start_lsp
+from cromford.regtest.genesis import subsidy_sat
 
 COINS_MAX: Final = 200  # Inputs of one funding transaction, far below a standard one's size.
-MATURITY_BLOCKS: Final = 100  # A coinbase is spendable in the block so far above its own.
 MARGIN_SAT: Final = 100_000_000  # For fees, anchors and a change worth having.
 
 # A minute is long for one machine; many processes on few cores get more.
@@ -33,7 +34,7 @@ def start_world(site: Site, steps: Steps) -> World:
     settings = site.settings
     with steps.step("start", seconds=seconds_for(settings)) as step:
         node = open_node(site, step)
-        n_blocks = _n_coins(settings, node) + MATURITY_BLOCKS
+        n_blocks = _n_coins(settings, node) + COINBASE_MATURITY
         step.progress.update("the LSP")
         lsp = start_lsp(site, node)
         status = step.wait_for("the LSP", lambda: _listening(lsp))
@@ -50,7 +51,7 @@ def start_world(site: Site, steps: Steps) -> World:
     return World(site=site, node=node, lsp=lsp, clients=clients)
 
 
-def _listening(lsp: Daemon) -> dict[str, Any] | None:
+def _listening(lsp: DaemonProcess) -> dict[str, Any] | None:
     status = lsp.status()
     return status if status is not None and status["listen"] else None
 
@@ -100,19 +101,19 @@ def gather(world: World, steps: Steps) -> None:
         step.outcome = f"{_n_clients(len(waiting))} in the lobby at height {tip}"
 
 
-def _joined(client: Daemon) -> bool | None:
+def _joined(client: DaemonProcess) -> bool | None:
     status = client.status()
     if status is not None and status["refusal"]:
         raise DemoFailed("join_refused", f"{client.name} was refused: {status['refusal']}")
     return True if status is not None and status["joined"] else None
 
 
-def _has_coins(lsp: Daemon, tip: int) -> bool | None:
+def _has_coins(lsp: DaemonProcess, tip: int) -> bool | None:
     status = lsp.status()
     return True if status and status["height"] >= tip and status["wallet"]["free_sat"] else None
 
 
-def _all_at(daemons: list[Daemon], height: int) -> bool | None:
+def _all_at(daemons: list[DaemonProcess], height: int) -> bool | None:
     heights = [(daemon.status() or {"height": -1})["height"] for daemon in daemons]
     return True if min(heights) >= height else None
 
@@ -156,7 +157,7 @@ def sign(world: World, steps: Steps) -> str:
     return factory_id
 
 
-def _funded(lsp: Daemon, step: Step) -> dict[str, Any] | None:
+def _funded(lsp: DaemonProcess, step: DemoStep) -> dict[str, Any] | None:
     factory = lsp.newest_factory()
     if factory is None or factory["status"] == "aborted":
         status = lsp.status()
@@ -202,7 +203,7 @@ def confirm(world: World, steps: Steps, factory_id: str) -> None:
         step.outcome = f"{min_depth} confirmations; all channels are open on both sides"
 
 
-def _lsp_ready(world: World, step: Step) -> bool | None:
+def _lsp_ready(world: World, step: DemoStep) -> bool | None:
     factory = world.lsp.newest_factory()
     if factory is None:
         return None
@@ -211,7 +212,7 @@ def _lsp_ready(world: World, step: Step) -> bool | None:
     return True if factory["status"] == "live" and n_ready == len(world.clients) else None
 
 
-def _client_live(client: Daemon, factory_id: str) -> bool | None:
+def _client_live(client: DaemonProcess, factory_id: str) -> bool | None:
     factory = client.newest_factory()
     if factory is None or factory["factory_id"] != factory_id:
         return None

@@ -7,7 +7,7 @@ from cromford.bitcoin.network import REGTEST
 from cromford.channel.terms import MSAT_PER_SAT
 from cromford.demo.failure import DemoFailed
 from cromford.demo.node import Node, amount_sat_of
-from cromford.demo.world import Daemon
+from cromford.demo.world import DaemonProcess
 
 COMMITMENT: Final = "commitment"
 SWEEP: Final = "sweep"
@@ -42,7 +42,9 @@ def taken_out(node: Node, txids: dict[str, str], *, to_self_delay: int) -> list[
     return shown
 
 
-def coin_of(node: Node, daemon: Daemon, txids: dict[str, str], *, balance_msat: int) -> Document:
+def coin_of(
+    node: Node, daemon: DaemonProcess, txids: dict[str, str], *, balance_msat: int
+) -> Document:
     """Return the coin that the sweep made, having followed the money to the satoshi.
 
     Its input is the client's output of the commitment, which holds the whole balance, rounded

@@ -2,14 +2,14 @@
 
 from typing import Any, Final
 
+from cromford.bitcoin.timelock import NSEQUENCE_FINAL
 from cromford.demo.building import seconds_for
 from cromford.demo.coin import SWEEP, coin_of, taken_out
 from cromford.demo.failure import DemoFailed
-from cromford.demo.steps import Step, Steps
-from cromford.demo.world import Daemon, World
+from cromford.demo.steps import DemoStep, Steps
+from cromford.demo.world import DaemonProcess, World
 
 LEAVE_SECONDS: Final = 300.0  # Beside what every step has: the delays are mined for real.
-NSEQUENCE_NO_DELAY: Final = 0xFFFFFFFF
 Document = dict[str, Any]
 
 
@@ -55,13 +55,13 @@ def leave(world: World, steps: Steps, exported: Document, client: int) -> Docume
     }
 
 
-def _balance_msat(daemon: Daemon, factory_id: str) -> int:
+def _balance_msat(daemon: DaemonProcess, factory_id: str) -> int:
     channels = daemon.call("balance")["channels"]
     own = [channel["own_msat"] for channel in channels if channel["factory_id"] == factory_id]
     return sum(own)
 
 
-def _plan(world: World, daemon: Daemon, factory_id: str, step: Step) -> Document:
+def _plan(world: World, daemon: DaemonProcess, factory_id: str, step: DemoStep) -> Document:
     """Return what the client plans, once it has seen the newest block."""
     tip = world.node.height()
     step.wait_for("the client's chain", lambda: (daemon.status() or {})["height"] >= tip or None)
@@ -69,13 +69,15 @@ def _plan(world: World, daemon: Daemon, factory_id: str, step: Step) -> Document
     return plan
 
 
-def _next_of_branch(world: World, daemon: Daemon, factory_id: str, step: Step) -> Document | None:
+def _next_of_branch(
+    world: World, daemon: DaemonProcess, factory_id: str, step: DemoStep
+) -> Document | None:
     plan = _plan(world, daemon, factory_id, step)
     waiting = (entry for entry in plan["steps"] if entry["status"] != "confirmed")
     return next(waiting, None)
 
 
-def _bring(world: World, step: Step, entry: Document) -> None:
+def _bring(world: World, step: DemoStep, entry: Document) -> None:
     """Mine what a transaction waits for, or the transaction itself.
 
     Raises:
@@ -96,7 +98,7 @@ def _bring(world: World, step: Step, entry: Document) -> None:
 
 
 def _out_of_the_channel(
-    world: World, daemon: Daemon, factory_id: str, step: Step
+    world: World, daemon: DaemonProcess, factory_id: str, step: DemoStep
 ) -> dict[str, str]:
     """Publish what takes the client's money out of its channel; return the txids by name."""
     txids: dict[str, str] = {}
@@ -132,14 +134,14 @@ def _outcome(client: int, balance_msat: int, coin: Document | None) -> str:
     )
 
 
-def _on_chain(daemon: Daemon, factory_id: str) -> bool | None:
+def _on_chain(daemon: DaemonProcess, factory_id: str) -> bool | None:
     factory = daemon.newest_factory()
     if factory is None or factory["factory_id"] != factory_id:
         return None
     return True if factory["status"] == "on_chain" else None
 
 
-def _published(world: World, daemon: Daemon, exported: Document) -> list[Document]:
+def _published(world: World, daemon: DaemonProcess, exported: Document) -> list[Document]:
     """Return the client's own transactions with their heights, as the node tells them.
 
     Raises:
@@ -151,7 +153,7 @@ def _published(world: World, daemon: Daemon, exported: Document) -> list[Documen
     for entry in daemon.call("exit_plan", factory_id=exported["factory_id"])["steps"]:
         confirmed = world.node.confirmed_height(entry["txid"])
         tx = named[entry["name"]]
-        delay_blocks = 0 if tx["nsequence"] == NSEQUENCE_NO_DELAY else tx["nsequence"]
+        delay_blocks = 0 if tx["nsequence"] == NSEQUENCE_FINAL else tx["nsequence"]
         if height is None or confirmed is None or tx["txid"] != entry["txid"]:
             raise DemoFailed("exit_wrong", f"{entry['name']} is not on chain as exported")
         if confirmed - height < delay_blocks:
@@ -172,7 +174,9 @@ def _published(world: World, daemon: Daemon, exported: Document) -> list[Documen
     return published
 
 
-def _channel_on_chain(world: World, daemon: Daemon, exported: Document, client: int) -> Document:
+def _channel_on_chain(
+    world: World, daemon: DaemonProcess, exported: Document, client: int
+) -> Document:
     """Return the client's channel output as the node has it, having compared it.
 
     Raises:

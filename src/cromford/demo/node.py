@@ -6,14 +6,13 @@ from typing import Any, Final
 from bitcoin_core_rpc import BitcoinCoreRpcClient, FetchError, RpcError
 
 from cromford.bitcoin.network import REGTEST
+from cromford.bitcoin.tx import SAT_PER_BTC
 from cromford.daemon.options import ChainOptions
 from cromford.demo.failure import DemoFailed, refused
+from cromford.regtest.genesis import subsidy_sat
 
-SAT_PER_BTC: Final = 100_000_000
 CALL_TIMEOUT_SECONDS: Final = 60.0
 INVALID_ADDRESS_OR_KEY: Final = -5  # Core's code for a transaction it does not have.
-SUBSIDY_FIRST_SAT: Final = 50 * SAT_PER_BTC
-HALVING_BLOCKS: Final = 150  # Regtest's own; elsewhere it is 210,000.
 
 
 class Node:
@@ -124,11 +123,6 @@ class Node:
 def amount_sat_of(shown: dict[str, Any]) -> int:
     """Return the amount of an output that the node shows in bitcoin."""
     return int(Decimal(shown["value"]) * SAT_PER_BTC)
-
-
-def subsidy_sat(height: int) -> int:
-    """Return what a regtest block at this height creates."""
-    return SUBSIDY_FIRST_SAT >> (height // HALVING_BLOCKS)
 
 
 def n_blocks_paying(amount_sat: int, *, tip_height: int, n_blocks_max: int) -> int | None:

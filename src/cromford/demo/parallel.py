@@ -3,14 +3,14 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-from cromford.demo.purses import Payment, Purses
+from cromford.demo.purses import PlannedPayment, Purses
 from cromford.demo.steps import POLL_SECONDS
 
 
 def in_parallel(
-    payments: Sequence[Payment],
+    payments: Sequence[PlannedPayment],
     purses: Purses,
-    make: Callable[[Payment], None],
+    make: Callable[[PlannedPayment], None],
     *,
     n_workers: int,
     told: Callable[[int], None],
@@ -28,7 +28,7 @@ def in_parallel(
         DemoFailed: What `make` raised, or `told`.
     """
     n_paid = n_begun = 0
-    running: dict[Future[None], Payment] = {}
+    running: dict[Future[None], PlannedPayment] = {}
     pool = ThreadPoolExecutor(max_workers=n_workers)
     try:
         while n_paid < len(payments):
@@ -48,5 +48,5 @@ def in_parallel(
             n_paid += len(done)
             told(n_paid)
     finally:
-        # Who gives up does not wait: the processes stop, and with them what waits for them.
+        # Whoever gives up does not wait: the processes stop, and with them what waits for them.
         pool.shutdown(wait=n_paid == len(payments), cancel_futures=True)

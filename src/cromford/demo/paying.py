@@ -16,10 +16,10 @@ from cromford.demo.accounts import (
 from cromford.demo.building import seconds_for
 from cromford.demo.failure import DemoFailed, refused
 from cromford.demo.parallel import in_parallel
-from cromford.demo.purses import Payment, Price
+from cromford.demo.purses import PlannedPayment, Price
 from cromford.demo.settings import SEED_BITS, DemoSettings
 from cromford.demo.steps import POLL_SECONDS, Steps
-from cromford.demo.world import Daemon, World
+from cromford.demo.world import DaemonProcess, World
 
 PAID_FIRST_MAX: Final = 3  # Clients that the LSP pays, so that money can go round.
 PAYMENTS_PER_CLIENT_DEFAULT: Final = 2
@@ -41,7 +41,7 @@ def move_money(world: World, steps: Steps, exported: Document) -> Document:
     settings, factory_id = world.site.settings, exported["factory_id"]
     seed = secrets.randbits(SEED_BITS) if settings.seed is None else settings.seed
     first: dict[int, int] = {}
-    payments: list[Payment] = []
+    payments: list[PlannedPayment] = []
     seconds = 0.0
     if settings.n_payments != 0:
         first = receive(world, steps, factory_id)
@@ -82,16 +82,18 @@ def receive(world: World, steps: Steps, factory_id: str) -> dict[int, int]:
 
 
 def _paid_first(settings: DemoSettings) -> list[int]:
-    """Return the clients that get something from the LSP; who leaves later has a coin then."""
+    """Return the clients that get something from the LSP; whoever leaves later has a coin then."""
     seats = set(range(1, min(PAID_FIRST_MAX, settings.n_clients) + 1))
     return sorted(seats if settings.exit_client is None else seats | {settings.exit_client})
 
 
-def pay(world: World, steps: Steps, factory_id: str, *, seed: int) -> tuple[list[Payment], float]:
+def pay(
+    world: World, steps: Steps, factory_id: str, *, seed: int
+) -> tuple[list[PlannedPayment], float]:
     """Let the clients pay one another; return what was paid, and how many seconds it took.
 
     Raises:
-        DemoFailed: If a payment fails, or so many cannot be paid.
+        DemoFailed: If a payment fails, or that many cannot be paid.
     """
     wanted = n_wanted(world.site.settings)
     with steps.step("pay", seconds=_seconds_for(world, wanted)) as step:
@@ -131,7 +133,7 @@ def n_wanted(settings: DemoSettings) -> int:
     return settings.n_payments
 
 
-def _chosen(world: World, accounts: Accounts, wanted: int, seed: int) -> list[Payment]:
+def _chosen(world: World, accounts: Accounts, wanted: int, seed: int) -> list[PlannedPayment]:
     lobby = world.clients[0].call("status")["lobby"]
     if lobby is None:
         raise DemoFailed("lsp_unreachable", "the clients are not connected to the LSP")
@@ -145,12 +147,12 @@ def _chosen(world: World, accounts: Accounts, wanted: int, seed: int) -> list[Pa
             "--payments",
             f"fees leave money for {len(payments):,} payments in channels of this capacity, "
             f"not for {wanted:,}",
-            remediation="Ask for fewer payments, or for a larger --capacity.",
+            remediation="Ask for fewer payments, or for a larger --capacity-sat.",
         )
     return payments
 
 
-def _pay_peer(world: World, payment: Payment, *, deadline: float) -> None:
+def _pay_peer(world: World, payment: PlannedPayment, *, deadline: float) -> None:
     paid = _pay_invoice(
         world.seat(payment.payer),
         world.seat(payment.payee),
@@ -165,7 +167,9 @@ def _pay_peer(world: World, payment: Payment, *, deadline: float) -> None:
         )
 
 
-def _pay_invoice(payer: Daemon, payee: Daemon, amount_msat: int, *, deadline: float) -> Document:
+def _pay_invoice(
+    payer: DaemonProcess, payee: DaemonProcess, amount_msat: int, *, deadline: float
+) -> Document:
     """Return a payment that has arrived.
 
     Raises:
@@ -191,7 +195,7 @@ def settle(
     exported: Document,
     *,
     first: Mapping[int, int],
-    payments: Sequence[Payment],
+    payments: Sequence[PlannedPayment],
 ) -> Document:
     """Return what everybody has, once it was compared with what was paid, and with the chain.
 
@@ -229,7 +233,9 @@ def settle(
     }
 
 
-def ledger_entry(seat: int, *, first: Mapping[int, int], payments: Sequence[Payment]) -> Document:
+def ledger_entry(
+    seat: int, *, first: Mapping[int, int], payments: Sequence[PlannedPayment]
+) -> Document:
     """Return what a client got from the LSP, paid and received, in msat."""
     paid = [payment for payment in payments if payment.payer == seat]
     received = [payment for payment in payments if payment.payee == seat]
@@ -243,7 +249,7 @@ def ledger_entry(seat: int, *, first: Mapping[int, int], payments: Sequence[Paym
     }
 
 
-def _outcome(payments: Sequence[Payment], seconds: float) -> str:
+def _outcome(payments: Sequence[PlannedPayment], seconds: float) -> str:
     amount_msat = sum(payment.amount_msat for payment in payments)
     rate = f", {len(payments) / seconds:.1f} per second" if payments else ""
     return f"{len(payments):,} payments between clients, {amount_msat:,} msat in all{rate}"

@@ -43,7 +43,7 @@ class Price:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Payment:
+class PlannedPayment:
     """One client pays another; both by their seats."""
 
     payer: int
@@ -72,7 +72,7 @@ class Purses:
     def __init__(self, purses: dict[int, Purse]) -> None:
         self._purses = purses
 
-    def can_begin(self, payment: Payment) -> bool:
+    def can_begin(self, payment: PlannedPayment) -> bool:
         """Say whether a payment is possible now, with what else is on its way."""
         payer, payee = self._purses[payment.payer], self._purses[payment.payee]
         return (
@@ -82,7 +82,7 @@ class Purses:
             and payee.in_flight_msat + payment.amount_msat <= IN_FLIGHT_MAX_MSAT
         )
 
-    def begin(self, payment: Payment) -> None:
+    def begin(self, payment: PlannedPayment) -> None:
         """Take the money out of the payer's purse, and the room for it from the payee's."""
         payer, payee = self._purses[payment.payer], self._purses[payment.payee]
         payer.spendable_msat -= payment.total_msat
@@ -90,22 +90,22 @@ class Purses:
         payee.receivable_msat -= payment.amount_msat
         payee.in_flight_msat += payment.amount_msat
 
-    def end(self, payment: Payment) -> None:
-        """Put what arrived into the payee's purse; the payer has so much more room."""
+    def end(self, payment: PlannedPayment) -> None:
+        """Put what arrived into the payee's purse; the payer has that much more room."""
         payer, payee = self._purses[payment.payer], self._purses[payment.payee]
         payer.receivable_msat += payment.total_msat
         payer.in_flight_msat -= payment.total_msat
         payee.spendable_msat += payment.amount_msat
         payee.in_flight_msat -= payment.amount_msat
 
-    def plan(self, n_payments: int, price: Price, *, seed: int) -> list[Payment]:
+    def plan(self, n_payments: int, price: Price, *, seed: int) -> list[PlannedPayment]:
         """Return payments to make from these purses, which stay as they are.
 
         Fewer than were asked for where fees leave too little to go on with.
         """
         return list(Purses(deepcopy(self._purses))._choose(n_payments, price, seed))  # noqa: SLF001 - its own copy
 
-    def _choose(self, n_payments: int, price: Price, seed: int) -> Iterator[Payment]:
+    def _choose(self, n_payments: int, price: Price, seed: int) -> Iterator[PlannedPayment]:
         dice = random.Random(seed)  # noqa: S311 - a choice that can be repeated, and no secret
         for _ in range(n_payments):
             largest_msat = self._largest_msat(price)
@@ -119,7 +119,7 @@ class Purses:
             amount_msat = dice.randint(
                 AMOUNT_MIN_MSAT, min(AMOUNT_MAX_MSAT, largest_msat[payer], room_msat)
             )
-            payment = Payment(
+            payment = PlannedPayment(
                 payer=payer,
                 payee=payee,
                 amount_msat=amount_msat,

@@ -59,6 +59,8 @@ def check_settings(settings: DemoSettings) -> None:
         DemoFailed: Naming the option, and what it could be instead.
     """
     _check_exit(settings)
+    if settings.n_payments == 0 and settings.seed is not None:
+        raise refused("--seed", "with --payments 0 there is nothing to choose")
     try:
         odometer = Odometer(states_per_layer=settings.states, step_blocks=settings.step_blocks)
     except ValueError as error:
@@ -77,7 +79,7 @@ def check_settings(settings: DemoSettings) -> None:
             check_truc_size(leaf.name, n_p2tr_outputs=leaf.n_clients + 1)
     except InvalidTerms as error:
         raise refused(
-            "--max-exit-delay",
+            "--max-exit-delay-blocks",
             str(error),
             remediation="Allow a longer delay, fewer blocks per step, or more clients per leaf.",
         ) from error

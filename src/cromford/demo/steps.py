@@ -38,7 +38,7 @@ class StepTaken:
 
 
 @dataclass(slots=True)
-class Step:
+class DemoStep:
     """A step under way. Set `outcome` before it ends."""
 
     name: str
@@ -72,11 +72,11 @@ class Steps:
     taken: list[StepTaken] = field(default_factory=list)
 
     @contextmanager
-    def step(self, name: str, *, seconds: float) -> Iterator[Step]:
-        """Take a step that has so many seconds."""
+    def step(self, name: str, *, seconds: float) -> Iterator[DemoStep]:
+        """Take a step that may last `seconds`."""
         began = time.monotonic()
         self.progress.begin(name)
-        step = Step(name, began + seconds, self.progress, self.check_alive)
+        step = DemoStep(name, began + seconds, self.progress, self.check_alive)
         yield step
         took = time.monotonic() - began
         self.taken.append(StepTaken(name=name, outcome=step.outcome, seconds=took))

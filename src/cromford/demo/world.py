@@ -12,13 +12,13 @@ from bitcoin_core_rpc import FetchError, RpcError
 
 from cromford.bitcoin.address import address_of_script
 from cromford.bitcoin.network import REGTEST
+from cromford.daemon.api.rpc import SOCKET_NAME, DaemonNotRunning, RpcClient, RpcFailure
 from cromford.daemon.options import ChainOptions
-from cromford.daemon.rpc import SOCKET_NAME, DaemonNotRunning, RpcClient, RpcFailure
 from cromford.demo.failure import DemoFailed
 from cromford.demo.node import Node
 from cromford.demo.processes import Child, Children
 from cromford.demo.settings import STEP_BLOCKS_MIN, DemoSettings
-from cromford.demo.steps import Step
+from cromford.demo.steps import DemoStep
 
 LSP_NAME: Final = "lsp"
 NODE_NAME: Final = "node"
@@ -42,7 +42,7 @@ NOBODY_XONLY: Final = bytes.fromhex(
 
 
 @dataclass(slots=True, kw_only=True)
-class Daemon:
+class DaemonProcess:
     """One running daemon and its local API. `client` is its seat, once it has one."""
 
     name: str
@@ -90,10 +90,10 @@ class World:
 
     site: Site
     node: Node
-    lsp: Daemon
-    clients: list[Daemon] = field(default_factory=list)
+    lsp: DaemonProcess
+    clients: list[DaemonProcess] = field(default_factory=list)
 
-    def seat(self, client: int) -> Daemon:
+    def seat(self, client: int) -> DaemonProcess:
         """Return the client's daemon at a seat of the factory."""
         return next(daemon for daemon in self.clients if daemon.client == client)
 
@@ -105,7 +105,7 @@ def client_names(n_clients: int) -> list[str]:
     return [f"client-{name}" for name in (letters + pairs)[:n_clients]]
 
 
-def open_node(site: Site, step: Step) -> Node:
+def open_node(site: Site, step: DemoStep) -> Node:
     """Return the user's node, or the embedded one, started, once it answers.
 
     Raises:
@@ -121,7 +121,7 @@ def open_node(site: Site, step: Step) -> Node:
     return node
 
 
-def _start_embedded(site: Site, step: Step) -> ChainOptions:
+def _start_embedded(site: Site, step: DemoStep) -> ChainOptions:
     datadir = site.directory / NODE_NAME
     child = site.children.start(
         NODE_NAME, ["regtest", "--datadir", str(datadir), "--port", "0", "--json"]
@@ -139,49 +139,49 @@ def _start_embedded(site: Site, step: Step) -> ChainOptions:
     return ChainOptions(url=where["url"], cookie_file=Path(where["cookie_file"]))
 
 
-def start_lsp(site: Site, node: Node) -> Daemon:
+def start_lsp(site: Site, node: Node) -> DaemonProcess:
     """Start the LSP."""
     settings = site.settings
     policy = [
         ("--leaf-arity", settings.leaf_arity),
         ("--step-blocks", settings.step_blocks),
         ("--states", settings.states),
-        ("--max-exit-delay", settings.max_exit_delay_blocks),
+        ("--max-exit-delay-blocks", settings.max_exit_delay_blocks),
         ("--fee-policy", settings.fee_policy.label),
-        ("--capacity-min", settings.capacity_sat),
-        ("--capacity-max", settings.capacity_sat),
+        ("--capacity-min-sat", settings.capacity_sat),
+        ("--capacity-max-sat", settings.capacity_sat),
         ("--min-clients", settings.n_clients),
         ("--max-clients", settings.n_clients),
-        ("--deadline", CEREMONY_DEADLINE_SECONDS),
+        ("--deadline-seconds", CEREMONY_DEADLINE_SECONDS),
     ]
     if settings.feerate is not None:
-        policy.append(("--feerate", str(settings.feerate)))
+        policy.append(("--feerate-sat-per-vb", str(settings.feerate)))
     told = tuple(str(word) for option in policy for word in option)
     return _start_daemon(site, node, LSP_NAME, ("lsp", "run", *told))
 
 
-def start_clients(site: Site, node: Node, lsp_address: str) -> list[Daemon]:
+def start_clients(site: Site, node: Node, lsp_address: str) -> list[DaemonProcess]:
     """Start all clients at once."""
     settings = site.settings
     told: tuple[str, ...] = (
         *("client", "run", "--lsp", lsp_address),
-        *("--max-exit-delay", str(settings.max_exit_delay_blocks)),
+        *("--max-exit-delay-blocks", str(settings.max_exit_delay_blocks)),
         *("--fee-policies", settings.fee_policy.label),
         *("--step-blocks-min", str(min(settings.step_blocks, STEP_BLOCKS_MIN))),
     )
     if settings.feerate:
-        told += ("--max-feerate", str(settings.feerate))
+        told += ("--max-feerate-sat-per-vb", str(settings.feerate))
     return [_start_daemon(site, node, name, told) for name in client_names(settings.n_clients)]
 
 
-def _start_daemon(site: Site, node: Node, name: str, told: Sequence[str]) -> Daemon:
+def _start_daemon(site: Site, node: Node, name: str, told: Sequence[str]) -> DaemonProcess:
     datadir = site.directory / name
     poll_seconds = max(POLL_SECONDS_MIN, POLL_SECONDS_PER_CLIENT * site.settings.n_clients)
     arguments = (*told, "--datadir", str(datadir), *_chain_arguments(node.chain))
     listening = ("--listen", LOOPBACK_ANY_PORT) if name == LSP_NAME else ()
     speed = ("--poll-seconds", f"{poll_seconds:g}")
     child = site.children.start(name, [*arguments, *listening, *speed])
-    return Daemon(name=name, datadir=datadir, arguments=arguments, child=child)
+    return DaemonProcess(name=name, datadir=datadir, arguments=arguments, child=child)
 
 
 def _chain_arguments(chain: ChainOptions) -> tuple[str, ...]:

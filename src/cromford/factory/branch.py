@@ -16,6 +16,7 @@ from cromford.factory.shape import LSP_INDEX, PlannedVertex, plan_of
 from cromford.factory.terms import FactoryTerms
 from cromford.factory.tree import (
     ChannelKeys,
+    SignedTree,
     Tree,
     TreeNode,
     Vertex,
@@ -120,6 +121,17 @@ def branch_of(tree: Tree, client: int) -> Branch:
         funding_amount_sat=tree.funding_amount_sat,
         vertices=tuple(v for v in tree.vertices if v.kickoff.shape.path in names),
     )
+
+
+def signed_branch_of(signed: SignedTree, client: int) -> SignedBranch:
+    """Return one client's branch of a signed tree, whose signatures were verified with it.
+
+    Raises:
+        ValueError: If the client is not in the tree.
+    """
+    branch = branch_of(signed.tree, client)
+    txs = tuple(signed.txs[node.name] for node in branch.nodes)
+    return SignedBranch(branch=branch, txs=txs)
 
 
 def build_branch(

@@ -1,7 +1,7 @@
 """An invoice: what a payee asks for, who it is, and through whom it can be reached (BOLT 11).
 
 An `Invoice` is always valid: what no invoice of ours may be is refused as it is made. Time is not
-judged here, because this floor has no clock: who pays compares `expires_at` with its own.
+judged here, because this floor has no clock: whoever pays looks at `expires_at` and its own clock.
 """
 
 from dataclasses import dataclass, field

@@ -294,7 +294,7 @@ class PayRequested:
     attempt_id: bytes | None = None  # the factory to pay from; None: any
 
 
-Event = (
+WorldEvent = (
     DaemonStarted
     | ConnectionOpened
     | ConnectionClosed
@@ -303,27 +303,15 @@ Event = (
     | BlockAdded
     | BlockRemoved
     | DeadlineReached
-    | JoinPrepared
-    | AttemptPrepared
-    | PartialSigned
-    | SigningFailed
-    | CoinsLookedUp
-    | FundingSigned
     | BroadcastRefused
-    | JoinRequested
-    | LeaveRequested
-    | ExitRequested
-    | AddressRequested
-    | PaymentRequested
-    | PaymentSigned
-    | BuildRequested
-    | NoncePrepared
-    | CommitmentMade
-    | HalfMade
-    | PointRecalled
-    | ChannelSigningFailed
-    | SpendSigned
-    | CommitmentRecalled
-    | InvoiceRequested
-    | PayRequested
 )
+LobbyEvent = JoinRequested | LeaveRequested | JoinPrepared | BuildRequested
+OpeningEvent = AttemptPrepared | CoinsLookedUp | PartialSigned | SigningFailed | FundingSigned
+# What a live channel asked the signer for.
+ChannelAnswer = NoncePrepared | CommitmentMade | HalfMade | PointRecalled | ChannelSigningFailed
+ChannelEvent = ChannelAnswer | InvoiceRequested | PayRequested
+ExitEvent = ExitRequested | SpendSigned | CommitmentRecalled
+SpendingEvent = AddressRequested | PaymentRequested | PaymentSigned
+
+# One union for each room that takes events, and one for what concerns several.
+Event = WorldEvent | LobbyEvent | OpeningEvent | ChannelEvent | ExitEvent | SpendingEvent

@@ -1,10 +1,13 @@
 """Payments out of a role's wallet: the same for both roles."""
 
+from typing import assert_never
+
 from cromford import effects as fx
 from cromford.protocol import events as ev
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import records as r
-from cromford.protocol.turn import Decision
+from cromford.protocol.turn import AnyTurn
+from cromford.wallet.account import RECEIVE
 from cromford.wallet.coins import InsufficientCoins, Wallet
 from cromford.wallet.payment import DustPayment, PaymentPlan, plan_payment
 
@@ -31,31 +34,44 @@ def planned(wallet: Wallet, event: ev.PaymentRequested, *, tip_height: int) -> P
         raise Rejected("dust", str(error)) from error
 
 
-def on_payment_requested(
-    wallet: Wallet, event: ev.PaymentRequested, *, tip_height: int
-) -> Decision:
+def take(turn: AnyTurn, event: ev.SpendingEvent) -> None:
+    """Take what an operator wants of the wallet, or its signature.
+
+    Raises:
+        Rejected: If the wallet cannot pay.
+    """
+    match event:
+        case ev.AddressRequested():
+            turn.remember(r.AddressIssued(change=RECEIVE))
+        case ev.PaymentRequested():
+            on_payment_requested(turn, event)
+        case ev.PaymentSigned():
+            on_payment_signed(turn, event)
+        case _:
+            assert_never(event)
+
+
+def on_payment_requested(turn: AnyTurn, event: ev.PaymentRequested) -> None:
     """Sign a payment.
 
     Raises:
         Rejected: If the wallet cannot pay it.
     """
-    plan = planned(wallet, event, tip_height=tip_height)
-    return Decision(
-        effects=(
-            fx.SignPayment(
-                tx=plan.tx,
-                prevouts=tuple(coin.txout for coin in plan.coins),
-                paths=tuple(coin.path for coin in plan.coins),
-                has_change=plan.change_sat > 0,
-            ),
+    plan = planned(turn.state.wallet, event, tip_height=turn.height)
+    turn.wish(
+        fx.SignPayment(
+            tx=plan.tx,
+            prevouts=tuple(coin.txout for coin in plan.coins),
+            paths=tuple(coin.path for coin in plan.coins),
+            has_change=plan.change_sat > 0,
         )
     )
 
 
-def on_payment_signed(event: ev.PaymentSigned) -> Decision:
+def on_payment_signed(turn: AnyTurn, event: ev.PaymentSigned) -> None:
     """Remember a signed payment, then publish it."""
-    record = r.PaymentWasSigned(tx=event.tx.serialize(), has_change=event.asked.has_change)
-    return Decision(records=(record,), effects=(fx.Broadcast(name=PAYMENT, tx=event.tx),))
+    turn.remember(r.PaymentWasSigned(tx=event.tx.serialize(), has_change=event.asked.has_change))
+    turn.wish(fx.Broadcast(name=PAYMENT, tx=event.tx))
 
 
 def owed_payments(wallet: Wallet) -> tuple[fx.Broadcast, ...]:

@@ -1,21 +1,139 @@
-"""What a role answers to an event: what to remember, and then what to do."""
+"""One decision while it is made: the state so far, what to remember, and then what to do."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
-from cromford.effects import Effect
+from cromford.effects import Effect, Send
+from cromford.protocol.facts import Facts
+from cromford.protocol.journal.book import Book
+from cromford.protocol.journal.chain_view import ChainView
+from cromford.protocol.journal.channel_records import ChannelRecord
+from cromford.protocol.journal.link import Link
+from cromford.protocol.journal.record import Record
 from cromford.protocol.journal.records import AnyRecord
+from cromford.wallet.coins import Wallet
+from cromford.wire.messages import Message
+
+
+class RoleState(Protocol):
+    """What the states of both roles have."""
+
+    @property
+    def book(self) -> Book:
+        """Its channels and payments."""
+
+    @property
+    def chain(self) -> ChainView:
+        """What it knows of the chain."""
+
+    @property
+    def wallet(self) -> Wallet:
+        """Its coins."""
+
+
+S = TypeVar("S")
+R = TypeVar("R", bound=Record)
+RoleS_co = TypeVar("RoleS_co", bound=RoleState, covariant=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
-    """Records to append durably and apply, then effects to perform. Never the other way."""
+class Decision(Generic[S]):
+    """What a role answers to an event. Records are durable before an effect is performed.
 
+    Attributes:
+        state: The state after the records.
+        records: To append, all or none.
+        effects: To perform then, in this order.
+    """
+
+    state: S
     records: tuple[AnyRecord, ...] = ()
     effects: tuple[Effect, ...] = ()
 
-    def __add__(self, other: "Decision") -> "Decision":
-        """Return both, one after the other."""
-        return Decision(records=self.records + other.records, effects=self.effects + other.effects)
+    @property
+    def is_nothing(self) -> bool:
+        """Whether nothing is remembered and nothing done."""
+        return not self.records and not self.effects
 
 
-NOTHING = Decision()
+class Turn(Generic[RoleS_co]):
+    """Collects one decision of a role; lives as long as the decision.
+
+    Whatever is remembered counts at once, and is folded this one time: the driver takes the state
+    a turn ended with.
+
+    Args:
+        state: As it is before the decision.
+        apply: Returns the role's state after a record.
+        facts: What is true now.
+    """
+
+    def __init__(
+        self, state: RoleS_co, apply: Callable[[RoleS_co, AnyRecord], RoleS_co], facts: Facts
+    ) -> None:
+        self.facts = facts
+        self._state = state
+        self._apply = apply
+        self._records: list[AnyRecord] = []
+        self._effects: list[Effect] = []
+        self._touched: dict[bytes, None] = {}
+
+    @property
+    def state(self) -> RoleS_co:
+        """The state after all that was remembered so far."""
+        return self._state
+
+    @property
+    def book(self) -> Book:
+        """The channels and payments after all that was remembered so far."""
+        return self._state.book
+
+    @property
+    def chain(self) -> ChainView:
+        """What is known of the chain."""
+        return self._state.chain
+
+    @property
+    def height(self) -> int:
+        """The height of the chain's tip."""
+        return self._state.chain.height
+
+    def remember(self, *records: AnyRecord) -> None:
+        """Add records; the state is the one after them from here on."""
+        for record in records:
+            self._state = self._apply(self._state, record)
+            self._records.append(record)
+            if isinstance(record, ChannelRecord):
+                self._touched[record.channel_id] = None
+
+    def wish(self, *effects: Effect) -> None:
+        """Add effects."""
+        self._effects.extend(effects)
+
+    def send(self, node_id: bytes, message: Message) -> None:
+        """Wish for a message to a peer."""
+        self.wish(Send(node_id=node_id, message=message))
+
+    def link(self, channel_id: bytes) -> Link:
+        """Return a channel as it is now."""
+        return self.book.links[channel_id]
+
+    @property
+    def touched(self) -> tuple[bytes, ...]:
+        """The channels that have a record in this turn, in the order of their first."""
+        return tuple(self._touched)
+
+    def first(self, kind: type[R]) -> R | None:
+        """Return the first record of a kind in this turn, if there is one."""
+        return next((record for record in self._records if isinstance(record, kind)), None)
+
+    @property
+    def decision(self) -> Decision[RoleS_co]:
+        """What was collected."""
+        return Decision(
+            state=self._state, records=tuple(self._records), effects=tuple(self._effects)
+        )
+
+
+AnyTurn = Turn[RoleState]  # For what both roles do alike.

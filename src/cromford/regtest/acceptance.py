@@ -25,7 +25,7 @@ from cromford.regtest.kernel import ScriptRefused, check_scripts
 from cromford.regtest.linearize import Weighted, chunks_of, improves
 from cromford.regtest.mempool import Mempool, weighted_of
 from cromford.regtest.package_form import check_well_formed
-from cromford.regtest.verdict import Kind, PackageRefused, Refused, money, rate
+from cromford.regtest.verdict import MempoolRefused, PackageRefused, RefusalKind, money, rate
 
 CLUSTER_TXS_MAX: Final = 64
 CLUSTER_VSIZE_MAX: Final = 101_000
@@ -44,7 +44,7 @@ class Acceptor:
         """Return how a transaction would be accepted; nothing changes.
 
         Raises:
-            Refused: If it would not be.
+            MempoolRefused: If it would not be.
         """
         return accepted_of(self._judge(tx, Terms()))
 
@@ -52,7 +52,7 @@ class Acceptor:
         """Accept a transaction into the mempool, in place of those it replaces.
 
         Raises:
-            Refused: If it is not accepted; nothing has changed.
+            MempoolRefused: If it is not accepted; nothing has changed.
         """
         candidate = self._judge(tx, terms or Terms())
         self._let_in([candidate], now=now)
@@ -94,10 +94,10 @@ class Acceptor:
                 continue
             try:
                 results[tx.wtxid] = self.submit(tx, now=now, terms=Terms(feerate_max=feerate_max))
-            except Refused as refused:
+            except MempoolRefused as refused:
                 results[tx.wtxid] = refused
                 together.append(tx)
-                is_hopeless |= refused.kind is Kind.FINAL or len(txs) == 1
+                is_hopeless |= refused.kind is RefusalKind.FINAL or len(txs) == 1
         if is_hopeless:
             failed = PackageRefused("transaction failed", is_policy=False)
             return PackageResult(error=failed, results=results)
@@ -112,7 +112,7 @@ class Acceptor:
         if len(txs) == 1:
             try:
                 accepted = self.submit(txs[0], now=now, terms=Terms(feerate_max=feerate_max))
-            except Refused as refused:
+            except MempoolRefused as refused:
                 failed = PackageRefused("transaction failed", is_policy=False)
                 return PackageResult(error=failed, results={txs[0].wtxid: refused})
             return PackageResult(error=None, results={txs[0].wtxid: accepted})
@@ -125,7 +125,7 @@ class Acceptor:
             self._check_replacement(candidate)
         self._check_cluster([candidate])
         if candidate.conflicts & self._mempool.ancestors(candidate.parents):
-            raise Refused("bad-txns-spends-conflicting-tx")
+            raise MempoolRefused("bad-txns-spends-conflicting-tx")
         _check_feerate_max(candidate, terms)
         if not terms.is_returning:
             self._check_dust_spent(tx, {})
@@ -153,7 +153,7 @@ class Acceptor:
                     results[tx.wtxid] = accepted_of(candidate)
         except PackageRefused as refused:
             return PackageResult(error=refused, results={})
-        except Refused as refused:
+        except MempoolRefused as refused:
             results[tx.wtxid] = refused
             is_dust = refused.reason == "missing-ephemeral-spends"
             reason = "unspent-dust" if is_dust else "transaction failed"
@@ -207,14 +207,14 @@ class Acceptor:
         if entry is None:
             return
         if entry.tx.wtxid == tx.wtxid:
-            raise Refused("txn-already-in-mempool")
-        raise Refused("txn-same-nonwitness-data-in-mempool")
+            raise MempoolRefused("txn-already-in-mempool")
+        raise MempoolRefused("txn-same-nonwitness-data-in-mempool")
 
     def _conflicts(self, tx: Tx, terms: Terms) -> set[Txid]:
         rivals = {self._mempool.spender(tx_in.outpoint) for tx_in in tx.inputs}
         conflicts = {rival for rival in rivals if rival is not None}
         if conflicts and not terms.may_replace:
-            raise Refused("bip125-replacement-disallowed")
+            raise MempoolRefused("bip125-replacement-disallowed")
         return conflicts
 
     def _coins(self, tx: Tx, extra: dict[Txid, Tx]) -> list[ChainCoin]:
@@ -223,8 +223,8 @@ class Acceptor:
         if len(found) < len(coins):
             outpoints = [outpoint for outpoint, _ in spendable_outputs(tx)]
             if any(self._chain.coin(outpoint) is not None for outpoint in outpoints):
-                raise Refused("txn-already-known")
-            raise Refused("bad-txns-inputs-missingorspent", kind=Kind.MISSING_INPUTS)
+                raise MempoolRefused("txn-already-known")
+            raise MempoolRefused("bad-txns-inputs-missingorspent", kind=RefusalKind.MISSING_INPUTS)
         return found
 
     def _coin(self, outpoint: OutPoint, extra: dict[Txid, Tx]) -> ChainCoin | None:
@@ -261,17 +261,19 @@ class Acceptor:
         self._find_replaced([candidate])
         details = self._unpaid([candidate])
         if details:
-            raise Refused(f"insufficient fee{candidate.suffix}", details, kind=Kind.FEE)
+            raise MempoolRefused(
+                f"insufficient fee{candidate.suffix}", details, kind=RefusalKind.FEE
+            )
         self._check_cluster([candidate])
         if not self._improves([candidate]):
-            raise Refused("replacement-failed", NO_BETTER_DIAGRAM, kind=Kind.FEE)
+            raise MempoolRefused("replacement-failed", NO_BETTER_DIAGRAM, kind=RefusalKind.FEE)
 
     def _find_replaced(self, candidates: Sequence[Candidate]) -> None:
         """Find all that would have to go, and book it on the last candidate."""
         last = candidates[-1]
         conflicts = set[Txid]().union(*(candidate.conflicts for candidate in candidates))
         if len({min(self._mempool.cluster((txid,))) for txid in conflicts}) > REPLACED_CLUSTERS_MAX:
-            raise Refused(f"too many potential replacements{last.suffix}")
+            raise MempoolRefused(f"too many potential replacements{last.suffix}")
         last.replaced = self._mempool.descendants(conflicts)
 
     def _unpaid(self, candidates: Sequence[Candidate]) -> str:
@@ -315,7 +317,7 @@ class Acceptor:
             members = _connected(candidate.tx.txid, items)
             weight = sum(items[txid].weight for txid in members)
             if len(members) > CLUSTER_TXS_MAX or weight > CLUSTER_VSIZE_MAX * 4:
-                raise Refused("too-large-cluster")
+                raise MempoolRefused("too-large-cluster")
 
     def _check_package(self, candidates: Sequence[Candidate], terms: Terms) -> None:
         package = [candidate.tx for candidate in candidates]
@@ -334,33 +336,33 @@ class Acceptor:
             if any(candidate.conflicts for candidate in candidates):
                 self._check_package_replacement(candidates)
             self._check_cluster(candidates)
-        except Refused as refused:
+        except MempoolRefused as refused:
             raise PackageRefused(refused.reason, refused.details, is_policy=True) from refused
 
     def _check_package_replacement(self, candidates: Sequence[Candidate]) -> None:
         failed = "package RBF failed: "
         if len(candidates) != 2:
-            raise Refused(f"{failed}package must be 1-parent-1-child")
+            raise MempoolRefused(f"{failed}package must be 1-parent-1-child")
         if any(candidate.parents for candidate in candidates):
-            raise Refused(f"{failed}new transaction cannot have mempool ancestors")
+            raise MempoolRefused(f"{failed}new transaction cannot have mempool ancestors")
         parent, child = candidates
         try:
             self._find_replaced(candidates)
-        except Refused as refused:
-            raise Refused(f"{failed}{refused.reason}") from refused
+        except MempoolRefused as refused:
+            raise MempoolRefused(f"{failed}{refused.reason}") from refused
         details = self._unpaid(candidates)
         if details:
-            raise Refused(f"{failed}insufficient anti-DoS fees", details)
+            raise MempoolRefused(f"{failed}insufficient anti-DoS fees", details)
         total = Fraction(parent.fee_sat + child.fee_sat, parent.vsize + child.vsize)
         alone = Fraction(parent.fee_sat, parent.vsize)
         if total <= alone:
-            raise Refused(
+            raise MempoolRefused(
                 f"{failed}package feerate is less than or equal to parent feerate",
                 f"package feerate {rate(total)} <= parent feerate is {rate(alone)}",
             )
         self._check_cluster(candidates)
         if not self._improves(candidates):
-            raise Refused(f"{failed}{NO_BETTER_DIAGRAM}")
+            raise MempoolRefused(f"{failed}{NO_BETTER_DIAGRAM}")
 
     def _check_dust_spent(self, tx: Tx, extra: dict[Txid, Tx]) -> None:
         """Check that whoever spends from a transaction with ephemeral dust also spends the dust."""
@@ -372,7 +374,7 @@ class Acceptor:
                 continue
             dust = {OutPoint(txid=txid, vout=vout) for vout in policy.dust_outputs(parent)}
             if dust - spent:
-                raise Refused(
+                raise MempoolRefused(
                     "missing-ephemeral-spends",
                     f"tx {tx.txid} (wtxid={tx.wtxid}) did not spend parent's ephemeral dust",
                 )
@@ -404,7 +406,7 @@ def _connected(txid: Txid, items: dict[Txid, Weighted]) -> set[Txid]:
 def _check_feerate_max(candidate: Candidate, terms: Terms) -> None:
     feerate = Fraction(candidate.fee_sat, candidate.vsize)
     if terms.feerate_max is not None and feerate > terms.feerate_max:
-        raise Refused("max feerate exceeded")
+        raise MempoolRefused("max feerate exceeded")
 
 
 def _check_scripts(candidate: Candidate) -> None:
@@ -415,7 +417,7 @@ def _check_scripts(candidate: Candidate) -> None:
         check_scripts(tx, prevouts)
     except ScriptRefused as refused:
         outpoint = tx.inputs[refused.input_index].outpoint
-        raise Refused(
+        raise MempoolRefused(
             "mempool-script-verify-flag-failed (refused by the kernel)",
             f"input {refused.input_index} of {tx.txid} (wtxid {tx.wtxid}), spending {outpoint}",
         ) from refused

@@ -7,7 +7,7 @@ from fractions import Fraction
 from cromford.bitcoin.tx import Tx, Txid
 from cromford.regtest.chain import ChainCoin
 from cromford.regtest.mempool import MempoolEntry
-from cromford.regtest.verdict import PackageRefused, Refused
+from cromford.regtest.verdict import MempoolRefused, PackageRefused
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +30,7 @@ class AlreadyThere:
     entry: MempoolEntry
 
 
-Result = Accepted | AlreadyThere | Refused
+Result = Accepted | AlreadyThere | MempoolRefused
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

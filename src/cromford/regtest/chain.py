@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from cromford.bitcoin.block import MEDIAN_TIME_SPAN, FullBlock
 from cromford.bitcoin.network import REGTEST
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxOut
-from cromford.regtest.block import MEDIAN_TIME_SPAN, FullBlock, genesis_block
+from cromford.regtest.genesis import genesis_block
 from cromford.regtest.kernel import BlockRefused, KernelChain
 from cromford.regtest.scripts import is_unspendable
 

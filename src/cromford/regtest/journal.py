@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from cromford.bitcoin.block import BLOCK_WEIGHT_MAX
 from cromford.codec.reader import MalformedBytes, Reader
 
 BLOCK: Final = b"B"
@@ -17,14 +18,13 @@ INVALIDATED: Final = b"I"
 RECONSIDERED: Final = b"R"
 KINDS: Final = (BLOCK, INVALIDATED, RECONSIDERED)
 LENGTH_SIZE: Final = 4
-ENTRY_SIZE_MAX: Final = 4_000_000
 
 
 class DatadirBusy(Exception):
     """Another process has this data directory open."""
 
 
-class Journal:
+class BlockFile:
     """The file of one data directory, locked against a second process.
 
     Raises:
@@ -65,8 +65,8 @@ class Journal:
             ValueError: If it is larger than any block.
             OSError: If the disk is full.
         """
-        if len(data) > ENTRY_SIZE_MAX:
-            raise ValueError(f"an entry of at most {ENTRY_SIZE_MAX} bytes, received {len(data)}")
+        if len(data) > BLOCK_WEIGHT_MAX:
+            raise ValueError(f"an entry of at most {BLOCK_WEIGHT_MAX} bytes, received {len(data)}")
         self._file.write(kind + len(data).to_bytes(LENGTH_SIZE, "little") + data)
 
     def close(self) -> None:

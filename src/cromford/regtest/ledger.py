@@ -6,18 +6,18 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Final
 
+from cromford.bitcoin.block import FullBlock
 from cromford.bitcoin.tx import Tx, Txid, read_compact_size, var_list
 from cromford.codec.reader import MalformedBytes, Reader
 from cromford.regtest import journal, template
 from cromford.regtest.acceptance import Acceptor
-from cromford.regtest.block import FullBlock
 from cromford.regtest.candidate import Accepted, PackageResult, Terms
 from cromford.regtest.chain import IndexedBlock, RegtestChain, Reorganisation
 from cromford.regtest.kernel import delete_left_over
 from cromford.regtest.mempool import Mempool
-from cromford.regtest.verdict import Refused
+from cromford.regtest.verdict import MempoolRefused
 
-RETURNED_BLOCKS_MAX: Final = 10  # Core brings back the transactions of so many blocks only.
+RETURNED_BLOCKS_MAX: Final = 10  # Core brings back the transactions of this many blocks only.
 BLOCKS_FILE: Final = "blocks.dat"
 MEMPOOL_FILE: Final = "mempool.dat"
 
@@ -37,7 +37,7 @@ class Ledger:
     def __init__(self, directory: Path | None, clock: Callable[[], int]) -> None:
         self.clock = clock
         self.is_interrupted = False  # Set from outside to end a long run of mining.
-        self._journal = None if directory is None else journal.Journal(directory / BLOCKS_FILE)
+        self._journal = None if directory is None else journal.BlockFile(directory / BLOCKS_FILE)
         try:
             if directory is not None:
                 delete_left_over(directory)  # The journal's lock says that nobody uses it.
@@ -70,7 +70,7 @@ class Ledger:
         """Return how a transaction would be accepted; nothing changes.
 
         Raises:
-            Refused: If it would not be.
+            MempoolRefused: If it would not be.
         """
         return self._acceptor.test(tx)
 
@@ -80,14 +80,14 @@ class Ledger:
             return self._acceptor.test_package(txs)
         try:
             return PackageResult(error=None, results={txs[0].wtxid: self.test_one(txs[0])})
-        except Refused as refused:
+        except MempoolRefused as refused:
             return PackageResult(error=None, results={txs[0].wtxid: refused})
 
     def submit(self, tx: Tx) -> Accepted:
         """Accept a transaction into the mempool.
 
         Raises:
-            Refused: If it is not accepted.
+            MempoolRefused: If it is not accepted.
         """
         return self._acceptor.submit(tx, now=self.clock())
 
@@ -172,7 +172,7 @@ class Ledger:
         now = self.clock()
         returning = Terms(may_replace=False, is_returning=True)
         for tx in txs + [entry.tx for entry in waiting]:
-            with suppress(Refused):  # It spends what is gone, or must wait again.
+            with suppress(MempoolRefused):  # It spends what is gone, or must wait again.
                 self._acceptor.submit(tx, now=now, terms=returning)
 
     def _reload_mempool(self) -> None:
@@ -186,7 +186,7 @@ class Ledger:
         except MalformedBytes:
             return  # Torn by a crash: as if nothing had waited.
         for tx in txs:
-            with suppress(Refused):
+            with suppress(MempoolRefused):
                 self._acceptor.submit(tx, now=self.clock(), terms=Terms(is_returning=True))
 
     def _reload(self) -> None:

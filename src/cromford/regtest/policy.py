@@ -1,7 +1,7 @@
 """Whether one transaction may enter a mempool: consensus without scripts, then relay policy.
 
-Every function is pure and raises `Refused` with Bitcoin Core's reject reason. The values are the
-defaults of Core 31. What is left out: rules that only a script's execution shows and that
+Every function is pure and raises `MempoolRefused` with Bitcoin Core's reject reason. The values are
+the defaults of Core 31. What is left out: rules that only a script's execution shows and that
 consensus does not have (a non-minimal push, an upgradable NOP), and limits on bare scripts with
 thousands of signature checks.
 """
@@ -9,29 +9,30 @@ thousands of signature checks.
 from collections.abc import Sequence
 from typing import Final
 
+from cromford.bitcoin.block import BLOCK_WEIGHT_MAX, COINBASE_MATURITY, NULL_OUTPOINT, is_coinbase
+from cromford.bitcoin.fees import MIN_RELAY_SAT_PER_KW
 from cromford.bitcoin.script import ANCHOR_SCRIPT, OP_0, is_native_segwit, is_p2tr
+from cromford.bitcoin.taproot import TAPLEAF_VERSION
 from cromford.bitcoin.timelock import (
     LOCKTIME_THRESHOLD,
     NSEQUENCE_DISABLE_FLAG,
     NSEQUENCE_FINAL,
     NSEQUENCE_TIME_FLAG,
 )
-from cromford.bitcoin.tx import MAX_MONEY_SAT, WITNESS_SCALE, Tx, TxOut
+from cromford.bitcoin.tx import MAX_MONEY_SAT, TRUC_VERSION, WITNESS_SCALE, Tx, TxOut
 from cromford.regtest import scripts
-from cromford.regtest.block import BLOCK_WEIGHT_MAX, NULL_OUTPOINT, is_coinbase
 from cromford.regtest.chain import ChainCoin
-from cromford.regtest.verdict import Kind, Refused, money
+from cromford.regtest.verdict import MempoolRefused, RefusalKind, money
 
-MIN_RELAY_SAT_PER_KVB: Final = 100
+MIN_RELAY_SAT_PER_KVB: Final = WITNESS_SCALE * MIN_RELAY_SAT_PER_KW
 INCREMENTAL_RELAY_SAT_PER_KVB: Final = 100
 DUST_RELAY_SAT_PER_KVB: Final = 3000
-TX_VERSION_STANDARD_MAX: Final = 3
+TX_VERSION_STANDARD_MAX: Final = TRUC_VERSION
 TX_WEIGHT_STANDARD_MAX: Final = 400_000
 TX_STRIPPED_SIZE_MIN: Final = 65  # 64 bytes could pass for two hashes of a merkle tree.
 SCRIPT_SIG_STANDARD_MAX: Final = 1650
-DATACARRIER_MAX: Final = 100_000
+DATACARRIER_MAX: Final = TX_WEIGHT_STANDARD_MAX // WITNESS_SCALE
 DUST_OUTPUTS_MAX: Final = 1
-COINBASE_MATURITY: Final = 100
 P2SH_SIGOPS_MAX: Final = 15
 TX_SIGOPS_COST_MAX: Final = 16_000
 WEIGHT_PER_SIGOP: Final = 20
@@ -39,7 +40,6 @@ P2WSH_SCRIPT_MAX: Final = 3600
 P2WSH_ITEMS_MAX: Final = 100
 WITNESS_ITEM_MAX: Final = 80
 ANNEX_TAG: Final = 0x50  # BIP 341
-TAPSCRIPT_LEAF_VERSION: Final = 0xC0  # BIP 342
 LEAF_VERSION_MASK: Final = 0xFE
 LOCKTIME_TIME_SHIFT: Final = 9  # BIP 68: units of 512 seconds.
 LOCKTIME_MASK: Final = 0xFFFF
@@ -57,67 +57,67 @@ def check_transaction(tx: Tx) -> None:
     """Check what consensus demands of a transaction by itself.
 
     Raises:
-        Refused: With the reason.
+        MempoolRefused: With the reason.
     """
     if not tx.outputs:
-        raise Refused("bad-txns-vout-empty")
+        raise MempoolRefused("bad-txns-vout-empty")
     if len(tx.stripped) * WITNESS_SCALE > BLOCK_WEIGHT_MAX:
-        raise Refused("bad-txns-oversize")
+        raise MempoolRefused("bad-txns-oversize")
     _check_amounts(tx)
     outpoints = [tx_in.outpoint for tx_in in tx.inputs]
     if len(set(outpoints)) != len(outpoints):
-        raise Refused("bad-txns-inputs-duplicate")
+        raise MempoolRefused("bad-txns-inputs-duplicate")
     if is_coinbase(tx):
         if not 2 <= len(tx.inputs[0].script_sig) <= 100:
-            raise Refused("bad-cb-length")
-        raise Refused("coinbase")
+            raise MempoolRefused("bad-cb-length")
+        raise MempoolRefused("coinbase")
     if NULL_OUTPOINT in outpoints:
-        raise Refused("bad-txns-prevout-null")
+        raise MempoolRefused("bad-txns-prevout-null")
 
 
 def _check_amounts(tx: Tx) -> None:
     total_sat = 0
     for txout in tx.outputs:
         if txout.amount_sat >= 1 << 63:
-            raise Refused("bad-txns-vout-negative")
+            raise MempoolRefused("bad-txns-vout-negative")
         if txout.amount_sat > MAX_MONEY_SAT:
-            raise Refused("bad-txns-vout-toolarge")
+            raise MempoolRefused("bad-txns-vout-toolarge")
         total_sat += txout.amount_sat
         if total_sat > MAX_MONEY_SAT:
-            raise Refused("bad-txns-txouttotal-toolarge")
+            raise MempoolRefused("bad-txns-txouttotal-toolarge")
 
 
 def check_standard(tx: Tx) -> None:
     """Check that a transaction is of a form that nodes relay.
 
     Raises:
-        Refused: With the reason.
+        MempoolRefused: With the reason.
     """
     if not 1 <= tx.version <= TX_VERSION_STANDARD_MAX:
-        raise Refused("version")
+        raise MempoolRefused("version")
     if tx.weight > TX_WEIGHT_STANDARD_MAX:
-        raise Refused("tx-size")
+        raise MempoolRefused("tx-size")
     for tx_in in tx.inputs:
         if len(tx_in.script_sig) > SCRIPT_SIG_STANDARD_MAX:
-            raise Refused("scriptsig-size")
+            raise MempoolRefused("scriptsig-size")
         if not scripts.is_push_only(tx_in.script_sig):
-            raise Refused("scriptsig-not-pushonly")
+            raise MempoolRefused("scriptsig-not-pushonly")
     _check_outputs_standard(tx)
     if len(tx.stripped) < TX_STRIPPED_SIZE_MIN:
-        raise Refused("tx-size-small")
+        raise MempoolRefused("tx-size-small")
 
 
 def _check_outputs_standard(tx: Tx) -> None:
     datacarrier_left = DATACARRIER_MAX
     for txout in tx.outputs:
         if not is_standard_output(txout.script_pubkey):
-            raise Refused("scriptpubkey")
+            raise MempoolRefused("scriptpubkey")
         if scripts.script_type(txout.script_pubkey) == "nulldata":
             datacarrier_left -= len(txout.script_pubkey)
             if datacarrier_left < 0:
-                raise Refused("datacarrier")
+                raise MempoolRefused("datacarrier")
     if len(dust_outputs(tx)) > DUST_OUTPUTS_MAX:
-        raise Refused("dust")
+        raise MempoolRefused("dust")
 
 
 def is_standard_output(script_pubkey: bytes) -> bool:
@@ -150,12 +150,12 @@ def check_final(tx: Tx, *, height: int, median_time: int) -> None:
     """Check nLockTime for a block at `height` after a block of `median_time` (BIP 113).
 
     Raises:
-        Refused: `non-final`.
+        MempoolRefused: `non-final`.
     """
     now = height if tx.nlocktime < LOCKTIME_THRESHOLD else median_time
     is_ahead = tx.nlocktime >= now and tx.nlocktime != 0
     if is_ahead and any(tx_in.nsequence != NSEQUENCE_FINAL for tx_in in tx.inputs):
-        raise Refused("non-final")
+        raise MempoolRefused("non-final")
 
 
 def check_sequence_locks(
@@ -176,7 +176,7 @@ def check_sequence_locks(
         median_time: Of the block before that one.
 
     Raises:
-        Refused: `non-BIP68-final`.
+        MempoolRefused: `non-BIP68-final`.
     """
     if tx.version < 2:
         return
@@ -189,26 +189,26 @@ def check_sequence_locks(
         else:
             is_locked = coin.height + units > height
         if is_locked:
-            raise Refused("non-BIP68-final")
+            raise MempoolRefused("non-BIP68-final")
 
 
 def fee_of(tx: Tx, coins: Sequence[ChainCoin], *, height: int) -> int:
     """Return the fee in satoshi of a transaction for a block at `height`.
 
     Raises:
-        Refused: If it spends a young coinbase, or more than it has.
+        MempoolRefused: If it spends a young coinbase, or more than it has.
     """
     input_sat = 0
     for coin in coins:
         depth = height - coin.height
         if coin.is_coinbase and depth < COINBASE_MATURITY:
-            raise Refused(
+            raise MempoolRefused(
                 "bad-txns-premature-spend-of-coinbase", f"tried to spend coinbase at depth {depth}"
             )
         input_sat += coin.txout.amount_sat
     output_sat = sum(txout.amount_sat for txout in tx.outputs)
     if input_sat < output_sat:
-        raise Refused(
+        raise MempoolRefused(
             "bad-txns-in-belowout",
             f"value in ({money(input_sat)}) < value out ({money(output_sat)})",
         )
@@ -219,34 +219,34 @@ def check_inputs_standard(tx: Tx, prevouts: Sequence[TxOut]) -> None:
     """Check that everything spent is of a known form.
 
     Raises:
-        Refused: `bad-txns-nonstandard-inputs`.
+        MempoolRefused: `bad-txns-nonstandard-inputs`.
     """
     reason = "bad-txns-nonstandard-inputs"
     for index, (tx_in, prevout) in enumerate(zip(tx.inputs, prevouts, strict=True)):
         match scripts.script_type(prevout.script_pubkey):
             case "nonstandard":
-                raise Refused(reason, f"input {index} script unknown")
+                raise MempoolRefused(reason, f"input {index} script unknown")
             case "witness_unknown":
-                raise Refused(reason, f"input {index} witness program is undefined")
+                raise MempoolRefused(reason, f"input {index} witness program is undefined")
             case "scripthash":
                 redeem = scripts.last_push(tx_in.script_sig)
                 if redeem is None:
-                    raise Refused(reason, f"input {index} P2SH redeemscript missing")
+                    raise MempoolRefused(reason, f"input {index} P2SH redeemscript missing")
                 if scripts.legacy_sigops(redeem, accurate=True) > P2SH_SIGOPS_MAX:
-                    raise Refused(reason, "p2sh redeemscript sigops exceed limit")
+                    raise MempoolRefused(reason, "p2sh redeemscript sigops exceed limit")
 
 
 def check_witness_standard(tx: Tx, prevouts: Sequence[TxOut]) -> None:
     """Check that no witness is larger or stranger than policy knows.
 
     Raises:
-        Refused: `bad-witness-nonstandard`.
+        MempoolRefused: `bad-witness-nonstandard`.
     """
     for tx_in, prevout in zip(tx.inputs, prevouts, strict=True):
         if tx_in.witness and not _is_standard_witness(
             tx_in.witness, prevout.script_pubkey, tx_in.script_sig
         ):
-            raise Refused("bad-witness-nonstandard")
+            raise MempoolRefused("bad-witness-nonstandard")
 
 
 def _is_standard_witness(
@@ -273,7 +273,7 @@ def _is_standard_taproot_witness(witness: tuple[bytes, ...]) -> bool:
         return True
     if witness[-1][:1] in {bytes((ANNEX_TAG,)), b""}:
         return False
-    if witness[-1][0] & LEAF_VERSION_MASK != TAPSCRIPT_LEAF_VERSION:
+    if witness[-1][0] & LEAF_VERSION_MASK != TAPLEAF_VERSION:
         return True
     return all(len(item) <= WITNESS_ITEM_MAX for item in witness[:-2])
 
@@ -282,17 +282,17 @@ def check_no_reserved_scripts(tx: Tx, prevouts: Sequence[TxOut]) -> None:
     """Refuse tapleaves that consensus lets anyone spend until a later rule gives them meaning.
 
     Raises:
-        Refused: `mempool-script-verify-flag-failed`.
+        MempoolRefused: `mempool-script-verify-flag-failed`.
     """
     for tx_in, prevout in zip(tx.inputs, prevouts, strict=True):
         if not is_p2tr(prevout.script_pubkey) or len(tx_in.witness) < 2:
             continue
         tapscript, control_block = tx_in.witness[-2:]
         reason = "mempool-script-verify-flag-failed"
-        if control_block[0] & LEAF_VERSION_MASK != TAPSCRIPT_LEAF_VERSION:
-            raise Refused(f"{reason} (Taproot version reserved for soft-fork upgrades)")
+        if control_block[0] & LEAF_VERSION_MASK != TAPLEAF_VERSION:
+            raise MempoolRefused(f"{reason} (Taproot version reserved for soft-fork upgrades)")
         if scripts.has_op_success(tapscript):
-            raise Refused(f"{reason} (OP_SUCCESSx reserved for soft-fork upgrades)")
+            raise MempoolRefused(f"{reason} (OP_SUCCESSx reserved for soft-fork upgrades)")
 
 
 def sigops_cost(tx: Tx, prevouts: Sequence[TxOut]) -> int:
@@ -317,10 +317,10 @@ def adjusted_weight(tx: Tx, sigops: int) -> int:
     """Return the weight that fees are reckoned with.
 
     Raises:
-        Refused: If the signature checks are too many.
+        MempoolRefused: If the signature checks are too many.
     """
     if sigops > TX_SIGOPS_COST_MAX:
-        raise Refused("bad-txns-too-many-sigops", str(sigops))
+        raise MempoolRefused("bad-txns-too-many-sigops", str(sigops))
     return max(tx.weight, sigops * WEIGHT_PER_SIGOP)
 
 
@@ -328,18 +328,20 @@ def check_dust_pays_no_fee(tx: Tx, fee_sat: int) -> None:
     """Check that a transaction with ephemeral dust gives nobody a reason to mine it alone.
 
     Raises:
-        Refused: `dust`.
+        MempoolRefused: `dust`.
     """
     if fee_sat and dust_outputs(tx):
-        raise Refused("dust", "tx with dust output must be 0-fee")
+        raise MempoolRefused("dust", "tx with dust output must be 0-fee")
 
 
 def check_feerate(*, vsize: int, fee_sat: int) -> None:
     """Check the minimum feerate of relay.
 
     Raises:
-        Refused: `min relay fee not met`; a package may still carry it.
+        MempoolRefused: `min relay fee not met`; a package may still carry it.
     """
     least_sat = fee_sat_at(MIN_RELAY_SAT_PER_KVB, vsize)
     if fee_sat < least_sat:
-        raise Refused("min relay fee not met", f"{fee_sat} < {least_sat}", kind=Kind.FEE)
+        raise MempoolRefused(
+            "min relay fee not met", f"{fee_sat} < {least_sat}", kind=RefusalKind.FEE
+        )

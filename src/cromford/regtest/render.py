@@ -7,17 +7,13 @@ from typing import Any, Final
 import msgspec
 
 from cromford.bitcoin.address import address_of_script
+from cromford.bitcoin.block import is_coinbase
 from cromford.bitcoin.descriptor import with_checksum
 from cromford.bitcoin.network import REGTEST
-from cromford.bitcoin.tx import Tx
+from cromford.bitcoin.tx import SAT_PER_BTC, Tx
 from cromford.regtest import scripts
-from cromford.regtest.block import (
-    REGTEST_DIFFICULTY,
-    REGTEST_TARGET,
-    REGTEST_WORK_PER_BLOCK,
-    is_coinbase,
-)
 from cromford.regtest.chain import ChainCoin, IndexedBlock, RegtestChain
+from cromford.regtest.genesis import REGTEST_DIFFICULTY, REGTEST_TARGET, REGTEST_WORK_PER_BLOCK
 from cromford.regtest.legacy_address import (
     PUBKEYHASH_PREFIX,
     SCRIPTHASH_PREFIX,
@@ -26,14 +22,13 @@ from cromford.regtest.legacy_address import (
 
 Json = dict[str, Any]
 
-SAT_PER_BTC: Final = 100_000_000
 VERBOSITY_TXIDS: Final = 1
 VERBOSITY_TXS: Final = 2
 VERBOSITY_PREVOUTS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Amount:
+class BtcAmount:
     """An amount that JSON shows in bitcoin with eight decimals."""
 
     sat: int
@@ -50,7 +45,7 @@ def encode(value: object) -> bytes:
 
 def _plain(value: object) -> object:
     match value:
-        case Amount():
+        case BtcAmount():
             return msgspec.Raw(str(value).encode())
         case dict():
             return {key: _plain(item) for key, item in value.items()}
@@ -159,7 +154,7 @@ def tx_json(
         ],
         "vout": [
             {
-                "value": Amount(txout.amount_sat),
+                "value": BtcAmount(txout.amount_sat),
                 "n": vout,
                 "scriptPubKey": script_json(txout.script_pubkey),
             }
@@ -168,7 +163,7 @@ def tx_json(
     }
     if coins is not None:
         input_sat = sum(coin.txout.amount_sat for coin in coins)
-        shown["fee"] = Amount(input_sat - sum(txout.amount_sat for txout in tx.outputs))
+        shown["fee"] = BtcAmount(input_sat - sum(txout.amount_sat for txout in tx.outputs))
     return shown | {"hex": tx.serialize().hex()}
 
 
@@ -189,7 +184,7 @@ def _input_json(tx: Tx, index: int, coin: ChainCoin | None) -> Json:
         shown["prevout"] = {
             "generated": coin.is_coinbase,
             "height": coin.height,
-            "value": Amount(coin.txout.amount_sat),
+            "value": BtcAmount(coin.txout.amount_sat),
             "scriptPubKey": script_json(coin.txout.script_pubkey),
         }
     return shown | {"sequence": tx_in.nsequence}

@@ -144,7 +144,7 @@ class Dispatcher:
             self._own[name] = Method(signature=signature, run=run)
 
     def call(self, name: str, given: Sequence[Any] | Mapping[str, Any]) -> object:
-        """Return the result of one call, in which `render.Amount` may stand.
+        """Return the result of one call, in which `render.BtcAmount` may stand.
 
         Raises:
             RpcError: As Core would answer.

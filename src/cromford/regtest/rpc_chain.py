@@ -5,20 +5,19 @@ from typing import Any, Final
 from cromford.bitcoin.address import script_of_address
 from cromford.bitcoin.network import REGTEST
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
-from cromford.regtest import params, render
-from cromford.regtest.block import REGTEST_BITS, REGTEST_DIFFICULTY
+from cromford.regtest import params, policy, render
 from cromford.regtest.chain import BlockUnknown, ChainCoin, IndexedBlock
+from cromford.regtest.genesis import REGTEST_BITS, REGTEST_DIFFICULTY
 from cromford.regtest.kernel import BlockRefused
 from cromford.regtest.ledger import Ledger
 from cromford.regtest.legacy_address import script_of_legacy_address
 from cromford.regtest.params import RpcError
-from cromford.regtest.render import Amount, Json
+from cromford.regtest.render import BtcAmount, Json
 
 CORE_VERSION: Final = 319_900  # Of the Bitcoin Core that the kernel's library is built from.
 PROTOCOL_VERSION: Final = 70_016
 LOCAL_SERVICES: Final = ("NETWORK", "WITNESS", "NETWORK_LIMITED", "P2P_V2")
 LOCAL_SERVICES_BITS: Final = 0x0C09
-RELAY_FEE_SAT: Final = 100
 WARNING: Final = "This is an embedded regtest node: for trying and testing, never for real money"
 BLOCKS_AT_ONCE_MAX: Final = 50_000
 NETWORKS: Final = ("ipv4", "ipv6", "onion", "i2p", "cjdns")
@@ -72,8 +71,8 @@ def getnetworkinfo(_ledger: Ledger) -> Json:
             }
             for name in NETWORKS
         ],
-        "relayfee": Amount(RELAY_FEE_SAT),
-        "incrementalfee": Amount(RELAY_FEE_SAT),
+        "relayfee": BtcAmount(policy.MIN_RELAY_SAT_PER_KVB),
+        "incrementalfee": BtcAmount(policy.INCREMENTAL_RELAY_SAT_PER_KVB),
         "localaddresses": [],
         "warnings": [WARNING],
     }
@@ -151,7 +150,7 @@ def gettxout(ledger: Ledger, txid: str, vout: object, with_mempool: bool | None)
     return {
         "bestblock": str(chain.tip.block_hash),
         "confirmations": confirmations,
-        "value": Amount(coin.txout.amount_sat),
+        "value": BtcAmount(coin.txout.amount_sat),
         "scriptPubKey": render.script_json(coin.txout.script_pubkey),
         "coinbase": coin.is_coinbase,
     }

@@ -16,8 +16,8 @@ from cromford.regtest.linearize import chunks_of
 from cromford.regtest.mempool import MempoolEntry
 from cromford.regtest.package_form import PACKAGE_TXS_MAX, is_child_with_parents
 from cromford.regtest.params import RpcError
-from cromford.regtest.render import Amount, Json
-from cromford.regtest.verdict import Kind, Refused
+from cromford.regtest.render import BtcAmount, Json
+from cromford.regtest.verdict import MempoolRefused, RefusalKind
 
 FEERATE_MAX_DEFAULT_SAT: Final = 10_000_000  # 0.10 BTC per kvB, Core's guard against typos.
 FEERATE_MAX_SAT: Final = 100_000_000
@@ -50,8 +50,8 @@ def sendrawtransaction(ledger: Ledger, raw_hex: str, feerate_max: object, burn_m
             if tested.fee_sat > _fee_at(rate_sat, tx.vsize):
                 raise RpcError(params.TRANSACTION_ERROR, FEE_EXCEEDED)
         ledger.submit(tx)
-    except Refused as refused:
-        is_missing = refused.kind is Kind.MISSING_INPUTS
+    except MempoolRefused as refused:
+        is_missing = refused.kind is RefusalKind.MISSING_INPUTS
         code = params.TRANSACTION_ERROR if is_missing else params.TRANSACTION_REJECTED
         raise RpcError(code, str(refused)) from None
     return str(tx.txid)
@@ -70,7 +70,7 @@ def testmempoolaccept(ledger: Ledger, raw_txs: list[Any], feerate_max: object) -
         if outcome.error is not None and outcome.error.is_policy:
             one["package-error"] = str(outcome.error)
         result = outcome.results.get(tx.wtxid)
-        if isinstance(result, Refused):
+        if isinstance(result, MempoolRefused):
             one |= _refusal_json(result)
         elif isinstance(result, Accepted) and not is_stopped:
             is_stopped = bool(rate_sat) and result.fee_sat > _fee_at(rate_sat, result.vsize)
@@ -112,14 +112,14 @@ def submitpackage(
 def _package_tx_json(tx: Tx, outcome: PackageResult) -> Json:
     shown: Json = {"txid": str(tx.txid)}
     match outcome.results.get(tx.wtxid):
-        case Refused() as refused:
+        case MempoolRefused() as refused:
             return shown | {"error": str(refused)}
         case Accepted() as accepted:
             return shown | {"vsize": accepted.vsize, "fees": _fees_json(accepted)}
         case AlreadyThere(entry=entry) if entry.tx.wtxid != tx.wtxid:
             return shown | {"other-wtxid": str(entry.tx.wtxid)}
         case AlreadyThere(entry=entry):
-            return shown | {"vsize": entry.vsize, "fees": {"base": Amount(entry.fee_sat)}}
+            return shown | {"vsize": entry.vsize, "fees": {"base": BtcAmount(entry.fee_sat)}}
         case None:
             return shown | {"error": "package-not-validated"}
 
@@ -127,8 +127,8 @@ def _package_tx_json(tx: Tx, outcome: PackageResult) -> Json:
 def _fees_json(accepted: Accepted) -> Json:
     effective_sat = accepted.effective_fee_sat * 1000 // accepted.effective_vsize
     return {
-        "base": Amount(accepted.fee_sat),
-        "effective-feerate": Amount(effective_sat),
+        "base": BtcAmount(accepted.fee_sat),
+        "effective-feerate": BtcAmount(effective_sat),
         "effective-includes": [str(wtxid) for wtxid in accepted.effective_includes],
     }
 
@@ -139,8 +139,8 @@ def _tested_json(accepted: Accepted, *, is_too_dear: bool) -> Json:
     return {"allowed": True, "vsize": accepted.vsize, "fees": _fees_json(accepted)}
 
 
-def _refusal_json(refused: Refused) -> Json:
-    if refused.kind is Kind.MISSING_INPUTS:
+def _refusal_json(refused: MempoolRefused) -> Json:
+    if refused.kind is RefusalKind.MISSING_INPUTS:
         return {"allowed": False, "reject-reason": "missing-inputs"}
     return {
         "allowed": False,
@@ -192,11 +192,11 @@ def getmempoolinfo(ledger: Ledger) -> Json:
         "size": len(entries),
         "bytes": sum(entry.vsize for entry in entries),
         "usage": sum(len(entry.tx.serialize()) for entry in entries),
-        "total_fee": Amount(sum(entry.fee_sat for entry in entries)),
+        "total_fee": BtcAmount(sum(entry.fee_sat for entry in entries)),
         "maxmempool": MEMPOOL_BYTES_MAX,
-        "mempoolminfee": Amount(policy.MIN_RELAY_SAT_PER_KVB),
-        "minrelaytxfee": Amount(policy.MIN_RELAY_SAT_PER_KVB),
-        "incrementalrelayfee": Amount(policy.INCREMENTAL_RELAY_SAT_PER_KVB),
+        "mempoolminfee": BtcAmount(policy.MIN_RELAY_SAT_PER_KVB),
+        "minrelaytxfee": BtcAmount(policy.MIN_RELAY_SAT_PER_KVB),
+        "incrementalrelayfee": BtcAmount(policy.INCREMENTAL_RELAY_SAT_PER_KVB),
         "unbroadcastcount": len(entries),
         "permitbaremultisig": True,
         "maxdatacarriersize": policy.DATACARRIER_MAX,
@@ -258,11 +258,11 @@ def _entry_json(ledger: Ledger, entry: MempoolEntry) -> Json:
         "wtxid": str(entry.tx.wtxid),
         "chunkweight": chunk.weight,
         "fees": {
-            "base": Amount(entry.fee_sat),
-            "modified": Amount(entry.fee_sat),
-            "ancestor": Amount(_total(ancestors, lambda item: item.fee_sat)),
-            "descendant": Amount(_total(descendants, lambda item: item.fee_sat)),
-            "chunk": Amount(chunk.fee_sat),
+            "base": BtcAmount(entry.fee_sat),
+            "modified": BtcAmount(entry.fee_sat),
+            "ancestor": BtcAmount(_total(ancestors, lambda item: item.fee_sat)),
+            "descendant": BtcAmount(_total(descendants, lambda item: item.fee_sat)),
+            "chunk": BtcAmount(chunk.fee_sat),
         },
         "depends": sorted(str(parent) for parent in mempool.parents_of(entry.tx)),
         "spentby": sorted(str(child) for child in mempool.children(txid)),

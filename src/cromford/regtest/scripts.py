@@ -3,14 +3,21 @@
 from collections.abc import Iterator
 from typing import Final
 
-from cromford.bitcoin.script import ANCHOR_SCRIPT, OP_0, OP_1, OP_16, is_native_segwit, is_p2tr
+from cromford.bitcoin.script import (
+    ANCHOR_SCRIPT,
+    OP_0,
+    OP_1,
+    OP_16,
+    OP_CHECKSIG,
+    OP_CHECKSIGVERIFY,
+    OP_PUSHDATA1,
+    is_native_segwit,
+    is_p2tr,
+)
 
-OP_PUSHDATA1: Final = 0x4C
 OP_PUSHDATA4: Final = 0x4E
 OP_1NEGATE: Final = 0x4F
 OP_RETURN: Final = 0x6A
-OP_CHECKSIG: Final = 0xAC
-OP_CHECKSIGVERIFY: Final = 0xAD
 OP_CHECKMULTISIG: Final = 0xAE
 OP_CHECKMULTISIGVERIFY: Final = 0xAF
 SCRIPT_SIZE_MAX: Final = 10_000  # Consensus: a longer script can never be executed.

@@ -1,41 +1,31 @@
 """Building the next block: what goes in, in which order, and the proof of work.
 
-Pure: the time comes from the caller. Regtest's subsidy halves every 150 blocks, and every second
-nonce is proof enough.
+Pure: the time comes from the caller. On regtest every second nonce is proof enough.
 """
 
 from collections.abc import Sequence
 from typing import Final
 
-from cromford.bitcoin.block import merkle_root
-from cromford.bitcoin.script import OP_0, push_number
-from cromford.bitcoin.tx import HASH_SIZE, Tx, TxIn, TxOut
-from cromford.crypto.keys import sha256d
-from cromford.regtest.block import (
+from cromford.bitcoin.block import (
     BLOCK_WEIGHT_MAX,
     NULL_OUTPOINT,
-    REGTEST_BITS,
-    VERSION_BITS_NONE,
     FullBlock,
     Header,
-    meets_target,
+    merkle_root,
 )
+from cromford.bitcoin.script import OP_0, push_number
+from cromford.bitcoin.timelock import NSEQUENCE_LOCKTIME
+from cromford.bitcoin.tx import HASH_SIZE, Tx, TxIn, TxOut
+from cromford.crypto.keys import sha256d
 from cromford.regtest.chain import IndexedBlock
+from cromford.regtest.genesis import REGTEST_BITS, VERSION_BITS_NONE, meets_target, subsidy_sat
 from cromford.regtest.linearize import chunks_of
 from cromford.regtest.mempool import Mempool, MempoolEntry
 
-HALVING_INTERVAL: Final = 150
-SUBSIDY_FIRST_SAT: Final = 5_000_000_000
 RESERVED_WEIGHT: Final = 8_000  # For the header and the coinbase, as Core reserves.
 BLOCK_MIN_SAT_PER_KVB: Final = 1  # A chunk that pays nothing is not mined.
-COINBASE_NSEQUENCE: Final = 0xFFFF_FFFE
 COMMITMENT_PREFIX: Final = bytes.fromhex("6a24aa21a9ed")  # BIP 141
 TIME_AHEAD_MAX: Final = 3_600  # Half of what consensus allows over the clock.
-
-
-def subsidy_sat(height: int) -> int:
-    """Return what a block may create."""
-    return SUBSIDY_FIRST_SAT >> (height // HALVING_INTERVAL)
 
 
 def next_time(tip: IndexedBlock, clock: int) -> int:
@@ -93,7 +83,7 @@ def build_block(
         inputs=(
             TxIn(
                 outpoint=NULL_OUTPOINT,
-                nsequence=COINBASE_NSEQUENCE,
+                nsequence=NSEQUENCE_LOCKTIME,
                 # BIP 34; the byte after it because a coinbase script has at least two.
                 script_sig=push_number(height) + bytes((OP_0,)),
                 witness=(bytes(HASH_SIZE),),

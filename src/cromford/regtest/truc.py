@@ -11,13 +11,13 @@ from typing import Final
 from cromford.bitcoin.fees import TRUC_CHILD_VSIZE_MAX, TRUC_VSIZE_MAX
 from cromford.bitcoin.tx import TRUC_VERSION, Tx, Txid
 from cromford.regtest.mempool import Mempool
-from cromford.regtest.verdict import PackageRefused, Refused
+from cromford.regtest.verdict import MempoolRefused, PackageRefused
 
 REASON: Final = "TRUC-violation"
 FAMILY_MAX: Final = 2  # A transaction and one unconfirmed relative.
 
 
-class SiblingInTheWay(Refused):
+class SiblingInTheWay(MempoolRefused):
     """The parent has another child, which might be evicted."""
 
     def __init__(self, details: str, sibling: Txid) -> None:
@@ -39,18 +39,18 @@ def check_single(
 
     Raises:
         SiblingInTheWay: If only another child of its parent stands in the way.
-        Refused: `TRUC-violation`.
+        MempoolRefused: `TRUC-violation`.
     """
     for parent in sorted(parents):
         _check_kind(tx, _tx(mempool, parent))
     if tx.version != TRUC_VERSION:
         return
     if vsize > TRUC_VSIZE_MAX:
-        raise Refused(
+        raise MempoolRefused(
             REASON, f"version=3 tx {_name(tx)} is too big: {vsize} > {TRUC_VSIZE_MAX} virtual bytes"
         )
     if len(mempool.ancestors(parents)) + 1 > FAMILY_MAX:
-        raise Refused(REASON, f"tx {_name(tx)} would have too many ancestors")
+        raise MempoolRefused(REASON, f"tx {_name(tx)} would have too many ancestors")
     for parent in parents:
         _check_child_size(tx, vsize)
         siblings = mempool.descendants((parent,)) - {parent}
@@ -60,7 +60,7 @@ def check_single(
         sibling = min(siblings)
         if len(siblings) == 1 and len(mempool.ancestors((sibling,))) == FAMILY_MAX:
             raise SiblingInTheWay(details, sibling)
-        raise Refused(REASON, details)
+        raise MempoolRefused(REASON, details)
 
 
 def check_package(
@@ -80,7 +80,7 @@ def check_package(
     """
     try:
         _check_package(tx, vsize=vsize, parents=parents, package=package, mempool=mempool)
-    except Refused as refused:
+    except MempoolRefused as refused:
         raise PackageRefused(refused.reason, refused.details, is_policy=True) from refused
 
 
@@ -97,18 +97,20 @@ def _check_package(
     if len(all_parents) + 1 > FAMILY_MAX or (
         parents and len(mempool.ancestors(parents)) + len(in_package) + 1 > FAMILY_MAX
     ):
-        raise Refused(REASON, f"tx {_name(tx)} would have too many ancestors")
+        raise MempoolRefused(REASON, f"tx {_name(tx)} would have too many ancestors")
     for parent in all_parents:
         _check_child_size(tx, vsize)
         _check_kind(tx, parent)
         for other in package:
             others_spent = {tx_in.outpoint.txid for tx_in in other.inputs}
             if other.txid != tx.txid and parent.txid in others_spent:
-                raise Refused(REASON, f"tx {_name(parent)} would exceed descendant count limit")
+                raise MempoolRefused(
+                    REASON, f"tx {_name(parent)} would exceed descendant count limit"
+                )
             if tx.txid in others_spent:
-                raise Refused(REASON, f"tx {_name(other)} would have too many ancestors")
+                raise MempoolRefused(REASON, f"tx {_name(other)} would have too many ancestors")
         if parent.txid in mempool and mempool.children(parent.txid):
-            raise Refused(REASON, f"tx {_name(parent)} would exceed descendant count limit")
+            raise MempoolRefused(REASON, f"tx {_name(parent)} would exceed descendant count limit")
 
 
 def _check_kind(tx: Tx, parent: Tx) -> None:
@@ -118,12 +120,12 @@ def _check_kind(tx: Tx, parent: Tx) -> None:
         words = "version=3 tx {} cannot spend from non-version=3 tx {}"
     else:
         words = "non-version=3 tx {} cannot spend from version=3 tx {}"
-    raise Refused(REASON, words.format(_name(tx), _name(parent)))
+    raise MempoolRefused(REASON, words.format(_name(tx), _name(parent)))
 
 
 def _check_child_size(tx: Tx, vsize: int) -> None:
     if vsize > TRUC_CHILD_VSIZE_MAX:
-        raise Refused(
+        raise MempoolRefused(
             REASON,
             f"version=3 child tx {_name(tx)} is too big: "
             f"{vsize} > {TRUC_CHILD_VSIZE_MAX} virtual bytes",

@@ -3,8 +3,10 @@
 from enum import Enum, auto
 from fractions import Fraction
 
+from cromford.bitcoin.tx import SAT_PER_BTC
 
-class Kind(Enum):
+
+class RefusalKind(Enum):
     """What may be done about a refusal."""
 
     FINAL = auto()  # By the rules, whatever comes with it.
@@ -12,7 +14,7 @@ class Kind(Enum):
     FEE = auto()  # It may pass in a package that pays for it.
 
 
-class Refused(Exception):
+class MempoolRefused(Exception):
     """A transaction was refused.
 
     Attributes:
@@ -21,7 +23,9 @@ class Refused(Exception):
         kind: What may be done about it.
     """
 
-    def __init__(self, reason: str, details: str = "", *, kind: Kind = Kind.FINAL) -> None:
+    def __init__(
+        self, reason: str, details: str = "", *, kind: RefusalKind = RefusalKind.FINAL
+    ) -> None:
         super().__init__(f"{reason}, {details}" if details else reason)
         self.reason = reason
         self.details = details
@@ -42,12 +46,12 @@ class PackageRefused(Exception):
 
 def money(amount_sat: int) -> str:
     """Return an amount in bitcoin with at least two decimals, as Core's messages have it."""
-    whole, part = divmod(abs(amount_sat), 100_000_000)
+    whole, part = divmod(abs(amount_sat), SAT_PER_BTC)
     decimals = f"{part:08d}".rstrip("0").ljust(2, "0")
     return f"{'-' if amount_sat < 0 else ''}{whole}.{decimals}"
 
 
 def rate(sat_per_vb: Fraction) -> str:
     """Return a feerate as Core's messages have it: bitcoin per 1000 virtual bytes."""
-    whole, part = divmod(int(sat_per_vb * 1000), 100_000_000)
+    whole, part = divmod(int(sat_per_vb * 1000), SAT_PER_BTC)
     return f"{whole}.{part:08d} BTC/kvB"

@@ -4,24 +4,32 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from cromford.bitcoin.fees import P2TR_OUTPUT_VSIZE, fee_sat_of
+from cromford.bitcoin.block import COINBASE_MATURITY, is_coinbase
+from cromford.bitcoin.fees import (
+    P2TR_INPUT_WEIGHT,
+    P2TR_OUTPUT_VSIZE,
+    TX_FRAME_WEIGHT,
+    fee_sat_of,
+)
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxOut, compact_size
 from cromford.factory.funding import CHANGE_MIN_SAT
 from cromford.wallet.account import CHANGE, GAP_LIMIT, RECEIVE, Account, WalletPath
 
-P2TR_INPUT_WEIGHT: Final = 41 * 4 + 66  # outpoint, empty scriptSig, nSequence; one signature
-TX_FRAME_WEIGHT: Final = 10 * 4 + 2  # version, two counts, nLockTime; segwit marker and flag
-COINBASE_MATURITY: Final = 100  # Consensus: blocks before a coinbase output may be spent.
 N_INPUTS_MAX: Final = 256  # With more, a proposal to 1,024 clients would not fit a message.
 
 
 class InsufficientCoins(Exception):
     """The wallet cannot pay. Amounts in sat."""
 
-    def __init__(self, *, needed_sat: int, available_sat: int) -> None:
-        super().__init__(f"{needed_sat} sat are needed, {available_sat} sat are free")
+    def __init__(self, *, needed_sat: int, available_sat: int, worthless_sat: int = 0) -> None:
+        beside = f", beside {worthless_sat} sat in coins that cost more to spend than they hold"
+        super().__init__(
+            f"{needed_sat} sat are needed, {available_sat} sat are free"
+            + (beside if worthless_sat else "")
+        )
         self.needed_sat = needed_sat
         self.available_sat = available_sat
+        self.worthless_sat = worthless_sat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +70,6 @@ class Wallet:
     def with_tx(self, tx: Tx, height: int) -> "Wallet":
         """Return the wallet after a transaction confirmed at `height`."""
         coins = dict(self.coins)
-        is_coinbase = tx.inputs[0].outpoint.txid == bytes(32)
         next_index = {RECEIVE: self.next_receive, CHANGE: self.next_change}
         for tx_in in tx.inputs:
             if tx_in.outpoint in coins:
@@ -73,7 +80,11 @@ class Wallet:
                 continue
             outpoint = tx.outpoint(vout)
             coins[outpoint] = WalletCoin(
-                outpoint=outpoint, txout=txout, path=path, height=height, is_coinbase=is_coinbase
+                outpoint=outpoint,
+                txout=txout,
+                path=path,
+                height=height,
+                is_coinbase=is_coinbase(tx),
             )
             next_index[path.change] = max(next_index[path.change], path.index + 1)
         spent = {tx_in.outpoint for tx_in in tx.inputs}

@@ -1,9 +1,10 @@
 """A payment out of the wallet: which coins, which fee, which transaction."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from cromford.bitcoin.fees import P2TR_DUST_SAT, fee_sat_of
+from cromford.bitcoin.fees import P2TR_DUST_SAT, P2TR_INPUT_WEIGHT, fee_sat_of
 from cromford.bitcoin.timelock import NSEQUENCE_REPLACEABLE
 from cromford.bitcoin.tx import Tx, TxIn, TxOut
 from cromford.wallet.account import CHANGE
@@ -44,6 +45,9 @@ def plan_payment(
 ) -> PaymentPlan:
     """Return a payment of the wallet's free coins, the largest first, at most `N_INPUTS_MAX`.
 
+    A coin that is worth less than its own input costs is never spent: the payment would be
+    the poorer for it.
+
     Args:
         wallet: The wallet.
         script_pubkey: Whom to pay.
@@ -53,55 +57,74 @@ def plan_payment(
 
     Raises:
         DustPayment: If the amount is too small to be relayed.
-        InsufficientCoins: If the free coins do not reach.
+        InsufficientCoins: If the coins that are worth spending do not reach.
     """
-    free = wallet.free(tip_height)[:N_INPUTS_MAX]
     if amount_sat is not None and amount_sat < P2TR_DUST_SAT:
         raise DustPayment(f"amount_sat: at least {P2TR_DUST_SAT}, received {amount_sat}")
-    chosen: list[WalletCoin] = []
-    total_sat = fee_sat = 0
-    for coin in free:
-        chosen.append(coin)
-        total_sat += coin.txout.amount_sat
-        if amount_sat is None:
-            continue
-        fee_sat = _fee_sat(len(chosen), script_pubkey, feerate_sat_per_kw, has_change=True)
-        change_sat = total_sat - amount_sat - fee_sat
-        if change_sat >= P2TR_DUST_SAT:
-            return _plan(
-                wallet,
-                script_pubkey,
-                chosen,
-                amount_sat=amount_sat,
-                change_sat=change_sat,
-                fee_sat=fee_sat,
-            )
-        fee_sat = _fee_sat(len(chosen), script_pubkey, feerate_sat_per_kw, has_change=False)
-        if total_sat >= amount_sat + fee_sat:
-            # What is left over would be dust as a change output; it goes to the fee.
-            return _plan(
-                wallet,
-                script_pubkey,
-                chosen,
-                amount_sat=amount_sat,
-                change_sat=0,
-                fee_sat=total_sat - amount_sat,
-            )
+    free = wallet.free(tip_height)
+    coins = [coin for coin in free if _is_worth_spending(coin, feerate_sat_per_kw)][:N_INPUTS_MAX]
     if amount_sat is None:
-        fee_sat = _fee_sat(len(chosen), script_pubkey, feerate_sat_per_kw, has_change=False)
-        if total_sat - fee_sat >= P2TR_DUST_SAT:
-            return _plan(
-                wallet,
-                script_pubkey,
-                chosen,
-                amount_sat=total_sat - fee_sat,
-                change_sat=0,
-                fee_sat=fee_sat,
-            )
+        planned = _plan_all(wallet, script_pubkey, coins, feerate_sat_per_kw)
+    else:
+        planned = _plan_amount(wallet, script_pubkey, coins, feerate_sat_per_kw, amount_sat)
+    if planned is not None:
+        return planned
+    fee_sat = _fee_sat(max(len(coins), 1), script_pubkey, feerate_sat_per_kw, has_change=False)
     raise InsufficientCoins(
         needed_sat=(P2TR_DUST_SAT if amount_sat is None else amount_sat) + fee_sat,
-        available_sat=sum(coin.txout.amount_sat for coin in free),
+        available_sat=_sum_sat(coins),
+        worthless_sat=_sum_sat(
+            coin for coin in free if not _is_worth_spending(coin, feerate_sat_per_kw)
+        ),
     )
+
+
+def _is_worth_spending(coin: WalletCoin, feerate_sat_per_kw: int) -> bool:
+    return 1000 * coin.txout.amount_sat >= P2TR_INPUT_WEIGHT * feerate_sat_per_kw
+
+
+def _sum_sat(coins: Iterable[WalletCoin]) -> int:
+    return sum(coin.txout.amount_sat for coin in coins)
+
+
+def _plan_all(
+    wallet: Wallet, script_pubkey: bytes, coins: list[WalletCoin], feerate_sat_per_kw: int
+) -> PaymentPlan | None:
+    """Return the payment of all these coins, or None if too little is left to be relayed."""
+    fee_sat = _fee_sat(len(coins), script_pubkey, feerate_sat_per_kw, has_change=False)
+    amount_sat = _sum_sat(coins) - fee_sat
+    if amount_sat < P2TR_DUST_SAT:
+        return None
+    return _plan(wallet, script_pubkey, coins, amount_sat=amount_sat, change_sat=0, fee_sat=fee_sat)
+
+
+def _plan_amount(
+    wallet: Wallet,
+    script_pubkey: bytes,
+    coins: list[WalletCoin],
+    feerate_sat_per_kw: int,
+    amount_sat: int,
+) -> PaymentPlan | None:
+    """Return the payment of this amount with the fewest of these coins, or None."""
+    total_sat = 0
+    for n_inputs, coin in enumerate(coins, start=1):
+        total_sat += coin.txout.amount_sat
+        fee_sat = _fee_sat(n_inputs, script_pubkey, feerate_sat_per_kw, has_change=True)
+        change_sat = total_sat - amount_sat - fee_sat
+        if change_sat < P2TR_DUST_SAT:
+            # What is left over would be dust as a change output; it goes to the fee.
+            change_sat, fee_sat = 0, total_sat - amount_sat
+            if fee_sat < _fee_sat(n_inputs, script_pubkey, feerate_sat_per_kw, has_change=False):
+                continue
+        return _plan(
+            wallet,
+            script_pubkey,
+            coins[:n_inputs],
+            amount_sat=amount_sat,
+            change_sat=change_sat,
+            fee_sat=fee_sat,
+        )
+    return None
 
 
 def _fee_sat(

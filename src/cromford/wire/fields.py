@@ -24,7 +24,7 @@ M = TypeVar("M")
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class FieldKind:
     """How one field is written and read. Both raise `MalformedBytes` beyond its limits."""
 
     encode: Callable[[Any], bytes]
@@ -113,7 +113,7 @@ def _named(error: MalformedBytes, cls: type[object], field_name: str) -> Malform
 class _Place:
     tlv_type: int
     name: str
-    kind: Kind
+    kind: FieldKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,13 +137,13 @@ def _new_layout(cls: type[object]) -> _Layout:
     if not is_dataclass(cls):
         raise TypeError(f"{cls!r} has no fields")
     places = tuple(
-        _Place(2 * place, item.name, cast("Kind", item.metadata[KIND]))
+        _Place(2 * place, item.name, cast("FieldKind", item.metadata[KIND]))
         for place, item in enumerate(fields(cls))
     )
     return _Layout(places, {place.tlv_type: place.name for place in places})
 
 
-def _field(kind: Kind) -> object:
+def _field(kind: FieldKind) -> object:
     return field(default=MISSING, metadata={KIND: kind})
 
 
@@ -159,28 +159,28 @@ def _u64_decode(data: bytes) -> int:
     return int.from_bytes(data, "big")
 
 
-U64: Final = Kind(encode=_u64_encode, decode=_u64_decode)
+U64: Final = FieldKind(encode=_u64_encode, decode=_u64_decode)
 
 
-def _fixed(size: int) -> Kind:
+def _fixed(size: int) -> FieldKind:
     def check(data: bytes) -> bytes:
         if len(data) != size:
             raise MalformedBytes(f"expected {size} bytes, received {len(data)}")
         return data
 
-    return Kind(encode=check, decode=check)
+    return FieldKind(encode=check, decode=check)
 
 
-def _varbytes(limit: int) -> Kind:
+def _varbytes(limit: int) -> FieldKind:
     def check(data: bytes) -> bytes:
         if len(data) > limit:
             raise MalformedBytes(f"expected at most {limit} bytes, received {len(data)}")
         return data
 
-    return Kind(encode=check, decode=check)
+    return FieldKind(encode=check, decode=check)
 
 
-def _text(limit: int) -> Kind:
+def _text(limit: int) -> FieldKind:
     def encode(value: str) -> bytes:
         # The cut may fall inside a character, which then goes as a whole.
         return value.encode(errors="replace")[:limit].decode(errors="ignore").encode()
@@ -190,10 +190,10 @@ def _text(limit: int) -> Kind:
         return limited.decode(errors="replace")
 
     bytes_kind = _varbytes(limit)
-    return Kind(encode=encode, decode=decode)
+    return FieldKind(encode=encode, decode=decode)
 
 
-def _fixed_list(size: int, limit: int) -> Kind:
+def _fixed_list(size: int, limit: int) -> FieldKind:
     item_kind = _fixed(size)
 
     def encode(items: Sequence[bytes]) -> bytes:
@@ -210,10 +210,10 @@ def _fixed_list(size: int, limit: int) -> Kind:
         if count > limit:
             raise MalformedBytes(f"expected at most {limit} items, received {count}")
 
-    return Kind(encode=encode, decode=decode)
+    return FieldKind(encode=encode, decode=decode)
 
 
-def _list_of(kind: Kind, limit: int) -> Kind:
+def _list_of(kind: FieldKind, limit: int) -> FieldKind:
     def encode(items: Sequence[object]) -> bytes:
         if len(items) > limit:
             raise MalformedBytes(f"expected at most {limit} items, received {len(items)}")
@@ -229,8 +229,8 @@ def _list_of(kind: Kind, limit: int) -> Kind:
             items.append(kind.decode(reader.take(read_bigsize(reader))))
         return tuple(items)
 
-    return Kind(encode=encode, decode=decode)
+    return FieldKind(encode=encode, decode=decode)
 
 
-def _struct(cls: type[object]) -> Kind:
-    return Kind(encode=encode_fields, decode=lambda data: decode_fields(cls, data))
+def _struct(cls: type[object]) -> FieldKind:
+    return FieldKind(encode=encode_fields, decode=lambda data: decode_fields(cls, data))

@@ -346,6 +346,18 @@ class ChannelFailure:
     reason: str = text(REASON_SIZE_MAX)
 
 
+LobbyMessage = Lobby | Join | Joined | Refused | Leave
+OpeningMessage = (
+    Propose
+    | SignBelow
+    | SignedBelow
+    | SignRoot
+    | SignedRoot
+    | Acknowledge
+    | Resume
+    | ChannelReady
+    | Abort
+)
 ChannelMessage = (
     ChannelReestablish
     | UpdateAddHtlc
@@ -355,24 +367,8 @@ ChannelMessage = (
     | RevokeAndAck
     | ChannelFailure
 )
-
-Message = (
-    Lobby
-    | Join
-    | Joined
-    | Refused
-    | Leave
-    | Propose
-    | SignBelow
-    | SignedBelow
-    | SignRoot
-    | SignedRoot
-    | Acknowledge
-    | Resume
-    | ChannelReady
-    | Abort
-    | ChannelMessage
-)
+# One union for each room of the protocol that takes messages.
+Message = LobbyMessage | OpeningMessage | ChannelMessage
 
 MESSAGE_TYPES: Final[dict[type[Message], int]] = {
     Lobby: 38400,

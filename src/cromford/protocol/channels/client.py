@@ -1,7 +1,5 @@
 """The client's live channels: payments, invoices, and the LSP at the other end of each."""
 
-from collections.abc import Callable
-
 from cromford import effects as fx
 from cromford.channel.errors import UpdateRefused
 from cromford.channel.stage import LiveHtlc
@@ -16,52 +14,57 @@ from cromford.protocol.channels.payments import (
     refusal_text,
     start_payment,
 )
-from cromford.protocol.channels.signer_answers import SignerAnswer, on_signer_answer
+from cromford.protocol.channels.signer_answers import on_signer_answer
 from cromford.protocol.channels.steps import on_message, prepare
-from cromford.protocol.channels.turn import Turn
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.client_attempt import ClientAttempt
 from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.link import Link
-from cromford.protocol.turn import NOTHING, Decision
+from cromford.protocol.turn import AnyTurn, Turn
 from cromford.wire import messages as m
 
 
-def decide_channels(
-    state: ClientState, act: Callable[[Turn], None], *, retries_held: bool = False
-) -> Decision:
-    """Return a decision about channels: what `act` does, and all that follows from it."""
-    turn = Turn(state.book)
-    act(turn)
+def finish_channels(turn: Turn[ClientState]) -> None:
+    """Do all that follows from what was remembered of channels: answer, then sign."""
+    state = turn.state
 
-    def answer(turn: Turn, link: Link, live: LiveHtlc) -> None:
-        height, usable = state.chain.height, is_usable(state, link)
-        answer_as_payee(turn, link, live, height=height, is_usable=usable)
+    def answer(turn: AnyTurn, link: Link, live: LiveHtlc) -> None:
+        answer_as_payee(turn, link, live, is_usable=is_usable(state, link))
 
-    finish(turn, answer, retries_held=retries_held)
-    return turn.decision
+    finish(turn, answer)
 
 
-def on_channel_message(state: ClientState, message: m.ChannelMessage) -> Decision:
+def take(turn: Turn[ClientState], event: ev.ChannelEvent) -> None:
+    """Take an answer of our signer, or the operator's wish to be paid or to pay.
+
+    Raises:
+        Rejected: If there is no channel for it now.
+    """
+    match event:
+        case ev.InvoiceRequested():
+            on_invoice_requested(turn, event)
+        case ev.PayRequested():
+            on_pay_requested(turn, event)
+        case _:
+            on_signer_answer(turn, event)
+            finish_channels(turn)
+
+
+def on_channel_message(turn: Turn[ClientState], message: m.ChannelMessage) -> None:
     """Take a message about one of our channels; one about any other is dropped."""
-    link = state.book.links.get(message.channel_id)
-    if link is None:
-        return NOTHING
-    return decide_channels(state, lambda turn: on_message(turn, link, message))
+    link = turn.book.links.get(message.channel_id)
+    if link is not None:
+        on_message(turn, link, message)
+        finish_channels(turn)
 
 
-def on_channel_signer(state: ClientState, answer: SignerAnswer) -> Decision:
-    """Take an answer of our signer."""
-    return decide_channels(state, lambda turn: on_signer_answer(turn, answer))
-
-
-def begin(state: ClientState, attempt: ClientAttempt) -> Decision:
+def begin(turn: Turn[ClientState], attempt: ClientAttempt) -> None:
     """Take up a channel that both sides found ready, in this connection."""
-    link = state.book.links.get(attempt.setting.channel_id)
-    if link is None or not state.is_connected or not attempt.ready_received:
-        return NOTHING
-    return decide_channels(state, lambda turn: prepare(turn, link))
+    link = turn.book.links.get(attempt.setting.channel_id)
+    if link is not None and turn.state.is_connected and attempt.ready_received:
+        prepare(turn, link)
+        finish_channels(turn)
 
 
 def is_usable(state: ClientState, link: Link) -> bool:
@@ -77,36 +80,29 @@ def is_usable(state: ClientState, link: Link) -> bool:
     )
 
 
-def on_invoice_requested(state: ClientState, event: ev.InvoiceRequested) -> Decision:
+def on_invoice_requested(turn: Turn[ClientState], event: ev.InvoiceRequested) -> None:
     """Remember an invoice, so that its preimage is never lost.
 
     Raises:
         Rejected: If there is no channel to be paid through.
     """
-    if not any(is_usable(state, link) for link in state.book.links.values()):
+    if not any(is_usable(turn.state, link) for link in turn.book.links.values()):
         raise Rejected("no_channel", "no channel is ready to receive through")
     payment_hash = sha256(event.preimage)
-
-    def act(turn: Turn) -> None:
-        turn.remember(
-            cr.InvoiceIssued(
-                payment_hash=payment_hash,
-                preimage=event.preimage,
-                payment_secret=event.payment_secret,
-                amount_msat=event.amount_msat,
-                description=event.description,
-                expires_at=event.expires_at,
-                text=event.text,
-            )
+    turn.remember(
+        cr.InvoiceIssued(
+            payment_hash=payment_hash,
+            preimage=event.preimage,
+            payment_secret=event.payment_secret,
+            amount_msat=event.amount_msat,
+            description=event.description,
+            expires_at=event.expires_at,
+            text=event.text,
         )
-        turn.wish(
-            fx.SetDeadline(
-                deadline=fx.InvoiceDeadline(payment_hash=payment_hash),
-                seconds=event.expiry_seconds,
-            )
-        )
-
-    return decide_channels(state, act)
+    )
+    deadline = fx.InvoiceDeadline(payment_hash=payment_hash)
+    turn.wish(fx.SetDeadline(deadline=deadline, seconds=event.expiry_seconds))
+    finish_channels(turn)
 
 
 def invoice_deadlines(state: ClientState, unix_time: int) -> tuple[fx.SetDeadline, ...]:
@@ -121,23 +117,23 @@ def invoice_deadlines(state: ClientState, unix_time: int) -> tuple[fx.SetDeadlin
     )
 
 
-def on_invoice_deadline(state: ClientState, payment_hash: bytes) -> Decision:
+def on_invoice_deadline(turn: Turn[ClientState], payment_hash: bytes) -> None:
     """Let an invoice expire."""
-    invoice = state.book.invoices.get(payment_hash)
-    if invoice is None or invoice.status != "open":
-        return NOTHING
-    return Decision(records=(cr.InvoiceExpired(payment_hash=payment_hash),))
+    invoice = turn.book.invoices.get(payment_hash)
+    if invoice is not None and invoice.status == "open":
+        turn.remember(cr.InvoiceExpired(payment_hash=payment_hash))
 
 
-def on_pay_requested(state: ClientState, event: ev.PayRequested) -> Decision:
+def on_pay_requested(turn: Turn[ClientState], event: ev.PayRequested) -> None:
     """Pay an invoice through the LSP. One that is paid, or on its way, is not paid again.
 
     Raises:
         Rejected: If it cannot be paid now: no connection, fee, balance, or a limit.
     """
+    state = turn.state
     known = state.book.payments.get(event.payment_hash)
     if known is not None and known.status != "failed":
-        return NOTHING
+        return
     lobby = state.lobby
     if lobby is None:
         raise Rejected("lsp_unreachable", "not connected to the LSP", retryable=True)
@@ -149,29 +145,21 @@ def on_pay_requested(state: ClientState, event: ev.PayRequested) -> Decision:
             fee_proportional_millionths=lobby.fee_proportional_millionths,
         )
     _check_fee(state, event, fee_msat)
-    cltv_expiry = state.chain.height + event.min_final_cltv_expiry_delta
-
-    def act(turn: Turn) -> None:
-        refused: UpdateRefused | None = None
-        for link in _payers(state, event):
-            try:
-                start_payment(
-                    turn,
-                    link,
-                    event,
-                    fee_msat=fee_msat,
-                    cltv_expiry=cltv_expiry + forward_delta_blocks(link),
-                    height=state.chain.height,
-                )
-            except UpdateRefused as error:
-                refused = refused or error
-            else:
-                return
-        if refused is None:
-            raise Rejected("no_channel", "no channel is ready to pay through", retryable=True)
-        raise Rejected("not_payable", refusal_text(refused), retryable=True)
-
-    return decide_channels(state, act)
+    refused: UpdateRefused | None = None
+    for link in _payers(state, event):
+        delta_blocks = event.min_final_cltv_expiry_delta + forward_delta_blocks(link)
+        try:
+            start_payment(
+                turn, link, event, fee_msat=fee_msat, cltv_expiry=turn.height + delta_blocks
+            )
+        except UpdateRefused as error:
+            refused = refused or error
+        else:
+            finish_channels(turn)
+            return
+    if refused is None:
+        raise Rejected("no_channel", "no channel is ready to pay through", retryable=True)
+    raise Rejected("not_payable", refusal_text(refused), retryable=True)
 
 
 def _payers(state: ClientState, event: ev.PayRequested) -> list[Link]:

@@ -5,15 +5,15 @@ from collections.abc import Callable
 from cromford.channel.stage import LiveHtlc
 from cromford.protocol.channels.payments import give_back, take
 from cromford.protocol.channels.steps import sign_if_due
-from cromford.protocol.channels.turn import Turn
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.book import HtlcKey
 from cromford.protocol.journal.link import Link
+from cromford.protocol.turn import AnyTurn
 
-Answer = Callable[[Turn, Link, LiveHtlc], None]
+Answer = Callable[[AnyTurn, Link, LiveHtlc], None]
 
 
-def finish(turn: Turn, answer: Answer, *, retries_held: bool = False) -> None:
+def finish(turn: AnyTurn, answer: Answer) -> None:
     """Answer every HTLC that can be answered now, and sign what is new in each channel.
 
     In each channel the first comes first, and nothing depends on how a map is ordered.
@@ -21,10 +21,10 @@ def finish(turn: Turn, answer: Answer, *, retries_held: bool = False) -> None:
     Args:
         turn: The decision so far.
         answer: Decides about an HTLC of a peer that is locked in.
-        retries_held: Whether a channel came back, so that what is held may find its payee.
     """
     waiting = sorted(turn.book.arrived)
-    if retries_held:
+    if turn.first(cr.ChannelReestablished) is not None:
+        # A channel came back: what is held may find its payee.
         waiting += sorted(turn.book.held)
     for key in waiting:
         _answer(turn, key, answer)
@@ -34,14 +34,14 @@ def finish(turn: Turn, answer: Answer, *, retries_held: bool = False) -> None:
         sign_if_due(turn, turn.link(channel_id))
 
 
-def _answer(turn: Turn, key: HtlcKey, answer: Answer) -> None:
+def _answer(turn: AnyTurn, key: HtlcKey, answer: Answer) -> None:
     link = turn.link(key[0])
     live = link.incoming(key[1])
     if link.is_open and live is not None:
         answer(turn, link, live)
 
 
-def _pass_back(turn: Turn, key: HtlcKey) -> None:
+def _pass_back(turn: AnyTurn, key: HtlcKey) -> None:
     """Give the answer to a forwarded HTLC to where it came from."""
     link = turn.link(key[0])
     forward = turn.book.forwards[key]

@@ -14,12 +14,12 @@ from cromford.channel.limits import is_overexposed
 from cromford.channel.stage import LiveHtlc
 from cromford.protocol.channels.htlc_rules import acceptance_failure, forward_delta_blocks
 from cromford.protocol.channels.payments import give_back, offer
-from cromford.protocol.channels.turn import Turn
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.book import HtlcKey
 from cromford.protocol.journal.encoding import delivery_of
 from cromford.protocol.journal.failures import Failure
 from cromford.protocol.journal.link import Link
+from cromford.protocol.turn import AnyTurn
 from cromford.wire import messages as m
 from cromford.wire.fields import decode_fields
 
@@ -34,14 +34,12 @@ class ForwardingRules:
         fee_base_msat: For each HTLC (BOLT 7).
         fee_proportional_millionths: Of its amount.
         hold_seconds: How long it waits for a payee that is away.
-        height: Of the chain.
         is_usable: Whether new HTLCs may be offered in a channel.
     """
 
     fee_base_msat: int
     fee_proportional_millionths: int
     hold_seconds: int
-    height: int
     is_usable: Callable[[Link], bool]
 
 
@@ -52,7 +50,7 @@ def forwarding_fee_msat(
     return fee_base_msat + amount_msat * fee_proportional_millionths // MILLION
 
 
-def answer_as_lsp(turn: Turn, link: Link, live: LiveHtlc, rules: ForwardingRules) -> None:
+def answer_as_lsp(turn: AnyTurn, link: Link, live: LiveHtlc, rules: ForwardingRules) -> None:
     """Forward an HTLC that is locked in, hold it for a payee that is away, or give it back."""
     htlc = live.htlc
     key = (link.channel_id, htlc.htlc_id)
@@ -74,10 +72,10 @@ def answer_as_lsp(turn: Turn, link: Link, live: LiveHtlc, rules: ForwardingRules
     if not connected:
         _hold(turn, key, rules)
         return
-    _forward(turn, link, live, candidates=connected, rules=rules)
+    _forward(turn, link, live, candidates=connected)
 
 
-def _hold(turn: Turn, key: HtlcKey, rules: ForwardingRules) -> None:
+def _hold(turn: AnyTurn, key: HtlcKey, rules: ForwardingRules) -> None:
     """Wait for a payee, from now on or from its payer's return; nobody else prolongs the wait."""
     is_new = key not in turn.book.held
     if is_new:
@@ -87,7 +85,7 @@ def _hold(turn: Turn, key: HtlcKey, rules: ForwardingRules) -> None:
 
 
 def _failure_before(
-    turn: Turn,
+    turn: AnyTurn,
     link: Link,
     live: LiveHtlc,
     delivery: m.Delivery | None,
@@ -96,7 +94,7 @@ def _failure_before(
     htlc = live.htlc
     if delivery is None:
         return Failure.INVALID_ONION_PAYLOAD
-    failure = acceptance_failure(link, htlc.cltv_expiry, height=rules.height)
+    failure = acceptance_failure(link, htlc.cltv_expiry, height=turn.height)
     if failure is not None:
         return failure
     if is_overexposed(turn.link(link.channel_id).state, htlc) or not rules.is_usable(link):
@@ -111,9 +109,7 @@ def _failure_before(
     return None
 
 
-def _forward(
-    turn: Turn, link: Link, live: LiveHtlc, *, candidates: list[Link], rules: ForwardingRules
-) -> None:
+def _forward(turn: AnyTurn, link: Link, live: LiveHtlc, *, candidates: list[Link]) -> None:
     htlc, delivery = live.htlc, decode_fields(m.Delivery, live.payload)
     key = (link.channel_id, htlc.htlc_id)
     failure = Failure.TEMPORARY_CHANNEL_FAILURE
@@ -127,7 +123,6 @@ def _forward(
                 payment_hash=htlc.payment_hash,
                 cltv_expiry=htlc.cltv_expiry - forward_delta_blocks(link),
                 delivery=delivery,
-                height=rules.height,
                 first=cr.HtlcForwarded(
                     channel_id=link.channel_id,
                     htlc_id=htlc.htlc_id,
@@ -145,13 +140,13 @@ def _forward(
     _give_back(turn, link, key, failure)
 
 
-def _give_back(turn: Turn, link: Link, key: HtlcKey, failure: Failure) -> None:
+def _give_back(turn: AnyTurn, link: Link, key: HtlcKey, failure: Failure) -> None:
     if key in turn.book.held:
         turn.wish(fx.ClearDeadline(deadline=hold_deadline(key)))
     give_back(turn, link, key[1], failure.reason)
 
 
-def on_hold_deadline(turn: Turn, deadline: fx.HoldDeadline) -> None:
+def on_hold_deadline(turn: AnyTurn, deadline: fx.HoldDeadline) -> None:
     """Stop waiting for a payee that stayed away."""
     key = (deadline.channel_id, deadline.htlc_id)
     if key not in turn.book.held:

@@ -11,12 +11,12 @@ from cromford.channel.stage import LiveHtlc
 from cromford.channel.updates import propose_add
 from cromford.protocol import events as ev
 from cromford.protocol.channels.htlc_rules import acceptance_failure, check_offer
-from cromford.protocol.channels.turn import Turn
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.book import OwnInvoice
 from cromford.protocol.journal.encoding import delivery_of, message_of
 from cromford.protocol.journal.failures import Failure
 from cromford.protocol.journal.link import Link
+from cromford.protocol.turn import AnyTurn
 from cromford.wire import messages as m
 from cromford.wire.fields import encode_fields
 from cromford.wire.messages import encode_message
@@ -25,14 +25,13 @@ OVERPAYMENT_FACTOR: Final = 2  # BOLT 4: a payee accepts at most twice what it a
 
 
 def offer(
-    turn: Turn,
+    turn: AnyTurn,
     link: Link,
     *,
     amount_msat: int,
     payment_hash: bytes,
     cltv_expiry: int,
     delivery: m.Delivery,
-    height: int,
     first: cr.PaymentRecord,
 ) -> None:
     """Offer an HTLC, and remember before it what it is for.
@@ -40,7 +39,7 @@ def offer(
     Raises:
         UpdateRefused: If the channel cannot carry it now; nothing was remembered.
     """
-    check_offer(link, cltv_expiry, height=height)
+    check_offer(link, cltv_expiry, height=turn.height)
     _, update = propose_add(
         link.state,
         amount_msat=amount_msat,
@@ -53,26 +52,25 @@ def offer(
     turn.remember(cr.UpdateProposed(channel_id=link.channel_id, message=encode_message(message)))
 
 
-def take(turn: Turn, link: Link, htlc_id: int, preimage: bytes) -> None:
+def take(turn: AnyTurn, link: Link, htlc_id: int, preimage: bytes) -> None:
     """Take an HTLC of the peer by its preimage."""
     message = message_of(link.channel_id, UpdateFulfill(htlc_id=htlc_id, preimage=preimage))
     turn.remember(cr.UpdateProposed(channel_id=link.channel_id, message=encode_message(message)))
 
 
-def give_back(turn: Turn, link: Link, htlc_id: int, reason: bytes) -> None:
+def give_back(turn: AnyTurn, link: Link, htlc_id: int, reason: bytes) -> None:
     """Give an HTLC of the peer back."""
     message = message_of(link.channel_id, UpdateFail(htlc_id=htlc_id, reason=reason))
     turn.remember(cr.UpdateProposed(channel_id=link.channel_id, message=encode_message(message)))
 
 
 def start_payment(
-    turn: Turn,
+    turn: AnyTurn,
     link: Link,
     request: ev.PayRequested,
     *,
     fee_msat: int,
     cltv_expiry: int,
-    height: int,
 ) -> None:
     """Pay an invoice through a channel.
 
@@ -90,7 +88,6 @@ def start_payment(
             payment_secret=request.payment_secret,
             amount_msat=request.amount_msat,
         ),
-        height=height,
         first=cr.PaymentStarted(
             payment_hash=request.payment_hash,
             payee=request.payee,
@@ -104,22 +101,19 @@ def start_payment(
     )
 
 
-def answer_as_payee(
-    turn: Turn, link: Link, live: LiveHtlc, *, height: int, is_usable: bool
-) -> None:
+def answer_as_payee(turn: AnyTurn, link: Link, live: LiveHtlc, *, is_usable: bool) -> None:
     """Take an HTLC that pays an open invoice of ours, or give it back with a reason.
 
     Args:
         turn: The decision so far.
         link: The channel that it came in.
         live: The HTLC, locked in.
-        height: Of the chain.
         is_usable: Whether new HTLCs may be in this channel. Where the funding left the chain it may
             be spent elsewhere, and a preimage shown for an HTLC in it would be given away.
     """
     htlc = live.htlc
     invoice = turn.book.invoices.get(htlc.payment_hash)
-    failure = acceptance_failure(link, htlc.cltv_expiry, height=height)
+    failure = acceptance_failure(link, htlc.cltv_expiry, height=turn.height)
     if failure is None and (is_overexposed(link.state, htlc) or not is_usable):
         failure = Failure.TEMPORARY_CHANNEL_FAILURE
     if invoice is None or not _pays(htlc, live.payload, invoice):

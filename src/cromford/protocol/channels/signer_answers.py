@@ -10,14 +10,10 @@ from cromford.protocol.channels.steps import (
     on_nonce_prepared,
     on_point_recalled,
 )
-from cromford.protocol.channels.turn import Turn
-
-SignerAnswer = (
-    ev.NoncePrepared | ev.CommitmentMade | ev.HalfMade | ev.PointRecalled | ev.ChannelSigningFailed
-)
+from cromford.protocol.turn import AnyTurn
 
 
-def on_signer_answer(turn: Turn, answer: SignerAnswer) -> None:
+def on_signer_answer(turn: AnyTurn, answer: ev.ChannelAnswer) -> None:
     """Go on with what a channel asked the signer for."""
     match answer:
         case ev.NoncePrepared():

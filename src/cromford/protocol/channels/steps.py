@@ -15,7 +15,6 @@ from cromford.channel.reestablish import disconnect, receive_reestablish, reesta
 from cromford.channel.secret_store import N_COMMITMENTS_MAX
 from cromford.crypto.musig2 import is_partial_sig, is_pubnonce, nonce_agg
 from cromford.protocol import events as ev
-from cromford.protocol.channels.turn import Turn
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.encoding import (
     UpdateMessage,
@@ -24,11 +23,12 @@ from cromford.protocol.journal.encoding import (
 )
 from cromford.protocol.journal.intents import DoubleSigning
 from cromford.protocol.journal.link import Link
+from cromford.protocol.turn import AnyTurn
 from cromford.wire import messages as m
 from cromford.wire.messages import encode_message
 
 
-def prepare(turn: Turn, link: Link) -> None:
+def prepare(turn: AnyTurn, link: Link) -> None:
     """Begin with a link in this connection: a fresh nonce, then `channel_reestablish`.
 
     Even where the channel is over: a peer that lost state must learn it, or it would publish a
@@ -38,7 +38,7 @@ def prepare(turn: Turn, link: Link) -> None:
         turn.wish(fx.PrepareNonce(channel_id=link.channel_id, key=link.key))
 
 
-def on_nonce_prepared(turn: Turn, event: ev.NoncePrepared) -> None:
+def on_nonce_prepared(turn: AnyTurn, event: ev.NoncePrepared) -> None:
     """Tell the peer where we believe the channel stands."""
     pool = event.pool
     turn.remember(
@@ -49,7 +49,7 @@ def on_nonce_prepared(turn: Turn, event: ev.NoncePrepared) -> None:
     link = turn.link(event.asked.channel_id)
     told = reestablish_message(link.state)
     turn.send(
-        link,
+        link.node_id,
         m.ChannelReestablish(
             channel_id=link.channel_id,
             next_commitment_number=told.next_commitment_number,
@@ -60,7 +60,7 @@ def on_nonce_prepared(turn: Turn, event: ev.NoncePrepared) -> None:
     )
 
 
-def on_message(turn: Turn, link: Link, message: m.ChannelMessage) -> None:
+def on_message(turn: AnyTurn, link: Link, message: m.ChannelMessage) -> None:
     """Take one message about a channel; a peer that breaks the rules ends the channel.
 
     What comes before both sides have told where the channel stands is dropped: it belongs to an
@@ -70,7 +70,9 @@ def on_message(turn: Turn, link: Link, message: m.ChannelMessage) -> None:
         if isinstance(message, m.ChannelReestablish):
             _recall_point(turn, link, message)
         if not isinstance(message, m.ChannelFailure):
-            turn.send(link, m.ChannelFailure(channel_id=link.channel_id, reason=link.failure))
+            turn.send(
+                link.node_id, m.ChannelFailure(channel_id=link.channel_id, reason=link.failure)
+            )
         return
     try:
         match message:
@@ -89,7 +91,7 @@ def on_message(turn: Turn, link: Link, message: m.ChannelMessage) -> None:
 
 
 def fail(
-    turn: Turn, link: Link, reason: str, *, is_behind: bool = False, tells_peer: bool = True
+    turn: AnyTurn, link: Link, reason: str, *, is_behind: bool = False, tells_peer: bool = True
 ) -> None:
     """Take part in no update of a channel any more, and say so."""
     reason = reason[: m.REASON_SIZE_MAX]
@@ -97,10 +99,10 @@ def fail(
     if link.pool_id is not None:
         turn.wish(fx.DropPools(pool_ids=(link.pool_id,)))
     if tells_peer:
-        turn.send(link, m.ChannelFailure(channel_id=link.channel_id, reason=reason))
+        turn.send(link.node_id, m.ChannelFailure(channel_id=link.channel_id, reason=reason))
 
 
-def _on_reestablish(turn: Turn, link: Link, message: m.ChannelReestablish) -> None:
+def _on_reestablish(turn: AnyTurn, link: Link, message: m.ChannelReestablish) -> None:
     if link.pool_id is None or link.state.is_connected:
         return
     _check_pubnonce("next_pubnonce", message.next_pubnonce)
@@ -116,7 +118,7 @@ def _on_reestablish(turn: Turn, link: Link, message: m.ChannelReestablish) -> No
         _recall_point(turn, link, message)
 
 
-def _recall_point(turn: Turn, link: Link, message: m.ChannelReestablish) -> None:
+def _recall_point(turn: AnyTurn, link: Link, message: m.ChannelReestablish) -> None:
     """Ask for the point of the secret that the peer shows, where there can be one.
 
     Beyond the last commitment the secrets of BOLT 3 begin again: one shown for such a number
@@ -134,7 +136,7 @@ def _recall_point(turn: Turn, link: Link, message: m.ChannelReestablish) -> None
     )
 
 
-def on_point_recalled(turn: Turn, event: ev.PointRecalled) -> None:
+def on_point_recalled(turn: AnyTurn, event: ev.PointRecalled) -> None:
     """Take up a channel once it is known whether the peer showed the right secret."""
     link = turn.link(event.asked.channel_id)
     if link.failure is not None:
@@ -148,7 +150,7 @@ def on_point_recalled(turn: Turn, event: ev.PointRecalled) -> None:
         fail(turn, link, str(violation))
 
 
-def _learn_of_lost_state(turn: Turn, link: Link, event: ev.PointRecalled) -> None:
+def _learn_of_lost_state(turn: AnyTurn, link: Link, event: ev.PointRecalled) -> None:
     """Remember a proof that we lost state, though the channel is over already."""
     if link.is_behind:
         return
@@ -167,7 +169,7 @@ def _lost(error: FallenBehind) -> str:
 
 
 def _resume(
-    turn: Turn, link: Link, message: m.ChannelReestablish, *, own_point: bytes | None
+    turn: AnyTurn, link: Link, message: m.ChannelReestablish, *, own_point: bytes | None
 ) -> None:
     try:
         resumption = receive_reestablish(link.state, reestablish_of(message), own_point=own_point)
@@ -184,7 +186,7 @@ def _resume(
     _resend(turn, turn.link(link.channel_id), resumption.resend)
 
 
-def _resend(turn: Turn, link: Link, resend: tuple[Outgoing, ...]) -> None:
+def _resend(turn: AnyTurn, link: Link, resend: tuple[Outgoing, ...]) -> None:
     """Send again what the peer may lack, in the order in which it was first sent.
 
     Updates that no signature covers yet are left: they travel with the next one.
@@ -203,7 +205,7 @@ def _resend(turn: Turn, link: Link, resend: tuple[Outgoing, ...]) -> None:
                 continue
     if due is None:
         for message in before:
-            turn.send(link, message)
+            turn.send(link.node_id, message)
         return
     commitment = link.commitment(due.content, due.per_commitment_point)
     if commitment.signing_task.sighash != link.signed_sighash:
@@ -216,13 +218,13 @@ def _covered_updates(link: Link) -> list[m.Message]:
     return [message_of(link.channel_id, update) for update in covered]
 
 
-def _on_update(turn: Turn, link: Link, message: UpdateMessage) -> None:
+def _on_update(turn: AnyTurn, link: Link, message: UpdateMessage) -> None:
     if not link.state.is_connected:
         return
     turn.remember(cr.UpdateReceived(channel_id=link.channel_id, message=encode_message(message)))
 
 
-def sign_if_due(turn: Turn, link: Link) -> None:
+def sign_if_due(turn: AnyTurn, link: Link) -> None:
     """Sign the peer's next commitment if there is anything new, and the peer can take it."""
     state = link.state
     if not link.is_open or link.peer_pubnonce is None or state.awaits_revocation:
@@ -243,7 +245,7 @@ def sign_if_due(turn: Turn, link: Link) -> None:
 
 
 def _sign(
-    turn: Turn,
+    turn: AnyTurn,
     link: Link,
     commitment: Commitment,
     due: SignCommitment,
@@ -267,7 +269,7 @@ def _sign(
     )
 
 
-def on_commitment_made(turn: Turn, event: ev.CommitmentMade) -> None:
+def on_commitment_made(turn: AnyTurn, event: ev.CommitmentMade) -> None:
     """Send the updates, our half of the peer's commitment, and what goes after it."""
     link = turn.link(event.asked.channel_id)
     if not link.is_open:
@@ -279,10 +281,10 @@ def on_commitment_made(turn: Turn, event: ev.CommitmentMade) -> None:
         htlc_signatures=event.htlc_signatures,
     )
     for message in (*event.asked.before, signed, *event.asked.after):
-        turn.send(link, message)
+        turn.send(link.node_id, message)
 
 
-def _on_commitment_signed(turn: Turn, link: Link, message: m.CommitmentSigned) -> None:
+def _on_commitment_signed(turn: AnyTurn, link: Link, message: m.CommitmentSigned) -> None:
     if not link.state.is_connected or link.pool_id is None:
         return
     _check_pubnonce("pubnonce", message.pubnonce)
@@ -305,7 +307,7 @@ def _on_commitment_signed(turn: Turn, link: Link, message: m.CommitmentSigned) -
     )
 
 
-def on_half_made(turn: Turn, event: ev.HalfMade) -> None:
+def on_half_made(turn: AnyTurn, event: ev.HalfMade) -> None:
     """Finish our new commitment, remember it, and revoke the one before."""
     link = turn.link(event.asked.channel_id)
     if not link.is_open:
@@ -336,7 +338,7 @@ def on_half_made(turn: Turn, event: ev.HalfMade) -> None:
     if link.pool_id is not None:
         turn.wish(fx.DropPools(pool_ids=(link.pool_id,)))
     link = turn.link(link.channel_id)
-    turn.send(link, _revocation(link))
+    turn.send(link.node_id, _revocation(link))
 
 
 def _revocation(link: Link) -> m.RevokeAndAck:
@@ -350,7 +352,7 @@ def _revocation(link: Link) -> m.RevokeAndAck:
     )
 
 
-def _on_revoke_and_ack(turn: Turn, link: Link, message: m.RevokeAndAck) -> None:
+def _on_revoke_and_ack(turn: AnyTurn, link: Link, message: m.RevokeAndAck) -> None:
     if not link.state.is_connected:
         return
     _check_pubnonce("next_pubnonce", message.next_pubnonce)

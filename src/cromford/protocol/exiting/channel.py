@@ -19,13 +19,12 @@ from cromford.factory.terms import FactoryTerms
 from cromford.protocol import events as ev
 from cromford.protocol.channels.htlc_rules import give_up_height, publish_height
 from cromford.protocol.channels.steps import fail
-from cromford.protocol.channels.turn import Turn
 from cromford.protocol.exiting.breach import revoked_commitment, revoked_number
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.chain_view import ChainView
 from cromford.protocol.journal.link import Link
-from cromford.protocol.turn import NOTHING, Decision
+from cromford.protocol.turn import AnyTurn
 from cromford.watch.channel_exit import (
     PublishHeld,
     Unrecognised,
@@ -220,23 +219,19 @@ def given_up(book: Book, link: Link, *, height: int) -> tuple[cr.HtlcDecided, ..
     )
 
 
-def on_chain(book: Book, link: Link, chain: ChainView) -> Decision:
+def on_chain(turn: AnyTurn, link: Link) -> None:
     """End the updates of a channel whose output is spent: an update would move nothing any more.
 
     What the chain says must not be overtaken by what two parties agree on afterwards.
     """
-    if link.setting.funding.outpoint not in chain.spends:
-        return NOTHING
-    return updates_ended(book, link, "the channel is on chain", tells_peer=False)
+    if link.setting.funding.outpoint in turn.chain.spends:
+        end_updates(turn, link, "the channel is on chain", tells_peer=False)
 
 
-def updates_ended(book: Book, link: Link, reason: str, *, tells_peer: bool) -> Decision:
+def end_updates(turn: AnyTurn, link: Link, reason: str, *, tells_peer: bool) -> None:
     """End the updates of a channel, unless they ended before."""
-    if book.links[link.channel_id].failure is not None:
-        return NOTHING
-    turn = Turn(book)
-    fail(turn, link, reason, tells_peer=tells_peer)
-    return turn.decision
+    if turn.link(link.channel_id).failure is None:
+        fail(turn, link, reason, tells_peer=tells_peer)
 
 
 def is_htlc_at_stake(link: Link, preimages: Mapping[bytes, bytes], *, height: int) -> bool:
@@ -269,14 +264,14 @@ def _at_stake(link: Link, preimages: Mapping[bytes, bytes]) -> list[Htlc]:
     ]
 
 
-def breach_found(book: Book, chain: ChainView, recalled: ev.CommitmentRecalled) -> Decision:
-    """Remember what a revoked commitment says, if it is the one that is on chain."""
-    link = book.links[recalled.asked.channel_id]
-    spender = chain.spends.get(link.setting.funding.outpoint)
+def remember_breach(turn: AnyTurn, recalled: ev.CommitmentRecalled) -> bool:
+    """Remember what a revoked commitment says, if it is the one that is on chain, and say so."""
+    link = turn.link(recalled.asked.channel_id)
+    spender = turn.chain.spends.get(link.setting.funding.outpoint)
     commitment = revoked_commitment(link, recalled.content).commitment
     # After a reorganisation it may be another one than before.
     is_known = link.breach == recalled.content
     if is_known or spender is None or spender.txid != commitment.tx.txid:
-        return NOTHING
-    record = cr.BreachFound(channel_id=link.channel_id, content=recalled.content)
-    return Decision(records=(record,))
+        return False
+    turn.remember(cr.BreachFound(channel_id=link.channel_id, content=recalled.content))
+    return True

@@ -1,7 +1,7 @@
 """The client's exits: when it leaves, and what it does until its coin is in its wallet."""
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, assert_never
 
 from cromford import effects as fx
 from cromford.bitcoin.tx import OutPoint
@@ -12,23 +12,23 @@ from cromford.protocol.exiting.channel import (
     Holding,
     arriving_sat,
     at_stake_msat,
-    breach_found,
+    end_updates,
     given_up,
     is_htlc_at_stake,
     leaving_effects,
     on_chain,
+    remember_breach,
     resolved_on_chain,
-    updates_ended,
     watched_outpoints,
 )
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
-from cromford.protocol.journal.client_state import ClientState, folded
+from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.opened import client_link
-from cromford.protocol.turn import NOTHING, Decision
+from cromford.protocol.turn import Turn
 
 LEAVING: Final = "leaving by an exit"
 
@@ -63,39 +63,54 @@ def holding_of(state: ClientState, attempt: ClientAttempt) -> Holding:
     )
 
 
-def on_exit_requested(state: ClientState, attempt_id: bytes) -> Decision:
+def take(turn: Turn[ClientState], event: ev.ExitEvent) -> None:
+    """Take the operator's wish to exit, or what was asked for in an exit.
+
+    Raises:
+        Rejected: If there is nothing to exit from.
+    """
+    match event:
+        case ev.ExitRequested():
+            on_exit_requested(turn, event.attempt_id)
+        case ev.SpendSigned(asked=asked, tx=tx):
+            turn.wish(fx.Broadcast(name=asked.spend.name, tx=tx))
+        case ev.CommitmentRecalled():
+            on_commitment_recalled(turn, event)
+        case _:
+            assert_never(event)
+
+
+def on_exit_requested(turn: Turn[ClientState], attempt_id: bytes) -> None:
     """Leave a factory because the operator says so.
 
     Raises:
         Rejected: If there is nothing to leave from.
     """
-    attempt = state.attempts.get(attempt_id)
+    attempt = turn.state.attempts.get(attempt_id)
     if attempt is None:
         raise Rejected("factory_not_found", f"no factory {attempt_id.hex()}")
     if not isinstance(attempt.stage, Complete):
         raise Rejected("factory_not_complete", "the branch is not signed; nothing was funded")
-    if state.chain.depth(attempt.funding_tx.txid) == 0:
+    if turn.chain.depth(attempt.funding_tx.txid) == 0:
         raise Rejected("factory_not_funded", "the funding is not confirmed", retryable=True)
-    return start_exit(state, attempt, "the operator's wish")
+    start_exit(turn, attempt, "the operator's wish")
 
 
-def start_exit(state: ClientState, attempt: ClientAttempt, reason: str) -> Decision:
+def start_exit(turn: Turn[ClientState], attempt: ClientAttempt, reason: str) -> None:
     """Leave a factory: from here on its channel takes no update.
 
     What is published must stay our latest commitment: to go on with updates would revoke it.
     """
-    if attempt.is_exiting:
-        return Decision(effects=exit_effects(state, attempt))
-    started = r.ExitStarted(
-        attempt_id=attempt.attempt_id, client=attempt.propose.client, reason=reason
-    )
-    decision = Decision(records=(started,))
-    link = link_of(state, attempt)
-    if link is not None:
-        decision += updates_ended(state.book, link, LEAVING, tells_peer=True)
-    after = folded(state, decision.records)
-    effects = exit_effects(after, after.attempts[attempt.attempt_id])
-    return decision + Decision(effects=effects)
+    if not attempt.is_exiting:
+        turn.remember(
+            r.ExitStarted(
+                attempt_id=attempt.attempt_id, client=attempt.propose.client, reason=reason
+            )
+        )
+        link = link_of(turn.state, attempt)
+        if link is not None:
+            end_updates(turn, link, LEAVING, tells_peer=True)
+    turn.wish(*exit_effects(turn.state, turn.state.attempts[attempt.attempt_id]))
 
 
 def exit_effects(state: ClientState, attempt: ClientAttempt) -> tuple[fx.Effect, ...]:
@@ -107,12 +122,11 @@ def exit_effects(state: ClientState, attempt: ClientAttempt) -> tuple[fx.Effect,
     return leaving_effects(holding_of(state, attempt), state.chain, is_exiting=attempt.is_exiting)
 
 
-def on_commitment_recalled(state: ClientState, recalled: ev.CommitmentRecalled) -> Decision:
+def on_commitment_recalled(turn: Turn[ClientState], recalled: ev.CommitmentRecalled) -> None:
     """Punish the LSP for a commitment that it had revoked."""
-    found = breach_found(state.book, state.chain, recalled)
-    after = folded(state, found.records)
-    attempt = after.attempts[after.book.links[recalled.asked.channel_id].attempt_id]
-    return found + Decision(effects=exit_effects(after, attempt) if found.records else ())
+    if remember_breach(turn, recalled):
+        link = turn.link(recalled.asked.channel_id)
+        turn.wish(*exit_effects(turn.state, turn.state.attempts[link.attempt_id]))
 
 
 def arriving_total_sat(state: ClientState) -> int:
@@ -137,22 +151,21 @@ def watched(state: ClientState) -> frozenset[OutPoint]:
     return frozenset(outpoints)
 
 
-def on_block(state: ClientState) -> Decision:
+def on_block(turn: Turn[ClientState]) -> None:
     """Do what a new block makes due: leave in time, and learn what the chain decided."""
-    decision = NOTHING
-    for attempt in state.attempts.values():
+    for attempt in turn.state.attempts.values():
+        state = turn.state
         link = link_of(state, attempt) if attempt.ready_sent else None
         if link is None:
             continue
         reason = None if attempt.is_exiting else _reason_to_leave(state, attempt, link)
         if reason is not None:
-            decision += start_exit(state, attempt, reason)
-        decision += on_chain(state.book, link, state.chain)
-        decision += Decision(records=tuple(_resolved(state, attempt, link)))
+            start_exit(turn, attempt, reason)
+        on_chain(turn, link)
+        turn.remember(*_resolved(state, attempt, link))
         if reason is None and link.failure is not None and not _is_leaving(state, attempt):
             # The channel is over and its small HTLCs are not worth an exit.
-            decision += Decision(records=given_up(state.book, link, height=state.chain.height))
-    return decision
+            turn.remember(*given_up(state.book, link, height=turn.height))
 
 
 def _is_leaving(state: ClientState, attempt: ClientAttempt) -> bool:

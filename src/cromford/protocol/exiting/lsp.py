@@ -1,7 +1,7 @@
 """The LSP's exits: bringing a client's channel on chain, and taking what is the LSP's there."""
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, assert_never
 
 from cromford import effects as fx
 from cromford.bitcoin.tx import OutPoint
@@ -10,15 +10,15 @@ from cromford.protocol import events as ev
 from cromford.protocol.exiting.channel import (
     Holding,
     arriving_sat,
-    breach_found,
     earned_on_chain,
+    end_updates,
     given_up,
     is_htlc_at_stake,
     leaving_effects,
     on_chain,
     preimages_told,
+    remember_breach,
     resolved_on_chain,
-    updates_ended,
     watched_outpoints,
 )
 from cromford.protocol.faults import Rejected
@@ -26,9 +26,10 @@ from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.lsp_attempt import LspAttempt
-from cromford.protocol.journal.lsp_state import LspState, folded
+from cromford.protocol.journal.lsp_candidate import SignedCandidate
+from cromford.protocol.journal.lsp_state import LspState
 from cromford.protocol.journal.opened import lsp_link
-from cromford.protocol.turn import NOTHING, Decision
+from cromford.protocol.turn import Turn
 
 LEAVING: Final = "the LSP brings the channel on chain"
 
@@ -56,52 +57,72 @@ def holding_of(state: LspState, attempt: LspAttempt, client: int) -> Holding:
     """Return what we hold of the channel with a client.
 
     Raises:
-        KeyError: If the tree is not completely signed.
+        ValueError: If the tree is not completely signed.
     """
     link = link_of(state, attempt, client) or lsp_link(attempt, client)
     return Holding(
         link=link,
         terms=attempt.terms,
-        signed=attempt.signed_branch(client),
+        signed=_signed(attempt).branch(client),
         preimages=preimages_of(state, link),
         # Ours since the funding, and never used up by anything but this factory.
         payout_script=attempt.funding_tx.outputs[CHANGE_VOUT].script_pubkey,
     )
 
 
-def on_exit_requested(state: LspState, attempt_id: bytes, client: int | None) -> Decision:
+def take(turn: Turn[LspState], event: ev.ExitEvent) -> None:
+    """Take the operator's wish to exit, or what was asked for in an exit.
+
+    Raises:
+        Rejected: If there is nothing to exit from.
+    """
+    match event:
+        case ev.ExitRequested():
+            on_exit_requested(turn, event)
+        case ev.SpendSigned(asked=asked, tx=tx):
+            turn.wish(fx.Broadcast(name=asked.spend.name, tx=tx))
+        case ev.CommitmentRecalled():
+            on_commitment_recalled(turn, event)
+        case _:
+            assert_never(event)
+
+
+def _signed(attempt: LspAttempt) -> SignedCandidate:
+    if attempt.signed is None:
+        raise ValueError(f"attempt {attempt.attempt_id.hex()} is not completely signed")
+    return attempt.signed
+
+
+def on_exit_requested(turn: Turn[LspState], event: ev.ExitRequested) -> None:
     """Bring a client's channel on chain because the operator says so.
 
     Raises:
         Rejected: If there is no such channel, or its funding is not confirmed.
     """
-    attempt = state.attempts.get(attempt_id)
-    if attempt is None or attempt.signed_funding_tx is None:
-        raise Rejected("factory_not_found", f"no funded factory {attempt_id.hex()}")
+    client = event.client
+    attempt = turn.state.attempts.get(event.attempt_id)
+    if attempt is None or attempt.funded is None:
+        raise Rejected("factory_not_found", f"no funded factory {event.attempt_id.hex()}")
     if client is None or not 1 <= client <= len(attempt.seats):
         raise Rejected(
             "client_not_found", f"client: expected 1..{len(attempt.seats)}, received {client}"
         )
-    if state.chain.depth(attempt.funding_tx.txid) == 0:
+    if turn.chain.depth(attempt.funding_tx.txid) == 0:
         raise Rejected("factory_not_funded", "the funding is not confirmed", retryable=True)
-    return start_exit(state, attempt, client, "the operator's wish")
+    start_exit(turn, attempt, client, "the operator's wish")
 
 
-def start_exit(state: LspState, attempt: LspAttempt, client: int, reason: str) -> Decision:
+def start_exit(turn: Turn[LspState], attempt: LspAttempt, client: int, reason: str) -> None:
     """Bring a client's channel on chain: from here on it takes no update.
 
     What is published must stay our latest commitment: to go on with updates would revoke it.
     """
-    if (attempt.attempt_id, client) in state.exits:
-        return Decision(effects=exit_effects(state, attempt, client))
-    started = r.ExitStarted(attempt_id=attempt.attempt_id, client=client, reason=reason)
-    decision = Decision(records=(started,))
-    link = link_of(state, attempt, client)
-    if link is not None:
-        decision += updates_ended(state.book, link, LEAVING, tells_peer=True)
-    after = folded(state, decision.records)
-    effects = exit_effects(after, after.attempts[attempt.attempt_id], client)
-    return decision + Decision(effects=effects)
+    if (attempt.attempt_id, client) not in turn.state.exits:
+        turn.remember(r.ExitStarted(attempt_id=attempt.attempt_id, client=client, reason=reason))
+        link = link_of(turn.state, attempt, client)
+        if link is not None:
+            end_updates(turn, link, LEAVING, tells_peer=True)
+    turn.wish(*exit_effects(turn.state, attempt, client))
 
 
 def exit_effects(state: LspState, attempt: LspAttempt, client: int) -> tuple[fx.Effect, ...]:
@@ -113,14 +134,12 @@ def exit_effects(state: LspState, attempt: LspAttempt, client: int) -> tuple[fx.
     return leaving_effects(holding_of(state, attempt, client), state.chain, is_exiting=is_exiting)
 
 
-def on_commitment_recalled(state: LspState, recalled: ev.CommitmentRecalled) -> Decision:
+def on_commitment_recalled(turn: Turn[LspState], recalled: ev.CommitmentRecalled) -> None:
     """Punish a client for a commitment that it had revoked."""
-    found = breach_found(state.book, state.chain, recalled)
-    after = folded(state, found.records)
-    link = after.book.links[recalled.asked.channel_id]
-    attempt = after.attempts[link.attempt_id]
-    effects = exit_effects(after, attempt, link.client) if found.records else ()
-    return found + Decision(effects=effects)
+    if remember_breach(turn, recalled):
+        link = turn.link(recalled.asked.channel_id)
+        attempt = turn.state.attempts[link.attempt_id]
+        turn.wish(*exit_effects(turn.state, attempt, link.client))
 
 
 def owed(state: LspState) -> tuple[fx.Effect, ...]:
@@ -153,39 +172,36 @@ def watched(state: LspState) -> frozenset[OutPoint]:
     return frozenset(outpoints)
 
 
-def on_block(state: LspState) -> Decision:
+def on_block(turn: Turn[LspState]) -> None:
     """Do what a new block makes due: save HTLCs in time, and learn what the chain decided."""
-    decision = NOTHING
-    for link in state.book.ordered_links:
+    for link in turn.book.ordered_links:
+        state = turn.state
         attempt, client = state.attempts[link.attempt_id], link.client
         if link.setting.funding.outpoint in state.chain.spends:
-            decision += on_chain(state.book, link, state.chain)
-            decision += Decision(records=tuple(_resolved(state, attempt, link)))
+            on_chain(turn, link)
+            turn.remember(*_resolved(state, attempt, link))
         elif (
             link.state.htlcs
             and (attempt.attempt_id, client) not in state.exits
             and state.chain.depth(attempt.funding_tx.txid) > 0
-            and is_htlc_at_stake(link, preimages_of(state, link), height=state.chain.height)
+            and is_htlc_at_stake(link, preimages_of(state, link), height=turn.height)
         ):
-            decision += start_exit(state, attempt, client, "an HTLC expires")
+            start_exit(turn, attempt, client, "an HTLC expires")
         elif (attempt.attempt_id, client) not in state.exits:
-            decision += _given_up(state, link)
-    return decision
+            _give_up(turn, link)
 
 
-def _given_up(state: LspState, link: Link) -> Decision:
+def _give_up(turn: Turn[LspState], link: Link) -> None:
     """Give up HTLCs that a client never answered, and end the channel with it.
 
     The LSP bears what the client may still take of them on chain: less than the exit costs. Else
     the amounts, and places for HTLCs, would stay in two channels for ever.
     """
-    records = given_up(state.book, link, height=state.chain.height)
-    if not records:
-        return NOTHING
-    # Answered in the channel after this, an HTLC would be paid downstream and not upstream.
-    reason = "an HTLC expired without an answer"
-    ended = updates_ended(state.book, link, reason, tells_peer=False)
-    return ended + Decision(records=records)
+    records = given_up(turn.book, link, height=turn.height)
+    if records:
+        # Answered in the channel after this, an HTLC would be paid downstream and not upstream.
+        end_updates(turn, link, "an HTLC expired without an answer", tells_peer=False)
+        turn.remember(*records)
 
 
 def _resolved(
@@ -199,6 +215,6 @@ def _resolved(
 
 def _funded_channels(state: LspState) -> Iterator[tuple[LspAttempt, int]]:
     for attempt in state.attempts.values():
-        if attempt.signed_funding_tx is not None:
+        if attempt.funded is not None:
             for client in range(1, len(attempt.seats) + 1):
                 yield attempt, client

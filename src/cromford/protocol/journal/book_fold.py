@@ -1,6 +1,5 @@
 """How a book of channels and payments changes: one function, and what it takes apart."""
 
-from collections import deque
 from dataclasses import replace
 from typing import Final, TypeVar
 
@@ -17,28 +16,11 @@ from cromford.protocol.journal.link import Link, applied
 
 K = TypeVar("K")
 V = TypeVar("V")
-RECENT_KEPT: Final = 16  # As many as one decision has records, and a few more.
 FORWARDS_KEPT_MAX: Final = 10_000  # Finished ones that are listed; older stay in the journal.
 
 
-_recent: deque[tuple[Book, cr.BookRecord, Book]] = deque(maxlen=RECENT_KEPT)
-
-
 def apply_to_book(book: Book, record: cr.BookRecord) -> Book:
-    """Return the book after remembering one thing.
-
-    A decision looks ahead with its own records, and the driver applies the same ones again: what
-    was just computed from the very same values is returned once more.
-    """
-    for before, remembered, after in _recent:
-        if before is book and remembered is record:
-            return after
-    after = _applied(book, record)
-    _recent.append((book, record, after))
-    return after
-
-
-def _applied(book: Book, record: cr.BookRecord) -> Book:
+    """Return the book after remembering one thing."""
     match record:
         case cr.InvoiceIssued():
             return _with_invoice(book, _invoice_of(record))

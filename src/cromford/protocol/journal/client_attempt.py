@@ -3,22 +3,13 @@
 from dataclasses import dataclass
 from functools import cached_property
 
-from cromford.bitcoin.tx import OutPoint, Tx, Txid
-from cromford.channel.commitment import Commitment
-from cromford.channel.errors import PeerViolation
-from cromford.channel.held import HeldCommitment, hold
-from cromford.channel.terms import Party
-from cromford.crypto.musig2 import InvalidContribution
-from cromford.effects import SignRequest
+from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.factory.branch import Branch, SignedBranch
-from cromford.factory.terms import FactoryTerms, decode_terms
-from cromford.factory.tree import FACTORY_VOUT, InvalidSignature, TreeNode
-from cromford.protocol.faults import FaultyLsp
+from cromford.factory.terms import FactoryTerms
+from cromford.protocol.journal.client_candidate import ClientCandidate
 from cromford.protocol.journal.first_commitments import ChannelSetting
-from cromford.protocol.journal.proposal import own_channel, rebuild_branch
 from cromford.protocol.journal.records import FundingInput
-from cromford.signing.nonces import PublicPool
-from cromford.wire.messages import Join, Pool, Propose
+from cromford.wire.messages import Join, Propose
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +21,8 @@ class Received:
 class Checked:
     """Every check passed; partial signatures below the root are being made."""
 
+    candidate: ClientCandidate
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BelowSent:
@@ -38,6 +31,7 @@ class BelowSent:
     `own_partial_sig`, our half of our own first commitment, stays here.
     """
 
+    candidate: ClientCandidate
     partial_sigs: tuple[bytes, ...]
     commitment_partial_sig: bytes
     own_partial_sig: bytes
@@ -47,6 +41,7 @@ class BelowSent:
 class HoldsExit:
     """We hold every signature below the root, and our first commitment's."""
 
+    candidate: ClientCandidate
     signatures: tuple[bytes, ...]
     commitment_signature: bytes
 
@@ -55,21 +50,36 @@ class HoldsExit:
 class RootSent:
     """The LSP may hold kickoff_root; we do not yet."""
 
+    candidate: ClientCandidate
     signatures: tuple[bytes, ...]
     commitment_signature: bytes
     partial_sig: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Complete:
     """We hold our whole branch and can leave alone once it is funded."""
 
+    candidate: ClientCandidate
     signatures: tuple[bytes, ...]
     commitment_signature: bytes
     root_signature: bytes
 
+    @cached_property
+    def signed_branch(self) -> SignedBranch:
+        """The branch with every signature."""
+        branch = self.candidate.branch
+        below = [node.name for node in branch.nodes_below_root]
+        signatures = dict(zip(below, self.signatures, strict=True))
+        signatures[branch.root_kickoff.name] = self.root_signature
+        return branch.with_signatures(signatures)
+
 
 Stage = Received | Checked | BelowSent | HoldsExit | RootSent | Complete
+
+
+class Unchecked(ValueError):
+    """A proposal that did not pass every check has no terms, branch or channel."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,51 +107,48 @@ class ClientAttempt:
         """Whether it may still become a factory, and so no other is wished for."""
         return self.aborted is None and not self.given_up and not self.ready_sent
 
-    @cached_property
-    def terms(self) -> FactoryTerms:
-        """The agreement. Only read once every check passed."""
-        return decode_terms(self.propose.terms)
+    @property
+    def is_checked(self) -> bool:
+        """Whether the proposal passed every check: only then does anything follow from it."""
+        return not isinstance(self.stage, Received)
 
-    @cached_property
-    def branch(self) -> Branch:
-        """Our branch, recomputed. Only read once every check passed."""
-        return rebuild_branch(self.propose, terms=self.terms, join=self.join)
-
-    @cached_property
-    def setting(self) -> ChannelSetting:
-        """Our channel. Only read once every check passed."""
-        return own_channel(self.propose, join=self.join, branch=self.branch)
-
-    @cached_property
-    def first_commitments(self) -> tuple[Commitment, Commitment]:
-        """The LSP's first commitment and ours. Only read once every check passed."""
-        first = self.setting.first_commitment
-        return first(Party.OPENER), first(Party.ACCEPTER)
-
-    @cached_property
-    def first_held(self) -> HeldCommitment:
-        """Our first commitment, ready to be published.
+    @property
+    def candidate(self) -> ClientCandidate:
+        """What follows from the proposal.
 
         Raises:
-            PeerViolation: If its signature is not valid.
-            ValueError: If we do not hold it yet.
+            Unchecked: If it was refused, or is being checked.
         """
-        if not isinstance(self.stage, HoldsExit | RootSent | Complete):
-            raise ValueError(f"attempt {self.attempt_id.hex()}: no commitment is held")
-        commitment = self.first_commitments[Party.ACCEPTER]
-        return hold(commitment, signature=self.stage.commitment_signature)
+        if isinstance(self.stage, Received):
+            raise Unchecked(f"attempt {self.attempt_id.hex()}: the proposal was never accepted")
+        return self.stage.candidate
 
-    @cached_property
+    @property
+    def terms(self) -> FactoryTerms:
+        """The agreement; raises `Unchecked` as `candidate` does."""
+        return self.candidate.terms
+
+    @property
+    def branch(self) -> Branch:
+        """Our branch; raises `Unchecked` as `candidate` does."""
+        return self.candidate.branch
+
+    @property
+    def setting(self) -> ChannelSetting:
+        """Our channel; raises `Unchecked` as `candidate` does."""
+        return self.candidate.setting
+
+    @property
     def funding_tx(self) -> Tx:
-        """The agreed funding transaction, unsigned."""
-        return Tx.parse(self.propose.candidates[0].funding_tx)
+        """The funding transaction, unsigned; raises `Unchecked` as `candidate` does."""
+        return self.candidate.funding_tx
 
     @property
     def funding_outpoint(self) -> OutPoint:
-        """The factory's place in it."""
-        return self.funding_tx.outpoint(FACTORY_VOUT)
+        """The factory's place in it; raises `Unchecked` as `candidate` does."""
+        return self.candidate.funding_outpoint
 
-    @cached_property
+    @property
     def signed_branch(self) -> SignedBranch:
         """The branch with every signature.
 
@@ -150,100 +157,4 @@ class ClientAttempt:
         """
         if not isinstance(self.stage, Complete):
             raise ValueError(f"attempt {self.attempt_id.hex()} is not complete")
-        below = [node.name for node in self.branch.nodes_below_root]
-        signatures = dict(zip(below, self.stage.signatures, strict=True))
-        signatures[self.branch.root_kickoff.name] = self.stage.root_signature
-        return self.branch.with_signatures(signatures)
-
-    @property
-    def watched_txids(self) -> frozenset[Txid]:
-        """The funding transaction and our own branch."""
-        return frozenset({self.funding_tx.txid, *(node.tx.txid for node in self.branch.nodes)})
-
-    def request_for(self, node: TreeNode) -> SignRequest:
-        """Return the request for our partial signature of one transaction."""
-        position = [other.name for other in self.branch.nodes].index(node.name)
-        use = self.propose.candidates[0].nonces[position]
-        return SignRequest(
-            pool_id=pool_id_of(self.join),
-            nonce_index=use.index,
-            task=node.task,
-            aggnonce=use.aggnonce,
-        )
-
-    def commitment_request(self, holder: Party) -> SignRequest:
-        """Return the request for our half of a first commitment."""
-        use = self.propose.candidates[0].commitment_nonces[holder]
-        return SignRequest(
-            pool_id=channel_pool_id_of(self.join),
-            nonce_index=use.index,
-            task=self.first_commitments[holder].signing_task,
-            aggnonce=use.aggnonce,
-        )
-
-    def commitment_signature(self, *, own_partial_sig: bytes, lsp_partial_sig: bytes) -> bytes:
-        """Return the finished, verified signature of our first commitment.
-
-        Raises:
-            FaultyLsp: If the LSP's half is malformed or spoils the whole.
-        """
-        commitment = self.first_commitments[Party.ACCEPTER]
-        use = self.propose.candidates[0].commitment_nonces[Party.ACCEPTER]
-        session = commitment.signing_task.session(use.aggnonce)
-        try:
-            signature = session.partial_sig_agg([own_partial_sig, lsp_partial_sig])
-            hold(commitment, signature=signature)
-        except (InvalidContribution, PeerViolation) as error:
-            raise FaultyLsp(f"first commitment: {error}") from error
-        return signature
-
-    def check_below(self, signatures: tuple[bytes, ...]) -> None:
-        """Check the finished signatures below the root: a complete, valid exit.
-
-        Raises:
-            FaultyLsp: If one is missing or does not verify.
-        """
-        nodes = list(self.branch.nodes_below_root)
-        if len(nodes) != len(signatures):
-            raise FaultyLsp(f"{len(signatures)} signatures for {len(nodes)} transactions")
-        for node, signature in zip(nodes, signatures, strict=True):
-            check_signature(node, signature)
-
-    def check_root(self, signature: bytes) -> None:
-        """Check the finished kickoff_root.
-
-        Raises:
-            FaultyLsp: If it does not verify.
-        """
-        check_signature(self.branch.root_kickoff, signature)
-
-
-def check_signature(node: TreeNode, signature: bytes) -> None:
-    """Check one finished signature.
-
-    Raises:
-        FaultyLsp: If it does not verify: the LSP aggregated it and verified it, or should have.
-    """
-    try:
-        node.signed(signature)
-    except InvalidSignature as error:
-        raise FaultyLsp(str(error)) from error
-
-
-def pool_id_of(join: Join) -> bytes:
-    """Return the id of the pool that goes with a join's factory key."""
-    return _id_of(join.factory_pool)
-
-
-def channel_pool_id_of(join: Join) -> bytes:
-    """Return the id of the pool that goes with a join's channel funding key."""
-    return _id_of(join.candidates[0].pool)
-
-
-def pool_ids_of(join: Join) -> tuple[bytes, ...]:
-    """Return the ids of every pool that was made for a join, the factory key's first."""
-    return (pool_id_of(join), *(_id_of(candidate.pool) for candidate in join.candidates))
-
-
-def _id_of(pool: Pool) -> bytes:
-    return PublicPool(pubkey=pool.pubkey, pubnonces=pool.pubnonces).pool_id
+        return self.stage.signed_branch

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final, assert_never
+from typing import assert_never
 
 from cromford.bitcoin.network import Network
 from cromford.bitcoin.tx import Txid
@@ -21,6 +21,7 @@ from cromford.protocol.journal.client_attempt import (
     RootSent,
     Stage,
 )
+from cromford.protocol.journal.client_candidate import ClientCandidate
 from cromford.protocol.journal.encoding import decoded
 from cromford.protocol.journal.intents import IntentKey, check_intents
 from cromford.protocol.journal.opened import client_link
@@ -30,8 +31,6 @@ from cromford.protocol.policy import ClientPolicy
 from cromford.wallet.account import Account
 from cromford.wallet.coins import Wallet, new_wallet
 from cromford.wire.messages import Join, Lobby, Propose
-
-_CACHED: Final = ("terms", "branch", "setting", "first_commitments", "first_held", "funding_tx")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +99,7 @@ class ClientState:
         watched: set[Txid] = set()
         for attempt in self.attempts.values():
             if isinstance(attempt.stage, Complete | RootSent | HoldsExit):
-                watched |= attempt.watched_txids
+                watched |= attempt.stage.candidate.watched_txids
         return frozenset(watched)
 
 
@@ -174,9 +173,10 @@ def _apply_to_attempt(
         case r.ProposalReceived(message=message):
             return _with_proposal(state, decoded(message, Propose))
         case r.ProposalAccepted(attempt_id=attempt_id, inputs=inputs):
-            return _changed(state, attempt_id, stage=Checked(), inputs=inputs)
+            return _with_accepted(state, attempt_id, inputs)
         case r.BelowPartialsMade(attempt_id=attempt_id):
             sent = BelowSent(
+                candidate=state.attempts[attempt_id].candidate,
                 partial_sigs=record.partial_sigs,
                 commitment_partial_sig=record.commitment_partial_sig,
                 own_partial_sig=record.own_partial_sig,
@@ -184,7 +184,9 @@ def _apply_to_attempt(
             return _at_stage(state, attempt_id, sent)
         case r.ExitHeld(attempt_id=attempt_id):
             held = HoldsExit(
-                signatures=record.signatures, commitment_signature=record.commitment_signature
+                candidate=state.attempts[attempt_id].candidate,
+                signatures=record.signatures,
+                commitment_signature=record.commitment_signature,
             )
             return _at_stage(state, attempt_id, held)
         case r.RootPartialMade(attempt_id=attempt_id, partial_sig=partial_sig):
@@ -192,6 +194,7 @@ def _apply_to_attempt(
             if not isinstance(stage, HoldsExit):
                 raise AssertionError("the root was signed without holding an exit")
             root_sent = RootSent(
+                candidate=stage.candidate,
                 signatures=stage.signatures,
                 commitment_signature=stage.commitment_signature,
                 partial_sig=partial_sig,
@@ -202,6 +205,7 @@ def _apply_to_attempt(
             if not isinstance(stage, RootSent):
                 raise AssertionError("a branch was completed before its root was sent")
             completed = Complete(
+                candidate=stage.candidate,
                 signatures=stage.signatures,
                 commitment_signature=stage.commitment_signature,
                 root_signature=signature,
@@ -219,6 +223,14 @@ def _apply_to_attempt(
             return _changed(state, attempt_id, is_exiting=True)
         case _:
             assert_never(record)
+
+
+def _with_accepted(
+    state: ClientState, attempt_id: bytes, inputs: tuple[r.FundingInput, ...]
+) -> ClientState:
+    attempt = state.attempts[attempt_id]
+    candidate = ClientCandidate(join=attempt.join, propose=attempt.propose)
+    return _changed(state, attempt_id, stage=Checked(candidate=candidate), inputs=inputs)
 
 
 def _with_channel(state: ClientState, attempt_id: bytes) -> ClientState:
@@ -251,10 +263,6 @@ def _at_stage(state: ClientState, attempt_id: bytes, stage: Stage) -> ClientStat
 
 
 def _changed(state: ClientState, attempt_id: bytes, **changes: object) -> ClientState:
-    # replace() makes a new value without the cached branch, which is costly to recompute.
     old = state.attempts[attempt_id]
     new = replace(old, **changes)  # type: ignore[arg-type]  # names are checked by replace
-    for cached in _CACHED:
-        if cached in old.__dict__:
-            new.__dict__[cached] = old.__dict__[cached]
     return replace(state, attempts={**state.attempts, attempt_id: new})

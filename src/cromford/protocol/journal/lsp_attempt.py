@@ -1,432 +1,200 @@
-"""One attempt to build a factory, as the LSP remembers it: who gave what, and what is complete.
-
-Everything is computed from the terms, the keys and the pools; the journal holds no transaction
-but the funding. Session k of a client's branch takes nonce k of its pool, session k of the whole
-tree nonce k of the LSP's. First commitments take nonces of both channel pools: 0 the LSP's, 1 the
-client's. Pools are fresh for every attempt, so no index is taken twice.
-"""
+"""One attempt to build a factory, as the LSP remembers it. Its stages are types."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 
-from cromford.bitcoin.tx import OutPoint, Tx, Txid
-from cromford.channel.commitment import Commitment
-from cromford.channel.held import HeldCommitment, hold
-from cromford.channel.terms import Party
-from cromford.effects import SignRequest
-from cromford.factory.branch import Branch, SignedBranch, branch_of
-from cromford.factory.shape import LSP_INDEX
+from cromford.bitcoin.tx import OutPoint, Tx
+from cromford.factory.branch import Branch
 from cromford.factory.terms import FactoryTerms
-from cromford.factory.tree import FACTORY_VOUT, ChannelKeys, SignedTree, Tree, build_tree
-from cromford.protocol.journal.first_commitments import ChannelSetting, channel_setting
-from cromford.signing.nonces import PublicPool
-from cromford.signing.round import (
-    FaultyContribution,
-    SigningRound,
-    SigningSession,
-    aggregate_nonces,
+from cromford.factory.tree import Tree
+from cromford.protocol.journal.first_commitments import ChannelSetting
+from cromford.protocol.journal.lsp_candidate import (
+    LspCandidate,
+    LspSeat,
+    SignedBelow,
+    SignedCandidate,
 )
 from cromford.wire import messages as m
 
-ROOT = "kickoff_root"
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SigningBelow:
+    """Clients sign everything below the root, and their halves of our first commitments."""
+
+    partial_sigs: Mapping[int, tuple[bytes, ...]] = field(default_factory=dict)
+    commitment_partial_sigs: Mapping[int, bytes] = field(default_factory=dict)
+    label = "signing_below"
+
+    @property
+    def done(self) -> frozenset[int]:
+        """The clients who signed."""
+        return frozenset(self.partial_sigs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LspSeat:
-    """A client's seat: who, and the keys and pools it joined with."""
+class SigningRoot:
+    """Everybody has its exit below the root; clients sign the root."""
 
-    node_id: bytes
-    join: m.Join
+    before: SigningBelow
+    below: SignedBelow
+    partial_sigs: Mapping[int, bytes] = field(default_factory=dict)
+    label = "signing_root"
+
+    @property
+    def done(self) -> frozenset[int]:
+        """The clients who signed."""
+        return frozenset(self.partial_sigs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acknowledging:
+    """Everything is signed; clients say that they hold their branches."""
+
+    before: SigningRoot
+    signed: SignedCandidate
+    done: frozenset[int] = frozenset()
+    label = "acknowledging"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Funded:
+    """The funding transaction is signed: from here on this is a factory."""
+
+    signed: SignedCandidate
+    funding_tx: Tx
+    ready_sent: bool = False
+    ready_received: frozenset[bytes] = frozenset()
+    label = "funding"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aborted:
+    """It ended before its funding was signed. `culprits` caused it, by node id."""
+
+    reason: str
+    culprits: tuple[bytes, ...] = ()
+    label = "aborted"
+
+
+Ceremony = SigningBelow | SigningRoot | Acknowledging
+Stage = Ceremony | Funded | Aborted
 
 
 @dataclass(frozen=True, kw_only=True)
 class LspAttempt:
-    """What the LSP remembers of one attempt."""
+    """What the LSP remembers of one attempt. `reasons` say why each client has its seat.
+
+    While the ceremony is under way each stage keeps the one before: what a client sent is compared
+    with what it sends again. A factory needs none of it.
+    """
 
     attempt_id: bytes
     key_attempt: int
-    terms: FactoryTerms
-    seats: tuple[LspSeat, ...]
-    reasons: tuple[str, ...]  # why each client has its seat
-    factory_pool: PublicPool
-    channels: tuple[m.ChannelOffer, ...]
-    channel_pools: tuple[PublicPool, ...]
-    funding_tx: Tx
-    below_partials: Mapping[int, tuple[bytes, ...]] = field(default_factory=dict)
-    commitment_partials: Mapping[int, bytes] = field(default_factory=dict)  # of our own, by client
-    below_signatures: tuple[bytes, ...] = ()
-    commitment_signatures: tuple[bytes, ...] = ()  # of our own, one per client
-    commitment_partial_sigs: tuple[bytes, ...] = ()  # our halves of the clients'
-    root_partials: Mapping[int, bytes] = field(default_factory=dict)
-    root_signature: bytes | None = None
-    acknowledged: frozenset[int] = frozenset()
-    signed_funding_tx: Tx | None = None
-    aborted: str | None = None
-    culprits: tuple[bytes, ...] = ()
-    ready_sent: bool = False
-    ready_received: frozenset[bytes] = frozenset()
-
-    @property
-    def phase(self) -> str:
-        """Where the ceremony stands, in one word."""
-        if self.aborted is not None:
-            return "aborted"
-        if self.signed_funding_tx is not None:
-            return "funding"
-        if self.root_signature is not None:
-            return "acknowledging"
-        if self.below_signatures:
-            return "signing_root"
-        return "signing_below"
+    candidate: LspCandidate
+    reasons: tuple[str, ...]
+    stage: Stage = field(default_factory=SigningBelow)
 
     @property
     def is_open(self) -> bool:
         """Whether the ceremony is under way."""
-        return self.aborted is None and self.signed_funding_tx is None
+        return isinstance(self.stage, Ceremony)
+
+    @property
+    def aborted(self) -> str | None:
+        """Why it ended, if it did."""
+        return self.stage.reason if isinstance(self.stage, Aborted) else None
+
+    @property
+    def funded(self) -> Funded | None:
+        """The factory that it became, if its funding is signed."""
+        return self.stage if isinstance(self.stage, Funded) else None
+
+    @property
+    def signed(self) -> SignedCandidate | None:
+        """The candidate with every signature, if everything is signed."""
+        return self.stage.signed if isinstance(self.stage, Acknowledging | Funded) else None
+
+    @property
+    def signatures(self) -> Mapping[str, bytes]:
+        """Every finished signature so far, by transaction name."""
+        if isinstance(self.stage, SigningRoot):
+            return self.stage.below.by_name
+        return {} if self.signed is None else self.signed.by_name
+
+    @property
+    def said_below(self) -> SigningBelow | None:
+        """What clients signed below the root, in a ceremony under way."""
+        match self.stage:
+            case SigningBelow():
+                return self.stage
+            case SigningRoot(before=before) | Acknowledging(before=SigningRoot(before=before)):
+                return before
+            case _:
+                return None
+
+    @property
+    def said_root(self) -> SigningRoot | None:
+        """What clients signed of the root, in a ceremony that came so far."""
+        match self.stage:
+            case SigningRoot():
+                return self.stage
+            case Acknowledging(before=before):
+                return before
+            case _:
+                return None
 
     @property
     def holdouts(self) -> tuple[int, ...]:
-        """The clients whose contribution the present phase waits for."""
-        done: frozenset[int]
-        match self.phase:
-            case "signing_below":
-                done = frozenset(self.below_partials)
-            case "signing_root":
-                done = frozenset(self.root_partials)
-            case "acknowledging":
-                done = self.acknowledged
-            case _:
-                return ()
+        """The clients whose contribution the present stage waits for."""
+        if not isinstance(self.stage, Ceremony):
+            return ()
+        done = self.stage.done
         return tuple(i for i in range(1, len(self.seats) + 1) if i not in done)
 
-    def client_of(self, node_id: bytes) -> int | None:
-        """Return a client's participant index, or None."""
-        for i, seat in enumerate(self.seats, start=1):
-            if seat.node_id == node_id:
-                return i
-        return None
+    @property
+    def terms(self) -> FactoryTerms:
+        """What was agreed."""
+        return self.candidate.terms
 
     @property
-    def factory_pubkeys(self) -> tuple[bytes, ...]:
-        """One per participant, the LSP's first."""
-        return (
-            self.factory_pool.pubkey,
-            *(seat.join.factory_pool.pubkey for seat in self.seats),
-        )
+    def seats(self) -> tuple[LspSeat, ...]:
+        """The clients, in placement order."""
+        return self.candidate.seats
 
     @property
-    def pool_ids(self) -> tuple[bytes, ...]:
-        """The ids of every pool of ours, the factory key's first."""
-        return tuple(pool.pool_id for pool in (self.factory_pool, *self.channel_pools))
+    def funding_tx(self) -> Tx:
+        """The funding transaction, unsigned."""
+        return self.candidate.funding_tx
 
     @property
     def funding_outpoint(self) -> OutPoint:
         """What kickoff_root spends."""
-        return self.funding_tx.outpoint(FACTORY_VOUT)
+        return self.candidate.funding_outpoint
 
-    @cached_property
+    @property
     def tree(self) -> Tree:
         """The whole tree."""
-        return build_tree(
-            self.terms,
-            factory_pubkeys=self.factory_pubkeys,
-            channels=[
-                ChannelKeys(
-                    client_funding_pubkey=seat.join.candidates[0].channel.funding_pubkey,
-                    lsp_funding_pubkey=channel.funding_pubkey,
-                )
-                for seat, channel in zip(self.seats, self.channels, strict=True)
-            ],
-            funding_outpoint=self.funding_outpoint,
-        )
-
-    @cached_property
-    def watched_txids(self) -> frozenset[Txid]:
-        """The funding transaction and every tree transaction."""
-        return frozenset({self.funding_tx.txid, *(node.tx.txid for node in self.tree.nodes)})
-
-    @cached_property
-    def sessions(self) -> dict[str, SigningSession]:
-        """Every signing session by transaction name, depth first.
-
-        Raises:
-            FaultyContribution: If a client's public nonce is malformed.
-        """
-        n_seen = [0] * (len(self.seats) + 1)
-        pools = [
-            self.factory_pool.pubnonces,
-            *(seat.join.factory_pool.pubnonces for seat in self.seats),
-        ]
-        pubkeys = self.factory_pubkeys
-        sessions: dict[str, SigningSession] = {}
-        for node in self.tree.nodes:
-            pubnonces: dict[bytes, bytes] = {}
-            for signer in node.signers:
-                # Depth first, a client meets the transactions of its own branch in order.
-                pubnonces[pubkeys[signer]] = pools[signer][n_seen[signer]]
-                n_seen[signer] += 1
-            sessions[node.name] = SigningSession(
-                task=node.task, pubnonces=pubnonces, aggnonce=aggregate_nonces(pubnonces)
-            )
-        return sessions
-
-    @cached_property
-    def settings(self) -> tuple[ChannelSetting, ...]:
-        """Every client's channel."""
-        settings: list[ChannelSetting] = []
-        for client, (seat, offer) in enumerate(zip(self.seats, self.channels, strict=True), 1):
-            branch = self.branch(client)
-            settings.append(
-                channel_setting(
-                    self.terms,
-                    outpoint=branch.channel_outpoint,
-                    capacity_sat=branch.channel.amount_sat,
-                    lsp=offer,
-                    client=seat.join.candidates[0].channel,
-                )
-            )
-        return tuple(settings)
-
-    def setting(self, client: int) -> ChannelSetting:
-        """Return one client's channel."""
-        return self.settings[client - 1]
-
-    @cached_property
-    def first_commitments(self) -> dict[tuple[int, Party], Commitment]:
-        """Every first commitment, by client and holder."""
-        return {
-            (client, holder): setting.first_commitment(holder)
-            for client, setting in enumerate(self.settings, start=1)
-            for holder in Party
-        }
-
-    @cached_property
-    def commitment_sessions(self) -> dict[tuple[int, Party], SigningSession]:
-        """The signing session of every first commitment, by client and holder.
-
-        Raises:
-            FaultyContribution: If a client's public nonce is malformed.
-        """
-        sessions: dict[tuple[int, Party], SigningSession] = {}
-        for (client, holder), commitment in self.first_commitments.items():
-            own, theirs = (
-                self.channel_pools[client - 1],
-                self.seats[client - 1].join.candidates[0].pool,
-            )
-            pubnonces = {pool.pubkey: pool.pubnonces[holder] for pool in (own, theirs)}
-            sessions[client, holder] = SigningSession(
-                task=commitment.signing_task,
-                pubnonces=pubnonces,
-                aggnonce=aggregate_nonces(pubnonces),
-            )
-        return sessions
-
-    @cached_property
-    def _first_held(self) -> dict[int, HeldCommitment]:
-        return {}
-
-    def first_held(self, client: int) -> HeldCommitment:
-        """Return our first commitment of one client's channel, ready to be published.
-
-        Raises:
-            PeerViolation: If its signature is not valid.
-            ValueError: If we do not hold it yet.
-        """
-        if not self.commitment_signatures:
-            raise ValueError(f"attempt {self.attempt_id.hex()}: no commitment is held")
-        if client not in self._first_held:
-            self._first_held[client] = hold(
-                self.first_commitments[client, Party.OPENER],
-                signature=self.commitment_signatures[client - 1],
-            )
-        return self._first_held[client]
-
-    @cached_property
-    def _signed_branches(self) -> dict[int, SignedBranch]:
-        return {}
-
-    def signed_branch(self, client: int) -> SignedBranch:
-        """Return one client's branch with every signature: what we publish to leave it.
-
-        Raises:
-            KeyError: If a signature is missing.
-        """
-        if client not in self._signed_branches:
-            signed = self.branch(client).with_signatures(self.signatures)
-            self._signed_branches[client] = signed
-        return self._signed_branches[client]
+        return self.candidate.tree
 
     def branch(self, client: int) -> Branch:
         """Return one client's branch."""
-        return branch_of(self.tree, client)
+        return self.candidate.branch(client)
+
+    def setting(self, client: int) -> ChannelSetting:
+        """Return one client's channel."""
+        return self.candidate.setting(client)
+
+    def client_of(self, node_id: bytes) -> int | None:
+        """Return a client's participant index, or None."""
+        return self.candidate.client_of(node_id)
 
     def proposal_for(self, client: int) -> m.Propose:
         """Return what is proposed to one client: the terms and its own branch."""
-        branch = self.branch(client)
-        pubkeys = self.factory_pubkeys
         return m.Propose(
-            factory_pubkey=pubkeys[client],
+            factory_pubkey=self.candidate.factory_pubkeys[client],
             attempt_id=self.attempt_id,
             terms_hash=self.terms.terms_hash,
             terms=self.terms.encode(),
             client=client,
-            candidates=(
-                m.CandidateProposal(
-                    funding_tx=self.funding_tx.serialize(),
-                    vertices=tuple(
-                        m.BranchVertex(
-                            signers=tuple(pubkeys[i] for i in vertex.kickoff.signers),
-                            kickoff_tx=vertex.kickoff.tx.serialize(),
-                            state_tx=vertex.state.tx.serialize(),
-                        )
-                        for vertex in branch.vertices
-                    ),
-                    nonces=tuple(
-                        m.NonceUse(index=i, aggnonce=self.sessions[node.name].aggnonce)
-                        for i, node in enumerate(branch.nodes)
-                    ),
-                    channel=self.channels[client - 1],
-                    commitment_nonces=tuple(
-                        m.NonceUse(
-                            index=int(holder),
-                            aggnonce=self.commitment_sessions[client, holder].aggnonce,
-                        )
-                        for holder in Party
-                    ),
-                ),
-            ),
+            candidates=(self.candidate.proposal_for(client),),
         )
-
-    def own_commitment_requests(self) -> tuple[SignRequest, ...]:
-        """Return the requests for the LSP's halves of every first commitment."""
-        return tuple(
-            SignRequest(
-                pool_id=self.channel_pools[client - 1].pool_id,
-                nonce_index=int(holder),
-                task=session.task,
-                aggnonce=session.aggnonce,
-            )
-            for (client, holder), session in self.commitment_sessions.items()
-        )
-
-    def own_requests(self, *, root: bool) -> tuple[SignRequest, ...]:
-        """Return the requests for the LSP's own partial signatures, of the root or below it."""
-        return tuple(
-            SignRequest(
-                pool_id=self.factory_pool.pool_id,
-                nonce_index=i,
-                task=session.task,
-                aggnonce=session.aggnonce,
-            )
-            for i, (name, session) in enumerate(self.sessions.items())
-            if (name == ROOT) is root
-        )
-
-    def below_round(self, own: Mapping[str, bytes]) -> SigningRound:
-        """Return the round below the root with all that has arrived and our own part.
-
-        Raises:
-            FaultyContribution: If a partial signature is malformed.
-        """
-        sessions = {name: s for name, s in self.sessions.items() if name != ROOT}
-        signing_round = SigningRound(sessions=sessions)
-        for client, partial_sigs in self.below_partials.items():
-            names = [node.name for node in self.branch(client).nodes_below_root]
-            signing_round = signing_round.with_contribution(
-                self.factory_pubkeys[client], dict(zip(names, partial_sigs, strict=True))
-            )
-        own_below = {name: own[name] for name in sessions}
-        return signing_round.with_contribution(self.factory_pubkeys[LSP_INDEX], own_below)
-
-    def commitment_round(self, own: Mapping[str, bytes]) -> SigningRound:
-        """Return the round of our own first commitments: each client's half and ours.
-
-        Raises:
-            FaultyContribution: If a partial signature is malformed.
-        """
-        sessions = {
-            client: session
-            for (client, holder), session in self.commitment_sessions.items()
-            if holder is Party.OPENER
-        }
-        signing_round = SigningRound(sessions={s.task.name: s for s in sessions.values()})
-        for client, session in sessions.items():
-            name, (lsp_pubkey, client_pubkey) = session.task.name, session.pubnonces
-            signing_round = signing_round.with_contribution(
-                client_pubkey, {name: self.commitment_partials[client]}
-            ).with_contribution(lsp_pubkey, {name: own[name]})
-        return signing_round
-
-    def blamed(self, fault: FaultyContribution) -> int:
-        """Return the client who spoiled a session, of a tree transaction or of a commitment.
-
-        Raises:
-            AssertionError: If the bad contribution is our own.
-        """
-        if fault.signer in {pool.pubkey for pool in (self.factory_pool, *self.channel_pools)}:
-            raise AssertionError(f"our own contribution: {fault}")
-        for (client, _), session in self.commitment_sessions.items():
-            if session.task.name == fault.session_name:
-                return client
-        return self.factory_pubkeys.index(fault.signer)
-
-    def root_round(self, own: Mapping[str, bytes]) -> SigningRound:
-        """Return the round of kickoff_root with all that has arrived and our own part.
-
-        Raises:
-            FaultyContribution: If a partial signature is malformed.
-        """
-        signing_round = SigningRound(sessions={ROOT: self.sessions[ROOT]})
-        for client, partial_sig in self.root_partials.items():
-            signing_round = signing_round.with_contribution(
-                self.factory_pubkeys[client], {ROOT: partial_sig}
-            )
-        return signing_round.with_contribution(self.factory_pubkeys[LSP_INDEX], own)
-
-    @cached_property
-    def signatures(self) -> dict[str, bytes]:
-        """Every finished signature so far, by transaction name."""
-        below = [name for name in self.sessions if name != ROOT] if self.below_signatures else []
-        signatures = dict(zip(below, self.below_signatures, strict=True))
-        if self.root_signature is not None:
-            signatures[ROOT] = self.root_signature
-        return signatures
-
-    def signed_below_for(self, client: int) -> m.SignedBelow:
-        """Return the finished signatures of one client's branch below the root."""
-        return m.SignedBelow(
-            attempt_id=self.attempt_id,
-            terms_hash=self.terms.terms_hash,
-            candidates=(
-                m.BranchSignatures(
-                    signatures=tuple(
-                        self.signatures[node.name] for node in self.branch(client).nodes_below_root
-                    ),
-                    commitment_partial_sig=self.commitment_partial_sigs[client - 1],
-                ),
-            ),
-        )
-
-    def signed_root(self) -> m.SignedRoot:
-        """Return the finished kickoff_root for the clients.
-
-        Raises:
-            ValueError: If it is not signed.
-        """
-        if self.root_signature is None:
-            raise ValueError("kickoff_root is not signed")
-        return m.SignedRoot(
-            attempt_id=self.attempt_id,
-            terms_hash=self.terms.terms_hash,
-            signatures=(self.root_signature,),
-        )
-
-    @property
-    def signed_tree(self) -> SignedTree:
-        """The tree with every signature.
-
-        Raises:
-            KeyError: If one is missing.
-        """
-        return self.tree.with_signatures(self.signatures)

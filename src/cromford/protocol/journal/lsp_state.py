@@ -2,8 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from typing import Final, assert_never
+from typing import Final, TypeVar, assert_never
 
 from cromford.bitcoin.network import Network
 from cromford.bitcoin.tx import Tx, Txid
@@ -15,7 +14,21 @@ from cromford.protocol.journal.book_fold import apply_to_book
 from cromford.protocol.journal.chain_view import ChainView
 from cromford.protocol.journal.encoding import decoded
 from cromford.protocol.journal.intents import IntentKey, check_intents
-from cromford.protocol.journal.lsp_attempt import LspAttempt, LspSeat
+from cromford.protocol.journal.lsp_attempt import (
+    Aborted,
+    Acknowledging,
+    Funded,
+    LspAttempt,
+    SigningBelow,
+    SigningRoot,
+    Stage,
+)
+from cromford.protocol.journal.lsp_candidate import (
+    LspCandidate,
+    LspSeat,
+    SignedBelow,
+    SignedCandidate,
+)
 from cromford.protocol.journal.opened import lsp_links
 from cromford.protocol.journal.pause import (
     ABORTS_TO_PAUSE,
@@ -31,20 +44,11 @@ from cromford.wallet.coins import Wallet, new_wallet
 from cromford.wire import messages as m
 from cromford.wire.fields import decode_fields
 
+StageT = TypeVar("StageT")
+
 UPTIME_WINDOW_BLOCKS: Final = 2016
 FAULTS_TO_BAN: Final = 3
 BAN_BLOCKS: Final = 144  # Three faults in so many blocks close the lobby for so many blocks.
-PROPOSALS_KEPT: Final = 4  # Ceremonies are one at a time; a replay meets each once.
-_CACHED: Final = (
-    "tree",
-    "sessions",
-    "watched_txids",
-    "settings",
-    "first_commitments",
-    "commitment_sessions",
-    "_first_held",
-    "_signed_branches",
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,8 +113,8 @@ class LspState:
         """Every transaction whose confirmation matters to us."""
         watched: set[Txid] = set()
         for attempt in self.attempts.values():
-            if attempt.signed_funding_tx is not None:
-                watched |= attempt.watched_txids
+            if attempt.funded is not None:
+                watched |= attempt.candidate.watched_txids
         return frozenset(watched)
 
     def uptime_blocks(self, node_id: bytes) -> int:
@@ -198,42 +202,71 @@ def _apply_to_attempt(
             return replace(state, intents=check_intents(state.intents, intents))
         case r.AttemptProposed():
             return _with_proposed(state, record)
-        case r.BelowPartialsReceived(attempt_id=i, client=client):
-            attempt, half = state.attempts[i], record.commitment_partial_sig
-            return _changed(
-                state,
-                i,
-                below_partials={**attempt.below_partials, client: record.partial_sigs},
-                commitment_partials={**attempt.commitment_partials, client: half},
-            )
+        case r.BelowPartialsReceived() | r.RootPartialReceived() | r.Acknowledged():
+            return _with_contribution(state, record)
         case r.BelowSigned(attempt_id=i):
-            return _changed(
-                state,
-                i,
-                below_signatures=record.signatures,
+            before = _stage(state, i, SigningBelow)
+            below = SignedBelow(
+                candidate=state.attempts[i].candidate,
+                signatures=record.signatures,
                 commitment_signatures=record.commitment_signatures,
                 commitment_partial_sigs=record.commitment_partial_sigs,
             )
-        case r.RootPartialReceived(attempt_id=i, client=client, partial_sig=partial_sig):
-            root_partials = {**state.attempts[i].root_partials, client: partial_sig}
-            return _changed(state, i, root_partials=root_partials)
+            return _at_stage(state, i, SigningRoot(before=before, below=below))
         case r.RootSigned(attempt_id=i, signature=signature):
-            return _changed(state, i, root_signature=signature)
-        case r.Acknowledged(attempt_id=i, client=client):
-            return _changed(state, i, acknowledged=state.attempts[i].acknowledged | {client})
+            root = _stage(state, i, SigningRoot)
+            signed = SignedCandidate(below=root.below, root_signature=signature)
+            return _at_stage(state, i, Acknowledging(before=root, signed=signed))
         case r.FundingWasSigned(attempt_id=i, tx=tx):
-            return replace(_changed(state, i, signed_funding_tx=Tx.parse(tx)), build=None)
+            signed = _stage(state, i, Acknowledging).signed
+            funded = Funded(signed=signed, funding_tx=Tx.parse(tx))
+            return replace(_at_stage(state, i, funded), build=None)
         case r.ReadySent(attempt_id=i):
-            return _with_channels(_changed(state, i, ready_sent=True), i)
+            told = replace(_stage(state, i, Funded), ready_sent=True)
+            return _with_channels(_at_stage(state, i, told), i)
         case r.ReadyReceived(attempt_id=i, node_id=node_id):
-            ready = state.attempts[i].ready_received | {node_id}
-            return _changed(state, i, ready_received=ready)
+            funded = _stage(state, i, Funded)
+            heard = funded.ready_received | {node_id}
+            return _at_stage(state, i, replace(funded, ready_received=heard))
         case r.AttemptAborted():
             return _with_aborted(state, record)
         case r.ExitStarted(attempt_id=i, client=client):
             return replace(state, exits=state.exits | {(i, client)})
         case _:
             assert_never(record)
+
+
+def _with_contribution(
+    state: LspState, record: r.BelowPartialsReceived | r.RootPartialReceived | r.Acknowledged
+) -> LspState:
+    i, client = record.attempt_id, record.client
+    match record:
+        case r.BelowPartialsReceived():
+            below = _stage(state, i, SigningBelow)
+            half = record.commitment_partial_sig
+            stage: Stage = SigningBelow(
+                partial_sigs={**below.partial_sigs, client: record.partial_sigs},
+                commitment_partial_sigs={**below.commitment_partial_sigs, client: half},
+            )
+        case r.RootPartialReceived(partial_sig=partial_sig):
+            root = _stage(state, i, SigningRoot)
+            stage = replace(root, partial_sigs={**root.partial_sigs, client: partial_sig})
+        case r.Acknowledged():
+            signed = _stage(state, i, Acknowledging)
+            stage = replace(signed, done=signed.done | {client})
+    return _at_stage(state, i, stage)
+
+
+def _stage(state: LspState, attempt_id: bytes, kind: type[StageT]) -> StageT:
+    stage = state.attempts[attempt_id].stage
+    if not isinstance(stage, kind):
+        raise AssertionError(f"{type(stage).__name__} where {kind.__name__} was expected")
+    return stage
+
+
+def _at_stage(state: LspState, attempt_id: bytes, stage: Stage) -> LspState:
+    attempt = replace(state.attempts[attempt_id], stage=stage)
+    return replace(state, attempts={**state.attempts, attempt_id: attempt})
 
 
 def _with_channels(state: LspState, attempt_id: bytes) -> LspState:
@@ -295,20 +328,12 @@ def _with_build(
             assert_never(record)
 
 
-@lru_cache(maxsize=PROPOSALS_KEPT)
-def _attempt_of(record: r.AttemptProposed, reasons: tuple[str, ...]) -> LspAttempt:
-    """Return the attempt of a record: one value, so that its tree is computed once.
-
-    A decision applies its own records to look ahead, and the driver applies them again.
-    """
-    return LspAttempt(
-        attempt_id=record.attempt_id,
-        key_attempt=record.attempt,
+def _candidate_of(record: r.AttemptProposed) -> LspCandidate:
+    return LspCandidate(
         terms=decode_terms(record.terms),
         seats=tuple(
             LspSeat(node_id=seat.node_id, join=decoded(seat.join, m.Join)) for seat in record.seats
         ),
-        reasons=reasons,
         factory_pool=_pool(record.lsp_factory_pool),
         channels=tuple(decode_fields(m.ChannelOffer, data) for data in record.lsp_channels),
         channel_pools=tuple(_pool(data) for data in record.lsp_channel_pools),
@@ -323,7 +348,12 @@ def _pool(data: bytes) -> PublicPool:
 
 def _with_proposed(state: LspState, record: r.AttemptProposed) -> LspState:
     reasons = state.build.reasons if state.build is not None else ()
-    attempt = _attempt_of(record, reasons)
+    attempt = LspAttempt(
+        attempt_id=record.attempt_id,
+        key_attempt=record.attempt,
+        candidate=_candidate_of(record),
+        reasons=reasons,
+    )
     wallet = state.wallet.with_address_used(CHANGE).with_reserved(
         [tx_in.outpoint for tx_in in attempt.funding_tx.inputs], attempt.attempt_id
     )
@@ -337,7 +367,8 @@ def _with_proposed(state: LspState, record: r.AttemptProposed) -> LspState:
 
 
 def _with_aborted(state: LspState, record: r.AttemptAborted) -> LspState:
-    aborted = _changed(state, record.attempt_id, aborted=record.reason, culprits=record.culprits)
+    stage = Aborted(reason=record.reason, culprits=record.culprits)
+    aborted = _at_stage(state, record.attempt_id, stage)
     faults, aborts, uptime = dict(state.faults), dict(state.aborts), dict(state.uptime)
     height = state.chain.height
     for culprit in record.culprits:
@@ -352,16 +383,6 @@ def _with_aborted(state: LspState, record: r.AttemptAborted) -> LspState:
         aborts=aborts,
         uptime=uptime,
     )
-
-
-def _changed(state: LspState, attempt_id: bytes, **changes: object) -> LspState:
-    # replace() makes a new value without the cached tree, which is costly to recompute.
-    old = state.attempts[attempt_id]
-    new = replace(old, **changes)  # type: ignore[arg-type]  # names are checked by replace
-    for cached in _CACHED:
-        if cached in old.__dict__:
-            new.__dict__[cached] = old.__dict__[cached]
-    return replace(state, attempts={**state.attempts, attempt_id: new})
 
 
 def _without(members: Mapping[bytes, Member], node_id: bytes) -> Mapping[bytes, Member]:

@@ -35,7 +35,7 @@ def lsp_links(attempt: LspAttempt) -> tuple[Link, ...]:
     """Return the LSP's channel with every client, in placement order, not yet connected.
 
     Raises:
-        ValueError: If not every first commitment is held.
+        ValueError: If not everything is signed.
     """
     return tuple(lsp_link(attempt, client) for client in range(1, len(attempt.seats) + 1))
 
@@ -44,17 +44,17 @@ def lsp_link(attempt: LspAttempt, client: int) -> Link:
     """Return the LSP's channel with one client, not yet connected.
 
     Raises:
-        ValueError: If its first commitment is not held.
+        ValueError: If not everything is signed.
     """
-    if not attempt.commitment_signatures:
-        raise ValueError(f"attempt {attempt.attempt_id.hex()}: no commitment is held")
+    if attempt.signed is None:
+        raise ValueError(f"attempt {attempt.attempt_id.hex()}: not every commitment is signed")
     return _link(
         attempt.setting(client),
         attempt.branch(client),
         me=Party.OPENER,
         node_id=attempt.seats[client - 1].node_id,
         key=ChannelKey(attempt=attempt.key_attempt, channel=client),
-        signature=attempt.commitment_signatures[client - 1],
+        signature=attempt.signed.below.commitment_signatures[client - 1],
     )
 
 

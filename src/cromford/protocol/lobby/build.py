@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from cromford.bitcoin.fees import P2TR_OUTPUT_VSIZE
+from cromford.bitcoin.fees import P2TR_OUTPUT_VSIZE, SEGWIT_DUST_SAT
 from cromford.bitcoin.script import is_native_segwit
 from cromford.channel.errors import InvalidTerms as InvalidChannelTerms
 from cromford.channel.terms import MSAT_PER_SAT, ChannelTerms
@@ -38,7 +38,6 @@ from cromford.wallet.coins import N_INPUTS_MAX, InsufficientCoins, Selection
 from cromford.wire import messages as m
 
 CLTV_MARGIN_BLOCKS: Final = 288  # A payment may outlast two exits by this much.
-DUST_LIMIT_SAT: Final = 354  # BOLT 3: a commitment's outputs to any segwit script.
 N_HTLCS_ENDOGENOUS: Final = 12  # Each way; the opener pays the fee of all of them.
 N_HTLCS_EPHEMERAL: Final = 114  # Each way; a zero-fee commitment stays within TRUC's size.
 # What a proposal holds besides keys, outputs and terms, rounded up.
@@ -90,7 +89,7 @@ def capacity_floor_sat(policy: LspPolicy) -> int:
             to_self_delay_accepter=policy.to_self_delay_client,
             max_accepted_htlcs=_max_accepted_htlcs(policy),
             max_in_flight_msat=MSAT_PER_SAT * policy.capacity_max_sat,
-            dust_limit_sat=DUST_LIMIT_SAT,
+            dust_limit_sat=SEGWIT_DUST_SAT,
         )
     except InvalidChannelTerms:
         return policy.capacity_min_sat  # A build by such a policy is refused by name.
@@ -171,14 +170,14 @@ def _is_key_taken(state: LspState, node_id: bytes, join: m.Join) -> bool:
         member.join.factory_pool.pubkey == pubkey
         for member in state.members.values()
         if member.node_id != node_id
-    ) or any(pubkey in attempt.factory_pubkeys for attempt in state.attempts.values())
+    ) or any(pubkey in attempt.candidate.factory_pubkeys for attempt in state.attempts.values())
 
 
 def is_move_proven(state: LspState, node_id: bytes, join: m.Join) -> bool:
     """Say whether a client proved with its old key that it moves from a dying factory of ours."""
     for move in join.moves:
         attempt = state.attempts.get(move.attempt_id)
-        if attempt is None or attempt.signed_funding_tx is None:
+        if attempt is None or attempt.funded is None:
             continue
         client = attempt.client_of(node_id)
         if client is None or not _is_dying(state, attempt, client):
@@ -188,7 +187,7 @@ def is_move_proven(state: LspState, node_id: bytes, join: m.Join) -> bool:
             lsp_node_id=state.config.node_id,
             old_attempt_id=move.attempt_id,
         )
-        old_key = xonly_of(attempt.factory_pubkeys[client])
+        old_key = xonly_of(attempt.candidate.factory_pubkeys[client])
         if schnorr.verify(move.signature, digest, old_key):
             return True
     return False
@@ -392,7 +391,7 @@ def terms_of(
         candidates=N_CANDIDATES,
         to_self_delay_lsp=max(policy.to_self_delay_lsp, policy.step_blocks),
         to_self_delay_client=max(policy.to_self_delay_client, policy.step_blocks),
-        dust_limit_sat=DUST_LIMIT_SAT,
+        dust_limit_sat=SEGWIT_DUST_SAT,
         max_accepted_htlcs=_max_accepted_htlcs(policy),
         max_in_flight_msat=1000 * max(capacities_sat),
         capacity_sat=capacities_sat,

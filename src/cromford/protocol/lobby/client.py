@@ -1,69 +1,117 @@
 """The client's side of the lobby: a wish, fresh keys and pools, a join."""
 
+from typing import assert_never
+
 from cromford import effects as fx
 from cromford.protocol import events as ev
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import records as r
-from cromford.protocol.journal.client_attempt import Complete, pool_ids_of
-from cromford.protocol.journal.client_state import ClientState, apply
+from cromford.protocol.journal.client_attempt import Complete
+from cromford.protocol.journal.client_candidate import pool_ids_of
+from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.first_commitments import offer_of
 from cromford.protocol.journal.proposal import N_CANDIDATES
 from cromford.protocol.lobby.move import move_digest
-from cromford.protocol.turn import NOTHING, Decision
+from cromford.protocol.turn import Turn
 from cromford.wallet.account import RECEIVE
 from cromford.wire import messages as m
 from cromford.wire.messages import encode_message
 
 
-def on_lobby(state: ClientState, lobby: m.Lobby) -> Decision:
+def take(turn: Turn[ClientState], event: ev.LobbyEvent) -> None:
+    """Take the operator's wish to join or to leave, or the keys that were made for a join.
+
+    Raises:
+        Rejected: If the wish cannot be met.
+    """
+    match event:
+        case ev.JoinRequested():
+            on_join_requested(turn, event)
+        case ev.LeaveRequested():
+            on_leave_requested(turn)
+        case ev.JoinPrepared():
+            on_join_prepared(turn, event)
+        case ev.BuildRequested():
+            raise AssertionError("BuildRequested is an LSP's event")
+        case _:
+            assert_never(event)
+
+
+def take_message(turn: Turn[ClientState], message: m.LobbyMessage) -> None:
+    """Take what the LSP says in the lobby; what only a client says ends the connection."""
+    match message:
+        case m.Lobby():
+            on_lobby(turn, message)
+        case m.Joined(factory_pubkey=pubkey):
+            on_join_answered(turn, pubkey, None)
+        case m.Refused(factory_pubkey=pubkey, reason=reason):
+            on_join_answered(turn, pubkey, reason)
+        case m.Join() | m.Leave():
+            part(turn, message)
+        case _:
+            assert_never(message)
+
+
+def part(turn: Turn[ClientState], message: m.Message) -> None:
+    """Part from an LSP that says what only a client says."""
+    reason = f"{type(message).__name__} is a client's message"
+    turn.wish(fx.Disconnect(node_id=turn.state.config.lsp_node_id, reason=reason))
+
+
+def on_lobby(turn: Turn[ClientState], lobby: m.Lobby) -> None:
     """Take the LSP's greeting, once in a connection; where there is a wish, join."""
-    lsp = state.config.lsp_node_id
-    if state.lobby is not None:
-        return NOTHING
+    if turn.state.lobby is not None:
+        return
+    reason = _objection(turn.state, lobby)
+    if reason is not None:
+        turn.wish(fx.Disconnect(node_id=turn.state.config.lsp_node_id, reason=reason))
+        return
+    turn.remember(r.LobbyGreeted(message=encode_message(lobby)))
+    prepare_join(turn)
+
+
+def _objection(state: ClientState, lobby: m.Lobby) -> str | None:
+    """Return why this client cannot wait in a lobby, or None."""
     if lobby.network != state.config.network.genesis_hash:
-        return Decision(effects=(fx.Disconnect(node_id=lsp, reason="another network"),))
+        return "another network"
     if lobby.candidates != N_CANDIDATES:
-        reason = f"{lobby.candidates} funding candidates, this version signs {N_CANDIDATES}"
-        return Decision(effects=(fx.Disconnect(node_id=lsp, reason=reason),))
+        return f"{lobby.candidates} funding candidates, this version signs {N_CANDIDATES}"
     least, most = state.config.policy.pool_size
     if not least <= lobby.pool_size <= most:
-        reason = f"pools of {lobby.pool_size} nonces, expected {least}..{most}"
-        return Decision(effects=(fx.Disconnect(node_id=lsp, reason=reason),))
-    greeted = Decision(records=(r.LobbyGreeted(message=encode_message(lobby)),))
-    return greeted + prepare_join(state, lobby)
+        return f"pools of {lobby.pool_size} nonces, expected {least}..{most}"
+    return None
 
 
-def prepare_join(state: ClientState, lobby: m.Lobby | None) -> Decision:
+def prepare_join(turn: Turn[ClientState]) -> None:
     """Ask for fresh keys and pools, where there is a wish and nothing under way.
 
     After an abort this is the same wish in the same lobby. Whoever had to join too often waits
     for some blocks; the next one asks again.
     """
+    state = turn.state
+    lobby = state.lobby
     if state.wish is None or lobby is None or state.joining or state.open_attempt:
-        return NOTHING
+        return
     if not state.may_join:
-        return NOTHING
-    return Decision(
-        effects=(
-            fx.PrepareJoin(
-                attempt=state.next_attempt,
-                pool_size=lobby.pool_size,
-                n_candidates=lobby.candidates,
-                move=_move(state),
-            ),
+        return
+    turn.wish(
+        fx.PrepareJoin(
+            attempt=state.next_attempt,
+            pool_size=lobby.pool_size,
+            n_candidates=lobby.candidates,
+            move=_move(state),
         )
     )
 
 
-def on_join_answered(state: ClientState, pubkey: bytes, refusal: str | None) -> Decision:
+def on_join_answered(turn: Turn[ClientState], pubkey: bytes, refusal: str | None) -> None:
     """Take the LSP's answer to the join that waits for one; any other is dropped."""
-    joining = state.joining
+    joining = turn.state.joining
     if joining is None or joining.is_accepted or joining.join.factory_pool.pubkey != pubkey:
-        return NOTHING
-    answered = Decision(records=(r.JoinAnswered(factory_pubkey=pubkey, refusal=refusal),))
-    if refusal is None:
-        return answered
-    return answered + Decision(effects=(fx.DropPools(pool_ids=pool_ids_of(joining.join)),))
+        return
+    turn.remember(r.JoinAnswered(factory_pubkey=pubkey, refusal=refusal))
+    if refusal is not None:
+        turn.wish(fx.DropPools(pool_ids=pool_ids_of(joining.join)))
 
 
 def _move(state: ClientState) -> tuple[int, bytes] | None:
@@ -90,11 +138,13 @@ def _moving_from(state: ClientState, signature: bytes | None) -> tuple[m.Move, .
     return (m.Move(attempt_id=old.attempt_id, signature=signature),)
 
 
-def on_join_prepared(state: ClientState, event: ev.JoinPrepared) -> Decision:
+def on_join_prepared(turn: Turn[ClientState], event: ev.JoinPrepared) -> None:
     """Join with fresh keys and pools, unless the wish went away meanwhile."""
+    state = turn.state
     pools = [event.factory_pool, *(pool for _, pool in event.channels)]
     if state.lobby is None or state.wish is None or state.joining or state.open_attempt:
-        return Decision(effects=(fx.DropPools(pool_ids=tuple(pool.pool_id for pool in pools)),))
+        turn.wish(fx.DropPools(pool_ids=tuple(pool.pool_id for pool in pools)))
+        return
     join = m.Join(
         capacity_sat=state.wish.capacity_sat,
         capacity_least_sat=state.wish.capacity_least_sat,
@@ -111,21 +161,20 @@ def on_join_prepared(state: ClientState, event: ev.JoinPrepared) -> Decision:
         ),
         moves=_moving_from(state, event.move_signature),
     )
-    return Decision(
-        records=(
-            r.AddressIssued(change=RECEIVE),
-            r.JoinSent(attempt=event.asked.attempt, message=encode_message(join)),
-        ),
-        effects=(fx.Send(node_id=state.config.lsp_node_id, message=join),),
+    turn.remember(
+        r.AddressIssued(change=RECEIVE),
+        r.JoinSent(attempt=event.asked.attempt, message=encode_message(join)),
     )
+    turn.send(state.config.lsp_node_id, join)
 
 
-def on_join_requested(state: ClientState, event: ev.JoinRequested) -> Decision:
+def on_join_requested(turn: Turn[ClientState], event: ev.JoinRequested) -> None:
     """Take the operator's wish.
 
     Raises:
         Rejected: If a factory is under way, or the capacity cannot be had.
     """
+    state = turn.state
     if not 0 < event.capacity_least_sat <= event.capacity_sat:
         raise Rejected(
             "invalid_capacity",
@@ -146,27 +195,25 @@ def on_join_requested(state: ClientState, event: ev.JoinRequested) -> Decision:
             f"capacity_sat: expected {lobby.capacity_min_sat}..{lobby.capacity_max_sat}, "
             f"received {event.capacity_sat}",
         )
-    wish = r.WishMade(capacity_sat=event.capacity_sat, capacity_least_sat=event.capacity_least_sat)
-    return Decision(records=(wish,)) + prepare_join(apply(state, wish), lobby)
+    turn.remember(
+        r.WishMade(capacity_sat=event.capacity_sat, capacity_least_sat=event.capacity_least_sat)
+    )
+    prepare_join(turn)
 
 
-def on_leave_requested(state: ClientState) -> Decision:
+def on_leave_requested(turn: Turn[ClientState]) -> None:
     """Withdraw the operator's wish.
 
     Raises:
         Rejected: If there is none, or a factory is under way.
     """
+    state, joining = turn.state, turn.state.joining
     if state.wish is None:
         raise Rejected("not_joined", "not waiting in the lobby")
     if state.open_attempt is not None:
         raise Rejected("ceremony_under_way", "a factory is being built", retryable=True)
-    withdrawn = Decision(records=(r.WishWithdrawn(),))
-    if state.joining is None:
-        return withdrawn
-    leave = m.Leave(factory_pubkey=state.joining.join.factory_pool.pubkey)
-    return withdrawn + Decision(
-        effects=(
-            fx.Send(node_id=state.config.lsp_node_id, message=leave),
-            fx.DropPools(pool_ids=pool_ids_of(state.joining.join)),
-        )
-    )
+    turn.remember(r.WishWithdrawn())
+    if joining is not None:
+        leave = m.Leave(factory_pubkey=joining.join.factory_pool.pubkey)
+        turn.send(state.config.lsp_node_id, leave)
+        turn.wish(fx.DropPools(pool_ids=pool_ids_of(joining.join)))

@@ -1,12 +1,14 @@
 """The client's side of the ceremony: check, sign the exit, hold it, sign the root, acknowledge."""
 
 from collections.abc import Mapping
+from typing import assert_never
 
 from cromford import effects as fx
 from cromford.bitcoin.block import Coin
 from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.channel.terms import Party
-from cromford.factory.branch import Branch
+from cromford.protocol import events as ev
+from cromford.protocol.channels.client import begin
 from cromford.protocol.faults import FaultyLsp, Refusal
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal.client_attempt import (
@@ -17,13 +19,14 @@ from cromford.protocol.journal.client_attempt import (
     HoldsExit,
     Received,
     RootSent,
-    pool_ids_of,
 )
+from cromford.protocol.journal.client_candidate import pool_ids_of
 from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.intents import intent_of, intent_of_commitment
 from cromford.protocol.journal.proposal import N_CANDIDATES
+from cromford.protocol.lobby.client import part, prepare_join
 from cromford.protocol.opening.verification import ClientView, check_proposal
-from cromford.protocol.turn import NOTHING, Decision
+from cromford.protocol.turn import Turn
 from cromford.wire import messages as m
 from cromford.wire.messages import encode_message
 
@@ -31,14 +34,46 @@ from cromford.wire.messages import encode_message
 DEADLINES_PER_CEREMONY = 4
 
 
-def on_propose(state: ClientState, propose: m.Propose) -> Decision:
+def take(turn: Turn[ClientState], event: ev.OpeningEvent) -> None:
+    """Take an answer of our signer, or of our chain, in a ceremony."""
+    match event:
+        case ev.CoinsLookedUp():
+            on_coins(turn, event)
+        case ev.PartialSigned():
+            on_partial_signed(turn, event)
+        case ev.SigningFailed(asked=asked, reason=reason):
+            abort(turn, asked.attempt_id, reason)
+        case ev.AttemptPrepared() | ev.FundingSigned():
+            raise AssertionError(f"{type(event).__name__} is an LSP's event")
+        case _:
+            assert_never(event)
+
+
+def take_message(turn: Turn[ClientState], message: m.OpeningMessage) -> None:
+    """Take what the LSP says in a ceremony; what only a client says ends the connection."""
+    match message:
+        case m.Propose():
+            on_propose(turn, message)
+        case m.SignedBelow() | m.SignedRoot():
+            on_signatures(turn, message)
+        case m.Abort():
+            on_abort(turn, message)
+        case m.ChannelReady():
+            on_channel_ready(turn, message)
+        case m.SignBelow() | m.SignRoot() | m.Acknowledge() | m.Resume():
+            part(turn, message)
+        case _:
+            assert_never(message)
+
+
+def on_propose(turn: Turn[ClientState], propose: m.Propose) -> None:
     """Remember a proposal, and ask our own chain for the coins it would spend."""
-    joining = state.joining
+    joining = turn.state.joining
     if joining is None or propose.factory_pubkey != joining.join.factory_pool.pubkey:
-        return NOTHING  # It answers another join, one that we have left.
-    if propose.attempt_id in state.attempts:
-        return NOTHING  # of another attempt: dropped, never a fault
-    received = r.ProposalReceived(message=encode_message(propose))
+        return  # It answers another join, one that we have left.
+    if propose.attempt_id in turn.state.attempts:
+        return  # of another attempt: dropped, never a fault
+    turn.remember(r.ProposalReceived(message=encode_message(propose)))
     try:
         funding_tx = Tx.parse(propose.candidates[0].funding_tx)
     except (IndexError, ValueError):
@@ -46,62 +81,63 @@ def on_propose(state: ClientState, propose: m.Propose) -> Decision:
         outpoints: tuple[OutPoint, ...] = ()
     else:
         outpoints = tuple(tx_in.outpoint for tx_in in funding_tx.inputs)
-    return Decision(
-        records=(received,),
-        effects=(
-            fx.LookUpCoins(attempt_id=propose.attempt_id, outpoints=outpoints),
-            fx.SetDeadline(
-                deadline=fx.AttemptDeadline(attempt_id=propose.attempt_id),
-                seconds=DEADLINES_PER_CEREMONY * state.config.policy.deadline_seconds,
-            ),
-        ),
+    seconds = DEADLINES_PER_CEREMONY * turn.state.config.policy.deadline_seconds
+    deadline = fx.AttemptDeadline(attempt_id=propose.attempt_id)
+    turn.wish(
+        fx.LookUpCoins(attempt_id=propose.attempt_id, outpoints=outpoints),
+        fx.SetDeadline(deadline=deadline, seconds=seconds),
     )
 
 
-def on_coins(
-    state: ClientState, attempt_id: bytes, coins: Mapping[OutPoint, Coin | None]
-) -> Decision:
+def on_coins(turn: Turn[ClientState], event: ev.CoinsLookedUp) -> None:
     """Check everything; then sign below the root, or refuse by name."""
+    state, attempt_id, coins = turn.state, event.asked.attempt_id, dict(event.coins)
     attempt = state.attempts.get(attempt_id)
     if attempt is None or attempt.aborted is not None or not isinstance(attempt.stage, Received):
-        return NOTHING
+        return
     view = ClientView(
         network=state.config.network,
         policy=state.config.policy,
         join=attempt.join,
         tip_height=state.chain.height,
         known_funding_outpoints=frozenset(
-            other.funding_outpoint
-            for other in state.attempts.values()
-            if not isinstance(other.stage, Received)
+            other.funding_outpoint for other in state.attempts.values() if other.is_checked
         ),
     )
     try:
-        branch = check_proposal(attempt.propose, view, coins)
+        check_proposal(attempt.propose, view, coins)
     except Refusal as refusal:
-        return abort(state, attempt_id, f"refused: {refusal}") + Decision(
-            records=(r.WishWithdrawn(),)
-        )
-    return Decision(
-        records=(r.ProposalAccepted(attempt_id=attempt_id, inputs=_inputs(coins)),)
-    ) + _sign_below(attempt, branch)
+        abort(turn, attempt_id, f"refused: {refusal}")
+        turn.remember(r.WishWithdrawn())
+        return
+    turn.remember(r.ProposalAccepted(attempt_id=attempt_id, inputs=_inputs(coins)))
+    _sign_below(turn, turn.state.attempts[attempt_id])
 
 
-def _sign_below(attempt: ClientAttempt, branch: Branch) -> Decision:
+def _sign_below(turn: Turn[ClientState], attempt: ClientAttempt) -> None:
     """Ask for our halves of the branch below the root, of the LSP's first commitment and ours."""
-    nodes = tuple(branch.nodes_below_root)
+    candidate = attempt.candidate
+    nodes = tuple(candidate.branch.nodes_below_root)
     intents = (
         *(intent_of(node) for node in nodes),
-        *(intent_of_commitment(commitment) for commitment in attempt.first_commitments),
+        *(intent_of_commitment(commitment) for commitment in candidate.first_commitments),
     )
     requests = (
-        *(attempt.request_for(node) for node in nodes),
-        *(attempt.commitment_request(holder) for holder in Party),
+        *(candidate.request_for(node) for node in nodes),
+        *(candidate.commitment_request(holder) for holder in Party),
     )
-    return Decision(
-        records=(r.SigningIntended(attempt_id=attempt.attempt_id, intents=intents),),
-        effects=(fx.PartialSign(attempt_id=attempt.attempt_id, requests=requests),),
-    )
+    _sign(turn, attempt, intents, requests)
+
+
+def _sign(
+    turn: Turn[ClientState],
+    attempt: ClientAttempt,
+    intents: tuple[r.Intent, ...],
+    requests: tuple[fx.SignRequest, ...],
+) -> None:
+    """Ask for partial signatures, after writing down what they are for."""
+    turn.remember(r.SigningIntended(attempt_id=attempt.attempt_id, intents=intents))
+    turn.wish(fx.PartialSign(attempt_id=attempt.attempt_id, requests=requests))
 
 
 def _inputs(coins: Mapping[OutPoint, Coin | None]) -> tuple[r.FundingInput, ...]:
@@ -117,136 +153,230 @@ def _inputs(coins: Mapping[OutPoint, Coin | None]) -> tuple[r.FundingInput, ...]
     )
 
 
-def on_partial_signed(
-    state: ClientState, attempt_id: bytes, partial_sigs: tuple[bytes, ...]
-) -> Decision:
+def on_partial_signed(turn: Turn[ClientState], event: ev.PartialSigned) -> None:
     """Remember our partial signatures, then send them."""
-    attempt = state.attempts[attempt_id]
+    attempt_id = event.asked.attempt_id
+    attempt = turn.state.attempts[attempt_id]
     if attempt.aborted is not None:
-        return NOTHING
+        return
+    partial_sigs = tuple(partial_sig for _, partial_sig in event.partial_sigs)
     ids = {"attempt_id": attempt_id, "terms_hash": attempt.propose.terms_hash}
-    lsp = state.config.lsp_node_id
+    lsp = turn.state.config.lsp_node_id
     match attempt.stage:
         case Checked():
             *below, theirs, own = partial_sigs
-            made = r.BelowPartialsMade(
-                attempt_id=attempt_id,
-                partial_sigs=tuple(below),
-                commitment_partial_sig=theirs,
-                own_partial_sig=own,
+            turn.remember(
+                r.BelowPartialsMade(
+                    attempt_id=attempt_id,
+                    partial_sigs=tuple(below),
+                    commitment_partial_sig=theirs,
+                    own_partial_sig=own,
+                )
             )
             halves = m.PartialSigs(partial_sigs=tuple(below), commitment_partial_sig=theirs)
-            sign_below = m.SignBelow(**ids, candidates=(halves,))
-            return Decision(records=(made,), effects=(fx.Send(node_id=lsp, message=sign_below),))
+            turn.send(lsp, m.SignBelow(**ids, candidates=(halves,)))
         case HoldsExit():
-            sign_root = m.SignRoot(**ids, partial_sigs=partial_sigs)
-            return Decision(
-                records=(r.RootPartialMade(attempt_id=attempt_id, partial_sig=partial_sigs[0]),),
-                effects=(fx.Send(node_id=lsp, message=sign_root),),
-            )
+            turn.remember(r.RootPartialMade(attempt_id=attempt_id, partial_sig=partial_sigs[0]))
+            turn.send(lsp, m.SignRoot(**ids, partial_sigs=partial_sigs))
         case _:
-            return NOTHING
+            return
 
 
-def on_signatures(state: ClientState, message: m.SignedBelow | m.SignedRoot) -> Decision:
+def on_signatures(turn: Turn[ClientState], message: m.SignedBelow | m.SignedRoot) -> None:
     """Take finished signatures; a bad one ends the attempt."""
-    attempt = state.attempts.get(message.attempt_id)
+    attempt = turn.state.attempts.get(message.attempt_id)
     if (
         attempt is None
         or attempt.aborted is not None
         or message.terms_hash != attempt.propose.terms_hash
     ):
-        return NOTHING
+        return
     try:
         if isinstance(message, m.SignedBelow):
-            return _on_signed_below(attempt, message)
-        return _on_signed_root(state, attempt, message)
+            _on_signed_below(turn, attempt, message)
+        else:
+            _on_signed_root(turn, attempt, message)
     except FaultyLsp as fault:
-        return abort(state, attempt.attempt_id, f"the LSP is at fault: {fault}") + Decision(
-            records=(r.WishWithdrawn(),)
-        )
+        abort(turn, attempt.attempt_id, f"the LSP is at fault: {fault}")
+        turn.remember(r.WishWithdrawn())
 
 
-def _on_signed_below(attempt: ClientAttempt, message: m.SignedBelow) -> Decision:
+def _on_signed_below(
+    turn: Turn[ClientState], attempt: ClientAttempt, message: m.SignedBelow
+) -> None:
     if not isinstance(attempt.stage, BelowSent):
-        return NOTHING
+        return
     if len(message.candidates) != N_CANDIDATES:
         raise FaultyLsp(f"signatures for {len(message.candidates)} candidates")
-    received = message.candidates[0]
-    attempt.check_below(received.signatures)
-    commitment_signature = attempt.commitment_signature(
+    received, candidate = message.candidates[0], attempt.stage.candidate
+    candidate.check_below(received.signatures)
+    commitment_signature = candidate.commitment_signature(
         own_partial_sig=attempt.stage.own_partial_sig,
         lsp_partial_sig=received.commitment_partial_sig,
     )
-    root = attempt.branch.root_kickoff
+    root = candidate.branch.root_kickoff
     # From here on the root may become spendable; whatever happens, the exit below it is held,
     # and the way out of the channel too.
-    return Decision(
-        records=(
-            r.ExitHeld(
-                attempt_id=attempt.attempt_id,
-                signatures=received.signatures,
-                commitment_signature=commitment_signature,
-            ),
-            r.SigningIntended(attempt_id=attempt.attempt_id, intents=(intent_of(root),)),
-        ),
-        effects=(
-            fx.PartialSign(attempt_id=attempt.attempt_id, requests=(attempt.request_for(root),)),
-        ),
+    turn.remember(
+        r.ExitHeld(
+            attempt_id=attempt.attempt_id,
+            signatures=received.signatures,
+            commitment_signature=commitment_signature,
+        )
     )
+    _sign(turn, attempt, (intent_of(root),), (candidate.request_for(root),))
 
 
-def _on_signed_root(state: ClientState, attempt: ClientAttempt, message: m.SignedRoot) -> Decision:
-    ids = {"attempt_id": attempt.attempt_id, "terms_hash": message.terms_hash}
-    acknowledge = fx.Send(node_id=state.config.lsp_node_id, message=m.Acknowledge(**ids))
+def _on_signed_root(turn: Turn[ClientState], attempt: ClientAttempt, message: m.SignedRoot) -> None:
+    lsp = turn.state.config.lsp_node_id
+    acknowledge = m.Acknowledge(attempt_id=attempt.attempt_id, terms_hash=message.terms_hash)
     if isinstance(attempt.stage, Complete):
-        return Decision(effects=(acknowledge,))
+        turn.send(lsp, acknowledge)
+        return
     if not isinstance(attempt.stage, RootSent):
-        return NOTHING
+        return
     if len(message.signatures) != N_CANDIDATES:
         raise FaultyLsp(f"{len(message.signatures)} root signatures")
-    attempt.check_root(message.signatures[0])
-    return Decision(
-        records=(
-            r.BranchCompleted(attempt_id=attempt.attempt_id, signature=message.signatures[0]),
-        ),
-        effects=(
-            acknowledge,
-            fx.ClearDeadline(deadline=fx.AttemptDeadline(attempt_id=attempt.attempt_id)),
-            fx.DropPools(pool_ids=pool_ids_of(attempt.join)),
-        ),
-    )
+    attempt.stage.candidate.check_root(message.signatures[0])
+    turn.remember(r.BranchCompleted(attempt_id=attempt.attempt_id, signature=message.signatures[0]))
+    turn.send(lsp, acknowledge)
+    turn.wish(_cleared(attempt), fx.DropPools(pool_ids=pool_ids_of(attempt.join)))
 
 
-def abort(state: ClientState, attempt_id: bytes, reason: str) -> Decision:
+def abort(turn: Turn[ClientState], attempt_id: bytes, reason: str) -> None:
     """End an attempt ourselves, and tell the LSP why."""
-    attempt = state.attempts[attempt_id]
+    attempt = turn.state.attempts[attempt_id]
     if attempt.aborted is not None:
-        return NOTHING
+        return
     # What an LSP sent can be in a refusal at any length.
     reason = reason[: m.REASON_SIZE_MAX]
-    return Decision(
-        records=(r.AttemptAborted(attempt_id=attempt_id, reason=reason, culprits=()),),
-        effects=(
-            fx.DropPools(pool_ids=pool_ids_of(attempt.join)),
-            fx.ClearDeadline(deadline=fx.AttemptDeadline(attempt_id=attempt_id)),
-            fx.Send(
-                node_id=state.config.lsp_node_id,
-                message=m.Abort(attempt_id=attempt_id, reason=reason),
-            ),
-        ),
+    turn.remember(r.AttemptAborted(attempt_id=attempt_id, reason=reason, culprits=()))
+    turn.wish(fx.DropPools(pool_ids=pool_ids_of(attempt.join)), _cleared(attempt))
+    turn.send(turn.state.config.lsp_node_id, m.Abort(attempt_id=attempt_id, reason=reason))
+
+
+def on_deadline(turn: Turn[ClientState], attempt_id: bytes) -> None:
+    """Stop waiting for the LSP."""
+    attempt = turn.state.attempts.get(attempt_id)
+    if attempt is None or attempt.aborted is not None or isinstance(attempt.stage, Complete):
+        return
+    if isinstance(attempt.stage, RootSent):
+        # The LSP may hold kickoff_root, so nothing may be forgotten: we only stop waiting.
+        turn.remember(r.WaitGivenUp(attempt_id=attempt_id))
+    elif isinstance(attempt.stage, Received):
+        # The first step is our own: the coins were never looked up.
+        abort(turn, attempt_id, "deadline: our own node did not answer")
+    else:
+        abort(turn, attempt_id, "deadline: the LSP went silent")
+
+
+def on_abort(turn: Turn[ClientState], message: m.Abort) -> None:
+    """Take the LSP's word that an attempt is over, and join again where there is a wish."""
+    attempt = turn.state.attempts.get(message.attempt_id)
+    # Once we said that it is ready, the LSP cannot talk us out of a factory.
+    if attempt is None or attempt.aborted is not None or attempt.ready_sent:
+        return
+    reason = f"the LSP: {message.reason}"
+    turn.remember(r.AttemptAborted(attempt_id=message.attempt_id, reason=reason, culprits=()))
+    turn.wish(_cleared(attempt), fx.DropPools(pool_ids=pool_ids_of(attempt.join)))
+    prepare_join(turn)
+
+
+def void_connection(turn: Turn[ClientState], record: r.AnyRecord) -> None:
+    """Remember a connection's end, and void what hung on it: pools, and attempts needing them."""
+    state = turn.state
+    pools = [
+        pool_id
+        for attempt in state.attempts.values()
+        if attempt.aborted is None
+        for pool_id in pool_ids_of(attempt.join)
+    ]
+    if state.joining is not None:
+        pools.extend(pool_ids_of(state.joining.join))
+    pools += [link.pool_id for link in state.book.links.values() if link.pool_id is not None]
+    turn.remember(record)
+    turn.wish(fx.DropPools(pool_ids=tuple(pools)))
+    for attempt in state.attempts.values():
+        if attempt.aborted is None and not isinstance(attempt.stage, RootSent | Complete):
+            turn.remember(
+                r.AttemptAborted(
+                    attempt_id=attempt.attempt_id, reason="connection lost", culprits=()
+                )
+            )
+            turn.wish(_cleared(attempt))
+
+
+def after_reconnect(attempt: ClientAttempt) -> tuple[m.Message, ...]:
+    """Return what is said of an attempt in a new connection: the question, or the last word."""
+    ids = {"attempt_id": attempt.attempt_id, "terms_hash": attempt.propose.terms_hash}
+    if isinstance(attempt.stage, RootSent) and attempt.aborted is None:
+        return (m.Resume(**ids),)
+    if not isinstance(attempt.stage, Complete):
+        return ()
+    if attempt.ready_sent:
+        return (channel_ready(attempt),)
+    return (m.Acknowledge(**ids),) if attempt.aborted is None else ()
+
+
+def on_channel_ready(turn: Turn[ClientState], message: m.ChannelReady) -> None:
+    """Take the LSP's word that the funding is deep enough, and begin with the channel."""
+    attempt = turn.state.attempts.get(message.attempt_id)
+    if (
+        attempt is None
+        or not isinstance(attempt.stage, Complete)
+        or message != channel_ready(attempt)
+    ):
+        return
+    if not attempt.ready_received:
+        node_id = turn.state.config.lsp_node_id
+        turn.remember(r.ReadyReceived(attempt_id=message.attempt_id, node_id=node_id))
+    begin(turn, turn.state.attempts[message.attempt_id])
+
+
+def channel_ready(attempt: ClientAttempt) -> m.ChannelReady:
+    """Return what is said of a factory once its funding is deep enough."""
+    return m.ChannelReady(
+        attempt_id=attempt.attempt_id,
+        terms_hash=attempt.propose.terms_hash,
+        funding_txid=attempt.funding_tx.txid,
     )
 
 
-def on_deadline(state: ClientState, attempt_id: bytes) -> Decision:
-    """Stop waiting for the LSP."""
-    attempt = state.attempts.get(attempt_id)
-    if attempt is None or attempt.aborted is not None or isinstance(attempt.stage, Complete):
-        return NOTHING
-    if isinstance(attempt.stage, RootSent):
-        # The LSP may hold kickoff_root, so nothing may be forgotten: we only stop waiting.
-        return Decision(records=(r.WaitGivenUp(attempt_id=attempt_id),))
-    if isinstance(attempt.stage, Received):
-        # The first step is our own: the coins were never looked up.
-        return abort(state, attempt_id, "deadline: our own node did not answer")
-    return abort(state, attempt_id, "deadline: the LSP went silent")
+def on_block(turn: Turn[ClientState]) -> None:
+    """Tell the LSP of a funding that is deep enough; give one up that comes too late."""
+    for attempt in turn.state.attempts.values():
+        if is_ready(turn.state, attempt) and not attempt.ready_sent:
+            turn.remember(r.ReadySent(attempt_id=attempt.attempt_id))
+            turn.send(turn.state.config.lsp_node_id, channel_ready(attempt))
+            begin(turn, turn.state.attempts[attempt.attempt_id])
+        elif attempt.is_open and is_hopeless(turn.state, attempt):
+            turn.remember(r.WaitGivenUp(attempt_id=attempt.attempt_id))
+
+
+def is_hopeless(state: ClientState, attempt: ClientAttempt) -> bool:
+    """Say whether the funding did not confirm in the agreed patience, or too late to be used."""
+    if not isinstance(attempt.stage, Complete | RootSent):
+        return False
+    height = state.chain.confirmed.get(attempt.funding_tx.txid)
+    if height is None:
+        return state.chain.height >= attempt.terms.build_height + attempt.terms.patience_blocks
+    return height > attempt.terms.ready_height_max(attempt.branch.n_layers)
+
+
+def is_ready(state: ClientState, attempt: ClientAttempt) -> bool:
+    """Say whether the agreed funding is deep enough, in time, and we can leave alone.
+
+    The txid covers outputs and amounts, so the confirmed output is the one that was checked.
+    """
+    if not isinstance(attempt.stage, Complete):
+        return False
+    height = state.chain.confirmed.get(attempt.funding_tx.txid)
+    return (
+        height is not None
+        and state.chain.height - height + 1 >= attempt.terms.min_depth
+        and height <= attempt.terms.ready_height_max(attempt.branch.n_layers)
+    )
+
+
+def _cleared(attempt: ClientAttempt) -> fx.ClearDeadline:
+    return fx.ClearDeadline(deadline=fx.AttemptDeadline(attempt_id=attempt.attempt_id))

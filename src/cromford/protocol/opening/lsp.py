@@ -4,7 +4,8 @@ Each step waits for everybody: partial signatures below the root, then the root'
 acknowledgements. An aggregate is verified before it is sent; who spoiled a bad one is named.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Final, assert_never
 
 from cromford import effects as fx
 from cromford.bitcoin.tx import Tx, TxOut
@@ -13,14 +14,23 @@ from cromford.factory.funding import funding_tx_of
 from cromford.factory.shape import plan_of
 from cromford.factory.tree import funding_output_of
 from cromford.protocol import events as ev
+from cromford.protocol.channels.lsp import begin
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal.first_commitments import offer_of
 from cromford.protocol.journal.intents import intent_of, intent_of_commitment
-from cromford.protocol.journal.lsp_attempt import ROOT, LspAttempt
-from cromford.protocol.journal.lsp_state import Build, LspState, apply
+from cromford.protocol.journal.lsp_attempt import (
+    Acknowledging,
+    Funded,
+    LspAttempt,
+    SigningBelow,
+    SigningRoot,
+)
+from cromford.protocol.journal.lsp_candidate import ROOT
+from cromford.protocol.journal.lsp_state import Build, LspState
 from cromford.protocol.journal.proposal import N_CANDIDATES
 from cromford.protocol.lobby.build import select_coins, shape_by_policy, terms_of
-from cromford.protocol.turn import NOTHING, Decision
+from cromford.protocol.lobby.lsp import await_rejoin
+from cromford.protocol.turn import Turn
 from cromford.signing.nonces import PublicPool
 from cromford.signing.round import FaultyContribution
 from cromford.wallet.account import CHANGE
@@ -28,30 +38,75 @@ from cromford.wallet.coins import InsufficientCoins
 from cromford.wire import messages as m
 from cromford.wire.fields import encode_fields
 
+RECONNECT_DEADLINES: Final = 3  # How many deadlines an LSP that restarted gives its clients.
 
-def on_attempt_prepared(state: LspState, event: ev.AttemptPrepared) -> Decision:
+
+def take(turn: Turn[LspState], event: ev.OpeningEvent) -> None:
+    """Take an answer of our signer in a ceremony."""
+    match event:
+        case ev.AttemptPrepared():
+            on_attempt_prepared(turn, event)
+        case ev.PartialSigned():
+            on_partial_signed(turn, event)
+        case ev.SigningFailed():
+            on_signing_failed(turn, event)
+        case ev.FundingSigned():
+            on_funding_signed(turn, event)
+        case ev.CoinsLookedUp():
+            raise AssertionError("CoinsLookedUp is a client's event")
+        case _:
+            assert_never(event)
+
+
+def take_message(turn: Turn[LspState], node_id: bytes, message: m.OpeningMessage) -> None:
+    """Take what a client says in a ceremony; what only an LSP says ends its connection."""
+    match message:
+        case m.SignBelow():
+            on_sign_below(turn, node_id, message)
+        case m.SignRoot():
+            on_sign_root(turn, node_id, message)
+        case m.Acknowledge():
+            on_acknowledge(turn, node_id, message)
+        case m.Resume():
+            on_resume(turn, node_id, message)
+        case m.ChannelReady():
+            on_channel_ready(turn, node_id, message)
+        case m.Abort():
+            on_abort(turn, node_id, message)
+        case m.Propose() | m.SignedBelow() | m.SignedRoot():
+            on_malformed(turn, node_id, f"{type(message).__name__} is an LSP's message")
+        case _:
+            assert_never(message)
+
+
+def on_attempt_prepared(turn: Turn[LspState], event: ev.AttemptPrepared) -> None:
     """Compute the tree from everybody's fresh keys and propose it."""
-    build = state.build
+    state, build = turn.state, turn.state.build
     pools = (event.factory_pool, *(pool for _, pool in event.channels))
     drop = fx.DropPools(pool_ids=tuple(pool.pool_id for pool in pools))
     if build is None or build.attempt != event.asked.attempt:
-        return Decision(effects=(drop,))
+        turn.wish(drop)
+        return
     missing = [node_id for node_id in build.node_ids if node_id not in state.members]
     if missing:
         # Nothing was proposed, so nobody has to make fresh keys; those who stayed still wait.
-        dropped = r.BuildDropped(reason=f"{len(missing)} clients left before the proposal")
-        return Decision(records=(dropped,), effects=(drop,))
+        reason = f"{len(missing)} clients left before the proposal"
+        turn.remember(r.BuildDropped(reason=reason))
+        turn.wish(drop)
+        await_rejoin(turn, build, without=())
+        return
     try:
         proposed = _propose(state, build, event)
     except InsufficientCoins as error:
-        return Decision(records=(r.BuildDropped(reason=str(error)),), effects=(drop,))
-    after = apply(state, proposed)
-    attempt = after.attempts[event.attempt_id]
-    sends = tuple(
-        fx.Send(node_id=seat.node_id, message=attempt.proposal_for(client))
-        for client, seat in enumerate(attempt.seats, start=1)
-    )
-    return Decision(records=(proposed,), effects=(*sends, _deadline(state, attempt)))
+        turn.remember(r.BuildDropped(reason=str(error)))
+        turn.wish(drop)
+        await_rejoin(turn, build, without=())
+        return
+    turn.remember(proposed)
+    attempt = turn.state.attempts[event.attempt_id]
+    for client, seat in enumerate(attempt.seats, start=1):
+        turn.send(seat.node_id, attempt.proposal_for(client))
+    turn.wish(_deadline(state, attempt))
 
 
 def _propose(state: LspState, build: Build, event: ev.AttemptPrepared) -> r.AttemptProposed:
@@ -89,161 +144,322 @@ def _encoded_pool(pool: PublicPool) -> bytes:
     return encode_fields(m.Pool(pubkey=pool.pubkey, pubnonces=pool.pubnonces))
 
 
-def on_sign_below(state: LspState, node_id: bytes, message: m.SignBelow) -> Decision:
+def on_sign_below(turn: Turn[LspState], node_id: bytes, message: m.SignBelow) -> None:
     """Take one client's partial signatures below the root; with the last, add our own."""
-    found = _seat(state, node_id, message)
+    found = _seat(turn.state, node_id, message)
     if found is None:
-        return NOTHING
+        return
     attempt, client = found
     if len(message.candidates) != N_CANDIDATES:
-        return _fault(state, attempt, client, f"{len(message.candidates)} candidates")
+        _fault(turn, attempt, client, f"{len(message.candidates)} candidates")
+        return
     partial_sigs = message.candidates[0].partial_sigs
     commitment_partial_sig = message.candidates[0].commitment_partial_sig
-    known = attempt.below_partials.get(client)
-    if known is not None:
-        if (known, attempt.commitment_partials[client]) == (partial_sigs, commitment_partial_sig):
-            return NOTHING
-        return _fault(state, attempt, client, "second, different partial signatures")
+    said = attempt.said_below
+    if said is not None and client in said.done:
+        known = (said.partial_sigs[client], said.commitment_partial_sigs[client])
+        if known != (partial_sigs, commitment_partial_sig):
+            _fault(turn, attempt, client, "second, different partial signatures")
+        return
     n_expected = sum(1 for _ in attempt.branch(client).nodes_below_root)
     if len(partial_sigs) != n_expected:
-        return _fault(
-            state, attempt, client, f"{len(partial_sigs)} of {n_expected} partial signatures"
+        _fault(turn, attempt, client, f"{len(partial_sigs)} of {n_expected} partial signatures")
+        return
+    turn.remember(
+        r.BelowPartialsReceived(
+            attempt_id=attempt.attempt_id,
+            client=client,
+            partial_sigs=partial_sigs,
+            commitment_partial_sig=commitment_partial_sig,
         )
-    record = r.BelowPartialsReceived(
-        attempt_id=attempt.attempt_id,
-        client=client,
-        partial_sigs=partial_sigs,
-        commitment_partial_sig=commitment_partial_sig,
     )
-    after = apply(state, record).attempts[attempt.attempt_id]
-    return Decision(records=(record,)) + (NOTHING if after.holdouts else _sign_below(after))
+    if not turn.state.attempts[attempt.attempt_id].holdouts:
+        _sign_below(turn, attempt)
 
 
-def on_sign_root(state: LspState, node_id: bytes, message: m.SignRoot) -> Decision:
+def on_sign_root(turn: Turn[LspState], node_id: bytes, message: m.SignRoot) -> None:
     """Take one client's partial signature of the root; with the last, add our own."""
-    found = _seat(state, node_id, message)
+    found = _seat(turn.state, node_id, message)
     if found is None:
-        return NOTHING
+        return
     attempt, client = found
-    if not attempt.below_signatures:
-        return _fault(state, attempt, client, "a root signature before its exit was signed")
+    said = attempt.said_root
+    if said is None:
+        _fault(turn, attempt, client, "a root signature before its exit was signed")
+        return
     if len(message.partial_sigs) != N_CANDIDATES:
-        return _fault(state, attempt, client, f"{len(message.partial_sigs)} root signatures")
-    known = attempt.root_partials.get(client)
+        _fault(turn, attempt, client, f"{len(message.partial_sigs)} root signatures")
+        return
+    known = said.partial_sigs.get(client)
     if known is not None:
-        if known == message.partial_sigs[0]:
-            return NOTHING
-        return _fault(state, attempt, client, "a second, different root signature")
-    record = r.RootPartialReceived(
-        attempt_id=attempt.attempt_id, client=client, partial_sig=message.partial_sigs[0]
+        if known != message.partial_sigs[0]:
+            _fault(turn, attempt, client, "a second, different root signature")
+        return
+    turn.remember(
+        r.RootPartialReceived(
+            attempt_id=attempt.attempt_id, client=client, partial_sig=message.partial_sigs[0]
+        )
     )
-    after = apply(state, record).attempts[attempt.attempt_id]
-    return Decision(records=(record,)) + (NOTHING if after.holdouts else _sign_root(after))
+    if not turn.state.attempts[attempt.attempt_id].holdouts:
+        _sign_root(turn, attempt)
 
 
-def _sign_below(attempt: LspAttempt) -> Decision:
+def _sign_below(turn: Turn[LspState], attempt: LspAttempt) -> None:
     """Ask for our halves of the tree below the root, and of both first commitments per channel."""
-    nodes = [node for node in attempt.tree.nodes if node.name != ROOT]
+    candidate = attempt.candidate
+    nodes = [node for node in candidate.tree.nodes if node.name != ROOT]
     intents = (
         *(intent_of(node) for node in nodes),
-        *(intent_of_commitment(commitment) for commitment in attempt.first_commitments.values()),
+        *(intent_of_commitment(commitment) for commitment in candidate.first_commitments.values()),
     )
-    requests = (*attempt.own_requests(root=False), *attempt.own_commitment_requests())
-    return _sign(attempt, intents, requests)
+    requests = (*candidate.own_requests(root=False), *candidate.own_commitment_requests())
+    _sign(turn, attempt, intents, requests)
 
 
-def _sign_root(attempt: LspAttempt) -> Decision:
+def _sign_root(turn: Turn[LspState], attempt: LspAttempt) -> None:
     """Ask for our half of kickoff_root."""
     intent = intent_of(attempt.tree.node_by_name[ROOT])
-    return _sign(attempt, (intent,), attempt.own_requests(root=True))
+    _sign(turn, attempt, (intent,), attempt.candidate.own_requests(root=True))
 
 
 def _sign(
-    attempt: LspAttempt, intents: tuple[r.Intent, ...], requests: tuple[fx.SignRequest, ...]
-) -> Decision:
+    turn: Turn[LspState],
+    attempt: LspAttempt,
+    intents: tuple[r.Intent, ...],
+    requests: tuple[fx.SignRequest, ...],
+) -> None:
     """Ask for our own partial signatures, after writing down what they are for."""
-    return Decision(
-        records=(r.SigningIntended(attempt_id=attempt.attempt_id, intents=intents),),
-        effects=(fx.PartialSign(attempt_id=attempt.attempt_id, requests=requests),),
-    )
+    turn.remember(r.SigningIntended(attempt_id=attempt.attempt_id, intents=intents))
+    turn.wish(fx.PartialSign(attempt_id=attempt.attempt_id, requests=requests))
 
 
-def on_partial_signed(state: LspState, attempt_id: bytes, own: Mapping[str, bytes]) -> Decision:
+def on_partial_signed(turn: Turn[LspState], event: ev.PartialSigned) -> None:
     """Aggregate, verify and hand out: the part below the root, or the root."""
-    attempt = state.attempts[attempt_id]
-    if not attempt.is_open:
-        return NOTHING
+    attempt = turn.state.attempts[event.asked.attempt_id]
+    own = dict(event.partial_sigs)
     try:
-        if not attempt.below_signatures:
-            return _send_below(state, attempt, own)
-        return _send_root(state, attempt, attempt.root_round(own).signatures()[ROOT])
+        match attempt.stage:
+            case SigningBelow():
+                _send_below(turn, attempt, attempt.stage, own)
+            case SigningRoot():
+                _send_root(turn, attempt, attempt.stage, own)
+            case _:
+                return
     except FaultyContribution as fault:
-        client = attempt.blamed(fault)
-        return _fault(state, attempt, client, f"{fault.session_name}: bad {fault.contribution}")
+        client = attempt.candidate.blamed(fault)
+        _fault(turn, attempt, client, f"{fault.session_name}: bad {fault.contribution}")
 
 
-def _send_below(state: LspState, attempt: LspAttempt, own: Mapping[str, bytes]) -> Decision:
+def on_signing_failed(turn: Turn[LspState], event: ev.SigningFailed) -> None:
+    """End an attempt that our own signer cannot go on with; another try would fail alike."""
+    attempt = turn.state.attempts[event.asked.attempt_id]
+    if attempt.is_open:
+        reason = f"our signer: {event.reason}"
+        abort(turn, attempt.attempt_id, reason=reason)
+        turn.remember(r.BuildDropped(reason=reason))
+
+
+def _send_below(
+    turn: Turn[LspState], attempt: LspAttempt, stage: SigningBelow, own: Mapping[str, bytes]
+) -> None:
     """Finish the tree below the root and our first commitments; then give out what is theirs.
 
     Raises:
         FaultyContribution: If a client spoiled a signature.
     """
-    signatures = attempt.below_round(own).signatures()
-    commitment_signatures = attempt.commitment_round(own).signatures()
-    record = r.BelowSigned(
+    candidate = attempt.candidate
+    signatures = candidate.below_round(stage.partial_sigs, own).signatures()
+    commitments = candidate.commitment_round(stage.commitment_partial_sigs, own).signatures()
+    turn.remember(
+        r.BelowSigned(
+            attempt_id=attempt.attempt_id,
+            signatures=tuple(signatures[name] for name in candidate.sessions if name != ROOT),
+            # The round has our own commitments' sessions in the order of the clients.
+            commitment_signatures=tuple(commitments.values()),
+            commitment_partial_sigs=tuple(
+                own[session.task.name]
+                for (_, holder), session in candidate.commitment_sessions.items()
+                if holder is Party.ACCEPTER
+            ),
+        )
+    )
+    after = turn.state.attempts[attempt.attempt_id].stage
+    if not isinstance(after, SigningRoot):
+        raise AssertionError("what was signed below the root is not remembered")
+    for client, seat in enumerate(attempt.seats, start=1):
+        signed_below = m.SignedBelow(
+            attempt_id=attempt.attempt_id,
+            terms_hash=attempt.terms.terms_hash,
+            candidates=(after.below.for_client(client),),
+        )
+        turn.send(seat.node_id, signed_below)
+    turn.wish(_deadline(turn.state, attempt))
+
+
+def _send_root(
+    turn: Turn[LspState], attempt: LspAttempt, stage: SigningRoot, own: Mapping[str, bytes]
+) -> None:
+    """Finish kickoff_root and give it out.
+
+    Raises:
+        FaultyContribution: If a client spoiled it.
+    """
+    signature = attempt.candidate.root_round(stage.partial_sigs, own).signatures()[ROOT]
+    turn.remember(r.RootSigned(attempt_id=attempt.attempt_id, signature=signature))
+    root = _signed_root(attempt, signature)
+    for seat in attempt.seats:
+        turn.send(seat.node_id, root)
+    pools = fx.DropPools(pool_ids=attempt.candidate.pool_ids)
+    turn.wish(_deadline(turn.state, attempt), pools)
+
+
+def _signed_root(attempt: LspAttempt, signature: bytes) -> m.SignedRoot:
+    return m.SignedRoot(
         attempt_id=attempt.attempt_id,
-        signatures=tuple(signatures[name] for name in attempt.sessions if name != ROOT),
-        # The round has our own commitments' sessions in the order of the clients.
-        commitment_signatures=tuple(commitment_signatures.values()),
-        commitment_partial_sigs=tuple(
-            own[session.task.name]
-            for (_, holder), session in attempt.commitment_sessions.items()
-            if holder is Party.ACCEPTER
-        ),
-    )
-    after = apply(state, record).attempts[attempt.attempt_id]
-    sends = tuple(
-        fx.Send(node_id=seat.node_id, message=after.signed_below_for(client))
-        for client, seat in enumerate(after.seats, start=1)
-    )
-    return Decision(records=(record,), effects=(*sends, _deadline(state, attempt)))
-
-
-def _send_root(state: LspState, attempt: LspAttempt, signature: bytes) -> Decision:
-    record = r.RootSigned(attempt_id=attempt.attempt_id, signature=signature)
-    after = apply(state, record).attempts[attempt.attempt_id]
-    sends = tuple(
-        fx.Send(node_id=seat.node_id, message=after.signed_root()) for seat in after.seats
-    )
-    return Decision(
-        records=(record,),
-        effects=(
-            *sends,
-            _deadline(state, attempt),
-            fx.DropPools(pool_ids=attempt.pool_ids),
-        ),
+        terms_hash=attempt.terms.terms_hash,
+        signatures=(signature,),
     )
 
 
-def on_acknowledge(state: LspState, node_id: bytes, message: m.Acknowledge) -> Decision:
+def on_acknowledge(turn: Turn[LspState], node_id: bytes, message: m.Acknowledge) -> None:
     """Take one client's word that it holds its branch; with the last, fund."""
-    found = _seat(state, node_id, message)
+    found = _seat(turn.state, node_id, message)
     if found is None:
-        return NOTHING
+        return
     attempt, client = found
-    if attempt.root_signature is None or client in attempt.acknowledged:
-        return NOTHING
-    record = r.Acknowledged(attempt_id=attempt.attempt_id, client=client)
-    after = apply(state, record)
-    acknowledged = after.attempts[attempt.attempt_id]
-    if acknowledged.holdouts or not is_fundable(after, acknowledged):
-        return Decision(records=(record,))
-    return Decision(
-        records=(record,),
-        effects=(
-            fx.ClearDeadline(deadline=fx.AttemptDeadline(attempt_id=attempt.attempt_id)),
-            fund(after, acknowledged),
-        ),
+    if not isinstance(attempt.stage, Acknowledging) or client in attempt.stage.done:
+        return
+    turn.remember(r.Acknowledged(attempt_id=attempt.attempt_id, client=client))
+    after = turn.state.attempts[attempt.attempt_id]
+    if not after.holdouts and is_fundable(turn.state, after):
+        turn.wish(_cleared(attempt), fund(turn.state, after))
+
+
+def on_funding_signed(turn: Turn[LspState], event: ev.FundingSigned) -> None:
+    """Remember the signed funding transaction, then publish it."""
+    attempt_id = event.asked.attempt_id
+    if turn.state.attempts[attempt_id].is_open:
+        turn.remember(r.FundingWasSigned(attempt_id=attempt_id, tx=event.tx.serialize()))
+        turn.wish(funding_broadcast(event.tx))
+
+
+def on_abort(turn: Turn[LspState], node_id: bytes, message: m.Abort) -> None:
+    """Go on without a client that refuses. That is no fault: the terms may be ours to change."""
+    attempt = turn.state.attempts.get(message.attempt_id)
+    client = None if attempt is None or not attempt.is_open else attempt.client_of(node_id)
+    if client is not None:
+        reason = f"client {client} refused: {message.reason}"
+        abort(turn, message.attempt_id, reason=reason, culprits=(node_id,))
+
+
+def on_malformed(turn: Turn[LspState], node_id: bytes, reason: str) -> None:
+    """Part from a peer that sends no message of the protocol; its ceremony goes on without it."""
+    turn.wish(fx.Disconnect(node_id=node_id, reason=reason))
+    attempt = turn.state.open_attempt
+    if attempt is not None and attempt.client_of(node_id) is not None:
+        abort(
+            turn,
+            attempt.attempt_id,
+            reason=f"malformed message: {reason}",
+            culprits=(node_id,),
+            is_fault=True,
+        )
+
+
+def on_disconnection(turn: Turn[LspState], node_id: bytes) -> None:
+    """End the ceremony that a client's pools were needed for: they went with its connection."""
+    attempt = turn.state.open_attempt
+    client = None if attempt is None else attempt.client_of(node_id)
+    said = None if attempt is None else attempt.said_root
+    if attempt is not None and client is not None and (said is None or client not in said.done):
+        reason = f"client {client} disconnected"
+        abort(turn, attempt.attempt_id, reason=reason, culprits=(node_id,))
+
+
+def on_resume(turn: Turn[LspState], node_id: bytes, message: m.Resume) -> None:
+    """Tell a client that came back what became of the root it signed."""
+    attempt = turn.state.attempts.get(message.attempt_id)
+    if attempt is None or attempt.aborted is not None or attempt.client_of(node_id) is None:
+        over = m.Abort(attempt_id=message.attempt_id, reason="this attempt is over")
+        turn.send(node_id, over)
+    elif attempt.signed is not None:
+        turn.send(node_id, _signed_root(attempt, attempt.signed.root_signature))
+    # Before it is finished there is nothing to tell; then everybody hears it.
+
+
+def on_start(turn: Turn[LspState]) -> None:
+    """End the ceremonies whose nonces a restart lost."""
+    for attempt in turn.state.attempts.values():
+        if isinstance(attempt.stage, SigningBelow | SigningRoot):
+            abort(turn, attempt.attempt_id, reason="the LSP restarted")
+
+
+def owed(state: LspState) -> Iterator[fx.Effect]:
+    """Yield what is still owed of ceremonies and fundings, whatever was done before."""
+    for attempt in state.attempts.values():
+        if isinstance(attempt.stage, Funded):
+            if state.chain.depth(attempt.funding_tx.txid) == 0:
+                yield funding_broadcast(attempt.stage.funding_tx)
+        elif isinstance(attempt.stage, Acknowledging):
+            # Clients come back with a growing pause, which is not theirs to answer for.
+            seconds = RECONNECT_DEADLINES * state.config.policy.deadline_seconds
+            deadline = fx.AttemptDeadline(attempt_id=attempt.attempt_id)
+            yield fx.SetDeadline(deadline=deadline, seconds=seconds)
+            if not attempt.holdouts and is_fundable(state, attempt):
+                yield fund(state, attempt)
+
+
+def on_block(turn: Turn[LspState]) -> None:
+    """Publish a funding that is in no block; tell everybody about one that is deep enough."""
+    for attempt in turn.state.attempts.values():
+        funded = attempt.funded
+        if funded is None:
+            continue
+        depth = turn.chain.depth(attempt.funding_tx.txid)
+        if depth == 0:
+            turn.wish(funding_broadcast(funded.funding_tx))
+        elif depth >= attempt.terms.min_depth and not funded.ready_sent:
+            _tell_ready(turn, attempt, funded)
+
+
+def _tell_ready(turn: Turn[LspState], attempt: LspAttempt, funded: Funded) -> None:
+    """Tell everybody that the funding is deep enough, and take up the channels of who said so."""
+    turn.remember(r.ReadySent(attempt_id=attempt.attempt_id))
+    for seat in attempt.seats:
+        turn.send(seat.node_id, channel_ready(attempt))
+    for node_id in funded.ready_received:
+        begin(turn, attempt, node_id)
+
+
+def tell_ready_again(turn: Turn[LspState], node_id: bytes) -> None:
+    """Tell a client that came back which of its factories are deep enough."""
+    for attempt in turn.state.attempts.values():
+        is_ready = attempt.funded is not None and attempt.funded.ready_sent
+        if is_ready and attempt.client_of(node_id) is not None:
+            turn.send(node_id, channel_ready(attempt))
+
+
+def on_channel_ready(turn: Turn[LspState], node_id: bytes, message: m.ChannelReady) -> None:
+    """Take a client's word that the funding is deep enough, and begin with its channel."""
+    attempt = turn.state.attempts.get(message.attempt_id)
+    if (
+        attempt is None
+        or attempt.funded is None
+        or attempt.client_of(node_id) is None
+        or message != channel_ready(attempt)
+    ):
+        return
+    if node_id not in attempt.funded.ready_received:
+        turn.remember(r.ReadyReceived(attempt_id=message.attempt_id, node_id=node_id))
+    begin(turn, attempt, node_id)
+
+
+def channel_ready(attempt: LspAttempt) -> m.ChannelReady:
+    """Return what is said of a factory once its funding is deep enough."""
+    return m.ChannelReady(
+        attempt_id=attempt.attempt_id,
+        terms_hash=attempt.terms.terms_hash,
+        funding_txid=attempt.funding_tx.txid,
     )
 
 
@@ -264,12 +480,11 @@ def fund(state: LspState, attempt: LspAttempt) -> fx.SignFunding:
     Raises:
         AssertionError: If anything is missing. Never to be caught.
     """
-    if attempt.root_signature is None or not attempt.below_signatures or attempt.holdouts:
+    if not isinstance(attempt.stage, Acknowledging) or attempt.holdouts:
         raise AssertionError("funding before everybody holds an exit")
-    if len(attempt.commitment_signatures) != len(attempt.seats):
+    below = attempt.stage.signed.below
+    if len(below.commitment_signatures) != len(attempt.seats):
         raise AssertionError("funding before every own first commitment is held")
-    if attempt.aborted is not None:
-        raise AssertionError("funding an aborted attempt")
     coins = [state.wallet.coins[tx_in.outpoint] for tx_in in attempt.funding_tx.inputs]
     return fx.SignFunding(
         attempt_id=attempt.attempt_id,
@@ -284,58 +499,52 @@ def funding_broadcast(tx: Tx) -> fx.Broadcast:
     return fx.Broadcast(name="funding", tx=tx)
 
 
-def on_deadline(state: LspState, attempt_id: bytes) -> Decision:
+def on_deadline(turn: Turn[LspState], attempt_id: bytes) -> None:
     """End a ceremony whose present step was not finished in time, naming the holdouts."""
-    attempt = state.attempts.get(attempt_id)
+    attempt = turn.state.attempts.get(attempt_id)
     if attempt is None or not attempt.is_open:
-        return NOTHING
+        return
     holdouts = attempt.holdouts
     missing = f"no answer from clients {list(holdouts)}" if holdouts else "a funding coin is gone"
-    return abort(
-        state,
+    abort(
+        turn,
         attempt_id,
-        reason=f"deadline in {attempt.phase}: {missing}",
+        reason=f"deadline in {attempt.stage.label}: {missing}",
         culprits=tuple(attempt.seats[client - 1].node_id for client in holdouts),
     )
 
 
 def abort(
-    state: LspState,
+    turn: Turn[LspState],
     attempt_id: bytes,
     *,
     reason: str,
     culprits: tuple[bytes, ...] = (),
     is_fault: bool = False,
-) -> Decision:
-    """End an attempt: tell everybody, forget the nonces, free the coins.
+) -> None:
+    """End an attempt: tell everybody, forget the nonces, free the coins, await who stays.
 
     Raises:
         AssertionError: If the funding transaction was signed; then nothing can be taken back.
     """
-    attempt = state.attempts[attempt_id]
-    if attempt.signed_funding_tx is not None:
+    attempt = turn.state.attempts[attempt_id]
+    if attempt.funded is not None:
         raise AssertionError("a funded attempt cannot be aborted")
     if attempt.aborted is not None:
-        return NOTHING
-    message = m.Abort(attempt_id=attempt_id, reason=reason)
-    return Decision(
-        records=(
-            r.AttemptAborted(
-                attempt_id=attempt_id, reason=reason, culprits=culprits, is_fault=is_fault
-            ),
-        ),
-        effects=(
-            *(fx.Send(node_id=seat.node_id, message=message) for seat in attempt.seats),
-            fx.ClearDeadline(deadline=fx.AttemptDeadline(attempt_id=attempt_id)),
-            fx.DropPools(pool_ids=attempt.pool_ids),
-        ),
+        return
+    turn.remember(
+        r.AttemptAborted(attempt_id=attempt_id, reason=reason, culprits=culprits, is_fault=is_fault)
     )
+    message = m.Abort(attempt_id=attempt_id, reason=reason)
+    for seat in attempt.seats:
+        turn.send(seat.node_id, message)
+    turn.wish(_cleared(attempt), fx.DropPools(pool_ids=attempt.candidate.pool_ids))
 
 
-def _fault(state: LspState, attempt: LspAttempt, client: int, what: str) -> Decision:
+def _fault(turn: Turn[LspState], attempt: LspAttempt, client: int, what: str) -> None:
     node_id = attempt.seats[client - 1].node_id
-    return abort(
-        state,
+    abort(
+        turn,
         attempt.attempt_id,
         reason=f"client {client}: {what}",
         culprits=(node_id,),
@@ -357,7 +566,9 @@ def _seat(
 
 
 def _deadline(state: LspState, attempt: LspAttempt) -> fx.SetDeadline:
-    return fx.SetDeadline(
-        deadline=fx.AttemptDeadline(attempt_id=attempt.attempt_id),
-        seconds=state.config.policy.deadline_seconds,
-    )
+    deadline = fx.AttemptDeadline(attempt_id=attempt.attempt_id)
+    return fx.SetDeadline(deadline=deadline, seconds=state.config.policy.deadline_seconds)
+
+
+def _cleared(attempt: LspAttempt) -> fx.ClearDeadline:
+    return fx.ClearDeadline(deadline=fx.AttemptDeadline(attempt_id=attempt.attempt_id))

@@ -1,0 +1,302 @@
+"""From settings to what a daemon is started with: its chain and its policy."""
+
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from cromford.bitcoin.network import MAINNET, NETWORKS, SIGNET, Network
+from cromford.cli.configuration.keys import CLIENT_RANGES
+from cromford.cli.configuration.kinds import sat_per_kw
+from cromford.cli.failures import EXIT_USAGE, CommandFailed
+from cromford.daemon.options import ChainOptions, ClientOptions, LspOptions
+from cromford.factory.odometer import Odometer
+from cromford.factory.terms import FeePolicy
+from cromford.protocol.policy import ClientPolicy, LspPolicy
+
+BITCOIND_HOME: Final = Path("~/.bitcoin")
+COOKIE_NAME: Final = ".cookie"
+FEERATE_DEFAULT_SAT_PER_VB: Final = Decimal(2)
+# A delay that protects somebody is at least a step, or it could pass unseen: its key, and the
+# field of the policy.
+_PROTECTING_DELAYS: Final = {
+    "lstock_csv_blocks": "lstock_csv_blocks",
+    "to_self_delay_lsp_blocks": "to_self_delay_lsp",
+    "to_self_delay_client_blocks": "to_self_delay_client",
+}
+_LSP: Final = LspPolicy()
+_CLIENT: Final = ClientPolicy()
+MAINNET_WARNING: Final = """\
+WARNING: this daemon runs on MAINNET, with bitcoin that can be lost.
+WARNING: this software is alpha and has had no outside review. A factory cannot be closed
+WARNING: cooperatively, and nothing bumps a fee: what goes into a factory may stay there. Use a
+WARNING: test network unless you can lose all of it."""
+
+Values = Mapping[str, Any]
+
+
+def lsp_options(values: Values, datadir: Path) -> LspOptions:
+    """Return what an LSP is started with.
+
+    Raises:
+        click.UsageError: If two values do not go together.
+        CommandFailed: If mainnet was not allowed.
+    """
+    host, port = values["lsp.listen"]
+    return LspOptions(
+        listen_host=host, listen_port=port, policy=lsp_policy(values), **_shared(values, datadir)
+    )
+
+
+def client_options(values: Values, datadir: Path) -> ClientOptions:
+    """Return what a client is started with.
+
+    Raises:
+        click.UsageError: If two values do not go together, or there is no LSP.
+        CommandFailed: If mainnet was not allowed.
+    """
+    if values["client.lsp"] is None:
+        raise click.UsageError("client.lsp: expected NODEID@HOST:PORT, as `lsp lobby` prints it")
+    return ClientOptions(
+        lsp=values["client.lsp"], policy=client_policy(values), **_shared(values, datadir)
+    )
+
+
+def _shared(values: Values, datadir: Path) -> dict[str, Any]:
+    network = allowed_network(values)
+    return {
+        "datadir": datadir.absolute(),
+        "network": network,
+        "chain": chain_of(values, network),
+        "signet_challenge": signet_challenge(values, network),
+        "poll_seconds": float(values["chain.poll_seconds"]),
+        "log_level": values["log.level"],
+        "log_format": values["log.format"],
+        "metrics_port": values["metrics.port"],
+        "seed_passphrase_file": values["seed.passphrase_file"],
+    }
+
+
+def allowed_network(values: Values) -> Network:
+    """Return the network.
+
+    Raises:
+        CommandFailed: If it is mainnet, and that was not allowed.
+    """
+    network = NETWORKS[values["chain.network"]]
+    if network == MAINNET and not values["chain.allow_mainnet"]:
+        raise CommandFailed(
+            "mainnet_not_allowed",
+            "mainnet is refused unless it is allowed: this version has had no outside review, and "
+            "a factory cannot be closed cooperatively yet",
+            remediation="Use regtest, signet or testnet4, or add --allow-mainnet.",
+            exit_code=EXIT_USAGE,
+        )
+    return network
+
+
+def signet_challenge(values: Values, network: Network) -> str | None:
+    """Return the challenge of a signet of one's own, or None.
+
+    Raises:
+        click.UsageError: If there is one on another network.
+    """
+    challenge: str | None = values["chain.signet_challenge"]
+    if challenge is not None and network != SIGNET:
+        raise click.UsageError(
+            f"chain.signet_challenge: expected none on {network.name}, received {challenge}"
+        )
+    return challenge
+
+
+def chain_of(values: Values, network: Network) -> ChainOptions:
+    """Return where the chain is.
+
+    Raises:
+        click.UsageError: If the credentials are half given, or twice.
+    """
+    return chain_options(
+        network,
+        url=values["chain.url"],
+        cookie=values["chain.cookie"],
+        user=values["chain.user"],
+        password_file=values["chain.password_file"],
+    )
+
+
+def chain_options(
+    network: Network,
+    *,
+    url: str | None,
+    cookie: Path | None,
+    user: str | None,
+    password_file: Path | None,
+) -> ChainOptions:
+    """Return where the chain is, with the defaults of bitcoind on this machine.
+
+    Raises:
+        click.UsageError: If the credentials are half given, or twice.
+    """
+    if cookie is None and user is None and password_file is None:
+        # Core keeps each network in a directory of its own, and mainnet above them.
+        directory = "." if network == MAINNET else network.core_name
+        cookie = BITCOIND_HOME / directory / COOKIE_NAME
+    try:
+        return ChainOptions(
+            url=url or f"http://127.0.0.1:{network.rpc_port}",
+            cookie_file=None if cookie is None else cookie.expanduser().absolute(),
+            user=user,
+            password_file=None if password_file is None else password_file.expanduser().absolute(),
+        )
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def fee_policy_of(label: str) -> FeePolicy:
+    """Return the policy of a name that the option let through."""
+    return FeePolicy[label.upper()]
+
+
+def tree_feerate_sat_per_kw(policy: FeePolicy, feerate: Decimal | None) -> int:
+    """Return the feerate of the tree: the default of its policy, if none was asked for.
+
+    Raises:
+        click.UsageError: If the policy cannot have the feerate.
+    """
+    if policy is FeePolicy.EPHEMERAL:
+        if feerate:
+            raise click.UsageError(
+                f"feerate_sat_per_vb: expected 0 with the fee policy ephemeral, received {feerate}"
+            )
+        return 0
+    if feerate is not None and feerate == 0:
+        raise click.UsageError(
+            "feerate_sat_per_vb: expected above 0 with the fee policy endogenous"
+        )
+    return sat_per_kw(FEERATE_DEFAULT_SAT_PER_VB if feerate is None else feerate)
+
+
+def lsp_policy(values: Values) -> LspPolicy:
+    """Return the policy that the values of the section `lsp` describe.
+
+    Raises:
+        click.UsageError: If two of them do not go together.
+    """
+    of = {path.removeprefix("lsp."): value for path, value in values.items()}
+    _check_order(
+        "lsp", of, ("capacity_min_sat", "capacity_max_sat"), ("min_clients", "max_clients")
+    )
+    if of["build_at_clients"] is not None:
+        _check_order("lsp", of, ("min_clients", "build_at_clients"))
+    if of["funding_feerate_sat_per_vb"] == 0:
+        raise click.UsageError("lsp.funding_feerate_sat_per_vb: expected above 0, received 0")
+    _check_delays(of)
+    policy = fee_policy_of(of["fee_policy"])
+    return LspPolicy(
+        capacity_min_sat=of["capacity_min_sat"],
+        capacity_max_sat=of["capacity_max_sat"],
+        min_clients=of["min_clients"],
+        max_clients=of["max_clients"],
+        build_at_clients=of["build_at_clients"],
+        build_every_blocks=of["build_every_blocks"],
+        leaf_arity=of["leaf_arity"],
+        inner_arities=of["inner_arities"],
+        step_blocks=of["step_blocks"],
+        states_per_layer=of["states"],
+        max_exit_delay_blocks=of["max_exit_delay_blocks"],
+        active_blocks=of["active_blocks"],
+        dying_blocks=of["dying_blocks"],
+        ready_min_blocks=of["ready_min_blocks"],
+        patience_blocks=of["patience_blocks"],
+        fee_policy=policy,
+        tree_feerate_sat_per_kw=tree_feerate_sat_per_kw(policy, of["feerate_sat_per_vb"]),
+        funding_feerate_sat_per_kw=sat_per_kw(of["funding_feerate_sat_per_vb"]),
+        lstock_csv_blocks=_protecting(of, "lstock_csv_blocks"),
+        to_self_delay_lsp=_protecting(of, "to_self_delay_lsp_blocks"),
+        to_self_delay_client=_protecting(of, "to_self_delay_client_blocks"),
+        min_depth=of["min_depth_blocks"],
+        pool_size=of["pool_size"],
+        deadline_seconds=of["deadline_seconds"],
+        fee_base_msat=of["fee_base_msat"],
+        fee_proportional_millionths=of["fee_proportional_millionths"],
+        hold_seconds=of["hold_seconds"],
+    )
+
+
+def _check_delays(of: Values) -> None:
+    try:
+        odometer = Odometer(states_per_layer=of["states"], step_blocks=of["step_blocks"])
+    except ValueError as error:
+        raise click.UsageError(f"lsp.states, lsp.step_blocks: {error}") from error
+    if odometer.delay_max_blocks > of["max_exit_delay_blocks"]:
+        raise click.UsageError(
+            f"lsp.max_exit_delay_blocks: expected at least one layer's {odometer.delay_max_blocks} "
+            f"blocks, received {of['max_exit_delay_blocks']}"
+        )
+    if of["ready_min_blocks"] > of["active_blocks"]:
+        raise click.UsageError(
+            f"lsp.ready_min_blocks: expected at most active_blocks, {of['active_blocks']}, "
+            f"received {of['ready_min_blocks']}"
+        )
+    for name in _PROTECTING_DELAYS:
+        if of[name] is not None and of[name] < of["step_blocks"]:
+            raise click.UsageError(
+                f"lsp.{name}: expected at least a step, {of['step_blocks']}, received {of[name]}"
+            )
+
+
+def _protecting(of: Values, name: str) -> int:
+    if of[name] is not None:
+        return int(of[name])
+    return max(int(getattr(_LSP, _PROTECTING_DELAYS[name])), int(of["step_blocks"]))
+
+
+def client_policy(values: Values) -> ClientPolicy:
+    """Return the policy that the values of the section `client` describe.
+
+    Raises:
+        click.UsageError: If two of them do not go together.
+    """
+    of = {path.removeprefix("client."): value for path, value in values.items()}
+    if of["max_cltv_blocks_max"] is None:
+        of["max_cltv_blocks_max"] = _cltv_blocks_max(of["max_exit_delay_blocks"])
+    pairs = [(f"{name}_min", f"{name}_max") for name in CLIENT_RANGES]
+    _check_order("client", of, *pairs, ("min_feerate_sat_per_vb", "max_feerate_sat_per_vb"))
+    ranges: dict[str, Any] = {
+        field: (of[f"{name}_min"], of[f"{name}_max"]) for name, field in CLIENT_RANGES.items()
+    }
+    return ClientPolicy(
+        exit_delay_blocks_max=of["max_exit_delay_blocks"],
+        expiry_blocks_max=of["max_expiry_blocks"],
+        tree_feerate_sat_per_kw=(
+            sat_per_kw(of["min_feerate_sat_per_vb"]),
+            sat_per_kw(of["max_feerate_sat_per_vb"]),
+        ),
+        fee_policies=tuple(fee_policy_of(label) for label in of["fee_policies"]),
+        max_clients=of["max_clients"],
+        deadline_seconds=of["max_deadline_seconds"],
+        build_height_slack_blocks=of["height_slack_blocks"],
+        fee_base_msat_max=of["max_fee_base_msat"],
+        fee_proportional_millionths_max=of["max_fee_proportional_millionths"],
+        **ranges,
+    )
+
+
+def _cltv_blocks_max(max_exit_delay_blocks: int) -> int:
+    """Return how long payments may be in flight, where ways out may take that long.
+
+    A payment outlasts an exit at its beginning and one at its end, so whoever accepts a longer way
+    out accepts this too.
+    """
+    longer = max(0, max_exit_delay_blocks - _CLIENT.exit_delay_blocks_max)
+    return _CLIENT.max_cltv_blocks[1] + 2 * longer
+
+
+def _check_order(section: str, of: Values, *pairs: tuple[str, str]) -> None:
+    for low, high in pairs:
+        if of[low] > of[high]:
+            raise click.UsageError(
+                f"{section}.{low}: expected at most {high}, {of[high]}, received {of[low]}"
+            )

@@ -1,0 +1,374 @@
+"""Answers as people read them: short lists and tables."""
+
+from typing import Any, Final
+
+from rich.console import Console
+
+from cromford.cli.shown.output import (
+    DEADLINE_NEAR_BLOCKS,
+    blocks,
+    cell,
+    days,
+    expiry_text,
+    moment,
+    msat,
+    sat,
+    short,
+    table,
+)
+
+TWO_COPIES: Final = "does a second copy of the data directory run? Stop one of them"
+Document = dict[str, Any]
+
+
+def address(console: Console, answer: Document) -> None:
+    """Print an address alone, so that it can be copied or piped."""
+    console.print(cell(answer["address"]), soft_wrap=True)
+
+
+def stopping(console: Console, _answer: Document) -> None:
+    """Print that the daemon stops."""
+    console.print("the daemon is stopping")
+
+
+def left(console: Console, _answer: Document) -> None:
+    """Print that the wish was taken back."""
+    console.print("left the lobby")
+
+
+def regtest_started(console: Console, where: Document) -> None:
+    """Print where the embedded node answers."""
+    facts(console, [("url", where["url"]), ("cookie file", where["cookie_file"])])
+    console.print(cell(where["warning"]), soft_wrap=True)
+
+
+def lsp_status(console: Console, status: Document) -> None:
+    """Print the LSP's status."""
+    building = status["build"]
+    rows = _status_rows(status)
+    rows += [
+        ("clients connect to", f"{status['node_id']}@{status['listen']}"),
+        ("clients", f"{status['n_connected']} connected, {status['n_waiting']} waiting"),
+        ("building", "no" if building is None else building["phase"]),
+        ("factories", status["n_factories"]),
+        *_capital_rows(status["capital"]),
+    ]
+    rows += [
+        ("in use twice", f"{node_id} keeps displacing itself; {TWO_COPIES}")
+        for node_id in status["contested"]
+    ]
+    if status["build_dropped"]:
+        rows.append(("last build dropped", status["build_dropped"]))
+    facts(console, rows)
+    for factory in status["capital"]["locked"]:
+        left = factory["blocks_to_expiry"]
+        when = f"expiry in {blocks(left)}, at height {factory['expiry_height']:,}"
+        if left <= 0:
+            when = f"EXPIRED at height {factory['expiry_height']:,}"
+        style = "bold yellow" if left <= DEADLINE_NEAR_BLOCKS else ""
+        told = f"  {sat(factory['amount_sat'])} in {short(factory['factory_id'])}: {when}"
+        console.print(cell(told, style), soft_wrap=True)
+
+
+def _capital_rows(capital: Document) -> list[tuple[str, object]]:
+    n_locked = len(capital["locked"])
+    where = "factory" if n_locked == 1 else "factories"
+    return [
+        ("capital free", sat(capital["free_sat"])),
+        ("capital reserved", sat(capital["reserved_sat"])),
+        ("capital earned", msat(capital["earned_msat"])),
+        ("capital locked", f"{sat(capital['locked_sat'])} in {n_locked} {where}"),
+    ]
+
+
+def client_status(console: Console, status: Document) -> None:
+    """Print a client's status."""
+    wish = status["wish"]
+    rows = _status_rows(status)
+    rows.append(("LSP", f"{status['lsp']} ({_yes(status['connected'], 'connected')})"))
+    if status["connections_are_short"]:
+        rows.append(("connections", f"end soon after they begin; {TWO_COPIES}"))
+    offer = status["lobby"]
+    if offer is not None:
+        offered = (
+            f"{sat(offer['capacity_min_sat'])} to {sat(offer['capacity_max_sat'])}, "
+            f"{offer['min_clients']} to {offer['max_clients']} clients, "
+            f"{offer['deadline_seconds']} s to answer"
+        )
+        price = f"{msat(offer['fee_base_msat'])} and {offer['fee_proportional_millionths']:,} ppm"
+        rows += [("LSP offers", offered), ("price of a payment", price)]
+    wished = "nothing" if wish is None else sat(wish["capacity_sat"])
+    if wish is not None and wish["capacity_least_sat"] != wish["capacity_sat"]:
+        wished += f", at least {sat(wish['capacity_least_sat'])}"
+    rows.append(("wish", wished))
+    rows.append(("in the lobby", "yes" if status["joined"] else "no"))
+    if status["refusal"]:
+        rows.append(("refused", status["refusal"]))
+    facts(console, rows)
+
+
+def _status_rows(status: Document) -> list[tuple[str, object]]:
+    wallet = status["wallet"]
+    height = "unknown" if status["height"] < 0 else f"{status['height']:,}"
+    held = (
+        f"{sat(wallet['confirmed_sat'])} confirmed, {sat(wallet['free_sat'])} free, "
+        f"{sat(wallet['reserved_sat'])} reserved"
+    )
+    if wallet["arriving_sat"]:
+        held += f", {sat(wallet['arriving_sat'])} arriving from exits"
+    if wallet["immature_sat"]:
+        held += f", {sat(wallet['immature_sat'])} immature"
+    return [
+        ("network", status["network"]),
+        ("node id", status["node_id"]),
+        ("height", height),
+        ("chain", status["chain_url"]),
+        ("chain is", _freshness(status["chain"])),
+        ("data directory", status["datadir"]),
+        ("wallet", held),
+        ("wallet address", wallet["address"]),
+        *(("refused by the node", refused_text(refused)) for refused in status["refused"]),
+    ]
+
+
+def _freshness(chain: Document) -> str:
+    if chain["fresh"]:
+        return "fresh"
+    return f"STALE since {moment(chain['stale_since'])}: {chain['stale_reason']}"
+
+
+def refused_text(refused: Document) -> str:
+    """Return which transaction the node does not take, why, and since when."""
+    return (
+        f"{refused['name']} {short(refused['txid'])}, {refused['reason']} "
+        f"({refused['count']:,} times since height {refused['first_height']:,})"
+    )
+
+
+def rescanning(console: Console, answer: Document) -> None:
+    """Print from where to where blocks are read again."""
+    console.print(
+        f"reading the blocks from height {answer['from_height']:,} to {answer['to_height']:,} "
+        "again; `status` says when it is through"
+    )
+
+
+def lobby(console: Console, answer: Document) -> None:
+    """Print who waits, and what clients connect to."""
+    facts(
+        console,
+        [
+            ("clients connect to", answer["address"]),
+            ("a factory takes", f"{answer['min_clients']} to {answer['max_clients']} clients"),
+        ],
+    )
+    if answer["waiting"]:
+        rows = table("client", "capacity", "at least", "uptime", "moves")
+        for member in answer["waiting"]:
+            rows.add_row(
+                cell(member["node_id"]),
+                cell(sat(member["capacity_sat"])),
+                cell(sat(member["capacity_least_sat"])),
+                cell(blocks(member["uptime_blocks"])),
+                cell("yes" if member["is_moving"] else "no"),
+            )
+        console.print(rows)
+    else:
+        console.print("nobody waits")
+    for banned in answer["banned"]:
+        told = f"banned until height {banned['until_height']:,}: {banned['node_id']}"
+        console.print(cell(told), soft_wrap=True)
+
+
+def build(console: Console, answer: Document) -> None:
+    """Print what a build does, or would do."""
+    started = "building" if answer["started"] else "dry run: nothing was built"
+    console.print(started)
+    placement(console, answer["placed"])
+    facts(
+        console,
+        [
+            ("funding output", sat(answer["funding_amount_sat"])),
+            ("funding fee", sat(answer["funding_fee_sat"])),
+            ("change", sat(answer["change_sat"])),
+        ],
+    )
+
+
+def placement(console: Console, placed: list[Document]) -> None:
+    """Print who sits where, and why."""
+    rows = table("client", "node id", "leaf", "capacity", "why")
+    for seat in placed:
+        rows.add_row(
+            cell(seat["client"]),
+            cell(short(seat["node_id"])),
+            cell(seat["leaf"]),
+            cell(sat(seat["capacity_sat"])),
+            cell(seat["reason"]),
+        )
+    console.print(rows)
+
+
+def lsp_factories(console: Console, answer: Document) -> None:
+    """Print the LSP's factories."""
+    if not answer["factories"]:
+        console.print("no factories")
+        return
+    rows = table("factory", "status", "clients", "funding", "confirmed", "time left")
+    for factory in answer["factories"]:
+        rows.add_row(
+            cell(short(factory["factory_id"])),
+            cell(_lsp_stage(factory)),
+            cell(f"{factory['ready_clients']} of {factory['n_clients']} ready"),
+            cell(f"{sat(factory['funding_amount_sat'])}, {short(factory['funding_txid'])}"),
+            cell(_depth(factory)),
+            _time_left(factory),
+        )
+    console.print(rows)
+
+
+def _lsp_stage(factory: Document) -> str:
+    if factory["aborted"]:
+        return f"aborted: {factory['aborted']}"
+    if factory["refused"]:
+        return f"{factory['status']}, {_refused_in_short(factory)}"
+    if factory["status"] != "building":
+        failed = ", ".join(f"client {client}'s" for client in factory["channels_failed"])
+        return f"{factory['status']}, failed: {failed} channel" if failed else factory["status"]
+    waits = ", ".join(map(str, factory["holdouts"]))
+    return f"{factory['phase']}, waits for {waits}" if waits else str(factory["phase"])
+
+
+def _refused_in_short(factory: Document) -> str:
+    refused = factory["refused"][0]
+    return f"the node refuses {refused['name']}: {refused['reason']}"
+
+
+def client_factories(console: Console, answer: Document) -> None:
+    """Print a client's factories."""
+    if not answer["factories"]:
+        console.print("no factories")
+        return
+    rows = table("factory", "status", "you", "channel", "confirmed", "time left")
+    for factory in answer["factories"]:
+        status = factory["status"]
+        if factory["aborted"]:
+            status = f"aborted: {factory['aborted']}"
+        elif status == "building":
+            status = f"building, {factory['stage']}"
+        elif factory["refused"]:
+            status += f", {_refused_in_short(factory)}"
+        elif factory["channel_failed"]:
+            status += f", channel failed: {factory['channel_failed']}"
+        rows.add_row(
+            cell(short(factory["factory_id"])),
+            cell(status),
+            cell(f"client {factory['client']} of {_known(factory['n_clients'])}"),
+            cell(sat(factory["capacity_sat"])),
+            cell(_depth(factory)),
+            _time_left(factory),
+        )
+    console.print(rows)
+
+
+def _depth(factory: Document) -> str:
+    depth, needed = factory["confirmations"], factory["min_depth"]
+    if needed is not None and depth >= needed:
+        return f"{depth:,} deep"
+    return f"{depth} of {_known(needed)}"
+
+
+def _known(number: int | None) -> str:
+    # Before it has checked a proposal, a client knows nothing that it would repeat.
+    return "?" if number is None else str(number)
+
+
+def _time_left(factory: Document) -> Any:  # noqa: ANN401 - rich's Text
+    is_over = factory["aborted"] or factory["status"] == "on_chain"
+    return cell(None) if is_over else expiry_text(factory)
+
+
+def joined(console: Console, answer: Document) -> None:
+    """Print what became of a wish."""
+    wish = answer["wish"]
+    where = "waiting in the lobby"
+    if answer.get("is_building"):
+        where = "a factory is being built with it"
+    if not answer["joined"]:
+        where = "the LSP has not answered yet; the wish is kept (see `cromford client status`)"
+    console.print(cell(f"asked for {sat(wish['capacity_sat'])}; {where}"), soft_wrap=True)
+
+
+def verification(console: Console, answer: Document) -> None:
+    """Print every check and its outcome."""
+    rows = table("", "check", "")
+    for check in answer["checks"]:
+        mark = cell("ok", "green") if check["ok"] else cell("FAILED", "bold red")
+        rows.add_row(mark, cell(check["check"]), cell(check["detail"]))
+    console.print(rows)
+    n_checks = len(answer["checks"])
+    console.print(f"all {n_checks} checks passed" if answer["ok"] else "verification FAILED")
+
+
+def exit_plan(console: Console, plan: Document) -> None:
+    """Print what leaving takes, and what comes next."""
+    rows = table("transaction", "size", "fee", "delay", "status", "txid")
+    for step in plan["steps"]:
+        at = "" if step["height"] is None else f" (height {step['height']:,})"
+        rows.add_row(
+            cell(step["name"]),
+            cell(f"{step['vsize']:,} vB"),
+            cell(sat(step["fee_sat"])),
+            cell(blocks(step["delay_blocks"])),
+            cell(f"{step['status'].replace('_', ' ')}{at}"),
+            cell(short(step["txid"])),
+        )
+    console.print(rows)
+    fees = ", ".join(
+        f"{sat(fee['fee_sat'])} at {fee['feerate_sat_per_vb']:g} sat/vB" for fee in plan["fees_at"]
+    )
+    n_blocks = plan["exit_blocks"]
+    facts(
+        console,
+        [
+            ("in all", f"{plan['n_transactions']} transactions, {plan['total_vsize']:,} vB"),
+            ("fees", f"{sat(plan['total_fee_sat'])} agreed; {fees}"),
+            ("delays", f"{blocks(plan['total_delay_blocks'])}"),
+            ("time to allow", f"{blocks(n_blocks)}, {days(n_blocks)}"),
+            ("arrives in the channel", f"{sat(plan['channel_sat'])}, yours and the LSP's"),
+            *_channel_rows(plan["channel"]),
+            ("needs a coin of yours", "yes, to pay the fees" if plan["needs_coin"] else "no"),
+            ("next", plan["next"]),
+        ],
+    )
+
+
+def _channel_rows(channel: Document | None) -> list[tuple[str, object]]:
+    """Return what follows out of the channel, if it can be said."""
+    if channel is None:
+        return []
+    rows: list[tuple[str, object]] = []
+    for step in channel["steps"]:
+        size, after = f"{step['vsize']:,} vB", f"{blocks(step['delay_blocks'])} after the channel"
+        rows.append(("then", f"{step['name']}, {size}, {sat(step['fee_sat'])}, {after}"))
+    rows += [
+        ("not worth its fee", f"{left['name']}, {sat(left['amount_sat'])}")
+        for left in channel["left_behind"]
+    ]
+    return [*rows, ("reaches your wallet", sat(channel["exit_sat"]))]
+
+
+def exit_started(console: Console, answer: Document) -> None:
+    """Print that the exit began, and what comes next."""
+    console.print(cell(f"leaving; next: {answer['next']}"), soft_wrap=True)
+
+
+def facts(console: Console, rows: list[tuple[str, object]]) -> None:
+    """Print names and values in two columns."""
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        console.print(cell(f"{name:<{width}}  {value}"), soft_wrap=True)
+
+
+def _yes(fact: bool, word: str) -> str:  # noqa: FBT001 - one fact and its word
+    return word if fact else f"not {word}"

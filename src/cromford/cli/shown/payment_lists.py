@@ -1,0 +1,213 @@
+"""Payments, invoices and balances as people read them."""
+
+from typing import Any, Final
+
+from rich.console import Console
+
+from cromford.cli.shown.lists import facts
+from cromford.cli.shown.output import blocks, cell, moment, msat, sat, short, table
+
+Document = dict[str, Any]
+_DIRECTIONS: Final = {"out": "paid out", "in": "invoice"}
+
+
+def invoice(console: Console, answer: Document) -> None:
+    """Print an invoice: alone where it goes into a pipe, with a QR code in a terminal."""
+    if not console.is_terminal:
+        console.print(cell(answer["invoice"]), soft_wrap=True)
+        return
+    from cromford.invoice.qr import terminal_qr  # noqa: PLC0415 - no other command needs it
+
+    code = terminal_qr(answer["invoice"])
+    facts(
+        console,
+        [
+            ("amount", msat(answer["amount_msat"])),
+            ("description", answer["description"] or "none"),
+            ("payment hash", answer["payment_hash"]),
+            ("expires", moment(answer["expires_at"])),
+        ],
+    )
+    if answer["amount_msat"] > answer["receivable_msat"]:
+        told = f"more than a channel can receive now: {msat(answer['receivable_msat'])}"
+        console.print(cell(told, "bold yellow"), soft_wrap=True)
+    if console.width > code.count("\n"):
+        # Written as it is: its colours are what a camera needs.
+        console.file.write(f"{code}\n")
+    console.print(cell(answer["invoice"]), soft_wrap=True)
+
+
+def payment(console: Console, answer: Document) -> None:
+    """Print what became of a payment, or what it would take."""
+    rows: list[tuple[str, object]] = [
+        ("status", _STATUSES[answer["status"]]),
+        ("amount", msat(answer["amount_msat"])),
+        ("fee", msat(answer["fee_msat"])),
+        ("in all", msat(answer["total_msat"])),
+        ("to", answer["payee"]),
+        ("for", answer["description"] or "no description"),
+        ("payment hash", answer["payment_hash"]),
+        ("from factory", short(answer["factory_id"])),
+    ]
+    if answer["status"] == "planned":
+        rows += [
+            ("invoice expires", moment(answer["expires_at"])),
+            ("back at height", f"{answer['htlc_expiry_height']:,} at the latest, if it fails"),
+            ("payee's limit", f"height {answer['payee_expiry_height']:,}"),
+        ]
+    elif answer["preimage"]:
+        rows.append(("proof (preimage)", answer["preimage"]))
+    if answer.get("failure"):
+        rows.append(("failure", answer["failure"]))
+    facts(console, rows)
+
+
+_STATUSES: Final = {
+    "planned": "dry run: nothing was paid",
+    "pending": "on its way",
+    "paid": "paid",
+    "failed": "failed",
+}
+
+
+def payments(console: Console, answer: Document) -> None:
+    """Print what was paid and asked for, the newest first."""
+    _own_payments(console, answer["payments"])
+
+
+def _own_payments(console: Console, listed: list[Document]) -> None:
+    if not listed:
+        console.print("no payments")
+        return
+    rows = table("", "status", "amount", "fee", "with", "for", "payment hash")
+    for one in listed:
+        status = one["status"]
+        if one.get("failure"):
+            status = f"failed: {one['failure']}"
+        rows.add_row(
+            cell(_DIRECTIONS[one["direction"]]),
+            cell(status),
+            cell(msat(one["amount_msat"])),
+            cell(msat(one["fee_msat"]) if "fee_msat" in one else None),
+            cell(short(one.get("payee"))),
+            cell(one["description"] or None),
+            cell(short(one["payment_hash"])),
+        )
+    console.print(rows)
+
+
+def lsp_payments(console: Console, answer: Document) -> None:
+    """Print what the LSP paid, what went through it, and what that earned."""
+    _own_payments(console, answer["payments"])
+    if answer["forwards"]:
+        rows = table("forwarded", "from", "to", "amount", "fee", "payment hash")
+        for forward in answer["forwards"]:
+            status = forward["status"]
+            if forward["failure"]:
+                status = f"failed: {forward['failure']}"
+            rows.add_row(
+                cell(status),
+                cell(short(forward["from_node_id"])),
+                cell(short(forward["to_node_id"])),
+                cell(msat(forward["amount_msat"])),
+                cell(msat(forward["fee_msat"])),
+                cell(short(forward["payment_hash"])),
+            )
+        console.print(rows)
+    else:
+        console.print("nothing was forwarded")
+    shown = len(answer["forwards"])
+    facts(
+        console,
+        [
+            ("forwarded in all", f"{answer['n_forwards']:,}, of which {shown:,} are listed"),
+            ("earned", msat(answer["earned_msat"])),
+        ],
+    )
+
+
+def balance(console: Console, answer: Document) -> None:
+    """Print each channel's money, and the sum."""
+    if not answer["channels"]:
+        console.print("no channels")
+        return
+    rows = table(
+        "factory",
+        "status",
+        "yours",
+        "can send",
+        "can receive",
+        "on its way",
+        "after an exit",
+        "time",
+    )
+    for channel in answer["channels"]:
+        rows.add_row(
+            cell(short(channel["factory_id"])),
+            cell(channel["status"]),
+            cell(msat(channel["own_msat"])),
+            cell(msat(channel["spendable_msat"])),
+            cell(msat(channel["receivable_msat"])),
+            cell(_on_its_way(channel)),
+            cell(sat(channel["exit_sat"])),
+            cell(_time_left(channel)),
+        )
+    total = answer["total"]
+    rows.add_row(
+        cell("in all"),
+        cell(""),
+        cell(msat(total["own_msat"])),
+        cell(msat(total["spendable_msat"])),
+        cell(msat(total["receivable_msat"])),
+        cell(_on_its_way(total)),
+        cell(sat(total["exit_sat"])),
+        cell(""),
+    )
+    console.print(rows)
+    _failures(console, answer["channels"], "factory_id")
+
+
+def balances(console: Console, answer: Document) -> None:
+    """Print the money in the channel with each client, and the sum."""
+    if not answer["channels"]:
+        console.print("no channels")
+        return
+    rows = table(
+        "client", "factory", "status", "yours", "client's", "can send", "can receive", "on its way"
+    )
+    for channel in [*answer["channels"], answer["total"] | {"status": ""}]:
+        rows.add_row(
+            cell(short(channel["node_id"]) if "node_id" in channel else "in all"),
+            cell(short(channel["factory_id"]) if "factory_id" in channel else ""),
+            cell(channel["status"]),
+            cell(msat(channel["own_msat"])),
+            cell(msat(channel["peer_msat"])),
+            cell(msat(channel["spendable_msat"])),
+            cell(msat(channel["receivable_msat"])),
+            cell(_on_its_way(channel)),
+        )
+    console.print(rows)
+    _failures(console, answer["channels"], "node_id")
+
+
+def _failures(console: Console, channels: list[Document], named_by: str) -> None:
+    for channel in channels:
+        if channel["failed"]:
+            told = f"channel {short(channel[named_by])} failed: {channel['failed']}"
+            console.print(cell(told, "bold red"), soft_wrap=True)
+
+
+def _on_its_way(amounts: Document) -> str:
+    parts = [
+        f"{msat(amounts[field])} {word}"
+        for field, word in (("sending_msat", "out"), ("receiving_msat", "in"))
+        if amounts[field]
+    ]
+    return ", ".join(parts) or "-"
+
+
+def _time_left(channel: Document) -> str:
+    left = channel["blocks_to_exit_deadline"]
+    if left <= 0:
+        return "EXIT DEADLINE PASSED"
+    return f"exit within {blocks(left)}"

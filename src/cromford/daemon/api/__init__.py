@@ -1,0 +1,1 @@
+"""What a daemon is asked: the local API, and its methods by subject."""

@@ -1,0 +1,247 @@
+"""The client's API for payments: invoices, paying, what was paid, and what can be."""
+
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from cromford.crypto.keys import sha256
+from cromford.daemon.api.factory_id import find_factory
+from cromford.daemon.api.payment_limits import INVOICE_EXPIRY_SECONDS, WAIT_SECONDS
+from cromford.daemon.api.payments import (
+    Means,
+    Payer,
+    PaymentsParams,
+    checked_limit,
+    pay,
+    pay_request,
+    read_invoice,
+)
+from cromford.daemon.api.rpc import InvalidParam, RpcFailure
+from cromford.daemon.api.rpc_server import Handler, read_params, without_params
+from cromford.daemon.payment_numbers import PaymentNumbers
+from cromford.daemon.views import channels as channel_views
+from cromford.daemon.views.payments import own_payments, show_invoice
+from cromford.invoice.bolt11 import sign_invoice
+from cromford.invoice.invoice import UINT16_MAX, UINT32_MAX, InvalidInvoice, Invoice, RouteHint
+from cromford.protocol import events as ev
+from cromford.protocol.channels.balances import balance_of
+from cromford.protocol.channels.client import is_usable
+from cromford.protocol.channels.forwarding import forwarding_fee_msat
+from cromford.protocol.channels.htlc_rules import (
+    forward_delta_blocks,
+    min_final_cltv_expiry_delta,
+)
+from cromford.protocol.exiting.channel import sweep_feerate
+from cromford.protocol.exiting.client import preimages_of
+from cromford.protocol.journal.client_state import ClientState
+from cromford.protocol.journal.link import Link
+
+SECRET_SIZE: Final = 32  # A preimage, and a payment secret (BOLT 11).
+Document = dict[str, Any]
+
+
+class PayingClient(Payer, Protocol):
+    """What a client's daemon offers these methods."""
+
+    payment_numbers: PaymentNumbers
+
+    @property
+    def state(self) -> ClientState:
+        """The client's state now."""
+
+
+class _InvoiceParams(msgspec.Struct, forbid_unknown_fields=True):
+    amount_msat: int
+    description: str = ""
+    expiry_seconds: int = INVOICE_EXPIRY_SECONDS
+
+
+class _ClientPayParams(msgspec.Struct, forbid_unknown_fields=True):
+    invoice: str
+    fee_max_msat: int | None = None  # None: what the policy allows
+    factory_id: str | None = None  # None: any
+    wait_seconds: float = WAIT_SECONDS
+    dry_run: bool = False
+
+
+class ClientPayments:
+    """The methods `invoice`, `pay`, `payments` and `balance`.
+
+    Args:
+        owner: The daemon.
+        sign_node: The signer's, for invoices.
+    """
+
+    def __init__(self, owner: PayingClient, sign_node: Callable[[bytes], bytes]) -> None:
+        self._owner = owner
+        self._sign_node = sign_node
+
+    def methods(self) -> dict[str, Handler]:
+        """Return the methods by name."""
+        return {
+            "invoice": self._invoice,
+            "pay": self._pay,
+            "payments": self._payments,
+            "balance": without_params(self._balance),
+        }
+
+    def totals(self) -> Document:
+        """Return what all channels hold together."""
+        return channel_views.totals(self._channels())
+
+    async def _invoice(self, params: dict[str, Any]) -> object:
+        wanted = read_params(params, _InvoiceParams)
+        preimage, payment_secret = (secrets.token_bytes(SECRET_SIZE) for _ in range(2))
+        try:
+            invoice = self._new_invoice(wanted, sha256(preimage), payment_secret)
+            text = sign_invoice(invoice, self._sign_node)
+        except InvalidInvoice as error:
+            raise InvalidParam(error.field, str(error)) from error
+        self._owner.request(
+            ev.InvoiceRequested(
+                preimage=preimage,
+                payment_secret=payment_secret,
+                amount_msat=invoice.amount_msat,
+                description=invoice.description,
+                expires_at=invoice.expires_at,
+                expiry_seconds=invoice.expiry_seconds,
+                text=text,
+            )
+        )
+        receivable = [balance_of(link).receivable_msat for link in self._usable()]
+        return {
+            **show_invoice(self._owner.book, self._owner.book.invoices[invoice.payment_hash]),
+            # One payment comes through one channel.
+            "receivable_msat": max(receivable, default=0),
+        }
+
+    def _new_invoice(
+        self, wanted: _InvoiceParams, payment_hash: bytes, payment_secret: bytes
+    ) -> Invoice:
+        config, usable = self._owner.state.config, self._usable()
+        if not usable:
+            raise RpcFailure(
+                "no_channel",
+                "no channel is ready to receive through",
+                retryable=True,
+                remediation="`factories` shows how far the channel's factory is.",
+            )
+        return Invoice(
+            network=config.network,
+            payee=config.node_id,
+            amount_msat=wanted.amount_msat,
+            payment_hash=payment_hash,
+            payment_secret=payment_secret,
+            description=wanted.description,
+            created_at=int(time.time()),
+            expiry_seconds=wanted.expiry_seconds,
+            min_final_cltv_expiry_delta=max(map(min_final_cltv_expiry_delta, usable)),
+            route_hint=self._route_hint(usable),
+        )
+
+    def _route_hint(self, usable: list[Link]) -> RouteHint:
+        lobby = self._owner.state.lobby
+        if lobby is None:
+            raise RpcFailure(
+                "lsp_unreachable",
+                "not connected to the LSP, whose price belongs in an invoice",
+                retryable=True,
+                remediation="The daemon connects again by itself; `status` shows when it has.",
+            )
+        return RouteHint(
+            lsp_node_id=self._owner.state.config.lsp_node_id,
+            fee_base_msat=min(lobby.fee_base_msat, UINT32_MAX),
+            fee_proportional_millionths=min(lobby.fee_proportional_millionths, UINT32_MAX),
+            cltv_expiry_delta=min(max(map(forward_delta_blocks, usable)), UINT16_MAX),
+        )
+
+    async def _pay(self, params: dict[str, Any]) -> object:
+        wanted = read_params(params, _ClientPayParams)
+        invoice = read_invoice(wanted.invoice, self._owner.network)
+        attempts = self._owner.state.attempts
+        asked = pay_request(
+            invoice,
+            wanted.invoice,
+            fee_max_msat=wanted.fee_max_msat,
+            attempt_id=(
+                None if wanted.factory_id is None else find_factory(attempts, wanted.factory_id)
+            ),
+        )
+        self._check_reach(invoice)
+        return await pay(
+            self._owner,
+            invoice,
+            asked,
+            means=lambda: self._means(asked),
+            wait_seconds=wanted.wait_seconds,
+            dry_run=wanted.dry_run,
+        )
+
+    def _check_reach(self, invoice: Invoice) -> None:
+        """Refuse what our LSP cannot deliver, before an HTLC is locked in for it.
+
+        Raises:
+            RpcFailure: If the invoice names another node as the way to its payee.
+        """
+        hint, lsp_node_id = invoice.route_hint, self._owner.state.config.lsp_node_id
+        if hint is not None and hint.lsp_node_id != lsp_node_id:
+            raise RpcFailure(
+                "payee_unreachable",
+                f"route_hint: expected our LSP {lsp_node_id.hex()}, "
+                f"received {hint.lsp_node_id.hex()}",
+                remediation="Payments reach the clients of one's own LSP only.",
+            )
+
+    def _means(self, asked: ev.PayRequested) -> Means:
+        state, fee_msat = self._owner.state, 0
+        if state.lobby is not None and asked.payee != state.config.lsp_node_id:
+            fee_msat = forwarding_fee_msat(
+                asked.amount_msat,
+                fee_base_msat=state.lobby.fee_base_msat,
+                fee_proportional_millionths=state.lobby.fee_proportional_millionths,
+            )
+        sendable = [
+            balance_of(link).spendable_msat
+            for link in self._usable()
+            if link.is_open and asked.attempt_id in {None, link.attempt_id}
+        ]
+        return Means(cost_msat=asked.amount_msat + fee_msat, sendable_msat=max(sendable, default=0))
+
+    async def _payments(self, params: dict[str, Any]) -> object:
+        limit = checked_limit(read_params(params, PaymentsParams))
+        numbers = self._owner.payment_numbers
+        return {"payments": own_payments(self._owner.book, numbers, limit=limit)}
+
+    async def _balance(self) -> object:
+        channels = self._channels()
+        exits = [channel["exit_sat"] for channel in channels if channel["exit_sat"] is not None]
+        total = channel_views.totals(channels) | {"exit_sat": sum(exits)}
+        return {"channels": channels, "total": total}
+
+    def _channels(self) -> list[Document]:
+        """Return every channel that is not on chain yet, oldest first; then `exit_plan` tells."""
+        state = self._owner.state
+        links = state.book.links_with(state.config.lsp_node_id)
+        return [self._channel(x) for x in links if not channel_views.is_on_chain(x, state.chain)]
+
+    def _channel(self, link: Link) -> Document:
+        state = self._owner.state
+        height, terms = state.chain.height, state.attempts[link.attempt_id].terms
+        return {
+            **channel_views.show_channel(link, is_usable=is_usable(state, link), height=height),
+            "exit_sat": channel_views.exit_sat(
+                link,
+                preimages_of(state),
+                height=height,
+                feerate_sat_per_kw=sweep_feerate(terms),
+            ),
+            "exit_blocks": link.exit_blocks,
+            "blocks_to_expiry": terms.expiry_height - height,
+        }
+
+    def _usable(self) -> list[Link]:
+        state = self._owner.state
+        return [link for link in state.book.links.values() if is_usable(state, link)]

@@ -1,0 +1,11 @@
+"""What both the local API and its callers know about payments: defaults and limits."""
+
+from typing import Final
+
+from cromford.daemon.api.rpc import CALL_TIMEOUT_SECONDS
+
+INVOICE_EXPIRY_SECONDS: Final = 3600
+WAIT_SECONDS: Final = 60.0
+WAIT_SECONDS_MAX: Final = CALL_TIMEOUT_SECONDS - 20  # The answer must come before its caller goes.
+LIMIT: Final = 100  # Payments in a list.
+LIMIT_MAX: Final = 1000

@@ -1,0 +1,242 @@
+"""Paying an invoice, the same for both daemons: read it, pay it, wait for what becomes of it."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from cromford.bitcoin.network import Network
+from cromford.channel.messages import UpdateAdd
+from cromford.daemon.api.payment_limits import LIMIT, LIMIT_MAX, WAIT_SECONDS_MAX
+from cromford.daemon.api.rpc import InvalidParam, RpcFailure
+from cromford.daemon.event_log import EventLog
+from cromford.daemon.views.payments import show_payment
+from cromford.invoice.bolt11 import parse_invoice
+from cromford.invoice.invoice import InvalidInvoice, Invoice
+from cromford.protocol import events as ev
+from cromford.protocol.journal import channel_records as cr
+from cromford.protocol.journal.book import Book
+from cromford.protocol.journal.encoding import journalled_update
+from cromford.protocol.turn import Decision
+
+EXIT_INVALID: Final = 2
+PLANNED: Final = "planned"
+Document = dict[str, Any]
+
+_REMEDIES: Final = {
+    "lsp_unreachable": "The daemon connects again by itself; `status` shows when it has.",
+    "no_channel": "`balance` shows the channels, and `status` whether the LSP is connected.",
+    "not_payable": "Pay less, or try again when what is on its way has arrived.",
+    "insufficient_balance": "`balance` shows what each channel can send.",
+    "fee_too_high": "Allow more with `--max-fee`, or look at the price with `--dry-run`.",
+    "payee_unknown": "Ask the payee for an invoice made at this LSP.",
+    "payee_offline": "Try again when the payee is connected; `balances` shows when it is.",
+}
+
+
+class Payer(Protocol):
+    """What a daemon offers these functions."""
+
+    network: Network
+    events: EventLog
+
+    @property
+    def book(self) -> Book:
+        """The channels and payments now."""
+
+    @property
+    def height(self) -> int:
+        """The height of the tip."""
+
+    def foresee(self, event: ev.Event) -> Decision[Any]:
+        """Return what a request would do, or raise why it is impossible."""
+
+    def request(self, event: ev.Event) -> None:
+        """Handle an operator's request."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Means:
+    """What paying takes, and what there is: why it does not go, in numbers.
+
+    Attributes:
+        cost_msat: The amount and the fee.
+        sendable_msat: The most that one channel could send for it now.
+    """
+
+    cost_msat: int
+    sendable_msat: int
+
+
+class PaymentsParams(msgspec.Struct, forbid_unknown_fields=True):
+    """What `payments` is asked: how many to list at most."""
+
+    limit: int = LIMIT
+
+
+def checked_limit(wanted: PaymentsParams) -> int:
+    """Return how many payments to list.
+
+    Raises:
+        InvalidParam: If it is out of range.
+    """
+    if not 1 <= wanted.limit <= LIMIT_MAX:
+        raise InvalidParam("limit", f"expected 1..{LIMIT_MAX}, received {wanted.limit}")
+    return wanted.limit
+
+
+def read_invoice(text: str, network: Network) -> Invoice:
+    """Return the invoice in a text; whether it expired is not looked at.
+
+    Raises:
+        RpcFailure: `invalid_invoice`, naming the field, what was expected and received.
+    """
+    try:
+        return parse_invoice(text, network)
+    except InvalidInvoice as error:
+        raise RpcFailure(
+            "invalid_invoice",
+            f"invoice: {error}",
+            remediation="Ask the payee for a BOLT 11 invoice with an amount, on this network.",
+            exit_code=EXIT_INVALID,
+        ) from error
+
+
+def pay_request(
+    invoice: Invoice,
+    text: str,
+    *,
+    fee_max_msat: int | None = None,
+    attempt_id: bytes | None = None,
+) -> ev.PayRequested:
+    """Return the request to pay an invoice.
+
+    Args:
+        invoice: As it was read.
+        text: What it was read from.
+        fee_max_msat: The most that the fee may be; None for what the policy allows.
+        attempt_id: The factory to pay from; None for any.
+
+    Raises:
+        InvalidParam: If the highest fee is negative.
+    """
+    if fee_max_msat is not None and fee_max_msat < 0:
+        raise InvalidParam("fee_max_msat", f"expected at least 0, received {fee_max_msat}")
+    return ev.PayRequested(
+        text=text.strip(),
+        payment_hash=invoice.payment_hash,
+        payment_secret=invoice.payment_secret,
+        payee=invoice.payee,
+        amount_msat=invoice.amount_msat,
+        description=invoice.description,
+        min_final_cltv_expiry_delta=invoice.min_final_cltv_expiry_delta,
+        fee_max_msat=fee_max_msat,
+        attempt_id=attempt_id,
+    )
+
+
+async def pay(
+    payer: Payer,
+    invoice: Invoice,
+    asked: ev.PayRequested,
+    *,
+    means: Callable[[], Means],
+    wait_seconds: float,
+    dry_run: bool,
+) -> Document:
+    """Pay an invoice and return what became of it; what is paid or on its way is never paid twice.
+
+    Args:
+        payer: The daemon.
+        invoice: As it was read.
+        asked: The request for it.
+        means: Returns what it takes and what there is; asked where it cannot be paid.
+        wait_seconds: How long to wait for the outcome; 0 answers at once.
+        dry_run: Only say what paying would take.
+
+    Raises:
+        InvalidParam: If the wait is out of range.
+        RpcFailure: If the invoice expired, or cannot be paid now.
+    """
+    if not 0 <= wait_seconds <= WAIT_SECONDS_MAX:
+        raise InvalidParam(
+            "wait_seconds", f"expected 0..{WAIT_SECONDS_MAX:g}, received {wait_seconds}"
+        )
+    known = payer.book.payments.get(asked.payment_hash)
+    if known is None or known.status == "failed":
+        _check_time(invoice)
+        try:
+            if dry_run:
+                return _planned(payer, invoice, payer.foresee(asked))
+            payer.request(asked)
+        except RpcFailure as failure:
+            raise _explained(failure, means()) from failure
+    if not dry_run:
+        await _outcome(payer, asked.payment_hash, seconds=wait_seconds)
+    return show_payment(payer.book, payer.book.payments[asked.payment_hash])
+
+
+def _check_time(invoice: Invoice) -> None:
+    late_seconds = int(time.time()) - invoice.expires_at
+    if late_seconds >= 0:
+        raise RpcFailure(
+            "invoice_expired",
+            f"invoice: expired {late_seconds} seconds ago, at {invoice.expires_at} (unix time)",
+            remediation="Ask the payee for a new one.",
+        )
+
+
+def _planned(payer: Payer, invoice: Invoice, decision: Decision[Any]) -> Document:
+    """Return what paying would take, from the decision that paying would make."""
+    started = next(one for one in decision.records if isinstance(one, cr.PaymentStarted))
+    proposed = next(one for one in decision.records if isinstance(one, cr.UpdateProposed))
+    update = journalled_update(proposed.message)
+    if not isinstance(update, UpdateAdd):
+        raise AssertionError("a payment begins with an HTLC")
+    return {
+        "direction": "out",
+        "status": PLANNED,
+        "payment_hash": started.payment_hash.hex(),
+        "payee": started.payee.hex(),
+        "amount_msat": started.amount_msat,
+        "fee_msat": started.fee_msat,
+        "total_msat": started.amount_msat + started.fee_msat,
+        "description": started.description,
+        "channel_id": started.channel_id.hex(),
+        "factory_id": payer.book.links[started.channel_id].attempt_id.hex(),
+        "expires_at": invoice.expires_at,
+        # What is offered to us expires later than what we offer, hop by hop.
+        "htlc_expiry_height": update.cltv_expiry,
+        "payee_expiry_height": payer.height + invoice.min_final_cltv_expiry_delta,
+    }
+
+
+def _explained(failure: RpcFailure, means: Means) -> RpcFailure:
+    """Return a refusal with what to do about it."""
+    code, message = failure.code, failure.message
+    if code == "not_payable" and means.cost_msat > means.sendable_msat:
+        code = "insufficient_balance"
+        message = (
+            f"amount_msat: with the fee {means.cost_msat} are needed, "
+            f"and no channel can send more than {means.sendable_msat} now"
+        )
+    return RpcFailure(
+        code,
+        message,
+        retryable=failure.retryable,
+        remediation=_REMEDIES.get(code, failure.remediation),
+        exit_code=failure.exit_code,
+    )
+
+
+async def _outcome(payer: Payer, payment_hash: bytes, *, seconds: float) -> None:
+    """Wait until a payment is paid or failed, the time is over, or the daemon stops."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + seconds
+    while payer.book.payments[payment_hash].status == "pending":
+        left = until - loop.time()
+        if left <= 0 or not await payer.events.wait_beyond(payer.events.n_seen, seconds=left):
+            return

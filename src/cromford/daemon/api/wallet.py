@@ -1,0 +1,180 @@
+"""The wallet's API methods, the same for both daemons."""
+
+from decimal import ROUND_UP, Decimal
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from cromford.adapters.bitcoind import BitcoindChain
+from cromford.bitcoin.address import address_of_script, script_of_address
+from cromford.bitcoin.block import COINBASE_MATURITY
+from cromford.bitcoin.fees import SAT_PER_KW_OF_SAT_PER_VB, sat_per_vb
+from cromford.bitcoin.network import Network
+from cromford.daemon.api.rpc import InvalidParam, RpcFailure
+from cromford.daemon.api.rpc_server import Handler, read_params, without_params
+from cromford.daemon.refusals import Refusals
+from cromford.ports import ChainUnavailable
+from cromford.protocol import events as ev
+from cromford.protocol.faults import Rejected
+from cromford.protocol.spending import planned
+from cromford.wallet.account import RECEIVE
+from cromford.wallet.coins import Wallet, WalletCoin
+
+FEERATE_TARGET_BLOCKS: Final = 6
+FEERATE_FALLBACK_SAT_PER_KW: Final = 500  # 2 sat/vB, where the node has no estimate.
+FEERATE_MAX_SAT_PER_VB: Final = 1000  # Above it somebody has mistyped.
+
+
+class WalletOwner(Protocol):
+    """What a daemon offers these methods."""
+
+    network: Network
+    chain: BitcoindChain
+
+    @property
+    def wallet(self) -> Wallet:
+        """The wallet's present state."""
+
+    @property
+    def height(self) -> int:
+        """The height of the tip."""
+
+    @property
+    def arriving_sat(self) -> int:
+        """What is on its way to the wallet out of channels that are on chain."""
+
+    @property
+    def refusals(self) -> Refusals:
+        """What the node does not take."""
+
+    def request(self, event: ev.Event) -> None:
+        """Handle an operator's request."""
+
+
+class _SendParams(msgspec.Struct, forbid_unknown_fields=True):
+    address: str
+    amount_sat: int | None = None  # None: all that is free
+    feerate_sat_per_vb: str | None = None  # a decimal number; None: the node's estimate
+    dry_run: bool = False
+
+
+def wallet_methods(owner: WalletOwner) -> dict[str, Handler]:
+    """Return the methods `address`, `wallet_balance`, `wallet_coins` and `wallet_send`."""
+
+    async def address() -> object:
+        script = owner.wallet.next_script(RECEIVE)
+        owner.request(ev.AddressRequested())
+        return {"address": address_of_script(script, owner.network)}
+
+    async def balance() -> object:
+        return wallet_summary(owner)
+
+    async def coins() -> object:
+        unspent = [coin for coin in owner.wallet.coins.values() if coin.spent_height is None]
+        return {"coins": [_show_coin(owner, coin) for coin in unspent]}
+
+    async def send(params: dict[str, Any]) -> object:
+        return await _send(owner, read_params(params, _SendParams))
+
+    return {
+        "address": without_params(address),
+        "wallet_balance": without_params(balance),
+        "wallet_coins": without_params(coins),
+        "wallet_send": send,
+    }
+
+
+def wallet_summary(owner: WalletOwner) -> dict[str, object]:
+    """Return the wallet in numbers: what is confirmed, free, reserved, immature, and arriving.
+
+    `arriving_sat` comes out of exits, after its delays and less the fees of its sweeps.
+    """
+    wallet = owner.wallet
+    unspent = [coin for coin in wallet.coins.values() if coin.spent_height is None]
+    by_status: dict[str, int] = {}
+    for coin in unspent:
+        status = _status_of(owner, coin)
+        by_status[status] = by_status.get(status, 0) + coin.txout.amount_sat
+    return {
+        "confirmed_sat": wallet.confirmed_sat(),
+        "free_sat": by_status.get("free", 0),
+        "reserved_sat": by_status.get("reserved", 0),
+        "immature_sat": by_status.get("immature", 0),
+        "paying_sat": by_status.get("paying", 0),
+        "arriving_sat": owner.arriving_sat,
+        "refused": owner.refusals.shown_of(wallet.payments, {}),
+        "address": address_of_script(wallet.next_script(RECEIVE), owner.network),
+    }
+
+
+def _status_of(owner: WalletOwner, coin: WalletCoin) -> str:
+    wallet = owner.wallet
+    reserved_for = wallet.reserved.get(coin.outpoint)
+    if reserved_for is not None:
+        return "paying" if reserved_for in wallet.payments else "reserved"
+    if coin.is_coinbase and owner.height + 1 - coin.height < COINBASE_MATURITY:
+        return "immature"
+    return "free"
+
+
+def _show_coin(owner: WalletOwner, coin: WalletCoin) -> dict[str, object]:
+    reserved_for = owner.wallet.reserved.get(coin.outpoint)
+    return {
+        "outpoint": str(coin.outpoint),
+        "amount_sat": coin.txout.amount_sat,
+        "address": address_of_script(coin.txout.script_pubkey, owner.network),
+        "confirmations": owner.height - coin.height + 1,
+        "status": _status_of(owner, coin),
+        "reserved_for": None if reserved_for is None else reserved_for.hex(),
+    }
+
+
+async def _send(owner: WalletOwner, wanted: _SendParams) -> dict[str, object]:
+    try:
+        script_pubkey = script_of_address(wanted.address, owner.network)
+    except ValueError as error:
+        raise InvalidParam("address", str(error)) from error
+    feerate_sat_per_kw, source = await _feerate(owner, wanted.feerate_sat_per_vb)
+    event = ev.PaymentRequested(
+        script_pubkey=script_pubkey,
+        amount_sat=wanted.amount_sat,
+        feerate_sat_per_kw=feerate_sat_per_kw,
+    )
+    try:
+        plan = planned(owner.wallet, event, tip_height=owner.height)
+    except Rejected as rejected:
+        raise RpcFailure(rejected.code, str(rejected), retryable=rejected.retryable) from rejected
+    if not wanted.dry_run:
+        owner.request(event)
+    return {
+        "sent": not wanted.dry_run,
+        "txid": str(plan.tx.txid),
+        "amount_sat": plan.amount_sat,
+        "fee_sat": plan.fee_sat,
+        "change_sat": plan.change_sat,
+        "feerate_sat_per_vb": sat_per_vb(feerate_sat_per_kw),
+        "feerate_source": source,
+    }
+
+
+async def _feerate(owner: WalletOwner, given: str | None) -> tuple[int, str]:
+    """Return the feerate and where it comes from: given, the node's estimate, or the fallback."""
+    if given is not None:
+        try:
+            feerate = Decimal(given)
+        except ArithmeticError:
+            raise InvalidParam("feerate_sat_per_vb", f"{given!r} is no number") from None
+        if not 0 < feerate <= FEERATE_MAX_SAT_PER_VB:
+            raise InvalidParam(
+                "feerate_sat_per_vb",
+                f"expected above 0 and at most {FEERATE_MAX_SAT_PER_VB}, received {given}",
+            )
+        per_kw = feerate * SAT_PER_KW_OF_SAT_PER_VB
+        return int(per_kw.to_integral_value(ROUND_UP)), "given"
+    try:
+        estimate = await owner.chain.feerate_sat_per_kw(FEERATE_TARGET_BLOCKS)
+    except ChainUnavailable as error:
+        raise RpcFailure("chain_unavailable", str(error), retryable=True) from error
+    if estimate is None:
+        return FEERATE_FALLBACK_SAT_PER_KW, "fallback"
+    return estimate, f"estimate for {FEERATE_TARGET_BLOCKS} blocks"

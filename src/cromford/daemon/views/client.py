@@ -1,0 +1,122 @@
+"""A client's state as its operator reads it: plain data, computed on demand, never stored."""
+
+from typing import Any, Final
+
+from cromford.daemon.views.channels import status_of as channel_status
+from cromford.daemon.views.export import export_funding, export_nodes, export_terms
+from cromford.protocol.channels.client import is_usable
+from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
+from cromford.protocol.journal.client_state import ClientState
+
+_STAGES: Final = {
+    "Received": "received",
+    "Checked": "checked",
+    "BelowSent": "below_sent",
+    "HoldsExit": "holds_exit",
+    "RootSent": "root_sent",
+    "Complete": "complete",
+}
+
+
+def stage_of(attempt: ClientAttempt) -> str:
+    """Return the stage of the ceremony in one word."""
+    return _STAGES[type(attempt.stage).__name__]
+
+
+def status_of(state: ClientState, attempt: ClientAttempt) -> str:
+    """Return a factory's status in one word. What the chain shows outweighs what was said."""
+    is_complete = isinstance(attempt.stage, Complete)
+    confirmed = is_complete and attempt.funding_tx.txid in state.chain.confirmed
+    if confirmed and attempt.branch.vertices[-1].state.tx.txid in state.chain.confirmed:
+        return "on_chain"
+    if attempt.is_exiting:
+        return "exiting"
+    if confirmed and attempt.ready_sent:
+        return "live" if attempt.ready_received else "confirming"
+    if confirmed and not attempt.given_up:
+        return "confirming"
+    if attempt.aborted is not None:
+        return "aborted"
+    if attempt.given_up:
+        return "given_up"
+    return "waiting_for_funding" if is_complete else "building"
+
+
+def summary(state: ClientState, attempt: ClientAttempt) -> dict[str, Any]:
+    """Return a factory in one line."""
+    known: dict[str, Any] = {
+        "n_clients": None,
+        "capacity_sat": None,
+        "channel_outpoint": None,
+        "funding_txid": None,
+        "funding_amount_sat": None,
+        "confirmations": 0,
+        "min_depth": None,
+        "expiry_height": None,
+        "blocks_to_expiry": None,
+        "exit_deadline_height": None,
+        "exit_blocks": None,
+        "channel_status": None,
+        "channel_failed": None,
+    }
+    if attempt.is_checked:
+        terms, branch = attempt.terms, attempt.branch
+        known = {
+            "n_clients": terms.n_clients,
+            "capacity_sat": branch.channel.amount_sat,
+            "channel_outpoint": str(branch.channel_outpoint),
+            "funding_txid": str(attempt.funding_tx.txid),
+            "funding_amount_sat": branch.funding_amount_sat,
+            "confirmations": state.chain.depth(attempt.funding_tx.txid),
+            "min_depth": terms.min_depth,
+            "expiry_height": terms.expiry_height,
+            "blocks_to_expiry": terms.expiry_height - state.chain.height,
+            "exit_deadline_height": branch.exit_deadline_height,
+            "exit_blocks": branch.exit_blocks,
+            **_channel_state(state, attempt),
+        }
+    return {
+        "factory_id": attempt.attempt_id.hex(),
+        "status": status_of(state, attempt),
+        "stage": stage_of(attempt),
+        "client": attempt.propose.client,
+        **known,
+        "aborted": attempt.aborted,
+        "given_up": attempt.given_up,
+        "ready_sent": attempt.ready_sent,
+        "ready_received": attempt.ready_received,
+        "is_exiting": attempt.is_exiting,
+    }
+
+
+def _channel_state(state: ClientState, attempt: ClientAttempt) -> dict[str, Any]:
+    """Return how the channel is; nothing is known before both sides found it ready."""
+    link = next((x for x in state.book.links.values() if x.attempt_id == attempt.attempt_id), None)
+    if link is None:
+        return {"channel_status": None, "channel_failed": None}
+    status = channel_status(link, is_usable=is_usable(state, link))
+    return {"channel_status": status, "channel_failed": link.failure}
+
+
+def show(state: ClientState, attempt: ClientAttempt) -> dict[str, Any]:
+    """Return everything about a factory: the client's own branch, nothing more."""
+    if not attempt.is_checked:
+        return {**summary(state, attempt), "terms": None, "transactions": [], "funding": None}
+    branch = attempt.branch
+    signatures: dict[str, bytes] = {}
+    if isinstance(attempt.stage, Complete):
+        below = [node.name for node in branch.nodes_below_root]
+        signatures = dict(zip(below, attempt.stage.signatures, strict=True))
+        signatures[branch.root_kickoff.name] = attempt.stage.root_signature
+    return {
+        **summary(state, attempt),
+        "terms": export_terms(attempt.terms),
+        "transactions": export_nodes(list(branch.nodes), signatures),
+        "funding": export_funding(
+            attempt.funding_tx,
+            amount_sat=branch.funding_amount_sat,
+            script_pubkey=branch.funding_output.script_pubkey,
+            descriptor=branch.funding_output.descriptor,
+            confirmations=state.chain.depth(attempt.funding_tx.txid),
+        ),
+    }

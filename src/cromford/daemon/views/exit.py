@@ -1,0 +1,229 @@
+"""What leaving takes, as a client's operator reads it: from the root down to the wallet."""
+
+from typing import Any, Final, assert_never
+
+from cromford.bitcoin.fees import SAT_PER_KW_OF_SAT_PER_VB, fee_sat_of
+from cromford.bitcoin.tx import Txid
+from cromford.factory.exit_path import exit_path
+from cromford.factory.terms import FeePolicy
+from cromford.protocol.exiting.channel import landed_channel, sweep_feerate
+from cromford.protocol.exiting.client import holding_of
+from cromford.protocol.journal.client_attempt import ClientAttempt
+from cromford.protocol.journal.client_state import ClientState
+from cromford.watch.channel_exit import (
+    AwaitPreimage,
+    ChannelAction,
+    NeedsChild,
+    PublishHeld,
+    Unrecognised,
+    Wait,
+    channel_actions,
+)
+from cromford.watch.exit import (
+    ChannelOnChain,
+    ExitAction,
+    Publish,
+    WaitForFunding,
+    WaitForHeight,
+    next_exit_action,
+)
+from cromford.watch.leaving import COMMITMENT_NAME, what_leaving_gives
+from cromford.watch.sweep import Spend
+
+FEERATES_SAT_PER_VB: Final = (1, 10, 100)  # At which an exit's cost is shown.
+
+
+def exit_plan(state: ClientState, attempt: ClientAttempt) -> dict[str, Any]:
+    """Return what leaving takes: transactions, fees, blocks, and what comes next."""
+    signed = attempt.signed_branch
+    steps = exit_path(signed)
+    action = next_exit_action(
+        signed, confirmed=state.chain.confirmed, tip_height=state.chain.height
+    )
+    total_vsize = sum(step.tx.vsize for step in steps)
+    return {
+        "factory_id": attempt.attempt_id.hex(),
+        "steps": [
+            {
+                "name": step.name,
+                "txid": str(step.tx.txid),
+                "vsize": step.tx.vsize,
+                "fee_sat": step.fee_sat,
+                "delay_blocks": step.delay_blocks,
+                **_step_status(state, step.name, step.tx.txid, action),
+            }
+            for step in steps
+        ],
+        "n_transactions": len(steps),
+        "total_vsize": total_vsize,
+        "total_fee_sat": sum(step.fee_sat for step in steps),
+        "total_delay_blocks": sum(step.delay_blocks for step in steps),
+        "exit_blocks": signed.branch.exit_blocks,
+        "fees_at": [
+            {
+                "feerate_sat_per_vb": feerate,
+                "fee_sat": fee_sat_of(
+                    vsize=total_vsize, feerate_sat_per_kw=feerate * SAT_PER_KW_OF_SAT_PER_VB
+                ),
+            }
+            for feerate in FEERATES_SAT_PER_VB
+        ],
+        "channel_sat": signed.branch.channel.amount_sat,
+        "needs_coin": attempt.terms.fee_policy is FeePolicy.EPHEMERAL,
+        "channel": _out_of_the_channel(state, attempt),
+        "due": _due(state, attempt) if isinstance(action, ChannelOnChain) else [],
+        "next": _next(state, attempt, action),
+    }
+
+
+def _out_of_the_channel(state: ClientState, attempt: ClientAttempt) -> dict[str, Any] | None:
+    """Return what follows once the channel is on chain, up to the wallet.
+
+    None where it cannot be said: commitments that pay no fee, state that was lost, and where the
+    LSP's commitment is on chain instead of ours.
+    """
+    holding = holding_of(state, attempt)
+    landed = landed_channel(holding, state.chain)
+    is_theirs = landed.landed is not None and landed.landed is not holding.link.held
+    if holding.link.held.commitment.terms.is_zero_fee or holding.link.is_behind or is_theirs:
+        return None
+    leaving = what_leaving_gives(
+        holding.link.held,
+        landed_height=_landed_height(attempt, state),
+        feerate_sat_per_kw=sweep_feerate(attempt.terms),
+        preimages=holding.preimages,
+    )
+    return {
+        "steps": [
+            {
+                "name": step.name,
+                "vsize": step.vsize,
+                "fee_sat": step.fee_sat,
+                "delay_blocks": step.delay_blocks,
+            }
+            for step in leaving.steps
+        ],
+        "exit_sat": leaving.remainder_sat,
+        "left_behind": [
+            {"name": left.name, "amount_sat": left.amount_sat} for left in leaving.left_behind
+        ],
+    }
+
+
+def _landed_height(attempt: ClientAttempt, state: ClientState) -> int:
+    """Return where the channel's output confirmed, or would if the exit began now."""
+    outpoint = attempt.branch.channel_outpoint
+    return state.chain.confirmed.get(outpoint.txid, state.chain.height + attempt.branch.exit_blocks)
+
+
+def _due(state: ClientState, attempt: ClientAttempt) -> list[dict[str, Any]]:
+    """Return what is to be done about a channel that is on chain; nothing once all is taken.
+
+    `height`: the first block that can hold it, or for `await_preimage` the one from which on the
+    peer may take it.
+    """
+    holding = holding_of(state, attempt)
+    return [
+        due_entry(one, tip_height=state.chain.height, is_behind=holding.link.is_behind)
+        for one in channel_actions(landed_channel(holding, state.chain))
+    ]
+
+
+def _next(state: ClientState, attempt: ClientAttempt, action: ExitAction) -> str:
+    if not isinstance(action, ChannelOnChain):
+        return describe(action)
+    holding = holding_of(state, attempt)
+    actions = channel_actions(landed_channel(holding, state.chain))
+    following = [describe_channel(one, is_behind=holding.link.is_behind) for one in actions]
+    return "; ".join(following) or "nothing: everything that is worth its fee was taken"
+
+
+def _step_status(state: ClientState, name: str, txid: bytes, action: ExitAction) -> dict[str, Any]:
+    for confirmed, height in state.chain.confirmed.items():
+        if confirmed == txid:
+            return {"status": "confirmed", "height": height}
+    match action:
+        case Publish(step=step) if step.name == name:
+            return {"status": "publish_now", "height": state.chain.height + 1}
+        case WaitForHeight(step=step, height=height) if step.name == name:
+            return {"status": "wait", "height": height}
+        case _:
+            return {"status": "later", "height": None}
+
+
+def describe(action: ExitAction) -> str:
+    """Return the next action in a sentence."""
+    match action:
+        case Publish(step=step):
+            return f"publish {step.name} now"
+        case WaitForHeight(step=step, height=height):
+            return f"publish {step.name} so that it can confirm at height {height}"
+        case WaitForFunding():
+            return "the funding is not confirmed: there is nothing to leave from"
+        case ChannelOnChain(outpoint=outpoint, height=height):
+            return f"the channel output {outpoint} has been on chain since height {height}"
+
+
+def describe_channel(action: ChannelAction, *, is_behind: bool) -> str:
+    """Return the next action in a channel that is on chain in a sentence.
+
+    A client that `is_behind` lost state: its commitment may be revoked, and is never published.
+    """
+    match action:
+        case PublishHeld():
+            if is_behind:
+                return "wait for the LSP's commitment: your own may be revoked"
+            return "publish the commitment now"
+        case Spend(name=name):
+            return f"publish {name} now"
+        case Wait(name=name, height=height):
+            return f"publish {name} so that it can confirm at height {height}"
+        case AwaitPreimage(name=name, expiry_height=height):
+            return f"{name} is there for a preimage, until height {height}"
+        case NeedsChild():
+            return "the next transaction pays no fee itself, and needs a child that pays for it"
+        case Unrecognised(tx=tx):
+            return f"the channel was spent by {tx.txid}, which is no commitment held here"
+        case WaitForFunding():
+            return describe(action)
+        case _:
+            assert_never(action)
+
+
+def due_entry(action: ChannelAction, *, tip_height: int, is_behind: bool) -> dict[str, Any]:
+    """Return the next action in a channel that is on chain as plain data.
+
+    Its status is `publish_now`, `wait`, `await_preimage`, `needs_child`, `unrecognised`, or
+    `withheld` for the commitment of a client that `is_behind`; the txid is there where the
+    transaction is known.
+    """
+    match action:
+        case PublishHeld(tx=tx) if is_behind:
+            return _entry(COMMITMENT_NAME, "withheld", tx.txid, None)
+        case PublishHeld(tx=tx):
+            return _entry(COMMITMENT_NAME, "publish_now", tx.txid, tip_height + 1)
+        case Spend(name=name, tx=tx):
+            return _entry(name, "publish_now", tx.txid, tip_height + 1)
+        case Wait(name=name, height=height):
+            return _entry(name, "wait", None, height)
+        case AwaitPreimage(name=name, expiry_height=height):
+            return _entry(name, "await_preimage", None, height)
+        case NeedsChild(due=due):
+            entry = due_entry(due, tip_height=tip_height, is_behind=is_behind)
+            is_wanted = entry["status"] == "publish_now"
+            return entry | ({"status": "needs_child", "height": None} if is_wanted else {})
+        case Unrecognised(tx=tx):
+            return _entry("channel", "unrecognised", tx.txid, None)
+        case WaitForFunding():
+            return _entry("channel", "wait", None, None)
+        case _:
+            assert_never(action)
+
+
+def _entry(name: str, status: str, txid: Txid | None, height: int | None) -> dict[str, Any]:
+    return {
+        "name": name,
+        "status": status,
+        "txid": None if txid is None else str(txid),
+        "height": height,
+    }

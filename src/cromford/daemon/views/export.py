@@ -1,0 +1,153 @@
+"""A factory as plain data, from which a stranger verifies everything with other software.
+
+The format is documented in docs/export.md. Ids are hex, txids in the order people read, amounts
+in sat. A transaction stands signed as soon as its own signature is finished.
+"""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, Final
+
+from cromford.bitcoin.network import Network
+from cromford.bitcoin.tx import Tx, Txid
+from cromford.factory.outputs import TreeOutput
+from cromford.factory.shape import LSP_INDEX
+from cromford.factory.terms import FactoryTerms, FeePolicy
+from cromford.factory.tree import FACTORY_VOUT, KickoffNode, StateNode, Tree, TreeNode
+from cromford.protocol.journal.lsp_attempt import LspAttempt
+
+EXPORT_VERSION: Final = 1
+
+
+def export_terms(terms: FactoryTerms) -> dict[str, Any]:
+    """Return the terms under their own names."""
+    exported: dict[str, Any] = {}
+    for field in fields(terms):
+        value = getattr(terms, field.name)
+        if isinstance(value, FeePolicy):
+            exported[field.name] = value.label
+        elif field.name == "network":
+            exported[field.name] = str(Txid(value))
+        elif isinstance(value, bytes):
+            exported[field.name] = value.hex()
+        elif isinstance(value, tuple):
+            exported[field.name] = list(value)
+        else:
+            exported[field.name] = value
+    return exported
+
+
+def export_output(output: TreeOutput) -> dict[str, Any]:
+    """Return one output of a tree transaction."""
+    return {
+        "kind": output.kind.value,
+        "amount_sat": output.amount_sat,
+        "script_pubkey": output.script_pubkey.hex(),
+        "descriptor": output.descriptor,
+        "client": output.client,
+    }
+
+
+def export_node(
+    node: TreeNode, *, parent: str | None, parent_vout: int, signature: bytes | None
+) -> dict[str, Any]:
+    """Return one tree transaction; `vsize` is that of the signed one."""
+    tx = node.tx if signature is None else node.signed(signature)
+    return {
+        "name": node.name,
+        "kind": "kickoff" if isinstance(node, KickoffNode) else "state",
+        "layer": node.layer,
+        "parent": parent,
+        "parent_vout": parent_vout,
+        "txid": str(node.tx.txid),
+        "signers": list(node.signers),
+        "nsequence": node.tx.inputs[0].nsequence,
+        "state_index": node.state_index if isinstance(node, StateNode) else None,
+        "input_amount_sat": node.input_amount_sat,
+        "fee_sat": node.fee_sat,
+        "vsize": node.tx.with_witnesses((bytes(64),)).vsize,
+        "tx_hex": tx.serialize().hex(),
+        "outputs": [export_output(output) for output in node.outputs],
+    }
+
+
+def export_nodes(nodes: list[TreeNode], signatures: Mapping[str, bytes]) -> list[dict[str, Any]]:
+    """Return tree transactions, each with the name of its parent; the root's parent is null."""
+    by_txid = {node.tx.txid: node.name for node in nodes}
+    return [
+        export_node(
+            node,
+            parent=by_txid.get(node.tx.inputs[0].outpoint.txid),
+            parent_vout=node.tx.inputs[0].outpoint.vout,
+            signature=signatures.get(node.name),
+        )
+        for node in nodes
+    ]
+
+
+def export_funding(
+    tx: Tx, *, amount_sat: int, script_pubkey: bytes, descriptor: str, confirmations: int
+) -> dict[str, Any]:
+    """Return the funding transaction and its factory output."""
+    return {
+        "txid": str(tx.txid),
+        "vout": FACTORY_VOUT,
+        "amount_sat": amount_sat,
+        "script_pubkey": script_pubkey.hex(),
+        "descriptor": descriptor,
+        "tx_hex": tx.serialize().hex(),
+        "confirmations": confirmations,
+    }
+
+
+def export_ledger(tree: Tree, *, funding_fee_sat: int) -> list[dict[str, Any]]:
+    """Return who paid what: at opening, everything is the LSP's."""
+    nodes = list(tree.nodes)
+    closing = "when the factory closes cooperatively"
+    items = (
+        ("channel_capacities", sum(tree.terms.capacity_sat), "its balances, when channels close"),
+        ("lstock", sum(tree.terms.lstock_sat), closing),
+        ("tree_fees", sum(node.fee_sat for node in nodes), closing),
+        ("anchors", tree.terms.anchor_sat * len(nodes), closing),
+        ("funding_fee", funding_fee_sat, "never"),
+    )
+    return [
+        {"payer": "lsp", "item": item, "amount_sat": amount_sat, "recovered": recovered}
+        for item, amount_sat, recovered in items
+    ]
+
+
+def export_factory(
+    attempt: LspAttempt,
+    *,
+    network: Network,
+    status: str,
+    confirmations: int,
+    funding_fee_sat: int,
+) -> dict[str, Any]:
+    """Return the export document of a factory."""
+    tree = attempt.tree
+    return {
+        "version": EXPORT_VERSION,
+        "network": network.name,
+        "factory_id": attempt.attempt_id.hex(),
+        "status": status,
+        "terms": export_terms(attempt.terms),
+        "participants": [
+            {
+                "index": index,
+                "role": "lsp" if index == LSP_INDEX else "client",
+                "factory_pubkey": pubkey.hex(),
+            }
+            for index, pubkey in enumerate(attempt.candidate.factory_pubkeys)
+        ],
+        "funding": export_funding(
+            attempt.funding_tx if attempt.funded is None else attempt.funded.funding_tx,
+            amount_sat=tree.funding_amount_sat,
+            script_pubkey=tree.funding_output.script_pubkey,
+            descriptor=tree.funding_output.descriptor,
+            confirmations=confirmations,
+        ),
+        "transactions": export_nodes(list(tree.nodes), attempt.signatures),
+        "ledger": export_ledger(tree, funding_fee_sat=funding_fee_sat),
+    }

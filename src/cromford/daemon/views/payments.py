@@ -1,0 +1,148 @@
+"""Payments as an operator reads them: plain data, computed on demand, never stored.
+
+Of an invoice of ours the preimage is never shown: whoever has it could be paid in our place.
+Of what we paid it is shown, as the proof.
+"""
+
+from heapq import nlargest
+from itertools import islice
+from typing import Any, Final
+
+from cromford.daemon.payment_numbers import PaymentNumbers
+from cromford.protocol.journal.book import Book, Forward, HtlcKey, OwnInvoice, Payment
+from cromford.protocol.journal.encoding import delivery_of
+from cromford.protocol.journal.failures import CODE_SIZE, describe_failure
+
+PERMANENT: Final = 0x4000  # BOLT 4: trying again will not help.
+HELD: Final = "held"
+Document = dict[str, Any]
+
+
+def show_payment(book: Book, payment: Payment) -> Document:
+    """Return what we pay, with the proof once it is paid."""
+    channel_id = payment.htlc[0]
+    return {
+        "direction": "out",
+        "status": payment.status,
+        "payment_hash": payment.payment_hash.hex(),
+        "payee": payment.payee.hex(),
+        "amount_msat": payment.amount_msat,
+        "fee_msat": payment.fee_msat,
+        "total_msat": payment.amount_msat + payment.fee_msat,
+        "description": payment.description,
+        "channel_id": channel_id.hex(),
+        "factory_id": book.links[channel_id].attempt_id.hex(),
+        "preimage": _hex(payment.preimage),
+        **_failure(payment.failure if payment.preimage is None else None),
+        "invoice": payment.text,
+    }
+
+
+def show_invoice(book: Book, invoice: OwnInvoice) -> Document:
+    """Return an invoice of ours, and through which channel it was paid."""
+    channel_id = None if invoice.paid_by is None else invoice.paid_by[0]
+    return {
+        "direction": "in",
+        "status": invoice.status,
+        "payment_hash": invoice.payment_hash.hex(),
+        "amount_msat": invoice.amount_msat,
+        "received_msat": invoice.paid_msat,
+        "description": invoice.description,
+        "expires_at": invoice.expires_at,
+        "channel_id": _hex(channel_id),
+        "factory_id": None if channel_id is None else book.links[channel_id].attempt_id.hex(),
+        "invoice": invoice.text,
+    }
+
+
+def own_payments(book: Book, numbers: PaymentNumbers, *, limit: int) -> list[Document]:
+    """Return what we paid and what we asked for, the newest first, up to a limit."""
+    found: list[tuple[int, Payment | OwnInvoice]] = [
+        (numbers.of_payment(payment_hash), payment)
+        for payment_hash, payment in book.payments.items()
+    ]
+    found += [
+        (numbers.of_invoice(payment_hash), invoice)
+        for payment_hash, invoice in book.invoices.items()
+    ]
+    return [
+        {
+            "number": number,
+            **(show_payment(book, one) if isinstance(one, Payment) else show_invoice(book, one)),
+        }
+        for number, one in nlargest(limit, found, key=lambda pair: pair[0])
+    ]
+
+
+def forwards(book: Book, *, limit: int) -> list[Document]:
+    """Return what went through us: what waits first, then the newest, up to a limit."""
+    shown = [_show_held(book, key) for key in sorted(book.held)[:limit]]
+    pending = sorted(book.forwards)[: limit - len(shown)]
+    shown += [_show_forward(book, book.forwards[key]) for key in pending]
+    newest = range(book.n_finished - 1, -1, -1)
+    kept = (book.finished[number] for number in newest if number in book.finished)
+    n_kept = len(book.finished)
+    rest = islice(kept, min(n_kept, limit - len(shown)))
+    return shown + [_show_forward(book, forward) for forward in rest]
+
+
+def statuses(book: Book) -> dict[tuple[str, str], int]:
+    """Return how many payments there are by direction (`out`, `in`) and status."""
+    counted: dict[tuple[str, str], int] = {}
+    for payment in book.payments.values():
+        key = ("out", payment.status)
+        counted[key] = counted.get(key, 0) + 1
+    for invoice in book.invoices.values():
+        key = ("in", invoice.status)
+        counted[key] = counted.get(key, 0) + 1
+    return counted
+
+
+def _show_forward(book: Book, forward: Forward) -> Document:
+    return {
+        "status": forward.status,
+        "payment_hash": forward.payment_hash.hex(),
+        "amount_msat": forward.amount_msat,
+        "fee_msat": forward.fee_msat,
+        **_place(book, "from", forward.incoming),
+        **_place(book, "to", forward.outgoing),
+        **_failure(forward.failure if forward.preimage is None else None),
+    }
+
+
+def _show_held(book: Book, key: HtlcKey) -> Document:
+    """Return an HTLC that waits for its payee; which channel it goes on in is not decided."""
+    channel_id, htlc_id = key
+    live = book.links[channel_id].incoming(htlc_id)
+    if live is None:
+        raise AssertionError("an HTLC is held that is not there")
+    delivery = delivery_of(live.payload)
+    if delivery is None:
+        raise AssertionError("an HTLC is held for nobody")
+    return {
+        "status": HELD,
+        "payment_hash": live.htlc.payment_hash.hex(),
+        "amount_msat": delivery.amount_msat,
+        "fee_msat": live.htlc.amount_msat - delivery.amount_msat,
+        **_place(book, "from", key),
+        "to_node_id": delivery.payee.hex(),
+        "to_channel_id": None,
+        **_failure(None),
+    }
+
+
+def _place(book: Book, side: str, key: HtlcKey) -> Document:
+    link = book.links[key[0]]
+    return {f"{side}_node_id": link.node_id.hex(), f"{side}_channel_id": link.channel_id.hex()}
+
+
+def _failure(reason: bytes | None) -> Document:
+    """Return why it was given back, in words, and whether trying again may help."""
+    if reason is None:
+        return {"failure": None, "retryable": None}
+    code = int.from_bytes(reason[:CODE_SIZE], "big")
+    return {"failure": describe_failure(reason), "retryable": not code & PERMANENT}
+
+
+def _hex(data: bytes | None) -> str | None:
+    return None if data is None else data.hex()

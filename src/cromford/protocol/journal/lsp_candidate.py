@@ -1,0 +1,360 @@
+"""One funding transaction that an LSP proposes, and all that is computed from it.
+
+Everything follows from the terms, the keys and the pools; the journal holds no transaction but the
+funding. Session k of a client's branch takes nonce k of its pool, session k of the whole tree nonce
+k of the LSP's. First commitments take nonces of both channel pools: 0 the LSP's, 1 the client's.
+Pools are fresh for every attempt, so no index is taken twice.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from cromford.bitcoin.tx import OutPoint, Tx, Txid
+from cromford.channel.commitment import Commitment
+from cromford.channel.terms import Party
+from cromford.effects import SignRequest
+from cromford.factory.branch import Branch, SignedBranch, branch_of, signed_branch_of
+from cromford.factory.shape import LSP_INDEX
+from cromford.factory.terms import FactoryTerms
+from cromford.factory.tree import FACTORY_VOUT, ChannelKeys, SignedTree, Tree, build_tree
+from cromford.protocol.journal.first_commitments import ChannelSetting, channel_setting
+from cromford.signing.nonces import PublicPool
+from cromford.signing.round import (
+    FaultyContribution,
+    SigningRound,
+    SigningSession,
+    aggregate_nonces,
+)
+from cromford.wire import messages as m
+
+ROOT = "kickoff_root"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LspSeat:
+    """A client's seat: who, and the keys and pools it joined with."""
+
+    node_id: bytes
+    join: m.Join
+
+
+@dataclass(frozen=True, kw_only=True)
+class LspCandidate:
+    """A funding transaction, the tree under it, its channels and its signing sessions."""
+
+    terms: FactoryTerms
+    seats: tuple[LspSeat, ...]
+    factory_pool: PublicPool
+    channels: tuple[m.ChannelOffer, ...]
+    channel_pools: tuple[PublicPool, ...]
+    funding_tx: Tx
+
+    def client_of(self, node_id: bytes) -> int | None:
+        """Return a client's participant index, or None."""
+        for i, seat in enumerate(self.seats, start=1):
+            if seat.node_id == node_id:
+                return i
+        return None
+
+    @property
+    def factory_pubkeys(self) -> tuple[bytes, ...]:
+        """One per participant, the LSP's first."""
+        return (
+            self.factory_pool.pubkey,
+            *(seat.join.factory_pool.pubkey for seat in self.seats),
+        )
+
+    @property
+    def pool_ids(self) -> tuple[bytes, ...]:
+        """The ids of every pool of ours, the factory key's first."""
+        return tuple(pool.pool_id for pool in (self.factory_pool, *self.channel_pools))
+
+    @property
+    def funding_outpoint(self) -> OutPoint:
+        """What kickoff_root spends."""
+        return self.funding_tx.outpoint(FACTORY_VOUT)
+
+    @cached_property
+    def tree(self) -> Tree:
+        """The whole tree."""
+        return build_tree(
+            self.terms,
+            factory_pubkeys=self.factory_pubkeys,
+            channels=[
+                ChannelKeys(
+                    client_funding_pubkey=seat.join.candidates[0].channel.funding_pubkey,
+                    lsp_funding_pubkey=channel.funding_pubkey,
+                )
+                for seat, channel in zip(self.seats, self.channels, strict=True)
+            ],
+            funding_outpoint=self.funding_outpoint,
+        )
+
+    @cached_property
+    def watched_txids(self) -> frozenset[Txid]:
+        """The funding transaction and every tree transaction."""
+        return frozenset({self.funding_tx.txid, *(node.tx.txid for node in self.tree.nodes)})
+
+    @cached_property
+    def sessions(self) -> dict[str, SigningSession]:
+        """Every signing session by transaction name, depth first.
+
+        Raises:
+            FaultyContribution: If a client's public nonce is malformed.
+        """
+        n_seen = [0] * (len(self.seats) + 1)
+        pools = [
+            self.factory_pool.pubnonces,
+            *(seat.join.factory_pool.pubnonces for seat in self.seats),
+        ]
+        pubkeys = self.factory_pubkeys
+        sessions: dict[str, SigningSession] = {}
+        for node in self.tree.nodes:
+            pubnonces: dict[bytes, bytes] = {}
+            for signer in node.signers:
+                # Depth first, a client meets the transactions of its own branch in order.
+                pubnonces[pubkeys[signer]] = pools[signer][n_seen[signer]]
+                n_seen[signer] += 1
+            sessions[node.name] = SigningSession(
+                task=node.task, pubnonces=pubnonces, aggnonce=aggregate_nonces(pubnonces)
+            )
+        return sessions
+
+    @cached_property
+    def settings(self) -> tuple[ChannelSetting, ...]:
+        """Every client's channel."""
+        settings: list[ChannelSetting] = []
+        for client, (seat, offer) in enumerate(zip(self.seats, self.channels, strict=True), 1):
+            branch = self.branch(client)
+            settings.append(
+                channel_setting(
+                    self.terms,
+                    outpoint=branch.channel_outpoint,
+                    capacity_sat=branch.channel.amount_sat,
+                    lsp=offer,
+                    client=seat.join.candidates[0].channel,
+                )
+            )
+        return tuple(settings)
+
+    def setting(self, client: int) -> ChannelSetting:
+        """Return one client's channel."""
+        return self.settings[client - 1]
+
+    @cached_property
+    def first_commitments(self) -> dict[tuple[int, Party], Commitment]:
+        """Every first commitment, by client and holder."""
+        return {
+            (client, holder): setting.first_commitment(holder)
+            for client, setting in enumerate(self.settings, start=1)
+            for holder in Party
+        }
+
+    @cached_property
+    def commitment_sessions(self) -> dict[tuple[int, Party], SigningSession]:
+        """The signing session of every first commitment, by client and holder.
+
+        Raises:
+            FaultyContribution: If a client's public nonce is malformed.
+        """
+        sessions: dict[tuple[int, Party], SigningSession] = {}
+        for (client, holder), commitment in self.first_commitments.items():
+            own, theirs = (
+                self.channel_pools[client - 1],
+                self.seats[client - 1].join.candidates[0].pool,
+            )
+            pubnonces = {pool.pubkey: pool.pubnonces[holder] for pool in (own, theirs)}
+            sessions[client, holder] = SigningSession(
+                task=commitment.signing_task,
+                pubnonces=pubnonces,
+                aggnonce=aggregate_nonces(pubnonces),
+            )
+        return sessions
+
+    def branch(self, client: int) -> Branch:
+        """Return one client's branch."""
+        return branch_of(self.tree, client)
+
+    def proposal_for(self, client: int) -> m.CandidateProposal:
+        """Return what is proposed to one client: its own branch and channel."""
+        branch = self.branch(client)
+        pubkeys = self.factory_pubkeys
+        return m.CandidateProposal(
+            funding_tx=self.funding_tx.serialize(),
+            vertices=tuple(
+                m.BranchVertex(
+                    signers=tuple(pubkeys[i] for i in vertex.kickoff.signers),
+                    kickoff_tx=vertex.kickoff.tx.serialize(),
+                    state_tx=vertex.state.tx.serialize(),
+                )
+                for vertex in branch.vertices
+            ),
+            nonces=tuple(
+                m.NonceUse(index=i, aggnonce=self.sessions[node.name].aggnonce)
+                for i, node in enumerate(branch.nodes)
+            ),
+            channel=self.channels[client - 1],
+            commitment_nonces=tuple(
+                m.NonceUse(
+                    index=int(holder),
+                    aggnonce=self.commitment_sessions[client, holder].aggnonce,
+                )
+                for holder in Party
+            ),
+        )
+
+    def own_commitment_requests(self) -> tuple[SignRequest, ...]:
+        """Return the requests for the LSP's halves of every first commitment."""
+        return tuple(
+            SignRequest(
+                pool_id=self.channel_pools[client - 1].pool_id,
+                nonce_index=int(holder),
+                task=session.task,
+                aggnonce=session.aggnonce,
+            )
+            for (client, holder), session in self.commitment_sessions.items()
+        )
+
+    def own_requests(self, *, root: bool) -> tuple[SignRequest, ...]:
+        """Return the requests for the LSP's own partial signatures, of the root or below it."""
+        return tuple(
+            SignRequest(
+                pool_id=self.factory_pool.pool_id,
+                nonce_index=i,
+                task=session.task,
+                aggnonce=session.aggnonce,
+            )
+            for i, (name, session) in enumerate(self.sessions.items())
+            if (name == ROOT) is root
+        )
+
+    def below_round(
+        self, partial_sigs: Mapping[int, tuple[bytes, ...]], own: Mapping[str, bytes]
+    ) -> SigningRound:
+        """Return the round below the root: each client's part in its branch's order, and ours.
+
+        Raises:
+            FaultyContribution: If a partial signature is malformed.
+        """
+        sessions = {name: s for name, s in self.sessions.items() if name != ROOT}
+        signing_round = SigningRound(sessions=sessions)
+        for client, theirs in partial_sigs.items():
+            names = [node.name for node in self.branch(client).nodes_below_root]
+            signing_round = signing_round.with_contribution(
+                self.factory_pubkeys[client], dict(zip(names, theirs, strict=True))
+            )
+        own_below = {name: own[name] for name in sessions}
+        return signing_round.with_contribution(self.factory_pubkeys[LSP_INDEX], own_below)
+
+    def commitment_round(
+        self, partial_sigs: Mapping[int, bytes], own: Mapping[str, bytes]
+    ) -> SigningRound:
+        """Return the round of our own first commitments: each client's half and ours.
+
+        Raises:
+            FaultyContribution: If a partial signature is malformed.
+        """
+        sessions = {
+            client: session
+            for (client, holder), session in self.commitment_sessions.items()
+            if holder is Party.OPENER
+        }
+        signing_round = SigningRound(sessions={s.task.name: s for s in sessions.values()})
+        for client, session in sessions.items():
+            name, (lsp_pubkey, client_pubkey) = session.task.name, session.pubnonces
+            signing_round = signing_round.with_contribution(
+                client_pubkey, {name: partial_sigs[client]}
+            ).with_contribution(lsp_pubkey, {name: own[name]})
+        return signing_round
+
+    def blamed(self, fault: FaultyContribution) -> int:
+        """Return the client who spoiled a session, of a tree transaction or of a commitment.
+
+        Raises:
+            AssertionError: If the bad contribution is our own.
+        """
+        if fault.signer in {pool.pubkey for pool in (self.factory_pool, *self.channel_pools)}:
+            raise AssertionError(f"our own contribution: {fault}")
+        for (client, _), session in self.commitment_sessions.items():
+            if session.task.name == fault.session_name:
+                return client
+        return self.factory_pubkeys.index(fault.signer)
+
+    def root_round(
+        self, partial_sigs: Mapping[int, bytes], own: Mapping[str, bytes]
+    ) -> SigningRound:
+        """Return the round of kickoff_root: each client's part and ours.
+
+        Raises:
+            FaultyContribution: If a partial signature is malformed.
+        """
+        signing_round = SigningRound(sessions={ROOT: self.sessions[ROOT]})
+        for client, partial_sig in partial_sigs.items():
+            signing_round = signing_round.with_contribution(
+                self.factory_pubkeys[client], {ROOT: partial_sig}
+            )
+        return signing_round.with_contribution(self.factory_pubkeys[LSP_INDEX], own)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignedBelow:
+    """Every signature below the root and of the first commitments.
+
+    Attributes:
+        candidate: What was signed.
+        signatures: Of the tree below the root, depth first.
+        commitment_signatures: Of our own first commitments, one per client.
+        commitment_partial_sigs: Our halves of the clients', one per client.
+    """
+
+    candidate: LspCandidate
+    signatures: tuple[bytes, ...]
+    commitment_signatures: tuple[bytes, ...]
+    commitment_partial_sigs: tuple[bytes, ...]
+
+    @cached_property
+    def by_name(self) -> dict[str, bytes]:
+        """The signatures by transaction name."""
+        below = [name for name in self.candidate.sessions if name != ROOT]
+        return dict(zip(below, self.signatures, strict=True))
+
+    def for_client(self, client: int) -> m.BranchSignatures:
+        """Return one client's share: its branch below the root, our half of its commitment."""
+        return m.BranchSignatures(
+            signatures=tuple(
+                self.by_name[node.name] for node in self.candidate.branch(client).nodes_below_root
+            ),
+            commitment_partial_sig=self.commitment_partial_sigs[client - 1],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignedCandidate:
+    """A candidate with every signature: everybody can exit once it is funded."""
+
+    below: SignedBelow
+    root_signature: bytes
+
+    @property
+    def candidate(self) -> LspCandidate:
+        """What was signed."""
+        return self.below.candidate
+
+    @cached_property
+    def tree(self) -> SignedTree:
+        """The tree with every signature.
+
+        Raises:
+            InvalidSignature: If one does not verify.
+        """
+        return self.candidate.tree.with_signatures(self.by_name)
+
+    @property
+    def by_name(self) -> dict[str, bytes]:
+        """The signatures by transaction name."""
+        return {**self.below.by_name, ROOT: self.root_signature}
+
+    def branch(self, client: int) -> SignedBranch:
+        """Return one client's branch with every signature: what we publish to exit it."""
+        return signed_branch_of(self.tree, client)

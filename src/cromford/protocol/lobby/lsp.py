@@ -1,0 +1,191 @@
+"""The LSP's side of the lobby: greets, takes joins, and starts builds when asked or due."""
+
+from typing import assert_never
+
+from cromford import effects as fx
+from cromford.factory.shape import plan_of
+from cromford.protocol import events as ev
+from cromford.protocol.faults import Rejected
+from cromford.protocol.journal import records as r
+from cromford.protocol.journal.lsp_state import Build, LspState
+from cromford.protocol.lobby.build import (
+    BuildPlan,
+    greeting,
+    is_move_proven,
+    plan_build,
+    refusal_of,
+)
+from cromford.protocol.lobby.schedule import is_build_due
+from cromford.protocol.turn import Turn
+from cromford.wire import messages as m
+from cromford.wire.messages import encode_message
+
+
+def take(turn: Turn[LspState], event: ev.LobbyEvent) -> None:
+    """Take the operator's wish to build.
+
+    Raises:
+        Rejected: If nothing can be built now.
+    """
+    match event:
+        case ev.BuildRequested():
+            on_build_requested(turn, event)
+        case ev.JoinRequested() | ev.LeaveRequested() | ev.JoinPrepared():
+            raise AssertionError(f"{type(event).__name__} is a client's event")
+        case _:
+            assert_never(event)
+
+
+def take_message(turn: Turn[LspState], node_id: bytes, message: m.Join | m.Leave) -> None:
+    """Take a client's word that it waits, or no longer does."""
+    match message:
+        case m.Join():
+            on_join(turn, node_id, message)
+        case m.Leave():
+            on_leave(turn, node_id, message)
+        case _:
+            assert_never(message)
+
+
+def on_connection(turn: Turn[LspState], node_id: bytes) -> None:
+    """Greet a peer. Whoever never joined leaves no trace: names cost nothing, the journal does."""
+    if node_id in turn.state.joins:
+        turn.remember(r.PeerConnected(node_id=node_id))
+    turn.send(node_id, greeting(turn.state))
+
+
+def on_join(turn: Turn[LspState], node_id: bytes, join: m.Join) -> None:
+    """Let a client wait in the lobby, or tell it why not."""
+    pubkey = join.factory_pool.pubkey
+    member = turn.state.members.get(node_id)
+    if member is not None and member.join == join:
+        turn.send(node_id, m.Joined(factory_pubkey=pubkey, waiting=len(turn.state.members)))
+        return
+    reason = refusal_of(turn.state, node_id, join)
+    if reason is not None:
+        turn.send(node_id, m.Refused(factory_pubkey=pubkey, reason=reason))
+        return
+    is_moving = is_move_proven(turn.state, node_id, join)
+    if node_id not in turn.state.connected:
+        turn.remember(r.PeerConnected(node_id=node_id))
+    turn.remember(
+        r.ClientJoined(node_id=node_id, message=encode_message(join), is_moving=is_moving)
+    )
+    members = turn.state.members
+    turn.send(node_id, m.Joined(factory_pubkey=pubkey, waiting=len(members)))
+    build = turn.state.build
+    if build is not None and build.attempt is None and set(build.node_ids) <= set(members):
+        rebuild(turn)
+    else:
+        build_if_due(turn, at_height=None)
+
+
+def on_leave(turn: Turn[LspState], node_id: bytes, message: m.Leave) -> None:
+    """Let a client go that waits; whoever joined anew meanwhile stays."""
+    member = turn.state.members.get(node_id)
+    if member is not None and member.join.factory_pool.pubkey == message.factory_pubkey:
+        turn.remember(r.ClientLeft(node_id=node_id))
+
+
+def build_if_due(turn: Turn[LspState], *, at_height: int | None) -> None:
+    """Start the build that the schedule asks for, if it does; what hinders it is remembered.
+
+    Args:
+        turn: The decision so far.
+        at_height: The height of a block that has just been added; None between blocks.
+    """
+    state, policy = turn.state, turn.state.config.policy
+    if state.open_attempt is not None or state.build is not None:
+        return
+    if not is_build_due(policy, n_waiting=len(state.members), at_height=at_height):
+        return
+    try:
+        plan = plan_build(state, min_clients=policy.min_clients, max_clients=policy.max_clients)
+    except Rejected as rejected:
+        # Once: what hinders it may last, and a schedule asks again and again.
+        if str(rejected) != state.build_dropped:
+            turn.remember(r.BuildDropped(reason=str(rejected)))
+        return
+    _start_build(turn, plan, policy.min_clients, policy.max_clients)
+
+
+def on_build_requested(turn: Turn[LspState], event: ev.BuildRequested) -> None:
+    """Build because the operator says so.
+
+    Raises:
+        Rejected: If a build is under way, or none can be planned.
+    """
+    state = turn.state
+    if state.open_attempt is not None or state.build is not None:
+        raise Rejected("build_under_way", "a factory is being built", retryable=True)
+    plan = plan_build(state, min_clients=event.min_clients, max_clients=event.max_clients)
+    _start_build(turn, plan, event.min_clients, event.max_clients)
+
+
+def _start_build(turn: Turn[LspState], plan: BuildPlan, min_clients: int, max_clients: int) -> None:
+    started = r.BuildStarted(
+        attempt=turn.state.next_attempt,
+        node_ids=plan.node_ids,
+        reasons=tuple(seat.reason for seat in plan.placed),
+        capacity_sat=plan.terms.capacity_sat,
+        min_clients=min_clients,
+        max_clients=max_clients,
+    )
+    turn.remember(started)
+    n_vertices = sum(1 for _ in plan_of(plan.terms).vertices())
+    turn.wish(
+        fx.ClearDeadline(deadline=fx.RejoinDeadline()),
+        fx.PrepareAttempt(
+            attempt=started.attempt,
+            n_clients=len(plan.placed),
+            pool_size=2 * n_vertices,  # a kickoff and a state each
+        ),
+    )
+
+
+def await_rejoin(turn: Turn[LspState], build: Build, *, without: tuple[bytes, ...]) -> None:
+    """Wait for the clients of a build that stay to join again, unless too few are left.
+
+    Args:
+        turn: The decision so far.
+        build: What was being built.
+        without: Who caused its end: they are left out of the next try.
+    """
+    staying = tuple(
+        node_id
+        for node_id in build.node_ids
+        if node_id not in without and node_id in turn.state.connected
+    )
+    if len(staying) < build.min_clients:
+        reason = f"{len(staying)} clients are left, {build.min_clients} are needed"
+        turn.remember(r.BuildDropped(reason=reason))
+        return
+    turn.remember(
+        r.RebuildAwaited(
+            node_ids=staying, min_clients=build.min_clients, max_clients=build.max_clients
+        )
+    )
+    seconds = turn.state.config.policy.deadline_seconds
+    turn.wish(fx.SetDeadline(deadline=fx.RejoinDeadline(), seconds=seconds))
+    # Where nothing was proposed their keys are still fresh, and nobody has to join again.
+    if set(staying) <= set(turn.state.members):
+        rebuild(turn)
+
+
+def rebuild(turn: Turn[LspState]) -> None:
+    """Start again with those of the last attempt who came back."""
+    state, build = turn.state, turn.state.build
+    if build is None or build.attempt is not None or state.open_attempt is not None:
+        return
+    try:
+        plan = plan_build(
+            state,
+            min_clients=build.min_clients,
+            max_clients=build.max_clients,
+            only=build.node_ids,
+        )
+    except Rejected as rejected:
+        turn.remember(r.BuildDropped(reason=str(rejected)))
+        turn.wish(fx.ClearDeadline(deadline=fx.RejoinDeadline()))
+        return
+    _start_build(turn, plan, build.min_clients, build.max_clients)

@@ -1,0 +1,171 @@
+"""What the daemons are told by their command lines."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from tests.cli.conftest import CommandLine
+
+from cromford.bitcoin.network import MAINNET, REGTEST, SIGNET
+from cromford.cli import daemons
+from cromford.daemon.options import ClientOptions, LspOptions
+from cromford.factory.terms import FeePolicy
+from cromford.protocol.policy import ClientPolicy, LspPolicy
+
+# A point on the curve: the generator.
+NODE_ID = "0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798"
+LSP = f"{NODE_ID}@127.0.0.1:9750"
+
+
+class Started:
+    """Takes what a daemon would have been started with."""
+
+    def __init__(self, line: CommandLine) -> None:
+        self._line = line
+        self.options: list[Any] = []
+
+    def lsp(self, *words: str, env: dict[str, str] | None = None) -> LspOptions:
+        options = self._start("lsp", "run", *words, env=env)
+        assert isinstance(options, LspOptions)
+        return options
+
+    def client(self, *words: str, env: dict[str, str] | None = None) -> ClientOptions:
+        options = self._start("client", "run", "--lsp", LSP, *words, env=env)
+        assert isinstance(options, ClientOptions)
+        return options
+
+    def run(self, *words: str, env: dict[str, str] | None = None) -> Result:
+        return self._line.run(*words, env=env)
+
+    def _start(self, *words: str, env: dict[str, str] | None) -> Any:
+        result = self.run(*words, env=env)
+        assert result.exit_code == 0, result.stderr
+        return self.options[-1]
+
+
+@pytest.fixture
+def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Started:
+    taker = Started(CommandLine(tmp_path))
+    monkeypatch.setattr(daemons, "run_lsp", taker.options.append)
+    monkeypatch.setattr(daemons, "run_client", taker.options.append)
+    return taker
+
+
+def test_without_options_the_policies_are_the_defaults(started: Started, tmp_path: Path) -> None:
+    lsp, client = started.lsp(), started.client()
+    assert lsp.policy == LspPolicy()
+    assert client.policy == ClientPolicy()
+    assert (lsp.listen_host, lsp.listen_port) == ("127.0.0.1", 9750)
+    assert lsp.datadir == client.datadir == tmp_path
+    assert str(client.lsp) == LSP
+    assert lsp.seed_passphrase_file is None
+    assert lsp.metrics_port is None
+
+
+def test_the_default_chain_is_bitcoind_on_this_machine(started: Started) -> None:
+    chain = started.lsp().chain
+    assert chain.url == "http://127.0.0.1:18443"
+    assert chain.cookie_file == Path("~/.bitcoin/regtest/.cookie").expanduser()
+    signet = started.lsp("--network", "signet")
+    assert signet.network == SIGNET
+    assert signet.chain.url == "http://127.0.0.1:38332"
+    assert signet.chain.cookie_file == Path("~/.bitcoin/signet/.cookie").expanduser()
+
+
+def test_containers_can_say_everything_by_environment(started: Started) -> None:
+    env = {
+        "CROMFORD_CHAIN_NETWORK": "regtest",
+        "CROMFORD_CHAIN_URL": "http://node:1",
+        "CROMFORD_CHAIN_USER": "me",
+        "CROMFORD_CHAIN_PASSWORD_FILE": "/run/secrets/node",
+        "CROMFORD_SEED_PASSPHRASE_FILE": "/run/secrets/seed",
+        "CROMFORD_LSP_LISTEN": "[::1]:0",
+        "CROMFORD_LSP_MIN_DEPTH_BLOCKS": "6",
+        "CROMFORD_LSP_INNER_ARITIES": "2, 3",
+        "CROMFORD_METRICS_PORT": "0",
+    }
+    options = started.lsp(env=env)
+    assert options.network == REGTEST
+    assert options.chain.url == "http://node:1"
+    assert (options.chain.user, options.chain.cookie_file) == ("me", None)
+    assert options.chain.password_file == Path("/run/secrets/node")
+    assert options.seed_passphrase_file == Path("/run/secrets/seed")
+    assert (options.listen_host, options.listen_port) == ("::1", 0)
+    assert options.policy.min_depth == 6
+    assert options.policy.inner_arities == (2, 3)
+    assert options.metrics_port == 0
+
+
+def test_feerates_are_read_in_sat_per_vbyte(started: Started) -> None:
+    policy = started.lsp(
+        "--feerate-sat-per-vb", "1.5", "--funding-feerate-sat-per-vb", "0.1"
+    ).policy
+    assert policy.tree_feerate_sat_per_kw == 375
+    assert policy.funding_feerate_sat_per_kw == 25
+    assert started.client("--max-feerate-sat-per-vb", "10").policy.tree_feerate_sat_per_kw == (
+        25,
+        2_500,
+    )
+
+
+def test_the_ephemeral_policy_pays_nothing_by_itself(started: Started) -> None:
+    policy = started.lsp("--fee-policy", "ephemeral").policy
+    assert policy.fee_policy is FeePolicy.EPHEMERAL
+    assert policy.tree_feerate_sat_per_kw == 0
+
+
+def test_every_delay_that_protects_somebody_is_at_least_a_step(started: Started) -> None:
+    policy = started.lsp("--step-blocks", "500", "--states", "2").policy
+    assert policy.lstock_csv_blocks == policy.to_self_delay_lsp == 500
+    assert policy.to_self_delay_client == 500
+    assert policy.step_blocks == 500
+
+
+def test_who_accepts_a_longer_way_out_accepts_longer_payments(started: Started) -> None:
+    usual = ClientPolicy().max_cltv_blocks[1]
+    policy = started.client("--max-exit-delay-blocks", "2296").policy
+    assert policy.exit_delay_blocks_max == 2_296
+    assert policy.max_cltv_blocks == (1, usual + 2_000)
+    assert started.client("--max-exit-delay-blocks", "10").policy.max_cltv_blocks == (1, usual)
+
+
+def test_an_lsp_is_named_by_a_point_on_the_curve() -> None:
+    line = CommandLine(Path("unused"))
+    result = line.run("client", "run", "--lsp", f"02{'00' * 31}05@h:1")
+    assert result.exit_code == 2
+    assert "is not a point on the curve" in result.stderr
+
+
+def test_on_mainnet_a_daemon_starts_with_a_loud_warning(started: Started) -> None:
+    result = started.run("--network", "mainnet", "lsp", "run", "--allow-mainnet")
+    assert result.exit_code == 0
+    assert "WARNING: this daemon runs on MAINNET" in result.stderr
+    options = started.options[-1]
+    assert options.network == MAINNET
+    assert options.chain.url == "http://127.0.0.1:8332"
+    assert options.chain.cookie_file == Path("~/.bitcoin/.cookie").expanduser()
+    assert started.run("lsp", "run").stderr == ""
+
+
+def test_a_signet_of_ones_own_is_told_by_its_challenge(started: Started) -> None:
+    options = started.lsp("--network", "signet", "--signet-challenge", "51")
+    assert (options.network, options.signet_challenge) == (SIGNET, "51")
+    assert started.lsp("--network", "signet").signet_challenge is None
+
+
+def test_a_schedule_is_part_of_the_policy(started: Started) -> None:
+    policy = started.lsp("--build-at-clients", "5", "--build-every-blocks", "144").policy
+    assert (policy.build_at_clients, policy.build_every_blocks) == (5, 144)
+
+
+def test_the_price_of_payments_and_its_limits_are_part_of_the_policies(started: Started) -> None:
+    price = ("--fee-base-msat", "5", "--fee-proportional-millionths", "6", "--hold-seconds", "7")
+    asks = started.lsp(*price).policy
+    assert (asks.fee_base_msat, asks.fee_proportional_millionths, asks.hold_seconds) == (5, 6, 7)
+    env = {
+        "CROMFORD_CLIENT_MAX_FEE_BASE_MSAT": "8",
+        "CROMFORD_CLIENT_MAX_FEE_PROPORTIONAL_MILLIONTHS": "0",
+    }
+    allows = started.client(env=env).policy
+    assert (allows.fee_base_msat_max, allows.fee_proportional_millionths_max) == (8, 0)

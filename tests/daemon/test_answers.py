@@ -1,0 +1,175 @@
+"""Real daemons answer with the fields that the command line is tested with, and only with those.
+
+The command line's tests ask a table of answers instead of a daemon. A field that the table has and
+no daemon sends, or the reverse, would make those tests prove nothing.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.cli import answers
+from tests.daemon.town import CAPACITY_SAT, LSP_POLICY, Town, town
+
+from cromford.daemon.api.rpc import InvalidParam
+from cromford.daemon.api.rpc_server import Handler
+from cromford.daemon.lspd import LspDaemon
+from cromford.daemon.views import lsp as lsp_views
+from cromford.protocol.journal.lsp_state import FAULTS_TO_BAN, Build
+
+SMALL_MSAT = 2_600_000  # Of an HTLC that leaves less than its sweep costs, where fees are high.
+FIRST_MSAT = 60_000_000
+DEAR = replace(LSP_POLICY, tree_feerate_sat_per_kw=2_500)
+
+
+def fields_of(value: object, path: str = "") -> Iterator[str]:
+    """Yield the path of every field, however deep; the items of a list are taken together."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield f"{path}.{name}"
+            yield from fields_of(inner, f"{path}.{name}")
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from fields_of(item, f"{path}[]")
+
+
+def handlers_of(t: Town, name: str) -> dict[str, Handler]:
+    daemon, _ = t.running[name]
+    return {**daemon._shared_methods(), **daemon.methods()}
+
+
+class Heard:
+    """The fields of every answer of a real daemon, by role and method."""
+
+    def __init__(self, t: Town) -> None:
+        self._t = t
+        self.fields: dict[tuple[str, str], set[str]] = {}
+
+    async def ask(self, name: str, method: str, **params: object) -> Any:
+        answer = await handlers_of(self._t, name)[method](params)
+        role = "lsp" if name == "lsp" else "client"
+        self.fields.setdefault((role, method), set()).update(fields_of(answer))
+        return answer
+
+
+async def gather_and_build(t: Town, heard: Heard) -> None:
+    for name in ("alice", "bob"):
+        await t.start_client(name)
+        await heard.ask(name, "join", capacity_sat=CAPACITY_SAT)
+    await heard.ask("bob", "leave")
+    await heard.ask("bob", "join", capacity_sat=CAPACITY_SAT)
+    await t.until("lsp", "lobby", lambda a: len(a["waiting"]) == 2)
+    await heard.ask("alice", "status")
+    await heard.ask("lsp", "lobby")
+    await heard.ask("lsp", "build")
+    await t.until("lsp", "factories", lambda a: a["factories"][-1]["phase"] == "funding")
+    await t.mine(3, mempool=1)
+    for name in ("alice", "bob"):
+        await t.until(name, "factory", lambda a: a["channel_status"] == "open")
+
+
+async def pay_and_be_paid(t: Town, heard: Heard) -> None:
+    first = await heard.ask("alice", "invoice", amount_msat=FIRST_MSAT)
+    await heard.ask("lsp", "pay", invoice=first["invoice"], dry_run=True)
+    await heard.ask("lsp", "pay", invoice=first["invoice"])
+    await t.until("alice", "balance", lambda b: b["total"]["own_msat"] == FIRST_MSAT)
+    second = await heard.ask("bob", "invoice", amount_msat=9_000_000)
+    await heard.ask("alice", "pay", invoice=second["invoice"], dry_run=True)
+    await heard.ask("alice", "pay", invoice=second["invoice"])
+    third = await heard.ask("bob", "invoice", amount_msat=SMALL_MSAT)
+    await t.stop("bob")
+    await heard.ask("alice", "pay", invoice=third["invoice"], wait_seconds=0)
+    await t.until("lsp", "payments", lambda a: a["forwards"][0]["status"] == "held")
+
+
+def hear_what_is_rare(t: Town, heard: Heard) -> None:
+    """Show a ban, and a build that waits for a client that is away, as the daemon would."""
+    lsp, _ = t.running["lsp"]
+    assert isinstance(lsp, LspDaemon)
+    banned = replace(lsp.state, faults={lsp.identity.node_id: (lsp.height,) * FAULTS_TO_BAN})
+    heard.fields["lsp", "lobby"].update(fields_of(lsp_views.lobby(banned)))
+    waiting = Build(
+        attempt=None, node_ids=(), reasons=(), capacity_sat=(), min_clients=1, max_clients=1
+    )
+    shown = {"build": lsp_views.show_build(waiting, None)}
+    heard.fields.setdefault(("lsp", "status"), set()).update(fields_of(shown))
+
+
+async def look(t: Town, heard: Heard) -> None:
+    payment = {"address": (await heard.ask("alice", "address"))["address"], "amount_sat": 50_000}
+    await heard.ask("lsp", "wallet_send", **payment)
+    await t.mine(1, mempool=1)
+    await heard.ask("alice", "wallet_send", **payment | {"amount_sat": None, "dry_run": True})
+    factory_id = (await heard.ask("lsp", "factories"))["factories"][-1]["factory_id"]
+    for method in ("factory_show", "factory_export"):
+        await heard.ask("lsp", method, factory_id=factory_id)
+    for name in ("lsp", "alice"):
+        for method in ("status", "address", "wallet_balance", "wallet_coins", "payments"):
+            await heard.ask(name, method)
+    await heard.ask("lsp", "balances")
+    for name in ("lsp", "alice"):
+        await heard.ask(name, "rescan", from_height=2)
+        await t.mine(1)
+    for method in ("factories", "factory", "verify", "exit_plan", "balance", "exit_start", "stop"):
+        await heard.ask("alice", method)
+    await heard.ask("lsp", "stop")
+    for name in ("alice", "lsp"):
+        _, task = t.running.pop(name)
+        await task
+
+
+def fields_of_the_table(answer: object) -> set[str]:
+    if callable(answer):
+        return {
+            field for dry_run in (True, False) for field in fields_of(answer({"dry_run": dry_run}))
+        }
+    return set(fields_of(answer))
+
+
+@pytest.fixture(scope="module")
+def heard(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], set[str]]:
+    async def main() -> Heard:
+        async with town(tmp_path_factory.mktemp("town"), lsp_policy=DEAR) as t:
+            found = Heard(t)
+            await gather_and_build(t, found)
+            await pay_and_be_paid(t, found)
+            hear_what_is_rare(t, found)
+            await look(t, found)
+            return found
+
+    return asyncio.run(main()).fields
+
+
+@pytest.mark.parametrize(
+    ("role", "method", "answer"),
+    [
+        (role, method, answer)
+        for role, table in (("lsp", answers.LSP_ANSWERS), ("client", answers.CLIENT_ANSWERS))
+        for method, answer in table.items()
+    ],
+)
+def test_an_answer_of_the_table_has_the_fields_of_the_real_one(
+    heard: dict[tuple[str, str], set[str]], role: str, method: str, answer: object
+) -> None:
+    real, told = heard[role, method], fields_of_the_table(answer)
+    assert {"missing": real - told, "invented": told - real} == {
+        "missing": set(),
+        "invented": set(),
+    }
+
+
+def test_a_parameter_that_a_method_does_not_take_is_refused(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with town(tmp_path) as t:
+            await t.start_client("alice")
+            for name in ("lsp", "alice"):
+                handlers = handlers_of(t, name)
+                assert len(handlers) > 10
+                for handler in handlers.values():
+                    with pytest.raises(InvalidParam):
+                        await handler({"nonsense": 1})
+
+    asyncio.run(main())

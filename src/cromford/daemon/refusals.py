@@ -19,7 +19,7 @@ _LEVELS_BELOW_MAX: Final = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
+class RefusedTx:
     """A transaction that the node refused, `count` times since `first_height`, last at `height`."""
 
     name: str
@@ -45,7 +45,7 @@ class Refusals:
     """The refusals that still stand."""
 
     def __init__(self) -> None:
-        self._standing: dict[tuple[str, Txid], Refusal] = {}
+        self._standing: dict[tuple[str, Txid], RefusedTx] = {}
 
     def __len__(self) -> int:
         return len(self._standing)
@@ -53,7 +53,7 @@ class Refusals:
     def refused(self, name: str, tx: Tx, reason: str, *, height: int) -> bool:
         """Remember a refusal, and say whether it is news: another transaction, or reason."""
         known = self._standing.pop((name, tx.txid), None)
-        refusal = Refusal(name=name, tx=tx, reason=reason, first_height=height, height=height)
+        refusal = RefusedTx(name=name, tx=tx, reason=reason, first_height=height, height=height)
         if known is not None:
             refusal = replace(refusal, first_height=known.first_height, count=known.count + 1)
         self._standing[name, tx.txid] = refusal

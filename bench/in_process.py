@@ -13,7 +13,8 @@ from bench.sizes import Size, seckey_of
 from bench import floor
 from cromford.bitcoin.tx import OutPoint, Txid
 from cromford.crypto.keys import pubkey_of, sha256
-from cromford.factory.tree import ChannelKeys, Tree, build_tree
+from cromford.factory.tree import Tree, build_tree
+from cromford.factory.vertices import ChannelFundingPubkeys
 from cromford.signing.nonces import NoncePool
 from cromford.signing.round import SigningRound, SigningSession, aggregate_nonces
 
@@ -83,7 +84,7 @@ def run_once(size: Size, run: int) -> dict[str, float]:
 def _build(size: Size, run: int, pubkeys: list[bytes], watch: Stopwatch) -> Tree:
     terms = size.terms(sha256(f"attempt {run}".encode()))
     channels = [
-        ChannelKeys(
+        ChannelFundingPubkeys(
             client_funding_pubkey=pubkey_of(seckey_of(size, run, "client channel", i)),
             lsp_funding_pubkey=pubkey_of(seckey_of(size, run, "LSP channel", i)),
         )

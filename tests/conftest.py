@@ -1,4 +1,4 @@
-"""What every test room shares: the published vectors, and one hypothesis profile."""
+"""What every test room shares: the published vectors, one hypothesis profile, one start seed."""
 
 import csv
 import json
@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from tests.simulation.seeds import VARIABLE, draw_start
+
 REPOSITORY = Path(__file__).parent.parent
 VECTORS = Path(__file__).parent / "vectors"  # Its README.md says where each is from.
 
@@ -16,6 +18,22 @@ VECTORS = Path(__file__).parent / "vectors"  # Its README.md says where each is 
 # printed with a failure replays it.
 settings.register_profile("cromford", deadline=None, print_blob=True)
 settings.load_profile("cromford")
+
+
+def pytest_configure() -> None:
+    """Draw the start seed before there are workers, so that all of them get it."""
+    try:
+        draw_start()
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which worlds were played, and how each failure is replayed."""
+    start = f"{VARIABLE}={draw_start()}"
+    for report in terminalreporter.getreports("failed"):
+        terminalreporter.write_line(f"replay: {start} .venv/bin/pytest -n 0 '{report.nodeid}'")
+    terminalreporter.write_line(f"the same worlds again: {start} make test")
 
 
 @pytest.fixture

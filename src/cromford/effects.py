@@ -191,7 +191,8 @@ class SignCommitment:
 class HoldCommitment:
     """Make our half of our own commitment, and what revokes the one before.
 
-    Answered by `HalfMade`. The secret leaves only after the new commitment is durable.
+    Answered by `HalfMade`, with the secret of the commitment before. The secret is journalled in
+    one record with the new commitment, and sent to the peer only when that record is durable.
     """
 
     channel_id: bytes

@@ -29,7 +29,8 @@ from cromford.bitcoin.tx import OutPoint, Txid
 from cromford.crypto.keys import pubkey_of
 from cromford.factory.branch import branch_of
 from cromford.factory.outputs import OutputKind
-from cromford.factory.tree import ChannelKeys, Tree, build_tree
+from cromford.factory.tree import Tree, build_tree
+from cromford.factory.vertices import ChannelFundingPubkeys
 
 SMALLEST = Size(4, BINARY_SHAPE)
 SIGNING = (Op.NONCE_GEN, Op.NONCE_AGG_TWO, Op.PARTIAL_SIGN, Op.PARTIAL_AGG_TWO, Op.SCHNORR_SIGN)
@@ -59,7 +60,7 @@ def tree_of(size: Size) -> Tree:
         size.terms(bytes(32)),
         factory_pubkeys=[pubkey_of(seckey_of("factory", i)) for i in range(size.n_clients + 1)],
         channels=[
-            ChannelKeys(
+            ChannelFundingPubkeys(
                 client_funding_pubkey=pubkey_of(seckey_of("client", i)),
                 lsp_funding_pubkey=pubkey_of(seckey_of("lsp", i)),
             )

@@ -76,7 +76,7 @@ def test_the_scripts_of_bip_390_come_from_the_same_keys_in_any_order() -> None:
     sorted_hex = [MUSIG_PUBKEYS[2], MUSIG_PUBKEYS[0], MUSIG_PUBKEYS[1]]
     for order in (pubkeys, pubkeys[::-1]):
         assert "5120" + KeyAgg(order).internal_key.hex() == MUSIG_RAWTR_SCRIPT
-        assert "5120" + tweaked_key_agg(order, None).output_key.hex() == MUSIG_TR_SCRIPT
+        assert "5120" + tweaked_key_agg(KeyAgg(order), None).output_key.hex() == MUSIG_TR_SCRIPT
         assert musig_expression(order) == f"musig({','.join(sorted_hex)})"
     assert secp256k1_keys.pubkey_sort(pubkeys) == sorted(pubkeys)
 

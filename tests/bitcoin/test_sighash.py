@@ -17,7 +17,7 @@ from cromford.bitcoin.sighash import taproot_sighash
 from cromford.bitcoin.taproot import taptweak
 from cromford.bitcoin.tx import MAX_MONEY_SAT, OutPoint, Tx, Txid, TxIn, TxOut
 from cromford.crypto import schnorr
-from cromford.crypto.keys import pubkey_of, tagged_hash, xonly_tweak_seckey
+from cromford.crypto.keys import TaggedHash, pubkey_of, xonly_tweak_seckey
 from cromford.regtest.kernel import check_scripts
 
 Vectors = Callable[[str], Any]
@@ -88,7 +88,7 @@ def test_the_key_path_vectors_of_bip_341(json_vectors: Vectors) -> None:
         tweaked = xonly_tweak_seckey(seckey, tweak)
         assert tweaked.hex() == between["tweakedPrivkey"]
         sighash = bytes.fromhex(between["sigHash"])
-        assert tagged_hash("TapSighash", bytes.fromhex(between["sigMsg"])) == sighash
+        assert TaggedHash("TapSighash")(bytes.fromhex(between["sigMsg"])) == sighash
         (witness,) = vector["expected"]["witness"]
         signature, hash_type = bytes.fromhex(witness)[:64], bytes.fromhex(witness)[64:]
         assert schnorr.sign(sighash, tweaked, aux_rand=bytes(32)) == signature

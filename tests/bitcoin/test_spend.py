@@ -65,7 +65,7 @@ def test_the_key_path_needs_everybodys_signature_to_the_bit(
     bit: int,
 ) -> None:
     merkle_root = tapleaf_hash(b"\x51") if tree else None
-    key_agg = tweaked_key_agg([pubkey_of(seckey) for seckey in cohort], merkle_root)
+    key_agg = tweaked_key_agg(KeyAgg([pubkey_of(seckey) for seckey in cohort]), merkle_root)
     output = taproot_output(key_agg.internal_key, merkle_root)
     prevout = TxOut(amount_sat=100_000, script_pubkey=output.script_pubkey)
     tx = spend_of(prevout)
@@ -149,7 +149,7 @@ def test_a_relative_delay_holds_until_the_block_it_names(owner: bytes, delay_blo
 @settings(max_examples=20)
 @given(cohort=st.lists(seckeys, min_size=2, max_size=5, unique_by=pubkey_of), data=st.data())
 def test_without_one_signer_the_coins_do_not_move(cohort: list[bytes], data: st.DataObject) -> None:
-    key_agg = tweaked_key_agg([pubkey_of(seckey) for seckey in cohort], None)
+    key_agg = tweaked_key_agg(KeyAgg([pubkey_of(seckey) for seckey in cohort]), None)
     output = taproot_output(key_agg.internal_key, None)
     prevout = TxOut(amount_sat=100_000, script_pubkey=output.script_pubkey)
     tx = spend_of(prevout)

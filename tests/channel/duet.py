@@ -21,17 +21,17 @@ from cromford.channel.commits import (
 from cromford.channel.content import CommitmentContent, Htlc
 from cromford.channel.htlc_tx import htlc_txs
 from cromford.channel.messages import (
+    CommitmentDue,
     Outgoing,
     Reestablish,
-    Revoke,
-    SignCommitment,
+    RevocationDue,
     Update,
     UpdateAdd,
     UpdateFail,
     UpdateFulfill,
 )
 from cromford.channel.reestablish import disconnect, receive_reestablish, reestablish_message
-from cromford.channel.stage import LiveHtlc, Stage, View
+from cromford.channel.stage import HtlcStage, LiveHtlc, View
 from cromford.channel.state import ChannelState, open_channel
 from cromford.channel.terms import ChannelTerms, Party
 from cromford.channel.updates import (
@@ -197,7 +197,7 @@ class Duet:
         return [
             live
             for live in self.states[party].htlcs
-            if live.htlc.offered_by is party.other and live.stage is Stage.LOCKED_IN
+            if live.htlc.offered_by is party.other and live.stage is HtlcStage.LOCKED_IN
         ]
 
     def can_sign(self, party: Party) -> bool:
@@ -237,14 +237,14 @@ class Duet:
     def send(self, party: Party, outgoing: Outgoing) -> None:
         message: Message
         match outgoing:
-            case SignCommitment(content=content, per_commitment_point=point):
+            case CommitmentDue(content=content, per_commitment_point=point):
                 assert point == specimen.point(content.holder, content.number)
                 message = self.signed(content, point)
                 key = (content.holder, content.number)
                 # One number, one content: a second one could never be revoked.
                 assert self.sighashes.setdefault(key, message) == message
                 self.contents[key] = content
-            case Revoke(number=number):
+            case RevocationDue(number=number):
                 message = Revoked(
                     secret=specimen.secret(party, number),
                     next_point=specimen.point(party, outgoing.next_number),

@@ -9,10 +9,10 @@ from tests.channel.specimen import ENDOGENOUS
 
 from cromford.channel.errors import FallenBehind, PeerViolation
 from cromford.channel.messages import (
+    CommitmentDue,
     Outgoing,
     Reestablish,
-    Revoke,
-    SignCommitment,
+    RevocationDue,
     UpdateAdd,
     UpdateFail,
 )
@@ -22,7 +22,7 @@ from cromford.channel.reestablish import (
     receive_reestablish,
     reestablish_message,
 )
-from cromford.channel.stage import Stage
+from cromford.channel.stage import HtlcStage
 from cromford.channel.terms import Party
 
 OPENER, ACCEPTER = Party.OPENER, Party.ACCEPTER
@@ -100,9 +100,9 @@ def test_a_removal_that_was_not_signed_is_forgotten_by_who_offered() -> None:
     duet.settle()
     duet.fail(ACCEPTER, duet.answerable(ACCEPTER)[0])
     duet.deliver(OPENER)
-    assert disconnect(duet.states[OPENER]).htlcs[0].stage is Stage.LOCKED_IN
+    assert disconnect(duet.states[OPENER]).htlcs[0].stage is HtlcStage.LOCKED_IN
     assert disconnect(duet.states[OPENER]).htlcs[0].removal is None
-    assert disconnect(duet.states[ACCEPTER]).htlcs[0].stage is Stage.REMOVE_PROPOSED
+    assert disconnect(duet.states[ACCEPTER]).htlcs[0].stage is HtlcStage.REMOVE_PROPOSED
     assert kinds(resumed(duet, ACCEPTER).resend) == [UpdateFail]
 
 
@@ -115,7 +115,7 @@ def test_a_lost_signature_is_sent_again_with_exactly_its_updates_then_the_others
 
     resend = resumed(duet, OPENER).resend
 
-    due = SignCommitment(content=signed, per_commitment_point=specimen.point(ACCEPTER, 1))
+    due = CommitmentDue(content=signed, per_commitment_point=specimen.point(ACCEPTER, 1))
     assert resend == (first, due, later)
     assert [htlc.htlc_id for htlc in signed.htlcs] == [0]
 
@@ -151,7 +151,7 @@ def test_a_lost_revocation_is_sent_again() -> None:
     duet.deliver(ACCEPTER)
     duet.deliver(ACCEPTER)
     duet.revoke(ACCEPTER)
-    assert resumed(duet, ACCEPTER).resend == (Revoke(number=0),)
+    assert resumed(duet, ACCEPTER).resend == (RevocationDue(number=0),)
 
 
 @pytest.mark.parametrize("is_signed_first", [True, False])
@@ -169,10 +169,10 @@ def test_a_signature_and_a_revocation_are_sent_again_in_their_order(
 
     resend = resumed(duet, ACCEPTER).resend
 
-    signature = [UpdateAdd, SignCommitment]
-    expected = [*signature, Revoke] if is_signed_first else [Revoke, *signature]
+    signature = [UpdateAdd, CommitmentDue]
+    expected = [*signature, RevocationDue] if is_signed_first else [RevocationDue, *signature]
     assert kinds(resend) == expected
-    due = next(one for one in resend if isinstance(one, SignCommitment))
+    due = next(one for one in resend if isinstance(one, CommitmentDue))
     assert due.content == duet.contents[OPENER, 1]
     # Signed before our revocation, the peer's own HTLC is not on its commitment yet.
     assert len(due.content.htlcs) == (1 if is_signed_first else 2)

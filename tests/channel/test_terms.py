@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tests.channel import specimen
 from tests.channel.specimen import ENDOGENOUS, EPHEMERAL
 
-from cromford.channel.errors import InvalidTerms, UpdateRefused
+from cromford.channel.errors import InvalidChannelTerms, UpdateRefused
 from cromford.channel.state import open_channel
 from cromford.channel.terms import ChannelTerms, Party
 
@@ -35,7 +35,7 @@ GOOD = {
     ],
 )
 def test_terms_out_of_range_are_refused_by_name(field: str, received: int) -> None:
-    with pytest.raises(InvalidTerms) as caught:
+    with pytest.raises(InvalidChannelTerms) as caught:
         ChannelTerms(**{**GOOD, field: received})
     assert (caught.value.field, caught.value.received) == (field, received)
     assert str(received) in str(caught.value)

@@ -17,9 +17,9 @@ from cromford.channel.commits import (
     sign_commitment,
 )
 from cromford.channel.errors import PeerViolation, UpdateRefused
-from cromford.channel.messages import Revoke, UpdateAdd, UpdateFail, UpdateFulfill
+from cromford.channel.messages import RevocationDue, UpdateAdd, UpdateFail, UpdateFulfill
 from cromford.channel.reestablish import disconnect
-from cromford.channel.stage import Stage, View
+from cromford.channel.stage import HtlcStage, View
 from cromford.channel.state import ChannelState, open_channel
 from cromford.channel.terms import Party
 from cromford.channel.updates import propose_add, propose_fail, propose_fulfill, receive_update
@@ -54,13 +54,13 @@ def assert_violation(field: str, act: Callable[[], object]) -> None:
     assert caught.value.field == field
 
 
-def stages(duet: Duet) -> list[Stage]:
+def stages(duet: Duet) -> list[HtlcStage]:
     return [live.stage for party in Party for live in duet.states[party].htlcs]
 
 
 def test_an_htlc_passes_all_stages_in_order_on_both_sides() -> None:
     duet = ready()
-    seen: list[tuple[Stage, ...]] = []
+    seen: list[tuple[HtlcStage, ...]] = []
 
     def step(act: Callable[[Party], object], party: Party) -> None:
         act(party)
@@ -80,7 +80,7 @@ def test_an_htlc_passes_all_stages_in_order_on_both_sides() -> None:
         (duet.sign, OPENER),
     ):
         step(act, party)
-    assert seen == [(stage, stage) for stage in list(Stage)[:-1]]
+    assert seen == [(stage, stage) for stage in list(HtlcStage)[:-1]]
 
     duet.revoke(ACCEPTER)
     duet.settle()
@@ -126,7 +126,7 @@ def test_a_settlement_names_what_is_locked_in_and_what_is_gone() -> None:
     settlement, due = revoke(duet.states[OPENER])
     assert [live.payload for live in settlement.locked_in] == [b"1"]
     assert settlement.gone == ()
-    assert due == Revoke(number=1)
+    assert due == RevocationDue(number=1)
     assert due.next_number == 3
 
     duet.revoke(OPENER)

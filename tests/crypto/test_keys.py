@@ -160,12 +160,11 @@ def test_an_x_only_key_is_32_bytes_and_nothing_else(seckey: bytes, tweak: bytes)
 def test_a_tagged_hash_is_what_bip_340_says(tag: str, data: bytes) -> None:
     tag_hash = hashlib.sha256(tag.encode()).digest()
     expected = hashlib.sha256(tag_hash + tag_hash + data).digest()
-    assert keys.tagged_hash(tag, data) == expected
-    assert keys.tagged_hash(tag, data) == expected
+    assert keys.TaggedHash(tag)(data) == expected
 
 
 @given(data=st.binary(min_size=1, max_size=100))
 def test_hashes_are_what_another_library_says(data: bytes) -> None:
     assert keys.sha256(data) == bytes(wallycore.sha256(data))
     assert keys.sha256d(data) == bytes(wallycore.sha256d(data))
-    assert keys.tagged_hash("TapLeaf", data) == bytes(wallycore.bip340_tagged_hash(data, "TapLeaf"))
+    assert keys.TaggedHash("TapLeaf")(data) == bytes(wallycore.bip340_tagged_hash(data, "TapLeaf"))

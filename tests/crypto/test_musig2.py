@@ -144,7 +144,7 @@ def test_key_agg_vectors_refuse_a_tweak_of_the_order_and_beyond(json_vectors: Ve
     key_agg = KeyAgg(from_hex(vectors, "pubkeys", case["key_indices"]))
     (tweak,) = from_hex(vectors, "tweaks", case["tweak_indices"])
     with pytest.raises(ValueError, match="tweak"):
-        key_agg.tweak_xonly(tweak)
+        key_agg.tweaked(tweak)
     assert key_agg.output_key == key_agg.internal_key
 
 
@@ -158,7 +158,7 @@ def test_key_agg_vectors_refuse_a_tweak_to_infinity(json_vectors: Vectors) -> No
     refused = 0
     for candidate in (tweak, negated):
         try:
-            KeyAgg(pubkeys).tweak_xonly(candidate)
+            KeyAgg(pubkeys).tweaked(candidate)
         except ValueError:
             refused += 1
     assert refused == 1
@@ -326,7 +326,7 @@ def test_tweak_vectors_refuse_a_tweak_of_the_order(json_vectors: Vectors) -> Non
     (tweak,) = from_hex(vectors, "tweaks", case["tweak_indices"])
     key_agg = KeyAgg(from_hex(vectors, "pubkeys", case["key_indices"]))
     with pytest.raises(ValueError, match="tweak"):
-        key_agg.tweak_xonly(tweak)
+        key_agg.tweaked(tweak)
 
 
 # --- properties -------------------------------------------------------------------------------
@@ -348,19 +348,30 @@ def test_a_tweaked_aggregate_is_the_tweaked_internal_key_and_only_once(
     cohort: list[bytes], tweak: bytes
 ) -> None:
     key_agg = KeyAgg([pubkey_of(seckey) for seckey in cohort])
-    internal_key = key_agg.internal_key
-    key_agg.tweak_xonly(tweak)
-    assert key_agg.internal_key == internal_key
-    assert key_agg.output_key == xonly_tweak(internal_key, tweak)[0]
+    tweaked = key_agg.tweaked(tweak)
+    assert tweaked.internal_key == key_agg.internal_key == key_agg.output_key
+    assert tweaked.output_key == xonly_tweak(key_agg.internal_key, tweak)[0]
     with pytest.raises(ValueError, match="already tweaked"):
-        key_agg.tweak_xonly(tweak)
+        tweaked.tweaked(tweak)
+
+
+@given(cohort=cohorts, tweak=seckeys)
+def test_an_aggregate_equals_another_of_the_same_keys_and_the_same_tweak(
+    cohort: list[bytes], tweak: bytes
+) -> None:
+    key_agg, again = (
+        KeyAgg([pubkey_of(seckey) for seckey in keys]) for keys in (cohort, cohort[::-1])
+    )
+    assert key_agg == again
+    assert hash(key_agg) == hash(again)
+    assert key_agg.tweaked(tweak) == again.tweaked(tweak) != key_agg
+    assert key_agg != key_agg.pubkeys
 
 
 def test_a_tweak_of_zero_is_a_tweak_too() -> None:
-    key_agg = KeyAgg([pubkey_of(bytes(31) + b"\x01")])
-    key_agg.tweak_xonly(bytes(32))
+    tweaked = KeyAgg([pubkey_of(bytes(31) + b"\x01")]).tweaked(bytes(32))
     with pytest.raises(ValueError, match="already tweaked"):
-        key_agg.tweak_xonly(bytes(31) + b"\x01")
+        tweaked.tweaked(bytes(31) + b"\x01")
 
 
 def test_nobody_aggregates_to_nothing() -> None:
@@ -378,7 +389,7 @@ class Cohort:
         self.pubkeys = [pubkey_of(seckey) for seckey in cohort]
         self.key_agg = KeyAgg(self.pubkeys)
         if tweak is not None:
-            self.key_agg.tweak_xonly(tweak)
+            self.key_agg = self.key_agg.tweaked(tweak)
         self.nonces = [
             SecNonce(pubkey=pubkey, seckey=seckey)
             for pubkey, seckey in zip(self.pubkeys, cohort, strict=True)

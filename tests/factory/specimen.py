@@ -6,13 +6,14 @@ from tests.factory import oracle
 
 from cromford.bitcoin.tx import OutPoint, Txid
 from cromford.factory.terms import FactoryTerms
-from cromford.factory.tree import ChannelKeys, Tree, build_tree
+from cromford.factory.tree import Tree, build_tree
+from cromford.factory.vertices import ChannelFundingPubkeys
 
 FUNDING: Final = OutPoint(txid=Txid(b"\x77" * 32), vout=0)
 
 
-def channel_keys(client: int) -> ChannelKeys:
-    return ChannelKeys(
+def channel_keys(client: int) -> ChannelFundingPubkeys:
+    return ChannelFundingPubkeys(
         client_funding_pubkey=oracle.pubkey("client funding", client),
         lsp_funding_pubkey=oracle.pubkey("lsp funding", client),
     )

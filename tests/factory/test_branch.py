@@ -16,13 +16,8 @@ from cromford.factory.branch import Branch, branch_of, build_branch
 from cromford.factory.exit_path import exit_path
 from cromford.factory.outputs import OutputKind
 from cromford.factory.terms import FactoryTerms
-from cromford.factory.tree import (
-    ChannelKeys,
-    InvalidSignature,
-    StateNode,
-    Tree,
-    TreeNode,
-)
+from cromford.factory.tree import Tree
+from cromford.factory.vertices import ChannelFundingPubkeys, InvalidSignature, StateNode, TreeNode
 from cromford.regtest.kernel import ScriptRefused, check_scripts
 
 heavy = settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow])
@@ -240,7 +235,9 @@ def test_a_channel_of_one_key_or_of_no_point_is_refused() -> None:
                 FOUR,
                 client=1,
                 factory_pubkeys=oracle.factory_pubkeys(4),
-                channel_keys=ChannelKeys(client_funding_pubkey=key, lsp_funding_pubkey=lsp_key),
+                channel_keys=ChannelFundingPubkeys(
+                    client_funding_pubkey=key, lsp_funding_pubkey=lsp_key
+                ),
                 neighbour_scripts={2: b""},
                 funding_outpoint=FUNDING,
             )

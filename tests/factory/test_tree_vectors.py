@@ -11,7 +11,8 @@ from cromford.bitcoin.tx import OutPoint, Txid
 from cromford.factory.branch import branch_of, build_branch
 from cromford.factory.shape import default_lstocks_sat, shape_of
 from cromford.factory.terms import FeePolicy
-from cromford.factory.tree import ChannelKeys, Tree, build_tree
+from cromford.factory.tree import Tree, build_tree
+from cromford.factory.vertices import ChannelFundingPubkeys
 
 
 def tree_of_vector(given: dict[str, Any]) -> Tree:
@@ -38,7 +39,7 @@ def tree_of_vector(given: dict[str, Any]) -> Tree:
         ),
         factory_pubkeys=[bytes.fromhex(p["factory_pubkey"]) for p in given["participants"]],
         channels=[
-            ChannelKeys(
+            ChannelFundingPubkeys(
                 client_funding_pubkey=bytes.fromhex(channel["client_funding_pubkey"]),
                 lsp_funding_pubkey=bytes.fromhex(channel["lsp_funding_pubkey"]),
             )
@@ -112,7 +113,7 @@ def test_each_client_of_an_agreed_tree_rebuilds_its_own_branch(
             tree.terms,
             client=client,
             factory_pubkeys=tree.factory_pubkeys,
-            channel_keys=ChannelKeys(
+            channel_keys=ChannelFundingPubkeys(
                 client_funding_pubkey=bytes.fromhex(channel["client_funding_pubkey"]),
                 lsp_funding_pubkey=bytes.fromhex(channel["lsp_funding_pubkey"]),
             ),

@@ -30,14 +30,14 @@ from cromford.bitcoin.script import (
 )
 from cromford.bitcoin.taproot import taproot_output
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut, var_bytes
-from cromford.crypto.keys import pubkey_of, tagged_hash, xonly_of
+from cromford.crypto.keys import TaggedHash, pubkey_of, xonly_of
 
 INTERNAL_KEY = xonly_of(pubkey_of(bytes(31) + b"\x08"))
 
 
 def tapscript_coin(world: World, script: bytes, *items: bytes, leaf_version: int = 0xC0) -> Coin:
     """Return a confirmed coin with one tapleaf, and the witness that spends it."""
-    leaf_hash = tagged_hash("TapLeaf", bytes((leaf_version,)) + var_bytes(script))
+    leaf_hash = TaggedHash("TapLeaf")(bytes((leaf_version,)) + var_bytes(script))
     output = taproot_output(INTERNAL_KEY, leaf_hash)
     control = bytes((output.parity | leaf_version,)) + output.internal_key
     return world.confirmed(output.script_pubkey, 100_000, (*items, script, control))

@@ -16,7 +16,7 @@ from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxOut
 from cromford.channel.commitment import Commitment, CommitmentOutput, CommitmentOutputKind
 from cromford.channel.content import Htlc
 from cromford.channel.scripts import PREIMAGE_SIZE
-from cromford.channel.stage import Stage
+from cromford.channel.stage import HtlcStage
 from cromford.channel.terms import MSAT_PER_SAT, Party
 from cromford.crypto.keys import sha256
 from cromford.factory.funding import CHANGE_VOUT
@@ -297,7 +297,7 @@ class Books:
                 if invoice.payment_hash in small
             )
             assert link.state.accepter_msat == expected_msat
-            signed = [live for live in link.state.htlcs if live.stage is not Stage.ADD_PROPOSED]
+            signed = [live for live in link.state.htlcs if live.stage is not HtlcStage.ADD_PROPOSED]
             assert {live.htlc.payment_hash for live in signed} <= small
             return
         expected_msat -= self._excused_msat(settled, {one.payment_hash for one in paid})

@@ -18,12 +18,12 @@ from cromford.bitcoin.block import Coin
 from cromford.bitcoin.network import REGTEST
 from cromford.bitcoin.tx import OutPoint, Tx, TxIn, TxOut
 from cromford.codec.tlv import encode_tlv_stream
-from cromford.crypto.keys import pubkey_of, tagged_hash
+from cromford.crypto.keys import TaggedHash, pubkey_of
 from cromford.daemon.driver import Driver
 from cromford.daemon.signing import perform_signing
 from cromford.factory.shape import plan_of
 from cromford.factory.terms import TERMS_TAG, FactoryTerms
-from cromford.factory.tree import funding_output_of
+from cromford.factory.vertices import funding_output_of
 from cromford.protocol import events as ev
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal.client_attempt import ClientAttempt
@@ -141,7 +141,7 @@ def victim_with(**policy: Any) -> Victim:
 
 def stranger(number: int = 1) -> bytes:
     """Return a pubkey that nobody in the scene has."""
-    return pubkey_of(tagged_hash("stranger", bytes((number,))))
+    return pubkey_of(TaggedHash("stranger")(bytes((number,))))
 
 
 NOT_A_POINT: Final = b"\x02" + b"\xff" * 32
@@ -247,7 +247,7 @@ def encoded_terms(**changes: int | bytes | tuple[int, ...]) -> bytes:
 
 def with_raw_terms(propose: m.Propose, terms: bytes) -> m.Propose:
     """Replace the terms, with a hash that agrees."""
-    return replace(propose, terms=terms, terms_hash=tagged_hash(TERMS_TAG, terms))
+    return replace(propose, terms=terms, terms_hash=TaggedHash(TERMS_TAG)(terms))
 
 
 def rebuilt(**changes: Any) -> m.Propose:

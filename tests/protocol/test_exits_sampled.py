@@ -23,15 +23,14 @@ from tests.protocol.paying_clients import (
 from tests.protocol.pump import Pump, PumpNode
 from tests.protocol.test_leaving import QUICK, publish_branch, reasons_to_leave
 from tests.simulation.exits import run_exits
+from tests.simulation.seeds import seeds
 
 from cromford.protocol import events as ev
 from cromford.protocol.journal.link import Link
 from cromford.wire import messages as m
 
-SEEDS = range(5000, 5010)
 
-
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", seeds(10))
 def test_whoever_leaves_whatever_is_pending_everybody_gets_what_is_theirs(seed: int) -> None:
     run_exits(seed)
 

@@ -13,7 +13,7 @@ from tests.simulation.sim_node import SimStore
 
 from cromford.daemon.driver import Driver, Role
 from cromford.effects import ClearDeadline, RejoinDeadline
-from cromford.factory.tree import KickoffNode, StateNode
+from cromford.factory.vertices import KickoffNode, StateNode
 from cromford.protocol import client as client_role
 from cromford.protocol import lsp as lsp_role
 from cromford.protocol.events import DeadlineReached, Event

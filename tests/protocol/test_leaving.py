@@ -19,7 +19,7 @@ from cromford.protocol.exiting import lsp as lsp_leaving
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.records import ExitStarted, decode_record
 from cromford.protocol.policy import LspPolicy
-from cromford.watch.leaving import what_leaving_gives
+from cromford.watch.exit_cost import exit_cost_of
 from cromford.watch.sweep import SWEEP_VSIZE
 from cromford.wire import messages as m
 
@@ -173,7 +173,7 @@ def test_what_a_clients_exit_costs_it_is_its_own_sweep_and_htlc_transaction() ->
     pay(pump, pump.lsp, alice, 30_000_000)
     link = newest_link(alice)
     terms = link.setting.terms
-    leaving = what_leaving_gives(
+    leaving = exit_cost_of(
         link.held, landed_height=0, feerate_sat_per_kw=terms.feerate_per_kw, preimages={}
     )
     commitment, sweep = leaving.steps

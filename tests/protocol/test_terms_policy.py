@@ -220,6 +220,15 @@ def test_a_deeper_tree_than_the_client_waits_for_is_refused() -> None:
     check_refused(propose, "max_exit_delay_blocks", expected="0..863", received=864, victim=victim)
 
 
+def test_a_deeper_tree_than_the_policy_allows_is_refused_as_layers() -> None:
+    """Each layer is two more transactions to publish, whatever their delays are."""
+    victim = victim_with(layers_max=1)
+    check_refused(scene().propose, "layers", expected="1..1", received=N_LAYERS, victim=victim)
+    exact = victim_with(layers_max=N_LAYERS)
+    exact.hear(scene().propose)
+    assert exact.attempt.aborted is None
+
+
 def test_a_hash_of_other_terms_is_refused() -> None:
     propose = scene().propose
     other = replace(propose, terms_hash=b"\x01" * 32)

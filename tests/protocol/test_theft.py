@@ -19,7 +19,7 @@ from tests.protocol.test_leaving import QUICK, reasons_to_leave, wallet_sat
 
 from cromford import effects as fx
 from cromford.bitcoin.timelock import LOCKTIME_THRESHOLD
-from cromford.channel.stage import Stage
+from cromford.channel.stage import HtlcStage
 from cromford.channel.terms import Party
 from cromford.factory.terms import SAFETY_BLOCKS
 from cromford.protocol import client as client_role
@@ -209,7 +209,7 @@ def test_an_htlc_that_is_on_no_commitment_drives_nobody_out() -> None:
             pump.run()
     pump.disconnect(bob)
     stages = [live.stage for live in lsp_link(pump, newest_link(bob)).state.htlcs]
-    assert stages == [Stage.ADD_SIGNED, Stage.ADD_PROPOSED]
+    assert stages == [HtlcStage.ADD_SIGNED, HtlcStage.ADD_PROPOSED]
     pump.mine(2 * newest_link(bob).exit_blocks + ACCEPTED_BLOCKS + 60)
     assert reasons_to_leave(pump.lsp) == []
 

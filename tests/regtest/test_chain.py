@@ -4,6 +4,7 @@ import random
 from collections.abc import Iterator
 
 import pytest
+from tests.simulation.seeds import seeds
 
 from cromford.bitcoin.block import FullBlock
 from cromford.bitcoin.tx import Tx, Txid, TxIn, TxOut
@@ -53,7 +54,7 @@ def coins_of(chain: RegtestChain) -> set[str]:
     return coins
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", seeds(4))
 def test_the_coins_are_those_of_the_active_blocks_however_they_came(
     ledger: Ledger, seed: int
 ) -> None:

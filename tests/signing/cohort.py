@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
+from cromford.bitcoin.taproot import tweaked_key_agg
 from cromford.crypto.keys import pubkey_of, sha256
-from cromford.crypto.musig2 import key_sort
+from cromford.crypto.musig2 import KeyAgg
 from cromford.signing.nonces import NoncePool
 from cromford.signing.round import SigningRound, SigningSession, aggregate_nonces
 from cromford.signing.task import SigningTask
@@ -60,8 +61,7 @@ def cohort_of(memberships: Sequence[Sequence[int]], *, merkle_root: bytes | None
         task = SigningTask(
             name=f"s{place}",
             sighash=sha256(f"message {place}".encode()),
-            signers=key_sort([pubkey(signer) for signer in members]),
-            merkle_root=merkle_root,
+            key_agg=tweaked_key_agg(KeyAgg([pubkey(signer) for signer in members]), merkle_root),
         )
         pubnonces = {signer: pools[signer].public.pubnonces[place] for signer in task.signers}
         aggnonce = aggregate_nonces(pubnonces)

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.signing.cohort import ORDER, Cohort, cohort_of, pubkey, seckey, shifted
 
+from cromford.bitcoin.taproot import tapleaf_hash
 from cromford.crypto import schnorr
-from cromford.crypto.keys import tagged_hash
 from cromford.crypto.musig2 import SecNonce
 from cromford.signing.nonces import NoncePool
 from cromford.signing.round import FaultyContribution, SigningRound, aggregate_nonces
@@ -38,7 +38,7 @@ def check_signed(collected: SigningRound) -> None:
 
 
 @settings(max_examples=25)
-@given(members=memberships(), root=st.none() | st.just(tagged_hash("TapLeaf", b"")), data=st.data())
+@given(members=memberships(), root=st.none() | st.just(tapleaf_hash(b"")), data=st.data())
 def test_contributions_in_any_order_and_any_number_give_every_signature(
     members: list[list[int]], root: bytes | None, data: st.DataObject
 ) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from cromford.bitcoin.network import REGTEST
 from cromford.crypto.keys import pubkey_of
-from cromford.crypto.musig2 import SecNonce, nonce_agg
+from cromford.crypto.musig2 import KeyAgg, SecNonce, nonce_agg
 from cromford.signing.bip32 import ExtendedSeckey, master_of
 from cromford.signing.keychain import ChannelKey, FactoryKey, Keychain
 from cromford.signing.nonces import NonceFault, NoncePool
@@ -51,7 +51,7 @@ def signer() -> Signer:
 
 
 def task(sighash: bytes = b"\x11" * 32) -> SigningTask:
-    return SigningTask(name="state_root", sighash=sighash, signers=(PUBKEY,), merkle_root=None)
+    return SigningTask(name="state_root", sighash=sighash, key_agg=KeyAgg((PUBKEY,)))
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cromford.bitcoin.network import REGTEST
-from cromford.bitcoin.taproot import taproot_output
+from cromford.bitcoin.taproot import taproot_output, tweaked_key_agg
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut
 from cromford.crypto import schnorr
-from cromford.crypto.keys import pubkey_of, tagged_hash, xonly_of
-from cromford.crypto.musig2 import nonce_agg
+from cromford.crypto.keys import TaggedHash, pubkey_of, xonly_of
+from cromford.crypto.musig2 import KeyAgg, nonce_agg
 from cromford.regtest.kernel import ScriptRefused, check_scripts
 from cromford.signing import signer as signer_module
 from cromford.signing.keychain import ChannelKey, FactoryKey, Keychain, KeyName
@@ -30,7 +30,9 @@ def signer() -> Signer:
 
 
 def task_for(pubkey: bytes) -> SigningTask:
-    return SigningTask(name="state_0", sighash=b"\x11" * 32, signers=(pubkey,), merkle_root=None)
+    return SigningTask(
+        name="state_0", sighash=b"\x11" * 32, key_agg=tweaked_key_agg(KeyAgg((pubkey,)), None)
+    )
 
 
 def script(change: int, index: int) -> bytes:
@@ -111,7 +113,7 @@ def test_a_pool_of_a_wrong_size_is_refused_and_not_kept(signer: Signer, size: in
 
 
 def test_a_challenge_is_signed_by_the_named_factory_key(signer: Signer) -> None:
-    digest = tagged_hash("cromford/test", b"challenge")
+    digest = TaggedHash("cromford/test")(b"challenge")
     signature = signer.sign_challenge(FACTORY, digest)
     assert schnorr.verify(signature, digest, xonly_of(signer.factory_pubkey(2)))
     assert not schnorr.verify(signature, digest, xonly_of(signer.factory_pubkey(3)))

@@ -3,11 +3,10 @@
 import pytest
 
 from tests.simulation.payments import run_payments
+from tests.simulation.seeds import seeds
 
-SEEDS = range(2000, 2004)
 
-
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", seeds(4))
 def test_no_crash_no_cut_and_no_silence_costs_anybody_a_millisatoshi(seed: int) -> None:
     run_payments(seed)
 

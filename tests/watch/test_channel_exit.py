@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.channel.specimen import payment_hash, preimage
+from tests.simulation.seeds import seeds
 from tests.watch.channel_world import (
     FEERATE_SAT_PER_KW,
     PAYOUTS,
@@ -384,7 +385,7 @@ def test_a_sweep_leaves_out_the_input_that_makes_it_poorer(world: World) -> None
 # --- resuming ---
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", seeds(6))
 def test_an_exit_that_stops_and_goes_ends_with_the_same_outputs_taken_by_the_same_party(
     world: World, seed: int
 ) -> None:

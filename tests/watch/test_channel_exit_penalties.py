@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.channel.specimen import payment_hash
+from tests.simulation.seeds import seeds
 from tests.watch.channel_world import (
     FEERATE_SAT_PER_KW,
     KEYS,
@@ -132,6 +133,37 @@ def one_name(action: object) -> str:
 
 
 @CHEATERS
+def test_what_a_cheater_made_of_an_htlc_is_swept_alone_once_its_delay_is_over(
+    world: World, cheater: Party
+) -> None:
+    """From then on the cheater may take it, and its transaction would keep others out."""
+    fraud = fraud_of(world, cheater)
+    fraud.cheater.preimages = knowing(*range(8))
+    publish([fraud.cheater])
+    world.mine()
+    assert publish([fraud.cheater])  # HTLC-success of all it accepted.
+    world.mine()
+    made_height = world.tip_height
+    # The block that may hold the cheater's own sweep is the last one that is left to wait.
+    world.mine(DELAYS[cheater] - 2)
+    assert world.tip_height + 1 == made_height + DELAYS[cheater] - 1
+    assert penalties_of_outputs(fraud) == []
+    world.mine()
+    alone = penalties_of_outputs(fraud)
+    assert [len(penalty.inputs) for penalty in alone] == [1, 1, 1]
+    heights = {fraud.honest.channel().heights[one.inputs[0].outpoint.txid] for one in alone}
+    assert heights == {made_height}
+    settle(world, fraud.honest)
+    assert_punished(world, fraud)
+
+
+def penalties_of_outputs(fraud: Fraud) -> list[Spend]:
+    """Return the penalties that are only for what an HTLC transaction made."""
+    spends = [action for action in fraud.honest.actions() if isinstance(action, Spend)]
+    return [spend for spend in spends if spend.name.endswith(" output")]
+
+
+@CHEATERS
 def test_htlc_timeouts_of_a_cheater_are_punished_when_the_honest_party_comes_late(
     world: World, cheater: Party
 ) -> None:
@@ -192,7 +224,7 @@ def test_a_revoked_commitment_is_found_by_its_number_and_then_punished(
     assert_punished(world, fraud)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", seeds(6))
 def test_punishing_that_stops_and_goes_takes_all_that_the_cheater_did_not(
     world: World, seed: int
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from cromford.codec.tlv import U64_MAX
-from cromford.wire.fields import KIND, U64, FieldKind
+from cromford.wire.fields import KIND, U64, FieldKind, Layout
 from cromford.wire.messages import MESSAGE_TYPES, Message
 
 FEW = 3  # Items of a list, where the limit is not what is tested.
@@ -25,6 +25,9 @@ def declared(kind: FieldKind) -> tuple[str, dict[str, Any]]:
     """Return which kind this is and its limits, as they were given to it."""
     if kind is U64:
         return "u64", {}
+    layout = getattr(kind.decode, "__self__", None)
+    if isinstance(layout, Layout):
+        return "struct", {"cls": layout.cls}
     name = kind.decode.__qualname__.partition(".")[0]
     given = dict(inspect.getclosurevars(kind.decode).nonlocals)
     if name == "_fixed_list":

@@ -16,7 +16,7 @@ from cromford.factory.terms import (
     FeePolicy,
     exit_blocks_of,
 )
-from cromford.factory.tree import ChannelKeys, funding_output_of
+from cromford.factory.vertices import ChannelFundingPubkeys, funding_output_of
 from cromford.wallet.coins import N_INPUTS_MAX
 from cromford.wire import messages as m
 from cromford.wire.messages import decode_message, encode_message
@@ -75,7 +75,9 @@ def branch_of_client_1(terms: FactoryTerms, funding_outpoint: OutPoint) -> Branc
         terms,
         client=1,
         factory_pubkeys=PUBKEYS[: terms.n_clients + 1],
-        channel_keys=ChannelKeys(client_funding_pubkey=PUBKEYS[0], lsp_funding_pubkey=PUBKEYS[1]),
+        channel_keys=ChannelFundingPubkeys(
+            client_funding_pubkey=PUBKEYS[0], lsp_funding_pubkey=PUBKEYS[1]
+        ),
         neighbour_scripts=dict.fromkeys(range(2, LEAF_ARITY + 1), b"\x51\x20" + bytes(32)),
         funding_outpoint=funding_outpoint,
     )

@@ -9,12 +9,14 @@ from typing import Final
 
 from cromford.bitcoin.taproot import tapleaf_hash
 from cromford.bitcoin.tx import Tx, TxOut, var_bytes
-from cromford.crypto.keys import sha256, tagged_hash
+from cromford.crypto.keys import TaggedHash, sha256
 
 SIGHASH_EPOCH: Final = b"\x00"
 SIGHASH_DEFAULT: Final = b"\x00"
 KEY_VERSION: Final = b"\x00"  # BIP 342
 NO_CODESEPARATOR: Final = b"\xff\xff\xff\xff"
+
+hash_tapsighash: Final = TaggedHash("TapSighash")
 
 
 def taproot_sighash(
@@ -51,4 +53,4 @@ def taproot_sighash(
     )
     if tapscript is not None:
         message += tapleaf_hash(tapscript) + KEY_VERSION + NO_CODESEPARATOR
-    return tagged_hash("TapSighash", message)
+    return hash_tapsighash(message)

@@ -15,20 +15,24 @@ from cromford.crypto.musig2 import KeyAgg
 
 TAPLEAF_VERSION: Final = 0xC0  # BIP 342 tapscript.
 
+_hash_tapleaf: Final = keys.TaggedHash("TapLeaf")
+_hash_tapbranch: Final = keys.TaggedHash("TapBranch")
+_hash_taptweak: Final = keys.TaggedHash("TapTweak")
+
 
 def tapleaf_hash(script: bytes) -> bytes:
     """Return the hash of one tapleaf."""
-    return keys.tagged_hash("TapLeaf", bytes((TAPLEAF_VERSION,)) + var_bytes(script))
+    return _hash_tapleaf(bytes((TAPLEAF_VERSION,)) + var_bytes(script))
 
 
 def tapbranch_hash(left: bytes, right: bytes) -> bytes:
     """Return the hash of two subtrees, which BIP 341 sorts."""
-    return keys.tagged_hash("TapBranch", min(left, right) + max(left, right))
+    return _hash_tapbranch(min(left, right) + max(left, right))
 
 
 def taptweak(internal_key: bytes, merkle_root: bytes | None) -> bytes:
     """Return the tweak: without a script it commits to the internal key alone (BIP 86)."""
-    return keys.tagged_hash("TapTweak", internal_key + (merkle_root or b""))
+    return _hash_taptweak(internal_key + (merkle_root or b""))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,16 +66,14 @@ def taproot_output(internal_key: bytes, merkle_root: bytes | None) -> TaprootOut
     )
 
 
-def tweaked_key_agg(pubkeys: Sequence[bytes], merkle_root: bytes | None) -> KeyAgg:
+def tweaked_key_agg(key_agg: KeyAgg, merkle_root: bytes | None) -> KeyAgg:
     """Return the MuSig2 aggregate that signs for the key path of such an output.
 
-    Raises:
-        InvalidContribution: If a pubkey is not a point.
-        ValueError: If there is none, or two are equal.
+    Args:
+        key_agg: The aggregate that is the internal key.
+        merkle_root: Of the output's tapleaves, or None for key path only.
     """
-    key_agg = KeyAgg(pubkeys)
-    key_agg.tweak_xonly(taptweak(key_agg.internal_key, merkle_root))
-    return key_agg
+    return key_agg.tweaked(taptweak(key_agg.internal_key, merkle_root))
 
 
 def merkle_root_of(leaf_hashes: Sequence[bytes]) -> bytes:

@@ -25,7 +25,7 @@ from cromford.channel.scripts import (
 )
 from cromford.channel.terms import MSAT_PER_SAT, ChannelTerms, Party
 from cromford.crypto.keys import sha256
-from cromford.crypto.musig2 import key_sort
+from cromford.crypto.musig2 import KeyAgg
 from cromford.signing.task import SigningTask
 
 N_OBSCURED_BITS: Final = 48
@@ -66,10 +66,15 @@ class Funding:
     capacity_sat: int
 
     @cached_property
+    def key_agg(self) -> KeyAgg:
+        """The tweaked aggregate of both, which signs every commitment of the channel."""
+        return tweaked_key_agg(KeyAgg(self.pubkeys), None)
+
+    @cached_property
     def txout(self) -> TxOut:
         """The funding output."""
-        key_agg = tweaked_key_agg(self.pubkeys, None)
-        return TxOut(amount_sat=self.capacity_sat, script_pubkey=p2tr_script(key_agg.output_key))
+        script_pubkey = p2tr_script(self.key_agg.output_key)
+        return TxOut(amount_sat=self.capacity_sat, script_pubkey=script_pubkey)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +87,14 @@ class ChannelKeys:
     def of(self, party: Party) -> Basepoints:
         """Return one party's."""
         return self.opener if party is Party.OPENER else self.accepter
+
+    @cached_property
+    def _to_peers(self) -> tuple[ScriptOutput, ScriptOutput]:
+        return to_peer_output(self.opener), to_peer_output(self.accepter)
+
+    def to_peer(self, peer: Party) -> ScriptOutput:
+        """Return what pays a party at once on every commitment that the other holds."""
+        return self._to_peers[peer]
 
     @cached_property
     def obscuring_factor(self) -> int:
@@ -141,8 +154,7 @@ class Commitment:
             name=f"commitment {self.funding.outpoint} {self.content.holder.name.lower()} "
             f"{self.content.number}",
             sighash=taproot_sighash(self.tx, prevouts=(self.funding.txout,), input_index=0),
-            signers=key_sort(self.funding.pubkeys),
-            merkle_root=None,
+            key_agg=self.funding.key_agg,
         )
 
     def signed(self, signature: bytes) -> Tx:
@@ -160,7 +172,8 @@ def build_commitment(
 ) -> Commitment:
     """Return the commitment that says `content` and spends `funding` (BOLT 3).
 
-    Whatever the funding holds beyond the content's total is the opener's, and so is a lack.
+    If the funding holds more than the content's total, the opener gets the rest; if less, the
+    opener bears it.
 
     Args:
         content: Balances and HTLCs.
@@ -181,7 +194,7 @@ def build_commitment(
         funding,
         terms,
         delayed=delayed,
-        to_peer=to_peer_output(commitment_key_set),
+        to_peer=keys.to_peer(content.holder.other),
         n_htlc_outputs=len(outputs),
     )
     # bolts#1228: what is left over stays in the anchor up to the amount that is no longer dust.
@@ -237,11 +250,7 @@ def _htlc_outputs(
         if terms.is_trimmed(htlc.amount_msat, is_offered=is_offered):
             continue
         scripts = (
-            offered_htlc_output(keys, payment_hash=htlc.payment_hash)
-            if is_offered
-            else accepted_htlc_output(
-                keys, payment_hash=htlc.payment_hash, cltv_expiry=htlc.cltv_expiry
-            )
+            offered_htlc_output(keys, htlc) if is_offered else accepted_htlc_output(keys, htlc)
         )
         outputs.append(
             CommitmentOutput(

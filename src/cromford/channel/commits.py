@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 
 from cromford.channel.content import CommitmentContent
 from cromford.channel.errors import PeerViolation, UpdateRefused
-from cromford.channel.messages import Revoke, SignCommitment
+from cromford.channel.messages import CommitmentDue, RevocationDue
 from cromford.channel.secret_store import InconsistentSecret
-from cromford.channel.stage import LiveHtlc, Stage, Step, View
+from cromford.channel.stage import HtlcStage, LiveHtlc, UpdateStep, View
 from cromford.channel.state import ChannelState
 from cromford.channel.terms import Party
 from cromford.channel.updates import check_connected
@@ -50,10 +50,10 @@ def receive_channel_ready(state: ChannelState, second_point: bytes) -> ChannelSt
 def has_changes(state: ChannelState, holder: Party) -> bool:
     """Say whether the next commitment of a holder would have an update that the latest has not."""
     signer = holder.other
-    return any(live.moved(Step.SIGN, signer) is not live for live in state.htlcs)
+    return any(live.moved(UpdateStep.SIGN, signer) is not live for live in state.htlcs)
 
 
-def sign_commitment(state: ChannelState) -> tuple[ChannelState, SignCommitment]:
+def sign_commitment(state: ChannelState) -> tuple[ChannelState, CommitmentDue]:
     """Sign all updates so far into the peer's next commitment.
 
     Returns:
@@ -75,7 +75,7 @@ def sign_commitment(state: ChannelState) -> tuple[ChannelState, SignCommitment]:
     if not has_changes(state, state.peer):
         raise UpdateRefused("commitment_signed", expected="an update", received="none")
     after = replace(
-        state.moved(Step.SIGN, state.me),
+        state.moved(UpdateStep.SIGN, state.me),
         peer_signed=state.peer_signed + 1,
         n_signed_updates=len(state.unacked),
         is_revocation_last=False,
@@ -83,9 +83,9 @@ def sign_commitment(state: ChannelState) -> tuple[ChannelState, SignCommitment]:
     return after, signing_due(after, state.peer_next_point)
 
 
-def signing_due(state: ChannelState, per_commitment_point: bytes) -> SignCommitment:
+def signing_due(state: ChannelState, per_commitment_point: bytes) -> CommitmentDue:
     """Return what to sign for the peer's latest commitment."""
-    return SignCommitment(
+    return CommitmentDue(
         content=state.content(state.peer, View.SIGNED),
         per_commitment_point=per_commitment_point,
     )
@@ -112,11 +112,11 @@ def receive_commitment(state: ChannelState) -> tuple[ChannelState, CommitmentCon
         )
     if not has_changes(state, state.me):
         raise PeerViolation("commitment_signed", expected="an update", received="none")
-    after = replace(state.moved(Step.SIGN, state.peer), own_signed=state.own_signed + 1)
+    after = replace(state.moved(UpdateStep.SIGN, state.peer), own_signed=state.own_signed + 1)
     return after, after.content(state.me, View.SIGNED)
 
 
-def revoke(state: ChannelState) -> tuple[Settlement, Revoke]:
+def revoke(state: ChannelState) -> tuple[Settlement, RevocationDue]:
     """Revoke our commitment before the latest one.
 
     Returns:
@@ -130,9 +130,9 @@ def revoke(state: ChannelState) -> tuple[Settlement, Revoke]:
         raise UpdateRefused("revoke_and_ack", expected="a new commitment", received="none")
     number = state.own_revoked
     after = replace(
-        state.moved(Step.REVOKE, state.me), own_revoked=number + 1, is_revocation_last=True
+        state.moved(UpdateStep.REVOKE, state.me), own_revoked=number + 1, is_revocation_last=True
     )
-    return _settlement(state, after), Revoke(number=number)
+    return _settlement(state, after), RevocationDue(number=number)
 
 
 def receive_revocation(state: ChannelState, *, secret: bytes, next_point: bytes) -> Settlement:
@@ -166,7 +166,7 @@ def receive_revocation(state: ChannelState, *, secret: bytes, next_point: bytes)
         ) from error
     assert state.peer_next_point is not None  # noqa: S101 - nothing is signed without it
     after = replace(
-        state.moved(Step.REVOKE, state.peer),
+        state.moved(UpdateStep.REVOKE, state.peer),
         peer_secrets=peer_secrets,
         peer_point=state.peer_next_point,
         peer_next_point=next_point,
@@ -183,7 +183,7 @@ def _settlement(before: ChannelState, after: ChannelState) -> Settlement:
         locked_in=tuple(
             live
             for live in after.htlcs
-            if live.stage is Stage.LOCKED_IN and _was_countersigned(before, live)
+            if live.stage is HtlcStage.LOCKED_IN and _was_countersigned(before, live)
         ),
         gone=tuple(live for live in before.htlcs if live.htlc not in stages),
     )
@@ -191,7 +191,7 @@ def _settlement(before: ChannelState, after: ChannelState) -> Settlement:
 
 def _was_countersigned(before: ChannelState, live: LiveHtlc) -> bool:
     earlier = before.find(live.htlc.offered_by, live.htlc.htlc_id)
-    return earlier is not None and earlier.stage is Stage.ADD_COUNTERSIGNED
+    return earlier is not None and earlier.stage is HtlcStage.ADD_COUNTERSIGNED
 
 
 def _check_peer_may_act(state: ChannelState, message: str) -> None:

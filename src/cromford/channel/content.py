@@ -4,11 +4,13 @@ In terms of opener and accepter, never of "local" and "remote", so that both par
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from cromford.channel.terms import Party
+from cromford.crypto.ripemd160 import ripemd160
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Htlc:
     """A payment on its way, as BOLT 2 `update_add_htlc` offers it."""
 
@@ -17,6 +19,11 @@ class Htlc:
     amount_msat: int
     payment_hash: bytes
     cltv_expiry: int
+
+    @cached_property
+    def payment_hash160(self) -> bytes:
+        """What its script hashes a preimage to (BOLT 3): RIPEMD-160 of the payment hash."""
+        return ripemd160(self.payment_hash)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

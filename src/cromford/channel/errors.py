@@ -1,7 +1,7 @@
 """What can go wrong in a channel, by whose mistake it is. Each names field, expected, received."""
 
 
-class InvalidTerms(ValueError):
+class InvalidChannelTerms(ValueError):
     """Terms that no channel can have, whoever proposes them."""
 
     def __init__(self, field: str, *, expected: object, received: object) -> None:

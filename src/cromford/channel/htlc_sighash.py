@@ -6,10 +6,15 @@ It commits to one input and one output only, so that the holder can add inputs t
 
 from typing import Final
 
-from cromford.bitcoin.sighash import KEY_VERSION, NO_CODESEPARATOR, SIGHASH_EPOCH
+from cromford.bitcoin.sighash import (
+    KEY_VERSION,
+    NO_CODESEPARATOR,
+    SIGHASH_EPOCH,
+    hash_tapsighash,
+)
 from cromford.bitcoin.taproot import tapleaf_hash
 from cromford.bitcoin.tx import Tx, TxOut
-from cromford.crypto.keys import sha256, tagged_hash
+from cromford.crypto.keys import sha256
 
 SIGHASH_SINGLE_ANYONECANPAY: Final = b"\x83"
 _SCRIPT_PATH: Final = b"\x02"  # BIP 341's spend type: an extension, no annex.
@@ -42,4 +47,4 @@ def single_anyonecanpay_sighash(
         + KEY_VERSION
         + NO_CODESEPARATOR
     )
-    return tagged_hash("TapSighash", message)
+    return hash_tapsighash(message)

@@ -41,7 +41,6 @@ class CommitmentKeys:
 
     revocation: bytes
     holder_delayed: bytes
-    peer_payment: bytes
     per_commitment_point: bytes
     holder_htlc_basepoint: bytes
     peer_htlc_basepoint: bytes
@@ -95,8 +94,6 @@ def commitment_keys(
     return CommitmentKeys(
         revocation=xonly_of(revocation_pubkey(peer.revocation, per_commitment_point)),
         holder_delayed=xonly_of(derive_pubkey(holder.delayed_payment, per_commitment_point)),
-        # BOLT 3: not derived, so that the peer finds it even after losing its data.
-        peer_payment=xonly_of(peer.payment),
         per_commitment_point=per_commitment_point,
         holder_htlc_basepoint=holder.htlc,
         peer_htlc_basepoint=peer.htlc,

@@ -46,8 +46,9 @@ def check_add(state: ChannelState, live: LiveHtlc) -> None:
 def check_exposure(state: ChannelState, live: LiveHtlc) -> None:
     """Check what would be lost to fees if either commitment confirmed, counting all on its way.
 
-    Only the sender can be this strict, for the HTLCs of both parties: it may not know what the
-    receiver sends meanwhile. What both add at the same moment is found by `is_overexposed`.
+    It counts the HTLCs of both parties, so only the sender can check it: the receiver cannot blame
+    a sender that has not yet seen what the receiver sent meanwhile. What both add at the same
+    moment is found by `is_overexposed`.
 
     Raises:
         UpdateRefused: If the trimmed HTLCs of either commitment would hold too much together.

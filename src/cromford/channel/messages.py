@@ -1,7 +1,6 @@
 """What two machines tell one another: the contents of BOLT 2 messages, without their encoding.
 
-Signatures, secrets and nonces are made elsewhere: `SignCommitment` and `Revoke` name what is to
-be made.
+Signatures, secrets and nonces are made elsewhere: `CommitmentDue` and `RevocationDue` say for what.
 """
 
 from dataclasses import dataclass
@@ -37,8 +36,8 @@ class UpdateFail:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SignCommitment:
-    """Sign the peer's commitment with this content, for every funding outpoint, and send it.
+class CommitmentDue:
+    """The peer's commitment with this content is to be signed, for every funding outpoint.
 
     `per_commitment_point` is the peer's for this number. After a reconnection the same content
     comes again, to be signed with fresh nonces.
@@ -49,8 +48,8 @@ class SignCommitment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Revoke:
-    """Send `revoke_and_ack`: the secret of our commitment `number`, the point of `next_number`."""
+class RevocationDue:
+    """`revoke_and_ack` is due: the secret of commitment `number`, the point of `next_number`."""
 
     number: int
 
@@ -73,4 +72,4 @@ class Reestablish:
 
 
 Update = UpdateAdd | UpdateFulfill | UpdateFail
-Outgoing = Update | SignCommitment | Revoke
+Outgoing = Update | CommitmentDue | RevocationDue

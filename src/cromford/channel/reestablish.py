@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 from cromford.channel.commits import signing_due
 from cromford.channel.errors import FallenBehind, PeerViolation
-from cromford.channel.messages import Outgoing, Reestablish, Revoke
+from cromford.channel.messages import Outgoing, Reestablish, RevocationDue
 from cromford.channel.secret_store import SECRET_SIZE
-from cromford.channel.stage import Stage
+from cromford.channel.stage import HtlcStage
 from cromford.channel.state import ChannelState
 from cromford.channel.terms import Party
 from cromford.crypto.keys import is_seckey, pubkey_of
@@ -40,10 +40,10 @@ def disconnect(state: ChannelState) -> ChannelState:
     remaining, n_forgotten = [], 0
     for live in state.htlcs:
         is_peers_add = live.htlc.offered_by is state.peer
-        if is_peers_add and live.stage is Stage.ADD_PROPOSED:
+        if is_peers_add and live.stage is HtlcStage.ADD_PROPOSED:
             n_forgotten += 1
-        elif not is_peers_add and live.stage is Stage.REMOVE_PROPOSED:
-            remaining.append(live.at(Stage.LOCKED_IN, None))
+        elif not is_peers_add and live.stage is HtlcStage.REMOVE_PROPOSED:
+            remaining.append(live.at(HtlcStage.LOCKED_IN, None))
         else:
             remaining.append(live)
     opener_id, accepter_id = state.next_ids
@@ -90,7 +90,7 @@ def receive_reestablish(
     resends_revocation = message.next_revocation_number < state.own_revoked
     resends_signature = message.next_commitment_number == state.peer_signed
     revocation: tuple[Outgoing, ...] = (
-        (Revoke(number=state.own_revoked - 1),) if resends_revocation else ()
+        (RevocationDue(number=state.own_revoked - 1),) if resends_revocation else ()
     )
     signature: tuple[Outgoing, ...] = ()
     if resends_signature:

@@ -5,7 +5,7 @@ penalty is a plain key-path spend. Nobody needs an unspendable internal key.
 """
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Final
 
 from cromford.bitcoin.script import (
@@ -23,15 +23,15 @@ from cromford.bitcoin.taproot import (
     tapleaf_hash,
     taproot_output,
 )
-from cromford.channel.keys import CommitmentKeys
-from cromford.crypto.ripemd160 import ripemd160
+from cromford.channel.content import Htlc
+from cromford.channel.keys import Basepoints, CommitmentKeys
+from cromford.crypto.keys import xonly_of
 
 OP_SIZE: Final = 0x82
 OP_EQUAL: Final = 0x87
 OP_EQUALVERIFY: Final = 0x88
 OP_HASH160: Final = 0xA9
 PREIMAGE_SIZE: Final = 32
-OUTPUTS_KEPT: Final = 4096  # Two of each channel, of a few hundred bytes.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,38 +70,35 @@ def delayed_output(keys: CommitmentKeys, *, to_self_delay: int) -> ScriptOutput:
     return ScriptOutput(internal_key=keys.revocation, tapscripts=(tapscript,))
 
 
-def to_peer_output(keys: CommitmentKeys) -> ScriptOutput:
-    """Return what pays the peer at once: `to_remote`, without a script."""
-    return _key_path_output(keys.peer_payment)
+def to_peer_output(peer: Basepoints) -> ScriptOutput:
+    """Return what pays the peer at once: `to_remote`, without a script.
+
+    BOLT 3: its key is not derived, so that the peer finds it even after losing its data.
+    """
+    return ScriptOutput(internal_key=xonly_of(peer.payment))
 
 
-@lru_cache(maxsize=OUTPUTS_KEPT)
-def _key_path_output(internal_key: bytes) -> ScriptOutput:
-    """Return the same output for the same key: `to_remote` stays while a channel lives."""
-    return ScriptOutput(internal_key=internal_key)
-
-
-def offered_htlc_output(keys: CommitmentKeys, *, payment_hash: bytes) -> ScriptOutput:
+def offered_htlc_output(keys: CommitmentKeys, htlc: Htlc) -> ScriptOutput:
     """Return the output of an HTLC that the holder offered.
 
     The holder takes it back by the HTLC-timeout transaction; the peer takes it with the preimage.
     """
     timeout = _verify(keys.holder_htlc) + push_bytes(keys.peer_htlc) + bytes((OP_CHECKSIG,))
-    success = _verify(keys.peer_htlc) + _preimage_of(payment_hash) + bytes((OP_EQUAL,))
+    success = _verify(keys.peer_htlc) + _preimage_of(htlc) + bytes((OP_EQUAL,))
     return ScriptOutput(internal_key=keys.revocation, tapscripts=(timeout, success))
 
 
-def accepted_htlc_output(
-    keys: CommitmentKeys, *, payment_hash: bytes, cltv_expiry: int
-) -> ScriptOutput:
+def accepted_htlc_output(keys: CommitmentKeys, htlc: Htlc) -> ScriptOutput:
     """Return the output of an HTLC that the peer offered.
 
     The holder takes it with the preimage by the HTLC-success transaction; the peer takes it back
     after its expiry.
     """
-    timeout = _verify(keys.peer_htlc) + push_number(cltv_expiry) + bytes((OP_CHECKLOCKTIMEVERIFY,))
+    timeout = (
+        _verify(keys.peer_htlc) + push_number(htlc.cltv_expiry) + bytes((OP_CHECKLOCKTIMEVERIFY,))
+    )
     success = (
-        _preimage_of(payment_hash)
+        _preimage_of(htlc)
         + bytes((OP_EQUALVERIFY,))
         + _verify(keys.holder_htlc)
         + push_bytes(keys.peer_htlc)
@@ -114,10 +111,10 @@ def _verify(xonly_pubkey: bytes) -> bytes:
     return push_bytes(xonly_pubkey) + bytes((OP_CHECKSIGVERIFY,))
 
 
-def _preimage_of(payment_hash: bytes) -> bytes:
+def _preimage_of(htlc: Htlc) -> bytes:
     return (
         bytes((OP_SIZE,))
         + push_number(PREIMAGE_SIZE)
         + bytes((OP_EQUALVERIFY, OP_HASH160))
-        + push_bytes(ripemd160(payment_hash))
+        + push_bytes(htlc.payment_hash160)
     )

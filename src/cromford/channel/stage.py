@@ -14,7 +14,7 @@ from cromford.channel.content import Htlc
 from cromford.channel.terms import Party
 
 
-class Stage(IntEnum):
+class HtlcStage(IntEnum):
     """How far an HTLC has come. Higher is later; it never goes back, but for a disconnect."""
 
     ADD_PROPOSED = 1
@@ -29,7 +29,7 @@ class Stage(IntEnum):
     GONE = 10  # On neither commitment, and none with it is left.
 
 
-class Step(Enum):
+class UpdateStep(Enum):
     """What moves HTLCs."""
 
     SIGN = "commitment_signed"
@@ -37,22 +37,22 @@ class Step(Enum):
 
 
 # (step, whether the offerer takes it) -> stage before -> stage after.
-_MOVES: Final[dict[tuple[Step, bool], dict[Stage, Stage]]] = {
-    (Step.SIGN, True): {
-        Stage.ADD_PROPOSED: Stage.ADD_SIGNED,
-        Stage.REMOVE_ACKED: Stage.REMOVE_COUNTERSIGNED,
+_MOVES: Final[dict[tuple[UpdateStep, bool], dict[HtlcStage, HtlcStage]]] = {
+    (UpdateStep.SIGN, True): {
+        HtlcStage.ADD_PROPOSED: HtlcStage.ADD_SIGNED,
+        HtlcStage.REMOVE_ACKED: HtlcStage.REMOVE_COUNTERSIGNED,
     },
-    (Step.REVOKE, False): {
-        Stage.ADD_SIGNED: Stage.ADD_ACKED,
-        Stage.REMOVE_COUNTERSIGNED: Stage.GONE,
+    (UpdateStep.REVOKE, False): {
+        HtlcStage.ADD_SIGNED: HtlcStage.ADD_ACKED,
+        HtlcStage.REMOVE_COUNTERSIGNED: HtlcStage.GONE,
     },
-    (Step.SIGN, False): {
-        Stage.ADD_ACKED: Stage.ADD_COUNTERSIGNED,
-        Stage.REMOVE_PROPOSED: Stage.REMOVE_SIGNED,
+    (UpdateStep.SIGN, False): {
+        HtlcStage.ADD_ACKED: HtlcStage.ADD_COUNTERSIGNED,
+        HtlcStage.REMOVE_PROPOSED: HtlcStage.REMOVE_SIGNED,
     },
-    (Step.REVOKE, True): {
-        Stage.ADD_COUNTERSIGNED: Stage.LOCKED_IN,
-        Stage.REMOVE_SIGNED: Stage.REMOVE_ACKED,
+    (UpdateStep.REVOKE, True): {
+        HtlcStage.ADD_COUNTERSIGNED: HtlcStage.LOCKED_IN,
+        HtlcStage.REMOVE_SIGNED: HtlcStage.REMOVE_ACKED,
     },
 }
 
@@ -65,11 +65,11 @@ class View(Enum):
 
 
 # (view, whether the holder offered it) -> the first stage that is on it, the first that is not.
-_PRESENT: Final[dict[tuple[View, bool], tuple[Stage, Stage]]] = {
-    (View.NEXT, False): (Stage.ADD_PROPOSED, Stage.REMOVE_ACKED),
-    (View.SIGNED, False): (Stage.ADD_SIGNED, Stage.REMOVE_COUNTERSIGNED),
-    (View.NEXT, True): (Stage.ADD_ACKED, Stage.REMOVE_PROPOSED),
-    (View.SIGNED, True): (Stage.ADD_COUNTERSIGNED, Stage.REMOVE_SIGNED),
+_PRESENT: Final[dict[tuple[View, bool], tuple[HtlcStage, HtlcStage]]] = {
+    (View.NEXT, False): (HtlcStage.ADD_PROPOSED, HtlcStage.REMOVE_ACKED),
+    (View.SIGNED, False): (HtlcStage.ADD_SIGNED, HtlcStage.REMOVE_COUNTERSIGNED),
+    (View.NEXT, True): (HtlcStage.ADD_ACKED, HtlcStage.REMOVE_PROPOSED),
+    (View.SIGNED, True): (HtlcStage.ADD_COUNTERSIGNED, HtlcStage.REMOVE_SIGNED),
 }
 
 
@@ -91,16 +91,16 @@ class LiveHtlc:
     """An HTLC with the stage it is in, and from `REMOVE_PROPOSED` on how it ends."""
 
     htlc: Htlc
-    stage: Stage = Stage.ADD_PROPOSED
+    stage: HtlcStage = HtlcStage.ADD_PROPOSED
     removal: Removal | None = None
     payload: bytes = b""
 
-    def moved(self, step: Step, by: Party) -> "LiveHtlc":
+    def moved(self, step: UpdateStep, by: Party) -> "LiveHtlc":
         """Return it after a party took a step; most often unchanged."""
         after = _MOVES[step, by is self.htlc.offered_by].get(self.stage)
         return self if after is None else self.at(after, self.removal)
 
-    def at(self, stage: Stage, removal: Removal | None) -> "LiveHtlc":
+    def at(self, stage: HtlcStage, removal: Removal | None) -> "LiveHtlc":
         """Return it in another stage."""
         return LiveHtlc(htlc=self.htlc, stage=stage, removal=removal, payload=self.payload)
 

@@ -10,7 +10,7 @@ from typing import Final
 from cromford.channel.content import CommitmentContent
 from cromford.channel.messages import Update
 from cromford.channel.secret_store import EMPTY_STORE, SecretStore
-from cromford.channel.stage import LiveHtlc, Stage, Step, View
+from cromford.channel.stage import HtlcStage, LiveHtlc, UpdateStep, View
 from cromford.channel.terms import MSAT_PER_SAT, ChannelTerms, Party
 
 PAYLOAD_SIZE_MAX: Final = 4096  # An onion of 1,366 bytes (BOLT 4) and room for what goes along.
@@ -85,7 +85,7 @@ class ChannelState:
     def is_quiet(self) -> bool:
         """Whether both commitments say the same and nothing is on its way."""
         return not (self.owes_revocation or self.awaits_revocation or self.unacked) and all(
-            live.stage is Stage.LOCKED_IN for live in self.htlcs
+            live.stage is HtlcStage.LOCKED_IN for live in self.htlcs
         )
 
     def content(self, holder: Party, view: View) -> CommitmentContent:
@@ -132,13 +132,13 @@ class ChannelState:
             self, htlcs=tuple(changed if live.htlc == changed.htlc else live for live in self.htlcs)
         )
 
-    def moved(self, step: Step, by: Party) -> "ChannelState":
+    def moved(self, step: UpdateStep, by: Party) -> "ChannelState":
         """Return the state after a party took a step; what is GONE is settled and dropped."""
         opener_msat, accepter_msat = self.opener_msat, self.accepter_msat
         remaining = []
         for live in self.htlcs:
             after = live.moved(step, by)
-            if after.stage is not Stage.GONE:
+            if after.stage is not HtlcStage.GONE:
                 remaining.append(after)
             elif after.removal is not None and after.removal.is_paid:
                 sign = -1 if live.htlc.offered_by is Party.OPENER else 1

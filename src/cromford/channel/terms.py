@@ -12,12 +12,12 @@ from typing import Final
 from cromford.bitcoin.fees import ANCHOR_DUST_SAT, P2TR_DUST_SAT, SEGWIT_DUST_SAT
 from cromford.bitcoin.timelock import DELAY_BLOCKS_MAX
 from cromford.bitcoin.tx import MAX_MONEY_SAT
-from cromford.channel.errors import InvalidTerms
+from cromford.channel.errors import InvalidChannelTerms
 
 MSAT_PER_SAT: Final = 1000
 MAX_DUST_EXPOSURE_MSAT: Final = 5_000_000
 HTLCS_MAX: Final = 114  # bolts#1228: each way; more would exceed BIP 431's 10,000 vbytes.
-FEERATE_PER_KW_MAX: Final = 1_000_000
+FEERATE_PER_KW_MAX: Final = 1_000_000  # 4,000 sat/vB: above it somebody has mistyped.
 
 # Weights of signed transactions; a test builds and measures each.
 COMMITMENT_WEIGHT: Final = 668  # Two P2TR outputs and the anchor.
@@ -54,7 +54,7 @@ class ChannelTerms:
             commitment: they would be lost to fees.
 
     Raises:
-        InvalidTerms: If a number is out of range.
+        InvalidChannelTerms: If a number is out of range.
     """
 
     feerate_per_kw: int
@@ -80,7 +80,7 @@ class ChannelTerms:
         ):
             number: int = getattr(self, field)
             if not low <= number <= high:
-                raise InvalidTerms(field, expected=f"{low}..{high}", received=number)
+                raise InvalidChannelTerms(field, expected=f"{low}..{high}", received=number)
 
     @property
     def is_zero_fee(self) -> bool:

@@ -12,12 +12,12 @@ from cromford.channel.errors import PeerViolation, UpdateRefused
 from cromford.channel.limits import check_add, check_exposure
 from cromford.channel.messages import Update, UpdateAdd, UpdateFail, UpdateFulfill
 from cromford.channel.scripts import PREIMAGE_SIZE
-from cromford.channel.stage import LiveHtlc, Removal, Stage
+from cromford.channel.stage import HtlcStage, LiveHtlc, Removal
 from cromford.channel.state import ChannelState
 from cromford.channel.terms import Party
 from cromford.crypto.keys import sha256
 
-REASON_SIZE_MAX: Final = 1024  # A BOLT 4 failure is 292 bytes, with room for longer ones.
+FAILURE_SIZE_MAX: Final = 1024  # A BOLT 4 failure is 292 bytes, with room for longer ones.
 
 
 def propose_add(
@@ -136,18 +136,18 @@ def _with_removal(
     state: ChannelState, offered_by: Party, message: UpdateFulfill | UpdateFail
 ) -> ChannelState:
     live = state.find(offered_by, message.htlc_id)
-    if live is None or live.stage is not Stage.LOCKED_IN:
+    if live is None or live.stage is not HtlcStage.LOCKED_IN:
         received = "unknown" if live is None else live.stage.name.lower()
         raise UpdateRefused("id", expected="an HTLC that is locked in", received=received)
-    return state.with_changed(live.at(Stage.REMOVE_PROPOSED, _removal(live.htlc, message)))
+    return state.with_changed(live.at(HtlcStage.REMOVE_PROPOSED, _removal(live.htlc, message)))
 
 
 def _removal(htlc: Htlc, message: UpdateFulfill | UpdateFail) -> Removal:
     if isinstance(message, UpdateFail):
-        if len(message.reason) > REASON_SIZE_MAX:
+        if len(message.reason) > FAILURE_SIZE_MAX:
             raise UpdateRefused(
                 "reason",
-                expected=f"at most {REASON_SIZE_MAX} bytes",
+                expected=f"at most {FAILURE_SIZE_MAX} bytes",
                 received=f"{len(message.reason)} bytes",
             )
         return Removal(reason=message.reason)

@@ -15,8 +15,6 @@ SECKEY_SIZE: Final = 32
 PUBKEY_SIZE: Final = 33
 XONLY_PUBKEY_SIZE: Final = 32
 
-_TAG_MIDSTATES: dict[str, bytes] = {}
-
 
 def sha256(data: bytes) -> bytes:
     """Return the SHA-256 of `data`."""
@@ -28,12 +26,20 @@ def sha256d(data: bytes) -> bytes:
     return hashlib.sha256(hashlib.sha256(data).digest()).digest()
 
 
-def tagged_hash(tag: str, data: bytes) -> bytes:
-    """Return BIP 340's tagged hash: SHA-256(SHA-256(tag) || SHA-256(tag) || data)."""
-    prefix = _TAG_MIDSTATES.get(tag)
-    if prefix is None:
-        prefix = _TAG_MIDSTATES[tag] = sha256(tag.encode()) * 2
-    return hashlib.sha256(prefix + data).digest()
+class TaggedHash:
+    """BIP 340's tagged hash of one tag: SHA-256(SHA-256(tag) || SHA-256(tag) || data).
+
+    Each tag has one, made where it is named, so that the tag itself is hashed once.
+    """
+
+    __slots__ = ("_prefix",)
+
+    def __init__(self, tag: str) -> None:
+        self._prefix = sha256(tag.encode()) * 2
+
+    def __call__(self, data: bytes) -> bytes:
+        """Return the hash of `data`."""
+        return hashlib.sha256(self._prefix + data).digest()
 
 
 def pubkey_of(seckey: bytes) -> bytes:

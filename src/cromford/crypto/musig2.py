@@ -41,7 +41,9 @@ def key_sort(pubkeys: Sequence[bytes]) -> tuple[bytes, ...]:
 
 
 class KeyAgg:
-    """The aggregate of sorted pubkeys, with at most one taproot tweak.
+    """The aggregate of sorted pubkeys, with at most one taproot tweak: a value.
+
+    Aggregating costs as much as several signatures, so who needs one aggregate twice passes it on.
 
     Args:
         pubkeys: 33-byte pubkeys in any order; they are sorted (BIP 327 `KeySort`). A key that
@@ -64,21 +66,36 @@ class KeyAgg:
         self.output_key: bytes = self.internal_key
         self._is_tweaked = False
 
-    def tweak_xonly(self, tweak: bytes) -> None:
-        """Apply a taproot tweak (BIP 341); afterwards `output_key` is the tweaked key.
+    def tweaked(self, tweak: bytes) -> "KeyAgg":
+        """Return it with a taproot tweak (BIP 341): its `output_key` is the tweaked key.
 
         Raises:
-            ValueError: If a tweak was applied before, or this one is out of range.
+            ValueError: If this one is tweaked already, or the tweak is out of range.
         """
         if self._is_tweaked:
             raise ValueError("the aggregate key is already tweaked")
-        self._cache, self.output_key = _tweaked(self.pubkeys, tweak)
-        self._is_tweaked = True
+        tweaked = object.__new__(KeyAgg)
+        tweaked.pubkeys, tweaked.internal_key = self.pubkeys, self.internal_key
+        # The C object is a plain struct without pointers or secrets.
+        cache = object.__new__(_musig.KeyAggCache)
+        cache._cache = ffi.new("secp256k1_musig_keyagg_cache *", self._cache._cache_()[0])
+        cache.agg_pubkey = self._cache.agg_pubkey
+        tweaked.output_key = bytes(cache.pubkey_xonly_tweak_add(tweak))[1:]
+        tweaked._cache, tweaked._is_tweaked = cache, True
+        return tweaked
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, KeyAgg):
+            return NotImplemented
+        return (self.pubkeys, self.output_key) == (other.pubkeys, other.output_key)
+
+    def __hash__(self) -> int:
+        return hash((self.pubkeys, self.output_key))
 
 
 @lru_cache(maxsize=AGGREGATES_KEPT)
 def _aggregated(pubkeys: tuple[bytes, ...]) -> _musig.KeyAggCache:
-    """Return the untweaked aggregate, computed once: a vertex needs it for each of its outputs."""
+    """Return the aggregate. A client builds its branch twice: to check it, and to keep it."""
     try:
         return _musig.KeyAggCache(pubkeys)
     except ValueError:
@@ -86,21 +103,6 @@ def _aggregated(pubkeys: tuple[bytes, ...]) -> _musig.KeyAggCache:
             if not is_pubkey(pubkey):
                 raise InvalidContribution(index, "pubkey") from None
         raise
-
-
-@lru_cache(maxsize=AGGREGATES_KEPT)
-def _tweaked(pubkeys: tuple[bytes, ...], tweak: bytes) -> tuple[_musig.KeyAggCache, bytes]:
-    """Return the tweaked aggregate and its x-only key: a channel signs with one all its life."""
-    tweaked = _copied(_aggregated(pubkeys))
-    return tweaked, bytes(tweaked.pubkey_xonly_tweak_add(tweak))[1:]
-
-
-def _copied(cache: _musig.KeyAggCache) -> _musig.KeyAggCache:
-    """Return a copy to tweak. The C object is a plain struct without pointers or secrets."""
-    copy = object.__new__(_musig.KeyAggCache)
-    copy._cache = ffi.new("secp256k1_musig_keyagg_cache *", cache._cache_()[0])
-    copy.agg_pubkey = cache.agg_pubkey
-    return copy
 
 
 class SecNonce:

@@ -2,30 +2,25 @@
 
 A client never takes a transaction from anybody. It rebuilds its own branch from the terms and
 the keys, and signs the bytes it computed. What it cannot compute, its neighbours' channel
-scripts in its own leaf, is taken as given: it can only harm their owners.
+scripts in its own leaf, is taken as given if it is taproot: it can only harm their owners.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from cromford.bitcoin.script import is_p2tr
 from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.factory.outputs import OutputKind, SignersOutput, TreeOutput
-from cromford.factory.shape import LSP_INDEX, PlannedVertex, plan_of
+from cromford.factory.shape import plan_of
 from cromford.factory.terms import FactoryTerms
-from cromford.factory.tree import (
-    ChannelKeys,
-    SignedTree,
-    Tree,
+from cromford.factory.tree import SignedTree, Tree
+from cromford.factory.vertices import (
+    OPENING_STATES,
+    ChannelFundingPubkeys,
     TreeNode,
     Vertex,
-    build_vertex,
-    child_output_of,
-    child_tree_outputs,
+    build_vertices,
     funding_output_of,
-    lstock_output,
-    own_channel_output,
 )
 
 
@@ -139,7 +134,7 @@ def build_branch(
     *,
     client: int,
     factory_pubkeys: Sequence[bytes],
-    channel_keys: ChannelKeys,
+    channel_keys: ChannelFundingPubkeys,
     neighbour_scripts: Mapping[int, bytes],
     funding_outpoint: OutPoint,
 ) -> Branch:
@@ -163,61 +158,20 @@ def build_branch(
     if len(factory_pubkeys) != terms.n_clients + 1:
         raise ValueError(f"{terms.n_clients} clients and {len(factory_pubkeys)} factory keys")
     root = plan_of(terms)
-    funding_output = spends = funding_output_of(factory_pubkeys, terms)
-    outpoint = funding_outpoint
-    vertices: list[Vertex] = []
-    path = root.path_to(client)
-    for planned, below in zip(path, (*path[1:], None), strict=True):
-        children = [child_output_of(child, factory_pubkeys, terms) for child in planned.children]
-        if below is None:
-            outputs = (
-                *_channel_outputs(planned, client, channel_keys, neighbour_scripts),
-                *lstock_output(planned, spends, factory_pubkeys[LSP_INDEX], terms),
-            )
-        else:
-            outputs = child_tree_outputs(planned, children)
-        vertex = build_vertex(
-            planned,
-            terms=terms,
-            spends=spends,
-            outpoint=outpoint,
-            state_outputs=outputs,
-            state_index=0,
-        )
-        vertices.append(vertex)
-        if below is not None:
-            vout = planned.children.index(below)
-            spends, outpoint = children[vout], vertex.state.tx.outpoint(vout)
+    funding_output = funding_output_of(factory_pubkeys, terms)
     return Branch(
         terms=terms,
         client=client,
         funding_output=funding_output,
         funding_outpoint=funding_outpoint,
         funding_amount_sat=root.kickoff_input_sat,
-        vertices=tuple(vertices),
+        vertices=build_vertices(
+            root.path_to(client),
+            terms=terms,
+            factory_pubkeys=factory_pubkeys,
+            channels={**neighbour_scripts, client: channel_keys},
+            funding_output=funding_output,
+            funding_outpoint=funding_outpoint,
+            state_indices=OPENING_STATES,
+        ),
     )
-
-
-def _channel_outputs(
-    planned: PlannedVertex,
-    client: int,
-    channel_keys: ChannelKeys,
-    neighbour_scripts: Mapping[int, bytes],
-) -> Iterator[TreeOutput]:
-    for index, capacity_sat in zip(planned.shape.clients, planned.capacities_sat, strict=True):
-        if index == client:
-            yield own_channel_output(index, capacity_sat, channel_keys)
-        else:
-            # Any other script could make the whole leaf too odd for a mempool, and so keep
-            # everybody in it from leaving.
-            if not is_p2tr(neighbour_scripts[index]):
-                raise ValueError(
-                    f"channel {index}: expected a taproot script, "
-                    f"received {neighbour_scripts[index].hex()}"
-                )
-            yield TreeOutput(
-                kind=OutputKind.CHANNEL,
-                amount_sat=capacity_sat,
-                script_pubkey=neighbour_scripts[index],
-                client=index,
-            )

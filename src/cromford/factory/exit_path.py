@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from cromford.bitcoin.tx import Tx
 from cromford.factory.branch import SignedBranch
-from cromford.factory.tree import StateNode
+from cromford.factory.vertices import StateNode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

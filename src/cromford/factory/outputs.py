@@ -16,10 +16,11 @@ from cromford.bitcoin.script import (
     OP_CHECKLOCKTIMEVERIFY,
     OP_CHECKSEQUENCEVERIFY,
     OP_CHECKSIGVERIFY,
+    p2tr_script,
     push_bytes,
     push_number,
 )
-from cromford.bitcoin.taproot import tapleaf_hash, taproot_output
+from cromford.bitcoin.taproot import tapleaf_hash, tweaked_key_agg
 from cromford.bitcoin.tx import TxOut
 from cromford.crypto.keys import xonly_of
 from cromford.crypto.musig2 import KeyAgg
@@ -91,9 +92,14 @@ class SignersOutput:
         return None if self.tapleaf is None else self.tapleaf.merkle_root
 
     @cached_property
+    def spending_key_agg(self) -> KeyAgg:
+        """The tweaked aggregate, which signs for the key path."""
+        return tweaked_key_agg(self.key_agg, self.merkle_root)
+
+    @property
     def script_pubkey(self) -> bytes:
         """The taproot script."""
-        return taproot_output(self.key_agg.internal_key, self.merkle_root).script_pubkey
+        return p2tr_script(self.spending_key_agg.output_key)
 
     @property
     def descriptor(self) -> str:

@@ -14,17 +14,18 @@ from cromford.bitcoin.timelock import DELAY_BLOCKS_MAX, check_expiry_height
 from cromford.bitcoin.tx import MAX_MONEY_SAT
 from cromford.codec.reader import MalformedBytes
 from cromford.codec.tlv import U64_MAX, decode_tlv_stream, encode_tlv_stream
-from cromford.crypto.keys import tagged_hash
+from cromford.crypto.keys import TaggedHash
 from cromford.factory.odometer import Odometer
 
 N_CLIENTS_MAX: Final = 1024
 N_INNER_LEVELS_MAX: Final = 16
 N_CANDIDATES_MAX: Final = 16
-N_HTLCS_MAX: Final = 483  # BOLT 2: more would not fit one commitment's signatures.
 BLOCKS_PER_TX: Final = 6  # An exit allows six blocks for each transaction to confirm.
 SAFETY_BLOCKS: Final = 144  # One day between the last moment of an exit and the expiry.
 HASH_SIZE: Final = 32
 TERMS_TAG: Final = "cromford/terms"
+
+_hash_terms: Final = TaggedHash(TERMS_TAG)
 
 
 class FeePolicy(IntEnum):
@@ -53,7 +54,8 @@ class InvalidTerms(ValueError):
 class FactoryTerms:
     """The agreement. Heights and delays in blocks, amounts in sat, lists in placement order.
 
-    The order of the fields is the order of their TLV types: 0, 2, 4, and so on.
+    The order of the fields is the order of their TLV types: 0, 2, 4, and so on. What is only of a
+    channel (dust limit, HTLCs) is within the channel's own limits, checked where channels are made.
     """
 
     attempt_id: bytes
@@ -160,7 +162,7 @@ class FactoryTerms:
     @cached_property
     def terms_hash(self) -> bytes:
         """The tagged hash of the encoding."""
-        return tagged_hash(TERMS_TAG, self.encode())
+        return _hash_terms(self.encode())
 
 
 def exit_blocks_of(n_layers: int, *, delay_max_blocks: int) -> int:
@@ -252,7 +254,6 @@ def _check_numbers(terms: FactoryTerms) -> None:
     for arity in terms.inner_arities:
         _check_between("inner_arities", arity, 2, N_CLIENTS_MAX)
     _check_between("candidates", terms.candidates, 1, N_CANDIDATES_MAX)
-    _check_between("max_accepted_htlcs", terms.max_accepted_htlcs, 1, N_HTLCS_MAX)
     if terms.active_blocks < terms.ready_min_blocks:
         # Confirmed in the first block, it would already be too late for channel_ready.
         raise InvalidTerms(

@@ -1,7 +1,7 @@
 """Every key of one participant, derived from one seed.
 
-The paths are documented in docs/protocol; all but the wallet's last two steps are hardened, so
-no key tells anything about another.
+The paths are documented in docs/protocol. All steps but the wallet's last two are hardened, so
+outside the wallet no key tells anything about another.
 
     m / PURPOSE' / coin' / 0'                                   node key (BOLT 8 identity)
     m / PURPOSE' / coin' / 1' / journal' / attempt'             factory key

@@ -1,19 +1,20 @@
 """Nonce pools: secret nonces made ahead, each bound to one use for ever.
 
-A pool belongs to one pubkey, one connection and one attempt. It lives in the memory of one
+A pool belongs to one pubkey, and to one attempt or one commitment. It lives in the memory of one
 process and is never written down: a pool that is lost is replaced by a fresh one.
 """
 
 from dataclasses import dataclass
 from typing import Final
 
-from cromford.crypto.keys import tagged_hash
+from cromford.crypto.keys import TaggedHash
 from cromford.crypto.musig2 import SecNonce
 from cromford.signing.task import SigningTask
 
 POOL_SIZE_MIN: Final = 64
 POOL_SIZE_MAX: Final = 4096
-POOL_TAG: Final = "cromford/pool"
+
+_hash_pool: Final = TaggedHash("cromford/pool")
 
 
 class NonceFault(Exception):
@@ -30,7 +31,7 @@ class PublicPool:
     @property
     def pool_id(self) -> bytes:
         """The hash of the content, so that two sides cannot mean different pools by one id."""
-        return tagged_hash(POOL_TAG, self.pubkey + b"".join(self.pubnonces))
+        return _hash_pool(self.pubkey + b"".join(self.pubnonces))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ class NoncePool:
         return partial_sig
 
     def drop(self) -> None:
-        """Forget every secret. What was signed before can still be returned by nobody."""
+        """Forget every secret. What was signed before is no longer returned either."""
         for secnonce in self._secnonces:
             secnonce.drop()
         self._secnonces = []

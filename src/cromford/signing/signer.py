@@ -74,7 +74,7 @@ class Signer:
     ) -> tuple[bytes, bytes]:
         """Return our public nonce and partial signature of a two-party task.
 
-        The nonce is made, spent and gone within the call: only for who signs second, knowing
+        The nonce is made, spent and gone within the call: only for whoever signs second, knowing
         what is signed and the other's nonce.
 
         Args:

@@ -1,9 +1,7 @@
-"""One input to be signed by several: the digest, the signers, the tweak."""
+"""One input to be signed by several: the digest, and the tweaked aggregate of the signers."""
 
 from dataclasses import dataclass
-from functools import cached_property
 
-from cromford.bitcoin.taproot import tweaked_key_agg
 from cromford.crypto import schnorr
 from cromford.crypto.musig2 import KeyAgg, Session
 
@@ -17,13 +15,12 @@ class SigningTask:
 
     name: str
     sighash: bytes
-    signers: tuple[bytes, ...]  # pubkeys, in `KeySort` order
-    merkle_root: bytes | None
+    key_agg: KeyAgg  # tweaked for the output that is spent
 
-    @cached_property
-    def key_agg(self) -> KeyAgg:
-        """The aggregate key, tweaked for the output that is spent."""
-        return tweaked_key_agg(self.signers, self.merkle_root)
+    @property
+    def signers(self) -> tuple[bytes, ...]:
+        """The pubkeys of all who sign, in `KeySort` order."""
+        return self.key_agg.pubkeys
 
     def session(self, aggnonce: bytes) -> Session:
         """Return the signing session of this task.

@@ -1,7 +1,7 @@
 """The scripts of a BIP 86 account, derived without any secret."""
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
 from typing import Final
 
 from cromford.bitcoin.taproot import taproot_output
@@ -10,7 +10,6 @@ from cromford.signing.bip32 import ExtendedPubkey
 
 RECEIVE: Final = 0
 CHANGE: Final = 1
-CACHE_SCRIPTS: Final = 4096  # Derived once: every replay of a journal asks for the same ones.
 GAP_LIMIT: Final = 20  # BIP 44: scripts watched beyond the last one used.
 
 
@@ -22,18 +21,17 @@ class WalletPath:
     index: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Account:
     """Derives scripts from an account's extended pubkey (m/86'/coin'/0')."""
 
     extended: ExtendedPubkey
 
+    @cached_property
+    def _chains(self) -> tuple[ExtendedPubkey, ExtendedPubkey]:
+        return self.extended.child(RECEIVE), self.extended.child(CHANGE)
+
     def script(self, path: WalletPath) -> bytes:
         """Return the taproot script of a path (BIP 86: key path only)."""
-        return _script(self.extended, path)
-
-
-@lru_cache(maxsize=CACHE_SCRIPTS)
-def _script(extended: ExtendedPubkey, path: WalletPath) -> bytes:
-    pubkey = extended.child(path.change).child(path.index).pubkey
-    return taproot_output(xonly_of(pubkey), None).script_pubkey
+        pubkey = self._chains[path.change].child(path.index).pubkey
+        return taproot_output(xonly_of(pubkey), None).script_pubkey

@@ -2,7 +2,7 @@
 
 It depends only on what a party holds and what the chain shows, so it resumes from any
 half-published state: asked again, it names the same transactions until they or their rivals
-confirmed.
+have confirmed.
 
 Outputs that nobody else can take are swept together, because that is cheapest. An output that the
 peer may take as well goes alone: together with others, the peer's own transaction for it, as long
@@ -31,7 +31,7 @@ from cromford.watch.sweep import Spend, htlc_spend, sweep
 
 @dataclass(frozen=True, kw_only=True)
 class PublishHeld:
-    """Broadcast the own commitment; who does not want to leave the channel does not."""
+    """Broadcast this party's commitment. Whoever wants to stay in the channel does not."""
 
     tx: Tx
 
@@ -53,7 +53,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AwaitPreimage:
-    """An HTLC is there for who shows its preimage; after `expiry_height` the peer may take it."""
+    """An HTLC waits for its preimage; after `expiry_height` the peer may take it back."""
 
     name: str
     payment_hash: bytes
@@ -99,7 +99,7 @@ def channel_actions(channel: LandedChannel) -> tuple[ChannelAction, ...]:
 
 
 def left_behind(channel: LandedChannel) -> tuple[LeftBehind, ...]:
-    """Return the own outputs that are not taken at this feerate; a lower one may take them."""
+    """Return this party's outputs that are left at this feerate; a lower one may take them."""
     return tuple(_plan(channel).left)
 
 

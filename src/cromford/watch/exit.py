@@ -30,7 +30,7 @@ class WaitForHeight:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitForFunding:
-    """The funding transaction has no confirmation: there is nothing to leave from."""
+    """The funding transaction has no confirmation: there is nothing to exit from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ ExitAction = Publish | WaitForHeight | WaitForFunding | ChannelOnChain
 def next_exit_action(
     signed: SignedBranch, *, confirmed: Mapping[Txid, int], tip_height: int
 ) -> ExitAction:
-    """Return what a leaving client does next.
+    """Return what a client on its way out does next.
 
     Args:
         signed: Its branch.

@@ -1,7 +1,8 @@
 """A channel whose output reached the chain: what one party can take of it, from which block on.
 
 Whichever commitment confirmed, its outputs become a list of takings: a balance after its delay,
-an HTLC by preimage or expiry, a cheater's everything. What is not spent yet is what is left to do.
+an HTLC by preimage or expiry, everything if the peer cheated. What is not spent yet is what is
+left to do.
 """
 
 from collections.abc import Iterator, Mapping
@@ -39,7 +40,7 @@ class PeerCommitment:
 
 @dataclass(frozen=True, kw_only=True)
 class RevokedCommitment:
-    """A commitment that the peer must not publish any more, with the secret that revoked it."""
+    """A commitment that the peer must no longer publish, with the secret that revoked it."""
 
     commitment: Commitment
     per_commitment_secret: bytes
@@ -50,8 +51,8 @@ class LandedChannel:
     """What one party holds of a channel, and what the chain shows.
 
     Attributes:
-        held: The own latest commitment. It takes no update any more once it was published.
-        own_point: The own per-commitment point of that commitment.
+        held: This party's latest commitment. Once published, it takes no further update.
+        own_point: This party's per-commitment point of that commitment.
         peer_commitments: Those of the peer that are not revoked: its latest, and until it has
             revoked that one, the one before.
         revoked: A revoked commitment of the peer, if one was seen to spend the channel's output.
@@ -61,7 +62,7 @@ class LandedChannel:
         heights: Where transactions confirmed: the one that makes the channel's output, and
             every one in `spends`.
         tip_height: The height of the chain's tip.
-        payout_script: The wallet's own, where everything goes; taproot.
+        payout_script: Where everything goes: a script of the wallet, taproot.
         feerate_sat_per_kw: What sweeps pay.
 
     Raises:
@@ -84,7 +85,7 @@ class LandedChannel:
         theirs += [] if self.revoked is None else [self.revoked.commitment]
         for commitment in theirs:
             if commitment.content.holder is self.me:
-                raise ValueError("a commitment of the peer was expected, received an own one")
+                raise ValueError("a commitment of the peer was expected, received one of its own")
         for payment_hash, preimage in self.preimages.items():
             if sha256(preimage) != payment_hash:
                 raise ValueError(
@@ -112,7 +113,7 @@ class LandedChannel:
 
     @property
     def outpoint(self) -> OutPoint:
-        """The channel's own."""
+        """What the commitments spend: the channel's funding outpoint."""
         return self.held.commitment.funding.outpoint
 
     @property
@@ -151,7 +152,7 @@ class Sweepable:
 
 @dataclass(frozen=True, kw_only=True)
 class HtlcTxDue:
-    """An HTLC of the own commitment that its HTLC transaction takes, in `height` or later."""
+    """An HTLC of this party's commitment that its HTLC transaction takes, from `height` on."""
 
     name: str
     input: HtlcInput
@@ -236,7 +237,7 @@ def _htlc_tx_taking(
 def _delayed_output(
     channel: LandedChannel, commitment: Commitment, htlc_tx: HtlcTx
 ) -> tuple[OutPoint, TxOut] | None:
-    """Find what an own HTLC transaction made of an HTLC, also if it was merged with others.
+    """Find what this party's HTLC transaction made of an HTLC, even if merged with others.
 
     Of the published channel type it may be: input and output are at the same place then.
     """

@@ -2,7 +2,7 @@
 
 A spend holds no seckey: it says what is to be signed with which key, and puts the signatures in
 their places. What a sweep costs is measured on its own bytes: BIP 341 signatures always have one
-size, so it is known before anybody signed.
+size, so it is known before anybody signs.
 """
 
 from collections.abc import Sequence
@@ -83,9 +83,9 @@ class HtlcInput:
     """The one input of an HTLC transaction that pays for itself.
 
     Attributes:
-        htlc_tx: HTLC-success or HTLC-timeout, of the own commitment.
+        htlc_tx: HTLC-success or HTLC-timeout, of this party's commitment.
         peer_signature: What the peer sent with `commitment_signed`.
-        secret_or_point: The own per-commitment point.
+        secret_or_point: This party's per-commitment point.
         preimage: For HTLC-success only.
     """
 

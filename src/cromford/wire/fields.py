@@ -1,13 +1,13 @@
 """The kinds of field a message has, each with its bytes and its limit.
 
-A message is a frozen dataclass whose fields are annotated with a kind. Field i is the TLV record
-of type 2i, so a reader that does not know a field refuses the message (BOLT 1: even types must
-be understood); later additions that may be ignored take odd types.
+A message is a frozen dataclass each of whose fields is declared with a kind. Field i is the TLV
+record of type 2i, so a reader that does not know a field refuses the message (BOLT 1: even types
+must be understood); later additions that may be ignored take odd types.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, Generic, TypeVar, cast
 
 from cromford.codec.reader import MalformedBytes, Reader
 from cromford.codec.tlv import (
@@ -47,7 +47,10 @@ def varbytes(limit: int) -> Any:  # noqa: ANN401 - as u64
 
 
 def text(limit: int) -> Any:  # noqa: ANN401 - as u64
-    """Return a field for at most `limit` bytes of UTF-8. A longer text is cut, not refused."""
+    """Return a field for at most `limit` bytes of UTF-8.
+
+    A longer text is cut when it is written: it is for people. One that is read is refused.
+    """
     return _field(_text(limit))
 
 
@@ -66,49 +69,6 @@ def struct_list(cls: type[object], limit: int) -> Any:  # noqa: ANN401 - as u64
     return _field(_list_of(_struct(cls), limit))
 
 
-def encode_fields(message: object) -> bytes:
-    """Return the TLV stream of a dataclass of such fields.
-
-    Raises:
-        MalformedBytes: If a field exceeds its limit; the message names it.
-    """
-    records: list[tuple[int, bytes]] = []
-    for place in _layout(type(message)).places:
-        try:
-            records.append((place.tlv_type, place.kind.encode(getattr(message, place.name))))
-        except MalformedBytes as error:
-            raise _named(error, type(message), place.name) from None
-    return encode_tlv_stream(records)
-
-
-def decode_fields(cls: type[M], data: bytes) -> M:
-    """Return the dataclass of a TLV stream.
-
-    Raises:
-        MalformedBytes: If a field is missing, too long or malformed; the message names it.
-    """
-    layout = _layout(cls)
-    try:
-        values = decode_tlv_stream(data, known=layout.names)
-    except MalformedBytes as error:
-        raise MalformedBytes(f"{cls.__name__}: {error}") from None
-    decoded: dict[str, object] = {}
-    for place in layout.places:
-        value = values.get(place.tlv_type)
-        if value is None:
-            raise MalformedBytes(f"{cls.__name__} without {place.name}")
-        try:
-            decoded[place.name] = place.kind.decode(value)
-        except MalformedBytes as error:
-            raise _named(error, cls, place.name) from None
-    return cls(**decoded)
-
-
-def _named(error: MalformedBytes, cls: type[object], field_name: str) -> MalformedBytes:
-    """Return the error with where it was that bytes are malformed."""
-    return MalformedBytes(f"{cls.__name__}.{field_name}: {error}")
-
-
 @dataclass(frozen=True, slots=True)
 class _Place:
     tlv_type: int
@@ -117,30 +77,85 @@ class _Place:
 
 
 @dataclass(frozen=True, slots=True)
-class _Layout:
+class Layout(Generic[M]):
+    """Where each field of a class goes: made once for each message, at its declaration."""
+
+    cls: type[M]
     places: tuple[_Place, ...]
     names: Mapping[int, str]
 
+    def encode(self, message: M) -> bytes:
+        """Return the TLV stream of an instance.
 
-_LAYOUTS: Final[dict[type[object], _Layout]] = {}
+        Raises:
+            MalformedBytes: If a field exceeds its limit; the message names it.
+        """
+        records: list[tuple[int, bytes]] = []
+        for place in self.places:
+            try:
+                records.append((place.tlv_type, place.kind.encode(getattr(message, place.name))))
+            except MalformedBytes as error:
+                raise _named(error, self.cls, place.name) from None
+        return encode_tlv_stream(records)
+
+    def decode(self, data: bytes) -> M:
+        """Return the instance of a TLV stream.
+
+        Raises:
+            MalformedBytes: If a field is missing, too long or malformed; the message names it.
+        """
+        try:
+            values = decode_tlv_stream(data, known=self.names)
+        except MalformedBytes as error:
+            raise MalformedBytes(f"{self.cls.__name__}: {error}") from None
+        decoded: dict[str, object] = {}
+        for place in self.places:
+            value = values.get(place.tlv_type)
+            if value is None:
+                raise MalformedBytes(f"{self.cls.__name__} without {place.name}")
+            try:
+                decoded[place.name] = place.kind.decode(value)
+            except MalformedBytes as error:
+                raise _named(error, self.cls, place.name) from None
+        return self.cls(**decoded)
 
 
-def _layout(cls: type[object]) -> _Layout:
-    """Return where each field of a class goes: asked for every message, and always the same."""
-    known = _LAYOUTS.get(cls)
-    if known is None:
-        known = _LAYOUTS[cls] = _new_layout(cls)
-    return known
+def layout_of(cls: type[M]) -> Layout[M]:
+    """Return the layout of a dataclass of such fields.
 
-
-def _new_layout(cls: type[object]) -> _Layout:
+    Raises:
+        TypeError: If it is none.
+    """
     if not is_dataclass(cls):
         raise TypeError(f"{cls!r} has no fields")
     places = tuple(
         _Place(2 * place, item.name, cast("FieldKind", item.metadata[KIND]))
         for place, item in enumerate(fields(cls))
     )
-    return _Layout(places, {place.tlv_type: place.name for place in places})
+    return Layout(cls, places, {place.tlv_type: place.name for place in places})
+
+
+def encode_fields(struct: object) -> bytes:
+    """Return the TLV stream of a dataclass of such fields.
+
+    Raises:
+        MalformedBytes: If a field exceeds its limit; the message names it.
+    """
+    return layout_of(type(struct)).encode(struct)
+
+
+def decode_fields(cls: type[M], data: bytes) -> M:
+    """Return the dataclass of a TLV stream.
+
+    Raises:
+        MalformedBytes: If a field is missing, too long or malformed; the message names it.
+    """
+    return layout_of(cls).decode(data)
+
+
+def _named(error: MalformedBytes, cls: type[object], field_name: str) -> MalformedBytes:
+    """Return the error with where it was that bytes are malformed."""
+    return MalformedBytes(f"{cls.__name__}.{field_name}: {error}")
 
 
 def _field(kind: FieldKind) -> object:
@@ -233,4 +248,5 @@ def _list_of(kind: FieldKind, limit: int) -> FieldKind:
 
 
 def _struct(cls: type[object]) -> FieldKind:
-    return FieldKind(encode=encode_fields, decode=lambda data: decode_fields(cls, data))
+    layout = layout_of(cls)
+    return FieldKind(encode=layout.encode, decode=layout.decode)

@@ -2,13 +2,15 @@
 
 On the wire a message is its type (2 bytes, big-endian), the version of this protocol (1 byte)
 and a TLV stream (BOLT 1). Types are in BOLT 1's custom range and even: a peer that does not know
-one must not go on.
+one must not go on. What each means, and what follows when it does not come, is in docs/protocol;
+the steps of signing are those of its page 8.
 """
 
 from dataclasses import dataclass
 from typing import Final
 
 from cromford.channel.terms import HTLCS_MAX
+from cromford.channel.updates import FAILURE_SIZE_MAX
 from cromford.codec.reader import MalformedBytes
 from cromford.crypto.musig2 import PARTIAL_SIG_SIZE, PUBNONCE_SIZE
 from cromford.crypto.schnorr import SIGNATURE_SIZE
@@ -20,10 +22,9 @@ from cromford.factory.terms import (
 )
 from cromford.signing.nonces import POOL_SIZE_MAX
 from cromford.wire.fields import (
-    decode_fields,
-    encode_fields,
     fixed,
     fixed_list,
+    layout_of,
     struct,
     struct_list,
     text,
@@ -35,13 +36,12 @@ WIRE_VERSION: Final = 1
 MESSAGE_SIZE_MAX: Final = 65_535  # BOLT 8's limit of one message.
 HEADER_SIZE: Final = 3
 PUBKEY_SIZE: Final = 33
-SCRIPT_SIZE_MAX: Final = 42  # The longest witness program (BIP 141).
+SCRIPT_SIZE_MAX: Final = 42  # A script with the longest witness program (BIP 141).
 TX_SIZE_MAX: Final = 40_000
 REASON_SIZE_MAX: Final = 400
 N_LAYERS_MAX: Final = N_INNER_LEVELS_MAX + 1
 N_BRANCH_TXS_MAX: Final = 2 * N_LAYERS_MAX
 N_FIRST_COMMITMENTS: Final = 2  # The LSP's, then the client's.
-FAILURE_SIZE_MAX: Final = 1024
 N_HTLC_SIGNATURES_MAX: Final = 2 * HTLCS_MAX
 
 
@@ -100,7 +100,7 @@ class Move:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Join:
-    """Client to LSP: wishes to be in the next factory. Keys and pools are fresh each time."""
+    """Client to LSP: I wish to be in the next factory. Keys and pools are fresh each time."""
 
     capacity_sat: int = u64()
     capacity_least_sat: int = u64()
@@ -128,7 +128,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leave:
-    """Client to LSP: no longer wishes to join."""
+    """Client to LSP: I no longer wish to join."""
 
     factory_pubkey: bytes = fixed(PUBKEY_SIZE)
 
@@ -176,9 +176,9 @@ class Propose:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartialSigs:
-    """One candidate's partial signatures of everything below the root, root state first.
+    """One candidate's partial signatures of everything below kickoff_root, state_root first.
 
-    The last is the client's half of the LSP's first commitment.
+    With them goes the client's half of the LSP's first commitment.
     """
 
     partial_sigs: tuple[bytes, ...] = fixed_list(PARTIAL_SIG_SIZE, N_BRANCH_TXS_MAX)
@@ -187,7 +187,7 @@ class PartialSigs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignBelow:
-    """Client to LSP, 7.3 step 1: partial signatures of all but kickoff_root."""
+    """Client to LSP: partial signatures of all but kickoff_root (signing order, step 1)."""
 
     attempt_id: bytes = fixed(HASH_SIZE)
     terms_hash: bytes = fixed(HASH_SIZE)
@@ -196,9 +196,9 @@ class SignBelow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BranchSignatures:
-    """One candidate's finished signatures below the root, root state first.
+    """One candidate's finished signatures below kickoff_root, state_root first.
 
-    The last is the LSP's half of the client's first commitment.
+    With them goes the LSP's half of the client's first commitment.
     """
 
     signatures: tuple[bytes, ...] = fixed_list(SIGNATURE_SIZE, N_BRANCH_TXS_MAX)
@@ -207,7 +207,7 @@ class BranchSignatures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignedBelow:
-    """LSP to client, 7.3 step 2: the finished signatures of your branch below the root."""
+    """LSP to client: the finished signatures of your branch below the root (step 2)."""
 
     attempt_id: bytes = fixed(HASH_SIZE)
     terms_hash: bytes = fixed(HASH_SIZE)
@@ -216,7 +216,7 @@ class SignedBelow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignRoot:
-    """Client to LSP, 7.3 step 3: the partial signature of kickoff_root, per candidate."""
+    """Client to LSP: the partial signature of kickoff_root, per candidate (step 3)."""
 
     attempt_id: bytes = fixed(HASH_SIZE)
     terms_hash: bytes = fixed(HASH_SIZE)
@@ -225,7 +225,7 @@ class SignRoot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignedRoot:
-    """LSP to client, 7.3 step 4: the finished kickoff_root, per candidate."""
+    """LSP to client: the signature of kickoff_root, per candidate (step 4)."""
 
     attempt_id: bytes = fixed(HASH_SIZE)
     terms_hash: bytes = fixed(HASH_SIZE)
@@ -340,7 +340,7 @@ class RevokeAndAck:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelFailure:
-    """Either way: the sender takes part in no update of this channel any more (BOLT 1 `error`)."""
+    """Either way: the sender no longer takes part in updates of this channel (BOLT 1 `error`)."""
 
     channel_id: bytes = fixed(HASH_SIZE)
     reason: str = text(REASON_SIZE_MAX)
@@ -393,7 +393,7 @@ MESSAGE_TYPES: Final[dict[type[Message], int]] = {
     RevokeAndAck: 38438,
     ChannelFailure: 38440,
 }
-_CLASSES: Final = {message_type: cls for cls, message_type in MESSAGE_TYPES.items()}
+_LAYOUTS: Final = {message_type: layout_of(cls) for cls, message_type in MESSAGE_TYPES.items()}
 
 
 def encode_message(message: Message) -> bytes:
@@ -402,10 +402,11 @@ def encode_message(message: Message) -> bytes:
     Raises:
         MalformedBytes: If it exceeds a limit; it names the field.
     """
+    message_type = MESSAGE_TYPES[type(message)]
     encoded = (
-        MESSAGE_TYPES[type(message)].to_bytes(2, "big")
+        message_type.to_bytes(2, "big")
         + WIRE_VERSION.to_bytes(1, "big")
-        + encode_fields(message)
+        + _LAYOUTS[message_type].encode(message)
     )
     if len(encoded) > MESSAGE_SIZE_MAX:
         raise MalformedBytes(
@@ -425,11 +426,13 @@ def decode_message(data: bytes) -> Message | None:
             f"a message of {HEADER_SIZE}..{MESSAGE_SIZE_MAX} bytes, received {len(data)}"
         )
     message_type = int.from_bytes(data[:2], "big")
-    cls = _CLASSES.get(message_type)
-    if cls is None:
+    layout = _LAYOUTS.get(message_type)
+    if layout is None:
         if message_type % 2:
             return None
         raise MalformedBytes(f"unknown message type {message_type}")
     if data[2] != WIRE_VERSION:
-        raise MalformedBytes(f"{cls.__name__}: expected version {WIRE_VERSION}, got {data[2]}")
-    return decode_fields(cls, data[HEADER_SIZE:])
+        raise MalformedBytes(
+            f"{layout.cls.__name__}: expected version {WIRE_VERSION}, got {data[2]}"
+        )
+    return layout.decode(data[HEADER_SIZE:])

@@ -11,6 +11,7 @@ from typing import Any, Final
 from cromford.bitcoin.network import NETWORKS
 from cromford.bitcoin.timelock import DELAY_BLOCKS_MAX
 from cromford.bitcoin.tx import MAX_MONEY_SAT
+from cromford.channel.terms import HTLCS_MAX
 from cromford.cli.configuration.kinds import (
     FEERATE,
     FEERATE_MAX_SAT_PER_VB,
@@ -30,7 +31,7 @@ from cromford.cli.configuration.kinds import (
 )
 from cromford.daemon.logs import LOG_FORMATS, LOG_LEVELS
 from cromford.daemon.options import LOG_FORMAT, LOG_LEVEL, POLL_SECONDS
-from cromford.factory.terms import N_CLIENTS_MAX, N_HTLCS_MAX, FeePolicy
+from cromford.factory.terms import N_CLIENTS_MAX, FeePolicy
 from cromford.protocol.policy import ClientPolicy, LspPolicy
 from cromford.signing.nonces import POOL_SIZE_MIN
 
@@ -398,7 +399,7 @@ _RANGES: Final = (
     ("lstock_csv_blocks", "lstock_csv_blocks", _DELAY, "delay on the LSP's liquidity stock"),
     ("to_self_delay_blocks", "to_self_delay_blocks", _DELAY, "delay on balances, either side's"),
     ("dust_limit_sat", "dust_limit_sat", _SAT, "dust limit, in sat"),
-    ("max_accepted_htlcs", "max_accepted_htlcs", Integer(1, N_HTLCS_MAX), "payments in flight"),
+    ("max_accepted_htlcs", "max_accepted_htlcs", Integer(1, HTLCS_MAX), "payments in flight"),
     ("max_cltv_blocks", "max_cltv_blocks", _EXPIRY, "blocks a payment may be in flight"),
     (
         "max_in_flight_msat",

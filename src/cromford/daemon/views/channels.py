@@ -7,7 +7,7 @@ from cromford.daemon.metrics import Sample
 from cromford.protocol.channels.balances import balance_of
 from cromford.protocol.journal.chain_view import ChainView
 from cromford.protocol.journal.link import Link
-from cromford.watch.leaving import what_leaving_gives
+from cromford.watch.exit_cost import exit_cost_of
 
 MSAT_FIELDS: Final = (
     "own_msat",
@@ -76,7 +76,7 @@ def exit_sat(
     """
     if link.setting.terms.is_zero_fee or link.is_behind:
         return None
-    leaving = what_leaving_gives(
+    leaving = exit_cost_of(
         link.held,
         landed_height=height + link.exit_blocks,
         feerate_sat_per_kw=feerate_sat_per_kw,

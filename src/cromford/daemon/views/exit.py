@@ -27,7 +27,7 @@ from cromford.watch.exit import (
     WaitForHeight,
     next_exit_action,
 )
-from cromford.watch.leaving import COMMITMENT_NAME, what_leaving_gives
+from cromford.watch.exit_cost import COMMITMENT_NAME, exit_cost_of
 from cromford.watch.sweep import Spend
 
 FEERATES_SAT_PER_VB: Final = (1, 10, 100)  # At which an exit's cost is shown.
@@ -87,7 +87,7 @@ def _out_of_the_channel(state: ClientState, attempt: ClientAttempt) -> dict[str,
     is_theirs = landed.landed is not None and landed.landed is not holding.link.held
     if holding.link.held.commitment.terms.is_zero_fee or holding.link.is_behind or is_theirs:
         return None
-    leaving = what_leaving_gives(
+    leaving = exit_cost_of(
         holding.link.held,
         landed_height=_landed_height(attempt, state),
         feerate_sat_per_kw=sweep_feerate(attempt.terms),

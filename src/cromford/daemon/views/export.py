@@ -13,7 +13,8 @@ from cromford.bitcoin.tx import Tx, Txid
 from cromford.factory.outputs import TreeOutput
 from cromford.factory.shape import LSP_INDEX
 from cromford.factory.terms import FactoryTerms, FeePolicy
-from cromford.factory.tree import FACTORY_VOUT, KickoffNode, StateNode, Tree, TreeNode
+from cromford.factory.tree import FACTORY_VOUT, Tree
+from cromford.factory.vertices import KickoffNode, StateNode, TreeNode
 from cromford.protocol.journal.lsp_attempt import LspAttempt
 
 EXPORT_VERSION: Final = 1

@@ -10,7 +10,7 @@ from cromford.channel.commits import has_changes, receive_commitment, sign_commi
 from cromford.channel.errors import FallenBehind, PeerViolation
 from cromford.channel.held import hold
 from cromford.channel.htlc_tx import htlc_txs
-from cromford.channel.messages import Outgoing, Revoke, SignCommitment
+from cromford.channel.messages import CommitmentDue, Outgoing, RevocationDue
 from cromford.channel.reestablish import disconnect, receive_reestablish, reestablish_message
 from cromford.channel.secret_store import N_COMMITMENTS_MAX
 from cromford.crypto.musig2 import is_partial_sig, is_pubnonce, nonce_agg
@@ -192,13 +192,13 @@ def _resend(turn: AnyTurn, link: Link, resend: tuple[Outgoing, ...]) -> None:
     Updates that no signature covers yet are left: they travel with the next one.
     """
     before: list[m.Message] = []
-    due: SignCommitment | None = None
+    due: CommitmentDue | None = None
     after: list[m.Message] = []
     for outgoing in resend:
         match outgoing:
-            case Revoke():
+            case RevocationDue():
                 (before if due is None else after).append(_revocation(link))
-            case SignCommitment():
+            case CommitmentDue():
                 due = outgoing
                 before += _covered_updates(link)
             case _:
@@ -248,7 +248,7 @@ def _sign(
     turn: AnyTurn,
     link: Link,
     commitment: Commitment,
-    due: SignCommitment,
+    due: CommitmentDue,
     *,
     before: tuple[m.Message, ...],
     after: tuple[m.Message, ...],

@@ -12,7 +12,7 @@ from typing import Final
 from cromford import effects as fx
 from cromford.bitcoin.tx import OutPoint
 from cromford.channel.content import Htlc
-from cromford.channel.stage import Stage
+from cromford.channel.stage import HtlcStage
 from cromford.channel.terms import MSAT_PER_SAT
 from cromford.factory.branch import SignedBranch
 from cromford.factory.terms import FactoryTerms
@@ -258,7 +258,7 @@ def _at_stake(link: Link, preimages: Mapping[bytes, bytes]) -> list[Htlc]:
     return [
         live.htlc
         for live in link.state.htlcs
-        if live.stage is not Stage.ADD_PROPOSED
+        if live.stage is not HtlcStage.ADD_PROPOSED
         and (live.htlc.offered_by is link.me or live.htlc.payment_hash in preimages)
         and not terms.is_trimmed(live.htlc.amount_msat, is_offered=live.htlc.offered_by is link.me)
     ]

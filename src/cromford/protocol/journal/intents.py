@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from cromford.channel.commitment import Commitment
-from cromford.factory.tree import StateNode, TreeNode
+from cromford.factory.vertices import StateNode, TreeNode
 from cromford.protocol.journal.records import Intent
 
 IntentKey = tuple[str, bytes, int]

@@ -19,7 +19,7 @@ from cromford.channel.content import CommitmentContent
 from cromford.channel.held import HeldCommitment
 from cromford.channel.messages import Update, UpdateAdd, UpdateFail, UpdateFulfill
 from cromford.channel.reestablish import disconnect, receive_reestablish
-from cromford.channel.stage import LiveHtlc, Stage, View
+from cromford.channel.stage import HtlcStage, LiveHtlc, View
 from cromford.channel.state import ChannelState
 from cromford.channel.terms import Party
 from cromford.channel.updates import propose_add, propose_fail, propose_fulfill, receive_update
@@ -141,7 +141,7 @@ class Link:
     def incoming(self, htlc_id: int) -> LiveHtlc | None:
         """Return an HTLC that the peer offered, if it is locked in and waits for our answer."""
         live = self.state.find(self.state.peer, htlc_id)
-        return live if live is not None and live.stage is Stage.LOCKED_IN else None
+        return live if live is not None and live.stage is HtlcStage.LOCKED_IN else None
 
 
 def disconnected(link: Link) -> Link:

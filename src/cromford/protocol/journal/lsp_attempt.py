@@ -11,7 +11,7 @@ from cromford.protocol.journal.first_commitments import ChannelSetting
 from cromford.protocol.journal.lsp_candidate import (
     LspCandidate,
     LspSeat,
-    SignedBelow,
+    SignaturesBelow,
     SignedCandidate,
 )
 from cromford.wire import messages as m
@@ -36,7 +36,7 @@ class SigningRoot:
     """Everybody has its exit below the root; clients sign the root."""
 
     before: SigningBelow
-    below: SignedBelow
+    below: SignaturesBelow
     partial_sigs: Mapping[int, bytes] = field(default_factory=dict)
     label = "signing_root"
 

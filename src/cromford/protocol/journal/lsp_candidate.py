@@ -17,7 +17,8 @@ from cromford.effects import SignRequest
 from cromford.factory.branch import Branch, SignedBranch, branch_of, signed_branch_of
 from cromford.factory.shape import LSP_INDEX
 from cromford.factory.terms import FactoryTerms
-from cromford.factory.tree import FACTORY_VOUT, ChannelKeys, SignedTree, Tree, build_tree
+from cromford.factory.tree import FACTORY_VOUT, SignedTree, Tree, build_tree
+from cromford.factory.vertices import ChannelFundingPubkeys
 from cromford.protocol.journal.first_commitments import ChannelSetting, channel_setting
 from cromford.signing.nonces import PublicPool
 from cromford.signing.round import (
@@ -82,7 +83,7 @@ class LspCandidate:
             self.terms,
             factory_pubkeys=self.factory_pubkeys,
             channels=[
-                ChannelKeys(
+                ChannelFundingPubkeys(
                     client_funding_pubkey=seat.join.candidates[0].channel.funding_pubkey,
                     lsp_funding_pubkey=channel.funding_pubkey,
                 )
@@ -298,7 +299,7 @@ class LspCandidate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SignedBelow:
+class SignaturesBelow:
     """Every signature below the root and of the first commitments.
 
     Attributes:
@@ -333,7 +334,7 @@ class SignedBelow:
 class SignedCandidate:
     """A candidate with every signature: everybody can exit once it is funded."""
 
-    below: SignedBelow
+    below: SignaturesBelow
     root_signature: bytes
 
     @property

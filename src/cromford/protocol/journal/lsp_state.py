@@ -26,7 +26,7 @@ from cromford.protocol.journal.lsp_attempt import (
 from cromford.protocol.journal.lsp_candidate import (
     LspCandidate,
     LspSeat,
-    SignedBelow,
+    SignaturesBelow,
     SignedCandidate,
 )
 from cromford.protocol.journal.opened import lsp_links
@@ -206,7 +206,7 @@ def _apply_to_attempt(
             return _with_contribution(state, record)
         case r.BelowSigned(attempt_id=i):
             before = _stage(state, i, SigningBelow)
-            below = SignedBelow(
+            below = SignaturesBelow(
                 candidate=state.attempts[i].candidate,
                 signatures=record.signatures,
                 commitment_signatures=record.commitment_signatures,

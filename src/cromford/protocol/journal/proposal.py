@@ -9,7 +9,8 @@ from cromford.codec.reader import MalformedBytes
 from cromford.factory.branch import Branch, build_branch
 from cromford.factory.shape import plan_of
 from cromford.factory.terms import FactoryTerms
-from cromford.factory.tree import FACTORY_VOUT, ChannelKeys
+from cromford.factory.tree import FACTORY_VOUT
+from cromford.factory.vertices import ChannelFundingPubkeys
 from cromford.protocol.faults import Refusal
 from cromford.protocol.journal.first_commitments import ChannelSetting, channel_setting
 from cromford.wire.messages import CandidateProposal, Join, Propose
@@ -38,7 +39,7 @@ def rebuild_branch(propose: Propose, *, terms: FactoryTerms, join: Join) -> Bran
         terms,
         client=propose.client,
         factory_pubkeys=candidate.vertices[0].signers,
-        channel_keys=ChannelKeys(
+        channel_keys=ChannelFundingPubkeys(
             client_funding_pubkey=join.candidates[0].channel.funding_pubkey,
             lsp_funding_pubkey=candidate.channel.funding_pubkey,
         ),

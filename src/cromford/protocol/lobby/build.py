@@ -6,7 +6,7 @@ from typing import Final
 
 from cromford.bitcoin.fees import P2TR_OUTPUT_VSIZE, SEGWIT_DUST_SAT
 from cromford.bitcoin.script import is_native_segwit
-from cromford.channel.errors import InvalidTerms as InvalidChannelTerms
+from cromford.channel.errors import InvalidChannelTerms
 from cromford.channel.terms import MSAT_PER_SAT, ChannelTerms
 from cromford.crypto import schnorr
 from cromford.crypto.keys import is_pubkey, xonly_of

@@ -2,9 +2,9 @@
 
 from typing import Final
 
-from cromford.crypto.keys import tagged_hash
+from cromford.crypto.keys import TaggedHash
 
-MOVE_TAG: Final = "cromford/move"
+_hash_move: Final = TaggedHash("cromford/move")
 
 
 def move_digest(*, client_node_id: bytes, lsp_node_id: bytes, old_attempt_id: bytes) -> bytes:
@@ -13,4 +13,4 @@ def move_digest(*, client_node_id: bytes, lsp_node_id: bytes, old_attempt_id: by
     The tag names the purpose and the message both nodes, so that the signature proves nothing
     to anybody else and can be mistaken for nothing else.
     """
-    return tagged_hash(MOVE_TAG, client_node_id + lsp_node_id + old_attempt_id)
+    return _hash_move(client_node_id + lsp_node_id + old_attempt_id)

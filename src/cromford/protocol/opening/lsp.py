@@ -12,7 +12,7 @@ from cromford.bitcoin.tx import Tx, TxOut
 from cromford.channel.terms import Party
 from cromford.factory.funding import funding_tx_of
 from cromford.factory.shape import plan_of
-from cromford.factory.tree import funding_output_of
+from cromford.factory.vertices import funding_output_of
 from cromford.protocol import events as ev
 from cromford.protocol.channels.lsp import begin
 from cromford.protocol.journal import records as r

@@ -20,7 +20,8 @@ from cromford.factory.branch import Branch
 from cromford.factory.funding import CHANGE_MIN_SAT, CHANGE_VOUT, FUNDING_VERSION
 from cromford.factory.shape import LSP_INDEX, PlannedVertex, plan_of
 from cromford.factory.terms import FactoryTerms, InvalidTerms, decode_terms
-from cromford.factory.tree import FACTORY_VOUT, TreeNode
+from cromford.factory.tree import FACTORY_VOUT
+from cromford.factory.vertices import TreeNode
 from cromford.protocol.faults import Refusal
 from cromford.protocol.journal.proposal import (
     N_CANDIDATES,

@@ -2,7 +2,7 @@
 
 from dataclasses import fields
 
-from cromford.channel.errors import InvalidTerms
+from cromford.channel.errors import InvalidChannelTerms
 from cromford.channel.terms import Party
 from cromford.crypto.keys import is_pubkey
 from cromford.factory.terms import FactoryTerms
@@ -23,7 +23,7 @@ def check_capacity(terms: FactoryTerms, capacity_sat: int) -> None:
     """
     try:
         channel_terms = channel_terms_of(terms)
-    except InvalidTerms as error:
+    except InvalidChannelTerms as error:
         raise Refusal(error.field, expected=error.expected, received=error.received) from error
     least_sat = least_capacity_sat(channel_terms)
     if capacity_sat < least_sat:

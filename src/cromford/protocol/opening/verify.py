@@ -7,7 +7,7 @@ from cromford.bitcoin.tx import OutPoint, Txid, TxOut
 from cromford.channel.errors import PeerViolation
 from cromford.channel.held import hold
 from cromford.channel.terms import Party
-from cromford.factory.tree import InvalidSignature
+from cromford.factory.vertices import InvalidSignature
 from cromford.protocol.faults import Refusal
 from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
 from cromford.protocol.journal.client_state import ClientState

@@ -33,8 +33,8 @@ from cromford.watch.channel_exit import (
     channel_actions,
     outpoints_of_interest,
 )
+from cromford.watch.exit_cost import ChildrenPay, exit_cost_of
 from cromford.watch.landed import LandedChannel
-from cromford.watch.leaving import ChildrenPay, what_leaving_gives
 from cromford.watch.sweep import Spend
 
 LEAVERS = pytest.mark.parametrize("leaver", list(Party), ids=lambda party: party.name.lower())
@@ -57,7 +57,7 @@ def test_leaving_costs_and_gives_what_was_told(
     side = pair.leaver
     side.preimages, side.feerate_sat_per_kw = knowing(*known), feerate
     landed_height = world.tip_height
-    told = what_leaving_gives(
+    told = exit_cost_of(
         side.held,
         landed_height=landed_height,
         feerate_sat_per_kw=feerate,
@@ -86,7 +86,7 @@ def test_leaving_costs_and_gives_what_was_told(
 
 def test_leaving_without_htlcs_is_a_commitment_and_a_sweep(world: World) -> None:
     pair = pair_of(world, Party.ACCEPTER, has_htlcs=False)
-    told = what_leaving_gives(
+    told = exit_cost_of(
         pair.leaver.held,
         landed_height=800_000,
         feerate_sat_per_kw=FEERATE_SAT_PER_KW,
@@ -107,7 +107,7 @@ def test_the_published_type_says_that_its_transactions_need_children(world: Worl
     side = pair.leaver
     side.preimages = knowing(4)
     with pytest.raises(ChildrenPay, match="feerate_per_kw"):
-        what_leaving_gives(side.held, landed_height=1, feerate_sat_per_kw=25, preimages={})
+        exit_cost_of(side.held, landed_height=1, feerate_sat_per_kw=25, preimages={})
     assert side.actions() == (NeedsChild(due=PublishHeld(tx=side.held.tx)),)
 
     landed = landed_by_hand(side, {}, tip_height=pair.expiry)

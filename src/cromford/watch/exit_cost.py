@@ -1,4 +1,4 @@
-"""What leaving a channel costs and gives, before anything is published.
+"""What an exit from a channel costs and gives, before anything is published.
 
 The exit itself is played through on a chain where every transaction is in the next block and the
 peer does nothing, so the list cannot say anything but what the exit does.
@@ -35,7 +35,7 @@ class ChildrenPay(ValueError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LeavingStep:
+class ExitCostStep:
     """One transaction. `delay_blocks`: how long after the channel's output it can be mined."""
 
     name: str
@@ -45,21 +45,21 @@ class LeavingStep:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Leaving:
+class ExitCost:
     """The transactions in their order, what reaches the wallet, and what is not worth its fee."""
 
-    steps: tuple[LeavingStep, ...]
+    steps: tuple[ExitCostStep, ...]
     remainder_sat: int
     left_behind: tuple[LeftBehind, ...]
 
 
-def what_leaving_gives(
+def exit_cost_of(
     held: HeldCommitment,
     *,
     landed_height: int,
     feerate_sat_per_kw: int,
     preimages: Mapping[bytes, bytes],
-) -> Leaving:
+) -> ExitCost:
     """Return what the holder of a commitment publishes, pays and gets if the peer does nothing.
 
     HTLCs that it offered come back after their expiry; of those offered to it, only what it
@@ -87,7 +87,7 @@ def what_leaving_gives(
         payout_script=_SOME_SCRIPT,
         feerate_sat_per_kw=feerate_sat_per_kw,
     )
-    steps: list[LeavingStep] = []
+    steps: list[ExitCostStep] = []
     remainder_sat = 0
     while (height := _next_height(channel)) is not None:
         for action in channel_actions(replace(channel, tip_height=height - 1)):
@@ -101,7 +101,7 @@ def what_leaving_gives(
                 )
                 channel = _with_mined(channel, tx, height)
         channel = replace(channel, tip_height=height)
-    return Leaving(
+    return ExitCost(
         steps=tuple(steps),
         remainder_sat=remainder_sat,
         left_behind=left_behind(channel),
@@ -118,7 +118,7 @@ def _next_height(channel: LandedChannel) -> int | None:
 
 def _published(
     held: HeldCommitment, action: PublishHeld | Spend, *, delay_blocks: int
-) -> tuple[LeavingStep, Tx]:
+) -> tuple[ExitCostStep, Tx]:
     if isinstance(action, Spend):
         tx, name, fee_sat = action.tx, action.name, action.fee_sat
         vsize = action.vsize
@@ -126,7 +126,7 @@ def _published(
         tx, name, vsize = action.tx, COMMITMENT_NAME, action.tx.vsize
         paid_sat = sum(txout.amount_sat for txout in tx.outputs)
         fee_sat = held.commitment.funding.capacity_sat - paid_sat
-    step = LeavingStep(name=name, vsize=vsize, fee_sat=fee_sat, delay_blocks=delay_blocks)
+    step = ExitCostStep(name=name, vsize=vsize, fee_sat=fee_sat, delay_blocks=delay_blocks)
     return step, tx
 
 

@@ -1,0 +1,316 @@
+"""Every transaction of a tree is made here: the kickoff and the state of each vertex.
+
+A txid does not cover witnesses, so each transaction can name its unsigned parent: one walk from
+the root towards the leaves makes them all. The LSP walks to every leaf, a client to its own.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+from typing import Final
+
+from cromford.bitcoin.script import is_p2tr
+from cromford.bitcoin.sighash import taproot_sighash
+from cromford.bitcoin.timelock import NSEQUENCE_FINAL, nsequence_of_delay
+from cromford.bitcoin.tx import TRUC_VERSION, OutPoint, Tx, TxIn, TxOut
+from cromford.crypto.musig2 import KeyAgg
+from cromford.factory.outputs import (
+    OutputKind,
+    SignersOutput,
+    TreeOutput,
+    anchor_output,
+    channel_output,
+    expiry_tapleaf,
+    lstock_tapleaf,
+)
+from cromford.factory.shape import LSP_INDEX, PlannedVertex, ShapeVertex
+from cromford.factory.terms import FactoryTerms
+from cromford.signing.task import SigningTask
+
+KICKOFF_NSEQUENCE: Final = NSEQUENCE_FINAL  # No relative timelock: it confirms at once.
+STATE_VOUT: Final = 0  # A kickoff has exactly one child output, its own state's.
+# At the opening no state has been replaced: every index is 0.
+OPENING_STATES: Final[Mapping[tuple[int, ...], int]] = MappingProxyType({})
+
+
+class InvalidSignature(ValueError):
+    """A signature does not verify for the transaction it is said to sign."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name}: the signature does not verify")
+        self.name = name
+
+
+@dataclass(frozen=True, kw_only=True)
+class TreeNode:
+    """One pre-signed transaction: what it spends, who signs, what it pays."""
+
+    shape: ShapeVertex
+    tx: Tx
+    spends: SignersOutput
+    input_amount_sat: int
+    outputs: tuple[TreeOutput, ...]
+    fee_sat: int
+
+    @property
+    def name(self) -> str:
+        """Its name within the factory."""
+        raise NotImplementedError
+
+    @property
+    def layer(self) -> int:
+        """The layer of its vertex; 0 is nearest the funding output."""
+        return len(self.shape.path)
+
+    @property
+    def signers(self) -> tuple[int, ...]:
+        """The participant indices of all who sign, the LSP first."""
+        return (LSP_INDEX, *self.shape.clients)
+
+    @cached_property
+    def task(self) -> SigningTask:
+        """What has to be signed."""
+        prevout = TxOut(amount_sat=self.input_amount_sat, script_pubkey=self.spends.script_pubkey)
+        return SigningTask(
+            name=self.name,
+            sighash=taproot_sighash(self.tx, prevouts=[prevout], input_index=0),
+            key_agg=self.spends.spending_key_agg,
+        )
+
+    def signed(self, signature: bytes) -> Tx:
+        """Return the transaction with its witness.
+
+        Raises:
+            InvalidSignature: If the signature does not verify.
+        """
+        if not self.task.is_signed_by(signature, self.spends.script_pubkey[2:]):
+            raise InvalidSignature(self.name)
+        return self.tx.with_witnesses((signature,))
+
+
+@dataclass(frozen=True, kw_only=True)
+class KickoffNode(TreeNode):
+    """Starts the clock of its state. It confirms at once and is never replaced."""
+
+    @property
+    def name(self) -> str:
+        """Its name: `kickoff_root`, `kickoff_0` and so on."""
+        return f"kickoff_{self.shape.name}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StateNode(TreeNode):
+    """Pays the children or the channels, after a delay that newer versions shorten."""
+
+    state_index: int
+    delay_blocks: int
+
+    @property
+    def name(self) -> str:
+        """Its name: `state_root`, `state_0` and so on."""
+        return f"state_{self.shape.name}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vertex:
+    """A kickoff and the state that spends it, signed by the same participants."""
+
+    kickoff: KickoffNode
+    state: StateNode
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChannelFundingPubkeys:
+    """The two funding keys of one client's channel."""
+
+    client_funding_pubkey: bytes
+    lsp_funding_pubkey: bytes
+
+
+def funding_output_of(factory_pubkeys: Sequence[bytes], terms: FactoryTerms) -> SignersOutput:
+    """Return the factory's output on chain: all signers, or the LSP after the expiry.
+
+    Raises:
+        InvalidContribution: If a pubkey is not a point.
+        ValueError: If two participants hold one key.
+    """
+    return SignersOutput(
+        key_agg=KeyAgg(factory_pubkeys),
+        tapleaf=expiry_tapleaf(factory_pubkeys[LSP_INDEX], terms.expiry_height),
+    )
+
+
+def build_vertices(
+    planned: Iterable[PlannedVertex],
+    *,
+    terms: FactoryTerms,
+    factory_pubkeys: Sequence[bytes],
+    channels: Mapping[int, ChannelFundingPubkeys | bytes],
+    funding_output: SignersOutput,
+    funding_outpoint: OutPoint,
+    state_indices: Mapping[tuple[int, ...], int],
+) -> tuple[Vertex, ...]:
+    """Return the transactions of these vertices, in their order.
+
+    Args:
+        planned: The vertices, the root first and each before its children.
+        terms: The agreement.
+        factory_pubkeys: One per participant, the LSP's first.
+        channels: What is known of each channel of a planned leaf, by its client: its funding
+            keys, or only its script.
+        funding_output: What kickoff_root spends.
+        funding_outpoint: Where that is.
+        state_indices: By the vertex's path, which version of its state to build; those not named
+            have never been replaced, and get index 0.
+
+    Raises:
+        InvalidContribution: If a pubkey is not a point.
+        ValueError: If two participants hold one key, there is no such version of a state, or a
+            channel's script is not taproot.
+        KeyError: If nothing is known of a channel.
+    """
+    vertices: list[Vertex] = []
+    spent: dict[tuple[int, ...], tuple[SignersOutput, OutPoint]] = {
+        (): (funding_output, funding_outpoint)
+    }
+    for vertex in planned:
+        path = vertex.shape.path
+        spends, outpoint = spent.pop(path)
+        children = [_child_output(child, factory_pubkeys, terms) for child in vertex.children]
+        if vertex.is_leaf:
+            lstock = _lstock_output(vertex, spends, factory_pubkeys[LSP_INDEX], terms)
+            outputs = (*_channel_outputs(vertex, channels), *lstock)
+        else:
+            outputs = _child_tree_outputs(vertex, children)
+        built = _build_vertex(
+            vertex,
+            terms=terms,
+            spends=spends,
+            outpoint=outpoint,
+            state_outputs=outputs,
+            state_index=state_indices.get(path, 0),
+        )
+        vertices.append(built)
+        for vout, (child, output) in enumerate(zip(vertex.children, children, strict=True)):
+            spent[child.shape.path] = output, built.state.tx.outpoint(vout)
+    return tuple(vertices)
+
+
+def _child_output(
+    planned: PlannedVertex, factory_pubkeys: Sequence[bytes], terms: FactoryTerms
+) -> SignersOutput:
+    """Return what an inner state pays for one child vertex."""
+    signers = [factory_pubkeys[LSP_INDEX], *(factory_pubkeys[i] for i in planned.shape.clients)]
+    return funding_output_of(signers, terms)
+
+
+def _build_vertex(
+    planned: PlannedVertex,
+    *,
+    terms: FactoryTerms,
+    spends: SignersOutput,
+    outpoint: OutPoint,
+    state_outputs: tuple[TreeOutput, ...],
+    state_index: int,
+) -> Vertex:
+    """Return a vertex's two transactions."""
+    kickoff_output = SignersOutput(key_agg=spends.key_agg)
+    kickoff_outputs = (
+        TreeOutput(
+            kind=OutputKind.CHILD,
+            amount_sat=planned.state_input_sat,
+            script_pubkey=kickoff_output.script_pubkey,
+            signers_output=kickoff_output,
+        ),
+        anchor_output(terms.anchor_sat),
+    )
+    kickoff = KickoffNode(
+        shape=planned.shape,
+        tx=_tree_tx(outpoint, KICKOFF_NSEQUENCE, kickoff_outputs),
+        spends=spends,
+        input_amount_sat=planned.kickoff_input_sat,
+        outputs=kickoff_outputs,
+        fee_sat=planned.kickoff_fee_sat,
+    )
+    delay_blocks = terms.odometer.delay_blocks(state_index)
+    all_state_outputs = (*state_outputs, anchor_output(terms.anchor_sat))
+    state = StateNode(
+        shape=planned.shape,
+        tx=_tree_tx(
+            kickoff.tx.outpoint(STATE_VOUT), nsequence_of_delay(delay_blocks), all_state_outputs
+        ),
+        spends=kickoff_output,
+        input_amount_sat=planned.state_input_sat,
+        outputs=all_state_outputs,
+        fee_sat=planned.state_fee_sat,
+        state_index=state_index,
+        delay_blocks=delay_blocks,
+    )
+    return Vertex(kickoff=kickoff, state=state)
+
+
+def _lstock_output(
+    planned: PlannedVertex, spends: SignersOutput, lsp_pubkey: bytes, terms: FactoryTerms
+) -> tuple[TreeOutput, ...]:
+    """Return a leaf's L-stock output, or nothing where the L-stock is used up."""
+    if planned.lstock_sat == 0:
+        return ()
+    output = SignersOutput(
+        key_agg=spends.key_agg, tapleaf=lstock_tapleaf(lsp_pubkey, terms.lstock_csv_blocks)
+    )
+    return (
+        TreeOutput(
+            kind=OutputKind.LSTOCK,
+            amount_sat=planned.lstock_sat,
+            script_pubkey=output.script_pubkey,
+            signers_output=output,
+        ),
+    )
+
+
+def _child_tree_outputs(
+    planned: PlannedVertex, children: Sequence[SignersOutput]
+) -> tuple[TreeOutput, ...]:
+    """Return an inner state's outputs to its child vertices."""
+    return tuple(
+        TreeOutput(
+            kind=OutputKind.CHILD,
+            amount_sat=child.kickoff_input_sat,
+            script_pubkey=output.script_pubkey,
+            signers_output=output,
+        )
+        for child, output in zip(planned.children, children, strict=True)
+    )
+
+
+def _channel_outputs(
+    planned: PlannedVertex, channels: Mapping[int, ChannelFundingPubkeys | bytes]
+) -> Iterator[TreeOutput]:
+    """Yield a leaf's channels."""
+    for client, amount_sat in zip(planned.shape.clients, planned.capacities_sat, strict=True):
+        known = channels[client]
+        if isinstance(known, ChannelFundingPubkeys):
+            output = channel_output((known.client_funding_pubkey, known.lsp_funding_pubkey))
+            script_pubkey = output.script_pubkey
+        # Any other script could make the whole leaf too odd for a mempool, and so keep everybody
+        # in it from leaving.
+        elif is_p2tr(known):
+            output, script_pubkey = None, known
+        else:
+            raise ValueError(f"channel {client}: expected a taproot script, received {known.hex()}")
+        yield TreeOutput(
+            kind=OutputKind.CHANNEL,
+            amount_sat=amount_sat,
+            script_pubkey=script_pubkey,
+            signers_output=output,
+            client=client,
+        )
+
+
+def _tree_tx(outpoint: OutPoint, nsequence: int, outputs: Sequence[TreeOutput]) -> Tx:
+    return Tx(
+        version=TRUC_VERSION,
+        inputs=(TxIn(outpoint=outpoint, nsequence=nsequence),),
+        outputs=tuple(output.txout for output in outputs),
+    )

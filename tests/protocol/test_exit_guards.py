@@ -1,0 +1,388 @@
+"""What nobody does on the way out of a channel, however it comes about."""
+
+from dataclasses import replace
+from typing import Final, TypeVar
+
+import pytest
+from tests.protocol.paying_clients import (
+    balance,
+    book,
+    live_factory,
+    lsp_link,
+    make_invoice,
+    newest_link,
+    pay,
+)
+from tests.protocol.pump import Pump, PumpNode
+from tests.protocol.test_leaving import QUICK, mute, reasons_to_leave
+from tests.protocol.test_theft import SHORT
+from tests.protocol.unanswered import (
+    FIRST_MSAT,
+    SMALL_MSAT,
+    WORTH_MSAT,
+    mine_to,
+    mine_until_spent,
+    only_expiry,
+    pending_for,
+)
+
+from cromford import effects as fx
+from cromford.bitcoin.tx import Tx, Txid
+from cromford.channel.content import CommitmentContent
+from cromford.channel.stage import View
+from cromford.protocol import events as ev
+from cromford.protocol.faults import Rejected
+from cromford.protocol.journal import channel_records as cr
+from cromford.protocol.journal.link import Link
+from cromford.protocol.journal.records import decode_record
+from cromford.wire import messages as m
+
+R = TypeVar("R", bound=cr.BookRecord)
+SIDES: Final = pytest.mark.parametrize("side", ["client", "lsp"])
+TRIMMED_MSAT: Final = 900_000  # As large as an HTLC without an output gets.
+
+
+def alices_link(pump: Pump, node: PumpNode) -> Link:
+    """Return Alice's channel as a node sees it."""
+    mine = newest_link(pump.clients[0])
+    return lsp_link(pump, mine) if node is pump.lsp else mine
+
+
+def ask_to_leave(pump: Pump, node: PumpNode, client: PumpNode) -> None:
+    """Let a side's operator wish to have a client's channel on chain."""
+    link = newest_link(client)
+    number = link.client if node is pump.lsp else None
+    pump.handle(node, ev.ExitRequested(attempt_id=link.attempt_id, client=number))
+
+
+def remembered(node: PumpNode, kind: type[R]) -> list[R]:
+    records = [decode_record(data) for data in node.store.entries]
+    return [record for record in records if isinstance(record, kind)]
+
+
+def own_commitments(pump: Pump, node: PumpNode) -> list[Tx]:
+    """Return the commitments that a node ever wished to publish."""
+    return [one.tx for one in pump.wishes(node, fx.Broadcast) if one.name == "commitment"]
+
+
+# Whoever lost state
+
+
+def set_back(pump: Pump, side: str) -> PumpNode:
+    """Let one side of Alice's channel lose state, an HTLC of its own under way, and learn it."""
+    alice = pump.clients[0]
+    pay(pump, pump.lsp, alice, FIRST_MSAT)
+    payer, payee = (alice, pump.clients[1]) if side == "client" else (pump.lsp, alice)
+    request = make_invoice(pump, payee, WORTH_MSAT)
+    with pump.tampering(mute(payee, pump.lsp, m.UpdateFulfillHtlc, m.CommitmentSigned)):
+        pump.handle(payer, request)
+        pump.run()
+    backup = list(payer.store.entries)
+    for client in pump.clients:
+        pump.disconnect(client)
+        pump.connect(client)
+    pump.run()
+    assert book(payer).payments[request.payment_hash].status == "paid"
+    payer.store.entries[:] = backup
+    payer._fold = None
+    pump.restart(payer)
+    pump.run()
+    assert alices_link(pump, payer).is_behind
+    assert alices_link(pump, payer).state.htlcs, "for it the HTLC is still under way"
+    return payer
+
+
+@SIDES
+@pytest.mark.parametrize("when", ["the operator asks", "a deadline comes"])
+def test_whoever_lost_state_never_publishes_its_commitment(side: str, when: str) -> None:
+    pump = live_factory(2, policy=QUICK)
+    node = set_back(pump, side)
+    link = alices_link(pump, node)
+    if when == "the operator asks":
+        ask_to_leave(pump, node, pump.clients[0])
+    else:
+        mine_to(pump, only_expiry(link) - link.exit_blocks - 18)
+    assert len(reasons_to_leave(node)) == 1
+    pump.mine(link.exit_blocks // 2)
+    pump.restart(node)
+    pump.mine(2 * link.exit_blocks + 20)
+    assert pump.chain.coin(link.setting.funding.outpoint) is not None, "the branch is on chain"
+    assert own_commitments(pump, node) == []
+    pump.restart(node)
+    pump.run()
+    assert own_commitments(pump, node) == []
+
+
+# HTLCs that were written off
+
+
+def test_an_htlc_that_the_lsp_wrote_off_cannot_be_fulfilled_any_more() -> None:
+    pump = live_factory(3, policy=QUICK, watches_folds=True)
+    alice, bob, _ = pump.clients
+    before_msat = FIRST_MSAT
+    _, link = pending_for(pump, "lsp", SMALL_MSAT)
+    (invoice,) = (one for one in book(bob).invoices.values() if one.amount_msat == SMALL_MSAT)
+    mine_to(pump, only_expiry(link) + 12)
+    pump.run()
+    assert balance(alice).own_msat == before_msat
+    pump.connect(bob)
+    pump.run()
+    late = m.UpdateFulfillHtlc(
+        channel_id=link.channel_id, htlc_id=0, payment_preimage=invoice.preimage
+    )
+    pump.tell(pump.lsp, bob, late)
+    pump.run()
+    failure = lsp_link(pump, link).failure
+    assert failure == "an HTLC expired without an answer"
+    assert [one.status for one in book(pump.lsp).finished.values()] == ["failed"]
+    assert book(pump.lsp).earned_msat == 0
+    assert balance(alice).own_msat == before_msat
+
+
+def test_a_client_writes_an_htlc_off_only_in_a_channel_that_is_over() -> None:
+    pump = live_factory(3, policy=QUICK)
+    alice = pump.clients[0]
+    _, link = pending_for(pump, "payer", SMALL_MSAT)
+    (payment,) = book(alice).payments
+    pump.mine(only_expiry(link) + 40 - pump.chain.height)
+    assert book(alice).payments[payment].status == "pending"
+    assert remembered(alice, cr.HtlcDecided) == []
+    pump.tell(alice, pump.lsp, m.ChannelFailure(channel_id=link.channel_id, reason="no more"))
+    pump.mine()
+    assert book(alice).payments[payment].status == "failed"
+    assert reasons_to_leave(alice) == []
+
+
+# While the funding is not on chain
+
+
+def rewind(pump: Pump, node: PumpNode) -> Tx:
+    """Let a node see the funding's block leave the chain; return the funding transaction."""
+    attempt = node.state.attempts[newest_link(pump.clients[0]).attempt_id]
+    funding: Tx = attempt.funding_tx
+    while node.state.chain.depth(funding.txid):
+        pump.handle(node, ev.BlockRemoved(height=node.state.chain.height))
+    return funding
+
+
+def show_blocks(pump: Pump, node: PumpNode, *, until: int, txs: tuple[Tx, ...] = ()) -> None:
+    """Let one node see blocks up to a height, these transactions in the first."""
+    for height in range(node.state.chain.height + 1, until + 1):
+        block_hash = Txid(height.to_bytes(32, "big"))
+        pump.handle(node, ev.BlockAdded(height=height, block_hash=block_hash, txs=txs))
+        txs = ()
+
+
+@pytest.mark.parametrize("side", ["lsp", "payee", "payer"])
+def test_while_the_funding_is_off_the_chain_nobody_starts_an_exit(side: str) -> None:
+    pump = live_factory(3, policy=QUICK)
+    node, link = pending_for(pump, side, WORTH_MSAT)
+    funding = rewind(pump, node)
+    show_blocks(pump, node, until=only_expiry(link) + 5)
+    asked = ev.ExitRequested(
+        attempt_id=link.attempt_id, client=link.client if node is pump.lsp else None
+    )
+    assert node.driver is not None
+    with pytest.raises(Rejected, match="the funding is not confirmed"):
+        node.driver.handle(asked)
+    assert reasons_to_leave(node) == []
+    show_blocks(pump, node, until=only_expiry(link) + 6, txs=(funding,))
+    assert reasons_to_leave(node) == ["an HTLC expires"]
+
+
+def test_while_the_funding_is_off_the_chain_the_exit_deadline_moves_nobody() -> None:
+    pump = live_factory(2, policy=SHORT)
+    alice = pump.clients[0]
+    pay(pump, pump.lsp, alice, FIRST_MSAT)
+    funding = rewind(pump, alice)
+    deadline = newest_link(alice).exit_deadline_height
+    show_blocks(pump, alice, until=deadline + 1)
+    assert reasons_to_leave(alice) == []
+    show_blocks(pump, alice, until=deadline + 2, txs=(funding,))
+    assert reasons_to_leave(alice) == ["the exit deadline"]
+
+
+# Once the channel is on chain
+
+
+@SIDES
+def test_a_channel_whose_output_is_spent_takes_no_update_from_that_block_on(side: str) -> None:
+    """The other side leaves and says nothing about it."""
+    pump = live_factory(2, policy=QUICK)
+    alice, bob = pump.clients
+    for client in pump.clients:
+        pay(pump, pump.lsp, client, FIRST_MSAT)
+    node, leaver = (alice, pump.lsp) if side == "client" else (pump.lsp, alice)
+    outpoint = newest_link(alice).setting.funding.outpoint
+    with pump.tampering(mute(leaver, node, m.ChannelFailure)):
+        ask_to_leave(pump, leaver, alice)
+        while outpoint not in node.state.chain.spends:
+            assert alices_link(pump, node).is_open
+            pump.mine()
+        assert alices_link(pump, node).failure == "the channel is on chain"
+        before = alices_link(pump, node).state
+        offer = m.UpdateAddHtlc(
+            channel_id=newest_link(alice).channel_id,
+            htlc_id=before.next_id(before.peer),
+            amount_msat=1_000_000,
+            payment_hash=bytes(32),
+            cltv_expiry=pump.chain.height + 250,
+            delivery=m.Delivery(payee=bob.node_id, payment_secret=bytes(32), amount_msat=900_000),
+        )
+        pump.tell(node, leaver, offer)
+    assert alices_link(pump, node).state == before
+
+
+@pytest.mark.parametrize("side", ["payee", "payer"])
+def test_a_client_whose_channel_the_lsp_brought_on_chain_starts_no_exit_of_its_own(
+    side: str,
+) -> None:
+    pump = live_factory(3, policy=QUICK)
+    node, link = pending_for(pump, side, WORTH_MSAT)
+    ask_to_leave(pump, pump.lsp, node)
+    mine_until_spent(pump, link.setting.funding.outpoint)
+    mine_to(pump, only_expiry(link) + 20)
+    assert reasons_to_leave(node) == []
+
+
+# While an exit runs
+
+
+@pytest.mark.parametrize("side", ["lsp", "payer"])
+def test_while_an_exit_runs_only_the_chain_decides(side: str) -> None:
+    """Nothing confirms until long after the HTLC would be written off, were there no exit."""
+    pump = live_factory(3, policy=QUICK)
+    alice, bob, _ = pump.clients
+    node, link = pending_for(pump, side, SMALL_MSAT)
+    (payment,) = book(alice).payments
+    ask_to_leave(pump, node, bob if side == "lsp" else alice)
+    while pump.chain.height < only_expiry(link) + 30:
+        pump.chain.mempool.clear()
+        pump.mine()
+    assert remembered(node, cr.HtlcDecided) == []
+    assert book(alice).payments[payment].status == "pending"
+    mine_until_spent(pump, link.setting.funding.outpoint)
+    assert remembered(node, cr.HtlcDecided) == []
+    pump.mine(5)
+    assert book(alice).payments[payment].status == "failed"
+    assert len(remembered(node, cr.HtlcDecided)) == 1
+    pump.mine(5)
+    assert len(remembered(node, cr.HtlcDecided)) == 1, "once"
+
+
+# What makes an exit worth it
+
+
+def spend_before_deadline(pump: Pump, amounts_msat: list[int]) -> Link:
+    """Let Alice pay Bob, who is away, just before her exit deadline; return her channel."""
+    alice, bob = pump.clients
+    requests = [make_invoice(pump, bob, amount_msat) for amount_msat in amounts_msat]
+    mine_to(pump, newest_link(alice).exit_deadline_height - 2)
+    pump.disconnect(bob)
+    for request in requests:
+        pump.handle(alice, request)
+        pump.run()
+    pump.disconnect(alice)
+    link = newest_link(alice)
+    assert len(link.state.htlcs) == len(amounts_msat)
+    return link
+
+
+def test_at_the_exit_deadline_htlcs_at_stake_count() -> None:
+    pump = live_factory(2, policy=SHORT)
+    alice = pump.clients[0]
+    pay(pump, pump.lsp, alice, 12_000_000)
+    link = spend_before_deadline(pump, [11_900_000])
+    assert balance(alice).own_msat < 1000 * link.exit_cost_sat
+    pump.mine()
+    assert reasons_to_leave(alice) == []
+    pump.mine()
+    assert reasons_to_leave(alice) == ["the exit deadline"]
+
+
+def test_htlcs_without_an_output_make_no_exit_at_the_deadline_worth_it() -> None:
+    pump = live_factory(2, policy=replace(SHORT, tree_feerate_sat_per_kw=500))
+    alice = pump.clients[0]
+    pay(pump, pump.lsp, alice, 5_000_000)
+    link = spend_before_deadline(pump, [TRIMMED_MSAT] * 5)
+    assert balance(alice).own_msat < 1000 * link.exit_cost_sat < 5 * TRIMMED_MSAT
+    pump.mine(60)
+    assert reasons_to_leave(alice) == []
+
+
+def test_htlcs_without_an_output_make_no_exit_before_their_expiry_worth_it() -> None:
+    pump = live_factory(3, policy=QUICK)
+    alice, bob, _ = pump.clients
+    pay(pump, pump.lsp, alice, FIRST_MSAT)
+    pump.disconnect(bob)
+    for _ in range(5):
+        pump.handle(alice, make_invoice(pump, bob, TRIMMED_MSAT))
+        pump.run()
+    pump.disconnect(alice)
+    link = newest_link(alice)
+    assert len(link.state.htlcs) == 5
+    assert 1000 * link.exit_cost_sat < 5 * TRIMMED_MSAT
+    expiry = max(live.htlc.cltv_expiry for live in link.state.htlcs)
+    mine_to(pump, expiry + 2)
+    assert reasons_to_leave(alice) == []
+
+
+# A breach
+
+
+def breached(pump: Pump) -> tuple[CommitmentContent, CommitmentContent]:
+    """Let Alice publish what she revoked; return what two revoked commitments of hers say."""
+    alice, bob = pump.clients
+    pay(pump, pump.lsp, alice, FIRST_MSAT)
+    pump.disconnect(bob)
+    pump.handle(alice, make_invoice(pump, bob, WORTH_MSAT))
+    pump.run()
+    old = newest_link(alice)
+    other = old.state.content(old.me, View.SIGNED)
+    pump.connect(bob)
+    pump.run()
+    pay(pump, alice, bob, WORTH_MSAT)
+    later = newest_link(alice)
+    published = later.state.content(later.me, View.SIGNED)
+    pay(pump, alice, bob, 1_000_000)
+    ask_to_leave(pump, alice, alice)
+    while pump.chain.coin(old.setting.funding.outpoint) is None:
+        pump.mine()
+    pump.chain.mempool.clear()
+    pump.chain.broadcast(later.held.tx)
+    pump.mine()
+    assert pump.lsp.state.chain.spends[old.setting.funding.outpoint].txid == later.held.tx.txid
+    return published, other
+
+
+def test_a_breach_is_remembered_once_and_for_the_transaction_that_confirmed() -> None:
+    pump = live_factory(2, policy=QUICK, watches_folds=True)
+    published, other = breached(pump)
+    channel_id = newest_link(pump.clients[0]).channel_id
+    (found,) = remembered(pump.lsp, cr.BreachFound)
+    assert found == cr.BreachFound(channel_id=channel_id, content=published)
+    for content in (published, other):
+        asked = fx.RecallCommitment(channel_id=channel_id, number=content.number)
+        pump.handle(pump.lsp, ev.CommitmentRecalled(asked=asked, content=content))
+    pump.restart(pump.lsp)
+    pump.mine(8)
+    assert remembered(pump.lsp, cr.BreachFound) == [found]
+
+
+def test_a_breach_is_recalled_from_the_state_in_which_it_was_the_latest() -> None:
+    pump = live_factory(2, policy=QUICK)
+    published, other = breached(pump)
+    assert recalled(pump, published.number) == published
+    assert recalled(pump, other.number) == other
+    assert recalled(pump, published.number + 40) is None
+
+
+def recalled(pump: Pump, number: int) -> CommitmentContent | None:
+    """Return what the LSP's journal says about a commitment of Alice's."""
+    assert pump.lsp.driver is not None
+    channel_id = newest_link(pump.clients[0]).channel_id
+    effect = fx.RecallCommitment(channel_id=channel_id, number=number)
+    events = [*pump.lsp.driver._recall(effect)]
+    contents = [one.content for one in events if isinstance(one, ev.CommitmentRecalled)]
+    assert len(contents) == len(events) <= 1
+    return contents[0] if contents else None

@@ -5,6 +5,7 @@ pure floors never see a port: they return records and effects, and the driver ca
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from cromford.bitcoin.block import Block, BlockRef, Coin
@@ -13,11 +14,14 @@ from cromford.bitcoin.tx import OutPoint, Tx, Txid
 __all__ = [
     "Block",
     "BlockRef",
+    "BlocksPruned",
     "Chain",
+    "ChainStatus",
     "ChainUnavailable",
     "Coin",
     "Connection",
     "ConnectionLost",
+    "CredentialsRefused",
     "Store",
     "StoreFailed",
     "StoreInUse",
@@ -56,6 +60,28 @@ class ChainUnavailable(Exception):
     """The node did not answer, or answered something unreadable. Retry later, bounded."""
 
 
+class CredentialsRefused(ChainUnavailable):
+    """The node is there and does not let us in. A node that restarts has another cookie."""
+
+
+class BlocksPruned(ChainUnavailable):
+    """The node has deleted blocks that are still to be read. None of them is skipped.
+
+    Attributes:
+        needed_height: The first block that is still to be read.
+        kept_height: The first block that the node still has.
+    """
+
+    def __init__(self, *, needed_height: int, kept_height: int) -> None:
+        super().__init__(
+            f"the node has pruned the blocks from height {needed_height} to {kept_height - 1}, "
+            "which are still to be read: use a node that has them (--chain-url), or let this one "
+            "load them again (bitcoind -reindex, with -prune=0 or a larger -prune)"
+        )
+        self.needed_height = needed_height
+        self.kept_height = kept_height
+
+
 class TxRefused(Exception):
     """The node refused a transaction. `reason` is the node's own word, `txn-mempool-conflict`."""
 
@@ -64,11 +90,30 @@ class TxRefused(Exception):
         self.reason = reason
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainStatus:
+    """Where a node is on its way to the newest block.
+
+    Attributes:
+        tip: The newest block of the active chain.
+        tip_time: The tip's own stamp, in seconds since 1970, UTC.
+        header_height: The height of the best header, known before its block is.
+        is_initial_download: Whether the node says itself that it is far behind.
+        kept_height: The first block that was not pruned; 0 where nothing was.
+    """
+
+    tip: BlockRef
+    tip_time: int
+    header_height: int
+    is_initial_download: bool = False
+    kept_height: int = 0
+
+
 class Chain(Protocol):
     """A node that validates everything itself. No txindex, no node wallet, pruned is fine."""
 
-    async def tip(self) -> BlockRef:
-        """Return the newest block of the active chain.
+    async def status(self) -> ChainStatus:
+        """Return where the node is: its tip, its headers, the blocks it keeps.
 
         Raises:
             ChainUnavailable: If the node does not answer.

@@ -16,7 +16,14 @@ from cromford.adapters.bitcoind import BitcoindChain
 from cromford.adapters.chain_check import PUBLIC_SIGNET_CHALLENGE, ChainMismatch, check_node
 from cromford.bitcoin.network import MAINNET, REGTEST, SIGNET
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut
-from cromford.ports import BlockRef, ChainUnavailable, Coin, TxRefused
+from cromford.ports import (
+    BlockRef,
+    ChainStatus,
+    ChainUnavailable,
+    Coin,
+    CredentialsRefused,
+    TxRefused,
+)
 
 # The genesis block of every network but for the header: one transaction, no witness.
 GENESIS_TX = (
@@ -125,11 +132,30 @@ def ask(node: ScriptedNode, question: Callable[[BitcoindChain], Awaitable[Any]])
     return asyncio.run(run())
 
 
-def test_the_tip_is_one_answer(node: ScriptedNode) -> None:
-    node.answers["getblockchaininfo"] = {"blocks": 7, "bestblockhash": HASH}
-    tip = ask(node, lambda chain: chain.tip())
-    assert tip == BlockRef(height=7, block_hash=Txid.from_hex(HASH))
+def chain_info(**facts: object) -> dict[str, object]:
+    """Return a `getblockchaininfo` of a node at its tip."""
+    return {"blocks": 7, "headers": 7, "time": 1_700_000_000, "bestblockhash": HASH, **facts}
+
+
+def test_where_a_node_is_is_one_answer(node: ScriptedNode) -> None:
+    node.answers["getblockchaininfo"] = chain_info(
+        headers=9, pruned=True, pruneheight=5, initialblockdownload=True
+    )
+    status = ask(node, lambda chain: chain.status())
+    assert status == ChainStatus(
+        tip=BlockRef(height=7, block_hash=Txid.from_hex(HASH)),
+        tip_time=1_700_000_000,
+        header_height=9,
+        is_initial_download=True,
+        kept_height=5,
+    )
     assert len(node.calls) == 1
+
+
+def test_a_node_that_prunes_nothing_keeps_every_block(node: ScriptedNode) -> None:
+    node.answers["getblockchaininfo"] = chain_info(pruned=False, initialblockdownload=False)
+    status = ask(node, lambda chain: chain.status())
+    assert (status.kept_height, status.is_initial_download) == (0, False)
 
 
 @pytest.mark.parametrize(
@@ -141,6 +167,9 @@ def test_the_tip_is_one_answer(node: ScriptedNode) -> None:
         ({"blocks": 7, "bestblockhash": 7}, "bestblockhash: expected str, received 7"),
         ({"blocks": 7, "bestblockhash": "07"}, "bestblockhash: a txid has 64 hex digits"),
         ({"blocks": 7, "bestblockhash": "no"}, "bestblockhash: "),
+        (chain_info(time=None), "time: expected int, received None"),
+        (chain_info(headers="7"), "headers: expected int, received '7'"),
+        (chain_info(pruneheight=True), "pruneheight: expected int, received True"),
     ],
 )
 def test_an_unreadable_answer_is_unavailable_naming_the_field(
@@ -148,7 +177,7 @@ def test_an_unreadable_answer_is_unavailable_naming_the_field(
 ) -> None:
     node.answers["getblockchaininfo"] = info
     with pytest.raises(ChainUnavailable, match=complaint):
-        ask(node, lambda chain: chain.tip())
+        ask(node, lambda chain: chain.status())
 
 
 def test_a_height_above_the_tip_has_no_block(node: ScriptedNode) -> None:
@@ -310,7 +339,7 @@ def test_a_package_the_node_has_is_accepted(node: ScriptedNode) -> None:
 def test_a_starting_node_is_unavailable(node: ScriptedNode) -> None:
     node.answers["getblockchaininfo"] = Refusal(-28, "Loading block index")
     with pytest.raises(ChainUnavailable, match=r"the node is starting.*Loading block index"):
-        ask(node, lambda chain: chain.tip())
+        ask(node, lambda chain: chain.status())
 
 
 @pytest.mark.parametrize(
@@ -322,26 +351,34 @@ def test_an_answer_that_is_no_json_rpc_is_unavailable(
 ) -> None:
     node.http_status, node.raw_body = status, body
     with pytest.raises(ChainUnavailable, match=complaint):
-        ask(node, lambda chain: chain.tip())
+        ask(node, lambda chain: chain.status())
 
 
 def test_the_cookie_is_read_again_after_a_restart(node: ScriptedNode) -> None:
-    node.answers["getblockchaininfo"] = {"blocks": 7, "bestblockhash": HASH}
+    node.answers["getblockchaininfo"] = chain_info()
 
     async def scenario() -> None:
         async with node.chain() as chain:
-            await chain.tip()
+            await chain.status()
             node.set_cookie("second")
-            await chain.tip()
+            await chain.status()
             node.cookie_path.unlink()
             with pytest.raises(ChainUnavailable, match="no rpc cookie file"):
-                await chain.tip()
+                await chain.status()
             node.cookie_path.write_text("__cookie__:wrong")
-            with pytest.raises(ChainUnavailable, match="401") as refused:
-                await chain.tip()
+            with pytest.raises(CredentialsRefused, match="401") as refused:
+                await chain.status()
             assert "wrong" not in str(refused.value)
 
     asyncio.run(scenario())
+
+
+def test_an_address_that_may_not_ask_is_told_apart_from_a_node_that_is_away(
+    node: ScriptedNode,
+) -> None:
+    node.http_status = 403
+    with pytest.raises(CredentialsRefused, match="403"):
+        ask(node, lambda chain: chain.status())
 
 
 def test_either_a_cookie_or_a_password_is_needed() -> None:
@@ -361,8 +398,13 @@ def node_facts(node: ScriptedNode, **facts: object) -> None:
 def test_a_fitting_node_passes(node: ScriptedNode) -> None:
     node_facts(node)
     ask(node, lambda chain: check_node(chain, MAINNET))
-    node_facts(node, chain="regtest", genesis=str(REGTEST.genesis_hash), initialblockdownload=True)
+    node_facts(node, chain="regtest", genesis=str(REGTEST.genesis_hash))
     ask(node, lambda chain: check_node(chain, REGTEST))
+
+
+def test_a_node_that_is_still_catching_up_is_waited_for_not_refused(node: ScriptedNode) -> None:
+    node_facts(node, initialblockdownload=True)
+    ask(node, lambda chain: check_node(chain, MAINNET))
 
 
 @pytest.mark.parametrize(
@@ -373,7 +415,6 @@ def test_a_fitting_node_passes(node: ScriptedNode) -> None:
         ({"genesis": str(REGTEST.genesis_hash)}, "genesis hash"),
         ({"version": 289_999}, "version"),
         ({"version": "30"}, "version"),
-        ({"initialblockdownload": True}, "initial block download"),
     ],
 )
 def test_what_does_not_fit_is_named_with_expected_and_received(

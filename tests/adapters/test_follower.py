@@ -1,11 +1,11 @@
 import asyncio
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.scripted_chain import Change, ScriptedChain, ref
 
 from cromford.adapters.chain_check import ChainMismatch
 from cromford.adapters.follower import (
@@ -16,83 +16,8 @@ from cromford.adapters.follower import (
     Connected,
     Disconnected,
 )
-from cromford.bitcoin.tx import OutPoint, Tx, Txid
-from cromford.crypto.keys import sha256d
-from cromford.ports import Block, BlockRef, ChainUnavailable, Coin
-
-
-def ref(block: Block) -> BlockRef:
-    return BlockRef(height=block.height, block_hash=block.block_hash)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Change:
-    """After so many questions, this many blocks leave and that many others come."""
-
-    after_calls: int
-    n_leaving: int
-    n_coming: int
-
-
-@dataclass
-class ScriptedChain:
-    """A chain that changes between any two questions, and sometimes does not answer."""
-
-    script: list[Change] = field(default_factory=list)
-    silent_calls: set[int] = field(default_factory=set)
-    n_calls: int = 0
-    active: list[Block] = field(default_factory=list)
-    blocks: dict[Txid, Block] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.mine(1)
-
-    def mine(self, n_blocks: int) -> None:
-        for _ in range(n_blocks):
-            previous_hash = self.active[-1].block_hash if self.active else Txid(bytes(32))
-            # Every block is another one, also at a height that has been reached before.
-            block_hash = Txid(sha256d(previous_hash + len(self.blocks).to_bytes(4, "big")))
-            block = Block(
-                height=len(self.active),
-                block_hash=block_hash,
-                previous_hash=previous_hash,
-                txs=(),
-            )
-            self.blocks[block_hash] = block
-            self.active.append(block)
-
-    def reorganise(self, *, n_leaving: int, n_coming: int) -> None:
-        del self.active[max(1, len(self.active) - n_leaving) :]
-        self.mine(n_coming)
-
-    def _answer(self) -> None:
-        self.n_calls += 1
-        while self.script and self.script[0].after_calls <= self.n_calls:
-            change = self.script.pop(0)
-            self.reorganise(n_leaving=change.n_leaving, n_coming=change.n_coming)
-        if self.n_calls in self.silent_calls:
-            raise ChainUnavailable("scripted silence")
-
-    async def tip(self) -> BlockRef:
-        self._answer()
-        return ref(self.active[-1])
-
-    async def block_hash(self, height: int) -> Txid | None:
-        self._answer()
-        return self.active[height].block_hash if height < len(self.active) else None
-
-    async def block(self, block_hash: Txid) -> Block:
-        self._answer()
-        return self.blocks[block_hash]
-
-    async def coin(self, outpoint: OutPoint) -> Coin | None:
-        raise AssertionError(outpoint)
-
-    async def broadcast(self, tx: Tx) -> None:
-        raise AssertionError(tx)
-
-    async def broadcast_package(self, txs: Sequence[Tx]) -> None:
-        raise AssertionError(txs)
+from cromford.bitcoin.tx import Txid
+from cromford.ports import BlockRef, BlocksPruned, ChainStatus, ChainUnavailable
 
 
 def following(
@@ -162,8 +87,8 @@ def test_whatever_the_chain_does_the_events_lead_to_its_tip(
     silent_calls: set[int],
     batch_events_max: int,
 ) -> None:
-    # A last block after everything else, so that the end of the script can be seen.
-    script.append(Change(after_calls=200, n_leaving=0, n_coming=1))
+    # Last of all it outgrows every height it had: until then it may look like a node behind.
+    script.append(Change(after_calls=200, n_leaving=0, n_coming=150))
     chain = ScriptedChain(script=script, silent_calls=silent_calls)
     chain.mine(n_blocks)
     stack = [ref(block) for block in chain.active]
@@ -197,14 +122,162 @@ def test_a_reorganisation_below_the_known_blocks_is_walked_back_by_their_parents
     asyncio.run(follow_to_the_end(chain, follower, stack))
 
 
-def test_a_shorter_active_chain_disconnects_what_it_lacks() -> None:
+async def rounds_of(
+    follower_of: Callable[[Callable[[ChainStatus], None]], ChainFollower], n_rounds: int
+) -> list[ChainEvent]:
+    """Let a follower ask so many times; return what it told."""
+    told: list[ChainEvent] = []
+    rounds = asyncio.Semaphore(0)
+    follower = follower_of(lambda _status: rounds.release())
+
+    async def follow() -> None:
+        async for batch in follower.batches():
+            told.extend(batch)
+
+    task = asyncio.create_task(follow())
+    for _ in range(n_rounds):
+        await rounds.acquire()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    return told
+
+
+@pytest.mark.parametrize("shown_height", [0, 3, 8, 9])
+def test_a_node_that_goes_back_to_an_ancestor_is_waited_for(shown_height: int) -> None:
     chain = ScriptedChain()
-    chain.mine(3)
+    chain.mine(10)
+    stack = [ref(block) for block in chain.active]
+    chain.shown_height = shown_height  # It rebuilds its chainstate.
+
+    def follower_of(heard: Callable[[ChainStatus], None]) -> ChainFollower:
+        return ChainFollower(chain, stack[-5:], poll_seconds=0, heard=heard)
+
+    assert asyncio.run(rounds_of(follower_of, 20)) == []
+
+
+def test_a_node_that_went_back_is_followed_on_from_where_it_was() -> None:
+    chain = ScriptedChain()
+    chain.mine(300)
     stack = [ref(block) for block in chain.active]
     follower = following(chain, stack)
-    chain.reorganise(n_leaving=2, n_coming=0)
+    chain.shown_height = 7
+
+    async def scenario() -> None:
+        batches = follower.batches()
+        waiting = asyncio.ensure_future(anext(batches))
+        for shown_height in (0, 100, 299, 300):
+            chain.shown_height = shown_height
+            await chain.until_asked(9)
+            assert not waiting.done()
+        chain.mine(1)
+        chain.shown_height = None
+        assert [type(event) for event in await waiting] == [Connected]
+
+    asyncio.run(scenario())
+
+
+def test_a_fork_that_shows_below_our_tip_is_a_reorganisation() -> None:
+    chain = ScriptedChain()
+    chain.mine(10)
+    stack = [ref(block) for block in chain.active]
+    follower = following(chain, stack)
+    chain.reorganise(n_leaving=4, n_coming=2)
+
+    async def scenario() -> None:
+        batch = await anext(follower.batches())
+        assert [type(event) for event in batch] == [Disconnected] * 4 + [Connected] * 2
+
+    asyncio.run(scenario())
+
+
+def test_a_fork_that_shows_after_the_node_went_back_is_followed() -> None:
+    chain = ScriptedChain()
+    chain.mine(10)
+    stack = [ref(block) for block in chain.active]
+    follower = following(chain, stack)
+
+    async def scenario() -> None:
+        batches = follower.batches()
+        waiting = asyncio.ensure_future(anext(batches))
+        chain.shown_height = 5
+        await chain.until_asked(12)
+        assert not waiting.done()
+        chain.reorganise(n_leaving=2, n_coming=3)
+        chain.shown_height = None
+        fold(stack, await waiting)
+        assert stack == [ref(block) for block in chain.active]
+
+    asyncio.run(scenario())
+
+
+def test_a_node_that_stalled_for_300_blocks_is_read_without_a_gap() -> None:
+    chain = ScriptedChain()
+    stack = [ref(block) for block in chain.active]
+    chain.is_silent = True
+    chain.mine(300)
+    missed: list[ChainUnavailable] = []
+
+    def hear(unavailable: ChainUnavailable) -> None:
+        missed.append(unavailable)
+        chain.is_silent = len(missed) < 5
+
+    follower = ChainFollower(
+        chain, stack, poll_seconds=0, backoff_first_seconds=0, backoff_max_seconds=0, missed=hear
+    )
     asyncio.run(follow_to_the_end(chain, follower, stack))
-    assert len(stack) == 2
+    assert len(missed) == 5
+    assert [block.height for block in stack] == list(range(301))
+
+
+def test_blocks_that_were_pruned_unread_are_refused_by_height_and_never_skipped() -> None:
+    chain = ScriptedChain()
+    chain.mine(5)
+    stack = [ref(block) for block in chain.active[:3]]
+    chain.kept_height = 4
+    missed: list[ChainUnavailable] = []
+
+    async def scenario() -> None:
+        asked = asyncio.Event()
+
+        def hear(unavailable: ChainUnavailable) -> None:
+            missed.append(unavailable)
+            asked.set()
+
+        follower = ChainFollower(chain, stack, backoff_first_seconds=0, missed=hear)
+        waiting = asyncio.ensure_future(anext(follower.batches()))
+        await asked.wait()
+        assert not waiting.done()
+        # Another node, or this one after it loaded them again.
+        chain.kept_height = 0
+        fold(stack, await waiting)
+
+    asyncio.run(scenario())
+    assert stack == [ref(block) for block in chain.active]
+    pruned = missed[0]
+    assert isinstance(pruned, BlocksPruned)
+    assert (pruned.needed_height, pruned.kept_height) == (3, 4)
+    assert "from height 3 to 3" in str(pruned)
+    assert "--chain-url" in str(pruned)
+    assert "-reindex" in str(pruned)
+
+
+def test_a_follower_told_to_start_elsewhere_drops_what_it_had_found() -> None:
+    chain = ScriptedChain()
+    chain.mine(6)
+    stack = [ref(block) for block in chain.active]
+    follower = following(chain, stack[:5], batch_events_max=1)
+
+    async def scenario() -> None:
+        batches = follower.batches()
+        await anext(batches)
+        follower.start_after(stack[:2])
+        told = [await anext(batches) for _ in range(5)]
+        heights = [event.block.height for (event,) in told if isinstance(event, Connected)]
+        assert heights == [2, 3, 4, 5, 6]
+        with pytest.raises(ValueError, match="at least one"):
+            follower.start_after(())
+
+    asyncio.run(scenario())
 
 
 def test_another_genesis_block_is_a_mismatch_not_a_reorganisation() -> None:
@@ -266,7 +339,7 @@ def test_an_unavailable_node_is_asked_again_ever_more_rarely(
         batches = follower.batches()
         assert len(await anext(batches)) == 1
         chain.silent_calls.add(chain.n_calls + 1)
-        chain.script.append(Change(after_calls=chain.n_calls + 4, n_leaving=0, n_coming=1))
+        chain.script.append(Change(after_calls=chain.n_calls + 5, n_leaving=0, n_coming=1))
         assert len(await anext(batches)) == 1
 
     asyncio.run(scenario())

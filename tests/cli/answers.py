@@ -17,10 +17,21 @@ WALLET = {
     "confirmed_sat": 5_000_000_000,
     "free_sat": 4_000_000_000,
     "reserved_sat": 1_000_000_000,
+    "refused": [],
     "immature_sat": 0,
     "paying_sat": 0,
     "arriving_sat": 0,
     "address": "bcrt1qaddress",
+}
+CHAIN = {
+    "fresh": True,
+    "stale_kind": None,
+    "stale_since": None,
+    "stale_reason": None,
+    "node_height": 120,
+    "header_height": 120,
+    "kept_height": 0,
+    "needed_height": 121,
 }
 BOTH = {
     "version": "0.1.0",
@@ -28,6 +39,8 @@ BOTH = {
     "node_id": NODE_ID,
     "height": 120,
     "synced": True,
+    "chain": CHAIN,
+    "refused": [],
     "datadir": "/somewhere",
     "chain_url": "http://127.0.0.1:18443",
     "wallet": WALLET,
@@ -93,6 +106,7 @@ LOBBY = {
     ],
     "banned": [{"node_id": NODE_ID, "until_height": 1_234}],
 }
+RESCAN = {"from_height": 1_002, "to_height": 1_234}
 PLACED = [
     {
         "client": 1,
@@ -129,6 +143,7 @@ def lsp_summary(**changes: Any) -> dict[str, Any]:
         "aborted": None,
         "ready_clients": 1,
         "channels_failed": {},
+        "refused": [],
     }
     return summary | changes
 
@@ -157,6 +172,7 @@ def client_summary(**changes: Any) -> dict[str, Any]:
         "ready_sent": True,
         "ready_received": True,
         "is_exiting": False,
+        "refused": [],
     }
     return summary | changes
 
@@ -307,6 +323,7 @@ BALANCE = {
     "immature_sat": 900_000_000,
     "arriving_sat": 12_345,
     "paying_sat": 100_000_000,
+    "refused": [],
     "address": "bcrt1qnext",
 }
 COINS = {
@@ -458,6 +475,7 @@ def pay(params: dict[str, Any]) -> dict[str, Any]:
 
 
 WALLET_ANSWERS: dict[str, Any] = {
+    "rescan": RESCAN,
     "address": {"address": "bcrt1qfresh"},
     "wallet_balance": BALANCE,
     "wallet_coins": COINS,

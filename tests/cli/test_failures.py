@@ -14,6 +14,7 @@ from tests.cli.fake_daemon import FakeDaemon
 
 from cromford.cli.failures import problem_of
 from cromford.daemon.api.rpc import RpcFailure
+from cromford.regtest.node import RegtestNode
 
 # A point on the curve: the generator.
 LSP = "0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798@127.0.0.1:9750"
@@ -206,22 +207,24 @@ def test_an_error_cannot_steer_the_terminal(fake: Any) -> None:
     assert "a?[31mb" in CommandLine(daemon.datadir).run("lsp", "lobby").stderr
 
 
-def test_a_daemon_whose_node_is_not_there_says_so(tmp_path: Path) -> None:
+def test_a_daemon_whose_node_does_not_let_it_in_says_so(tmp_path: Path) -> None:
     cookie = tmp_path / "cookie"
     cookie.write_text("__cookie__:secret", encoding="utf-8")
     place = ("--datadir", str(tmp_path / "d"), "--listen", "127.0.0.1:0")
-    words = ("--chain-url", "http://127.0.0.1:1", "--chain-cookie", str(cookie), "--json")
-    result = subprocess.run(
-        [sys.executable, "-P", "-m", "cromford", "lsp", "run", *place, *words],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert result.returncode == 1, result.stderr
+    with RegtestNode(tmp_path / "node", persist=False) as node:
+        words = ("--chain-url", node.url, "--chain-cookie", str(cookie), "--json")
+        result = subprocess.run(
+            [sys.executable, "-P", "-m", "cromford", "lsp", "run", *place, *words],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert result.returncode == 3, result.stderr
     error = json.loads(result.stderr.splitlines()[-1])
-    assert error["code"] == "chain_unavailable"
-    assert error["retryable"] is True
+    assert error["code"] == "chain_credentials_refused"
+    assert "--chain-cookie" in error["remediation"]
+    assert "Traceback" not in result.stderr
     assert "secret" not in result.stderr
 
 

@@ -110,6 +110,9 @@ async def look(t: Town, heard: Heard) -> None:
         for method in ("status", "address", "wallet_balance", "wallet_coins", "payments"):
             await heard.ask(name, method)
     await heard.ask("lsp", "balances")
+    for name in ("lsp", "alice"):
+        await heard.ask(name, "rescan", from_height=2)
+        await t.mine(1)
     for method in ("factories", "factory", "verify", "exit_plan", "balance", "exit_start", "stop"):
         await heard.ask("alice", method)
     await heard.ask("lsp", "stop")

@@ -68,8 +68,8 @@ class Town:
         await self.start_alone(name)
         await self.until(name, "status", lambda status: status["lobby"])
 
-    async def start_alone(self, name: str) -> None:
-        """Start a client whether or not its LSP answers."""
+    async def start_alone(self, name: str, *, is_synced: bool = True) -> None:
+        """Start a client whether or not its LSP answers; its node too, unless `is_synced`."""
         daemon = ClientDaemon(
             ClientOptions(
                 datadir=self.base / name,
@@ -80,11 +80,13 @@ class Town:
                 poll_seconds=POLL_SECONDS,
             )
         )
-        await self._start(name, daemon)
+        await self._start(name, daemon, is_synced=is_synced)
 
-    async def _start(self, name: str, daemon: LspDaemon | ClientDaemon) -> None:
+    async def _start(
+        self, name: str, daemon: LspDaemon | ClientDaemon, *, is_synced: bool = True
+    ) -> None:
         self.running[name] = (daemon, asyncio.create_task(daemon.run()))
-        await self.until(name, "status", lambda status: status["synced"])
+        await self.until(name, "status", lambda status: status["synced"] or not is_synced)
 
     async def stop(self, name: str) -> None:
         await self.call(name, "stop")

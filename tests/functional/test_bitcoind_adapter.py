@@ -24,7 +24,7 @@ from cromford.bitcoin.network import MAINNET, REGTEST, SIGNET
 from cromford.bitcoin.script import ANCHOR_SCRIPT
 from cromford.bitcoin.tx import TRUC_VERSION, OutPoint, Tx, Txid, TxIn, TxOut
 from cromford.crypto.keys import sha256
-from cromford.ports import BlockRef, Chain, ChainUnavailable, TxRefused
+from cromford.ports import BlockRef, BlocksPruned, Chain, ChainUnavailable, TxRefused
 from cromford.regtest.node import RegtestNode
 
 # Anyone may spend it: P2WSH of OP_TRUE. Standard, and the same for every node.
@@ -84,8 +84,9 @@ class EmbeddedNode(NodeUnderTest):
 class CoreNode(NodeUnderTest):
     """A real bitcoind on regtest, without peers."""
 
-    def __init__(self, datadir: Path) -> None:
+    def __init__(self, datadir: Path, *arguments: str) -> None:
         self._binary = os.environ["CROMFORD_BITCOIND"]
+        self._arguments = arguments
         self._datadir = datadir
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -110,6 +111,7 @@ class CoreNode(NodeUnderTest):
                 "-printtoconsole=0",
                 "-par=1",
                 "-dbcache=16",
+                *self._arguments,
             ]
         )
         try:
@@ -118,6 +120,11 @@ class CoreNode(NodeUnderTest):
             self._process.kill()
             self._process.wait(30)
             raise
+
+    def rebuild(self) -> None:
+        """Start it so that it connects all its blocks again, from the first one."""
+        self._arguments = ("-reindex-chainstate",)
+        self.start()
 
     def _await_answer(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
@@ -152,7 +159,7 @@ def node(
 
 async def mature_coin(chain: Chain) -> tuple[OutPoint, int]:
     """Return the coinbase output of the oldest block that nobody has spent, and its amount."""
-    tip = await chain.tip()
+    tip = (await chain.status()).tip
     for height in range(1, tip.height - 98):
         block_hash = await chain.block_hash(height)
         assert block_hash is not None
@@ -221,7 +228,7 @@ def test_a_regtest_node_passes_the_check_and_fails_that_of_other_networks(
 def test_tip_hashes_and_blocks_agree(node: NodeUnderTest) -> None:
     async def scenario() -> None:
         async with node.chain() as chain:
-            tip = await chain.tip()
+            tip = (await chain.status()).tip
             assert await chain.block_hash(tip.height) == tip.block_hash
             assert await chain.block_hash(tip.height + 1) is None
             assert await chain.block_hash(0) == REGTEST.genesis_hash
@@ -261,7 +268,7 @@ def test_a_transaction_is_accepted_again_until_its_outputs_are_spent(node: NodeU
             assert coin is not None
             assert coin.txout == tx.outputs[0]
             assert coin.confirmations == 1
-            tip = await chain.block((await chain.tip()).block_hash)
+            tip = await chain.block((await chain.status()).tip.block_hash)
             assert tip.txs[1:] == (tx,)
 
     asyncio.run(scenario())
@@ -340,7 +347,7 @@ async def follow_to(
     """Fold batches until they reach the tip; return all events."""
     events: list[ChainEvent] = []
     async with asyncio.timeout(30):
-        while known[-1] != await chain.tip():
+        while known[-1] != (await chain.status()).tip:
             batch = await anext(batches)
             events.extend(batch)
             for event in batch:
@@ -356,7 +363,7 @@ async def follow_to(
 def test_a_follower_crosses_a_reorganisation_and_back(node: NodeUnderTest) -> None:
     async def scenario() -> None:
         async with node.chain() as chain:
-            known = [await chain.tip()]
+            known = [(await chain.status()).tip]
             batches = ChainFollower(chain, known, poll_seconds=0.01).batches()
             first_branch = node.mine(3)
             events = await follow_to(chain, batches, known)
@@ -376,9 +383,43 @@ def test_a_follower_crosses_a_reorganisation_and_back(node: NodeUnderTest) -> No
             alone = [known[-1]]
             deep = ChainFollower(chain, alone, poll_seconds=0.01)
             node.call("invalidateblock", first_branch[0])
-            node.mine(1, OTHER_ADDRESS)
+            node.mine(3, OTHER_ADDRESS)
             batch = await anext(deep.batches())
-            assert kinds(batch) == [Disconnected] * 3 + [Connected]
+            assert kinds(batch) == [Disconnected] * 3 + [Connected] * 3
+
+
+def test_a_node_that_goes_back_is_waited_for_until_it_shows_another_block(
+    node: NodeUnderTest,
+) -> None:
+    async def scenario() -> None:
+        async with node.chain() as chain:
+            known = [(await chain.status()).tip]
+            first_branch = node.mine(4)
+            rounds = asyncio.Semaphore(0)
+            follower = ChainFollower(
+                chain, known, poll_seconds=0.01, heard=lambda _status: rounds.release()
+            )
+            batches = follower.batches()
+            await follow_to(chain, batches, known)
+            # As a node shows it while it rebuilds its chainstate: an ancestor of ours.
+            node.call("invalidateblock", first_branch[1])
+            waiting = asyncio.ensure_future(anext(batches))
+            for _ in range(20):
+                await rounds.acquire()
+            assert not waiting.done()
+            node.call("reconsiderblock", first_branch[1])
+            [after] = node.mine(1)
+            batch = await waiting
+            assert kinds(batch) == [Connected]
+            assert str(follower.known[-1].block_hash) == first_branch[3]
+            # A real reorganisation shows another block at a height that we have.
+            known.append((await chain.status()).tip)
+            assert str(known[-1].block_hash) == after
+            node.call("invalidateblock", first_branch[2])
+            node.mine(1, OTHER_ADDRESS)
+            assert kinds(await anext(batches))[:3] == [Disconnected] * 3
+
+    asyncio.run(scenario())
 
     asyncio.run(scenario())
 
@@ -387,17 +428,90 @@ def kinds(events: Sequence[ChainEvent]) -> list[type]:
     return [type(event) for event in events]
 
 
+@pytest.fixture
+def pruning_node(tmp_path: Path) -> Iterator[NodeUnderTest]:
+    if not os.environ.get("CROMFORD_BITCOIND"):
+        pytest.skip("CROMFORD_BITCOIND does not name a bitcoind")
+    # Small block files, so that a few hundred blocks are enough to delete some.
+    node = CoreNode(tmp_path, "-prune=1", "-fastprune")
+    try:
+        yield node
+    finally:
+        node.stop()
+
+
+def test_a_node_that_pruned_unread_blocks_is_refused_by_their_heights(
+    pruning_node: NodeUnderTest,
+) -> None:
+    async def scenario() -> None:
+        async with pruning_node.chain() as chain:
+            [first, *_] = pruning_node.mine(700)
+            assert (await chain.status()).kept_height == 0
+            pruning_node.call("pruneblockchain", 300)
+            kept_height = (await chain.status()).kept_height
+            assert 1 < kept_height <= 301
+            told: asyncio.Queue[ChainUnavailable] = asyncio.Queue()
+            known = [BlockRef(height=1, block_hash=Txid.from_hex(first))]
+            follower = ChainFollower(chain, known, missed=told.put_nowait)
+            waiting = asyncio.ensure_future(anext(follower.batches()))
+            pruned = await told.get()
+            assert isinstance(pruned, BlocksPruned)
+            assert (pruned.needed_height, pruned.kept_height) == (2, kept_height)
+            assert not waiting.done()
+            waiting.cancel()
+            # The first block that it kept is there, as it says.
+            kept_hash = await chain.block_hash(kept_height)
+            assert kept_hash is not None
+            assert (await chain.block(kept_hash)).height == kept_height
+
+    asyncio.run(scenario())
+
+
+def test_a_node_that_rebuilds_its_chainstate_is_waited_for(tmp_path: Path) -> None:
+    if not os.environ.get("CROMFORD_BITCOIND"):
+        pytest.skip("CROMFORD_BITCOIND does not name a bitcoind")
+    node = CoreNode(tmp_path)
+    try:
+        node.mine(300)
+
+        async def scenario() -> None:
+            async with node.chain() as chain:
+                known = [(await chain.status()).tip]
+                heights: list[int] = []
+                follower = ChainFollower(
+                    chain,
+                    known,
+                    poll_seconds=0.01,
+                    backoff_first_seconds=0.01,
+                    backoff_max_seconds=0.01,
+                    heard=lambda status: heights.append(status.tip.height),
+                )
+                await asyncio.to_thread(node.stop)
+                waiting = asyncio.ensure_future(anext(follower.batches()))
+                await asyncio.to_thread(node.rebuild)
+                async with asyncio.timeout(START_TIMEOUT_SECONDS):
+                    while 300 not in heights:  # noqa: ASYNC110 - another process's
+                        await asyncio.sleep(0.01)
+                assert not waiting.done()
+                node.mine(1)
+                assert kinds(await waiting) == [Connected]
+
+        asyncio.run(scenario())
+    finally:
+        node.stop()
+
+
 def test_a_restarted_node_is_simply_there_again(node: NodeUnderTest) -> None:
     async def scenario() -> None:
         async with node.chain() as chain:
-            tip = await chain.tip()
+            tip = (await chain.status()).tip
             cookie = node.cookie_path.read_bytes()
             await asyncio.to_thread(node.stop)
             with pytest.raises(ChainUnavailable):
-                await chain.tip()
+                await chain.status()
             await asyncio.to_thread(node.start)
             assert node.cookie_path.read_bytes() != cookie
-            assert await chain.tip() == tip
+            assert (await chain.status()).tip == tip
 
     asyncio.run(scenario())
 
@@ -406,6 +520,6 @@ def test_wrong_credentials_are_reported_as_such(node: NodeUnderTest) -> None:
     async def scenario() -> None:
         async with BitcoindChain(node.url, user="nobody", password="wrong") as chain:
             with pytest.raises(ChainUnavailable, match="401"):
-                await chain.tip()
+                await chain.status()
 
     asyncio.run(scenario())

@@ -32,6 +32,22 @@ def test_an_lsp_that_goes_silent_is_told_so_and_the_wish_lives_on() -> None:
     assert len(pump.sent(client, m.Abort)) == 1, "it ended once"
 
 
+def test_a_client_whose_own_node_is_silent_says_so_and_the_wish_lives_on() -> None:
+    """A node that does not answer has not said that the LSP's coins do not exist."""
+    pump = proposed(1)
+    client = pump.clients[0]
+    pump.answers_coins = False
+    pump.run()
+    held = pump.held(client)
+    assert not pump.sent(client, m.SignBelow)
+    pump.pass_deadline(client, fx.AttemptDeadline(attempt_id=held.attempt_id))
+    assert pump.held(client).aborted == "deadline: our own node did not answer"
+    assert client.state.wish is not None
+    pump.answers_coins = True
+    pump.mine()
+    assert pump.sent(client, m.Join)[-1].factory_pool.pubkey != held.join.factory_pool.pubkey
+
+
 @pytest.mark.parametrize("prefix", [b"invoice", b"hold", b"rejoin"])
 def test_whatever_id_the_lsp_chooses_its_ceremony_has_a_deadline(
     prefix: bytes, monkeypatch: pytest.MonkeyPatch

@@ -3,7 +3,7 @@
 import random
 
 from cromford.factory.terms import FeePolicy
-from tests.simulation.world import Weather, World
+from tests.simulation.world import Weather, World, troubled
 
 
 def run_opening(seed: int) -> str:
@@ -20,6 +20,7 @@ def run_opening(seed: int) -> str:
             Weather(crash_rate=0.05, cut_rate=0.05),
         )
     )
+    weather = troubled(weather, seed)
     fee_policy = rng.choice((FeePolicy.ENDOGENOUS, FeePolicy.EPHEMERAL))
     world = World(seed, n_clients=n_clients, weather=weather, fee_policy=fee_policy)
     world.build()

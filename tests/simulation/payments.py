@@ -12,7 +12,7 @@ from cromford.protocol.channels.htlc_rules import min_final_cltv_expiry_delta
 from cromford.regtest.kernel import check_scripts
 from tests.protocol.money import Auditor
 from tests.simulation.sim_node import SimNode
-from tests.simulation.world import Weather, World
+from tests.simulation.world import Weather, World, troubled
 
 N_ROUNDS: Final = 12
 PAYMENTS_MAX: Final = 5  # In one round.
@@ -30,7 +30,7 @@ WEATHERS: Final = (
 def run_payments(seed: int) -> str:
     """Run one world from its seed and check everything; return a line that describes it."""
     rng = random.Random(f"payments {seed}")
-    weather = rng.choice(WEATHERS)
+    weather = troubled(rng.choice(WEATHERS), seed)
     world = World(
         seed,
         n_clients=rng.randint(1, 4),
@@ -113,6 +113,7 @@ class Market:
     def disturb(self, weather: Weather) -> None:
         """Find blocks; in bad weather let clients fall silent, and be heard again later."""
         if self.rng.random() < 0.3:
+            self.world.brew()
             self.world.chain.mine()
             self.world._sync_all()
         if weather == Weather():

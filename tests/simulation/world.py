@@ -7,8 +7,9 @@ on every run; nothing that is decided depends on their bytes.
 import heapq
 import itertools
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from cromford import effects as fx
@@ -27,9 +28,12 @@ from tests.simulation.commitments import (
     lsp_first_commitment,
 )
 from tests.simulation.sim_chain import SimChain, SimRefused
+from tests.simulation.sim_eyes import Away, SimEyes, Trouble
 from tests.simulation.sim_node import Crash, SimNode
 
 COIN_SAT = 10_000_000
+TROUBLE_RATE = 0.3  # Of a node that is well, at each block.
+TROUBLE_END_RATE = 0.4  # Of a node's trouble, at each block.
 BUILD_TRIES = 4  # Requests of operators are lost with a crash, so they ask again.
 STEPS_MAX = 20_000  # A world that does not come to rest by then is a failure of its own.
 
@@ -41,6 +45,13 @@ class Weather:
     crash_rate: float = 0.0
     cut_rate: float = 0.0  # a connection breaks as a message is sent
     silent_clients: frozenset[int] = frozenset()  # their partial signatures never leave
+    trouble_rate: float = 0.0  # a participant's node stalls, lags, goes back or refuses
+
+
+def troubled(weather: Weather, seed: int) -> Weather:
+    """Return a weather in which, in every third world, nodes are in trouble too."""
+    dice = random.Random(f"troubled {seed}")
+    return replace(weather, trouble_rate=dice.choice((0.0, 0.0, TROUBLE_RATE)))
 
 
 @dataclass(order=True)
@@ -73,6 +84,10 @@ class World:
         self.generations = itertools.count(1)
         self.arrivals: dict[tuple[str, str], float] = {}
         self.funded: set[Txid] = set()
+        self.eyes: dict[str, SimEyes] = {}
+        # Dice of its own: a world is the same with and without troubles, but for them.
+        self.trouble_rng = random.Random(f"trouble {seed}")
+        self.troubles: Counter[Trouble] = Counter()
         self.muted: set[str] = set()  # Clients whose connection stays and carries nothing.
         policy = LspPolicy(
             step_blocks=4,
@@ -108,6 +123,38 @@ class World:
         self.weather = Weather(silent_clients=self.weather.silent_clients)
         for node in (self.lsp, *self.clients):
             node.crash_rate = 0.0
+            self._end_trouble(node)
+
+    def brew(self) -> None:
+        """Let troubles of nodes begin and end, as the weather is."""
+        if not self.weather.trouble_rate:
+            return
+        for node in (self.lsp, *self.clients):
+            eyes = self.eyes[node.name]
+            if eyes.trouble is not None:
+                if self.trouble_rng.random() < TROUBLE_END_RATE:
+                    self._end_trouble(node)
+            elif self.trouble_rng.random() < self.weather.trouble_rate:
+                trouble = self.trouble_rng.choice(tuple(Trouble))
+                self.troubles[trouble] += 1
+                eyes.begin(trouble)
+
+    def _end_trouble(self, node: SimNode) -> None:
+        """Let a node be well again: it is told what it missed, and answers what it was asked."""
+        eyes = self.eyes[node.name]
+        eyes.trouble = None
+        self._sync(node)
+        unheard, eyes.unheard = eyes.unheard, []
+        unanswered, eyes.unanswered = eyes.unanswered, []
+        for asked in unheard:
+            for event in self._broadcast(node, asked):
+                self._handle(node, event)
+        for question in unanswered:
+            # Nobody waits for the coins of an attempt that is over.
+            deadline = fx.AttemptDeadline(attempt_id=question.attempt_id)
+            if (node.name, deadline) in self.deadlines:
+                for event in self._look_up(node, question):
+                    self._handle(node, event)
 
     def request(self, node: SimNode, event: ev.Event) -> None:
         """Let a node's operator ask for something."""
@@ -116,12 +163,14 @@ class World:
     def mine(self, n_blocks: int = 1) -> None:
         """Mine, and let everybody see each block."""
         for _ in range(n_blocks):
+            self.brew()
             self.chain.mine()
             self._sync_all()
             self.run()
 
     def build(self) -> None:
         """Let everybody join, and the LSP build once they wait; crashes may delay both."""
+        self.brew()
         for start in range(0, BUILD_TRIES * 30, 30):
             for client in self.clients:
                 self._later(start + self.rng.random(), partial(self._wish, client))
@@ -174,6 +223,7 @@ class World:
     # What the world does to a node
 
     def _node(self, name: str, lsp_node_id: bytes | None, policy: LspPolicy) -> SimNode:
+        self.eyes[name] = SimEyes(self.chain, clock=lambda: self.now)
         return SimNode(
             name,
             rng=self.rng,
@@ -187,6 +237,7 @@ class World:
     def _handle(self, node: SimNode, event: ev.Event) -> None:
         if node.driver is None:
             return
+        node.driver.facts = self.eyes[node.name].facts(node.state.chain.height)
         try:
             node.handle(event)
         except Crash:
@@ -194,6 +245,7 @@ class World:
 
     def _crash(self, node: SimNode) -> None:
         node.die()
+        self.eyes[node.name].forget()
         for key in [key for key in self.deadlines if key[0] == node.name]:
             del self.deadlines[key]
         for client in self.clients if node is self.lsp else [node]:
@@ -229,7 +281,8 @@ class World:
             self._sync(node)
 
     def _sync(self, node: SimNode) -> None:
-        while node.driver is not None and node.state.chain.height < self.chain.height:
+        eyes = self.eyes[node.name]
+        while node.driver is not None and node.state.chain.height < eyes.look():
             height = node.state.chain.height + 1
             block_hash, txs = self.chain.blocks[height]
             relevant = node.relevant(txs)
@@ -244,11 +297,10 @@ class World:
             case fx.Disconnect(node_id=node_id):
                 client = self.by_id[node_id] if node is self.lsp else node
                 self._later(0, lambda: self._disconnect(client))
-            case fx.LookUpCoins(outpoints=outpoints):
-                coins = tuple((outpoint, self.chain.coin(outpoint)) for outpoint in outpoints)
-                return (ev.CoinsLookedUp(asked=effect, coins=coins),)
+            case fx.LookUpCoins():
+                return self._look_up(node, effect)
             case fx.Broadcast():
-                return self._broadcast(effect)
+                return self._broadcast(node, effect)
             case fx.SetDeadline(deadline=deadline, seconds=seconds):
                 generation = self.deadlines[node.name, deadline] = next(self.generations)
                 self._later(seconds, partial(self._deadline, node, deadline, generation))
@@ -289,12 +341,24 @@ class World:
     def _is_silent(self, node: SimNode) -> bool:
         return node in self.clients and self.clients.index(node) in self.weather.silent_clients
 
-    def _broadcast(self, asked: fx.Broadcast) -> Iterable[ev.Event]:
+    def _look_up(self, node: SimNode, asked: fx.LookUpCoins) -> Iterable[ev.Event]:
+        eyes = self.eyes[node.name]
+        try:
+            coins = tuple((outpoint, eyes.coin(outpoint)) for outpoint in asked.outpoints)
+        except Away:
+            eyes.unanswered.append(asked)
+            return ()
+        return (ev.CoinsLookedUp(asked=asked, coins=coins),)
+
+    def _broadcast(self, node: SimNode, asked: fx.Broadcast) -> Iterable[ev.Event]:
         name, tx = asked.name, asked.tx
         if name == "funding":
             self._check_everybody_holds_an_exit(tx)
+        eyes = self.eyes[node.name]
         try:
-            self.chain.broadcast(tx)
+            eyes.broadcast(tx)
+        except Away:
+            eyes.unheard.append(asked)
         except SimRefused as error:
             return (ev.BroadcastRefused(asked=asked, reason=str(error)),)
         return ()

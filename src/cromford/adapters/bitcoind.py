@@ -12,15 +12,25 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
-from bitcoin_core_rpc import BitcoinCoreRpcClient, FetchError, RpcError, RPCErrorCode
+from bitcoin_core_rpc import BitcoinCoreRpcClient, FetchError, HttpError, RpcError, RPCErrorCode
 
 from cromford.bitcoin.block import parse_block
 from cromford.bitcoin.tx import SAT_PER_BTC, OutPoint, Tx, Txid, TxOut
 from cromford.codec.reader import MalformedBytes
-from cromford.ports import Block, BlockRef, ChainUnavailable, Coin, TxRefused
+from cromford.ports import (
+    Block,
+    BlockRef,
+    ChainStatus,
+    ChainUnavailable,
+    Coin,
+    CredentialsRefused,
+    TxRefused,
+)
 
 CALLS_MAX: Final = 4  # Threads, and so calls at the node at one time; Core's work queue has 16.
 CALL_TIMEOUT_SECONDS: Final = 30.0
+# Wrong name or password; and an address that `rpcallowip` leaves out.
+_NOT_LET_IN: Final = frozenset({401, 403})
 
 _REFUSALS: Final = frozenset(
     {
@@ -78,21 +88,29 @@ class BitcoindChain:
 
         Raises:
             RpcError: If the node answered with an error.
-            ChainUnavailable: If it did not answer, is still starting, or refused the credentials.
+            CredentialsRefused: If it did not let us in.
+            ChainUnavailable: If it did not answer, or is still starting.
         """
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, self._call, method, params)
 
-    async def tip(self) -> BlockRef:
-        """Return the newest block of the active chain.
+    async def status(self) -> ChainStatus:
+        """Return where the node is: its tip, its headers, the blocks it keeps.
 
         Raises:
             ChainUnavailable: If the node does not answer.
         """
         info = _expect(await self._ask("getblockchaininfo"), dict, "getblockchaininfo")
-        return BlockRef(
+        tip = BlockRef(
             height=_expect(info.get("blocks"), int, "blocks"),
             block_hash=_read_hash(info.get("bestblockhash"), "bestblockhash"),
+        )
+        return ChainStatus(
+            tip=tip,
+            tip_time=_expect(info.get("time"), int, "time"),
+            header_height=_expect(info.get("headers"), int, "headers"),
+            is_initial_download=info.get("initialblockdownload") is True,
+            kept_height=_expect(info.get("pruneheight", 0), int, "pruneheight"),
         )
 
     async def block_hash(self, height: int) -> Txid | None:
@@ -227,6 +245,8 @@ class BitcoindChain:
                 raise ChainUnavailable(f"the node is starting: {error}") from error
             raise
         except FetchError as error:
+            if isinstance(error, HttpError) and error.status in _NOT_LET_IN:
+                raise CredentialsRefused(str(error)) from error
             raise ChainUnavailable(str(error)) from error
         return answer
 

@@ -5,7 +5,7 @@ from typing import Final
 from bitcoin_core_rpc import RpcError
 
 from cromford.adapters.bitcoind import BitcoindChain
-from cromford.bitcoin.network import REGTEST, SIGNET, Network
+from cromford.bitcoin.network import SIGNET, Network
 from cromford.ports import ChainUnavailable
 
 # The first release that relays ephemeral dust, beside package relay and pay-to-anchor.
@@ -30,9 +30,9 @@ class ChainMismatch(Exception):
 async def check_node(
     chain: BitcoindChain, network: Network, *, signet_challenge: str | None = None
 ) -> None:
-    """Refuse a node of another network, one that is too old, or one still catching up.
+    """Refuse a node of another network, or one that is too old.
 
-    A fresh regtest chain is old by its own clock, so there the last check is left out.
+    One that is still catching up is fit: it is waited for, and stale until then.
 
     Args:
         chain: The node.
@@ -41,6 +41,7 @@ async def check_node(
 
     Raises:
         ChainMismatch: Naming what differs.
+        CredentialsRefused: If the node does not let us in.
         ChainUnavailable: If the node does not answer.
     """
     info = await _ask(chain, "getblockchaininfo")
@@ -52,9 +53,6 @@ async def check_node(
     version = (await _ask(chain, "getnetworkinfo")).get("version")
     if not isinstance(version, int) or version < CORE_VERSION_MIN:
         raise ChainMismatch("version", expected=f"{CORE_VERSION_MIN} or newer", received=version)
-    if network != REGTEST:
-        still_downloading = info.get("initialblockdownload")
-        _check("initial block download", expected=False, received=still_downloading)
 
 
 async def _ask(chain: BitcoindChain, method: str) -> dict[str, object]:

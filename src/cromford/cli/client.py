@@ -204,6 +204,26 @@ def start(
 
 
 @command.command()
+@click.option(
+    "--from",
+    "from_height",
+    metavar="HEIGHT",
+    type=click.IntRange(min=1),
+    required=True,
+    help="The first block to read again.",
+)
+@invocation_options
+@click.pass_obj
+def rescan(invocation: Invocation, from_height: int) -> None:
+    """Read blocks again from a height, so that coins and transactions that were missed are seen.
+
+    Until it is through, the chain counts as stale: no new payment is taken on, no factory joined.
+    Nothing is lost by it, and it may be asked again. The node must still have the blocks.
+    """
+    show(invocation, invocation.call(ROLE, "rescan", from_height=from_height), lists.rescanning)
+
+
+@command.command()
 @invocation_options
 @click.pass_obj
 def stop(invocation: Invocation) -> None:

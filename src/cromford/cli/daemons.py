@@ -8,16 +8,14 @@ from contextlib import contextmanager
 from typing import Final
 
 from cromford.adapters.chain_check import ChainMismatch
-from cromford.cli.failures import CommandFailed
+from cromford.cli.failures import EXIT_AUTHENTICATION, CommandFailed
 from cromford.cli.seed_failures import seed_failures
 from cromford.daemon import clientd, lspd
 from cromford.daemon.api.rpc_server import SocketInUse
 from cromford.daemon.options import ClientOptions, LspOptions
-from cromford.ports import ChainUnavailable
+from cromford.ports import CredentialsRefused
 
-CATCHING_UP: Final = "initial block download"
 _MISMATCH_REMEDIES: Final = {
-    CATCHING_UP: "Wait until the node has caught up with the chain.",
     "signet challenge": "For a signet of your own, see --signet-challenge.",
 }
 
@@ -58,18 +56,18 @@ def _startup_failures(role: str) -> Iterator[None]:
         raise CommandFailed(
             "chain_mismatch",
             f"the node does not fit: {error}",
-            retryable=error.field == CATCHING_UP,
             remediation=_MISMATCH_REMEDIES.get(
                 error.field,
                 "Point --chain-url at a node of the network, Bitcoin Core 29 or newer.",
             ),
         ) from error
-    except ChainUnavailable as error:
+    except CredentialsRefused as error:
         raise CommandFailed(
-            "chain_unavailable",
+            "chain_credentials_refused",
             str(error),
-            retryable=True,
-            remediation="Start the node, or see --chain-url and --chain-cookie.",
+            remediation="See --chain-cookie, or --chain-user and --chain-password-file; and at "
+            "the node, rpcallowip.",
+            exit_code=EXIT_AUTHENTICATION,
         ) from error
     except OSError as error:
         raise CommandFailed("system", str(error)) from error

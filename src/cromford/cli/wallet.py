@@ -166,6 +166,10 @@ def print_balance(console: Console, balance: Document) -> None:
                 f"{sat(balance['arriving_sat'])} out of exits, before the sweeps' fees",
             ),
             ("being paid", f"{sat(balance['paying_sat'])} sent, and not confirmed yet"),
+            *(
+                ("refused by the node", lists.refused_text(refused))
+                for refused in balance["refused"]
+            ),
             ("next address", balance["address"]),
         ],
     )

@@ -21,12 +21,12 @@ from cromford.daemon.signing import derive_keys
 from cromford.daemon.views import client as views
 from cromford.daemon.views.channels import money_samples
 from cromford.daemon.views.exit import exit_plan
-from cromford.ports import BlockRef
+from cromford.ports import BlockRef, ChainUnavailable
 from cromford.protocol import client
 from cromford.protocol import events as ev
 from cromford.protocol.exiting.client import arriving_total_sat
 from cromford.protocol.journal.book import Book
-from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
+from cromford.protocol.journal.client_attempt import ClientAttempt, Complete, Received
 from cromford.protocol.journal.client_state import ClientConfig, ClientState
 from cromford.protocol.opening.verify import verify_attempt
 from cromford.signing.keychain import Keychain
@@ -204,14 +204,23 @@ class ClientDaemon(Daemon[ClientState]):
 
     async def _factories(self) -> object:
         state = self.driver.state
-        return {"factories": [views.summary(state, a) for a in state.attempts.values()]}
+        return {
+            "factories": [
+                {**views.summary(state, attempt), "refused": self._refused(attempt)}
+                for attempt in state.attempts.values()
+            ]
+        }
 
     async def _factory(self, params: dict[str, Any]) -> object:
-        return views.show(self.driver.state, self._attempt(params))
+        attempt = self._attempt(params)
+        return {**views.show(self.driver.state, attempt), "refused": self._refused(attempt)}
 
     async def _verify(self, params: dict[str, Any]) -> object:
         attempt = self._attempt(params)
-        coin = await self.chain.coin(attempt.funding_outpoint)
+        try:
+            coin = await self.chain.coin(attempt.funding_outpoint)
+        except ChainUnavailable as error:
+            raise RpcFailure("chain_unavailable", str(error), retryable=True) from error
         derived = derive_keys(self._signer, self.driver.state, attempt)
         verdicts = verify_attempt(self.driver.state, attempt, coin, derived)
         return {
@@ -231,6 +240,13 @@ class ClientDaemon(Daemon[ClientState]):
         self.request(ev.ExitRequested(attempt_id=attempt.attempt_id))
         after = self.driver.state.attempts[attempt.attempt_id]
         return {"exiting": True, "next": exit_plan(self.driver.state, after)["next"]}
+
+    def _refused(self, attempt: ClientAttempt) -> list[dict[str, Any]]:
+        """Return which transactions of a factory the node does not take."""
+        if isinstance(attempt.stage, Received):
+            return []
+        txids = attempt.stage.candidate.watched_txids
+        return self.refusals.shown_of(txids, self.driver.state.chain.spends)
 
     def _attempt(self, params: dict[str, Any]) -> ClientAttempt:
         """Return the factory that is meant: by default the newest that lives, or may yet."""
@@ -270,7 +286,7 @@ def run(options: ClientOptions) -> None:
         ForeignJournal: If it belongs to another role, network or seed.
         BadSeed: If the seed file is not valid.
         ChainMismatch: If the node is the wrong one.
-        ChainUnavailable: If the node does not answer.
+        CredentialsRefused: If the node does not let us in. One that is not there is waited for.
     """
     set_up_logging(level=options.log_level, form=options.log_format)
     asyncio.run(_run(options))

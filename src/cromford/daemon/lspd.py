@@ -198,17 +198,29 @@ class LspDaemon(Daemon[LspState]):
 
     async def _factories(self) -> object:
         state = self.driver.state
-        return {"factories": [views.summary(state, a) for a in state.attempts.values()]}
+        return {
+            "factories": [
+                {**views.summary(state, attempt), "refused": self._refused(attempt)}
+                for attempt in state.attempts.values()
+            ]
+        }
 
     async def _factory_show(self, params: dict[str, Any]) -> object:
         attempt = self._attempt(params)
         return {
             **views.show(self.driver.state, attempt),
+            "refused": self._refused(attempt),
             "seconds_left": self.seconds_left(AttemptDeadline(attempt_id=attempt.attempt_id)),
         }
 
     async def _factory_export(self, params: dict[str, Any]) -> object:
         return views.export(self.driver.state, self._attempt(params))
+
+    def _refused(self, attempt: LspAttempt) -> list[dict[str, Any]]:
+        """Return which transactions of a factory the node does not take."""
+        return self.refusals.shown_of(
+            attempt.candidate.watched_txids, self.driver.state.chain.spends
+        )
 
     def _attempt(self, params: dict[str, Any]) -> LspAttempt:
         attempts = self.driver.state.attempts
@@ -224,7 +236,7 @@ def run(options: LspOptions) -> None:
         ForeignJournal: If it belongs to another role, network or seed.
         BadSeed: If the seed file is not valid.
         ChainMismatch: If the node is the wrong one.
-        ChainUnavailable: If the node does not answer.
+        CredentialsRefused: If the node does not let us in. One that is not there is waited for.
     """
     set_up_logging(level=options.log_level, form=options.log_format)
     asyncio.run(_run(options))

@@ -10,7 +10,7 @@ import logging
 import secrets
 import signal
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
@@ -18,14 +18,17 @@ import msgspec
 from cromford import __version__
 from cromford import effects as fx
 from cromford.adapters.bitcoind import BitcoindChain
-from cromford.adapters.chain_check import check_node
-from cromford.adapters.follower import ChainFollower, Connected
+from cromford.adapters.chain_check import ChainMismatch, check_node
 from cromford.adapters.noise import NodeIdentity
 from cromford.adapters.sqlite import Journal
-from cromford.bitcoin.tx import OutPoint
+from cromford.bitcoin.network import REGTEST
+from cromford.bitcoin.tx import Tx
+from cromford.daemon.api.rescan import rescan_method
 from cromford.daemon.api.rpc import SOCKET_NAME, InvalidParam, RpcFailure
 from cromford.daemon.api.rpc_server import Handler, RpcServer, read_params, without_params
 from cromford.daemon.api.wallet import wallet_methods, wallet_summary
+from cromford.daemon.chain_effects import ChainEffects
+from cromford.daemon.chain_following import ChainFollowing
 from cromford.daemon.driver import Driver, Role
 from cromford.daemon.event_log import EventLog
 from cromford.daemon.home import open_home, read_passphrase
@@ -34,9 +37,10 @@ from cromford.daemon.options import ChainOptions, ClientOptions, LspOptions
 from cromford.daemon.pairing import check_factory_keys, open_keychain
 from cromford.daemon.payment_numbers import PaymentNumbers
 from cromford.daemon.peers import Peers
+from cromford.daemon.refusals import Refusals
 from cromford.daemon.signing import perform_signing
 from cromford.daemon.views.payments import statuses
-from cromford.ports import BlockRef, ChainUnavailable, Coin, TxRefused
+from cromford.ports import BlockRef, CredentialsRefused
 from cromford.protocol import events as ev
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.book import Book
@@ -48,8 +52,6 @@ from cromford.wallet.account import Account
 from cromford.wallet.coins import Wallet
 
 EVENTS_WAIT_SECONDS_MAX: Final = 60.0
-CHAIN_TRIES: Final = 5  # How often a look-up is tried before it counts as unanswered.
-CHAIN_RETRY_SECONDS: Final = 1.0
 ATTEMPT_ID_SIZE: Final = 32
 
 _log = logging.getLogger(__name__)
@@ -79,6 +81,24 @@ class Daemon(Generic[S]):
         passphrase = read_passphrase(options.seed_passphrase_file)
         self.events = EventLog()
         self.payment_numbers = PaymentNumbers()
+        self.chain = connect_chain(options.chain)
+        self._chain_effects = ChainEffects(
+            self.chain,
+            post=self.post,
+            spawn=self.spawn,
+            height=lambda: self.height,
+            is_pending=lambda deadline: deadline in self._deadlines,
+        )
+        self.following = ChainFollowing(
+            self.chain,
+            self,
+            check=lambda: check_node(
+                self.chain, network, signet_challenge=options.signet_challenge
+            ),
+            has_real_time=network != REGTEST,
+            poll_seconds=options.poll_seconds,
+            answered=self._chain_effects.node_answers,
+        )
         with contextlib.ExitStack() as undo:
             self._journal = Journal(self.home)
             undo.callback(self._journal.close)
@@ -90,7 +110,6 @@ class Daemon(Generic[S]):
                 role, new_state(keychain), self._journal, self._perform, self._observe
             )
             check_factory_keys(keychain, self.factory_keys)
-            self.chain = connect_chain(options.chain)
             undo.pop_all()
         self.identity = NodeIdentity(node_id=keychain.node_id, ecdh=keychain.ecdh)
         self.account = Account(keychain.wallet_account)
@@ -99,7 +118,6 @@ class Daemon(Generic[S]):
         self._deadlines: dict[fx.Deadline, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
-        self._caught_up = asyncio.Event()
         self._failure: BaseException | None = None
         self._metrics: MetricsServer | None = None
 
@@ -143,9 +161,21 @@ class Daemon(Generic[S]):
         """The height of the tip the role has seen, or -1."""
         return self.recent_blocks[-1].height if self.recent_blocks else -1
 
+    @property
+    def refusals(self) -> Refusals:
+        """What the node does not take."""
+        return self._chain_effects.refusals
+
+    def relevant(self, txs: Sequence[Tx]) -> tuple[Tx, ...]:
+        """Return the transactions of a block that matter to the role."""
+        return self.driver.relevant(txs)
+
     def samples(self) -> Iterator[Sample]:
         """Yield the role's numbers for Prometheus."""
         yield "height", {}, self.height
+        yield "header_height", {}, self.following.header_height
+        yield "chain_fresh", {}, self.following.stale() is None
+        yield "refused_transactions", {}, len(self.refusals)
         yield "connected_peers", {}, self.peers.n_connected
         for name, amount_sat in wallet_summary(self).items():
             if isinstance(amount_sat, int):
@@ -160,8 +190,8 @@ class Daemon(Generic[S]):
         """Run until it is told to stop.
 
         Raises:
-            ChainMismatch: If the node is of another network, too old, or not synchronised.
-            ChainUnavailable: If it does not answer at the start.
+            ChainMismatch: If the node is of another network, or too old.
+            CredentialsRefused: If it does not let us in. One that is not there is waited for.
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -171,14 +201,11 @@ class Daemon(Generic[S]):
             _log.info("metrics_served port=%d", self._metrics.port)
         server = RpcServer(self.home / SOCKET_NAME, {**self._shared_methods(), **self.methods()})
         try:
-            await check_node(
-                self.chain, self.network, signet_challenge=self._options.signet_challenge
-            )
+            self.driver.facts = self.following.facts()
             self.driver.start(unix_time=int(time.time()))
-            await self._see_first_block()
-            self.spawn(self._follow())
             async with server:
-                self.spawn(self._network_once_caught_up())
+                self.spawn(self.following.run())
+                self.spawn(self._network_once_it_knows_a_block())
                 _log.info("daemon_started home=%s", self.home)
                 await self._stopping.wait()
                 self.events.close()
@@ -193,6 +220,7 @@ class Daemon(Generic[S]):
         Raises:
             Rejected: If the operator asked for something impossible.
         """
+        self.driver.facts = self.following.facts()
         try:
             self.driver.handle(event)
         except Rejected:
@@ -220,6 +248,7 @@ class Daemon(Generic[S]):
         Raises:
             RpcFailure: If it is impossible.
         """
+        self.driver.facts = self.following.facts()
         try:
             return self.driver.foresee(event)
         except Rejected as rejected:
@@ -238,7 +267,9 @@ class Daemon(Generic[S]):
             "network": self.network.name,
             "node_id": self.identity.node_id.hex(),
             "height": self.height,
-            "synced": self._caught_up.is_set(),
+            "synced": self.following.stale() is None,
+            "chain": self.following.shown(),
+            "refused": self.refusals.shown(),
             "datadir": str(self.home.parent),
             "chain_url": self.chain_url,
             "wallet": wallet_summary(self),
@@ -260,7 +291,12 @@ class Daemon(Generic[S]):
             found = await self.events.wait_after(wanted.after, seconds=wanted.wait_seconds)
             return {"events": found}
 
-        return {"stop": without_params(stop), "events": events, **wallet_methods(self)}
+        return {
+            "stop": without_params(stop),
+            "events": events,
+            "rescan": rescan_method(self),
+            **wallet_methods(self),
+        }
 
     async def _close(self) -> None:
         with contextlib.ExitStack() as last:
@@ -279,56 +315,24 @@ class Daemon(Generic[S]):
 
     def _on_task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            _log.error("task_failed", exc_info=task.exception())
-            self._failure = self._failure or task.exception()
-            self._stopping.set()
-
-    # The chain
-
-    async def _see_first_block(self) -> None:
-        """Begin a new journal at the present tip: nothing of ours is older."""
-        if self.recent_blocks:
+        error = None if task.cancelled() else task.exception()
+        if error is None:
             return
-        tip = await self.chain.tip()
-        self.post(ev.BlockAdded(height=tip.height, block_hash=tip.block_hash, txs=()))
+        if not isinstance(error, ChainMismatch | CredentialsRefused):
+            _log.error("task_failed", exc_info=error)  # Those two are told to who started us.
+        self._failure = self._failure or error
+        self._stopping.set()
 
-    async def _follow(self) -> None:
-        await self._check_caught_up()
-        follower = ChainFollower(
-            self.chain, self.recent_blocks, poll_seconds=self._options.poll_seconds
-        )
-        async for batch in follower.batches():
-            for happened in batch:
-                if isinstance(happened, Connected):
-                    block = happened.block
-                    self.post(
-                        ev.BlockAdded(
-                            height=block.height,
-                            block_hash=block.block_hash,
-                            txs=self.driver.relevant(block.txs),
-                        )
-                    )
-                else:
-                    self.post(ev.BlockRemoved(height=happened.block_ref.height))
-                await asyncio.sleep(0)
-            await self._check_caught_up()
-
-    async def _check_caught_up(self) -> None:
-        if self._caught_up.is_set():
-            return
-        with contextlib.suppress(ChainUnavailable):
-            if self.recent_blocks[-1].height >= (await self.chain.tip()).height:
-                self._caught_up.set()
-
-    async def _network_once_caught_up(self) -> None:
-        # With an old tip a client would refuse, and an LSP propose, the wrong heights.
-        await self._caught_up.wait()
+    async def _network_once_it_knows_a_block(self) -> None:
+        # Peers are heard whether or not the chain is fresh: what is owed to them goes on.
+        await self.following.has_block.wait()
         await self.network_side()
 
     # Effects
 
     def _observe(self, record: AnyRecord) -> None:
+        self.following.observe(record)
+        self._chain_effects.observe(record)
         self.payment_numbers.observe(self.events.observe(record), record)
 
     def _perform(self, effect: fx.Performed) -> Iterable[ev.Event]:
@@ -345,9 +349,9 @@ class Daemon(Generic[S]):
             case fx.ClearDeadline(deadline=deadline):
                 self._clear_deadline(deadline)
             case fx.LookUpCoins():
-                self.spawn(self._look_up(effect))
+                self._chain_effects.look_up(effect)
             case fx.Broadcast():
-                self.spawn(self._broadcast(effect))
+                self._chain_effects.broadcast(effect)
             case _:
                 return perform_signing(
                     self._signer, lambda: secrets.token_bytes(ATTEMPT_ID_SIZE), effect
@@ -369,34 +373,6 @@ class Daemon(Generic[S]):
     def _reach_deadline(self, deadline: fx.Deadline) -> None:
         self._deadlines.pop(deadline, None)
         self.post(ev.DeadlineReached(deadline=deadline))
-
-    async def _look_up(self, asked: fx.LookUpCoins) -> None:
-        coins: list[tuple[OutPoint, Coin | None]] = [
-            (outpoint, await self._coin(outpoint)) for outpoint in asked.outpoints
-        ]
-        self.post(ev.CoinsLookedUp(asked=asked, coins=tuple(coins)))
-
-    async def _coin(self, outpoint: OutPoint) -> Coin | None:
-        for _ in range(CHAIN_TRIES):
-            try:
-                return await self.chain.coin(outpoint)
-            except ChainUnavailable as error:
-                _log.warning("coin_lookup_failed outpoint=%s reason=%s", outpoint, error)
-                await asyncio.sleep(CHAIN_RETRY_SECONDS)
-        return None
-
-    async def _broadcast(self, asked: fx.Broadcast) -> None:
-        name, tx = asked.name, asked.tx
-        try:
-            await self.chain.broadcast(tx)
-        except TxRefused as refused:
-            _log.warning("tx_refused name=%s txid=%s reason=%s", name, tx.txid, refused.reason)
-            self.post(ev.BroadcastRefused(asked=asked, reason=refused.reason))
-        except ChainUnavailable as error:
-            # What is owed is tried again with the next block.
-            _log.warning("broadcast_failed name=%s txid=%s reason=%s", name, tx.txid, error)
-        else:
-            _log.info("tx_broadcast name=%s txid=%s", name, tx.txid)
 
 
 def _refusal(rejected: Rejected) -> RpcFailure:

@@ -10,6 +10,7 @@ from cromford.cli.shown.output import (
     cell,
     days,
     expiry_text,
+    moment,
     msat,
     sat,
     short,
@@ -108,7 +109,6 @@ def client_status(console: Console, status: Document) -> None:
 
 def _status_rows(status: Document) -> list[tuple[str, object]]:
     wallet = status["wallet"]
-    synced = "" if status["synced"] else " (not yet at the tip)"
     height = "unknown" if status["height"] < 0 else f"{status['height']:,}"
     held = (
         f"{sat(wallet['confirmed_sat'])} confirmed, {sat(wallet['free_sat'])} free, "
@@ -121,12 +121,36 @@ def _status_rows(status: Document) -> list[tuple[str, object]]:
     return [
         ("network", status["network"]),
         ("node id", status["node_id"]),
-        ("height", f"{height}{synced}"),
+        ("height", height),
         ("chain", status["chain_url"]),
+        ("chain is", _freshness(status["chain"])),
         ("data directory", status["datadir"]),
         ("wallet", held),
         ("wallet address", wallet["address"]),
+        *(("refused by the node", refused_text(refused)) for refused in status["refused"]),
     ]
+
+
+def _freshness(chain: Document) -> str:
+    if chain["fresh"]:
+        return "fresh"
+    return f"STALE since {moment(chain['stale_since'])}: {chain['stale_reason']}"
+
+
+def refused_text(refused: Document) -> str:
+    """Return which transaction the node does not take, why, and since when."""
+    return (
+        f"{refused['name']} {short(refused['txid'])}, {refused['reason']} "
+        f"({refused['count']:,} times since height {refused['first_height']:,})"
+    )
+
+
+def rescanning(console: Console, answer: Document) -> None:
+    """Print from where to where blocks are read again."""
+    console.print(
+        f"reading the blocks from height {answer['from_height']:,} to {answer['to_height']:,} "
+        "again; `status` says when it is through"
+    )
 
 
 def lobby(console: Console, answer: Document) -> None:
@@ -206,11 +230,18 @@ def lsp_factories(console: Console, answer: Document) -> None:
 def _lsp_stage(factory: Document) -> str:
     if factory["aborted"]:
         return f"aborted: {factory['aborted']}"
+    if factory["refused"]:
+        return f"{factory['status']}, {_refused_in_short(factory)}"
     if factory["status"] != "building":
         failed = ", ".join(f"client {client}'s" for client in factory["channels_failed"])
         return f"{factory['status']}, failed: {failed} channel" if failed else factory["status"]
     waits = ", ".join(map(str, factory["holdouts"]))
     return f"{factory['phase']}, waits for {waits}" if waits else str(factory["phase"])
+
+
+def _refused_in_short(factory: Document) -> str:
+    refused = factory["refused"][0]
+    return f"the node refuses {refused['name']}: {refused['reason']}"
 
 
 def client_factories(console: Console, answer: Document) -> None:
@@ -225,6 +256,8 @@ def client_factories(console: Console, answer: Document) -> None:
             status = f"aborted: {factory['aborted']}"
         elif status == "building":
             status = f"building, {factory['stage']}"
+        elif factory["refused"]:
+            status += f", {_refused_in_short(factory)}"
         elif factory["channel_failed"]:
             status += f", channel failed: {factory['channel_failed']}"
         rows.add_row(

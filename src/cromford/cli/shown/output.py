@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import click
@@ -89,6 +90,11 @@ def blocks(n: int) -> str:
 def days(n_blocks: int) -> str:
     """Return about how many days a number of blocks takes."""
     return f"about {n_blocks / BLOCKS_PER_DAY:.1f} days"
+
+
+def moment(unix_time: int) -> str:
+    """Return a moment, given in seconds since 1970, UTC."""
+    return f"{datetime.fromtimestamp(unix_time, tz=UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def short(identifier: str | None) -> str:

@@ -1,12 +1,11 @@
 """Payments, invoices and balances as people read them."""
 
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from rich.console import Console
 
 from cromford.cli.shown.lists import facts
-from cromford.cli.shown.output import blocks, cell, msat, sat, short, table
+from cromford.cli.shown.output import blocks, cell, moment, msat, sat, short, table
 
 Document = dict[str, Any]
 _DIRECTIONS: Final = {"out": "paid out", "in": "invoice"}
@@ -26,7 +25,7 @@ def invoice(console: Console, answer: Document) -> None:
             ("amount", msat(answer["amount_msat"])),
             ("description", answer["description"] or "none"),
             ("payment hash", answer["payment_hash"]),
-            ("expires", _when(answer["expires_at"])),
+            ("expires", moment(answer["expires_at"])),
         ],
     )
     if answer["amount_msat"] > answer["receivable_msat"]:
@@ -52,7 +51,7 @@ def payment(console: Console, answer: Document) -> None:
     ]
     if answer["status"] == "planned":
         rows += [
-            ("invoice expires", _when(answer["expires_at"])),
+            ("invoice expires", moment(answer["expires_at"])),
             ("back at height", f"{answer['htlc_expiry_height']:,} at the latest, if it fails"),
             ("payee's limit", f"height {answer['payee_expiry_height']:,}"),
         ]
@@ -212,7 +211,3 @@ def _time_left(channel: Document) -> str:
     if left <= 0:
         return "EXIT DEADLINE PASSED"
     return f"exit within {blocks(left)}"
-
-
-def _when(unix_time: int) -> str:
-    return f"{datetime.fromtimestamp(unix_time, tz=UTC):%Y-%m-%d %H:%M:%S} UTC"

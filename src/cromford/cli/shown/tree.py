@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
+from cromford.cli.shown.lists import refused_text
 from cromford.cli.shown.output import blocks, cell, expiry_text, sat, table
 
 Document = dict[str, Any]
@@ -47,6 +48,9 @@ def _print_summary(console: Console, document: Document) -> None:
     console.print(told)
     if document["aborted"]:
         console.print(cell(f"aborted: {document['aborted']}", "bold red"), soft_wrap=True)
+    for refused in document["refused"]:
+        line = f"refused by the node: {refused_text(refused)}"
+        console.print(cell(line, "bold red"), soft_wrap=True)
 
 
 def print_tree(console: Console, document: Document) -> None:

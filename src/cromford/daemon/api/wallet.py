@@ -12,6 +12,7 @@ from cromford.bitcoin.fees import SAT_PER_KW_OF_SAT_PER_VB, sat_per_vb
 from cromford.bitcoin.network import Network
 from cromford.daemon.api.rpc import InvalidParam, RpcFailure
 from cromford.daemon.api.rpc_server import Handler, read_params, without_params
+from cromford.daemon.refusals import Refusals
 from cromford.ports import ChainUnavailable
 from cromford.protocol import events as ev
 from cromford.protocol.faults import Rejected
@@ -41,6 +42,10 @@ class WalletOwner(Protocol):
     @property
     def arriving_sat(self) -> int:
         """What is on its way to the wallet out of channels that are on chain."""
+
+    @property
+    def refusals(self) -> Refusals:
+        """What the node does not take."""
 
     def request(self, event: ev.Event) -> None:
         """Handle an operator's request."""
@@ -97,6 +102,7 @@ def wallet_summary(owner: WalletOwner) -> dict[str, object]:
         "immature_sat": by_status.get("immature", 0),
         "paying_sat": by_status.get("paying", 0),
         "arriving_sat": owner.arriving_sat,
+        "refused": owner.refusals.shown_of(wallet.payments, {}),
         "address": address_of_script(wallet.next_script(RECEIVE), owner.network),
     }
 

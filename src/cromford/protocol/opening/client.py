@@ -263,6 +263,9 @@ def on_deadline(turn: Turn[ClientState], attempt_id: bytes) -> None:
     if isinstance(attempt.stage, RootSent):
         # The LSP may hold kickoff_root, so nothing may be forgotten: we only stop waiting.
         turn.remember(r.WaitGivenUp(attempt_id=attempt_id))
+    elif isinstance(attempt.stage, Received):
+        # The first step is our own: the coins were never looked up.
+        abort(turn, attempt_id, "deadline: our own node did not answer")
     else:
         abort(turn, attempt_id, "deadline: the LSP went silent")
 

@@ -1,0 +1,110 @@
+"""The effects that need the node: coins looked up, transactions published.
+
+Each is a task. A node that is busy or away has not said anything: a coin it did not tell of is not
+a coin that does not exist, and a transaction it did not hear is published once it is back.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from cromford import effects as fx
+from cromford.bitcoin.tx import OutPoint, Tx, Txid
+from cromford.daemon.refusals import Refusals
+from cromford.ports import Chain, ChainUnavailable, Coin, TxRefused
+from cromford.protocol import events as ev
+from cromford.protocol.journal.records import AnyRecord, BlockConnected
+
+RETRY_SECONDS: Final = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+class ChainEffects:
+    """Performs them. What comes of an effect is posted as an event.
+
+    Args:
+        chain: The node.
+        post: Takes an event.
+        spawn: Runs a task of the daemon.
+        height: Returns the height of the role's tip.
+        is_pending: Says whether somebody still waits for a deadline.
+        retry_seconds: The pause before a node that did not answer is asked again.
+    """
+
+    def __init__(
+        self,
+        chain: Chain,
+        *,
+        post: Callable[[ev.Event], None],
+        spawn: Callable[[Coroutine[Any, Any, None]], None],
+        height: Callable[[], int],
+        is_pending: Callable[[fx.Deadline], bool],
+        retry_seconds: float = RETRY_SECONDS,
+    ) -> None:
+        self._chain = chain
+        self._post = post
+        self._spawn = spawn
+        self._height = height
+        self._is_pending = is_pending
+        self._retry_seconds = retry_seconds
+        self._unheard: dict[Txid, fx.Broadcast] = {}
+        self._is_ready = False
+        self.refusals = Refusals()
+
+    def look_up(self, asked: fx.LookUpCoins) -> None:
+        """Ask for coins, and answer once the node has; nobody is answered after the deadline."""
+        self._spawn(self._look_up(asked))
+
+    def broadcast(self, asked: fx.Broadcast) -> None:
+        """Publish a transaction, as soon as there is a node to tell."""
+        if self._is_ready:
+            self._spawn(self._broadcast(asked))
+        else:
+            self._unheard[asked.tx.txid] = asked
+
+    def node_answers(self) -> None:
+        """Take note that the node is there, and is ours: publish what it has not heard."""
+        self._is_ready = True
+        unheard, self._unheard = self._unheard, {}
+        for asked in unheard.values():
+            self.broadcast(asked)
+
+    def observe(self, record: AnyRecord) -> None:
+        """Take note of what confirmed: it is refused no more."""
+        if isinstance(record, BlockConnected) and len(self.refusals):
+            self.refusals.ended(Tx.parse(data).txid for data in record.txs)
+            self.refusals.forget_untried(height=record.height)
+
+    async def _look_up(self, asked: fx.LookUpCoins) -> None:
+        coins: list[tuple[OutPoint, Coin | None]] = []
+        for outpoint in asked.outpoints:
+            while True:
+                try:
+                    coins.append((outpoint, await self._chain.coin(outpoint)))
+                    break
+                except ChainUnavailable as error:
+                    _log.warning("coin_lookup_failed outpoint=%s reason=%s", outpoint, error)
+                    await asyncio.sleep(self._retry_seconds)
+                    if not self._is_pending(fx.AttemptDeadline(attempt_id=asked.attempt_id)):
+                        # The attempt is over, and nothing was said about its coins.
+                        _log.warning("coins_unknown attempt=%s", asked.attempt_id.hex())
+                        return
+        self._post(ev.CoinsLookedUp(asked=asked, coins=tuple(coins)))
+
+    async def _broadcast(self, asked: fx.Broadcast) -> None:
+        name, tx = asked.name, asked.tx
+        try:
+            await self._chain.broadcast(tx)
+        except TxRefused as refused:
+            height = self._height()
+            if self.refusals.refused(name, tx, refused.reason, height=height):
+                _log.warning("tx_refused name=%s txid=%s reason=%s", name, tx.txid, refused.reason)
+            self._post(ev.BroadcastRefused(asked=asked, reason=refused.reason))
+        except ChainUnavailable as error:
+            self._unheard[tx.txid] = asked
+            _log.warning("broadcast_failed name=%s txid=%s reason=%s", name, tx.txid, error)
+        else:
+            self.refusals.ended((tx.txid,))
+            _log.info("tx_broadcast name=%s txid=%s", name, tx.txid)

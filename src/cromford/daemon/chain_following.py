@@ -1,0 +1,253 @@
+"""A daemon's eyes: it waits for its node, follows it, and judges whether what it sees is fresh."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, Protocol
+
+from cromford.adapters.follower import ChainFollower, Connected
+from cromford.bitcoin.tx import Tx
+from cromford.daemon.freshness import Freshness, Stale
+from cromford.ports import (
+    BlockRef,
+    BlocksPruned,
+    Chain,
+    ChainStatus,
+    ChainUnavailable,
+    CredentialsRefused,
+)
+from cromford.protocol import events as ev
+from cromford.protocol.facts import Facts
+from cromford.protocol.journal.records import AnyRecord, BlockConnected, BlockDisconnected
+
+WAIT_FIRST_SECONDS: Final = 0.5
+WAIT_MAX_SECONDS: Final = 30.0
+
+_log = logging.getLogger(__name__)
+
+
+class BlockReader(Protocol):
+    """The role, as far as it reads blocks."""
+
+    @property
+    def recent_blocks(self) -> tuple[BlockRef, ...]:
+        """The newest blocks the role has seen, oldest first."""
+
+    def relevant(self, txs: Sequence[Tx]) -> tuple[Tx, ...]:
+        """Return the transactions of a block that matter to the role."""
+
+    def post(self, event: ev.Event) -> None:
+        """Handle one event."""
+
+
+class ChainFollowing:
+    """One daemon's view of its chain, from the first block on.
+
+    Args:
+        chain: The node.
+        reader: Who reads the blocks.
+        check: Asks the node whether it is the one we need.
+        has_real_time: Whether blocks are stamped when they are mined.
+        poll_seconds: How often the node is asked for a new tip.
+        answered: Told each time that the node has answered all it was asked.
+        clock: Returns the seconds since 1970, UTC.
+    """
+
+    def __init__(
+        self,
+        chain: Chain,
+        reader: BlockReader,
+        *,
+        check: Callable[[], Awaitable[None]],
+        has_real_time: bool,
+        poll_seconds: float,
+        answered: Callable[[], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._chain = chain
+        self._reader = reader
+        self._check = check
+        self._poll_seconds = poll_seconds
+        self._answered = answered
+        self._clock = clock
+        self._freshness = Freshness(has_real_time=has_real_time, started_at=clock())
+        self._recorded_height = -1
+        self._told: Stale | None = None
+        self._follower: ChainFollower | None = None
+        self.has_block = asyncio.Event()  # the role has seen one
+
+    # What it says
+
+    def stale(self) -> Stale | None:
+        """Return why the chain is stale at this moment, or None."""
+        return self._freshness.stale(own_height=self._height, now=self._clock())
+
+    def facts(self) -> Facts:
+        """Return what a decision may read at this moment."""
+        stale = self._judge()
+        return Facts(
+            stale=None if stale is None else stale.reason,
+            header_height=self._freshness.header_height,
+        )
+
+    def shown(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        stale, status = self.stale(), self._freshness.status
+        return {
+            "fresh": stale is None,
+            "stale_kind": None if stale is None else stale.kind,
+            "stale_since": None if stale is None else int(stale.since),
+            "stale_reason": None if stale is None else stale.reason,
+            "node_height": None if status is None else status.tip.height,
+            "header_height": None if status is None else status.header_height,
+            "kept_height": None if status is None else status.kept_height,
+            "needed_height": self._height + 1,
+        }
+
+    @property
+    def header_height(self) -> int:
+        """The highest header the node knows; -1 before it was heard."""
+        return self._freshness.header_height
+
+    @property
+    def _height(self) -> int:
+        recent = self._reader.recent_blocks
+        if recent:
+            return recent[-1].height
+        if self._recorded_height >= 0 or self._freshness.status is None:
+            return self._recorded_height
+        return self._freshness.status.tip.height  # where a new journal will begin
+
+    def observe(self, record: AnyRecord) -> None:
+        """Take note of which block was recorded last, also where the role remembers none."""
+        match record:
+            case BlockConnected(height=height):
+                self._recorded_height = height
+            case BlockDisconnected(height=height):
+                self._recorded_height = height - 1
+            case _:
+                pass
+
+    # What it does
+
+    async def run(self) -> None:
+        """Wait for the node, then follow it for ever.
+
+        Raises:
+            ChainMismatch: If the node is of another network, or too old.
+            CredentialsRefused: If it does not let us in.
+        """
+        if self._reader.recent_blocks:
+            self.has_block.set()
+        await self._patiently(self._check, "check")
+        await self._patiently(self._see_first_block, "first block")
+        self.has_block.set()
+        self._follower = ChainFollower(
+            self._chain,
+            self._reader.recent_blocks,
+            poll_seconds=self._poll_seconds,
+            heard=self._hear,
+            missed=self._missed,
+        )
+        await self._follow(self._follower)
+
+    async def _follow(self, follower: ChainFollower) -> None:
+        async for batch in follower.batches():
+            known = follower.known
+            for happened in batch:
+                if follower.known is not known:
+                    break  # A rescan took the role elsewhere.
+                if isinstance(happened, Connected):
+                    block = happened.block
+                    self._reader.post(
+                        ev.BlockAdded(
+                            height=block.height,
+                            block_hash=block.block_hash,
+                            txs=self._reader.relevant(block.txs),
+                        )
+                    )
+                else:
+                    self._reader.post(ev.BlockRemoved(height=happened.block_ref.height))
+                await asyncio.sleep(0)
+            self._freshness = self._freshness.after_block(own_height=self._height)
+            self._judge()
+
+    def go_on_from_the_recorded_blocks(self) -> None:
+        """Follow on from where the role is now: it was taken back."""
+        if self._follower is not None:
+            self._follower.start_after(self._reader.recent_blocks)
+
+    async def _patiently(self, ask: Callable[[], Awaitable[None]], what: str) -> None:
+        """Ask until there is an answer, with a growing pause."""
+        pause = WAIT_FIRST_SECONDS
+        while True:
+            try:
+                await ask()
+            except CredentialsRefused:
+                raise
+            except ChainUnavailable as unavailable:
+                _log.warning("waiting_for_node for=%s reason=%s", what, unavailable)
+                self._missed(unavailable)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, WAIT_MAX_SECONDS)
+            else:
+                return
+
+    async def _see_first_block(self) -> None:
+        """See to it that the role knows a block to go on from.
+
+        A new journal begins at the tip of a node that is fresh: nothing of ours is older. One with
+        a past never does: what came after its last block would be skipped.
+        """
+        while not self._reader.recent_blocks:
+            status = await self._chain.status()
+            tip = status.tip
+            if self._recorded_height >= 0:
+                block_hash = await self._chain.block_hash(self._recorded_height)
+                base = block_hash and BlockRef(height=self._recorded_height, block_hash=block_hash)
+                self._hear(status)
+            else:
+                self._hear(status)
+                base = None if self.stale() else tip
+            if base:
+                self._reader.post(
+                    ev.BlockAdded(height=base.height, block_hash=base.block_hash, txs=())
+                )
+            else:
+                await asyncio.sleep(self._poll_seconds)
+        status = await self._chain.status()
+        self._hear(status)
+        _log.info(
+            "blocks_needed from=%s kept_from=%s tip=%s",
+            self._height + 1,
+            status.kept_height,
+            status.tip.height,
+        )
+
+    def _hear(self, status: ChainStatus) -> None:
+        is_new = not self._reader.recent_blocks and self._recorded_height < 0
+        own_height = status.tip.height if is_new else self._height
+        self._freshness = self._freshness.after_answer(
+            status, own_height=own_height, now=self._clock()
+        )
+        self._judge()
+        self._answered()
+
+    def _missed(self, unavailable: ChainUnavailable) -> None:
+        self._freshness = self._freshness.after_silence(unavailable, now=self._clock())
+        if isinstance(unavailable, BlocksPruned):
+            _log.error("blocks_pruned reason=%s", unavailable)
+        self._judge()
+
+    def _judge(self) -> Stale | None:
+        """Return why the chain is stale at this moment, and log when that changes."""
+        stale = self.stale()
+        if not self._freshness.was_asked:
+            return stale  # That nobody has asked the node yet is no news.
+        told, self._told = self._told, stale
+        if stale is not None and (told is None or told.kind != stale.kind):
+            _log.warning("chain_stale kind=%s reason=%s", stale.kind, stale.reason)
+        elif stale is None and told is not None:
+            _log.warning("chain_fresh_again kind=%s since=%s", told.kind, int(told.since))
+        return stale

@@ -1,0 +1,204 @@
+"""What needs the node is done once it answers; what it refuses is shown until it is over."""
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from tests.scripted_chain import ScriptedChain
+
+from cromford import effects as fx
+from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut
+from cromford.daemon.chain_effects import ChainEffects
+from cromford.daemon.refusals import REFUSALS_MAX, UNTRIED_BLOCKS_MAX, Refusals
+from cromford.ports import Coin
+from cromford.protocol import events as ev
+from cromford.protocol.journal.records import BlockConnected
+
+ATTEMPT_ID = bytes(32)
+FUNDED = OutPoint(txid=Txid(b"\x07" * 32), vout=1)
+MISSING = OutPoint(txid=Txid(b"\x08" * 32), vout=0)
+TXOUT = TxOut(amount_sat=1_000, script_pubkey=b"\x51")
+COIN = Coin(outpoint=FUNDED, txout=TXOUT, confirmations=3)
+ASKED = fx.LookUpCoins(attempt_id=ATTEMPT_ID, outpoints=(FUNDED, MISSING))
+TOO_CHEAP = "mempool min fee not met"
+
+
+def tx_spending(outpoint: OutPoint, amount_sat: int = 900) -> Tx:
+    return Tx(
+        version=2,
+        inputs=(TxIn(outpoint=outpoint, nsequence=0),),
+        outputs=(TxOut(amount_sat=amount_sat, script_pubkey=b"\x51"),),
+    )
+
+
+TX = tx_spending(FUNDED)
+FUNDING = fx.Broadcast(name="funding", tx=TX)
+
+
+def block(height: int, *txs: Tx) -> BlockConnected:
+    data = tuple(tx.serialize() for tx in txs)
+    return BlockConnected(height=height, block_hash=bytes(32), txs=data)
+
+
+@dataclass
+class Daemon:
+    """What the effects ask of a daemon."""
+
+    chain: ScriptedChain
+    events: list[ev.Event] = field(default_factory=list)
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    height: int = 100
+    is_waiting: bool = True
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        self.tasks.append(asyncio.create_task(work))
+
+    def effects(self) -> ChainEffects:
+        return ChainEffects(
+            self.chain,
+            post=self.events.append,
+            spawn=self.spawn,
+            height=lambda: self.height,
+            is_pending=lambda _deadline: self.is_waiting,
+            retry_seconds=0,
+        )
+
+    async def done(self) -> None:
+        while self.tasks:
+            await self.tasks.pop()
+
+
+def test_coins_are_told_once_the_node_has_told_all_of_them() -> None:
+    async def scenario() -> None:
+        chain = ScriptedChain(coins={FUNDED: COIN}, silent_calls=set(range(1, 9)))
+        daemon = Daemon(chain)
+        daemon.effects().look_up(ASKED)
+        await daemon.done()
+        coins = ((FUNDED, COIN), (MISSING, None))
+        assert daemon.events == [ev.CoinsLookedUp(asked=ASKED, coins=coins)]
+
+    asyncio.run(scenario())
+
+
+def test_a_node_that_does_not_answer_has_not_said_that_a_coin_does_not_exist() -> None:
+    async def scenario() -> None:
+        chain = ScriptedChain(coins={FUNDED: COIN}, is_silent=True)
+        daemon = Daemon(chain)
+        daemon.effects().look_up(ASKED)
+        await chain.until_asked(20)
+        assert daemon.events == []
+        daemon.is_waiting = False  # The ceremony's deadline passed.
+        await daemon.done()
+        assert daemon.events == []
+
+    asyncio.run(scenario())
+
+
+def test_nothing_is_published_before_the_node_is_known_to_be_ours() -> None:
+    async def scenario() -> None:
+        daemon = Daemon(ScriptedChain())
+        effects = daemon.effects()
+        effects.broadcast(FUNDING)
+        effects.broadcast(FUNDING)
+        assert daemon.tasks == []
+        effects.node_answers()
+        await daemon.done()
+        assert daemon.chain.mempool == [TX]
+
+    asyncio.run(scenario())
+
+
+def test_what_a_node_that_is_away_did_not_hear_is_published_when_it_is_back() -> None:
+    async def scenario() -> None:
+        daemon = Daemon(ScriptedChain(is_silent=True))
+        effects = daemon.effects()
+        effects.node_answers()
+        effects.broadcast(FUNDING)
+        await daemon.done()
+        assert daemon.chain.mempool == []
+        daemon.chain.is_silent = False
+        effects.node_answers()
+        await daemon.done()
+        effects.node_answers()
+        await daemon.done()
+        assert (daemon.chain.mempool, daemon.events) == ([TX], [])
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("is_confirmed", [False, True])
+def test_a_refusal_stands_until_the_transaction_is_accepted_or_confirmed(
+    is_confirmed: bool,  # noqa: FBT001 - a parameter of pytest
+) -> None:
+    async def scenario() -> None:
+        daemon = Daemon(ScriptedChain(refusal=TOO_CHEAP))
+        effects = daemon.effects()
+        effects.node_answers()
+        for height in (100, 101, 102):
+            daemon.height = height
+            effects.observe(block(height))
+            effects.broadcast(FUNDING)
+            await daemon.done()
+        assert daemon.events == [ev.BroadcastRefused(asked=FUNDING, reason=TOO_CHEAP)] * 3
+        assert effects.refusals.shown() == [
+            {
+                "name": "funding",
+                "txid": str(TX.txid),
+                "reason": TOO_CHEAP,
+                "first_height": 100,
+                "height": 102,
+                "count": 3,
+            }
+        ]
+        if is_confirmed:
+            effects.observe(block(103, TX))
+        else:
+            daemon.chain.refusal = None
+            effects.broadcast(FUNDING)
+            await daemon.done()
+        assert len(effects.refusals) == 0
+
+    asyncio.run(scenario())
+
+
+def test_what_nobody_publishes_any_more_is_no_longer_shown() -> None:
+    refusals = Refusals()
+    refusals.refused("funding", TX, TOO_CHEAP, height=100)
+    refusals.forget_untried(height=100 + UNTRIED_BLOCKS_MAX)
+    assert len(refusals) == 1
+    refusals.forget_untried(height=101 + UNTRIED_BLOCKS_MAX)
+    assert len(refusals) == 0
+
+
+def test_a_refusal_is_news_once_for_each_reason() -> None:
+    refusals = Refusals()
+    assert refusals.refused("funding", TX, TOO_CHEAP, height=100)
+    assert not refusals.refused("funding", TX, TOO_CHEAP, height=101)
+    assert refusals.refused("funding", TX, "txn-mempool-conflict", height=102)
+    (shown,) = refusals.shown()
+    assert (shown["reason"], shown["count"]) == ("txn-mempool-conflict", 3)
+
+
+def test_refusals_are_bounded() -> None:
+    refusals = Refusals()
+    for number in range(REFUSALS_MAX + 5):
+        refusals.refused(str(number), TX, TOO_CHEAP, height=100)
+    assert len(refusals) == REFUSALS_MAX
+    assert refusals.shown()[0]["name"] == "5"
+
+
+def test_a_factorys_refusals_reach_from_its_funding_down_to_the_sweeps_of_its_channels() -> None:
+    commitment = tx_spending(TX.outpoint(0))
+    htlc = tx_spending(commitment.outpoint(0))
+    sweep = tx_spending(htlc.outpoint(0))
+    payment = tx_spending(MISSING)
+    refusals = Refusals()
+    for name, tx in (("funding", TX), ("commitment", commitment), ("sweep", sweep)):
+        refusals.refused(name, tx, TOO_CHEAP, height=100)
+    refusals.refused("payment", payment, TOO_CHEAP, height=100)
+    spends = {TX.outpoint(0): commitment, commitment.outpoint(0): htlc}
+    names = [shown["name"] for shown in refusals.shown_of({TX.txid}, spends)]
+    assert names == ["funding", "commitment", "sweep"]
+    assert [shown["name"] for shown in refusals.shown_of({payment.txid}, {})] == ["payment"]

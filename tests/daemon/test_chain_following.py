@@ -1,0 +1,340 @@
+"""A daemon's eyes before a node that stalls, lags, goes back, prunes, or is not there yet."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+from tests.scripted_chain import ScriptedChain, ref
+
+from cromford.adapters.chain_check import ChainMismatch
+from cromford.bitcoin.tx import Tx
+from cromford.daemon.chain_following import ChainFollowing
+from cromford.ports import BlockRef, ChainUnavailable, CredentialsRefused
+from cromford.protocol import events as ev
+from cromford.protocol.journal.records import AnyRecord, BlockConnected, BlockDisconnected
+
+NOW = 1_700_000_000
+REMEMBERED = 5  # A role forgets old blocks; this one soon.
+
+
+@dataclass
+class Reader:
+    """A role that remembers its newest blocks, and the facts it would have decided by."""
+
+    recent: list[BlockRef] = field(default_factory=list)
+    events: list[ev.Event] = field(default_factory=list)
+    stale: list[str | None] = field(default_factory=list)
+    following: ChainFollowing | None = None
+
+    @property
+    def recent_blocks(self) -> tuple[BlockRef, ...]:
+        return tuple(self.recent)
+
+    def relevant(self, txs: Sequence[Tx]) -> tuple[Tx, ...]:
+        return tuple(txs)
+
+    def post(self, event: ev.Event) -> None:
+        assert self.following is not None
+        self.events.append(event)
+        self.stale.append(self.following.facts().stale)
+        match event:
+            case ev.BlockAdded(height=height, block_hash=block_hash):
+                self.recent.append(BlockRef(height=height, block_hash=block_hash))
+                del self.recent[:-REMEMBERED]
+                record = BlockConnected(height=height, block_hash=block_hash, txs=())
+                self.following.observe(record)
+            case ev.BlockRemoved(height=height):
+                self.recent = [block for block in self.recent if block.height < height]
+                self.following.observe(BlockDisconnected(height=height))
+            case _:
+                raise AssertionError(event)
+
+    @property
+    def heights(self) -> list[int]:
+        """The heights of the blocks that were added, none having been removed."""
+        added = [event for event in self.events if isinstance(event, ev.BlockAdded)]
+        assert added == self.events
+        return [event.height for event in added]
+
+    @property
+    def height(self) -> int:
+        return self.recent[-1].height if self.recent else -1
+
+
+@dataclass
+class Eyes:
+    """A reader whose following runs, and its clock."""
+
+    chain: ScriptedChain
+    reader: Reader
+    following: ChainFollowing
+    times: list[float]
+    task: asyncio.Task[None]
+    answers: list[int]
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        async with asyncio.timeout(20):
+            while not holds():  # noqa: ASYNC110 - the loop is what is waited for
+                await asyncio.sleep(0)
+
+    def kind(self) -> str | None:
+        stale = self.following.stale()
+        return None if stale is None else stale.kind
+
+
+async def fits() -> None:
+    """Any node does."""
+
+
+@contextlib.asynccontextmanager
+async def eyes(
+    chain: ScriptedChain,
+    recent: Sequence[BlockRef] = (),
+    *,
+    check: Callable[[], Awaitable[None]] = fits,
+    has_real_time: bool = False,
+    observed: Sequence[AnyRecord] = (),
+) -> AsyncIterator[Eyes]:
+    reader = Reader(recent=list(recent))
+    times = [float(NOW)]
+    answers: list[int] = []
+    following = ChainFollowing(
+        chain,
+        reader,
+        check=check,
+        has_real_time=has_real_time,
+        poll_seconds=0,
+        answered=lambda: answers.append(1),
+        clock=lambda: times[0],
+    )
+    reader.following = following
+    for record in observed:
+        following.observe(record)
+    task = asyncio.create_task(following.run())
+    try:
+        yield Eyes(chain, reader, following, times, task, answers)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every pause be one turn of the loop."""
+    sleep = asyncio.sleep
+
+    async def turn(_seconds: float) -> None:
+        await sleep(0)
+
+    monkeypatch.setattr("cromford.adapters.follower.asyncio.sleep", turn)
+
+
+def mined(n_blocks: int) -> ScriptedChain:
+    chain = ScriptedChain(tip_time=NOW)
+    chain.mine(n_blocks)
+    return chain
+
+
+def test_a_new_journal_begins_at_the_tip() -> None:
+    async def scenario() -> None:
+        async with eyes(mined(7)) as seen:
+            await seen.until(seen.following.has_block.is_set)
+            assert seen.reader.recent == [ref(seen.chain.active[7])]
+            assert seen.kind() is None
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("kind", "trouble"),
+    [
+        ("initial_download", {"is_initial_download": True}),
+        ("blocks_missing", {"header_height": 700_000}),
+        ("tip_old", {"tip_time": NOW - 5 * 3600}),
+        ("clock_off", {"tip_time": NOW + 3 * 3600}),
+    ],
+)
+def test_a_new_journal_waits_for_a_node_that_is_fresh(kind: str, trouble: dict[str, int]) -> None:
+    async def scenario() -> None:
+        chain = mined(7)
+        for name, value in trouble.items():
+            setattr(chain, name, value)
+        async with eyes(chain, has_real_time=True) as seen:
+            await chain.until_asked(9)
+            assert (seen.reader.events, seen.kind()) == ([], kind)
+            chain.is_initial_download, chain.header_height, chain.tip_time = False, None, NOW
+            await seen.until(seen.following.has_block.is_set)
+            assert seen.kind() is None
+
+    asyncio.run(scenario())
+
+
+def test_a_node_that_is_not_there_yet_is_waited_for() -> None:
+    async def scenario() -> None:
+        chain = mined(7)
+        tries: list[int] = []
+
+        async def check() -> None:
+            tries.append(1)
+            if len(tries) < 5:
+                raise ChainUnavailable("connection refused")
+
+        async with eyes(chain, check=check) as seen:
+            assert seen.kind() == "node_silent"
+            await seen.until(lambda: len(tries) == 4)
+            stale = seen.following.stale()
+            assert stale is not None
+            assert stale.reason.endswith(": connection refused")
+            assert not seen.answers
+            await seen.until(lambda: seen.reader.height == 7)
+            assert seen.answers
+            assert seen.kind() is None
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    "fatal",
+    [
+        CredentialsRefused("HTTP 401"),
+        ChainMismatch("chain", expected="main", received="test"),
+        ChainMismatch("version", expected="290000 or newer", received=280_000),
+    ],
+)
+def test_a_node_that_is_the_wrong_one_ends_the_daemon(fatal: Exception) -> None:
+    async def scenario() -> None:
+        async def check() -> None:
+            raise fatal
+
+        async with eyes(mined(1), check=check) as seen:
+            with pytest.raises(type(fatal)):
+                await seen.task
+
+    asyncio.run(scenario())
+
+
+def test_a_stall_of_300_blocks_is_stale_until_all_of_them_were_read(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.WARNING, logger="cromford.daemon.chain_following")
+
+    async def scenario() -> None:
+        chain = mined(10)
+        async with eyes(chain, [ref(chain.active[10])]) as seen:
+            await seen.until(lambda: seen.kind() is None)
+            chain.is_silent = True
+            chain.mine(300)
+            await chain.until_asked(3)
+            assert seen.kind() is None
+            seen.times[0] += 121
+            assert seen.kind() == "node_silent"
+            shown = seen.following.shown()
+            assert (shown["fresh"], shown["stale_since"]) == (False, NOW)
+            seen.times[0] += 300 * 600
+            chain.is_silent = False
+            await seen.until(lambda: seen.reader.height == 310)
+            await seen.until(lambda: seen.kind() is None)
+            assert seen.reader.heights == list(range(11, 311))
+            # What was decided on the way was decided by a stale chain, up to the last two blocks.
+            assert all(reason is not None for reason in seen.reader.stale[:298])
+            assert seen.following.facts().header_height == 310
+
+    asyncio.run(scenario())
+    told = [record.getMessage().split()[0] for record in caplog.records]
+    assert "chain_stale" in told
+    assert told[-1] == "chain_fresh_again"
+
+
+def test_a_node_that_lags_behind_its_headers_is_stale_and_deadlines_hear_of_the_headers() -> None:
+    async def scenario() -> None:
+        chain = mined(310)
+        chain.shown_height = 10
+        async with eyes(chain, [ref(chain.active[10])]) as seen:
+            await seen.until(lambda: seen.kind() == "blocks_missing")
+            assert seen.following.facts().header_height == 310
+            chain.shown_height = None
+            await seen.until(lambda: seen.reader.height == 310)
+            assert seen.kind() is None
+
+    asyncio.run(scenario())
+
+
+def test_a_node_that_goes_back_disconnects_nothing_and_is_stale() -> None:
+    async def scenario() -> None:
+        chain = mined(300)
+        async with eyes(chain, [ref(chain.active[300])]) as seen:
+            await seen.until(lambda: seen.kind() is None)
+            # Rebuilt from nothing: without its headers, too.
+            chain.shown_height = chain.header_height = 0
+            await seen.until(lambda: seen.kind() == "blocks_missing")
+            for height in (50, 250, 297):
+                chain.shown_height = chain.header_height = height
+                await chain.until_asked(9)
+                assert seen.kind() == "blocks_missing"
+            assert seen.reader.events == []
+            chain.mine(2)
+            chain.shown_height = chain.header_height = None
+            await seen.until(lambda: seen.reader.height == 302)
+            assert [type(event) for event in seen.reader.events] == [ev.BlockAdded] * 2
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("is_back", [False, True])
+def test_a_journal_with_a_past_goes_on_from_its_last_block_and_never_from_the_tip(
+    is_back: bool,  # noqa: FBT001 - a parameter of pytest
+) -> None:
+    async def scenario() -> None:
+        chain = mined(50)
+        # The role remembers no block, but its journal does: all that it remembered was undone.
+        past: list[AnyRecord] = [
+            BlockConnected(height=30, block_hash=chain.active[30].block_hash, txs=()),
+            BlockDisconnected(height=21),
+        ]
+        chain.shown_height = 10 if is_back else None
+        async with eyes(chain, observed=past) as seen:
+            if is_back:
+                await chain.until_asked(9)
+                assert seen.reader.events == []
+                assert not seen.following.has_block.is_set()
+                chain.shown_height = None
+            await seen.until(lambda: seen.reader.height == 50)
+            assert seen.reader.heights == list(range(20, 51))
+
+    asyncio.run(scenario())
+
+
+def test_pruned_past_what_was_seen_it_stays_stale_and_says_the_way_out() -> None:
+    async def scenario() -> None:
+        chain = mined(100)
+        chain.kept_height = 60
+        async with eyes(chain, [ref(chain.active[10])]) as seen:
+            await seen.until(lambda: seen.kind() == "blocks_pruned")
+            shown = seen.following.shown()
+            assert (shown["kept_height"], shown["needed_height"]) == (60, 11)
+            assert "from height 11 to 59" in shown["stale_reason"]
+            assert seen.reader.events == []
+            assert not seen.task.done()
+            chain.kept_height = 0
+            await seen.until(lambda: seen.reader.height == 100)
+            assert seen.kind() is None
+
+    asyncio.run(scenario())
+
+
+def test_at_the_start_it_is_said_from_where_on_the_node_has_to_keep_blocks(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, logger="cromford.daemon.chain_following")
+
+    async def scenario() -> None:
+        chain = mined(100)
+        chain.kept_height = 5
+        async with eyes(chain, [ref(chain.active[99])]) as seen:
+            await seen.until(lambda: seen.reader.height == 100)
+
+    asyncio.run(scenario())
+    assert "blocks_needed from=100 kept_from=5 tip=100" in caplog.text

@@ -1,0 +1,192 @@
+"""Daemons and their node: one that is not there yet, one that went away, blocks read again."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.daemon.town import CAPACITY_SAT, Town, town
+
+from cromford.adapters.bitcoind import BitcoindChain
+from cromford.adapters.peer_address import parse_peer_address
+from cromford.bitcoin.network import REGTEST
+from cromford.bitcoin.tx import Tx
+from cromford.daemon.api.rpc import RpcFailure
+from cromford.daemon.clientd import ClientDaemon
+from cromford.daemon.options import ChainOptions, ClientOptions
+from cromford.ports import TxRefused
+from cromford.protocol.policy import ClientPolicy
+from cromford.regtest.node import RegtestNode
+
+NOBODY = "02" + "79be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798" + "@127.0.0.1:1"
+
+
+def unspent(coins: dict[str, Any]) -> list[tuple[str, int]]:
+    return sorted((coin["outpoint"], coin["confirmations"]) for coin in coins["coins"])
+
+
+def test_a_daemon_started_before_its_node_waits_for_it(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        with RegtestNode(tmp_path / "node") as node:
+            port, chain = node.port, ChainOptions(url=node.url, cookie_file=node.cookie_file)
+        daemon = ClientDaemon(
+            ClientOptions(
+                datadir=tmp_path / "alice",
+                network=REGTEST,
+                chain=chain,
+                lsp=parse_peer_address(NOBODY),
+                policy=ClientPolicy(),
+                poll_seconds=0.05,
+            )
+        )
+        t = Town(node, tmp_path)
+        t.running["alice"] = (daemon, asyncio.create_task(daemon.run()))
+        waiting = await t.until("alice", "status", lambda s: "cookie" in _reason(s))
+        assert (waiting["synced"], waiting["height"]) == (False, -1)
+        assert waiting["chain"]["stale_kind"] == "node_silent"
+        # What needs no node is answered meanwhile.
+        assert (await t.call("alice", "address"))["address"].startswith("bcrt1p")
+        with RegtestNode(tmp_path / "node", port=port):
+            fresh = await t.until("alice", "status", lambda s: s["height"] == 0)
+            assert (fresh["synced"], fresh["chain"]["stale_reason"]) == (True, None)
+            await t.stop("alice")
+
+    asyncio.run(scenario())
+
+
+def _reason(status: dict[str, Any]) -> str:
+    reason: str | None = status["chain"]["stale_reason"]
+    return reason or ""
+
+
+def test_a_client_restarted_beside_a_node_that_went_back_misses_nothing(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with town(tmp_path) as t:
+            await t.start_client("alice")
+            height = (await t.call("alice", "status"))["height"]
+            address = (await t.call("alice", "address"))["address"]
+            await t.stop("alice")
+            await t.call("lsp", "wallet_send", address=address, amount_sat=50_000)
+            await t.mine(1, mempool=1)
+            [tip] = t.node.call("generatetoaddress", 1, t.mining_address)
+            # The node rebuilds its chainstate, and shows an ancestor of what the client has seen.
+            first = t.node.call("getblockhash", height - 10)
+            t.node.call("invalidateblock", first)
+            await t.start_alone("alice", is_synced=False)
+            behind = await t.until(
+                "alice", "status", lambda s: s["chain"]["stale_kind"] == "blocks_missing"
+            )
+            assert (behind["height"], behind["synced"]) == (height, False)
+            t.node.call("reconsiderblock", first)
+            assert t.node.call("getbestblockhash") == tip
+            await t.until("alice", "status", lambda s: s["synced"] and s["height"] == height + 2)
+            coins = (await t.call("alice", "wallet_coins"))["coins"]
+            assert [coin["amount_sat"] for coin in coins] == [50_000]
+
+    asyncio.run(scenario())
+
+
+def test_a_rescan_sees_what_was_missed_and_changes_nothing_else(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with town(tmp_path) as t:
+            factory_id = await t.build("alice")
+            address = (await t.call("alice", "address"))["address"]
+            await t.call("lsp", "wallet_send", address=address, amount_sat=50_000)
+            await t.mine(2, mempool=1)
+            before = {name: await t.call(name, "wallet_coins") for name in ("alice", "lsp")}
+            height = (await t.call("lsp", "status"))["height"]
+            for from_height in (height, 100, 2, 2):
+                for name in ("alice", "lsp"):
+                    answer = await t.call(name, "rescan", from_height=from_height)
+                    assert answer == {"from_height": from_height, "to_height": height}
+                    await t.until(name, "status", lambda s: s["height"] == height)
+            for name in ("alice", "lsp"):
+                status = await t.until(name, "status", lambda s: s["height"] == height)
+                assert status["synced"]
+                assert unspent(await t.call(name, "wallet_coins")) == unspent(before[name])
+            live = await t.call("alice", "factory", factory_id=factory_id)
+            assert (live["status"], live["confirmations"]) == ("live", 5)
+            # What lies before the journal's first block is found too: the same seed, a new journal.
+            await t.stop("lsp")
+            for path in (tmp_path / "lsp" / "regtest").glob("journal*"):
+                path.unlink()
+            await t.start_lsp()
+            assert unspent(await t.call("lsp", "wallet_coins")) == []
+            await t.call("lsp", "rescan", from_height=1)
+            await t.until("lsp", "status", lambda s: s["height"] == height)
+            found = unspent(await t.call("lsp", "wallet_coins"))
+            assert set(unspent(before["lsp"])) <= set(found)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("from_height", [0, -3, 10_000])
+def test_a_rescan_from_where_there_is_no_block_is_refused(tmp_path: Path, from_height: int) -> None:
+    async def scenario() -> None:
+        async with town(tmp_path) as t:
+            with pytest.raises(RpcFailure) as refused:
+                await t.call("lsp", "rescan", from_height=from_height)
+            assert refused.value.code == "invalid_param"
+            assert f"received {from_height}" in refused.value.message
+
+    asyncio.run(scenario())
+
+
+def test_a_refused_payment_is_shown_until_it_is_taken(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with town(tmp_path) as t:
+            address = (await t.call("lsp", "address"))["address"]
+            # Below what the node's mempool takes.
+            sent = await t.call(
+                "lsp",
+                "wallet_send",
+                address=address,
+                amount_sat=50_000,
+                feerate_sat_per_vb="0.01",
+            )
+            status = await t.until("lsp", "status", lambda status: status["refused"])
+            (refused,) = status["refused"]
+            assert (refused["name"], refused["txid"]) == ("payment", sent["txid"])
+            assert "min relay fee not met" in refused["reason"]
+            balance = await t.call("lsp", "wallet_balance")
+            assert balance["refused"] == [refused]
+            assert status["wallet"]["paying_sat"] > 0
+            await t.mine(1)
+            await t.until("lsp", "status", lambda s: s["refused"] and s["refused"][0]["count"] > 1)
+
+    asyncio.run(scenario())
+
+
+def test_a_funding_that_the_node_refuses_is_shown_wherever_its_factory_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(_chain: BitcoindChain, tx: Tx) -> None:
+        raise TxRefused(f"mempool min fee not met, 1 < {tx.vsize}")
+
+    async def scenario() -> None:
+        async with town(tmp_path) as t:
+            await t.start_client("alice")
+            await t.call("alice", "join", capacity_sat=CAPACITY_SAT)
+            await t.until("alice", "status", lambda status: status["joined"])
+            with monkeypatch.context() as patched:
+                patched.setattr(BitcoindChain, "broadcast", refuse)
+                await t.call("lsp", "build")
+                answer = await t.until(
+                    "lsp", "factories", lambda a: a["factories"] and a["factories"][0]["refused"]
+                )
+                (factory,) = answer["factories"]
+                (refused,) = factory["refused"]
+                funding_txid = factory["funding_txid"]
+                assert (refused["name"], refused["txid"]) == ("funding", funding_txid)
+                factory_id = factory["factory_id"]
+                shown = await t.call("lsp", "factory_show", factory_id=factory_id)
+                assert shown["refused"][0]["txid"] == funding_txid
+                assert (await t.call("lsp", "status"))["refused"][0]["txid"] == funding_txid
+                assert (await t.call("lsp", "wallet_balance"))["refused"] == []
+                await t.mine(1)
+            await t.mine(1)
+            await t.until("lsp", "factories", lambda a: not a["factories"][0]["refused"])
+            await t.mine(1, mempool=1)
+            assert (await t.call("lsp", "status"))["refused"] == []
+
+    asyncio.run(scenario())

@@ -1,0 +1,105 @@
+"""What one participant sees of the simulated chain: its own node, which has troubles of its own."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+
+from cromford import effects as fx
+from cromford.bitcoin.block import Coin
+from cromford.bitcoin.tx import OutPoint, Tx
+from cromford.daemon.freshness import LAG_BLOCKS_MAX, SILENCE_SECONDS_MAX
+from cromford.protocol.facts import FRESH, Facts
+from tests.simulation.sim_chain import SimChain, SimRefused
+
+FORGOTTEN_BLOCKS = 2  # How far a node goes back that rebuilds its chainstate.
+
+
+class Trouble(Enum):
+    """What can be wrong with a node."""
+
+    STALLS = "stalls"  # it answers nothing
+    LAGS = "lags"  # it has the headers, and not the blocks
+    GOES_BACK = "goes back"  # it shows an ancestor of what it has shown
+    REFUSES = "refuses"  # it takes no transaction
+
+
+class Away(Exception):
+    """The node does not answer."""
+
+
+@dataclass
+class SimEyes:
+    """A node between a participant and the chain.
+
+    Attributes:
+        chain: The chain as the world has it.
+        clock: Returns the world's time, in seconds.
+        trouble: What is wrong with the node, if anything.
+        heard_at: When it last answered.
+        height: The last block that it shows; it does not move while the node stalls or lags.
+        unheard: What was to be published and found nobody.
+        unanswered: What was asked and not answered.
+    """
+
+    chain: SimChain
+    clock: Callable[[], float] = lambda: 0.0
+    trouble: Trouble | None = None
+    height: int = -1
+    heard_at: float = 0.0
+    unheard: list[fx.Broadcast] = field(default_factory=list)
+    unanswered: list[fx.LookUpCoins] = field(default_factory=list)
+
+    def look(self) -> int:
+        """Return the height of what it shows now."""
+        if self.trouble in {None, Trouble.REFUSES}:
+            self.height = self.chain.height
+        return self.height
+
+    def begin(self, trouble: Trouble) -> None:
+        """Let something be wrong from now on."""
+        self.look()
+        self.heard_at = self.clock()
+        self.trouble = trouble
+        if trouble is Trouble.GOES_BACK:
+            self.height = max(0, self.height - FORGOTTEN_BLOCKS)
+
+    def forget(self) -> None:
+        """Forget who asked: the process that did is no more."""
+        self.unheard.clear()
+        self.unanswered.clear()
+
+    def facts(self, own_height: int) -> Facts:
+        """Return what the daemon would tell its role."""
+        if self.trouble is Trouble.STALLS:
+            n_missed = self.chain.height - own_height
+            # Blocks take no time in this world; ten minutes each, outside it.
+            is_long = self.clock() - self.heard_at > SILENCE_SECONDS_MAX or n_missed > 0
+            stale = "the node does not answer" if is_long else FRESH.stale
+            return Facts(stale=stale, header_height=self.height)
+        known_height = max(self.chain.height, own_height)
+        lag_blocks = known_height - min(own_height, self.look())
+        stale = "blocks are missing" if lag_blocks > LAG_BLOCKS_MAX else FRESH.stale
+        return Facts(stale=stale, header_height=self.chain.height)
+
+    def coin(self, outpoint: OutPoint) -> Coin | None:
+        """Return a confirmed, unspent output.
+
+        Raises:
+            Away: If the node does not answer.
+        """
+        if self.trouble is Trouble.STALLS:
+            raise Away
+        return self.chain.coin(outpoint)
+
+    def broadcast(self, tx: Tx) -> None:
+        """Take a transaction into the mempool.
+
+        Raises:
+            Away: If the node does not answer.
+            SimRefused: If it does not take it.
+        """
+        if self.trouble is Trouble.STALLS:
+            raise Away
+        if self.trouble is Trouble.REFUSES:
+            raise SimRefused("mempool min fee not met")
+        self.chain.broadcast(tx)

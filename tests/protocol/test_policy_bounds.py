@@ -27,8 +27,9 @@ from cromford.channel.terms import (
 )
 from cromford.factory.terms import FeePolicy
 from cromford.protocol.faults import Refusal
+from cromford.protocol.journal.client_candidate import ClientCandidate
 from cromford.protocol.journal.first_commitments import channel_terms_of
-from cromford.protocol.opening.verification import ClientView, check_terms
+from cromford.protocol.opening.verification import ClientFacts, check_terms
 from cromford.protocol.policy import (
     LARGE_CAPACITY_SAT,
     ClientPolicy,
@@ -398,10 +399,9 @@ def test_where_there_is_more_to_take_a_client_asks_for_six_confirmations(
     """One reorganisation takes every channel: another client's capacity counts as well."""
     state = scene().state
     assert state.joining is not None
-    view = ClientView(
+    facts = ClientFacts(
         network=state.config.network,
         policy=policy,
-        join=state.joining.join,
         tip_height=TIP,
         known_funding_outpoints=frozenset(),
     )
@@ -409,11 +409,12 @@ def test_where_there_is_more_to_take_a_client_asks_for_six_confirmations(
     changes: dict[str, Any] = {"capacity_sat": capacities_sat, "min_depth": depth}
     changes["max_in_flight_msat"] = MSAT_PER_SAT * large_sat
     propose = with_raw_terms(scene().propose, encoded_terms(**changes))
+    claim = ClientCandidate(join=state.joining.join, propose=propose)
     if signs:
-        assert check_terms(propose, view).min_depth == depth
+        assert check_terms(claim, facts).min_depth == depth
     else:
         with pytest.raises(Refusal, match=r"min_depth: expected 6\.\.12, received 5"):
-            check_terms(propose, view)
+            check_terms(claim, facts)
 
 
 # What an operator may not change

@@ -6,7 +6,6 @@ copied, pickled or printed.
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Final, Never
 
 from btclib_secp256k1 import ffi
@@ -16,7 +15,6 @@ from cromford.crypto.keys import is_pubkey
 
 PUBNONCE_SIZE: Final = 66
 PARTIAL_SIG_SIZE: Final = 32
-AGGREGATES_KEPT: Final = 4096  # Of about 200 bytes each, and their pubkeys.
 
 
 class NonceReuse(Exception):
@@ -93,9 +91,8 @@ class KeyAgg:
         return hash((self.pubkeys, self.output_key))
 
 
-@lru_cache(maxsize=AGGREGATES_KEPT)
 def _aggregated(pubkeys: tuple[bytes, ...]) -> _musig.KeyAggCache:
-    """Return the aggregate. A client builds its branch twice: to check it, and to keep it."""
+    """Return the aggregate; a pubkey that is not a point is named by its place."""
     try:
         return _musig.KeyAggCache(pubkeys)
     except ValueError:

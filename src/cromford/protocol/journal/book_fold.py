@@ -12,7 +12,7 @@ from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.book import Book, Forward, HtlcKey, OwnInvoice, Payment
 from cromford.protocol.journal.encoding import journalled_update
 from cromford.protocol.journal.failures import Failure
-from cromford.protocol.journal.link import Link, applied
+from cromford.protocol.journal.link import Link, applied, with_update
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -59,26 +59,25 @@ def apply_to_book(book: Book, record: cr.BookRecord) -> Book:
 
 
 def _with_channel_record(book: Book, record: cr.ChannelRecord) -> Book:
+    if isinstance(record, cr.UpdateRecord):
+        return _with_update(book, record)
     link, settlement = applied(book.links[record.channel_id], record)
     book = replace(book, links=book.links.set(link.channel_id, link))
-    match record:
-        case cr.UpdateProposed(message=data):
-            return _with_answer(book, link, data)
-        case cr.UpdateReceived(message=data):
-            update = journalled_update(data)
-            if isinstance(update, UpdateFulfill):
-                # BOLT 2: a preimage may be used at once, whatever becomes of the update.
-                return _with_outcome(book, (link.channel_id, update.htlc_id), update.preimage)
-            return book
-        case _:
-            return book if settlement is None else _with_settled(book, link, settlement)
+    return book if settlement is None else _with_settled(book, link, settlement)
 
 
-def _with_answer(book: Book, link: Link, data: bytes) -> Book:
-    update = journalled_update(data)
+def _with_update(book: Book, record: cr.UpdateRecord) -> Book:
+    update = journalled_update(record.message)
+    is_ours = isinstance(record, cr.UpdateProposed)
+    link = with_update(book.links[record.channel_id], update, is_ours=is_ours)
+    book = replace(book, links=book.links.set(link.channel_id, link))
     if isinstance(update, UpdateAdd):
         return book
-    return _answered(book, (link.channel_id, update.htlc_id))
+    key = (link.channel_id, update.htlc_id)
+    if is_ours:
+        return _answered(book, key)
+    # BOLT 2: a preimage may be used at once, whatever becomes of the update.
+    return _with_outcome(book, key, update.preimage) if isinstance(update, UpdateFulfill) else book
 
 
 def _answered(book: Book, key: HtlcKey) -> Book:

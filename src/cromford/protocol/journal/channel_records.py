@@ -164,17 +164,17 @@ class FeeEarned(Record, frozen=True, kw_only=True, tag="fee_earned"):
     fee_msat: int
 
 
-ChannelRecord = (
+UpdateRecord = UpdateProposed | UpdateReceived
+StepRecord = (
     ChannelPrepared
     | ChannelReestablished
-    | UpdateProposed
-    | UpdateReceived
     | CommitmentIntended
     | CommitmentHeld
     | RevocationReceived
     | ChannelFailed
     | BreachFound
 )
+ChannelRecord = UpdateRecord | StepRecord
 
 PaymentRecord = (
     HtlcDecided

@@ -14,7 +14,12 @@ from cromford.wire.messages import Join, Propose
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
-    """A proposal arrived; nothing in it is believed."""
+    """A proposal arrived; nothing in it is believed.
+
+    `claim` is what would follow from it: for the checks, and for nobody else.
+    """
+
+    claim: ClientCandidate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,7 @@
-"""One funding transaction that a client checked, and what it computes for itself: its branch.
+"""One funding transaction that is proposed to a client, and what it computes for itself of it.
 
-Made only from a proposal that passed every check; what an LSP merely sent has no such value.
+Until the checks have passed this is a claim, which only they may read (`Received.claim`). What they
+computed is kept: whoever accepts a branch does not build it a second time.
 """
 
 from dataclasses import dataclass

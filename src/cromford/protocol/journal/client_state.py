@@ -228,9 +228,10 @@ def _apply_to_attempt(
 def _with_accepted(
     state: ClientState, attempt_id: bytes, inputs: tuple[r.FundingInput, ...]
 ) -> ClientState:
-    attempt = state.attempts[attempt_id]
-    candidate = ClientCandidate(join=attempt.join, propose=attempt.propose)
-    return _changed(state, attempt_id, stage=Checked(candidate=candidate), inputs=inputs)
+    stage = state.attempts[attempt_id].stage
+    if not isinstance(stage, Received):
+        raise AssertionError("a proposal was accepted twice")
+    return _changed(state, attempt_id, stage=Checked(candidate=stage.claim), inputs=inputs)
 
 
 def _with_channel(state: ClientState, attempt_id: bytes) -> ClientState:
@@ -253,7 +254,10 @@ def _with_proposal(state: ClientState, propose: Propose) -> ClientState:
     if joining is None:
         raise AssertionError("a proposal without a join")
     attempt = ClientAttempt(
-        key_attempt=joining.attempt, join=joining.join, propose=propose, stage=Received()
+        key_attempt=joining.attempt,
+        join=joining.join,
+        propose=propose,
+        stage=Received(claim=ClientCandidate(join=joining.join, propose=propose)),
     )
     return replace(state, attempts={**state.attempts, attempt.attempt_id: attempt}, joining=None)
 

@@ -1,7 +1,6 @@
 """Between a channel's own messages and the wire's: the channel room knows no channel ids."""
 
-from functools import lru_cache
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from cromford.channel.messages import (
     Reestablish,
@@ -15,7 +14,6 @@ from cromford.wire import messages as m
 from cromford.wire.fields import decode_fields, encode_fields
 
 M = TypeVar("M", bound=m.Message)
-UPDATES_CACHED: Final = 256  # Each is read a few times within one decision.
 UpdateMessage = m.UpdateAddHtlc | m.UpdateFulfillHtlc | m.UpdateFailHtlc
 
 
@@ -44,7 +42,6 @@ def update_of(message: UpdateMessage) -> Update:
             return UpdateFail(htlc_id=message.htlc_id, reason=message.reason)
 
 
-@lru_cache(maxsize=UPDATES_CACHED)
 def journalled_update(data: bytes) -> Update:
     """Return a journalled update as the channel takes it."""
     message = m.decode_message(data)

@@ -24,7 +24,7 @@ from cromford.channel.state import ChannelState
 from cromford.channel.terms import Party
 from cromford.channel.updates import propose_add, propose_fail, propose_fulfill, receive_update
 from cromford.protocol.journal import channel_records as cr
-from cromford.protocol.journal.encoding import decoded, journalled_update, reestablish_of
+from cromford.protocol.journal.encoding import decoded, reestablish_of
 from cromford.protocol.journal.first_commitments import ChannelSetting
 from cromford.protocol.journal.intents import DoubleSigning
 from cromford.signing.keychain import ChannelKey
@@ -151,7 +151,7 @@ def disconnected(link: Link) -> Link:
     )
 
 
-def applied(link: Link, record: cr.ChannelRecord) -> tuple[Link, Settlement | None]:
+def applied(link: Link, record: cr.StepRecord) -> tuple[Link, Settlement | None]:
     """Return the link after a record, and what a revocation made final."""
     match record:
         case cr.ChannelPrepared(pool_id=pool_id, pubnonce=pubnonce):
@@ -165,10 +165,6 @@ def applied(link: Link, record: cr.ChannelRecord) -> tuple[Link, Settlement | No
                 replace(link, state=resumption.state, peer_pubnonce=message.next_pubnonce),
                 None,
             )
-        case cr.UpdateProposed(message=data):
-            return replace(link, state=_with_proposed(link.state, journalled_update(data))), None
-        case cr.UpdateReceived(message=data):
-            return replace(link, state=receive_update(link.state, journalled_update(data))), None
         case cr.CommitmentIntended():
             return _with_intended(link, record), None
         case cr.CommitmentHeld():
@@ -179,6 +175,13 @@ def applied(link: Link, record: cr.ChannelRecord) -> tuple[Link, Settlement | No
             return replace(link, failure=reason, is_behind=is_behind), None
         case cr.BreachFound(content=content):
             return replace(link, breach=content), None
+
+
+def with_update(link: Link, update: Update, *, is_ours: bool) -> Link:
+    """Return the link after an update that we propose, or received."""
+    state = link.state
+    after = _with_proposed(state, update) if is_ours else receive_update(state, update)
+    return replace(link, state=after)
 
 
 def _with_proposed(state: ChannelState, update: Update) -> ChannelState:

@@ -25,7 +25,7 @@ from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.intents import intent_of, intent_of_commitment
 from cromford.protocol.journal.proposal import N_CANDIDATES
 from cromford.protocol.lobby.client import part, prepare_join
-from cromford.protocol.opening.verification import ClientView, check_proposal
+from cromford.protocol.opening.verification import ClientFacts, check_proposal
 from cromford.protocol.turn import Turn
 from cromford.wire import messages as m
 from cromford.wire.messages import encode_message
@@ -95,17 +95,16 @@ def on_coins(turn: Turn[ClientState], event: ev.CoinsLookedUp) -> None:
     attempt = state.attempts.get(attempt_id)
     if attempt is None or attempt.aborted is not None or not isinstance(attempt.stage, Received):
         return
-    view = ClientView(
+    facts = ClientFacts(
         network=state.config.network,
         policy=state.config.policy,
-        join=attempt.join,
         tip_height=state.chain.height,
         known_funding_outpoints=frozenset(
             other.funding_outpoint for other in state.attempts.values() if other.is_checked
         ),
     )
     try:
-        check_proposal(attempt.propose, view, coins)
+        check_proposal(attempt.stage.claim, facts, coins)
     except Refusal as refusal:
         abort(turn, attempt_id, f"refused: {refusal}")
         turn.remember(r.WishWithdrawn())

@@ -23,11 +23,10 @@ from cromford.factory.terms import FactoryTerms, InvalidTerms, decode_terms
 from cromford.factory.tree import FACTORY_VOUT
 from cromford.factory.vertices import TreeNode
 from cromford.protocol.faults import Refusal
+from cromford.protocol.journal.client_candidate import ClientCandidate
 from cromford.protocol.journal.proposal import (
     N_CANDIDATES,
-    own_channel,
     parse_tree_tx,
-    rebuild_branch,
 )
 from cromford.protocol.opening.verification_channel import (
     check_capacity,
@@ -38,19 +37,16 @@ from cromford.protocol.opening.verification_channel import (
 from cromford.protocol.policy import ClientPolicy, least_depth
 from cromford.wire.messages import (
     BranchVertex,
-    Join,
     NonceUse,
-    Propose,
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClientView:
-    """What a client measures a proposal against: its own facts, not the LSP's."""
+class ClientFacts:
+    """What a client measures a proposal against: what it knows itself, not from the LSP."""
 
     network: Network
     policy: ClientPolicy
-    join: Join
     tip_height: int
     known_funding_outpoints: frozenset[OutPoint]
 
@@ -75,12 +71,13 @@ def check_range(field: str, limits: tuple[int, int], received: int) -> None:
         raise Refusal(field, expected=f"{limits[0]}..{limits[1]}", received=received)
 
 
-def check_terms(propose: Propose, view: ClientView) -> FactoryTerms:
+def check_terms(claim: ClientCandidate, facts: ClientFacts) -> FactoryTerms:
     """Return the terms, if they are possible and within the client's own policy.
 
     Raises:
         Refusal: Naming the term.
     """
+    propose = claim.propose
     try:
         terms = decode_terms(propose.terms)
     except InvalidTerms as error:
@@ -89,21 +86,21 @@ def check_terms(propose: Propose, view: ClientView) -> FactoryTerms:
         raise Refusal("terms", expected="a TLV stream of terms", received=error) from error
     check_equal("terms_hash", expected=terms.terms_hash, received=propose.terms_hash)
     check_equal("attempt_id", expected=propose.attempt_id, received=terms.attempt_id)
-    check_equal("network", expected=view.network.genesis_hash, received=terms.network)
+    check_equal("network", expected=facts.network.genesis_hash, received=terms.network)
     check_range("client", (1, terms.n_clients), propose.client)
-    check_range("clients", (1, view.policy.max_clients), terms.n_clients)
+    check_range("clients", (1, facts.policy.max_clients), terms.n_clients)
     check_equal("candidates", expected=N_CANDIDATES, received=terms.candidates)
-    _check_term_ranges(terms, view)
+    _check_term_ranges(terms, facts)
     capacity_sat = terms.capacity_sat[propose.client - 1]
     check_range(
-        "capacity_sat", (view.join.capacity_least_sat, view.join.capacity_sat), capacity_sat
+        "capacity_sat", (claim.join.capacity_least_sat, claim.join.capacity_sat), capacity_sat
     )
     check_capacity(terms, capacity_sat)
     return terms
 
 
-def _check_term_ranges(terms: FactoryTerms, view: ClientView) -> None:
-    policy, tip = view.policy, view.tip_height
+def _check_term_ranges(terms: FactoryTerms, facts: ClientFacts) -> None:
+    policy, tip = facts.policy, facts.tip_height
     slack = policy.build_height_slack_blocks
     check_range("build_height", (tip - slack, tip + slack), terms.build_height)
     if terms.fee_policy not in policy.fee_policies:
@@ -139,50 +136,51 @@ def _check_term_ranges(terms: FactoryTerms, view: ClientView) -> None:
 
 
 def check_proposal(
-    propose: Propose, view: ClientView, coins: Mapping[OutPoint, Coin | None]
+    claim: ClientCandidate, facts: ClientFacts, coins: Mapping[OutPoint, Coin | None]
 ) -> Branch:
     """Return the client's branch, recomputed, if everything proposed agrees with it.
 
     Args:
-        propose: The LSP's proposal.
-        view: The client's own facts.
+        claim: What would follow from the LSP's proposal.
+        facts: What the client knows itself.
         coins: What the client's own chain says of each funding input.
 
     Raises:
         Refusal: At the first difference, by name, with the expected and the received value.
     """
-    terms = check_terms(propose, view)
+    propose, join = claim.propose, claim.join
+    terms = check_terms(claim, facts)
     check_equal("candidates", expected=N_CANDIDATES, received=len(propose.candidates))
     candidate = propose.candidates[0]
     funding_tx = check_funding_tx(candidate.funding_tx, coins)
     funding_outpoint = funding_tx.outpoint(FACTORY_VOUT)
-    if funding_outpoint in view.known_funding_outpoints:
+    if funding_outpoint in facts.known_funding_outpoints:
         raise Refusal("funding_outpoint", expected="one never seen", received=funding_outpoint)
     try:
         plan = plan_of(terms)
     except InvalidTerms as error:
         raise Refusal(error.field, expected=error.expected, received=error.received) from error
     path = plan.path_to(propose.client)
-    check_range("layers", (1, view.policy.layers_max), len(path))
+    check_range("layers", (1, facts.policy.layers_max), len(path))
     check_max_cltv(terms, n_layers=len(path), n_layers_deepest=plan.shape.n_layers)
     check_equal("vertices", expected=len(path), received=len(candidate.vertices))
-    own_pubkey = view.join.factory_pool.pubkey
+    own_pubkey = join.factory_pool.pubkey
     check_signers(path, candidate.vertices, client=propose.client, own_pubkey=own_pubkey)
-    own_offer = view.join.candidates[0].channel
+    own_offer = join.candidates[0].channel
     check_channel_offer(candidate.channel, own=own_offer)
-    branch = rebuild_branch(propose, terms=terms, join=view.join)
+    branch = claim.branch
     check_funding_output(funding_tx, branch)
     for vertex, sent in zip(branch.vertices, candidate.vertices, strict=True):
         check_tree_tx(vertex.kickoff, sent.kickoff_tx)
         check_tree_tx(vertex.state, sent.state_tx)
     names = [node.name for node in branch.nodes]
-    check_nonces("nonces", names, candidate.nonces, len(view.join.factory_pool.pubnonces))
-    check_first_commitments(own_channel(propose, join=view.join, branch=branch))
+    check_nonces("nonces", names, candidate.nonces, len(join.factory_pool.pubnonces))
+    check_first_commitments(claim.setting)
     check_nonces(
         "commitment_nonces",
         [f"commitment_{holder.name.lower()}" for holder in Party],
         candidate.commitment_nonces,
-        len(view.join.candidates[0].pool.pubnonces),
+        len(join.candidates[0].pool.pubnonces),
     )
     return branch
 

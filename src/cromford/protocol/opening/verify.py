@@ -11,8 +11,9 @@ from cromford.channel.terms import Party
 from cromford.factory.vertices import InvalidSignature
 from cromford.protocol.faults import Refusal
 from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
+from cromford.protocol.journal.client_candidate import ClientCandidate
 from cromford.protocol.journal.client_state import ClientState
-from cromford.protocol.opening.verification import ClientView, check_proposal
+from cromford.protocol.opening.verification import ClientFacts, check_proposal
 from cromford.signing.keychain import ChannelPubkeys
 
 
@@ -86,15 +87,15 @@ def _verify_proposal(state: ClientState, attempt: ClientAttempt) -> Verdict:
         for item in attempt.inputs
     }
     try:
-        view = ClientView(
+        claim = ClientCandidate(join=attempt.join, propose=attempt.propose)
+        facts = ClientFacts(
             network=state.config.network,
             policy=state.config.policy,
-            join=attempt.join,
             # As it was when the proposal came; the present tip has moved on.
-            tip_height=attempt.terms.build_height,
+            tip_height=claim.terms.build_height,
             known_funding_outpoints=frozenset(),
         )
-        branch = check_proposal(attempt.propose, view, coins)
+        branch = check_proposal(claim, facts, coins)
     except (Refusal, ValueError) as error:
         return Verdict(check="proposal", ok=False, detail=str(error))
     n_txs = len(list(branch.nodes))

@@ -1,8 +1,8 @@
 """The only place where I/O and state meet, and its one rule.
 
-Apply the records to a new state, append them durably, keep that state, then perform the effects:
-nothing is done before it is remembered. The driver is the same in a daemon and in the simulation;
-only the ports differ.
+A decision has folded its own records: append them durably, go on from the state it ended with, then
+perform its effects. Nothing is done before it is remembered. The driver is the same in a daemon and
+in the simulation; only the ports differ.
 """
 
 from collections import deque

@@ -135,7 +135,7 @@ HINT = "Use gettransaction for wallet transactions."
 DECODE_FAILED = "Make sure the tx has at least one input."
 ERRORS: tuple[tuple[str, tuple[Any, ...], int, str], ...] = (
     ("nosuch", (), -32601, "Method not found"),
-    ("getnewaddress", (), -32601, "Method not found"),
+    ("getnewfactory", (), -32601, "Method not found"),
     ("getblockhash", (-1,), -8, "Block height out of range"),
     ("getblockhash", (9_999,), -8, "Block height out of range"),
     ("getblockhash", (1.5,), -1, "JSON integer out of range"),

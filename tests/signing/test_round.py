@@ -167,17 +167,6 @@ def test_a_second_different_contribution_is_a_fault_and_the_first_stays(cohort: 
     check_signed(collected)
 
 
-def test_everybody_is_told_their_own_sessions_in_order(cohort: Cohort) -> None:
-    expected = [
-        ("s0", "s1", "s2", "s3"),
-        ("s0", "s1", "s2"),
-        ("s0", "s1", "s2"),
-        ("s0", "s1", "s3"),
-    ]
-    assert [cohort.empty_round.expected_of(pubkey(signer)) for signer in range(4)] == expected
-    assert cohort.empty_round.expected_of(pubkey(7)) == ()
-
-
 def test_a_round_without_sessions_is_done() -> None:
     assert SigningRound(sessions={}).signatures() == {}
 

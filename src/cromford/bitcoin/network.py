@@ -51,15 +51,3 @@ MAINNET: Final = Network(
     rpc_port=8332,
 )
 NETWORKS: Final = {network.name: network for network in (REGTEST, SIGNET, TESTNET4, MAINNET)}
-
-
-def network_of_genesis(genesis_hash: bytes) -> Network:
-    """Return the network with this genesis block.
-
-    Raises:
-        ValueError: If there is none.
-    """
-    for network in NETWORKS.values():
-        if network.genesis_hash == genesis_hash:
-            return network
-    raise ValueError(f"no network has the genesis block {Txid(genesis_hash)}")

@@ -49,12 +49,6 @@ class SigningRound:
             if signer not in self.partial_sigs.get(name, {})
         )
 
-    def expected_of(self, signer: bytes) -> tuple[str, ...]:
-        """Return the names of the sessions this signer takes part in, in their order."""
-        return tuple(
-            name for name, session in self.sessions.items() if signer in session.task.signers
-        )
-
     def with_contribution(self, signer: bytes, partial_sigs: Mapping[str, bytes]) -> "SigningRound":
         """Return the round after one signer's partial signatures arrived. Repeats are harmless.
 

@@ -7,7 +7,7 @@ from typing import Final
 from cromford.bitcoin.fees import P2TR_OUTPUT_VSIZE, SEGWIT_DUST_SAT
 from cromford.bitcoin.script import is_native_segwit
 from cromford.channel.errors import InvalidChannelTerms
-from cromford.channel.terms import MSAT_PER_SAT, ChannelTerms
+from cromford.channel.terms import HTLCS_MAX, MSAT_PER_SAT, ChannelTerms
 from cromford.crypto import schnorr
 from cromford.crypto.keys import is_pubkey, xonly_of
 from cromford.crypto.musig2 import is_pubnonce
@@ -39,7 +39,6 @@ from cromford.wire import messages as m
 
 CLTV_MARGIN_BLOCKS: Final = 288  # A payment may outlast two exits by this much.
 N_HTLCS_ENDOGENOUS: Final = 12  # Each way; the opener pays the fee of all of them.
-N_HTLCS_EPHEMERAL: Final = 114  # Each way; a zero-fee commitment stays within TRUC's size.
 # What a proposal holds besides keys, outputs and terms, rounded up.
 VERTEX_FRAME_SIZE: Final = 500  # two transactions' frames, the anchors, two nonces, lengths
 FUNDING_INPUT_SIZE: Final = 41
@@ -99,7 +98,7 @@ def capacity_floor_sat(policy: LspPolicy) -> int:
 def _max_accepted_htlcs(policy: LspPolicy) -> int:
     if policy.fee_policy is FeePolicy.ENDOGENOUS:
         return N_HTLCS_ENDOGENOUS
-    return N_HTLCS_EPHEMERAL
+    return HTLCS_MAX
 
 
 def refusal_of(state: LspState, node_id: bytes, join: m.Join) -> str | None:

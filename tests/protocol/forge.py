@@ -28,7 +28,7 @@ from cromford.protocol import events as ev
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal.client_attempt import ClientAttempt
 from cromford.protocol.journal.client_state import ClientState
-from cromford.protocol.journal.lsp_attempt import LspAttempt
+from cromford.protocol.journal.lsp_attempt import LspAttempt, SigningBelow
 from cromford.signing.keychain import Keychain
 from cromford.signing.signer import Signer
 from cromford.wire import messages as m
@@ -255,23 +255,29 @@ def rebuilt(**changes: Any) -> m.Propose:
     honest = scene().attempt
     terms = replace(honest.terms, **changes)
     n_clients = terms.n_clients
-    candidate = replace(
-        honest.candidate,
+    blueprint = replace(
+        honest.blueprint,
         terms=terms,
         seats=honest.seats[:n_clients],
-        channels=honest.candidate.channels[:n_clients],
-        channel_pools=honest.candidate.channel_pools[:n_clients],
+        channels=honest.blueprint.channels[:n_clients],
     )
     old = honest.funding_tx
     amount_sat = plan_of(terms).kickoff_input_sat
     output = TxOut(
         amount_sat=amount_sat,
-        script_pubkey=funding_output_of(candidate.factory_pubkeys, terms).script_pubkey,
+        script_pubkey=funding_output_of(blueprint.factory_pubkeys, terms).script_pubkey,
     )
     change_sat = sum(out.amount_sat for out in old.outputs) - amount_sat
     funding_tx = replace(old, outputs=(output, replace(old.outputs[1], amount_sat=change_sat)))
-    funded = replace(candidate, funding_tx=funding_tx)
+    funded = replace(blueprint, funding_tx=funding_tx)
+    candidate = replace(
+        honest.candidate,
+        blueprint=funded,
+        joins=honest.candidate.joins[:n_clients],
+        channel_pools=honest.candidate.channel_pools[:n_clients],
+    )
     # Some terms make commitments that nobody can build; these aggregate nonces stay the same.
-    funded.__dict__["commitment_sessions"] = honest.candidate.commitment_sessions
-    attempt = replace(honest, attempt_id=terms.attempt_id, candidate=funded)
+    candidate.__dict__["commitment_sessions"] = honest.candidate.commitment_sessions
+    stage = SigningBelow(candidate=candidate)
+    attempt = replace(honest, attempt_id=terms.attempt_id, blueprint=funded, stage=stage)
     return attempt.proposal_for(VICTIM)

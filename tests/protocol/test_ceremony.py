@@ -20,6 +20,7 @@ from tests.protocol.attacks import (
     to_lsp,
 )
 from tests.protocol.pump import Pump, PumpNode
+from tests.simulation.commitments import signed_with
 
 from cromford import effects as fx
 from cromford.protocol import client as client_role
@@ -278,29 +279,27 @@ def test_a_bad_contribution_names_its_author_and_the_others_finish_without_it(wh
     assert {seat.node_id for seat in finished.seats} == {
         client.node_id for client in pump.clients if client is not culprit
     }
-    check_nothing_is_shared(first, finished)
+    check_nothing_is_shared(pump, first, finished)
 
 
-def check_nothing_is_shared(first: Any, second: Any) -> None:
+def check_nothing_is_shared(pump: Pump, first: Any, second: Any) -> None:
     """Two attempts have no key, no pool, no nonce and no outpoint in common."""
     assert first.attempt_id != second.attempt_id
-    assert not set(first.candidate.factory_pubkeys) & set(second.candidate.factory_pubkeys)
-    assert not nonces_of(first) & nonces_of(second)
+    assert not set(first.blueprint.factory_pubkeys) & set(second.blueprint.factory_pubkeys)
+    assert not nonces_of(pump, first) & nonces_of(pump, second)
     assert not channel_keys_of(first) & channel_keys_of(second)
     assert not outpoints_of(first) & outpoints_of(second)
 
 
-def nonces_of(attempt: Any) -> set[bytes]:
-    pools = [attempt.candidate.factory_pool, *(seat.join.factory_pool for seat in attempt.seats)]
-    pools += [seat.join.candidates[0].pool for seat in attempt.seats]
+def nonces_of(pump: Pump, attempt: Any) -> set[bytes]:
+    candidate = signed_with(pump.lsp.store.entries, attempt.attempt_id)
+    pools: list[Any] = [candidate.factory_pool, *(join.factory_pool for join in candidate.joins)]
+    pools += [join.candidates[0].pool for join in candidate.joins]
     return {pubnonce for pool in pools for pubnonce in pool.pubnonces}
 
 
 def channel_keys_of(attempt: Any) -> set[bytes]:
-    offers = [
-        *attempt.candidate.channels,
-        *(seat.join.candidates[0].channel for seat in attempt.seats),
-    ]
+    offers = [*attempt.blueprint.channels, *(seat.channel for seat in attempt.seats)]
     return {offer.funding_pubkey for offer in offers} | {
         offer.first_per_commitment_point for offer in offers
     }
@@ -455,7 +454,7 @@ def test_silence_in_any_phase_costs_the_others_one_deadline(kind: type, n_silent
     assert pump.is_funded(), "no second deadline was needed"
     assert len(pump.attempt.seats) == 3 - n_silent
     assert all(pump.lsp.state.uptime_blocks(client.node_id) == 0 for client in silent)
-    check_nothing_is_shared(first, pump.attempt)
+    check_nothing_is_shared(pump, first, pump.attempt)
 
 
 def test_too_few_who_stay_end_the_build_by_name() -> None:
@@ -496,7 +495,7 @@ def test_whatever_ends_an_attempt_frees_the_coins_and_drops_every_nonce(
     assert attempt.attempt_id not in pump.lsp.state.wallet.reserved.values()
     pump.run()
     old_pools = {attempt.candidate.factory_pool.pool_id} | {
-        pool_id_of(seat.join) for seat in attempt.seats
+        pool_id_of(join) for join in attempt.candidate.joins
     }
     for node in (pump.lsp, *pump.clients):
         assert node.signer is not None

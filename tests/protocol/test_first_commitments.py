@@ -24,6 +24,7 @@ from tests.simulation.commitments import (
     check_first_commitments,
     client_first_commitment,
     lsp_first_commitment,
+    signed_with,
 )
 
 from cromford import effects as fx
@@ -216,7 +217,7 @@ def test_two_clients_with_one_channel_key_are_told_apart_by_their_channels() -> 
     attempt = scene().attempt
     for client in range(1, 4):
         session = attempt.candidate.commitment_sessions[client, Party.OPENER]
-        same_key = attempt.seats[0].join.candidates[0].pool.pubkey
+        same_key = attempt.candidate.joins[0].candidates[0].pool.pubkey
         fault = FaultyContribution(same_key, session.task.name, "partial_sig")
         assert attempt.candidate.blamed(fault) == client
 
@@ -224,7 +225,7 @@ def test_two_clients_with_one_channel_key_are_told_apart_by_their_channels() -> 
 def test_nobody_is_blamed_for_a_contribution_of_our_own() -> None:
     attempt = scene().attempt
     session = attempt.candidate.commitment_sessions[1, Party.OPENER]
-    own_keys = {session.task.name: attempt.candidate.channels[0].funding_pubkey}
+    own_keys = {session.task.name: attempt.blueprint.channels[0].funding_pubkey}
     own_keys["kickoff_root"] = attempt.candidate.factory_pool.pubkey
     for name, own in own_keys.items():
         with pytest.raises(AssertionError, match="our own contribution"):
@@ -238,17 +239,27 @@ def test_the_lsp_makes_a_pool_for_every_channel_and_each_commitment_takes_one_no
     pump = proposed()
     pump.run()
     attempt = pump.attempt
-    assert len(attempt.candidate.channel_pools) == 3
-    assert {len(pool.pubnonces) for pool in attempt.candidate.channel_pools} == {
-        LSP_CHANNEL_POOL_SIZE
-    }
-    for offer, pool in zip(
-        attempt.candidate.channels, attempt.candidate.channel_pools, strict=True
-    ):
+    pools = signed_with(pump.lsp.store.entries, attempt.attempt_id).channel_pools
+    assert len(pools) == 3
+    assert {len(pool.pubnonces) for pool in pools} == {LSP_CHANNEL_POOL_SIZE}
+    for offer, pool in zip(attempt.blueprint.channels, pools, strict=True):
         assert pool.pubkey == offer.funding_pubkey
     for propose in pump.sent(pump.lsp, m.Propose):
         uses = propose.candidates[0].commitment_nonces
         assert [use.index for use in uses] == [0, 1]
+
+
+def test_a_factory_remembers_none_of_what_it_was_signed_with() -> None:
+    """Joins with their pools are half of what a channel would cost in memory for ever."""
+    pump = proposed(2)
+    candidate = pump.attempt.candidate
+    pump.run()
+    with pytest.raises(ValueError, match="its ceremony is over"):
+        _ = pump.attempt.candidate
+    remembered = repr(pump.attempt)
+    for join in candidate.joins:
+        assert repr(join.factory_pool.pubnonces[0]) not in remembered
+        assert repr(join.candidates[0].channel) in remembered
 
 
 @pytest.mark.parametrize("how", ["funded", "aborted", "restarted"])
@@ -276,7 +287,7 @@ def test_another_sighash_for_commitment_0_is_double_signing(holder: Party) -> No
     pump = proposed(2)
     pump.run()
     for node in (pump.lsp, pump.client_at(1)):
-        commitment = pump.attempt.candidate.first_commitments[1, holder]
+        commitment = pump.attempt.blueprint.first_commitments[1, holder]
         intent = intent_of_commitment(commitment)
         assert intent.kind == f"commitment_{holder.name.lower()}"
         known = node.state.intents
@@ -301,7 +312,9 @@ def test_funding_without_an_own_first_commitment_is_a_bug() -> None:
     state = pump.lsp.state
     funded = pump.attempt.funded
     assert funded is not None
-    root = SigningRoot(before=SigningBelow(), below=funded.signed.below)
+    candidate = signed_with(pump.lsp.store.entries, pump.attempt.attempt_id)
+    before = SigningBelow(candidate=candidate)
+    root = SigningRoot(before=before, below=funded.signed.below)
     stage = Acknowledging(before=root, signed=funded.signed, done=frozenset({1, 2}))
     unfunded = replace(pump.attempt, stage=stage)
     assert lsp_opening.fund(state, unfunded).tx == unfunded.funding_tx

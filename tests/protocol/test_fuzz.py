@@ -69,7 +69,7 @@ class Material:
         self.messages += [
             m.Resume(**ids),
             m.Abort(attempt_id=ids["attempt_id"], reason="over"),
-            m.Leave(factory_pubkey=pump.attempt.seats[0].join.factory_pool.pubkey),
+            m.Leave(factory_pubkey=pump.attempt.seats[0].factory_pubkey),
             m.Refused(factory_pubkey=stranger(), reason="no"),
         ]
         self.by_size: dict[int, list[bytes]] = {}

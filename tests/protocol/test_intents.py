@@ -157,7 +157,7 @@ def test_every_signature_of_a_ceremony_was_intended_before_it_was_made() -> None
     tree = {node.task.sighash for node in pump.attempt.tree.nodes}
     commitments = {
         commitment.signing_task.sighash
-        for commitment in pump.attempt.candidate.first_commitments.values()
+        for commitment in pump.attempt.blueprint.first_commitments.values()
     }
     assert set(pump.lsp.state.intents.values()) == tree | commitments
     assert len(pump.lsp.state.intents) == len(tree) + 2 * len(pump.clients)

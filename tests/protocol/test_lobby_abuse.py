@@ -57,7 +57,7 @@ def test_a_factory_key_of_any_attempt_is_refused_for_ever(*, ended: bool) -> Non
     if ended:
         owner = pump.client_at(1)
         pump.tell(pump.lsp, owner, m.Abort(attempt_id=attempt.attempt_id, reason=""))
-    for pubkey in attempt.candidate.factory_pubkeys:
+    for pubkey in attempt.blueprint.factory_pubkeys:
         assert "another participant" in refusal(heard(pump, thief, with_pool(fresh, pubkey=pubkey)))
 
 

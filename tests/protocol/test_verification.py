@@ -114,7 +114,7 @@ KEYS = [
         claim="its own key replaced in every signer set",
         change=_replaced_everywhere,
         field="root.signers[own]",
-        expected=scene().attempt.candidate.factory_pubkeys[VICTIM],
+        expected=scene().attempt.blueprint.factory_pubkeys[VICTIM],
         received=stranger(),
     ),
     Case(

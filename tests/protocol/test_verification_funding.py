@@ -297,7 +297,7 @@ def test_a_channel_of_another_lsp_key_than_the_leaf_pays_is_refused() -> None:
 
 
 N_SESSIONS: Final = len(TREE_TXS)
-POOL_SIZE: Final = len(scene().attempt.seats[0].join.factory_pool.pubnonces)
+POOL_SIZE: Final = len(scene().attempt.candidate.joins[0].factory_pool.pubnonces)
 
 
 def _fewer_nonces(propose: m.Propose) -> m.Propose:

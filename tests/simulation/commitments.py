@@ -8,7 +8,9 @@ from cromford.channel.held import HeldCommitment, hold
 from cromford.channel.terms import Party
 from cromford.protocol.journal.client_attempt import ClientAttempt, Complete, HoldsExit, RootSent
 from cromford.protocol.journal.lsp_attempt import LspAttempt, SigningRoot
-from cromford.protocol.journal.records import Acknowledged, decode_record
+from cromford.protocol.journal.lsp_candidate import LspCandidate
+from cromford.protocol.journal.lsp_state import candidate_of
+from cromford.protocol.journal.records import Acknowledged, AttemptProposed, decode_record
 from cromford.regtest.kernel import check_scripts
 
 
@@ -21,13 +23,21 @@ def acknowledged(journal: Iterable[bytes], attempt_id: bytes) -> set[int]:
     }
 
 
+def signed_with(journal: Iterable[bytes], attempt_id: bytes) -> LspCandidate:
+    """Return the pools an attempt was proposed with, by an LSP's journal; the fold forgets them."""
+    for record in map(decode_record, journal):
+        if isinstance(record, AttemptProposed) and record.attempt_id == attempt_id:
+            return candidate_of(record)
+    raise AssertionError("never proposed")
+
+
 def lsp_first_commitment(attempt: LspAttempt, client: int) -> HeldCommitment:
     """Return the LSP's first commitment with a client, finished; raises unless it is valid."""
     below = attempt.stage.below if isinstance(attempt.stage, SigningRoot) else None
     if below is None and attempt.signed is not None:
         below = attempt.signed.below
     assert below is not None, "not signed yet"
-    commitment = attempt.candidate.first_commitments[client, Party.OPENER]
+    commitment = attempt.blueprint.first_commitments[client, Party.OPENER]
     return hold(commitment, signature=below.commitment_signatures[client - 1])
 
 

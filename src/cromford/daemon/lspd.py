@@ -88,7 +88,7 @@ class LspDaemon(Daemon[LspState]):
         """The LSP's key in each factory that was funded."""
         for attempt in self.state.attempts.values():
             if attempt.funded is not None:
-                yield attempt.key_attempt, attempt.candidate.factory_pool.pubkey
+                yield attempt.key_attempt, attempt.blueprint.lsp_factory_pubkey
 
     @property
     def book(self) -> Book:
@@ -219,7 +219,7 @@ class LspDaemon(Daemon[LspState]):
     def _refused(self, attempt: LspAttempt) -> list[dict[str, Any]]:
         """Return which transactions of a factory the node does not take."""
         return self.refusals.shown_of(
-            attempt.candidate.watched_txids, self.driver.state.chain.spends
+            attempt.blueprint.watched_txids, self.driver.state.chain.spends
         )
 
     def _attempt(self, params: dict[str, Any]) -> LspAttempt:

@@ -140,7 +140,7 @@ def export_factory(
                 "role": "lsp" if index == LSP_INDEX else "client",
                 "factory_pubkey": pubkey.hex(),
             }
-            for index, pubkey in enumerate(attempt.candidate.factory_pubkeys)
+            for index, pubkey in enumerate(attempt.blueprint.factory_pubkeys)
         ],
         "funding": export_funding(
             attempt.funding_tx if attempt.funded is None else attempt.funded.funding_tx,

@@ -8,9 +8,9 @@ from cromford.factory.branch import Branch
 from cromford.factory.terms import FactoryTerms
 from cromford.factory.tree import Tree
 from cromford.protocol.journal.first_commitments import ChannelSetting
+from cromford.protocol.journal.lsp_blueprint import LspBlueprint, LspSeat
 from cromford.protocol.journal.lsp_candidate import (
     LspCandidate,
-    LspSeat,
     SignaturesBelow,
     SignedCandidate,
 )
@@ -21,6 +21,7 @@ from cromford.wire import messages as m
 class SigningBelow:
     """Clients sign everything below the root, and their halves of our first commitments."""
 
+    candidate: LspCandidate
     partial_sigs: Mapping[int, tuple[bytes, ...]] = field(default_factory=dict)
     commitment_partial_sigs: Mapping[int, bytes] = field(default_factory=dict)
     label = "signing_below"
@@ -90,9 +91,9 @@ class LspAttempt:
 
     attempt_id: bytes
     key_attempt: int
-    candidate: LspCandidate
+    blueprint: LspBlueprint
     reasons: tuple[str, ...]
-    stage: Stage = field(default_factory=SigningBelow)
+    stage: Stage
 
     @property
     def is_open(self) -> bool:
@@ -133,6 +134,17 @@ class LspAttempt:
                 return None
 
     @property
+    def candidate(self) -> LspCandidate:
+        """What the ceremony under way signs, and with which nonces.
+
+        Raises:
+            ValueError: If it is over: a factory needs no pools, and an aborted attempt has none.
+        """
+        if self.said_below is None:
+            raise ValueError(f"attempt {self.attempt_id.hex()}: its ceremony is over")
+        return self.said_below.candidate
+
+    @property
     def said_root(self) -> SigningRoot | None:
         """What clients signed of the root, in a ceremony that came so far."""
         match self.stage:
@@ -154,44 +166,44 @@ class LspAttempt:
     @property
     def terms(self) -> FactoryTerms:
         """What was agreed."""
-        return self.candidate.terms
+        return self.blueprint.terms
 
     @property
     def seats(self) -> tuple[LspSeat, ...]:
         """The clients, in placement order."""
-        return self.candidate.seats
+        return self.blueprint.seats
 
     @property
     def funding_tx(self) -> Tx:
         """The funding transaction, unsigned."""
-        return self.candidate.funding_tx
+        return self.blueprint.funding_tx
 
     @property
     def funding_outpoint(self) -> OutPoint:
         """What kickoff_root spends."""
-        return self.candidate.funding_outpoint
+        return self.blueprint.funding_outpoint
 
     @property
     def tree(self) -> Tree:
         """The whole tree."""
-        return self.candidate.tree
+        return self.blueprint.tree
 
     def branch(self, client: int) -> Branch:
         """Return one client's branch."""
-        return self.candidate.branch(client)
+        return self.blueprint.branch(client)
 
     def setting(self, client: int) -> ChannelSetting:
         """Return one client's channel."""
-        return self.candidate.setting(client)
+        return self.blueprint.setting(client)
 
     def client_of(self, node_id: bytes) -> int | None:
         """Return a client's participant index, or None."""
-        return self.candidate.client_of(node_id)
+        return self.blueprint.client_of(node_id)
 
     def proposal_for(self, client: int) -> m.Propose:
         """Return what is proposed to one client: the terms and its own branch."""
         return m.Propose(
-            factory_pubkey=self.candidate.factory_pubkeys[client],
+            factory_pubkey=self.blueprint.factory_pubkeys[client],
             attempt_id=self.attempt_id,
             terms_hash=self.terms.terms_hash,
             terms=self.terms.encode(),

@@ -1,25 +1,21 @@
-"""One funding transaction that an LSP proposes, and all that is computed from it.
+"""One funding transaction while it is being signed: who gave what, and who signs what.
 
-Everything follows from the terms, the keys and the pools; the journal holds no transaction but the
-funding. Session k of a client's branch takes nonce k of its pool, session k of the whole tree nonce
-k of the LSP's. First commitments take nonces of both channel pools: 0 the LSP's, 1 the client's.
-Pools are fresh for every attempt, so no index is taken twice.
+The journal holds no transaction but the funding. Session k of a client's branch takes nonce k of
+its pool, session k of the whole tree nonce k of the LSP's. First commitments take nonces of both
+channel pools: 0 the LSP's, 1 the client's. Pools are fresh for every attempt, so no index is taken
+twice.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from cromford.bitcoin.tx import OutPoint, Tx, Txid
-from cromford.channel.commitment import Commitment
 from cromford.channel.terms import Party
 from cromford.effects import SignRequest
-from cromford.factory.branch import Branch, SignedBranch, branch_of, signed_branch_of
+from cromford.factory.branch import SignedBranch, signed_branch_of
 from cromford.factory.shape import LSP_INDEX
-from cromford.factory.terms import FactoryTerms
-from cromford.factory.tree import FACTORY_VOUT, SignedTree, Tree, build_tree
-from cromford.factory.vertices import ChannelFundingPubkeys
-from cromford.protocol.journal.first_commitments import ChannelSetting, channel_setting
+from cromford.factory.tree import SignedTree
+from cromford.protocol.journal.lsp_blueprint import LspBlueprint
 from cromford.signing.nonces import PublicPool
 from cromford.signing.round import (
     FaultyContribution,
@@ -32,70 +28,19 @@ from cromford.wire import messages as m
 ROOT = "kickoff_root"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LspSeat:
-    """A client's seat: who, and the keys and pools it joined with."""
-
-    node_id: bytes
-    join: m.Join
-
-
 @dataclass(frozen=True, kw_only=True)
 class LspCandidate:
-    """A funding transaction, the tree under it, its channels and its signing sessions."""
+    """A blueprint and the pools it is signed with: every signing session of its ceremony."""
 
-    terms: FactoryTerms
-    seats: tuple[LspSeat, ...]
+    blueprint: LspBlueprint
+    joins: tuple[m.Join, ...]
     factory_pool: PublicPool
-    channels: tuple[m.ChannelOffer, ...]
     channel_pools: tuple[PublicPool, ...]
-    funding_tx: Tx
-
-    def client_of(self, node_id: bytes) -> int | None:
-        """Return a client's participant index, or None."""
-        for i, seat in enumerate(self.seats, start=1):
-            if seat.node_id == node_id:
-                return i
-        return None
-
-    @property
-    def factory_pubkeys(self) -> tuple[bytes, ...]:
-        """One per participant, the LSP's first."""
-        return (
-            self.factory_pool.pubkey,
-            *(seat.join.factory_pool.pubkey for seat in self.seats),
-        )
 
     @property
     def pool_ids(self) -> tuple[bytes, ...]:
         """The ids of every pool of ours, the factory key's first."""
         return tuple(pool.pool_id for pool in (self.factory_pool, *self.channel_pools))
-
-    @property
-    def funding_outpoint(self) -> OutPoint:
-        """What kickoff_root spends."""
-        return self.funding_tx.outpoint(FACTORY_VOUT)
-
-    @cached_property
-    def tree(self) -> Tree:
-        """The whole tree."""
-        return build_tree(
-            self.terms,
-            factory_pubkeys=self.factory_pubkeys,
-            channels=[
-                ChannelFundingPubkeys(
-                    client_funding_pubkey=seat.join.candidates[0].channel.funding_pubkey,
-                    lsp_funding_pubkey=channel.funding_pubkey,
-                )
-                for seat, channel in zip(self.seats, self.channels, strict=True)
-            ],
-            funding_outpoint=self.funding_outpoint,
-        )
-
-    @cached_property
-    def watched_txids(self) -> frozenset[Txid]:
-        """The funding transaction and every tree transaction."""
-        return frozenset({self.funding_tx.txid, *(node.tx.txid for node in self.tree.nodes)})
 
     @cached_property
     def sessions(self) -> dict[str, SigningSession]:
@@ -104,14 +49,14 @@ class LspCandidate:
         Raises:
             FaultyContribution: If a client's public nonce is malformed.
         """
-        n_seen = [0] * (len(self.seats) + 1)
+        n_seen = [0] * (len(self.joins) + 1)
         pools = [
             self.factory_pool.pubnonces,
-            *(seat.join.factory_pool.pubnonces for seat in self.seats),
+            *(join.factory_pool.pubnonces for join in self.joins),
         ]
-        pubkeys = self.factory_pubkeys
+        pubkeys = self.blueprint.factory_pubkeys
         sessions: dict[str, SigningSession] = {}
-        for node in self.tree.nodes:
+        for node in self.blueprint.tree.nodes:
             pubnonces: dict[bytes, bytes] = {}
             for signer in node.signers:
                 # Depth first, a client meets the transactions of its own branch in order.
@@ -123,36 +68,6 @@ class LspCandidate:
         return sessions
 
     @cached_property
-    def settings(self) -> tuple[ChannelSetting, ...]:
-        """Every client's channel."""
-        settings: list[ChannelSetting] = []
-        for client, (seat, offer) in enumerate(zip(self.seats, self.channels, strict=True), 1):
-            branch = self.branch(client)
-            settings.append(
-                channel_setting(
-                    self.terms,
-                    outpoint=branch.channel_outpoint,
-                    capacity_sat=branch.channel.amount_sat,
-                    lsp=offer,
-                    client=seat.join.candidates[0].channel,
-                )
-            )
-        return tuple(settings)
-
-    def setting(self, client: int) -> ChannelSetting:
-        """Return one client's channel."""
-        return self.settings[client - 1]
-
-    @cached_property
-    def first_commitments(self) -> dict[tuple[int, Party], Commitment]:
-        """Every first commitment, by client and holder."""
-        return {
-            (client, holder): setting.first_commitment(holder)
-            for client, setting in enumerate(self.settings, start=1)
-            for holder in Party
-        }
-
-    @cached_property
     def commitment_sessions(self) -> dict[tuple[int, Party], SigningSession]:
         """The signing session of every first commitment, by client and holder.
 
@@ -160,10 +75,10 @@ class LspCandidate:
             FaultyContribution: If a client's public nonce is malformed.
         """
         sessions: dict[tuple[int, Party], SigningSession] = {}
-        for (client, holder), commitment in self.first_commitments.items():
+        for (client, holder), commitment in self.blueprint.first_commitments.items():
             own, theirs = (
                 self.channel_pools[client - 1],
-                self.seats[client - 1].join.candidates[0].pool,
+                self.joins[client - 1].candidates[0].pool,
             )
             pubnonces = {pool.pubkey: pool.pubnonces[holder] for pool in (own, theirs)}
             sessions[client, holder] = SigningSession(
@@ -173,16 +88,12 @@ class LspCandidate:
             )
         return sessions
 
-    def branch(self, client: int) -> Branch:
-        """Return one client's branch."""
-        return branch_of(self.tree, client)
-
     def proposal_for(self, client: int) -> m.CandidateProposal:
         """Return what is proposed to one client: its own branch and channel."""
-        branch = self.branch(client)
-        pubkeys = self.factory_pubkeys
+        branch = self.blueprint.branch(client)
+        pubkeys = self.blueprint.factory_pubkeys
         return m.CandidateProposal(
-            funding_tx=self.funding_tx.serialize(),
+            funding_tx=self.blueprint.funding_tx.serialize(),
             vertices=tuple(
                 m.BranchVertex(
                     signers=tuple(pubkeys[i] for i in vertex.kickoff.signers),
@@ -195,7 +106,7 @@ class LspCandidate:
                 m.NonceUse(index=i, aggnonce=self.sessions[node.name].aggnonce)
                 for i, node in enumerate(branch.nodes)
             ),
-            channel=self.channels[client - 1],
+            channel=self.blueprint.channels[client - 1],
             commitment_nonces=tuple(
                 m.NonceUse(
                     index=int(holder),
@@ -241,12 +152,12 @@ class LspCandidate:
         sessions = {name: s for name, s in self.sessions.items() if name != ROOT}
         signing_round = SigningRound(sessions=sessions)
         for client, theirs in partial_sigs.items():
-            names = [node.name for node in self.branch(client).nodes_below_root]
+            names = [node.name for node in self.blueprint.branch(client).nodes_below_root]
             signing_round = signing_round.with_contribution(
-                self.factory_pubkeys[client], dict(zip(names, theirs, strict=True))
+                self.blueprint.factory_pubkeys[client], dict(zip(names, theirs, strict=True))
             )
         own_below = {name: own[name] for name in sessions}
-        return signing_round.with_contribution(self.factory_pubkeys[LSP_INDEX], own_below)
+        return signing_round.with_contribution(self.blueprint.factory_pubkeys[LSP_INDEX], own_below)
 
     def commitment_round(
         self, partial_sigs: Mapping[int, bytes], own: Mapping[str, bytes]
@@ -280,7 +191,7 @@ class LspCandidate:
         for (client, _), session in self.commitment_sessions.items():
             if session.task.name == fault.session_name:
                 return client
-        return self.factory_pubkeys.index(fault.signer)
+        return self.blueprint.factory_pubkeys.index(fault.signer)
 
     def root_round(
         self, partial_sigs: Mapping[int, bytes], own: Mapping[str, bytes]
@@ -293,9 +204,9 @@ class LspCandidate:
         signing_round = SigningRound(sessions={ROOT: self.sessions[ROOT]})
         for client, partial_sig in partial_sigs.items():
             signing_round = signing_round.with_contribution(
-                self.factory_pubkeys[client], {ROOT: partial_sig}
+                self.blueprint.factory_pubkeys[client], {ROOT: partial_sig}
             )
-        return signing_round.with_contribution(self.factory_pubkeys[LSP_INDEX], own)
+        return signing_round.with_contribution(self.blueprint.factory_pubkeys[LSP_INDEX], own)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -303,13 +214,13 @@ class SignaturesBelow:
     """Every signature below the root and of the first commitments.
 
     Attributes:
-        candidate: What was signed.
+        blueprint: What was signed.
         signatures: Of the tree below the root, depth first.
         commitment_signatures: Of our own first commitments, one per client.
         commitment_partial_sigs: Our halves of the clients', one per client.
     """
 
-    candidate: LspCandidate
+    blueprint: LspBlueprint
     signatures: tuple[bytes, ...]
     commitment_signatures: tuple[bytes, ...]
     commitment_partial_sigs: tuple[bytes, ...]
@@ -317,14 +228,14 @@ class SignaturesBelow:
     @cached_property
     def by_name(self) -> dict[str, bytes]:
         """The signatures by transaction name."""
-        below = [name for name in self.candidate.sessions if name != ROOT]
+        below = [node.name for node in self.blueprint.tree.nodes if node.name != ROOT]
         return dict(zip(below, self.signatures, strict=True))
 
     def for_client(self, client: int) -> m.BranchSignatures:
         """Return one client's share: its branch below the root, our half of its commitment."""
         return m.BranchSignatures(
             signatures=tuple(
-                self.by_name[node.name] for node in self.candidate.branch(client).nodes_below_root
+                self.by_name[node.name] for node in self.blueprint.branch(client).nodes_below_root
             ),
             commitment_partial_sig=self.commitment_partial_sigs[client - 1],
         )
@@ -338,9 +249,9 @@ class SignedCandidate:
     root_signature: bytes
 
     @property
-    def candidate(self) -> LspCandidate:
+    def blueprint(self) -> LspBlueprint:
         """What was signed."""
-        return self.below.candidate
+        return self.below.blueprint
 
     @cached_property
     def tree(self) -> SignedTree:
@@ -349,7 +260,7 @@ class SignedCandidate:
         Raises:
             InvalidSignature: If one does not verify.
         """
-        return self.candidate.tree.with_signatures(self.by_name)
+        return self.blueprint.tree.with_signatures(self.by_name)
 
     @property
     def by_name(self) -> dict[str, bytes]:

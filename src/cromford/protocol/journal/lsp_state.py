@@ -23,9 +23,9 @@ from cromford.protocol.journal.lsp_attempt import (
     SigningRoot,
     Stage,
 )
+from cromford.protocol.journal.lsp_blueprint import LspBlueprint, LspSeat
 from cromford.protocol.journal.lsp_candidate import (
     LspCandidate,
-    LspSeat,
     SignaturesBelow,
     SignedCandidate,
 )
@@ -114,7 +114,7 @@ class LspState:
         watched: set[Txid] = set()
         for attempt in self.attempts.values():
             if attempt.funded is not None:
-                watched |= attempt.candidate.watched_txids
+                watched |= attempt.blueprint.watched_txids
         return frozenset(watched)
 
     def uptime_blocks(self, node_id: bytes) -> int:
@@ -207,7 +207,7 @@ def _apply_to_attempt(
         case r.BelowSigned(attempt_id=i):
             before = _stage(state, i, SigningBelow)
             below = SignaturesBelow(
-                candidate=state.attempts[i].candidate,
+                blueprint=state.attempts[i].blueprint,
                 signatures=record.signatures,
                 commitment_signatures=record.commitment_signatures,
                 commitment_partial_sigs=record.commitment_partial_sigs,
@@ -245,6 +245,7 @@ def _with_contribution(
             below = _stage(state, i, SigningBelow)
             half = record.commitment_partial_sig
             stage: Stage = SigningBelow(
+                candidate=below.candidate,
                 partial_sigs={**below.partial_sigs, client: record.partial_sigs},
                 commitment_partial_sigs={**below.commitment_partial_sigs, client: half},
             )
@@ -328,16 +329,30 @@ def _with_build(
             assert_never(record)
 
 
-def _candidate_of(record: r.AttemptProposed) -> LspCandidate:
-    return LspCandidate(
+def candidate_of(record: r.AttemptProposed) -> LspCandidate:
+    """Return what a proposal is signed with; its blueprint is what stays of it."""
+    joins = tuple(decoded(seat.join, m.Join) for seat in record.seats)
+    factory_pool = _pool(record.lsp_factory_pool)
+    blueprint = LspBlueprint(
         terms=decode_terms(record.terms),
         seats=tuple(
-            LspSeat(node_id=seat.node_id, join=decoded(seat.join, m.Join)) for seat in record.seats
+            LspSeat(
+                node_id=seat.node_id,
+                factory_pubkey=join.factory_pool.pubkey,
+                channel=join.candidates[0].channel,
+                payout_script=join.payout_script,
+            )
+            for seat, join in zip(record.seats, joins, strict=True)
         ),
-        factory_pool=_pool(record.lsp_factory_pool),
+        lsp_factory_pubkey=factory_pool.pubkey,
         channels=tuple(decode_fields(m.ChannelOffer, data) for data in record.lsp_channels),
-        channel_pools=tuple(_pool(data) for data in record.lsp_channel_pools),
         funding_tx=Tx.parse(record.funding_tx),
+    )
+    return LspCandidate(
+        blueprint=blueprint,
+        joins=joins,
+        factory_pool=factory_pool,
+        channel_pools=tuple(_pool(data) for data in record.lsp_channel_pools),
     )
 
 
@@ -348,11 +363,13 @@ def _pool(data: bytes) -> PublicPool:
 
 def _with_proposed(state: LspState, record: r.AttemptProposed) -> LspState:
     reasons = state.build.reasons if state.build is not None else ()
+    candidate = candidate_of(record)
     attempt = LspAttempt(
         attempt_id=record.attempt_id,
         key_attempt=record.attempt,
-        candidate=_candidate_of(record),
+        blueprint=candidate.blueprint,
         reasons=reasons,
+        stage=SigningBelow(candidate=candidate),
     )
     wallet = state.wallet.with_address_used(CHANGE).with_reserved(
         [tx_in.outpoint for tx_in in attempt.funding_tx.inputs], attempt.attempt_id

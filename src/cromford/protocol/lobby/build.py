@@ -169,7 +169,7 @@ def _is_key_taken(state: LspState, node_id: bytes, join: m.Join) -> bool:
         member.join.factory_pool.pubkey == pubkey
         for member in state.members.values()
         if member.node_id != node_id
-    ) or any(pubkey in attempt.candidate.factory_pubkeys for attempt in state.attempts.values())
+    ) or any(pubkey in attempt.blueprint.factory_pubkeys for attempt in state.attempts.values())
 
 
 def is_move_proven(state: LspState, node_id: bytes, join: m.Join) -> bool:
@@ -186,7 +186,7 @@ def is_move_proven(state: LspState, node_id: bytes, join: m.Join) -> bool:
             lsp_node_id=state.config.node_id,
             old_attempt_id=move.attempt_id,
         )
-        old_key = xonly_of(attempt.candidate.factory_pubkeys[client])
+        old_key = xonly_of(attempt.blueprint.factory_pubkeys[client])
         if schnorr.verify(move.signature, digest, old_key):
             return True
     return False

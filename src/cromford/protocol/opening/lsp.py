@@ -207,10 +207,13 @@ def on_sign_root(turn: Turn[LspState], node_id: bytes, message: m.SignRoot) -> N
 def _sign_below(turn: Turn[LspState], attempt: LspAttempt) -> None:
     """Ask for our halves of the tree below the root, and of both first commitments per channel."""
     candidate = attempt.candidate
-    nodes = [node for node in candidate.tree.nodes if node.name != ROOT]
+    nodes = [node for node in candidate.blueprint.tree.nodes if node.name != ROOT]
     intents = (
         *(intent_of(node) for node in nodes),
-        *(intent_of_commitment(commitment) for commitment in candidate.first_commitments.values()),
+        *(
+            intent_of_commitment(commitment)
+            for commitment in candidate.blueprint.first_commitments.values()
+        ),
     )
     requests = (*candidate.own_requests(root=False), *candidate.own_commitment_requests())
     _sign(turn, attempt, intents, requests)

@@ -1,0 +1,110 @@
+"""What an LSP's factory is computed from, and what follows: its tree, and every client's channel.
+
+It stays as long as the factory is remembered. What it took to sign it, pools and nonces, does not.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from cromford.bitcoin.tx import OutPoint, Tx, Txid
+from cromford.channel.commitment import Commitment
+from cromford.channel.terms import Party
+from cromford.factory.branch import Branch, branch_of
+from cromford.factory.terms import FactoryTerms
+from cromford.factory.tree import FACTORY_VOUT, Tree, build_tree
+from cromford.factory.vertices import ChannelFundingPubkeys
+from cromford.protocol.journal.first_commitments import ChannelSetting, channel_setting
+from cromford.wire import messages as m
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LspSeat:
+    """A client's seat: who, the keys it joined with, and where it wants to be paid."""
+
+    node_id: bytes
+    factory_pubkey: bytes
+    channel: m.ChannelOffer
+    payout_script: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class LspBlueprint:
+    """A funding transaction, the tree under it, and its channels."""
+
+    terms: FactoryTerms
+    seats: tuple[LspSeat, ...]
+    lsp_factory_pubkey: bytes
+    channels: tuple[m.ChannelOffer, ...]  # the LSP's keys, one offer per client
+    funding_tx: Tx
+
+    def client_of(self, node_id: bytes) -> int | None:
+        """Return a client's participant index, or None."""
+        for i, seat in enumerate(self.seats, start=1):
+            if seat.node_id == node_id:
+                return i
+        return None
+
+    @property
+    def factory_pubkeys(self) -> tuple[bytes, ...]:
+        """One per participant, the LSP's first."""
+        return (self.lsp_factory_pubkey, *(seat.factory_pubkey for seat in self.seats))
+
+    @property
+    def funding_outpoint(self) -> OutPoint:
+        """What kickoff_root spends."""
+        return self.funding_tx.outpoint(FACTORY_VOUT)
+
+    @cached_property
+    def tree(self) -> Tree:
+        """The whole tree."""
+        return build_tree(
+            self.terms,
+            factory_pubkeys=self.factory_pubkeys,
+            channels=[
+                ChannelFundingPubkeys(
+                    client_funding_pubkey=seat.channel.funding_pubkey,
+                    lsp_funding_pubkey=channel.funding_pubkey,
+                )
+                for seat, channel in zip(self.seats, self.channels, strict=True)
+            ],
+            funding_outpoint=self.funding_outpoint,
+        )
+
+    @cached_property
+    def watched_txids(self) -> frozenset[Txid]:
+        """The funding transaction and every tree transaction."""
+        return frozenset({self.funding_tx.txid, *(node.tx.txid for node in self.tree.nodes)})
+
+    @cached_property
+    def settings(self) -> tuple[ChannelSetting, ...]:
+        """Every client's channel."""
+        settings: list[ChannelSetting] = []
+        for client, (seat, offer) in enumerate(zip(self.seats, self.channels, strict=True), 1):
+            branch = self.branch(client)
+            settings.append(
+                channel_setting(
+                    self.terms,
+                    outpoint=branch.channel_outpoint,
+                    capacity_sat=branch.channel.amount_sat,
+                    lsp=offer,
+                    client=seat.channel,
+                )
+            )
+        return tuple(settings)
+
+    def setting(self, client: int) -> ChannelSetting:
+        """Return one client's channel."""
+        return self.settings[client - 1]
+
+    @cached_property
+    def first_commitments(self) -> dict[tuple[int, Party], Commitment]:
+        """Every first commitment, by client and holder."""
+        return {
+            (client, holder): setting.first_commitment(holder)
+            for client, setting in enumerate(self.settings, start=1)
+            for holder in Party
+        }
+
+    def branch(self, client: int) -> Branch:
+        """Return one client's branch."""
+        return branch_of(self.tree, client)

@@ -80,6 +80,8 @@ def _take_from_world(turn: Turn[ClientState], event: ev.WorldEvent) -> None:
             _on_block(turn, event)
         case ev.BlockRemoved(height=height):
             turn.remember(r.BlockDisconnected(height=height))
+        case ev.FactsChanged():
+            _on_facts_changed(turn)
         case ev.DeadlineReached(deadline=deadline):
             _on_deadline(turn, deadline)
         case ev.BroadcastRefused():
@@ -147,3 +149,14 @@ def _on_block(turn: Turn[ClientState], event: ev.BlockAdded) -> None:
     opening.on_block(turn)
     exiting.on_block(turn)
     lobby.prepare_join(turn)
+
+
+def _on_facts_changed(turn: Turn[ClientState]) -> None:
+    """Go on with what waited for a fresh chain; or leave in time though no block comes."""
+    if turn.facts.is_fresh:
+        channels.finish_channels(turn, takes_up_held=True)
+        lobby.prepare_join(turn)
+    else:
+        turn.wish(*resume(turn.state))
+        exiting.on_headers(turn)
+        channels.finish_channels(turn)

@@ -80,6 +80,15 @@ class BlockRemoved:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FactsChanged:
+    """What the facts say changed without a block.
+
+    The chain is fresh again: what waited for that is decided. Or it stays stale while the node
+    learns of more blocks that it does not show: deadlines are told by their headers.
+    """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeadlineReached:
     """A deadline passed."""
 
@@ -302,6 +311,7 @@ WorldEvent = (
     | MessageMalformed
     | BlockAdded
     | BlockRemoved
+    | FactsChanged
     | DeadlineReached
     | BroadcastRefused
 )

@@ -82,6 +82,8 @@ def _take_from_world(turn: Turn[LspState], event: ev.WorldEvent) -> None:
             _on_block(turn, event)
         case ev.BlockRemoved(height=height):
             turn.remember(r.BlockDisconnected(height=height))
+        case ev.FactsChanged():
+            _on_facts_changed(turn)
         case ev.DeadlineReached(deadline=deadline):
             _on_deadline(turn, deadline)
         case ev.BroadcastRefused():
@@ -142,6 +144,7 @@ def _on_start(turn: Turn[LspState]) -> None:
     turn.remember(r.Started())
     opening.on_start(turn)
     turn.wish(*resume(turn.state))
+    opening.fund_if_due(turn)
 
 
 def _on_disconnection(turn: Turn[LspState], node_id: bytes) -> None:
@@ -169,3 +172,15 @@ def _on_block(turn: Turn[LspState], event: ev.BlockAdded) -> None:
     # What the chain decided about an outgoing HTLC answers the incoming one.
     channels.finish_channels(turn)
     lobby.build_if_due(turn, at_height=event.height)
+
+
+def _on_facts_changed(turn: Turn[LspState]) -> None:
+    """Go on with what waited for a fresh chain; or leave in time though no block comes."""
+    if turn.facts.is_fresh:
+        channels.finish_channels(turn, takes_up_held=True)
+        opening.fund_if_due(turn)
+        lobby.build_if_due(turn, at_height=None)
+    else:
+        turn.wish(*spending.owed_payments(turn.state.wallet), *exiting.owed(turn.state))
+        exiting.on_headers(turn)
+        channels.finish_channels(turn)

@@ -6,6 +6,7 @@ from cromford.channel.terms import MSAT_PER_SAT
 from cromford.daemon.views.channels import Standing
 from cromford.daemon.views.export import export_factory, export_terms
 from cromford.protocol.channels.lsp import is_usable
+from cromford.protocol.facts import Facts
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.lsp_attempt import LspAttempt
 from cromford.protocol.journal.lsp_state import Build, LspState
@@ -55,12 +56,13 @@ def failed_channels(state: LspState, attempt: LspAttempt) -> dict[str, str]:
     return {str(link.client): link.failure or "" for link in failed}
 
 
-def standing_of(state: LspState, link: Link) -> Standing:
+def standing_of(state: LspState, link: Link, facts: Facts) -> Standing:
     """Return how a channel stands to the chain."""
     attempt, chain = state.attempts[link.attempt_id], state.chain
     root_txid = attempt.tree.vertices[0].kickoff.tx.txid
     return Standing(
         is_usable=is_usable(state, link),
+        is_fresh=facts.is_fresh,
         is_exiting=(link.attempt_id, link.client) in state.exits or root_txid in chain.confirmed,
         depth=chain.depth(attempt.funding_tx.txid),
         min_depth=attempt.terms.min_depth,

@@ -1,7 +1,7 @@
 """The client's side of the ceremony: check, sign the exit, hold it, sign the root, acknowledge."""
 
 from collections.abc import Mapping
-from typing import assert_never
+from typing import Final, assert_never
 
 from cromford import effects as fx
 from cromford.bitcoin.block import Coin
@@ -32,6 +32,8 @@ from cromford.wire.messages import encode_message
 
 # A ceremony waits for the slowest client in each of its steps.
 DEADLINES_PER_CEREMONY = 4
+# What is wrong with our node in particular is not the LSP's business.
+CHAIN_STALE: Final = "this client's chain is stale"
 
 
 def take(turn: Turn[ClientState], event: ev.OpeningEvent) -> None:
@@ -74,6 +76,9 @@ def on_propose(turn: Turn[ClientState], propose: m.Propose) -> None:
     if propose.attempt_id in turn.state.attempts:
         return  # of another attempt: dropped, never a fault
     turn.remember(r.ProposalReceived(message=encode_message(propose)))
+    if not turn.facts.is_fresh:
+        abort(turn, propose.attempt_id, CHAIN_STALE)
+        return
     try:
         funding_tx = Tx.parse(propose.candidates[0].funding_tx)
     except (IndexError, ValueError):
@@ -94,6 +99,9 @@ def on_coins(turn: Turn[ClientState], event: ev.CoinsLookedUp) -> None:
     state, attempt_id, coins = turn.state, event.asked.attempt_id, dict(event.coins)
     attempt = state.attempts.get(attempt_id)
     if attempt is None or attempt.aborted is not None or not isinstance(attempt.stage, Received):
+        return
+    if not turn.facts.is_fresh:
+        abort(turn, attempt_id, CHAIN_STALE)
         return
     view = ClientView(
         network=state.config.network,

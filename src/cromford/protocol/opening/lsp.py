@@ -330,9 +330,19 @@ def on_acknowledge(turn: Turn[LspState], node_id: bytes, message: m.Acknowledge)
     if not isinstance(attempt.stage, Acknowledging) or client in attempt.stage.done:
         return
     turn.remember(r.Acknowledged(attempt_id=attempt.attempt_id, client=client))
-    after = turn.state.attempts[attempt.attempt_id]
-    if not after.holdouts and is_fundable(turn.state, after):
-        turn.wish(_cleared(attempt), fund(turn.state, after))
+    fund_if_due(turn)
+
+
+def fund_if_due(turn: Turn[LspState]) -> None:
+    """Fund what everybody acknowledged, unless the chain is stale.
+
+    By a clock that stands still a factory would be funded that its clients refuse as too late.
+    """
+    attempt = turn.state.open_attempt
+    if attempt is None or not isinstance(attempt.stage, Acknowledging) or attempt.holdouts:
+        return
+    if turn.facts.is_fresh and is_fundable(turn.state, attempt):
+        turn.wish(_cleared(attempt), fund(turn.state, attempt))
 
 
 def on_funding_signed(turn: Turn[LspState], event: ev.FundingSigned) -> None:
@@ -405,8 +415,6 @@ def owed(state: LspState) -> Iterator[fx.Effect]:
             seconds = RECONNECT_DEADLINES * state.config.policy.deadline_seconds
             deadline = fx.AttemptDeadline(attempt_id=attempt.attempt_id)
             yield fx.SetDeadline(deadline=deadline, seconds=seconds)
-            if not attempt.holdouts and is_fundable(state, attempt):
-                yield fund(state, attempt)
 
 
 def on_block(turn: Turn[LspState]) -> None:
@@ -505,13 +513,17 @@ def on_deadline(turn: Turn[LspState], attempt_id: bytes) -> None:
     if attempt is None or not attempt.is_open:
         return
     holdouts = attempt.holdouts
-    missing = f"no answer from clients {list(holdouts)}" if holdouts else "a funding coin is gone"
+    missing = f"no answer from clients {list(holdouts)}" if holdouts else _unfunded(turn)
     abort(
         turn,
         attempt_id,
         reason=f"deadline in {attempt.stage.label}: {missing}",
         culprits=tuple(attempt.seats[client - 1].node_id for client in holdouts),
     )
+
+
+def _unfunded(turn: Turn[LspState]) -> str:
+    return "a funding coin is gone" if turn.facts.is_fresh else "our chain is stale"
 
 
 def abort(

@@ -355,6 +355,12 @@ PAYMENT = {
     "feerate_sat_per_vb": 2.004,
     "feerate_source": "estimate for 6 blocks",
 }
+ABANDONED = {
+    "abandoned": True,
+    "txid": CHANNEL_TXID,
+    "reason": "min relay fee not met, 2 < 154",
+    "freed_sat": 82_653,
+}
 PAYMENT_HASH = "5a" * 32
 TEXT = "lnbcrt1" + "q" * 300
 INVOICE = {
@@ -480,6 +486,7 @@ WALLET_ANSWERS: dict[str, Any] = {
     "wallet_balance": BALANCE,
     "wallet_coins": COINS,
     "wallet_send": lambda params: PAYMENT | {"sent": not params["dry_run"]},
+    "wallet_abandon": lambda params: ABANDONED | {"abandoned": not params["dry_run"]},
 }
 LSP_ANSWERS: dict[str, Any] = {
     "status": LSP_STATUS,

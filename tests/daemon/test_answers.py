@@ -102,6 +102,10 @@ async def look(t: Town, heard: Heard) -> None:
     payment = {"address": (await heard.ask("alice", "address"))["address"], "amount_sat": 50_000}
     await heard.ask("lsp", "wallet_send", **payment)
     await t.mine(1, mempool=1)
+    too_cheap = payment | {"amount_sat": 20_000, "feerate_sat_per_vb": "0.01"}
+    for name in ("lsp", "alice"):
+        refused = await t.call(name, "wallet_send", **too_cheap)
+        await heard.ask(name, "wallet_abandon", txid=refused["txid"])
     await heard.ask("alice", "wallet_send", **payment | {"amount_sat": None, "dry_run": True})
     factory_id = (await heard.ask("lsp", "factories"))["factories"][-1]["factory_id"]
     for method in ("factory_show", "factory_export"):

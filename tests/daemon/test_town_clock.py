@@ -157,6 +157,39 @@ def test_a_refused_payment_is_shown_until_it_is_taken(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_a_payment_that_the_node_refuses_can_be_given_up_and_no_other(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with town(tmp_path) as t:
+            address = (await t.call("lsp", "address"))["address"]
+            before = await t.call("lsp", "wallet_balance")
+            payment = {"address": address, "amount_sat": 50_000}
+            sent = await t.call("lsp", "wallet_send", **payment, feerate_sat_per_vb="0.01")
+            await t.until("lsp", "status", lambda status: status["refused"])
+            told = (await t.call("lsp", "events"))["events"]
+            seen = [event for event in told if event["event"] == "broadcast_refused"]
+            assert [(e["name"], e["txid"]) for e in seen] == [("payment", sent["txid"])]
+            planned = await t.call("lsp", "wallet_abandon", txid=sent["txid"], dry_run=True)
+            assert "min relay fee not met" in planned["reason"]
+            assert planned["freed_sat"] == (await t.call("lsp", "wallet_balance"))["paying_sat"]
+            await t.call("lsp", "wallet_abandon", txid=sent["txid"])
+            after = await t.call("lsp", "wallet_balance")
+            assert (after["free_sat"], after["refused"]) == (before["free_sat"], [])
+            assert (await t.call("lsp", "status"))["refused"] == []
+            assert await failure_of(t, sent["txid"]) == "payment_not_found"
+            good = await t.call("lsp", "wallet_send", **payment)
+            assert await failure_of(t, good["txid"]) == "payment_accepted"
+            t.node.call("generatetoaddress", 1, t.mining_address)
+            assert await failure_of(t, "nonsense") == "invalid_param"
+
+    asyncio.run(scenario())
+
+
+async def failure_of(t: Town, txid: str) -> str:
+    with pytest.raises(RpcFailure) as failed:
+        await t.call("lsp", "wallet_abandon", txid=txid)
+    return failed.value.code
+
+
 def test_a_funding_that_the_node_refuses_is_shown_wherever_its_factory_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

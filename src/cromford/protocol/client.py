@@ -11,7 +11,7 @@ from cromford import effects as fx
 from cromford.bitcoin.tx import Tx
 from cromford.channel.content import CommitmentContent
 from cromford.protocol import events as ev
-from cromford.protocol import spending
+from cromford.protocol import publishing, spending
 from cromford.protocol.channels import client as channels
 from cromford.protocol.exiting import breach
 from cromford.protocol.exiting import client as exiting
@@ -85,7 +85,7 @@ def _take_from_world(turn: Turn[ClientState], event: ev.WorldEvent) -> None:
         case ev.DeadlineReached(deadline=deadline):
             _on_deadline(turn, deadline)
         case ev.BroadcastRefused():
-            return
+            publishing.on_refused(turn, event)
         case _:
             assert_never(event)
 

@@ -199,6 +199,14 @@ class PaymentSigned:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AbandonRequested:
+    """The operator gives up a payment that our node has just refused, with this reason."""
+
+    txid: Txid
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRequested:
     """The LSP's operator builds a factory with who waits in the lobby."""
 
@@ -321,7 +329,7 @@ OpeningEvent = AttemptPrepared | CoinsLookedUp | PartialSigned | SigningFailed |
 ChannelAnswer = NoncePrepared | CommitmentMade | HalfMade | PointRecalled | ChannelSigningFailed
 ChannelEvent = ChannelAnswer | InvoiceRequested | PayRequested
 ExitEvent = ExitRequested | SpendSigned | CommitmentRecalled
-SpendingEvent = AddressRequested | PaymentRequested | PaymentSigned
+SpendingEvent = AddressRequested | PaymentRequested | PaymentSigned | AbandonRequested
 
 # One union for each room that takes events, and one for what concerns several.
 Event = WorldEvent | LobbyEvent | OpeningEvent | ChannelEvent | ExitEvent | SpendingEvent

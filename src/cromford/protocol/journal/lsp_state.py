@@ -171,6 +171,10 @@ def apply(state: LspState, record: r.AnyRecord) -> LspState:
             return replace(state, wallet=state.wallet.with_address_used(change))
         case r.PaymentWasSigned():
             return replace(state, wallet=with_payment(state.wallet, record))
+        case r.PaymentAbandoned(txid=txid):
+            return replace(state, wallet=state.wallet.without_payment(Txid(txid)))
+        case r.BroadcastRefusalSeen(txid=txid, reason=reason):
+            return replace(state, chain=state.chain.with_refusal(Txid(txid), reason))
         case r.ClientJoined(node_id=node_id, message=message, is_moving=is_moving):
             member = Member(node_id=node_id, join=decoded(message, m.Join), is_moving=is_moving)
             heights = (*state.joins.get(node_id, ()), state.chain.height)[-JOINS_TO_PAUSE:]

@@ -72,6 +72,21 @@ class PaymentWasSigned(Record, frozen=True, kw_only=True, tag="payment_signed"):
     has_change: bool
 
 
+class PaymentAbandoned(Record, frozen=True, kw_only=True, tag="payment_abandoned"):
+    """A payment that our node refuses is given up: it is published no more, its coins are free."""
+
+    txid: bytes
+    reason: str
+
+
+class BroadcastRefusalSeen(Record, frozen=True, kw_only=True, tag="broadcast_refused"):
+    """Our node refused a transaction of ours, for the first time for a reason of this kind."""
+
+    name: str
+    txid: bytes
+    reason: str
+
+
 class Intent(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """What is about to be signed: one sighash per kind, outpoint and state index, for ever.
 
@@ -348,6 +363,8 @@ SharedRecord = (
     | BlockDisconnected
     | AddressIssued
     | PaymentWasSigned
+    | PaymentAbandoned
+    | BroadcastRefusalSeen
 )
 
 SharedAttemptRecord = SigningIntended | AttemptAborted | ReadySent | ReadyReceived | ExitStarted

@@ -361,6 +361,17 @@ ABANDONED = {
     "reason": "min relay fee not met, 2 < 154",
     "freed_sat": 82_653,
 }
+ABANDONED_FACTORY = {
+    "abandoned": True,
+    "factory_id": "cd" * 32,
+    "reason": "mempool min fee not met, 154 < 616",
+    "txid": CHANNEL_TXID,
+    "amount_sat": 9_999_200,
+    "fee_sat": 800,
+    "feerate_sat_per_vb": 7.208,
+    "feerate_source": "estimate for 6 blocks",
+    "min_depth": 3,
+}
 PAYMENT_HASH = "5a" * 32
 TEXT = "lnbcrt1" + "q" * 300
 INVOICE = {
@@ -496,6 +507,7 @@ LSP_ANSWERS: dict[str, Any] = {
     "factories": {"factories": [lsp_summary()]},
     "factory_show": SHOWN,
     "factory_export": EXPORT,
+    "factory_abandon": lambda params: ABANDONED_FACTORY | {"abandoned": not params["dry_run"]},
     "pay": pay,
     "payments": LSP_PAYMENTS,
     "balances": LSP_BALANCES,

@@ -15,6 +15,7 @@ LSP_COMMANDS: list[tuple[str, str, object]] = [
     ("lsp wallet coins", "wallet_coins", answers.COINS),
     ("lsp wallet send bcrt1q 70000 --yes", "wallet_send", answers.PAYMENT),
     (f"lsp wallet abandon {'ab' * 32} --yes", "wallet_abandon", answers.ABANDONED),
+    ("lsp factory abandon cdcd --yes", "factory_abandon", answers.ABANDONED_FACTORY),
     ("lsp lobby", "lobby", answers.LOBBY),
     ("lsp build", "build", answers.BUILD),
     ("lsp factories", "factories", {"factories": [answers.lsp_summary()]}),

@@ -22,6 +22,12 @@ from cromford.cli.shown.output import blocks, cell, sat, show, table
 ALL: Final = "all"
 _FEERATE: Final = Number(FEERATE_MIN_SAT_PER_VB, Decimal(FEERATE_MAX_SAT_PER_VB), "sat/vB")
 _SAT: Final = Integer(1, MAX_MONEY_SAT)
+feerate_option = click.option(
+    "--feerate-sat-per-vb",
+    type=Option(_FEERATE),
+    metavar=_FEERATE.metavar,
+    help="Of the transaction.  [default: the node's estimate, or 2 if it has none]",
+)
 Document = dict[str, Any]
 
 
@@ -87,12 +93,7 @@ def _send(role: str) -> click.Command:
     @click.command()
     @click.argument("address", metavar="ADDRESS")
     @click.argument("amount", metavar="AMOUNT_SAT|all", type=SatOrAll())
-    @click.option(
-        "--feerate-sat-per-vb",
-        type=Option(_FEERATE),
-        metavar=_FEERATE.metavar,
-        help="Of the transaction.  [default: the node's estimate, or 2 if it has none]",
-    )
+    @feerate_option
     @click.option("--dry-run", is_flag=True, help="Show what would be sent; send nothing.")
     @click.option("--yes", is_flag=True, help="Do not ask: what is sent stays sent.")
     @invocation_options
@@ -116,7 +117,7 @@ def _send(role: str) -> click.Command:
         asked = {
             "address": address,
             "amount_sat": None if amount == ALL else amount,
-            "feerate_sat_per_vb": _digits(feerate_sat_per_vb),
+            "feerate_sat_per_vb": digits(feerate_sat_per_vb),
         }
         if dry_run:
             show(
@@ -169,7 +170,8 @@ def _abandon(role: str) -> click.Command:
     return abandon
 
 
-def _digits(number: Decimal | None) -> str | None:
+def digits(number: Decimal | None) -> str | None:
+    """Return a number as a daemon is told it."""
     return None if number is None else f"{number:f}"
 
 

@@ -33,7 +33,7 @@ def relevant(state: ClientState, txs: Sequence[Tx]) -> tuple[Tx, ...]:
         txs,
         wallet=state.wallet,
         watched=state.watched_txids,
-        watched_outpoints=exiting.watched(state),
+        watched_outpoints=exiting.watched(state) | opening.watched(state),
     )
 
 

@@ -207,6 +207,15 @@ class AbandonRequested:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FactoryAbandonRequested:
+    """The LSP's operator gives up a funding that our node has just refused, with this reason."""
+
+    attempt_id: bytes
+    reason: str
+    feerate_sat_per_kw: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRequested:
     """The LSP's operator builds a factory with who waits in the lobby."""
 
@@ -324,7 +333,14 @@ WorldEvent = (
     | BroadcastRefused
 )
 LobbyEvent = JoinRequested | LeaveRequested | JoinPrepared | BuildRequested
-OpeningEvent = AttemptPrepared | CoinsLookedUp | PartialSigned | SigningFailed | FundingSigned
+OpeningEvent = (
+    AttemptPrepared
+    | CoinsLookedUp
+    | PartialSigned
+    | SigningFailed
+    | FundingSigned
+    | FactoryAbandonRequested
+)
 # What a live channel asked the signer for.
 ChannelAnswer = NoncePrepared | CommitmentMade | HalfMade | PointRecalled | ChannelSigningFailed
 ChannelEvent = ChannelAnswer | InvoiceRequested | PayRequested

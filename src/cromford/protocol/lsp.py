@@ -22,6 +22,7 @@ from cromford.protocol.journal.chain_view import relevant_txs
 from cromford.protocol.journal.lsp_state import Build, LspState, apply, new_lsp
 from cromford.protocol.lobby import lsp as lobby
 from cromford.protocol.opening import lsp as opening
+from cromford.protocol.opening.funding import fund_if_due
 from cromford.protocol.turn import Decision, Turn
 from cromford.wire import messages as m
 
@@ -144,7 +145,7 @@ def _on_start(turn: Turn[LspState]) -> None:
     turn.remember(r.Started())
     opening.on_start(turn)
     turn.wish(*resume(turn.state))
-    opening.fund_if_due(turn)
+    fund_if_due(turn)
 
 
 def _on_disconnection(turn: Turn[LspState], node_id: bytes) -> None:
@@ -178,7 +179,7 @@ def _on_facts_changed(turn: Turn[LspState]) -> None:
     """Go on with what waited for a fresh chain; or leave in time though no block comes."""
     if turn.facts.is_fresh:
         channels.finish_channels(turn, takes_up_held=True)
-        opening.fund_if_due(turn)
+        fund_if_due(turn)
         lobby.build_if_due(turn, at_height=None)
     else:
         turn.wish(*spending.owed_payments(turn.state.wallet), *exiting.owed(turn.state))

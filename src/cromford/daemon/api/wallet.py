@@ -145,7 +145,7 @@ async def _send(owner: WalletOwner, wanted: _SendParams) -> dict[str, object]:
         script_pubkey = script_of_address(wanted.address, owner.network)
     except ValueError as error:
         raise InvalidParam("address", str(error)) from error
-    feerate_sat_per_kw, source = await _feerate(owner, wanted.feerate_sat_per_vb)
+    feerate_sat_per_kw, source = await feerate_of(owner.chain, wanted.feerate_sat_per_vb)
     event = ev.PaymentRequested(
         script_pubkey=script_pubkey,
         amount_sat=wanted.amount_sat,
@@ -182,7 +182,7 @@ async def _abandon(owner: WalletOwner, wanted: _AbandonParams) -> dict[str, obje
             remediation="`wallet balance` shows the payments that the node refuses.",
             exit_code=EXIT_NOT_FOUND,
         )
-    reason = await _refusal_of(owner.chain, tx)
+    reason = await refusal_of(owner.chain, tx)
     if not wanted.dry_run:
         owner.request(ev.AbandonRequested(txid=txid, reason=reason))
     coins = [owner.wallet.coins[tx_in.outpoint] for tx_in in tx.inputs]
@@ -194,8 +194,8 @@ async def _abandon(owner: WalletOwner, wanted: _AbandonParams) -> dict[str, obje
     }
 
 
-async def _refusal_of(chain: BitcoindChain, tx: Tx) -> str:
-    """Publish a payment once more, and return why the node does not take it.
+async def refusal_of(chain: BitcoindChain, tx: Tx) -> str:
+    """Publish a transaction once more, and return why the node does not take it.
 
     Raises:
         RpcFailure: If the node takes it, has spent its coins in a block, or does not answer.
@@ -208,19 +208,24 @@ async def _refusal_of(chain: BitcoindChain, tx: Tx) -> str:
             return refused.reason
         raise RpcFailure(
             "coins_spent",
-            f"a block has spent coins of {tx.txid}: this payment, or another, is over soon",
+            f"a block has spent coins of {tx.txid}: soon it is known to be over",
             retryable=True,
         ) from refused
     except ChainUnavailable as error:
         raise RpcFailure("chain_unavailable", str(error), retryable=True) from error
     raise RpcFailure(
-        "payment_accepted",
+        "transaction_accepted",
         f"the node takes {tx.txid} now: it may be in any next block",
     )
 
 
-async def _feerate(owner: WalletOwner, given: str | None) -> tuple[int, str]:
-    """Return the feerate and where it comes from: given, the node's estimate, or the fallback."""
+async def feerate_of(chain: BitcoindChain, given: str | None) -> tuple[int, str]:
+    """Return the feerate and where it comes from: given, the node's estimate, or the fallback.
+
+    Raises:
+        InvalidParam: If what was given is no feerate.
+        RpcFailure: If the node does not answer.
+    """
     if given is not None:
         try:
             feerate = Decimal(given)
@@ -234,7 +239,7 @@ async def _feerate(owner: WalletOwner, given: str | None) -> tuple[int, str]:
         per_kw = feerate * SAT_PER_KW_OF_SAT_PER_VB
         return int(per_kw.to_integral_value(ROUND_UP)), "given"
     try:
-        estimate = await owner.chain.feerate_sat_per_kw(FEERATE_TARGET_BLOCKS)
+        estimate = await chain.feerate_sat_per_kw(FEERATE_TARGET_BLOCKS)
     except ChainUnavailable as error:
         raise RpcFailure("chain_unavailable", str(error), retryable=True) from error
     if estimate is None:

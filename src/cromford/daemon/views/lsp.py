@@ -14,12 +14,20 @@ from cromford.protocol.lobby.build import BuildPlan
 
 
 def status_of(state: LspState, attempt: LspAttempt) -> str:
-    """Return a factory's status: building, funding, live or aborted."""
+    """Return a factory's status: building, funding, live, aborted, abandoned or dead.
+
+    `abandoned`: its funding was given up, and another transaction is to spend a coin of it; `dead`:
+    that one is deep enough. What the chain shows of the funding outweighs both.
+    """
     if attempt.aborted is not None:
         return "aborted"
     if attempt.funded is None:
         return "building"
     depth = state.chain.depth(attempt.funding_tx.txid)
+    if depth == 0 and attempt.funded.is_dead:
+        return "dead"
+    if depth == 0 and attempt.funded.replacement is not None:
+        return "abandoned"
     return "live" if depth >= attempt.terms.min_depth else "funding"
 
 
@@ -113,7 +121,7 @@ def export(state: LspState, attempt: LspAttempt) -> dict[str, Any]:
 def capital(state: LspState) -> dict[str, Any]:
     """Return where the LSP's money is: free, reserved, locked until which expiry, earned."""
     by_expiry = sorted(
-        (a for a in state.attempts.values() if a.funded is not None),
+        (a for a in state.attempts.values() if a.funded and status_of(state, a) != "dead"),
         key=lambda attempt: attempt.terms.expiry_height,
     )
     locked = [

@@ -37,6 +37,12 @@ class ChainView:
         height = self.confirmed.get(txid)
         return 0 if height is None else self.height - height + 1
 
+    def rival_depth(self, tx: Tx) -> int:
+        """Return the confirmations of what else spends a coin of a transaction; 0 if nothing."""
+        spenders = (self.spends.get(tx_in.outpoint) for tx_in in tx.inputs)
+        rivals = (other for other in spenders if other is not None and other.txid != tx.txid)
+        return max((self.depth(rival.txid) for rival in rivals), default=0)
+
     def with_block(self, block: BlockRef, txs: Sequence[Tx]) -> "ChainView":
         """Return the view after a block was connected in which `txs` confirmed."""
         recent = (*self.recent[-RECENT_BLOCKS + 1 :], block)

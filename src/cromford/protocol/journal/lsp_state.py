@@ -232,6 +232,12 @@ def _apply_to_attempt(
             funded = _stage(state, i, Funded)
             heard = funded.ready_received | {node_id}
             return _at_stage(state, i, replace(funded, ready_received=heard))
+        case r.FundingAbandoned(attempt_id=i, tx=tx):
+            left = replace(_stage(state, i, Funded), replacement=Tx.parse(tx))
+            return replace(_at_stage(state, i, left), wallet=state.wallet.with_address_used(CHANGE))
+        case r.FundingDied(attempt_id=i):
+            dead = replace(_stage(state, i, Funded), is_dead=True)
+            return replace(_at_stage(state, i, dead), wallet=state.wallet.released(i))
         case r.AttemptAborted():
             return _with_aborted(state, record)
         case r.ExitStarted(attempt_id=i, client=client):

@@ -354,6 +354,20 @@ class FundingWasSigned(Record, frozen=True, kw_only=True, tag="funding_signed"):
     tx: bytes
 
 
+class FundingAbandoned(Record, frozen=True, kw_only=True, tag="funding_abandoned"):
+    """A funding that our node refuses is given up. `tx`, unsigned, pays a coin of it back to us."""
+
+    attempt_id: bytes
+    tx: bytes
+    reason: str
+
+
+class FundingDied(Record, frozen=True, kw_only=True, tag="funding_died"):
+    """A coin of a funding is spent by another transaction, so deep that it will not confirm."""
+
+    attempt_id: bytes
+
+
 SharedRecord = (
     Created
     | Started
@@ -389,6 +403,8 @@ LspAttemptRecord = (
     | RootSigned
     | Acknowledged
     | FundingWasSigned
+    | FundingAbandoned
+    | FundingDied
 )
 
 LspOnly = (

@@ -45,7 +45,7 @@ def take(turn: Turn[ClientState], event: ev.OpeningEvent) -> None:
             on_partial_signed(turn, event)
         case ev.SigningFailed(asked=asked, reason=reason):
             abort(turn, asked.attempt_id, reason)
-        case ev.AttemptPrepared() | ev.FundingSigned():
+        case ev.AttemptPrepared() | ev.FundingSigned() | ev.FactoryAbandonRequested():
             raise AssertionError(f"{type(event).__name__} is an LSP's event")
         case _:
             assert_never(event)
@@ -362,13 +362,28 @@ def on_block(turn: Turn[ClientState]) -> None:
 
 
 def is_hopeless(state: ClientState, attempt: ClientAttempt) -> bool:
-    """Say whether the funding did not confirm in the agreed patience, or too late to be used."""
+    """Say whether the funding did not confirm in the agreed patience, or too late to be used.
+
+    Or never will: another transaction that spends a coin of it is deep enough.
+    """
     if not isinstance(attempt.stage, Complete | RootSent):
         return False
+    if state.chain.rival_depth(attempt.funding_tx) >= attempt.terms.min_depth:
+        return True
     height = state.chain.confirmed.get(attempt.funding_tx.txid)
     if height is None:
         return state.chain.height >= attempt.terms.build_height + attempt.terms.patience_blocks
     return height > attempt.terms.ready_height_max(attempt.branch.n_layers)
+
+
+def watched(state: ClientState) -> frozenset[OutPoint]:
+    """Return the coins of fundings that are waited for: whoever else spends one ends the wait."""
+    return frozenset(
+        tx_in.outpoint
+        for attempt in state.attempts.values()
+        if isinstance(attempt.stage, Complete | RootSent) and not attempt.ready_sent
+        for tx_in in attempt.funding_tx.inputs
+    )
 
 
 def is_ready(state: ClientState, attempt: ClientAttempt) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final, assert_never
 
 from cromford import effects as fx
-from cromford.bitcoin.tx import Tx, TxOut
+from cromford.bitcoin.tx import TxOut
 from cromford.channel.terms import Party
 from cromford.factory.funding import funding_tx_of
 from cromford.factory.shape import plan_of
@@ -30,6 +30,8 @@ from cromford.protocol.journal.lsp_state import Build, LspState
 from cromford.protocol.journal.proposal import N_CANDIDATES
 from cromford.protocol.lobby.build import select_coins, shape_by_policy, terms_of
 from cromford.protocol.lobby.lsp import await_rejoin
+from cromford.protocol.opening import abandoning
+from cromford.protocol.opening.funding import fund_if_due, funding_broadcast, owed_of_funding
 from cromford.protocol.turn import Turn
 from cromford.signing.nonces import PublicPool
 from cromford.signing.round import FaultyContribution
@@ -42,7 +44,11 @@ RECONNECT_DEADLINES: Final = 3  # How many deadlines an LSP that restarted gives
 
 
 def take(turn: Turn[LspState], event: ev.OpeningEvent) -> None:
-    """Take an answer of our signer in a ceremony."""
+    """Take an answer of our signer in a ceremony, or the operator's wish to end what it left.
+
+    Raises:
+        Rejected: If a funding cannot be given up.
+    """
     match event:
         case ev.AttemptPrepared():
             on_attempt_prepared(turn, event)
@@ -52,6 +58,8 @@ def take(turn: Turn[LspState], event: ev.OpeningEvent) -> None:
             on_signing_failed(turn, event)
         case ev.FundingSigned():
             on_funding_signed(turn, event)
+        case ev.FactoryAbandonRequested():
+            abandoning.on_abandon_requested(turn, event)
         case ev.CoinsLookedUp():
             raise AssertionError("CoinsLookedUp is a client's event")
         case _:
@@ -333,18 +341,6 @@ def on_acknowledge(turn: Turn[LspState], node_id: bytes, message: m.Acknowledge)
     fund_if_due(turn)
 
 
-def fund_if_due(turn: Turn[LspState]) -> None:
-    """Fund what everybody acknowledged, unless the chain is stale.
-
-    By a clock that stands still a factory would be funded that its clients refuse as too late.
-    """
-    attempt = turn.state.open_attempt
-    if attempt is None or not isinstance(attempt.stage, Acknowledging) or attempt.holdouts:
-        return
-    if turn.facts.is_fresh and is_fundable(turn.state, attempt):
-        turn.wish(_cleared(attempt), fund(turn.state, attempt))
-
-
 def on_funding_signed(turn: Turn[LspState], event: ev.FundingSigned) -> None:
     """Remember the signed funding transaction, then publish it."""
     attempt_id = event.asked.attempt_id
@@ -389,7 +385,13 @@ def on_disconnection(turn: Turn[LspState], node_id: bytes) -> None:
 def on_resume(turn: Turn[LspState], node_id: bytes, message: m.Resume) -> None:
     """Tell a client that came back what became of the root it signed."""
     attempt = turn.state.attempts.get(message.attempt_id)
-    if attempt is None or attempt.aborted is not None or attempt.client_of(node_id) is None:
+    is_dead = attempt is not None and attempt.funded is not None and attempt.funded.is_dead
+    if (
+        attempt is None
+        or is_dead
+        or attempt.aborted is not None
+        or attempt.client_of(node_id) is None
+    ):
         over = m.Abort(attempt_id=message.attempt_id, reason="this attempt is over")
         turn.send(node_id, over)
     elif attempt.signed is not None:
@@ -409,7 +411,7 @@ def owed(state: LspState) -> Iterator[fx.Effect]:
     for attempt in state.attempts.values():
         if isinstance(attempt.stage, Funded):
             if state.chain.depth(attempt.funding_tx.txid) == 0:
-                yield funding_broadcast(attempt.stage.funding_tx)
+                yield from owed_of_funding(state, attempt.stage)
         elif isinstance(attempt.stage, Acknowledging):
             # Clients come back with a growing pause, which is not theirs to answer for.
             seconds = RECONNECT_DEADLINES * state.config.policy.deadline_seconds
@@ -425,7 +427,8 @@ def on_block(turn: Turn[LspState]) -> None:
             continue
         depth = turn.chain.depth(attempt.funding_tx.txid)
         if depth == 0:
-            turn.wish(funding_broadcast(funded.funding_tx))
+            abandoning.end_if_dead(turn, attempt, funded)
+            turn.wish(*owed_of_funding(turn.state, funded))
         elif depth >= attempt.terms.min_depth and not funded.ready_sent:
             _tell_ready(turn, attempt, funded)
 
@@ -469,42 +472,6 @@ def channel_ready(attempt: LspAttempt) -> m.ChannelReady:
         terms_hash=attempt.terms.terms_hash,
         funding_txid=attempt.funding_tx.txid,
     )
-
-
-def is_fundable(state: LspState, attempt: LspAttempt) -> bool:
-    """Say whether the wallet still has every coin of the funding: a reorg may take one away."""
-    coins = [state.wallet.coins.get(tx_in.outpoint) for tx_in in attempt.funding_tx.inputs]
-    return all(coin is not None and coin.spent_height is None for coin in coins)
-
-
-def fund(state: LspState, attempt: LspAttempt) -> fx.SignFunding:
-    """Return the wish to sign the funding transaction.
-
-    Funding waits for every signature and every acknowledgement: once the coins sit in the
-    funding output, a client without a signed path has only the LSP's goodwill, and the LSP
-    only the expiry. Of a channel without a commitment of its own it could not even take its
-    balance.
-
-    Raises:
-        AssertionError: If anything is missing. Never to be caught.
-    """
-    if not isinstance(attempt.stage, Acknowledging) or attempt.holdouts:
-        raise AssertionError("funding before everybody holds an exit")
-    below = attempt.stage.signed.below
-    if len(below.commitment_signatures) != len(attempt.seats):
-        raise AssertionError("funding before every own first commitment is held")
-    coins = [state.wallet.coins[tx_in.outpoint] for tx_in in attempt.funding_tx.inputs]
-    return fx.SignFunding(
-        attempt_id=attempt.attempt_id,
-        tx=attempt.funding_tx,
-        prevouts=tuple(coin.txout for coin in coins),
-        paths=tuple(coin.path for coin in coins),
-    )
-
-
-def funding_broadcast(tx: Tx) -> fx.Broadcast:
-    """Return the wish to publish a signed funding transaction."""
-    return fx.Broadcast(name="funding", tx=tx)
 
 
 def on_deadline(turn: Turn[LspState], attempt_id: bytes) -> None:

@@ -70,9 +70,10 @@ class BlocksPruned(ChainUnavailable):
     Attributes:
         needed_height: The first block that is still to be read.
         kept_height: The first block that the node still has.
+        header_height: Its best header.
     """
 
-    def __init__(self, *, needed_height: int, kept_height: int) -> None:
+    def __init__(self, *, needed_height: int, kept_height: int, header_height: int) -> None:
         super().__init__(
             f"the node has pruned the blocks from height {needed_height} to {kept_height - 1}, "
             "which are still to be read: use a node that has them (--chain-url), or let this one "
@@ -80,6 +81,7 @@ class BlocksPruned(ChainUnavailable):
         )
         self.needed_height = needed_height
         self.kept_height = kept_height
+        self.header_height = header_height
 
 
 class TxRefused(Exception):

@@ -355,6 +355,23 @@ PAYMENT = {
     "feerate_sat_per_vb": 2.004,
     "feerate_source": "estimate for 6 blocks",
 }
+ABANDONED = {
+    "abandoned": True,
+    "txid": CHANNEL_TXID,
+    "reason": "min relay fee not met, 2 < 154",
+    "freed_sat": 82_653,
+}
+ABANDONED_FACTORY = {
+    "abandoned": True,
+    "factory_id": "cd" * 32,
+    "reason": "mempool min fee not met, 154 < 616",
+    "txid": CHANNEL_TXID,
+    "amount_sat": 9_999_200,
+    "fee_sat": 800,
+    "feerate_sat_per_vb": 7.208,
+    "feerate_source": "estimate for 6 blocks",
+    "min_depth": 3,
+}
 PAYMENT_HASH = "5a" * 32
 TEXT = "lnbcrt1" + "q" * 300
 INVOICE = {
@@ -480,6 +497,7 @@ WALLET_ANSWERS: dict[str, Any] = {
     "wallet_balance": BALANCE,
     "wallet_coins": COINS,
     "wallet_send": lambda params: PAYMENT | {"sent": not params["dry_run"]},
+    "wallet_abandon": lambda params: ABANDONED | {"abandoned": not params["dry_run"]},
 }
 LSP_ANSWERS: dict[str, Any] = {
     "status": LSP_STATUS,
@@ -489,6 +507,7 @@ LSP_ANSWERS: dict[str, Any] = {
     "factories": {"factories": [lsp_summary()]},
     "factory_show": SHOWN,
     "factory_export": EXPORT,
+    "factory_abandon": lambda params: ABANDONED_FACTORY | {"abandoned": not params["dry_run"]},
     "pay": pay,
     "payments": LSP_PAYMENTS,
     "balances": LSP_BALANCES,

@@ -58,6 +58,31 @@ def test_a_payment_is_asked_for_as_it_was_typed(
     assert lsp.calls == [("wallet_send", {"address": "bcrt1q", "dry_run": False} | asked)]
 
 
+def test_a_payment_is_given_up_only_by_somebody_who_was_told_why_it_may_confirm(
+    client: FakeDaemon,
+) -> None:
+    result = CommandLine(client.datadir).run("client", "wallet", "abandon", "ab" * 32, "--json")
+    assert result.exit_code == 5
+    message = json.loads(result.stderr)["message"]
+    assert "min relay fee not met, 2 < 154; who else has it may publish it" in message
+    assert [params["dry_run"] for _, params in client.calls] == [True]
+
+
+def test_a_factory_is_given_up_only_by_somebody_who_was_told_what_it_costs(
+    lsp: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("lsp", "factory", "abandon", "cdcd")
+    result = CommandLine(lsp.datadir).run(*command, "--json")
+    assert result.exit_code == 5
+    assert "a coin is paid back for a fee of 800 sat" in json.loads(result.stderr)["message"]
+    assert lsp.calls == [("factory_abandon", {"factory_id": "cdcd", "dry_run": True})]
+    lsp.calls.clear()
+    monkeypatch.setattr(asking, "can_ask", lambda _session: True)
+    assert CommandLine(lsp.datadir).run(*command, typed="y\n").exit_code == 0
+    shown = {"factory_id": "cdcd", "feerate_sat_per_vb": "7.208", "dry_run": False}
+    assert lsp.calls[1] == ("factory_abandon", shown)
+
+
 def test_a_wallet_without_coins_says_so(fake: Any) -> None:
     daemon = fake({"wallet_coins": {"coins": []}})
     assert CommandLine(daemon.datadir).run("lsp", "wallet", "coins").stdout == "no coins\n"

@@ -14,6 +14,8 @@ import pytest
 from tests.cli import answers
 from tests.daemon.town import CAPACITY_SAT, LSP_POLICY, Town, town
 
+from cromford.adapters.bitcoind import BitcoindChain
+from cromford.bitcoin.tx import Tx
 from cromford.daemon.api.rpc import InvalidParam
 from cromford.daemon.api.rpc_server import Handler
 from cromford.daemon.lspd import LspDaemon
@@ -55,6 +57,11 @@ class Heard:
         return answer
 
 
+async def refuse(_chain: BitcoindChain, _tx: Tx) -> str:
+    """Say what a node says that takes no transaction."""
+    return "mempool min fee not met"
+
+
 async def gather_and_build(t: Town, heard: Heard) -> None:
     for name in ("alice", "bob"):
         await t.start_client(name)
@@ -65,7 +72,11 @@ async def gather_and_build(t: Town, heard: Heard) -> None:
     await heard.ask("alice", "status")
     await heard.ask("lsp", "lobby")
     await heard.ask("lsp", "build")
-    await t.until("lsp", "factories", lambda a: a["factories"][-1]["phase"] == "funding")
+    found = await t.until("lsp", "factories", lambda a: a["factories"][-1]["phase"] == "funding")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("cromford.daemon.lspd.refusal_of", refuse)
+        factory_id = found["factories"][-1]["factory_id"]
+        await heard.ask("lsp", "factory_abandon", factory_id=factory_id, dry_run=True)
     await t.mine(3, mempool=1)
     for name in ("alice", "bob"):
         await t.until(name, "factory", lambda a: a["channel_status"] == "open")
@@ -102,6 +113,10 @@ async def look(t: Town, heard: Heard) -> None:
     payment = {"address": (await heard.ask("alice", "address"))["address"], "amount_sat": 50_000}
     await heard.ask("lsp", "wallet_send", **payment)
     await t.mine(1, mempool=1)
+    too_cheap = payment | {"amount_sat": 20_000, "feerate_sat_per_vb": "0.01"}
+    for name in ("lsp", "alice"):
+        refused = await t.call(name, "wallet_send", **too_cheap)
+        await heard.ask(name, "wallet_abandon", txid=refused["txid"])
     await heard.ask("alice", "wallet_send", **payment | {"amount_sat": None, "dry_run": True})
     factory_id = (await heard.ask("lsp", "factories"))["factories"][-1]["factory_id"]
     for method in ("factory_show", "factory_export"):

@@ -14,6 +14,7 @@ from cromford.bitcoin.tx import Tx
 from cromford.daemon.chain_following import ChainFollowing
 from cromford.ports import BlockRef, ChainUnavailable, CredentialsRefused
 from cromford.protocol import events as ev
+from cromford.protocol.facts import Facts
 from cromford.protocol.journal.records import AnyRecord, BlockConnected, BlockDisconnected
 
 NOW = 1_700_000_000
@@ -27,6 +28,7 @@ class Reader:
     recent: list[BlockRef] = field(default_factory=list)
     events: list[ev.Event] = field(default_factory=list)
     stale: list[str | None] = field(default_factory=list)
+    told: list[Facts] = field(default_factory=list)
     following: ChainFollowing | None = None
 
     @property
@@ -38,6 +40,9 @@ class Reader:
 
     def post(self, event: ev.Event) -> None:
         assert self.following is not None
+        if isinstance(event, ev.FactsChanged):
+            self.told.append(self.following.facts())
+            return
         self.events.append(event)
         self.stale.append(self.following.facts().stale)
         match event:
@@ -338,3 +343,62 @@ def test_at_the_start_it_is_said_from_where_on_the_node_has_to_keep_blocks(
 
     asyncio.run(scenario())
     assert "blocks_needed from=100 kept_from=5 tip=100" in caplog.text
+
+
+def test_a_role_is_told_once_whenever_its_chain_is_fresh_again() -> None:
+    async def scenario() -> None:
+        chain = mined(10)
+        async with eyes(chain, [ref(chain.active[10])]) as seen:
+            await seen.until(lambda: len(seen.reader.told) == 1)
+            await chain.until_asked(9)
+            assert seen.reader.told == [Facts(header_height=10)]
+            chain.is_silent = True
+            await chain.until_asked(3)
+            seen.times[0] += 121
+            # A peer's message, say, is decided meanwhile.
+            stale = seen.following.facts().stale
+            assert stale is not None
+            chain.is_silent = False
+            await seen.until(lambda: len(seen.reader.told) == 2)
+            await chain.until_asked(9)
+            assert seen.reader.told == [Facts(header_height=10)] * 2
+
+    asyncio.run(scenario())
+
+
+def test_a_role_is_told_of_headers_only_where_their_blocks_do_not_come() -> None:
+    async def scenario() -> None:
+        chain = mined(10)
+        async with eyes(chain, [ref(chain.active[10])]) as seen:
+            await seen.until(lambda: len(seen.reader.told) == 1)
+            chain.shown_height = 10
+            chain.mine(5)
+            await seen.until(lambda: seen.kind() == "blocks_missing")
+            await chain.until_asked(9)
+            assert len(seen.reader.told) == 1, "they may come at any moment"
+            seen.times[0] += 601
+            await seen.until(lambda: len(seen.reader.told) == 2)
+            await chain.until_asked(9)
+            chain.mine(2)
+            await seen.until(lambda: len(seen.reader.told) == 3)
+            await chain.until_asked(9)
+            heights = [facts.header_height for facts in seen.reader.told]
+            assert heights == [10, 15, 17]
+            assert [facts.stale is None for facts in seen.reader.told] == [True, False, False]
+
+    asyncio.run(scenario())
+
+
+def test_a_role_whose_blocks_were_pruned_is_told_of_headers() -> None:
+    async def scenario() -> None:
+        chain = mined(300)
+        chain.kept_height = 290
+        async with eyes(chain, [ref(chain.active[10])]) as seen:
+            await seen.until(lambda: seen.kind() == "blocks_pruned")
+            await seen.until(lambda: len(seen.reader.told) == 1)
+            chain.mine(3)
+            await seen.until(lambda: len(seen.reader.told) == 2)
+            assert [facts.header_height for facts in seen.reader.told] == [300, 303]
+            assert not seen.reader.events
+
+    asyncio.run(scenario())

@@ -159,7 +159,9 @@ def test_an_initial_download_is_stale_where_time_is_real() -> None:
 
 
 def test_pruned_blocks_are_stale_at_once_and_name_the_way_out() -> None:
-    pruned = BlocksPruned(needed_height=HEIGHT + 1, kept_height=HEIGHT + 50)
+    pruned = BlocksPruned(
+        needed_height=HEIGHT + 1, kept_height=HEIGHT + 50, header_height=HEIGHT + 90
+    )
     told = heard(status(HEIGHT + 300)).after_silence(pruned, now=START + 1)
     stale = told.after_silence(pruned, now=START + 9).stale(own_height=HEIGHT, now=START + 9)
     assert stale is not None

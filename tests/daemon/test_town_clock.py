@@ -157,6 +157,39 @@ def test_a_refused_payment_is_shown_until_it_is_taken(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_a_payment_that_the_node_refuses_can_be_given_up_and_no_other(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with town(tmp_path) as t:
+            address = (await t.call("lsp", "address"))["address"]
+            before = await t.call("lsp", "wallet_balance")
+            payment = {"address": address, "amount_sat": 50_000}
+            sent = await t.call("lsp", "wallet_send", **payment, feerate_sat_per_vb="0.01")
+            await t.until("lsp", "status", lambda status: status["refused"])
+            told = (await t.call("lsp", "events"))["events"]
+            seen = [event for event in told if event["event"] == "broadcast_refused"]
+            assert [(e["name"], e["txid"]) for e in seen] == [("payment", sent["txid"])]
+            planned = await t.call("lsp", "wallet_abandon", txid=sent["txid"], dry_run=True)
+            assert "min relay fee not met" in planned["reason"]
+            assert planned["freed_sat"] == (await t.call("lsp", "wallet_balance"))["paying_sat"]
+            await t.call("lsp", "wallet_abandon", txid=sent["txid"])
+            after = await t.call("lsp", "wallet_balance")
+            assert (after["free_sat"], after["refused"]) == (before["free_sat"], [])
+            assert (await t.call("lsp", "status"))["refused"] == []
+            assert await failure_of(t, sent["txid"]) == "payment_not_found"
+            good = await t.call("lsp", "wallet_send", **payment)
+            assert await failure_of(t, good["txid"]) == "transaction_accepted"
+            t.node.call("generatetoaddress", 1, t.mining_address)
+            assert await failure_of(t, "nonsense") == "invalid_param"
+
+    asyncio.run(scenario())
+
+
+async def failure_of(t: Town, txid: str) -> str:
+    with pytest.raises(RpcFailure) as failed:
+        await t.call("lsp", "wallet_abandon", txid=txid)
+    return failed.value.code
+
+
 def test_a_funding_that_the_node_refuses_is_shown_wherever_its_factory_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,5 +221,59 @@ def test_a_funding_that_the_node_refuses_is_shown_wherever_its_factory_is(
             await t.until("lsp", "factories", lambda a: not a["factories"][0]["refused"])
             await t.mine(1, mempool=1)
             assert (await t.call("lsp", "status"))["refused"] == []
+            with pytest.raises(RpcFailure) as taken:
+                await t.call("lsp", "factory_abandon", factory_id=factory_id)
+            assert taken.value.code == "transaction_accepted"
 
     asyncio.run(scenario())
+
+
+def test_a_factory_whose_funding_the_node_refuses_can_be_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish = BitcoindChain.broadcast
+
+    async def scenario() -> None:
+        refused: list[str] = []
+
+        async def refuse_the_first(chain: BitcoindChain, tx: Tx) -> None:
+            refused.append(str(tx.txid))
+            if refused[0] == str(tx.txid):
+                raise TxRefused("mempool min fee not met, 1 < 4")
+            await publish(chain, tx)
+
+        async with town(tmp_path) as t:
+            await t.start_client("alice")
+            await t.call("alice", "join", capacity_sat=CAPACITY_SAT)
+            await t.until("alice", "status", lambda status: status["joined"])
+            monkeypatch.setattr(BitcoindChain, "broadcast", refuse_the_first)
+            await t.call("lsp", "build")
+            answer = await t.until(
+                "lsp", "factories", lambda a: a["factories"] and a["factories"][0]["refused"]
+            )
+            wanted = {"factory_id": answer["factories"][0]["factory_id"]}
+            planned = await t.call("lsp", "factory_abandon", **wanted, dry_run=True)
+            assert planned["reason"] == "mempool min fee not met, 1 < 4"
+            assert (await status_of_factory(t)) == "funding"
+            given_up = await t.call("lsp", "factory_abandon", **wanted)
+            assert given_up == planned | {"abandoned": True}
+            await t.until("lsp", "factories", lambda a: a["factories"][0]["status"] == "abandoned")
+            await t.mine(1, mempool=1)
+            assert (await status_of_factory(t)) == "abandoned"
+            await t.mine(planned["min_depth"] - 1)
+            await t.until("lsp", "factories", lambda a: a["factories"][0]["status"] == "dead")
+            after = await t.call("lsp", "wallet_balance")
+            assert (after["reserved_sat"], after["paying_sat"]) == (0, 0)
+            assert (await t.call("lsp", "status"))["capital"]["locked_sat"] == 0
+            told = await t.until(
+                "alice", "factories", lambda a: a["factories"][0]["status"] != "building"
+            )
+            assert told["factories"][0]["aborted"] or told["factories"][0]["given_up"]
+            await t.until("alice", "status", lambda status: status["joined"])
+
+    asyncio.run(scenario())
+
+
+async def status_of_factory(t: Town) -> str:
+    status: str = (await t.call("lsp", "factories"))["factories"][0]["status"]
+    return status

@@ -46,6 +46,7 @@ from cromford.protocol.journal.first_commitments import (
 from cromford.protocol.journal.intents import DoubleSigning, check_intents, intent_of_commitment
 from cromford.protocol.journal.lsp_attempt import Acknowledging, SigningBelow, SigningRoot
 from cromford.protocol.lobby.build import plan_build
+from cromford.protocol.opening import funding
 from cromford.protocol.opening import lsp as lsp_opening
 from cromford.protocol.opening.verification_channel import (
     check_first_commitments as check_buildable,
@@ -317,12 +318,12 @@ def test_funding_without_an_own_first_commitment_is_a_bug() -> None:
     root = SigningRoot(before=before, below=funded.signed.below)
     stage = Acknowledging(before=root, signed=funded.signed, done=frozenset({1, 2}))
     unfunded = replace(pump.attempt, stage=stage)
-    assert lsp_opening.fund(state, unfunded).tx == unfunded.funding_tx
+    assert funding.fund(state, unfunded).tx == unfunded.funding_tx
     below = funded.signed.below
     for held in ((), below.commitment_signatures[:-1]):
         fewer = replace(funded.signed, below=replace(below, commitment_signatures=held))
         with pytest.raises(AssertionError, match="every own first commitment"):
-            lsp_opening.fund(state, replace(unfunded, stage=replace(stage, signed=fewer)))
+            funding.fund(state, replace(unfunded, stage=replace(stage, signed=fewer)))
 
 
 def test_a_first_commitment_is_held_from_the_record_on_and_never_unverified() -> None:

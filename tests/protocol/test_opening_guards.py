@@ -9,7 +9,7 @@ from tests.protocol.pump import Pump, PumpNode
 
 from cromford import effects as fx
 from cromford.protocol.journal.lsp_attempt import Aborted
-from cromford.protocol.opening.lsp import fund
+from cromford.protocol.opening.funding import fund
 from cromford.wire import messages as m
 
 STEP_SECONDS: Final = 20  # The default of the LSP's policy.

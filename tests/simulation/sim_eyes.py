@@ -39,6 +39,7 @@ class SimEyes:
         height: The last block that it shows; it does not move while the node stalls or lags.
         unheard: What was to be published and found nobody.
         unanswered: What was asked and not answered.
+        is_heard: Whether the process that asks has had an answer.
     """
 
     chain: SimChain
@@ -48,9 +49,11 @@ class SimEyes:
     heard_at: float = 0.0
     unheard: list[fx.Broadcast] = field(default_factory=list)
     unanswered: list[fx.LookUpCoins] = field(default_factory=list)
+    is_heard: bool = True
 
     def look(self) -> int:
         """Return the height of what it shows now."""
+        self.is_heard = self.is_heard or self.trouble is not Trouble.STALLS
         if self.trouble in {None, Trouble.REFUSES}:
             self.height = self.chain.height
         return self.height
@@ -67,9 +70,12 @@ class SimEyes:
         """Forget who asked: the process that did is no more."""
         self.unheard.clear()
         self.unanswered.clear()
+        self.is_heard = False
 
     def facts(self, own_height: int) -> Facts:
         """Return what the daemon would tell its role."""
+        if not self.is_heard:
+            return Facts(stale="the node has not answered since the start")
         if self.trouble is Trouble.STALLS:
             n_missed = self.chain.height - own_height
             # Blocks take no time in this world; ten minutes each, outside it.
@@ -80,6 +86,11 @@ class SimEyes:
         lag_blocks = known_height - min(own_height, self.look())
         stale = "blocks are missing" if lag_blocks > LAG_BLOCKS_MAX else FRESH.stale
         return Facts(stale=stale, header_height=self.chain.height)
+
+    @property
+    def hides_blocks(self) -> bool:
+        """Whether it stays without blocks whose headers it has."""
+        return self.trouble in {Trouble.LAGS, Trouble.GOES_BACK}
 
     def coin(self, outpoint: OutPoint) -> Coin | None:
         """Return a confirmed, unspent output.

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from cromford import effects as fx
 from cromford.bitcoin.network import REGTEST
 from cromford.bitcoin.tx import Tx
+from cromford.channel.messages import UpdateFulfill
 from cromford.daemon.driver import Driver, Role
 from cromford.daemon.pairing import open_journal
 from cromford.daemon.signing import perform_signing
@@ -16,8 +17,10 @@ from cromford.factory.terms import FeePolicy
 from cromford.protocol import client as client_role
 from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
-from cromford.protocol.facts import Facts
+from cromford.protocol.facts import FRESH, Facts
 from cromford.protocol.faults import Rejected
+from cromford.protocol.journal import channel_records as cr
+from cromford.protocol.journal import records as r
 from cromford.protocol.journal.client_state import ClientConfig, ClientState
 from cromford.protocol.journal.lsp_state import LspConfig, LspState
 from cromford.protocol.journal.records import AnyRecord, decode_record, encode_record
@@ -27,6 +30,8 @@ from cromford.signing.keychain import ChannelKey, Keychain, seed_fingerprint
 from cromford.signing.signer import Signer
 from cromford.signing.task import SigningTask
 from cromford.wallet.account import Account
+from cromford.wire import messages as m
+from cromford.wire.messages import decode_message
 
 S = TypeVar("S")
 
@@ -34,16 +39,44 @@ S = TypeVar("S")
 def watched(
     decide: Callable[[S, ev.Event, Facts], Decision[S]], apply: Callable[[S, AnyRecord], S]
 ) -> Callable[[S, ev.Event, Facts], Decision[S]]:
-    """Return a `decide` that fails if it ends in another state than the fold of its records."""
+    """Return a `decide` that fails if it ends in another state than the fold of its records.
+
+    It fails, too, if it takes new risk on a stale chain.
+    """
 
     def decide_watched(state: S, event: ev.Event, facts: Facts) -> Decision[S]:
         decision = decide(state, event, facts)
         for record in decision.records:
+            if not facts.is_fresh:
+                check_is_no_risk(state, record)
             state = apply(state, decode_record(encode_record(record)))
         assert decision.state == state, f"{type(event).__name__} ends beside its own records"
         return decision
 
     return decide_watched
+
+
+def check_is_no_risk(state: Any, record: AnyRecord) -> None:
+    """Fail on what may not be remembered while the chain is stale."""
+    match record:
+        case cr.InvoicePaid() | cr.PaymentStarted() | cr.HtlcForwarded():
+            raise AssertionError(f"{record} while the chain is stale")
+        case cr.UpdateProposed(message=data):
+            assert not isinstance(decode_message(data), m.UpdateAddHtlc), "an HTLC was added"
+        case cr.CommitmentIntended(channel_id=channel_id):
+            link = state.book.links[channel_id]
+            for update in link.state.unacked[link.state.n_signed_updates :]:
+                live = isinstance(update, UpdateFulfill) and link.state.find(
+                    link.state.peer, update.htlc_id
+                )
+                is_shown = live and live.htlc.payment_hash in state.book.invoices
+                assert not is_shown, "a preimage was shown first"
+        case r.JoinSent() | r.ProposalAccepted() | r.BuildStarted() | r.AttemptProposed():
+            raise AssertionError(f"{record} while the chain is stale")
+        case r.FundingWasSigned():
+            raise AssertionError("a factory was funded while the chain is stale")
+        case _:
+            return
 
 
 LSP_ROLE: Role[LspState] = Role(
@@ -141,6 +174,7 @@ class SimNode:
         perform: Callable[["SimNode", fx.Performed], Iterable[ev.Event]],
         notebook: dict[tuple[bytes, int], bytes],
         lsp_policy: LspPolicy,
+        facts_at: Callable[[int], Facts] = lambda _own_height: FRESH,
     ) -> None:
         self.name = name
         self.rng = rng
@@ -150,6 +184,7 @@ class SimNode:
         self.store = SimStore(dice=self._crashes, owner=name)
         self.notebook = notebook
         self.driver: Driver[Any] | None = None
+        self.facts_at = facts_at
         self.signer: Signer | None = None
         self.known_height = -1
         self._perform = perform
@@ -164,6 +199,11 @@ class SimNode:
         """The state of the running process."""
         assert self.driver is not None
         return self.driver.state
+
+    @property
+    def facts(self) -> Facts:
+        """What a decision may read now."""
+        return self.facts_at(self.state.chain.height)
 
     def durable_state(self) -> Any:
         """The state a restart would find."""
@@ -182,6 +222,7 @@ class SimNode:
         self.signer = WatchedSigner(keychain, self.notebook)
         self.driver = self._new_driver()
         self.known_height = self.driver.state.chain.height
+        self.driver.facts = self.facts
         self.driver.start()
 
     def die(self) -> None:
@@ -196,6 +237,7 @@ class SimNode:
             Crash: If the process dies on the way.
         """
         assert self.driver is not None
+        self.driver.facts = self.facts
         try:
             self.driver.handle(event)
         except Rejected:

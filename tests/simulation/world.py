@@ -85,6 +85,7 @@ class World:
         self.arrivals: dict[tuple[str, str], float] = {}
         self.funded: set[Txid] = set()
         self.eyes: dict[str, SimEyes] = {}
+        self.told_fresh: set[str] = set()  # Whose roles know that their chain is fresh.
         # Dice of its own: a world is the same with and without troubles, but for them.
         self.trouble_rng = random.Random(f"trouble {seed}")
         self.troubles: Counter[Trouble] = Counter()
@@ -223,7 +224,7 @@ class World:
     # What the world does to a node
 
     def _node(self, name: str, lsp_node_id: bytes | None, policy: LspPolicy) -> SimNode:
-        self.eyes[name] = SimEyes(self.chain, clock=lambda: self.now)
+        eyes = self.eyes[name] = SimEyes(self.chain, clock=lambda: self.now, is_heard=False)
         return SimNode(
             name,
             rng=self.rng,
@@ -232,12 +233,14 @@ class World:
             perform=self._perform,
             notebook=self.notebook,
             lsp_policy=policy,
+            facts_at=eyes.facts,
         )
 
     def _handle(self, node: SimNode, event: ev.Event) -> None:
         if node.driver is None:
             return
-        node.driver.facts = self.eyes[node.name].facts(node.state.chain.height)
+        if not node.facts.is_fresh:
+            self.told_fresh.discard(node.name)
         try:
             node.handle(event)
         except Crash:
@@ -245,6 +248,7 @@ class World:
 
     def _crash(self, node: SimNode) -> None:
         node.die()
+        self.told_fresh.discard(node.name)
         self.eyes[node.name].forget()
         for key in [key for key in self.deadlines if key[0] == node.name]:
             del self.deadlines[key]
@@ -287,6 +291,18 @@ class World:
             block_hash, txs = self.chain.blocks[height]
             relevant = node.relevant(txs)
             self._handle(node, ev.BlockAdded(height=height, block_hash=block_hash, txs=relevant))
+        self._tell(node)
+
+    def _tell(self, node: SimNode) -> None:
+        """Let a role know that its chain is fresh again, or of blocks that do not come."""
+        if node.driver is None:
+            return
+        is_fresh = node.facts.is_fresh
+        if is_fresh and node.name not in self.told_fresh:
+            self.told_fresh.add(node.name)
+            self._handle(node, ev.FactsChanged())
+        elif not is_fresh and self.eyes[node.name].hides_blocks:
+            self._handle(node, ev.FactsChanged())
 
     # What a node does to the world
 

@@ -177,7 +177,11 @@ class _Walk:
             if next_hash is None:
                 return
             if next_height < self._status.kept_height:
-                raise BlocksPruned(needed_height=next_height, kept_height=self._status.kept_height)
+                raise BlocksPruned(
+                    needed_height=next_height,
+                    kept_height=self._status.kept_height,
+                    header_height=self._status.header_height,
+                )
             block = await self._chain.block(next_hash)
             # Otherwise the chain was reorganised between two questions: look again.
             if block.previous_hash == newest.block_hash:

@@ -1,10 +1,12 @@
 """`cromford lsp`: run an LSP, see who waits, build factories, pay clients, export factories."""
 
+from decimal import Decimal
 from typing import Any, Final
 
 import click
 
 from cromford.bitcoin.network import MAINNET
+from cromford.cli.asking import confirm
 from cromford.cli.configuration.run_options import MAINNET_WARNING, lsp_options
 from cromford.cli.configuration.settings import flags_of
 from cromford.cli.events import events_command
@@ -12,8 +14,8 @@ from cromford.cli.invocation import Invocation, invocation_options
 from cromford.cli.payments import balances_command, lsp_pay_command, payments_command
 from cromford.cli.seed import seed_group
 from cromford.cli.shown import lists, payment_lists, tree
-from cromford.cli.shown.output import show, write_json
-from cromford.cli.wallet import wallet_group
+from cromford.cli.shown.output import sat, show, write_json
+from cromford.cli.wallet import digits, feerate_option, wallet_group
 from cromford.factory.terms import N_CLIENTS_MAX
 
 ROLE: Final = "lsp"
@@ -111,7 +113,7 @@ def factories(invocation: Invocation) -> None:
 
 @command.group()
 def factory() -> None:
-    """Look at one factory. ID is a factory id, or its beginning if that is unique."""
+    """Look at one factory, or end it. ID is a factory id, or its beginning if that is unique."""
 
 
 @factory.command(name="show")
@@ -131,6 +133,48 @@ def show_factory(invocation: Invocation, factory_id: str) -> None:
 def export(invocation: Invocation, factory_id: str) -> None:
     """Write a factory as one JSON document, for anybody to verify with other software."""
     write_json(invocation.call(ROLE, "factory_export", factory_id=factory_id))
+
+
+@factory.command(name="abandon")
+@click.argument("factory_id", metavar="ID")
+@feerate_option
+@click.option("--dry-run", is_flag=True, help="Show what would be published; change nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask: everybody has to build again.")
+@invocation_options
+@click.pass_obj
+def abandon_factory(
+    invocation: Invocation,
+    /,
+    *,
+    factory_id: str,
+    feerate_sat_per_vb: Decimal | None,
+    dry_run: bool,
+    yes: bool,
+) -> None:
+    """Give up a factory whose funding the node refuses.
+
+    The funding is handed to the node once more, and given up only if it is refused at this moment.
+    A coin of it is paid back to the wallet: when that payment is as deep as a funding has to be,
+    the factory is dead for everybody, and its other coins are free again. Until then the funding
+    may confirm all the same, and the factory lives. Asked again with a higher feerate, the payment
+    is replaced.
+
+    Shows what it would publish, and asks first.
+    """
+    asked = {"factory_id": factory_id, "feerate_sat_per_vb": digits(feerate_sat_per_vb)}
+    if not dry_run and not yes:
+        planned = invocation.call(ROLE, "factory_abandon", **asked, dry_run=True)
+        asked["feerate_sat_per_vb"] = str(planned["feerate_sat_per_vb"])
+        told = f"{planned['reason']}; a coin is paid back for a fee of {sat(planned['fee_sat'])}"
+        confirm(
+            invocation,
+            f"The node refuses the funding: {told}. Give the factory up?",
+            yes=False,
+            why=f"a factory that is given up is built again by all its clients: {told}",
+            remediation="Look at it with --dry-run, then add --yes.",
+        )
+    answer = invocation.call(ROLE, "factory_abandon", **asked, dry_run=dry_run)
+    show(invocation, answer, lists.abandoned_factory)
 
 
 @command.command()

@@ -227,9 +227,10 @@ def balance_command(role: str) -> click.Command:
         """Show what each channel holds, can send and receive, and what an exit would leave.
 
         Nothing can be sent or received where no payment may begin now; the status says why: offline
-        (until the LSP is back), pending (the funding is not deep enough), exiting, ending (past the
-        exit deadline), behind (state was lost here), failed. A channel that is on chain is not
-        listed: `exit plan` and the wallet tell about it.
+        (until the LSP is back), stale (until our chain is fresh again, see `status`), pending (the
+        funding is not deep enough), exiting, ending (past the exit deadline), behind (state was
+        lost here), failed. A channel that is on chain is not listed: `exit plan` and the wallet
+        tell about it.
         """
         show(invocation, invocation.call(role, "balance"), payment_lists.balance)
 

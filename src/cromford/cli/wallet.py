@@ -22,6 +22,12 @@ from cromford.cli.shown.output import blocks, cell, sat, show, table
 ALL: Final = "all"
 _FEERATE: Final = Number(FEERATE_MIN_SAT_PER_VB, Decimal(FEERATE_MAX_SAT_PER_VB), "sat/vB")
 _SAT: Final = Integer(1, MAX_MONEY_SAT)
+feerate_option = click.option(
+    "--feerate-sat-per-vb",
+    type=Option(_FEERATE),
+    metavar=_FEERATE.metavar,
+    help="Of the transaction.  [default: the node's estimate, or 2 if it has none]",
+)
 Document = dict[str, Any]
 
 
@@ -45,7 +51,7 @@ class SatOrAll(click.ParamType[int | str]):
 def wallet_group(role: str) -> click.Group:
     """Return the group `wallet` of a role."""
     group = click.Group(name="wallet", help="The daemon's wallet: addresses, coins, sending.")
-    for make in (_address, _balance, _coins, _send):
+    for make in (_address, _balance, _coins, _send, _abandon):
         group.add_command(make(role))
     return group
 
@@ -87,12 +93,7 @@ def _send(role: str) -> click.Command:
     @click.command()
     @click.argument("address", metavar="ADDRESS")
     @click.argument("amount", metavar="AMOUNT_SAT|all", type=SatOrAll())
-    @click.option(
-        "--feerate-sat-per-vb",
-        type=Option(_FEERATE),
-        metavar=_FEERATE.metavar,
-        help="Of the transaction.  [default: the node's estimate, or 2 if it has none]",
-    )
+    @feerate_option
     @click.option("--dry-run", is_flag=True, help="Show what would be sent; send nothing.")
     @click.option("--yes", is_flag=True, help="Do not ask: what is sent stays sent.")
     @invocation_options
@@ -116,7 +117,7 @@ def _send(role: str) -> click.Command:
         asked = {
             "address": address,
             "amount_sat": None if amount == ALL else amount,
-            "feerate_sat_per_vb": _digits(feerate_sat_per_vb),
+            "feerate_sat_per_vb": digits(feerate_sat_per_vb),
         }
         if dry_run:
             show(
@@ -137,7 +138,40 @@ def _send(role: str) -> click.Command:
     return send
 
 
-def _digits(number: Decimal | None) -> str | None:
+def _abandon(role: str) -> click.Command:
+    @click.command()
+    @click.argument("txid", metavar="TXID")
+    @click.option("--dry-run", is_flag=True, help="Show what would be free again; change nothing.")
+    @click.option("--yes", is_flag=True, help="Do not ask: the payment may confirm all the same.")
+    @invocation_options
+    @click.pass_obj
+    def abandon(invocation: Invocation, /, *, txid: str, dry_run: bool, yes: bool) -> None:
+        """Give up a payment that the node refuses: its coins are free again.
+
+        It is handed to the node once more, and given up only if it is refused at this moment.
+        Whoever else has the transaction may still publish it: until its coins are spent otherwise,
+        a second payment to the same payee may be one too many.
+
+        Shows why it is refused, and asks first.
+        """
+        if not dry_run and not yes:
+            planned = invocation.call(role, "wallet_abandon", txid=txid, dry_run=True)
+            told = f"the node refuses it: {planned['reason']}; who else has it may publish it"
+            confirm(
+                invocation,
+                f"{told}. Give it up, for {sat(planned['freed_sat'])} in coins?",
+                yes=False,
+                why=f"a payment that is given up may confirm all the same: {told}",
+                remediation="Look at it with --dry-run, then add --yes.",
+            )
+        answer = invocation.call(role, "wallet_abandon", txid=txid, dry_run=dry_run)
+        show(invocation, answer, print_abandoned)
+
+    return abandon
+
+
+def digits(number: Decimal | None) -> str | None:
+    """Return a number as a daemon is told it."""
     return None if number is None else f"{number:f}"
 
 
@@ -206,5 +240,18 @@ def print_payment(console: Console, payment: Document) -> None:
             ("fee", f"{sat(payment['fee_sat'])} ({feerate})"),
             ("change", sat(payment["change_sat"])),
             ("transaction", payment["txid"]),
+        ],
+    )
+
+
+def print_abandoned(console: Console, answer: Document) -> None:
+    """Print which payment was given up, or would be."""
+    console.print("given up" if answer["abandoned"] else "dry run: nothing was given up")
+    lists.facts(
+        console,
+        [
+            ("transaction", answer["txid"]),
+            ("refused by the node", answer["reason"]),
+            ("free again", f"{sat(answer['freed_sat'])} in coins"),
         ],
     )

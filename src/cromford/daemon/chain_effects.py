@@ -14,7 +14,7 @@ from cromford.bitcoin.tx import OutPoint, Tx, Txid
 from cromford.daemon.refusals import Refusals
 from cromford.ports import Chain, ChainUnavailable, Coin, TxRefused
 from cromford.protocol import events as ev
-from cromford.protocol.journal.records import AnyRecord, BlockConnected
+from cromford.protocol.journal.records import AnyRecord, BlockConnected, PaymentAbandoned
 
 RETRY_SECONDS: Final = 1.0
 
@@ -72,7 +72,10 @@ class ChainEffects:
             self.broadcast(asked)
 
     def observe(self, record: AnyRecord) -> None:
-        """Take note of what confirmed: it is refused no more."""
+        """Take note of what confirmed, or was given up: it is refused no more."""
+        if isinstance(record, PaymentAbandoned):
+            self._unheard.pop(Txid(record.txid), None)
+            self.refusals.ended((Txid(record.txid),))
         if isinstance(record, BlockConnected) and len(self.refusals):
             self.refusals.ended(Tx.parse(data).txid for data in record.txs)
             self.refusals.forget_untried(height=record.height)

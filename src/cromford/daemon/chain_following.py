@@ -74,6 +74,8 @@ class ChainFollowing:
         self._freshness = Freshness(has_real_time=has_real_time, started_at=clock())
         self._recorded_height = -1
         self._told: Stale | None = None
+        self._is_told_fresh = False  # The role knows.
+        self._told_header_height = -1
         self._follower: ChainFollower | None = None
         self.has_block = asyncio.Event()  # the role has seen one
 
@@ -87,7 +89,7 @@ class ChainFollowing:
         """Return what a decision may read at this moment."""
         stale = self._judge()
         return Facts(
-            stale=None if stale is None else stale.reason,
+            stale=None if stale is None else str(stale),
             header_height=self._freshness.header_height,
         )
 
@@ -171,7 +173,7 @@ class ChainFollowing:
                     self._reader.post(ev.BlockRemoved(height=happened.block_ref.height))
                 await asyncio.sleep(0)
             self._freshness = self._freshness.after_block(own_height=self._height)
-            self._judge()
+            self._tell_role()
 
     def go_on_from_the_recorded_blocks(self) -> None:
         """Follow on from where the role is now: it was taken back."""
@@ -231,18 +233,35 @@ class ChainFollowing:
         self._freshness = self._freshness.after_answer(
             status, own_height=own_height, now=self._clock()
         )
-        self._judge()
         self._answered()
+        self._tell_role()
 
     def _missed(self, unavailable: ChainUnavailable) -> None:
         self._freshness = self._freshness.after_silence(unavailable, now=self._clock())
         if isinstance(unavailable, BlocksPruned):
             _log.error("blocks_pruned reason=%s", unavailable)
-        self._judge()
+        self._tell_role()
+
+    def _tell_role(self) -> None:
+        """Let the role go on when the chain is fresh again, and know of blocks that do not come."""
+        is_fresh = self._judge() is None
+        if is_fresh:
+            is_news = not self._is_told_fresh
+            self._is_told_fresh = True
+        else:
+            is_news = (
+                self._freshness.hides_blocks(now=self._clock())
+                and self.header_height > self._told_header_height
+            )
+        if is_news:
+            self._told_header_height = self.header_height
+            self._reader.post(ev.FactsChanged())
 
     def _judge(self) -> Stale | None:
         """Return why the chain is stale at this moment, and log when that changes."""
         stale = self.stale()
+        if stale is not None:
+            self._is_told_fresh = False
         if not self._freshness.was_asked:
             return stale  # That nobody has asked the node yet is no news.
         told, self._told = self._told, stale

@@ -206,14 +206,17 @@ class ClientDaemon(Daemon[ClientState]):
         state = self.driver.state
         return {
             "factories": [
-                {**views.summary(state, attempt), "refused": self._refused(attempt)}
+                {**views.summary(state, attempt, self.facts), "refused": self._refused(attempt)}
                 for attempt in state.attempts.values()
             ]
         }
 
     async def _factory(self, params: dict[str, Any]) -> object:
         attempt = self._attempt(params)
-        return {**views.show(self.driver.state, attempt), "refused": self._refused(attempt)}
+        return {
+            **views.show(self.driver.state, attempt, self.facts),
+            "refused": self._refused(attempt),
+        }
 
     async def _verify(self, params: dict[str, Any]) -> object:
         attempt = self._attempt(params)

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from cromford.bitcoin.tx import Txid
 from cromford.protocol.journal.records import AnyRecord
 
 EVENTS_KEPT_MAX: Final = 10_000  # Older ones are still in the journal, and told after a restart.
@@ -21,8 +22,8 @@ _TOLD: Final = frozenset(
         "aborted", "amount_msat", "attempt", "attempt_id", "capacity_least_sat", "capacity_sat",
         "change", "channel_id", "client", "culprits", "expires_at", "factory_pubkey", "fee_msat",
         "height", "htlc_id", "is_behind", "is_fault", "is_moving", "max_clients", "min_clients",
-        "network", "node_id", "node_ids", "out_channel_id", "out_htlc_id", "payee",
-        "payment_hash", "reason", "reasons", "refusal", "role",
+        "name", "network", "node_id", "node_ids", "out_channel_id", "out_htlc_id", "payee",
+        "payment_hash", "reason", "reasons", "refusal", "role", "txid",
     }
 )  # fmt: skip
 
@@ -45,7 +46,7 @@ class EventLog:
         """Take one durable record, and return its number."""
         self._n_seen += 1
         told = {
-            name: _plain(value)
+            name: str(Txid(value)) if name == "txid" else _plain(value)
             for name, value in msgspec.structs.asdict(record).items()
             if name in _TOLD
         }

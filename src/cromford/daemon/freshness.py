@@ -33,6 +33,10 @@ class Stale:
     since: float
     reason: str
 
+    def __str__(self) -> str:
+        """Return why, and since when."""
+        return f"{self.reason} (since {_when(self.since)})"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Freshness:
@@ -59,7 +63,9 @@ class Freshness:
     @property
     def header_height(self) -> int:
         """The highest header the node knows; -1 before it was heard."""
-        return -1 if self.status is None else self.status.header_height
+        heard = -1 if self.status is None else self.status.header_height
+        told = self.missed.header_height if isinstance(self.missed, BlocksPruned) else -1
+        return max(heard, told)
 
     @property
     def was_asked(self) -> bool:
@@ -92,6 +98,19 @@ class Freshness:
     def stale(self, *, own_height: int, now: float) -> Stale | None:
         """Return why the chain is stale at this moment, or None: it is fresh."""
         return self._unheard(now) or self._behind(own_height, now) or self._out_of_time(now)
+
+    def hides_blocks(self, *, now: float) -> bool:
+        """Say whether blocks are known to exist that our node does not show, and will not soon.
+
+        Pruned ones never come; others, whose headers it has had for ten minutes, not in a moment as
+        those do that are only still to be read.
+        """
+        if isinstance(self.missed, BlocksPruned):
+            return True
+        if self.status is None or self.lagging_since is None:
+            return False
+        is_long = abs(now - self.lagging_since) > LAG_SECONDS_MAX
+        return is_long and self.status.tip.height < self.status.header_height
 
     def _unheard(self, now: float) -> Stale | None:
         if isinstance(self.missed, BlocksPruned) and self.missed_at is not None:

@@ -9,10 +9,12 @@ import msgspec
 
 from cromford.adapters.noise_server import NoiseServer, serve
 from cromford.adapters.peer_address import PeerAddress
+from cromford.bitcoin.fees import sat_per_vb
 from cromford.daemon.api.factory_id import find_factory
 from cromford.daemon.api.lsp_payments import LspPayments
 from cromford.daemon.api.rpc import RpcFailure
 from cromford.daemon.api.rpc_server import Handler, read_params, without_params
+from cromford.daemon.api.wallet import feerate_of, refusal_of
 from cromford.daemon.driver import Role
 from cromford.daemon.logs import set_up_logging
 from cromford.daemon.metrics import Sample
@@ -30,6 +32,7 @@ from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.lsp_attempt import LspAttempt
 from cromford.protocol.journal.lsp_state import LspConfig, LspState
 from cromford.protocol.lobby.build import plan_build
+from cromford.protocol.opening.abandoning import planned
 from cromford.signing.keychain import Keychain
 from cromford.wallet.account import Account
 from cromford.wallet.coins import Wallet
@@ -53,6 +56,12 @@ class _BuildParams(msgspec.Struct, forbid_unknown_fields=True):
 
 class _FactoryParams(msgspec.Struct, forbid_unknown_fields=True):
     factory_id: str
+
+
+class _AbandonFactoryParams(msgspec.Struct, forbid_unknown_fields=True):
+    factory_id: str
+    feerate_sat_per_vb: str | None = None  # a decimal number; None: the node's estimate
+    dry_run: bool = False
 
 
 class LspDaemon(Daemon[LspState]):
@@ -148,6 +157,7 @@ class LspDaemon(Daemon[LspState]):
             "factories": without_params(self._factories),
             "factory_show": self._factory_show,
             "factory_export": self._factory_export,
+            "factory_abandon": self._factory_abandon,
             **self._payments.methods(),
         }
 
@@ -215,6 +225,33 @@ class LspDaemon(Daemon[LspState]):
 
     async def _factory_export(self, params: dict[str, Any]) -> object:
         return views.export(self.driver.state, self._attempt(params))
+
+    async def _factory_abandon(self, params: dict[str, Any]) -> object:
+        """Give up a funding, if the node refuses it at this moment and no block can have it."""
+        wanted = read_params(params, _AbandonFactoryParams)
+        attempts = self.driver.state.attempts
+        attempt = attempts[find_factory(attempts, wanted.factory_id)]
+        feerate_sat_per_kw, source = await feerate_of(self.chain, wanted.feerate_sat_per_vb)
+        funded = attempt.funded
+        reason = "" if funded is None else await refusal_of(self.chain, funded.funding_tx)
+        asked = ev.FactoryAbandonRequested(
+            attempt_id=attempt.attempt_id, reason=reason, feerate_sat_per_kw=feerate_sat_per_kw
+        )
+        self.foresee(asked)
+        plan = planned(self.driver.state, attempt.attempt_id, feerate_sat_per_kw=feerate_sat_per_kw)
+        if not wanted.dry_run:
+            self.request(asked)
+        return {
+            "abandoned": not wanted.dry_run,
+            "factory_id": attempt.attempt_id.hex(),
+            "reason": reason,
+            "txid": str(plan.tx.txid),
+            "amount_sat": plan.amount_sat,
+            "fee_sat": plan.fee_sat,
+            "feerate_sat_per_vb": sat_per_vb(feerate_sat_per_kw),
+            "feerate_source": source,
+            "min_depth": attempt.terms.min_depth,
+        }
 
     def _refused(self, attempt: LspAttempt) -> list[dict[str, Any]]:
         """Return which transactions of a factory the node does not take."""

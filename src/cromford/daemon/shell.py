@@ -42,6 +42,7 @@ from cromford.daemon.signing import perform_signing
 from cromford.daemon.views.payments import statuses
 from cromford.ports import BlockRef, CredentialsRefused
 from cromford.protocol import events as ev
+from cromford.protocol.facts import Facts
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.records import AnyRecord
@@ -162,6 +163,11 @@ class Daemon(Generic[S]):
         return self.recent_blocks[-1].height if self.recent_blocks else -1
 
     @property
+    def facts(self) -> Facts:
+        """What a decision may read now."""
+        return self.following.facts()
+
+    @property
     def refusals(self) -> Refusals:
         """What the node does not take."""
         return self._chain_effects.refusals
@@ -201,7 +207,7 @@ class Daemon(Generic[S]):
             _log.info("metrics_served port=%d", self._metrics.port)
         server = RpcServer(self.home / SOCKET_NAME, {**self._shared_methods(), **self.methods()})
         try:
-            self.driver.facts = self.following.facts()
+            self.driver.facts = self.facts
             self.driver.start(unix_time=int(time.time()))
             async with server:
                 self.spawn(self.following.run())
@@ -220,7 +226,7 @@ class Daemon(Generic[S]):
         Raises:
             Rejected: If the operator asked for something impossible.
         """
-        self.driver.facts = self.following.facts()
+        self.driver.facts = self.facts
         try:
             self.driver.handle(event)
         except Rejected:
@@ -248,7 +254,7 @@ class Daemon(Generic[S]):
         Raises:
             RpcFailure: If it is impossible.
         """
-        self.driver.facts = self.following.facts()
+        self.driver.facts = self.facts
         try:
             return self.driver.foresee(event)
         except Rejected as rejected:

@@ -11,7 +11,7 @@ from cromford import effects as fx
 from cromford.bitcoin.tx import Tx
 from cromford.channel.content import CommitmentContent
 from cromford.protocol import events as ev
-from cromford.protocol import spending
+from cromford.protocol import publishing, spending
 from cromford.protocol.channels import client as channels
 from cromford.protocol.exiting import breach
 from cromford.protocol.exiting import client as exiting
@@ -33,7 +33,7 @@ def relevant(state: ClientState, txs: Sequence[Tx]) -> tuple[Tx, ...]:
         txs,
         wallet=state.wallet,
         watched=state.watched_txids,
-        watched_outpoints=exiting.watched(state),
+        watched_outpoints=exiting.watched(state) | opening.watched(state),
     )
 
 
@@ -80,10 +80,12 @@ def _take_from_world(turn: Turn[ClientState], event: ev.WorldEvent) -> None:
             _on_block(turn, event)
         case ev.BlockRemoved(height=height):
             turn.remember(r.BlockDisconnected(height=height))
+        case ev.FactsChanged():
+            _on_facts_changed(turn)
         case ev.DeadlineReached(deadline=deadline):
             _on_deadline(turn, deadline)
         case ev.BroadcastRefused():
-            return
+            publishing.on_refused(turn, event)
         case _:
             assert_never(event)
 
@@ -147,3 +149,14 @@ def _on_block(turn: Turn[ClientState], event: ev.BlockAdded) -> None:
     opening.on_block(turn)
     exiting.on_block(turn)
     lobby.prepare_join(turn)
+
+
+def _on_facts_changed(turn: Turn[ClientState]) -> None:
+    """Go on with what waited for a fresh chain; or leave in time though no block comes."""
+    if turn.facts.is_fresh:
+        channels.finish_channels(turn, takes_up_held=True)
+        lobby.prepare_join(turn)
+    else:
+        turn.wish(*resume(turn.state))
+        exiting.on_headers(turn)
+        channels.finish_channels(turn)

@@ -80,6 +80,15 @@ class BlockRemoved:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FactsChanged:
+    """What the facts say changed without a block.
+
+    The chain is fresh again: what waited for that is decided. Or it stays stale while the node
+    learns of more blocks that it does not show: deadlines are told by their headers.
+    """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeadlineReached:
     """A deadline passed."""
 
@@ -187,6 +196,23 @@ class PaymentSigned:
 
     asked: SignPayment
     tx: Tx
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AbandonRequested:
+    """The operator gives up a payment that our node has just refused, with this reason."""
+
+    txid: Txid
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FactoryAbandonRequested:
+    """The LSP's operator gives up a funding that our node has just refused, with this reason."""
+
+    attempt_id: bytes
+    reason: str
+    feerate_sat_per_kw: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -302,16 +328,24 @@ WorldEvent = (
     | MessageMalformed
     | BlockAdded
     | BlockRemoved
+    | FactsChanged
     | DeadlineReached
     | BroadcastRefused
 )
 LobbyEvent = JoinRequested | LeaveRequested | JoinPrepared | BuildRequested
-OpeningEvent = AttemptPrepared | CoinsLookedUp | PartialSigned | SigningFailed | FundingSigned
+OpeningEvent = (
+    AttemptPrepared
+    | CoinsLookedUp
+    | PartialSigned
+    | SigningFailed
+    | FundingSigned
+    | FactoryAbandonRequested
+)
 # What a live channel asked the signer for.
 ChannelAnswer = NoncePrepared | CommitmentMade | HalfMade | PointRecalled | ChannelSigningFailed
 ChannelEvent = ChannelAnswer | InvoiceRequested | PayRequested
 ExitEvent = ExitRequested | SpendSigned | CommitmentRecalled
-SpendingEvent = AddressRequested | PaymentRequested | PaymentSigned
+SpendingEvent = AddressRequested | PaymentRequested | PaymentSigned | AbandonRequested
 
 # One union for each room that takes events, and one for what concerns several.
 Event = WorldEvent | LobbyEvent | OpeningEvent | ChannelEvent | ExitEvent | SpendingEvent

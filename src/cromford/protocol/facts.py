@@ -20,5 +20,10 @@ class Facts:
     stale: str | None = None
     header_height: int = -1
 
+    @property
+    def is_fresh(self) -> bool:
+        """Whether new risk may be taken: what we see of the chain is of this moment."""
+        return self.stale is None
+
 
 FRESH: Final = Facts()  # Our chain is what the world sees.

@@ -12,7 +12,7 @@ from cromford import effects as fx
 from cromford.bitcoin.tx import Tx
 from cromford.channel.content import CommitmentContent
 from cromford.protocol import events as ev
-from cromford.protocol import spending
+from cromford.protocol import publishing, spending
 from cromford.protocol.channels import lsp as channels
 from cromford.protocol.exiting import breach
 from cromford.protocol.exiting import lsp as exiting
@@ -22,6 +22,7 @@ from cromford.protocol.journal.chain_view import relevant_txs
 from cromford.protocol.journal.lsp_state import Build, LspState, apply, new_lsp
 from cromford.protocol.lobby import lsp as lobby
 from cromford.protocol.opening import lsp as opening
+from cromford.protocol.opening.funding import fund_if_due
 from cromford.protocol.turn import Decision, Turn
 from cromford.wire import messages as m
 
@@ -82,10 +83,12 @@ def _take_from_world(turn: Turn[LspState], event: ev.WorldEvent) -> None:
             _on_block(turn, event)
         case ev.BlockRemoved(height=height):
             turn.remember(r.BlockDisconnected(height=height))
+        case ev.FactsChanged():
+            _on_facts_changed(turn)
         case ev.DeadlineReached(deadline=deadline):
             _on_deadline(turn, deadline)
         case ev.BroadcastRefused():
-            return
+            publishing.on_refused(turn, event)
         case _:
             assert_never(event)
 
@@ -142,6 +145,7 @@ def _on_start(turn: Turn[LspState]) -> None:
     turn.remember(r.Started())
     opening.on_start(turn)
     turn.wish(*resume(turn.state))
+    fund_if_due(turn)
 
 
 def _on_disconnection(turn: Turn[LspState], node_id: bytes) -> None:
@@ -169,3 +173,15 @@ def _on_block(turn: Turn[LspState], event: ev.BlockAdded) -> None:
     # What the chain decided about an outgoing HTLC answers the incoming one.
     channels.finish_channels(turn)
     lobby.build_if_due(turn, at_height=event.height)
+
+
+def _on_facts_changed(turn: Turn[LspState]) -> None:
+    """Go on with what waited for a fresh chain; or leave in time though no block comes."""
+    if turn.facts.is_fresh:
+        channels.finish_channels(turn, takes_up_held=True)
+        fund_if_due(turn)
+        lobby.build_if_due(turn, at_height=None)
+    else:
+        turn.wish(*spending.owed_payments(turn.state.wallet), *exiting.owed(turn.state))
+        exiting.on_headers(turn)
+        channels.finish_channels(turn)

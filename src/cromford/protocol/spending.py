@@ -38,7 +38,7 @@ def take(turn: AnyTurn, event: ev.SpendingEvent) -> None:
     """Take what an operator wants of the wallet, or its signature.
 
     Raises:
-        Rejected: If the wallet cannot pay.
+        Rejected: If the wallet cannot pay, or the payment cannot be given up.
     """
     match event:
         case ev.AddressRequested():
@@ -47,6 +47,8 @@ def take(turn: AnyTurn, event: ev.SpendingEvent) -> None:
             on_payment_requested(turn, event)
         case ev.PaymentSigned():
             on_payment_signed(turn, event)
+        case ev.AbandonRequested():
+            on_abandon_requested(turn, event)
         case _:
             assert_never(event)
 
@@ -72,6 +74,20 @@ def on_payment_signed(turn: AnyTurn, event: ev.PaymentSigned) -> None:
     """Remember a signed payment, then publish it."""
     turn.remember(r.PaymentWasSigned(tx=event.tx.serialize(), has_change=event.asked.has_change))
     turn.wish(fx.Broadcast(name=PAYMENT, tx=event.tx))
+
+
+def on_abandon_requested(turn: AnyTurn, event: ev.AbandonRequested) -> None:
+    """Give up a payment, so that its coins are free again.
+
+    On a stale chain it may be in a block that we have not read.
+
+    Raises:
+        Rejected: If there is no such payment without a block, or the chain is stale.
+    """
+    if event.txid not in turn.state.wallet.payments:
+        raise Rejected("payment_not_found", f"no payment {event.txid} waits for a block")
+    turn.check_fresh()
+    turn.remember(r.PaymentAbandoned(txid=event.txid, reason=event.reason))
 
 
 def owed_payments(wallet: Wallet) -> tuple[fx.Broadcast, ...]:

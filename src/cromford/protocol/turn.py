@@ -6,6 +6,7 @@ from typing import Generic, Protocol, TypeVar
 
 from cromford.effects import Effect, Send
 from cromford.protocol.facts import Facts
+from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.chain_view import ChainView
 from cromford.protocol.journal.channel_records import ChannelRecord
@@ -98,6 +99,25 @@ class Turn(Generic[RoleS_co]):
     def height(self) -> int:
         """The height of the chain's tip."""
         return self._state.chain.height
+
+    @property
+    def known_height(self) -> int:
+        """The height of the newest block that is known to exist, read or not.
+
+        Where being late is the dangerous side, time is told by it: an expiry passes whether or not
+        we have read the block.
+        """
+        return max(self.height, self.facts.header_height)
+
+    def check_fresh(self) -> None:
+        """Check that an operator's request may take new risk.
+
+        Raises:
+            Rejected: If the chain is stale; says why and since when.
+        """
+        if self.facts.stale is not None:
+            reason = f"the chain is stale: {self.facts.stale}"
+            raise Rejected("chain_stale", reason, retryable=True)
 
     def remember(self, *records: AnyRecord) -> None:
         """Add records; the state is the one after them from here on."""

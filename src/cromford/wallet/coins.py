@@ -153,10 +153,18 @@ class Wallet:
         reserved = self.with_reserved([tx_in.outpoint for tx_in in tx.inputs], tx.txid)
         return replace(reserved, payments={**self.payments, tx.txid: tx})
 
-    def released(self, attempt_id: bytes) -> "Wallet":
-        """Return the wallet with an attempt's coins free again."""
+    def without_payment(self, txid: Txid) -> "Wallet":
+        """Return the wallet after a payment was given up: its coins are free again.
+
+        If it confirms all the same, it is a transaction like any other that spends them.
+        """
+        payments = {other: tx for other, tx in self.payments.items() if other != txid}
+        return replace(self.released(txid), payments=payments)
+
+    def released(self, owner: bytes) -> "Wallet":
+        """Return the wallet with the coins of an attempt, or of a payment, free again."""
         return replace(
-            self, reserved={o: owner for o, owner in self.reserved.items() if owner != attempt_id}
+            self, reserved={o: other for o, other in self.reserved.items() if other != owner}
         )
 
     def free(self, tip_height: int) -> tuple[WalletCoin, ...]:

@@ -79,6 +79,22 @@ def plan_payment(
     )
 
 
+def plan_return(wallet: Wallet, coin: WalletCoin, *, feerate_sat_per_kw: int) -> PaymentPlan:
+    """Return what pays one coin to the wallet itself, reserved or not.
+
+    Raises:
+        InsufficientCoins: If nothing that is relayed would be left of it.
+    """
+    script_pubkey = wallet.next_script(CHANGE)
+    plan = _plan_all(wallet, script_pubkey, [coin], feerate_sat_per_kw)
+    if plan is None:
+        fee_sat = _fee_sat(1, script_pubkey, feerate_sat_per_kw, has_change=False)
+        raise InsufficientCoins(
+            needed_sat=P2TR_DUST_SAT + fee_sat, available_sat=coin.txout.amount_sat
+        )
+    return plan
+
+
 def _is_worth_spending(coin: WalletCoin, feerate_sat_per_kw: int) -> bool:
     return 1000 * coin.txout.amount_sat >= P2TR_INPUT_WEIGHT * feerate_sat_per_kw
 

@@ -10,30 +10,31 @@ from cromford.daemon.views import client as client_views
 from cromford.daemon.views import lsp as lsp_views
 from cromford.daemon.views.channels import Standing, show_channel, status_of
 from cromford.protocol import events as ev
+from cromford.protocol.facts import FRESH, Facts
 from cromford.protocol.policy import LspPolicy
 
 PAID_MSAT = 30_000_000
 QUICK = LspPolicy(min_clients=1, step_blocks=4, states_per_layer=2, lstock_csv_blocks=4)
 
 
-def shown(pump: Pump, client: PumpNode) -> tuple[dict[str, Any], dict[str, Any]]:
+def shown(pump: Pump, client: PumpNode, facts: Facts) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return how a client and the LSP show the client's channel."""
     link = newest_link(client)
-    standing = client_views.standing_of(client.state, link)
+    standing = client_views.standing_of(client.state, link, facts)
     other = lsp_link(pump, link)
     return (
         show_channel(link, standing, height=client.state.chain.height),
         show_channel(
             other,
-            lsp_views.standing_of(pump.lsp.state, other),
+            lsp_views.standing_of(pump.lsp.state, other, facts),
             height=pump.lsp.state.chain.height,
         ),
     )
 
 
-def words_of(pump: Pump, client: PumpNode) -> tuple[str, str]:
+def words_of(pump: Pump, client: PumpNode, facts: Facts = FRESH) -> tuple[str, str]:
     """Return both statuses, and check that nothing can be sent or received without `open`."""
-    own, lsps = shown(pump, client)
+    own, lsps = shown(pump, client, facts)
     for channel in (own, lsps):
         can = [channel["spendable_msat"], channel["receivable_msat"]]
         assert (max(can) > 0) == (channel["status"] == "open")
@@ -53,6 +54,13 @@ def test_money_in_an_open_channel_can_be_spent_and_only_while_the_peer_is_there(
     assert words_of(pump, alice) == ("open", "open")
     pump.disconnect(alice)
     assert words_of(pump, alice) == ("offline", "offline")
+
+
+def test_money_in_an_open_channel_cannot_be_spent_while_the_chain_is_stale() -> None:
+    pump, alice = paid_client()
+    assert words_of(pump, alice, Facts(stale="the node is silent")) == ("stale", "stale")
+    pump.disconnect(alice)
+    assert words_of(pump, alice, Facts(stale="the node is silent")) == ("stale", "stale")
 
 
 def test_money_whose_funding_was_reorganised_away_cannot_be_spent() -> None:
@@ -85,6 +93,6 @@ def test_money_on_its_way_to_the_chain_cannot_be_spent() -> None:
 
 def test_past_the_exit_deadline_and_behind_are_said_in_words() -> None:
     link = newest_link(paid_client()[1])
-    over = Standing(is_usable=False, is_exiting=False, depth=9, min_depth=3)
+    over = Standing(is_usable=False, is_fresh=True, is_exiting=False, depth=9, min_depth=3)
     assert status_of(link, over) == "ending"
     assert status_of(replace(link, is_behind=True), over) == "behind"

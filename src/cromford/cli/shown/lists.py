@@ -372,3 +372,20 @@ def facts(console: Console, rows: list[tuple[str, object]]) -> None:
 
 def _yes(fact: bool, word: str) -> str:  # noqa: FBT001 - one fact and its word
     return word if fact else f"not {word}"
+
+
+def abandoned_factory(console: Console, answer: Document) -> None:
+    """Print which factory was given up, or would be, and by which payment."""
+    console.print("given up" if answer["abandoned"] else "dry run: nothing was given up")
+    feerate = f"{answer['feerate_sat_per_vb']} sat/vB, {answer['feerate_source']}"
+    facts(
+        console,
+        [
+            ("factory", answer["factory_id"]),
+            ("refused by the node", answer["reason"]),
+            ("paid back", sat(answer["amount_sat"])),
+            ("fee", f"{sat(answer['fee_sat'])} ({feerate})"),
+            ("transaction", answer["txid"]),
+            ("dead once it is", f"{blocks(answer['min_depth'])} deep"),
+        ],
+    )

@@ -231,8 +231,9 @@ class ClientPayments:
     def _channel(self, link: Link) -> Document:
         state = self._owner.state
         height, terms = state.chain.height, state.attempts[link.attempt_id].terms
+        standing = standing_of(state, link, self._owner.facts)
         return {
-            **channel_views.show_channel(link, standing_of(state, link), height=height),
+            **channel_views.show_channel(link, standing, height=height),
             "exit_sat": channel_views.exit_sat(
                 link,
                 preimages_of(state),

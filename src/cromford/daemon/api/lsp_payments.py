@@ -99,7 +99,7 @@ class LspPayments:
 
     def _channels(self) -> list[Document]:
         """Return every channel that is not on chain yet, by factory and client, oldest first."""
-        state = self._owner.state
+        state, facts = self._owner.state, self._owner.facts
         age = {attempt_id: number for number, attempt_id in enumerate(state.attempts)}
         links = sorted(
             state.book.links.values(), key=lambda link: (age[link.attempt_id], link.client)
@@ -110,7 +110,7 @@ class LspPayments:
                 "client": link.client,
                 "connected": link.node_id in state.connected,
                 **channel_views.show_channel(
-                    link, standing_of(state, link), height=state.chain.height
+                    link, standing_of(state, link, facts), height=state.chain.height
                 ),
             }
             for link in links

@@ -17,6 +17,7 @@ from cromford.daemon.views.payments import show_payment
 from cromford.invoice.bolt11 import parse_invoice
 from cromford.invoice.invoice import InvalidInvoice, Invoice
 from cromford.protocol import events as ev
+from cromford.protocol.facts import Facts
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.encoding import journalled_update
@@ -50,6 +51,10 @@ class Payer(Protocol):
     @property
     def height(self) -> int:
         """The height of the tip."""
+
+    @property
+    def facts(self) -> Facts:
+        """What a decision may read now."""
 
     def foresee(self, event: ev.Event) -> Decision[Any]:
         """Return what a request would do, or raise why it is impossible."""

@@ -10,10 +10,11 @@ from cromford.bitcoin.address import address_of_script, script_of_address
 from cromford.bitcoin.block import COINBASE_MATURITY
 from cromford.bitcoin.fees import SAT_PER_KW_OF_SAT_PER_VB, sat_per_vb
 from cromford.bitcoin.network import Network
+from cromford.bitcoin.tx import Tx, Txid
 from cromford.daemon.api.rpc import InvalidParam, RpcFailure
 from cromford.daemon.api.rpc_server import Handler, read_params, without_params
 from cromford.daemon.refusals import Refusals
-from cromford.ports import ChainUnavailable
+from cromford.ports import ChainUnavailable, TxRefused
 from cromford.protocol import events as ev
 from cromford.protocol.faults import Rejected
 from cromford.protocol.spending import planned
@@ -22,6 +23,7 @@ from cromford.wallet.coins import Wallet, WalletCoin
 
 FEERATE_TARGET_BLOCKS: Final = 6
 FEERATE_FALLBACK_SAT_PER_KW: Final = 500  # 2 sat/vB, where the node has no estimate.
+EXIT_NOT_FOUND: Final = 4
 FEERATE_MAX_SAT_PER_VB: Final = 1000  # Above it somebody has mistyped.
 
 
@@ -58,8 +60,13 @@ class _SendParams(msgspec.Struct, forbid_unknown_fields=True):
     dry_run: bool = False
 
 
+class _AbandonParams(msgspec.Struct, forbid_unknown_fields=True):
+    txid: str
+    dry_run: bool = False
+
+
 def wallet_methods(owner: WalletOwner) -> dict[str, Handler]:
-    """Return the methods `address`, `wallet_balance`, `wallet_coins` and `wallet_send`."""
+    """Return `address`, `wallet_balance`, `wallet_coins`, `wallet_send` and `wallet_abandon`."""
 
     async def address() -> object:
         script = owner.wallet.next_script(RECEIVE)
@@ -76,11 +83,15 @@ def wallet_methods(owner: WalletOwner) -> dict[str, Handler]:
     async def send(params: dict[str, Any]) -> object:
         return await _send(owner, read_params(params, _SendParams))
 
+    async def abandon(params: dict[str, Any]) -> object:
+        return await _abandon(owner, read_params(params, _AbandonParams))
+
     return {
         "address": without_params(address),
         "wallet_balance": without_params(balance),
         "wallet_coins": without_params(coins),
         "wallet_send": send,
+        "wallet_abandon": abandon,
     }
 
 
@@ -134,7 +145,7 @@ async def _send(owner: WalletOwner, wanted: _SendParams) -> dict[str, object]:
         script_pubkey = script_of_address(wanted.address, owner.network)
     except ValueError as error:
         raise InvalidParam("address", str(error)) from error
-    feerate_sat_per_kw, source = await _feerate(owner, wanted.feerate_sat_per_vb)
+    feerate_sat_per_kw, source = await feerate_of(owner.chain, wanted.feerate_sat_per_vb)
     event = ev.PaymentRequested(
         script_pubkey=script_pubkey,
         amount_sat=wanted.amount_sat,
@@ -157,8 +168,64 @@ async def _send(owner: WalletOwner, wanted: _SendParams) -> dict[str, object]:
     }
 
 
-async def _feerate(owner: WalletOwner, given: str | None) -> tuple[int, str]:
-    """Return the feerate and where it comes from: given, the node's estimate, or the fallback."""
+async def _abandon(owner: WalletOwner, wanted: _AbandonParams) -> dict[str, object]:
+    """Give up a payment, if the node refuses it at this moment and no block can have it."""
+    try:
+        txid = Txid.from_hex(wanted.txid)
+    except ValueError as error:
+        raise InvalidParam("txid", str(error)) from error
+    tx = owner.wallet.payments.get(txid)
+    if tx is None:
+        raise RpcFailure(
+            "payment_not_found",
+            f"no payment {txid} waits for a block",
+            remediation="`wallet balance` shows the payments that the node refuses.",
+            exit_code=EXIT_NOT_FOUND,
+        )
+    reason = await refusal_of(owner.chain, tx)
+    if not wanted.dry_run:
+        owner.request(ev.AbandonRequested(txid=txid, reason=reason))
+    coins = [owner.wallet.coins[tx_in.outpoint] for tx_in in tx.inputs]
+    return {
+        "abandoned": not wanted.dry_run,
+        "txid": str(txid),
+        "reason": reason,
+        "freed_sat": sum(coin.txout.amount_sat for coin in coins),
+    }
+
+
+async def refusal_of(chain: BitcoindChain, tx: Tx) -> str:
+    """Publish a transaction once more, and return why the node does not take it.
+
+    Raises:
+        RpcFailure: If the node takes it, has spent its coins in a block, or does not answer.
+    """
+    try:
+        coins = [await chain.coin(tx_in.outpoint) for tx_in in tx.inputs]
+        await chain.broadcast(tx)
+    except TxRefused as refused:
+        if all(coins):
+            return refused.reason
+        raise RpcFailure(
+            "coins_spent",
+            f"a block has spent coins of {tx.txid}: soon it is known to be over",
+            retryable=True,
+        ) from refused
+    except ChainUnavailable as error:
+        raise RpcFailure("chain_unavailable", str(error), retryable=True) from error
+    raise RpcFailure(
+        "transaction_accepted",
+        f"the node takes {tx.txid} now: it may be in any next block",
+    )
+
+
+async def feerate_of(chain: BitcoindChain, given: str | None) -> tuple[int, str]:
+    """Return the feerate and where it comes from: given, the node's estimate, or the fallback.
+
+    Raises:
+        InvalidParam: If what was given is no feerate.
+        RpcFailure: If the node does not answer.
+    """
     if given is not None:
         try:
             feerate = Decimal(given)
@@ -172,7 +239,7 @@ async def _feerate(owner: WalletOwner, given: str | None) -> tuple[int, str]:
         per_kw = feerate * SAT_PER_KW_OF_SAT_PER_VB
         return int(per_kw.to_integral_value(ROUND_UP)), "given"
     try:
-        estimate = await owner.chain.feerate_sat_per_kw(FEERATE_TARGET_BLOCKS)
+        estimate = await chain.feerate_sat_per_kw(FEERATE_TARGET_BLOCKS)
     except ChainUnavailable as error:
         raise RpcFailure("chain_unavailable", str(error), retryable=True) from error
     if estimate is None:

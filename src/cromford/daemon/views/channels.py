@@ -27,12 +27,14 @@ class Standing:
 
     Attributes:
         is_usable: Whether new payments may begin once both sides are connected.
+        is_fresh: Whether what we see of the chain is of this moment.
         is_exiting: Whether it, or the factory above it, is being left.
         depth: Confirmations of the factory's funding.
         min_depth: How many it needs.
     """
 
     is_usable: bool
+    is_fresh: bool
     is_exiting: bool
     depth: int
     min_depth: int
@@ -41,9 +43,10 @@ class Standing:
 def status_of(link: Link, standing: Standing) -> str:
     """Return in one word whether payments may begin in a channel now, or why not.
 
-    `open`: they may; `offline`: they may when the peer is back; `pending`: the funding is not deep
-    enough; `exiting`: on its way to the chain; `ending`: past its exit deadline; `behind`: the peer
-    proved that state was lost here; `failed`: no update any more.
+    `open`: they may; `offline`: they may when the peer is back; `stale`: they may when our chain is
+    fresh again; `pending`: the funding is not deep enough; `exiting`: on its way to the chain;
+    `ending`: past its exit deadline; `behind`: the peer proved that state was lost here; `failed`:
+    no update any more.
     """
     if link.is_behind:
         return "behind"
@@ -51,6 +54,8 @@ def status_of(link: Link, standing: Standing) -> str:
         return "exiting"
     if link.failure is not None:
         return "failed"
+    if standing.is_usable and not standing.is_fresh:
+        return "stale"
     if standing.is_usable:
         return "open" if link.is_open else "offline"
     return "pending" if standing.depth < standing.min_depth else "ending"

@@ -5,6 +5,7 @@ from typing import Any, Final
 from cromford.daemon.views import channels as channel_views
 from cromford.daemon.views.export import export_funding, export_nodes, export_terms
 from cromford.protocol.channels.client import is_usable
+from cromford.protocol.facts import Facts
 from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
 from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.link import Link
@@ -43,7 +44,7 @@ def status_of(state: ClientState, attempt: ClientAttempt) -> str:
     return "waiting_for_funding" if is_complete else "building"
 
 
-def summary(state: ClientState, attempt: ClientAttempt) -> dict[str, Any]:
+def summary(state: ClientState, attempt: ClientAttempt, facts: Facts) -> dict[str, Any]:
     """Return a factory in one line."""
     known: dict[str, Any] = {
         "n_clients": None,
@@ -74,7 +75,7 @@ def summary(state: ClientState, attempt: ClientAttempt) -> dict[str, Any]:
             "blocks_to_expiry": terms.expiry_height - state.chain.height,
             "exit_deadline_height": branch.exit_deadline_height,
             "exit_blocks": branch.exit_blocks,
-            **_channel_state(state, attempt),
+            **_channel_state(state, attempt, facts),
         }
     return {
         "factory_id": attempt.attempt_id.hex(),
@@ -90,30 +91,36 @@ def summary(state: ClientState, attempt: ClientAttempt) -> dict[str, Any]:
     }
 
 
-def _channel_state(state: ClientState, attempt: ClientAttempt) -> dict[str, Any]:
+def _channel_state(state: ClientState, attempt: ClientAttempt, facts: Facts) -> dict[str, Any]:
     """Return how the channel is; nothing is known before both sides found it ready."""
     link = next((x for x in state.book.links.values() if x.attempt_id == attempt.attempt_id), None)
     if link is None:
         return {"channel_status": None, "channel_failed": None}
-    status = channel_views.status_of(link, standing_of(state, link))
+    status = channel_views.status_of(link, standing_of(state, link, facts))
     return {"channel_status": status, "channel_failed": link.failure}
 
 
-def standing_of(state: ClientState, link: Link) -> channel_views.Standing:
+def standing_of(state: ClientState, link: Link, facts: Facts) -> channel_views.Standing:
     """Return how a channel stands to the chain."""
     attempt, chain = state.attempts[link.attempt_id], state.chain
     return channel_views.Standing(
         is_usable=is_usable(state, link),
+        is_fresh=facts.is_fresh,
         is_exiting=attempt.is_exiting or attempt.branch.root_kickoff.tx.txid in chain.confirmed,
         depth=chain.depth(attempt.funding_tx.txid),
         min_depth=attempt.terms.min_depth,
     )
 
 
-def show(state: ClientState, attempt: ClientAttempt) -> dict[str, Any]:
+def show(state: ClientState, attempt: ClientAttempt, facts: Facts) -> dict[str, Any]:
     """Return everything about a factory: the client's own branch, nothing more."""
     if not attempt.is_checked:
-        return {**summary(state, attempt), "terms": None, "transactions": [], "funding": None}
+        return {
+            **summary(state, attempt, facts),
+            "terms": None,
+            "transactions": [],
+            "funding": None,
+        }
     branch = attempt.branch
     signatures: dict[str, bytes] = {}
     if isinstance(attempt.stage, Complete):
@@ -121,7 +128,7 @@ def show(state: ClientState, attempt: ClientAttempt) -> dict[str, Any]:
         signatures = dict(zip(below, attempt.stage.signatures, strict=True))
         signatures[branch.root_kickoff.name] = attempt.stage.root_signature
     return {
-        **summary(state, attempt),
+        **summary(state, attempt, facts),
         "terms": export_terms(attempt.terms),
         "transactions": export_nodes(list(branch.nodes), signatures),
         "funding": export_funding(

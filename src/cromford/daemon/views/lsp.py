@@ -6,6 +6,7 @@ from cromford.channel.terms import MSAT_PER_SAT
 from cromford.daemon.views.channels import Standing
 from cromford.daemon.views.export import export_factory, export_terms
 from cromford.protocol.channels.lsp import is_usable
+from cromford.protocol.facts import Facts
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.lsp_attempt import LspAttempt
 from cromford.protocol.journal.lsp_state import Build, LspState
@@ -13,12 +14,20 @@ from cromford.protocol.lobby.build import BuildPlan
 
 
 def status_of(state: LspState, attempt: LspAttempt) -> str:
-    """Return a factory's status: building, funding, live or aborted."""
+    """Return a factory's status: building, funding, live, aborted, abandoned or dead.
+
+    `abandoned`: its funding was given up, and another transaction is to spend a coin of it; `dead`:
+    that one is deep enough. What the chain shows of the funding outweighs both.
+    """
     if attempt.aborted is not None:
         return "aborted"
     if attempt.funded is None:
         return "building"
     depth = state.chain.depth(attempt.funding_tx.txid)
+    if depth == 0 and attempt.funded.is_dead:
+        return "dead"
+    if depth == 0 and attempt.funded.replacement is not None:
+        return "abandoned"
     return "live" if depth >= attempt.terms.min_depth else "funding"
 
 
@@ -55,12 +64,13 @@ def failed_channels(state: LspState, attempt: LspAttempt) -> dict[str, str]:
     return {str(link.client): link.failure or "" for link in failed}
 
 
-def standing_of(state: LspState, link: Link) -> Standing:
+def standing_of(state: LspState, link: Link, facts: Facts) -> Standing:
     """Return how a channel stands to the chain."""
     attempt, chain = state.attempts[link.attempt_id], state.chain
     root_txid = attempt.tree.vertices[0].kickoff.tx.txid
     return Standing(
         is_usable=is_usable(state, link),
+        is_fresh=facts.is_fresh,
         is_exiting=(link.attempt_id, link.client) in state.exits or root_txid in chain.confirmed,
         depth=chain.depth(attempt.funding_tx.txid),
         min_depth=attempt.terms.min_depth,
@@ -111,7 +121,7 @@ def export(state: LspState, attempt: LspAttempt) -> dict[str, Any]:
 def capital(state: LspState) -> dict[str, Any]:
     """Return where the LSP's money is: free, reserved, locked until which expiry, earned."""
     by_expiry = sorted(
-        (a for a in state.attempts.values() if a.funded is not None),
+        (a for a in state.attempts.values() if a.funded and status_of(state, a) != "dead"),
         key=lambda attempt: attempt.terms.expiry_height,
     )
     locked = [

@@ -25,14 +25,14 @@ from cromford.protocol.turn import AnyTurn, Turn
 from cromford.wire import messages as m
 
 
-def finish_channels(turn: Turn[ClientState]) -> None:
+def finish_channels(turn: Turn[ClientState], *, takes_up_held: bool = False) -> None:
     """Do all that follows from what was remembered of channels: answer, then sign."""
     state = turn.state
 
     def answer(turn: AnyTurn, link: Link, live: LiveHtlc) -> None:
         answer_as_payee(turn, link, live, is_usable=is_usable(state, link))
 
-    finish(turn, answer)
+    finish(turn, answer, takes_up_held=takes_up_held)
 
 
 def take(turn: Turn[ClientState], event: ev.ChannelEvent) -> None:
@@ -122,18 +122,21 @@ def on_invoice_deadline(turn: Turn[ClientState], payment_hash: bytes) -> None:
     invoice = turn.book.invoices.get(payment_hash)
     if invoice is not None and invoice.status == "open":
         turn.remember(cr.InvoiceExpired(payment_hash=payment_hash))
+        # An HTLC that waits for a fresh chain goes back: nobody pays it any more.
+        finish_channels(turn)
 
 
 def on_pay_requested(turn: Turn[ClientState], event: ev.PayRequested) -> None:
     """Pay an invoice through the LSP. One that is paid, or on its way, is not paid again.
 
     Raises:
-        Rejected: If it cannot be paid now: no connection, fee, balance, or a limit.
+        Rejected: If it cannot be paid now: no fresh chain, no connection, fee, balance, or a limit.
     """
     state = turn.state
     known = state.book.payments.get(event.payment_hash)
     if known is not None and known.status != "failed":
         return
+    turn.check_fresh()
     lobby = state.lobby
     if lobby is None:
         raise Rejected("lsp_unreachable", "not connected to the LSP", retryable=True)
@@ -150,7 +153,7 @@ def on_pay_requested(turn: Turn[ClientState], event: ev.PayRequested) -> None:
         delta_blocks = event.min_final_cltv_expiry_delta + forward_delta_blocks(link)
         try:
             start_payment(
-                turn, link, event, fee_msat=fee_msat, cltv_expiry=turn.height + delta_blocks
+                turn, link, event, fee_msat=fee_msat, cltv_expiry=turn.known_height + delta_blocks
             )
         except UpdateRefused as error:
             refused = refused or error

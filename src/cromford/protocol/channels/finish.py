@@ -13,7 +13,7 @@ from cromford.protocol.turn import AnyTurn
 Answer = Callable[[AnyTurn, Link, LiveHtlc], None]
 
 
-def finish(turn: AnyTurn, answer: Answer) -> None:
+def finish(turn: AnyTurn, answer: Answer, *, takes_up_held: bool = False) -> None:
     """Answer every HTLC that can be answered now, and sign what is new in each channel.
 
     In each channel the first comes first, and nothing depends on how a map is ordered.
@@ -21,16 +21,17 @@ def finish(turn: AnyTurn, answer: Answer) -> None:
     Args:
         turn: The decision so far.
         answer: Decides about an HTLC of a peer that is locked in.
+        takes_up_held: Whether all that waited for a fresh chain is decided again.
     """
     waiting = sorted(turn.book.arrived)
-    if turn.first(cr.ChannelReestablished) is not None:
+    if takes_up_held or turn.first(cr.ChannelReestablished) is not None:
         # A channel came back: what is held may find its payee.
         waiting += sorted(turn.book.held)
     for key in waiting:
         _answer(turn, key, answer)
     for key in sorted(turn.book.resolved):
         _pass_back(turn, key)
-    for channel_id in turn.touched:
+    for channel_id in sorted(turn.book.links) if takes_up_held else turn.touched:
         sign_if_due(turn, turn.link(channel_id))
 
 

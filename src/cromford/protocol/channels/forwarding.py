@@ -12,7 +12,11 @@ from cromford import effects as fx
 from cromford.channel.errors import UpdateRefused
 from cromford.channel.limits import is_overexposed
 from cromford.channel.stage import LiveHtlc
-from cromford.protocol.channels.htlc_rules import acceptance_failure, forward_delta_blocks
+from cromford.protocol.channels.htlc_rules import (
+    acceptance_failure,
+    forward_delta_blocks,
+    is_final,
+)
 from cromford.protocol.channels.payments import give_back, offer
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.book import HtlcKey
@@ -33,7 +37,7 @@ class ForwardingRules:
     Attributes:
         fee_base_msat: For each HTLC (BOLT 7).
         fee_proportional_millionths: Of its amount.
-        hold_seconds: How long it waits for a payee that is away.
+        hold_seconds: How long it waits for a payee that is away, or for a chain that is stale.
         is_usable: Whether new HTLCs may be offered in a channel.
     """
 
@@ -51,12 +55,15 @@ def forwarding_fee_msat(
 
 
 def answer_as_lsp(turn: AnyTurn, link: Link, live: LiveHtlc, rules: ForwardingRules) -> None:
-    """Forward an HTLC that is locked in, hold it for a payee that is away, or give it back."""
+    """Forward an HTLC that is locked in, or give it back.
+
+    It is held for a payee that is away, and while the chain is stale.
+    """
     htlc = live.htlc
     key = (link.channel_id, htlc.htlc_id)
     delivery = delivery_of(live.payload)
     failure = _failure_before(turn, link, live, delivery, rules)
-    if failure is not None or delivery is None:
+    if delivery is None or is_final(failure, turn.facts):
         code = failure or Failure.INVALID_ONION_PAYLOAD
         _give_back(turn, link, key, code)
         return
@@ -69,14 +76,17 @@ def answer_as_lsp(turn: AnyTurn, link: Link, live: LiveHtlc, rules: ForwardingRu
         _give_back(turn, link, key, Failure.UNKNOWN_NEXT_PEER)
         return
     connected = [other for other in outgoing if other.is_open]
-    if not connected:
+    if not connected or not turn.facts.is_fresh:
         _hold(turn, key, rules)
         return
     _forward(turn, link, live, candidates=connected)
 
 
 def _hold(turn: AnyTurn, key: HtlcKey, rules: ForwardingRules) -> None:
-    """Wait for a payee, from now on or from its payer's return; nobody else prolongs the wait."""
+    """Wait for a payee, or for a fresh chain: from now on, or from its payer's return.
+
+    Nobody else prolongs the wait.
+    """
     is_new = key not in turn.book.held
     if is_new:
         turn.remember(cr.HtlcHeld(channel_id=key[0], htlc_id=key[1]))
@@ -94,7 +104,7 @@ def _failure_before(
     htlc = live.htlc
     if delivery is None:
         return Failure.INVALID_ONION_PAYLOAD
-    failure = acceptance_failure(link, htlc.cltv_expiry, height=turn.height)
+    failure = acceptance_failure(link, htlc.cltv_expiry, height=turn.known_height)
     if failure is not None:
         return failure
     if is_overexposed(turn.link(link.channel_id).state, htlc) or not rules.is_usable(link):
@@ -147,7 +157,7 @@ def _give_back(turn: AnyTurn, link: Link, key: HtlcKey, failure: Failure) -> Non
 
 
 def on_hold_deadline(turn: AnyTurn, deadline: fx.HoldDeadline) -> None:
-    """Stop waiting for a payee that stayed away."""
+    """Stop waiting for a payee that stayed away, or for a chain that stayed stale."""
     key = (deadline.channel_id, deadline.htlc_id)
     if key not in turn.book.held:
         return
@@ -158,5 +168,5 @@ def on_hold_deadline(turn: AnyTurn, deadline: fx.HoldDeadline) -> None:
 
 
 def hold_deadline(key: HtlcKey) -> fx.HoldDeadline:
-    """Return the deadline of an HTLC whose payee is away."""
+    """Return the deadline of an HTLC that waits for its payee, or for a fresh chain."""
     return fx.HoldDeadline(channel_id=key[0], htlc_id=key[1])

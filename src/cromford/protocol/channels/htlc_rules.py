@@ -9,6 +9,7 @@ from typing import Final
 from cromford.channel.errors import UpdateRefused
 from cromford.channel.limits import check_cltv_expiry
 from cromford.factory.terms import SAFETY_BLOCKS
+from cromford.protocol.facts import Facts
 from cromford.protocol.journal.failures import Failure
 from cromford.protocol.journal.link import Link
 
@@ -54,6 +55,14 @@ def acceptance_failure(link: Link, cltv_expiry: int, *, height: int) -> Failure 
     if cltv_expiry > height + link.max_cltv_blocks:
         return Failure.EXPIRY_TOO_FAR
     return None
+
+
+def is_final(failure: Failure | None, facts: Facts) -> bool:
+    """Say whether an HTLC is given back for this, whatever may be in blocks that were not read.
+
+    An HTLC that lasts too long by an old height may be just right by the world's.
+    """
+    return failure is not None and (facts.is_fresh or failure is not Failure.EXPIRY_TOO_FAR)
 
 
 def check_offer(link: Link, cltv_expiry: int, *, height: int) -> None:

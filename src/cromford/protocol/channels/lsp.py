@@ -23,7 +23,7 @@ from cromford.protocol.turn import AnyTurn, Turn
 from cromford.wire import messages as m
 
 
-def finish_channels(turn: Turn[LspState]) -> None:
+def finish_channels(turn: Turn[LspState], *, takes_up_held: bool = False) -> None:
     """Do all that follows from what was remembered of channels: answer, pass on, sign."""
     policy = turn.state.config.policy
     rules = ForwardingRules(
@@ -36,7 +36,7 @@ def finish_channels(turn: Turn[LspState]) -> None:
     def answer(turn: AnyTurn, link: Link, live: LiveHtlc) -> None:
         answer_as_lsp(turn, link, live, rules)
 
-    finish(turn, answer)
+    finish(turn, answer, takes_up_held=takes_up_held)
 
 
 def take(turn: Turn[LspState], event: ev.ChannelEvent) -> None:
@@ -100,13 +100,14 @@ def on_pay_requested(turn: Turn[LspState], event: ev.PayRequested) -> None:
     known = turn.book.payments.get(event.payment_hash)
     if known is not None and known.status != "failed":
         return
+    turn.check_fresh()
     links = [link for link in turn.book.links_with(event.payee) if is_usable(turn.state, link)]
     if not links:
         raise Rejected("payee_unknown", "the payee has no live channel with this LSP")
     links = [link for link in links if link.is_open]
     if not links:
         raise Rejected("payee_offline", "the payee is not connected", retryable=True)
-    cltv_expiry = turn.height + event.min_final_cltv_expiry_delta
+    cltv_expiry = turn.known_height + event.min_final_cltv_expiry_delta
     refused: UpdateRefused | None = None
     for link in reversed(links):
         try:

@@ -10,7 +10,7 @@ from cromford.channel.messages import UpdateFail, UpdateFulfill
 from cromford.channel.stage import LiveHtlc
 from cromford.channel.updates import propose_add
 from cromford.protocol import events as ev
-from cromford.protocol.channels.htlc_rules import acceptance_failure, check_offer
+from cromford.protocol.channels.htlc_rules import acceptance_failure, check_offer, is_final
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.book import OwnInvoice
 from cromford.protocol.journal.encoding import delivery_of, message_of
@@ -39,7 +39,7 @@ def offer(
     Raises:
         UpdateRefused: If the channel cannot carry it now; nothing was remembered.
     """
-    check_offer(link, cltv_expiry, height=turn.height)
+    check_offer(link, cltv_expiry, height=turn.known_height)
     _, update = propose_add(
         link.state,
         amount_msat=amount_msat,
@@ -104,6 +104,9 @@ def start_payment(
 def answer_as_payee(turn: AnyTurn, link: Link, live: LiveHtlc, *, is_usable: bool) -> None:
     """Take an HTLC that pays an open invoice of ours, or give it back with a reason.
 
+    While the chain is stale it waits: it may have expired in a block that we have not read, and
+    its preimage would be given away.
+
     Args:
         turn: The decision so far.
         link: The channel that it came in.
@@ -113,12 +116,14 @@ def answer_as_payee(turn: AnyTurn, link: Link, live: LiveHtlc, *, is_usable: boo
     """
     htlc = live.htlc
     invoice = turn.book.invoices.get(htlc.payment_hash)
-    failure = acceptance_failure(link, htlc.cltv_expiry, height=turn.height)
+    failure = acceptance_failure(link, htlc.cltv_expiry, height=turn.known_height)
     if failure is None and (is_overexposed(link.state, htlc) or not is_usable):
         failure = Failure.TEMPORARY_CHANNEL_FAILURE
     if invoice is None or not _pays(htlc, live.payload, invoice):
         # BOLT 4: the same answer to all of these, so that nobody can probe for invoices.
         failure = Failure.INCORRECT_OR_UNKNOWN_PAYMENT_DETAILS
+    if invoice is not None and not turn.facts.is_fresh and not is_final(failure, turn.facts):
+        return
     if failure is not None or invoice is None:
         code = failure or Failure.INCORRECT_OR_UNKNOWN_PAYMENT_DETAILS
         give_back(turn, link, htlc.htlc_id, code.reason)

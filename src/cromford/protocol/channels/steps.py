@@ -10,7 +10,13 @@ from cromford.channel.commits import has_changes, receive_commitment, sign_commi
 from cromford.channel.errors import FallenBehind, PeerViolation
 from cromford.channel.held import hold
 from cromford.channel.htlc_tx import htlc_txs
-from cromford.channel.messages import CommitmentDue, Outgoing, RevocationDue
+from cromford.channel.messages import (
+    CommitmentDue,
+    Outgoing,
+    RevocationDue,
+    UpdateAdd,
+    UpdateFulfill,
+)
 from cromford.channel.reestablish import disconnect, receive_reestablish, reestablish_message
 from cromford.channel.secret_store import N_COMMITMENTS_MAX
 from cromford.crypto.musig2 import is_partial_sig, is_pubnonce, nonce_agg
@@ -229,7 +235,7 @@ def sign_if_due(turn: AnyTurn, link: Link) -> None:
     state = link.state
     if not link.is_open or link.peer_pubnonce is None or state.awaits_revocation:
         return
-    if not has_changes(state, state.peer):
+    if not has_changes(state, state.peer) or _waits_for_fresh_chain(turn, link):
         return
     _, due = sign_commitment(state)
     commitment = link.commitment(due.content, due.per_commitment_point)
@@ -242,6 +248,27 @@ def sign_if_due(turn: AnyTurn, link: Link) -> None:
     )
     link = turn.link(link.channel_id)
     _sign(turn, link, commitment, due, before=tuple(_covered_updates(link)), after=())
+
+
+def _waits_for_fresh_chain(turn: AnyTurn, link: Link) -> bool:
+    """Say whether the next signature would carry what must not be said while the chain is stale.
+
+    That is what was decided when it was fresh, and could not leave: a preimage of an invoice of
+    ours, which shows it for the first time, or an HTLC that we add. It holds up the channel, but
+    never a preimage that is passed back.
+    """
+    if turn.facts.is_fresh:
+        return False
+    state = link.state
+    unsigned = state.unacked[state.n_signed_updates :]
+    taken = [
+        state.find(state.peer, update.htlc_id)
+        for update in unsigned
+        if isinstance(update, UpdateFulfill)
+    ]
+    if taken:
+        return any(live and live.htlc.payment_hash in turn.book.invoices for live in taken)
+    return any(isinstance(update, UpdateAdd) for update in unsigned)
 
 
 def _sign(

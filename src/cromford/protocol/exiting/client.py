@@ -158,7 +158,7 @@ def on_block(turn: Turn[ClientState]) -> None:
         link = link_of(state, attempt) if attempt.ready_sent else None
         if link is None:
             continue
-        reason = None if attempt.is_exiting else _reason_to_leave(state, attempt, link)
+        reason = _reason_to_leave(state, attempt, link, height=turn.height)
         if reason is not None:
             start_exit(turn, attempt, reason)
         on_chain(turn, link)
@@ -168,13 +168,28 @@ def on_block(turn: Turn[ClientState]) -> None:
             turn.remember(*given_up(state.book, link, height=turn.height))
 
 
+def on_headers(turn: Turn[ClientState]) -> None:
+    """Leave in time though blocks do not come, by the headers of those that the node has not shown.
+
+    What they hold may have ended what we leave: then nothing that is published finds its coin. A
+    block that is only still to be read is waited for instead: it says better what to do.
+    """
+    for attempt in turn.state.attempts.values():
+        link = link_of(turn.state, attempt) if attempt.ready_sent else None
+        if link is not None:
+            reason = _reason_to_leave(turn.state, attempt, link, height=turn.known_height)
+            if reason is not None:
+                start_exit(turn, attempt, reason)
+
+
 def _is_leaving(state: ClientState, attempt: ClientAttempt) -> bool:
     return attempt.is_exiting or attempt.branch.channel_outpoint in state.chain.spends
 
 
-def _reason_to_leave(state: ClientState, attempt: ClientAttempt, link: Link) -> str | None:
-    height = state.chain.height
-    if state.chain.depth(attempt.funding_tx.txid) == 0:
+def _reason_to_leave(
+    state: ClientState, attempt: ClientAttempt, link: Link, *, height: int
+) -> str | None:
+    if attempt.is_exiting or state.chain.depth(attempt.funding_tx.txid) == 0:
         return None
     if attempt.branch.channel_outpoint in state.chain.spends:
         return None

@@ -32,6 +32,7 @@ from cromford.protocol.journal.opened import lsp_link
 from cromford.protocol.turn import Turn
 
 LEAVING: Final = "the LSP brings the channel on chain"
+HTLC_EXPIRES: Final = "an HTLC expires"
 
 
 def preimages_of(state: LspState, link: Link) -> dict[bytes, bytes]:
@@ -180,15 +181,33 @@ def on_block(turn: Turn[LspState]) -> None:
         if link.setting.funding.outpoint in state.chain.spends:
             on_chain(turn, link)
             turn.remember(*_resolved(state, attempt, link))
-        elif (
-            link.state.htlcs
-            and (attempt.attempt_id, client) not in state.exits
-            and state.chain.depth(attempt.funding_tx.txid) > 0
-            and is_htlc_at_stake(link, preimages_of(state, link), height=turn.height)
-        ):
-            start_exit(turn, attempt, client, "an HTLC expires")
+        elif _must_save_htlc(state, attempt, link, height=turn.height):
+            start_exit(turn, attempt, client, HTLC_EXPIRES)
         elif (attempt.attempt_id, client) not in state.exits:
             _give_up(turn, link)
+
+
+def on_headers(turn: Turn[LspState]) -> None:
+    """Save HTLCs in time though blocks do not come, by the headers of those that were not shown.
+
+    What they hold may have ended what we leave: then nothing that is published finds its coin. A
+    block that is only still to be read is waited for instead: it says better what to do.
+    """
+    for link in turn.book.ordered_links:
+        attempt = turn.state.attempts[link.attempt_id]
+        is_on_chain = link.setting.funding.outpoint in turn.chain.spends
+        if not is_on_chain and _must_save_htlc(turn.state, attempt, link, height=turn.known_height):
+            start_exit(turn, attempt, link.client, HTLC_EXPIRES)
+
+
+def _must_save_htlc(state: LspState, attempt: LspAttempt, link: Link, *, height: int) -> bool:
+    """Say whether a channel must be brought on chain at a height, because of an HTLC in it."""
+    return (
+        bool(link.state.htlcs)
+        and (attempt.attempt_id, link.client) not in state.exits
+        and state.chain.depth(attempt.funding_tx.txid) > 0
+        and is_htlc_at_stake(link, preimages_of(state, link), height=height)
+    )
 
 
 def _give_up(turn: Turn[LspState], link: Link) -> None:

@@ -13,16 +13,19 @@ from cromford.bitcoin.block import BlockRef
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
 from cromford.wallet.coins import Wallet
 
+KIND_SIZE_MAX: Final = 80
 RECENT_BLOCKS: Final = 288  # How many block hashes are kept to find where a reorg forked.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChainView:
-    """The active chain as far as a role cares."""
+    """The active chain as far as a role cares, and what our node says of what we publish."""
 
     recent: tuple[BlockRef, ...] = ()  # oldest first
     confirmed: Mapping[Txid, int] = field(default_factory=dict)
     spends: Mapping[OutPoint, Tx] = field(default_factory=dict)  # by our confirmed transactions
+    # The kinds of reasons for which transactions of ours were refused that are in no block.
+    refused: Mapping[Txid, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def height(self) -> int:
@@ -34,6 +37,12 @@ class ChainView:
         height = self.confirmed.get(txid)
         return 0 if height is None else self.height - height + 1
 
+    def rival_depth(self, tx: Tx) -> int:
+        """Return the confirmations of what else spends a coin of a transaction; 0 if nothing."""
+        spenders = (self.spends.get(tx_in.outpoint) for tx_in in tx.inputs)
+        rivals = (other for other in spenders if other is not None and other.txid != tx.txid)
+        return max((self.depth(rival.txid) for rival in rivals), default=0)
+
     def with_block(self, block: BlockRef, txs: Sequence[Tx]) -> "ChainView":
         """Return the view after a block was connected in which `txs` confirmed."""
         recent = (*self.recent[-RECENT_BLOCKS + 1 :], block)
@@ -43,16 +52,31 @@ class ChainView:
             recent=recent,
             confirmed={**self.confirmed, **dict.fromkeys((tx.txid for tx in txs), block.height)},
             spends={**self.spends, **{tx_in.outpoint: tx for tx in txs for tx_in in tx.inputs}},
+            refused={t: k for t, k in self.refused.items() if t not in {tx.txid for tx in txs}},
         )
+
+    def with_refusal(self, txid: Txid, reason: str) -> "ChainView":
+        """Return the view after our node refused a transaction of ours."""
+        kinds = (*self.refused.get(txid, ()), refusal_kind(reason))
+        return replace(self, refused={**self.refused, txid: kinds})
 
     def without_block(self, height: int) -> "ChainView":
         """Return the view after the block at `height` and all above it left the chain."""
         confirmed = {t: h for t, h in self.confirmed.items() if h < height}
-        return ChainView(
+        return replace(
+            self,
             recent=tuple(block for block in self.recent if block.height < height),
             confirmed=confirmed,
             spends={o: tx for o, tx in self.spends.items() if tx.txid in confirmed},
         )
+
+
+def refusal_kind(reason: str) -> str:
+    """Return a node's reason without the numbers and names that follow it.
+
+    `min relay fee not met, 2 < 154` and the same with other numbers are one kind.
+    """
+    return reason.partition(",")[0][:KIND_SIZE_MAX]
 
 
 def relevant_txs(

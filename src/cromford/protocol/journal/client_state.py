@@ -138,6 +138,10 @@ def apply(state: ClientState, record: r.AnyRecord) -> ClientState:
             return replace(state, wallet=state.wallet.with_address_used(change))
         case r.PaymentWasSigned():
             return replace(state, wallet=with_payment(state.wallet, record))
+        case r.PaymentAbandoned(txid=txid):
+            return replace(state, wallet=state.wallet.without_payment(Txid(txid)))
+        case r.BroadcastRefusalSeen(txid=txid, reason=reason):
+            return replace(state, chain=state.chain.with_refusal(Txid(txid), reason))
         case r.LobbyGreeted(message=message):
             return replace(state, lobby=decoded(message, Lobby))
         case r.WishMade():

@@ -59,12 +59,18 @@ class Acknowledging:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Funded:
-    """The funding transaction is signed: from here on this is a factory."""
+    """The funding transaction is signed: from here on this is a factory.
+
+    `replacement`, unsigned, pays a coin of a funding that was given up back to us. Once it, or
+    another, is deep enough, the factory `is_dead`; what the chain shows outweighs both.
+    """
 
     signed: SignedCandidate
     funding_tx: Tx
     ready_sent: bool = False
     ready_received: frozenset[bytes] = frozenset()
+    replacement: Tx | None = None
+    is_dead: bool = False
     label = "funding"
 
 

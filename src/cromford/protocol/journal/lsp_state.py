@@ -171,6 +171,10 @@ def apply(state: LspState, record: r.AnyRecord) -> LspState:
             return replace(state, wallet=state.wallet.with_address_used(change))
         case r.PaymentWasSigned():
             return replace(state, wallet=with_payment(state.wallet, record))
+        case r.PaymentAbandoned(txid=txid):
+            return replace(state, wallet=state.wallet.without_payment(Txid(txid)))
+        case r.BroadcastRefusalSeen(txid=txid, reason=reason):
+            return replace(state, chain=state.chain.with_refusal(Txid(txid), reason))
         case r.ClientJoined(node_id=node_id, message=message, is_moving=is_moving):
             member = Member(node_id=node_id, join=decoded(message, m.Join), is_moving=is_moving)
             heights = (*state.joins.get(node_id, ()), state.chain.height)[-JOINS_TO_PAUSE:]
@@ -228,6 +232,12 @@ def _apply_to_attempt(
             funded = _stage(state, i, Funded)
             heard = funded.ready_received | {node_id}
             return _at_stage(state, i, replace(funded, ready_received=heard))
+        case r.FundingAbandoned(attempt_id=i, tx=tx):
+            left = replace(_stage(state, i, Funded), replacement=Tx.parse(tx))
+            return replace(_at_stage(state, i, left), wallet=state.wallet.with_address_used(CHANGE))
+        case r.FundingDied(attempt_id=i):
+            dead = replace(_stage(state, i, Funded), is_dead=True)
+            return replace(_at_stage(state, i, dead), wallet=state.wallet.released(i))
         case r.AttemptAborted():
             return _with_aborted(state, record)
         case r.ExitStarted(attempt_id=i, client=client):

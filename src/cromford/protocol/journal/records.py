@@ -72,6 +72,21 @@ class PaymentWasSigned(Record, frozen=True, kw_only=True, tag="payment_signed"):
     has_change: bool
 
 
+class PaymentAbandoned(Record, frozen=True, kw_only=True, tag="payment_abandoned"):
+    """A payment that our node refuses is given up: it is published no more, its coins are free."""
+
+    txid: bytes
+    reason: str
+
+
+class BroadcastRefusalSeen(Record, frozen=True, kw_only=True, tag="broadcast_refused"):
+    """Our node refused a transaction of ours, for the first time for a reason of this kind."""
+
+    name: str
+    txid: bytes
+    reason: str
+
+
 class Intent(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """What is about to be signed: one sighash per kind, outpoint and state index, for ever.
 
@@ -339,6 +354,20 @@ class FundingWasSigned(Record, frozen=True, kw_only=True, tag="funding_signed"):
     tx: bytes
 
 
+class FundingAbandoned(Record, frozen=True, kw_only=True, tag="funding_abandoned"):
+    """A funding that our node refuses is given up. `tx`, unsigned, pays a coin of it back to us."""
+
+    attempt_id: bytes
+    tx: bytes
+    reason: str
+
+
+class FundingDied(Record, frozen=True, kw_only=True, tag="funding_died"):
+    """A coin of a funding is spent by another transaction, so deep that it will not confirm."""
+
+    attempt_id: bytes
+
+
 SharedRecord = (
     Created
     | Started
@@ -348,6 +377,8 @@ SharedRecord = (
     | BlockDisconnected
     | AddressIssued
     | PaymentWasSigned
+    | PaymentAbandoned
+    | BroadcastRefusalSeen
 )
 
 SharedAttemptRecord = SigningIntended | AttemptAborted | ReadySent | ReadyReceived | ExitStarted
@@ -372,6 +403,8 @@ LspAttemptRecord = (
     | RootSigned
     | Acknowledged
     | FundingWasSigned
+    | FundingAbandoned
+    | FundingDied
 )
 
 LspOnly = (

@@ -86,9 +86,11 @@ def prepare_join(turn: Turn[ClientState]) -> None:
     """Ask for fresh keys and pools, where there is a wish and nothing under way.
 
     After an abort this is the same wish in the same lobby. Whoever had to join too often waits
-    for some blocks; the next one asks again.
+    for some blocks; the next one asks again. A wish waits for a fresh chain, too.
     """
     state = turn.state
+    if not turn.facts.is_fresh:
+        return
     lobby = state.lobby
     if state.wish is None or lobby is None or state.joining or state.open_attempt:
         return
@@ -172,8 +174,9 @@ def on_join_requested(turn: Turn[ClientState], event: ev.JoinRequested) -> None:
     """Take the operator's wish.
 
     Raises:
-        Rejected: If a factory is under way, or the capacity cannot be had.
+        Rejected: If a factory is under way, the capacity cannot be had, or the chain is stale.
     """
+    turn.check_fresh()
     state = turn.state
     if not 0 < event.capacity_least_sat <= event.capacity_sat:
         raise Rejected(

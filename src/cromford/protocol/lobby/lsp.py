@@ -95,7 +95,7 @@ def build_if_due(turn: Turn[LspState], *, at_height: int | None) -> None:
         at_height: The height of a block that has just been added; None between blocks.
     """
     state, policy = turn.state, turn.state.config.policy
-    if state.open_attempt is not None or state.build is not None:
+    if state.open_attempt is not None or state.build is not None or not turn.facts.is_fresh:
         return
     if not is_build_due(policy, n_waiting=len(state.members), at_height=at_height):
         return
@@ -113,8 +113,9 @@ def on_build_requested(turn: Turn[LspState], event: ev.BuildRequested) -> None:
     """Build because the operator says so.
 
     Raises:
-        Rejected: If a build is under way, or none can be planned.
+        Rejected: If a build is under way, none can be planned, or the chain is stale.
     """
+    turn.check_fresh()
     state = turn.state
     if state.open_attempt is not None or state.build is not None:
         raise Rejected("build_under_way", "a factory is being built", retryable=True)
@@ -176,6 +177,11 @@ def rebuild(turn: Turn[LspState]) -> None:
     """Start again with those of the last attempt who came back."""
     state, build = turn.state, turn.state.build
     if build is None or build.attempt is not None or state.open_attempt is not None:
+        return
+    if not turn.facts.is_fresh:
+        # Whoever came back stays in the lobby, for the schedule or the operator.
+        turn.remember(r.BuildDropped(reason="the chain is stale"))
+        turn.wish(fx.ClearDeadline(deadline=fx.RejoinDeadline()))
         return
     try:
         plan = plan_build(

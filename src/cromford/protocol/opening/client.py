@@ -1,7 +1,7 @@
 """The client's side of the ceremony: check, sign the exit, hold it, sign the root, acknowledge."""
 
 from collections.abc import Mapping
-from typing import assert_never
+from typing import Final, assert_never
 
 from cromford import effects as fx
 from cromford.bitcoin.block import Coin
@@ -32,6 +32,8 @@ from cromford.wire.messages import encode_message
 
 # A ceremony waits for the slowest client in each of its steps.
 DEADLINES_PER_CEREMONY = 4
+# What is wrong with our node in particular is not the LSP's business.
+CHAIN_STALE: Final = "this client's chain is stale"
 
 
 def take(turn: Turn[ClientState], event: ev.OpeningEvent) -> None:
@@ -43,7 +45,7 @@ def take(turn: Turn[ClientState], event: ev.OpeningEvent) -> None:
             on_partial_signed(turn, event)
         case ev.SigningFailed(asked=asked, reason=reason):
             abort(turn, asked.attempt_id, reason)
-        case ev.AttemptPrepared() | ev.FundingSigned():
+        case ev.AttemptPrepared() | ev.FundingSigned() | ev.FactoryAbandonRequested():
             raise AssertionError(f"{type(event).__name__} is an LSP's event")
         case _:
             assert_never(event)
@@ -74,6 +76,9 @@ def on_propose(turn: Turn[ClientState], propose: m.Propose) -> None:
     if propose.attempt_id in turn.state.attempts:
         return  # of another attempt: dropped, never a fault
     turn.remember(r.ProposalReceived(message=encode_message(propose)))
+    if not turn.facts.is_fresh:
+        abort(turn, propose.attempt_id, CHAIN_STALE)
+        return
     try:
         funding_tx = Tx.parse(propose.candidates[0].funding_tx)
     except (IndexError, ValueError):
@@ -94,6 +99,9 @@ def on_coins(turn: Turn[ClientState], event: ev.CoinsLookedUp) -> None:
     state, attempt_id, coins = turn.state, event.asked.attempt_id, dict(event.coins)
     attempt = state.attempts.get(attempt_id)
     if attempt is None or attempt.aborted is not None or not isinstance(attempt.stage, Received):
+        return
+    if not turn.facts.is_fresh:
+        abort(turn, attempt_id, CHAIN_STALE)
         return
     facts = ClientFacts(
         network=state.config.network,
@@ -353,13 +361,28 @@ def on_block(turn: Turn[ClientState]) -> None:
 
 
 def is_hopeless(state: ClientState, attempt: ClientAttempt) -> bool:
-    """Say whether the funding did not confirm in the agreed patience, or too late to be used."""
+    """Say whether the funding did not confirm in the agreed patience, or too late to be used.
+
+    Or never will: another transaction that spends a coin of it is deep enough.
+    """
     if not isinstance(attempt.stage, Complete | RootSent):
         return False
+    if state.chain.rival_depth(attempt.funding_tx) >= attempt.terms.min_depth:
+        return True
     height = state.chain.confirmed.get(attempt.funding_tx.txid)
     if height is None:
         return state.chain.height >= attempt.terms.build_height + attempt.terms.patience_blocks
     return height > attempt.terms.ready_height_max(attempt.branch.n_layers)
+
+
+def watched(state: ClientState) -> frozenset[OutPoint]:
+    """Return the coins of fundings that are waited for: whoever else spends one ends the wait."""
+    return frozenset(
+        tx_in.outpoint
+        for attempt in state.attempts.values()
+        if isinstance(attempt.stage, Complete | RootSent) and not attempt.ready_sent
+        for tx_in in attempt.funding_tx.inputs
+    )
 
 
 def is_ready(state: ClientState, attempt: ClientAttempt) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final, assert_never
 
 from cromford import effects as fx
-from cromford.bitcoin.tx import Tx, TxOut
+from cromford.bitcoin.tx import TxOut
 from cromford.channel.terms import Party
 from cromford.factory.funding import funding_tx_of
 from cromford.factory.shape import plan_of
@@ -30,6 +30,8 @@ from cromford.protocol.journal.lsp_state import Build, LspState
 from cromford.protocol.journal.proposal import N_CANDIDATES
 from cromford.protocol.lobby.build import select_coins, shape_by_policy, terms_of
 from cromford.protocol.lobby.lsp import await_rejoin
+from cromford.protocol.opening import abandoning
+from cromford.protocol.opening.funding import fund_if_due, funding_broadcast, owed_of_funding
 from cromford.protocol.turn import Turn
 from cromford.signing.nonces import PublicPool
 from cromford.signing.round import FaultyContribution
@@ -42,7 +44,11 @@ RECONNECT_DEADLINES: Final = 3  # How many deadlines an LSP that restarted gives
 
 
 def take(turn: Turn[LspState], event: ev.OpeningEvent) -> None:
-    """Take an answer of our signer in a ceremony."""
+    """Take an answer of our signer in a ceremony, or the operator's wish to end what it left.
+
+    Raises:
+        Rejected: If a funding cannot be given up.
+    """
     match event:
         case ev.AttemptPrepared():
             on_attempt_prepared(turn, event)
@@ -52,6 +58,8 @@ def take(turn: Turn[LspState], event: ev.OpeningEvent) -> None:
             on_signing_failed(turn, event)
         case ev.FundingSigned():
             on_funding_signed(turn, event)
+        case ev.FactoryAbandonRequested():
+            abandoning.on_abandon_requested(turn, event)
         case ev.CoinsLookedUp():
             raise AssertionError("CoinsLookedUp is a client's event")
         case _:
@@ -333,9 +341,7 @@ def on_acknowledge(turn: Turn[LspState], node_id: bytes, message: m.Acknowledge)
     if not isinstance(attempt.stage, Acknowledging) or client in attempt.stage.done:
         return
     turn.remember(r.Acknowledged(attempt_id=attempt.attempt_id, client=client))
-    after = turn.state.attempts[attempt.attempt_id]
-    if not after.holdouts and is_fundable(turn.state, after):
-        turn.wish(_cleared(attempt), fund(turn.state, after))
+    fund_if_due(turn)
 
 
 def on_funding_signed(turn: Turn[LspState], event: ev.FundingSigned) -> None:
@@ -382,7 +388,13 @@ def on_disconnection(turn: Turn[LspState], node_id: bytes) -> None:
 def on_resume(turn: Turn[LspState], node_id: bytes, message: m.Resume) -> None:
     """Tell a client that came back what became of the root it signed."""
     attempt = turn.state.attempts.get(message.attempt_id)
-    if attempt is None or attempt.aborted is not None or attempt.client_of(node_id) is None:
+    is_dead = attempt is not None and attempt.funded is not None and attempt.funded.is_dead
+    if (
+        attempt is None
+        or is_dead
+        or attempt.aborted is not None
+        or attempt.client_of(node_id) is None
+    ):
         over = m.Abort(attempt_id=message.attempt_id, reason="this attempt is over")
         turn.send(node_id, over)
     elif attempt.signed is not None:
@@ -402,14 +414,12 @@ def owed(state: LspState) -> Iterator[fx.Effect]:
     for attempt in state.attempts.values():
         if isinstance(attempt.stage, Funded):
             if state.chain.depth(attempt.funding_tx.txid) == 0:
-                yield funding_broadcast(attempt.stage.funding_tx)
+                yield from owed_of_funding(state, attempt.stage)
         elif isinstance(attempt.stage, Acknowledging):
             # Clients come back with a growing pause, which is not theirs to answer for.
             seconds = RECONNECT_DEADLINES * state.config.policy.deadline_seconds
             deadline = fx.AttemptDeadline(attempt_id=attempt.attempt_id)
             yield fx.SetDeadline(deadline=deadline, seconds=seconds)
-            if not attempt.holdouts and is_fundable(state, attempt):
-                yield fund(state, attempt)
 
 
 def on_block(turn: Turn[LspState]) -> None:
@@ -420,7 +430,8 @@ def on_block(turn: Turn[LspState]) -> None:
             continue
         depth = turn.chain.depth(attempt.funding_tx.txid)
         if depth == 0:
-            turn.wish(funding_broadcast(funded.funding_tx))
+            abandoning.end_if_dead(turn, attempt, funded)
+            turn.wish(*owed_of_funding(turn.state, funded))
         elif depth >= attempt.terms.min_depth and not funded.ready_sent:
             _tell_ready(turn, attempt, funded)
 
@@ -466,55 +477,23 @@ def channel_ready(attempt: LspAttempt) -> m.ChannelReady:
     )
 
 
-def is_fundable(state: LspState, attempt: LspAttempt) -> bool:
-    """Say whether the wallet still has every coin of the funding: a reorg may take one away."""
-    coins = [state.wallet.coins.get(tx_in.outpoint) for tx_in in attempt.funding_tx.inputs]
-    return all(coin is not None and coin.spent_height is None for coin in coins)
-
-
-def fund(state: LspState, attempt: LspAttempt) -> fx.SignFunding:
-    """Return the wish to sign the funding transaction.
-
-    Funding waits for every signature and every acknowledgement: once the coins sit in the
-    funding output, a client without a signed path has only the LSP's goodwill, and the LSP
-    only the expiry. Of a channel without a commitment of its own it could not even take its
-    balance.
-
-    Raises:
-        AssertionError: If anything is missing. Never to be caught.
-    """
-    if not isinstance(attempt.stage, Acknowledging) or attempt.holdouts:
-        raise AssertionError("funding before everybody holds an exit")
-    below = attempt.stage.signed.below
-    if len(below.commitment_signatures) != len(attempt.seats):
-        raise AssertionError("funding before every own first commitment is held")
-    coins = [state.wallet.coins[tx_in.outpoint] for tx_in in attempt.funding_tx.inputs]
-    return fx.SignFunding(
-        attempt_id=attempt.attempt_id,
-        tx=attempt.funding_tx,
-        prevouts=tuple(coin.txout for coin in coins),
-        paths=tuple(coin.path for coin in coins),
-    )
-
-
-def funding_broadcast(tx: Tx) -> fx.Broadcast:
-    """Return the wish to publish a signed funding transaction."""
-    return fx.Broadcast(name="funding", tx=tx)
-
-
 def on_deadline(turn: Turn[LspState], attempt_id: bytes) -> None:
     """End a ceremony whose present step was not finished in time, naming the holdouts."""
     attempt = turn.state.attempts.get(attempt_id)
     if attempt is None or not attempt.is_open:
         return
     holdouts = attempt.holdouts
-    missing = f"no answer from clients {list(holdouts)}" if holdouts else "a funding coin is gone"
+    missing = f"no answer from clients {list(holdouts)}" if holdouts else _unfunded(turn)
     abort(
         turn,
         attempt_id,
         reason=f"deadline in {attempt.stage.label}: {missing}",
         culprits=tuple(attempt.seats[client - 1].node_id for client in holdouts),
     )
+
+
+def _unfunded(turn: Turn[LspState]) -> str:
+    return "a funding coin is gone" if turn.facts.is_fresh else "our chain is stale"
 
 
 def abort(

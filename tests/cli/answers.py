@@ -150,6 +150,7 @@ def client_summary(**changes: Any) -> dict[str, Any]:
         "blocks_to_expiry": 5_000,
         "exit_deadline_height": 5_406,
         "exit_blocks": 450,
+        "published": [],
         "channel_status": "open",
         "channel_failed": None,
         "aborted": None,

@@ -8,6 +8,7 @@ from cromford.protocol.channels.client import is_usable
 from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
 from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.link import Link
+from cromford.watch.remaining import Remaining, path_of, remaining_of
 
 _STAGES: Final = {
     "Received": "received",
@@ -57,11 +58,13 @@ def summary(state: ClientState, attempt: ClientAttempt) -> dict[str, Any]:
         "blocks_to_expiry": None,
         "exit_deadline_height": None,
         "exit_blocks": None,
+        "published": [],
         "channel_status": None,
         "channel_failed": None,
     }
     if attempt.is_checked:
         terms, branch = attempt.terms, attempt.branch
+        remaining = remaining_now(state, attempt)
         known = {
             "n_clients": terms.n_clients,
             "capacity_sat": branch.channel.amount_sat,
@@ -72,8 +75,9 @@ def summary(state: ClientState, attempt: ClientAttempt) -> dict[str, Any]:
             "min_depth": terms.min_depth,
             "expiry_height": terms.expiry_height,
             "blocks_to_expiry": terms.expiry_height - state.chain.height,
-            "exit_deadline_height": branch.exit_deadline_height,
-            "exit_blocks": branch.exit_blocks,
+            "exit_deadline_height": remaining.exit_deadline_height,
+            "exit_blocks": remaining.exit_blocks,
+            "published": published(state, attempt),
             **_channel_state(state, attempt),
         }
     return {
@@ -90,6 +94,22 @@ def summary(state: ClientState, attempt: ClientAttempt) -> dict[str, Any]:
     }
 
 
+def remaining_now(state: ClientState, attempt: ClientAttempt) -> Remaining:
+    """Return how long leaving takes now, and until when it must begin."""
+    return remaining_of(
+        path_of(attempt.branch),
+        expiry_height=attempt.terms.expiry_height,
+        confirmed=state.chain.confirmed,
+        tip_height=state.chain.height,
+    )
+
+
+def published(state: ClientState, attempt: ClientAttempt) -> list[str]:
+    """Return what is on chain of the client's own branch, whoever published it."""
+    nodes = attempt.branch.nodes
+    return [node.name for node in nodes if node.tx.txid in state.chain.confirmed]
+
+
 def _channel_state(state: ClientState, attempt: ClientAttempt) -> dict[str, Any]:
     """Return how the channel is; nothing is known before both sides found it ready."""
     link = next((x for x in state.book.links.values() if x.attempt_id == attempt.attempt_id), None)
@@ -104,7 +124,7 @@ def standing_of(state: ClientState, link: Link) -> channel_views.Standing:
     attempt, chain = state.attempts[link.attempt_id], state.chain
     return channel_views.Standing(
         is_usable=is_usable(state, link),
-        is_exiting=attempt.is_exiting or attempt.branch.root_kickoff.tx.txid in chain.confirmed,
+        is_exiting=attempt.is_exiting or link.setting.funding.outpoint in chain.spends,
         depth=chain.depth(attempt.funding_tx.txid),
         min_depth=attempt.terms.min_depth,
     )

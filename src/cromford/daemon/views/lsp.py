@@ -58,10 +58,10 @@ def failed_channels(state: LspState, attempt: LspAttempt) -> dict[str, str]:
 def standing_of(state: LspState, link: Link) -> Standing:
     """Return how a channel stands to the chain."""
     attempt, chain = state.attempts[link.attempt_id], state.chain
-    root_txid = attempt.tree.vertices[0].kickoff.tx.txid
     return Standing(
         is_usable=is_usable(state, link),
-        is_exiting=(link.attempt_id, link.client) in state.exits or root_txid in chain.confirmed,
+        is_exiting=(link.attempt_id, link.client) in state.exits
+        or link.setting.funding.outpoint in chain.spends,
         depth=chain.depth(attempt.funding_tx.txid),
         min_depth=attempt.terms.min_depth,
     )

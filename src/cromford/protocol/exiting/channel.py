@@ -236,13 +236,14 @@ def end_updates(turn: AnyTurn, link: Link, reason: str, *, tells_peer: bool) -> 
         fail(turn, link, reason, tells_peer=tells_peer)
 
 
-def is_htlc_at_stake(link: Link, preimages: Mapping[bytes, bytes], *, height: int) -> bool:
+def is_htlc_at_stake(link: Link, preimages: Mapping[bytes, bytes], *, chain: ChainView) -> bool:
     """Say whether the channel has to go on chain now, because of an HTLC's expiry.
 
     Whatever the HTLC holds: one with an output always holds more than it costs to steal.
     """
     return any(
-        publish_height(link, htlc.cltv_expiry) <= height for htlc in htlcs_at_stake(link, preimages)
+        publish_height(link, htlc.cltv_expiry, chain=chain) <= chain.height
+        for htlc in htlcs_at_stake(link, preimages)
     )
 
 

@@ -8,6 +8,7 @@ from cromford.bitcoin.tx import OutPoint
 from cromford.channel.terms import MSAT_PER_SAT
 from cromford.protocol import events as ev
 from cromford.protocol.channels.balances import balance_of
+from cromford.protocol.channels.htlc_rules import is_in_time
 from cromford.protocol.exiting.channel import (
     Holding,
     arriving_sat,
@@ -145,7 +146,7 @@ def watched(state: ClientState) -> frozenset[OutPoint]:
     for attempt in state.attempts.values():
         if isinstance(attempt.stage, Complete):
             outpoint = attempt.branch.channel_outpoint
-            outpoints.add(outpoint)
+            outpoints |= attempt.candidate.branch_outpoints | {outpoint}
             if outpoint in state.chain.spends:
                 outpoints.update(watched_outpoints(holding_of(state, attempt), state.chain))
     return frozenset(outpoints)
@@ -173,16 +174,15 @@ def _is_leaving(state: ClientState, attempt: ClientAttempt) -> bool:
 
 
 def _reason_to_leave(state: ClientState, attempt: ClientAttempt, link: Link) -> str | None:
-    height = state.chain.height
     if state.chain.depth(attempt.funding_tx.txid) == 0:
         return None
     if attempt.branch.channel_outpoint in state.chain.spends:
         return None
-    if is_htlc_at_stake(link, preimages_of(state), height=height):
+    if is_htlc_at_stake(link, preimages_of(state), chain=state.chain):
         return "an HTLC expires"
     has_balance = balance_of(link).own_msat > MSAT_PER_SAT * link.exit_cost_sat
     is_worth_it = has_balance or htlcs_at_stake(link, preimages_of(state))
-    if height >= link.exit_deadline_height and is_worth_it:
+    if is_worth_it and not is_in_time(link, state.chain):
         return "the exit deadline"
     return None
 

@@ -5,8 +5,10 @@ from typing import Final, assert_never
 
 from cromford import effects as fx
 from cromford.bitcoin.tx import OutPoint
+from cromford.channel.terms import MSAT_PER_SAT
 from cromford.factory.funding import CHANGE_VOUT
 from cromford.protocol import events as ev
+from cromford.protocol.channels.balances import balance_of
 from cromford.protocol.exiting.channel import (
     Holding,
     arriving_sat,
@@ -163,6 +165,9 @@ def arriving_total_sat(state: LspState) -> int:
 def watched(state: LspState) -> frozenset[OutPoint]:
     """Return the outpoints whose spends matter."""
     outpoints: set[OutPoint] = set()
+    for attempt in state.attempts.values():
+        if attempt.funded is not None:
+            outpoints |= attempt.candidate.tree_outpoints
     for attempt, client in _funded_channels(state):
         outpoint = attempt.setting(client).funding.outpoint
         outpoints.add(outpoint)
@@ -184,11 +189,28 @@ def on_block(turn: Turn[LspState]) -> None:
             link.state.htlcs
             and (attempt.attempt_id, client) not in state.exits
             and state.chain.depth(attempt.funding_tx.txid) > 0
-            and is_htlc_at_stake(link, preimages_of(state, link), height=turn.height)
+            and is_htlc_at_stake(link, preimages_of(state, link), chain=state.chain)
         ):
             start_exit(turn, attempt, client, "an HTLC expires")
         elif (attempt.attempt_id, client) not in state.exits:
-            _give_up(turn, link)
+            if _is_left_behind(state, link):
+                start_exit(turn, attempt, client, "the client vanished")
+            else:
+                _give_up(turn, link)
+
+
+def _is_left_behind(state: LspState, link: Link) -> bool:
+    """Say whether to leave a channel that a client abandoned after another's exit settled it.
+
+    It does not expire, so the LSP's money would wait in it for ever. A client that comes back in
+    time finds it as it was: until the factory's expiry that money was promised to it anyway.
+    """
+    return (
+        link.remaining(state.chain).exit_deadline_height is None
+        and state.chain.height >= link.expiry_height
+        and state.is_vanished(link.node_id)
+        and balance_of(link).own_msat > MSAT_PER_SAT * link.exit_cost_sat
+    )
 
 
 def _give_up(turn: Turn[LspState], link: Link) -> None:

@@ -98,6 +98,11 @@ class LspCandidate:
         return frozenset({self.funding_tx.txid, *(node.tx.txid for node in self.tree.nodes)})
 
     @cached_property
+    def tree_outpoints(self) -> frozenset[OutPoint]:
+        """What the tree's transactions spend."""
+        return frozenset(node.tx.inputs[0].outpoint for node in self.tree.nodes)
+
+    @cached_property
     def sessions(self) -> dict[str, SigningSession]:
         """Every signing session by transaction name, depth first.
 

@@ -129,6 +129,8 @@ def lsp_summary(**changes: Any) -> dict[str, Any]:
         "aborted": None,
         "ready_clients": 1,
         "channels_failed": {},
+        "published": [],
+        "leaving": [],
     }
     return summary | changes
 

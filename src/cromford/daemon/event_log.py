@@ -23,6 +23,7 @@ _TOLD: Final = frozenset(
         "height", "htlc_id", "is_behind", "is_fault", "is_moving", "max_clients", "min_clients",
         "network", "node_id", "node_ids", "out_channel_id", "out_htlc_id", "payee",
         "payment_hash", "reason", "reasons", "refusal", "role",
+        "transactions",
     }
 )  # fmt: skip
 

@@ -40,7 +40,7 @@ from cromford.ports import BlockRef, ChainUnavailable, Coin, TxRefused
 from cromford.protocol import events as ev
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.book import Book
-from cromford.protocol.journal.records import AnyRecord
+from cromford.protocol.journal.records import AnyRecord, TreePublished
 from cromford.protocol.turn import Decision
 from cromford.signing.keychain import Keychain
 from cromford.signing.signer import Signer
@@ -66,6 +66,8 @@ class EventsParams(msgspec.Struct, forbid_unknown_fields=True):
 
 class Daemon(Generic[S]):
     """One running role. Subclasses add the network side and the API methods of their role."""
+
+    _is_started = False  # Before, the journal is replayed: what it holds was logged once.
 
     def __init__(
         self,
@@ -169,6 +171,7 @@ class Daemon(Generic[S]):
             await check_node(
                 self.chain, self.network, signet_challenge=self._options.signet_challenge
             )
+            self._is_started = True
             self.driver.start(unix_time=int(time.time()))
             await self._see_first_block()
             self.spawn(self._follow())
@@ -324,6 +327,13 @@ class Daemon(Generic[S]):
     # Effects
 
     def _observe(self, record: AnyRecord) -> None:
+        if self._is_started and isinstance(record, TreePublished):
+            _log.warning(
+                "tree_published factory=%s height=%d transactions=%s",
+                record.attempt_id.hex(),
+                record.height,
+                ",".join(record.transactions),
+            )
         self.payment_numbers.observe(self.events.observe(record), record)
 
     def _perform(self, effect: fx.Performed) -> Iterable[ev.Event]:

@@ -41,7 +41,28 @@ def summary(state: LspState, attempt: LspAttempt) -> dict[str, Any]:
         "aborted": attempt.aborted,
         "ready_clients": 0 if attempt.funded is None else len(attempt.funded.ready_received),
         "channels_failed": failed_channels(state, attempt),
+        "published": published(state, attempt),
+        "leaving": leaving(state, attempt),
     }
+
+
+def published(state: LspState, attempt: LspAttempt) -> list[str]:
+    """Return what is on chain of the tree, whoever published it."""
+    confirmed = state.chain.confirmed
+    return [node.name for node in attempt.tree.nodes if node.tx.txid in confirmed]
+
+
+def leaving(state: LspState, attempt: LspAttempt) -> list[int]:
+    """Return the clients whose channels the LSP brings on chain, or whose output is spent."""
+    if attempt.funded is None:
+        return []
+    spends = state.chain.spends
+    return [
+        client
+        for client in range(1, len(attempt.seats) + 1)
+        if (attempt.attempt_id, client) in state.exits
+        or attempt.setting(client).funding.outpoint in spends
+    ]
 
 
 def failed_channels(state: LspState, attempt: LspAttempt) -> dict[str, str]:

@@ -20,6 +20,7 @@ from cromford.protocol.exiting.channel import (
     on_chain,
     remember_breach,
     resolved_on_chain,
+    tell_published,
     watched_outpoints,
 )
 from cromford.protocol.faults import Rejected
@@ -155,6 +156,8 @@ def watched(state: ClientState) -> frozenset[OutPoint]:
 def on_block(turn: Turn[ClientState]) -> None:
     """Do what a new block makes due: leave in time, and learn what the chain decided."""
     for attempt in turn.state.attempts.values():
+        if isinstance(attempt.stage, Complete):
+            tell_published(turn, attempt.attempt_id, attempt.branch.nodes)
         state = turn.state
         link = link_of(state, attempt) if attempt.ready_sent else None
         if link is None:

@@ -21,6 +21,7 @@ from cromford.protocol.exiting.channel import (
     preimages_told,
     remember_breach,
     resolved_on_chain,
+    tell_published,
     watched_outpoints,
 )
 from cromford.protocol.faults import Rejected
@@ -179,6 +180,9 @@ def watched(state: LspState) -> frozenset[OutPoint]:
 
 def on_block(turn: Turn[LspState]) -> None:
     """Do what a new block makes due: save HTLCs in time, and learn what the chain decided."""
+    for attempt in turn.state.attempts.values():
+        if attempt.funded is not None and attempt.funding_outpoint in turn.chain.spends:
+            tell_published(turn, attempt.attempt_id, attempt.tree.nodes)
     for link in turn.book.ordered_links:
         state = turn.state
         attempt, client = state.attempts[link.attempt_id], link.client

@@ -4,13 +4,14 @@ Height is the only clock of the protocol. Being confirmed, losing or dead are vi
 recomputed after every reorg; nothing is ever deleted because of them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from cromford.bitcoin.block import BlockRef
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
+from cromford.factory.vertices import TreeNode
 from cromford.wallet.coins import Wallet
 
 RECENT_BLOCKS: Final = 288  # How many block hashes are kept to find where a reorg forked.
@@ -33,6 +34,10 @@ class ChainView:
         """Return the confirmations of a transaction; 0 if it has none."""
         height = self.confirmed.get(txid)
         return 0 if height is None else self.height - height + 1
+
+    def names_at(self, nodes: Iterable[TreeNode], height: int) -> tuple[str, ...]:
+        """Return the names of the tree transactions that confirmed at a height, in order."""
+        return tuple(node.name for node in nodes if self.confirmed.get(node.tx.txid) == height)
 
     def with_block(self, block: BlockRef, txs: Sequence[Tx]) -> "ChainView":
         """Return the view after a block was connected in which `txs` confirmed."""

@@ -245,6 +245,8 @@ def _apply_to_attempt(
             return _at_stage(state, i, replace(funded, ready_received=heard))
         case r.AttemptAborted():
             return _with_aborted(state, record)
+        case r.TreePublished():
+            return state
         case r.ExitStarted(attempt_id=i, client=client):
             return replace(state, exits=state.exits | {(i, client)})
         case _:

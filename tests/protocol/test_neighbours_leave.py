@@ -103,6 +103,7 @@ def test_a_client_with_nothing_that_confirms_the_root_stops_nobody(n_clients: in
     check_all_pay(pump, pump.clients[1:])
     assert pay(pump, others[0], poor, 1_000_000).status == "paid", "nor itself"
     assert all(reasons_to_leave(node) == [] for node in (pump.lsp, *pump.clients))
+    check_leaves_with_its_balance(pump, others[-1])
 
 
 @SIZES

@@ -222,7 +222,7 @@ def _left_text(factory: Document) -> str:
     n = len(factory["published"])
     out = ", ".join(map(str, factory["leaving"]))
     told = f", being left: {n} transaction{'' if n == 1 else 's'} of the tree on chain"
-    return f"{told}, client {out} out" if out else told
+    return f"{told}, clients out: {out}" if out else told
 
 
 def client_factories(console: Console, answer: Document) -> None:

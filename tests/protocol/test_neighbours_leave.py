@@ -35,9 +35,9 @@ VANISHED_BLOCKS: Final = 2_016
 SWEEP_SAT: Final = 400  # More than a sweep of one output costs.
 
 
-def with_money(n_clients: int, *, policy: LspPolicy = QUICK) -> Pump:
+def with_money(n_clients: int, *, policy: LspPolicy = QUICK, **options: bool) -> Pump:
     """Return a live factory in which everybody but the first client has something."""
-    pump = live_factory(n_clients, policy=policy)
+    pump = live_factory(n_clients, policy=policy, **options)
     for client in pump.clients[1:]:
         assert pay(pump, pump.lsp, client, FIRST_MSAT).status == "paid"
     return pump
@@ -110,7 +110,7 @@ def test_a_client_with_nothing_that_confirms_the_root_stops_nobody(n_clients: in
 def test_the_others_pay_at_every_block_of_a_clients_exit_and_leave_later_with_what_is_theirs(
     n_clients: int,
 ) -> None:
-    pump = with_money(n_clients)
+    pump = with_money(n_clients, watches_folds=True)
     leaver, first, *_ = others = pump.clients[1:]
     mate = neighbour_of(pump, leaver)
     stay = [one for one in others if one not in {leaver, mate}]
@@ -210,6 +210,10 @@ def test_invoices_and_forwards_ask_for_less_where_less_is_left() -> None:
     pump.handle(carol, after)
     pump.run()
     assert book(carol).payments[after.payment_hash].status == "paid"
+    offered, forwarded = (pump.sent(node, m.UpdateAddHtlc)[-1] for node in (carol, pump.lsp))
+    left = newest_link(carol).exit_blocks - 10
+    assert offered.cltv_expiry - forwarded.cltv_expiry == left + 36
+    assert offered.cltv_expiry == pump.chain.height + after.min_final_cltv_expiry_delta + left + 36
 
 
 def test_a_reorganisation_of_the_root_gives_the_blocks_of_the_exit_back() -> None:

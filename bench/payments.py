@@ -151,7 +151,9 @@ class PayingWorld:
             payee=payee.node_id,
             amount_msat=amount_msat,
             description=text,
-            min_final_cltv_expiry_delta=min_final_cltv_expiry_delta(_link(payee)),
+            min_final_cltv_expiry_delta=min_final_cltv_expiry_delta(
+                _link(payee), payee.driver.state.chain
+            ),
         )
 
     def pay(self, payer: Participant, request: ev.PayRequested) -> None:

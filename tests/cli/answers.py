@@ -144,6 +144,8 @@ def lsp_summary(**changes: Any) -> dict[str, Any]:
         "ready_clients": 1,
         "channels_failed": {},
         "refused": [],
+        "published": [],
+        "leaving": [],
     }
     return summary | changes
 
@@ -165,6 +167,7 @@ def client_summary(**changes: Any) -> dict[str, Any]:
         "blocks_to_expiry": 5_000,
         "exit_deadline_height": 5_406,
         "exit_blocks": 450,
+        "published": [],
         "channel_status": "open",
         "channel_failed": None,
         "aborted": None,

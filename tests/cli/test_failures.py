@@ -167,8 +167,29 @@ def test_mainnet_is_refused_with_a_reason_unless_it_is_allowed(tmp_path: Path, w
 def test_an_exit_needs_a_confirmation(client: FakeDaemon) -> None:
     result = CommandLine(client.datadir).run("client", "exit", "start", "--json")
     assert result.exit_code == 5
-    assert json.loads(result.stderr)["code"] == "needs_confirmation"
-    assert client.calls == []
+    problem = json.loads(result.stderr)
+    assert problem["code"] == "needs_confirmation"
+    assert "The other clients keep their channels and go on paying" in problem["message"]
+    assert "brings nothing" not in problem["message"]
+    assert [method for method, _ in client.calls] == ["exit_plan"]
+
+
+@pytest.mark.parametrize("words", [(), ("--yes",)])
+def test_an_exit_that_brings_nothing_is_said_to_whoever_asks_for_it(
+    fake: Any, words: tuple[str, ...]
+) -> None:
+    """It is done all the same: a bound of the daemon may drive somebody out who knows why."""
+    daemon = fake(
+        {
+            "exit_plan": answers.EXIT_PLAN | {"channel": {"exit_sat": 0}},
+            "exit_start": answers.CLIENT_ANSWERS["exit_start"],
+        }
+    )
+    result = CommandLine(daemon.datadir).run("client", "exit", "start", *words)
+    assert result.exit_code == (0 if words else 5)
+    assert "WARNING: as things are, leaving brings nothing to your wallet" in result.stderr
+    asked = [method for method, _ in daemon.calls]
+    assert asked == ["exit_plan", *(["exit_start"] if words else [])]
 
 
 def test_a_refusal_of_the_lsp_is_an_error_of_the_join(fake: Any) -> None:

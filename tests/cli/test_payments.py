@@ -140,3 +140,29 @@ def test_a_channel_that_failed_is_loud_wherever_it_is_listed(fake: Any) -> None:
     assert f"channel {answers.FACTORY_ID[:12]} failed: it lied" in shown
     lsp = CommandLine(fake({"factories": {"factories": [theirs]}}).datadir)
     assert "live, failed: client 2's channel" in lsp.run("lsp", "factories").stdout
+
+
+def test_that_somebody_leaves_is_said_wherever_a_factory_is_listed(fake: Any) -> None:
+    beside = answers.client_summary(published=["kickoff_root", "state_root"])
+    own_exit = answers.client_summary(
+        published=["kickoff_root"], status="exiting", channel_status="exiting"
+    )
+    line = CommandLine(fake({"factories": {"factories": [beside, own_exit]}}).datadir)
+    shown = line.run("client", "factories").stdout
+    told = "live, channel open; somebody leaves: kickoff_root, state_root on chain"
+    assert shown.count(told) == shown.count("somebody leaves") == 1
+    one = answers.lsp_summary(published=["kickoff_root"])
+    two = answers.lsp_summary(published=["kickoff_root", "state_root"], leaving=[1, 3])
+    lsp = CommandLine(fake({"factories": {"factories": [one, two]}}).datadir)
+    shown = lsp.run("lsp", "factories").stdout
+    assert "live, being left: 1 transaction of the tree on chain" in shown
+    assert "live, being left: 2 transactions of the tree on chain, clients out: 1, 3" in shown
+
+
+def test_a_channel_that_is_settled_on_chain_shows_no_deadline(fake: Any) -> None:
+    balance = {
+        "channels": [answers.channel(exit_sat=5_000, blocks_to_exit_deadline=None)],
+        "total": answers.CLIENT_BALANCE["total"],
+    }
+    line = CommandLine(fake({"balance": balance}).datadir)
+    assert "does not expire" in line.run("client", "balance").stdout

@@ -29,9 +29,11 @@ POLICY: Final = LspPolicy(
 )
 REORG_BLOCKS_MAX: Final = 4  # Below the depth at which a role believes the chain.
 HALF: Final = 0.5
+DISTURBED_RATE: Final = 0.25  # Of payments beside an exit.
 NAP_RATE: Final = 0.3  # Of accidents.
 NAP_BLOCKS_MAX: Final = 6  # A fraction of what there is to claim an HTLC in.
 PAYMENTS_MAX: Final = 8
+TRADING_BLOCKS: Final = 60  # Longer than an exit takes: neighbours pay before and after it.
 TRIMMED_MSAT: Final = (1_000, 700_000)
 WORTH_MSAT: Final = (3_000_000, 9_000_000)  # Each is worth an exit by itself.
 LOSSES: Final = (m.UpdateAddHtlc, m.CommitmentSigned, m.RevokeAndAck, m.UpdateFulfillHtlc)
@@ -59,6 +61,7 @@ class ExitPump(Pump):
         self.traps: dict[tuple[str, str], tuple[type[m.Message], int]] = {}
         self.silent: set[tuple[str, str]] = set()
         self.n_reorgs = 0
+        self.n_paid_beside_an_exit = 0
         super().__init__(n_clients, policy=POLICY, order=seed)
         self.tamper = self.lose
         open_factory(self)
@@ -158,6 +161,7 @@ class Story:
         accidents: How often, per block, a process dies and starts again, at once or at its next
             steps, or a connection is good again.
         reorgs: How often blocks are replaced, per block.
+        trades: How often somebody pays while others leave, per block.
     """
 
     leavers: str
@@ -165,6 +169,7 @@ class Story:
     gone: str | None
     accidents: float
     reorgs: float
+    trades: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +183,7 @@ class Ended:
 def play(seed: int, *, reorgs: bool = False) -> Ended:
     """Play one seed until everything on chain is taken, and everything off it is answered."""
     dice = random.Random(f"story {seed}")
-    pump = ExitPump(seed, n_clients=dice.randint(2, 3))
+    pump = ExitPump(seed, n_clients=dice.randint(2, 4))
     _give_everybody_something(pump, dice)
     _trade(pump, dice)
     story = Story(
@@ -187,6 +192,7 @@ def play(seed: int, *, reorgs: bool = False) -> Ended:
         gone=dice.choice([None, None, None, "lsp", *(one.name for one in pump.clients)]),
         accidents=dice.choice((0.0, 0.0, 0.1)),
         reorgs=0.06 if reorgs else 0.0,
+        trades=dice.choice((0.0, 0.3, 0.7)),
     )
     return live_through(pump, story, dice)
 
@@ -267,10 +273,18 @@ def _leave(pump: ExitPump, story: Story) -> None:
 
 
 def _pass_time(pump: ExitPump, story: Story, dice: random.Random) -> None:
-    """Mine until every HTLC has expired, and what came of it is claimed and deep enough."""
-    end = _last_expiry(pump) + max(link.exit_blocks for link in all_links(pump)) + 40
+    """Mine until every HTLC has expired, and what came of it is claimed and deep enough.
+
+    For a while some go on paying, whoever leaves.
+    """
+    trading_end = pump.chain.height + TRADING_BLOCKS
+    end = trading_end
     asleep: tuple[PumpNode, int] | None = None
     while pump.chain.height < end:
+        if pump.chain.height < trading_end:
+            if dice.random() < story.trades:
+                _pay_somebody(pump, dice)
+            end = _last_expiry(pump) + max(link.exit_blocks for link in all_links(pump)) + 40
         if asleep is not None and pump.chain.height >= asleep[1]:
             pump.wake(asleep[0])
             asleep = None
@@ -285,6 +299,30 @@ def _pass_time(pump: ExitPump, story: Story, dice: random.Random) -> None:
         if dice.random() < story.reorgs:
             pump.reorganise(dice.randint(1, REORG_BLOCKS_MAX), forgets=dice.random() < HALF)
         pump.mine()
+
+
+def _pay_somebody(pump: ExitPump, dice: random.Random) -> None:
+    """Let one who is awake pay another, if both may; messages may be lost."""
+    awake = [node for node in (pump.lsp, *pump.clients) if node.driver is not None]
+    payees = [node for node in awake if node is not pump.lsp]
+    if len(awake) < 2 or not payees:
+        return
+    payee = dice.choice(payees)
+    payer = dice.choice([node for node in awake if node is not payee])
+    for client in (payer, payee):
+        if client is not pump.lsp and dice.random() < HALF:
+            pump.heal(client)
+    request = make_invoice(pump, payee, dice.randrange(*_range(dice)))
+    if request.payment_hash not in book(payee).invoices:
+        return
+    if dice.random() < DISTURBED_RATE:
+        _disturb(pump, dice, payer, payee)
+    pump.handle(payer, request)
+    pump.run()
+    payment = book(payer).payments.get(request.payment_hash)
+    root_txid = newest_link(payee).path[0].txid
+    if payment is not None and payment.status == "paid" and root_txid in pump.chain.confirmed:
+        pump.n_paid_beside_an_exit += 1
 
 
 def _have_an_accident(pump: ExitPump, node: PumpNode, dice: random.Random) -> None:

@@ -78,7 +78,9 @@ def make_invoice(pump: Pump, payee: PumpNode, amount_msat: int, **changes: Any) 
         "payee": payee.node_id,
         "amount_msat": amount_msat,
         "description": requested.description,
-        "min_final_cltv_expiry_delta": min_final_cltv_expiry_delta(newest_link(payee)),
+        "min_final_cltv_expiry_delta": min_final_cltv_expiry_delta(
+            newest_link(payee), payee.state.chain
+        ),
     }
     return ev.PayRequested(**{**read, **changes})
 

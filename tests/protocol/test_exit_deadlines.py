@@ -22,6 +22,7 @@ from tests.protocol.unanswered import (
     FIRST_MSAT,
     SMALL_MSAT,
     WORTH_MSAT,
+    chain_at,
     htlc_outpoint,
     mine_to,
     mine_until_spent,
@@ -30,6 +31,7 @@ from tests.protocol.unanswered import (
     remove_blocks,
 )
 
+from cromford.bitcoin.tx import OutPoint, Txid
 from cromford.factory.terms import exit_blocks_of
 from cromford.protocol import events as ev
 from cromford.protocol.channels.htlc_rules import (
@@ -41,6 +43,7 @@ from cromford.protocol.channels.htlc_rules import (
 from cromford.protocol.journal.channel_records import HtlcDecided
 from cromford.protocol.journal.failures import Failure
 from cromford.protocol.journal.records import decode_record
+from cromford.watch.remaining import PathStep
 from cromford.wire import messages as m
 
 DELAY_MAX_BLOCKS: Final = 432  # Three steps of 144: the defaults.
@@ -75,21 +78,33 @@ def test_the_blocks_of_an_htlc_are_those_of_the_protocols_table(
     height = 1_000
     least, most = accepted
     exit_blocks = exit_blocks_of(n_layers, delay_max_blocks=DELAY_MAX_BLOCKS)
+    chain = chain_at(height)
     link = replace(
         newest_link(live_factory(2).clients[0]),
-        exit_blocks=exit_blocks,
-        exit_deadline_height=height + 1,
+        path=path_of_layers(n_layers),
+        expiry_height=height + 1 + exit_blocks + 144,
         max_cltv_blocks=most,
     )
-    assert acceptance_failure(link, height + least, height=height) is None
-    too_soon = acceptance_failure(link, height + least - 1, height=height)
+    assert link.remaining(chain).exit_deadline_height == height + 1
+    assert acceptance_failure(link, height + least, chain=chain, height=height) is None
+    too_soon = acceptance_failure(link, height + least - 1, chain=chain, height=height)
     assert too_soon is Failure.EXPIRY_TOO_SOON
-    assert acceptance_failure(link, height + most, height=height) is None
-    too_far = acceptance_failure(link, height + most + 1, height=height)
+    assert acceptance_failure(link, height + most, chain=chain, height=height) is None
+    too_far = acceptance_failure(link, height + most + 1, chain=chain, height=height)
     assert too_far is Failure.EXPIRY_TOO_FAR
-    assert min_final_cltv_expiry_delta(link) == asks
-    assert publish_height(link, 5_000) == 5_000 - publishes
-    assert forward_delta_blocks(link) == forwards
+    assert min_final_cltv_expiry_delta(link, chain) == asks
+    assert publish_height(link, 5_000, chain=chain) == 5_000 - publishes
+    assert forward_delta_blocks(link, chain) == forwards
+
+
+def path_of_layers(n_layers: int) -> tuple[PathStep, ...]:
+    """Return a path of kickoffs and states with the delays of the defaults."""
+    delays = (0, DELAY_MAX_BLOCKS) * n_layers
+    txids = [Txid(bytes([number]) * 32) for number in range(len(delays) + 1)]
+    return tuple(
+        PathStep(txid=txid, outpoint=OutPoint(txid=parent, vout=0), delay_blocks=delay)
+        for parent, txid, delay in zip(txids[:-1], txids[1:], delays, strict=True)
+    )
 
 
 @pytest.mark.parametrize(("n_clients", "exit_blocks", "most"), [(2, 450, 1_188), (3, 894, 2_076)])

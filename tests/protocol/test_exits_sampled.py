@@ -35,6 +35,18 @@ def test_whoever_leaves_whatever_is_pending_everybody_gets_what_is_theirs(seed: 
     run_exits(seed)
 
 
+@pytest.mark.parametrize("reorgs", [0.0, 0.06])
+@pytest.mark.parametrize("seed", seeds(2))
+def test_in_such_worlds_neighbours_pay_while_somebody_leaves(seed: int, reorgs: float) -> None:
+    pump = ExitPump(seed, n_clients=4)
+    for client in pump.clients:
+        pay(pump, pump.lsp, client, 30_000_000)
+    story = Story(leavers="client", client=0, gone=None, accidents=0.0, reorgs=reorgs, trades=0.7)
+    ended = live_through(pump, story, random.Random(seed))
+    Books(ended).check()
+    assert pump.n_paid_beside_an_exit > 0
+
+
 def test_one_seed_gives_one_story_of_exits() -> None:
     assert run_exits(5002) == run_exits(5002)
 
@@ -112,7 +124,7 @@ def test_the_other_sides_commitment_may_confirm_after_a_reorganisation() -> None
         assert tx.txid in pump.chain.confirmed
         if tx is first:
             pump.chain.remove_tip(REORG_BLOCKS_MAX)
-    story = Story(leavers="nobody", client=1, gone=None, accidents=0.0, reorgs=0.0)
+    story = Story(leavers="nobody", client=1, gone=None, accidents=0.0, reorgs=0.0, trades=0.0)
     books = Books(live_through(pump, story, random.Random(0)))
     books.check()
     (of_bob,) = (one for one in books.settled if one.client is bob)

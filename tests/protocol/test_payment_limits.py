@@ -16,6 +16,7 @@ from tests.protocol.paying_clients import (
     pay,
 )
 from tests.protocol.pump import Pump, PumpNode
+from tests.protocol.unanswered import chain_at
 
 from cromford import effects as fx
 from cromford.protocol import events as ev
@@ -166,13 +167,15 @@ def test_from_the_exit_deadline_on_nothing_is_offered_or_accepted(pump: Pump) ->
     link = newest_link(pump.clients[0])
     deadline = link.exit_deadline_height
     expiry = deadline + link.exit_blocks + 200
-    check_offer(link, expiry, height=deadline - 1)
-    assert acceptance_failure(link, expiry, height=deadline - 1) is None
+    check_offer(link, expiry, chain=chain_at(deadline - 1), height=deadline - 1)
+    assert (
+        acceptance_failure(link, expiry, chain=chain_at(deadline - 1), height=deadline - 1) is None
+    )
     with pytest.raises(
         ValueError, match=f"below the exit deadline {deadline}, received {deadline}"
     ):
-        check_offer(link, expiry, height=deadline)
-    failure = acceptance_failure(link, expiry, height=deadline)
+        check_offer(link, expiry, chain=chain_at(deadline), height=deadline)
+    failure = acceptance_failure(link, expiry, chain=chain_at(deadline), height=deadline)
     assert failure is Failure.TEMPORARY_CHANNEL_FAILURE
 
 

@@ -6,8 +6,10 @@ from tests.protocol.paying_clients import lsp_link, make_invoice, newest_link, p
 from tests.protocol.pump import Pump, PumpNode
 from tests.protocol.test_leaving import mute
 
-from cromford.bitcoin.tx import OutPoint
+from cromford.bitcoin.block import BlockRef
+from cromford.bitcoin.tx import OutPoint, Txid
 from cromford.protocol import events as ev
+from cromford.protocol.journal.chain_view import ChainView
 from cromford.protocol.journal.link import Link
 from cromford.wire import messages as m
 
@@ -71,6 +73,11 @@ def mine_until_spent(pump: Pump, outpoint: OutPoint) -> None:
             return
         pump.mine()
     raise AssertionError(f"{outpoint} stays unspent")
+
+
+def chain_at(height: int) -> ChainView:
+    """Return a chain on which nothing of any factory is, but for blocks up to this height."""
+    return ChainView(recent=(BlockRef(height=height, block_hash=Txid(bytes(32))),))
 
 
 def remove_blocks(pump: Pump, n_blocks: int) -> None:

@@ -17,5 +17,6 @@ def run_exits(seed: int) -> str:
         f"{sum(len(one.paid) for one in on_chain)} HTLCs taken, "
         f"{sum(len(one.back) for one in on_chain)} back, "
         f"{sum(len(one.trimmed) for one in on_chain)} too small, "
-        f"{ended.pump.n_reorgs} reorganisations"
+        f"{ended.pump.n_reorgs} reorganisations, "
+        f"{ended.pump.n_paid_beside_an_exit} paid while somebody left"
     )

@@ -157,7 +157,7 @@ class Market:
             payee=payee.node_id,
             amount_msat=amount_msat,
             description=requested.description,
-            min_final_cltv_expiry_delta=min_final_cltv_expiry_delta(link),
+            min_final_cltv_expiry_delta=min_final_cltv_expiry_delta(link, payee.state.chain),
         )
         self.requests.append(request)
         return request

@@ -26,6 +26,10 @@ from cromford.cli.wallet import wallet_group
 ROLE: Final = "client"
 JOIN_WAIT_SECONDS: Final = 3.0
 JOIN_POLL_SECONDS: Final = 0.05
+BRINGS_NOTHING: Final = (
+    "WARNING: as things are, leaving brings nothing to your wallet: the balance is 0, or not worth "
+    "its fee."
+)
 _UNDER_WAY: Final = frozenset({"building", "waiting_for_funding", "confirming"})
 
 
@@ -191,16 +195,31 @@ def start(
 ) -> None:
     """Leave: publish the branch, step by step, as the chain allows.
 
-    This cannot be taken back, and every client above the leaf sees its part of the tree published.
+    This cannot be taken back, and ends your channel. Everybody else keeps theirs and goes on
+    paying, but what you share with them is on chain from then on, in the end the channels of your
+    leaf.
     """
+    plan = invocation.call(ROLE, "exit_plan", factory_id=factory_id)
+    brings_nothing = plan["channel"] is not None and plan["channel"]["exit_sat"] == 0
+    if brings_nothing:
+        click.echo(BRINGS_NOTHING, err=True)
     confirm(
         invocation,
-        "An exit cannot be taken back. Publish the branch?",
+        f"{_consequences(plan)} Publish the branch?",
         yes=yes,
-        why="an exit cannot be taken back once a transaction is published",
+        why=_consequences(plan) + (f" {BRINGS_NOTHING}" if brings_nothing else ""),
         remediation="Look at `cromford client exit plan`, then add --yes.",
     )
     show(invocation, invocation.call(ROLE, "exit_start", factory_id=factory_id), lists.exit_started)
+
+
+def _consequences(plan: dict[str, Any]) -> str:
+    """Return what an exit does to the one who leaves, and to the others."""
+    return (
+        "An exit cannot be taken back: your channel takes no payment any more, and "
+        f"{plan['n_transactions']} transactions of the factory go on chain. The other clients keep "
+        "their channels and go on paying, but leave by what is on chain then."
+    )
 
 
 @command.command()

@@ -23,7 +23,7 @@ _TOLD: Final = frozenset(
         "change", "channel_id", "client", "culprits", "expires_at", "factory_pubkey", "fee_msat",
         "height", "htlc_id", "is_behind", "is_fault", "is_moving", "max_clients", "min_clients",
         "name", "network", "node_id", "node_ids", "out_channel_id", "out_htlc_id", "payee",
-        "payment_hash", "reason", "reasons", "refusal", "role", "txid",
+        "payment_hash", "reason", "reasons", "refusal", "role", "transactions", "txid",
     }
 )  # fmt: skip
 

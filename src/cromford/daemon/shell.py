@@ -45,7 +45,7 @@ from cromford.protocol import events as ev
 from cromford.protocol.facts import Facts
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.book import Book
-from cromford.protocol.journal.records import AnyRecord
+from cromford.protocol.journal.records import AnyRecord, TreePublished
 from cromford.protocol.turn import Decision
 from cromford.signing.keychain import Keychain
 from cromford.signing.signer import Signer
@@ -68,6 +68,8 @@ class EventsParams(msgspec.Struct, forbid_unknown_fields=True):
 
 class Daemon(Generic[S]):
     """One running role. Subclasses add the network side and the API methods of their role."""
+
+    _is_started = False  # Before, the journal is replayed: what it holds was logged once.
 
     def __init__(
         self,
@@ -208,6 +210,7 @@ class Daemon(Generic[S]):
         server = RpcServer(self.home / SOCKET_NAME, {**self._shared_methods(), **self.methods()})
         try:
             self.driver.facts = self.facts
+            self._is_started = True
             self.driver.start(unix_time=int(time.time()))
             async with server:
                 self.spawn(self.following.run())
@@ -339,6 +342,13 @@ class Daemon(Generic[S]):
     def _observe(self, record: AnyRecord) -> None:
         self.following.observe(record)
         self._chain_effects.observe(record)
+        if self._is_started and isinstance(record, TreePublished):
+            _log.warning(
+                "tree_published factory=%s height=%d transactions=%s",
+                record.attempt_id.hex(),
+                record.height,
+                ",".join(record.transactions),
+            )
         self.payment_numbers.observe(self.events.observe(record), record)
 
     def _perform(self, effect: fx.Performed) -> Iterable[ev.Event]:

@@ -17,17 +17,19 @@ PAID_MSAT = 30_000_000
 QUICK = LspPolicy(min_clients=1, step_blocks=4, states_per_layer=2, lstock_csv_blocks=4)
 
 
-def shown(pump: Pump, client: PumpNode, facts: Facts) -> tuple[dict[str, Any], dict[str, Any]]:
+def shown(
+    pump: Pump, client: PumpNode, facts: Facts = FRESH
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return how a client and the LSP show the client's channel."""
     link = newest_link(client)
     standing = client_views.standing_of(client.state, link, facts)
     other = lsp_link(pump, link)
     return (
-        show_channel(link, standing, height=client.state.chain.height),
+        show_channel(link, standing, client.state.chain),
         show_channel(
             other,
             lsp_views.standing_of(pump.lsp.state, other, facts),
-            height=pump.lsp.state.chain.height,
+            pump.lsp.state.chain,
         ),
     )
 
@@ -77,7 +79,7 @@ def test_money_whose_funding_was_reorganised_away_cannot_be_spent() -> None:
 
 
 def test_money_on_its_way_to_the_chain_cannot_be_spent() -> None:
-    """Not Alice's, who leaves; nor Bob's, once the factory above him is on chain."""
+    """Alice leaves; Bob's money is his to spend, whatever she publishes of the factory."""
     pump, alice = paid_client()
     bob = pump.clients[1]
     pay(pump, pump.lsp, bob, PAID_MSAT)
@@ -88,7 +90,14 @@ def test_money_on_its_way_to_the_chain_cannot_be_spent() -> None:
     pump.run()
     assert words_of(pump, alice) == ("exiting", "failed"), "the LSP heard that it is over"
     pump.mine()
-    assert words_of(pump, alice) == words_of(pump, bob) == ("exiting", "exiting")
+    assert words_of(pump, alice) == ("exiting", "failed")
+    assert words_of(pump, bob) == ("open", "open")
+    (own, lsps) = shown(pump, bob)
+    assert own["blocks_to_exit_deadline"] == lsps["blocks_to_exit_deadline"] > 0
+    pump.mine(40)
+    assert words_of(pump, bob) == ("open", "open"), "its output is on chain, unspent"
+    (own, lsps) = shown(pump, bob)
+    assert own["blocks_to_exit_deadline"] is lsps["blocks_to_exit_deadline"] is None
 
 
 def test_past_the_exit_deadline_and_behind_are_said_in_words() -> None:

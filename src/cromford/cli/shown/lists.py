@@ -18,6 +18,7 @@ from cromford.cli.shown.output import (
 )
 
 TWO_COPIES: Final = "does a second copy of the data directory run? Stop one of them"
+_GOES_ON: Final = frozenset({"open", "offline"})  # A channel whose neighbours leave.
 Document = dict[str, Any]
 
 
@@ -234,7 +235,8 @@ def _lsp_stage(factory: Document) -> str:
         return f"{factory['status']}, {_refused_in_short(factory)}"
     if factory["status"] != "building":
         failed = ", ".join(f"client {client}'s" for client in factory["channels_failed"])
-        return f"{factory['status']}, failed: {failed} channel" if failed else factory["status"]
+        failed = f", failed: {failed} channel" if failed else ""
+        return f"{factory['status']}{failed}{_left_text(factory)}"
     waits = ", ".join(map(str, factory["holdouts"]))
     return f"{factory['phase']}, waits for {waits}" if waits else str(factory["phase"])
 
@@ -242,6 +244,16 @@ def _lsp_stage(factory: Document) -> str:
 def _refused_in_short(factory: Document) -> str:
     refused = factory["refused"][0]
     return f"the node refuses {refused['name']}: {refused['reason']}"
+
+
+def _left_text(factory: Document) -> str:
+    """Return how far the tree is published, and which clients are known to be out."""
+    if not factory["published"]:
+        return ""
+    n = len(factory["published"])
+    out = ", ".join(map(str, factory["leaving"]))
+    told = f", being left: {n} transaction{'' if n == 1 else 's'} of the tree on chain"
+    return f"{told}, clients out: {out}" if out else told
 
 
 def client_factories(console: Console, answer: Document) -> None:
@@ -260,6 +272,9 @@ def client_factories(console: Console, answer: Document) -> None:
             status += f", {_refused_in_short(factory)}"
         elif factory["channel_failed"]:
             status += f", channel failed: {factory['channel_failed']}"
+        elif factory["published"] and factory["channel_status"] in _GOES_ON:
+            on_chain = ", ".join(factory["published"])
+            status += f", channel {factory['channel_status']}; somebody leaves: {on_chain} on chain"
         rows.add_row(
             cell(short(factory["factory_id"])),
             cell(status),

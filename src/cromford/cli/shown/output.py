@@ -107,6 +107,8 @@ def expiry_text(factory: dict[str, Any]) -> Text:
     left = factory.get("blocks_to_expiry")
     if left is None:
         return Text("-")
+    if factory["exit_deadline_height"] is None:
+        return Text("does not expire")
     to_deadline = left - (factory["expiry_height"] - factory["exit_deadline_height"])
     if left <= 0:
         return Text(f"EXPIRED at height {factory['expiry_height']:,}", style="bold red")

@@ -208,6 +208,8 @@ def _on_its_way(amounts: Document) -> str:
 
 def _time_left(channel: Document) -> str:
     left = channel["blocks_to_exit_deadline"]
+    if left is None:
+        return "does not expire"
     if left <= 0:
         return "EXIT DEADLINE PASSED"
     return f"exit within {blocks(left)}"

@@ -122,7 +122,8 @@ class ClientPayments:
     def _new_invoice(
         self, wanted: _InvoiceParams, payment_hash: bytes, payment_secret: bytes
     ) -> Invoice:
-        config, usable = self._owner.state.config, self._usable()
+        state, usable = self._owner.state, self._usable()
+        config = state.config
         if not usable:
             raise RpcFailure(
                 "no_channel",
@@ -139,7 +140,9 @@ class ClientPayments:
             description=wanted.description,
             created_at=int(time.time()),
             expiry_seconds=wanted.expiry_seconds,
-            min_final_cltv_expiry_delta=max(map(min_final_cltv_expiry_delta, usable)),
+            min_final_cltv_expiry_delta=max(
+                min_final_cltv_expiry_delta(link, state.chain) for link in usable
+            ),
             route_hint=self._route_hint(usable),
         )
 
@@ -152,11 +155,13 @@ class ClientPayments:
                 retryable=True,
                 remediation="The daemon connects again by itself; `status` shows when it has.",
             )
+        chain = self._owner.state.chain
+        longest_blocks = max(forward_delta_blocks(link, chain) for link in usable)
         return RouteHint(
             lsp_node_id=self._owner.state.config.lsp_node_id,
             fee_base_msat=min(lobby.fee_base_msat, UINT32_MAX),
             fee_proportional_millionths=min(lobby.fee_proportional_millionths, UINT32_MAX),
-            cltv_expiry_delta=min(max(map(forward_delta_blocks, usable)), UINT16_MAX),
+            cltv_expiry_delta=min(longest_blocks, UINT16_MAX),
         )
 
     async def _pay(self, params: dict[str, Any]) -> object:
@@ -233,14 +238,14 @@ class ClientPayments:
         height, terms = state.chain.height, state.attempts[link.attempt_id].terms
         standing = standing_of(state, link, self._owner.facts)
         return {
-            **channel_views.show_channel(link, standing, height=height),
+            **channel_views.show_channel(link, standing, state.chain),
             "exit_sat": channel_views.exit_sat(
                 link,
                 preimages_of(state),
-                height=height,
+                chain=state.chain,
                 feerate_sat_per_kw=sweep_feerate(terms),
             ),
-            "exit_blocks": link.exit_blocks,
+            "exit_blocks": link.remaining(state.chain).exit_blocks,
             "blocks_to_expiry": terms.expiry_height - height,
         }
 

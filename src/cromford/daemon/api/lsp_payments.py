@@ -109,9 +109,7 @@ class LspPayments:
                 "node_id": link.node_id.hex(),
                 "client": link.client,
                 "connected": link.node_id in state.connected,
-                **channel_views.show_channel(
-                    link, standing_of(state, link, facts), height=state.chain.height
-                ),
+                **channel_views.show_channel(link, standing_of(state, link, facts), state.chain),
             }
             for link in links
             if not channel_views.is_on_chain(link, state.chain)

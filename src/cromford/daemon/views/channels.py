@@ -28,7 +28,7 @@ class Standing:
     Attributes:
         is_usable: Whether new payments may begin once both sides are connected.
         is_fresh: Whether what we see of the chain is of this moment.
-        is_exiting: Whether it, or the factory above it, is being left.
+        is_exiting: Whether one of its parties brings it on chain.
         depth: Confirmations of the factory's funding.
         min_depth: How many it needs.
     """
@@ -66,13 +66,15 @@ def is_on_chain(link: Link, chain: ChainView) -> bool:
     return link.setting.funding.outpoint in chain.spends
 
 
-def show_channel(link: Link, standing: Standing, *, height: int) -> Document:
+def show_channel(link: Link, standing: Standing, chain: ChainView) -> Document:
     """Return a channel's money, and the blocks that are left to use it.
 
-    What can be sent and received is 0 where no new payment may begin now; the status says why.
+    What can be sent and received is 0 where no new payment may begin now; the status says why. The
+    blocks are None once the channel's output is on chain: nothing about it expires.
     """
     balance, status = balance_of(link), status_of(link, standing)
     is_open = status == "open"
+    deadline_height = link.remaining(chain).exit_deadline_height
     return {
         "channel_id": link.channel_id.hex(),
         "factory_id": link.attempt_id.hex(),
@@ -85,7 +87,9 @@ def show_channel(link: Link, standing: Standing, *, height: int) -> Document:
         "receivable_msat": balance.receivable_msat if is_open else 0,
         "sending_msat": balance.sending_msat,
         "receiving_msat": balance.receiving_msat,
-        "blocks_to_exit_deadline": link.exit_deadline_height - height,
+        "blocks_to_exit_deadline": None
+        if deadline_height is None
+        else deadline_height - chain.height,
     }
 
 
@@ -96,7 +100,7 @@ def totals(channels: Iterable[Document]) -> Document:
 
 
 def exit_sat(
-    link: Link, preimages: Mapping[bytes, bytes], *, height: int, feerate_sat_per_kw: int
+    link: Link, preimages: Mapping[bytes, bytes], *, chain: ChainView, feerate_sat_per_kw: int
 ) -> int | None:
     """Return what would reach the wallet if this channel were left now and the peer did nothing.
 
@@ -107,7 +111,7 @@ def exit_sat(
         return None
     leaving = exit_cost_of(
         link.held,
-        landed_height=height + link.exit_blocks,
+        landed_height=chain.height + link.remaining(chain).exit_blocks,
         feerate_sat_per_kw=feerate_sat_per_kw,
         preimages=preimages,
     )

@@ -9,6 +9,7 @@ from cromford.protocol.facts import Facts
 from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
 from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.link import Link
+from cromford.watch.remaining import Remaining, path_of, remaining_of
 
 _STAGES: Final = {
     "Received": "received",
@@ -58,11 +59,13 @@ def summary(state: ClientState, attempt: ClientAttempt, facts: Facts) -> dict[st
         "blocks_to_expiry": None,
         "exit_deadline_height": None,
         "exit_blocks": None,
+        "published": [],
         "channel_status": None,
         "channel_failed": None,
     }
     if attempt.is_checked:
         terms, branch = attempt.terms, attempt.branch
+        remaining = remaining_now(state, attempt)
         known = {
             "n_clients": terms.n_clients,
             "capacity_sat": branch.channel.amount_sat,
@@ -73,8 +76,9 @@ def summary(state: ClientState, attempt: ClientAttempt, facts: Facts) -> dict[st
             "min_depth": terms.min_depth,
             "expiry_height": terms.expiry_height,
             "blocks_to_expiry": terms.expiry_height - state.chain.height,
-            "exit_deadline_height": branch.exit_deadline_height,
-            "exit_blocks": branch.exit_blocks,
+            "exit_deadline_height": remaining.exit_deadline_height,
+            "exit_blocks": remaining.exit_blocks,
+            "published": published(state, attempt),
             **_channel_state(state, attempt, facts),
         }
     return {
@@ -89,6 +93,22 @@ def summary(state: ClientState, attempt: ClientAttempt, facts: Facts) -> dict[st
         "ready_received": attempt.ready_received,
         "is_exiting": attempt.is_exiting,
     }
+
+
+def remaining_now(state: ClientState, attempt: ClientAttempt) -> Remaining:
+    """Return how long leaving takes now, and until when it must begin."""
+    return remaining_of(
+        path_of(attempt.branch),
+        expiry_height=attempt.terms.expiry_height,
+        confirmed=state.chain.confirmed,
+        tip_height=state.chain.height,
+    )
+
+
+def published(state: ClientState, attempt: ClientAttempt) -> list[str]:
+    """Return what is on chain of the client's own branch, whoever published it."""
+    nodes = attempt.branch.nodes
+    return [node.name for node in nodes if node.tx.txid in state.chain.confirmed]
 
 
 def _channel_state(state: ClientState, attempt: ClientAttempt, facts: Facts) -> dict[str, Any]:
@@ -106,7 +126,7 @@ def standing_of(state: ClientState, link: Link, facts: Facts) -> channel_views.S
     return channel_views.Standing(
         is_usable=is_usable(state, link),
         is_fresh=facts.is_fresh,
-        is_exiting=attempt.is_exiting or attempt.branch.root_kickoff.tx.txid in chain.confirmed,
+        is_exiting=attempt.is_exiting or link.setting.funding.outpoint in chain.spends,
         depth=chain.depth(attempt.funding_tx.txid),
         min_depth=attempt.terms.min_depth,
     )

@@ -4,6 +4,7 @@ from typing import Any, Final, assert_never
 
 from cromford.bitcoin.fees import SAT_PER_KW_OF_SAT_PER_VB, fee_sat_of
 from cromford.bitcoin.tx import Txid
+from cromford.daemon.views.client import remaining_now
 from cromford.factory.exit_path import exit_path
 from cromford.factory.terms import FeePolicy
 from cromford.protocol.exiting.channel import landed_channel, sweep_feerate
@@ -58,7 +59,7 @@ def exit_plan(state: ClientState, attempt: ClientAttempt) -> dict[str, Any]:
         "total_vsize": total_vsize,
         "total_fee_sat": sum(step.fee_sat for step in steps),
         "total_delay_blocks": sum(step.delay_blocks for step in steps),
-        "exit_blocks": signed.branch.exit_blocks,
+        "exit_blocks": remaining_now(state, attempt).exit_blocks,
         "fees_at": [
             {
                 "feerate_sat_per_vb": feerate,
@@ -113,7 +114,8 @@ def _out_of_the_channel(state: ClientState, attempt: ClientAttempt) -> dict[str,
 def _landed_height(attempt: ClientAttempt, state: ClientState) -> int:
     """Return where the channel's output confirmed, or would if the exit began now."""
     outpoint = attempt.branch.channel_outpoint
-    return state.chain.confirmed.get(outpoint.txid, state.chain.height + attempt.branch.exit_blocks)
+    begun_now = state.chain.height + remaining_now(state, attempt).exit_blocks
+    return state.chain.confirmed.get(outpoint.txid, begun_now)
 
 
 def _due(state: ClientState, attempt: ClientAttempt) -> list[dict[str, Any]]:

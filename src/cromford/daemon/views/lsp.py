@@ -50,7 +50,28 @@ def summary(state: LspState, attempt: LspAttempt) -> dict[str, Any]:
         "aborted": attempt.aborted,
         "ready_clients": 0 if attempt.funded is None else len(attempt.funded.ready_received),
         "channels_failed": failed_channels(state, attempt),
+        "published": published(state, attempt),
+        "leaving": leaving(state, attempt),
     }
+
+
+def published(state: LspState, attempt: LspAttempt) -> list[str]:
+    """Return what is on chain of the tree, whoever published it."""
+    confirmed = state.chain.confirmed
+    return [node.name for node in attempt.tree.nodes if node.tx.txid in confirmed]
+
+
+def leaving(state: LspState, attempt: LspAttempt) -> list[int]:
+    """Return the clients whose channels the LSP brings on chain, or whose output is spent."""
+    if attempt.funded is None:
+        return []
+    spends = state.chain.spends
+    return [
+        client
+        for client in range(1, len(attempt.seats) + 1)
+        if (attempt.attempt_id, client) in state.exits
+        or attempt.setting(client).funding.outpoint in spends
+    ]
 
 
 def failed_channels(state: LspState, attempt: LspAttempt) -> dict[str, str]:
@@ -67,11 +88,11 @@ def failed_channels(state: LspState, attempt: LspAttempt) -> dict[str, str]:
 def standing_of(state: LspState, link: Link, facts: Facts) -> Standing:
     """Return how a channel stands to the chain."""
     attempt, chain = state.attempts[link.attempt_id], state.chain
-    root_txid = attempt.tree.vertices[0].kickoff.tx.txid
     return Standing(
         is_usable=is_usable(state, link),
         is_fresh=facts.is_fresh,
-        is_exiting=(link.attempt_id, link.client) in state.exits or root_txid in chain.confirmed,
+        is_exiting=(link.attempt_id, link.client) in state.exits
+        or link.setting.funding.outpoint in chain.spends,
         depth=chain.depth(attempt.funding_tx.txid),
         min_depth=attempt.terms.min_depth,
     )

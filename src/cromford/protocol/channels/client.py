@@ -8,7 +8,11 @@ from cromford.protocol import events as ev
 from cromford.protocol.channels.balances import balance_of
 from cromford.protocol.channels.finish import finish
 from cromford.protocol.channels.forwarding import forwarding_fee_msat
-from cromford.protocol.channels.htlc_rules import forward_delta_blocks
+from cromford.protocol.channels.htlc_rules import (
+    forward_delta_blocks,
+    is_alive,
+    is_in_time,
+)
 from cromford.protocol.channels.payments import (
     answer_as_payee,
     refusal_text,
@@ -68,15 +72,16 @@ def begin(turn: Turn[ClientState], attempt: ClientAttempt) -> None:
 
 
 def is_usable(state: ClientState, link: Link) -> bool:
-    """Say whether new HTLCs may be offered, and taken: funded, not leaving, not too late."""
+    """Say whether new HTLCs may be offered, and taken: funded, not leaving, not too late.
+
+    Who else leaves the factory does not matter: it publishes nothing that this channel loses by.
+    """
     attempt = state.attempts[link.attempt_id]
-    depth = state.chain.depth(attempt.funding_tx.txid)
     return (
-        link.failure is None
+        is_alive(link, state.chain)
         and not attempt.is_exiting
-        and depth >= attempt.terms.min_depth
-        and attempt.branch.root_kickoff.tx.txid not in state.chain.confirmed
-        and state.chain.height < link.exit_deadline_height
+        and state.chain.depth(attempt.funding_tx.txid) >= attempt.terms.min_depth
+        and is_in_time(link, state.chain, height=state.chain.height)
     )
 
 
@@ -150,7 +155,7 @@ def on_pay_requested(turn: Turn[ClientState], event: ev.PayRequested) -> None:
     _check_fee(state, event, fee_msat)
     refused: UpdateRefused | None = None
     for link in _payers(state, event):
-        delta_blocks = event.min_final_cltv_expiry_delta + forward_delta_blocks(link)
+        delta_blocks = event.min_final_cltv_expiry_delta + forward_delta_blocks(link, turn.chain)
         try:
             start_payment(
                 turn, link, event, fee_msat=fee_msat, cltv_expiry=turn.known_height + delta_blocks

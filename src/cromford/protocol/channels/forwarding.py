@@ -104,7 +104,7 @@ def _failure_before(
     htlc = live.htlc
     if delivery is None:
         return Failure.INVALID_ONION_PAYLOAD
-    failure = acceptance_failure(link, htlc.cltv_expiry, height=turn.known_height)
+    failure = acceptance_failure(link, htlc.cltv_expiry, chain=turn.chain, height=turn.known_height)
     if failure is not None:
         return failure
     if is_overexposed(turn.link(link.channel_id).state, htlc) or not rules.is_usable(link):
@@ -131,7 +131,7 @@ def _forward(turn: AnyTurn, link: Link, live: LiveHtlc, *, candidates: list[Link
                 outgoing,
                 amount_msat=delivery.amount_msat,
                 payment_hash=htlc.payment_hash,
-                cltv_expiry=htlc.cltv_expiry - forward_delta_blocks(link),
+                cltv_expiry=htlc.cltv_expiry - forward_delta_blocks(link, turn.chain),
                 delivery=delivery,
                 first=cr.HtlcForwarded(
                     channel_id=link.channel_id,

@@ -1,7 +1,8 @@
 """When an HTLC may be accepted or forwarded: the heights of a factory's channels.
 
-Bringing a channel on chain takes its `exit_blocks`, EB. An HTLC whose expiry leaves less than
-that, and some blocks to act and to claim, could be lost; one that lasts too long ties money up.
+Bringing a channel on chain takes its `exit_blocks`, EB, as the chain is now. An HTLC whose expiry
+leaves less than that, and some blocks to act and to claim, could be lost; one that lasts too long
+ties money up.
 """
 
 from typing import Final
@@ -10,8 +11,10 @@ from cromford.channel.errors import UpdateRefused
 from cromford.channel.limits import check_cltv_expiry
 from cromford.factory.terms import SAFETY_BLOCKS
 from cromford.protocol.facts import Facts
+from cromford.protocol.journal.chain_view import ChainView
 from cromford.protocol.journal.failures import Failure
 from cromford.protocol.journal.link import Link
+from cromford.watch.remaining import is_cut_off
 
 CLAIM_BLOCKS: Final = 18  # To confirm what claims an HTLC once its commitment is on chain.
 FORWARD_BLOCKS: Final = 36  # Beyond EB, between an HTLC's expiry and that of the one it pays for.
@@ -19,9 +22,28 @@ GIVE_UP_BLOCKS: Final = 12  # After its expiry, an HTLC without an output is wri
 INVOICE_SLACK_BLOCKS: Final = 12  # Blocks that may pass while a payment is on its way.
 
 
-def min_final_cltv_expiry_delta(link: Link) -> int:
+def is_alive(link: Link, chain: ChainView) -> bool:
+    """Say whether updates of a channel still mean something on chain.
+
+    Until one of its parties leaves, its output is spent, or the chain has something else where its
+    path was to be. What others publish of the path only makes the rest shorter.
+    """
+    return (
+        link.failure is None
+        and link.setting.funding.outpoint not in chain.spends
+        and not is_cut_off(link.path, chain.spends)
+    )
+
+
+def is_in_time(link: Link, chain: ChainView, *, height: int) -> bool:
+    """Say whether the exit deadline is ahead, or nothing about the channel expires any more."""
+    deadline_height = link.remaining(chain).exit_deadline_height
+    return deadline_height is None or height < deadline_height
+
+
+def min_final_cltv_expiry_delta(link: Link, chain: ChainView) -> int:
     """Return what an invoice asks for that is paid through this channel (BOLT 11 `c`)."""
-    return _final_blocks(link.exit_blocks)
+    return _final_blocks(link.remaining(chain).exit_blocks)
 
 
 def payment_blocks(*, payer_exit_blocks: int, payee_exit_blocks: int) -> int:
@@ -33,24 +55,32 @@ def _final_blocks(exit_blocks: int) -> int:
     return exit_blocks + CLAIM_BLOCKS + SAFETY_BLOCKS + INVOICE_SLACK_BLOCKS
 
 
-def forward_delta_blocks(incoming: Link) -> int:
+def forward_delta_blocks(incoming: Link, chain: ChainView) -> int:
     """Return how much earlier a forwarded HTLC must expire than the one it comes from."""
-    return incoming.exit_blocks + FORWARD_BLOCKS
+    return incoming.remaining(chain).exit_blocks + FORWARD_BLOCKS
 
 
-def publish_height(link: Link, cltv_expiry: int) -> int:
+def publish_height(link: Link, cltv_expiry: int, *, chain: ChainView) -> int:
     """Return the height at which a channel must go on chain for an HTLC that is at stake."""
-    return cltv_expiry - link.exit_blocks - CLAIM_BLOCKS
+    return cltv_expiry - link.remaining(chain).exit_blocks - CLAIM_BLOCKS
 
 
-def acceptance_failure(link: Link, cltv_expiry: int, *, height: int) -> Failure | None:
+def acceptance_failure(
+    link: Link, cltv_expiry: int, *, chain: ChainView, height: int
+) -> Failure | None:
     """Say why an HTLC that a peer offered cannot be accepted; None if it can.
 
     From the exit deadline on no HTLC is accepted: leaving has begun, or soon must.
+
+    Args:
+        link: The channel.
+        cltv_expiry: The HTLC's.
+        chain: What we have read of the chain: how much of the way out is behind us.
+        height: The highest that we know of, which headers may tell before the blocks are read.
     """
-    if height >= link.exit_deadline_height:
+    if not is_in_time(link, chain, height=height):
         return Failure.TEMPORARY_CHANNEL_FAILURE
-    if cltv_expiry < height + link.exit_blocks + CLAIM_BLOCKS + SAFETY_BLOCKS:
+    if cltv_expiry < _least_expiry(link, chain, height):
         return Failure.EXPIRY_TOO_SOON
     if cltv_expiry > height + link.max_cltv_blocks:
         return Failure.EXPIRY_TOO_FAR
@@ -65,21 +95,25 @@ def is_final(failure: Failure | None, facts: Facts) -> bool:
     return failure is not None and (facts.is_fresh or failure is not Failure.EXPIRY_TOO_FAR)
 
 
-def check_offer(link: Link, cltv_expiry: int, *, height: int) -> None:
+def _least_expiry(link: Link, chain: ChainView, height: int) -> int:
+    return height + link.remaining(chain).exit_blocks + CLAIM_BLOCKS + SAFETY_BLOCKS
+
+
+def check_offer(link: Link, cltv_expiry: int, *, chain: ChainView, height: int) -> None:
     """Check that an HTLC of ours has an expiry that the peer will accept.
 
     Raises:
         UpdateRefused: If not; names the field.
     """
-    if height >= link.exit_deadline_height:
+    if not is_in_time(link, chain, height=height):
         raise UpdateRefused(
             "height",
-            expected=f"below the exit deadline {link.exit_deadline_height}",
+            expected=f"below the exit deadline {link.remaining(chain).exit_deadline_height}",
             received=height,
         )
     check_cltv_expiry(
         cltv_expiry,
-        least_height=height + link.exit_blocks + CLAIM_BLOCKS + SAFETY_BLOCKS,
+        least_height=_least_expiry(link, chain, height),
         most_height=height + link.max_cltv_blocks,
     )
 

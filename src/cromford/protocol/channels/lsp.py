@@ -12,6 +12,7 @@ from cromford.protocol.channels.forwarding import (
     answer_as_lsp,
     on_hold_deadline,
 )
+from cromford.protocol.channels.htlc_rules import is_alive, is_in_time
 from cromford.protocol.channels.payments import refusal_text, start_payment
 from cromford.protocol.channels.signer_answers import on_signer_answer
 from cromford.protocol.channels.steps import on_message, prepare
@@ -75,13 +76,16 @@ def begin(turn: Turn[LspState], attempt: LspAttempt, node_id: bytes) -> None:
 
 
 def is_usable(state: LspState, link: Link) -> bool:
-    """Say whether new HTLCs may be offered: funded deep enough, not leaving, not too late."""
+    """Say whether new HTLCs may be offered: funded deep enough, not leaving, not too late.
+
+    Which other client of the factory leaves does not matter.
+    """
     attempt = state.attempts[link.attempt_id]
     return (
-        link.failure is None
+        is_alive(link, state.chain)
+        and (link.attempt_id, link.client) not in state.exits
         and state.chain.depth(attempt.funding_tx.txid) >= attempt.terms.min_depth
-        and attempt.tree.vertices[0].kickoff.tx.txid not in state.chain.confirmed
-        and state.chain.height < link.exit_deadline_height
+        and is_in_time(link, state.chain, height=state.chain.height)
     )
 
 

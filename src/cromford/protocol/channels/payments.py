@@ -39,7 +39,7 @@ def offer(
     Raises:
         UpdateRefused: If the channel cannot carry it now; nothing was remembered.
     """
-    check_offer(link, cltv_expiry, height=turn.known_height)
+    check_offer(link, cltv_expiry, chain=turn.chain, height=turn.known_height)
     _, update = propose_add(
         link.state,
         amount_msat=amount_msat,
@@ -116,7 +116,7 @@ def answer_as_payee(turn: AnyTurn, link: Link, live: LiveHtlc, *, is_usable: boo
     """
     htlc = live.htlc
     invoice = turn.book.invoices.get(htlc.payment_hash)
-    failure = acceptance_failure(link, htlc.cltv_expiry, height=turn.known_height)
+    failure = acceptance_failure(link, htlc.cltv_expiry, chain=turn.chain, height=turn.known_height)
     if failure is None and (is_overexposed(link.state, htlc) or not is_usable):
         failure = Failure.TEMPORARY_CHANNEL_FAILURE
     if invoice is None or not _pays(htlc, live.payload, invoice):

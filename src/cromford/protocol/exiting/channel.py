@@ -5,7 +5,7 @@ half-published state. Who did not ask to leave still claims what is its own, onc
 the channel on chain.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,11 +15,13 @@ from cromford.channel.content import Htlc
 from cromford.channel.stage import HtlcStage
 from cromford.factory.branch import SignedBranch
 from cromford.factory.terms import FactoryTerms
+from cromford.factory.vertices import TreeNode
 from cromford.protocol import events as ev
 from cromford.protocol.channels.htlc_rules import give_up_height, publish_height
 from cromford.protocol.channels.steps import fail
 from cromford.protocol.exiting.breach import revoked_commitment, revoked_number
 from cromford.protocol.journal import channel_records as cr
+from cromford.protocol.journal import records as r
 from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.chain_view import ChainView
 from cromford.protocol.journal.link import Link
@@ -230,19 +232,31 @@ def on_chain(turn: AnyTurn, link: Link) -> None:
         end_updates(turn, link, "the channel is on chain", tells_peer=False)
 
 
+def tell_published(turn: AnyTurn, attempt_id: bytes, nodes: Iterable[TreeNode]) -> None:
+    """Remember which of a factory's transactions the newest block confirmed, whoever sent them."""
+    names = turn.chain.names_at(nodes, turn.height)
+    if names:
+        turn.remember(
+            r.TreePublished(attempt_id=attempt_id, height=turn.height, transactions=names)
+        )
+
+
 def end_updates(turn: AnyTurn, link: Link, reason: str, *, tells_peer: bool) -> None:
     """End the updates of a channel, unless they ended before."""
     if turn.link(link.channel_id).failure is None:
         fail(turn, link, reason, tells_peer=tells_peer)
 
 
-def is_htlc_at_stake(link: Link, preimages: Mapping[bytes, bytes], *, height: int) -> bool:
+def is_htlc_at_stake(
+    link: Link, preimages: Mapping[bytes, bytes], *, chain: ChainView, height: int
+) -> bool:
     """Say whether the channel has to go on chain now, because of an HTLC's expiry.
 
     Whatever the HTLC holds: one with an output always holds more than it costs to steal.
     """
     return any(
-        publish_height(link, htlc.cltv_expiry) <= height for htlc in htlcs_at_stake(link, preimages)
+        publish_height(link, htlc.cltv_expiry, chain=chain) <= height
+        for htlc in htlcs_at_stake(link, preimages)
     )
 
 

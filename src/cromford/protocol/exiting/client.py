@@ -8,6 +8,7 @@ from cromford.bitcoin.tx import OutPoint
 from cromford.channel.terms import MSAT_PER_SAT
 from cromford.protocol import events as ev
 from cromford.protocol.channels.balances import balance_of
+from cromford.protocol.channels.htlc_rules import is_in_time
 from cromford.protocol.exiting.channel import (
     Holding,
     arriving_sat,
@@ -19,6 +20,7 @@ from cromford.protocol.exiting.channel import (
     on_chain,
     remember_breach,
     resolved_on_chain,
+    tell_published,
     watched_outpoints,
 )
 from cromford.protocol.faults import Rejected
@@ -145,7 +147,7 @@ def watched(state: ClientState) -> frozenset[OutPoint]:
     for attempt in state.attempts.values():
         if isinstance(attempt.stage, Complete):
             outpoint = attempt.branch.channel_outpoint
-            outpoints.add(outpoint)
+            outpoints |= attempt.candidate.branch_outpoints | {outpoint}
             if outpoint in state.chain.spends:
                 outpoints.update(watched_outpoints(holding_of(state, attempt), state.chain))
     return frozenset(outpoints)
@@ -154,6 +156,8 @@ def watched(state: ClientState) -> frozenset[OutPoint]:
 def on_block(turn: Turn[ClientState]) -> None:
     """Do what a new block makes due: leave in time, and learn what the chain decided."""
     for attempt in turn.state.attempts.values():
+        if isinstance(attempt.stage, Complete):
+            tell_published(turn, attempt.attempt_id, attempt.branch.nodes)
         state = turn.state
         link = link_of(state, attempt) if attempt.ready_sent else None
         if link is None:
@@ -193,11 +197,11 @@ def _reason_to_leave(
         return None
     if attempt.branch.channel_outpoint in state.chain.spends:
         return None
-    if is_htlc_at_stake(link, preimages_of(state), height=height):
+    if is_htlc_at_stake(link, preimages_of(state), chain=state.chain, height=height):
         return "an HTLC expires"
     has_balance = balance_of(link).own_msat > MSAT_PER_SAT * link.exit_cost_sat
     is_worth_it = has_balance or htlcs_at_stake(link, preimages_of(state))
-    if height >= link.exit_deadline_height and is_worth_it:
+    if is_worth_it and not is_in_time(link, state.chain, height=height):
         return "the exit deadline"
     return None
 

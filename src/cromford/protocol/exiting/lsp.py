@@ -5,8 +5,10 @@ from typing import Final, assert_never
 
 from cromford import effects as fx
 from cromford.bitcoin.tx import OutPoint
+from cromford.channel.terms import MSAT_PER_SAT
 from cromford.factory.funding import CHANGE_VOUT
 from cromford.protocol import events as ev
+from cromford.protocol.channels.balances import balance_of
 from cromford.protocol.exiting.channel import (
     Holding,
     arriving_sat,
@@ -19,6 +21,7 @@ from cromford.protocol.exiting.channel import (
     preimages_told,
     remember_breach,
     resolved_on_chain,
+    tell_published,
     watched_outpoints,
 )
 from cromford.protocol.faults import Rejected
@@ -164,6 +167,9 @@ def arriving_total_sat(state: LspState) -> int:
 def watched(state: LspState) -> frozenset[OutPoint]:
     """Return the outpoints whose spends matter."""
     outpoints: set[OutPoint] = set()
+    for attempt in state.attempts.values():
+        if attempt.funded is not None:
+            outpoints |= attempt.blueprint.tree_outpoints
     for attempt, client in _funded_channels(state):
         outpoint = attempt.setting(client).funding.outpoint
         outpoints.add(outpoint)
@@ -175,6 +181,9 @@ def watched(state: LspState) -> frozenset[OutPoint]:
 
 def on_block(turn: Turn[LspState]) -> None:
     """Do what a new block makes due: save HTLCs in time, and learn what the chain decided."""
+    for attempt in turn.state.attempts.values():
+        if attempt.funded is not None and attempt.funding_outpoint in turn.chain.spends:
+            tell_published(turn, attempt.attempt_id, attempt.tree.nodes)
     for link in turn.book.ordered_links:
         state = turn.state
         attempt, client = state.attempts[link.attempt_id], link.client
@@ -184,7 +193,24 @@ def on_block(turn: Turn[LspState]) -> None:
         elif _must_save_htlc(state, attempt, link, height=turn.height):
             start_exit(turn, attempt, client, HTLC_EXPIRES)
         elif (attempt.attempt_id, client) not in state.exits:
-            _give_up(turn, link)
+            if _is_left_behind(state, link):
+                start_exit(turn, attempt, client, "the client vanished")
+            else:
+                _give_up(turn, link)
+
+
+def _is_left_behind(state: LspState, link: Link) -> bool:
+    """Say whether to leave a channel that a client abandoned after another's exit settled it.
+
+    It does not expire, so the LSP's money would wait in it for ever. A client that comes back in
+    time finds it as it was: until the factory's expiry that money was promised to it anyway.
+    """
+    return (
+        link.remaining(state.chain).exit_deadline_height is None
+        and state.chain.height >= link.expiry_height
+        and state.is_vanished(link.node_id)
+        and balance_of(link).own_msat > MSAT_PER_SAT * link.exit_cost_sat
+    )
 
 
 def on_headers(turn: Turn[LspState]) -> None:
@@ -206,7 +232,7 @@ def _must_save_htlc(state: LspState, attempt: LspAttempt, link: Link, *, height:
         bool(link.state.htlcs)
         and (attempt.attempt_id, link.client) not in state.exits
         and state.chain.depth(attempt.funding_tx.txid) > 0
-        and is_htlc_at_stake(link, preimages_of(state, link), height=height)
+        and is_htlc_at_stake(link, preimages_of(state, link), chain=state.chain, height=height)
     )
 
 

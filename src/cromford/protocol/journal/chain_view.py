@@ -4,13 +4,14 @@ Height is the only clock of the protocol. Being confirmed, losing or dead are vi
 recomputed after every reorg; nothing is ever deleted because of them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from cromford.bitcoin.block import BlockRef
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
+from cromford.factory.vertices import TreeNode
 from cromford.wallet.coins import Wallet
 
 KIND_SIZE_MAX: Final = 80
@@ -42,6 +43,10 @@ class ChainView:
         spenders = (self.spends.get(tx_in.outpoint) for tx_in in tx.inputs)
         rivals = (other for other in spenders if other is not None and other.txid != tx.txid)
         return max((self.depth(rival.txid) for rival in rivals), default=0)
+
+    def names_at(self, nodes: Iterable[TreeNode], height: int) -> tuple[str, ...]:
+        """Return the names of the tree transactions that confirmed at a height, in order."""
+        return tuple(node.name for node in nodes if self.confirmed.get(node.tx.txid) == height)
 
     def with_block(self, block: BlockRef, txs: Sequence[Tx]) -> "ChainView":
         """Return the view after a block was connected in which `txs` confirmed."""

@@ -68,6 +68,11 @@ class ClientCandidate:
         """The funding transaction and the client's own branch."""
         return frozenset({self.funding_tx.txid, *(node.tx.txid for node in self.branch.nodes)})
 
+    @cached_property
+    def branch_outpoints(self) -> frozenset[OutPoint]:
+        """What the transactions of the client's branch spend."""
+        return frozenset(node.tx.inputs[0].outpoint for node in self.branch.nodes)
+
     def request_for(self, node: TreeNode) -> SignRequest:
         """Return the request for our partial signature of one transaction."""
         position = [other.name for other in self.branch.nodes].index(node.name)

@@ -223,6 +223,8 @@ def _apply_to_attempt(
             return _with_channel(_changed(state, attempt_id, ready_sent=True), attempt_id)
         case r.ReadyReceived(attempt_id=attempt_id):
             return _changed(state, attempt_id, ready_received=True)
+        case r.TreePublished():
+            return state
         case r.ExitStarted(attempt_id=attempt_id):
             return _changed(state, attempt_id, is_exiting=True)
         case _:

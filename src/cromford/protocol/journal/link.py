@@ -24,11 +24,13 @@ from cromford.channel.state import ChannelState
 from cromford.channel.terms import Party
 from cromford.channel.updates import propose_add, propose_fail, propose_fulfill, receive_update
 from cromford.protocol.journal import channel_records as cr
+from cromford.protocol.journal.chain_view import ChainView
 from cromford.protocol.journal.encoding import decoded, reestablish_of
 from cromford.protocol.journal.first_commitments import ChannelSetting
 from cromford.protocol.journal.intents import DoubleSigning
 from cromford.signing.keychain import ChannelKey
 from cromford.watch.landed import PeerCommitment
+from cromford.watch.remaining import PathStep, Remaining, remaining_of
 from cromford.wire import messages as m
 
 
@@ -43,8 +45,10 @@ class Link:
         client: The client's participant index in it.
         key: Names our keys.
         setting: Terms, keys and funding.
-        exit_blocks: How long bringing it on chain may take.
-        exit_deadline_height: From where on it takes no HTLC.
+        path: The transactions above it, root first.
+        expiry_height: The factory's.
+        exit_blocks: How long bringing it on chain may take while nothing of its path is there.
+        exit_deadline_height: The exit deadline by that.
         max_cltv_blocks: How far ahead an HTLC's expiry may lie.
         exit_cost_sat: The most that is not worth bringing it on chain for.
         state: The channel's state.
@@ -69,6 +73,8 @@ class Link:
     client: int
     key: ChannelKey
     setting: ChannelSetting
+    path: tuple[PathStep, ...]
+    expiry_height: int
     exit_blocks: int
     exit_deadline_height: int
     max_cltv_blocks: int
@@ -92,6 +98,15 @@ class Link:
     def is_open(self) -> bool:
         """Whether updates may flow now."""
         return self.state.is_connected and self.failure is None
+
+    def remaining(self, chain: ChainView) -> Remaining:
+        """Return how long bringing it on chain takes now, and until when that must begin."""
+        return remaining_of(
+            self.path,
+            expiry_height=self.expiry_height,
+            confirmed=chain.confirmed,
+            tip_height=chain.height,
+        )
 
     @property
     def me(self) -> Party:

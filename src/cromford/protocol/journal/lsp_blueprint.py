@@ -76,6 +76,11 @@ class LspBlueprint:
         return frozenset({self.funding_tx.txid, *(node.tx.txid for node in self.tree.nodes)})
 
     @cached_property
+    def tree_outpoints(self) -> frozenset[OutPoint]:
+        """What the tree's transactions spend."""
+        return frozenset(node.tx.inputs[0].outpoint for node in self.tree.nodes)
+
+    @cached_property
     def settings(self) -> tuple[ChannelSetting, ...]:
         """Every client's channel."""
         settings: list[ChannelSetting] = []

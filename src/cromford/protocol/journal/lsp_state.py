@@ -1,6 +1,7 @@
 """What an LSP knows: the fold of its journal."""
 
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar, assert_never
 
@@ -92,6 +93,7 @@ class LspState:
     connected: frozenset[bytes] = frozenset()
     members: Mapping[bytes, Member] = field(default_factory=dict)
     uptime: Mapping[bytes, int] = field(default_factory=dict)  # bit i: connected i blocks ago
+    last_seen: Mapping[bytes, int] = field(default_factory=dict)  # heights
     faults: Mapping[bytes, tuple[int, ...]] = field(default_factory=dict)  # their heights
     aborts: Mapping[bytes, tuple[int, ...]] = field(default_factory=dict)  # caused, their heights
     joins: Mapping[bytes, tuple[int, ...]] = field(default_factory=dict)  # the newest, by height
@@ -120,6 +122,12 @@ class LspState:
     def uptime_blocks(self, node_id: bytes) -> int:
         """Return how many of the last `UPTIME_WINDOW_BLOCKS` blocks saw this node connected."""
         return self.uptime.get(node_id, 0).bit_count()
+
+    def is_vanished(self, node_id: bytes) -> bool:
+        """Say whether one who has a channel was not seen for `UPTIME_WINDOW_BLOCKS` blocks."""
+        if node_id in self.connected:
+            return False
+        return self.chain.height >= self.last_seen.get(node_id, 0) + UPTIME_WINDOW_BLOCKS
 
     def banned_until(self, node_id: bytes) -> int | None:
         """Return the height until which a client may not join, or None.
@@ -154,7 +162,14 @@ def apply(state: LspState, record: r.AnyRecord) -> LspState:
             return state
         case r.Started():
             book = state.book.all_disconnected()
-            return replace(state, connected=frozenset(), members={}, build=None, book=book)
+            return replace(
+                state,
+                connected=frozenset(),
+                members={},
+                build=None,
+                book=book,
+                last_seen=_seen_now(state, state.connected),
+            )
         case r.PeerConnected(node_id=node_id):
             return _with_connection(state, node_id, state.connected | {node_id})
         case r.PeerDisconnected(node_id=node_id):
@@ -240,6 +255,8 @@ def _apply_to_attempt(
             return replace(_at_stage(state, i, dead), wallet=state.wallet.released(i))
         case r.AttemptAborted():
             return _with_aborted(state, record)
+        case r.TreePublished():
+            return state
         case r.ExitStarted(attempt_id=i, client=client):
             return replace(state, exits=state.exits | {(i, client)})
         case _:
@@ -293,7 +310,14 @@ def _with_connection(state: LspState, node_id: bytes, connected_now: frozenset[b
         connected=connected_now,
         members=_without(state.members, node_id),
         book=state.book.disconnected(node_id),
+        last_seen=_seen_now(state, {node_id}),
     )
+
+
+def _seen_now(state: LspState, node_ids: AbstractSet[bytes]) -> dict[bytes, int]:
+    # Of those who have a channel: strangers may come and go without a trace.
+    seen = {node_id: state.chain.height for node_id in node_ids if state.book.links_with(node_id)}
+    return {**state.last_seen, **seen}
 
 
 def _with_block(state: LspState, record: r.BlockConnected) -> LspState:

@@ -10,6 +10,7 @@ from cromford.protocol.journal.first_commitments import ChannelSetting
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.lsp_attempt import LspAttempt
 from cromford.signing.keychain import ChannelKey
+from cromford.watch.remaining import path_of
 from cromford.watch.sweep import SWEEP_FEERATE_SAT_PER_KW
 from cromford.watch.worth import least_balance_sat
 
@@ -76,6 +77,8 @@ def _link(
         client=branch.client,
         key=key,
         setting=setting,
+        path=path_of(branch),
+        expiry_height=branch.terms.expiry_height,
         exit_blocks=branch.exit_blocks,
         exit_deadline_height=branch.exit_deadline_height,
         max_cltv_blocks=branch.terms.max_cltv_blocks,

@@ -141,6 +141,18 @@ class ExitStarted(Record, frozen=True, kw_only=True, tag="exit_started"):
     reason: str
 
 
+class TreePublished(Record, frozen=True, kw_only=True, tag="tree_published"):
+    """Somebody publishes the factory: these transactions of its tree confirmed at this height.
+
+    Of a client's journal, its own branch. It changes no state, which the block did already: it says
+    by a number of its own, once for each block, what an operator must not overlook.
+    """
+
+    attempt_id: bytes
+    height: int
+    transactions: tuple[str, ...]
+
+
 # The client's
 
 
@@ -381,7 +393,9 @@ SharedRecord = (
     | BroadcastRefusalSeen
 )
 
-SharedAttemptRecord = SigningIntended | AttemptAborted | ReadySent | ReadyReceived | ExitStarted
+SharedAttemptRecord = (
+    SigningIntended | AttemptAborted | ReadySent | ReadyReceived | ExitStarted | TreePublished
+)
 
 ClientAttemptRecord = (
     ProposalReceived

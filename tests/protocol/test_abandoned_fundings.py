@@ -164,6 +164,7 @@ def test_a_replacement_with_a_higher_feerate_replaces_the_first() -> None:
     second = abandon(pump, feerate_sat_per_kw=4 * FEERATE)
     assert first.inputs == second.inputs
     assert first.outputs[0].amount_sat > second.outputs[0].amount_sat
+    assert list(pump.lsp.state.wallet.payments) == [second.txid]
     pump.mine(3)
     assert second.txid in pump.chain.confirmed
     assert (status(pump), pump.lsp.state.wallet.reserved) == ("dead", {})
@@ -200,6 +201,14 @@ def test_what_is_not_given_up() -> None:
     abandon(pump)
     pump.mine(3)
     assert code_of(pump, request(pump)) == "factory_dead"
+
+
+def test_the_payment_that_ends_a_funding_is_not_given_up_like_another() -> None:
+    pump = unheard()
+    replacement = abandon(pump)
+    asked = ev.AbandonRequested(txid=replacement.txid, reason=REASON)
+    assert code_of(pump, asked) == "ends_a_funding"
+    assert list(pump.lsp.state.wallet.payments) == [replacement.txid]
 
 
 def test_a_factory_in_a_block_is_not_given_up() -> None:

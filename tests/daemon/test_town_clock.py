@@ -59,6 +59,27 @@ def _reason(status: dict[str, Any]) -> str:
     return reason or ""
 
 
+def test_a_request_that_takes_risk_is_refused_while_the_chain_is_stale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with town(tmp_path) as t:
+            await t.start_client("alice")
+            with monkeypatch.context() as patched:
+                # Whatever it said is too long ago.
+                patched.setattr("cromford.daemon.freshness.SILENCE_SECONDS_MAX", -1)
+                with pytest.raises(RpcFailure) as refused:
+                    await t.call("alice", "join", capacity_sat=CAPACITY_SAT)
+                assert (refused.value.code, refused.value.retryable) == ("chain_stale", True)
+                assert "the node has not answered since" in refused.value.message
+                assert "`status`" in refused.value.remediation
+                assert not (await t.call("alice", "status"))["synced"]
+            await t.call("alice", "join", capacity_sat=CAPACITY_SAT)
+            await t.until("alice", "status", lambda status: status["joined"])
+
+    asyncio.run(scenario())
+
+
 def test_a_client_restarted_beside_a_node_that_went_back_misses_nothing(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with town(tmp_path) as t:

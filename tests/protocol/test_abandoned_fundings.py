@@ -120,6 +120,26 @@ def test_a_client_that_nobody_tells_sees_it_on_its_own_chain_and_no_block_too_so
     assert alice.state.joining.is_accepted
 
 
+def test_a_funding_dies_of_whatever_spends_its_coin() -> None:
+    """A copy of the LSP with the same seed spends it; this one knows nothing of it."""
+    pump = unheard()
+    before, n_entries = pump.lsp.state, len(pump.lsp.store.entries)
+    replacement = abandon(pump)
+    assert pump.lsp.driver is not None
+    pump.lsp.driver.state, pump.lsp._fold = before, None
+    del pump.lsp.store.entries[n_entries:]
+    assert status(pump) == "funding"
+    n_published = published(pump, pump.attempt.funding_tx)
+    pump.mine(3)
+    assert replacement.txid in pump.chain.confirmed
+    assert (status(pump), pump.lsp.state.wallet.reserved) == ("dead", {})
+    assert all(not first_attempt(client).is_open for client in pump.clients)
+    n_tried = published(pump, pump.attempt.funding_tx)
+    assert n_tried > n_published
+    pump.mine(3)
+    assert published(pump, pump.attempt.funding_tx) == n_tried
+
+
 def test_a_client_that_asks_after_a_dead_factory_is_told_that_it_is_over() -> None:
     pump = unheard()
     alice = pump.clients[0]
@@ -164,6 +184,7 @@ def test_a_replacement_with_a_higher_feerate_replaces_the_first() -> None:
     second = abandon(pump, feerate_sat_per_kw=4 * FEERATE)
     assert first.inputs == second.inputs
     assert first.outputs[0].amount_sat > second.outputs[0].amount_sat
+    assert list(pump.lsp.state.wallet.payments) == [second.txid]
     pump.mine(3)
     assert second.txid in pump.chain.confirmed
     assert (status(pump), pump.lsp.state.wallet.reserved) == ("dead", {})
@@ -200,6 +221,16 @@ def test_what_is_not_given_up() -> None:
     abandon(pump)
     pump.mine(3)
     assert code_of(pump, request(pump)) == "factory_dead"
+
+
+def test_the_payment_that_ends_a_funding_is_not_given_up_like_another() -> None:
+    pump = unheard()
+    replacement = abandon(pump)
+    asked = ev.AbandonRequested(txid=replacement.txid, reason=REASON)
+    assert code_of(pump, asked) == "ends_a_funding"
+    other = replace(asked, txid=pump.attempt.funding_tx.txid)
+    assert code_of(pump, other) == "payment_not_found"
+    assert list(pump.lsp.state.wallet.payments) == [replacement.txid]
 
 
 def test_a_factory_in_a_block_is_not_given_up() -> None:

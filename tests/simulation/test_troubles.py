@@ -1,5 +1,6 @@
 """A node stalls, lags, goes back or refuses: what was missed comes, and nothing is lost."""
 
+import random
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut
 from cromford.protocol import events as ev
 from cromford.wallet.account import RECEIVE
 from tests.simulation.opening import check_rest
+from tests.simulation.payments import Market, _pass_time
 from tests.simulation.sim_chain import SimChain, SimRefused
 from tests.simulation.sim_eyes import Away, SimEyes, Trouble
 from tests.simulation.world import Weather, World
@@ -148,6 +150,38 @@ def test_an_attempt_whose_coins_nobody_told_of_ends_by_its_deadline_and_the_wish
     world.calm()
     world.run()
     assert not any(attempt.aborted is None for attempt in client.state.attempts.values())
+
+
+@pytest.mark.parametrize("trouble", [Trouble.STALLS, Trouble.LAGS])
+@pytest.mark.parametrize("who", ["payee", "payer", "lsp"])
+def test_nobody_takes_risk_while_its_node_is_in_trouble_and_what_waited_arrives(
+    who: str, trouble: Trouble
+) -> None:
+    """That no risk is taken is asserted at every decision of every world."""
+    world = World(18, n_clients=2, weather=Weather())
+    world.build()
+    world.mine(4)
+    market = Market(world, random.Random(18))
+    market.be_paid_first()
+    payer, payee = world.clients
+    asked = market._invoice(payee, 5_000_000)
+    assert asked is not None
+    node = {"payee": payee, "payer": payer, "lsp": world.lsp}[who]
+    world.eyes[node.name].begin(trouble)
+    for _ in range(3):
+        world.chain.mine()
+    world._sync_all()
+    assert not node.facts.is_fresh
+    world.request(payer, asked)
+    _pass_time(world, 3.0)
+    statuses = [payment.status for payment in payer.state.book.payments.values()]
+    assert statuses == ([] if who == "payer" else ["pending"])
+    assert payee.state.book.invoices[asked.payment_hash].status == "open"
+    world._end_trouble(node)
+    if who == "payer":
+        world.request(payer, asked)
+    _pass_time(world, 3.0)
+    assert payer.state.book.payments[asked.payment_hash].status == "paid"
 
 
 def test_the_troubles_of_a_world_are_of_every_kind() -> None:

@@ -54,6 +54,9 @@ from cromford.wallet.coins import Wallet
 
 EVENTS_WAIT_SECONDS_MAX: Final = 60.0
 ATTEMPT_ID_SIZE: Final = 32
+_REMEDIATIONS: Final = {
+    "chain_stale": "Look after the node, and at `status`. What is owed goes on meanwhile.",
+}
 
 _log = logging.getLogger(__name__)
 S = TypeVar("S")
@@ -397,6 +400,7 @@ def _refusal(rejected: Rejected) -> RpcFailure:
         rejected.code,
         str(rejected),
         retryable=rejected.retryable,
+        remediation=_REMEDIATIONS.get(rejected.code, ""),
         exit_code=4 if not_found else 1,
     )
 

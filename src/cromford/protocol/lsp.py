@@ -22,6 +22,7 @@ from cromford.protocol.journal.chain_view import relevant_txs
 from cromford.protocol.journal.lsp_state import Build, LspState, apply, new_lsp
 from cromford.protocol.lobby import lsp as lobby
 from cromford.protocol.opening import lsp as opening
+from cromford.protocol.opening.abandoning import check_is_no_replacement
 from cromford.protocol.opening.funding import fund_if_due
 from cromford.protocol.turn import Decision, Turn
 from cromford.wire import messages as m
@@ -61,6 +62,8 @@ def _take(turn: Turn[LspState], event: ev.Event) -> None:
     elif isinstance(event, ev.LobbyEvent):
         lobby.take(turn, event)
     elif isinstance(event, ev.SpendingEvent):
+        if isinstance(event, ev.AbandonRequested):
+            check_is_no_replacement(turn.state, event.txid)
         spending.take(turn, event)
     else:
         _take_from_world(turn, event)

@@ -247,9 +247,8 @@ def _apply_to_attempt(
             funded = _stage(state, i, Funded)
             heard = funded.ready_received | {node_id}
             return _at_stage(state, i, replace(funded, ready_received=heard))
-        case r.FundingAbandoned(attempt_id=i, tx=tx):
-            left = replace(_stage(state, i, Funded), replacement=Tx.parse(tx))
-            return replace(_at_stage(state, i, left), wallet=state.wallet.with_address_used(CHANGE))
+        case r.FundingAbandoned():
+            return _with_replacement(state, record)
         case r.FundingDied(attempt_id=i):
             dead = replace(_stage(state, i, Funded), is_dead=True)
             return replace(_at_stage(state, i, dead), wallet=state.wallet.released(i))
@@ -415,6 +414,19 @@ def _with_proposed(state: LspState, record: r.AttemptProposed) -> LspState:
         wallet=wallet,
         members=members,
     )
+
+
+def _with_replacement(state: LspState, record: r.FundingAbandoned) -> LspState:
+    """Return the state with what is to spend a coin of a funding, in the place of any before it."""
+    i, tx = record.attempt_id, Tx.parse(record.tx)
+    funded = _stage(state, i, Funded)
+    wallet = state.wallet
+    if funded.replacement is not None:
+        wallet = wallet.without_payment(funded.replacement.txid)
+    # Reserved without a gap: a crash may come before the payment is signed.
+    wallet = wallet.with_reserved([tx_in.outpoint for tx_in in tx.inputs], i)
+    left = _at_stage(state, i, replace(funded, replacement=tx))
+    return replace(left, wallet=wallet.with_address_used(CHANGE))
 
 
 def _with_aborted(state: LspState, record: r.AttemptAborted) -> LspState:

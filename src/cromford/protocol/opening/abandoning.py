@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from cromford import effects as fx
-from cromford.bitcoin.tx import Tx
+from cromford.bitcoin.tx import Tx, Txid
 from cromford.protocol import events as ev
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import records as r
@@ -74,6 +74,22 @@ def owed(state: LspState, replacement: Tx) -> Iterator[fx.SignPayment]:
             paths=tuple(coin.path for coin in coins),
             has_change=False,
         )
+
+
+def check_is_no_replacement(state: LspState, txid: Txid) -> None:
+    """Check that a payment which the operator gives up does not end a funding.
+
+    Raises:
+        Rejected: If it does: it can be replaced, and never taken back.
+    """
+    for attempt in state.attempts.values():
+        replacement = None if attempt.funded is None else attempt.funded.replacement
+        if replacement is not None and replacement.txid == txid:
+            raise Rejected(
+                "ends_a_funding",
+                f"it ends the factory {attempt.attempt_id.hex()}: `factory abandon` with a higher "
+                "feerate replaces it",
+            )
 
 
 def end_if_dead(turn: Turn[LspState], attempt: LspAttempt, funded: Funded) -> None:

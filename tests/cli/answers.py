@@ -41,6 +41,7 @@ BOTH = {
     "synced": True,
     "chain": CHAIN,
     "refused": [],
+    "failed_decisions": [],
     "datadir": "/somewhere",
     "chain_url": "http://127.0.0.1:18443",
     "wallet": WALLET,

@@ -313,5 +313,8 @@ ChannelEvent = ChannelAnswer | InvoiceRequested | PayRequested
 ExitEvent = ExitRequested | SpendSigned | CommitmentRecalled
 SpendingEvent = AddressRequested | PaymentRequested | PaymentSigned
 
+# What a peer does while it is connected. That it is gone is no word of its own any more.
+PeerEvent = ConnectionOpened | MessageReceived | MessageMalformed
+
 # One union for each room that takes events, and one for what concerns several.
 Event = WorldEvent | LobbyEvent | OpeningEvent | ChannelEvent | ExitEvent | SpendingEvent

@@ -74,6 +74,7 @@ def filled(kind: type[msgspec.Struct]) -> Any:
     ("kind", "told"),
     [
         (cr.ChannelPrepared, "channel_id"),
+        (cr.NonceAwaited, "channel_id"),
         (cr.ChannelReestablished, "channel_id"),
         (cr.UpdateProposed, "channel_id"),
         (cr.UpdateReceived, "channel_id"),

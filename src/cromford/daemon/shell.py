@@ -107,7 +107,7 @@ class Daemon(Generic[S]):
             keychain = open_keychain(
                 self._journal, self.home, role=role.name, network=network, passphrase=passphrase
             )
-            self._signer = Signer(keychain)
+            self._signer = Signer(keychain, n_channels=lambda: len(self.book.links))
             self.driver = Driver(
                 role, new_state(keychain), self._journal, self._perform, self._observe
             )

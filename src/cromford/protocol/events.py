@@ -206,6 +206,13 @@ class NoncePrepared:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NonceLacking:
+    """Answers `PrepareNonce`: too many nonces are held already."""
+
+    asked: PrepareNonce
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CommitmentMade:
     """Answers `SignCommitment`."""
 
@@ -246,7 +253,7 @@ class PointRecalled:
 class ChannelSigningFailed:
     """The signer refused to sign for a channel, or a nonce is gone."""
 
-    asked: PrepareNonce | SignCommitment | HoldCommitment | RecallPoint
+    asked: SignCommitment | HoldCommitment | RecallPoint
     reason: str
 
 
@@ -308,7 +315,9 @@ WorldEvent = (
 LobbyEvent = JoinRequested | LeaveRequested | JoinPrepared | BuildRequested
 OpeningEvent = AttemptPrepared | CoinsLookedUp | PartialSigned | SigningFailed | FundingSigned
 # What a live channel asked the signer for.
-ChannelAnswer = NoncePrepared | CommitmentMade | HalfMade | PointRecalled | ChannelSigningFailed
+ChannelAnswer = (
+    NoncePrepared | NonceLacking | CommitmentMade | HalfMade | PointRecalled | ChannelSigningFailed
+)
 ChannelEvent = ChannelAnswer | InvoiceRequested | PayRequested
 ExitEvent = ExitRequested | SpendSigned | CommitmentRecalled
 SpendingEvent = AddressRequested | PaymentRequested | PaymentSigned

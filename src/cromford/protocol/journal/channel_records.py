@@ -12,6 +12,16 @@ class ChannelPrepared(Record, frozen=True, kw_only=True, tag="channel_prepared")
     pubnonce: bytes
 
 
+class NonceAwaited(Record, frozen=True, kw_only=True, tag="nonce_awaited"):
+    """There is no room for a nonce: in this connection the channel is taken up later.
+
+    `reestablish` is the peer's, which it does not send twice; empty until it comes.
+    """
+
+    channel_id: bytes
+    reestablish: bytes
+
+
 class ChannelReestablished(Record, frozen=True, kw_only=True, tag="channel_reestablished"):
     """The peer told where the channel stands, and it agrees: updates may flow.
 
@@ -166,6 +176,7 @@ class FeeEarned(Record, frozen=True, kw_only=True, tag="fee_earned"):
 
 ChannelRecord = (
     ChannelPrepared
+    | NonceAwaited
     | ChannelReestablished
     | UpdateProposed
     | UpdateReceived

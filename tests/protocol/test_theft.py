@@ -122,6 +122,7 @@ def test_a_payment_hash_used_twice_pays_the_payee_once_and_the_payer_gets_one_ba
     for payer in (alice, carol):
         pump.handle(payer, request)
     pump.run()
+    pump.pass_holds()
     statuses = [book(payer).payments[request.payment_hash].status for payer in (alice, carol)]
     assert sorted(statuses) == ["failed", "paid"]
     assert balance(bob).own_msat == PAID_MSAT
@@ -318,6 +319,7 @@ def test_an_htlc_that_is_signed_and_makes_no_sense_is_given_back(
     with pump.tampering(spoil):
         pump.handle(alice, request)
         pump.run()
+        pump.pass_holds()
     assert book(alice).payments[request.payment_hash].status == "failed"
     assert balance(alice).own_msat == balance(bob).own_msat == FIRST_MSAT
     assert pay(pump, alice, bob, PAID_MSAT).status == "paid"
@@ -353,6 +355,7 @@ def test_htlcs_that_are_equal_in_everything_are_each_taken_once() -> None:
     assert len(lsp_link(pump, link).held.commitment.content.htlcs) == 2
     pump.connect(bob)
     pump.run()
+    pump.pass_holds()
     assert balance(bob).own_msat == PAID_MSAT
     assert balance(alice).own_msat == FIRST_MSAT - PAID_MSAT - PAID_MSAT // 1000 - 1000
     assert newest_link(alice).failure is None

@@ -121,6 +121,7 @@ def resume(state: LspState) -> tuple[fx.Effect, ...]:
         *spending.owed_payments(state.wallet),
         *exiting.owed(state),
         *opening.owed(state),
+        *channels.owed(state),
     )
 
 

@@ -149,7 +149,18 @@ class PaymentStarted(Record, frozen=True, kw_only=True, tag="payment_started"):
 
 
 class HtlcHeld(Record, frozen=True, kw_only=True, tag="htlc_held"):
-    """A payee is away: its HTLC waits, for a bounded time."""
+    """An HTLC cannot go on to its payee yet: it waits, for a bounded time.
+
+    `reason` is for the operator alone; earlier versions held for one only, and wrote none.
+    """
+
+    channel_id: bytes
+    htlc_id: int
+    reason: str = ""
+
+
+class HoldEnded(Record, frozen=True, kw_only=True, tag="hold_ended"):
+    """An HTLC was held, or is on its way, for as long as every failure takes to be told."""
 
     channel_id: bytes
     htlc_id: int
@@ -194,6 +205,7 @@ PaymentRecord = (
     | InvoicePaid
     | PaymentStarted
     | HtlcHeld
+    | HoldEnded
     | HtlcForwarded
     | FeeEarned
 )

@@ -25,6 +25,7 @@ _log = logging.getLogger(__name__)
 class _Peer:
     connection: Connection
     outbox: asyncio.Queue[bytes] = field(default_factory=lambda: asyncio.Queue(OUTBOX_MESSAGES_MAX))
+    is_leaving: bool = False  # Its connection is being closed: nothing it said counts any more.
     is_full: bool = False  # A message was lost, so none may follow: the peer would misread it.
 
 
@@ -86,6 +87,7 @@ class Peers:
         peer = self._peers.get(node_id)
         if peer is not None:
             _log.info("peer_dropped node_id=%s reason=%s", node_id.hex(), reason)
+            peer.is_leaving = True
             self._spawn(peer.connection)
 
     @property
@@ -120,7 +122,7 @@ class Peers:
         node_id = peer.connection.node_id
         while True:
             data = await peer.connection.receive()
-            if self._peers.get(node_id) is not peer:
+            if self._peers.get(node_id) is not peer or peer.is_leaving:
                 return
             try:
                 message = decode_message(data)
@@ -137,6 +139,11 @@ class Peers:
                 await peer.connection.send(data)
             except ConnectionLost:
                 return  # The reader notices too, and reports it.
+            except Exception:  # noqa: BLE001 - whatever it is, the line is dead
+                # A peer that hears nothing more would wait for ever: its connection has to end.
+                _log.exception("peer_write_failed node_id=%s", peer.connection.node_id.hex())
+                await peer.connection.close()
+                return
 
     def _spawn(self, connection: Connection) -> None:
         task = asyncio.create_task(connection.close())

@@ -143,8 +143,15 @@ class InvoiceDeadline:
     payment_hash: bytes
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NonceDeadline:
+    """When a channel is tried again that there was no nonce for."""
+
+    channel_id: bytes
+
+
 # A type for each origin: an id that a peer chose can then never be taken for another's.
-Deadline = AttemptDeadline | RejoinDeadline | HoldDeadline | InvoiceDeadline
+Deadline = AttemptDeadline | RejoinDeadline | HoldDeadline | InvoiceDeadline | NonceDeadline
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +171,7 @@ class ClearDeadline:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrepareNonce:
-    """Make the nonce of our next commitment. Answered by `NoncePrepared`."""
+    """Make the nonce of our next commitment. Answered by `NoncePrepared` or `NonceLacking`."""
 
     channel_id: bytes
     key: ChannelKey

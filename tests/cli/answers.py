@@ -41,6 +41,7 @@ BOTH = {
     "synced": True,
     "chain": CHAIN,
     "refused": [],
+    "failed_decisions": [],
     "datadir": "/somewhere",
     "chain_url": "http://127.0.0.1:18443",
     "wallet": WALLET,
@@ -441,10 +442,14 @@ LSP_PAYMENTS = {
             "from_channel_id": "c4" * 32,
             "to_node_id": OTHER_NODE_ID,
             "to_channel_id": None,
+            "waits_for": waits_for,
             "failure": failure,
             "retryable": None,
         }
-        for status, failure in (("held", None), ("failed", "unknown_next_peer"))
+        for status, failure, waits_for in (
+            ("held", None, "the payee is away"),
+            ("failed", "incorrect_or_unknown_payment_details", None),
+        )
     ],
     "n_forwards": 1_002,
     "earned_msat": 41_000,

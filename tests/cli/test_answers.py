@@ -134,7 +134,14 @@ SAID: list[tuple[str, list[Any]]] = [
     ),
     (
         "lsp payments",
-        ["40,000 sat", "41,500 msat", "held", "failed: unknown_next_peer", "1,002", "41 sat"],
+        [
+            "40,000 sat",
+            "41,500 msat",
+            "held: the payee is away",
+            "failed: incorrect_or_unknown_payment_details",
+            "1,002",
+            "41 sat",
+        ],
     ),
     ("lsp balances", ["99,000,001 msat", "in all", "200,000 sat", "failed: it lied", "4 sat out"]),
     (

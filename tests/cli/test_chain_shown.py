@@ -88,3 +88,24 @@ def test_a_rescan_passes_on_its_height(lsp: FakeDaemon, client: FakeDaemon, role
     assert daemon.calls == [("rescan", {"from_height": 1_002})] * 2
     assert line.run(role, "rescan").exit_code == 2
     assert line.run(role, "rescan", "--from", "0").exit_code == 2
+
+
+@pytest.mark.parametrize(("node_id", "who"), [(answers.NODE_ID, "peer 02abababab"), (None, "a re")])
+def test_the_status_tells_of_a_decision_that_failed(
+    fake: Any, node_id: str | None, who: str
+) -> None:
+    failed = {
+        "event": "CommitmentSigned",
+        "error": "DoubleSigning",
+        "place": "steps.py:212",
+        "alarm": True,
+        "node_id": node_id,
+        "first_time": 1_700_000_000,
+        "last_time": 1_700_000_000,
+        "count": 2,
+    }
+    told = fake({"status": {**answers.LSP_STATUS, "failed_decisions": [failed]}})
+    shown = CommandLine(told.datadir).run("lsp", "status").stdout
+    assert "a second signature was PREVENTED; DoubleSigning at steps.py:212" in shown
+    assert f"about CommitmentSigned of {who}" in shown
+    assert "(2 times, last 2023-11-14 22:13:20 UTC)" in shown

@@ -70,13 +70,15 @@ def test_in_a_terminal_an_invoice_comes_with_its_facts_and_a_code_for_cameras() 
     assert "receive now" not in terminal(120, answers.INVOICE | {"receivable_msat": 1_500})
 
 
-@pytest.mark.parametrize("role", ["lsp", "client"])
 @pytest.mark.parametrize(
-    ("changes", "retryable", "remediation"),
+    ("role", "changes", "retryable", "remediation"),
     [
-        ({}, True, "try again later"),
-        ({"failure": "failure 0x4321", "retryable": False}, False, "Nothing was paid"),
+        ("lsp", {}, True, "try again later"),
+        ("client", {}, True, "to protect payees, the LSP does not say which"),
+        ("client", {"failure": "failure 0x4321", "retryable": False}, False, "Nothing was paid"),
+        ("client", {"failure": "fee_insufficient", "retryable": True}, True, "a new price"),
         (
+            "lsp",
             {"failure": "incorrect_or_unknown_payment_details", "retryable": False},
             False,
             "new invoice",

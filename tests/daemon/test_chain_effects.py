@@ -11,7 +11,7 @@ from tests.scripted_chain import ScriptedChain
 from cromford import effects as fx
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut
 from cromford.daemon.chain_effects import ChainEffects
-from cromford.daemon.refusals import REFUSALS_MAX, UNTRIED_BLOCKS_MAX, Refusals
+from cromford.daemon.refusals import REFUSALS_MAX, UNTRIED_BLOCKS_MAX, Refusals, RefusedTx
 from cromford.ports import Coin
 from cromford.protocol import events as ev
 from cromford.protocol.journal.records import BlockConnected
@@ -187,6 +187,24 @@ def test_refusals_are_bounded() -> None:
         refusals.refused(str(number), TX, TOO_CHEAP, height=100)
     assert len(refusals) == REFUSALS_MAX
     assert refusals.shown()[0]["name"] == "5"
+
+
+def test_who_reads_refusals_is_not_disturbed_by_another_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Metrics are read by a thread of their own."""
+    refusals = Refusals()
+    for name in ("funding", "payment"):
+        refusals.refused(name, TX, TOO_CHEAP, height=100)
+    shown = RefusedTx.shown
+
+    def shown_while_the_node_refuses(refusal: RefusedTx) -> dict[str, Any]:
+        refusals.refused(f"after {refusal.name}", TX, TOO_CHEAP, height=101)
+        return shown(refusal)
+
+    monkeypatch.setattr(RefusedTx, "shown", shown_while_the_node_refuses)
+    assert [one["name"] for one in refusals.shown()] == ["funding", "payment"]
+    assert len(refusals) == 4
 
 
 def test_a_factorys_refusals_reach_from_its_funding_down_to_the_sweeps_of_its_channels() -> None:

@@ -221,6 +221,33 @@ def test_a_node_that_is_the_wrong_one_ends_the_daemon(fatal: Exception) -> None:
     asyncio.run(scenario())
 
 
+def test_a_node_that_comes_back_as_another_ends_the_daemon_and_undoes_nothing() -> None:
+    """Somebody else's node may answer at the address now; its chain shows none of our blocks."""
+
+    async def scenario() -> None:
+        chain = mined(50)
+        checks: list[int] = []
+
+        async def check() -> None:
+            await chain.status()
+            checks.append(1)
+            if len(checks) > 1:
+                raise ChainMismatch("chain", expected="main", received="test")
+
+        async with eyes(chain, [ref(block) for block in chain.active[40:51]], check=check) as seen:
+            await chain.until_asked(3)
+            assert len(checks) == 1, "asked no more often than it has to be"
+            chain.is_silent = True
+            await chain.until_asked(3)
+            chain.reorganise(n_leaving=50, n_coming=60)
+            chain.is_silent = False
+            with pytest.raises(ChainMismatch):
+                await seen.task
+            assert seen.reader.events == []
+
+    asyncio.run(scenario())
+
+
 def test_a_stall_of_300_blocks_is_stale_until_all_of_them_were_read(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

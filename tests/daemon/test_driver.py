@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from cromford import effects as fx
-from cromford.daemon.driver import Driver, Role
+from cromford.daemon.driver import Driver, Role, Undecided
 from cromford.protocol.events import DaemonStarted, DeadlineReached, Event
 from cromford.protocol.facts import Facts
 from cromford.protocol.faults import Rejected
@@ -99,10 +99,66 @@ def test_a_record_that_cannot_be_applied_never_becomes_durable() -> None:
     store = ListStore(diary=[])
     driver = driver_of(store)
 
-    with pytest.raises(AssertionError, match="cannot be applied"):
+    with pytest.raises(Undecided, match="AssertionError"):
         driver.handle(DeadlineReached(deadline=BAD_RECORD))
 
     assert store.entries == []
+
+
+@dataclass(frozen=True)
+class Bug(Exception):
+    """What nobody foresaw."""
+
+
+def with_a_bug_after(n_good: int, *, remembers: bool) -> tuple[ListStore, Driver[Counter]]:
+    """Return a driver whose every decision causes the next, and one of them fails."""
+    n_decided = 0
+
+    def decide_some(state: Counter, _event: Event, _facts: Facts) -> Decision[Counter]:
+        nonlocal n_decided
+        if n_decided == n_good:
+            raise Bug
+        n_decided += 1
+        clear = fx.ClearDeadline(deadline=FIRST)
+        if not remembers:
+            return Decision(state=state, effects=(clear,))
+        return Decision(state=apply(state, Started()), records=(Started(),), effects=(clear,))
+
+    store = ListStore(diary=[])
+    role = replace(ROLE, decide=decide_some)
+    return store, Driver(role, Counter(), store, lambda _effect: (DaemonStarted(),))
+
+
+@pytest.mark.parametrize("n_good", [0, 3])
+def test_a_bug_before_anything_was_remembered_leaves_all_as_it_was(n_good: int) -> None:
+    store, driver = with_a_bug_after(n_good, remembers=False)
+
+    with pytest.raises(Undecided) as met:
+        driver.start()
+
+    assert isinstance(met.value.__cause__, Bug)
+    assert (store.entries, driver.state) == ([], Counter())
+
+
+def test_a_bug_after_something_was_remembered_is_told_as_it_is() -> None:
+    """What it leaves half done only a restart finishes: nobody may take it for nothing."""
+    store, driver = with_a_bug_after(2, remembers=True)
+
+    with pytest.raises(Bug):
+        driver.start()
+
+    assert (len(store.entries), driver.state) == (2, Counter(n=2))
+
+
+def test_a_bug_while_an_effect_is_performed_is_told_as_it_is() -> None:
+    def fail(_effect: fx.Effect) -> tuple[Event, ...]:
+        raise Bug
+
+    _, driver = with_a_bug_after(1, remembers=False)
+    clumsy = Driver(driver._role, Counter(), ListStore(diary=[]), fail)
+
+    with pytest.raises(Bug):
+        clumsy.start()
 
 
 def test_a_rejected_request_leaves_no_trace() -> None:

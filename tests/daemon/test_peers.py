@@ -1,13 +1,14 @@
 """A daemon's connections: how they end, whoever ends them."""
 
 import asyncio
+from dataclasses import dataclass, field
 
 import pytest
 
 from cromford.daemon.peers import Peers
 from cromford.ports import ConnectionLost
 from cromford.protocol import events as ev
-from cromford.wire.messages import Leave
+from cromford.wire.messages import Leave, encode_message
 
 PEER = b"\x02" * 33
 
@@ -60,3 +61,63 @@ def test_whoever_stops_a_daemon_is_obeyed_while_a_connection_ends() -> None:
 
     happened = asyncio.run(stop_in_the_middle())
     assert happened[0] == ev.ConnectionOpened(node_id=PEER)
+
+
+@dataclass(eq=False)
+class Scripted:
+    """A connection whose peer has said all its words before anybody reads; it is slow to close."""
+
+    words: list[bytes] = field(default_factory=list)
+    sends: Exception | None = None
+    node_id: bytes = PEER
+    closing: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def send(self, _message: bytes) -> None:
+        if self.sends is not None:
+            raise self.sends
+
+    async def receive(self) -> bytes:
+        if self.words:
+            await asyncio.sleep(0)
+            return self.words.pop(0)
+        await self.closing.wait()
+        raise ConnectionLost("closed")
+
+    async def close(self) -> None:
+        self.closing.set()
+
+
+def test_what_a_peer_said_after_it_had_to_go_is_not_heard() -> None:
+    """Its words may be here already while its connection closes, which can take seconds."""
+
+    async def scenario() -> list[ev.Event]:
+        happened: list[ev.Event] = []
+
+        def post(event: ev.Event) -> None:
+            happened.append(event)
+            if isinstance(event, ev.MessageReceived):
+                peers.disconnect(PEER, "it broke a rule")
+
+        peers = Peers(post)
+        word = encode_message(Leave(factory_pubkey=PEER))
+        await peers.run(Scripted(words=[word, word, b"\x00", word]))
+        return happened
+
+    kinds = [type(event) for event in asyncio.run(scenario())]
+    assert kinds == [ev.ConnectionOpened, ev.MessageReceived, ev.ConnectionClosed]
+
+
+def test_a_peer_that_nothing_can_be_sent_to_any_more_is_let_go() -> None:
+    """Whatever the reason: it would wait for an answer for ever, over a line that looks alive."""
+
+    async def scenario() -> list[ev.Event]:
+        happened: list[ev.Event] = []
+        peers, connection = Peers(happened.append), Scripted(sends=ValueError("too long"))
+        serving = asyncio.create_task(peers.run(connection))
+        await asyncio.sleep(0)
+        peers.send(PEER, Leave(factory_pubkey=PEER))
+        async with asyncio.timeout(5):
+            await serving
+        return happened
+
+    assert asyncio.run(scenario())[-1] == ev.ConnectionClosed(node_id=PEER)

@@ -74,6 +74,7 @@ def filled(kind: type[msgspec.Struct]) -> Any:
     ("kind", "told"),
     [
         (cr.ChannelPrepared, "channel_id"),
+        (cr.NonceAwaited, "channel_id"),
         (cr.ChannelReestablished, "channel_id"),
         (cr.UpdateProposed, "channel_id"),
         (cr.UpdateReceived, "channel_id"),
@@ -85,7 +86,8 @@ def filled(kind: type[msgspec.Struct]) -> Any:
         (cr.InvoiceExpired, "payment_hash"),
         (cr.InvoicePaid, "payment_hash channel_id htlc_id amount_msat"),
         (cr.PaymentStarted, "payment_hash payee amount_msat fee_msat channel_id htlc_id"),
-        (cr.HtlcHeld, "channel_id htlc_id"),
+        (cr.HtlcHeld, "channel_id htlc_id reason"),
+        (cr.HoldEnded, "channel_id htlc_id"),
         (cr.HtlcForwarded, "channel_id htlc_id out_channel_id out_htlc_id fee_msat"),
         (cr.HtlcDecided, "channel_id htlc_id"),
         (cr.FeeEarned, "channel_id htlc_id payment_hash fee_msat"),

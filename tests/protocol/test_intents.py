@@ -11,7 +11,7 @@ from tests.protocol.forge import scene
 from tests.protocol.pump import Pump
 from tests.simulation.sim_node import SimStore
 
-from cromford.daemon.driver import Driver, Role
+from cromford.daemon.driver import Driver, Role, Undecided
 from cromford.effects import ClearDeadline, RejoinDeadline
 from cromford.factory.vertices import KickoffNode, StateNode
 from cromford.protocol import client as client_role
@@ -124,8 +124,9 @@ def test_double_signing_stops_the_role_before_anything_is_durable(name: str) -> 
         return ()
 
     driver = Driver(role, node.state, store, perform)
-    with pytest.raises(DoubleSigning):
+    with pytest.raises(Undecided) as met:
         driver.handle(DeadlineReached(deadline=RejoinDeadline()))
+    assert isinstance(met.value.__cause__, DoubleSigning)
     assert store.entries == []
     assert driver.state is node.state
     assert performed == []

@@ -31,6 +31,7 @@ from tests.protocol.unanswered import (
 from cromford import effects as fx
 from cromford.bitcoin.tx import Tx, Txid
 from cromford.protocol import events as ev
+from cromford.protocol.channels.finish import NOT_DELIVERED
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.book import Forward
 from cromford.protocol.journal.failures import Failure
@@ -96,8 +97,11 @@ def test_the_lsp_forwards_into_no_channel_whose_funding_left_the_chain() -> None
     request = make_invoice(pump, alice, WORTH_MSAT)
     pump.handle(carol, request)
     pump.run()
+    (waits_for,) = book(pump.lsp).held.values()
+    assert waits_for == "the payee has no other channel here"
+    pump.pass_holds()
     payment = book(carol).payments[request.payment_hash]
-    assert payment.failure == Failure.UNKNOWN_NEXT_PEER.reason
+    assert payment.failure == NOT_DELIVERED.reason
     assert balance(alice).own_msat == balance(bob).own_msat == FIRST_MSAT
     assert not lsp_link(pump, newest_link(alice)).state.htlcs
 

@@ -20,6 +20,7 @@ from tests.protocol.unanswered import chain_at
 
 from cromford import effects as fx
 from cromford.protocol import events as ev
+from cromford.protocol.channels.finish import NOT_DELIVERED
 from cromford.protocol.channels.htlc_rules import (
     CLAIM_BLOCKS,
     INVOICE_SLACK_BLOCKS,
@@ -63,6 +64,7 @@ def pay_changed(
     request = replace(make_invoice(pump, payee, amount_msat), **changes)
     pump.handle(payer, request)
     pump.run()
+    pump.pass_holds()
     return book(payer).payments[request.payment_hash]
 
 
@@ -221,6 +223,7 @@ def test_who_has_seen_the_deadline_gives_back_what_the_other_still_offers(late: 
     told_alone(pump, pump.lsp if late == "lsp" else bob)
     pump.handle(alice, request)
     pump.run()
+    pump.pass_holds()
     assert (
         failure_of(book(alice).payments[request.payment_hash])
         == Failure.TEMPORARY_CHANNEL_FAILURE.reason
@@ -273,27 +276,29 @@ def test_a_fee_that_is_too_low_is_insufficient(pump: Pump) -> None:
 
 
 @pytest.mark.parametrize("payee", ["nobody", "the payer"])
-def test_a_payee_without_another_channel_is_unknown(pump: Pump, payee: str) -> None:
+def test_a_payee_without_another_channel_is_not_reached(pump: Pump, payee: str) -> None:
     alice, bob, _ = pump.clients
     node_ids = {"nobody": b"\x02" * 33, "the payer": alice.node_id}
     payment = pay_changed(pump, alice, bob, 1_000_000, payee=node_ids[payee])
-    assert failure_of(payment) == Failure.UNKNOWN_NEXT_PEER.reason
+    assert failure_of(payment) == NOT_DELIVERED.reason
     assert balance(alice).own_msat == FIRST_MSAT
 
 
-def test_an_expiry_that_leaves_no_time_to_forward_is_incorrect(pump: Pump) -> None:
+def test_an_expiry_that_leaves_no_time_to_forward_is_not_forwarded(pump: Pump) -> None:
     alice, bob, _ = pump.clients
     delta = newest_link(bob).exit_blocks + CLAIM_BLOCKS + 144
     assert pay(pump, alice, bob, 1_000_000, min_final_cltv_expiry_delta=delta).status == "paid"
+    n_forwarded = book(pump.lsp).n_finished
     payment = pay(pump, alice, bob, 1_000_000, min_final_cltv_expiry_delta=delta - 1)
-    assert failure_of(payment) == Failure.INCORRECT_CLTV_EXPIRY.reason
+    assert failure_of(payment) == NOT_DELIVERED.reason
+    assert book(pump.lsp).n_finished == n_forwarded
 
 
 @pytest.mark.parametrize(
     ("ahead", "delta", "failure"),
     [
         ("payer", "longest", Failure.EXPIRY_TOO_FAR),
-        ("payee", "shortest", Failure.EXPIRY_TOO_SOON),
+        ("payee", "shortest", NOT_DELIVERED),
     ],
 )
 def test_who_sees_another_height_gives_back_what_lies_outside_of_it(
@@ -327,9 +332,11 @@ def test_what_the_payees_channel_cannot_carry_is_given_back(pump: Pump) -> None:
             break
         pump.wire.remove(letter)
         pump.tell(letter.receiver, letter.sender, letter.message)
-    assert failure_of(book(alice).payments[request.payment_hash]) == (
-        Failure.TEMPORARY_CHANNEL_FAILURE.reason
-    )
+    (waits_for,) = book(pump.lsp).held.values()
+    assert waits_for.startswith("the payee's channel cannot carry it: max_accepted_htlcs")
+    pump.pass_holds()
+    assert failure_of(book(alice).payments[request.payment_hash]) == NOT_DELIVERED.reason
+    assert book(bob).invoices[request.payment_hash].status == "open"
 
 
 # What a payee does not take
@@ -351,7 +358,8 @@ def test_whatever_does_not_pay_an_invoice_gets_one_answer(
     alice, bob, _ = pump.clients
     for payer in (alice, pump.lsp):
         payment = pay_changed(pump, payer, bob, 1_000_000, **changes)
-        assert failure_of(payment) == UNKNOWN_DETAILS.reason
+        told = UNKNOWN_DETAILS if payer is pump.lsp else NOT_DELIVERED
+        assert failure_of(payment) == told.reason
     assert {invoice.status for invoice in book(bob).invoices.values()} == {"open"}
     assert balance(alice).own_msat == FIRST_MSAT
     assert balance(bob).own_msat == 0
@@ -370,10 +378,11 @@ def test_an_invoice_is_paid_once_whoever_pays_again(pump: Pump) -> None:
     for payer in (alice, alice, carol, pump.lsp):
         pump.handle(payer, request)
         pump.run()
+        pump.pass_holds()
     assert book(alice).payments[request.payment_hash].status == "paid"
-    for late in (carol, pump.lsp):
+    for late, told in ((carol, NOT_DELIVERED), (pump.lsp, UNKNOWN_DETAILS)):
         payment = book(late).payments[request.payment_hash]
-        assert failure_of(payment) == UNKNOWN_DETAILS.reason
+        assert failure_of(payment) == told.reason
     assert balance(bob).own_msat == 1_000_000
     assert balance(carol).own_msat == FIRST_MSAT
 
@@ -387,9 +396,12 @@ def test_an_expired_invoice_is_not_paid_unless_it_was(pump: Pump) -> None:
         pump.pass_deadline(bob, fx.InvoiceDeadline(payment_hash=request.payment_hash))
     pump.handle(alice, late)
     pump.run()
+    pump.pass_holds()
     assert book(bob).invoices[paid.payment_hash].status == "paid"
     assert book(bob).invoices[late.payment_hash].status == "expired"
-    assert failure_of(book(alice).payments[late.payment_hash]) == UNKNOWN_DETAILS.reason
+    assert failure_of(book(alice).payments[late.payment_hash]) == NOT_DELIVERED.reason
+    (forward,) = [one for one in book(pump.lsp).finished.values() if one.status == "failed"]
+    assert forward.failure == UNKNOWN_DETAILS.reason, "the operator reads what the payee said"
 
 
 # A payee that is away
@@ -441,17 +453,25 @@ def test_who_comes_and_goes_does_not_prolong_the_wait_of_others(
     assert len(hold_wishes(pump)) == n_set
 
 
-def test_a_payer_that_comes_back_and_an_lsp_that_restarted_wait_again(
-    held: tuple[Pump, ev.PayRequested],
-) -> None:
+def test_a_payer_that_was_away_is_told_when_it_is_back(held: tuple[Pump, ev.PayRequested]) -> None:
     pump, request = held
     alice, bob, _ = pump.clients
     pump.disconnect(alice)
     pump.pass_deadline(pump.lsp, held_deadlines(pump)[0])
     assert not held_deadlines(pump)
+    # Its payee came too late: who was told to forget it must not be told something else.
+    pump.connect(bob)
+    pump.run()
+    assert not lsp_link(pump, newest_link(bob)).state.htlcs
     pump.connect(alice)
     pump.run()
-    assert len(held_deadlines(pump)) == 1
+    assert failure_of(book(alice).payments[request.payment_hash]) == NOT_DELIVERED.reason
+    assert not held_deadlines(pump)
+
+
+def test_an_lsp_that_restarted_waits_again(held: tuple[Pump, ev.PayRequested]) -> None:
+    pump, request = held
+    alice, bob, _ = pump.clients
     with pump.tampering(lambda _sender, receiver, message: () if receiver is bob else (message,)):
         pump.restart(pump.lsp)
         pump.run()

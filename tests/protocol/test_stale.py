@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from tests.protocol.paying_clients import (
     balance,
+    begin_payment,
     book,
     live_factory,
     lsp_link,
@@ -23,6 +24,7 @@ from tests.protocol.unanswered import FIRST_MSAT, WORTH_MSAT, only_expiry, pendi
 
 from cromford import effects as fx
 from cromford.protocol import events as ev
+from cromford.protocol.channels.finish import NOT_DELIVERED
 from cromford.protocol.facts import FRESH
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import channel_records as cr
@@ -97,7 +99,7 @@ def test_an_htlc_whose_time_runs_out_by_headers_alone_is_given_back() -> None:
     assert book(alice).payments[payment.payment_hash].status == "pending"
     pump.mine()
     tell(pump, bob)
-    assert book(alice).payments[payment.payment_hash].failure == Failure.EXPIRY_TOO_SOON.reason
+    assert book(alice).payments[payment.payment_hash].failure == NOT_DELIVERED.reason
     assert (shown(pump, bob), reasons_to_leave(bob)) == (0, [])
 
 
@@ -205,7 +207,7 @@ def test_an_lsp_forwards_nothing_while_its_chain_is_stale_and_then_does() -> Non
     pump = paying_pump()
     alice, bob = pump.clients
     stall(pump, pump.lsp)
-    payment = pay(pump, alice, bob, LOST_MSAT)
+    payment = begin_payment(pump, alice, bob, LOST_MSAT)
     assert payment.status == "pending"
     assert list(book(pump.lsp).forwards) == []
     assert lsp_link(pump, newest_link(bob)).state.htlcs == ()
@@ -218,7 +220,7 @@ def test_an_lsp_whose_chain_stays_stale_gives_back_what_it_holds() -> None:
     pump = paying_pump()
     alice, bob = pump.clients
     stall(pump, pump.lsp)
-    payment = pay(pump, alice, bob, LOST_MSAT)
+    payment = begin_payment(pump, alice, bob, LOST_MSAT)
     ((node, deadline),) = pump.deadlines_of(fx.HoldDeadline)
     pump.pass_deadline(node, deadline)
     pump.run()
@@ -246,6 +248,7 @@ def test_a_failure_that_is_owed_upstream_goes_on_while_the_chain_is_stale() -> N
     pump.run_to(m.UpdateFailHtlc)
     stall(pump, pump.lsp)
     pump.run()
+    pump.pass_holds()
     assert book(alice).payments[request.payment_hash].status == "failed"
 
 

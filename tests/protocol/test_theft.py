@@ -123,6 +123,7 @@ def test_a_payment_hash_used_twice_pays_the_payee_once_and_the_payer_gets_one_ba
     for payer in (alice, carol):
         pump.handle(payer, request)
     pump.run()
+    pump.pass_holds()
     statuses = [book(payer).payments[request.payment_hash].status for payer in (alice, carol)]
     assert sorted(statuses) == ["failed", "paid"]
     assert balance(bob).own_msat == PAID_MSAT
@@ -145,6 +146,7 @@ def test_who_closed_on_chain_is_offered_nothing_any_more_however_it_answers() ->
     request = make_invoice(pump, alice, PAID_MSAT)
     pump.handle(bob, request)
     pump.run()
+    pump.pass_holds()
     assert book(bob).payments[request.payment_hash].status == "failed", "Bob may go on paying"
     assert not lsp_link(pump, link).is_open
     assert not book(pump.lsp).forwards
@@ -308,9 +310,9 @@ def test_an_htlc_that_is_signed_and_makes_no_sense_is_given_back(
             return (replace(message, delivery=replace(message.delivery, **changes)),)
         return (message,)
 
-    def carefree(link: Link, expiry: int, *, chain: ChainView) -> None:
+    def carefree(link: Link, expiry: int, *, chain: ChainView, height: int) -> None:
         if link.me is Party.OPENER:
-            check_offer(link, expiry, chain=chain, height=chain.height)
+            check_offer(link, expiry, chain=chain, height=height)
 
     monkeypatch.setattr(payments, "check_offer", carefree)
     if cltv_expiry is not None:
@@ -320,6 +322,7 @@ def test_an_htlc_that_is_signed_and_makes_no_sense_is_given_back(
     with pump.tampering(spoil):
         pump.handle(alice, request)
         pump.run()
+        pump.pass_holds()
     assert book(alice).payments[request.payment_hash].status == "failed"
     assert balance(alice).own_msat == balance(bob).own_msat == FIRST_MSAT
     assert pay(pump, alice, bob, PAID_MSAT).status == "paid"
@@ -355,6 +358,7 @@ def test_htlcs_that_are_equal_in_everything_are_each_taken_once() -> None:
     assert len(lsp_link(pump, link).held.commitment.content.htlcs) == 2
     pump.connect(bob)
     pump.run()
+    pump.pass_holds()
     assert balance(bob).own_msat == PAID_MSAT
     assert balance(alice).own_msat == FIRST_MSAT - PAID_MSAT - PAID_MSAT // 1000 - 1000
     assert newest_link(alice).failure is None

@@ -15,7 +15,7 @@ from cromford.crypto.musig2 import KeyAgg, nonce_agg
 from cromford.regtest.kernel import ScriptRefused, check_scripts
 from cromford.signing import signer as signer_module
 from cromford.signing.keychain import ChannelKey, FactoryKey, Keychain, KeyName
-from cromford.signing.nonces import NonceFault
+from cromford.signing.nonces import NonceFault, NoPoolFree
 from cromford.signing.signer import Signer
 from cromford.signing.task import SigningTask
 
@@ -96,12 +96,37 @@ def test_a_pool_nobody_made_signs_nothing(signer: Signer) -> None:
 def test_there_are_only_so_many_pools_at_once(
     signer: Signer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert signer_module.N_POOLS_MAX == 4096
-    monkeypatch.setattr(signer_module, "N_POOLS_MAX", 3)
+    assert signer_module.N_POOLS_SPARE == 4096
+    monkeypatch.setattr(signer_module, "N_POOLS_SPARE", 3)
     pools = [signer.make_pool(FACTORY, 1) for _ in range(3)]
-    with pytest.raises(ValueError, match="more than 3 nonce pools"):
+    with pytest.raises(NoPoolFree, match="3 nonce pools are held"):
         signer.make_pool(FACTORY, 1)
     signer.drop_pool(pools[0].pool_id)
+    signer.make_pool(FACTORY, 1)
+
+
+def test_a_pool_in_the_place_of_another_is_never_one_too_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(signer_module, "N_POOLS_SPARE", 0)
+    signer = Signer(KEYCHAIN, n_channels=lambda: 1)
+    first = signer.make_pool(FACTORY, 1)
+    second = signer.make_pool(FACTORY, 1, after=first.pool_id)
+    signer.drop_pool(first.pool_id)
+    with pytest.raises(NoPoolFree):
+        signer.make_pool(FACTORY, 1, after=first.pool_id)
+    signer.make_pool(FACTORY, 1, after=second.pool_id)
+
+
+def test_every_live_channel_has_room_for_its_nonce(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signer_module, "N_POOLS_SPARE", 2)
+    n_channels = 5
+    signer = Signer(KEYCHAIN, n_channels=lambda: n_channels)
+    for _ in range(7):
+        signer.make_pool(FACTORY, 1)
+    with pytest.raises(NoPoolFree):
+        signer.make_pool(FACTORY, 1)
+    n_channels = 6
     signer.make_pool(FACTORY, 1)
 
 

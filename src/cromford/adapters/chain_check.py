@@ -1,4 +1,4 @@
-"""Is this node the one we need? Asked once, before anything is built on its answers."""
+"""Is this node the one we need? Asked before anything is built on it, and after each silence."""
 
 from typing import Final
 

@@ -10,7 +10,7 @@ from the first one on. It is waited for; nothing is undone.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -47,6 +47,10 @@ def _ignore(_told: object) -> None:
     """Nobody listens."""
 
 
+async def _fits() -> None:
+    """Nobody doubts the node."""
+
+
 class ChainFollower:
     """What has happened on the chain since the blocks already known."""
 
@@ -61,6 +65,7 @@ class ChainFollower:
         backoff_max_seconds: float = BACKOFF_MAX_SECONDS,
         heard: Callable[[ChainStatus], None] = _ignore,
         missed: Callable[[ChainUnavailable], None] = _ignore,
+        check: Callable[[], Awaitable[None]] = _fits,
     ) -> None:
         """Start after `known`: consecutive blocks that were processed, the newest last.
 
@@ -76,6 +81,8 @@ class ChainFollower:
             heard: Told where the node is, once it has answered all it was asked, before what
                 happened is yielded.
             missed: Told what was not answered.
+            check: Asks whether the node is the one we need, each time it was away: another one may
+                have come to its address, and nothing of another chain may undo a block of ours.
 
         Raises:
             ValueError: If `known` is empty or has a gap.
@@ -88,6 +95,8 @@ class ChainFollower:
         self._backoff_max_seconds = backoff_max_seconds
         self._heard = heard
         self._missed = missed
+        self._check = check
+        self._was_away = False
 
     @property
     def known(self) -> tuple[BlockRef, ...]:
@@ -109,17 +118,22 @@ class ChainFollower:
         again by the next iteration. While the node is unavailable it waits, longer each time.
 
         Raises:
-            ChainMismatch: If the node's chain has another genesis block than the known ones.
+            ChainMismatch: If the node's chain has another genesis block than the known ones, or the
+                node that came back is not ours.
         """
         backoff_seconds = self._backoff_first_seconds
         while True:
             events: list[ChainEvent] = []
             known = self._known
             try:
+                if self._was_away:
+                    await self._check()
+                    self._was_away = False
                 status = await self._chain.status()
                 walk = _Walk(self._chain, known, status, events)
                 await walk.go(self._batch_events_max)
             except ChainUnavailable as unavailable:
+                self._was_away = True
                 if not events:
                     _log.warning("chain_unavailable reason=%s", unavailable)
                     self._missed(unavailable)

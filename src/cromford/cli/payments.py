@@ -20,12 +20,16 @@ from cromford.daemon.api.payment_limits import (
 
 MSAT_PER_UNIT: Final = {"": 1000, "sat": 1000, "msat": 1}
 _AMOUNT: Final = re.compile(r"([0-9]{1,20})(sat|msat|)")
-_REMEDIES: Final = {
+_CLIENT_REMEDIES: Final = {
+    "temporary_channel_failure": "The payee is away, its channel is full, the invoice is paid or "
+    "expired, or it is no client of this LSP: to protect payees, the LSP does not say which. Try "
+    "again later, or ask the payee for a new invoice.",
+    "fee_insufficient": "The LSP has a new price: try again once the daemon has connected anew.",
+}
+_LSP_REMEDIES: Final = {
     "incorrect_or_unknown_payment_details": "Ask the payee for a new invoice: this one is paid, "
     "expired, or not known there.",
-    "unknown_next_peer": "The payee is no client of this LSP: it cannot be paid from here.",
-    "temporary_channel_failure": "The payee may be away, or its channel full: try again later.",
-    "fee_insufficient": "The LSP has a new price: try again once the daemon has connected anew.",
+    "temporary_channel_failure": "The payee cannot take it now: try again later.",
 }
 Document = dict[str, Any]
 
@@ -177,11 +181,12 @@ def _pay(
     )
     show(invocation, answer, payment_lists.payment)
     if answer["status"] == "failed":
+        remedies = _LSP_REMEDIES if role == "lsp" else _CLIENT_REMEDIES
         raise CommandFailed(
             "payment_failed",
             f"not paid: {answer['failure']}",
             retryable=answer["retryable"],
-            remediation=_REMEDIES.get(answer["failure"], "Nothing was paid; try again later."),
+            remediation=remedies.get(answer["failure"], "Nothing was paid; try again later."),
         )
     if answer["status"] == "pending" and wait > 0 and not dry_run:
         raise CommandFailed(

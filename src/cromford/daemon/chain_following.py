@@ -47,7 +47,7 @@ class ChainFollowing:
     Args:
         chain: The node.
         reader: Who reads the blocks.
-        check: Asks the node whether it is the one we need.
+        check: Asks the node whether it is the one we need, at first and whenever it was away.
         has_real_time: Whether blocks are stamped when they are mined.
         poll_seconds: How often the node is asked for a new tip.
         answered: Told each time that the node has answered all it was asked.
@@ -151,6 +151,7 @@ class ChainFollowing:
             poll_seconds=self._poll_seconds,
             heard=self._hear,
             missed=self._missed,
+            check=self._check,
         )
         await self._follow(self._follower)
 

@@ -5,7 +5,7 @@ from typing import Final
 from cromford import effects as fx
 from cromford.protocol import events as ev
 from cromford.signing.derivation import ClaimKey
-from cromford.signing.nonces import NonceFault
+from cromford.signing.nonces import NonceFault, NoPoolFree
 from cromford.signing.signer import Signer
 
 ChannelSigningEffect = (
@@ -18,10 +18,10 @@ def perform_channel_signing(signer: Signer, effect: ChannelSigningEffect) -> ev.
     """Perform one effect with the signer and return the event that answers it."""
     if isinstance(effect, fx.SignSpend):
         return _sign_spend(signer, effect)
+    if isinstance(effect, fx.PrepareNonce):
+        return _prepare_nonce(signer, effect)
     try:
         match effect:
-            case fx.PrepareNonce(key=key):
-                return ev.NoncePrepared(asked=effect, pool=signer.make_pool(key, size=1))
             case fx.SignCommitment():
                 return _sign_commitment(signer, effect)
             case fx.HoldCommitment():
@@ -31,6 +31,14 @@ def perform_channel_signing(signer: Signer, effect: ChannelSigningEffect) -> ev.
                 return ev.PointRecalled(asked=effect, point=point)
     except (NonceFault, ValueError) as error:
         return ev.ChannelSigningFailed(asked=effect, reason=str(error))
+
+
+def _prepare_nonce(signer: Signer, effect: fx.PrepareNonce) -> ev.NoncePrepared | ev.NonceLacking:
+    try:
+        pool = signer.make_pool(effect.key, size=1)
+    except NoPoolFree:
+        return ev.NonceLacking(asked=effect)
+    return ev.NoncePrepared(asked=effect, pool=pool)
 
 
 def _sign_commitment(signer: Signer, effect: fx.SignCommitment) -> ev.CommitmentMade:
@@ -55,7 +63,7 @@ def _hold_commitment(signer: Signer, effect: fx.HoldCommitment) -> ev.HalfMade:
         ),
         secret=signer.per_commitment_secret(effect.key, number - 1),
         next_point=signer.per_commitment_point(effect.key, number + 1),
-        pool=signer.make_pool(effect.key, size=1),
+        pool=signer.make_pool(effect.key, size=1, after=effect.pool_id),
     )
 
 

@@ -16,10 +16,19 @@ from cromford.effects import Performed, RecallCommitment
 from cromford.ports import Store
 from cromford.protocol.events import CommitmentRecalled, DaemonStarted, Event
 from cromford.protocol.facts import FRESH, Facts
+from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.records import AnyRecord, decode_record, encode_record
 from cromford.protocol.turn import Decision
 
 S = TypeVar("S")
+
+
+class Undecided(Exception):
+    """A bug was met while deciding, and nothing was remembered since the event came.
+
+    The journal and the state are as before, so whoever caused the event may go and the rest go on.
+    What was met is its cause.
+    """
 
 
 def _no_content(_state: object, _channel_id: bytes, _number: int) -> None:
@@ -93,13 +102,25 @@ class Driver(Generic[S]):
 
         Raises:
             Rejected: If the operator asked for something impossible; nothing is changed.
+            Undecided: If deciding failed before anything was remembered; nothing is changed.
             StoreFailed: If the journal cannot be written. Nothing of the decision was done.
+            Exception: Whatever else fails, once something was remembered or is being done. What
+                that leaves half done only a restart finishes: the caller must stop.
         """
         pending = deque((event,))
+        has_remembered = False
         while pending:
-            # Folded already: a record that cannot be applied never becomes durable.
-            decision = self._role.decide(self.state, pending.popleft(), self.facts)
+            try:
+                # Folded already: a record that cannot be applied never becomes durable.
+                decision = self._role.decide(self.state, pending.popleft(), self.facts)
+            except Rejected:
+                raise
+            except Exception as error:
+                if has_remembered:
+                    raise
+                raise Undecided(type(error).__name__) from error
             self._remember(decision)
+            has_remembered = has_remembered or bool(decision.records)
             for effect in decision.effects:
                 if isinstance(effect, RecallCommitment):
                     pending.extend(self._recall(effect))

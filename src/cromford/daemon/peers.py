@@ -8,6 +8,8 @@ from typing import Final
 
 from cromford.codec.reader import MalformedBytes
 from cromford.daemon.displaced import Displaced
+from cromford.daemon.driver import Undecided
+from cromford.daemon.offences import Offences
 from cromford.ports import Connection, ConnectionLost
 from cromford.protocol import events as ev
 from cromford.wire.messages import Message, decode_message, encode_message
@@ -23,6 +25,7 @@ _log = logging.getLogger(__name__)
 class _Peer:
     connection: Connection
     outbox: asyncio.Queue[bytes] = field(default_factory=lambda: asyncio.Queue(OUTBOX_MESSAGES_MAX))
+    is_leaving: bool = False  # Its connection is being closed: nothing it said counts any more.
     is_full: bool = False  # A message was lost, so none may follow: the peer would misread it.
 
 
@@ -30,7 +33,7 @@ class Peers:
     """Runs connections and tells what comes from them.
 
     Args:
-        post: Takes the events, in order.
+        post: Takes the events, in order. Where it raises `Undecided`, the peer has to go.
     """
 
     def __init__(self, post: Callable[[ev.Event], None]) -> None:
@@ -38,10 +41,15 @@ class Peers:
         self._peers: dict[bytes, _Peer] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._displaced = Displaced()
+        self._offences = Offences()
 
     async def run(self, connection: Connection) -> None:
         """Serve one connection until it ends. A newer one of the same peer replaces it."""
         node_id = connection.node_id
+        if self._offences.keeps_out(node_id, now=asyncio.get_running_loop().time()):
+            _log.info("peer_kept_out node_id=%s", node_id.hex())
+            await connection.close()
+            return
         await self._replace(node_id)
         peer = _Peer(connection)
         self._peers[node_id] = peer
@@ -52,6 +60,10 @@ class Peers:
             await self._read(peer)
         except ConnectionLost as error:
             _log.info("peer_disconnected node_id=%s reason=%s", node_id.hex(), error)
+        except Undecided:
+            # Why is our own affair: the peer sees its connection end, and no more.
+            seconds = self._offences.note(node_id, now=asyncio.get_running_loop().time())
+            _log.warning("peer_let_go node_id=%s kept_out_seconds=%g", node_id.hex(), seconds)
         finally:
             writer.cancel()
             # Not awaited itself: its cancellation could not be told from our own.
@@ -75,6 +87,7 @@ class Peers:
         peer = self._peers.get(node_id)
         if peer is not None:
             _log.info("peer_dropped node_id=%s reason=%s", node_id.hex(), reason)
+            peer.is_leaving = True
             self._spawn(peer.connection)
 
     @property
@@ -109,7 +122,7 @@ class Peers:
         node_id = peer.connection.node_id
         while True:
             data = await peer.connection.receive()
-            if self._peers.get(node_id) is not peer:
+            if self._peers.get(node_id) is not peer or peer.is_leaving:
                 return
             try:
                 message = decode_message(data)
@@ -126,6 +139,11 @@ class Peers:
                 await peer.connection.send(data)
             except ConnectionLost:
                 return  # The reader notices too, and reports it.
+            except Exception:  # noqa: BLE001 - whatever it is, the line is dead
+                # A peer that hears nothing more would wait for ever: its connection has to end.
+                _log.exception("peer_write_failed node_id=%s", peer.connection.node_id.hex())
+                await peer.connection.close()
+                return
 
     def _spawn(self, connection: Connection) -> None:
         task = asyncio.create_task(connection.close())

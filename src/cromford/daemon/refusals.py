@@ -42,7 +42,7 @@ class RefusedTx:
 
 
 class Refusals:
-    """The refusals that still stand."""
+    """The refusals that still stand. Never changed in place: metrics are read by another thread."""
 
     def __init__(self) -> None:
         self._standing: dict[tuple[str, Txid], RefusedTx] = {}
@@ -52,13 +52,15 @@ class Refusals:
 
     def refused(self, name: str, tx: Tx, reason: str, *, height: int) -> bool:
         """Remember a refusal, and say whether it is news: another transaction, or reason."""
-        known = self._standing.pop((name, tx.txid), None)
+        standing = dict(self._standing)
+        known = standing.pop((name, tx.txid), None)
         refusal = RefusedTx(name=name, tx=tx, reason=reason, first_height=height, height=height)
         if known is not None:
             refusal = replace(refusal, first_height=known.first_height, count=known.count + 1)
-        self._standing[name, tx.txid] = refusal
-        if len(self._standing) > REFUSALS_MAX:
-            del self._standing[next(iter(self._standing))]
+        standing[name, tx.txid] = refusal
+        if len(standing) > REFUSALS_MAX:
+            del standing[next(iter(standing))]
+        self._standing = standing
         return known is None or known.reason != reason
 
     def ended(self, txids: Iterable[Txid]) -> None:

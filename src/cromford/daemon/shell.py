@@ -29,8 +29,9 @@ from cromford.daemon.api.rpc_server import Handler, RpcServer, read_params, with
 from cromford.daemon.api.wallet import wallet_methods, wallet_summary
 from cromford.daemon.chain_effects import ChainEffects
 from cromford.daemon.chain_following import ChainFollowing
-from cromford.daemon.driver import Driver, Role
+from cromford.daemon.driver import Driver, Role, Undecided
 from cromford.daemon.event_log import EventLog
+from cromford.daemon.failed_decisions import FailedDecisions
 from cromford.daemon.home import open_home, read_passphrase
 from cromford.daemon.metrics import MetricsServer, Sample
 from cromford.daemon.options import ChainOptions, ClientOptions, LspOptions
@@ -87,6 +88,7 @@ class Daemon(Generic[S]):
         passphrase = read_passphrase(options.seed_passphrase_file)
         self.events = EventLog()
         self.payment_numbers = PaymentNumbers()
+        self.failed_decisions = FailedDecisions()
         self.chain = connect_chain(options.chain)
         self._chain_effects = ChainEffects(
             self.chain,
@@ -111,7 +113,7 @@ class Daemon(Generic[S]):
             keychain = open_keychain(
                 self._journal, self.home, role=role.name, network=network, passphrase=passphrase
             )
-            self._signer = Signer(keychain)
+            self._signer = Signer(keychain, n_channels=lambda: len(self.book.links))
             self.driver = Driver(
                 role, new_state(keychain), self._journal, self._perform, self._observe
             )
@@ -188,6 +190,7 @@ class Daemon(Generic[S]):
         yield "chain_fresh", {}, self.following.stale() is None
         yield "refused_transactions", {}, len(self.refusals)
         yield "connected_peers", {}, self.peers.n_connected
+        yield from self.failed_decisions.samples()
         for name, amount_sat in wallet_summary(self).items():
             if isinstance(amount_sat, int):
                 yield "wallet_sat", {"kind": name.removesuffix("_sat")}, amount_sat
@@ -229,18 +232,20 @@ class Daemon(Generic[S]):
     def post(self, event: ev.Event) -> None:
         """Handle one event. A bug or a failed journal ends the daemon, loudly.
 
+        But for a bug that is met while deciding about a peer's word, before anything is remembered:
+        that peer goes, and the daemon stays. It cannot stay where it would have to skip the event:
+        a block, a deadline, the end of a connection.
+
         Raises:
             Rejected: If the operator asked for something impossible.
+            Undecided: If the peer that caused the event has to go.
         """
-        self.driver.facts = self.facts
         try:
-            self.driver.handle(event)
-        except Rejected:
-            raise
-        except Exception as error:
-            _log.exception("daemon_failed event=%s", type(event).__name__)
-            self._failure = error
-            self._stopping.set()
+            self._handle(event)
+        except Undecided as undecided:
+            if isinstance(event, ev.PeerEvent):
+                raise
+            self._fail(event, undecided)
             raise
 
     def request(self, event: ev.Event) -> None:
@@ -248,11 +253,36 @@ class Daemon(Generic[S]):
 
         Raises:
             RpcFailure: If it is impossible.
+            Undecided: If a bug was met; nothing is changed, and the daemon stays.
         """
         try:
-            self.post(event)
+            self._handle(event)
         except Rejected as rejected:
             raise _refusal(rejected) from rejected
+
+    def _handle(self, event: ev.Event) -> None:
+        self.driver.facts = self.facts
+        try:
+            self.driver.handle(event)
+        except Rejected:
+            raise
+        except Undecided as undecided:
+            self._note_undecided(event, undecided.__cause__ or undecided)
+            raise
+        except Exception as error:
+            self._fail(event, error)
+            raise
+
+    def _note_undecided(self, event: ev.Event, error: BaseException) -> None:
+        met = self.failed_decisions.note(event, error, unix_time=int(time.time()))
+        if met.is_alarm:
+            _log.critical("double_signing_prevented event=%s place=%s", met.event, met.place)
+        _log.error("decision_failed event=%s count=%d", met.event, met.count, exc_info=error)
+
+    def _fail(self, event: ev.Event, error: Exception) -> None:
+        _log.error("daemon_failed event=%s", type(event).__name__, exc_info=error)
+        self._failure = self._failure or error
+        self._stopping.set()
 
     def foresee(self, event: ev.Event) -> Decision[S]:
         """Return what a request would do; nothing is done.
@@ -282,6 +312,7 @@ class Daemon(Generic[S]):
             "synced": self.following.stale() is None,
             "chain": self.following.shown(),
             "refused": self.refusals.shown(),
+            "failed_decisions": self.failed_decisions.shown(),
             "datadir": str(self.home.parent),
             "chain_url": self.chain_url,
             "wallet": wallet_summary(self),

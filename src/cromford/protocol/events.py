@@ -232,6 +232,13 @@ class NoncePrepared:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NonceLacking:
+    """Answers `PrepareNonce`: too many nonces are held already."""
+
+    asked: PrepareNonce
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CommitmentMade:
     """Answers `SignCommitment`."""
 
@@ -272,7 +279,7 @@ class PointRecalled:
 class ChannelSigningFailed:
     """The signer refused to sign for a channel, or a nonce is gone."""
 
-    asked: PrepareNonce | SignCommitment | HoldCommitment | RecallPoint
+    asked: SignCommitment | HoldCommitment | RecallPoint
     reason: str
 
 
@@ -342,10 +349,15 @@ OpeningEvent = (
     | FactoryAbandonRequested
 )
 # What a live channel asked the signer for.
-ChannelAnswer = NoncePrepared | CommitmentMade | HalfMade | PointRecalled | ChannelSigningFailed
+ChannelAnswer = (
+    NoncePrepared | NonceLacking | CommitmentMade | HalfMade | PointRecalled | ChannelSigningFailed
+)
 ChannelEvent = ChannelAnswer | InvoiceRequested | PayRequested
 ExitEvent = ExitRequested | SpendSigned | CommitmentRecalled
 SpendingEvent = AddressRequested | PaymentRequested | PaymentSigned | AbandonRequested
+
+# What a peer does while it is connected. That it is gone is no word of its own any more.
+PeerEvent = ConnectionOpened | MessageReceived | MessageMalformed
 
 # One union for each room that takes events, and one for what concerns several.
 Event = WorldEvent | LobbyEvent | OpeningEvent | ChannelEvent | ExitEvent | SpendingEvent

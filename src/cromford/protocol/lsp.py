@@ -14,6 +14,7 @@ from cromford.channel.content import CommitmentContent
 from cromford.protocol import events as ev
 from cromford.protocol import publishing, spending
 from cromford.protocol.channels import lsp as channels
+from cromford.protocol.channels.steps import on_nonce_deadline
 from cromford.protocol.exiting import breach
 from cromford.protocol.exiting import lsp as exiting
 from cromford.protocol.facts import FRESH, Facts
@@ -126,6 +127,7 @@ def resume(state: LspState) -> tuple[fx.Effect, ...]:
         *spending.owed_payments(state.wallet),
         *exiting.owed(state),
         *opening.owed(state),
+        *channels.owed(state),
     )
 
 
@@ -137,6 +139,8 @@ def _on_deadline(turn: Turn[LspState], deadline: fx.Deadline) -> None:
             channels.on_hold_ended(turn, deadline)
         case fx.AttemptDeadline(attempt_id=attempt_id):
             opening.on_deadline(turn, attempt_id)
+        case fx.NonceDeadline():
+            on_nonce_deadline(turn, deadline)
         case fx.InvoiceDeadline():
             raise AssertionError("an invoice's deadline is a client's")
         case _:

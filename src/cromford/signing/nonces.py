@@ -21,6 +21,10 @@ class NonceFault(Exception):
     """An index was asked to sign something else than what it is bound to, or does not exist."""
 
 
+class NoPoolFree(Exception):
+    """As many pools are held as there may be. Once one is dropped, there is room again."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublicPool:
     """The public half of a pool, as it travels."""

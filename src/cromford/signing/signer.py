@@ -4,7 +4,7 @@ Only this object sees a seckey or a secret nonce, so neither can reach a journal
 message. It lives in one process that never forks after a pool was made.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from cromford.bitcoin.sighash import taproot_sighash
@@ -13,10 +13,12 @@ from cromford.crypto import keys, schnorr
 from cromford.crypto.musig2 import SecNonce, nonce_agg
 from cromford.signing.derivation import ClaimKey
 from cromford.signing.keychain import ChannelKey, ChannelPubkeys, FactoryKey, Keychain, KeyName
-from cromford.signing.nonces import NonceFault, NoncePool, PublicPool
+from cromford.signing.nonces import NonceFault, NoncePool, NoPoolFree, PublicPool
 from cromford.signing.task import SigningTask
 
-N_POOLS_MAX: Final = 4096
+# Besides one for each live channel. A ceremony takes one for the factory and one for each client,
+# 1,024 at most; the rest is for the next ceremony, begun before the last one is over.
+N_POOLS_SPARE: Final = 4096
 
 
 class Signer:
@@ -24,10 +26,12 @@ class Signer:
 
     Args:
         keychain: Its keys.
+        n_channels: Returns how many live channels there are: each may hold one pool.
     """
 
-    def __init__(self, keychain: Keychain) -> None:
+    def __init__(self, keychain: Keychain, *, n_channels: Callable[[], int] = lambda: 0) -> None:
         self._keychain = keychain
+        self._n_channels = n_channels
         self._pools: dict[bytes, NoncePool] = {}
 
     def factory_pubkey(self, attempt: int) -> bytes:
@@ -38,14 +42,22 @@ class Signer:
         """Return the public keys of one channel."""
         return self._keychain.channel_pubkeys(name)
 
-    def make_pool(self, name: KeyName, size: int) -> PublicPool:
+    def make_pool(self, name: KeyName, size: int, *, after: bytes | None = None) -> PublicPool:
         """Make a pool of fresh nonces and return its public half.
 
+        Args:
+            name: The key that signs with them.
+            size: How many.
+            after: The id of the pool in whose place it comes, which is dropped next: for that one
+                there is always room.
+
         Raises:
-            ValueError: If there are too many pools, or the size is out of range.
+            NoPoolFree: If there are too many pools.
+            ValueError: If the size is out of range.
         """
-        if len(self._pools) >= N_POOLS_MAX:
-            raise ValueError(f"more than {N_POOLS_MAX} nonce pools")
+        pools_max = N_POOLS_SPARE + self._n_channels()
+        if after not in self._pools and len(self._pools) >= pools_max:
+            raise NoPoolFree(f"{pools_max} nonce pools are held")
         seckey = self._keychain.seckey(name)
         pool = NoncePool(seckey=seckey, pubkey=self._keychain.pubkey(name), size=size)
         self._pools[pool.public.pool_id] = pool

@@ -362,7 +362,7 @@ _LSP_KEYS: Final = (
         "hold_seconds",
         Integer(0, HOLD_SECONDS_MAX, "SECONDS"),
         _LSP.hold_seconds,
-        "Seconds that a payment waits for a payee that is away.",
+        "Seconds that a payment waits for its payee, and after which a payer is told of a failure.",
     ),
 )
 

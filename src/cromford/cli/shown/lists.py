@@ -129,7 +129,19 @@ def _status_rows(status: Document) -> list[tuple[str, object]]:
         ("wallet", held),
         ("wallet address", wallet["address"]),
         *(("refused by the node", refused_text(refused)) for refused in status["refused"]),
+        *(("BUG MET", _failed_text(failed)) for failed in status["failed_decisions"]),
     ]
+
+
+def _failed_text(failed: Document) -> str:
+    """Return what a daemon could not decide, and whom it let go for it."""
+    who = "a request" if failed["node_id"] is None else f"peer {short(failed['node_id'])}"
+    alarm = "a second signature was PREVENTED; " if failed["alarm"] else ""
+    return (
+        f"{alarm}{failed['error']} at {failed['place']} about {failed['event']} of {who} "
+        f"({failed['count']:,} times, last {moment(failed['last_time'])}); nothing was remembered; "
+        "please report the log's traceback"
+    )
 
 
 def _freshness(chain: Document) -> str:

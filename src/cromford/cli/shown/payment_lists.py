@@ -105,6 +105,8 @@ def lsp_payments(console: Console, answer: Document) -> None:
             status = forward["status"]
             if forward["failure"]:
                 status = f"failed: {forward['failure']}"
+            if forward["waits_for"]:
+                status = f"held: {forward['waits_for']}"
             rows.add_row(
                 cell(status),
                 cell(short(forward["from_node_id"])),

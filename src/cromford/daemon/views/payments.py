@@ -106,12 +106,13 @@ def _show_forward(book: Book, forward: Forward) -> Document:
         "fee_msat": forward.fee_msat,
         **_place(book, "from", forward.incoming),
         **_place(book, "to", forward.outgoing),
+        "waits_for": None,
         **_failure(forward.failure if forward.preimage is None else None),
     }
 
 
 def _show_held(book: Book, key: HtlcKey) -> Document:
-    """Return an HTLC that waits for its payee; which channel it goes on in is not decided."""
+    """Return an HTLC that waits, and for what; which channel it goes on in is not decided."""
     channel_id, htlc_id = key
     live = book.links[channel_id].incoming(htlc_id)
     if live is None:
@@ -127,6 +128,7 @@ def _show_held(book: Book, key: HtlcKey) -> Document:
         **_place(book, "from", key),
         "to_node_id": delivery.payee.hex(),
         "to_channel_id": None,
+        "waits_for": book.held[key],
         **_failure(None),
     }
 

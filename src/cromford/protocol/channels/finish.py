@@ -1,14 +1,20 @@
 """The end of every decision about channels: answer what waits for an answer, then sign."""
 
 from collections.abc import Callable
+from typing import Final
 
+from cromford import effects as fx
 from cromford.channel.stage import LiveHtlc
 from cromford.protocol.channels.payments import give_back, take
 from cromford.protocol.channels.steps import sign_if_due
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.book import HtlcKey
+from cromford.protocol.journal.failures import Failure
 from cromford.protocol.journal.link import Link
 from cromford.protocol.turn import AnyTurn
+
+# All that a payer hears about a payee. It may be tried again: most reasons pass.
+NOT_DELIVERED: Final = Failure.TEMPORARY_CHANNEL_FAILURE
 
 Answer = Callable[[AnyTurn, Link, LiveHtlc], None]
 
@@ -26,7 +32,7 @@ def finish(turn: AnyTurn, answer: Answer, *, takes_up_held: bool = False) -> Non
     waiting = sorted(turn.book.arrived)
     if takes_up_held or turn.first(cr.ChannelReestablished) is not None:
         # A channel came back: what is held may find its payee.
-        waiting += sorted(turn.book.held)
+        waiting += sorted(key for key in turn.book.held if key not in turn.book.released)
     for key in waiting:
         _answer(turn, key, answer)
     for key in sorted(turn.book.resolved):
@@ -43,14 +49,19 @@ def _answer(turn: AnyTurn, key: HtlcKey, answer: Answer) -> None:
 
 
 def _pass_back(turn: AnyTurn, key: HtlcKey) -> None:
-    """Give the answer to a forwarded HTLC to where it came from."""
+    """Give the answer to an HTLC that went on, or was held, to where it came from.
+
+    Whatever the payee or its channel said stays here: the payer hears the same of all of it.
+    """
     link = turn.link(key[0])
-    forward = turn.book.forwards[key]
+    forward = turn.book.forwards.get(key)
     if not link.is_open or link.incoming(key[1]) is None:
         return
-    if forward.preimage is None:
-        give_back(turn, link, key[1], forward.failure or b"")
+    if forward is None or forward.preimage is None:
+        give_back(turn, link, key[1], NOT_DELIVERED.reason)
         return
+    hold = fx.HoldDeadline(channel_id=key[0], htlc_id=key[1])
+    turn.wish(fx.ClearDeadline(deadline=hold))
     turn.remember(
         cr.FeeEarned(
             channel_id=link.channel_id,

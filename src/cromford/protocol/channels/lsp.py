@@ -10,6 +10,7 @@ from cromford.protocol.channels.finish import finish
 from cromford.protocol.channels.forwarding import (
     ForwardingRules,
     answer_as_lsp,
+    hold_deadlines,
     on_hold_deadline,
 )
 from cromford.protocol.channels.htlc_rules import is_alive, is_in_time
@@ -90,9 +91,14 @@ def is_usable(state: LspState, link: Link) -> bool:
 
 
 def on_hold_ended(turn: Turn[LspState], deadline: fx.HoldDeadline) -> None:
-    """Give an HTLC back whose payee stayed away."""
+    """Give an HTLC back that could not go on in time."""
     on_hold_deadline(turn, deadline)
     finish_channels(turn)
+
+
+def owed(state: LspState) -> tuple[fx.SetDeadline, ...]:
+    """Return the deadlines that a restart has to set again."""
+    return hold_deadlines(state.book, hold_seconds=state.config.policy.hold_seconds)
 
 
 def on_pay_requested(turn: Turn[LspState], event: ev.PayRequested) -> None:

@@ -7,6 +7,7 @@ from cromford.protocol.channels.steps import (
     fail,
     on_commitment_made,
     on_half_made,
+    on_nonce_lacking,
     on_nonce_prepared,
     on_point_recalled,
 )
@@ -18,6 +19,8 @@ def on_signer_answer(turn: AnyTurn, answer: ev.ChannelAnswer) -> None:
     match answer:
         case ev.NoncePrepared():
             on_nonce_prepared(turn, answer)
+        case ev.NonceLacking(asked=asked):
+            on_nonce_lacking(turn, turn.link(asked.channel_id))
         case ev.CommitmentMade():
             on_commitment_made(turn, answer)
         case ev.HalfMade():

@@ -4,6 +4,8 @@ Every step remembers before it speaks. An update travels together with the `comm
 that covers it; a commitment is finished and remembered before the one before is revoked.
 """
 
+from typing import Final
+
 from cromford import effects as fx
 from cromford.channel.commitment import Commitment
 from cromford.channel.commits import has_changes, receive_commitment, sign_commitment
@@ -24,6 +26,7 @@ from cromford.protocol import events as ev
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.encoding import (
     UpdateMessage,
+    decoded,
     message_of,
     reestablish_of,
 )
@@ -32,6 +35,8 @@ from cromford.protocol.journal.link import Link
 from cromford.protocol.turn import AnyTurn
 from cromford.wire import messages as m
 from cromford.wire.messages import encode_message
+
+NONCE_RETRY_SECONDS: Final = 30
 
 
 def prepare(turn: AnyTurn, link: Link) -> None:
@@ -47,6 +52,7 @@ def prepare(turn: AnyTurn, link: Link) -> None:
 def on_nonce_prepared(turn: AnyTurn, event: ev.NoncePrepared) -> None:
     """Tell the peer where we believe the channel stands."""
     pool = event.pool
+    early = turn.link(event.asked.channel_id).early_reestablish
     turn.remember(
         cr.ChannelPrepared(
             channel_id=event.asked.channel_id, pool_id=pool.pool_id, pubnonce=pool.pubnonces[0]
@@ -64,6 +70,23 @@ def on_nonce_prepared(turn: AnyTurn, event: ev.NoncePrepared) -> None:
             next_pubnonce=link.pubnonce,
         ),
     )
+    if early and link.failure is None:
+        on_message(turn, link, decoded(early, m.ChannelReestablish))
+
+
+def on_nonce_lacking(turn: AnyTurn, link: Link) -> None:
+    """Take a channel up later: a lack of room for its nonce is no reason to end it."""
+    if not link.awaits_nonce:
+        turn.remember(cr.NonceAwaited(channel_id=link.channel_id, reestablish=b""))
+    deadline = fx.NonceDeadline(channel_id=link.channel_id)
+    turn.wish(fx.SetDeadline(deadline=deadline, seconds=NONCE_RETRY_SECONDS))
+
+
+def on_nonce_deadline(turn: AnyTurn, deadline: fx.NonceDeadline) -> None:
+    """Try again for a channel that waits for its nonce, in this connection still."""
+    link = turn.book.links.get(deadline.channel_id)
+    if link is not None and link.awaits_nonce:
+        prepare(turn, link)
 
 
 def on_message(turn: AnyTurn, link: Link, message: m.ChannelMessage) -> None:
@@ -109,6 +132,9 @@ def fail(
 
 
 def _on_reestablish(turn: AnyTurn, link: Link, message: m.ChannelReestablish) -> None:
+    if link.awaits_nonce and not link.early_reestablish:
+        data = encode_message(message)
+        turn.remember(cr.NonceAwaited(channel_id=link.channel_id, reestablish=data))
     if link.pool_id is None or link.state.is_connected:
         return
     _check_pubnonce("next_pubnonce", message.next_pubnonce)

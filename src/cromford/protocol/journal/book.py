@@ -92,9 +92,10 @@ class Book:
         payments: What we pay, by payment hash.
         invoices: What we want to be paid, by payment hash.
         arrived: HTLCs of peers that are locked in and wait for a decision.
-        held: Those of them whose payee is away.
+        held: Those of them that cannot go on yet, and why not.
+        released: Held and forwarded ones of whose failure the payer may hear.
         forwards: Unfinished ones, by their incoming HTLC.
-        resolved: The forwards whose incoming HTLC has to be answered.
+        resolved: Those whose incoming HTLC has to be answered now.
         owners: Our HTLCs: what each is for, a payment's hash or a forward's incoming HTLC.
         finished: Finished forwards by number, the newest ones.
         n_finished: How many there ever were.
@@ -106,7 +107,8 @@ class Book:
     payments: Map[bytes, Payment] = field(default_factory=Map)
     invoices: Map[bytes, OwnInvoice] = field(default_factory=Map)
     arrived: Map[HtlcKey, None] = field(default_factory=Map)
-    held: Map[HtlcKey, None] = field(default_factory=Map)
+    held: Map[HtlcKey, str] = field(default_factory=Map)
+    released: Map[HtlcKey, None] = field(default_factory=Map)
     forwards: Map[HtlcKey, Forward] = field(default_factory=Map)
     resolved: Map[HtlcKey, None] = field(default_factory=Map)
     owners: Map[HtlcKey, bytes | HtlcKey] = field(default_factory=Map)

@@ -40,7 +40,10 @@ def apply_to_book(book: Book, record: cr.BookRecord) -> Book:
             )
         case cr.HtlcHeld():
             key = (record.channel_id, record.htlc_id)
-            return replace(book, arrived=_without(book.arrived, key), held=book.held.set(key, None))
+            held = book.held.set(key, record.reason)
+            return replace(book, arrived=_without(book.arrived, key), held=held)
+        case cr.HoldEnded():
+            return _with_released(book, (record.channel_id, record.htlc_id))
         case cr.HtlcForwarded():
             return _with_forward(book, record)
         case cr.HtlcDecided(preimage=preimage):
@@ -89,7 +92,9 @@ def _answered(book: Book, key: HtlcKey) -> Book:
 
 def _finished(book: Book, key: HtlcKey) -> Book:
     """Return the book after a forward came to its end."""
-    book = replace(book, resolved=_without(book.resolved, key))
+    book = replace(
+        book, resolved=_without(book.resolved, key), released=_without(book.released, key)
+    )
     forward = book.forwards.get(key)
     if forward is None:
         return book
@@ -148,11 +153,18 @@ def _with_failure(book: Book, key: HtlcKey, reason: bytes) -> Book:
     forward = book.forwards.get(owner)
     if forward is None or forward.preimage is not None:
         return book
-    return replace(
-        book,
-        forwards=book.forwards.set(owner, replace(forward, failure=reason)),
-        resolved=book.resolved.set(owner, None),
-    )
+    book = replace(book, forwards=book.forwards.set(owner, replace(forward, failure=reason)))
+    if owner not in book.released:
+        return book  # Told once the hold is over, so that no payer learns how soon it failed.
+    return replace(book, resolved=book.resolved.set(owner, None))
+
+
+def _with_released(book: Book, key: HtlcKey) -> Book:
+    book = replace(book, released=book.released.set(key, None))
+    forward = book.forwards.get(key)
+    if key not in book.held and (forward is None or forward.failure is None):
+        return book
+    return replace(book, resolved=book.resolved.set(key, None))
 
 
 def _with_invoice(book: Book, invoice: OwnInvoice) -> Book:

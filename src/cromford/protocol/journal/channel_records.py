@@ -12,6 +12,16 @@ class ChannelPrepared(Record, frozen=True, kw_only=True, tag="channel_prepared")
     pubnonce: bytes
 
 
+class NonceAwaited(Record, frozen=True, kw_only=True, tag="nonce_awaited"):
+    """There is no room for a nonce: in this connection the channel is taken up later.
+
+    `reestablish` is the peer's, which it does not send twice; empty until it comes.
+    """
+
+    channel_id: bytes
+    reestablish: bytes
+
+
 class ChannelReestablished(Record, frozen=True, kw_only=True, tag="channel_reestablished"):
     """The peer told where the channel stands, and it agrees: updates may flow.
 
@@ -139,7 +149,18 @@ class PaymentStarted(Record, frozen=True, kw_only=True, tag="payment_started"):
 
 
 class HtlcHeld(Record, frozen=True, kw_only=True, tag="htlc_held"):
-    """A payee is away: its HTLC waits, for a bounded time."""
+    """An HTLC cannot go on to its payee yet: it waits, for a bounded time.
+
+    `reason` is for the operator alone; earlier versions held for one only, and wrote none.
+    """
+
+    channel_id: bytes
+    htlc_id: int
+    reason: str = ""
+
+
+class HoldEnded(Record, frozen=True, kw_only=True, tag="hold_ended"):
+    """An HTLC was held, or is on its way, for as long as every failure takes to be told."""
 
     channel_id: bytes
     htlc_id: int
@@ -167,6 +188,7 @@ class FeeEarned(Record, frozen=True, kw_only=True, tag="fee_earned"):
 UpdateRecord = UpdateProposed | UpdateReceived
 StepRecord = (
     ChannelPrepared
+    | NonceAwaited
     | ChannelReestablished
     | CommitmentIntended
     | CommitmentHeld
@@ -183,6 +205,7 @@ PaymentRecord = (
     | InvoicePaid
     | PaymentStarted
     | HtlcHeld
+    | HoldEnded
     | HtlcForwarded
     | FeeEarned
 )

@@ -60,6 +60,8 @@ class Link:
         signed_sighash: Of the peer's latest commitment, as we signed it; empty for its first.
         peer_unrevoked: What the peer's commitment before its latest says, until it revokes it.
         pool_id: Our nonce for our next commitment, in this connection.
+        awaits_nonce: Whether there was no room for one, in this connection.
+        early_reestablish: The peer's, if it came meanwhile; else empty.
         pubnonce: Its public half.
         peer_pubnonce: The peer's for its next commitment, in this connection.
         failure: Why no update is possible any more.
@@ -88,6 +90,8 @@ class Link:
     signed_sighash: bytes = b""
     peer_unrevoked: CommitmentContent | None = None
     pool_id: bytes | None = None
+    awaits_nonce: bool = False
+    early_reestablish: bytes = b""
     pubnonce: bytes = b""
     peer_pubnonce: bytes | None = None
     failure: str | None = None
@@ -162,7 +166,13 @@ class Link:
 def disconnected(link: Link) -> Link:
     """Return the link after its connection ended: nonces and unsigned updates are gone."""
     return replace(
-        link, state=disconnect(link.state), pool_id=None, pubnonce=b"", peer_pubnonce=None
+        link,
+        state=disconnect(link.state),
+        pool_id=None,
+        awaits_nonce=False,
+        early_reestablish=b"",
+        pubnonce=b"",
+        peer_pubnonce=None,
     )
 
 
@@ -170,7 +180,10 @@ def applied(link: Link, record: cr.StepRecord) -> tuple[Link, Settlement | None]
     """Return the link after a record, and what a revocation made final."""
     match record:
         case cr.ChannelPrepared(pool_id=pool_id, pubnonce=pubnonce):
-            return replace(link, pool_id=pool_id, pubnonce=pubnonce), None
+            taken_up = replace(link, awaits_nonce=False, early_reestablish=b"")
+            return replace(taken_up, pool_id=pool_id, pubnonce=pubnonce), None
+        case cr.NonceAwaited(reestablish=data):
+            return replace(link, awaits_nonce=True, early_reestablish=data), None
         case cr.ChannelReestablished(message=data, own_point=own_point):
             message = decoded(data, m.ChannelReestablish)
             resumption = receive_reestablish(

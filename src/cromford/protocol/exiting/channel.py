@@ -11,14 +11,13 @@ from typing import Final
 
 from cromford import effects as fx
 from cromford.bitcoin.tx import OutPoint
-from cromford.channel.content import Htlc
-from cromford.channel.stage import HtlcStage
 from cromford.factory.branch import SignedBranch
 from cromford.factory.terms import FactoryTerms
 from cromford.protocol import events as ev
-from cromford.protocol.channels.htlc_rules import give_up_height, publish_height
+from cromford.protocol.channels.htlc_rules import give_up_height
 from cromford.protocol.channels.steps import fail
 from cromford.protocol.exiting.breach import revoked_commitment, revoked_number
+from cromford.protocol.exiting.stake import htlcs_at_stake
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.chain_view import ChainView
@@ -209,13 +208,12 @@ def given_up(book: Book, link: Link, *, height: int) -> tuple[cr.HtlcDecided, ..
     One with an output leads to an exit; if that has to wait, because the funding left the chain,
     the HTLC waits, too.
     """
-    at_stake = htlcs_at_stake(link, {})
+    at_stake = htlcs_at_stake(book, link)
     return tuple(
         cr.HtlcDecided(channel_id=link.channel_id, htlc_id=live.htlc.htlc_id, preimage=None)
         for live in link.state.htlcs
         if live.htlc.offered_by is link.me
-        and (link.channel_id, live.htlc.htlc_id) in book.owners
-        and (live.removal is None or not live.removal.is_paid)
+        and book.is_unpaid((link.channel_id, live.htlc.htlc_id))
         and live.htlc not in at_stake
         and give_up_height(live.htlc.cltv_expiry) <= height
     )
@@ -234,31 +232,6 @@ def end_updates(turn: AnyTurn, link: Link, reason: str, *, tells_peer: bool) -> 
     """End the updates of a channel, unless they ended before."""
     if turn.link(link.channel_id).failure is None:
         fail(turn, link, reason, tells_peer=tells_peer)
-
-
-def is_htlc_at_stake(link: Link, preimages: Mapping[bytes, bytes], *, height: int) -> bool:
-    """Say whether the channel has to go on chain now, because of an HTLC's expiry.
-
-    Whatever the HTLC holds: one with an output always holds more than it costs to steal.
-    """
-    return any(
-        publish_height(link, htlc.cltv_expiry) <= height for htlc in htlcs_at_stake(link, preimages)
-    )
-
-
-def htlcs_at_stake(link: Link, preimages: Mapping[bytes, bytes]) -> list[Htlc]:
-    """Return the HTLCs that we offered, or hold the preimage of, if they have an output.
-
-    One that was never signed is on no commitment: whoever comes on chain comes without it.
-    """
-    terms = link.setting.terms
-    return [
-        live.htlc
-        for live in link.state.htlcs
-        if live.stage is not HtlcStage.ADD_PROPOSED
-        and (live.htlc.offered_by is link.me or live.htlc.payment_hash in preimages)
-        and not terms.is_trimmed(live.htlc.amount_msat, is_offered=live.htlc.offered_by is link.me)
-    ]
 
 
 def remember_breach(turn: AnyTurn, recalled: ev.CommitmentRecalled) -> bool:

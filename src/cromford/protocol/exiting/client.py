@@ -13,14 +13,13 @@ from cromford.protocol.exiting.channel import (
     arriving_sat,
     end_updates,
     given_up,
-    htlcs_at_stake,
-    is_htlc_at_stake,
     leaving_effects,
     on_chain,
     remember_breach,
     resolved_on_chain,
     watched_outpoints,
 )
+from cromford.protocol.exiting.stake import htlcs_at_stake, is_htlc_at_stake
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal import records as r
@@ -178,10 +177,10 @@ def _reason_to_leave(state: ClientState, attempt: ClientAttempt, link: Link) -> 
         return None
     if attempt.branch.channel_outpoint in state.chain.spends:
         return None
-    if is_htlc_at_stake(link, preimages_of(state), height=height):
+    if is_htlc_at_stake(state.book, link, height=height):
         return "an HTLC expires"
     has_balance = balance_of(link).own_msat > MSAT_PER_SAT * link.exit_cost_sat
-    is_worth_it = has_balance or htlcs_at_stake(link, preimages_of(state))
+    is_worth_it = has_balance or htlcs_at_stake(state.book, link)
     if height >= link.exit_deadline_height and is_worth_it:
         return "the exit deadline"
     return None

@@ -13,7 +13,6 @@ from cromford.protocol.exiting.channel import (
     earned_on_chain,
     end_updates,
     given_up,
-    is_htlc_at_stake,
     leaving_effects,
     on_chain,
     preimages_told,
@@ -21,6 +20,7 @@ from cromford.protocol.exiting.channel import (
     resolved_on_chain,
     watched_outpoints,
 )
+from cromford.protocol.exiting.stake import is_htlc_at_stake
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal import records as r
@@ -184,7 +184,7 @@ def on_block(turn: Turn[LspState]) -> None:
             link.state.htlcs
             and (attempt.attempt_id, client) not in state.exits
             and state.chain.depth(attempt.funding_tx.txid) > 0
-            and is_htlc_at_stake(link, preimages_of(state, link), height=turn.height)
+            and is_htlc_at_stake(state.book, link, height=turn.height)
         ):
             start_exit(turn, attempt, client, "an HTLC expires")
         elif (attempt.attempt_id, client) not in state.exits:

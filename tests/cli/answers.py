@@ -474,6 +474,7 @@ LSP_ANSWERS: dict[str, Any] = {
     "pay": pay,
     "payments": LSP_PAYMENTS,
     "balances": LSP_BALANCES,
+    "exit_start": {"exiting": True, "next": "publish kickoff_root now"},
     "stop": {"stopping": True},
 }
 CLIENT_ANSWERS: dict[str, Any] = {

@@ -112,6 +112,7 @@ async def look(t: Town, heard: Heard) -> None:
     await heard.ask("lsp", "balances")
     for method in ("factories", "factory", "verify", "exit_plan", "balance", "exit_start", "stop"):
         await heard.ask("alice", method)
+    await heard.ask("lsp", "exit_start", factory_id=factory_id, client=1)
     await heard.ask("lsp", "stop")
     for name in ("alice", "lsp"):
         _, task = t.running.pop(name)

@@ -106,11 +106,64 @@ def test_whoever_lost_state_never_publishes_its_commitment(side: str, when: str)
     pump.mine(link.exit_blocks // 2)
     pump.restart(node)
     pump.mine(2 * link.exit_blocks + 20)
-    assert pump.chain.coin(link.setting.funding.outpoint) is not None, "the branch is on chain"
+    assert link.setting.funding.outpoint.txid in pump.chain.confirmed, "the branch is on chain"
     assert own_commitments(pump, node) == []
     pump.restart(node)
     pump.run()
     assert own_commitments(pump, node) == []
+
+
+@SIDES
+@pytest.mark.parametrize("asked", ["both", "whoever lost state"])
+def test_whoever_lost_state_is_paid_by_the_others_commitment(side: str, asked: str) -> None:
+    pump = live_factory(2, policy=QUICK, watches_folds=True)
+    node = set_back(pump, side)
+    alice = pump.clients[0]
+    other = alice if node is pump.lsp else pump.lsp
+    latest = alices_link(pump, other).held.tx.txid
+    for leaver in (node,) if asked == "whoever lost state" else (node, other):
+        ask_to_leave(pump, leaver, alice)
+    pump.restart(other)
+    mine_until_spent(pump, alices_link(pump, node).setting.funding.outpoint)
+    pump.mine(2)
+    assert latest in pump.chain.confirmed
+    taken = [one.spend.tx for one in pump.wishes(node, fx.SignSpend)]
+    assert {tx_in.outpoint.txid for tx in taken for tx_in in tx.inputs} == {latest}
+    assert taken[0].txid in pump.chain.confirmed
+
+
+@SIDES
+def test_who_says_untruly_that_it_lost_state_gains_nothing_by_it(side: str) -> None:
+    """Our commitment is published only where its output is on chain: by the liar's own exit."""
+    pump = live_factory(2, policy=QUICK, watches_folds=True)
+    alice = pump.clients[0]
+    pay(pump, pump.lsp, alice, FIRST_MSAT)
+    liar, node = (alice, pump.lsp) if side == "client" else (pump.lsp, alice)
+    link = alices_link(pump, node)
+    before = link.state
+
+    def with_claim(by: PumpNode, _to: PumpNode, message: m.Message) -> tuple[m.Message, ...]:
+        if by is liar and isinstance(message, m.ChannelReestablish):
+            return (replace(message, next_commitment_number=1),)
+        return (message,)
+
+    with pump.tampering(with_claim):
+        for _ in range(2):
+            pump.disconnect(alice)
+            pump.connect(alice)
+            pump.run()
+    after = alices_link(pump, node)
+    assert after.peer_is_behind
+    assert not after.is_behind
+    assert after.failure == "the peer lost state of this channel: our commitment pays both of us"
+    assert len(remembered(node, cr.PeerLostState)) == 1, "once"
+    pump.restart(node)
+    pump.mine(20)
+    assert pump.chain.coin(link.setting.funding.outpoint) is None
+    assert own_commitments(pump, node) == []
+    assert alices_link(pump, node).state.own_signed == before.own_signed
+    ask_to_leave(pump, liar, alice)
+    mine_until_spent(pump, link.setting.funding.outpoint)
 
 
 # HTLCs that were written off

@@ -20,6 +20,7 @@ from cromford.daemon.options import LspOptions
 from cromford.daemon.shell import Daemon
 from cromford.daemon.views import lsp as views
 from cromford.daemon.views.channels import money_samples
+from cromford.daemon.views.lsp_exit import exit_next
 from cromford.effects import AttemptDeadline
 from cromford.ports import BlockRef
 from cromford.protocol import events as ev
@@ -53,6 +54,11 @@ class _BuildParams(msgspec.Struct, forbid_unknown_fields=True):
 
 class _FactoryParams(msgspec.Struct, forbid_unknown_fields=True):
     factory_id: str
+
+
+class _ExitParams(msgspec.Struct, forbid_unknown_fields=True):
+    factory_id: str
+    client: int
 
 
 class LspDaemon(Daemon[LspState]):
@@ -141,6 +147,7 @@ class LspDaemon(Daemon[LspState]):
             "factories": without_params(self._factories),
             "factory_show": self._factory_show,
             "factory_export": self._factory_export,
+            "exit_start": self._exit_start,
             **self._payments.methods(),
         }
 
@@ -202,6 +209,15 @@ class LspDaemon(Daemon[LspState]):
 
     async def _factory_export(self, params: dict[str, Any]) -> object:
         return views.export(self.driver.state, self._attempt(params))
+
+    async def _exit_start(self, params: dict[str, Any]) -> object:
+        wanted = read_params(params, _ExitParams)
+        attempts = self.driver.state.attempts
+        attempt_id = find_factory(attempts, wanted.factory_id)
+        self.request(ev.ExitRequested(attempt_id=attempt_id, client=wanted.client))
+        state = self.driver.state
+        following = exit_next(state, state.attempts[attempt_id], wanted.client)
+        return {"exiting": True, "next": following}
 
     def _attempt(self, params: dict[str, Any]) -> LspAttempt:
         attempts = self.driver.state.attempts

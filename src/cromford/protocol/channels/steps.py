@@ -4,6 +4,8 @@ Every step remembers before it speaks. An update travels together with the `comm
 that covers it; a commitment is finished and remembered before the one before is revoked.
 """
 
+from typing import Final
+
 from cromford import effects as fx
 from cromford.channel.commitment import Commitment
 from cromford.channel.commits import has_changes, receive_commitment, sign_commitment
@@ -11,7 +13,12 @@ from cromford.channel.errors import FallenBehind, PeerViolation
 from cromford.channel.held import hold
 from cromford.channel.htlc_tx import htlc_txs
 from cromford.channel.messages import CommitmentDue, Outgoing, RevocationDue
-from cromford.channel.reestablish import disconnect, receive_reestablish, reestablish_message
+from cromford.channel.reestablish import (
+    claims_lost_state,
+    disconnect,
+    receive_reestablish,
+    reestablish_message,
+)
 from cromford.channel.secret_store import N_COMMITMENTS_MAX
 from cromford.crypto.musig2 import is_partial_sig, is_pubnonce, nonce_agg
 from cromford.protocol import events as ev
@@ -26,6 +33,13 @@ from cromford.protocol.journal.link import Link
 from cromford.protocol.turn import AnyTurn
 from cromford.wire import messages as m
 from cromford.wire.messages import encode_message
+
+# Said to the operator and to the peer.
+LOST_STATE: Final = (
+    "state was lost here: the peer knows later states of this channel, so our commitment may be "
+    "revoked and is never published"
+)
+PEER_LOST_STATE: Final = "the peer lost state of this channel: our commitment pays both of us"
 
 
 def prepare(turn: AnyTurn, link: Link) -> None:
@@ -68,6 +82,7 @@ def on_message(turn: AnyTurn, link: Link, message: m.ChannelMessage) -> None:
     """
     if link.failure is not None:
         if isinstance(message, m.ChannelReestablish):
+            _heed_lost_state(turn, link, message)
             _recall_point(turn, link, message)
         if not isinstance(message, m.ChannelFailure):
             turn.send(
@@ -112,10 +127,27 @@ def _on_reestablish(turn: AnyTurn, link: Link, message: m.ChannelReestablish) ->
             expected=f"at most {N_COMMITMENTS_MAX}",
             received=message.next_revocation_number,
         )
-    if message.next_revocation_number == 0:
+    if _heed_lost_state(turn, link, message):
+        fail(turn, link, PEER_LOST_STATE)
+        # It may prove all the same that we lost state, too.
+        _recall_point(turn, link, message)
+    elif message.next_revocation_number == 0:
         _resume(turn, link, message, own_point=None)
     else:
         _recall_point(turn, link, message)
+
+
+def _heed_lost_state(turn: AnyTurn, link: Link, message: m.ChannelReestablish) -> bool:
+    """Remember that the peer lost state, or says so; return whether it does.
+
+    A peer that lies gains nothing: our commitment is published only where the channel's output is
+    on chain, and to bring it there costs what its own exit does.
+    """
+    if not claims_lost_state(link.state, reestablish_of(message)):
+        return False
+    if not link.peer_is_behind:
+        turn.remember(cr.PeerLostState(channel_id=link.channel_id, message=encode_message(message)))
+    return True
 
 
 def _recall_point(turn: AnyTurn, link: Link, message: m.ChannelReestablish) -> None:
@@ -158,14 +190,10 @@ def _learn_of_lost_state(turn: AnyTurn, link: Link, event: ev.PointRecalled) -> 
         receive_reestablish(
             disconnect(link.state), reestablish_of(event.asked.message), own_point=event.point
         )
-    except FallenBehind as error:
-        fail(turn, link, _lost(error), is_behind=True, tells_peer=False)
+    except FallenBehind:
+        fail(turn, link, LOST_STATE, is_behind=True, tells_peer=False)
     except PeerViolation:
         return
-
-
-def _lost(error: FallenBehind) -> str:
-    return f"state was lost: {error}"
 
 
 def _resume(
@@ -173,8 +201,8 @@ def _resume(
 ) -> None:
     try:
         resumption = receive_reestablish(link.state, reestablish_of(message), own_point=own_point)
-    except FallenBehind as error:
-        fail(turn, link, _lost(error), is_behind=True)
+    except FallenBehind:
+        fail(turn, link, LOST_STATE, is_behind=True)
         return
     turn.remember(
         cr.ChannelReestablished(

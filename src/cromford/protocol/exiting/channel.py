@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from cromford import effects as fx
-from cromford.bitcoin.tx import OutPoint
+from cromford.bitcoin.tx import OutPoint, Tx
+from cromford.channel.claims import to_peer_claims
 from cromford.factory.branch import SignedBranch
 from cromford.factory.terms import FactoryTerms
 from cromford.protocol import events as ev
@@ -35,6 +36,7 @@ from cromford.watch.landed import (
     HtlcTxDue,
     LandedChannel,
     Sweepable,
+    UnknownSpender,
     takings,
 )
 from cromford.watch.sweep import SWEEP_FEERATE_SAT_PER_KW, Spend
@@ -69,8 +71,10 @@ def sweep_feerate(terms: FactoryTerms) -> int:
 def landed_channel(holding: Holding, chain: ChainView) -> LandedChannel:
     """Return a channel as the chain shows it."""
     link = holding.link
+    spender = chain.spends.get(link.setting.funding.outpoint)
     return LandedChannel(
         revoked=None if link.breach is None else revoked_commitment(link, link.breach),
+        unknown=None if spender is None else _unknown(link, spender),
         held=link.held,
         own_point=link.own_point,
         peer_commitments=link.peer_commitments,
@@ -81,6 +85,22 @@ def landed_channel(holding: Holding, chain: ChainView) -> LandedChannel:
         payout_script=holding.payout_script,
         feerate_sat_per_kw=sweep_feerate(holding.terms),
     )
+
+
+def _unknown(link: Link, spender: Tx) -> UnknownSpender | None:
+    """Return what spent a channel's output, unless it has to be punished as a whole."""
+    if revoked_number(link, spender) is not None:
+        return None
+    to_us = link.setting.keys.to_peer(link.me)
+    return UnknownSpender(tx=spender, claims=to_peer_claims(spender, to_us))
+
+
+def owes_commitment(link: Link | None) -> bool:
+    """Say whether our commitment is published for the peer as well, once the output is on chain.
+
+    A peer that lost state, or says so, must not publish its own.
+    """
+    return link is not None and link.peer_is_behind
 
 
 def leaving_effects(
@@ -95,16 +115,17 @@ def leaving_effects(
 
 
 def _claims(holding: Holding, landed: LandedChannel, *, is_exiting: bool) -> Iterator[fx.Effect]:
+    link = holding.link
     for action in channel_actions(landed):
         match action:
-            case PublishHeld(tx=tx) if is_exiting and not holding.link.is_behind:
+            case PublishHeld(tx=tx) if not link.is_behind and (is_exiting or link.peer_is_behind):
                 yield fx.Broadcast(name="commitment", tx=tx)
             case Spend():
-                yield fx.SignSpend(key=holding.link.key, spend=action)
+                yield fx.SignSpend(key=link.key, spend=action)
             case Unrecognised(tx=tx):
-                number = revoked_number(holding.link, tx)
+                number = revoked_number(link, tx)
                 if number is not None:
-                    yield fx.RecallCommitment(channel_id=holding.link.channel_id, number=number)
+                    yield fx.RecallCommitment(channel_id=link.channel_id, number=number)
             case _:
                 continue
 

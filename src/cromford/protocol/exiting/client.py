@@ -15,6 +15,7 @@ from cromford.protocol.exiting.channel import (
     given_up,
     leaving_effects,
     on_chain,
+    owes_commitment,
     remember_breach,
     resolved_on_chain,
     watched_outpoints,
@@ -116,7 +117,9 @@ def exit_effects(state: ClientState, attempt: ClientAttempt) -> tuple[fx.Effect,
     """Return what is to be published now for a channel that is left, or that the LSP left."""
     if not isinstance(attempt.stage, Complete):
         return ()
-    if not attempt.is_exiting and attempt.branch.channel_outpoint not in state.chain.spends:
+    is_on_chain = attempt.branch.channel_outpoint in state.chain.spends
+    is_owed = owes_commitment(link_of(state, attempt))
+    if not (attempt.is_exiting or is_on_chain or is_owed):
         return ()
     return leaving_effects(holding_of(state, attempt), state.chain, is_exiting=attempt.is_exiting)
 

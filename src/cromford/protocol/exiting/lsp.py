@@ -15,6 +15,7 @@ from cromford.protocol.exiting.channel import (
     given_up,
     leaving_effects,
     on_chain,
+    owes_commitment,
     preimages_told,
     remember_breach,
     resolved_on_chain,
@@ -128,8 +129,9 @@ def start_exit(turn: Turn[LspState], attempt: LspAttempt, client: int, reason: s
 def exit_effects(state: LspState, attempt: LspAttempt, client: int) -> tuple[fx.Effect, ...]:
     """Return what is to be published now for a channel that we, or its client, left."""
     is_exiting = (attempt.attempt_id, client) in state.exits
-    outpoint = attempt.setting(client).funding.outpoint
-    if not is_exiting and outpoint not in state.chain.spends:
+    is_on_chain = attempt.setting(client).funding.outpoint in state.chain.spends
+    is_owed = owes_commitment(link_of(state, attempt, client))
+    if not (is_exiting or is_on_chain or is_owed):
         return ()
     return leaving_effects(holding_of(state, attempt, client), state.chain, is_exiting=is_exiting)
 

@@ -60,6 +60,7 @@ class Link:
         peer_pubnonce: The peer's for its next commitment, in this connection.
         failure: Why no update is possible any more.
         is_behind: Whether the peer proved that we lost state.
+        peer_is_behind: Whether the peer lost state, or says so.
         breach: What a commitment says that the peer had revoked and published all the same.
     """
 
@@ -86,6 +87,7 @@ class Link:
     peer_pubnonce: bytes | None = None
     failure: str | None = None
     is_behind: bool = False
+    peer_is_behind: bool = False
     breach: CommitmentContent | None = None
 
     @property
@@ -177,6 +179,8 @@ def applied(link: Link, record: cr.ChannelRecord) -> tuple[Link, Settlement | No
             return _with_revocation(link, decoded(data, m.RevokeAndAck))
         case cr.ChannelFailed(reason=reason, is_behind=is_behind):
             return replace(link, failure=reason, is_behind=is_behind), None
+        case cr.PeerLostState():
+            return replace(link, peer_is_behind=True), None
         case cr.BreachFound(content=content):
             return replace(link, breach=content), None
 

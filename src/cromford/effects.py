@@ -143,8 +143,15 @@ class InvoiceDeadline:
     payment_hash: bytes
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevocationDeadline:
+    """Until when a peer has to answer our `commitment_signed` of a channel."""
+
+    channel_id: bytes
+
+
 # A type for each origin: an id that a peer chose can then never be taken for another's.
-Deadline = AttemptDeadline | RejoinDeadline | HoldDeadline | InvoiceDeadline
+Deadline = AttemptDeadline | RejoinDeadline | HoldDeadline | InvoiceDeadline | RevocationDeadline
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -367,12 +367,13 @@ PAID = {
     "preimage": "77" * 32,
     "failure": None,
     "retryable": None,
+    "obstacle": None,
+    "may_lose_msat": None,
+    "expiry_height": None,
     "invoice": TEXT,
 }
 PLANNED = {
-    **{
-        key: PAID[key] for key in PAID if key not in {"preimage", "failure", "retryable", "invoice"}
-    },
+    **{key: PAID[key] for key in list(PAID)[: list(PAID).index("preimage")]},
     "status": "planned",
     "expires_at": 1_700_000_000,
     "htlc_expiry_height": 1_234,
@@ -384,7 +385,11 @@ FAILED = PAID | {
     "failure": "temporary_channel_failure",
     "retryable": True,
 }
-PENDING = PAID | {"status": "pending", "preimage": None}
+PENDING = PAID | {"status": "pending", "preimage": None, "expiry_height": 1_234}
+UNKNOWN = PENDING | {
+    "may_lose_msat": 40_041_500,
+    "obstacle": "the channel is over: the peer: no more",
+}
 PAYMENTS = {
     "payments": [
         {"number": 9, **PAID},

@@ -184,9 +184,12 @@ def _pay(
             remediation=_REMEDIES.get(answer["failure"], "Nothing was paid; try again later."),
         )
     if answer["status"] == "pending" and wait > 0 and not dry_run:
+        what = f"after {wait:g} seconds {msat(answer['total_msat'])} are still on their way"
+        if answer["may_lose_msat"]:
+            what = f"unknown whether it was paid: up to {msat(answer['may_lose_msat'])} may be lost"
         raise CommandFailed(
             "payment_pending",
-            f"after {wait:g} seconds {msat(answer['total_msat'])} are still on their way",
+            what if answer["obstacle"] is None else f"{what}; {answer['obstacle']}",
             retryable=True,
             remediation="It may still be paid. `pay` with the same invoice waits on, and never "
             "pays twice.",

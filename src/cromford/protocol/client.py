@@ -13,6 +13,7 @@ from cromford.channel.content import CommitmentContent
 from cromford.protocol import events as ev
 from cromford.protocol import spending
 from cromford.protocol.channels import client as channels
+from cromford.protocol.channels.steps import on_revocation_deadline
 from cromford.protocol.exiting import breach
 from cromford.protocol.exiting import client as exiting
 from cromford.protocol.facts import FRESH, Facts
@@ -118,6 +119,8 @@ def _on_deadline(turn: Turn[ClientState], deadline: fx.Deadline) -> None:
             opening.on_deadline(turn, attempt_id)
         case fx.InvoiceDeadline(payment_hash=payment_hash):
             channels.on_invoice_deadline(turn, payment_hash)
+        case fx.RevocationDeadline():
+            on_revocation_deadline(turn, deadline)
         case fx.RejoinDeadline() | fx.HoldDeadline():
             raise AssertionError(f"{type(deadline).__name__} is an LSP's deadline")
         case _:

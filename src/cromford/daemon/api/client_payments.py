@@ -213,8 +213,9 @@ class ClientPayments:
 
     async def _payments(self, params: dict[str, Any]) -> object:
         limit = checked_limit(read_params(params, PaymentsParams))
-        numbers = self._owner.payment_numbers
-        return {"payments": own_payments(self._owner.book, numbers, limit=limit)}
+        book, numbers = self._owner.book, self._owner.payment_numbers
+        height = self._owner.height
+        return {"payments": own_payments(book, numbers, limit=limit, height=height)}
 
     async def _balance(self) -> object:
         channels = self._channels()

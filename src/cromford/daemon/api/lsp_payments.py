@@ -87,7 +87,9 @@ class LspPayments:
         limit = checked_limit(read_params(params, PaymentsParams))
         book = self._owner.book
         return {
-            "payments": own_payments(book, self._owner.payment_numbers, limit=limit),
+            "payments": own_payments(
+                book, self._owner.payment_numbers, limit=limit, height=self._owner.height
+            ),
             "forwards": forwards(book, limit=limit),
             "n_forwards": book.n_finished + len(book.forwards) + len(book.held),
             "earned_msat": book.earned_msat,

@@ -41,6 +41,9 @@ LOST_STATE: Final = (
 )
 PEER_LOST_STATE: Final = "the peer lost state of this channel: our commitment pays both of us"
 
+# BOLT 2 names no bound. Every honest answer takes a round trip; what is added meanwhile waits.
+REVOCATION_SECONDS: Final = 30
+
 
 def prepare(turn: AnyTurn, link: Link) -> None:
     """Begin with a link in this connection: a fresh nonce, then `channel_reestablish`.
@@ -310,6 +313,7 @@ def on_commitment_made(turn: AnyTurn, event: ev.CommitmentMade) -> None:
     )
     for message in (*event.asked.before, signed, *event.asked.after):
         turn.send(link.node_id, message)
+    turn.wish(fx.SetDeadline(deadline=_revocation_deadline(link), seconds=REVOCATION_SECONDS))
 
 
 def _on_commitment_signed(turn: AnyTurn, link: Link, message: m.CommitmentSigned) -> None:
@@ -387,6 +391,22 @@ def _on_revoke_and_ack(turn: AnyTurn, link: Link, message: m.RevokeAndAck) -> No
     turn.remember(
         cr.RevocationReceived(channel_id=link.channel_id, message=encode_message(message))
     )
+    turn.wish(fx.ClearDeadline(deadline=_revocation_deadline(link)))
+
+
+def on_revocation_deadline(turn: AnyTurn, deadline: fx.RevocationDeadline) -> None:
+    """Hang up on a peer that does not answer our signature: what it carries would wait for ever.
+
+    In the next connection both sides tell where the channel stands, and the signature goes again.
+    """
+    link = turn.book.links.get(deadline.channel_id)
+    if link is not None and link.is_open and link.state.awaits_revocation:
+        reason = f"no revoke_and_ack for {REVOCATION_SECONDS} seconds"
+        turn.wish(fx.Disconnect(node_id=link.node_id, reason=reason))
+
+
+def _revocation_deadline(link: Link) -> fx.RevocationDeadline:
+    return fx.RevocationDeadline(channel_id=link.channel_id)
 
 
 def _check_pubnonce(field: str, pubnonce: bytes) -> None:

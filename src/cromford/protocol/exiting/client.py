@@ -5,9 +5,7 @@ from typing import Final, assert_never
 
 from cromford import effects as fx
 from cromford.bitcoin.tx import OutPoint
-from cromford.channel.terms import MSAT_PER_SAT
 from cromford.protocol import events as ev
-from cromford.protocol.channels.balances import balance_of
 from cromford.protocol.exiting.channel import (
     Holding,
     arriving_sat,
@@ -20,7 +18,12 @@ from cromford.protocol.exiting.channel import (
     resolved_on_chain,
     watched_outpoints,
 )
-from cromford.protocol.exiting.stake import htlcs_at_stake, is_htlc_at_stake
+from cromford.protocol.exiting.stake import (
+    failed_long_ago,
+    is_failed_for_long,
+    is_htlc_at_stake,
+    is_worth_leaving,
+)
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal import records as r
@@ -182,10 +185,13 @@ def _reason_to_leave(state: ClientState, attempt: ClientAttempt, link: Link) -> 
         return None
     if is_htlc_at_stake(state.book, link, height=height):
         return "an HTLC expires"
-    has_balance = balance_of(link).own_msat > MSAT_PER_SAT * link.exit_cost_sat
-    is_worth_it = has_balance or htlcs_at_stake(state.book, link)
-    if height >= link.exit_deadline_height and is_worth_it:
+    if not is_worth_leaving(state.book, link):
+        return None
+    if height >= link.exit_deadline_height:
         return "the exit deadline"
+    n_blocks = state.config.policy.failed_channel_blocks
+    if is_failed_for_long(link, failed_channel_blocks=n_blocks, height=height):
+        return failed_long_ago(link)
     return None
 
 

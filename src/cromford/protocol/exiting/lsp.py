@@ -21,7 +21,12 @@ from cromford.protocol.exiting.channel import (
     resolved_on_chain,
     watched_outpoints,
 )
-from cromford.protocol.exiting.stake import is_htlc_at_stake
+from cromford.protocol.exiting.stake import (
+    failed_long_ago,
+    is_failed_for_long,
+    is_htlc_at_stake,
+    is_worth_leaving,
+)
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal import records as r
@@ -182,15 +187,23 @@ def on_block(turn: Turn[LspState]) -> None:
         if link.setting.funding.outpoint in state.chain.spends:
             on_chain(turn, link)
             turn.remember(*_resolved(state, attempt, link))
-        elif (
-            link.state.htlcs
-            and (attempt.attempt_id, client) not in state.exits
-            and state.chain.depth(attempt.funding_tx.txid) > 0
-            and is_htlc_at_stake(state.book, link, height=turn.height)
-        ):
-            start_exit(turn, attempt, client, "an HTLC expires")
         elif (attempt.attempt_id, client) not in state.exits:
-            _give_up(turn, link)
+            reason = _reason_to_leave(state, attempt, link)
+            if reason is None:
+                _give_up(turn, link)
+            else:
+                start_exit(turn, attempt, client, reason)
+
+
+def _reason_to_leave(state: LspState, attempt: LspAttempt, link: Link) -> str | None:
+    height, n_blocks = state.chain.height, state.config.policy.failed_channel_blocks
+    if state.chain.depth(attempt.funding_tx.txid) == 0:
+        return None
+    if link.state.htlcs and is_htlc_at_stake(state.book, link, height=height):
+        return "an HTLC expires"
+    if not is_failed_for_long(link, failed_channel_blocks=n_blocks, height=height):
+        return None
+    return failed_long_ago(link) if is_worth_leaving(state.book, link) else None
 
 
 def _give_up(turn: Turn[LspState], link: Link) -> None:

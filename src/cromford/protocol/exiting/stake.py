@@ -7,6 +7,8 @@ itself, since a second HTLC with the same hash, or one that was given back, pays
 
 from cromford.channel.content import Htlc
 from cromford.channel.stage import HtlcStage, LiveHtlc
+from cromford.channel.terms import MSAT_PER_SAT
+from cromford.protocol.channels.balances import balance_of
 from cromford.protocol.channels.htlc_rules import publish_height
 from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.link import Link
@@ -35,6 +37,28 @@ def is_htlc_at_stake(book: Book, link: Link, *, height: int) -> bool:
     return any(
         publish_height(link, htlc.cltv_expiry) <= height for htlc in htlcs_at_stake(book, link)
     )
+
+
+def is_worth_leaving(book: Book, link: Link) -> bool:
+    """Say whether an exit brings anything: a balance that becomes a coin, or an HTLC at stake."""
+    has_balance = balance_of(link).own_msat > MSAT_PER_SAT * link.exit_cost_sat
+    return has_balance or bool(htlcs_at_stake(book, link))
+
+
+def leave_height(link: Link, *, failed_channel_blocks: int) -> int | None:
+    """Return the height at which a channel that failed is left, if it is worth it."""
+    return None if link.failed_height is None else link.failed_height + failed_channel_blocks
+
+
+def is_failed_for_long(link: Link, *, failed_channel_blocks: int, height: int) -> bool:
+    """Say whether a channel failed so many blocks ago that it is left."""
+    due = leave_height(link, failed_channel_blocks=failed_channel_blocks)
+    return due is not None and due <= height
+
+
+def failed_long_ago(link: Link) -> str:
+    """Return why a channel that failed is left."""
+    return f"the channel failed at height {link.failed_height}: {link.failure}"
 
 
 def _may_come_back(book: Book, link: Link, live: LiveHtlc) -> bool:

@@ -59,6 +59,7 @@ class Link:
         pubnonce: Its public half.
         peer_pubnonce: The peer's for its next commitment, in this connection.
         failure: Why no update is possible any more.
+        failed_height: The chain's height when that began.
         is_behind: Whether the peer proved that we lost state.
         peer_is_behind: Whether the peer lost state, or says so.
         breach: What a commitment says that the peer had revoked and published all the same.
@@ -86,6 +87,7 @@ class Link:
     pubnonce: bytes = b""
     peer_pubnonce: bytes | None = None
     failure: str | None = None
+    failed_height: int | None = None
     is_behind: bool = False
     peer_is_behind: bool = False
     breach: CommitmentContent | None = None
@@ -153,8 +155,8 @@ def disconnected(link: Link) -> Link:
     )
 
 
-def applied(link: Link, record: cr.ChannelRecord) -> tuple[Link, Settlement | None]:
-    """Return the link after a record, and what a revocation made final."""
+def applied(link: Link, record: cr.ChannelRecord, *, height: int) -> tuple[Link, Settlement | None]:
+    """Return the link after a record at a height, and what a revocation made final."""
     match record:
         case cr.ChannelPrepared(pool_id=pool_id, pubnonce=pubnonce):
             return replace(link, pool_id=pool_id, pubnonce=pubnonce), None
@@ -178,7 +180,9 @@ def applied(link: Link, record: cr.ChannelRecord) -> tuple[Link, Settlement | No
         case cr.RevocationReceived(message=data):
             return _with_revocation(link, decoded(data, m.RevokeAndAck))
         case cr.ChannelFailed(reason=reason, is_behind=is_behind):
-            return replace(link, failure=reason, is_behind=is_behind), None
+            since = height if link.failed_height is None else link.failed_height
+            failed = replace(link, failure=reason, failed_height=since, is_behind=is_behind)
+            return failed, None
         case cr.PeerLostState():
             return replace(link, peer_is_behind=True), None
         case cr.BreachFound(content=content):

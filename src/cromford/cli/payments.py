@@ -121,7 +121,8 @@ def client_pay_command(role: str) -> click.Command:
     ) -> None:
         """Pay an invoice, and wait for the proof. Never twice: a second time it tells the outcome.
 
-        A payment that failed before is tried again.
+        A payment that failed before is tried again. One whose outcome nobody knows yet is neither
+        paid nor failed: it is told how much may be lost, and is not tried again.
         """
         asked = {"fee_max_msat": max_fee, "factory_id": factory_id}
         _pay(invocation, role, invoice, wait_seconds=wait_seconds, dry_run=dry_run, **asked)

@@ -224,10 +224,11 @@ def earned_on_chain(
 
 
 def given_up(book: Book, link: Link, *, height: int) -> tuple[cr.HtlcDecided, ...]:
-    """Return our HTLCs of a channel that have no output, and that nobody answered in time.
+    """Return an LSP's HTLCs of a channel that have no output, and that nobody answered in time.
 
-    One with an output leads to an exit; if that has to wait, because the funding left the chain,
-    the HTLC waits, too.
+    They have none on the client's commitment either, so only the client's word could pay it, and
+    that is not taken any more: final. One with an output leads to an exit; if that has to wait,
+    because the funding left the chain, the HTLC waits, too.
     """
     at_stake = htlcs_at_stake(book, link)
     return tuple(

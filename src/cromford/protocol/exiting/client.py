@@ -10,7 +10,6 @@ from cromford.protocol.exiting.channel import (
     Holding,
     arriving_sat,
     end_updates,
-    given_up,
     leaving_effects,
     on_chain,
     owes_commitment,
@@ -167,14 +166,8 @@ def on_block(turn: Turn[ClientState]) -> None:
         if reason is not None:
             start_exit(turn, attempt, reason)
         on_chain(turn, link)
+        # A payment that nobody answers is never written off: its payee may have been paid.
         turn.remember(*_resolved(state, attempt, link))
-        if reason is None and link.failure is not None and not _is_leaving(state, attempt):
-            # The channel is over and its small HTLCs are not worth an exit.
-            turn.remember(*given_up(state.book, link, height=turn.height))
-
-
-def _is_leaving(state: ClientState, attempt: ClientAttempt) -> bool:
-    return attempt.is_exiting or attempt.branch.channel_outpoint in state.chain.spends
 
 
 def _reason_to_leave(state: ClientState, attempt: ClientAttempt, link: Link) -> str | None:

@@ -214,7 +214,11 @@ def _resume(
             own_point=own_point or b"",
         )
     )
-    _resend(turn, turn.link(link.channel_id), resumption.resend)
+    link = turn.link(link.channel_id)
+    if link.state.awaits_revocation:
+        # Its answer may be what was lost, and then our signature does not go again.
+        turn.wish(_set_revocation_deadline(link))
+    _resend(turn, link, resumption.resend)
 
 
 def _resend(turn: AnyTurn, link: Link, resend: tuple[Outgoing, ...]) -> None:
@@ -313,7 +317,7 @@ def on_commitment_made(turn: AnyTurn, event: ev.CommitmentMade) -> None:
     )
     for message in (*event.asked.before, signed, *event.asked.after):
         turn.send(link.node_id, message)
-    turn.wish(fx.SetDeadline(deadline=_revocation_deadline(link), seconds=REVOCATION_SECONDS))
+    turn.wish(_set_revocation_deadline(link))
 
 
 def _on_commitment_signed(turn: AnyTurn, link: Link, message: m.CommitmentSigned) -> None:
@@ -403,6 +407,10 @@ def on_revocation_deadline(turn: AnyTurn, deadline: fx.RevocationDeadline) -> No
     if link is not None and link.is_open and link.state.awaits_revocation:
         reason = f"no revoke_and_ack for {REVOCATION_SECONDS} seconds"
         turn.wish(fx.Disconnect(node_id=link.node_id, reason=reason))
+
+
+def _set_revocation_deadline(link: Link) -> fx.SetDeadline:
+    return fx.SetDeadline(deadline=_revocation_deadline(link), seconds=REVOCATION_SECONDS)
 
 
 def _revocation_deadline(link: Link) -> fx.RevocationDeadline:

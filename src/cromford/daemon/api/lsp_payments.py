@@ -22,6 +22,7 @@ from cromford.daemon.views.payments import forwards, own_payments
 from cromford.protocol import events as ev
 from cromford.protocol.channels.balances import balance_of
 from cromford.protocol.channels.lsp import is_usable
+from cromford.protocol.exiting.lsp import is_swept
 from cromford.protocol.journal.lsp_state import LspState
 
 Document = dict[str, Any]
@@ -117,4 +118,5 @@ class LspPayments:
             }
             for link in links
             if not channel_views.is_on_chain(link, state.chain)
+            and not is_swept(state, state.attempts[link.attempt_id], link.client)
         ]

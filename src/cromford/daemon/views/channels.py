@@ -30,12 +30,14 @@ class Standing:
         is_exiting: Whether it, or the factory above it, is being left.
         depth: Confirmations of the factory's funding.
         min_depth: How many it needs.
+        is_swept: Whether something else than the way to it spent an output above it.
     """
 
     is_usable: bool
     is_exiting: bool
     depth: int
     min_depth: int
+    is_swept: bool = False
 
 
 def status_of(link: Link, standing: Standing) -> str:
@@ -43,8 +45,11 @@ def status_of(link: Link, standing: Standing) -> str:
 
     `open`: they may; `offline`: they may when the peer is back; `pending`: the funding is not deep
     enough; `exiting`: on its way to the chain; `ending`: past its exit deadline; `behind`: the peer
-    proved that state was lost here; `failed`: no update any more.
+    proved that state was lost here; `swept`: it is gone with its factory; `failed`: no update any
+    more.
     """
+    if standing.is_swept:
+        return "swept"
     if link.is_behind:
         return "behind"
     if standing.is_exiting:

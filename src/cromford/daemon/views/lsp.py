@@ -6,20 +6,31 @@ from cromford.channel.terms import MSAT_PER_SAT
 from cromford.daemon.views.channels import Standing
 from cromford.daemon.views.export import export_factory, export_terms
 from cromford.protocol.channels.lsp import is_usable
+from cromford.protocol.exiting.lsp import is_swept
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.lsp_attempt import LspAttempt
 from cromford.protocol.journal.lsp_state import Build, LspState
 from cromford.protocol.lobby.build import BuildPlan
+from cromford.watch.exit import swept_by
 
 
 def status_of(state: LspState, attempt: LspAttempt) -> str:
-    """Return a factory's status: building, funding, live or aborted."""
+    """Return a factory's status: building, funding, live, expired, swept or aborted."""
     if attempt.aborted is not None:
         return "aborted"
     if attempt.funded is None:
         return "building"
     depth = state.chain.depth(attempt.funding_tx.txid)
-    return "live" if depth >= attempt.terms.min_depth else "funding"
+    if depth < attempt.terms.min_depth:
+        return "funding"
+    if _is_swept(state, attempt):
+        return "swept"
+    return "live" if state.chain.height < attempt.terms.expiry_height else "expired"
+
+
+def _is_swept(state: LspState, attempt: LspAttempt) -> bool:
+    """Say whether the factory's output went elsewhere than into its tree."""
+    return swept_by((attempt.tree.vertices[0].kickoff,), state.chain.spends) is not None
 
 
 def summary(state: LspState, attempt: LspAttempt) -> dict[str, Any]:
@@ -64,6 +75,7 @@ def standing_of(state: LspState, link: Link) -> Standing:
         is_exiting=(link.attempt_id, link.client) in state.exits or root_txid in chain.confirmed,
         depth=chain.depth(attempt.funding_tx.txid),
         min_depth=attempt.terms.min_depth,
+        is_swept=is_swept(state, attempt, link.client),
     )
 
 
@@ -111,7 +123,7 @@ def export(state: LspState, attempt: LspAttempt) -> dict[str, Any]:
 def capital(state: LspState) -> dict[str, Any]:
     """Return where the LSP's money is: free, reserved, locked until which expiry, earned."""
     by_expiry = sorted(
-        (a for a in state.attempts.values() if a.funded is not None),
+        (a for a in state.attempts.values() if a.funded is not None and not _is_swept(state, a)),
         key=lambda attempt: attempt.terms.expiry_height,
     )
     locked = [

@@ -31,8 +31,10 @@ from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.opened import client_link
 from cromford.protocol.turn import Turn
+from cromford.watch.exit import path_outpoints, swept_by
 
 LEAVING: Final = "leaving by an exit"
+SWEPT: Final = "the factory is over: something else than the way to this channel was published"
 
 
 def link_of(state: ClientState, attempt: ClientAttempt) -> Link | None:
@@ -95,6 +97,9 @@ def on_exit_requested(turn: Turn[ClientState], attempt_id: bytes) -> None:
         raise Rejected("factory_not_complete", "the branch is not signed; nothing was funded")
     if turn.chain.depth(attempt.funding_tx.txid) == 0:
         raise Rejected("factory_not_funded", "the funding is not confirmed", retryable=True)
+    sweep = swept_by(attempt.branch.nodes, turn.chain.spends)
+    if sweep is not None:
+        raise Rejected("factory_swept", f"{SWEPT}: {sweep.txid} spent it")
     start_exit(turn, attempt, "the operator's wish")
 
 
@@ -121,7 +126,7 @@ def exit_effects(state: ClientState, attempt: ClientAttempt) -> tuple[fx.Effect,
         return ()
     is_on_chain = attempt.branch.channel_outpoint in state.chain.spends
     is_owed = owes_commitment(link_of(state, attempt))
-    if not (attempt.is_exiting or is_on_chain or is_owed):
+    if not (attempt.is_exiting or is_on_chain or is_owed) or is_swept(state, attempt):
         return ()
     return leaving_effects(holding_of(state, attempt), state.chain, is_exiting=attempt.is_exiting)
 
@@ -150,6 +155,7 @@ def watched(state: ClientState) -> frozenset[OutPoint]:
         if isinstance(attempt.stage, Complete):
             outpoint = attempt.branch.channel_outpoint
             outpoints.add(outpoint)
+            outpoints.update(path_outpoints(attempt.branch.nodes))
             if outpoint in state.chain.spends:
                 outpoints.update(watched_outpoints(holding_of(state, attempt), state.chain))
     return frozenset(outpoints)
@@ -166,15 +172,25 @@ def on_block(turn: Turn[ClientState]) -> None:
         if reason is not None:
             start_exit(turn, attempt, reason)
         on_chain(turn, link)
+        if is_swept(turn.state, attempt):
+            end_updates(turn, link, SWEPT, tells_peer=False)
         # A payment that nobody answers is never written off: its payee may have been paid.
         turn.remember(*_resolved(state, attempt, link))
+
+
+def is_swept(state: ClientState, attempt: ClientAttempt) -> bool:
+    """Say whether something else than our branch spent an output above our channel."""
+    return (
+        isinstance(attempt.stage, Complete)
+        and swept_by(attempt.branch.nodes, state.chain.spends) is not None
+    )
 
 
 def _reason_to_leave(state: ClientState, attempt: ClientAttempt, link: Link) -> str | None:
     height = state.chain.height
     if state.chain.depth(attempt.funding_tx.txid) == 0:
         return None
-    if attempt.branch.channel_outpoint in state.chain.spends:
+    if attempt.branch.channel_outpoint in state.chain.spends or is_swept(state, attempt):
         return None
     if is_htlc_at_stake(state.book, link, height=height):
         return "an HTLC expires"

@@ -36,6 +36,7 @@ from cromford.protocol.journal.lsp_candidate import SignedCandidate
 from cromford.protocol.journal.lsp_state import LspState
 from cromford.protocol.journal.opened import lsp_link
 from cromford.protocol.turn import Turn
+from cromford.watch.exit import path_outpoints, swept_by
 
 LEAVING: Final = "the LSP brings the channel on chain"
 
@@ -170,6 +171,9 @@ def arriving_total_sat(state: LspState) -> int:
 def watched(state: LspState) -> frozenset[OutPoint]:
     """Return the outpoints whose spends matter."""
     outpoints: set[OutPoint] = set()
+    for attempt in state.attempts.values():
+        if attempt.funded is not None:
+            outpoints.update(path_outpoints(attempt.tree.nodes))
     for attempt, client in _funded_channels(state):
         outpoint = attempt.setting(client).funding.outpoint
         outpoints.add(outpoint)
@@ -199,11 +203,19 @@ def _reason_to_leave(state: LspState, attempt: LspAttempt, link: Link) -> str | 
     height, n_blocks = state.chain.height, state.config.policy.failed_channel_blocks
     if state.chain.depth(attempt.funding_tx.txid) == 0:
         return None
+    reason = None
     if link.state.htlcs and is_htlc_at_stake(state.book, link, height=height):
-        return "an HTLC expires"
-    if not is_failed_for_long(link, failed_channel_blocks=n_blocks, height=height):
+        reason = "an HTLC expires"
+    elif is_failed_for_long(link, failed_channel_blocks=n_blocks, height=height):
+        reason = failed_long_ago(link) if is_worth_leaving(state.book, link) else None
+    if reason is not None and is_swept(state, attempt, link.client):
         return None
-    return failed_long_ago(link) if is_worth_leaving(state.book, link) else None
+    return reason
+
+
+def is_swept(state: LspState, attempt: LspAttempt, client: int) -> bool:
+    """Say whether something else than a client's branch spent an output above its channel."""
+    return swept_by(attempt.branch(client).nodes, state.chain.spends) is not None
 
 
 def _give_up(turn: Turn[LspState], link: Link) -> None:

@@ -12,6 +12,7 @@ from typing import Final
 from cromford import effects as fx
 from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.channel.claims import to_peer_claims
+from cromford.channel.stage import HtlcStage
 from cromford.factory.branch import SignedBranch
 from cromford.factory.terms import FactoryTerms
 from cromford.protocol import events as ev
@@ -238,6 +239,23 @@ def given_up(book: Book, link: Link, *, height: int) -> tuple[cr.HtlcDecided, ..
         and book.is_unpaid((link.channel_id, live.htlc.htlc_id))
         and live.htlc not in at_stake
         and give_up_height(live.htlc.cltv_expiry) <= height
+    )
+
+
+def never_signed(book: Book, link: Link) -> tuple[cr.HtlcDecided, ...]:
+    """Return our HTLCs of a channel that is over, if they are on no commitment and never will be.
+
+    What was not signed before the channel failed is not signed any more: nobody can be paid by it.
+    Whoever lost state cannot say what it signed.
+    """
+    if link.failure is None or link.is_behind:
+        return ()
+    return tuple(
+        cr.HtlcDecided(channel_id=link.channel_id, htlc_id=live.htlc.htlc_id, preimage=None)
+        for live in link.state.htlcs
+        if live.htlc.offered_by is link.me
+        and live.stage is HtlcStage.ADD_PROPOSED
+        and book.is_unpaid((link.channel_id, live.htlc.htlc_id))
     )
 
 

@@ -11,6 +11,7 @@ from cromford.protocol.exiting.channel import (
     arriving_sat,
     end_updates,
     leaving_effects,
+    never_signed,
     on_chain,
     owes_commitment,
     remember_breach,
@@ -174,8 +175,9 @@ def on_block(turn: Turn[ClientState]) -> None:
         on_chain(turn, link)
         if is_swept(turn.state, attempt):
             end_updates(turn, link, SWEPT, tells_peer=False)
-        # A payment that nobody answers is never written off: its payee may have been paid.
-        turn.remember(*_resolved(state, attempt, link))
+        # A payment that was signed and that nobody answers is never written off: it may be paid.
+        turn.remember(*_resolved(turn.state, attempt, link))
+        turn.remember(*never_signed(turn.book, turn.link(link.channel_id)))
 
 
 def is_swept(state: ClientState, attempt: ClientAttempt) -> bool:

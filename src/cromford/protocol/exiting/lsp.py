@@ -14,6 +14,7 @@ from cromford.protocol.exiting.channel import (
     end_updates,
     given_up,
     leaving_effects,
+    never_signed,
     on_chain,
     owes_commitment,
     preimages_told,
@@ -197,6 +198,7 @@ def on_block(turn: Turn[LspState]) -> None:
                 _give_up(turn, link)
             else:
                 start_exit(turn, attempt, client, reason)
+        turn.remember(*never_signed(turn.book, turn.link(link.channel_id)))
 
 
 def _reason_to_leave(state: LspState, attempt: LspAttempt, link: Link) -> str | None:

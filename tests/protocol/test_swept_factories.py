@@ -16,6 +16,7 @@ from cromford.protocol import events as ev
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.client_attempt import ClientAttempt
 from cromford.protocol.policy import LspPolicy
+from cromford.wire import messages as m
 
 SCRIPT = bytes.fromhex("5120") + b"\x07" * 32
 
@@ -113,6 +114,10 @@ def test_an_lsp_counts_no_swept_factory_among_its_capital() -> None:
     link = alices_link(pump, lsp)
     standing = lsp_views.standing_of(lsp.state, link)
     assert show_channel(link, standing, height=1)["status"] == "swept"
+    over = m.ChannelFailure(channel_id=link.channel_id, reason="no more")
+    pump.tell(lsp, pump.clients[0], over)
+    show_blocks(pump, lsp, until=lsp.state.chain.height + 200)
+    assert reasons_to_leave(lsp) == [], "there is nothing to leave"
 
 
 @SIDES

@@ -22,7 +22,7 @@ from cromford.protocol.exiting.stake import (
     failed_long_ago,
     is_failed_for_long,
     is_htlc_at_stake,
-    is_worth_leaving,
+    is_worth_an_exit,
 )
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import channel_records as cr
@@ -196,7 +196,7 @@ def _reason_to_leave(state: ClientState, attempt: ClientAttempt, link: Link) -> 
         return None
     if is_htlc_at_stake(state.book, link, height=height):
         return "an HTLC expires"
-    if not is_worth_leaving(state.book, link):
+    if not is_worth_an_exit(state.book, link):
         return None
     if height >= link.exit_deadline_height:
         return "the exit deadline"

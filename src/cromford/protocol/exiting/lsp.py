@@ -26,7 +26,7 @@ from cromford.protocol.exiting.stake import (
     failed_long_ago,
     is_failed_for_long,
     is_htlc_at_stake,
-    is_worth_leaving,
+    is_worth_an_exit,
 )
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import channel_records as cr
@@ -209,7 +209,7 @@ def _reason_to_leave(state: LspState, attempt: LspAttempt, link: Link) -> str | 
     if link.state.htlcs and is_htlc_at_stake(state.book, link, height=height):
         reason = "an HTLC expires"
     elif is_failed_for_long(link, failed_channel_blocks=n_blocks, height=height):
-        reason = failed_long_ago(link) if is_worth_leaving(state.book, link) else None
+        reason = failed_long_ago(link) if is_worth_an_exit(state.book, link) else None
     if reason is not None and is_swept(state, attempt, link.client):
         return None
     return reason

@@ -39,21 +39,16 @@ def is_htlc_at_stake(book: Book, link: Link, *, height: int) -> bool:
     )
 
 
-def is_worth_leaving(book: Book, link: Link) -> bool:
+def is_worth_an_exit(book: Book, link: Link) -> bool:
     """Say whether an exit brings anything: a balance that becomes a coin, or an HTLC at stake."""
     has_balance = balance_of(link).own_msat > MSAT_PER_SAT * link.exit_cost_sat
     return has_balance or bool(htlcs_at_stake(book, link))
 
 
-def leave_height(link: Link, *, failed_channel_blocks: int) -> int | None:
-    """Return the height at which a channel that failed is left, if it is worth it."""
-    return None if link.failed_height is None else link.failed_height + failed_channel_blocks
-
-
 def is_failed_for_long(link: Link, *, failed_channel_blocks: int, height: int) -> bool:
     """Say whether a channel failed so many blocks ago that it is left."""
-    due = leave_height(link, failed_channel_blocks=failed_channel_blocks)
-    return due is not None and due <= height
+    since = link.failed_height
+    return since is not None and since + failed_channel_blocks <= height
 
 
 def failed_long_ago(link: Link) -> str:

@@ -150,8 +150,22 @@ class NonceDeadline:
     channel_id: bytes
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevocationDeadline:
+    """Until when a peer has to answer our `commitment_signed` of a channel."""
+
+    channel_id: bytes
+
+
 # A type for each origin: an id that a peer chose can then never be taken for another's.
-Deadline = AttemptDeadline | RejoinDeadline | HoldDeadline | InvoiceDeadline | NonceDeadline
+Deadline = (
+    AttemptDeadline
+    | RejoinDeadline
+    | HoldDeadline
+    | InvoiceDeadline
+    | NonceDeadline
+    | RevocationDeadline
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

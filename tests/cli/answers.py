@@ -405,12 +405,13 @@ PAID = {
     "preimage": "77" * 32,
     "failure": None,
     "retryable": None,
+    "obstacle": None,
+    "may_lose_msat": None,
+    "expiry_height": None,
     "invoice": TEXT,
 }
 PLANNED = {
-    **{
-        key: PAID[key] for key in PAID if key not in {"preimage", "failure", "retryable", "invoice"}
-    },
+    **{key: PAID[key] for key in list(PAID)[: list(PAID).index("preimage")]},
     "status": "planned",
     "expires_at": 1_700_000_000,
     "htlc_expiry_height": 1_234,
@@ -422,7 +423,11 @@ FAILED = PAID | {
     "failure": "temporary_channel_failure",
     "retryable": True,
 }
-PENDING = PAID | {"status": "pending", "preimage": None}
+PENDING = PAID | {"status": "pending", "preimage": None, "expiry_height": 1_234}
+UNKNOWN = PENDING | {
+    "may_lose_msat": 40_041_500,
+    "obstacle": "the channel is over: the peer: no more",
+}
 PAYMENTS = {
     "payments": [
         {"number": 9, **PAID},
@@ -519,6 +524,7 @@ LSP_ANSWERS: dict[str, Any] = {
     "pay": pay,
     "payments": LSP_PAYMENTS,
     "balances": LSP_BALANCES,
+    "exit_start": {"exiting": True, "next": "publish kickoff_root now"},
     "stop": {"stopping": True},
 }
 CLIENT_ANSWERS: dict[str, Any] = {

@@ -24,6 +24,11 @@ LSP_COMMANDS: list[tuple[str, str, object]] = [
     (f"lsp pay {answers.TEXT}", "pay", answers.PAID),
     ("lsp payments", "payments", answers.LSP_PAYMENTS),
     ("lsp balances", "balances", answers.LSP_BALANCES),
+    (
+        f"lsp exit {answers.FACTORY_ID} 1 --yes",
+        "exit_start",
+        answers.LSP_ANSWERS["exit_start"],
+    ),
     ("lsp stop", "stop", {"stopping": True}),
 ]
 CLIENT_COMMANDS: list[tuple[str, str, object]] = [

@@ -164,6 +164,17 @@ def test_mainnet_is_refused_with_a_reason_unless_it_is_allowed(tmp_path: Path, w
     assert not (tmp_path / "none").exists()
 
 
+def test_to_bring_a_client_on_chain_needs_a_confirmation_that_speaks_of_the_others(
+    lsp: FakeDaemon,
+) -> None:
+    result = CommandLine(lsp.datadir).run("lsp", "exit", "f0f0f0f0", "1", "--json")
+    assert result.exit_code == 5
+    refused = json.loads(result.stderr)
+    assert refused["code"] == "needs_confirmation"
+    assert "other clients' too" in result.stderr
+    assert lsp.calls == []
+
+
 def test_an_exit_needs_a_confirmation(client: FakeDaemon) -> None:
     result = CommandLine(client.datadir).run("client", "exit", "start", "--json")
     assert result.exit_code == 5

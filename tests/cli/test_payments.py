@@ -113,6 +113,24 @@ def test_a_payment_that_is_still_on_its_way_is_no_success_unless_nobody_waits(fa
     assert "on its way" in at_once.stdout
 
 
+def test_a_payment_that_may_be_lost_is_called_neither_paid_nor_failed(fake: Any) -> None:
+    line = CommandLine(fake({"pay": answers.UNKNOWN}).datadir)
+    waited = line.run("client", "pay", answers.TEXT, "--json")
+    error = json.loads(waited.stderr)
+    assert (waited.exit_code, error["code"]) == (1, "payment_pending")
+    assert error["message"] == (
+        "unknown whether it was paid: up to 40,041,500 msat may be lost; "
+        "the channel is over: the peer: no more"
+    )
+    shown = line.run("client", "pay", answers.TEXT, "--wait-seconds", "0").stdout
+    assert "unknown: up to 40,041,500 msat may be lost" in shown
+    assert "after height 1,234" in shown
+    assert "the channel is over" in shown
+    listed = {"payments": [{"number": 1, **answers.UNKNOWN}]}
+    lists = CommandLine(fake({"payments": listed}).datadir)
+    assert "unknown, may be lost" in lists.run("client", "payments").stdout
+
+
 def test_empty_lists_are_said(fake: Any) -> None:
     total = dict.fromkeys((*answers.MONEY, "exit_sat"), 0)
     nothing = {"payments": [], "forwards": [], "n_forwards": 0, "earned_msat": 0}

@@ -130,6 +130,7 @@ async def look(t: Town, heard: Heard) -> None:
         await t.mine(1)
     for method in ("factories", "factory", "verify", "exit_plan", "balance", "exit_start", "stop"):
         await heard.ask("alice", method)
+    await heard.ask("lsp", "exit_start", factory_id=factory_id, client=1)
     await heard.ask("lsp", "stop")
     for name in ("alice", "lsp"):
         _, task = t.running.pop(name)

@@ -133,6 +133,30 @@ def test_a_daemon_whose_factory_keys_are_not_its_seeds_does_not_start(in_town: R
     in_town(scenario)
 
 
+def test_an_lsp_brings_the_channel_of_a_client_on_chain_and_both_are_paid(in_town: Run) -> None:
+    async def scenario(t: Town) -> None:
+        factory_id = await t.build("alice", "bob")
+        await t.until("alice", "factory", lambda a: a["channel_status"] == "open")
+        invoice = await t.call("alice", "invoice", amount_msat=60_000_000)
+        await t.call("lsp", "pay", invoice=invoice["invoice"])
+        client = (await t.call("alice", "factory"))["client"]
+        with pytest.raises(RpcFailure, match=r"client: expected 1\.\.2, received 9"):
+            await t.call("lsp", "exit_start", factory_id=factory_id, client=9)
+        began = await t.call("lsp", "exit_start", factory_id=factory_id[:8], client=client)
+        assert began == {"exiting": True, "next": "publish kickoff_root now"}
+        await t.until("alice", "factory", lambda a: a["channel_status"] in {"failed", "exiting"})
+
+        async with asyncio.timeout(STEP_SECONDS):
+            while not (await t.call("alice", "wallet_coins"))["coins"]:
+                await t.mine(1)
+        (coin,) = (await t.call("alice", "wallet_coins"))["coins"]
+        assert 59_600 < coin["amount_sat"] < 60_000
+        again = await t.call("lsp", "exit_start", factory_id=factory_id, client=client)
+        assert "so that it can confirm" in again["next"]
+
+    in_town(scenario)
+
+
 def test_a_payment_reaches_the_other_wallet(in_town: Run) -> None:
     async def scenario(t: Town) -> None:
         await t.start_client("alice")

@@ -21,6 +21,7 @@ from cromford.daemon.reconnecting import (
     Reconnecting,
 )
 from cromford.ports import ConnectionLost
+from cromford.wire.ping import pong_for
 
 PEER = b"\x02" * 33
 HOUR_SECONDS = 3600.0
@@ -56,20 +57,24 @@ def in_jumping_time(work: Coroutine[Any, Any, None]) -> None:
 
 @dataclass(eq=False)
 class Line:
-    """One end of a connection on which nothing is said. Closing it ends the other end too."""
+    """One end of a connection on which pings are answered. Closing it ends the other end too."""
 
     node_id: bytes = PEER
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+    said: asyncio.Queue[bytes | None] = field(default_factory=asyncio.Queue)
 
-    async def send(self, _message: bytes) -> None:
-        """Nobody listens."""
+    async def send(self, message: bytes) -> None:
+        self.said.put_nowait(pong_for(message))
 
     async def receive(self) -> bytes:
-        await self.ended.wait()
-        raise ConnectionLost("closed")
+        message = await self.said.get()
+        if message is None:
+            raise ConnectionLost("closed")
+        return message
 
     async def close(self) -> None:
         self.ended.set()
+        self.said.put_nowait(None)
 
 
 async def until(seconds: float, *work: Awaitable[None]) -> None:

@@ -82,6 +82,7 @@ def filled(kind: type[msgspec.Struct]) -> Any:
         (cr.CommitmentHeld, "channel_id"),
         (cr.RevocationReceived, "channel_id"),
         (cr.ChannelFailed, "channel_id reason is_behind"),
+        (cr.PeerLostState, "channel_id"),
         (cr.InvoiceIssued, "payment_hash amount_msat expires_at"),
         (cr.InvoiceExpired, "payment_hash"),
         (cr.InvoicePaid, "payment_hash channel_id htlc_id amount_msat"),

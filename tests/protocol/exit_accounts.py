@@ -241,7 +241,11 @@ class Books:
         gone = self.ended.story.gone
         for node in (self.pump.lsp, *self.pump.clients):
             for payment in book(node).payments.values():
-                assert payment.status != "pending", f"{node.name} still pays"
+                if payment.status == "pending":
+                    link = book(node).links[payment.htlc[0]]
+                    is_unknown = self._is_trimmed(payment.payment_hash) and link.failure is not None
+                    assert is_unknown, f"{node.name} still pays"
+                    continue
                 is_paid = payment.status == "paid"
                 payee = self.pump.by_id[payment.payee]
                 invoice = book(payee).invoices[payment.payment_hash]

@@ -20,6 +20,7 @@ from tests.protocol.unanswered import (
     FIRST_MSAT,
     SMALL_MSAT,
     WORTH_MSAT,
+    htlc_outpoint,
     mine_to,
     mine_until_spent,
     only_expiry,
@@ -106,11 +107,64 @@ def test_whoever_lost_state_never_publishes_its_commitment(side: str, when: str)
     pump.mine(link.exit_blocks // 2)
     pump.restart(node)
     pump.mine(2 * link.exit_blocks + 20)
-    assert pump.chain.coin(link.setting.funding.outpoint) is not None, "the branch is on chain"
+    assert link.setting.funding.outpoint.txid in pump.chain.confirmed, "the branch is on chain"
     assert own_commitments(pump, node) == []
     pump.restart(node)
     pump.run()
     assert own_commitments(pump, node) == []
+
+
+@SIDES
+@pytest.mark.parametrize("asked", ["both", "whoever lost state"])
+def test_whoever_lost_state_is_paid_by_the_others_commitment(side: str, asked: str) -> None:
+    pump = live_factory(2, policy=QUICK, watches_folds=True)
+    node = set_back(pump, side)
+    alice = pump.clients[0]
+    other = alice if node is pump.lsp else pump.lsp
+    latest = alices_link(pump, other).held.tx.txid
+    for leaver in (node,) if asked == "whoever lost state" else (node, other):
+        ask_to_leave(pump, leaver, alice)
+    pump.restart(other)
+    mine_until_spent(pump, alices_link(pump, node).setting.funding.outpoint)
+    pump.mine(2)
+    assert latest in pump.chain.confirmed
+    taken = [one.spend.tx for one in pump.wishes(node, fx.SignSpend)]
+    assert {tx_in.outpoint.txid for tx in taken for tx_in in tx.inputs} == {latest}
+    assert taken[0].txid in pump.chain.confirmed
+
+
+@SIDES
+def test_who_says_untruly_that_it_lost_state_gains_nothing_by_it(side: str) -> None:
+    """Our commitment is published only where its output is on chain: by the liar's own exit."""
+    pump = live_factory(2, policy=QUICK, watches_folds=True)
+    alice = pump.clients[0]
+    pay(pump, pump.lsp, alice, FIRST_MSAT)
+    liar, node = (alice, pump.lsp) if side == "client" else (pump.lsp, alice)
+    link = alices_link(pump, node)
+    before = link.state
+
+    def with_claim(by: PumpNode, _to: PumpNode, message: m.Message) -> tuple[m.Message, ...]:
+        if by is liar and isinstance(message, m.ChannelReestablish):
+            return (replace(message, next_commitment_number=1),)
+        return (message,)
+
+    with pump.tampering(with_claim):
+        for _ in range(2):
+            pump.disconnect(alice)
+            pump.connect(alice)
+            pump.run()
+    after = alices_link(pump, node)
+    assert after.peer_is_behind
+    assert not after.is_behind
+    assert after.failure == "the peer lost state of this channel: our commitment pays both of us"
+    assert len(remembered(node, cr.PeerLostState)) == 1, "once"
+    pump.restart(node)
+    pump.mine(20)
+    assert pump.chain.coin(link.setting.funding.outpoint) is None
+    assert own_commitments(pump, node) == []
+    assert alices_link(pump, node).state.own_signed == before.own_signed
+    ask_to_leave(pump, liar, alice)
+    mine_until_spent(pump, link.setting.funding.outpoint)
 
 
 # HTLCs that were written off
@@ -139,18 +193,58 @@ def test_an_htlc_that_the_lsp_wrote_off_cannot_be_fulfilled_any_more() -> None:
     assert balance(alice).own_msat == before_msat
 
 
-def test_a_client_writes_an_htlc_off_only_in_a_channel_that_is_over() -> None:
+@pytest.mark.parametrize("is_over", [False, True])
+def test_a_payer_is_not_told_that_a_payment_failed_before_the_chain_says_so(
+    *, is_over: bool
+) -> None:
+    """The LSP may have paid for it, though nothing of it reaches the payer any more."""
     pump = live_factory(3, policy=QUICK)
-    alice = pump.clients[0]
-    _, link = pending_for(pump, "payer", SMALL_MSAT)
-    (payment,) = book(alice).payments
-    pump.mine(only_expiry(link) + 40 - pump.chain.height)
-    assert book(alice).payments[payment].status == "pending"
+    alice, bob, _ = pump.clients
+    pay(pump, pump.lsp, alice, 1_000_000)
+    request = make_invoice(pump, bob, SMALL_MSAT)
+    pump.handle(alice, request)
+    pump.run_to(m.UpdateFulfillHtlc)
+    pump.disconnect(alice)
+    pump.run()
+    link = newest_link(alice)
+    assert book(bob).invoices[request.payment_hash].status == "paid"
+    if is_over:
+        over = m.ChannelFailure(channel_id=link.channel_id, reason="no more")
+        pump.tell(alice, pump.lsp, over)
+    pump.clients.remove(bob)
+    mine_to(pump, only_expiry(link) + 200)
+    assert reasons_to_leave(alice) == [], "what is left is not worth an exit"
+    assert book(alice).payments[request.payment_hash].status == "pending"
     assert remembered(alice, cr.HtlcDecided) == []
-    pump.tell(alice, pump.lsp, m.ChannelFailure(channel_id=link.channel_id, reason="no more"))
+    ask_to_leave(pump, pump.lsp, alice)
+    mine_until_spent(pump, link.setting.funding.outpoint)
+    pump.mine(4)
+    assert book(alice).payments[request.payment_hash].status == "pending"
     pump.mine()
-    assert book(alice).payments[payment].status == "failed"
-    assert reasons_to_leave(alice) == []
+    assert book(alice).payments[request.payment_hash].status == "failed", "six blocks deep"
+
+
+def test_a_preimage_that_comes_long_after_the_expiry_still_makes_a_payment_paid() -> None:
+    pump = live_factory(3, policy=QUICK)
+    alice, bob, _ = pump.clients
+    pay(pump, pump.lsp, alice, FIRST_MSAT)
+    request = make_invoice(pump, bob, WORTH_MSAT)
+    pump.handle(alice, request)
+    pump.run_to(m.UpdateFulfillHtlc)
+    pump.disconnect(alice)
+    pump.run()
+    link = newest_link(alice)
+    expiry = only_expiry(link)
+    # Alice hears of no block meanwhile, and nothing of the LSP's confirms in time.
+    pump.clients.remove(alice)
+    while pump.chain.height < expiry + 30:
+        pump.chain.mempool.clear()
+        pump.mine()
+    assert book(alice).payments[request.payment_hash].status == "pending"
+    mine_until_spent(pump, htlc_outpoint(lsp_link(pump, link)))
+    pump.clients.append(alice)
+    pump.sync()
+    assert book(alice).payments[request.payment_hash].status == "paid"
 
 
 # While the funding is not on chain

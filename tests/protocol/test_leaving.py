@@ -97,8 +97,8 @@ def test_a_revoked_commitment_with_an_htlc_of_a_client_is_punished_after_a_resta
     before_sat = wallet_sat(pump.lsp)
     pump.handle(alice, ev.ExitRequested(attempt_id=old.attempt_id))
     publish_branch(pump, old)
-    pump.chain.mempool.clear()
     pump.restart(pump.lsp)
+    pump.chain.mempool.clear()
     pump.chain.broadcast(old.held.tx)
     pump.mine(4)
     capacity_sat = old.setting.funding.capacity_sat

@@ -276,10 +276,13 @@ def test_at_a_bound_the_client_signs(bound: Bound) -> None:
 
 
 def test_every_bound_of_the_policy_is_tested() -> None:
-    """`build_height` from below, clients and fee policies: `test_terms_policy`."""
+    """`build_height` from below, clients and fee policies: `test_terms_policy`.
+
+    When a failed channel is left: `test_failed_channels`.
+    """
     elsewhere = {
         *("layers_max", "fee_policies", "max_clients", "pool_size", "deadline_seconds"),
-        *("fee_base_msat_max", "fee_proportional_millionths_max"),
+        *("fee_base_msat_max", "fee_proportional_millionths_max", "failed_channel_blocks"),
     }
     tested = {bound.bounds for bound in ROWS}
     assert tested | elsewhere == {item.name for item in fields(ClientPolicy)}

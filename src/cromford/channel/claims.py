@@ -137,6 +137,22 @@ def _peer_claim(commitment: Commitment, vout: int, output: CommitmentOutput) -> 
     return (claim,)
 
 
+def to_peer_claims(tx: Tx, scripts: ScriptOutput) -> tuple[Claim, ...]:
+    """Return what pays the peer at once in a commitment that it does not know.
+
+    BOLT 3: the key of `to_remote` is not derived, so the script tells, whatever else is in there.
+
+    Args:
+        tx: What spent the channel's output.
+        scripts: The peer's `to_remote`.
+    """
+    return tuple(
+        _key_path(tx.outpoint(vout), txout, scripts, ClaimKey.PAYMENT)
+        for vout, txout in enumerate(tx.outputs)
+        if txout.script_pubkey == scripts.taproot.script_pubkey
+    )
+
+
 def penalty_claims(commitment: Commitment) -> tuple[Claim, ...]:
     """Return how the peer takes every output of a revoked commitment, its own balance included.
 

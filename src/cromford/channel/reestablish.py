@@ -67,6 +67,15 @@ def reestablish_message(state: ChannelState) -> Reestablish:
     )
 
 
+def claims_lost_state(state: ChannelState, message: Reestablish) -> bool:
+    """Say whether the peer tells of less than it had when we last heard of it.
+
+    Then it lost state, or says so untruly: nothing could prove it.
+    """
+    knows_less = message.next_revocation_number < state.own_revoked - 1
+    return knows_less or message.next_commitment_number < _least_commitment_number(state)
+
+
 def receive_reestablish(
     state: ChannelState, message: Reestablish, *, own_point: bytes | None
 ) -> Resumption:
@@ -129,10 +138,15 @@ def _check_numbers(state: ChannelState, message: Reestablish) -> None:
             expected=f"{expected_revocation - 1}..{expected_revocation}",
             received=revoked,
         )
-    least = state.peer_signed if state.awaits_revocation else state.peer_signed + 1
+    least = _least_commitment_number(state)
     if not least <= message.next_commitment_number <= state.peer_signed + 1:
         raise PeerViolation(
             "next_commitment_number",
             expected=f"{least}..{state.peer_signed + 1}",
             received=message.next_commitment_number,
         )
+
+
+def _least_commitment_number(state: ChannelState) -> int:
+    """Return the least `next_commitment_number` of a peer that lost nothing."""
+    return state.peer_signed if state.awaits_revocation else state.peer_signed + 1

@@ -197,6 +197,38 @@ def rescan(invocation: Invocation, from_height: int) -> None:
     show(invocation, invocation.call(ROLE, "rescan", from_height=from_height), lists.rescanning)
 
 
+@command.command(name="exit")
+@click.argument("factory_id", metavar="FACTORY")
+@click.argument("client", metavar="CLIENT", type=click.IntRange(min=1))
+@click.option("--yes", is_flag=True, help="Do not ask: what is published stays published.")
+@invocation_options
+@click.pass_obj
+def exit_command(
+    invocation: Invocation,
+    factory_id: str,
+    client: int,
+    yes: bool,  # noqa: FBT001 - click passes every option by keyword
+) -> None:
+    """Bring a client's channel on chain: for one that is gone for good, or lost its state.
+
+    CLIENT is its number in the factory, as `cromford lsp factory show` lists it. The path from the
+    root down to the channel is published, step by step, then the LSP's commitment; both sides are
+    paid by it. It cannot be taken back, and it is not only this client's: the path is part of
+    everybody's way out, and the clients of the same leaf find their channels on chain too.
+    """
+    confirm(
+        invocation,
+        f"The path down to client {client}'s channel goes on chain. The channel is over; clients "
+        "of the same leaf find theirs on chain too, and the path stays part of everybody's way "
+        "out. This cannot be taken back. Publish it?",
+        yes=yes,
+        why="an exit cannot be taken back, and the path it publishes is other clients' too",
+        remediation="Look at `cromford lsp factory show`, then add --yes.",
+    )
+    answer = invocation.call(ROLE, "exit_start", factory_id=factory_id, client=client)
+    show(invocation, answer, lists.exit_started)
+
+
 @command.command()
 @invocation_options
 @click.pass_obj

@@ -125,7 +125,8 @@ def client_pay_command(role: str) -> click.Command:
     ) -> None:
         """Pay an invoice, and wait for the proof. Never twice: a second time it tells the outcome.
 
-        A payment that failed before is tried again.
+        A payment that failed before is tried again. One whose outcome nobody knows yet is neither
+        paid nor failed: it is told how much may be lost, and is not tried again.
         """
         asked = {"fee_max_msat": max_fee, "factory_id": factory_id}
         _pay(invocation, role, invoice, wait_seconds=wait_seconds, dry_run=dry_run, **asked)
@@ -189,9 +190,12 @@ def _pay(
             remediation=remedies.get(answer["failure"], "Nothing was paid; try again later."),
         )
     if answer["status"] == "pending" and wait > 0 and not dry_run:
+        what = f"after {wait:g} seconds {msat(answer['total_msat'])} are still on their way"
+        if answer["may_lose_msat"]:
+            what = f"unknown whether it was paid: up to {msat(answer['may_lose_msat'])} may be lost"
         raise CommandFailed(
             "payment_pending",
-            f"after {wait:g} seconds {msat(answer['total_msat'])} are still on their way",
+            what if answer["obstacle"] is None else f"{what}; {answer['obstacle']}",
             retryable=True,
             remediation="It may still be paid. `pay` with the same invoice waits on, and never "
             "pays twice.",
@@ -235,7 +239,7 @@ def balance_command(role: str) -> click.Command:
         (until the LSP is back), stale (until our chain is fresh again, see `status`), pending (the
         funding is not deep enough), exiting, ending (past the exit deadline), behind (state was
         lost here), failed. A channel that is on chain is not listed: `exit plan` and the wallet
-        tell about it.
+        tell about it; nor is one that is gone with its factory.
         """
         show(invocation, invocation.call(role, "balance"), payment_lists.balance)
 

@@ -219,7 +219,7 @@ class ClientDaemon(Daemon[ClientState]):
         }
 
     async def _verify(self, params: dict[str, Any]) -> object:
-        attempt = self._attempt(params)
+        attempt = self._checked(params)
         try:
             coin = await self.chain.coin(attempt.funding_outpoint)
         except ChainUnavailable as error:
@@ -268,6 +268,20 @@ class ClientDaemon(Daemon[ClientState]):
             "this client is in no factory",
             remediation="Join the LSP's lobby with `join`, and wait for a build.",
             exit_code=4,
+        )
+
+    def _checked(self, params: dict[str, Any]) -> ClientAttempt:
+        attempt = self._attempt(params)
+        if attempt.is_checked:
+            return attempt
+        if attempt.aborted is None:
+            raise RpcFailure(
+                "factory_unchecked", "the LSP's proposal is being checked", retryable=True
+            )
+        raise RpcFailure(
+            "factory_refused",
+            f"there is nothing to verify: {attempt.aborted}",
+            remediation="`client factories` lists the factories that were accepted, too.",
         )
 
     def _complete(self, params: dict[str, Any]) -> ClientAttempt:

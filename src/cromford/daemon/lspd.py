@@ -22,6 +22,7 @@ from cromford.daemon.options import LspOptions
 from cromford.daemon.shell import Daemon
 from cromford.daemon.views import lsp as views
 from cromford.daemon.views.channels import money_samples
+from cromford.daemon.views.lsp_exit import exit_next
 from cromford.effects import AttemptDeadline
 from cromford.ports import BlockRef
 from cromford.protocol import events as ev
@@ -62,6 +63,11 @@ class _AbandonFactoryParams(msgspec.Struct, forbid_unknown_fields=True):
     factory_id: str
     feerate_sat_per_vb: str | None = None  # a decimal number; None: the node's estimate
     dry_run: bool = False
+
+
+class _ExitParams(msgspec.Struct, forbid_unknown_fields=True):
+    factory_id: str
+    client: int
 
 
 class LspDaemon(Daemon[LspState]):
@@ -158,6 +164,7 @@ class LspDaemon(Daemon[LspState]):
             "factory_show": self._factory_show,
             "factory_export": self._factory_export,
             "factory_abandon": self._factory_abandon,
+            "exit_start": self._exit_start,
             **self._payments.methods(),
         }
 
@@ -258,6 +265,15 @@ class LspDaemon(Daemon[LspState]):
         return self.refusals.shown_of(
             attempt.blueprint.watched_txids, self.driver.state.chain.spends
         )
+
+    async def _exit_start(self, params: dict[str, Any]) -> object:
+        wanted = read_params(params, _ExitParams)
+        attempts = self.driver.state.attempts
+        attempt_id = find_factory(attempts, wanted.factory_id)
+        self.request(ev.ExitRequested(attempt_id=attempt_id, client=wanted.client))
+        state = self.driver.state
+        following = exit_next(state, state.attempts[attempt_id], wanted.client)
+        return {"exiting": True, "next": following}
 
     def _attempt(self, params: dict[str, Any]) -> LspAttempt:
         attempts = self.driver.state.attempts

@@ -9,10 +9,12 @@ from typing import Final
 from cromford.codec.reader import MalformedBytes
 from cromford.daemon.displaced import Displaced
 from cromford.daemon.driver import Undecided
+from cromford.daemon.liveness import Liveness
 from cromford.daemon.offences import Offences
 from cromford.ports import Connection, ConnectionLost
 from cromford.protocol import events as ev
 from cromford.wire.messages import Message, decode_message, encode_message
+from cromford.wire.ping import is_ping, is_pong, ping, pong_for
 
 OUTBOX_MESSAGES_MAX: Final = 256  # A peer that does not read is disconnected at this many.
 
@@ -27,6 +29,7 @@ class _Peer:
     outbox: asyncio.Queue[bytes] = field(default_factory=lambda: asyncio.Queue(OUTBOX_MESSAGES_MAX))
     is_leaving: bool = False  # Its connection is being closed: nothing it said counts any more.
     is_full: bool = False  # A message was lost, so none may follow: the peer would misread it.
+    owes_pong: bool = False  # One waits in the outbox: many pings make no more than that.
 
 
 class Peers:
@@ -54,10 +57,12 @@ class Peers:
         peer = _Peer(connection)
         self._peers[node_id] = peer
         _log.info("peer_connected node_id=%s", node_id.hex())
+        liveness = Liveness(lambda: self._queue(peer, ping()))
         writer = asyncio.create_task(self._write(peer))
+        listener = asyncio.create_task(self._await_silence(peer, liveness))
         try:
             self._post(ev.ConnectionOpened(node_id=node_id))
-            await self._read(peer)
+            await self._read(peer, liveness)
         except ConnectionLost as error:
             _log.info("peer_disconnected node_id=%s reason=%s", node_id.hex(), error)
         except Undecided:
@@ -66,29 +71,23 @@ class Peers:
             _log.warning("peer_let_go node_id=%s kept_out_seconds=%g", node_id.hex(), seconds)
         finally:
             writer.cancel()
-            # Not awaited itself: its cancellation could not be told from our own.
-            await asyncio.wait({writer})
+            listener.cancel()
+            # Not awaited themselves: their cancellation could not be told from our own.
+            await asyncio.wait({writer, listener})
             await connection.close()
             self._forget(node_id, peer)
 
     def send(self, node_id: bytes, message: Message) -> None:
         """Queue a message. Nothing happens if the peer is not connected."""
         peer = self._peers.get(node_id)
-        if peer is None or peer.is_full:
-            return
-        try:
-            peer.outbox.put_nowait(encode_message(message))
-        except asyncio.QueueFull:
-            peer.is_full = True
-            self.disconnect(node_id, "it does not read")
+        if peer is not None:
+            self._queue(peer, encode_message(message))
 
     def disconnect(self, node_id: bytes, reason: str) -> None:
         """Close a peer's connection. Harmless if there is none."""
         peer = self._peers.get(node_id)
         if peer is not None:
-            _log.info("peer_dropped node_id=%s reason=%s", node_id.hex(), reason)
-            peer.is_leaving = True
-            self._spawn(peer.connection)
+            self._drop(peer, reason)
 
     @property
     def n_connected(self) -> int:
@@ -118,19 +117,47 @@ class Peers:
             del self._peers[node_id]
             self._post(ev.ConnectionClosed(node_id=node_id))
 
-    async def _read(self, peer: _Peer) -> None:
+    def _queue(self, peer: _Peer, data: bytes) -> None:
+        if peer.is_full:
+            return
+        try:
+            peer.outbox.put_nowait(data)
+        except asyncio.QueueFull:
+            peer.is_full = True
+            self._drop(peer, "it does not read")
+
+    def _drop(self, peer: _Peer, reason: str) -> None:
+        node_id = peer.connection.node_id
+        _log.info("peer_dropped node_id=%s reason=%s", node_id.hex(), reason)
+        peer.is_leaving = True
+        self._spawn(peer.connection)
+
+    async def _await_silence(self, peer: _Peer, liveness: Liveness) -> None:
+        await liveness.gone()
+        self._drop(peer, "it does not answer")
+
+    async def _read(self, peer: _Peer, liveness: Liveness) -> None:
         node_id = peer.connection.node_id
         while True:
             data = await peer.connection.receive()
             if self._peers.get(node_id) is not peer or peer.is_leaving:
                 return
+            liveness.note()
             try:
+                if is_ping(data):
+                    self._answer(peer, pong_for(data))
+                    continue
                 message = decode_message(data)
             except MalformedBytes as error:
                 self._post(ev.MessageMalformed(node_id=node_id, reason=str(error)))
                 continue
             if message is not None:
                 self._post(ev.MessageReceived(node_id=node_id, message=message))
+
+    def _answer(self, peer: _Peer, pong: bytes | None) -> None:
+        if pong is not None and not peer.owes_pong:
+            peer.owes_pong = True
+            self._queue(peer, pong)
 
     async def _write(self, peer: _Peer) -> None:
         while True:
@@ -144,6 +171,8 @@ class Peers:
                 _log.exception("peer_write_failed node_id=%s", peer.connection.node_id.hex())
                 await peer.connection.close()
                 return
+            if is_pong(data):
+                peer.owes_pong = False
 
     def _spawn(self, connection: Connection) -> None:
         task = asyncio.create_task(connection.close())

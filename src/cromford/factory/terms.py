@@ -138,6 +138,11 @@ class FactoryTerms:
             + SAFETY_BLOCKS
         )
 
+    @property
+    def patience_end_height(self) -> int:
+        """From where on a funding that is not confirmed is waited for no longer."""
+        return self.build_height + self.patience_blocks
+
     def ready_height_max(self, n_layers: int) -> int:
         """Return the last funding confirmation height at which the factory is worth using."""
         return (

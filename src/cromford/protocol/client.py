@@ -13,7 +13,7 @@ from cromford.channel.content import CommitmentContent
 from cromford.protocol import events as ev
 from cromford.protocol import publishing, spending
 from cromford.protocol.channels import client as channels
-from cromford.protocol.channels.steps import on_nonce_deadline
+from cromford.protocol.channels.steps import on_nonce_deadline, on_revocation_deadline
 from cromford.protocol.exiting import breach
 from cromford.protocol.exiting import client as exiting
 from cromford.protocol.facts import FRESH, Facts
@@ -123,6 +123,8 @@ def _on_deadline(turn: Turn[ClientState], deadline: fx.Deadline) -> None:
             channels.on_invoice_deadline(turn, payment_hash)
         case fx.NonceDeadline():
             on_nonce_deadline(turn, deadline)
+        case fx.RevocationDeadline():
+            on_revocation_deadline(turn, deadline)
         case fx.RejoinDeadline() | fx.HoldDeadline():
             raise AssertionError(f"{type(deadline).__name__} is an LSP's deadline")
         case _:

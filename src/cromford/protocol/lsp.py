@@ -14,7 +14,7 @@ from cromford.channel.content import CommitmentContent
 from cromford.protocol import events as ev
 from cromford.protocol import publishing, spending
 from cromford.protocol.channels import lsp as channels
-from cromford.protocol.channels.steps import on_nonce_deadline
+from cromford.protocol.channels.steps import on_nonce_deadline, on_revocation_deadline
 from cromford.protocol.exiting import breach
 from cromford.protocol.exiting import lsp as exiting
 from cromford.protocol.facts import FRESH, Facts
@@ -137,6 +137,8 @@ def _on_deadline(turn: Turn[LspState], deadline: fx.Deadline) -> None:
             lobby.rebuild(turn)
         case fx.HoldDeadline():
             channels.on_hold_ended(turn, deadline)
+        case fx.RevocationDeadline():
+            on_revocation_deadline(turn, deadline)
         case fx.AttemptDeadline(attempt_id=attempt_id):
             opening.on_deadline(turn, attempt_id)
         case fx.NonceDeadline():

@@ -26,6 +26,11 @@ def least_depth(usual_depth: int, capacities_sat: Iterable[int], *, candidates: 
     return max(usual_depth, MIN_DEPTH_LARGE) if is_large or candidates > 1 else usual_depth
 
 
+# Nothing moves in a channel that failed, so waiting costs; a day, in which its other side may leave
+# by itself, or its operator bring back what it lost, spares everybody a path on the chain.
+FAILED_CHANNEL_BLOCKS: Final = 144
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LspPolicy:
     """How an LSP builds. Amounts in sat, delays in blocks, waits in seconds."""
@@ -60,6 +65,8 @@ class LspPolicy:
     fee_proportional_millionths: int = 1000
     # How long a payment waits for a payee that is away.
     hold_seconds: int = 30
+    # After how many blocks a channel that failed is left, if it is worth an exit.
+    failed_channel_blocks: int = FAILED_CHANNEL_BLOCKS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +131,9 @@ class ClientPolicy:
     # The highest price of a payment, where its operator names no other limit.
     fee_base_msat_max: int = 10_000
     fee_proportional_millionths_max: int = 10_000
+    # After how many blocks a channel that failed is left, if it is worth an exit: an LSP that fails
+    # channels freezes their money no longer.
+    failed_channel_blocks: int = FAILED_CHANNEL_BLOCKS
 
 
 class UnsafePolicy(ValueError):

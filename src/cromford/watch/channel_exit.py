@@ -64,8 +64,9 @@ class AwaitPreimage:
 class Unrecognised:
     """The channel's output was spent, by no commitment that is known here.
 
-    A revoked commitment, which `commitment_number_of` tells: ask again with it. A cooperative
-    close or a poison transaction otherwise, and then there is nothing to do here.
+    A revoked commitment, which `commitment_number_of` tells: ask again with it. A commitment that
+    this party forgot, whose `to_remote` it takes all the same. A cooperative close or a poison
+    transaction otherwise, and then there is nothing to do here.
     """
 
     tx: Tx
@@ -94,7 +95,7 @@ def channel_actions(channel: LandedChannel) -> tuple[ChannelAction, ...]:
     if spender is None:
         return (_departure(channel),)
     if channel.landed is None:
-        return (Unrecognised(tx=spender),)
+        return (Unrecognised(tx=spender), *_plan(channel).actions)
     return tuple(_plan(channel).actions)
 
 

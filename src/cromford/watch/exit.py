@@ -5,12 +5,13 @@ half-published state. One new transaction at a time: a child is published after 
 confirmed (BIP 431), and after the delay its nSequence demands (BIP 68).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from cromford.bitcoin.tx import OutPoint, Txid
+from cromford.bitcoin.tx import OutPoint, Tx, Txid
 from cromford.factory.branch import SignedBranch
 from cromford.factory.exit_path import ExitStep, exit_path
+from cromford.factory.vertices import TreeNode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +40,28 @@ class ChannelOnChain:
 
     outpoint: OutPoint
     height: int
+
+
+def path_outpoints(nodes: Iterable[TreeNode]) -> Iterator[OutPoint]:
+    """Yield what the transactions of a path or tree spend: once taken, nothing below follows."""
+    for node in nodes:
+        yield node.tx.inputs[0].outpoint
+
+
+def swept_by(nodes: Iterable[TreeNode], spends: Mapping[OutPoint, Tx]) -> Tx | None:
+    """Return what spent an output above a channel in place of the path to it, if anything did.
+
+    After the expiry that is the LSP's sweep; before, all participants signed it together.
+
+    Args:
+        nodes: The transactions of the path, or of a whole tree.
+        spends: By outpoint, the confirmed transaction that spends it.
+    """
+    for node in nodes:
+        spender = spends.get(node.tx.inputs[0].outpoint)
+        if spender is not None and spender.txid != node.tx.txid:
+            return spender
+    return None
 
 
 ExitAction = Publish | WaitForHeight | WaitForFunding | ChannelOnChain

@@ -47,6 +47,17 @@ class RevokedCommitment:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UnknownSpender:
+    """What spent the channel's output and is no commitment that is known here.
+
+    It may be one of the peer's that this party forgot: then `claims` pay it all the same.
+    """
+
+    tx: Tx
+    claims: tuple[Claim, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class LandedChannel:
     """What one party holds of a channel, and what the chain shows.
 
@@ -56,6 +67,7 @@ class LandedChannel:
         peer_commitments: Those of the peer that are not revoked: its latest, and until it has
             revoked that one, the one before.
         revoked: A revoked commitment of the peer, if one was seen to spend the channel's output.
+        unknown: What spent the channel's output, if it is no revoked commitment and not known.
         preimages: By payment hash.
         spends: By outpoint, the confirmed transaction that spends it; of all that
             `outpoints_of_interest` names.
@@ -73,6 +85,7 @@ class LandedChannel:
     own_point: bytes
     peer_commitments: tuple[PeerCommitment, ...] = ()
     revoked: RevokedCommitment | None = None
+    unknown: UnknownSpender | None = None
     preimages: Mapping[bytes, bytes] = field(default_factory=lambda: MappingProxyType({}))
     spends: Mapping[OutPoint, Tx] = field(default_factory=lambda: MappingProxyType({}))
     heights: Mapping[Txid, int]
@@ -179,12 +192,12 @@ Taking = Sweepable | HtlcTxDue | PreimageMissing
 def takings(channel: LandedChannel) -> tuple[Taking, ...]:
     """Return everything that is or was this party's to take of the commitment that confirmed.
 
-    It includes what is spent by now, by whomever, and is empty while no commitment that is known
-    here confirmed.
+    It includes what is spent by now, by whomever. Of a commitment that is not known here, it is
+    only what pays to a key that never changes.
     """
     landed = channel.landed
     if landed is None:
-        return ()
+        return tuple(_of_unknown(channel))
     height = channel.heights[landed.commitment.tx.txid]
     if isinstance(landed, HeldCommitment):
         return tuple(_of_own(channel, landed, height))
@@ -266,6 +279,18 @@ def _of_peer(channel: LandedChannel, theirs: PeerCommitment, height: int) -> Ite
             ),
             height=max(height, claim.nlocktime_min) + 1,
             rival_height=_rival_height(claim, holder=channel.me.other),
+        )
+
+
+def _of_unknown(channel: LandedChannel) -> Iterator[Taking]:
+    unknown = channel.unknown
+    if unknown is None or channel.spends.get(channel.outpoint) != unknown.tx:
+        return
+    for claim in unknown.claims:
+        yield Sweepable(
+            name=_name_of(claim),
+            input=ClaimInput(claim=claim, secret_or_point=channel.own_point),
+            height=channel.heights[unknown.tx.txid] + 1,
         )
 
 

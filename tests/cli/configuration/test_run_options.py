@@ -207,10 +207,15 @@ def test_a_schedule_is_part_of_the_policy(started: Started) -> None:
 def test_the_price_of_payments_and_its_limits_are_part_of_the_policies(started: Started) -> None:
     price = ("--fee-base-msat", "5", "--fee-proportional-millionths", "6", "--hold-seconds", "7")
     asks = started.lsp(*price).policy
+    assert asks.failed_channel_blocks == 144
     assert (asks.fee_base_msat, asks.fee_proportional_millionths, asks.hold_seconds) == (5, 6, 7)
     env = {
         "CROMFORD_CLIENT_MAX_FEE_BASE_MSAT": "8",
         "CROMFORD_CLIENT_MAX_FEE_PROPORTIONAL_MILLIONTHS": "0",
+        "CROMFORD_CLIENT_FAILED_CHANNEL_BLOCKS": "9",
+        "CROMFORD_LSP_FAILED_CHANNEL_BLOCKS": "10",
     }
     allows = started.client(env=env).policy
+    assert allows.failed_channel_blocks == 9
+    assert started.lsp(env=env).policy.failed_channel_blocks == 10
     assert (allows.fee_base_msat_max, allows.fee_proportional_millionths_max) == (8, 0)

@@ -49,6 +49,8 @@ MIN_DEPTH_MAX: Final = 144
 POOL_SIZE_MAX: Final = 256  # A join with two pools must fit one message.
 SIGNET_CHALLENGE_SIZE_MAX: Final = 10_000  # BIP 141: no script is longer.
 
+FAILED_CHANNEL_BLOCKS_MAX: Final = 4320  # A month: longer, and a failure is left to the deadline.
+
 _LSP: Final = LspPolicy()
 _CLIENT: Final = ClientPolicy()
 
@@ -364,6 +366,12 @@ _LSP_KEYS: Final = (
         _LSP.hold_seconds,
         "Seconds that a payment waits for its payee, and after which a payer is told of a failure.",
     ),
+    _lsp_key(
+        "failed_channel_blocks",
+        Integer(0, FAILED_CHANNEL_BLOCKS_MAX, "BLOCKS"),
+        _LSP.failed_channel_blocks,
+        "Blocks after which a channel that failed is brought on chain, if it is worth that.",
+    ),
 )
 
 
@@ -498,6 +506,12 @@ _CLIENT_KEYS: Final = (
         _FEE_RATE,
         _CLIENT.fee_proportional_millionths_max,
         "And for each million of its amount: 10000 are 1 %.",
+    ),
+    _client_key(
+        "failed_channel_blocks",
+        Integer(0, FAILED_CHANNEL_BLOCKS_MAX, "BLOCKS"),
+        _CLIENT.failed_channel_blocks,
+        "Blocks after which a channel that failed is left, if it is worth an exit.",
     ),
     *_range_keys(),
 )

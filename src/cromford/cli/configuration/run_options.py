@@ -229,6 +229,7 @@ def lsp_policy(values: Values) -> LspPolicy:
         fee_base_msat=of["fee_base_msat"],
         fee_proportional_millionths=of["fee_proportional_millionths"],
         hold_seconds=of["hold_seconds"],
+        failed_channel_blocks=of["failed_channel_blocks"],
     )
 
 
@@ -287,6 +288,7 @@ def client_policy(values: Values) -> ClientPolicy:
         build_height_slack_blocks=of["height_slack_blocks"],
         fee_base_msat_max=of["max_fee_base_msat"],
         fee_proportional_millionths_max=of["max_fee_proportional_millionths"],
+        failed_channel_blocks=of["failed_channel_blocks"],
         **ranges,
     )
 

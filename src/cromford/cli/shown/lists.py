@@ -311,7 +311,7 @@ def _known(number: int | None) -> str:
 
 
 def _time_left(factory: Document) -> Any:  # noqa: ANN401 - rich's Text
-    is_over = factory["aborted"] or factory["status"] == "on_chain"
+    is_over = factory["aborted"] or factory["status"] in {"on_chain", "swept"}
     return cell(None) if is_over else expiry_text(factory)
 
 

@@ -40,7 +40,7 @@ def invoice(console: Console, answer: Document) -> None:
 def payment(console: Console, answer: Document) -> None:
     """Print what became of a payment, or what it would take."""
     rows: list[tuple[str, object]] = [
-        ("status", _STATUSES[answer["status"]]),
+        ("status", _status_of(answer)),
         ("amount", msat(answer["amount_msat"])),
         ("fee", msat(answer["fee_msat"])),
         ("in all", msat(answer["total_msat"])),
@@ -59,7 +59,19 @@ def payment(console: Console, answer: Document) -> None:
         rows.append(("proof (preimage)", answer["preimage"]))
     if answer.get("failure"):
         rows.append(("failure", answer["failure"]))
+    if answer.get("obstacle"):
+        rows.append(("waits", answer["obstacle"]))
     facts(console, rows)
+
+
+def _status_of(answer: Document) -> str:
+    """Return a payment's status in words; one that may be lost is neither paid nor failed."""
+    if answer.get("may_lose_msat"):
+        return (
+            f"unknown: up to {msat(answer['may_lose_msat'])} may be lost, until the chain says "
+            f"otherwise after height {answer['expiry_height']:,}"
+        )
+    return _STATUSES[answer["status"]]
 
 
 _STATUSES: Final = {
@@ -84,6 +96,8 @@ def _own_payments(console: Console, listed: list[Document]) -> None:
         status = one["status"]
         if one.get("failure"):
             status = f"failed: {one['failure']}"
+        elif one.get("may_lose_msat"):
+            status = "unknown, may be lost"
         rows.add_row(
             cell(_DIRECTIONS[one["direction"]]),
             cell(status),

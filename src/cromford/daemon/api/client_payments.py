@@ -36,7 +36,7 @@ from cromford.protocol.channels.htlc_rules import (
     min_final_cltv_expiry_delta,
 )
 from cromford.protocol.exiting.channel import sweep_feerate
-from cromford.protocol.exiting.client import preimages_of
+from cromford.protocol.exiting.client import is_swept, preimages_of
 from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.link import Link
 
@@ -218,8 +218,9 @@ class ClientPayments:
 
     async def _payments(self, params: dict[str, Any]) -> object:
         limit = checked_limit(read_params(params, PaymentsParams))
-        numbers = self._owner.payment_numbers
-        return {"payments": own_payments(self._owner.book, numbers, limit=limit)}
+        book, numbers = self._owner.book, self._owner.payment_numbers
+        height = self._owner.height
+        return {"payments": own_payments(book, numbers, limit=limit, height=height)}
 
     async def _balance(self) -> object:
         channels = self._channels()
@@ -228,10 +229,18 @@ class ClientPayments:
         return {"channels": channels, "total": total}
 
     def _channels(self) -> list[Document]:
-        """Return every channel that is not on chain yet, oldest first; then `exit_plan` tells."""
+        """Return every channel that is not over, oldest first.
+
+        Of one on chain `exit_plan` tells; of one that went with its factory nothing is left.
+        """
         state = self._owner.state
         links = state.book.links_with(state.config.lsp_node_id)
-        return [self._channel(x) for x in links if not channel_views.is_on_chain(x, state.chain)]
+        return [
+            self._channel(link)
+            for link in links
+            if not channel_views.is_on_chain(link, state.chain)
+            and not is_swept(state, state.attempts[link.attempt_id])
+        ]
 
     def _channel(self, link: Link) -> Document:
         state = self._owner.state

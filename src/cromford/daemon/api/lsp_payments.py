@@ -22,6 +22,7 @@ from cromford.daemon.views.payments import forwards, own_payments
 from cromford.protocol import events as ev
 from cromford.protocol.channels.balances import balance_of
 from cromford.protocol.channels.lsp import is_usable
+from cromford.protocol.exiting.lsp import is_swept
 from cromford.protocol.journal.lsp_state import LspState
 
 Document = dict[str, Any]
@@ -87,7 +88,9 @@ class LspPayments:
         limit = checked_limit(read_params(params, PaymentsParams))
         book = self._owner.book
         return {
-            "payments": own_payments(book, self._owner.payment_numbers, limit=limit),
+            "payments": own_payments(
+                book, self._owner.payment_numbers, limit=limit, height=self._owner.height
+            ),
             "forwards": forwards(book, limit=limit),
             "n_forwards": book.n_finished + len(book.forwards) + len(book.held),
             "earned_msat": book.earned_msat,
@@ -113,4 +116,5 @@ class LspPayments:
             }
             for link in links
             if not channel_views.is_on_chain(link, state.chain)
+            and not is_swept(state, state.attempts[link.attempt_id], link.client)
         ]

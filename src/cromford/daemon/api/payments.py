@@ -181,7 +181,8 @@ async def pay(
             raise _explained(failure, means()) from failure
     if not dry_run:
         await _outcome(payer, asked.payment_hash, seconds=wait_seconds)
-    return show_payment(payer.book, payer.book.payments[asked.payment_hash])
+    found = payer.book.payments[asked.payment_hash]
+    return show_payment(payer.book, found, height=payer.height)
 
 
 def _check_time(invoice: Invoice) -> None:

@@ -31,6 +31,7 @@ class Standing:
         is_exiting: Whether one of its parties brings it on chain.
         depth: Confirmations of the factory's funding.
         min_depth: How many it needs.
+        is_swept: Whether something else than the way to it spent an output above it.
     """
 
     is_usable: bool
@@ -38,6 +39,7 @@ class Standing:
     is_exiting: bool
     depth: int
     min_depth: int
+    is_swept: bool = False
 
 
 def status_of(link: Link, standing: Standing) -> str:
@@ -45,9 +47,11 @@ def status_of(link: Link, standing: Standing) -> str:
 
     `open`: they may; `offline`: they may when the peer is back; `stale`: they may when our chain is
     fresh again; `pending`: the funding is not deep enough; `exiting`: on its way to the chain;
-    `ending`: past its exit deadline; `behind`: the peer proved that state was lost here; `failed`:
-    no update any more.
+    `ending`: past its exit deadline; `behind`: the peer proved that state was lost here; `swept`:
+    it is gone with its factory; `failed`: no update any more.
     """
+    if standing.is_swept:
+        return "swept"
     if link.is_behind:
         return "behind"
     if standing.is_exiting:

@@ -5,6 +5,7 @@ from typing import Any, Final
 from cromford.daemon.views import channels as channel_views
 from cromford.daemon.views.export import export_funding, export_nodes, export_terms
 from cromford.protocol.channels.client import is_usable
+from cromford.protocol.exiting.client import is_swept
 from cromford.protocol.facts import Facts
 from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
 from cromford.protocol.journal.client_state import ClientState
@@ -27,13 +28,21 @@ def stage_of(attempt: ClientAttempt) -> str:
 
 
 def status_of(state: ClientState, attempt: ClientAttempt) -> str:
-    """Return a factory's status in one word. What the chain shows outweighs what was said."""
+    """Return a factory's status in one word. What the chain shows outweighs what was said.
+
+    `on_chain`: our channel is; `swept`: something else than our branch spent an output above it, so
+    nothing in it is ours any more; `expired`: the LSP may do that now.
+    """
     is_complete = isinstance(attempt.stage, Complete)
     confirmed = is_complete and attempt.funding_tx.txid in state.chain.confirmed
     if confirmed and attempt.branch.vertices[-1].state.tx.txid in state.chain.confirmed:
         return "on_chain"
+    if confirmed and is_swept(state, attempt):
+        return "swept"
     if attempt.is_exiting:
         return "exiting"
+    if confirmed and attempt.ready_sent and state.chain.height >= attempt.terms.expiry_height:
+        return "expired"
     if confirmed and attempt.ready_sent:
         return "live" if attempt.ready_received else "confirming"
     if confirmed and not attempt.given_up:
@@ -129,6 +138,7 @@ def standing_of(state: ClientState, link: Link, facts: Facts) -> channel_views.S
         is_exiting=attempt.is_exiting or link.setting.funding.outpoint in chain.spends,
         depth=chain.depth(attempt.funding_tx.txid),
         min_depth=attempt.terms.min_depth,
+        is_swept=is_swept(state, attempt),
     )
 
 

@@ -166,15 +166,16 @@ def describe(action: ExitAction) -> str:
             return f"the channel output {outpoint} has been on chain since height {height}"
 
 
-def describe_channel(action: ChannelAction, *, is_behind: bool) -> str:
+def describe_channel(action: ChannelAction, *, is_behind: bool, peer: str = "the LSP") -> str:
     """Return the next action in a channel that is on chain in a sentence.
 
-    A client that `is_behind` lost state: its commitment may be revoked, and is never published.
+    Who `is_behind` lost state: its commitment may be revoked, and is never published. `peer` is who
+    publishes one for both.
     """
     match action:
         case PublishHeld():
             if is_behind:
-                return "wait for the LSP's commitment: your own may be revoked"
+                return f"wait for {peer} to publish its commitment: your own may be revoked"
             return "publish the commitment now"
         case Spend(name=name):
             return f"publish {name} now"

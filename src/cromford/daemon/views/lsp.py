@@ -6,18 +6,21 @@ from cromford.channel.terms import MSAT_PER_SAT
 from cromford.daemon.views.channels import Standing
 from cromford.daemon.views.export import export_factory, export_terms
 from cromford.protocol.channels.lsp import is_usable
+from cromford.protocol.exiting.lsp import is_swept
 from cromford.protocol.facts import Facts
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.lsp_attempt import LspAttempt
 from cromford.protocol.journal.lsp_state import Build, LspState
 from cromford.protocol.lobby.build import BuildPlan
+from cromford.watch.exit import swept_by
 
 
 def status_of(state: LspState, attempt: LspAttempt) -> str:
-    """Return a factory's status: building, funding, live, aborted, abandoned or dead.
+    """Return a factory's status in one word.
 
-    `abandoned`: its funding was given up, and another transaction is to spend a coin of it; `dead`:
-    that one is deep enough. What the chain shows of the funding outweighs both.
+    Building, funding, live, expired, swept, aborted, abandoned or dead. `abandoned`: its funding
+    was given up, and another transaction is to spend a coin of it; `dead`: that one is deep enough.
+    What the chain shows of the funding outweighs both.
     """
     if attempt.aborted is not None:
         return "aborted"
@@ -28,7 +31,16 @@ def status_of(state: LspState, attempt: LspAttempt) -> str:
         return "dead"
     if depth == 0 and attempt.funded.replacement is not None:
         return "abandoned"
-    return "live" if depth >= attempt.terms.min_depth else "funding"
+    if depth < attempt.terms.min_depth:
+        return "funding"
+    if _is_swept(state, attempt):
+        return "swept"
+    return "live" if state.chain.height < attempt.terms.expiry_height else "expired"
+
+
+def _is_swept(state: LspState, attempt: LspAttempt) -> bool:
+    """Say whether the factory's output went elsewhere than into its tree."""
+    return swept_by((attempt.tree.vertices[0].kickoff,), state.chain.spends) is not None
 
 
 def summary(state: LspState, attempt: LspAttempt) -> dict[str, Any]:
@@ -95,6 +107,7 @@ def standing_of(state: LspState, link: Link, facts: Facts) -> Standing:
         or link.setting.funding.outpoint in chain.spends,
         depth=chain.depth(attempt.funding_tx.txid),
         min_depth=attempt.terms.min_depth,
+        is_swept=is_swept(state, attempt, link.client),
     )
 
 
@@ -142,7 +155,11 @@ def export(state: LspState, attempt: LspAttempt) -> dict[str, Any]:
 def capital(state: LspState) -> dict[str, Any]:
     """Return where the LSP's money is: free, reserved, locked until which expiry, earned."""
     by_expiry = sorted(
-        (a for a in state.attempts.values() if a.funded and status_of(state, a) != "dead"),
+        (
+            a
+            for a in state.attempts.values()
+            if a.funded is not None and status_of(state, a) not in {"dead", "swept"}
+        ),
         key=lambda attempt: attempt.terms.expiry_height,
     )
     locked = [

@@ -4,6 +4,7 @@ Of an invoice of ours the preimage is never shown: whoever has it could be paid 
 Of what we paid it is shown, as the proof.
 """
 
+from dataclasses import dataclass
 from heapq import nlargest
 from itertools import islice
 from typing import Any, Final
@@ -18,9 +19,52 @@ HELD: Final = "held"
 Document = dict[str, Any]
 
 
-def show_payment(book: Book, payment: Payment) -> Document:
-    """Return what we pay, with the proof once it is paid."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    """What is known of a payment that is pending.
+
+    Attributes:
+        obstacle: Why it does not go on now, in words; None if nothing is known to hinder it.
+        may_lose_msat: What is neither paid nor back though its time is over: it may be either, and
+            only the chain may tell. None while it is simply on its way.
+        expiry_height: From then on it may come back.
+    """
+
+    obstacle: str | None = None
+    may_lose_msat: int | None = None
+    expiry_height: int | None = None
+
+
+def outlook_of(book: Book, payment: Payment, *, height: int) -> Outlook:
+    """Return what is known of a payment while it is pending.
+
+    `failed` is said when it is final. Before that, a payment whose channel is over, or whose time
+    is, may have been paid: the payee may take it on chain.
+    """
+    link = book.links[payment.htlc[0]]
+    live = link.state.find(link.me, payment.htlc[1])
+    if payment.status != "pending" or live is None:
+        return Outlook()
+    expiry_height = live.htlc.cltv_expiry
+    is_late = height >= expiry_height
+    obstacle = None
+    if link.failure is not None:
+        obstacle = f"the channel is over: {link.failure}"
+    elif not link.state.is_connected:
+        obstacle = "the peer does not answer: it is not connected"
+    elif is_late:
+        obstacle = "the peer does not answer it, and its time is over"
+    return Outlook(
+        obstacle=obstacle,
+        may_lose_msat=live.htlc.amount_msat if is_late or link.failure is not None else None,
+        expiry_height=expiry_height,
+    )
+
+
+def show_payment(book: Book, payment: Payment, *, height: int) -> Document:
+    """Return what we pay, with the proof once it is paid, and until then what is known of it."""
     channel_id = payment.htlc[0]
+    outlook = outlook_of(book, payment, height=height)
     return {
         "direction": "out",
         "status": payment.status,
@@ -34,6 +78,9 @@ def show_payment(book: Book, payment: Payment) -> Document:
         "factory_id": book.links[channel_id].attempt_id.hex(),
         "preimage": _hex(payment.preimage),
         **_failure(payment.failure if payment.preimage is None else None),
+        "obstacle": outlook.obstacle,
+        "may_lose_msat": outlook.may_lose_msat,
+        "expiry_height": outlook.expiry_height,
         "invoice": payment.text,
     }
 
@@ -55,7 +102,7 @@ def show_invoice(book: Book, invoice: OwnInvoice) -> Document:
     }
 
 
-def own_payments(book: Book, numbers: PaymentNumbers, *, limit: int) -> list[Document]:
+def own_payments(book: Book, numbers: PaymentNumbers, *, limit: int, height: int) -> list[Document]:
     """Return what we paid and what we asked for, the newest first, up to a limit."""
     found: list[tuple[int, Payment | OwnInvoice]] = [
         (numbers.of_payment(payment_hash), payment)
@@ -68,7 +115,11 @@ def own_payments(book: Book, numbers: PaymentNumbers, *, limit: int) -> list[Doc
     return [
         {
             "number": number,
-            **(show_payment(book, one) if isinstance(one, Payment) else show_invoice(book, one)),
+            **(
+                show_payment(book, one, height=height)
+                if isinstance(one, Payment)
+                else show_invoice(book, one)
+            ),
         }
         for number, one in nlargest(limit, found, key=lambda pair: pair[0])
     ]

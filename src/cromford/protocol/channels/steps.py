@@ -19,7 +19,12 @@ from cromford.channel.messages import (
     UpdateAdd,
     UpdateFulfill,
 )
-from cromford.channel.reestablish import disconnect, receive_reestablish, reestablish_message
+from cromford.channel.reestablish import (
+    claims_lost_state,
+    disconnect,
+    receive_reestablish,
+    reestablish_message,
+)
 from cromford.channel.secret_store import N_COMMITMENTS_MAX
 from cromford.crypto.musig2 import is_partial_sig, is_pubnonce, nonce_agg
 from cromford.protocol import events as ev
@@ -37,6 +42,15 @@ from cromford.wire import messages as m
 from cromford.wire.messages import encode_message
 
 NONCE_RETRY_SECONDS: Final = 30
+# Said to the operator and to the peer.
+LOST_STATE: Final = (
+    "state was lost here: the peer knows later states of this channel, so our commitment may be "
+    "revoked and is never published"
+)
+PEER_LOST_STATE: Final = "the peer lost state of this channel: our commitment pays both of us"
+
+# BOLT 2 names no bound. Every honest answer takes a round trip; what is added meanwhile waits.
+REVOCATION_SECONDS: Final = 30
 
 
 def prepare(turn: AnyTurn, link: Link) -> None:
@@ -97,6 +111,7 @@ def on_message(turn: AnyTurn, link: Link, message: m.ChannelMessage) -> None:
     """
     if link.failure is not None:
         if isinstance(message, m.ChannelReestablish):
+            _heed_lost_state(turn, link, message)
             _recall_point(turn, link, message)
         if not isinstance(message, m.ChannelFailure):
             turn.send(
@@ -144,10 +159,27 @@ def _on_reestablish(turn: AnyTurn, link: Link, message: m.ChannelReestablish) ->
             expected=f"at most {N_COMMITMENTS_MAX}",
             received=message.next_revocation_number,
         )
-    if message.next_revocation_number == 0:
+    if _heed_lost_state(turn, link, message):
+        fail(turn, link, PEER_LOST_STATE)
+        # It may prove all the same that we lost state, too.
+        _recall_point(turn, link, message)
+    elif message.next_revocation_number == 0:
         _resume(turn, link, message, own_point=None)
     else:
         _recall_point(turn, link, message)
+
+
+def _heed_lost_state(turn: AnyTurn, link: Link, message: m.ChannelReestablish) -> bool:
+    """Remember that the peer lost state, or says so; return whether it does.
+
+    A peer that lies gains nothing: our commitment is published only where the channel's output is
+    on chain, and to bring it there costs what its own exit does.
+    """
+    if not claims_lost_state(link.state, reestablish_of(message)):
+        return False
+    if not link.peer_is_behind:
+        turn.remember(cr.PeerLostState(channel_id=link.channel_id, message=encode_message(message)))
+    return True
 
 
 def _recall_point(turn: AnyTurn, link: Link, message: m.ChannelReestablish) -> None:
@@ -190,14 +222,10 @@ def _learn_of_lost_state(turn: AnyTurn, link: Link, event: ev.PointRecalled) -> 
         receive_reestablish(
             disconnect(link.state), reestablish_of(event.asked.message), own_point=event.point
         )
-    except FallenBehind as error:
-        fail(turn, link, _lost(error), is_behind=True, tells_peer=False)
+    except FallenBehind:
+        fail(turn, link, LOST_STATE, is_behind=True, tells_peer=False)
     except PeerViolation:
         return
-
-
-def _lost(error: FallenBehind) -> str:
-    return f"state was lost: {error}"
 
 
 def _resume(
@@ -205,8 +233,8 @@ def _resume(
 ) -> None:
     try:
         resumption = receive_reestablish(link.state, reestablish_of(message), own_point=own_point)
-    except FallenBehind as error:
-        fail(turn, link, _lost(error), is_behind=True)
+    except FallenBehind:
+        fail(turn, link, LOST_STATE, is_behind=True)
         return
     turn.remember(
         cr.ChannelReestablished(
@@ -215,7 +243,11 @@ def _resume(
             own_point=own_point or b"",
         )
     )
-    _resend(turn, turn.link(link.channel_id), resumption.resend)
+    link = turn.link(link.channel_id)
+    if link.state.awaits_revocation:
+        # Its answer may be what was lost, and then our signature does not go again.
+        turn.wish(_set_revocation_deadline(link))
+    _resend(turn, link, resumption.resend)
 
 
 def _resend(turn: AnyTurn, link: Link, resend: tuple[Outgoing, ...]) -> None:
@@ -335,6 +367,7 @@ def on_commitment_made(turn: AnyTurn, event: ev.CommitmentMade) -> None:
     )
     for message in (*event.asked.before, signed, *event.asked.after):
         turn.send(link.node_id, message)
+    turn.wish(_set_revocation_deadline(link))
 
 
 def _on_commitment_signed(turn: AnyTurn, link: Link, message: m.CommitmentSigned) -> None:
@@ -412,6 +445,26 @@ def _on_revoke_and_ack(turn: AnyTurn, link: Link, message: m.RevokeAndAck) -> No
     turn.remember(
         cr.RevocationReceived(channel_id=link.channel_id, message=encode_message(message))
     )
+    turn.wish(fx.ClearDeadline(deadline=_revocation_deadline(link)))
+
+
+def on_revocation_deadline(turn: AnyTurn, deadline: fx.RevocationDeadline) -> None:
+    """Hang up on a peer that does not answer our signature: what it carries would wait for ever.
+
+    In the next connection both sides tell where the channel stands, and the signature goes again.
+    """
+    link = turn.book.links.get(deadline.channel_id)
+    if link is not None and link.is_open and link.state.awaits_revocation:
+        reason = f"no revoke_and_ack for {REVOCATION_SECONDS} seconds"
+        turn.wish(fx.Disconnect(node_id=link.node_id, reason=reason))
+
+
+def _set_revocation_deadline(link: Link) -> fx.SetDeadline:
+    return fx.SetDeadline(deadline=_revocation_deadline(link), seconds=REVOCATION_SECONDS)
+
+
+def _revocation_deadline(link: Link) -> fx.RevocationDeadline:
+    return fx.RevocationDeadline(channel_id=link.channel_id)
 
 
 def _check_pubnonce(field: str, pubnonce: bytes) -> None:

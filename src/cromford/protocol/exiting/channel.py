@@ -10,16 +10,17 @@ from dataclasses import dataclass
 from typing import Final
 
 from cromford import effects as fx
-from cromford.bitcoin.tx import OutPoint
-from cromford.channel.content import Htlc
+from cromford.bitcoin.tx import OutPoint, Tx
+from cromford.channel.claims import to_peer_claims
 from cromford.channel.stage import HtlcStage
 from cromford.factory.branch import SignedBranch
 from cromford.factory.terms import FactoryTerms
 from cromford.factory.vertices import TreeNode
 from cromford.protocol import events as ev
-from cromford.protocol.channels.htlc_rules import give_up_height, publish_height
+from cromford.protocol.channels.htlc_rules import give_up_height
 from cromford.protocol.channels.steps import fail
 from cromford.protocol.exiting.breach import revoked_commitment, revoked_number
+from cromford.protocol.exiting.stake import htlcs_at_stake
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal.book import Book
@@ -38,6 +39,7 @@ from cromford.watch.landed import (
     HtlcTxDue,
     LandedChannel,
     Sweepable,
+    UnknownSpender,
     takings,
 )
 from cromford.watch.sweep import SWEEP_FEERATE_SAT_PER_KW, Spend
@@ -72,8 +74,10 @@ def sweep_feerate(terms: FactoryTerms) -> int:
 def landed_channel(holding: Holding, chain: ChainView) -> LandedChannel:
     """Return a channel as the chain shows it."""
     link = holding.link
+    spender = chain.spends.get(link.setting.funding.outpoint)
     return LandedChannel(
         revoked=None if link.breach is None else revoked_commitment(link, link.breach),
+        unknown=None if spender is None else _unknown(link, spender),
         held=link.held,
         own_point=link.own_point,
         peer_commitments=link.peer_commitments,
@@ -84,6 +88,22 @@ def landed_channel(holding: Holding, chain: ChainView) -> LandedChannel:
         payout_script=holding.payout_script,
         feerate_sat_per_kw=sweep_feerate(holding.terms),
     )
+
+
+def _unknown(link: Link, spender: Tx) -> UnknownSpender | None:
+    """Return what spent a channel's output, unless it has to be punished as a whole."""
+    if revoked_number(link, spender) is not None:
+        return None
+    to_us = link.setting.keys.to_peer(link.me)
+    return UnknownSpender(tx=spender, claims=to_peer_claims(spender, to_us))
+
+
+def owes_commitment(link: Link | None) -> bool:
+    """Say whether our commitment is published for the peer as well, once the output is on chain.
+
+    A peer that lost state, or says so, must not publish its own.
+    """
+    return link is not None and link.peer_is_behind
 
 
 def leaving_effects(
@@ -98,16 +118,17 @@ def leaving_effects(
 
 
 def _claims(holding: Holding, landed: LandedChannel, *, is_exiting: bool) -> Iterator[fx.Effect]:
+    link = holding.link
     for action in channel_actions(landed):
         match action:
-            case PublishHeld(tx=tx) if is_exiting and not holding.link.is_behind:
+            case PublishHeld(tx=tx) if not link.is_behind and (is_exiting or link.peer_is_behind):
                 yield fx.Broadcast(name="commitment", tx=tx)
             case Spend():
-                yield fx.SignSpend(key=holding.link.key, spend=action)
+                yield fx.SignSpend(key=link.key, spend=action)
             case Unrecognised(tx=tx):
-                number = revoked_number(holding.link, tx)
+                number = revoked_number(link, tx)
                 if number is not None:
-                    yield fx.RecallCommitment(channel_id=holding.link.channel_id, number=number)
+                    yield fx.RecallCommitment(channel_id=link.channel_id, number=number)
             case _:
                 continue
 
@@ -206,20 +227,37 @@ def earned_on_chain(
 
 
 def given_up(book: Book, link: Link, *, height: int) -> tuple[cr.HtlcDecided, ...]:
-    """Return our HTLCs of a channel that have no output, and that nobody answered in time.
+    """Return an LSP's HTLCs of a channel that have no output, and that nobody answered in time.
 
-    One with an output leads to an exit; if that has to wait, because the funding left the chain,
-    the HTLC waits, too.
+    They have none on the client's commitment either, so only the client's word could pay it, and
+    that is not taken any more: final. One with an output leads to an exit; if that has to wait,
+    because the funding left the chain, the HTLC waits, too.
     """
-    at_stake = htlcs_at_stake(link, {})
+    at_stake = htlcs_at_stake(book, link)
     return tuple(
         cr.HtlcDecided(channel_id=link.channel_id, htlc_id=live.htlc.htlc_id, preimage=None)
         for live in link.state.htlcs
         if live.htlc.offered_by is link.me
-        and (link.channel_id, live.htlc.htlc_id) in book.owners
-        and (live.removal is None or not live.removal.is_paid)
+        and book.is_unpaid((link.channel_id, live.htlc.htlc_id))
         and live.htlc not in at_stake
         and give_up_height(live.htlc.cltv_expiry) <= height
+    )
+
+
+def never_signed(book: Book, link: Link) -> tuple[cr.HtlcDecided, ...]:
+    """Return our HTLCs of a channel that is over, if they are on no commitment and never will be.
+
+    What was not signed before the channel failed is not signed any more: nobody can be paid by it.
+    Whoever lost state cannot say what it signed.
+    """
+    if link.failure is None or link.is_behind:
+        return ()
+    return tuple(
+        cr.HtlcDecided(channel_id=link.channel_id, htlc_id=live.htlc.htlc_id, preimage=None)
+        for live in link.state.htlcs
+        if live.htlc.offered_by is link.me
+        and live.stage is HtlcStage.ADD_PROPOSED
+        and book.is_unpaid((link.channel_id, live.htlc.htlc_id))
     )
 
 
@@ -245,34 +283,6 @@ def end_updates(turn: AnyTurn, link: Link, reason: str, *, tells_peer: bool) -> 
     """End the updates of a channel, unless they ended before."""
     if turn.link(link.channel_id).failure is None:
         fail(turn, link, reason, tells_peer=tells_peer)
-
-
-def is_htlc_at_stake(
-    link: Link, preimages: Mapping[bytes, bytes], *, chain: ChainView, height: int
-) -> bool:
-    """Say whether the channel has to go on chain now, because of an HTLC's expiry.
-
-    Whatever the HTLC holds: one with an output always holds more than it costs to steal.
-    """
-    return any(
-        publish_height(link, htlc.cltv_expiry, chain=chain) <= height
-        for htlc in htlcs_at_stake(link, preimages)
-    )
-
-
-def htlcs_at_stake(link: Link, preimages: Mapping[bytes, bytes]) -> list[Htlc]:
-    """Return the HTLCs that we offered, or hold the preimage of, if they have an output.
-
-    One that was never signed is on no commitment: whoever comes on chain comes without it.
-    """
-    terms = link.setting.terms
-    return [
-        live.htlc
-        for live in link.state.htlcs
-        if live.stage is not HtlcStage.ADD_PROPOSED
-        and (live.htlc.offered_by is link.me or live.htlc.payment_hash in preimages)
-        and not terms.is_trimmed(live.htlc.amount_msat, is_offered=live.htlc.offered_by is link.me)
-    ]
 
 
 def remember_breach(turn: AnyTurn, recalled: ev.CommitmentRecalled) -> bool:

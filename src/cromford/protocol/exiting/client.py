@@ -5,23 +5,27 @@ from typing import Final, assert_never
 
 from cromford import effects as fx
 from cromford.bitcoin.tx import OutPoint
-from cromford.channel.terms import MSAT_PER_SAT
 from cromford.protocol import events as ev
-from cromford.protocol.channels.balances import balance_of
 from cromford.protocol.channels.htlc_rules import is_in_time
 from cromford.protocol.exiting.channel import (
     Holding,
     arriving_sat,
     end_updates,
-    given_up,
-    htlcs_at_stake,
-    is_htlc_at_stake,
     leaving_effects,
+    never_signed,
     on_chain,
+    owes_commitment,
     remember_breach,
     resolved_on_chain,
     tell_published,
     watched_outpoints,
+)
+from cromford.protocol.exiting.stake import (
+    HTLC_EXPIRES,
+    failed_long_ago,
+    is_failed_for_long,
+    is_htlc_at_stake,
+    is_worth_an_exit,
 )
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import channel_records as cr
@@ -31,8 +35,10 @@ from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.opened import client_link
 from cromford.protocol.turn import Turn
+from cromford.watch.exit import swept_by
 
 LEAVING: Final = "leaving by an exit"
+SWEPT: Final = "the factory is over: something else than the way to this channel was published"
 
 
 def link_of(state: ClientState, attempt: ClientAttempt) -> Link | None:
@@ -95,6 +101,9 @@ def on_exit_requested(turn: Turn[ClientState], attempt_id: bytes) -> None:
         raise Rejected("factory_not_complete", "the branch is not signed; nothing was funded")
     if turn.chain.depth(attempt.funding_tx.txid) == 0:
         raise Rejected("factory_not_funded", "the funding is not confirmed", retryable=True)
+    sweep = swept_by(attempt.branch.nodes, turn.chain.spends)
+    if sweep is not None:
+        raise Rejected("factory_swept", f"{SWEPT}: {sweep.txid} spent it")
     start_exit(turn, attempt, "the operator's wish")
 
 
@@ -119,7 +128,9 @@ def exit_effects(state: ClientState, attempt: ClientAttempt) -> tuple[fx.Effect,
     """Return what is to be published now for a channel that is left, or that the LSP left."""
     if not isinstance(attempt.stage, Complete):
         return ()
-    if not attempt.is_exiting and attempt.branch.channel_outpoint not in state.chain.spends:
+    is_on_chain = attempt.branch.channel_outpoint in state.chain.spends
+    is_owed = owes_commitment(link_of(state, attempt))
+    if not (attempt.is_exiting or is_on_chain or is_owed) or is_swept(state, attempt):
         return ()
     return leaving_effects(holding_of(state, attempt), state.chain, is_exiting=attempt.is_exiting)
 
@@ -166,10 +177,11 @@ def on_block(turn: Turn[ClientState]) -> None:
         if reason is not None:
             start_exit(turn, attempt, reason)
         on_chain(turn, link)
-        turn.remember(*_resolved(state, attempt, link))
-        if reason is None and link.failure is not None and not _is_leaving(state, attempt):
-            # The channel is over and its small HTLCs are not worth an exit.
-            turn.remember(*given_up(state.book, link, height=turn.height))
+        if is_swept(turn.state, attempt):
+            end_updates(turn, link, SWEPT, tells_peer=False)
+        # A payment that was signed and that nobody answers is never written off: it may be paid.
+        turn.remember(*_resolved(turn.state, attempt, link))
+        turn.remember(*never_signed(turn.book, turn.link(link.channel_id)))
 
 
 def on_headers(turn: Turn[ClientState]) -> None:
@@ -186,8 +198,12 @@ def on_headers(turn: Turn[ClientState]) -> None:
                 start_exit(turn, attempt, reason)
 
 
-def _is_leaving(state: ClientState, attempt: ClientAttempt) -> bool:
-    return attempt.is_exiting or attempt.branch.channel_outpoint in state.chain.spends
+def is_swept(state: ClientState, attempt: ClientAttempt) -> bool:
+    """Say whether something else than our branch spent an output above our channel."""
+    return (
+        isinstance(attempt.stage, Complete)
+        and swept_by(attempt.branch.nodes, state.chain.spends) is not None
+    )
 
 
 def _reason_to_leave(
@@ -195,14 +211,17 @@ def _reason_to_leave(
 ) -> str | None:
     if attempt.is_exiting or state.chain.depth(attempt.funding_tx.txid) == 0:
         return None
-    if attempt.branch.channel_outpoint in state.chain.spends:
+    if attempt.branch.channel_outpoint in state.chain.spends or is_swept(state, attempt):
         return None
-    if is_htlc_at_stake(link, preimages_of(state), chain=state.chain, height=height):
-        return "an HTLC expires"
-    has_balance = balance_of(link).own_msat > MSAT_PER_SAT * link.exit_cost_sat
-    is_worth_it = has_balance or htlcs_at_stake(link, preimages_of(state))
-    if is_worth_it and not is_in_time(link, state.chain, height=height):
+    if is_htlc_at_stake(state.book, link, chain=state.chain, height=height):
+        return HTLC_EXPIRES
+    if not is_worth_an_exit(state.book, link):
+        return None
+    if not is_in_time(link, state.chain, height=height):
         return "the exit deadline"
+    n_blocks = state.config.policy.failed_channel_blocks
+    if is_failed_for_long(link, failed_channel_blocks=n_blocks, height=height):
+        return failed_long_ago(link)
     return None
 
 

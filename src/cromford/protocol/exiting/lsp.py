@@ -5,24 +5,30 @@ from typing import Final, assert_never
 
 from cromford import effects as fx
 from cromford.bitcoin.tx import OutPoint
-from cromford.channel.terms import MSAT_PER_SAT
 from cromford.factory.funding import CHANGE_VOUT
 from cromford.protocol import events as ev
-from cromford.protocol.channels.balances import balance_of
 from cromford.protocol.exiting.channel import (
     Holding,
     arriving_sat,
     earned_on_chain,
     end_updates,
     given_up,
-    is_htlc_at_stake,
     leaving_effects,
+    never_signed,
     on_chain,
+    owes_commitment,
     preimages_told,
     remember_breach,
     resolved_on_chain,
     tell_published,
     watched_outpoints,
+)
+from cromford.protocol.exiting.stake import (
+    HTLC_EXPIRES,
+    failed_long_ago,
+    is_failed_for_long,
+    is_htlc_at_stake,
+    is_worth_an_exit,
 )
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import channel_records as cr
@@ -33,9 +39,9 @@ from cromford.protocol.journal.lsp_candidate import SignedCandidate
 from cromford.protocol.journal.lsp_state import LspState
 from cromford.protocol.journal.opened import lsp_link
 from cromford.protocol.turn import Turn
+from cromford.watch.exit import swept_by
 
 LEAVING: Final = "the LSP brings the channel on chain"
-HTLC_EXPIRES: Final = "an HTLC expires"
 
 
 def preimages_of(state: LspState, link: Link) -> dict[bytes, bytes]:
@@ -132,8 +138,9 @@ def start_exit(turn: Turn[LspState], attempt: LspAttempt, client: int, reason: s
 def exit_effects(state: LspState, attempt: LspAttempt, client: int) -> tuple[fx.Effect, ...]:
     """Return what is to be published now for a channel that we, or its client, left."""
     is_exiting = (attempt.attempt_id, client) in state.exits
-    outpoint = attempt.setting(client).funding.outpoint
-    if not is_exiting and outpoint not in state.chain.spends:
+    is_on_chain = attempt.setting(client).funding.outpoint in state.chain.spends
+    is_owed = owes_commitment(link_of(state, attempt, client))
+    if not (is_exiting or is_on_chain or is_owed):
         return ()
     return leaving_effects(holding_of(state, attempt, client), state.chain, is_exiting=is_exiting)
 
@@ -190,13 +197,34 @@ def on_block(turn: Turn[LspState]) -> None:
         if link.setting.funding.outpoint in state.chain.spends:
             on_chain(turn, link)
             turn.remember(*_resolved(state, attempt, link))
-        elif _must_save_htlc(state, attempt, link, height=turn.height):
-            start_exit(turn, attempt, client, HTLC_EXPIRES)
         elif (attempt.attempt_id, client) not in state.exits:
-            if _is_left_behind(state, link):
-                start_exit(turn, attempt, client, "the client vanished")
-            else:
+            reason = _reason_to_leave(state, attempt, link)
+            if reason is None:
                 _give_up(turn, link)
+            else:
+                start_exit(turn, attempt, client, reason)
+        turn.remember(*never_signed(turn.book, turn.link(link.channel_id)))
+
+
+def _reason_to_leave(state: LspState, attempt: LspAttempt, link: Link) -> str | None:
+    height, n_blocks = state.chain.height, state.config.policy.failed_channel_blocks
+    if state.chain.depth(attempt.funding_tx.txid) == 0:
+        return None
+    reason = None
+    if _must_save_htlc(state, attempt, link, height=height):
+        reason = HTLC_EXPIRES
+    elif is_failed_for_long(link, failed_channel_blocks=n_blocks, height=height):
+        reason = failed_long_ago(link) if is_worth_an_exit(state.book, link) else None
+    elif _is_left_behind(state, link):
+        reason = "the client vanished"
+    if reason is not None and is_swept(state, attempt, link.client):
+        return None
+    return reason
+
+
+def is_swept(state: LspState, attempt: LspAttempt, client: int) -> bool:
+    """Say whether something else than a client's branch spent an output above its channel."""
+    return swept_by(attempt.branch(client).nodes, state.chain.spends) is not None
 
 
 def _is_left_behind(state: LspState, link: Link) -> bool:
@@ -209,7 +237,7 @@ def _is_left_behind(state: LspState, link: Link) -> bool:
         link.remaining(state.chain).exit_deadline_height is None
         and state.chain.height >= link.expiry_height
         and state.is_vanished(link.node_id)
-        and balance_of(link).own_msat > MSAT_PER_SAT * link.exit_cost_sat
+        and is_worth_an_exit(state.book, link)
     )
 
 
@@ -232,7 +260,7 @@ def _must_save_htlc(state: LspState, attempt: LspAttempt, link: Link, *, height:
         bool(link.state.htlcs)
         and (attempt.attempt_id, link.client) not in state.exits
         and state.chain.depth(attempt.funding_tx.txid) > 0
-        and is_htlc_at_stake(link, preimages_of(state, link), chain=state.chain, height=height)
+        and is_htlc_at_stake(state.book, link, chain=state.chain, height=height)
     )
 
 

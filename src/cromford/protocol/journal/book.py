@@ -125,6 +125,20 @@ class Book:
         """Every channel in the order of their ids: a map has none, and decisions replay."""
         return tuple(self.links[channel_id] for channel_id in sorted(self.links))
 
+    def is_unpaid(self, key: HtlcKey) -> bool:
+        """Say whether nobody showed the preimage of an HTLC of ours, nor is it decided.
+
+        A forward that is finished while its HTLC is still ours was paid: a failure is passed back
+        only when the HTLC is gone.
+        """
+        owner = self.owners.get(key)
+        if owner is None:
+            return False
+        if isinstance(owner, bytes):
+            return self.payments[owner].preimage is None
+        forward = self.forwards.get(owner)
+        return forward is not None and forward.preimage is None
+
     def with_link(self, link: Link) -> "Book":
         """Return the book with one channel more."""
         known = self.by_node.get(link.node_id, ())

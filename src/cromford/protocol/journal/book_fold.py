@@ -19,8 +19,8 @@ V = TypeVar("V")
 FORWARDS_KEPT_MAX: Final = 10_000  # Finished ones that are listed; older stay in the journal.
 
 
-def apply_to_book(book: Book, record: cr.BookRecord) -> Book:
-    """Return the book after remembering one thing."""
+def apply_to_book(book: Book, record: cr.BookRecord, *, height: int) -> Book:
+    """Return the book after remembering one thing at a height of the chain."""
     match record:
         case cr.InvoiceIssued():
             return _with_invoice(book, _invoice_of(record))
@@ -58,13 +58,13 @@ def apply_to_book(book: Book, record: cr.BookRecord) -> Book:
             earned = replace(book, earned_msat=book.earned_msat + record.fee_msat)
             return _finished(earned, (record.channel_id, record.htlc_id))
         case _:
-            return _with_channel_record(book, record)
+            return _with_channel_record(book, record, height=height)
 
 
-def _with_channel_record(book: Book, record: cr.ChannelRecord) -> Book:
+def _with_channel_record(book: Book, record: cr.ChannelRecord, *, height: int) -> Book:
     if isinstance(record, cr.UpdateRecord):
         return _with_update(book, record)
-    link, settlement = applied(book.links[record.channel_id], record)
+    link, settlement = applied(book.links[record.channel_id], record, height=height)
     book = replace(book, links=book.links.set(link.channel_id, link))
     return book if settlement is None else _with_settled(book, link, settlement)
 

@@ -89,6 +89,16 @@ class ChannelFailed(Record, frozen=True, kw_only=True, tag="channel_failed"):
     is_behind: bool = False
 
 
+class PeerLostState(Record, frozen=True, kw_only=True, tag="peer_lost_state"):
+    """The peer's `channel_reestablish` shows that it lost state, or says so.
+
+    It must never publish its own commitment, so ours is published for both.
+    """
+
+    channel_id: bytes
+    message: bytes
+
+
 class BreachFound(Record, frozen=True, kw_only=True, tag="breach_found"):
     """The peer published a commitment that it had revoked, and this is what it says."""
 
@@ -194,6 +204,7 @@ StepRecord = (
     | CommitmentHeld
     | RevocationReceived
     | ChannelFailed
+    | PeerLostState
     | BreachFound
 )
 ChannelRecord = UpdateRecord | StepRecord

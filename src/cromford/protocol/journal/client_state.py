@@ -113,7 +113,8 @@ def apply(state: ClientState, record: r.AnyRecord) -> ClientState:
     if isinstance(record, r.LspOnly):
         raise AssertionError(f"{type(record).__name__} in a client's journal")
     if isinstance(record, cr.BookRecord):
-        return replace(state, book=apply_to_book(state.book, record))
+        book = apply_to_book(state.book, record, height=state.chain.height)
+        return replace(state, book=book)
     match record:
         case r.Created():
             return state

@@ -65,7 +65,9 @@ class Link:
         pubnonce: Its public half.
         peer_pubnonce: The peer's for its next commitment, in this connection.
         failure: Why no update is possible any more.
+        failed_height: The chain's height when that began.
         is_behind: Whether the peer proved that we lost state.
+        peer_is_behind: Whether the peer lost state, or says so.
         breach: What a commitment says that the peer had revoked and published all the same.
     """
 
@@ -95,7 +97,9 @@ class Link:
     pubnonce: bytes = b""
     peer_pubnonce: bytes | None = None
     failure: str | None = None
+    failed_height: int | None = None
     is_behind: bool = False
+    peer_is_behind: bool = False
     breach: CommitmentContent | None = None
 
     @property
@@ -176,8 +180,8 @@ def disconnected(link: Link) -> Link:
     )
 
 
-def applied(link: Link, record: cr.StepRecord) -> tuple[Link, Settlement | None]:
-    """Return the link after a record, and what a revocation made final."""
+def applied(link: Link, record: cr.StepRecord, *, height: int) -> tuple[Link, Settlement | None]:
+    """Return the link after a record at a height, and what a revocation made final."""
     match record:
         case cr.ChannelPrepared(pool_id=pool_id, pubnonce=pubnonce):
             taken_up = replace(link, awaits_nonce=False, early_reestablish=b"")
@@ -200,7 +204,11 @@ def applied(link: Link, record: cr.StepRecord) -> tuple[Link, Settlement | None]
         case cr.RevocationReceived(message=data):
             return _with_revocation(link, decoded(data, m.RevokeAndAck))
         case cr.ChannelFailed(reason=reason, is_behind=is_behind):
-            return replace(link, failure=reason, is_behind=is_behind), None
+            since = height if link.failed_height is None else link.failed_height
+            failed = replace(link, failure=reason, failed_height=since, is_behind=is_behind)
+            return failed, None
+        case cr.PeerLostState():
+            return replace(link, peer_is_behind=True), None
         case cr.BreachFound(content=content):
             return replace(link, breach=content), None
 

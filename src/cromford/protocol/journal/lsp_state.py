@@ -156,7 +156,8 @@ def apply(state: LspState, record: r.AnyRecord) -> LspState:
     if isinstance(record, r.ClientOnly):
         raise AssertionError(f"{type(record).__name__} in an LSP's journal")
     if isinstance(record, cr.BookRecord):
-        return replace(state, book=apply_to_book(state.book, record))
+        book = apply_to_book(state.book, record, height=state.chain.height)
+        return replace(state, book=book)
     match record:
         case r.Created():
             return state

@@ -364,14 +364,16 @@ def is_hopeless(state: ClientState, attempt: ClientAttempt) -> bool:
     """Say whether the funding did not confirm in the agreed patience, or too late to be used.
 
     Or never will: another transaction that spends a coin of it is deep enough.
+    Without the root a funding is of no use, whenever it confirms. Every earlier stage ends with its
+    connection, so no attempt is open for ever, whatever a restart forgets.
     """
     if not isinstance(attempt.stage, Complete | RootSent):
         return False
     if state.chain.rival_depth(attempt.funding_tx) >= attempt.terms.min_depth:
         return True
     height = state.chain.confirmed.get(attempt.funding_tx.txid)
-    if height is None:
-        return state.chain.height >= attempt.terms.build_height + attempt.terms.patience_blocks
+    if height is None or isinstance(attempt.stage, RootSent):
+        return state.chain.height >= attempt.terms.patience_end_height
     return height > attempt.terms.ready_height_max(attempt.branch.n_layers)
 
 

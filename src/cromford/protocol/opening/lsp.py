@@ -425,6 +425,9 @@ def owed(state: LspState) -> Iterator[fx.Effect]:
 def on_block(turn: Turn[LspState]) -> None:
     """Publish a funding that is in no block; tell everybody about one that is deep enough."""
     for attempt in turn.state.attempts.values():
+        if attempt.is_open and turn.height >= attempt.terms.patience_end_height:
+            # Its clients stop waiting now; the timer of its step begins anew with every restart.
+            on_deadline(turn, attempt.attempt_id)
         funded = attempt.funded
         if funded is None:
             continue

@@ -1,0 +1,23 @@
+"""What bringing a client's channel on chain takes next, as the LSP's operator reads it."""
+
+from cromford.daemon.views.exit import describe, describe_channel
+from cromford.protocol.exiting.channel import landed_channel
+from cromford.protocol.exiting.lsp import holding_of
+from cromford.protocol.journal.lsp_attempt import LspAttempt
+from cromford.protocol.journal.lsp_state import LspState
+from cromford.watch.channel_exit import channel_actions
+from cromford.watch.exit import ChannelOnChain, next_exit_action
+
+
+def exit_next(state: LspState, attempt: LspAttempt, client: int) -> str:
+    """Return the next action on the way of a client's channel to the chain in a sentence."""
+    holding, chain = holding_of(state, attempt, client), state.chain
+    action = next_exit_action(holding.signed, confirmed=chain.confirmed, tip_height=chain.height)
+    if not isinstance(action, ChannelOnChain):
+        return describe(action)
+    actions = channel_actions(landed_channel(holding, chain))
+    following = [
+        describe_channel(one, is_behind=holding.link.is_behind, peer="the client")
+        for one in actions
+    ]
+    return "; ".join(following) or "nothing: everything that is worth its fee was taken"

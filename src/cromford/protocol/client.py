@@ -13,6 +13,7 @@ from cromford.channel.content import CommitmentContent
 from cromford.protocol import events as ev
 from cromford.protocol import spending
 from cromford.protocol.channels import client as channels
+from cromford.protocol.channels.payments import take_back_late
 from cromford.protocol.exiting import breach
 from cromford.protocol.exiting import client as exiting
 from cromford.protocol.facts import FRESH, Facts
@@ -146,4 +147,5 @@ def _on_block(turn: Turn[ClientState], event: ev.BlockAdded) -> None:
     turn.wish(*resume(turn.state))
     opening.on_block(turn)
     exiting.on_block(turn)
+    take_back_late(turn)
     lobby.prepare_join(turn)

@@ -132,8 +132,9 @@ def _on_connection(turn: Turn[ClientState], node_id: bytes) -> None:
         return
     turn.remember(r.PeerConnected(node_id=node_id))
     for attempt in turn.state.attempts.values():
-        for message in opening.after_reconnect(attempt):
-            turn.send(node_id, message)
+        if attempt.lsp_node_id == node_id:
+            for message in opening.after_reconnect(attempt):
+                turn.send(node_id, message)
 
 
 def _on_block(turn: Turn[ClientState], event: ev.BlockAdded) -> None:

@@ -225,7 +225,8 @@ class ClientPayments:
     def _channels(self) -> list[Document]:
         """Return every channel that is not on chain yet, oldest first; then `exit_plan` tells."""
         state = self._owner.state
-        links = state.book.links_with(state.config.lsp_node_id)
+        ready = [attempt for attempt in state.attempts.values() if attempt.ready_sent]
+        links = [state.book.links[attempt.setting.channel_id] for attempt in ready]
         return [self._channel(x) for x in links if not channel_views.is_on_chain(x, state.chain)]
 
     def _channel(self, link: Link) -> Document:

@@ -55,7 +55,7 @@ def holding_of(state: ClientState, attempt: ClientAttempt) -> Holding:
     """
     link = link_of(state, attempt)
     return Holding(
-        link=link or client_link(attempt, lsp_node_id=state.config.lsp_node_id),
+        link=link or client_link(attempt),
         terms=attempt.terms,
         signed=attempt.signed_branch,
         preimages=preimages_of(state),

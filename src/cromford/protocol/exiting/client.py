@@ -161,6 +161,9 @@ def on_block(turn: Turn[ClientState]) -> None:
         reason = None if attempt.is_exiting else _reason_to_leave(state, attempt, link)
         if reason is not None:
             start_exit(turn, attempt, reason)
+        if attempt.is_exiting:
+            # It may have begun before there was a channel whose updates could be ended.
+            end_updates(turn, link, LEAVING, tells_peer=True)
         on_chain(turn, link)
         turn.remember(*_resolved(state, attempt, link))
         if reason is None and link.failure is not None and not _is_leaving(state, attempt):

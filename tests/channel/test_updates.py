@@ -22,7 +22,13 @@ from cromford.channel.reestablish import disconnect
 from cromford.channel.stage import HtlcStage, View
 from cromford.channel.state import ChannelState, open_channel
 from cromford.channel.terms import Party
-from cromford.channel.updates import propose_add, propose_fail, propose_fulfill, receive_update
+from cromford.channel.updates import (
+    propose_add,
+    propose_fail,
+    propose_fulfill,
+    receive_update,
+    take_back_adds,
+)
 from cromford.crypto import keys
 
 OPENER, ACCEPTER = Party.OPENER, Party.ACCEPTER
@@ -342,3 +348,25 @@ def test_nothing_flows_between_a_disconnection_and_channel_reestablish() -> None
         "revoke_and_ack",
         lambda: receive_revocation(state, secret=bytes(32), next_point=specimen.point(ACCEPTER, 2)),
     )
+
+
+def test_what_was_never_signed_is_taken_back_as_if_it_never_was() -> None:
+    state = with_locked_in().states[OPENER]
+    kept, _ = propose_add(state, amount_msat=1_000, payment_hash=bytes(32), cltv_expiry=500)
+    after = kept
+    for amount_msat in (2_000, 3_000):
+        after, _ = propose_add(
+            after, amount_msat=amount_msat, payment_hash=bytes(32), cltv_expiry=500
+        )
+    assert take_back_adds(after, state.next_id(OPENER) + 1) == kept
+    assert take_back_adds(after, state.next_id(OPENER)) == state
+
+
+def test_what_was_signed_is_never_taken_back() -> None:
+    state = with_locked_in().states[OPENER]
+    added, _ = propose_add(state, amount_msat=1_000, payment_hash=bytes(32), cltv_expiry=500)
+    signed, _ = sign_commitment(added)
+    more, _ = propose_add(signed, amount_msat=1_000, payment_hash=bytes(32), cltv_expiry=500)
+    for first_id in (0, state.next_id(OPENER), more.next_id(OPENER)):
+        assert_refused("id", partial(take_back_adds, more, first_id))
+    assert take_back_adds(more, signed.next_id(OPENER)) == signed

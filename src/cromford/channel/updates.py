@@ -50,6 +50,36 @@ def propose_add(
     return _with_sent(state.with_added(live), message), message
 
 
+def take_back_adds(state: ChannelState, first_id: int) -> ChannelState:
+    """Return the state without the HTLCs that we offered from an id on, as if they never were.
+
+    Only what no signature covers may be taken back. The peer has not heard of it, because an update
+    travels together with the signature that covers it.
+
+    Raises:
+        UpdateRefused: If there is none, or one of them was signed.
+    """
+    taken = [
+        live
+        for live in state.htlcs
+        if live.htlc.offered_by is state.me and live.htlc.htlc_id >= first_id
+    ]
+    if not taken or any(live.stage is not HtlcStage.ADD_PROPOSED for live in taken):
+        raise UpdateRefused("id", expected="HTLCs that were never signed", received=first_id)
+    next_ids = list(state.next_ids)
+    next_ids[state.me] = first_id
+    return replace(
+        state,
+        htlcs=tuple(live for live in state.htlcs if live not in taken),
+        unacked=tuple(
+            update
+            for update in state.unacked
+            if not (isinstance(update, UpdateAdd) and update.htlc_id >= first_id)
+        ),
+        next_ids=(next_ids[0], next_ids[1]),
+    )
+
+
 def propose_fulfill(
     state: ChannelState, htlc_id: int, preimage: bytes
 ) -> tuple[ChannelState, UpdateFulfill]:

@@ -13,6 +13,7 @@ from cromford.channel.content import CommitmentContent
 from cromford.protocol import events as ev
 from cromford.protocol import publishing, spending
 from cromford.protocol.channels import client as channels
+from cromford.protocol.channels.payments import take_back_late
 from cromford.protocol.channels.steps import on_nonce_deadline, on_revocation_deadline
 from cromford.protocol.exiting import breach
 from cromford.protocol.exiting import client as exiting
@@ -138,8 +139,9 @@ def _on_connection(turn: Turn[ClientState], node_id: bytes) -> None:
         return
     turn.remember(r.PeerConnected(node_id=node_id))
     for attempt in turn.state.attempts.values():
-        for message in opening.after_reconnect(attempt):
-            turn.send(node_id, message)
+        if attempt.lsp_node_id == node_id:
+            for message in opening.after_reconnect(attempt):
+                turn.send(node_id, message)
 
 
 def _on_block(turn: Turn[ClientState], event: ev.BlockAdded) -> None:
@@ -153,6 +155,7 @@ def _on_block(turn: Turn[ClientState], event: ev.BlockAdded) -> None:
     turn.wish(*resume(turn.state))
     opening.on_block(turn)
     exiting.on_block(turn)
+    take_back_late(turn)
     lobby.prepare_join(turn)
 
 

@@ -14,6 +14,7 @@ from cromford.channel.content import CommitmentContent
 from cromford.protocol import events as ev
 from cromford.protocol import publishing, spending
 from cromford.protocol.channels import lsp as channels
+from cromford.protocol.channels.payments import take_back_late
 from cromford.protocol.channels.steps import on_nonce_deadline, on_revocation_deadline
 from cromford.protocol.exiting import breach
 from cromford.protocol.exiting import lsp as exiting
@@ -179,6 +180,7 @@ def _on_block(turn: Turn[LspState], event: ev.BlockAdded) -> None:
     turn.wish(*spending.owed_payments(turn.state.wallet), *exiting.owed(turn.state))
     opening.on_block(turn)
     exiting.on_block(turn)
+    take_back_late(turn)
     # What the chain decided about an outgoing HTLC answers the incoming one.
     channels.finish_channels(turn)
     lobby.build_if_due(turn, at_height=event.height)

@@ -234,12 +234,12 @@ class ClientPayments:
         Of one on chain `exit_plan` tells; of one that went with its factory nothing is left.
         """
         state = self._owner.state
-        links = state.book.links_with(state.config.lsp_node_id)
+        ready = [attempt for attempt in state.attempts.values() if attempt.ready_sent]
+        links = [(attempt, state.book.links[attempt.setting.channel_id]) for attempt in ready]
         return [
             self._channel(link)
-            for link in links
-            if not channel_views.is_on_chain(link, state.chain)
-            and not is_swept(state, state.attempts[link.attempt_id])
+            for attempt, link in links
+            if not channel_views.is_on_chain(link, state.chain) and not is_swept(state, attempt)
         ]
 
     def _channel(self, link: Link) -> Document:

@@ -56,9 +56,9 @@ def take(turn: Turn[ClientState], event: ev.ChannelEvent) -> None:
 
 
 def on_channel_message(turn: Turn[ClientState], message: m.ChannelMessage) -> None:
-    """Take a message about one of our channels; one about any other is dropped."""
+    """Take a message about a channel with the LSP that sends it; one about any other is dropped."""
     link = turn.book.links.get(message.channel_id)
-    if link is not None:
+    if link is not None and link.node_id == turn.state.lsp_node_id:
         on_message(turn, link, message)
         finish_channels(turn)
 
@@ -66,7 +66,8 @@ def on_channel_message(turn: Turn[ClientState], message: m.ChannelMessage) -> No
 def begin(turn: Turn[ClientState], attempt: ClientAttempt) -> None:
     """Take up a channel that both sides found ready, in this connection."""
     link = turn.book.links.get(attempt.setting.channel_id)
-    if link is not None and turn.state.is_connected and attempt.ready_received:
+    is_here = turn.state.is_connected and attempt.lsp_node_id == turn.state.lsp_node_id
+    if link is not None and is_here and attempt.ready_received:
         prepare(turn, link)
         finish_channels(turn)
 

@@ -52,6 +52,29 @@ def offer(
     turn.remember(cr.UpdateProposed(channel_id=link.channel_id, message=encode_message(message)))
 
 
+def take_back_late(turn: AnyTurn) -> None:
+    """Take back HTLCs that never left, once their expiry is nearer than the peer accepts.
+
+    One that we offer leaves when the peer has revoked its commitment before, which may be days
+    later, in another connection. Signed then, it could be claimed when it is too late to claim the
+    HTLC that it pays for. At each block, because only blocks make it late.
+    """
+    for link in turn.book.ordered_links:
+        late = next((one for one in link.unsent if _is_late(turn, link, one)), None)
+        if late is not None:
+            turn.remember(cr.AddsTakenBack(channel_id=link.channel_id, htlc_id=late.htlc.htlc_id))
+
+
+def _is_late(turn: AnyTurn, link: Link, live: LiveHtlc) -> bool:
+    if link.failure is not None:
+        return False  # It never leaves, and whoever lost state cannot say what it signed.
+    try:
+        check_offer(link, live.htlc.cltv_expiry, chain=turn.chain, height=turn.known_height)
+    except UpdateRefused:
+        return True
+    return False
+
+
 def take(turn: AnyTurn, link: Link, htlc_id: int, preimage: bytes) -> None:
     """Take an HTLC of the peer by its preimage."""
     message = message_of(link.channel_id, UpdateFulfill(htlc_id=htlc_id, preimage=preimage))

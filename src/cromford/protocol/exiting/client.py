@@ -63,7 +63,7 @@ def holding_of(state: ClientState, attempt: ClientAttempt) -> Holding:
     """
     link = link_of(state, attempt)
     return Holding(
-        link=link or client_link(attempt, lsp_node_id=state.config.lsp_node_id),
+        link=link or client_link(attempt),
         terms=attempt.terms,
         signed=attempt.signed_branch,
         preimages=preimages_of(state),
@@ -176,6 +176,9 @@ def on_block(turn: Turn[ClientState]) -> None:
         reason = _reason_to_leave(state, attempt, link, height=turn.height)
         if reason is not None:
             start_exit(turn, attempt, reason)
+        if attempt.is_exiting:
+            # It may have begun before there was a channel whose updates could be ended.
+            end_updates(turn, link, LEAVING, tells_peer=True)
         on_chain(turn, link)
         if is_swept(turn.state, attempt):
             end_updates(turn, link, SWEPT, tells_peer=False)

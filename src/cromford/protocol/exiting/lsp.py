@@ -194,6 +194,9 @@ def on_block(turn: Turn[LspState]) -> None:
     for link in turn.book.ordered_links:
         state = turn.state
         attempt, client = state.attempts[link.attempt_id], link.client
+        if (attempt.attempt_id, client) in state.exits:
+            # It may have begun before there was a channel whose updates could be ended.
+            end_updates(turn, link, LEAVING, tells_peer=True)
         if link.setting.funding.outpoint in state.chain.spends:
             on_chain(turn, link)
             turn.remember(*_resolved(state, attempt, link))

@@ -64,9 +64,21 @@ def apply_to_book(book: Book, record: cr.BookRecord, *, height: int) -> Book:
 def _with_channel_record(book: Book, record: cr.ChannelRecord, *, height: int) -> Book:
     if isinstance(record, cr.UpdateRecord):
         return _with_update(book, record)
+    if isinstance(record, cr.AddsTakenBack):
+        book = _with_taken_back(book, record)
     link, settlement = applied(book.links[record.channel_id], record, height=height)
     book = replace(book, links=book.links.set(link.channel_id, link))
     return book if settlement is None else _with_settled(book, link, settlement)
+
+
+def _with_taken_back(book: Book, record: cr.AddsTakenBack) -> Book:
+    """Return the book after HTLCs of ours that never left failed; what was decided stays so."""
+    for live in book.links[record.channel_id].unsent:
+        key = (record.channel_id, live.htlc.htlc_id)
+        if live.htlc.htlc_id >= record.htlc_id and key in book.owners:
+            book = _with_failure(book, key, Failure.TEMPORARY_CHANNEL_FAILURE.reason)
+            book = replace(book, owners=book.owners.delete(key))
+    return book
 
 
 def _with_update(book: Book, record: cr.UpdateRecord) -> Book:

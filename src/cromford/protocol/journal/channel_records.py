@@ -40,6 +40,13 @@ class UpdateProposed(Record, frozen=True, kw_only=True, tag="update_proposed"):
     message: bytes
 
 
+class AddsTakenBack(Record, frozen=True, kw_only=True, tag="adds_taken_back"):
+    """We take back our HTLCs from this id on: the peer never heard of them, and never will."""
+
+    channel_id: bytes
+    htlc_id: int
+
+
 class UpdateReceived(Record, frozen=True, kw_only=True, tag="update_received"):
     """The peer adds, takes or gives back an HTLC. A preimage in it is ours for ever."""
 
@@ -200,6 +207,7 @@ StepRecord = (
     ChannelPrepared
     | NonceAwaited
     | ChannelReestablished
+    | AddsTakenBack
     | CommitmentIntended
     | CommitmentHeld
     | RevocationReceived

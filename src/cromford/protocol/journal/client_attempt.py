@@ -91,6 +91,7 @@ class Unchecked(ValueError):
 class ClientAttempt:
     """What a client remembers of one attempt. Aborted is a word of the LSP's, not an erasure."""
 
+    lsp_node_id: bytes
     key_attempt: int
     join: Join
     propose: Propose

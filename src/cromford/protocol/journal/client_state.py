@@ -69,6 +69,7 @@ class ClientState:
     wallet: Wallet
     chain: ChainView = field(default_factory=ChainView)
     is_connected: bool = False
+    lsp_node_id: bytes = b""  # of the present connection, or of the one before
     lobby: Lobby | None = None
     wish: Wish | None = None
     refusal: str | None = None
@@ -87,6 +88,11 @@ class ClientState:
         """
         until = closed_until(self.join_heights, limit=ABORTS_TO_PAUSE, window_blocks=PAUSE_BLOCKS)
         return self.chain.height >= until
+
+    def attempt_with(self, node_id: bytes, attempt_id: bytes) -> ClientAttempt | None:
+        """Return an attempt, if it is one with this LSP: no other has a say in it."""
+        attempt = self.attempts.get(attempt_id)
+        return attempt if attempt is not None and attempt.lsp_node_id == node_id else None
 
     @property
     def open_attempt(self) -> ClientAttempt | None:
@@ -118,14 +124,10 @@ def apply(state: ClientState, record: r.AnyRecord) -> ClientState:
     match record:
         case r.Created():
             return state
-        case r.Started() | r.PeerDisconnected() | r.PeerConnected():
-            return replace(
-                state,
-                is_connected=isinstance(record, r.PeerConnected),
-                lobby=None,
-                joining=None,
-                book=state.book.all_disconnected(),
-            )
+        case r.Started() | r.PeerDisconnected():
+            return _connected_anew(state, is_connected=False)
+        case r.PeerConnected(node_id=node_id):
+            return replace(_connected_anew(state, is_connected=True), lsp_node_id=node_id)
         case r.BlockConnected():
             chain, wallet = connected(state.chain, state.wallet, record)
             return replace(state, chain=chain, wallet=wallet)
@@ -160,6 +162,16 @@ def apply(state: ClientState, record: r.AnyRecord) -> ClientState:
             return _with_answer(state, record)
         case _:
             return _apply_to_attempt(state, record)
+
+
+def _connected_anew(state: ClientState, *, is_connected: bool) -> ClientState:
+    return replace(
+        state,
+        is_connected=is_connected,
+        lobby=None,
+        joining=None,
+        book=state.book.all_disconnected(),
+    )
 
 
 def folded(state: ClientState, records: Iterable[r.AnyRecord]) -> ClientState:
@@ -242,7 +254,7 @@ def _with_accepted(
 
 
 def _with_channel(state: ClientState, attempt_id: bytes) -> ClientState:
-    link = client_link(state.attempts[attempt_id], lsp_node_id=state.config.lsp_node_id)
+    link = client_link(state.attempts[attempt_id])
     # The wish is fulfilled: the next factory is another wish.
     return replace(state, wish=None, book=state.book.with_link(link))
 
@@ -261,6 +273,7 @@ def _with_proposal(state: ClientState, propose: Propose) -> ClientState:
     if joining is None:
         raise AssertionError("a proposal without a join")
     attempt = ClientAttempt(
+        lsp_node_id=state.lsp_node_id,
         key_attempt=joining.attempt,
         join=joining.join,
         propose=propose,

@@ -22,7 +22,13 @@ from cromford.channel.reestablish import disconnect, receive_reestablish
 from cromford.channel.stage import HtlcStage, LiveHtlc, View
 from cromford.channel.state import ChannelState
 from cromford.channel.terms import Party
-from cromford.channel.updates import propose_add, propose_fail, propose_fulfill, receive_update
+from cromford.channel.updates import (
+    propose_add,
+    propose_fail,
+    propose_fulfill,
+    receive_update,
+    take_back_adds,
+)
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.chain_view import ChainView
 from cromford.protocol.journal.encoding import decoded, reestablish_of
@@ -161,6 +167,15 @@ class Link:
             per_commitment_point=per_commitment_point,
         )
 
+    @property
+    def unsent(self) -> tuple[LiveHtlc, ...]:
+        """The HTLCs that we offered, and that wait for the signature they will leave with."""
+        return tuple(
+            live
+            for live in self.state.htlcs
+            if live.htlc.offered_by is self.me and live.stage is HtlcStage.ADD_PROPOSED
+        )
+
     def incoming(self, htlc_id: int) -> LiveHtlc | None:
         """Return an HTLC that the peer offered, if it is locked in and waits for our answer."""
         live = self.state.find(self.state.peer, htlc_id)
@@ -197,6 +212,8 @@ def applied(link: Link, record: cr.StepRecord, *, height: int) -> tuple[Link, Se
                 replace(link, state=resumption.state, peer_pubnonce=message.next_pubnonce),
                 None,
             )
+        case cr.AddsTakenBack(htlc_id=htlc_id):
+            return replace(link, state=take_back_adds(link.state, htlc_id)), None
         case cr.CommitmentIntended():
             return _with_intended(link, record), None
         case cr.CommitmentHeld():

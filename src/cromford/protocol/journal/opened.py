@@ -15,7 +15,7 @@ from cromford.watch.sweep import SWEEP_FEERATE_SAT_PER_KW
 from cromford.watch.worth import least_balance_sat
 
 
-def client_link(attempt: ClientAttempt, *, lsp_node_id: bytes) -> Link:
+def client_link(attempt: ClientAttempt) -> Link:
     """Return the client's own channel, not yet connected.
 
     Raises:
@@ -27,7 +27,7 @@ def client_link(attempt: ClientAttempt, *, lsp_node_id: bytes) -> Link:
         attempt.setting,
         attempt.branch,
         me=Party.ACCEPTER,
-        node_id=lsp_node_id,
+        node_id=attempt.lsp_node_id,
         key=ChannelKey(attempt=attempt.key_attempt, channel=0),
         signature=attempt.stage.commitment_signature,
     )

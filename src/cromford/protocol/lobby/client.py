@@ -119,7 +119,8 @@ def on_join_answered(turn: Turn[ClientState], pubkey: bytes, refusal: str | None
 def _move(state: ClientState) -> tuple[int, bytes] | None:
     """Return the old key that proves a move: of a factory in its dying period."""
     for attempt in state.attempts.values():
-        if not isinstance(attempt.stage, Complete) or not attempt.ready_sent:
+        is_here = attempt.lsp_node_id == state.lsp_node_id
+        if not isinstance(attempt.stage, Complete) or not attempt.ready_sent or not is_here:
             continue
         exit_deadline = attempt.branch.exit_deadline_height
         if exit_deadline - attempt.terms.dying_blocks <= state.chain.height:

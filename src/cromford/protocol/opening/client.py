@@ -68,6 +68,11 @@ def take_message(turn: Turn[ClientState], message: m.OpeningMessage) -> None:
             assert_never(message)
 
 
+def _attempt_of(turn: Turn[ClientState], attempt_id: bytes) -> ClientAttempt | None:
+    """Return the attempt that the LSP of this connection speaks of, if it is one with it."""
+    return turn.state.attempt_with(turn.state.lsp_node_id, attempt_id)
+
+
 def on_propose(turn: Turn[ClientState], propose: m.Propose) -> None:
     """Remember a proposal, and ask our own chain for the coins it would spend."""
     joining = turn.state.joining
@@ -168,7 +173,7 @@ def on_partial_signed(turn: Turn[ClientState], event: ev.PartialSigned) -> None:
         return
     partial_sigs = tuple(partial_sig for _, partial_sig in event.partial_sigs)
     ids = {"attempt_id": attempt_id, "terms_hash": attempt.propose.terms_hash}
-    lsp = turn.state.config.lsp_node_id
+    lsp = attempt.lsp_node_id
     match attempt.stage:
         case Checked():
             *below, theirs, own = partial_sigs
@@ -191,7 +196,7 @@ def on_partial_signed(turn: Turn[ClientState], event: ev.PartialSigned) -> None:
 
 def on_signatures(turn: Turn[ClientState], message: m.SignedBelow | m.SignedRoot) -> None:
     """Take finished signatures; a bad one ends the attempt."""
-    attempt = turn.state.attempts.get(message.attempt_id)
+    attempt = _attempt_of(turn, message.attempt_id)
     if (
         attempt is None
         or attempt.aborted is not None
@@ -235,7 +240,7 @@ def _on_signed_below(
 
 
 def _on_signed_root(turn: Turn[ClientState], attempt: ClientAttempt, message: m.SignedRoot) -> None:
-    lsp = turn.state.config.lsp_node_id
+    lsp = attempt.lsp_node_id
     acknowledge = m.Acknowledge(attempt_id=attempt.attempt_id, terms_hash=message.terms_hash)
     if isinstance(attempt.stage, Complete):
         turn.send(lsp, acknowledge)
@@ -259,7 +264,7 @@ def abort(turn: Turn[ClientState], attempt_id: bytes, reason: str) -> None:
     reason = reason[: m.REASON_SIZE_MAX]
     turn.remember(r.AttemptAborted(attempt_id=attempt_id, reason=reason, culprits=()))
     turn.wish(fx.DropPools(pool_ids=pool_ids_of(attempt.join)), _cleared(attempt))
-    turn.send(turn.state.config.lsp_node_id, m.Abort(attempt_id=attempt_id, reason=reason))
+    turn.send(attempt.lsp_node_id, m.Abort(attempt_id=attempt_id, reason=reason))
 
 
 def on_deadline(turn: Turn[ClientState], attempt_id: bytes) -> None:
@@ -279,7 +284,7 @@ def on_deadline(turn: Turn[ClientState], attempt_id: bytes) -> None:
 
 def on_abort(turn: Turn[ClientState], message: m.Abort) -> None:
     """Take the LSP's word that an attempt is over, and join again where there is a wish."""
-    attempt = turn.state.attempts.get(message.attempt_id)
+    attempt = _attempt_of(turn, message.attempt_id)
     # Once we said that it is ready, the LSP cannot talk us out of a factory.
     if attempt is None or attempt.aborted is not None or attempt.ready_sent:
         return
@@ -327,7 +332,7 @@ def after_reconnect(attempt: ClientAttempt) -> tuple[m.Message, ...]:
 
 def on_channel_ready(turn: Turn[ClientState], message: m.ChannelReady) -> None:
     """Take the LSP's word that the funding is deep enough, and begin with the channel."""
-    attempt = turn.state.attempts.get(message.attempt_id)
+    attempt = _attempt_of(turn, message.attempt_id)
     if (
         attempt is None
         or not isinstance(attempt.stage, Complete)
@@ -335,8 +340,7 @@ def on_channel_ready(turn: Turn[ClientState], message: m.ChannelReady) -> None:
     ):
         return
     if not attempt.ready_received:
-        node_id = turn.state.config.lsp_node_id
-        turn.remember(r.ReadyReceived(attempt_id=message.attempt_id, node_id=node_id))
+        turn.remember(r.ReadyReceived(attempt_id=message.attempt_id, node_id=attempt.lsp_node_id))
     begin(turn, turn.state.attempts[message.attempt_id])
 
 
@@ -354,7 +358,7 @@ def on_block(turn: Turn[ClientState]) -> None:
     for attempt in turn.state.attempts.values():
         if is_ready(turn.state, attempt) and not attempt.ready_sent:
             turn.remember(r.ReadySent(attempt_id=attempt.attempt_id))
-            turn.send(turn.state.config.lsp_node_id, channel_ready(attempt))
+            turn.send(attempt.lsp_node_id, channel_ready(attempt))
             begin(turn, turn.state.attempts[attempt.attempt_id])
         elif attempt.is_open and is_hopeless(turn.state, attempt):
             turn.remember(r.WaitGivenUp(attempt_id=attempt.attempt_id))

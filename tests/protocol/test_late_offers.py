@@ -1,0 +1,112 @@
+"""An HTLC that could not leave at once: when it leaves, its expiry is still far enough away."""
+
+from dataclasses import replace
+from typing import Final
+
+from tests.protocol.paying_clients import (
+    balance,
+    book,
+    live_factory,
+    lsp_link,
+    make_invoice,
+    newest_link,
+    pay,
+)
+from tests.protocol.pump import Pump, PumpNode, Tamper
+from tests.protocol.test_leaving import QUICK
+
+from cromford.factory.terms import SAFETY_BLOCKS
+from cromford.protocol.channels.htlc_rules import CLAIM_BLOCKS, min_final_cltv_expiry_delta
+from cromford.wire import messages as m
+
+FIRST_MSAT: Final = 30_000_000
+PAID_MSAT: Final = 9_000_000
+
+
+def silent_from(mute: PumpNode, heard_last: type[m.Message]) -> Tamper:
+    """Return a tamper: from such a message to it on, a client says nothing about channels."""
+    heard: list[bool] = []
+
+    def tamper(by: PumpNode, to: PumpNode, message: m.Message) -> tuple[m.Message, ...]:
+        if to is mute and isinstance(message, heard_last):
+            heard.append(True)
+        return () if by is mute and heard and isinstance(message, m.ChannelMessage) else (message,)
+
+    return tamper
+
+
+def waiting_for_bob(pump: Pump) -> bytes:
+    """Let Alice pay Bob while he owes the LSP a revocation; return the hash. Then Bob is away."""
+    alice, bob, carol = pump.clients
+    for client in (alice, bob):
+        pay(pump, pump.lsp, client, FIRST_MSAT)
+    refused = make_invoice(pump, carol, PAID_MSAT, payment_secret=bytes(32))
+    request = make_invoice(pump, bob, PAID_MSAT)
+    with pump.tampering(silent_from(bob, m.UpdateFailHtlc)):
+        pump.handle(bob, refused)
+        pump.run()
+        pump.pass_holds()
+        pump.handle(alice, request)
+        pump.run()
+    pump.disconnect(bob)
+    (live,) = lsp_link(pump, newest_link(bob)).unsent
+    assert live.htlc.payment_hash == request.payment_hash
+    return request.payment_hash
+
+
+def test_an_htlc_that_could_not_leave_in_time_never_does_and_its_payer_has_it_back() -> None:
+    pump = live_factory(3, policy=QUICK)
+    alice, bob, _ = pump.clients
+    payment_hash = waiting_for_bob(pump)
+    (live,) = lsp_link(pump, newest_link(bob)).unsent
+    exit_blocks = newest_link(bob).exit_blocks
+    last_height = live.htlc.cltv_expiry - exit_blocks - CLAIM_BLOCKS - SAFETY_BLOCKS
+    pump.mine(last_height - pump.chain.height)
+    assert book(alice).payments[payment_hash].status == "pending", "it may still leave"
+    pump.mine()
+    assert not lsp_link(pump, newest_link(bob)).unsent
+    assert book(alice).payments[payment_hash].status == "failed"
+    assert balance(alice).own_msat == FIRST_MSAT
+    pump.connect(bob)
+    pump.run()
+    hashes = [sent.payment_hash for sent in pump.sent(pump.lsp, m.UpdateAddHtlc)]
+    assert payment_hash not in hashes
+    assert pay(pump, alice, bob, PAID_MSAT).status == "paid", "the channel goes on"
+    assert balance(bob).own_msat == FIRST_MSAT + PAID_MSAT
+
+
+def test_an_htlc_that_could_not_leave_at_once_leaves_in_time() -> None:
+    pump = live_factory(3, policy=QUICK)
+    alice, bob, _ = pump.clients
+    payment_hash = waiting_for_bob(pump)
+    pump.connect(bob)
+    pump.run()
+    assert book(alice).payments[payment_hash].status == "paid"
+    assert balance(bob).own_msat == FIRST_MSAT + PAID_MSAT
+
+
+def test_a_payment_that_never_left_has_failed_and_may_be_made_again() -> None:
+    pump = live_factory(2, policy=QUICK)
+    alice, bob = pump.clients
+    pay(pump, pump.lsp, alice, 2 * FIRST_MSAT)
+    requests = [make_invoice(pump, bob, PAID_MSAT) for _ in range(2)]
+    for request in requests:
+        pump.handle(alice, request)  # The second waits for the LSP's answer to the first.
+    pump.wire.clear()
+    pump.disconnect(alice)
+    (live,) = newest_link(alice).unsent
+    assert live.htlc.payment_hash == requests[1].payment_hash
+    least_blocks = newest_link(alice).exit_blocks + CLAIM_BLOCKS + SAFETY_BLOCKS
+    pump.mine(live.htlc.cltv_expiry - least_blocks - pump.chain.height + 1)
+    statuses = [book(alice).payments[request.payment_hash].status for request in requests]
+    assert statuses == ["pending", "failed"]
+    pump.connect(alice)
+    pump.run()
+    delta = min_final_cltv_expiry_delta(newest_link(bob), bob.state.chain)
+    again = replace(requests[1], min_final_cltv_expiry_delta=delta)
+    pump.handle(alice, again)
+    pump.run()
+    assert book(alice).payments[again.payment_hash].status == "paid"
+    assert balance(bob).own_msat == PAID_MSAT * sum(
+        payment.status == "paid" for payment in book(alice).payments.values()
+    )

@@ -1,0 +1,82 @@
+"""A client that is started for another LSP: the new one has no say in what it has with the old."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Final
+
+from tests.protocol.paying_clients import book, live_factory, newest_link, pay
+from tests.protocol.pump import Pump, PumpNode
+from tests.protocol.test_leaving import QUICK
+
+from cromford import effects as fx
+from cromford.crypto.keys import pubkey_of
+from cromford.daemon.api.client_payments import ClientPayments
+from cromford.protocol import events as ev
+from cromford.protocol.facts import FRESH
+from cromford.protocol.journal.client_attempt import RootSent
+from cromford.protocol.opening.client import channel_ready
+from cromford.wire import messages as m
+
+PAID_MSAT: Final = 9_000_000
+OTHER_LSP: Final = pubkey_of(b"\x09" * 32)
+
+
+def start_for(pump: Pump, client: PumpNode, lsp_node_id: bytes) -> None:
+    """Start a client again, for this LSP, and let it connect."""
+    pump.disconnect(client)
+    client.die()
+    client.lsp_node_id = lsp_node_id
+    client.start()
+    if lsp_node_id == pump.lsp.node_id:
+        pump.connect(client)
+        pump.run()
+    else:
+        pump.handle(client, ev.ConnectionOpened(node_id=lsp_node_id))
+
+
+def other_lsp_says(pump: Pump, client: PumpNode, *messages: m.Message) -> None:
+    for message in messages:
+        pump.handle(client, ev.MessageReceived(node_id=OTHER_LSP, message=message))
+
+
+def test_another_lsp_hears_nothing_of_a_channel_and_cannot_end_it() -> None:
+    pump = live_factory(2, policy=QUICK)
+    alice, bob = pump.clients
+    pay(pump, pump.lsp, alice, 3 * PAID_MSAT)
+    link = newest_link(alice)
+    (told,) = pump.sent(pump.lsp, m.ChannelReestablish)[:1]
+    start_for(pump, alice, OTHER_LSP)
+    other_lsp_says(
+        pump,
+        alice,
+        channel_ready(alice.state.attempts[link.attempt_id]),
+        replace(told, channel_id=link.channel_id, next_commitment_number=7),
+        m.ChannelFailure(channel_id=link.channel_id, reason="it is over"),
+    )
+    assert newest_link(alice).failure is None
+    assert not [wish for wish in pump.wishes(alice, fx.Send) if wish.node_id == OTHER_LSP]
+    listed = ClientPayments(
+        SimpleNamespace(state=alice.state, facts=FRESH), sign_node=bytes
+    ).totals()
+    assert listed["own_msat"] == 3 * PAID_MSAT, "it is still its own"
+    assert listed["spendable_msat"] == 0
+    start_for(pump, alice, pump.lsp.node_id)
+    assert pay(pump, alice, bob, PAID_MSAT).status == "paid"
+
+
+def test_another_lsp_cannot_end_an_attempt_whose_root_was_signed() -> None:
+    pump = Pump(2, policy=QUICK)
+    pump.join()
+    pump.build()
+    pump.run_to(m.SignedRoot)
+    alice = pump.clients[0]
+    attempt_id = pump.held(alice).attempt_id
+    assert isinstance(pump.held(alice).stage, RootSent)
+    start_for(pump, alice, OTHER_LSP)
+    other_lsp_says(pump, alice, m.Abort(attempt_id=attempt_id, reason="it is over"))
+    assert pump.held(alice).aborted is None
+    start_for(pump, alice, pump.lsp.node_id)
+    pump.run()
+    pump.mine(QUICK.min_depth)
+    assert newest_link(alice).is_open
+    assert book(alice).links_with(pump.lsp.node_id)

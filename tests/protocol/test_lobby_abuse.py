@@ -440,6 +440,24 @@ def test_who_connects_and_never_joins_leaves_no_trace() -> None:
     assert len(pump.lsp.store.entries) == n_before
 
 
+def test_a_client_has_a_seat_while_it_signs_and_until_its_factory_expires() -> None:
+    pump = Pump(2)
+    first, second = pump.clients
+    pump.join(first)
+    assert not pump.lsp.state.has_seat(first.node_id)
+    pump.build()
+    pump.run_to(m.SignBelow)
+    assert pump.lsp.state.has_seat(first.node_id)
+    pump.run()
+    assert pump.is_funded()
+    state = pump.lsp.state
+    assert state.has_seat(first.node_id)
+    assert not state.has_seat(second.node_id)
+    tip = replace(state.chain.recent[-1], height=pump.attempt.terms.expiry_height)
+    later = replace(state, chain=replace(state.chain, recent=(tip,)))
+    assert not later.has_seat(first.node_id)
+
+
 def test_a_full_lobby_says_so() -> None:
     pump = Pump(2)
     pump.join()

@@ -9,6 +9,7 @@ import msgspec
 
 from cromford.adapters.noise_server import NoiseServer, serve
 from cromford.adapters.peer_address import PeerAddress
+from cromford.adapters.places import Relation
 from cromford.daemon.api.factory_id import find_factory
 from cromford.daemon.api.lsp_payments import LspPayments
 from cromford.daemon.api.rpc import RpcFailure
@@ -75,6 +76,7 @@ class LspDaemon(Daemon[LspState]):
             new_state=new_state,
         )
         self._listen = (options.listen_host, options.listen_port)
+        self._limits = options.limits
         self._server: NoiseServer | None = None
         self._payments = LspPayments(self)
 
@@ -116,10 +118,17 @@ class LspDaemon(Daemon[LspState]):
             *self._listen,
             identity=self.identity,
             on_connection=self.peers.run,
+            limits=self._limits,
+            relation_of=self._relation_of,
         )
         _log.info("lsp_listening address=%s", self._address())
         async with self._server:
             await asyncio.Event().wait()
+
+    def _relation_of(self, node_id: bytes) -> Relation:
+        if self.state.has_seat(node_id):
+            return Relation.OWNER
+        return Relation.WAITING if node_id in self.state.members else Relation.STRANGER
 
     def samples(self) -> Iterator[Sample]:
         """Yield an LSP's numbers for Prometheus."""

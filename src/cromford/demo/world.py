@@ -25,6 +25,7 @@ NODE_NAME: Final = "node"
 LOOPBACK_ANY_PORT: Final = "127.0.0.1:0"
 # Many processes on few cores answer late; that is nobody's fault, so nobody is dropped for it.
 CEREMONY_DEADLINE_SECONDS: Final = 120
+ADDRESS_FACTOR: Final = 2
 POLL_SECONDS_MIN: Final = 0.1
 POLL_SECONDS_PER_CLIENT: Final = 0.02
 CALL_TIMEOUT_SECONDS: Final = 60.0
@@ -153,6 +154,8 @@ def start_lsp(site: Site, node: Node) -> DaemonProcess:
         ("--min-clients", settings.n_clients),
         ("--max-clients", settings.n_clients),
         ("--deadline-seconds", CEREMONY_DEADLINE_SECONDS),
+        # Everybody is at one address here, and each of them comes back once.
+        ("--connections-per-address", ADDRESS_FACTOR * settings.n_clients),
     ]
     if settings.feerate is not None:
         policy.append(("--feerate-sat-per-vb", str(settings.feerate)))

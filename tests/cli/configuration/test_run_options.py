@@ -7,8 +7,10 @@ import pytest
 from click.testing import Result
 from tests.cli.conftest import CommandLine
 
+from cromford.adapters.places import Limits
 from cromford.bitcoin.network import MAINNET, REGTEST, SIGNET
 from cromford.cli import daemons
+from cromford.cli.failures import EXIT_USAGE
 from cromford.daemon.options import ClientOptions, LspOptions
 from cromford.factory.terms import FeePolicy
 from cromford.protocol.policy import ClientPolicy, LspPolicy
@@ -214,3 +216,15 @@ def test_the_price_of_payments_and_its_limits_are_part_of_the_policies(started: 
     }
     allows = started.client(env=env).policy
     assert (allows.fee_base_msat_max, allows.fee_proportional_millionths_max) == (8, 0)
+
+
+def test_places_for_peers_are_told_and_strangers_cannot_have_more_than_there_are(
+    started: Started,
+) -> None:
+    assert started.lsp().limits == Limits()
+    words = ("--connections-max", "40", "--strangers-max", "30", "--connections-per-address", "3")
+    told = started.lsp(*words).limits
+    assert (told.connections_max, told.strangers_max, told.per_address_max) == (40, 30, 3)
+    refused = started.run("lsp", "run", "--connections-max", "40")
+    assert refused.exit_code == EXIT_USAGE
+    assert "lsp.strangers_max: expected at most connections_max, 40" in refused.stderr

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import click
 
+from cromford.adapters.places import Limits
 from cromford.bitcoin.network import MAINNET, NETWORKS, SIGNET, Network
 from cromford.cli.configuration.keys import CLIENT_RANGES
 from cromford.cli.configuration.kinds import sat_per_kw
@@ -46,7 +47,26 @@ def lsp_options(values: Values, datadir: Path) -> LspOptions:
     """
     host, port = values["lsp.listen"]
     return LspOptions(
-        listen_host=host, listen_port=port, policy=lsp_policy(values), **_shared(values, datadir)
+        listen_host=host,
+        listen_port=port,
+        policy=lsp_policy(values),
+        limits=connection_limits(values),
+        **_shared(values, datadir),
+    )
+
+
+def connection_limits(values: Values) -> Limits:
+    """Return how many peers an LSP holds.
+
+    Raises:
+        click.UsageError: If there are more strangers than places.
+    """
+    of = {path.removeprefix("lsp."): value for path, value in values.items()}
+    _check_order("lsp", of, ("strangers_max", "connections_max"))
+    return Limits(
+        connections_max=of["connections_max"],
+        strangers_max=of["strangers_max"],
+        per_address_max=of["connections_per_address"],
     )
 
 

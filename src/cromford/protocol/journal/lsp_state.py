@@ -99,6 +99,7 @@ class LspState:
     build: Build | None = None
     build_dropped: str | None = None
     attempts: Mapping[bytes, LspAttempt] = field(default_factory=dict)
+    funded_of: Mapping[bytes, tuple[bytes, ...]] = field(default_factory=dict)  # by client
     intents: Mapping[IntentKey, bytes] = field(default_factory=dict)
     book: Book = field(default_factory=Book)
     exits: frozenset[tuple[bytes, int]] = frozenset()  # the channels that we bring on chain
@@ -116,6 +117,16 @@ class LspState:
             if attempt.funded is not None:
                 watched |= attempt.candidate.watched_txids
         return frozenset(watched)
+
+    def has_seat(self, node_id: bytes) -> bool:
+        """Say whether a client has a channel with us, or may get one by what is being signed."""
+        if any(
+            self.chain.height < self.attempts[i].terms.expiry_height
+            for i in self.funded_of.get(node_id, ())
+        ):
+            return True
+        attempt = self.open_attempt
+        return attempt is not None and attempt.client_of(node_id) is not None
 
     def uptime_blocks(self, node_id: bytes) -> int:
         """Return how many of the last `UPTIME_WINDOW_BLOCKS` blocks saw this node connected."""
@@ -217,10 +228,8 @@ def _apply_to_attempt(
             root = _stage(state, i, SigningRoot)
             signed = SignedCandidate(below=root.below, root_signature=signature)
             return _at_stage(state, i, Acknowledging(before=root, signed=signed))
-        case r.FundingWasSigned(attempt_id=i, tx=tx):
-            signed = _stage(state, i, Acknowledging).signed
-            funded = Funded(signed=signed, funding_tx=Tx.parse(tx))
-            return replace(_at_stage(state, i, funded), build=None)
+        case r.FundingWasSigned():
+            return _with_funding(state, record)
         case r.ReadySent(attempt_id=i):
             told = replace(_stage(state, i, Funded), ready_sent=True)
             return _with_channels(_at_stage(state, i, told), i)
@@ -267,6 +276,16 @@ def _stage(state: LspState, attempt_id: bytes, kind: type[StageT]) -> StageT:
 def _at_stage(state: LspState, attempt_id: bytes, stage: Stage) -> LspState:
     attempt = replace(state.attempts[attempt_id], stage=stage)
     return replace(state, attempts={**state.attempts, attempt_id: attempt})
+
+
+def _with_funding(state: LspState, record: r.FundingWasSigned) -> LspState:
+    i = record.attempt_id
+    signed = _stage(state, i, Acknowledging).signed
+    funded = Funded(signed=signed, funding_tx=Tx.parse(record.tx))
+    funded_of = dict(state.funded_of)
+    for seat in state.attempts[i].seats:
+        funded_of[seat.node_id] = (*funded_of.get(seat.node_id, ()), i)
+    return replace(_at_stage(state, i, funded), build=None, funded_of=funded_of)
 
 
 def _with_channels(state: LspState, attempt_id: bytes) -> LspState:

@@ -5,6 +5,9 @@ Nothing here reads a clock: the caller says what time it is, in seconds.
 
 from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import Final
+
+INSTANT_SECONDS: Final = 1e-6  # Less is no wait, but what rounding left.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +45,8 @@ class Allowance:
 
     def wait_seconds(self, now: float) -> float:
         """Return how long a debt has to be waited out; 0 if there is none."""
-        return max(0.0, -self.left(now) / self._rate.per_second)
+        seconds = -self.left(now) / self._rate.per_second
+        return seconds if seconds >= INSTANT_SECONDS else 0.0
 
     def is_full(self, now: float) -> bool:
         """Say whether all of it is there, as if nothing had ever been used."""

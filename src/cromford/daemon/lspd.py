@@ -14,6 +14,7 @@ from cromford.daemon.api.factory_id import find_factory
 from cromford.daemon.api.lsp_payments import LspPayments
 from cromford.daemon.api.rpc import RpcFailure
 from cromford.daemon.api.rpc_server import Handler, read_params, without_params
+from cromford.daemon.budgets import Budgets
 from cromford.daemon.driver import Role
 from cromford.daemon.logs import set_up_logging
 from cromford.daemon.metrics import Sample
@@ -74,6 +75,7 @@ class LspDaemon(Daemon[LspState]):
             role=LSP_ROLE,
             options=options,
             new_state=new_state,
+            budgets=Budgets(self._has_seat),
         )
         self._listen = (options.listen_host, options.listen_port)
         self._limits = options.limits
@@ -125,8 +127,11 @@ class LspDaemon(Daemon[LspState]):
         async with self._server:
             await asyncio.Event().wait()
 
+    def _has_seat(self, node_id: bytes) -> bool:
+        return self.state.has_seat(node_id)
+
     def _relation_of(self, node_id: bytes) -> Relation:
-        if self.state.has_seat(node_id):
+        if self._has_seat(node_id):
             return Relation.OWNER
         return Relation.WAITING if node_id in self.state.members else Relation.STRANGER
 
@@ -219,7 +224,9 @@ class LspDaemon(Daemon[LspState]):
         return {
             **views.show(self.driver.state, attempt),
             "refused": self._refused(attempt),
-            "seconds_left": self.seconds_left(AttemptDeadline(attempt_id=attempt.attempt_id)),
+            "seconds_left": self.deadlines.seconds_left(
+                AttemptDeadline(attempt_id=attempt.attempt_id)
+            ),
         }
 
     async def _factory_export(self, params: dict[str, Any]) -> object:

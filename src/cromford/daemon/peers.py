@@ -1,18 +1,27 @@
 """The connections of a daemon: one for each peer, messages out in order, events in."""
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
 
 from cromford.codec.reader import MalformedBytes
+from cromford.daemon.budgets import Budgets
 from cromford.daemon.displaced import Displaced
+from cromford.daemon.turns import Turns
 from cromford.ports import Connection, ConnectionLost
 from cromford.protocol import events as ev
 from cromford.wire.messages import Message, decode_message, encode_message
 
 OUTBOX_MESSAGES_MAX: Final = 256  # A peer that does not read is disconnected at this many.
+
+# Of the event loop, for bytes the kernel has: they are read, become a message, and ask for a turn.
+TURNS_TO_READ: Final = 5
+# More than the messages of a ceremony's step, and few enough that nobody holds a deadline up.
+HEARD_TURNS_MAX: Final = 2_000
 
 CONTESTED_HINT: Final = "two daemons have this name, and each throws out the other"
 
@@ -24,17 +33,39 @@ class _Peer:
     connection: Connection
     outbox: asyncio.Queue[bytes] = field(default_factory=lambda: asyncio.Queue(OUTBOX_MESSAGES_MAX))
     is_full: bool = False  # A message was lost, so none may follow: the peer would misread it.
+    parting: asyncio.Event = field(default_factory=asyncio.Event)  # We hung up.
+    waits_for_us: bool = False  # A message of it has arrived, and had no turn yet.
+
+
+async def wait_for(event: asyncio.Event, seconds: float) -> None:
+    """Return when something happens, or after some seconds without it."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), seconds)
 
 
 class Peers:
-    """Runs connections and tells what comes from them.
+    """Runs connections and tells what comes from them, each peer's messages in their turn.
 
     Args:
         post: Takes the events, in order.
+        budgets: What each peer may ask of us; None where there is one peer, chosen by us.
+        clock: Seconds, for the budgets.
+        pause: Waits for an event, at most some seconds.
     """
 
-    def __init__(self, post: Callable[[ev.Event], None]) -> None:
+    def __init__(
+        self,
+        post: Callable[[ev.Event], None],
+        budgets: Budgets | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        pause: Callable[[asyncio.Event, float], Awaitable[None]] = wait_for,
+    ) -> None:
         self._post = post
+        self._budgets = budgets
+        self._clock = clock
+        self._pause = pause
+        self._turns = Turns()
         self._peers: dict[bytes, _Peer] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._displaced = Displaced()
@@ -62,6 +93,8 @@ class Peers:
     def send(self, node_id: bytes, message: Message) -> None:
         """Queue a message. Nothing happens if the peer is not connected."""
         peer = self._peers.get(node_id)
+        if self._budgets is not None:
+            self._budgets.answered(node_id, message, now=self._clock())
         if peer is None or peer.is_full:
             return
         try:
@@ -75,6 +108,7 @@ class Peers:
         peer = self._peers.get(node_id)
         if peer is not None:
             _log.info("peer_dropped node_id=%s reason=%s", node_id.hex(), reason)
+            peer.parting.set()
             self._spawn(peer.connection)
 
     @property
@@ -91,6 +125,21 @@ class Peers:
         """Close every connection."""
         for peer in list(self._peers.values()):
             await peer.connection.close()
+
+    async def heard(self) -> None:
+        """Return once every message had its turn that has arrived, but those beyond a budget.
+
+        Strangers are not waited for: none of them can be late for anything.
+        """
+        for _ in range(TURNS_TO_READ):
+            await asyncio.sleep(0)
+        for _ in range(HEARD_TURNS_MAX):
+            if not any(
+                peer.waits_for_us and not self._is_stranger(node_id)
+                for node_id, peer in self._peers.items()
+            ):
+                return
+            await self._turns.take(is_stranger=False)
 
     async def _replace(self, node_id: bytes) -> None:
         # Again after each wait: another connection may have come first.
@@ -109,7 +158,8 @@ class Peers:
         node_id = peer.connection.node_id
         while True:
             data = await peer.connection.receive()
-            if self._peers.get(node_id) is not peer:
+            await self._wait_for_turn(peer, data)
+            if self._peers.get(node_id) is not peer or peer.parting.is_set():
                 return
             try:
                 message = decode_message(data)
@@ -118,6 +168,25 @@ class Peers:
                 continue
             if message is not None:
                 self._post(ev.MessageReceived(node_id=node_id, message=message))
+
+    async def _wait_for_turn(self, peer: _Peer, data: bytes) -> None:
+        """Return when a message of this peer may be handled; until then it is not read further."""
+        node_id = peer.connection.node_id
+        if self._budgets is not None:
+            # Its own doing, so nobody waits for it here.
+            while wait := self._budgets.wait_seconds(node_id, now=self._clock()):
+                await self._pause(peer.parting, wait)
+                if peer.parting.is_set():
+                    return
+            self._budgets.charge(node_id, data, now=self._clock())
+        peer.waits_for_us = True
+        try:
+            await self._turns.take(is_stranger=self._is_stranger(node_id))
+        finally:
+            peer.waits_for_us = False
+
+    def _is_stranger(self, node_id: bytes) -> bool:
+        return self._budgets is not None and not self._budgets.is_owner(node_id)
 
     async def _write(self, peer: _Peer) -> None:
         while True:

@@ -98,7 +98,7 @@ class LspState:
     next_attempt: int = 0
     build: Build | None = None
     build_dropped: str | None = None
-    attempts: Mapping[bytes, LspAttempt] = field(default_factory=dict)
+    attempts: dict[bytes, LspAttempt] = field(default_factory=dict)
     funded_of: Mapping[bytes, tuple[bytes, ...]] = field(default_factory=dict)  # by client
     intents: Mapping[IntentKey, bytes] = field(default_factory=dict)
     book: Book = field(default_factory=Book)
@@ -106,8 +106,12 @@ class LspState:
 
     @property
     def open_attempt(self) -> LspAttempt | None:
-        """The attempt whose ceremony is under way, if any."""
-        return next((attempt for attempt in self.attempts.values() if attempt.is_open), None)
+        """The attempt whose ceremony is under way, if any.
+
+        None is proposed before the last one has ended, so it can only be the newest.
+        """
+        newest = next(reversed(self.attempts.values()), None)
+        return newest if newest is not None and newest.is_open else None
 
     @property
     def watched_txids(self) -> frozenset[Txid]:

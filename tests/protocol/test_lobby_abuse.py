@@ -440,6 +440,43 @@ def test_who_connects_and_never_joins_leaves_no_trace() -> None:
     assert len(pump.lsp.store.entries) == n_before
 
 
+def test_who_waits_no_more_and_has_no_channel_leaves_no_trace_when_it_comes_back() -> None:
+    pump = Pump(2)
+    known, owner = pump.clients
+    pump.join(owner)
+    pump.build()
+    pump.run()
+    pump.join(known)
+    pump.disconnect(known)
+    n_before = len(pump.lsp.store.entries)
+    for _ in range(20):
+        for event in (ev.ConnectionOpened, ev.ConnectionClosed):
+            pump.handle(pump.lsp, event(node_id=known.node_id))
+    assert len(pump.lsp.store.entries) == n_before
+    pump.disconnect(owner)
+    pump.connect(owner)
+    assert len(pump.lsp.store.entries) > n_before, "its channel depends on it"
+
+
+def test_names_that_came_once_are_forgotten_once_their_joins_no_longer_count() -> None:
+    pump = Pump(1)
+    state = pump.lsp.state
+    pump.join()
+    join = pump.lsp.state.members[pump.clients[0].node_id].join
+    for n in range(50):
+        joined = r.ClientJoined(
+            node_id=stranger(n + 1), message=m.encode_message(join), is_moving=False
+        )
+        state = lsp_role.apply(state, joined)
+    assert len(state.joins) == 50
+    for _ in range(PAUSE_BLOCKS + 1):
+        height = state.chain.height + 1
+        state = lsp_role.apply(
+            state, r.BlockConnected(height=height, block_hash=height.to_bytes(32, "big"), txs=())
+        )
+    assert not state.joins
+
+
 def test_a_client_has_a_seat_while_it_signs_and_until_its_factory_expires() -> None:
     pump = Pump(2)
     first, second = pump.clients

@@ -317,7 +317,22 @@ def _with_block(state: LspState, record: r.BlockConnected) -> LspState:
         # Who was away for the whole window is forgotten.
         if (seen := (state.uptime.get(node_id, 0) << 1 | (node_id in state.connected)) & window)
     }
-    return replace(state, chain=chain, wallet=wallet, uptime=uptime)
+    return replace(
+        state,
+        chain=chain,
+        wallet=wallet,
+        uptime=uptime,
+        faults=_recent(state.faults, record.height - BAN_BLOCKS),
+        aborts=_recent(state.aborts, record.height - PAUSE_BLOCKS),
+        joins=_recent(state.joins, record.height - PAUSE_BLOCKS),
+    )
+
+
+def _recent(
+    heights: Mapping[bytes, tuple[int, ...]], least_height: int
+) -> Mapping[bytes, tuple[int, ...]]:
+    """Return what still counts: names cost nothing, so what no longer closes anything goes."""
+    return {node_id: of for node_id, of in heights.items() if of[-1] >= least_height}
 
 
 def _with_build(

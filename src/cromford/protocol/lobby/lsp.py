@@ -48,8 +48,11 @@ def take_message(turn: Turn[LspState], node_id: bytes, message: m.Join | m.Leave
 
 
 def on_connection(turn: Turn[LspState], node_id: bytes) -> None:
-    """Greet a peer. Whoever never joined leaves no trace: names cost nothing, the journal does."""
-    if node_id in turn.state.joins:
+    """Greet a peer. Whoever has no seat leaves no trace: names cost nothing, the journal does.
+
+    For whom nothing depends on the connection yet it is remembered with the join.
+    """
+    if turn.state.has_seat(node_id):
         turn.remember(r.PeerConnected(node_id=node_id))
     turn.send(node_id, greeting(turn.state))
 

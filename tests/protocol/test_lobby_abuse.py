@@ -106,11 +106,11 @@ BAD_JOINS: Final[dict[str, Callable[[m.Join], m.Join]]] = {
             ),
         ),
     ),
-    "capacity_sat: expected 20000..100000000, received 50000..19999": lambda join: replace(
+    "capacity_sat: expected 20000..10000000, received 50000..19999": lambda join: replace(
         join, capacity_sat=19_999
     ),
-    "capacity_sat: expected 20000..100000000, received 18446744073709551615..": lambda join: (
-        replace(join, capacity_sat=2**64 - 1, capacity_least_sat=2**64 - 1)
+    "capacity_sat: expected 20000..10000000, received 18446744073709551615..": lambda join: replace(
+        join, capacity_sat=2**64 - 1, capacity_least_sat=2**64 - 1
     ),
 }
 

@@ -85,8 +85,13 @@ class ClientState:
 
         An LSP that makes its clients join over and over would fill their journals.
         """
+        return self.paused_until is None
+
+    @property
+    def paused_until(self) -> int | None:
+        """The height from which it joins again by itself, or None if it need not wait."""
         until = closed_until(self.join_heights, limit=ABORTS_TO_PAUSE, window_blocks=PAUSE_BLOCKS)
-        return self.chain.height >= until
+        return until if self.chain.height < until else None
 
     @property
     def open_attempt(self) -> ClientAttempt | None:

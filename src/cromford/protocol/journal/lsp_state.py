@@ -34,6 +34,7 @@ from cromford.protocol.journal.pause import (
     ABORTS_TO_PAUSE,
     JOINS_TO_PAUSE,
     PAUSE_BLOCKS,
+    RELIABLE_UPTIME_BLOCKS,
     closed_until,
 )
 from cromford.protocol.journal.shared_state import connected, with_payment
@@ -95,6 +96,7 @@ class LspState:
     faults: Mapping[bytes, tuple[int, ...]] = field(default_factory=dict)  # their heights
     aborts: Mapping[bytes, tuple[int, ...]] = field(default_factory=dict)  # caused, their heights
     joins: Mapping[bytes, tuple[int, ...]] = field(default_factory=dict)  # the newest, by height
+    n_new_joins: int = 0  # since the last block, of clients that never were in a factory of ours
     next_attempt: int = 0
     build: Build | None = None
     build_dropped: str | None = None
@@ -136,21 +138,38 @@ class LspState:
         """Return how many of the last `UPTIME_WINDOW_BLOCKS` blocks saw this node connected."""
         return self.uptime.get(node_id, 0).bit_count()
 
-    def banned_until(self, node_id: bytes) -> int | None:
-        """Return the height until which a client may not join, or None.
+    def is_unsteady(self, node_id: bytes) -> bool:
+        """Say whether a client has just ended a ceremony for everybody."""
+        heights = self.aborts.get(node_id, ())
+        return bool(heights) and heights[-1] >= self.chain.height - PAUSE_BLOCKS
+
+    def is_reliable(self, node_id: bytes) -> bool:
+        """Say whether a client has shown that it stays: in a factory, or by a day of uptime."""
+        has_shown = (
+            node_id in self.funded_of or self.uptime_blocks(node_id) >= RELIABLE_UPTIME_BLOCKS
+        )
+        return has_shown and not self.is_unsteady(node_id)
+
+    def pause_of(self, node_id: bytes) -> tuple[int, str] | None:
+        """Return the height until which a client may not join, and why; None if it may.
 
         Proven faults close the lobby for a day, spoiled ceremonies and restlessness for about an
         hour.
         """
-        until = max(
-            closed_until(heights.get(node_id, ()), limit=limit, window_blocks=window_blocks)
-            for heights, limit, window_blocks in (
-                (self.faults, FAULTS_TO_BAN, BAN_BLOCKS),
-                (self.aborts, ABORTS_TO_PAUSE, PAUSE_BLOCKS),
-                (self.joins, JOINS_TO_PAUSE, PAUSE_BLOCKS),
+        until, why = max(
+            (closed_until(of.get(node_id, ()), limit=limit, window_blocks=window_blocks), why)
+            for of, limit, window_blocks, why in (
+                (self.faults, FAULTS_TO_BAN, BAN_BLOCKS, "too many faults"),
+                (self.aborts, ABORTS_TO_PAUSE, PAUSE_BLOCKS, "too many ceremonies ended"),
+                (self.joins, JOINS_TO_PAUSE, PAUSE_BLOCKS, "too many joins"),
             )
         )
-        return until if self.chain.height < until else None
+        return (until, why) if self.chain.height < until else None
+
+    def banned_until(self, node_id: bytes) -> int | None:
+        """Return the height until which a client may not join, or None."""
+        pause = self.pause_of(node_id)
+        return None if pause is None else pause[0]
 
 
 def new_lsp(config: LspConfig) -> LspState:
@@ -186,20 +205,28 @@ def apply(state: LspState, record: r.AnyRecord) -> LspState:
             return replace(state, wallet=state.wallet.with_address_used(change))
         case r.PaymentWasSigned():
             return replace(state, wallet=with_payment(state.wallet, record))
-        case r.ClientJoined(node_id=node_id, message=message, is_moving=is_moving):
-            member = Member(node_id=node_id, join=decoded(message, m.Join), is_moving=is_moving)
-            heights = (*state.joins.get(node_id, ()), state.chain.height)[-JOINS_TO_PAUSE:]
-            return replace(
-                state,
-                members={**state.members, node_id: member},
-                joins={**state.joins, node_id: heights},
-            )
+        case r.ClientJoined():
+            return _with_member(state, record)
         case r.ClientLeft(node_id=node_id):
             return replace(state, members=_without(state.members, node_id))
         case r.BuildStarted() | r.RebuildAwaited() | r.BuildDropped():
             return _with_build(state, record)
         case _:
             return _apply_to_attempt(state, record)
+
+
+def _with_member(state: LspState, record: r.ClientJoined) -> LspState:
+    node_id = record.node_id
+    member = Member(
+        node_id=node_id, join=decoded(record.message, m.Join), is_moving=record.is_moving
+    )
+    heights = (*state.joins.get(node_id, ()), state.chain.height)[-JOINS_TO_PAUSE:]
+    return replace(
+        state,
+        members={**state.members, node_id: member},
+        joins={**state.joins, node_id: heights},
+        n_new_joins=state.n_new_joins + (node_id not in state.funded_of),
+    )
 
 
 def folded(state: LspState, records: Iterable[r.AnyRecord]) -> LspState:
@@ -322,6 +349,7 @@ def _with_block(state: LspState, record: r.BlockConnected) -> LspState:
         chain=chain,
         wallet=wallet,
         uptime=uptime,
+        n_new_joins=0,
         faults=_recent(state.faults, record.height - BAN_BLOCKS),
         aborts=_recent(state.aborts, record.height - PAUSE_BLOCKS),
         joins=_recent(state.joins, record.height - PAUSE_BLOCKS),
@@ -332,7 +360,7 @@ def _recent(
     heights: Mapping[bytes, tuple[int, ...]], least_height: int
 ) -> Mapping[bytes, tuple[int, ...]]:
     """Return what still counts: names cost nothing, so what no longer closes anything goes."""
-    return {node_id: of for node_id, of in heights.items() if of[-1] >= least_height}
+    return {node_id: of for node_id, of in heights.items() if of and of[-1] >= least_height}
 
 
 def _with_build(
@@ -408,6 +436,11 @@ def _with_aborted(state: LspState, record: r.AttemptAborted) -> LspState:
     stage = Aborted(reason=record.reason, culprits=record.culprits)
     aborted = _at_stage(state, record.attempt_id, stage)
     faults, aborts, uptime = dict(state.faults), dict(state.aborts), dict(state.uptime)
+    joins = dict(state.joins)
+    for seat in state.attempts[record.attempt_id].seats:
+        # The others have to join again for no fault of theirs, so that join does not count.
+        if seat.node_id not in record.culprits and joins.get(seat.node_id):
+            joins[seat.node_id] = joins[seat.node_id][:-1]
     height = state.chain.height
     for culprit in record.culprits:
         aborts[culprit] = (*aborts.get(culprit, ()), height)[-ABORTS_TO_PAUSE:]
@@ -419,6 +452,7 @@ def _with_aborted(state: LspState, record: r.AttemptAborted) -> LspState:
         wallet=state.wallet.released(record.attempt_id),
         faults=faults,
         aborts=aborts,
+        joins=joins,
         uptime=uptime,
     )
 

@@ -4,6 +4,7 @@ import pytest
 
 from cromford.adapters.places import (
     HANDSHAKES_BURST_PER_PLACE,
+    KNOCKS,
     Limits,
     Place,
     Places,
@@ -89,3 +90,14 @@ def test_each_address_has_handshakes_of_its_own() -> None:
         assert places.may_knock("a", now=0)
     assert not places.may_knock("a", now=0)
     assert places.may_knock("b", now=0)
+
+
+def test_a_flood_from_many_addresses_does_not_close_the_door_to_an_owners_address() -> None:
+    scene = Scene()
+    scene.relation[b"alice"] = Relation.OWNER
+    scene.enter("alice", "home")
+    for number in range(int(KNOCKS.burst)):
+        assert scene.places.may_knock(f"address {number}", now=0)
+    assert not scene.places.may_knock("one more", now=0)
+    assert scene.places.may_knock("home", now=0)
+    assert scene.places.may_knock("one more", now=1)

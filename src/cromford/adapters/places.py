@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv6Address, IPv6Network, ip_address
 from typing import Final
 
-from cromford.allowance import Allowances, Rate
+from cromford.allowance import Allowance, Allowances, Rate
 
 # A process may have 1,024 files open where nobody raised that; half of them may be peers.
 CONNECTIONS_MAX: Final = 512
@@ -29,6 +29,9 @@ IDLE_SECONDS: Final = 600.0
 # at the pace of a client that dials again every few seconds.
 HANDSHAKES_BURST_PER_PLACE: Final = 2
 HANDSHAKES_PER_SECOND_PER_PLACE: Final = 1 / 16
+# And all addresses together, but those at which somebody with a channel was seen: as many at once
+# as there are places, when everybody comes back after a restart, and then 3 % of a core.
+KNOCKS: Final = Rate(burst=CONNECTIONS_MAX, per_second=32)
 ADDRESSES_MAX: Final = 4096  # Of more, those that came longest ago are forgotten.
 # Each return of somebody known is written to the journal. A client whose line breaks at once comes
 # back every 15 seconds at the least, on average, once its pauses have grown.
@@ -111,6 +114,8 @@ class Places:
             per_second=HANDSHAKES_PER_SECOND_PER_PLACE * limits.per_address_max,
         )
         self._knocks = Allowances(knocks, users_max=ADDRESSES_MAX)
+        self._all_knocks: Allowance | None = None
+        self._owners_at: dict[str, None] = {}  # The addresses of owners, the newest last.
         self._returns = Allowances(RETURNS, users_max=IDS_MAX)
 
     @property
@@ -125,7 +130,13 @@ class Places:
 
     def may_knock(self, subscriber: str, *, now: float) -> bool:
         """Say whether another handshake with this subscriber is due, and count it."""
-        return self._knocks.of(subscriber, now=now).spend(1, now=now)
+        if not self._knocks.of(subscriber, now=now).spend(1, now=now):
+            return False
+        if subscriber in self._owners_at:
+            return True
+        if self._all_knocks is None:
+            self._all_knocks = Allowance(KNOCKS, now=now)
+        return self._all_knocks.spend(1, now=now)
 
     def knock(self, place: Place) -> Place | None:
         """Let somebody say who it is; return whose handshake ends for it.
@@ -159,6 +170,8 @@ class Places:
             if evicted is None:
                 return None, "every place is taken by somebody with a channel"
         (self._owners if is_owner else self._strangers)[place] = None
+        if is_owner:
+            self._remember_address(place.subscriber)
         return self._taken(evicted), ""
 
     def leave(self, place: Place) -> None:
@@ -175,6 +188,12 @@ class Places:
             elif now - place.heard_at >= self._limits.idle_seconds:
                 found.append(place)
         return tuple(p for p in found if self._relation_of(p.node_id) is Relation.STRANGER)
+
+    def _remember_address(self, subscriber: str) -> None:
+        self._owners_at.pop(subscriber, None)
+        self._owners_at[subscriber] = None
+        if len(self._owners_at) > ADDRESSES_MAX:
+            del self._owners_at[next(iter(self._owners_at))]
 
     def _crowding_out(self, subscriber: str) -> Place | None:
         """Return whose connection ends for a stranger's: of its address, or of all strangers."""

@@ -32,11 +32,14 @@ def lent_sat(state: LspState, node_id: bytes) -> int:
     return total_sat
 
 
+def left_sat(state: LspState, node_id: bytes) -> int:
+    """Return how much of the LSP's coins a client may get besides what it has."""
+    return max(0, state.config.policy.capital_per_client_sat - lent_sat(state, node_id))
+
+
 def most_sat(state: LspState, node_id: bytes) -> int:
     """Return the largest channel that a client may get now."""
-    policy = state.config.policy
-    left_sat = policy.capital_per_client_sat - lent_sat(state, node_id)
-    return min(policy.capacity_max_sat, max(0, left_sat))
+    return min(state.config.policy.capacity_max_sat, left_sat(state, node_id))
 
 
 def room_sat(state: LspState) -> int:
@@ -56,7 +59,7 @@ def join_refusal(state: LspState, node_id: bytes, least_sat: int) -> str | None:
     Args:
         state: The LSP's state.
         node_id: The client.
-        least_sat: The smallest channel that it would take.
+        least_sat: The smallest channel that it would take, and that there is.
     """
     policy = state.config.policy
     if policy.allowed_clients is not None and node_id not in policy.allowed_clients:
@@ -64,9 +67,9 @@ def join_refusal(state: LspState, node_id: bytes, least_sat: int) -> str | None:
     if node_id not in state.funded_of and state.n_new_joins >= policy.new_joins_per_block:
         until = state.chain.height + 1
         return f"too many new clients in this block: join again from height {until}"
-    if least_sat > most_sat(state, node_id):
+    if least_sat > left_sat(state, node_id):
         return (
-            f"capacity_sat: expected at most {most_sat(state, node_id)}, received {least_sat}: "
+            f"capacity_sat: expected at most {left_sat(state, node_id)}, received {least_sat}: "
             f"{policy.capital_per_client_sat} for one client, {lent_sat(state, node_id)} in use"
         )
     return None
@@ -99,12 +102,12 @@ def chosen(
             member.node_id,
         ),
     )
-    left_sat = room_sat(state)
+    room_left_sat = room_sat(state)
     taken: list[Member] = []
     for member in in_order[:max_clients]:
         least_sat = max(member.join.capacity_least_sat, floor_sat)
-        if least_sat <= min(left_sat, most_sat(state, member.node_id)):
-            left_sat -= least_sat
+        if least_sat <= min(room_left_sat, left_sat(state, member.node_id)):
+            room_left_sat -= least_sat
             taken.append(member)
     if len(taken) < min_clients:
         raise Rejected(

@@ -7,8 +7,9 @@ STAMP := $(VENV)/.installed
 SEEDS ?= 200
 LIVE_SEEDS ?= 20
 SEED_START ?= 0
+FLOOD_SECONDS ?= 60
 
-.PHONY: demo test check bench simulate coverage format clean
+.PHONY: demo test check bench flood simulate coverage format clean
 
 demo: $(STAMP)
 	$(BIN)/cromford demo --clients 4
@@ -25,6 +26,9 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m bench
+
+flood: $(STAMP)
+	$(BIN)/python -m tests.flood --seconds $(FLOOD_SECONDS)
 
 simulate: $(STAMP)
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --seed-start $(SEED_START)

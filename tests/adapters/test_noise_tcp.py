@@ -3,15 +3,16 @@ import gc
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import pytest
 
-from cromford.adapters import noise_server, noise_tcp
+from cromford.adapters import noise_tcp, places
 from cromford.adapters.noise import ACT_ONE_SIZE, NodeIdentity, initiate
 from cromford.adapters.noise_cipher import MESSAGE_SIZE_MAX
 from cromford.adapters.noise_server import NoiseServer, serve
 from cromford.adapters.noise_tcp import NoiseConnection, connect
+from cromford.adapters.places import Limits, Relation
 from cromford.ports import Connection, ConnectionLost
 
 ALICE = NodeIdentity.from_seckey(b"\x11" * 32)
@@ -29,27 +30,29 @@ async def echo(connection: NoiseConnection) -> None:
 async def serving(
     on_connection: OnConnection = echo,
     *,
-    handshake_timeout_seconds: float = 5,
-    pending_max: int = 8,
-    connections_max: int = 8,
+    limits: Limits | None = None,
+    owners: frozenset[bytes] = frozenset(),
+    clock: Callable[[], float] | None = None,
 ) -> AsyncIterator[NoiseServer]:
     server = await serve(
         "127.0.0.1",
         0,
         identity=BOB,
         on_connection=on_connection,
-        handshake_timeout_seconds=handshake_timeout_seconds,
-        pending_max=pending_max,
-        connections_max=connections_max,
+        limits=limits or Limits(connections_max=8, strangers_max=8, handshakes_max=8),
+        relation_of=lambda i: Relation.OWNER if i in owners else Relation.STRANGER,
+        clock=clock,
     )
     async with server:
         yield server
 
 
 @asynccontextmanager
-async def connected(server: NoiseServer) -> AsyncIterator[NoiseConnection]:
+async def connected(
+    server: NoiseServer, identity: NodeIdentity = ALICE
+) -> AsyncIterator[NoiseConnection]:
     connection = await connect(
-        server.host, server.port, node_id=BOB.node_id, identity=ALICE, timeout_seconds=5
+        server.host, server.port, node_id=BOB.node_id, identity=identity, timeout_seconds=5
     )
     try:
         yield connection
@@ -74,8 +77,8 @@ async def assert_hung_up(reader: asyncio.StreamReader) -> None:
             assert await reader.read() == b""
 
 
-async def assert_echoes(server: NoiseServer) -> None:
-    async with connected(server) as connection:
+async def assert_echoes(server: NoiseServer, identity: NodeIdentity = ALICE) -> None:
+    async with connected(server, identity) as connection:
         await connection.send(b"still here")
         assert await connection.receive() == b"still here"
 
@@ -226,7 +229,7 @@ def test_a_bad_handshake_ends_that_connection_only(first_bytes: bytes) -> None:
 
 def test_a_silent_handshake_is_dropped_at_its_deadline() -> None:
     async def scenario() -> None:
-        async with serving(handshake_timeout_seconds=0.05) as server:
+        async with serving(limits=Limits(handshake_seconds=0.05)) as server:
             reader, writer = await asyncio.open_connection(server.host, server.port)
             await assert_hung_up(reader)
             writer.close()
@@ -237,10 +240,10 @@ def test_a_silent_handshake_is_dropped_at_its_deadline() -> None:
 
 def test_silent_connections_cannot_keep_a_peer_out() -> None:
     async def scenario() -> None:
-        async with serving(pending_max=2) as server:
+        async with serving(limits=Limits(handshakes_max=2)) as server:
             streams = [await asyncio.open_connection(server.host, server.port) for _ in range(10)]
             await assert_echoes(server)
-            await until(lambda: len(server._pending) <= 2)
+            await until(lambda: server.n_pending <= 2)
             await assert_hung_up(streams[0][0])
             for _, writer in streams:
                 writer.close()
@@ -248,17 +251,140 @@ def test_silent_connections_cannot_keep_a_peer_out() -> None:
     asyncio.run(scenario())
 
 
-def test_connections_above_the_limit_are_closed() -> None:
+def test_where_owners_have_every_place_nobody_else_comes_in() -> None:
     async def scenario() -> None:
-        async with serving(connections_max=1) as server, connected(server) as first:
+        limits = Limits(connections_max=1)
+        owners = frozenset((ALICE.node_id,))
+        async with serving(limits=limits, owners=owners) as server, connected(server) as first:
             await first.send(b"first")
             assert await first.receive() == b"first"
-            async with connected(server) as second:
+            async with connected(server, name(1)) as second:
                 with pytest.raises(ConnectionLost):
                     await asyncio.wait_for(second.receive(), 5)
             await first.send(b"first again")
             assert await first.receive() == b"first again"
         assert server.n_connections == 0
+
+    asyncio.run(scenario())
+
+
+def name(number: int) -> NodeIdentity:
+    """Return one of many identities: they cost nothing."""
+    return NodeIdentity.from_seckey(number.to_bytes(32, "big"))
+
+
+@asynccontextmanager
+async def crowd(server: NoiseServer, n_peers: int) -> AsyncIterator[list[NoiseConnection]]:
+    """Connect strangers that say nothing, one after the other."""
+    async with AsyncExitStack() as stack:
+        found = []
+        for number in range(1, n_peers + 1):
+            found.append(await stack.enter_async_context(connected(server, name(number))))
+            n_inside = min(number, server._limits.strangers_max, server._limits.per_address_max)
+            await until(lambda n=n_inside: server.n_connections >= n)  # type: ignore[misc]  # a default argument
+        yield found
+
+
+async def assert_lost(connection: NoiseConnection) -> None:
+    with pytest.raises(ConnectionLost):
+        await asyncio.wait_for(connection.receive(), 5)
+
+
+async def assert_answers(connection: NoiseConnection) -> None:
+    await connection.send(b"here")
+    assert await asyncio.wait_for(connection.receive(), 5) == b"here"
+
+
+def test_idle_strangers_in_every_place_do_not_lock_out_who_has_a_channel() -> None:
+    async def scenario() -> None:
+        limits = Limits(connections_max=4, strangers_max=4)
+        owners = frozenset((ALICE.node_id,))
+        async with serving(limits=limits, owners=owners) as server, crowd(server, 4) as strangers:
+            await assert_echoes(server)
+            await assert_lost(strangers[0])
+            await assert_answers(strangers[3])
+
+    asyncio.run(scenario())
+
+
+def test_strangers_are_evicted_the_oldest_first_and_leave_the_owners_places_free() -> None:
+    async def scenario() -> None:
+        async with (
+            serving(limits=Limits(connections_max=8, strangers_max=2)) as server,
+            crowd(server, 3) as strangers,
+        ):
+            await assert_lost(strangers[0])
+            for stayed in strangers[1:]:
+                await assert_answers(stayed)
+
+    asyncio.run(scenario())
+
+
+def test_one_address_has_a_few_places_and_owners_behind_it_do_not_count() -> None:
+    async def scenario() -> None:
+        owners = frozenset((ALICE.node_id,))
+        limits = Limits(per_address_max=2)
+        async with (
+            serving(limits=limits, owners=owners) as server,
+            connected(server) as owner,
+            crowd(server, 3) as strangers,
+        ):
+            await assert_lost(strangers[0])
+            await assert_answers(owner)
+            await assert_answers(strangers[2])
+
+    asyncio.run(scenario())
+
+
+def test_a_stranger_that_says_nothing_is_let_go_and_who_speaks_stays() -> None:
+    async def scenario() -> None:
+        now = [0.0]
+        owners = frozenset((ALICE.node_id,))
+        async with (
+            serving(limits=Limits(idle_seconds=60), owners=owners, clock=lambda: now[0]) as server,
+            connected(server) as owner,
+            crowd(server, 2) as (silent, speaking),
+        ):
+            server.end_idle()
+            now[0] = 60.0
+            await assert_answers(speaking)
+            server.end_idle()
+            await assert_lost(silent)
+            await assert_answers(speaking)
+            await assert_answers(owner)
+
+    asyncio.run(scenario())
+
+
+def test_an_address_that_shows_too_many_handshakes_waits() -> None:
+    async def scenario() -> None:
+        now = [0.0]
+        limits = Limits(per_address_max=1)
+        async with serving(limits=limits, clock=lambda: now[0]) as server:
+            for _ in range(places.HANDSHAKES_BURST_PER_PLACE):
+                await assert_echoes(server)
+            reader, writer = await asyncio.open_connection(server.host, server.port)
+            await assert_hung_up(reader)
+            writer.close()
+            now[0] = 1 / places.HANDSHAKES_PER_SECOND_PER_PLACE
+            await assert_echoes(server)
+
+    asyncio.run(scenario())
+
+
+def test_who_comes_back_over_and_over_waits_like_a_client_whose_line_is_bad() -> None:
+    async def scenario() -> None:
+        now = [0.0]
+        owners = frozenset((ALICE.node_id,))
+        limits = Limits(per_address_max=100)
+        async with serving(limits=limits, owners=owners, clock=lambda: now[0]) as server:
+            for _ in range(int(places.RETURNS.burst)):
+                await assert_echoes(server)
+            async with connected(server) as once_more:
+                await assert_lost(once_more)
+            await assert_echoes(server, name(1))
+            now[0] = 1 / places.RETURNS.per_second
+            await assert_echoes(server)
 
     asyncio.run(scenario())
 
@@ -363,7 +489,7 @@ def test_closing_the_server_ends_pending_and_established_connections() -> None:
                 server.host, server.port, node_id=BOB.node_id, identity=ALICE, timeout_seconds=5
             )
             reader, writer = await asyncio.open_connection(server.host, server.port)
-            await until(lambda: bool(server._pending) and server.n_connections == 1)
+            await until(lambda: server.n_pending == 1 and server.n_connections == 1)
             await server.close()
             await server.close()
             await assert_hung_up(reader)
@@ -377,9 +503,11 @@ def test_closing_the_server_ends_pending_and_established_connections() -> None:
     asyncio.run(scenario())
 
 
-def test_the_limits_have_names() -> None:
-    assert noise_server.PENDING_HANDSHAKES_MAX < noise_server.CONNECTIONS_MAX
-    assert 0 < noise_server.HANDSHAKE_TIMEOUT_SECONDS <= noise_tcp.CONNECT_TIMEOUT_SECONDS
+def test_the_limits_leave_places_for_owners() -> None:
+    usual = Limits()
+    assert usual.per_address_max < usual.strangers_max < usual.connections_max
+    assert usual.handshakes_max < usual.connections_max
+    assert 0 < usual.handshake_seconds <= noise_tcp.CONNECT_TIMEOUT_SECONDS
 
 
 @pytest.mark.filterwarnings("error")

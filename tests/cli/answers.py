@@ -90,6 +90,7 @@ CLIENT_STATUS = {
     "wish": {"capacity_sat": 500_000, "capacity_least_sat": 400_000},
     "joined": False,
     "refusal": "capacity_sat: too much",
+    "paused_until_height": 1_240,
 }
 LOBBY = {
     "node_id": NODE_ID,

@@ -66,7 +66,9 @@ async def gather_and_build(t: Town, heard: Heard) -> None:
     for name in ("alice", "bob"):
         await t.start_client(name)
         await heard.ask(name, "join", capacity_sat=CAPACITY_SAT)
+        await t.until(name, "status", lambda status: status["joined"])
     await heard.ask("bob", "leave")
+    await t.until("lsp", "lobby", lambda a: len(a["waiting"]) == 1)
     await heard.ask("bob", "join", capacity_sat=CAPACITY_SAT)
     await t.until("lsp", "lobby", lambda a: len(a["waiting"]) == 2)
     await heard.ask("alice", "status")

@@ -10,6 +10,7 @@ import pytest
 from cromford.adapters.noise import NodeIdentity
 from cromford.adapters.noise_server import serve
 from cromford.adapters.noise_tcp import NoiseConnection
+from cromford.adapters.places import Limits
 from cromford.daemon import liveness
 from cromford.daemon.peers import Peers
 from cromford.protocol import events as ev
@@ -64,7 +65,7 @@ def test_a_process_that_was_stopped_is_disconnected_and_one_that_idles_is_not() 
             await peers.run(Overheard(connection, pongs))
             is_over.set()
 
-        server = await serve("127.0.0.1", 0, identity=SERVER, on_connection=run)
+        server = await serve("127.0.0.1", 0, identity=SERVER, on_connection=run, limits=Limits())
         async with server, asyncio.timeout(60):
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-c", DIALLER, str(server.port), SERVER.node_id.hex()

@@ -14,6 +14,7 @@ from cromford.protocol.journal.lsp_state import (
     FAULTS_TO_BAN,
     LspState,
 )
+from cromford.protocol.journal.pause import PAUSE_BLOCKS
 from cromford.protocol.turn import Decision
 from cromford.wire import messages as m
 
@@ -21,7 +22,11 @@ from cromford.wire import messages as m
 
 
 def spoil(pump: Pump, culprit: PumpNode) -> None:
-    """Let a client spoil one ceremony provably, with a root before its time."""
+    """Let a client spoil one ceremony provably, with a root before its time.
+
+    The blocks before it make the last one too old for the others to do without this client.
+    """
+    block(pump, PAUSE_BLOCKS + 1)
     pump.join_again()
     pump.build()
     attempt = pump.attempt

@@ -417,7 +417,8 @@ def test_the_lobby_refuses_a_channel_that_does_not_carry_its_largest_commitment(
 
 def test_a_build_never_offers_less_than_a_channel_needs() -> None:
     """The coins do not reach for what is wanted, and the client would take a single satoshi."""
-    pump = Pump(1, policy=LspPolicy(min_clients=1, capacity_min_sat=1))
+    policy = LspPolicy(min_clients=1, capacity_min_sat=1, capital_per_client_sat=40_000_000)
+    pump = Pump(1, policy=policy)
     wish = ev.JoinRequested(capacity_sat=40_000_000, capacity_least_sat=1)
     pump.handle(pump.clients[0], wish)
     pump.run()

@@ -106,11 +106,11 @@ BAD_JOINS: Final[dict[str, Callable[[m.Join], m.Join]]] = {
             ),
         ),
     ),
-    "capacity_sat: expected 20000..100000000, received 50000..19999": lambda join: replace(
+    "capacity_sat: expected 20000..10000000, received 50000..19999": lambda join: replace(
         join, capacity_sat=19_999
     ),
-    "capacity_sat: expected 20000..100000000, received 18446744073709551615..": lambda join: (
-        replace(join, capacity_sat=2**64 - 1, capacity_least_sat=2**64 - 1)
+    "capacity_sat: expected 20000..10000000, received 18446744073709551615..": lambda join: replace(
+        join, capacity_sat=2**64 - 1, capacity_least_sat=2**64 - 1
     ),
 }
 
@@ -438,6 +438,61 @@ def test_who_connects_and_never_joins_leaves_no_trace() -> None:
         assert isinstance(greeted, fx.Send)
         assert isinstance(greeted.message, m.Lobby)
     assert len(pump.lsp.store.entries) == n_before
+
+
+def test_who_waits_no_more_and_has_no_channel_leaves_no_trace_when_it_comes_back() -> None:
+    pump = Pump(2)
+    known, owner = pump.clients
+    pump.join(owner)
+    pump.build()
+    pump.run()
+    pump.join(known)
+    pump.disconnect(known)
+    n_before = len(pump.lsp.store.entries)
+    for _ in range(20):
+        for event in (ev.ConnectionOpened, ev.ConnectionClosed):
+            pump.handle(pump.lsp, event(node_id=known.node_id))
+    assert len(pump.lsp.store.entries) == n_before
+    pump.disconnect(owner)
+    pump.connect(owner)
+    assert len(pump.lsp.store.entries) > n_before, "its channel depends on it"
+
+
+def test_names_that_came_once_are_forgotten_once_their_joins_no_longer_count() -> None:
+    pump = Pump(1)
+    state = pump.lsp.state
+    pump.join()
+    join = pump.lsp.state.members[pump.clients[0].node_id].join
+    for n in range(50):
+        joined = r.ClientJoined(
+            node_id=stranger(n + 1), message=m.encode_message(join), is_moving=False
+        )
+        state = lsp_role.apply(state, joined)
+    assert len(state.joins) == 50
+    for _ in range(PAUSE_BLOCKS + 1):
+        height = state.chain.height + 1
+        state = lsp_role.apply(
+            state, r.BlockConnected(height=height, block_hash=height.to_bytes(32, "big"), txs=())
+        )
+    assert not state.joins
+
+
+def test_a_client_has_a_seat_while_it_signs_and_until_its_factory_expires() -> None:
+    pump = Pump(2)
+    first, second = pump.clients
+    pump.join(first)
+    assert not pump.lsp.state.has_seat(first.node_id)
+    pump.build()
+    pump.run_to(m.SignBelow)
+    assert pump.lsp.state.has_seat(first.node_id)
+    pump.run()
+    assert pump.is_funded()
+    state = pump.lsp.state
+    assert state.has_seat(first.node_id)
+    assert not state.has_seat(second.node_id)
+    tip = replace(state.chain.recent[-1], height=pump.attempt.terms.expiry_height)
+    later = replace(state, chain=replace(state.chain, recent=(tip,)))
+    assert not later.has_seat(first.node_id)
 
 
 def test_a_full_lobby_says_so() -> None:

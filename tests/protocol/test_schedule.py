@@ -82,7 +82,12 @@ def test_who_joined_during_a_build_is_built_for_with_the_next_block() -> None:
 
 def test_what_hinders_a_scheduled_build_is_remembered_once() -> None:
     """A channel that the coins do not reach for: the schedule asks at every block."""
-    policy = LspPolicy(min_clients=1, build_every_blocks=1, lstock_csv_blocks=1)
+    policy = LspPolicy(
+        min_clients=1,
+        build_every_blocks=1,
+        lstock_csv_blocks=1,
+        capital_per_client_sat=90_000_000,
+    )
     pump = Pump(n_clients=1, policy=policy)
     wish = ev.JoinRequested(capacity_sat=90_000_000, capacity_least_sat=90_000_000)
     pump.handle(pump.clients[0], wish)

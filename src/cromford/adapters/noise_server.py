@@ -18,15 +18,18 @@ from cromford.adapters.noise import (
     respond,
 )
 from cromford.adapters.noise_tcp import NoiseConnection, close_stream, keep_alive
+from cromford.adapters.places import Limits, Place, Places, Relation, subscriber_of
 from cromford.crypto.keys import SECKEY_SIZE
 from cromford.listening import stop_listening
 from cromford.ports import ConnectionLost
 
-CONNECTIONS_MAX: Final = 512  # Established connections a server holds.
-PENDING_HANDSHAKES_MAX: Final = 64  # Connections that have not yet said who they are.
-HANDSHAKE_TIMEOUT_SECONDS: Final = 10.0
+IDLE_CHECK_SECONDS: Final = 15.0  # How often idle strangers are looked for.
 
 _log = logging.getLogger(__name__)
+
+
+def _stranger(_node_id: bytes) -> Relation:
+    return Relation.STRANGER
 
 
 class NoiseServer:
@@ -37,19 +40,18 @@ class NoiseServer:
         *,
         identity: NodeIdentity,
         on_connection: Callable[[NoiseConnection], Awaitable[None]],
-        handshake_timeout_seconds: float,
-        pending_max: int,
-        connections_max: int,
+        limits: Limits,
+        relation_of: Callable[[bytes], Relation],
+        clock: Callable[[], float] | None,
     ) -> None:
         self._identity = identity
         self._on_connection = on_connection
-        self._handshake_timeout_seconds = handshake_timeout_seconds
-        self._pending_max = pending_max
-        self._connections_max = connections_max
-        # In order of arrival: a dict is an ordered set.
-        self._pending: dict[asyncio.Task[None], None] = {}
-        self._established: set[asyncio.Task[None]] = set()
+        self._limits = limits
+        self._places = Places(limits, relation_of)
+        self._clock = clock or asyncio.get_running_loop().time
+        self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
+        self._idle_check: asyncio.TimerHandle | None = None
         self._closed = False
 
     async def start(self, host: str, port: int) -> None:
@@ -59,6 +61,7 @@ class NoiseServer:
             OSError: If the address cannot be bound.
         """
         self._server = await asyncio.start_server(self._accept, host, port)
+        self._check_idle_later()
 
     @property
     def host(self) -> str:
@@ -73,7 +76,18 @@ class NoiseServer:
     @property
     def n_connections(self) -> int:
         """How many peers are connected, handshakes excluded."""
-        return len(self._established)
+        return self._places.n_entered
+
+    @property
+    def n_pending(self) -> int:
+        """How many have not said who they are."""
+        return self._places.n_pending
+
+    def end_idle(self) -> None:
+        """End the connections of strangers that were silent for too long."""
+        for place in self._places.idle(now=self._clock()):
+            _log.info("connection_idle node_id=%s", place.node_id.hex())
+            place.end()
 
     async def close(self) -> None:
         """Stop listening and end every connection. Safe to call twice."""
@@ -81,8 +95,10 @@ class NoiseServer:
         self._closed = True
         if server is None:
             return
+        if self._idle_check is not None:
+            self._idle_check.cancel()
         await stop_listening(server)
-        tasks = [*self._pending, *self._established]
+        tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -100,33 +116,52 @@ class NoiseServer:
         name = self._server.sockets[0].getsockname()
         return name[0], name[1]
 
+    def _check_idle_later(self) -> None:
+        def check() -> None:
+            self.end_idle()
+            self._check_idle_later()
+
+        loop = asyncio.get_running_loop()
+        self._idle_check = loop.call_later(IDLE_CHECK_SECONDS, check)
+
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._closed:
+        # A socket that the peer has already reset has no name any more.
+        name = writer.get_extra_info("peername")
+        subscriber = subscriber_of(name[0]) if name else ""
+        if self._closed or not self._places.may_knock(subscriber, now=self._clock()):
             writer.transport.abort()
             return
-        if len(self._pending) >= self._pending_max:
-            # The oldest goes: an honest handshake takes one round trip, so whoever fills the
-            # places with silence loses them first.
-            oldest = next(iter(self._pending))
-            del self._pending[oldest]
-            oldest.cancel()
-            _log.warning("handshake_evicted pending_max=%d", self._pending_max)
-        task = asyncio.create_task(self._run(reader, writer))
-        self._pending[task] = None
+        place = Place(subscriber, end=writer.transport.abort)
+        evicted = self._places.knock(place)
+        if evicted is not None:
+            _log.warning("handshake_evicted address=%s", evicted.subscriber)
+            evicted.end()
+        task = asyncio.create_task(self._run(reader, writer, place))
+        self._tasks.add(task)
+
+        def end() -> None:
+            writer.transport.abort()
+            task.cancel()
+
+        place.end = end
 
         def forget(done: asyncio.Task[None]) -> None:
-            self._pending.pop(done, None)
-            self._established.discard(done)
+            self._places.leave(place)
+            self._tasks.discard(done)
             # A task cancelled before its first step has not closed anything.
             writer.transport.abort()
 
         task.add_done_callback(forget)
 
-    async def _run(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _run(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, place: Place
+    ) -> None:
         try:
             keys = await self._handshake(reader, writer)
-            if keys is not None and self._promote():
-                await self._on_connection(NoiseConnection(reader, writer, keys))
+            if keys is not None:
+                connection = NoiseConnection(reader, writer, keys)
+                if self._enter(place, connection):
+                    await self._on_connection(connection)
         except ConnectionLost as lost:
             _log.info("connection_lost reason=%s", lost)
         except Exception:  # noqa: BLE001 - one connection's failure must not reach the others
@@ -139,7 +174,7 @@ class NoiseServer:
     ) -> SessionKeys | None:
         keep_alive(writer)
         try:
-            async with asyncio.timeout(self._handshake_timeout_seconds):
+            async with asyncio.timeout(self._limits.handshake_seconds):
                 return await _respond(reader, writer, self._identity)
         except HandshakeFailed as failed:
             _log.info("handshake_failed act=%d reason=%s", failed.act, failed.reason)
@@ -149,17 +184,16 @@ class NoiseServer:
         writer.transport.abort()
         return None
 
-    def _promote(self) -> bool:
-        """Move the running task from the pending ones to the established ones, if it fits."""
-        task = asyncio.current_task()
-        if task is None:  # pragma: no cover - a coroutine runs in a task
-            raise AssertionError
-        self._pending.pop(task, None)
-        if len(self._established) >= self._connections_max:
-            _log.warning("connection_refused connections_max=%d", self._connections_max)
-            return False
-        self._established.add(task)
-        return True
+    def _enter(self, place: Place, connection: NoiseConnection) -> bool:
+        """Give a place to who said who it is; end another's connection for it, if need be."""
+        place.n_heard = lambda: connection.n_received
+        evicted, refusal = self._places.enter(place, connection.node_id, now=self._clock())
+        if evicted is not None:
+            _log.warning("connection_evicted node_id=%s", evicted.node_id.hex())
+            evicted.end()
+        if refusal:
+            _log.warning("connection_refused node_id=%s why=%s", connection.node_id.hex(), refusal)
+        return not refusal
 
 
 async def serve(
@@ -168,14 +202,23 @@ async def serve(
     *,
     identity: NodeIdentity,
     on_connection: Callable[[NoiseConnection], Awaitable[None]],
-    handshake_timeout_seconds: float = HANDSHAKE_TIMEOUT_SECONDS,
-    pending_max: int = PENDING_HANDSHAKES_MAX,
-    connections_max: int = CONNECTIONS_MAX,
+    limits: Limits,
+    relation_of: Callable[[bytes], Relation] = _stranger,
+    clock: Callable[[], float] | None = None,
 ) -> NoiseServer:
     """Return a server that runs `on_connection` for each peer whose handshake holds.
 
     The connection is closed when `on_connection` returns or raises; what it raises is logged and
     ends that connection alone. Close the server to stop it; running calls are cancelled.
+
+    Args:
+        host: Where to listen.
+        port: Where to listen; 0 lets the system choose one.
+        identity: Who answers.
+        on_connection: Serves a peer.
+        limits: How many peers are served at once, and for how long without a word.
+        relation_of: What a peer is to us: whoever has a channel always comes in.
+        clock: Seconds, for the limits; None is the event loop's.
 
     Raises:
         OSError: If the address cannot be bound.
@@ -183,9 +226,9 @@ async def serve(
     server = NoiseServer(
         identity=identity,
         on_connection=on_connection,
-        handshake_timeout_seconds=handshake_timeout_seconds,
-        pending_max=pending_max,
-        connections_max=connections_max,
+        limits=limits,
+        relation_of=relation_of,
+        clock=clock,
     )
     await server.start(host, port)
     return server

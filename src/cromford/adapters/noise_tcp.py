@@ -46,6 +46,7 @@ class NoiseConnection:
         # not lose its place in the stream.
         self._body_size: int | None = None
         self._broken = False
+        self.n_received = 0  # Whole messages, since the handshake.
 
     @property
     def node_id(self) -> bytes:
@@ -89,7 +90,7 @@ class NoiseConnection:
                 self._body_size = self._keys.receiving.decrypt_header(header)
             body = await self._reader.readexactly(self._body_size)
             self._body_size = None
-            return self._keys.receiving.decrypt_body(body)
+            message = self._keys.receiving.decrypt_body(body)
         except asyncio.IncompleteReadError as error:
             cut_short = bool(error.partial) or self._body_size is not None
             how = "in the middle of a message" if cut_short else "the stream"
@@ -101,6 +102,9 @@ class NoiseConnection:
             raise ConnectionLost(f"the peer broke the encryption: {error}") from error
         except OSError as error:
             raise ConnectionLost(f"the stream broke: {error}") from error
+        else:
+            self.n_received += 1
+            return message
 
     async def close(self) -> None:
         """Close the stream, after what was sent has left. Safe to call twice."""

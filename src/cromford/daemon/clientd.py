@@ -172,6 +172,7 @@ class ClientDaemon(Daemon[ClientState]):
             },
             **self._wish(),
             "refusal": state.refusal,
+            "paused_until_height": state.paused_until,
         }
 
     def _wish(self) -> dict[str, Any]:

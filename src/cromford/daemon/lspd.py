@@ -9,12 +9,14 @@ import msgspec
 
 from cromford.adapters.noise_server import NoiseServer, serve
 from cromford.adapters.peer_address import PeerAddress
+from cromford.adapters.places import Relation
 from cromford.bitcoin.fees import sat_per_vb
 from cromford.daemon.api.factory_id import find_factory
 from cromford.daemon.api.lsp_payments import LspPayments
 from cromford.daemon.api.rpc import RpcFailure
 from cromford.daemon.api.rpc_server import Handler, read_params, without_params
 from cromford.daemon.api.wallet import feerate_of, refusal_of
+from cromford.daemon.budgets import Budgets
 from cromford.daemon.driver import Role
 from cromford.daemon.logs import set_up_logging
 from cromford.daemon.metrics import Sample
@@ -88,8 +90,10 @@ class LspDaemon(Daemon[LspState]):
             role=LSP_ROLE,
             options=options,
             new_state=new_state,
+            budgets=Budgets(self._has_seat),
         )
         self._listen = (options.listen_host, options.listen_port)
+        self._limits = options.limits
         self._server: NoiseServer | None = None
         self._payments = LspPayments(self)
 
@@ -131,10 +135,20 @@ class LspDaemon(Daemon[LspState]):
             *self._listen,
             identity=self.identity,
             on_connection=self.peers.run,
+            limits=self._limits,
+            relation_of=self._relation_of,
         )
         _log.info("lsp_listening address=%s", self._address())
         async with self._server:
             await asyncio.Event().wait()
+
+    def _has_seat(self, node_id: bytes) -> bool:
+        return self.state.has_seat(node_id)
+
+    def _relation_of(self, node_id: bytes) -> Relation:
+        if self._has_seat(node_id):
+            return Relation.OWNER
+        return Relation.WAITING if node_id in self.state.members else Relation.STRANGER
 
     def samples(self) -> Iterator[Sample]:
         """Yield an LSP's numbers for Prometheus."""
@@ -227,7 +241,9 @@ class LspDaemon(Daemon[LspState]):
         return {
             **views.show(self.driver.state, attempt),
             "refused": self._refused(attempt),
-            "seconds_left": self.seconds_left(AttemptDeadline(attempt_id=attempt.attempt_id)),
+            "seconds_left": self.deadlines.seconds_left(
+                AttemptDeadline(attempt_id=attempt.attempt_id)
+            ),
         }
 
     async def _factory_export(self, params: dict[str, Any]) -> object:

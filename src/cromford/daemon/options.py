@@ -1,10 +1,11 @@
 """What a daemon is told when it starts: where its data and its chain are, and its policy."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from cromford.adapters.peer_address import PeerAddress
+from cromford.adapters.places import Limits
 from cromford.bitcoin.network import Network
 from cromford.protocol.policy import ClientPolicy, LspPolicy, check_is_safe
 
@@ -44,6 +45,7 @@ class LspOptions:
     listen_host: str
     listen_port: int
     policy: LspPolicy
+    limits: Limits = field(default_factory=Limits)
     poll_seconds: float = POLL_SECONDS
     log_level: str = LOG_LEVEL
     log_format: str = LOG_FORMAT

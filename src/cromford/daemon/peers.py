@@ -1,22 +1,31 @@
 """The connections of a daemon: one for each peer, messages out in order, events in."""
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
 
 from cromford.codec.reader import MalformedBytes
+from cromford.daemon.budgets import Budgets
 from cromford.daemon.displaced import Displaced
 from cromford.daemon.driver import Undecided
 from cromford.daemon.liveness import Liveness
 from cromford.daemon.offences import Offences
+from cromford.daemon.turns import Turns
 from cromford.ports import Connection, ConnectionLost
 from cromford.protocol import events as ev
 from cromford.wire.messages import Message, decode_message, encode_message
 from cromford.wire.ping import is_ping, is_pong, ping, pong_for
 
 OUTBOX_MESSAGES_MAX: Final = 256  # A peer that does not read is disconnected at this many.
+
+# Of the event loop, for bytes the kernel has: they are read, become a message, and ask for a turn.
+TURNS_TO_READ: Final = 5
+# More than the messages of a ceremony's step, and few enough that nobody holds a deadline up.
+HEARD_TURNS_MAX: Final = 2_000
 
 CONTESTED_HINT: Final = "two daemons have this name, and each throws out the other"
 
@@ -27,20 +36,41 @@ _log = logging.getLogger(__name__)
 class _Peer:
     connection: Connection
     outbox: asyncio.Queue[bytes] = field(default_factory=lambda: asyncio.Queue(OUTBOX_MESSAGES_MAX))
-    is_leaving: bool = False  # Its connection is being closed: nothing it said counts any more.
     is_full: bool = False  # A message was lost, so none may follow: the peer would misread it.
     owes_pong: bool = False  # One waits in the outbox: many pings make no more than that.
+    parting: asyncio.Event = field(default_factory=asyncio.Event)  # We hung up.
+    waits_for_us: bool = False  # A message of it has arrived, and had no turn yet.
+
+
+async def wait_for(event: asyncio.Event, seconds: float) -> None:
+    """Return when something happens, or after some seconds without it."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), seconds)
 
 
 class Peers:
-    """Runs connections and tells what comes from them.
+    """Runs connections and tells what comes from them, each peer's messages in their turn.
 
     Args:
         post: Takes the events, in order. Where it raises `Undecided`, the peer has to go.
+        budgets: What each peer may ask of us; None where there is one peer, chosen by us.
+        clock: Seconds, for the budgets.
+        pause: Waits for an event, at most some seconds.
     """
 
-    def __init__(self, post: Callable[[ev.Event], None]) -> None:
+    def __init__(
+        self,
+        post: Callable[[ev.Event], None],
+        budgets: Budgets | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        pause: Callable[[asyncio.Event, float], Awaitable[None]] = wait_for,
+    ) -> None:
         self._post = post
+        self._budgets = budgets
+        self._clock = clock
+        self._pause = pause
+        self._turns = Turns()
         self._peers: dict[bytes, _Peer] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._displaced = Displaced()
@@ -80,6 +110,8 @@ class Peers:
     def send(self, node_id: bytes, message: Message) -> None:
         """Queue a message. Nothing happens if the peer is not connected."""
         peer = self._peers.get(node_id)
+        if self._budgets is not None:
+            self._budgets.answered(node_id, message, now=self._clock())
         if peer is not None:
             self._queue(peer, encode_message(message))
 
@@ -103,6 +135,21 @@ class Peers:
         """Close every connection."""
         for peer in list(self._peers.values()):
             await peer.connection.close()
+
+    async def heard(self) -> None:
+        """Return once every message had its turn that has arrived, but those beyond a budget.
+
+        Strangers are not waited for: none of them can be late for anything.
+        """
+        for _ in range(TURNS_TO_READ):
+            await asyncio.sleep(0)
+        for _ in range(HEARD_TURNS_MAX):
+            if not any(
+                peer.waits_for_us and not self._is_stranger(node_id)
+                for node_id, peer in self._peers.items()
+            ):
+                return
+            await self._turns.take(is_stranger=False)
 
     async def _replace(self, node_id: bytes) -> None:
         # Again after each wait: another connection may have come first.
@@ -129,7 +176,7 @@ class Peers:
     def _drop(self, peer: _Peer, reason: str) -> None:
         node_id = peer.connection.node_id
         _log.info("peer_dropped node_id=%s reason=%s", node_id.hex(), reason)
-        peer.is_leaving = True
+        peer.parting.set()
         self._spawn(peer.connection)
 
     async def _await_silence(self, peer: _Peer, liveness: Liveness) -> None:
@@ -140,9 +187,10 @@ class Peers:
         node_id = peer.connection.node_id
         while True:
             data = await peer.connection.receive()
-            if self._peers.get(node_id) is not peer or peer.is_leaving:
-                return
             liveness.note()
+            await self._wait_for_turn(peer, data)
+            if self._peers.get(node_id) is not peer or peer.parting.is_set():
+                return
             try:
                 if is_ping(data):
                     self._answer(peer, pong_for(data))
@@ -158,6 +206,25 @@ class Peers:
         if pong is not None and not peer.owes_pong:
             peer.owes_pong = True
             self._queue(peer, pong)
+
+    async def _wait_for_turn(self, peer: _Peer, data: bytes) -> None:
+        """Return when a message of this peer may be handled; until then it is not read further."""
+        node_id = peer.connection.node_id
+        if self._budgets is not None:
+            # Its own doing, so nobody waits for it here.
+            while wait := self._budgets.wait_seconds(node_id, now=self._clock()):
+                await self._pause(peer.parting, wait)
+                if peer.parting.is_set():
+                    return
+            self._budgets.charge(node_id, data, now=self._clock())
+        peer.waits_for_us = True
+        try:
+            await self._turns.take(is_stranger=self._is_stranger(node_id))
+        finally:
+            peer.waits_for_us = False
+
+    def _is_stranger(self, node_id: bytes) -> bool:
+        return self._budgets is not None and not self._budgets.is_owner(node_id)
 
     async def _write(self, peer: _Peer) -> None:
         while True:

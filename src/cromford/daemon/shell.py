@@ -27,8 +27,10 @@ from cromford.daemon.api.rescan import rescan_method
 from cromford.daemon.api.rpc import SOCKET_NAME, InvalidParam, RpcFailure
 from cromford.daemon.api.rpc_server import Handler, RpcServer, read_params, without_params
 from cromford.daemon.api.wallet import wallet_methods, wallet_summary
+from cromford.daemon.budgets import Budgets
 from cromford.daemon.chain_effects import ChainEffects
 from cromford.daemon.chain_following import ChainFollowing
+from cromford.daemon.deadlines import Deadlines
 from cromford.daemon.driver import Driver, Role, Undecided
 from cromford.daemon.event_log import EventLog
 from cromford.daemon.failed_decisions import FailedDecisions
@@ -81,6 +83,7 @@ class Daemon(Generic[S]):
         role: Role[S],
         options: LspOptions | ClientOptions,
         new_state: Callable[[Keychain], S],
+        budgets: Budgets | None = None,
     ) -> None:
         network = self.network = options.network
         self.home = open_home(options.datadir, network)
@@ -95,7 +98,7 @@ class Daemon(Generic[S]):
             post=self.post,
             spawn=self.spawn,
             height=lambda: self.height,
-            is_pending=lambda deadline: deadline in self._deadlines,
+            is_pending=lambda deadline: deadline in self.deadlines,
         )
         self.following = ChainFollowing(
             self.chain,
@@ -121,9 +124,13 @@ class Daemon(Generic[S]):
             undo.pop_all()
         self.identity = NodeIdentity(node_id=keychain.node_id, ecdh=keychain.ecdh)
         self.account = Account(keychain.wallet_account)
-        self.peers = Peers(self.post)
+        self.peers = Peers(self.post, budgets)
         self._options = options
-        self._deadlines: dict[fx.Deadline, asyncio.TimerHandle] = {}
+        self.deadlines = Deadlines(
+            reached=lambda deadline: self.post(ev.DeadlineReached(deadline=deadline)),
+            heard=self.peers.heard,
+            spawn=self.spawn,
+        )
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
         self._failure: BaseException | None = None
@@ -348,8 +355,7 @@ class Daemon(Generic[S]):
             last.callback(self.chain.close)
             if self._metrics is not None:
                 last.callback(self._metrics.close)
-            for handle in self._deadlines.values():
-                handle.cancel()
+            self.deadlines.close()
             for task in list(self._tasks):
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -392,12 +398,9 @@ class Daemon(Generic[S]):
             case fx.Disconnect(node_id=node_id, reason=reason):
                 self.peers.disconnect(node_id, reason)
             case fx.SetDeadline(deadline=deadline, seconds=seconds):
-                self._clear_deadline(deadline)
-                self._deadlines[deadline] = asyncio.get_running_loop().call_later(
-                    seconds, self._reach_deadline, deadline
-                )
+                self.deadlines.set(deadline, seconds)
             case fx.ClearDeadline(deadline=deadline):
-                self._clear_deadline(deadline)
+                self.deadlines.clear(deadline)
             case fx.LookUpCoins():
                 self._chain_effects.look_up(effect)
             case fx.Broadcast():
@@ -407,22 +410,6 @@ class Daemon(Generic[S]):
                     self._signer, lambda: secrets.token_bytes(ATTEMPT_ID_SIZE), effect
                 )
         return ()
-
-    def seconds_left(self, deadline: fx.Deadline) -> float | None:
-        """Return how long a deadline is away, or None if there is none."""
-        handle = self._deadlines.get(deadline)
-        if handle is None:
-            return None
-        return max(0.0, round(handle.when() - asyncio.get_running_loop().time(), 1))
-
-    def _clear_deadline(self, deadline: fx.Deadline) -> None:
-        handle = self._deadlines.pop(deadline, None)
-        if handle is not None:
-            handle.cancel()
-
-    def _reach_deadline(self, deadline: fx.Deadline) -> None:
-        self._deadlines.pop(deadline, None)
-        self.post(ev.DeadlineReached(deadline=deadline))
 
 
 def _refusal(rejected: Rejected) -> RpcFailure:

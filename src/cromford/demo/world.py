@@ -12,6 +12,7 @@ from bitcoin_core_rpc import FetchError, RpcError
 
 from cromford.bitcoin.address import address_of_script
 from cromford.bitcoin.network import REGTEST
+from cromford.bitcoin.tx import MAX_MONEY_SAT
 from cromford.daemon.api.rpc import SOCKET_NAME, DaemonNotRunning, RpcClient, RpcFailure
 from cromford.daemon.options import ChainOptions
 from cromford.demo.failure import DemoFailed
@@ -25,6 +26,9 @@ NODE_NAME: Final = "node"
 LOOPBACK_ANY_PORT: Final = "127.0.0.1:0"
 # Many processes on few cores answer late; that is nobody's fault, so nobody is dropped for it.
 CEREMONY_DEADLINE_SECONDS: Final = 120
+ADDRESS_FACTOR: Final = 2
+# The chain is the demo's own, and so are its coins.
+CAPITAL_KEYS: Final = ("--capital-per-client-sat", "--capital-per-build-sat", "--capital-max-sat")
 POLL_SECONDS_MIN: Final = 0.1
 POLL_SECONDS_PER_CLIENT: Final = 0.02
 CALL_TIMEOUT_SECONDS: Final = 60.0
@@ -150,9 +154,12 @@ def start_lsp(site: Site, node: Node) -> DaemonProcess:
         ("--fee-policy", settings.fee_policy.label),
         ("--capacity-min-sat", settings.capacity_sat),
         ("--capacity-max-sat", settings.capacity_sat),
+        *((key, MAX_MONEY_SAT) for key in CAPITAL_KEYS),
         ("--min-clients", settings.n_clients),
         ("--max-clients", settings.n_clients),
         ("--deadline-seconds", CEREMONY_DEADLINE_SECONDS),
+        # Everybody is at one address here, and each of them comes back once.
+        ("--connections-per-address", ADDRESS_FACTOR * settings.n_clients),
     ]
     if settings.feerate is not None:
         policy.append(("--feerate-sat-per-vb", str(settings.feerate)))

@@ -37,6 +37,15 @@ class LspPolicy:
 
     capacity_min_sat: int = 20_000
     capacity_max_sat: int = 100_000_000
+    # The LSP's own coins in channels: a name costs nothing, so a limit for one holds back who has
+    # one, and the others who makes many.
+    capital_per_client_sat: int = 10_000_000
+    capital_per_build_sat: int = 200_000_000
+    capital_max_sat: int = 1_000_000_000
+    # Who may join; None: whoever comes. And how many may between two blocks that never were in a
+    # factory of ours: each join is ten kilobytes of journal.
+    allowed_clients: frozenset[bytes] | None = None
+    new_joins_per_block: int = 256
     min_clients: int = 2
     max_clients: int = 127
     # When to build without being asked: once so many wait, or at each multiple of a height.

@@ -7,8 +7,10 @@ import pytest
 from click.testing import Result
 from tests.cli.conftest import CommandLine
 
+from cromford.adapters.places import Limits
 from cromford.bitcoin.network import MAINNET, REGTEST, SIGNET
 from cromford.cli import daemons
+from cromford.cli.failures import EXIT_USAGE
 from cromford.daemon.options import ClientOptions, LspOptions
 from cromford.factory.terms import FeePolicy
 from cromford.protocol.policy import ClientPolicy, LspPolicy
@@ -219,3 +221,41 @@ def test_the_price_of_payments_and_its_limits_are_part_of_the_policies(started: 
     assert allows.failed_channel_blocks == 9
     assert started.lsp(env=env).policy.failed_channel_blocks == 10
     assert (allows.fee_base_msat_max, allows.fee_proportional_millionths_max) == (8, 0)
+
+
+def test_places_for_peers_are_told_and_strangers_cannot_have_more_than_there_are(
+    started: Started,
+) -> None:
+    assert started.lsp().limits == Limits()
+    words = ("--connections-max", "40", "--strangers-max", "30", "--connections-per-address", "3")
+    told = started.lsp(*words).limits
+    assert (told.connections_max, told.strangers_max, told.per_address_max) == (40, 30, 3)
+    refused = started.run("lsp", "run", "--connections-max", "40")
+    assert refused.exit_code == EXIT_USAGE
+    assert "lsp.strangers_max: expected at most connections_max, 40" in refused.stderr
+
+
+def test_what_strangers_may_have_is_part_of_the_policy(started: Started) -> None:
+    words = (
+        *("--capital-per-client-sat", "50000", "--capital-per-build-sat", "60000"),
+        *("--capital-max-sat", "70000", "--new-joins-per-block", "8"),
+        *("--allowed-clients", f"{NODE_ID},03{NODE_ID[2:]}"),
+    )
+    policy = started.lsp(*words).policy
+    assert (policy.capital_per_client_sat, policy.capital_per_build_sat) == (50_000, 60_000)
+    assert (policy.capital_max_sat, policy.new_joins_per_block) == (70_000, 8)
+    assert policy.allowed_clients is not None
+    assert bytes.fromhex(NODE_ID) in policy.allowed_clients
+    assert len(policy.allowed_clients) == 2
+
+
+def test_limits_of_capital_go_from_the_smaller_to_the_larger(started: Started) -> None:
+    refused = started.run("lsp", "run", "--capital-per-client-sat", "300000000")
+    assert refused.exit_code == EXIT_USAGE
+    assert "lsp.capital_per_client_sat: expected at most capital_per_build_sat" in refused.stderr
+
+
+def test_an_allowed_client_is_named_by_a_point_on_the_curve(started: Started) -> None:
+    refused = started.run("lsp", "run", "--allowed-clients", "02" + "00" * 32)
+    assert refused.exit_code == EXIT_USAGE
+    assert "lsp.allowed_clients: expected node ids" in refused.stderr

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
+from cromford.adapters.places import CONNECTIONS_MAX, PER_ADDRESS_MAX, STRANGERS_MAX
 from cromford.bitcoin.fees import SAT_PER_KW_OF_SAT_PER_VB
 from cromford.bitcoin.network import NETWORKS
 from cromford.bitcoin.timelock import DELAY_BLOCKS_MAX
@@ -30,6 +31,7 @@ from cromford.cli.configuration.kinds import (
     Several,
     Text,
 )
+from cromford.crypto.keys import PUBKEY_SIZE
 from cromford.daemon.logs import LOG_FORMATS, LOG_LEVELS
 from cromford.daemon.options import LOG_FORMAT, LOG_LEVEL, POLL_SECONDS
 from cromford.factory.terms import N_CLIENTS_MAX, FeePolicy
@@ -46,6 +48,8 @@ FEE_MAX: Final = 0xFFFF_FFFF  # As wide as BOLT 7's fields.
 HOLD_SECONDS_MAX: Final = 600  # About a block: what waits longer ties money up.
 EXPIRY_BLOCKS_MAX: Final = 525_600  # Ten years; the chain's own limit is far beyond it.
 MIN_DEPTH_MAX: Final = 144
+NEW_JOINS_MAX: Final = 100_000  # Of ten kilobytes each.
+CONNECTIONS_LIMIT: Final = 65_535  # As many as there are ports; the system's own limit is lower.
 POOL_SIZE_MAX: Final = 256  # A join with two pools must fit one message.
 SIGNET_CHALLENGE_SIZE_MAX: Final = 10_000  # BIP 141: no script is longer.
 
@@ -229,6 +233,7 @@ def _lsp_key(
 
 
 _SAT: Final = Integer(1, MAX_MONEY_SAT, "SAT")
+_CONNECTIONS: Final = Integer(1, CONNECTIONS_LIMIT)
 _CLIENTS: Final = Integer(1, N_CLIENTS_MAX)
 _DELAY: Final = Integer(1, DELAY_BLOCKS_MAX, "BLOCKS")
 _EXPIRY: Final = Integer(1, EXPIRY_BLOCKS_MAX, "BLOCKS")
@@ -241,8 +246,57 @@ _AT_LEAST_A_STEP: Final = "; never less than a step"
 
 _LSP_KEYS: Final = (
     _lsp_key("listen", Endpoint(), LISTEN_DEFAULT, "Where clients connect to."),
+    _lsp_key(
+        "connections_max",
+        _CONNECTIONS,
+        CONNECTIONS_MAX,
+        "Peers that may be connected; the system must allow as many open files, and some more.",
+    ),
+    _lsp_key(
+        "strangers_max",
+        _CONNECTIONS,
+        STRANGERS_MAX,
+        "Of them, those that have no channel yet; the others' places are kept free for owners.",
+    ),
+    _lsp_key(
+        "connections_per_address",
+        _CONNECTIONS,
+        PER_ADDRESS_MAX,
+        "Of these, those of one address (IPv6: of one /64). Behind a proxy or Tor all have one.",
+    ),
     _lsp_key("capacity_min_sat", _SAT, _LSP.capacity_min_sat, "The smallest channel, in sat."),
     _lsp_key("capacity_max_sat", _SAT, _LSP.capacity_max_sat, "The largest channel, in sat."),
+    _lsp_key(
+        "capital_per_client_sat",
+        _SAT,
+        _LSP.capital_per_client_sat,
+        "The LSP's coins in one client's channels, in sat; those it moves out of do not count.",
+    ),
+    _lsp_key(
+        "capital_per_build_sat",
+        _SAT,
+        _LSP.capital_per_build_sat,
+        "The LSP's coins in the channels of one factory, in sat.",
+    ),
+    _lsp_key(
+        "capital_max_sat",
+        _SAT,
+        _LSP.capital_max_sat,
+        "The LSP's coins in the channels of all factories, in sat.",
+    ),
+    _lsp_key(
+        "allowed_clients",
+        Several(Hex(PUBKEY_SIZE), "NODEID,..."),
+        None,
+        "Only these clients may join.",
+        shown_default="whoever comes",
+    ),
+    _lsp_key(
+        "new_joins_per_block",
+        Integer(1, NEW_JOINS_MAX),
+        _LSP.new_joins_per_block,
+        "Joins between two blocks of clients that were never in a factory: each is written down.",
+    ),
     _lsp_key("min_clients", _CLIENTS, _LSP.min_clients, "Fewer make no factory."),
     _lsp_key("max_clients", _CLIENTS, _LSP.max_clients, "More are not taken into one factory."),
     _lsp_key(

@@ -1,16 +1,18 @@
 """From settings to what a daemon is started with: its chain and its policy."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
+from cromford.adapters.places import Limits
 from cromford.bitcoin.network import MAINNET, NETWORKS, SIGNET, Network
 from cromford.cli.configuration.keys import CLIENT_RANGES
 from cromford.cli.configuration.kinds import sat_per_kw
 from cromford.cli.failures import EXIT_USAGE, CommandFailed
+from cromford.crypto.keys import is_pubkey
 from cromford.daemon.options import ChainOptions, ClientOptions, LspOptions
 from cromford.factory.odometer import Odometer
 from cromford.factory.terms import FeePolicy
@@ -46,7 +48,26 @@ def lsp_options(values: Values, datadir: Path) -> LspOptions:
     """
     host, port = values["lsp.listen"]
     return LspOptions(
-        listen_host=host, listen_port=port, policy=lsp_policy(values), **_shared(values, datadir)
+        listen_host=host,
+        listen_port=port,
+        policy=lsp_policy(values),
+        limits=connection_limits(values),
+        **_shared(values, datadir),
+    )
+
+
+def connection_limits(values: Values) -> Limits:
+    """Return how many peers an LSP holds.
+
+    Raises:
+        click.UsageError: If there are more strangers than places.
+    """
+    of = {path.removeprefix("lsp."): value for path, value in values.items()}
+    _check_order("lsp", of, ("strangers_max", "connections_max"))
+    return Limits(
+        connections_max=of["connections_max"],
+        strangers_max=of["strangers_max"],
+        per_address_max=of["connections_per_address"],
     )
 
 
@@ -193,7 +214,13 @@ def lsp_policy(values: Values) -> LspPolicy:
     """
     of = {path.removeprefix("lsp."): value for path, value in values.items()}
     _check_order(
-        "lsp", of, ("capacity_min_sat", "capacity_max_sat"), ("min_clients", "max_clients")
+        "lsp",
+        of,
+        ("capacity_min_sat", "capacity_max_sat"),
+        ("capacity_min_sat", "capital_per_client_sat"),
+        ("capital_per_client_sat", "capital_per_build_sat"),
+        ("capital_per_build_sat", "capital_max_sat"),
+        ("min_clients", "max_clients"),
     )
     if of["build_at_clients"] is not None:
         _check_order("lsp", of, ("min_clients", "build_at_clients"))
@@ -204,6 +231,11 @@ def lsp_policy(values: Values) -> LspPolicy:
     return LspPolicy(
         capacity_min_sat=of["capacity_min_sat"],
         capacity_max_sat=of["capacity_max_sat"],
+        capital_per_client_sat=of["capital_per_client_sat"],
+        capital_per_build_sat=of["capital_per_build_sat"],
+        capital_max_sat=of["capital_max_sat"],
+        allowed_clients=_allowed(of["allowed_clients"]),
+        new_joins_per_block=of["new_joins_per_block"],
         min_clients=of["min_clients"],
         max_clients=of["max_clients"],
         build_at_clients=of["build_at_clients"],
@@ -231,6 +263,18 @@ def lsp_policy(values: Values) -> LspPolicy:
         hold_seconds=of["hold_seconds"],
         failed_channel_blocks=of["failed_channel_blocks"],
     )
+
+
+def _allowed(node_ids: Sequence[str] | None) -> frozenset[bytes] | None:
+    if node_ids is None:
+        return None
+    found = frozenset(bytes.fromhex(node_id) for node_id in node_ids)
+    for node_id in found:
+        if not is_pubkey(node_id):
+            raise click.UsageError(
+                f"lsp.allowed_clients: expected node ids, received {node_id.hex()}"
+            )
+    return found
 
 
 def _check_delays(of: Values) -> None:

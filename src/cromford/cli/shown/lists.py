@@ -105,6 +105,9 @@ def client_status(console: Console, status: Document) -> None:
     rows.append(("in the lobby", "yes" if status["joined"] else "no"))
     if status["refusal"]:
         rows.append(("refused", status["refusal"]))
+    if status["paused_until_height"] is not None:
+        until = f"after too many that came to nothing: at height {status['paused_until_height']:,}"
+        rows.append(("joins again", until))
     facts(console, rows)
 
 

@@ -86,8 +86,13 @@ class ClientState:
 
         An LSP that makes its clients join over and over would fill their journals.
         """
+        return self.paused_until is None
+
+    @property
+    def paused_until(self) -> int | None:
+        """The height from which it joins again by itself, or None if it need not wait."""
         until = closed_until(self.join_heights, limit=ABORTS_TO_PAUSE, window_blocks=PAUSE_BLOCKS)
-        return self.chain.height >= until
+        return until if self.chain.height < until else None
 
     def attempt_with(self, node_id: bytes, attempt_id: bytes) -> ClientAttempt | None:
         """Return an attempt, if it is one with this LSP: no other has a say in it."""

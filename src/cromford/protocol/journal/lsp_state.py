@@ -35,6 +35,7 @@ from cromford.protocol.journal.pause import (
     ABORTS_TO_PAUSE,
     JOINS_TO_PAUSE,
     PAUSE_BLOCKS,
+    RELIABLE_UPTIME_BLOCKS,
     closed_until,
 )
 from cromford.protocol.journal.shared_state import connected, with_payment
@@ -97,18 +98,24 @@ class LspState:
     faults: Mapping[bytes, tuple[int, ...]] = field(default_factory=dict)  # their heights
     aborts: Mapping[bytes, tuple[int, ...]] = field(default_factory=dict)  # caused, their heights
     joins: Mapping[bytes, tuple[int, ...]] = field(default_factory=dict)  # the newest, by height
+    n_new_joins: int = 0  # since the last block, of clients that never were in a factory of ours
     next_attempt: int = 0
     build: Build | None = None
     build_dropped: str | None = None
-    attempts: Mapping[bytes, LspAttempt] = field(default_factory=dict)
+    attempts: dict[bytes, LspAttempt] = field(default_factory=dict)
+    funded_of: Mapping[bytes, tuple[bytes, ...]] = field(default_factory=dict)  # by client
     intents: Mapping[IntentKey, bytes] = field(default_factory=dict)
     book: Book = field(default_factory=Book)
     exits: frozenset[tuple[bytes, int]] = frozenset()  # the channels that we bring on chain
 
     @property
     def open_attempt(self) -> LspAttempt | None:
-        """The attempt whose ceremony is under way, if any."""
-        return next((attempt for attempt in self.attempts.values() if attempt.is_open), None)
+        """The attempt whose ceremony is under way, if any.
+
+        None is proposed before the last one has ended, so it can only be the newest.
+        """
+        newest = next(reversed(self.attempts.values()), None)
+        return newest if newest is not None and newest.is_open else None
 
     @property
     def watched_txids(self) -> frozenset[Txid]:
@@ -118,6 +125,16 @@ class LspState:
             if attempt.funded is not None:
                 watched |= attempt.blueprint.watched_txids
         return frozenset(watched)
+
+    def has_seat(self, node_id: bytes) -> bool:
+        """Say whether a client has a channel with us, or may get one by what is being signed."""
+        if any(
+            self.chain.height < self.attempts[i].terms.expiry_height
+            for i in self.funded_of.get(node_id, ())
+        ):
+            return True
+        attempt = self.open_attempt
+        return attempt is not None and attempt.client_of(node_id) is not None
 
     def uptime_blocks(self, node_id: bytes) -> int:
         """Return how many of the last `UPTIME_WINDOW_BLOCKS` blocks saw this node connected."""
@@ -129,21 +146,38 @@ class LspState:
             return False
         return self.chain.height >= self.last_seen.get(node_id, 0) + UPTIME_WINDOW_BLOCKS
 
-    def banned_until(self, node_id: bytes) -> int | None:
-        """Return the height until which a client may not join, or None.
+    def is_unsteady(self, node_id: bytes) -> bool:
+        """Say whether a client has just ended a ceremony for everybody."""
+        heights = self.aborts.get(node_id, ())
+        return bool(heights) and heights[-1] >= self.chain.height - PAUSE_BLOCKS
+
+    def is_reliable(self, node_id: bytes) -> bool:
+        """Say whether a client has shown that it stays: in a factory, or by a day of uptime."""
+        has_shown = (
+            node_id in self.funded_of or self.uptime_blocks(node_id) >= RELIABLE_UPTIME_BLOCKS
+        )
+        return has_shown and not self.is_unsteady(node_id)
+
+    def pause_of(self, node_id: bytes) -> tuple[int, str] | None:
+        """Return the height until which a client may not join, and why; None if it may.
 
         Proven faults close the lobby for a day, spoiled ceremonies and restlessness for about an
         hour.
         """
-        until = max(
-            closed_until(heights.get(node_id, ()), limit=limit, window_blocks=window_blocks)
-            for heights, limit, window_blocks in (
-                (self.faults, FAULTS_TO_BAN, BAN_BLOCKS),
-                (self.aborts, ABORTS_TO_PAUSE, PAUSE_BLOCKS),
-                (self.joins, JOINS_TO_PAUSE, PAUSE_BLOCKS),
+        until, why = max(
+            (closed_until(of.get(node_id, ()), limit=limit, window_blocks=window_blocks), why)
+            for of, limit, window_blocks, why in (
+                (self.faults, FAULTS_TO_BAN, BAN_BLOCKS, "too many faults"),
+                (self.aborts, ABORTS_TO_PAUSE, PAUSE_BLOCKS, "too many ceremonies ended"),
+                (self.joins, JOINS_TO_PAUSE, PAUSE_BLOCKS, "too many joins"),
             )
         )
-        return until if self.chain.height < until else None
+        return (until, why) if self.chain.height < until else None
+
+    def banned_until(self, node_id: bytes) -> int | None:
+        """Return the height until which a client may not join, or None."""
+        pause = self.pause_of(node_id)
+        return None if pause is None else pause[0]
 
 
 def new_lsp(config: LspConfig) -> LspState:
@@ -191,20 +225,28 @@ def apply(state: LspState, record: r.AnyRecord) -> LspState:
             return replace(state, wallet=state.wallet.without_payment(Txid(txid)))
         case r.BroadcastRefusalSeen(txid=txid, reason=reason):
             return replace(state, chain=state.chain.with_refusal(Txid(txid), reason))
-        case r.ClientJoined(node_id=node_id, message=message, is_moving=is_moving):
-            member = Member(node_id=node_id, join=decoded(message, m.Join), is_moving=is_moving)
-            heights = (*state.joins.get(node_id, ()), state.chain.height)[-JOINS_TO_PAUSE:]
-            return replace(
-                state,
-                members={**state.members, node_id: member},
-                joins={**state.joins, node_id: heights},
-            )
+        case r.ClientJoined():
+            return _with_member(state, record)
         case r.ClientLeft(node_id=node_id):
             return replace(state, members=_without(state.members, node_id))
         case r.BuildStarted() | r.RebuildAwaited() | r.BuildDropped():
             return _with_build(state, record)
         case _:
             return _apply_to_attempt(state, record)
+
+
+def _with_member(state: LspState, record: r.ClientJoined) -> LspState:
+    node_id = record.node_id
+    member = Member(
+        node_id=node_id, join=decoded(record.message, m.Join), is_moving=record.is_moving
+    )
+    heights = (*state.joins.get(node_id, ()), state.chain.height)[-JOINS_TO_PAUSE:]
+    return replace(
+        state,
+        members={**state.members, node_id: member},
+        joins={**state.joins, node_id: heights},
+        n_new_joins=state.n_new_joins + (node_id not in state.funded_of),
+    )
 
 
 def folded(state: LspState, records: Iterable[r.AnyRecord]) -> LspState:
@@ -237,10 +279,8 @@ def _apply_to_attempt(
             root = _stage(state, i, SigningRoot)
             signed = SignedCandidate(below=root.below, root_signature=signature)
             return _at_stage(state, i, Acknowledging(before=root, signed=signed))
-        case r.FundingWasSigned(attempt_id=i, tx=tx):
-            signed = _stage(state, i, Acknowledging).signed
-            funded = Funded(signed=signed, funding_tx=Tx.parse(tx))
-            return replace(_at_stage(state, i, funded), build=None)
+        case r.FundingWasSigned():
+            return _with_funding(state, record)
         case r.ReadySent(attempt_id=i):
             told = replace(_stage(state, i, Funded), ready_sent=True)
             return _with_channels(_at_stage(state, i, told), i)
@@ -297,6 +337,16 @@ def _at_stage(state: LspState, attempt_id: bytes, stage: Stage) -> LspState:
     return replace(state, attempts={**state.attempts, attempt_id: attempt})
 
 
+def _with_funding(state: LspState, record: r.FundingWasSigned) -> LspState:
+    i = record.attempt_id
+    signed = _stage(state, i, Acknowledging).signed
+    funded = Funded(signed=signed, funding_tx=Tx.parse(record.tx))
+    funded_of = dict(state.funded_of)
+    for seat in state.attempts[i].seats:
+        funded_of[seat.node_id] = (*funded_of.get(seat.node_id, ()), i)
+    return replace(_at_stage(state, i, funded), build=None, funded_of=funded_of)
+
+
 def _with_channels(state: LspState, attempt_id: bytes) -> LspState:
     book = state.book
     for link in lsp_links(state.attempts[attempt_id]):
@@ -329,7 +379,23 @@ def _with_block(state: LspState, record: r.BlockConnected) -> LspState:
         # Who was away for the whole window is forgotten.
         if (seen := (state.uptime.get(node_id, 0) << 1 | (node_id in state.connected)) & window)
     }
-    return replace(state, chain=chain, wallet=wallet, uptime=uptime)
+    return replace(
+        state,
+        chain=chain,
+        wallet=wallet,
+        uptime=uptime,
+        n_new_joins=0,
+        faults=_recent(state.faults, record.height - BAN_BLOCKS),
+        aborts=_recent(state.aborts, record.height - PAUSE_BLOCKS),
+        joins=_recent(state.joins, record.height - PAUSE_BLOCKS),
+    )
+
+
+def _recent(
+    heights: Mapping[bytes, tuple[int, ...]], least_height: int
+) -> Mapping[bytes, tuple[int, ...]]:
+    """Return what still counts: names cost nothing, so what no longer closes anything goes."""
+    return {node_id: of for node_id, of in heights.items() if of and of[-1] >= least_height}
 
 
 def _with_build(
@@ -434,6 +500,11 @@ def _with_aborted(state: LspState, record: r.AttemptAborted) -> LspState:
     stage = Aborted(reason=record.reason, culprits=record.culprits)
     aborted = _at_stage(state, record.attempt_id, stage)
     faults, aborts, uptime = dict(state.faults), dict(state.aborts), dict(state.uptime)
+    joins = dict(state.joins)
+    for seat in state.attempts[record.attempt_id].seats:
+        # The others have to join again for no fault of theirs, so that join does not count.
+        if seat.node_id not in record.culprits and joins.get(seat.node_id):
+            joins[seat.node_id] = joins[seat.node_id][:-1]
     height = state.chain.height
     for culprit in record.culprits:
         aborts[culprit] = (*aborts.get(culprit, ()), height)[-ABORTS_TO_PAUSE:]
@@ -445,6 +516,7 @@ def _with_aborted(state: LspState, record: r.AttemptAborted) -> LspState:
         wallet=state.wallet.released(record.attempt_id),
         faults=faults,
         aborts=aborts,
+        joins=joins,
         uptime=uptime,
     )
 

@@ -9,6 +9,8 @@ ABORTS_TO_PAUSE: Final = 6
 # More than any honest client needs; below it, leaving and joining again is its own business.
 JOINS_TO_PAUSE: Final = 16
 PAUSE_BLOCKS: Final = 6
+# A client that was there for a day knows how to stay; one that came today has shown nothing yet.
+RELIABLE_UPTIME_BLOCKS: Final = 144
 NEVER: Final = -1
 
 

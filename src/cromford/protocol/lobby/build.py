@@ -29,9 +29,16 @@ from cromford.factory.terms import (
 )
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.first_commitments import channel_terms_of, least_capacity_sat
-from cromford.protocol.journal.lsp_attempt import LspAttempt
 from cromford.protocol.journal.lsp_state import LspState, Member
 from cromford.protocol.journal.proposal import N_CANDIDATES
+from cromford.protocol.lobby.choosing import (
+    capacity_ceiling_sat,
+    chosen,
+    is_dying,
+    join_refusal,
+    most_sat,
+    room_sat,
+)
 from cromford.protocol.lobby.move import move_digest
 from cromford.protocol.policy import LspPolicy, least_depth
 from cromford.wallet.coins import N_INPUTS_MAX, InsufficientCoins, Selection
@@ -69,7 +76,7 @@ def greeting(state: LspState) -> m.Lobby:
         network=state.config.network.genesis_hash,
         candidates=N_CANDIDATES,
         capacity_min_sat=capacity_floor_sat(policy),
-        capacity_max_sat=policy.capacity_max_sat,
+        capacity_max_sat=capacity_ceiling_sat(policy),
         min_clients=policy.min_clients,
         max_clients=policy.max_clients,
         pool_size=policy.pool_size,
@@ -104,24 +111,28 @@ def _max_accepted_htlcs(policy: LspPolicy) -> int:
 def refusal_of(state: LspState, node_id: bytes, join: m.Join) -> str | None:
     """Return why a wish cannot be met, naming the field, or None if it can."""
     policy = state.config.policy
-    until = state.banned_until(node_id)
-    if until is not None:
-        return f"too many faults: join again from height {until}"
+    pause = state.pause_of(node_id)
+    if pause is not None:
+        until, why = pause
+        return f"{why}: join again from height {until}"
     if node_id in state.members:
         # Otherwise one connection could fill the journal.
         return "already waiting in the lobby: leave first"
     if len(state.members) >= MEMBERS_MAX:
         return f"the lobby is full: {MEMBERS_MAX} clients wait"
-    floor_sat = capacity_floor_sat(policy)
+    floor_sat, ceiling_sat = capacity_floor_sat(policy), capacity_ceiling_sat(policy)
     if not (
         join.capacity_least_sat <= join.capacity_sat
         and join.capacity_sat >= floor_sat
-        and join.capacity_least_sat <= policy.capacity_max_sat
+        and join.capacity_least_sat <= ceiling_sat
     ):
         return (
-            f"capacity_sat: expected {floor_sat}..{policy.capacity_max_sat}, "
+            f"capacity_sat: expected {floor_sat}..{ceiling_sat}, "
             f"received {join.capacity_least_sat}..{join.capacity_sat}"
         )
+    reason = join_refusal(state, node_id, max(join.capacity_least_sat, floor_sat))
+    if reason is not None:
+        return reason
     if not is_native_segwit(join.payout_script):
         return f"payout_script: expected native segwit, received {join.payout_script.hex()}"
     if len(join.candidates) != N_CANDIDATES:
@@ -179,7 +190,7 @@ def is_move_proven(state: LspState, node_id: bytes, join: m.Join) -> bool:
         if attempt is None or attempt.funded is None:
             continue
         client = attempt.client_of(node_id)
-        if client is None or not _is_dying(state, attempt, client):
+        if client is None or not is_dying(state, attempt, client):
             continue
         digest = move_digest(
             client_node_id=node_id,
@@ -190,12 +201,6 @@ def is_move_proven(state: LspState, node_id: bytes, join: m.Join) -> bool:
         if schnorr.verify(move.signature, digest, old_key):
             return True
     return False
-
-
-def _is_dying(state: LspState, attempt: LspAttempt, client: int) -> bool:
-    n_layers = len(plan_of(attempt.terms).path_to(client))
-    deadline = attempt.terms.exit_deadline_height(n_layers)
-    return state.chain.height >= deadline - attempt.terms.dying_blocks
 
 
 def plan_build(
@@ -229,7 +234,14 @@ def plan_build(
             f"{len(waiting)} clients wait in the lobby, {min_clients} are needed",
             retryable=True,
         )
-    applicants = ranked([_applicant(state, member) for member in waiting])[:max_clients]
+    members = chosen(
+        state,
+        waiting,
+        min_clients=min_clients,
+        max_clients=max_clients,
+        floor_sat=capacity_floor_sat(policy),
+    )
+    applicants = ranked([_applicant(state, member) for member in members])
     try:
         shape, inner_arities = shape_by_policy(policy, len(applicants))
         placed = place(applicants, shape)
@@ -272,12 +284,14 @@ def _affordable(
 ) -> BuildPlan:
     """Return the plan with the wanted capacities if the coins reach, else with the least ones."""
     joins = [state.members[seat.applicant.node_id].join for seat in placed]
-    most = state.config.policy.capacity_max_sat
     least = capacity_floor_sat(state.config.policy)
-    wanted = tuple(min(join.capacity_sat, most) for join in joins)
+    wanted = tuple(
+        min(join.capacity_sat, most_sat(state, seat.applicant.node_id))
+        for join, seat in zip(joins, placed, strict=True)
+    )
     minimum = tuple(max(join.capacity_least_sat, least) for join in joins)
     failure: InsufficientCoins | None = None
-    for capacities in (wanted, minimum):
+    for capacities in (wanted, minimum) if sum(wanted) <= room_sat(state) else (minimum,):
         terms = terms_of(state, capacities, shape, inner_arities, attempt_id=NO_ATTEMPT_ID)
         _check_capacities(terms)
         _check_proposal_fits(terms, shape)

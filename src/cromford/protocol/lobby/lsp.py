@@ -48,8 +48,11 @@ def take_message(turn: Turn[LspState], node_id: bytes, message: m.Join | m.Leave
 
 
 def on_connection(turn: Turn[LspState], node_id: bytes) -> None:
-    """Greet a peer. Whoever never joined leaves no trace: names cost nothing, the journal does."""
-    if node_id in turn.state.joins:
+    """Greet a peer. Whoever has no seat leaves no trace: names cost nothing, the journal does.
+
+    For whom nothing depends on the connection yet it is remembered with the join.
+    """
+    if turn.state.has_seat(node_id):
         turn.remember(r.PeerConnected(node_id=node_id))
     turn.send(node_id, greeting(turn.state))
 
@@ -157,6 +160,11 @@ def await_rejoin(turn: Turn[LspState], build: Build, *, without: tuple[bytes, ..
         for node_id in build.node_ids
         if node_id not in without and node_id in turn.state.connected
     )
+    # Whoever makes names to spoil ceremonies spoils one of each build: the next is waited for, and
+    # made, with those who have shown that they stay, if they are enough.
+    reliable = tuple(node_id for node_id in staying if turn.state.is_reliable(node_id))
+    if len(reliable) >= build.min_clients:
+        staying = reliable
     if len(staying) < build.min_clients:
         reason = f"{len(staying)} clients are left, {build.min_clients} are needed"
         turn.remember(r.BuildDropped(reason=reason))

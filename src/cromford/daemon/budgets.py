@@ -1,0 +1,95 @@
+"""What each peer may ask of an LSP: work, in milliseconds, and payments that fail.
+
+Work is counted by what a kind of message costs, not by a clock: whoever speaks while the LSP is
+busy is not charged for that.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from cromford.allowance import Allowance, Allowances, Rate
+from cromford.wire import messages as m
+
+# Milliseconds of work, the journal's share included, rounded up.
+WORK_USUAL_MS: Final = 0.5
+WORK_MS: Final[dict[type[m.Message], float]] = {
+    m.Join: 4.0,  # 130 points are checked, and nine kilobytes kept.
+    m.SignBelow: 4.0,
+    m.SignRoot: 2.0,
+    m.Acknowledge: 2.0,
+    m.ChannelReady: 2.0,
+    m.ChannelReestablish: 3.0,
+    m.CommitmentSigned: 3.0,
+    m.RevokeAndAck: 2.0,
+}
+WORK_PER_BYTE_MS: Final = 1 / 10_000
+TYPE_SIZE: Final = 2
+
+# Whoever has a channel may use a core for a few seconds, or half of one for ever: about fifty
+# payments a second. Fair turns do the rest.
+OWNER_WORK: Final = Rate(burst=4_000, per_second=500)
+# A stranger joins, leaves, joins again: more is not its business.
+STRANGER_WORK: Final = Rate(burst=100, per_second=10)
+# All strangers together leave most of a core to those with channels. The burst is what the largest
+# usual factory's clients need to join at once.
+STRANGERS_WORK: Final = Rate(burst=1_000, per_second=100)
+# A payment that fails is written down by everybody it touched, and nobody pays for that. Fifty at
+# once are a shop with a bad day; then one every ten seconds, 34 MB of journal a day.
+FAILURES: Final = Rate(burst=50, per_second=1 / 10)
+# One that arrives has paid its fee for the room it takes, and for that of a failure before it.
+ARRIVED_COST: Final = -1
+OWNERS_REMEMBERED: Final = 65_536  # Each had a channel: the LSP's own coins limit them before.
+STRANGERS_REMEMBERED: Final = 4_096
+
+_MS_BY_TYPE: Final = {m.MESSAGE_TYPES[kind]: cost for kind, cost in WORK_MS.items()}
+
+
+def work_ms(data: bytes) -> float:
+    """Return what a message costs its receiver, by its type and its size."""
+    message_type = int.from_bytes(data[:TYPE_SIZE], "big")
+    return _MS_BY_TYPE.get(message_type, WORK_USUAL_MS) + len(data) * WORK_PER_BYTE_MS
+
+
+class Budgets:
+    """What is left to each peer; it outlives the peer's connection.
+
+    Args:
+        is_owner: Says whether a peer has a channel, or is about to get one.
+    """
+
+    def __init__(self, is_owner: Callable[[bytes], bool]) -> None:
+        self.is_owner = is_owner
+        self._owners = Allowances(OWNER_WORK, users_max=OWNERS_REMEMBERED)
+        self._strangers = Allowances(STRANGER_WORK, users_max=STRANGERS_REMEMBERED)
+        self._all_strangers: Allowance | None = None
+        self._failures = Allowances(FAILURES, users_max=OWNERS_REMEMBERED)
+
+    def wait_seconds(self, node_id: bytes, *, now: float) -> float:
+        """Return how long a peer's next message has to wait for what it has used up."""
+        return max(one.wait_seconds(now) for one in self._of(node_id, now))
+
+    def charge(self, node_id: bytes, data: bytes, *, now: float) -> None:
+        """Count a message that a peer sent."""
+        cost_ms = work_ms(data)
+        for one in self._work_of(node_id, now):
+            one.charge(cost_ms, now=now)
+
+    def answered(self, node_id: bytes, message: m.Message, *, now: float) -> None:
+        """Count what becomes of a payment that a peer offered."""
+        if isinstance(message, m.UpdateFailHtlc):
+            self._failures.of(node_id, now=now).charge(1, now=now)
+        elif isinstance(message, m.UpdateFulfillHtlc):
+            self._failures.of(node_id, now=now).charge(ARRIVED_COST, now=now)
+
+    def _of(self, node_id: bytes, now: float) -> tuple[Allowance, ...]:
+        work = self._work_of(node_id, now)
+        if self.is_owner(node_id):
+            return (*work, self._failures.of(node_id, now=now))
+        return work
+
+    def _work_of(self, node_id: bytes, now: float) -> tuple[Allowance, ...]:
+        if self.is_owner(node_id):
+            return (self._owners.of(node_id, now=now),)
+        if self._all_strangers is None:
+            self._all_strangers = Allowance(STRANGERS_WORK, now=now)
+        return (self._strangers.of(node_id, now=now), self._all_strangers)

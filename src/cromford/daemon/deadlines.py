@@ -1,0 +1,124 @@
+"""Deadlines: a ceremony's run while the daemon can listen, all others by the clock.
+
+Nobody is late whose message waits in our own queue, or who could not be told for our own business.
+So the time in which the event loop did not come round is not counted, and before a deadline of a
+ceremony is reached, whatever has arrived by then is heard.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Final
+
+from cromford import effects as fx
+
+# How often the loop is asked whether it comes round, and how late it may be: above what a busy
+# machine does to everybody, below what matters to a deadline of seconds.
+BEAT_SECONDS: Final = 0.5
+LATE_SECONDS: Final = 0.1
+
+
+@dataclass(eq=False, slots=True)
+class _Pending:
+    handle: asyncio.TimerHandle
+    lost_before: float  # Seconds that the loop had lost when this began to run.
+
+
+class Deadlines:
+    """Sets deadlines, and tells when one is reached.
+
+    Args:
+        reached: Told of each, once.
+        heard: Returns once everything is handled that has arrived by now.
+        spawn: Runs a task of the daemon.
+        clock: Seconds; None is the event loop's.
+    """
+
+    def __init__(
+        self,
+        *,
+        reached: Callable[[fx.Deadline], None],
+        heard: Callable[[], Awaitable[None]],
+        spawn: Callable[[Coroutine[Any, Any, None]], None],
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        self._reached = reached
+        self._heard = heard
+        self._spawn = spawn
+        self._clock = clock or (lambda: asyncio.get_running_loop().time())
+        self._pending: dict[fx.Deadline, _Pending] = {}
+        self._lost_seconds = 0.0
+        self._beat: asyncio.TimerHandle | None = None
+        self._beat_due = 0.0
+
+    def __contains__(self, deadline: object) -> bool:
+        return deadline in self._pending
+
+    def set(self, deadline: fx.Deadline, seconds: float) -> None:
+        """Set a deadline, or move one that is set."""
+        self.clear(deadline)
+        self._start(deadline, seconds)
+
+    def clear(self, deadline: fx.Deadline) -> None:
+        """Forget a deadline. Harmless if there is none."""
+        pending = self._pending.pop(deadline, None)
+        if pending is not None:
+            pending.handle.cancel()
+
+    def seconds_left(self, deadline: fx.Deadline) -> float | None:
+        """Return how long a deadline is away, or None if there is none."""
+        pending = self._pending.get(deadline)
+        if pending is None:
+            return None
+        return max(0.0, round(pending.handle.when() - asyncio.get_running_loop().time(), 1))
+
+    def close(self) -> None:
+        """Forget all of them."""
+        for deadline in list(self._pending):
+            self.clear(deadline)
+        if self._beat is not None:
+            self._beat.cancel()
+
+    def beat(self) -> None:
+        """Take note of how long the loop has not come round, and ask again in a while."""
+        now = self._clock()
+        late = now - self._beat_due
+        if late > LATE_SECONDS:
+            self._lost_seconds += late
+        if self._beat is not None:
+            self._beat.cancel()
+            self._beat = None
+        if any(_is_of_ceremony(deadline) for deadline in self._pending):
+            self._beat_due = now + BEAT_SECONDS
+            self._beat = asyncio.get_running_loop().call_later(BEAT_SECONDS, self.beat)
+
+    def _start(self, deadline: fx.Deadline, seconds: float) -> None:
+        handle = asyncio.get_running_loop().call_later(seconds, self._on_time, deadline)
+        if _is_of_ceremony(deadline) and self._beat is None:
+            self._beat_due = self._clock() + BEAT_SECONDS
+            self._beat = asyncio.get_running_loop().call_later(BEAT_SECONDS, self.beat)
+        self._pending[deadline] = _Pending(handle, self._lost_seconds)
+
+    def _on_time(self, deadline: fx.Deadline) -> None:
+        if not _is_of_ceremony(deadline):
+            del self._pending[deadline]
+            self._reached(deadline)
+            return
+        self.beat()
+        pending = self._pending[deadline]
+        lost_seconds = self._lost_seconds - pending.lost_before
+        if lost_seconds > 0:
+            self._start(deadline, lost_seconds)
+        else:
+            self._spawn(self._reach(deadline, pending))
+
+    async def _reach(self, deadline: fx.Deadline, pending: _Pending) -> None:
+        await self._heard()
+        # What was heard may have cleared it, or begun another step.
+        if self._pending.get(deadline) is pending:
+            del self._pending[deadline]
+            self._reached(deadline)
+
+
+def _is_of_ceremony(deadline: fx.Deadline) -> bool:
+    return isinstance(deadline, fx.AttemptDeadline | fx.RejoinDeadline)

@@ -1,0 +1,118 @@
+"""Whom a build takes, and how much of the LSP's own coins may go to whom."""
+
+from collections.abc import Sequence
+
+from cromford.factory.shape import plan_of
+from cromford.protocol.faults import Rejected
+from cromford.protocol.journal.lsp_attempt import LspAttempt
+from cromford.protocol.journal.lsp_state import LspState, Member
+from cromford.protocol.policy import LspPolicy
+
+
+def capacity_ceiling_sat(policy: LspPolicy) -> int:
+    """Return the largest channel this policy offers to anybody."""
+    return min(policy.capacity_max_sat, policy.capital_per_client_sat)
+
+
+def is_dying(state: LspState, attempt: LspAttempt, client: int) -> bool:
+    """Say whether a client's channel is in the period in which it moves elsewhere."""
+    n_layers = len(plan_of(attempt.terms).path_to(client))
+    deadline = attempt.terms.exit_deadline_height(n_layers)
+    return state.chain.height >= deadline - attempt.terms.dying_blocks
+
+
+def lent_sat(state: LspState, node_id: bytes) -> int:
+    """Return a client's channels, added up; one that it has to move out of does not count."""
+    total_sat = 0
+    for attempt_id in state.funded_of.get(node_id, ()):
+        attempt = state.attempts[attempt_id]
+        client = attempt.client_of(node_id)
+        if client is not None and not is_dying(state, attempt, client):
+            total_sat += attempt.terms.capacity_sat[client - 1]
+    return total_sat
+
+
+def left_sat(state: LspState, node_id: bytes) -> int:
+    """Return how much of the LSP's coins a client may get besides what it has."""
+    return max(0, state.config.policy.capital_per_client_sat - lent_sat(state, node_id))
+
+
+def most_sat(state: LspState, node_id: bytes) -> int:
+    """Return the largest channel that a client may get now."""
+    return min(state.config.policy.capacity_max_sat, left_sat(state, node_id))
+
+
+def room_sat(state: LspState) -> int:
+    """Return how much the channels of one more factory may come to."""
+    policy, height = state.config.policy, state.chain.height
+    lent = sum(
+        sum(attempt.terms.capacity_sat)
+        for attempt in state.attempts.values()
+        if attempt.funded is not None and height < attempt.terms.expiry_height
+    )
+    return min(policy.capital_per_build_sat, policy.capital_max_sat - lent)
+
+
+def join_refusal(state: LspState, node_id: bytes, least_sat: int) -> str | None:
+    """Return why a client may not join now, whatever else it brings; None if it may.
+
+    Args:
+        state: The LSP's state.
+        node_id: The client.
+        least_sat: The smallest channel that it would take, and that there is.
+    """
+    policy = state.config.policy
+    if policy.allowed_clients is not None and node_id not in policy.allowed_clients:
+        return "this LSP serves only clients that its operator has named"
+    if node_id not in state.funded_of and state.n_new_joins >= policy.new_joins_per_block:
+        until = state.chain.height + 1
+        return f"too many new clients in this block: join again from height {until}"
+    if least_sat > left_sat(state, node_id):
+        return (
+            f"capacity_sat: expected at most {left_sat(state, node_id)}, received {least_sat}: "
+            f"{policy.capital_per_client_sat} for one client, {lent_sat(state, node_id)} in use"
+        )
+    return None
+
+
+def chosen(
+    state: LspState,
+    waiting: Sequence[Member],
+    *,
+    min_clients: int,
+    max_clients: int,
+    floor_sat: int,
+) -> list[Member]:
+    """Return whom a build takes, the most reliable first.
+
+    Whoever has just ended a ceremony for everybody is left out where the others are enough; and
+    nobody is taken for whom there is no capital left.
+
+    Raises:
+        Rejected: If the capital does not reach for `min_clients`.
+    """
+    steady = [member for member in waiting if not state.is_unsteady(member.node_id)]
+    candidates = steady if len(steady) >= min_clients else list(waiting)
+    in_order = sorted(
+        candidates,
+        key=lambda member: (
+            not member.is_moving,
+            not state.is_reliable(member.node_id),
+            -state.uptime_blocks(member.node_id),
+            member.node_id,
+        ),
+    )
+    room_left_sat = room_sat(state)
+    taken: list[Member] = []
+    for member in in_order[:max_clients]:
+        least_sat = max(member.join.capacity_least_sat, floor_sat)
+        if least_sat <= min(room_left_sat, left_sat(state, member.node_id)):
+            room_left_sat -= least_sat
+            taken.append(member)
+    if len(taken) < min_clients:
+        raise Rejected(
+            "capital_limit",
+            f"the LSP's limits of capital leave {max(0, room_sat(state))} sat for a factory's "
+            f"channels: enough for {len(taken)} clients, {min_clients} are needed",
+        )
+    return taken

@@ -1,0 +1,272 @@
+"""Turns, budgets and deadlines: nobody starves another, and nobody is blamed for the LSP's load."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from cromford import effects as fx
+from cromford.daemon.budgets import FAILURES, OWNER_WORK, STRANGER_WORK, Budgets, work_ms
+from cromford.daemon.deadlines import LATE_SECONDS, Deadlines
+from cromford.daemon.peers import Peers
+from cromford.daemon.turns import STRANGER_TURN_EVERY, Turns
+from cromford.ports import ConnectionLost
+from cromford.protocol import events as ev
+from cromford.wire import messages as m
+from cromford.wire.messages import encode_message
+
+ALICE, BOB, NOISY = (bytes([2]) + bytes([n]) * 32 for n in (1, 2, 3))
+CEREMONY = fx.AttemptDeadline(attempt_id=bytes(32))
+WORD = m.Leave(factory_pubkey=ALICE)
+
+
+class Line:
+    """A connection whose peer has said some things already, and then is silent or hangs up."""
+
+    def __init__(self, node_id: bytes, n_messages: int, *, ends: bool = True) -> None:
+        self.node_id = node_id
+        self.n_left = n_messages
+        self.ends = ends
+        self.closed = asyncio.Event()
+
+    async def send(self, _message: bytes) -> None:
+        """Nobody listens."""
+
+    async def receive(self) -> bytes:
+        # Without a pause, as from a socket that has more than anybody can read.
+        if self.n_left:
+            self.n_left -= 1
+            return encode_message(WORD)
+        if not self.ends:
+            await self.closed.wait()
+        raise ConnectionLost("that was all")
+
+    async def close(self) -> None:
+        self.closed.set()
+
+
+class Clock:
+    """A clock that goes on only while somebody pauses."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    async def pause(self, _event: asyncio.Event, seconds: float) -> None:
+        self.now += seconds
+        await asyncio.sleep(0)
+
+
+class Hearing:
+    """Peers, and who was heard, in order."""
+
+    def __init__(self, *, owners: frozenset[bytes] = frozenset((ALICE, BOB))) -> None:
+        self.order: list[bytes] = []
+        self.clock = Clock()
+        self.budgets = Budgets(lambda node_id: node_id in owners)
+        self.peers = Peers(self.post, self.budgets, clock=self.read, pause=self.clock.pause)
+
+    def read(self) -> float:
+        return self.clock.now
+
+    def post(self, event: ev.Event) -> None:
+        if isinstance(event, ev.MessageReceived):
+            self.order.append(event.node_id)
+
+    async def hear(self, *lines: Line) -> None:
+        await asyncio.gather(*(self.peers.run(line) for line in lines))
+
+
+def run(scenario: Coroutine[Any, Any, None]) -> None:
+    async def main() -> None:
+        async with asyncio.timeout(30):
+            await scenario
+
+    asyncio.run(main())
+
+
+def test_who_says_a_thousand_things_does_not_keep_another_waiting() -> None:
+    hearing = Hearing()
+
+    async def scenario() -> None:
+        await hearing.hear(Line(ALICE, 1000), Line(BOB, 3))
+
+    run(scenario())
+    assert len(hearing.order) == 1003
+    last_of_bob = max(n for n, node_id in enumerate(hearing.order) if node_id == BOB)
+    assert last_of_bob <= 6, "in turn, one by one"
+
+
+def test_strangers_wait_for_those_with_channels_but_not_for_ever() -> None:
+    order: list[str] = []
+
+    async def scenario() -> None:
+        turns = Turns()
+
+        async def speak(name: str, n_times: int, *, is_stranger: bool) -> None:
+            for _ in range(n_times):
+                await turns.take(is_stranger=is_stranger)
+                order.append(name)
+
+        owners = (speak(f"owner {n}", 20, is_stranger=False) for n in range(2))
+        strangers = (speak("stranger", 1, is_stranger=True) for _ in range(4))
+        await asyncio.gather(*strangers, *owners)
+
+    run(scenario())
+    at = [n for n, name in enumerate(order) if name == "stranger"]
+    assert at == [n * STRANGER_TURN_EVERY + STRANGER_TURN_EVERY - 1 for n in range(4)]
+
+
+def test_who_goes_away_while_it_waits_takes_no_turn() -> None:
+    async def scenario() -> None:
+        turns = Turns()
+        gone = asyncio.create_task(turns.take(is_stranger=False))
+        await asyncio.sleep(0)
+        gone.cancel()
+        await turns.take(is_stranger=False)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("node_id", "rate"),
+    [(NOISY, STRANGER_WORK), (ALICE, OWNER_WORK)],
+    ids=["a stranger", "somebody with a channel"],
+)
+def test_beyond_its_budget_a_peer_is_heard_at_the_pace_of_its_rate(
+    node_id: bytes, rate: Any
+) -> None:
+    hearing = Hearing()
+    cost_ms = work_ms(encode_message(WORD))
+    n_messages = int(2 * rate.burst / cost_ms)
+
+    async def scenario() -> None:
+        await hearing.hear(Line(node_id, n_messages))
+
+    run(scenario())
+    assert len(hearing.order) == n_messages, "slower, and not lost"
+    owed_ms = n_messages * cost_ms - rate.burst
+    assert hearing.clock.now == pytest.approx(owed_ms / rate.per_second, rel=0.05)
+
+
+def test_a_budget_outlives_the_connection() -> None:
+    hearing = Hearing()
+
+    async def scenario() -> None:
+        n_burst = int(OWNER_WORK.burst / work_ms(encode_message(WORD))) + 1
+        await hearing.hear(Line(ALICE, n_burst))
+        before = hearing.clock.now
+        await hearing.hear(Line(ALICE, 100))
+        assert hearing.clock.now > before
+
+    run(scenario())
+
+
+def test_whose_payments_keep_failing_is_slowed_and_payments_that_arrive_make_up_for_it() -> None:
+    budgets = Budgets(lambda _node_id: True)
+    failed = m.UpdateFailHtlc(channel_id=bytes(32), htlc_id=0, reason=b"no")
+    arrived = m.UpdateFulfillHtlc(channel_id=bytes(32), htlc_id=0, payment_preimage=bytes(32))
+    for _ in range(int(FAILURES.burst)):
+        budgets.answered(ALICE, failed, now=0)
+    assert budgets.wait_seconds(ALICE, now=0) == 0
+    for _ in range(3):
+        budgets.answered(ALICE, failed, now=0)
+    assert budgets.wait_seconds(ALICE, now=0) == pytest.approx(3 / FAILURES.per_second)
+    assert budgets.wait_seconds(BOB, now=0) == 0
+    for _ in range(3):
+        budgets.answered(ALICE, arrived, now=0)
+    assert budgets.wait_seconds(ALICE, now=0) == 0
+
+
+def test_a_peer_that_waits_for_its_budget_is_let_go_when_we_hang_up() -> None:
+    async def scenario() -> None:
+        peers = Peers(lambda _event: None, Budgets(lambda _node_id: False))
+        line = Line(NOISY, 10_000, ends=False)
+        serving = asyncio.create_task(peers.run(line))
+        while line.n_left > 9_900:  # noqa: ASYNC110 - the state watched has no event
+            await asyncio.sleep(0)
+        peers.disconnect(NOISY, "enough")
+        await serving
+        assert peers.n_connected == 0
+
+    run(scenario())
+
+
+class Timing:
+    """Deadlines in a loop, and which were reached."""
+
+    def __init__(self, heard: Callable[[], Coroutine[Any, Any, None]] | None = None) -> None:
+        self.reached = asyncio.Event()
+        self.now = 0.0
+        self.tasks: list[asyncio.Task[None]] = []
+        self.deadlines = Deadlines(
+            reached=lambda _deadline: self.reached.set(),
+            heard=heard or self.nothing,
+            spawn=lambda work: self.tasks.append(asyncio.create_task(work)),
+            clock=lambda: self.now,
+        )
+
+    async def nothing(self) -> None:
+        """Nothing has arrived."""
+
+
+def test_time_in_which_the_daemon_was_busy_with_itself_does_not_count_against_a_client() -> None:
+    async def scenario() -> None:
+        timing = Timing()
+        timing.deadlines.set(CEREMONY, 0.01)
+        # Between two beats, twenty seconds went by.
+        timing.now = 20.0
+        timing.deadlines.beat()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(timing.reached.wait(), 0.05)
+        left = timing.deadlines.seconds_left(CEREMONY)
+        assert left is not None
+        assert left > 19.0
+        timing.deadlines.close()
+
+    run(scenario())
+
+
+def test_a_deadline_is_reached_on_time_where_the_daemon_was_not_busy() -> None:
+    async def scenario() -> None:
+        timing = Timing()
+        timing.deadlines.set(CEREMONY, 0.01)
+        timing.now = LATE_SECONDS / 2
+        await timing.reached.wait()
+        assert CEREMONY not in timing.deadlines
+
+    run(scenario())
+
+
+def test_what_has_arrived_before_a_deadline_is_heard_before_it_is_reached() -> None:
+    async def scenario() -> None:
+        timing: Timing
+
+        async def heard() -> None:
+            timing.deadlines.clear(CEREMONY)  # The last signature was among it.
+
+        timing = Timing(heard)
+        timing.deadlines.set(CEREMONY, 0.0)
+        while not timing.tasks:  # noqa: ASYNC110 - the state watched has no event
+            await asyncio.sleep(0)
+        await timing.tasks[0]
+        assert not timing.reached.is_set()
+
+    run(scenario())
+
+
+def test_all_that_somebody_with_a_channel_has_said_is_heard_first() -> None:
+    hearing = Hearing()
+
+    async def scenario() -> None:
+        lines = [Line(ALICE, 20, ends=False), Line(NOISY, 1000, ends=False)]
+        serving = [asyncio.create_task(hearing.peers.run(line)) for line in lines]
+        await asyncio.sleep(0)
+        await hearing.peers.heard()
+        assert hearing.order.count(ALICE) == 20
+        assert hearing.order.count(NOISY) < 20
+        for task in serving:
+            task.cancel()
+        await asyncio.wait(serving)
+
+    run(scenario())

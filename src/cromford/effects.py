@@ -12,7 +12,7 @@ from cromford.channel.commitment import Commitment
 from cromford.signing.keychain import ChannelKey
 from cromford.signing.task import SigningTask
 from cromford.wallet.account import WalletPath
-from cromford.watch.sweep import Spend
+from cromford.watch.sweep import TakingTx
 from cromford.wire.messages import ChannelReestablish, CommitmentSigned, Message
 
 
@@ -99,8 +99,8 @@ class SignFunding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SignPayment:
-    """Sign a payment with the wallet's keys. Answered by `PaymentSigned`."""
+class SignSpending:
+    """Sign a payment with the wallet's keys. Answered by `SpendingSigned`."""
 
     tx: Tx
     prevouts: tuple[TxOut, ...]
@@ -209,7 +209,7 @@ class SignCommitment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HoldCommitment:
+class FinishCommitment:
     """Make our half of our own commitment, and what revokes the one before.
 
     Answered by `HalfMade`, with the secret of the commitment before. The secret is journalled in
@@ -235,11 +235,11 @@ class RecallPoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SignSpend:
-    """Sign what takes outputs of a channel that is on chain. Answered by `SpendSigned`."""
+class SignTakingTx:
+    """Sign what takes outputs of a channel that is on chain. Answered by `TakingTxSigned`."""
 
     key: ChannelKey
-    spend: Spend
+    spend: TakingTx
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,15 +263,15 @@ Performed = (
     | DropPools
     | LookUpCoins
     | SignFunding
-    | SignPayment
+    | SignSpending
     | Broadcast
     | SetDeadline
     | ClearDeadline
     | PrepareNonce
     | SignCommitment
-    | HoldCommitment
+    | FinishCommitment
     | RecallPoint
-    | SignSpend
+    | SignTakingTx
 )
 
 Effect = Performed | RecallCommitment

@@ -31,7 +31,7 @@ from cromford.channel.messages import (
     UpdateFulfill,
 )
 from cromford.channel.reestablish import disconnect, receive_reestablish, reestablish_message
-from cromford.channel.stage import HtlcStage, LiveHtlc, View
+from cromford.channel.stage import Edition, HtlcStage, LiveHtlc
 from cromford.channel.state import ChannelState, open_channel
 from cromford.channel.terms import ChannelTerms, Party
 from cromford.channel.updates import (
@@ -146,7 +146,7 @@ class Duet:
     def sign(self, party: Party) -> None:
         before = self.states[party]
         self.states[party], due = sign_commitment(before)
-        assert due.content == before.content(party.other, View.NEXT)
+        assert due.content == before.content(party.other, Edition.NEXT)
         # The holder's own updates are on it as far as this party revoked what was before them.
         self.covered[party.other, due.content.number] = {
             party: len(self.logs[party]),

@@ -13,7 +13,7 @@ from cromford.channel.commitment import Commitment, UnpayableFee
 from cromford.channel.errors import PeerViolation, UpdateRefused
 from cromford.channel.limits import check_cltv_expiry, is_overexposed, pending_exposure_msat
 from cromford.channel.messages import UpdateAdd
-from cromford.channel.stage import View
+from cromford.channel.stage import Edition
 from cromford.channel.terms import ChannelTerms, Party
 from cromford.channel.updates import propose_add, receive_update
 
@@ -134,7 +134,7 @@ def test_the_opener_keeps_its_reserve_and_the_accepter_may_spend_all() -> None:
         assert_refused_by_both(duet, sender, message, "amount_msat")
         duet.add(sender, most_msat, 1)
     duet.settle()
-    content = duet.states[Party.OPENER].content(Party.ACCEPTER, View.SIGNED)
+    content = duet.states[Party.OPENER].content(Party.ACCEPTER, Edition.SIGNED)
     assert (content.opener_msat, content.accepter_msat) == (10_000_000, 0)
 
 

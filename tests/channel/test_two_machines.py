@@ -19,7 +19,7 @@ from tests.channel.duet import Duet
 from cromford.channel.claims import penalty_claims
 from cromford.channel.errors import UpdateRefused
 from cromford.channel.limits import is_overexposed
-from cromford.channel.stage import View
+from cromford.channel.stage import Edition
 from cromford.channel.terms import ChannelTerms, Party
 
 parties = st.sampled_from(Party)
@@ -114,14 +114,14 @@ class TwoMachines(RuleBasedStateMachine):
         assert all(state.is_quiet for state in states.values())
         for holder in Party:
             own, other = states[holder], states[holder.other]
-            assert own.content(holder, View.SIGNED) == other.content(holder, View.SIGNED)
+            assert own.content(holder, Edition.SIGNED) == other.content(holder, Edition.SIGNED)
         one, other = states.values()
         assert (one.opener_msat, one.accepter_msat) == (other.opener_msat, other.accepter_msat)
         assert (one.opener_msat, one.accepter_msat) == tuple(self.duet.expected_msat.values())
 
     @invariant()
     def no_msat_appears_or_disappears_and_no_balance_is_negative(self) -> None:
-        for state, holder, view in product(self.duet.states.values(), Party, View):
+        for state, holder, view in product(self.duet.states.values(), Party, Edition):
             content = state.content(holder, view)
             assert content.total_msat == specimen.CAPACITY_SAT * 1000
             assert min(content.opener_msat, content.accepter_msat) >= 0
@@ -135,7 +135,7 @@ class TwoMachines(RuleBasedStateMachine):
         terms = self.duet.terms
         reserve_msat = 1000 * terms.reserve_sat(Party.OPENER, capacity_sat=specimen.CAPACITY_SAT)
         for state, holder in product(self.duet.states.values(), Party):
-            content = state.content(holder, View.SIGNED)
+            content = state.content(holder, Edition.SIGNED)
             assert content.opener_msat >= min(
                 reserve_msat, specimen.CAPACITY_SAT * 1000 - self.duet.accepter_msat
             )

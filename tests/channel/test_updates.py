@@ -19,7 +19,7 @@ from cromford.channel.commits import (
 from cromford.channel.errors import PeerViolation, UpdateRefused
 from cromford.channel.messages import RevocationDue, UpdateAdd, UpdateFail, UpdateFulfill
 from cromford.channel.reestablish import disconnect
-from cromford.channel.stage import HtlcStage, View
+from cromford.channel.stage import Edition, HtlcStage
 from cromford.channel.state import ChannelState, open_channel
 from cromford.channel.terms import Party
 from cromford.channel.updates import (
@@ -99,7 +99,7 @@ def test_a_commitment_has_an_htlc_from_its_signing_to_its_removals_signing() -> 
 
     def on_commitments() -> list[bool]:
         state = duet.states[OPENER]
-        return [bool(state.content(holder, View.SIGNED).htlcs) for holder in Party]
+        return [bool(state.content(holder, Edition.SIGNED).htlcs) for holder in Party]
 
     duet.add(OPENER, 50_000_000, 1)
     assert on_commitments() == [False, False]
@@ -193,7 +193,7 @@ def test_what_a_preimage_brings_can_be_offered_in_the_same_batch() -> None:
     duet.fulfill(ACCEPTER, duet.answerable(ACCEPTER)[0])
     duet.add(ACCEPTER, 50_000_000, 2)
     duet.settle()
-    assert duet.states[OPENER].content(OPENER, View.SIGNED).accepter_msat == 0
+    assert duet.states[OPENER].content(OPENER, Edition.SIGNED).accepter_msat == 0
 
 
 def test_nothing_is_revoked_that_is_not_replaced() -> None:

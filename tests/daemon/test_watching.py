@@ -44,7 +44,7 @@ def test_an_event_tells_no_signature_and_no_message() -> None:
         )
     )
     log.observe(
-        r.ExitHeld(
+        r.ExitFinished(
             attempt_id=bytes(32), signatures=(b"\xabsig",), commitment_signature=b"\xabwhole"
         )
     )
@@ -79,7 +79,7 @@ def filled(kind: type[msgspec.Struct]) -> Any:
         (cr.UpdateProposed, "channel_id"),
         (cr.UpdateReceived, "channel_id"),
         (cr.CommitmentIntended, "channel_id"),
-        (cr.CommitmentHeld, "channel_id"),
+        (cr.CommitmentFinished, "channel_id"),
         (cr.RevocationReceived, "channel_id"),
         (cr.ChannelFailed, "channel_id reason is_behind"),
         (cr.PeerLostState, "channel_id"),

@@ -9,8 +9,8 @@ import pytest
 from cromford.bitcoin.address import address_of_script
 from cromford.bitcoin.network import REGTEST
 from cromford.demo.coin import coin_of, taken_out
+from cromford.demo.exiting import _bring, _check_foretold, _outcome
 from cromford.demo.failure import DemoFailed
-from cromford.demo.leaving import _bring, _check_foretold, _outcome
 from cromford.demo.node import Node
 from cromford.demo.steps import DemoStep
 from cromford.demo.world import DaemonProcess, World

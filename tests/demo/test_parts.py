@@ -11,8 +11,8 @@ import pytest
 
 from cromford.daemon.api.rpc import RpcFailure
 from cromford.demo.building import _n_coins
+from cromford.demo.exiting import _channel_on_chain, _published
 from cromford.demo.failure import DemoFailed
-from cromford.demo.leaving import _channel_on_chain, _published
 from cromford.demo.node import Node, n_blocks_paying
 from cromford.demo.processes import Children, interruptible
 from cromford.demo.settings import DemoSettings, check_settings

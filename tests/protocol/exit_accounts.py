@@ -103,7 +103,7 @@ class Books:
         settled = Settled(client=client)
         if tx is None:
             return settled
-        held = [end.held.commitment for end in (lsp_end, client_end)]
+        held = [end.finished.commitment for end in (lsp_end, client_end)]
         (commitment,) = (one for one in held if one.tx.txid == tx.txid)
         settled.commitment = commitment
         settled.fees_sat = funding.capacity_sat - sum(out.amount_sat for out in tx.outputs)

@@ -15,8 +15,8 @@ from cromford.bitcoin.script import p2tr_script
 from cromford.bitcoin.tx import Tx, TxIn, TxOut
 from cromford.channel.claims import penalty_claims
 from cromford.channel.commitment import Commitment
-from cromford.channel.held import hold
-from cromford.channel.stage import View
+from cromford.channel.finished import finish_commitment
+from cromford.channel.stage import Edition
 from cromford.channel.terms import MSAT_PER_SAT, Party
 from cromford.crypto.keys import pubkey_of, xonly_of
 from cromford.protocol import client as client_role
@@ -126,7 +126,7 @@ class Auditor:
                 self._judge_intended(
                     journal, before.book.links[channel_id], record, after.book.links[channel_id]
                 )
-            case cr.CommitmentHeld(channel_id=channel_id):
+            case cr.CommitmentFinished(channel_id=channel_id):
                 self._judge_held(
                     before.book.links[channel_id], record, after.book.links[channel_id]
                 )
@@ -163,12 +163,12 @@ class Auditor:
         assert latest.per_commitment_point == before.state.peer_next_point
         journal.signed[name] = (commitment, latest.per_commitment_point)
 
-    def _judge_held(self, before: Link, record: cr.CommitmentHeld, after: Link) -> None:
-        held = after.held
+    def _judge_held(self, before: Link, record: cr.CommitmentFinished, after: Link) -> None:
+        held = after.finished
         name = (record.channel_id, after.me, held.commitment.content.number)
         sighash = held.commitment.signing_task.sighash
         assert self.sighashes.setdefault(name, sighash) == sighash, "both sides built one"
-        hold(
+        finish_commitment(
             held.commitment, signature=record.signature, htlc_signatures=record.htlc_signatures
         )  # raises unless every signature is valid
         assert pubkey_of(record.secret) == before.own_point, "the old one is revoked, no other"
@@ -297,7 +297,7 @@ def check_amounts(link: Link) -> None:
         Party.OPENER, capacity_sat=link.setting.funding.capacity_sat
     )
     for holder in Party:
-        for view in View:
+        for view in Edition:
             content = state.content(holder, view)
             assert content.total_msat == capacity_msat, "money appeared or disappeared"
             assert content.accepter_msat >= 0, "a client's balance is below zero"
@@ -310,8 +310,8 @@ def check_mirror(link: Link, other: Link) -> None:
     assert other.state.is_quiet, "the LSP's end still moves"
     assert not link.state.htlcs, "an HTLC is left"
     for mine, theirs in ((link, other), (other, link)):
-        assert mine.held.commitment == theirs.peer_commitments[-1].commitment
-        assert mine.held.tx.txid == theirs.peer_commitments[-1].commitment.tx.txid
+        assert mine.finished.commitment == theirs.peer_commitments[-1].commitment
+        assert mine.finished.tx.txid == theirs.peer_commitments[-1].commitment.tx.txid
         assert len(theirs.peer_commitments) == 1, "everything before it is revoked"
         assert mine.state.own_revoked == theirs.state.peer_revoked
         assert mine.state.next_ids == theirs.state.next_ids

@@ -179,7 +179,11 @@ class Material:
         for client in (alice, bob, carol):
             publish_branch(pump, newest_link(client))
         self.pump.chain.mempool.clear()
-        for tx in (self.old_lsp.held.tx, self.old[bob].held.tx, newest_link(carol).held.tx):
+        for tx in (
+            self.old_lsp.finished.tx,
+            self.old[bob].finished.tx,
+            newest_link(carol).finished.tx,
+        ):
             pump.chain.broadcast(tx)
         for _ in range(3):
             pump.mine()

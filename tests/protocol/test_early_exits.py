@@ -50,4 +50,4 @@ def test_the_lsp_pays_nothing_into_a_channel_that_it_is_bringing_on_chain() -> N
     link = newest_link(client)
     pump.mine(link.exit_blocks)
     spender = pump.lsp.state.chain.spends[link.setting.funding.outpoint]
-    assert spender.txid == lsp_link(pump, link).held.tx.txid, "what is on chain is its latest"
+    assert spender.txid == lsp_link(pump, link).finished.tx.txid, "what is on chain is its latest"

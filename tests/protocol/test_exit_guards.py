@@ -30,7 +30,7 @@ from tests.protocol.unanswered import (
 from cromford import effects as fx
 from cromford.bitcoin.tx import Tx, Txid
 from cromford.channel.content import CommitmentContent
-from cromford.channel.stage import View
+from cromford.channel.stage import Edition
 from cromford.protocol import events as ev
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import channel_records as cr
@@ -121,14 +121,14 @@ def test_whoever_lost_state_is_paid_by_the_others_commitment(side: str, asked: s
     node = set_back(pump, side)
     alice = pump.clients[0]
     other = alice if node is pump.lsp else pump.lsp
-    latest = alices_link(pump, other).held.tx.txid
+    latest = alices_link(pump, other).finished.tx.txid
     for leaver in (node,) if asked == "whoever lost state" else (node, other):
         ask_to_leave(pump, leaver, alice)
     pump.restart(other)
     mine_until_spent(pump, alices_link(pump, node).setting.funding.outpoint)
     pump.mine(2)
     assert latest in pump.chain.confirmed
-    taken = [one.spend.tx for one in pump.wishes(node, fx.SignSpend)]
+    taken = [one.spend.tx for one in pump.wishes(node, fx.SignTakingTx)]
     assert {tx_in.outpoint.txid for tx in taken for tx_in in tx.inputs} == {latest}
     assert taken[0].txid in pump.chain.confirmed
 
@@ -432,20 +432,20 @@ def breached(pump: Pump) -> tuple[CommitmentContent, CommitmentContent]:
     pump.handle(alice, make_invoice(pump, bob, WORTH_MSAT))
     pump.run()
     old = newest_link(alice)
-    other = old.state.content(old.me, View.SIGNED)
+    other = old.state.content(old.me, Edition.SIGNED)
     pump.connect(bob)
     pump.run()
     pay(pump, alice, bob, WORTH_MSAT)
     later = newest_link(alice)
-    published = later.state.content(later.me, View.SIGNED)
+    published = later.state.content(later.me, Edition.SIGNED)
     pay(pump, alice, bob, 1_000_000)
     ask_to_leave(pump, alice, alice)
     while pump.chain.coin(old.setting.funding.outpoint) is None:
         pump.mine()
     pump.chain.mempool.clear()
-    pump.chain.broadcast(later.held.tx)
+    pump.chain.broadcast(later.finished.tx)
     pump.mine()
-    assert pump.lsp.state.chain.spends[old.setting.funding.outpoint].txid == later.held.tx.txid
+    assert pump.lsp.state.chain.spends[old.setting.funding.outpoint].txid == later.finished.tx.txid
     return published, other
 
 

@@ -114,9 +114,9 @@ def test_the_other_sides_commitment_may_confirm_after_a_reorganisation() -> None
         pump.run()
     ask_to_leave(pump, "both", bob)
     lsp_end, bobs_end = ends_of(pump, bob)
-    assert len(bobs_end.held.commitment.content.htlcs) == 2
+    assert len(bobs_end.finished.commitment.content.htlcs) == 2
     publish_branch(pump, bobs_end)
-    first, other = lsp_end.held.tx, bobs_end.held.tx
+    first, other = lsp_end.finished.tx, bobs_end.finished.tx
     for tx in (first, other):
         pump.chain.mempool.clear()
         pump.chain.broadcast(tx)
@@ -128,7 +128,7 @@ def test_the_other_sides_commitment_may_confirm_after_a_reorganisation() -> None
     books = Books(live_through(pump, story, random.Random(0)))
     books.check()
     (of_bob,) = (one for one in books.settled if one.client is bob)
-    assert of_bob.commitment == bobs_end.held.commitment
+    assert of_bob.commitment == bobs_end.finished.commitment
     assert len(of_bob.paid) == 2
 
 
@@ -136,7 +136,7 @@ def cheat(pump: ExitPump, link: Link, old: Link) -> None:
     """Let a thief's commitment be the next to spend a channel's output."""
     assert pump.chain.coin(link.setting.funding.outpoint) is not None
     pump.chain.mempool.clear()
-    pump.chain.broadcast(old.held.tx)
+    pump.chain.broadcast(old.finished.tx)
     pump.mine()
 
 

@@ -37,7 +37,7 @@ from cromford.protocol import lsp as lsp_role
 from cromford.protocol.facts import FRESH
 from cromford.protocol.faults import Refusal, Rejected
 from cromford.protocol.journal import records as r
-from cromford.protocol.journal.client_attempt import BelowSent, Complete, HoldsExit, RootSent
+from cromford.protocol.journal.client_attempt import BelowSent, Complete, HasExit, RootSent
 from cromford.protocol.journal.first_commitments import (
     LSP_CHANNEL_POOL_SIZE,
     channel_terms_of,
@@ -334,7 +334,7 @@ def test_a_first_commitment_is_held_from_the_record_on_and_never_unverified() ->
     assert isinstance(stage, RootSent)
     signature = stage.commitment_signature
     held = client.state.attempts[attempt_id]
-    exit_held = HoldsExit(
+    exit_held = HasExit(
         candidate=stage.candidate,
         signatures=stage.signatures,
         commitment_signature=signature,

@@ -111,7 +111,7 @@ def test_double_signing_stops_the_role_before_anything_is_durable(name: str) -> 
     def decide_badly(state: Any, _event: Event, facts: Facts) -> Decision[Any]:
         turn = Turn(state, module.apply, facts)
         turn.remember(SigningIntended(attempt_id=attempt_id, intents=(other,)))
-        turn.wish(ClearDeadline(deadline=RejoinDeadline()))
+        turn.ask(ClearDeadline(deadline=RejoinDeadline()))
         return turn.decision
 
     role: Role[Any] = Role(

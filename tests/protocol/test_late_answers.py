@@ -193,7 +193,7 @@ def test_a_build_whose_coins_were_paid_away_meanwhile_ends_with_that_reason() ->
     pump.join()
     pump.hold(pump.lsp, fx.PrepareAttempt)
     pump.build(min_clients=2)
-    everything = ev.PaymentRequested(
+    everything = ev.SpendingRequested(
         script_pubkey=b"\x51\x20" + bytes(32), amount_sat=None, feerate_sat_per_kw=500
     )
     pump.handle(pump.lsp, everything)

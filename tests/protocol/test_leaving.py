@@ -76,7 +76,7 @@ def test_a_revoked_commitment_of_the_lsp_costs_it_the_whole_channel() -> None:
     publish_branch(pump, newest_link(alice))
     # The LSP's own daemon would publish its latest commitment; a thief publishes an old one.
     pump.chain.mempool.clear()
-    pump.chain.broadcast(old.held.tx)
+    pump.chain.broadcast(old.finished.tx)
     pump.mine(4)
     assert wallet_sat(alice) > capacity_sat - 3000
 
@@ -99,7 +99,7 @@ def test_a_revoked_commitment_with_an_htlc_of_a_client_is_punished_after_a_resta
     publish_branch(pump, old)
     pump.restart(pump.lsp)
     pump.chain.mempool.clear()
-    pump.chain.broadcast(old.held.tx)
+    pump.chain.broadcast(old.finished.tx)
     pump.mine(4)
     capacity_sat = old.setting.funding.capacity_sat
     assert wallet_sat(pump.lsp) > before_sat + capacity_sat - 4000

@@ -35,8 +35,8 @@ def with_wallet(role: str) -> tuple[Pump, PumpNode]:
     return pump, node
 
 
-def request(amount_sat: int | None, *, to: bytes = PAYEE) -> ev.PaymentRequested:
-    return ev.PaymentRequested(script_pubkey=to, amount_sat=amount_sat, feerate_sat_per_kw=FEERATE)
+def request(amount_sat: int | None, *, to: bytes = PAYEE) -> ev.SpendingRequested:
+    return ev.SpendingRequested(script_pubkey=to, amount_sat=amount_sat, feerate_sat_per_kw=FEERATE)
 
 
 def pay(pump: Pump, node: PumpNode, amount_sat: int | None) -> Tx:
@@ -113,7 +113,7 @@ def test_a_payment_is_published_if_and_only_if_it_was_remembered(
     kept = [
         Tx.parse(record.tx)
         for record in map(decode_record, node.store.entries)
-        if isinstance(record, r.PaymentWasSigned)
+        if isinstance(record, r.SpendingWasSigned)
     ]
     assert published == kept[1:]
     assert len(published) == n_kept

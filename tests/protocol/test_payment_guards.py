@@ -313,7 +313,7 @@ def test_a_half_that_is_ready_after_the_channel_failed_leaves_no_nonce_behind() 
     open_factory(pump)
     alice, _ = pump.clients
     pay(pump, pump.lsp, alice, FIRST_MSAT)
-    pump.hold(alice, fx.HoldCommitment)
+    pump.hold(alice, fx.FinishCommitment)
     pump.handle(pump.lsp, make_invoice(pump, alice, 400_000))
     pump.run()
     assert pools_of(alice) == 2, "the next commitment's nonce is made"

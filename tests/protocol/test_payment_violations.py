@@ -91,8 +91,8 @@ def assert_failed(pump: Pump, victim: PumpNode, culprit: PumpNode, reason: str) 
         pump.run()
     after = link_of(pump, victim)
     assert after.failure == failure
-    assert after.held == victims.held, "what can be published is what it was"
-    assert after.held.commitment.signing_task.is_signed_by(
+    assert after.finished == victims.finished, "what can be published is what it was"
+    assert after.finished.commitment.signing_task.is_signed_by(
         after.signature, after.setting.funding.txout.script_pubkey[2:]
     )
     _, bob, carol = pump.clients
@@ -125,12 +125,12 @@ def test_a_signature_that_is_not_one_ends_the_channel(
     pump: Pump, culprit: str, change: Change, reason: str
 ) -> None:
     bad, good = roles(pump, culprit)
-    held_before = link_of(pump, good).held
+    held_before = link_of(pump, good).finished
     with pump.tampering(once(bad, good, m.CommitmentSigned, change)):
         start_payment(pump, bad)
         pump.run()
     if change is not twice:
-        assert link_of(pump, good).held == held_before, "nothing was revoked for it"
+        assert link_of(pump, good).finished == held_before, "nothing was revoked for it"
     assert_failed(pump, good, bad, reason)
 
 

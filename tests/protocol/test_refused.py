@@ -20,7 +20,7 @@ SCRIPT = b"\x51\x20" + bytes(32)
 def paying_lsp() -> tuple[Pump, Tx]:
     """Return a pump whose LSP pays somebody, and the payment, of which nobody has heard."""
     pump = Pump(1, watches_folds=True)
-    asked = ev.PaymentRequested(script_pubkey=SCRIPT, amount_sat=50_000, feerate_sat_per_kw=500)
+    asked = ev.SpendingRequested(script_pubkey=SCRIPT, amount_sat=50_000, feerate_sat_per_kw=500)
     pump.handle(pump.lsp, asked)
     (tx,) = pump.lsp.state.wallet.payments.values()
     pump.chain.mempool.clear()
@@ -95,7 +95,7 @@ def test_a_payment_that_was_given_up_and_confirms_all_the_same_is_recognised() -
     pump, tx = paying_lsp()
     pump.handle(pump.lsp, ev.AbandonRequested(txid=tx.txid, reason=TOO_CHEAP))
     # The wallet pays with the same coin again, and then somebody publishes the first payment.
-    again = ev.PaymentRequested(script_pubkey=SCRIPT, amount_sat=60_000, feerate_sat_per_kw=500)
+    again = ev.SpendingRequested(script_pubkey=SCRIPT, amount_sat=60_000, feerate_sat_per_kw=500)
     pump.handle(pump.lsp, again)
     (second,) = pump.lsp.state.wallet.payments.values()
     assert second.inputs[0].outpoint == tx.inputs[0].outpoint

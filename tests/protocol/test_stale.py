@@ -435,7 +435,7 @@ def test_on_a_stale_chain_an_operator_may_make_invoices_leave_and_pay_from_the_w
     make_invoice(pump, alice, WORTH_MSAT)
     assert len(book(alice).invoices) == 2
     script = alice.state.wallet.next_script(0)
-    paid = ev.PaymentRequested(script_pubkey=script, amount_sat=50_000, feerate_sat_per_kw=500)
+    paid = ev.SpendingRequested(script_pubkey=script, amount_sat=50_000, feerate_sat_per_kw=500)
     pump.handle(pump.lsp, paid)
     assert len(pump.lsp.state.wallet.payments) == 1
     pump.handle(alice, ev.ExitRequested(attempt_id=newest_link(alice).attempt_id))

@@ -34,7 +34,7 @@ from cromford.protocol.channels.htlc_rules import (
 from cromford.protocol.channels.steps import sign_if_due
 from cromford.protocol.exiting.channel import given_up
 from cromford.protocol.facts import FRESH
-from cromford.protocol.journal.chain_view import ChainView
+from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.link import Link
 from cromford.protocol.turn import Turn
 from cromford.wire import messages as m
@@ -310,7 +310,7 @@ def test_an_htlc_that_is_signed_and_makes_no_sense_is_given_back(
             return (replace(message, delivery=replace(message.delivery, **changes)),)
         return (message,)
 
-    def carefree(link: Link, expiry: int, *, chain: ChainView, height: int) -> None:
+    def carefree(link: Link, expiry: int, *, chain: KnownChain, height: int) -> None:
         if link.me is Party.OPENER:
             check_offer(link, expiry, chain=chain, height=height)
 
@@ -355,7 +355,7 @@ def test_htlcs_that_are_equal_in_everything_are_each_taken_once() -> None:
         for event in alice.driver._perform(effect):
             pump.handle(alice, event)
     pump.run()
-    assert len(lsp_link(pump, link).held.commitment.content.htlcs) == 2
+    assert len(lsp_link(pump, link).finished.commitment.content.htlcs) == 2
     pump.connect(bob)
     pump.run()
     pump.pass_holds()

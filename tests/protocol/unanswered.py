@@ -9,7 +9,7 @@ from tests.protocol.test_leaving import mute
 from cromford.bitcoin.block import BlockRef
 from cromford.bitcoin.tx import OutPoint, Txid
 from cromford.protocol import events as ev
-from cromford.protocol.journal.chain_view import ChainView
+from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.link import Link
 from cromford.wire import messages as m
 
@@ -61,7 +61,7 @@ def mine_to(pump: Pump, height: int) -> None:
 
 def htlc_outpoint(link: Link) -> OutPoint:
     """Return where the only HTLC is in our own commitment."""
-    commitment = link.held.commitment
+    commitment = link.finished.commitment
     (vout,) = (vout for vout, out in enumerate(commitment.outputs) if out.htlc is not None)
     return commitment.tx.outpoint(vout)
 
@@ -75,9 +75,9 @@ def mine_until_spent(pump: Pump, outpoint: OutPoint) -> None:
     raise AssertionError(f"{outpoint} stays unspent")
 
 
-def chain_at(height: int) -> ChainView:
+def chain_at(height: int) -> KnownChain:
     """Return a chain on which nothing of any factory is, but for blocks up to this height."""
-    return ChainView(recent=(BlockRef(height=height, block_hash=Txid(bytes(32))),))
+    return KnownChain(recent=(BlockRef(height=height, block_hash=Txid(bytes(32))),))
 
 
 def remove_blocks(pump: Pump, n_blocks: int) -> None:

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 
 from cromford.bitcoin.tx import TxOut
 from cromford.channel.commitment import CommitmentOutputKind
-from cromford.channel.held import HeldCommitment, hold
+from cromford.channel.finished import FinishedCommitment, finish_commitment
 from cromford.channel.terms import Party
-from cromford.protocol.journal.client_attempt import ClientAttempt, Complete, HoldsExit, RootSent
+from cromford.protocol.journal.client_attempt import ClientAttempt, Complete, HasExit, RootSent
 from cromford.protocol.journal.lsp_attempt import LspAttempt, SigningRoot
 from cromford.protocol.journal.lsp_candidate import LspCandidate
 from cromford.protocol.journal.lsp_state import candidate_of
@@ -31,21 +31,21 @@ def signed_with(journal: Iterable[bytes], attempt_id: bytes) -> LspCandidate:
     raise AssertionError("never proposed")
 
 
-def lsp_first_commitment(attempt: LspAttempt, client: int) -> HeldCommitment:
+def lsp_first_commitment(attempt: LspAttempt, client: int) -> FinishedCommitment:
     """Return the LSP's first commitment with a client, finished; raises unless it is valid."""
     below = attempt.stage.below if isinstance(attempt.stage, SigningRoot) else None
     if below is None and attempt.signed is not None:
         below = attempt.signed.below
     assert below is not None, "not signed yet"
     commitment = attempt.blueprint.first_commitments[client, Party.OPENER]
-    return hold(commitment, signature=below.commitment_signatures[client - 1])
+    return finish_commitment(commitment, signature=below.commitment_signatures[client - 1])
 
 
-def client_first_commitment(held: ClientAttempt) -> HeldCommitment:
+def client_first_commitment(held: ClientAttempt) -> FinishedCommitment:
     """Return the client's own first commitment, finished; raises unless it is valid."""
-    assert isinstance(held.stage, HoldsExit | RootSent | Complete), "not signed yet"
+    assert isinstance(held.stage, HasExit | RootSent | Complete), "not signed yet"
     commitment = held.candidate.first_commitments[Party.ACCEPTER]
-    return hold(commitment, signature=held.stage.commitment_signature)
+    return finish_commitment(commitment, signature=held.stage.commitment_signature)
 
 
 def check_first_commitments(attempt: LspAttempt, client: int, held: ClientAttempt) -> None:
@@ -63,12 +63,12 @@ def check_first_commitments(attempt: LspAttempt, client: int, held: ClientAttemp
         check_all_is_the_lsps(own)
 
 
-def check_spends(held: HeldCommitment, channel_output: TxOut) -> None:
+def check_spends(held: FinishedCommitment, channel_output: TxOut) -> None:
     """Check that the kernel takes it: it spends the leaf's output that funds the channel."""
     check_scripts(held.tx, [channel_output])
 
 
-def check_all_is_the_lsps(held: HeldCommitment) -> None:
+def check_all_is_the_lsps(held: FinishedCommitment) -> None:
     """Check that a commitment pays the LSP everything but its fee and its anchor."""
     commitment = held.commitment
     holds_it = commitment.content.holder is Party.OPENER

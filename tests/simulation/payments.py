@@ -69,7 +69,7 @@ def check_exits(world: World) -> None:
     """Check that everybody's latest commitment spends its channel's output, by the kernel."""
     for node in (world.lsp, *world.clients):
         for link in node.durable_state().book.links.values():
-            check_scripts(link.held.tx, [link.setting.funding.txout])
+            check_scripts(link.finished.tx, [link.setting.funding.txout])
 
 
 class Market:

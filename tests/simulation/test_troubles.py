@@ -193,7 +193,7 @@ def test_the_troubles_of_a_world_are_of_every_kind() -> None:
 def test_a_refused_payment_is_told_to_the_role_and_owed_all_the_same() -> None:
     world = World(16, n_clients=1, weather=Weather())
     world.eyes["lsp"].begin(Trouble.REFUSES)
-    asked = ev.PaymentRequested(script_pubkey=SCRIPT, amount_sat=50_000, feerate_sat_per_kw=500)
+    asked = ev.SpendingRequested(script_pubkey=SCRIPT, amount_sat=50_000, feerate_sat_per_kw=500)
     world.request(world.lsp, asked)
     (tx,) = world.lsp.state.wallet.payments.values()
     refused = list(world._broadcast(world.lsp, fx.Broadcast(name="payment", tx=tx)))

@@ -13,7 +13,7 @@ from cromford.bitcoin.script import ANCHOR_SCRIPT, p2tr_script
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut
 from cromford.channel.commitment import ChannelKeys, Commitment, Funding, build_commitment
 from cromford.channel.content import CommitmentContent, Htlc
-from cromford.channel.held import HeldCommitment, hold
+from cromford.channel.finished import FinishedCommitment, finish_commitment
 from cromford.channel.htlc_tx import htlc_txs
 from cromford.channel.keys import Basepoints
 from cromford.channel.terms import ChannelTerms, Party
@@ -27,14 +27,14 @@ from cromford.signing.task import SigningTask
 from cromford.watch.channel_exit import (
     ChannelAction,
     LeftBehind,
-    PublishHeld,
+    PublishCommitment,
     Wait,
     channel_actions,
     left_behind,
     outpoints_of_interest,
 )
 from cromford.watch.landed import LandedChannel, PeerCommitment, RevokedCommitment
-from cromford.watch.sweep import Spend
+from cromford.watch.sweep import TakingTx
 
 CAPACITY_SAT: Final = 1_000_000
 TERMS: Final = ChannelTerms(
@@ -123,10 +123,10 @@ def built(
     )
 
 
-def held_of(commitment: Commitment) -> HeldCommitment:
+def held_of(commitment: Commitment) -> FinishedCommitment:
     """Return a commitment with the peer's signatures, which are checked."""
     peer = SIGNERS[commitment.content.holder.other]
-    return hold(
+    return finish_commitment(
         commitment,
         signature=musig_sign(commitment.signing_task),
         htlc_signatures=tuple(
@@ -146,7 +146,7 @@ def revoked(commitment: Commitment) -> RevokedCommitment:
     return RevokedCommitment(commitment=commitment, per_commitment_secret=secret)
 
 
-def sign(party: Party, spend: Spend) -> Tx:
+def sign(party: Party, spend: TakingTx) -> Tx:
     """Return the transaction, signed with what the spend asks for and nothing else."""
     return spend.signed(
         [
@@ -236,7 +236,7 @@ class Side:
     """One party with what it holds."""
 
     world: World
-    held: HeldCommitment
+    finished: FinishedCommitment
     peer_commitments: tuple[PeerCommitment, ...] = ()
     revoked: RevokedCommitment | None = None
     preimages: Mapping[bytes, bytes] = field(default_factory=dict)
@@ -245,19 +245,19 @@ class Side:
 
     @property
     def party(self) -> Party:
-        return self.held.commitment.content.holder
+        return self.finished.commitment.content.holder
 
     def channel(self) -> LandedChannel:
         """Return what it holds with what the chain shows of the outpoints it asks for."""
         world = self.world
-        asked = {self.held.commitment.funding.outpoint}
+        asked = {self.finished.commitment.funding.outpoint}
         while True:
             spends = {one: world.spenders[one] for one in asked if one in world.spenders}
-            txids = {self.held.commitment.funding.outpoint.txid}
+            txids = {self.finished.commitment.funding.outpoint.txid}
             txids |= {tx.txid for tx in spends.values()}
             channel = LandedChannel(
-                held=self.held,
-                own_point=point(self.held.commitment),
+                finished=self.finished,
+                own_point=point(self.finished.commitment),
                 peer_commitments=self.peer_commitments,
                 revoked=self.revoked,
                 preimages=self.preimages,
@@ -281,9 +281,9 @@ class Side:
         """Return what it would broadcast now, signed."""
         txs = []
         for action in self.actions():
-            if isinstance(action, PublishHeld) and self.is_leaving:
+            if isinstance(action, PublishCommitment) and self.is_leaving:
                 txs.append(action.tx)
-            elif isinstance(action, Spend):
+            elif isinstance(action, TakingTx):
                 tx = sign(self.party, action)
                 assert tx.vsize == action.vsize
                 txs.append(tx)
@@ -374,7 +374,7 @@ def coins(side: Side) -> list[tuple[OutPoint, TxOut]]:
     """Return what came to its wallet out of this channel."""
     return [
         (tx.outpoint(vout), txout)
-        for tx in side.world.spent_from(side.held.commitment.funding.outpoint)
+        for tx in side.world.spent_from(side.finished.commitment.funding.outpoint)
         for vout, txout in enumerate(tx.outputs)
         if txout.script_pubkey == PAYOUTS[side.party]
     ]
@@ -391,7 +391,7 @@ def fee_of(tx: Tx, prevouts: Mapping[OutPoint, TxOut]) -> int:
 
 def assert_adds_up(world: World, *sides: Side, feerate_sat_per_kw: int = FEERATE_SAT_PER_KW) -> int:
     """Assert where every satoshi went, and that sweeps pay their feerate; return the fees."""
-    funding = sides[0].held.commitment.funding
+    funding = sides[0].finished.commitment.funding
     txs = world.spent_from(funding.outpoint)
     outputs = {funding.outpoint: funding.txout}
     for tx in txs:

@@ -38,14 +38,14 @@ from cromford.channel.terms import Party
 from cromford.regtest.verdict import MempoolRefused
 from cromford.watch.channel_exit import (
     AwaitPreimage,
-    PublishHeld,
+    PublishCommitment,
     Unrecognised,
     Wait,
     channel_actions,
     preimages_seen,
 )
 from cromford.watch.exit import WaitForFunding
-from cromford.watch.sweep import Spend
+from cromford.watch.sweep import TakingTx
 
 LEAVERS = pytest.mark.parametrize("leaver", list(Party), ids=lambda party: party.name.lower())
 DELAYS = {Party.OPENER: 5, Party.ACCEPTER: 8}
@@ -59,7 +59,7 @@ def world() -> Iterator[World]:
 
 
 def published_by(pair: Pair) -> Tx:
-    return pair.leaver.held.tx
+    return pair.leaver.finished.tx
 
 
 def sweep_fee_sat(vsize: int) -> int:
@@ -99,7 +99,7 @@ def test_without_htlcs_one_takes_its_balance_after_the_delay_and_the_other_at_on
 
 def places(pair: Pair) -> tuple[int, int]:
     """Return where the leaver's and the other's balance are."""
-    kinds = [output.kind.value for output in pair.leaver.held.commitment.outputs]
+    kinds = [output.kind.value for output in pair.leaver.finished.commitment.outputs]
     return kinds.index("to_local"), kinds.index("to_remote")
 
 
@@ -107,7 +107,7 @@ def places(pair: Pair) -> tuple[int, int]:
 def test_a_real_delay_is_waited_out_to_the_block(world: World, leaver: Party) -> None:
     terms = replace(TERMS, to_self_delay_opener=144, to_self_delay_accepter=432)
     pair = pair_of(world, leaver, has_htlcs=False, terms=terms)
-    assert pair.leaver.actions() == (PublishHeld(tx=published_by(pair)),)
+    assert pair.leaver.actions() == (PublishCommitment(tx=published_by(pair)),)
     publish([pair.leaver])
     world.mine()
 
@@ -120,7 +120,7 @@ def assert_only_from(side: Side, height: int, reason: str) -> None:
     """Assert that the chain refuses a block earlier what is due for `height`."""
     side.world.mine_to(height - 2)
     early = channel_actions(replace(side.channel(), tip_height=height - 1))
-    [spend] = [action for action in early if isinstance(action, Spend)]
+    [spend] = [action for action in early if isinstance(action, TakingTx)]
     with pytest.raises(MempoolRefused, match=reason):
         side.world.submit(sign(side.party, spend))
     assert not side.due()
@@ -142,7 +142,7 @@ def test_unclaimed_htlcs_go_back_to_who_offered_them_after_their_expiry(
     settle(world, *pair.both)
 
     assert_adds_up(world, *pair.both)
-    commitment = pair.leaver.held.commitment
+    commitment = pair.leaver.finished.commitment
     for vout, output in enumerate(commitment.outputs):
         if output.htlc is None:
             continue
@@ -181,7 +181,9 @@ def test_htlcs_whose_preimage_is_known_are_taken_by_whom_they_were_offered_to(
     assert preimages_seen(pair.leaver.channel()) == seen[leaver]
     assert preimages_seen(pair.other.channel()) == seen[leaver.other]
     assert all(world.heights[tx.txid] <= pair.expiry for tx in htlc_spenders(pair))
-    amounts = {output.amount_sat for output in pair.leaver.held.commitment.outputs if output.htlc}
+    amounts = {
+        output.amount_sat for output in pair.leaver.finished.commitment.outputs if output.htlc
+    }
     assert amounts == {10_000, 20_000, 30_000, 40_000, 50_000, 60_000}
     made = [tx.outputs[0].amount_sat for tx in htlc_spenders(pair) if tx.version == 3]
     first_sat = 40_000 if leaver is Party.OPENER else 10_000
@@ -189,7 +191,7 @@ def test_htlcs_whose_preimage_is_known_are_taken_by_whom_they_were_offered_to(
 
 
 def htlc_spenders(pair: Pair) -> list[Tx]:
-    commitment = pair.leaver.held.commitment
+    commitment = pair.leaver.finished.commitment
     return [
         pair.leaver.world.spenders[commitment.tx.outpoint(vout)]
         for vout, output in enumerate(commitment.outputs)
@@ -234,7 +236,7 @@ def test_neither_is_early_for_an_expiry(world: World, leaver: Party) -> None:
     world.mine_to(height - 2)
     for side in pair.both:
         early = channel_actions(replace(side.channel(), tip_height=height - 1))
-        [spend] = [action for action in early if isinstance(action, Spend)]
+        [spend] = [action for action in early if isinstance(action, TakingTx)]
         assert spend.tx.nlocktime == pair.expiry
         with pytest.raises(MempoolRefused, match="non-final"):
             world.submit(sign(side.party, spend))
@@ -253,19 +255,19 @@ def test_what_nobody_else_can_take_is_swept_together_and_the_rest_alone(world: W
     pair.other.preimages = knowing(0, 1, 2)
     publish([pair.leaver])
     world.mine()
-    [together] = [action for action in pair.other.actions() if isinstance(action, Spend)]
+    [together] = [action for action in pair.other.actions() if isinstance(action, TakingTx)]
     assert together.name == "sweep"
     assert len(together.inputs) == 1 + 3  # Before the expiry only it can take them.
 
     world.mine_to(pair.expiry - 1)
     assert pair.other.actions()[0] == Wait(name="htlc accepter 0", height=pair.expiry + 1)
-    assert [one for one in pair.other.actions() if isinstance(one, Spend)] == [together]
+    assert [one for one in pair.other.actions() if isinstance(one, TakingTx)] == [together]
     world.mine()
-    names = [action.name for action in pair.other.actions() if isinstance(action, Spend)]
+    names = [action.name for action in pair.other.actions() if isinstance(action, TakingTx)]
     assert sorted(names) == ["sweep", "sweep htlc accepter 0", "sweep htlc opener 0"]
 
     world.mine_to(pair.expiry + 10)
-    alone = [action for action in pair.other.actions() if isinstance(action, Spend)]
+    alone = [action for action in pair.other.actions() if isinstance(action, TakingTx)]
     assert sorted(action.name for action in alone) == [
         "sweep",
         *(f"sweep htlc accepter {n}" for n in range(3)),
@@ -323,7 +325,7 @@ def test_only_the_own_commitment_leaves_and_only_from_a_confirmed_unspent_output
     pair = pair_of(world, Party.OPENER)
     funded = pair.leaver.channel()
     assert channel_actions(replace(funded, heights={})) == (WaitForFunding(),)
-    assert channel_actions(funded) == (PublishHeld(tx=published_by(pair)),)
+    assert channel_actions(funded) == (PublishCommitment(tx=published_by(pair)),)
     pair.other.is_leaving = True
     publish([pair.other])
     world.mine()
@@ -376,7 +378,7 @@ def test_a_sweep_leaves_out_the_input_that_makes_it_poorer(world: World) -> None
     pair.other.feerate_sat_per_kw = 3_000
     publish([pair.leaver])
     world.mine()
-    [spend] = [action for action in pair.other.actions() if isinstance(action, Spend)]
+    [spend] = [action for action in pair.other.actions() if isinstance(action, TakingTx)]
     assert [one.prevout.amount_sat for one in spend.inputs] == [10_000]
     assert [one.name for one in pair.other.left()] == ["to_remote"]
     assert fee_sat_of(vsize=spend.vsize, feerate_sat_per_kw=3_000) == spend.fee_sat
@@ -416,7 +418,7 @@ def test_an_exit_that_stops_and_goes_ends_with_the_same_outputs_taken_by_the_sam
 
 def takers(pair: Pair) -> list[tuple[str, int, Party | None]]:
     """Return by name and amount who took each output, of the commitment and of what followed."""
-    world, commitment = pair.leaver.world, pair.leaver.held.commitment
+    world, commitment = pair.leaver.world, pair.leaver.finished.commitment
     found: list[tuple[str, int, Party | None]] = []
     for vout, output in enumerate(commitment.outputs):
         taken = commitment.tx.outpoint(vout)

@@ -34,7 +34,7 @@ from cromford.channel.commitment import CommitmentOutputKind, commitment_number_
 from cromford.channel.content import Htlc
 from cromford.channel.terms import Party
 from cromford.watch.channel_exit import Unrecognised, Wait, preimages_seen
-from cromford.watch.sweep import Spend
+from cromford.watch.sweep import TakingTx
 
 CHEATERS = pytest.mark.parametrize("cheater", list(Party), ids=lambda party: party.name.lower())
 DELAYS = {Party.OPENER: 5, Party.ACCEPTER: 8}
@@ -54,7 +54,7 @@ class Fraud:
 
     @property
     def n_htlc_outputs(self) -> int:
-        return sum(one.htlc is not None for one in self.cheater.held.commitment.outputs)
+        return sum(one.htlc is not None for one in self.cheater.finished.commitment.outputs)
 
 
 def fraud_of(
@@ -79,7 +79,8 @@ def assert_punished(world: World, fraud: Fraud) -> None:
     assert fraud.honest.actions() == ()
     fees_sat = assert_adds_up(world, fraud.honest)
     n_anchors = sum(
-        tx.version == 3 for tx in world.spent_from(fraud.honest.held.commitment.funding.outpoint)
+        tx.version == 3
+        for tx in world.spent_from(fraud.honest.finished.commitment.funding.outpoint)
     )
     assert sum(coins_sat(fraud.honest)) == 1_000_000 - fees_sat - 240 * n_anchors
 
@@ -96,7 +97,7 @@ def test_every_output_of_a_revoked_commitment_is_taken_at_once(
 
     assert world.tip_height == height + 1
     assert_punished(world, fraud)
-    commitment = fraud.cheater.held.commitment
+    commitment = fraud.cheater.finished.commitment
     got = []
     for vout, output in enumerate(commitment.outputs):
         if output.kind is CommitmentOutputKind.ANCHOR:
@@ -120,7 +121,7 @@ def test_what_a_cheater_made_of_htlcs_is_taken_too(world: World, cheater: Party)
         *range(4 * cheater.other, 4 * cheater.other + 3)
     )
     [penalty] = [one for one in fraud.honest.actions() if one_name(one) == "penalty"]
-    assert isinstance(penalty, Spend)
+    assert isinstance(penalty, TakingTx)
     # Before the cheater's expiries and delays are over, only the honest party can take these:
     # both balances, the three it has not touched, and what it made of the other three.
     assert len(penalty.inputs) == 2 + 3 + 3
@@ -129,7 +130,7 @@ def test_what_a_cheater_made_of_htlcs_is_taken_too(world: World, cheater: Party)
 
 
 def one_name(action: object) -> str:
-    return action.name if isinstance(action, Spend | Wait) else ""
+    return action.name if isinstance(action, TakingTx | Wait) else ""
 
 
 @CHEATERS
@@ -157,9 +158,9 @@ def test_what_a_cheater_made_of_an_htlc_is_swept_alone_once_its_delay_is_over(
     assert_punished(world, fraud)
 
 
-def penalties_of_outputs(fraud: Fraud) -> list[Spend]:
+def penalties_of_outputs(fraud: Fraud) -> list[TakingTx]:
     """Return the penalties that are only for what an HTLC transaction made."""
-    spends = [action for action in fraud.honest.actions() if isinstance(action, Spend)]
+    spends = [action for action in fraud.honest.actions() if isinstance(action, TakingTx)]
     return [spend for spend in spends if spend.name.endswith(" output")]
 
 
@@ -173,7 +174,7 @@ def test_htlc_timeouts_of_a_cheater_are_punished_when_the_honest_party_comes_lat
     assert publish([fraud.cheater])
     world.mine()
     settle(world, fraud.honest)
-    commitment = fraud.cheater.held.commitment
+    commitment = fraud.cheater.finished.commitment
     spenders = {
         world.spenders[commitment.tx.outpoint(vout)].version
         for vout, output in enumerate(commitment.outputs)
@@ -192,7 +193,7 @@ def test_what_a_cheater_could_take_meanwhile_is_gone_and_the_rest_is_not(
     world.mine(DELAYS[cheater])
     balance = next(
         one.amount_sat
-        for one in fraud.cheater.held.commitment.outputs
+        for one in fraud.cheater.finished.commitment.outputs
         if one.kind is CommitmentOutputKind.TO_HOLDER
     )
     names = {one_name(action) for action in fraud.honest.actions()}

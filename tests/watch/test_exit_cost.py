@@ -29,13 +29,13 @@ from cromford.channel.terms import Party
 from cromford.watch.channel_exit import (
     AwaitPreimage,
     NeedsChild,
-    PublishHeld,
+    PublishCommitment,
     channel_actions,
     outpoints_of_interest,
 )
 from cromford.watch.exit_cost import ChildrenPay, exit_cost_of
 from cromford.watch.landed import LandedChannel
-from cromford.watch.sweep import Spend
+from cromford.watch.sweep import TakingTx
 
 LEAVERS = pytest.mark.parametrize("leaver", list(Party), ids=lambda party: party.name.lower())
 DELAYS = {Party.OPENER: 5, Party.ACCEPTER: 8}
@@ -58,20 +58,20 @@ def test_leaving_costs_and_gives_what_was_told(
     side.preimages, side.feerate_sat_per_kw = knowing(*known), feerate
     landed_height = world.tip_height
     told = exit_cost_of(
-        side.held,
+        side.finished,
         landed_height=landed_height,
         feerate_sat_per_kw=feerate,
         preimages=side.preimages,
     )
     settle(world, side)
 
-    commitment = side.held.commitment
+    commitment = side.finished.commitment
     txs = {
         tx.txid: tx
         for vout in range(len(commitment.outputs))
         for tx in world.spent_from(commitment.tx.outpoint(vout))
     }
-    txs[side.held.tx.txid] = side.held.tx
+    txs[side.finished.tx.txid] = side.finished.tx
     outputs = {commitment.funding.outpoint: commitment.funding.txout}
     for tx in txs.values():
         outputs |= {tx.outpoint(vout): txout for vout, txout in enumerate(tx.outputs)}
@@ -87,7 +87,7 @@ def test_leaving_costs_and_gives_what_was_told(
 def test_leaving_without_htlcs_is_a_commitment_and_a_sweep(world: World) -> None:
     pair = pair_of(world, Party.ACCEPTER, has_htlcs=False)
     told = exit_cost_of(
-        pair.leaver.held,
+        pair.leaver.finished,
         landed_height=800_000,
         feerate_sat_per_kw=FEERATE_SAT_PER_KW,
         preimages={},
@@ -107,22 +107,22 @@ def test_the_published_type_says_that_its_transactions_need_children(world: Worl
     side = pair.leaver
     side.preimages = knowing(4)
     with pytest.raises(ChildrenPay, match="feerate_per_kw"):
-        exit_cost_of(side.held, landed_height=1, feerate_sat_per_kw=25, preimages={})
-    assert side.actions() == (NeedsChild(due=PublishHeld(tx=side.held.tx)),)
+        exit_cost_of(side.finished, landed_height=1, feerate_sat_per_kw=25, preimages={})
+    assert side.actions() == (NeedsChild(due=PublishCommitment(tx=side.finished.tx)),)
 
     landed = landed_by_hand(side, {}, tip_height=pair.expiry)
     names = [
         action.due.name
         for action in channel_actions(landed)
-        if isinstance(action, NeedsChild) and isinstance(action.due, Spend)
+        if isinstance(action, NeedsChild) and isinstance(action.due, TakingTx)
     ]
     assert sorted(names) == ["htlc_success accepter 0", "htlc_timeout opener 0"]
 
 
 def landed_by_hand(side: Side, spends: dict[OutPoint, Tx], *, tip_height: int) -> LandedChannel:
     """Return the channel as if its commitment and these had been mined now."""
-    commitment = side.held.commitment
-    spends = {commitment.funding.outpoint: side.held.tx, **spends}
+    commitment = side.finished.commitment
+    spends = {commitment.funding.outpoint: side.finished.tx, **spends}
     heights = {tx.txid: side.world.tip_height for tx in spends.values()}
     return replace(side.channel(), spends=spends, heights=heights, tip_height=tip_height)
 
@@ -131,7 +131,7 @@ def test_merged_htlc_transactions_of_the_published_type_are_swept_output_by_outp
     world: World,
 ) -> None:
     side = pair_of(world, Party.OPENER, terms=ZERO_FEE).leaver
-    parts = [part for part in htlc_txs(side.held.commitment) if not part.is_offered]
+    parts = [part for part in htlc_txs(side.finished.commitment) if not part.is_offered]
     merged = Tx(
         version=3,
         inputs=tuple(part.tx.inputs[0] for part in parts),
@@ -139,7 +139,7 @@ def test_merged_htlc_transactions_of_the_published_type_are_swept_output_by_outp
     )
     spends = {tx_in.outpoint: merged for tx_in in merged.inputs}
     later = landed_by_hand(side, spends, tip_height=world.tip_height + DELAYS[Party.OPENER])
-    [sweep] = [one for one in channel_actions(later) if isinstance(one, Spend)]
+    [sweep] = [one for one in channel_actions(later) if isinstance(one, TakingTx)]
     swept = {one.outpoint for one in sweep.tx.inputs}
     assert {merged.outpoint(place) for place in range(len(parts))} < swept
     assert {merged.outpoint(place) for place in range(len(parts))} < set(
@@ -150,7 +150,7 @@ def test_merged_htlc_transactions_of_the_published_type_are_swept_output_by_outp
 @pytest.mark.parametrize("n_outputs", [0, 3])
 def test_an_htlc_that_went_elsewhere_leaves_nothing_to_sweep(world: World, n_outputs: int) -> None:
     side = pair_of(world, Party.OPENER, terms=ZERO_FEE).leaver
-    parts = [part for part in htlc_txs(side.held.commitment) if part.is_offered]
+    parts = [part for part in htlc_txs(side.finished.commitment) if part.is_offered]
     elsewhere = TxOut(amount_sat=1_000, script_pubkey=PAYOUTS[Party.ACCEPTER])
     taken = Tx(
         version=2,
@@ -159,7 +159,7 @@ def test_an_htlc_that_went_elsewhere_leaves_nothing_to_sweep(world: World, n_out
     )
     spends = {tx_in.outpoint: taken for tx_in in taken.inputs}
     later = landed_by_hand(side, spends, tip_height=world.tip_height + DELAYS[Party.OPENER])
-    assert [type(one) for one in channel_actions(later)] == [AwaitPreimage] * 4 + [Spend]
+    assert [type(one) for one in channel_actions(later)] == [AwaitPreimage] * 4 + [TakingTx]
 
 
 # --- what contradicts itself ---
@@ -170,8 +170,8 @@ def test_what_is_known_must_fit_together(world: World) -> None:
     publish([pair.leaver])
     world.mine()
     known = pair.leaver.channel()
-    tx = pair.leaver.held.tx
-    own = pair.leaver.held.commitment
+    tx = pair.leaver.finished.tx
+    own = pair.leaver.finished.commitment
     other = OutPoint(txid=Txid(bytes(32)), vout=0)
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"peer_commitments": (peers(own),)}, "commitment of the peer"),
@@ -192,6 +192,6 @@ def test_a_spend_wants_one_signature_for_each_input(world: World) -> None:
     publish([pair.leaver])
     world.mine()
     [spend] = pair.other.actions()
-    assert isinstance(spend, Spend)
+    assert isinstance(spend, TakingTx)
     with pytest.raises(ValueError, match="argument"):
         spend.signed([])

@@ -145,7 +145,7 @@ def test_every_htlc_that_has_an_output_is_worth_more_than_it_costs_to_steal(
 
 def lsps_sat(pair: Pair, terms: ChannelTerms, amount_sat: int) -> int:
     cost_sat = terms.commitment_fee_sat(n_htlc_outputs=1) + terms.paid_anchor_sat
-    return pair.leaver.held.commitment.funding.capacity_sat - 400_000 - amount_sat - cost_sat
+    return pair.leaver.finished.commitment.funding.capacity_sat - 400_000 - amount_sat - cost_sat
 
 
 # HTLCs: the race

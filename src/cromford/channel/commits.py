@@ -11,7 +11,7 @@ from cromford.channel.content import CommitmentContent
 from cromford.channel.errors import PeerViolation, UpdateRefused
 from cromford.channel.messages import CommitmentDue, RevocationDue
 from cromford.channel.secret_store import InconsistentSecret
-from cromford.channel.stage import HtlcStage, LiveHtlc, UpdateStep, View
+from cromford.channel.stage import Edition, HtlcStage, LiveHtlc, UpdateStep
 from cromford.channel.state import ChannelState
 from cromford.channel.terms import Party
 from cromford.channel.updates import check_connected
@@ -86,7 +86,7 @@ def sign_commitment(state: ChannelState) -> tuple[ChannelState, CommitmentDue]:
 def signing_due(state: ChannelState, per_commitment_point: bytes) -> CommitmentDue:
     """Return what to sign for the peer's latest commitment."""
     return CommitmentDue(
-        content=state.content(state.peer, View.SIGNED),
+        content=state.content(state.peer, Edition.SIGNED),
         per_commitment_point=per_commitment_point,
     )
 
@@ -113,7 +113,7 @@ def receive_commitment(state: ChannelState) -> tuple[ChannelState, CommitmentCon
     if not has_changes(state, state.me):
         raise PeerViolation("commitment_signed", expected="an update", received="none")
     after = replace(state.moved(UpdateStep.SIGN, state.peer), own_signed=state.own_signed + 1)
-    return after, after.content(state.me, View.SIGNED)
+    return after, after.content(state.me, Edition.SIGNED)
 
 
 def revoke(state: ChannelState) -> tuple[Settlement, RevocationDue]:

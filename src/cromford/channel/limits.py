@@ -9,7 +9,7 @@ from typing import Final
 from cromford.bitcoin.timelock import LOCKTIME_THRESHOLD
 from cromford.channel.content import Htlc
 from cromford.channel.errors import UpdateRefused
-from cromford.channel.stage import LiveHtlc, View
+from cromford.channel.stage import Edition, LiveHtlc
 from cromford.channel.state import PAYLOAD_SIZE_MAX, ChannelState
 from cromford.channel.terms import MSAT_PER_SAT, ChannelTerms, Party
 
@@ -25,7 +25,7 @@ def check_add(state: ChannelState, live: LiveHtlc) -> None:
     htlc, terms = live.htlc, state.terms
     sender = htlc.offered_by
     _check_fields(live, state)
-    content = state.with_added(live).content(sender.other, View.NEXT)
+    content = state.with_added(live).content(sender.other, Edition.NEXT)
     offered = [other for other in content.htlcs if other.offered_by is sender]
     offered_msat = sum(other.amount_msat for other in offered)
     trimmed_msat = sum(_trimmed_msat(other, sender.other, terms) for other in offered)

@@ -57,19 +57,19 @@ _MOVES: Final[dict[tuple[UpdateStep, bool], dict[HtlcStage, HtlcStage]]] = {
 }
 
 
-class View(Enum):
+class Edition(Enum):
     """Which of a holder's commitments is asked for."""
 
     SIGNED = "signed"  # The latest that was signed.
     NEXT = "next"  # What `commitment_signed` would sign now.
 
 
-# (view, whether the holder offered it) -> the first stage that is on it, the first that is not.
-_PRESENT: Final[dict[tuple[View, bool], tuple[HtlcStage, HtlcStage]]] = {
-    (View.NEXT, False): (HtlcStage.ADD_PROPOSED, HtlcStage.REMOVE_ACKED),
-    (View.SIGNED, False): (HtlcStage.ADD_SIGNED, HtlcStage.REMOVE_COUNTERSIGNED),
-    (View.NEXT, True): (HtlcStage.ADD_ACKED, HtlcStage.REMOVE_PROPOSED),
-    (View.SIGNED, True): (HtlcStage.ADD_COUNTERSIGNED, HtlcStage.REMOVE_SIGNED),
+# (edition, whether the holder offered it) -> the first stage that is on it, the first that is not.
+_PRESENT: Final[dict[tuple[Edition, bool], tuple[HtlcStage, HtlcStage]]] = {
+    (Edition.NEXT, False): (HtlcStage.ADD_PROPOSED, HtlcStage.REMOVE_ACKED),
+    (Edition.SIGNED, False): (HtlcStage.ADD_SIGNED, HtlcStage.REMOVE_COUNTERSIGNED),
+    (Edition.NEXT, True): (HtlcStage.ADD_ACKED, HtlcStage.REMOVE_PROPOSED),
+    (Edition.SIGNED, True): (HtlcStage.ADD_COUNTERSIGNED, HtlcStage.REMOVE_SIGNED),
 }
 
 
@@ -104,13 +104,13 @@ class LiveHtlc:
         """Return it in another stage."""
         return LiveHtlc(htlc=self.htlc, stage=stage, removal=removal, payload=self.payload)
 
-    def is_on(self, holder: Party, view: View) -> bool:
+    def is_on(self, holder: Party, edition: Edition) -> bool:
         """Say whether a commitment of this holder has it."""
-        first, end = _PRESENT[view, holder is self.htlc.offered_by]
+        first, end = _PRESENT[edition, holder is self.htlc.offered_by]
         return first <= self.stage < end
 
-    def paid_msat_on(self, holder: Party, view: View) -> int:
+    def paid_msat_on(self, holder: Party, edition: Edition) -> int:
         """Return what a commitment of this holder has already moved to the other party for it."""
-        _, end = _PRESENT[view, holder is self.htlc.offered_by]
+        _, end = _PRESENT[edition, holder is self.htlc.offered_by]
         is_paid = self.removal is not None and self.removal.is_paid
         return self.htlc.amount_msat if is_paid and self.stage >= end else 0

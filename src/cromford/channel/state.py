@@ -10,7 +10,7 @@ from typing import Final
 from cromford.channel.content import CommitmentContent
 from cromford.channel.messages import Update
 from cromford.channel.secret_store import EMPTY_STORE, SecretStore
-from cromford.channel.stage import HtlcStage, LiveHtlc, UpdateStep, View
+from cromford.channel.stage import Edition, HtlcStage, LiveHtlc, UpdateStep
 from cromford.channel.terms import MSAT_PER_SAT, ChannelTerms, Party
 
 PAYLOAD_SIZE_MAX: Final = 4096  # An onion of 1,366 bytes (BOLT 4) and room for what goes along.
@@ -88,22 +88,22 @@ class ChannelState:
             live.stage is HtlcStage.LOCKED_IN for live in self.htlcs
         )
 
-    def content(self, holder: Party, view: View) -> CommitmentContent:
+    def content(self, holder: Party, edition: Edition) -> CommitmentContent:
         """Return what a commitment says: the latest signed of this holder, or its next."""
         latest = self.own_signed if holder is self.me else self.peer_signed
         balances = {Party.OPENER: self.opener_msat, Party.ACCEPTER: self.accepter_msat}
         on_it = []
         for live in self.htlcs:
             offered_by = live.htlc.offered_by
-            if live.is_on(holder, view):
+            if live.is_on(holder, edition):
                 balances[offered_by] -= live.htlc.amount_msat
                 on_it.append(live.htlc)
-            paid_msat = live.paid_msat_on(holder, view)
+            paid_msat = live.paid_msat_on(holder, edition)
             balances[offered_by] -= paid_msat
             balances[offered_by.other] += paid_msat
         return CommitmentContent(
             holder=holder,
-            number=latest if view is View.SIGNED else latest + 1,
+            number=latest if edition is Edition.SIGNED else latest + 1,
             opener_msat=balances[Party.OPENER],
             accepter_msat=balances[Party.ACCEPTER],
             htlcs=tuple(sorted(on_it, key=lambda htlc: (htlc.offered_by, htlc.htlc_id))),

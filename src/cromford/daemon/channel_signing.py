@@ -9,14 +9,14 @@ from cromford.signing.nonces import NonceFault, NoPoolFree
 from cromford.signing.signer import Signer
 
 ChannelSigningEffect = (
-    fx.PrepareNonce | fx.SignCommitment | fx.HoldCommitment | fx.RecallPoint | fx.SignSpend
+    fx.PrepareNonce | fx.SignCommitment | fx.FinishCommitment | fx.RecallPoint | fx.SignTakingTx
 )
 OWN_NONCE: Final = 0  # A pool of one: each of our commitments has a nonce of its own.
 
 
 def perform_channel_signing(signer: Signer, effect: ChannelSigningEffect) -> ev.Event:
     """Perform one effect with the signer and return the event that answers it."""
-    if isinstance(effect, fx.SignSpend):
+    if isinstance(effect, fx.SignTakingTx):
         return _sign_spend(signer, effect)
     if isinstance(effect, fx.PrepareNonce):
         return _prepare_nonce(signer, effect)
@@ -24,7 +24,7 @@ def perform_channel_signing(signer: Signer, effect: ChannelSigningEffect) -> ev.
         match effect:
             case fx.SignCommitment():
                 return _sign_commitment(signer, effect)
-            case fx.HoldCommitment():
+            case fx.FinishCommitment():
                 return _hold_commitment(signer, effect)
             case fx.RecallPoint(key=key, number=number):
                 point = signer.per_commitment_point(key, number)
@@ -54,7 +54,7 @@ def _sign_commitment(signer: Signer, effect: fx.SignCommitment) -> ev.Commitment
     )
 
 
-def _hold_commitment(signer: Signer, effect: fx.HoldCommitment) -> ev.HalfMade:
+def _hold_commitment(signer: Signer, effect: fx.FinishCommitment) -> ev.HalfMade:
     number = effect.commitment.content.number
     return ev.HalfMade(
         asked=effect,
@@ -67,11 +67,11 @@ def _hold_commitment(signer: Signer, effect: fx.HoldCommitment) -> ev.HalfMade:
     )
 
 
-def _sign_spend(signer: Signer, effect: fx.SignSpend) -> ev.SpendSigned:
+def _sign_spend(signer: Signer, effect: fx.SignTakingTx) -> ev.TakingTxSigned:
     signatures = [
         signer.sign_claim(
             effect.key, needed.key, needed.secret_or_point, needed.sighash, tweak=needed.tweak
         )
         for needed in effect.spend.signatures_needed
     ]
-    return ev.SpendSigned(asked=effect, tx=effect.spend.signed(signatures))
+    return ev.TakingTxSigned(asked=effect, tx=effect.spend.signed(signatures))

@@ -23,12 +23,12 @@ SigningEffect = (
     | fx.PartialSign
     | fx.DropPools
     | fx.SignFunding
-    | fx.SignPayment
+    | fx.SignSpending
     | fx.PrepareNonce
     | fx.SignCommitment
-    | fx.HoldCommitment
+    | fx.FinishCommitment
     | fx.RecallPoint
-    | fx.SignSpend
+    | fx.SignTakingTx
 )
 
 
@@ -69,11 +69,11 @@ def perform_signing(
                 effect.tx, effect.prevouts, [(path.change, path.index) for path in effect.paths]
             )
             return (ev.FundingSigned(asked=effect, tx=tx),)
-        case fx.SignPayment():
+        case fx.SignSpending():
             tx = signer.sign_wallet_tx(
                 effect.tx, effect.prevouts, [(path.change, path.index) for path in effect.paths]
             )
-            return (ev.PaymentSigned(asked=effect, tx=tx),)
+            return (ev.SpendingSigned(asked=effect, tx=tx),)
         case _:
             return (perform_channel_signing(signer, effect),)
 

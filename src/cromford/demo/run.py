@@ -13,7 +13,7 @@ from typing import Any, Final
 from cromford import __version__
 from cromford.bitcoin.network import REGTEST
 from cromford.demo import building
-from cromford.demo.leaving import leave
+from cromford.demo.exiting import leave
 from cromford.demo.paying import move_money
 from cromford.demo.processes import Children, interruptible
 from cromford.demo.settings import DemoSettings, check_settings

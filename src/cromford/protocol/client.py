@@ -19,8 +19,8 @@ from cromford.protocol.exiting import breach
 from cromford.protocol.exiting import client as exiting
 from cromford.protocol.facts import FRESH, Facts
 from cromford.protocol.journal import records as r
-from cromford.protocol.journal.chain_view import relevant_txs
 from cromford.protocol.journal.client_state import ClientState, apply, new_client
+from cromford.protocol.journal.known_chain import relevant_txs
 from cromford.protocol.lobby import client as lobby
 from cromford.protocol.opening import client as opening
 from cromford.protocol.turn import Decision, Turn
@@ -69,7 +69,7 @@ def _take_from_world(turn: Turn[ClientState], event: ev.WorldEvent) -> None:
     match event:
         case ev.DaemonStarted(unix_time=unix_time):
             opening.void_connection(turn, r.Started())
-            turn.wish(*resume(turn.state), *channels.invoice_deadlines(turn.state, unix_time))
+            turn.ask(*resume(turn.state), *channels.invoice_deadlines(turn.state, unix_time))
         case ev.ConnectionOpened(node_id=node_id):
             _on_connection(turn, node_id)
         case ev.ConnectionClosed(node_id=node_id):
@@ -77,7 +77,7 @@ def _take_from_world(turn: Turn[ClientState], event: ev.WorldEvent) -> None:
         case ev.MessageReceived(message=message):
             _take_message(turn, message)
         case ev.MessageMalformed(node_id=node_id, reason=reason):
-            turn.wish(fx.Disconnect(node_id=node_id, reason=reason))
+            turn.ask(fx.Disconnect(node_id=node_id, reason=reason))
         case ev.BlockAdded():
             _on_block(turn, event)
         case ev.BlockRemoved(height=height):
@@ -113,7 +113,7 @@ def resume(state: ClientState) -> tuple[fx.Effect, ...]:
         for attempt in state.attempts.values()
         for effect in exiting.exit_effects(state, attempt)
     )
-    return (*exits, *spending.owed_payments(state.wallet))
+    return (*exits, *spending.owed_spendings(state.wallet))
 
 
 def _on_deadline(turn: Turn[ClientState], deadline: fx.Deadline) -> None:
@@ -135,7 +135,7 @@ def _on_deadline(turn: Turn[ClientState], deadline: fx.Deadline) -> None:
 def _on_connection(turn: Turn[ClientState], node_id: bytes) -> None:
     if node_id != turn.state.config.lsp_node_id:
         reason = "not the LSP this client was started for"
-        turn.wish(fx.Disconnect(node_id=node_id, reason=reason))
+        turn.ask(fx.Disconnect(node_id=node_id, reason=reason))
         return
     turn.remember(r.PeerConnected(node_id=node_id))
     for attempt in turn.state.attempts.values():
@@ -152,7 +152,7 @@ def _on_block(turn: Turn[ClientState], event: ev.BlockAdded) -> None:
             txs=tuple(tx.serialize() for tx in event.txs),
         )
     )
-    turn.wish(*resume(turn.state))
+    turn.ask(*resume(turn.state))
     opening.on_block(turn)
     exiting.on_block(turn)
     take_back_late(turn)
@@ -165,6 +165,6 @@ def _on_facts_changed(turn: Turn[ClientState]) -> None:
         channels.finish_channels(turn, takes_up_held=True)
         lobby.prepare_join(turn)
     else:
-        turn.wish(*resume(turn.state))
+        turn.ask(*resume(turn.state))
         exiting.on_headers(turn)
         channels.finish_channels(turn)

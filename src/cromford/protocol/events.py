@@ -8,7 +8,7 @@ from cromford.channel.content import CommitmentContent
 from cromford.effects import (
     Broadcast,
     Deadline,
-    HoldCommitment,
+    FinishCommitment,
     LookUpCoins,
     PartialSign,
     PrepareAttempt,
@@ -18,8 +18,8 @@ from cromford.effects import (
     RecallPoint,
     SignCommitment,
     SignFunding,
-    SignPayment,
-    SignSpend,
+    SignSpending,
+    SignTakingTx,
 )
 from cromford.signing.keychain import ChannelPubkeys
 from cromford.signing.nonces import PublicPool
@@ -182,7 +182,7 @@ class AddressRequested:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PaymentRequested:
+class SpendingRequested:
     """The operator pays out of the wallet; without an amount, all that is free."""
 
     script_pubkey: bytes
@@ -191,10 +191,10 @@ class PaymentRequested:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PaymentSigned:
-    """Answers `SignPayment`."""
+class SpendingSigned:
+    """Answers `SignSpending`."""
 
-    asked: SignPayment
+    asked: SignSpending
     tx: Tx
 
 
@@ -250,7 +250,7 @@ class CommitmentMade:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HalfMade:
-    """Answers `HoldCommitment`.
+    """Answers `FinishCommitment`.
 
     Attributes:
         asked: For which commitment.
@@ -260,7 +260,7 @@ class HalfMade:
         pool: Our nonce for the commitment after.
     """
 
-    asked: HoldCommitment
+    asked: FinishCommitment
     partial_sig: bytes
     secret: bytes
     next_point: bytes
@@ -279,15 +279,15 @@ class PointRecalled:
 class ChannelSigningFailed:
     """The signer refused to sign for a channel, or a nonce is gone."""
 
-    asked: SignCommitment | HoldCommitment | RecallPoint
+    asked: SignCommitment | FinishCommitment | RecallPoint
     reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SpendSigned:
-    """Answers `SignSpend`."""
+class TakingTxSigned:
+    """Answers `SignTakingTx`."""
 
-    asked: SignSpend
+    asked: SignTakingTx
     tx: Tx
 
 
@@ -353,8 +353,8 @@ ChannelAnswer = (
     NoncePrepared | NonceLacking | CommitmentMade | HalfMade | PointRecalled | ChannelSigningFailed
 )
 ChannelEvent = ChannelAnswer | InvoiceRequested | PayRequested
-ExitEvent = ExitRequested | SpendSigned | CommitmentRecalled
-SpendingEvent = AddressRequested | PaymentRequested | PaymentSigned | AbandonRequested
+ExitEvent = ExitRequested | TakingTxSigned | CommitmentRecalled
+SpendingEvent = AddressRequested | SpendingRequested | SpendingSigned | AbandonRequested
 
 # What a peer does while it is connected. That it is gone is no word of its own any more.
 PeerEvent = ConnectionOpened | MessageReceived | MessageMalformed

@@ -20,7 +20,7 @@ from cromford.protocol.exiting import breach
 from cromford.protocol.exiting import lsp as exiting
 from cromford.protocol.facts import FRESH, Facts
 from cromford.protocol.journal import records as r
-from cromford.protocol.journal.chain_view import relevant_txs
+from cromford.protocol.journal.known_chain import relevant_txs
 from cromford.protocol.journal.lsp_state import Build, LspState, apply, new_lsp
 from cromford.protocol.lobby import lsp as lobby
 from cromford.protocol.opening import lsp as opening
@@ -125,7 +125,7 @@ def content_at(state: LspState, channel_id: bytes, number: int) -> CommitmentCon
 def resume(state: LspState) -> tuple[fx.Effect, ...]:
     """Return what is still owed, whatever was done before."""
     return (
-        *spending.owed_payments(state.wallet),
+        *spending.owed_spendings(state.wallet),
         *exiting.owed(state),
         *opening.owed(state),
         *channels.owed(state),
@@ -154,7 +154,7 @@ def _on_start(turn: Turn[LspState]) -> None:
     """End what a restart voids: nonces are gone, so unsigned ceremonies are over."""
     turn.remember(r.Started())
     opening.on_start(turn)
-    turn.wish(*resume(turn.state))
+    turn.ask(*resume(turn.state))
     fund_if_due(turn)
 
 
@@ -165,7 +165,7 @@ def _on_disconnection(turn: Turn[LspState], node_id: bytes) -> None:
     pools = tuple(link.pool_id for link in turn.book.links_with(node_id) if link.pool_id)
     turn.remember(r.PeerDisconnected(node_id=node_id))
     if pools:
-        turn.wish(fx.DropPools(pool_ids=pools))
+        turn.ask(fx.DropPools(pool_ids=pools))
     opening.on_disconnection(turn, node_id)
 
 
@@ -177,7 +177,7 @@ def _on_block(turn: Turn[LspState], event: ev.BlockAdded) -> None:
             txs=tuple(tx.serialize() for tx in event.txs),
         )
     )
-    turn.wish(*spending.owed_payments(turn.state.wallet), *exiting.owed(turn.state))
+    turn.ask(*spending.owed_spendings(turn.state.wallet), *exiting.owed(turn.state))
     opening.on_block(turn)
     exiting.on_block(turn)
     take_back_late(turn)
@@ -193,6 +193,6 @@ def _on_facts_changed(turn: Turn[LspState]) -> None:
         fund_if_due(turn)
         lobby.build_if_due(turn, at_height=None)
     else:
-        turn.wish(*spending.owed_payments(turn.state.wallet), *exiting.owed(turn.state))
+        turn.ask(*spending.owed_spendings(turn.state.wallet), *exiting.owed(turn.state))
         exiting.on_headers(turn)
         channels.finish_channels(turn)

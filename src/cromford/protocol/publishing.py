@@ -8,7 +8,7 @@ from typing import Final
 
 from cromford.protocol import events as ev
 from cromford.protocol.journal import records as r
-from cromford.protocol.journal.chain_view import refusal_kind
+from cromford.protocol.journal.known_chain import refusal_kind
 from cromford.protocol.turn import AnyTurn
 
 KINDS_PER_TX_MAX: Final = 8  # A node knows few; more would only fill the journal.

@@ -9,19 +9,19 @@ from cromford.protocol.journal import records as r
 from cromford.protocol.turn import AnyTurn
 from cromford.wallet.account import RECEIVE
 from cromford.wallet.coins import InsufficientCoins, Wallet
-from cromford.wallet.payment import DustPayment, PaymentPlan, plan_payment
+from cromford.wallet.spending import DustSpending, SpendingPlan, plan_spending
 
 PAYMENT = "payment"
 
 
-def planned(wallet: Wallet, event: ev.PaymentRequested, *, tip_height: int) -> PaymentPlan:
+def planned(wallet: Wallet, event: ev.SpendingRequested, *, tip_height: int) -> SpendingPlan:
     """Return the payment an operator asks for.
 
     Raises:
         Rejected: If the wallet cannot pay it.
     """
     try:
-        return plan_payment(
+        return plan_spending(
             wallet,
             script_pubkey=event.script_pubkey,
             amount_sat=event.amount_sat,
@@ -30,7 +30,7 @@ def planned(wallet: Wallet, event: ev.PaymentRequested, *, tip_height: int) -> P
         )
     except InsufficientCoins as error:
         raise Rejected("insufficient_coins", str(error), retryable=True) from error
-    except DustPayment as error:
+    except DustSpending as error:
         raise Rejected("dust", str(error)) from error
 
 
@@ -43,25 +43,25 @@ def take(turn: AnyTurn, event: ev.SpendingEvent) -> None:
     match event:
         case ev.AddressRequested():
             turn.remember(r.AddressIssued(change=RECEIVE))
-        case ev.PaymentRequested():
-            on_payment_requested(turn, event)
-        case ev.PaymentSigned():
-            on_payment_signed(turn, event)
+        case ev.SpendingRequested():
+            on_spending_requested(turn, event)
+        case ev.SpendingSigned():
+            on_spending_signed(turn, event)
         case ev.AbandonRequested():
             on_abandon_requested(turn, event)
         case _:
             assert_never(event)
 
 
-def on_payment_requested(turn: AnyTurn, event: ev.PaymentRequested) -> None:
+def on_spending_requested(turn: AnyTurn, event: ev.SpendingRequested) -> None:
     """Sign a payment.
 
     Raises:
         Rejected: If the wallet cannot pay it.
     """
     plan = planned(turn.state.wallet, event, tip_height=turn.height)
-    turn.wish(
-        fx.SignPayment(
+    turn.ask(
+        fx.SignSpending(
             tx=plan.tx,
             prevouts=tuple(coin.txout for coin in plan.coins),
             paths=tuple(coin.path for coin in plan.coins),
@@ -70,10 +70,10 @@ def on_payment_requested(turn: AnyTurn, event: ev.PaymentRequested) -> None:
     )
 
 
-def on_payment_signed(turn: AnyTurn, event: ev.PaymentSigned) -> None:
+def on_spending_signed(turn: AnyTurn, event: ev.SpendingSigned) -> None:
     """Remember a signed payment, then publish it."""
-    turn.remember(r.PaymentWasSigned(tx=event.tx.serialize(), has_change=event.asked.has_change))
-    turn.wish(fx.Broadcast(name=PAYMENT, tx=event.tx))
+    turn.remember(r.SpendingWasSigned(tx=event.tx.serialize(), has_change=event.asked.has_change))
+    turn.ask(fx.Broadcast(name=PAYMENT, tx=event.tx))
 
 
 def on_abandon_requested(turn: AnyTurn, event: ev.AbandonRequested) -> None:
@@ -90,6 +90,6 @@ def on_abandon_requested(turn: AnyTurn, event: ev.AbandonRequested) -> None:
     turn.remember(r.PaymentAbandoned(txid=event.txid, reason=event.reason))
 
 
-def owed_payments(wallet: Wallet) -> tuple[fx.Broadcast, ...]:
+def owed_spendings(wallet: Wallet) -> tuple[fx.Broadcast, ...]:
     """Return the payments to publish again: signed, and not yet in a block."""
     return tuple(fx.Broadcast(name=PAYMENT, tx=tx) for tx in wallet.payments.values())

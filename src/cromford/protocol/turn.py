@@ -8,8 +8,8 @@ from cromford.effects import Effect, Send
 from cromford.protocol.facts import Facts
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.book import Book
-from cromford.protocol.journal.chain_view import ChainView
 from cromford.protocol.journal.channel_records import ChannelRecord
+from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.record import Record
 from cromford.protocol.journal.records import AnyRecord
@@ -25,7 +25,7 @@ class RoleState(Protocol):
         """Its channels and payments."""
 
     @property
-    def chain(self) -> ChainView:
+    def chain(self) -> KnownChain:
         """What it knows of the chain."""
 
     @property
@@ -91,7 +91,7 @@ class Turn(Generic[RoleS_co]):
         return self._state.book
 
     @property
-    def chain(self) -> ChainView:
+    def chain(self) -> KnownChain:
         """What is known of the chain."""
         return self._state.chain
 
@@ -127,13 +127,13 @@ class Turn(Generic[RoleS_co]):
             if isinstance(record, ChannelRecord):
                 self._touched[record.channel_id] = None
 
-    def wish(self, *effects: Effect) -> None:
+    def ask(self, *effects: Effect) -> None:
         """Add effects."""
         self._effects.extend(effects)
 
     def send(self, node_id: bytes, message: Message) -> None:
-        """Wish for a message to a peer."""
-        self.wish(Send(node_id=node_id, message=message))
+        """Ask for a message to a peer."""
+        self.ask(Send(node_id=node_id, message=message))
 
     def link(self, channel_id: bytes) -> Link:
         """Return a channel as it is now."""

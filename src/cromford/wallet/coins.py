@@ -120,7 +120,7 @@ class Wallet:
             ended_payments={t: e for t, e in self.ended_payments.items() if e[0] != height},
         )
         for tx in revived:
-            wallet = wallet.with_payment(tx)
+            wallet = wallet.with_spending(tx)
         return wallet
 
     def with_gap(self) -> "Wallet":
@@ -148,7 +148,7 @@ class Wallet:
         """Return the wallet with coins set aside for an attempt to build a factory."""
         return replace(self, reserved={**self.reserved, **dict.fromkeys(outpoints, attempt_id)})
 
-    def with_payment(self, tx: Tx) -> "Wallet":
+    def with_spending(self, tx: Tx) -> "Wallet":
         """Return the wallet with a payment signed; its coins are set aside until it is over."""
         reserved = self.with_reserved([tx_in.outpoint for tx_in in tx.inputs], tx.txid)
         return replace(reserved, payments={**self.payments, tx.txid: tx})

@@ -1,1 +1,1 @@
-"""What must be published now: pure functions of what is held and what the chain shows."""
+"""What must be published now: pure functions of what is finished and what the chain shows."""

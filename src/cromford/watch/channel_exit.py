@@ -26,11 +26,11 @@ from cromford.watch.landed import (
     Sweepable,
     takings,
 )
-from cromford.watch.sweep import Spend, htlc_spend, sweep
+from cromford.watch.sweep import TakingTx, htlc_spend, sweep
 
 
 @dataclass(frozen=True, kw_only=True)
-class PublishHeld:
+class PublishCommitment:
     """Broadcast this party's commitment. Whoever wants to stay in the channel does not."""
 
     tx: Tx
@@ -40,7 +40,7 @@ class PublishHeld:
 class NeedsChild:
     """This is due, and pays no fee: the published channel type wants a child or inputs for it."""
 
-    due: PublishHeld | Spend
+    due: PublishCommitment | TakingTx
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +73,7 @@ class Unrecognised:
 
 
 ChannelAction = (
-    WaitForFunding | PublishHeld | NeedsChild | Spend | Wait | AwaitPreimage | Unrecognised
+    WaitForFunding | PublishCommitment | NeedsChild | TakingTx | Wait | AwaitPreimage | Unrecognised
 )
 
 
@@ -143,8 +143,8 @@ def _offered(commitment: Commitment, channel: LandedChannel) -> list[tuple[bytes
 def _departure(channel: LandedChannel) -> ChannelAction:
     if channel.outpoint.txid not in channel.heights:
         return WaitForFunding()
-    publish = PublishHeld(tx=channel.held.tx)
-    is_zero_fee = channel.held.commitment.terms.is_zero_fee
+    publish = PublishCommitment(tx=channel.finished.tx)
+    is_zero_fee = channel.finished.commitment.terms.is_zero_fee
     return NeedsChild(due=publish) if is_zero_fee else publish
 
 

@@ -10,16 +10,16 @@ from typing import Final
 
 from cromford.bitcoin.script import P2TR_PROGRAM_SIZE, p2tr_script
 from cromford.bitcoin.tx import Tx
-from cromford.channel.held import HeldCommitment
+from cromford.channel.finished import FinishedCommitment
 from cromford.watch.channel_exit import (
     LeftBehind,
-    PublishHeld,
+    PublishCommitment,
     Wait,
     channel_actions,
     left_behind,
 )
 from cromford.watch.landed import LandedChannel
-from cromford.watch.sweep import Spend
+from cromford.watch.sweep import TakingTx
 
 COMMITMENT_NAME: Final = "commitment"
 # As long as the wallet's own script, and the point is only handed to a signer.
@@ -54,7 +54,7 @@ class ExitCost:
 
 
 def exit_cost_of(
-    held: HeldCommitment,
+    finished: FinishedCommitment,
     *,
     landed_height: int,
     feerate_sat_per_kw: int,
@@ -66,7 +66,7 @@ def exit_cost_of(
     knows the preimage of counts.
 
     Args:
-        held: Its own latest commitment.
+        finished: Its own latest commitment.
         landed_height: Where the channel's output confirms.
         feerate_sat_per_kw: What the sweeps pay.
         preimages: By payment hash.
@@ -75,11 +75,11 @@ def exit_cost_of(
         ChildrenPay: If the channel is of the published type.
         ValueError: If the feerate is below what is relayed.
     """
-    commitment = held.commitment
+    commitment = finished.commitment
     if commitment.terms.is_zero_fee:
         raise ChildrenPay
     channel = LandedChannel(
-        held=held,
+        finished=finished,
         own_point=_SOME_POINT,
         preimages=preimages,
         heights={commitment.funding.outpoint.txid: landed_height},
@@ -91,8 +91,8 @@ def exit_cost_of(
     remainder_sat = 0
     while (height := _next_height(channel)) is not None:
         for action in channel_actions(replace(channel, tip_height=height - 1)):
-            if isinstance(action, PublishHeld | Spend):
-                step, tx = _published(held, action, delay_blocks=height - landed_height)
+            if isinstance(action, PublishCommitment | TakingTx):
+                step, tx = _published(finished, action, delay_blocks=height - landed_height)
                 steps.append(step)
                 remainder_sat += sum(
                     txout.amount_sat
@@ -111,21 +111,21 @@ def exit_cost_of(
 def _next_height(channel: LandedChannel) -> int | None:
     """Return the next block that holds something, or None if nothing is left to do."""
     actions = channel_actions(channel)
-    if any(isinstance(action, PublishHeld | Spend) for action in actions):
+    if any(isinstance(action, PublishCommitment | TakingTx) for action in actions):
         return channel.tip_height + 1
     return min((action.height for action in actions if isinstance(action, Wait)), default=None)
 
 
 def _published(
-    held: HeldCommitment, action: PublishHeld | Spend, *, delay_blocks: int
+    finished: FinishedCommitment, action: PublishCommitment | TakingTx, *, delay_blocks: int
 ) -> tuple[ExitCostStep, Tx]:
-    if isinstance(action, Spend):
+    if isinstance(action, TakingTx):
         tx, name, fee_sat = action.tx, action.name, action.fee_sat
         vsize = action.vsize
     else:
         tx, name, vsize = action.tx, COMMITMENT_NAME, action.tx.vsize
         paid_sat = sum(txout.amount_sat for txout in tx.outputs)
-        fee_sat = held.commitment.funding.capacity_sat - paid_sat
+        fee_sat = finished.commitment.funding.capacity_sat - paid_sat
     step = ExitCostStep(name=name, vsize=vsize, fee_sat=fee_sat, delay_blocks=delay_blocks)
     return step, tx
 

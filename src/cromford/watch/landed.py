@@ -22,7 +22,7 @@ from cromford.channel.claims import (
 )
 from cromford.channel.commitment import Commitment
 from cromford.channel.content import Htlc
-from cromford.channel.held import HeldCommitment
+from cromford.channel.finished import FinishedCommitment
 from cromford.channel.htlc_tx import HtlcTx, htlc_txs
 from cromford.channel.terms import Party
 from cromford.crypto.keys import sha256
@@ -62,7 +62,7 @@ class LandedChannel:
     """What one party holds of a channel, and what the chain shows.
 
     Attributes:
-        held: This party's latest commitment. Once published, it takes no further update.
+        finished: This party's latest commitment. Once published, it takes no further update.
         own_point: This party's per-commitment point of that commitment.
         peer_commitments: Those of the peer that are not revoked: its latest, and until it has
             revoked that one, the one before.
@@ -81,7 +81,7 @@ class LandedChannel:
         ValueError: If an attribute contradicts another, or is out of range; names it.
     """
 
-    held: HeldCommitment
+    finished: FinishedCommitment
     own_point: bytes
     peer_commitments: tuple[PeerCommitment, ...] = ()
     revoked: RevokedCommitment | None = None
@@ -122,22 +122,25 @@ class LandedChannel:
     @property
     def me(self) -> Party:
         """Which party this is."""
-        return self.held.commitment.content.holder
+        return self.finished.commitment.content.holder
 
     @property
     def outpoint(self) -> OutPoint:
         """What the commitments spend: the channel's funding outpoint."""
-        return self.held.commitment.funding.outpoint
+        return self.finished.commitment.funding.outpoint
 
     @property
-    def landed(self) -> HeldCommitment | PeerCommitment | RevokedCommitment | None:
+    def landed(self) -> FinishedCommitment | PeerCommitment | RevokedCommitment | None:
         """The commitment that confirmed, if one did that is known here."""
         spender = self.spends.get(self.outpoint)
         if spender is None:
             return None
         if self.revoked is not None and self.revoked.commitment.tx.txid == spender.txid:
             return self.revoked
-        known: tuple[HeldCommitment | PeerCommitment, ...] = (self.held, *self.peer_commitments)
+        known: tuple[FinishedCommitment | PeerCommitment, ...] = (
+            self.finished,
+            *self.peer_commitments,
+        )
         return next((one for one in known if one.commitment.tx.txid == spender.txid), None)
 
 
@@ -199,15 +202,15 @@ def takings(channel: LandedChannel) -> tuple[Taking, ...]:
     if landed is None:
         return tuple(_of_unknown(channel))
     height = channel.heights[landed.commitment.tx.txid]
-    if isinstance(landed, HeldCommitment):
+    if isinstance(landed, FinishedCommitment):
         return tuple(_of_own(channel, landed, height))
     if isinstance(landed, PeerCommitment):
         return tuple(_of_peer(channel, landed, height))
     return tuple(_of_revoked(channel, landed, height))
 
 
-def _of_own(channel: LandedChannel, held: HeldCommitment, height: int) -> Iterator[Taking]:
-    commitment = held.commitment
+def _of_own(channel: LandedChannel, finished: FinishedCommitment, height: int) -> Iterator[Taking]:
+    commitment = finished.commitment
     delay = commitment.terms.to_self_delay(channel.me)
     for claim in holder_claims(commitment):
         yield Sweepable(
@@ -215,7 +218,7 @@ def _of_own(channel: LandedChannel, held: HeldCommitment, height: int) -> Iterat
             input=ClaimInput(claim=claim, secret_or_point=channel.own_point),
             height=height + delay,
         )
-    for htlc_tx, signature in zip(htlc_txs(commitment), held.htlc_signatures, strict=True):
+    for htlc_tx, signature in zip(htlc_txs(commitment), finished.htlc_signatures, strict=True):
         yield _htlc_tx_taking(channel, htlc_tx, signature, height)
         made = _delayed_output(channel, commitment, htlc_tx)
         if made is not None:

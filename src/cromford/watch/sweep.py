@@ -135,7 +135,7 @@ class SignatureNeeded:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spend:
+class TakingTx:
     """Sign this transaction and broadcast it now: it can be in the next block.
 
     Attributes:
@@ -193,14 +193,14 @@ class Spend:
         return spent_sat - sum(txout.amount_sat for txout in self.tx.outputs)
 
 
-def htlc_spend(name: str, one: HtlcInput) -> Spend:
+def htlc_spend(name: str, one: HtlcInput) -> TakingTx:
     """Return an HTLC transaction as a spend: its bytes were agreed with the peer."""
-    return Spend(name=name, tx=one.htlc_tx.tx, inputs=(one,))
+    return TakingTx(name=name, tx=one.htlc_tx.tx, inputs=(one,))
 
 
 def sweep(
     name: str, inputs: Sequence[ClaimInput], *, payout_script: bytes, feerate_sat_per_kw: int
-) -> Spend | None:
+) -> TakingTx | None:
     """Return one transaction that takes these outputs to one script.
 
     Args:
@@ -213,7 +213,7 @@ def sweep(
         The transaction; None if less than dust would be left.
     """
     spent_sat = sum(one.prevout.amount_sat for one in inputs)
-    draft = Spend(name=name, tx=_payout(inputs, payout_script, spent_sat), inputs=tuple(inputs))
+    draft = TakingTx(name=name, tx=_payout(inputs, payout_script, spent_sat), inputs=tuple(inputs))
     amount_sat = spent_sat - fee_sat_of(vsize=draft.vsize, feerate_sat_per_kw=feerate_sat_per_kw)
     if amount_sat < P2TR_DUST_SAT:
         return None

@@ -18,7 +18,7 @@ from cromford.daemon.pairing import open_journal
 from cromford.ports import BlockRef
 from cromford.protocol import events as ev
 from cromford.protocol import lsp
-from cromford.protocol.journal.chain_view import RECENT_BLOCKS
+from cromford.protocol.journal.known_chain import RECENT_BLOCKS
 from cromford.protocol.journal.lsp_state import LspConfig, LspState
 from cromford.protocol.journal.records import AnyRecord
 from cromford.protocol.policy import LspPolicy

@@ -8,12 +8,12 @@ from cromford.watch.channel_exit import (
     AwaitPreimage,
     ChannelAction,
     NeedsChild,
-    PublishHeld,
+    PublishCommitment,
     Unrecognised,
     Wait,
 )
 from cromford.watch.exit import WaitForFunding
-from cromford.watch.sweep import Spend
+from cromford.watch.sweep import TakingTx
 
 TX = Tx(
     version=2,
@@ -22,8 +22,8 @@ TX = Tx(
     nlocktime=0,
 )
 TXID = str(TX.txid)
-PUBLISH = PublishHeld(tx=TX)
-SWEEP = Spend(name="sweep", tx=TX, inputs=())
+PUBLISH = PublishCommitment(tx=TX)
+SWEEP = TakingTx(name="sweep", tx=TX, inputs=())
 
 
 @pytest.mark.parametrize(

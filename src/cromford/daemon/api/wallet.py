@@ -146,7 +146,7 @@ async def _send(owner: WalletOwner, wanted: _SendParams) -> dict[str, object]:
     except ValueError as error:
         raise InvalidParam("address", str(error)) from error
     feerate_sat_per_kw, source = await feerate_of(owner.chain, wanted.feerate_sat_per_vb)
-    event = ev.PaymentRequested(
+    event = ev.SpendingRequested(
         script_pubkey=script_pubkey,
         amount_sat=wanted.amount_sat,
         feerate_sat_per_kw=feerate_sat_per_kw,

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from cromford.daemon.metrics import Sample
 from cromford.protocol.channels.balances import balance_of
-from cromford.protocol.journal.chain_view import ChainView
+from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.link import Link
 from cromford.watch.exit_cost import exit_cost_of
 
@@ -65,12 +65,12 @@ def status_of(link: Link, standing: Standing) -> str:
     return "pending" if standing.depth < standing.min_depth else "ending"
 
 
-def is_on_chain(link: Link, chain: ChainView) -> bool:
+def is_on_chain(link: Link, chain: KnownChain) -> bool:
     """Say whether a channel's output was spent: its money is in the wallet, or on its way."""
     return link.setting.funding.outpoint in chain.spends
 
 
-def show_channel(link: Link, standing: Standing, chain: ChainView) -> Document:
+def show_channel(link: Link, standing: Standing, chain: KnownChain) -> Document:
     """Return a channel's money, and the blocks that are left to use it.
 
     What can be sent and received is 0 where no new payment may begin now; the status says why. The
@@ -104,7 +104,7 @@ def totals(channels: Iterable[Document]) -> Document:
 
 
 def exit_sat(
-    link: Link, preimages: Mapping[bytes, bytes], *, chain: ChainView, feerate_sat_per_kw: int
+    link: Link, preimages: Mapping[bytes, bytes], *, chain: KnownChain, feerate_sat_per_kw: int
 ) -> int | None:
     """Return what would reach the wallet if this channel were left now and the peer did nothing.
 
@@ -114,7 +114,7 @@ def exit_sat(
     if link.setting.terms.is_zero_fee or link.is_behind:
         return None
     leaving = exit_cost_of(
-        link.held,
+        link.finished,
         landed_height=chain.height + link.remaining(chain).exit_blocks,
         feerate_sat_per_kw=feerate_sat_per_kw,
         preimages=preimages,

@@ -16,7 +16,7 @@ _STAGES: Final = {
     "Received": "received",
     "Checked": "checked",
     "BelowSent": "below_sent",
-    "HoldsExit": "holds_exit",
+    "HasExit": "holds_exit",
     "RootSent": "root_sent",
     "Complete": "complete",
 }

@@ -8,14 +8,14 @@ from cromford.daemon.views.client import remaining_now
 from cromford.factory.exit_path import exit_path
 from cromford.factory.terms import FeePolicy
 from cromford.protocol.exiting.channel import landed_channel, sweep_feerate
-from cromford.protocol.exiting.client import holding_of
+from cromford.protocol.exiting.client import in_hand
 from cromford.protocol.journal.client_attempt import ClientAttempt
 from cromford.protocol.journal.client_state import ClientState
 from cromford.watch.channel_exit import (
     AwaitPreimage,
     ChannelAction,
     NeedsChild,
-    PublishHeld,
+    PublishCommitment,
     Unrecognised,
     Wait,
     channel_actions,
@@ -29,7 +29,7 @@ from cromford.watch.exit import (
     next_exit_action,
 )
 from cromford.watch.exit_cost import COMMITMENT_NAME, exit_cost_of
-from cromford.watch.sweep import Spend
+from cromford.watch.sweep import TakingTx
 
 FEERATES_SAT_PER_VB: Final = (1, 10, 100)  # At which an exit's cost is shown.
 
@@ -83,13 +83,13 @@ def _out_of_the_channel(state: ClientState, attempt: ClientAttempt) -> dict[str,
     None where it cannot be said: commitments that pay no fee, state that was lost, and where the
     LSP's commitment is on chain instead of ours.
     """
-    holding = holding_of(state, attempt)
+    holding = in_hand(state, attempt)
     landed = landed_channel(holding, state.chain)
-    is_theirs = landed.landed is not None and landed.landed is not holding.link.held
-    if holding.link.held.commitment.terms.is_zero_fee or holding.link.is_behind or is_theirs:
+    is_theirs = landed.landed is not None and landed.landed is not holding.link.finished
+    if holding.link.finished.commitment.terms.is_zero_fee or holding.link.is_behind or is_theirs:
         return None
     leaving = exit_cost_of(
-        holding.link.held,
+        holding.link.finished,
         landed_height=_landed_height(attempt, state),
         feerate_sat_per_kw=sweep_feerate(attempt.terms),
         preimages=holding.preimages,
@@ -124,7 +124,7 @@ def _due(state: ClientState, attempt: ClientAttempt) -> list[dict[str, Any]]:
     `height`: the first block that can hold it, or for `await_preimage` the one from which on the
     peer may take it.
     """
-    holding = holding_of(state, attempt)
+    holding = in_hand(state, attempt)
     return [
         due_entry(one, tip_height=state.chain.height, is_behind=holding.link.is_behind)
         for one in channel_actions(landed_channel(holding, state.chain))
@@ -134,7 +134,7 @@ def _due(state: ClientState, attempt: ClientAttempt) -> list[dict[str, Any]]:
 def _next(state: ClientState, attempt: ClientAttempt, action: ExitAction) -> str:
     if not isinstance(action, ChannelOnChain):
         return describe(action)
-    holding = holding_of(state, attempt)
+    holding = in_hand(state, attempt)
     actions = channel_actions(landed_channel(holding, state.chain))
     following = [describe_channel(one, is_behind=holding.link.is_behind) for one in actions]
     return "; ".join(following) or "nothing: everything that is worth its fee was taken"
@@ -173,11 +173,11 @@ def describe_channel(action: ChannelAction, *, is_behind: bool, peer: str = "the
     publishes one for both.
     """
     match action:
-        case PublishHeld():
+        case PublishCommitment():
             if is_behind:
                 return f"wait for {peer} to publish its commitment: your own may be revoked"
             return "publish the commitment now"
-        case Spend(name=name):
+        case TakingTx(name=name):
             return f"publish {name} now"
         case Wait(name=name, height=height):
             return f"publish {name} so that it can confirm at height {height}"
@@ -201,11 +201,11 @@ def due_entry(action: ChannelAction, *, tip_height: int, is_behind: bool) -> dic
     transaction is known.
     """
     match action:
-        case PublishHeld(tx=tx) if is_behind:
+        case PublishCommitment(tx=tx) if is_behind:
             return _entry(COMMITMENT_NAME, "withheld", tx.txid, None)
-        case PublishHeld(tx=tx):
+        case PublishCommitment(tx=tx):
             return _entry(COMMITMENT_NAME, "publish_now", tx.txid, tip_height + 1)
-        case Spend(name=name, tx=tx):
+        case TakingTx(name=name, tx=tx):
             return _entry(name, "publish_now", tx.txid, tip_height + 1)
         case Wait(name=name, height=height):
             return _entry(name, "wait", None, height)

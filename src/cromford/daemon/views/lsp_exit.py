@@ -2,7 +2,7 @@
 
 from cromford.daemon.views.exit import describe, describe_channel
 from cromford.protocol.exiting.channel import landed_channel
-from cromford.protocol.exiting.lsp import holding_of
+from cromford.protocol.exiting.lsp import in_hand
 from cromford.protocol.journal.lsp_attempt import LspAttempt
 from cromford.protocol.journal.lsp_state import LspState
 from cromford.watch.channel_exit import channel_actions
@@ -11,7 +11,7 @@ from cromford.watch.exit import ChannelOnChain, next_exit_action
 
 def exit_next(state: LspState, attempt: LspAttempt, client: int) -> str:
     """Return the next action on the way of a client's channel to the chain in a sentence."""
-    holding, chain = holding_of(state, attempt, client), state.chain
+    holding, chain = in_hand(state, attempt, client), state.chain
     action = next_exit_action(holding.signed, confirmed=chain.confirmed, tip_height=chain.height)
     if not isinstance(action, ChannelOnChain):
         return describe(action)

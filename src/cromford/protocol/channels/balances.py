@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from cromford.channel.content import CommitmentContent
-from cromford.channel.stage import View
+from cromford.channel.stage import Edition
 from cromford.channel.state import ChannelState
 from cromford.channel.terms import MSAT_PER_SAT, Party
 from cromford.protocol.journal.link import Link
@@ -33,7 +33,7 @@ class Balance:
 def balance_of(link: Link) -> Balance:
     """Return a channel's money as we see it. Nothing is spendable where no update is possible."""
     state = link.state
-    content = state.content(state.me, View.SIGNED)
+    content = state.content(state.me, Edition.SIGNED)
     can_pay = link.failure is None
     return Balance(
         own_msat=content.balance_msat(state.me),
@@ -50,7 +50,7 @@ def offerable_msat(state: ChannelState, party: Party) -> int:
 
     It may still be refused where many small HTLCs are under way (`max_dust_exposure_msat`).
     """
-    content = state.content(party.other, View.NEXT)
+    content = state.content(party.other, Edition.NEXT)
     terms = state.terms
     if sum(1 for htlc in content.htlcs if htlc.offered_by is party) >= terms.max_accepted_htlcs:
         return 0

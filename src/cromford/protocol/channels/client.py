@@ -107,7 +107,7 @@ def on_invoice_requested(turn: Turn[ClientState], event: ev.InvoiceRequested) ->
         )
     )
     deadline = fx.InvoiceDeadline(payment_hash=payment_hash)
-    turn.wish(fx.SetDeadline(deadline=deadline, seconds=event.expiry_seconds))
+    turn.ask(fx.SetDeadline(deadline=deadline, seconds=event.expiry_seconds))
     finish_channels(turn)
 
 

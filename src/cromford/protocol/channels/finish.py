@@ -61,7 +61,7 @@ def _pass_back(turn: AnyTurn, key: HtlcKey) -> None:
         give_back(turn, link, key[1], NOT_DELIVERED.reason)
         return
     hold = fx.HoldDeadline(channel_id=key[0], htlc_id=key[1])
-    turn.wish(fx.ClearDeadline(deadline=hold))
+    turn.ask(fx.ClearDeadline(deadline=hold))
     turn.remember(
         cr.FeeEarned(
             channel_id=link.channel_id,

@@ -73,7 +73,7 @@ def answer_as_lsp(turn: AnyTurn, link: Link, live: LiveHtlc, rules: ForwardingRu
             give_back(turn, link, key[1], failure.reason)
         return
     if is_new:
-        turn.wish(fx.SetDeadline(deadline=hold_deadline(key), seconds=rules.hold_seconds))
+        turn.ask(fx.SetDeadline(deadline=hold_deadline(key), seconds=rules.hold_seconds))
     obstacle = _forward(turn, link, live, rules) if turn.facts.is_fresh else STALE
     if obstacle is not None and is_new:
         turn.remember(cr.HtlcHeld(channel_id=key[0], htlc_id=key[1], reason=obstacle))

@@ -11,8 +11,8 @@ from cromford.channel.errors import UpdateRefused
 from cromford.channel.limits import check_cltv_expiry
 from cromford.factory.terms import SAFETY_BLOCKS
 from cromford.protocol.facts import Facts
-from cromford.protocol.journal.chain_view import ChainView
 from cromford.protocol.journal.failures import Failure
+from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.link import Link
 from cromford.watch.remaining import is_cut_off
 
@@ -22,7 +22,7 @@ GIVE_UP_BLOCKS: Final = 12  # After its expiry, an HTLC without an output is wri
 INVOICE_SLACK_BLOCKS: Final = 12  # Blocks that may pass while a payment is on its way.
 
 
-def is_alive(link: Link, chain: ChainView) -> bool:
+def is_alive(link: Link, chain: KnownChain) -> bool:
     """Say whether updates of a channel still mean something on chain.
 
     Until one of its parties leaves, its output is spent, or the chain has something else where its
@@ -35,13 +35,13 @@ def is_alive(link: Link, chain: ChainView) -> bool:
     )
 
 
-def is_in_time(link: Link, chain: ChainView, *, height: int) -> bool:
+def is_in_time(link: Link, chain: KnownChain, *, height: int) -> bool:
     """Say whether the exit deadline is ahead, or nothing about the channel expires any more."""
     deadline_height = link.remaining(chain).exit_deadline_height
     return deadline_height is None or height < deadline_height
 
 
-def min_final_cltv_expiry_delta(link: Link, chain: ChainView) -> int:
+def min_final_cltv_expiry_delta(link: Link, chain: KnownChain) -> int:
     """Return what an invoice asks for that is paid through this channel (BOLT 11 `c`)."""
     return _final_blocks(link.remaining(chain).exit_blocks)
 
@@ -55,18 +55,18 @@ def _final_blocks(exit_blocks: int) -> int:
     return exit_blocks + CLAIM_BLOCKS + SAFETY_BLOCKS + INVOICE_SLACK_BLOCKS
 
 
-def forward_delta_blocks(incoming: Link, chain: ChainView) -> int:
+def forward_delta_blocks(incoming: Link, chain: KnownChain) -> int:
     """Return how much earlier a forwarded HTLC must expire than the one it comes from."""
     return incoming.remaining(chain).exit_blocks + FORWARD_BLOCKS
 
 
-def publish_height(link: Link, cltv_expiry: int, *, chain: ChainView) -> int:
+def publish_height(link: Link, cltv_expiry: int, *, chain: KnownChain) -> int:
     """Return the height at which a channel must go on chain for an HTLC that is at stake."""
     return cltv_expiry - link.remaining(chain).exit_blocks - CLAIM_BLOCKS
 
 
 def acceptance_failure(
-    link: Link, cltv_expiry: int, *, chain: ChainView, height: int
+    link: Link, cltv_expiry: int, *, chain: KnownChain, height: int
 ) -> Failure | None:
     """Say why an HTLC that a peer offered cannot be accepted; None if it can.
 
@@ -95,11 +95,11 @@ def is_final(failure: Failure | None, facts: Facts) -> bool:
     return failure is not None and (facts.is_fresh or failure is not Failure.EXPIRY_TOO_FAR)
 
 
-def _least_expiry(link: Link, chain: ChainView, height: int) -> int:
+def _least_expiry(link: Link, chain: KnownChain, height: int) -> int:
     return height + link.remaining(chain).exit_blocks + CLAIM_BLOCKS + SAFETY_BLOCKS
 
 
-def check_offer(link: Link, cltv_expiry: int, *, chain: ChainView, height: int) -> None:
+def check_offer(link: Link, cltv_expiry: int, *, chain: KnownChain, height: int) -> None:
     """Check that an HTLC of ours has an expiry that the peer will accept.
 
     Raises:

@@ -159,7 +159,7 @@ def answer_as_payee(turn: AnyTurn, link: Link, live: LiveHtlc, *, is_usable: boo
             amount_msat=htlc.amount_msat,
         )
     )
-    turn.wish(fx.ClearDeadline(deadline=fx.InvoiceDeadline(payment_hash=htlc.payment_hash)))
+    turn.ask(fx.ClearDeadline(deadline=fx.InvoiceDeadline(payment_hash=htlc.payment_hash)))
     take(turn, link, htlc.htlc_id, invoice.preimage)
 
 

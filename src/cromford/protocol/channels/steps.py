@@ -10,7 +10,7 @@ from cromford import effects as fx
 from cromford.channel.commitment import Commitment
 from cromford.channel.commits import has_changes, receive_commitment, sign_commitment
 from cromford.channel.errors import FallenBehind, PeerViolation
-from cromford.channel.held import hold
+from cromford.channel.finished import finish_commitment
 from cromford.channel.htlc_tx import htlc_txs
 from cromford.channel.messages import (
     CommitmentDue,
@@ -60,7 +60,7 @@ def prepare(turn: AnyTurn, link: Link) -> None:
     commitment that it has revoked (BOLT 2).
     """
     if link.pool_id is None:
-        turn.wish(fx.PrepareNonce(channel_id=link.channel_id, key=link.key))
+        turn.ask(fx.PrepareNonce(channel_id=link.channel_id, key=link.key))
 
 
 def on_nonce_prepared(turn: AnyTurn, event: ev.NoncePrepared) -> None:
@@ -93,7 +93,7 @@ def on_nonce_lacking(turn: AnyTurn, link: Link) -> None:
     if not link.awaits_nonce:
         turn.remember(cr.NonceAwaited(channel_id=link.channel_id, reestablish=b""))
     deadline = fx.NonceDeadline(channel_id=link.channel_id)
-    turn.wish(fx.SetDeadline(deadline=deadline, seconds=NONCE_RETRY_SECONDS))
+    turn.ask(fx.SetDeadline(deadline=deadline, seconds=NONCE_RETRY_SECONDS))
 
 
 def on_nonce_deadline(turn: AnyTurn, deadline: fx.NonceDeadline) -> None:
@@ -141,7 +141,7 @@ def fail(
     reason = reason[: m.REASON_SIZE_MAX]
     turn.remember(cr.ChannelFailed(channel_id=link.channel_id, reason=reason, is_behind=is_behind))
     if link.pool_id is not None:
-        turn.wish(fx.DropPools(pool_ids=(link.pool_id,)))
+        turn.ask(fx.DropPools(pool_ids=(link.pool_id,)))
     if tells_peer:
         turn.send(link.node_id, m.ChannelFailure(channel_id=link.channel_id, reason=reason))
 
@@ -190,7 +190,7 @@ def _recall_point(turn: AnyTurn, link: Link, message: m.ChannelReestablish) -> N
     """
     if not 0 < message.next_revocation_number <= N_COMMITMENTS_MAX:
         return
-    turn.wish(
+    turn.ask(
         fx.RecallPoint(
             channel_id=link.channel_id,
             key=link.key,
@@ -246,7 +246,7 @@ def _resume(
     link = turn.link(link.channel_id)
     if link.state.awaits_revocation:
         # Its answer may be what was lost, and then our signature does not go again.
-        turn.wish(_set_revocation_deadline(link))
+        turn.ask(_set_revocation_deadline(link))
     _resend(turn, link, resumption.resend)
 
 
@@ -340,7 +340,7 @@ def _sign(
 ) -> None:
     if link.peer_pubnonce is None:
         raise AssertionError("nothing is signed without the peer's nonce")
-    turn.wish(
+    turn.ask(
         fx.SignCommitment(
             channel_id=link.channel_id,
             key=link.key,
@@ -367,7 +367,7 @@ def on_commitment_made(turn: AnyTurn, event: ev.CommitmentMade) -> None:
     )
     for message in (*event.asked.before, signed, *event.asked.after):
         turn.send(link.node_id, message)
-    turn.wish(_set_revocation_deadline(link))
+    turn.ask(_set_revocation_deadline(link))
 
 
 def _on_commitment_signed(turn: AnyTurn, link: Link, message: m.CommitmentSigned) -> None:
@@ -381,8 +381,8 @@ def _on_commitment_signed(turn: AnyTurn, link: Link, message: m.CommitmentSigned
             received=message.partial_sig,
         )
     _, content = receive_commitment(link.state)
-    turn.wish(
-        fx.HoldCommitment(
+    turn.ask(
+        fx.FinishCommitment(
             channel_id=link.channel_id,
             key=link.key,
             pool_id=link.pool_id,
@@ -397,21 +397,21 @@ def on_half_made(turn: AnyTurn, event: ev.HalfMade) -> None:
     """Finish our new commitment, remember it, and revoke the one before."""
     link = turn.link(event.asked.channel_id)
     if not link.is_open:
-        turn.wish(fx.DropPools(pool_ids=(event.pool.pool_id,)))
+        turn.ask(fx.DropPools(pool_ids=(event.pool.pool_id,)))
         return
     asked = event.asked
     session = asked.commitment.signing_task.session(asked.aggnonce)
     signature = session.partial_sig_agg([event.partial_sig, asked.message.partial_sig])
     try:
-        held = hold(
+        held = finish_commitment(
             asked.commitment, signature=signature, htlc_signatures=asked.message.htlc_signatures
         )
     except PeerViolation as violation:
-        turn.wish(fx.DropPools(pool_ids=(event.pool.pool_id,)))
+        turn.ask(fx.DropPools(pool_ids=(event.pool.pool_id,)))
         fail(turn, link, str(violation))
         return
     turn.remember(
-        cr.CommitmentHeld(
+        cr.CommitmentFinished(
             channel_id=link.channel_id,
             signature=held.signature,
             htlc_signatures=held.htlc_signatures,
@@ -422,7 +422,7 @@ def on_half_made(turn: AnyTurn, event: ev.HalfMade) -> None:
         )
     )
     if link.pool_id is not None:
-        turn.wish(fx.DropPools(pool_ids=(link.pool_id,)))
+        turn.ask(fx.DropPools(pool_ids=(link.pool_id,)))
     link = turn.link(link.channel_id)
     turn.send(link.node_id, _revocation(link))
 
@@ -445,7 +445,7 @@ def _on_revoke_and_ack(turn: AnyTurn, link: Link, message: m.RevokeAndAck) -> No
     turn.remember(
         cr.RevocationReceived(channel_id=link.channel_id, message=encode_message(message))
     )
-    turn.wish(fx.ClearDeadline(deadline=_revocation_deadline(link)))
+    turn.ask(fx.ClearDeadline(deadline=_revocation_deadline(link)))
 
 
 def on_revocation_deadline(turn: AnyTurn, deadline: fx.RevocationDeadline) -> None:
@@ -456,7 +456,7 @@ def on_revocation_deadline(turn: AnyTurn, deadline: fx.RevocationDeadline) -> No
     link = turn.book.links.get(deadline.channel_id)
     if link is not None and link.is_open and link.state.awaits_revocation:
         reason = f"no revoke_and_ack for {REVOCATION_SECONDS} seconds"
-        turn.wish(fx.Disconnect(node_id=link.node_id, reason=reason))
+        turn.ask(fx.Disconnect(node_id=link.node_id, reason=reason))
 
 
 def _set_revocation_deadline(link: Link) -> fx.SetDeadline:

@@ -7,7 +7,7 @@ was the peer's latest is folded again when it is needed, which is hardly ever.
 from cromford.bitcoin.tx import Tx
 from cromford.channel.commitment import commitment_number_of
 from cromford.channel.content import CommitmentContent
-from cromford.channel.stage import View
+from cromford.channel.stage import Edition
 from cromford.crypto.keys import pubkey_of
 from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.link import Link
@@ -28,7 +28,7 @@ def content_at(book: Book, channel_id: bytes, number: int) -> CommitmentContent 
     link = book.links.get(channel_id)
     if link is None or link.state.peer_signed != number:
         return None
-    return link.state.content(link.state.peer, View.SIGNED)
+    return link.state.content(link.state.peer, Edition.SIGNED)
 
 
 def revoked_commitment(link: Link, content: CommitmentContent) -> RevokedCommitment:

@@ -24,11 +24,11 @@ from cromford.protocol.exiting.stake import htlcs_at_stake
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal.book import Book
-from cromford.protocol.journal.chain_view import ChainView
+from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.link import Link
 from cromford.protocol.turn import AnyTurn
 from cromford.watch.channel_exit import (
-    PublishHeld,
+    PublishCommitment,
     Unrecognised,
     channel_actions,
     outpoints_of_interest,
@@ -42,13 +42,13 @@ from cromford.watch.landed import (
     UnknownSpender,
     takings,
 )
-from cromford.watch.sweep import SWEEP_FEERATE_SAT_PER_KW, Spend
+from cromford.watch.sweep import SWEEP_FEERATE_SAT_PER_KW, TakingTx
 
 RESOLVED_DEPTH: Final = 6  # From then on what the chain says of an HTLC is passed on.
 
 
 @dataclass(frozen=True, kw_only=True)
-class Holding:
+class InHand:
     """What one side has in its hands of one channel.
 
     Attributes:
@@ -71,14 +71,14 @@ def sweep_feerate(terms: FactoryTerms) -> int:
     return terms.tree_feerate_sat_per_kw or SWEEP_FEERATE_SAT_PER_KW
 
 
-def landed_channel(holding: Holding, chain: ChainView) -> LandedChannel:
+def landed_channel(holding: InHand, chain: KnownChain) -> LandedChannel:
     """Return a channel as the chain shows it."""
     link = holding.link
     spender = chain.spends.get(link.setting.funding.outpoint)
     return LandedChannel(
         revoked=None if link.breach is None else revoked_commitment(link, link.breach),
         unknown=None if spender is None else _unknown(link, spender),
-        held=link.held,
+        finished=link.finished,
         own_point=link.own_point,
         peer_commitments=link.peer_commitments,
         preimages=holding.preimages,
@@ -106,8 +106,8 @@ def owes_commitment(link: Link | None) -> bool:
     return link is not None and link.peer_is_behind
 
 
-def leaving_effects(
-    holding: Holding, chain: ChainView, *, is_exiting: bool
+def exit_effects_of(
+    holding: InHand, chain: KnownChain, *, is_exiting: bool
 ) -> tuple[fx.Effect, ...]:
     """Return what is to be published now."""
     if is_exiting:
@@ -117,14 +117,16 @@ def leaving_effects(
     return tuple(_claims(holding, landed_channel(holding, chain), is_exiting=is_exiting))
 
 
-def _claims(holding: Holding, landed: LandedChannel, *, is_exiting: bool) -> Iterator[fx.Effect]:
+def _claims(holding: InHand, landed: LandedChannel, *, is_exiting: bool) -> Iterator[fx.Effect]:
     link = holding.link
     for action in channel_actions(landed):
         match action:
-            case PublishHeld(tx=tx) if not link.is_behind and (is_exiting or link.peer_is_behind):
+            case PublishCommitment(tx=tx) if not link.is_behind and (
+                is_exiting or link.peer_is_behind
+            ):
                 yield fx.Broadcast(name="commitment", tx=tx)
-            case Spend():
-                yield fx.SignSpend(key=link.key, spend=action)
+            case TakingTx():
+                yield fx.SignTakingTx(key=link.key, spend=action)
             case Unrecognised(tx=tx):
                 number = revoked_number(link, tx)
                 if number is not None:
@@ -147,7 +149,7 @@ def preimages_told(link: Link) -> dict[bytes, bytes]:
     }
 
 
-def arriving_sat(holding: Holding, chain: ChainView) -> int:
+def arriving_sat(holding: InHand, chain: KnownChain) -> int:
     """Return what is on its way from a channel that is on chain to the wallet, before its fees.
 
     Balances that wait out a delay, and HTLCs that are ours to take.
@@ -159,13 +161,13 @@ def arriving_sat(holding: Holding, chain: ChainView) -> int:
     )
 
 
-def watched_outpoints(holding: Holding, chain: ChainView) -> tuple[OutPoint, ...]:
+def watched_outpoints(holding: InHand, chain: KnownChain) -> tuple[OutPoint, ...]:
     """Return the outpoints whose spends matter once the channel is on chain."""
     return outpoints_of_interest(landed_channel(holding, chain))
 
 
 def resolved_on_chain(
-    book: Book, link: Link, holding: Holding, chain: ChainView
+    book: Book, link: Link, holding: InHand, chain: KnownChain
 ) -> Iterator[cr.HtlcDecided]:
     """Yield what the chain decided about our HTLCs of a channel.
 
@@ -197,7 +199,7 @@ def resolved_on_chain(
 
 
 def earned_on_chain(
-    book: Book, link: Link, holding: Holding, chain: ChainView
+    book: Book, link: Link, holding: InHand, chain: KnownChain
 ) -> Iterator[cr.FeeEarned]:
     """Yield the fees of forwards whose incoming HTLC we took on chain, `RESOLVED_DEPTH` deep.
 

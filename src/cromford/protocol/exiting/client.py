@@ -8,10 +8,10 @@ from cromford.bitcoin.tx import OutPoint
 from cromford.protocol import events as ev
 from cromford.protocol.channels.htlc_rules import is_in_time
 from cromford.protocol.exiting.channel import (
-    Holding,
+    InHand,
     arriving_sat,
     end_updates,
-    leaving_effects,
+    exit_effects_of,
     never_signed,
     on_chain,
     owes_commitment,
@@ -37,7 +37,7 @@ from cromford.protocol.journal.opened import client_link
 from cromford.protocol.turn import Turn
 from cromford.watch.exit import swept_by
 
-LEAVING: Final = "leaving by an exit"
+EXITING: Final = "leaving by an exit"
 SWEPT: Final = "the factory is over: something else than the way to this channel was published"
 
 
@@ -55,14 +55,14 @@ def preimages_of(state: ClientState) -> dict[bytes, bytes]:
     }
 
 
-def holding_of(state: ClientState, attempt: ClientAttempt) -> Holding:
+def in_hand(state: ClientState, attempt: ClientAttempt) -> InHand:
     """Return what we hold of a factory's channel.
 
     Raises:
         ValueError: If the attempt is not complete.
     """
     link = link_of(state, attempt)
-    return Holding(
+    return InHand(
         link=link or client_link(attempt),
         terms=attempt.terms,
         signed=attempt.signed_branch,
@@ -80,8 +80,8 @@ def take(turn: Turn[ClientState], event: ev.ExitEvent) -> None:
     match event:
         case ev.ExitRequested():
             on_exit_requested(turn, event.attempt_id)
-        case ev.SpendSigned(asked=asked, tx=tx):
-            turn.wish(fx.Broadcast(name=asked.spend.name, tx=tx))
+        case ev.TakingTxSigned(asked=asked, tx=tx):
+            turn.ask(fx.Broadcast(name=asked.spend.name, tx=tx))
         case ev.CommitmentRecalled():
             on_commitment_recalled(turn, event)
         case _:
@@ -120,8 +120,8 @@ def start_exit(turn: Turn[ClientState], attempt: ClientAttempt, reason: str) -> 
         )
         link = link_of(turn.state, attempt)
         if link is not None:
-            end_updates(turn, link, LEAVING, tells_peer=True)
-    turn.wish(*exit_effects(turn.state, turn.state.attempts[attempt.attempt_id]))
+            end_updates(turn, link, EXITING, tells_peer=True)
+    turn.ask(*exit_effects(turn.state, turn.state.attempts[attempt.attempt_id]))
 
 
 def exit_effects(state: ClientState, attempt: ClientAttempt) -> tuple[fx.Effect, ...]:
@@ -132,20 +132,20 @@ def exit_effects(state: ClientState, attempt: ClientAttempt) -> tuple[fx.Effect,
     is_owed = owes_commitment(link_of(state, attempt))
     if not (attempt.is_exiting or is_on_chain or is_owed) or is_swept(state, attempt):
         return ()
-    return leaving_effects(holding_of(state, attempt), state.chain, is_exiting=attempt.is_exiting)
+    return exit_effects_of(in_hand(state, attempt), state.chain, is_exiting=attempt.is_exiting)
 
 
 def on_commitment_recalled(turn: Turn[ClientState], recalled: ev.CommitmentRecalled) -> None:
     """Punish the LSP for a commitment that it had revoked."""
     if remember_breach(turn, recalled):
         link = turn.link(recalled.asked.channel_id)
-        turn.wish(*exit_effects(turn.state, turn.state.attempts[link.attempt_id]))
+        turn.ask(*exit_effects(turn.state, turn.state.attempts[link.attempt_id]))
 
 
 def arriving_total_sat(state: ClientState) -> int:
     """Return what is on its way to the wallet out of all channels that are on chain."""
     return sum(
-        arriving_sat(holding_of(state, attempt), state.chain)
+        arriving_sat(in_hand(state, attempt), state.chain)
         for attempt in state.attempts.values()
         if isinstance(attempt.stage, Complete)
         and attempt.branch.channel_outpoint in state.chain.spends
@@ -160,7 +160,7 @@ def watched(state: ClientState) -> frozenset[OutPoint]:
             outpoint = attempt.branch.channel_outpoint
             outpoints |= attempt.candidate.branch_outpoints | {outpoint}
             if outpoint in state.chain.spends:
-                outpoints.update(watched_outpoints(holding_of(state, attempt), state.chain))
+                outpoints.update(watched_outpoints(in_hand(state, attempt), state.chain))
     return frozenset(outpoints)
 
 
@@ -173,12 +173,12 @@ def on_block(turn: Turn[ClientState]) -> None:
         link = link_of(state, attempt) if attempt.ready_sent else None
         if link is None:
             continue
-        reason = _reason_to_leave(state, attempt, link, height=turn.height)
+        reason = _reason_to_exit(state, attempt, link, height=turn.height)
         if reason is not None:
             start_exit(turn, attempt, reason)
         if attempt.is_exiting:
             # It may have begun before there was a channel whose updates could be ended.
-            end_updates(turn, link, LEAVING, tells_peer=True)
+            end_updates(turn, link, EXITING, tells_peer=True)
         on_chain(turn, link)
         if is_swept(turn.state, attempt):
             end_updates(turn, link, SWEPT, tells_peer=False)
@@ -196,7 +196,7 @@ def on_headers(turn: Turn[ClientState]) -> None:
     for attempt in turn.state.attempts.values():
         link = link_of(turn.state, attempt) if attempt.ready_sent else None
         if link is not None:
-            reason = _reason_to_leave(turn.state, attempt, link, height=turn.known_height)
+            reason = _reason_to_exit(turn.state, attempt, link, height=turn.known_height)
             if reason is not None:
                 start_exit(turn, attempt, reason)
 
@@ -209,7 +209,7 @@ def is_swept(state: ClientState, attempt: ClientAttempt) -> bool:
     )
 
 
-def _reason_to_leave(
+def _reason_to_exit(
     state: ClientState, attempt: ClientAttempt, link: Link, *, height: int
 ) -> str | None:
     if attempt.is_exiting or state.chain.depth(attempt.funding_tx.txid) == 0:
@@ -230,4 +230,4 @@ def _reason_to_leave(
 
 def _resolved(state: ClientState, attempt: ClientAttempt, link: Link) -> Iterator[cr.HtlcDecided]:
     if attempt.branch.channel_outpoint in state.chain.spends:
-        yield from resolved_on_chain(state.book, link, holding_of(state, attempt), state.chain)
+        yield from resolved_on_chain(state.book, link, in_hand(state, attempt), state.chain)

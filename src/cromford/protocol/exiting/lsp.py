@@ -8,12 +8,12 @@ from cromford.bitcoin.tx import OutPoint
 from cromford.factory.funding import CHANGE_VOUT
 from cromford.protocol import events as ev
 from cromford.protocol.exiting.channel import (
-    Holding,
+    InHand,
     arriving_sat,
     earned_on_chain,
     end_updates,
+    exit_effects_of,
     given_up,
-    leaving_effects,
     never_signed,
     on_chain,
     owes_commitment,
@@ -41,7 +41,7 @@ from cromford.protocol.journal.opened import lsp_link
 from cromford.protocol.turn import Turn
 from cromford.watch.exit import swept_by
 
-LEAVING: Final = "the LSP brings the channel on chain"
+EXITING: Final = "the LSP brings the channel on chain"
 
 
 def preimages_of(state: LspState, link: Link) -> dict[bytes, bytes]:
@@ -63,14 +63,14 @@ def link_of(state: LspState, attempt: LspAttempt, client: int) -> Link | None:
     return state.book.links.get(attempt.setting(client).channel_id)
 
 
-def holding_of(state: LspState, attempt: LspAttempt, client: int) -> Holding:
+def in_hand(state: LspState, attempt: LspAttempt, client: int) -> InHand:
     """Return what we hold of the channel with a client.
 
     Raises:
         ValueError: If the tree is not completely signed.
     """
     link = link_of(state, attempt, client) or lsp_link(attempt, client)
-    return Holding(
+    return InHand(
         link=link,
         terms=attempt.terms,
         signed=_signed(attempt).branch(client),
@@ -89,8 +89,8 @@ def take(turn: Turn[LspState], event: ev.ExitEvent) -> None:
     match event:
         case ev.ExitRequested():
             on_exit_requested(turn, event)
-        case ev.SpendSigned(asked=asked, tx=tx):
-            turn.wish(fx.Broadcast(name=asked.spend.name, tx=tx))
+        case ev.TakingTxSigned(asked=asked, tx=tx):
+            turn.ask(fx.Broadcast(name=asked.spend.name, tx=tx))
         case ev.CommitmentRecalled():
             on_commitment_recalled(turn, event)
         case _:
@@ -131,8 +131,8 @@ def start_exit(turn: Turn[LspState], attempt: LspAttempt, client: int, reason: s
         turn.remember(r.ExitStarted(attempt_id=attempt.attempt_id, client=client, reason=reason))
         link = link_of(turn.state, attempt, client)
         if link is not None:
-            end_updates(turn, link, LEAVING, tells_peer=True)
-    turn.wish(*exit_effects(turn.state, attempt, client))
+            end_updates(turn, link, EXITING, tells_peer=True)
+    turn.ask(*exit_effects(turn.state, attempt, client))
 
 
 def exit_effects(state: LspState, attempt: LspAttempt, client: int) -> tuple[fx.Effect, ...]:
@@ -142,7 +142,7 @@ def exit_effects(state: LspState, attempt: LspAttempt, client: int) -> tuple[fx.
     is_owed = owes_commitment(link_of(state, attempt, client))
     if not (is_exiting or is_on_chain or is_owed):
         return ()
-    return leaving_effects(holding_of(state, attempt, client), state.chain, is_exiting=is_exiting)
+    return exit_effects_of(in_hand(state, attempt, client), state.chain, is_exiting=is_exiting)
 
 
 def on_commitment_recalled(turn: Turn[LspState], recalled: ev.CommitmentRecalled) -> None:
@@ -150,7 +150,7 @@ def on_commitment_recalled(turn: Turn[LspState], recalled: ev.CommitmentRecalled
     if remember_breach(turn, recalled):
         link = turn.link(recalled.asked.channel_id)
         attempt = turn.state.attempts[link.attempt_id]
-        turn.wish(*exit_effects(turn.state, attempt, link.client))
+        turn.ask(*exit_effects(turn.state, attempt, link.client))
 
 
 def owed(state: LspState) -> tuple[fx.Effect, ...]:
@@ -165,7 +165,7 @@ def owed(state: LspState) -> tuple[fx.Effect, ...]:
 def arriving_total_sat(state: LspState) -> int:
     """Return what is on its way to the wallet out of all channels that are on chain."""
     return sum(
-        arriving_sat(holding_of(state, attempt, client), state.chain)
+        arriving_sat(in_hand(state, attempt, client), state.chain)
         for attempt, client in _funded_channels(state)
         if attempt.setting(client).funding.outpoint in state.chain.spends
     )
@@ -181,7 +181,7 @@ def watched(state: LspState) -> frozenset[OutPoint]:
         outpoint = attempt.setting(client).funding.outpoint
         outpoints.add(outpoint)
         if outpoint in state.chain.spends:
-            holding = holding_of(state, attempt, client)
+            holding = in_hand(state, attempt, client)
             outpoints.update(watched_outpoints(holding, state.chain))
     return frozenset(outpoints)
 
@@ -196,12 +196,12 @@ def on_block(turn: Turn[LspState]) -> None:
         attempt, client = state.attempts[link.attempt_id], link.client
         if (attempt.attempt_id, client) in state.exits:
             # It may have begun before there was a channel whose updates could be ended.
-            end_updates(turn, link, LEAVING, tells_peer=True)
+            end_updates(turn, link, EXITING, tells_peer=True)
         if link.setting.funding.outpoint in state.chain.spends:
             on_chain(turn, link)
             turn.remember(*_resolved(state, attempt, link))
         elif (attempt.attempt_id, client) not in state.exits:
-            reason = _reason_to_leave(state, attempt, link)
+            reason = _reason_to_exit(state, attempt, link)
             if reason is None:
                 _give_up(turn, link)
             else:
@@ -209,7 +209,7 @@ def on_block(turn: Turn[LspState]) -> None:
         turn.remember(*never_signed(turn.book, turn.link(link.channel_id)))
 
 
-def _reason_to_leave(state: LspState, attempt: LspAttempt, link: Link) -> str | None:
+def _reason_to_exit(state: LspState, attempt: LspAttempt, link: Link) -> str | None:
     height, n_blocks = state.chain.height, state.config.policy.failed_channel_blocks
     if state.chain.depth(attempt.funding_tx.txid) == 0:
         return None
@@ -284,7 +284,7 @@ def _resolved(
     state: LspState, attempt: LspAttempt, link: Link
 ) -> Iterator[cr.HtlcDecided | cr.FeeEarned]:
     if link.state.htlcs:
-        holding = holding_of(state, attempt, link.client)
+        holding = in_hand(state, attempt, link.client)
         yield from resolved_on_chain(state.book, link, holding, state.chain)
         yield from earned_on_chain(state.book, link, holding, state.chain)
 

@@ -13,7 +13,7 @@ from cromford.channel.terms import MSAT_PER_SAT
 from cromford.protocol.channels.balances import balance_of
 from cromford.protocol.channels.htlc_rules import publish_height
 from cromford.protocol.journal.book import Book
-from cromford.protocol.journal.chain_view import ChainView
+from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.link import Link
 
 HTLC_EXPIRES: Final = "an HTLC expires"  # Why a channel is brought on chain in time.
@@ -34,7 +34,7 @@ def htlcs_at_stake(book: Book, link: Link) -> list[Htlc]:
     ]
 
 
-def is_htlc_at_stake(book: Book, link: Link, *, chain: ChainView, height: int) -> bool:
+def is_htlc_at_stake(book: Book, link: Link, *, chain: KnownChain, height: int) -> bool:
     """Say whether the channel has to go on chain now, because of an HTLC's expiry.
 
     Whatever the HTLC holds: one with an output always holds more than it costs to steal.

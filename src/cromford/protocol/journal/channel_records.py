@@ -62,7 +62,7 @@ class CommitmentIntended(Record, frozen=True, kw_only=True, tag="commitment_inte
     sighash: bytes
 
 
-class CommitmentHeld(Record, frozen=True, kw_only=True, tag="commitment_held"):
+class CommitmentFinished(Record, frozen=True, kw_only=True, tag="commitment_held"):
     """We hold our next commitment, finished and verified, and revoke the one before.
 
     `signature` and `htlc_signatures` are what it takes to publish it; `secret` is that of the
@@ -209,7 +209,7 @@ StepRecord = (
     | ChannelReestablished
     | AddsTakenBack
     | CommitmentIntended
-    | CommitmentHeld
+    | CommitmentFinished
     | RevocationReceived
     | ChannelFailed
     | PeerLostState

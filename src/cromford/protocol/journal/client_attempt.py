@@ -43,7 +43,7 @@ class BelowSent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HoldsExit:
+class HasExit:
     """We hold every signature below the root, and our first commitment's."""
 
     candidate: ClientCandidate
@@ -80,7 +80,7 @@ class Complete:
         return branch.with_signatures(signatures)
 
 
-Stage = Received | Checked | BelowSent | HoldsExit | RootSent | Complete
+Stage = Received | Checked | BelowSent | HasExit | RootSent | Complete
 
 
 class Unchecked(ValueError):

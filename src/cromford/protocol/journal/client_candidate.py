@@ -10,7 +10,7 @@ from functools import cached_property
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
 from cromford.channel.commitment import Commitment
 from cromford.channel.errors import PeerViolation
-from cromford.channel.held import hold
+from cromford.channel.finished import finish_commitment
 from cromford.channel.terms import Party
 from cromford.crypto.musig2 import InvalidContribution
 from cromford.effects import SignRequest
@@ -105,7 +105,7 @@ class ClientCandidate:
         session = commitment.signing_task.session(use.aggnonce)
         try:
             signature = session.partial_sig_agg([own_partial_sig, lsp_partial_sig])
-            hold(commitment, signature=signature)
+            finish_commitment(commitment, signature=signature)
         except (InvalidContribution, PeerViolation) as error:
             raise FaultyLsp(f"first commitment: {error}") from error
         return signature

@@ -10,13 +10,12 @@ from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.book_fold import apply_to_book
-from cromford.protocol.journal.chain_view import ChainView
 from cromford.protocol.journal.client_attempt import (
     BelowSent,
     Checked,
     ClientAttempt,
     Complete,
-    HoldsExit,
+    HasExit,
     Received,
     RootSent,
     Stage,
@@ -24,9 +23,10 @@ from cromford.protocol.journal.client_attempt import (
 from cromford.protocol.journal.client_candidate import ClientCandidate
 from cromford.protocol.journal.encoding import decoded
 from cromford.protocol.journal.intents import IntentKey, check_intents
+from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.opened import client_link
 from cromford.protocol.journal.pause import ABORTS_TO_PAUSE, PAUSE_BLOCKS, closed_until
-from cromford.protocol.journal.shared_state import connected, with_payment
+from cromford.protocol.journal.shared_state import connected, with_spending
 from cromford.protocol.policy import ClientPolicy
 from cromford.wallet.account import Account
 from cromford.wallet.coins import Wallet, new_wallet
@@ -67,7 +67,7 @@ class ClientState:
 
     config: ClientConfig
     wallet: Wallet
-    chain: ChainView = field(default_factory=ChainView)
+    chain: KnownChain = field(default_factory=KnownChain)
     is_connected: bool = False
     lsp_node_id: bytes = b""  # of the present connection, or of the one before
     lobby: Lobby | None = None
@@ -109,7 +109,7 @@ class ClientState:
         """Every transaction whose confirmation matters to us."""
         watched: set[Txid] = set()
         for attempt in self.attempts.values():
-            if isinstance(attempt.stage, Complete | RootSent | HoldsExit):
+            if isinstance(attempt.stage, Complete | RootSent | HasExit):
                 watched |= attempt.stage.candidate.watched_txids
         return frozenset(watched)
 
@@ -144,8 +144,8 @@ def apply(state: ClientState, record: r.AnyRecord) -> ClientState:
             )
         case r.AddressIssued(change=change):
             return replace(state, wallet=state.wallet.with_address_used(change))
-        case r.PaymentWasSigned():
-            return replace(state, wallet=with_payment(state.wallet, record))
+        case r.SpendingWasSigned():
+            return replace(state, wallet=with_spending(state.wallet, record))
         case r.PaymentAbandoned(txid=txid):
             return replace(state, wallet=state.wallet.without_payment(Txid(txid)))
         case r.BroadcastRefusalSeen(txid=txid, reason=reason):
@@ -204,8 +204,8 @@ def _apply_to_attempt(
                 own_partial_sig=record.own_partial_sig,
             )
             return _at_stage(state, attempt_id, sent)
-        case r.ExitHeld(attempt_id=attempt_id):
-            held = HoldsExit(
+        case r.ExitFinished(attempt_id=attempt_id):
+            held = HasExit(
                 candidate=state.attempts[attempt_id].candidate,
                 signatures=record.signatures,
                 commitment_signature=record.commitment_signature,
@@ -213,7 +213,7 @@ def _apply_to_attempt(
             return _at_stage(state, attempt_id, held)
         case r.RootPartialMade(attempt_id=attempt_id, partial_sig=partial_sig):
             stage = state.attempts[attempt_id].stage
-            if not isinstance(stage, HoldsExit):
+            if not isinstance(stage, HasExit):
                 raise AssertionError("the root was signed without holding an exit")
             root_sent = RootSent(
                 candidate=stage.candidate,

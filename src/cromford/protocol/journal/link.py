@@ -16,10 +16,10 @@ from cromford.channel.commits import (
     sign_commitment,
 )
 from cromford.channel.content import CommitmentContent
-from cromford.channel.held import HeldCommitment
+from cromford.channel.finished import FinishedCommitment
 from cromford.channel.messages import Update, UpdateAdd, UpdateFail, UpdateFulfill
 from cromford.channel.reestablish import disconnect, receive_reestablish
-from cromford.channel.stage import HtlcStage, LiveHtlc, View
+from cromford.channel.stage import Edition, HtlcStage, LiveHtlc
 from cromford.channel.state import ChannelState
 from cromford.channel.terms import Party
 from cromford.channel.updates import (
@@ -30,10 +30,10 @@ from cromford.channel.updates import (
     take_back_adds,
 )
 from cromford.protocol.journal import channel_records as cr
-from cromford.protocol.journal.chain_view import ChainView
 from cromford.protocol.journal.encoding import decoded, reestablish_of
 from cromford.protocol.journal.first_commitments import ChannelSetting
 from cromford.protocol.journal.intents import DoubleSigning
+from cromford.protocol.journal.known_chain import KnownChain
 from cromford.signing.keychain import ChannelKey
 from cromford.watch.landed import PeerCommitment
 from cromford.watch.remaining import PathStep, Remaining, remaining_of
@@ -113,7 +113,7 @@ class Link:
         """Whether updates may flow now."""
         return self.state.is_connected and self.failure is None
 
-    def remaining(self, chain: ChainView) -> Remaining:
+    def remaining(self, chain: KnownChain) -> Remaining:
         """Return how long bringing it on chain takes now, and until when that must begin."""
         return remaining_of(
             self.path,
@@ -128,10 +128,10 @@ class Link:
         return self.state.me
 
     @cached_property
-    def held(self) -> HeldCommitment:
+    def finished(self) -> FinishedCommitment:
         """Our latest commitment, ready to be published."""
-        content = self.state.content(self.me, View.SIGNED)
-        return HeldCommitment(
+        content = self.state.content(self.me, Edition.SIGNED)
+        return FinishedCommitment(
             commitment=self.commitment(content, self.own_point),
             signature=self.signature,
             htlc_signatures=self.htlc_signatures,
@@ -141,7 +141,7 @@ class Link:
     def peer_commitments(self) -> tuple[PeerCommitment, ...]:
         """The peer's commitments that are not revoked: the latest, and perhaps the one before."""
         state = self.state
-        latest = state.content(state.peer, View.SIGNED)
+        latest = state.content(state.peer, Edition.SIGNED)
         if self.peer_unrevoked is None or state.peer_next_point is None:
             return (self._peer_commitment(latest, state.peer_point),)
         return (
@@ -216,7 +216,7 @@ def applied(link: Link, record: cr.StepRecord, *, height: int) -> tuple[Link, Se
             return replace(link, state=take_back_adds(link.state, htlc_id)), None
         case cr.CommitmentIntended():
             return _with_intended(link, record), None
-        case cr.CommitmentHeld():
+        case cr.CommitmentFinished():
             return _with_held(link, record)
         case cr.RevocationReceived(message=data):
             return _with_revocation(link, decoded(data, m.RevokeAndAck))
@@ -258,11 +258,11 @@ def _with_intended(link: Link, record: cr.CommitmentIntended) -> Link:
     state, due = sign_commitment(link.state)
     if record.number != due.content.number:
         raise DoubleSigning(f"commitment {record.number}, expected {due.content.number}")
-    before = link.state.content(link.state.peer, View.SIGNED)
+    before = link.state.content(link.state.peer, Edition.SIGNED)
     return replace(link, state=state, signed_sighash=record.sighash, peer_unrevoked=before)
 
 
-def _with_held(link: Link, record: cr.CommitmentHeld) -> tuple[Link, Settlement]:
+def _with_held(link: Link, record: cr.CommitmentFinished) -> tuple[Link, Settlement]:
     signed, _ = receive_commitment(link.state)
     settlement, _ = revoke(signed)
     after = replace(

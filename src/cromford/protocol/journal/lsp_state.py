@@ -12,9 +12,9 @@ from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.book_fold import apply_to_book
-from cromford.protocol.journal.chain_view import ChainView
 from cromford.protocol.journal.encoding import decoded
 from cromford.protocol.journal.intents import IntentKey, check_intents
+from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.lsp_attempt import (
     Aborted,
     Acknowledging,
@@ -38,7 +38,7 @@ from cromford.protocol.journal.pause import (
     RELIABLE_UPTIME_BLOCKS,
     closed_until,
 )
-from cromford.protocol.journal.shared_state import connected, with_payment
+from cromford.protocol.journal.shared_state import connected, with_spending
 from cromford.protocol.policy import LspPolicy
 from cromford.signing.nonces import PublicPool
 from cromford.wallet.account import CHANGE, Account
@@ -90,7 +90,7 @@ class LspState:
 
     config: LspConfig
     wallet: Wallet
-    chain: ChainView = field(default_factory=ChainView)
+    chain: KnownChain = field(default_factory=KnownChain)
     connected: frozenset[bytes] = frozenset()
     members: Mapping[bytes, Member] = field(default_factory=dict)
     uptime: Mapping[bytes, int] = field(default_factory=dict)  # bit i: connected i blocks ago
@@ -219,8 +219,8 @@ def apply(state: LspState, record: r.AnyRecord) -> LspState:
             )
         case r.AddressIssued(change=change):
             return replace(state, wallet=state.wallet.with_address_used(change))
-        case r.PaymentWasSigned():
-            return replace(state, wallet=with_payment(state.wallet, record))
+        case r.SpendingWasSigned():
+            return replace(state, wallet=with_spending(state.wallet, record))
         case r.PaymentAbandoned(txid=txid):
             return replace(state, wallet=state.wallet.without_payment(Txid(txid)))
         case r.BroadcastRefusalSeen(txid=txid, reason=reason):

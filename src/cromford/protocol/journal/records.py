@@ -65,7 +65,7 @@ class AddressIssued(Record, frozen=True, kw_only=True, tag="address_issued"):
     change: int
 
 
-class PaymentWasSigned(Record, frozen=True, kw_only=True, tag="payment_signed"):
+class SpendingWasSigned(Record, frozen=True, kw_only=True, tag="payment_signed"):
     """A payment out of the wallet, about to be broadcast."""
 
     tx: bytes
@@ -222,7 +222,7 @@ class BelowPartialsMade(Record, frozen=True, kw_only=True, tag="below_partials_m
     own_partial_sig: bytes
 
 
-class ExitHeld(Record, frozen=True, kw_only=True, tag="exit_held"):
+class ExitFinished(Record, frozen=True, kw_only=True, tag="exit_held"):
     """The finished, verified signatures below the root, in branch order, and our commitment's."""
 
     attempt_id: bytes
@@ -388,7 +388,7 @@ SharedRecord = (
     | BlockConnected
     | BlockDisconnected
     | AddressIssued
-    | PaymentWasSigned
+    | SpendingWasSigned
     | PaymentAbandoned
     | BroadcastRefusalSeen
 )
@@ -401,7 +401,7 @@ ClientAttemptRecord = (
     ProposalReceived
     | ProposalAccepted
     | BelowPartialsMade
-    | ExitHeld
+    | ExitFinished
     | RootPartialMade
     | BranchCompleted
     | WaitGivenUp

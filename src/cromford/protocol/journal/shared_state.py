@@ -2,13 +2,15 @@
 
 from cromford.bitcoin.block import BlockRef
 from cromford.bitcoin.tx import Tx, Txid
-from cromford.protocol.journal.chain_view import ChainView
-from cromford.protocol.journal.records import BlockConnected, PaymentWasSigned
+from cromford.protocol.journal.known_chain import KnownChain
+from cromford.protocol.journal.records import BlockConnected, SpendingWasSigned
 from cromford.wallet.account import CHANGE
 from cromford.wallet.coins import Wallet
 
 
-def connected(chain: ChainView, wallet: Wallet, record: BlockConnected) -> tuple[ChainView, Wallet]:
+def connected(
+    chain: KnownChain, wallet: Wallet, record: BlockConnected
+) -> tuple[KnownChain, Wallet]:
     """Return what a role knows of the chain, and its wallet, after a block was connected."""
     txs = [Tx.parse(data) for data in record.txs]
     for tx in txs:
@@ -17,7 +19,7 @@ def connected(chain: ChainView, wallet: Wallet, record: BlockConnected) -> tuple
     return chain.with_block(block, txs), wallet
 
 
-def with_payment(wallet: Wallet, record: PaymentWasSigned) -> Wallet:
+def with_spending(wallet: Wallet, record: SpendingWasSigned) -> Wallet:
     """Return the wallet after a payment was signed."""
-    paid = wallet.with_payment(Tx.parse(record.tx))
+    paid = wallet.with_spending(Tx.parse(record.tx))
     return paid.with_address_used(CHANGE) if record.has_change else paid

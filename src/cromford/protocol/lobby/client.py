@@ -55,7 +55,7 @@ def take_message(turn: Turn[ClientState], message: m.LobbyMessage) -> None:
 def part(turn: Turn[ClientState], message: m.Message) -> None:
     """Part from an LSP that says what only a client says."""
     reason = f"{type(message).__name__} is a client's message"
-    turn.wish(fx.Disconnect(node_id=turn.state.config.lsp_node_id, reason=reason))
+    turn.ask(fx.Disconnect(node_id=turn.state.config.lsp_node_id, reason=reason))
 
 
 def on_lobby(turn: Turn[ClientState], lobby: m.Lobby) -> None:
@@ -64,7 +64,7 @@ def on_lobby(turn: Turn[ClientState], lobby: m.Lobby) -> None:
         return
     reason = _objection(turn.state, lobby)
     if reason is not None:
-        turn.wish(fx.Disconnect(node_id=turn.state.config.lsp_node_id, reason=reason))
+        turn.ask(fx.Disconnect(node_id=turn.state.config.lsp_node_id, reason=reason))
         return
     turn.remember(r.LobbyGreeted(message=encode_message(lobby)))
     prepare_join(turn)
@@ -96,7 +96,7 @@ def prepare_join(turn: Turn[ClientState]) -> None:
         return
     if not state.may_join:
         return
-    turn.wish(
+    turn.ask(
         fx.PrepareJoin(
             attempt=state.next_attempt,
             pool_size=lobby.pool_size,
@@ -113,7 +113,7 @@ def on_join_answered(turn: Turn[ClientState], pubkey: bytes, refusal: str | None
         return
     turn.remember(r.JoinAnswered(factory_pubkey=pubkey, refusal=refusal))
     if refusal is not None:
-        turn.wish(fx.DropPools(pool_ids=pool_ids_of(joining.join)))
+        turn.ask(fx.DropPools(pool_ids=pool_ids_of(joining.join)))
 
 
 def _move(state: ClientState) -> tuple[int, bytes] | None:
@@ -146,7 +146,7 @@ def on_join_prepared(turn: Turn[ClientState], event: ev.JoinPrepared) -> None:
     state = turn.state
     pools = [event.factory_pool, *(pool for _, pool in event.channels)]
     if state.lobby is None or state.wish is None or state.joining or state.open_attempt:
-        turn.wish(fx.DropPools(pool_ids=tuple(pool.pool_id for pool in pools)))
+        turn.ask(fx.DropPools(pool_ids=tuple(pool.pool_id for pool in pools)))
         return
     join = m.Join(
         capacity_sat=state.wish.capacity_sat,
@@ -220,4 +220,4 @@ def on_leave_requested(turn: Turn[ClientState]) -> None:
     if joining is not None:
         leave = m.Leave(factory_pubkey=joining.join.factory_pool.pubkey)
         turn.send(state.config.lsp_node_id, leave)
-        turn.wish(fx.DropPools(pool_ids=pool_ids_of(joining.join)))
+        turn.ask(fx.DropPools(pool_ids=pool_ids_of(joining.join)))

@@ -137,7 +137,7 @@ def _start_build(turn: Turn[LspState], plan: BuildPlan, min_clients: int, max_cl
     )
     turn.remember(started)
     n_vertices = sum(1 for _ in plan_of(plan.terms).vertices())
-    turn.wish(
+    turn.ask(
         fx.ClearDeadline(deadline=fx.RejoinDeadline()),
         fx.PrepareAttempt(
             attempt=started.attempt,
@@ -175,7 +175,7 @@ def await_rejoin(turn: Turn[LspState], build: Build, *, without: tuple[bytes, ..
         )
     )
     seconds = turn.state.config.policy.deadline_seconds
-    turn.wish(fx.SetDeadline(deadline=fx.RejoinDeadline(), seconds=seconds))
+    turn.ask(fx.SetDeadline(deadline=fx.RejoinDeadline(), seconds=seconds))
     # Where nothing was proposed their keys are still fresh, and nobody has to join again.
     if set(staying) <= set(turn.state.members):
         rebuild(turn)
@@ -189,7 +189,7 @@ def rebuild(turn: Turn[LspState]) -> None:
     if not turn.facts.is_fresh:
         # Whoever came back stays in the lobby, for the schedule or the operator.
         turn.remember(r.BuildDropped(reason="the chain is stale"))
-        turn.wish(fx.ClearDeadline(deadline=fx.RejoinDeadline()))
+        turn.ask(fx.ClearDeadline(deadline=fx.RejoinDeadline()))
         return
     try:
         plan = plan_build(
@@ -200,6 +200,6 @@ def rebuild(turn: Turn[LspState]) -> None:
         )
     except Rejected as rejected:
         turn.remember(r.BuildDropped(reason=str(rejected)))
-        turn.wish(fx.ClearDeadline(deadline=fx.RejoinDeadline()))
+        turn.ask(fx.ClearDeadline(deadline=fx.RejoinDeadline()))
         return
     _start_build(turn, plan, build.min_clients, build.max_clients)

@@ -18,13 +18,13 @@ from cromford.protocol.journal.lsp_attempt import Funded, LspAttempt
 from cromford.protocol.journal.lsp_state import LspState
 from cromford.protocol.turn import Turn
 from cromford.wallet.coins import InsufficientCoins, WalletCoin
-from cromford.wallet.payment import PaymentPlan, plan_return
+from cromford.wallet.spending import SpendingPlan, plan_return
 from cromford.wire import messages as m
 
 DIED: Final = "a coin of the funding was spent by another transaction"
 
 
-def planned(state: LspState, attempt_id: bytes, *, feerate_sat_per_kw: int) -> PaymentPlan:
+def planned(state: LspState, attempt_id: bytes, *, feerate_sat_per_kw: int) -> SpendingPlan:
     """Return what pays the largest coin of a funding back to us.
 
     Asked again with a higher feerate, it replaces what was published before.
@@ -59,16 +59,16 @@ def on_abandon_requested(turn: Turn[LspState], event: ev.FactoryAbandonRequested
     turn.remember(
         r.FundingAbandoned(attempt_id=event.attempt_id, tx=plan.tx.serialize(), reason=event.reason)
     )
-    turn.wish(*owed(turn.state, plan.tx))
+    turn.ask(*owed(turn.state, plan.tx))
 
 
-def owed(state: LspState, replacement: Tx) -> Iterator[fx.SignPayment]:
+def owed(state: LspState, replacement: Tx) -> Iterator[fx.SignSpending]:
     """Yield the wish to sign what replaces a funding, unless it was; then it is a payment."""
     wallet = state.wallet
     coins = _coins(state, replacement)
     is_signed = replacement.txid in {**wallet.payments, **wallet.ended_payments}
     if not is_signed and all(coin.spent_height is None for coin in coins):
-        yield fx.SignPayment(
+        yield fx.SignSpending(
             tx=replacement,
             prevouts=tuple(coin.txout for coin in coins),
             paths=tuple(coin.path for coin in coins),

@@ -16,7 +16,7 @@ from cromford.protocol.journal.client_attempt import (
     Checked,
     ClientAttempt,
     Complete,
-    HoldsExit,
+    HasExit,
     Received,
     RootSent,
 )
@@ -93,7 +93,7 @@ def on_propose(turn: Turn[ClientState], propose: m.Propose) -> None:
         outpoints = tuple(tx_in.outpoint for tx_in in funding_tx.inputs)
     seconds = DEADLINES_PER_CEREMONY * turn.state.config.policy.deadline_seconds
     deadline = fx.AttemptDeadline(attempt_id=propose.attempt_id)
-    turn.wish(
+    turn.ask(
         fx.LookUpCoins(attempt_id=propose.attempt_id, outpoints=outpoints),
         fx.SetDeadline(deadline=deadline, seconds=seconds),
     )
@@ -149,7 +149,7 @@ def _sign(
 ) -> None:
     """Ask for partial signatures, after writing down what they are for."""
     turn.remember(r.SigningIntended(attempt_id=attempt.attempt_id, intents=intents))
-    turn.wish(fx.PartialSign(attempt_id=attempt.attempt_id, requests=requests))
+    turn.ask(fx.PartialSign(attempt_id=attempt.attempt_id, requests=requests))
 
 
 def _inputs(coins: Mapping[OutPoint, Coin | None]) -> tuple[r.FundingInput, ...]:
@@ -187,7 +187,7 @@ def on_partial_signed(turn: Turn[ClientState], event: ev.PartialSigned) -> None:
             )
             halves = m.PartialSigs(partial_sigs=tuple(below), commitment_partial_sig=theirs)
             turn.send(lsp, m.SignBelow(**ids, candidates=(halves,)))
-        case HoldsExit():
+        case HasExit():
             turn.remember(r.RootPartialMade(attempt_id=attempt_id, partial_sig=partial_sigs[0]))
             turn.send(lsp, m.SignRoot(**ids, partial_sigs=partial_sigs))
         case _:
@@ -230,7 +230,7 @@ def _on_signed_below(
     # From here on the root may become spendable; whatever happens, the exit below it is held,
     # and the way out of the channel too.
     turn.remember(
-        r.ExitHeld(
+        r.ExitFinished(
             attempt_id=attempt.attempt_id,
             signatures=received.signatures,
             commitment_signature=commitment_signature,
@@ -252,7 +252,7 @@ def _on_signed_root(turn: Turn[ClientState], attempt: ClientAttempt, message: m.
     attempt.stage.candidate.check_root(message.signatures[0])
     turn.remember(r.BranchCompleted(attempt_id=attempt.attempt_id, signature=message.signatures[0]))
     turn.send(lsp, acknowledge)
-    turn.wish(_cleared(attempt), fx.DropPools(pool_ids=pool_ids_of(attempt.join)))
+    turn.ask(_cleared(attempt), fx.DropPools(pool_ids=pool_ids_of(attempt.join)))
 
 
 def abort(turn: Turn[ClientState], attempt_id: bytes, reason: str) -> None:
@@ -263,7 +263,7 @@ def abort(turn: Turn[ClientState], attempt_id: bytes, reason: str) -> None:
     # What an LSP sent can be in a refusal at any length.
     reason = reason[: m.REASON_SIZE_MAX]
     turn.remember(r.AttemptAborted(attempt_id=attempt_id, reason=reason, culprits=()))
-    turn.wish(fx.DropPools(pool_ids=pool_ids_of(attempt.join)), _cleared(attempt))
+    turn.ask(fx.DropPools(pool_ids=pool_ids_of(attempt.join)), _cleared(attempt))
     turn.send(attempt.lsp_node_id, m.Abort(attempt_id=attempt_id, reason=reason))
 
 
@@ -290,7 +290,7 @@ def on_abort(turn: Turn[ClientState], message: m.Abort) -> None:
         return
     reason = f"the LSP: {message.reason}"
     turn.remember(r.AttemptAborted(attempt_id=message.attempt_id, reason=reason, culprits=()))
-    turn.wish(_cleared(attempt), fx.DropPools(pool_ids=pool_ids_of(attempt.join)))
+    turn.ask(_cleared(attempt), fx.DropPools(pool_ids=pool_ids_of(attempt.join)))
     prepare_join(turn)
 
 
@@ -307,7 +307,7 @@ def void_connection(turn: Turn[ClientState], record: r.AnyRecord) -> None:
         pools.extend(pool_ids_of(state.joining.join))
     pools += [link.pool_id for link in state.book.links.values() if link.pool_id is not None]
     turn.remember(record)
-    turn.wish(fx.DropPools(pool_ids=tuple(pools)))
+    turn.ask(fx.DropPools(pool_ids=tuple(pools)))
     for attempt in state.attempts.values():
         if attempt.aborted is None and not isinstance(attempt.stage, RootSent | Complete):
             turn.remember(
@@ -315,7 +315,7 @@ def void_connection(turn: Turn[ClientState], record: r.AnyRecord) -> None:
                     attempt_id=attempt.attempt_id, reason="connection lost", culprits=()
                 )
             )
-            turn.wish(_cleared(attempt))
+            turn.ask(_cleared(attempt))
 
 
 def after_reconnect(attempt: ClientAttempt) -> tuple[m.Message, ...]:

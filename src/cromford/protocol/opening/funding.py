@@ -20,7 +20,7 @@ def fund_if_due(turn: Turn[LspState]) -> None:
         return
     if turn.facts.is_fresh and is_fundable(turn.state, attempt):
         deadline = fx.AttemptDeadline(attempt_id=attempt.attempt_id)
-        turn.wish(fx.ClearDeadline(deadline=deadline), fund(turn.state, attempt))
+        turn.ask(fx.ClearDeadline(deadline=deadline), fund(turn.state, attempt))
 
 
 def is_fundable(state: LspState, attempt: LspAttempt) -> bool:

@@ -93,28 +93,28 @@ def on_attempt_prepared(turn: Turn[LspState], event: ev.AttemptPrepared) -> None
     pools = (event.factory_pool, *(pool for _, pool in event.channels))
     drop = fx.DropPools(pool_ids=tuple(pool.pool_id for pool in pools))
     if build is None or build.attempt != event.asked.attempt:
-        turn.wish(drop)
+        turn.ask(drop)
         return
     missing = [node_id for node_id in build.node_ids if node_id not in state.members]
     if missing:
         # Nothing was proposed, so nobody has to make fresh keys; those who stayed still wait.
         reason = f"{len(missing)} clients left before the proposal"
         turn.remember(r.BuildDropped(reason=reason))
-        turn.wish(drop)
+        turn.ask(drop)
         await_rejoin(turn, build, without=())
         return
     try:
         proposed = _propose(state, build, event)
     except InsufficientCoins as error:
         turn.remember(r.BuildDropped(reason=str(error)))
-        turn.wish(drop)
+        turn.ask(drop)
         await_rejoin(turn, build, without=())
         return
     turn.remember(proposed)
     attempt = turn.state.attempts[event.attempt_id]
     for client, seat in enumerate(attempt.seats, start=1):
         turn.send(seat.node_id, attempt.proposal_for(client))
-    turn.wish(_deadline(state, attempt))
+    turn.ask(_deadline(state, attempt))
 
 
 def _propose(state: LspState, build: Build, event: ev.AttemptPrepared) -> r.AttemptProposed:
@@ -241,7 +241,7 @@ def _sign(
 ) -> None:
     """Ask for our own partial signatures, after writing down what they are for."""
     turn.remember(r.SigningIntended(attempt_id=attempt.attempt_id, intents=intents))
-    turn.wish(fx.PartialSign(attempt_id=attempt.attempt_id, requests=requests))
+    turn.ask(fx.PartialSign(attempt_id=attempt.attempt_id, requests=requests))
 
 
 def on_partial_signed(turn: Turn[LspState], event: ev.PartialSigned) -> None:
@@ -304,7 +304,7 @@ def _send_below(
             candidates=(after.below.for_client(client),),
         )
         turn.send(seat.node_id, signed_below)
-    turn.wish(_deadline(turn.state, attempt))
+    turn.ask(_deadline(turn.state, attempt))
 
 
 def _send_root(
@@ -321,7 +321,7 @@ def _send_root(
     for seat in attempt.seats:
         turn.send(seat.node_id, root)
     pools = fx.DropPools(pool_ids=attempt.candidate.pool_ids)
-    turn.wish(_deadline(turn.state, attempt), pools)
+    turn.ask(_deadline(turn.state, attempt), pools)
 
 
 def _signed_root(attempt: LspAttempt, signature: bytes) -> m.SignedRoot:
@@ -349,7 +349,7 @@ def on_funding_signed(turn: Turn[LspState], event: ev.FundingSigned) -> None:
     attempt_id = event.asked.attempt_id
     if turn.state.attempts[attempt_id].is_open:
         turn.remember(r.FundingWasSigned(attempt_id=attempt_id, tx=event.tx.serialize()))
-        turn.wish(funding_broadcast(event.tx))
+        turn.ask(funding_broadcast(event.tx))
 
 
 def on_abort(turn: Turn[LspState], node_id: bytes, message: m.Abort) -> None:
@@ -363,7 +363,7 @@ def on_abort(turn: Turn[LspState], node_id: bytes, message: m.Abort) -> None:
 
 def on_malformed(turn: Turn[LspState], node_id: bytes, reason: str) -> None:
     """Part from a peer that sends no message of the protocol; its ceremony goes on without it."""
-    turn.wish(fx.Disconnect(node_id=node_id, reason=reason))
+    turn.ask(fx.Disconnect(node_id=node_id, reason=reason))
     attempt = turn.state.open_attempt
     if attempt is not None and attempt.client_of(node_id) is not None:
         abort(
@@ -434,7 +434,7 @@ def on_block(turn: Turn[LspState]) -> None:
         depth = turn.chain.depth(attempt.funding_tx.txid)
         if depth == 0:
             abandoning.end_if_dead(turn, attempt, funded)
-            turn.wish(*owed_of_funding(turn.state, funded))
+            turn.ask(*owed_of_funding(turn.state, funded))
         elif depth >= attempt.terms.min_depth and not funded.ready_sent:
             _tell_ready(turn, attempt, funded)
 
@@ -523,7 +523,7 @@ def abort(
     message = m.Abort(attempt_id=attempt_id, reason=reason)
     for seat in attempt.seats:
         turn.send(seat.node_id, message)
-    turn.wish(_cleared(attempt), fx.DropPools(pool_ids=attempt.candidate.pool_ids))
+    turn.ask(_cleared(attempt), fx.DropPools(pool_ids=attempt.candidate.pool_ids))
 
 
 def _fault(turn: Turn[LspState], attempt: LspAttempt, client: int, what: str) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from cromford.bitcoin.block import Coin
 from cromford.bitcoin.tx import OutPoint, Txid, TxOut
 from cromford.channel.errors import PeerViolation
-from cromford.channel.held import hold
+from cromford.channel.finished import finish_commitment
 from cromford.channel.terms import Party
 from cromford.factory.vertices import InvalidSignature
 from cromford.protocol.faults import Refusal
@@ -151,7 +151,7 @@ def _verify_signatures(attempt: ClientAttempt, complete: Complete) -> list[Verdi
 def _verify_first_commitment(attempt: ClientAttempt, complete: Complete) -> Verdict:
     commitment = attempt.setting.first_commitment(Party.ACCEPTER)
     try:
-        held = hold(commitment, signature=complete.commitment_signature)
+        held = finish_commitment(commitment, signature=complete.commitment_signature)
     except PeerViolation as error:
         return Verdict(check="first commitment", ok=False, detail=str(error))
     detail = f"the way out of the channel is signed, {held.tx.txid}"

@@ -16,16 +16,16 @@ from cromford.wallet.coins import (
     wallet_tx_vsize,
 )
 
-PAYMENT_VERSION: Final = 2
+SPENDING_VERSION: Final = 2
 P2TR_SCRIPT_SIZE: Final = 34
 
 
-class DustPayment(ValueError):
+class DustSpending(ValueError):
     """The amount is below what a node relays."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PaymentPlan:
+class SpendingPlan:
     """An unsigned payment. Amounts in sat."""
 
     tx: Tx
@@ -35,14 +35,14 @@ class PaymentPlan:
     change_sat: int
 
 
-def plan_payment(
+def plan_spending(
     wallet: Wallet,
     *,
     script_pubkey: bytes,
     amount_sat: int | None,
     feerate_sat_per_kw: int,
     tip_height: int,
-) -> PaymentPlan:
+) -> SpendingPlan:
     """Return a payment of the wallet's free coins, the largest first, at most `N_INPUTS_MAX`.
 
     A coin that is worth less than its own input costs is never spent: the payment would be
@@ -56,11 +56,11 @@ def plan_payment(
         tip_height: The height of the chain's tip, for the maturity of coinbase coins.
 
     Raises:
-        DustPayment: If the amount is too small to be relayed.
+        DustSpending: If the amount is too small to be relayed.
         InsufficientCoins: If the coins that are worth spending do not reach.
     """
     if amount_sat is not None and amount_sat < P2TR_DUST_SAT:
-        raise DustPayment(f"amount_sat: at least {P2TR_DUST_SAT}, received {amount_sat}")
+        raise DustSpending(f"amount_sat: at least {P2TR_DUST_SAT}, received {amount_sat}")
     free = wallet.free(tip_height)
     coins = [coin for coin in free if _is_worth_spending(coin, feerate_sat_per_kw)][:N_INPUTS_MAX]
     if amount_sat is None:
@@ -79,7 +79,7 @@ def plan_payment(
     )
 
 
-def plan_return(wallet: Wallet, coin: WalletCoin, *, feerate_sat_per_kw: int) -> PaymentPlan:
+def plan_return(wallet: Wallet, coin: WalletCoin, *, feerate_sat_per_kw: int) -> SpendingPlan:
     """Return what pays one coin to the wallet itself, reserved or not.
 
     Raises:
@@ -105,7 +105,7 @@ def _sum_sat(coins: Iterable[WalletCoin]) -> int:
 
 def _plan_all(
     wallet: Wallet, script_pubkey: bytes, coins: list[WalletCoin], feerate_sat_per_kw: int
-) -> PaymentPlan | None:
+) -> SpendingPlan | None:
     """Return the payment of all these coins, or None if too little is left to be relayed."""
     fee_sat = _fee_sat(len(coins), script_pubkey, feerate_sat_per_kw, has_change=False)
     amount_sat = _sum_sat(coins) - fee_sat
@@ -120,7 +120,7 @@ def _plan_amount(
     coins: list[WalletCoin],
     feerate_sat_per_kw: int,
     amount_sat: int,
-) -> PaymentPlan | None:
+) -> SpendingPlan | None:
     """Return the payment of this amount with the fewest of these coins, or None."""
     total_sat = 0
     for n_inputs, coin in enumerate(coins, start=1):
@@ -159,17 +159,17 @@ def _plan(
     amount_sat: int,
     change_sat: int,
     fee_sat: int,
-) -> PaymentPlan:
+) -> SpendingPlan:
     outputs = [TxOut(amount_sat=amount_sat, script_pubkey=script_pubkey)]
     if change_sat:
         outputs.append(TxOut(amount_sat=change_sat, script_pubkey=wallet.next_script(CHANGE)))
     tx = Tx(
-        version=PAYMENT_VERSION,
+        version=SPENDING_VERSION,
         inputs=tuple(
             TxIn(outpoint=coin.outpoint, nsequence=NSEQUENCE_REPLACEABLE) for coin in coins
         ),
         outputs=tuple(outputs),
     )
-    return PaymentPlan(
+    return SpendingPlan(
         tx=tx, coins=tuple(coins), amount_sat=amount_sat, fee_sat=fee_sat, change_sat=change_sat
     )

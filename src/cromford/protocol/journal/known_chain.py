@@ -19,7 +19,7 @@ RECENT_BLOCKS: Final = 288  # How many block hashes are kept to find where a reo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChainView:
+class KnownChain:
     """The active chain as far as a role cares, and what our node says of what we publish."""
 
     recent: tuple[BlockRef, ...] = ()  # oldest first
@@ -48,24 +48,24 @@ class ChainView:
         """Return the names of the tree transactions that confirmed at a height, in order."""
         return tuple(node.name for node in nodes if self.confirmed.get(node.tx.txid) == height)
 
-    def with_block(self, block: BlockRef, txs: Sequence[Tx]) -> "ChainView":
+    def with_block(self, block: BlockRef, txs: Sequence[Tx]) -> "KnownChain":
         """Return the view after a block was connected in which `txs` confirmed."""
         recent = (*self.recent[-RECENT_BLOCKS + 1 :], block)
         if not txs:
             return replace(self, recent=recent)
-        return ChainView(
+        return KnownChain(
             recent=recent,
             confirmed={**self.confirmed, **dict.fromkeys((tx.txid for tx in txs), block.height)},
             spends={**self.spends, **{tx_in.outpoint: tx for tx in txs for tx_in in tx.inputs}},
             refused={t: k for t, k in self.refused.items() if t not in {tx.txid for tx in txs}},
         )
 
-    def with_refusal(self, txid: Txid, reason: str) -> "ChainView":
+    def with_refusal(self, txid: Txid, reason: str) -> "KnownChain":
         """Return the view after our node refused a transaction of ours."""
         kinds = (*self.refused.get(txid, ()), refusal_kind(reason))
         return replace(self, refused={**self.refused, txid: kinds})
 
-    def without_block(self, height: int) -> "ChainView":
+    def without_block(self, height: int) -> "KnownChain":
         """Return the view after the block at `height` and all above it left the chain."""
         confirmed = {t: h for t, h in self.confirmed.items() if h < height}
         return replace(

@@ -13,7 +13,7 @@ from cromford.regtest.kernel import check_scripts
 from cromford.signing.signer import Signer
 from cromford.wallet.account import CHANGE
 from cromford.wallet.coins import N_INPUTS_MAX, InsufficientCoins, Wallet, wallet_tx_vsize
-from cromford.wallet.payment import DustPayment, PaymentPlan, plan_payment
+from cromford.wallet.spending import DustSpending, SpendingPlan, plan_spending
 
 TIP = 10
 P2WPKH = b"\x00\x14" + b"\x07" * 20
@@ -27,8 +27,8 @@ payees = st.sampled_from([STRANGER, P2WPKH, P2WSH, b"\x51\x02\x4e\x73"])
 
 def plan(
     wallet: Wallet, amount_sat: int | None, *, feerate: int = 500, to: bytes = STRANGER
-) -> PaymentPlan:
-    return plan_payment(
+) -> SpendingPlan:
+    return plan_spending(
         wallet,
         script_pubkey=to,
         amount_sat=amount_sat,
@@ -37,7 +37,7 @@ def plan(
     )
 
 
-def signed(planned: PaymentPlan) -> Tx:
+def signed(planned: SpendingPlan) -> Tx:
     return Signer(keychain()).sign_wallet_tx(
         planned.tx,
         [coin.txout for coin in planned.coins],
@@ -45,7 +45,7 @@ def signed(planned: PaymentPlan) -> Tx:
     )
 
 
-def check_sums(planned: PaymentPlan, to: bytes) -> None:
+def check_sums(planned: SpendingPlan, to: bytes) -> None:
     in_sat = sum(coin.txout.amount_sat for coin in planned.coins)
     assert in_sat == planned.amount_sat + planned.fee_sat + planned.change_sat
     outputs = [(out.script_pubkey, out.amount_sat) for out in planned.tx.outputs]
@@ -124,7 +124,7 @@ def test_no_coin_too_many_is_spent(coins_sat: list[int], amount_sat: int, feerat
 
 @pytest.mark.parametrize("amount_sat", [-1, 0, P2TR_DUST_SAT - 1])
 def test_dust_is_not_paid(amount_sat: int) -> None:
-    with pytest.raises(DustPayment, match=f"at least 330, received {amount_sat}"):
+    with pytest.raises(DustSpending, match=f"at least 330, received {amount_sat}"):
         plan(wallet_with(100_000), amount_sat)
 
 
@@ -180,7 +180,7 @@ def paying_wallet(*amounts_sat: int) -> tuple[Wallet, Tx]:
     """A wallet that has signed a payment of all its coins."""
     wallet = wallet_with(*amounts_sat)
     tx = signed(plan(wallet, None))
-    return wallet.with_payment(tx), tx
+    return wallet.with_spending(tx), tx
 
 
 def test_the_coins_of_a_signed_payment_are_set_aside_until_it_confirms() -> None:

@@ -9,7 +9,7 @@ from cromford.channel.verification import check_commitment_signature, check_htlc
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeldCommitment:
+class FinishedCommitment:
     """The holder's own commitment with every signature that only the peer could give.
 
     Attributes:
@@ -28,9 +28,9 @@ class HeldCommitment:
         return self.commitment.signed(self.signature)
 
 
-def hold(
+def finish_commitment(
     commitment: Commitment, *, signature: bytes, htlc_signatures: tuple[bytes, ...] = ()
-) -> HeldCommitment:
+) -> FinishedCommitment:
     """Return a commitment ready to be published, after checking every signature.
 
     Raises:
@@ -38,6 +38,6 @@ def hold(
     """
     check_commitment_signature(commitment, signature)
     check_htlc_signatures(commitment, htlc_signatures)
-    return HeldCommitment(
+    return FinishedCommitment(
         commitment=commitment, signature=signature, htlc_signatures=htlc_signatures
     )

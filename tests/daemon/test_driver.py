@@ -10,7 +10,8 @@ from cromford.daemon.driver import Driver, Role, Undecided
 from cromford.protocol.events import DaemonStarted, DeadlineReached, Event
 from cromford.protocol.facts import Facts
 from cromford.protocol.faults import Rejected
-from cromford.protocol.journal.records import AnyRecord, Started, WishWithdrawn
+from cromford.protocol.journal.lobby_records import WishWithdrawn
+from cromford.protocol.journal.records import AnyRecord, Started
 from cromford.protocol.turn import Decision
 
 

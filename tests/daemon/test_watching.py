@@ -13,6 +13,8 @@ from cromford.daemon.event_log import EventLog
 from cromford.daemon.logs import JsonFormatter, set_up_logging
 from cromford.daemon.metrics import MetricsServer
 from cromford.protocol.journal import channel_records as cr
+from cromford.protocol.journal import lobby_records as lr
+from cromford.protocol.journal import opening_records as op
 from cromford.protocol.journal import records as r
 
 NODE_ID = b"\2" * 33
@@ -36,7 +38,7 @@ def test_events_are_numbered_in_the_order_of_the_journal() -> None:
 def test_an_event_tells_no_signature_and_no_message() -> None:
     log = EventLog()
     log.observe(
-        r.BelowPartialsMade(
+        op.BelowPartialsMade(
             attempt_id=bytes(32),
             partial_sigs=(b"\xabpartial", b"\xabsecond"),
             commitment_partial_sig=b"\xabcommitment",
@@ -44,11 +46,11 @@ def test_an_event_tells_no_signature_and_no_message() -> None:
         )
     )
     log.observe(
-        r.ExitFinished(
+        op.ExitFinished(
             attempt_id=bytes(32), signatures=(b"\xabsig",), commitment_signature=b"\xabwhole"
         )
     )
-    log.observe(r.ClientJoined(node_id=NODE_ID, message=b"\xabjoin", is_moving=False))
+    log.observe(lr.ClientJoined(node_id=NODE_ID, message=b"\xabjoin", is_moving=False))
 
     assert "ab" not in json.dumps(log.after(0)).replace("attempt", "")
 

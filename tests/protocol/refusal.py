@@ -10,7 +10,7 @@ from tests.protocol.pump import LEAST_SAT, WANTED_SAT
 
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
 from cromford.protocol import events as ev
-from cromford.protocol.journal import records as r
+from cromford.protocol.journal import opening_records as op
 from cromford.wire import messages as m
 
 
@@ -40,7 +40,7 @@ def check_refused(
         assert shown_received == _shown(received)
 
     assert victim.signing == [], "the signer was asked"
-    assert not any(isinstance(record, r.SigningIntended) for record in victim.records)
+    assert not any(isinstance(record, op.SigningIntended) for record in victim.records)
     assert victim.sent == [m.Abort(attempt_id=propose.attempt_id, reason=reason)]
     assert victim.driver.state.wish is None, "the operator decides whether to try again"
 

@@ -36,7 +36,8 @@ from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
 from cromford.protocol.facts import FRESH
 from cromford.protocol.faults import Refusal, Rejected
-from cromford.protocol.journal import records as r
+from cromford.protocol.journal import lobby_records as lr
+from cromford.protocol.journal import opening_records as op
 from cromford.protocol.journal.client_attempt import BelowSent, Complete, HasExit, RootSent
 from cromford.protocol.journal.first_commitments import (
     LSP_CHANNEL_POOL_SIZE,
@@ -293,12 +294,12 @@ def test_another_sighash_for_commitment_0_is_double_signing(holder: Party) -> No
         assert intent.kind == f"commitment_{holder.name.lower()}"
         known = node.state.intents
         assert known[intent.kind, intent.outpoint, 0] == commitment.signing_task.sighash
-        other = r.Intent(
+        other = op.Intent(
             kind=intent.kind, outpoint=intent.outpoint, state_index=0, sighash=bytes(32)
         )
         with pytest.raises(DoubleSigning):
             check_intents(known, (other,))
-        later = r.Intent(
+        later = op.Intent(
             kind=intent.kind, outpoint=intent.outpoint, state_index=1, sighash=bytes(32)
         )
         check_intents(known, (later,))
@@ -410,7 +411,7 @@ def test_the_lobby_refuses_a_channel_that_does_not_carry_its_largest_commitment(
     join = replace(left(pump, client), capacity_sat=LEAST_DEAR_SAT + capacity_sat)
     decision = heard(pump, client, replace(join, capacity_least_sat=1))
     if fits:
-        assert isinstance(decision.records[0], r.ClientJoined)
+        assert isinstance(decision.records[0], lr.ClientJoined)
     else:
         assert refusal(decision).startswith(f"capacity_sat: expected {LEAST_DEAR_SAT}..")
 

@@ -19,7 +19,8 @@ from cromford.protocol import lsp as lsp_role
 from cromford.protocol.events import DeadlineReached, Event
 from cromford.protocol.facts import Facts
 from cromford.protocol.journal.intents import DoubleSigning, IntentKey, check_intents, intent_of
-from cromford.protocol.journal.records import Intent, SigningIntended, encode_record
+from cromford.protocol.journal.opening_records import Intent, SigningIntended
+from cromford.protocol.journal.records import encode_record
 from cromford.protocol.turn import Decision, Turn
 
 OUTPOINTS: Final = [bytes((n,)) * 36 for n in range(3)]

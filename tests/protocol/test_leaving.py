@@ -16,8 +16,9 @@ from tests.protocol.pump import Pump, PumpNode, Tamper
 from cromford.protocol import events as ev
 from cromford.protocol.exiting import client as client_leaving
 from cromford.protocol.exiting import lsp as lsp_leaving
+from cromford.protocol.journal.exit_records import ExitStarted
 from cromford.protocol.journal.link import Link
-from cromford.protocol.journal.records import ExitStarted, decode_record
+from cromford.protocol.journal.records import decode_record
 from cromford.protocol.policy import LspPolicy
 from cromford.wire import messages as m
 

@@ -23,6 +23,7 @@ from cromford.protocol import client as client_role
 from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
 from cromford.protocol.faults import Rejected
+from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal.client_candidate import pool_ids_of
 from cromford.protocol.journal.lsp_state import UPTIME_WINDOW_BLOCKS
@@ -224,7 +225,7 @@ def test_an_lsp_that_proposes_and_aborts_for_ever_does_not_fill_a_clients_journa
 
     def n_joins() -> int:
         records = [r.decode_record(entry) for entry in client.store.entries[n_before:]]
-        return sum(isinstance(record, r.JoinSent) for record in records)
+        return sum(isinstance(record, lr.JoinSent) for record in records)
 
     n_before_the_pause = n_joins()
     assert 0 < n_before_the_pause <= ABORTS_TO_PAUSE
@@ -464,7 +465,7 @@ def test_names_that_came_once_are_forgotten_once_their_joins_no_longer_count() -
     pump.join()
     join = pump.lsp.state.members[pump.clients[0].node_id].join
     for n in range(50):
-        joined = r.ClientJoined(
+        joined = lr.ClientJoined(
             node_id=stranger(n + 1), message=m.encode_message(join), is_moving=False
         )
         state = lsp_role.apply(state, joined)

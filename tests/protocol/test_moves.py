@@ -10,7 +10,7 @@ from tests.protocol.pump import LEAST_SAT, WANTED_SAT, Pump, PumpNode
 
 from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
-from cromford.protocol.journal import records as r
+from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal.lsp_attempt import Aborted
 from cromford.protocol.lobby.build import plan_build
 from cromford.protocol.policy import LspPolicy
@@ -59,7 +59,7 @@ def is_taken_for_moving(pump: Pump, sender: PumpNode, join: m.Join, height: int 
         state = replace(state, chain=replace(state.chain, recent=(tip,)))
     event = ev.MessageReceived(node_id=sender.node_id, message=join)
     (record,) = lsp_role.decide(state, event).records
-    assert isinstance(record, r.ClientJoined)
+    assert isinstance(record, lr.ClientJoined)
     return record.is_moving
 
 
@@ -100,7 +100,7 @@ def test_a_move_from_a_factory_that_was_never_funded_proves_nothing() -> None:
     state = replace(pump.lsp.state, members={}, attempts=attempts)
     event = ev.MessageReceived(node_id=pump.clients[0].node_id, message=moving)
     (record,) = lsp_role.decide(state, event).records
-    assert isinstance(record, r.ClientJoined)
+    assert isinstance(record, lr.ClientJoined)
     assert not record.is_moving
 
 

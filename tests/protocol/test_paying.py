@@ -12,7 +12,7 @@ from cromford.bitcoin.fees import P2TR_DUST_SAT
 from cromford.bitcoin.tx import Tx, TxIn, TxOut
 from cromford.protocol import events as ev
 from cromford.protocol.faults import Rejected
-from cromford.protocol.journal import records as r
+from cromford.protocol.journal import spending_records as sr
 from cromford.protocol.journal.records import decode_record
 from cromford.wallet.account import CHANGE, RECEIVE
 
@@ -113,7 +113,7 @@ def test_a_payment_is_published_if_and_only_if_it_was_remembered(
     kept = [
         Tx.parse(record.tx)
         for record in map(decode_record, node.store.entries)
-        if isinstance(record, r.SpendingWasSigned)
+        if isinstance(record, sr.SpendingWasSigned)
     ]
     assert published == kept[1:]
     assert len(published) == n_kept

@@ -11,6 +11,7 @@ from tests.protocol.pump import Pump, PumpNode
 
 from cromford import effects as fx
 from cromford.protocol import events as ev
+from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal.client_attempt import Complete, RootSent
 from cromford.protocol.journal.client_candidate import pool_ids_of
@@ -88,7 +89,7 @@ def check_no_key_is_used_again(client: PumpNode) -> None:
     joins = [
         m.decode_message(record.message)
         for record in map(r.decode_record, client.store.entries)
-        if isinstance(record, r.JoinSent)
+        if isinstance(record, lr.JoinSent)
     ]
     pools = [pool for join in joins if isinstance(join, m.Join) for pool in pool_ids_of(join)]
     keys = [join.factory_pool.pubkey for join in joins if isinstance(join, m.Join)]

@@ -11,6 +11,8 @@ from cromford.bitcoin.tx import Tx
 from cromford.daemon.driver import Role
 from cromford.protocol import events as ev
 from cromford.protocol.facts import FRESH
+from cromford.protocol.journal import lobby_records as lr
+from cromford.protocol.journal import opening_records as op
 from cromford.protocol.journal import records as r
 
 NO_TX = Tx(version=2, inputs=(), outputs=())
@@ -33,10 +35,10 @@ LSPS_EVENTS = [
 @pytest.mark.parametrize(
     ("role", "record"),
     [
-        (CLIENT_ROLE, r.ClientLeft(node_id=b"\x02" * 33)),
-        (CLIENT_ROLE, r.Acknowledged(attempt_id=ATTEMPT_ID, client=1)),
-        (LSP_ROLE, r.WishMade(capacity_sat=WANTED_SAT, capacity_least_sat=LEAST_SAT)),
-        (LSP_ROLE, r.WaitGivenUp(attempt_id=ATTEMPT_ID)),
+        (CLIENT_ROLE, lr.ClientLeft(node_id=b"\x02" * 33)),
+        (CLIENT_ROLE, op.Acknowledged(attempt_id=ATTEMPT_ID, client=1)),
+        (LSP_ROLE, lr.WishMade(capacity_sat=WANTED_SAT, capacity_least_sat=LEAST_SAT)),
+        (LSP_ROLE, op.WaitGivenUp(attempt_id=ATTEMPT_ID)),
     ],
 )
 def test_a_role_does_not_go_on_with_the_other_roles_journal(

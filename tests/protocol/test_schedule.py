@@ -6,7 +6,7 @@ import pytest
 from tests.protocol.pump import Pump
 
 from cromford.protocol import events as ev
-from cromford.protocol.journal import records as r
+from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal.records import decode_record
 from cromford.protocol.lobby.schedule import is_build_due
 from cromford.protocol.policy import LspPolicy
@@ -98,6 +98,6 @@ def test_what_hinders_a_scheduled_build_is_remembered_once() -> None:
     dropped = [
         record
         for record in map(decode_record, pump.lsp.store.entries)
-        if isinstance(record, r.BuildDropped)
+        if isinstance(record, lr.BuildDropped)
     ]
     assert [record.reason for record in dropped] == [reason]

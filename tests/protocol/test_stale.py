@@ -29,7 +29,8 @@ from cromford.protocol.facts import FRESH
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.failures import Failure
-from cromford.protocol.journal.records import ProposalAccepted, decode_record
+from cromford.protocol.journal.opening_records import ProposalAccepted
+from cromford.protocol.journal.records import decode_record
 from cromford.wire import messages as m
 
 LOST_MSAT = 40_000_000

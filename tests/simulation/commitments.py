@@ -10,7 +10,8 @@ from cromford.protocol.journal.client_attempt import ClientAttempt, Complete, Ha
 from cromford.protocol.journal.lsp_attempt import LspAttempt, SigningRoot
 from cromford.protocol.journal.lsp_candidate import LspCandidate
 from cromford.protocol.journal.lsp_state import candidate_of
-from cromford.protocol.journal.records import Acknowledged, AttemptProposed, decode_record
+from cromford.protocol.journal.opening_records import Acknowledged, AttemptProposed
+from cromford.protocol.journal.records import decode_record
 from cromford.regtest.kernel import check_scripts
 
 

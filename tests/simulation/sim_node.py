@@ -20,7 +20,8 @@ from cromford.protocol import lsp as lsp_role
 from cromford.protocol.facts import FRESH, Facts
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import channel_records as cr
-from cromford.protocol.journal import records as r
+from cromford.protocol.journal import lobby_records as lr
+from cromford.protocol.journal import opening_records as op
 from cromford.protocol.journal.client_state import ClientConfig, ClientState
 from cromford.protocol.journal.lsp_state import LspConfig, LspState
 from cromford.protocol.journal.records import AnyRecord, decode_record, encode_record
@@ -71,9 +72,9 @@ def check_is_no_risk(state: Any, record: AnyRecord) -> None:
                 )
                 is_shown = live and live.htlc.payment_hash in state.book.invoices
                 assert not is_shown, "a preimage was shown first"
-        case r.JoinSent() | r.ProposalAccepted() | r.BuildStarted() | r.AttemptProposed():
+        case lr.JoinSent() | op.ProposalAccepted() | lr.BuildStarted() | op.AttemptProposed():
             raise AssertionError(f"{record} while the chain is stale")
-        case r.FundingWasSigned():
+        case op.FundingWasSigned():
             raise AssertionError("a factory was funded while the chain is stale")
         case _:
             return

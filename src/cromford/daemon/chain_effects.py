@@ -14,7 +14,8 @@ from cromford.bitcoin.tx import OutPoint, Tx, Txid
 from cromford.daemon.refusals import Refusals
 from cromford.ports import Chain, ChainUnavailable, Coin, TxRefused
 from cromford.protocol import events as ev
-from cromford.protocol.journal.records import AnyRecord, BlockConnected, PaymentAbandoned
+from cromford.protocol.journal.records import AnyRecord, BlockConnected
+from cromford.protocol.journal.spending_records import SpendingAbandoned
 
 RETRY_SECONDS: Final = 1.0
 
@@ -73,7 +74,7 @@ class ChainEffects:
 
     def observe(self, record: AnyRecord) -> None:
         """Take note of what confirmed, or was given up: it is refused no more."""
-        if isinstance(record, PaymentAbandoned):
+        if isinstance(record, SpendingAbandoned):
             self._unheard.pop(Txid(record.txid), None)
             self.refusals.ended((Txid(record.txid),))
         if isinstance(record, BlockConnected) and len(self.refusals):

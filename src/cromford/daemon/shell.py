@@ -48,7 +48,8 @@ from cromford.protocol import events as ev
 from cromford.protocol.facts import Facts
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.book import Book
-from cromford.protocol.journal.records import AnyRecord, TreePublished
+from cromford.protocol.journal.exit_records import TreePublished
+from cromford.protocol.journal.records import AnyRecord
 from cromford.protocol.turn import Decision
 from cromford.signing.keychain import Keychain
 from cromford.signing.signer import Signer

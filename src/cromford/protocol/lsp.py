@@ -19,6 +19,7 @@ from cromford.protocol.channels.steps import on_nonce_deadline, on_revocation_de
 from cromford.protocol.exiting import breach
 from cromford.protocol.exiting import lsp as exiting
 from cromford.protocol.facts import FRESH, Facts
+from cromford.protocol.journal import opening_records as op
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal.known_chain import relevant_txs
 from cromford.protocol.journal.lsp_state import Build, LspState, apply, new_lsp
@@ -112,7 +113,7 @@ def _take_message(turn: Turn[LspState], node_id: bytes, message: m.Message) -> N
 
 def _finish(turn: Turn[LspState], build: Build | None) -> None:
     """Do once what follows from a decision, whatever made it: who stays of an attempt rejoins."""
-    aborted = turn.first(r.AttemptAborted)
+    aborted = turn.first(op.AttemptAborted)
     if aborted is not None and build is not None and turn.state.build is build:
         lobby.await_rejoin(turn, build, without=aborted.culprits)
 

@@ -5,7 +5,7 @@ from typing import assert_never
 from cromford import effects as fx
 from cromford.protocol import events as ev
 from cromford.protocol.faults import Rejected
-from cromford.protocol.journal import records as r
+from cromford.protocol.journal import spending_records as sr
 from cromford.protocol.turn import AnyTurn
 from cromford.wallet.account import RECEIVE
 from cromford.wallet.coins import InsufficientCoins, Wallet
@@ -42,7 +42,7 @@ def take(turn: AnyTurn, event: ev.SpendingEvent) -> None:
     """
     match event:
         case ev.AddressRequested():
-            turn.remember(r.AddressIssued(change=RECEIVE))
+            turn.remember(sr.AddressIssued(change=RECEIVE))
         case ev.SpendingRequested():
             on_spending_requested(turn, event)
         case ev.SpendingSigned():
@@ -72,7 +72,7 @@ def on_spending_requested(turn: AnyTurn, event: ev.SpendingRequested) -> None:
 
 def on_spending_signed(turn: AnyTurn, event: ev.SpendingSigned) -> None:
     """Remember a signed payment, then publish it."""
-    turn.remember(r.SpendingWasSigned(tx=event.tx.serialize(), has_change=event.asked.has_change))
+    turn.remember(sr.SpendingWasSigned(tx=event.tx.serialize(), has_change=event.asked.has_change))
     turn.ask(fx.Broadcast(name=PAYMENT, tx=event.tx))
 
 
@@ -87,7 +87,7 @@ def on_abandon_requested(turn: AnyTurn, event: ev.AbandonRequested) -> None:
     if event.txid not in turn.state.wallet.payments:
         raise Rejected("payment_not_found", f"no payment {event.txid} waits for a block")
     turn.check_fresh()
-    turn.remember(r.PaymentAbandoned(txid=event.txid, reason=event.reason))
+    turn.remember(sr.SpendingAbandoned(txid=event.txid, reason=event.reason))
 
 
 def owed_spendings(wallet: Wallet) -> tuple[fx.Broadcast, ...]:

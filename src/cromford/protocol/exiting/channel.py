@@ -22,7 +22,7 @@ from cromford.protocol.channels.steps import fail
 from cromford.protocol.exiting.breach import revoked_commitment, revoked_number
 from cromford.protocol.exiting.stake import htlcs_at_stake
 from cromford.protocol.journal import channel_records as cr
-from cromford.protocol.journal import records as r
+from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.link import Link
@@ -277,7 +277,7 @@ def tell_published(turn: AnyTurn, attempt_id: bytes, nodes: Iterable[TreeNode]) 
     names = turn.chain.names_at(nodes, turn.height)
     if names:
         turn.remember(
-            r.TreePublished(attempt_id=attempt_id, height=turn.height, transactions=names)
+            xr.TreePublished(attempt_id=attempt_id, height=turn.height, transactions=names)
         )
 
 

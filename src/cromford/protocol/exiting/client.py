@@ -29,7 +29,7 @@ from cromford.protocol.exiting.stake import (
 )
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import channel_records as cr
-from cromford.protocol.journal import records as r
+from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
 from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.link import Link
@@ -114,7 +114,7 @@ def start_exit(turn: Turn[ClientState], attempt: ClientAttempt, reason: str) -> 
     """
     if not attempt.is_exiting:
         turn.remember(
-            r.ExitStarted(
+            xr.ExitStarted(
                 attempt_id=attempt.attempt_id, client=attempt.propose.client, reason=reason
             )
         )

@@ -32,7 +32,7 @@ from cromford.protocol.exiting.stake import (
 )
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import channel_records as cr
-from cromford.protocol.journal import records as r
+from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.lsp_attempt import LspAttempt
 from cromford.protocol.journal.lsp_candidate import SignedCandidate
@@ -128,7 +128,7 @@ def start_exit(turn: Turn[LspState], attempt: LspAttempt, client: int, reason: s
     What is published must stay our latest commitment: to go on with updates would revoke it.
     """
     if (attempt.attempt_id, client) not in turn.state.exits:
-        turn.remember(r.ExitStarted(attempt_id=attempt.attempt_id, client=client, reason=reason))
+        turn.remember(xr.ExitStarted(attempt_id=attempt.attempt_id, client=client, reason=reason))
         link = link_of(turn.state, attempt, client)
         if link is not None:
             end_updates(turn, link, EXITING, tells_peer=True)

@@ -8,7 +8,7 @@ from cromford.factory.branch import Branch, SignedBranch
 from cromford.factory.terms import FactoryTerms
 from cromford.protocol.journal.client_candidate import ClientCandidate
 from cromford.protocol.journal.first_commitments import ChannelSetting
-from cromford.protocol.journal.records import FundingInput
+from cromford.protocol.journal.opening_records import FundingInput
 from cromford.wire.messages import Join, Propose
 
 

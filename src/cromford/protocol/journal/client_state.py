@@ -7,7 +7,11 @@ from typing import assert_never
 from cromford.bitcoin.network import Network
 from cromford.bitcoin.tx import Txid
 from cromford.protocol.journal import channel_records as cr
+from cromford.protocol.journal import exit_records as xr
+from cromford.protocol.journal import lobby_records as lr
+from cromford.protocol.journal import opening_records as op
 from cromford.protocol.journal import records as r
+from cromford.protocol.journal import spending_records as sr
 from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.book_fold import apply_to_book
 from cromford.protocol.journal.client_attempt import (
@@ -142,28 +146,28 @@ def apply(state: ClientState, record: r.AnyRecord) -> ClientState:
                 chain=state.chain.without_block(height),
                 wallet=state.wallet.without_block(height),
             )
-        case r.AddressIssued(change=change):
+        case sr.AddressIssued(change=change):
             return replace(state, wallet=state.wallet.with_address_used(change))
-        case r.SpendingWasSigned():
+        case sr.SpendingWasSigned():
             return replace(state, wallet=with_spending(state.wallet, record))
-        case r.PaymentAbandoned(txid=txid):
+        case sr.SpendingAbandoned(txid=txid):
             return replace(state, wallet=state.wallet.without_payment(Txid(txid)))
         case r.BroadcastRefusalSeen(txid=txid, reason=reason):
             return replace(state, chain=state.chain.with_refusal(Txid(txid), reason))
-        case r.LobbyGreeted(message=message):
+        case lr.LobbyGreeted(message=message):
             return replace(state, lobby=decoded(message, Lobby))
-        case r.WishMade():
+        case lr.WishMade():
             wish = Wish(
                 capacity_sat=record.capacity_sat, capacity_least_sat=record.capacity_least_sat
             )
             return replace(state, wish=wish, refusal=None)
-        case r.WishWithdrawn():
+        case lr.WishWithdrawn():
             return replace(state, wish=None, joining=None)
-        case r.JoinSent(attempt=number, message=message):
+        case lr.JoinSent(attempt=number, message=message):
             joining = Joining(attempt=number, join=decoded(message, Join))
             heights = (*state.join_heights, state.chain.height)[-ABORTS_TO_PAUSE:]
             return replace(state, joining=joining, next_attempt=number + 1, join_heights=heights)
-        case r.JoinAnswered():
+        case lr.JoinAnswered():
             return _with_answer(state, record)
         case _:
             return _apply_to_attempt(state, record)
@@ -187,16 +191,16 @@ def folded(state: ClientState, records: Iterable[r.AnyRecord]) -> ClientState:
 
 
 def _apply_to_attempt(
-    state: ClientState, record: r.SharedAttemptRecord | r.ClientAttemptRecord
+    state: ClientState, record: op.SharedOpeningRecord | xr.ExitRecord | op.ClientOpeningRecord
 ) -> ClientState:
     match record:
-        case r.SigningIntended(intents=intents):
+        case op.SigningIntended(intents=intents):
             return replace(state, intents=check_intents(state.intents, intents))
-        case r.ProposalReceived(message=message):
+        case op.ProposalReceived(message=message):
             return _with_proposal(state, decoded(message, Propose))
-        case r.ProposalAccepted(attempt_id=attempt_id, inputs=inputs):
+        case op.ProposalAccepted(attempt_id=attempt_id, inputs=inputs):
             return _with_accepted(state, attempt_id, inputs)
-        case r.BelowPartialsMade(attempt_id=attempt_id):
+        case op.BelowPartialsMade(attempt_id=attempt_id):
             sent = BelowSent(
                 candidate=state.attempts[attempt_id].candidate,
                 partial_sigs=record.partial_sigs,
@@ -204,14 +208,14 @@ def _apply_to_attempt(
                 own_partial_sig=record.own_partial_sig,
             )
             return _at_stage(state, attempt_id, sent)
-        case r.ExitFinished(attempt_id=attempt_id):
+        case op.ExitFinished(attempt_id=attempt_id):
             held = HasExit(
                 candidate=state.attempts[attempt_id].candidate,
                 signatures=record.signatures,
                 commitment_signature=record.commitment_signature,
             )
             return _at_stage(state, attempt_id, held)
-        case r.RootPartialMade(attempt_id=attempt_id, partial_sig=partial_sig):
+        case op.RootPartialMade(attempt_id=attempt_id, partial_sig=partial_sig):
             stage = state.attempts[attempt_id].stage
             if not isinstance(stage, HasExit):
                 raise AssertionError("the root was signed without holding an exit")
@@ -222,7 +226,7 @@ def _apply_to_attempt(
                 partial_sig=partial_sig,
             )
             return _at_stage(state, attempt_id, root_sent)
-        case r.BranchCompleted(attempt_id=attempt_id, signature=signature):
+        case op.BranchCompleted(attempt_id=attempt_id, signature=signature):
             stage = state.attempts[attempt_id].stage
             if not isinstance(stage, RootSent):
                 raise AssertionError("a branch was completed before its root was sent")
@@ -233,24 +237,24 @@ def _apply_to_attempt(
                 root_signature=signature,
             )
             return _at_stage(state, attempt_id, completed)
-        case r.AttemptAborted(attempt_id=attempt_id, reason=reason):
+        case op.AttemptAborted(attempt_id=attempt_id, reason=reason):
             return _changed(state, attempt_id, aborted=reason)
-        case r.WaitGivenUp(attempt_id=attempt_id):
+        case op.WaitGivenUp(attempt_id=attempt_id):
             return _changed(state, attempt_id, given_up=True)
-        case r.ReadySent(attempt_id=attempt_id):
+        case op.ReadySent(attempt_id=attempt_id):
             return _with_channel(_changed(state, attempt_id, ready_sent=True), attempt_id)
-        case r.ReadyReceived(attempt_id=attempt_id):
+        case op.ReadyReceived(attempt_id=attempt_id):
             return _changed(state, attempt_id, ready_received=True)
-        case r.TreePublished():
+        case xr.TreePublished():
             return state
-        case r.ExitStarted(attempt_id=attempt_id):
+        case xr.ExitStarted(attempt_id=attempt_id):
             return _changed(state, attempt_id, is_exiting=True)
         case _:
             assert_never(record)
 
 
 def _with_accepted(
-    state: ClientState, attempt_id: bytes, inputs: tuple[r.FundingInput, ...]
+    state: ClientState, attempt_id: bytes, inputs: tuple[op.FundingInput, ...]
 ) -> ClientState:
     stage = state.attempts[attempt_id].stage
     if not isinstance(stage, Received):
@@ -264,7 +268,7 @@ def _with_channel(state: ClientState, attempt_id: bytes) -> ClientState:
     return replace(state, wish=None, book=state.book.with_link(link))
 
 
-def _with_answer(state: ClientState, record: r.JoinAnswered) -> ClientState:
+def _with_answer(state: ClientState, record: lr.JoinAnswered) -> ClientState:
     joining = state.joining
     if joining is None:
         raise AssertionError("an answer without a join")

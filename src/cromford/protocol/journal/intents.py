@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from cromford.channel.commitment import Commitment
 from cromford.factory.vertices import StateNode, TreeNode
-from cromford.protocol.journal.records import Intent
+from cromford.protocol.journal.opening_records import Intent
 
 IntentKey = tuple[str, bytes, int]
 

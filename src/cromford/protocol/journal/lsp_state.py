@@ -9,7 +9,11 @@ from cromford.bitcoin.network import Network
 from cromford.bitcoin.tx import Tx, Txid
 from cromford.factory.terms import decode_terms
 from cromford.protocol.journal import channel_records as cr
+from cromford.protocol.journal import exit_records as xr
+from cromford.protocol.journal import lobby_records as lr
+from cromford.protocol.journal import opening_records as op
 from cromford.protocol.journal import records as r
+from cromford.protocol.journal import spending_records as sr
 from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.book_fold import apply_to_book
 from cromford.protocol.journal.encoding import decoded
@@ -217,25 +221,25 @@ def apply(state: LspState, record: r.AnyRecord) -> LspState:
                 chain=state.chain.without_block(height),
                 wallet=state.wallet.without_block(height),
             )
-        case r.AddressIssued(change=change):
+        case sr.AddressIssued(change=change):
             return replace(state, wallet=state.wallet.with_address_used(change))
-        case r.SpendingWasSigned():
+        case sr.SpendingWasSigned():
             return replace(state, wallet=with_spending(state.wallet, record))
-        case r.PaymentAbandoned(txid=txid):
+        case sr.SpendingAbandoned(txid=txid):
             return replace(state, wallet=state.wallet.without_payment(Txid(txid)))
         case r.BroadcastRefusalSeen(txid=txid, reason=reason):
             return replace(state, chain=state.chain.with_refusal(Txid(txid), reason))
-        case r.ClientJoined():
+        case lr.ClientJoined():
             return _with_member(state, record)
-        case r.ClientLeft(node_id=node_id):
+        case lr.ClientLeft(node_id=node_id):
             return replace(state, members=_without(state.members, node_id))
-        case r.BuildStarted() | r.RebuildAwaited() | r.BuildDropped():
+        case lr.BuildStarted() | lr.RebuildAwaited() | lr.BuildDropped():
             return _with_build(state, record)
         case _:
             return _apply_to_attempt(state, record)
 
 
-def _with_member(state: LspState, record: r.ClientJoined) -> LspState:
+def _with_member(state: LspState, record: lr.ClientJoined) -> LspState:
     node_id = record.node_id
     member = Member(
         node_id=node_id, join=decoded(record.message, m.Join), is_moving=record.is_moving
@@ -257,16 +261,16 @@ def folded(state: LspState, records: Iterable[r.AnyRecord]) -> LspState:
 
 
 def _apply_to_attempt(
-    state: LspState, record: r.SharedAttemptRecord | r.LspAttemptRecord
+    state: LspState, record: op.SharedOpeningRecord | xr.ExitRecord | op.LspOpeningRecord
 ) -> LspState:
     match record:
-        case r.SigningIntended(intents=intents):
+        case op.SigningIntended(intents=intents):
             return replace(state, intents=check_intents(state.intents, intents))
-        case r.AttemptProposed():
+        case op.AttemptProposed():
             return _with_proposed(state, record)
-        case r.BelowPartialsReceived() | r.RootPartialReceived() | r.Acknowledged():
+        case op.BelowPartialsReceived() | op.RootPartialReceived() | op.Acknowledged():
             return _with_contribution(state, record)
-        case r.BelowSigned(attempt_id=i):
+        case op.BelowSigned(attempt_id=i):
             before = _stage(state, i, SigningBelow)
             below = SignaturesBelow(
                 blueprint=state.attempts[i].blueprint,
@@ -275,40 +279,40 @@ def _apply_to_attempt(
                 commitment_partial_sigs=record.commitment_partial_sigs,
             )
             return _at_stage(state, i, SigningRoot(before=before, below=below))
-        case r.RootSigned(attempt_id=i, signature=signature):
+        case op.RootSigned(attempt_id=i, signature=signature):
             root = _stage(state, i, SigningRoot)
             signed = SignedCandidate(below=root.below, root_signature=signature)
             return _at_stage(state, i, Acknowledging(before=root, signed=signed))
-        case r.FundingWasSigned():
+        case op.FundingWasSigned():
             return _with_funding(state, record)
-        case r.ReadySent(attempt_id=i):
+        case op.ReadySent(attempt_id=i):
             told = replace(_stage(state, i, Funded), ready_sent=True)
             return _with_channels(_at_stage(state, i, told), i)
-        case r.ReadyReceived(attempt_id=i, node_id=node_id):
+        case op.ReadyReceived(attempt_id=i, node_id=node_id):
             funded = _stage(state, i, Funded)
             heard = funded.ready_received | {node_id}
             return _at_stage(state, i, replace(funded, ready_received=heard))
-        case r.FundingAbandoned():
+        case op.FundingAbandoned():
             return _with_replacement(state, record)
-        case r.FundingDied(attempt_id=i):
+        case op.FundingDied(attempt_id=i):
             dead = replace(_stage(state, i, Funded), is_dead=True)
             return replace(_at_stage(state, i, dead), wallet=state.wallet.released(i))
-        case r.AttemptAborted():
+        case op.AttemptAborted():
             return _with_aborted(state, record)
-        case r.TreePublished():
+        case xr.TreePublished():
             return state
-        case r.ExitStarted(attempt_id=i, client=client):
+        case xr.ExitStarted(attempt_id=i, client=client):
             return replace(state, exits=state.exits | {(i, client)})
         case _:
             assert_never(record)
 
 
 def _with_contribution(
-    state: LspState, record: r.BelowPartialsReceived | r.RootPartialReceived | r.Acknowledged
+    state: LspState, record: op.BelowPartialsReceived | op.RootPartialReceived | op.Acknowledged
 ) -> LspState:
     i, client = record.attempt_id, record.client
     match record:
-        case r.BelowPartialsReceived():
+        case op.BelowPartialsReceived():
             below = _stage(state, i, SigningBelow)
             half = record.commitment_partial_sig
             stage: Stage = SigningBelow(
@@ -316,10 +320,10 @@ def _with_contribution(
                 partial_sigs={**below.partial_sigs, client: record.partial_sigs},
                 commitment_partial_sigs={**below.commitment_partial_sigs, client: half},
             )
-        case r.RootPartialReceived(partial_sig=partial_sig):
+        case op.RootPartialReceived(partial_sig=partial_sig):
             root = _stage(state, i, SigningRoot)
             stage = replace(root, partial_sigs={**root.partial_sigs, client: partial_sig})
-        case r.Acknowledged():
+        case op.Acknowledged():
             signed = _stage(state, i, Acknowledging)
             stage = replace(signed, done=signed.done | {client})
     return _at_stage(state, i, stage)
@@ -337,7 +341,7 @@ def _at_stage(state: LspState, attempt_id: bytes, stage: Stage) -> LspState:
     return replace(state, attempts={**state.attempts, attempt_id: attempt})
 
 
-def _with_funding(state: LspState, record: r.FundingWasSigned) -> LspState:
+def _with_funding(state: LspState, record: op.FundingWasSigned) -> LspState:
     i = record.attempt_id
     signed = _stage(state, i, Acknowledging).signed
     funded = Funded(signed=signed, funding_tx=Tx.parse(record.tx))
@@ -399,10 +403,10 @@ def _recent(
 
 
 def _with_build(
-    state: LspState, record: r.BuildStarted | r.RebuildAwaited | r.BuildDropped
+    state: LspState, record: lr.BuildStarted | lr.RebuildAwaited | lr.BuildDropped
 ) -> LspState:
     match record:
-        case r.BuildStarted():
+        case lr.BuildStarted():
             build = Build(
                 attempt=record.attempt,
                 node_ids=record.node_ids,
@@ -413,7 +417,7 @@ def _with_build(
             )
             next_attempt = record.attempt + 1
             return replace(state, build=build, build_dropped=None, next_attempt=next_attempt)
-        case r.RebuildAwaited():
+        case lr.RebuildAwaited():
             build = Build(
                 attempt=None,
                 node_ids=record.node_ids,
@@ -423,13 +427,13 @@ def _with_build(
                 max_clients=record.max_clients,
             )
             return replace(state, build=build)
-        case r.BuildDropped(reason=reason):
+        case lr.BuildDropped(reason=reason):
             return replace(state, build=None, build_dropped=reason)
         case _:
             assert_never(record)
 
 
-def candidate_of(record: r.AttemptProposed) -> LspCandidate:
+def candidate_of(record: op.AttemptProposed) -> LspCandidate:
     """Return what a proposal is signed with; its blueprint is what stays of it."""
     joins = tuple(decoded(seat.join, m.Join) for seat in record.seats)
     factory_pool = _pool(record.lsp_factory_pool)
@@ -461,7 +465,7 @@ def _pool(data: bytes) -> PublicPool:
     return PublicPool(pubkey=pool.pubkey, pubnonces=pool.pubnonces)
 
 
-def _with_proposed(state: LspState, record: r.AttemptProposed) -> LspState:
+def _with_proposed(state: LspState, record: op.AttemptProposed) -> LspState:
     reasons = state.build.reasons if state.build is not None else ()
     candidate = candidate_of(record)
     attempt = LspAttempt(
@@ -483,7 +487,7 @@ def _with_proposed(state: LspState, record: r.AttemptProposed) -> LspState:
     )
 
 
-def _with_replacement(state: LspState, record: r.FundingAbandoned) -> LspState:
+def _with_replacement(state: LspState, record: op.FundingAbandoned) -> LspState:
     """Return the state with what is to spend a coin of a funding, in the place of any before it."""
     i, tx = record.attempt_id, Tx.parse(record.tx)
     funded = _stage(state, i, Funded)
@@ -496,7 +500,7 @@ def _with_replacement(state: LspState, record: r.FundingAbandoned) -> LspState:
     return replace(left, wallet=wallet.with_address_used(CHANGE))
 
 
-def _with_aborted(state: LspState, record: r.AttemptAborted) -> LspState:
+def _with_aborted(state: LspState, record: op.AttemptAborted) -> LspState:
     stage = Aborted(reason=record.reason, culprits=record.culprits)
     aborted = _at_stage(state, record.attempt_id, stage)
     faults, aborts, uptime = dict(state.faults), dict(state.aborts), dict(state.uptime)

@@ -3,7 +3,8 @@
 from cromford.bitcoin.block import BlockRef
 from cromford.bitcoin.tx import Tx, Txid
 from cromford.protocol.journal.known_chain import KnownChain
-from cromford.protocol.journal.records import BlockConnected, SpendingWasSigned
+from cromford.protocol.journal.records import BlockConnected
+from cromford.protocol.journal.spending_records import SpendingWasSigned
 from cromford.wallet.account import CHANGE
 from cromford.wallet.coins import Wallet
 

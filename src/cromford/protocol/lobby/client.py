@@ -5,7 +5,8 @@ from typing import assert_never
 from cromford import effects as fx
 from cromford.protocol import events as ev
 from cromford.protocol.faults import Rejected
-from cromford.protocol.journal import records as r
+from cromford.protocol.journal import lobby_records as lr
+from cromford.protocol.journal import spending_records as sr
 from cromford.protocol.journal.client_attempt import Complete
 from cromford.protocol.journal.client_candidate import pool_ids_of
 from cromford.protocol.journal.client_state import ClientState
@@ -66,7 +67,7 @@ def on_lobby(turn: Turn[ClientState], lobby: m.Lobby) -> None:
     if reason is not None:
         turn.ask(fx.Disconnect(node_id=turn.state.config.lsp_node_id, reason=reason))
         return
-    turn.remember(r.LobbyGreeted(message=encode_message(lobby)))
+    turn.remember(lr.LobbyGreeted(message=encode_message(lobby)))
     prepare_join(turn)
 
 
@@ -111,7 +112,7 @@ def on_join_answered(turn: Turn[ClientState], pubkey: bytes, refusal: str | None
     joining = turn.state.joining
     if joining is None or joining.is_accepted or joining.join.factory_pool.pubkey != pubkey:
         return
-    turn.remember(r.JoinAnswered(factory_pubkey=pubkey, refusal=refusal))
+    turn.remember(lr.JoinAnswered(factory_pubkey=pubkey, refusal=refusal))
     if refusal is not None:
         turn.ask(fx.DropPools(pool_ids=pool_ids_of(joining.join)))
 
@@ -165,8 +166,8 @@ def on_join_prepared(turn: Turn[ClientState], event: ev.JoinPrepared) -> None:
         moves=_moving_from(state, event.move_signature),
     )
     turn.remember(
-        r.AddressIssued(change=RECEIVE),
-        r.JoinSent(attempt=event.asked.attempt, message=encode_message(join)),
+        sr.AddressIssued(change=RECEIVE),
+        lr.JoinSent(attempt=event.asked.attempt, message=encode_message(join)),
     )
     turn.send(state.config.lsp_node_id, join)
 
@@ -200,7 +201,7 @@ def on_join_requested(turn: Turn[ClientState], event: ev.JoinRequested) -> None:
             f"received {event.capacity_sat}",
         )
     turn.remember(
-        r.WishMade(capacity_sat=event.capacity_sat, capacity_least_sat=event.capacity_least_sat)
+        lr.WishMade(capacity_sat=event.capacity_sat, capacity_least_sat=event.capacity_least_sat)
     )
     prepare_join(turn)
 
@@ -216,7 +217,7 @@ def on_leave_requested(turn: Turn[ClientState]) -> None:
         raise Rejected("not_joined", "not waiting in the lobby")
     if state.open_attempt is not None:
         raise Rejected("ceremony_under_way", "a factory is being built", retryable=True)
-    turn.remember(r.WishWithdrawn())
+    turn.remember(lr.WishWithdrawn())
     if joining is not None:
         leave = m.Leave(factory_pubkey=joining.join.factory_pool.pubkey)
         turn.send(state.config.lsp_node_id, leave)

@@ -6,6 +6,7 @@ from cromford import effects as fx
 from cromford.factory.shape import plan_of
 from cromford.protocol import events as ev
 from cromford.protocol.faults import Rejected
+from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal.lsp_state import Build, LspState
 from cromford.protocol.lobby.build import (
@@ -72,7 +73,7 @@ def on_join(turn: Turn[LspState], node_id: bytes, join: m.Join) -> None:
     if node_id not in turn.state.connected:
         turn.remember(r.PeerConnected(node_id=node_id))
     turn.remember(
-        r.ClientJoined(node_id=node_id, message=encode_message(join), is_moving=is_moving)
+        lr.ClientJoined(node_id=node_id, message=encode_message(join), is_moving=is_moving)
     )
     members = turn.state.members
     turn.send(node_id, m.Joined(factory_pubkey=pubkey, waiting=len(members)))
@@ -87,7 +88,7 @@ def on_leave(turn: Turn[LspState], node_id: bytes, message: m.Leave) -> None:
     """Let a client go that waits; whoever joined anew meanwhile stays."""
     member = turn.state.members.get(node_id)
     if member is not None and member.join.factory_pool.pubkey == message.factory_pubkey:
-        turn.remember(r.ClientLeft(node_id=node_id))
+        turn.remember(lr.ClientLeft(node_id=node_id))
 
 
 def build_if_due(turn: Turn[LspState], *, at_height: int | None) -> None:
@@ -107,7 +108,7 @@ def build_if_due(turn: Turn[LspState], *, at_height: int | None) -> None:
     except Rejected as rejected:
         # Once: what hinders it may last, and a schedule asks again and again.
         if str(rejected) != state.build_dropped:
-            turn.remember(r.BuildDropped(reason=str(rejected)))
+            turn.remember(lr.BuildDropped(reason=str(rejected)))
         return
     _start_build(turn, plan, policy.min_clients, policy.max_clients)
 
@@ -127,7 +128,7 @@ def on_build_requested(turn: Turn[LspState], event: ev.BuildRequested) -> None:
 
 
 def _start_build(turn: Turn[LspState], plan: BuildPlan, min_clients: int, max_clients: int) -> None:
-    started = r.BuildStarted(
+    started = lr.BuildStarted(
         attempt=turn.state.next_attempt,
         node_ids=plan.node_ids,
         reasons=tuple(seat.reason for seat in plan.placed),
@@ -167,10 +168,10 @@ def await_rejoin(turn: Turn[LspState], build: Build, *, without: tuple[bytes, ..
         staying = reliable
     if len(staying) < build.min_clients:
         reason = f"{len(staying)} clients are left, {build.min_clients} are needed"
-        turn.remember(r.BuildDropped(reason=reason))
+        turn.remember(lr.BuildDropped(reason=reason))
         return
     turn.remember(
-        r.RebuildAwaited(
+        lr.RebuildAwaited(
             node_ids=staying, min_clients=build.min_clients, max_clients=build.max_clients
         )
     )
@@ -188,7 +189,7 @@ def rebuild(turn: Turn[LspState]) -> None:
         return
     if not turn.facts.is_fresh:
         # Whoever came back stays in the lobby, for the schedule or the operator.
-        turn.remember(r.BuildDropped(reason="the chain is stale"))
+        turn.remember(lr.BuildDropped(reason="the chain is stale"))
         turn.ask(fx.ClearDeadline(deadline=fx.RejoinDeadline()))
         return
     try:
@@ -199,7 +200,7 @@ def rebuild(turn: Turn[LspState]) -> None:
             only=build.node_ids,
         )
     except Rejected as rejected:
-        turn.remember(r.BuildDropped(reason=str(rejected)))
+        turn.remember(lr.BuildDropped(reason=str(rejected)))
         turn.ask(fx.ClearDeadline(deadline=fx.RejoinDeadline()))
         return
     _start_build(turn, plan, build.min_clients, build.max_clients)

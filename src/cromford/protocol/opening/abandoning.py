@@ -13,7 +13,7 @@ from cromford import effects as fx
 from cromford.bitcoin.tx import Tx, Txid
 from cromford.protocol import events as ev
 from cromford.protocol.faults import Rejected
-from cromford.protocol.journal import records as r
+from cromford.protocol.journal import opening_records as op
 from cromford.protocol.journal.lsp_attempt import Funded, LspAttempt
 from cromford.protocol.journal.lsp_state import LspState
 from cromford.protocol.turn import Turn
@@ -57,7 +57,9 @@ def on_abandon_requested(turn: Turn[LspState], event: ev.FactoryAbandonRequested
     plan = planned(turn.state, event.attempt_id, feerate_sat_per_kw=event.feerate_sat_per_kw)
     turn.check_fresh()
     turn.remember(
-        r.FundingAbandoned(attempt_id=event.attempt_id, tx=plan.tx.serialize(), reason=event.reason)
+        op.FundingAbandoned(
+            attempt_id=event.attempt_id, tx=plan.tx.serialize(), reason=event.reason
+        )
     )
     turn.ask(*owed(turn.state, plan.tx))
 
@@ -96,7 +98,7 @@ def end_if_dead(turn: Turn[LspState], attempt: LspAttempt, funded: Funded) -> No
     """Free the coins of a funding that will not confirm, and tell everybody."""
     if funded.is_dead or turn.chain.rival_depth(attempt.funding_tx) < attempt.terms.min_depth:
         return
-    turn.remember(r.FundingDied(attempt_id=attempt.attempt_id))
+    turn.remember(op.FundingDied(attempt_id=attempt.attempt_id))
     for seat in attempt.seats:
         turn.send(seat.node_id, m.Abort(attempt_id=attempt.attempt_id, reason=DIED))
 

@@ -10,6 +10,8 @@ from cromford.channel.terms import Party
 from cromford.protocol import events as ev
 from cromford.protocol.channels.client import begin
 from cromford.protocol.faults import FaultyLsp, Refusal
+from cromford.protocol.journal import lobby_records as lr
+from cromford.protocol.journal import opening_records as op
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal.client_attempt import (
     BelowSent,
@@ -80,7 +82,7 @@ def on_propose(turn: Turn[ClientState], propose: m.Propose) -> None:
         return  # It answers another join, one that we have left.
     if propose.attempt_id in turn.state.attempts:
         return  # of another attempt: dropped, never a fault
-    turn.remember(r.ProposalReceived(message=encode_message(propose)))
+    turn.remember(op.ProposalReceived(message=encode_message(propose)))
     if not turn.facts.is_fresh:
         abort(turn, propose.attempt_id, CHAIN_STALE)
         return
@@ -120,9 +122,9 @@ def on_coins(turn: Turn[ClientState], event: ev.CoinsLookedUp) -> None:
         check_proposal(attempt.stage.claim, facts, coins)
     except Refusal as refusal:
         abort(turn, attempt_id, f"refused: {refusal}")
-        turn.remember(r.WishWithdrawn())
+        turn.remember(lr.WishWithdrawn())
         return
-    turn.remember(r.ProposalAccepted(attempt_id=attempt_id, inputs=_inputs(coins)))
+    turn.remember(op.ProposalAccepted(attempt_id=attempt_id, inputs=_inputs(coins)))
     _sign_below(turn, turn.state.attempts[attempt_id])
 
 
@@ -144,17 +146,17 @@ def _sign_below(turn: Turn[ClientState], attempt: ClientAttempt) -> None:
 def _sign(
     turn: Turn[ClientState],
     attempt: ClientAttempt,
-    intents: tuple[r.Intent, ...],
+    intents: tuple[op.Intent, ...],
     requests: tuple[fx.SignRequest, ...],
 ) -> None:
     """Ask for partial signatures, after writing down what they are for."""
-    turn.remember(r.SigningIntended(attempt_id=attempt.attempt_id, intents=intents))
+    turn.remember(op.SigningIntended(attempt_id=attempt.attempt_id, intents=intents))
     turn.ask(fx.PartialSign(attempt_id=attempt.attempt_id, requests=requests))
 
 
-def _inputs(coins: Mapping[OutPoint, Coin | None]) -> tuple[r.FundingInput, ...]:
+def _inputs(coins: Mapping[OutPoint, Coin | None]) -> tuple[op.FundingInput, ...]:
     return tuple(
-        r.FundingInput(
+        op.FundingInput(
             txid=outpoint.txid,
             vout=outpoint.vout,
             amount_sat=coin.txout.amount_sat,
@@ -178,7 +180,7 @@ def on_partial_signed(turn: Turn[ClientState], event: ev.PartialSigned) -> None:
         case Checked():
             *below, theirs, own = partial_sigs
             turn.remember(
-                r.BelowPartialsMade(
+                op.BelowPartialsMade(
                     attempt_id=attempt_id,
                     partial_sigs=tuple(below),
                     commitment_partial_sig=theirs,
@@ -188,7 +190,7 @@ def on_partial_signed(turn: Turn[ClientState], event: ev.PartialSigned) -> None:
             halves = m.PartialSigs(partial_sigs=tuple(below), commitment_partial_sig=theirs)
             turn.send(lsp, m.SignBelow(**ids, candidates=(halves,)))
         case HasExit():
-            turn.remember(r.RootPartialMade(attempt_id=attempt_id, partial_sig=partial_sigs[0]))
+            turn.remember(op.RootPartialMade(attempt_id=attempt_id, partial_sig=partial_sigs[0]))
             turn.send(lsp, m.SignRoot(**ids, partial_sigs=partial_sigs))
         case _:
             return
@@ -210,7 +212,7 @@ def on_signatures(turn: Turn[ClientState], message: m.SignedBelow | m.SignedRoot
             _on_signed_root(turn, attempt, message)
     except FaultyLsp as fault:
         abort(turn, attempt.attempt_id, f"the LSP is at fault: {fault}")
-        turn.remember(r.WishWithdrawn())
+        turn.remember(lr.WishWithdrawn())
 
 
 def _on_signed_below(
@@ -230,7 +232,7 @@ def _on_signed_below(
     # From here on the root may become spendable; whatever happens, the exit below it is held,
     # and the way out of the channel too.
     turn.remember(
-        r.ExitFinished(
+        op.ExitFinished(
             attempt_id=attempt.attempt_id,
             signatures=received.signatures,
             commitment_signature=commitment_signature,
@@ -250,7 +252,9 @@ def _on_signed_root(turn: Turn[ClientState], attempt: ClientAttempt, message: m.
     if len(message.signatures) != N_CANDIDATES:
         raise FaultyLsp(f"{len(message.signatures)} root signatures")
     attempt.stage.candidate.check_root(message.signatures[0])
-    turn.remember(r.BranchCompleted(attempt_id=attempt.attempt_id, signature=message.signatures[0]))
+    turn.remember(
+        op.BranchCompleted(attempt_id=attempt.attempt_id, signature=message.signatures[0])
+    )
     turn.send(lsp, acknowledge)
     turn.ask(_cleared(attempt), fx.DropPools(pool_ids=pool_ids_of(attempt.join)))
 
@@ -262,7 +266,7 @@ def abort(turn: Turn[ClientState], attempt_id: bytes, reason: str) -> None:
         return
     # What an LSP sent can be in a refusal at any length.
     reason = reason[: m.REASON_SIZE_MAX]
-    turn.remember(r.AttemptAborted(attempt_id=attempt_id, reason=reason, culprits=()))
+    turn.remember(op.AttemptAborted(attempt_id=attempt_id, reason=reason, culprits=()))
     turn.ask(fx.DropPools(pool_ids=pool_ids_of(attempt.join)), _cleared(attempt))
     turn.send(attempt.lsp_node_id, m.Abort(attempt_id=attempt_id, reason=reason))
 
@@ -274,7 +278,7 @@ def on_deadline(turn: Turn[ClientState], attempt_id: bytes) -> None:
         return
     if isinstance(attempt.stage, RootSent):
         # The LSP may hold kickoff_root, so nothing may be forgotten: we only stop waiting.
-        turn.remember(r.WaitGivenUp(attempt_id=attempt_id))
+        turn.remember(op.WaitGivenUp(attempt_id=attempt_id))
     elif isinstance(attempt.stage, Received):
         # The first step is our own: the coins were never looked up.
         abort(turn, attempt_id, "deadline: our own node did not answer")
@@ -289,7 +293,7 @@ def on_abort(turn: Turn[ClientState], message: m.Abort) -> None:
     if attempt is None or attempt.aborted is not None or attempt.ready_sent:
         return
     reason = f"the LSP: {message.reason}"
-    turn.remember(r.AttemptAborted(attempt_id=message.attempt_id, reason=reason, culprits=()))
+    turn.remember(op.AttemptAborted(attempt_id=message.attempt_id, reason=reason, culprits=()))
     turn.ask(_cleared(attempt), fx.DropPools(pool_ids=pool_ids_of(attempt.join)))
     prepare_join(turn)
 
@@ -311,7 +315,7 @@ def void_connection(turn: Turn[ClientState], record: r.AnyRecord) -> None:
     for attempt in state.attempts.values():
         if attempt.aborted is None and not isinstance(attempt.stage, RootSent | Complete):
             turn.remember(
-                r.AttemptAborted(
+                op.AttemptAborted(
                     attempt_id=attempt.attempt_id, reason="connection lost", culprits=()
                 )
             )
@@ -340,7 +344,7 @@ def on_channel_ready(turn: Turn[ClientState], message: m.ChannelReady) -> None:
     ):
         return
     if not attempt.ready_received:
-        turn.remember(r.ReadyReceived(attempt_id=message.attempt_id, node_id=attempt.lsp_node_id))
+        turn.remember(op.ReadyReceived(attempt_id=message.attempt_id, node_id=attempt.lsp_node_id))
     begin(turn, turn.state.attempts[message.attempt_id])
 
 
@@ -357,11 +361,11 @@ def on_block(turn: Turn[ClientState]) -> None:
     """Tell the LSP of a funding that is deep enough; give one up that comes too late."""
     for attempt in turn.state.attempts.values():
         if is_ready(turn.state, attempt) and not attempt.ready_sent:
-            turn.remember(r.ReadySent(attempt_id=attempt.attempt_id))
+            turn.remember(op.ReadySent(attempt_id=attempt.attempt_id))
             turn.send(attempt.lsp_node_id, channel_ready(attempt))
             begin(turn, turn.state.attempts[attempt.attempt_id])
         elif attempt.is_open and is_hopeless(turn.state, attempt):
-            turn.remember(r.WaitGivenUp(attempt_id=attempt.attempt_id))
+            turn.remember(op.WaitGivenUp(attempt_id=attempt.attempt_id))
 
 
 def is_hopeless(state: ClientState, attempt: ClientAttempt) -> bool:

@@ -15,7 +15,8 @@ from cromford.factory.shape import plan_of
 from cromford.factory.vertices import funding_output_of
 from cromford.protocol import events as ev
 from cromford.protocol.channels.lsp import begin
-from cromford.protocol.journal import records as r
+from cromford.protocol.journal import lobby_records as lr
+from cromford.protocol.journal import opening_records as op
 from cromford.protocol.journal.first_commitments import offer_of
 from cromford.protocol.journal.intents import intent_of, intent_of_commitment
 from cromford.protocol.journal.lsp_attempt import (
@@ -99,14 +100,14 @@ def on_attempt_prepared(turn: Turn[LspState], event: ev.AttemptPrepared) -> None
     if missing:
         # Nothing was proposed, so nobody has to make fresh keys; those who stayed still wait.
         reason = f"{len(missing)} clients left before the proposal"
-        turn.remember(r.BuildDropped(reason=reason))
+        turn.remember(lr.BuildDropped(reason=reason))
         turn.ask(drop)
         await_rejoin(turn, build, without=())
         return
     try:
         proposed = _propose(state, build, event)
     except InsufficientCoins as error:
-        turn.remember(r.BuildDropped(reason=str(error)))
+        turn.remember(lr.BuildDropped(reason=str(error)))
         turn.ask(drop)
         await_rejoin(turn, build, without=())
         return
@@ -117,7 +118,7 @@ def on_attempt_prepared(turn: Turn[LspState], event: ev.AttemptPrepared) -> None
     turn.ask(_deadline(state, attempt))
 
 
-def _propose(state: LspState, build: Build, event: ev.AttemptPrepared) -> r.AttemptProposed:
+def _propose(state: LspState, build: Build, event: ev.AttemptPrepared) -> op.AttemptProposed:
     joins = [state.members[node_id].join for node_id in build.node_ids]
     shape, inner_arities = shape_by_policy(state.config.policy, len(joins))
     terms = terms_of(state, build.capacity_sat, shape, inner_arities, attempt_id=event.attempt_id)
@@ -133,12 +134,12 @@ def _propose(state: LspState, build: Build, event: ev.AttemptPrepared) -> r.Atte
             amount_sat=selection.change_sat, script_pubkey=state.wallet.next_script(CHANGE)
         ),
     )
-    return r.AttemptProposed(
+    return op.AttemptProposed(
         attempt_id=event.attempt_id,
         attempt=event.asked.attempt,
         terms=terms.encode(),
         seats=tuple(
-            r.Seat(node_id=node_id, join=m.encode_message(join))
+            op.Seat(node_id=node_id, join=m.encode_message(join))
             for node_id, join in zip(build.node_ids, joins, strict=True)
         ),
         lsp_factory_pool=_encoded_pool(event.factory_pool),
@@ -174,7 +175,7 @@ def on_sign_below(turn: Turn[LspState], node_id: bytes, message: m.SignBelow) ->
         _fault(turn, attempt, client, f"{len(partial_sigs)} of {n_expected} partial signatures")
         return
     turn.remember(
-        r.BelowPartialsReceived(
+        op.BelowPartialsReceived(
             attempt_id=attempt.attempt_id,
             client=client,
             partial_sigs=partial_sigs,
@@ -204,7 +205,7 @@ def on_sign_root(turn: Turn[LspState], node_id: bytes, message: m.SignRoot) -> N
             _fault(turn, attempt, client, "a second, different root signature")
         return
     turn.remember(
-        r.RootPartialReceived(
+        op.RootPartialReceived(
             attempt_id=attempt.attempt_id, client=client, partial_sig=message.partial_sigs[0]
         )
     )
@@ -236,11 +237,11 @@ def _sign_root(turn: Turn[LspState], attempt: LspAttempt) -> None:
 def _sign(
     turn: Turn[LspState],
     attempt: LspAttempt,
-    intents: tuple[r.Intent, ...],
+    intents: tuple[op.Intent, ...],
     requests: tuple[fx.SignRequest, ...],
 ) -> None:
     """Ask for our own partial signatures, after writing down what they are for."""
-    turn.remember(r.SigningIntended(attempt_id=attempt.attempt_id, intents=intents))
+    turn.remember(op.SigningIntended(attempt_id=attempt.attempt_id, intents=intents))
     turn.ask(fx.PartialSign(attempt_id=attempt.attempt_id, requests=requests))
 
 
@@ -267,7 +268,7 @@ def on_signing_failed(turn: Turn[LspState], event: ev.SigningFailed) -> None:
     if attempt.is_open:
         reason = f"our signer: {event.reason}"
         abort(turn, attempt.attempt_id, reason=reason)
-        turn.remember(r.BuildDropped(reason=reason))
+        turn.remember(lr.BuildDropped(reason=reason))
 
 
 def _send_below(
@@ -282,7 +283,7 @@ def _send_below(
     signatures = candidate.below_round(stage.partial_sigs, own).signatures()
     commitments = candidate.commitment_round(stage.commitment_partial_sigs, own).signatures()
     turn.remember(
-        r.BelowSigned(
+        op.BelowSigned(
             attempt_id=attempt.attempt_id,
             signatures=tuple(signatures[name] for name in candidate.sessions if name != ROOT),
             # The round has our own commitments' sessions in the order of the clients.
@@ -316,7 +317,7 @@ def _send_root(
         FaultyContribution: If a client spoiled it.
     """
     signature = attempt.candidate.root_round(stage.partial_sigs, own).signatures()[ROOT]
-    turn.remember(r.RootSigned(attempt_id=attempt.attempt_id, signature=signature))
+    turn.remember(op.RootSigned(attempt_id=attempt.attempt_id, signature=signature))
     root = _signed_root(attempt, signature)
     for seat in attempt.seats:
         turn.send(seat.node_id, root)
@@ -340,7 +341,7 @@ def on_acknowledge(turn: Turn[LspState], node_id: bytes, message: m.Acknowledge)
     attempt, client = found
     if not isinstance(attempt.stage, Acknowledging) or client in attempt.stage.done:
         return
-    turn.remember(r.Acknowledged(attempt_id=attempt.attempt_id, client=client))
+    turn.remember(op.Acknowledged(attempt_id=attempt.attempt_id, client=client))
     fund_if_due(turn)
 
 
@@ -348,7 +349,7 @@ def on_funding_signed(turn: Turn[LspState], event: ev.FundingSigned) -> None:
     """Remember the signed funding transaction, then publish it."""
     attempt_id = event.asked.attempt_id
     if turn.state.attempts[attempt_id].is_open:
-        turn.remember(r.FundingWasSigned(attempt_id=attempt_id, tx=event.tx.serialize()))
+        turn.remember(op.FundingWasSigned(attempt_id=attempt_id, tx=event.tx.serialize()))
         turn.ask(funding_broadcast(event.tx))
 
 
@@ -441,7 +442,7 @@ def on_block(turn: Turn[LspState]) -> None:
 
 def _tell_ready(turn: Turn[LspState], attempt: LspAttempt, funded: Funded) -> None:
     """Tell everybody that the funding is deep enough, and take up the channels of who said so."""
-    turn.remember(r.ReadySent(attempt_id=attempt.attempt_id))
+    turn.remember(op.ReadySent(attempt_id=attempt.attempt_id))
     for seat in attempt.seats:
         turn.send(seat.node_id, channel_ready(attempt))
     for node_id in funded.ready_received:
@@ -467,7 +468,7 @@ def on_channel_ready(turn: Turn[LspState], node_id: bytes, message: m.ChannelRea
     ):
         return
     if node_id not in attempt.funded.ready_received:
-        turn.remember(r.ReadyReceived(attempt_id=message.attempt_id, node_id=node_id))
+        turn.remember(op.ReadyReceived(attempt_id=message.attempt_id, node_id=node_id))
     begin(turn, attempt, node_id)
 
 
@@ -518,7 +519,9 @@ def abort(
     if attempt.aborted is not None:
         return
     turn.remember(
-        r.AttemptAborted(attempt_id=attempt_id, reason=reason, culprits=culprits, is_fault=is_fault)
+        op.AttemptAborted(
+            attempt_id=attempt_id, reason=reason, culprits=culprits, is_fault=is_fault
+        )
     )
     message = m.Abort(attempt_id=attempt_id, reason=reason)
     for seat in attempt.seats:

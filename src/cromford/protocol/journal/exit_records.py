@@ -1,0 +1,26 @@
+"""What is remembered of exits; what a channel's exit shows is among the channel's records."""
+
+from cromford.protocol.journal.record import Record
+
+
+class ExitStarted(Record, frozen=True, kw_only=True, tag="exit_started"):
+    """We leave a client's channel by publishing its branch, for this reason."""
+
+    attempt_id: bytes
+    client: int
+    reason: str
+
+
+class TreePublished(Record, frozen=True, kw_only=True, tag="tree_published"):
+    """Somebody publishes the factory: these transactions of its tree confirmed at this height.
+
+    Of a client's journal, its own branch. It changes no state, which the block did already: it says
+    by a number of its own, once for each block, what an operator must not overlook.
+    """
+
+    attempt_id: bytes
+    height: int
+    transactions: tuple[str, ...]
+
+
+ExitRecord = ExitStarted | TreePublished

@@ -1,0 +1,227 @@
+"""What is remembered of a ceremony, from the proposal to a factory that both sides found ready."""
+
+import msgspec
+
+from cromford.protocol.journal.record import Record
+
+
+class Intent(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """What is about to be signed: one sighash per kind, outpoint and state index, for ever.
+
+    `kind` is "kickoff", "state", "commitment_opener" or "commitment_accepter", by the
+    commitment's holder. A commitment's outpoint is its channel's, its index the commitment number.
+    """
+
+    kind: str
+    outpoint: bytes
+    state_index: int
+    sighash: bytes
+
+
+class SigningIntended(Record, frozen=True, kw_only=True, tag="signing_intended"):
+    """Signatures are about to be made."""
+
+    attempt_id: bytes
+    intents: tuple[Intent, ...]
+
+
+class AttemptAborted(Record, frozen=True, kw_only=True, tag="attempt_aborted"):
+    """An attempt to build a factory ended.
+
+    `culprits` are the node ids of those who caused it; `is_fault` says that it was proven against
+    them, not only that they were silent or unwilling.
+    """
+
+    attempt_id: bytes
+    reason: str
+    culprits: tuple[bytes, ...]
+    is_fault: bool = False
+
+
+class ReadySent(Record, frozen=True, kw_only=True, tag="ready_sent"):
+    """We told the other side that the funding is deep enough."""
+
+    attempt_id: bytes
+
+
+class ReadyReceived(Record, frozen=True, kw_only=True, tag="ready_received"):
+    """The other side told us that the funding is deep enough."""
+
+    attempt_id: bytes
+    node_id: bytes
+
+
+class FundingInput(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """A coin that the funding transaction spends, as the client's own chain showed it."""
+
+    txid: bytes
+    vout: int
+    amount_sat: int
+    script_pubkey: bytes
+
+
+class ProposalReceived(Record, frozen=True, kw_only=True, tag="proposal_received"):
+    """The LSP proposed a factory; nothing is believed yet."""
+
+    message: bytes
+
+
+class ProposalAccepted(Record, frozen=True, kw_only=True, tag="proposal_accepted"):
+    """Every check passed. The inputs are kept, because a chain forgets spent coins."""
+
+    attempt_id: bytes
+    inputs: tuple[FundingInput, ...]
+
+
+class BelowPartialsMade(Record, frozen=True, kw_only=True, tag="below_partials_made"):
+    """Our partial signatures below the root, in branch order, and of both first commitments.
+
+    `commitment_partial_sig` is for the LSP's, `own_partial_sig` our half of our own, which never
+    leaves.
+    """
+
+    attempt_id: bytes
+    partial_sigs: tuple[bytes, ...]
+    commitment_partial_sig: bytes
+    own_partial_sig: bytes
+
+
+class ExitFinished(Record, frozen=True, kw_only=True, tag="exit_held"):
+    """The finished, verified signatures below the root, in branch order, and our commitment's."""
+
+    attempt_id: bytes
+    signatures: tuple[bytes, ...]
+    commitment_signature: bytes
+
+
+class RootPartialMade(Record, frozen=True, kw_only=True, tag="root_partial_made"):
+    """Our partial signature of kickoff_root."""
+
+    attempt_id: bytes
+    partial_sig: bytes
+
+
+class BranchCompleted(Record, frozen=True, kw_only=True, tag="branch_completed"):
+    """The finished, verified kickoff_root: the client can leave alone."""
+
+    attempt_id: bytes
+    signature: bytes
+
+
+class WaitGivenUp(Record, frozen=True, kw_only=True, tag="wait_given_up"):
+    """The LSP went silent after we signed the root. The records stay."""
+
+    attempt_id: bytes
+
+
+class Seat(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """One client of an attempt, as it joined."""
+
+    node_id: bytes
+    join: bytes
+
+
+class AttemptProposed(Record, frozen=True, kw_only=True, tag="attempt_proposed"):
+    """All that a tree is computed from: terms, keys, pools and the funding transaction."""
+
+    attempt_id: bytes
+    attempt: int
+    terms: bytes
+    seats: tuple[Seat, ...]
+    lsp_factory_pool: bytes
+    lsp_channels: tuple[bytes, ...]
+    lsp_channel_pools: tuple[bytes, ...]
+    funding_tx: bytes
+
+
+class BelowPartialsReceived(Record, frozen=True, kw_only=True, tag="below_partials_received"):
+    """One client's partial signatures below the root, in its branch's order.
+
+    `commitment_partial_sig` is its half of our first commitment of its channel.
+    """
+
+    attempt_id: bytes
+    client: int
+    partial_sigs: tuple[bytes, ...]
+    commitment_partial_sig: bytes
+
+
+class BelowSigned(Record, frozen=True, kw_only=True, tag="below_signed"):
+    """Every signature below the root, finished and verified, depth first.
+
+    `commitment_signatures` are those of our own first commitments, `commitment_partial_sigs` our
+    halves of the clients', both one per client.
+    """
+
+    attempt_id: bytes
+    signatures: tuple[bytes, ...]
+    commitment_signatures: tuple[bytes, ...]
+    commitment_partial_sigs: tuple[bytes, ...]
+
+
+class RootPartialReceived(Record, frozen=True, kw_only=True, tag="root_partial_received"):
+    """One client's partial signature of kickoff_root."""
+
+    attempt_id: bytes
+    client: int
+    partial_sig: bytes
+
+
+class RootSigned(Record, frozen=True, kw_only=True, tag="root_signed"):
+    """The finished, verified kickoff_root."""
+
+    attempt_id: bytes
+    signature: bytes
+
+
+class Acknowledged(Record, frozen=True, kw_only=True, tag="acknowledged"):
+    """One client holds its whole branch."""
+
+    attempt_id: bytes
+    client: int
+
+
+class FundingWasSigned(Record, frozen=True, kw_only=True, tag="funding_signed"):
+    """The signed funding transaction, about to be broadcast."""
+
+    attempt_id: bytes
+    tx: bytes
+
+
+class FundingAbandoned(Record, frozen=True, kw_only=True, tag="funding_abandoned"):
+    """A funding that our node refuses is given up. `tx`, unsigned, pays a coin of it back to us."""
+
+    attempt_id: bytes
+    tx: bytes
+    reason: str
+
+
+class FundingDied(Record, frozen=True, kw_only=True, tag="funding_died"):
+    """A coin of a funding is spent by another transaction, so deep that it will not confirm."""
+
+    attempt_id: bytes
+
+
+SharedOpeningRecord = SigningIntended | AttemptAborted | ReadySent | ReadyReceived
+
+ClientOpeningRecord = (
+    ProposalReceived
+    | ProposalAccepted
+    | BelowPartialsMade
+    | ExitFinished
+    | RootPartialMade
+    | BranchCompleted
+    | WaitGivenUp
+)
+
+LspOpeningRecord = (
+    AttemptProposed
+    | BelowPartialsReceived
+    | BelowSigned
+    | RootPartialReceived
+    | RootSigned
+    | Acknowledged
+    | FundingWasSigned
+    | FundingAbandoned
+    | FundingDied
+)

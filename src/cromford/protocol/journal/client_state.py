@@ -1,19 +1,16 @@
 """What a client knows: the fold of its journal."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from cromford.bitcoin.network import Network
 from cromford.bitcoin.tx import Txid
-from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal import opening_records as op
 from cromford.protocol.journal import records as r
-from cromford.protocol.journal import spending_records as sr
 from cromford.protocol.journal.book import Book
-from cromford.protocol.journal.book_fold import apply_to_book
 from cromford.protocol.journal.client_attempt import (
     BelowSent,
     Checked,
@@ -26,11 +23,11 @@ from cromford.protocol.journal.client_attempt import (
 )
 from cromford.protocol.journal.client_candidate import ClientCandidate
 from cromford.protocol.journal.encoding import decoded
-from cromford.protocol.journal.intents import IntentKey, check_intents
+from cromford.protocol.journal.intents import IntentKey
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.opened import client_link
 from cromford.protocol.journal.pause import ABORTS_TO_PAUSE, PAUSE_BLOCKS, closed_until
-from cromford.protocol.journal.shared_state import connected, with_spending
+from cromford.protocol.journal.shared_state import AlikeRecord, SharedState, apply_alike
 from cromford.protocol.policy import ClientPolicy
 from cromford.wallet.account import Account
 from cromford.wallet.coins import Wallet, new_wallet
@@ -127,33 +124,13 @@ def apply(state: ClientState, record: r.AnyRecord) -> ClientState:
     """Return the state after remembering one thing."""
     if isinstance(record, r.LspOnly):
         raise AssertionError(f"{type(record).__name__} in a client's journal")
-    if isinstance(record, cr.BookRecord):
-        book = apply_to_book(state.book, record, height=state.chain.height)
-        return replace(state, book=book)
+    if isinstance(record, AlikeRecord):
+        return _apply_alike(state, record)
     match record:
-        case r.Created():
-            return state
         case r.Started() | r.PeerDisconnected():
             return _connected_anew(state, is_connected=False)
         case r.PeerConnected(node_id=node_id):
             return replace(_connected_anew(state, is_connected=True), lsp_node_id=node_id)
-        case r.BlockConnected():
-            chain, wallet = connected(state.chain, state.wallet, record)
-            return replace(state, chain=chain, wallet=wallet)
-        case r.BlockDisconnected(height=height):
-            return replace(
-                state,
-                chain=state.chain.without_block(height),
-                wallet=state.wallet.without_block(height),
-            )
-        case sr.AddressIssued(change=change):
-            return replace(state, wallet=state.wallet.with_address_used(change))
-        case sr.SpendingWasSigned():
-            return replace(state, wallet=with_spending(state.wallet, record))
-        case sr.SpendingAbandoned(txid=txid):
-            return replace(state, wallet=state.wallet.without_payment(Txid(txid)))
-        case r.BroadcastRefusalSeen(txid=txid, reason=reason):
-            return replace(state, chain=state.chain.with_refusal(Txid(txid), reason))
         case lr.LobbyGreeted(message=message):
             return replace(state, lobby=decoded(message, Lobby))
         case lr.WishMade():
@@ -183,19 +160,24 @@ def _connected_anew(state: ClientState, *, is_connected: bool) -> ClientState:
     )
 
 
-def folded(state: ClientState, records: Iterable[r.AnyRecord]) -> ClientState:
-    """Return the state after remembering several things."""
-    for record in records:
-        state = apply(state, record)
-    return state
+def _apply_alike(state: ClientState, record: AlikeRecord) -> ClientState:
+    shared = apply_alike(
+        SharedState(chain=state.chain, wallet=state.wallet, book=state.book, intents=state.intents),
+        record,
+    )
+    return replace(
+        state,
+        chain=shared.chain,
+        wallet=shared.wallet,
+        book=shared.book,
+        intents=shared.intents,
+    )
 
 
 def _apply_to_attempt(
     state: ClientState, record: op.SharedOpeningRecord | xr.ExitRecord | op.ClientOpeningRecord
 ) -> ClientState:
     match record:
-        case op.SigningIntended(intents=intents):
-            return replace(state, intents=check_intents(state.intents, intents))
         case op.ProposalReceived(message=message):
             return _with_proposal(state, decoded(message, Propose))
         case op.ProposalAccepted(attempt_id=attempt_id, inputs=inputs):

@@ -1,6 +1,6 @@
 """What an LSP knows: the fold of its journal."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar, assert_never
@@ -8,16 +8,13 @@ from typing import Final, TypeVar, assert_never
 from cromford.bitcoin.network import Network
 from cromford.bitcoin.tx import Tx, Txid
 from cromford.factory.terms import decode_terms
-from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal import opening_records as op
 from cromford.protocol.journal import records as r
-from cromford.protocol.journal import spending_records as sr
 from cromford.protocol.journal.book import Book
-from cromford.protocol.journal.book_fold import apply_to_book
 from cromford.protocol.journal.encoding import decoded
-from cromford.protocol.journal.intents import IntentKey, check_intents
+from cromford.protocol.journal.intents import IntentKey
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.lsp_attempt import (
     Aborted,
@@ -42,7 +39,7 @@ from cromford.protocol.journal.pause import (
     RELIABLE_UPTIME_BLOCKS,
     closed_until,
 )
-from cromford.protocol.journal.shared_state import connected, with_spending
+from cromford.protocol.journal.shared_state import AlikeRecord, SharedState, apply_alike
 from cromford.protocol.policy import LspPolicy
 from cromford.signing.nonces import PublicPool
 from cromford.wallet.account import CHANGE, Account
@@ -193,12 +190,9 @@ def apply(state: LspState, record: r.AnyRecord) -> LspState:
     """Return the state after remembering one thing."""
     if isinstance(record, r.ClientOnly):
         raise AssertionError(f"{type(record).__name__} in an LSP's journal")
-    if isinstance(record, cr.BookRecord):
-        book = apply_to_book(state.book, record, height=state.chain.height)
-        return replace(state, book=book)
+    if isinstance(record, AlikeRecord):
+        return _apply_alike(state, record)
     match record:
-        case r.Created():
-            return state
         case r.Started():
             book = state.book.all_disconnected()
             return replace(
@@ -213,22 +207,6 @@ def apply(state: LspState, record: r.AnyRecord) -> LspState:
             return _with_connection(state, node_id, state.connected | {node_id})
         case r.PeerDisconnected(node_id=node_id):
             return _with_connection(state, node_id, state.connected - {node_id})
-        case r.BlockConnected():
-            return _with_block(state, record)
-        case r.BlockDisconnected(height=height):
-            return replace(
-                state,
-                chain=state.chain.without_block(height),
-                wallet=state.wallet.without_block(height),
-            )
-        case sr.AddressIssued(change=change):
-            return replace(state, wallet=state.wallet.with_address_used(change))
-        case sr.SpendingWasSigned():
-            return replace(state, wallet=with_spending(state.wallet, record))
-        case sr.SpendingAbandoned(txid=txid):
-            return replace(state, wallet=state.wallet.without_payment(Txid(txid)))
-        case r.BroadcastRefusalSeen(txid=txid, reason=reason):
-            return replace(state, chain=state.chain.with_refusal(Txid(txid), reason))
         case lr.ClientJoined():
             return _with_member(state, record)
         case lr.ClientLeft(node_id=node_id):
@@ -253,19 +231,27 @@ def _with_member(state: LspState, record: lr.ClientJoined) -> LspState:
     )
 
 
-def folded(state: LspState, records: Iterable[r.AnyRecord]) -> LspState:
-    """Return the state after remembering several things."""
-    for record in records:
-        state = apply(state, record)
-    return state
+def _apply_alike(state: LspState, record: AlikeRecord) -> LspState:
+    shared = apply_alike(
+        SharedState(chain=state.chain, wallet=state.wallet, book=state.book, intents=state.intents),
+        record,
+    )
+    after = replace(
+        state,
+        chain=shared.chain,
+        wallet=shared.wallet,
+        book=shared.book,
+        intents=shared.intents,
+    )
+    if isinstance(record, r.BlockConnected):
+        return _with_height(after, record.height)
+    return after
 
 
 def _apply_to_attempt(
     state: LspState, record: op.SharedOpeningRecord | xr.ExitRecord | op.LspOpeningRecord
 ) -> LspState:
     match record:
-        case op.SigningIntended(intents=intents):
-            return replace(state, intents=check_intents(state.intents, intents))
         case op.AttemptProposed():
             return _with_proposed(state, record)
         case op.BelowPartialsReceived() | op.RootPartialReceived() | op.Acknowledged():
@@ -374,8 +360,7 @@ def _seen_now(state: LspState, node_ids: AbstractSet[bytes]) -> dict[bytes, int]
     return {**state.last_seen, **seen}
 
 
-def _with_block(state: LspState, record: r.BlockConnected) -> LspState:
-    chain, wallet = connected(state.chain, state.wallet, record)
+def _with_height(state: LspState, height: int) -> LspState:
     window = (1 << UPTIME_WINDOW_BLOCKS) - 1
     uptime = {
         node_id: seen
@@ -385,13 +370,11 @@ def _with_block(state: LspState, record: r.BlockConnected) -> LspState:
     }
     return replace(
         state,
-        chain=chain,
-        wallet=wallet,
         uptime=uptime,
         n_new_joins=0,
-        faults=_recent(state.faults, record.height - BAN_BLOCKS),
-        aborts=_recent(state.aborts, record.height - PAUSE_BLOCKS),
-        joins=_recent(state.joins, record.height - PAUSE_BLOCKS),
+        faults=_recent(state.faults, height - BAN_BLOCKS),
+        aborts=_recent(state.aborts, height - PAUSE_BLOCKS),
+        joins=_recent(state.joins, height - PAUSE_BLOCKS),
     )
 
 

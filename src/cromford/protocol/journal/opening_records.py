@@ -202,7 +202,7 @@ class FundingDied(Record, frozen=True, kw_only=True, tag="funding_died"):
     attempt_id: bytes
 
 
-SharedOpeningRecord = SigningIntended | AttemptAborted | ReadySent | ReadyReceived
+SharedOpeningRecord = AttemptAborted | ReadySent | ReadyReceived
 
 ClientOpeningRecord = (
     ProposalReceived

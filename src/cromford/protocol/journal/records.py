@@ -80,7 +80,14 @@ WorldRecord = (
     | BlockDisconnected
     | BroadcastRefusalSeen
 )
-SharedRecord = WorldRecord | sr.SpendingRecord | op.SharedOpeningRecord | xr.ExitRecord | BookRecord
+SharedRecord = (
+    WorldRecord
+    | sr.SpendingRecord
+    | op.SigningIntended
+    | op.SharedOpeningRecord
+    | xr.ExitRecord
+    | BookRecord
+)
 ClientOnly = lr.ClientLobbyRecord | op.ClientOpeningRecord
 LspOnly = lr.LspLobbyRecord | op.LspOpeningRecord
 

@@ -1,26 +1,82 @@
-"""What records mean alike to both roles: blocks, and payments out of the wallet."""
+"""What records mean alike to both roles: blocks, the wallet, channels, and what may be signed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import assert_never
 
 from cromford.bitcoin.block import BlockRef
 from cromford.bitcoin.tx import Tx, Txid
+from cromford.protocol.journal import opening_records as op
+from cromford.protocol.journal import records as r
+from cromford.protocol.journal import spending_records as sr
+from cromford.protocol.journal.book import Book
+from cromford.protocol.journal.book_fold import apply_to_book
+from cromford.protocol.journal.channel_records import BookRecord
+from cromford.protocol.journal.intents import IntentKey, check_intents
 from cromford.protocol.journal.known_chain import KnownChain
-from cromford.protocol.journal.records import BlockConnected
-from cromford.protocol.journal.spending_records import SpendingWasSigned
 from cromford.wallet.account import CHANGE
 from cromford.wallet.coins import Wallet
 
+AlikeRecord = (
+    r.Created
+    | r.BlockConnected
+    | r.BlockDisconnected
+    | r.BroadcastRefusalSeen
+    | sr.SpendingRecord
+    | op.SigningIntended
+    | BookRecord
+)
 
-def connected(
-    chain: KnownChain, wallet: Wallet, record: BlockConnected
-) -> tuple[KnownChain, Wallet]:
-    """Return what a role knows of the chain, and its wallet, after a block was connected."""
-    txs = [Tx.parse(data) for data in record.txs]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedState:
+    """The part of a role's state that is the same for both."""
+
+    chain: KnownChain
+    wallet: Wallet
+    book: Book
+    intents: Mapping[IntentKey, bytes]
+
+
+def apply_alike(state: SharedState, record: AlikeRecord) -> SharedState:
+    """Return the shared part after a record that means the same to both roles.
+
+    Raises:
+        DoubleSigning: If a second sighash is intended for something that may be signed once.
+    """
+    if isinstance(record, BookRecord):
+        return replace(state, book=apply_to_book(state.book, record, height=state.chain.height))
+    wallet = state.wallet
+    match record:
+        case r.Created():
+            return state
+        case r.BlockConnected():
+            return _with_block(state, record)
+        case r.BlockDisconnected(height=height):
+            chain = state.chain.without_block(height)
+            return replace(state, chain=chain, wallet=wallet.without_block(height))
+        case r.BroadcastRefusalSeen(txid=txid, reason=reason):
+            return replace(state, chain=state.chain.with_refusal(Txid(txid), reason))
+        case sr.AddressIssued(change=change):
+            return replace(state, wallet=wallet.with_address_used(change))
+        case sr.SpendingWasSigned():
+            return replace(state, wallet=_with_spending(wallet, record))
+        case sr.SpendingAbandoned(txid=txid):
+            return replace(state, wallet=wallet.without_payment(Txid(txid)))
+        case op.SigningIntended(intents=intents):
+            return replace(state, intents=check_intents(state.intents, intents))
+        case _:
+            assert_never(record)
+
+
+def _with_block(state: SharedState, record: r.BlockConnected) -> SharedState:
+    wallet, txs = state.wallet, [Tx.parse(data) for data in record.txs]
     for tx in txs:
         wallet = wallet.with_tx(tx, record.height)
     block = BlockRef(height=record.height, block_hash=Txid(record.block_hash))
-    return chain.with_block(block, txs), wallet
+    return replace(state, chain=state.chain.with_block(block, txs), wallet=wallet)
 
 
-def with_spending(wallet: Wallet, record: SpendingWasSigned) -> Wallet:
-    """Return the wallet after a payment was signed."""
-    paid = wallet.with_spending(Tx.parse(record.tx))
-    return paid.with_address_used(CHANGE) if record.has_change else paid
+def _with_spending(wallet: Wallet, record: sr.SpendingWasSigned) -> Wallet:
+    spent = wallet.with_spending(Tx.parse(record.tx))
+    return spent.with_address_used(CHANGE) if record.has_change else spent

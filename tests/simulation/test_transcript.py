@@ -1,6 +1,9 @@
 """A transcript is the same for the same behaviour, and another for any other."""
 
+import os
 import secrets
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -16,6 +19,22 @@ from tests.simulation.transcript import Transcript, recording, transcript_of
 @pytest.mark.parametrize("run", [run_opening, run_payments, run_exits])
 def test_one_seed_gives_one_transcript(run: Callable[[int], str]) -> None:
     assert transcript_of(run, 1) == transcript_of(run, 1)
+
+
+@pytest.mark.parametrize("which", [(), ("--payments",), ("--exits",)])
+def test_a_seed_replays_in_another_process(which: tuple[str, ...]) -> None:
+    """The order of a set depends on the process: nothing that is kept or said may depend on it."""
+    said = {
+        subprocess.run(
+            [sys.executable, "-m", "tests.simulation", "--transcript", "--seeds", "1", *which],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.splitlines()[0]
+        for hash_seed in ("0", "1")
+    }
+    assert len(said) == 1
 
 
 @pytest.mark.parametrize("run", [run_opening, run_payments, run_exits])

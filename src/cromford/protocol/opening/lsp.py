@@ -445,8 +445,9 @@ def _tell_ready(turn: Turn[LspState], attempt: LspAttempt, funded: Funded) -> No
     turn.remember(op.ReadySent(attempt_id=attempt.attempt_id))
     for seat in attempt.seats:
         turn.send(seat.node_id, channel_ready(attempt))
-    for node_id in funded.ready_received:
-        begin(turn, attempt, node_id)
+    for seat in attempt.seats:
+        if seat.node_id in funded.ready_received:
+            begin(turn, attempt, seat.node_id)
 
 
 def tell_ready_again(turn: Turn[LspState], node_id: bytes) -> None:

@@ -1,8 +1,8 @@
 """Everything the pure core can ask for, on one screen.
 
-An effect is a wish. The driver fulfils it after the records it came with are durable, and tells
-the outcome, where there is one, as an event. Losing an effect to a crash is harmless: what is
-still owed is wished for again on the next start.
+The driver performs an effect after the records it came with are durable, and tells the outcome,
+where there is one, as an event. Losing an effect to a crash is harmless: what is still owed is
+asked for again on the next start.
 """
 
 from dataclasses import dataclass

@@ -2,7 +2,7 @@
 
 An update by one party first enters the other's commitment, and after the other revoked its old
 one, the updater's. So an update passes four steps: the updater signs it (`commitment_signed`),
-the other revokes, the other signs, the updater revokes. An HTLC is added by who offers it and
+the other revokes, the other signs, the updater revokes. An HTLC is added by whoever offers it and
 removed by the other. One table moves every HTLC of the channel.
 """
 

@@ -217,7 +217,7 @@ class FactoryAbandonRequested:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRequested:
-    """The LSP's operator builds a factory with who waits in the lobby."""
+    """The LSP's operator builds a factory with those who wait in the lobby."""
 
     min_clients: int
     max_clients: int

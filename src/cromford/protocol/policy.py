@@ -48,7 +48,7 @@ class LspPolicy:
     new_joins_per_block: int = 256
     min_clients: int = 2
     max_clients: int = 127
-    # When to build without being asked: once so many wait, or at each multiple of a height.
+    # When to build without being asked: once that many wait, or at each multiple of that height.
     build_at_clients: int | None = None
     build_every_blocks: int | None = None
     leaf_arity: int = 2
@@ -94,7 +94,7 @@ class ClientPolicy:
     exit_delay_blocks_max: int = 1296
     # Each layer is two more transactions to publish, and under `ephemeral` to pay for.
     layers_max: int = 8
-    # How far ahead the expiry may lie: the LSP's capital waits for it, and so does nobody else.
+    # How far ahead the expiry may lie: the LSP's capital waits for it, and nobody else's.
     expiry_blocks_max: int = 52_560
     # Below a week a client that is away that long comes back to an exit it did not choose.
     active_blocks: tuple[int, int] = (1008, 52_560)

@@ -137,7 +137,7 @@ def on_message(turn: AnyTurn, link: Link, message: m.ChannelMessage) -> None:
 def fail(
     turn: AnyTurn, link: Link, reason: str, *, is_behind: bool = False, tells_peer: bool = True
 ) -> None:
-    """Take part in no update of a channel any more, and say so."""
+    """Take no further part in updates of a channel, and say so."""
     reason = reason[: m.REASON_SIZE_MAX]
     turn.remember(cr.ChannelFailed(channel_id=link.channel_id, reason=reason, is_behind=is_behind))
     if link.pool_id is not None:

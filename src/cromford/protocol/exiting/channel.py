@@ -1,8 +1,8 @@
-"""Leaving a channel: down the branch, out of the commitment, into the own wallet.
+"""Leaving a channel: down the branch, out of the commitment, into one's own wallet.
 
 What comes next follows from what is held and what the chain shows, so an exit resumes from any
-half-published state. Who did not ask to leave still claims what is its own, once the peer brought
-the channel on chain.
+half-published state. Whoever did not ask to leave still claims what is its own, once the peer
+brought the channel on chain.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -203,7 +203,7 @@ def earned_on_chain(
 ) -> Iterator[cr.FeeEarned]:
     """Yield the fees of forwards whose incoming HTLC we took on chain, `RESOLVED_DEPTH` deep.
 
-    Only who it was offered to spends an HTLC with its preimage.
+    Only the party it was offered to spends an HTLC with its preimage.
     """
     landed = landed_channel(holding, chain)
     commitment = landed.landed

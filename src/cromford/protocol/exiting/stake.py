@@ -52,7 +52,7 @@ def is_worth_an_exit(book: Book, link: Link) -> bool:
 
 
 def is_failed_for_long(link: Link, *, failed_channel_blocks: int, height: int) -> bool:
-    """Say whether a channel failed so many blocks ago that it is left."""
+    """Say whether a channel failed long enough ago to be left."""
     since = link.failed_height
     return since is not None and since + failed_channel_blocks <= height
 

@@ -70,7 +70,7 @@ class Link:
         early_reestablish: The peer's, if it came meanwhile; else empty.
         pubnonce: Its public half.
         peer_pubnonce: The peer's for its next commitment, in this connection.
-        failure: Why no update is possible any more.
+        failure: Why no more updates are possible.
         failed_height: The chain's height when that began.
         is_behind: Whether the peer proved that we lost state.
         peer_is_behind: Whether the peer lost state, or says so.

@@ -51,7 +51,7 @@ StageT = TypeVar("StageT")
 
 UPTIME_WINDOW_BLOCKS: Final = 2016
 FAULTS_TO_BAN: Final = 3
-BAN_BLOCKS: Final = 144  # Three faults in so many blocks close the lobby for so many blocks.
+BAN_BLOCKS: Final = 144  # Three faults within this many blocks close the lobby for as many.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -365,7 +365,7 @@ def _with_height(state: LspState, height: int) -> LspState:
     uptime = {
         node_id: seen
         for node_id in {*state.uptime, *state.connected}
-        # Who was away for the whole window is forgotten.
+        # Whoever was away for the whole window is forgotten.
         if (seen := (state.uptime.get(node_id, 0) << 1 | (node_id in state.connected)) & window)
     }
     return replace(

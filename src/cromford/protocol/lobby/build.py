@@ -50,7 +50,7 @@ N_HTLCS_ENDOGENOUS: Final = 12  # Each way; the opener pays the fee of all of th
 VERTEX_FRAME_SIZE: Final = 500  # two transactions' frames, the anchors, two nonces, lengths
 FUNDING_INPUT_SIZE: Final = 41
 PROPOSAL_FRAME_SIZE: Final = 1_000
-MEMBERS_MAX: Final = 2 * N_CLIENTS_MAX  # Who waits in one lobby; each costs a few kilobytes.
+MEMBERS_MAX: Final = 2 * N_CLIENTS_MAX  # Clients in one lobby; each costs a few kilobytes.
 NO_ATTEMPT_ID: Final = bytes(32)  # Stands in the terms of a plan, which is never proposed.
 
 
@@ -211,7 +211,7 @@ def plan_build(
     Args:
         state: The LSP's state.
         min_clients: Fewer waiting clients make no factory.
-        max_clients: At most so many are taken, the most reliable first.
+        max_clients: At most this many are taken, the most reliable first.
         only: If given, take nobody else.
 
     Raises:

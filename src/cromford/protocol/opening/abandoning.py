@@ -65,7 +65,7 @@ def on_abandon_requested(turn: Turn[LspState], event: ev.FactoryAbandonRequested
 
 
 def owed(state: LspState, replacement: Tx) -> Iterator[fx.SignSpending]:
-    """Yield the wish to sign what replaces a funding, unless it was; then it is a payment."""
+    """Yield the effect that signs what replaces a funding, unless it was; then it is a payment."""
     wallet = state.wallet
     coins = _coins(state, replacement)
     is_signed = replacement.txid in {**wallet.payments, **wallet.ended_payments}

@@ -30,7 +30,7 @@ def is_fundable(state: LspState, attempt: LspAttempt) -> bool:
 
 
 def fund(state: LspState, attempt: LspAttempt) -> fx.SignFunding:
-    """Return the wish to sign the funding transaction.
+    """Return the effect that signs the funding transaction.
 
     Funding waits for every signature and every acknowledgement: once the coins sit in the
     funding output, a client without a signed path has only the LSP's goodwill, and the LSP
@@ -55,7 +55,7 @@ def fund(state: LspState, attempt: LspAttempt) -> fx.SignFunding:
 
 
 def funding_broadcast(tx: Tx) -> fx.Broadcast:
-    """Return the wish to publish a signed funding transaction."""
+    """Return the effect that publishes a signed funding transaction."""
     return fx.Broadcast(name="funding", tx=tx)
 
 

@@ -441,7 +441,7 @@ def on_block(turn: Turn[LspState]) -> None:
 
 
 def _tell_ready(turn: Turn[LspState], attempt: LspAttempt, funded: Funded) -> None:
-    """Tell everybody that the funding is deep enough, and take up the channels of who said so."""
+    """Tell everybody that the funding is deep enough, and begin with those who said so."""
     turn.remember(op.ReadySent(attempt_id=attempt.attempt_id))
     for seat in attempt.seats:
         turn.send(seat.node_id, channel_ready(attempt))

@@ -14,6 +14,7 @@ from cromford.bitcoin.tx import Tx
 from cromford.daemon.views.lsp import capital, status_of
 from cromford.protocol import events as ev
 from cromford.protocol.faults import Rejected
+from cromford.protocol.lobby.choosing import lent_sat, room_sat
 from cromford.wire import messages as m
 
 POLICY = replace(QUICK, min_depth=3)
@@ -76,6 +77,22 @@ def test_the_coins_of_a_funding_are_free_once_its_replacement_is_deep_enough() -
     assert capital(pump.lsp.state)["locked_sat"] == 0
     fee_sat = before_sat - wallet.confirmed_sat()
     assert 0 < fee_sat < 1_000
+
+
+def test_a_dead_factory_lends_nobody_anything() -> None:
+    pump = unheard()
+    node_id, (capacity_sat, _) = pump.clients[0].node_id, pump.attempt.terms.capacity_sat
+
+    def lending() -> tuple[int, int, bool]:
+        state = pump.lsp.state
+        policy = replace(state.config.policy, capital_max_sat=5 * capacity_sat)
+        limited = replace(state, config=replace(state.config, policy=policy))
+        return lent_sat(limited, node_id), room_sat(limited), limited.has_seat(node_id)
+
+    abandon(pump)
+    assert lending() == (capacity_sat, 3 * capacity_sat, True)
+    pump.mine(3)
+    assert lending() == (0, 5 * capacity_sat, False)
 
 
 def test_a_funding_that_was_given_up_is_published_no_more() -> None:

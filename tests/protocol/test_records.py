@@ -7,11 +7,13 @@ import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tests.protocol.pump import Pump
 from tests.simulation.sim_node import CLIENT_ROLE, SimStore
 
 from cromford.bitcoin.tx import Txid
 from cromford.daemon.driver import Driver
 from cromford.protocol.journal import records as r
+from cromford.protocol.journal.client_state import new_client
 from cromford.protocol.journal.records import UnknownRecord, decode_record, encode_record
 
 RECORD_TYPES: Final = tuple(sorted(get_args(r.AnyRecord), key=lambda cls: str(cls.__name__)))
@@ -152,6 +154,5 @@ def test_a_journal_that_cannot_be_read_whole_starts_nothing(what: str) -> None:
     unreadable = {"a version from later": b"\2" + encode_record(EXAMPLE)[1:], **MALFORMED}[what]
     created = r.Created(role="client", network=b"", journal_number=1)
     store = SimStore(dice=lambda: False, entries=[encode_record(created), unreadable])
-    state: Any = object()
     with pytest.raises(UnknownRecord):
-        Driver(CLIENT_ROLE, state, store, lambda _: ())
+        Driver(CLIENT_ROLE, new_client(Pump(1).clients[0].state.config), store, lambda _: ())

@@ -1,9 +1,9 @@
 """What is worth an exit: a balance that becomes a coin, and every HTLC that has an output.
 
-An HTLC with an output is never given up, however little it holds: what a thief has to spend for it,
-its HTLC transaction and a sweep, is always less. What the LSP prepaid is no part of that. Nothing is
-lost where the HTLC is taken with the whole factory, after the expiry, or where the branch is on
-chain for another reason.
+An HTLC with an output is never given up, however little it holds: what a thief has to spend for
+it, its HTLC transaction and a sweep, is always less. What the LSP prepaid is no part of that.
+Nothing is lost where the HTLC is taken with the whole factory, after the expiry, or where the
+branch is on chain for another reason.
 """
 
 from cromford.bitcoin.fees import MIN_RELAY_SAT_PER_KW, P2TR_DUST_SAT, fee_sat_of

@@ -127,11 +127,23 @@ class LspState:
                 watched |= attempt.blueprint.watched_txids
         return frozenset(watched)
 
+    def is_standing(self, attempt: LspAttempt) -> bool:
+        """Say whether our coins are in a factory: funded, neither expired nor replaced."""
+        funded = attempt.funded
+        if funded is None or self.chain.height >= attempt.terms.expiry_height:
+            return False
+        return not funded.is_dead or self.chain.depth(attempt.funding_tx.txid) > 0
+
     def has_seat(self, node_id: bytes) -> bool:
-        """Say whether a client has a channel with us, or may get one by what is being signed."""
+        """Say whether a client has a channel with us, or may get one by what is being signed.
+
+        A factory's expiry ends its channels, except for those that were brought on chain before.
+        """
+        if any(self.is_standing(self.attempts[i]) for i in self.funded_of.get(node_id, ())):
+            return True
         if any(
-            self.chain.height < self.attempts[i].terms.expiry_height
-            for i in self.funded_of.get(node_id, ())
+            link.failure is None and link.remaining(self.chain).exit_deadline_height is None
+            for link in self.book.links_with(node_id)
         ):
             return True
         attempt = self.open_attempt

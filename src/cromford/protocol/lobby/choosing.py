@@ -27,7 +27,9 @@ def lent_sat(state: LspState, node_id: bytes) -> int:
     for attempt_id in state.funded_of.get(node_id, ()):
         attempt = state.attempts[attempt_id]
         client = attempt.client_of(node_id)
-        if client is not None and not is_dying(state, attempt, client):
+        if client is None or not state.is_standing(attempt):
+            continue
+        if not is_dying(state, attempt, client):
             total_sat += attempt.terms.capacity_sat[client - 1]
     return total_sat
 
@@ -44,11 +46,11 @@ def most_sat(state: LspState, node_id: bytes) -> int:
 
 def room_sat(state: LspState) -> int:
     """Return how much the channels of one more factory may come to."""
-    policy, height = state.config.policy, state.chain.height
+    policy = state.config.policy
     lent = sum(
         sum(attempt.terms.capacity_sat)
         for attempt in state.attempts.values()
-        if attempt.funded is not None and height < attempt.terms.expiry_height
+        if state.is_standing(attempt)
     )
     return min(policy.capital_per_build_sat, policy.capital_max_sat - lent)
 

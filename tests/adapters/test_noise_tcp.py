@@ -14,6 +14,7 @@ from cromford.adapters.noise_server import NoiseServer, serve
 from cromford.adapters.noise_tcp import NoiseConnection, connect
 from cromford.adapters.places import Limits, Relation
 from cromford.ports import Connection, ConnectionLost
+from cromford.wire.ping import ping, pong_for
 
 ALICE = NodeIdentity.from_seckey(b"\x11" * 32)
 BOB = NodeIdentity.from_seckey(b"\x21" * 32)
@@ -347,6 +348,10 @@ def test_a_stranger_that_says_nothing_is_let_go_and_who_speaks_stays() -> None:
         ):
             server.end_idle()
             now[0] = 60.0
+            for idle_words in (ping(), pong_for(ping())):
+                assert idle_words is not None
+                await silent.send(idle_words)
+                assert await silent.receive() == idle_words
             await assert_answers(speaking)
             server.end_idle()
             await assert_lost(silent)

@@ -186,7 +186,7 @@ class NoiseServer:
 
     def _enter(self, place: Place, connection: NoiseConnection) -> bool:
         """Give a place to who said who it is; end another's connection for it, if need be."""
-        place.n_heard = lambda: connection.n_received
+        place.n_heard = lambda: connection.n_asked
         evicted, refusal = self._places.enter(place, connection.node_id, now=self._clock())
         if evicted is not None:
             _log.warning("connection_evicted node_id=%s", evicted.node_id.hex())

@@ -20,6 +20,7 @@ from cromford.adapters.noise import (
 from cromford.adapters.noise_cipher import HEADER_SIZE, BadCiphertext
 from cromford.crypto.keys import SECKEY_SIZE
 from cromford.ports import ConnectionLost
+from cromford.wire.ping import is_ping, is_pong
 
 CONNECT_TIMEOUT_SECONDS: Final = 15.0
 SEND_TIMEOUT_SECONDS: Final = 60.0  # A peer that reads nothing for this long is gone.
@@ -46,7 +47,7 @@ class NoiseConnection:
         # not lose its place in the stream.
         self._body_size: int | None = None
         self._broken = False
-        self.n_received = 0  # Whole messages, since the handshake.
+        self.n_asked = 0  # Messages since the handshake, but for pings and pongs.
 
     @property
     def node_id(self) -> bytes:
@@ -103,7 +104,8 @@ class NoiseConnection:
         except OSError as error:
             raise ConnectionLost(f"the stream broke: {error}") from error
         else:
-            self.n_received += 1
+            # A pong says that there is somebody, not that it wants anything.
+            self.n_asked += not (is_ping(message) or is_pong(message))
             return message
 
     async def close(self) -> None:

@@ -84,7 +84,7 @@ def subscriber_of(host: str) -> str:
 
 @dataclass(eq=False, slots=True)
 class Place:
-    """One connection. `end` ends it; `n_heard` returns how many messages came from it."""
+    """One connection. `end` ends it; `n_heard` returns how much it asked."""
 
     subscriber: str
     end: Callable[[], None]

@@ -18,6 +18,7 @@ from cromford.cli.payments import (
     invoice_command,
     payments_command,
 )
+from cromford.cli.rescan import rescan_command
 from cromford.cli.seed import seed_group
 from cromford.cli.shown import lists, payment_lists, tree
 from cromford.cli.shown.output import show
@@ -41,6 +42,7 @@ def command() -> None:
 command.add_command(wallet_group(ROLE))
 command.add_command(seed_group(ROLE))
 command.add_command(events_command(ROLE))
+command.add_command(rescan_command(ROLE))
 command.add_command(invoice_command(ROLE))
 command.add_command(client_pay_command(ROLE))
 command.add_command(payments_command(ROLE, payment_lists.payments))
@@ -220,26 +222,6 @@ def _consequences(plan: dict[str, Any]) -> str:
         f"{plan['n_transactions']} transactions of the factory go on chain. The other clients keep "
         "their channels and go on paying, but leave by what is on chain then."
     )
-
-
-@command.command()
-@click.option(
-    "--from",
-    "from_height",
-    metavar="HEIGHT",
-    type=click.IntRange(min=1),
-    required=True,
-    help="The first block to read again.",
-)
-@invocation_options
-@click.pass_obj
-def rescan(invocation: Invocation, from_height: int) -> None:
-    """Read blocks again from a height, so that coins and transactions that were missed are seen.
-
-    Until it is through, the chain counts as stale: no new payment is taken on, no factory joined.
-    Nothing is lost by it, and it may be asked again. The node must still have the blocks.
-    """
-    show(invocation, invocation.call(ROLE, "rescan", from_height=from_height), lists.rescanning)
 
 
 @command.command()

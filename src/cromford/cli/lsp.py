@@ -12,6 +12,7 @@ from cromford.cli.configuration.settings import flags_of
 from cromford.cli.events import events_command
 from cromford.cli.invocation import Invocation, invocation_options
 from cromford.cli.payments import balances_command, lsp_pay_command, payments_command
+from cromford.cli.rescan import rescan_command
 from cromford.cli.seed import seed_group
 from cromford.cli.shown import lists, payment_lists, tree
 from cromford.cli.shown.output import sat, show, write_json
@@ -29,6 +30,7 @@ def command() -> None:
 command.add_command(wallet_group(ROLE))
 command.add_command(seed_group(ROLE))
 command.add_command(events_command(ROLE))
+command.add_command(rescan_command(ROLE))
 command.add_command(lsp_pay_command(ROLE))
 command.add_command(payments_command(ROLE, payment_lists.lsp_payments))
 command.add_command(balances_command(ROLE))
@@ -175,26 +177,6 @@ def abandon_factory(
         )
     answer = invocation.call(ROLE, "factory_abandon", **asked, dry_run=dry_run)
     show(invocation, answer, lists.abandoned_factory)
-
-
-@command.command()
-@click.option(
-    "--from",
-    "from_height",
-    metavar="HEIGHT",
-    type=click.IntRange(min=1),
-    required=True,
-    help="The first block to read again.",
-)
-@invocation_options
-@click.pass_obj
-def rescan(invocation: Invocation, from_height: int) -> None:
-    """Read blocks again from a height, so that coins and transactions that were missed are seen.
-
-    Until it is through, the chain counts as stale: no new payment is taken on, no factory joined.
-    Nothing is lost by it, and it may be asked again. The node must still have the blocks.
-    """
-    show(invocation, invocation.call(ROLE, "rescan", from_height=from_height), lists.rescanning)
 
 
 @command.command(name="exit")

@@ -231,7 +231,7 @@ async def feerate_of(chain: BitcoindChain, given: str | None) -> tuple[int, str]
             feerate = Decimal(given)
         except ArithmeticError:
             raise InvalidParam("feerate_sat_per_vb", f"{given!r} is no number") from None
-        if not 0 < feerate <= FEERATE_MAX_SAT_PER_VB:
+        if not feerate.is_finite() or not 0 < feerate <= FEERATE_MAX_SAT_PER_VB:
             raise InvalidParam(
                 "feerate_sat_per_vb",
                 f"expected above 0 and at most {FEERATE_MAX_SAT_PER_VB}, received {given}",

@@ -23,7 +23,6 @@ from cromford.regtest.legacy_address import (
 Json = dict[str, Any]
 
 VERBOSITY_TXIDS: Final = 1
-VERBOSITY_TXS: Final = 2
 VERBOSITY_PREVOUTS: Final = 3
 
 

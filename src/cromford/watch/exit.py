@@ -5,7 +5,7 @@ half-published state. One new transaction at a time: a child is published after 
 confirmed (BIP 431), and after the delay its nSequence demands (BIP 68).
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
@@ -40,12 +40,6 @@ class ChannelOnChain:
 
     outpoint: OutPoint
     height: int
-
-
-def path_outpoints(nodes: Iterable[TreeNode]) -> Iterator[OutPoint]:
-    """Yield what the transactions of a path or tree spend: once taken, nothing below follows."""
-    for node in nodes:
-        yield node.tx.inputs[0].outpoint
 
 
 def swept_by(nodes: Iterable[TreeNode], spends: Mapping[OutPoint, Tx]) -> Tx | None:

@@ -44,7 +44,7 @@ def start_world(site: Site, steps: Steps) -> World:
         address = f"{lsp.node_id}@{status['listen']}"
         clients = start_clients(site, node, address)
         for client in clients:
-            status = step.wait_for(client.name, client.status)
+            status = step.wait_for(client.name, partial(_in_sync, client))
             client.node_id = status["node_id"]
         whose = "a node" if settings.chain is None else "on your node"
         step.outcome = f"{whose}, an LSP and {_n_clients(len(clients))}, each a process"
@@ -54,6 +54,12 @@ def start_world(site: Site, steps: Steps) -> World:
 def _listening(lsp: DaemonProcess) -> dict[str, Any] | None:
     status = lsp.status()
     return status if status is not None and status["listen"] else None
+
+
+def _in_sync(daemon: DaemonProcess) -> dict[str, Any] | None:
+    # A daemon answers before its node has answered it; until then it takes no risk.
+    status = daemon.status()
+    return status if status is not None and status["synced"] else None
 
 
 def _n_coins(settings: DemoSettings, node: Node) -> int:
@@ -109,12 +115,12 @@ def _joined(client: DaemonProcess) -> bool | None:
 
 
 def _has_coins(lsp: DaemonProcess, tip: int) -> bool | None:
-    status = lsp.status()
+    status = _in_sync(lsp)
     return True if status and status["height"] >= tip and status["wallet"]["free_sat"] else None
 
 
 def _all_at(daemons: list[DaemonProcess], height: int) -> bool | None:
-    heights = [(daemon.status() or {"height": -1})["height"] for daemon in daemons]
+    heights = [(_in_sync(daemon) or {"height": -1})["height"] for daemon in daemons]
     return True if min(heights) >= height else None
 
 

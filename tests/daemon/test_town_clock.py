@@ -12,6 +12,7 @@ from cromford.adapters.peer_address import parse_peer_address
 from cromford.bitcoin.network import REGTEST
 from cromford.bitcoin.tx import Tx
 from cromford.daemon.api.rpc import RpcFailure
+from cromford.daemon.chain_following import ChainFollowing
 from cromford.daemon.clientd import ClientDaemon
 from cromford.daemon.options import ChainOptions, ClientOptions
 from cromford.ports import TxRefused
@@ -50,6 +51,24 @@ def test_a_daemon_started_before_its_node_waits_for_it(tmp_path: Path) -> None:
             fresh = await t.until("alice", "status", lambda s: s["height"] == 0)
             assert (fresh["synced"], fresh["chain"]["stale_reason"]) == (True, None)
             await t.stop("alice")
+
+    asyncio.run(scenario())
+
+
+def test_who_asks_a_daemon_at_once_is_not_refused_for_want_of_its_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    follow = ChainFollowing.run
+
+    async def follow_late(following: ChainFollowing) -> None:
+        await asyncio.sleep(1)
+        await follow(following)
+
+    async def scenario() -> None:
+        async with town(tmp_path) as t:
+            monkeypatch.setattr(ChainFollowing, "run", follow_late)
+            await t.start_alone("alice", is_synced=False)
+            await t.call("alice", "join", capacity_sat=CAPACITY_SAT)
 
     asyncio.run(scenario())
 

@@ -78,6 +78,7 @@ class ChainFollowing:
         self._told_header_height = -1
         self._follower: ChainFollower | None = None
         self.has_block = asyncio.Event()  # the role has seen one
+        self.has_looked = asyncio.Event()  # the node was asked once, answered or not
 
     # What it says
 
@@ -236,12 +237,14 @@ class ChainFollowing:
         )
         self._answered()
         self._tell_role()
+        self.has_looked.set()
 
     def _missed(self, unavailable: ChainUnavailable) -> None:
         self._freshness = self._freshness.after_silence(unavailable, now=self._clock())
         if isinstance(unavailable, BlocksPruned):
             _log.error("blocks_pruned reason=%s", unavailable)
         self._tell_role()
+        self.has_looked.set()
 
     def _tell_role(self) -> None:
         """Let the role go on when the chain is fresh again, and know of blocks that do not come."""

@@ -57,6 +57,7 @@ from cromford.wallet.account import Account
 from cromford.wallet.coins import Wallet
 
 EVENTS_WAIT_SECONDS_MAX: Final = 60.0
+FIRST_LOOK_SECONDS: Final = 3.0
 ATTEMPT_ID_SIZE: Final = 32
 _REMEDIATIONS: Final = {
     "chain_stale": "Look after the node, and at `status`. What is owed goes on meanwhile.",
@@ -226,8 +227,9 @@ class Daemon(Generic[S]):
             self.driver.facts = self.facts
             self._is_started = True
             self.driver.start(unix_time=int(time.time()))
+            self.spawn(self.following.run())
+            await self._first_look()
             async with server:
-                self.spawn(self.following.run())
                 self.spawn(self._network_once_it_knows_a_block())
                 _log.info("daemon_started home=%s", self.home)
                 await self._stopping.wait()
@@ -236,6 +238,15 @@ class Daemon(Generic[S]):
             await self._close()
         if self._failure is not None:
             raise self._failure
+
+    async def _first_look(self) -> None:
+        """Wait a moment for the node: whoever asks us at once is not refused for want of it."""
+        waits = {
+            asyncio.create_task(what.wait()) for what in (self.following.has_looked, self._stopping)
+        }
+        await asyncio.wait(waits, timeout=FIRST_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
 
     def post(self, event: ev.Event) -> None:
         """Handle one event. A bug or a failed journal ends the daemon, loudly.

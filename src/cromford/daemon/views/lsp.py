@@ -26,9 +26,9 @@ def status_of(state: LspState, attempt: LspAttempt) -> str:
         return "aborted"
     if attempt.funded is None:
         return "building"
-    depth = state.chain.depth(attempt.funding_tx.txid)
-    if depth == 0 and attempt.funded.is_dead:
+    if state.is_dead(attempt):
         return "dead"
+    depth = state.chain.depth(attempt.funding_tx.txid)
     if depth == 0 and attempt.funded.replacement is not None:
         return "abandoned"
     if depth < attempt.terms.min_depth:

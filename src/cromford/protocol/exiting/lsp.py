@@ -237,7 +237,7 @@ def _is_left_behind(state: LspState, link: Link) -> bool:
     time finds it as it was: until the factory's expiry that money was promised to it anyway.
     """
     return (
-        link.remaining(state.chain).exit_deadline_height is None
+        link.is_settled(state.chain)
         and state.chain.height >= link.expiry_height
         and state.is_vanished(link.node_id)
         and is_worth_an_exit(state.book, link)

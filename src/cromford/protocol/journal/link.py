@@ -122,6 +122,10 @@ class Link:
             tip_height=chain.height,
         )
 
+    def is_settled(self, chain: KnownChain) -> bool:
+        """Say whether its output is on chain for good: then the factory's expiry is not its own."""
+        return self.remaining(chain).exit_deadline_height is None
+
     @property
     def me(self) -> Party:
         """Which party we are."""

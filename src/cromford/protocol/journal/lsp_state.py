@@ -129,10 +129,14 @@ class LspState:
 
     def is_standing(self, attempt: LspAttempt) -> bool:
         """Say whether our coins are in a factory: funded, neither expired nor replaced."""
-        funded = attempt.funded
-        if funded is None or self.chain.height >= attempt.terms.expiry_height:
+        if attempt.funded is None or self.chain.height >= attempt.terms.expiry_height:
             return False
-        return not funded.is_dead or self.chain.depth(attempt.funding_tx.txid) > 0
+        return not self.is_dead(attempt)
+
+    def is_dead(self, attempt: LspAttempt) -> bool:
+        """Say whether another transaction took a coin of a factory's funding, for good."""
+        is_dead = attempt.funded is not None and attempt.funded.is_dead
+        return is_dead and self.chain.depth(attempt.funding_tx.txid) == 0
 
     def has_seat(self, node_id: bytes) -> bool:
         """Say whether a client has a channel with us, or may get one by what is being signed.
@@ -142,7 +146,7 @@ class LspState:
         if any(self.is_standing(self.attempts[i]) for i in self.funded_of.get(node_id, ())):
             return True
         if any(
-            link.failure is None and link.remaining(self.chain).exit_deadline_height is None
+            link.failure is None and link.is_settled(self.chain)
             for link in self.book.links_with(node_id)
         ):
             return True

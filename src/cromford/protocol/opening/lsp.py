@@ -389,10 +389,9 @@ def on_disconnection(turn: Turn[LspState], node_id: bytes) -> None:
 def on_resume(turn: Turn[LspState], node_id: bytes, message: m.Resume) -> None:
     """Tell a client that came back what became of the root it signed."""
     attempt = turn.state.attempts.get(message.attempt_id)
-    is_dead = attempt is not None and attempt.funded is not None and attempt.funded.is_dead
     if (
         attempt is None
-        or is_dead
+        or turn.state.is_dead(attempt)
         or attempt.aborted is not None
         or attempt.client_of(node_id) is None
     ):

@@ -7,6 +7,8 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Final
 
+from cromford.recent import Recent
+
 INSTANT_SECONDS: Final = 1e-6  # Less is no wait, but what rounding left.
 
 
@@ -63,15 +65,12 @@ class Allowances:
 
     def __init__(self, rate: Rate, *, users_max: int) -> None:
         self._rate = rate
-        self._users_max = users_max
-        self._of: dict[Hashable, Allowance] = {}
+        self._of = Recent[Hashable, Allowance](users_max)
 
     def of(self, user: Hashable, *, now: float) -> Allowance:
         """Return a user's allowance; a new user's is full."""
-        found = self._of.pop(user, None) or Allowance(self._rate, now=now)
-        self._of[user] = found  # A dict is in the order of insertion: now this one is the newest.
-        if len(self._of) > self._users_max:
-            del self._of[next(iter(self._of))]
+        found = self._of.get(user) or Allowance(self._rate, now=now)
+        self._of.note(user, found)
         return found
 
     def __len__(self) -> int:

@@ -12,6 +12,7 @@ from ipaddress import IPv6Address, IPv6Network, ip_address
 from typing import Final
 
 from cromford.allowance import Allowance, Allowances, Rate
+from cromford.recent import Recent
 
 # A process may have 1,024 files open where nobody raised that; half of them may be peers.
 CONNECTIONS_MAX: Final = 512
@@ -115,7 +116,7 @@ class Places:
         )
         self._knocks = Allowances(knocks, users_max=ADDRESSES_MAX)
         self._all_knocks: Allowance | None = None
-        self._owners_at: dict[str, None] = {}  # The addresses of owners, the newest last.
+        self._owners_at = Recent[str, None](ADDRESSES_MAX)
         self._returns = Allowances(RETURNS, users_max=IDS_MAX)
 
     @property
@@ -171,7 +172,7 @@ class Places:
                 return None, "every place is taken by somebody with a channel"
         (self._owners if is_owner else self._strangers)[place] = None
         if is_owner:
-            self._remember_address(place.subscriber)
+            self._owners_at.note(place.subscriber, None)
         return self._taken(evicted), ""
 
     def leave(self, place: Place) -> None:
@@ -188,12 +189,6 @@ class Places:
             elif now - place.heard_at >= self._limits.idle_seconds:
                 found.append(place)
         return tuple(p for p in found if self._relation_of(p.node_id) is Relation.STRANGER)
-
-    def _remember_address(self, subscriber: str) -> None:
-        self._owners_at.pop(subscriber, None)
-        self._owners_at[subscriber] = None
-        if len(self._owners_at) > ADDRESSES_MAX:
-            del self._owners_at[next(iter(self._owners_at))]
 
     def _crowding_out(self, subscriber: str) -> Place | None:
         """Return whose connection ends for a stranger's: of its address, or of all strangers."""

@@ -2,6 +2,8 @@
 
 from typing import Final
 
+from cromford.recent import Recent
+
 # A line that broke without a word is displaced once, when its peer comes back. If it happens this
 # often in ten minutes, two daemons have one name: copies of one data directory, each of which
 # throws out the other.
@@ -14,14 +16,12 @@ class Displaced:
     """Remembers when connections were displaced, for a while, for a limited number of peers."""
 
     def __init__(self) -> None:
-        self._times: dict[bytes, tuple[float, ...]] = {}
+        self._times = Recent[bytes, tuple[float, ...]](PEERS_MAX)
 
     def note(self, node_id: bytes, *, now: float) -> bool:
         """Take one displacement; return whether this peer's have become too many to be chance."""
-        times = (*self._times.pop(node_id, ()), now)[-DISPLACED_TO_TELL:]
-        self._times[node_id] = times
-        while len(self._times) > PEERS_MAX:
-            del self._times[next(iter(self._times))]
+        times = (*(self._times.get(node_id) or ()), now)[-DISPLACED_TO_TELL:]
+        self._times.note(node_id, times)
         return _is_contested(times, now)
 
     def contested(self, *, now: float) -> tuple[bytes, ...]:

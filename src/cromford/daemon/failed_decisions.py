@@ -13,6 +13,7 @@ from typing import Any, Final
 from cromford.daemon.metrics import Sample
 from cromford.protocol import events as ev
 from cromford.protocol.journal.intents import DoubleSigning
+from cromford.recent import Recent
 
 KINDS_MAX: Final = 100  # Of more, those that are not met any more go.
 
@@ -59,7 +60,7 @@ class FailedDecisions:
     """Those of this process, by kind."""
 
     def __init__(self) -> None:
-        self._kinds: dict[tuple[str, str, str], FailedDecision] = {}
+        self._kinds = Recent[tuple[str, str, str], FailedDecision](KINDS_MAX)
         self._n_alarms = 0
         self._n = 0
 
@@ -75,12 +76,10 @@ class FailedDecisions:
             last_time=unix_time,
         )
         kind = (met.event, met.error, met.place)
-        known = self._kinds.pop(kind, None)
+        known = self._kinds.get(kind)
         if known is not None:
             met = replace(met, first_time=known.first_time, count=known.count + 1)
-        self._kinds[kind] = met
-        if len(self._kinds) > KINDS_MAX:
-            del self._kinds[next(iter(self._kinds))]
+        self._kinds.note(kind, met)
         self._n += 1
         self._n_alarms += met.is_alarm
         return met
@@ -92,7 +91,7 @@ class FailedDecisions:
 
     def shown(self) -> list[dict[str, Any]]:
         """Return all kinds as plain data, the last met last."""
-        return [met.shown() for met in self._kinds.values()]
+        return [met.shown() for _, met in self._kinds.items()]
 
 
 def _name_of(event: ev.Event) -> str:

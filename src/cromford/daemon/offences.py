@@ -7,6 +7,8 @@ connection and a traceback each time.
 from dataclasses import dataclass
 from typing import Final
 
+from cromford.recent import Recent
+
 PAUSE_FIRST_SECONDS: Final = 1.0
 # An HTLC leaves hours to answer it: ten minutes endanger nothing.
 PAUSE_MAX_SECONDS: Final = 600.0
@@ -24,17 +26,15 @@ class Offences:
     """When each peer's last connection ended that way, for a limited number of peers."""
 
     def __init__(self) -> None:
-        self._last: dict[bytes, _Offence] = {}
+        self._last = Recent[bytes, _Offence](PEERS_MAX)
 
     def note(self, node_id: bytes, *, now: float) -> float:
         """Take one, and return for how many seconds the peer stays out."""
-        last = self._last.pop(node_id, None)
+        last = self._last.get(node_id)
         seconds = PAUSE_FIRST_SECONDS
         if last is not None and now - last.time < FORGOTTEN_SECONDS:
             seconds = min(2 * last.pause_seconds, PAUSE_MAX_SECONDS)
-        self._last[node_id] = _Offence(pause_seconds=seconds, time=now)
-        if len(self._last) > PEERS_MAX:
-            del self._last[next(iter(self._last))]
+        self._last.note(node_id, _Offence(pause_seconds=seconds, time=now))
         return seconds
 
     def keeps_out(self, node_id: bytes, *, now: float) -> bool:

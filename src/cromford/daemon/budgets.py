@@ -66,12 +66,16 @@ class Budgets:
 
     def wait_seconds(self, node_id: bytes, *, now: float) -> float:
         """Return how long a peer's next message has to wait for what it has used up."""
-        return max(one.wait_seconds(now) for one in self._of(node_id, now))
+        is_owner = self.is_owner(node_id)
+        due = [one.wait_seconds(now) for one in self._work_of(node_id, now, is_owner=is_owner)]
+        if is_owner:
+            due.append(self._failures.of(node_id, now=now).wait_seconds(now))
+        return max(due)
 
     def charge(self, node_id: bytes, data: bytes, *, now: float) -> None:
         """Count a message that a peer sent."""
         cost_ms = work_ms(data)
-        for one in self._work_of(node_id, now):
+        for one in self._work_of(node_id, now, is_owner=self.is_owner(node_id)):
             one.charge(cost_ms, now=now)
 
     def answered(self, node_id: bytes, message: m.Message, *, now: float) -> None:
@@ -81,14 +85,8 @@ class Budgets:
         elif isinstance(message, m.UpdateFulfillHtlc):
             self._failures.of(node_id, now=now).charge(ARRIVED_COST, now=now)
 
-    def _of(self, node_id: bytes, now: float) -> tuple[Allowance, ...]:
-        work = self._work_of(node_id, now)
-        if self.is_owner(node_id):
-            return (*work, self._failures.of(node_id, now=now))
-        return work
-
-    def _work_of(self, node_id: bytes, now: float) -> tuple[Allowance, ...]:
-        if self.is_owner(node_id):
+    def _work_of(self, node_id: bytes, now: float, *, is_owner: bool) -> tuple[Allowance, ...]:
+        if is_owner:
             return (self._owners.of(node_id, now=now),)
         if self._all_strangers is None:
             self._all_strangers = Allowance(STRANGERS_WORK, now=now)

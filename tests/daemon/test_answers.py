@@ -118,6 +118,8 @@ async def look(t: Town, heard: Heard) -> None:
     too_cheap = payment | {"amount_sat": 20_000, "feerate_sat_per_vb": "0.01"}
     for name in ("lsp", "alice"):
         refused = await t.call(name, "wallet_send", **too_cheap)
+        # A refusal that came only after the abandoning would still be in the status below.
+        await t.until(name, "status", lambda status: status["refused"])
         await heard.ask(name, "wallet_abandon", txid=refused["txid"])
     await heard.ask("alice", "wallet_send", **payment | {"amount_sat": None, "dry_run": True})
     factory_id = (await heard.ask("lsp", "factories"))["factories"][-1]["factory_id"]

@@ -97,8 +97,8 @@ def test_the_lsp_forwards_into_no_channel_whose_funding_left_the_chain() -> None
     request = make_invoice(pump, alice, WORTH_MSAT)
     pump.handle(carol, request)
     pump.run()
-    (waits_for,) = book(pump.lsp).held.values()
-    assert waits_for == "the payee has no other channel here"
+    (held,) = book(pump.lsp).held.values()
+    assert held.reason == "the payee has no other channel here"
     pump.pass_holds()
     payment = book(carol).payments[request.payment_hash]
     assert payment.failure == NOT_DELIVERED.reason

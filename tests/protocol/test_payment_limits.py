@@ -316,29 +316,6 @@ def test_who_sees_another_height_gives_back_what_lies_outside_of_it(
     assert INVOICE_SLACK_BLOCKS > 1, "an honest invoice leaves room for that"
 
 
-def test_what_the_payees_channel_cannot_carry_is_given_back(pump: Pump) -> None:
-    alice, bob, _ = pump.clients
-    for _ in range(12):
-        pump.handle(pump.lsp, make_invoice(pump, bob, 1_000_000))
-    request = make_invoice(pump, bob, 1_000_000)
-    pump.handle(alice, request)
-    bobs = {bob.name, pump.lsp.name}
-    # Alice's messages arrive, Bob's do not: his channel stays full.
-    for _ in range(20):
-        letter = next(
-            (one for one in pump.wire if {one.sender.name, one.receiver.name} != bobs), None
-        )
-        if letter is None:
-            break
-        pump.wire.remove(letter)
-        pump.tell(letter.receiver, letter.sender, letter.message)
-    (waits_for,) = book(pump.lsp).held.values()
-    assert waits_for.startswith("the payee's channel cannot carry it: max_accepted_htlcs")
-    pump.pass_holds()
-    assert failure_of(book(alice).payments[request.payment_hash]) == NOT_DELIVERED.reason
-    assert book(bob).invoices[request.payment_hash].status == "open"
-
-
 # What a payee does not take
 
 

@@ -129,8 +129,8 @@ def test_a_payer_hears_the_same_after_the_same_time_whoever_the_payee_is(
 def test_the_operator_reads_what_it_waits_for(pump: Pump, payee: str, exact: str) -> None:
     pump.handle(pump.clients[0], probe_of(pump, payee))
     pump.run()
-    (waits_for,) = book(pump.lsp).held.values()
-    assert waits_for.startswith(exact)
+    (held,) = book(pump.lsp).held.values()
+    assert held.reason.startswith(exact)
 
 
 def test_the_operator_reads_what_the_payee_said(pump: Pump) -> None:

@@ -179,7 +179,7 @@ def _show_held(book: Book, key: HtlcKey) -> Document:
         **_place(book, "from", key),
         "to_node_id": delivery.payee.hex(),
         "to_channel_id": None,
-        "waits_for": book.held[key],
+        "waits_for": book.held[key].reason,
         **_failure(None),
     }
 

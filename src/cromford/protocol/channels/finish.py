@@ -37,8 +37,25 @@ def finish(turn: AnyTurn, answer: Answer, *, takes_up_held: bool = False) -> Non
         _answer(turn, key, answer)
     for key in sorted(turn.book.resolved):
         _pass_back(turn, key)
+    for key in _held_for_touched(turn):
+        _answer(turn, key, answer)
     for channel_id in sorted(turn.book.links) if takes_up_held else turn.touched:
         sign_if_due(turn, turn.link(channel_id))
+
+
+def _held_for_touched(turn: AnyTurn) -> list[HtlcKey]:
+    """Return what waits for payees whose channels changed: they may have room for it now.
+
+    Otherwise whoever fills a payee's channel for a moment would stop, for a whole hold, all that is
+    paid to it in that moment. Who waits longest comes first.
+    """
+    payees = dict.fromkeys(turn.link(channel_id).node_id for channel_id in turn.touched)
+    return [
+        key
+        for payee in payees
+        for key in turn.book.held_for.get(payee, ())
+        if key not in turn.book.released
+    ]
 
 
 def _answer(turn: AnyTurn, key: HtlcKey, answer: Answer) -> None:

@@ -83,6 +83,14 @@ class Forward:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """An HTLC that cannot go on yet: whom it is for, and what it waits for."""
+
+    payee: bytes
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Book:
     """Channels and payments of one role.
 
@@ -92,7 +100,8 @@ class Book:
         payments: What we pay, by payment hash.
         invoices: What we want to be paid, by payment hash.
         arrived: HTLCs of peers that are locked in and wait for a decision.
-        held: Those of them that cannot go on yet, and why not.
+        held: Those of them that cannot go on yet.
+        held_for: The keys of these, by payee, in the order in which they came.
         released: Held and forwarded ones of whose failure the payer may hear.
         forwards: Unfinished ones, by their incoming HTLC.
         resolved: Those whose incoming HTLC has to be answered now.
@@ -107,7 +116,8 @@ class Book:
     payments: Map[bytes, Payment] = field(default_factory=Map)
     invoices: Map[bytes, OwnInvoice] = field(default_factory=Map)
     arrived: Map[HtlcKey, None] = field(default_factory=Map)
-    held: Map[HtlcKey, str] = field(default_factory=Map)
+    held: Map[HtlcKey, Held] = field(default_factory=Map)
+    held_for: Map[bytes, tuple[HtlcKey, ...]] = field(default_factory=Map)
     released: Map[HtlcKey, None] = field(default_factory=Map)
     forwards: Map[HtlcKey, Forward] = field(default_factory=Map)
     resolved: Map[HtlcKey, None] = field(default_factory=Map)

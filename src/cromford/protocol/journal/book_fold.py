@@ -9,10 +9,12 @@ from cromford.channel.commits import Settlement
 from cromford.channel.messages import UpdateAdd, UpdateFulfill
 from cromford.channel.stage import LiveHtlc
 from cromford.protocol.journal import channel_records as cr
-from cromford.protocol.journal.book import Book, Forward, HtlcKey, OwnInvoice, Payment
+from cromford.protocol.journal.book import Book, Forward, Held, HtlcKey, OwnInvoice, Payment
 from cromford.protocol.journal.encoding import journalled_update
 from cromford.protocol.journal.failures import Failure
 from cromford.protocol.journal.link import Link, applied, with_update
+from cromford.wire import messages as m
+from cromford.wire.fields import decode_fields
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -39,9 +41,7 @@ def apply_to_book(book: Book, record: cr.BookRecord, *, height: int) -> Book:
                 owners=book.owners.set(payment.htlc, payment.payment_hash),
             )
         case cr.HtlcHeld():
-            key = (record.channel_id, record.htlc_id)
-            held = book.held.set(key, record.reason)
-            return replace(book, arrived=_without(book.arrived, key), held=held)
+            return _with_held(book, record)
         case cr.HoldEnded():
             return _with_released(book, (record.channel_id, record.htlc_id))
         case cr.HtlcForwarded():
@@ -97,8 +97,21 @@ def _with_update(book: Book, record: cr.UpdateRecord) -> Book:
 
 def _answered(book: Book, key: HtlcKey) -> Book:
     """Return the book after we took or gave back an incoming HTLC: nothing is owed for it."""
-    return _finished(
-        replace(book, arrived=_without(book.arrived, key), held=_without(book.held, key)), key
+    return _finished(_decided(book, key), key)
+
+
+def _decided(book: Book, key: HtlcKey) -> Book:
+    """Return the book after it was decided what becomes of an HTLC: it waits no longer."""
+    book = replace(book, arrived=_without(book.arrived, key))
+    held = book.held.get(key)
+    if held is None:
+        return book
+    others = tuple(other for other in book.held_for[held.payee] if other != key)
+    rest = book.held_for.delete(held.payee)
+    return replace(
+        book,
+        held=book.held.delete(key),
+        held_for=rest.set(held.payee, others) if others else rest,
     )
 
 
@@ -183,6 +196,20 @@ def _with_invoice(book: Book, invoice: OwnInvoice) -> Book:
     return replace(book, invoices=book.invoices.set(invoice.payment_hash, invoice))
 
 
+def _with_held(book: Book, record: cr.HtlcHeld) -> Book:
+    key = (record.channel_id, record.htlc_id)
+    live = book.links[record.channel_id].incoming(record.htlc_id)
+    if live is None:
+        raise AssertionError("an HTLC is held that is not locked in")
+    payee = decode_fields(m.Delivery, live.payload).payee
+    return replace(
+        book,
+        arrived=_without(book.arrived, key),
+        held=book.held.set(key, Held(payee=payee, reason=record.reason)),
+        held_for=book.held_for.set(payee, (*book.held_for.get(payee, ()), key)),
+    )
+
+
 def _with_forward(book: Book, record: cr.HtlcForwarded) -> Book:
     incoming = (record.channel_id, record.htlc_id)
     outgoing = (record.out_channel_id, record.out_htlc_id)
@@ -197,9 +224,7 @@ def _with_forward(book: Book, record: cr.HtlcForwarded) -> Book:
         fee_msat=record.fee_msat,
     )
     return replace(
-        book,
-        arrived=_without(book.arrived, incoming),
-        held=_without(book.held, incoming),
+        _decided(book, incoming),
         forwards=book.forwards.set(incoming, forward),
         owners=book.owners.set(outgoing, incoming),
     )

@@ -162,20 +162,58 @@ def test_a_budget_outlives_the_connection() -> None:
     run(scenario())
 
 
-def test_whose_payments_keep_failing_is_slowed_and_payments_that_arrive_make_up_for_it() -> None:
+ADD = encode_message(
+    m.UpdateAddHtlc(
+        channel_id=bytes(32),
+        htlc_id=0,
+        amount_msat=1,
+        payment_hash=bytes(32),
+        cltv_expiry=1,
+        delivery=m.Delivery(payee=BOB, payment_secret=bytes(32), amount_msat=1),
+    )
+)
+FAILED = m.UpdateFailHtlc(channel_id=bytes(32), htlc_id=0, reason=b"no")
+ARRIVED = m.UpdateFulfillHtlc(channel_id=bytes(32), htlc_id=0, payment_preimage=bytes(32))
+
+
+def whose_payments_failed(n_beyond: int) -> Budgets:
+    """Return budgets of which Alice has used up hers for failures, and some more."""
     budgets = Budgets(lambda _node_id: True)
-    failed = m.UpdateFailHtlc(channel_id=bytes(32), htlc_id=0, reason=b"no")
-    arrived = m.UpdateFulfillHtlc(channel_id=bytes(32), htlc_id=0, payment_preimage=bytes(32))
-    for _ in range(int(FAILURES.burst)):
-        budgets.answered(ALICE, failed, now=0)
-    assert budgets.wait_seconds(ALICE, now=0) == 0
+    for _ in range(int(FAILURES.burst) + n_beyond):
+        budgets.answered(ALICE, FAILED, now=0)
+    return budgets
+
+
+def test_whose_payments_keep_failing_is_slowed_and_payments_that_arrive_make_up_for_it() -> None:
+    assert whose_payments_failed(0).wait_seconds(ALICE, ADD, now=0) == 0
+    budgets = whose_payments_failed(3)
+    assert budgets.wait_seconds(ALICE, ADD, now=0) == pytest.approx(3 / FAILURES.per_second)
+    assert budgets.wait_seconds(BOB, ADD, now=0) == 0
     for _ in range(3):
-        budgets.answered(ALICE, failed, now=0)
-    assert budgets.wait_seconds(ALICE, now=0) == pytest.approx(3 / FAILURES.per_second)
-    assert budgets.wait_seconds(BOB, now=0) == 0
-    for _ in range(3):
-        budgets.answered(ALICE, arrived, now=0)
-    assert budgets.wait_seconds(ALICE, now=0) == 0
+        budgets.answered(ALICE, ARRIVED, now=0)
+    assert budgets.wait_seconds(ALICE, ADD, now=0) == 0
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        ARRIVED,
+        FAILED,
+        m.RevokeAndAck(
+            channel_id=bytes(32),
+            per_commitment_secret=bytes(32),
+            next_per_commitment_point=ALICE,
+            next_pubnonce=ALICE + BOB,
+        ),
+    ],
+    ids=lambda message: type(message).__name__,
+)
+def test_whose_payments_keep_failing_still_answers_what_others_pay_to_it(
+    message: m.Message,
+) -> None:
+    """Its channel would hang else, and others' payments with it."""
+    budgets = whose_payments_failed(3)
+    assert budgets.wait_seconds(ALICE, encode_message(message), now=0) == 0
 
 
 def test_a_peer_that_waits_for_its_budget_is_let_go_when_we_hang_up() -> None:

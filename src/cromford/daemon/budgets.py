@@ -34,20 +34,26 @@ STRANGER_WORK: Final = Rate(burst=100, per_second=10)
 # usual factory's clients need to join at once.
 STRANGERS_WORK: Final = Rate(burst=1_000, per_second=100)
 # A payment that fails is written down by everybody it touched, and nobody pays for that. Fifty at
-# once are a shop with a bad day; then one every ten seconds, 34 MB of journal a day.
+# once are a shop with a bad day; then one every ten seconds, 34 MB of journal a day. Only what may
+# fail waits: whoever has used it up still answers what others pay to it, and gives and takes
+# revocations, or its channel would hang, and others' payments with it.
 FAILURES: Final = Rate(burst=50, per_second=1 / 10)
 # One that arrives has paid its fee for the room it takes, and for that of a failure before it.
 ARRIVED_COST: Final = -1
 OWNERS_REMEMBERED: Final = 65_536  # Each had a channel: the LSP's own coins limit them before.
 STRANGERS_REMEMBERED: Final = 4_096
 
+_ADD_TYPE: Final = m.MESSAGE_TYPES[m.UpdateAddHtlc]
 _MS_BY_TYPE: Final = {m.MESSAGE_TYPES[kind]: cost for kind, cost in WORK_MS.items()}
 
 
 def work_ms(data: bytes) -> float:
     """Return what a message costs its receiver, by its type and its size."""
-    message_type = int.from_bytes(data[:TYPE_SIZE], "big")
-    return _MS_BY_TYPE.get(message_type, WORK_USUAL_MS) + len(data) * WORK_PER_BYTE_MS
+    return _MS_BY_TYPE.get(_type_of(data), WORK_USUAL_MS) + len(data) * WORK_PER_BYTE_MS
+
+
+def _type_of(data: bytes) -> int:
+    return int.from_bytes(data[:TYPE_SIZE], "big")
 
 
 class Budgets:
@@ -64,11 +70,11 @@ class Budgets:
         self._all_strangers: Allowance | None = None
         self._failures = Allowances(FAILURES, users_max=OWNERS_REMEMBERED)
 
-    def wait_seconds(self, node_id: bytes, *, now: float) -> float:
-        """Return how long a peer's next message has to wait for what it has used up."""
+    def wait_seconds(self, node_id: bytes, data: bytes, *, now: float) -> float:
+        """Return how long a message of a peer has to wait for what the peer has used up."""
         is_owner = self.is_owner(node_id)
         due = [one.wait_seconds(now) for one in self._work_of(node_id, now, is_owner=is_owner)]
-        if is_owner:
+        if is_owner and _type_of(data) == _ADD_TYPE:
             due.append(self._failures.of(node_id, now=now).wait_seconds(now))
         return max(due)
 

@@ -321,6 +321,35 @@ def test_strangers_are_evicted_the_oldest_first_and_leave_the_owners_places_free
     asyncio.run(scenario())
 
 
+def test_who_is_evicted_is_gone_at_once_whoever_served_it() -> None:
+    """Nothing more is read of it and its place is another's, while its task takes its time."""
+
+    async def scenario() -> None:
+        let_go, heard = asyncio.Event(), []
+
+        async def slowly(connection: NoiseConnection) -> None:
+            try:
+                while True:
+                    heard.append(await connection.receive())
+            finally:
+                await let_go.wait()
+
+        async with (
+            serving(slowly, limits=Limits(connections_max=8, strangers_max=2)) as server,
+            crowd(server, 5) as strangers,
+        ):
+            await until(lambda: len(server._tasks) == 5)
+            assert server.n_connections == 2
+            for gone in strangers[:3]:
+                with suppress(ConnectionLost):
+                    await gone.send(b"here")
+                await assert_lost(gone)
+            assert heard == []
+            let_go.set()
+
+    asyncio.run(scenario())
+
+
 def test_one_address_has_a_few_places_and_owners_behind_it_do_not_count() -> None:
     async def scenario() -> None:
         owners = frozenset((ALICE.node_id,))

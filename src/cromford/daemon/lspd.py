@@ -125,6 +125,15 @@ class LspDaemon(Daemon[LspState]):
         return arriving_total_sat(self.driver.state)
 
     @property
+    def n_connected(self) -> int:
+        """How many peers have a place.
+
+        Whoever had to make room is not among them any more, though the task that served it may
+        still be on its way to notice.
+        """
+        return 0 if self._server is None else self._server.n_connections
+
+    @property
     def recent_blocks(self) -> tuple[BlockRef, ...]:
         """The newest blocks the LSP has seen."""
         return self.driver.state.chain.recent
@@ -198,7 +207,7 @@ class LspDaemon(Daemon[LspState]):
             "role": "lsp",
             **await self.status(),
             "listen": None if address is None else address.partition("@")[2],
-            "n_connected": self.peers.n_connected,
+            "n_connected": self.n_connected,
             "contested": [node_id.hex() for node_id in self.peers.contested],
             "n_waiting": len(state.members),
             "build": views.show_build(state.build, state.open_attempt),

@@ -184,6 +184,11 @@ class Daemon(Generic[S]):
         return self.following.facts()
 
     @property
+    def n_connected(self) -> int:
+        """How many peers are connected."""
+        return self.peers.n_connected
+
+    @property
     def refusals(self) -> Refusals:
         """What the node does not take."""
         return self._chain_effects.refusals
@@ -198,7 +203,7 @@ class Daemon(Generic[S]):
         yield "header_height", {}, self.following.header_height
         yield "chain_fresh", {}, self.following.stale() is None
         yield "refused_transactions", {}, len(self.refusals)
-        yield "connected_peers", {}, self.peers.n_connected
+        yield "connected_peers", {}, self.n_connected
         yield from self.failed_decisions.samples()
         for name, amount_sat in wallet_summary(self).items():
             if isinstance(amount_sat, int):

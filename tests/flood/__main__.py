@@ -9,7 +9,7 @@ from tests.flood.flood import Outcome, Size, run
 def _told(outcome: Outcome) -> str:
     paid = (
         f"payments of honest clients: {outcome.n_paid}, median {outcome.flooded_ms:.0f} ms, "
-        f"before the flood {outcome.quiet_ms:.0f} ms"
+        f"before the flood {outcome.quiet_ms:.0f} ms, the slowest {outcome.slowest_seconds:.1f} s"
     )
     lsp = (
         f"the LSP: at most {outcome.n_connected_max} connected, {outcome.lsp_busy:.0%} of a core, "

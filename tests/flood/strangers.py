@@ -6,14 +6,15 @@ holds them back.
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import secrets
-import subprocess
 import sys
+from asyncio.subprocess import PIPE
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -35,62 +36,118 @@ DIAL_SECONDS: Final = 5.0
 ANSWER_SECONDS: Final = 5.0
 DIALS_AT_ONCE: Final = 16  # More would measure this process, not the LSP.
 REDIAL_SECONDS: Final = 0.2
+POLL_SECONDS: Final = 0.05
 NAMES_PER_NETWORK: Final = 200
-
-
-LOWEST_PRIORITY: Final = 19
+N_LINES_COME: Final = 2  # What they say once they are there, and once all have come.
 REPOSITORY: Final = Path(__file__).parent.parent.parent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crowd:
-    """How many strangers there are, of each kind, and of how many addresses."""
+    """How many strangers there are, of each kind, of how many addresses, and how nice."""
 
     n_idle: int
     n_joins: int
     n_noisy: int
     n_addresses: int
     capacity_sat: int
+    niceness: int
+
+    @property
+    def n_all(self) -> int:
+        """How many there are in all."""
+        return self.n_idle + self.n_joins + self.n_noisy
 
 
-@contextmanager
-def at_the_port(lsp: str, crowd: Crowd) -> Iterator[Callable[[], Counter[str]]]:
-    """Run strangers in a process of their own; what is given ends them, and says what they saw.
+@dataclass
+class Visit:
+    """Strangers in a process of their own, and what they said."""
 
-    In the world they have machines of their own: here theirs is the lowest priority.
+    process: asyncio.subprocess.Process
+    _lines: list[bytes] = field(default_factory=list)
+    _is_over: bool = False
+
+    @property
+    def has_come(self) -> bool:
+        """Whether each of them has tried to come in, and those that join were answered.
+
+        Or whether nothing more is to be expected of them.
+        """
+        return self._is_over or len(self._lines) >= N_LINES_COME
+
+    async def listen(self) -> None:
+        """Hear what they say, until they have gone."""
+        assert self.process.stdout is not None
+        async for line in self.process.stdout:
+            self._lines.append(line)
+        self._is_over = True
+
+    async def are_there(self) -> None:
+        """Return once their process runs."""
+        while not (self._lines or self._is_over):  # noqa: ASYNC110 - another process's
+            await asyncio.sleep(POLL_SECONDS)
+
+    def tell_to_go(self) -> None:
+        """Let them go: nothing more to read is their sign."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+
+    @property
+    def seen(self) -> Counter[str]:
+        """What they saw; said once they have gone."""
+        return Counter(json.loads(self._lines[-1]))
+
+
+@asynccontextmanager
+async def at_the_port(lsp: str, crowd: Crowd) -> AsyncIterator[Visit]:
+    """Run strangers in a process of their own; at the end they have gone, and said what they saw.
+
+    In the world they have machines of their own: here theirs may have the lowest priority.
     """
-    command = [sys.executable, "-m", "tests.flood.strangers", lsp, json.dumps(asdict(crowd))]
-    with subprocess.Popen(
-        command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as process:
-
-        def end() -> Counter[str]:
-            said, _ = process.communicate()  # Nothing more to read is their sign to go.
-            return Counter(json.loads(said))
-
-        try:
-            assert process.stdout is not None
-            process.stdout.readline()  # They are there.
-            yield end
-        finally:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.flood.strangers", lsp, json.dumps(asdict(crowd))),
+        cwd=REPOSITORY,
+        stdin=PIPE,
+        stdout=PIPE,
+    )
+    visit = Visit(process)
+    listening = asyncio.create_task(visit.listen())
+    try:
+        await visit.are_there()
+        yield visit
+        visit.tell_to_go()
+        await listening
+    finally:
+        with contextlib.suppress(ProcessLookupError):
             process.kill()
+        await asyncio.gather(listening, process.wait())
 
 
 async def _come(lsp: PeerAddress, crowd: Crowd) -> Counter[str]:
-    strangers = Strangers(lsp, crowd.n_addresses, crowd.capacity_sat)
+    strangers = Strangers(lsp, crowd.n_addresses, crowd.capacity_sat, n_to_come=crowd.n_all)
     kinds = (
         strangers.idle(crowd.n_idle),
         strangers.noise(crowd.n_noisy),
         strangers.join(crowd.n_joins),
     )
+    _say("here")
     tasks = [asyncio.create_task(kind) for kind in kinds]
-    sys.stdout.write("here\n")
-    sys.stdout.flush()
+    tasks.append(asyncio.create_task(_say_when_all_came(strangers)))
     await asyncio.to_thread(sys.stdin.read)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     return strangers.seen
+
+
+async def _say_when_all_came(strangers: "Strangers") -> None:
+    await strangers.all_came.wait()
+    _say("come")
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def _address(number: int) -> str:
@@ -104,7 +161,9 @@ class Strangers:
     lsp: PeerAddress
     n_addresses: int
     capacity_sat: int
+    n_to_come: int
     seen: Counter[str] = field(default_factory=Counter)
+    all_came: asyncio.Event = field(default_factory=asyncio.Event)
     _dials: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(DIALS_AT_ONCE))
     _n_dialled: int = 0
 
@@ -122,12 +181,18 @@ class Strangers:
         )
         await _all(self._join_once(join) for _ in range(n_names))
 
+    def _note_one_more(self) -> None:
+        self.n_to_come -= 1
+        if not self.n_to_come:
+            self.all_came.set()
+
     async def noise(self, n_peers: int) -> None:
         """Say harmless things as fast as the LSP listens; until cancelled."""
         await _all(self._chatter() for _ in range(n_peers))
 
     async def _hold(self) -> None:
         connection = await self._dial("idle")
+        self._note_one_more()
         if connection is None:
             return
         with contextlib.suppress(ConnectionLost):
@@ -137,8 +202,13 @@ class Strangers:
 
     async def _join_once(self, join: m.Join) -> None:
         connection = await self._dial("join")
-        if connection is None:
-            return
+        try:
+            if connection is not None:
+                await self._ask(connection, join)
+        finally:
+            self._note_one_more()
+
+    async def _ask(self, connection: NoiseConnection, join: m.Join) -> None:
         pubkey = NodeIdentity.from_seckey(secrets.token_bytes(SECKEY_SIZE)).node_id
         mine = replace(join, factory_pool=replace(join.factory_pool, pubkey=pubkey))
         try:
@@ -154,8 +224,10 @@ class Strangers:
 
     async def _chatter(self) -> None:
         word = m.encode_message(m.Leave(factory_pubkey=self.lsp.node_id))
-        while True:
+        for n_times in itertools.count():
             connection = await self._dial("noise")
+            if not n_times:
+                self._note_one_more()
             if connection is not None:
                 with contextlib.suppress(ConnectionLost):
                     while True:
@@ -211,9 +283,9 @@ async def _connect(lsp: PeerAddress, source: str) -> NoiseConnection:
 
 def main() -> None:
     """Be strangers until nothing more is to be read; then write what was seen."""
-    os.nice(LOWEST_PRIORITY)
     lsp, crowd = parse_peer_address(sys.argv[1]), Crowd(**json.loads(sys.argv[2]))
-    sys.stdout.write(json.dumps(asyncio.run(_come(lsp, crowd))))
+    os.nice(crowd.niceness)
+    _say(json.dumps(asyncio.run(_come(lsp, crowd))))
 
 
 if __name__ == "__main__":

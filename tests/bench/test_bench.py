@@ -14,7 +14,6 @@ from bench.op import Op
 from bench.operations import measure
 from bench.rows import CPU, repeat
 from bench.sizes import BINARY_SHAPE, Size, seckey_of, sizes_of
-from bench.stores import MemoryStore
 
 from bench import (
     ceremony,
@@ -25,6 +24,7 @@ from bench import (
     payments,
     report,
 )
+from cromford.adapters.memory import MemoryJournal
 from cromford.bitcoin.tx import OutPoint, Txid
 from cromford.crypto.keys import pubkey_of
 from cromford.factory.branch import branch_of
@@ -117,7 +117,7 @@ def test_the_floor_counts_what_is_in_the_tree(size: Size) -> None:
 
 def test_a_payment_takes_the_operations_of_its_floor_and_no_fewer() -> None:
     """What both sides must sign is exactly that often done; all else may be done too often."""
-    world = payments.PayingWorld(0, MemoryStore, CPU)
+    world = payments.PayingWorld(0, MemoryJournal, CPU)
     request = world.invoice(world.clients[0])
     calls: Counter[str] = Counter()
 

@@ -57,7 +57,7 @@ def ask_to_leave(pump: Pump, node: PumpNode, client: PumpNode) -> None:
 
 
 def remembered(node: PumpNode, kind: type[R]) -> list[R]:
-    records = [decode_record(data) for data in node.store.entries]
+    records = [decode_record(data) for data in node.store.records]
     return [record for record in records if isinstance(record, kind)]
 
 

@@ -2,11 +2,12 @@
 
 import hashlib
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from cromford import effects as fx
+from cromford.adapters.memory import MemoryJournal
 from cromford.bitcoin.network import REGTEST
 from cromford.bitcoin.tx import Tx
 from cromford.channel.messages import UpdateFulfill
@@ -14,6 +15,7 @@ from cromford.daemon.driver import Driver, Role
 from cromford.daemon.pairing import open_journal
 from cromford.daemon.signing import perform_signing
 from cromford.factory.terms import FeePolicy
+from cromford.ports import Archived, Checkpoint, Entry
 from cromford.protocol import client as client_role
 from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
@@ -82,6 +84,7 @@ def check_is_no_risk(state: Any, record: AnyRecord) -> None:
 
 LSP_ROLE: Role[LspState] = Role(
     name="lsp",
+    stream="house",
     decide=watched(lsp_role.decide, lsp_role.apply),
     apply=lsp_role.apply,
     relevant=lsp_role.relevant,
@@ -89,6 +92,7 @@ LSP_ROLE: Role[LspState] = Role(
 )
 CLIENT_ROLE: Role[ClientState] = Role(
     name="client",
+    stream="client",
     decide=watched(client_role.decide, client_role.apply),
     apply=client_role.apply,
     relevant=client_role.relevant,
@@ -115,29 +119,29 @@ class Crash(Exception):
 
 
 @dataclass
-class SimStore:
-    """A journal whose process may die before or after an append became durable."""
+class SimStore(MemoryJournal):
+    """A journal whose process may die before or after a write became durable."""
 
-    dice: Callable[[], bool]
-    entries: list[bytes] = field(default_factory=list)
+    dice: Callable[[], bool] = lambda: False
     owner: str = ""
 
-    def append(self, records: Sequence[bytes]) -> None:
+    def append(self, entries: Sequence[Entry], archived: Sequence[Archived] = ()) -> None:
         if self.dice():
             raise Crash
-        self.keep(records)
+        self.keep(entries, archived)
         if self.dice():
             raise Crash
 
-    def keep(self, records: Sequence[bytes]) -> None:
-        """Make records durable, without fail."""
-        self.entries.extend(records)
+    def keep(self, entries: Sequence[Entry], archived: Sequence[Archived] = ()) -> None:
+        """Make entries durable, without fail."""
+        super().append(entries, archived)
 
-    def replay(self) -> Iterator[bytes]:
-        return iter(list(self.entries))
-
-    def close(self) -> None:
-        """Nothing to release."""
+    def replace_checkpoint(self, checkpoint: Checkpoint) -> None:
+        if self.dice():
+            raise Crash
+        super().replace_checkpoint(checkpoint)
+        if self.dice():
+            raise Crash
 
 
 class WatchedSigner(Signer):

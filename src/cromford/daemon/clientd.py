@@ -35,6 +35,7 @@ from cromford.wallet.coins import Wallet
 
 CLIENT_ROLE: Role[ClientState] = Role(
     name="client",
+    stream="client",
     decide=client.decide,
     apply=client.apply,
     relevant=client.relevant,

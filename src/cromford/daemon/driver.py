@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 from cromford.bitcoin.tx import Tx
 from cromford.channel.content import CommitmentContent
 from cromford.effects import Performed, RecallCommitment
-from cromford.ports import Store
+from cromford.ports import Entry, Store
 from cromford.protocol.events import CommitmentRecalled, DaemonStarted, Event
 from cromford.protocol.facts import FRESH, Facts
 from cromford.protocol.faults import Rejected
@@ -37,13 +37,14 @@ def _no_content(_state: object, _channel_id: bytes, _number: int) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Role(Generic[S]):
-    """A role: its name and its pure functions.
+    """A role: its name, the stream of its records, and its pure functions.
 
     `content_at` returns what a channel's peer commitment of a number says, where it is the latest
     in a state.
     """
 
     name: str
+    stream: str
     decide: Callable[[S, Event, Facts], Decision[S]]
     apply: Callable[[S, AnyRecord], S]
     relevant: Callable[[S, Sequence[Tx]], tuple[Tx, ...]]
@@ -76,7 +77,7 @@ class Driver(Generic[S]):
         self._observe = observe
         self.state = state
         self.facts = FRESH
-        for data in store.replay():
+        for data in store.replay(role.stream):
             record = decode_record(data)
             self.state = role.apply(self.state, record)
             observe(record)
@@ -130,7 +131,7 @@ class Driver(Generic[S]):
     def _recall(self, effect: RecallCommitment) -> Iterable[Event]:
         """Fold the journal again up to where the commitment was the peer's latest."""
         state = self._beginning
-        for data in self._store.replay():
+        for data in self._store.replay(self._role.stream):
             state = self._role.apply(state, decode_record(data))
             content = self._role.content_at(state, effect.channel_id, effect.number)
             if content is not None:
@@ -143,7 +144,10 @@ class Driver(Generic[S]):
 
     def _remember(self, decision: Decision[S]) -> None:
         if decision.records:
-            self._store.append([encode_record(record) for record in decision.records])
+            stream = self._role.stream
+            self._store.append(
+                [Entry(stream, encode_record(record)) for record in decision.records]
+            )
         self.state = decision.state
         for record in decision.records:
             self._observe(record)

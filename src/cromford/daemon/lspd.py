@@ -42,6 +42,7 @@ from cromford.wallet.coins import Wallet
 
 LSP_ROLE: Role[LspState] = Role(
     name="lsp",
+    stream="house",
     decide=lsp.decide,
     apply=lsp.apply,
     relevant=lsp.relevant,

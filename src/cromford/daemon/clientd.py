@@ -109,6 +109,11 @@ class ClientDaemon(Daemon[ClientState]):
         """The newest blocks the client has seen."""
         return self.driver.state.chain.recent
 
+    @property
+    def recorded_height(self) -> int:
+        """The height of the tip that was recorded, also where no block is remembered; or -1."""
+        return self.driver.state.chain.recorded_height
+
     async def network_side(self) -> None:
         """Stay connected to the LSP."""
         await self._reconnecting.run()

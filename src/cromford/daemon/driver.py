@@ -59,7 +59,7 @@ class Driver(Generic[S]):
         state: The state before the first record.
         store: The journal.
         perform: Performs one effect and returns the events it causes at once.
-        observe: Told of each record once it is durable, replayed ones included.
+        observe: Told of each record once it is durable; of none that is replayed.
     """
 
     def __init__(
@@ -80,7 +80,6 @@ class Driver(Generic[S]):
         for data in store.replay(role.stream):
             record = decode_record(data)
             self.state = role.apply(self.state, record)
-            observe(record)
 
     def start(self, *, unix_time: int = 0) -> None:
         """Tell the role that it starts: what was lost is voided, what is owed is done.

@@ -130,6 +130,11 @@ class LspDaemon(Daemon[LspState]):
         """The newest blocks the LSP has seen."""
         return self.driver.state.chain.recent
 
+    @property
+    def recorded_height(self) -> int:
+        """The height of the tip that was recorded, also where no block is remembered; or -1."""
+        return self.driver.state.chain.recorded_height
+
     async def network_side(self) -> None:
         """Listen until cancelled."""
         self._server = await serve(

@@ -13,8 +13,6 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Generic, TypeVar
 
-import msgspec
-
 from cromford import __version__
 from cromford import effects as fx
 from cromford.adapters.bitcoind import BitcoindChain
@@ -23,9 +21,10 @@ from cromford.adapters.noise import NodeIdentity
 from cromford.adapters.sqlite import Journal
 from cromford.bitcoin.network import REGTEST
 from cromford.bitcoin.tx import Tx
+from cromford.daemon.api.events import events_method
 from cromford.daemon.api.rescan import rescan_method
-from cromford.daemon.api.rpc import SOCKET_NAME, InvalidParam, RpcFailure
-from cromford.daemon.api.rpc_server import Handler, RpcServer, read_params, without_params
+from cromford.daemon.api.rpc import SOCKET_NAME, RpcFailure
+from cromford.daemon.api.rpc_server import Handler, RpcServer, without_params
 from cromford.daemon.api.wallet import wallet_methods, wallet_summary
 from cromford.daemon.budgets import Budgets
 from cromford.daemon.chain_effects import ChainEffects
@@ -38,7 +37,6 @@ from cromford.daemon.home import open_home, read_passphrase
 from cromford.daemon.metrics import MetricsServer, Sample
 from cromford.daemon.options import ChainOptions, ClientOptions, LspOptions
 from cromford.daemon.pairing import check_factory_keys, open_keychain
-from cromford.daemon.payment_numbers import PaymentNumbers
 from cromford.daemon.peers import Peers
 from cromford.daemon.refusals import Refusals
 from cromford.daemon.signing import perform_signing
@@ -56,7 +54,6 @@ from cromford.signing.signer import Signer
 from cromford.wallet.account import Account
 from cromford.wallet.coins import Wallet
 
-EVENTS_WAIT_SECONDS_MAX: Final = 60.0
 FIRST_LOOK_SECONDS: Final = 3.0
 ATTEMPT_ID_SIZE: Final = 32
 _REMEDIATIONS: Final = {
@@ -67,17 +64,8 @@ _log = logging.getLogger(__name__)
 S = TypeVar("S")
 
 
-class EventsParams(msgspec.Struct, forbid_unknown_fields=True):
-    """What `events` is asked: those after a number, and how long to wait for the first."""
-
-    after: int = 0
-    wait_seconds: float = 0.0
-
-
 class Daemon(Generic[S]):
     """One running role. Subclasses add the network side and the API methods of their role."""
-
-    _is_started = False  # Before, the journal is replayed: what it holds was logged once.
 
     def __init__(
         self,
@@ -91,8 +79,6 @@ class Daemon(Generic[S]):
         self.home = open_home(options.datadir, network)
         self.chain_url = options.chain.url
         passphrase = read_passphrase(options.seed_passphrase_file)
-        self.events = EventLog()
-        self.payment_numbers = PaymentNumbers()
         self.failed_decisions = FailedDecisions()
         self.chain = connect_chain(options.chain)
         self._chain_effects = ChainEffects(
@@ -118,6 +104,7 @@ class Daemon(Generic[S]):
             keychain = open_keychain(
                 self._journal, self.home, role=role.name, network=network, passphrase=passphrase
             )
+            self.events = EventLog(self._journal, journal_number=keychain.journal_number)
             self._signer = Signer(keychain, n_channels=lambda: len(self.book.links))
             self.driver = Driver(
                 role, new_state(keychain), self._journal, self._perform, self._observe
@@ -174,6 +161,11 @@ class Daemon(Generic[S]):
         raise NotImplementedError
 
     @property
+    def recorded_height(self) -> int:
+        """The height of the tip that was recorded, also where no block is remembered; or -1."""
+        raise NotImplementedError
+
+    @property
     def height(self) -> int:
         """The height of the tip the role has seen, or -1."""
         return self.recent_blocks[-1].height if self.recent_blocks else -1
@@ -225,7 +217,6 @@ class Daemon(Generic[S]):
         server = RpcServer(self.home / SOCKET_NAME, {**self._shared_methods(), **self.methods()})
         try:
             self.driver.facts = self.facts
-            self._is_started = True
             self.driver.start(unix_time=int(time.time()))
             self.spawn(self.following.run())
             await self._first_look()
@@ -343,19 +334,9 @@ class Daemon(Generic[S]):
             asyncio.get_running_loop().call_soon(self._stopping.set)
             return {"stopping": True}
 
-        async def events(params: dict[str, Any]) -> object:
-            wanted = read_params(params, EventsParams)
-            if not 0 <= wanted.wait_seconds <= EVENTS_WAIT_SECONDS_MAX:
-                raise InvalidParam(
-                    "wait_seconds",
-                    f"expected 0..{EVENTS_WAIT_SECONDS_MAX}, received {wanted.wait_seconds}",
-                )
-            found = await self.events.wait_after(wanted.after, seconds=wanted.wait_seconds)
-            return {"events": found}
-
         return {
             "stop": without_params(stop),
-            "events": events,
+            "events": events_method(self.events),
             "rescan": rescan_method(self),
             **wallet_methods(self),
         }
@@ -392,16 +373,15 @@ class Daemon(Generic[S]):
     # Effects
 
     def _observe(self, record: AnyRecord) -> None:
-        self.following.observe(record)
         self._chain_effects.observe(record)
-        if self._is_started and isinstance(record, TreePublished):
+        if isinstance(record, TreePublished):
             _log.warning(
                 "tree_published factory=%s height=%d transactions=%s",
                 record.attempt_id.hex(),
                 record.height,
                 ",".join(record.transactions),
             )
-        self.payment_numbers.observe(self.events.observe(record), record)
+        self.events.news()
 
     def _perform(self, effect: fx.Performed) -> Iterable[ev.Event]:
         match effect:

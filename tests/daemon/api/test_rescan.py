@@ -20,7 +20,6 @@ from cromford.protocol import events as ev
 from cromford.protocol import lsp
 from cromford.protocol.journal.known_chain import RECENT_BLOCKS
 from cromford.protocol.journal.lsp_state import LspConfig, LspState
-from cromford.protocol.journal.records import AnyRecord
 from cromford.protocol.policy import LspPolicy
 from cromford.signing.keychain import Keychain
 from cromford.wallet.account import RECEIVE, Account
@@ -58,18 +57,19 @@ class Lsp:
             account=Account(KEYCHAIN.wallet_account),
         )
         self.driver: Driver[LspState] = Driver(
-            LSP_ROLE, lsp.new_lsp(config), store, lambda _effect: (), self._observe
+            LSP_ROLE, lsp.new_lsp(config), store, lambda _effect: ()
         )
 
     async def _check(self) -> None:
         """Any node will do."""
 
-    def _observe(self, record: AnyRecord) -> None:
-        self.following.observe(record)
-
     @property
     def recent_blocks(self) -> tuple[BlockRef, ...]:
         return self.driver.state.chain.recent
+
+    @property
+    def recorded_height(self) -> int:
+        return self.driver.state.chain.recorded_height
 
     @property
     def height(self) -> int:

@@ -31,6 +31,7 @@ __all__ = [
     "StoreFailed",
     "StoreInUse",
     "TxRefused",
+    "check_order",
     "oldest_of",
 ]
 
@@ -127,6 +128,19 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Release the file and its lock."""
+
+
+def check_order(checkpoint: Checkpoint, *, kept_n: int, head: int) -> None:
+    """Check that a checkpoint may take the place of one of `kept_n` records of `head`.
+
+    Raises:
+        ValueError: If not: records that it needs are gone, or were never there.
+    """
+    if not kept_n <= checkpoint.n <= head:
+        raise ValueError(
+            f"a checkpoint of {checkpoint.stream}: expected {kept_n}..{head} records, "
+            f"received {checkpoint.n}"
+        )
 
 
 def oldest_of(newest: int) -> int:

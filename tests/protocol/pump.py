@@ -46,6 +46,7 @@ E = TypeVar("E", bound=fx.Effect)
 class PumpNode(SimNode):
     """A participant that dies when its fuse has burnt down; by default it has none."""
 
+    checkpoint_rate = 0.0
     fuse: int | None = None
     n_deaths = 0
     _fold: tuple[int, Any] | None = None

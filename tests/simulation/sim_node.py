@@ -3,7 +3,7 @@
 import hashlib
 import random
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from cromford import effects as fx
@@ -11,6 +11,7 @@ from cromford.adapters.memory import MemoryJournal
 from cromford.bitcoin.network import REGTEST
 from cromford.bitcoin.tx import Tx
 from cromford.channel.messages import UpdateFulfill
+from cromford.daemon import clientd, lspd
 from cromford.daemon.driver import Driver, Role
 from cromford.daemon.pairing import open_journal
 from cromford.daemon.signing import perform_signing
@@ -82,21 +83,9 @@ def check_is_no_risk(state: Any, record: AnyRecord) -> None:
             return
 
 
-LSP_ROLE: Role[LspState] = Role(
-    name="lsp",
-    stream="house",
-    decide=watched(lsp_role.decide, lsp_role.apply),
-    apply=lsp_role.apply,
-    relevant=lsp_role.relevant,
-    content_at=lsp_role.content_at,
-)
-CLIENT_ROLE: Role[ClientState] = Role(
-    name="client",
-    stream="client",
-    decide=watched(client_role.decide, client_role.apply),
-    apply=client_role.apply,
-    relevant=client_role.relevant,
-    content_at=client_role.content_at,
+LSP_ROLE: Role[LspState] = replace(lspd.LSP_ROLE, decide=watched(lsp_role.decide, lsp_role.apply))
+CLIENT_ROLE: Role[ClientState] = replace(
+    clientd.CLIENT_ROLE, decide=watched(client_role.decide, client_role.apply)
 )
 
 
@@ -169,6 +158,8 @@ class WatchedSigner(Signer):
 class SimNode:
     """A participant: `driver` is None while its process is down."""
 
+    checkpoint_rate = 0.05  # Of events after which a checkpoint is taken.
+
     def __init__(
         self,
         name: str,
@@ -193,6 +184,7 @@ class SimNode:
         self.signer: Signer | None = None
         self.known_height = -1
         self._perform = perform
+        self._checkpoint_dice = random.Random(name)
         self._seed = hashlib.sha256(name.encode()).digest()
         self.node_id = Keychain(self._seed, REGTEST, journal_number=0).node_id
         self.crash_rate, rate = 0.0, self.crash_rate
@@ -247,6 +239,17 @@ class SimNode:
             self.driver.handle(event)
         except Rejected:
             return
+        if self._checkpoint_dice.random() < self.checkpoint_rate:
+            self.checkpoint()
+
+    def checkpoint(self) -> None:
+        """Take a checkpoint.
+
+        Raises:
+            Crash: If the process dies on the way.
+        """
+        assert self.driver is not None
+        self.driver.stream.keep(self.driver.stream.begin_checkpoint()())
 
     def relevant(self, txs: Sequence[Tx]) -> tuple[Tx, ...]:
         assert self.driver is not None

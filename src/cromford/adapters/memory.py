@@ -7,7 +7,7 @@ replayed no more, as if it were gone.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from cromford.ports import Archived, Checkpoint, Entry, Kept, StoreFailed, oldest_of
+from cromford.ports import Archived, Checkpoint, Entry, Kept, StoreFailed, check_order, oldest_of
 
 
 @dataclass
@@ -58,7 +58,14 @@ class MemoryJournal:
         return self.checkpoints.get(stream)
 
     def replace_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Put a checkpoint in the place of the stream's one before."""
+        """Put a checkpoint in the place of the stream's one before.
+
+        Raises:
+            ValueError: If it is of fewer records, or of more than there are.
+        """
+        kept = self.checkpoints.get(checkpoint.stream)
+        head = self.heads().get(checkpoint.stream, 0)
+        check_order(checkpoint, kept_n=0 if kept is None else kept.n, head=head)
         self.checkpoints[checkpoint.stream] = checkpoint
 
     def archived(self, stream: str, key: bytes) -> bytes | None:

@@ -21,6 +21,7 @@ from cromford.ports import (
     Kept,
     StoreFailed,
     StoreInUse,
+    check_order,
     oldest_of,
 )
 
@@ -165,13 +166,14 @@ class Journal:
         """Put a checkpoint in the place of the stream's one before, durable on return.
 
         Raises:
-            ValueError: If the snapshot exceeds `RECORD_SIZE_MAX`, or the stream has fewer records.
+            ValueError: If the snapshot exceeds `RECORD_SIZE_MAX`, or is of fewer records than the
+                checkpoint that is there, or of more than there are.
             StoreFailed: If the disk refused. The old one may be there, or the new one: stop.
         """
         stream, n, snapshot = checkpoint
         _check_size("a snapshot", snapshot)
-        if n > self._heads.get(stream, 0):
-            raise ValueError(f"{stream} has {self._heads.get(stream, 0)} records, not {n}")
+        kept = self._row("SELECT n FROM checkpoint WHERE stream = ?", self._known(stream))
+        check_order(checkpoint, kept_n=kept[0] if kept else 0, head=self._heads.get(stream, 0))
         with self._writing("append to") as execute_many:
             execute_many(
                 "INSERT OR REPLACE INTO checkpoint VALUES (?, ?, ?)",

@@ -28,6 +28,8 @@ from cromford.protocol.exiting.client import arriving_total_sat
 from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.client_attempt import ClientAttempt, Complete, Received
 from cromford.protocol.journal.client_state import ClientConfig, ClientState
+from cromford.protocol.journal.revoked import revoked_by
+from cromford.protocol.journal.snapshot import Snapshots, references_of
 from cromford.protocol.opening.verify import verify_attempt
 from cromford.signing.keychain import Keychain
 from cromford.wallet.account import Account
@@ -39,7 +41,8 @@ CLIENT_ROLE: Role[ClientState] = Role(
     decide=client.decide,
     apply=client.apply,
     relevant=client.relevant,
-    content_at=client.content_at,
+    archived=lambda state, records: revoked_by(state.book, records),
+    snapshots=lambda beginning: Snapshots(ClientState, references_of(beginning.config)),
 )
 CONNECT_TIMEOUT_SECONDS: Final = 10.0
 

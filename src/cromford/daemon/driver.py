@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from cromford.bitcoin.tx import Tx
-from cromford.channel.content import CommitmentContent
+from cromford.daemon.streams import Stream
 from cromford.effects import Performed, RecallCommitment
-from cromford.ports import Entry, Store
+from cromford.ports import Archived, Store
 from cromford.protocol.events import CommitmentRecalled, DaemonStarted, Event
 from cromford.protocol.facts import FRESH, Facts
 from cromford.protocol.faults import Rejected
-from cromford.protocol.journal.records import AnyRecord, decode_record, encode_record
+from cromford.protocol.journal.records import AnyRecord
+from cromford.protocol.journal.revoked import decode_content, revoked_key
+from cromford.protocol.journal.snapshot import Snapshots
 from cromford.protocol.turn import Decision
 
 S = TypeVar("S")
@@ -31,16 +33,17 @@ class Undecided(Exception):
     """
 
 
-def _no_content(_state: object, _channel_id: bytes, _number: int) -> None:
-    """A role without channels."""
+def _nothing(_state: object, _records: Sequence[AnyRecord]) -> Iterable[tuple[bytes, bytes]]:
+    """Return what a role without channels archives."""
+    return ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Role(Generic[S]):
     """A role: its name, the stream of its records, and its pure functions.
 
-    `content_at` returns what a channel's peer commitment of a number says, where it is the latest
-    in a state.
+    `archived` returns, by key, what is kept of records for ever: from the state before them.
+    `snapshots` returns what writes and reads the states that began with one.
     """
 
     name: str
@@ -48,7 +51,8 @@ class Role(Generic[S]):
     decide: Callable[[S, Event, Facts], Decision[S]]
     apply: Callable[[S, AnyRecord], S]
     relevant: Callable[[S, Sequence[Tx]], tuple[Tx, ...]]
-    content_at: Callable[[S, bytes, int], CommitmentContent | None] = _no_content
+    archived: Callable[[S, Sequence[AnyRecord]], Iterable[tuple[bytes, bytes]]] = _nothing
+    snapshots: Callable[[S], Snapshots[S]] | None = None
 
 
 class Driver(Generic[S]):
@@ -71,15 +75,22 @@ class Driver(Generic[S]):
         observe: Callable[[AnyRecord], None] = lambda _record: None,
     ) -> None:
         self._role = role
-        self._beginning = state
         self._store = store
         self._perform = perform
         self._observe = observe
-        self.state = state
         self.facts = FRESH
-        for data in store.replay(role.stream):
-            record = decode_record(data)
-            self.state = role.apply(self.state, record)
+        self.stream = Stream(
+            store,
+            role.stream,
+            beginning=state,
+            apply=role.apply,
+            snapshots=None if role.snapshots is None else role.snapshots(state),
+        )
+
+    @property
+    def state(self) -> S:
+        """The role's state now."""
+        return self.stream.state
 
     def start(self, *, unix_time: int = 0) -> None:
         """Tell the role that it starts: what was lost is voided, what is owed is done.
@@ -113,13 +124,14 @@ class Driver(Generic[S]):
             try:
                 # Folded already: a record that cannot be applied never becomes durable.
                 decision = self._role.decide(self.state, pending.popleft(), self.facts)
+                archived = [*self._role.archived(self.state, decision.records)]
             except Rejected:
                 raise
             except Exception as error:
                 if has_remembered:
                     raise
                 raise Undecided(type(error).__name__) from error
-            self._remember(decision)
+            self._remember(decision, archived)
             has_remembered = has_remembered or bool(decision.records)
             for effect in decision.effects:
                 if isinstance(effect, RecallCommitment):
@@ -127,26 +139,24 @@ class Driver(Generic[S]):
                 else:
                     pending.extend(self._perform(effect))
 
-    def _recall(self, effect: RecallCommitment) -> Iterable[Event]:
-        """Fold the journal again up to where the commitment was the peer's latest."""
-        state = self._beginning
-        for data in self._store.replay(self._role.stream):
-            state = self._role.apply(state, decode_record(data))
-            content = self._role.content_at(state, effect.channel_id, effect.number)
-            if content is not None:
-                return (CommitmentRecalled(asked=effect, content=content),)
-        return ()
+    def _recall(self, asked: RecallCommitment) -> Iterable[Event]:
+        """Look up what a commitment said that its peer revoked."""
+        key = revoked_key(asked.channel_id, asked.number)
+        value = self._store.archived(self.stream.name, key)
+        if value is None:
+            return ()
+        content = decode_content(value, asked.number)
+        return (CommitmentRecalled(asked=asked, content=content),)
 
     def relevant(self, txs: Sequence[Tx]) -> tuple[Tx, ...]:
         """Return the transactions of a block that matter to the role."""
         return self._role.relevant(self.state, txs)
 
-    def _remember(self, decision: Decision[S]) -> None:
-        if decision.records:
-            stream = self._role.stream
-            self._store.append(
-                [Entry(stream, encode_record(record)) for record in decision.records]
-            )
-        self.state = decision.state
+    def _remember(self, decision: Decision[S], archived: Sequence[tuple[bytes, bytes]]) -> None:
+        entries = self.stream.entries_of(decision.records)
+        if entries:
+            kept = [Archived(self.stream.name, key, value) for key, value in archived]
+            self._store.append(entries, kept)
+        self.stream.advance(decision.state, entries)
         for record in decision.records:
             self._observe(record)

@@ -34,6 +34,8 @@ from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.lsp_attempt import LspAttempt
 from cromford.protocol.journal.lsp_state import LspConfig, LspState
+from cromford.protocol.journal.revoked import revoked_by
+from cromford.protocol.journal.snapshot import Snapshots, references_of
 from cromford.protocol.lobby.build import plan_build
 from cromford.protocol.opening.abandoning import planned
 from cromford.signing.keychain import Keychain
@@ -46,7 +48,8 @@ LSP_ROLE: Role[LspState] = Role(
     decide=lsp.decide,
     apply=lsp.apply,
     relevant=lsp.relevant,
-    content_at=lsp.content_at,
+    archived=lambda state, records: revoked_by(state.book, records),
+    snapshots=lambda beginning: Snapshots(LspState, references_of(beginning.config)),
 )
 
 _log = logging.getLogger(__name__)

@@ -29,6 +29,7 @@ from cromford.daemon.api.wallet import wallet_methods, wallet_summary
 from cromford.daemon.budgets import Budgets
 from cromford.daemon.chain_effects import ChainEffects
 from cromford.daemon.chain_following import ChainFollowing
+from cromford.daemon.checkpoints import Checkpoints
 from cromford.daemon.deadlines import Deadlines
 from cromford.daemon.driver import Driver, Role, Undecided
 from cromford.daemon.event_log import EventLog
@@ -80,6 +81,7 @@ class Daemon(Generic[S]):
         self.chain_url = options.chain.url
         passphrase = read_passphrase(options.seed_passphrase_file)
         self.failed_decisions = FailedDecisions()
+        self._checkpoints = Checkpoints(self.spawn)
         self.chain = connect_chain(options.chain)
         self._chain_effects = ChainEffects(
             self.chain,
@@ -282,6 +284,7 @@ class Daemon(Generic[S]):
         except Exception as error:
             self._fail(event, error)
             raise
+        self._checkpoints.look(self.driver.stream)
 
     def _note_undecided(self, event: ev.Event, error: BaseException) -> None:
         met = self.failed_decisions.note(event, error, unix_time=int(time.time()))

@@ -133,7 +133,7 @@ def test_a_checkpoint_is_due_when_the_tail_has_grown_to_a_share_of_it() -> None:
     assert not is_due()
     grow(400)
     assert is_due()
-    grow(4 * TAIL_SIZE_MIN)
+    grow(8 * TAIL_SIZE_MIN)
     checkpoint = stream.begin_checkpoint()()
     stream.keep(checkpoint)
     share = int(TAIL_SHARE * len(checkpoint.snapshot))

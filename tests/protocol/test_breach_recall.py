@@ -158,7 +158,7 @@ def recalled(pump: Pump, number: int) -> CommitmentContent | None:
     assert pump.lsp.driver is not None
     channel_id = newest_link(pump.clients[0]).channel_id
     effect = fx.RecallCommitment(channel_id=channel_id, number=number)
-    events = [*pump.lsp.driver._recall(effect)]
+    events = [*pump.lsp.driver.recall(effect)]
     contents = [one.content for one in events if isinstance(one, ev.CommitmentRecalled)]
     assert len(contents) == len(events) <= 1
     return contents[0] if contents else None

@@ -135,11 +135,11 @@ class Driver(Generic[S]):
             has_remembered = has_remembered or bool(decision.records)
             for effect in decision.effects:
                 if isinstance(effect, RecallCommitment):
-                    pending.extend(self._recall(effect))
+                    pending.extend(self.recall(effect))
                 else:
                     pending.extend(self._perform(effect))
 
-    def _recall(self, asked: RecallCommitment) -> Iterable[Event]:
+    def recall(self, asked: RecallCommitment) -> Iterable[Event]:
         """Look up what a commitment said that its peer revoked."""
         key = revoked_key(asked.channel_id, asked.number)
         value = self._store.archived(self.stream.name, key)

@@ -15,8 +15,8 @@ from cromford.protocol.journal.snapshot import Position, Snapshots, UnreadableSn
 
 S = TypeVar("S")
 
-TAIL_SIZE_MIN: Final = 512 * 1024  # Bytes of records that are always folded rather than snapshot.
-TAIL_SHARE: Final = 0.5  # Of the last snapshot's size.
+TAIL_SIZE_MIN: Final = 1024 * 1024  # Bytes of records that are always folded rather than snapshot.
+TAIL_SHARE: Final = 0.25  # Of the last snapshot's size.
 
 
 class SnapshotDiffers(AssertionError):

@@ -1,6 +1,6 @@
 """The driver's one rule: remember durably, then speak."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -15,6 +15,7 @@ from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.lobby_records import WishWithdrawn
 from cromford.protocol.journal.records import AnyRecord, Started
 from cromford.protocol.turn import Decision
+from cromford.wire.messages import Abort
 
 
 @dataclass
@@ -201,3 +202,71 @@ def test_a_new_driver_replays_to_the_same_state() -> None:
     driver.start()
 
     assert driver_of(store).state == driver.state
+
+
+# With a disk that is not waited for
+
+SEND = fx.Send(node_id=b"peer", message=Abort(attempt_id=bytes(32), reason="no"))
+Waiting = tuple[list[Entry], Callable[[], None]]
+
+
+def late(store: ListStore) -> tuple[Driver[Counter], list[Waiting]]:
+    """Return a driver whose records become durable when the test says so, and what waits."""
+
+    def decide_both(state: Counter, _event: Event, _facts: Facts) -> Decision[Counter]:
+        clear = fx.ClearDeadline(deadline=THEN)
+        return Decision(
+            state=apply(state, Started()), records=(Started(),), effects=(SEND, clear, SEND)
+        )
+
+    def perform(effect: fx.Effect) -> tuple[Event, ...]:
+        store.diary.append(type(effect).__name__)
+        return ()
+
+    waiting: list[Waiting] = []
+    driver = Driver(
+        replace(ROLE, decide=decide_both),
+        Counter(),
+        store,
+        perform,
+        lambda record: store.diary.append(f"told {type(record).__name__}"),
+    )
+    driver.commit = lambda entries, _archived, then: waiting.append((list(entries), then))
+    return driver, waiting
+
+
+def test_decisions_go_on_before_records_are_durable_and_nothing_leaves() -> None:
+    store = ListStore()
+    driver, waiting = late(store)
+    driver.start()
+    driver.start()
+    assert driver.state == Counter(n=2)
+    assert store.diary == ["ClearDeadline"] * 2, "what is ours alone"
+    assert [len(entries) for entries, _ in waiting] == [1, 1]
+    for _, then in waiting:
+        store.diary.append("durable")
+        then()
+    said = ["durable", "told Started", "Send", "Send"]
+    assert store.diary == ["ClearDeadline"] * 2 + said * 2
+
+
+def test_what_may_not_be_said_any_more_when_it_is_durable_is_not_said() -> None:
+    store = ListStore()
+    driver, waiting = late(store)
+    driver.bound = lambda _effect: lambda: ()
+    driver.start()
+    waiting[0][1]()
+    assert store.diary == ["ClearDeadline", "told Started"]
+
+
+def test_what_an_effect_causes_that_had_to_wait_is_an_event_like_any_other() -> None:
+    store = ListStore()
+    driver, waiting = late(store)
+    caused: list[Event] = []
+    driver.caused = caused.append
+    event = DeadlineReached(deadline=FIRST)
+    driver.bound = lambda _effect: lambda: (event,)
+    driver.start()
+    assert caused == []
+    waiting[0][1]()
+    assert caused == [event, event]

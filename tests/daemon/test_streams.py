@@ -15,6 +15,7 @@ from tests.simulation.sim_node import Crash, SimStore
 
 from cromford.adapters.memory import MemoryJournal
 from cromford.adapters.sqlite import Journal
+from cromford.daemon import streams
 from cromford.daemon.checkpoints import Checkpoints
 from cromford.daemon.streams import TAIL_SHARE, TAIL_SIZE_MIN, SnapshotDiffers, Stream
 from cromford.ports import Checkpoint, Entry, Store, StoreFailed
@@ -113,7 +114,11 @@ def test_a_crash_around_a_checkpoint_or_an_append_loses_nothing(
     assert again.state == Guests(tuple(b"%d" % i for i in range(again.n)))
 
 
-def test_a_checkpoint_is_due_when_the_tail_has_grown_to_a_share_of_it() -> None:
+def test_a_checkpoint_is_due_when_the_tail_has_grown_to_a_share_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    least = 20_000
+    monkeypatch.setattr(streams, "TAIL_SIZE_MIN", least)
     store = MemoryJournal()
     stream = opened(store)
     dice = iter(range(10**9))
@@ -129,15 +134,15 @@ def test_a_checkpoint_is_due_when_the_tail_has_grown_to_a_share_of_it() -> None:
         return stream.is_due
 
     assert not is_due()
-    grow(TAIL_SIZE_MIN - 200)
+    grow(least - 200)
     assert not is_due()
     grow(400)
     assert is_due()
-    grow(8 * TAIL_SIZE_MIN)
+    grow(8 * least)
     checkpoint = stream.begin_checkpoint()()
     stream.keep(checkpoint)
     share = int(TAIL_SHARE * len(checkpoint.snapshot))
-    assert share > TAIL_SIZE_MIN
+    assert share > least
     grow(share - 200)
     assert not is_due()
     grow(400)
@@ -201,12 +206,18 @@ def test_a_snapshot_that_does_not_say_what_the_state_says_is_never_written() -> 
 # In a daemon
 
 
-def taken(stream: Stream[Any], n_looks: int = 1, while_made: Callable[[], object] = bool) -> None:
+def taken(
+    store: Store, stream: Stream[Any], n_looks: int = 1, while_made: Callable[[], object] = bool
+) -> None:
     """Let a running daemon look at a stream, and wait for what it does."""
 
     async def scenario() -> None:
         tasks: list[asyncio.Task[None]] = []
-        checkpoints = Checkpoints(lambda work: tasks.append(asyncio.create_task(work)))
+
+        async def keep(checkpoint: Checkpoint) -> None:
+            store.replace_checkpoint(checkpoint)
+
+        checkpoints = Checkpoints(lambda work: tasks.append(asyncio.create_task(work)), keep)
         for _ in range(n_looks):
             checkpoints.look(stream)
         await asyncio.sleep(0)
@@ -219,10 +230,12 @@ def taken(stream: Stream[Any], n_looks: int = 1, while_made: Callable[[], object
 def test_a_daemon_takes_one_that_is_due_while_it_goes_on() -> None:
     store = MemoryJournal()
     stream = opened(store)
-    taken(stream)
+    taken(store, stream)
     assert store.checkpoints == {}
     remember(store, stream, guests(bytes(TAIL_SIZE_MIN)))
-    taken(stream, n_looks=3, while_made=lambda: remember(store, stream, guests(b"meanwhile")))
+    taken(
+        store, stream, n_looks=3, while_made=lambda: remember(store, stream, guests(b"meanwhile"))
+    )
     assert store.checkpoints[NAME].n == 1
     assert opened(store).state == stream.state
     assert opened(store).n == 2
@@ -235,7 +248,7 @@ def test_a_daemon_goes_on_without_one_that_cannot_be_made(
     stream = opened(store, Forgetful(Guests, {}))
     remember(store, stream, guests(bytes(TAIL_SIZE_MIN)))
     with caplog.at_level(logging.ERROR):
-        taken(stream)
+        taken(store, stream)
     assert "checkpoint_failed stream=house" in caplog.text
     assert store.checkpoints == {}
     assert not stream.is_due, "not again before as much has come"
@@ -250,7 +263,7 @@ def test_a_journal_that_cannot_keep_one_ends_the_daemon() -> None:
     stream = opened(store)
     remember(store, stream, guests(bytes(TAIL_SIZE_MIN)))
     with pytest.raises(StoreFailed, match="no room"):
-        taken(stream)
+        taken(store, stream)
 
 
 def test_streams_of_one_journal_know_nothing_of_each_other() -> None:

@@ -8,6 +8,7 @@ beside the journal is held with `flock`, which the kernel releases however the p
 import contextlib
 import fcntl
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
@@ -91,6 +92,7 @@ class Journal:
         self._ids: dict[str, int] = {}
         self._heads: dict[str, int] = {}
         self._newest = 0
+        self._turn = threading.RLock()  # One thread writes, another may read.
         with contextlib.ExitStack() as undo:
             self._lock_fd = _take_lock(datadir)
             undo.callback(os.close, self._lock_fd)
@@ -306,7 +308,7 @@ class Journal:
             self._connection.executemany(statement, rows)
 
         self._check_usable()
-        with self._reported(action):
+        with self._turn, self._reported(action):
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
                 yield execute_many
@@ -344,7 +346,7 @@ class Journal:
 
     def _rows(self, query: str, *bindings: int | bytes) -> list[_Row]:
         self._check_usable()
-        with self._reported("read"):
+        with self._turn, self._reported("read"):
             return list(self._connection.execute(query, bindings))
 
     @contextlib.contextmanager

@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from cromford.daemon.streams import Stream
+from cromford.ports import Checkpoint
 
 _log = logging.getLogger(__name__)
 
@@ -15,10 +16,16 @@ class Checkpoints:
 
     Args:
         spawn: Runs a task of the daemon; its failure, a journal that cannot be written, ends it.
+        keep: Puts a checkpoint in its place, after the records that it stands for.
     """
 
-    def __init__(self, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+    def __init__(
+        self,
+        spawn: Callable[[Coroutine[Any, Any, None]], None],
+        keep: Callable[[Checkpoint], Awaitable[None]],
+    ) -> None:
         self._spawn = spawn
+        self._keep = keep
         self._busy: set[str] = set()
 
     def look(self, stream: Stream[Any]) -> None:
@@ -35,7 +42,8 @@ class Checkpoints:
             return
         finally:
             self._busy.discard(stream.name)
-        stream.keep(checkpoint)
+        await self._keep(checkpoint)
+        stream.kept(checkpoint)
         _log.info(
             "checkpoint_taken stream=%s records=%d size=%d",
             stream.name,

@@ -3,17 +3,30 @@
 A decision has folded its own records: append them durably, go on from the state it ended with, then
 perform its effects. Nothing is done before it is remembered. The driver is the same in a daemon and
 in the simulation; only the ports differ.
+
+A daemon does not wait for its disk: with a `Commit` the driver goes on from the new state at once,
+and whatever leaves the process, or is told to anybody, waits until all that led to it is durable.
+What stays in memory, keys, nonces and signatures, need not wait: it is lost with the process.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from functools import partial
+from typing import Final, Generic, TypeVar
 
 from cromford.bitcoin.tx import Tx
 from cromford.daemon.streams import Stream
-from cromford.effects import Performed, RecallCommitment
-from cromford.ports import Archived, Store
+from cromford.effects import (
+    Broadcast,
+    Disconnect,
+    Effect,
+    LookUpCoins,
+    Performed,
+    RecallCommitment,
+    Send,
+)
+from cromford.ports import Archived, Entry, Store
 from cromford.protocol.events import CommitmentRecalled, DaemonStarted, Event
 from cromford.protocol.facts import FRESH, Facts
 from cromford.protocol.faults import Rejected
@@ -55,8 +68,19 @@ class Role(Generic[S]):
     snapshots: Callable[[S], Snapshots[S]] | None = None
 
 
+# What leaves the process, or reads what the journal holds. Everything else is ours alone.
+_OUTWARD: Final = (Send, Disconnect, Broadcast, LookUpCoins, RecallCommitment)
+Commit = Callable[[Sequence[Entry], Sequence[Archived], Callable[[], None]], None]
+
+
 class Driver(Generic[S]):
     """Drives one role over one journal.
+
+    Attributes:
+        commit: Makes records durable in its own time, in order, and then calls what is given to it;
+            None to append them at once, and wait.
+        caused: Takes the events that an effect causes which had to wait.
+        bound: Returns what performs an effect later, if it is still to be performed then.
 
     Args:
         role: The pure functions.
@@ -78,6 +102,9 @@ class Driver(Generic[S]):
         self._store = store
         self._perform = perform
         self._observe = observe
+        self.commit: Commit | None = None
+        self.caused: Callable[[Event], None] = self.handle
+        self.bound: Callable[[Performed], Callable[[], Iterable[Event]]] = self._unbound
         self.facts = FRESH
         self.stream = Stream(
             store,
@@ -131,13 +158,49 @@ class Driver(Generic[S]):
                 if has_remembered:
                     raise
                 raise Undecided(type(error).__name__) from error
-            self._remember(decision, archived)
             has_remembered = has_remembered or bool(decision.records)
-            for effect in decision.effects:
-                if isinstance(effect, RecallCommitment):
-                    pending.extend(self.recall(effect))
-                else:
-                    pending.extend(self._perform(effect))
+            if self.commit is None:
+                self._remember(decision, archived)
+                for effect in decision.effects:
+                    pending.extend(self._performed(effect))
+            else:
+                self._go_on(self.commit, decision, archived)
+                for effect in decision.effects:
+                    if not isinstance(effect, _OUTWARD):
+                        pending.extend(self._perform(effect))
+
+    def _performed(self, effect: Effect) -> Iterable[Event]:
+        return (
+            self.recall(effect) if isinstance(effect, RecallCommitment) else self._perform(effect)
+        )
+
+    def _go_on(
+        self, commit: Commit, decision: Decision[S], archived: Sequence[tuple[bytes, bytes]]
+    ) -> None:
+        """Go on from a decision, and let what leaves us follow once its records are durable."""
+        outward = [
+            partial(self.recall, effect)
+            if isinstance(effect, RecallCommitment)
+            else self.bound(effect)
+            for effect in decision.effects
+            if isinstance(effect, _OUTWARD)
+        ]
+
+        def follow() -> None:
+            for record in decision.records:
+                self._observe(record)
+            for perform in outward:
+                for event in perform():
+                    self.caused(event)
+
+        entries = self.stream.entries_of(decision.records)
+        kept = [Archived(self.stream.name, key, value) for key, value in archived]
+        self.stream.advance(decision.state, entries)
+        if entries or outward:
+            commit(entries, kept, follow)
+
+    def _unbound(self, effect: Performed) -> Callable[[], Iterable[Event]]:
+        return partial(self._perform, effect)
 
     def recall(self, asked: RecallCommitment) -> Iterable[Event]:
         """Look up what a commitment said that its peer revoked."""

@@ -108,14 +108,19 @@ class EventLog:
 
     async def wait_after(self, number: int, *, seconds: float) -> list[dict[str, Any]]:
         """Return the events after a number, waiting for one if there is none yet."""
-        return self.after(number) if await self.wait_beyond(number, seconds=seconds) else []
+        if not await self.wait_beyond(number, seconds=seconds):
+            return []
+        # The journal may be busy with a commit: the loop does not wait for its turn.
+        return await asyncio.to_thread(self.after, number)
 
     async def wait_beyond(self, number: int, *, seconds: float) -> bool:
         """Wait for an event with a greater number, and say whether there is one."""
-        if self.n_seen <= number and not self._is_closed:
-            self._news.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), timeout=seconds)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                # Again after each: it may have been news of what was counted before.
+                while self.n_seen <= number and not self._is_closed:
+                    self._news.clear()
+                    await self._news.wait()
         return self.n_seen > number
 
 

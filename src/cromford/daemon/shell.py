@@ -11,6 +11,7 @@ import secrets
 import signal
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 from cromford import __version__
@@ -30,6 +31,7 @@ from cromford.daemon.budgets import Budgets
 from cromford.daemon.chain_effects import ChainEffects
 from cromford.daemon.chain_following import ChainFollowing
 from cromford.daemon.checkpoints import Checkpoints
+from cromford.daemon.committer import Committer
 from cromford.daemon.deadlines import Deadlines
 from cromford.daemon.driver import Driver, Role, Undecided
 from cromford.daemon.event_log import EventLog
@@ -42,7 +44,7 @@ from cromford.daemon.peers import Peers
 from cromford.daemon.refusals import Refusals
 from cromford.daemon.signing import perform_signing
 from cromford.daemon.views.payments import statuses
-from cromford.ports import BlockRef, CredentialsRefused
+from cromford.ports import BlockRef, Checkpoint, CredentialsRefused
 from cromford.protocol import events as ev
 from cromford.protocol.facts import Facts
 from cromford.protocol.faults import Rejected
@@ -56,6 +58,7 @@ from cromford.wallet.account import Account
 from cromford.wallet.coins import Wallet
 
 FIRST_LOOK_SECONDS: Final = 3.0
+METRICS_SECONDS: Final = 10.0  # That a scrape waits for the loop and the disk.
 ATTEMPT_ID_SIZE: Final = 32
 _REMEDIATIONS: Final = {
     "chain_stale": "Look after the node, and at `status`. What is owed goes on meanwhile.",
@@ -81,7 +84,8 @@ class Daemon(Generic[S]):
         self.chain_url = options.chain.url
         passphrase = read_passphrase(options.seed_passphrase_file)
         self.failed_decisions = FailedDecisions()
-        self._checkpoints = Checkpoints(self.spawn)
+        self._committer: Committer | None = None
+        self._checkpoints = Checkpoints(self.spawn, self._keep)
         self.chain = connect_chain(options.chain)
         self._chain_effects = ChainEffects(
             self.chain,
@@ -214,10 +218,11 @@ class Daemon(Generic[S]):
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stopping.set)
         if self._options.metrics_port is not None:
-            self._metrics = MetricsServer(self._options.metrics_port, self.samples)
+            self._metrics = MetricsServer(self._options.metrics_port, self._durable_samples(loop))
             _log.info("metrics_served port=%d", self._metrics.port)
-        server = RpcServer(self.home / SOCKET_NAME, {**self._shared_methods(), **self.methods()})
+        server = RpcServer(self.home / SOCKET_NAME, self.served_methods())
         try:
+            self._begin_to_commit()
             self.driver.facts = self.facts
             self.driver.start(unix_time=int(time.time()))
             self.spawn(self.following.run())
@@ -231,6 +236,67 @@ class Daemon(Generic[S]):
             await self._close()
         if self._failure is not None:
             raise self._failure
+
+    # What is told is durable
+
+    def _begin_to_commit(self) -> None:
+        self._committer = Committer(self._journal, failed=self._fail_to_commit)
+        self.driver.commit = self._committer.commit
+        self.driver.caused = self.post
+        self.driver.bound = self._bound
+
+    def _fail_to_commit(self, error: Exception) -> None:
+        _log.error("commit_failed", exc_info=error)
+        self._failure = self._failure or error
+        self._stopping.set()
+
+    async def _settled(self) -> None:
+        """Return once all that was decided by now is durable, and done."""
+        if self._committer is not None:
+            await self._committer.settled()
+
+    async def _keep(self, checkpoint: Checkpoint) -> None:
+        if self._committer is not None:
+            await self._committer.keep(checkpoint)
+
+    def served_methods(self) -> dict[str, Handler]:
+        """Return every method of the API, as it is served."""
+        methods = {**self._shared_methods(), **self.methods()}
+        return {name: self._durably(method) for name, method in methods.items()}
+
+    def _durably(self, handler: Handler) -> Handler:
+        """Let a method answer when what it caused, and what it tells, is durable."""
+
+        async def answer(params: dict[str, Any]) -> object:
+            try:
+                return await handler(params)
+            finally:
+                await self._settled()
+
+        return answer
+
+    def _durable_samples(self, loop: asyncio.AbstractEventLoop) -> Callable[[], Iterable[Sample]]:
+        """Return what reads the numbers from another thread, once what they tell is durable."""
+
+        async def read() -> list[Sample]:
+            found = list(self.samples())
+            await self._settled()
+            return found
+
+        return lambda: asyncio.run_coroutine_threadsafe(read(), loop).result(METRICS_SECONDS)
+
+    def _bound(self, effect: fx.Performed) -> Callable[[], Iterable[ev.Event]]:
+        """Bind what is said to a peer to its present connection: the next is another talk."""
+        if not isinstance(effect, fx.Send | fx.Disconnect):
+            return partial(self._perform, effect)
+        node_id = effect.node_id
+        connection = self.peers.connection_of(node_id)
+
+        def perform() -> Iterable[ev.Event]:
+            is_same = self.peers.connection_of(node_id) is connection
+            return self._perform(effect) if is_same else ()
+
+        return perform
 
     async def _first_look(self) -> None:
         """Wait a moment for the node: whoever asks us at once is not refused for want of it."""
@@ -356,6 +422,9 @@ class Daemon(Generic[S]):
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
             await self.peers.close()
+            if self._committer is not None:
+                await self._committer.close()
+                self.driver.commit = None  # Whoever still leaves is written down at once.
         _log.info("daemon_stopped home=%s", self.home)
 
     def _on_task_done(self, task: asyncio.Task[None]) -> None:

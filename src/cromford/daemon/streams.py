@@ -125,4 +125,8 @@ class Stream(Generic[S]):
             StoreFailed: If the journal could not be written.
         """
         self._store.replace_checkpoint(checkpoint)
+        self.kept(checkpoint)
+
+    def kept(self, checkpoint: Checkpoint) -> None:
+        """Take note that a checkpoint took the place of its records."""
         self._snapshot_size = len(checkpoint.snapshot)

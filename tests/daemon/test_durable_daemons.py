@@ -4,17 +4,23 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from tests.daemon.town import Town, town
 
+from cromford import effects as fx
 from cromford.adapters.sqlite import Journal
 from cromford.daemon import streams
 from cromford.daemon.api.rpc import RpcFailure
+from cromford.daemon.shell import Daemon
 from cromford.ports import Archived, Entry, StoreFailed
+from cromford.wire.messages import Abort
 
 AMOUNT_MSAT = 5_000_000
+SEND = fx.Send(node_id=bytes(33), message=Abort(attempt_id=bytes(32), reason="no"))
+HANG_UP = fx.Disconnect(node_id=bytes(33), reason="no")
 
 
 async def pay(t: Town, payer: str, payee: str, amount_msat: int) -> None:
@@ -103,3 +109,23 @@ def test_a_daemon_whose_disk_is_full_answers_nothing_of_it_and_stops(
             assert (await t.call("alice", "payments"))["payments"] == []
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("effect", [SEND, HANG_UP])
+@pytest.mark.parametrize(("later", "n_performed"), [("first", 1), ("second", 0), (None, 0)])
+def test_what_was_decided_for_one_connection_is_not_done_on_the_next(
+    effect: fx.Performed, later: str | None, n_performed: int
+) -> None:
+    connection: list[str | None] = ["first"]
+    performed: list[fx.Performed] = []
+
+    def note(one: fx.Performed) -> tuple[()]:
+        performed.append(one)
+        return ()
+
+    peers = SimpleNamespace(connection_of=lambda _node_id: connection[0])
+    daemon: Any = SimpleNamespace(peers=peers, _perform=note)
+    perform = Daemon._bound(daemon, effect)
+    connection[0] = later
+    assert list(perform()) == []
+    assert performed == [effect] * n_performed

@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import Final
 
 import click
+from bench.history import StoreRow
 from bench.op import median_costs
 from bench.operations import measure
 from bench.rows import WALL, Row, repeat
 from bench.sizes import CLIENTS_DEFAULT, CLIENTS_QUICK, Size, sizes_of
 from rich.console import Console
 
-from bench import ceremony, in_process, payment_processes, payments, processes, report
+from bench import ceremony, history, in_process, payment_processes, payments, processes, report
 
 PAYMENTS: Final = "payments"
 FACTORIES: Final = "factories"
+HISTORY: Final = "history"
 RESULTS: Final = Path(__file__).parent / "results"
 RUNS_DEFAULT: Final = 5
 RUNS_QUICK: Final = 3
@@ -100,7 +102,12 @@ def _between_processes(size: Size, *, n_runs: int, say: Callable[[str], None]) -
     multiple=True,
     help="The same, of those that also run as processes; 0 for none.",
 )
-@click.option("--only", type=click.Choice([PAYMENTS, FACTORIES]), help="Measure only these rows.")
+@click.option(
+    "--only", type=click.Choice([PAYMENTS, FACTORIES, HISTORY]), help="Measure only these rows."
+)
+@click.option(
+    "--payments", "n_payments", type=click.IntRange(min=1), help="How many a store has seen."
+)
 @click.option("--runs", type=click.IntRange(min=1), help="Runs of each row; the median counts.")
 @click.option(
     "--results",
@@ -116,6 +123,7 @@ def main(
     runs: int | None,
     results: Path,
     *,
+    n_payments: int | None,
     quick: bool,
 ) -> None:
     """Measure, show a table, and write the same as JSON."""
@@ -128,16 +136,21 @@ def main(
         processes.CLIENTS_QUICK if quick else processes.CLIENTS_DEFAULT
     )
     rows: list[Row] = []
-    if only != FACTORIES:
+    if only in {None, PAYMENTS}:
         rows += payments_measured(as_processes, n_runs=n_runs, say=quiet.print)
-    if only != PAYMENTS:
+    if only in {None, FACTORIES}:
         rows += factories_measured(sizes, as_processes, n_runs=n_runs, say=quiet.print)
+    stores: list[StoreRow] = []
+    if only in {None, HISTORY}:
+        n_payments = n_payments or (history.PAYMENTS_QUICK if quick else history.PAYMENTS_DEFAULT)
+        stores += history.rows(n_payments, say=quiet.print)
     found = report.document(
         rows,
         median_costs([*before, measure()]),
         began=began,
         ended=datetime.now(UTC),
         load_before=load_before,
+        stores=stores,
     )
     console = Console()
     report.show(console if console.is_terminal else Console(width=TABLE_WIDTH), found)

@@ -14,20 +14,21 @@ from bench.memory import OwnMemory
 from bench.op import Work
 from bench.rows import Stopwatch
 from bench.sizes import CAPACITY_SAT, TIP_HASH, TIP_HEIGHT, Size, keychain_of
-from bench.stores import MemoryStore
 
 from bench import floor
 from cromford import effects as fx
+from cromford.adapters.memory import MemoryJournal
 from cromford.bitcoin.block import Coin
 from cromford.bitcoin.network import REGTEST
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut
 from cromford.crypto.keys import sha256
+from cromford.daemon.clientd import CLIENT_ROLE
 from cromford.daemon.driver import Driver, Role
+from cromford.daemon.lspd import LSP_ROLE
 from cromford.daemon.signing import perform_signing
 from cromford.ports import Store
 from cromford.protocol import client as client_role
 from cromford.protocol import events as ev
-from cromford.protocol import lsp as lsp_role
 from cromford.protocol.journal.client_state import ClientConfig
 from cromford.signing.keychain import Keychain
 from cromford.signing.signer import Signer
@@ -39,16 +40,6 @@ CLIENT: Final = "one client's CPU in a ceremony"
 EVERYBODY: Final = "a ceremony, everybody's CPU"
 _BEFORE: Final = "keys and nonces of the LSP"
 _AFTER: Final = "acknowledgements and funding"
-
-_LSP_ROLE: Final[Role[Any]] = Role(
-    name="lsp", decide=lsp_role.decide, apply=lsp_role.apply, relevant=lsp_role.relevant
-)
-_CLIENT_ROLE: Final[Role[Any]] = Role(
-    name="client",
-    decide=client_role.decide,
-    apply=client_role.apply,
-    relevant=client_role.relevant,
-)
 
 
 class Participant:
@@ -114,11 +105,13 @@ class Participant:
 class World:
     """An LSP with a coin, and clients that wait in its lobby; each with a store of its own."""
 
-    def __init__(self, size: Size, run: int, open_store: Callable[[], Store] = MemoryStore) -> None:
+    def __init__(
+        self, size: Size, run: int, open_store: Callable[[], Store] = MemoryJournal
+    ) -> None:
         self._open_store = open_store
         keychain = keychain_of(size, run, "LSP")
         self.lsp = Participant(
-            keychain, _LSP_ROLE, size.new_lsp(keychain), lambda _: None, open_store()
+            keychain, LSP_ROLE, size.new_lsp(keychain), lambda _: None, open_store()
         )
         coin_tx = Tx(
             version=2,
@@ -168,7 +161,7 @@ class World:
             account=Account(keychain.wallet_account),
         )
         client = Participant(
-            keychain, _CLIENT_ROLE, client_role.new_client(config), look_up, self._open_store()
+            keychain, CLIENT_ROLE, client_role.new_client(config), look_up, self._open_store()
         )
         client.handle(_block())
         client.handle(ev.ConnectionOpened(node_id=self.lsp.node_id))

@@ -128,17 +128,20 @@ class PayingWorld:
             self.pay(self.lsp, request)
             self.check_paid([(self.lsp, request)])
 
-    def invoice(self, payee: Participant, amount_msat: int = AMOUNT_MSAT) -> ev.PayRequested:
+    def invoice(
+        self, payee: Participant, amount_msat: int = AMOUNT_MSAT, text: str = ""
+    ) -> ev.PayRequested:
         """Let a client make an invoice, and return the request to pay it."""
         self._n_invoices += 1
-        text = f"invoice {self._n_invoices}"
-        preimage, secret = sha256(text.encode()), sha256(b"secret of " + text.encode())
+        name = f"invoice {self._n_invoices}"
+        text = text or name
+        preimage, secret = sha256(name.encode()), sha256(b"secret of " + name.encode())
         payee.handle(
             ev.InvoiceRequested(
                 preimage=preimage,
                 payment_secret=secret,
                 amount_msat=amount_msat,
-                description=text,
+                description=name,
                 expires_at=EXPIRY_SECONDS,
                 expiry_seconds=EXPIRY_SECONDS,
                 text=text,
@@ -150,7 +153,7 @@ class PayingWorld:
             payment_secret=secret,
             payee=payee.node_id,
             amount_msat=amount_msat,
-            description=text,
+            description=name,
             min_final_cltv_expiry_delta=min_final_cltv_expiry_delta(
                 _link(payee), payee.driver.state.chain
             ),

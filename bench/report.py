@@ -4,12 +4,14 @@ import json
 import platform
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
+from bench.history import StoreRow
 from bench.op import Costs, Op
 from bench.processes import n_cores
 from bench.rows import Row, Sample
@@ -23,7 +25,13 @@ PACKAGES: Final = ("cromford", "btclib-secp256k1", "apsw", "cryptography", "msgs
 
 
 def document(
-    rows: Sequence[Row], costs: Costs, *, began: datetime, ended: datetime, load_before: str
+    rows: Sequence[Row],
+    costs: Costs,
+    *,
+    began: datetime,
+    ended: datetime,
+    load_before: str,
+    stores: Sequence[StoreRow] = (),
 ) -> dict[str, Any]:
     """Return everything about a run as plain data. Times in milliseconds, costs in microseconds."""
     return {
@@ -42,6 +50,7 @@ def document(
         "versions": {name: version(name) for name in PACKAGES},
         "operations_us": {op.value: round(costs[op], 3) for op in Op},
         "rows": [_row(row) for row in rows],
+        "stores": [_store(row) for row in stores],
     }
 
 
@@ -63,6 +72,13 @@ def _row(row: Row) -> dict[str, Any]:
         "floor_operations": {op.value: n for op, n in sorted(row.work.items()) if n},
         "floor_shared_by": row.n_sharing,
         "journal_appends": row.n_appends,
+    }
+
+
+def _store(row: StoreRow) -> dict[str, Any]:
+    return {
+        name: round(value, 4) if isinstance(value, float) else value
+        for name, value in asdict(row).items()
     }
 
 
@@ -101,7 +117,29 @@ def show(console: Console, results: dict[str, Any]) -> None:
             appends = "" if n_appends is None else f"{n_appends:.1f}"
             table.add_row(*size, row["row"], *numbers, appends)
         table.add_section()
-    console.print(table)
+    if results["rows"]:
+        console.print(table)
+    if results["stores"]:
+        console.print(_stores_table(results["stores"]))
+
+
+def _stores_table(stores: Sequence[dict[str, Any]]) -> Table:
+    table = Table(title=f"Stores after {stores[0]['n_payments']} payments", title_justify="left")
+    table.add_column("whose")
+    for heading in ("start ms", "records", "folded", "MB", "MB in use", "snapshot MB", "breach ms"):
+        table.add_column(heading, justify="right")
+    for row in stores:
+        table.add_row(
+            row["name"],
+            f"{row['start_ms']:.0f}",
+            str(row["n_records"]),
+            str(row["n_folded"]),
+            f"{row['size_mb']:.1f}",
+            f"{row['size_open_mb']:.1f}",
+            f"{row['snapshot_mb']:.1f}",
+            f"{row['recall_ms']:.1f}",
+        )
+    return table
 
 
 def load_average() -> str:

@@ -2,30 +2,13 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any, cast
 
+from cromford.adapters.memory import MemoryJournal
 from cromford.adapters.sqlite import Journal
-from cromford.ports import Store
-
-
-@dataclass
-class MemoryStore:
-    """A journal without a disk."""
-
-    entries: list[bytes] = field(default_factory=list)
-
-    def append(self, records: Sequence[bytes]) -> None:
-        """Keep the records."""
-        self.entries.extend(records)
-
-    def replay(self) -> Iterator[bytes]:
-        """Yield every record ever appended."""
-        return iter(self.entries)
-
-    def close(self) -> None:
-        """Nothing to release."""
+from cromford.ports import Archived, Entry, Store
 
 
 class AppendCounter:
@@ -36,7 +19,7 @@ class AppendCounter:
 
     def counted(self, store: Store) -> Store:
         """Return the journal with its appends counted here."""
-        return _CountedStore(store, self)
+        return cast("Store", _CountedStore(store, self))
 
 
 class _CountedStore:
@@ -46,15 +29,12 @@ class _CountedStore:
         self._store = store
         self._counter = counter
 
-    def append(self, records: Sequence[bytes]) -> None:
+    def append(self, entries: Sequence[Entry], archived: Sequence[Archived] = ()) -> None:
         self._counter.n_appends += 1
-        self._store.append(records)
+        self._store.append(entries, archived)
 
-    def replay(self) -> Iterator[bytes]:
-        return self._store.replay()
-
-    def close(self) -> None:
-        self._store.close()
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever else a store does
+        return getattr(self._store, name)
 
 
 @contextmanager
@@ -74,4 +54,4 @@ def journals() -> Iterator[Callable[[], Store]]:
 @contextmanager
 def memory() -> Iterator[Callable[[], Store]]:
     """The same without a disk."""
-    yield MemoryStore
+    yield MemoryJournal

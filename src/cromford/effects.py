@@ -244,7 +244,7 @@ class SignTakingTx:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecallCommitment:
-    """Look up in the journal what a revoked commitment of the peer said.
+    """Look up what a revoked commitment of the peer said: it was archived when it was revoked.
 
     Answered by `CommitmentRecalled`.
     """

@@ -4,48 +4,148 @@ An adapter implements one of them for real; the simulation implements all of the
 pure floors never see a port: they return records and effects, and the driver calls these.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, NamedTuple, Protocol
 
 from cromford.bitcoin.block import Block, BlockRef, Coin
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
 
 __all__ = [
+    "EVENTS_KEPT",
+    "Archived",
     "Block",
     "BlockRef",
     "BlocksPruned",
     "Chain",
     "ChainStatus",
     "ChainUnavailable",
+    "Checkpoint",
     "Coin",
     "Connection",
     "ConnectionLost",
     "CredentialsRefused",
+    "Entry",
+    "Kept",
     "Store",
     "StoreFailed",
     "StoreInUse",
     "TxRefused",
+    "check_order",
+    "oldest_of",
 ]
+
+EVENTS_KEPT: Final = 10_000  # Records that stay, for whoever reads what happened.
+
+
+class Entry(NamedTuple):
+    """A record, and the stream of the journal that it belongs to."""
+
+    stream: str
+    record: bytes
+
+
+class Kept(NamedTuple):
+    """A record as the journal keeps it: its number in the whole journal, its stream, its bytes."""
+
+    number: int
+    stream: str
+    record: bytes
+
+
+class Checkpoint(NamedTuple):
+    """What the first `n` records of a stream amount to, in bytes that only their writer reads."""
+
+    stream: str
+    n: int
+    snapshot: bytes
+
+
+class Archived(NamedTuple):
+    """A value that outlives the records it came from, found again by its stream and key."""
+
+    stream: str
+    key: bytes
+    value: bytes
 
 
 class Store(Protocol):
-    """An append-only journal with one writer. State is the fold of what it replays."""
+    """A journal of several streams with one writer. State is the fold of what a stream replays.
 
-    def append(self, records: Sequence[bytes]) -> None:
-        """Append all of `records` or none, durable when this returns.
+    The records of each stream are counted from 1, and those of the whole journal too. A record is
+    never changed. Those that a checkpoint stands for are deleted, but for the newest
+    `EVENTS_KEPT` records of the whole journal.
+    """
 
-        Durable means: survives the loss of power the moment after. There is no other write.
+    def append(self, entries: Sequence[Entry], archived: Sequence[Archived] = ()) -> None:
+        """Append all of `entries` and keep all of `archived`, or nothing; durable on return.
+
+        Durable means: survives the loss of power the moment after. The entries may be of several
+        streams. What is archived under a key that is there takes its place.
 
         Raises:
             StoreFailed: If it could not; the caller must stop, and never go on as if it had.
         """
 
-    def replay(self) -> Iterator[bytes]:
-        """Yield every record ever appended, in order."""
+    def replay(self, stream: str, *, after: int = 0) -> Iterator[bytes]:
+        """Yield the records of a stream that follow its first `after` ones, in order.
+
+        Raises:
+            StoreFailed: If one is missing, or a checkpoint has taken its place.
+        """
+
+    def heads(self) -> Mapping[str, int]:
+        """Return how many records each stream ever had, of every stream that has any."""
+
+    def checkpoint(self, stream: str) -> Checkpoint | None:
+        """Return a stream's checkpoint, or None."""
+
+    def replace_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Put a checkpoint in the place of the stream's one before, durable on return.
+
+        After a crash either the old one is there, with the records that follow it, or the new one.
+
+        Raises:
+            StoreFailed: As `append`.
+        """
+
+    def archived(self, stream: str, key: bytes) -> bytes | None:
+        """Return what was archived for a stream under a key, or None."""
+
+    def history(self, *, after: int, limit: int) -> Sequence[Kept]:
+        """Return records of all streams with a number above `after`, the oldest first.
+
+        None is left out from `oldest` on; older ones may be gone, and are not returned.
+        """
+
+    @property
+    def newest(self) -> int:
+        """The number of the newest record in the whole journal; 0 before the first."""
+
+    @property
+    def oldest(self) -> int:
+        """The number of the oldest record from which on the history is whole."""
 
     def close(self) -> None:
         """Release the file and its lock."""
+
+
+def check_order(checkpoint: Checkpoint, *, kept_n: int, head: int) -> None:
+    """Check that a checkpoint may take the place of one of `kept_n` records of `head`.
+
+    Raises:
+        ValueError: If not: records that it needs are gone, or were never there.
+    """
+    if not kept_n <= checkpoint.n <= head:
+        raise ValueError(
+            f"a checkpoint of {checkpoint.stream}: expected {kept_n}..{head} records, "
+            f"received {checkpoint.n}"
+        )
+
+
+def oldest_of(newest: int) -> int:
+    """Return the number of the oldest of the newest `EVENTS_KEPT` records."""
+    return max(1, newest - EVENTS_KEPT + 1)
 
 
 class StoreFailed(Exception):

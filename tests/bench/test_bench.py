@@ -1,5 +1,6 @@
 """The benchmark runs, and its floors count what the code under it does. Nothing here is timed."""
 
+import io
 import json
 import sys
 from collections import Counter
@@ -14,19 +15,22 @@ from bench.op import Op
 from bench.operations import measure
 from bench.rows import CPU, repeat
 from bench.sizes import BINARY_SHAPE, Size, seckey_of, sizes_of
-from bench.stores import MemoryStore
+from rich.console import Console
 
 from bench import (
     ceremony,
     floor,
+    history,
     in_process,
     payment_floor,
     payment_processes,
     payments,
     report,
 )
+from cromford.adapters.memory import MemoryJournal
 from cromford.bitcoin.tx import OutPoint, Txid
 from cromford.crypto.keys import pubkey_of
+from cromford.daemon import streams
 from cromford.factory.branch import branch_of
 from cromford.factory.outputs import OutputKind
 from cromford.factory.tree import Tree, build_tree
@@ -117,7 +121,7 @@ def test_the_floor_counts_what_is_in_the_tree(size: Size) -> None:
 
 def test_a_payment_takes_the_operations_of_its_floor_and_no_fewer() -> None:
     """What both sides must sign is exactly that often done; all else may be done too often."""
-    world = payments.PayingWorld(0, MemoryStore, CPU)
+    world = payments.PayingWorld(0, MemoryJournal, CPU)
     request = world.invoice(world.clients[0])
     calls: Counter[str] = Counter()
 
@@ -163,6 +167,21 @@ def test_the_smallest_size_runs_and_every_row_has_a_floor(tmp_path: Path) -> Non
     assert appends[payments.HOP] == appends[payments.HOP_DURABLE] > 0
     assert appends[payments.FORWARDED] == appends[payments.FORWARDED_DURABLE] > 0
     assert written["operations_us"].keys() == {op.value for op in Op}
+
+
+def test_a_store_is_what_it_was_after_payments_and_checkpoints(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(streams, "TAIL_SIZE_MIN", 5_000)
+    rows = list(history.rows(6))
+    assert [row.name for row in rows] == list(history.NAMES)
+    assert all(0 <= row.n_folded < row.n_records for row in rows)
+    assert all(row.size_mb > 0 and row.snapshot_mb > 0 for row in rows)
+    now = datetime.now(UTC)
+    results = report.document([], measure(), began=now, ended=now, load_before="", stores=rows)
+    shown = io.StringIO()
+    report.show(Console(file=shown, width=100), results)
+    assert "Stores after 6 payments" in shown.getvalue()
 
 
 def test_processes_open_a_factory_and_pay_one_another() -> None:

@@ -12,27 +12,35 @@ from tests.cli.fake_daemon import FakeDaemon
 
 PAGE = 3
 EVENTS: list[dict[str, Any]] = [
-    {"number": number, "event": "block_connected", "height": 100 + number} for number in range(1, 8)
+    {"cursor": f"7f-{number}", "event": "block_connected", "height": 100 + number}
+    for number in range(1, 8)
 ]
-EVENTS[4] = {"number": 5, "event": "attempt_aborted", "reason": "gone \x1b[31m", "culprits": ["02"]}
+EVENTS[4] = {
+    "cursor": "7f-5",
+    "event": "attempt_aborted",
+    "reason": "gone \x1b[31m",
+    "culprits": ["02"],
+}
 
 
 def told(params: dict[str, Any]) -> dict[str, Any]:
-    return {"events": [event for event in EVENTS if event["number"] > params["after"]][:PAGE]}
+    """Answer as a daemon does, whose cursors sort by their numbers."""
+    newer = [event for event in EVENTS if event["cursor"] > params["after"]][:PAGE]
+    return {"events": newer, "cursor": newer[-1]["cursor"] if newer else params["after"]}
 
 
 def test_all_events_are_told_however_many_the_daemon_tells_at_a_time(fake: Any) -> None:
     line = CommandLine(fake({"events": told}).datadir)
     assert line.document("lsp", "events") == {"events": EVENTS}
-    assert line.document("client", "events", "--after", "6") == {"events": EVENTS[6:]}
+    assert line.document("client", "events", "--after", "7f-6") == {"events": EVENTS[6:]}
 
 
 def test_people_read_one_event_to_a_line(fake: Any) -> None:
     line = CommandLine(fake({"events": told}).datadir)
     lines = line.run("lsp", "events").stdout.splitlines()
-    assert lines[0].split() == ["1", "block_connected", "height=101"]
+    assert lines[0].split() == ["7f-1", "block_connected", "height=101"]
     assert lines[4].endswith('reason="gone ?[31m" culprits=02')
-    assert line.run("lsp", "events", "--after", "7").stdout == "no events\n"
+    assert line.run("lsp", "events", "--after", "7f-7").stdout == "no events\n"
 
 
 def following(daemon: FakeDaemon, *words: str) -> subprocess.Popen[bytes]:
@@ -45,7 +53,7 @@ def following(daemon: FakeDaemon, *words: str) -> subprocess.Popen[bytes]:
 
 
 def test_following_tells_each_event_once_and_ends_with_ctrl_c(fake: Any) -> None:
-    process = following(fake({"events": told}), "--json", "--after", "1")
+    process = following(fake({"events": told}), "--json", "--after", "7f-1")
     assert process.stdout is not None
     seen = [json.loads(process.stdout.readline()) for _ in EVENTS[1:]]
     assert seen == EVENTS[1:]
@@ -58,7 +66,9 @@ def test_following_tells_each_event_once_and_ends_with_ctrl_c(fake: Any) -> None
 def test_following_into_a_pipe_that_was_closed_ends_in_silence(
     fake: Any, words: tuple[str, ...]
 ) -> None:
-    process = following(fake({"events": lambda _params: {"events": EVENTS}}), *words)
+    process = following(
+        fake({"events": lambda _params: {"events": EVENTS, "cursor": "7f-7"}}), *words
+    )
     assert process.stdout is not None
     process.stdout.readline()
     process.stdout.close()
@@ -68,6 +78,8 @@ def test_following_into_a_pipe_that_was_closed_ends_in_silence(
 
 
 def test_what_a_peer_wrote_cannot_pretend_to_be_another_event(fake: Any) -> None:
-    forged = {"number": 1, "event": "aborted", "reason": "gone\n     2  payment_started"}
-    daemon = fake({"events": lambda p: {"events": [forged][p["after"] :]}})
+    forged = {"cursor": "7f-1", "event": "aborted", "reason": "gone\n     2  payment_started"}
+    daemon = fake(
+        {"events": lambda p: {"events": [] if p["after"] else [forged], "cursor": "7f-1"}}
+    )
     assert len(CommandLine(daemon.datadir).run("lsp", "events").stdout.splitlines()) == 1

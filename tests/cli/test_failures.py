@@ -114,7 +114,6 @@ USAGE_ERRORS = [
     ("client wallet send bcrt1q 0", "expected a whole number in 1..2100000000000000, received 0"),
     ("client wallet send bcrt1q everything", ", or all"),
     ("client wallet send bcrt1q", "Missing argument 'AMOUNT_SAT|all'"),
-    ("lsp events --after -1", "-1 is not in the range"),
     ("lsp run --step-blocks 500", "expected at least one layer's 1500 blocks"),
     ("lsp run --step-blocks 60000", "at most 65535 (BIP 68)"),
     ("lsp run --chain-user me", "a user and a password file go together"),

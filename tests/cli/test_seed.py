@@ -9,8 +9,9 @@ from tests.cli.conftest import CommandLine
 from cromford.adapters.sqlite import Journal, locked
 from cromford.bitcoin.network import REGTEST
 from cromford.cli import asking, seed_asking
-from cromford.daemon.pairing import open_keychain
+from cromford.daemon.pairing import CREATION, open_keychain
 from cromford.daemon.seed_file import read_phrase, seed_of, write_phrase
+from cromford.ports import Entry
 from cromford.protocol.journal.records import Created, encode_record
 from cromford.signing.keychain import seed_fingerprint
 
@@ -224,7 +225,7 @@ def test_words_beside_a_journal_that_names_no_seed_are_refused(
     home.mkdir(parents=True)
     old = Created(role="client", network=REGTEST.genesis_hash, journal_number=7)
     with Journal(home) as journal:
-        journal.append([encode_record(old)])
+        journal.append([Entry(CREATION, encode_record(old))])
     exit_code, code, message = refused(line, *RESTORE, "--yes", typed=PHRASE)
     assert (exit_code, code) == (1, "seed_unnamed")
     assert "does not name its seed" in message

@@ -40,7 +40,7 @@ def fields_of(value: object, path: str = "") -> Iterator[str]:
 
 def handlers_of(t: Town, name: str) -> dict[str, Handler]:
     daemon, _ = t.running[name]
-    return {**daemon._shared_methods(), **daemon.methods()}
+    return daemon.served_methods()
 
 
 class Heard:

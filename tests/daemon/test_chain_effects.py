@@ -15,6 +15,7 @@ from cromford.daemon.refusals import REFUSALS_MAX, UNTRIED_BLOCKS_MAX, Refusals,
 from cromford.ports import Coin
 from cromford.protocol import events as ev
 from cromford.protocol.journal.records import BlockConnected
+from cromford.protocol.journal.spending_records import SpendingAbandoned
 
 ATTEMPT_ID = bytes(32)
 FUNDED = OutPoint(txid=Txid(b"\x07" * 32), vout=1)
@@ -220,3 +221,26 @@ def test_a_factorys_refusals_reach_from_its_funding_down_to_the_sweeps_of_its_ch
     names = [shown["name"] for shown in refusals.shown_of({TX.txid}, spends)]
     assert names == ["funding", "commitment", "sweep"]
     assert [shown["name"] for shown in refusals.shown_of({payment.txid}, {})] == ["payment"]
+
+
+@pytest.mark.parametrize("is_away", [False, True])
+def test_what_is_given_up_while_the_node_is_asked_is_refused_to_nobody(
+    is_away: bool,  # noqa: FBT001 - a parameter of pytest
+) -> None:
+    async def scenario() -> None:
+        daemon = Daemon(ScriptedChain(refusal=TOO_CHEAP, is_silent=is_away))
+        effects = daemon.effects()
+        effects.node_answers()
+        effects.broadcast(FUNDING)
+        effects.observe(SpendingAbandoned(txid=TX.txid, reason=""))
+        await daemon.done()
+        assert (daemon.events, len(effects.refusals)) == ([], 0)
+        daemon.chain.is_silent = False
+        effects.node_answers()
+        await daemon.done()
+        assert (daemon.events, daemon.chain.mempool) == ([], [])
+        effects.broadcast(FUNDING)  # It is owed again.
+        await daemon.done()
+        assert len(effects.refusals) == 1
+
+    asyncio.run(scenario())

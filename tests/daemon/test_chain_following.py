@@ -15,7 +15,6 @@ from cromford.daemon.chain_following import ChainFollowing
 from cromford.ports import BlockRef, ChainUnavailable, CredentialsRefused
 from cromford.protocol import events as ev
 from cromford.protocol.facts import Facts
-from cromford.protocol.journal.records import AnyRecord, BlockConnected, BlockDisconnected
 
 NOW = 1_700_000_000
 REMEMBERED = 5  # A role forgets old blocks; this one soon.
@@ -30,6 +29,7 @@ class Reader:
     stale: list[str | None] = field(default_factory=list)
     told: list[Facts] = field(default_factory=list)
     following: ChainFollowing | None = None
+    recorded_height: int = -1
 
     @property
     def recent_blocks(self) -> tuple[BlockRef, ...]:
@@ -49,11 +49,10 @@ class Reader:
             case ev.BlockAdded(height=height, block_hash=block_hash):
                 self.recent.append(BlockRef(height=height, block_hash=block_hash))
                 del self.recent[:-REMEMBERED]
-                record = BlockConnected(height=height, block_hash=block_hash, txs=())
-                self.following.observe(record)
+                self.recorded_height = height
             case ev.BlockRemoved(height=height):
                 self.recent = [block for block in self.recent if block.height < height]
-                self.following.observe(BlockDisconnected(height=height))
+                self.recorded_height = height - 1
             case _:
                 raise AssertionError(event)
 
@@ -101,9 +100,9 @@ async def eyes(
     *,
     check: Callable[[], Awaitable[None]] = fits,
     has_real_time: bool = False,
-    observed: Sequence[AnyRecord] = (),
+    recorded_height: int = -1,
 ) -> AsyncIterator[Eyes]:
-    reader = Reader(recent=list(recent))
+    reader = Reader(recent=list(recent), recorded_height=recorded_height)
     times = [float(NOW)]
     answers: list[int] = []
     following = ChainFollowing(
@@ -116,8 +115,6 @@ async def eyes(
         clock=lambda: times[0],
     )
     reader.following = following
-    for record in observed:
-        following.observe(record)
     task = asyncio.create_task(following.run())
     try:
         yield Eyes(chain, reader, following, times, task, answers)
@@ -322,12 +319,8 @@ def test_a_journal_with_a_past_goes_on_from_its_last_block_and_never_from_the_ti
     async def scenario() -> None:
         chain = mined(50)
         # The role remembers no block, but its journal does: all that it remembered was undone.
-        past: list[AnyRecord] = [
-            BlockConnected(height=30, block_hash=chain.active[30].block_hash, txs=()),
-            BlockDisconnected(height=21),
-        ]
         chain.shown_height = 10 if is_back else None
-        async with eyes(chain, observed=past) as seen:
+        async with eyes(chain, recorded_height=20) as seen:
             if is_back:
                 await chain.until_asked(9)
                 assert seen.reader.events == []

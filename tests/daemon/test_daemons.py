@@ -12,7 +12,7 @@ from tests.daemon.town import STEP_SECONDS, Town, town
 
 from cromford.adapters.sqlite import JOURNAL_NAME, Journal
 from cromford.daemon.api.rpc import RpcFailure
-from cromford.daemon.pairing import ForeignSeed
+from cromford.daemon.pairing import CREATION, ForeignSeed
 from cromford.protocol.journal.records import Created, decode_record, encode_record
 
 
@@ -108,11 +108,11 @@ def test_a_daemon_whose_factory_keys_are_not_its_seeds_does_not_start(in_town: R
     def renumber(home: Path) -> bytes:
         """Let the journal derive other keys from the same seed; return its first record."""
         connection = apsw.Connection(str(home / JOURNAL_NAME))
-        first = connection.execute("SELECT record FROM journal WHERE id = 1").get
+        first = connection.execute("SELECT record FROM journal WHERE number = 1").get
         created = decode_record(first)
         assert isinstance(created, Created)
         other = msgspec.structs.replace(created, journal_number=created.journal_number ^ 1)
-        change = "UPDATE journal SET record = ? WHERE id = 1"
+        change = "UPDATE journal SET record = ? WHERE number = 1"
         connection.execute(change, (encode_record(other),))
         connection.close()
         return bytes(first)
@@ -126,7 +126,7 @@ def test_a_daemon_whose_factory_keys_are_not_its_seeds_does_not_start(in_town: R
                 await start()
             # It let go of what it held, and with the right pair it starts.
             with Journal(t.base / name / "regtest") as journal:
-                assert next(journal.replay()) != first
+                assert next(journal.replay(CREATION)) != first
             renumber(t.base / name / "regtest")
             await start()
 

@@ -1,39 +1,35 @@
 """The driver's one rule: remember durably, then speak."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import pytest
 
 from cromford import effects as fx
+from cromford.adapters.memory import MemoryJournal
 from cromford.daemon.driver import Driver, Role, Undecided
+from cromford.ports import Archived, Entry
 from cromford.protocol.events import DaemonStarted, DeadlineReached, Event
 from cromford.protocol.facts import Facts
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.lobby_records import WishWithdrawn
 from cromford.protocol.journal.records import AnyRecord, Started
 from cromford.protocol.turn import Decision
+from cromford.wire.messages import Abort
 
 
 @dataclass
-class ListStore:
+class ListStore(MemoryJournal):
     """A journal in memory that writes into a diary and can be full."""
 
-    diary: list[str]
-    entries: list[bytes] = field(default_factory=list)
+    diary: list[str] = field(default_factory=list)
     is_full: bool = False
 
-    def append(self, records: Sequence[bytes]) -> None:
+    def append(self, entries: Sequence[Entry], archived: Sequence[Archived] = ()) -> None:
         if self.is_full:
             raise OSError("disk full")
-        self.diary.append(f"append {len(records)}")
-        self.entries.extend(records)
-
-    def replay(self) -> Iterator[bytes]:
-        return iter(self.entries)
-
-    def close(self) -> None:
-        """Nothing to release."""
+        self.diary.append(f"append {len(entries)}")
+        super().append(entries, archived)
 
 
 REJECTED = fx.AttemptDeadline(attempt_id=b"reject")
@@ -64,7 +60,9 @@ def apply(state: Counter, record: AnyRecord) -> Counter:
     return replace(state, n=state.n + 1)
 
 
-ROLE: Role[Counter] = Role(name="test", decide=decide, apply=apply, relevant=lambda _s, _t: ())
+ROLE: Role[Counter] = Role(
+    name="test", stream="test", decide=decide, apply=apply, relevant=lambda _s, _t: ()
+)
 
 
 def driver_of(store: ListStore) -> Driver[Counter]:
@@ -78,7 +76,7 @@ def driver_of(store: ListStore) -> Driver[Counter]:
 
 
 def test_records_are_durable_before_their_effects() -> None:
-    store = ListStore(diary=[])
+    store = ListStore()
 
     driver_of(store).start()
 
@@ -86,7 +84,7 @@ def test_records_are_durable_before_their_effects() -> None:
 
 
 def test_a_failed_append_performs_nothing_and_changes_nothing() -> None:
-    store = ListStore(diary=[], is_full=True)
+    store = ListStore(is_full=True)
     driver = driver_of(store)
 
     with pytest.raises(OSError, match="disk full"):
@@ -97,7 +95,7 @@ def test_a_failed_append_performs_nothing_and_changes_nothing() -> None:
 
 
 def test_a_record_that_cannot_be_applied_never_becomes_durable() -> None:
-    store = ListStore(diary=[])
+    store = ListStore()
     driver = driver_of(store)
 
     with pytest.raises(Undecided, match="AssertionError"):
@@ -125,7 +123,7 @@ def with_a_bug_after(n_good: int, *, remembers: bool) -> tuple[ListStore, Driver
             return Decision(state=state, effects=(clear,))
         return Decision(state=apply(state, Started()), records=(Started(),), effects=(clear,))
 
-    store = ListStore(diary=[])
+    store = ListStore()
     role = replace(ROLE, decide=decide_some)
     return store, Driver(role, Counter(), store, lambda _effect: (DaemonStarted(),))
 
@@ -156,14 +154,14 @@ def test_a_bug_while_an_effect_is_performed_is_told_as_it_is() -> None:
         raise Bug
 
     _, driver = with_a_bug_after(1, remembers=False)
-    clumsy = Driver(driver._role, Counter(), ListStore(diary=[]), fail)
+    clumsy = Driver(driver._role, Counter(), ListStore(), fail)
 
     with pytest.raises(Bug):
         clumsy.start()
 
 
 def test_a_rejected_request_leaves_no_trace() -> None:
-    store = ListStore(diary=[])
+    store = ListStore()
     driver = driver_of(store)
 
     with pytest.raises(Rejected):
@@ -173,7 +171,7 @@ def test_a_rejected_request_leaves_no_trace() -> None:
 
 
 def test_what_is_foreseen_leaves_no_trace() -> None:
-    store = ListStore(diary=[])
+    store = ListStore()
     driver = driver_of(store)
 
     foreseen = driver.foresee(DeadlineReached(deadline=FIRST))
@@ -191,7 +189,7 @@ def test_a_role_that_starts_is_told_the_time() -> None:
         told.append(event)
         return Decision(state=state)
 
-    driver = Driver(replace(ROLE, decide=hear), Counter(), ListStore(diary=[]), lambda _effect: ())
+    driver = Driver(replace(ROLE, decide=hear), Counter(), ListStore(), lambda _effect: ())
     driver.start(unix_time=1_700_000_000)
     driver.start()
 
@@ -199,8 +197,76 @@ def test_a_role_that_starts_is_told_the_time() -> None:
 
 
 def test_a_new_driver_replays_to_the_same_state() -> None:
-    store = ListStore(diary=[])
+    store = ListStore()
     driver = driver_of(store)
     driver.start()
 
     assert driver_of(store).state == driver.state
+
+
+# With a disk that is not waited for
+
+SEND = fx.Send(node_id=b"peer", message=Abort(attempt_id=bytes(32), reason="no"))
+Waiting = tuple[list[Entry], Callable[[], None]]
+
+
+def late(store: ListStore) -> tuple[Driver[Counter], list[Waiting]]:
+    """Return a driver whose records become durable when the test says so, and what waits."""
+
+    def decide_both(state: Counter, _event: Event, _facts: Facts) -> Decision[Counter]:
+        clear = fx.ClearDeadline(deadline=THEN)
+        return Decision(
+            state=apply(state, Started()), records=(Started(),), effects=(SEND, clear, SEND)
+        )
+
+    def perform(effect: fx.Effect) -> tuple[Event, ...]:
+        store.diary.append(type(effect).__name__)
+        return ()
+
+    waiting: list[Waiting] = []
+    driver = Driver(
+        replace(ROLE, decide=decide_both),
+        Counter(),
+        store,
+        perform,
+        lambda record: store.diary.append(f"told {type(record).__name__}"),
+    )
+    driver.commit = lambda entries, _archived, then: waiting.append((list(entries), then))
+    return driver, waiting
+
+
+def test_decisions_go_on_before_records_are_durable_and_nothing_leaves() -> None:
+    store = ListStore()
+    driver, waiting = late(store)
+    driver.start()
+    driver.start()
+    assert driver.state == Counter(n=2)
+    assert store.diary == ["ClearDeadline"] * 2, "what is ours alone"
+    assert [len(entries) for entries, _ in waiting] == [1, 1]
+    for _, then in waiting:
+        store.diary.append("durable")
+        then()
+    said = ["durable", "told Started", "Send", "Send"]
+    assert store.diary == ["ClearDeadline"] * 2 + said * 2
+
+
+def test_what_may_not_be_said_any_more_when_it_is_durable_is_not_said() -> None:
+    store = ListStore()
+    driver, waiting = late(store)
+    driver.bound = lambda _effect: lambda: ()
+    driver.start()
+    waiting[0][1]()
+    assert store.diary == ["ClearDeadline", "told Started"]
+
+
+def test_what_an_effect_causes_that_had_to_wait_is_an_event_like_any_other() -> None:
+    store = ListStore()
+    driver, waiting = late(store)
+    caused: list[Event] = []
+    driver.caused = caused.append
+    event = DeadlineReached(deadline=FIRST)
+    driver.bound = lambda _effect: lambda: (event,)
+    driver.start()
+    assert caused == []
+    waiting[0][1]()
+    assert caused == [event, event]

@@ -12,6 +12,7 @@ import pytest
 from cromford.adapters.sqlite import JOURNAL_NAME, Journal
 from cromford.bitcoin.network import MAINNET, REGTEST, SIGNET, Network
 from cromford.daemon.pairing import (
+    CREATION,
     ForeignJournal,
     ForeignSeed,
     SeedMissing,
@@ -28,6 +29,7 @@ from cromford.daemon.seed_file import (
     seed_of,
     write_phrase,
 )
+from cromford.ports import Entry
 from cromford.protocol.journal.records import Created, Started, decode_record, encode_record
 from cromford.signing.keychain import FactoryKey, Keychain, seed_fingerprint
 
@@ -37,7 +39,7 @@ OTHER_PHRASE = "zoo " * 11 + "wrong"
 PASSPHRASE = "correct horse"
 # As a version wrote it that did not name the seed: client, regtest, journal number 7.
 OLD_CREATED = bytes.fromhex(
-    "0194a763726561746564a6636c69656e74c420"
+    "0294a763726561746564a6636c69656e74c420"
     "06226e46111a0b59caaf126043eb5bbf28c34f3a5e332a1fc7b2b73cf188910f07"
 )
 ROLES = ("client", "lsp")
@@ -58,8 +60,8 @@ def fingerprint(phrase: str) -> str:
 def journalled(home: Path, *records: bytes) -> list[bytes]:
     """Append records to the journal in a directory, and return all it holds."""
     with Journal(home) as journal:
-        journal.append(records)
-        return list(journal.replay())
+        journal.append([Entry(CREATION, record) for record in records])
+        return list(journal.replay(CREATION))
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -160,6 +162,13 @@ def test_a_journal_of_another_role_or_network_is_refused_before_a_seed_is_made(
 
 def test_a_journal_without_its_beginning_is_refused(tmp_path: Path) -> None:
     journalled(tmp_path, encode_record(Started()))
+    with pytest.raises(ForeignJournal, match="does not begin with its creation"):
+        start(tmp_path)
+
+
+def test_a_journal_of_other_streams_only_is_refused(tmp_path: Path) -> None:
+    with Journal(tmp_path) as journal:
+        journal.append([Entry("client", encode_record(Started()))])
     with pytest.raises(ForeignJournal, match="does not begin with its creation"):
         start(tmp_path)
 

@@ -8,49 +8,133 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from cromford.daemon.event_log import EventLog
+from cromford.adapters.memory import MemoryJournal
+from cromford.daemon.api.events import events_method
+from cromford.daemon.api.rpc import RpcFailure
+from cromford.daemon.event_log import CursorExpired, CursorUnknown, EventLog
 from cromford.daemon.logs import JsonFormatter, set_up_logging
 from cromford.daemon.metrics import MetricsServer
+from cromford.ports import EVENTS_KEPT, Checkpoint, Entry
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal import opening_records as op
 from cromford.protocol.journal import records as r
+from cromford.protocol.journal.records import encode_record
 
 NODE_ID = b"\2" * 33
 
 
-def test_events_are_numbered_in_the_order_of_the_journal() -> None:
-    log = EventLog()
-    log.observe(r.Started())
-    log.observe(r.PeerConnected(node_id=NODE_ID))
-    log.observe(r.BlockConnected(height=7, block_hash=bytes(32), txs=(b"tx",)))
+def log_of(*records: r.AnyRecord, store: MemoryJournal | None = None) -> EventLog:
+    store = MemoryJournal() if store is None else store
+    store.append([Entry("client", encode_record(record)) for record in records])
+    return EventLog(store, journal_number=0x7F)
+
+
+def test_events_are_told_in_the_order_of_the_journal() -> None:
+    log = log_of(
+        r.Started(),
+        r.PeerConnected(node_id=NODE_ID),
+        r.BlockConnected(height=7, block_hash=bytes(32), txs=(b"tx",)),
+    )
 
     assert log.after(0) == [
-        {"number": 1, "event": "started"},
-        {"number": 2, "event": "peer_connected", "node_id": NODE_ID.hex()},
-        {"number": 3, "event": "block_connected", "height": 7},
+        {"cursor": "7f-1", "event": "started"},
+        {"cursor": "7f-2", "event": "peer_connected", "node_id": NODE_ID.hex()},
+        {"cursor": "7f-3", "event": "block_connected", "height": 7},
     ]
     assert log.after(2) == log.after(0)[2:]
     assert log.after(3) == []
 
 
+@given(
+    n_events=st.lists(st.integers(0, 7), min_size=1, max_size=6),
+    limit=st.integers(1, 5),
+    data=st.data(),
+)
+def test_a_reader_with_the_last_cursor_sees_each_event_once_over_restarts(
+    n_events: list[int], limit: int, data: st.DataObject
+) -> None:
+    store, seen, cursor, height = MemoryJournal(), [], "", 0
+    for n in n_events:
+        blocks = [
+            r.BlockConnected(height=height + i, block_hash=bytes(32), txs=()) for i in range(n)
+        ]
+        height += n
+        log = log_of(*blocks, store=store)
+        if data.draw(st.booleans()):
+            store.replace_checkpoint(Checkpoint("client", height, b""))
+        for event in log.after(log.number_of(cursor), limit=limit):
+            seen.append(event["height"])
+            cursor = event["cursor"]
+    assert seen == list(range(len(seen)))
+
+
+def test_a_cursor_from_before_what_is_kept_is_answered_with_that() -> None:
+    """A gap that nobody told of would be the worst of answers."""
+    store = MemoryJournal([Entry("client", encode_record(r.Started()))] * (EVENTS_KEPT + 2))
+    log = log_of(store=store)
+    assert log.number_of("7f-2") == 2
+    assert log.after(log.number_of(""))[0] == {"cursor": "7f-3", "event": "started"}
+    with pytest.raises(CursorExpired, match="only the newest 10000 events are kept"):
+        log.number_of("7f-1")
+
+
+@pytest.mark.parametrize(
+    ("cursor", "complaint"),
+    [
+        ("7", "is no cursor"),
+        ("7f-1 ", "is no cursor"),
+        ("7f-\u0661", "is no cursor"),
+        ("-1", "is no cursor"),
+        ("80-1", "of another journal"),
+        ("7f-2", "that this journal does not have"),
+    ],
+)
+def test_what_this_journal_never_gave_is_no_cursor(cursor: str, complaint: str) -> None:
+    with pytest.raises(CursorUnknown, match=complaint):
+        log_of(r.Started()).number_of(cursor)
+
+
+async def ask(log: EventLog, **params: object) -> Any:
+    return await events_method(log)(params)
+
+
+@pytest.mark.parametrize(
+    ("after", "code"), [("7f-1", "events_expired"), ("80-9", "cursor_unknown")]
+)
+def test_the_api_names_what_is_wrong_with_a_cursor(after: str, code: str) -> None:
+    store = MemoryJournal([Entry("client", encode_record(r.Started()))] * (EVENTS_KEPT + 2))
+    with pytest.raises(RpcFailure, match="after: ") as refused:
+        asyncio.run(ask(log_of(store=store), after=after))
+    assert refused.value.code == code
+    assert "without a cursor" in refused.value.remediation
+
+
+def test_an_answer_ends_with_the_cursor_to_go_on_from() -> None:
+    log = log_of(r.Started(), r.PeerConnected(node_id=NODE_ID))
+    answer = asyncio.run(ask(log))
+    assert answer["cursor"] == "7f-2"
+    assert asyncio.run(ask(log, after="7f-2")) == {"events": [], "cursor": "7f-2"}
+    assert asyncio.run(ask(log_of())) == {"events": [], "cursor": "7f-0"}
+    assert log.number_of("7f-0") == 0
+
+
 def test_an_event_tells_no_signature_and_no_message() -> None:
-    log = EventLog()
-    log.observe(
+    log = log_of(
         op.BelowPartialsMade(
             attempt_id=bytes(32),
             partial_sigs=(b"\xabpartial", b"\xabsecond"),
             commitment_partial_sig=b"\xabcommitment",
             own_partial_sig=b"\xabown",
-        )
-    )
-    log.observe(
+        ),
         op.ExitFinished(
             attempt_id=bytes(32), signatures=(b"\xabsig",), commitment_signature=b"\xabwhole"
-        )
+        ),
+        lr.ClientJoined(node_id=NODE_ID, message=b"\xabjoin", is_moving=False),
     )
-    log.observe(lr.ClientJoined(node_id=NODE_ID, message=b"\xabjoin", is_moving=False))
 
     assert "ab" not in json.dumps(log.after(0)).replace("attempt", "")
 
@@ -99,11 +183,9 @@ def filled(kind: type[msgspec.Struct]) -> Any:
 def test_an_event_about_a_payment_tells_these_fields_and_nothing_else(
     kind: type[msgspec.Struct], told: str
 ) -> None:
-    log = EventLog()
     record = filled(kind)
-    log.observe(record)
-    (event,) = log.after(0)
-    assert set(event) == {"number", "event", *told.split()}
+    (event,) = log_of(record).after(0)
+    assert set(event) == {"cursor", "event", *told.split()}
     hidden = set(kind.__struct_fields__) - set(told.split())
     text = json.dumps(event)
     for name in hidden:
@@ -114,7 +196,7 @@ def test_an_event_about_a_payment_tells_these_fields_and_nothing_else(
 
 def test_a_reader_that_waits_is_let_go_when_the_daemon_stops() -> None:
     async def scenario() -> None:
-        log = EventLog()
+        log = log_of()
         waiting = asyncio.create_task(log.wait_after(0, seconds=60))
         await asyncio.sleep(0)
         log.close()
@@ -126,12 +208,14 @@ def test_a_reader_that_waits_is_let_go_when_the_daemon_stops() -> None:
 
 def test_a_reader_waits_for_the_next_event_and_no_longer() -> None:
     async def scenario() -> None:
-        log = EventLog()
+        store = MemoryJournal()
+        log = log_of(store=store)
         assert await log.wait_after(0, seconds=0.01) == []
         waiting = asyncio.create_task(log.wait_after(0, seconds=10))
         await asyncio.sleep(0)
-        log.observe(r.Started())
-        assert [event["number"] for event in await waiting] == [1]
+        store.append([Entry("client", encode_record(r.Started()))])
+        log.news()
+        assert [event["event"] for event in await waiting] == ["started"]
 
     asyncio.run(scenario())
 

@@ -102,7 +102,7 @@ class Town:
         events = (await self.call(name, "events"))["events"]
         alone = ("peer_", "block_", "lobby_greeted")
         return [
-            {key: value for key, value in event.items() if key != "number"}
+            {key: value for key, value in event.items() if key != "cursor"}
             for event in events
             if not event["event"].startswith(alone)
         ]

@@ -85,7 +85,7 @@ class Victim:
     wished: list[fx.Effect] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.store = SimStore(dice=lambda: False)
+        self.store = SimStore()
         self.signer = Signer(Keychain(bytes(32), REGTEST, journal_number=1))
         self.driver: Driver[Any] = Driver(CLIENT_ROLE, self.state, self.store, self._perform)
 
@@ -107,7 +107,7 @@ class Victim:
     @property
     def records(self) -> list[r.AnyRecord]:
         """What it wrote down since the scene."""
-        return [r.decode_record(data) for data in self.store.entries]
+        return [r.decode_record(data) for data in self.store.records]
 
     @property
     def signing(self) -> list[fx.PartialSign]:

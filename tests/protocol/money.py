@@ -57,7 +57,7 @@ class Journal:
 
     def records(self) -> Iterator[tuple[Any, r.AnyRecord, Any]]:
         """Fold what is new; yield each record between the states before and after it."""
-        entries = self.node.store.entries
+        entries = self.node.store.records
         while self.n_read < len(entries):
             before, record = self.state, r.decode_record(entries[self.n_read])
             self.state = self.apply(before, record)

@@ -46,6 +46,7 @@ E = TypeVar("E", bound=fx.Effect)
 class PumpNode(SimNode):
     """A participant that dies when its fuse has burnt down; by default it has none."""
 
+    checkpoint_rate = 0.0
     fuse: int | None = None
     n_deaths = 0
     _fold: tuple[int, Any] | None = None
@@ -57,7 +58,7 @@ class PumpNode(SimNode):
             self._fold = (len(self.store.entries), super().durable_state())
         n_folded, state = self._fold
         role: Role[Any] = CLIENT_ROLE if self.lsp_node_id else LSP_ROLE
-        for data in self.store.entries[n_folded:]:
+        for data in self.store.records[n_folded:]:
             state = role.apply(state, decode_record(data))
         self._fold = (len(self.store.entries), state)
         return state
@@ -440,7 +441,7 @@ class Pump:
         attempt = next(a for a in durable.attempts.values() if a.funding_tx.txid == tx.txid)
         assert attempt.funded is not None
         everybody = set(range(1, len(attempt.seats) + 1))
-        assert acknowledged(self.lsp.store.entries, attempt.attempt_id) == everybody
+        assert acknowledged(self.lsp.store.records, attempt.attempt_id) == everybody
         attempt.signed.tree  # noqa: B018 - raises unless every signature is there and valid
         for number, seat in enumerate(attempt.seats, start=1):
             client: Any = self.by_id[seat.node_id].durable_state()

@@ -143,7 +143,7 @@ def test_a_funding_dies_of_whatever_spends_its_coin() -> None:
     before, n_entries = pump.lsp.state, len(pump.lsp.store.entries)
     replacement = abandon(pump)
     assert pump.lsp.driver is not None
-    pump.lsp.driver.state, pump.lsp._fold = before, None
+    pump.lsp.driver.stream.state, pump.lsp._fold = before, None
     del pump.lsp.store.entries[n_entries:]
     assert status(pump) == "funding"
     n_published = published(pump, pump.attempt.funding_tx)

@@ -292,7 +292,7 @@ def check_nothing_is_shared(pump: Pump, first: Any, second: Any) -> None:
 
 
 def nonces_of(pump: Pump, attempt: Any) -> set[bytes]:
-    candidate = signed_with(pump.lsp.store.entries, attempt.attempt_id)
+    candidate = signed_with(pump.lsp.store.records, attempt.attempt_id)
     pools: list[Any] = [candidate.factory_pool, *(join.factory_pool for join in candidate.joins)]
     pools += [join.candidates[0].pool for join in candidate.joins]
     return {pubnonce for pool in pools for pubnonce in pool.pubnonces}

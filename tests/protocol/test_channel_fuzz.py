@@ -246,13 +246,13 @@ def fork(role: Any, state: Any) -> Driver[Any]:
                 return ()
         return perform_signing(signer, lambda: bytes(32), effect)
 
-    return Driver(role, state, SimStore(dice=lambda: False), perform)
+    return Driver(role, state, SimStore(), perform)
 
 
 def folded(role: Any, state: Any, driver: Driver[Any]) -> Any:
     """Return the fold of what a driver remembered since a state."""
     store: Any = driver._store
-    for data in store.entries:
+    for data in store.records:
         state = role.apply(state, decode_record(data))
     return state
 

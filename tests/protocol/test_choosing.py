@@ -234,5 +234,5 @@ def test_the_records_fold_to_how_many_joined_since_the_last_block() -> None:
     assert pump.lsp.state.n_new_joins == 2
     pump.mine()
     assert pump.lsp.state.n_new_joins == 0
-    assert isinstance(r.decode_record(pump.lsp.store.entries[-1]), r.BlockConnected)
+    assert isinstance(r.decode_record(pump.lsp.store.records[-1]), r.BlockConnected)
     assert not pump.wishes(pump.lsp, fx.Disconnect)

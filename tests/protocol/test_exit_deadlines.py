@@ -198,5 +198,5 @@ def test_an_htlc_not_worth_an_exit_is_written_off_12_blocks_after_its_expiry() -
     assert book(alice).payments[payment].status == "failed"
     assert reasons_to_leave(alice) == reasons_to_leave(pump.lsp) == []
     pump.mine(3)
-    decided = [decode_record(data) for data in node.store.entries]
+    decided = [decode_record(data) for data in node.store.records]
     assert sum(isinstance(record, HtlcDecided) for record in decided) == 1, "once"

@@ -29,8 +29,6 @@ from tests.protocol.unanswered import (
 
 from cromford import effects as fx
 from cromford.bitcoin.tx import Tx, Txid
-from cromford.channel.content import CommitmentContent
-from cromford.channel.stage import Edition
 from cromford.protocol import events as ev
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import channel_records as cr
@@ -57,7 +55,7 @@ def ask_to_leave(pump: Pump, node: PumpNode, client: PumpNode) -> None:
 
 
 def remembered(node: PumpNode, kind: type[R]) -> list[R]:
-    records = [decode_record(data) for data in node.store.entries]
+    records = [decode_record(data) for data in node.store.records]
     return [record for record in records if isinstance(record, kind)]
 
 
@@ -419,64 +417,3 @@ def test_htlcs_without_an_output_make_no_exit_before_their_expiry_worth_it() -> 
     expiry = max(live.htlc.cltv_expiry for live in link.state.htlcs)
     mine_to(pump, expiry + 2)
     assert reasons_to_leave(alice) == []
-
-
-# A breach
-
-
-def breached(pump: Pump) -> tuple[CommitmentContent, CommitmentContent]:
-    """Let Alice publish what she revoked; return what two revoked commitments of hers say."""
-    alice, bob = pump.clients
-    pay(pump, pump.lsp, alice, FIRST_MSAT)
-    pump.disconnect(bob)
-    pump.handle(alice, make_invoice(pump, bob, WORTH_MSAT))
-    pump.run()
-    old = newest_link(alice)
-    other = old.state.content(old.me, Edition.SIGNED)
-    pump.connect(bob)
-    pump.run()
-    pay(pump, alice, bob, WORTH_MSAT)
-    later = newest_link(alice)
-    published = later.state.content(later.me, Edition.SIGNED)
-    pay(pump, alice, bob, 1_000_000)
-    ask_to_leave(pump, alice, alice)
-    while pump.chain.coin(old.setting.funding.outpoint) is None:
-        pump.mine()
-    pump.chain.mempool.clear()
-    pump.chain.broadcast(later.finished.tx)
-    pump.mine()
-    assert pump.lsp.state.chain.spends[old.setting.funding.outpoint].txid == later.finished.tx.txid
-    return published, other
-
-
-def test_a_breach_is_remembered_once_and_for_the_transaction_that_confirmed() -> None:
-    pump = live_factory(2, policy=QUICK, watches_folds=True)
-    published, other = breached(pump)
-    channel_id = newest_link(pump.clients[0]).channel_id
-    (found,) = remembered(pump.lsp, cr.BreachFound)
-    assert found == cr.BreachFound(channel_id=channel_id, content=published)
-    for content in (published, other):
-        asked = fx.RecallCommitment(channel_id=channel_id, number=content.number)
-        pump.handle(pump.lsp, ev.CommitmentRecalled(asked=asked, content=content))
-    pump.restart(pump.lsp)
-    pump.mine(8)
-    assert remembered(pump.lsp, cr.BreachFound) == [found]
-
-
-def test_a_breach_is_recalled_from_the_state_in_which_it_was_the_latest() -> None:
-    pump = live_factory(2, policy=QUICK)
-    published, other = breached(pump)
-    assert recalled(pump, published.number) == published
-    assert recalled(pump, other.number) == other
-    assert recalled(pump, published.number + 40) is None
-
-
-def recalled(pump: Pump, number: int) -> CommitmentContent | None:
-    """Return what the LSP's journal says about a commitment of Alice's."""
-    assert pump.lsp.driver is not None
-    channel_id = newest_link(pump.clients[0]).channel_id
-    effect = fx.RecallCommitment(channel_id=channel_id, number=number)
-    events = [*pump.lsp.driver._recall(effect)]
-    contents = [one.content for one in events if isinstance(one, ev.CommitmentRecalled)]
-    assert len(contents) == len(events) <= 1
-    return contents[0] if contents else None

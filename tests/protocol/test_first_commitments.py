@@ -241,7 +241,7 @@ def test_the_lsp_makes_a_pool_for_every_channel_and_each_commitment_takes_one_no
     pump = proposed()
     pump.run()
     attempt = pump.attempt
-    pools = signed_with(pump.lsp.store.entries, attempt.attempt_id).channel_pools
+    pools = signed_with(pump.lsp.store.records, attempt.attempt_id).channel_pools
     assert len(pools) == 3
     assert {len(pool.pubnonces) for pool in pools} == {LSP_CHANNEL_POOL_SIZE}
     for offer, pool in zip(attempt.blueprint.channels, pools, strict=True):
@@ -314,7 +314,7 @@ def test_funding_without_an_own_first_commitment_is_a_bug() -> None:
     state = pump.lsp.state
     funded = pump.attempt.funded
     assert funded is not None
-    candidate = signed_with(pump.lsp.store.entries, pump.attempt.attempt_id)
+    candidate = signed_with(pump.lsp.store.records, pump.attempt.attempt_id)
     before = SigningBelow(candidate=candidate)
     root = SigningRoot(before=before, below=funded.signed.below)
     stage = Acknowledging(before=root, signed=funded.signed, done=frozenset({1, 2}))

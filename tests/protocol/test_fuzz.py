@@ -183,7 +183,7 @@ def fork(role: Any, state: Any) -> Driver[Any]:
                 return ()
         return perform_signing(signer, lambda: bytes(32), effect)
 
-    return Driver(role, state, SimStore(dice=lambda: False), perform)
+    return Driver(role, state, SimStore(), perform)
 
 
 def requests() -> st.SearchStrategy[ev.Event]:
@@ -255,9 +255,9 @@ def feed(driver: Driver[Any], event: ev.Event) -> None:
 def check_coins(driver: Driver[Any]) -> None:
     """No funding is signed that the honest ceremony of the state would not have signed."""
     for attempt in driver.state.attempts.values():
-        before = driver._beginning.attempts.get(attempt.attempt_id)
+        before = driver.stream.beginning.attempts.get(attempt.attempt_id)
         if attempt.funded is not None and (before is None or before.funded is None):
-            said = acknowledged(driver._store.replay(), attempt.attempt_id)
+            said = acknowledged(driver._store.replay("house"), attempt.attempt_id)
             if before is not None and isinstance(before.stage, Acknowledging):
                 said |= before.stage.done
             assert said == set(range(1, len(attempt.seats) + 1))

@@ -14,6 +14,7 @@ from tests.simulation.sim_node import SimStore
 from cromford.daemon.driver import Driver, Role, Undecided
 from cromford.effects import ClearDeadline, RejoinDeadline
 from cromford.factory.vertices import KickoffNode, StateNode
+from cromford.ports import Entry
 from cromford.protocol import client as client_role
 from cromford.protocol import lsp as lsp_role
 from cromford.protocol.events import DeadlineReached, Event
@@ -116,9 +117,9 @@ def test_double_signing_stops_the_role_before_anything_is_durable(name: str) -> 
         return turn.decision
 
     role: Role[Any] = Role(
-        name=name, decide=decide_badly, apply=module.apply, relevant=module.relevant
+        name=name, stream=name, decide=decide_badly, apply=module.apply, relevant=module.relevant
     )
-    store = SimStore(dice=lambda: False)
+    store = SimStore()
 
     def perform(effect: Any) -> tuple[Event, ...]:
         performed.append(effect)
@@ -146,7 +147,8 @@ def test_double_signing_is_found_across_a_restart(name: str) -> None:
     (kind, outpoint, index), _ = next(iter(known.items()))
     other = Intent(kind=kind, outpoint=outpoint, state_index=index, sighash=bytes(32))
     record = SigningIntended(attempt_id=pump.attempt.attempt_id, intents=(other,))
-    node.store.entries.append(encode_record(record))
+    stream = "house" if name == "lsp" else "client"
+    node.store.entries.append(Entry(stream, encode_record(record)))
     with pytest.raises(DoubleSigning):
         node.start()
 

@@ -162,7 +162,7 @@ def test_a_payee_whose_answer_was_lost_is_paid_on_chain_and_the_lsp_upstream() -
 
 def reasons_to_leave(node: PumpNode) -> list[str]:
     """Return why a node left channels, by its journal."""
-    records = [decode_record(data) for data in node.store.entries]
+    records = [decode_record(data) for data in node.store.records]
     return [record.reason for record in records if isinstance(record, ExitStarted)]
 
 

@@ -155,7 +155,7 @@ def test_leaving_and_joining_again_does_not_fill_the_journal() -> None:
         pump.tell(pump.lsp, client, m.Leave(factory_pubkey=join.factory_pool.pubkey))
         join = with_pool(join, pubkey=stranger(n))
         pump.tell(pump.lsp, client, join)
-    size = sum(len(entry) for entry in pump.lsp.store.entries[n_before:])
+    size = sum(len(entry.record) for entry in pump.lsp.store.entries[n_before:])
     assert size < 20 * len(m.encode_message(join)), "bounded, whatever is sent"
 
 
@@ -224,7 +224,7 @@ def test_an_lsp_that_proposes_and_aborts_for_ever_does_not_fill_a_clients_journa
         pump.lsp_says(client, m.Abort(attempt_id=propose.attempt_id, reason="no"))
 
     def n_joins() -> int:
-        records = [r.decode_record(entry) for entry in client.store.entries[n_before:]]
+        records = [r.decode_record(entry.record) for entry in client.store.entries[n_before:]]
         return sum(isinstance(record, lr.JoinSent) for record in records)
 
     n_before_the_pause = n_joins()

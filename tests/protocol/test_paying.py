@@ -112,7 +112,7 @@ def test_a_payment_is_published_if_and_only_if_it_was_remembered(
     published = [tx for tx in pump.chain.mempool.values() if tx.outputs[0].amount_sat == 2_000_000]
     kept = [
         Tx.parse(record.tx)
-        for record in map(decode_record, node.store.entries)
+        for record in map(decode_record, node.store.records)
         if isinstance(record, sr.SpendingWasSigned)
     ]
     assert published == kept[1:]

@@ -44,7 +44,7 @@ CROSSING_MSAT: Final = 818_182  # With the LSP's fee an HTLC of 820,000.
 
 def decided(node: PumpNode) -> Counter[tuple[bytes, int]]:
     """Return how often the chain decided each HTLC, by a node's journal."""
-    records = [decode_record(data) for data in node.store.entries]
+    records = [decode_record(data) for data in node.store.records]
     return Counter(
         (record.channel_id, record.htlc_id)
         for record in records

@@ -18,6 +18,7 @@ from tests.protocol.pump import Pump, PumpNode, Tamper
 
 from cromford import effects as fx
 from cromford.channel.secret_store import N_COMMITMENTS_MAX
+from cromford.ports import Entry
 from cromford.protocol.channels.steps import PEER_LOST_STATE
 from cromford.protocol.journal.link import Link
 from cromford.wire import messages as m
@@ -375,7 +376,7 @@ def test_a_payee_that_takes_its_preimage_back_has_given_the_money_away(pump: Pum
     """Bob shows the preimage, loses his journal's end, and gives the HTLC back as expired."""
     alice, bob, _ = pump.clients
     request = make_invoice(pump, bob, 1_000_000)
-    backup: list[bytes] = []
+    backup: list[Entry] = []
 
     def watched(sender: PumpNode, _receiver: PumpNode, message: m.Message) -> tuple[m.Message, ...]:
         if sender is pump.lsp and isinstance(message, m.RevokeAndAck):

@@ -12,6 +12,7 @@ from tests.simulation.sim_node import CLIENT_ROLE, SimStore
 
 from cromford.bitcoin.tx import Txid
 from cromford.daemon.driver import Driver
+from cromford.ports import Entry
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal.client_state import new_client
 from cromford.protocol.journal.records import UnknownRecord, decode_record, encode_record
@@ -20,7 +21,7 @@ RECORD_TYPES: Final = tuple(sorted(get_args(r.AnyRecord), key=lambda cls: str(cl
 EXAMPLE: Final = r.BlockConnected(height=7, block_hash=b"\x01" * 32, txs=(b"\x02", b""))
 # The example's bytes, field by field, so that a journal of today is read tomorrow.
 EXAMPLE_HEX: Final = (
-    "01"  # the version
+    "02"  # the version
     "94"  # an array of four
     "af626c6f636b5f636f6e6e6563746564"  # its name: block_connected
     "07"  # the height
@@ -86,34 +87,39 @@ def test_what_is_no_plain_value_is_never_written() -> None:
         encode_record(r.PeerConnected(node_id=lost))
 
 
-@pytest.mark.parametrize("version", [0, 2, 0x7F, 0x80, 0xFF])
+@pytest.mark.parametrize("version", [0, 3, 0x7F, 0x80, 0xFF])
 def test_a_record_of_another_version_is_not_half_understood(version: int) -> None:
     data = bytes((version,)) + encode_record(EXAMPLE)[1:]
-    with pytest.raises(UnknownRecord, match=f"record version {version:02x}, expected 1"):
+    with pytest.raises(UnknownRecord, match=f"record version {version:02x}, expected 2"):
         decode_record(data)
 
 
+def test_a_record_of_the_version_that_was_never_released_is_refused_for_that() -> None:
+    with pytest.raises(UnknownRecord, match="version 1, written by an unreleased version"):
+        decode_record(b"\1" + encode_record(EXAMPLE)[1:])
+
+
 def test_an_empty_entry_is_no_record() -> None:
-    with pytest.raises(UnknownRecord, match="record version none, expected 1"):
+    with pytest.raises(UnknownRecord, match="record version none, expected 2"):
         decode_record(b"")
 
 
 def packed(*fields: object) -> bytes:
-    return b"\0" + msgspec.msgpack.encode(fields)
+    return b"\2" + msgspec.msgpack.encode(fields)
 
 
 MALFORMED: Final = {
-    "the version alone": b"\1",
+    "the version alone": b"\2",
     "cut short": encode_record(EXAMPLE)[:-1],
     "one byte more": encode_record(EXAMPLE) + b"\0",
-    "no array": b"\0" + msgspec.msgpack.encode("started"),
+    "no array": b"\2" + msgspec.msgpack.encode("started"),
     "an unknown name": packed("payment_lost", b""),
     "no name": packed(),
     "a field too few": packed("block_connected", 7),
     "a number for bytes": packed("peer_connected", 7),
     "a text for bytes": packed("peer_connected", "02"),
 }
-NOT_UTF8: Final = b"\0\x92\xa4\xff\xff\xff\xff\x07"  # where the name of a record stands
+NOT_UTF8: Final = b"\2\x92\xa4\xff\xff\xff\xff\x07"  # where the name of a record stands
 
 
 @pytest.mark.parametrize("what", MALFORMED)
@@ -128,7 +134,7 @@ def test_a_text_that_is_no_text_is_no_record() -> None:
 
 
 @example(data=NOT_UTF8)
-@given(data=st.binary(max_size=80) | st.binary(max_size=80).map(lambda rest: b"\0" + rest))
+@given(data=st.binary(max_size=80) | st.binary(max_size=80).map(lambda rest: b"\2" + rest))
 def test_any_bytes_are_a_record_or_no_record(data: bytes) -> None:
     try:
         record = decode_record(data)
@@ -151,8 +157,8 @@ def test_one_flipped_bit_is_another_record_or_none() -> None:
 @pytest.mark.parametrize("what", ["a version from later", "cut short"])
 def test_a_journal_that_cannot_be_read_whole_starts_nothing(what: str) -> None:
     """Whatever was forgotten might be a signature or a factory: better no daemon than half one."""
-    unreadable = {"a version from later": b"\2" + encode_record(EXAMPLE)[1:], **MALFORMED}[what]
+    unreadable = {"a version from later": b"\3" + encode_record(EXAMPLE)[1:], **MALFORMED}[what]
     created = r.Created(role="client", network=b"", journal_number=1)
-    store = SimStore(dice=lambda: False, entries=[encode_record(created), unreadable])
+    store = SimStore([Entry("client", encode_record(created)), Entry("client", unreadable)])
     with pytest.raises(UnknownRecord):
         Driver(CLIENT_ROLE, new_client(Pump(1).clients[0].state.config), store, lambda _: ())

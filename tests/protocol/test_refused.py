@@ -33,7 +33,7 @@ def refuse(pump: Pump, tx: Tx, reason: str) -> None:
 
 
 def reasons(node: PumpNode) -> list[str]:
-    records = [decode_record(data) for data in node.store.entries]
+    records = [decode_record(data) for data in node.store.records]
     return [record.reason for record in records if isinstance(record, BroadcastRefusalSeen)]
 
 

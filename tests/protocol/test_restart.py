@@ -88,7 +88,7 @@ def check_afterwards(pump: Pump) -> None:
 def check_no_key_is_used_again(client: PumpNode) -> None:
     joins = [
         m.decode_message(record.message)
-        for record in map(r.decode_record, client.store.entries)
+        for record in map(r.decode_record, client.store.records)
         if isinstance(record, lr.JoinSent)
     ]
     pools = [pool for join in joins if isinstance(join, m.Join) for pool in pool_ids_of(join)]

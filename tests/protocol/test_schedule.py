@@ -97,7 +97,7 @@ def test_what_hinders_a_scheduled_build_is_remembered_once() -> None:
     assert reason is not None
     dropped = [
         record
-        for record in map(decode_record, pump.lsp.store.entries)
+        for record in map(decode_record, pump.lsp.store.records)
         if isinstance(record, lr.BuildDropped)
     ]
     assert [record.reason for record in dropped] == [reason]

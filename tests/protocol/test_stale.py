@@ -74,7 +74,7 @@ def test_a_payee_whose_node_is_silent_for_300_blocks_shows_no_preimage_of_what_e
 
 
 def remembered_paid(node: PumpNode) -> list[cr.InvoicePaid]:
-    records = [decode_record(data) for data in node.store.entries]
+    records = [decode_record(data) for data in node.store.records]
     return [record for record in records if isinstance(record, cr.InvoicePaid)]
 
 
@@ -325,7 +325,7 @@ def test_a_client_whose_chain_is_stale_joins_no_ceremony_and_keeps_its_wish() ->
 
 
 def accepted(node: PumpNode) -> list[ProposalAccepted]:
-    records = [decode_record(data) for data in node.store.entries]
+    records = [decode_record(data) for data in node.store.records]
     return [record for record in records if isinstance(record, ProposalAccepted)]
 
 

@@ -349,7 +349,7 @@ def test_htlcs_that_are_equal_in_everything_are_each_taken_once() -> None:
     )
     sign_if_due(turn, turn.link(link.channel_id))
     assert alice.driver is not None
-    alice.driver._remember(turn.decision)
+    alice.driver._remember(turn.decision, [])
     for effect in turn.decision.effects:
         assert isinstance(effect, fx.SignCommitment)
         for event in alice.driver._perform(effect):

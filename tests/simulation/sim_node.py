@@ -2,18 +2,21 @@
 
 import hashlib
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from cromford import effects as fx
+from cromford.adapters.memory import MemoryJournal
 from cromford.bitcoin.network import REGTEST
 from cromford.bitcoin.tx import Tx
 from cromford.channel.messages import UpdateFulfill
+from cromford.daemon import clientd, lspd
 from cromford.daemon.driver import Driver, Role
 from cromford.daemon.pairing import open_journal
 from cromford.daemon.signing import perform_signing
 from cromford.factory.terms import FeePolicy
+from cromford.ports import Archived, Checkpoint, Entry
 from cromford.protocol import client as client_role
 from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
@@ -80,19 +83,9 @@ def check_is_no_risk(state: Any, record: AnyRecord) -> None:
             return
 
 
-LSP_ROLE: Role[LspState] = Role(
-    name="lsp",
-    decide=watched(lsp_role.decide, lsp_role.apply),
-    apply=lsp_role.apply,
-    relevant=lsp_role.relevant,
-    content_at=lsp_role.content_at,
-)
-CLIENT_ROLE: Role[ClientState] = Role(
-    name="client",
-    decide=watched(client_role.decide, client_role.apply),
-    apply=client_role.apply,
-    relevant=client_role.relevant,
-    content_at=client_role.content_at,
+LSP_ROLE: Role[LspState] = replace(lspd.LSP_ROLE, decide=watched(lsp_role.decide, lsp_role.apply))
+CLIENT_ROLE: Role[ClientState] = replace(
+    clientd.CLIENT_ROLE, decide=watched(client_role.decide, client_role.apply)
 )
 
 
@@ -115,29 +108,29 @@ class Crash(Exception):
 
 
 @dataclass
-class SimStore:
-    """A journal whose process may die before or after an append became durable."""
+class SimStore(MemoryJournal):
+    """A journal whose process may die before or after a write became durable."""
 
-    dice: Callable[[], bool]
-    entries: list[bytes] = field(default_factory=list)
+    dice: Callable[[], bool] = lambda: False
     owner: str = ""
 
-    def append(self, records: Sequence[bytes]) -> None:
+    def append(self, entries: Sequence[Entry], archived: Sequence[Archived] = ()) -> None:
         if self.dice():
             raise Crash
-        self.keep(records)
+        self.keep(entries, archived)
         if self.dice():
             raise Crash
 
-    def keep(self, records: Sequence[bytes]) -> None:
-        """Make records durable, without fail."""
-        self.entries.extend(records)
+    def keep(self, entries: Sequence[Entry], archived: Sequence[Archived] = ()) -> None:
+        """Make entries durable, without fail."""
+        super().append(entries, archived)
 
-    def replay(self) -> Iterator[bytes]:
-        return iter(list(self.entries))
-
-    def close(self) -> None:
-        """Nothing to release."""
+    def replace_checkpoint(self, checkpoint: Checkpoint) -> None:
+        if self.dice():
+            raise Crash
+        super().replace_checkpoint(checkpoint)
+        if self.dice():
+            raise Crash
 
 
 class WatchedSigner(Signer):
@@ -165,6 +158,8 @@ class WatchedSigner(Signer):
 class SimNode:
     """A participant: `driver` is None while its process is down."""
 
+    checkpoint_rate = 0.05  # Of events after which a checkpoint is taken.
+
     def __init__(
         self,
         name: str,
@@ -189,6 +184,7 @@ class SimNode:
         self.signer: Signer | None = None
         self.known_height = -1
         self._perform = perform
+        self._checkpoint_dice = random.Random(name)
         self._seed = hashlib.sha256(name.encode()).digest()
         self.node_id = Keychain(self._seed, REGTEST, journal_number=0).node_id
         self.crash_rate, rate = 0.0, self.crash_rate
@@ -243,6 +239,17 @@ class SimNode:
             self.driver.handle(event)
         except Rejected:
             return
+        if self._checkpoint_dice.random() < self.checkpoint_rate:
+            self.checkpoint()
+
+    def checkpoint(self) -> None:
+        """Take a checkpoint.
+
+        Raises:
+            Crash: If the process dies on the way.
+        """
+        assert self.driver is not None
+        self.driver.stream.keep(self.driver.stream.begin_checkpoint()())
 
     def relevant(self, txs: Sequence[Tx]) -> tuple[Tx, ...]:
         assert self.driver is not None

@@ -15,6 +15,7 @@ from unittest.mock import patch
 from btclib_secp256k1 import _scalar, musig
 
 from cromford import effects as fx
+from cromford.ports import Archived, Entry
 from cromford.protocol import events as ev
 from cromford.wire.messages import encode_message
 from tests.simulation.sim_node import SimNode, SimStore
@@ -62,9 +63,11 @@ def recording(seed: str) -> Iterator[Transcript]:
     transcript = Transcript()
     keep, perform = SimStore.keep, SimNode.perform
 
-    def noted_keep(store: SimStore, records: Sequence[bytes]) -> None:
-        transcript.note("kept", store.owner, *records)
-        keep(store, records)
+    def noted_keep(
+        store: SimStore, entries: Sequence[Entry], archived: Sequence[Archived] = ()
+    ) -> None:
+        transcript.note("kept", store.owner, *(entry.record for entry in entries))
+        keep(store, entries, archived)
 
     def noted_perform(node: SimNode, effect: fx.Performed) -> Iterable[ev.Event]:
         match effect:

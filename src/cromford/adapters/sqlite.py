@@ -1,4 +1,4 @@
-"""The journal in one SQLite file: append-only, durable before an append returns.
+"""The journal in one SQLite file: streams of records, durable before an append returns.
 
 The write-ahead log is synced at every commit (`synchronous=FULL`; NORMAL may lose the last
 commits with the power, and a lost revocation costs money). One process at a time: a lock file
@@ -8,30 +8,74 @@ beside the journal is held with `flock`, which the kernel releases however the p
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import apsw
 
-from cromford.ports import StoreFailed, StoreInUse
+from cromford.ports import (
+    Archived,
+    Checkpoint,
+    Entry,
+    Kept,
+    StoreFailed,
+    StoreInUse,
+    check_order,
+    oldest_of,
+)
 
 JOURNAL_NAME: Final = "journal.sqlite"
 LOCK_NAME: Final = "journal.lock"
 APPLICATION_ID: Final = 0x43524D46  # "CRMF", in the header of every journal
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 RECORD_SIZE_MAX: Final = 64 * 1024 * 1024  # Far above any record, far below SQLite's own limit.
 DIRECTORY_MODE: Final = 0o700
 FILE_MODE: Final = 0o600  # The journal holds transactions that can be broadcast.
 _PAGE_RECORDS: Final = 256  # Records read at a time, so that a replay holds few in memory.
+_LOG_SIZE_KEPT: Final = 4 * 1024 * 1024  # What a large checkpoint leaves of the write-ahead log.
 
-_CREATE_TABLE: Final = "CREATE TABLE journal (id INTEGER PRIMARY KEY, record BLOB NOT NULL) STRICT"
+# `number` counts the records of the whole journal. The newest is never deleted, so that no number
+# is given twice.
+_STREAM: Final = "CREATE TABLE stream (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT"
+_JOURNAL: Final = (
+    "CREATE TABLE journal (number INTEGER PRIMARY KEY, stream INTEGER NOT NULL, "
+    "n INTEGER NOT NULL, record BLOB NOT NULL, UNIQUE (stream, n)) STRICT"
+)
+_CHECKPOINT: Final = (
+    "CREATE TABLE checkpoint (stream INTEGER PRIMARY KEY, n INTEGER NOT NULL, "
+    "snapshot BLOB NOT NULL) STRICT"
+)
+_ARCHIVE: Final = (
+    "CREATE TABLE archive (stream INTEGER NOT NULL, key BLOB NOT NULL, value BLOB NOT NULL, "
+    "PRIMARY KEY (stream, key)) STRICT, WITHOUT ROWID"
+)
+_TABLES: Final = (_STREAM, _JOURNAL, _CHECKPOINT, _ARCHIVE)
+_HEADS: Final = (
+    "SELECT s.id, s.name, max(ifnull((SELECT max(n) FROM journal j WHERE j.stream = s.id), 0), "
+    "ifnull((SELECT n FROM checkpoint c WHERE c.stream = s.id), 0)) FROM stream s"
+)
+_RECORDS: Final = (
+    "SELECT n, record FROM journal WHERE stream = ? AND n > ? AND n <= ? ORDER BY n LIMIT ?"
+)
+_HISTORY: Final = (
+    "SELECT j.number, s.name, j.record FROM journal j JOIN stream s ON s.id = j.stream "
+    "WHERE j.number > ? ORDER BY j.number LIMIT ?"
+)
+_FORGET: Final = (
+    "DELETE FROM journal WHERE number IN (SELECT j.number FROM checkpoint c "
+    "JOIN journal j ON j.stream = c.stream AND j.n <= c.n WHERE j.number < ?)"
+)
+
+
+_Row = tuple[Any, ...]
 
 
 class Journal:
     """The journal of one data directory. Implements `ports.Store`.
 
-    Once an append has failed, every later one fails too: what the failed one left on the disk is
+    Once a write has failed, every later one fails too: what the failed one left on the disk is
     only known to the next opening, so the process has to stop.
     """
 
@@ -40,11 +84,15 @@ class Journal:
 
         Raises:
             StoreInUse: If another process holds it.
-            StoreFailed: If it is another program's file, a newer version's, or damaged; or if the
+            StoreFailed: If it is another program's file, of another version, or damaged; or if the
                 directory cannot be written.
         """
         self._path = datadir / JOURNAL_NAME
         self._failure: str | None = None
+        self._ids: dict[str, int] = {}
+        self._heads: dict[str, int] = {}
+        self._newest = 0
+        self._turn = threading.RLock()  # One thread writes, another may read.
         with contextlib.ExitStack() as undo:
             self._lock_fd = _take_lock(datadir)
             undo.callback(os.close, self._lock_fd)
@@ -55,51 +103,115 @@ class Journal:
                 self._prepare()
             undo.pop_all()
 
-    def append(self, records: Sequence[bytes]) -> None:
-        """Append all of `records` or none, durable when this returns.
+    def append(self, entries: Sequence[Entry], archived: Sequence[Archived] = ()) -> None:
+        """Append all of `entries` and keep all of `archived`, or nothing; durable on return.
 
         Raises:
             ValueError: If a record exceeds `RECORD_SIZE_MAX`; nothing is written then.
             StoreFailed: If the disk refused. The records may or may not be there: stop.
         """
-        for record in records:
-            if len(record) > RECORD_SIZE_MAX:
-                raise ValueError(
-                    f"a record has at most {RECORD_SIZE_MAX} bytes, received {len(record)}"
-                )
-        if self._failure is not None:
-            raise StoreFailed(self._failure)
-        if not records:
+        for entry in entries:
+            _check_size("a record", entry.record)
+        if not entries and not archived:
+            self._check_usable()
             return
-        with self._reported("append to"):
-            try:
-                self._connection.execute("BEGIN IMMEDIATE")
-                self._connection.executemany(
-                    "INSERT INTO journal (record) VALUES (?)", [(record,) for record in records]
-                )
-                self._connection.execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                raise
+        with self._writing("append to") as execute_many:
+            numbers = range(self._newest + 1, self._newest + len(entries) + 1)
+            rows = [
+                (number, self._id_of(stream), self._next_n(stream), record)
+                for number, (stream, record) in zip(numbers, entries, strict=True)
+            ]
+            execute_many("INSERT INTO journal VALUES (?, ?, ?, ?)", rows)
+            execute_many(
+                "INSERT OR REPLACE INTO archive VALUES (?, ?, ?)",
+                [(self._id_of(stream), key, value) for stream, key, value in archived],
+            )
+        self._newest += len(entries)
 
-    def replay(self) -> Iterator[bytes]:
-        """Yield every record appended before the first one is asked for, in order.
+    def replay(self, stream: str, *, after: int = 0) -> Iterator[bytes]:
+        """Yield the records of a stream after its first `after` ones, in order.
+
+        Those are all that were appended before the first one is asked for.
 
         Raises:
             StoreFailed: If the file cannot be read, or a record is missing from the sequence.
         """
-        last_id = self._last_id()
-        position = 0
-        while position < last_id:
-            page = self._page_after(position, last_id)
-            for record_id, record in page:
+        self._check_usable()
+        last, position = self._heads.get(stream, 0), after
+        while position < last:
+            page = self._page_after(stream, position, last)
+            for n, record in page:
                 position += 1
-                if record_id != position:
-                    raise StoreFailed(f"{self._path}: record {position} is missing")
+                if n != position:
+                    raise self._missing(stream, position)
                 yield record
             if not page:
-                raise StoreFailed(f"{self._path}: record {position + 1} is missing")
+                raise self._missing(stream, position + 1)
+
+    def heads(self) -> dict[str, int]:
+        """Return how many records each stream ever had."""
+        self._check_usable()
+        return dict(self._heads)
+
+    def checkpoint(self, stream: str) -> Checkpoint | None:
+        """Return a stream's checkpoint, or None.
+
+        Raises:
+            StoreFailed: If the file cannot be read.
+        """
+        found = self._row(
+            "SELECT n, snapshot FROM checkpoint WHERE stream = ?", self._known(stream)
+        )
+        return None if found is None else Checkpoint(stream, int(found[0]), bytes(found[1]))
+
+    def replace_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Put a checkpoint in the place of the stream's one before, durable on return.
+
+        Raises:
+            ValueError: If the snapshot exceeds `RECORD_SIZE_MAX`, or is of fewer records than the
+                checkpoint that is there, or of more than there are.
+            StoreFailed: If the disk refused. The old one may be there, or the new one: stop.
+        """
+        stream, n, snapshot = checkpoint
+        _check_size("a snapshot", snapshot)
+        kept = self._row("SELECT n FROM checkpoint WHERE stream = ?", self._known(stream))
+        check_order(checkpoint, kept_n=kept[0] if kept else 0, head=self._heads.get(stream, 0))
+        with self._writing("append to") as execute_many:
+            execute_many(
+                "INSERT OR REPLACE INTO checkpoint VALUES (?, ?, ?)",
+                [(self._id_of(stream), n, snapshot)],
+            )
+            execute_many(_FORGET, [(self.oldest,)])
+
+    def archived(self, stream: str, key: bytes) -> bytes | None:
+        """Return what was archived for a stream under a key, or None.
+
+        Raises:
+            StoreFailed: If the file cannot be read.
+        """
+        found = self._row(
+            "SELECT value FROM archive WHERE stream = ? AND key = ?", self._known(stream), key
+        )
+        return None if found is None else bytes(found[0])
+
+    def history(self, *, after: int, limit: int) -> list[Kept]:
+        """Return records of all streams with a number above `after`, the oldest first.
+
+        Raises:
+            StoreFailed: If the file cannot be read.
+        """
+        first = max(after, self.oldest - 1)
+        return [Kept(*row) for row in self._rows(_HISTORY, first, limit)]
+
+    @property
+    def newest(self) -> int:
+        """The number of the newest record in the whole journal; 0 before the first."""
+        return self._newest
+
+    @property
+    def oldest(self) -> int:
+        """The number of the oldest record from which on the history is whole."""
+        return oldest_of(self._newest)
 
     def close(self) -> None:
         """Release the file and its lock. Safe to call twice.
@@ -135,7 +247,11 @@ class Journal:
         mode = self._connection.pragma("journal_mode", "wal")
         if mode != "wal":
             raise StoreFailed(f"{self._path}: journal mode: expected wal, received {mode}")
+        self._connection.pragma("journal_size_limit", _LOG_SIZE_KEPT)
         self._check_health()
+        for stream_id, name, head in self._connection.execute(_HEADS):
+            self._ids[name], self._heads[name] = stream_id, head
+        self._newest = int(self._connection.execute("SELECT max(number) FROM journal").get or 0)
 
     def _check_identity(self) -> bool:
         """Say whether the file is still empty; refuse one that is not a journal of ours."""
@@ -156,7 +272,8 @@ class Journal:
             )
         if version != SCHEMA_VERSION:
             raise StoreFailed(
-                f"{self._path}: schema version: expected {SCHEMA_VERSION}, received {version}"
+                f"{self._path} is a journal of schema {version}, written by an unreleased version, "
+                f"and cannot be read: schema version: expected {SCHEMA_VERSION}"
             )
         return False
 
@@ -164,34 +281,73 @@ class Journal:
         # In one transaction, the two header fields included: a crash leaves all of it or nothing.
         execute = self._connection.execute
         execute("BEGIN EXCLUSIVE")
-        execute(_CREATE_TABLE)
+        for table in _TABLES:
+            execute(table)
         execute(f"PRAGMA application_id = {APPLICATION_ID}")
         execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         execute("COMMIT")
 
     def _check_health(self) -> None:
-        schema = self._connection.execute("SELECT sql FROM sqlite_schema").get
-        if schema != _CREATE_TABLE:
-            raise StoreFailed(f"{self._path}: schema: expected {_CREATE_TABLE}, received {schema}")
+        created = "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY rowid"
+        schema = tuple(sql for (sql,) in self._connection.execute(created))
+        if schema != _TABLES:
+            raise StoreFailed(f"{self._path}: schema: expected {_TABLES}, received {schema}")
         verdict = self._connection.pragma("quick_check")
         if verdict != "ok":
             raise StoreFailed(f"{self._path} is corrupt: {verdict}")
 
-    def _last_id(self) -> int:
+    def _check_usable(self) -> None:
         if self._failure is not None:
             raise StoreFailed(self._failure)
-        with self._reported("read"):
-            last_id = self._connection.execute("SELECT max(id) FROM journal").get
-            return int(last_id or 0)
 
-    def _page_after(self, position: int, last_id: int) -> list[tuple[int, bytes]]:
-        with self._reported("read"):
-            return list(
-                self._connection.execute(
-                    "SELECT id, record FROM journal WHERE id > ? AND id <= ? ORDER BY id LIMIT ?",
-                    (position, last_id, _PAGE_RECORDS),
-                )
-            )
+    @contextlib.contextmanager
+    def _writing(self, action: str) -> Iterator[Callable[[str, Sequence[_Row]], None]]:
+        """Give what executes a statement for several rows, in one transaction."""
+
+        def execute_many(statement: str, rows: Sequence[_Row]) -> None:
+            self._connection.executemany(statement, rows)
+
+        self._check_usable()
+        with self._turn, self._reported(action):
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+                yield execute_many
+                self._connection.execute("COMMIT")
+            except BaseException:
+                self._failure = self._failure or f"cannot {action} {self._path}"
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    def _id_of(self, stream: str) -> int:
+        """Return the number of a stream's name; a new one gets its own, in this transaction."""
+        if stream not in self._ids:
+            self._connection.execute("INSERT INTO stream (name) VALUES (?)", (stream,))
+            self._ids[stream] = self._connection.last_insert_rowid()
+        return self._ids[stream]
+
+    def _next_n(self, stream: str) -> int:
+        self._heads[stream] = self._heads.get(stream, 0) + 1
+        return self._heads[stream]
+
+    def _known(self, stream: str) -> int:
+        return self._ids.get(stream, 0)
+
+    def _missing(self, stream: str, n: int) -> StoreFailed:
+        return StoreFailed(f"{self._path}: record {n} of {stream} is missing")
+
+    def _page_after(self, stream: str, position: int, last: int) -> list[tuple[int, bytes]]:
+        rows = self._rows(_RECORDS, self._known(stream), position, last, _PAGE_RECORDS)
+        return [(int(n), bytes(record)) for n, record in rows]
+
+    def _row(self, query: str, *bindings: int | bytes) -> _Row | None:
+        rows = self._rows(query, *bindings)
+        return rows[0] if rows else None
+
+    def _rows(self, query: str, *bindings: int | bytes) -> list[_Row]:
+        self._check_usable()
+        with self._turn, self._reported("read"):
+            return list(self._connection.execute(query, bindings))
 
     @contextlib.contextmanager
     def _reported(self, action: str) -> Iterator[None]:
@@ -207,6 +363,11 @@ class Journal:
         except (apsw.Error, OSError) as error:
             self._failure = f"cannot {action} {self._path}: {error}"
             raise StoreFailed(self._failure) from error
+
+
+def _check_size(what: str, data: bytes) -> None:
+    if len(data) > RECORD_SIZE_MAX:
+        raise ValueError(f"{what} has at most {RECORD_SIZE_MAX} bytes, received {len(data)}")
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""`events`: what happened to a daemon, numbered for ever, alike for both roles."""
+"""`events`: what happened to a daemon, in order, alike for both roles."""
 
 from collections.abc import Iterator
 from typing import Any, Final
@@ -12,9 +12,9 @@ from cromford.cli.shown.output import cell, show, stdout_console
 
 # A daemon that stops waits for the answers it owes, so none is owed for long.
 FOLLOW_WAIT_SECONDS: Final = 3.0
-NUMBER_WIDTH: Final = 6
+CURSOR_WIDTH: Final = 14
 EVENT_WIDTH: Final = 24
-_SHOWN_APART: Final = frozenset({"number", "event"})
+_SHOWN_APART: Final = frozenset({"cursor", "event"})
 Document = dict[str, Any]
 
 
@@ -24,20 +24,20 @@ def events_command(role: str) -> click.Command:
     @click.command()
     @click.option(
         "--after",
-        metavar="N",
-        type=click.IntRange(min=0),
-        default=0,
-        show_default=True,
-        help="Only those with a greater number.",
+        metavar="CURSOR",
+        default="",
+        help="Only those that follow the event with this cursor.",
     )
     @click.option("--follow", is_flag=True, help="Go on as they happen, until Ctrl-C.")
     @invocation_options
     @click.pass_obj
-    def events(invocation: Invocation, /, *, after: int, follow: bool) -> None:
-        """Show what happened, in order. The numbers are the same for ever.
+    def events(invocation: Invocation, /, *, after: str, follow: bool) -> None:
+        """Show what happened, in order, each with a cursor that names its place for ever.
 
-        A reader that remembers the last number misses nothing and sees nothing twice. With --follow
-        and --json each line is one JSON document.
+        A reader that remembers the last cursor misses nothing and sees nothing twice, also over
+        restarts. The newest 10,000 events are kept: a reader that comes later is told so
+        (`events_expired`), and never skips what is gone in silence. With --follow and --json each
+        line is one JSON document.
         """
         if follow:
             _follow(invocation, role, after)
@@ -48,19 +48,19 @@ def events_command(role: str) -> click.Command:
     return events
 
 
-def _pages(invocation: Invocation, role: str, after: int) -> Iterator[list[Document]]:
+def _pages(invocation: Invocation, role: str, after: str) -> Iterator[list[Document]]:
     """Yield the events that there are, as many at a time as the daemon tells."""
     while page := _ask(invocation, role, after, wait_seconds=0.0):
         yield page
-        after = page[-1]["number"]
+        after = page[-1]["cursor"]
 
 
-def _follow(invocation: Invocation, role: str, after: int) -> None:
+def _follow(invocation: Invocation, role: str, after: str) -> None:
     console = stdout_console()
     try:
         while True:
             for event in _ask(invocation, role, after, wait_seconds=FOLLOW_WAIT_SECONDS):
-                after = event["number"]
+                after = event["cursor"]
                 if invocation.is_json:
                     click.echo(msgspec.json.encode(event))
                 else:
@@ -69,7 +69,7 @@ def _follow(invocation: Invocation, role: str, after: int) -> None:
         return  # That is how following ends.
 
 
-def _ask(invocation: Invocation, role: str, after: int, *, wait_seconds: float) -> list[Document]:
+def _ask(invocation: Invocation, role: str, after: str, *, wait_seconds: float) -> list[Document]:
     answer = invocation.call(role, "events", after=after, wait_seconds=wait_seconds)
     found: list[Document] = answer["events"]
     return found
@@ -84,11 +84,11 @@ def print_events(console: Console, answer: Document) -> None:
 
 
 def print_event(console: Console, event: Document) -> None:
-    """Print one event: its number, its name, and the rest as `name=value`."""
+    """Print one event: its cursor, its name, and the rest as `name=value`."""
     told = " ".join(
         f"{name}={_text(value)}" for name, value in event.items() if name not in _SHOWN_APART
     )
-    line = f"{event['number']:>{NUMBER_WIDTH}}  {event['event']:<{EVENT_WIDTH}}  {told}"
+    line = f"{event['cursor']:<{CURSOR_WIDTH}}  {event['event']:<{EVENT_WIDTH}}  {told}"
     console.print(cell(line.rstrip()), soft_wrap=True)
 
 

@@ -6,6 +6,7 @@ a coin that does not exist, and a transaction it did not hear is published once 
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
@@ -51,6 +52,8 @@ class ChainEffects:
         self._is_pending = is_pending
         self._retry_seconds = retry_seconds
         self._unheard: dict[Txid, fx.Broadcast] = {}
+        self._asking: Counter[Txid] = Counter()
+        self._given_up: set[Txid] = set()  # while the node is asked
         self._is_ready = False
         self.refusals = Refusals()
 
@@ -61,6 +64,7 @@ class ChainEffects:
     def broadcast(self, asked: fx.Broadcast) -> None:
         """Publish a transaction, as soon as there is a node to tell."""
         if self._is_ready:
+            self._asking[asked.tx.txid] += 1
             self._spawn(self._broadcast(asked))
         else:
             self._unheard[asked.tx.txid] = asked
@@ -75,8 +79,11 @@ class ChainEffects:
     def observe(self, record: AnyRecord) -> None:
         """Take note of what confirmed, or was given up: it is refused no more."""
         if isinstance(record, SpendingAbandoned):
-            self._unheard.pop(Txid(record.txid), None)
-            self.refusals.ended((Txid(record.txid),))
+            txid = Txid(record.txid)
+            self._unheard.pop(txid, None)
+            self.refusals.ended((txid,))
+            if self._asking[txid]:
+                self._given_up.add(txid)
         if isinstance(record, BlockConnected) and len(self.refusals):
             self.refusals.ended(Tx.parse(data).txid for data in record.txs)
             self.refusals.forget_untried(height=record.height)
@@ -98,16 +105,29 @@ class ChainEffects:
         self._post(ev.CoinsLookedUp(asked=asked, coins=tuple(coins)))
 
     async def _broadcast(self, asked: fx.Broadcast) -> None:
+        txid = asked.tx.txid
+        try:
+            await self._ask_to_take(asked)
+        finally:
+            self._asking[txid] -= 1
+            if not self._asking[txid]:
+                del self._asking[txid]
+                self._given_up.discard(txid)
+
+    async def _ask_to_take(self, asked: fx.Broadcast) -> None:
         name, tx = asked.name, asked.tx
         try:
             await self._chain.broadcast(tx)
         except TxRefused as refused:
+            if tx.txid in self._given_up:
+                return  # It was given up while the node was asked: nobody is refused anything.
             height = self._height()
             if self.refusals.refused(name, tx, refused.reason, height=height):
                 _log.warning("tx_refused name=%s txid=%s reason=%s", name, tx.txid, refused.reason)
             self._post(ev.BroadcastRefused(asked=asked, reason=refused.reason))
         except ChainUnavailable as error:
-            self._unheard[tx.txid] = asked
+            if tx.txid not in self._given_up:
+                self._unheard[tx.txid] = asked
             _log.warning("broadcast_failed name=%s txid=%s reason=%s", name, tx.txid, error)
         else:
             self.refusals.ended((tx.txid,))

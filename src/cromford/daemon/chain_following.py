@@ -19,7 +19,6 @@ from cromford.ports import (
 )
 from cromford.protocol import events as ev
 from cromford.protocol.facts import Facts
-from cromford.protocol.journal.records import AnyRecord, BlockConnected, BlockDisconnected
 
 WAIT_FIRST_SECONDS: Final = 0.5
 WAIT_MAX_SECONDS: Final = 30.0
@@ -33,6 +32,10 @@ class BlockReader(Protocol):
     @property
     def recent_blocks(self) -> tuple[BlockRef, ...]:
         """The newest blocks the role has seen, oldest first."""
+
+    @property
+    def recorded_height(self) -> int:
+        """The height of the tip that was recorded, also where no block is remembered; or -1."""
 
     def relevant(self, txs: Sequence[Tx]) -> tuple[Tx, ...]:
         """Return the transactions of a block that matter to the role."""
@@ -72,7 +75,6 @@ class ChainFollowing:
         self._answered = answered
         self._clock = clock
         self._freshness = Freshness(has_real_time=has_real_time, started_at=clock())
-        self._recorded_height = -1
         self._told: Stale | None = None
         self._is_told_fresh = False  # The role knows.
         self._told_header_height = -1
@@ -118,19 +120,9 @@ class ChainFollowing:
         recent = self._reader.recent_blocks
         if recent:
             return recent[-1].height
-        if self._recorded_height >= 0 or self._freshness.status is None:
-            return self._recorded_height
+        if self._reader.recorded_height >= 0 or self._freshness.status is None:
+            return self._reader.recorded_height
         return self._freshness.status.tip.height  # where a new journal will begin
-
-    def observe(self, record: AnyRecord) -> None:
-        """Take note of which block was recorded last, also where the role remembers none."""
-        match record:
-            case BlockConnected(height=height):
-                self._recorded_height = height
-            case BlockDisconnected(height=height):
-                self._recorded_height = height - 1
-            case _:
-                pass
 
     # What it does
 
@@ -207,9 +199,10 @@ class ChainFollowing:
         while not self._reader.recent_blocks:
             status = await self._chain.status()
             tip = status.tip
-            if self._recorded_height >= 0:
-                block_hash = await self._chain.block_hash(self._recorded_height)
-                base = block_hash and BlockRef(height=self._recorded_height, block_hash=block_hash)
+            recorded = self._reader.recorded_height
+            if recorded >= 0:
+                block_hash = await self._chain.block_hash(recorded)
+                base = block_hash and BlockRef(height=recorded, block_hash=block_hash)
                 self._hear(status)
             else:
                 self._hear(status)
@@ -230,7 +223,7 @@ class ChainFollowing:
         )
 
     def _hear(self, status: ChainStatus) -> None:
-        is_new = not self._reader.recent_blocks and self._recorded_height < 0
+        is_new = not self._reader.recent_blocks and self._reader.recorded_height < 0
         own_height = status.tip.height if is_new else self._height
         self._freshness = self._freshness.after_answer(
             status, own_height=own_height, now=self._clock()

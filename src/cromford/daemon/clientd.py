@@ -28,6 +28,8 @@ from cromford.protocol.exiting.client import arriving_total_sat
 from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.client_attempt import ClientAttempt, Complete, Received
 from cromford.protocol.journal.client_state import ClientConfig, ClientState
+from cromford.protocol.journal.revoked import revoked_by
+from cromford.protocol.journal.snapshot import Snapshots, references_of
 from cromford.protocol.opening.verify import verify_attempt
 from cromford.signing.keychain import Keychain
 from cromford.wallet.account import Account
@@ -35,10 +37,12 @@ from cromford.wallet.coins import Wallet
 
 CLIENT_ROLE: Role[ClientState] = Role(
     name="client",
+    stream="client",
     decide=client.decide,
     apply=client.apply,
     relevant=client.relevant,
-    content_at=client.content_at,
+    archived=lambda state, records: revoked_by(state.book, records),
+    snapshots=lambda beginning: Snapshots(ClientState, references_of(beginning.config)),
 )
 CONNECT_TIMEOUT_SECONDS: Final = 10.0
 
@@ -107,6 +111,11 @@ class ClientDaemon(Daemon[ClientState]):
     def recent_blocks(self) -> tuple[BlockRef, ...]:
         """The newest blocks the client has seen."""
         return self.driver.state.chain.recent
+
+    @property
+    def recorded_height(self) -> int:
+        """The height of the tip that was recorded, also where no block is remembered; or -1."""
+        return self.driver.state.chain.recorded_height
 
     async def network_side(self) -> None:
         """Stay connected to the LSP."""

@@ -1,21 +1,23 @@
 """What happened, in order, as people and programs read it: a view of the journal.
 
-Every record has a number for ever, so a reader that remembers the last number it saw misses
-nothing and sees nothing twice. Signatures, nonces and keys stay in the journal, and so do
-preimages, payment secrets and the invoices that hold them.
+Every record has a place in the journal for ever, and a cursor names it. So a reader that remembers
+the last cursor it saw misses nothing and sees nothing twice, over restarts and checkpoints, as long
+as it comes back within the newest `EVENTS_KEPT` records; one that comes later is told so.
+Signatures, nonces and keys stay in the journal, and so do preimages, payment secrets and the
+invoices that hold them.
 """
 
 import asyncio
 import contextlib
-from collections import deque
+import re
 from typing import Any, Final
 
 import msgspec
 
 from cromford.bitcoin.tx import Txid
-from cromford.protocol.journal.records import AnyRecord
+from cromford.ports import EVENTS_KEPT, Store
+from cromford.protocol.journal.records import AnyRecord, decode_record
 
-EVENTS_KEPT_MAX: Final = 10_000  # Older ones are still in the journal, and told after a restart.
 EVENTS_PER_ANSWER_MAX: Final = 1_000
 _TOLD: Final = frozenset(
     {
@@ -26,56 +28,109 @@ _TOLD: Final = frozenset(
         "payment_hash", "reason", "reasons", "refusal", "role", "transactions", "txid",
     }
 )  # fmt: skip
+_CURSOR: Final = re.compile(r"([0-9a-f]{1,8})-([0-9a-f]{1,15})", re.ASCII)
+
+
+class CursorUnknown(ValueError):
+    """A cursor that this journal never gave."""
+
+
+class CursorExpired(Exception):
+    """What followed a cursor is no longer kept, so that telling the rest would leave a gap."""
 
 
 class EventLog:
-    """The newest events, numbered from 1 in the order of the journal."""
+    """The newest events, in the order of the journal.
 
-    def __init__(self) -> None:
-        self._events: deque[dict[str, Any]] = deque(maxlen=EVENTS_KEPT_MAX)
-        self._n_seen = 0
+    Args:
+        store: The journal.
+        journal_number: Its number, so that no cursor of another is taken for one of this.
+    """
+
+    def __init__(self, store: Store, *, journal_number: int) -> None:
+        self._store = store
+        self._journal_number = journal_number
         self._news = asyncio.Event()
         self._is_closed = False
 
     @property
     def n_seen(self) -> int:
         """The number of the newest event; 0 before the first."""
-        return self._n_seen
+        return self._store.newest
 
-    def observe(self, record: AnyRecord) -> int:
-        """Take one durable record, and return its number."""
-        self._n_seen += 1
-        told = {
-            name: str(Txid(value)) if name == "txid" else _plain(value)
-            for name, value in msgspec.structs.asdict(record).items()
-            if name in _TOLD
-        }
-        event = type(record).__struct_config__.tag
-        self._events.append({"number": self._n_seen, "event": event, **told})
+    def news(self) -> None:
+        """Take note that something is durable that was not before."""
         self._news.set()
-        return self._n_seen
 
     def close(self) -> None:
         """End every wait, and let none begin: the daemon stops."""
         self._is_closed = True
         self._news.set()
 
+    def cursor_of(self, number: int) -> str:
+        """Return what a reader remembers who has seen the events up to a number."""
+        return f"{self._journal_number:x}-{number:x}"
+
+    def number_of(self, cursor: str) -> int:
+        """Return the number of the last event that a reader has seen.
+
+        Args:
+            cursor: What it remembers; nothing for one that begins with the oldest that is kept.
+
+        Raises:
+            CursorUnknown: If it is no cursor of this journal.
+            CursorExpired: If events that followed it are gone.
+        """
+        if not cursor:
+            return self._store.oldest - 1
+        named = _CURSOR.fullmatch(cursor)
+        if named is None:
+            raise CursorUnknown(f"{cursor!r} is no cursor")
+        if int(named[1], 16) != self._journal_number:
+            raise CursorUnknown(f"{cursor!r} is a cursor of another journal")
+        number = int(named[2], 16)
+        if number > self.n_seen:
+            raise CursorUnknown(f"{cursor!r} names an event that this journal does not have")
+        if number < self._store.oldest - 1:
+            raise CursorExpired(
+                f"only the newest {EVENTS_KEPT} events are kept, and some that followed {cursor!r} "
+                "are gone"
+            )
+        return number
+
     def after(self, number: int, *, limit: int = EVENTS_PER_ANSWER_MAX) -> list[dict[str, Any]]:
         """Return the events after a number, oldest first."""
-        newer = [event for event in self._events if event["number"] > number]
-        return newer[: min(limit, EVENTS_PER_ANSWER_MAX)]
+        kept = self._store.history(after=number, limit=min(limit, EVENTS_PER_ANSWER_MAX))
+        return [
+            {"cursor": self.cursor_of(number), **_shown(decode_record(record))}
+            for number, _, record in kept
+        ]
 
     async def wait_after(self, number: int, *, seconds: float) -> list[dict[str, Any]]:
         """Return the events after a number, waiting for one if there is none yet."""
-        return self.after(number) if await self.wait_beyond(number, seconds=seconds) else []
+        if not await self.wait_beyond(number, seconds=seconds):
+            return []
+        # The journal may be busy with a commit: the loop does not wait for its turn.
+        return await asyncio.to_thread(self.after, number)
 
     async def wait_beyond(self, number: int, *, seconds: float) -> bool:
         """Wait for an event with a greater number, and say whether there is one."""
-        if self._n_seen <= number and not self._is_closed:
-            self._news.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), timeout=seconds)
-        return self._n_seen > number
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                # Again after each: it may have been news of what was counted before.
+                while self.n_seen <= number and not self._is_closed:
+                    self._news.clear()
+                    await self._news.wait()
+        return self.n_seen > number
+
+
+def _shown(record: AnyRecord) -> dict[str, Any]:
+    told = {
+        name: str(Txid(value)) if name == "txid" else _plain(value)
+        for name, value in msgspec.structs.asdict(record).items()
+        if name in _TOLD
+    }
+    return {"event": type(record).__struct_config__.tag, **told}
 
 
 def _plain(value: object) -> object:

@@ -34,6 +34,8 @@ from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.lsp_attempt import LspAttempt
 from cromford.protocol.journal.lsp_state import LspConfig, LspState
+from cromford.protocol.journal.revoked import revoked_by
+from cromford.protocol.journal.snapshot import Snapshots, references_of
 from cromford.protocol.lobby.build import plan_build
 from cromford.protocol.opening.abandoning import planned
 from cromford.signing.keychain import Keychain
@@ -42,10 +44,12 @@ from cromford.wallet.coins import Wallet
 
 LSP_ROLE: Role[LspState] = Role(
     name="lsp",
+    stream="house",
     decide=lsp.decide,
     apply=lsp.apply,
     relevant=lsp.relevant,
-    content_at=lsp.content_at,
+    archived=lambda state, records: revoked_by(state.book, records),
+    snapshots=lambda beginning: Snapshots(LspState, references_of(beginning.config)),
 )
 
 _log = logging.getLogger(__name__)
@@ -137,6 +141,11 @@ class LspDaemon(Daemon[LspState]):
     def recent_blocks(self) -> tuple[BlockRef, ...]:
         """The newest blocks the LSP has seen."""
         return self.driver.state.chain.recent
+
+    @property
+    def recorded_height(self) -> int:
+        """The height of the tip that was recorded, also where no block is remembered; or -1."""
+        return self.driver.state.chain.recorded_height
 
     async def network_side(self) -> None:
         """Listen until cancelled."""

@@ -1,7 +1,8 @@
 """Seed and journal belong together: each alone is worth little, and a wrong pair nothing.
 
 A journal holds signatures that go with the keys of one seed. Its first record names that seed, and
-here, before anything else is read, the two are compared.
+here, before anything else is read, the two are compared. It is a stream of its own, which no
+checkpoint ever takes the place of.
 
 What a crash may leave: no seed and a journal without a record (the first start again); a seed and
 a journal without a record (it is begun, as after a restore from words). Never a record without its
@@ -17,11 +18,12 @@ from typing import Final
 from cromford.adapters.sqlite import JOURNAL_NAME, Journal
 from cromford.bitcoin.network import Network
 from cromford.daemon.seed_file import SEED_FILE, has_seed, load_or_create_seed
-from cromford.ports import Store
+from cromford.ports import Entry, Store
 from cromford.protocol.journal.records import Created, decode_record, encode_record
 from cromford.signing.keychain import FactoryKey, Keychain, seed_fingerprint
 
 JOURNAL_NUMBER_BITS: Final = 31
+CREATION: Final = "creation"  # The stream of the first record.
 
 _log = logging.getLogger(__name__)
 
@@ -51,7 +53,7 @@ def creation_of(store: Store, *, role: str, network: Network) -> Created | None:
         UnknownRecord: If the record cannot be read.
         StoreFailed: If the journal cannot.
     """
-    for data in store.replay():
+    for data in store.replay(CREATION):
         first = decode_record(data)
         if not isinstance(first, Created):
             raise ForeignJournal("the journal does not begin with its creation")
@@ -64,6 +66,8 @@ def creation_of(store: Store, *, role: str, network: Network) -> Created | None:
                 "the journal was made by an earlier version and does not name its seed"
             )
         return first
+    if store.heads():
+        raise ForeignJournal("the journal does not begin with its creation")
     return None
 
 
@@ -126,7 +130,7 @@ def open_journal(
             journal_number=draw_number(),
             seed_fingerprint=fingerprint,
         )
-        store.append([encode_record(created)])
+        store.append([Entry(CREATION, encode_record(created))])
     check_pair(created, fingerprint)
     return created.journal_number
 

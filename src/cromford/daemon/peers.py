@@ -121,6 +121,10 @@ class Peers:
         if peer is not None:
             self._drop(peer, reason)
 
+    def connection_of(self, node_id: bytes) -> object | None:
+        """Return what stands for a peer's present connection, and for no other; None if none."""
+        return self._peers.get(node_id)
+
     @property
     def n_connected(self) -> int:
         """How many peers are connected."""

@@ -11,9 +11,8 @@ import secrets
 import signal
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, Generic, TypeVar
-
-import msgspec
 
 from cromford import __version__
 from cromford import effects as fx
@@ -23,13 +22,16 @@ from cromford.adapters.noise import NodeIdentity
 from cromford.adapters.sqlite import Journal
 from cromford.bitcoin.network import REGTEST
 from cromford.bitcoin.tx import Tx
+from cromford.daemon.api.events import events_method
 from cromford.daemon.api.rescan import rescan_method
-from cromford.daemon.api.rpc import SOCKET_NAME, InvalidParam, RpcFailure
-from cromford.daemon.api.rpc_server import Handler, RpcServer, read_params, without_params
+from cromford.daemon.api.rpc import SOCKET_NAME, RpcFailure
+from cromford.daemon.api.rpc_server import Handler, RpcServer, without_params
 from cromford.daemon.api.wallet import wallet_methods, wallet_summary
 from cromford.daemon.budgets import Budgets
 from cromford.daemon.chain_effects import ChainEffects
 from cromford.daemon.chain_following import ChainFollowing
+from cromford.daemon.checkpoints import Checkpoints
+from cromford.daemon.committer import Committer
 from cromford.daemon.deadlines import Deadlines
 from cromford.daemon.driver import Driver, Role, Undecided
 from cromford.daemon.event_log import EventLog
@@ -38,12 +40,11 @@ from cromford.daemon.home import open_home, read_passphrase
 from cromford.daemon.metrics import MetricsServer, Sample
 from cromford.daemon.options import ChainOptions, ClientOptions, LspOptions
 from cromford.daemon.pairing import check_factory_keys, open_keychain
-from cromford.daemon.payment_numbers import PaymentNumbers
 from cromford.daemon.peers import Peers
 from cromford.daemon.refusals import Refusals
 from cromford.daemon.signing import perform_signing
 from cromford.daemon.views.payments import statuses
-from cromford.ports import BlockRef, CredentialsRefused
+from cromford.ports import BlockRef, Checkpoint, CredentialsRefused
 from cromford.protocol import events as ev
 from cromford.protocol.facts import Facts
 from cromford.protocol.faults import Rejected
@@ -56,8 +57,8 @@ from cromford.signing.signer import Signer
 from cromford.wallet.account import Account
 from cromford.wallet.coins import Wallet
 
-EVENTS_WAIT_SECONDS_MAX: Final = 60.0
 FIRST_LOOK_SECONDS: Final = 3.0
+METRICS_SECONDS: Final = 10.0  # That a scrape waits for the loop and the disk.
 ATTEMPT_ID_SIZE: Final = 32
 _REMEDIATIONS: Final = {
     "chain_stale": "Look after the node, and at `status`. What is owed goes on meanwhile.",
@@ -67,17 +68,8 @@ _log = logging.getLogger(__name__)
 S = TypeVar("S")
 
 
-class EventsParams(msgspec.Struct, forbid_unknown_fields=True):
-    """What `events` is asked: those after a number, and how long to wait for the first."""
-
-    after: int = 0
-    wait_seconds: float = 0.0
-
-
 class Daemon(Generic[S]):
     """One running role. Subclasses add the network side and the API methods of their role."""
-
-    _is_started = False  # Before, the journal is replayed: what it holds was logged once.
 
     def __init__(
         self,
@@ -91,9 +83,9 @@ class Daemon(Generic[S]):
         self.home = open_home(options.datadir, network)
         self.chain_url = options.chain.url
         passphrase = read_passphrase(options.seed_passphrase_file)
-        self.events = EventLog()
-        self.payment_numbers = PaymentNumbers()
         self.failed_decisions = FailedDecisions()
+        self._committer: Committer | None = None
+        self._checkpoints = Checkpoints(self.spawn, self._keep)
         self.chain = connect_chain(options.chain)
         self._chain_effects = ChainEffects(
             self.chain,
@@ -118,6 +110,7 @@ class Daemon(Generic[S]):
             keychain = open_keychain(
                 self._journal, self.home, role=role.name, network=network, passphrase=passphrase
             )
+            self.events = EventLog(self._journal, journal_number=keychain.journal_number)
             self._signer = Signer(keychain, n_channels=lambda: len(self.book.links))
             self.driver = Driver(
                 role, new_state(keychain), self._journal, self._perform, self._observe
@@ -174,6 +167,11 @@ class Daemon(Generic[S]):
         raise NotImplementedError
 
     @property
+    def recorded_height(self) -> int:
+        """The height of the tip that was recorded, also where no block is remembered; or -1."""
+        raise NotImplementedError
+
+    @property
     def height(self) -> int:
         """The height of the tip the role has seen, or -1."""
         return self.recent_blocks[-1].height if self.recent_blocks else -1
@@ -225,12 +223,12 @@ class Daemon(Generic[S]):
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stopping.set)
         if self._options.metrics_port is not None:
-            self._metrics = MetricsServer(self._options.metrics_port, self.samples)
+            self._metrics = MetricsServer(self._options.metrics_port, self._durable_samples(loop))
             _log.info("metrics_served port=%d", self._metrics.port)
-        server = RpcServer(self.home / SOCKET_NAME, {**self._shared_methods(), **self.methods()})
+        server = RpcServer(self.home / SOCKET_NAME, self.served_methods())
         try:
+            self._begin_to_commit()
             self.driver.facts = self.facts
-            self._is_started = True
             self.driver.start(unix_time=int(time.time()))
             self.spawn(self.following.run())
             await self._first_look()
@@ -243,6 +241,67 @@ class Daemon(Generic[S]):
             await self._close()
         if self._failure is not None:
             raise self._failure
+
+    # What is told is durable
+
+    def _begin_to_commit(self) -> None:
+        self._committer = Committer(self._journal, failed=self._fail_to_commit)
+        self.driver.commit = self._committer.commit
+        self.driver.caused = self.post
+        self.driver.bound = self._bound
+
+    def _fail_to_commit(self, error: Exception) -> None:
+        _log.error("commit_failed", exc_info=error)
+        self._failure = self._failure or error
+        self._stopping.set()
+
+    async def _settled(self) -> None:
+        """Return once all that was decided by now is durable, and done."""
+        if self._committer is not None:
+            await self._committer.settled()
+
+    async def _keep(self, checkpoint: Checkpoint) -> None:
+        if self._committer is not None:
+            await self._committer.keep(checkpoint)
+
+    def served_methods(self) -> dict[str, Handler]:
+        """Return every method of the API, as it is served."""
+        methods = {**self._shared_methods(), **self.methods()}
+        return {name: self._durably(method) for name, method in methods.items()}
+
+    def _durably(self, handler: Handler) -> Handler:
+        """Let a method answer when what it caused, and what it tells, is durable."""
+
+        async def answer(params: dict[str, Any]) -> object:
+            try:
+                return await handler(params)
+            finally:
+                await self._settled()
+
+        return answer
+
+    def _durable_samples(self, loop: asyncio.AbstractEventLoop) -> Callable[[], Iterable[Sample]]:
+        """Return what reads the numbers from another thread, once what they tell is durable."""
+
+        async def read() -> list[Sample]:
+            found = list(self.samples())
+            await self._settled()
+            return found
+
+        return lambda: asyncio.run_coroutine_threadsafe(read(), loop).result(METRICS_SECONDS)
+
+    def _bound(self, effect: fx.Performed) -> Callable[[], Iterable[ev.Event]]:
+        """Bind what is said to a peer to its present connection: the next is another talk."""
+        if not isinstance(effect, fx.Send | fx.Disconnect):
+            return partial(self._perform, effect)
+        node_id = effect.node_id
+        connection = self.peers.connection_of(node_id)
+
+        def perform() -> Iterable[ev.Event]:
+            is_same = self.peers.connection_of(node_id) is connection
+            return self._perform(effect) if is_same else ()
+
+        return perform
 
     async def _first_look(self) -> None:
         """Wait a moment for the node: whoever asks us at once is not refused for want of it."""
@@ -296,6 +355,7 @@ class Daemon(Generic[S]):
         except Exception as error:
             self._fail(event, error)
             raise
+        self._checkpoints.look(self.driver.stream)
 
     def _note_undecided(self, event: ev.Event, error: BaseException) -> None:
         met = self.failed_decisions.note(event, error, unix_time=int(time.time()))
@@ -348,19 +408,9 @@ class Daemon(Generic[S]):
             asyncio.get_running_loop().call_soon(self._stopping.set)
             return {"stopping": True}
 
-        async def events(params: dict[str, Any]) -> object:
-            wanted = read_params(params, EventsParams)
-            if not 0 <= wanted.wait_seconds <= EVENTS_WAIT_SECONDS_MAX:
-                raise InvalidParam(
-                    "wait_seconds",
-                    f"expected 0..{EVENTS_WAIT_SECONDS_MAX}, received {wanted.wait_seconds}",
-                )
-            found = await self.events.wait_after(wanted.after, seconds=wanted.wait_seconds)
-            return {"events": found}
-
         return {
             "stop": without_params(stop),
-            "events": events,
+            "events": events_method(self.events),
             "rescan": rescan_method(self),
             **wallet_methods(self),
         }
@@ -377,6 +427,9 @@ class Daemon(Generic[S]):
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
             await self.peers.close()
+            if self._committer is not None:
+                await self._committer.close()
+                self.driver.commit = None  # Whoever still leaves is written down at once.
         _log.info("daemon_stopped home=%s", self.home)
 
     def _on_task_done(self, task: asyncio.Task[None]) -> None:
@@ -397,16 +450,15 @@ class Daemon(Generic[S]):
     # Effects
 
     def _observe(self, record: AnyRecord) -> None:
-        self.following.observe(record)
         self._chain_effects.observe(record)
-        if self._is_started and isinstance(record, TreePublished):
+        if isinstance(record, TreePublished):
             _log.warning(
                 "tree_published factory=%s height=%d transactions=%s",
                 record.attempt_id.hex(),
                 record.height,
                 ",".join(record.transactions),
             )
-        self.payment_numbers.observe(self.events.observe(record), record)
+        self.events.news()
 
     def _perform(self, effect: fx.Performed) -> Iterable[ev.Event]:
         match effect:

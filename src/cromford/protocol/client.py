@@ -9,13 +9,11 @@ from typing import assert_never
 
 from cromford import effects as fx
 from cromford.bitcoin.tx import Tx
-from cromford.channel.content import CommitmentContent
 from cromford.protocol import events as ev
 from cromford.protocol import publishing, spending
 from cromford.protocol.channels import client as channels
 from cromford.protocol.channels.payments import take_back_late
 from cromford.protocol.channels.steps import on_nonce_deadline, on_revocation_deadline
-from cromford.protocol.exiting import breach
 from cromford.protocol.exiting import client as exiting
 from cromford.protocol.facts import FRESH, Facts
 from cromford.protocol.journal import records as r
@@ -26,7 +24,7 @@ from cromford.protocol.opening import client as opening
 from cromford.protocol.turn import Decision, Turn
 from cromford.wire import messages as m
 
-__all__ = ["apply", "content_at", "decide", "new_client", "relevant", "resume"]
+__all__ = ["apply", "decide", "new_client", "relevant", "resume"]
 
 
 def relevant(state: ClientState, txs: Sequence[Tx]) -> tuple[Tx, ...]:
@@ -99,11 +97,6 @@ def _take_message(turn: Turn[ClientState], message: m.Message) -> None:
         opening.take_message(turn, message)
     else:
         lobby.take_message(turn, message)
-
-
-def content_at(state: ClientState, channel_id: bytes, number: int) -> CommitmentContent | None:
-    """Return what the peer's commitment of this number says, if it is the latest in this state."""
-    return breach.content_at(state.book, channel_id, number)
 
 
 def resume(state: ClientState) -> tuple[fx.Effect, ...]:

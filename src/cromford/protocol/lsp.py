@@ -10,13 +10,11 @@ from typing import assert_never
 
 from cromford import effects as fx
 from cromford.bitcoin.tx import Tx
-from cromford.channel.content import CommitmentContent
 from cromford.protocol import events as ev
 from cromford.protocol import publishing, spending
 from cromford.protocol.channels import lsp as channels
 from cromford.protocol.channels.payments import take_back_late
 from cromford.protocol.channels.steps import on_nonce_deadline, on_revocation_deadline
-from cromford.protocol.exiting import breach
 from cromford.protocol.exiting import lsp as exiting
 from cromford.protocol.facts import FRESH, Facts
 from cromford.protocol.journal import opening_records as op
@@ -30,7 +28,7 @@ from cromford.protocol.opening.funding import fund_if_due
 from cromford.protocol.turn import Decision, Turn
 from cromford.wire import messages as m
 
-__all__ = ["apply", "content_at", "decide", "new_lsp", "relevant", "resume"]
+__all__ = ["apply", "decide", "new_lsp", "relevant", "resume"]
 
 
 def relevant(state: LspState, txs: Sequence[Tx]) -> tuple[Tx, ...]:
@@ -116,11 +114,6 @@ def _finish(turn: Turn[LspState], build: Build | None) -> None:
     aborted = turn.first(op.AttemptAborted)
     if aborted is not None and build is not None and turn.state.build is build:
         lobby.await_rejoin(turn, build, without=aborted.culprits)
-
-
-def content_at(state: LspState, channel_id: bytes, number: int) -> CommitmentContent | None:
-    """Return what the peer's commitment of this number says, if it is the latest in this state."""
-    return breach.content_at(state.book, channel_id, number)
 
 
 def resume(state: LspState) -> tuple[fx.Effect, ...]:

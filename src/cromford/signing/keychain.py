@@ -89,7 +89,7 @@ class Keychain:
     Args:
         seed: 16 to 64 bytes (BIP 39 gives 64).
         network: For the coin type.
-        journal_number: The random number of the journal, below 2^31.
+        journal_number: The random number of the journal, below 2^31. No secret.
 
     Raises:
         ValueError: If the seed's length or the journal number is out of range.
@@ -99,6 +99,7 @@ class Keychain:
         master = master_of(seed)
         root = master.derive_hardened(PURPOSE, network.coin_type)
         self._node = root.derive_hardened(NODE).seckey
+        self.journal_number = journal_number
         self._factory = root.derive_hardened(FACTORY, journal_number)
         self._channel = root.derive_hardened(CHANNEL, journal_number)
         self._wallet: ExtendedSeckey = master.derive_hardened(BIP86_PURPOSE, network.coin_type, 0)

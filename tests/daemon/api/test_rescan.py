@@ -1,12 +1,12 @@
 """Blocks read again: what was missed is found, and a crash at any moment skips nothing."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 import pytest
 from tests.scripted_chain import ScriptedChain, ref
 
+from cromford.adapters.memory import MemoryJournal
 from cromford.bitcoin.network import REGTEST
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut
 from cromford.daemon.api.rescan import rescan_method
@@ -20,7 +20,6 @@ from cromford.protocol import events as ev
 from cromford.protocol import lsp
 from cromford.protocol.journal.known_chain import RECENT_BLOCKS
 from cromford.protocol.journal.lsp_state import LspConfig, LspState
-from cromford.protocol.journal.records import AnyRecord
 from cromford.protocol.policy import LspPolicy
 from cromford.signing.keychain import Keychain
 from cromford.wallet.account import RECEIVE, Account
@@ -34,24 +33,10 @@ class PowerLost(Exception):
     """The process ends here."""
 
 
-@dataclass
-class ListStore:
-    entries: list[bytes] = field(default_factory=list)
-
-    def append(self, records: Sequence[bytes]) -> None:
-        self.entries.extend(records)
-
-    def replay(self) -> Iterator[bytes]:
-        return iter(list(self.entries))
-
-    def close(self) -> None:
-        """Nothing to release."""
-
-
 class Lsp:
     """An LSP's journal and role, and the eyes of its daemon."""
 
-    def __init__(self, chain: ScriptedChain, store: ListStore) -> None:
+    def __init__(self, chain: ScriptedChain, store: MemoryJournal) -> None:
         self.chain = chain
         self.posts_left: int | None = None
         self.following = ChainFollowing(
@@ -72,18 +57,19 @@ class Lsp:
             account=Account(KEYCHAIN.wallet_account),
         )
         self.driver: Driver[LspState] = Driver(
-            LSP_ROLE, lsp.new_lsp(config), store, lambda _effect: (), self._observe
+            LSP_ROLE, lsp.new_lsp(config), store, lambda _effect: ()
         )
 
     async def _check(self) -> None:
         """Any node will do."""
 
-    def _observe(self, record: AnyRecord) -> None:
-        self.following.observe(record)
-
     @property
     def recent_blocks(self) -> tuple[BlockRef, ...]:
         return self.driver.state.chain.recent
+
+    @property
+    def recorded_height(self) -> int:
+        return self.driver.state.chain.recorded_height
 
     @property
     def height(self) -> int:
@@ -131,10 +117,10 @@ def paying(script_pubkey: bytes, amount_sat: int, spent: OutPoint | None = None)
     )
 
 
-def with_a_past(n_blocks: int) -> tuple[ScriptedChain, ListStore]:
+def with_a_past(n_blocks: int) -> tuple[ScriptedChain, MemoryJournal]:
     """Return a chain in which an LSP gained two coins and spent one, and the LSP's journal."""
-    chain, store = ScriptedChain(), ListStore()
-    script = Lsp(chain, ListStore()).wallet.next_script(RECEIVE)
+    chain, store = ScriptedChain(), MemoryJournal()
+    script = Lsp(chain, MemoryJournal()).wallet.next_script(RECEIVE)
     first, second = paying(script, 10_000), paying(script, 20_000)
     chain.mine(3, first)
     chain.mine(2, second)
@@ -172,7 +158,7 @@ def test_a_crash_at_any_moment_of_a_rescan_skips_no_block(n_blocks: int, n_posts
     asyncio.run(Lsp(chain, store).follow(to_height=chain.height))
     before = seen_by(Lsp(chain, store))
     for posts_left in range(n_posts):
-        crashed = ListStore(list(store.entries))
+        crashed = MemoryJournal(list(store.entries))
         one = Lsp(chain, crashed)
 
         async def rescan_and_crash(one: Lsp = one, posts_left: int = posts_left) -> None:
@@ -184,7 +170,7 @@ def test_a_crash_at_any_moment_of_a_rescan_skips_no_block(n_blocks: int, n_posts
         again = Lsp(chain, crashed)
         asyncio.run(again.follow(to_height=chain.height, rescan_from=1))
         assert seen_by(again) == before
-        plain = Lsp(chain, ListStore(list(crashed.entries)))
+        plain = Lsp(chain, MemoryJournal(list(crashed.entries)))
         assert seen_by(plain) == before
 
 

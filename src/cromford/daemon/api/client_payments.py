@@ -21,7 +21,6 @@ from cromford.daemon.api.payments import (
 )
 from cromford.daemon.api.rpc import InvalidParam, RpcFailure
 from cromford.daemon.api.rpc_server import Handler, read_params, without_params
-from cromford.daemon.payment_numbers import PaymentNumbers
 from cromford.daemon.views import channels as channel_views
 from cromford.daemon.views.client import standing_of
 from cromford.daemon.views.payments import own_payments, show_invoice
@@ -46,8 +45,6 @@ Document = dict[str, Any]
 
 class PayingClient(Payer, Protocol):
     """What a client's daemon offers these methods."""
-
-    payment_numbers: PaymentNumbers
 
     @property
     def state(self) -> ClientState:
@@ -218,9 +215,8 @@ class ClientPayments:
 
     async def _payments(self, params: dict[str, Any]) -> object:
         limit = checked_limit(read_params(params, PaymentsParams))
-        book, numbers = self._owner.book, self._owner.payment_numbers
-        height = self._owner.height
-        return {"payments": own_payments(book, numbers, limit=limit, height=height)}
+        book, height = self._owner.book, self._owner.height
+        return {"payments": own_payments(book, limit=limit, height=height)}
 
     async def _balance(self) -> object:
         channels = self._channels()

@@ -15,7 +15,6 @@ from cromford.daemon.api.payments import (
     read_invoice,
 )
 from cromford.daemon.api.rpc_server import Handler, read_params, without_params
-from cromford.daemon.payment_numbers import PaymentNumbers
 from cromford.daemon.views import channels as channel_views
 from cromford.daemon.views.lsp import standing_of
 from cromford.daemon.views.payments import forwards, own_payments
@@ -30,8 +29,6 @@ Document = dict[str, Any]
 
 class PayingLsp(Payer, Protocol):
     """What an LSP's daemon offers these methods."""
-
-    payment_numbers: PaymentNumbers
 
     @property
     def state(self) -> LspState:
@@ -88,9 +85,7 @@ class LspPayments:
         limit = checked_limit(read_params(params, PaymentsParams))
         book = self._owner.book
         return {
-            "payments": own_payments(
-                book, self._owner.payment_numbers, limit=limit, height=self._owner.height
-            ),
+            "payments": own_payments(book, limit=limit, height=self._owner.height),
             "forwards": forwards(book, limit=limit),
             "n_forwards": book.n_finished + len(book.forwards) + len(book.held),
             "earned_msat": book.earned_msat,

@@ -7,9 +7,9 @@ Of what we paid it is shown, as the proof.
 from dataclasses import dataclass
 from heapq import nlargest
 from itertools import islice
+from operator import attrgetter
 from typing import Any, Final
 
-from cromford.daemon.payment_numbers import PaymentNumbers
 from cromford.protocol.journal.book import Book, Forward, HtlcKey, OwnInvoice, Payment
 from cromford.protocol.journal.encoding import delivery_of
 from cromford.protocol.journal.failures import CODE_SIZE, describe_failure
@@ -102,26 +102,19 @@ def show_invoice(book: Book, invoice: OwnInvoice) -> Document:
     }
 
 
-def own_payments(book: Book, numbers: PaymentNumbers, *, limit: int, height: int) -> list[Document]:
+def own_payments(book: Book, *, limit: int, height: int) -> list[Document]:
     """Return what we paid and what we asked for, the newest first, up to a limit."""
-    found: list[tuple[int, Payment | OwnInvoice]] = [
-        (numbers.of_payment(payment_hash), payment)
-        for payment_hash, payment in book.payments.items()
-    ]
-    found += [
-        (numbers.of_invoice(payment_hash), invoice)
-        for payment_hash, invoice in book.invoices.items()
-    ]
+    found: list[Payment | OwnInvoice] = [*book.payments.values(), *book.invoices.values()]
     return [
         {
-            "number": number,
+            "number": one.number,
             **(
                 show_payment(book, one, height=height)
                 if isinstance(one, Payment)
                 else show_invoice(book, one)
             ),
         }
-        for number, one in nlargest(limit, found, key=lambda pair: pair[0])
+        for one in nlargest(limit, found, key=attrgetter("number"))
     ]
 
 

@@ -1,15 +1,13 @@
 """A peer that published a commitment it had revoked: find which, rebuild it, punish it.
 
-What a revoked commitment said is not kept in memory. The journal has it: the state in which it
-was the peer's latest is folded again when it is needed, which is hardly ever.
+What a revoked commitment said is not kept in memory: `protocol/journal/revoked` archives it, and it
+is looked up when it is needed, which is hardly ever.
 """
 
 from cromford.bitcoin.tx import Tx
 from cromford.channel.commitment import commitment_number_of
 from cromford.channel.content import CommitmentContent
-from cromford.channel.stage import Edition
 from cromford.crypto.keys import pubkey_of
-from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.link import Link
 from cromford.watch.landed import RevokedCommitment
 
@@ -21,14 +19,6 @@ def revoked_number(link: Link, spender: Tx) -> int | None:
     except ValueError:
         return None
     return number if number < link.state.peer_revoked else None
-
-
-def content_at(book: Book, channel_id: bytes, number: int) -> CommitmentContent | None:
-    """Return what the peer's commitment of this number says, if it is the latest in this book."""
-    link = book.links.get(channel_id)
-    if link is None or link.state.peer_signed != number:
-        return None
-    return link.state.content(link.state.peer, Edition.SIGNED)
 
 
 def revoked_commitment(link: Link, content: CommitmentContent) -> RevokedCommitment:

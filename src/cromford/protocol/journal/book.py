@@ -23,7 +23,10 @@ def _status_of(preimage: bytes | None, failure: bytes | None) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Payment:
-    """An invoice that we pay. It is paid once it has a preimage, failed with a failure."""
+    """An invoice that we pay. It is paid once it has a preimage, failed with a failure.
+
+    `number` counts payments and invoices together, in the order in which they began.
+    """
 
     payment_hash: bytes
     payee: bytes
@@ -32,6 +35,7 @@ class Payment:
     description: str
     text: str
     htlc: HtlcKey
+    number: int
     preimage: bytes | None = None
     failure: bytes | None = None
 
@@ -43,7 +47,10 @@ class Payment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnInvoice:
-    """An invoice of ours. `paid_by` is the HTLC that pays it, of `paid_msat`."""
+    """An invoice of ours. `paid_by` is the HTLC that pays it, of `paid_msat`.
+
+    `number` counts payments and invoices together, in the order in which they began.
+    """
 
     payment_hash: bytes
     preimage: bytes
@@ -52,6 +59,7 @@ class OwnInvoice:
     description: str
     expires_at: int
     text: str
+    number: int
     is_expired: bool = False
     paid_by: HtlcKey | None = None
     paid_msat: int = 0
@@ -109,6 +117,7 @@ class Book:
         finished: Finished forwards by number, the newest ones.
         n_finished: How many there ever were.
         earned_msat: Fees of all paid forwards.
+        n_begun: How many payments and invoices there ever were; one that is paid anew counts anew.
     """
 
     links: Map[bytes, Link] = field(default_factory=Map)
@@ -125,6 +134,7 @@ class Book:
     finished: Map[int, Forward] = field(default_factory=Map)
     n_finished: int = 0
     earned_msat: int = 0
+    n_begun: int = 0
 
     def links_with(self, node_id: bytes) -> tuple[Link, ...]:
         """Return the channels with a peer, oldest first."""

@@ -25,7 +25,8 @@ def apply_to_book(book: Book, record: cr.BookRecord, *, height: int) -> Book:
     """Return the book after remembering one thing at a height of the chain."""
     match record:
         case cr.InvoiceIssued():
-            return _with_invoice(book, _invoice_of(record))
+            begun = replace(book, n_begun=book.n_begun + 1)
+            return _with_invoice(begun, _invoice_of(record, number=begun.n_begun))
         case cr.InvoiceExpired(payment_hash=payment_hash):
             return _with_invoice(book, replace(book.invoices[payment_hash], is_expired=True))
         case cr.InvoicePaid():
@@ -34,9 +35,11 @@ def apply_to_book(book: Book, record: cr.BookRecord, *, height: int) -> Book:
             paid = replace(invoice, paid_by=key, paid_msat=record.amount_msat)
             return _with_invoice(book, paid)
         case cr.PaymentStarted():
-            payment = _payment_of(record)
+            number = book.n_begun + 1
+            payment = _payment_of(record, number=number)
             return replace(
                 book,
+                n_begun=number,
                 payments=book.payments.set(payment.payment_hash, payment),
                 owners=book.owners.set(payment.htlc, payment.payment_hash),
             )
@@ -230,7 +233,7 @@ def _with_forward(book: Book, record: cr.HtlcForwarded) -> Book:
     )
 
 
-def _invoice_of(record: cr.InvoiceIssued) -> OwnInvoice:
+def _invoice_of(record: cr.InvoiceIssued, *, number: int) -> OwnInvoice:
     return OwnInvoice(
         payment_hash=record.payment_hash,
         preimage=record.preimage,
@@ -239,10 +242,11 @@ def _invoice_of(record: cr.InvoiceIssued) -> OwnInvoice:
         description=record.description,
         expires_at=record.expires_at,
         text=record.text,
+        number=number,
     )
 
 
-def _payment_of(record: cr.PaymentStarted) -> Payment:
+def _payment_of(record: cr.PaymentStarted, *, number: int) -> Payment:
     return Payment(
         payment_hash=record.payment_hash,
         payee=record.payee,
@@ -251,6 +255,7 @@ def _payment_of(record: cr.PaymentStarted) -> Payment:
         description=record.description,
         text=record.text,
         htlc=(record.channel_id, record.htlc_id),
+        number=number,
     )
 
 

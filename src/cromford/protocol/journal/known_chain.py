@@ -27,6 +27,7 @@ class KnownChain:
     spends: Mapping[OutPoint, Tx] = field(default_factory=dict)  # by our confirmed transactions
     # The kinds of reasons for which transactions of ours were refused that are in no block.
     refused: Mapping[Txid, tuple[str, ...]] = field(default_factory=dict)
+    recorded_height: int = -1  # of the tip, also where more blocks left than are remembered
 
     @property
     def height(self) -> int:
@@ -52,12 +53,13 @@ class KnownChain:
         """Return the view after a block was connected in which `txs` confirmed."""
         recent = (*self.recent[-RECENT_BLOCKS + 1 :], block)
         if not txs:
-            return replace(self, recent=recent)
+            return replace(self, recent=recent, recorded_height=block.height)
         return KnownChain(
             recent=recent,
             confirmed={**self.confirmed, **dict.fromkeys((tx.txid for tx in txs), block.height)},
             spends={**self.spends, **{tx_in.outpoint: tx for tx in txs for tx_in in tx.inputs}},
             refused={t: k for t, k in self.refused.items() if t not in {tx.txid for tx in txs}},
+            recorded_height=block.height,
         )
 
     def with_refusal(self, txid: Txid, reason: str) -> "KnownChain":
@@ -73,6 +75,7 @@ class KnownChain:
             recent=tuple(block for block in self.recent if block.height < height),
             confirmed=confirmed,
             spends={o: tx for o, tx in self.spends.items() if tx.txid in confirmed},
+            recorded_height=height - 1,
         )
 
 

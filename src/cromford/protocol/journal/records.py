@@ -3,6 +3,10 @@
 A role's state is the fold of these, so a record holds what happened and nothing that can be
 computed from earlier ones. Each is encoded after a version byte; a version that is not known
 stops the daemon before it acts on half an understanding.
+
+Version 1 was never released and is not read. From version 2 on every change of a record goes on
+reading what was written before: a new field has a default and comes last, a record that is written
+no more is still folded. `tests/protocol/frozen_records.json` holds the bytes of each.
 """
 
 from typing import Final
@@ -16,7 +20,8 @@ from cromford.protocol.journal import spending_records as sr
 from cromford.protocol.journal.channel_records import BookRecord
 from cromford.protocol.journal.record import Record
 
-RECORD_VERSION: Final = 1
+RECORD_VERSION: Final = 2
+UNRELEASED_VERSION: Final = 1
 
 
 class Created(Record, frozen=True, kw_only=True, tag="created"):
@@ -119,6 +124,11 @@ def decode_record(data: bytes) -> AnyRecord:
     Raises:
         UnknownRecord: If it is of another version or malformed.
     """
+    if data[:1] == UNRELEASED_VERSION.to_bytes(1, "big"):
+        raise UnknownRecord(
+            f"a record of version {UNRELEASED_VERSION}, written by an unreleased version, cannot "
+            f"be read: expected {RECORD_VERSION}"
+        )
     if not data or data[0] != RECORD_VERSION:
         raise UnknownRecord(f"record version {data[:1].hex() or 'none'}, expected {RECORD_VERSION}")
     try:

@@ -1,0 +1,210 @@
+"""The thread that waits for the disk: what it makes durable, what follows, and when it cannot."""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from cromford.adapters.memory import MemoryJournal
+from cromford.daemon import committer as committing
+from cromford.daemon.committer import Committer
+from cromford.ports import Archived, Checkpoint, Entry, StoreFailed
+
+
+@dataclass
+class SlowJournal(MemoryJournal):
+    """A journal whose disk is busy until it is let go, and may be full."""
+
+    appends: list[list[bytes]] = field(default_factory=list)
+    is_free: threading.Event = field(default_factory=threading.Event)
+    is_full: bool = False
+
+    def append(self, entries: Sequence[Entry], archived: Sequence[Archived] = ()) -> None:
+        assert self.is_free.wait(10)
+        if self.is_full:
+            raise StoreFailed("the disk is full")
+        super().append(entries, archived)
+        self.appends.append([entry.record for entry in entries])
+
+
+class Scene:
+    """A committer over a slow journal, and a diary of what followed."""
+
+    def __init__(self) -> None:
+        self.store = SlowJournal()
+        self.diary: list[str] = []
+        self.failures: list[Exception] = []
+        self.committer = Committer(self.store, failed=self.failures.append)
+
+    def commit(self, name: str, then: Callable[[], None] = lambda: None) -> None:
+        def follow() -> None:
+            assert name.encode() in self.store.records, "it is durable"
+            self.diary.append(name)
+            then()
+
+        self.committer.commit([Entry("house", name.encode())], [], follow)
+
+    async def rested(self) -> None:
+        """Let the thread take what is there."""
+        await asyncio.sleep(0.05)
+
+
+def played(scenario: Callable[[Scene], Awaitable[None]]) -> None:
+    async def main() -> None:
+        scene = Scene()
+        try:
+            await asyncio.wait_for(scenario(scene), 20)
+        finally:
+            scene.store.is_free.set()
+            await scene.committer.close()
+
+    asyncio.run(main())
+
+
+def test_what_waits_for_the_disk_is_committed_together_and_followed_in_order() -> None:
+    async def scenario(scene: Scene) -> None:
+        scene.commit("a")
+        await scene.rested()
+        for name in "bcd":
+            scene.commit(name)
+        scene.committer.commit([], [], lambda: scene.diary.append("nothing to write"))
+        await scene.rested()
+        assert scene.diary == []
+        scene.store.is_free.set()
+        await scene.committer.settled()
+        assert scene.store.appends == [[b"a"], [b"b", b"c", b"d"]]
+        assert scene.diary == ["a", "b", "c", "d", "nothing to write"]
+
+    played(scenario)
+
+
+def test_what_waits_for_nothing_follows_at_once() -> None:
+    async def scenario(scene: Scene) -> None:
+        scene.committer.commit([], [], lambda: scene.diary.append("at once"))
+        assert scene.diary == ["at once"]
+        await scene.committer.settled()
+
+    played(scenario)
+
+
+def test_settled_waits_for_what_was_committed_before_it_and_for_nothing_later() -> None:
+    async def scenario(scene: Scene) -> None:
+        scene.commit("before")
+        waiting = asyncio.create_task(scene.committer.settled())
+        await scene.rested()
+        assert not waiting.done()
+        scene.store.is_free.set()
+        await waiting
+        assert scene.diary == ["before"]
+        scene.store.is_free.clear()
+        scene.commit("later")
+        assert waiting.done()
+
+    played(scenario)
+
+
+def test_what_follows_may_commit_again() -> None:
+    async def scenario(scene: Scene) -> None:
+        scene.store.is_free.set()
+        scene.commit("first", then=lambda: scene.commit("second"))
+        await scene.committer.settled()
+        await scene.committer.settled()
+        assert scene.diary == ["first", "second"]
+
+    played(scenario)
+
+
+def test_a_failed_write_does_nothing_of_it_and_is_told_once() -> None:
+    async def scenario(scene: Scene) -> None:
+        scene.store.is_full = True
+        scene.commit("a")
+        waiting = asyncio.create_task(scene.committer.settled())
+        scene.commit("b")
+        scene.store.is_free.set()
+        with pytest.raises(StoreFailed, match="the disk is full"):
+            await waiting
+        assert (scene.diary, scene.store.entries) == ([], [])
+        assert [str(error) for error in scene.failures] == ["the disk is full"]
+        with pytest.raises(StoreFailed, match="the disk is full"):
+            scene.commit("c")
+        with pytest.raises(StoreFailed, match="the disk is full"):
+            scene.committer.commit([], [], lambda: scene.diary.append("never"))
+        with pytest.raises(StoreFailed, match="the disk is full"):
+            await scene.committer.settled()
+        assert scene.diary == []
+
+    played(scenario)
+
+
+def test_a_bug_in_what_follows_ends_all_that_would() -> None:
+    def bug() -> None:
+        raise ZeroDivisionError
+
+    async def scenario(scene: Scene) -> None:
+        scene.commit("a", then=bug)
+        scene.commit("b")
+        scene.store.is_free.set()
+        with pytest.raises(StoreFailed):
+            await scene.committer.settled()
+        assert [type(error) for error in scene.failures] == [ZeroDivisionError]
+        assert scene.diary == ["a"]
+
+    played(scenario)
+
+
+def test_a_checkpoint_is_kept_after_the_records_it_stands_for_and_before_later_ones() -> None:
+    async def scenario(scene: Scene) -> None:
+        scene.commit("a")
+        keeping = asyncio.create_task(scene.committer.keep(Checkpoint("house", 1, b"one")))
+        await asyncio.sleep(0)
+        scene.commit("b")
+        assert scene.store.checkpoints == {}
+        scene.store.is_free.set()
+        await keeping
+        assert scene.store.checkpoints["house"].snapshot == b"one"
+        await scene.committer.settled()
+        assert scene.store.appends == [[b"a"], [b"b"]]
+
+    played(scenario)
+
+
+def test_at_the_end_what_waits_is_written_and_nothing_follows() -> None:
+    async def main() -> None:
+        scene = Scene()
+        scene.commit("a")
+        scene.commit("b")
+        closing = asyncio.create_task(scene.committer.close())
+        await scene.rested()
+        scene.store.is_free.set()
+        await closing
+        assert scene.store.records == [b"a", b"b"]
+        assert (scene.diary, scene.failures) == ([], [])
+        with pytest.raises(StoreFailed, match="the journal is closed"):
+            scene.commit("c")
+
+    asyncio.run(main())
+
+
+def test_with_too_many_waiting_the_loop_waits_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(committing, "WAITING_MAX", 3)
+
+    async def scenario(scene: Scene) -> None:
+        freed: list[Any] = []
+
+        def free() -> None:
+            freed.append(len(scene.committer._waiting))
+            scene.store.is_free.set()
+
+        timer = threading.Timer(0.2, free)
+        timer.start()
+        for name in "abcdefgh":
+            scene.commit(name)  # The loop stands still here until the disk is free.
+        timer.join()
+        assert freed == [3]
+        await scene.committer.settled()
+        assert "".join(scene.diary) == "abcdefgh"
+
+    played(scenario)

@@ -1,0 +1,164 @@
+"""A breach, years later: what the peer revoked is looked up, whatever was forgotten since."""
+
+from collections.abc import Callable
+
+import pytest
+from tests.protocol.paying_clients import live_factory, lsp_link, make_invoice, newest_link, pay
+from tests.protocol.pump import Pump
+from tests.protocol.test_exit_guards import ask_to_leave, remembered
+from tests.protocol.test_leaving import QUICK, wallet_sat
+from tests.protocol.unanswered import FIRST_MSAT, WORTH_MSAT
+
+from cromford import effects as fx
+from cromford.bitcoin.tx import OutPoint, Tx
+from cromford.channel.content import CommitmentContent
+from cromford.channel.stage import Edition
+from cromford.protocol import events as ev
+from cromford.protocol.journal import channel_records as cr
+
+
+def breached(
+    pump: Pump, beforehand: Callable[[Pump], object] = bool
+) -> tuple[CommitmentContent, CommitmentContent]:
+    """Let Alice publish what she revoked; return what two revoked commitments of hers say.
+
+    What happens `beforehand` happens after the revocation.
+    """
+    alice, bob = pump.clients
+    pay(pump, pump.lsp, alice, FIRST_MSAT)
+    pump.disconnect(bob)
+    pump.handle(alice, make_invoice(pump, bob, WORTH_MSAT))
+    pump.run()
+    old = newest_link(alice)
+    other = old.state.content(old.me, Edition.SIGNED)
+    pump.connect(bob)
+    pump.run()
+    pay(pump, alice, bob, WORTH_MSAT)
+    later = newest_link(alice)
+    published = later.state.content(later.me, Edition.SIGNED)
+    pay(pump, alice, bob, 1_000_000)
+    ask_to_leave(pump, alice, alice)
+    while pump.chain.coin(old.setting.funding.outpoint) is None:
+        pump.mine()
+    pump.chain.mempool.clear()
+    pump.chain.broadcast(later.finished.tx)
+    beforehand(pump)
+    pump.mine()
+    assert pump.lsp.state.chain.spends[old.setting.funding.outpoint].txid == later.finished.tx.txid
+    return published, other
+
+
+def test_a_breach_is_remembered_once_and_for_the_transaction_that_confirmed() -> None:
+    pump = live_factory(2, policy=QUICK, watches_folds=True)
+    published, other = breached(pump)
+    channel_id = newest_link(pump.clients[0]).channel_id
+    (found,) = remembered(pump.lsp, cr.BreachFound)
+    assert found == cr.BreachFound(channel_id=channel_id, content=published)
+    for content in (published, other):
+        asked = fx.RecallCommitment(channel_id=channel_id, number=content.number)
+        pump.handle(pump.lsp, ev.CommitmentRecalled(asked=asked, content=content))
+    pump.restart(pump.lsp)
+    pump.mine(8)
+    assert remembered(pump.lsp, cr.BreachFound) == [found]
+
+
+def test_a_breach_is_recalled_from_the_state_in_which_it_was_the_latest() -> None:
+    pump = live_factory(2, policy=QUICK)
+    published, other = breached(pump)
+    assert recalled(pump, published.number) == published
+    assert recalled(pump, other.number) == other
+    assert recalled(pump, published.number + 40) is None
+
+
+def checkpointed(pump: Pump) -> None:
+    """Let everybody take a checkpoint, and go on from it."""
+    for node in (pump.lsp, *pump.clients):
+        node.checkpoint()
+    pump.restart(pump.lsp)
+
+
+def check_punished(pump: Pump, published: CommitmentContent, before_sat: int) -> None:
+    """Check that the LSP found the breach once, and that nothing of the channel is Alice's."""
+    alice = pump.clients[0]
+    channel_id = newest_link(alice).channel_id
+    found = cr.BreachFound(channel_id=channel_id, content=published)
+    assert remembered(pump.lsp, cr.BreachFound) == [found]
+    pump.mine(12)
+    commitment = pump.lsp.state.chain.spends[newest_link(alice).setting.funding.outpoint]
+    left = {commitment.outpoint(vout) for vout in range(len(commitment.outputs))}
+    taken = [tx for _, txs in pump.chain.blocks for tx in txs if left & spent_by(tx)]
+    assert taken
+    assert wallet_sat(alice) == before_sat
+    assert pump.lsp.durable_state() == pump.lsp.state
+
+
+def spent_by(tx: Tx) -> set[OutPoint]:
+    return {tx_in.outpoint for tx_in in tx.inputs}
+
+
+def test_a_breach_is_punished_with_a_checkpoint_after_the_revocation() -> None:
+    """The records that said what was revoked are gone: the archive has it."""
+    pump = live_factory(2, policy=QUICK)
+    before_sat = wallet_sat(pump.clients[0])
+    published, other = breached(pump, checkpointed)
+    (checkpoint,) = pump.lsp.store.checkpoints.values()
+    assert checkpoint.n > 0
+    assert recalled(pump, other.number) == other
+    check_punished(pump, published, before_sat)
+
+
+@pytest.mark.parametrize("fuse", range(1, 12))
+def test_a_breach_is_punished_whatever_crashes_when_it_is_seen(fuse: int) -> None:
+    pump = live_factory(2, policy=QUICK)
+    before_sat = wallet_sat(pump.clients[0])
+
+    def die_soon(pump: Pump) -> None:
+        checkpointed(pump)
+        pump.lsp.fuse = fuse
+
+    published, _ = breached(pump, die_soon)
+    check_punished(pump, published, before_sat)
+    assert pump.lsp.n_deaths == 2
+
+
+@pytest.mark.parametrize("fuse", range(1, 16))
+def test_what_was_revoked_is_known_whatever_crashes_as_it_is_revoked(fuse: int) -> None:
+    """The secret and what it revokes are one append: never one without the other."""
+    pump = live_factory(2, policy=QUICK)
+    alice, _ = pump.clients
+    pay(pump, pump.lsp, alice, FIRST_MSAT)
+    request = make_invoice(pump, alice, 1_000_000)
+    pump.lsp.fuse = fuse
+    pump.handle(pump.lsp, request)
+    pump.run()
+    assert pump.lsp.n_deaths == 1
+    link = lsp_link(pump, newest_link(alice))
+    assert link.state.peer_revoked > 1
+    for number in range(link.state.peer_revoked):
+        content = recalled(pump, number)
+        assert content is not None
+        assert content.number == number
+        assert content.total_msat == 1000 * link.setting.funding.capacity_sat
+    assert recalled(pump, link.state.peer_revoked) is None
+
+
+def test_what_a_revoked_commitment_said_takes_few_bytes() -> None:
+    pump = live_factory(2, policy=QUICK)
+    alice, bob = pump.clients
+    pay(pump, pump.lsp, alice, FIRST_MSAT)
+    for _ in range(5):
+        pay(pump, alice, bob, 1_000_000)
+    sizes = [len(key) + len(value) for (_, key), value in pump.lsp.store.archive.items()]
+    assert len(sizes) > 20
+    assert sum(sizes) / len(sizes) < 110
+
+
+def recalled(pump: Pump, number: int) -> CommitmentContent | None:
+    """Return what the LSP's journal says about a commitment of Alice's."""
+    assert pump.lsp.driver is not None
+    channel_id = newest_link(pump.clients[0]).channel_id
+    effect = fx.RecallCommitment(channel_id=channel_id, number=number)
+    events = [*pump.lsp.driver.recall(effect)]
+    contents = [one.content for one in events if isinstance(one, ev.CommitmentRecalled)]
+    assert len(contents) == len(events) <= 1
+    return contents[0] if contents else None

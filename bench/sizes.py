@@ -11,8 +11,11 @@ from cromford.bitcoin.network import REGTEST
 from cromford.bitcoin.tx import Txid
 from cromford.factory.shape import ShapeVertex
 from cromford.factory.terms import HASH_SIZE, N_INNER_LEVELS_MAX, FactoryTerms
-from cromford.protocol.journal.lsp_state import LspConfig, LspState, apply, new_lsp
-from cromford.protocol.journal.records import BlockConnected
+from cromford.protocol.journal.house import apply_to_house
+from cromford.protocol.journal.lsp_state import LspConfig, LspState, new_lsp
+from cromford.protocol.journal.mail import Found
+from cromford.protocol.journal.mail_records import MailTaken
+from cromford.protocol.journal.streams import CHAIN
 from cromford.protocol.lobby.build import shape_by_policy, terms_of
 from cromford.protocol.policy import ClientPolicy, LspPolicy
 from cromford.signing.keychain import Keychain
@@ -93,9 +96,10 @@ class Size:
     def terms(self, attempt_id: bytes) -> FactoryTerms:
         """Return the terms an LSP would propose."""
         shape, inner_arities = shape_by_policy(self.lsp_policy, self.n_clients)
-        block = BlockConnected(height=TIP_HEIGHT, block_hash=TIP_HASH, txs=())
+        block = Found(height=TIP_HEIGHT, block_hash=TIP_HASH, txs=())
+        taken = MailTaken(sender=CHAIN, number=1, mail=block)
         return terms_of(
-            apply(self.new_lsp(keychain_of("terms")), block),
+            apply_to_house(self.new_lsp(keychain_of("terms")).house, taken),
             (CAPACITY_SAT,) * self.n_clients,
             shape,
             inner_arities,

@@ -5,7 +5,7 @@ where there is one, as an event. Losing an effect to a crash is harmless: what i
 asked for again on the next start.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cromford.bitcoin.tx import OutPoint, Tx, TxOut
 from cromford.channel.commitment import Commitment
@@ -110,10 +110,14 @@ class SignSpending:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Broadcast:
-    """Publish a transaction. Answered by `BroadcastRefused` if the node refuses it."""
+    """Publish a transaction. Answered by `BroadcastRefused` if the node refuses it.
+
+    `stream` is whose transaction it is; the turn that asks writes it in.
+    """
 
     name: str
     tx: Tx
+    stream: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,11 +250,12 @@ class SignTakingTx:
 class RecallCommitment:
     """Look up what a revoked commitment of the peer said: it was archived when it was revoked.
 
-    Answered by `CommitmentRecalled`.
+    Answered by `CommitmentRecalled`. `stream` is the channel's; the turn that asks writes it in.
     """
 
     channel_id: bytes
     number: int
+    stream: str = field(default="", compare=False)
 
 
 # What the world performs; the journal alone answers `RecallCommitment`.

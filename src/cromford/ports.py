@@ -54,11 +54,15 @@ class Kept(NamedTuple):
 
 
 class Checkpoint(NamedTuple):
-    """What the first `n` records of a stream amount to, in bytes that only their writer reads."""
+    """What the first `n` records of a stream amount to, in bytes that only their writer reads.
+
+    `label` can be read without the rest: what is to be known of a stream that is not loaded.
+    """
 
     stream: str
     n: int
     snapshot: bytes
+    label: bytes = b""
 
 
 class Archived(NamedTuple):
@@ -99,6 +103,9 @@ class Store(Protocol):
 
     def checkpoint(self, stream: str) -> Checkpoint | None:
         """Return a stream's checkpoint, or None."""
+
+    def labels(self) -> Mapping[str, bytes]:
+        """Return the labels of the checkpoints that have one, and no record after them."""
 
     def replace_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Put a checkpoint in the place of the stream's one before, durable on return.

@@ -56,6 +56,7 @@ LSP_STATUS = {
     "build": {"phase": "preparing"},
     "build_dropped": "client 2: silent",
     "n_factories": 1,
+    "stopped": [],
     "capital": {
         "free_sat": 4_000_000_000,
         "reserved_sat": 1_000_000_000,

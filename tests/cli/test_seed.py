@@ -9,10 +9,11 @@ from tests.cli.conftest import CommandLine
 from cromford.adapters.sqlite import Journal, locked
 from cromford.bitcoin.network import REGTEST
 from cromford.cli import asking, seed_asking
-from cromford.daemon.pairing import CREATION, open_keychain
+from cromford.daemon.pairing import open_keychain
 from cromford.daemon.seed_file import read_phrase, seed_of, write_phrase
 from cromford.ports import Entry
 from cromford.protocol.journal.records import Created, encode_record
+from cromford.protocol.journal.streams import CREATION
 from cromford.signing.keychain import seed_fingerprint
 
 # BIP 39's own vectors, of 12 and of 24 words.

@@ -20,7 +20,7 @@ from cromford.daemon.api.rpc import InvalidParam
 from cromford.daemon.api.rpc_server import Handler
 from cromford.daemon.lspd import LspDaemon
 from cromford.daemon.views import lsp as lsp_views
-from cromford.protocol.journal.lsp_state import FAULTS_TO_BAN, Build
+from cromford.protocol.journal.house import FAULTS_TO_BAN, Build
 
 SMALL_MSAT = 2_600_000  # Of an HTLC that leaves less than its sweep costs, where fees are high.
 FIRST_MSAT = 60_000_000
@@ -102,7 +102,7 @@ def hear_what_is_rare(t: Town, heard: Heard) -> None:
     """Show a ban, and a build that waits for a client that is away, as the daemon would."""
     lsp, _ = t.running["lsp"]
     assert isinstance(lsp, LspDaemon)
-    banned = replace(lsp.state, faults={lsp.identity.node_id: (lsp.height,) * FAULTS_TO_BAN})
+    banned = replace(lsp.state.house, faults={lsp.identity.node_id: (lsp.height,) * FAULTS_TO_BAN})
     heard.fields["lsp", "lobby"].update(fields_of(lsp_views.lobby(banned)))
     waiting = Build(
         attempt=None, node_ids=(), reasons=(), capacity_sat=(), min_clients=1, max_clients=1

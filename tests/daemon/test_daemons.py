@@ -12,8 +12,9 @@ from tests.daemon.town import STEP_SECONDS, Town, town
 
 from cromford.adapters.sqlite import JOURNAL_NAME, Journal
 from cromford.daemon.api.rpc import RpcFailure
-from cromford.daemon.pairing import CREATION, ForeignSeed
+from cromford.daemon.pairing import ForeignSeed
 from cromford.protocol.journal.records import Created, decode_record, encode_record
+from cromford.protocol.journal.streams import CREATION
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import pytest
+from tests.daemon.one_stream import OneStream
 
 from cromford import effects as fx
 from cromford.adapters.memory import MemoryJournal
@@ -14,7 +15,7 @@ from cromford.protocol.facts import Facts
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.lobby_records import WishWithdrawn
 from cromford.protocol.journal.records import AnyRecord, Started
-from cromford.protocol.turn import Decision
+from cromford.protocol.turn import Asked, Decision, Remembered
 from cromford.wire.messages import Abort
 
 
@@ -51,7 +52,11 @@ def decide(state: Counter, event: Event, _facts: Facts) -> Decision[Counter]:
     if isinstance(event, DeadlineReached) and event.deadline == BAD_RECORD:
         apply(state, WishWithdrawn())
     clear = fx.ClearDeadline(deadline=FIRST if state.n == 0 else THEN)
-    return Decision(state=apply(state, Started()), records=(Started(),), effects=(clear,))
+    return Decision(
+        state=apply(state, Started()),
+        entries=(Remembered("test", Started()),),
+        asked=(Asked("test", clear),),
+    )
 
 
 def apply(state: Counter, record: AnyRecord) -> Counter:
@@ -61,7 +66,11 @@ def apply(state: Counter, record: AnyRecord) -> Counter:
 
 
 ROLE: Role[Counter] = Role(
-    name="test", stream="test", decide=decide, apply=apply, relevant=lambda _s, _t: ()
+    name="test",
+    decide=decide,
+    apply=lambda state, _stream, record: apply(state, record),
+    relevant=lambda _s, _t: (),
+    parts=OneStream("test", apply),
 )
 
 
@@ -120,8 +129,12 @@ def with_a_bug_after(n_good: int, *, remembers: bool) -> tuple[ListStore, Driver
         n_decided += 1
         clear = fx.ClearDeadline(deadline=FIRST)
         if not remembers:
-            return Decision(state=state, effects=(clear,))
-        return Decision(state=apply(state, Started()), records=(Started(),), effects=(clear,))
+            return Decision(state=state, asked=(Asked("test", clear),))
+        return Decision(
+            state=apply(state, Started()),
+            entries=(Remembered("test", Started()),),
+            asked=(Asked("test", clear),),
+        )
 
     store = ListStore()
     role = replace(ROLE, decide=decide_some)
@@ -216,7 +229,9 @@ def late(store: ListStore) -> tuple[Driver[Counter], list[Waiting]]:
     def decide_both(state: Counter, _event: Event, _facts: Facts) -> Decision[Counter]:
         clear = fx.ClearDeadline(deadline=THEN)
         return Decision(
-            state=apply(state, Started()), records=(Started(),), effects=(SEND, clear, SEND)
+            state=apply(state, Started()),
+            entries=(Remembered("test", Started()),),
+            asked=tuple(Asked("test", effect) for effect in (SEND, clear, SEND)),
         )
 
     def perform(effect: fx.Effect) -> tuple[Event, ...]:

@@ -12,7 +12,6 @@ import pytest
 from cromford.adapters.sqlite import JOURNAL_NAME, Journal
 from cromford.bitcoin.network import MAINNET, REGTEST, SIGNET, Network
 from cromford.daemon.pairing import (
-    CREATION,
     ForeignJournal,
     ForeignSeed,
     SeedMissing,
@@ -31,6 +30,7 @@ from cromford.daemon.seed_file import (
 )
 from cromford.ports import Entry
 from cromford.protocol.journal.records import Created, Started, decode_record, encode_record
+from cromford.protocol.journal.streams import CREATION
 from cromford.signing.keychain import FactoryKey, Keychain, seed_fingerprint
 
 # BIP 39's own vectors.

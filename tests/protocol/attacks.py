@@ -11,8 +11,10 @@ from cromford import effects as fx
 from cromford.bitcoin.tx import Tx
 from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
+from cromford.protocol.journal.house import House
 from cromford.protocol.journal.lsp_attempt import Aborted, Acknowledging, LspAttempt
 from cromford.protocol.journal.lsp_state import LspState
+from cromford.protocol.journal.records import AnyRecord
 from cromford.protocol.turn import Decision
 from cromford.wire import messages as m
 
@@ -116,6 +118,29 @@ def culprits_of(attempt: LspAttempt) -> tuple[bytes, ...]:
     """Return who ended an attempt."""
     assert isinstance(attempt.stage, Aborted)
     return attempt.stage.culprits
+
+
+def kept(decision: Decision[LspState]) -> tuple[AnyRecord, ...]:
+    """Return what a decision journals: all but what is true of one run only."""
+    return tuple(entry.record for entry in decision.entries if entry.is_kept)
+
+
+def with_house(state: LspState, **changes: Any) -> LspState:
+    """Return a state in which something of the house is different."""
+    return replace(state, house=replace(state.house, **changes))
+
+
+def house_at(house: House, height: int) -> House:
+    """Return a house as it would be if the tip had this height."""
+    tip = replace(house.chain.recent[-1], height=height)
+    return replace(house, chain=replace(house.chain, recent=(tip,)))
+
+
+def at_height(state: LspState, height: int) -> LspState:
+    """Return a state as it would be if the tip had this height, for the house and factories."""
+    tip = replace(state.scan.recent[-1], height=height)
+    scan = replace(state.scan, recent=(tip,))
+    return replace(state, house=house_at(state.house, height), scan=scan)
 
 
 def refusal(decision: Decision[LspState]) -> str:

@@ -107,7 +107,7 @@ class Victim:
     @property
     def records(self) -> list[r.AnyRecord]:
         """What it wrote down since the scene."""
-        return [r.decode_record(data) for data in self.store.records]
+        return list(self.store.remembered)
 
     @property
     def signing(self) -> list[fx.PartialSign]:

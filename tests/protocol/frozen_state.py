@@ -12,7 +12,10 @@ from typing import Any, Final
 
 from cromford.bitcoin.network import REGTEST
 from cromford.protocol.journal.client_state import ClientConfig, ClientState
-from cromford.protocol.journal.lsp_state import LspConfig, LspState
+from cromford.protocol.journal.factory import Factory
+from cromford.protocol.journal.house import House
+from cromford.protocol.journal.lsp_config import LspConfig
+from cromford.protocol.journal.scan import Scan
 from cromford.protocol.journal.snapshot import references_of
 from cromford.protocol.journal.state_classes import Classes, classes_of
 from cromford.protocol.policy import ClientPolicy, LspPolicy
@@ -21,11 +24,11 @@ from cromford.wallet.account import Account
 
 FROZEN_FILE: Final = Path(__file__).parent / "frozen_state.json"
 ACCOUNT: Final = Account(Keychain(bytes(32), REGTEST, journal_number=0).wallet_account)
+LSP: Final = LspConfig(network=REGTEST, node_id=b"", policy=LspPolicy(), account=ACCOUNT)
 CONFIGS: Final = {
-    "house": (
-        LspState,
-        LspConfig(network=REGTEST, node_id=b"", policy=LspPolicy(), account=ACCOUNT),
-    ),
+    "house": (House, LSP),
+    "chain": (Scan, LSP),
+    "factory": (Factory, LSP),
     "client": (
         ClientState,
         ClientConfig(

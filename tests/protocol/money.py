@@ -26,6 +26,7 @@ from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal.book import Book, Payment
 from cromford.protocol.journal.link import Link
+from cromford.protocol.journal.streams import CREATION
 from cromford.regtest.kernel import check_scripts
 from cromford.signing.derivation import ClaimKey
 
@@ -39,7 +40,7 @@ class Journal:
 
     node: SimNode
     state: Any
-    apply: Callable[[Any, r.AnyRecord], Any]
+    apply: Callable[[Any, str, r.AnyRecord], Any]
     n_read: int = 0
     signed: dict[CommitmentName, tuple[Commitment, bytes]] = field(default_factory=dict)
     paid: set[bytes] = field(default_factory=set)
@@ -57,10 +58,10 @@ class Journal:
 
     def records(self) -> Iterator[tuple[Any, r.AnyRecord, Any]]:
         """Fold what is new; yield each record between the states before and after it."""
-        entries = self.node.store.records
-        while self.n_read < len(entries):
-            before, record = self.state, r.decode_record(entries[self.n_read])
-            self.state = self.apply(before, record)
+        told = self.node.store.told
+        while self.n_read < len(told):
+            before, (stream, record) = self.state, told[self.n_read]
+            self.state = before if stream == CREATION else self.apply(before, stream, record)
             self.n_read += 1
             yield before, record, self.state
 
@@ -90,7 +91,7 @@ class Auditor:
         self.honest = honest
         self.lsp = Journal(lsp, lsp_role.new_lsp(lsp.state.config), lsp_role.apply)
         self.clients = [
-            Journal(node, client_role.new_client(node.state.config), client_role.apply)
+            Journal(node, client_role.new_client(node.state.config), client_role.apply_in)
             for node in clients
         ]
         self.sighashes: dict[CommitmentName, bytes] = {}

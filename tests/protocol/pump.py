@@ -20,15 +20,16 @@ from tests.simulation.commitments import (
     lsp_first_commitment,
 )
 from tests.simulation.sim_chain import SimChain, SimRefused
-from tests.simulation.sim_node import CLIENT_ROLE, LSP_ROLE, Crash, SimNode
+from tests.simulation.sim_node import CLIENT_ROLE, Crash, SimNode, durable
 
 from cromford import effects as fx
 from cromford.bitcoin.tx import Tx
 from cromford.daemon.driver import Role
 from cromford.protocol import events as ev
 from cromford.protocol.journal.client_attempt import BelowSent, ClientAttempt, Complete, RootSent
+from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.lsp_attempt import LspAttempt
-from cromford.protocol.journal.records import decode_record
+from cromford.protocol.journal.lsp_state import LspState
 from cromford.protocol.policy import LspPolicy
 from cromford.wallet.account import RECEIVE
 from cromford.wire import messages as m
@@ -57,9 +58,10 @@ class PumpNode(SimNode):
         if self._fold is None:
             self._fold = (len(self.store.entries), super().durable_state())
         n_folded, state = self._fold
-        role: Role[Any] = CLIENT_ROLE if self.lsp_node_id else LSP_ROLE
-        for data in self.store.records[n_folded:]:
-            state = role.apply(state, decode_record(data))
+        role: Role[Any] = CLIENT_ROLE if self.lsp_node_id else self.lsp_role
+        for stream, record in self.store.told[n_folded:]:
+            if role.parts.is_ours(stream):
+                state = role.apply(state, stream, record)
         self._fold = (len(self.store.entries), state)
         return state
 
@@ -201,8 +203,11 @@ class Pump:
             node.handle(event)
         except Crash:
             self.restart(node)
+        if isinstance(node.state, LspState):
+            assert not node.state.stopped, "a bug was met while mail was taken"
         if self.watches_folds:
-            assert node.durable_state() == node.state, "the journal folds to another state"
+            same = durable(node.durable_state()) == durable(node.state)
+            assert same, "the journal folds to another state"
 
     def tell(self, receiver: PumpNode, sender: PumpNode, message: m.Message) -> None:
         """Hand over one message at once, as if `sender` had sent it."""
@@ -315,6 +320,12 @@ class Pump:
         """The LSP's newest attempt."""
         attempts: list[LspAttempt] = list(self.lsp.state.attempts.values())
         return attempts[-1]
+
+    @property
+    def factory(self) -> Factory:
+        """The LSP's newest factory."""
+        state: LspState = self.lsp.state
+        return list(state.all_factories())[-1]
 
     def held(self, client: PumpNode) -> ClientAttempt:
         """Return a client's newest attempt."""
@@ -441,7 +452,7 @@ class Pump:
         attempt = next(a for a in durable.attempts.values() if a.funding_tx.txid == tx.txid)
         assert attempt.funded is not None
         everybody = set(range(1, len(attempt.seats) + 1))
-        assert acknowledged(self.lsp.store.records, attempt.attempt_id) == everybody
+        assert acknowledged(self.lsp.store.remembered, attempt.attempt_id) == everybody
         attempt.signed.tree  # noqa: B018 - raises unless every signature is there and valid
         for number, seat in enumerate(attempt.seats, start=1):
             client: Any = self.by_id[seat.node_id].durable_state()

@@ -54,7 +54,7 @@ def published(pump: Pump, tx: Tx) -> int:
 
 
 def status(pump: Pump) -> str:
-    return status_of(pump.lsp.state, pump.attempt)
+    return status_of(pump.factory)
 
 
 def first_attempt(client: PumpNode) -> Any:
@@ -86,8 +86,8 @@ def test_a_dead_factory_lends_nobody_anything() -> None:
     def lending() -> tuple[int, int, bool]:
         state = pump.lsp.state
         policy = replace(state.config.policy, capital_max_sat=5 * capacity_sat)
-        limited = replace(state, config=replace(state.config, policy=policy))
-        return lent_sat(limited, node_id), room_sat(limited), limited.has_seat(node_id)
+        limited = replace(state.house, config=replace(state.config, policy=policy))
+        return lent_sat(limited, node_id), room_sat(limited), state.has_seat(node_id)
 
     abandon(pump)
     assert lending() == (capacity_sat, 3 * capacity_sat, True)
@@ -143,7 +143,7 @@ def test_a_funding_dies_of_whatever_spends_its_coin() -> None:
     before, n_entries = pump.lsp.state, len(pump.lsp.store.entries)
     replacement = abandon(pump)
     assert pump.lsp.driver is not None
-    pump.lsp.driver.stream.state, pump.lsp._fold = before, None
+    pump.lsp.driver.state, pump.lsp._fold = before, None
     del pump.lsp.store.entries[n_entries:]
     assert status(pump) == "funding"
     n_published = published(pump, pump.attempt.funding_tx)

@@ -1,19 +1,14 @@
 """Three proven faults close the lobby for a day, and silence never does."""
 
-from dataclasses import replace
-
 import pytest
-from tests.protocol.attacks import join_of, lone, refusal
+from tests.protocol.attacks import at_height, join_of, lone, refusal, with_house
 from tests.protocol.pump import Pump, PumpNode
 
 from cromford import effects as fx
 from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
-from cromford.protocol.journal.lsp_state import (
-    BAN_BLOCKS,
-    FAULTS_TO_BAN,
-    LspState,
-)
+from cromford.protocol.journal.house import BAN_BLOCKS, FAULTS_TO_BAN
+from cromford.protocol.journal.lsp_state import LspState
 from cromford.protocol.journal.pause import PAUSE_BLOCKS
 from cromford.protocol.turn import Decision
 from cromford.wire import messages as m
@@ -67,14 +62,12 @@ def test_three_faults_within_144_blocks_ban_for_144_blocks(
     pump = lone()
     client = pump.clients[0]
     join = join_of(pump, client)
-    state = replace(pump.lsp.state, members={}, faults={client.node_id: heights})
+    state = with_house(pump.lsp.state, members={}, faults={client.node_id: heights})
     last = heights[-1] if heights else 100
 
     def answer(height: int) -> Decision[LspState]:
-        tip = replace(state.chain.recent[-1], height=height)
-        at = replace(state, chain=replace(state.chain, recent=(tip,)))
         event = ev.MessageReceived(node_id=client.node_id, message=join)
-        return lsp_role.decide(at, event)
+        return lsp_role.decide(at_height(state, height), event)
 
     until = last + BAN_BLOCKS
     for height in (last, until - 1):
@@ -89,14 +82,14 @@ def test_a_client_that_spoils_three_ceremonies_is_banned_and_the_others_are_not(
     pump = Pump(3)
     culprit = pump.clients[0]
     for n in range(FAULTS_TO_BAN):
-        assert pump.lsp.state.banned_until(culprit.node_id) is None, n
+        assert pump.lsp.state.house.banned_until(culprit.node_id) is None, n
         spoil(pump, culprit)
-    assert len(pump.lsp.state.faults[culprit.node_id]) == FAULTS_TO_BAN
-    assert pump.lsp.state.banned_until(culprit.node_id) is not None
+    assert len(pump.lsp.state.house.faults[culprit.node_id]) == FAULTS_TO_BAN
+    assert pump.lsp.state.house.banned_until(culprit.node_id) is not None
     assert "too many faults" in (culprit.state.refusal or "")
     for other in pump.clients[1:]:
-        assert pump.lsp.state.banned_until(other.node_id) is None
-        assert other.node_id in pump.lsp.state.members
+        assert pump.lsp.state.house.banned_until(other.node_id) is None
+        assert other.node_id in pump.lsp.state.house.members
 
 
 def test_a_ban_survives_a_restart_of_the_lsp() -> None:
@@ -104,11 +97,11 @@ def test_a_ban_survives_a_restart_of_the_lsp() -> None:
     culprit = pump.clients[0]
     for _ in range(FAULTS_TO_BAN):
         spoil(pump, culprit)
-    until = pump.lsp.state.banned_until(culprit.node_id)
+    until = pump.lsp.state.house.banned_until(culprit.node_id)
     pump.restart(pump.lsp)
     pump.run()
     assert until is not None
-    assert pump.lsp.state.banned_until(culprit.node_id) == until
+    assert pump.lsp.state.house.banned_until(culprit.node_id) == until
 
 
 def test_silence_is_no_fault_and_bans_nobody_for_a_day() -> None:
@@ -125,5 +118,5 @@ def test_silence_is_no_fault_and_bans_nobody_for_a_day() -> None:
             pump.connect(client)
         pump.handle(pump.lsp, ev.DeadlineReached(deadline=fx.RejoinDeadline()))
         pump.run()
-    assert silent.node_id not in pump.lsp.state.faults
-    assert pump.lsp.state.banned_until(silent.node_id) is None
+    assert silent.node_id not in pump.lsp.state.house.faults
+    assert pump.lsp.state.house.banned_until(silent.node_id) is None

@@ -8,6 +8,7 @@ from tests.protocol.pump import Pump
 from tests.protocol.test_exit_guards import ask_to_leave, remembered
 from tests.protocol.test_leaving import QUICK, wallet_sat
 from tests.protocol.unanswered import FIRST_MSAT, WORTH_MSAT
+from tests.simulation.sim_node import durable
 
 from cromford import effects as fx
 from cromford.bitcoin.tx import OutPoint, Tx
@@ -89,7 +90,7 @@ def check_punished(pump: Pump, published: CommitmentContent, before_sat: int) ->
     taken = [tx for _, txs in pump.chain.blocks for tx in txs if left & spent_by(tx)]
     assert taken
     assert wallet_sat(alice) == before_sat
-    assert pump.lsp.durable_state() == pump.lsp.state
+    assert durable(pump.lsp.durable_state()) == durable(pump.lsp.state)
 
 
 def spent_by(tx: Tx) -> set[OutPoint]:
@@ -101,7 +102,7 @@ def test_a_breach_is_punished_with_a_checkpoint_after_the_revocation() -> None:
     pump = live_factory(2, policy=QUICK)
     before_sat = wallet_sat(pump.clients[0])
     published, other = breached(pump, checkpointed)
-    (checkpoint,) = pump.lsp.store.checkpoints.values()
+    checkpoint = pump.lsp.store.checkpoints[pump.factory.stream]
     assert checkpoint.n > 0
     assert recalled(pump, other.number) == other
     check_punished(pump, published, before_sat)
@@ -157,7 +158,8 @@ def recalled(pump: Pump, number: int) -> CommitmentContent | None:
     """Return what the LSP's journal says about a commitment of Alice's."""
     assert pump.lsp.driver is not None
     channel_id = newest_link(pump.clients[0]).channel_id
-    effect = fx.RecallCommitment(channel_id=channel_id, number=number)
+    stream = pump.factory.stream
+    effect = fx.RecallCommitment(channel_id=channel_id, number=number, stream=stream)
     events = [*pump.lsp.driver.recall(effect)]
     contents = [one.content for one in events if isinstance(one, ev.CommitmentRecalled)]
     assert len(contents) == len(events) <= 1

@@ -273,7 +273,7 @@ def test_a_bad_contribution_names_its_author_and_the_others_finish_without_it(wh
     assert spoiled.aborted is not None
     assert spoiled.aborted.startswith("client 2: ")
     assert culprits_of(spoiled) == (culprit.node_id,)
-    assert set(pump.lsp.state.faults) == {culprit.node_id}
+    assert set(pump.lsp.state.house.faults) == {culprit.node_id}
     assert pump.is_funded(), "the others finished"
     finished = pump.attempt
     assert {seat.node_id for seat in finished.seats} == {
@@ -292,7 +292,7 @@ def check_nothing_is_shared(pump: Pump, first: Any, second: Any) -> None:
 
 
 def nonces_of(pump: Pump, attempt: Any) -> set[bytes]:
-    candidate = signed_with(pump.lsp.store.records, attempt.attempt_id)
+    candidate = signed_with(pump.lsp.store.remembered, attempt.attempt_id)
     pools: list[Any] = [candidate.factory_pool, *(join.factory_pool for join in candidate.joins)]
     pools += [join.candidates[0].pool for join in candidate.joins]
     return {pubnonce for pool in pools for pubnonce in pool.pubnonces}
@@ -321,7 +321,7 @@ def test_two_culprits_are_named_one_after_the_other() -> None:
 
     with pump.tampering(tamper):
         pump.run()
-    assert set(pump.lsp.state.faults) == {culprit.node_id for culprit in culprits}
+    assert set(pump.lsp.state.house.faults) == {culprit.node_id for culprit in culprits}
     assert pump.is_funded()
     assert len(pump.attempt.seats) == 2
 
@@ -345,7 +345,7 @@ def test_two_clients_whose_errors_cancel_out_spoil_nothing() -> None:
     with pump.tampering(tamper):
         pump.run()
     assert pump.is_funded()
-    assert not pump.lsp.state.faults
+    assert not pump.lsp.state.house.faults
 
 
 # Messages that are late, repeated or somebody else's
@@ -403,7 +403,7 @@ def test_every_message_may_come_twice() -> None:
         pump.mine(pump.attempt.terms.min_depth)
     assert len(pump.published) == 1
     assert len(pump.lsp.state.attempts) == 1
-    assert not pump.lsp.state.faults
+    assert not pump.lsp.state.house.faults
     assert all(pump.held(client).ready_sent for client in pump.clients)
     assert pump.attempt.funded is not None
     assert pump.attempt.funded.ready_received == {client.node_id for client in pump.clients}
@@ -428,7 +428,7 @@ def test_the_messages_of_a_spoiled_attempt_do_not_disturb_the_next() -> None:
         pump.tell(to, sender, message)
     pump.run()
     assert pump.is_funded()
-    assert set(pump.lsp.state.faults) <= {culprit.node_id}
+    assert set(pump.lsp.state.house.faults) <= {culprit.node_id}
 
 
 # Silence and aborts
@@ -453,7 +453,7 @@ def test_silence_in_any_phase_costs_the_others_one_deadline(kind: type, n_silent
     assert set(culprits_of(aborted)) == {client.node_id for client in silent}
     assert pump.is_funded(), "no second deadline was needed"
     assert len(pump.attempt.seats) == 3 - n_silent
-    assert all(pump.lsp.state.uptime_blocks(client.node_id) == 0 for client in silent)
+    assert all(pump.lsp.state.house.uptime_blocks(client.node_id) == 0 for client in silent)
     check_nothing_is_shared(pump, first, pump.attempt)
 
 
@@ -465,7 +465,7 @@ def test_too_few_who_stay_end_the_build_by_name() -> None:
         pump.run()
         pump.pass_deadline(pump.lsp, fx.AttemptDeadline(attempt_id=pump.attempt.attempt_id))
         pump.run()
-    assert pump.lsp.state.build_dropped == "1 clients are left, 2 are needed"
+    assert pump.lsp.state.house.build_dropped == "1 clients are left, 2 are needed"
     assert not pump.is_funded()
 
 

@@ -5,7 +5,16 @@ from dataclasses import replace
 from typing import Final
 
 import pytest
-from tests.protocol.attacks import heard, join_of, left, refusal, with_pool
+from tests.protocol.attacks import (
+    at_height,
+    heard,
+    house_at,
+    join_of,
+    left,
+    refusal,
+    with_house,
+    with_pool,
+)
 from tests.protocol.forge import stranger
 from tests.protocol.pump import LEAST_SAT, WANTED_SAT, Pump, PumpNode
 
@@ -13,7 +22,7 @@ from cromford import effects as fx
 from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
 from cromford.protocol.faults import Rejected
-from cromford.protocol.journal import records as r
+from cromford.protocol.journal.mail_records import MailTaken
 from cromford.protocol.journal.pause import JOINS_TO_PAUSE, PAUSE_BLOCKS, RELIABLE_UPTIME_BLOCKS
 from cromford.protocol.lobby.build import greeting, plan_build
 from cromford.protocol.policy import LspPolicy
@@ -76,14 +85,14 @@ def test_an_abort_counts_only_against_who_caused_it_and_not_the_joins_it_made_ne
     pump = Pump(3, policy=TWO)
     pump.join()
     culprit, others = pump.clients[0], pump.clients[1:]
-    before = {client.node_id: len(pump.lsp.state.joins[client.node_id]) for client in others}
+    before = {client.node_id: len(pump.lsp.state.house.joins[client.node_id]) for client in others}
     pump.build(min_clients=2)
     hang_up(pump, culprit)
     pump.run()
-    assert culprit.node_id in pump.lsp.state.aborts
+    assert culprit.node_id in pump.lsp.state.house.aborts
     for client in others:
-        assert client.node_id not in pump.lsp.state.aborts
-        assert len(pump.lsp.state.joins[client.node_id]) == before[client.node_id]
+        assert client.node_id not in pump.lsp.state.house.aborts
+        assert len(pump.lsp.state.house.joins[client.node_id]) == before[client.node_id]
 
 
 def test_who_has_just_ended_a_ceremony_is_left_out_of_the_next_one_for_a_while() -> None:
@@ -97,19 +106,18 @@ def test_who_has_just_ended_a_ceremony_is_left_out_of_the_next_one_for_a_while()
     pump.run()
     pump.mine(pump.attempt.terms.min_depth)
     pump.join_again()
-    state = pump.lsp.state
-    assert culprit.node_id in state.members
-    plan = plan_build(state, min_clients=2, max_clients=3)
+    house = pump.lsp.state.house
+    assert culprit.node_id in house.members
+    plan = plan_build(house, min_clients=2, max_clients=3)
     assert culprit.node_id not in plan.node_ids
-    assert culprit.node_id in plan_build(state, min_clients=3, max_clients=3).node_ids
-    tip = replace(state.chain.recent[-1], height=state.chain.height + PAUSE_BLOCKS + 1)
-    later = replace(state, chain=replace(state.chain, recent=(tip,)))
+    assert culprit.node_id in plan_build(house, min_clients=3, max_clients=3).node_ids
+    later = house_at(house, house.chain.height + PAUSE_BLOCKS + 1)
     assert culprit.node_id in plan_build(later, min_clients=2, max_clients=3).node_ids
 
 
 def test_where_places_are_few_those_that_were_in_a_factory_are_taken_before_new_names() -> None:
     pump = with_known(6, 2)
-    plan = plan_build(pump.lsp.state, min_clients=2, max_clients=2)
+    plan = plan_build(pump.lsp.state.house, min_clients=2, max_clients=2)
     assert set(plan.node_ids) == ids(pump.clients[:2])
 
 
@@ -120,8 +128,8 @@ def test_a_day_of_uptime_makes_a_client_reliable() -> None:
         (RELIABLE_UPTIME_BLOCKS - 1, False),
         (RELIABLE_UPTIME_BLOCKS, True),
     ):
-        state = replace(pump.lsp.state, uptime={node_id: (1 << n_blocks) - 1})
-        assert state.is_reliable(node_id) is is_reliable
+        house = replace(pump.lsp.state.house, uptime={node_id: (1 << n_blocks) - 1})
+        assert house.is_reliable(node_id) is is_reliable
 
 
 def test_a_pause_says_why_and_until_when() -> None:
@@ -130,7 +138,7 @@ def test_a_pause_says_why_and_until_when() -> None:
     client = pump.clients[0]
     join = left(pump, client)
     height = pump.lsp.state.chain.height
-    full = replace(pump.lsp.state, joins={client.node_id: (height,) * JOINS_TO_PAUSE})
+    full = with_house(pump.lsp.state, joins={client.node_id: (height,) * JOINS_TO_PAUSE})
     decision = lsp_role.decide(full, ev.MessageReceived(node_id=client.node_id, message=join))
     assert refusal(decision) == f"too many joins: join again from height {height + PAUSE_BLOCKS}"
 
@@ -142,17 +150,17 @@ def test_new_clients_of_one_block_are_limited_and_known_ones_are_not() -> None:
     policy = LspPolicy(min_clients=1, new_joins_per_block=2)
     pump = with_known(4, 1, policy)
     known, *new = pump.clients
-    assert known.node_id in pump.lsp.state.members
+    assert known.node_id in pump.lsp.state.house.members
     height = pump.lsp.state.chain.height
     assert new[-1].state.refusal == (
         f"too many new clients in this block: join again from height {height + 1}"
     )
     pump.mine()
     pump.join(new[-1])
-    assert new[-1].node_id in pump.lsp.state.members
+    assert new[-1].node_id in pump.lsp.state.house.members
     join = left(pump, known)
     fresh = with_pool(join, pubkey=stranger())
-    crowded = replace(pump.lsp.state, n_new_joins=policy.new_joins_per_block)
+    crowded = with_house(pump.lsp.state, n_new_joins=policy.new_joins_per_block)
     event = ev.MessageReceived(node_id=known.node_id, message=fresh)
     assert lsp_role.decide(crowded, event).records
 
@@ -172,10 +180,7 @@ def test_a_client_gets_no_more_than_its_limit_and_moving_out_makes_room() -> Non
     pump.join()
     assert client.state.refusal is not None
     assert f"expected at most {LEAST_SAT - 1}, received {LEAST_SAT}" in client.state.refusal
-    state = pump.lsp.state
-    terms = pump.attempt.terms
-    tip = replace(state.chain.recent[-1], height=terms.exit_deadline_height(1) - 1)
-    dying = replace(state, chain=replace(state.chain, recent=(tip,)))
+    dying = at_height(pump.lsp.state, pump.attempt.terms.exit_deadline_height(1) - 1)
     event = ev.MessageReceived(
         node_id=client.node_id, message=with_pool(join_of(pump, client), pubkey=stranger())
     )
@@ -196,16 +201,16 @@ def test_a_channel_is_cut_to_what_is_left_to_its_client() -> None:
 def test_a_build_takes_as_many_as_its_capital_reaches_for() -> None:
     pump = Pump(3, policy=LspPolicy(min_clients=1, capital_per_build_sat=2 * LEAST_SAT))
     pump.join()
-    plan = plan_build(pump.lsp.state, min_clients=1, max_clients=3)
+    plan = plan_build(pump.lsp.state.house, min_clients=1, max_clients=3)
     assert plan.terms.capacity_sat == (LEAST_SAT, LEAST_SAT)
     with pytest.raises(Rejected, match="enough for 2 clients, 3 are needed"):
-        plan_build(pump.lsp.state, min_clients=3, max_clients=3)
+        plan_build(pump.lsp.state.house, min_clients=3, max_clients=3)
 
 
 def test_all_factories_together_have_a_limit() -> None:
     pump = with_known(2, 1, LspPolicy(min_clients=1, capital_max_sat=WANTED_SAT + LEAST_SAT - 1))
     with pytest.raises(Rejected, match=f"leave {LEAST_SAT - 1} sat"):
-        plan_build(pump.lsp.state, min_clients=1, max_clients=2)
+        plan_build(pump.lsp.state.house, min_clients=1, max_clients=2)
 
 
 def test_an_operator_may_name_the_only_clients_it_serves() -> None:
@@ -214,25 +219,26 @@ def test_an_operator_may_name_the_only_clients_it_serves() -> None:
     named, other = pump.clients
     join = left(pump, other)
     policy = replace(pump.policy, allowed_clients=frozenset((named.node_id,)))
-    closed = replace(pump.lsp.state, config=replace(pump.lsp.state.config, policy=policy))
+    state = pump.lsp.state
+    closed = with_house(state, config=replace(state.config, policy=policy))
     event = ev.MessageReceived(node_id=other.node_id, message=join)
     assert "only clients that its operator has named" in refusal(lsp_role.decide(closed, event))
     assert heard(pump, other, join).records
     mine = left(pump, named)
     allowed = ev.MessageReceived(node_id=named.node_id, message=mine)
-    assert lsp_role.decide(replace(closed, members={}), allowed).records
+    assert lsp_role.decide(with_house(closed, members={}), allowed).records
 
 
 def test_the_greeting_offers_no_more_than_one_client_may_have() -> None:
     pump = Pump(1, policy=LspPolicy(capital_per_client_sat=70_000))
-    assert greeting(pump.lsp.state).capacity_max_sat == 70_000
+    assert greeting(pump.lsp.state.house).capacity_max_sat == 70_000
 
 
 def test_the_records_fold_to_how_many_joined_since_the_last_block() -> None:
     pump = Pump(2)
     pump.join()
-    assert pump.lsp.state.n_new_joins == 2
+    assert pump.lsp.state.house.n_new_joins == 2
     pump.mine()
-    assert pump.lsp.state.n_new_joins == 0
-    assert isinstance(r.decode_record(pump.lsp.store.records[-1]), r.BlockConnected)
+    assert pump.lsp.state.house.n_new_joins == 0
+    assert isinstance(pump.lsp.store.remembered[-1], MailTaken)
     assert not pump.wishes(pump.lsp, fx.Disconnect)

@@ -101,7 +101,7 @@ def test_an_earlier_step_of_a_ceremony_ends_with_the_process(message: type[m.Mes
     pump.run_to(message)
     pump.restart(pump.lsp)
     assert pump.attempt.aborted == "the LSP restarted"
-    assert pump.lsp.state.build is None, "a build that waits for its clients is over, too"
+    assert pump.lsp.state.house.build is None, "a build that waits for its clients is over, too"
     pump.run()
     assert all(client.state.open_attempt is None for client in pump.clients)
 

@@ -42,7 +42,6 @@ from cromford.protocol.channels.htlc_rules import (
 )
 from cromford.protocol.journal.channel_records import HtlcDecided
 from cromford.protocol.journal.failures import Failure
-from cromford.protocol.journal.records import decode_record
 from cromford.watch.remaining import PathStep
 from cromford.wire import messages as m
 
@@ -198,5 +197,5 @@ def test_an_htlc_not_worth_an_exit_is_written_off_12_blocks_after_its_expiry() -
     assert book(alice).payments[payment].status == "failed"
     assert reasons_to_leave(alice) == reasons_to_leave(pump.lsp) == []
     pump.mine(3)
-    decided = [decode_record(data) for data in node.store.records]
+    decided = node.store.remembered
     assert sum(isinstance(record, HtlcDecided) for record in decided) == 1, "once"

@@ -33,7 +33,6 @@ from cromford.protocol import events as ev
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.link import Link
-from cromford.protocol.journal.records import decode_record
 from cromford.wire import messages as m
 
 R = TypeVar("R", bound=cr.BookRecord)
@@ -55,7 +54,7 @@ def ask_to_leave(pump: Pump, node: PumpNode, client: PumpNode) -> None:
 
 
 def remembered(node: PumpNode, kind: type[R]) -> list[R]:
-    records = [decode_record(data) for data in node.store.records]
+    records = node.store.remembered
     return [record for record in records if isinstance(record, kind)]
 
 

@@ -33,12 +33,12 @@ from cromford.channel.errors import PeerViolation
 from cromford.channel.terms import Party
 from cromford.factory.terms import FeePolicy
 from cromford.protocol import events as ev
-from cromford.protocol import lsp as lsp_role
 from cromford.protocol.facts import FRESH
 from cromford.protocol.faults import Refusal, Rejected
 from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal import opening_records as op
 from cromford.protocol.journal.client_attempt import BelowSent, Complete, HasExit, RootSent
+from cromford.protocol.journal.factory import apply_to_factory
 from cromford.protocol.journal.first_commitments import (
     LSP_CHANNEL_POOL_SIZE,
     channel_terms_of,
@@ -241,7 +241,7 @@ def test_the_lsp_makes_a_pool_for_every_channel_and_each_commitment_takes_one_no
     pump = proposed()
     pump.run()
     attempt = pump.attempt
-    pools = signed_with(pump.lsp.store.records, attempt.attempt_id).channel_pools
+    pools = signed_with(pump.lsp.store.remembered, attempt.attempt_id).channel_pools
     assert len(pools) == 3
     assert {len(pool.pubnonces) for pool in pools} == {LSP_CHANNEL_POOL_SIZE}
     for offer, pool in zip(attempt.blueprint.channels, pools, strict=True):
@@ -311,20 +311,21 @@ def test_another_sighash_for_commitment_0_is_double_signing(holder: Party) -> No
 def test_funding_without_an_own_first_commitment_is_a_bug() -> None:
     pump = proposed(2)
     pump.run()
-    state = pump.lsp.state
+    factory = pump.factory
     funded = pump.attempt.funded
     assert funded is not None
-    candidate = signed_with(pump.lsp.store.records, pump.attempt.attempt_id)
+    candidate = signed_with(pump.lsp.store.remembered, pump.attempt.attempt_id)
     before = SigningBelow(candidate=candidate)
     root = SigningRoot(before=before, below=funded.signed.below)
     stage = Acknowledging(before=root, signed=funded.signed, done=frozenset({1, 2}))
     unfunded = replace(pump.attempt, stage=stage)
-    assert funding.fund(state, unfunded).tx == unfunded.funding_tx
+    assert funding.fund(replace(factory, begun=unfunded)).tx == unfunded.funding_tx
     below = funded.signed.below
     for held in ((), below.commitment_signatures[:-1]):
         fewer = replace(funded.signed, below=replace(below, commitment_signatures=held))
+        spoiled = replace(unfunded, stage=replace(stage, signed=fewer))
         with pytest.raises(AssertionError, match="every own first commitment"):
-            funding.fund(state, replace(unfunded, stage=replace(stage, signed=fewer)))
+            funding.fund(replace(factory, begun=spoiled))
 
 
 def test_a_first_commitment_is_held_from_the_record_on_and_never_unverified() -> None:
@@ -451,9 +452,9 @@ def test_a_policy_that_no_channel_can_have_is_refused_by_name(what: str) -> None
     donor.join()
     join = replace(join_of(donor, donor.clients[0]), capacity_least_sat=1)
     pump.tell(pump.lsp, client, join)
-    assert client.node_id in pump.lsp.state.members
+    assert client.node_id in pump.lsp.state.house.members
     with pytest.raises(Rejected) as caught:
-        plan_build(pump.lsp.state, min_clients=1, max_clients=1)
+        plan_build(pump.lsp.state.house, min_clients=1, max_clients=1)
     assert (caught.value.code, str(caught.value)) == ("invalid_terms", reason)
 
 
@@ -473,6 +474,6 @@ def test_an_attempt_that_is_over_does_not_end_again() -> None:
     attempt_id = pump.attempt.attempt_id
     pump.handle(pump.lsp, ev.DeadlineReached(deadline=fx.AttemptDeadline(attempt_id=attempt_id)))
     assert pump.lsp.state.attempts[attempt_id].aborted is not None
-    turn = Turn(pump.lsp.state, lsp_role.apply, FRESH)
-    lsp_opening.abort(turn, attempt_id, reason="again")
+    turn = Turn(pump.factory, apply_to_factory, FRESH)
+    lsp_opening.abort(turn, reason="again")
     assert turn.decision.is_nothing

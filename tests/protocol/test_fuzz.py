@@ -27,6 +27,8 @@ from cromford.daemon.signing import perform_signing
 from cromford.protocol import events as ev
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.lsp_attempt import Acknowledging
+from cromford.protocol.journal.lsp_state import LspState
+from cromford.protocol.journal.records import AnyRecord, decode_record
 from cromford.signing.keychain import Keychain
 from cromford.signing.signer import Signer
 from cromford.wire import messages as m
@@ -250,14 +252,21 @@ def feed(driver: Driver[Any], event: ev.Event) -> None:
         driver.handle(event)
     except Rejected:
         assert not isinstance(event, ev.MessageReceived)
+    if isinstance(driver.state, LspState):
+        assert not driver.state.stopped, "a bug was met while mail was taken"
+
+
+def records_of(driver: Driver[Any]) -> list[AnyRecord]:
+    store = driver._store
+    return [decode_record(kept.record) for kept in store.history(after=0, limit=store.newest)]
 
 
 def check_coins(driver: Driver[Any]) -> None:
     """No funding is signed that the honest ceremony of the state would not have signed."""
     for attempt in driver.state.attempts.values():
-        before = driver.stream.beginning.attempts.get(attempt.attempt_id)
+        before = driver.beginning.attempts.get(attempt.attempt_id)
         if attempt.funded is not None and (before is None or before.funded is None):
-            said = acknowledged(driver._store.replay("house"), attempt.attempt_id)
+            said = acknowledged(records_of(driver), attempt.attempt_id)
             if before is not None and isinstance(before.stage, Acknowledging):
                 said |= before.stage.done
             assert said == set(range(1, len(attempt.seats) + 1))

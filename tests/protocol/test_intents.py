@@ -9,19 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.protocol.forge import scene
 from tests.protocol.pump import Pump
-from tests.simulation.sim_node import SimStore
+from tests.simulation.sim_node import CLIENT_ROLE, LSP_ROLE, SimStore, durable
 
 from cromford.daemon.driver import Driver, Role, Undecided
 from cromford.effects import ClearDeadline, RejoinDeadline
 from cromford.factory.vertices import KickoffNode, StateNode
 from cromford.ports import Entry
 from cromford.protocol import client as client_role
-from cromford.protocol import lsp as lsp_role
 from cromford.protocol.events import DeadlineReached, Event
 from cromford.protocol.facts import Facts
+from cromford.protocol.journal.factory import apply_to_factory
 from cromford.protocol.journal.intents import DoubleSigning, IntentKey, check_intents, intent_of
 from cromford.protocol.journal.opening_records import Intent, SigningIntended
 from cromford.protocol.journal.records import encode_record
+from cromford.protocol.journal.streams import CLIENT
 from cromford.protocol.turn import Decision, Turn
 
 OUTPOINTS: Final = [bytes((n,)) * 36 for n in range(3)]
@@ -92,7 +93,7 @@ def test_two_indices_of_one_state_are_two_intents() -> None:
     assert key_of(intent_of(state)) != key_of(intent_of(later))
 
 
-ROLES: Final[dict[str, Any]] = {"lsp": lsp_role, "client": client_role}
+ROLES: Final[dict[str, Role[Any]]] = {"lsp": LSP_ROLE, "client": CLIENT_ROLE}
 
 
 @pytest.mark.parametrize("name", ROLES)
@@ -107,19 +108,19 @@ def test_double_signing_stops_the_role_before_anything_is_durable(name: str) -> 
     attempt_id = pump.attempt.attempt_id
     other = Intent(kind=kind, outpoint=outpoint, state_index=index, sighash=bytes(32))
     assert sighash != other.sighash
-    module = ROLES[name]
     performed: list[object] = []
 
     def decide_badly(state: Any, _event: Event, facts: Facts) -> Decision[Any]:
-        turn = Turn(state, module.apply, facts)
+        if name == "lsp":
+            turn: Turn[Any] = Turn(pump.factory, apply_to_factory, facts)
+        else:
+            turn = Turn(state, client_role.apply, facts)
         turn.remember(SigningIntended(attempt_id=attempt_id, intents=(other,)))
         turn.ask(ClearDeadline(deadline=RejoinDeadline()))
         return turn.decision
 
-    role: Role[Any] = Role(
-        name=name, stream=name, decide=decide_badly, apply=module.apply, relevant=module.relevant
-    )
-    store = SimStore()
+    role: Role[Any] = replace(ROLES[name], decide=decide_badly)
+    store = SimStore(dice=lambda: False)
 
     def perform(effect: Any) -> tuple[Event, ...]:
         performed.append(effect)
@@ -130,7 +131,7 @@ def test_double_signing_stops_the_role_before_anything_is_durable(name: str) -> 
         driver.handle(DeadlineReached(deadline=RejoinDeadline()))
     assert isinstance(met.value.__cause__, DoubleSigning)
     assert store.entries == []
-    assert driver.state is node.state
+    assert durable(driver.state) == durable(node.state)
     assert performed == []
 
 
@@ -147,8 +148,8 @@ def test_double_signing_is_found_across_a_restart(name: str) -> None:
     (kind, outpoint, index), _ = next(iter(known.items()))
     other = Intent(kind=kind, outpoint=outpoint, state_index=index, sighash=bytes(32))
     record = SigningIntended(attempt_id=pump.attempt.attempt_id, intents=(other,))
-    stream = "house" if name == "lsp" else "client"
-    node.store.entries.append(Entry(stream, encode_record(record)))
+    stream = pump.factory.stream if name == "lsp" else CLIENT
+    node.store.append([Entry(stream, encode_record(record))])
     with pytest.raises(DoubleSigning):
         node.start()
 

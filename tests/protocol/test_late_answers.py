@@ -69,7 +69,7 @@ def test_keys_that_are_ready_after_the_wish_was_withdrawn_join_nothing() -> None
     assert not pump.sent(client, m.Join)
     assert not client.signer._pools, "and are forgotten"
     pump.join()
-    assert client.node_id in pump.lsp.state.members, "a new wish has new keys"
+    assert client.node_id in pump.lsp.state.house.members, "a new wish has new keys"
 
 
 @pytest.mark.parametrize(("n_answers", "sends"), [(1, m.SignBelow), (2, m.SignRoot)])
@@ -199,10 +199,10 @@ def test_a_build_whose_coins_were_paid_away_meanwhile_ends_with_that_reason() ->
     pump.handle(pump.lsp, everything)
     pump.hand_over()
     assert not pump.sent(pump.lsp, m.Propose)
-    assert "0 sat are free" in str(pump.lsp.state.build_dropped)
+    assert "0 sat are free" in str(pump.lsp.state.house.build_dropped)
     assert pump.lsp.signer is not None
     assert not pump.lsp.signer._pools
-    assert set(pump.lsp.state.members) == {client.node_id for client in pump.clients}
+    assert set(pump.lsp.state.house.members) == {client.node_id for client in pump.clients}
     pump.chain.fund(pump.lsp.state.wallet.next_script(0), COIN_SAT)
     pump.sync()
     pump.build()
@@ -269,7 +269,7 @@ def test_an_lsp_that_cannot_sign_ends_the_build_and_says_so_to_everybody() -> No
     pump.lsp.signer.drop_pool(pump.attempt.candidate.factory_pool.pool_id)
     pump.run()
     attempt = pump.attempt
-    assert attempt.aborted == pump.lsp.state.build_dropped
+    assert attempt.aborted == pump.lsp.state.house.build_dropped
     assert attempt.aborted is not None
     assert attempt.aborted.startswith("our signer: ")
     assert culprits_of(attempt) == ()

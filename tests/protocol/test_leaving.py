@@ -18,7 +18,6 @@ from cromford.protocol.exiting import client as client_leaving
 from cromford.protocol.exiting import lsp as lsp_leaving
 from cromford.protocol.journal.exit_records import ExitStarted
 from cromford.protocol.journal.link import Link
-from cromford.protocol.journal.records import decode_record
 from cromford.protocol.policy import LspPolicy
 from cromford.wire import messages as m
 
@@ -162,7 +161,7 @@ def test_a_payee_whose_answer_was_lost_is_paid_on_chain_and_the_lsp_upstream() -
 
 def reasons_to_leave(node: PumpNode) -> list[str]:
     """Return why a node left channels, by its journal."""
-    records = [decode_record(data) for data in node.store.records]
+    records = node.store.remembered
     return [record.reason for record in records if isinstance(record, ExitStarted)]
 
 
@@ -179,7 +178,7 @@ def test_what_waits_out_its_delay_is_shown_as_arriving_until_it_is_in_the_wallet
     lsps_sat = link.setting.funding.capacity_sat - 30_000 - link.setting.terms.paid_anchor_sat
     lsps_sat -= link.setting.terms.commitment_fee_sat(n_htlc_outputs=0)
     # Its balance in the other side's commitment waits for nothing: it was swept at once.
-    assert lsp_leaving.arriving_total_sat(pump.lsp.state) in {0, lsps_sat}
+    assert lsp_leaving.arriving_total_sat(pump.factory) in {0, lsps_sat}
     pump.mine(link.setting.terms.to_self_delay_accepter + 1)
     assert client_leaving.arriving_total_sat(alice.state) == 0
     assert wallet_sat(alice) > 29_500

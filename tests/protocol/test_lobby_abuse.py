@@ -7,12 +7,15 @@ from typing import Final
 import pytest
 from tests.protocol.attacks import (
     OTHER_ID,
+    at_height,
     culprits_of,
     heard,
     join_of,
+    kept,
     left,
     lone,
     refusal,
+    with_house,
     with_pool,
 )
 from tests.protocol.forge import NOT_A_POINT, stranger
@@ -24,10 +27,13 @@ from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import lobby_records as lr
-from cromford.protocol.journal import records as r
 from cromford.protocol.journal.client_candidate import pool_ids_of
-from cromford.protocol.journal.lsp_state import UPTIME_WINDOW_BLOCKS
+from cromford.protocol.journal.house import UPTIME_WINDOW_BLOCKS
+from cromford.protocol.journal.lsp_state import LspState
+from cromford.protocol.journal.mail import Found
+from cromford.protocol.journal.mail_records import MailTaken
 from cromford.protocol.journal.pause import ABORTS_TO_PAUSE, PAUSE_BLOCKS
+from cromford.protocol.journal.streams import CHAIN, HOUSE
 from cromford.protocol.lobby.build import MEMBERS_MAX, plan_build
 from cromford.protocol.policy import LspPolicy
 from cromford.wire import messages as m
@@ -159,20 +165,25 @@ def test_leaving_and_joining_again_does_not_fill_the_journal() -> None:
     assert size < 20 * len(m.encode_message(join)), "bounded, whatever is sent"
 
 
+def after_blocks(state: LspState, n_blocks: int) -> LspState:
+    """Return the state after the house heard of so many empty blocks."""
+    for n in range(n_blocks):
+        block = Found(height=state.house.chain.height + 1, block_hash=n.to_bytes(32, "big"), txs=())
+        number = state.house.post.taken.get(CHAIN, 0) + 1
+        state = lsp_role.apply(state, HOUSE, MailTaken(sender=CHAIN, number=number, mail=block))
+    return state
+
+
 def test_who_was_away_for_the_whole_window_is_forgotten() -> None:
     pump = Pump(1)
     client = pump.clients[0]
     pump.join()
     pump.mine()
-    assert pump.lsp.state.uptime_blocks(client.node_id) > 0
+    assert pump.lsp.state.house.uptime_blocks(client.node_id) > 0
     pump.disconnect(client)
-    state = pump.lsp.state
-    for n in range(UPTIME_WINDOW_BLOCKS):
-        record = r.BlockConnected(
-            height=state.chain.height + 1, block_hash=n.to_bytes(32, "big"), txs=()
-        )
-        state = lsp_role.apply(state, record)
-    assert client.node_id not in state.uptime
+    pump.mine()
+    state = after_blocks(pump.lsp.state, UPTIME_WINDOW_BLOCKS)
+    assert client.node_id not in state.house.uptime
 
 
 def test_an_lsp_that_repeats_itself_does_not_fill_a_clients_journal() -> None:
@@ -224,7 +235,7 @@ def test_an_lsp_that_proposes_and_aborts_for_ever_does_not_fill_a_clients_journa
         pump.lsp_says(client, m.Abort(attempt_id=propose.attempt_id, reason="no"))
 
     def n_joins() -> int:
-        records = [r.decode_record(entry.record) for entry in client.store.entries[n_before:]]
+        records = client.store.remembered[n_before:]
         return sum(isinstance(record, lr.JoinSent) for record in records)
 
     n_before_the_pause = n_joins()
@@ -382,7 +393,7 @@ def test_noise_ends_the_ceremony_of_its_sender_and_no_daemon(kind: type[m.Messag
     pump.handle(pump.lsp, ev.MessageMalformed(node_id=noisy.node_id, reason="more noise"))
     pump.run()
     assert culprits_of(pump.lsp.state.attempts[first.attempt_id]) == (noisy.node_id,)
-    assert len(pump.lsp.state.faults[noisy.node_id]) == 1, "one ceremony, one fault"
+    assert len(pump.lsp.state.house.faults[noisy.node_id]) == 1, "one ceremony, one fault"
     assert pump.is_funded()
     assert len(pump.attempt.seats) == 2
 
@@ -409,18 +420,18 @@ def test_a_build_whose_proposal_would_not_fit_a_message_is_refused_with_its_size
     """A binary tree of many clients: every layer repeats half of the keys."""
     pump = Pump(2, policy=LspPolicy(min_clients=1, max_clients=1024, step_blocks=1))
     pump.join()
-    state = pump.lsp.state
-    template = next(iter(state.members.values()))
+    house = pump.lsp.state.house
+    template = next(iter(house.members.values()))
     crowd = {
         node_id: replace(template, node_id=node_id)
         for node_id in (n.to_bytes(33, "big") for n in range(1000))
     }
     crowded = replace(
-        state,
+        house,
         members=crowd,
         connected=frozenset(crowd),
         config=replace(
-            state.config, policy=replace(state.config.policy, max_exit_delay_blocks=65_000)
+            house.config, policy=replace(house.config.policy, max_exit_delay_blocks=65_000)
         ),
     )
     with pytest.raises(Rejected, match="proposal of at most 65535 bytes"):
@@ -429,16 +440,21 @@ def test_a_build_whose_proposal_would_not_fit_a_message_is_refused_with_its_size
 
 def test_who_connects_and_never_joins_leaves_no_trace() -> None:
     pump = Pump(1)
+    assert pump.lsp.driver is not None
     n_before = len(pump.lsp.store.entries)
     for n in range(1, 20):
         node_id = stranger(n)
         pump.handle(pump.lsp, ev.ConnectionClosed(node_id=node_id))
         decision = lsp_role.decide(pump.lsp.state, ev.ConnectionOpened(node_id=node_id))
-        assert decision.records == ()
+        assert kept(decision) == ()
         (greeted,) = decision.effects
         assert isinstance(greeted, fx.Send)
         assert isinstance(greeted.message, m.Lobby)
+        pump.lsp.driver.state = decision.state  # as if it were here
     assert len(pump.lsp.store.entries) == n_before
+    pump.mine()
+    journal = b"".join(entry.record for entry in pump.lsp.store.entries)
+    assert not any(stranger(n) in journal for n in range(1, 20)), "nor does a block that it sees"
 
 
 def test_who_waits_no_more_and_has_no_channel_leaves_no_trace_when_it_comes_back() -> None:
@@ -447,6 +463,7 @@ def test_who_waits_no_more_and_has_no_channel_leaves_no_trace_when_it_comes_back
     pump.join(owner)
     pump.build()
     pump.run()
+    pump.mine(pump.attempt.terms.min_depth)
     pump.join(known)
     pump.disconnect(known)
     n_before = len(pump.lsp.store.entries)
@@ -454,6 +471,9 @@ def test_who_waits_no_more_and_has_no_channel_leaves_no_trace_when_it_comes_back
         for event in (ev.ConnectionOpened, ev.ConnectionClosed):
             pump.handle(pump.lsp, event(node_id=known.node_id))
     assert len(pump.lsp.store.entries) == n_before
+    pump.mine()
+    assert known.node_id not in b"".join(entry.record for entry in pump.lsp.store.entries)
+    n_before = len(pump.lsp.store.entries)
     pump.disconnect(owner)
     pump.connect(owner)
     assert len(pump.lsp.store.entries) > n_before, "its channel depends on it"
@@ -461,21 +481,16 @@ def test_who_waits_no_more_and_has_no_channel_leaves_no_trace_when_it_comes_back
 
 def test_names_that_came_once_are_forgotten_once_their_joins_no_longer_count() -> None:
     pump = Pump(1)
-    state = pump.lsp.state
     pump.join()
-    join = pump.lsp.state.members[pump.clients[0].node_id].join
+    state = pump.lsp.state
+    join = state.house.members[pump.clients[0].node_id].join
     for n in range(50):
         joined = lr.ClientJoined(
             node_id=stranger(n + 1), message=m.encode_message(join), is_moving=False
         )
-        state = lsp_role.apply(state, joined)
-    assert len(state.joins) == 50
-    for _ in range(PAUSE_BLOCKS + 1):
-        height = state.chain.height + 1
-        state = lsp_role.apply(
-            state, r.BlockConnected(height=height, block_hash=height.to_bytes(32, "big"), txs=())
-        )
-    assert not state.joins
+        state = lsp_role.apply(state, HOUSE, joined)
+    assert len(state.house.joins) == 51
+    assert not after_blocks(state, PAUSE_BLOCKS + 1).house.joins
 
 
 def test_a_client_has_a_seat_while_it_signs_and_until_its_factory_expires() -> None:
@@ -491,8 +506,7 @@ def test_a_client_has_a_seat_while_it_signs_and_until_its_factory_expires() -> N
     state = pump.lsp.state
     assert state.has_seat(first.node_id)
     assert not state.has_seat(second.node_id)
-    tip = replace(state.chain.recent[-1], height=pump.attempt.terms.expiry_height)
-    later = replace(state, chain=replace(state.chain, recent=(tip,)))
+    later = at_height(state, pump.attempt.terms.expiry_height)
     assert not later.has_seat(first.node_id)
 
 
@@ -501,13 +515,8 @@ def test_a_full_lobby_says_so() -> None:
     pump.join()
     first, second = pump.clients
     join = join_of(pump, second)
-    crowd = {
-        n.to_bytes(33, "big"): pump.lsp.state.members[first.node_id] for n in range(MEMBERS_MAX)
-    }
-    full = replace(pump.lsp.state, members=crowd)
+    member = pump.lsp.state.house.members[first.node_id]
+    crowd = {n.to_bytes(33, "big"): member for n in range(MEMBERS_MAX)}
+    full = with_house(pump.lsp.state, members=crowd)
     decision = lsp_role.decide(full, ev.MessageReceived(node_id=second.node_id, message=join))
-    assert decision.records == ()
-    (sent,) = decision.effects
-    assert isinstance(sent, fx.Send)
-    assert isinstance(sent.message, m.Refused)
-    assert "the lobby is full" in sent.message.reason
+    assert "the lobby is full" in refusal(decision)

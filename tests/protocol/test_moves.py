@@ -4,14 +4,14 @@ from dataclasses import replace
 from functools import cache
 from typing import Final
 
-from tests.protocol.attacks import OTHER_ID, join_of, with_pool
+from tests.protocol.attacks import OTHER_ID, at_height, join_of, with_house, with_pool
 from tests.protocol.forge import stranger
 from tests.protocol.pump import LEAST_SAT, WANTED_SAT, Pump, PumpNode
 
 from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
 from cromford.protocol.journal import lobby_records as lr
-from cromford.protocol.journal.lsp_attempt import Aborted
+from cromford.protocol.journal.house import ABORTED
 from cromford.protocol.lobby.build import plan_build
 from cromford.protocol.policy import LspPolicy
 from cromford.wire import messages as m
@@ -45,18 +45,17 @@ def test_a_client_of_a_dying_factory_proves_it_and_ranks_first() -> None:
     mover, newcomer = pump.clients[0], pump.clients[2]
     (proof,) = moving.moves
     assert proof.attempt_id == pump.attempt.attempt_id
-    assert pump.lsp.state.members[mover.node_id].is_moving
-    assert not pump.lsp.state.members[newcomer.node_id].is_moving
-    uptime = {**pump.lsp.state.uptime, mover.node_id: 0}
-    plan = plan_build(replace(pump.lsp.state, uptime=uptime), min_clients=1, max_clients=1)
+    assert pump.lsp.state.house.members[mover.node_id].is_moving
+    assert not pump.lsp.state.house.members[newcomer.node_id].is_moving
+    uptime = {**pump.lsp.state.house.uptime, mover.node_id: 0}
+    plan = plan_build(replace(pump.lsp.state.house, uptime=uptime), min_clients=1, max_clients=1)
     assert plan.node_ids == (mover.node_id,), "the newcomer's uptime does not outrank it"
 
 
 def is_taken_for_moving(pump: Pump, sender: PumpNode, join: m.Join, height: int = 0) -> bool:
-    state = replace(pump.lsp.state, members={})
+    state = with_house(pump.lsp.state, members={})
     if height:
-        tip = replace(state.chain.recent[-1], height=height)
-        state = replace(state, chain=replace(state.chain, recent=(tip,)))
+        state = at_height(state, height)
     event = ev.MessageReceived(node_id=sender.node_id, message=join)
     (record,) = lsp_role.decide(state, event).records
     assert isinstance(record, lr.ClientJoined)
@@ -94,10 +93,10 @@ def test_a_replayed_or_forged_move_proves_nothing() -> None:
 
 def test_a_move_from_a_factory_that_was_never_funded_proves_nothing() -> None:
     pump, moving, _ = dying()
-    attempt = pump.attempt
-    unfunded = replace(attempt, stage=Aborted(reason="over"))
-    attempts = {**pump.lsp.state.attempts, attempt.attempt_id: unfunded}
-    state = replace(pump.lsp.state, members={}, attempts=attempts)
+    house = pump.lsp.state.house
+    entry = replace(house.entries[pump.attempt.attempt_id], status=ABORTED)
+    entries = house.entries.set(entry.attempt_id, entry)
+    state = with_house(pump.lsp.state, members={}, entries=entries)
     event = ev.MessageReceived(node_id=pump.clients[0].node_id, message=moving)
     (record,) = lsp_role.decide(state, event).records
     assert isinstance(record, lr.ClientJoined)
@@ -146,4 +145,4 @@ def test_a_proposal_that_crossed_a_leave_is_dropped() -> None:
     pump.handle(client, wish)
     pump.run()
     assert client.state.wish is not None
-    assert client.node_id not in pump.lsp.state.aborts
+    assert client.node_id not in pump.lsp.state.house.aborts

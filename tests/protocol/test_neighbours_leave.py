@@ -138,7 +138,7 @@ def test_while_the_root_of_the_old_factory_is_confirmed_a_client_moves_to_a_seco
     old = newest_link(bob)
     mine_to(pump, old.exit_deadline_height - policy.dying_blocks + 1)
     pump.join(bob, carol)
-    assert pump.lsp.state.members[bob.node_id].is_moving
+    assert pump.lsp.state.house.members[bob.node_id].is_moving
     pump.build(min_clients=2)
     pump.run()
     pump.mine(policy.min_depth)
@@ -158,13 +158,20 @@ def test_one_that_is_cut_off_from_its_path_is_not_usable() -> None:
     alice = pump.clients[1]
     link = newest_link(alice)
     other = Tx(version=2, inputs=root_of(alice).inputs, outputs=root_of(alice).outputs[:1])
-    for node, usable in ((alice, is_usable_for_client), (pump.lsp, is_usable_for_lsp)):
-        assert usable(node.state, book(node).links[link.channel_id])
+
+    def usable(node: PumpNode) -> bool:
+        ours = book(node).links[link.channel_id]
+        if node is alice:
+            return is_usable_for_client(alice.state, ours)
+        return is_usable_for_lsp(pump.factory, ours)
+
+    for node in (alice, pump.lsp):
+        assert usable(node)
         (relevant,) = node.relevant((other,))
         height = node.state.chain.height + 1
         event = ev.BlockAdded(height=height, block_hash=Txid(bytes(32)), txs=(relevant,))
         pump.handle(node, event)
-        assert not usable(node.state, book(node).links[link.channel_id])
+        assert not usable(node)
 
 
 # The heights follow the chain
@@ -251,7 +258,7 @@ def test_from_the_exit_deadline_on_nothing_is_added_while_anything_above_is_unco
     pump.mine()
     assert reasons_to_leave(bob) == ["the exit deadline"]
     assert not is_usable_for_client(bob.state, newest_link(bob))
-    assert not is_usable_for_lsp(pump.lsp.state, lsp_link(pump, link))
+    assert not is_usable_for_lsp(pump.factory, lsp_link(pump, link))
 
 
 # A neighbour's exit brings the channel itself on chain

@@ -56,15 +56,15 @@ def test_nothing_is_funded_while_somebody_holds_out(missing: type[m.Message]) ->
         pump.run()
     assert pump.attempt.holdouts == (2,)
     with pytest.raises(AssertionError, match="funding before everybody holds an exit"):
-        fund(pump.lsp.state, pump.attempt)
+        fund(pump.factory)
     assert not pump.is_funded()
 
 
 def test_nothing_is_funded_after_an_abort_or_a_second_time() -> None:
     pump = proposed(2)
     pump.run()
-    state, attempt = pump.lsp.state, pump.attempt
+    attempt = pump.attempt
     assert attempt.funded is not None
     for over in (attempt, replace(attempt, stage=Aborted(reason="over"))):
         with pytest.raises(AssertionError, match="funding before everybody holds an exit"):
-            fund(state, over)
+            fund(replace(pump.factory, begun=over))

@@ -116,7 +116,7 @@ def test_a_capacity_that_the_lobby_does_not_offer_is_rejected_at_home(
         return
     pump.handle(client, wish)
     pump.run()
-    assert client.node_id in pump.lsp.state.members
+    assert client.node_id in pump.lsp.state.house.members
 
 
 def test_a_wish_waits_for_the_first_greeting() -> None:
@@ -129,7 +129,7 @@ def test_a_wish_waits_for_the_first_greeting() -> None:
     assert not pump.sent(client, m.Join)
     pump.connect(client)
     pump.run()
-    assert client.node_id in pump.lsp.state.members
+    assert client.node_id in pump.lsp.state.house.members
 
 
 # To build

@@ -13,7 +13,6 @@ from cromford.bitcoin.tx import Tx, TxIn, TxOut
 from cromford.protocol import events as ev
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import spending_records as sr
-from cromford.protocol.journal.records import decode_record
 from cromford.wallet.account import CHANGE, RECEIVE
 
 PAYEE: Final = b"\x51\x20" + b"\x77" * 32
@@ -112,7 +111,7 @@ def test_a_payment_is_published_if_and_only_if_it_was_remembered(
     published = [tx for tx in pump.chain.mempool.values() if tx.outputs[0].amount_sat == 2_000_000]
     kept = [
         Tx.parse(record.tx)
-        for record in map(decode_record, node.store.records)
+        for record in node.store.remembered
         if isinstance(record, sr.SpendingWasSigned)
     ]
     assert published == kept[1:]

@@ -35,7 +35,6 @@ from cromford.protocol.channels.finish import NOT_DELIVERED
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.book import Forward
 from cromford.protocol.journal.failures import Failure
-from cromford.protocol.journal.records import decode_record
 from cromford.wire import messages as m
 
 EXPOSURE_MAX_MSAT: Final = 5_000_000  # max_dust_htlc_exposure_msat, by default.
@@ -44,7 +43,7 @@ CROSSING_MSAT: Final = 818_182  # With the LSP's fee an HTLC of 820,000.
 
 def decided(node: PumpNode) -> Counter[tuple[bytes, int]]:
     """Return how often the chain decided each HTLC, by a node's journal."""
-    records = [decode_record(data) for data in node.store.records]
+    records = node.store.remembered
     return Counter(
         (record.channel_id, record.htlc_id)
         for record in records

@@ -10,7 +10,7 @@ from cromford import effects as fx
 from cromford.bitcoin.tx import Tx
 from cromford.protocol import events as ev
 from cromford.protocol.faults import Rejected
-from cromford.protocol.journal.records import BroadcastRefusalSeen, decode_record
+from cromford.protocol.journal.records import BroadcastRefusalSeen
 from cromford.protocol.publishing import KINDS_PER_TX_MAX
 
 TOO_CHEAP = "min relay fee not met, 2 < 154"
@@ -33,7 +33,7 @@ def refuse(pump: Pump, tx: Tx, reason: str) -> None:
 
 
 def reasons(node: PumpNode) -> list[str]:
-    records = [decode_record(data) for data in node.store.records]
+    records = node.store.remembered
     return [record.reason for record in records if isinstance(record, BroadcastRefusalSeen)]
 
 

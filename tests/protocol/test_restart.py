@@ -8,11 +8,11 @@ from typing import Any, Final
 
 import pytest
 from tests.protocol.pump import Pump, PumpNode
+from tests.simulation.sim_node import durable
 
 from cromford import effects as fx
 from cromford.protocol import events as ev
 from cromford.protocol.journal import lobby_records as lr
-from cromford.protocol.journal import records as r
 from cromford.protocol.journal.client_attempt import Complete, RootSent
 from cromford.protocol.journal.client_candidate import pool_ids_of
 from cromford.wire import messages as m
@@ -31,7 +31,7 @@ def ceremony(side: str, point: int | None) -> Pump:
             break
         # An operator's wish may die with the process that heard it, so it is made again.
         pump.join_again()
-        if pump.lsp.state.open_attempt is None and pump.lsp.state.build is None:
+        if pump.lsp.state.open_attempt is None and pump.lsp.state.house.build is None:
             pump.build()
         pump.run()
         pass_deadlines(pump)
@@ -72,7 +72,7 @@ def check_afterwards(pump: Pump) -> None:
     assert pump.is_funded(), "an honest ceremony ends in a factory"
     for node in (pump.lsp, *pump.clients):
         node._fold = None  # from the first record on
-        assert node.durable_state() == node.state
+        assert durable(node.durable_state()) == durable(node.state)
     for attempt in pump.lsp.state.attempts.values():
         over = attempt.aborted is not None
         assert over != (attempt.funded is not None)
@@ -88,7 +88,7 @@ def check_afterwards(pump: Pump) -> None:
 def check_no_key_is_used_again(client: PumpNode) -> None:
     joins = [
         m.decode_message(record.message)
-        for record in map(r.decode_record, client.store.records)
+        for record in client.store.remembered
         if isinstance(record, lr.JoinSent)
     ]
     pools = [pool for join in joins if isinstance(join, m.Join) for pool in pool_ids_of(join)]
@@ -109,7 +109,7 @@ def test_a_restart_never_signs_with_a_pool_of_before(side: str) -> None:
     pump.restart(node)
     n_before = len(pump.wished)
     pump.run()
-    while pump.lsp.state.members:
+    while pump.lsp.state.house.members:
         pump.build()
         pump.run()
     assert pump.is_funded()

@@ -7,7 +7,6 @@ from tests.protocol.pump import Pump
 
 from cromford.protocol import events as ev
 from cromford.protocol.journal import lobby_records as lr
-from cromford.protocol.journal.records import decode_record
 from cromford.protocol.lobby.schedule import is_build_due
 from cromford.protocol.policy import LspPolicy
 
@@ -73,7 +72,7 @@ def test_who_joined_during_a_build_is_built_for_with_the_next_block() -> None:
     pump = Pump(n_clients=4, policy=LspPolicy(build_at_clients=2))
     pump.join()
     assert len(pump.published) == 1
-    assert len(pump.lsp.state.members) == 2
+    assert len(pump.lsp.state.house.members) == 2
     pump.mine()
     assert len(pump.published) == 2
     seats = [attempt.seats for attempt in pump.lsp.state.attempts.values()]
@@ -93,11 +92,9 @@ def test_what_hinders_a_scheduled_build_is_remembered_once() -> None:
     pump.handle(pump.clients[0], wish)
     pump.run()
     pump.mine(5)
-    reason = pump.lsp.state.build_dropped
+    reason = pump.lsp.state.house.build_dropped
     assert reason is not None
     dropped = [
-        record
-        for record in map(decode_record, pump.lsp.store.records)
-        if isinstance(record, lr.BuildDropped)
+        record for record in pump.lsp.store.remembered if isinstance(record, lr.BuildDropped)
     ]
     assert [record.reason for record in dropped] == [reason]

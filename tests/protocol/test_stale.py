@@ -30,7 +30,6 @@ from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.failures import Failure
 from cromford.protocol.journal.opening_records import ProposalAccepted
-from cromford.protocol.journal.records import decode_record
 from cromford.wire import messages as m
 
 LOST_MSAT = 40_000_000
@@ -74,7 +73,7 @@ def test_a_payee_whose_node_is_silent_for_300_blocks_shows_no_preimage_of_what_e
 
 
 def remembered_paid(node: PumpNode) -> list[cr.InvoicePaid]:
-    records = [decode_record(data) for data in node.store.records]
+    records = node.store.remembered
     return [record for record in records if isinstance(record, cr.InvoicePaid)]
 
 
@@ -317,7 +316,7 @@ def test_a_client_whose_chain_is_stale_joins_no_ceremony_and_keeps_its_wish() ->
     assert accepted(alice) == []
     assert alice.state.wish is not None
     recover(pump, alice)
-    assert len(pump.lsp.state.members) == 2
+    assert len(pump.lsp.state.house.members) == 2
     pump.build(min_clients=2)
     pump.run()
     pump.mine()
@@ -325,7 +324,7 @@ def test_a_client_whose_chain_is_stale_joins_no_ceremony_and_keeps_its_wish() ->
 
 
 def accepted(node: PumpNode) -> list[ProposalAccepted]:
-    records = [decode_record(data) for data in node.store.records]
+    records = node.store.remembered
     return [record for record in records if isinstance(record, ProposalAccepted)]
 
 
@@ -366,7 +365,7 @@ def test_an_lsp_builds_nothing_while_its_chain_is_stale_and_then_what_is_due() -
     pump = Pump(2, policy=replace(QUICK, build_at_clients=2))
     stall(pump, pump.lsp)
     pump.join()
-    assert len(pump.lsp.state.members) == 2
+    assert len(pump.lsp.state.house.members) == 2
     assert_refused(pump.lsp, ev.BuildRequested(min_clients=1, max_clients=100))
     assert pump.lsp.state.attempts == {}
     recover(pump, pump.lsp)
@@ -415,8 +414,8 @@ def test_a_rebuild_that_a_stale_chain_prevents_leaves_everybody_in_the_lobby() -
     pump.disconnect(alice)
     pump.run()
     assert pump.attempt.aborted is not None
-    assert pump.lsp.state.build is None
-    assert pump.lsp.state.build_dropped == "the chain is stale"
+    assert pump.lsp.state.house.build is None
+    assert pump.lsp.state.house.build_dropped == "the chain is stale"
     recover(pump, pump.lsp)
     pump.connect(alice)
     pump.run()

@@ -102,7 +102,7 @@ def test_a_factory_past_its_expiry_is_not_called_live() -> None:
     assert client_views.status_of(poor.state, own_attempt(poor)) == "expired"
     lsp = pump.lsp
     show_blocks(pump, lsp, until=expiry)
-    assert lsp_views.status_of(lsp.state, pump.attempt) == "expired"
+    assert lsp_views.status_of(pump.factory) == "expired"
 
 
 def test_an_lsp_counts_no_swept_factory_among_its_capital() -> None:
@@ -110,10 +110,10 @@ def test_an_lsp_counts_no_swept_factory_among_its_capital() -> None:
     lsp = pump.lsp
     assert lsp_views.capital(lsp.state)["locked_sat"] > 0
     see(pump, lsp, sweep_of(pump.attempt.funding_outpoint))
-    assert lsp_views.status_of(lsp.state, pump.attempt) == "swept"
+    assert lsp_views.status_of(pump.factory) == "swept"
     assert lsp_views.capital(lsp.state)["locked_sat"] == 0
     link = alices_link(pump, lsp)
-    standing = lsp_views.standing_of(lsp.state, link, FRESH)
+    standing = lsp_views.standing_of(pump.factory, link, FRESH)
     assert show_channel(link, standing, lsp.state.chain)["status"] == "swept"
     over = m.ChannelFailure(channel_id=link.channel_id, reason="no more")
     pump.tell(lsp, pump.clients[0], over)
@@ -130,7 +130,7 @@ def test_our_own_branch_is_no_sweep(side: str) -> None:
     assert alices_link(pump, node).setting.funding.outpoint in node.state.chain.spends
     views = {
         "client": lambda: client_views.status_of(node.state, own_attempt(node)),
-        "lsp": lambda: lsp_views.status_of(node.state, pump.attempt),
+        "lsp": lambda: lsp_views.status_of(pump.factory),
     }
     assert views[side]() == {"client": "on_chain", "lsp": "live"}[side]
     assert book(node).links

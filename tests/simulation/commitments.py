@@ -7,28 +7,31 @@ from cromford.channel.commitment import CommitmentOutputKind
 from cromford.channel.finished import FinishedCommitment, finish_commitment
 from cromford.channel.terms import Party
 from cromford.protocol.journal.client_attempt import ClientAttempt, Complete, HasExit, RootSent
+from cromford.protocol.journal.factory import candidate_of
 from cromford.protocol.journal.lsp_attempt import LspAttempt, SigningRoot
 from cromford.protocol.journal.lsp_candidate import LspCandidate
-from cromford.protocol.journal.lsp_state import candidate_of
-from cromford.protocol.journal.opening_records import Acknowledged, AttemptProposed
-from cromford.protocol.journal.records import decode_record
+from cromford.protocol.journal.mail import Ordered
+from cromford.protocol.journal.mail_records import MailTaken
+from cromford.protocol.journal.opening_records import Acknowledged
+from cromford.protocol.journal.records import AnyRecord
 from cromford.regtest.kernel import check_scripts
 
 
-def acknowledged(journal: Iterable[bytes], attempt_id: bytes) -> set[int]:
+def acknowledged(journal: Iterable[AnyRecord], attempt_id: bytes) -> set[int]:
     """Return the clients whose acknowledgement an LSP's journal holds; a factory forgets them."""
     return {
         record.client
-        for record in map(decode_record, journal)
+        for record in journal
         if isinstance(record, Acknowledged) and record.attempt_id == attempt_id
     }
 
 
-def signed_with(journal: Iterable[bytes], attempt_id: bytes) -> LspCandidate:
+def signed_with(journal: Iterable[AnyRecord], attempt_id: bytes) -> LspCandidate:
     """Return the pools an attempt was proposed with, by an LSP's journal; the fold forgets them."""
-    for record in map(decode_record, journal):
-        if isinstance(record, AttemptProposed) and record.attempt_id == attempt_id:
-            return candidate_of(record)
+    for record in journal:
+        order = record.mail if isinstance(record, MailTaken) else None
+        if isinstance(order, Ordered) and order.attempt_id == attempt_id:
+            return candidate_of(order)
     raise AssertionError("never proposed")
 
 

@@ -3,6 +3,7 @@
 import random
 
 from cromford.factory.terms import FeePolicy
+from tests.simulation.sim_node import durable
 from tests.simulation.world import Weather, World, troubled
 
 
@@ -40,7 +41,7 @@ def run_opening(seed: int) -> str:
 
 def check_rest(world: World) -> None:
     """Check what holds once nothing moves any more."""
-    lsp = world.lsp.state
+    lsp = durable(world.lsp.state)
     for attempt in lsp.attempts.values():
         assert attempt.aborted is not None or attempt.funded is not None, (
             "a ceremony is neither over nor funded"

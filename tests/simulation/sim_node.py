@@ -26,7 +26,7 @@ from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal import opening_records as op
 from cromford.protocol.journal.client_state import ClientConfig, ClientState
-from cromford.protocol.journal.lsp_state import LspConfig, LspState
+from cromford.protocol.journal.lsp_state import LspConfig, LspState, settled
 from cromford.protocol.journal.records import AnyRecord, decode_record, encode_record
 from cromford.protocol.policy import ClientPolicy, LspPolicy
 from cromford.protocol.turn import Decision
@@ -41,7 +41,7 @@ S = TypeVar("S")
 
 
 def watched(
-    decide: Callable[[S, ev.Event, Facts], Decision[S]], apply: Callable[[S, AnyRecord], S]
+    decide: Callable[[S, ev.Event, Facts], Decision[S]], apply: Callable[[S, str, AnyRecord], S]
 ) -> Callable[[S, ev.Event, Facts], Decision[S]]:
     """Return a `decide` that fails if it ends in another state than the fold of its records.
 
@@ -50,14 +50,32 @@ def watched(
 
     def decide_watched(state: S, event: ev.Event, facts: Facts) -> Decision[S]:
         decision = decide(state, event, facts)
-        for record in decision.records:
+        for stream, record, _ in decision.entries:
             if not facts.is_fresh:
                 check_is_no_risk(state, record)
-            state = apply(state, decode_record(encode_record(record)))
-        assert decision.state == state, f"{type(event).__name__} ends beside its own records"
+            state = apply(state, stream, decode_record(encode_record(record)))
+        same = without_taken_mail(decision.state) == without_taken_mail(state)
+        assert same, f"{type(event).__name__} ends beside its own records"
         return decision
 
     return decide_watched
+
+
+def without_taken_mail(state: Any) -> Any:
+    """Return a state without what needs no record: mail that its receiver took, and sleep."""
+    return settled(all_awake(state)) if isinstance(state, LspState) else state
+
+
+def all_awake(state: LspState) -> LspState:
+    """Return the state with every factory in memory."""
+    for number in state.asleep:
+        state = state.with_factory(state.factory(number))
+    return state
+
+
+def durable(state: Any) -> Any:
+    """Return the part of a state that a restart would find, all of it in memory."""
+    return all_awake(state).durable if isinstance(state, LspState) else state
 
 
 def check_is_no_risk(state: Any, record: AnyRecord) -> None:
@@ -75,7 +93,7 @@ def check_is_no_risk(state: Any, record: AnyRecord) -> None:
                 )
                 is_shown = live and live.htlc.payment_hash in state.book.invoices
                 assert not is_shown, "a preimage was shown first"
-        case lr.JoinSent() | op.ProposalAccepted() | lr.BuildStarted() | op.AttemptProposed():
+        case lr.JoinSent() | op.ProposalAccepted() | lr.BuildStarted() | lr.FactoryOrdered():
             raise AssertionError(f"{record} while the chain is stale")
         case op.FundingWasSigned():
             raise AssertionError("a factory was funded while the chain is stale")
@@ -85,7 +103,7 @@ def check_is_no_risk(state: Any, record: AnyRecord) -> None:
 
 LSP_ROLE: Role[LspState] = replace(lspd.LSP_ROLE, decide=watched(lsp_role.decide, lsp_role.apply))
 CLIENT_ROLE: Role[ClientState] = replace(
-    clientd.CLIENT_ROLE, decide=watched(client_role.decide, client_role.apply)
+    clientd.CLIENT_ROLE, decide=watched(client_role.decide, client_role.apply_in)
 )
 
 
@@ -103,7 +121,7 @@ LENIENT = ClientPolicy(
 FRESH_NONCE = -1  # In the notebook: a nonce of no pool, made and spent in one call.
 
 
-class Crash(Exception):
+class Crash(BaseException):
     """The process dies here."""
 
 
@@ -132,6 +150,16 @@ class SimStore(MemoryJournal):
         if self.dice():
             raise Crash
 
+    @property
+    def remembered(self) -> list[AnyRecord]:
+        """Everything that was remembered, in order."""
+        return [record for _, record in self.told]
+
+    @property
+    def told(self) -> list[tuple[str, AnyRecord]]:
+        """The same, each with its stream."""
+        return [(entry.stream, decode_record(entry.record)) for entry in self.entries]
+
 
 class WatchedSigner(Signer):
     """The production signer, with a notebook of what each nonce signed."""
@@ -158,6 +186,7 @@ class WatchedSigner(Signer):
 class SimNode:
     """A participant: `driver` is None while its process is down."""
 
+    lsp_role: Role[Any] = LSP_ROLE
     checkpoint_rate = 0.05  # Of events after which a checkpoint is taken.
 
     def __init__(
@@ -203,8 +232,8 @@ class SimNode:
         return self.facts_at(self.state.chain.height)
 
     def durable_state(self) -> Any:
-        """The state a restart would find."""
-        return self._new_driver().state
+        """The state a restart would find, all of it in memory."""
+        return durable(self._new_driver().state)
 
     def start(self) -> None:
         """Start the process: replay the journal, and tell the role."""
@@ -243,13 +272,16 @@ class SimNode:
             self.checkpoint()
 
     def checkpoint(self) -> None:
-        """Take a checkpoint.
+        """Take a checkpoint of every stream, and let those sleep in which nothing happens.
 
         Raises:
             Crash: If the process dies on the way.
         """
         assert self.driver is not None
-        self.driver.stream.keep(self.driver.stream.begin_checkpoint()())
+        for name in self.driver.open_streams:
+            self.driver.keep(self.driver.begin_checkpoint(name)())
+        for name in list(self.driver.quiet()):
+            assert self.driver.put_to_sleep(name)
 
     def relevant(self, txs: Sequence[Tx]) -> tuple[Tx, ...]:
         assert self.driver is not None
@@ -278,7 +310,7 @@ class SimNode:
             config = LspConfig(
                 network=REGTEST, node_id=self.node_id, policy=self.lsp_policy, account=account
             )
-            return Driver(LSP_ROLE, lsp_role.new_lsp(config), self.store, self._effect)
+            return Driver(self.lsp_role, lsp_role.new_lsp(config), self.store, self._effect)
         client_config = ClientConfig(
             network=REGTEST,
             node_id=self.node_id,

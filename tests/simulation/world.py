@@ -388,7 +388,7 @@ class World:
         )
         assert attempt.funded is not None
         attempt.signed.tree  # noqa: B018 - raises unless every signature is there and valid
-        said = acknowledged(self.lsp.store.records, attempt.attempt_id)
+        said = acknowledged(self.lsp.store.remembered, attempt.attempt_id)
         assert len(said) == len(attempt.seats)
         for number, seat in enumerate(attempt.seats, start=1):
             held = self.by_id[seat.node_id].durable_state().attempts[attempt.attempt_id]

@@ -57,6 +57,15 @@ class MemoryJournal:
         """Return a stream's checkpoint, or None."""
         return self.checkpoints.get(stream)
 
+    def labels(self) -> dict[str, bytes]:
+        """Return the labels of the checkpoints that have one, and no record after them."""
+        heads = self.heads()
+        return {
+            stream: one.label
+            for stream, one in self.checkpoints.items()
+            if one.label and one.n == heads[stream]
+        }
+
     def replace_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Put a checkpoint in the place of the stream's one before.
 

@@ -45,7 +45,7 @@ _JOURNAL: Final = (
 )
 _CHECKPOINT: Final = (
     "CREATE TABLE checkpoint (stream INTEGER PRIMARY KEY, n INTEGER NOT NULL, "
-    "snapshot BLOB NOT NULL) STRICT"
+    "label BLOB NOT NULL, snapshot BLOB NOT NULL) STRICT"
 )
 _ARCHIVE: Final = (
     "CREATE TABLE archive (stream INTEGER NOT NULL, key BLOB NOT NULL, value BLOB NOT NULL, "
@@ -55,6 +55,10 @@ _TABLES: Final = (_STREAM, _JOURNAL, _CHECKPOINT, _ARCHIVE)
 _HEADS: Final = (
     "SELECT s.id, s.name, max(ifnull((SELECT max(n) FROM journal j WHERE j.stream = s.id), 0), "
     "ifnull((SELECT n FROM checkpoint c WHERE c.stream = s.id), 0)) FROM stream s"
+)
+_LABELS: Final = (
+    "SELECT s.name, c.n, c.label FROM checkpoint c JOIN stream s ON s.id = c.stream "
+    "WHERE length(c.label) > 0"
 )
 _RECORDS: Final = (
     "SELECT n, record FROM journal WHERE stream = ? AND n > ? AND n <= ? ORDER BY n LIMIT ?"
@@ -160,9 +164,22 @@ class Journal:
             StoreFailed: If the file cannot be read.
         """
         found = self._row(
-            "SELECT n, snapshot FROM checkpoint WHERE stream = ?", self._known(stream)
+            "SELECT n, snapshot, label FROM checkpoint WHERE stream = ?", self._known(stream)
         )
-        return None if found is None else Checkpoint(stream, int(found[0]), bytes(found[1]))
+        if found is None:
+            return None
+        n, snapshot, label = found
+        return Checkpoint(stream, int(n), bytes(snapshot), bytes(label))
+
+    def labels(self) -> dict[str, bytes]:
+        """Return the labels of the checkpoints that have one, and no record after them.
+
+        Raises:
+            StoreFailed: If the file cannot be read.
+        """
+        return {
+            name: bytes(label) for name, n, label in self._rows(_LABELS) if n == self._heads[name]
+        }
 
     def replace_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Put a checkpoint in the place of the stream's one before, durable on return.
@@ -172,14 +189,14 @@ class Journal:
                 checkpoint that is there, or of more than there are.
             StoreFailed: If the disk refused. The old one may be there, or the new one: stop.
         """
-        stream, n, snapshot = checkpoint
+        stream, n, snapshot, label = checkpoint
         _check_size("a snapshot", snapshot)
         kept = self._row("SELECT n FROM checkpoint WHERE stream = ?", self._known(stream))
         check_order(checkpoint, kept_n=kept[0] if kept else 0, head=self._heads.get(stream, 0))
         with self._writing("append to") as execute_many:
             execute_many(
-                "INSERT OR REPLACE INTO checkpoint VALUES (?, ?, ?)",
-                [(self._id_of(stream), n, snapshot)],
+                "INSERT OR REPLACE INTO checkpoint VALUES (?, ?, ?, ?)",
+                [(self._id_of(stream), n, label, snapshot)],
             )
             execute_many(_FORGET, [(self.oldest,)])
 

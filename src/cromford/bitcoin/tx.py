@@ -9,6 +9,7 @@ from cromford.crypto.keys import sha256d
 
 TRUC_VERSION: Final = 3  # BIP 431: topologically restricted until confirmation.
 HASH_SIZE: Final = 32
+OUTPOINT_SIZE: Final = HASH_SIZE + 4
 WITNESS_SCALE: Final = 4  # BIP 141: a non-witness byte weighs four.
 SAT_PER_BTC: Final = 100_000_000
 MAX_MONEY_SAT: Final = 21_000_000 * SAT_PER_BTC
@@ -50,6 +51,17 @@ class OutPoint:
     def serialize(self) -> bytes:
         """Return the 36 bytes of the outpoint."""
         return self.txid + self.vout.to_bytes(4, "little")
+
+    @classmethod
+    def parse(cls, data: bytes) -> "OutPoint":
+        """Return the outpoint of these 36 bytes.
+
+        Raises:
+            ValueError: If there are not as many.
+        """
+        if len(data) != OUTPOINT_SIZE:
+            raise ValueError(f"outpoint: expected {OUTPOINT_SIZE} bytes, received {len(data)}")
+        return cls(txid=Txid(data[:-4]), vout=int.from_bytes(data[-4:], "little"))
 
     def __str__(self) -> str:
         return f"{self.txid}:{self.vout}"

@@ -7,7 +7,7 @@ a coin that does not exist, and a transaction it did not hear is published once 
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Final
 
 from cromford import effects as fx
@@ -16,6 +16,7 @@ from cromford.daemon.refusals import Refusals
 from cromford.ports import Chain, ChainUnavailable, Coin, TxRefused
 from cromford.protocol import events as ev
 from cromford.protocol.journal.records import AnyRecord, BlockConnected
+from cromford.protocol.journal.scan_records import Scanned
 from cromford.protocol.journal.spending_records import SpendingAbandoned
 
 RETRY_SECONDS: Final = 1.0
@@ -84,8 +85,8 @@ class ChainEffects:
             self.refusals.ended((txid,))
             if self._asking[txid]:
                 self._given_up.add(txid)
-        if isinstance(record, BlockConnected) and len(self.refusals):
-            self.refusals.ended(Tx.parse(data).txid for data in record.txs)
+        if isinstance(record, BlockConnected | Scanned) and len(self.refusals):
+            self.refusals.ended(Tx.parse(data).txid for data in _txs_of(record))
             self.refusals.forget_untried(height=record.height)
 
     async def _look_up(self, asked: fx.LookUpCoins) -> None:
@@ -132,3 +133,10 @@ class ChainEffects:
         else:
             self.refusals.ended((tx.txid,))
             _log.info("tx_broadcast name=%s txid=%s", name, tx.txid)
+
+
+def _txs_of(record: BlockConnected | Scanned) -> Iterable[bytes]:
+    """Return the transactions of ours in a block that a client, or an LSP, has read."""
+    if isinstance(record, BlockConnected):
+        return record.txs
+    return (data for finding in record.found for data in finding.txs)

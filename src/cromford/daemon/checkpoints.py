@@ -3,16 +3,20 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from itertools import islice
+from typing import Any, Final
 
-from cromford.daemon.streams import Stream
+from cromford.daemon.driver import Driver
 from cromford.ports import Checkpoint
+
+# Those in which nothing happens leave memory with the next blocks, and no block waits for many.
+QUIET_PER_BLOCK: Final = 32
 
 _log = logging.getLogger(__name__)
 
 
 class Checkpoints:
-    """Takes the checkpoints that are due, one of a stream at a time.
+    """Takes the checkpoints that are due, one of a stream at a time; lets quiet streams sleep.
 
     Args:
         spawn: Runs a task of the daemon; its failure, a journal that cannot be written, ends it.
@@ -28,25 +32,41 @@ class Checkpoints:
         self._keep = keep
         self._busy: set[str] = set()
 
-    def look(self, stream: Stream[Any]) -> None:
-        """Begin a checkpoint of a stream if one is due and none is being made."""
-        if stream.is_due and stream.name not in self._busy:
-            self._busy.add(stream.name)
-            self._spawn(self._take(stream))
+    def look(self, driver: Driver[Any]) -> None:
+        """Begin a checkpoint of each stream of which one is due and none is being made."""
+        for name in driver.due_checkpoints():
+            self._begin(driver, name)
 
-    async def _take(self, stream: Stream[Any]) -> None:
+    def rest(self, driver: Driver[Any]) -> None:
+        """Let streams go from memory in which nothing happens, once a checkpoint says it all."""
+        for name in [*islice(driver.quiet(), QUIET_PER_BLOCK)]:
+            if name not in self._busy and not driver.put_to_sleep(name):
+                self._begin(driver, name, sleeps=True)
+
+    def _begin(self, driver: Driver[Any], name: str, *, sleeps: bool = False) -> None:
+        if name not in self._busy:
+            self._busy.add(name)
+            self._spawn(self._take(driver, name, sleeps=sleeps))
+
+    async def _take(self, driver: Driver[Any], name: str, *, sleeps: bool) -> None:
         try:
-            checkpoint = await asyncio.to_thread(stream.begin_checkpoint())
-        except Exception:  # noqa: BLE001 - a bug of ours; the records are there, the daemon stays
-            _log.exception("checkpoint_failed stream=%s", stream.name)
-            return
+            await self._make(driver, name)
         finally:
-            self._busy.discard(stream.name)
+            self._busy.discard(name)
+        if sleeps and driver.put_to_sleep(name):
+            _log.info("stream_asleep stream=%s", name)
+
+    async def _make(self, driver: Driver[Any], name: str) -> None:
+        try:
+            checkpoint = await asyncio.to_thread(driver.begin_checkpoint(name))
+        except Exception:  # noqa: BLE001 - a bug of ours; the records are there, the daemon stays
+            _log.exception("checkpoint_failed stream=%s", name)
+            return
         await self._keep(checkpoint)
-        stream.kept(checkpoint)
+        driver.kept(checkpoint)
         _log.info(
             "checkpoint_taken stream=%s records=%d size=%d",
-            stream.name,
+            name,
             checkpoint.n,
             len(checkpoint.snapshot),
         )

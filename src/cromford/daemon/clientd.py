@@ -15,6 +15,7 @@ from cromford.daemon.driver import Role
 from cromford.daemon.logs import set_up_logging
 from cromford.daemon.metrics import Sample
 from cromford.daemon.options import ClientOptions
+from cromford.daemon.parts import ClientParts
 from cromford.daemon.reconnecting import Reconnecting
 from cromford.daemon.shell import Daemon
 from cromford.daemon.signing import derive_keys
@@ -28,8 +29,6 @@ from cromford.protocol.exiting.client import arriving_total_sat
 from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.client_attempt import ClientAttempt, Complete, Received
 from cromford.protocol.journal.client_state import ClientConfig, ClientState
-from cromford.protocol.journal.revoked import revoked_by
-from cromford.protocol.journal.snapshot import Snapshots, references_of
 from cromford.protocol.opening.verify import verify_attempt
 from cromford.signing.keychain import Keychain
 from cromford.wallet.account import Account
@@ -37,12 +36,10 @@ from cromford.wallet.coins import Wallet
 
 CLIENT_ROLE: Role[ClientState] = Role(
     name="client",
-    stream="client",
     decide=client.decide,
-    apply=client.apply,
+    apply=client.apply_in,
     relevant=client.relevant,
-    archived=lambda state, records: revoked_by(state.book, records),
-    snapshots=lambda beginning: Snapshots(ClientState, references_of(beginning.config)),
+    parts=ClientParts(),
 )
 CONNECT_TIMEOUT_SECONDS: Final = 10.0
 
@@ -101,6 +98,11 @@ class ClientDaemon(Daemon[ClientState]):
     def wallet(self) -> Wallet:
         """The client's wallet."""
         return self.driver.state.wallet
+
+    @property
+    def n_channels(self) -> int:
+        """How many channels are in memory."""
+        return len(self.driver.state.book.links)
 
     @property
     def arriving_sat(self) -> int:

@@ -10,12 +10,13 @@ What stays in memory, keys, nonces and signatures, need not wait: it is lost wit
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from cromford.bitcoin.tx import Tx
+from cromford.daemon.parts import Parts
 from cromford.daemon.streams import Stream
 from cromford.effects import (
     Broadcast,
@@ -26,14 +27,13 @@ from cromford.effects import (
     RecallCommitment,
     Send,
 )
-from cromford.ports import Archived, Entry, Store
+from cromford.ports import Archived, Checkpoint, Entry, Store
 from cromford.protocol.events import CommitmentRecalled, DaemonStarted, Event
 from cromford.protocol.facts import FRESH, Facts
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.records import AnyRecord
 from cromford.protocol.journal.revoked import decode_content, revoked_key
-from cromford.protocol.journal.snapshot import Snapshots
-from cromford.protocol.turn import Decision
+from cromford.protocol.turn import Asked, Decision, Fault
 
 S = TypeVar("S")
 
@@ -46,26 +46,20 @@ class Undecided(Exception):
     """
 
 
-def _nothing(_state: object, _records: Sequence[AnyRecord]) -> Iterable[tuple[bytes, bytes]]:
-    """Return what a role without channels archives."""
-    return ()
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Role(Generic[S]):
-    """A role: its name, the stream of its records, and its pure functions.
+    """A role: its name, its pure functions, and how its state is made of streams.
 
-    `archived` returns, by key, what is kept of records for ever: from the state before them.
-    `snapshots` returns what writes and reads the states that began with one.
+    `apply` folds a record of a stream into the whole state, as decisions do it. `stop` returns a
+    state in which nothing more is decided about one stream, or None if the role cannot do without.
     """
 
     name: str
-    stream: str
     decide: Callable[[S, Event, Facts], Decision[S]]
-    apply: Callable[[S, AnyRecord], S]
+    apply: Callable[[S, str, AnyRecord], S]
     relevant: Callable[[S, Sequence[Tx]], tuple[Tx, ...]]
-    archived: Callable[[S, Sequence[AnyRecord]], Iterable[tuple[bytes, bytes]]] = _nothing
-    snapshots: Callable[[S], Snapshots[S]] | None = None
+    parts: Parts[S]
+    stop: Callable[[S, Fault], S | None] = lambda _state, _fault: None
 
 
 # What leaves the process, or reads what the journal holds. Everything else is ours alone.
@@ -88,6 +82,7 @@ class Driver(Generic[S]):
         store: The journal.
         perform: Performs one effect and returns the events it causes at once.
         observe: Told of each record once it is durable; of none that is replayed.
+        on_fault: Told of each bug that stopped one stream.
     """
 
     def __init__(
@@ -97,27 +92,46 @@ class Driver(Generic[S]):
         store: Store,
         perform: Callable[[Performed], Iterable[Event]],
         observe: Callable[[AnyRecord], None] = lambda _record: None,
+        *,
+        on_fault: Callable[[Fault, Event], None] = lambda _fault, _event: None,
     ) -> None:
         self._role = role
+        self._parts = role.parts
         self._store = store
         self._perform = perform
         self._observe = observe
+        self._on_fault = on_fault
         self.commit: Commit | None = None
         self.caused: Callable[[Event], None] = self.handle
         self.bound: Callable[[Performed], Callable[[], Iterable[Event]]] = self._unbound
+        self._streams: dict[str, Stream[Any]] = {}
         self.facts = FRESH
-        self.stream = Stream(
-            store,
-            role.stream,
-            beginning=state,
-            apply=role.apply,
-            snapshots=None if role.snapshots is None else role.snapshots(state),
-        )
+        self.beginning = state
+        self.state = self._parts.begin(state, lambda name: self._opened(name).state)
+        self._load()
 
-    @property
-    def state(self) -> S:
-        """The role's state now."""
-        return self.stream.state
+    def _load(self) -> None:
+        labels = self._store.labels()
+        for name in sorted(filter(self._parts.is_ours, self._store.heads())):
+            label = labels.get(name)
+            if label is not None:
+                self.state = self._parts.asleep(self.state, name, label)
+            else:
+                value = self._opened(name).state
+                self.state = self._parts.with_value(self.state, name, value)
+        self.state = self._parts.settled(self.state)
+
+    def _opened(self, name: str) -> Stream[Any]:
+        stream = self._streams.get(name)
+        if stream is None:
+            stream = self._streams[name] = Stream(
+                self._store,
+                name,
+                beginning=self._parts.value(self.beginning, name),
+                apply=self._parts.fold(name),
+                snapshots=self._parts.snapshots(self.beginning, name),
+            )
+        return stream
 
     def start(self, *, unix_time: int = 0) -> None:
         """Tell the role that it starts: what was lost is voided, what is owed is done.
@@ -138,74 +152,120 @@ class Driver(Generic[S]):
     def handle(self, event: Event) -> None:
         """Handle one event and all that it causes at once.
 
+        A bug that is met in one stream stops that stream, and the others go on.
+
         Raises:
             Rejected: If the operator asked for something impossible; nothing is changed.
             Undecided: If deciding failed before anything was remembered; nothing is changed.
             StoreFailed: If the journal cannot be written. Nothing of the decision was done.
-            Exception: Whatever else fails, once something was remembered or is being done. What
-                that leaves half done only a restart finishes: the caller must stop.
+            Exception: Whatever else fails in what the role cannot do without, once something was
+                remembered or is being done. What that leaves half done only a restart finishes: the
+                caller must stop.
         """
-        pending = deque((event,))
+        self._forget_looked_at()
+        pending: deque[tuple[Event, str | None]] = deque([(event, None)])
         has_remembered = False
         while pending:
+            following, asker = pending.popleft()
             try:
                 # Folded already: a record that cannot be applied never becomes durable.
-                decision = self._role.decide(self.state, pending.popleft(), self.facts)
-                archived = [*self._role.archived(self.state, decision.records)]
+                decision = self._role.decide(self.state, following, self.facts)
+                archived = self._archived(decision)
             except Rejected:
                 raise
             except Exception as error:
+                if self._has_stopped(asker, error, following):
+                    continue
                 if has_remembered:
                     raise
                 raise Undecided(type(error).__name__) from error
-            has_remembered = has_remembered or bool(decision.records)
             if self.commit is None:
                 self._remember(decision, archived)
-                for effect in decision.effects:
-                    pending.extend(self._performed(effect))
             else:
-                self._go_on(self.commit, decision, archived)
-                for effect in decision.effects:
-                    if not isinstance(effect, _OUTWARD):
-                        pending.extend(self._perform(effect))
-
-    def _performed(self, effect: Effect) -> Iterable[Event]:
-        return (
-            self.recall(effect) if isinstance(effect, RecallCommitment) else self._perform(effect)
-        )
+                self._go_on(self.commit, decision, archived, following)
+            has_remembered = has_remembered or any(entry.is_kept for entry in decision.entries)
+            for fault in decision.faults:
+                self._on_fault(fault, following)
+            for asked in decision.asked:
+                if self.commit is None or not isinstance(asked.effect, _OUTWARD):
+                    pending.extend(self._done(asked, following))
 
     def _go_on(
-        self, commit: Commit, decision: Decision[S], archived: Sequence[tuple[bytes, bytes]]
+        self, commit: Commit, decision: Decision[S], archived: Sequence[Archived], event: Event
     ) -> None:
         """Go on from a decision, and let what leaves us follow once its records are durable."""
         outward = [
-            partial(self.recall, effect)
-            if isinstance(effect, RecallCommitment)
-            else self.bound(effect)
-            for effect in decision.effects
-            if isinstance(effect, _OUTWARD)
+            (asked, self._later(asked.effect))
+            for asked in decision.asked
+            if isinstance(asked.effect, _OUTWARD)
         ]
 
         def follow() -> None:
-            for record in decision.records:
-                self._observe(record)
-            for perform in outward:
-                for event in perform():
-                    self.caused(event)
+            self._tell(decision)
+            for asked, perform in outward:
+                for caused in self._at_last(asked, perform, event):
+                    self.caused(caused)
 
-        entries = self.stream.entries_of(decision.records)
-        kept = [Archived(self.stream.name, key, value) for key, value in archived]
-        self.stream.advance(decision.state, entries)
+        entries = self._entries_of(decision)
+        self._advance(decision, entries)
         if entries or outward:
-            commit(entries, kept, follow)
+            commit(_in_order(decision, entries), archived, follow)
+
+    def _later(self, effect: Effect) -> Callable[[], Iterable[Event]]:
+        if isinstance(effect, RecallCommitment):
+            return partial(self.recall, effect)
+        return self.bound(effect)
 
     def _unbound(self, effect: Performed) -> Callable[[], Iterable[Event]]:
         return partial(self._perform, effect)
 
+    def _at_last(
+        self, asked: Asked, perform: Callable[[], Iterable[Event]], event: Event
+    ) -> list[Event]:
+        """Perform what had to wait, and return what it causes at once."""
+        try:
+            return [*perform()]
+        except Exception as error:
+            if self._has_stopped(asked.stream, error, event):
+                return []
+            raise
+
+    def _forget_looked_at(self) -> None:
+        """Let streams go that somebody looked at, and that sleep on."""
+        for name in [name for name in self._streams if self._parts.is_asleep(self.state, name)]:
+            del self._streams[name]
+
+    def _done(self, asked: Asked, event: Event) -> list[tuple[Event, str | None]]:
+        """Perform an effect, and return what it causes at once."""
+        try:
+            caused = self._performed(asked.effect)
+        except Exception as error:
+            if self._has_stopped(asked.stream, error, event):
+                return []
+            raise
+        return [(following, asked.stream) for following in caused]
+
+    def _performed(self, effect: Effect) -> list[Event]:
+        if isinstance(effect, RecallCommitment):
+            return [*self.recall(effect)]
+        return [*self._perform(effect)]
+
+    def _has_stopped(self, stream: str | None, error: Exception, event: Event) -> bool:
+        """Stop a stream because of a bug, and say whether the others can go on."""
+        if stream is None:
+            return False
+        fault = Fault(stream, error)
+        stopped = self._role.stop(self.state, fault)
+        if stopped is None:
+            return False
+        self.state = stopped
+        self._on_fault(fault, event)
+        return True
+
     def recall(self, asked: RecallCommitment) -> Iterable[Event]:
         """Look up what a commitment said that its peer revoked."""
         key = revoked_key(asked.channel_id, asked.number)
-        value = self._store.archived(self.stream.name, key)
+        value = self._store.archived(asked.stream, key)
         if value is None:
             return ()
         content = decode_content(value, asked.number)
@@ -215,11 +275,101 @@ class Driver(Generic[S]):
         """Return the transactions of a block that matter to the role."""
         return self._role.relevant(self.state, txs)
 
-    def _remember(self, decision: Decision[S], archived: Sequence[tuple[bytes, bytes]]) -> None:
-        entries = self.stream.entries_of(decision.records)
+    def _archived(self, decision: Decision[S]) -> list[Archived]:
+        return [
+            Archived(name, key, value)
+            for name, records in _by_stream(decision).items()
+            for key, value in self._parts.archived(self._parts.value(self.state, name), records)
+        ]
+
+    def _remember(self, decision: Decision[S], archived: Sequence[Archived]) -> None:
+        entries = self._entries_of(decision)
         if entries:
-            kept = [Archived(self.stream.name, key, value) for key, value in archived]
-            self._store.append(entries, kept)
-        self.stream.advance(decision.state, entries)
-        for record in decision.records:
-            self._observe(record)
+            self._store.append(_in_order(decision, entries), archived)
+        self._advance(decision, entries)
+        self._tell(decision)
+
+    def _entries_of(self, decision: Decision[S]) -> dict[str, list[Entry]]:
+        return {
+            name: self._opened(name).entries_of(records)
+            for name, records in _by_stream(decision).items()
+        }
+
+    def _advance(self, decision: Decision[S], entries: Mapping[str, list[Entry]]) -> None:
+        self.state = decision.state
+        for name, stored in entries.items():
+            self._opened(name).advance(self._parts.value(self.state, name), stored)
+
+    def _tell(self, decision: Decision[S]) -> None:
+        for entry in decision.entries:
+            if entry.is_kept:
+                self._observe(entry.record)
+
+    # Checkpoints
+
+    @property
+    def open_streams(self) -> tuple[str, ...]:
+        """The streams that are in memory."""
+        return tuple(self._streams)
+
+    def due_checkpoints(self) -> Iterable[str]:
+        """Yield the streams of which a checkpoint is due."""
+        return (name for name, stream in list(self._streams.items()) if stream.is_due)
+
+    def begin_checkpoint(self, name: str) -> Callable[[], Checkpoint]:
+        """Return what makes a checkpoint of a stream as it is now, in any thread."""
+        value = self._parts.value(self.state, name)
+        label = self._parts.label(self.state, name)
+        return self._streams[name].begin_checkpoint(value, label=label)
+
+    def keep(self, checkpoint: Checkpoint) -> None:
+        """Let a checkpoint take the place of the records that it stands for.
+
+        Raises:
+            StoreFailed: If the journal could not be written.
+        """
+        self._opened(checkpoint.stream).keep(checkpoint)
+
+    def kept(self, checkpoint: Checkpoint) -> None:
+        """Take note that a checkpoint took the place of its records."""
+        self._opened(checkpoint.stream).kept(checkpoint)
+
+    def quiet(self) -> Iterable[str]:
+        """Yield the streams that need not be in memory."""
+        return self._parts.quiet(self.state)
+
+    def wake(self, name: str) -> None:
+        """Take a stream into memory, if it is not there."""
+        if self._parts.is_asleep(self.state, name):
+            self.state = self._parts.with_value(self.state, name, self._opened(name).state)
+
+    def labels(self) -> Mapping[str, bytes]:
+        """Return what is known of the streams that sleep, by stream."""
+        return {
+            name: label
+            for name, label in self._store.labels().items()
+            if self._parts.is_asleep(self.state, name)
+        }
+
+    def put_to_sleep(self, name: str) -> bool:
+        """Let a quiet stream go from memory, if its checkpoint says all of it; say whether."""
+        stream = self._streams.get(name)
+        label = self._parts.label(self.state, name)
+        if stream is None or not label or not stream.is_said_by_checkpoint(label):
+            return False
+        del self._streams[name]
+        self.state = self._parts.asleep(self.state, name, label)
+        return True
+
+
+def _by_stream(decision: Decision[Any]) -> dict[str, list[AnyRecord]]:
+    found: dict[str, list[AnyRecord]] = {}
+    for entry in decision.entries:
+        if entry.is_kept:
+            found.setdefault(entry.stream, []).append(entry.record)
+    return found
+
+
+def _in_order(decision: Decision[Any], entries: Mapping[str, list[Entry]]) -> list[Entry]:
+    in_order = {name: iter(stored) for name, stored in entries.items()}
+    return [next(in_order[entry.stream]) for entry in decision.entries if entry.is_kept]

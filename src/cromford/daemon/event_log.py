@@ -16,6 +16,7 @@ import msgspec
 
 from cromford.bitcoin.tx import Txid
 from cromford.ports import EVENTS_KEPT, Store
+from cromford.protocol.journal.mail_records import MailTaken
 from cromford.protocol.journal.records import AnyRecord, decode_record
 
 EVENTS_PER_ANSWER_MAX: Final = 1_000
@@ -23,9 +24,10 @@ _TOLD: Final = frozenset(
     {
         "aborted", "amount_msat", "attempt", "attempt_id", "capacity_least_sat", "capacity_sat",
         "change", "channel_id", "client", "culprits", "expires_at", "factory_pubkey", "fee_msat",
-        "height", "htlc_id", "is_behind", "is_fault", "is_moving", "max_clients", "min_clients",
-        "name", "network", "node_id", "node_ids", "out_channel_id", "out_htlc_id", "payee",
-        "payment_hash", "reason", "reasons", "refusal", "role", "transactions", "txid",
+        "height", "htlc_id", "in_channel_id", "in_htlc_id", "is_behind", "is_fault", "is_moving",
+        "max_clients", "min_clients", "name", "network", "node_id", "node_ids", "out_channel_id",
+        "payee", "payment_hash", "reason", "reasons", "refusal", "role", "to", "transactions",
+        "txid",
     }
 )  # fmt: skip
 _CURSOR: Final = re.compile(r"([0-9a-f]{1,8})-([0-9a-f]{1,15})", re.ASCII)
@@ -125,12 +127,14 @@ class EventLog:
 
 
 def _shown(record: AnyRecord) -> dict[str, Any]:
+    # Mail that was taken is told by what it says.
+    news = record.mail if isinstance(record, MailTaken) else record
     told = {
         name: str(Txid(value)) if name == "txid" else _plain(value)
-        for name, value in msgspec.structs.asdict(record).items()
+        for name, value in msgspec.structs.asdict(news).items()
         if name in _TOLD
     }
-    return {"event": type(record).__struct_config__.tag, **told}
+    return {"event": type(news).__struct_config__.tag, **told}
 
 
 def _plain(value: object) -> object:

@@ -21,6 +21,7 @@ from cromford.daemon.driver import Role
 from cromford.daemon.logs import set_up_logging
 from cromford.daemon.metrics import Sample
 from cromford.daemon.options import LspOptions
+from cromford.daemon.parts import Label, LspParts
 from cromford.daemon.shell import Daemon
 from cromford.daemon.views import lsp as views
 from cromford.daemon.views.channels import money_samples
@@ -32,24 +33,22 @@ from cromford.protocol import lsp
 from cromford.protocol.exiting.lsp import arriving_total_sat
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.book import Book
-from cromford.protocol.journal.lsp_attempt import LspAttempt
+from cromford.protocol.journal.factory import Factory
+from cromford.protocol.journal.house import DEAD, FUNDED
 from cromford.protocol.journal.lsp_state import LspConfig, LspState
-from cromford.protocol.journal.revoked import revoked_by
-from cromford.protocol.journal.snapshot import Snapshots, references_of
 from cromford.protocol.lobby.build import plan_build
-from cromford.protocol.opening.abandoning import planned
+from cromford.protocol.lobby.giving_up import planned
 from cromford.signing.keychain import Keychain
 from cromford.wallet.account import Account
 from cromford.wallet.coins import Wallet
 
 LSP_ROLE: Role[LspState] = Role(
     name="lsp",
-    stream="house",
     decide=lsp.decide,
     apply=lsp.apply,
     relevant=lsp.relevant,
-    archived=lambda state, records: revoked_by(state.book, records),
-    snapshots=lambda beginning: Snapshots(LspState, references_of(beginning.config)),
+    parts=LspParts(),
+    stop=lsp.stop,
 )
 
 _log = logging.getLogger(__name__)
@@ -124,9 +123,14 @@ class LspDaemon(Daemon[LspState]):
         return self.driver.state.wallet
 
     @property
+    def n_channels(self) -> int:
+        """How many channels are in memory."""
+        return len(self.driver.state.channels)
+
+    @property
     def arriving_sat(self) -> int:
         """What is on its way to the wallet out of channels that are on chain."""
-        return arriving_total_sat(self.driver.state)
+        return sum(arriving_total_sat(factory) for factory in self.state.all_factories())
 
     @property
     def n_connected(self) -> int:
@@ -140,12 +144,12 @@ class LspDaemon(Daemon[LspState]):
     @property
     def recent_blocks(self) -> tuple[BlockRef, ...]:
         """The newest blocks the LSP has seen."""
-        return self.driver.state.chain.recent
+        return self.driver.state.scan.recent
 
     @property
     def recorded_height(self) -> int:
         """The height of the tip that was recorded, also where no block is remembered; or -1."""
-        return self.driver.state.chain.recorded_height
+        return self.driver.state.scan.recorded_height
 
     async def network_side(self) -> None:
         """Listen until cancelled."""
@@ -166,18 +170,14 @@ class LspDaemon(Daemon[LspState]):
     def _relation_of(self, node_id: bytes) -> Relation:
         if self._has_seat(node_id):
             return Relation.OWNER
-        return Relation.WAITING if node_id in self.state.members else Relation.STRANGER
+        return Relation.WAITING if node_id in self.state.house.members else Relation.STRANGER
 
     def samples(self) -> Iterator[Sample]:
         """Yield an LSP's numbers for Prometheus."""
         yield from super().samples()
         state = self.driver.state
-        yield "lobby_clients", {}, len(state.members)
-        by_status: dict[str, int] = {}
-        for attempt in state.attempts.values():
-            status = views.status_of(state, attempt)
-            by_status[status] = by_status.get(status, 0) + 1
-        for status, count in by_status.items():
+        yield "lobby_clients", {}, len(state.house.members)
+        for status, count in views.statuses(state).items():
             yield "factories", {"status": status}, count
         yield "locked_sat", {}, views.capital(state)["locked_sat"]
         yield from money_samples(self._payments.totals())
@@ -218,17 +218,22 @@ class LspDaemon(Daemon[LspState]):
             "listen": None if address is None else address.partition("@")[2],
             "n_connected": self.n_connected,
             "contested": [node_id.hex() for node_id in self.peers.contested],
-            "n_waiting": len(state.members),
-            "build": views.show_build(state.build, state.open_attempt),
-            "build_dropped": state.build_dropped,
+            "n_waiting": len(state.house.members),
+            "build": views.show_build(state.house.build, state.open_attempt),
+            "build_dropped": state.house.build_dropped,
             "capital": views.capital(state),
             "n_factories": sum(
-                1 for attempt in state.attempts.values() if attempt.funded is not None
+                entry.status in {FUNDED, DEAD} for entry in state.house.entries.values()
             ),
+            "stopped": [
+                {"factory_id": entry.attempt_id.hex(), "error": state.stopped[entry.stream]}
+                for entry in state.house.factories()
+                if entry.stream in state.stopped
+            ],
         }
 
     async def _lobby(self) -> object:
-        return {"address": self._address(), **views.lobby(self.driver.state)}
+        return {"address": self._address(), **views.lobby(self.driver.state.house)}
 
     async def _build(self, params: dict[str, Any]) -> object:
         wanted = read_params(params, _BuildParams)
@@ -236,7 +241,9 @@ class LspDaemon(Daemon[LspState]):
         min_clients = policy.min_clients if wanted.min_clients is None else wanted.min_clients
         max_clients = policy.max_clients if wanted.max_clients is None else wanted.max_clients
         try:
-            plan = plan_build(self.driver.state, min_clients=min_clients, max_clients=max_clients)
+            plan = plan_build(
+                self.driver.state.house, min_clients=min_clients, max_clients=max_clients
+            )
         except Rejected as rejected:
             raise RpcFailure(
                 rejected.code, str(rejected), retryable=rejected.retryable
@@ -247,31 +254,37 @@ class LspDaemon(Daemon[LspState]):
 
     async def _factories(self) -> object:
         state = self.driver.state
-        return {
-            "factories": [
-                {**views.summary(state, attempt), "refused": self._refused(attempt)}
-                for attempt in state.attempts.values()
-            ]
-        }
+        labels = self.driver.labels()
+        lines = []
+        for entry in state.house.factories():
+            label = labels.get(entry.stream)
+            if label is not None:
+                shown = msgspec.json.decode(label, type=Label).shown
+                lines.append({**views.as_it_slept(state.house, shown), "refused": []})
+            elif entry.number in state.factories:
+                factory = state.factory(entry.number)
+                lines.append({**views.summary(factory), "refused": self._refused(factory)})
+        return {"factories": lines}
 
     async def _factory_show(self, params: dict[str, Any]) -> object:
-        attempt = self._attempt(params)
+        factory = self._factory(params)
+        attempt = factory.attempt
         return {
-            **views.show(self.driver.state, attempt),
-            "refused": self._refused(attempt),
+            **views.show(factory),
+            "refused": self._refused(factory),
             "seconds_left": self.deadlines.seconds_left(
                 AttemptDeadline(attempt_id=attempt.attempt_id)
             ),
         }
 
     async def _factory_export(self, params: dict[str, Any]) -> object:
-        return views.export(self.driver.state, self._attempt(params))
+        return views.export(self._factory(params))
 
     async def _factory_abandon(self, params: dict[str, Any]) -> object:
         """Give up a funding, if the node refuses it at this moment and no block can have it."""
         wanted = read_params(params, _AbandonFactoryParams)
-        attempts = self.driver.state.attempts
-        attempt = attempts[find_factory(attempts, wanted.factory_id)]
+        entries = self.driver.state.house.entries
+        attempt = self._named(find_factory(entries, wanted.factory_id)).attempt
         feerate_sat_per_kw, source = await feerate_of(self.chain, wanted.feerate_sat_per_vb)
         funded = attempt.funded
         reason = "" if funded is None else await refusal_of(self.chain, funded.funding_tx)
@@ -279,7 +292,9 @@ class LspDaemon(Daemon[LspState]):
             attempt_id=attempt.attempt_id, reason=reason, feerate_sat_per_kw=feerate_sat_per_kw
         )
         self.foresee(asked)
-        plan = planned(self.driver.state, attempt.attempt_id, feerate_sat_per_kw=feerate_sat_per_kw)
+        plan = planned(
+            self.driver.state.house, attempt.attempt_id, feerate_sat_per_kw=feerate_sat_per_kw
+        )
         if not wanted.dry_run:
             self.request(asked)
         return {
@@ -294,25 +309,27 @@ class LspDaemon(Daemon[LspState]):
             "min_depth": attempt.terms.min_depth,
         }
 
-    def _refused(self, attempt: LspAttempt) -> list[dict[str, Any]]:
+    def _refused(self, factory: Factory) -> list[dict[str, Any]]:
         """Return which transactions of a factory the node does not take."""
-        return self.refusals.shown_of(
-            attempt.blueprint.watched_txids, self.driver.state.chain.spends
-        )
+        return self.refusals.shown_of(factory.attempt.blueprint.watched_txids, factory.chain.spends)
 
     async def _exit_start(self, params: dict[str, Any]) -> object:
         wanted = read_params(params, _ExitParams)
-        attempts = self.driver.state.attempts
-        attempt_id = find_factory(attempts, wanted.factory_id)
+        attempt_id = find_factory(self.driver.state.house.entries, wanted.factory_id)
         self.request(ev.ExitRequested(attempt_id=attempt_id, client=wanted.client))
-        state = self.driver.state
-        following = exit_next(state, state.attempts[attempt_id], wanted.client)
-        return {"exiting": True, "next": following}
+        return {
+            "exiting": True,
+            "next": exit_next(self._named(attempt_id), wanted.client),
+        }
 
-    def _attempt(self, params: dict[str, Any]) -> LspAttempt:
-        attempts = self.driver.state.attempts
+    def _factory(self, params: dict[str, Any]) -> Factory:
         wanted = read_params(params, _FactoryParams).factory_id
-        return attempts[find_factory(attempts, wanted)]
+        return self._named(find_factory(self.driver.state.house.entries, wanted))
+
+    def _named(self, attempt_id: bytes) -> Factory:
+        entry = self.driver.state.house.entries[attempt_id]
+        self.driver.wake(entry.stream)
+        return self.driver.state.factory(entry.number)
 
 
 def run(options: LspOptions) -> None:

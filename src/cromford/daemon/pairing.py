@@ -20,10 +20,10 @@ from cromford.bitcoin.network import Network
 from cromford.daemon.seed_file import SEED_FILE, has_seed, load_or_create_seed
 from cromford.ports import Entry, Store
 from cromford.protocol.journal.records import Created, decode_record, encode_record
+from cromford.protocol.journal.streams import CREATION
 from cromford.signing.keychain import FactoryKey, Keychain, seed_fingerprint
 
 JOURNAL_NUMBER_BITS: Final = 31
-CREATION: Final = "creation"  # The stream of the first record.
 
 _log = logging.getLogger(__name__)
 

@@ -51,7 +51,7 @@ from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.exit_records import TreePublished
 from cromford.protocol.journal.records import AnyRecord
-from cromford.protocol.turn import Decision
+from cromford.protocol.turn import Decision, Fault
 from cromford.signing.keychain import Keychain
 from cromford.signing.signer import Signer
 from cromford.wallet.account import Account
@@ -111,9 +111,14 @@ class Daemon(Generic[S]):
                 self._journal, self.home, role=role.name, network=network, passphrase=passphrase
             )
             self.events = EventLog(self._journal, journal_number=keychain.journal_number)
-            self._signer = Signer(keychain, n_channels=lambda: len(self.book.links))
+            self._signer = Signer(keychain, n_channels=lambda: self.n_channels)
             self.driver = Driver(
-                role, new_state(keychain), self._journal, self._perform, self._observe
+                role,
+                new_state(keychain),
+                self._journal,
+                self._perform,
+                self._observe,
+                on_fault=self._note_fault,
             )
             check_factory_keys(keychain, self.factory_keys)
             undo.pop_all()
@@ -154,6 +159,11 @@ class Daemon(Generic[S]):
     @property
     def book(self) -> Book:
         """The role's channels and payments."""
+        raise NotImplementedError
+
+    @property
+    def n_channels(self) -> int:
+        """How many channels may have a nonce now."""
         raise NotImplementedError
 
     @property
@@ -355,7 +365,14 @@ class Daemon(Generic[S]):
         except Exception as error:
             self._fail(event, error)
             raise
-        self._checkpoints.look(self.driver.stream)
+        self._checkpoints.look(self.driver)
+        if isinstance(event, ev.BlockAdded):
+            self._checkpoints.rest(self.driver)
+
+    def _note_fault(self, fault: Fault, event: ev.Event) -> None:
+        """Say that a bug stopped one stream, while the others go on."""
+        _log.critical("stream_stopped stream=%s error=%s", fault.stream, type(fault.error).__name__)
+        self._note_undecided(event, fault.error)
 
     def _note_undecided(self, event: ev.Event, error: BaseException) -> None:
         met = self.failed_decisions.note(event, error, unix_time=int(time.time()))

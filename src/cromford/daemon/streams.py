@@ -55,6 +55,8 @@ class Stream(Generic[S]):
         self._snapshots = snapshots
         self._snapshot_size = 0
         self._tail_size = 0
+        self._checkpoint_n = 0
+        self._label = b""
         self._begin()
         for data in store.replay(name, after=self.n):
             self.state = apply(self.state, decode_record(data))
@@ -74,6 +76,8 @@ class Stream(Generic[S]):
             raise StoreFailed(str(unreadable)) from unreadable
         self.n = checkpoint.n
         self._snapshot_size = len(checkpoint.snapshot)
+        self._checkpoint_n = checkpoint.n
+        self._label = checkpoint.label
 
     def entries_of(self, records: Sequence[AnyRecord]) -> list[Entry]:
         """Return records as the journal takes them."""
@@ -95,8 +99,18 @@ class Stream(Generic[S]):
         due_size = max(TAIL_SIZE_MIN, TAIL_SHARE * self._snapshot_size)
         return self._snapshots is not None and self._tail_size >= due_size
 
-    def begin_checkpoint(self) -> Callable[[], Checkpoint]:
+    def is_said_by_checkpoint(self, label: bytes) -> bool:
+        """Say whether the last checkpoint has this label, and no record has followed it."""
+        return self.n == self._checkpoint_n and label == self._label
+
+    def begin_checkpoint(
+        self, state: S | None = None, *, label: bytes = b""
+    ) -> Callable[[], Checkpoint]:
         """Return what makes a checkpoint of the state as it is now, in any thread.
+
+        Args:
+            state: The state, where mail was let go of it that needs no record; else as it is known.
+            label: What is to be known of it without it.
 
         It raises `SnapshotDiffers`, or what `Snapshots.encode` and `decode` raise, if it cannot:
         that is a bug of ours, and the records are still there. Until the next is due, as many
@@ -105,6 +119,8 @@ class Stream(Generic[S]):
         Raises:
             ValueError: If the stream is always folded.
         """
+        if state is not None:
+            self.state = state
         snapshots, state, position = self._snapshots, self.state, Position(self.name, self.n)
         if snapshots is None:
             raise ValueError(f"{self.name} has no checkpoints")
@@ -114,7 +130,7 @@ class Stream(Generic[S]):
             snapshot = snapshots.encode(state, position, written_by=__version__)
             if snapshots.decode(snapshot, position) != state:
                 raise SnapshotDiffers(f"the snapshot of {position.stream} after {position.n}")
-            return Checkpoint(position.stream, position.n, snapshot)
+            return Checkpoint(position.stream, position.n, snapshot, label)
 
         return make
 
@@ -130,3 +146,5 @@ class Stream(Generic[S]):
     def kept(self, checkpoint: Checkpoint) -> None:
         """Take note that a checkpoint took the place of its records."""
         self._snapshot_size = len(checkpoint.snapshot)
+        self._checkpoint_n = checkpoint.n
+        self._label = checkpoint.label

@@ -82,6 +82,8 @@ def _take_from_world(turn: Turn[ClientState], event: ev.WorldEvent) -> None:
             turn.remember(r.BlockDisconnected(height=height))
         case ev.FactsChanged():
             _on_facts_changed(turn)
+        case ev.MailArrived():
+            raise AssertionError("MailArrived is an LSP's event")
         case ev.DeadlineReached(deadline=deadline):
             _on_deadline(turn, deadline)
         case ev.BroadcastRefused():
@@ -97,6 +99,11 @@ def _take_message(turn: Turn[ClientState], message: m.Message) -> None:
         opening.take_message(turn, message)
     else:
         lobby.take_message(turn, message)
+
+
+def apply_in(state: ClientState, _stream: str, record: r.AnyRecord) -> ClientState:
+    """Return the state after remembering one thing in the one stream that a client has."""
+    return apply(state, record)
 
 
 def resume(state: ClientState) -> tuple[fx.Effect, ...]:

@@ -21,6 +21,7 @@ from cromford.effects import (
     SignSpending,
     SignTakingTx,
 )
+from cromford.protocol.journal.mail import Posted
 from cromford.signing.keychain import ChannelPubkeys
 from cromford.signing.nonces import PublicPool
 from cromford.wire.messages import Message
@@ -86,6 +87,13 @@ class FactsChanged:
     The chain is fresh again: what waited for that is decided. Or it stays stale while the node
     learns of more blocks that it does not show: deadlines are told by their headers.
     """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MailArrived:
+    """A letter of one stream reached another, perhaps late, and perhaps not for the first time."""
+
+    delivery: Posted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -336,6 +344,7 @@ WorldEvent = (
     | BlockAdded
     | BlockRemoved
     | FactsChanged
+    | MailArrived
     | DeadlineReached
     | BroadcastRefused
 )

@@ -4,21 +4,83 @@ A fact is not folded, so it is not journalled either: a replay does not need it,
 say what was decided by it.
 """
 
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from cromford.bitcoin.tx import OutPoint
+
+
+class Directory(Protocol):
+    """Who is where, as an LSP's house knows it. A factory asks, and remembers no answer."""
+
+    def is_connected(self, node_id: bytes) -> bool:
+        """Say whether a client is connected now."""
+
+    def is_vanished(self, node_id: bytes) -> bool:
+        """Say whether nobody waits for a client any more: it was not seen for too long."""
+
+    def streams_of(self, node_id: bytes) -> tuple[str, ...]:
+        """Return the streams of the factories in which a client has a channel, oldest first."""
+
+    def has_coins(self, outpoints: Sequence[OutPoint]) -> bool:
+        """Say whether the wallet has all these coins, in a block and unspent."""
+
+    def obstacle(
+        self,
+        stream: str,
+        *,
+        channel_id: bytes,
+        payment_hash: bytes,
+        cltv_expiry: int,
+        delivery: bytes,
+    ) -> str | None:
+        """Return why a factory would refuse an HTLC of this channel now, as far as is known."""
+
+
+class _Nowhere:
+    """The directory of a role that needs none: nobody is anywhere."""
+
+    def is_connected(self, node_id: bytes) -> bool:  # noqa: ARG002 - nobody is
+        return False
+
+    def is_vanished(self, node_id: bytes) -> bool:  # noqa: ARG002 - nor missed
+        return False
+
+    def streams_of(self, node_id: bytes) -> tuple[str, ...]:  # noqa: ARG002 - nor known
+        return ()
+
+    def has_coins(self, outpoints: Sequence[OutPoint]) -> bool:
+        return not outpoints
+
+    def obstacle(
+        self,
+        stream: str,  # noqa: ARG002 - nobody is known
+        *,
+        channel_id: bytes,  # noqa: ARG002 - the same
+        payment_hash: bytes,  # noqa: ARG002 - the same
+        cltv_expiry: int,  # noqa: ARG002 - the same
+        delivery: bytes,  # noqa: ARG002 - the same
+    ) -> str | None:
+        return "nobody is known"
+
+
+NOWHERE: Final[Directory] = _Nowhere()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What the daemon knows of the world now.
+    """What is known of the world now.
 
     Attributes:
         stale: Why our chain may be behind the world's, in words; None while it is fresh.
         header_height: The height of our node's best header; -1 if it said nothing yet.
+        directory: Who is where.
     """
 
     stale: str | None = None
     header_height: int = -1
+    directory: Directory = field(default=NOWHERE, compare=False)
 
     @property
     def is_fresh(self) -> bool:

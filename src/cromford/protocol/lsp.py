@@ -1,192 +1,534 @@
-"""The LSP's table: which event goes to which room.
+"""The LSP's table: which event goes to which stream, and who takes which mail.
 
 It gathers clients, proposes a tree, collects signatures below the root, then the root, then
 acknowledgements; then, and only then, it signs and broadcasts the funding transaction. Whoever
 spoils a ceremony is named and dropped, and the others start again with fresh keys.
+
+This is the one place that knows both the house and its factories.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import assert_never
 
 from cromford import effects as fx
-from cromford.bitcoin.tx import Tx
+from cromford.bitcoin.block import BlockRef
+from cromford.bitcoin.tx import Tx, Txid
 from cromford.protocol import events as ev
 from cromford.protocol import publishing, spending
 from cromford.protocol.channels import lsp as channels
 from cromford.protocol.channels.payments import take_back_late
 from cromford.protocol.channels.steps import on_nonce_deadline, on_revocation_deadline
+from cromford.protocol.delivery import Round
 from cromford.protocol.exiting import lsp as exiting
 from cromford.protocol.facts import FRESH, Facts
-from cromford.protocol.journal import opening_records as op
+from cromford.protocol.faults import Rejected
+from cromford.protocol.journal import lobby_records as lr
+from cromford.protocol.journal import mail
 from cromford.protocol.journal import records as r
-from cromford.protocol.journal.known_chain import relevant_txs
-from cromford.protocol.journal.lsp_state import Build, LspState, apply, new_lsp
+from cromford.protocol.journal import scan_records as sc
+from cromford.protocol.journal.factory import Factory
+from cromford.protocol.journal.house import House
+from cromford.protocol.journal.lsp_state import LspState, apply, new_lsp, pending
+from cromford.protocol.journal.mail_records import MailTaken
+from cromford.protocol.journal.scan import UNKNOWN
+from cromford.protocol.journal.streams import CHAIN, HOUSE, factory_number
+from cromford.protocol.lobby import giving_up, ordering
 from cromford.protocol.lobby import lsp as lobby
 from cromford.protocol.opening import lsp as opening
-from cromford.protocol.opening.abandoning import check_is_no_replacement
 from cromford.protocol.opening.funding import fund_if_due
-from cromford.protocol.turn import Decision, Turn
+from cromford.protocol.turn import Decision, Fault, Turn
 from cromford.wire import messages as m
 
-__all__ = ["apply", "decide", "new_lsp", "relevant", "resume"]
+__all__ = ["apply", "decide", "new_lsp", "relevant", "resume", "stop"]
+
+
+def stop(state: LspState, fault: Fault) -> LspState | None:
+    """Return a state in which nothing more is decided about a factory, until the next block.
+
+    None for the house and the chain: without them an LSP cannot go on.
+    """
+    if factory_number(fault.stream) is None:
+        return None
+    name = type(fault.error).__name__
+    return replace(state, stopped=state.stopped.set(fault.stream, name))
 
 
 def relevant(state: LspState, txs: Sequence[Tx]) -> tuple[Tx, ...]:
     """Return the transactions of a block that matter to this LSP."""
-    return relevant_txs(
-        txs,
-        wallet=state.wallet,
-        watched=state.watched_txids,
-        watched_outpoints=exiting.watched(state),
-    )
+    news = {id(tx) for found in _findings(state, txs).values() for tx in found}
+    return tuple(tx for tx in txs if id(tx) in news)
 
 
-def decide(state: LspState, event: ev.Event, facts: Facts = FRESH) -> Decision[LspState]:
+def _findings(state: LspState, txs: Sequence[Tx]) -> Mapping[str, list[Tx]]:
+    """Return which transactions of a block are whose news."""
+    found = dict(state.scan.findings(txs))
+    ours = list(state.house.wallet.news(txs))
+    return {HOUSE: ours, **found} if ours else found
+
+
+def decide(
+    state: LspState, event: ev.Event, facts: Facts = FRESH, *, delivers: bool = True
+) -> Decision[LspState]:
     """Return what to remember and do about one event.
+
+    Args:
+        state: All streams, as they are now.
+        event: What happened.
+        facts: What is true now.
+        delivers: Whether the mail that it causes is taken in the same decision. Else it stays in
+            the outboxes, until it arrives by `MailArrived`.
 
     Raises:
         Rejected: If the operator asked for something impossible; nothing is changed.
     """
-    turn = Turn(state, apply, facts)
-    _take(turn, event)
-    _finish(turn, state.build)
-    return turn.decision
+    round_ = Round(state, facts, take_mail, delivers=delivers)
+    _take(round_, event)
+    round_.deliver()
+    _take_up_held(round_)
+    return round_.decision
 
 
-def _take(turn: Turn[LspState], event: ev.Event) -> None:
-    if isinstance(event, ev.ChannelEvent):
-        channels.take(turn, event)
+def _take(round_: Round, event: ev.Event) -> None:
+    if isinstance(event, ev.ChannelAnswer):
+        _on_channel_answer(round_, event)
+    elif isinstance(event, ev.PayRequested):
+        _on_pay_requested(round_, event)
     elif isinstance(event, ev.OpeningEvent):
-        opening.take(turn, event)
+        _take_opening(round_, event)
     elif isinstance(event, ev.ExitEvent):
-        exiting.take(turn, event)
+        _take_exit(round_, event)
     elif isinstance(event, ev.LobbyEvent):
-        lobby.take(turn, event)
+        lobby.take(round_.house, event)
     elif isinstance(event, ev.SpendingEvent):
         if isinstance(event, ev.AbandonRequested):
-            check_is_no_replacement(turn.state, event.txid)
-        spending.take(turn, event)
+            giving_up.check_is_no_replacement(round_.house.state, event.txid)
+        spending.take(round_.house, event)
+    elif isinstance(event, ev.InvoiceRequested):
+        raise AssertionError("InvoiceRequested is a client's event")
     else:
-        _take_from_world(turn, event)
+        _take_from_world(round_, event)
 
 
-def _take_from_world(turn: Turn[LspState], event: ev.WorldEvent) -> None:
+def _take_from_world(round_: Round, event: ev.WorldEvent) -> None:
     match event:
         case ev.DaemonStarted():
-            _on_start(turn)
+            _on_start(round_)
         case ev.ConnectionOpened(node_id=node_id):
-            lobby.on_connection(turn, node_id)
-            opening.tell_ready_again(turn, node_id)
+            lobby.on_connection(round_.house, node_id)
+            for turn in _factories_of(round_, node_id):
+                round_.try_in(turn, partial(opening.tell_ready_again, turn, node_id))
         case ev.ConnectionClosed(node_id=node_id):
-            _on_disconnection(turn, node_id)
+            _on_disconnection(round_, node_id)
         case ev.MessageReceived(node_id=node_id, message=message):
-            _take_message(turn, node_id, message)
+            _take_message(round_, node_id, message)
         case ev.MessageMalformed(node_id=node_id, reason=reason):
-            opening.on_malformed(turn, node_id, reason)
+            _on_malformed(round_, node_id, reason)
         case ev.BlockAdded():
-            _on_block(turn, event)
+            _on_block(round_, event)
         case ev.BlockRemoved(height=height):
-            turn.remember(r.BlockDisconnected(height=height))
+            round_.scan.remember(sc.ScanUndone(height=height))
         case ev.FactsChanged():
-            _on_facts_changed(turn)
+            _on_facts_changed(round_)
+        case ev.MailArrived(delivery=delivery):
+            round_.hand_over(delivery)
         case ev.DeadlineReached(deadline=deadline):
-            _on_deadline(turn, deadline)
+            _on_deadline(round_, deadline)
         case ev.BroadcastRefused():
-            publishing.on_refused(turn, event)
+            _on_refused(round_, event)
         case _:
             assert_never(event)
 
 
-def _take_message(turn: Turn[LspState], node_id: bytes, message: m.Message) -> None:
-    if isinstance(message, m.ChannelMessage):
-        channels.on_channel_message(turn, node_id, message)
-    elif isinstance(message, m.OpeningMessage):
-        opening.take_message(turn, node_id, message)
-    elif isinstance(message, m.Join | m.Leave):
-        lobby.take_message(turn, node_id, message)
+# Where an event belongs
+
+
+def _named(round_: Round, attempt_id: bytes) -> Turn[Factory] | None:
+    """Return the turn of a factory by its name; None if there is none, or it was stopped."""
+    entry = round_.house_now().entries.get(attempt_id)
+    if entry is None or not round_.goes_on(entry.stream):
+        return None
+    turn = round_.factory(entry.number)
+    return None if turn.state.begun is None else turn
+
+
+def _with_channel(round_: Round, channel_id: bytes) -> Turn[Factory] | None:
+    """Return the turn of the factory that a channel is in."""
+    number = round_.before.channels.get(channel_id)
+    if number is None:
+        return None
+    turn = round_.factory(number)
+    return turn if round_.goes_on(turn.stream) else None
+
+
+def _factories_of(round_: Round, node_id: bytes) -> list[Turn[Factory]]:
+    """Return the turns of the factories that a client has a seat in, the one being signed last."""
+    house = round_.house_now()
+    entries = list(house.entries_of(node_id))
+    if house.under_way is not None and node_id in house.entries[house.under_way].node_ids:
+        entries.append(house.entries[house.under_way])
+    turns = (round_.factory(entry.number) for entry in entries if round_.goes_on(entry.stream))
+    return [turn for turn in turns if turn.state.begun is not None]
+
+
+def _take_message(round_: Round, node_id: bytes, message: m.Message) -> None:
+    if isinstance(message, m.Join | m.Leave):
+        lobby.take_message(round_.house, node_id, message)
+    elif isinstance(message, m.ChannelMessage):
+        turn = _with_channel(round_, message.channel_id)
+        if turn is not None:
+            channels.on_channel_message(turn, node_id, message)
+    elif isinstance(message, m.Propose | m.SignedBelow | m.SignedRoot) or not isinstance(
+        message, m.OpeningMessage
+    ):
+        _on_malformed(round_, node_id, f"{type(message).__name__} is an LSP's message")
     else:
-        reason = f"{type(message).__name__} is an LSP's message"
-        opening.on_malformed(turn, node_id, reason)
+        turn = _named(round_, message.attempt_id)
+        if turn is not None:
+            opening.take_message(turn, node_id, message)
+        elif isinstance(message, m.Resume):
+            round_.house.send(node_id, opening.over(message))
 
 
-def _finish(turn: Turn[LspState], build: Build | None) -> None:
-    """Do once what follows from a decision, whatever made it: who stays of an attempt rejoins."""
-    aborted = turn.first(op.AttemptAborted)
-    if aborted is not None and build is not None and turn.state.build is build:
-        lobby.await_rejoin(turn, build, without=aborted.culprits)
+def _take_opening(round_: Round, event: ev.OpeningEvent) -> None:
+    match event:
+        case ev.AttemptPrepared():
+            ordering.on_attempt_prepared(round_.house, event)
+        case ev.FactoryAbandonRequested():
+            giving_up.on_abandon_requested(round_.house, event)
+        case ev.CoinsLookedUp():
+            raise AssertionError("CoinsLookedUp is a client's event")
+        case _:
+            turn = _named(round_, event.asked.attempt_id)
+            if turn is not None:
+                round_.try_in(turn, partial(opening.take, turn, event))
+
+
+def _take_exit(round_: Round, event: ev.ExitEvent) -> None:
+    match event:
+        case ev.ExitRequested(attempt_id=attempt_id):
+            turn = _named(round_, attempt_id)
+            if turn is None:
+                raise Rejected("factory_not_found", f"no funded factory {attempt_id.hex()}")
+        case ev.TakingTxSigned(asked=asked):
+            turn = round_.factory(asked.key.attempt)
+        case ev.CommitmentRecalled(asked=recalled):
+            turn = _with_channel(round_, recalled.channel_id)
+        case _:
+            assert_never(event)
+    if turn is not None and round_.goes_on(turn.stream):
+        round_.try_in(turn, partial(_leave, turn, event))
+
+
+def _leave(turn: Turn[Factory], event: ev.ExitEvent) -> None:
+    exiting.take(turn, event)
+    exiting.keep_watching(turn)
+
+
+def _on_channel_answer(round_: Round, event: ev.ChannelAnswer) -> None:
+    turn = _with_channel(round_, event.asked.channel_id)
+    if turn is not None:
+        round_.try_in(turn, partial(channels.take, turn, event))
+
+
+def _on_refused(round_: Round, event: ev.BroadcastRefused) -> None:
+    number = factory_number(event.asked.stream)
+    if number is None:
+        publishing.on_refused(round_.house, event)
+    elif round_.goes_on(event.asked.stream):
+        turn = round_.factory(number)
+        round_.try_in(turn, partial(publishing.on_refused, turn, event))
+
+
+def _on_deadline(round_: Round, deadline: fx.Deadline) -> None:
+    match deadline:
+        case fx.RejoinDeadline():
+            lobby.rebuild(round_.house)
+            return
+        case fx.AttemptDeadline(attempt_id=attempt_id):
+            turn = _named(round_, attempt_id)
+        case fx.InvoiceDeadline():
+            raise AssertionError("an invoice's deadline is a client's")
+        case _:
+            turn = _with_channel(round_, deadline.channel_id)
+    if turn is not None:
+        round_.try_in(turn, partial(_pass_deadline, turn, deadline))
+
+
+def _pass_deadline(turn: Turn[Factory], deadline: fx.Deadline) -> None:
+    match deadline:
+        case fx.AttemptDeadline():
+            opening.on_deadline(turn)
+        case fx.HoldDeadline():
+            channels.on_hold_ended(turn, deadline)
+        case fx.RevocationDeadline():
+            on_revocation_deadline(turn, deadline)
+        case fx.NonceDeadline():
+            on_nonce_deadline(turn, deadline)
+        case _:
+            raise AssertionError(f"{type(deadline).__name__} is no factory's deadline")
+
+
+# What concerns several
+
+
+def _on_start(round_: Round) -> None:
+    """End what a restart voids: nonces are gone, so unsigned ceremonies are over."""
+    round_.house.remember(r.Started())
+    round_.house.ask(*_owed_by_house(round_.house.state))
+    known = {turn.stream for turn in round_.factories()}
+    for turn in round_.factories():
+        round_.try_in(turn, partial(_start, turn))
+    # What was on its way when the last run ended goes on; but for an order, whose nonces are gone.
+    for delivery in pending(round_.before):
+        _touch(round_, delivery.sender)
+    round_.deliver()
+    for turn in round_.factories():
+        if turn.stream not in known and turn.state.begun is not None:
+            round_.try_in(turn, partial(opening.on_start, turn))
+
+
+def _start(turn: Turn[Factory]) -> None:
+    if turn.state.begun is None:
+        return
+    turn.remember(r.Started())
+    opening.on_start(turn)
+    turn.ask(*_owed_by_factory(turn.state))
+    fund_if_due(turn)
+
+
+def _take_up_again(round_: Round) -> None:
+    """Try again with factories in which a bug was met: with sessions as new as after a restart."""
+    for stream in round_.stopped:
+        turn = round_.take_up(stream)
+        if turn is None or not round_.try_in(turn, partial(_start, turn)):
+            continue
+        for seat in turn.state.attempt.seats if turn.state.begun is not None else ():
+            if round_.facts.directory.is_connected(seat.node_id):
+                turn.ask(fx.Disconnect(node_id=seat.node_id, reason="begin again, after a fault"))
+
+
+def _touch(round_: Round, stream: str) -> None:
+    number = factory_number(stream)
+    _ = round_.factory(number) if number is not None else (round_.house, round_.scan)
 
 
 def resume(state: LspState) -> tuple[fx.Effect, ...]:
     """Return what is still owed, whatever was done before."""
     return (
-        *spending.owed_spendings(state.wallet),
-        *exiting.owed(state),
-        *opening.owed(state),
-        *channels.owed(state),
+        *_owed_by_house(state.house),
+        *(effect for factory in state.all_factories() for effect in _owed_by_factory(factory)),
     )
 
 
-def _on_deadline(turn: Turn[LspState], deadline: fx.Deadline) -> None:
-    match deadline:
-        case fx.RejoinDeadline():
-            lobby.rebuild(turn)
-        case fx.HoldDeadline():
-            channels.on_hold_ended(turn, deadline)
-        case fx.RevocationDeadline():
-            on_revocation_deadline(turn, deadline)
-        case fx.AttemptDeadline(attempt_id=attempt_id):
-            opening.on_deadline(turn, attempt_id)
-        case fx.NonceDeadline():
-            on_nonce_deadline(turn, deadline)
-        case fx.InvoiceDeadline():
-            raise AssertionError("an invoice's deadline is a client's")
-        case _:
-            assert_never(deadline)
+def _owed_by_house(house: House) -> Iterable[fx.Effect]:
+    return (*spending.owed_spendings(house.wallet), *giving_up.owed(house))
 
 
-def _on_start(turn: Turn[LspState]) -> None:
-    """End what a restart voids: nonces are gone, so unsigned ceremonies are over."""
-    turn.remember(r.Started())
-    opening.on_start(turn)
-    turn.ask(*resume(turn.state))
-    fund_if_due(turn)
+def _owed_by_factory(factory: Factory) -> Iterable[fx.Effect]:
+    return (*exiting.owed(factory), *opening.owed(factory), *channels.owed(factory))
 
 
-def _on_disconnection(turn: Turn[LspState], node_id: bytes) -> None:
+def _on_disconnection(round_: Round, node_id: bytes) -> None:
     """A connection takes its pools with it; what needs them is over."""
-    if node_id not in turn.state.connected:
+    if node_id not in round_.house.state.connected:
         return
-    pools = tuple(link.pool_id for link in turn.book.links_with(node_id) if link.pool_id)
-    turn.remember(r.PeerDisconnected(node_id=node_id))
-    if pools:
-        turn.ask(fx.DropPools(pool_ids=pools))
+    turns = _factories_of(round_, node_id)
+    lobby.on_disconnection(round_.house, node_id)
+    for turn in turns:
+        round_.try_in(turn, partial(_end_session, turn, node_id))
+
+
+def _end_session(turn: Turn[Factory], node_id: bytes) -> None:
+    channels.on_disconnection(turn, node_id)
     opening.on_disconnection(turn, node_id)
 
 
-def _on_block(turn: Turn[LspState], event: ev.BlockAdded) -> None:
-    turn.remember(
-        r.BlockConnected(
+def _on_malformed(round_: Round, node_id: bytes, reason: str) -> None:
+    """Part from a peer that sends no message of the protocol; its ceremony goes on without it."""
+    round_.house.ask(fx.Disconnect(node_id=node_id, reason=reason))
+    under_way = round_.house_now().under_way
+    turn = None if under_way is None else _named(round_, under_way)
+    if turn is not None:
+        opening.on_malformed(turn, node_id, reason)
+
+
+def _on_block(round_: Round, event: ev.BlockAdded) -> None:
+    found = _findings(round_.before, event.txs)
+    round_.scan.remember(
+        sc.Scanned(
             height=event.height,
             block_hash=event.block_hash,
-            txs=tuple(tx.serialize() for tx in event.txs),
+            found=tuple(
+                sc.Finding(stream=stream, txs=tuple(tx.serialize() for tx in txs))
+                for stream, txs in found.items()
+            ),
         )
     )
-    turn.ask(*spending.owed_spendings(turn.state.wallet), *exiting.owed(turn.state))
+    _take_up_again(round_)
+    for number in sorted(round_.before.due_at(event.height)):
+        round_.factory(number)
+    round_.deliver()
+    for turn in round_.factories():
+        if turn.stream not in found:  # Those who have news of the block began with it.
+            round_.try_in(turn, partial(_begin_with_block, turn))
+    round_.deliver()
+    lobby.build_if_due(round_.house, at_height=event.height)
+
+
+def _begin_with_block(turn: Turn[Factory]) -> None:
+    """Do what a new height makes due in a factory, once it knows all that the block had for it."""
+    turn.ask(*exiting.owed(turn.state))
     opening.on_block(turn)
     exiting.on_block(turn)
     take_back_late(turn)
     # What the chain decided about an outgoing HTLC answers the incoming one.
     channels.finish_channels(turn)
-    lobby.build_if_due(turn, at_height=event.height)
+    exiting.keep_watching(turn)
 
 
-def _on_facts_changed(turn: Turn[LspState]) -> None:
+def _on_facts_changed(round_: Round) -> None:
     """Go on with what waited for a fresh chain; or leave in time though no block comes."""
-    if turn.facts.is_fresh:
-        channels.finish_channels(turn, takes_up_held=True)
-        fund_if_due(turn)
-        lobby.build_if_due(turn, at_height=None)
+    if round_.facts.is_fresh:
+        for turn in round_.factories():
+            round_.try_in(turn, partial(_go_on_fresh, turn))
+        round_.deliver()
+        lobby.build_if_due(round_.house, at_height=None)
+        return
+    round_.house.ask(*_owed_by_house(round_.house.state))
+    for turn in round_.factories():
+        round_.try_in(turn, partial(_go_on_stale, turn))
+
+
+def _go_on_fresh(turn: Turn[Factory]) -> None:
+    channels.finish_channels(turn, takes_up_held=True)
+    fund_if_due(turn)
+
+
+def _go_on_stale(turn: Turn[Factory]) -> None:
+    turn.ask(*exiting.owed(turn.state))
+    exiting.on_headers(turn)
+    channels.finish_channels(turn)
+
+
+def _take_up_held(round_: Round) -> None:
+    """Ask again for HTLCs that wait for a payee whose channels changed: there may be room now.
+
+    No record says that they should: what waits is given back in time, whether or not it was asked
+    for again.
+    """
+    touched = {
+        turn.link(channel_id).node_id for turn in round_.opened() for channel_id in turn.touched
+    }
+    for number in sorted(round_.before.holding) if touched else ():
+        turn = round_.factory(number)
+        payees = [payee for payee in sorted(touched) if payee in turn.book.held_for]
+        if payees and round_.goes_on(turn.stream):
+            round_.try_in(turn, partial(channels.finish_channels, turn, payees=payees))
+    round_.deliver()
+
+
+def _on_pay_requested(round_: Round, event: ev.PayRequested) -> None:
+    """Pay a client's invoice out of our side of its channel, once for each payment hash.
+
+    Raises:
+        Rejected: If it cannot be paid now.
+    """
+    house = round_.house
+    known = house.state.payments.get(event.payment_hash)
+    if known is not None and known.status != "failed":
+        return
+    house.check_fresh()
+    refusals: list[tuple[str, str]] = []
+    # The newest first: an older factory is on its way out.
+    for turn in reversed(_factories_of(round_, event.payee)):
+        refusal = channels.pay_refusal(turn.state, event.payee)
+        if refusal is not None:
+            refusals.append(refusal)
+            continue
+        house.remember(lr.PaymentOrdered(to=turn.stream, asked=_pay_asked(event)))
+        round_.deliver()
+        refused = house.state.payments[event.payment_hash].refused
+        if refused is None:
+            return
+        refusals.append(("not_payable", refused))
+    raise _unpayable(refusals)
+
+
+def _pay_asked(event: ev.PayRequested) -> mail.PayAsked:
+    return mail.PayAsked(
+        payment_hash=event.payment_hash,
+        payment_secret=event.payment_secret,
+        payee=event.payee,
+        amount_msat=event.amount_msat,
+        description=event.description,
+        min_final_cltv_expiry_delta=event.min_final_cltv_expiry_delta,
+        text=event.text,
+    )
+
+
+def _unpayable(refusals: Sequence[tuple[str, str]]) -> Rejected:
+    """Return the refusal that says most: of the factory that came nearest to paying."""
+    for code in ("not_payable", "payee_offline"):
+        for refusal in refusals:
+            if refusal[0] == code:
+                return Rejected(*refusal, retryable=True)
+    return Rejected("payee_unknown", "the payee has no live channel with this LSP")
+
+
+# Mail
+
+
+def take_mail(round_: Round, delivery: mail.Posted) -> None:
+    """Let a stream take a letter, and do what follows from it."""
+    taken = MailTaken(sender=delivery.sender, number=delivery.number, mail=delivery.mail)
+    if delivery.receiver == HOUSE:
+        _house_takes(round_.house, taken)
+    elif delivery.receiver == CHAIN:
+        round_.scan.remember(taken)
     else:
-        turn.ask(*spending.owed_spendings(turn.state.wallet), *exiting.owed(turn.state))
-        exiting.on_headers(turn)
-        channels.finish_channels(turn)
+        number = factory_number(delivery.receiver)
+        if number is None:
+            raise AssertionError(f"{delivery.receiver} is no stream of an LSP")
+        _factory_takes(round_.factory(number), taken)
+
+
+def _house_takes(turn: Turn[House], taken: MailTaken) -> None:
+    build = turn.state.build
+    match taken.mail:
+        case mail.Found():
+            lobby.note_attendance(turn)
+            turn.remember(taken)
+            turn.ask(*_owed_by_house(turn.state))
+        case mail.CeremonyEnded() as ended:
+            turn.remember(taken)
+            lobby.on_ceremony_ended(turn, ended, build)
+        case _:
+            turn.remember(taken)
+
+
+def _factory_takes(turn: Turn[Factory], taken: MailTaken) -> None:
+    turn.remember(taken)
+    match taken.mail:
+        case mail.Ordered():
+            opening.on_ordered(turn)
+        case mail.Watched():
+            opening.on_watched(turn)
+        case mail.Found(height=height, block_hash=block_hash):
+            tip = BlockRef(height=height, block_hash=Txid(block_hash))
+            turn.amend(turn.state.at((tip,)))
+            _begin_with_block(turn)
+        case mail.Lost(height=height):
+            turn.amend(turn.state.at((BlockRef(height=height - 1, block_hash=UNKNOWN),)))
+            exiting.keep_watching(turn)
+        case mail.ForwardAsked() as asked:
+            channels.on_forward_asked(turn, taken.sender, asked)
+        case mail.ForwardRefused() as refused:
+            channels.on_forward_refused(turn, taken.sender, refused)
+        case mail.ForwardAnswered():
+            channels.finish_channels(turn)
+        case mail.PayAsked() as asked:
+            channels.on_pay_asked(turn, taken.sender, asked)
+        case _:
+            return

@@ -9,13 +9,13 @@ from typing import Final
 from cromford.protocol import events as ev
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal.known_chain import refusal_kind
-from cromford.protocol.turn import AnyTurn
+from cromford.protocol.turn import ChainTurn
 
 KINDS_PER_TX_MAX: Final = 8  # A node knows few; more would only fill the journal.
 REASON_SIZE_MAX: Final = 500
 
 
-def on_refused(turn: AnyTurn, event: ev.BroadcastRefused) -> None:
+def on_refused(turn: ChainTurn, event: ev.BroadcastRefused) -> None:
     """Remember that a transaction of ours is refused, if it was not for such a reason before."""
     txid = event.asked.tx.txid
     known = turn.chain.refused.get(txid, ())

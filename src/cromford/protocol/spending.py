@@ -6,7 +6,7 @@ from cromford import effects as fx
 from cromford.protocol import events as ev
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import spending_records as sr
-from cromford.protocol.turn import AnyTurn
+from cromford.protocol.turn import WalletTurn
 from cromford.wallet.account import RECEIVE
 from cromford.wallet.coins import InsufficientCoins, Wallet
 from cromford.wallet.spending import DustSpending, SpendingPlan, plan_spending
@@ -34,7 +34,7 @@ def planned(wallet: Wallet, event: ev.SpendingRequested, *, tip_height: int) -> 
         raise Rejected("dust", str(error)) from error
 
 
-def take(turn: AnyTurn, event: ev.SpendingEvent) -> None:
+def take(turn: WalletTurn, event: ev.SpendingEvent) -> None:
     """Take what an operator wants of the wallet, or its signature.
 
     Raises:
@@ -53,7 +53,7 @@ def take(turn: AnyTurn, event: ev.SpendingEvent) -> None:
             assert_never(event)
 
 
-def on_spending_requested(turn: AnyTurn, event: ev.SpendingRequested) -> None:
+def on_spending_requested(turn: WalletTurn, event: ev.SpendingRequested) -> None:
     """Sign a payment.
 
     Raises:
@@ -70,13 +70,13 @@ def on_spending_requested(turn: AnyTurn, event: ev.SpendingRequested) -> None:
     )
 
 
-def on_spending_signed(turn: AnyTurn, event: ev.SpendingSigned) -> None:
+def on_spending_signed(turn: WalletTurn, event: ev.SpendingSigned) -> None:
     """Remember a signed payment, then publish it."""
     turn.remember(sr.SpendingWasSigned(tx=event.tx.serialize(), has_change=event.asked.has_change))
     turn.ask(fx.Broadcast(name=PAYMENT, tx=event.tx))
 
 
-def on_abandon_requested(turn: AnyTurn, event: ev.AbandonRequested) -> None:
+def on_abandon_requested(turn: WalletTurn, event: ev.AbandonRequested) -> None:
     """Give up a payment, so that its coins are free again.
 
     On a stale chain it may be in a block that we have not read.

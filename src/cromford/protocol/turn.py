@@ -1,10 +1,10 @@
 """One decision while it is made: the state so far, what to remember, and then what to do."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-from cromford.effects import Effect, Send
+from cromford.effects import Broadcast, Effect, RecallCommitment, Send
 from cromford.protocol.facts import Facts
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.book import Book
@@ -13,20 +13,29 @@ from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.record import Record
 from cromford.protocol.journal.records import AnyRecord
+from cromford.protocol.journal.streams import CLIENT
 from cromford.wallet.coins import Wallet
 from cromford.wire.messages import Message
 
 
-class RoleState(Protocol):
-    """What the states of both roles have."""
+class HasChain(Protocol):
+    """A state that knows of the chain."""
+
+    @property
+    def chain(self) -> KnownChain:
+        """What it knows of the chain."""
+
+
+class HasBook(HasChain, Protocol):
+    """A state with channels: a client's, and a factory's."""
 
     @property
     def book(self) -> Book:
         """Its channels and payments."""
 
-    @property
-    def chain(self) -> KnownChain:
-        """What it knows of the chain."""
+
+class HasWallet(HasChain, Protocol):
+    """A state with coins: a client's, and a house's."""
 
     @property
     def wallet(self) -> Wallet:
@@ -35,7 +44,29 @@ class RoleState(Protocol):
 
 S = TypeVar("S")
 R = TypeVar("R", bound=Record)
-RoleS_co = TypeVar("RoleS_co", bound=RoleState, covariant=True)
+S_co = TypeVar("S_co", covariant=True)
+
+
+class Remembered(NamedTuple):
+    """A record and its stream. What is true of one run only is folded, and not journalled."""
+
+    stream: str
+    record: AnyRecord
+    is_kept: bool = True
+
+
+class Asked(NamedTuple):
+    """An effect, and the stream that asks for it."""
+
+    stream: str
+    effect: Effect
+
+
+class Fault(NamedTuple):
+    """A bug that was met in one stream, while the others went on."""
+
+    stream: str
+    error: Exception
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,64 +75,103 @@ class Decision(Generic[S]):
 
     Attributes:
         state: The state after the records.
-        records: To append, all or none.
-        effects: To perform then, in this order.
+        entries: Those to keep are appended, all or none.
+        asked: Effects to perform then, in this order.
+        faults: Bugs for which streams were stopped; nothing of them is remembered.
     """
 
     state: S
-    records: tuple[AnyRecord, ...] = ()
-    effects: tuple[Effect, ...] = ()
+    entries: tuple[Remembered, ...] = ()
+    asked: tuple[Asked, ...] = ()
+    faults: tuple[Fault, ...] = ()
+
+    @property
+    def effects(self) -> tuple[Effect, ...]:
+        """The effects alone, of all streams, in order."""
+        return tuple(asked.effect for asked in self.asked)
+
+    @property
+    def records(self) -> tuple[AnyRecord, ...]:
+        """The records alone, of all streams, in order."""
+        return tuple(entry.record for entry in self.entries)
 
     @property
     def is_nothing(self) -> bool:
         """Whether nothing is remembered and nothing done."""
-        return not self.records and not self.effects
+        return not self.entries and not self.asked
 
 
-class Turn(Generic[RoleS_co]):
-    """Collects one decision of a role; lives as long as the decision.
+@dataclass(slots=True)
+class Log:
+    """What one decision remembers and asks for, of all its turns, in the order of time."""
+
+    entries: list[Remembered] = field(default_factory=list)
+    asked: list[Asked] = field(default_factory=list)
+
+
+class Mark(NamedTuple):
+    """A point within a turn."""
+
+    state: Any
+    n_entries: int
+    n_asked: int
+    n_records: int
+    touched: dict[bytes, None]
+
+
+class Turn(Generic[S_co]):
+    """Collects one decision about one stream; lives as long as the decision.
 
     Whatever is remembered counts at once, and is folded this one time: the driver takes the state
     a turn ended with.
 
     Args:
         state: As it is before the decision.
-        apply: Returns the role's state after a record.
+        apply: Returns the state after a record.
         facts: What is true now.
+        stream: Whose decision it is.
+        log: Of the decision, where several streams take part in it.
     """
 
     def __init__(
-        self, state: RoleS_co, apply: Callable[[RoleS_co, AnyRecord], RoleS_co], facts: Facts
+        self,
+        state: S_co,
+        apply: Callable[[S_co, AnyRecord], S_co],
+        facts: Facts,
+        *,
+        stream: str = CLIENT,
+        log: Log | None = None,
     ) -> None:
         self.facts = facts
+        self.stream = stream
         self._state = state
         self._apply = apply
+        self._log = log or Log()
         self._records: list[AnyRecord] = []
-        self._effects: list[Effect] = []
         self._touched: dict[bytes, None] = {}
 
     @property
-    def state(self) -> RoleS_co:
+    def state(self) -> S_co:
         """The state after all that was remembered so far."""
         return self._state
 
     @property
-    def book(self) -> Book:
+    def book(self: "Turn[HasBook]") -> Book:
         """The channels and payments after all that was remembered so far."""
         return self._state.book
 
     @property
-    def chain(self) -> KnownChain:
+    def chain(self: "Turn[HasChain]") -> KnownChain:
         """What is known of the chain."""
         return self._state.chain
 
     @property
-    def height(self) -> int:
+    def height(self: "Turn[HasChain]") -> int:
         """The height of the chain's tip."""
         return self._state.chain.height
 
     @property
-    def known_height(self) -> int:
+    def known_height(self: "Turn[HasChain]") -> int:
         """The height of the newest block that is known to exist, read or not.
 
         Where being late is the dangerous side, time is told by it: an expiry passes whether or not
@@ -122,20 +192,54 @@ class Turn(Generic[RoleS_co]):
     def remember(self, *records: AnyRecord) -> None:
         """Add records; the state is the one after them from here on."""
         for record in records:
-            self._state = self._apply(self._state, record)
-            self._records.append(record)
-            if isinstance(record, ChannelRecord):
-                self._touched[record.channel_id] = None
+            self._fold(record, is_kept=True)
+
+    def note(self, *records: AnyRecord) -> None:
+        """Fold what is true of this run only, and is not journalled."""
+        for record in records:
+            self._fold(record, is_kept=False)
+
+    def amend(self, state: S_co) -> None:  # type: ignore[misc]  # a turn is as invariant as it gets
+        """Go on from another state that says the same: what was let go needs no record."""
+        self._state = state
+
+    def mark(self) -> "Mark":
+        """Return where the decision stands, to come back to."""
+        return Mark(
+            self._state,
+            len(self._log.entries),
+            len(self._log.asked),
+            len(self._records),
+            dict(self._touched),
+        )
+
+    def rewind(self, mark: "Mark") -> None:
+        """Undo all that was remembered and asked since a mark; meanwhile no other turn did so."""
+        self._state = mark.state
+        del self._log.entries[mark.n_entries :]
+        del self._log.asked[mark.n_asked :]
+        del self._records[mark.n_records :]
+        self._touched = mark.touched
+
+    def _fold(self, record: AnyRecord, *, is_kept: bool) -> None:
+        self._state = self._apply(self._state, record)
+        self._log.entries.append(Remembered(self.stream, record, is_kept))
+        self._records.append(record)
+        if isinstance(record, ChannelRecord):
+            self._touched[record.channel_id] = None
 
     def ask(self, *effects: Effect) -> None:
-        """Add effects."""
-        self._effects.extend(effects)
+        """Add effects; an answer that names no channel and no attempt finds back by the stream."""
+        for effect in effects:
+            if isinstance(effect, Broadcast | RecallCommitment):
+                effect = replace(effect, stream=self.stream)  # noqa: PLW2901 - the same, addressed
+            self._log.asked.append(Asked(self.stream, effect))
 
     def send(self, node_id: bytes, message: Message) -> None:
         """Ask for a message to a peer."""
         self.ask(Send(node_id=node_id, message=message))
 
-    def link(self, channel_id: bytes) -> Link:
+    def link(self: "Turn[HasBook]", channel_id: bytes) -> Link:
         """Return a channel as it is now."""
         return self.book.links[channel_id]
 
@@ -149,11 +253,16 @@ class Turn(Generic[RoleS_co]):
         return next((record for record in self._records if isinstance(record, kind)), None)
 
     @property
-    def decision(self) -> Decision[RoleS_co]:
+    def decision(self) -> Decision[S_co]:
         """What was collected."""
         return Decision(
-            state=self._state, records=tuple(self._records), effects=tuple(self._effects)
+            state=self._state,
+            entries=tuple(self._log.entries),
+            asked=tuple(self._log.asked),
         )
 
 
-AnyTurn = Turn[RoleState]  # For what both roles do alike.
+# For what a client does alike with a factory, or with a house.
+AnyTurn = Turn[HasBook]
+WalletTurn = Turn[HasWallet]
+ChainTurn = Turn[HasChain]

@@ -1,6 +1,6 @@
 """The coins of a wallet: what blocks gave and took, and what is reserved for whom."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -66,6 +66,21 @@ class Wallet:
     ended_payments: Mapping[Txid, tuple[int, Tx]] = field(default_factory=dict)
     next_receive: int = 0
     next_change: int = 0
+
+    def news(self, txs: Sequence[Tx]) -> Iterator[Tx]:
+        """Yield the transactions of one block that pay to the wallet or spend from it."""
+        created: set[OutPoint] = set()
+        for tx in txs:
+            pays = [
+                tx.outpoint(vout)
+                for vout, txout in enumerate(tx.outputs)
+                if txout.script_pubkey in self.scripts
+            ]
+            created.update(pays)
+            if pays or any(
+                tx_in.outpoint in self.coins or tx_in.outpoint in created for tx_in in tx.inputs
+            ):
+                yield tx
 
     def with_tx(self, tx: Tx, height: int) -> "Wallet":
         """Return the wallet after a transaction confirmed at `height`."""

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
+from tests.protocol.pump import Pump
 from tests.scripted_chain import ScriptedChain, ref
 
 from cromford.adapters.memory import MemoryJournal
@@ -148,7 +149,7 @@ def test_a_rescan_ends_where_it_began_also_below_the_blocks_that_are_remembered(
         asyncio.run(one.follow(to_height=chain.height, rescan_from=from_height))
         assert seen_by(one) == before
         assert one.recent_blocks[-1] == ref(chain.active[-1])
-        assert Lsp(chain, store).driver.state == one.driver.state
+        assert Lsp(chain, store).driver.state.durable == one.driver.state.durable
 
 
 # Three blocks hold something of the wallet's; below what is remembered, a base comes after them.
@@ -172,6 +173,25 @@ def test_a_crash_at_any_moment_of_a_rescan_skips_no_block(n_blocks: int, n_posts
         assert seen_by(again) == before
         plain = Lsp(chain, MemoryJournal(list(crashed.entries)))
         assert seen_by(plain) == before
+
+
+def test_a_rescan_takes_back_all_that_a_factory_was_told_above_its_beginning() -> None:
+    """An empty block is the first that is taken back; what a factory has of the chain is above."""
+    pump = Pump(2, policy=LspPolicy(min_clients=1, min_depth=1))
+    pump.join()
+    pump.build()
+    pump.run()
+    pump.mine(3)
+    pump.handle(pump.clients[0], ev.ExitRequested(attempt_id=pump.attempt.attempt_id))
+    from_height = pump.chain.height
+    pump.mine(2)
+    before = pump.factory.chain
+    assert max(before.confirmed.values()) > from_height, "its root is published"
+    pump.handle(pump.lsp, ev.BlockRemoved(height=from_height))
+    assert max(pump.factory.chain.confirmed.values()) < from_height
+    assert max(pump.lsp.state.scan.told) < from_height
+    pump.sync()
+    assert pump.factory.chain == before
 
 
 def test_a_rescan_finds_the_coins_that_were_skipped() -> None:

@@ -28,7 +28,7 @@ def shown(
         show_channel(link, standing, client.state.chain),
         show_channel(
             other,
-            lsp_views.standing_of(pump.lsp.state, other, facts),
+            lsp_views.standing_of(pump.factory, other, facts),
             pump.lsp.state.chain,
         ),
     )

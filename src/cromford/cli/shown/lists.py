@@ -58,6 +58,11 @@ def lsp_status(console: Console, status: Document) -> None:
         ("in use twice", f"{node_id} keeps displacing itself; {TWO_COPIES}")
         for node_id in status["contested"]
     ]
+    for stopped in status["stopped"]:
+        text = (
+            f"factory {stopped['factory_id'][:16]}: {stopped['error']}; tried again at each block"
+        )
+        rows.append(("STOPPED BY A BUG", text))
     if status["build_dropped"]:
         rows.append(("last build dropped", status["build_dropped"]))
     facts(console, rows)

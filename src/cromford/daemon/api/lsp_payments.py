@@ -1,6 +1,8 @@
 """The LSP's API for payments: paying a client, what went through, and every channel's money."""
 
-from typing import Any, Protocol
+import asyncio
+from heapq import nlargest
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -15,20 +17,23 @@ from cromford.daemon.api.payments import (
     read_invoice,
 )
 from cromford.daemon.api.rpc_server import Handler, read_params, without_params
+from cromford.daemon.driver import Driver
 from cromford.daemon.views import channels as channel_views
-from cromford.daemon.views.lsp import standing_of
+from cromford.daemon.views.lsp import channels_of
 from cromford.daemon.views.payments import forwards, own_payments
 from cromford.protocol import events as ev
 from cromford.protocol.channels.balances import balance_of
 from cromford.protocol.channels.lsp import is_usable
-from cromford.protocol.exiting.lsp import is_swept
 from cromford.protocol.journal.lsp_state import LspState
 
 Document = dict[str, Any]
+WAKES_MAX: Final = 16  # Factories that one answer takes into memory.
 
 
 class PayingLsp(Payer, Protocol):
     """What an LSP's daemon offers these methods."""
+
+    driver: Driver[LspState]
 
     @property
     def state(self) -> LspState:
@@ -57,12 +62,21 @@ class LspPayments:
 
     def totals(self) -> Document:
         """Return what all channels hold together."""
-        return channel_views.totals(self._channels())
+        state, facts = self._owner.state, self._owner.facts
+        loaded = (
+            channel
+            for factory in state.all_factories()
+            for channel in channels_of(state.house, factory, facts)
+        )
+        return channel_views.totals([*loaded, *(dict(one.totals) for one in state.asleep.values())])
 
     async def _pay(self, params: dict[str, Any]) -> object:
         wanted = read_params(params, _LspPayParams)
         invoice = read_invoice(wanted.invoice, self._owner.network)
         asked = pay_request(invoice, wanted.invoice)
+        known = self._owner.state.house.payments.get(asked.payment_hash)
+        if known is not None:
+            self._owner.driver.wake(known.to)
         return await pay(
             self._owner,
             invoice,
@@ -74,15 +88,18 @@ class LspPayments:
 
     def _means(self, asked: ev.PayRequested) -> Means:
         state = self._owner.state
+        factories = (state.factory(entry.number) for entry in state.house.entries_of(asked.payee))
         sendable = [
             balance_of(link).spendable_msat
-            for link in state.book.links_with(asked.payee)
-            if link.is_open and is_usable(state, link)
+            for factory in factories
+            for link in factory.book.links_with(asked.payee)
+            if link.is_open and is_usable(factory, link)
         ]
         return Means(cost_msat=asked.amount_msat, sendable_msat=max(sendable, default=0))
 
     async def _payments(self, params: dict[str, Any]) -> object:
         limit = checked_limit(read_params(params, PaymentsParams))
+        self._wake_newest(limit)
         book = self._owner.book
         return {
             "payments": own_payments(book, limit=limit, height=self._owner.height),
@@ -91,25 +108,28 @@ class LspPayments:
             "earned_msat": book.earned_msat,
         }
 
+    def _wake_newest(self, limit: int) -> None:
+        """Take into memory what the newest payments of ours were paid in."""
+        payments = self._owner.state.house.payments.values()
+        newest = nlargest(min(limit, WAKES_MAX), payments, key=lambda payment: payment.number)
+        for payment in newest:
+            self._owner.driver.wake(payment.to)
+
     async def _balances(self) -> object:
-        channels = self._channels()
+        channels = await self._channels()
         return {"channels": channels, "total": channel_views.totals(channels)}
 
-    def _channels(self) -> list[Document]:
-        """Return every channel that is not on chain yet, by factory and client, oldest first."""
-        state, facts = self._owner.state, self._owner.facts
-        age = {attempt_id: number for number, attempt_id in enumerate(state.attempts)}
-        links = sorted(
-            state.book.links.values(), key=lambda link: (age[link.attempt_id], link.client)
-        )
-        return [
-            {
-                "node_id": link.node_id.hex(),
-                "client": link.client,
-                "connected": link.node_id in state.connected,
-                **channel_views.show_channel(link, standing_of(state, link, facts), state.chain),
-            }
-            for link in links
-            if not channel_views.is_on_chain(link, state.chain)
-            and not is_swept(state, state.attempts[link.attempt_id], link.client)
-        ]
+    async def _channels(self) -> list[Document]:
+        """Return every channel that is not on chain yet, by factory and client, oldest first.
+
+        Factories that sleep are read one by one, and not kept in memory for it.
+        """
+        found: list[Document] = []
+        for entry in self._owner.state.house.factories():
+            state = self._owner.state
+            if entry.number in state.asleep:
+                await asyncio.sleep(0)
+            if entry.number in state.asleep or entry.number in state.factories:
+                factory = state.factory(entry.number)
+                found += channels_of(state.house, factory, self._owner.facts)
+        return found

@@ -1,122 +1,125 @@
 """An LSP's state as its operator reads it: plain data, computed on demand, never stored."""
 
-from typing import Any
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, Final
 
 from cromford.channel.terms import MSAT_PER_SAT
-from cromford.daemon.views.channels import Standing
+from cromford.daemon.views.channels import Standing, is_on_chain, show_channel
 from cromford.daemon.views.export import export_factory, export_terms
 from cromford.protocol.channels.lsp import is_usable
 from cromford.protocol.exiting.lsp import is_swept
 from cromford.protocol.facts import Facts
+from cromford.protocol.journal.factory import Factory
+from cromford.protocol.journal.house import DEAD, FUNDED, Build, FactoryEntry, House
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.lsp_attempt import LspAttempt
-from cromford.protocol.journal.lsp_state import Build, LspState
+from cromford.protocol.journal.lsp_state import LspState
 from cromford.protocol.lobby.build import BuildPlan
 from cromford.watch.exit import swept_by
 
+SWEPT: Final = "swept"
 
-def status_of(state: LspState, attempt: LspAttempt) -> str:
+
+def status_of(factory: Factory) -> str:
     """Return a factory's status in one word.
 
     Building, funding, live, expired, swept, aborted, abandoned or dead. `abandoned`: its funding
     was given up, and another transaction is to spend a coin of it; `dead`: that one is deep enough.
     What the chain shows of the funding outweighs both.
     """
+    attempt, chain = factory.attempt, factory.chain
     if attempt.aborted is not None:
         return "aborted"
     if attempt.funded is None:
         return "building"
-    if state.is_dead(attempt):
+    if factory.is_dead:
         return "dead"
-    depth = state.chain.depth(attempt.funding_tx.txid)
+    depth = chain.depth(attempt.funding_tx.txid)
     if depth == 0 and attempt.funded.replacement is not None:
         return "abandoned"
     if depth < attempt.terms.min_depth:
         return "funding"
-    if _is_swept(state, attempt):
-        return "swept"
-    return "live" if state.chain.height < attempt.terms.expiry_height else "expired"
+    if _is_swept(factory):
+        return SWEPT
+    return "live" if chain.height < attempt.terms.expiry_height else "expired"
 
 
-def _is_swept(state: LspState, attempt: LspAttempt) -> bool:
+def _is_swept(factory: Factory) -> bool:
     """Say whether the factory's output went elsewhere than into its tree."""
-    return swept_by((attempt.tree.vertices[0].kickoff,), state.chain.spends) is not None
+    root = factory.attempt.tree.vertices[0].kickoff
+    return swept_by((root,), factory.chain.spends) is not None
 
 
-def summary(state: LspState, attempt: LspAttempt) -> dict[str, Any]:
+def summary(factory: Factory) -> dict[str, Any]:
     """Return a factory in one line."""
+    attempt, chain = factory.attempt, factory.chain
     terms = attempt.terms
     return {
         "factory_id": attempt.attempt_id.hex(),
-        "status": status_of(state, attempt),
+        "status": status_of(factory),
         "phase": attempt.stage.label,
         "n_clients": terms.n_clients,
         "funding_txid": str(attempt.funding_tx.txid),
         "funding_amount_sat": attempt.tree.funding_amount_sat,
-        "confirmations": state.chain.depth(attempt.funding_tx.txid),
+        "confirmations": chain.depth(attempt.funding_tx.txid),
         "min_depth": terms.min_depth,
         "expiry_height": terms.expiry_height,
-        "blocks_to_expiry": terms.expiry_height - state.chain.height,
+        "blocks_to_expiry": terms.expiry_height - chain.height,
         "exit_deadline_height": terms.exit_deadline_height(attempt.tree.root.shape.n_layers),
         "holdouts": list(attempt.holdouts),
         "aborted": attempt.aborted,
         "ready_clients": 0 if attempt.funded is None else len(attempt.funded.ready_received),
-        "channels_failed": failed_channels(state, attempt),
-        "published": published(state, attempt),
-        "leaving": leaving(state, attempt),
+        "channels_failed": failed_channels(factory),
+        "published": published(factory),
+        "leaving": leaving(factory),
     }
 
 
-def published(state: LspState, attempt: LspAttempt) -> list[str]:
+def published(factory: Factory) -> list[str]:
     """Return what is on chain of the tree, whoever published it."""
-    confirmed = state.chain.confirmed
-    return [node.name for node in attempt.tree.nodes if node.tx.txid in confirmed]
+    confirmed = factory.chain.confirmed
+    return [node.name for node in factory.attempt.tree.nodes if node.tx.txid in confirmed]
 
 
-def leaving(state: LspState, attempt: LspAttempt) -> list[int]:
+def leaving(factory: Factory) -> list[int]:
     """Return the clients whose channels the LSP brings on chain, or whose output is spent."""
+    attempt = factory.attempt
     if attempt.funded is None:
         return []
-    spends = state.chain.spends
     return [
         client
         for client in range(1, len(attempt.seats) + 1)
-        if (attempt.attempt_id, client) in state.exits
-        or attempt.setting(client).funding.outpoint in spends
+        if client in factory.exits
+        or attempt.setting(client).funding.outpoint in factory.chain.spends
     ]
 
 
-def failed_channels(state: LspState, attempt: LspAttempt) -> dict[str, str]:
+def failed_channels(factory: Factory) -> dict[str, str]:
     """Return why channels take no update any more, by the client's participant index."""
-    failed = (
-        link
-        for seat in attempt.seats
-        for link in state.book.links_with(seat.node_id)
-        if link.attempt_id == attempt.attempt_id and link.failure is not None
-    )
-    return {str(link.client): link.failure or "" for link in failed}
+    links = sorted(factory.book.links.values(), key=lambda link: link.client)
+    return {str(link.client): link.failure for link in links if link.failure is not None}
 
 
-def standing_of(state: LspState, link: Link, facts: Facts) -> Standing:
+def standing_of(factory: Factory, link: Link, facts: Facts) -> Standing:
     """Return how a channel stands to the chain."""
-    attempt, chain = state.attempts[link.attempt_id], state.chain
+    attempt, chain = factory.attempt, factory.chain
     return Standing(
-        is_usable=is_usable(state, link),
+        is_usable=is_usable(factory, link),
         is_fresh=facts.is_fresh,
-        is_exiting=(link.attempt_id, link.client) in state.exits
-        or link.setting.funding.outpoint in chain.spends,
+        is_exiting=link.client in factory.exits or link.setting.funding.outpoint in chain.spends,
         depth=chain.depth(attempt.funding_tx.txid),
         min_depth=attempt.terms.min_depth,
-        is_swept=is_swept(state, attempt, link.client),
+        is_swept=is_swept(factory, link.client),
     )
 
 
-def show(state: LspState, attempt: LspAttempt) -> dict[str, Any]:
+def show(factory: Factory) -> dict[str, Any]:
     """Return everything about a factory."""
-    exported = export(state, attempt)
+    exported = export(factory)
     return {
-        **summary(state, attempt),
-        "placed": placed(attempt),
+        **summary(factory),
+        "placed": placed(factory.attempt),
         **{key: exported[key] for key in ("participants", "funding", "transactions", "ledger")},
         "terms": exported["terms"],
     }
@@ -139,63 +142,102 @@ def placed(attempt: LspAttempt) -> list[dict[str, Any]]:
     ]
 
 
-def export(state: LspState, attempt: LspAttempt) -> dict[str, Any]:
+def export(factory: Factory) -> dict[str, Any]:
     """Return the export document."""
-    coins = [state.wallet.coins.get(tx_in.outpoint) for tx_in in attempt.funding_tx.inputs]
-    in_sat = sum(coin.txout.amount_sat for coin in coins if coin is not None)
+    funding_tx = factory.attempt.funding_tx
+    in_sat = sum(coin.txout.amount_sat for coin in factory.coins)
     return export_factory(
-        attempt,
-        network=state.config.network,
-        status=status_of(state, attempt),
-        confirmations=state.chain.depth(attempt.funding_tx.txid),
-        funding_fee_sat=in_sat - sum(out.amount_sat for out in attempt.funding_tx.outputs),
+        factory.attempt,
+        network=factory.config.network,
+        status=status_of(factory),
+        confirmations=factory.chain.depth(funding_tx.txid),
+        funding_fee_sat=in_sat - sum(out.amount_sat for out in funding_tx.outputs),
     )
 
 
 def capital(state: LspState) -> dict[str, Any]:
     """Return where the LSP's money is: free, reserved, locked until which expiry, earned."""
+    house = state.house
     by_expiry = sorted(
-        (
-            a
-            for a in state.attempts.values()
-            if a.funded is not None and status_of(state, a) not in {"dead", "swept"}
-        ),
-        key=lambda attempt: attempt.terms.expiry_height,
+        (entry for entry in house.factories() if _is_locked(state, entry)),
+        key=lambda entry: entry.expiry_height,
     )
     locked = [
         {
-            "factory_id": attempt.attempt_id.hex(),
-            "amount_sat": attempt.tree.funding_amount_sat,
-            "expiry_height": attempt.terms.expiry_height,
-            "blocks_to_expiry": attempt.terms.expiry_height - state.chain.height,
+            "factory_id": entry.attempt_id.hex(),
+            "amount_sat": entry.funding_amount_sat,
+            "expiry_height": entry.expiry_height,
+            "blocks_to_expiry": entry.expiry_height - house.chain.height,
         }
-        for attempt in by_expiry
+        for entry in by_expiry
     ]
-    free_sat = sum(coin.txout.amount_sat for coin in state.wallet.free(state.chain.height))
+    wallet = house.wallet
+    free_sat = sum(coin.txout.amount_sat for coin in wallet.free(house.chain.height))
     reserved = [
-        state.wallet.coins.get(outpoint)
-        for outpoint, owner in state.wallet.reserved.items()
-        if owner not in state.wallet.payments
+        wallet.coins.get(outpoint)
+        for outpoint, owner in wallet.reserved.items()
+        if owner not in wallet.payments
     ]
     reserved_sat = sum(
         coin.txout.amount_sat for coin in reserved if coin and coin.spent_height is None
     )
+    earned_msat = state.book.earned_msat
     return {
         "free_sat": free_sat,
         "reserved_sat": reserved_sat,
-        "locked_sat": sum(attempt.tree.funding_amount_sat for attempt in by_expiry),
+        "locked_sat": sum(entry.funding_amount_sat for entry in by_expiry),
         "locked": locked,
-        "earned_sat": state.book.earned_msat // MSAT_PER_SAT,
-        "earned_msat": state.book.earned_msat,
+        "earned_sat": earned_msat // MSAT_PER_SAT,
+        "earned_msat": earned_msat,
     }
 
 
-def lobby(state: LspState) -> dict[str, Any]:
-    """Return who waits, and who may not."""
-    policy = state.config.policy
-    banned = {node_id: state.banned_until(node_id) for node_id in {**state.faults, **state.aborts}}
+def _is_locked(state: LspState, entry: FactoryEntry) -> bool:
+    """Say whether a factory holds coins of ours: it was funded, and has not gone elsewhere."""
+    if entry.status == FUNDED or (entry.status == DEAD and state.house.is_confirmed(entry)):
+        asleep = state.asleep.get(entry.number)
+        if asleep is not None:
+            return asleep.status != SWEPT
+        return not _is_swept(state.factory(entry.number))
+    return False
+
+
+def as_it_slept(house: House, shown: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a factory that sleeps in one line: as it went to sleep, at the height of today."""
+    entry = house.entries[bytes.fromhex(shown["factory_id"])]
     return {
-        "node_id": state.config.node_id.hex(),
+        **shown,
+        "confirmations": house.chain.depth(entry.funding_txid),
+        "blocks_to_expiry": entry.expiry_height - house.chain.height,
+    }
+
+
+def statuses(state: LspState) -> Counter[str]:
+    """Return how many factories there are of each status."""
+    loaded = (status_of(factory) for factory in state.all_factories())
+    return Counter([*loaded, *(asleep.status for asleep in state.asleep.values())])
+
+
+def channels_of(house: House, factory: Factory, facts: Facts) -> list[dict[str, Any]]:
+    """Return the channels of a factory that are not on chain yet, by client."""
+    return [
+        {
+            "node_id": link.node_id.hex(),
+            "client": link.client,
+            "connected": link.node_id in house.connected,
+            **show_channel(link, standing_of(factory, link, facts), factory.chain),
+        }
+        for link in sorted(factory.book.links.values(), key=lambda link: link.client)
+        if not is_on_chain(link, factory.chain) and not is_swept(factory, link.client)
+    ]
+
+
+def lobby(house: House) -> dict[str, Any]:
+    """Return who waits, and who may not."""
+    policy = house.config.policy
+    banned = {node_id: house.banned_until(node_id) for node_id in {**house.faults, **house.aborts}}
+    return {
+        "node_id": house.config.node_id.hex(),
         "min_clients": policy.min_clients,
         "max_clients": policy.max_clients,
         "waiting": [
@@ -204,9 +246,9 @@ def lobby(state: LspState) -> dict[str, Any]:
                 "capacity_sat": member.join.capacity_sat,
                 "capacity_least_sat": member.join.capacity_least_sat,
                 "is_moving": member.is_moving,
-                "uptime_blocks": state.uptime_blocks(member.node_id),
+                "uptime_blocks": house.uptime_blocks(member.node_id),
             }
-            for member in state.members.values()
+            for member in house.members.values()
         ],
         "banned": [
             {"node_id": node_id.hex(), "until_height": until}

@@ -3,15 +3,14 @@
 from cromford.daemon.views.exit import describe, describe_channel
 from cromford.protocol.exiting.channel import landed_channel
 from cromford.protocol.exiting.lsp import in_hand
-from cromford.protocol.journal.lsp_attempt import LspAttempt
-from cromford.protocol.journal.lsp_state import LspState
+from cromford.protocol.journal.factory import Factory
 from cromford.watch.channel_exit import channel_actions
 from cromford.watch.exit import ChannelOnChain, next_exit_action
 
 
-def exit_next(state: LspState, attempt: LspAttempt, client: int) -> str:
+def exit_next(factory: Factory, client: int) -> str:
     """Return the next action on the way of a client's channel to the chain in a sentence."""
-    holding, chain = in_hand(state, attempt, client), state.chain
+    holding, chain = in_hand(factory, client), factory.chain
     action = next_exit_action(holding.signed, confirmed=chain.confirmed, tip_height=chain.height)
     if not isinstance(action, ChannelOnChain):
         return describe(action)

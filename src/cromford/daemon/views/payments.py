@@ -149,7 +149,8 @@ def _show_forward(book: Book, forward: Forward) -> Document:
         "amount_msat": forward.amount_msat,
         "fee_msat": forward.fee_msat,
         **_place(book, "from", forward.incoming),
-        **_place(book, "to", forward.outgoing),
+        "to_node_id": forward.payee.hex(),
+        "to_channel_id": _hex(forward.out_channel_id),
         "waits_for": None,
         **_failure(forward.failure if forward.preimage is None else None),
     }

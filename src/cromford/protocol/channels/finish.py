@@ -1,6 +1,6 @@
 """The end of every decision about channels: answer what waits for an answer, then sign."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
 from cromford import effects as fx
@@ -19,7 +19,13 @@ NOT_DELIVERED: Final = Failure.TEMPORARY_CHANNEL_FAILURE
 Answer = Callable[[AnyTurn, Link, LiveHtlc], None]
 
 
-def finish(turn: AnyTurn, answer: Answer, *, takes_up_held: bool = False) -> None:
+def finish(
+    turn: AnyTurn,
+    answer: Answer,
+    *,
+    takes_up_held: bool = False,
+    payees: Collection[bytes] = (),
+) -> None:
     """Answer every HTLC that can be answered now, and sign what is new in each channel.
 
     In each channel the first comes first, and nothing depends on how a map is ordered.
@@ -28,6 +34,7 @@ def finish(turn: AnyTurn, answer: Answer, *, takes_up_held: bool = False) -> Non
         turn: The decision so far.
         answer: Decides about an HTLC of a peer that is locked in.
         takes_up_held: Whether all that waited for a fresh chain is decided again.
+        payees: Those whose channels changed elsewhere, and may have room now.
     """
     waiting = sorted(turn.book.arrived)
     if takes_up_held or turn.first(cr.ChannelReestablished) is not None:
@@ -37,19 +44,20 @@ def finish(turn: AnyTurn, answer: Answer, *, takes_up_held: bool = False) -> Non
         _answer(turn, key, answer)
     for key in sorted(turn.book.resolved):
         _pass_back(turn, key)
-    for key in _held_for_touched(turn):
+    for key in _held_for_touched(turn, payees):
         _answer(turn, key, answer)
     for channel_id in sorted(turn.book.links) if takes_up_held else turn.touched:
         sign_if_due(turn, turn.link(channel_id))
 
 
-def _held_for_touched(turn: AnyTurn) -> list[HtlcKey]:
+def _held_for_touched(turn: AnyTurn, elsewhere: Collection[bytes]) -> list[HtlcKey]:
     """Return what waits for payees whose channels changed: they may have room for it now.
 
     Otherwise whoever fills a payee's channel for a moment would stop, for a whole hold, all that is
     paid to it in that moment. Who waits longest comes first.
     """
-    payees = dict.fromkeys(turn.link(channel_id).node_id for channel_id in turn.touched)
+    here = (turn.link(channel_id).node_id for channel_id in turn.touched)
+    payees = dict.fromkeys((*here, *elsewhere))
     return [
         key
         for payee in payees

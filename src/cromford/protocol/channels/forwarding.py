@@ -20,12 +20,13 @@ from cromford.protocol.channels.htlc_rules import (
     forward_delta_blocks,
     is_final,
 )
-from cromford.protocol.channels.payments import give_back, offer
+from cromford.protocol.channels.payments import check_offerable, give_back, offer
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.book import Book, HtlcKey
 from cromford.protocol.journal.encoding import delivery_of
 from cromford.protocol.journal.failures import Failure
 from cromford.protocol.journal.link import Link
+from cromford.protocol.journal.mail import ForwardAsked, ForwardRefused
 from cromford.protocol.turn import AnyTurn
 from cromford.wire import messages as m
 from cromford.wire.fields import decode_fields
@@ -74,7 +75,7 @@ def answer_as_lsp(turn: AnyTurn, link: Link, live: LiveHtlc, rules: ForwardingRu
         return
     if is_new:
         turn.ask(fx.SetDeadline(deadline=hold_deadline(key), seconds=rules.hold_seconds))
-    obstacle = _forward(turn, link, live, rules) if turn.facts.is_fresh else STALE
+    obstacle = _ask(turn, link, live) if turn.facts.is_fresh else STALE
     if obstacle is not None and is_new:
         turn.remember(cr.HtlcHeld(channel_id=key[0], htlc_id=key[1], reason=obstacle))
 
@@ -104,40 +105,121 @@ def _failure_before(
     return None
 
 
-def _forward(turn: AnyTurn, link: Link, live: LiveHtlc, rules: ForwardingRules) -> str | None:
-    """Let an HTLC go on to its payee, or say, for the operator alone, why it cannot."""
-    htlc, delivery = live.htlc, decode_fields(m.Delivery, live.payload)
-    outgoing = [
-        other
-        for other in turn.book.links_with(delivery.payee)
-        if other.channel_id != link.channel_id and rules.is_usable(other)
-    ]
-    if not outgoing:
-        return "the payee has no other channel here"
-    obstacle = "the payee is away"
-    # The newest first: an older factory is on its way out.
-    for other in reversed([other for other in outgoing if other.is_open]):
-        try:
-            offer(
-                turn,
-                other,
-                amount_msat=delivery.amount_msat,
-                payment_hash=htlc.payment_hash,
-                cltv_expiry=htlc.cltv_expiry - forward_delta_blocks(link, turn.chain),
-                delivery=delivery,
-                first=cr.HtlcForwarded(
+def _ask(turn: AnyTurn, link: Link, live: LiveHtlc, *, refused_by: str | None = None) -> str | None:
+    """Ask a factory of the payee's to take an HTLC, or say, for the operator alone, why not.
+
+    The newest first: an older one is on its way out. None is asked that is known to refuse: that
+    would only fill two journals.
+    """
+    delivery = decode_fields(m.Delivery, live.payload)
+    cltv_expiry = live.htlc.cltv_expiry - forward_delta_blocks(link, turn.chain)
+    directory = turn.facts.directory
+    streams = [*reversed(directory.streams_of(delivery.payee))]
+    if refused_by in streams:
+        streams = streams[streams.index(refused_by) + 1 :]
+    obstacle = "the payee has no other channel here"
+    for stream in streams:
+        refusal = directory.obstacle(
+            stream,
+            channel_id=link.channel_id,
+            payment_hash=live.htlc.payment_hash,
+            cltv_expiry=cltv_expiry,
+            delivery=live.payload,
+        )
+        if refusal is None:
+            turn.remember(
+                cr.HtlcForwarded(
                     channel_id=link.channel_id,
-                    htlc_id=htlc.htlc_id,
-                    out_channel_id=other.channel_id,
-                    out_htlc_id=other.state.next_id(other.me),
-                    fee_msat=htlc.amount_msat - delivery.amount_msat,
-                ),
+                    htlc_id=live.htlc.htlc_id,
+                    to=stream,
+                    fee_msat=live.htlc.amount_msat - delivery.amount_msat,
+                    cltv_expiry=cltv_expiry,
+                )
+            )
+            return None
+        obstacle = refusal
+    return obstacle
+
+
+def on_refused(turn: AnyTurn, sender: str, refused: ForwardRefused) -> None:
+    """Ask the next factory of the payee's, if there is one; else the HTLC waits, as it does now."""
+    key = (refused.channel_id, refused.htlc_id)
+    link = turn.link(key[0])
+    live = link.incoming(key[1])
+    is_over = key not in turn.book.held or key in turn.book.released
+    if not is_over and live is not None and link.is_open and turn.facts.is_fresh:
+        _ask(turn, link, live, refused_by=sender)
+
+
+def take_forward(
+    turn: AnyTurn, sender: str, asked: ForwardAsked, *, is_usable: Callable[[Link], bool]
+) -> None:
+    """Let an HTLC of another factory go on to its payee here, or say why it cannot."""
+    link, obstacle = _way_on(turn, asked, is_usable=is_usable)
+    if link is None:
+        turn.remember(
+            cr.ForwardDeclined(
+                asker=sender,
+                in_channel_id=asked.channel_id,
+                in_htlc_id=asked.htlc_id,
+                reason=obstacle,
+            )
+        )
+        return
+    delivery = decode_fields(m.Delivery, asked.delivery)
+    offer(
+        turn,
+        link,
+        amount_msat=delivery.amount_msat,
+        payment_hash=asked.payment_hash,
+        cltv_expiry=asked.cltv_expiry,
+        delivery=delivery,
+        first=cr.ForwardOffered(
+            asker=sender,
+            in_channel_id=asked.channel_id,
+            in_htlc_id=asked.htlc_id,
+            channel_id=link.channel_id,
+            htlc_id=link.state.next_id(link.me),
+        ),
+    )
+
+
+def obstacle_to(
+    turn: AnyTurn, asked: ForwardAsked, *, is_usable: Callable[[Link], bool]
+) -> str | None:
+    """Return why an HTLC of another factory cannot go on here now; None if it can."""
+    link, obstacle = _way_on(turn, asked, is_usable=is_usable)
+    return obstacle if link is None else None
+
+
+def _way_on(
+    turn: AnyTurn, asked: ForwardAsked, *, is_usable: Callable[[Link], bool]
+) -> tuple[Link | None, str]:
+    """Return the payee's channel that can carry an HTLC, or None and why there is none."""
+    if not turn.facts.is_fresh:
+        return None, STALE
+    delivery = decode_fields(m.Delivery, asked.delivery)
+    obstacle = "the payee has no other channel here"
+    for link in turn.book.links_with(delivery.payee):
+        if link.channel_id == asked.channel_id or not is_usable(link):
+            continue
+        obstacle = "the payee is away"
+        if not link.is_open:
+            continue
+        try:
+            check_offerable(
+                turn,
+                link,
+                amount_msat=delivery.amount_msat,
+                payment_hash=asked.payment_hash,
+                cltv_expiry=asked.cltv_expiry,
+                delivery=delivery,
             )
         except UpdateRefused as refused:
             obstacle = f"the payee's channel cannot carry it: {refused}"
         else:
-            return None
-    return obstacle
+            return link, ""
+    return None, obstacle
 
 
 def on_hold_deadline(turn: AnyTurn, deadline: fx.HoldDeadline) -> None:

@@ -1,5 +1,6 @@
 """The LSP's live channels: it forwards between its clients, and pays them itself."""
 
+from collections.abc import Collection
 from functools import partial
 
 from cromford import effects as fx
@@ -8,25 +9,38 @@ from cromford.channel.stage import LiveHtlc
 from cromford.protocol import events as ev
 from cromford.protocol.channels.finish import finish
 from cromford.protocol.channels.forwarding import (
+    STALE,
     ForwardingRules,
     answer_as_lsp,
     hold_deadlines,
+    obstacle_to,
     on_hold_deadline,
+    on_refused,
+    take_forward,
 )
 from cromford.protocol.channels.htlc_rules import is_alive, is_in_time
 from cromford.protocol.channels.payments import refusal_text, start_payment
 from cromford.protocol.channels.signer_answers import on_signer_answer
 from cromford.protocol.channels.steps import on_message, prepare
-from cromford.protocol.faults import Rejected
+from cromford.protocol.journal import channel_records as cr
+from cromford.protocol.journal import records as r
+from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.link import Link
-from cromford.protocol.journal.lsp_attempt import LspAttempt
-from cromford.protocol.journal.lsp_state import LspState
+from cromford.protocol.journal.mail import ForwardAsked, ForwardRefused, PayAsked
 from cromford.protocol.turn import AnyTurn, Turn
 from cromford.wire import messages as m
 
 
-def finish_channels(turn: Turn[LspState], *, takes_up_held: bool = False) -> None:
-    """Do all that follows from what was remembered of channels: answer, pass on, sign."""
+def finish_channels(
+    turn: Turn[Factory], *, takes_up_held: bool = False, payees: Collection[bytes] = ()
+) -> None:
+    """Do all that follows from what was remembered of channels: answer, pass on, sign.
+
+    Args:
+        turn: The decision so far.
+        takes_up_held: Whether all that waited for a fresh chain is decided again.
+        payees: Those whose channels changed in other factories.
+    """
     policy = turn.state.config.policy
     rules = ForwardingRules(
         fee_base_msat=policy.fee_base_msat,
@@ -38,26 +52,20 @@ def finish_channels(turn: Turn[LspState], *, takes_up_held: bool = False) -> Non
     def answer(turn: AnyTurn, link: Link, live: LiveHtlc) -> None:
         answer_as_lsp(turn, link, live, rules)
 
-    finish(turn, answer, takes_up_held=takes_up_held)
+    finish(turn, answer, takes_up_held=takes_up_held, payees=payees)
 
 
-def take(turn: Turn[LspState], event: ev.ChannelEvent) -> None:
-    """Take an answer of our signer, or the operator's wish to pay.
-
-    Raises:
-        Rejected: If the invoice cannot be paid now.
-    """
+def take(turn: Turn[Factory], event: ev.ChannelEvent) -> None:
+    """Take an answer of our signer."""
     match event:
-        case ev.PayRequested():
-            on_pay_requested(turn, event)
-        case ev.InvoiceRequested():
-            raise AssertionError("InvoiceRequested is a client's event")
+        case ev.PayRequested() | ev.InvoiceRequested():
+            raise AssertionError(f"{type(event).__name__} is no factory's event")
         case _:
             on_signer_answer(turn, event)
             finish_channels(turn)
 
 
-def on_channel_message(turn: Turn[LspState], node_id: bytes, message: m.ChannelMessage) -> None:
+def on_channel_message(turn: Turn[Factory], node_id: bytes, message: m.ChannelMessage) -> None:
     """Take a message about a channel with this peer; one about any other is dropped."""
     link = turn.book.links.get(message.channel_id)
     if link is not None and link.node_id == node_id:
@@ -65,10 +73,11 @@ def on_channel_message(turn: Turn[LspState], node_id: bytes, message: m.ChannelM
         finish_channels(turn)
 
 
-def begin(turn: Turn[LspState], attempt: LspAttempt, node_id: bytes) -> None:
+def begin(turn: Turn[Factory], node_id: bytes) -> None:
     """Take up the channel with a client that found it ready too, in this connection."""
+    attempt = turn.state.attempt
     client = attempt.client_of(node_id)
-    if client is None or node_id not in turn.state.connected:
+    if client is None or not turn.facts.directory.is_connected(node_id):
         return
     link = turn.book.links.get(attempt.setting(client).channel_id)
     if link is not None:
@@ -76,56 +85,86 @@ def begin(turn: Turn[LspState], attempt: LspAttempt, node_id: bytes) -> None:
         finish_channels(turn)
 
 
-def is_usable(state: LspState, link: Link) -> bool:
+def on_disconnection(turn: Turn[Factory], node_id: bytes) -> None:
+    """End a client's session: its connection takes our nonces with it."""
+    links = [link for link in turn.book.links_with(node_id) if link.has_session]
+    if links:
+        turn.remember(r.PeerDisconnected(node_id=node_id))
+    pools = tuple(link.pool_id for link in links if link.pool_id is not None)
+    if pools:
+        turn.ask(fx.DropPools(pool_ids=pools))
+
+
+def is_usable(state: Factory, link: Link) -> bool:
     """Say whether new HTLCs may be offered: funded deep enough, not leaving, not too late.
 
     Which other client of the factory leaves does not matter.
     """
-    attempt = state.attempts[link.attempt_id]
+    attempt = state.attempt
     return (
         is_alive(link, state.chain)
-        and (link.attempt_id, link.client) not in state.exits
+        and link.client not in state.exits
         and state.chain.depth(attempt.funding_tx.txid) >= attempt.terms.min_depth
         and is_in_time(link, state.chain, height=state.chain.height)
     )
 
 
-def on_hold_ended(turn: Turn[LspState], deadline: fx.HoldDeadline) -> None:
+def obstacle(turn: Turn[Factory], asked: ForwardAsked) -> str | None:
+    """Return why an HTLC of another factory would be refused here now; None if it would not."""
+    return obstacle_to(turn, asked, is_usable=partial(is_usable, turn.state))
+
+
+def on_forward_asked(turn: Turn[Factory], sender: str, asked: ForwardAsked) -> None:
+    """Take an HTLC of another factory, or refuse it."""
+    take_forward(turn, sender, asked, is_usable=partial(is_usable, turn.state))
+    finish_channels(turn)
+
+
+def on_forward_refused(turn: Turn[Factory], sender: str, refused: ForwardRefused) -> None:
+    """Ask elsewhere, or let the HTLC wait."""
+    on_refused(turn, sender, refused)
+    finish_channels(turn)
+
+
+def on_hold_ended(turn: Turn[Factory], deadline: fx.HoldDeadline) -> None:
     """Give an HTLC back that could not go on in time."""
     on_hold_deadline(turn, deadline)
     finish_channels(turn)
 
 
-def owed(state: LspState) -> tuple[fx.SetDeadline, ...]:
+def owed(state: Factory) -> tuple[fx.SetDeadline, ...]:
     """Return the deadlines that a restart has to set again."""
     return hold_deadlines(state.book, hold_seconds=state.config.policy.hold_seconds)
 
 
-def on_pay_requested(turn: Turn[LspState], event: ev.PayRequested) -> None:
-    """Pay a client's invoice out of our side of its channel.
-
-    Raises:
-        Rejected: If it cannot be paid now.
-    """
-    known = turn.book.payments.get(event.payment_hash)
-    if known is not None and known.status != "failed":
-        return
-    turn.check_fresh()
-    links = [link for link in turn.book.links_with(event.payee) if is_usable(turn.state, link)]
-    if not links:
-        raise Rejected("payee_unknown", "the payee has no live channel with this LSP")
-    links = [link for link in links if link.is_open]
-    if not links:
-        raise Rejected("payee_offline", "the payee is not connected", retryable=True)
-    cltv_expiry = turn.known_height + event.min_final_cltv_expiry_delta
-    refused: UpdateRefused | None = None
+def on_pay_asked(turn: Turn[Factory], sender: str, asked: PayAsked) -> None:
+    """Pay a client's invoice out of our side of its channel, or say why not."""
+    refusal = pay_refusal(turn.state, asked.payee) if turn.facts.is_fresh else (STALE, STALE)
+    reason = "" if refusal is None else refusal[1]
+    cltv_expiry = turn.known_height + asked.min_final_cltv_expiry_delta
+    links = [] if refusal is not None else _payable(turn.state, asked.payee)
     for link in reversed(links):
         try:
-            start_payment(turn, link, event, fee_msat=0, cltv_expiry=cltv_expiry)
+            start_payment(turn, link, asked, fee_msat=0, cltv_expiry=cltv_expiry, asker=sender)
         except UpdateRefused as error:
-            refused = refused or error
+            reason = reason or refusal_text(error)
         else:
             finish_channels(turn)
             return
-    if refused is not None:
-        raise Rejected("not_payable", refusal_text(refused), retryable=True)
+    turn.remember(cr.PayDeclined(asker=sender, payment_hash=asked.payment_hash, reason=reason))
+
+
+def pay_refusal(state: Factory, payee: bytes) -> tuple[str, str] | None:
+    """Return a code and a reason why a client cannot be paid here now; None if it may be."""
+    links = [link for link in state.book.links_with(payee) if is_usable(state, link)]
+    if not links:
+        return "payee_unknown", "the payee has no live channel with this LSP"
+    if not any(link.is_open for link in links):
+        return "payee_offline", "the payee is not connected"
+    return None
+
+
+def _payable(state: Factory, payee: bytes) -> list[Link]:
+    return [
+        link for link in state.book.links_with(payee) if link.is_open and is_usable(state, link)
+    ]

@@ -6,7 +6,7 @@ from cromford import effects as fx
 from cromford.channel.content import Htlc
 from cromford.channel.errors import UpdateRefused
 from cromford.channel.limits import is_overexposed
-from cromford.channel.messages import UpdateFail, UpdateFulfill
+from cromford.channel.messages import UpdateAdd, UpdateFail, UpdateFulfill
 from cromford.channel.stage import LiveHtlc
 from cromford.channel.updates import propose_add
 from cromford.protocol import events as ev
@@ -16,6 +16,7 @@ from cromford.protocol.journal.book import OwnInvoice
 from cromford.protocol.journal.encoding import delivery_of, message_of
 from cromford.protocol.journal.failures import Failure
 from cromford.protocol.journal.link import Link
+from cromford.protocol.journal.mail import PayAsked
 from cromford.protocol.turn import AnyTurn
 from cromford.wire import messages as m
 from cromford.wire.fields import encode_fields
@@ -39,6 +40,33 @@ def offer(
     Raises:
         UpdateRefused: If the channel cannot carry it now; nothing was remembered.
     """
+    update = check_offerable(
+        turn,
+        link,
+        amount_msat=amount_msat,
+        payment_hash=payment_hash,
+        cltv_expiry=cltv_expiry,
+        delivery=delivery,
+    )
+    turn.remember(first)
+    message = message_of(link.channel_id, update)
+    turn.remember(cr.UpdateProposed(channel_id=link.channel_id, message=encode_message(message)))
+
+
+def check_offerable(
+    turn: AnyTurn,
+    link: Link,
+    *,
+    amount_msat: int,
+    payment_hash: bytes,
+    cltv_expiry: int,
+    delivery: m.Delivery,
+) -> UpdateAdd:
+    """Return the update that offers an HTLC; nothing is remembered.
+
+    Raises:
+        UpdateRefused: If the channel cannot carry it now.
+    """
     check_offer(link, cltv_expiry, chain=turn.chain, height=turn.known_height)
     _, update = propose_add(
         link.state,
@@ -47,9 +75,7 @@ def offer(
         cltv_expiry=cltv_expiry,
         payload=encode_fields(delivery),
     )
-    turn.remember(first)
-    message = message_of(link.channel_id, update)
-    turn.remember(cr.UpdateProposed(channel_id=link.channel_id, message=encode_message(message)))
+    return update
 
 
 def take_back_late(turn: AnyTurn) -> None:
@@ -90,10 +116,11 @@ def give_back(turn: AnyTurn, link: Link, htlc_id: int, reason: bytes) -> None:
 def start_payment(
     turn: AnyTurn,
     link: Link,
-    request: ev.PayRequested,
+    request: ev.PayRequested | PayAsked,
     *,
     fee_msat: int,
     cltv_expiry: int,
+    asker: str = "",
 ) -> None:
     """Pay an invoice through a channel.
 
@@ -120,6 +147,7 @@ def start_payment(
             channel_id=link.channel_id,
             htlc_id=link.state.next_id(link.me),
             text=request.text,
+            asker=asker,
         ),
     )
 

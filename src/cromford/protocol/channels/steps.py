@@ -139,7 +139,11 @@ def fail(
 ) -> None:
     """Take no further part in updates of a channel, and say so."""
     reason = reason[: m.REASON_SIZE_MAX]
-    turn.remember(cr.ChannelFailed(channel_id=link.channel_id, reason=reason, is_behind=is_behind))
+    turn.remember(
+        cr.ChannelFailed(
+            channel_id=link.channel_id, reason=reason, height=turn.height, is_behind=is_behind
+        )
+    )
     if link.pool_id is not None:
         turn.ask(fx.DropPools(pool_ids=(link.pool_id,)))
     if tells_peer:

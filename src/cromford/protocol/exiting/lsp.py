@@ -33,10 +33,10 @@ from cromford.protocol.exiting.stake import (
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal import exit_records as xr
+from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.lsp_attempt import LspAttempt
 from cromford.protocol.journal.lsp_candidate import SignedCandidate
-from cromford.protocol.journal.lsp_state import LspState
 from cromford.protocol.journal.opened import lsp_link
 from cromford.protocol.turn import Turn
 from cromford.watch.exit import swept_by
@@ -44,7 +44,7 @@ from cromford.watch.exit import swept_by
 EXITING: Final = "the LSP brings the channel on chain"
 
 
-def preimages_of(state: LspState, link: Link) -> dict[bytes, bytes]:
+def preimages_of(state: Factory, link: Link) -> dict[bytes, bytes]:
     """Return the preimages that claim the incoming HTLCs of a channel, by payment hash.
 
     Of its forwards that are not answered yet, and of answers that the client may never have got.
@@ -58,18 +58,19 @@ def preimages_of(state: LspState, link: Link) -> dict[bytes, bytes]:
     return {**unanswered, **preimages_told(link)}
 
 
-def link_of(state: LspState, attempt: LspAttempt, client: int) -> Link | None:
+def link_of(state: Factory, client: int) -> Link | None:
     """Return the channel with a client; None before the factory was ready."""
-    return state.book.links.get(attempt.setting(client).channel_id)
+    return state.book.links.get(state.attempt.setting(client).channel_id)
 
 
-def in_hand(state: LspState, attempt: LspAttempt, client: int) -> InHand:
+def in_hand(state: Factory, client: int) -> InHand:
     """Return what we hold of the channel with a client.
 
     Raises:
         ValueError: If the tree is not completely signed.
     """
-    link = link_of(state, attempt, client) or lsp_link(attempt, client)
+    attempt = state.attempt
+    link = link_of(state, client) or lsp_link(attempt, client)
     return InHand(
         link=link,
         terms=attempt.terms,
@@ -80,7 +81,7 @@ def in_hand(state: LspState, attempt: LspAttempt, client: int) -> InHand:
     )
 
 
-def take(turn: Turn[LspState], event: ev.ExitEvent) -> None:
+def take(turn: Turn[Factory], event: ev.ExitEvent) -> None:
     """Take the operator's wish to exit, or what was asked for in an exit.
 
     Raises:
@@ -103,15 +104,14 @@ def _signed(attempt: LspAttempt) -> SignedCandidate:
     return attempt.signed
 
 
-def on_exit_requested(turn: Turn[LspState], event: ev.ExitRequested) -> None:
+def on_exit_requested(turn: Turn[Factory], event: ev.ExitRequested) -> None:
     """Bring a client's channel on chain because the operator says so.
 
     Raises:
         Rejected: If there is no such channel, or its funding is not confirmed.
     """
-    client = event.client
-    attempt = turn.state.attempts.get(event.attempt_id)
-    if attempt is None or attempt.funded is None:
+    client, attempt = event.client, turn.state.attempt
+    if attempt.funded is None:
         raise Rejected("factory_not_found", f"no funded factory {event.attempt_id.hex()}")
     if client is None or not 1 <= client <= len(attempt.seats):
         raise Rejected(
@@ -119,155 +119,170 @@ def on_exit_requested(turn: Turn[LspState], event: ev.ExitRequested) -> None:
         )
     if turn.chain.depth(attempt.funding_tx.txid) == 0:
         raise Rejected("factory_not_funded", "the funding is not confirmed", retryable=True)
-    start_exit(turn, attempt, client, "the operator's wish")
+    start_exit(turn, client, "the operator's wish")
 
 
-def start_exit(turn: Turn[LspState], attempt: LspAttempt, client: int, reason: str) -> None:
+def start_exit(turn: Turn[Factory], client: int, reason: str) -> None:
     """Bring a client's channel on chain: from here on it takes no update.
 
     What is published must stay our latest commitment: to go on with updates would revoke it.
     """
-    if (attempt.attempt_id, client) not in turn.state.exits:
-        turn.remember(xr.ExitStarted(attempt_id=attempt.attempt_id, client=client, reason=reason))
-        link = link_of(turn.state, attempt, client)
+    if client not in turn.state.exits:
+        attempt_id = turn.state.attempt.attempt_id
+        turn.remember(xr.ExitStarted(attempt_id=attempt_id, client=client, reason=reason))
+        link = link_of(turn.state, client)
         if link is not None:
             end_updates(turn, link, EXITING, tells_peer=True)
-    turn.ask(*exit_effects(turn.state, attempt, client))
+    turn.ask(*exit_effects(turn.state, client))
 
 
-def exit_effects(state: LspState, attempt: LspAttempt, client: int) -> tuple[fx.Effect, ...]:
+def exit_effects(state: Factory, client: int) -> tuple[fx.Effect, ...]:
     """Return what is to be published now for a channel that we, or its client, left."""
-    is_exiting = (attempt.attempt_id, client) in state.exits
-    is_on_chain = attempt.setting(client).funding.outpoint in state.chain.spends
-    is_owed = owes_commitment(link_of(state, attempt, client))
+    is_exiting = client in state.exits
+    is_on_chain = state.attempt.setting(client).funding.outpoint in state.chain.spends
+    is_owed = owes_commitment(link_of(state, client))
     if not (is_exiting or is_on_chain or is_owed):
         return ()
-    return exit_effects_of(in_hand(state, attempt, client), state.chain, is_exiting=is_exiting)
+    return exit_effects_of(in_hand(state, client), state.chain, is_exiting=is_exiting)
 
 
-def on_commitment_recalled(turn: Turn[LspState], recalled: ev.CommitmentRecalled) -> None:
+def on_commitment_recalled(turn: Turn[Factory], recalled: ev.CommitmentRecalled) -> None:
     """Punish a client for a commitment that it had revoked."""
     if remember_breach(turn, recalled):
         link = turn.link(recalled.asked.channel_id)
-        attempt = turn.state.attempts[link.attempt_id]
-        turn.ask(*exit_effects(turn.state, attempt, link.client))
+        turn.ask(*exit_effects(turn.state, link.client))
 
 
-def owed(state: LspState) -> tuple[fx.Effect, ...]:
+def owed(state: Factory) -> tuple[fx.Effect, ...]:
     """Return what is to be published now, of every channel."""
     return tuple(
-        effect
-        for attempt, client in _funded_channels(state)
-        for effect in exit_effects(state, attempt, client)
+        effect for client in _funded_clients(state) for effect in exit_effects(state, client)
     )
 
 
-def arriving_total_sat(state: LspState) -> int:
+def arriving_total_sat(state: Factory) -> int:
     """Return what is on its way to the wallet out of all channels that are on chain."""
     return sum(
-        arriving_sat(in_hand(state, attempt, client), state.chain)
-        for attempt, client in _funded_channels(state)
-        if attempt.setting(client).funding.outpoint in state.chain.spends
+        arriving_sat(in_hand(state, client), state.chain)
+        for client in _funded_clients(state)
+        if state.attempt.setting(client).funding.outpoint in state.chain.spends
     )
 
 
-def watched(state: LspState) -> frozenset[OutPoint]:
-    """Return the outpoints whose spends matter."""
-    outpoints: set[OutPoint] = set()
-    for attempt in state.attempts.values():
-        if attempt.funded is not None:
-            outpoints |= attempt.blueprint.tree_outpoints
-    for attempt, client in _funded_channels(state):
+def watched(state: Factory) -> frozenset[OutPoint]:
+    """Return the outpoints whose spends matter, of what is in blocks; and what funds it."""
+    attempt, confirmed = state.attempt, state.chain.confirmed
+    outpoints = {*(tx_in.outpoint for tx_in in attempt.funding_tx.inputs), attempt.funding_outpoint}
+    if attempt.funding_outpoint not in state.chain.spends:
+        return frozenset(outpoints)
+    outpoints |= {one for one in attempt.blueprint.tree_outpoints if one.txid in confirmed}
+    for client in _funded_clients(state):
         outpoint = attempt.setting(client).funding.outpoint
-        outpoints.add(outpoint)
-        if outpoint in state.chain.spends:
-            holding = in_hand(state, attempt, client)
-            outpoints.update(watched_outpoints(holding, state.chain))
+        if outpoint.txid in confirmed:
+            outpoints.add(outpoint)
+        spender = state.chain.spends.get(outpoint)
+        if spender is not None:
+            # All of it, whatever it is: what a revoked one says may still have to be looked up.
+            outpoints |= {spender.outpoint(vout) for vout in range(len(spender.outputs))}
+            outpoints.update(watched_outpoints(in_hand(state, client), state.chain))
     return frozenset(outpoints)
 
 
-def on_block(turn: Turn[LspState]) -> None:
+def keep_watching(turn: Turn[Factory]) -> None:
+    """Say what is to be watched from here on, if it is something else than before."""
+    if turn.state.attempt.funded is None:
+        return
+    outpoints = watched(turn.state)
+    if outpoints != turn.state.watch:
+        turn.remember(
+            xr.Watching(
+                height=turn.height,
+                outpoints=tuple(sorted(outpoint.serialize() for outpoint in outpoints)),
+            )
+        )
+
+
+def on_block(turn: Turn[Factory]) -> None:
     """Do what a new block makes due: save HTLCs in time, and learn what the chain decided."""
-    for attempt in turn.state.attempts.values():
-        if attempt.funded is not None and attempt.funding_outpoint in turn.chain.spends:
-            tell_published(turn, attempt.attempt_id, attempt.tree.nodes)
+    attempt = turn.state.attempt
+    if attempt.funded is not None and attempt.funding_outpoint in turn.chain.spends:
+        tell_published(turn, attempt.attempt_id, attempt.tree.nodes)
     for link in turn.book.ordered_links:
-        state = turn.state
-        attempt, client = state.attempts[link.attempt_id], link.client
-        if (attempt.attempt_id, client) in state.exits:
+        state, client = turn.state, link.client
+        if client in state.exits:
             # It may have begun before there was a channel whose updates could be ended.
             end_updates(turn, link, EXITING, tells_peer=True)
         if link.setting.funding.outpoint in state.chain.spends:
             on_chain(turn, link)
-            turn.remember(*_resolved(state, attempt, link))
-        elif (attempt.attempt_id, client) not in state.exits:
-            reason = _reason_to_exit(state, attempt, link)
+            turn.remember(*_resolved(state, link))
+        elif client not in state.exits:
+            reason = _reason_to_exit(turn, link)
             if reason is None:
                 _give_up(turn, link)
             else:
-                start_exit(turn, attempt, client, reason)
+                start_exit(turn, client, reason)
         turn.remember(*never_signed(turn.book, turn.link(link.channel_id)))
 
 
-def _reason_to_exit(state: LspState, attempt: LspAttempt, link: Link) -> str | None:
+def _reason_to_exit(turn: Turn[Factory], link: Link) -> str | None:
+    state = turn.state
     height, n_blocks = state.chain.height, state.config.policy.failed_channel_blocks
-    if state.chain.depth(attempt.funding_tx.txid) == 0:
+    if state.chain.depth(state.attempt.funding_tx.txid) == 0:
         return None
     reason = None
-    if _must_save_htlc(state, attempt, link, height=height):
+    if _must_save_htlc(state, link, height=height):
         reason = HTLC_EXPIRES
     elif is_failed_for_long(link, failed_channel_blocks=n_blocks, height=height):
         reason = failed_long_ago(link) if is_worth_an_exit(state.book, link) else None
-    elif _is_left_behind(state, link):
+    elif _is_left_behind(turn, link):
         reason = "the client vanished"
-    if reason is not None and is_swept(state, attempt, link.client):
+    if reason is not None and is_swept(state, link.client):
         return None
     return reason
 
 
-def is_swept(state: LspState, attempt: LspAttempt, client: int) -> bool:
+def is_swept(state: Factory, client: int) -> bool:
     """Say whether something else than a client's branch spent an output above its channel."""
-    return swept_by(attempt.branch(client).nodes, state.chain.spends) is not None
+    return swept_by(state.attempt.branch(client).nodes, state.chain.spends) is not None
 
 
-def _is_left_behind(state: LspState, link: Link) -> bool:
+def _is_left_behind(turn: Turn[Factory], link: Link) -> bool:
     """Say whether to leave a channel that a client abandoned after another's exit settled it.
 
     It does not expire, so the LSP's money would wait in it for ever. A client that comes back in
     time finds it as it was: until the factory's expiry that money was promised to it anyway.
     """
     return (
-        link.is_settled(state.chain)
-        and state.chain.height >= link.expiry_height
-        and state.is_vanished(link.node_id)
-        and is_worth_an_exit(state.book, link)
+        link.is_settled(turn.chain)
+        and turn.height >= link.expiry_height
+        and turn.facts.directory.is_vanished(link.node_id)
+        and is_worth_an_exit(turn.book, link)
     )
 
 
-def on_headers(turn: Turn[LspState]) -> None:
+def on_headers(turn: Turn[Factory]) -> None:
     """Save HTLCs in time though blocks do not come, by the headers of those that were not shown.
 
     What they hold may have ended what we leave: then nothing that is published finds its coin. A
     block that is only still to be read is waited for instead: it says better what to do.
     """
     for link in turn.book.ordered_links:
-        attempt = turn.state.attempts[link.attempt_id]
         is_on_chain = link.setting.funding.outpoint in turn.chain.spends
-        if not is_on_chain and _must_save_htlc(turn.state, attempt, link, height=turn.known_height):
-            start_exit(turn, attempt, link.client, HTLC_EXPIRES)
+        if not is_on_chain and _must_save_htlc(turn.state, link, height=turn.known_height):
+            start_exit(turn, link.client, HTLC_EXPIRES)
 
 
-def _must_save_htlc(state: LspState, attempt: LspAttempt, link: Link, *, height: int) -> bool:
+def _must_save_htlc(state: Factory, link: Link, *, height: int) -> bool:
     """Say whether a channel must be brought on chain at a height, because of an HTLC in it."""
     return (
         bool(link.state.htlcs)
-        and (attempt.attempt_id, link.client) not in state.exits
-        and state.chain.depth(attempt.funding_tx.txid) > 0
+        and link.client not in state.exits
+        and state.chain.depth(state.attempt.funding_tx.txid) > 0
         and is_htlc_at_stake(state.book, link, chain=state.chain, height=height)
     )
 
 
-def _give_up(turn: Turn[LspState], link: Link) -> None:
+def _give_up(turn: Turn[Factory], link: Link) -> None:
     """Give up HTLCs that a client never answered, and end the channel with it.
 
     The LSP bears what the client may still take of them on chain: less than the exit costs. Else
@@ -280,17 +295,13 @@ def _give_up(turn: Turn[LspState], link: Link) -> None:
         turn.remember(*records)
 
 
-def _resolved(
-    state: LspState, attempt: LspAttempt, link: Link
-) -> Iterator[cr.HtlcDecided | cr.FeeEarned]:
+def _resolved(state: Factory, link: Link) -> Iterator[cr.HtlcDecided | cr.FeeEarned]:
     if link.state.htlcs:
-        holding = in_hand(state, attempt, link.client)
+        holding = in_hand(state, link.client)
         yield from resolved_on_chain(state.book, link, holding, state.chain)
         yield from earned_on_chain(state.book, link, holding, state.chain)
 
 
-def _funded_channels(state: LspState) -> Iterator[tuple[LspAttempt, int]]:
-    for attempt in state.attempts.values():
-        if attempt.funded is not None:
-            for client in range(1, len(attempt.seats) + 1):
-                yield attempt, client
+def _funded_clients(state: Factory) -> range:
+    attempt = state.attempt
+    return range(1, len(attempt.seats) + 1) if attempt.funded is not None else range(0)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from immutables import Map
 
 from cromford.protocol.journal.link import Link, disconnected
+from cromford.protocol.journal.mail import Letter
 
 HtlcKey = tuple[bytes, int]  # A channel, and the id of an HTLC in it.
 
@@ -25,6 +26,7 @@ def _status_of(preimage: bytes | None, failure: bytes | None) -> str:
 class Payment:
     """An invoice that we pay. It is paid once it has a preimage, failed with a failure.
 
+    `asker` is the stream that hears of it; empty where it is our own.
     `number` counts payments and invoices together, in the order in which they began.
     """
 
@@ -36,6 +38,7 @@ class Payment:
     text: str
     htlc: HtlcKey
     number: int
+    asker: str = ""
     preimage: bytes | None = None
     failure: bytes | None = None
 
@@ -74,20 +77,49 @@ class OwnInvoice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forward:
-    """An HTLC of one channel that went on in another. Resolved by a preimage or a failure."""
+    """An HTLC of a channel here that goes on in a channel of the payee's factory.
+
+    Attributes:
+        payment_hash: The HTLC's.
+        incoming: The HTLC.
+        to: The stream of the factory that was asked.
+        payee: Who gets it.
+        amount_msat: What goes on.
+        fee_msat: What stays here.
+        preimage: What it is resolved by, or by a failure.
+        failure: Likewise.
+        out_channel_id: The channel it went on in, once the other factory said so.
+    """
 
     payment_hash: bytes
     incoming: HtlcKey
-    outgoing: HtlcKey
+    to: str
+    payee: bytes
     amount_msat: int
     fee_msat: int
     preimage: bytes | None = None
     failure: bytes | None = None
+    out_channel_id: bytes | None = None
 
     @property
     def status(self) -> str:
         """`paid`, `failed` or `pending`."""
         return _status_of(self.preimage, self.failure)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Errand:
+    """What an HTLC of ours is for, if not a payment of ours: an HTLC of a channel elsewhere.
+
+    Attributes:
+        asker: The stream that asked for it.
+        incoming: Its HTLC.
+        preimage: What the peer took ours with, once it did: the asker was told.
+    """
+
+    asker: str
+    incoming: HtlcKey
+    preimage: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +145,8 @@ class Book:
         released: Held and forwarded ones of whose failure the payer may hear.
         forwards: Unfinished ones, by their incoming HTLC.
         resolved: Those whose incoming HTLC has to be answered now.
-        owners: Our HTLCs: what each is for, a payment's hash or a forward's incoming HTLC.
+        owners: Our HTLCs: what each is for, a payment's hash or another stream's HTLC.
+        letters: What the last record has to tell other streams; the holder of the book takes it.
         finished: Finished forwards by number, the newest ones.
         n_finished: How many there ever were.
         earned_msat: Fees of all paid forwards.
@@ -130,7 +163,8 @@ class Book:
     released: Map[HtlcKey, None] = field(default_factory=Map)
     forwards: Map[HtlcKey, Forward] = field(default_factory=Map)
     resolved: Map[HtlcKey, None] = field(default_factory=Map)
-    owners: Map[HtlcKey, bytes | HtlcKey] = field(default_factory=Map)
+    owners: Map[HtlcKey, bytes | Errand] = field(default_factory=Map)
+    letters: tuple[Letter, ...] = ()
     finished: Map[int, Forward] = field(default_factory=Map)
     n_finished: int = 0
     earned_msat: int = 0
@@ -146,18 +180,12 @@ class Book:
         return tuple(self.links[channel_id] for channel_id in sorted(self.links))
 
     def is_unpaid(self, key: HtlcKey) -> bool:
-        """Say whether nobody showed the preimage of an HTLC of ours, nor is it decided.
-
-        A forward that is finished while its HTLC is still ours was paid: a failure is passed back
-        only when the HTLC is gone.
-        """
+        """Say whether nobody showed the preimage of an HTLC of ours, nor is it decided."""
         owner = self.owners.get(key)
         if owner is None:
             return False
-        if isinstance(owner, bytes):
-            return self.payments[owner].preimage is None
-        forward = self.forwards.get(owner)
-        return forward is not None and forward.preimage is None
+        paid_for = self.payments[owner] if isinstance(owner, bytes) else owner
+        return paid_for.preimage is None
 
     def with_link(self, link: Link) -> "Book":
         """Return the book with one channel more."""

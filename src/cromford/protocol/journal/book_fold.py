@@ -9,20 +9,28 @@ from cromford.channel.commits import Settlement
 from cromford.channel.messages import UpdateAdd, UpdateFulfill
 from cromford.channel.stage import LiveHtlc
 from cromford.protocol.journal import channel_records as cr
-from cromford.protocol.journal.book import Book, Forward, Held, HtlcKey, OwnInvoice, Payment
-from cromford.protocol.journal.encoding import journalled_update
+from cromford.protocol.journal import mail
+from cromford.protocol.journal.book import (
+    Book,
+    Errand,
+    Forward,
+    Held,
+    HtlcKey,
+    OwnInvoice,
+    Payment,
+)
+from cromford.protocol.journal.encoding import delivery_of, journalled_update
 from cromford.protocol.journal.failures import Failure
 from cromford.protocol.journal.link import Link, applied, with_update
-from cromford.wire import messages as m
-from cromford.wire.fields import decode_fields
+from cromford.protocol.journal.mail import Letter
 
 K = TypeVar("K")
 V = TypeVar("V")
 FORWARDS_KEPT_MAX: Final = 10_000  # Finished ones that are listed; older stay in the journal.
 
 
-def apply_to_book(book: Book, record: cr.BookRecord, *, height: int) -> Book:
-    """Return the book after remembering one thing at a height of the chain."""
+def apply_to_book(book: Book, record: cr.BookRecord) -> Book:
+    """Return the book after remembering one thing."""
     match record:
         case cr.InvoiceIssued():
             begun = replace(book, n_begun=book.n_begun + 1)
@@ -43,12 +51,25 @@ def apply_to_book(book: Book, record: cr.BookRecord, *, height: int) -> Book:
                 payments=book.payments.set(payment.payment_hash, payment),
                 owners=book.owners.set(payment.htlc, payment.payment_hash),
             )
+        case cr.PayDeclined(asker=asker, payment_hash=payment_hash, reason=reason):
+            refused = mail.PayAnswered(payment_hash=payment_hash, refused=reason)
+            return _telling(book, asker, refused)
         case cr.HtlcHeld():
             return _with_held(book, record)
         case cr.HoldEnded():
             return _with_released(book, (record.channel_id, record.htlc_id))
         case cr.HtlcForwarded():
             return _with_forward(book, record)
+        case cr.ForwardOffered():
+            key = (record.channel_id, record.htlc_id)
+            incoming = (record.in_channel_id, record.in_htlc_id)
+            errand = Errand(asker=record.asker, incoming=incoming)
+            return replace(book, owners=book.owners.set(key, errand))
+        case cr.ForwardDeclined():
+            not_here = mail.ForwardRefused(
+                channel_id=record.in_channel_id, htlc_id=record.in_htlc_id, reason=record.reason
+            )
+            return _telling(book, record.asker, not_here)
         case cr.HtlcDecided(preimage=preimage):
             key = (record.channel_id, record.htlc_id)
             decided = (
@@ -61,15 +82,15 @@ def apply_to_book(book: Book, record: cr.BookRecord, *, height: int) -> Book:
             earned = replace(book, earned_msat=book.earned_msat + record.fee_msat)
             return _finished(earned, (record.channel_id, record.htlc_id))
         case _:
-            return _with_channel_record(book, record, height=height)
+            return _with_channel_record(book, record)
 
 
-def _with_channel_record(book: Book, record: cr.ChannelRecord, *, height: int) -> Book:
+def _with_channel_record(book: Book, record: cr.ChannelRecord) -> Book:
     if isinstance(record, cr.UpdateRecord):
         return _with_update(book, record)
     if isinstance(record, cr.AddsTakenBack):
         book = _with_taken_back(book, record)
-    link, settlement = applied(book.links[record.channel_id], record, height=height)
+    link, settlement = applied(book.links[record.channel_id], record)
     book = replace(book, links=book.links.set(link.channel_id, link))
     return book if settlement is None else _with_settled(book, link, settlement)
 
@@ -158,16 +179,14 @@ def _with_gone(book: Book, key: HtlcKey, live: LiveHtlc) -> Book:
 def _with_outcome(book: Book, key: HtlcKey, preimage: bytes) -> Book:
     owner = book.owners[key]
     if isinstance(owner, bytes):
-        paid = replace(book.payments[owner], preimage=preimage)
-        return replace(book, payments=book.payments.set(owner, paid))
-    forward = book.forwards.get(owner)
-    if forward is None:
-        return book  # Told again after a reconnection; answered before.
-    return replace(
-        book,
-        forwards=book.forwards.set(owner, replace(forward, preimage=preimage)),
-        resolved=book.resolved.set(owner, None),
-    )
+        payment = book.payments[owner]
+        if payment.preimage is not None:
+            return book
+        return _with_payment(book, replace(payment, preimage=preimage))
+    if owner.preimage is not None:
+        return book  # Told again after a reconnection.
+    book = replace(book, owners=book.owners.set(key, replace(owner, preimage=preimage)))
+    return _telling(book, owner.asker, _answer(key, owner, preimage=preimage))
 
 
 def _with_failure(book: Book, key: HtlcKey, reason: bytes) -> Book:
@@ -176,15 +195,67 @@ def _with_failure(book: Book, key: HtlcKey, reason: bytes) -> Book:
         payment = book.payments[owner]
         if payment.preimage is not None:
             return book  # The peer showed the preimage first: it is paid, and the HTLC a gift.
-        failed = replace(payment, failure=reason)
-        return replace(book, payments=book.payments.set(owner, failed))
-    forward = book.forwards.get(owner)
+        return _with_payment(book, replace(payment, failure=reason))
+    if owner.preimage is not None:
+        return book
+    return _telling(book, owner.asker, _answer(key, owner, failure=reason))
+
+
+def _with_payment(book: Book, payment: Payment) -> Book:
+    """Return the book with what became of a payment, and tell who asked for it."""
+    book = replace(book, payments=book.payments.set(payment.payment_hash, payment))
+    if not payment.asker:
+        return book
+    answered = mail.PayAnswered(
+        payment_hash=payment.payment_hash, preimage=payment.preimage, failure=payment.failure
+    )
+    return _telling(book, payment.asker, answered)
+
+
+def _answer(
+    key: HtlcKey, errand: Errand, *, preimage: bytes | None = None, failure: bytes | None = None
+) -> mail.ForwardAnswered:
+    channel_id, htlc_id = errand.incoming
+    return mail.ForwardAnswered(
+        channel_id=channel_id,
+        htlc_id=htlc_id,
+        out_channel_id=key[0],
+        preimage=preimage,
+        failure=failure,
+    )
+
+
+def _telling(book: Book, stream: str, content: mail.AnyMail) -> Book:
+    return replace(book, letters=(*book.letters, Letter(stream, content)))
+
+
+def with_refused_forward(book: Book, refused: mail.ForwardRefused) -> Book:
+    """Return the book after a payee's factory did not take an HTLC: it waits, or is given back."""
+    key = (refused.channel_id, refused.htlc_id)
+    forward = book.forwards.get(key)
+    if forward is None:
+        return book
+    book = replace(book, forwards=book.forwards.delete(key))
+    book = _waiting(book, key, Held(payee=forward.payee, reason=refused.reason))
+    return replace(book, resolved=book.resolved.set(key, None)) if key in book.released else book
+
+
+def with_answered_forward(book: Book, answered: mail.ForwardAnswered) -> Book:
+    """Return the book after an HTLC that went on was decided where it went."""
+    key = (answered.channel_id, answered.htlc_id)
+    forward = book.forwards.get(key)
     if forward is None or forward.preimage is not None:
         return book
-    book = replace(book, forwards=book.forwards.set(owner, replace(forward, failure=reason)))
-    if owner not in book.released:
+    told = replace(
+        forward,
+        preimage=answered.preimage,
+        failure=answered.failure,
+        out_channel_id=answered.out_channel_id,
+    )
+    book = replace(book, forwards=book.forwards.set(key, told))
+    if answered.preimage is None and key not in book.released:
         return book  # Told once the hold is over, so that no payer learns how soon it failed.
-    return replace(book, resolved=book.resolved.set(owner, None))
+    return replace(book, resolved=book.resolved.set(key, None))
 
 
 def _with_released(book: Book, key: HtlcKey) -> Book:
@@ -202,35 +273,47 @@ def _with_invoice(book: Book, invoice: OwnInvoice) -> Book:
 def _with_held(book: Book, record: cr.HtlcHeld) -> Book:
     key = (record.channel_id, record.htlc_id)
     live = book.links[record.channel_id].incoming(record.htlc_id)
-    if live is None:
+    delivery = None if live is None else delivery_of(live.payload)
+    if delivery is None:
         raise AssertionError("an HTLC is held that is not locked in")
-    payee = decode_fields(m.Delivery, live.payload).payee
+    return _waiting(book, key, Held(payee=delivery.payee, reason=record.reason))
+
+
+def _waiting(book: Book, key: HtlcKey, held: Held) -> Book:
     return replace(
         book,
         arrived=_without(book.arrived, key),
-        held=book.held.set(key, Held(payee=payee, reason=record.reason)),
-        held_for=book.held_for.set(payee, (*book.held_for.get(payee, ()), key)),
+        held=book.held.set(key, held),
+        held_for=book.held_for.set(held.payee, (*book.held_for.get(held.payee, ()), key)),
     )
 
 
 def _with_forward(book: Book, record: cr.HtlcForwarded) -> Book:
     incoming = (record.channel_id, record.htlc_id)
-    outgoing = (record.out_channel_id, record.out_htlc_id)
     live = book.links[record.channel_id].incoming(record.htlc_id)
-    if live is None:
+    delivery = None if live is None else delivery_of(live.payload)
+    if live is None or delivery is None:
         raise AssertionError("an HTLC was forwarded that is not locked in")
     forward = Forward(
         payment_hash=live.htlc.payment_hash,
         incoming=incoming,
-        outgoing=outgoing,
+        to=record.to,
+        payee=delivery.payee,
         amount_msat=live.htlc.amount_msat - record.fee_msat,
         fee_msat=record.fee_msat,
     )
-    return replace(
+    asked = mail.ForwardAsked(
+        channel_id=record.channel_id,
+        htlc_id=record.htlc_id,
+        payment_hash=live.htlc.payment_hash,
+        cltv_expiry=record.cltv_expiry,
+        delivery=live.payload,
+    )
+    book = replace(
         _decided(book, incoming),
         forwards=book.forwards.set(incoming, forward),
-        owners=book.owners.set(outgoing, incoming),
     )
+    return _telling(book, record.to, asked)
 
 
 def _invoice_of(record: cr.InvoiceIssued, *, number: int) -> OwnInvoice:
@@ -255,6 +338,7 @@ def _payment_of(record: cr.PaymentStarted, *, number: int) -> Payment:
         description=record.description,
         text=record.text,
         htlc=(record.channel_id, record.htlc_id),
+        asker=record.asker,
         number=number,
     )
 

@@ -88,11 +88,13 @@ class RevocationReceived(Record, frozen=True, kw_only=True, tag="revocation_rece
 class ChannelFailed(Record, frozen=True, kw_only=True, tag="channel_failed"):
     """No update of this channel any more: it is left by an exit.
 
-    `is_behind` says that we have lost state: our own commitment must never be published.
+    `height` is the chain's; `is_behind` says that we have lost state: our own commitment must never
+    be published.
     """
 
     channel_id: bytes
     reason: str
+    height: int
     is_behind: bool = False
 
 
@@ -153,7 +155,10 @@ class InvoicePaid(Record, frozen=True, kw_only=True, tag="invoice_paid"):
 
 
 class PaymentStarted(Record, frozen=True, kw_only=True, tag="payment_started"):
-    """We pay an invoice with our HTLC of this channel and id, which is proposed next."""
+    """We pay an invoice with our HTLC of this channel and id, which is proposed next.
+
+    `asker` is the stream that asked for it; empty where it is our own.
+    """
 
     payment_hash: bytes
     payee: bytes
@@ -163,17 +168,26 @@ class PaymentStarted(Record, frozen=True, kw_only=True, tag="payment_started"):
     channel_id: bytes
     htlc_id: int
     text: str
+    asker: str = ""
+
+
+class PayDeclined(Record, frozen=True, kw_only=True, tag="pay_declined"):
+    """No HTLC is offered for a payment that the stream `asker` asked for."""
+
+    asker: str
+    payment_hash: bytes
+    reason: str
 
 
 class HtlcHeld(Record, frozen=True, kw_only=True, tag="htlc_held"):
     """An HTLC cannot go on to its payee yet: it waits, for a bounded time.
 
-    `reason` is for the operator alone; earlier versions held for one only, and wrote none.
+    `reason` is for the operator alone.
     """
 
     channel_id: bytes
     htlc_id: int
-    reason: str = ""
+    reason: str
 
 
 class HoldEnded(Record, frozen=True, kw_only=True, tag="hold_ended"):
@@ -184,13 +198,35 @@ class HoldEnded(Record, frozen=True, kw_only=True, tag="hold_ended"):
 
 
 class HtlcForwarded(Record, frozen=True, kw_only=True, tag="htlc_forwarded"):
-    """An HTLC goes on as our HTLC of another channel, which is proposed next."""
+    """An HTLC goes on: the payee's factory, whose stream is `to`, is asked to take it.
+
+    `cltv_expiry` is what is left to it there.
+    """
 
     channel_id: bytes
     htlc_id: int
-    out_channel_id: bytes
-    out_htlc_id: int
+    to: str
     fee_msat: int
+    cltv_expiry: int
+
+
+class ForwardOffered(Record, frozen=True, kw_only=True, tag="forward_offered"):
+    """What the stream `asker` has of an HTLC goes on as ours, which is proposed next."""
+
+    asker: str
+    in_channel_id: bytes
+    in_htlc_id: int
+    channel_id: bytes
+    htlc_id: int
+
+
+class ForwardDeclined(Record, frozen=True, kw_only=True, tag="forward_declined"):
+    """What the stream `asker` has of an HTLC does not go on here; `reason` is for the operator."""
+
+    asker: str
+    in_channel_id: bytes
+    in_htlc_id: int
+    reason: str
 
 
 class FeeEarned(Record, frozen=True, kw_only=True, tag="fee_earned"):
@@ -223,9 +259,12 @@ PaymentRecord = (
     | InvoiceExpired
     | InvoicePaid
     | PaymentStarted
+    | PayDeclined
     | HtlcHeld
     | HoldEnded
     | HtlcForwarded
+    | ForwardOffered
+    | ForwardDeclined
     | FeeEarned
 )
 

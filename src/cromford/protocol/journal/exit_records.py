@@ -23,4 +23,11 @@ class TreePublished(Record, frozen=True, kw_only=True, tag="tree_published"):
     transactions: tuple[str, ...]
 
 
+class Watching(Record, frozen=True, kw_only=True, tag="watching"):
+    """From this height on these outpoints are watched for a factory: a spend of one is news."""
+
+    height: int
+    outpoints: tuple[bytes, ...]
+
+
 ExitRecord = ExitStarted | TreePublished

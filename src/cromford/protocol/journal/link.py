@@ -113,6 +113,11 @@ class Link:
         """Whether updates may flow now."""
         return self.state.is_connected and self.failure is None
 
+    @property
+    def has_session(self) -> bool:
+        """Whether anything of it ends with the peer's connection."""
+        return self.state.is_connected or self.pool_id is not None or self.awaits_nonce
+
     def remaining(self, chain: KnownChain) -> Remaining:
         """Return how long bringing it on chain takes now, and until when that must begin."""
         return remaining_of(
@@ -199,8 +204,8 @@ def disconnected(link: Link) -> Link:
     )
 
 
-def applied(link: Link, record: cr.StepRecord, *, height: int) -> tuple[Link, Settlement | None]:
-    """Return the link after a record at a height, and what a revocation made final."""
+def applied(link: Link, record: cr.StepRecord) -> tuple[Link, Settlement | None]:
+    """Return the link after a record, and what a revocation made final."""
     match record:
         case cr.ChannelPrepared(pool_id=pool_id, pubnonce=pubnonce):
             taken_up = replace(link, awaits_nonce=False, early_reestablish=b"")
@@ -224,7 +229,7 @@ def applied(link: Link, record: cr.StepRecord, *, height: int) -> tuple[Link, Se
             return _with_held(link, record)
         case cr.RevocationReceived(message=data):
             return _with_revocation(link, decoded(data, m.RevokeAndAck))
-        case cr.ChannelFailed(reason=reason, is_behind=is_behind):
+        case cr.ChannelFailed(reason=reason, height=height, is_behind=is_behind):
             since = height if link.failed_height is None else link.failed_height
             failed = replace(link, failure=reason, failed_height=since, is_behind=is_behind)
             return failed, None

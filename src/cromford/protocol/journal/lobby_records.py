@@ -1,5 +1,6 @@
 """What is remembered of the lobby: wishes, joins, and builds that begin or end there."""
 
+from cromford.protocol.journal.mail import Ordered, PayAsked
 from cromford.protocol.journal.record import Record
 
 
@@ -35,7 +36,7 @@ class JoinAnswered(Record, frozen=True, kw_only=True, tag="join_answered"):
 
 
 class ClientJoined(Record, frozen=True, kw_only=True, tag="client_joined"):
-    """A client waits in the lobby."""
+    """A client waits in the lobby. True of one run: what an attempt takes of it is ordered."""
 
     node_id: bytes
     message: bytes
@@ -43,7 +44,7 @@ class ClientJoined(Record, frozen=True, kw_only=True, tag="client_joined"):
 
 
 class ClientLeft(Record, frozen=True, kw_only=True, tag="client_left"):
-    """A client no longer waits."""
+    """A client no longer waits. True of one run, too."""
 
     node_id: bytes
 
@@ -73,6 +74,53 @@ class RebuildAwaited(Record, frozen=True, kw_only=True, tag="rebuild_awaited"):
     max_clients: int
 
 
+class FactoryOrdered(Record, frozen=True, kw_only=True, tag="factory_ordered"):
+    """A factory is to be signed: its coins are reserved, and its clients taken from the lobby.
+
+    `factory_pubkeys` are the clients' and `dying_heights` say from when on each of them moves to
+    another factory, both in placement order.
+    """
+
+    order: Ordered
+    factory_pubkeys: tuple[bytes, ...]
+    dying_heights: tuple[int, ...]
+
+
+class Attendance(Record, frozen=True, kw_only=True, tag="attendance"):
+    """Who came since the last block, and who of those before is gone as the next one is counted.
+
+    Of those who have a channel or wait for one: how reliable they are is counted in blocks.
+    """
+
+    came: tuple[bytes, ...]
+    went: tuple[bytes, ...]
+
+
+class PaymentOrdered(Record, frozen=True, kw_only=True, tag="payment_ordered"):
+    """The operator pays a client's invoice: the factory whose stream is `to` is asked."""
+
+    to: str
+    asked: PayAsked
+
+
+class FundingAbandoned(Record, frozen=True, kw_only=True, tag="funding_abandoned"):
+    """A funding that our node refuses is given up. `tx`, unsigned, pays a coin of it back to us."""
+
+    attempt_id: bytes
+    tx: bytes
+    reason: str
+
+
 ClientLobbyRecord = LobbyGreeted | WishMade | WishWithdrawn | JoinSent | JoinAnswered
 
-LspLobbyRecord = ClientJoined | ClientLeft | BuildStarted | BuildDropped | RebuildAwaited
+HouseRecord = (
+    ClientJoined
+    | ClientLeft
+    | BuildStarted
+    | BuildDropped
+    | RebuildAwaited
+    | FactoryOrdered
+    | Attendance
+    | PaymentOrdered
+    | FundingAbandoned
+)

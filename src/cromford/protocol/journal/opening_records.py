@@ -29,13 +29,15 @@ class AttemptAborted(Record, frozen=True, kw_only=True, tag="attempt_aborted"):
     """An attempt to build a factory ended.
 
     `culprits` are the node ids of those who caused it; `is_fault` says that it was proven against
-    them, not only that they were silent or unwilling.
+    them, not only that they were silent or unwilling. Where `tries_again` is false, another try
+    would end alike.
     """
 
     attempt_id: bytes
     reason: str
     culprits: tuple[bytes, ...]
     is_fault: bool = False
+    tries_again: bool = True
 
 
 class ReadySent(Record, frozen=True, kw_only=True, tag="ready_sent"):
@@ -114,26 +116,6 @@ class WaitGivenUp(Record, frozen=True, kw_only=True, tag="wait_given_up"):
     attempt_id: bytes
 
 
-class Seat(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """One client of an attempt, as it joined."""
-
-    node_id: bytes
-    join: bytes
-
-
-class AttemptProposed(Record, frozen=True, kw_only=True, tag="attempt_proposed"):
-    """All that a tree is computed from: terms, keys, pools and the funding transaction."""
-
-    attempt_id: bytes
-    attempt: int
-    terms: bytes
-    seats: tuple[Seat, ...]
-    lsp_factory_pool: bytes
-    lsp_channels: tuple[bytes, ...]
-    lsp_channel_pools: tuple[bytes, ...]
-    funding_tx: bytes
-
-
 class BelowPartialsReceived(Record, frozen=True, kw_only=True, tag="below_partials_received"):
     """One client's partial signatures below the root, in its branch's order.
 
@@ -188,14 +170,6 @@ class FundingWasSigned(Record, frozen=True, kw_only=True, tag="funding_signed"):
     tx: bytes
 
 
-class FundingAbandoned(Record, frozen=True, kw_only=True, tag="funding_abandoned"):
-    """A funding that our node refuses is given up. `tx`, unsigned, pays a coin of it back to us."""
-
-    attempt_id: bytes
-    tx: bytes
-    reason: str
-
-
 class FundingDied(Record, frozen=True, kw_only=True, tag="funding_died"):
     """A coin of a funding is spent by another transaction, so deep that it will not confirm."""
 
@@ -215,13 +189,11 @@ ClientOpeningRecord = (
 )
 
 LspOpeningRecord = (
-    AttemptProposed
-    | BelowPartialsReceived
+    BelowPartialsReceived
     | BelowSigned
     | RootPartialReceived
     | RootSigned
     | Acknowledged
     | FundingWasSigned
-    | FundingAbandoned
     | FundingDied
 )

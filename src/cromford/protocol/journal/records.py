@@ -16,8 +16,10 @@ import msgspec
 from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal import opening_records as op
+from cromford.protocol.journal import scan_records as sc
 from cromford.protocol.journal import spending_records as sr
 from cromford.protocol.journal.channel_records import BookRecord
+from cromford.protocol.journal.mail_records import MailTaken
 from cromford.protocol.journal.record import Record
 
 RECORD_VERSION: Final = 2
@@ -94,7 +96,7 @@ SharedRecord = (
     | BookRecord
 )
 ClientOnly = lr.ClientLobbyRecord | op.ClientOpeningRecord
-LspOnly = lr.LspLobbyRecord | op.LspOpeningRecord
+LspOnly = lr.HouseRecord | op.LspOpeningRecord | xr.Watching | sc.ScanRecord | MailTaken
 
 AnyRecord = SharedRecord | ClientOnly | LspOnly
 

@@ -1,4 +1,4 @@
-"""What records mean alike to both roles: blocks, the wallet, channels, and what may be signed."""
+"""The part of a client's state that is its blocks, its wallet, its channels, and its signatures."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from cromford.protocol.journal.book_fold import apply_to_book
 from cromford.protocol.journal.channel_records import BookRecord
 from cromford.protocol.journal.intents import IntentKey, check_intents
 from cromford.protocol.journal.known_chain import KnownChain
-from cromford.wallet.account import CHANGE
+from cromford.protocol.journal.spent import with_spending_record
 from cromford.wallet.coins import Wallet
 
 AlikeRecord = (
@@ -45,7 +45,9 @@ def apply_alike(state: SharedState, record: AlikeRecord) -> SharedState:
         DoubleSigning: If a second sighash is intended for something that may be signed once.
     """
     if isinstance(record, BookRecord):
-        return replace(state, book=apply_to_book(state.book, record, height=state.chain.height))
+        return replace(state, book=apply_to_book(state.book, record))
+    if isinstance(record, sr.SpendingRecord):
+        return replace(state, wallet=with_spending_record(state.wallet, record))
     wallet = state.wallet
     match record:
         case r.Created():
@@ -57,12 +59,6 @@ def apply_alike(state: SharedState, record: AlikeRecord) -> SharedState:
             return replace(state, chain=chain, wallet=wallet.without_block(height))
         case r.BroadcastRefusalSeen(txid=txid, reason=reason):
             return replace(state, chain=state.chain.with_refusal(Txid(txid), reason))
-        case sr.AddressIssued(change=change):
-            return replace(state, wallet=wallet.with_address_used(change))
-        case sr.SpendingWasSigned():
-            return replace(state, wallet=_with_spending(wallet, record))
-        case sr.SpendingAbandoned(txid=txid):
-            return replace(state, wallet=wallet.without_payment(Txid(txid)))
         case op.SigningIntended(intents=intents):
             return replace(state, intents=check_intents(state.intents, intents))
         case _:
@@ -75,8 +71,3 @@ def _with_block(state: SharedState, record: r.BlockConnected) -> SharedState:
         wallet = wallet.with_tx(tx, record.height)
     block = BlockRef(height=record.height, block_hash=Txid(record.block_hash))
     return replace(state, chain=state.chain.with_block(block, txs), wallet=wallet)
-
-
-def _with_spending(wallet: Wallet, record: sr.SpendingWasSigned) -> Wallet:
-    spent = wallet.with_spending(Tx.parse(record.tx))
-    return spent.with_address_used(CHANGE) if record.has_change else spent

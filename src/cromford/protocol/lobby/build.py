@@ -29,7 +29,7 @@ from cromford.factory.terms import (
 )
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.first_commitments import channel_terms_of, least_capacity_sat
-from cromford.protocol.journal.lsp_state import LspState, Member
+from cromford.protocol.journal.house import DEAD, FUNDED, House, Member
 from cromford.protocol.journal.proposal import N_CANDIDATES
 from cromford.protocol.lobby.choosing import (
     capacity_ceiling_sat,
@@ -69,7 +69,7 @@ class BuildPlan:
         return tuple(seat.applicant.node_id for seat in self.placed)
 
 
-def greeting(state: LspState) -> m.Lobby:
+def greeting(state: House) -> m.Lobby:
     """Return what a client hears first."""
     policy = state.config.policy
     return m.Lobby(
@@ -108,7 +108,7 @@ def _max_accepted_htlcs(policy: LspPolicy) -> int:
     return HTLCS_MAX
 
 
-def refusal_of(state: LspState, node_id: bytes, join: m.Join) -> str | None:
+def refusal_of(state: House, node_id: bytes, join: m.Join) -> str | None:
     """Return why a wish cannot be met, naming the field, or None if it can."""
     policy = state.config.policy
     pause = state.pause_of(node_id)
@@ -174,42 +174,45 @@ def _channel_refusal(offer: m.CandidateOffer, pool_size: int) -> str | None:
     return _pool_refusal("candidates[0].pool", offer.pool, pool_size)
 
 
-def _is_key_taken(state: LspState, node_id: bytes, join: m.Join) -> bool:
+def _is_key_taken(state: House, node_id: bytes, join: m.Join) -> bool:
     pubkey = join.factory_pool.pubkey
-    return any(
-        member.join.factory_pool.pubkey == pubkey
-        for member in state.members.values()
-        if member.node_id != node_id
-    ) or any(pubkey in attempt.blueprint.factory_pubkeys for attempt in state.attempts.values())
+    return (
+        any(
+            member.join.factory_pool.pubkey == pubkey
+            for member in state.members.values()
+            if member.node_id != node_id
+        )
+        or pubkey in state.keys
+    )
 
 
-def is_move_proven(state: LspState, node_id: bytes, join: m.Join) -> bool:
+def is_move_proven(state: House, node_id: bytes, join: m.Join) -> bool:
     """Say whether a client proved with its old key that it moves from a dying factory of ours."""
     for move in join.moves:
-        attempt = state.attempts.get(move.attempt_id)
-        if attempt is None or attempt.funded is None:
+        entry = state.entries.get(move.attempt_id)
+        client = None if entry is None else entry.client_of(node_id)
+        if entry is None or client is None or entry.status not in {FUNDED, DEAD}:
             continue
-        client = attempt.client_of(node_id)
-        if client is None or not is_dying(state, attempt, client):
+        if not is_dying(state, entry, client):
             continue
         digest = move_digest(
             client_node_id=node_id,
             lsp_node_id=state.config.node_id,
             old_attempt_id=move.attempt_id,
         )
-        old_key = xonly_of(attempt.blueprint.factory_pubkeys[client])
+        old_key = xonly_of(entry.factory_pubkeys[client - 1])
         if schnorr.verify(move.signature, digest, old_key):
             return True
     return False
 
 
 def plan_build(
-    state: LspState, *, min_clients: int, max_clients: int, only: Sequence[bytes] | None = None
+    state: House, *, min_clients: int, max_clients: int, only: Sequence[bytes] | None = None
 ) -> BuildPlan:
     """Return what a build with the present lobby would do.
 
     Args:
-        state: The LSP's state.
+        state: What the LSP knows.
         min_clients: Fewer waiting clients make no factory.
         max_clients: At most this many are taken, the most reliable first.
         only: If given, take nobody else.
@@ -250,7 +253,7 @@ def plan_build(
         raise Rejected("invalid_terms", str(error)) from error
 
 
-def _applicant(state: LspState, member: Member) -> Applicant:
+def _applicant(state: House, member: Member) -> Applicant:
     return Applicant(
         node_id=member.node_id,
         is_moving=member.is_moving,
@@ -277,7 +280,7 @@ def shape_by_policy(policy: LspPolicy, n_clients: int) -> tuple[ShapeVertex, tup
 
 
 def _affordable(
-    state: LspState,
+    state: House,
     placed: tuple[Placed, ...],
     shape: ShapeVertex,
     inner_arities: tuple[int, ...],
@@ -346,7 +349,7 @@ def _check_proposal_fits(terms: FactoryTerms, shape: ShapeVertex) -> None:
         )
 
 
-def select_coins(state: LspState, funding_amount_sat: int) -> Selection:
+def select_coins(state: House, funding_amount_sat: int) -> Selection:
     """Return the wallet's coins for a funding transaction.
 
     Raises:
@@ -361,7 +364,7 @@ def select_coins(state: LspState, funding_amount_sat: int) -> Selection:
 
 
 def terms_of(
-    state: LspState,
+    state: House,
     capacities_sat: tuple[int, ...],
     shape: ShapeVertex,
     inner_arities: tuple[int, ...],

@@ -2,10 +2,8 @@
 
 from collections.abc import Sequence
 
-from cromford.factory.shape import plan_of
 from cromford.protocol.faults import Rejected
-from cromford.protocol.journal.lsp_attempt import LspAttempt
-from cromford.protocol.journal.lsp_state import LspState, Member
+from cromford.protocol.journal.house import FactoryEntry, House, Member
 from cromford.protocol.policy import LspPolicy
 
 
@@ -14,59 +12,54 @@ def capacity_ceiling_sat(policy: LspPolicy) -> int:
     return min(policy.capacity_max_sat, policy.capital_per_client_sat)
 
 
-def is_dying(state: LspState, attempt: LspAttempt, client: int) -> bool:
+def is_dying(state: House, entry: FactoryEntry, client: int) -> bool:
     """Say whether a client's channel is in the period in which it moves elsewhere."""
-    n_layers = len(plan_of(attempt.terms).path_to(client))
-    deadline = attempt.terms.exit_deadline_height(n_layers)
-    return state.chain.height >= deadline - attempt.terms.dying_blocks
+    return state.chain.height >= entry.dying_heights[client - 1]
 
 
-def lent_sat(state: LspState, node_id: bytes) -> int:
+def lent_sat(state: House, node_id: bytes) -> int:
     """Return a client's channels, added up; one that it has to move out of does not count."""
     total_sat = 0
-    for attempt_id in state.funded_of.get(node_id, ()):
-        attempt = state.attempts[attempt_id]
-        client = attempt.client_of(node_id)
-        if client is None or not state.is_standing(attempt):
+    for entry in state.entries_of(node_id):
+        client = entry.client_of(node_id)
+        if client is None or not state.is_standing(entry):
             continue
-        if not is_dying(state, attempt, client):
-            total_sat += attempt.terms.capacity_sat[client - 1]
+        if not is_dying(state, entry, client):
+            total_sat += entry.capacity_sat[client - 1]
     return total_sat
 
 
-def left_sat(state: LspState, node_id: bytes) -> int:
+def left_sat(state: House, node_id: bytes) -> int:
     """Return how much of the LSP's coins a client may get besides what it has."""
     return max(0, state.config.policy.capital_per_client_sat - lent_sat(state, node_id))
 
 
-def most_sat(state: LspState, node_id: bytes) -> int:
+def most_sat(state: House, node_id: bytes) -> int:
     """Return the largest channel that a client may get now."""
     return min(state.config.policy.capacity_max_sat, left_sat(state, node_id))
 
 
-def room_sat(state: LspState) -> int:
+def room_sat(state: House) -> int:
     """Return how much the channels of one more factory may come to."""
     policy = state.config.policy
     lent = sum(
-        sum(attempt.terms.capacity_sat)
-        for attempt in state.attempts.values()
-        if state.is_standing(attempt)
+        sum(entry.capacity_sat) for entry in state.entries.values() if state.is_standing(entry)
     )
     return min(policy.capital_per_build_sat, policy.capital_max_sat - lent)
 
 
-def join_refusal(state: LspState, node_id: bytes, least_sat: int) -> str | None:
+def join_refusal(state: House, node_id: bytes, least_sat: int) -> str | None:
     """Return why a client may not join now, whatever else it brings; None if it may.
 
     Args:
-        state: The LSP's state.
+        state: What the LSP knows.
         node_id: The client.
         least_sat: The smallest channel that it would take, and that there is.
     """
     policy = state.config.policy
     if policy.allowed_clients is not None and node_id not in policy.allowed_clients:
         return "this LSP serves only clients that its operator has named"
-    if node_id not in state.funded_of and state.n_new_joins >= policy.new_joins_per_block:
+    if node_id not in state.of_client and state.n_new_joins >= policy.new_joins_per_block:
         until = state.chain.height + 1
         return f"too many new clients in this block: join again from height {until}"
     if least_sat > left_sat(state, node_id):
@@ -78,7 +71,7 @@ def join_refusal(state: LspState, node_id: bytes, least_sat: int) -> str | None:
 
 
 def chosen(
-    state: LspState,
+    state: House,
     waiting: Sequence[Member],
     *,
     min_clients: int,

@@ -8,7 +8,8 @@ from cromford.protocol import events as ev
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal import records as r
-from cromford.protocol.journal.lsp_state import Build, LspState
+from cromford.protocol.journal.house import Build, House
+from cromford.protocol.journal.mail import CeremonyEnded
 from cromford.protocol.lobby.build import (
     BuildPlan,
     greeting,
@@ -22,8 +23,8 @@ from cromford.wire import messages as m
 from cromford.wire.messages import encode_message
 
 
-def take(turn: Turn[LspState], event: ev.LobbyEvent) -> None:
-    """Take the operator's wish to build.
+def take(turn: Turn[House], event: ev.LobbyEvent) -> None:
+    """Take the operator's wish to build, or the keys that were made for it.
 
     Raises:
         Rejected: If nothing can be built now.
@@ -37,7 +38,7 @@ def take(turn: Turn[LspState], event: ev.LobbyEvent) -> None:
             assert_never(event)
 
 
-def take_message(turn: Turn[LspState], node_id: bytes, message: m.Join | m.Leave) -> None:
+def take_message(turn: Turn[House], node_id: bytes, message: m.Join | m.Leave) -> None:
     """Take a client's word that it waits, or no longer does."""
     match message:
         case m.Join():
@@ -48,17 +49,18 @@ def take_message(turn: Turn[LspState], node_id: bytes, message: m.Join | m.Leave
             assert_never(message)
 
 
-def on_connection(turn: Turn[LspState], node_id: bytes) -> None:
-    """Greet a peer. Whoever has no seat leaves no trace: names cost nothing, the journal does.
+def on_connection(turn: Turn[House], node_id: bytes) -> None:
+    """Greet a peer. That it is here is true of this run: names cost nothing, the journal does.
 
-    For whom nothing depends on the connection yet it is remembered with the join.
+    That one who has a channel was seen is remembered, once a block at the most.
     """
-    if turn.state.has_seat(node_id):
-        turn.remember(r.PeerConnected(node_id=node_id))
+    turn.note(r.PeerConnected(node_id=node_id))
+    if node_id in turn.state.of_client and node_id not in turn.state.present:
+        turn.remember(lr.Attendance(came=(node_id,), went=()))
     turn.send(node_id, greeting(turn.state))
 
 
-def on_join(turn: Turn[LspState], node_id: bytes, join: m.Join) -> None:
+def on_join(turn: Turn[House], node_id: bytes, join: m.Join) -> None:
     """Let a client wait in the lobby, or tell it why not."""
     pubkey = join.factory_pool.pubkey
     member = turn.state.members.get(node_id)
@@ -70,11 +72,7 @@ def on_join(turn: Turn[LspState], node_id: bytes, join: m.Join) -> None:
         turn.send(node_id, m.Refused(factory_pubkey=pubkey, reason=reason))
         return
     is_moving = is_move_proven(turn.state, node_id, join)
-    if node_id not in turn.state.connected:
-        turn.remember(r.PeerConnected(node_id=node_id))
-    turn.remember(
-        lr.ClientJoined(node_id=node_id, message=encode_message(join), is_moving=is_moving)
-    )
+    turn.note(lr.ClientJoined(node_id=node_id, message=encode_message(join), is_moving=is_moving))
     members = turn.state.members
     turn.send(node_id, m.Joined(factory_pubkey=pubkey, waiting=len(members)))
     build = turn.state.build
@@ -84,14 +82,14 @@ def on_join(turn: Turn[LspState], node_id: bytes, join: m.Join) -> None:
         build_if_due(turn, at_height=None)
 
 
-def on_leave(turn: Turn[LspState], node_id: bytes, message: m.Leave) -> None:
+def on_leave(turn: Turn[House], node_id: bytes, message: m.Leave) -> None:
     """Let a client go that waits; whoever joined anew meanwhile stays."""
     member = turn.state.members.get(node_id)
     if member is not None and member.join.factory_pool.pubkey == message.factory_pubkey:
-        turn.remember(lr.ClientLeft(node_id=node_id))
+        turn.note(lr.ClientLeft(node_id=node_id))
 
 
-def build_if_due(turn: Turn[LspState], *, at_height: int | None) -> None:
+def build_if_due(turn: Turn[House], *, at_height: int | None) -> None:
     """Start the build that the schedule asks for, if it does; what hinders it is remembered.
 
     Args:
@@ -99,7 +97,7 @@ def build_if_due(turn: Turn[LspState], *, at_height: int | None) -> None:
         at_height: The height of a block that has just been added; None between blocks.
     """
     state, policy = turn.state, turn.state.config.policy
-    if state.open_attempt is not None or state.build is not None or not turn.facts.is_fresh:
+    if state.under_way is not None or state.build is not None or not turn.facts.is_fresh:
         return
     if not is_build_due(policy, n_waiting=len(state.members), at_height=at_height):
         return
@@ -113,7 +111,7 @@ def build_if_due(turn: Turn[LspState], *, at_height: int | None) -> None:
     _start_build(turn, plan, policy.min_clients, policy.max_clients)
 
 
-def on_build_requested(turn: Turn[LspState], event: ev.BuildRequested) -> None:
+def on_build_requested(turn: Turn[House], event: ev.BuildRequested) -> None:
     """Build because the operator says so.
 
     Raises:
@@ -121,13 +119,13 @@ def on_build_requested(turn: Turn[LspState], event: ev.BuildRequested) -> None:
     """
     turn.check_fresh()
     state = turn.state
-    if state.open_attempt is not None or state.build is not None:
+    if state.under_way is not None or state.build is not None:
         raise Rejected("build_under_way", "a factory is being built", retryable=True)
     plan = plan_build(state, min_clients=event.min_clients, max_clients=event.max_clients)
     _start_build(turn, plan, event.min_clients, event.max_clients)
 
 
-def _start_build(turn: Turn[LspState], plan: BuildPlan, min_clients: int, max_clients: int) -> None:
+def _start_build(turn: Turn[House], plan: BuildPlan, min_clients: int, max_clients: int) -> None:
     started = lr.BuildStarted(
         attempt=turn.state.next_attempt,
         node_ids=plan.node_ids,
@@ -148,7 +146,38 @@ def _start_build(turn: Turn[LspState], plan: BuildPlan, min_clients: int, max_cl
     )
 
 
-def await_rejoin(turn: Turn[LspState], build: Build, *, without: tuple[bytes, ...]) -> None:
+def on_disconnection(turn: Turn[House], node_id: bytes) -> None:
+    """Hear that a peer is gone; who waited, waits no more."""
+    if node_id in turn.state.connected:
+        turn.note(r.PeerDisconnected(node_id=node_id))
+
+
+def note_attendance(turn: Turn[House]) -> None:
+    """Remember who is here as a block is about to be counted: of those for whom it matters."""
+    house = turn.state
+    here = {node_id for node_id in house.connected if house.counts_attendance(node_id)}
+    came, went = here - house.present, house.present - here
+    if came or went:
+        turn.remember(lr.Attendance(came=tuple(sorted(came)), went=tuple(sorted(went))))
+
+
+def on_ceremony_ended(turn: Turn[House], ended: CeremonyEnded, build: Build | None) -> None:
+    """Build again with those who did not end a ceremony, if another try may go better.
+
+    Args:
+        turn: The decision so far.
+        ended: How it ended.
+        build: What was being built.
+    """
+    if ended.aborted is None or build is None:
+        return
+    if ended.tries_again:
+        await_rejoin(turn, build, without=ended.culprits)
+    else:
+        turn.remember(lr.BuildDropped(reason=ended.aborted))
+
+
+def await_rejoin(turn: Turn[House], build: Build, *, without: tuple[bytes, ...]) -> None:
     """Wait for the clients of a build that stay to join again, unless too few are left.
 
     Args:
@@ -182,10 +211,10 @@ def await_rejoin(turn: Turn[LspState], build: Build, *, without: tuple[bytes, ..
         rebuild(turn)
 
 
-def rebuild(turn: Turn[LspState]) -> None:
+def rebuild(turn: Turn[House]) -> None:
     """Start again with those of the last attempt who came back."""
     state, build = turn.state, turn.state.build
-    if build is None or build.attempt is not None or state.open_attempt is not None:
+    if build is None or build.attempt is not None or state.under_way is not None:
         return
     if not turn.facts.is_fresh:
         # Whoever came back stays in the lobby, for the schedule or the operator.

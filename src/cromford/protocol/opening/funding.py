@@ -3,33 +3,28 @@
 from collections.abc import Iterator
 
 from cromford import effects as fx
-from cromford.bitcoin.tx import Tx
-from cromford.protocol.journal.lsp_attempt import Acknowledging, Funded, LspAttempt
-from cromford.protocol.journal.lsp_state import LspState
-from cromford.protocol.opening import abandoning
+from cromford.protocol.journal import exit_records as xr
+from cromford.protocol.journal.factory import Factory
+from cromford.protocol.journal.lsp_attempt import Acknowledging, Funded
 from cromford.protocol.turn import Turn
 
 
-def fund_if_due(turn: Turn[LspState]) -> None:
+def fund_if_due(turn: Turn[Factory]) -> None:
     """Fund what everybody acknowledged, unless the chain is stale.
 
     By a clock that stands still a factory would be funded that its clients refuse as too late.
     """
-    attempt = turn.state.open_attempt
-    if attempt is None or not isinstance(attempt.stage, Acknowledging) or attempt.holdouts:
+    attempt = turn.state.attempt
+    if not isinstance(attempt.stage, Acknowledging) or attempt.holdouts:
         return
-    if turn.facts.is_fresh and is_fundable(turn.state, attempt):
+    outpoints = [tx_in.outpoint for tx_in in attempt.funding_tx.inputs]
+    # A reorganisation may have taken a coin away.
+    if turn.facts.is_fresh and turn.facts.directory.has_coins(outpoints):
         deadline = fx.AttemptDeadline(attempt_id=attempt.attempt_id)
-        turn.ask(fx.ClearDeadline(deadline=deadline), fund(turn.state, attempt))
+        turn.ask(fx.ClearDeadline(deadline=deadline), fund(turn.state))
 
 
-def is_fundable(state: LspState, attempt: LspAttempt) -> bool:
-    """Say whether the wallet still has every coin of the funding: a reorg may take one away."""
-    coins = [state.wallet.coins.get(tx_in.outpoint) for tx_in in attempt.funding_tx.inputs]
-    return all(coin is not None and coin.spent_height is None for coin in coins)
-
-
-def fund(state: LspState, attempt: LspAttempt) -> fx.SignFunding:
+def fund(state: Factory) -> fx.SignFunding:
     """Return the effect that signs the funding transaction.
 
     Funding waits for every signature and every acknowledgement: once the coins sit in the
@@ -40,28 +35,34 @@ def fund(state: LspState, attempt: LspAttempt) -> fx.SignFunding:
     Raises:
         AssertionError: If anything is missing. Never to be caught.
     """
+    attempt = state.attempt
     if not isinstance(attempt.stage, Acknowledging) or attempt.holdouts:
         raise AssertionError("funding before everybody holds an exit")
     below = attempt.stage.signed.below
     if len(below.commitment_signatures) != len(attempt.seats):
         raise AssertionError("funding before every own first commitment is held")
-    coins = [state.wallet.coins[tx_in.outpoint] for tx_in in attempt.funding_tx.inputs]
     return fx.SignFunding(
         attempt_id=attempt.attempt_id,
         tx=attempt.funding_tx,
-        prevouts=tuple(coin.txout for coin in coins),
-        paths=tuple(coin.path for coin in coins),
+        prevouts=tuple(coin.txout for coin in state.coins),
+        paths=tuple(coin.path for coin in state.coins),
     )
 
 
-def funding_broadcast(tx: Tx) -> fx.Broadcast:
-    """Return the effect that publishes a signed funding transaction."""
-    return fx.Broadcast(name="funding", tx=tx)
+def first_watch(state: Factory) -> xr.Watching:
+    """Return what has to be watched before a funding is published: its coins, and its output."""
+    funding_tx = state.attempt.funding_tx
+    outpoints = [
+        *(tx_in.outpoint for tx_in in funding_tx.inputs),
+        state.attempt.funding_outpoint,
+    ]
+    return xr.Watching(
+        height=state.chain.height,
+        outpoints=tuple(sorted(outpoint.serialize() for outpoint in outpoints)),
+    )
 
 
-def owed_of_funding(state: LspState, funded: Funded) -> Iterator[fx.Effect]:
-    """Yield what is owed of a funding that is in no block: it, or what replaces it."""
-    if funded.replacement is not None:
-        yield from abandoning.owed(state, funded.replacement)
-    elif not funded.is_dead:
-        yield funding_broadcast(funded.funding_tx)
+def owed_of_funding(state: Factory, funded: Funded) -> Iterator[fx.Effect]:
+    """Yield what is owed of a funding that is in no block, unless it was given up."""
+    if funded.replacement is None and not funded.is_dead and state.is_watched:
+        yield fx.Broadcast(name="funding", tx=funded.funding_tx)

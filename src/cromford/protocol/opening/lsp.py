@@ -8,16 +8,11 @@ from collections.abc import Iterator, Mapping
 from typing import Final, assert_never
 
 from cromford import effects as fx
-from cromford.bitcoin.tx import TxOut
 from cromford.channel.terms import Party
-from cromford.factory.funding import funding_tx_of
-from cromford.factory.shape import plan_of
-from cromford.factory.vertices import funding_output_of
 from cromford.protocol import events as ev
 from cromford.protocol.channels.lsp import begin
-from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal import opening_records as op
-from cromford.protocol.journal.first_commitments import offer_of
+from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.intents import intent_of, intent_of_commitment
 from cromford.protocol.journal.lsp_attempt import (
     Acknowledging,
@@ -27,48 +22,33 @@ from cromford.protocol.journal.lsp_attempt import (
     SigningRoot,
 )
 from cromford.protocol.journal.lsp_candidate import ROOT
-from cromford.protocol.journal.lsp_state import Build, LspState
 from cromford.protocol.journal.proposal import N_CANDIDATES
-from cromford.protocol.lobby.build import select_coins, shape_by_policy, terms_of
-from cromford.protocol.lobby.lsp import await_rejoin
 from cromford.protocol.opening import abandoning
-from cromford.protocol.opening.funding import fund_if_due, funding_broadcast, owed_of_funding
+from cromford.protocol.opening.funding import first_watch, fund_if_due, owed_of_funding
 from cromford.protocol.turn import Turn
-from cromford.signing.nonces import PublicPool
 from cromford.signing.round import FaultyContribution
-from cromford.wallet.account import CHANGE
-from cromford.wallet.coins import InsufficientCoins
 from cromford.wire import messages as m
-from cromford.wire.fields import encode_fields
 
 RECONNECT_DEADLINES: Final = 3  # How many deadlines an LSP that restarted gives its clients.
 
 
-def take(turn: Turn[LspState], event: ev.OpeningEvent) -> None:
-    """Take an answer of our signer in a ceremony, or the operator's wish to end what it left.
-
-    Raises:
-        Rejected: If a funding cannot be given up.
-    """
+def take(turn: Turn[Factory], event: ev.OpeningEvent) -> None:
+    """Take an answer of our signer in a ceremony."""
     match event:
-        case ev.AttemptPrepared():
-            on_attempt_prepared(turn, event)
         case ev.PartialSigned():
             on_partial_signed(turn, event)
         case ev.SigningFailed():
             on_signing_failed(turn, event)
         case ev.FundingSigned():
             on_funding_signed(turn, event)
-        case ev.FactoryAbandonRequested():
-            abandoning.on_abandon_requested(turn, event)
-        case ev.CoinsLookedUp():
-            raise AssertionError("CoinsLookedUp is a client's event")
+        case ev.AttemptPrepared() | ev.FactoryAbandonRequested() | ev.CoinsLookedUp():
+            raise AssertionError(f"{type(event).__name__} is no factory's event")
         case _:
             assert_never(event)
 
 
-def take_message(turn: Turn[LspState], node_id: bytes, message: m.OpeningMessage) -> None:
-    """Take what a client says in a ceremony; what only an LSP says ends its connection."""
+def take_message(turn: Turn[Factory], node_id: bytes, message: m.OpeningMessage) -> None:
+    """Take what a client says in this factory's ceremony, or of its funding."""
     match message:
         case m.SignBelow():
             on_sign_below(turn, node_id, message)
@@ -83,77 +63,20 @@ def take_message(turn: Turn[LspState], node_id: bytes, message: m.OpeningMessage
         case m.Abort():
             on_abort(turn, node_id, message)
         case m.Propose() | m.SignedBelow() | m.SignedRoot():
-            on_malformed(turn, node_id, f"{type(message).__name__} is an LSP's message")
+            raise AssertionError(f"{type(message).__name__} is an LSP's message")
         case _:
             assert_never(message)
 
 
-def on_attempt_prepared(turn: Turn[LspState], event: ev.AttemptPrepared) -> None:
-    """Compute the tree from everybody's fresh keys and propose it."""
-    state, build = turn.state, turn.state.build
-    pools = (event.factory_pool, *(pool for _, pool in event.channels))
-    drop = fx.DropPools(pool_ids=tuple(pool.pool_id for pool in pools))
-    if build is None or build.attempt != event.asked.attempt:
-        turn.ask(drop)
-        return
-    missing = [node_id for node_id in build.node_ids if node_id not in state.members]
-    if missing:
-        # Nothing was proposed, so nobody has to make fresh keys; those who stayed still wait.
-        reason = f"{len(missing)} clients left before the proposal"
-        turn.remember(lr.BuildDropped(reason=reason))
-        turn.ask(drop)
-        await_rejoin(turn, build, without=())
-        return
-    try:
-        proposed = _propose(state, build, event)
-    except InsufficientCoins as error:
-        turn.remember(lr.BuildDropped(reason=str(error)))
-        turn.ask(drop)
-        await_rejoin(turn, build, without=())
-        return
-    turn.remember(proposed)
-    attempt = turn.state.attempts[event.attempt_id]
+def on_ordered(turn: Turn[Factory]) -> None:
+    """Propose the factory that the house ordered, to each of its clients."""
+    attempt = turn.state.attempt
     for client, seat in enumerate(attempt.seats, start=1):
         turn.send(seat.node_id, attempt.proposal_for(client))
-    turn.ask(_deadline(state, attempt))
+    turn.ask(_deadline(turn.state))
 
 
-def _propose(state: LspState, build: Build, event: ev.AttemptPrepared) -> op.AttemptProposed:
-    joins = [state.members[node_id].join for node_id in build.node_ids]
-    shape, inner_arities = shape_by_policy(state.config.policy, len(joins))
-    terms = terms_of(state, build.capacity_sat, shape, inner_arities, attempt_id=event.attempt_id)
-    pubkeys = [event.factory_pool.pubkey, *(join.factory_pool.pubkey for join in joins)]
-    amount_sat = plan_of(terms).kickoff_input_sat
-    selection = select_coins(state, amount_sat)
-    funding_tx = funding_tx_of(
-        inputs=[coin.outpoint for coin in selection.coins],
-        factory_output=TxOut(
-            amount_sat=amount_sat, script_pubkey=funding_output_of(pubkeys, terms).script_pubkey
-        ),
-        change_output=TxOut(
-            amount_sat=selection.change_sat, script_pubkey=state.wallet.next_script(CHANGE)
-        ),
-    )
-    return op.AttemptProposed(
-        attempt_id=event.attempt_id,
-        attempt=event.asked.attempt,
-        terms=terms.encode(),
-        seats=tuple(
-            op.Seat(node_id=node_id, join=m.encode_message(join))
-            for node_id, join in zip(build.node_ids, joins, strict=True)
-        ),
-        lsp_factory_pool=_encoded_pool(event.factory_pool),
-        lsp_channels=tuple(encode_fields(offer_of(keys)) for keys, _ in event.channels),
-        lsp_channel_pools=tuple(_encoded_pool(pool) for _, pool in event.channels),
-        funding_tx=funding_tx.serialize(),
-    )
-
-
-def _encoded_pool(pool: PublicPool) -> bytes:
-    return encode_fields(m.Pool(pubkey=pool.pubkey, pubnonces=pool.pubnonces))
-
-
-def on_sign_below(turn: Turn[LspState], node_id: bytes, message: m.SignBelow) -> None:
+def on_sign_below(turn: Turn[Factory], node_id: bytes, message: m.SignBelow) -> None:
     """Take one client's partial signatures below the root; with the last, add our own."""
     found = _seat(turn.state, node_id, message)
     if found is None:
@@ -182,11 +105,11 @@ def on_sign_below(turn: Turn[LspState], node_id: bytes, message: m.SignBelow) ->
             commitment_partial_sig=commitment_partial_sig,
         )
     )
-    if not turn.state.attempts[attempt.attempt_id].holdouts:
+    if not turn.state.attempt.holdouts:
         _sign_below(turn, attempt)
 
 
-def on_sign_root(turn: Turn[LspState], node_id: bytes, message: m.SignRoot) -> None:
+def on_sign_root(turn: Turn[Factory], node_id: bytes, message: m.SignRoot) -> None:
     """Take one client's partial signature of the root; with the last, add our own."""
     found = _seat(turn.state, node_id, message)
     if found is None:
@@ -209,11 +132,11 @@ def on_sign_root(turn: Turn[LspState], node_id: bytes, message: m.SignRoot) -> N
             attempt_id=attempt.attempt_id, client=client, partial_sig=message.partial_sigs[0]
         )
     )
-    if not turn.state.attempts[attempt.attempt_id].holdouts:
+    if not turn.state.attempt.holdouts:
         _sign_root(turn, attempt)
 
 
-def _sign_below(turn: Turn[LspState], attempt: LspAttempt) -> None:
+def _sign_below(turn: Turn[Factory], attempt: LspAttempt) -> None:
     """Ask for our halves of the tree below the root, and of both first commitments per channel."""
     candidate = attempt.candidate
     nodes = [node for node in candidate.blueprint.tree.nodes if node.name != ROOT]
@@ -228,14 +151,14 @@ def _sign_below(turn: Turn[LspState], attempt: LspAttempt) -> None:
     _sign(turn, attempt, intents, requests)
 
 
-def _sign_root(turn: Turn[LspState], attempt: LspAttempt) -> None:
+def _sign_root(turn: Turn[Factory], attempt: LspAttempt) -> None:
     """Ask for our half of kickoff_root."""
     intent = intent_of(attempt.tree.node_by_name[ROOT])
     _sign(turn, attempt, (intent,), attempt.candidate.own_requests(root=True))
 
 
 def _sign(
-    turn: Turn[LspState],
+    turn: Turn[Factory],
     attempt: LspAttempt,
     intents: tuple[op.Intent, ...],
     requests: tuple[fx.SignRequest, ...],
@@ -245,9 +168,9 @@ def _sign(
     turn.ask(fx.PartialSign(attempt_id=attempt.attempt_id, requests=requests))
 
 
-def on_partial_signed(turn: Turn[LspState], event: ev.PartialSigned) -> None:
+def on_partial_signed(turn: Turn[Factory], event: ev.PartialSigned) -> None:
     """Aggregate, verify and hand out: the part below the root, or the root."""
-    attempt = turn.state.attempts[event.asked.attempt_id]
+    attempt = turn.state.attempt
     own = dict(event.partial_sigs)
     try:
         match attempt.stage:
@@ -262,17 +185,16 @@ def on_partial_signed(turn: Turn[LspState], event: ev.PartialSigned) -> None:
         _fault(turn, attempt, client, f"{fault.session_name}: bad {fault.contribution}")
 
 
-def on_signing_failed(turn: Turn[LspState], event: ev.SigningFailed) -> None:
+def on_signing_failed(turn: Turn[Factory], event: ev.SigningFailed) -> None:
     """End an attempt that our own signer cannot go on with; another try would fail alike."""
-    attempt = turn.state.attempts[event.asked.attempt_id]
+    attempt = turn.state.attempt
     if attempt.is_open:
         reason = f"our signer: {event.reason}"
-        abort(turn, attempt.attempt_id, reason=reason)
-        turn.remember(lr.BuildDropped(reason=reason))
+        abort(turn, reason=reason, tries_again=False)
 
 
 def _send_below(
-    turn: Turn[LspState], attempt: LspAttempt, stage: SigningBelow, own: Mapping[str, bytes]
+    turn: Turn[Factory], attempt: LspAttempt, stage: SigningBelow, own: Mapping[str, bytes]
 ) -> None:
     """Finish the tree below the root and our first commitments; then give out what is theirs.
 
@@ -295,7 +217,7 @@ def _send_below(
             ),
         )
     )
-    after = turn.state.attempts[attempt.attempt_id].stage
+    after = turn.state.attempt.stage
     if not isinstance(after, SigningRoot):
         raise AssertionError("what was signed below the root is not remembered")
     for client, seat in enumerate(attempt.seats, start=1):
@@ -305,11 +227,11 @@ def _send_below(
             candidates=(after.below.for_client(client),),
         )
         turn.send(seat.node_id, signed_below)
-    turn.ask(_deadline(turn.state, attempt))
+    turn.ask(_deadline(turn.state))
 
 
 def _send_root(
-    turn: Turn[LspState], attempt: LspAttempt, stage: SigningRoot, own: Mapping[str, bytes]
+    turn: Turn[Factory], attempt: LspAttempt, stage: SigningRoot, own: Mapping[str, bytes]
 ) -> None:
     """Finish kickoff_root and give it out.
 
@@ -322,7 +244,7 @@ def _send_root(
     for seat in attempt.seats:
         turn.send(seat.node_id, root)
     pools = fx.DropPools(pool_ids=attempt.candidate.pool_ids)
-    turn.ask(_deadline(turn.state, attempt), pools)
+    turn.ask(_deadline(turn.state), pools)
 
 
 def _signed_root(attempt: LspAttempt, signature: bytes) -> m.SignedRoot:
@@ -333,7 +255,7 @@ def _signed_root(attempt: LspAttempt, signature: bytes) -> m.SignedRoot:
     )
 
 
-def on_acknowledge(turn: Turn[LspState], node_id: bytes, message: m.Acknowledge) -> None:
+def on_acknowledge(turn: Turn[Factory], node_id: bytes, message: m.Acknowledge) -> None:
     """Take one client's word that it holds its branch; with the last, fund."""
     found = _seat(turn.state, node_id, message)
     if found is None:
@@ -345,131 +267,129 @@ def on_acknowledge(turn: Turn[LspState], node_id: bytes, message: m.Acknowledge)
     fund_if_due(turn)
 
 
-def on_funding_signed(turn: Turn[LspState], event: ev.FundingSigned) -> None:
-    """Remember the signed funding transaction, then publish it."""
-    attempt_id = event.asked.attempt_id
-    if turn.state.attempts[attempt_id].is_open:
-        turn.remember(op.FundingWasSigned(attempt_id=attempt_id, tx=event.tx.serialize()))
-        turn.ask(funding_broadcast(event.tx))
-
-
-def on_abort(turn: Turn[LspState], node_id: bytes, message: m.Abort) -> None:
-    """Go on without a client that refuses. That is no fault: the terms may be ours to change."""
-    attempt = turn.state.attempts.get(message.attempt_id)
-    client = None if attempt is None or not attempt.is_open else attempt.client_of(node_id)
-    if client is not None:
-        reason = f"client {client} refused: {message.reason}"
-        abort(turn, message.attempt_id, reason=reason, culprits=(node_id,))
-
-
-def on_malformed(turn: Turn[LspState], node_id: bytes, reason: str) -> None:
-    """Part from a peer that sends no message of the protocol; its ceremony goes on without it."""
-    turn.ask(fx.Disconnect(node_id=node_id, reason=reason))
-    attempt = turn.state.open_attempt
-    if attempt is not None and attempt.client_of(node_id) is not None:
-        abort(
-            turn,
-            attempt.attempt_id,
-            reason=f"malformed message: {reason}",
-            culprits=(node_id,),
-            is_fault=True,
+def on_funding_signed(turn: Turn[Factory], event: ev.FundingSigned) -> None:
+    """Remember the signed funding transaction; it is published once the chain watches for it."""
+    attempt = turn.state.attempt
+    if attempt.is_open:
+        turn.remember(
+            op.FundingWasSigned(attempt_id=attempt.attempt_id, tx=event.tx.serialize()),
+            first_watch(turn.state),
         )
 
 
-def on_disconnection(turn: Turn[LspState], node_id: bytes) -> None:
+def on_watched(turn: Turn[Factory]) -> None:
+    """Publish a funding now that nothing which becomes of it can be missed."""
+    funded = turn.state.attempt.funded
+    if funded is not None and turn.chain.depth(turn.state.attempt.funding_tx.txid) == 0:
+        turn.ask(*owed_of_funding(turn.state, funded))
+
+
+def on_abort(turn: Turn[Factory], node_id: bytes, message: m.Abort) -> None:
+    """Go on without a client that refuses. That is no fault: the terms may be ours to change."""
+    attempt = turn.state.attempt
+    client = attempt.client_of(node_id) if attempt.is_open else None
+    if client is not None:
+        reason = f"client {client} refused: {message.reason}"
+        abort(turn, reason=reason, culprits=(node_id,))
+
+
+def on_malformed(turn: Turn[Factory], node_id: bytes, reason: str) -> None:
+    """End the ceremony with a peer that sends no message of the protocol."""
+    attempt = turn.state.attempt
+    if attempt.is_open and attempt.client_of(node_id) is not None:
+        abort(turn, reason=f"malformed message: {reason}", culprits=(node_id,), is_fault=True)
+
+
+def on_disconnection(turn: Turn[Factory], node_id: bytes) -> None:
     """End the ceremony that a client's pools were needed for: they went with its connection."""
-    attempt = turn.state.open_attempt
-    client = None if attempt is None else attempt.client_of(node_id)
-    said = None if attempt is None else attempt.said_root
-    if attempt is not None and client is not None and (said is None or client not in said.done):
-        reason = f"client {client} disconnected"
-        abort(turn, attempt.attempt_id, reason=reason, culprits=(node_id,))
+    attempt = turn.state.attempt
+    client = attempt.client_of(node_id) if attempt.is_open else None
+    said = attempt.said_root
+    if client is not None and (said is None or client not in said.done):
+        abort(turn, reason=f"client {client} disconnected", culprits=(node_id,))
 
 
-def on_resume(turn: Turn[LspState], node_id: bytes, message: m.Resume) -> None:
+def on_resume(turn: Turn[Factory], node_id: bytes, message: m.Resume) -> None:
     """Tell a client that came back what became of the root it signed."""
-    attempt = turn.state.attempts.get(message.attempt_id)
-    if (
-        attempt is None
-        or turn.state.is_dead(attempt)
-        or attempt.aborted is not None
-        or attempt.client_of(node_id) is None
-    ):
-        over = m.Abort(attempt_id=message.attempt_id, reason="this attempt is over")
-        turn.send(node_id, over)
+    attempt = turn.state.attempt
+    if turn.state.is_dead or attempt.aborted is not None or attempt.client_of(node_id) is None:
+        turn.send(node_id, over(message))
     elif attempt.signed is not None:
         turn.send(node_id, _signed_root(attempt, attempt.signed.root_signature))
     # Before it is finished there is nothing to tell; then everybody hears it.
 
 
-def on_start(turn: Turn[LspState]) -> None:
-    """End the ceremonies whose nonces a restart lost."""
-    for attempt in turn.state.attempts.values():
-        if isinstance(attempt.stage, SigningBelow | SigningRoot):
-            abort(turn, attempt.attempt_id, reason="the LSP restarted")
+def over(message: m.Resume) -> m.Abort:
+    """Return the answer about an attempt of which there is nothing to go on with."""
+    return m.Abort(attempt_id=message.attempt_id, reason="this attempt is over")
 
 
-def owed(state: LspState) -> Iterator[fx.Effect]:
-    """Yield what is still owed of ceremonies and fundings, whatever was done before."""
-    for attempt in state.attempts.values():
-        if isinstance(attempt.stage, Funded):
-            if state.chain.depth(attempt.funding_tx.txid) == 0:
-                yield from owed_of_funding(state, attempt.stage)
-        elif isinstance(attempt.stage, Acknowledging):
-            # Clients come back with a growing pause, which is not theirs to answer for.
-            seconds = RECONNECT_DEADLINES * state.config.policy.deadline_seconds
-            deadline = fx.AttemptDeadline(attempt_id=attempt.attempt_id)
-            yield fx.SetDeadline(deadline=deadline, seconds=seconds)
+def on_start(turn: Turn[Factory]) -> None:
+    """End the ceremony whose nonces a restart lost."""
+    if isinstance(turn.state.attempt.stage, SigningBelow | SigningRoot):
+        abort(turn, reason="the LSP restarted")
 
 
-def on_block(turn: Turn[LspState]) -> None:
+def owed(state: Factory) -> Iterator[fx.Effect]:
+    """Yield what is still owed of a ceremony and its funding, whatever was done before."""
+    attempt = state.attempt
+    if isinstance(attempt.stage, Funded):
+        if state.chain.depth(attempt.funding_tx.txid) == 0:
+            yield from owed_of_funding(state, attempt.stage)
+    elif isinstance(attempt.stage, Acknowledging):
+        # Clients come back with a growing pause, which is not theirs to answer for.
+        seconds = RECONNECT_DEADLINES * state.config.policy.deadline_seconds
+        deadline = fx.AttemptDeadline(attempt_id=attempt.attempt_id)
+        yield fx.SetDeadline(deadline=deadline, seconds=seconds)
+
+
+def on_block(turn: Turn[Factory]) -> None:
     """Publish a funding that is in no block; tell everybody about one that is deep enough."""
-    for attempt in turn.state.attempts.values():
-        if attempt.is_open and turn.height >= attempt.terms.patience_end_height:
-            # Its clients stop waiting now; the timer of its step begins anew with every restart.
-            on_deadline(turn, attempt.attempt_id)
-        funded = attempt.funded
-        if funded is None:
-            continue
-        depth = turn.chain.depth(attempt.funding_tx.txid)
-        if depth == 0:
-            abandoning.end_if_dead(turn, attempt, funded)
-            turn.ask(*owed_of_funding(turn.state, funded))
-        elif depth >= attempt.terms.min_depth and not funded.ready_sent:
-            _tell_ready(turn, attempt, funded)
+    attempt = turn.state.attempt
+    if attempt.is_open and turn.height >= attempt.terms.patience_end_height:
+        # Its clients stop waiting now; the timer of its step begins anew with every restart.
+        on_deadline(turn)
+    funded = attempt.funded
+    if funded is None:
+        return
+    depth = turn.chain.depth(attempt.funding_tx.txid)
+    if depth == 0:
+        abandoning.end_if_dead(turn, attempt, funded)
+        turn.ask(*owed_of_funding(turn.state, funded))
+    elif depth >= attempt.terms.min_depth and not funded.ready_sent:
+        _tell_ready(turn, attempt, funded)
 
 
-def _tell_ready(turn: Turn[LspState], attempt: LspAttempt, funded: Funded) -> None:
+def _tell_ready(turn: Turn[Factory], attempt: LspAttempt, funded: Funded) -> None:
     """Tell everybody that the funding is deep enough, and begin with those who said so."""
     turn.remember(op.ReadySent(attempt_id=attempt.attempt_id))
     for seat in attempt.seats:
         turn.send(seat.node_id, channel_ready(attempt))
     for seat in attempt.seats:
         if seat.node_id in funded.ready_received:
-            begin(turn, attempt, seat.node_id)
+            begin(turn, seat.node_id)
 
 
-def tell_ready_again(turn: Turn[LspState], node_id: bytes) -> None:
-    """Tell a client that came back which of its factories are deep enough."""
-    for attempt in turn.state.attempts.values():
-        is_ready = attempt.funded is not None and attempt.funded.ready_sent
-        if is_ready and attempt.client_of(node_id) is not None:
-            turn.send(node_id, channel_ready(attempt))
+def tell_ready_again(turn: Turn[Factory], node_id: bytes) -> None:
+    """Tell a client that came back that the factory is deep enough."""
+    attempt = turn.state.attempt
+    is_ready = attempt.funded is not None and attempt.funded.ready_sent
+    if is_ready and attempt.client_of(node_id) is not None:
+        turn.send(node_id, channel_ready(attempt))
 
 
-def on_channel_ready(turn: Turn[LspState], node_id: bytes, message: m.ChannelReady) -> None:
+def on_channel_ready(turn: Turn[Factory], node_id: bytes, message: m.ChannelReady) -> None:
     """Take a client's word that the funding is deep enough, and begin with its channel."""
-    attempt = turn.state.attempts.get(message.attempt_id)
+    attempt = turn.state.attempt
     if (
-        attempt is None
-        or attempt.funded is None
+        attempt.funded is None
         or attempt.client_of(node_id) is None
         or message != channel_ready(attempt)
     ):
         return
     if node_id not in attempt.funded.ready_received:
         turn.remember(op.ReadyReceived(attempt_id=message.attempt_id, node_id=node_id))
-    begin(turn, attempt, node_id)
+    begin(turn, node_id)
 
 
 def channel_ready(attempt: LspAttempt) -> m.ChannelReady:
@@ -481,80 +401,75 @@ def channel_ready(attempt: LspAttempt) -> m.ChannelReady:
     )
 
 
-def on_deadline(turn: Turn[LspState], attempt_id: bytes) -> None:
+def on_deadline(turn: Turn[Factory]) -> None:
     """End a ceremony whose present step was not finished in time, naming the holdouts."""
-    attempt = turn.state.attempts.get(attempt_id)
-    if attempt is None or not attempt.is_open:
+    attempt = turn.state.attempt
+    if not attempt.is_open:
         return
     holdouts = attempt.holdouts
     missing = f"no answer from clients {list(holdouts)}" if holdouts else _unfunded(turn)
     abort(
         turn,
-        attempt_id,
         reason=f"deadline in {attempt.stage.label}: {missing}",
         culprits=tuple(attempt.seats[client - 1].node_id for client in holdouts),
     )
 
 
-def _unfunded(turn: Turn[LspState]) -> str:
+def _unfunded(turn: Turn[Factory]) -> str:
     return "a funding coin is gone" if turn.facts.is_fresh else "our chain is stale"
 
 
 def abort(
-    turn: Turn[LspState],
-    attempt_id: bytes,
+    turn: Turn[Factory],
     *,
     reason: str,
     culprits: tuple[bytes, ...] = (),
     is_fault: bool = False,
+    tries_again: bool = True,
 ) -> None:
-    """End an attempt: tell everybody, forget the nonces, free the coins, await who stays.
+    """End an attempt: tell everybody, forget the nonces; the house frees the coins.
 
     Raises:
         AssertionError: If the funding transaction was signed; then nothing can be taken back.
     """
-    attempt = turn.state.attempts[attempt_id]
+    attempt = turn.state.attempt
     if attempt.funded is not None:
         raise AssertionError("a funded attempt cannot be aborted")
     if attempt.aborted is not None:
         return
     turn.remember(
         op.AttemptAborted(
-            attempt_id=attempt_id, reason=reason, culprits=culprits, is_fault=is_fault
+            attempt_id=attempt.attempt_id,
+            reason=reason,
+            culprits=culprits,
+            is_fault=is_fault,
+            tries_again=tries_again,
         )
     )
-    message = m.Abort(attempt_id=attempt_id, reason=reason)
+    message = m.Abort(attempt_id=attempt.attempt_id, reason=reason)
     for seat in attempt.seats:
         turn.send(seat.node_id, message)
     turn.ask(_cleared(attempt), fx.DropPools(pool_ids=attempt.candidate.pool_ids))
 
 
-def _fault(turn: Turn[LspState], attempt: LspAttempt, client: int, what: str) -> None:
+def _fault(turn: Turn[Factory], attempt: LspAttempt, client: int, what: str) -> None:
     node_id = attempt.seats[client - 1].node_id
-    abort(
-        turn,
-        attempt.attempt_id,
-        reason=f"client {client}: {what}",
-        culprits=(node_id,),
-        is_fault=True,
-    )
+    abort(turn, reason=f"client {client}: {what}", culprits=(node_id,), is_fault=True)
 
 
 def _seat(
-    state: LspState, node_id: bytes, message: m.SignBelow | m.SignRoot | m.Acknowledge
+    state: Factory, node_id: bytes, message: m.SignBelow | m.SignRoot | m.Acknowledge
 ) -> tuple[LspAttempt, int] | None:
-    """Return the open attempt a message belongs to; one of another attempt is dropped."""
-    attempt = state.attempts.get(message.attempt_id)
-    if attempt is None or not attempt.is_open:
-        return None
-    client = attempt.client_of(node_id)
+    """Return the open attempt and the client's seat in it; None if a message is out of place."""
+    attempt = state.attempt
+    client = attempt.client_of(node_id) if attempt.is_open else None
     if client is None or message.terms_hash != attempt.terms.terms_hash:
         return None
     return attempt, client
 
 
-def _deadline(state: LspState, attempt: LspAttempt) -> fx.SetDeadline:
-    deadline = fx.AttemptDeadline(attempt_id=attempt.attempt_id)
+def _deadline(state: Factory) -> fx.SetDeadline:
+    deadline = fx.AttemptDeadline(attempt_id=state.attempt.attempt_id)
     return fx.SetDeadline(deadline=deadline, seconds=state.config.policy.deadline_seconds)
 
 

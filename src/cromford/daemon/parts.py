@@ -1,0 +1,249 @@
+"""How a role's state is made of the values of its streams: what the driver has to know of it."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+from immutables import Map
+
+from cromford.daemon.views.channels import totals
+from cromford.daemon.views.lsp import channels_of, status_of, summary
+from cromford.protocol.client import apply as apply_to_client
+from cromford.protocol.exiting.rest import wakes_at
+from cromford.protocol.facts import FRESH
+from cromford.protocol.journal.client_state import ClientState
+from cromford.protocol.journal.factory import Factory, apply_to_factory
+from cromford.protocol.journal.house import House, apply_to_house
+from cromford.protocol.journal.lsp_state import Asleep, LspState, settled
+from cromford.protocol.journal.records import AnyRecord
+from cromford.protocol.journal.revoked import revoked_by
+from cromford.protocol.journal.scan import Scan, apply_to_scan
+from cromford.protocol.journal.snapshot import Snapshots, references_of
+from cromford.protocol.journal.streams import (
+    CHAIN,
+    CLIENT,
+    HOUSE,
+    factory_number,
+    factory_stream,
+)
+
+S = TypeVar("S")
+Load = Callable[[str], Any]
+
+
+class Parts(Protocol[S]):
+    """A role's streams. A value is what a stream folds to, as a restart finds it."""
+
+    def begin(self, state: S, load: Load) -> S:
+        """Return a state that loads by itself what is not in memory."""
+
+    def is_ours(self, stream: str) -> bool:
+        """Say whether a stream is the role's to load."""
+
+    def value(self, state: S, stream: str) -> Any:  # noqa: ANN401 - streams have values of their own
+        """Return the value of a stream; of one that is not begun, what it begins with."""
+
+    def with_value(self, state: S, stream: str, value: Any) -> S:  # noqa: ANN401 - the same
+        """Return the state with a stream's value put in."""
+
+    def fold(self, stream: str) -> Callable[[Any, AnyRecord], Any]:
+        """Return a stream's fold."""
+
+    def snapshots(self, state: S, stream: str) -> Snapshots[Any] | None:
+        """Return what writes and reads a stream's values; None where it is always folded."""
+
+    def archived(
+        self,
+        value: Any,  # noqa: ANN401 - the same
+        records: Sequence[AnyRecord],
+    ) -> Iterable[tuple[bytes, bytes]]:
+        """Return, by key, what is kept of records for ever: from the value before them."""
+
+    def settled(self, state: S) -> S:
+        """Return a state that says the same, without what its streams have told one another."""
+
+    def label(self, state: S, stream: str) -> bytes:
+        """Return what is to be known of a stream that is not in memory; empty if it has to be."""
+
+    def asleep(self, state: S, stream: str, label: bytes) -> S:
+        """Return the state with a stream out of memory."""
+
+    def is_asleep(self, state: S, stream: str) -> bool:
+        """Say whether a stream is out of memory."""
+
+    def quiet(self, state: S) -> Iterable[str]:
+        """Yield the streams that need not be in memory."""
+
+
+class ClientParts:
+    """A client is one stream."""
+
+    def begin(self, state: ClientState, load: Load) -> ClientState:  # noqa: ARG002 - a client is one stream
+        """Return the state: all of it is always in memory."""
+        return state
+
+    def is_ours(self, stream: str) -> bool:
+        """Say whether it is the one stream."""
+        return stream == CLIENT
+
+    def value(self, state: ClientState, stream: str) -> ClientState:  # noqa: ARG002 - a client is one stream
+        """Return the state."""
+        return state
+
+    def with_value(self, state: ClientState, stream: str, value: ClientState) -> ClientState:  # noqa: ARG002 - a client is one stream
+        """Return the value."""
+        return value
+
+    def fold(self, stream: str) -> Callable[[ClientState, AnyRecord], ClientState]:  # noqa: ARG002 - a client is one stream
+        """Return the client's fold."""
+        return apply_to_client
+
+    def snapshots(self, state: ClientState, stream: str) -> Snapshots[ClientState]:  # noqa: ARG002 - a client is one stream
+        """Return what writes and reads a client's states."""
+        return Snapshots(ClientState, references_of(state.config))
+
+    def archived(
+        self, value: ClientState, records: Sequence[AnyRecord]
+    ) -> Iterable[tuple[bytes, bytes]]:
+        """Return what the LSP's revoked commitments said."""
+        return revoked_by(value.book, records)
+
+    def settled(self, state: ClientState) -> ClientState:
+        """Return the state: a client's stream tells nobody anything."""
+        return state
+
+    def label(self, state: ClientState, stream: str) -> bytes:  # noqa: ARG002 - a client is one stream
+        """Return that it has to be in memory."""
+        return b""
+
+    def asleep(self, state: ClientState, stream: str, label: bytes) -> ClientState:  # noqa: ARG002 - a client is one stream
+        """Never happens: there is no label.
+
+        Raises:
+            AssertionError: Always.
+        """
+        raise AssertionError("a client does not sleep")
+
+    def is_asleep(self, state: ClientState, stream: str) -> bool:  # noqa: ARG002 - a client is one stream
+        """Say that it is not."""
+        return False
+
+    def quiet(self, state: ClientState) -> Iterable[str]:  # noqa: ARG002 - a client is one stream
+        """Yield nothing."""
+        return ()
+
+
+class LspParts:
+    """An LSP is its house, its scan of the chain, and a stream for each factory."""
+
+    def begin(self, state: LspState, load: Load) -> LspState:
+        """Return a state that loads factories."""
+        return replace(state, load=lambda number: load(factory_stream(number)))
+
+    def is_ours(self, stream: str) -> bool:
+        """Say whether it is one of them."""
+        return stream in {HOUSE, CHAIN} or factory_number(stream) is not None
+
+    def value(self, state: LspState, stream: str) -> House | Scan | Factory:
+        """Return a stream's value, without what is true of this run only."""
+        if stream == HOUSE:
+            return state.house.durable
+        return state.scan if stream == CHAIN else state.factory(_number(stream)).durable
+
+    def with_value(self, state: LspState, stream: str, value: Any) -> LspState:  # noqa: ANN401 - the same
+        """Return the state with a stream's value put in."""
+        if stream == HOUSE:
+            return replace(state, house=value)
+        return replace(state, scan=value) if stream == CHAIN else state.with_factory(value)
+
+    def fold(self, stream: str) -> Callable[[Any, AnyRecord], Any]:
+        """Return a stream's fold."""
+        folds: Mapping[str, Callable[[Any, AnyRecord], Any]] = {
+            HOUSE: apply_to_house,
+            CHAIN: apply_to_scan,
+        }
+        return folds.get(stream, apply_to_factory)
+
+    def snapshots(self, state: LspState, stream: str) -> Snapshots[Any]:
+        """Return what writes and reads a stream's values."""
+        roots: Mapping[str, type[Any]] = {HOUSE: House, CHAIN: Scan}
+        return Snapshots(roots.get(stream, Factory), references_of(state.config))
+
+    def archived(
+        self,
+        value: Any,  # noqa: ANN401 - the same
+        records: Sequence[AnyRecord],
+    ) -> Iterable[tuple[bytes, bytes]]:
+        """Return what the clients' revoked commitments said."""
+        return revoked_by(value.book, records) if isinstance(value, Factory) else ()
+
+    def settled(self, state: LspState) -> LspState:
+        """Return the state without mail that was taken."""
+        return settled(state)
+
+    def label(self, state: LspState, stream: str) -> bytes:
+        """Return until when a factory sleeps, and what is shown of it meanwhile."""
+        number = factory_number(stream)
+        factory = None if number is None else state.factories.get(number)
+        if factory is None or stream in state.stopped:
+            return b""
+        factory = state.factory(factory.number)
+        wake_height = wakes_at(factory)
+        if wake_height is None or _has_guests(state, factory):
+            return b""
+        return msgspec.json.encode(
+            Label(
+                wake_height=wake_height,
+                status=status_of(factory),
+                earned_msat=factory.book.earned_msat,
+                n_finished=factory.book.n_finished,
+                totals=totals(channels_of(state.house, factory, FRESH)),
+                shown=summary(factory),
+            )
+        )
+
+    def asleep(self, state: LspState, stream: str, label: bytes) -> LspState:
+        """Return the state with a factory out of memory."""
+        read = msgspec.json.decode(label, type=Label)
+        asleep = Asleep(
+            wake_height=read.wake_height,
+            status=read.status,
+            earned_msat=read.earned_msat,
+            n_finished=read.n_finished,
+            totals=Map(read.totals),
+        )
+        return state.without_factory(_number(stream), asleep)
+
+    def is_asleep(self, state: LspState, stream: str) -> bool:
+        """Say whether a factory is out of memory."""
+        return factory_number(stream) in state.asleep
+
+    def quiet(self, state: LspState) -> Iterable[str]:
+        """Yield the factories in which nothing happens, and no client of which is here."""
+        for factory in state.all_factories():
+            if wakes_at(factory) is not None and not _has_guests(state, factory):
+                yield factory.stream
+
+
+class Label(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a factory that sleeps; `shown` is how people read it."""
+
+    wake_height: int
+    status: str
+    earned_msat: int
+    n_finished: int
+    totals: dict[str, int]
+    shown: dict[str, Any]
+
+
+def _has_guests(state: LspState, factory: Factory) -> bool:
+    connected = state.house.connected
+    return any(seat.node_id in connected for seat in factory.attempt.seats)
+
+
+def _number(stream: str) -> int:
+    number = factory_number(stream)
+    if number is None:
+        raise ValueError(f"{stream} is no factory's stream")
+    return number

@@ -1,0 +1,236 @@
+"""One decision of an LSP: a turn for each stream that takes part in it, and the mail between them.
+
+All of it is one append. Mail that cannot be taken now, because a bug was met in its receiver, stays
+in the sender's outbox: the receiver is stopped, and the others go on.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from cromford.bitcoin.tx import OutPoint
+from cromford.protocol.channels.lsp import obstacle
+from cromford.protocol.facts import Facts
+from cromford.protocol.faults import Rejected
+from cromford.protocol.journal.factory import Factory, apply_to_factory
+from cromford.protocol.journal.house import House, apply_to_house
+from cromford.protocol.journal.lsp_state import LspState, tip_of
+from cromford.protocol.journal.mail import ForwardAsked, Post, Posted
+from cromford.protocol.journal.scan import Scan, apply_to_scan
+from cromford.protocol.journal.streams import CHAIN, HOUSE, factory_number, factory_stream
+from cromford.protocol.turn import Decision, Fault, Log, Turn
+
+Taker = Callable[["Round", Posted], None]
+
+
+class Round:
+    """Collects one decision; lives as long as the decision.
+
+    Args:
+        state: All streams, as they are before it.
+        facts: What is true now.
+        take: Lets a letter's receiver take it.
+        delivers: Whether mail is taken in this decision, or stays in the outboxes.
+    """
+
+    def __init__(
+        self, state: LspState, facts: Facts, take: Taker, *, delivers: bool = True
+    ) -> None:
+        self._state = state
+        self._facts = replace(facts, directory=_Desk(self))
+        self._take = take
+        self._delivers = delivers
+        self._log = Log()
+        self._turns: dict[str, Turn[Any]] = {}
+        self._stopped = state.stopped
+        self._faults: list[Fault] = []
+
+    @property
+    def facts(self) -> Facts:
+        """What is true now."""
+        return self._facts
+
+    @property
+    def before(self) -> LspState:
+        """All streams as they were before this decision."""
+        return self._state
+
+    @property
+    def house(self) -> Turn[House]:
+        """The house's turn."""
+        return self._turn(HOUSE)
+
+    @property
+    def scan(self) -> Turn[Scan]:
+        """The turn of the chain's stream."""
+        return self._turn(CHAIN)
+
+    def factory(self, number: int) -> Turn[Factory]:
+        """Return a factory's turn."""
+        return self._turn(factory_stream(number))
+
+    def factories(self) -> list[Turn[Factory]]:
+        """Return the turns of all factories that go on, oldest first."""
+        numbers = {*self._state.factories}
+        numbers |= {n for stream in self._turns if (n := factory_number(stream)) is not None}
+        streams = [factory_stream(number) for number in sorted(numbers)]
+        return [self._turn(stream) for stream in streams if self.goes_on(stream)]
+
+    def opened(self) -> list[Turn[Any]]:
+        """Return the turns that take part so far, in the order in which they were opened."""
+        return list(self._turns.values())
+
+    def goes_on(self, stream: str) -> bool:
+        """Say whether a stream was not stopped by a bug."""
+        return stream not in self._stopped
+
+    def house_now(self) -> House:
+        """Return the house after all that was remembered so far."""
+        turn = self._turns.get(HOUSE)
+        return self._state.house if turn is None else turn.state
+
+    def deliver(self) -> None:
+        """Let every letter be taken that can be, and those that are written meanwhile."""
+        while self._delivers and (delivery := self._next()) is not None:
+            self.hand_over(delivery)
+
+    def try_in(self, turn: Turn[Any], step: Callable[[], None]) -> bool:
+        """Take a step in one stream, and say whether it could be taken.
+
+        A bug in a factory stops that factory: what the step remembered is undone, and the others go
+        on. Without its house or its chain an LSP cannot go on.
+
+        Args:
+            turn: The stream's.
+            step: Remembers and asks in this turn alone.
+        """
+        if turn.stream in {HOUSE, CHAIN}:
+            step()
+            return True
+        mark = turn.mark()
+        try:
+            step()
+        except Rejected:
+            raise
+        except Exception as error:  # noqa: BLE001 - one stream's bug is not the others'
+            turn.rewind(mark)
+            self._stopped = self._stopped.set(turn.stream, type(error).__name__)
+            self._faults.append(Fault(turn.stream, error))
+            return False
+        return True
+
+    def take_up(self, stream: str) -> Turn[Factory] | None:
+        """Let a stream go on that was stopped, and return its turn."""
+        number = factory_number(stream)
+        self._stopped = self._stopped.delete(stream)
+        return None if number is None else self.factory(number)
+
+    @property
+    def stopped(self) -> tuple[str, ...]:
+        """The streams that a bug has stopped."""
+        return tuple(sorted(self._stopped))
+
+    @property
+    def decision(self) -> Decision[LspState]:
+        """What was collected."""
+        state = replace(self._state, stopped=self._stopped)
+        for stream, turn in self._turns.items():
+            if turn.state is self._before(stream):
+                continue
+            if stream == HOUSE:
+                state = replace(state, house=turn.state)
+            elif stream == CHAIN:
+                state = replace(state, scan=turn.state)
+            elif turn.state.begun is not None:
+                state = state.with_factory(turn.state)
+        return Decision(
+            state=state,
+            entries=tuple(self._log.entries),
+            asked=tuple(self._log.asked),
+            faults=tuple(self._faults),
+        )
+
+    def _before(self, stream: str) -> object:
+        if stream == HOUSE:
+            return self._state.house
+        return self._state.scan if stream == CHAIN else None
+
+    def _turn(self, stream: str) -> Turn[Any]:
+        turn = self._turns.get(stream)
+        if turn is None:
+            turn = self._turns[stream] = self._new_turn(stream)
+        return turn
+
+    def _new_turn(self, stream: str) -> Turn[Any]:
+        given: dict[str, Any] = {"facts": self._facts, "stream": stream, "log": self._log}
+        if stream == HOUSE:
+            return Turn(self._state.house, apply_to_house, **given)
+        if stream == CHAIN:
+            return Turn(self._state.scan, apply_to_scan, **given)
+        number = factory_number(stream)
+        if number is None:
+            raise AssertionError(f"{stream} is no stream of an LSP")
+        factory = self._state.factory(number)
+        tip = tip_of(factory, self.scan.state)
+        return Turn(factory.at(tip), apply_to_factory, **given)
+
+    def _next(self) -> Posted | None:
+        for stream, turn in self._turns.items():
+            post: Post = turn.state.post
+            for delivery in post.pending(stream) if post.outbox else ():
+                if self.goes_on(delivery.receiver):
+                    return delivery
+        return None
+
+    def hand_over(self, delivery: Posted) -> None:
+        """Let a letter be taken; one that is not the next of its sender means nothing now."""
+        receiver = self._turn(delivery.receiver)
+        is_next = receiver.state.post.is_next(delivery.sender, delivery.number)
+        if is_next and not self.try_in(receiver, lambda: self._take(self, delivery)):
+            return
+        sender = self._turn(delivery.sender)
+        taken = receiver.state.post.taken.get(delivery.sender, 0)
+        post = sender.state.post.settled(delivery.receiver, taken=taken)
+        sender.amend(replace(sender.state, post=post))
+
+
+class _Desk:
+    """The house's directory, as it is at this moment of a decision."""
+
+    def __init__(self, round_: Round) -> None:
+        self._round = round_
+
+    def is_connected(self, node_id: bytes) -> bool:
+        return self._round.house_now().is_connected(node_id)
+
+    def is_vanished(self, node_id: bytes) -> bool:
+        return self._round.house_now().is_vanished(node_id)
+
+    def streams_of(self, node_id: bytes) -> tuple[str, ...]:
+        return self._round.house_now().streams_of(node_id)
+
+    def has_coins(self, outpoints: Sequence[OutPoint]) -> bool:
+        return self._round.house_now().has_coins(outpoints)
+
+    def obstacle(
+        self,
+        stream: str,
+        *,
+        channel_id: bytes,
+        payment_hash: bytes,
+        cltv_expiry: int,
+        delivery: bytes,
+    ) -> str | None:
+        number = factory_number(stream)
+        if number is None or not self._round.goes_on(stream):
+            return "the payee's factory was stopped"
+        if number in self._round.before.asleep:
+            return "the payee is away"  # While one of its clients is here, a factory is awake.
+        asked = ForwardAsked(
+            channel_id=channel_id,
+            htlc_id=0,
+            payment_hash=payment_hash,
+            cltv_expiry=cltv_expiry,
+            delivery=delivery,
+        )
+        return obstacle(self._round.factory(number), asked)

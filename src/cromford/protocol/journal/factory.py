@@ -1,0 +1,360 @@
+"""What an LSP knows of one factory: its ceremony, its tree, its channels, what the chain has of it.
+
+A factory knows nothing of other factories, nor of the house: what it hears of them is mail.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TypeVar, assert_never
+
+from cromford.bitcoin.block import BlockRef
+from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxOut
+from cromford.factory.terms import decode_terms
+from cromford.protocol.journal import exit_records as xr
+from cromford.protocol.journal import mail
+from cromford.protocol.journal import opening_records as op
+from cromford.protocol.journal import records as r
+from cromford.protocol.journal.book import Book
+from cromford.protocol.journal.book_fold import (
+    apply_to_book,
+    with_answered_forward,
+    with_refused_forward,
+)
+from cromford.protocol.journal.channel_records import BookRecord
+from cromford.protocol.journal.encoding import decoded
+from cromford.protocol.journal.intents import IntentKey, check_intents
+from cromford.protocol.journal.known_chain import KnownChain
+from cromford.protocol.journal.lsp_attempt import (
+    Aborted,
+    Acknowledging,
+    Funded,
+    LspAttempt,
+    SigningBelow,
+    SigningRoot,
+    Stage,
+)
+from cromford.protocol.journal.lsp_blueprint import LspBlueprint, LspSeat
+from cromford.protocol.journal.lsp_candidate import (
+    LspCandidate,
+    SignaturesBelow,
+    SignedCandidate,
+)
+from cromford.protocol.journal.lsp_config import LspConfig
+from cromford.protocol.journal.mail import Letter, Post
+from cromford.protocol.journal.mail_records import MailTaken
+from cromford.protocol.journal.opened import lsp_links
+from cromford.protocol.journal.streams import CHAIN, HOUSE, factory_stream
+from cromford.signing.nonces import PublicPool
+from cromford.wallet.account import WalletPath
+from cromford.wire import messages as m
+from cromford.wire.fields import decode_fields
+
+StageT = TypeVar("StageT")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpentCoin:
+    """A coin that the funding spends: what it is, and the path of its key in the wallet."""
+
+    outpoint: OutPoint
+    txout: TxOut
+    path: WalletPath
+
+
+@dataclass(frozen=True, kw_only=True)
+class Factory:
+    """A factory's state value.
+
+    Attributes:
+        config: The LSP's.
+        number: The factory's.
+        chain: What the chain has of it. Its tip is a fact, and no part of the fold.
+        begun: Its ceremony, and what came of it; None before the first record.
+        coins: What funds it.
+        book: Its channels, and the payments in them.
+        intents: What was signed, or is about to be.
+        exits: The clients whose channels we bring on chain.
+        watch: What the chain was asked to watch for it.
+        is_watched: Whether the chain said that it does.
+        post: Its mail.
+    """
+
+    config: LspConfig
+    number: int
+    chain: KnownChain = field(default_factory=KnownChain)
+    begun: LspAttempt | None = None
+    coins: tuple[SpentCoin, ...] = ()
+    book: Book = field(default_factory=Book)
+    intents: Mapping[IntentKey, bytes] = field(default_factory=dict)
+    exits: frozenset[int] = frozenset()
+    watch: frozenset[OutPoint] = frozenset()
+    is_watched: bool = False
+    post: Post = field(default_factory=Post)
+
+    @property
+    def stream(self) -> str:
+        """The name of its stream."""
+        return factory_stream(self.number)
+
+    @property
+    def attempt(self) -> LspAttempt:
+        """Its ceremony, and what came of it.
+
+        Raises:
+            AssertionError: Before the first record.
+        """
+        if self.begun is None:
+            raise AssertionError(f"{self.stream} has not begun")
+        return self.begun
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether another transaction took a coin of its funding, for good."""
+        funded = self.attempt.funded
+        is_dead = funded is not None and funded.is_dead
+        return is_dead and self.chain.depth(self.attempt.funding_tx.txid) == 0
+
+    @property
+    def durable(self) -> "Factory":
+        """The part that a restart finds: without the tip, which is a fact."""
+        return self.at(())
+
+    def at(self, tip: tuple[BlockRef, ...]) -> "Factory":
+        """Return the factory as it stands with this block as the chain's tip."""
+        return replace(self, chain=replace(self.chain, recent=tip[-1:]))
+
+
+def new_factory(config: LspConfig, number: int) -> Factory:
+    """Return the state before the first record."""
+    return Factory(config=config, number=number)
+
+
+FactoryRecord = (
+    r.Started
+    | r.PeerDisconnected
+    | r.BroadcastRefusalSeen
+    | op.SigningIntended
+    | op.SharedOpeningRecord
+    | op.LspOpeningRecord
+    | xr.ExitRecord
+    | xr.Watching
+    | BookRecord
+    | MailTaken
+)
+
+
+def apply_to_factory(factory: Factory, record: r.AnyRecord) -> Factory:
+    """Return the factory after remembering one thing.
+
+    Raises:
+        DoubleSigning: If a second sighash is intended for something that may be signed once.
+    """
+    if not isinstance(record, FactoryRecord):
+        raise AssertionError(f"{type(record).__name__} is no record of a factory")
+    if isinstance(record, BookRecord):
+        return _with_book(factory, apply_to_book(factory.book, record))
+    match record:
+        case r.Started():
+            return replace(factory, book=factory.book.all_disconnected())
+        case r.PeerDisconnected(node_id=node_id):
+            return replace(factory, book=factory.book.disconnected(node_id))
+        case r.BroadcastRefusalSeen(txid=txid, reason=reason):
+            return replace(factory, chain=factory.chain.with_refusal(Txid(txid), reason))
+        case op.SigningIntended(intents=intents):
+            return replace(factory, intents=check_intents(factory.intents, intents))
+        case xr.TreePublished():
+            return factory
+        case xr.ExitStarted(client=client):
+            return replace(factory, exits=factory.exits | {client})
+        case xr.Watching(height=height, outpoints=outpoints):
+            watch = frozenset(OutPoint.parse(outpoint) for outpoint in outpoints)
+            asked = mail.Watch(height=height, outpoints=outpoints)
+            return _telling(replace(factory, watch=watch, is_watched=False), CHAIN, asked)
+        case MailTaken(sender=sender, number=number, mail=content):
+            taken = replace(factory, post=factory.post.with_taken(sender, number))
+            return _with_mail(taken, content)
+        case _:
+            return _with_opening(factory, record)
+
+
+def _with_mail(factory: Factory, content: mail.AnyMail) -> Factory:
+    match content:
+        case mail.Ordered():
+            return _with_order(factory, content)
+        case mail.FundingGivenUp(tx=tx):
+            funded = replace(_stage(factory, Funded), replacement=Tx.parse(tx))
+            return _at_stage(factory, funded)
+        case mail.Watched():
+            return replace(factory, is_watched=True)
+        case mail.Found(height=height, block_hash=block_hash):
+            txs = [Tx.parse(data) for data in content.txs]
+            block = BlockRef(height=height, block_hash=Txid(block_hash))
+            tip = factory.chain.recent
+            chain = factory.chain.with_block(block, txs)
+            return replace(factory, chain=replace(chain, recent=tip))
+        case mail.Lost(height=height):
+            tip = factory.chain.recent
+            chain = factory.chain.without_block(height)
+            return replace(factory, chain=replace(chain, recent=tip))
+        case mail.ForwardRefused():
+            return _with_book(factory, with_refused_forward(factory.book, content))
+        case mail.ForwardAnswered():
+            return _with_book(factory, with_answered_forward(factory.book, content))
+        case mail.ForwardAsked() | mail.PayAsked():
+            return factory  # What is decided about it is the next record.
+        case _:
+            raise AssertionError(f"{type(content).__name__} is no mail for a factory")
+
+
+def _with_book(factory: Factory, book: Book) -> Factory:
+    if not book.letters:
+        return replace(factory, book=book)
+    post = factory.post.with_sent(book.letters)
+    return replace(factory, book=replace(book, letters=()), post=post)
+
+
+def _telling(factory: Factory, receiver: str, content: mail.AnyMail) -> Factory:
+    return replace(factory, post=factory.post.with_sent((Letter(receiver, content),)))
+
+
+def _with_opening(
+    factory: Factory, record: op.SharedOpeningRecord | op.LspOpeningRecord
+) -> Factory:
+    match record:
+        case op.BelowPartialsReceived() | op.RootPartialReceived() | op.Acknowledged():
+            return _with_contribution(factory, record)
+        case op.BelowSigned():
+            before = _stage(factory, SigningBelow)
+            below = SignaturesBelow(
+                blueprint=factory.attempt.blueprint,
+                signatures=record.signatures,
+                commitment_signatures=record.commitment_signatures,
+                commitment_partial_sigs=record.commitment_partial_sigs,
+            )
+            return _at_stage(factory, SigningRoot(before=before, below=below))
+        case op.RootSigned(signature=signature):
+            root = _stage(factory, SigningRoot)
+            signed = SignedCandidate(below=root.below, root_signature=signature)
+            return _at_stage(factory, Acknowledging(before=root, signed=signed))
+        case op.FundingWasSigned(tx=tx):
+            held = _stage(factory, Acknowledging).signed
+            funded = _at_stage(factory, Funded(signed=held, funding_tx=Tx.parse(tx)))
+            ended = mail.CeremonyEnded(attempt_id=record.attempt_id)
+            return _telling(funded, HOUSE, ended)
+        case op.ReadySent():
+            told = _at_stage(factory, replace(_stage(factory, Funded), ready_sent=True))
+            return _with_channels(told)
+        case op.ReadyReceived(node_id=node_id):
+            ready = _stage(factory, Funded)
+            heard = ready.ready_received | {node_id}
+            return _at_stage(factory, replace(ready, ready_received=heard))
+        case op.FundingDied(attempt_id=attempt_id):
+            dead = _at_stage(factory, replace(_stage(factory, Funded), is_dead=True))
+            return _telling(dead, HOUSE, mail.FactoryDied(attempt_id=attempt_id))
+        case op.AttemptAborted():
+            stage = Aborted(reason=record.reason, culprits=record.culprits)
+            over = mail.CeremonyEnded(
+                attempt_id=record.attempt_id,
+                aborted=record.reason,
+                culprits=record.culprits,
+                is_fault=record.is_fault,
+                tries_again=record.tries_again,
+            )
+            return _telling(_at_stage(factory, stage), HOUSE, over)
+        case _:
+            assert_never(record)
+
+
+def _with_contribution(
+    factory: Factory,
+    record: op.BelowPartialsReceived | op.RootPartialReceived | op.Acknowledged,
+) -> Factory:
+    client = record.client
+    match record:
+        case op.BelowPartialsReceived():
+            below = _stage(factory, SigningBelow)
+            half = record.commitment_partial_sig
+            stage: Stage = SigningBelow(
+                candidate=below.candidate,
+                partial_sigs={**below.partial_sigs, client: record.partial_sigs},
+                commitment_partial_sigs={**below.commitment_partial_sigs, client: half},
+            )
+        case op.RootPartialReceived(partial_sig=partial_sig):
+            root = _stage(factory, SigningRoot)
+            stage = replace(root, partial_sigs={**root.partial_sigs, client: partial_sig})
+        case op.Acknowledged():
+            signed = _stage(factory, Acknowledging)
+            stage = replace(signed, done=signed.done | {client})
+    return _at_stage(factory, stage)
+
+
+def _stage(factory: Factory, kind: type[StageT]) -> StageT:
+    stage = factory.attempt.stage
+    if not isinstance(stage, kind):
+        raise AssertionError(f"{type(stage).__name__} where {kind.__name__} was expected")
+    return stage
+
+
+def _at_stage(factory: Factory, stage: Stage) -> Factory:
+    return replace(factory, begun=replace(factory.attempt, stage=stage))
+
+
+def _with_channels(factory: Factory) -> Factory:
+    book = factory.book
+    for link in lsp_links(factory.attempt):
+        book = book.with_link(link)
+    return replace(factory, book=book)
+
+
+def _with_order(factory: Factory, order: mail.Ordered) -> Factory:
+    if factory.begun is not None:
+        raise AssertionError(f"{factory.stream} was ordered before")
+    candidate = candidate_of(order)
+    attempt = LspAttempt(
+        attempt_id=order.attempt_id,
+        key_attempt=order.attempt,
+        blueprint=candidate.blueprint,
+        reasons=tuple(seat.reason for seat in order.seats),
+        stage=SigningBelow(candidate=candidate),
+    )
+    coins = tuple(
+        SpentCoin(
+            outpoint=tx_in.outpoint,
+            txout=TxOut(amount_sat=coin.amount_sat, script_pubkey=coin.script_pubkey),
+            path=WalletPath(change=coin.change, index=coin.index),
+        )
+        for tx_in, coin in zip(attempt.funding_tx.inputs, order.coins, strict=True)
+    )
+    return replace(factory, begun=attempt, coins=coins)
+
+
+def candidate_of(order: mail.Ordered) -> LspCandidate:
+    """Return what a proposal is signed with; its blueprint is what stays of it."""
+    joins = tuple(decoded(seat.join, m.Join) for seat in order.seats)
+    factory_pool = _pool(order.lsp_factory_pool)
+    blueprint = LspBlueprint(
+        terms=decode_terms(order.terms),
+        seats=tuple(
+            LspSeat(
+                node_id=seat.node_id,
+                factory_pubkey=join.factory_pool.pubkey,
+                channel=join.candidates[0].channel,
+                payout_script=join.payout_script,
+            )
+            for seat, join in zip(order.seats, joins, strict=True)
+        ),
+        lsp_factory_pubkey=factory_pool.pubkey,
+        channels=tuple(decode_fields(m.ChannelOffer, data) for data in order.lsp_channels),
+        funding_tx=Tx.parse(order.funding_tx),
+    )
+    return LspCandidate(
+        blueprint=blueprint,
+        joins=joins,
+        factory_pool=factory_pool,
+        channel_pools=tuple(_pool(data) for data in order.lsp_channel_pools),
+    )
+
+
+def _pool(data: bytes) -> PublicPool:
+    pool = decode_fields(m.Pool, data)
+    return PublicPool(pubkey=pool.pubkey, pubnonces=pool.pubnonces)

@@ -1,0 +1,546 @@
+"""What an LSP knows beside its factories: coins, who waits, who has which channel, and payments.
+
+The house knows of each factory what it ordered, and what the factory told it since.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, assert_never
+
+from immutables import Map
+
+from cromford.bitcoin.block import BlockRef
+from cromford.bitcoin.tx import OutPoint, Tx, Txid
+from cromford.factory.terms import decode_terms
+from cromford.protocol.journal import lobby_records as lr
+from cromford.protocol.journal import mail
+from cromford.protocol.journal import records as r
+from cromford.protocol.journal import spending_records as sr
+from cromford.protocol.journal.encoding import decoded
+from cromford.protocol.journal.known_chain import KnownChain
+from cromford.protocol.journal.lsp_config import LspConfig
+from cromford.protocol.journal.mail import Letter, Post
+from cromford.protocol.journal.mail_records import MailTaken
+from cromford.protocol.journal.pause import (
+    ABORTS_TO_PAUSE,
+    JOINS_TO_PAUSE,
+    PAUSE_BLOCKS,
+    RELIABLE_UPTIME_BLOCKS,
+    closed_until,
+)
+from cromford.protocol.journal.spent import with_spending_record
+from cromford.protocol.journal.streams import factory_stream
+from cromford.wallet.account import CHANGE
+from cromford.wallet.coins import Wallet, new_wallet
+from cromford.wire import messages as m
+from cromford.wire.fields import decode_fields
+
+UPTIME_WINDOW_BLOCKS: Final = 2016
+FAULTS_TO_BAN: Final = 3
+BAN_BLOCKS: Final = 144  # Three faults within this many blocks close the lobby for as many.
+
+BUILDING: Final = "building"
+FUNDED: Final = "funded"
+ABORTED: Final = "aborted"
+DEAD: Final = "dead"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """A client in the lobby."""
+
+    node_id: bytes
+    join: m.Join
+    is_moving: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Build:
+    """A build whose keys are being made, or that waits for its clients to come back."""
+
+    attempt: int | None  # None while it waits
+    node_ids: tuple[bytes, ...]
+    reasons: tuple[str, ...]
+    capacity_sat: tuple[int, ...]
+    min_clients: int
+    max_clients: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FactoryEntry:
+    """What the house remembers of one factory.
+
+    Attributes:
+        attempt_id: Its name among people and on the wire.
+        number: Its number; its stream is named by it.
+        node_ids: Its clients, in placement order.
+        factory_pubkeys: Theirs, in the same order.
+        capacity_sat: Of each channel.
+        dying_heights: From when on each of them moves to another factory.
+        expiry_height: The factory's.
+        funding_amount_sat: What is in it.
+        funding_txid: Of the transaction that funds it.
+        coins: What that spends.
+        status: `building`, `funded`, `aborted` or `dead`.
+        replacement: What was to take a coin of its funding, if that was given up.
+    """
+
+    attempt_id: bytes
+    number: int
+    node_ids: tuple[bytes, ...]
+    factory_pubkeys: tuple[bytes, ...]
+    capacity_sat: tuple[int, ...]
+    dying_heights: tuple[int, ...]
+    expiry_height: int
+    funding_amount_sat: int
+    funding_txid: Txid
+    coins: tuple[OutPoint, ...]
+    status: str = BUILDING
+    replacement: Tx | None = None
+
+    @property
+    def stream(self) -> str:
+        """The name of its stream."""
+        return factory_stream(self.number)
+
+    def client_of(self, node_id: bytes) -> int | None:
+        """Return a client's participant index, or None."""
+        return self.node_ids.index(node_id) + 1 if node_id in self.node_ids else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HousePayment:
+    """An invoice that the operator pays, once for each hash.
+
+    `to` is the stream that was asked; `number` counts them in the order in which they began.
+    """
+
+    asked: mail.PayAsked
+    to: str
+    number: int
+    preimage: bytes | None = None
+    failure: bytes | None = None
+    refused: str | None = None
+
+    @property
+    def status(self) -> str:
+        """`paid`, `failed` or `pending`."""
+        if self.preimage is not None:
+            return "paid"
+        return "pending" if self.failure is None and self.refused is None else "failed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class House:
+    """The house's state value. Implements `facts.Directory`.
+
+    `connected`, `members`, `joins` and `n_new_joins` are true of one run only: names cost nothing,
+    so whoever merely comes and goes leaves no record.
+    """
+
+    config: LspConfig
+    wallet: Wallet
+    chain: KnownChain = field(default_factory=KnownChain)
+    present: frozenset[bytes] = frozenset()  # connected at the last block
+    uptime: Mapping[bytes, int] = field(default_factory=dict)  # bit i: connected i blocks ago
+    last_seen: Mapping[bytes, int] = field(default_factory=dict)  # heights
+    faults: Mapping[bytes, tuple[int, ...]] = field(default_factory=dict)  # their heights
+    aborts: Mapping[bytes, tuple[int, ...]] = field(default_factory=dict)  # caused, their heights
+    next_attempt: int = 0
+    build: Build | None = None
+    build_dropped: str | None = None
+    under_way: bytes | None = None  # the attempt whose ceremony has not ended
+    entries: Map[bytes, FactoryEntry] = field(default_factory=Map)  # by attempt id
+    order: Map[int, bytes] = field(default_factory=Map)  # attempt ids by number
+    of_client: Map[bytes, tuple[int, ...]] = field(default_factory=Map)  # funded, oldest first
+    keys: Map[bytes, int] = field(default_factory=Map)  # factory keys of all attempts: whose
+    given_up: frozenset[bytes] = frozenset()  # attempts whose funding was, until one is dead
+    payments: Map[bytes, HousePayment] = field(default_factory=Map)  # by payment hash
+    n_payments: int = 0
+    post: Post = field(default_factory=Post)
+    connected: frozenset[bytes] = frozenset()
+    members: Mapping[bytes, Member] = field(default_factory=dict)
+    joins: Mapping[bytes, tuple[int, ...]] = field(default_factory=dict)  # the newest, by height
+    n_new_joins: int = 0  # since the last block, of clients that never were in a factory of ours
+
+    @property
+    def durable(self) -> "House":
+        """The part that a restart finds."""
+        return replace(self, connected=frozenset(), members={}, joins={}, n_new_joins=0)
+
+    def factories(self) -> Iterable[FactoryEntry]:
+        """Yield what is known of every factory, oldest first."""
+        for number in sorted(self.order):
+            yield self.entries[self.order[number]]
+
+    def entry_of(self, number: int) -> FactoryEntry:
+        """Return what is known of a factory by its number."""
+        return self.entries[self.order[number]]
+
+    def entries_of(self, node_id: bytes) -> tuple[FactoryEntry, ...]:
+        """Return the funded factories in which a client has a seat, oldest first."""
+        return tuple(self.entry_of(number) for number in self.of_client.get(node_id, ()))
+
+    def is_standing(self, entry: FactoryEntry) -> bool:
+        """Say whether our coins are in a factory: funded, neither expired nor replaced."""
+        is_live = entry.status == FUNDED or (entry.status == DEAD and self.is_confirmed(entry))
+        return is_live and self.chain.height < entry.expiry_height
+
+    def is_confirmed(self, entry: FactoryEntry) -> bool:
+        """Say whether a factory's funding is in a block."""
+        return self.chain.depth(entry.funding_txid) > 0
+
+    # As a directory
+
+    def is_connected(self, node_id: bytes) -> bool:
+        """Say whether a client is connected now."""
+        return node_id in self.connected
+
+    def is_vanished(self, node_id: bytes) -> bool:
+        """Say whether one who has a channel was not seen for `UPTIME_WINDOW_BLOCKS` blocks."""
+        if node_id in self.connected or node_id in self.present:
+            return False
+        return self.chain.height >= self.last_seen.get(node_id, 0) + UPTIME_WINDOW_BLOCKS
+
+    def streams_of(self, node_id: bytes) -> tuple[str, ...]:
+        """Return the streams of the factories in which a client has a channel, oldest first."""
+        return tuple(factory_stream(number) for number in self.of_client.get(node_id, ()))
+
+    def has_coins(self, outpoints: Sequence[OutPoint]) -> bool:
+        """Say whether the wallet has all these coins, in a block and unspent."""
+        coins = [self.wallet.coins.get(outpoint) for outpoint in outpoints]
+        return all(coin is not None and coin.spent_height is None for coin in coins)
+
+    # How reliable a client is
+
+    def uptime_blocks(self, node_id: bytes) -> int:
+        """Return how many of the last `UPTIME_WINDOW_BLOCKS` blocks saw this node connected."""
+        return self.uptime.get(node_id, 0).bit_count()
+
+    def is_unsteady(self, node_id: bytes) -> bool:
+        """Say whether a client has just ended a ceremony for everybody."""
+        heights = self.aborts.get(node_id, ())
+        return bool(heights) and heights[-1] >= self.chain.height - PAUSE_BLOCKS
+
+    def is_reliable(self, node_id: bytes) -> bool:
+        """Say whether a client has shown that it stays: in a factory, or by a day of uptime."""
+        has_shown = (
+            node_id in self.of_client or self.uptime_blocks(node_id) >= RELIABLE_UPTIME_BLOCKS
+        )
+        return has_shown and not self.is_unsteady(node_id)
+
+    def pause_of(self, node_id: bytes) -> tuple[int, str] | None:
+        """Return the height until which a client may not join, and why; None if it may.
+
+        Proven faults close the lobby for a day, spoiled ceremonies and restlessness for about an
+        hour.
+        """
+        until, why = max(
+            (closed_until(of.get(node_id, ()), limit=limit, window_blocks=window_blocks), why)
+            for of, limit, window_blocks, why in (
+                (self.faults, FAULTS_TO_BAN, BAN_BLOCKS, "too many faults"),
+                (self.aborts, ABORTS_TO_PAUSE, PAUSE_BLOCKS, "too many ceremonies ended"),
+                (self.joins, JOINS_TO_PAUSE, PAUSE_BLOCKS, "too many joins"),
+            )
+        )
+        return (until, why) if self.chain.height < until else None
+
+    def banned_until(self, node_id: bytes) -> int | None:
+        """Return the height until which a client may not join, or None."""
+        pause = self.pause_of(node_id)
+        return None if pause is None else pause[0]
+
+    def counts_attendance(self, node_id: bytes) -> bool:
+        """Say whether it matters that somebody is connected: who has a channel, or waits."""
+        return (
+            node_id in self.of_client
+            or node_id in self.members
+            or (self.under_way is not None and node_id in self.entries[self.under_way].node_ids)
+        )
+
+
+def new_house(config: LspConfig) -> House:
+    """Return the state before the first record."""
+    return House(config=config, wallet=new_wallet(config.account))
+
+
+HouseRecord = (
+    r.Created
+    | r.Started
+    | r.PeerConnected
+    | r.PeerDisconnected
+    | r.BroadcastRefusalSeen
+    | sr.SpendingRecord
+    | lr.HouseRecord
+    | MailTaken
+)
+
+
+def apply_to_house(house: House, record: r.AnyRecord) -> House:
+    """Return the house after remembering one thing."""
+    if not isinstance(record, HouseRecord):
+        raise AssertionError(f"{type(record).__name__} is no record of the house")
+    if isinstance(record, sr.SpendingRecord):
+        return replace(house, wallet=with_spending_record(house.wallet, record))
+    match record:
+        case r.Created():
+            return house
+        case r.Started():
+            return replace(
+                house.durable,
+                build=None,
+                present=frozenset(),
+                last_seen=_seen_now(house, house.present),
+            )
+        case r.PeerConnected(node_id=node_id):
+            return _with_connection(house, node_id, house.connected | {node_id})
+        case r.PeerDisconnected(node_id=node_id):
+            return _with_connection(house, node_id, house.connected - {node_id})
+        case r.BroadcastRefusalSeen(txid=txid, reason=reason):
+            return replace(house, chain=house.chain.with_refusal(Txid(txid), reason))
+        case lr.ClientJoined():
+            return _with_member(house, record)
+        case lr.ClientLeft(node_id=node_id):
+            return replace(house, members=_without(house.members, node_id))
+        case lr.BuildStarted() | lr.RebuildAwaited() | lr.BuildDropped():
+            return _with_build(house, record)
+        case lr.FactoryOrdered():
+            return _with_order(house, record)
+        case lr.Attendance():
+            return _with_attendance(house, record)
+        case lr.PaymentOrdered(to=to, asked=asked):
+            number = house.n_payments + 1
+            payment = HousePayment(asked=asked, to=to, number=number)
+            ordered = replace(
+                house,
+                payments=house.payments.set(asked.payment_hash, payment),
+                n_payments=number,
+            )
+            return _telling(ordered, to, asked)
+        case lr.FundingAbandoned():
+            return _with_replacement(house, record)
+        case MailTaken(sender=sender, number=number, mail=content):
+            taken = replace(house, post=house.post.with_taken(sender, number))
+            return _with_mail(taken, content)
+        case _:
+            assert_never(record)
+
+
+def _with_mail(house: House, content: mail.AnyMail) -> House:
+    match content:
+        case mail.Found():
+            return _with_block(house, content)
+        case mail.Lost(height=height):
+            chain = house.chain.without_block(height)
+            return replace(house, chain=chain, wallet=house.wallet.without_block(height))
+        case mail.CeremonyEnded(aborted=None):
+            return _with_funded(house, content)
+        case mail.CeremonyEnded():
+            return _with_aborted(house, content)
+        case mail.FactoryDied(attempt_id=attempt_id):
+            dead = _with_status(house, attempt_id, DEAD)
+            return replace(
+                dead,
+                wallet=house.wallet.released(attempt_id),
+                given_up=house.given_up - {attempt_id},
+            )
+        case mail.PayAnswered(payment_hash=payment_hash):
+            payment = replace(
+                house.payments[payment_hash],
+                preimage=content.preimage,
+                failure=content.failure,
+                refused=content.refused,
+            )
+            return replace(house, payments=house.payments.set(payment_hash, payment))
+        case _:
+            raise AssertionError(f"{type(content).__name__} is no mail for the house")
+
+
+def _telling(house: House, receiver: str, content: mail.AnyMail) -> House:
+    return replace(house, post=house.post.with_sent((Letter(receiver, content),)))
+
+
+def _with_connection(house: House, node_id: bytes, connected_now: frozenset[bytes]) -> House:
+    return replace(
+        house,
+        connected=connected_now,
+        members=_without(house.members, node_id),
+    )
+
+
+def _seen_now(house: House, node_ids: Iterable[bytes]) -> dict[bytes, int]:
+    # Of those who have a channel: strangers may come and go without a trace.
+    seen = {node_id: house.chain.height for node_id in node_ids if node_id in house.of_client}
+    return {**house.last_seen, **seen}
+
+
+def _with_member(house: House, record: lr.ClientJoined) -> House:
+    node_id = record.node_id
+    member = Member(
+        node_id=node_id, join=decoded(record.message, m.Join), is_moving=record.is_moving
+    )
+    heights = (*house.joins.get(node_id, ()), house.chain.height)[-JOINS_TO_PAUSE:]
+    return replace(
+        house,
+        members={**house.members, node_id: member},
+        joins={**house.joins, node_id: heights},
+        n_new_joins=house.n_new_joins + (node_id not in house.of_client),
+    )
+
+
+def _with_block(house: House, found: mail.Found) -> House:
+    wallet, txs = house.wallet, [Tx.parse(data) for data in found.txs]
+    for tx in txs:
+        wallet = wallet.with_tx(tx, found.height)
+    block = BlockRef(height=found.height, block_hash=Txid(found.block_hash))
+    height = found.height
+    window = (1 << UPTIME_WINDOW_BLOCKS) - 1
+    uptime = {
+        node_id: seen
+        for node_id in {*house.uptime, *house.present}
+        # Whoever was away for the whole window is forgotten.
+        if (seen := (house.uptime.get(node_id, 0) << 1 | (node_id in house.present)) & window)
+    }
+    return replace(
+        house,
+        uptime=uptime,
+        chain=house.chain.with_block(block, txs),
+        wallet=wallet,
+        n_new_joins=0,
+        faults=_recent(house.faults, height - BAN_BLOCKS),
+        aborts=_recent(house.aborts, height - PAUSE_BLOCKS),
+        joins=_recent(house.joins, height - PAUSE_BLOCKS),
+    )
+
+
+def _with_attendance(house: House, record: lr.Attendance) -> House:
+    present = (house.present | set(record.came)) - set(record.went)
+    return replace(house, present=present, last_seen=_seen_now(house, record.went))
+
+
+def _recent(
+    heights: Mapping[bytes, tuple[int, ...]], least_height: int
+) -> Mapping[bytes, tuple[int, ...]]:
+    """Return what still counts: names cost nothing, so what no longer closes anything goes."""
+    return {node_id: of for node_id, of in heights.items() if of and of[-1] >= least_height}
+
+
+def _with_build(
+    house: House, record: lr.BuildStarted | lr.RebuildAwaited | lr.BuildDropped
+) -> House:
+    match record:
+        case lr.BuildStarted():
+            build = Build(
+                attempt=record.attempt,
+                node_ids=record.node_ids,
+                reasons=record.reasons,
+                capacity_sat=record.capacity_sat,
+                min_clients=record.min_clients,
+                max_clients=record.max_clients,
+            )
+            next_attempt = record.attempt + 1
+            return replace(house, build=build, build_dropped=None, next_attempt=next_attempt)
+        case lr.RebuildAwaited():
+            build = Build(
+                attempt=None,
+                node_ids=record.node_ids,
+                reasons=(),
+                capacity_sat=(),
+                min_clients=record.min_clients,
+                max_clients=record.max_clients,
+            )
+            return replace(house, build=build)
+        case lr.BuildDropped(reason=reason):
+            return replace(house, build=None, build_dropped=reason)
+        case _:
+            assert_never(record)
+
+
+def _with_order(house: House, record: lr.FactoryOrdered) -> House:
+    order = record.order
+    terms, tx = decode_terms(order.terms), Tx.parse(order.funding_tx)
+    own = decode_fields(m.Pool, order.lsp_factory_pool)
+    entry = FactoryEntry(
+        attempt_id=order.attempt_id,
+        number=order.attempt,
+        node_ids=tuple(seat.node_id for seat in order.seats),
+        factory_pubkeys=record.factory_pubkeys,
+        capacity_sat=terms.capacity_sat,
+        dying_heights=record.dying_heights,
+        expiry_height=terms.expiry_height,
+        funding_amount_sat=tx.outputs[0].amount_sat,
+        funding_txid=tx.txid,
+        coins=tuple(tx_in.outpoint for tx_in in tx.inputs),
+    )
+    wallet = house.wallet.with_address_used(CHANGE).with_reserved(entry.coins, entry.attempt_id)
+    ordered = replace(
+        house,
+        entries=house.entries.set(entry.attempt_id, entry),
+        order=house.order.set(entry.number, entry.attempt_id),
+        keys=house.keys.update(dict.fromkeys((own.pubkey, *entry.factory_pubkeys), entry.number)),
+        under_way=entry.attempt_id,
+        wallet=wallet,
+        members={k: v for k, v in house.members.items() if k not in entry.node_ids},
+    )
+    return _telling(ordered, entry.stream, order)
+
+
+def _with_status(house: House, attempt_id: bytes, status: str) -> House:
+    entry = replace(house.entries[attempt_id], status=status)
+    under_way = None if house.under_way == attempt_id else house.under_way
+    return replace(house, entries=house.entries.set(attempt_id, entry), under_way=under_way)
+
+
+def _with_funded(house: House, ended: mail.CeremonyEnded) -> House:
+    entry = house.entries[ended.attempt_id]
+    of_client = house.of_client
+    for node_id in entry.node_ids:
+        of_client = of_client.set(node_id, (*of_client.get(node_id, ()), entry.number))
+    funded = _with_status(house, entry.attempt_id, FUNDED)
+    return replace(funded, build=None, of_client=of_client)
+
+
+def _with_aborted(house: House, ended: mail.CeremonyEnded) -> House:
+    entry = house.entries[ended.attempt_id]
+    faults, aborts, uptime = dict(house.faults), dict(house.aborts), dict(house.uptime)
+    joins = dict(house.joins)
+    for node_id in entry.node_ids:
+        # The others have to join again for no fault of theirs, so that join does not count.
+        if node_id not in ended.culprits and joins.get(node_id):
+            joins[node_id] = joins[node_id][:-1]
+    height = house.chain.height
+    for culprit in ended.culprits:
+        aborts[culprit] = (*aborts.get(culprit, ()), height)[-ABORTS_TO_PAUSE:]
+        if ended.is_fault:
+            faults[culprit] = (*faults.get(culprit, ()), height)[-FAULTS_TO_BAN:]
+        uptime[culprit] = 0  # The next placement ranks it last.
+    return replace(
+        _with_status(house, entry.attempt_id, ABORTED),
+        wallet=house.wallet.released(entry.attempt_id),
+        faults=faults,
+        aborts=aborts,
+        joins=joins,
+        uptime=uptime,
+    )
+
+
+def _with_replacement(house: House, record: lr.FundingAbandoned) -> House:
+    """Return the house with what is to spend a coin of a funding, in the place of any before it."""
+    entry, tx = house.entries[record.attempt_id], Tx.parse(record.tx)
+    wallet = house.wallet
+    if entry.replacement is not None:
+        wallet = wallet.without_payment(entry.replacement.txid)
+    # Reserved without a gap: a crash may come before the payment is signed.
+    wallet = wallet.with_reserved([tx_in.outpoint for tx_in in tx.inputs], entry.attempt_id)
+    given_up = replace(
+        house,
+        entries=house.entries.set(entry.attempt_id, replace(entry, replacement=tx)),
+        given_up=house.given_up | {entry.attempt_id},
+        wallet=wallet.with_address_used(CHANGE),
+    )
+    told = mail.FundingGivenUp(attempt_id=entry.attempt_id, tx=record.tx)
+    return _telling(given_up, entry.stream, told)
+
+
+def _without(members: Mapping[bytes, Member], node_id: bytes) -> Mapping[bytes, Member]:
+    return {key: member for key, member in members.items() if key != node_id}

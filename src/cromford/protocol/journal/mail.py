@@ -1,0 +1,251 @@
+"""What one stream tells another: a value in the sender's fold, a cursor in the receiver's.
+
+The record that causes a letter puts it into the sender's outbox, so it is as durable as its cause.
+Letters from one stream to another are numbered from 1 and taken in this order; one that was taken
+before means nothing. So it does not matter how late, or how often, a letter is delivered.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import msgspec
+from immutables import Map
+
+
+class Mail(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """One letter's content."""
+
+
+class Seat(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """One client of an attempt, as it joined; `reason` says why it has this seat."""
+
+    node_id: bytes
+    join: bytes
+    reason: str
+
+
+class FundingCoin(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """A coin that a funding spends: its output, and the wallet's path to its key."""
+
+    amount_sat: int
+    script_pubkey: bytes
+    change: int
+    index: int
+
+
+class Ordered(Mail, frozen=True, kw_only=True, tag="attempt_proposed"):
+    """House to a new factory: all that its tree is computed from, and the coins that fund it."""
+
+    attempt_id: bytes
+    attempt: int
+    terms: bytes
+    seats: tuple[Seat, ...]
+    lsp_factory_pool: bytes
+    lsp_channels: tuple[bytes, ...]
+    lsp_channel_pools: tuple[bytes, ...]
+    funding_tx: bytes
+    coins: tuple[FundingCoin, ...]
+
+
+class CeremonyEnded(Mail, frozen=True, kw_only=True, tag="ceremony_ended"):
+    """Factory to house: its ceremony is over. Without an `aborted` reason it was funded.
+
+    `culprits` are the node ids of those who caused an abort; `is_fault` says that it was proven;
+    `tries_again` is false where another try would fail alike.
+    """
+
+    attempt_id: bytes
+    aborted: str | None = None
+    culprits: tuple[bytes, ...] = ()
+    is_fault: bool = False
+    tries_again: bool = True
+
+
+class FundingGivenUp(Mail, frozen=True, kw_only=True, tag="funding_given_up"):
+    """House to factory: its funding is published no more; `tx`, unsigned, takes a coin of it."""
+
+    attempt_id: bytes
+    tx: bytes
+
+
+class FactoryDied(Mail, frozen=True, kw_only=True, tag="factory_died"):
+    """Factory to house: its funding will never confirm, so its coins are free again."""
+
+    attempt_id: bytes
+
+
+class Watch(Mail, frozen=True, kw_only=True, tag="watch_asked"):
+    """Factory to chain: whatever spends these outpoints is news.
+
+    As of a height: what the chain watched for it by itself up to there is what is named here.
+    """
+
+    height: int
+    outpoints: tuple[bytes, ...]
+
+
+class Watched(Mail, frozen=True, kw_only=True, tag="watched"):
+    """Chain to factory: what it asked for is watched."""
+
+    height: int
+
+
+class Found(Mail, frozen=True, kw_only=True, tag="block_connected"):
+    """Chain to whom it concerns: a block, and what it has for the receiver."""
+
+    height: int
+    block_hash: bytes
+    txs: tuple[bytes, ...]
+
+
+class Lost(Mail, frozen=True, kw_only=True, tag="block_disconnected"):
+    """Chain to whom it concerns: the block at this height left the active chain."""
+
+    height: int
+
+
+class ForwardAsked(Mail, frozen=True, kw_only=True, tag="forward_asked"):
+    """The payer's factory to the payee's: may an HTLC go on? A channel and an id name it."""
+
+    channel_id: bytes
+    htlc_id: int
+    payment_hash: bytes
+    cltv_expiry: int
+    delivery: bytes
+
+
+class ForwardRefused(Mail, frozen=True, kw_only=True, tag="forward_refused"):
+    """The payee's factory to the payer's: not here, or not now; `reason` is for the operator."""
+
+    channel_id: bytes
+    htlc_id: int
+    reason: str
+
+
+class ForwardAnswered(Mail, frozen=True, kw_only=True, tag="forward_answered"):
+    """The payee's factory to the payer's: what became of an HTLC that went on."""
+
+    channel_id: bytes
+    htlc_id: int
+    out_channel_id: bytes
+    preimage: bytes | None = None
+    failure: bytes | None = None
+
+
+class PayAsked(Mail, frozen=True, kw_only=True, tag="pay_asked"):
+    """House to a payee's factory: pay an invoice out of the LSP's side of its channel."""
+
+    payment_hash: bytes
+    payment_secret: bytes
+    payee: bytes
+    amount_msat: int
+    description: str
+    min_final_cltv_expiry_delta: int
+    text: str
+
+
+class PayAnswered(Mail, frozen=True, kw_only=True, tag="pay_answered"):
+    """Factory to house: what became of a payment; `refused` if no HTLC was ever offered."""
+
+    payment_hash: bytes
+    preimage: bytes | None = None
+    failure: bytes | None = None
+    refused: str | None = None
+
+
+AnyMail = (
+    Ordered
+    | CeremonyEnded
+    | FundingGivenUp
+    | FactoryDied
+    | Watch
+    | Watched
+    | Found
+    | Lost
+    | ForwardAsked
+    | ForwardRefused
+    | ForwardAnswered
+    | PayAsked
+    | PayAnswered
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """Mail with its address: what a record gives out."""
+
+    receiver: str
+    mail: AnyMail
+
+
+class Posted(NamedTuple):
+    """Mail on its way, with its number among those of one sender to one receiver."""
+
+    sender: str
+    receiver: str
+    number: int
+    mail: AnyMail
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Post:
+    """The mail of one stream.
+
+    Attributes:
+        n_sent: How many letters went to each receiver.
+        outbox: What each may not have taken yet, oldest first; the last has number `n_sent`.
+        taken: The number of the last letter taken from each sender.
+    """
+
+    n_sent: Map[str, int] = field(default_factory=Map)
+    outbox: Map[str, tuple[AnyMail, ...]] = field(default_factory=Map)
+    taken: Map[str, int] = field(default_factory=Map)
+
+    def with_sent(self, letters: Iterable[Letter]) -> "Post":
+        """Return the post with more letters in its outbox."""
+        post = self
+        for letter in letters:
+            receiver, mail = letter.receiver, letter.mail
+            post = replace(
+                post,
+                n_sent=post.n_sent.set(receiver, post.n_sent.get(receiver, 0) + 1),
+                outbox=post.outbox.set(receiver, (*post.outbox.get(receiver, ()), mail)),
+            )
+        return post
+
+    def with_taken(self, sender: str, number: int) -> "Post":
+        """Return the post after a letter was taken.
+
+        Raises:
+            AssertionError: If it is not the next one of this sender.
+        """
+        if number != self.taken.get(sender, 0) + 1:
+            raise AssertionError(f"letter {number} of {sender} is not the next")
+        return replace(self, taken=self.taken.set(sender, number))
+
+    def is_next(self, sender: str, number: int) -> bool:
+        """Say whether a letter is the next of its sender; any other means nothing now."""
+        return number == self.taken.get(sender, 0) + 1
+
+    def pending(self, sender: str) -> Iterator[Posted]:
+        """Yield what is in the outbox of this stream, whose name is `sender`, in a fixed order."""
+        for receiver in sorted(self.outbox):
+            mails = self.outbox[receiver]
+            first = self.n_sent[receiver] - len(mails) + 1
+            for number, mail in enumerate(mails, start=first):
+                yield Posted(sender=sender, receiver=receiver, number=number, mail=mail)
+
+    def untaken(self, receiver: str, *, taken: int) -> tuple[AnyMail, ...]:
+        """Return what a receiver has not taken yet, by the number of the last letter it took."""
+        mails = self.outbox.get(receiver, ())
+        n_left = self.n_sent.get(receiver, 0) - taken
+        return mails[len(mails) - n_left :] if 0 < n_left <= len(mails) else ()
+
+    def settled(self, receiver: str, *, taken: int) -> "Post":
+        """Return the post without what a receiver took; it needs no record, the cursor says it."""
+        left = self.untaken(receiver, taken=taken)
+        if len(left) == len(self.outbox.get(receiver, ())):
+            return self
+        outbox = self.outbox.set(receiver, left) if left else self.outbox.delete(receiver)
+        return replace(self, outbox=outbox)

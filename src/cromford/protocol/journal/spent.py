@@ -1,0 +1,22 @@
+"""How a wallet changes by what its operator does: both roles have one."""
+
+from typing import assert_never
+
+from cromford.bitcoin.tx import Tx, Txid
+from cromford.protocol.journal import spending_records as sr
+from cromford.wallet.account import CHANGE
+from cromford.wallet.coins import Wallet
+
+
+def with_spending_record(wallet: Wallet, record: sr.SpendingRecord) -> Wallet:
+    """Return the wallet after remembering one thing."""
+    match record:
+        case sr.AddressIssued(change=change):
+            return wallet.with_address_used(change)
+        case sr.SpendingWasSigned(tx=tx, has_change=has_change):
+            spent = wallet.with_spending(Tx.parse(tx))
+            return spent.with_address_used(CHANGE) if has_change else spent
+        case sr.SpendingAbandoned(txid=txid):
+            return wallet.without_payment(Txid(txid))
+        case _:
+            assert_never(record)

@@ -1,0 +1,100 @@
+"""A funding that nobody takes is given up: a coin of it is paid back to the LSP.
+
+A signed funding transaction cannot be taken back by a word: whoever has it may publish it. What
+ends it is another transaction that spends one of its coins, as deep in the chain as a funding has
+to be. Until then all its coins stay reserved; then the attempt is over for everybody, and each
+client sees so on its own chain.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from cromford import effects as fx
+from cromford.bitcoin.tx import OutPoint, Tx, Txid
+from cromford.protocol import events as ev
+from cromford.protocol.faults import Rejected
+from cromford.protocol.journal import lobby_records as lr
+from cromford.protocol.journal.house import ABORTED, BUILDING, DEAD, House
+from cromford.protocol.turn import Turn
+from cromford.wallet.coins import InsufficientCoins, WalletCoin
+from cromford.wallet.spending import SpendingPlan, plan_return
+
+
+def planned(house: House, attempt_id: bytes, *, feerate_sat_per_kw: int) -> SpendingPlan:
+    """Return what pays the largest coin of a funding back to us.
+
+    Asked again with a higher feerate, it replaces what was published before.
+
+    Raises:
+        Rejected: If there is no such funding without a block, or its coins do not pay for it.
+    """
+    entry = house.entries.get(attempt_id)
+    if entry is None or entry.status in {BUILDING, ABORTED}:
+        raise Rejected("factory_not_found", f"no signed funding of {attempt_id.hex()}")
+    if house.is_confirmed(entry):
+        raise Rejected("factory_funded", "the funding is in a block")
+    coins = [coin for coin in _coins(house, entry.coins) if coin.spent_height is None]
+    if entry.status == DEAD or not coins:
+        raise Rejected("factory_dead", "a coin of the funding is spent already")
+    coin = max(coins, key=lambda coin: (coin.txout.amount_sat, coin.outpoint))
+    try:
+        return plan_return(house.wallet, coin, feerate_sat_per_kw=feerate_sat_per_kw)
+    except InsufficientCoins as error:
+        raise Rejected("insufficient_coins", str(error)) from error
+
+
+def on_abandon_requested(turn: Turn[House], event: ev.FactoryAbandonRequested) -> None:
+    """Publish a funding no more, and spend one of its coins.
+
+    Raises:
+        Rejected: If it cannot be given up; on a stale chain it may be in a block.
+    """
+    plan = planned(turn.state, event.attempt_id, feerate_sat_per_kw=event.feerate_sat_per_kw)
+    turn.check_fresh()
+    turn.remember(
+        lr.FundingAbandoned(
+            attempt_id=event.attempt_id, tx=plan.tx.serialize(), reason=event.reason
+        )
+    )
+    turn.ask(*_owed(turn.state, plan.tx))
+
+
+def owed(house: House) -> Iterator[fx.SignSpending]:
+    """Yield the effects that sign what replaces a funding, unless it was; then it is a payment."""
+    for attempt_id in sorted(house.given_up):
+        entry = house.entries[attempt_id]
+        if entry.replacement is not None and not house.is_confirmed(entry):
+            yield from _owed(house, entry.replacement)
+
+
+def _owed(house: House, replacement: Tx) -> Iterator[fx.SignSpending]:
+    wallet = house.wallet
+    coins = _coins(house, [tx_in.outpoint for tx_in in replacement.inputs])
+    is_signed = replacement.txid in {**wallet.payments, **wallet.ended_payments}
+    if not is_signed and all(coin.spent_height is None for coin in coins):
+        yield fx.SignSpending(
+            tx=replacement,
+            prevouts=tuple(coin.txout for coin in coins),
+            paths=tuple(coin.path for coin in coins),
+            has_change=False,
+        )
+
+
+def check_is_no_replacement(house: House, txid: Txid) -> None:
+    """Check that a payment which the operator gives up does not end a funding.
+
+    Raises:
+        Rejected: If it does: it can be replaced, and never taken back.
+    """
+    for attempt_id in house.given_up:
+        replacement = house.entries[attempt_id].replacement
+        if replacement is not None and replacement.txid == txid:
+            raise Rejected(
+                "ends_a_funding",
+                f"it ends the factory {attempt_id.hex()}: `factory abandon` with a higher "
+                "feerate replaces it",
+            )
+
+
+def _coins(house: House, outpoints: Iterable[OutPoint]) -> list[WalletCoin]:
+    coins = (house.wallet.coins.get(outpoint) for outpoint in outpoints)
+    return [coin for coin in coins if coin is not None]

@@ -1,0 +1,109 @@
+"""From fresh keys to an order: the house hands a new factory all that it is computed from."""
+
+from collections.abc import Sequence
+
+from cromford import effects as fx
+from cromford.bitcoin.tx import TxOut
+from cromford.factory.funding import funding_tx_of
+from cromford.factory.shape import plan_of
+from cromford.factory.terms import FactoryTerms
+from cromford.factory.vertices import funding_output_of
+from cromford.protocol import events as ev
+from cromford.protocol.journal import lobby_records as lr
+from cromford.protocol.journal import mail
+from cromford.protocol.journal.first_commitments import offer_of
+from cromford.protocol.journal.house import Build, House
+from cromford.protocol.lobby.build import select_coins, shape_by_policy, terms_of
+from cromford.protocol.lobby.lsp import await_rejoin
+from cromford.protocol.turn import Turn
+from cromford.signing.nonces import PublicPool
+from cromford.wallet.account import CHANGE
+from cromford.wallet.coins import InsufficientCoins, WalletCoin
+from cromford.wire import messages as m
+from cromford.wire.fields import encode_fields
+
+
+def on_attempt_prepared(turn: Turn[House], event: ev.AttemptPrepared) -> None:
+    """Order a factory with everybody's fresh keys, out of coins that are reserved for it."""
+    house, build = turn.state, turn.state.build
+    pools = (event.factory_pool, *(pool for _, pool in event.channels))
+    drop = fx.DropPools(pool_ids=tuple(pool.pool_id for pool in pools))
+    if build is None or build.attempt != event.asked.attempt:
+        turn.ask(drop)
+        return
+    missing = [node_id for node_id in build.node_ids if node_id not in house.members]
+    if missing:
+        # Nothing was proposed, so nobody has to make fresh keys; those who stayed still wait.
+        reason = f"{len(missing)} clients left before the proposal"
+        turn.remember(lr.BuildDropped(reason=reason))
+        turn.ask(drop)
+        await_rejoin(turn, build, without=())
+        return
+    try:
+        ordered = _order(house, build, event)
+    except InsufficientCoins as error:
+        turn.remember(lr.BuildDropped(reason=str(error)))
+        turn.ask(drop)
+        await_rejoin(turn, build, without=())
+        return
+    turn.remember(ordered)
+
+
+def _order(house: House, build: Build, event: ev.AttemptPrepared) -> lr.FactoryOrdered:
+    joins = [house.members[node_id].join for node_id in build.node_ids]
+    shape, inner_arities = shape_by_policy(house.config.policy, len(joins))
+    terms = terms_of(house, build.capacity_sat, shape, inner_arities, attempt_id=event.attempt_id)
+    pubkeys = [event.factory_pool.pubkey, *(join.factory_pool.pubkey for join in joins)]
+    amount_sat = plan_of(terms).kickoff_input_sat
+    selection = select_coins(house, amount_sat)
+    funding_tx = funding_tx_of(
+        inputs=[coin.outpoint for coin in selection.coins],
+        factory_output=TxOut(
+            amount_sat=amount_sat, script_pubkey=funding_output_of(pubkeys, terms).script_pubkey
+        ),
+        change_output=TxOut(
+            amount_sat=selection.change_sat, script_pubkey=house.wallet.next_script(CHANGE)
+        ),
+    )
+    coin_of = {coin.outpoint: coin for coin in selection.coins}
+    order = mail.Ordered(
+        attempt_id=event.attempt_id,
+        attempt=event.asked.attempt,
+        terms=terms.encode(),
+        seats=_seats(build, joins),
+        lsp_factory_pool=_encoded_pool(event.factory_pool),
+        lsp_channels=tuple(encode_fields(offer_of(keys)) for keys, _ in event.channels),
+        lsp_channel_pools=tuple(_encoded_pool(pool) for _, pool in event.channels),
+        funding_tx=funding_tx.serialize(),
+        coins=tuple(_coin(coin_of[tx_in.outpoint]) for tx_in in funding_tx.inputs),
+    )
+    return lr.FactoryOrdered(
+        order=order,
+        factory_pubkeys=tuple(pubkeys[1:]),
+        dying_heights=tuple(_dying_height(terms, n) for n in range(1, len(joins) + 1)),
+    )
+
+
+def _seats(build: Build, joins: Sequence[m.Join]) -> tuple[mail.Seat, ...]:
+    return tuple(
+        mail.Seat(node_id=node_id, join=m.encode_message(join), reason=reason)
+        for node_id, join, reason in zip(build.node_ids, joins, build.reasons, strict=True)
+    )
+
+
+def _dying_height(terms: FactoryTerms, client: int) -> int:
+    n_layers = len(plan_of(terms).path_to(client))
+    return terms.exit_deadline_height(n_layers) - terms.dying_blocks
+
+
+def _coin(coin: WalletCoin) -> mail.FundingCoin:
+    return mail.FundingCoin(
+        amount_sat=coin.txout.amount_sat,
+        script_pubkey=coin.txout.script_pubkey,
+        change=coin.path.change,
+        index=coin.path.index,
+    )
+
+
+def _encoded_pool(pool: PublicPool) -> bytes:
+    return encode_fields(m.Pool(pubkey=pool.pubkey, pubnonces=pool.pubnonces))

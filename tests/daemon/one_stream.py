@@ -1,0 +1,50 @@
+"""The layout of a role of one stream that is always folded, for tests of the driver."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from cromford.protocol.journal.records import AnyRecord
+
+
+class OneStream:
+    """Implements `daemon.parts.Parts`."""
+
+    def __init__(self, stream: str, fold: Callable[[Any, AnyRecord], Any]) -> None:
+        self._stream = stream
+        self._fold = fold
+
+    def begin(self, state: Any, _load: Callable[[str], Any]) -> Any:
+        return state
+
+    def is_ours(self, stream: str) -> bool:
+        return stream == self._stream
+
+    def value(self, state: Any, _stream: str) -> Any:
+        return state
+
+    def with_value(self, _state: Any, _stream: str, value: Any) -> Any:
+        return value
+
+    def fold(self, _stream: str) -> Callable[[Any, AnyRecord], Any]:
+        return self._fold
+
+    def snapshots(self, _state: Any, _stream: str) -> None:
+        return None
+
+    def archived(self, _value: Any, _records: Sequence[AnyRecord]) -> Iterable[tuple[bytes, bytes]]:
+        return ()
+
+    def settled(self, state: Any) -> Any:
+        return state
+
+    def label(self, _state: Any, _stream: str) -> bytes:
+        return b""
+
+    def asleep(self, _state: Any, _stream: str, _label: bytes) -> Any:
+        raise AssertionError("it never sleeps")
+
+    def is_asleep(self, _state: Any, _stream: str) -> bool:
+        return False
+
+    def quiet(self, _state: Any) -> Iterable[str]:
+        return ()

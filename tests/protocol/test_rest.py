@@ -57,6 +57,14 @@ def factory_of(n_clients: int = 2, **policy: Any) -> Pump:
     return pump
 
 
+def found(pump: Pump, client: PumpNode) -> None:
+    """Build a factory with one client, and confirm it."""
+    pump.join(client)
+    pump.build()
+    pump.run()
+    pump.mine(pump.policy.min_depth)
+
+
 # What keeps it awake
 
 
@@ -220,10 +228,7 @@ def two_factories() -> Pump:
     """Return alice's factory, and bob's, which sleeps."""
     pump = Pump(2, policy=QUICK)
     for client in pump.clients:
-        pump.join(client)
-        pump.build()
-        pump.run()
-        pump.mine(QUICK.min_depth)
+        found(pump, client)
         assert pay(pump, pump.lsp, client, FIRST_MSAT).status == "paid"
     all_away(pump)
     assert sleeping(pump) == {0, 1}
@@ -323,6 +328,29 @@ def test_a_payment_of_the_operators_to_a_sleeping_factory_is_refused_and_wakes_n
 
 
 # That it slept changes nothing
+
+
+@pytest.mark.parametrize("sleeps", [False, True])
+def test_a_payment_waits_for_one_reason_whether_or_not_the_payees_factory_sleeps(
+    sleeps: bool,  # noqa: FBT001 - a parameter of pytest
+) -> None:
+    """Its channel is past its exit deadline: only a factory in memory knows that."""
+    pump = Pump(2, policy=replace(SHORT, active_blocks=400))
+    alice, bob = pump.clients
+    found(pump, bob)
+    pump.blind.add(bob.name)  # Or it would leave in time.
+    pump.disconnect(bob)
+    pump.mine(300)
+    found(pump, alice)
+    assert pay(pump, pump.lsp, alice, FIRST_MSAT).status == "paid"
+    (link,) = book(pump.lsp).links_with(bob.node_id)
+    pump.mine(link.exit_deadline_height - pump.chain.height)
+    if sleeps:
+        pump.lsp.checkpoint()
+    assert sleeping(pump) == ({0} if sleeps else set())
+    begin_payment(pump, alice, bob, AMOUNT_MSAT)
+    (held,) = lsp_state(pump).factory(1).book.held.values()
+    assert held.reason == "the payee is away"
 
 
 def lived(seed: int, lsp_kind: type[PumpNode]) -> Village:

@@ -65,9 +65,8 @@ class CountingPump(Pump):
         )
 
 
-@pytest.fixture
-def pump() -> CountingPump:
-    """Two clients, each in a factory of its own, both of which sleep."""
+def two_factories() -> CountingPump:
+    """Return two clients with money, each in a factory of its own."""
     pump = CountingPump(2, policy=QUICK)
     for client in pump.clients:
         pump.join(client)
@@ -75,6 +74,13 @@ def pump() -> CountingPump:
         pump.run()
         pump.mine(QUICK.min_depth)
         assert pay(pump, pump.lsp, client, FIRST_MSAT).status == "paid"
+    return pump
+
+
+@pytest.fixture
+def pump() -> CountingPump:
+    """The same, all gone and both factories asleep."""
+    pump = two_factories()
     all_away(pump)
     assert sleeping(pump) == {0, 1}
     pump.lsp.counted.loads.clear()
@@ -117,6 +123,24 @@ def test_a_restart_finds_asleep_what_slept_and_reads_none_of_it(pump: CountingPu
     pump.mine(3)
     assert loaded(pump) == []
     assert all_awake(lsp_state(pump)).durable.factories == before.factories
+
+
+def test_a_restart_reads_no_factory_to_learn_which_mail_it_took() -> None:
+    """What house and chain told it stands in records of theirs that are folded again."""
+    pump = two_factories()
+    for client in pump.clients:
+        pump.disconnect(client)
+    driver = driver_of(pump)
+    for name in list(driver.quiet()):
+        driver.keep(driver.begin_checkpoint(name)())
+        assert driver.put_to_sleep(name)
+    before = lsp_state(pump)
+    loaded(pump)
+    start_again(pump)
+    assert sleeping(pump) == {0, 1}
+    assert loaded(pump) == []
+    assert lsp_state(pump).scan.post == before.scan.post, "and none of it is on its way again"
+    assert lsp_state(pump).house.post == before.house.post
 
 
 def test_a_client_that_comes_loads_its_own_factory_once(pump: CountingPump) -> None:

@@ -199,6 +199,7 @@ class LspParts:
                 earned_msat=factory.book.earned_msat,
                 n_finished=factory.book.n_finished,
                 totals=totals(channels_of(state.house, factory, FRESH)),
+                taken=dict(sorted(factory.post.taken.items())),
                 shown=summary(factory),
             )
         )
@@ -212,6 +213,7 @@ class LspParts:
             earned_msat=read.earned_msat,
             n_finished=read.n_finished,
             totals=Map(read.totals),
+            taken=Map(read.taken),
         )
         return state.without_factory(_number(stream), asleep)
 
@@ -234,6 +236,7 @@ class Label(msgspec.Struct, frozen=True, kw_only=True):
     earned_msat: int
     n_finished: int
     totals: dict[str, int]
+    taken: dict[str, int]
     shown: dict[str, Any]
 
 

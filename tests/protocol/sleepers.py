@@ -56,23 +56,22 @@ class SleepyNode(PumpNode):
 
 
 class Village(ExitPump):
-    """Two factories of two clients each, whose chain may go back.
+    """Clients without a factory yet, and a chain that may go back.
 
     Args:
         seed: Decides in what order everything arrives.
         lsp_kind: What its LSP is like.
+        n_clients: How many live there.
     """
 
-    def __init__(self, seed: int, lsp_kind: type[PumpNode]) -> None:
+    def __init__(self, seed: int, lsp_kind: type[PumpNode], *, n_clients: int) -> None:
         paying_clients._numbers = itertools.count(1)
         self.lsp_kind = lsp_kind
         self.dice = random.Random(f"village {seed}")
         self.traps, self.silent = {}, set()
         self.n_reorgs = self.n_paid_beside_an_exit = 0
-        Pump.__init__(self, 4, policy=POLICY, order=seed)
+        Pump.__init__(self, n_clients, policy=POLICY, order=seed)
         self.tamper = self.lose
-        for pair in (self.clients[:2], self.clients[2:]):
-            self.found(*pair)
 
     def _node(self, name: str, lsp_node_id: bytes | None) -> PumpNode:
         kind = PumpNode if lsp_node_id else self.lsp_kind
@@ -92,6 +91,14 @@ class Village(ExitPump):
         self.build()
         self.run()
         self.mine(4)
+
+
+def two_pairs(seed: int, lsp_kind: type[PumpNode]) -> Village:
+    """Return a village of two factories with two clients each."""
+    village = Village(seed, lsp_kind, n_clients=4)
+    for pair in (village.clients[:2], village.clients[2:]):
+        village.found(*pair)
+    return village
 
 
 def live_through(village: Village, seed: int) -> None:

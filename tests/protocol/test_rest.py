@@ -24,6 +24,7 @@ from tests.protocol.sleepers import (
     live_through,
     lsp_state,
     sleeping,
+    two_pairs,
 )
 from tests.protocol.test_abandoned_fundings import abandon, unheard
 from tests.protocol.test_leaving import QUICK, mute
@@ -258,7 +259,7 @@ def test_a_block_that_spends_its_output_wakes_it() -> None:
 
 
 def test_a_block_that_took_its_funding_wakes_it_when_it_leaves_the_chain() -> None:
-    pump = Village(0, PumpNode)
+    pump = two_pairs(0, PumpNode)
     all_away(pump)
     assert sleeping(pump) == {0, 1}
     funding_txid = lsp_state(pump).factory(1).attempt.funding_tx.txid
@@ -356,7 +357,7 @@ def test_a_payment_waits_for_one_reason_whether_or_not_the_payees_factory_sleeps
 def lived(seed: int, lsp_kind: type[PumpNode]) -> Village:
     """Return a village after its life; nonces are the same in every life of a seed."""
     with recording(f"village {seed}"):
-        village = Village(seed, lsp_kind)
+        village = two_pairs(seed, lsp_kind)
         live_through(village, seed)
     return village
 

@@ -93,11 +93,12 @@ class Village(ExitPump):
         self.mine(4)
 
 
-def two_pairs(seed: int, lsp_kind: type[PumpNode]) -> Village:
-    """Return a village of two factories with two clients each."""
-    village = Village(seed, lsp_kind, n_clients=4)
-    for pair in (village.clients[:2], village.clients[2:]):
-        village.found(*pair)
+def settled(seed: int, lsp_kind: type[PumpNode], *sizes: int) -> Village:
+    """Return a village with a factory of each size, whose clients are in no other."""
+    village = Village(seed, lsp_kind, n_clients=sum(sizes))
+    clients = iter(village.clients)
+    for size in sizes:
+        village.found(*itertools.islice(clients, size))
     return village
 
 

@@ -23,8 +23,8 @@ from tests.protocol.sleepers import (
     all_away,
     live_through,
     lsp_state,
+    settled,
     sleeping,
-    two_pairs,
 )
 from tests.protocol.test_abandoned_fundings import abandon, unheard
 from tests.protocol.test_leaving import QUICK, mute
@@ -259,7 +259,7 @@ def test_a_block_that_spends_its_output_wakes_it() -> None:
 
 
 def test_a_block_that_took_its_funding_wakes_it_when_it_leaves_the_chain() -> None:
-    pump = two_pairs(0, PumpNode)
+    pump = settled(0, PumpNode, 2, 2)
     all_away(pump)
     assert sleeping(pump) == {0, 1}
     funding_txid = lsp_state(pump).factory(1).attempt.funding_tx.txid
@@ -357,7 +357,7 @@ def test_a_payment_waits_for_one_reason_whether_or_not_the_payees_factory_sleeps
 def lived(seed: int, lsp_kind: type[PumpNode]) -> Village:
     """Return a village after its life; nonces are the same in every life of a seed."""
     with recording(f"village {seed}"):
-        village = two_pairs(seed, lsp_kind)
+        village = settled(seed, lsp_kind, 1, 1, 2)
         live_through(village, seed)
     return village
 
@@ -382,7 +382,7 @@ def told(village: Village) -> dict[str, list[Any]]:
 def test_nothing_is_decided_differently_because_a_factory_slept(seed: int) -> None:
     awake, slept = lived(seed, PumpNode), lived(seed, SleepyNode)
     assert isinstance(slept.lsp, SleepyNode)
-    assert slept.lsp.n_slept > 5
+    assert slept.lsp.n_slept > 10
     assert sleeping(awake) == set()
     assert told(slept) == told(awake)
     assert durable(slept.lsp.state) == durable(awake.lsp.state)

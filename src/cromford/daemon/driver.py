@@ -111,12 +111,13 @@ class Driver(Generic[S]):
         self._load()
 
     def _load(self) -> None:
-        labels = self._store.labels()
-        for name in sorted(filter(self._parts.is_ours, self._store.heads())):
-            label = labels.get(name)
-            if label is not None:
+        asleep = set()
+        for name, label in self._store.labels():
+            if self._parts.is_ours(name):
                 self.state = self._parts.asleep(self.state, name, label)
-            else:
+                asleep.add(name)
+        for name in sorted(self._store.heads().keys() - asleep):
+            if self._parts.is_ours(name):
                 value = self._opened(name).state
                 self.state = self._parts.with_value(self.state, name, value)
         self.state = self._parts.settled(self.state)
@@ -347,7 +348,7 @@ class Driver(Generic[S]):
         """Return what is known of the streams that sleep, by stream."""
         return {
             name: label
-            for name, label in self._store.labels().items()
+            for name, label in self._store.labels()
             if self._parts.is_asleep(self.state, name)
         }
 

@@ -105,7 +105,7 @@ class Store(Protocol):
         """Return a stream's checkpoint, or None."""
 
     def labels(self) -> Iterator[tuple[str, bytes]]:
-        """Yield the labels of the checkpoints that have one, and no record after them, by stream."""
+        """Yield, by stream, the labels of checkpoints that have one, and no record after them."""
 
     def replace_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Put a checkpoint in the place of the stream's one before, durable on return.

@@ -183,7 +183,8 @@ class Journal:
         """
         after = 0
         while page := self._rows(_LABELS, after, _PAGE_RECORDS):
-            for after, name, n, label in page:
+            after = page[-1][0]
+            for _, name, n, label in page:
                 if n == self._heads[name]:
                     yield name, bytes(label)
 

@@ -280,7 +280,7 @@ class Driver(Generic[S]):
         return [
             Archived(name, key, value)
             for name, records in _by_stream(decision).items()
-            for key, value in self._parts.archived(self._parts.value(self.state, name), records)
+            for key, value in self._parts.archived(self.state, name, records)
         ]
 
     def _remember(self, decision: Decision[S], archived: Sequence[Archived]) -> None:
@@ -299,7 +299,7 @@ class Driver(Generic[S]):
     def _advance(self, decision: Decision[S], entries: Mapping[str, list[Entry]]) -> None:
         self.state = decision.state
         for name, stored in entries.items():
-            self._opened(name).advance(self._parts.value(self.state, name), stored)
+            self._opened(name).count(stored)
 
     def _tell(self, decision: Decision[S]) -> None:
         for entry in decision.entries:

@@ -42,6 +42,7 @@ class Round:
         self._delivers = delivers
         self._log = Log()
         self._turns: dict[str, Turn[Any]] = {}
+        self._began: dict[str, object] = {}  # with what, unless it has to be taken into memory
         self._stopped = state.stopped
         self._faults: list[Fault] = []
 
@@ -135,7 +136,7 @@ class Round:
         """What was collected."""
         state = replace(self._state, stopped=self._stopped)
         for stream, turn in self._turns.items():
-            if turn.state is self._before(stream):
+            if turn.state is self._began.get(stream):
                 continue
             if stream == HOUSE:
                 state = replace(state, house=turn.state)
@@ -150,15 +151,12 @@ class Round:
             faults=tuple(self._faults),
         )
 
-    def _before(self, stream: str) -> object:
-        if stream == HOUSE:
-            return self._state.house
-        return self._state.scan if stream == CHAIN else None
-
     def _turn(self, stream: str) -> Turn[Any]:
         turn = self._turns.get(stream)
         if turn is None:
             turn = self._turns[stream] = self._new_turn(stream)
+            if factory_number(stream) not in self._state.asleep:
+                self._began[stream] = turn.state
         return turn
 
     def _new_turn(self, stream: str) -> Turn[Any]:

@@ -121,6 +121,8 @@ class Factory:
 
     def at(self, tip: tuple[BlockRef, ...]) -> "Factory":
         """Return the factory as it stands with this block as the chain's tip."""
+        if self.chain.recent == tip[-1:]:
+            return self
         return replace(self, chain=replace(self.chain, recent=tip[-1:]))
 
 

@@ -127,7 +127,7 @@ class LspState:
             holding = holding | {number} if factory.book.held else holding - {number}
         return replace(
             self,
-            factories=self.factories.set(number, factory.durable),
+            factories=self.factories.set(number, factory),
             asleep=self.asleep.delete(number) if number in self.asleep else self.asleep,
             channels=channels,
             holding=holding,
@@ -337,5 +337,5 @@ def settled(state: LspState) -> LspState:
         else:
             number = factory_number(stream)
             if number is not None:
-                state = state.with_factory(replace(state.factory(number), post=left))
+                state = state.with_factory(replace(state.factories[number], post=left))
     return state

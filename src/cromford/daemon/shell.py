@@ -325,8 +325,9 @@ class Daemon(Generic[S]):
     def post(self, event: ev.Event) -> None:
         """Handle one event. A bug or a failed journal ends the daemon, loudly.
 
-        But for a bug that is met while deciding about a peer's word, before anything is remembered:
-        that peer goes, and the daemon stays. It cannot stay where it would have to skip the event:
+        But for one that stops a single factory, which the driver sees to; and one that is met while
+        deciding about a peer's word, before anything is remembered: that peer goes, and the daemon
+        stays. It cannot stay where it would have to skip the event:
         a block, a deadline, the end of a connection.
 
         Raises:

@@ -62,8 +62,8 @@ class LspState:
         asleep: The others. One is loaded when it is looked at.
         load: Returns a factory that is not in memory: what the journal says, and so no other
             value at another time.
-        stopped: Streams in which a bug was met after a record, and what it was: nothing more is
-            decided about them in this run.
+        stopped: Streams in which a bug was met, and what it was: nothing more is decided about
+            them until the next block.
         channels: In which factory each channel is.
         holding: The factories in which HTLCs wait for their payees.
     """

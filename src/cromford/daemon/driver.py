@@ -31,9 +31,9 @@ from cromford.ports import Archived, Checkpoint, Entry, Store
 from cromford.protocol.events import CommitmentRecalled, DaemonStarted, Event
 from cromford.protocol.facts import FRESH, Facts
 from cromford.protocol.faults import Rejected
-from cromford.protocol.journal.records import AnyRecord
+from cromford.protocol.journal.records import AnyRecord, encode_record
 from cromford.protocol.journal.revoked import decode_content, revoked_key
-from cromford.protocol.turn import Asked, Decision, Fault
+from cromford.protocol.turn import Asked, Decision, StreamBug
 
 S = TypeVar("S")
 
@@ -59,7 +59,7 @@ class Role(Generic[S]):
     apply: Callable[[S, str, AnyRecord], S]
     relevant: Callable[[S, Sequence[Tx]], tuple[Tx, ...]]
     parts: Parts[S]
-    stop: Callable[[S, Fault], S | None] = lambda _state, _fault: None
+    stop: Callable[[S, StreamBug], S | None] = lambda _state, _fault: None
 
 
 # What leaves the process, or reads what the journal holds. Everything else is ours alone.
@@ -93,7 +93,7 @@ class Driver(Generic[S]):
         perform: Callable[[Performed], Iterable[Event]],
         observe: Callable[[AnyRecord], None] = lambda _record: None,
         *,
-        on_fault: Callable[[Fault, Event], None] = lambda _fault, _event: None,
+        on_fault: Callable[[StreamBug, Event], None] = lambda _fault, _event: None,
     ) -> None:
         self._role = role
         self._parts = role.parts
@@ -107,7 +107,9 @@ class Driver(Generic[S]):
         self._streams: dict[str, Stream[Any]] = {}
         self.facts = FRESH
         self.beginning = state
-        self.state = self._parts.begin(state, lambda name: self._opened(name).state)
+        self._looked_at: set[str] = set()
+        self._due: set[str] = set()
+        self.state = self._parts.begin(state, self._look_at)
         self._load()
 
     def _load(self) -> None:
@@ -133,6 +135,11 @@ class Driver(Generic[S]):
                 snapshots=self._parts.snapshots(self.beginning, name),
             )
         return stream
+
+    def _look_at(self, name: str) -> Any:  # noqa: ANN401 - streams have values of their own
+        """Return the value of a stream that sleeps; whoever wakes it puts it into the state."""
+        self._looked_at.add(name)
+        return self._opened(name).state
 
     def start(self, *, unix_time: int = 0) -> None:
         """Tell the role that it starts: what was lost is voided, what is owed is done.
@@ -207,10 +214,10 @@ class Driver(Generic[S]):
                 for caused in self._at_last(asked, perform, event):
                     self.caused(caused)
 
-        entries = self._entries_of(decision)
+        entries = _entries_of(decision)
         self._advance(decision, entries)
         if entries or outward:
-            commit(_in_order(decision, entries), archived, follow)
+            commit(entries, archived, follow)
 
     def _later(self, effect: Effect) -> Callable[[], Iterable[Event]]:
         if isinstance(effect, RecallCommitment):
@@ -233,8 +240,10 @@ class Driver(Generic[S]):
 
     def _forget_looked_at(self) -> None:
         """Let streams go that somebody looked at, and that sleep on."""
-        for name in [name for name in self._streams if self._parts.is_asleep(self.state, name)]:
-            del self._streams[name]
+        for name in self._looked_at:
+            if self._parts.is_asleep(self.state, name):
+                self._streams.pop(name, None)
+        self._looked_at.clear()
 
     def _done(self, asked: Asked, event: Event) -> list[tuple[Event, str | None]]:
         """Perform an effect, and return what it causes at once."""
@@ -255,7 +264,7 @@ class Driver(Generic[S]):
         """Stop a stream because of a bug, and say whether the others can go on."""
         if stream is None:
             return False
-        fault = Fault(stream, error)
+        fault = StreamBug(stream, error)
         stopped = self._role.stop(self.state, fault)
         if stopped is None:
             return False
@@ -284,22 +293,19 @@ class Driver(Generic[S]):
         ]
 
     def _remember(self, decision: Decision[S], archived: Sequence[Archived]) -> None:
-        entries = self._entries_of(decision)
+        entries = _entries_of(decision)
         if entries:
-            self._store.append(_in_order(decision, entries), archived)
+            self._store.append(entries, archived)
         self._advance(decision, entries)
         self._tell(decision)
 
-    def _entries_of(self, decision: Decision[S]) -> dict[str, list[Entry]]:
-        return {
-            name: self._opened(name).entries_of(records)
-            for name, records in _by_stream(decision).items()
-        }
-
-    def _advance(self, decision: Decision[S], entries: Mapping[str, list[Entry]]) -> None:
+    def _advance(self, decision: Decision[S], entries: Sequence[Entry]) -> None:
         self.state = decision.state
-        for name, stored in entries.items():
-            self._opened(name).count(stored)
+        for entry in entries:
+            stream = self._opened(entry.stream)
+            stream.count((entry,))
+            if stream.is_due:
+                self._due.add(entry.stream)
 
     def _tell(self, decision: Decision[S]) -> None:
         for entry in decision.entries:
@@ -315,10 +321,11 @@ class Driver(Generic[S]):
 
     def due_checkpoints(self) -> Iterable[str]:
         """Yield the streams of which a checkpoint is due."""
-        return (name for name, stream in list(self._streams.items()) if stream.is_due)
+        return tuple(sorted(self._due))
 
     def begin_checkpoint(self, name: str) -> Callable[[], Checkpoint]:
         """Return what makes a checkpoint of a stream as it is now, in any thread."""
+        self._due.discard(name)
         value = self._parts.value(self.state, name)
         label = self._parts.label(self.state, name)
         return self._streams[name].begin_checkpoint(value, label=label)
@@ -371,6 +378,10 @@ def _by_stream(decision: Decision[Any]) -> dict[str, list[AnyRecord]]:
     return found
 
 
-def _in_order(decision: Decision[Any], entries: Mapping[str, list[Entry]]) -> list[Entry]:
-    in_order = {name: iter(stored) for name, stored in entries.items()}
-    return [next(in_order[entry.stream]) for entry in decision.entries if entry.is_kept]
+def _entries_of(decision: Decision[Any]) -> list[Entry]:
+    """Return what a decision remembers as the journal takes it."""
+    return [
+        Entry(entry.stream, encode_record(entry.record))
+        for entry in decision.entries
+        if entry.is_kept
+    ]

@@ -51,7 +51,7 @@ from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.exit_records import TreePublished
 from cromford.protocol.journal.records import AnyRecord
-from cromford.protocol.turn import Decision, Fault
+from cromford.protocol.turn import Decision, StreamBug
 from cromford.signing.keychain import Keychain
 from cromford.signing.signer import Signer
 from cromford.wallet.account import Account
@@ -370,7 +370,7 @@ class Daemon(Generic[S]):
         if isinstance(event, ev.BlockAdded):
             self._checkpoints.rest(self.driver)
 
-    def _note_fault(self, fault: Fault, event: ev.Event) -> None:
+    def _note_fault(self, fault: StreamBug, event: ev.Event) -> None:
         """Say that a bug stopped one stream, while the others go on."""
         _log.critical("stream_stopped stream=%s error=%s", fault.stream, type(fault.error).__name__)
         self._note_undecided(event, fault.error)

@@ -18,7 +18,7 @@ from cromford.protocol.journal.lsp_state import LspState, tip_of
 from cromford.protocol.journal.mail import ForwardAsked, Post, Posted
 from cromford.protocol.journal.scan import Scan, apply_to_scan
 from cromford.protocol.journal.streams import CHAIN, HOUSE, factory_number, factory_stream
-from cromford.protocol.turn import Decision, Fault, Log, Turn
+from cromford.protocol.turn import Decision, Log, StreamBug, Turn
 
 Taker = Callable[["Round", Posted], None]
 
@@ -37,14 +37,16 @@ class Round:
         self, state: LspState, facts: Facts, take: Taker, *, delivers: bool = True
     ) -> None:
         self._state = state
-        self._facts = replace(facts, directory=_Desk(self))
+        self._facts = Facts(
+            stale=facts.stale, header_height=facts.header_height, directory=_Desk(self)
+        )
         self._take = take
         self._delivers = delivers
         self._log = Log()
         self._turns: dict[str, Turn[Any]] = {}
         self._began: dict[str, object] = {}  # with what, unless it has to be taken into memory
         self._stopped = state.stopped
-        self._faults: list[Fault] = []
+        self._faults: list[StreamBug] = []
 
     @property
     def facts(self) -> Facts:
@@ -116,7 +118,7 @@ class Round:
         except Exception as error:  # noqa: BLE001 - one stream's bug is not the others'
             turn.rewind(mark)
             self._stopped = self._stopped.set(turn.stream, type(error).__name__)
-            self._faults.append(Fault(turn.stream, error))
+            self._faults.append(StreamBug(turn.stream, error))
             return False
         return True
 
@@ -134,7 +136,9 @@ class Round:
     @property
     def decision(self) -> Decision[LspState]:
         """What was collected."""
-        state = replace(self._state, stopped=self._stopped)
+        state = self._state
+        if self._stopped is not state.stopped:
+            state = replace(state, stopped=self._stopped)
         for stream, turn in self._turns.items():
             if turn.state is self._began.get(stream):
                 continue
@@ -169,8 +173,9 @@ class Round:
         if number is None:
             raise AssertionError(f"{stream} is no stream of an LSP")
         factory = self._state.factory(number)
-        tip = tip_of(factory, self.scan.state)
-        return Turn(factory.at(tip), apply_to_factory, **given)
+        if CHAIN in self._turns:
+            factory = factory.at(tip_of(factory, self.scan.state))
+        return Turn(factory, apply_to_factory, **given)
 
     def _next(self) -> Posted | None:
         for stream, turn in self._turns.items():

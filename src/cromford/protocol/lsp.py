@@ -4,7 +4,7 @@ It gathers clients, proposes a tree, collects signatures below the root, then th
 acknowledgements; then, and only then, it signs and broadcasts the funding transaction. Whoever
 spoils a ceremony is named and dropped, and the others start again with fresh keys.
 
-This is the one place that knows both the house and its factories.
+Here, and where mail is delivered, house and factories are known together.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -38,13 +38,13 @@ from cromford.protocol.lobby import giving_up, ordering
 from cromford.protocol.lobby import lsp as lobby
 from cromford.protocol.opening import lsp as opening
 from cromford.protocol.opening.funding import fund_if_due
-from cromford.protocol.turn import Decision, Fault, Turn
+from cromford.protocol.turn import Decision, StreamBug, Turn
 from cromford.wire import messages as m
 
 __all__ = ["apply", "decide", "new_lsp", "relevant", "resume", "stop"]
 
 
-def stop(state: LspState, fault: Fault) -> LspState | None:
+def stop(state: LspState, fault: StreamBug) -> LspState | None:
     """Return a state in which nothing more is decided about a factory, until the next block.
 
     None for the house and the chain: without them an LSP cannot go on.
@@ -418,10 +418,12 @@ def _take_up_held(round_: Round) -> None:
     No record says that they should: what waits is given back in time, whether or not it was asked
     for again.
     """
+    if not round_.before.holding:
+        return
     touched = {
         turn.link(channel_id).node_id for turn in round_.opened() for channel_id in turn.touched
     }
-    for number in sorted(round_.before.holding) if touched else ():
+    for number in sorted(round_.before.holding):
         turn = round_.factory(number)
         payees = [payee for payee in sorted(touched) if payee in turn.book.held_for]
         if payees and round_.goes_on(turn.stream):

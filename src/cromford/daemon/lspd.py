@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -171,6 +172,11 @@ class LspDaemon(Daemon[LspState]):
         if self._has_seat(node_id):
             return Relation.OWNER
         return Relation.WAITING if node_id in self.state.house.members else Relation.STRANGER
+
+    def payment_statuses(self) -> Mapping[tuple[str, str], int]:
+        """Return how many payments there are by direction and status, wherever they were paid."""
+        payments = self.state.house.payments.values()
+        return Counter(("out", one.status) for one in payments if one.refused is None)
 
     def samples(self) -> Iterator[Sample]:
         """Yield an LSP's numbers for Prometheus."""

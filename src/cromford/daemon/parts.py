@@ -196,6 +196,7 @@ class LspParts:
                 earned_msat=factory.book.earned_msat,
                 n_finished=factory.book.n_finished,
                 totals=totals(channels_of(state.house, factory, FRESH)),
+                taken=dict(sorted(factory.post.taken.items())),
                 shown=summary(factory),
             )
         )
@@ -209,6 +210,7 @@ class LspParts:
             earned_msat=read.earned_msat,
             n_finished=read.n_finished,
             totals=Map(read.totals),
+            taken=Map(read.taken),
         )
         return state.without_factory(_number(stream), asleep)
 
@@ -231,6 +233,7 @@ class Label(msgspec.Struct, frozen=True, kw_only=True):
     earned_msat: int
     n_finished: int
     totals: dict[str, int]
+    taken: dict[str, int]
     shown: dict[str, Any]
 
 

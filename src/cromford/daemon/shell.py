@@ -205,6 +205,10 @@ class Daemon(Generic[S]):
         """Return the transactions of a block that matter to the role."""
         return self.driver.relevant(txs)
 
+    def payment_statuses(self) -> Mapping[tuple[str, str], int]:
+        """Return how many payments there are by direction and status."""
+        return statuses(self.book)
+
     def samples(self) -> Iterator[Sample]:
         """Yield the role's numbers for Prometheus."""
         yield "height", {}, self.height
@@ -217,7 +221,7 @@ class Daemon(Generic[S]):
             if isinstance(amount_sat, int):
                 yield "wallet_sat", {"kind": name.removesuffix("_sat")}, amount_sat
         yield "channels_open", {}, sum(link.is_open for link in self.book.links.values())
-        for (direction, status), count in statuses(self.book).items():
+        for (direction, status), count in self.payment_statuses().items():
             yield "payments", {"direction": direction, "status": status}, count
 
     # The life of a daemon

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from cromford.bitcoin.tx import OutPoint
+from cromford.protocol.channels.forwarding import AWAY
 from cromford.protocol.channels.lsp import obstacle
 from cromford.protocol.facts import Facts
 from cromford.protocol.faults import Rejected
@@ -228,7 +229,7 @@ class _Desk:
         if number is None or not self._round.goes_on(stream):
             return "the payee's factory was stopped"
         if number in self._round.before.asleep:
-            return "the payee is away"  # While one of its clients is here, a factory is awake.
+            return AWAY  # While one of its clients is here, a factory is awake.
         asked = ForwardAsked(
             channel_id=channel_id,
             htlc_id=0,

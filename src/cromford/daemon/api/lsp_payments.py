@@ -25,6 +25,7 @@ from cromford.protocol import events as ev
 from cromford.protocol.channels.balances import balance_of
 from cromford.protocol.channels.lsp import is_usable
 from cromford.protocol.journal.lsp_state import LspState
+from cromford.protocol.journal.streams import factory_stream
 
 Document = dict[str, Any]
 WAKES_MAX: Final = 16  # Factories that one answer takes into memory.
@@ -109,11 +110,15 @@ class LspPayments:
         }
 
     def _wake_newest(self, limit: int) -> None:
-        """Take into memory what the newest payments of ours were paid in."""
+        """Take into memory what is told of: our newest payments, and the newest that forwarded."""
         payments = self._owner.state.house.payments.values()
         newest = nlargest(min(limit, WAKES_MAX), payments, key=lambda payment: payment.number)
         for payment in newest:
             self._owner.driver.wake(payment.to)
+        asleep = self._owner.state.asleep
+        forwarded = (number for number, one in asleep.items() if one.n_finished)
+        for number in nlargest(min(limit, WAKES_MAX), forwarded):
+            self._owner.driver.wake(factory_stream(number))
 
     async def _balances(self) -> object:
         channels = await self._channels()

@@ -32,7 +32,9 @@ from cromford.wire import messages as m
 from cromford.wire.fields import decode_fields
 
 MILLION: Final = 1_000_000
-STALE: Final = "our chain is stale"  # Why an HTLC waits, for the operator.
+# Why an HTLC waits, for the operator.
+STALE: Final = "our chain is stale"
+AWAY: Final = "the payee is away"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,11 +201,13 @@ def _way_on(
     if not turn.facts.is_fresh:
         return None, STALE
     delivery = decode_fields(m.Delivery, asked.delivery)
+    if not turn.facts.directory.is_connected(delivery.payee):
+        return None, AWAY  # However its channels are: of a factory asleep nobody knows more.
     obstacle = "the payee has no other channel here"
     for link in turn.book.links_with(delivery.payee):
         if link.channel_id == asked.channel_id or not is_usable(link):
             continue
-        obstacle = "the payee is away"
+        obstacle = AWAY
         if not link.is_open:
             continue
         try:

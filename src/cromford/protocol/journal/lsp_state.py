@@ -34,7 +34,7 @@ class Asleep:
     """A factory in which nothing happens until a height, and that is not in memory.
 
     Besides that height there is what is added up over all factories: `totals`, of its channels, by
-    name.
+    name; and `taken`, its mail's cursors, so that nobody reads it to learn that it knows a letter.
     """
 
     wake_height: int
@@ -42,6 +42,7 @@ class Asleep:
     earned_msat: int
     n_finished: int
     totals: Map[str, int]
+    taken: Map[str, int]
 
 
 Loader = Callable[[int], Factory]
@@ -303,21 +304,28 @@ def posts(state: LspState) -> Iterator[tuple[str, Post]]:
         yield state.factories[number].stream, state.factories[number].post
 
 
-def post_of(state: LspState, stream: str) -> Post:
-    """Return the mail of one stream."""
+def taken_by(state: LspState, stream: str, *, sender: str) -> int:
+    """Return the number of the last letter that a stream took of a sender's."""
+    return _taken(state, stream).get(sender, 0)
+
+
+def _taken(state: LspState, stream: str) -> Map[str, int]:
     if stream == HOUSE:
-        return state.house.post
+        return state.house.post.taken
     if stream == CHAIN:
-        return state.scan.post
+        return state.scan.post.taken
     number = factory_number(stream)
-    return Post() if number is None else state.factory(number).post
+    if number is None:
+        return Map()
+    asleep = state.asleep.get(number)
+    return state.factory(number).post.taken if asleep is None else asleep.taken
 
 
 def pending(state: LspState) -> Iterator[Posted]:
     """Yield all mail that is not yet taken, in a fixed order."""
     for stream, post in posts(state):
         for delivery in post.pending(stream):
-            if delivery.number > post_of(state, delivery.receiver).taken.get(stream, 0):
+            if delivery.number > taken_by(state, delivery.receiver, sender=stream):
                 yield delivery
 
 
@@ -326,7 +334,7 @@ def settled(state: LspState) -> LspState:
     for stream, post in posts(state):
         left = post
         for receiver in post.outbox:
-            taken = post_of(state, receiver).taken.get(stream, 0)
+            taken = taken_by(state, receiver, sender=stream)
             left = left.settled(receiver, taken=taken)
         if left is post:
             continue

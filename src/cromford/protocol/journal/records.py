@@ -6,7 +6,8 @@ stops the daemon before it acts on half an understanding.
 
 Version 1 was never released and is not read. From version 2 on every change of a record goes on
 reading what was written before: a new field has a default and comes last, a record that is written
-no more is still folded. `tests/protocol/frozen_records.json` holds the bytes of each.
+no more is still folded. `tests/protocol/frozen_records.json` holds the bytes of each, and
+`tests/vectors/journal-v2` a whole life in them.
 """
 
 from typing import Final

@@ -377,7 +377,7 @@ def _on_block(round_: Round, event: ev.BlockAdded) -> None:
     lobby.build_if_due(round_.house, at_height=event.height)
 
 
-def _begin_with_block(turn: Turn[Factory]) -> None:
+def _begin_with_block(turn: Turn[Factory], *, has_news: bool = False) -> None:
     """Do what a new height makes due in a factory, once it knows all that the block had for it."""
     turn.ask(*exiting.owed(turn.state))
     opening.on_block(turn)
@@ -385,7 +385,7 @@ def _begin_with_block(turn: Turn[Factory]) -> None:
     take_back_late(turn)
     # What the chain decided about an outgoing HTLC answers the incoming one.
     channels.finish_channels(turn)
-    exiting.keep_watching(turn)
+    exiting.keep_watching(turn, has_news=has_news)
 
 
 def _on_facts_changed(round_: Round) -> None:
@@ -515,10 +515,10 @@ def _factory_takes(turn: Turn[Factory], taken: MailTaken) -> None:
             opening.on_ordered(turn)
         case mail.Watched():
             opening.on_watched(turn)
-        case mail.Found(height=height, block_hash=block_hash):
+        case mail.Found(height=height, block_hash=block_hash, txs=txs):
             tip = BlockRef(height=height, block_hash=Txid(block_hash))
             turn.amend(turn.state.at((tip,)))
-            _begin_with_block(turn)
+            _begin_with_block(turn, has_news=bool(txs))
         case mail.Lost(height=height):
             turn.amend(turn.state.at((BlockRef(height=height - 1, block_hash=UNKNOWN),)))
             exiting.keep_watching(turn)

@@ -118,6 +118,11 @@ class LspDaemon(Daemon[LspState]):
         return self.driver.state.book
 
     @property
+    def payment_statuses(self) -> Mapping[tuple[str, str], int]:
+        """How many payments there are, in factories that sleep, too."""
+        return views.payment_statuses(self.driver.state.house)
+
+    @property
     def wallet(self) -> Wallet:
         """The LSP's wallet."""
         return self.driver.state.wallet

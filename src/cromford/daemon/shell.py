@@ -162,6 +162,11 @@ class Daemon(Generic[S]):
         raise NotImplementedError
 
     @property
+    def payment_statuses(self) -> Mapping[tuple[str, str], int]:
+        """How many payments there are by direction (`out`, `in`) and status."""
+        return statuses(self.book)
+
+    @property
     def n_channels(self) -> int:
         """How many channels may have a nonce now."""
         raise NotImplementedError
@@ -217,7 +222,7 @@ class Daemon(Generic[S]):
             if isinstance(amount_sat, int):
                 yield "wallet_sat", {"kind": name.removesuffix("_sat")}, amount_sat
         yield "channels_open", {}, sum(link.is_open for link in self.book.links.values())
-        for (direction, status), count in statuses(self.book).items():
+        for (direction, status), count in self.payment_statuses.items():
             yield "payments", {"direction": direction, "status": status}, count
 
     # The life of a daemon

@@ -105,6 +105,8 @@ class Driver(Generic[S]):
         self.caused: Callable[[Event], None] = self.handle
         self.bound: Callable[[Performed], Callable[[], Iterable[Event]]] = self._unbound
         self._streams: dict[str, Stream[Any]] = {}
+        self._just_opened: set[str] = set()  # Since the last event: some of them may sleep on.
+        self._grown: set[str] = set()  # Of these a checkpoint may be due.
         self.facts = FRESH
         self.beginning = state
         self.state = self._parts.begin(state, lambda name: self._opened(name).state)
@@ -131,6 +133,8 @@ class Driver(Generic[S]):
                 apply=self._parts.fold(name),
                 snapshots=self._parts.snapshots(self.beginning, name),
             )
+            self._just_opened.add(name)
+            self._grown.add(name)
         return stream
 
     def start(self, *, unix_time: int = 0) -> None:
@@ -162,7 +166,7 @@ class Driver(Generic[S]):
                 remembered or is being done. What that leaves half done only a restart finishes: the
                 caller must stop.
         """
-        self._forget_looked_at()
+        self.forget_looked_at()
         pending: deque[tuple[Event, str | None]] = deque([(event, None)])
         has_remembered = False
         while pending:
@@ -230,10 +234,12 @@ class Driver(Generic[S]):
                 return []
             raise
 
-    def _forget_looked_at(self) -> None:
+    def forget_looked_at(self) -> None:
         """Let streams go that somebody looked at, and that sleep on."""
-        for name in [name for name in self._streams if self._parts.is_asleep(self.state, name)]:
-            del self._streams[name]
+        for name in self._just_opened:
+            if name in self._streams and self._parts.is_asleep(self.state, name):
+                del self._streams[name]
+        self._just_opened.clear()
 
     def _done(self, asked: Asked, event: Event) -> list[tuple[Event, str | None]]:
         """Perform an effect, and return what it causes at once."""
@@ -299,6 +305,7 @@ class Driver(Generic[S]):
         self.state = decision.state
         for name, stored in entries.items():
             self._opened(name).advance(self._parts.value(self.state, name), stored)
+            self._grown.add(name)
 
     def _tell(self, decision: Decision[S]) -> None:
         for entry in decision.entries:
@@ -314,7 +321,9 @@ class Driver(Generic[S]):
 
     def due_checkpoints(self) -> Iterable[str]:
         """Yield the streams of which a checkpoint is due."""
-        return (name for name, stream in list(self._streams.items()) if stream.is_due)
+        streams = self._streams
+        self._grown = {name for name in self._grown if name in streams and streams[name].is_due}
+        return sorted(self._grown)
 
     def begin_checkpoint(self, name: str) -> Callable[[], Checkpoint]:
         """Return what makes a checkpoint of a stream as it is now, in any thread."""

@@ -122,6 +122,10 @@ class LspDaemon(Daemon[LspState]):
         """How many payments there are, in factories that sleep, too."""
         return views.payment_statuses(self.driver.state.house)
 
+    def payment_status(self, payment_hash: bytes) -> str:
+        """Return what became of a payment that was ordered: no factory is looked at for it."""
+        return self.driver.state.house.payments[payment_hash].status
+
     @property
     def wallet(self) -> Wallet:
         """The LSP's wallet."""

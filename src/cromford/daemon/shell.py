@@ -166,6 +166,10 @@ class Daemon(Generic[S]):
         """How many payments there are by direction (`out`, `in`) and status."""
         return statuses(self.book)
 
+    def payment_status(self, payment_hash: bytes) -> str:
+        """Return what became of a payment that was asked for."""
+        return self.book.payments[payment_hash].status
+
     @property
     def n_channels(self) -> int:
         """How many channels may have a nonce now."""

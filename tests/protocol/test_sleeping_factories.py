@@ -89,3 +89,20 @@ def test_a_payment_that_failed_in_one_factory_and_was_paid_in_another_is_paid() 
     state: Any = pump.lsp.state
     assert state.house.payments[request.payment_hash].status == "paid"
     assert book(pump.lsp).payments[request.payment_hash].status == "paid"
+
+
+def test_a_factory_that_holds_for_others_takes_no_part_in_what_happens_elsewhere() -> None:
+    pump = Pump(4, policy=POLICY)
+    payer, away, here, idle = pump.clients
+    for clients in ((payer,), (away,), (here, idle)):
+        build_for(pump, *clients)
+    assert pay(pump, pump.lsp, payer, FIRST_MSAT).status == "paid"
+    request = make_invoice(pump, away, AMOUNT_MSAT)
+    pump.disconnect(away)
+    pump.handle(payer, request)
+    pump.run()
+    before: Any = pump.lsp.state
+    (holding,) = before.holding
+    assert pay(pump, pump.lsp, here, AMOUNT_MSAT).status == "paid"
+    after: Any = pump.lsp.state
+    assert after.factories[holding] is before.factories[holding]

@@ -441,9 +441,12 @@ def _take_up_held(round_: Round) -> None:
         turn.link(channel_id).node_id for turn in round_.opened() for channel_id in turn.touched
     }
     for number in sorted(round_.before.holding) if touched else ():
+        held_for = round_.book_now(number).held_for
+        payees = [payee for payee in sorted(touched) if payee in held_for]
+        if not payees:
+            continue  # Others may hold for many; who is not concerned takes no part.
         turn = round_.factory(number)
-        payees = [payee for payee in sorted(touched) if payee in turn.book.held_for]
-        if payees and round_.goes_on(turn.stream):
+        if round_.goes_on(turn.stream):
             round_.try_in(turn, partial(channels.finish_channels, turn, payees=payees))
     round_.deliver()
 

@@ -63,6 +63,18 @@ def test_the_payments_of_a_factory_that_sleeps_are_counted() -> None:
     assert payment_statuses(state.house) == {("out", "paid"): 1}
 
 
+def test_our_key_is_known_of_a_factory_that_sleeps() -> None:
+    pump = Pump(2, policy=POLICY)
+    keys = []
+    for client in pump.clients:
+        build_for(pump, client)
+        keys.append((pump.factory.number, pump.attempt.blueprint.lsp_factory_pubkey))
+    put_to_sleep(pump, *pump.clients)
+    state: Any = pump.lsp.state
+    assert not state.factories
+    assert sorted(state.house.own_keys()) == keys
+
+
 def test_a_payment_that_failed_in_one_factory_and_was_paid_in_another_is_paid() -> None:
     pump = Pump(1, policy=POLICY)
     (client,) = pump.clients

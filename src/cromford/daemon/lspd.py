@@ -107,10 +107,8 @@ class LspDaemon(Daemon[LspState]):
 
     @property
     def factory_keys(self) -> Iterator[tuple[int, bytes]]:
-        """The LSP's key in each factory that was funded."""
-        for attempt in self.state.attempts.values():
-            if attempt.funded is not None:
-                yield attempt.key_attempt, attempt.blueprint.lsp_factory_pubkey
+        """The LSP's key in each factory that was funded, whether or not it is in memory."""
+        return self.state.house.own_keys()
 
     @property
     def book(self) -> Book:

@@ -105,11 +105,11 @@ class Driver(Generic[S]):
         self.caused: Callable[[Event], None] = self.handle
         self.bound: Callable[[Performed], Callable[[], Iterable[Event]]] = self._unbound
         self._streams: dict[str, Stream[Any]] = {}
+        self._just_opened: set[str] = set()  # Since the last event: some of them may sleep on.
+        self._grown: set[str] = set()  # Of these a checkpoint may be due.
         self.facts = FRESH
         self.beginning = state
-        self._looked_at: set[str] = set()
-        self._due: set[str] = set()
-        self.state = self._parts.begin(state, self._look_at)
+        self.state = self._parts.begin(state, lambda name: self._opened(name).state)
         self._load()
 
     def _load(self) -> None:
@@ -134,12 +134,9 @@ class Driver(Generic[S]):
                 apply=self._parts.fold(name),
                 snapshots=self._parts.snapshots(self.beginning, name),
             )
+            self._just_opened.add(name)
+            self._grown.add(name)
         return stream
-
-    def _look_at(self, name: str) -> Any:  # noqa: ANN401 - streams have values of their own
-        """Return the value of a stream that sleeps; whoever wakes it puts it into the state."""
-        self._looked_at.add(name)
-        return self._opened(name).state
 
     def start(self, *, unix_time: int = 0) -> None:
         """Tell the role that it starts: what was lost is voided, what is owed is done.
@@ -170,7 +167,7 @@ class Driver(Generic[S]):
                 remembered or is being done. What that leaves half done only a restart finishes: the
                 caller must stop.
         """
-        self._forget_looked_at()
+        self.forget_looked_at()
         pending: deque[tuple[Event, str | None]] = deque([(event, None)])
         has_remembered = False
         while pending:
@@ -238,12 +235,12 @@ class Driver(Generic[S]):
                 return []
             raise
 
-    def _forget_looked_at(self) -> None:
+    def forget_looked_at(self) -> None:
         """Let streams go that somebody looked at, and that sleep on."""
-        for name in self._looked_at:
-            if self._parts.is_asleep(self.state, name):
-                self._streams.pop(name, None)
-        self._looked_at.clear()
+        for name in self._just_opened:
+            if name in self._streams and self._parts.is_asleep(self.state, name):
+                del self._streams[name]
+        self._just_opened.clear()
 
     def _done(self, asked: Asked, event: Event) -> list[tuple[Event, str | None]]:
         """Perform an effect, and return what it causes at once."""
@@ -302,10 +299,8 @@ class Driver(Generic[S]):
     def _advance(self, decision: Decision[S], entries: Sequence[Entry]) -> None:
         self.state = decision.state
         for entry in entries:
-            stream = self._opened(entry.stream)
-            stream.count((entry,))
-            if stream.is_due:
-                self._due.add(entry.stream)
+            self._opened(entry.stream).count((entry,))
+            self._grown.add(entry.stream)
 
     def _tell(self, decision: Decision[S]) -> None:
         for entry in decision.entries:
@@ -321,11 +316,12 @@ class Driver(Generic[S]):
 
     def due_checkpoints(self) -> Iterable[str]:
         """Yield the streams of which a checkpoint is due."""
-        return tuple(sorted(self._due))
+        streams = self._streams
+        self._grown = {name for name in self._grown if name in streams and streams[name].is_due}
+        return sorted(self._grown)
 
     def begin_checkpoint(self, name: str) -> Callable[[], Checkpoint]:
         """Return what makes a checkpoint of a stream as it is now, in any thread."""
-        self._due.discard(name)
         value = self._parts.value(self.state, name)
         label = self._parts.label(self.state, name)
         return self._streams[name].begin_checkpoint(value, label=label)

@@ -221,7 +221,8 @@ class LspParts:
     def quiet(self, state: LspState) -> Iterable[str]:
         """Yield the factories in which nothing happens, and no client of which is here."""
         for factory in state.all_factories():
-            if wakes_at(factory) is not None and not _has_guests(state, factory):
+            is_stopped = factory.stream in state.stopped
+            if not is_stopped and wakes_at(factory) is not None and not _has_guests(state, factory):
                 yield factory.stream
 
 

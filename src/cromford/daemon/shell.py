@@ -162,6 +162,15 @@ class Daemon(Generic[S]):
         raise NotImplementedError
 
     @property
+    def payment_statuses(self) -> Mapping[tuple[str, str], int]:
+        """How many payments there are by direction (`out`, `in`) and status."""
+        return statuses(self.book)
+
+    def payment_status(self, payment_hash: bytes) -> str:
+        """Return what became of a payment that was asked for."""
+        return self.book.payments[payment_hash].status
+
+    @property
     def n_channels(self) -> int:
         """How many channels may have a nonce now."""
         raise NotImplementedError
@@ -205,10 +214,6 @@ class Daemon(Generic[S]):
         """Return the transactions of a block that matter to the role."""
         return self.driver.relevant(txs)
 
-    def payment_statuses(self) -> Mapping[tuple[str, str], int]:
-        """Return how many payments there are by direction and status."""
-        return statuses(self.book)
-
     def samples(self) -> Iterator[Sample]:
         """Yield the role's numbers for Prometheus."""
         yield "height", {}, self.height
@@ -221,7 +226,7 @@ class Daemon(Generic[S]):
             if isinstance(amount_sat, int):
                 yield "wallet_sat", {"kind": name.removesuffix("_sat")}, amount_sat
         yield "channels_open", {}, sum(link.is_open for link in self.book.links.values())
-        for (direction, status), count in self.payment_statuses().items():
+        for (direction, status), count in self.payment_statuses.items():
             yield "payments", {"direction": direction, "status": status}, count
 
     # The life of a daemon

@@ -13,6 +13,7 @@ from cromford.protocol.channels.forwarding import AWAY
 from cromford.protocol.channels.lsp import obstacle
 from cromford.protocol.facts import Facts
 from cromford.protocol.faults import Rejected
+from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.factory import Factory, apply_to_factory
 from cromford.protocol.journal.house import House, apply_to_house
 from cromford.protocol.journal.lsp_state import LspState, tip_of
@@ -92,6 +93,12 @@ class Round:
         """Return the house after all that was remembered so far."""
         turn = self._turns.get(HOUSE)
         return self._state.house if turn is None else turn.state
+
+    def book_now(self, number: int) -> Book:
+        """Return a factory's channels after all that was remembered so far; it needs no turn."""
+        turn = self._turns.get(factory_stream(number))
+        factory: Factory = self._state.factories[number] if turn is None else turn.state
+        return factory.book
 
     def deliver(self) -> None:
         """Let every letter be taken that can be, and those that are written meanwhile."""

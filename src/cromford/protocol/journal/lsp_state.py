@@ -195,10 +195,11 @@ class LspState:
     def book(self) -> Book:
         """All channels and payments in memory; what was earned and forwarded, of all factories.
 
-        Payments are numbered as the house ordered them; finished forwards follow one another by
-        factory.
+        A payment is what became of it where the house ordered it last, and numbered as the house
+        ordered it; finished forwards follow one another by factory.
         """
-        books = [factory.book for factory in self.all_factories()]
+        factories = [*self.all_factories()]
+        books = [factory.book for factory in factories]
         merged: dict[str, Any] = {
             name: Map({key: value for book in books for key, value in getattr(book, name).items()})
             for name in _MAPS
@@ -210,10 +211,13 @@ class LspState:
                 by_node[node_id] = (*by_node.get(node_id, ()), *channel_ids)
             for node_id, keys in book.held_for.items():
                 held_for[node_id] = (*held_for.get(node_id, ()), *keys)
+        ordered = self.house.payments
         merged["payments"] = Map(
             {
-                payment_hash: replace(payment, number=self.house.payments[payment_hash].number)
-                for payment_hash, payment in merged["payments"].items()
+                payment_hash: replace(payment, number=ordered[payment_hash].number)
+                for factory in factories
+                for payment_hash, payment in factory.book.payments.items()
+                if ordered[payment_hash].to == factory.stream
             }
         )
         asleep = self.asleep.values()
@@ -268,7 +272,6 @@ def tip_of(factory: Factory, scan: Scan) -> tuple[BlockRef, ...]:
 
 _MAPS: Final = (
     "links",
-    "payments",
     "invoices",
     "arrived",
     "held",

@@ -8,17 +8,28 @@ from typing import Final
 
 import click
 from bench.history import StoreRow
+from bench.idle import IdleRow
 from bench.op import median_costs
 from bench.operations import measure
 from bench.rows import WALL, Row, repeat
 from bench.sizes import CLIENTS_DEFAULT, CLIENTS_QUICK, Size, sizes_of
 from rich.console import Console
 
-from bench import ceremony, history, in_process, payment_processes, payments, processes, report
+from bench import (
+    ceremony,
+    history,
+    idle,
+    in_process,
+    payment_processes,
+    payments,
+    processes,
+    report,
+)
 
 PAYMENTS: Final = "payments"
 FACTORIES: Final = "factories"
 HISTORY: Final = "history"
+IDLE: Final = "idle"
 RESULTS: Final = Path(__file__).parent / "results"
 RUNS_DEFAULT: Final = 5
 RUNS_QUICK: Final = 3
@@ -103,7 +114,9 @@ def _between_processes(size: Size, *, n_runs: int, say: Callable[[str], None]) -
     help="The same, of those that also run as processes; 0 for none.",
 )
 @click.option(
-    "--only", type=click.Choice([PAYMENTS, FACTORIES, HISTORY]), help="Measure only these rows."
+    "--only",
+    type=click.Choice([PAYMENTS, FACTORIES, HISTORY, IDLE]),
+    help="Measure only these rows.",
 )
 @click.option(
     "--payments", "n_payments", type=click.IntRange(min=1), help="How many a store has seen."
@@ -144,6 +157,10 @@ def main(
     if only in {None, HISTORY}:
         n_payments = n_payments or (history.PAYMENTS_QUICK if quick else history.PAYMENTS_DEFAULT)
         stores += history.rows(n_payments, say=quiet.print)
+    carried: list[IdleRow] = []
+    if only in {None, IDLE}:
+        n_idle = idle.FACTORIES_QUICK if quick else idle.FACTORIES_DEFAULT
+        carried += idle.rows(n_idle, say=quiet.print)
     found = report.document(
         rows,
         median_costs([*before, measure()]),
@@ -151,6 +168,7 @@ def main(
         ended=datetime.now(UTC),
         load_before=load_before,
         stores=stores,
+        idle=carried,
     )
     console = Console()
     report.show(console if console.is_terminal else Console(width=TABLE_WIDTH), found)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.history import StoreRow
+from bench.idle import IdleRow
 from bench.op import Costs, Op
 from bench.processes import n_cores
 from bench.rows import Row, Sample
@@ -32,6 +33,7 @@ def document(
     ended: datetime,
     load_before: str,
     stores: Sequence[StoreRow] = (),
+    idle: Sequence[IdleRow] = (),
 ) -> dict[str, Any]:
     """Return everything about a run as plain data. Times in milliseconds, costs in microseconds."""
     return {
@@ -51,6 +53,7 @@ def document(
         "operations_us": {op.value: round(costs[op], 3) for op in Op},
         "rows": [_row(row) for row in rows],
         "stores": [_store(row) for row in stores],
+        "idle": [_store(row) for row in idle],
     }
 
 
@@ -75,7 +78,7 @@ def _row(row: Row) -> dict[str, Any]:
     }
 
 
-def _store(row: StoreRow) -> dict[str, Any]:
+def _store(row: StoreRow | IdleRow) -> dict[str, Any]:
     return {
         name: round(value, 4) if isinstance(value, float) else value
         for name, value in asdict(row).items()
@@ -121,6 +124,24 @@ def show(console: Console, results: dict[str, Any]) -> None:
         console.print(table)
     if results["stores"]:
         console.print(_stores_table(results["stores"]))
+    if results["idle"]:
+        console.print(_idle_table(results["idle"]))
+
+
+def _idle_table(rows: Sequence[dict[str, Any]]) -> Table:
+    table = Table(title="An LSP with factories in which nothing happens", title_justify="left")
+    for heading in ("factories", "start ms", "block ms", "wake ms", "MB", "MB before"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(
+            f"{row['n_factories']:,}",
+            f"{row['start_ms']:.0f}",
+            f"{row['block_ms']:.1f}",
+            f"{row['wake_ms']:.1f}",
+            f"{row['memory_mb']:.0f}",
+            f"{row['least_mb']:.0f}",
+        )
+    return table
 
 
 def _stores_table(stores: Sequence[dict[str, Any]]) -> Table:

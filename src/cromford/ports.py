@@ -104,8 +104,8 @@ class Store(Protocol):
     def checkpoint(self, stream: str) -> Checkpoint | None:
         """Return a stream's checkpoint, or None."""
 
-    def labels(self) -> Mapping[str, bytes]:
-        """Return the labels of the checkpoints that have one, and no record after them."""
+    def labels(self) -> Iterator[tuple[str, bytes]]:
+        """Yield, by stream, the labels of checkpoints that have one, and no record after them."""
 
     def replace_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Put a checkpoint in the place of the stream's one before, durable on return.

@@ -31,7 +31,9 @@ class OneStream:
     def snapshots(self, _state: Any, _stream: str) -> None:
         return None
 
-    def archived(self, _value: Any, _records: Sequence[AnyRecord]) -> Iterable[tuple[bytes, bytes]]:
+    def archived(
+        self, _state: Any, _stream: str, _records: Sequence[AnyRecord], /
+    ) -> Iterable[tuple[bytes, bytes]]:
         return ()
 
     def settled(self, state: Any) -> Any:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from immutables import Map
+
 from cromford import effects as fx
 from cromford.adapters.memory import MemoryJournal
 from cromford.bitcoin.network import REGTEST
@@ -63,7 +65,11 @@ def watched(
 
 def without_taken_mail(state: Any) -> Any:
     """Return a state without what needs no record: mail that its receiver took, and sleep."""
-    return settled(all_awake(state)) if isinstance(state, LspState) else state
+    if not isinstance(state, LspState):
+        return state
+    awake = all_awake(state)
+    at_no_height = Map({n: factory.durable for n, factory in awake.factories.items()})
+    return settled(replace(awake, factories=at_no_height))
 
 
 def all_awake(state: LspState) -> LspState:

@@ -57,14 +57,12 @@ class MemoryJournal:
         """Return a stream's checkpoint, or None."""
         return self.checkpoints.get(stream)
 
-    def labels(self) -> dict[str, bytes]:
-        """Return the labels of the checkpoints that have one, and no record after them."""
+    def labels(self) -> Iterator[tuple[str, bytes]]:
+        """Yield the labels of the checkpoints that have one, and no record after them."""
         heads = self.heads()
-        return {
-            stream: one.label
-            for stream, one in self.checkpoints.items()
-            if one.label and one.n == heads[stream]
-        }
+        for stream, one in self.checkpoints.items():
+            if one.label and one.n == heads[stream]:
+                yield stream, one.label
 
     def replace_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Put a checkpoint in the place of the stream's one before.

@@ -57,8 +57,8 @@ _HEADS: Final = (
     "ifnull((SELECT n FROM checkpoint c WHERE c.stream = s.id), 0)) FROM stream s"
 )
 _LABELS: Final = (
-    "SELECT s.name, c.n, c.label FROM checkpoint c JOIN stream s ON s.id = c.stream "
-    "WHERE length(c.label) > 0"
+    "SELECT s.id, s.name, c.n, c.label FROM checkpoint c JOIN stream s ON s.id = c.stream "
+    "WHERE length(c.label) > 0 AND s.id > ? ORDER BY s.id LIMIT ?"
 )
 _RECORDS: Final = (
     "SELECT n, record FROM journal WHERE stream = ? AND n > ? AND n <= ? ORDER BY n LIMIT ?"
@@ -67,10 +67,13 @@ _HISTORY: Final = (
     "SELECT j.number, s.name, j.record FROM journal j JOIN stream s ON s.id = j.stream "
     "WHERE j.number > ? ORDER BY j.number LIMIT ?"
 )
-_FORGET: Final = (
+_FORGET: Final = "DELETE FROM journal WHERE stream = ? AND n <= ? AND number < ?"
+# What was the newest of all when its stream's checkpoint was taken, and is so no more.
+_FORGET_LEFT: Final = (
     "DELETE FROM journal WHERE number IN (SELECT j.number FROM checkpoint c "
     "JOIN journal j ON j.stream = c.stream AND j.n <= c.n WHERE j.number < ?)"
 )
+_FORGET_LEFT_EVERY: Final = 1_000  # Records: it looks at every stream.
 
 
 _Row = tuple[Any, ...]
@@ -96,6 +99,7 @@ class Journal:
         self._ids: dict[str, int] = {}
         self._heads: dict[str, int] = {}
         self._newest = 0
+        self._forgotten = 0
         self._turn = threading.RLock()  # One thread writes, another may read.
         with contextlib.ExitStack() as undo:
             self._lock_fd = _take_lock(datadir)
@@ -171,15 +175,18 @@ class Journal:
         n, snapshot, label = found
         return Checkpoint(stream, int(n), bytes(snapshot), bytes(label))
 
-    def labels(self) -> dict[str, bytes]:
-        """Return the labels of the checkpoints that have one, and no record after them.
+    def labels(self) -> Iterator[tuple[str, bytes]]:
+        """Yield the labels of the checkpoints that have one, and no record after them, by stream.
 
         Raises:
             StoreFailed: If the file cannot be read.
         """
-        return {
-            name: bytes(label) for name, n, label in self._rows(_LABELS) if n == self._heads[name]
-        }
+        after = 0
+        while page := self._rows(_LABELS, after, _PAGE_RECORDS):
+            after = page[-1][0]
+            for _, name, n, label in page:
+                if n == self._heads[name]:
+                    yield name, bytes(label)
 
     def replace_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Put a checkpoint in the place of the stream's one before, durable on return.
@@ -198,7 +205,10 @@ class Journal:
                 "INSERT OR REPLACE INTO checkpoint VALUES (?, ?, ?, ?)",
                 [(self._id_of(stream), n, label, snapshot)],
             )
-            execute_many(_FORGET, [(self.oldest,)])
+            execute_many(_FORGET, [(self._id_of(stream), n, self.oldest)])
+            if self.oldest >= self._forgotten + _FORGET_LEFT_EVERY:
+                execute_many(_FORGET_LEFT, [(self.oldest,)])
+                self._forgotten = self.oldest
 
     def archived(self, stream: str, key: bytes) -> bytes | None:
         """Return what was archived for a stream under a key, or None.

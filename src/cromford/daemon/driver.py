@@ -31,9 +31,9 @@ from cromford.ports import Archived, Checkpoint, Entry, Store
 from cromford.protocol.events import CommitmentRecalled, DaemonStarted, Event
 from cromford.protocol.facts import FRESH, Facts
 from cromford.protocol.faults import Rejected
-from cromford.protocol.journal.records import AnyRecord
+from cromford.protocol.journal.records import AnyRecord, encode_record
 from cromford.protocol.journal.revoked import decode_content, revoked_key
-from cromford.protocol.turn import Asked, Decision, Fault
+from cromford.protocol.turn import Asked, Decision, StreamBug
 
 S = TypeVar("S")
 
@@ -59,7 +59,7 @@ class Role(Generic[S]):
     apply: Callable[[S, str, AnyRecord], S]
     relevant: Callable[[S, Sequence[Tx]], tuple[Tx, ...]]
     parts: Parts[S]
-    stop: Callable[[S, Fault], S | None] = lambda _state, _fault: None
+    stop: Callable[[S, StreamBug], S | None] = lambda _state, _fault: None
 
 
 # What leaves the process, or reads what the journal holds. Everything else is ours alone.
@@ -93,7 +93,7 @@ class Driver(Generic[S]):
         perform: Callable[[Performed], Iterable[Event]],
         observe: Callable[[AnyRecord], None] = lambda _record: None,
         *,
-        on_fault: Callable[[Fault, Event], None] = lambda _fault, _event: None,
+        on_fault: Callable[[StreamBug, Event], None] = lambda _fault, _event: None,
     ) -> None:
         self._role = role
         self._parts = role.parts
@@ -105,18 +105,21 @@ class Driver(Generic[S]):
         self.caused: Callable[[Event], None] = self.handle
         self.bound: Callable[[Performed], Callable[[], Iterable[Event]]] = self._unbound
         self._streams: dict[str, Stream[Any]] = {}
+        self._just_opened: set[str] = set()  # Since the last event: some of them may sleep on.
+        self._grown: set[str] = set()  # Of these a checkpoint may be due.
         self.facts = FRESH
         self.beginning = state
         self.state = self._parts.begin(state, lambda name: self._opened(name).state)
         self._load()
 
     def _load(self) -> None:
-        labels = self._store.labels()
-        for name in sorted(filter(self._parts.is_ours, self._store.heads())):
-            label = labels.get(name)
-            if label is not None:
+        asleep = set()
+        for name, label in self._store.labels():
+            if self._parts.is_ours(name):
                 self.state = self._parts.asleep(self.state, name, label)
-            else:
+                asleep.add(name)
+        for name in sorted(self._store.heads().keys() - asleep):
+            if self._parts.is_ours(name):
                 value = self._opened(name).state
                 self.state = self._parts.with_value(self.state, name, value)
         self.state = self._parts.settled(self.state)
@@ -131,6 +134,8 @@ class Driver(Generic[S]):
                 apply=self._parts.fold(name),
                 snapshots=self._parts.snapshots(self.beginning, name),
             )
+            self._just_opened.add(name)
+            self._grown.add(name)
         return stream
 
     def start(self, *, unix_time: int = 0) -> None:
@@ -162,7 +167,7 @@ class Driver(Generic[S]):
                 remembered or is being done. What that leaves half done only a restart finishes: the
                 caller must stop.
         """
-        self._forget_looked_at()
+        self.forget_looked_at()
         pending: deque[tuple[Event, str | None]] = deque([(event, None)])
         has_remembered = False
         while pending:
@@ -206,10 +211,10 @@ class Driver(Generic[S]):
                 for caused in self._at_last(asked, perform, event):
                     self.caused(caused)
 
-        entries = self._entries_of(decision)
+        entries = _entries_of(decision)
         self._advance(decision, entries)
         if entries or outward:
-            commit(_in_order(decision, entries), archived, follow)
+            commit(entries, archived, follow)
 
     def _later(self, effect: Effect) -> Callable[[], Iterable[Event]]:
         if isinstance(effect, RecallCommitment):
@@ -230,10 +235,12 @@ class Driver(Generic[S]):
                 return []
             raise
 
-    def _forget_looked_at(self) -> None:
+    def forget_looked_at(self) -> None:
         """Let streams go that somebody looked at, and that sleep on."""
-        for name in [name for name in self._streams if self._parts.is_asleep(self.state, name)]:
-            del self._streams[name]
+        for name in self._just_opened:
+            if name in self._streams and self._parts.is_asleep(self.state, name):
+                del self._streams[name]
+        self._just_opened.clear()
 
     def _done(self, asked: Asked, event: Event) -> list[tuple[Event, str | None]]:
         """Perform an effect, and return what it causes at once."""
@@ -254,7 +261,7 @@ class Driver(Generic[S]):
         """Stop a stream because of a bug, and say whether the others can go on."""
         if stream is None:
             return False
-        fault = Fault(stream, error)
+        fault = StreamBug(stream, error)
         stopped = self._role.stop(self.state, fault)
         if stopped is None:
             return False
@@ -279,26 +286,21 @@ class Driver(Generic[S]):
         return [
             Archived(name, key, value)
             for name, records in _by_stream(decision).items()
-            for key, value in self._parts.archived(self._parts.value(self.state, name), records)
+            for key, value in self._parts.archived(self.state, name, records)
         ]
 
     def _remember(self, decision: Decision[S], archived: Sequence[Archived]) -> None:
-        entries = self._entries_of(decision)
+        entries = _entries_of(decision)
         if entries:
-            self._store.append(_in_order(decision, entries), archived)
+            self._store.append(entries, archived)
         self._advance(decision, entries)
         self._tell(decision)
 
-    def _entries_of(self, decision: Decision[S]) -> dict[str, list[Entry]]:
-        return {
-            name: self._opened(name).entries_of(records)
-            for name, records in _by_stream(decision).items()
-        }
-
-    def _advance(self, decision: Decision[S], entries: Mapping[str, list[Entry]]) -> None:
+    def _advance(self, decision: Decision[S], entries: Sequence[Entry]) -> None:
         self.state = decision.state
-        for name, stored in entries.items():
-            self._opened(name).advance(self._parts.value(self.state, name), stored)
+        for entry in entries:
+            self._opened(entry.stream).count((entry,))
+            self._grown.add(entry.stream)
 
     def _tell(self, decision: Decision[S]) -> None:
         for entry in decision.entries:
@@ -314,7 +316,9 @@ class Driver(Generic[S]):
 
     def due_checkpoints(self) -> Iterable[str]:
         """Yield the streams of which a checkpoint is due."""
-        return (name for name, stream in list(self._streams.items()) if stream.is_due)
+        streams = self._streams
+        self._grown = {name for name in self._grown if name in streams and streams[name].is_due}
+        return sorted(self._grown)
 
     def begin_checkpoint(self, name: str) -> Callable[[], Checkpoint]:
         """Return what makes a checkpoint of a stream as it is now, in any thread."""
@@ -347,7 +351,7 @@ class Driver(Generic[S]):
         """Return what is known of the streams that sleep, by stream."""
         return {
             name: label
-            for name, label in self._store.labels().items()
+            for name, label in self._store.labels()
             if self._parts.is_asleep(self.state, name)
         }
 
@@ -370,6 +374,10 @@ def _by_stream(decision: Decision[Any]) -> dict[str, list[AnyRecord]]:
     return found
 
 
-def _in_order(decision: Decision[Any], entries: Mapping[str, list[Entry]]) -> list[Entry]:
-    in_order = {name: iter(stored) for name, stored in entries.items()}
-    return [next(in_order[entry.stream]) for entry in decision.entries if entry.is_kept]
+def _entries_of(decision: Decision[Any]) -> list[Entry]:
+    """Return what a decision remembers as the journal takes it."""
+    return [
+        Entry(entry.stream, encode_record(entry.record))
+        for entry in decision.entries
+        if entry.is_kept
+    ]

@@ -1,7 +1,8 @@
 """Bugs of ours that were met while deciding: what was not decided, how often, and since when.
 
-Nothing was remembered, so nothing is broken; but somebody was let go for it, and the operator has
-to know. Neither messages nor an error's words are kept: either can hold a secret.
+Nothing was remembered, so nothing is broken; but somebody was let go for it, or a factory stopped,
+and the operator has to know. Neither messages nor an error's words are kept: either can hold a
+secret.
 """
 
 import traceback

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -108,15 +107,22 @@ class LspDaemon(Daemon[LspState]):
 
     @property
     def factory_keys(self) -> Iterator[tuple[int, bytes]]:
-        """The LSP's key in each factory that was funded."""
-        for attempt in self.state.attempts.values():
-            if attempt.funded is not None:
-                yield attempt.key_attempt, attempt.blueprint.lsp_factory_pubkey
+        """The LSP's key in each factory that was funded, whether or not it is in memory."""
+        return self.state.house.own_keys()
 
     @property
     def book(self) -> Book:
         """The LSP's channels and payments."""
         return self.driver.state.book
+
+    @property
+    def payment_statuses(self) -> Mapping[tuple[str, str], int]:
+        """How many payments there are, in factories that sleep, too."""
+        return views.payment_statuses(self.driver.state.house)
+
+    def payment_status(self, payment_hash: bytes) -> str:
+        """Return what became of a payment that was ordered: no factory is looked at for it."""
+        return self.driver.state.house.payments[payment_hash].status
 
     @property
     def wallet(self) -> Wallet:
@@ -172,11 +178,6 @@ class LspDaemon(Daemon[LspState]):
         if self._has_seat(node_id):
             return Relation.OWNER
         return Relation.WAITING if node_id in self.state.house.members else Relation.STRANGER
-
-    def payment_statuses(self) -> Mapping[tuple[str, str], int]:
-        """Return how many payments there are by direction and status, wherever they were paid."""
-        payments = self.state.house.payments.values()
-        return Counter(("out", one.status) for one in payments if one.refused is None)
 
     def samples(self) -> Iterator[Sample]:
         """Yield an LSP's numbers for Prometheus."""

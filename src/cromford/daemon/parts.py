@@ -54,11 +54,9 @@ class Parts(Protocol[S]):
         """Return what writes and reads a stream's values; None where it is always folded."""
 
     def archived(
-        self,
-        value: Any,  # noqa: ANN401 - the same
-        records: Sequence[AnyRecord],
+        self, state: S, stream: str, records: Sequence[AnyRecord], /
     ) -> Iterable[tuple[bytes, bytes]]:
-        """Return, by key, what is kept of records for ever: from the value before them."""
+        """Return, by key, what is kept of a stream's records for ever: from the state before."""
 
     def settled(self, state: S) -> S:
         """Return a state that says the same, without what its streams have told one another."""
@@ -104,10 +102,10 @@ class ClientParts:
         return Snapshots(ClientState, references_of(state.config))
 
     def archived(
-        self, value: ClientState, records: Sequence[AnyRecord]
+        self, state: ClientState, _stream: str, records: Sequence[AnyRecord], /
     ) -> Iterable[tuple[bytes, bytes]]:
         """Return what the LSP's revoked commitments said."""
-        return revoked_by(value.book, records)
+        return revoked_by(state.book, records)
 
     def settled(self, state: ClientState) -> ClientState:
         """Return the state: a client's stream tells nobody anything."""
@@ -171,12 +169,11 @@ class LspParts:
         return Snapshots(roots.get(stream, Factory), references_of(state.config))
 
     def archived(
-        self,
-        value: Any,  # noqa: ANN401 - the same
-        records: Sequence[AnyRecord],
+        self, state: LspState, stream: str, records: Sequence[AnyRecord], /
     ) -> Iterable[tuple[bytes, bytes]]:
         """Return what the clients' revoked commitments said."""
-        return revoked_by(value.book, records) if isinstance(value, Factory) else ()
+        number = factory_number(stream)
+        return () if number is None else revoked_by(state.factory(number).book, records)
 
     def settled(self, state: LspState) -> LspState:
         """Return the state without mail that was taken."""
@@ -224,7 +221,8 @@ class LspParts:
     def quiet(self, state: LspState) -> Iterable[str]:
         """Yield the factories in which nothing happens, and no client of which is here."""
         for factory in state.all_factories():
-            if wakes_at(factory) is not None and not _has_guests(state, factory):
+            is_stopped = factory.stream in state.stopped
+            if not is_stopped and wakes_at(factory) is not None and not _has_guests(state, factory):
                 yield factory.stream
 
 

@@ -51,7 +51,7 @@ from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.exit_records import TreePublished
 from cromford.protocol.journal.records import AnyRecord
-from cromford.protocol.turn import Decision, Fault
+from cromford.protocol.turn import Decision, StreamBug
 from cromford.signing.keychain import Keychain
 from cromford.signing.signer import Signer
 from cromford.wallet.account import Account
@@ -162,6 +162,15 @@ class Daemon(Generic[S]):
         raise NotImplementedError
 
     @property
+    def payment_statuses(self) -> Mapping[tuple[str, str], int]:
+        """How many payments there are by direction (`out`, `in`) and status."""
+        return statuses(self.book)
+
+    def payment_status(self, payment_hash: bytes) -> str:
+        """Return what became of a payment that was asked for."""
+        return self.book.payments[payment_hash].status
+
+    @property
     def n_channels(self) -> int:
         """How many channels may have a nonce now."""
         raise NotImplementedError
@@ -205,10 +214,6 @@ class Daemon(Generic[S]):
         """Return the transactions of a block that matter to the role."""
         return self.driver.relevant(txs)
 
-    def payment_statuses(self) -> Mapping[tuple[str, str], int]:
-        """Return how many payments there are by direction and status."""
-        return statuses(self.book)
-
     def samples(self) -> Iterator[Sample]:
         """Yield the role's numbers for Prometheus."""
         yield "height", {}, self.height
@@ -221,7 +226,7 @@ class Daemon(Generic[S]):
             if isinstance(amount_sat, int):
                 yield "wallet_sat", {"kind": name.removesuffix("_sat")}, amount_sat
         yield "channels_open", {}, sum(link.is_open for link in self.book.links.values())
-        for (direction, status), count in self.payment_statuses().items():
+        for (direction, status), count in self.payment_statuses.items():
             yield "payments", {"direction": direction, "status": status}, count
 
     # The life of a daemon
@@ -329,8 +334,9 @@ class Daemon(Generic[S]):
     def post(self, event: ev.Event) -> None:
         """Handle one event. A bug or a failed journal ends the daemon, loudly.
 
-        But for a bug that is met while deciding about a peer's word, before anything is remembered:
-        that peer goes, and the daemon stays. It cannot stay where it would have to skip the event:
+        But for one that stops a single factory, which the driver sees to; and one that is met while
+        deciding about a peer's word, before anything is remembered: that peer goes, and the daemon
+        stays. It cannot stay where it would have to skip the event:
         a block, a deadline, the end of a connection.
 
         Raises:
@@ -373,7 +379,7 @@ class Daemon(Generic[S]):
         if isinstance(event, ev.BlockAdded):
             self._checkpoints.rest(self.driver)
 
-    def _note_fault(self, fault: Fault, event: ev.Event) -> None:
+    def _note_fault(self, fault: StreamBug, event: ev.Event) -> None:
         """Say that a bug stopped one stream, while the others go on."""
         _log.critical("stream_stopped stream=%s error=%s", fault.stream, type(fault.error).__name__)
         self._note_undecided(event, fault.error)

@@ -86,6 +86,10 @@ class Stream(Generic[S]):
     def advance(self, state: S, entries: Sequence[Entry]) -> None:
         """Go on from a state, now that what led to it is durable."""
         self.state = state
+        self.count(entries)
+
+    def count(self, entries: Sequence[Entry]) -> None:
+        """Take note of records whose state somebody else holds."""
         for entry in entries:
             self._count(entry.record)
 

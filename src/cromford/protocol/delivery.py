@@ -13,13 +13,14 @@ from cromford.protocol.channels.forwarding import AWAY
 from cromford.protocol.channels.lsp import obstacle
 from cromford.protocol.facts import Facts
 from cromford.protocol.faults import Rejected
+from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.factory import Factory, apply_to_factory
 from cromford.protocol.journal.house import House, apply_to_house
 from cromford.protocol.journal.lsp_state import LspState, tip_of
 from cromford.protocol.journal.mail import ForwardAsked, Post, Posted
 from cromford.protocol.journal.scan import Scan, apply_to_scan
 from cromford.protocol.journal.streams import CHAIN, HOUSE, factory_number, factory_stream
-from cromford.protocol.turn import Decision, Fault, Log, Turn
+from cromford.protocol.turn import Decision, Log, StreamBug, Turn
 
 Taker = Callable[["Round", Posted], None]
 
@@ -38,13 +39,16 @@ class Round:
         self, state: LspState, facts: Facts, take: Taker, *, delivers: bool = True
     ) -> None:
         self._state = state
-        self._facts = replace(facts, directory=_Desk(self))
+        self._facts = Facts(
+            stale=facts.stale, header_height=facts.header_height, directory=_Desk(self)
+        )
         self._take = take
         self._delivers = delivers
         self._log = Log()
         self._turns: dict[str, Turn[Any]] = {}
+        self._began: dict[str, object] = {}  # with what, unless it has to be taken into memory
         self._stopped = state.stopped
-        self._faults: list[Fault] = []
+        self._faults: list[StreamBug] = []
 
     @property
     def facts(self) -> Facts:
@@ -90,6 +94,12 @@ class Round:
         turn = self._turns.get(HOUSE)
         return self._state.house if turn is None else turn.state
 
+    def book_now(self, number: int) -> Book:
+        """Return a factory's channels after all that was remembered so far; it needs no turn."""
+        turn = self._turns.get(factory_stream(number))
+        factory: Factory = self._state.factories[number] if turn is None else turn.state
+        return factory.book
+
     def deliver(self) -> None:
         """Let every letter be taken that can be, and those that are written meanwhile."""
         while self._delivers and (delivery := self._next()) is not None:
@@ -116,7 +126,7 @@ class Round:
         except Exception as error:  # noqa: BLE001 - one stream's bug is not the others'
             turn.rewind(mark)
             self._stopped = self._stopped.set(turn.stream, type(error).__name__)
-            self._faults.append(Fault(turn.stream, error))
+            self._faults.append(StreamBug(turn.stream, error))
             return False
         return True
 
@@ -134,9 +144,11 @@ class Round:
     @property
     def decision(self) -> Decision[LspState]:
         """What was collected."""
-        state = replace(self._state, stopped=self._stopped)
+        state = self._state
+        if self._stopped is not state.stopped:
+            state = replace(state, stopped=self._stopped)
         for stream, turn in self._turns.items():
-            if turn.state is self._before(stream):
+            if turn.state is self._began.get(stream):
                 continue
             if stream == HOUSE:
                 state = replace(state, house=turn.state)
@@ -151,15 +163,12 @@ class Round:
             faults=tuple(self._faults),
         )
 
-    def _before(self, stream: str) -> object:
-        if stream == HOUSE:
-            return self._state.house
-        return self._state.scan if stream == CHAIN else None
-
     def _turn(self, stream: str) -> Turn[Any]:
         turn = self._turns.get(stream)
         if turn is None:
             turn = self._turns[stream] = self._new_turn(stream)
+            if factory_number(stream) not in self._state.asleep:
+                self._began[stream] = turn.state
         return turn
 
     def _new_turn(self, stream: str) -> Turn[Any]:
@@ -172,8 +181,9 @@ class Round:
         if number is None:
             raise AssertionError(f"{stream} is no stream of an LSP")
         factory = self._state.factory(number)
-        tip = tip_of(factory, self.scan.state)
-        return Turn(factory.at(tip), apply_to_factory, **given)
+        if CHAIN in self._turns:
+            factory = factory.at(tip_of(factory, self.scan.state))
+        return Turn(factory, apply_to_factory, **given)
 
     def _next(self) -> Posted | None:
         for stream, turn in self._turns.items():

@@ -4,7 +4,7 @@ It gathers clients, proposes a tree, collects signatures below the root, then th
 acknowledgements; then, and only then, it signs and broadcasts the funding transaction. Whoever
 spoils a ceremony is named and dropped, and the others start again with fresh keys.
 
-This is the one place that knows both the house and its factories.
+Here, and where mail is delivered, house and factories are known together.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,8 +29,8 @@ from cromford.protocol.journal import mail
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal import scan_records as sc
 from cromford.protocol.journal.factory import Factory
-from cromford.protocol.journal.house import House
-from cromford.protocol.journal.lsp_state import LspState, apply, new_lsp, pending
+from cromford.protocol.journal.house import ABORTED, House
+from cromford.protocol.journal.lsp_state import LspState, apply, new_lsp, pending, tip_of
 from cromford.protocol.journal.mail_records import MailTaken
 from cromford.protocol.journal.scan import UNKNOWN
 from cromford.protocol.journal.streams import CHAIN, HOUSE, factory_number
@@ -38,13 +38,13 @@ from cromford.protocol.lobby import giving_up, ordering
 from cromford.protocol.lobby import lsp as lobby
 from cromford.protocol.opening import lsp as opening
 from cromford.protocol.opening.funding import fund_if_due
-from cromford.protocol.turn import Decision, Fault, Turn
+from cromford.protocol.turn import Decision, StreamBug, Turn
 from cromford.wire import messages as m
 
 __all__ = ["apply", "decide", "new_lsp", "relevant", "resume", "stop"]
 
 
-def stop(state: LspState, fault: Fault) -> LspState | None:
+def stop(state: LspState, fault: StreamBug) -> LspState | None:
     """Return a state in which nothing more is decided about a factory, until the next block.
 
     None for the house and the chain: without them an LSP cannot go on.
@@ -184,11 +184,19 @@ def _take_message(round_: Round, node_id: bytes, message: m.Message) -> None:
     ):
         _on_malformed(round_, node_id, f"{type(message).__name__} is an LSP's message")
     else:
-        turn = _named(round_, message.attempt_id)
-        if turn is not None:
-            opening.take_message(turn, node_id, message)
-        elif isinstance(message, m.Resume):
+        _take_opening_message(round_, node_id, message)
+
+
+def _take_opening_message(round_: Round, node_id: bytes, message: m.OpeningMessage) -> None:
+    """Let a factory hear its client; whoever merely knows its name wakes no factory."""
+    entry = round_.house_now().entries.get(message.attempt_id)
+    if entry is None or entry.status == ABORTED or node_id not in entry.node_ids:
+        if isinstance(message, m.Resume):
             round_.house.send(node_id, opening.over(message))
+        return
+    turn = _named(round_, message.attempt_id)
+    if turn is not None:  # Of one that was stopped nothing is said: it is not over.
+        opening.take_message(turn, node_id, message)
 
 
 def _take_opening(round_: Round, event: ev.OpeningEvent) -> None:
@@ -302,11 +310,20 @@ def _take_up_again(round_: Round) -> None:
     """Try again with factories in which a bug was met: with sessions as new as after a restart."""
     for stream in round_.stopped:
         turn = round_.take_up(stream)
-        if turn is None or not round_.try_in(turn, partial(_start, turn)):
+        if turn is None or not round_.try_in(turn, partial(_start_anew, turn)):
             continue
         for seat in turn.state.attempt.seats if turn.state.begun is not None else ():
             if round_.facts.directory.is_connected(seat.node_id):
                 turn.ask(fx.Disconnect(node_id=seat.node_id, reason="begin again, after a fault"))
+
+
+def _start_anew(turn: Turn[Factory]) -> None:
+    """Start, with a signer that did not: what it holds for the sessions before is let go."""
+    links = turn.book.ordered_links
+    pools = tuple(link.pool_id for link in links if link.pool_id is not None)
+    if pools:
+        turn.ask(fx.DropPools(pool_ids=pools))
+    _start(turn)
 
 
 def _touch(round_: Round, stream: str) -> None:
@@ -372,12 +389,14 @@ def _on_block(round_: Round, event: ev.BlockAdded) -> None:
     round_.deliver()
     for turn in round_.factories():
         if turn.stream not in found:  # Those who have news of the block began with it.
+            # One that was stopped may have begun with the news of an earlier one.
+            turn.amend(turn.state.at(tip_of(turn.state, round_.scan.state)))
             round_.try_in(turn, partial(_begin_with_block, turn))
     round_.deliver()
     lobby.build_if_due(round_.house, at_height=event.height)
 
 
-def _begin_with_block(turn: Turn[Factory]) -> None:
+def _begin_with_block(turn: Turn[Factory], *, has_news: bool = False) -> None:
     """Do what a new height makes due in a factory, once it knows all that the block had for it."""
     turn.ask(*exiting.owed(turn.state))
     opening.on_block(turn)
@@ -385,7 +404,7 @@ def _begin_with_block(turn: Turn[Factory]) -> None:
     take_back_late(turn)
     # What the chain decided about an outgoing HTLC answers the incoming one.
     channels.finish_channels(turn)
-    exiting.keep_watching(turn)
+    exiting.keep_watching(turn, has_news=has_news)
 
 
 def _on_facts_changed(round_: Round) -> None:
@@ -418,13 +437,18 @@ def _take_up_held(round_: Round) -> None:
     No record says that they should: what waits is given back in time, whether or not it was asked
     for again.
     """
+    if not round_.before.holding:
+        return
     touched = {
         turn.link(channel_id).node_id for turn in round_.opened() for channel_id in turn.touched
     }
-    for number in sorted(round_.before.holding) if touched else ():
+    for number in sorted(round_.before.holding):
+        held_for = round_.book_now(number).held_for
+        payees = [payee for payee in sorted(touched) if payee in held_for]
+        if not payees:
+            continue  # Others may hold for many; who is not concerned takes no part.
         turn = round_.factory(number)
-        payees = [payee for payee in sorted(touched) if payee in turn.book.held_for]
-        if payees and round_.goes_on(turn.stream):
+        if round_.goes_on(turn.stream):
             round_.try_in(turn, partial(channels.finish_channels, turn, payees=payees))
     round_.deliver()
 
@@ -515,10 +539,10 @@ def _factory_takes(turn: Turn[Factory], taken: MailTaken) -> None:
             opening.on_ordered(turn)
         case mail.Watched():
             opening.on_watched(turn)
-        case mail.Found(height=height, block_hash=block_hash):
+        case mail.Found(height=height, block_hash=block_hash, txs=txs):
             tip = BlockRef(height=height, block_hash=Txid(block_hash))
             turn.amend(turn.state.at((tip,)))
-            _begin_with_block(turn)
+            _begin_with_block(turn, has_news=bool(txs))
         case mail.Lost(height=height):
             turn.amend(turn.state.at((BlockRef(height=height - 1, block_hash=UNKNOWN),)))
             exiting.keep_watching(turn)

@@ -43,7 +43,7 @@ class LspPolicy:
     capital_per_build_sat: int = 200_000_000
     capital_max_sat: int = 1_000_000_000
     # Who may join; None: whoever comes. And how many may between two blocks that never were in a
-    # factory of ours: each join is ten kilobytes of journal.
+    # factory of ours: each join is checked, and ten kilobytes of memory.
     allowed_clients: frozenset[bytes] | None = None
     new_joins_per_block: int = 256
     min_clients: int = 2

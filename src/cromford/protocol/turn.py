@@ -62,7 +62,7 @@ class Asked(NamedTuple):
     effect: Effect
 
 
-class Fault(NamedTuple):
+class StreamBug(NamedTuple):
     """A bug that was met in one stream, while the others went on."""
 
     stream: str
@@ -83,7 +83,7 @@ class Decision(Generic[S]):
     state: S
     entries: tuple[Remembered, ...] = ()
     asked: tuple[Asked, ...] = ()
-    faults: tuple[Fault, ...] = ()
+    faults: tuple[StreamBug, ...] = ()
 
     @property
     def effects(self) -> tuple[Effect, ...]:

@@ -295,7 +295,7 @@ _LSP_KEYS: Final = (
         "new_joins_per_block",
         Integer(1, NEW_JOINS_MAX),
         _LSP.new_joins_per_block,
-        "Joins between two blocks of clients that were never in a factory: each is written down.",
+        "Joins between two blocks of clients that were never in a factory: each costs work.",
     ),
     _lsp_key("min_clients", _CLIENTS, _LSP.min_clients, "Fewer make no factory."),
     _lsp_key("max_clients", _CLIENTS, _LSP.max_clients, "More are not taken into one factory."),

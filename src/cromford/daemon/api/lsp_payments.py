@@ -137,4 +137,5 @@ class LspPayments:
             if entry.number in state.asleep or entry.number in state.factories:
                 factory = state.factory(entry.number)
                 found += channels_of(state.house, factory, self._owner.facts)
+                self._owner.driver.forget_looked_at()
         return found

@@ -56,6 +56,9 @@ class Payer(Protocol):
     def facts(self) -> Facts:
         """What a decision may read now."""
 
+    def payment_status(self, payment_hash: bytes) -> str:
+        """Return what became of a payment that was asked for."""
+
     def foresee(self, event: ev.Event) -> Decision[Any]:
         """Return what a request would do, or raise why it is impossible."""
 
@@ -164,7 +167,7 @@ async def pay(
 
     Raises:
         InvalidParam: If the wait is out of range.
-        RpcFailure: If the invoice expired, or cannot be paid now.
+        RpcFailure: If the invoice expired, cannot be paid now, or nothing can be told of it yet.
     """
     if not 0 <= wait_seconds <= WAIT_SECONDS_MAX:
         raise InvalidParam(
@@ -181,7 +184,15 @@ async def pay(
             raise _explained(failure, means()) from failure
     if not dry_run:
         await _outcome(payer, asked.payment_hash, seconds=wait_seconds)
-    found = payer.book.payments[asked.payment_hash]
+    found = payer.book.payments.get(asked.payment_hash)
+    if found is None:
+        raise RpcFailure(
+            "payment_waits",
+            "the payment is ordered, and the payee's factory has not taken it yet: `status` tells "
+            "which one is stopped",
+            retryable=True,
+            remediation="Ask again after the next block: it is not paid twice.",
+        )
     return show_payment(payer.book, found, height=payer.height)
 
 
@@ -242,7 +253,7 @@ async def _outcome(payer: Payer, payment_hash: bytes, *, seconds: float) -> None
     """Wait until a payment is paid or failed, the time is over, or the daemon stops."""
     loop = asyncio.get_running_loop()
     until = loop.time() + seconds
-    while payer.book.payments[payment_hash].status == "pending":
+    while payer.payment_status(payment_hash) == "pending":
         left = until - loop.time()
         if left <= 0 or not await payer.events.wait_beyond(payer.events.n_seen, seconds=left):
             return

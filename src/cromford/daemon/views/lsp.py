@@ -218,6 +218,14 @@ def statuses(state: LspState) -> Counter[str]:
     return Counter([*loaded, *(asleep.status for asleep in state.asleep.values())])
 
 
+def payment_statuses(house: House) -> dict[tuple[str, str], int]:
+    """Return how many payments of the LSP's there are of each status, wherever they are."""
+    return {
+        ("out", status): count
+        for status, count in Counter(one.status for one in house.payments.values()).items()
+    }
+
+
 def channels_of(house: House, factory: Factory, facts: Facts) -> list[dict[str, Any]]:
     """Return the channels of a factory that are not on chain yet, by client."""
     return [

@@ -31,3 +31,8 @@ def revoked_commitment(link: Link, content: CommitmentContent) -> RevokedCommitm
     return RevokedCommitment(
         commitment=link.commitment(content, pubkey_of(secret)), per_commitment_secret=secret
     )
+
+
+def is_to_be_recalled(link: Link, spender: Tx) -> bool:
+    """Say whether a channel's output went where a revoked commitment says, and what is unknown."""
+    return link.breach is None and revoked_number(link, spender) is not None

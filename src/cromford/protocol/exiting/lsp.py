@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from typing import Final, assert_never
 
 from cromford import effects as fx
-from cromford.bitcoin.tx import OutPoint
+from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.factory.funding import CHANGE_VOUT
 from cromford.protocol import events as ev
+from cromford.protocol.exiting.breach import is_to_be_recalled
 from cromford.protocol.exiting.channel import (
     InHand,
     arriving_sat,
@@ -183,17 +184,32 @@ def watched(state: Factory) -> frozenset[OutPoint]:
         spender = state.chain.spends.get(outpoint)
         if spender is not None:
             # All of it, whatever it is: what a revoked one says may still have to be looked up.
-            outpoints |= {spender.outpoint(vout) for vout in range(len(spender.outputs))}
-            outpoints.update(watched_outpoints(in_hand(state, client), state.chain))
+            outpoints |= _outputs_of(spender)
+            holding = in_hand(state, client)
+            outpoints.update(watched_outpoints(holding, state.chain))
+            if is_to_be_recalled(holding.link, spender):
+                spends = state.chain.spends
+                following = (spends.get(output) for output in _outputs_of(spender))
+                outpoints |= {one for tx in following if tx is not None for one in _outputs_of(tx)}
     return frozenset(outpoints)
 
 
-def keep_watching(turn: Turn[Factory]) -> None:
-    """Say what is to be watched from here on, if it is something else than before."""
+def _outputs_of(tx: Tx) -> set[OutPoint]:
+    return {tx.outpoint(vout) for vout in range(len(tx.outputs))}
+
+
+def keep_watching(turn: Turn[Factory], *, has_news: bool = False) -> None:
+    """Say what is to be watched from here on, if it is something else than is watched now.
+
+    Args:
+        turn: The decision so far.
+        has_news: Whether the chain watches more by itself, because of what it has just found: what
+            is swept or paid back is nobody's news any more, whatever becomes of it later.
+    """
     if turn.state.attempt.funded is None:
         return
     outpoints = watched(turn.state)
-    if outpoints != turn.state.watch:
+    if has_news or outpoints != turn.state.watch:
         turn.remember(
             xr.Watching(
                 height=turn.height,

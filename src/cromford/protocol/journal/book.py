@@ -1,4 +1,4 @@
-"""All live channels of a role and the payments in them: the fold of their records.
+"""All live channels of a client, or a factory, and their payments: the fold of their records.
 
 What still has to be done about an HTLC is part of the value, so that nothing depends on when a
 crash came: it is done as soon as its channel can carry the answer.

@@ -121,6 +121,8 @@ class Factory:
 
     def at(self, tip: tuple[BlockRef, ...]) -> "Factory":
         """Return the factory as it stands with this block as the chain's tip."""
+        if self.chain.recent == tip[-1:]:
+            return self
         return replace(self, chain=replace(self.chain, recent=tip[-1:]))
 
 
@@ -168,7 +170,8 @@ def apply_to_factory(factory: Factory, record: r.AnyRecord) -> Factory:
             return replace(factory, exits=factory.exits | {client})
         case xr.Watching(height=height, outpoints=outpoints):
             watch = frozenset(OutPoint.parse(outpoint) for outpoint in outpoints)
-            asked = mail.Watch(height=height, outpoints=outpoints)
+            heard = factory.post.taken.get(CHAIN, 0)
+            asked = mail.Watch(height=height, outpoints=outpoints, heard=heard)
             return _telling(replace(factory, watch=watch, is_watched=False), CHAIN, asked)
         case MailTaken(sender=sender, number=number, mail=content):
             taken = replace(factory, post=factory.post.with_taken(sender, number))

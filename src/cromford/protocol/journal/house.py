@@ -3,7 +3,7 @@
 The house knows of each factory what it ordered, and what the factory told it since.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, assert_never
 
@@ -172,6 +172,13 @@ class House:
         """Yield what is known of every factory, oldest first."""
         for number in sorted(self.order):
             yield self.entries[self.order[number]]
+
+    def own_keys(self) -> Iterator[tuple[int, bytes]]:
+        """Yield our key in each factory that was funded, with the factory's number."""
+        for pubkey, number in self.keys.items():
+            entry = self.entry_of(number)
+            if entry.status in {FUNDED, DEAD} and pubkey not in entry.factory_pubkeys:
+                yield number, pubkey
 
     def entry_of(self, number: int) -> FactoryEntry:
         """Return what is known of a factory by its number."""

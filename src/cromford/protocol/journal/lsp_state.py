@@ -63,8 +63,8 @@ class LspState:
         asleep: The others. One is loaded when it is looked at.
         load: Returns a factory that is not in memory: what the journal says, and so no other
             value at another time.
-        stopped: Streams in which a bug was met after a record, and what it was: nothing more is
-            decided about them in this run.
+        stopped: Streams in which a bug was met, and what it was: nothing more is decided about
+            them until the next block.
         channels: In which factory each channel is.
         holding: The factories in which HTLCs wait for their payees.
     """
@@ -128,7 +128,7 @@ class LspState:
             holding = holding | {number} if factory.book.held else holding - {number}
         return replace(
             self,
-            factories=self.factories.set(number, factory.durable),
+            factories=self.factories.set(number, factory),
             asleep=self.asleep.delete(number) if number in self.asleep else self.asleep,
             channels=channels,
             holding=holding,
@@ -195,10 +195,11 @@ class LspState:
     def book(self) -> Book:
         """All channels and payments in memory; what was earned and forwarded, of all factories.
 
-        Payments are numbered as the house ordered them; finished forwards follow one another by
-        factory.
+        A payment is what became of it where the house ordered it last, and numbered as the house
+        ordered it; finished forwards follow one another by factory.
         """
-        books = [factory.book for factory in self.all_factories()]
+        factories = [*self.all_factories()]
+        books = [factory.book for factory in factories]
         merged: dict[str, Any] = {
             name: Map({key: value for book in books for key, value in getattr(book, name).items()})
             for name in _MAPS
@@ -210,10 +211,13 @@ class LspState:
                 by_node[node_id] = (*by_node.get(node_id, ()), *channel_ids)
             for node_id, keys in book.held_for.items():
                 held_for[node_id] = (*held_for.get(node_id, ()), *keys)
+        ordered = self.house.payments
         merged["payments"] = Map(
             {
-                payment_hash: replace(payment, number=self.house.payments[payment_hash].number)
-                for payment_hash, payment in merged["payments"].items()
+                payment_hash: replace(payment, number=ordered[payment_hash].number)
+                for factory in factories
+                for payment_hash, payment in factory.book.payments.items()
+                if ordered[payment_hash].to == factory.stream
             }
         )
         asleep = self.asleep.values()
@@ -268,7 +272,6 @@ def tip_of(factory: Factory, scan: Scan) -> tuple[BlockRef, ...]:
 
 _MAPS: Final = (
     "links",
-    "payments",
     "invoices",
     "arrived",
     "held",
@@ -345,5 +348,5 @@ def settled(state: LspState) -> LspState:
         else:
             number = factory_number(stream)
             if number is not None:
-                state = state.with_factory(replace(state.factory(number), post=left))
+                state = state.with_factory(replace(state.factories[number], post=left))
     return state

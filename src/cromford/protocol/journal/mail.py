@@ -78,11 +78,14 @@ class FactoryDied(Mail, frozen=True, kw_only=True, tag="factory_died"):
 class Watch(Mail, frozen=True, kw_only=True, tag="watch_asked"):
     """Factory to chain: whatever spends these outpoints is news.
 
-    As of a height: what the chain watched for it by itself up to there is what is named here.
+    `heard` is how many letters of the chain it had taken: what the chain watched for it by itself,
+    because of what these told, is what is named here. A height would not say it, for blocks of
+    lower heights may be news that is still on its way.
     """
 
     height: int
     outpoints: tuple[bytes, ...]
+    heard: int
 
 
 class Watched(Mail, frozen=True, kw_only=True, tag="watched"):

@@ -31,7 +31,7 @@ class Scan:
         recent: The newest blocks, oldest first: where a reorganisation forked is found by them.
         recorded_height: The tip's, also where no block is remembered; -1 before the first.
         watchers: By outpoint: whose news its spend is.
-        watched: By stream: its outpoints, and the height from which each is watched.
+        watched: By stream: its outpoints, and the letter to it that tells why each is watched.
         told: Whom a block was told to, by its height, besides the house, which hears of all.
         post: Its mail.
     """
@@ -110,8 +110,9 @@ def _with_block(scan: Scan, record: sc.Scanned) -> Scan:
     for stream, data in concerned.items():
         if stream == HOUSE:
             continue
+        letter = scan.post.n_sent.get(stream, 0) + 1
         news = dict.fromkeys(
-            (outpoint for one in data for outpoint in _outputs(Tx.parse(one))), record.height
+            (outpoint for one in data for outpoint in _outputs(Tx.parse(one))), letter
         )
         watched = watched.set(stream, watched.get(stream, Map()).update(news))
         watchers = _with_watcher(watchers, stream, news)
@@ -156,10 +157,10 @@ def _without_block(scan: Scan, height: int) -> Scan:
 
 
 def _with_watch(scan: Scan, stream: str, asked: mail.Watch) -> Scan:
-    """Return the scan with what a stream wants; what came after the height it knew of stays."""
-    wanted = dict.fromkeys((OutPoint.parse(data) for data in asked.outpoints), asked.height)
+    """Return the scan with what a stream wants; what it has not heard of stays."""
+    wanted = dict.fromkeys((OutPoint.parse(data) for data in asked.outpoints), asked.heard)
     before = scan.watched.get(stream, Map())
-    later = {outpoint: height for outpoint, height in before.items() if height > asked.height}
+    later = {outpoint: letter for outpoint, letter in before.items() if letter > asked.heard}
     now = Map({**wanted, **later})
     watchers = scan.watchers
     for outpoint in before:

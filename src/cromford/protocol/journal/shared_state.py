@@ -30,7 +30,7 @@ AlikeRecord = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SharedState:
-    """The part of a role's state that is the same for both."""
+    """The part of a client's state that holds its blocks, coins, channels and signatures."""
 
     chain: KnownChain
     wallet: Wallet
@@ -39,7 +39,7 @@ class SharedState:
 
 
 def apply_alike(state: SharedState, record: AlikeRecord) -> SharedState:
-    """Return the shared part after a record that means the same to both roles.
+    """Return this part after a record that concerns it.
 
     Raises:
         DoubleSigning: If a second sighash is intended for something that may be signed once.

@@ -1,0 +1,69 @@
+"""What `pay` says of a payment that was ordered, and that no factory has taken yet."""
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from cromford.daemon.api.payments import Means, pay
+from cromford.daemon.api.rpc import RpcFailure
+from cromford.protocol import events as ev
+from cromford.protocol.journal.book import Book
+
+
+class Events:
+    """Nothing more happens."""
+
+    n_seen = 0
+
+    async def wait_beyond(self, _seen: int, *, seconds: float) -> bool:
+        return seconds < 0
+
+
+class Stuck:
+    """An LSP whose house ordered a payment of a factory in which a bug was met."""
+
+    book = Book()
+    height = 7
+    events = Events()
+
+    def payment_status(self, _payment_hash: bytes) -> str:
+        return "pending"
+
+    def request(self, _event: ev.Event) -> None:
+        return
+
+
+class Unexpired:
+    """An invoice."""
+
+    expires_at = time.time() + 3600
+
+
+@pytest.mark.parametrize("wait_seconds", [0.0, 5.0])
+def test_a_payment_that_waits_for_a_stopped_factory_is_told_by_its_name(
+    wait_seconds: float,
+) -> None:
+    asked = ev.PayRequested(
+        text="invoice",
+        payment_hash=bytes(32),
+        payment_secret=bytes(32),
+        payee=bytes(33),
+        amount_msat=1_000,
+        description="",
+        min_final_cltv_expiry_delta=18,
+    )
+    payer: Any = Stuck()
+    invoice: Any = Unexpired()
+    paying = pay(
+        payer,
+        invoice,
+        asked,
+        means=lambda: Means(cost_msat=0, sendable_msat=0),
+        wait_seconds=wait_seconds,
+        dry_run=False,
+    )
+    with pytest.raises(RpcFailure) as caught:
+        asyncio.run(paying)
+    assert (caught.value.code, caught.value.retryable) == ("payment_waits", True)

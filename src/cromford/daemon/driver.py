@@ -291,6 +291,8 @@ class Driver(Generic[S]):
 
     def _remember(self, decision: Decision[S], archived: Sequence[Archived]) -> None:
         entries = _entries_of(decision)
+        for entry in entries:
+            self._opened(entry.stream)  # Before: what is appended is counted, and not read again.
         if entries:
             self._store.append(entries, archived)
         self._advance(decision, entries)

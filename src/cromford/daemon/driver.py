@@ -32,7 +32,7 @@ from cromford.protocol.events import CommitmentRecalled, DaemonStarted, Event
 from cromford.protocol.facts import FRESH, Facts
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.records import AnyRecord, encode_record
-from cromford.protocol.journal.revoked import decode_content, revoked_key
+from cromford.protocol.journal.revoked import ARCHIVED, decode_content, revoked_key
 from cromford.protocol.turn import Asked, Decision, StreamBug
 
 S = TypeVar("S")
@@ -284,9 +284,10 @@ class Driver(Generic[S]):
 
     def _archived(self, decision: Decision[S]) -> list[Archived]:
         return [
-            Archived(name, key, value)
-            for name, records in _by_stream(decision).items()
-            for key, value in self._parts.archived(self.state, name, records)
+            Archived(entry.stream, key, value)
+            for entry in decision.entries
+            if isinstance(entry.record, ARCHIVED)
+            for key, value in self._parts.archived(self.state, entry.stream, (entry.record,))
         ]
 
     def _remember(self, decision: Decision[S], archived: Sequence[Archived]) -> None:
@@ -366,14 +367,6 @@ class Driver(Generic[S]):
         del self._streams[name]
         self.state = self._parts.asleep(self.state, name, label)
         return True
-
-
-def _by_stream(decision: Decision[Any]) -> dict[str, list[AnyRecord]]:
-    found: dict[str, list[AnyRecord]] = {}
-    for entry in decision.entries:
-        if entry.is_kept:
-            found.setdefault(entry.stream, []).append(entry.record)
-    return found
 
 
 def _entries_of(decision: Decision[Any]) -> list[Entry]:

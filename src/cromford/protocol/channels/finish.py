@@ -56,6 +56,8 @@ def _held_for_touched(turn: AnyTurn, elsewhere: Collection[bytes]) -> list[HtlcK
     Otherwise whoever fills a payee's channel for a moment would stop, for a whole hold, all that is
     paid to it in that moment. Who waits longest comes first.
     """
+    if not turn.book.held_for:
+        return []
     here = (turn.link(channel_id).node_id for channel_id in turn.touched)
     payees = dict.fromkeys((*here, *elsewhere))
     return [

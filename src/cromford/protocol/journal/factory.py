@@ -119,9 +119,26 @@ class Factory:
         """The part that a restart finds: without the tip, which is a fact."""
         return self.at(())
 
+    def with_book(self, book: Book) -> "Factory":
+        """Return the factory with other channels and payments: what most records change."""
+        return Factory(
+            config=self.config,
+            number=self.number,
+            chain=self.chain,
+            begun=self.begun,
+            coins=self.coins,
+            book=book,
+            intents=self.intents,
+            exits=self.exits,
+            watch=self.watch,
+            is_watched=self.is_watched,
+            post=self.post,
+        )
+
     def at(self, tip: tuple[BlockRef, ...]) -> "Factory":
         """Return the factory as it stands with this block as the chain's tip."""
-        if self.chain.recent == tip[-1:]:
+        recent = self.chain.recent
+        if recent is tip or (len(recent) == 1 and recent[-1:] == tip[-1:]):
             return self
         return replace(self, chain=replace(self.chain, recent=tip[-1:]))
 
@@ -151,10 +168,10 @@ def apply_to_factory(factory: Factory, record: r.AnyRecord) -> Factory:
     Raises:
         DoubleSigning: If a second sighash is intended for something that may be signed once.
     """
-    if not isinstance(record, FactoryRecord):
-        raise AssertionError(f"{type(record).__name__} is no record of a factory")
     if isinstance(record, BookRecord):
         return _with_book(factory, apply_to_book(factory.book, record))
+    if not isinstance(record, FactoryRecord):
+        raise AssertionError(f"{type(record).__name__} is no record of a factory")
     match record:
         case r.Started():
             return replace(factory, book=factory.book.all_disconnected())
@@ -211,7 +228,7 @@ def _with_mail(factory: Factory, content: mail.AnyMail) -> Factory:
 
 def _with_book(factory: Factory, book: Book) -> Factory:
     if not book.letters:
-        return replace(factory, book=book)
+        return factory.with_book(book)
     post = factory.post.with_sent(book.letters)
     return replace(factory, book=replace(book, letters=()), post=post)
 

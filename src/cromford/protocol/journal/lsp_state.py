@@ -267,6 +267,8 @@ class LspState:
 
 def tip_of(factory: Factory, scan: Scan) -> tuple[BlockRef, ...]:
     """Return the newest block of which a factory has heard all that there is."""
+    if not scan.post.outbox:
+        return scan.recent[-1:]
     return scan.tip_for(factory.stream, taken=factory.post.taken.get(CHAIN, 0))
 
 

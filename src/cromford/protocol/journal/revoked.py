@@ -16,6 +16,7 @@ from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.channel_records import RevocationReceived
 from cromford.protocol.journal.records import AnyRecord
 
+ARCHIVED: Final = RevocationReceived  # The record with which something is archived.
 CONTENT_VERSION: Final = 1
 NUMBER_SIZE: Final = 6  # Commitment numbers have 48 bits (BOLT 3).
 

@@ -20,5 +20,7 @@ def factory_stream(number: int) -> str:
 
 def factory_number(stream: str) -> int | None:
     """Return the number of a factory by its stream; None if it is no factory's."""
-    number = stream.removeprefix(_FACTORY)
-    return int(number) if stream.startswith(_FACTORY) and number.isdecimal() else None
+    if not stream.startswith(_FACTORY):
+        return None
+    number = stream[len(_FACTORY) :]
+    return int(number) if number.isdecimal() else None

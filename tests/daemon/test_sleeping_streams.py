@@ -5,7 +5,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from tests.protocol.paying_clients import balance, begin_payment, book, newest_link, pay
+from tests.protocol.paying_clients import (
+    balance,
+    begin_payment,
+    book,
+    newest_link,
+    pay,
+)
 from tests.protocol.pump import Pump, PumpNode
 from tests.protocol.sleepers import all_away, lsp_state, sleeping
 from tests.protocol.test_leaving import QUICK
@@ -150,6 +156,33 @@ def test_a_client_that_comes_loads_its_own_factory_once(pump: CountingPump) -> N
     assert pay(pump, pump.lsp, pump.clients[0], AMOUNT_MSAT).status == "paid"
     assert loaded(pump) == [factory_stream(0)]
     assert sleeping(pump) == {1}
+
+
+def test_a_checkpoint_that_cannot_be_read_stops_its_factory_and_no_other(
+    pump: CountingPump,
+) -> None:
+    """What it said is known to a backup alone; whoever is in another factory pays on."""
+    damaged, other = pump.clients
+    stream = factory_stream(0)
+    checkpoint = pump.lsp.store.checkpoints[stream]
+    spoilt = checkpoint._replace(snapshot=checkpoint.snapshot[:-1])
+    pump.lsp.store.checkpoints[stream] = spoilt
+    pump.may_stop = True
+    pump.connect(damaged)
+    pump.connect(other)
+    pump.run()
+    assert dict(lsp_state(pump).stopped) == {stream: "StoreFailed"}
+    had_msat = balance(other).own_msat
+    begin_payment(pump, pump.lsp, other, AMOUNT_MSAT)
+    assert balance(other).own_msat == had_msat + AMOUNT_MSAT
+
+    pump.lsp.store.checkpoints[stream] = checkpoint
+    pump.mine()
+    pump.run()
+    assert not lsp_state(pump).stopped, "it is tried again with the next block"
+    pump.connect(damaged)
+    pump.run()
+    assert pay(pump, damaged, other, AMOUNT_MSAT).status == "paid"
 
 
 def test_what_happens_in_a_factory_that_woke_follows_its_old_checkpoint(

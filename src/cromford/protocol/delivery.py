@@ -14,10 +14,11 @@ from cromford.protocol.channels.lsp import obstacle
 from cromford.protocol.facts import Facts
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.book import Book
-from cromford.protocol.journal.factory import Factory, apply_to_factory
+from cromford.protocol.journal.factory import Factory, apply_to_factory, new_factory
 from cromford.protocol.journal.house import House, apply_to_house
 from cromford.protocol.journal.lsp_state import LspState, tip_of
 from cromford.protocol.journal.mail import ForwardAsked, Post, Posted
+from cromford.protocol.journal.records import AnyRecord
 from cromford.protocol.journal.scan import Scan, apply_to_scan
 from cromford.protocol.journal.streams import CHAIN, HOUSE, factory_number, factory_stream
 from cromford.protocol.turn import Decision, Log, StreamBug, Turn
@@ -112,12 +113,14 @@ class Round:
         on. Without its house or its chain an LSP cannot go on.
 
         Args:
-            turn: The stream's.
+            turn: The stream's. One that has stopped takes no step.
             step: Remembers and asks in this turn alone.
         """
         if turn.stream in {HOUSE, CHAIN}:
             step()
             return True
+        if not self.goes_on(turn.stream):
+            return False
         mark = turn.mark()
         try:
             step()
@@ -125,8 +128,7 @@ class Round:
             raise
         except Exception as error:  # noqa: BLE001 - one stream's bug is not the others'
             turn.rewind(mark)
-            self._stopped = self._stopped.set(turn.stream, type(error).__name__)
-            self._faults.append(StreamBug(turn.stream, error))
+            self._stop(turn.stream, error)
             return False
         return True
 
@@ -164,26 +166,40 @@ class Round:
         )
 
     def _turn(self, stream: str) -> Turn[Any]:
-        turn = self._turns.get(stream)
-        if turn is None:
-            turn = self._turns[stream] = self._new_turn(stream)
-            if factory_number(stream) not in self._state.asleep:
-                self._began[stream] = turn.state
-        return turn
+        return self._turns.get(stream) or self._new_turn(stream)
 
     def _new_turn(self, stream: str) -> Turn[Any]:
-        given: dict[str, Any] = {"facts": self._facts, "stream": stream, "log": self._log}
-        if stream == HOUSE:
-            return Turn(self._state.house, apply_to_house, **given)
-        if stream == CHAIN:
-            return Turn(self._state.scan, apply_to_scan, **given)
         number = factory_number(stream)
         if number is None:
-            raise AssertionError(f"{stream} is no stream of an LSP")
-        factory = self._state.factory(number)
-        if CHAIN in self._turns:
-            factory = factory.at(tip_of(factory, self.scan.state))
-        return Turn(factory, apply_to_factory, **given)
+            state, apply = self._of_house(stream)
+        else:
+            factory, apply = self._loaded(number), apply_to_factory
+            scan = self._turns.get(CHAIN)
+            state = factory if scan is None else factory.at(tip_of(factory, scan.state))
+        turn: Turn[Any] = Turn(state, apply, self._facts, stream=stream, log=self._log)
+        if number is None or number not in self._state.asleep:
+            self._began[stream] = state
+        self._turns[stream] = turn
+        return turn
+
+    def _loaded(self, number: int) -> Factory:
+        """Return a factory; one that cannot be read is stopped, and as if it had not begun."""
+        try:
+            return self._state.factory(number)
+        except Exception as error:  # noqa: BLE001 - what is damaged of one stream is not the others'
+            self._stop(factory_stream(number), error)
+            return new_factory(self._state.config, number)
+
+    def _stop(self, stream: str, error: Exception) -> None:
+        self._stopped = self._stopped.set(stream, type(error).__name__)
+        self._faults.append(StreamBug(stream, error))
+
+    def _of_house(self, stream: str) -> tuple[Any, Callable[[Any, AnyRecord], Any]]:
+        if stream == HOUSE:
+            return self._state.house, apply_to_house
+        if stream == CHAIN:
+            return self._state.scan, apply_to_scan
+        raise AssertionError(f"{stream} is no stream of an LSP")
 
     def _next(self) -> Posted | None:
         for stream, turn in self._turns.items():

@@ -306,15 +306,23 @@ def _start(turn: Turn[Factory]) -> None:
     fund_if_due(turn)
 
 
-def _take_up_again(round_: Round) -> None:
-    """Try again with factories in which a bug was met: with sessions as new as after a restart."""
-    for stream in round_.stopped:
-        turn = round_.take_up(stream)
-        if turn is None or not round_.try_in(turn, partial(_start_anew, turn)):
+def _take_up_again(round_: Round) -> list[Turn[Factory]]:
+    """Try again with factories in which a bug was met, and return the turns of those that go on.
+
+    Their sessions are as new as after a restart.
+    """
+    turns = [turn for stream in round_.stopped if (turn := round_.take_up(stream)) is not None]
+    return [turn for turn in turns if round_.try_in(turn, partial(_start_anew, turn))]
+
+
+def _begin_sessions_anew(round_: Round, turns: Iterable[Turn[Factory]]) -> None:
+    """Let clients of factories that go on connect again; of one that stopped again, for nothing."""
+    for turn in turns:
+        if turn.state.begun is None or not round_.goes_on(turn.stream):
             continue
-        for seat in turn.state.attempt.seats if turn.state.begun is not None else ():
+        for seat in turn.state.attempt.seats:
             if round_.facts.directory.is_connected(seat.node_id):
-                turn.ask(fx.Disconnect(node_id=seat.node_id, reason="begin again, after a fault"))
+                turn.ask(fx.Disconnect(node_id=seat.node_id, reason="begin again, after a bug"))
 
 
 def _start_anew(turn: Turn[Factory]) -> None:
@@ -383,7 +391,7 @@ def _on_block(round_: Round, event: ev.BlockAdded) -> None:
             ),
         )
     )
-    _take_up_again(round_)
+    taken_up = _take_up_again(round_)
     for number in sorted(round_.before.due_at(event.height)):
         round_.factory(number)
     round_.deliver()
@@ -393,6 +401,7 @@ def _on_block(round_: Round, event: ev.BlockAdded) -> None:
             turn.amend(turn.state.at(tip_of(turn.state, round_.scan.state)))
             round_.try_in(turn, partial(_begin_with_block, turn))
     round_.deliver()
+    _begin_sessions_anew(round_, taken_up)
     lobby.build_if_due(round_.house, at_height=event.height)
 
 

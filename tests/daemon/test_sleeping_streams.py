@@ -54,21 +54,8 @@ class CountingNode(PumpNode):
 class CountingPump(Pump):
     """A pump with such an LSP."""
 
+    lsp_kind = CountingNode
     lsp: CountingNode
-
-    def _node(self, name: str, lsp_node_id: bytes | None) -> PumpNode:
-        made = super()._node(name, lsp_node_id)
-        if lsp_node_id is not None:
-            return made
-        return CountingNode(
-            name,
-            rng=made.rng,
-            crash_rate=0.0,
-            lsp_node_id=None,
-            perform=self._perform,
-            notebook={},
-            lsp_policy=self.policy,
-        )
 
 
 def two_factories() -> CountingPump:

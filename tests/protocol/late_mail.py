@@ -33,23 +33,13 @@ class LateNode(PumpNode):
 class LatePump(Pump):
     """One run; `n_letters` were delivered, `n_again` of them not for the first time."""
 
+    lsp_kind = LateNode
+
     def __init__(self, n_clients: int, *, policy: LspPolicy, seed: int) -> None:
         self.dice = random.Random(f"late mail {seed}")
         self.n_letters = self.n_again = 0
         self.taken: list[Posted] = []
         super().__init__(n_clients, policy=policy)
-
-    def _node(self, name: str, lsp_node_id: bytes | None) -> PumpNode:
-        kind = PumpNode if lsp_node_id else LateNode
-        return kind(
-            name,
-            rng=random.Random(name),
-            crash_rate=0.0,
-            lsp_node_id=lsp_node_id,
-            perform=self._perform,
-            notebook=self.notebook,
-            lsp_policy=self.policy,
-        )
 
     def run(self, until: Callable[[], bool] = lambda: False) -> None:
         """Deliver messages and mail, whichever comes first, until there is none of either."""

@@ -115,7 +115,14 @@ class Pump:
         order: With a number, messages of different connections overtake each other by it.
         watches_folds: Compare, after every event, the live state with the fold of the journal,
             and judge every message by what is durable.
+
+    Attributes:
+        lsp_kind: What its LSP is like.
+        client_kind: What its clients are like.
     """
+
+    lsp_kind: type[PumpNode] = PumpNode
+    client_kind: type[PumpNode] = PumpNode
 
     def __init__(
         self,
@@ -154,7 +161,8 @@ class Pump:
         self.run()
 
     def _node(self, name: str, lsp_node_id: bytes | None) -> PumpNode:
-        return PumpNode(
+        kind = self.lsp_kind if lsp_node_id is None else self.client_kind
+        return kind(
             name,
             rng=random.Random(name),
             crash_rate=0.0,

@@ -73,18 +73,6 @@ class Village(ExitPump):
         Pump.__init__(self, n_clients, policy=POLICY, order=seed)
         self.tamper = self.lose
 
-    def _node(self, name: str, lsp_node_id: bytes | None) -> PumpNode:
-        kind = PumpNode if lsp_node_id else self.lsp_kind
-        return kind(
-            name,
-            rng=random.Random(name),
-            crash_rate=0.0,
-            lsp_node_id=lsp_node_id,
-            perform=self._perform,
-            notebook=self.notebook,
-            lsp_policy=self.policy,
-        )
-
     def found(self, *clients: PumpNode) -> None:
         """Build a factory with these clients, and bury its funding."""
         self.join(*clients)

@@ -82,21 +82,16 @@ class LateNode(PumpNode):
 class LatePump(Pump):
     """A world whose disks are slow; the messages that they hold up are sent when all else rests."""
 
+    lsp_kind = client_kind = LateNode
+
     def __init__(self, seed: int, n_clients: int) -> None:
         self.dice = random.Random(f"late {seed}")
         self.n_waited = 0
         super().__init__(n_clients, order=seed)
 
     def _node(self, name: str, lsp_node_id: bytes | None) -> PumpNode:
-        node = LateNode(
-            name,
-            rng=random.Random(name),
-            crash_rate=0.0,
-            lsp_node_id=lsp_node_id,
-            perform=self._perform,
-            notebook=self.notebook,
-            lsp_policy=self.policy,
-        )
+        node = super()._node(name, lsp_node_id)
+        assert isinstance(node, LateNode)
         node.connection = partial(self._connection, node)
         return node
 

@@ -1,8 +1,9 @@
 """The layout of a role of one stream that is always folded, for tests of the driver."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from cromford.protocol.journal.channel_records import RevocationReceived
 from cromford.protocol.journal.records import AnyRecord
 
 
@@ -32,9 +33,9 @@ class OneStream:
         return None
 
     def archived(
-        self, _state: Any, _stream: str, _records: Sequence[AnyRecord], /
-    ) -> Iterable[tuple[bytes, bytes]]:
-        return ()
+        self, _state: Any, _stream: str, _record: RevocationReceived, /
+    ) -> tuple[bytes, bytes]:
+        raise AssertionError("nothing is revoked")
 
     def settled(self, state: Any) -> Any:
         return state

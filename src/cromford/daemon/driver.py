@@ -31,8 +31,9 @@ from cromford.ports import Archived, Checkpoint, Entry, Store
 from cromford.protocol.events import CommitmentRecalled, DaemonStarted, Event
 from cromford.protocol.facts import FRESH, Facts
 from cromford.protocol.faults import Rejected
+from cromford.protocol.journal.channel_records import RevocationReceived
 from cromford.protocol.journal.records import AnyRecord, encode_record
-from cromford.protocol.journal.revoked import ARCHIVED, decode_content, revoked_key
+from cromford.protocol.journal.revoked import decode_content, revoked_key
 from cromford.protocol.turn import Asked, Decision, StreamBug
 
 S = TypeVar("S")
@@ -193,14 +194,16 @@ class Driver(Generic[S]):
                 self._on_fault(fault, following)
             for asked in decision.asked:
                 if self.commit is None or not isinstance(asked.effect, _OUTWARD):
-                    pending.extend(self._done(asked, following))
+                    perform = self._doing(asked.effect, self._unbound)
+                    caused = self._caused_by(asked, perform, following)
+                    pending.extend((one, asked.stream) for one in caused)
 
     def _go_on(
         self, commit: Commit, decision: Decision[S], archived: Sequence[Archived], event: Event
     ) -> None:
         """Go on from a decision, and let what leaves us follow once its records are durable."""
         outward = [
-            (asked, self._later(asked.effect))
+            (asked, self._doing(asked.effect, self.bound))
             for asked in decision.asked
             if isinstance(asked.effect, _OUTWARD)
         ]
@@ -208,7 +211,7 @@ class Driver(Generic[S]):
         def follow() -> None:
             self._tell(decision)
             for asked, perform in outward:
-                for caused in self._at_last(asked, perform, event):
+                for caused in self._caused_by(asked, perform, event):
                     self.caused(caused)
 
         entries = _entries_of(decision)
@@ -216,18 +219,21 @@ class Driver(Generic[S]):
         if entries or outward:
             commit(entries, archived, follow)
 
-    def _later(self, effect: Effect) -> Callable[[], Iterable[Event]]:
+    def _doing(
+        self, effect: Effect, bound: Callable[[Performed], Callable[[], Iterable[Event]]]
+    ) -> Callable[[], Iterable[Event]]:
+        """Return what performs an effect: the journal answers itself, and `bound` does the rest."""
         if isinstance(effect, RecallCommitment):
             return partial(self.recall, effect)
-        return self.bound(effect)
+        return bound(effect)
 
     def _unbound(self, effect: Performed) -> Callable[[], Iterable[Event]]:
         return partial(self._perform, effect)
 
-    def _at_last(
+    def _caused_by(
         self, asked: Asked, perform: Callable[[], Iterable[Event]], event: Event
     ) -> list[Event]:
-        """Perform what had to wait, and return what it causes at once."""
+        """Perform an effect, and return what it causes at once; a bug stops who asked for it."""
         try:
             return [*perform()]
         except Exception as error:
@@ -241,21 +247,6 @@ class Driver(Generic[S]):
             if name in self._streams and self._parts.is_asleep(self.state, name):
                 del self._streams[name]
         self._just_opened.clear()
-
-    def _done(self, asked: Asked, event: Event) -> list[tuple[Event, str | None]]:
-        """Perform an effect, and return what it causes at once."""
-        try:
-            caused = self._performed(asked.effect)
-        except Exception as error:
-            if self._has_stopped(asked.stream, error, event):
-                return []
-            raise
-        return [(following, asked.stream) for following in caused]
-
-    def _performed(self, effect: Effect) -> list[Event]:
-        if isinstance(effect, RecallCommitment):
-            return [*self.recall(effect)]
-        return [*self._perform(effect)]
 
     def _has_stopped(self, stream: str | None, error: Exception, event: Event) -> bool:
         """Stop a stream because of a bug, and say whether the others can go on."""
@@ -284,10 +275,9 @@ class Driver(Generic[S]):
 
     def _archived(self, decision: Decision[S]) -> list[Archived]:
         return [
-            Archived(entry.stream, key, value)
+            Archived(entry.stream, *self._parts.archived(self.state, entry.stream, entry.record))
             for entry in decision.entries
-            if isinstance(entry.record, ARCHIVED)
-            for key, value in self._parts.archived(self.state, entry.stream, (entry.record,))
+            if isinstance(entry.record, RevocationReceived)
         ]
 
     def _remember(self, decision: Decision[S], archived: Sequence[Archived]) -> None:

@@ -1,6 +1,6 @@
 """How a role's state is made of the values of its streams: what the driver has to know of it."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
@@ -12,6 +12,7 @@ from cromford.daemon.views.lsp import channels_of, status_of, summary
 from cromford.protocol.client import apply as apply_to_client
 from cromford.protocol.exiting.rest import wakes_at
 from cromford.protocol.facts import FRESH
+from cromford.protocol.journal.channel_records import RevocationReceived
 from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.factory import Factory, apply_to_factory
 from cromford.protocol.journal.house import House, apply_to_house
@@ -53,10 +54,8 @@ class Parts(Protocol[S]):
     def snapshots(self, state: S, stream: str) -> Snapshots[Any] | None:
         """Return what writes and reads a stream's values; None where it is always folded."""
 
-    def archived(
-        self, state: S, stream: str, records: Sequence[AnyRecord], /
-    ) -> Iterable[tuple[bytes, bytes]]:
-        """Return, by key, what is kept of a stream's records for ever: from the state before."""
+    def archived(self, state: S, stream: str, record: RevocationReceived, /) -> tuple[bytes, bytes]:
+        """Return the key and the value of what is kept for ever, from the state before a record."""
 
     def settled(self, state: S) -> S:
         """Return a state that says the same, without what its streams have told one another."""
@@ -102,10 +101,10 @@ class ClientParts:
         return Snapshots(ClientState, references_of(state.config))
 
     def archived(
-        self, state: ClientState, _stream: str, records: Sequence[AnyRecord], /
-    ) -> Iterable[tuple[bytes, bytes]]:
-        """Return what the LSP's revoked commitments said."""
-        return revoked_by(state.book, records)
+        self, state: ClientState, _stream: str, record: RevocationReceived, /
+    ) -> tuple[bytes, bytes]:
+        """Return what the LSP's revoked commitment said."""
+        return revoked_by(state.book, record)
 
     def settled(self, state: ClientState) -> ClientState:
         """Return the state: a client's stream tells nobody anything."""
@@ -169,11 +168,10 @@ class LspParts:
         return Snapshots(roots.get(stream, Factory), references_of(state.config))
 
     def archived(
-        self, state: LspState, stream: str, records: Sequence[AnyRecord], /
-    ) -> Iterable[tuple[bytes, bytes]]:
-        """Return what the clients' revoked commitments said."""
-        number = factory_number(stream)
-        return () if number is None else revoked_by(state.factory(number).book, records)
+        self, state: LspState, stream: str, record: RevocationReceived, /
+    ) -> tuple[bytes, bytes]:
+        """Return what a client's revoked commitment said."""
+        return revoked_by(state.factory(_number(stream)).book, record)
 
     def settled(self, state: LspState) -> LspState:
         """Return the state without mail that was taken."""

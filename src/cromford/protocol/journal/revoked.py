@@ -5,7 +5,6 @@ rebuild and punish it; so it is archived as it is revoked, in the same append, a
 look-up however many there were. In memory none of them is.
 """
 
-from collections.abc import Iterable, Iterator
 from typing import Final
 
 import msgspec
@@ -14,29 +13,24 @@ from cromford.channel.content import CommitmentContent, Htlc
 from cromford.channel.terms import Party
 from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.channel_records import RevocationReceived
-from cromford.protocol.journal.records import AnyRecord
 
-ARCHIVED: Final = RevocationReceived  # The record with which something is archived.
 CONTENT_VERSION: Final = 1
 NUMBER_SIZE: Final = 6  # Commitment numbers have 48 bits (BOLT 3).
 
 
-def revoked_by(book: Book, records: Iterable[AnyRecord]) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the key and the value of each commitment that records revoke.
+def revoked_by(book: Book, record: RevocationReceived) -> tuple[bytes, bytes]:
+    """Return the key and the value of the commitment that a record revokes.
 
     Args:
-        book: The channels before the records.
-        records: Of one decision; the peer signs and revokes in turns, so that none of them
-            precedes a revocation of its channel and changes what is revoked.
+        book: The channels before the record's decision: the peer signs and revokes in turns, so
+            that no record of the same decision precedes it and changes what is revoked.
+        record: The revocation.
     """
-    for record in records:
-        if not isinstance(record, RevocationReceived):
-            continue
-        link = book.links[record.channel_id]
-        content = link.peer_unrevoked
-        if content is None or content.number != link.state.peer_revoked:
-            raise AssertionError(f"what commitment {link.state.peer_revoked} said is not known")
-        yield revoked_key(link.channel_id, content.number), encode_content(content)
+    link = book.links[record.channel_id]
+    content = link.peer_unrevoked
+    if content is None or content.number != link.state.peer_revoked:
+        raise AssertionError(f"what commitment {link.state.peer_revoked} said is not known")
+    return revoked_key(link.channel_id, content.number), encode_content(content)
 
 
 def revoked_key(channel_id: bytes, number: int) -> bytes:

@@ -14,13 +14,14 @@ from typing import Final
 from cromford import effects as fx
 from cromford.channel.errors import UpdateRefused
 from cromford.channel.limits import is_overexposed
+from cromford.channel.messages import UpdateAdd
 from cromford.channel.stage import LiveHtlc
 from cromford.protocol.channels.htlc_rules import (
     acceptance_failure,
     forward_delta_blocks,
     is_final,
 )
-from cromford.protocol.channels.payments import check_offerable, give_back, offer
+from cromford.protocol.channels.payments import give_back, offer, prepare_offer
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.book import Book, HtlcKey
 from cromford.protocol.journal.encoding import delivery_of
@@ -157,52 +158,45 @@ def take_forward(
     turn: AnyTurn, sender: str, asked: ForwardAsked, *, is_usable: Callable[[Link], bool]
 ) -> None:
     """Let an HTLC of another factory go on to its payee here, or say why it cannot."""
-    link, obstacle = _way_on(turn, asked, is_usable=is_usable)
-    if link is None:
+    way = _way_on(turn, asked, is_usable=is_usable)
+    if isinstance(way, str):
         turn.remember(
             cr.ForwardDeclined(
                 asker=sender,
                 in_channel_id=asked.channel_id,
                 in_htlc_id=asked.htlc_id,
-                reason=obstacle,
+                reason=way,
             )
         )
         return
-    delivery = decode_fields(m.Delivery, asked.delivery)
-    offer(
-        turn,
-        link,
-        amount_msat=delivery.amount_msat,
-        payment_hash=asked.payment_hash,
-        cltv_expiry=asked.cltv_expiry,
-        delivery=delivery,
-        first=cr.ForwardOffered(
-            asker=sender,
-            in_channel_id=asked.channel_id,
-            in_htlc_id=asked.htlc_id,
-            channel_id=link.channel_id,
-            htlc_id=link.state.next_id(link.me),
-        ),
+    link, update = way
+    offered = cr.ForwardOffered(
+        asker=sender,
+        in_channel_id=asked.channel_id,
+        in_htlc_id=asked.htlc_id,
+        channel_id=link.channel_id,
+        htlc_id=update.htlc_id,
     )
+    offer(turn, link, update, first=offered)
 
 
 def obstacle_to(
     turn: AnyTurn, asked: ForwardAsked, *, is_usable: Callable[[Link], bool]
 ) -> str | None:
     """Return why an HTLC of another factory cannot go on here now; None if it can."""
-    link, obstacle = _way_on(turn, asked, is_usable=is_usable)
-    return obstacle if link is None else None
+    way = _way_on(turn, asked, is_usable=is_usable)
+    return way if isinstance(way, str) else None
 
 
 def _way_on(
     turn: AnyTurn, asked: ForwardAsked, *, is_usable: Callable[[Link], bool]
-) -> tuple[Link | None, str]:
-    """Return the payee's channel that can carry an HTLC, or None and why there is none."""
+) -> tuple[Link, UpdateAdd] | str:
+    """Return the payee's channel that can carry an HTLC and its update, or why there is none."""
     if not turn.facts.is_fresh:
-        return None, STALE
+        return STALE
     delivery = decode_fields(m.Delivery, asked.delivery)
     if not turn.facts.directory.is_connected(delivery.payee):
-        return None, AWAY  # However its channels are: of a factory asleep nobody knows more.
+        return AWAY  # However its channels are: of a factory asleep nobody knows more.
     obstacle = "the payee has no other channel here"
     for link in turn.book.links_with(delivery.payee):
         if link.channel_id == asked.channel_id or not is_usable(link):
@@ -211,7 +205,7 @@ def _way_on(
         if not link.is_open:
             continue
         try:
-            check_offerable(
+            update = prepare_offer(
                 turn,
                 link,
                 amount_msat=delivery.amount_msat,
@@ -222,8 +216,8 @@ def _way_on(
         except UpdateRefused as refused:
             obstacle = f"the payee's channel cannot carry it: {refused}"
         else:
-            return link, ""
-    return None, obstacle
+            return link, update
+    return obstacle
 
 
 def on_hold_deadline(turn: AnyTurn, deadline: fx.HoldDeadline) -> None:

@@ -25,35 +25,14 @@ from cromford.wire.messages import encode_message
 OVERPAYMENT_FACTOR: Final = 2  # BOLT 4: a payee accepts at most twice what it asked for.
 
 
-def offer(
-    turn: AnyTurn,
-    link: Link,
-    *,
-    amount_msat: int,
-    payment_hash: bytes,
-    cltv_expiry: int,
-    delivery: m.Delivery,
-    first: cr.PaymentRecord,
-) -> None:
-    """Offer an HTLC, and remember before it what it is for.
-
-    Raises:
-        UpdateRefused: If the channel cannot carry it now; nothing was remembered.
-    """
-    update = check_offerable(
-        turn,
-        link,
-        amount_msat=amount_msat,
-        payment_hash=payment_hash,
-        cltv_expiry=cltv_expiry,
-        delivery=delivery,
-    )
+def offer(turn: AnyTurn, link: Link, update: UpdateAdd, *, first: cr.PaymentRecord) -> None:
+    """Offer an HTLC that was prepared, and remember before it what it is for."""
     turn.remember(first)
     message = message_of(link.channel_id, update)
     turn.remember(cr.UpdateProposed(channel_id=link.channel_id, message=encode_message(message)))
 
 
-def check_offerable(
+def prepare_offer(
     turn: AnyTurn,
     link: Link,
     *,
@@ -127,7 +106,7 @@ def start_payment(
     Raises:
         UpdateRefused: If the channel cannot carry it now.
     """
-    offer(
+    update = prepare_offer(
         turn,
         link,
         amount_msat=request.amount_msat + fee_msat,
@@ -138,18 +117,19 @@ def start_payment(
             payment_secret=request.payment_secret,
             amount_msat=request.amount_msat,
         ),
-        first=cr.PaymentStarted(
-            payment_hash=request.payment_hash,
-            payee=request.payee,
-            amount_msat=request.amount_msat,
-            fee_msat=fee_msat,
-            description=request.description,
-            channel_id=link.channel_id,
-            htlc_id=link.state.next_id(link.me),
-            text=request.text,
-            asker=asker,
-        ),
     )
+    started = cr.PaymentStarted(
+        payment_hash=request.payment_hash,
+        payee=request.payee,
+        amount_msat=request.amount_msat,
+        fee_msat=fee_msat,
+        description=request.description,
+        channel_id=link.channel_id,
+        htlc_id=update.htlc_id,
+        text=request.text,
+        asker=asker,
+    )
+    offer(turn, link, update, first=started)
 
 
 def answer_as_payee(turn: AnyTurn, link: Link, live: LiveHtlc, *, is_usable: bool) -> None:

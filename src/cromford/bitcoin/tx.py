@@ -162,6 +162,12 @@ class Tx:
             raise ValueError(f"output {vout} of {len(self.outputs)}")
         return OutPoint(txid=self.txid, vout=vout)
 
+    @property
+    def outpoints(self) -> tuple[OutPoint, ...]:
+        """The outpoints of this transaction's outputs, in their order."""
+        txid = self.txid
+        return tuple(OutPoint(txid=txid, vout=vout) for vout in range(len(self.outputs)))
+
     def with_witnesses(self, *witnesses: tuple[bytes, ...]) -> "Tx":
         """Return this transaction with one witness per input, in order."""
         return Tx(

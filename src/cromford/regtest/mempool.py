@@ -92,8 +92,7 @@ class Mempool:
     def children(self, txid: Txid) -> set[Txid]:
         """Return the transactions in the mempool that spend from one in it."""
         tx = self._entries[txid].tx
-        outpoints = (OutPoint(txid=txid, vout=vout) for vout in range(len(tx.outputs)))
-        return {self._spenders[outpoint] for outpoint in outpoints if outpoint in self._spenders}
+        return {self._spenders[outpoint] for outpoint in tx.outpoints if outpoint in self._spenders}
 
     def ancestors(self, txids: Iterable[Txid]) -> set[Txid]:
         """Return these transactions with all they hang on."""

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, Final
 
-from cromford.bitcoin.tx import OutPoint, Tx
+from cromford.bitcoin.tx import Tx
 from cromford.regtest import params, policy, scripts
 from cromford.regtest.acceptance import (
     CLUSTER_TXS_MAX,
@@ -38,8 +38,7 @@ def sendrawtransaction(ledger: Ledger, raw_hex: str, feerate_max: object, burn_m
     tx = params.transaction(raw_hex)
     _check_burn(tx, burn_max_sat)
     rate_sat = _feerate_max_sat(feerate_max)
-    outpoints = [OutPoint(txid=tx.txid, vout=vout) for vout in range(len(tx.outputs))]
-    if any(ledger.chain.coin(outpoint) is not None for outpoint in outpoints):
+    if any(ledger.chain.coin(outpoint) is not None for outpoint in tx.outpoints):
         message = "Transaction outputs already in utxo set"
         raise RpcError(params.ALREADY_IN_UTXO_SET, message)
     if tx.txid in ledger.mempool:

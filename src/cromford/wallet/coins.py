@@ -67,15 +67,19 @@ class Wallet:
     next_receive: int = 0
     next_change: int = 0
 
+    def paid_by(self, tx: Tx) -> list[OutPoint]:
+        """Return the outputs of a transaction that pay to the wallet."""
+        return [
+            tx.outpoint(vout)
+            for vout, txout in enumerate(tx.outputs)
+            if txout.script_pubkey in self.scripts
+        ]
+
     def news(self, txs: Sequence[Tx]) -> Iterator[Tx]:
         """Yield the transactions of one block that pay to the wallet or spend from it."""
         created: set[OutPoint] = set()
         for tx in txs:
-            pays = [
-                tx.outpoint(vout)
-                for vout, txout in enumerate(tx.outputs)
-                if txout.script_pubkey in self.scripts
-            ]
+            pays = self.paid_by(tx)
             created.update(pays)
             if pays or any(
                 tx_in.outpoint in self.coins or tx_in.outpoint in created for tx_in in tx.inputs

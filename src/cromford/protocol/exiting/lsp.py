@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Final, assert_never
 
 from cromford import effects as fx
-from cromford.bitcoin.tx import OutPoint, Tx
+from cromford.bitcoin.tx import OutPoint
 from cromford.factory.funding import CHANGE_VOUT
 from cromford.protocol import events as ev
 from cromford.protocol.exiting.breach import is_to_be_recalled
@@ -184,18 +184,14 @@ def watched(state: Factory) -> frozenset[OutPoint]:
         spender = state.chain.spends.get(outpoint)
         if spender is not None:
             # All of it, whatever it is: what a revoked one says may still have to be looked up.
-            outpoints |= _outputs_of(spender)
+            outpoints.update(spender.outpoints)
             holding = in_hand(state, client)
             outpoints.update(watched_outpoints(holding, state.chain))
             if is_to_be_recalled(holding.link, spender):
                 spends = state.chain.spends
-                following = (spends.get(output) for output in _outputs_of(spender))
-                outpoints |= {one for tx in following if tx is not None for one in _outputs_of(tx)}
+                following = (spends.get(output) for output in spender.outpoints)
+                outpoints |= {one for tx in following if tx is not None for one in tx.outpoints}
     return frozenset(outpoints)
-
-
-def _outputs_of(tx: Tx) -> set[OutPoint]:
-    return {tx.outpoint(vout) for vout in range(len(tx.outputs))}
 
 
 def keep_watching(turn: Turn[Factory], *, has_news: bool = False) -> None:

@@ -102,11 +102,7 @@ def relevant_txs(
     relevant: list[Tx] = []
     created: set[OutPoint] = set()
     for tx in txs:
-        pays = [
-            tx.outpoint(vout)
-            for vout, txout in enumerate(tx.outputs)
-            if txout.script_pubkey in wallet.scripts
-        ]
+        pays = wallet.paid_by(tx)
         is_ours = tx.txid in watched or any(
             tx_in.outpoint in watched_outpoints or tx_in.outpoint in created for tx_in in tx.inputs
         )
@@ -115,5 +111,5 @@ def relevant_txs(
             relevant.append(tx)
             created.update(pays)
         if is_ours:
-            created.update(tx.outpoint(vout) for vout in range(len(tx.outputs)))
+            created.update(tx.outpoints)
     return tuple(relevant)

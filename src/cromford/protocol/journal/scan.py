@@ -76,7 +76,7 @@ class Scan:
             for stream in sorted(streams):
                 found.setdefault(stream, []).append(tx)
             if streams:
-                created.update(dict.fromkeys(_outputs(tx), streams))
+                created.update(dict.fromkeys(tx.outpoints, streams))
         return found
 
 
@@ -112,7 +112,7 @@ def _with_block(scan: Scan, record: sc.Scanned) -> Scan:
             continue
         letter = scan.post.n_sent.get(stream, 0) + 1
         news = dict.fromkeys(
-            (outpoint for one in data for outpoint in _outputs(Tx.parse(one))), letter
+            (outpoint for one in data for outpoint in Tx.parse(one).outpoints), letter
         )
         watched = watched.set(stream, watched.get(stream, Map()).update(news))
         watchers = _with_watcher(watchers, stream, news)
@@ -182,7 +182,3 @@ def _with_watcher(
     return watchers.update(
         {outpoint: tuple(sorted({*watchers.get(outpoint, ()), stream})) for outpoint in outpoints}
     )
-
-
-def _outputs(tx: Tx) -> Iterable[OutPoint]:
-    return (tx.outpoint(vout) for vout in range(len(tx.outputs)))

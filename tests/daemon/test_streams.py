@@ -50,12 +50,11 @@ def guests(*names: bytes) -> list[PeerConnected]:
 
 def remember(store: Store, stream: Stream[Guests], records: Sequence[AnyRecord]) -> None:
     """Append records as the driver does."""
-    entries = stream.entries_of(records)
+    entries = [Entry(NAME, encode_record(record)) for record in records]
     store.append(entries)
-    state = stream.state
-    for record in records:
-        state = apply(state, record)
-    stream.advance(state, entries)
+    for record, entry in zip(records, entries, strict=True):
+        stream.state = apply(stream.state, record)
+        stream.count(entry.record)
 
 
 @given(

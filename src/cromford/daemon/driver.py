@@ -292,7 +292,7 @@ class Driver(Generic[S]):
     def _advance(self, decision: Decision[S], entries: Sequence[Entry]) -> None:
         self.state = decision.state
         for entry in entries:
-            self._opened(entry.stream).count((entry,))
+            self._opened(entry.stream).count(entry.record)
             self._grown.add(entry.stream)
 
     def _tell(self, decision: Decision[S]) -> None:

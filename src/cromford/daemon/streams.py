@@ -5,12 +5,12 @@ when those have grown to a fixed share of the last snapshot's size, so that what
 spread over the records, is the same however much ever happened; and so is what a start has to fold.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
 from cromford import __version__
-from cromford.ports import Checkpoint, Entry, Store, StoreFailed
-from cromford.protocol.journal.records import AnyRecord, decode_record, encode_record
+from cromford.ports import Checkpoint, Store, StoreFailed
+from cromford.protocol.journal.records import AnyRecord, decode_record
 from cromford.protocol.journal.snapshot import Position, Snapshots, UnreadableSnapshot
 
 S = TypeVar("S")
@@ -24,7 +24,7 @@ class SnapshotDiffers(AssertionError):
 
 
 class Stream(Generic[S]):
-    """A stream that is open. Its state changes with `advance`, once what it tells is durable.
+    """A stream that is open. Its state is the one that it was loaded with, or snapshot last.
 
     Args:
         store: The journal.
@@ -48,7 +48,6 @@ class Stream(Generic[S]):
         snapshots: Snapshots[S] | None,
     ) -> None:
         self.name = name
-        self.beginning = beginning
         self.state = beginning
         self.n = 0
         self._store = store
@@ -60,7 +59,7 @@ class Stream(Generic[S]):
         self._begin()
         for data in store.replay(name, after=self.n):
             self.state = apply(self.state, decode_record(data))
-            self._count(data)
+            self.count(data)
 
     def _begin(self) -> None:
         checkpoint = self._store.checkpoint(self.name)
@@ -79,21 +78,8 @@ class Stream(Generic[S]):
         self._checkpoint_n = checkpoint.n
         self._label = checkpoint.label
 
-    def entries_of(self, records: Sequence[AnyRecord]) -> list[Entry]:
-        """Return records as the journal takes them."""
-        return [Entry(self.name, encode_record(record)) for record in records]
-
-    def advance(self, state: S, entries: Sequence[Entry]) -> None:
-        """Go on from a state, now that what led to it is durable."""
-        self.state = state
-        self.count(entries)
-
-    def count(self, entries: Sequence[Entry]) -> None:
-        """Take note of records whose state somebody else holds."""
-        for entry in entries:
-            self._count(entry.record)
-
-    def _count(self, data: bytes) -> None:
+    def count(self, data: bytes) -> None:
+        """Take note of a record; the state after it is held by whoever decided."""
         self.n += 1
         self._tail_size += len(data)
 

@@ -12,7 +12,6 @@ from bench.payment_floor import commitment_keys
 
 from cromford.factory.shape import ShapeVertex
 
-TXS_PER_VERTEX = 2  # a kickoff and its state, signed by the same participants
 N_OFFER_KEYS = 7  # the keys of one side of a channel that come from the peer
 
 
@@ -30,21 +29,19 @@ def n_signers(vertex: ShapeVertex) -> int:
 
 def n_transactions(vertices: Iterable[ShapeVertex]) -> int:
     """Return how many transactions these vertices have."""
-    return sum(TXS_PER_VERTEX for _ in vertices)
+    return sum(vertex.kind.n_txs for vertex in vertices)
 
 
 def n_signer_sessions(vertices: Iterable[ShapeVertex]) -> int:
     """Return how many sessions all signers open: one each for every transaction they sign."""
-    return sum(TXS_PER_VERTEX * n_signers(vertex) for vertex in vertices)
+    return sum(vertex.kind.n_txs * n_signers(vertex) for vertex in vertices)
 
 
 def build(shape: ShapeVertex) -> Work:
     """Return what the whole tree takes, up to every sighash."""
     vertices = list(vertices_of(shape))
     n, n_leaves = shape.n_clients, sum(1 for _ in shape.leaves())
-    n_outputs = (
-        TXS_PER_VERTEX * len(vertices) + n_leaves + n
-    )  # spent by the tree; L-stocks; channels
+    n_outputs = n_transactions(vertices) + n_leaves + n  # spent by the tree; L-stocks; channels
     work = Work({Op.PUBKEY_PARSE: (n + 1) + 2 * n, Op.TWEAK: n_outputs, Op.KEY_AGG_TWO: n})
     return work + _key_aggs(vertices)
 

@@ -9,6 +9,7 @@ from typing import Final
 from bench import floor
 from cromford.bitcoin.network import REGTEST
 from cromford.bitcoin.tx import Txid
+from cromford.factory.kinds import VertexKind
 from cromford.factory.shape import ShapeVertex
 from cromford.factory.terms import HASH_SIZE, N_INNER_LEVELS_MAX, FactoryTerms
 from cromford.protocol.journal.house import apply_to_house
@@ -43,6 +44,7 @@ class Size:
         return LspPolicy(
             min_clients=1,
             max_clients=self.n_clients,
+            inner_kind=VertexKind.DW if self.shape_name == BINARY_SHAPE else None,
             max_exit_delay_blocks=self.max_exit_delay_blocks,
             deadline_seconds=600,
         )
@@ -57,7 +59,7 @@ class Size:
 
     @property
     def max_exit_delay_blocks(self) -> int:
-        """The limit that decides between the shapes: the default one is binary while it allows."""
+        """The limit, which for a binary tree is as long as that needs."""
         policy = LspPolicy()
         if self.shape_name == DEFAULT_SHAPE:
             return policy.max_exit_delay_blocks
@@ -95,14 +97,14 @@ class Size:
 
     def terms(self, attempt_id: bytes) -> FactoryTerms:
         """Return the terms an LSP would propose."""
-        shape, inner_arities = shape_by_policy(self.lsp_policy, self.n_clients)
+        shape, inner = shape_by_policy(self.lsp_policy, self.n_clients)
         block = Found(height=TIP_HEIGHT, block_hash=TIP_HASH, txs=())
         taken = MailTaken(sender=CHAIN, number=1, mail=block)
         return terms_of(
             apply_to_house(self.new_lsp(keychain_of("terms")).house, taken),
             (CAPACITY_SAT,) * self.n_clients,
             shape,
-            inner_arities,
+            inner,
             attempt_id=attempt_id,
         )
 

@@ -121,8 +121,8 @@ USAGE_ERRORS = [
     ("demo --clients 0", "0 is not in the range"),
     ("demo --clients 4 --exit 5", "expected a client in 1..4, received 5"),
     ("demo --fee-policy ephemeral --exit 1", "does not make that child"),
-    ("demo --clients 4 --max-exit-delay-blocks 500", "at least 864 for 4 clients"),
-    ("demo --step-blocks 1000 --states 64", "at least one layer's 63000"),
+    ("demo --clients 4 --max-exit-delay-blocks 500", "at least the slowest path's 864 (dw, dw)"),
+    ("demo --step-blocks 1000 --states 64", "at least the slowest path's 126000 (dw, dw)"),
     # Nothing that was typed is without effect.
     ("demo --payments 0 --seed 3", "--seed: with --payments 0 there is nothing to choose"),
     ("--datadir d demo", "--datadir: this command has no use for it"),

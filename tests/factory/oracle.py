@@ -15,6 +15,7 @@ from btclib.script import script as btclib_script
 from btclib_secp256k1 import keys as secp256k1
 from hypothesis import strategies as st
 
+from cromford.factory.kinds import VertexKind
 from cromford.factory.terms import FactoryTerms, FeePolicy
 
 ORDER: Final = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
@@ -108,6 +109,7 @@ class Spot:
     path: tuple[int, ...]
     clients: tuple[int, ...]
     below: tuple["Spot", ...]
+    is_static: bool = False
 
     @property
     def name(self) -> str:
@@ -116,6 +118,17 @@ class Spot:
     @property
     def depth(self) -> int:
         return 1 + max([spot.depth for spot in self.below], default=0)
+
+    @property
+    def waits(self) -> int:
+        """How many delays there are on the longest way down."""
+        return (not self.is_static) + max([spot.waits for spot in self.below], default=0)
+
+    @property
+    def published(self) -> int:
+        """How many transactions there are on the longest way down."""
+        mine = 1 if self.is_static else 2
+        return mine + max([spot.published for spot in self.below], default=0)
 
     def depth_first(self) -> Iterator["Spot"]:
         yield self
@@ -127,8 +140,13 @@ class Spot:
 
 
 def split(
-    clients: Sequence[int], leaf_arity: int, arities: Sequence[int], path: tuple[int, ...] = ()
+    clients: Sequence[int],
+    leaf_arity: int,
+    arities: Sequence[int],
+    kinds: Sequence[str] = (),
+    path: tuple[int, ...] = (),
 ) -> Spot:
+    """Split clients; `kinds` may be left out where all are dw."""
     n = len(clients)
     if n <= leaf_arity:
         return Spot(path, tuple(clients), ())
@@ -137,14 +155,16 @@ def split(
     below, start = [], 0
     for part, size in enumerate(sizes):
         mine = clients[start : start + size]
-        below.append(split(mine, leaf_arity, arities, (*path, part)))
+        below.append(split(mine, leaf_arity, arities, kinds, (*path, part)))
         start += size
-    return Spot(path, tuple(clients), tuple(below))
+    is_static = bool(kinds) and kinds[len(path)] == "static"
+    return Spot(path, tuple(clients), tuple(below), is_static)
 
 
 def spot_of(terms: FactoryTerms) -> Spot:
     clients = range(1, len(terms.capacity_sat) + 1)
-    return split(list(clients), terms.leaf_arity, terms.inner_arities)
+    kinds = ["static" if number == 1 else "dw" for number in terms.inner_kinds]
+    return split(list(clients), terms.leaf_arity, terms.inner_arities, kinds)
 
 
 def arities_for(n_clients: int, leaf_arity: int, drawn: Sequence[int]) -> tuple[int, ...]:
@@ -168,6 +188,7 @@ def terms_of(
     *,
     leaf_arity: int = 2,
     inner_arities: Sequence[int] = (),
+    inner_kinds: Sequence[str] = (),
     states_per_layer: int = 4,
     step_blocks: int = 144,
     fee_policy: FeePolicy = FeePolicy.ENDOGENOUS,
@@ -178,9 +199,10 @@ def terms_of(
 ) -> FactoryTerms:
     """Return terms with whatever a test does not care about filled in, as tight as may be."""
     n_clients = len(capacity_sat)
-    depth = split(list(range(n_clients)), leaf_arity, inner_arities).depth
-    exit_delay = depth * step_blocks * (states_per_layer - 1)
-    least = build_height + 4320 + 432 + exit_delay + 6 * (2 * depth + 1) + 144
+    root = split(list(range(n_clients)), leaf_arity, inner_arities, inner_kinds)
+    exit_delay = root.waits * step_blocks * (states_per_layer - 1)
+    least = build_height + 4320 + 432 + exit_delay + 6 * (root.published + 1) + 144
+    said = inner_kinds if "static" in inner_kinds else ()
     return FactoryTerms(
         attempt_id=b"\x11" * 32,
         network=REGTEST,
@@ -208,6 +230,7 @@ def terms_of(
         max_in_flight_msat=10_000_000,
         capacity_sat=tuple(capacity_sat),
         lstock_sat=tuple(lstock_sat),
+        inner_kinds=tuple(VertexKind(int(kind == "static")) for kind in said),
     )
 
 
@@ -217,11 +240,12 @@ lstocks = st.one_of(st.just(0), st.just(330), st.integers(330, 5_000_000))
 
 @st.composite
 def random_terms(draw: st.DrawFn, n_clients_max: int = N_CLIENTS_MAX) -> FactoryTerms:
-    """Draw terms of 1 to 200 clients, any shape, both fee policies."""
+    """Draw terms of 1 to 200 clients, any shape of both kinds, both fee policies."""
     few = min(12, n_clients_max)
     n_clients = draw(st.one_of(st.integers(1, few), st.integers(1, n_clients_max)))
     leaf_arity = draw(st.integers(1, 8))
     arities = arities_for(n_clients, leaf_arity, draw(st.lists(st.integers(2, 9), max_size=6)))
+    kinds = draw(st.lists(st.sampled_from(["dw", "static"]), min_size=len(arities)))
     leaves = split(list(range(n_clients)), leaf_arity, arities).leaves()
     states_per_layer = draw(st.integers(2, 6))
     step_blocks = draw(st.integers(1, 432))
@@ -232,6 +256,7 @@ def random_terms(draw: st.DrawFn, n_clients_max: int = N_CLIENTS_MAX) -> Factory
         draw(st.lists(lstocks, min_size=len(leaves), max_size=len(leaves))),
         leaf_arity=leaf_arity,
         inner_arities=arities,
+        inner_kinds=kinds[: len(arities)],
         states_per_layer=states_per_layer,
         step_blocks=step_blocks,
         fee_policy=FeePolicy.ENDOGENOUS if endogenous else FeePolicy.EPHEMERAL,

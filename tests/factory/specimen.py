@@ -1,15 +1,23 @@
 """Trees to test with: test keys, any terms, one funding outpoint."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from tests.factory import oracle
 
 from cromford.bitcoin.tx import OutPoint, Txid
+from cromford.factory.kinds import InnerLevels, VertexKind
 from cromford.factory.terms import FactoryTerms
 from cromford.factory.tree import Tree, build_tree
 from cromford.factory.vertices import ChannelFundingPubkeys
 
+DW, STATIC = VertexKind
 FUNDING: Final = OutPoint(txid=Txid(b"\x77" * 32), vout=0)
+
+
+def dw(arities: Sequence[int]) -> InnerLevels:
+    """Return levels that all have states."""
+    return InnerLevels(arities=tuple(arities), kinds=(DW,) * len(arities))
 
 
 def channel_keys(client: int) -> ChannelFundingPubkeys:

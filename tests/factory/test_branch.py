@@ -17,7 +17,7 @@ from cromford.factory.exit_path import exit_path
 from cromford.factory.outputs import OutputKind
 from cromford.factory.terms import FactoryTerms
 from cromford.factory.tree import Tree
-from cromford.factory.vertices import ChannelFundingPubkeys, InvalidSignature, StateNode, TreeNode
+from cromford.factory.vertices import ChannelFundingPubkeys, InvalidSignature, NodeKind, TreeNode
 from cromford.regtest.kernel import ScriptRefused, check_scripts
 
 heavy = settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow])
@@ -26,7 +26,7 @@ FOUR = oracle.terms_of([50_000, 60_000, 70_000, 80_000], [10_000, 0], inner_arit
 
 def scripts_of_neighbours(tree: Tree, client: int) -> dict[int, bytes]:
     """What a client is told: the channel scripts of its own leaf, its own excepted."""
-    leaf = branch_of(tree, client).vertices[-1].state
+    leaf = branch_of(tree, client).vertices[-1].last
     return {
         output.client: output.script_pubkey
         for output in leaf.outputs
@@ -116,12 +116,12 @@ def test_every_branch_is_part_of_its_tree_and_its_owner_can_rebuild_it(
             assert client in node.signers
         assert mine.funding_amount_sat == tree.funding_amount_sat
         assert mine.funding_output.script_pubkey == tree.funding_output.script_pubkey
-        assert (mine.client, mine.n_layers) == (client, branch.n_layers)
+        assert (mine.client, mine.kinds) == (client, branch.kinds)
         assert mine.channel.amount_sat == terms.capacity_sat[client - 1]
         pair = channel_keys(client)
         both = [pair.client_funding_pubkey, pair.lsp_funding_pubkey]
         assert mine.channel.script_pubkey == oracle.output_script(both, None)
-        leaf = mine.vertices[-1].state.tx
+        leaf = mine.vertices[-1].last.tx
         assert mine.channel_outpoint == leaf.outpoint(mine.channel_outpoint.vout)
         assert leaf.outputs[mine.channel_outpoint.vout] == mine.channel.txout
 
@@ -141,23 +141,36 @@ def test_an_exit_is_the_shortest_way_down_with_the_delays_it_must_wait(
         assert step.tx.inputs[0].outpoint.txid == parent
         assert step.name == node.name
         assert step.fee_sat == node.fee_sat
-        is_state = isinstance(node, StateNode)
+        is_state = node.kind is NodeKind.STATE
         assert step.delay_blocks == (step.tx.inputs[0].nsequence if is_state else 0)
         assert accepted(step.tx, node)
         parent = step.tx.txid
     assert parent == branch.channel_outpoint.txid
     waited = sum(step.delay_blocks for step in steps)
-    assert waited == terms.exit_delay_blocks(branch.n_layers)
+    assert waited == terms.exit_delay_blocks(branch.kinds)
     assert branch.exit_blocks == waited + 6 * (len(steps) + 1)
     assert branch.exit_deadline_height == terms.expiry_height - branch.exit_blocks - 144
 
 
-def test_the_root_kickoff_is_set_apart_because_it_is_signed_last() -> None:
-    branch = branch_of(tree_of(FOUR), 3)
-    assert branch.root_kickoff.name == "kickoff_root"
-    below = [node.name for node in branch.nodes_below_root]
-    assert below == ["state_root", "kickoff_1", "state_1"]
-    assert [node.name for node in branch.nodes] == ["kickoff_root", *below]
+@pytest.mark.parametrize(
+    ("kind", "root", "below"),
+    [
+        ("dw", "kickoff_root", ["state_root", "kickoff_1", "state_1"]),
+        ("static", "static_root", ["kickoff_1", "state_1"]),
+    ],
+)
+def test_the_root_is_set_apart_because_it_is_signed_last(
+    kind: str, root: str, below: list[str]
+) -> None:
+    terms = oracle.terms_of(
+        [50_000, 60_000, 70_000, 80_000], [10_000, 0], inner_arities=[2], inner_kinds=[kind]
+    )
+    tree = tree_of(terms)
+    branch = branch_of(tree, 3)
+    assert branch.root_node.name == tree.root_node.name == root
+    assert [node.name for node in branch.nodes_below_root] == below
+    assert [node.name for node in branch.nodes] == [root, *below]
+    assert [*tree.nodes] == [tree.root_node, *tree.nodes_below_root]
 
 
 def test_a_signed_tree_has_every_signature_or_does_not_exist() -> None:
@@ -209,7 +222,7 @@ def test_a_wrong_script_of_a_neighbour_changes_only_the_leaf_state() -> None:
         a.name for a, b in zip(honest.nodes, fooled.nodes, strict=True) if a.tx.txid != b.tx.txid
     ]
     assert changed == ["state_0"]
-    assert [o.descriptor is None for o in fooled.vertices[-1].state.outputs][:2] == [False, True]
+    assert [o.descriptor is None for o in fooled.vertices[-1].last.outputs][:2] == [False, True]
 
 
 @pytest.mark.parametrize(
@@ -245,8 +258,6 @@ def test_a_channel_of_one_key_or_of_no_point_is_refused() -> None:
 
 def test_an_lstock_that_is_used_up_leaves_no_output() -> None:
     with_stock, without = (branch_of(tree_of(FOUR), client) for client in (1, 4))
-    kinds = [
-        [o.kind for o in branch.vertices[-1].state.outputs] for branch in (with_stock, without)
-    ]
+    kinds = [[o.kind for o in branch.vertices[-1].last.outputs] for branch in (with_stock, without)]
     channel, anchor = OutputKind.CHANNEL, OutputKind.ANCHOR
     assert kinds == [[channel, channel, OutputKind.LSTOCK, anchor], [channel, channel, anchor]]

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.factory import oracle
+from tests.factory.specimen import dw
 
 from cromford.factory.placement import Applicant, place, ranked
 from cromford.factory.shape import shape_of
@@ -30,7 +31,7 @@ def test_whoever_ranks_higher_never_sits_in_a_narrower_leaf(
     arities = oracle.arities_for(
         len(waiting), leaf_arity, data.draw(st.lists(st.integers(2, 5), max_size=4))
     )
-    shape = shape_of(len(waiting), leaf_arity=leaf_arity, inner_arities=arities)
+    shape = shape_of(len(waiting), leaf_arity=leaf_arity, inner=dw(arities))
     placed = place(data.draw(st.permutations(waiting)), shape)
     assert placed == place(waiting, shape), "the order of arrival does not matter"
     assert [seat.client for seat in placed] == list(range(1, len(waiting) + 1))
@@ -61,7 +62,7 @@ def test_a_move_comes_before_uptime_and_uptime_before_the_name(waiting: list[App
 
 @pytest.mark.parametrize("n", [3, 5])
 def test_everybody_gets_a_seat_and_no_seat_stays_empty(n: int) -> None:
-    shape = shape_of(4, leaf_arity=2, inner_arities=[2])
+    shape = shape_of(4, leaf_arity=2, inner=dw([2]))
     waiting = [
         Applicant(node_id=bytes((i,)) * 33, is_moving=False, uptime_blocks=i) for i in range(n)
     ]

@@ -1,16 +1,21 @@
 """Who sits with whom: the shape rule, its defaults and its limits."""
 
+from typing import Final
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.factory import oracle
 from tests.factory.oracle import Spot
+from tests.factory.specimen import DW, STATIC, dw
 
+from cromford.factory.kinds import InnerLevels, VertexKind, exit_blocks_of
 from cromford.factory.shape import (
     PlannedVertex,
     ShapeVertex,
+    check_exit_delay,
     check_truc_size,
-    default_inner_arities,
+    default_levels,
     default_lstocks_sat,
     plan_of,
     shape_of,
@@ -36,7 +41,7 @@ def test_the_shape_is_what_a_second_reading_of_the_rule_gives(
     drawn: tuple[int, int, tuple[int, ...]],
 ) -> None:
     n_clients, leaf_arity, arities = drawn
-    shape = shape_of(n_clients, leaf_arity=leaf_arity, inner_arities=arities)
+    shape = shape_of(n_clients, leaf_arity=leaf_arity, inner=dw(arities))
     spot = oracle.split(list(range(1, n_clients + 1)), leaf_arity, arities)
     assert same(shape, spot)
     assert [leaf.name for leaf in shape.leaves()] == [leaf.name for leaf in spot.leaves()]
@@ -47,7 +52,7 @@ def test_every_client_has_one_seat_and_siblings_differ_by_at_most_one(
     drawn: tuple[int, int, tuple[int, ...]],
 ) -> None:
     n_clients, leaf_arity, arities = drawn
-    shape = shape_of(n_clients, leaf_arity=leaf_arity, inner_arities=arities)
+    shape = shape_of(n_clients, leaf_arity=leaf_arity, inner=dw(arities))
     seats = [client for leaf in shape.leaves() for client in leaf.clients]
     assert seats == list(range(1, n_clients + 1))
     waiting = [shape]
@@ -73,7 +78,7 @@ def test_every_client_has_one_seat_and_siblings_differ_by_at_most_one(
 
 
 def test_five_clients_in_pairs_are_two_and_one_and_two() -> None:
-    shape = shape_of(5, leaf_arity=2, inner_arities=[2, 2])
+    shape = shape_of(5, leaf_arity=2, inner=dw([2, 2]))
     leaves = [(leaf.name, list(leaf.clients)) for leaf in shape.leaves()]
     assert leaves == [("0_0", [1, 2]), ("0_1", [3]), ("1", [4, 5])]
 
@@ -85,8 +90,100 @@ def test_arities_that_end_before_the_clients_fit_are_refused(
     n_clients: int, leaf_arity: int, arities: list[int]
 ) -> None:
     with pytest.raises(InvalidTerms, match="inner_arities") as refused:
-        shape_of(n_clients, leaf_arity=leaf_arity, inner_arities=arities)
+        shape_of(n_clients, leaf_arity=leaf_arity, inner=dw(arities))
     assert refused.value.field == "inner_arities"
+
+
+@given(drawn=shapes, data=st.data())
+def test_each_vertex_is_of_the_kind_of_its_level_and_every_leaf_has_states(
+    drawn: tuple[int, int, tuple[int, ...]], data: st.DataObject
+) -> None:
+    n_clients, leaf_arity, arities = drawn
+    kinds = tuple(data.draw(st.sampled_from(VertexKind)) for _ in arities)
+    inner = InnerLevels(arities=arities, kinds=kinds)
+    shape = shape_of(n_clients, leaf_arity=leaf_arity, inner=inner)
+    for client in range(1, n_clients + 1):
+        *above, leaf = shape.path_to(client)
+        assert [vertex.kind for vertex in above] == list(kinds[: len(above)])
+        assert leaf.kind is DW
+        path = shape.kinds_to(client)
+        assert path == (*kinds[: len(above)], DW)
+        assert exit_blocks_of(path, delay_max_blocks=432) <= exit_blocks_of(
+            shape.slowest_kinds, delay_max_blocks=432
+        )
+    assert len(shape.slowest_kinds) == shape.n_layers
+
+
+@pytest.mark.parametrize("kinds", [(), (STATIC,), (STATIC, DW, DW)])
+def test_kinds_of_another_length_than_the_arities_are_refused_with_both(
+    kinds: tuple[VertexKind, ...],
+) -> None:
+    with pytest.raises(
+        InvalidTerms,
+        match=f"inner_kinds: expected as many as inner_arities, 2, received {len(kinds)}",
+    ):
+        shape_of(4, leaf_arity=1, inner=InnerLevels(arities=(2, 2), kinds=kinds))
+
+
+LIMITS: Final = {"delay_max_blocks": 432, "max_exit_delay_blocks": 1296}
+
+
+@pytest.mark.parametrize(
+    ("n_clients", "leaf_arity", "arities"),
+    [
+        (1, 2, ()),
+        (2, 2, ()),
+        (3, 2, (2,)),
+        (4, 2, (2,)),
+        (4, 1, (2, 2)),
+        (4, 4, ()),
+    ],
+)
+def test_up_to_four_clients_the_default_is_the_constructions_picture(
+    n_clients: int, leaf_arity: int, arities: tuple[int, ...]
+) -> None:
+    assert dw(arities) == default_levels(n_clients, leaf_arity=leaf_arity, kind=None, **LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("n_clients", "leaf_arity", "n_levels", "width", "exit_blocks"),
+    [
+        (5, 2, 1, 3, 456),
+        (6, 2, 1, 3, 456),
+        (8, 2, 1, 4, 456),
+        (64, 2, 2, 6, 462),
+        (127, 2, 3, 4, 468),
+        (1024, 2, 4, 5, 474),
+        (5, 8, 0, 0, 450),
+    ],
+)
+def test_beyond_four_the_default_is_static_and_leaves_in_little_more_than_one_delay(
+    n_clients: int, leaf_arity: int, n_levels: int, width: int, exit_blocks: int
+) -> None:
+    inner = default_levels(n_clients, leaf_arity=leaf_arity, kind=None, **LIMITS)
+    assert inner == InnerLevels(arities=(width,) * n_levels, kinds=(STATIC,) * n_levels)
+    shape = shape_of(n_clients, leaf_arity=leaf_arity, inner=inner)
+    assert exit_blocks_of(shape.slowest_kinds, delay_max_blocks=432) == exit_blocks
+
+
+@given(n_clients=st.integers(5, 1024), leaf_arity=st.integers(1, 12))
+def test_no_other_equal_widths_of_static_levels_are_cheaper_to_publish(
+    n_clients: int, leaf_arity: int
+) -> None:
+    inner = default_levels(n_clients, leaf_arity=leaf_arity, kind=None, **LIMITS)
+    if n_clients <= leaf_arity:
+        assert inner == InnerLevels()
+        return
+    (width,) = set(inner.arities)
+    n_levels = len(inner.arities)
+    chosen = n_levels * (81 + 43 * width)
+    assert leaf_arity * width**n_levels >= n_clients
+    for levels in range(1, 7):
+        for other in range(2, width + 600):
+            if leaf_arity * other**levels >= n_clients:
+                cost = levels * (81 + 43 * other)
+                assert (cost, levels) >= (chosen, n_levels)
+                break
 
 
 @pytest.mark.parametrize(
@@ -108,46 +205,54 @@ def test_arities_that_end_before_the_clients_fit_are_refused(
         (1024, 8, (12, 12)),
     ],
 )
-def test_the_default_shape_is_binary_until_the_exit_would_take_too_long(
+def test_levels_of_dw_are_binary_until_the_exit_would_take_too_long(
     n_clients: int, leaf_arity: int, arities: tuple[int, ...]
 ) -> None:
-    assert arities == default_inner_arities(
-        n_clients, leaf_arity=leaf_arity, delay_max_blocks=432, max_exit_delay_blocks=1296
-    )
+    assert dw(arities) == default_levels(n_clients, leaf_arity=leaf_arity, kind=DW, **LIMITS)
 
 
 @given(
     n_clients=st.integers(1, 1024),
     leaf_arity=st.integers(1, 12),
+    kind=st.sampled_from(VertexKind),
     delay=st.integers(1, 2000),
     layers=st.integers(2, 30),
 )
-def test_the_default_shape_seats_everybody_within_the_exit_delay(
-    n_clients: int, leaf_arity: int, delay: int, layers: int
+def test_a_chosen_kind_seats_everybody_within_the_exit_delay(
+    n_clients: int, leaf_arity: int, kind: VertexKind, delay: int, layers: int
 ) -> None:
-    arities = default_inner_arities(
+    inner = default_levels(
         n_clients,
         leaf_arity=leaf_arity,
+        kind=kind,
         delay_max_blocks=delay,
         max_exit_delay_blocks=layers * delay + delay - 1,
     )
-    shape = shape_of(n_clients, leaf_arity=leaf_arity, inner_arities=arities)
-    assert shape.n_layers <= min(layers, len(arities) + 1)
-    assert len(set(arities)) <= 1
-    if arities and arities[0] > 2:
-        assert leaf_arity * (arities[0] - 1) ** len(arities) < n_clients
+    assert set(inner.kinds) <= {kind}
+    shape = shape_of(n_clients, leaf_arity=leaf_arity, inner=inner)
+    check_exit_delay(shape, delay_max_blocks=delay, max_exit_delay_blocks=layers * delay)
+    assert len(set(inner.arities)) <= 1
+    if inner.arities and inner.arities[0] > 2:
+        assert leaf_arity * (inner.arities[0] - 1) ** len(inner.arities) < n_clients
 
 
-@pytest.mark.parametrize(("n_clients", "limit", "least"), [(2, 431, 432), (3, 863, 864)])
-def test_an_exit_delay_too_short_for_any_shape_is_refused_with_what_it_needs(
-    n_clients: int, limit: int, least: int
-) -> None:
-    with pytest.raises(InvalidTerms, match=str(least)) as refused:
-        default_inner_arities(
-            n_clients, leaf_arity=2, delay_max_blocks=432, max_exit_delay_blocks=limit
-        )
-    assert refused.value.field == "max_exit_delay_blocks"
-    assert refused.value.received == limit
+def test_an_exit_delay_too_short_for_levels_of_dw_is_refused_with_what_it_needs() -> None:
+    for n_clients, limit in [(3, 863), (64, 432)]:
+        with pytest.raises(InvalidTerms, match="at least 864") as refused:
+            default_levels(
+                n_clients, leaf_arity=2, kind=DW, delay_max_blocks=432, max_exit_delay_blocks=limit
+            )
+        assert refused.value.field == "max_exit_delay_blocks"
+        assert refused.value.received == limit
+
+
+def test_a_picture_that_takes_longer_than_allowed_is_refused_when_it_is_planned() -> None:
+    inner = default_levels(
+        4, leaf_arity=2, kind=None, delay_max_blocks=432, max_exit_delay_blocks=863
+    )
+    shape = shape_of(4, leaf_arity=2, inner=inner)
+    with pytest.raises(InvalidTerms, match=r"at least the slowest path's 864 \(dw, dw\)"):
+        check_exit_delay(shape, delay_max_blocks=432, max_exit_delay_blocks=863)
 
 
 # --- the plan ---------------------------------------------------------------------------------
@@ -182,11 +287,11 @@ def test_a_plan_needs_one_lstock_for_each_leaf(terms: FactoryTerms, missing: int
 def test_a_plan_is_refused_a_block_short_of_its_exit_delay_or_of_its_expiry(
     terms: FactoryTerms,
 ) -> None:
-    depth = oracle.spot_of(terms).depth
-    exit_delay = depth * terms.step_blocks * (terms.states_per_layer - 1)
-    least = terms.build_height + 4320 + 432 + exit_delay + 6 * (2 * depth + 1) + 144
+    root = oracle.spot_of(terms)
+    exit_delay = root.waits * terms.step_blocks * (terms.states_per_layer - 1)
+    least = terms.build_height + 4320 + 432 + exit_delay + 6 * (root.published + 1) + 144
     plan_of(oracle.with_field(terms, max_exit_delay_blocks=exit_delay, expiry_height=least))
-    with pytest.raises(InvalidTerms, match=f"deepest path's {exit_delay} "):
+    with pytest.raises(InvalidTerms, match=f"slowest path's {exit_delay} "):
         plan_of(oracle.with_field(terms, max_exit_delay_blocks=exit_delay - 1))
     with pytest.raises(InvalidTerms, match=f"expiry_height: expected at least {least}"):
         plan_of(oracle.with_field(terms, expiry_height=least - 1))
@@ -199,20 +304,26 @@ def test_a_state_beyond_trucs_size_is_refused_with_its_size() -> None:
     too_big = oracle.terms_of([1000] * 230, [1000], leaf_arity=300)
     with pytest.raises(InvalidTerms, match="state_root: expected at most 10000 vB, received 10014"):
         plan_of(too_big)
-    check_truc_size("root", n_p2tr_outputs=230)
-    with pytest.raises(InvalidTerms, match="state_0_1"):
-        check_truc_size("0_1", n_p2tr_outputs=231)
+    wide = InnerLevels(arities=(231, 2), kinds=(STATIC, DW))
+    root = shape_of(400, leaf_arity=1, inner=wide)
+    with pytest.raises(
+        InvalidTerms, match="static_root: expected at most 10000 vB, received 10014"
+    ):
+        check_truc_size(root, n_p2tr_outputs=len(root.children))
+    check_truc_size(root, n_p2tr_outputs=230)
+    with pytest.raises(InvalidTerms, match="state_1"):
+        check_truc_size(root.children[1], n_p2tr_outputs=231)
 
 
 def test_a_funding_above_all_the_money_there_is_is_refused() -> None:
     money = 21_000_000 * 100_000_000
     with pytest.raises(InvalidTerms, match="funding"):
         plan_of(oracle.terms_of([money], [0]))
-    assert plan_of(oracle.terms_of([money - 976], [0])).kickoff_input_sat == money
+    assert plan_of(oracle.terms_of([money - 976], [0])).input_sat == money
 
 
 def test_default_lstocks_are_half_of_each_leaf_rounded_down() -> None:
-    shape = shape_of(5, leaf_arity=2, inner_arities=[2, 2])
+    shape = shape_of(5, leaf_arity=2, inner=dw([2, 2]))
     assert default_lstocks_sat(shape, [1001, 1000, 661, 10_000, 1]) == (1000, 330, 5000)
     with pytest.raises(InvalidTerms, match="at least 330, received 329"):
         default_lstocks_sat(shape, [1001, 1000, 659, 10_000, 1])

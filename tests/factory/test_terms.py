@@ -7,12 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.factory import oracle
+from tests.factory.specimen import DW, STATIC, dw
 
 from cromford.codec.reader import MalformedBytes
 from cromford.codec.tlv import decode_tlv_stream, encode_tlv_stream
+from cromford.factory.kinds import InnerLevels, VertexKind
 from cromford.factory.terms import FactoryTerms, FeePolicy, InvalidTerms, decode_terms
 
 TERMS = oracle.terms_of([50_000, 60_000, 70_000], [10_000, 0], inner_arities=[2])
+DEEP = oracle.terms_of([50_000] * 5, [10_000, 0, 0], inner_arities=[2, 2])
 # PROTOCOL, section 7.1: the place in this list, doubled, is the TLV type.
 FIELDS = [
     "attempt_id",
@@ -45,7 +48,7 @@ FIELDS = [
 
 
 def stream_of(terms: FactoryTerms) -> dict[int, bytes]:
-    return decode_tlv_stream(terms.encode(), known=dict.fromkeys(range(0, 52, 2), "known"))
+    return decode_tlv_stream(terms.encode(), known=dict.fromkeys(range(0, 54, 2), "known"))
 
 
 @settings(max_examples=50)
@@ -103,27 +106,40 @@ def test_the_two_policies_have_two_hashes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("n_layers", "delay", "blocks"), [(1, 432, 450), (2, 864, 894), (3, 1296, 1338)]
+    ("kinds", "delay", "blocks"),
+    [
+        ((DW,), 432, 450),
+        ((DW, DW), 864, 894),
+        ((DW, DW, DW), 1296, 1338),
+        ((STATIC, DW), 432, 456),
+        ((STATIC, STATIC, DW), 432, 462),
+        ((STATIC, DW, STATIC, DW), 864, 906),
+    ],
 )
-def test_an_exit_takes_what_section_6_says(n_layers: int, delay: int, blocks: int) -> None:
-    assert TERMS.exit_delay_blocks(n_layers) == delay
-    assert TERMS.exit_blocks(n_layers) == blocks
-    assert TERMS.exit_deadline_height(n_layers) == TERMS.expiry_height - blocks - 144
-    assert TERMS.expiry_height_min(n_layers) == TERMS.build_height + 4320 + 432 + blocks + 144
+def test_an_exit_takes_what_section_6_says(
+    kinds: tuple[VertexKind, ...], delay: int, blocks: int
+) -> None:
+    assert TERMS.exit_delay_blocks(kinds) == delay
+    assert TERMS.exit_blocks(kinds) == blocks
+    assert TERMS.exit_deadline_height(kinds) == TERMS.expiry_height - blocks - 144
+    assert TERMS.expiry_height_min(kinds) == TERMS.build_height + 4320 + 432 + blocks + 144
     ready_max = TERMS.expiry_height - (2016 + 432 + blocks + 144)
-    assert TERMS.ready_height_max(n_layers) == ready_max
+    assert TERMS.ready_height_max(kinds) == ready_max
 
 
-@given(terms=oracle.random_terms(12), n_layers=st.integers(1, 12))
-def test_every_margin_follows_from_the_terms(terms: FactoryTerms, n_layers: int) -> None:
+@given(
+    terms=oracle.random_terms(12),
+    kinds=st.lists(st.sampled_from(VertexKind), min_size=1, max_size=12),
+)
+def test_every_margin_follows_from_the_terms(terms: FactoryTerms, kinds: list[VertexKind]) -> None:
     longest = terms.step_blocks * (terms.states_per_layer - 1)
-    exit_blocks = n_layers * (longest + 12) + 6
+    exit_blocks = kinds.count(DW) * (longest + 12) + 6 * kinds.count(STATIC) + 6
     assert terms.odometer.delay_max_blocks == longest
-    assert terms.exit_blocks(n_layers) == exit_blocks
-    deadline = terms.exit_deadline_height(n_layers)
+    assert terms.exit_blocks(kinds) == exit_blocks
+    deadline = terms.exit_deadline_height(kinds)
     assert deadline + exit_blocks + 144 == terms.expiry_height
-    assert terms.expiry_height_min(n_layers) - terms.build_height == 4896 + exit_blocks
-    assert terms.ready_height_max(n_layers) + 2016 + 432 == deadline
+    assert terms.expiry_height_min(kinds) - terms.build_height == 4896 + exit_blocks
+    assert terms.ready_height_max(kinds) + 2016 + 432 == deadline
     assert terms.n_clients == len(terms.capacity_sat)
 
 
@@ -248,9 +264,48 @@ def test_a_policy_in_between_does_not_exist(policy: int) -> None:
         decode_terms(encode_tlv_stream(stream.items()))
 
 
+def u64s(*numbers: int) -> bytes:
+    return b"".join(number.to_bytes(8, "big") for number in numbers)
+
+
+def test_kinds_stand_in_field_52_only_where_a_level_is_static() -> None:
+    assert 52 not in stream_of(TERMS)
+    assert decode_terms(TERMS.encode()).inner_levels == dw([2])
+    mixed = oracle.with_field(DEEP, inner_kinds=(STATIC, DW))
+    assert stream_of(mixed)[52] == u64s(1, 0)
+    again = decode_terms(mixed.encode())
+    assert again.inner_levels == InnerLevels(arities=(2, 2), kinds=(STATIC, DW))
+    assert again.encode() == mixed.encode()
+    assert mixed.terms_hash != DEEP.terms_hash
+
+
+@pytest.mark.parametrize(
+    ("value", "refusal"),
+    [
+        (b"", r"none at all where every level is dw, received \[\]"),
+        (u64s(0, 0), "none at all where every level is dw"),
+        (u64s(1), "as many as inner_arities, 2, received 1"),
+        (u64s(1, 0, 0), "as many as inner_arities, 2, received 3"),
+        (u64s(1, 2), r"0\.\.1, received 2"),
+        (u64s(2**64 - 1, 1), r"0\.\.1, received 18446744073709551615"),
+    ],
+)
+def test_kinds_that_say_nothing_or_too_little_or_are_unknown_are_refused(
+    value: bytes, refusal: str
+) -> None:
+    with pytest.raises(InvalidTerms, match=f"inner_kinds: expected {refusal}"):
+        decode_terms(encode_tlv_stream([*stream_of(DEEP).items(), (52, value)]))
+
+
+def test_kinds_without_arities_are_refused() -> None:
+    flat = oracle.terms_of([50_000, 60_000], [10_000])
+    with pytest.raises(InvalidTerms, match="inner_kinds: expected as many as inner_arities, 0"):
+        oracle.with_field(flat, inner_kinds=(STATIC,))
+
+
 def test_an_unknown_even_field_is_refused_and_an_odd_one_is_not_part_of_the_terms() -> None:
     with pytest.raises(MalformedBytes, match="unknown even"):
-        decode_terms(encode_tlv_stream([*stream_of(TERMS).items(), (52, b"")]))
+        decode_terms(encode_tlv_stream([*stream_of(TERMS).items(), (54, b"")]))
     longer = encode_tlv_stream([*stream_of(TERMS).items(), (53, b"x")])
     assert decode_terms(longer) == TERMS
     assert decode_terms(longer).encode() != longer

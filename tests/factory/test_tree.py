@@ -18,7 +18,7 @@ from cromford.crypto.musig2 import InvalidContribution
 from cromford.factory.outputs import OutputKind
 from cromford.factory.terms import FactoryTerms, FeePolicy
 from cromford.factory.tree import build_tree
-from cromford.factory.vertices import StateNode, TreeNode
+from cromford.factory.vertices import NodeKind
 
 heavy = settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow])
 
@@ -100,10 +100,15 @@ class Rebuilt:
                 yield "lstock", lstock_sat, oracle.output_script(self.keys(spot), tapscript)
 
     def build(self, spot: Spot) -> int:
-        """Add the two transactions of a vertex; return what their input must hold."""
+        """Add the transactions of a vertex; return what their input must hold."""
         anchor = ("anchor", self.anchor_sat, oracle.ANCHOR)
         signers = (0, *spot.clients)
         paid = list(self.state_outputs(spot))
+        if spot.is_static:
+            outputs, fee_sat = [*paid, anchor], self.fee_sat(len(paid))
+            static = Expected(f"static_{spot.name}", signers, 0xFFFFFFFF, outputs, fee_sat)
+            self.transactions[static.name] = static
+            return static.total_sat
         delay_blocks = self.terms.step_blocks * (self.terms.states_per_layer - 1)
         state = Expected(
             f"state_{spot.name}", signers, delay_blocks, [*paid, anchor], self.fee_sat(len(paid))
@@ -116,8 +121,11 @@ class Rebuilt:
         return kickoff.total_sat
 
     def names(self) -> list[str]:
-        spots = self.root.depth_first()
-        return [f"{kind}_{spot.name}" for spot in spots for kind in ("kickoff", "state")]
+        return [
+            f"{kind}_{spot.name}"
+            for spot in self.root.depth_first()
+            for kind in (("static",) if spot.is_static else ("kickoff", "state"))
+        ]
 
     def spent_by(self, name: str) -> tuple[str, int]:
         """Return which transaction's output it spends, and which output."""
@@ -127,7 +135,9 @@ class Rebuilt:
         if place == "root":
             return "", 0
         *above, last = place.split("_")
-        return f"state_{'_'.join(above) or 'root'}", int(last)
+        parent = "_".join(above) or "root"
+        kind = "static" if f"static_{parent}" in self.transactions else "state"
+        return f"{kind}_{parent}", int(last)
 
 
 @heavy
@@ -195,11 +205,12 @@ def test_form_and_delays_are_section_4s_and_6s(terms: FactoryTerms, index: int) 
         assert node.outputs[-1].kind is OutputKind.ANCHOR
         assert [o.kind is OutputKind.ANCHOR for o in node.outputs].count(True) == 1
         (tx_in,) = node.tx.inputs
-        if isinstance(node, StateNode):
+        if node.kind is NodeKind.STATE:
             assert node.state_index == 0
             assert node.delay_blocks == tx_in.nsequence <= 0xFFFF
         else:
-            assert tx_in.nsequence == 0xFFFFFFFF
+            assert node.state_index is None
+            assert (node.delay_blocks, tx_in.nsequence) == (0, 0xFFFFFFFF)
         for output in node.outputs[:-1]:
             assert output.amount_sat >= 330
     last = terms.states_per_layer - 1
@@ -237,23 +248,9 @@ def test_only_the_signers_of_the_spender_hold_the_key_path(terms: FactoryTerms) 
 def test_a_single_client_has_a_root_that_is_its_leaf() -> None:
     tree = tree_of(oracle.terms_of([50_000], [25_000]))
     assert list(tree.node_by_name) == ["kickoff_root", "state_root"]
-    kinds = [output.kind.value for output in tree.vertices[0].state.outputs]
+    kinds = [output.kind.value for output in tree.vertices[0].last.outputs]
     assert kinds == ["channel", "lstock", "anchor"]
-    assert tree.vertices[0].state.layer == 0
-
-
-def test_a_tree_node_that_is_neither_kickoff_nor_state_has_no_name() -> None:
-    kickoff = tree_of(oracle.terms_of([50_000], [0])).vertices[0].kickoff
-    bare = TreeNode(
-        shape=kickoff.shape,
-        tx=kickoff.tx,
-        spends=kickoff.spends,
-        input_amount_sat=1,
-        outputs=(),
-        fee_sat=0,
-    )
-    with pytest.raises(NotImplementedError):
-        _ = bare.name
+    assert tree.vertices[0].last.layer == 0
 
 
 TWO = oracle.terms_of([50_000, 60_000], [0])

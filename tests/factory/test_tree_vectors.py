@@ -1,7 +1,7 @@
-"""Three trees that two other implementations agreed on, reproduced to the byte."""
+"""Trees that two other implementations agreed on, reproduced to the byte."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from tests.factory import oracle
@@ -9,25 +9,43 @@ from tests.factory import oracle
 from cromford.bitcoin.network import NETWORKS
 from cromford.bitcoin.tx import OutPoint, Txid
 from cromford.factory.branch import branch_of, build_branch
-from cromford.factory.shape import default_lstocks_sat, shape_of
+from cromford.factory.kinds import InnerLevels, VertexKind
+from cromford.factory.shape import default_levels, default_lstocks_sat, shape_of
 from cromford.factory.terms import FeePolicy
 from cromford.factory.tree import Tree, build_tree
 from cromford.factory.vertices import ChannelFundingPubkeys
 
 
+def levels_of_vector(terms: dict[str, Any], n_clients: int) -> InnerLevels:
+    arities = terms["inner_arities"]
+    if arities == "default":
+        return default_levels(
+            n_clients,
+            leaf_arity=terms["leaf_arity"],
+            kind=None,
+            delay_max_blocks=terms["step_blocks"] * (terms["states_per_layer"] - 1),
+            max_exit_delay_blocks=1296,
+        )
+    kinds = terms.get("inner_kinds", ["dw"] * len(arities))
+    return InnerLevels(
+        arities=tuple(arities), kinds=tuple(VertexKind[kind.upper()] for kind in kinds)
+    )
+
+
 def tree_of_vector(given: dict[str, Any]) -> Tree:
     terms = given["terms"]
     capacities = [channel["capacity_sat"] for channel in given["channels"]]
-    shape = shape_of(
-        len(capacities), leaf_arity=terms["leaf_arity"], inner_arities=terms["inner_arities"]
-    )
+    inner = levels_of_vector(terms, len(capacities))
+    shape = shape_of(len(capacities), leaf_arity=terms["leaf_arity"], inner=inner)
+    lstocks = terms.get("lstock_sat_per_leaf")
     return build_tree(
         oracle.with_field(
             oracle.terms_of(
                 capacities,
-                default_lstocks_sat(shape, capacities),
+                lstocks if isinstance(lstocks, list) else default_lstocks_sat(shape, capacities),
                 leaf_arity=terms["leaf_arity"],
-                inner_arities=terms["inner_arities"],
+                inner_arities=inner.arities,
+                inner_kinds=[kind.label for kind in inner.kinds],
                 states_per_layer=terms["states_per_layer"],
                 step_blocks=terms["step_blocks"],
                 fee_policy=FeePolicy[terms["fee_policy"].upper()],
@@ -123,3 +141,40 @@ def test_each_client_of_an_agreed_tree_rebuilds_its_own_branch(
         mine = {node.name: node.tx.serialize().hex() for node in branch.nodes}
         assert mine.items() <= expected.items()
         assert list(mine) == [node.name for node in branch_of(tree, client).nodes]
+
+
+SHAPES: Final = (
+    "five-default-shape",
+    "eight-default-shape",
+    "eight-dw",
+    "two-advance-part",
+    "two-advance-all",
+    "three-in-a-leaf",
+    "six-default-parts",
+)
+
+
+@pytest.mark.parametrize("place", range(len(SHAPES)), ids=SHAPES)
+def test_the_agreed_shapes_are_reproduced_to_the_byte(
+    json_vectors: Callable[[str], Any], place: int
+) -> None:
+    """Txids commit to every byte; names, fees and sizes are compared, too."""
+    vectors = json_vectors("factory-shapes.json")
+    assert [vector["case"]["name"] for vector in vectors] == list(SHAPES)
+    given, result = vectors[place]["case"], vectors[place]["result"]
+    tree = tree_of_vector(given)
+    assert tree.funding_amount_sat == result["funding_amount_sat"]
+    rebuilt = {
+        node.name: {
+            "txid": str(node.tx.txid),
+            "vsize_signed": node.tx.with_witnesses((bytes(64),)).vsize,
+            "fee_sat": node.fee_sat,
+            "outputs": [[o.amount_sat, o.script_pubkey.hex()] for o in node.outputs],
+        }
+        for node in tree.nodes
+    }
+    later = (" v", "poison", "close", "sweep")  # What is made of a tree afterwards.
+    agreed = {name: tx for name, tx in result.items() if not any(word in name for word in later)}
+    del agreed["funding_amount_sat"]
+    assert rebuilt == agreed
+    assert list(rebuilt) == list(agreed), "depth first"

@@ -6,7 +6,7 @@ import pytest
 from tests.factory import oracle
 from tests.factory.specimen import FUNDING, channel_keys, tree_of
 
-from cromford.factory.vertices import OPENING_STATES, StateNode, Vertex, build_vertices
+from cromford.factory.vertices import OPENING_STATES, TreeNode, Vertex, build_vertices
 
 FOUR = oracle.terms_of([50_000, 60_000, 70_000, 80_000], [10_000, 0], inner_arities=[2])
 
@@ -25,15 +25,11 @@ def built(state_indices: Mapping[tuple[int, ...], int]) -> tuple[Vertex, ...]:
 
 
 def named(vertices: tuple[Vertex, ...]) -> dict[str, str]:
-    return {
-        node.name: str(node.tx.txid)
-        for vertex in vertices
-        for node in (vertex.kickoff, vertex.state)
-    }
+    return {node.name: str(node.tx.txid) for vertex in vertices for node in vertex.nodes}
 
 
-def states(vertices: tuple[Vertex, ...]) -> dict[str, StateNode]:
-    return {vertex.state.name: vertex.state for vertex in vertices}
+def states(vertices: tuple[Vertex, ...]) -> dict[str, TreeNode]:
+    return {vertex.last.name: vertex.last for vertex in vertices}
 
 
 def test_a_state_that_is_not_named_has_index_0() -> None:

@@ -5,7 +5,7 @@ One seed decides what is pending where, which messages are lost, who leaves and 
 
 import itertools
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from tests.protocol import paying_clients
@@ -13,6 +13,7 @@ from tests.protocol.paying_clients import book, lsp_link, make_invoice, newest_l
 from tests.protocol.pump import Pump, PumpNode
 
 from cromford import effects as fx
+from cromford.factory.kinds import VertexKind
 from cromford.protocol import events as ev
 from cromford.protocol.journal.link import Link
 from cromford.protocol.policy import LspPolicy
@@ -27,6 +28,7 @@ POLICY: Final = LspPolicy(
     to_self_delay_lsp=4,
     to_self_delay_client=5,
 )
+INNER_KINDS: Final = (None, *VertexKind)
 REORG_BLOCKS_MAX: Final = 4  # Below the depth at which a role believes the chain.
 HALF: Final = 0.5
 DISTURBED_RATE: Final = 0.25  # Of payments beside an exit.
@@ -62,7 +64,8 @@ class ExitPump(Pump):
         self.silent: set[tuple[str, str]] = set()
         self.n_reorgs = 0
         self.n_paid_beside_an_exit = 0
-        super().__init__(n_clients, policy=POLICY, order=seed)
+        policy = replace(POLICY, inner_kind=INNER_KINDS[seed % len(INNER_KINDS)])
+        super().__init__(n_clients, policy=policy, order=seed)
         self.tamper = self.lose
         open_factory(self)
         self.mine(REORG_BLOCKS_MAX)  # The funding stays where it is.

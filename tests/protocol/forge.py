@@ -239,9 +239,14 @@ def encoded_terms(**changes: int | bytes | tuple[int, ...]) -> bytes:
         items = value if isinstance(value, tuple) else (value,)
         return b"".join(int(item).to_bytes(8, "big") for item in items)
 
+    values = {item.name: getattr(terms, item.name) for item in fields(FactoryTerms)}
+    if not terms.inner_kinds:
+        del values["inner_kinds"]
+    values |= changes
     return encode_tlv_stream(
-        (2 * place, encode(changes.get(item.name, getattr(terms, item.name))))
+        (2 * place, encode(values[item.name]))
         for place, item in enumerate(fields(FactoryTerms))
+        if item.name in values
     )
 
 
@@ -262,7 +267,7 @@ def rebuilt(**changes: Any) -> m.Propose:
         channels=honest.blueprint.channels[:n_clients],
     )
     old = honest.funding_tx
-    amount_sat = plan_of(terms).kickoff_input_sat
+    amount_sat = plan_of(terms).input_sat
     output = TxOut(
         amount_sat=amount_sat,
         script_pubkey=funding_output_of(blueprint.factory_pubkeys, terms).script_pubkey,

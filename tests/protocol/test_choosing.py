@@ -19,6 +19,7 @@ from tests.protocol.forge import stranger
 from tests.protocol.pump import LEAST_SAT, WANTED_SAT, Pump, PumpNode
 
 from cromford import effects as fx
+from cromford.factory.kinds import VertexKind
 from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
 from cromford.protocol.faults import Rejected
@@ -180,7 +181,7 @@ def test_a_client_gets_no_more_than_its_limit_and_moving_out_makes_room() -> Non
     pump.join()
     assert client.state.refusal is not None
     assert f"expected at most {LEAST_SAT - 1}, received {LEAST_SAT}" in client.state.refusal
-    dying = at_height(pump.lsp.state, pump.attempt.terms.exit_deadline_height(1) - 1)
+    dying = at_height(pump.lsp.state, pump.attempt.terms.exit_deadline_height([VertexKind.DW]) - 1)
     event = ev.MessageReceived(
         node_id=client.node_id, message=with_pool(join_of(pump, client), pubkey=stranger())
     )

@@ -32,7 +32,7 @@ from tests.protocol.unanswered import (
 )
 
 from cromford.bitcoin.tx import OutPoint, Txid
-from cromford.factory.terms import exit_blocks_of
+from cromford.factory.kinds import VertexKind, exit_blocks_of
 from cromford.protocol import events as ev
 from cromford.protocol.channels.htlc_rules import (
     acceptance_failure,
@@ -76,7 +76,7 @@ def test_the_blocks_of_an_htlc_are_those_of_the_protocols_table(
 ) -> None:
     height = 1_000
     least, most = accepted
-    exit_blocks = exit_blocks_of(n_layers, delay_max_blocks=DELAY_MAX_BLOCKS)
+    exit_blocks = exit_blocks_of([VertexKind.DW] * n_layers, delay_max_blocks=DELAY_MAX_BLOCKS)
     chain = chain_at(height)
     link = replace(
         newest_link(live_factory(2).clients[0]),

@@ -16,7 +16,8 @@ from tests.protocol.paying_clients import live_factory, lsp_link, newest_link
 from cromford.bitcoin.fees import MIN_RELAY_SAT_PER_KW, fee_sat_of
 from cromford.channel.terms import ChannelTerms
 from cromford.factory.branch import branch_of
-from cromford.factory.shape import default_inner_arities, default_lstocks_sat, shape_of
+from cromford.factory.kinds import VertexKind
+from cromford.factory.shape import default_levels, default_lstocks_sat, shape_of
 from cromford.factory.tree import Tree
 from cromford.protocol.journal.first_commitments import channel_terms_of
 from cromford.protocol.policy import ClientPolicy, LspPolicy
@@ -47,20 +48,21 @@ class Row:
         policy = LspPolicy()
         delay_blocks = policy.step_blocks * (policy.states_per_layer - 1)
         limit_blocks = 40_000 if self.is_binary else policy.max_exit_delay_blocks
-        arities = default_inner_arities(
+        inner = default_levels(
             self.n_clients,
             leaf_arity=LEAF_ARITY,
+            kind=VertexKind.DW,
             delay_max_blocks=delay_blocks,
             max_exit_delay_blocks=limit_blocks,
         )
-        shape = shape_of(self.n_clients, leaf_arity=LEAF_ARITY, inner_arities=arities)
+        shape = shape_of(self.n_clients, leaf_arity=LEAF_ARITY, inner=inner)
         capacities_sat = (CAPACITY_SAT,) * self.n_clients
         return tree_of(
             oracle.terms_of(
                 list(capacities_sat),
                 list(default_lstocks_sat(shape, capacities_sat)),
                 leaf_arity=LEAF_ARITY,
-                inner_arities=arities,
+                inner_arities=inner.arities,
                 feerate=self.feerate,
             )
         )

@@ -126,7 +126,7 @@ def test_a_funding_that_confirms_too_late_makes_nobody_ready(late: int, *, is_re
     pump.run()
     victim = pump.client_at(2)
     held = pump.held(victim)
-    last = held.terms.ready_height_max(held.branch.n_layers)
+    last = held.branch.ready_height_max
     assert last < held.terms.build_height + held.terms.patience_blocks
     while victim.state.chain.height < last - 1 + late:
         height = victim.state.chain.height + 1

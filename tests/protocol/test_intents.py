@@ -13,7 +13,7 @@ from tests.simulation.sim_node import CLIENT_ROLE, LSP_ROLE, SimStore, durable
 
 from cromford.daemon.driver import Driver, Role, Undecided
 from cromford.effects import ClearDeadline, RejoinDeadline
-from cromford.factory.vertices import KickoffNode, StateNode
+from cromford.factory.vertices import NodeKind
 from cromford.ports import Entry
 from cromford.protocol import client as client_role
 from cromford.protocol.events import DeadlineReached, Event
@@ -83,12 +83,12 @@ def test_an_intent_names_the_outpoint_the_index_and_the_sighash_of_its_transacti
         intent = intent_of(node)
         assert intent.outpoint == node.tx.inputs[0].outpoint.serialize()
         assert intent.sighash == node.task.sighash
-        assert intent.kind == ("kickoff" if isinstance(node, KickoffNode) else "state")
-        assert intent.state_index == (node.state_index if isinstance(node, StateNode) else 0)
+        assert intent.kind == node.name.partition("_")[0]
+        assert intent.state_index == 0
 
 
 def test_two_indices_of_one_state_are_two_intents() -> None:
-    state = next(node for node in scene().attempt.tree.nodes if isinstance(node, StateNode))
+    state = next(node for node in scene().attempt.tree.nodes if node.kind is NodeKind.STATE)
     later = replace(state, state_index=1)
     assert key_of(intent_of(state)) != key_of(intent_of(later))
 

@@ -22,6 +22,7 @@ from tests.protocol.forge import NOT_A_POINT, stranger
 from tests.protocol.pump import LEAST_SAT, WANTED_SAT, Pump
 
 from cromford import effects as fx
+from cromford.factory.kinds import VertexKind
 from cromford.protocol import client as client_role
 from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
@@ -418,7 +419,8 @@ def test_noise_of_the_lsp_ends_the_connection_and_the_client_joins_again(
 
 def test_a_build_whose_proposal_would_not_fit_a_message_is_refused_with_its_size() -> None:
     """A binary tree of many clients: every layer repeats half of the keys."""
-    pump = Pump(2, policy=LspPolicy(min_clients=1, max_clients=1024, step_blocks=1))
+    binary = LspPolicy(min_clients=1, max_clients=1024, step_blocks=1, inner_kind=VertexKind.DW)
+    pump = Pump(2, policy=binary)
     pump.join()
     house = pump.lsp.state.house
     template = next(iter(house.members.values()))

@@ -8,6 +8,7 @@ from tests.protocol.attacks import OTHER_ID, at_height, join_of, with_house, wit
 from tests.protocol.forge import stranger
 from tests.protocol.pump import LEAST_SAT, WANTED_SAT, Pump, PumpNode
 
+from cromford.factory.kinds import VertexKind
 from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
 from cromford.protocol.journal import lobby_records as lr
@@ -65,7 +66,7 @@ def is_taken_for_moving(pump: Pump, sender: PumpNode, join: m.Join, height: int 
 def test_a_move_is_proven_once_the_dying_period_begins_and_not_before() -> None:
     pump, moving, _ = dying()
     terms = pump.attempt.terms
-    begins = terms.exit_deadline_height(1) - terms.dying_blocks
+    begins = terms.exit_deadline_height([VertexKind.DW]) - terms.dying_blocks
     assert is_taken_for_moving(pump, pump.clients[0], moving, height=begins)
     assert not is_taken_for_moving(pump, pump.clients[0], moving, height=begins - 1)
 

@@ -1,6 +1,7 @@
 """What an operator may ask, when, and what it is told otherwise."""
 
 import pytest
+from tests.factory.specimen import dw
 from tests.protocol.attacks import OTHER_ID, proposed
 from tests.protocol.pump import LEAST_SAT, WANTED_SAT, Pump, PumpNode
 from tests.simulation.commitments import client_first_commitment
@@ -145,7 +146,7 @@ def test_a_build_for_an_impossible_number_of_clients_is_rejected(least: int, mos
 
 
 def test_an_operators_own_shape_is_what_is_built() -> None:
-    policy = LspPolicy(min_clients=1, leaf_arity=1, inner_arities=(4,))
+    policy = LspPolicy(min_clients=1, leaf_arity=1, inner_levels=dw([4]))
     pump = proposed(4, policy=policy)
     pump.run()
     assert pump.is_funded()
@@ -156,7 +157,7 @@ def test_an_operators_own_shape_is_what_is_built() -> None:
 
 def test_a_shape_for_fewer_clients_than_wait_is_rejected_by_name() -> None:
     """One level of two leaves of one seat each: a third client has no place in it."""
-    pump = Pump(3, policy=LspPolicy(min_clients=1, leaf_arity=1, inner_arities=(2,)))
+    pump = Pump(3, policy=LspPolicy(min_clients=1, leaf_arity=1, inner_levels=dw([2])))
     pump.join()
     rejected = rejection(pump, pump.lsp, ev.BuildRequested(min_clients=3, max_clients=3))
     assert rejected.code == "invalid_terms"

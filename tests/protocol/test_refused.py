@@ -70,7 +70,7 @@ def test_a_client_remembers_an_exit_step_that_its_node_refuses() -> None:
     pump = live_factory(2, policy=QUICK)
     alice = pump.clients[0]
     (attempt,) = alice.state.attempts.values()
-    root = attempt.branch.root_kickoff.tx
+    root = attempt.branch.root_node.tx
     refused = ev.BroadcastRefused(asked=fx.Broadcast(name="kickoff_root", tx=root), reason="no")
     pump.handle(alice, refused)
     assert reasons(alice) == ["no"]

@@ -270,7 +270,7 @@ def test_who_has_headers_and_no_blocks_leaves_before_the_exit_deadline_has_passe
     pump.chain.mine()
     tell(pump, alice)
     assert reasons_to_leave(alice) == ["the exit deadline"]
-    root = alice.state.attempts[link.attempt_id].branch.root_kickoff.tx.txid
+    root = alice.state.attempts[link.attempt_id].branch.root_node.tx.txid
     assert root in pump.chain.mempool
 
 

@@ -23,6 +23,7 @@ from tests.protocol.refusal import check_refused
 from tests.simulation.sim_node import LENIENT
 
 from cromford.bitcoin.tx import Txid
+from cromford.factory.kinds import VertexKind
 from cromford.factory.terms import SAFETY_BLOCKS, FactoryTerms, FeePolicy
 from cromford.protocol import events as ev
 
@@ -152,6 +153,10 @@ CLAIMED: Final = [
     Bad(term="inner_arities", value=(1,), expected="2..1024"),
     Bad(term="inner_arities", value=()),
     Bad(term="inner_arities", value=(2,) * 17, expected="0..16"),
+    Bad(term="inner_kinds", value=(), expected="none at all where every level is dw"),
+    Bad(term="inner_kinds", value=(0,), expected="none at all where every level is dw"),
+    Bad(term="inner_kinds", value=(1, 1), expected="as many as inner_arities, 1"),
+    Bad(term="inner_kinds", value=(2,), expected="0..1"),
     Bad(term="fee_policy", value=2, expected="0 or 1"),
     Bad(term="tree_feerate_sat_per_kw", value=0, expected="above 0 (endogenous)"),
     Bad(term="fee_policy", value=1, named="tree_feerate_sat_per_kw", expected="0 (ephemeral)"),
@@ -176,7 +181,7 @@ def test_terms_that_no_factory_can_have_are_refused_by_name(bad: Bad) -> None:
 
 
 def test_an_expiry_with_too_little_room_to_live_move_out_and_exit_is_refused() -> None:
-    least = TERMS.expiry_height_min(N_LAYERS)
+    least = TERMS.expiry_height_min([VertexKind.DW] * N_LAYERS)
     assert least == (
         TERMS.build_height + TERMS.active_blocks + TERMS.dying_blocks + 894 + SAFETY_BLOCKS
     )

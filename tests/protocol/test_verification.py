@@ -377,8 +377,8 @@ def test_a_neighbours_other_taproot_script_is_taken_as_given() -> None:
     changed = partial(with_output, vout=0, script_pubkey=OTHER_SCRIPT)
     victim.hear(with_tx(scene().propose, "state_0", changed))
     (asked,) = victim.signing
-    assert victim.attempt.branch.vertices[-1].state.outputs[0].script_pubkey == OTHER_SCRIPT
-    leaf = victim.attempt.branch.vertices[-1].state
+    assert victim.attempt.branch.vertices[-1].last.outputs[0].script_pubkey == OTHER_SCRIPT
+    leaf = victim.attempt.branch.vertices[-1].last
     assert asked.requests[-3].task == leaf.task
     for holder in Party:
         assert (

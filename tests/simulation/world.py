@@ -14,6 +14,7 @@ from functools import partial
 
 from cromford import effects as fx
 from cromford.bitcoin.tx import Tx, Txid
+from cromford.factory.kinds import VertexKind
 from cromford.factory.terms import FeePolicy
 from cromford.protocol import events as ev
 from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
@@ -31,6 +32,7 @@ from tests.simulation.sim_chain import SimChain, SimRefused
 from tests.simulation.sim_eyes import Away, SimEyes, Trouble
 from tests.simulation.sim_node import Crash, SimNode
 
+INNER_KINDS = (None, *VertexKind)
 COIN_SAT = 10_000_000
 TROUBLE_RATE = 0.3  # Of a node that is well, at each block.
 TROUBLE_END_RATE = 0.4  # Of a node's trouble, at each block.
@@ -95,6 +97,7 @@ class World:
             states_per_layer=2,
             lstock_csv_blocks=4,
             min_clients=1,
+            inner_kind=INNER_KINDS[seed % len(INNER_KINDS)],
             fee_policy=fee_policy,
             tree_feerate_sat_per_kw=500 if fee_policy is FeePolicy.ENDOGENOUS else 0,
         )

@@ -12,12 +12,19 @@ from cromford.factory.terms import FactoryTerms
 from cromford.signing.nonces import NoncePool
 from cromford.signing.round import SigningRound, SigningSession, aggregate_nonces
 
-# By number of clients: leaf arity and inner arities. One layer up to three.
-SHAPES: Final = {1: (1, ()), 2: (2, ()), 3: (2, (2,)), 4: (2, (2,)), 5: (1, (2, 3))}
+# By number of clients: leaf arity, inner arities and kinds. One layer up to three.
+SHAPES: Final[dict[int, tuple[int, tuple[int, ...], tuple[str, ...]]]] = {
+    1: (1, (), ()),
+    2: (2, (), ()),
+    3: (2, (2,), ("dw",)),
+    4: (2, (2,), ("static",)),
+    5: (1, (2, 3), ("dw", "dw")),
+    6: (1, (3, 2), ("static", "dw")),
+}
 
 
 def terms_of(n_clients: int) -> FactoryTerms:
-    leaf_arity, inner_arities = SHAPES[n_clients]
+    leaf_arity, inner_arities, inner_kinds = SHAPES[n_clients]
     clients = list(range(n_clients))
     n_leaves = len(oracle.split(clients, leaf_arity, inner_arities).leaves())
     return oracle.terms_of(
@@ -25,6 +32,7 @@ def terms_of(n_clients: int) -> FactoryTerms:
         [10_000] * n_leaves,
         leaf_arity=leaf_arity,
         inner_arities=inner_arities,
+        inner_kinds=inner_kinds,
         states_per_layer=2 + n_clients % 3,
         step_blocks=10 * n_clients,
     )

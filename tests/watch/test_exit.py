@@ -9,6 +9,7 @@ from tests.watch.signed_factory import SHAPES, signed_branches
 
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxOut
 from cromford.factory.branch import SignedBranch
+from cromford.factory.kinds import VertexKind
 from cromford.regtest.kernel import check_scripts
 from cromford.watch.exit import (
     ChannelOnChain,
@@ -200,9 +201,9 @@ def test_the_shortest_exit_takes_exactly_the_delays(n_clients: int, client: int)
         height += max(delay_of(tx), 1)
         expected.append(height)
     assert [height for height, _ in published] == expected
-    n_layers = signed.branch.n_layers
-    kickoffs = n_layers
-    assert action.height - 100 == signed.branch.terms.exit_delay_blocks(n_layers) + kickoffs
+    kinds = signed.branch.kinds
+    without_delay = len(signed.txs) - kinds.count(VertexKind.DW)
+    assert action.height - 100 == signed.branch.terms.exit_delay_blocks(kinds) + without_delay
 
 
 @pytest.mark.parametrize(("n_clients", "client"), BRANCHES)

@@ -8,13 +8,13 @@ from cromford.codec.reader import MalformedBytes
 from cromford.crypto.keys import pubkey_of
 from cromford.factory.branch import Branch, build_branch
 from cromford.factory.funding import CHANGE_MIN_SAT, funding_tx_of
-from cromford.factory.shape import default_inner_arities, default_lstocks_sat, plan_of, shape_of
+from cromford.factory.kinds import VertexKind, exit_blocks_of
+from cromford.factory.shape import default_levels, default_lstocks_sat, plan_of, shape_of
 from cromford.factory.terms import (
     N_CLIENTS_MAX,
     SAFETY_BLOCKS,
     FactoryTerms,
     FeePolicy,
-    exit_blocks_of,
 )
 from cromford.factory.vertices import ChannelFundingPubkeys, funding_output_of
 from cromford.wallet.coins import N_INPUTS_MAX
@@ -28,18 +28,19 @@ EXIT_DELAY_MAX = 1296
 PUBKEYS = [pubkey_of(number.to_bytes(32, "big")) for number in range(1, N_CLIENTS_MAX + 2)]
 
 
-def terms_of(n_clients: int, *, step_blocks: int) -> FactoryTerms:
-    """Terms of the default shape, with amounts as wide as they get."""
+def terms_of(n_clients: int, *, step_blocks: int, kind: VertexKind | None) -> FactoryTerms:
+    """Terms of a shape by the number of clients, with amounts as wide as they get."""
     delay_max_blocks = step_blocks * (STATES_PER_LAYER - 1)
-    inner_arities = default_inner_arities(
+    inner = default_levels(
         n_clients,
         leaf_arity=LEAF_ARITY,
+        kind=kind,
         delay_max_blocks=delay_max_blocks,
         max_exit_delay_blocks=EXIT_DELAY_MAX,
     )
-    shape = shape_of(n_clients, leaf_arity=LEAF_ARITY, inner_arities=inner_arities)
+    shape = shape_of(n_clients, leaf_arity=LEAF_ARITY, inner=inner)
     capacities_sat = [100_000_000] * n_clients
-    exit_blocks = exit_blocks_of(shape.n_layers, delay_max_blocks=delay_max_blocks)
+    exit_blocks = exit_blocks_of(shape.slowest_kinds, delay_max_blocks=delay_max_blocks)
     return FactoryTerms(
         attempt_id=b"\x11" * 32,
         network=REGTEST.genesis_hash,
@@ -51,7 +52,8 @@ def terms_of(n_clients: int, *, step_blocks: int) -> FactoryTerms:
         step_blocks=step_blocks,
         states_per_layer=STATES_PER_LAYER,
         leaf_arity=LEAF_ARITY,
-        inner_arities=inner_arities,
+        inner_arities=inner.arities,
+        inner_kinds=inner.said_kinds,
         max_exit_delay_blocks=EXIT_DELAY_MAX,
         max_cltv_blocks=2964,
         patience_blocks=144,
@@ -89,7 +91,7 @@ def proposal_of(terms: FactoryTerms) -> m.Propose:
     funding_tx = funding_tx_of(
         inputs=[OutPoint(txid=Txid(b"\x22" * 32), vout=vout) for vout in range(N_INPUTS_MAX)],
         factory_output=TxOut(
-            amount_sat=plan_of(terms).kickoff_input_sat, script_pubkey=funding_output.script_pubkey
+            amount_sat=plan_of(terms).input_sat, script_pubkey=funding_output.script_pubkey
         ),
         change_output=TxOut(amount_sat=CHANGE_MIN_SAT, script_pubkey=b"\x51\x20" + bytes(32)),
     )
@@ -99,9 +101,9 @@ def proposal_of(terms: FactoryTerms) -> m.Propose:
         funding_tx=funding_tx.serialize(),
         vertices=tuple(
             m.BranchVertex(
-                signers=tuple(PUBKEYS[index] for index in vertex.kickoff.signers),
-                kickoff_tx=vertex.kickoff.tx.serialize(),
-                state_tx=vertex.state.tx.serialize(),
+                signers=tuple(PUBKEYS[index] for index in vertex.first.signers),
+                kickoff_tx=b"" if vertex.is_static else vertex.first.tx.serialize(),
+                state_tx=vertex.last.tx.serialize(),
             )
             for vertex in branch.vertices
         ),
@@ -131,9 +133,10 @@ def proposal_of(terms: FactoryTerms) -> m.Propose:
     )
 
 
-def test_a_factory_of_1024_clients_with_the_default_shape_fits_one_message() -> None:
+@pytest.mark.parametrize("kind", [None, *VertexKind])
+def test_a_factory_of_1024_clients_fits_one_message(kind: VertexKind | None) -> None:
     """Even if its funding transaction has as many inputs as a wallet ever selects."""
-    proposal = proposal_of(terms_of(N_CLIENTS_MAX, step_blocks=144))
+    proposal = proposal_of(terms_of(N_CLIENTS_MAX, step_blocks=144, kind=kind))
     encoded = encode_message(proposal)
     assert len(encoded) <= m.MESSAGE_SIZE_MAX
     assert decode_message(encoded) == proposal
@@ -142,12 +145,13 @@ def test_a_factory_of_1024_clients_with_the_default_shape_fits_one_message() -> 
 @pytest.mark.parametrize("n_clients", [1, 2, 127, 128])
 @pytest.mark.parametrize("step_blocks", [1, 144])
 def test_a_usual_factory_leaves_plenty_of_the_message(n_clients: int, step_blocks: int) -> None:
-    encoded = encode_message(proposal_of(terms_of(n_clients, step_blocks=step_blocks)))
+    terms = terms_of(n_clients, step_blocks=step_blocks, kind=VertexKind.DW)
+    encoded = encode_message(proposal_of(terms))
     assert len(encoded) < m.MESSAGE_SIZE_MAX // 2
 
 
 def test_a_proposal_that_does_not_fit_is_refused_with_its_size() -> None:
     """A binary tree of as many clients names them all once more in every layer."""
-    proposal = proposal_of(terms_of(N_CLIENTS_MAX, step_blocks=1))
+    proposal = proposal_of(terms_of(N_CLIENTS_MAX, step_blocks=1, kind=VertexKind.DW))
     with pytest.raises(MalformedBytes, match=r"Propose: at most 65535 bytes, needs \d{5}"):
         encode_message(proposal)

@@ -15,6 +15,7 @@ from cromford.cli.configuration.run_options import (
     chain_options,
     fee_policy_of,
     tree_feerate_sat_per_kw,
+    vertex_kind_of,
 )
 from cromford.cli.failures import CommandFailed, printable
 from cromford.cli.invocation import Invocation, json_option
@@ -35,6 +36,7 @@ from cromford.demo.settings import (
     DemoSettings,
 )
 from cromford.demo.steps import Progress
+from cromford.factory.kinds import PICTURE_CLIENTS_MAX, VertexKind
 from cromford.factory.terms import FeePolicy
 
 STEP_NAME_WIDTH: Final = 8
@@ -127,11 +129,17 @@ class Live:
     help="Clients that share a leaf.",
 )
 @click.option(
+    "--inner",
+    type=Option(Choice(tuple(kind.label for kind in VertexKind))),
+    help="What every vertex above the leaves is: states with a delay, or one transaction without.  "
+    f"[default: dw up to {PICTURE_CLIENTS_MAX} clients, static beyond]",
+)
+@click.option(
     "--max-exit-delay-blocks",
     type=click.IntRange(1, MAX_EXIT_DELAY_MAX),
     default=_DEFAULT.max_exit_delay_blocks,
     show_default=True,
-    help="Of delay on the longest way out; decides how deep the tree may be.",
+    help="Of delay on the longest way out; decides how deep a tree of dw levels may be.",
 )
 @click.option(
     "--step-blocks",
@@ -214,6 +222,7 @@ def command(
     *,
     clients: int,
     arity: int,
+    inner: str | None,
     max_exit_delay_blocks: int,
     step_blocks: int,
     states: int,
@@ -242,6 +251,7 @@ def command(
     settings = DemoSettings(
         n_clients=clients,
         leaf_arity=arity,
+        inner_kind=None if inner is None else vertex_kind_of(inner),
         max_exit_delay_blocks=max_exit_delay_blocks,
         step_blocks=step_blocks,
         states=states,

@@ -8,8 +8,9 @@ from typing import Final
 from cromford.bitcoin.fees import P2TR_DUST_SAT
 from cromford.daemon.options import ChainOptions
 from cromford.demo.failure import refused
+from cromford.factory.kinds import VertexKind
 from cromford.factory.odometer import Odometer
-from cromford.factory.shape import check_truc_size, default_inner_arities, shape_of
+from cromford.factory.shape import check_exit_delay, check_truc_size, default_levels, shape_of
 from cromford.factory.terms import FeePolicy, InvalidTerms
 from cromford.protocol.policy import ClientPolicy, LspPolicy
 
@@ -32,6 +33,8 @@ SEED_MAX: Final = 2**SEED_BITS - 1
 class DemoSettings:
     """One demo. `exit_client` counts from 1, in placement order; `feerate` in sat/vB.
 
+    `inner_kind` is of every vertex above the leaves; None: as an LSP chooses.
+
     `n_payments` is how many payments the clients make between them, None for a few, 0 for no
     payments at all, the LSP's included; `seed` chooses them, None a new one. `chain` is a regtest
     node of the user's; None starts the embedded one.
@@ -39,6 +42,7 @@ class DemoSettings:
 
     n_clients: int = 4
     leaf_arity: int = _LSP.leaf_arity
+    inner_kind: VertexKind | None = None
     max_exit_delay_blocks: int = _LSP.max_exit_delay_blocks
     step_blocks: int = _LSP.step_blocks
     states: int = _LSP.states_per_layer
@@ -66,22 +70,27 @@ def check_settings(settings: DemoSettings) -> None:
     except ValueError as error:
         raise refused("--step-blocks, --states", str(error)) from error
     try:
-        inner_arities = default_inner_arities(
+        inner = default_levels(
             settings.n_clients,
             leaf_arity=settings.leaf_arity,
+            kind=settings.inner_kind,
             delay_max_blocks=odometer.delay_max_blocks,
             max_exit_delay_blocks=settings.max_exit_delay_blocks,
         )
-        shape = shape_of(
-            settings.n_clients, leaf_arity=settings.leaf_arity, inner_arities=inner_arities
+        shape = shape_of(settings.n_clients, leaf_arity=settings.leaf_arity, inner=inner)
+        check_exit_delay(
+            shape,
+            delay_max_blocks=odometer.delay_max_blocks,
+            max_exit_delay_blocks=settings.max_exit_delay_blocks,
         )
         for leaf in shape.leaves():
-            check_truc_size(leaf.name, n_p2tr_outputs=leaf.n_clients + 1)
+            check_truc_size(leaf, n_p2tr_outputs=leaf.n_clients + 1)
     except InvalidTerms as error:
         raise refused(
             "--max-exit-delay-blocks",
             str(error),
-            remediation="Allow a longer delay, fewer blocks per step, or more clients per leaf.",
+            remediation="Allow a longer delay, fewer blocks per step, more clients per leaf, or "
+            "--inner static.",
         ) from error
     keep = settings.keep
     if keep is not None and keep.exists() and (not keep.is_dir() or any(keep.iterdir())):

@@ -161,6 +161,8 @@ def start_lsp(site: Site, node: Node) -> DaemonProcess:
         # Everybody is at one address here, and each of them comes back once.
         ("--connections-per-address", ADDRESS_FACTOR * settings.n_clients),
     ]
+    if settings.inner_kind is not None:
+        policy.append(("--inner", settings.inner_kind.label))
     if settings.feerate is not None:
         policy.append(("--feerate-sat-per-vb", str(settings.feerate)))
     told = tuple(str(word) for option in policy for word in option)

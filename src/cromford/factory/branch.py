@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from cromford.bitcoin.tx import OutPoint, Tx
+from cromford.factory.kinds import VertexKind
 from cromford.factory.outputs import OutputKind, SignersOutput, TreeOutput
 from cromford.factory.shape import plan_of
 from cromford.factory.terms import FactoryTerms
@@ -39,28 +40,27 @@ class Branch:
     def nodes(self) -> Iterator[TreeNode]:
         """Yield the transactions in the order they are published."""
         for vertex in self.vertices:
-            yield vertex.kickoff
-            yield vertex.state
+            yield from vertex.nodes
 
     @property
     def nodes_below_root(self) -> Iterator[TreeNode]:
-        """Yield every transaction but kickoff_root: what is signed first."""
-        return (node for node in self.nodes if node.name != self.root_kickoff.name)
+        """Yield every transaction but the root: what is signed first."""
+        return (node for node in self.nodes if node is not self.root_node)
 
     @property
-    def root_kickoff(self) -> TreeNode:
+    def root_node(self) -> TreeNode:
         """The one transaction that opens the whole tree, signed last."""
-        return self.vertices[0].kickoff
+        return self.vertices[0].first
 
     @property
-    def n_layers(self) -> int:
-        """How many states lie on the way."""
-        return len(self.vertices)
+    def kinds(self) -> tuple[VertexKind, ...]:
+        """The kinds of its vertices, root first."""
+        return tuple(vertex.first.shape.kind for vertex in self.vertices)
 
     @cached_property
     def channel_outpoint(self) -> OutPoint:
         """The outpoint of the client's own channel."""
-        state = self.vertices[-1].state
+        state = self.vertices[-1].last
         for vout, output in enumerate(state.outputs):
             if output.kind is OutputKind.CHANNEL and output.client == self.client:
                 return state.tx.outpoint(vout)
@@ -69,17 +69,22 @@ class Branch:
     @property
     def channel(self) -> TreeOutput:
         """The client's own channel output."""
-        return self.vertices[-1].state.outputs[self.channel_outpoint.vout]
+        return self.vertices[-1].last.outputs[self.channel_outpoint.vout]
 
     @property
     def exit_blocks(self) -> int:
         """How long leaving through this branch may take."""
-        return self.terms.exit_blocks(self.n_layers)
+        return self.terms.exit_blocks(self.kinds)
 
     @property
     def exit_deadline_height(self) -> int:
         """The height from which leaving may no longer finish before the expiry."""
-        return self.terms.exit_deadline_height(self.n_layers)
+        return self.terms.exit_deadline_height(self.kinds)
+
+    @property
+    def ready_height_max(self) -> int:
+        """The last funding confirmation height at which the factory is worth using."""
+        return self.terms.ready_height_max(self.kinds)
 
     def with_signatures(self, signatures: Mapping[str, bytes]) -> "SignedBranch":
         """Return the branch ready to be published.
@@ -114,7 +119,7 @@ def branch_of(tree: Tree, client: int) -> Branch:
         funding_output=tree.funding_output,
         funding_outpoint=tree.funding_outpoint,
         funding_amount_sat=tree.funding_amount_sat,
-        vertices=tuple(v for v in tree.vertices if v.kickoff.shape.path in names),
+        vertices=tuple(v for v in tree.vertices if v.first.shape.path in names),
     )
 
 
@@ -146,7 +151,7 @@ def build_branch(
         factory_pubkeys: One per participant, the LSP's first.
         channel_keys: The funding keys of its own channel.
         neighbour_scripts: The channel scripts of the other clients of its leaf, by index.
-        funding_outpoint: What kickoff_root spends.
+        funding_outpoint: What the root spends.
 
     Raises:
         InvalidTerms: If the shape does not fit the terms' own limits.
@@ -164,7 +169,7 @@ def build_branch(
         client=client,
         funding_output=funding_output,
         funding_outpoint=funding_outpoint,
-        funding_amount_sat=root.kickoff_input_sat,
+        funding_amount_sat=root.input_sat,
         vertices=build_vertices(
             root.path_to(client),
             terms=terms,

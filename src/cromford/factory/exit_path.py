@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from cromford.bitcoin.tx import Tx
 from cromford.factory.branch import SignedBranch
-from cromford.factory.vertices import StateNode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +25,7 @@ def exit_path(signed: SignedBranch) -> tuple[ExitStep, ...]:
         ExitStep(
             name=node.name,
             tx=tx,
-            delay_blocks=node.delay_blocks if isinstance(node, StateNode) else 0,
+            delay_blocks=node.delay_blocks,
             fee_sat=node.fee_sat,
         )
         for node, tx in zip(signed.branch.nodes, signed.txs, strict=True)

@@ -2,19 +2,27 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from cromford.bitcoin.fees import P2TR_DUST_SAT, TRUC_VSIZE_MAX, keypath_tx_vsize
 from cromford.bitcoin.tx import MAX_MONEY_SAT
-from cromford.factory.terms import N_INNER_LEVELS_MAX, FactoryTerms, InvalidTerms
+from cromford.factory.kinds import (
+    PICTURE_CLIENTS_MAX,
+    InnerLevels,
+    VertexKind,
+    exit_delay_blocks_of,
+)
+from cromford.factory.terms import N_INNER_LEVELS_MAX, FactoryTerms, InvalidTerms, check_levels
 
 LSP_INDEX = 0  # Participant 0 is the LSP; clients count from 1 in placement order.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShapeVertex:
-    """A vertex before it has amounts: its path, and how many clients are below it."""
+    """A vertex before it has amounts: its path, its kind, and how many clients are below it."""
 
     path: tuple[int, ...]
+    kind: VertexKind
     first_client: int
     n_clients: int
     children: tuple["ShapeVertex", ...]
@@ -31,8 +39,14 @@ class ShapeVertex:
 
     @property
     def n_layers(self) -> int:
-        """How many layers of states there are from here down to the deepest leaf."""
-        return 1 + max((child.n_layers for child in self.children), default=0)
+        """How many layers of vertices there are from here down to the deepest leaf."""
+        return len(self.slowest_kinds)
+
+    @property
+    def slowest_kinds(self) -> tuple[VertexKind, ...]:
+        """The kinds of the vertices on the path to the deepest leaf, which takes longest."""
+        deepest = max((child.slowest_kinds for child in self.children), key=len, default=())
+        return (self.kind, *deepest)
 
     def leaves(self) -> Iterator["ShapeVertex"]:
         """Yield the leaves, left to right."""
@@ -54,28 +68,44 @@ class ShapeVertex:
                 return (self, *child.path_to(client))
         return (self,)
 
+    def kinds_to(self, client: int) -> tuple[VertexKind, ...]:
+        """Return the kinds of the vertices from here down to the client's leaf.
 
-def shape_of(n_clients: int, *, leaf_arity: int, inner_arities: Sequence[int]) -> ShapeVertex:
+        Raises:
+            ValueError: If the client is not below this vertex.
+        """
+        return tuple(vertex.kind for vertex in self.path_to(client))
+
+
+def shape_of(n_clients: int, *, leaf_arity: int, inner: InnerLevels) -> ShapeVertex:
     """Return the tree of vertices for `n_clients`.
 
-    At most `leaf_arity` clients make a leaf. More are split into
-    min(inner_arities[level], ceil(n / leaf_arity)) contiguous parts whose sizes differ by at
+    At most `leaf_arity` clients make a leaf, which is always `dw`. More are split into
+    min(inner.arities[level], ceil(n / leaf_arity)) contiguous parts whose sizes differ by at
     most one, larger first, each split again one level down.
 
     Raises:
-        InvalidTerms: If the inner arities end before the clients fit their leaves.
+        InvalidTerms: If the inner arities end before the clients fit their leaves, or a level has
+            no kind.
     """
+    check_levels(inner)
 
     def split(path: tuple[int, ...], first_client: int, n: int) -> ShapeVertex:
         if n <= leaf_arity:
-            return ShapeVertex(path=path, first_client=first_client, n_clients=n, children=())
-        if len(path) >= len(inner_arities):
+            return ShapeVertex(
+                path=path,
+                kind=VertexKind.DW,
+                first_client=first_client,
+                n_clients=n,
+                children=(),
+            )
+        if len(path) >= len(inner.arities):
             raise InvalidTerms(
                 "inner_arities",
                 f"levels enough for leaves of at most {leaf_arity} clients",
-                f"{list(inner_arities)}, which leaves {n} clients at {path or 'the root'}",
+                f"{list(inner.arities)}, which leaves {n} clients at {path or 'the root'}",
             )
-        n_parts = min(inner_arities[len(path)], -(-n // leaf_arity))
+        n_parts = min(inner.arities[len(path)], -(-n // leaf_arity))
         quotient, remainder = divmod(n, n_parts)
         children: list[ShapeVertex] = []
         first = first_client
@@ -84,61 +114,131 @@ def shape_of(n_clients: int, *, leaf_arity: int, inner_arities: Sequence[int]) -
             children.append(split((*path, i), first, size))
             first += size
         return ShapeVertex(
-            path=path, first_client=first_client, n_clients=n, children=tuple(children)
+            path=path,
+            kind=inner.kinds[len(path)],
+            first_client=first_client,
+            n_clients=n,
+            children=tuple(children),
         )
 
     return split((), 1, n_clients)
 
 
-def default_inner_arities(
-    n_clients: int, *, leaf_arity: int, delay_max_blocks: int, max_exit_delay_blocks: int
-) -> tuple[int, ...]:
-    """Return the inner arities for a number of clients: binary while the exit is short enough.
+STATIC_LEVELS_MAX: Final = 6
 
-    Beyond that, every inner level gets the smallest width w with
-    leaf_arity x w^levels >= n_clients.
+
+def default_levels(
+    n_clients: int,
+    *,
+    leaf_arity: int,
+    kind: VertexKind | None,
+    delay_max_blocks: int,
+    max_exit_delay_blocks: int,
+) -> InnerLevels:
+    """Return the levels above the leaves for a number of clients.
+
+    Args:
+        n_clients: How many.
+        leaf_arity: How many share a leaf.
+        kind: Of every level; None: the construction's picture up to `PICTURE_CLIENTS_MAX` clients,
+            and beyond what leaves quickly, for only leaves advance.
+        delay_max_blocks: The delay of a state that was never replaced.
+        max_exit_delay_blocks: The most that the delays of a path may sum up to.
 
     Raises:
-        InvalidTerms: If even one layer takes longer than allowed, or a single layer is
-            allowed and the clients do not fit one leaf.
+        InvalidTerms: If `dw` levels take longer than allowed.
     """
-    n_layers_max = max_exit_delay_blocks // delay_max_blocks
-    if n_layers_max < 1:
-        raise InvalidTerms(
-            "max_exit_delay_blocks",
-            f"at least one layer's {delay_max_blocks}",
-            max_exit_delay_blocks,
+    if n_clients <= leaf_arity:
+        return InnerLevels()
+    if kind is VertexKind.STATIC or (kind is None and n_clients > PICTURE_CLIENTS_MAX):
+        arities = _static_arities(n_clients, leaf_arity=leaf_arity)
+        return InnerLevels(arities=arities, kinds=(VertexKind.STATIC,) * len(arities))
+    if kind is None:
+        arities = _binary_arities(n_clients, leaf_arity=leaf_arity)
+    else:
+        arities = _dw_arities(
+            n_clients,
+            leaf_arity=leaf_arity,
+            delay_max_blocks=delay_max_blocks,
+            max_exit_delay_blocks=max_exit_delay_blocks,
         )
+    return InnerLevels(arities=arities, kinds=(VertexKind.DW,) * len(arities))
+
+
+def _static_arities(n_clients: int, *, leaf_arity: int) -> tuple[int, ...]:
+    """Return equal widths: those with the least to publish on the way to a leaf."""
+
+    def width(n_levels: int) -> int:
+        least = 2
+        while leaf_arity * least**n_levels < n_clients:
+            least += 1
+        return least
+
+    def path_vsize(n_levels: int) -> int:
+        return n_levels * keypath_tx_vsize(n_p2tr_outputs=width(n_levels), n_anchors=1)
+
+    n_levels = min(range(1, STATIC_LEVELS_MAX + 1), key=path_vsize)  # The fewest, at a tie.
+    return (width(n_levels),) * n_levels
+
+
+def _binary_arities(n_clients: int, *, leaf_arity: int) -> tuple[int, ...]:
     n_levels = 0
     while leaf_arity << n_levels < n_clients:
         n_levels += 1
-    if n_levels + 1 <= n_layers_max:
-        return (2,) * n_levels
-    n_levels = min(n_layers_max - 1, N_INNER_LEVELS_MAX)
-    if n_levels == 0:
+    return (2,) * n_levels
+
+
+def _dw_arities(
+    n_clients: int, *, leaf_arity: int, delay_max_blocks: int, max_exit_delay_blocks: int
+) -> tuple[int, ...]:
+    """Return binary widths while the exit is short enough, and beyond the smallest equal ones.
+
+    Raises:
+        InvalidTerms: If only one layer is allowed.
+    """
+    binary = _binary_arities(n_clients, leaf_arity=leaf_arity)
+    n_levels_max = min(max_exit_delay_blocks // delay_max_blocks - 1, N_INNER_LEVELS_MAX)
+    if len(binary) <= n_levels_max:
+        return binary
+    if n_levels_max < 1:
         raise InvalidTerms(
             "max_exit_delay_blocks",
-            f"at least {2 * delay_max_blocks} for {n_clients} clients in leaves of {leaf_arity}",
+            f"at least {2 * delay_max_blocks} for {n_clients} clients in leaves of {leaf_arity} "
+            "under levels of kind dw",
             max_exit_delay_blocks,
         )
     width = 2
-    while leaf_arity * width**n_levels < n_clients:
+    while leaf_arity * width**n_levels_max < n_clients:
         width += 1
-    return (width,) * n_levels
+    return (width,) * n_levels_max
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedTx:
+    """A transaction of a vertex: what it spends, and the fee it pays of that, in sat."""
+
+    input_sat: int
+    fee_sat: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedVertex:
-    """A vertex with its amounts in sat. Amounts flow upward: from capacities to the funding."""
+    """A vertex with its amounts in sat. Amounts flow upward: from capacities to the funding.
+
+    `txs` are its transactions in the order in which they are published: a kickoff and a state, or
+    the one of a static vertex.
+    """
 
     shape: ShapeVertex
     children: tuple["PlannedVertex", ...]
     capacities_sat: tuple[int, ...]
     lstock_sat: int
-    kickoff_fee_sat: int
-    state_fee_sat: int
-    state_input_sat: int
-    kickoff_input_sat: int
+    txs: tuple[PlannedTx, ...]
+
+    @property
+    def input_sat(self) -> int:
+        """What its parent pays to it, or the funding output holds."""
+        return self.txs[0].input_sat
 
     @property
     def layer(self) -> int:
@@ -173,25 +273,21 @@ class PlannedVertex:
 def plan_of(terms: FactoryTerms) -> PlannedVertex:
     """Return the whole tree's vertices with their amounts.
 
-    The root's `kickoff_input_sat` is the funding amount: capacities, L-stocks, fees and anchors.
+    The root's `input_sat` is the funding amount: capacities, L-stocks, fees and anchors.
 
     Raises:
         InvalidTerms: If the shape does not fit the terms' own limits.
     """
-    shape = shape_of(
-        terms.n_clients, leaf_arity=terms.leaf_arity, inner_arities=terms.inner_arities
-    )
+    shape = shape_of(terms.n_clients, leaf_arity=terms.leaf_arity, inner=terms.inner_levels)
     n_leaves = sum(1 for _ in shape.leaves())
     if len(terms.lstock_sat) != n_leaves:
         raise InvalidTerms("lstock_sat", f"{n_leaves} leaves", len(terms.lstock_sat))
-    exit_delay = terms.exit_delay_blocks(shape.n_layers)
-    if exit_delay > terms.max_exit_delay_blocks:
-        raise InvalidTerms(
-            "max_exit_delay_blocks",
-            f"at least the deepest path's {exit_delay} ({shape.n_layers} layers)",
-            terms.max_exit_delay_blocks,
-        )
-    expiry_min = terms.expiry_height_min(shape.n_layers)
+    check_exit_delay(
+        shape,
+        delay_max_blocks=terms.odometer.delay_max_blocks,
+        max_exit_delay_blocks=terms.max_exit_delay_blocks,
+    )
+    expiry_min = terms.expiry_height_min(shape.slowest_kinds)
     if terms.expiry_height < expiry_min:
         raise InvalidTerms("expiry_height", f"at least {expiry_min}", terms.expiry_height)
     lstocks = iter(terms.lstock_sat)
@@ -199,43 +295,75 @@ def plan_of(terms: FactoryTerms) -> PlannedVertex:
     def plan(vertex: ShapeVertex) -> PlannedVertex:
         children = tuple(plan(child) for child in vertex.children)
         if children:
-            amounts = [child.kickoff_input_sat for child in children]
+            amounts = [child.input_sat for child in children]
             capacities: tuple[int, ...] = ()
             lstock_sat = 0
         else:
             capacities = terms.capacity_sat[vertex.clients.start - 1 : vertex.clients.stop - 1]
             lstock_sat = next(lstocks)
             amounts = [*capacities, lstock_sat] if lstock_sat else list(capacities)
-        check_truc_size(vertex.name, n_p2tr_outputs=len(amounts))
-        kickoff_fee_sat = terms.fee_sat(n_p2tr_outputs=1)
-        state_fee_sat = terms.fee_sat(n_p2tr_outputs=len(amounts))
-        state_input_sat = sum(amounts) + terms.anchor_sat + state_fee_sat
+        check_truc_size(vertex, n_p2tr_outputs=len(amounts))
         return PlannedVertex(
             shape=vertex,
             children=children,
             capacities_sat=capacities,
             lstock_sat=lstock_sat,
-            kickoff_fee_sat=kickoff_fee_sat,
-            state_fee_sat=state_fee_sat,
-            state_input_sat=state_input_sat,
-            kickoff_input_sat=state_input_sat + terms.anchor_sat + kickoff_fee_sat,
+            txs=_planned_txs(vertex.kind, amounts, terms),
         )
 
     root = plan(shape)
-    if root.kickoff_input_sat > MAX_MONEY_SAT:
-        raise InvalidTerms("funding", f"at most {MAX_MONEY_SAT} sat", root.kickoff_input_sat)
+    if root.input_sat > MAX_MONEY_SAT:
+        raise InvalidTerms("funding", f"at most {MAX_MONEY_SAT} sat", root.input_sat)
     return root
 
 
-def check_truc_size(vertex_name: str, *, n_p2tr_outputs: int) -> None:
-    """Refuse a state transaction beyond TRUC's limit (BIP 431).
+def _planned_txs(
+    kind: VertexKind, amounts_sat: Sequence[int], terms: FactoryTerms
+) -> tuple[PlannedTx, ...]:
+    """Return the transactions of a vertex that pays these amounts, its first one first."""
+
+    def spending(amounts_sat: Sequence[int]) -> PlannedTx:
+        fee_sat = terms.fee_sat(n_p2tr_outputs=len(amounts_sat))
+        return PlannedTx(input_sat=sum(amounts_sat) + terms.anchor_sat + fee_sat, fee_sat=fee_sat)
+
+    last = spending(amounts_sat)
+    return (last,) if kind is VertexKind.STATIC else (spending([last.input_sat]), last)
+
+
+def check_exit_delay(
+    shape: ShapeVertex, *, delay_max_blocks: int, max_exit_delay_blocks: int
+) -> None:
+    """Refuse a shape whose slowest path has longer delays than allowed.
+
+    Args:
+        shape: The whole tree's.
+        delay_max_blocks: The delay of a state that was never replaced.
+        max_exit_delay_blocks: The most that the delays of a path may sum up to.
+
+    Raises:
+        InvalidTerms: With what the path takes, and the kinds of its vertices.
+    """
+    kinds = shape.slowest_kinds
+    exit_delay_blocks = exit_delay_blocks_of(kinds, delay_max_blocks=delay_max_blocks)
+    if exit_delay_blocks > max_exit_delay_blocks:
+        labels = ", ".join(kind.label for kind in kinds)
+        raise InvalidTerms(
+            "max_exit_delay_blocks",
+            f"at least the slowest path's {exit_delay_blocks} ({labels})",
+            max_exit_delay_blocks,
+        )
+
+
+def check_truc_size(vertex: ShapeVertex, *, n_p2tr_outputs: int) -> None:
+    """Refuse a transaction beyond TRUC's limit (BIP 431): the widest of a vertex, its last.
 
     Raises:
         InvalidTerms: With the size it would have.
     """
     vsize = keypath_tx_vsize(n_p2tr_outputs=n_p2tr_outputs, n_anchors=1)
     if vsize > TRUC_VSIZE_MAX:
-        raise InvalidTerms(f"state_{vertex_name}", f"at most {TRUC_VSIZE_MAX} vB", f"{vsize} vB")
+        label = "static" if vertex.kind is VertexKind.STATIC else "state"
+        raise InvalidTerms(f"{label}_{vertex.name}", f"at most {TRUC_VSIZE_MAX} vB", f"{vsize} vB")
 
 
 def default_lstocks_sat(shape: ShapeVertex, capacities_sat: Sequence[int]) -> tuple[int, ...]:

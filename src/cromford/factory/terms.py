@@ -4,6 +4,7 @@ The hash of the terms is echoed in every message of the ceremony, so two partici
 different terms notice before anything is signed.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from enum import IntEnum
 from functools import cached_property
@@ -15,12 +16,12 @@ from cromford.bitcoin.tx import MAX_MONEY_SAT
 from cromford.codec.reader import MalformedBytes
 from cromford.codec.tlv import U64_MAX, decode_tlv_stream, encode_tlv_stream
 from cromford.crypto.keys import TaggedHash
+from cromford.factory.kinds import InnerLevels, VertexKind, exit_blocks_of, exit_delay_blocks_of
 from cromford.factory.odometer import Odometer
 
 N_CLIENTS_MAX: Final = 1024
 N_INNER_LEVELS_MAX: Final = 16
 N_CANDIDATES_MAX: Final = 16
-BLOCKS_PER_TX: Final = 6  # An exit allows six blocks for each transaction to confirm.
 SAFETY_BLOCKS: Final = 144  # One day between the last moment of an exit and the expiry.
 HASH_SIZE: Final = 32
 TERMS_TAG: Final = "cromford/terms"
@@ -56,6 +57,9 @@ class FactoryTerms:
 
     The order of the fields is the order of their TLV types: 0, 2, 4, and so on. What is only of a
     channel (dust limit, HTLCs) is within the channel's own limits, checked where channels are made.
+
+    `inner_arities` and `inner_kinds` are of each level above the leaves, the root first. Where
+    every level is `dw` no kinds are said, so that one tree has one hash.
     """
 
     attempt_id: bytes
@@ -84,6 +88,7 @@ class FactoryTerms:
     max_in_flight_msat: int
     capacity_sat: tuple[int, ...]
     lstock_sat: tuple[int, ...]
+    inner_kinds: tuple[VertexKind, ...] = ()
 
     def __post_init__(self) -> None:
         _check_encodable(self)
@@ -95,6 +100,12 @@ class FactoryTerms:
     def n_clients(self) -> int:
         """How many clients the factory has."""
         return len(self.capacity_sat)
+
+    @property
+    def inner_levels(self) -> InnerLevels:
+        """The levels above the leaves, each with its kind."""
+        kinds = self.inner_kinds or (VertexKind.DW,) * len(self.inner_arities)
+        return InnerLevels(arities=self.inner_arities, kinds=kinds)
 
     @property
     def odometer(self) -> Odometer:
@@ -113,28 +124,25 @@ class FactoryTerms:
             feerate_sat_per_kw=self.tree_feerate_sat_per_kw,
         )
 
-    def exit_delay_blocks(self, n_layers: int) -> int:
-        """Return the sum of the largest state delays on a path of `n_layers` layers."""
-        return n_layers * self.odometer.delay_max_blocks
+    def exit_delay_blocks(self, kinds: Sequence[VertexKind]) -> int:
+        """Return the sum of the largest state delays on a path through vertices of these kinds."""
+        return exit_delay_blocks_of(kinds, delay_max_blocks=self.odometer.delay_max_blocks)
 
-    def exit_blocks(self, n_layers: int) -> int:
-        """Return how long an exit may take: the delays, and six blocks per transaction.
+    def exit_blocks(self, kinds: Sequence[VertexKind]) -> int:
+        """Return how long an exit through such a path may take, the commitment included."""
+        return exit_blocks_of(kinds, delay_max_blocks=self.odometer.delay_max_blocks)
 
-        The transactions are a kickoff and a state per layer, and the channel's commitment.
-        """
-        return exit_blocks_of(n_layers, delay_max_blocks=self.odometer.delay_max_blocks)
-
-    def exit_deadline_height(self, n_layers: int) -> int:
+    def exit_deadline_height(self, kinds: Sequence[VertexKind]) -> int:
         """Return the height from which an exit may no longer finish before the expiry."""
-        return self.expiry_height - self.exit_blocks(n_layers) - SAFETY_BLOCKS
+        return self.expiry_height - self.exit_blocks(kinds) - SAFETY_BLOCKS
 
-    def expiry_height_min(self, n_layers: int) -> int:
+    def expiry_height_min(self, kinds: Sequence[VertexKind]) -> int:
         """Return the least expiry that leaves room to live, to move out and to exit."""
         return (
             self.build_height
             + self.active_blocks
             + self.dying_blocks
-            + self.exit_blocks(n_layers)
+            + self.exit_blocks(kinds)
             + SAFETY_BLOCKS
         )
 
@@ -143,13 +151,13 @@ class FactoryTerms:
         """From where on a funding that is not confirmed is waited for no longer."""
         return self.build_height + self.patience_blocks
 
-    def ready_height_max(self, n_layers: int) -> int:
+    def ready_height_max(self, kinds: Sequence[VertexKind]) -> int:
         """Return the last funding confirmation height at which the factory is worth using."""
         return (
             self.expiry_height
             - self.ready_min_blocks
             - self.dying_blocks
-            - self.exit_blocks(n_layers)
+            - self.exit_blocks(kinds)
             - SAFETY_BLOCKS
         )
 
@@ -160,8 +168,9 @@ class FactoryTerms:
     @cached_property
     def _encoded(self) -> bytes:
         return encode_tlv_stream(
-            (2 * place, _encode_value(getattr(self, field.name)))
-            for place, field in enumerate(fields(self))
+            (2 * place, _encode_value(getattr(self, name)))
+            for place, name in enumerate(_NAMES)
+            if name != _KINDS or self.inner_kinds
         )
 
     @cached_property
@@ -170,14 +179,10 @@ class FactoryTerms:
         return _hash_terms(self.encode())
 
 
-def exit_blocks_of(n_layers: int, *, delay_max_blocks: int) -> int:
-    """Return how long an exit through `n_layers` layers may take, the commitment included."""
-    return n_layers * delay_max_blocks + BLOCKS_PER_TX * (2 * n_layers + 1)
-
-
 _NAMES: Final = tuple(field.name for field in fields(FactoryTerms))
 _BYTES_FIELDS: Final = ("attempt_id", "network")
 _LIST_FIELDS: Final = ("inner_arities", "capacity_sat", "lstock_sat")
+_KINDS: Final = "inner_kinds"
 
 
 def decode_terms(data: bytes) -> FactoryTerms:
@@ -189,13 +194,19 @@ def decode_terms(data: bytes) -> FactoryTerms:
     """
     known = {2 * place: name for place, name in enumerate(_NAMES)}
     values = decode_tlv_stream(data, known=known)
-    missing = [name for tlv_type, name in known.items() if tlv_type not in values]
+    missing = [
+        name for tlv_type, name in known.items() if tlv_type not in values and name != _KINDS
+    ]
     if missing:
         raise MalformedBytes(f"terms without {', '.join(missing)}")
     decoded: dict[str, Any] = {}
     for tlv_type, name in known.items():
-        value = values[tlv_type]
-        if name in _BYTES_FIELDS:
+        value = values.get(tlv_type)
+        if name == _KINDS:
+            decoded[name] = () if value is None else _decode_kinds(value)
+        elif value is None:
+            raise AssertionError(name)
+        elif name in _BYTES_FIELDS:
             decoded[name] = value
         elif name in _LIST_FIELDS:
             decoded[name] = _decode_list(name, value)
@@ -235,6 +246,20 @@ def _decode_list(name: str, value: bytes) -> tuple[int, ...]:
     return tuple(int.from_bytes(value[i : i + 8], "big") for i in range(0, len(value), 8))
 
 
+def _decode_kinds(value: bytes) -> tuple[VertexKind, ...]:
+    numbers = _decode_list(_KINDS, value)
+    for number in numbers:
+        _check_between(_KINDS, number, min(VertexKind), max(VertexKind))
+    _check_kinds_are_said_once(numbers)
+    return tuple(map(VertexKind, numbers))
+
+
+def _check_kinds_are_said_once(kinds: Sequence[int]) -> None:
+    if VertexKind.STATIC not in kinds:
+        labels = [VertexKind(kind).label for kind in kinds]
+        raise InvalidTerms(_KINDS, "none at all where every level is dw", labels)
+
+
 def _check_encodable(terms: FactoryTerms) -> None:
     for name in _BYTES_FIELDS:
         if len(getattr(terms, name)) != HASH_SIZE:
@@ -252,12 +277,29 @@ def _check_between(field: str, value: int, low: int, high: int) -> None:
         raise InvalidTerms(field, f"{low}..{high}", value)
 
 
+def check_levels(inner: InnerLevels) -> None:
+    """Check the levels above the leaves.
+
+    Raises:
+        InvalidTerms: If there are too many, one is too narrow or too wide, or has no kind.
+    """
+    _check_between("inner_arities", len(inner.arities), 0, N_INNER_LEVELS_MAX)
+    for arity in inner.arities:
+        _check_between("inner_arities", arity, 2, N_CLIENTS_MAX)
+    if len(inner.kinds) != len(inner.arities):
+        raise InvalidTerms(
+            _KINDS,
+            f"as many as inner_arities, {len(inner.arities)}",
+            f"{len(inner.kinds)}: {[kind.label for kind in inner.kinds]}",
+        )
+
+
 def _check_numbers(terms: FactoryTerms) -> None:
     _check_between("clients", terms.n_clients, 1, N_CLIENTS_MAX)
     _check_between("leaf_arity", terms.leaf_arity, 1, N_CLIENTS_MAX)
-    _check_between("inner_arities", len(terms.inner_arities), 0, N_INNER_LEVELS_MAX)
-    for arity in terms.inner_arities:
-        _check_between("inner_arities", arity, 2, N_CLIENTS_MAX)
+    if terms.inner_kinds:
+        _check_kinds_are_said_once(terms.inner_kinds)
+    check_levels(terms.inner_levels)
     _check_between("candidates", terms.candidates, 1, N_CANDIDATES_MAX)
     if terms.active_blocks < terms.ready_min_blocks:
         # Confirmed in the first block, it would already be too late for channel_ready.

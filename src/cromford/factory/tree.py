@@ -38,14 +38,23 @@ class Tree:
     @property
     def funding_amount_sat(self) -> int:
         """What the funding output must hold."""
-        return self.root.kickoff_input_sat
+        return self.root.input_sat
 
     @property
     def nodes(self) -> Iterator[TreeNode]:
         """Yield the transactions depth first, a kickoff before its state."""
         for vertex in self.vertices:
-            yield vertex.kickoff
-            yield vertex.state
+            yield from vertex.nodes
+
+    @property
+    def root_node(self) -> TreeNode:
+        """The one transaction that opens the whole tree, signed last."""
+        return self.vertices[0].first
+
+    @property
+    def nodes_below_root(self) -> Iterator[TreeNode]:
+        """Yield every transaction but the root, depth first: what is signed first."""
+        return (node for node in self.nodes if node is not self.root_node)
 
     @cached_property
     def node_by_name(self) -> dict[str, TreeNode]:
@@ -85,7 +94,7 @@ def build_tree(
         terms: The agreement.
         factory_pubkeys: One per participant, the LSP's first, then clients in placement order.
         channels: The channel keys of each client, in placement order.
-        funding_outpoint: What kickoff_root spends.
+        funding_outpoint: What the root spends.
 
     Raises:
         InvalidTerms: If the shape does not fit the terms' own limits.

@@ -1,4 +1,4 @@
-"""Every transaction of a tree is made here: the kickoff and the state of each vertex.
+"""Every transaction of a tree is made here: a vertex's kickoff and state, or its static one.
 
 A txid does not cover witnesses, so each transaction can name its unsigned parent: one walk from
 the root towards the leaves makes them all. The LSP walks to every leaf, a client to its own.
@@ -6,6 +6,7 @@ the root towards the leaves makes them all. The LSP walks to every leaf, a clien
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cached_property
 from types import MappingProxyType
 from typing import Final
@@ -15,6 +16,7 @@ from cromford.bitcoin.sighash import taproot_sighash
 from cromford.bitcoin.timelock import NSEQUENCE_FINAL, nsequence_of_delay
 from cromford.bitcoin.tx import TRUC_VERSION, OutPoint, Tx, TxIn, TxOut
 from cromford.crypto.musig2 import KeyAgg
+from cromford.factory.kinds import VertexKind
 from cromford.factory.outputs import (
     OutputKind,
     SignersOutput,
@@ -28,10 +30,17 @@ from cromford.factory.shape import LSP_INDEX, PlannedVertex, ShapeVertex
 from cromford.factory.terms import FactoryTerms
 from cromford.signing.task import SigningTask
 
-KICKOFF_NSEQUENCE: Final = NSEQUENCE_FINAL  # No relative timelock: it confirms at once.
 STATE_VOUT: Final = 0  # A kickoff has exactly one child output, its own state's.
 # At the opening no state has been replaced: every index is 0.
 OPENING_STATES: Final[Mapping[tuple[int, ...], int]] = MappingProxyType({})
+
+
+class NodeKind(StrEnum):
+    """What a tree transaction is. The value begins its name, and stands in exports and intents."""
+
+    KICKOFF = "kickoff"  # Starts the clock of its state. Confirms at once, is never replaced.
+    STATE = "state"  # Pays the children or the channels, after a delay that newer ones shorten.
+    STATIC = "static"  # Pays the children. Confirms at once, is never replaced.
 
 
 class InvalidSignature(ValueError):
@@ -46,17 +55,20 @@ class InvalidSignature(ValueError):
 class TreeNode:
     """One pre-signed transaction: what it spends, who signs, what it pays."""
 
+    kind: NodeKind
     shape: ShapeVertex
     tx: Tx
     spends: SignersOutput
     input_amount_sat: int
     outputs: tuple[TreeOutput, ...]
     fee_sat: int
+    delay_blocks: int = 0
+    state_index: int | None = None  # Which version of a state; None for what has no versions.
 
     @property
     def name(self) -> str:
-        """Its name within the factory."""
-        raise NotImplementedError
+        """Its name within the factory: `kickoff_root`, `state_0`, `static_0_1` and so on."""
+        return f"{self.kind.value}_{self.shape.name}"
 
     @property
     def layer(self) -> int:
@@ -89,35 +101,26 @@ class TreeNode:
         return self.tx.with_witnesses((signature,))
 
 
-@dataclass(frozen=True, kw_only=True)
-class KickoffNode(TreeNode):
-    """Starts the clock of its state. It confirms at once and is never replaced."""
-
-    @property
-    def name(self) -> str:
-        """Its name: `kickoff_root`, `kickoff_0` and so on."""
-        return f"kickoff_{self.shape.name}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class StateNode(TreeNode):
-    """Pays the children or the channels, after a delay that newer versions shorten."""
-
-    state_index: int
-    delay_blocks: int
-
-    @property
-    def name(self) -> str:
-        """Its name: `state_root`, `state_0` and so on."""
-        return f"state_{self.shape.name}"
-
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Vertex:
-    """A kickoff and the state that spends it, signed by the same participants."""
+    """Transactions of the same signers: a kickoff and the state that spends it, or a static one.
 
-    kickoff: KickoffNode
-    state: StateNode
+    `first` spends what the parent pays to the vertex, `last` pays its children or channels. Of a
+    static vertex both are the same.
+    """
+
+    first: TreeNode
+    last: TreeNode
+
+    @property
+    def is_static(self) -> bool:
+        """Whether it is one transaction."""
+        return self.first.kind is NodeKind.STATIC
+
+    @property
+    def nodes(self) -> tuple[TreeNode, ...]:
+        """Its transactions, in the order in which they are published."""
+        return (self.first,) if self.is_static else (self.first, self.last)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +162,7 @@ def build_vertices(
         factory_pubkeys: One per participant, the LSP's first.
         channels: What is known of each channel of a planned leaf, by its client: its funding
             keys, or only its script.
-        funding_output: What kickoff_root spends.
+        funding_output: What the root spends.
         funding_outpoint: Where that is.
         state_indices: By the vertex's path, which version of its state to build; those not named
             have never been replaced, and get index 0.
@@ -188,19 +191,19 @@ def build_vertices(
             terms=terms,
             spends=spends,
             outpoint=outpoint,
-            state_outputs=outputs,
+            paid=outputs,
             state_index=state_indices.get(path, 0),
         )
         vertices.append(built)
         for vout, (child, output) in enumerate(zip(vertex.children, children, strict=True)):
-            spent[child.shape.path] = output, built.state.tx.outpoint(vout)
+            spent[child.shape.path] = output, built.last.tx.outpoint(vout)
     return tuple(vertices)
 
 
 def _child_output(
     planned: PlannedVertex, factory_pubkeys: Sequence[bytes], terms: FactoryTerms
 ) -> SignersOutput:
-    """Return what an inner state pays for one child vertex."""
+    """Return what a vertex pays for one child vertex."""
     signers = [factory_pubkeys[LSP_INDEX], *(factory_pubkeys[i] for i in planned.shape.clients)]
     return funding_output_of(signers, terms)
 
@@ -211,43 +214,58 @@ def _build_vertex(
     terms: FactoryTerms,
     spends: SignersOutput,
     outpoint: OutPoint,
-    state_outputs: tuple[TreeOutput, ...],
+    paid: tuple[TreeOutput, ...],
     state_index: int,
 ) -> Vertex:
-    """Return a vertex's two transactions."""
+    """Return a vertex's transactions: two, or the one of a static vertex."""
+    first_tx, last_tx = planned.txs[0], planned.txs[-1]
+    anchor = anchor_output(terms.anchor_sat)
+    if planned.shape.kind is VertexKind.STATIC:
+        static = TreeNode(
+            kind=NodeKind.STATIC,
+            shape=planned.shape,
+            tx=_tree_tx(outpoint, NSEQUENCE_FINAL, (*paid, anchor)),
+            spends=spends,
+            input_amount_sat=first_tx.input_sat,
+            outputs=(*paid, anchor),
+            fee_sat=first_tx.fee_sat,
+        )
+        return Vertex(first=static, last=static)
+    # No expiry path: near the expiry it would let the LSP overtake the state (ADR 2).
     kickoff_output = SignersOutput(key_agg=spends.key_agg)
     kickoff_outputs = (
         TreeOutput(
             kind=OutputKind.CHILD,
-            amount_sat=planned.state_input_sat,
+            amount_sat=last_tx.input_sat,
             script_pubkey=kickoff_output.script_pubkey,
             signers_output=kickoff_output,
         ),
-        anchor_output(terms.anchor_sat),
+        anchor,
     )
-    kickoff = KickoffNode(
+    kickoff = TreeNode(
+        kind=NodeKind.KICKOFF,
         shape=planned.shape,
-        tx=_tree_tx(outpoint, KICKOFF_NSEQUENCE, kickoff_outputs),
+        tx=_tree_tx(outpoint, NSEQUENCE_FINAL, kickoff_outputs),
         spends=spends,
-        input_amount_sat=planned.kickoff_input_sat,
+        input_amount_sat=first_tx.input_sat,
         outputs=kickoff_outputs,
-        fee_sat=planned.kickoff_fee_sat,
+        fee_sat=first_tx.fee_sat,
     )
     delay_blocks = terms.odometer.delay_blocks(state_index)
-    all_state_outputs = (*state_outputs, anchor_output(terms.anchor_sat))
-    state = StateNode(
+    state = TreeNode(
+        kind=NodeKind.STATE,
         shape=planned.shape,
         tx=_tree_tx(
-            kickoff.tx.outpoint(STATE_VOUT), nsequence_of_delay(delay_blocks), all_state_outputs
+            kickoff.tx.outpoint(STATE_VOUT), nsequence_of_delay(delay_blocks), (*paid, anchor)
         ),
         spends=kickoff_output,
-        input_amount_sat=planned.state_input_sat,
-        outputs=all_state_outputs,
-        fee_sat=planned.state_fee_sat,
-        state_index=state_index,
+        input_amount_sat=last_tx.input_sat,
+        outputs=(*paid, anchor),
+        fee_sat=last_tx.fee_sat,
         delay_blocks=delay_blocks,
+        state_index=state_index,
     )
-    return Vertex(kickoff=kickoff, state=state)
+    return Vertex(first=kickoff, last=state)
 
 
 def _lstock_output(
@@ -272,11 +290,11 @@ def _lstock_output(
 def _child_tree_outputs(
     planned: PlannedVertex, children: Sequence[SignersOutput]
 ) -> tuple[TreeOutput, ...]:
-    """Return an inner state's outputs to its child vertices."""
+    """Return an inner vertex's outputs to its child vertices."""
     return tuple(
         TreeOutput(
             kind=OutputKind.CHILD,
-            amount_sat=child.kickoff_input_sat,
+            amount_sat=child.input_sat,
             script_pubkey=output.script_pubkey,
             signers_output=output,
         )

@@ -6,6 +6,7 @@ from typing import Final
 
 from cromford.bitcoin.network import REGTEST, Network
 from cromford.bitcoin.tx import MAX_MONEY_SAT
+from cromford.factory.kinds import InnerLevels, VertexKind
 from cromford.factory.terms import FeePolicy
 from cromford.signing.nonces import POOL_SIZE_MIN
 
@@ -52,7 +53,8 @@ class LspPolicy:
     build_at_clients: int | None = None
     build_every_blocks: int | None = None
     leaf_arity: int = 2
-    inner_arities: tuple[int, ...] | None = None  # None: the default shape
+    inner_levels: InnerLevels | None = None  # None: by the number of clients
+    inner_kind: VertexKind | None = None  # of all levels where they follow from that; None: also
     step_blocks: int = 144
     states_per_layer: int = 4
     max_exit_delay_blocks: int = 1296
@@ -76,6 +78,11 @@ class LspPolicy:
     hold_seconds: int = 30
     # After how many blocks a channel that failed is left, if it is worth an exit.
     failed_channel_blocks: int = FAILED_CHANNEL_BLOCKS
+
+    @property
+    def delay_max_blocks(self) -> int:
+        """The delay of a state that was never replaced."""
+        return self.step_blocks * (self.states_per_layer - 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

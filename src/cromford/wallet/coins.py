@@ -15,7 +15,7 @@ from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxOut, compact_size
 from cromford.factory.funding import CHANGE_MIN_SAT
 from cromford.wallet.account import CHANGE, GAP_LIMIT, RECEIVE, Account, WalletPath
 
-N_INPUTS_MAX: Final = 256  # With more, a proposal to 1,024 clients would not fit a message.
+N_INPUTS_MAX: Final = 128  # With many more, a proposal to 1,024 clients would not fit a message.
 
 
 class InsufficientCoins(Exception):

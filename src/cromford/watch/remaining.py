@@ -11,8 +11,8 @@ from typing import Final
 
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
 from cromford.factory.branch import Branch
-from cromford.factory.terms import BLOCKS_PER_TX, SAFETY_BLOCKS
-from cromford.factory.vertices import StateNode
+from cromford.factory.kinds import BLOCKS_PER_TX
+from cromford.factory.terms import SAFETY_BLOCKS
 
 SETTLED_DEPTH: Final = 6  # From then on a transaction of the path counts as done.
 
@@ -46,7 +46,7 @@ def path_of(branch: Branch) -> tuple[PathStep, ...]:
         PathStep(
             txid=node.tx.txid,
             outpoint=node.tx.inputs[0].outpoint,
-            delay_blocks=node.delay_blocks if isinstance(node, StateNode) else 0,
+            delay_blocks=node.delay_blocks,
         )
         for node in branch.nodes
     )

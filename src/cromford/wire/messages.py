@@ -135,7 +135,10 @@ class Leave:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BranchVertex:
-    """One vertex on the way to a client's channel, as the LSP computed it."""
+    """One vertex on the way to a client's channel, as the LSP computed it.
+
+    Of a static vertex `state_tx` is its one transaction, and `kickoff_tx` is empty.
+    """
 
     signers: tuple[bytes, ...] = fixed_list(PUBKEY_SIZE, N_CLIENTS_MAX + 1)
     kickoff_tx: bytes = varbytes(TX_SIZE_MAX)
@@ -176,7 +179,7 @@ class Propose:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartialSigs:
-    """One candidate's partial signatures of everything below kickoff_root, state_root first.
+    """One candidate's partial signatures of everything below the root, depth first.
 
     With them goes the client's half of the LSP's first commitment.
     """
@@ -187,7 +190,7 @@ class PartialSigs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignBelow:
-    """Client to LSP: partial signatures of all but kickoff_root (signing order, step 1)."""
+    """Client to LSP: partial signatures of all but the root (signing order, step 1)."""
 
     attempt_id: bytes = fixed(HASH_SIZE)
     terms_hash: bytes = fixed(HASH_SIZE)
@@ -196,7 +199,7 @@ class SignBelow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BranchSignatures:
-    """One candidate's finished signatures below kickoff_root, state_root first.
+    """One candidate's finished signatures below the root, depth first.
 
     With them goes the LSP's half of the client's first commitment.
     """
@@ -216,7 +219,7 @@ class SignedBelow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignRoot:
-    """Client to LSP: the partial signature of kickoff_root, per candidate (step 3)."""
+    """Client to LSP: the partial signature of the root, per candidate (step 3)."""
 
     attempt_id: bytes = fixed(HASH_SIZE)
     terms_hash: bytes = fixed(HASH_SIZE)
@@ -225,7 +228,7 @@ class SignRoot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignedRoot:
-    """LSP to client: the signature of kickoff_root, per candidate (step 4)."""
+    """LSP to client: the signature of the root, per candidate (step 4)."""
 
     attempt_id: bytes = fixed(HASH_SIZE)
     terms_hash: bytes = fixed(HASH_SIZE)

@@ -12,6 +12,7 @@ from cromford.bitcoin.network import MAINNET, REGTEST, SIGNET
 from cromford.cli import daemons
 from cromford.cli.failures import EXIT_USAGE
 from cromford.daemon.options import ClientOptions, LspOptions
+from cromford.factory.kinds import InnerLevels, VertexKind
 from cromford.factory.terms import FeePolicy
 from cromford.protocol.policy import ClientPolicy, LspPolicy
 
@@ -85,6 +86,7 @@ def test_containers_can_say_everything_by_environment(started: Started) -> None:
         "CROMFORD_LSP_LISTEN": "[::1]:0",
         "CROMFORD_LSP_MIN_DEPTH_BLOCKS": "6",
         "CROMFORD_LSP_INNER_ARITIES": "2, 3",
+        "CROMFORD_LSP_INNER_KINDS": "static, dw",
         "CROMFORD_METRICS_PORT": "0",
     }
     options = started.lsp(env=env)
@@ -95,7 +97,8 @@ def test_containers_can_say_everything_by_environment(started: Started) -> None:
     assert options.seed_passphrase_file == Path("/run/secrets/seed")
     assert (options.listen_host, options.listen_port) == ("::1", 0)
     assert options.policy.min_depth == 6
-    assert options.policy.inner_arities == (2, 3)
+    kinds = (VertexKind.STATIC, VertexKind.DW)
+    assert options.policy.inner_levels == InnerLevels(arities=(2, 3), kinds=kinds)
     assert options.metrics_port == 0
 
 

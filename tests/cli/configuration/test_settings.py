@@ -36,6 +36,7 @@ passphrase_file = "/run/seed"
 [lsp]
 listen = "[::1]:9"
 inner_arities = [2, 3]
+inner_kinds = ["static", "dw"]
 feerate_sat_per_vb = 1.25
 funding_feerate_sat_per_vb = 3
 max_exit_delay_blocks = 5000
@@ -146,6 +147,18 @@ REFUSED = [
     ("[lsp]\ninner_arities = 2", "lsp.inner_arities: expected a list"),
     ("[lsp]\ninner_arities = []", "lsp.inner_arities: expected a list with at least one value"),
     ("[lsp]\ninner_arities = [1]", "lsp.inner_arities: expected a whole number in 2..1024"),
+    ("[lsp]\ninner_kinds = ['spilman']", "lsp.inner_kinds: expected one of dw, static"),
+    ("[lsp]\ninner = 'both'", "lsp.inner: expected one of dw, static"),
+    ("[lsp]\ninner_arities = [2]", "inner_kinds: expected both or neither, received only the arit"),
+    ("[lsp]\ninner_kinds = ['dw']", "inner_kinds: expected both or neither, received only the kin"),
+    (
+        "[lsp]\ninner_arities = [2]\ninner_kinds = ['dw', 'static']",
+        "lsp.inner_kinds: expected as many as inner_arities, 1, received 2: ['dw', 'static']",
+    ),
+    (
+        "[lsp]\ninner_arities = [2]\ninner_kinds = ['dw']\ninner = 'dw'",
+        "lsp.inner: expected none where inner_arities and inner_kinds say it all, received dw",
+    ),
     ("[lsp]\nfeerate_sat_per_vb = '2'", f'lsp.feerate_sat_per_vb: {FEERATE}, received "2"'),
     ("[lsp]\nfeerate_sat_per_vb = nan", f"lsp.feerate_sat_per_vb: {FEERATE}, received NaN"),
     ("[lsp]\nfee_policy = 0", "lsp.fee_policy: expected one of endogenous, ephemeral, received 0"),

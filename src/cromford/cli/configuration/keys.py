@@ -34,6 +34,7 @@ from cromford.cli.configuration.kinds import (
 from cromford.crypto.keys import PUBKEY_SIZE
 from cromford.daemon.logs import LOG_FORMATS, LOG_LEVELS
 from cromford.daemon.options import LOG_FORMAT, LOG_LEVEL, POLL_SECONDS
+from cromford.factory.kinds import PICTURE_CLIENTS_MAX, VertexKind
 from cromford.factory.terms import N_CLIENTS_MAX, FeePolicy
 from cromford.protocol.policy import ClientPolicy, LspPolicy
 from cromford.signing.nonces import POOL_SIZE_MIN
@@ -239,6 +240,7 @@ _DELAY: Final = Integer(1, DELAY_BLOCKS_MAX, "BLOCKS")
 _EXPIRY: Final = Integer(1, EXPIRY_BLOCKS_MAX, "BLOCKS")
 _STATES: Final = Integer(2, DELAY_BLOCKS_MAX)
 _FEE_POLICY: Final = Choice(tuple(policy.label for policy in FeePolicy))
+_VERTEX_KIND: Final = Choice(tuple(kind.label for kind in VertexKind))
 _TREE_FEERATE: Final = Number(FEERATE_MIN_SAT_PER_VB, Decimal(FEERATE_MAX_SAT_PER_VB), "sat/vB")
 _FEE_BASE: Final = Integer(0, FEE_MAX, "MSAT")
 _FEE_RATE: Final = Integer(0, FEE_MAX, "PPM")
@@ -315,10 +317,24 @@ _LSP_KEYS: Final = (
     ),
     _lsp_key("leaf_arity", _CLIENTS, _LSP.leaf_arity, "Clients that share a leaf."),
     _lsp_key(
+        "inner",
+        _VERTEX_KIND,
+        None,
+        "What every inner level of the tree is: states with a delay, or one transaction without.",
+        shown_default=f"dw up to {PICTURE_CLIENTS_MAX} clients, static beyond",
+    ),
+    _lsp_key(
         "inner_arities",
         Several(Integer(2, N_CLIENTS_MAX), "N,N,..."),
         None,
-        "Children at each inner level of the tree, root first.",
+        "Children at each inner level of the tree, root first; with inner_kinds.",
+        shown_default="by the number of clients",
+    ),
+    _lsp_key(
+        "inner_kinds",
+        Several(_VERTEX_KIND, "KIND,KIND,..."),
+        None,
+        "What each of these levels is, dw or static; with inner_arities.",
         shown_default="by the number of clients",
     ),
     _lsp_key("step_blocks", _DELAY, _LSP.step_blocks, "Blocks between the delays of two states."),

@@ -14,8 +14,9 @@ from cromford.cli.configuration.kinds import sat_per_kw
 from cromford.cli.failures import EXIT_USAGE, CommandFailed
 from cromford.crypto.keys import is_pubkey
 from cromford.daemon.options import ChainOptions, ClientOptions, LspOptions
+from cromford.factory.kinds import InnerLevels, VertexKind
 from cromford.factory.odometer import Odometer
-from cromford.factory.terms import FeePolicy
+from cromford.factory.terms import FeePolicy, InvalidTerms, check_levels
 from cromford.protocol.policy import ClientPolicy, LspPolicy, UnsafePolicy
 
 BITCOIND_HOME: Final = Path("~/.bitcoin")
@@ -187,6 +188,11 @@ def fee_policy_of(label: str) -> FeePolicy:
     return FeePolicy[label.upper()]
 
 
+def vertex_kind_of(label: str) -> VertexKind:
+    """Return the kind of a name that the option let through."""
+    return VertexKind[label.upper()]
+
+
 def tree_feerate_sat_per_kw(policy: FeePolicy, feerate: Decimal | None) -> int:
     """Return the feerate of the tree: the default of its policy, if none was asked for.
 
@@ -241,7 +247,8 @@ def lsp_policy(values: Values) -> LspPolicy:
         build_at_clients=of["build_at_clients"],
         build_every_blocks=of["build_every_blocks"],
         leaf_arity=of["leaf_arity"],
-        inner_arities=of["inner_arities"],
+        inner_levels=_inner_levels(of),
+        inner_kind=None if of["inner"] is None else vertex_kind_of(of["inner"]),
         step_blocks=of["step_blocks"],
         states_per_layer=of["states"],
         max_exit_delay_blocks=of["max_exit_delay_blocks"],
@@ -263,6 +270,28 @@ def lsp_policy(values: Values) -> LspPolicy:
         hold_seconds=of["hold_seconds"],
         failed_channel_blocks=of["failed_channel_blocks"],
     )
+
+
+def _inner_levels(of: Values) -> InnerLevels | None:
+    arities, kinds = of["inner_arities"], of["inner_kinds"]
+    if arities is None and kinds is None:
+        return None
+    if arities is None or kinds is None:
+        raise click.UsageError(
+            "lsp.inner_arities, lsp.inner_kinds: expected both or neither, received "
+            f"{'only the kinds' if arities is None else 'only the arities'}"
+        )
+    if of["inner"] is not None:
+        raise click.UsageError(
+            f"lsp.inner: expected none where inner_arities and inner_kinds say it all, "
+            f"received {of['inner']}"
+        )
+    levels = InnerLevels(arities=tuple(arities), kinds=tuple(map(vertex_kind_of, kinds)))
+    try:
+        check_levels(levels)
+    except InvalidTerms as error:
+        raise click.UsageError(f"lsp.{error}") from error
+    return levels
 
 
 def _allowed(node_ids: Sequence[str] | None) -> frozenset[bytes] | None:

@@ -35,7 +35,7 @@ def status_of(state: ClientState, attempt: ClientAttempt) -> str:
     """
     is_complete = isinstance(attempt.stage, Complete)
     confirmed = is_complete and attempt.funding_tx.txid in state.chain.confirmed
-    if confirmed and attempt.branch.vertices[-1].state.tx.txid in state.chain.confirmed:
+    if confirmed and attempt.branch.vertices[-1].last.tx.txid in state.chain.confirmed:
         return "on_chain"
     if confirmed and is_swept(state, attempt):
         return "swept"
@@ -156,7 +156,7 @@ def show(state: ClientState, attempt: ClientAttempt, facts: Facts) -> dict[str, 
     if isinstance(attempt.stage, Complete):
         below = [node.name for node in branch.nodes_below_root]
         signatures = dict(zip(below, attempt.stage.signatures, strict=True))
-        signatures[branch.root_kickoff.name] = attempt.stage.root_signature
+        signatures[branch.root_node.name] = attempt.stage.root_signature
     return {
         **summary(state, attempt, facts),
         "terms": export_terms(attempt.terms),

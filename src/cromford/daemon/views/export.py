@@ -14,7 +14,7 @@ from cromford.factory.outputs import TreeOutput
 from cromford.factory.shape import LSP_INDEX
 from cromford.factory.terms import FactoryTerms, FeePolicy
 from cromford.factory.tree import FACTORY_VOUT, Tree
-from cromford.factory.vertices import KickoffNode, StateNode, TreeNode
+from cromford.factory.vertices import TreeNode
 from cromford.protocol.journal.lsp_attempt import LspAttempt
 
 EXPORT_VERSION: Final = 1
@@ -27,6 +27,8 @@ def export_terms(terms: FactoryTerms) -> dict[str, Any]:
         value = getattr(terms, field.name)
         if isinstance(value, FeePolicy):
             exported[field.name] = value.label
+        elif field.name == "inner_kinds":
+            exported[field.name] = [kind.label for kind in terms.inner_levels.kinds]
         elif field.name == "network":
             exported[field.name] = str(Txid(value))
         elif isinstance(value, bytes):
@@ -56,14 +58,14 @@ def export_node(
     tx = node.tx if signature is None else node.signed(signature)
     return {
         "name": node.name,
-        "kind": "kickoff" if isinstance(node, KickoffNode) else "state",
+        "kind": node.kind.value,
         "layer": node.layer,
         "parent": parent,
         "parent_vout": parent_vout,
         "txid": str(node.tx.txid),
         "signers": list(node.signers),
         "nsequence": node.tx.inputs[0].nsequence,
-        "state_index": node.state_index if isinstance(node, StateNode) else None,
+        "state_index": node.state_index,
         "input_amount_sat": node.input_amount_sat,
         "fee_sat": node.fee_sat,
         "vsize": node.tx.with_witnesses((bytes(64),)).vsize,

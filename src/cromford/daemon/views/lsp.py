@@ -47,7 +47,7 @@ def status_of(factory: Factory) -> str:
 
 def _is_swept(factory: Factory) -> bool:
     """Say whether the factory's output went elsewhere than into its tree."""
-    root = factory.attempt.tree.vertices[0].kickoff
+    root = factory.attempt.tree.root_node
     return swept_by((root,), factory.chain.spends) is not None
 
 
@@ -66,7 +66,7 @@ def summary(factory: Factory) -> dict[str, Any]:
         "min_depth": terms.min_depth,
         "expiry_height": terms.expiry_height,
         "blocks_to_expiry": terms.expiry_height - chain.height,
-        "exit_deadline_height": terms.exit_deadline_height(attempt.tree.root.shape.n_layers),
+        "exit_deadline_height": terms.exit_deadline_height(attempt.tree.root.shape.slowest_kinds),
         "holdouts": list(attempt.holdouts),
         "aborted": attempt.aborted,
         "ready_clients": 0 if attempt.funded is None else len(attempt.funded.ready_received),

@@ -53,7 +53,7 @@ class HasExit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RootSent:
-    """The LSP may hold kickoff_root; we do not yet."""
+    """The LSP may hold the root; we do not yet."""
 
     candidate: ClientCandidate
     signatures: tuple[bytes, ...]
@@ -76,7 +76,7 @@ class Complete:
         branch = self.candidate.branch
         below = [node.name for node in branch.nodes_below_root]
         signatures = dict(zip(below, self.signatures, strict=True))
-        signatures[branch.root_kickoff.name] = self.root_signature
+        signatures[branch.root_node.name] = self.root_signature
         return branch.with_signatures(signatures)
 
 

@@ -123,12 +123,12 @@ class ClientCandidate:
             check_signature(node, signature)
 
     def check_root(self, signature: bytes) -> None:
-        """Check the finished kickoff_root.
+        """Check the finished root.
 
         Raises:
             FaultyLsp: If it does not verify.
         """
-        check_signature(self.branch.root_kickoff, signature)
+        check_signature(self.branch.root_node, signature)
 
 
 def check_signature(node: TreeNode, signature: bytes) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from cromford.channel.commitment import Commitment
-from cromford.factory.vertices import StateNode, TreeNode
+from cromford.factory.vertices import TreeNode
 from cromford.protocol.journal.opening_records import Intent
 
 IntentKey = tuple[str, bytes, int]
@@ -15,11 +15,10 @@ class DoubleSigning(AssertionError):
 
 def intent_of(node: TreeNode) -> Intent:
     """Return the intent to sign one tree transaction."""
-    is_state = isinstance(node, StateNode)
     return Intent(
-        kind="state" if is_state else "kickoff",
+        kind=node.kind.value,
         outpoint=node.tx.inputs[0].outpoint.serialize(),
-        state_index=node.state_index if isinstance(node, StateNode) else 0,
+        state_index=node.state_index or 0,
         sighash=node.task.sighash,
     )
 

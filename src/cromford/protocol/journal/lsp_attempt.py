@@ -186,7 +186,7 @@ class LspAttempt:
 
     @property
     def funding_outpoint(self) -> OutPoint:
-        """What kickoff_root spends."""
+        """What the root spends."""
         return self.blueprint.funding_outpoint
 
     @property

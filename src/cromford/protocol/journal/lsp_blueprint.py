@@ -51,7 +51,7 @@ class LspBlueprint:
 
     @property
     def funding_outpoint(self) -> OutPoint:
-        """What kickoff_root spends."""
+        """What the root spends."""
         return self.funding_tx.outpoint(FACTORY_VOUT)
 
     @cached_property
@@ -69,6 +69,11 @@ class LspBlueprint:
             ],
             funding_outpoint=self.funding_outpoint,
         )
+
+    @property
+    def root_name(self) -> str:
+        """The name of the transaction that is signed last."""
+        return self.tree.root_node.name
 
     @cached_property
     def watched_txids(self) -> frozenset[Txid]:

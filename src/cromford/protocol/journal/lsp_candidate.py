@@ -25,8 +25,6 @@ from cromford.signing.round import (
 )
 from cromford.wire import messages as m
 
-ROOT = "kickoff_root"
-
 
 @dataclass(frozen=True, kw_only=True)
 class LspCandidate:
@@ -96,9 +94,9 @@ class LspCandidate:
             funding_tx=self.blueprint.funding_tx.serialize(),
             vertices=tuple(
                 m.BranchVertex(
-                    signers=tuple(pubkeys[i] for i in vertex.kickoff.signers),
-                    kickoff_tx=vertex.kickoff.tx.serialize(),
-                    state_tx=vertex.state.tx.serialize(),
+                    signers=tuple(pubkeys[i] for i in vertex.first.signers),
+                    kickoff_tx=b"" if vertex.is_static else vertex.first.tx.serialize(),
+                    state_tx=vertex.last.tx.serialize(),
                 )
                 for vertex in branch.vertices
             ),
@@ -138,7 +136,7 @@ class LspCandidate:
                 aggnonce=session.aggnonce,
             )
             for i, (name, session) in enumerate(self.sessions.items())
-            if (name == ROOT) is root
+            if (name == self.blueprint.root_name) is root
         )
 
     def below_round(
@@ -149,7 +147,8 @@ class LspCandidate:
         Raises:
             FaultyContribution: If a partial signature is malformed.
         """
-        sessions = {name: s for name, s in self.sessions.items() if name != ROOT}
+        below = (node.name for node in self.blueprint.tree.nodes_below_root)
+        sessions = {name: self.sessions[name] for name in below}
         signing_round = SigningRound(sessions=sessions)
         for client, theirs in partial_sigs.items():
             names = [node.name for node in self.blueprint.branch(client).nodes_below_root]
@@ -196,15 +195,16 @@ class LspCandidate:
     def root_round(
         self, partial_sigs: Mapping[int, bytes], own: Mapping[str, bytes]
     ) -> SigningRound:
-        """Return the round of kickoff_root: each client's part and ours.
+        """Return the round of the root: each client's part and ours.
 
         Raises:
             FaultyContribution: If a partial signature is malformed.
         """
-        signing_round = SigningRound(sessions={ROOT: self.sessions[ROOT]})
+        root = self.blueprint.root_name
+        signing_round = SigningRound(sessions={root: self.sessions[root]})
         for client, partial_sig in partial_sigs.items():
             signing_round = signing_round.with_contribution(
-                self.blueprint.factory_pubkeys[client], {ROOT: partial_sig}
+                self.blueprint.factory_pubkeys[client], {root: partial_sig}
             )
         return signing_round.with_contribution(self.blueprint.factory_pubkeys[LSP_INDEX], own)
 
@@ -228,7 +228,7 @@ class SignaturesBelow:
     @cached_property
     def by_name(self) -> dict[str, bytes]:
         """The signatures by transaction name."""
-        below = [node.name for node in self.blueprint.tree.nodes if node.name != ROOT]
+        below = [node.name for node in self.blueprint.tree.nodes_below_root]
         return dict(zip(below, self.signatures, strict=True))
 
     def for_client(self, client: int) -> m.BranchSignatures:
@@ -265,7 +265,7 @@ class SignedCandidate:
     @property
     def by_name(self) -> dict[str, bytes]:
         """The signatures by transaction name."""
-        return {**self.below.by_name, ROOT: self.root_signature}
+        return {**self.below.by_name, self.blueprint.root_name: self.root_signature}
 
     def branch(self, client: int) -> SignedBranch:
         """Return one client's branch with every signature: what we publish to exit it."""

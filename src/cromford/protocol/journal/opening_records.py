@@ -97,14 +97,14 @@ class ExitFinished(Record, frozen=True, kw_only=True, tag="exit_held"):
 
 
 class RootPartialMade(Record, frozen=True, kw_only=True, tag="root_partial_made"):
-    """Our partial signature of kickoff_root."""
+    """Our partial signature of the root."""
 
     attempt_id: bytes
     partial_sig: bytes
 
 
 class BranchCompleted(Record, frozen=True, kw_only=True, tag="branch_completed"):
-    """The finished, verified kickoff_root: the client can leave alone."""
+    """The finished, verified the root: the client can leave alone."""
 
     attempt_id: bytes
     signature: bytes
@@ -142,7 +142,7 @@ class BelowSigned(Record, frozen=True, kw_only=True, tag="below_signed"):
 
 
 class RootPartialReceived(Record, frozen=True, kw_only=True, tag="root_partial_received"):
-    """One client's partial signature of kickoff_root."""
+    """One client's partial signature of the root."""
 
     attempt_id: bytes
     client: int
@@ -150,7 +150,7 @@ class RootPartialReceived(Record, frozen=True, kw_only=True, tag="root_partial_r
 
 
 class RootSigned(Record, frozen=True, kw_only=True, tag="root_signed"):
-    """The finished, verified kickoff_root."""
+    """The finished, verified the root."""
 
     attempt_id: bytes
     signature: bytes

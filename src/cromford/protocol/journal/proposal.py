@@ -49,7 +49,7 @@ def rebuild_branch(propose: Propose, *, terms: FactoryTerms, join: Join) -> Bran
 
 
 def funding_outpoint_of(candidate: CandidateProposal) -> OutPoint:
-    """Return what kickoff_root spends under this candidate."""
+    """Return what the root spends under this candidate."""
     return Tx.parse(candidate.funding_tx).outpoint(FACTORY_VOUT)
 
 

@@ -11,10 +11,11 @@ from cromford.channel.terms import HTLCS_MAX, MSAT_PER_SAT, ChannelTerms
 from cromford.crypto import schnorr
 from cromford.crypto.keys import is_pubkey, xonly_of
 from cromford.crypto.musig2 import is_pubnonce
+from cromford.factory.kinds import InnerLevels, exit_blocks_of
 from cromford.factory.placement import Applicant, Placed, place, ranked
 from cromford.factory.shape import (
     ShapeVertex,
-    default_inner_arities,
+    default_levels,
     default_lstocks_sat,
     plan_of,
     shape_of,
@@ -25,7 +26,6 @@ from cromford.factory.terms import (
     FactoryTerms,
     FeePolicy,
     InvalidTerms,
-    exit_blocks_of,
 )
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.first_commitments import channel_terms_of, least_capacity_sat
@@ -246,9 +246,9 @@ def plan_build(
     )
     applicants = ranked([_applicant(state, member) for member in members])
     try:
-        shape, inner_arities = shape_by_policy(policy, len(applicants))
+        shape, inner = shape_by_policy(policy, len(applicants))
         placed = place(applicants, shape)
-        return _affordable(state, placed, shape, inner_arities)
+        return _affordable(state, placed, shape, inner)
     except InvalidTerms as error:
         raise Rejected("invalid_terms", str(error)) from error
 
@@ -261,29 +261,29 @@ def _applicant(state: House, member: Member) -> Applicant:
     )
 
 
-def shape_by_policy(policy: LspPolicy, n_clients: int) -> tuple[ShapeVertex, tuple[int, ...]]:
-    """Return the tree's shape and its inner arities for a number of clients.
+def shape_by_policy(policy: LspPolicy, n_clients: int) -> tuple[ShapeVertex, InnerLevels]:
+    """Return the tree's shape and its inner levels for a number of clients.
 
     Raises:
         InvalidTerms: If the policy's shape does not fit its own limits.
     """
-    inner_arities = policy.inner_arities
-    if inner_arities is None:
-        inner_arities = default_inner_arities(
+    inner = policy.inner_levels
+    if inner is None:
+        inner = default_levels(
             n_clients,
             leaf_arity=policy.leaf_arity,
-            delay_max_blocks=policy.step_blocks * (policy.states_per_layer - 1),
+            kind=policy.inner_kind,
+            delay_max_blocks=policy.delay_max_blocks,
             max_exit_delay_blocks=policy.max_exit_delay_blocks,
         )
-    shape = shape_of(n_clients, leaf_arity=policy.leaf_arity, inner_arities=inner_arities)
-    return shape, inner_arities
+    return shape_of(n_clients, leaf_arity=policy.leaf_arity, inner=inner), inner
 
 
 def _affordable(
     state: House,
     placed: tuple[Placed, ...],
     shape: ShapeVertex,
-    inner_arities: tuple[int, ...],
+    inner: InnerLevels,
 ) -> BuildPlan:
     """Return the plan with the wanted capacities if the coins reach, else with the least ones."""
     joins = [state.members[seat.applicant.node_id].join for seat in placed]
@@ -295,10 +295,10 @@ def _affordable(
     minimum = tuple(max(join.capacity_least_sat, least) for join in joins)
     failure: InsufficientCoins | None = None
     for capacities in (wanted, minimum) if sum(wanted) <= room_sat(state) else (minimum,):
-        terms = terms_of(state, capacities, shape, inner_arities, attempt_id=NO_ATTEMPT_ID)
+        terms = terms_of(state, capacities, shape, inner, attempt_id=NO_ATTEMPT_ID)
         _check_capacities(terms)
         _check_proposal_fits(terms, shape)
-        funding_amount_sat = plan_of(terms).kickoff_input_sat
+        funding_amount_sat = plan_of(terms).input_sat
         try:
             selection = select_coins(state, funding_amount_sat)
         except InsufficientCoins as error:
@@ -367,7 +367,7 @@ def terms_of(
     state: House,
     capacities_sat: tuple[int, ...],
     shape: ShapeVertex,
-    inner_arities: tuple[int, ...],
+    inner: InnerLevels,
     *,
     attempt_id: bytes,
 ) -> FactoryTerms:
@@ -378,9 +378,7 @@ def terms_of(
     """
     policy = state.config.policy
     height = state.chain.height
-    exit_blocks = exit_blocks_of(
-        shape.n_layers, delay_max_blocks=policy.step_blocks * (policy.states_per_layer - 1)
-    )
+    exit_blocks = exit_blocks_of(shape.slowest_kinds, delay_max_blocks=policy.delay_max_blocks)
     return FactoryTerms(
         attempt_id=attempt_id,
         network=state.config.network.genesis_hash,
@@ -396,7 +394,8 @@ def terms_of(
         step_blocks=policy.step_blocks,
         states_per_layer=policy.states_per_layer,
         leaf_arity=policy.leaf_arity,
-        inner_arities=inner_arities,
+        inner_arities=inner.arities,
+        inner_kinds=inner.said_kinds,
         max_exit_delay_blocks=policy.max_exit_delay_blocks,
         max_cltv_blocks=2 * exit_blocks + CLTV_MARGIN_BLOCKS,
         patience_blocks=policy.patience_blocks,

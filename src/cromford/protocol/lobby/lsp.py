@@ -135,13 +135,13 @@ def _start_build(turn: Turn[House], plan: BuildPlan, min_clients: int, max_clien
         max_clients=max_clients,
     )
     turn.remember(started)
-    n_vertices = sum(1 for _ in plan_of(plan.terms).vertices())
+    n_txs = sum(len(vertex.txs) for vertex in plan_of(plan.terms).vertices())
     turn.ask(
         fx.ClearDeadline(deadline=fx.RejoinDeadline()),
         fx.PrepareAttempt(
             attempt=started.attempt,
             n_clients=len(plan.placed),
-            pool_size=2 * n_vertices,  # a kickoff and a state each
+            pool_size=n_txs,
         ),
     )
 

@@ -51,10 +51,10 @@ def on_attempt_prepared(turn: Turn[House], event: ev.AttemptPrepared) -> None:
 
 def _order(house: House, build: Build, event: ev.AttemptPrepared) -> lr.FactoryOrdered:
     joins = [house.members[node_id].join for node_id in build.node_ids]
-    shape, inner_arities = shape_by_policy(house.config.policy, len(joins))
-    terms = terms_of(house, build.capacity_sat, shape, inner_arities, attempt_id=event.attempt_id)
+    shape, inner = shape_by_policy(house.config.policy, len(joins))
+    terms = terms_of(house, build.capacity_sat, shape, inner, attempt_id=event.attempt_id)
     pubkeys = [event.factory_pool.pubkey, *(join.factory_pool.pubkey for join in joins)]
-    amount_sat = plan_of(terms).kickoff_input_sat
+    amount_sat = plan_of(terms).input_sat
     selection = select_coins(house, amount_sat)
     funding_tx = funding_tx_of(
         inputs=[coin.outpoint for coin in selection.coins],
@@ -92,8 +92,8 @@ def _seats(build: Build, joins: Sequence[m.Join]) -> tuple[mail.Seat, ...]:
 
 
 def _dying_height(terms: FactoryTerms, client: int) -> int:
-    n_layers = len(plan_of(terms).path_to(client))
-    return terms.exit_deadline_height(n_layers) - terms.dying_blocks
+    kinds = plan_of(terms).shape.kinds_to(client)
+    return terms.exit_deadline_height(kinds) - terms.dying_blocks
 
 
 def _coin(coin: WalletCoin) -> mail.FundingCoin:

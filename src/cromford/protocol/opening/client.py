@@ -228,7 +228,7 @@ def _on_signed_below(
         own_partial_sig=attempt.stage.own_partial_sig,
         lsp_partial_sig=received.commitment_partial_sig,
     )
-    root = candidate.branch.root_kickoff
+    root = candidate.branch.root_node
     # From here on the root may become spendable; whatever happens, the exit below it is held,
     # and the way out of the channel too.
     turn.remember(
@@ -277,7 +277,7 @@ def on_deadline(turn: Turn[ClientState], attempt_id: bytes) -> None:
     if attempt is None or attempt.aborted is not None or isinstance(attempt.stage, Complete):
         return
     if isinstance(attempt.stage, RootSent):
-        # The LSP may hold kickoff_root, so nothing may be forgotten: we only stop waiting.
+        # The LSP may hold the root, so nothing may be forgotten: we only stop waiting.
         turn.remember(op.WaitGivenUp(attempt_id=attempt_id))
     elif isinstance(attempt.stage, Received):
         # The first step is our own: the coins were never looked up.
@@ -382,7 +382,7 @@ def is_hopeless(state: ClientState, attempt: ClientAttempt) -> bool:
     height = state.chain.confirmed.get(attempt.funding_tx.txid)
     if height is None or isinstance(attempt.stage, RootSent):
         return state.chain.height >= attempt.terms.patience_end_height
-    return height > attempt.terms.ready_height_max(attempt.branch.n_layers)
+    return height > attempt.branch.ready_height_max
 
 
 def watched(state: ClientState) -> frozenset[OutPoint]:
@@ -406,7 +406,7 @@ def is_ready(state: ClientState, attempt: ClientAttempt) -> bool:
     return (
         height is not None
         and state.chain.height - height + 1 >= attempt.terms.min_depth
-        and height <= attempt.terms.ready_height_max(attempt.branch.n_layers)
+        and height <= attempt.branch.ready_height_max
     )
 
 

@@ -21,7 +21,6 @@ from cromford.protocol.journal.lsp_attempt import (
     SigningBelow,
     SigningRoot,
 )
-from cromford.protocol.journal.lsp_candidate import ROOT
 from cromford.protocol.journal.proposal import N_CANDIDATES
 from cromford.protocol.opening import abandoning
 from cromford.protocol.opening.funding import first_watch, fund_if_due, owed_of_funding
@@ -139,7 +138,7 @@ def on_sign_root(turn: Turn[Factory], node_id: bytes, message: m.SignRoot) -> No
 def _sign_below(turn: Turn[Factory], attempt: LspAttempt) -> None:
     """Ask for our halves of the tree below the root, and of both first commitments per channel."""
     candidate = attempt.candidate
-    nodes = [node for node in candidate.blueprint.tree.nodes if node.name != ROOT]
+    nodes = [*candidate.blueprint.tree.nodes_below_root]
     intents = (
         *(intent_of(node) for node in nodes),
         *(
@@ -152,8 +151,8 @@ def _sign_below(turn: Turn[Factory], attempt: LspAttempt) -> None:
 
 
 def _sign_root(turn: Turn[Factory], attempt: LspAttempt) -> None:
-    """Ask for our half of kickoff_root."""
-    intent = intent_of(attempt.tree.node_by_name[ROOT])
+    """Ask for our half of the root."""
+    intent = intent_of(attempt.tree.root_node)
     _sign(turn, attempt, (intent,), attempt.candidate.own_requests(root=True))
 
 
@@ -207,7 +206,9 @@ def _send_below(
     turn.remember(
         op.BelowSigned(
             attempt_id=attempt.attempt_id,
-            signatures=tuple(signatures[name] for name in candidate.sessions if name != ROOT),
+            signatures=tuple(
+                signatures[node.name] for node in candidate.blueprint.tree.nodes_below_root
+            ),
             # The round has our own commitments' sessions in the order of the clients.
             commitment_signatures=tuple(commitments.values()),
             commitment_partial_sigs=tuple(
@@ -233,12 +234,13 @@ def _send_below(
 def _send_root(
     turn: Turn[Factory], attempt: LspAttempt, stage: SigningRoot, own: Mapping[str, bytes]
 ) -> None:
-    """Finish kickoff_root and give it out.
+    """Finish the root and give it out.
 
     Raises:
         FaultyContribution: If a client spoiled it.
     """
-    signature = attempt.candidate.root_round(stage.partial_sigs, own).signatures()[ROOT]
+    signatures = attempt.candidate.root_round(stage.partial_sigs, own).signatures()
+    signature = signatures[attempt.blueprint.root_name]
     turn.remember(op.RootSigned(attempt_id=attempt.attempt_id, signature=signature))
     root = _signed_root(attempt, signature)
     for seat in attempt.seats:

@@ -162,7 +162,9 @@ def check_proposal(
         raise Refusal(error.field, expected=error.expected, received=error.received) from error
     path = plan.path_to(propose.client)
     check_range("layers", (1, facts.policy.layers_max), len(path))
-    check_max_cltv(terms, n_layers=len(path), n_layers_deepest=plan.shape.n_layers)
+    check_max_cltv(
+        terms, kinds=plan.shape.kinds_to(propose.client), slowest_kinds=plan.shape.slowest_kinds
+    )
     check_equal("vertices", expected=len(path), received=len(candidate.vertices))
     own_pubkey = join.factory_pool.pubkey
     check_signers(path, candidate.vertices, client=propose.client, own_pubkey=own_pubkey)
@@ -171,8 +173,12 @@ def check_proposal(
     branch = claim.branch
     check_funding_output(funding_tx, branch)
     for vertex, sent in zip(branch.vertices, candidate.vertices, strict=True):
-        check_tree_tx(vertex.kickoff, sent.kickoff_tx)
-        check_tree_tx(vertex.state, sent.state_tx)
+        if vertex.is_static:
+            name = f"kickoff_{vertex.first.shape.name}"
+            check_equal(name, expected=b"", received=sent.kickoff_tx)
+        else:
+            check_tree_tx(vertex.first, sent.kickoff_tx)
+        check_tree_tx(vertex.last, sent.state_tx)
     names = [node.name for node in branch.nodes]
     check_nonces("nonces", names, candidate.nonces, len(join.factory_pool.pubnonces))
     check_first_commitments(claim.setting)

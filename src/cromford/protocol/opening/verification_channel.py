@@ -1,10 +1,12 @@
 """What a client checks of its channel before it signs: its keys, its capacity, its commitments."""
 
+from collections.abc import Sequence
 from dataclasses import fields
 
 from cromford.channel.errors import InvalidChannelTerms
 from cromford.channel.terms import MSAT_PER_SAT, Party
 from cromford.crypto.keys import is_pubkey
+from cromford.factory.kinds import VertexKind
 from cromford.factory.terms import FactoryTerms
 from cromford.protocol.channels.htlc_rules import payment_blocks
 from cromford.protocol.faults import Refusal
@@ -38,20 +40,22 @@ def check_capacity(terms: FactoryTerms, capacity_sat: int) -> None:
         )
 
 
-def check_max_cltv(terms: FactoryTerms, *, n_layers: int, n_layers_deepest: int) -> None:
+def check_max_cltv(
+    terms: FactoryTerms, *, kinds: Sequence[VertexKind], slowest_kinds: Sequence[VertexKind]
+) -> None:
     """Check that a payment may last long enough to reach this channel from any other.
 
     Args:
         terms: The factory's.
-        n_layers: On the way to this channel.
-        n_layers_deepest: On the way to the deepest channel of the factory.
+        kinds: Of the vertices on the way to this channel.
+        slowest_kinds: Of those on the way to the channel that takes longest.
 
     Raises:
-        Refusal: Naming the term: below, nobody deeper in the tree could pay this client.
+        Refusal: Naming the term: below, somebody of this factory could not pay this client.
     """
     least_blocks = payment_blocks(
-        payer_exit_blocks=terms.exit_blocks(n_layers_deepest),
-        payee_exit_blocks=terms.exit_blocks(n_layers),
+        payer_exit_blocks=terms.exit_blocks(slowest_kinds),
+        payee_exit_blocks=terms.exit_blocks(kinds),
     )
     if terms.max_cltv_blocks < least_blocks:
         raise Refusal(

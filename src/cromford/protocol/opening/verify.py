@@ -135,7 +135,7 @@ def _verify_signatures(attempt: ClientAttempt, complete: Complete) -> list[Verdi
     verdicts: list[Verdict] = []
     branch = attempt.branch
     signed = [
-        (branch.root_kickoff, complete.root_signature),
+        (branch.root_node, complete.root_signature),
         *zip(branch.nodes_below_root, complete.signatures, strict=True),
     ]
     for node, signature in signed:
@@ -163,8 +163,9 @@ def _verify_funding(
 ) -> Verdict:
     depth = state.chain.depth(attempt.funding_tx.txid)
     if funding_coin is None:
-        if attempt.branch.root_kickoff.tx.txid in state.chain.confirmed:
-            return Verdict(check="funding", ok=True, detail="spent by kickoff_root, as agreed")
+        if attempt.branch.root_node.tx.txid in state.chain.confirmed:
+            root = attempt.branch.root_node.name
+            return Verdict(check="funding", ok=True, detail=f"spent by {root}, as agreed")
         detail = "not confirmed" if depth == 0 else "spent by an unknown transaction"
         return Verdict(check="funding", ok=False, detail=detail)
     agreed = TxOut(

@@ -1,0 +1,167 @@
+"""Factories of every shape: built, paid in, left; what each costs; and shapes that lie."""
+
+from dataclasses import replace
+from typing import Any, Final
+
+import pytest
+from tests.factory.specimen import DW, STATIC
+from tests.protocol.attacks import only_to
+from tests.protocol.forge import with_vertex
+from tests.protocol.paying_clients import balance, live_factory, make_invoice, newest_link, pay
+from tests.protocol.pump import Pump
+from tests.protocol.test_leaving import leave, publish_branch, wallet_sat
+
+from cromford.channel.terms import MSAT_PER_SAT
+from cromford.factory.kinds import InnerLevels, VertexKind
+from cromford.protocol import events as ev
+from cromford.protocol.channels.htlc_rules import payment_blocks
+from cromford.protocol.policy import LspPolicy
+from cromford.wire import messages as m
+
+QUICK: Final = LspPolicy(
+    min_clients=1,
+    min_depth=1,
+    step_blocks=4,
+    states_per_layer=2,
+    lstock_csv_blocks=4,
+    to_self_delay_lsp=4,
+    to_self_delay_client=5,
+)
+FIRST_MSAT: Final = 30_000_000
+PAID_MSAT: Final = 5_000_000
+SWEEP_SAT: Final = 400  # More than the sweep of one output costs.
+
+
+def levels(*of: tuple[int, VertexKind]) -> InnerLevels:
+    return InnerLevels(arities=tuple(w for w, _ in of), kinds=tuple(k for _, k in of))
+
+
+# Clients, how the shape is chosen, the names of client 1's branch, its delays and EB.
+SHAPES: Final[dict[str, tuple[int, dict[str, Any], list[str], int]]] = {
+    "picture": (3, {}, ["kickoff_root", "state_root", "kickoff_0", "state_0"], 8 + 30),
+    "default": (5, {}, ["static_root", "kickoff_0", "state_0"], 4 + 24),
+    "dw": (
+        5,
+        {"inner_kind": DW},
+        ["kickoff_root", "state_root", "kickoff_0", "state_0", "kickoff_0_0", "state_0_0"],
+        12 + 42,
+    ),
+    "static for few": (3, {"inner_kind": STATIC}, ["static_root", "kickoff_0", "state_0"], 4 + 24),
+    "static over dw": (
+        6,
+        {"inner_levels": levels((2, STATIC), (2, DW))},
+        ["static_root", "kickoff_0", "state_0", "kickoff_0_0", "state_0_0"],
+        8 + 36,
+    ),
+    "dw over static": (
+        6,
+        {"inner_levels": levels((2, DW), (2, STATIC))},
+        ["kickoff_root", "state_root", "static_0", "kickoff_0_0", "state_0_0"],
+        8 + 36,
+    ),
+    "two static": (
+        6,
+        {"inner_levels": levels((2, STATIC), (2, STATIC))},
+        ["static_root", "static_0", "kickoff_0_0", "state_0_0"],
+        4 + 30,
+    ),
+}
+
+
+def factory_of(name: str) -> Pump:
+    n_clients, chosen, _, _ = SHAPES[name]
+    return live_factory(n_clients, policy=replace(QUICK, **chosen), watches_folds=True)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_factory_of_any_shape_is_built_paid_in_and_left_through_its_own_path(name: str) -> None:
+    pump = factory_of(name)
+    _, _, names, exit_blocks = SHAPES[name]
+    alice, bob = pump.client_at(1), pump.client_at(2)
+    assert [node.name for node in pump.held(alice).branch.nodes] == names
+    assert pump.attempt.tree.root_node.name == names[0]
+    assert pump.attempt.signatures.keys() == {node.name for node in pump.attempt.tree.nodes}
+    assert pay(pump, pump.lsp, alice, FIRST_MSAT).status == "paid"
+    assert pay(pump, alice, bob, PAID_MSAT).status == "paid"
+    link = newest_link(alice)
+    assert link.exit_blocks == exit_blocks
+    assert link.exit_deadline_height == pump.attempt.terms.expiry_height - exit_blocks - 144
+    own_sat = balance(alice).own_msat // MSAT_PER_SAT
+    began = pump.chain.height
+    pump.handle(alice, ev.ExitRequested(attempt_id=link.attempt_id))
+    publish_branch(pump, link)
+    delays = sum(node.delay_blocks for node in pump.held(alice).branch.nodes)
+    without_delay = sum(node.delay_blocks == 0 for node in pump.held(alice).branch.nodes)
+    assert pump.chain.height - began == delays + without_delay <= exit_blocks
+    pump.mine(link.setting.terms.to_self_delay_accepter + 8)
+    assert own_sat - SWEEP_SAT < wallet_sat(alice) <= own_sat
+
+
+@pytest.mark.parametrize("name", ["default", "static over dw", "two static"])
+def test_whoever_stays_pays_on_and_leaves_later_on_what_is_left_of_its_path(name: str) -> None:
+    pump = factory_of(name)
+    alice, last = pump.client_at(1), pump.client_at(len(pump.clients))
+    for client in (alice, last):
+        assert pay(pump, pump.lsp, client, FIRST_MSAT).status == "paid"
+    whole = newest_link(last).exit_blocks
+    leave(pump, alice)
+    remaining = newest_link(last).remaining(last.state.chain)
+    assert remaining.exit_blocks == whole - 6  # static_root is six deep: nothing waits for it.
+    assert pay(pump, pump.lsp, last, PAID_MSAT).status == "paid"
+    leave(pump, last)
+    left_sat = (FIRST_MSAT + PAID_MSAT) // MSAT_PER_SAT
+    assert left_sat - SWEEP_SAT < wallet_sat(last) <= left_sat
+
+
+def test_a_payment_between_the_deepest_of_64_clients_locks_money_for_1134_blocks() -> None:
+    """Through three layers of states it was 2,886, and the payee's part 1,512."""
+    pump = live_factory(64, policy=LspPolicy(min_clients=1, max_clients=64, min_depth=3))
+    links = [newest_link(client) for client in pump.clients]
+    assert {link.exit_blocks for link in links} == {462}
+    blocks = payment_blocks(payer_exit_blocks=462, payee_exit_blocks=462)
+    assert blocks == 1134
+    assert pump.attempt.terms.max_cltv_blocks >= blocks
+    payer, payee = pump.client_at(1), pump.client_at(64)
+    assert pay(pump, pump.lsp, payer, FIRST_MSAT).status == "paid"
+    request = make_invoice(pump, payee, PAID_MSAT)
+    assert request.min_final_cltv_expiry_delta == 636
+
+
+# A proposal that lies about kinds
+
+
+def with_kickoff(propose: m.Propose) -> m.Propose:
+    """Give the static root a second transaction."""
+    return with_vertex(propose, 0, kickoff_tx=propose.candidates[0].vertices[1].kickoff_tx)
+
+
+def without_kickoff(propose: m.Propose) -> m.Propose:
+    """Leave out the kickoff of the leaf."""
+    return with_vertex(propose, 1, kickoff_tx=b"")
+
+
+def with_the_leafs_kickoff_as_the_root(propose: m.Propose) -> m.Propose:
+    kickoff_tx = propose.candidates[0].vertices[1].kickoff_tx
+    return with_vertex(propose, 0, state_tx=kickoff_tx)
+
+
+@pytest.mark.parametrize(
+    ("lie", "field"),
+    [
+        (with_kickoff, "kickoff_root"),
+        (without_kickoff, "kickoff_0"),
+        (with_the_leafs_kickoff_as_the_root, "static_root.outpoint"),
+    ],
+)
+def test_a_vertex_of_another_kind_than_the_terms_say_is_refused_by_name(
+    lie: Any, field: str
+) -> None:
+    pump = Pump(3, policy=replace(QUICK, inner_kind=STATIC))
+    pump.join()
+    pump.build()
+    victim = pump.client_at(1)
+    with pump.tampering(only_to(victim, lambda message: (lie(message),), m.Propose)):
+        pump.run()
+    refusals = [a.aborted for a in victim.state.attempts.values() if a.aborted is not None]
+    assert refusals
+    assert refusals[0].startswith(f"refused: {field}: expected")

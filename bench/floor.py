@@ -5,7 +5,7 @@ tweaked once, every session opened once by each of its signers, and nothing is c
 protocol takes as given. Serialising, hashing and SHA-256 are not counted; they are overhead.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from bench.op import Op, Work
 from bench.payment_floor import commitment_keys
@@ -13,13 +13,6 @@ from bench.payment_floor import commitment_keys
 from cromford.factory.shape import ShapeVertex
 
 N_OFFER_KEYS = 7  # the keys of one side of a channel that come from the peer
-
-
-def vertices_of(shape: ShapeVertex) -> Iterator[ShapeVertex]:
-    """Yield a vertex and all below it."""
-    yield shape
-    for child in shape.children:
-        yield from vertices_of(child)
 
 
 def n_signers(vertex: ShapeVertex) -> int:
@@ -39,7 +32,7 @@ def n_signer_sessions(vertices: Iterable[ShapeVertex]) -> int:
 
 def build(shape: ShapeVertex) -> Work:
     """Return what the whole tree takes, up to every sighash."""
-    vertices = list(vertices_of(shape))
+    vertices = list(shape.vertices())
     n, n_leaves = shape.n_clients, sum(1 for _ in shape.leaves())
     n_outputs = n_transactions(vertices) + n_leaves + n  # spent by the tree; L-stocks; channels
     work = Work({Op.PUBKEY_PARSE: (n + 1) + 2 * n, Op.TWEAK: n_outputs, Op.KEY_AGG_TWO: n})
@@ -48,13 +41,13 @@ def build(shape: ShapeVertex) -> Work:
 
 def nonces(shape: ShapeVertex) -> Work:
     """Return what one nonce for every signer session takes."""
-    n_sessions = n_signer_sessions(vertices_of(shape))
+    n_sessions = n_signer_sessions(shape.vertices())
     return Work({Op.PUBKEY_PARSE: shape.n_clients + 1, Op.NONCE_GEN: n_sessions})
 
 
 def aggregate_nonces(shape: ShapeVertex) -> Work:
     """Return what the aggregate nonce of every transaction takes."""
-    vertices = list(vertices_of(shape))
+    vertices = list(shape.vertices())
     n_txs = n_transactions(vertices)
     n_sessions = n_signer_sessions(vertices)
     return Work(
@@ -68,7 +61,7 @@ def aggregate_nonces(shape: ShapeVertex) -> Work:
 
 def sign(shape: ShapeVertex) -> Work:
     """Return what all partial signatures take when every signer opens its own session."""
-    n_sessions = n_signer_sessions(vertices_of(shape))
+    n_sessions = n_signer_sessions(shape.vertices())
     return Work(
         {
             Op.KEYPAIR_CREATE: shape.n_clients + 1,
@@ -81,13 +74,13 @@ def sign(shape: ShapeVertex) -> Work:
 
 def finish(shape: ShapeVertex) -> Work:
     """Return what aggregating and verifying every signature takes, in sessions already open."""
-    vertices = list(vertices_of(shape))
+    vertices = list(shape.vertices())
     return _finish(n_transactions(vertices), n_signer_sessions(vertices))
 
 
 def lsp(shape: ShapeVertex) -> Work:
     """Return what a ceremony takes of the LSP, from everybody's keys to the signed root."""
-    vertices = list(vertices_of(shape))
+    vertices = list(shape.vertices())
     n_txs, n_sessions = n_transactions(vertices), n_signer_sessions(vertices)
     own = Work({Op.KEYPAIR_CREATE: 1, Op.SESSION: n_txs, Op.PARTIAL_SIGN: n_txs})
     received = _finish(n_txs, n_sessions)
@@ -153,7 +146,7 @@ def clients(shape: ShapeVertex) -> Work:
 
 def ceremony(shape: ShapeVertex) -> Work:
     """Return what a ceremony takes of everybody, from the build request to the funding."""
-    n_txs = n_transactions(vertices_of(shape))
+    n_txs = n_transactions(shape.vertices())
     prepared = Work(
         {
             Op.NONCE_GEN: n_txs,  # The clients' were made when they joined.

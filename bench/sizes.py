@@ -77,12 +77,12 @@ class Size:
     @property
     def n_transactions(self) -> int:
         """How many transactions the tree has."""
-        return floor.n_transactions(floor.vertices_of(self.shape))
+        return floor.n_transactions(self.shape.vertices())
 
     @property
     def n_signer_sessions(self) -> int:
         """How many sessions all signers open together."""
-        return floor.n_signer_sessions(floor.vertices_of(self.shape))
+        return floor.n_signer_sessions(self.shape.vertices())
 
     def new_lsp(self, keychain: Keychain) -> LspState:
         """Return the state of an LSP that has seen nothing yet."""

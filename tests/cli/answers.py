@@ -56,6 +56,7 @@ LSP_STATUS = {
     "build": {"phase": "preparing"},
     "build_dropped": "client 2: silent",
     "n_factories": 1,
+    "look_blocks": 36,
     "stopped": [],
     "capital": {
         "free_sat": 4_000_000_000,
@@ -126,6 +127,30 @@ BUILD = {
     "change_sat": 1_000_000,
     "terms": TERMS,
     "placed": PLACED,
+    "shapes": [
+        {
+            "choice": "default",
+            "is_chosen": True,
+            "inner_arities": [2],
+            "inner_kinds": ["dw"],
+            "exit_blocks": 894,
+            "lock_blocks": 1_998,
+            "branch_vsize": 625,
+            "tree_vsize": 959,
+            "refusal": None,
+        },
+        {
+            "choice": "static",
+            "is_chosen": False,
+            "inner_arities": None,
+            "inner_kinds": None,
+            "exit_blocks": None,
+            "lock_blocks": None,
+            "branch_vsize": None,
+            "tree_vsize": None,
+            "refusal": "clients: expected fewer, received more",
+        },
+    ],
 }
 
 
@@ -170,6 +195,7 @@ def client_summary(**changes: Any) -> dict[str, Any]:
         "blocks_to_expiry": 5_000,
         "exit_deadline_height": 5_406,
         "exit_blocks": 450,
+        "look_blocks": 72,
         "published": [],
         "channel_status": "open",
         "channel_failed": None,
@@ -388,6 +414,8 @@ INVOICE = {
     "received_msat": 0,
     "description": "a boat\nproof",
     "expires_at": 1_700_000_000,
+    "hold_seconds": 0,
+    "agreed_hold_seconds": None,
     "channel_id": None,
     "factory_id": None,
     "invoice": TEXT,

@@ -106,7 +106,10 @@ USAGE_ERRORS = [
         "lsp.min_clients: expected at most build_at_clients, 4, received 5",
     ),
     ("lsp run --lstock-csv-blocks 10", "lstock_csv_blocks: expected at least a step, 144"),
-    ("lsp run --ready-min-blocks 5000", "expected at most active_blocks, 4320, received 5000"),
+    (
+        "lsp run --ready-min-blocks 13000",
+        "expected at most active_blocks, 12960, received 13000",
+    ),
     ("lsp run --signet-challenge 51", "signet_challenge: expected none on regtest, received 51"),
     ("lsp run --signet-challenge xyz", "expected 1 to 10000 bytes in hex"),
     ("client run", "client.lsp: expected NODEID@HOST:PORT"),

@@ -25,7 +25,12 @@ def test_an_amount_is_in_sat_unless_its_suffix_says_otherwise(
     made, paid = client.calls
     assert made == (
         "invoice",
-        {"amount_msat": amount_msat, "description": "a boat", "expiry_seconds": 60},
+        {
+            "amount_msat": amount_msat,
+            "description": "a boat",
+            "expiry_seconds": 60,
+            "hold_seconds": 0,
+        },
     )
     assert paid == (
         "pay",

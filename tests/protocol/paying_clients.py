@@ -56,7 +56,9 @@ def balance(client: PumpNode) -> Balance:
     return balance_of(newest_link(client))
 
 
-def make_invoice(pump: Pump, payee: PumpNode, amount_msat: int, **changes: Any) -> ev.PayRequested:
+def make_invoice(
+    pump: Pump, payee: PumpNode, amount_msat: int, *, hold_seconds: int = 0, **changes: Any
+) -> ev.PayRequested:
     """Let a client make an invoice, and return what a payer reads in it."""
     number = next(_numbers)
     preimage = hashlib.sha256(f"preimage {number}".encode()).digest()
@@ -69,6 +71,7 @@ def make_invoice(pump: Pump, payee: PumpNode, amount_msat: int, **changes: Any) 
         expires_at=EXPIRY_SECONDS,
         expiry_seconds=EXPIRY_SECONDS,
         text=f"invoice {number}",
+        hold_seconds=hold_seconds,
     )
     pump.handle(payee, requested)
     read = {
@@ -79,7 +82,7 @@ def make_invoice(pump: Pump, payee: PumpNode, amount_msat: int, **changes: Any) 
         "amount_msat": amount_msat,
         "description": requested.description,
         "min_final_cltv_expiry_delta": min_final_cltv_expiry_delta(
-            newest_link(payee), payee.state.chain
+            newest_link(payee), payee.state.chain, hold_seconds=hold_seconds
         ),
     }
     return ev.PayRequested(**{**read, **changes})

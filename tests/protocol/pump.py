@@ -279,7 +279,7 @@ class Pump:
         self.run()
 
     def mine(self, n_blocks: int = 1) -> None:
-        """Find blocks, each of which everybody sees; one takes longer than any hold."""
+        """Find blocks, each of which everybody sees; one takes longer than any usual hold."""
         for _ in range(n_blocks):
             self.pass_holds()
             self.chain.mine()

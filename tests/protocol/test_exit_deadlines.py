@@ -66,9 +66,9 @@ def test_a_channel_goes_on_chain_eb_and_18_blocks_before_an_htlc_expires_and_not
 @pytest.mark.parametrize(
     ("n_layers", "accepted", "asks", "publishes", "forwards"),
     [
-        (1, (612, 1_188), 624, 468, 486),
-        (2, (1_056, 2_076), 1_068, 912, 930),
-        (3, (1_500, 2_964), 1_512, 1_356, 1_374),
+        (1, (612, 1_620), 624, 468, 486),
+        (2, (1_056, 2_508), 1_068, 912, 930),
+        (3, (1_500, 3_396), 1_512, 1_356, 1_374),
     ],
 )
 def test_the_blocks_of_an_htlc_are_those_of_the_protocols_table(
@@ -106,7 +106,7 @@ def path_of_layers(n_layers: int) -> tuple[PathStep, ...]:
     )
 
 
-@pytest.mark.parametrize(("n_clients", "exit_blocks", "most"), [(2, 450, 1_188), (3, 894, 2_076)])
+@pytest.mark.parametrize(("n_clients", "exit_blocks", "most"), [(2, 450, 1_620), (3, 894, 2_508)])
 def test_a_factory_of_the_defaults_has_the_tables_exit_blocks(
     n_clients: int, exit_blocks: int, most: int
 ) -> None:
@@ -122,7 +122,7 @@ def test_the_table_of_the_protocol_page_has_these_numbers(repository: Path) -> N
         "| 624, 1,068, 1,512 |",
         "`cltv_expiry` − 468, 912, 1,356 |",  # noqa: RUF001 - the page's minus sign
         "| 486, 930, 1,374 |",
-        "| 1,188, 2,076, 2,964 |",
+        "| 1,620, 2,508, 3,396 |",
     )
     assert [row for row in rows if row not in page] == []
 

@@ -71,6 +71,8 @@ class Material:
         self.messages += [
             m.Resume(**ids),
             m.Abort(attempt_id=ids["attempt_id"], reason="over"),
+            m.AnnounceHash(payment_hash=bytes(32), hold_seconds=60, expiry_seconds=60),
+            m.HashAnnounced(payment_hash=bytes(32), hold_seconds=60),
             m.Leave(factory_pubkey=pump.attempt.seats[0].factory_pubkey),
             m.Refused(factory_pubkey=stranger(), reason="no"),
         ]

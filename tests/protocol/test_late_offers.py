@@ -16,7 +16,8 @@ from tests.protocol.pump import Pump, PumpNode, Tamper
 from tests.protocol.test_leaving import QUICK
 
 from cromford.factory.terms import SAFETY_BLOCKS
-from cromford.protocol.channels.htlc_rules import CLAIM_BLOCKS, min_final_cltv_expiry_delta
+from cromford.protocol.channels.htlc_rules import min_final_cltv_expiry_delta
+from cromford.protocol.htlc_blocks import CLAIM_BLOCKS
 from cromford.wire import messages as m
 
 FIRST_MSAT: Final = 30_000_000

@@ -21,13 +21,9 @@ from tests.protocol.unanswered import chain_at
 from cromford import effects as fx
 from cromford.protocol import events as ev
 from cromford.protocol.channels.finish import NOT_DELIVERED
-from cromford.protocol.channels.htlc_rules import (
-    CLAIM_BLOCKS,
-    INVOICE_SLACK_BLOCKS,
-    acceptance_failure,
-    check_offer,
-)
+from cromford.protocol.channels.htlc_rules import acceptance_failure, check_offer
 from cromford.protocol.faults import Rejected
+from cromford.protocol.htlc_blocks import CLAIM_BLOCKS, INVOICE_SLACK_BLOCKS
 from cromford.protocol.journal.book import Payment
 from cromford.protocol.journal.failures import Failure
 from cromford.wire import messages as m

@@ -18,7 +18,7 @@ from cromford import effects as fx
 from cromford.factory.terms import SAFETY_BLOCKS
 from cromford.protocol import events as ev
 from cromford.protocol.channels.finish import NOT_DELIVERED
-from cromford.protocol.channels.htlc_rules import CLAIM_BLOCKS
+from cromford.protocol.htlc_blocks import CLAIM_BLOCKS
 from cromford.protocol.journal.failures import Failure
 from cromford.wire import messages as m
 

@@ -12,9 +12,12 @@ from tests.protocol.pump import Pump
 from tests.protocol.test_leaving import leave, publish_branch, wallet_sat
 
 from cromford.channel.terms import MSAT_PER_SAT
+from cromford.factory.branch import branch_of
 from cromford.factory.kinds import InnerLevels, VertexKind
+from cromford.factory.vertices import TreeNode
 from cromford.protocol import events as ev
-from cromford.protocol.channels.htlc_rules import payment_blocks
+from cromford.protocol.htlc_blocks import payment_blocks
+from cromford.protocol.lobby.shapes import shape_costs
 from cromford.protocol.policy import LspPolicy
 from cromford.wire import messages as m
 
@@ -125,6 +128,48 @@ def test_a_payment_between_the_deepest_of_64_clients_locks_money_for_1134_blocks
     assert pay(pump, pump.lsp, payer, FIRST_MSAT).status == "paid"
     request = make_invoice(pump, payee, PAID_MSAT)
     assert request.min_final_cltv_expiry_delta == 636
+
+
+# What an operator reads before it builds
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_what_a_choice_is_said_to_cost_is_what_the_tree_has(name: str) -> None:
+    pump = factory_of(name)
+    (cost,) = (c for c in shape_costs(pump.policy, len(pump.clients)) if c.is_chosen)
+    trees = pump.attempt.tree
+    branches = [branch_of(trees, client) for client in range(1, len(pump.clients) + 1)]
+    slowest = max(branches, key=lambda branch: branch.exit_blocks)
+    assert cost.exit_blocks == slowest.exit_blocks
+    assert cost.lock_blocks == 2 * slowest.exit_blocks + 36 + 18 + 144 + 12
+    assert cost.inner == trees.terms.inner_levels
+    assert cost.tree_vsize == sum(signed_vsize(node) for node in trees.nodes)
+    assert cost.branch_vsize == sum(signed_vsize(node) for node in slowest.nodes)
+    assert cost.refusal is None
+
+
+def signed_vsize(node: TreeNode) -> int:
+    return node.tx.with_witnesses((bytes(64),)).vsize
+
+
+def test_64_clients_choose_between_462_blocks_and_1338() -> None:
+    costs = {cost.choice: cost for cost in shape_costs(LspPolicy(), 64)}
+    assert list(costs) == ["default", "dw", "static"]
+    assert costs["default"] == replace(costs["static"], choice="default", is_chosen=True)
+    assert [costs[name].exit_blocks for name in ("static", "dw")] == [462, 1_338]
+    assert [costs[name].lock_blocks for name in ("static", "dw")] == [1_134, 2_886]
+
+
+def test_a_choice_that_is_not_possible_says_why_and_the_others_what_they_cost() -> None:
+    own = levels((2, STATIC))
+    policy = LspPolicy(max_exit_delay_blocks=500, inner_levels=own)
+    costs = {cost.choice: cost for cost in shape_costs(policy, 64)}
+    assert [name for name, cost in costs.items() if cost.is_chosen] == ["own"]
+    assert costs["own"].refusal is not None
+    assert "inner_arities" in costs["own"].refusal
+    assert costs["dw"].refusal is not None
+    assert "max_exit_delay_blocks: expected at least 864" in costs["dw"].refusal
+    assert costs["default"].exit_blocks == 462
 
 
 # A proposal that lies about kinds

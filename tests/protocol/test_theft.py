@@ -25,15 +25,11 @@ from cromford.factory.terms import SAFETY_BLOCKS
 from cromford.protocol import client as client_role
 from cromford.protocol import events as ev
 from cromford.protocol.channels import payments
-from cromford.protocol.channels.htlc_rules import (
-    CLAIM_BLOCKS,
-    INVOICE_SLACK_BLOCKS,
-    check_offer,
-    forward_delta_blocks,
-)
+from cromford.protocol.channels.htlc_rules import check_offer, forward_delta_blocks
 from cromford.protocol.channels.steps import sign_if_due
 from cromford.protocol.exiting.channel import given_up
 from cromford.protocol.facts import FRESH
+from cromford.protocol.htlc_blocks import CLAIM_BLOCKS, INVOICE_SLACK_BLOCKS
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.link import Link
 from cromford.protocol.turn import Turn
@@ -288,7 +284,7 @@ def test_an_htlc_that_is_on_no_commitment_drives_nobody_out() -> None:
         ({"payee": "lsp"}, None),
         ({"payment_secret": bytes(32)}, None),
         ({}, 1),
-        ({}, 400),
+        ({}, 800),
         ({}, 100_000),
         ({}, LOCKTIME_THRESHOLD - 1),
     ],

@@ -11,6 +11,7 @@ from cromford.cli.invocation import Invocation, invocation_options
 from cromford.cli.shown import payment_lists
 from cromford.cli.shown.output import Printer, msat, show
 from cromford.daemon.api.payment_limits import (
+    ANNOUNCED_HOLD_SECONDS_MAX,
     INVOICE_EXPIRY_SECONDS,
     LIMIT,
     LIMIT_MAX,
@@ -70,10 +71,23 @@ def invoice_command(role: str) -> click.Command:
         show_default=True,
         help="How long it can be paid.",
     )
+    @click.option(
+        "--hold-seconds",
+        type=click.IntRange(0, ANNOUNCED_HOLD_SECONDS_MAX),
+        default=0,
+        show_default=True,
+        help="How long the LSP is to hold the payment if you are away then; it may hold it less.",
+    )
     @invocation_options
     @click.pass_obj
     def invoice(
-        invocation: Invocation, /, *, amount: int, description: str, expiry_seconds: int
+        invocation: Invocation,
+        /,
+        *,
+        amount: int,
+        description: str,
+        expiry_seconds: int,
+        hold_seconds: int,
     ) -> None:
         """Ask for AMOUNT sat: make an invoice for whoever is to pay.
 
@@ -86,6 +100,7 @@ def invoice_command(role: str) -> click.Command:
             amount_msat=amount,
             description=description,
             expiry_seconds=expiry_seconds,
+            hold_seconds=hold_seconds,
         )
         show(invocation, answer, payment_lists.invoice)
 

@@ -38,6 +38,7 @@ from cromford.protocol.journal.house import DEAD, FUNDED
 from cromford.protocol.journal.lsp_state import LspConfig, LspState
 from cromford.protocol.lobby.build import plan_build
 from cromford.protocol.lobby.giving_up import planned
+from cromford.protocol.lobby.shapes import shape_costs
 from cromford.signing.keychain import Keychain
 from cromford.wallet.account import Account
 from cromford.wallet.coins import Wallet
@@ -228,6 +229,7 @@ class LspDaemon(Daemon[LspState]):
             "n_waiting": len(state.house.members),
             "build": views.show_build(state.house.build, state.open_attempt),
             "build_dropped": state.house.build_dropped,
+            "look_blocks": state.config.policy.look_blocks,
             "capital": views.capital(state),
             "n_factories": sum(
                 entry.status in {FUNDED, DEAD} for entry in state.house.entries.values()
@@ -257,7 +259,12 @@ class LspDaemon(Daemon[LspState]):
             ) from rejected
         if not wanted.dry_run:
             self.request(ev.BuildRequested(min_clients=min_clients, max_clients=max_clients))
-        return {"started": not wanted.dry_run, **views.show_plan(plan)}
+        costs = shape_costs(policy, len(plan.placed))
+        return {
+            "started": not wanted.dry_run,
+            **views.show_plan(plan),
+            "shapes": [views.show_shape_cost(cost) for cost in costs],
+        }
 
     async def _factories(self) -> object:
         state = self.driver.state

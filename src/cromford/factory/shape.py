@@ -55,6 +55,12 @@ class ShapeVertex:
         for child in self.children:
             yield from child.leaves()
 
+    def vertices(self) -> Iterator["ShapeVertex"]:
+        """Yield this vertex and all below it, depth first."""
+        yield self
+        for child in self.children:
+            yield from child.vertices()
+
     def path_to(self, client: int) -> tuple["ShapeVertex", ...]:
         """Return the vertices from here down to the client's leaf.
 

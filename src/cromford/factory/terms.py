@@ -161,6 +161,11 @@ class FactoryTerms:
             - SAFETY_BLOCKS
         )
 
+    @property
+    def look_blocks(self) -> int:
+        """How often a client must see the chain at least: half a step, or it may lose a race."""
+        return max(1, self.step_blocks // 2)
+
     def encode(self) -> bytes:
         """Return the TLV stream of the terms."""
         return self._encoded

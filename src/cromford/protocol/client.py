@@ -97,8 +97,18 @@ def _take_message(turn: Turn[ClientState], message: m.Message) -> None:
         channels.on_channel_message(turn, message)
     elif isinstance(message, m.OpeningMessage):
         opening.take_message(turn, message)
+    elif isinstance(message, m.HoldMessage):
+        _take_hold_message(turn, message)
     else:
         lobby.take_message(turn, message)
+
+
+def _take_hold_message(turn: Turn[ClientState], message: m.HoldMessage) -> None:
+    if isinstance(message, m.HashAnnounced):
+        channels.on_hash_announced(turn, message)
+    else:
+        lsp_node_id = turn.state.config.lsp_node_id
+        turn.ask(fx.Disconnect(node_id=lsp_node_id, reason="AnnounceHash is a client's message"))
 
 
 def apply_in(state: ClientState, _stream: str, record: r.AnyRecord) -> ClientState:
@@ -142,6 +152,7 @@ def _on_connection(turn: Turn[ClientState], node_id: bytes) -> None:
         if attempt.lsp_node_id == node_id:
             for message in opening.after_reconnect(attempt):
                 turn.send(node_id, message)
+    channels.announce_again(turn)
 
 
 def _on_block(turn: Turn[ClientState], event: ev.BlockAdded) -> None:

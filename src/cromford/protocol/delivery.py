@@ -236,6 +236,9 @@ class _Desk:
     def streams_of(self, node_id: bytes) -> tuple[str, ...]:
         return self._round.house_now().streams_of(node_id)
 
+    def hold_seconds(self, node_id: bytes, payment_hash: bytes) -> int:
+        return self._round.house_now().hold_seconds(node_id, payment_hash)
+
     def has_coins(self, outpoints: Sequence[OutPoint]) -> bool:
         return self._round.house_now().has_coins(outpoints)
 

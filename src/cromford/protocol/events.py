@@ -318,6 +318,7 @@ class InvoiceRequested:
     expires_at: int  # unix time
     expiry_seconds: int
     text: str  # BOLT 11
+    hold_seconds: int = 0  # how long the LSP is asked to hold it while we are away
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

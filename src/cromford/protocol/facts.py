@@ -23,6 +23,9 @@ class Directory(Protocol):
     def streams_of(self, node_id: bytes) -> tuple[str, ...]:
         """Return the streams of the factories in which a client has a channel, oldest first."""
 
+    def hold_seconds(self, node_id: bytes, payment_hash: bytes) -> int:
+        """Return how long a payment is held because its payee announced it; 0 if it did not."""
+
     def has_coins(self, outpoints: Sequence[OutPoint]) -> bool:
         """Say whether the wallet has all these coins, in a block and unspent."""
 
@@ -49,6 +52,9 @@ class _Nowhere:
 
     def streams_of(self, node_id: bytes) -> tuple[str, ...]:  # noqa: ARG002 - nor known
         return ()
+
+    def hold_seconds(self, node_id: bytes, payment_hash: bytes) -> int:  # noqa: ARG002 - nor paid
+        return 0
 
     def has_coins(self, outpoints: Sequence[OutPoint]) -> bool:
         return not outpoints

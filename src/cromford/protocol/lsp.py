@@ -34,7 +34,7 @@ from cromford.protocol.journal.lsp_state import LspState, apply, new_lsp, pendin
 from cromford.protocol.journal.mail_records import MailTaken
 from cromford.protocol.journal.scan import UNKNOWN
 from cromford.protocol.journal.streams import CHAIN, HOUSE, factory_number
-from cromford.protocol.lobby import giving_up, ordering
+from cromford.protocol.lobby import announcing, giving_up, ordering
 from cromford.protocol.lobby import lsp as lobby
 from cromford.protocol.opening import lsp as opening
 from cromford.protocol.opening.funding import fund_if_due
@@ -175,6 +175,8 @@ def _factories_of(round_: Round, node_id: bytes) -> list[Turn[Factory]]:
 def _take_message(round_: Round, node_id: bytes, message: m.Message) -> None:
     if isinstance(message, m.Join | m.Leave):
         lobby.take_message(round_.house, node_id, message)
+    elif isinstance(message, m.AnnounceHash):
+        announcing.on_announced(round_.house, node_id, message)
     elif isinstance(message, m.ChannelMessage):
         turn = _with_channel(round_, message.channel_id)
         if turn is not None:

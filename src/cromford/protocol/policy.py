@@ -58,7 +58,7 @@ class LspPolicy:
     step_blocks: int = 144
     states_per_layer: int = 4
     max_exit_delay_blocks: int = 1296
-    active_blocks: int = 4320
+    active_blocks: int = 12_960
     dying_blocks: int = 432
     ready_min_blocks: int = 2016
     patience_blocks: int = 144
@@ -68,7 +68,7 @@ class LspPolicy:
     lstock_csv_blocks: int = 144
     min_depth: int = MIN_DEPTH
     to_self_delay_lsp: int = 144
-    to_self_delay_client: int = 432
+    to_self_delay_client: int = 144
     pool_size: int = POOL_SIZE_MIN
     deadline_seconds: int = 20
     # The price of a forwarded payment (BOLT 7), announced to every client that connects.
@@ -76,8 +76,19 @@ class LspPolicy:
     fee_proportional_millionths: int = 1000
     # How long a payment waits for a payee that is away.
     hold_seconds: int = 30
+    # The most that it waits where the payee announced its hash and asked for it.
+    announced_hold_seconds: int = 10_800
     # After how many blocks a channel that failed is left, if it is worth an exit.
     failed_channel_blocks: int = FAILED_CHANNEL_BLOCKS
+
+    @property
+    def look_blocks(self) -> int:
+        """How often an LSP must see the chain at least: a quarter of a step.
+
+        A client's revoked commitment is then seen with three quarters of the least
+        `to_self_delay` left to punish it in.
+        """
+        return max(1, self.step_blocks // 4)
 
     @property
     def delay_max_blocks(self) -> int:

@@ -134,6 +134,26 @@ class Leave:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AnnounceHash:
+    """Client to LSP: I expect a payment with this hash; if I am away, hold it for `hold_seconds`.
+
+    `expiry_seconds` is how long it can be paid.
+    """
+
+    payment_hash: bytes = fixed(HASH_SIZE)
+    hold_seconds: int = u64()
+    expiry_seconds: int = u64()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HashAnnounced:
+    """LSP to client: how long a payment with this hash is held; 0 if no longer than any other."""
+
+    payment_hash: bytes = fixed(HASH_SIZE)
+    hold_seconds: int = u64()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BranchVertex:
     """One vertex on the way to a client's channel, as the LSP computed it.
 
@@ -350,6 +370,7 @@ class ChannelFailure:
 
 
 LobbyMessage = Lobby | Join | Joined | Refused | Leave
+HoldMessage = AnnounceHash | HashAnnounced
 OpeningMessage = (
     Propose
     | SignBelow
@@ -371,7 +392,7 @@ ChannelMessage = (
     | ChannelFailure
 )
 # One union for each room of the protocol that takes messages.
-Message = LobbyMessage | OpeningMessage | ChannelMessage
+Message = LobbyMessage | HoldMessage | OpeningMessage | ChannelMessage
 
 MESSAGE_TYPES: Final[dict[type[Message], int]] = {
     Lobby: 38400,
@@ -395,6 +416,8 @@ MESSAGE_TYPES: Final[dict[type[Message], int]] = {
     CommitmentSigned: 38436,
     RevokeAndAck: 38438,
     ChannelFailure: 38440,
+    AnnounceHash: 38442,
+    HashAnnounced: 38444,
 }
 _LAYOUTS: Final = {message_type: layout_of(cls) for cls, message_type in MESSAGE_TYPES.items()}
 

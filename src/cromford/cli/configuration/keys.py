@@ -32,6 +32,7 @@ from cromford.cli.configuration.kinds import (
     Text,
 )
 from cromford.crypto.keys import PUBKEY_SIZE
+from cromford.daemon.api.payment_limits import ANNOUNCED_HOLD_SECONDS_MAX
 from cromford.daemon.logs import LOG_FORMATS, LOG_LEVELS
 from cromford.daemon.options import LOG_FORMAT, LOG_LEVEL, POLL_SECONDS
 from cromford.factory.kinds import PICTURE_CLIENTS_MAX, VertexKind
@@ -435,6 +436,12 @@ _LSP_KEYS: Final = (
         Integer(0, HOLD_SECONDS_MAX, "SECONDS"),
         _LSP.hold_seconds,
         "Seconds that a payment waits for its payee, and after which a payer is told of a failure.",
+    ),
+    _lsp_key(
+        "announced_hold_seconds",
+        Integer(0, ANNOUNCED_HOLD_SECONDS_MAX, "SECONDS"),
+        _LSP.announced_hold_seconds,
+        "The most that a payment waits for a payee that announced it and asked for that.",
     ),
     _lsp_key(
         "failed_channel_blocks",

@@ -268,6 +268,7 @@ def lsp_policy(values: Values) -> LspPolicy:
         fee_base_msat=of["fee_base_msat"],
         fee_proportional_millionths=of["fee_proportional_millionths"],
         hold_seconds=of["hold_seconds"],
+        announced_hold_seconds=of["announced_hold_seconds"],
         failed_channel_blocks=of["failed_channel_blocks"],
     )
 

@@ -52,6 +52,7 @@ def lsp_status(console: Console, status: Document) -> None:
         ("clients", f"{status['n_connected']} connected, {status['n_waiting']} waiting"),
         ("building", "no" if building is None else building["phase"]),
         ("factories", status["n_factories"]),
+        ("must see the chain", f"at least every {blocks(status['look_blocks'])}"),
         *_capital_rows(status["capital"]),
     ]
     rows += [
@@ -214,6 +215,30 @@ def build(console: Console, answer: Document) -> None:
             ("change", sat(answer["change_sat"])),
         ],
     )
+    if not answer["started"]:
+        shapes(console, answer["shapes"])
+
+
+def shapes(console: Console, choices: list[Document]) -> None:
+    """Print what each choice of shape costs; the chosen one is marked."""
+    rows = table("shape", "inner levels", "blocks to leave", "lock", "branch", "tree")
+    for choice in choices:
+        name = f"{choice['choice']} *" if choice["is_chosen"] else choice["choice"]
+        if choice["refusal"] is not None:
+            rows.add_row(cell(name), cell(choice["refusal"]), *[cell("")] * 4)
+            continue
+        levels = zip(choice["inner_kinds"], choice["inner_arities"], strict=True)
+        rows.add_row(
+            cell(name),
+            cell(", ".join(f"{kind} {arity}" for kind, arity in levels) or "none"),
+            cell(f"{choice['exit_blocks']:,}"),
+            cell(f"{choice['lock_blocks']:,} blocks"),
+            cell(f"{choice['branch_vsize']:,} vB"),
+            cell(f"{choice['tree_vsize']:,} vB"),
+        )
+    console.print(rows)
+    told = "lock: how long a payment between two clients here may hold its payer's money; * chosen"
+    console.print(cell(told, "dim"), soft_wrap=True)
 
 
 def placement(console: Console, placed: list[Document]) -> None:
@@ -304,6 +329,10 @@ def client_factories(console: Console, answer: Document) -> None:
             _time_left(factory),
         )
     console.print(rows)
+    looks = [factory["look_blocks"] for factory in answer["factories"] if factory["look_blocks"]]
+    if looks:
+        told = f"your node must see the chain at least every {blocks(min(looks))}"
+        console.print(cell(told, "dim"), soft_wrap=True)
 
 
 def _depth(factory: Document) -> str:

@@ -11,6 +11,17 @@ Document = dict[str, Any]
 _DIRECTIONS: Final = {"out": "paid out", "in": "invoice"}
 
 
+def _hold(answer: Document) -> list[tuple[str, str]]:
+    asked, agreed = answer["hold_seconds"], answer["agreed_hold_seconds"]
+    if not asked:
+        return []
+    if agreed is None:
+        return [("if you are away", "the LSP did not say yet whether it holds the payment")]
+    if agreed == 0:
+        return [("if you are away", "the LSP does not hold the payment")]
+    return [("if you are away", f"the LSP holds the payment for {agreed:,} seconds")]
+
+
 def invoice(console: Console, answer: Document) -> None:
     """Print an invoice: alone where it goes into a pipe, with a QR code in a terminal."""
     if not console.is_terminal:
@@ -26,6 +37,7 @@ def invoice(console: Console, answer: Document) -> None:
             ("description", answer["description"] or "none"),
             ("payment hash", answer["payment_hash"]),
             ("expires", moment(answer["expires_at"])),
+            *_hold(answer),
         ],
     )
     if answer["amount_msat"] > answer["receivable_msat"]:

@@ -9,7 +9,12 @@ import msgspec
 
 from cromford.crypto.keys import sha256
 from cromford.daemon.api.factory_id import find_factory
-from cromford.daemon.api.payment_limits import INVOICE_EXPIRY_SECONDS, WAIT_SECONDS
+from cromford.daemon.api.payment_limits import (
+    ANNOUNCED_HOLD_SECONDS_MAX,
+    ANNOUNCEMENT_SECONDS,
+    INVOICE_EXPIRY_SECONDS,
+    WAIT_SECONDS,
+)
 from cromford.daemon.api.payments import (
     Means,
     Payer,
@@ -18,6 +23,7 @@ from cromford.daemon.api.payments import (
     pay,
     pay_request,
     read_invoice,
+    wait_until,
 )
 from cromford.daemon.api.rpc import InvalidParam, RpcFailure
 from cromford.daemon.api.rpc_server import Handler, read_params, without_params
@@ -55,6 +61,7 @@ class _InvoiceParams(msgspec.Struct, forbid_unknown_fields=True):
     amount_msat: int
     description: str = ""
     expiry_seconds: int = INVOICE_EXPIRY_SECONDS
+    hold_seconds: int = 0
 
 
 class _ClientPayParams(msgspec.Struct, forbid_unknown_fields=True):
@@ -92,6 +99,13 @@ class ClientPayments:
 
     async def _invoice(self, params: dict[str, Any]) -> object:
         wanted = read_params(params, _InvoiceParams)
+        most = min(wanted.expiry_seconds, ANNOUNCED_HOLD_SECONDS_MAX)
+        if not 0 <= wanted.hold_seconds <= most:
+            raise InvalidParam(
+                "hold_seconds",
+                f"hold_seconds: expected 0..{most}, and at most expiry_seconds, "
+                f"received {wanted.hold_seconds}",
+            )
         preimage, payment_secret = (secrets.token_bytes(SECRET_SIZE) for _ in range(2))
         try:
             invoice = self._new_invoice(wanted, sha256(preimage), payment_secret)
@@ -107,8 +121,15 @@ class ClientPayments:
                 expires_at=invoice.expires_at,
                 expiry_seconds=invoice.expiry_seconds,
                 text=text,
+                hold_seconds=wanted.hold_seconds,
             )
         )
+        if wanted.hold_seconds:
+            await wait_until(
+                self._owner.events,
+                lambda: self._owner.book.invoices[invoice.payment_hash].agreed_seconds is not None,
+                seconds=ANNOUNCEMENT_SECONDS,
+            )
         receivable = [balance_of(link).receivable_msat for link in self._usable()]
         return {
             **show_invoice(self._owner.book, self._owner.book.invoices[invoice.payment_hash]),
@@ -138,7 +159,8 @@ class ClientPayments:
             created_at=int(time.time()),
             expiry_seconds=wanted.expiry_seconds,
             min_final_cltv_expiry_delta=max(
-                min_final_cltv_expiry_delta(link, state.chain) for link in usable
+                min_final_cltv_expiry_delta(link, state.chain, hold_seconds=wanted.hold_seconds)
+                for link in usable
             ),
             route_hint=self._route_hint(usable),
         )

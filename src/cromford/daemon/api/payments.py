@@ -251,9 +251,16 @@ def _explained(failure: RpcFailure, means: Means) -> RpcFailure:
 
 async def _outcome(payer: Payer, payment_hash: bytes, *, seconds: float) -> None:
     """Wait until a payment is paid or failed, the time is over, or the daemon stops."""
+    await wait_until(
+        payer.events, lambda: payer.payment_status(payment_hash) != "pending", seconds=seconds
+    )
+
+
+async def wait_until(events: EventLog, is_so: Callable[[], bool], *, seconds: float) -> None:
+    """Wait until something is so, the time is over, or the daemon stops."""
     loop = asyncio.get_running_loop()
     until = loop.time() + seconds
-    while payer.payment_status(payment_hash) == "pending":
+    while not is_so():
         left = until - loop.time()
-        if left <= 0 or not await payer.events.wait_beyond(payer.events.n_seen, seconds=left):
+        if left <= 0 or not await events.wait_beyond(events.n_seen, seconds=left):
             return

@@ -68,6 +68,7 @@ def summary(state: ClientState, attempt: ClientAttempt, facts: Facts) -> dict[st
         "blocks_to_expiry": None,
         "exit_deadline_height": None,
         "exit_blocks": None,
+        "look_blocks": None,
         "published": [],
         "channel_status": None,
         "channel_failed": None,
@@ -87,6 +88,7 @@ def summary(state: ClientState, attempt: ClientAttempt, facts: Facts) -> dict[st
             "blocks_to_expiry": terms.expiry_height - state.chain.height,
             "exit_deadline_height": remaining.exit_deadline_height,
             "exit_blocks": remaining.exit_blocks,
+            "look_blocks": terms.look_blocks,
             "published": published(state, attempt),
             **_channel_state(state, attempt, facts),
         }

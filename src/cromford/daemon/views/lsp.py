@@ -16,6 +16,7 @@ from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.lsp_attempt import LspAttempt
 from cromford.protocol.journal.lsp_state import LspState
 from cromford.protocol.lobby.build import BuildPlan
+from cromford.protocol.lobby.shapes import ShapeCost
 from cromford.watch.exit import swept_by
 
 SWEPT: Final = "swept"
@@ -283,6 +284,22 @@ def show_plan(plan: BuildPlan) -> dict[str, Any]:
             }
             for seat in plan.placed
         ],
+    }
+
+
+def show_shape_cost(cost: ShapeCost) -> dict[str, Any]:
+    """Return what a choice of shape costs as plain data."""
+    inner = cost.inner
+    return {
+        "choice": cost.choice,
+        "is_chosen": cost.is_chosen,
+        "inner_arities": None if inner is None else list(inner.arities),
+        "inner_kinds": None if inner is None else [kind.label for kind in inner.kinds],
+        "exit_blocks": cost.exit_blocks,
+        "lock_blocks": cost.lock_blocks,
+        "branch_vsize": cost.branch_vsize,
+        "tree_vsize": cost.tree_vsize,
+        "refusal": cost.refusal,
     }
 
 

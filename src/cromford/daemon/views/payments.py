@@ -96,6 +96,8 @@ def show_invoice(book: Book, invoice: OwnInvoice) -> Document:
         "received_msat": invoice.paid_msat,
         "description": invoice.description,
         "expires_at": invoice.expires_at,
+        "hold_seconds": invoice.hold_seconds,
+        "agreed_hold_seconds": invoice.agreed_seconds,
         "channel_id": _hex(channel_id),
         "factory_id": None if channel_id is None else book.links[channel_id].attempt_id.hex(),
         "invoice": invoice.text,

@@ -22,6 +22,7 @@ from cromford.protocol.channels.signer_answers import on_signer_answer
 from cromford.protocol.channels.steps import on_message, prepare
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import channel_records as cr
+from cromford.protocol.journal.book import OwnInvoice
 from cromford.protocol.journal.client_attempt import ClientAttempt
 from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.link import Link
@@ -104,11 +105,41 @@ def on_invoice_requested(turn: Turn[ClientState], event: ev.InvoiceRequested) ->
             description=event.description,
             expires_at=event.expires_at,
             text=event.text,
+            expiry_seconds=event.expiry_seconds,
+            hold_seconds=event.hold_seconds,
         )
     )
     deadline = fx.InvoiceDeadline(payment_hash=payment_hash)
-    turn.ask(fx.SetDeadline(deadline=deadline, seconds=event.expiry_seconds))
+    # What was paid in time may have waited for us.
+    seconds = event.expiry_seconds + event.hold_seconds
+    turn.ask(fx.SetDeadline(deadline=deadline, seconds=seconds))
+    if turn.state.is_connected:
+        _announce(turn, turn.book.invoices[payment_hash])
     finish_channels(turn)
+
+
+def announce_again(turn: Turn[ClientState]) -> None:
+    """Tell the LSP once more of the payments that it did not say it would hold."""
+    for _, invoice in sorted(turn.book.invoices.items()):
+        _announce(turn, invoice)
+
+
+def _announce(turn: Turn[ClientState], invoice: OwnInvoice) -> None:
+    if invoice.status == "open" and invoice.hold_seconds and invoice.agreed_seconds is None:
+        announcement = m.AnnounceHash(
+            payment_hash=invoice.payment_hash,
+            hold_seconds=invoice.hold_seconds,
+            expiry_seconds=invoice.expiry_seconds,
+        )
+        turn.send(turn.state.config.lsp_node_id, announcement)
+
+
+def on_hash_announced(turn: Turn[ClientState], message: m.HashAnnounced) -> None:
+    """Remember for how long the LSP holds a payment; what was not asked means nothing."""
+    invoice = turn.book.invoices.get(message.payment_hash)
+    if invoice is not None and invoice.hold_seconds and invoice.agreed_seconds is None:
+        hold_seconds = min(message.hold_seconds, invoice.hold_seconds)
+        turn.remember(cr.HoldAgreed(payment_hash=message.payment_hash, hold_seconds=hold_seconds))
 
 
 def invoice_deadlines(state: ClientState, unix_time: int) -> tuple[fx.SetDeadline, ...]:
@@ -116,7 +147,7 @@ def invoice_deadlines(state: ClientState, unix_time: int) -> tuple[fx.SetDeadlin
     return tuple(
         fx.SetDeadline(
             deadline=fx.InvoiceDeadline(payment_hash=invoice.payment_hash),
-            seconds=max(0, invoice.expires_at - unix_time),
+            seconds=max(0, invoice.expires_at + invoice.hold_seconds - unix_time),
         )
         for _, invoice in sorted(state.book.invoices.items())
         if invoice.status == "open"

@@ -67,7 +67,8 @@ def answer_as_lsp(turn: AnyTurn, link: Link, live: LiveHtlc, rules: ForwardingRu
     """Forward an HTLC that is locked in, or give it back for what is its payer's own affair.
 
     Where it is the payee's, or our chain is stale, it waits: in time, that may change. Whatever
-    comes of it, its payer hears of a failure when the hold is over, and not before.
+    comes of it, its payer hears of a failure when the hold is over, and not before. It is longer
+    where the payee announced the payment, and as its invoice gives more blocks, the payer knows.
     """
     key = (link.channel_id, live.htlc.htlc_id)
     is_new = key not in turn.book.held
@@ -76,11 +77,19 @@ def answer_as_lsp(turn: AnyTurn, link: Link, live: LiveHtlc, rules: ForwardingRu
         if is_new:
             give_back(turn, link, key[1], failure.reason)
         return
+    announced = _announced_seconds(turn, live) if is_new else 0
     if is_new:
-        turn.ask(fx.SetDeadline(deadline=hold_deadline(key), seconds=rules.hold_seconds))
+        seconds = max(rules.hold_seconds, announced)
+        turn.ask(fx.SetDeadline(deadline=hold_deadline(key), seconds=seconds))
     obstacle = _ask(turn, link, live) if turn.facts.is_fresh else STALE
     if obstacle is not None and is_new:
-        turn.remember(cr.HtlcHeld(channel_id=key[0], htlc_id=key[1], reason=obstacle))
+        held = cr.HtlcHeld(channel_id=key[0], htlc_id=key[1], reason=obstacle, seconds=announced)
+        turn.remember(held)
+
+
+def _announced_seconds(turn: AnyTurn, live: LiveHtlc) -> int:
+    payee = decode_fields(m.Delivery, live.payload).payee
+    return turn.facts.directory.hold_seconds(payee, live.htlc.payment_hash)
 
 
 def _failure_before(
@@ -232,8 +241,12 @@ def on_hold_deadline(turn: AnyTurn, deadline: fx.HoldDeadline) -> None:
 def hold_deadlines(book: Book, *, hold_seconds: int) -> tuple[fx.SetDeadline, ...]:
     """Return the deadlines of all HTLCs that are held or went on, after a restart."""
     waiting = {*book.held, *book.forwards} - {*book.released}
+    announced = {key: held.seconds for key, held in book.held.items()}
     return tuple(
-        fx.SetDeadline(deadline=hold_deadline(key), seconds=hold_seconds) for key in sorted(waiting)
+        fx.SetDeadline(
+            deadline=hold_deadline(key), seconds=max(hold_seconds, announced.get(key, 0))
+        )
+        for key in sorted(waiting)
     )
 
 

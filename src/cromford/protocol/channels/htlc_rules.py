@@ -5,21 +5,21 @@ leaves less than that, and some blocks to act and to claim, could be lost; one t
 ties money up.
 """
 
-from typing import Final
-
 from cromford.channel.errors import UpdateRefused
 from cromford.channel.limits import check_cltv_expiry
 from cromford.factory.terms import SAFETY_BLOCKS
 from cromford.protocol.facts import Facts
+from cromford.protocol.htlc_blocks import (
+    CLAIM_BLOCKS,
+    FORWARD_BLOCKS,
+    GIVE_UP_BLOCKS,
+    final_blocks,
+    hold_blocks,
+)
 from cromford.protocol.journal.failures import Failure
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.link import Link
 from cromford.watch.remaining import is_cut_off
-
-CLAIM_BLOCKS: Final = 18  # To confirm what claims an HTLC once its commitment is on chain.
-FORWARD_BLOCKS: Final = 36  # Beyond EB, between an HTLC's expiry and that of the one it pays for.
-GIVE_UP_BLOCKS: Final = 12  # After its expiry, an HTLC without an output is written off.
-INVOICE_SLACK_BLOCKS: Final = 12  # Blocks that may pass while a payment is on its way.
 
 
 def is_alive(link: Link, chain: KnownChain) -> bool:
@@ -41,18 +41,15 @@ def is_in_time(link: Link, chain: KnownChain, *, height: int) -> bool:
     return deadline_height is None or height < deadline_height
 
 
-def min_final_cltv_expiry_delta(link: Link, chain: KnownChain) -> int:
-    """Return what an invoice asks for that is paid through this channel (BOLT 11 `c`)."""
-    return _final_blocks(link.remaining(chain).exit_blocks)
+def min_final_cltv_expiry_delta(link: Link, chain: KnownChain, *, hold_seconds: int = 0) -> int:
+    """Return what an invoice asks for that is paid through this channel (BOLT 11 `c`).
 
-
-def payment_blocks(*, payer_exit_blocks: int, payee_exit_blocks: int) -> int:
-    """Return how far ahead the expiry of a payment between two channels lies at its payer's."""
-    return payer_exit_blocks + FORWARD_BLOCKS + _final_blocks(payee_exit_blocks)
-
-
-def _final_blocks(exit_blocks: int) -> int:
-    return exit_blocks + CLAIM_BLOCKS + SAFETY_BLOCKS + INVOICE_SLACK_BLOCKS
+    Args:
+        link: The channel.
+        chain: How much of its way out is on chain.
+        hold_seconds: how long the payment may wait for its payee, while blocks pass.
+    """
+    return final_blocks(link.remaining(chain).exit_blocks) + hold_blocks(hold_seconds)
 
 
 def forward_delta_blocks(incoming: Link, chain: KnownChain) -> int:

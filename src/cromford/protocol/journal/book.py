@@ -52,6 +52,9 @@ class Payment:
 class OwnInvoice:
     """An invoice of ours. `paid_by` is the HTLC that pays it, of `paid_msat`.
 
+    What pays it may wait for `hold_seconds` if we are away; `agreed_seconds` is what the LSP said
+    of that, None before it did.
+
     `number` counts payments and invoices together, in the order in which they began.
     """
 
@@ -66,6 +69,9 @@ class OwnInvoice:
     is_expired: bool = False
     paid_by: HtlcKey | None = None
     paid_msat: int = 0
+    expiry_seconds: int = 0
+    hold_seconds: int = 0
+    agreed_seconds: int | None = None
 
     @property
     def status(self) -> str:
@@ -128,6 +134,7 @@ class Held:
 
     payee: bytes
     reason: str
+    seconds: int = 0  # How long it waits if its payee announced it.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

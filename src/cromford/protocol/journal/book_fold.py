@@ -35,6 +35,9 @@ def apply_to_book(book: Book, record: cr.BookRecord) -> Book:
         case cr.InvoiceIssued():
             begun = replace(book, n_begun=book.n_begun + 1)
             return _with_invoice(begun, _invoice_of(record, number=begun.n_begun))
+        case cr.HoldAgreed(payment_hash=payment_hash):
+            agreed = replace(book.invoices[payment_hash], agreed_seconds=record.hold_seconds)
+            return _with_invoice(book, agreed)
         case cr.InvoiceExpired(payment_hash=payment_hash):
             return _with_invoice(book, replace(book.invoices[payment_hash], is_expired=True))
         case cr.InvoicePaid():
@@ -276,7 +279,8 @@ def _with_held(book: Book, record: cr.HtlcHeld) -> Book:
     delivery = None if live is None else delivery_of(live.payload)
     if delivery is None:
         raise AssertionError("an HTLC is held that is not locked in")
-    return _waiting(book, key, Held(payee=delivery.payee, reason=record.reason))
+    held = Held(payee=delivery.payee, reason=record.reason, seconds=record.seconds)
+    return _waiting(book, key, held)
 
 
 def _waiting(book: Book, key: HtlcKey, held: Held) -> Book:
@@ -326,6 +330,8 @@ def _invoice_of(record: cr.InvoiceIssued, *, number: int) -> OwnInvoice:
         expires_at=record.expires_at,
         text=record.text,
         number=number,
+        expiry_seconds=record.expiry_seconds,
+        hold_seconds=record.hold_seconds,
     )
 
 

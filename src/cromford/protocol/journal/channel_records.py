@@ -137,6 +137,15 @@ class InvoiceIssued(Record, frozen=True, kw_only=True, tag="invoice_issued"):
     description: str
     expires_at: int
     text: str
+    expiry_seconds: int = 0
+    hold_seconds: int = 0
+
+
+class HoldAgreed(Record, frozen=True, kw_only=True, tag="hold_agreed"):
+    """The LSP says how long it holds what pays an invoice, while we are away."""
+
+    payment_hash: bytes
+    hold_seconds: int
 
 
 class InvoiceExpired(Record, frozen=True, kw_only=True, tag="invoice_expired"):
@@ -182,12 +191,13 @@ class PayDeclined(Record, frozen=True, kw_only=True, tag="pay_declined"):
 class HtlcHeld(Record, frozen=True, kw_only=True, tag="htlc_held"):
     """An HTLC cannot go on to its payee yet: it waits, for a bounded time.
 
-    `reason` is for the operator alone.
+    `reason` is for the operator alone. `seconds` is how long it waits if its payee announced it.
     """
 
     channel_id: bytes
     htlc_id: int
     reason: str
+    seconds: int = 0
 
 
 class HoldEnded(Record, frozen=True, kw_only=True, tag="hold_ended"):
@@ -256,6 +266,7 @@ ChannelRecord = UpdateRecord | StepRecord
 PaymentRecord = (
     HtlcDecided
     | InvoiceIssued
+    | HoldAgreed
     | InvoiceExpired
     | InvoicePaid
     | PaymentStarted

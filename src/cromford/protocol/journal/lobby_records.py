@@ -96,6 +96,15 @@ class Attendance(Record, frozen=True, kw_only=True, tag="attendance"):
     went: tuple[bytes, ...]
 
 
+class PaymentExpected(Record, frozen=True, kw_only=True, tag="payment_expected"):
+    """A client expects a payment, and asked to have it held while it is away; until a height."""
+
+    node_id: bytes
+    payment_hash: bytes
+    hold_seconds: int
+    until_height: int
+
+
 class PaymentOrdered(Record, frozen=True, kw_only=True, tag="payment_ordered"):
     """The operator pays a client's invoice: the factory whose stream is `to` is asked."""
 
@@ -121,6 +130,7 @@ HouseRecord = (
     | RebuildAwaited
     | FactoryOrdered
     | Attendance
+    | PaymentExpected
     | PaymentOrdered
     | FundingAbandoned
 )

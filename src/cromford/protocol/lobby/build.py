@@ -44,7 +44,7 @@ from cromford.protocol.policy import LspPolicy, least_depth
 from cromford.wallet.coins import N_INPUTS_MAX, InsufficientCoins, Selection
 from cromford.wire import messages as m
 
-CLTV_MARGIN_BLOCKS: Final = 288  # A payment may outlast two exits by this much.
+CLTV_MARGIN_BLOCKS: Final = 720  # A payment may outlast two exits by this much: it may be held.
 N_HTLCS_ENDOGENOUS: Final = 12  # Each way; the opener pays the fee of all of them.
 # What a proposal holds besides keys, outputs and terms, rounded up.
 VERTEX_FRAME_SIZE: Final = 500  # two transactions' frames, the anchors, two nonces, lengths

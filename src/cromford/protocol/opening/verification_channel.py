@@ -8,8 +8,8 @@ from cromford.channel.terms import MSAT_PER_SAT, Party
 from cromford.crypto.keys import is_pubkey
 from cromford.factory.kinds import VertexKind
 from cromford.factory.terms import FactoryTerms
-from cromford.protocol.channels.htlc_rules import payment_blocks
 from cromford.protocol.faults import Refusal
+from cromford.protocol.htlc_blocks import payment_blocks
 from cromford.protocol.journal.first_commitments import (
     ChannelSetting,
     channel_terms_of,

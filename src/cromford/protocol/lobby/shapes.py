@@ -1,0 +1,115 @@
+"""What each choice of shape costs for a number of clients: for an operator, before it builds."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from cromford.bitcoin.fees import keypath_tx_vsize
+from cromford.factory.kinds import InnerLevels, VertexKind, exit_blocks_of
+from cromford.factory.shape import (
+    ShapeVertex,
+    check_exit_delay,
+    check_truc_size,
+    default_levels,
+    shape_of,
+)
+from cromford.factory.terms import InvalidTerms
+from cromford.protocol.htlc_blocks import payment_blocks
+from cromford.protocol.policy import LspPolicy
+
+BY_NUMBER: Final = "default"
+OWN: Final = "own"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShapeCost:
+    """One choice of shape. Blocks and vB are those of the path that takes longest.
+
+    Attributes:
+        choice: `default`, `dw` or `static` as of `lsp.inner`; `own` as of the two lists.
+        is_chosen: Whether the policy chooses it.
+        inner: Its inner levels; None if it is not possible.
+        exit_blocks: How long leaving may take, the commitment included.
+        lock_blocks: How long a payment between two such channels may lock its payer's money.
+        branch_vsize: What one client publishes to reach its channel.
+        tree_vsize: All tree transactions together.
+        refusal: Why it is not possible.
+    """
+
+    choice: str
+    is_chosen: bool
+    inner: InnerLevels | None = None
+    exit_blocks: int | None = None
+    lock_blocks: int | None = None
+    branch_vsize: int | None = None
+    tree_vsize: int | None = None
+    refusal: str | None = None
+
+
+def shape_costs(policy: LspPolicy, n_clients: int) -> tuple[ShapeCost, ...]:
+    """Return what the shapes cost that a policy could choose, the present one among them."""
+    kinds: dict[str, VertexKind | None] = {
+        BY_NUMBER: None,
+        **{kind.label: kind for kind in VertexKind},
+    }
+    costs = [
+        _cost_of(
+            policy,
+            n_clients,
+            choice=choice,
+            is_chosen=policy.inner_levels is None and policy.inner_kind is kind,
+            kind=kind,
+        )
+        for choice, kind in kinds.items()
+    ]
+    if policy.inner_levels is not None:
+        costs.append(_cost_of(policy, n_clients, choice=OWN, is_chosen=True, kind=None))
+    return tuple(costs)
+
+
+def _cost_of(
+    policy: LspPolicy, n_clients: int, *, choice: str, is_chosen: bool, kind: VertexKind | None
+) -> ShapeCost:
+    try:
+        inner = policy.inner_levels if choice == OWN else None
+        if inner is None:
+            inner = default_levels(
+                n_clients,
+                leaf_arity=policy.leaf_arity,
+                kind=kind,
+                delay_max_blocks=policy.delay_max_blocks,
+                max_exit_delay_blocks=policy.max_exit_delay_blocks,
+            )
+        shape = shape_of(n_clients, leaf_arity=policy.leaf_arity, inner=inner)
+        check_exit_delay(
+            shape,
+            delay_max_blocks=policy.delay_max_blocks,
+            max_exit_delay_blocks=policy.max_exit_delay_blocks,
+        )
+        vsize = {vertex.path: _vertex_vsize(vertex) for vertex in shape.vertices()}
+    except InvalidTerms as error:
+        return ShapeCost(choice=choice, is_chosen=is_chosen, refusal=str(error))
+    exit_blocks = exit_blocks_of(shape.slowest_kinds, delay_max_blocks=policy.delay_max_blocks)
+    slowest = max(shape.leaves(), key=lambda leaf: len(leaf.path))
+    return ShapeCost(
+        choice=choice,
+        is_chosen=is_chosen,
+        inner=inner,
+        exit_blocks=exit_blocks,
+        lock_blocks=payment_blocks(payer_exit_blocks=exit_blocks, payee_exit_blocks=exit_blocks),
+        branch_vsize=sum(vsize[vertex.path] for vertex in shape.path_to(slowest.first_client)),
+        tree_vsize=sum(vsize.values()),
+    )
+
+
+def _vertex_vsize(vertex: ShapeVertex) -> int:
+    """Return the size of a vertex's transactions, an L-stock at each leaf.
+
+    Raises:
+        InvalidTerms: If one is beyond BIP 431's limit.
+    """
+    n_outputs = len(vertex.children) or vertex.n_clients + 1
+    check_truc_size(vertex, n_p2tr_outputs=n_outputs)
+    last = keypath_tx_vsize(n_p2tr_outputs=n_outputs, n_anchors=1)
+    if vertex.kind is VertexKind.STATIC:
+        return last
+    return keypath_tx_vsize(n_p2tr_outputs=1, n_anchors=1) + last

@@ -210,6 +210,15 @@ def test_a_join_waits_for_the_lsp_if_there_is_one(fake: Any, change: dict[str, b
     assert ("waiting in the lobby" in said) is status["joined"]
 
 
+def test_a_dry_run_shows_what_each_shape_costs_and_a_build_does_not(fake: Any) -> None:
+    daemon = fake({"build": answers.BUILD | {"started": False}})
+    shown = CommandLine(daemon.datadir).run("lsp", "build", "--dry-run").stdout
+    for told in ("default *", "dw 2", "894", "1,998 blocks", "625 vB", "959 vB", "expected fewer"):
+        assert told in shown
+    built = CommandLine(fake({"build": answers.BUILD}).datadir).run("lsp", "build").stdout
+    assert "1,998 blocks" not in built
+
+
 def test_a_join_that_is_built_for_at_once_is_told_so(fake: Any) -> None:
     wish = answers.CLIENT_STATUS["wish"]
     status = answers.CLIENT_STATUS | {"refusal": None, "joined": False}

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from bitcoin_core_rpc import BitcoinCoreRpcClient
@@ -80,22 +80,32 @@ def run_demo(core: Core, kind: str, *words: str) -> subprocess.CompletedProcess[
     )
 
 
-@pytest.mark.parametrize(("leaver", "kind"), [(1, "cookie"), (2, "password")])
+ABOVE: Final = {"dw": ["kickoff_root", "state_root"], "static": ["static_root"]}
+
+
+@pytest.mark.parametrize(
+    ("leaver", "kind", "inner"), [(1, "cookie", "dw"), (2, "password", "static")]
+)
 def test_each_client_of_a_factory_on_a_real_chain_leaves_alone_into_its_wallet(
-    regtest: Core, tmp_path: Path, leaver: int, kind: str
+    regtest: Core, tmp_path: Path, leaver: int, kind: str, inner: str
 ) -> None:
     kept = tmp_path / "kept"
     words = ("--clients", "2", "--arity", "1", "--step-blocks", "3", "--states", "2")
-    done = run_demo(regtest, kind, *words, "--exit", str(leaver), "--keep", str(kept))
+    done = run_demo(
+        regtest, kind, *words, "--inner", inner, "--exit", str(leaver), "--keep", str(kept)
+    )
     assert (done.returncode, done.stderr) == (0, "")
     shown: dict[str, Any] = json.loads(done.stdout)
     left = shown["exit"]
-    path = ["kickoff_root", "state_root", f"kickoff_{leaver - 1}", f"state_{leaver - 1}"]
+    path = [*ABOVE[inner], f"kickoff_{leaver - 1}", f"state_{leaver - 1}"]
     assert [tx["name"] for tx in left["transactions"]] == [*path, "commitment", "sweep"]
-    heights = [tx["height"] for tx in left["transactions"]]
-    assert heights[1] - heights[0] == heights[3] - heights[2] == 3
-    assert heights[5] - heights[4] == 432
-    assert heights[-1] <= regtest.height()
+    height = {tx["name"]: tx["height"] for tx in left["transactions"]}
+    states = [name for name in path if name.startswith("state")]
+    kickoffs = [name.replace("state", "kickoff") for name in states]
+    delays = {height[s] - height[k] for s, k in zip(states, kickoffs, strict=True)}
+    assert delays == {3}
+    assert height["sweep"] - height["commitment"] == 144
+    assert height["sweep"] <= regtest.height()
     assert left["channel"]["amount_sat"] == 1_000_000
     # What the payments left to the client is in its wallet, less what the sweep paid.
     payments = shown["payments"]

@@ -17,6 +17,7 @@ from tests.protocol.pump import COIN_SAT, WANTED_SAT, Pump
 from cromford.bitcoin.network import REGTEST
 from cromford.bitcoin.tx import Tx, TxOut
 from cromford.daemon.views.export import export_factory, export_nodes
+from cromford.factory.kinds import VertexKind
 from cromford.factory.terms import FeePolicy
 from cromford.protocol.journal.lsp_attempt import LspAttempt
 from cromford.protocol.policy import LspPolicy
@@ -30,6 +31,9 @@ POLICIES: Final = {
     "endogenous": LspPolicy(min_clients=1, tree_feerate_sat_per_kw=FEERATE_SAT_PER_KW),
     "ephemeral": LspPolicy(
         min_clients=1, fee_policy=FeePolicy.EPHEMERAL, tree_feerate_sat_per_kw=0
+    ),
+    "static": LspPolicy(
+        min_clients=1, tree_feerate_sat_per_kw=FEERATE_SAT_PER_KW, inner_kind=VertexKind.STATIC
     ),
 }
 STAGES: Final = {"proposed": m.SignBelow, "signing the root": m.SignRoot, "signed": None}
@@ -162,14 +166,16 @@ def test_amounts_add_up_and_each_input_is_its_parents_output(policy: str, stage:
 def test_the_fee_is_the_feerate_of_the_signed_size_or_nothing(policy: str) -> None:
     document = read(policy)
     feerate_sat_per_kw = document["terms"]["tree_feerate_sat_per_kw"]
-    assert feerate_sat_per_kw == {"endogenous": FEERATE_SAT_PER_KW, "ephemeral": 0}[policy]
+    is_paid = document["terms"]["fee_policy"] == "endogenous"
+    assert is_paid == (policy != "ephemeral")
+    assert feerate_sat_per_kw == (FEERATE_SAT_PER_KW if is_paid else 0)
     for row in document["transactions"]:
         vsize = wallycore.tx_get_vsize(parsed(row["tx_hex"]))
         assert row["vsize"] == vsize
         fee_sat, remainder = divmod(4 * vsize * feerate_sat_per_kw, 1000)
         assert row["fee_sat"] == fee_sat + (remainder > 0)
         anchors_sat = [o["amount_sat"] for o in row["outputs"] if o["kind"] == "anchor"]
-        assert anchors_sat == [{"endogenous": 240, "ephemeral": 0}[policy]]
+        assert anchors_sat == [240 if is_paid else 0]
 
 
 @every_policy
@@ -193,8 +199,10 @@ def test_what_is_signed_so_far_is_exported_signed_and_nothing_else(policy: str, 
         for row in read(policy, stage)["transactions"]
         if wallycore.tx_get_input_witness_num_items(parsed(row["tx_hex"]), 0)
     }
-    names = {row["name"] for row in read(policy, stage)["transactions"]}
-    expected = {"proposed": set(), "signing the root": names - {"kickoff_root"}, "signed": names}
+    rows = read(policy, stage)["transactions"]
+    names = {row["name"] for row in rows}
+    below = {row["name"] for row in rows if row["parent"] is not None}
+    expected = {"proposed": set(), "signing the root": below, "signed": names}
     assert signed == expected[stage]
 
 
@@ -230,15 +238,17 @@ def test_the_tree_has_the_shape_of_its_terms(policy: str) -> None:
     document = read(policy)
     spots = list(spot_of(attempts(policy)["signed"].terms).depth_first())
     rows = document["transactions"]
-    assert [row["name"] for row in rows] == [
-        f"{kind}_{spot.name}" for spot in spots for kind in ("kickoff", "state")
-    ]
+    kinds_of = {False: ("kickoff", "state"), True: ("static",)}
+    named = [(kind, spot) for spot in spots for kind in kinds_of[spot.is_static]]
+    assert [row["name"] for row in rows] == [f"{kind}_{spot.name}" for kind, spot in named]
+    assert any(spot.is_static for spot in spots) == (policy == "static")
+    assert document["terms"]["inner_kinds"] == ["static" if policy == "static" else "dw"]
     delay_max_blocks = document["terms"]["step_blocks"] * (
         document["terms"]["states_per_layer"] - 1
     )
-    for row, spot in zip(rows, [spot for spot in spots for _ in range(2)], strict=True):
-        is_state = row["name"].startswith("state_")
-        assert row["kind"] == ("state" if is_state else "kickoff")
+    for row, (kind, spot) in zip(rows, named, strict=True):
+        is_state = kind == "state"
+        assert row["kind"] == kind
         assert row["layer"] == len(spot.path)
         assert row["signers"] == [0, *spot.clients]
         assert row["state_index"] == (0 if is_state else None)
@@ -286,10 +296,11 @@ def test_the_terms_stand_under_their_own_names_as_people_read_them(policy: str) 
     exported = document["terms"]
     assert document["network"] == "regtest"
     assert exported["network"] == REGTEST_GENESIS
-    assert exported["fee_policy"] == policy
+    assert exported["fee_policy"] == ("ephemeral" if policy == "ephemeral" else "endogenous")
+    assert exported["inner_kinds"] == ["static" if policy == "static" else "dw"]
     assert exported["attempt_id"] == document["factory_id"] == attempt.attempt_id.hex()
     assert exported["capacity_sat"] == [WANTED_SAT] * N_CLIENTS
-    converted = {"network", "fee_policy", "attempt_id"}
+    converted = {"network", "fee_policy", "attempt_id", "inner_kinds"}
     for name in set(type(attempt.terms).__dataclass_fields__) - converted:
         value = getattr(attempt.terms, name)
         assert exported[name] == (list(value) if isinstance(value, tuple) else value), name

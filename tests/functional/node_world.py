@@ -9,8 +9,9 @@ import re
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ from cromford.bitcoin.address import address_of_script
 from cromford.bitcoin.network import REGTEST
 from cromford.bitcoin.script import p2tr_script
 from cromford.bitcoin.sighash import taproot_sighash
-from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut
+from cromford.bitcoin.tx import SAT_PER_BTC, OutPoint, Tx, Txid, TxIn, TxOut
 from cromford.crypto.keys import pubkey_of, sha256, xonly_of
 from cromford.crypto.schnorr import sign
 from cromford.regtest.node import RegtestNode
+from cromford.regtest.options import DEFAULTS, Options
 
 START_TIMEOUT_SECONDS = 30
 N_BLOCKS = 240  # A hundred to mature, and the rest for the cases to spend.
@@ -79,11 +81,15 @@ def coin_of(tx: Tx, vout: int, witness: tuple[bytes, ...] = OPEN_WITNESS) -> Coi
 
 
 class World:
-    """A node, and the coins a case may use: each is given out once."""
+    """A node, and the coins a case may use: each is given out once.
 
-    def __init__(self, url: str, cookie: Path) -> None:
+    `set_time` tells the node the time, in seconds since the epoch, and keeps it there.
+    """
+
+    def __init__(self, url: str, cookie: Path, set_time: Callable[[int], None]) -> None:
         self.url = url
         self.cookie = cookie
+        self.set_time = set_time
         self._client = BitcoinCoreRpcClient(url, cookie_path=cookie)
         self.call("generatetoaddress", N_BLOCKS, OPEN_ADDRESS)
         self._n_mined = 0
@@ -177,12 +183,29 @@ def signed(tx: Tx, coins: Sequence[Coin]) -> Tx:
     return tx.with_witnesses(*((sign(digest, SECKEY),) for digest in digests))
 
 
-def embedded(datadir: Path) -> Iterator[World]:
-    with RegtestNode(datadir, persist=False) as node:
-        yield World(node.url, node.cookie_file)
+def embedded(datadir: Path, options: Options = DEFAULTS) -> Iterator[World]:
+    told: list[int] = []
+
+    def clock() -> int:
+        return told[-1] if told else int(time.time())
+
+    with RegtestNode(datadir, persist=False, clock=clock, options=options) as node:
+        yield World(node.url, node.cookie_file, told.append)
 
 
-def real(datadir: Path) -> Iterator[World]:
+def core_arguments(options: Options) -> list[str]:
+    """Return the arguments that start a Bitcoin Core with these options."""
+    return [
+        f"-minrelaytxfee={Decimal(options.min_relay_sat_per_kvb) / SAT_PER_BTC:f}",
+        f"-incrementalrelayfee={Decimal(options.incremental_relay_sat_per_kvb) / SAT_PER_BTC:f}",
+        f"-datacarrier={int(options.datacarrier_size_max > 0)}",
+        f"-datacarriersize={options.datacarrier_size_max}",
+        f"-maxmempool={options.mempool_bytes_max // 1_000_000}",
+        f"-blockmaxweight={options.block_weight_max}",
+    ]
+
+
+def real(datadir: Path, options: Options = DEFAULTS) -> Iterator[World]:
     binary = os.environ.get("CROMFORD_BITCOIND")
     if binary is None:
         pytest.skip("CROMFORD_BITCOIND does not name a bitcoind")
@@ -191,11 +214,13 @@ def real(datadir: Path) -> Iterator[World]:
         port = probe.getsockname()[1]
     arguments = ["-regtest", f"-datadir={datadir}", f"-rpcport={port}", "-rpcbind=127.0.0.1"]
     arguments += ["-rpcallowip=127.0.0.1", "-listen=0", "-dnsseed=0", "-fixedseeds=0", "-txindex"]
+    arguments += core_arguments(options)
     process = subprocess.Popen([binary, *arguments], stdout=subprocess.DEVNULL)
     try:
         url, cookie = f"http://127.0.0.1:{port}", datadir / "regtest" / ".cookie"
         wait_for(url, cookie)
-        yield World(url, cookie)
+        client = BitcoinCoreRpcClient(url, cookie_path=cookie)
+        yield World(url, cookie, lambda told: client.call("setmocktime", [told]))
     finally:
         process.terminate()
         process.wait()

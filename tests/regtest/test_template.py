@@ -7,8 +7,8 @@ from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut
 from cromford.regtest.chain import IndexedBlock
 from cromford.regtest.genesis import genesis_block, meets_target, subsidy_sat
 from cromford.regtest.mempool import Mempool, MempoolEntry
+from cromford.regtest.options import RESERVED_WEIGHT
 from cromford.regtest.template import (
-    RESERVED_WEIGHT,
     TIME_AHEAD_MAX,
     build_block,
     chosen_entries,
@@ -92,19 +92,23 @@ def test_a_parent_is_mined_before_the_child_that_pays_for_it() -> None:
     parent = entry(1, 0)
     child = entry(2, 5_000, parent.tx)
     rich = entry(3, 9_000)
-    chosen = [one.tx.txid for one in chosen_entries(mempool_of(parent, child, rich))]
+    chosen = [
+        one.tx.txid
+        for one in chosen_entries(mempool_of(parent, child, rich), weight_max=BLOCK_WEIGHT_MAX)
+    ]
     assert chosen == [rich.tx.txid, parent.tx.txid, child.tx.txid]
 
 
 def test_a_transaction_that_pays_nothing_waits() -> None:
-    assert chosen_entries(mempool_of(entry(1, 0))) == []
+    assert chosen_entries(mempool_of(entry(1, 0)), weight_max=BLOCK_WEIGHT_MAX) == []
 
 
 def test_what_does_not_fit_waits_with_its_children_and_others_go_ahead() -> None:
-    room = BLOCK_WEIGHT_MAX - RESERVED_WEIGHT
+    weight_max = 20_000
+    room = weight_max - RESERVED_WEIGHT
     first = entry(1, 10_000_000, weight=room - 1_000)
     large = entry(2, 5_000, weight=2_000)
     hangs_on_large = entry(3, 10, large.tx, weight=400)
     small = entry(4, 400, weight=400)
-    chosen = chosen_entries(mempool_of(first, large, hangs_on_large, small))
+    chosen = chosen_entries(mempool_of(first, large, hangs_on_large, small), weight_max=weight_max)
     assert chosen == [first, small]

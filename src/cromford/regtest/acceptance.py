@@ -5,6 +5,7 @@ compare the reason. The cheap checks come first and the scripts last, which the 
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from fractions import Fraction
 from typing import Final
 
@@ -24,6 +25,8 @@ from cromford.regtest.chain import ChainCoin, RegtestChain, spendable_outputs
 from cromford.regtest.kernel import ScriptRefused, check_scripts
 from cromford.regtest.linearize import Weighted, chunks_of, improves
 from cromford.regtest.mempool import Mempool, weighted_of
+from cromford.regtest.mempool_limit import MempoolLimit
+from cromford.regtest.options import Options
 from cromford.regtest.package_form import check_well_formed
 from cromford.regtest.verdict import MempoolRefused, PackageRefused, RefusalKind, money, rate
 
@@ -31,14 +34,26 @@ CLUSTER_TXS_MAX: Final = 64
 CLUSTER_VSIZE_MAX: Final = 101_000
 REPLACED_CLUSTERS_MAX: Final = 100
 NO_BETTER_DIAGRAM: Final = "insufficient feerate: does not improve feerate diagram"
+MEMPOOL_FULL: Final = "mempool full"
 
 
 class Acceptor:
-    """Judges transactions against one chain and one mempool, and lets the good ones in."""
+    """Judges transactions against one chain and one mempool, and lets the good ones in.
 
-    def __init__(self, chain: RegtestChain, mempool: Mempool) -> None:
+    Args:
+        chain: What is confirmed.
+        mempool: What waits.
+        limit: Keeps the mempool below its size.
+        options: What the node relays.
+    """
+
+    def __init__(
+        self, chain: RegtestChain, mempool: Mempool, *, limit: MempoolLimit, options: Options
+    ) -> None:
         self._chain = chain
         self._mempool = mempool
+        self._limit = limit
+        self._options = options
 
     def test(self, tx: Tx) -> Accepted:
         """Return how a transaction would be accepted; nothing changes.
@@ -52,9 +67,30 @@ class Acceptor:
         """Accept a transaction into the mempool, in place of those it replaces.
 
         Raises:
-            MempoolRefused: If it is not accepted; nothing has changed.
+            MempoolRefused: If it is not accepted; nothing has changed, unless the mempool was full
+                and something else left, too.
         """
-        candidate = self._judge(tx, terms or Terms())
+        accepted = self._submit(tx, now=now, terms=terms or Terms())
+        self._limit.trim()
+        if tx.txid not in self._mempool:
+            raise MempoolRefused(MEMPOOL_FULL, kind=RefusalKind.FEE)
+        return accepted
+
+    def bring_back(self, txs: Sequence[Tx], *, now: int) -> None:
+        """Accept what left the chain, or waited meanwhile, where it can still confirm.
+
+        Args:
+            txs: The transactions, parents first.
+            now: Seconds since the epoch.
+        """
+        for tx in txs:
+            with suppress(MempoolRefused):  # It spends what is gone, or must wait again.
+                self._submit(tx, now=now, terms=Terms(may_replace=False, is_returning=True))
+        self._limit.trim()
+
+    def _submit(self, tx: Tx, *, now: int, terms: Terms) -> Accepted:
+        """Accept a transaction, of which the mempool may have become too large."""
+        candidate = self._judge(tx, terms)
         self._let_in([candidate], now=now)
         return accepted_of(candidate)
 
@@ -84,6 +120,22 @@ class Acceptor:
             check_well_formed(txs)
         except PackageRefused as refused:
             return PackageResult(error=refused, results={})
+        outcome = self._submit_package(txs, now=now, feerate_max=feerate_max)
+        self._limit.trim()
+        left = {tx.wtxid: tx for tx in txs if tx.txid not in self._mempool}
+        evicted: dict[Txid, Result] = {
+            wtxid: MempoolRefused(MEMPOOL_FULL)
+            for wtxid, result in outcome.results.items()
+            if wtxid in left and not isinstance(result, MempoolRefused)
+        }
+        if not evicted:
+            return outcome
+        failed = PackageRefused("transaction failed", is_policy=False)
+        return PackageResult(error=failed, results=outcome.results | evicted)
+
+    def _submit_package(
+        self, txs: Sequence[Tx], *, now: int, feerate_max: Fraction | None
+    ) -> PackageResult:
         results: dict[Txid, Result] = {}
         together: list[Tx] = []
         is_hopeless = False
@@ -93,7 +145,7 @@ class Acceptor:
                 results[tx.wtxid] = AlreadyThere(entry=entry)
                 continue
             try:
-                results[tx.wtxid] = self.submit(tx, now=now, terms=Terms(feerate_max=feerate_max))
+                results[tx.wtxid] = self._submit(tx, now=now, terms=Terms(feerate_max=feerate_max))
             except MempoolRefused as refused:
                 results[tx.wtxid] = refused
                 together.append(tx)
@@ -111,7 +163,7 @@ class Acceptor:
     ) -> PackageResult:
         if len(txs) == 1:
             try:
-                accepted = self.submit(txs[0], now=now, terms=Terms(feerate_max=feerate_max))
+                accepted = self._submit(txs[0], now=now, terms=Terms(feerate_max=feerate_max))
             except MempoolRefused as refused:
                 failed = PackageRefused("transaction failed", is_policy=False)
                 return PackageResult(error=failed, results={txs[0].wtxid: refused})
@@ -175,7 +227,7 @@ class Acceptor:
         height = self._chain.tip.height + 1
         median_time = self._chain.tip.median_time
         policy.check_transaction(tx)
-        policy.check_standard(tx)
+        policy.check_standard(tx, datacarrier_size_max=self._options.datacarrier_size_max)
         policy.check_final(tx, height=height, median_time=median_time)
         self._check_new(tx)
         conflicts = self._conflicts(tx, terms)
@@ -198,7 +250,7 @@ class Acceptor:
         )
         if not terms.is_returning:
             if terms.feerate_alone:
-                policy.check_feerate(vsize=candidate.vsize, fee_sat=fee_sat)
+                self._check_feerate(vsize=candidate.vsize, fee_sat=fee_sat)
             self._check_truc(candidate, terms)
         return candidate
 
@@ -241,6 +293,14 @@ class Acceptor:
         indexed = self._chain.at_height(max(height - 1, 0))
         return self._chain.tip.median_time if indexed is None else indexed.median_time
 
+    def _check_feerate(self, *, vsize: int, fee_sat: int) -> None:
+        policy.check_feerate(
+            vsize=vsize,
+            fee_sat=fee_sat,
+            rolling_sat_per_kvb=self._limit.rolling_sat_per_kvb,
+            min_relay_sat_per_kvb=self._options.min_relay_sat_per_kvb,
+        )
+
     def _check_truc(self, candidate: Candidate, terms: Terms) -> None:
         try:
             truc.check_single(
@@ -282,7 +342,7 @@ class Acceptor:
         old_sat = sum(item.fee_sat for item in self._mempool.weighted(last.replaced).values())
         new_sat = sum(candidate.fee_sat for candidate in candidates)
         vsize = sum(candidate.vsize for candidate in candidates)
-        least_sat = policy.fee_sat_at(policy.INCREMENTAL_RELAY_SAT_PER_KVB, vsize)
+        least_sat = policy.fee_sat_at(self._options.incremental_relay_sat_per_kvb, vsize)
         beginning = f"rejecting replacement {last.tx.txid}, "
         if new_sat < old_sat:
             return f"{beginning}less fees than conflicting txs; {money(new_sat)} < {money(old_sat)}"
@@ -331,7 +391,7 @@ class Acceptor:
             )
         if not terms.feerate_alone:
             vsize = sum(candidate.vsize for candidate in candidates)
-            policy.check_feerate(vsize=vsize, fee_sat=sum(one.fee_sat for one in candidates))
+            self._check_feerate(vsize=vsize, fee_sat=sum(one.fee_sat for one in candidates))
         try:
             if any(candidate.conflicts for candidate in candidates):
                 self._check_package_replacement(candidates)

@@ -11,10 +11,12 @@ from cromford.bitcoin.tx import Tx, Txid, read_compact_size, var_list
 from cromford.codec.reader import MalformedBytes, Reader
 from cromford.regtest import journal, template
 from cromford.regtest.acceptance import Acceptor
-from cromford.regtest.candidate import Accepted, PackageResult, Terms
+from cromford.regtest.candidate import Accepted, PackageResult
 from cromford.regtest.chain import IndexedBlock, RegtestChain, Reorganisation
 from cromford.regtest.kernel import delete_left_over
 from cromford.regtest.mempool import Mempool
+from cromford.regtest.mempool_limit import MempoolLimit
+from cromford.regtest.options import DEFAULTS, Options
 from cromford.regtest.verdict import MempoolRefused
 
 RETURNED_BLOCKS_MAX: Final = 10  # Core brings back the transactions of this many blocks only.
@@ -28,14 +30,22 @@ class Ledger:
     Args:
         directory: Where its blocks are kept between runs; None to keep nothing.
         clock: Gives the time in seconds since the epoch. A constant makes all hashes repeatable.
+        options: How it relays and mines.
+
+    Attributes:
+        estimates_sat_per_kvb: What it answers when asked for estimates, by target in blocks.
 
     Raises:
         KernelUnavailable: If the kernel's library could not be loaded.
         DatadirBusy: If another process uses the directory.
     """
 
-    def __init__(self, directory: Path | None, clock: Callable[[], int]) -> None:
+    def __init__(
+        self, directory: Path | None, clock: Callable[[], int], options: Options = DEFAULTS
+    ) -> None:
         self.clock = clock
+        self.options = options
+        self.estimates_sat_per_kvb: dict[int, int] = {}
         self.is_interrupted = False  # Set from outside to end a long run of mining.
         self._journal = None if directory is None else journal.BlockFile(directory / BLOCKS_FILE)
         try:
@@ -48,7 +58,8 @@ class Ledger:
             raise
         self._mempool_file: Path | None = None
         self.mempool = Mempool()
-        self._acceptor = Acceptor(self.chain, self.mempool)
+        self.limit = MempoolLimit(self.mempool, options, clock)
+        self._acceptor = Acceptor(self.chain, self.mempool, limit=self.limit, options=options)
         try:
             self._reload()
             self._mempool_file = None if directory is None else directory / MEMPOOL_FILE
@@ -101,7 +112,7 @@ class Ledger:
         Raises:
             BlockRefused: If the kernel refuses it, which would be a fault of this module.
         """
-        entries = template.chosen_entries(self.mempool) if len(self.mempool) else []
+        entries = template.chosen_entries(self.mempool, weight_max=self.options.block_weight_max)
         fees_sat = sum(entry.fee_sat for entry in entries)
         txs = [entry.tx for entry in entries]
         return self.connect(self._new_block(script_pubkey, txs, fees_sat=fees_sat))
@@ -130,9 +141,13 @@ class Ledger:
         """
         indexed = self.chain.connect(block)
         self._remember(journal.BLOCK, block.raw)
+        self._take_out(block)
+        return indexed
+
+    def _take_out(self, block: FullBlock) -> None:
         if len(self.mempool):
             self.mempool.remove_for_block(block.txs)
-        return indexed
+        self.limit.block_connected()
 
     def invalidate(self, block_hash: Txid) -> None:
         """Mark a block as if it broke a rule, and activate the best chain without it.
@@ -162,21 +177,20 @@ class Ledger:
     def _follow(self, reorganisation: Reorganisation) -> None:
         """Bring the mempool to what the new tip allows, disconnected transactions first."""
         for indexed in reorganisation.connected:
-            self.mempool.remove_for_block(indexed.block.txs)
+            self._take_out(indexed.block)
         if not reorganisation.disconnected:
             return
         returned = reorganisation.disconnected[:RETURNED_BLOCKS_MAX]
         txs = [tx for indexed in reversed(returned) for tx in indexed.block.txs[1:]]
         waiting = list(self.mempool)
         self.mempool.remove(entry.tx.txid for entry in waiting)
-        now = self.clock()
-        returning = Terms(may_replace=False, is_returning=True)
-        for tx in txs + [entry.tx for entry in waiting]:
-            with suppress(MempoolRefused):  # It spends what is gone, or must wait again.
-                self._acceptor.submit(tx, now=now, terms=returning)
+        self._acceptor.bring_back(txs + [entry.tx for entry in waiting], now=self.clock())
 
     def _reload_mempool(self) -> None:
-        """Offer again what waited at the last stop; what is not valid any more is left out."""
+        """Offer again what waited at the last stop, each transaction alone, as Core does.
+
+        What is not valid any more is left out, and so is what only its child paid for.
+        """
         if self._mempool_file is None or not self._mempool_file.exists():
             return
         reader = Reader(self._mempool_file.read_bytes())
@@ -187,7 +201,7 @@ class Ledger:
             return  # Torn by a crash: as if nothing had waited.
         for tx in txs:
             with suppress(MempoolRefused):
-                self._acceptor.submit(tx, now=self.clock(), terms=Terms(is_returning=True))
+                self._acceptor.submit(tx, now=self.clock())
 
     def _reload(self) -> None:
         if self._journal is None:

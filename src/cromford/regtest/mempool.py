@@ -7,7 +7,8 @@ from typing import Final
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxOut
 from cromford.regtest.linearize import Weighted
 
-N_ENTRIES_MAX: Final = 50_000  # Far more than a test needs; Core limits by memory.
+N_ENTRIES_MAX: Final = 50_000  # Far more than a test needs.
+ENTRY_OVERHEAD_BYTES: Final = 900  # What Core 31 uses for a transaction beside its bytes, measured.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +30,7 @@ class Mempool:
         self._entries: dict[Txid, MempoolEntry] = {}
         self._spenders: dict[OutPoint, Txid] = {}
         self.sequence = 1  # Counts every change, as Core's `mempool_sequence`.
+        self.usage = 0  # Bytes of memory, about as much as Core's would be.
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -67,6 +69,7 @@ class Mempool:
             raise ValueError(f"transaction {entry.tx.txid} conflicts with the mempool")
         self._entries[entry.tx.txid] = entry
         self._spenders.update(dict.fromkeys(outpoints, entry.tx.txid))
+        self.usage += _usage_of(entry)
         self.sequence += 1
 
     def remove(self, txids: Iterable[Txid]) -> None:
@@ -76,6 +79,7 @@ class Mempool:
             if entry is not None:
                 for tx_in in entry.tx.inputs:
                     del self._spenders[tx_in.outpoint]
+                self.usage -= _usage_of(entry)
                 self.sequence += 1
 
     def remove_for_block(self, txs: Iterable[Tx]) -> None:
@@ -133,6 +137,10 @@ class Mempool:
                 found.add(txid)
                 pending.extend(neighbours(txid) - found)
         return found
+
+
+def _usage_of(entry: MempoolEntry) -> int:
+    return len(entry.tx.serialize()) + ENTRY_OVERHEAD_BYTES
 
 
 def weighted_of(entry: MempoolEntry, cluster: frozenset[Txid]) -> Weighted:

@@ -12,6 +12,7 @@ from typing import Any, Final, Self
 
 from cromford.bitcoin.network import REGTEST
 from cromford.regtest.ledger import Ledger
+from cromford.regtest.options import DEFAULTS, Options
 from cromford.regtest.rpc import Dispatcher, as_client_sees
 from cromford.regtest.server import LOOPBACK, HttpServer
 
@@ -35,6 +36,7 @@ class RegtestNode:
         port: The TCP port; 0 for any that is free.
         persist: Keep the blocks for the next run on the same directory.
         clock: Gives the time in seconds since the epoch; a constant makes block hashes repeatable.
+        options: How it relays and mines.
     """
 
     def __init__(
@@ -44,11 +46,13 @@ class RegtestNode:
         port: int = 0,
         persist: bool = True,
         clock: Callable[[], int] | None = None,
+        options: Options = DEFAULTS,
     ) -> None:
         self._directory = datadir / REGTEST.core_name
         self._wanted_port = port
         self._persist = persist
         self._clock = clock or _wall_clock
+        self._options = options
         self._turn = threading.RLock()
         self._is_asked_to_stop = False
         self._ledger: Ledger | None = None
@@ -89,7 +93,8 @@ class RegtestNode:
             raise RuntimeError("the regtest node is running")
         self._directory.mkdir(parents=True, exist_ok=True)
         self._is_asked_to_stop = False
-        self._ledger = Ledger(self._directory if self._persist else None, self._clock)
+        kept_in = self._directory if self._persist else None
+        self._ledger = Ledger(kept_in, self._clock, self._options)
         started = time.monotonic()
         self._dispatcher = Dispatcher(
             self._ledger,

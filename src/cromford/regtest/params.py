@@ -25,6 +25,7 @@ NUMBER: Final = ("number",)
 STRING: Final = ("string",)
 BOOL: Final = ("bool",)
 ARRAY: Final = ("array",)
+OBJECT: Final = ("object",)
 AMOUNT: Final = ()  # A number or a string, which the amount itself is read from.
 ANY: Final = ()
 
@@ -171,6 +172,40 @@ def text(value: object) -> str:
         problem = f"JSON value of type {type_name(value)} is not of expected type string"
         raise RpcError(TYPE_ERROR, problem)
     return value
+
+
+def fields(value: object) -> dict[str, Any]:
+    """Return an object out of an array.
+
+    Raises:
+        RpcError: If it is none.
+    """
+    if not isinstance(value, dict):
+        problem = f"JSON value of type {type_name(value)} is not of expected type object"
+        raise RpcError(TYPE_ERROR, problem)
+    return value
+
+
+def check_fields(
+    given: Mapping[str, Any], kinds: Mapping[str, str], *, required: bool = False
+) -> None:
+    """Check an object's fields against their types; whether they must be there is `required`.
+
+    Raises:
+        RpcError: If one is missing, of another type, or unknown.
+    """
+    for name, kind in kinds.items():
+        value = given.get(name)
+        if value is None and not required:
+            continue
+        if name not in given:
+            raise RpcError(TYPE_ERROR, f"Missing {name}")
+        if type_name(value) != kind:
+            problem = f"JSON value of type {type_name(value)} for field {name}"
+            raise RpcError(TYPE_ERROR, f"{problem} is not of expected type {kind}")
+    for name in given:
+        if name not in kinds:
+            raise RpcError(TYPE_ERROR, f"Unexpected key {name}")
 
 
 def hash_of(value: str, name: str) -> Txid:

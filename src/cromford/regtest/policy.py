@@ -1,16 +1,15 @@
 """Whether one transaction may enter a mempool: consensus without scripts, then relay policy.
 
 Every function is pure and raises `MempoolRefused` with Bitcoin Core's reject reason. The values are
-the defaults of Core 31. What is left out: rules that only a script's execution shows and that
-consensus does not have (a non-minimal push, an upgradable NOP), and limits on bare scripts with
-thousands of signature checks.
+those of Core 31; what an operator may choose is in `options`. What is left out: rules that only a
+script's execution shows and that consensus does not have (a non-minimal push, an upgradable NOP),
+and limits on bare scripts with thousands of signature checks.
 """
 
 from collections.abc import Sequence
 from typing import Final
 
 from cromford.bitcoin.block import BLOCK_WEIGHT_MAX, COINBASE_MATURITY, NULL_OUTPOINT, is_coinbase
-from cromford.bitcoin.fees import MIN_RELAY_SAT_PER_KW
 from cromford.bitcoin.script import ANCHOR_SCRIPT, OP_0, is_native_segwit, is_p2tr
 from cromford.bitcoin.taproot import TAPLEAF_VERSION
 from cromford.bitcoin.timelock import (
@@ -24,14 +23,11 @@ from cromford.regtest import scripts
 from cromford.regtest.chain import ChainCoin
 from cromford.regtest.verdict import MempoolRefused, RefusalKind, money
 
-MIN_RELAY_SAT_PER_KVB: Final = WITNESS_SCALE * MIN_RELAY_SAT_PER_KW
-INCREMENTAL_RELAY_SAT_PER_KVB: Final = 100
 DUST_RELAY_SAT_PER_KVB: Final = 3000
 TX_VERSION_STANDARD_MAX: Final = TRUC_VERSION
 TX_WEIGHT_STANDARD_MAX: Final = 400_000
 TX_STRIPPED_SIZE_MIN: Final = 65  # 64 bytes could pass for two hashes of a merkle tree.
 SCRIPT_SIG_STANDARD_MAX: Final = 1650
-DATACARRIER_MAX: Final = TX_WEIGHT_STANDARD_MAX // WITNESS_SCALE
 DUST_OUTPUTS_MAX: Final = 1
 P2SH_SIGOPS_MAX: Final = 15
 TX_SIGOPS_COST_MAX: Final = 16_000
@@ -87,8 +83,8 @@ def _check_amounts(tx: Tx) -> None:
             raise MempoolRefused("bad-txns-txouttotal-toolarge")
 
 
-def check_standard(tx: Tx) -> None:
-    """Check that a transaction is of a form that nodes relay.
+def check_standard(tx: Tx, *, datacarrier_size_max: int) -> None:
+    """Check that a transaction is of a form that nodes relay, its OP_RETURN outputs not too large.
 
     Raises:
         MempoolRefused: With the reason.
@@ -102,13 +98,13 @@ def check_standard(tx: Tx) -> None:
             raise MempoolRefused("scriptsig-size")
         if not scripts.is_push_only(tx_in.script_sig):
             raise MempoolRefused("scriptsig-not-pushonly")
-    _check_outputs_standard(tx)
+    _check_outputs_standard(tx, datacarrier_size_max)
     if len(tx.stripped) < TX_STRIPPED_SIZE_MIN:
         raise MempoolRefused("tx-size-small")
 
 
-def _check_outputs_standard(tx: Tx) -> None:
-    datacarrier_left = DATACARRIER_MAX
+def _check_outputs_standard(tx: Tx, datacarrier_size_max: int) -> None:
+    datacarrier_left = datacarrier_size_max
     for txout in tx.outputs:
         if not is_standard_output(txout.script_pubkey):
             raise MempoolRefused("scriptpubkey")
@@ -334,14 +330,21 @@ def check_dust_pays_no_fee(tx: Tx, fee_sat: int) -> None:
         raise MempoolRefused("dust", "tx with dust output must be 0-fee")
 
 
-def check_feerate(*, vsize: int, fee_sat: int) -> None:
-    """Check the minimum feerate of relay.
+def check_feerate(
+    *, vsize: int, fee_sat: int, rolling_sat_per_kvb: int, min_relay_sat_per_kvb: int
+) -> None:
+    """Check the minimum feerates: of a mempool that was full, and of relay.
 
     Raises:
-        MempoolRefused: `min relay fee not met`; a package may still carry it.
+        MempoolRefused: `mempool min fee not met` or `min relay fee not met`; a package may still
+            carry it.
     """
-    least_sat = fee_sat_at(MIN_RELAY_SAT_PER_KVB, vsize)
-    if fee_sat < least_sat:
-        raise MempoolRefused(
-            "min relay fee not met", f"{fee_sat} < {least_sat}", kind=RefusalKind.FEE
-        )
+    for name, rate_sat_per_kvb in (
+        ("mempool min fee", rolling_sat_per_kvb),
+        ("min relay fee", min_relay_sat_per_kvb),
+    ):
+        least_sat = fee_sat_at(rate_sat_per_kvb, vsize)
+        if fee_sat < least_sat:
+            raise MempoolRefused(
+                f"{name} not met", f"{fee_sat} < {least_sat}", kind=RefusalKind.FEE
+            )

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from cromford.regtest import params, render, rpc_chain, rpc_mempool
+from cromford.regtest import params, render, rpc_chain, rpc_fees, rpc_mempool
 from cromford.regtest.ledger import Ledger
 from cromford.regtest.params import (
     AMOUNT,
@@ -15,6 +15,7 @@ from cromford.regtest.params import (
     ARRAY,
     BOOL,
     NUMBER,
+    OBJECT,
     STRING,
     Param,
     RpcError,
@@ -101,7 +102,6 @@ METHODS: Final[Mapping[str, Method]] = dict(
             optional("maxfeerate", AMOUNT),
             optional("maxburnamount", AMOUNT),
         ),
-        _method(rpc_mempool.getmempoolinfo),
         _method(
             rpc_mempool.getrawmempool,
             optional("verbose", BOOL),
@@ -109,10 +109,18 @@ METHODS: Final[Mapping[str, Method]] = dict(
         ),
         _method(rpc_mempool.getmempoolentry, required("txid", STRING)),
         _method(
-            rpc_mempool.estimatesmartfee,
+            rpc_mempool.gettxspendingprevout,
+            required("outputs", ARRAY),
+            optional("options", OBJECT),
+        ),
+        _method(rpc_fees.getmempoolinfo),
+        _method(
+            rpc_fees.estimatesmartfee,
             required("conf_target", NUMBER),
             optional("estimate_mode", STRING),
         ),
+        _method(rpc_fees.setestimates, required("estimates", OBJECT)),
+        _method(rpc_fees.setmempoolminimum, required("feerate", AMOUNT)),
     )
 )
 

@@ -5,7 +5,7 @@ from typing import Any, Final
 from cromford.bitcoin.address import script_of_address
 from cromford.bitcoin.network import REGTEST
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
-from cromford.regtest import params, policy, render
+from cromford.regtest import params, render
 from cromford.regtest.chain import BlockUnknown, ChainCoin, IndexedBlock
 from cromford.regtest.genesis import REGTEST_BITS, REGTEST_DIFFICULTY
 from cromford.regtest.kernel import BlockRefused
@@ -47,7 +47,7 @@ def getblockchaininfo(ledger: Ledger) -> Json:
     }
 
 
-def getnetworkinfo(_ledger: Ledger) -> Json:
+def getnetworkinfo(ledger: Ledger) -> Json:
     """Return what a node without peers knows of the network."""
     return {
         "version": CORE_VERSION,
@@ -71,8 +71,8 @@ def getnetworkinfo(_ledger: Ledger) -> Json:
             }
             for name in NETWORKS
         ],
-        "relayfee": BtcAmount(policy.MIN_RELAY_SAT_PER_KVB),
-        "incrementalfee": BtcAmount(policy.INCREMENTAL_RELAY_SAT_PER_KVB),
+        "relayfee": BtcAmount(ledger.options.min_relay_sat_per_kvb),
+        "incrementalfee": BtcAmount(ledger.options.incremental_relay_sat_per_kvb),
         "localaddresses": [],
         "warnings": [WARNING],
     }

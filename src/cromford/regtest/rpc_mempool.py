@@ -4,12 +4,8 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, Final
 
-from cromford.bitcoin.tx import Tx
+from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.regtest import params, policy, scripts
-from cromford.regtest.acceptance import (
-    CLUSTER_TXS_MAX,
-    CLUSTER_VSIZE_MAX,
-)
 from cromford.regtest.candidate import Accepted, AlreadyThere, PackageResult
 from cromford.regtest.ledger import Ledger
 from cromford.regtest.linearize import chunks_of
@@ -21,8 +17,6 @@ from cromford.regtest.verdict import MempoolRefused, RefusalKind
 
 FEERATE_MAX_DEFAULT_SAT: Final = 10_000_000  # 0.10 BTC per kvB, Core's guard against typos.
 FEERATE_MAX_SAT: Final = 100_000_000
-MEMPOOL_BYTES_MAX: Final = 300_000_000
-TARGET_BLOCKS_MAX: Final = 1008
 
 FEE_EXCEEDED: Final = "Fee exceeds maximum configured by user (e.g. -maxtxfee, maxfeerate)"
 BURN_EXCEEDED: Final = "Unspendable output exceeds maximum configured by user (maxburnamount)"
@@ -183,28 +177,6 @@ def _fee_at(rate_sat_per_kvb: int, vsize: int) -> int:
     return policy.fee_sat_at(rate_sat_per_kvb, vsize)
 
 
-def getmempoolinfo(ledger: Ledger) -> Json:
-    """Return the size and the limits of the mempool."""
-    entries = list(ledger.mempool)
-    return {
-        "loaded": True,
-        "size": len(entries),
-        "bytes": sum(entry.vsize for entry in entries),
-        "usage": sum(len(entry.tx.serialize()) for entry in entries),
-        "total_fee": BtcAmount(sum(entry.fee_sat for entry in entries)),
-        "maxmempool": MEMPOOL_BYTES_MAX,
-        "mempoolminfee": BtcAmount(policy.MIN_RELAY_SAT_PER_KVB),
-        "minrelaytxfee": BtcAmount(policy.MIN_RELAY_SAT_PER_KVB),
-        "incrementalrelayfee": BtcAmount(policy.INCREMENTAL_RELAY_SAT_PER_KVB),
-        "unbroadcastcount": len(entries),
-        "permitbaremultisig": True,
-        "maxdatacarriersize": policy.DATACARRIER_MAX,
-        "limitclustercount": CLUSTER_TXS_MAX,
-        "limitclustersize": CLUSTER_VSIZE_MAX,
-        "optimal": True,
-    }
-
-
 def getrawmempool(
     ledger: Ledger,
     is_verbose: bool | None,  # noqa: FBT001 - called by position
@@ -236,6 +208,51 @@ def getmempoolentry(ledger: Ledger, txid: str) -> Json:
     if entry is None:
         raise RpcError(params.INVALID_ADDRESS_OR_KEY, "Transaction not in mempool")
     return _entry_json(ledger, entry)
+
+
+def gettxspendingprevout(
+    ledger: Ledger, outputs: list[Any], options: dict[str, Any] | None
+) -> list[Json]:
+    """Return which transactions that wait spend which outputs.
+
+    Raises:
+        RpcError: If a parameter is wrong, or the chain is to be searched, too.
+    """
+    if not outputs:
+        message = "Invalid parameter, outputs are missing"
+        raise RpcError(params.INVALID_PARAMETER, message)
+    chosen = options or {}
+    params.check_fields(chosen, {"mempool_only": "bool", "return_spending_tx": "bool"})
+    asked = [(output, _outpoint(output)) for output in outputs]
+    found: list[Json] = []
+    unspent: list[Json] = []
+    for output, outpoint in asked:
+        spender = ledger.mempool.spender(outpoint)
+        entry = None if spender is None else ledger.mempool.get(spender)
+        shown = dict(output)
+        if entry is None:
+            unspent.append(shown)
+        else:
+            shown["spendingtxid"] = str(entry.tx.txid)
+            if chosen.get("return_spending_tx"):
+                shown["spendingtx"] = entry.tx.serialize().hex()
+        found.append(shown)
+    if unspent and chosen.get("mempool_only") is False:
+        message = "Mempool lacks a relevant spend, and txospenderindex is unavailable."
+        raise RpcError(params.MISC_ERROR, message)
+    return found
+
+
+def _outpoint(output: object) -> OutPoint:
+    fields = params.fields(output)
+    kinds = {"txid": "string", "vout": "number"}
+    params.check_fields(fields, kinds, required=True)
+    txid = params.hash_of(fields["txid"], "txid")
+    vout = params.integer(fields["vout"])
+    if vout < 0:
+        message = "Invalid parameter, vout cannot be negative"
+        raise RpcError(params.INVALID_PARAMETER, message)
+    return OutPoint(txid=txid, vout=vout)
 
 
 def _entry_json(ledger: Ledger, entry: MempoolEntry) -> Json:
@@ -271,17 +288,3 @@ def _entry_json(ledger: Ledger, entry: MempoolEntry) -> Json:
 
 def _total(entries: list[MempoolEntry], measure: Callable[[MempoolEntry], int]) -> int:
     return sum(measure(entry) for entry in entries)
-
-
-def estimatesmartfee(_ledger: Ledger, target_blocks: object, _mode: object) -> Json:
-    """Answer what Core answers where nobody competes for blocks: that it cannot say.
-
-    Raises:
-        RpcError: If the target is out of range.
-    """
-    if not 1 <= params.integer(target_blocks) <= TARGET_BLOCKS_MAX:
-        raise RpcError(
-            params.INVALID_PARAMETER,
-            f"Invalid conf_target, must be between 1 and {TARGET_BLOCKS_MAX}",
-        )
-    return {"errors": ["Insufficient data or no feerate found"], "blocks": 0}

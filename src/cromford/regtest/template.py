@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Final
 
 from cromford.bitcoin.block import (
-    BLOCK_WEIGHT_MAX,
     NULL_OUTPOINT,
     FullBlock,
     Header,
@@ -21,8 +20,8 @@ from cromford.regtest.chain import IndexedBlock
 from cromford.regtest.genesis import REGTEST_BITS, VERSION_BITS_NONE, meets_target, subsidy_sat
 from cromford.regtest.linearize import chunks_of
 from cromford.regtest.mempool import Mempool, MempoolEntry
+from cromford.regtest.options import RESERVED_WEIGHT
 
-RESERVED_WEIGHT: Final = 8_000  # For the header and the coinbase, as Core reserves.
 BLOCK_MIN_SAT_PER_KVB: Final = 1  # A chunk that pays nothing is not mined.
 COMMITMENT_PREFIX: Final = bytes.fromhex("6a24aa21a9ed")  # BIP 141
 TIME_AHEAD_MAX: Final = 3_600  # Half of what consensus allows over the clock.
@@ -40,8 +39,8 @@ def next_time(tip: IndexedBlock, clock: int) -> int:
     return max(least, clock, following if following <= clock + TIME_AHEAD_MAX else 0)
 
 
-def chosen_entries(mempool: Mempool) -> list[MempoolEntry]:
-    """Return what a miner would put into the next block, parents before children."""
+def chosen_entries(mempool: Mempool, *, weight_max: int) -> list[MempoolEntry]:
+    """Return what a miner would put into a block of this weight, parents before children."""
     chunks = [
         chunk
         for cluster in mempool.clusters()
@@ -52,7 +51,7 @@ def chosen_entries(mempool: Mempool) -> list[MempoolEntry]:
     chunks.sort(key=lambda chunk: chunk.feerate, reverse=True)
     entries: list[MempoolEntry] = []
     left_out: set[bytes] = set()
-    weight_left = BLOCK_WEIGHT_MAX - RESERVED_WEIGHT
+    weight_left = weight_max - RESERVED_WEIGHT
     for chunk in chunks:
         members = [entry for txid in chunk.txids if (entry := mempool.get(txid)) is not None]
         hangs_on = {tx_in.outpoint.txid for entry in members for tx_in in entry.tx.inputs}

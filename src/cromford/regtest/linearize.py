@@ -59,6 +59,22 @@ def chunks_of(cluster: Mapping[Txid, Weighted]) -> list[Chunk]:
     return chunks
 
 
+def mining_order(clusters: Iterable[Mapping[Txid, Weighted]]) -> list[Chunk]:
+    """Return the chunks of all clusters as a miner takes them; the last one is evicted first.
+
+    Core's order for equal feerates: the lighter first, counted with those of the same cluster
+    before it, then the one whose highest txid is lower.
+    """
+    keyed: list[tuple[tuple[Fraction, int, Txid], Chunk]] = []
+    for cluster in clusters:
+        feerate, weight = Fraction(-1), 0
+        for chunk in chunks_of(cluster):
+            weight = chunk.weight + (weight if chunk.feerate == feerate else 0)
+            feerate = chunk.feerate
+            keyed.append(((-feerate, weight, max(chunk.txids)), chunk))
+    return [chunk for _, chunk in sorted(keyed, key=lambda item: item[0])]
+
+
 def _ancestor_groups(cluster: Mapping[Txid, Weighted]) -> list[list[Weighted]]:
     groups: list[list[Weighted]] = []
     left = dict(cluster)

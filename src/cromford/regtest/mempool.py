@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxOut
-from cromford.regtest.linearize import Weighted
+from cromford.regtest.linearize import Chunk, Weighted, mining_order
 
 N_ENTRIES_MAX: Final = 50_000  # Far more than a test needs.
 ENTRY_OVERHEAD_BYTES: Final = 900  # What Core 31 uses for a transaction beside its bytes, measured.
@@ -121,6 +121,10 @@ class Mempool:
                 found.append(self.cluster((txid,)))
                 seen |= found[-1]
         return found
+
+    def chunks(self) -> list[Chunk]:
+        """Return all chunks as a miner takes them."""
+        return mining_order(self.weighted(cluster) for cluster in self.clusters())
 
     def weighted(self, txids: Iterable[Txid]) -> dict[Txid, Weighted]:
         """Return transactions as the miner's order sees them."""

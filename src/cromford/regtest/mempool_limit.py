@@ -9,7 +9,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Final
 
-from cromford.regtest.linearize import Chunk, chunks_of
+from cromford.regtest.linearize import Chunk
 from cromford.regtest.mempool import Mempool
 from cromford.regtest.options import Options
 
@@ -70,7 +70,7 @@ class MempoolLimit:
         """Remove the worst chunks until the rest fits."""
         if self._mempool.usage <= self._options.mempool_bytes_max:
             return
-        chunks = self._chunks()
+        chunks = self._mempool.chunks()
         while self._mempool.usage > self._options.mempool_bytes_max:
             self._evict(chunks.pop())
 
@@ -82,20 +82,10 @@ class MempoolLimit:
         self._rolling_sat_per_kvb = 0.0
         self._is_falling = False
         highest = rate_sat_per_kvb - self._options.incremental_relay_sat_per_kvb
-        chunks = self._chunks()
+        chunks = self._mempool.chunks()
         while chunks and _sat_per_kvb(chunks[-1]) <= highest:
             self._evict(chunks.pop())
         self._rolling_sat_per_kvb = float(rate_sat_per_kvb)
-
-    def _chunks(self) -> list[Chunk]:
-        """Return all chunks, the best feerate first."""
-        chunks = [
-            chunk
-            for cluster in self._mempool.clusters()
-            for chunk in chunks_of(self._mempool.weighted(cluster))
-        ]
-        # Stable: the chunks of one cluster come with falling feerates and stay in their order.
-        return sorted(chunks, key=lambda chunk: chunk.feerate, reverse=True)
 
     def _evict(self, chunk: Chunk) -> None:
         self._mempool.remove(chunk.txids)

@@ -18,7 +18,6 @@ from cromford.bitcoin.tx import HASH_SIZE, Tx, TxIn, TxOut
 from cromford.crypto.keys import sha256d
 from cromford.regtest.chain import IndexedBlock
 from cromford.regtest.genesis import REGTEST_BITS, VERSION_BITS_NONE, meets_target, subsidy_sat
-from cromford.regtest.linearize import chunks_of
 from cromford.regtest.mempool import Mempool, MempoolEntry
 from cromford.regtest.options import RESERVED_WEIGHT
 
@@ -43,12 +42,9 @@ def chosen_entries(mempool: Mempool, *, weight_max: int) -> list[MempoolEntry]:
     """Return what a miner would put into a block of this weight, parents before children."""
     chunks = [
         chunk
-        for cluster in mempool.clusters()
-        for chunk in chunks_of(mempool.weighted(cluster))
+        for chunk in mempool.chunks()
         if chunk.fee_sat * 1000 * 4 >= BLOCK_MIN_SAT_PER_KVB * chunk.weight
     ]
-    # Stable: the chunks of one cluster come with falling feerates and stay in their order.
-    chunks.sort(key=lambda chunk: chunk.feerate, reverse=True)
     entries: list[MempoolEntry] = []
     left_out: set[bytes] = set()
     weight_left = weight_max - RESERVED_WEIGHT

@@ -1,12 +1,27 @@
 """A node in memory that does what nodes do: stalls, lags, goes back, prunes, forks and refuses."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
 from cromford.crypto.keys import sha256d
-from cromford.ports import Block, BlockRef, ChainStatus, ChainUnavailable, Coin, TxRefused
+from cromford.ports import (
+    Block,
+    BlockRef,
+    ChainStatus,
+    ChainUnavailable,
+    Coin,
+    Known,
+    MempoolTx,
+    NotTaken,
+    PackageAnswer,
+    PackageNotTaken,
+    RelayFeerates,
+    Taken,
+    TxRefused,
+)
+from tests.families import RELAY_FEERATES, mempool_tx_of, spenders_among
 
 
 def ref(block: Block) -> BlockRef:
@@ -38,6 +53,8 @@ class ScriptedChain:
         refusal: Why it takes no transaction; None: it takes them.
         coins: What it knows of coins.
         mempool: What it took.
+        relay: What it asks for.
+        estimates: What it estimates, by target.
     """
 
     script: list[Change] = field(default_factory=list)
@@ -54,6 +71,8 @@ class ScriptedChain:
     refusal: str | None = None
     coins: dict[OutPoint, Coin] = field(default_factory=dict)
     mempool: list[Tx] = field(default_factory=list)
+    relay: RelayFeerates = RELAY_FEERATES
+    estimates: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.mine(1)
@@ -130,6 +149,50 @@ class ScriptedChain:
             raise TxRefused(self.refusal)
         self.mempool.append(tx)
 
-    async def broadcast_package(self, txs: Sequence[Tx]) -> None:
-        for tx in txs:
-            await self.broadcast(tx)
+    async def broadcast_package(self, txs: Sequence[Tx]) -> PackageAnswer:
+        self._answer()
+        if self.refusal is not None:
+            refused = tuple(NotTaken(txid=tx.txid, reason=self.refusal) for tx in txs)
+            raise PackageNotTaken(self.refusal, PackageAnswer(verdicts=refused))
+        there = {tx.txid for tx in self.mempool}
+        new = [tx for tx in txs if tx.txid not in there]
+        self.mempool += new
+        return PackageAnswer(
+            verdicts=tuple(
+                Taken(txid=tx.txid, fee_sat=self._fee_sat(tx), vsize=tx.vsize)
+                if tx in new
+                else Known(txid=tx.txid)
+                for tx in txs
+            )
+        )
+
+    async def mempool_tx(self, txid: Txid) -> MempoolTx | None:
+        self._answer()
+        return mempool_tx_of(txid, {tx.txid: tx for tx in self.mempool}, self._fee_sat)
+
+    async def spenders(self, outpoints: Sequence[OutPoint]) -> Mapping[OutPoint, Txid]:
+        self._answer()
+        return spenders_among(self.mempool, outpoints)
+
+    async def relay_feerates(self) -> RelayFeerates:
+        self._answer()
+        return self.relay
+
+    async def estimate_sat_per_kw(self, target_blocks: int) -> int | None:
+        self._answer()
+        soon = [blocks for blocks in self.estimates if blocks <= target_blocks]
+        return self.estimates[max(soon)] if soon else None
+
+    def _fee_sat(self, tx: Tx) -> int:
+        """Return what a transaction pays, if all that it spends is known here."""
+        waiting = {one.txid: one for one in self.mempool}
+        in_sat = 0
+        for tx_in in tx.inputs:
+            parent = waiting.get(tx_in.outpoint.txid)
+            if parent is not None:
+                in_sat += parent.outputs[tx_in.outpoint.vout].amount_sat
+            elif (coin := self.coins.get(tx_in.outpoint)) is not None:
+                in_sat += coin.txout.amount_sat
+            else:
+                return 0
+        return in_sat - sum(txout.amount_sat for txout in tx.outputs)

@@ -27,10 +27,18 @@ __all__ = [
     "CredentialsRefused",
     "Entry",
     "Kept",
+    "Known",
+    "MempoolTx",
+    "NotTaken",
+    "PackageAnswer",
+    "PackageNotTaken",
+    "RelayFeerates",
     "Store",
     "StoreFailed",
     "StoreInUse",
+    "Taken",
     "TxRefused",
+    "Verdict",
     "check_order",
     "oldest_of",
 ]
@@ -200,6 +208,110 @@ class TxRefused(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """A transaction of a package that the mempool took now, with its own fee and size."""
+
+    txid: Txid
+    fee_sat: int
+    vsize: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """One that was there before: in the mempool, perhaps with another witness, or in a block."""
+
+    txid: Txid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotTaken:
+    """One that was not taken, with the node's own word."""
+
+    txid: Txid
+    reason: str
+
+
+Verdict = Taken | Known | NotTaken
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackageAnswer:
+    """What a node did with a package.
+
+    Attributes:
+        verdicts: One for each transaction, in the order of the package.
+        replaced: What left the mempool for it.
+    """
+
+    verdicts: tuple[Verdict, ...]
+    replaced: tuple[Txid, ...] = ()
+
+
+class PackageNotTaken(TxRefused):
+    """The node refused a package, or its child. A parent that pays for itself may be in.
+
+    Attributes:
+        reason: Why the package was refused, or else the child, or else what the child waits for.
+        answer: What became of each transaction.
+    """
+
+    def __init__(self, reason: str, answer: PackageAnswer) -> None:
+        super().__init__(reason)
+        self.answer = answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayFeerates:
+    """What a node asks for today, in satoshi per 1000 weight units, rounded up.
+
+    Attributes:
+        mempool_min_sat_per_kw: What gets in. It rises where a mempool is full, and falls again.
+        min_relay_sat_per_kw: What gets into an empty mempool.
+        incremental_sat_per_kw: What a replacement pays for its own weight, on top of the fees of
+            all it replaces.
+    """
+
+    mempool_min_sat_per_kw: int
+    min_relay_sat_per_kw: int
+    incremental_sat_per_kw: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MempoolTx:
+    """A transaction that waits for a block, and those it waits with.
+
+    Attributes:
+        txid: Its name.
+        wtxid: Which of its possible witnesses it came with.
+        fee_sat: What it pays itself.
+        vsize: Its own size.
+        weight: The same in weight units, raised where its signature checks cost more.
+        replaced_fee_sat: What it and all that hangs on it pay: what a replacement has to exceed.
+        package_fee_sat: What a miner gets for it, together with those it is mined with.
+        package_weight: The weight of these; from a node that tells only sizes, four units for each
+            virtual byte.
+        parents: Unconfirmed transactions that it spends from.
+        children: Unconfirmed transactions that spend from it.
+    """
+
+    txid: Txid
+    wtxid: Txid
+    fee_sat: int
+    vsize: int
+    weight: int
+    replaced_fee_sat: int
+    package_fee_sat: int
+    package_weight: int
+    parents: frozenset[Txid] = frozenset()
+    children: frozenset[Txid] = frozenset()
+
+    @property
+    def package_sat_per_kw(self) -> int:
+        """What a miner gets for each 1000 weight units, whoever pays it; rounded down."""
+        return 1000 * self.package_fee_sat // self.package_weight
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ChainStatus:
     """Where a node is on its way to the newest block.
 
@@ -245,11 +357,49 @@ class Chain(Protocol):
             ChainUnavailable: If the node does not answer.
         """
 
-    async def broadcast_package(self, txs: Sequence[Tx]) -> None:
-        """Hand a parent and its child to the mempool together (`submitpackage`).
+    async def broadcast_package(self, txs: Sequence[Tx]) -> PackageAnswer:
+        """Hand parents and their child to the mempool together; return what became of each.
+
+        The child pays for a parent that pays too little for itself. A parent that is in the
+        mempool or in a block is no obstacle.
+
+        Args:
+            txs: The transactions, the child last.
 
         Raises:
-            TxRefused: With the node's reason for the first one refused.
+            PackageNotTaken: If the child did not get in.
+            TxRefused: If the node could not make sense of them.
+            ChainUnavailable: If the node does not answer.
+        """
+
+    async def mempool_tx(self, txid: Txid) -> MempoolTx | None:
+        """Return what the mempool has of a transaction; None if it does not wait there.
+
+        Raises:
+            ChainUnavailable: If the node does not answer.
+        """
+
+    async def spenders(self, outpoints: Sequence[OutPoint]) -> Mapping[OutPoint, Txid]:
+        """Return by which transaction in the mempool each of these is spent, where one is.
+
+        Raises:
+            ChainUnavailable: If the node does not answer.
+        """
+
+    async def relay_feerates(self) -> RelayFeerates:
+        """Return what the node asks for today.
+
+        Raises:
+            ChainUnavailable: If the node does not answer.
+        """
+
+    async def estimate_sat_per_kw(self, target_blocks: int) -> int | None:
+        """Return the feerate that the node expects to confirm within `target_blocks`, or None.
+
+        At least its mempool's minimum, rounded up. None from a node that has not seen enough of
+        the network yet, and from every one on regtest.
+
+        Raises:
             ChainUnavailable: If the node does not answer.
         """
 

@@ -1,21 +1,17 @@
 """The Bitcoin Core adapter against scripted answers over real HTTP."""
 
 import asyncio
-import base64
-import json
-import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, ClassVar
 
 import pytest
+from tests.adapters.scripted_node import CHILD, HASH, TX, Refusal, ScriptedNode, ask
 
 from cromford.adapters.bitcoind import BitcoindChain
 from cromford.adapters.chain_check import PUBLIC_SIGNET_CHALLENGE, ChainMismatch, check_node
 from cromford.bitcoin.network import MAINNET, REGTEST, SIGNET
-from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut
+from cromford.bitcoin.tx import OutPoint, Txid, TxOut
 from cromford.ports import (
     BlockRef,
     ChainStatus,
@@ -37,84 +33,6 @@ MAINNET_GENESIS = bytes.fromhex(
     "0100000000000000000000000000000000000000000000000000000000000000000000003ba3edfd7a7b12b27ac72c3e"
     "67768f617fc81bc3888a51323a9fb8aa4b1e5e4a29ab5f49ffff001d1dac2b7c01" + GENESIS_TX
 )
-TX = Tx(
-    version=2,
-    inputs=(TxIn(outpoint=OutPoint(txid=Txid(b"\x07" * 32), vout=1), nsequence=0),),
-    outputs=(TxOut(amount_sat=1000, script_pubkey=b"\x51"),),
-)
-CHILD = Tx(
-    version=2,
-    inputs=(TxIn(outpoint=TX.outpoint(0), nsequence=0),),
-    outputs=(TxOut(amount_sat=900, script_pubkey=b"\x51"),),
-)
-HASH = "00" * 31 + "07"
-
-
-class Refusal:
-    """An error object, as the node sends it."""
-
-    def __init__(self, code: int, message: str) -> None:
-        self.error = {"code": code, "message": message}
-
-
-class ScriptedNode:
-    """Answers each method with what the test says, and remembers what it was asked."""
-
-    def __init__(self, datadir: Path) -> None:
-        self.answers: dict[str, object] = {}
-        self.calls: list[tuple[str, list[object]]] = []
-        self.http_status = 200
-        self.raw_body: bytes | None = None
-        self.cookie_path = datadir / ".cookie"
-        self.set_cookie("first")
-        node = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            timeout: ClassVar[float] = 5
-
-            def do_POST(self) -> None:
-                request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                status, body = node.answer(self.headers["Authorization"], request)
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def set_cookie(self, secret: str) -> None:
-        self._secret = f"__cookie__:{secret}"
-        self.cookie_path.write_text(self._secret)
-
-    def answer(self, authorization: str, request: dict[str, Any]) -> tuple[int, bytes]:
-        expected = base64.b64encode(self._secret.encode()).decode()
-        if authorization != f"Basic {expected}":
-            return 401, b""
-        if self.raw_body is not None or self.http_status != 200:
-            return self.http_status, self.raw_body or b""
-        self.calls.append((request["method"], request["params"]))
-        answer = self.answers[request["method"]]
-        reply = {"jsonrpc": "2.0", "id": request["id"]}
-        if isinstance(answer, Refusal):
-            return 200, json.dumps({**reply, "error": answer.error}).encode()
-        if isinstance(answer, bytes):
-            return 200, json.dumps({**reply, "result": "@"}).encode().replace(b'"@"', answer)
-        return 200, json.dumps({**reply, "result": answer}).encode()
-
-    def chain(self) -> BitcoindChain:
-        return BitcoindChain(self.url, cookie_path=self.cookie_path, timeout_seconds=5)
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
 
 
 @pytest.fixture
@@ -122,14 +40,6 @@ def node(tmp_path: Path) -> Iterator[ScriptedNode]:
     scripted = ScriptedNode(tmp_path)
     yield scripted
     scripted.close()
-
-
-def ask(node: ScriptedNode, question: Callable[[BitcoindChain], Awaitable[Any]]) -> Any:
-    async def run() -> Any:
-        async with node.chain() as chain:
-            return await question(chain)
-
-    return asyncio.run(run())
 
 
 def chain_info(**facts: object) -> dict[str, object]:
@@ -302,7 +212,13 @@ def package_answer(*reasons: str | None, message: str = "transaction failed") ->
         (package_answer("bad-parent", "package-not-validated"), "bad-parent"),
         (package_answer(None, "bad-child"), "bad-child"),
         (package_answer("txn-already-known", "bad-child"), "bad-child"),
-        (package_answer("one", "two"), "one"),
+        (package_answer("min relay fee not met, 0 < 13", "insufficient fee"), "insufficient fee"),
+        (package_answer("non-BIP68-final", "bad-txns-inputs-missingorspent"), "non-BIP68-final"),
+        (package_answer(*["bad-txns-inputs-missingorspent"] * 2), "bad-txns-inputs-missingorspent"),
+        (
+            package_answer("min relay fee not met", "no", message="package RBF failed"),
+            "package RBF",
+        ),
         (
             package_answer("package-not-validated", "package-not-validated", message="too large"),
             "too large",
@@ -310,7 +226,7 @@ def package_answer(*reasons: str | None, message: str = "transaction failed") ->
         (package_answer(None, None, message="package-topology-disallowed"), "package-topology"),
     ],
 )
-def test_a_refused_package_has_the_first_real_reason(
+def test_a_refused_package_has_the_reason_of_the_whole_or_else_of_the_child(
     node: ScriptedNode, answer: object, reason: str
 ) -> None:
     node.answers["submitpackage"] = answer

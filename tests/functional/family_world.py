@@ -68,6 +68,24 @@ def child(coins: Sequence[Coin], *, fee_sat: int, script: bytes = KEY_SCRIPT) ->
     return spend(coins, (sum(coin.amount_sat for coin in coins) - fee_sat, script))
 
 
+def padded(coins: Sequence[Coin], *, vsize: int, fee_sat: int) -> Tx:
+    """Return a transaction of exactly this size: change, and an OP_RETURN that fills it."""
+    change = (sum(coin.amount_sat for coin in coins) - fee_sat, KEY_SCRIPT)
+    with_nothing = spend(coins, change, (0, b"\x6a"))
+    tx = spend(coins, change, (0, b"\x6a" + _push(vsize - with_nothing.vsize)))
+    assert tx.vsize == vsize
+    return tx
+
+
+def _push(size: int) -> bytes:
+    """Return a push with which a script becomes so much larger, its length prefix included."""
+    if size < 0x4C:
+        return bytes((size - 1,)) + bytes(size - 1)
+    if size + 1 < 0xFD:
+        return b"\x4c" + bytes((size - 2,)) + bytes(size - 2)
+    return b"\x4d" + (size - 5).to_bytes(2, "little") + bytes(size - 5)
+
+
 def fee_at(sat_per_vb: float, *txs: Tx) -> int:
     vsize = sum(tx.vsize for tx in txs)
     return fee_sat_of(vsize=vsize, feerate_sat_per_kw=int(sat_per_vb * SAT_PER_VB))

@@ -4,20 +4,22 @@ The real one runs where CROMFORD_BITCOIND names a `bitcoind`. Both are asked ove
 client.
 """
 
+import asyncio
 import os
 import re
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from bitcoin_core_rpc import BitcoinCoreRpcClient, FetchError, RpcError
 
+from cromford.adapters.bitcoind import BitcoindChain
 from cromford.bitcoin.address import address_of_script
 from cromford.bitcoin.network import REGTEST
 from cromford.bitcoin.script import p2tr_script
@@ -41,6 +43,7 @@ INTERNAL_KEY = xonly_of(pubkey_of(bytes(31) + b"\x08"))
 FINAL, LOCKTIME_COUNTS = 0xFFFF_FFFF, 0xFFFF_FFFE
 FEE_SAT = 1_000
 ACCEPTED = "accepted"
+Asked = TypeVar("Asked")
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,15 @@ class World:
 
     def call(self, method: str, *params: Any) -> Any:
         return self._client.call(method, list(params))
+
+    def ask(self, question: Callable[[BitcoindChain], Awaitable[Asked]]) -> Asked:
+        """Ask through the adapter that the daemons use."""
+
+        async def run() -> Asked:
+            async with BitcoindChain(self.url, cookie_path=self.cookie) as chain:
+                return await question(chain)
+
+        return asyncio.run(run())
 
     def mine(self, n_blocks: int = 1) -> list[str]:
         # Blocks of one height, time and address would be the same block.

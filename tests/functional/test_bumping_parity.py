@@ -15,6 +15,7 @@ from tests.functional.family_world import (
     fee_at,
     funding,
     node_tx,
+    padded,
     plain,
     purse,
     refusal,
@@ -29,7 +30,6 @@ from tests.functional.node_world import (
     NODES,
     OPEN_ADDRESS,
     OPEN_SCRIPT,
-    Coin,
     World,
     coin_of,
     hex_of,
@@ -58,20 +58,6 @@ def kickoff_at(world: World, sat_per_vb: float, *, anchor_sat: int = 240) -> Tx:
     coin = funding(world)
     fee_sat = fee_at(sat_per_vb, node_tx(coin, fee_sat=0))
     return node_tx(coin, fee_sat=fee_sat, anchor_sat=anchor_sat)
-
-
-def padded(coin: Coin, *, vsize: int, fee_sat: int, others: tuple[Coin, ...] = ()) -> Tx:
-    """Return a transaction of exactly this size: change, and an OP_RETURN that fills it."""
-
-    def with_data(n_bytes: int) -> Tx:
-        data = b"\x6a\x4d" + n_bytes.to_bytes(2, "little") + bytes(n_bytes)
-        coins = (coin, *others)
-        change_sat = sum(one.amount_sat for one in coins) - fee_sat
-        return spend(coins, (change_sat, KEY_SCRIPT), (0, data))
-
-    tx = with_data(vsize - with_data(300).vsize + 300)
-    assert tx.vsize == vsize
-    return tx
 
 
 # A child of one anchor.
@@ -197,16 +183,16 @@ def test_one_child_bumps_one_parent(world: World) -> None:
 def test_a_child_has_at_most_1000_vbytes_and_a_parent_10000(world: World) -> None:
     kickoff = kickoff_at(world, 1)
     sent(world, kickoff)
-    coins = (purse(world),)
-    assert refusal(world, padded(anchor_of(kickoff), vsize=1_001, fee_sat=2_000, others=coins)) == (
+    coins = [anchor_of(kickoff), purse(world)]
+    assert refusal(world, padded(coins, vsize=1_001, fee_sat=2_000)) == (
         "TRUC-violation, version=3 child tx <tx> is too big: 1001 > 1000 virtual bytes"
     )
-    sent(world, padded(anchor_of(kickoff), vsize=1_000, fee_sat=2_000, others=coins))
+    sent(world, padded(coins, vsize=1_000, fee_sat=2_000))
     coin = funding(world)
-    assert refusal(world, padded(coin, vsize=10_001, fee_sat=2_000)) == (
+    assert refusal(world, padded([coin], vsize=10_001, fee_sat=2_000)) == (
         "TRUC-violation, version=3 tx <tx> is too big: 10001 > 10000 virtual bytes"
     )
-    sent(world, padded(coin, vsize=10_000, fee_sat=2_000))
+    sent(world, padded([coin], vsize=10_000, fee_sat=2_000))
 
 
 # In the place of a stranger's child.
@@ -214,7 +200,7 @@ def test_a_child_has_at_most_1000_vbytes_and_a_parent_10000(world: World) -> Non
 
 def test_a_strangers_child_is_replaced_at_its_fee_and_a_tenth_of_our_size(world: World) -> None:
     kickoff = kickoff_at(world, 1)
-    theirs = padded(anchor_of(kickoff), vsize=1_000, fee_sat=5_000, others=(purse(world),))
+    theirs = padded([anchor_of(kickoff), purse(world)], vsize=1_000, fee_sat=5_000)
     sent(world, kickoff, theirs)
     coins = [anchor_of(kickoff), purse(world)]
     cheap = child(coins, fee_sat=5_015)
@@ -266,7 +252,7 @@ def test_eight_that_insist_on_their_own_child_pay_for_one_another(world: World) 
 def test_a_child_that_pays_a_lower_feerate_takes_no_place(world: World) -> None:
     kickoff = kickoff_at(world, 1)
     sent(world, kickoff, child([anchor_of(kickoff), purse(world)], fee_sat=1_530))
-    large = padded(anchor_of(kickoff), vsize=1_000, fee_sat=1_700, others=(purse(world),))
+    large = padded([anchor_of(kickoff), purse(world)], vsize=1_000, fee_sat=1_700)
     assert refusal(world, large) == (
         "replacement-failed, insufficient feerate: does not improve feerate diagram"
     )

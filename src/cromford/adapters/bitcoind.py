@@ -8,14 +8,27 @@ a later try may succeed.
 import asyncio
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from decimal import Decimal
 from pathlib import Path
-from typing import Final, Self, TypeVar
+from typing import Final, Self
 
 from bitcoin_core_rpc import BitcoinCoreRpcClient, FetchError, HttpError, RpcError, RPCErrorCode
 
+from cromford.adapters.bitcoind_answers import (
+    KNOWN_REASONS,
+    expect,
+    not_judged,
+    package_reason,
+    read_amount_sat,
+    read_estimate,
+    read_hash,
+    read_hex,
+    read_mempool_tx,
+    read_package,
+    read_relay_feerates,
+    read_spenders,
+)
 from cromford.bitcoin.block import parse_block
-from cromford.bitcoin.tx import SAT_PER_BTC, OutPoint, Tx, Txid, TxOut
+from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxOut
 from cromford.codec.reader import MalformedBytes
 from cromford.ports import (
     Block,
@@ -24,11 +37,18 @@ from cromford.ports import (
     ChainUnavailable,
     Coin,
     CredentialsRefused,
+    Known,
+    MempoolTx,
+    NotTaken,
+    PackageAnswer,
+    PackageNotTaken,
+    RelayFeerates,
     TxRefused,
 )
 
 CALLS_MAX: Final = 4  # Threads, and so calls at the node at one time; Core's work queue has 16.
 CALL_TIMEOUT_SECONDS: Final = 30.0
+ESTIMATE_BLOCKS_MAX: Final = 1008  # A week, the furthest that Core estimates.
 # Wrong name or password; and an address that `rpcallowip` leaves out.
 _NOT_LET_IN: Final = frozenset({401, 403})
 
@@ -39,26 +59,12 @@ _REFUSALS: Final = frozenset(
         RPCErrorCode.VERIFY_REJECTED,
     }
 )
-# The node's words for a transaction it has: in the mempool, the same but for its witness, or in a
-# block with an output still unspent.
-_KNOWN_REASONS: Final = frozenset(
-    {
-        "txn-already-in-mempool",
-        "txn-same-nonwitness-data-in-mempool",
-        "txn-already-known",
-        "Transaction outputs already in utxo set",
-        "Transaction already in block chain",
-    }
-)
-_NOT_VALIDATED: Final = "package-not-validated"
-
-_Kind = TypeVar("_Kind")
 
 
 class BitcoindChain:
     """One Bitcoin Core node. Close it to release its threads.
 
-    It asks the node for nothing but blocks, coins and transactions: no wallet, no index, and a
+    It asks the node for blocks, coins, and what waits in its mempool: no wallet, no index, and a
     pruned node is fine as long as it still has the blocks asked for.
     """
 
@@ -100,17 +106,17 @@ class BitcoindChain:
         Raises:
             ChainUnavailable: If the node does not answer.
         """
-        info = _expect(await self._ask("getblockchaininfo"), dict, "getblockchaininfo")
+        info = expect(await self._ask("getblockchaininfo"), dict, "getblockchaininfo")
         tip = BlockRef(
-            height=_expect(info.get("blocks"), int, "blocks"),
-            block_hash=_read_hash(info.get("bestblockhash"), "bestblockhash"),
+            height=expect(info.get("blocks"), int, "blocks"),
+            block_hash=read_hash(info.get("bestblockhash"), "bestblockhash"),
         )
         return ChainStatus(
             tip=tip,
-            tip_time=_expect(info.get("time"), int, "time"),
-            header_height=_expect(info.get("headers"), int, "headers"),
+            tip_time=expect(info.get("time"), int, "time"),
+            header_height=expect(info.get("headers"), int, "headers"),
             is_initial_download=info.get("initialblockdownload") is True,
-            kept_height=_expect(info.get("pruneheight", 0), int, "pruneheight"),
+            kept_height=expect(info.get("pruneheight", 0), int, "pruneheight"),
         )
 
     async def block_hash(self, height: int) -> Txid | None:
@@ -125,7 +131,7 @@ class BitcoindChain:
             if error.code == RPCErrorCode.INVALID_PARAMETER:
                 return None
             raise _unavailable("getblockhash", error) from error
-        return _read_hash(answer, "getblockhash")
+        return read_hash(answer, "getblockhash")
 
     async def block(self, block_hash: Txid) -> Block:
         """Return a block by its hash, also one that has left the active chain.
@@ -145,28 +151,14 @@ class BitcoindChain:
         answer = await self._ask("gettxout", str(outpoint.txid), outpoint.vout, False)
         if answer is None:
             return None
-        coin = _expect(answer, dict, "gettxout")
-        script = _expect(coin.get("scriptPubKey"), dict, "scriptPubKey")
+        coin = expect(answer, dict, "gettxout")
+        script = expect(coin.get("scriptPubKey"), dict, "scriptPubKey")
         txout = TxOut(
-            amount_sat=_read_amount_sat(coin.get("value")),
-            script_pubkey=_read_hex(script.get("hex"), "scriptPubKey.hex"),
+            amount_sat=read_amount_sat(coin.get("value"), "value"),
+            script_pubkey=read_hex(script.get("hex"), "scriptPubKey.hex"),
         )
-        confirmations = _expect(coin.get("confirmations"), int, "confirmations")
+        confirmations = expect(coin.get("confirmations"), int, "confirmations")
         return Coin(outpoint=outpoint, txout=txout, confirmations=confirmations)
-
-    async def feerate_sat_per_kw(self, target_blocks: int) -> int | None:
-        """Return the node's estimate for confirmation within `target_blocks`, or None.
-
-        A young node, and every regtest one, has no estimate (`estimatesmartfee`).
-
-        Raises:
-            ChainUnavailable: If the node does not answer.
-        """
-        estimate = await self.call("estimatesmartfee", target_blocks)
-        if not isinstance(estimate, dict) or "feerate" not in estimate:
-            return None
-        btc_per_kvb = Decimal(str(estimate["feerate"]))
-        return int(btc_per_kvb * SAT_PER_BTC / 4)
 
     async def broadcast(self, tx: Tx) -> None:
         """Hand a transaction to the mempool. One that is there, or confirmed, is accepted again.
@@ -182,43 +174,81 @@ class BitcoindChain:
             await self.call("sendrawtransaction", tx.serialize().hex())
         except RpcError as error:
             reason = self._reason("sendrawtransaction", error)
-            if error.code == RPCErrorCode.VERIFY_ALREADY_IN_UTXO_SET or reason in _KNOWN_REASONS:
+            if error.code == RPCErrorCode.VERIFY_ALREADY_IN_UTXO_SET or reason in KNOWN_REASONS:
                 return
             if error.code in _REFUSALS:
                 raise TxRefused(reason) from error
             raise _unavailable("sendrawtransaction", error) from error
 
-    async def broadcast_package(self, txs: Sequence[Tx]) -> None:
-        """Hand a parent and its child to the mempool together (`submitpackage`).
-
-        Transactions the node has already are no obstacle to the others.
+    async def broadcast_package(self, txs: Sequence[Tx]) -> PackageAnswer:
+        """Hand parents and their child to the mempool together (`submitpackage`).
 
         Raises:
-            TxRefused: With the node's reason for the first one refused.
+            PackageNotTaken: If the child did not get in.
+            TxRefused: If the node could not make sense of them.
             ChainUnavailable: If the node does not answer.
         """
         try:
-            answer = await self.call("submitpackage", [tx.serialize().hex() for tx in txs])
+            told = await self.call("submitpackage", [tx.serialize().hex() for tx in txs])
         except RpcError as error:
             if error.code in _REFUSALS:
                 raise TxRefused(self._reason("submitpackage", error)) from error
             raise _unavailable("submitpackage", error) from error
-        package = _expect(answer, dict, "submitpackage")
-        package_message = _expect(package.get("package_msg"), str, "package_msg")
-        if package_message == "success":
-            return
-        errors = _package_errors(txs, _expect(package.get("tx-results"), dict, "tx-results"))
-        refused = [
-            reason for reason in errors.values() if reason not in {*_KNOWN_REASONS, _NOT_VALIDATED}
-        ]
-        if refused:
-            raise TxRefused(refused[0])
-        left = [tx for tx in txs if errors.get(tx.wtxid) == _NOT_VALIDATED]
-        if len(left) == len(txs) or not errors:
-            raise TxRefused(package_message)
-        # The parent confirmed in the meantime, and the node looked no further.
-        for tx in left:
-            await self.broadcast(tx)
+        message, answer = read_package(txs, told)
+        left = not_judged(txs, answer)
+        if left:
+            # The parent confirmed in the meantime, and the node looked no further.
+            for tx in left:
+                await self.broadcast(tx)
+            return PackageAnswer(verdicts=tuple(Known(txid=tx.txid) for tx in txs))
+        if isinstance(answer.verdicts[-1], NotTaken):
+            raise PackageNotTaken(package_reason(message, answer), answer)
+        return answer
+
+    async def mempool_tx(self, txid: Txid) -> MempoolTx | None:
+        """Return what the mempool has of a transaction (`getmempoolentry`); None without one.
+
+        Raises:
+            ChainUnavailable: If the node does not answer.
+        """
+        try:
+            told = await self.call("getmempoolentry", str(txid))
+        except RpcError as error:
+            if error.code == RPCErrorCode.INVALID_ADDRESS_OR_KEY:
+                return None
+            raise _unavailable("getmempoolentry", error) from error
+        return read_mempool_tx(txid, told)
+
+    async def spenders(self, outpoints: Sequence[OutPoint]) -> Mapping[OutPoint, Txid]:
+        """Return by which transaction in the mempool each is spent (`gettxspendingprevout`).
+
+        Raises:
+            ChainUnavailable: If the node does not answer.
+        """
+        if not outpoints:
+            return {}
+        asked = [{"txid": str(outpoint.txid), "vout": outpoint.vout} for outpoint in outpoints]
+        return read_spenders(outpoints, await self._ask("gettxspendingprevout", asked))
+
+    async def relay_feerates(self) -> RelayFeerates:
+        """Return what the node asks for today (`getmempoolinfo`).
+
+        Raises:
+            ChainUnavailable: If the node does not answer.
+        """
+        return read_relay_feerates(await self._ask("getmempoolinfo"))
+
+    async def estimate_sat_per_kw(self, target_blocks: int) -> int | None:
+        """Return the node's estimate for confirmation within `target_blocks`, or None.
+
+        A target out of the node's range counts as the nearest in it. The mode is Core's default,
+        `economical`, which follows a falling market.
+
+        Raises:
+            ChainUnavailable: If the node does not answer.
+        """
+        target = min(max(target_blocks, 1), ESTIMATE_BLOCKS_MAX)
+        return read_estimate(await self._ask("estimatesmartfee", target, "economical"))
 
     def close(self) -> None:
         """Release the threads; a call still running ends at its timeout. Safe to call twice."""
@@ -254,11 +284,11 @@ class BitcoindChain:
         # In the thread from end to end: a full block takes a while to parse.
         displayed = str(block_hash)
         try:
-            header = _expect(self._call("getblockheader", [displayed]), dict, "getblockheader")
-            raw = _read_hex(self._call("getblock", [displayed, 0]), "getblock")
+            header = expect(self._call("getblockheader", [displayed]), dict, "getblockheader")
+            raw = read_hex(self._call("getblock", [displayed, 0]), "getblock")
         except RpcError as error:
             raise _unavailable("getblock", error) from error
-        height = _expect(header.get("height"), int, "height")
+        height = expect(header.get("height"), int, "height")
         try:
             return parse_block(raw, block_hash=block_hash, height=height)
         except MalformedBytes as error:
@@ -269,45 +299,5 @@ class BitcoindChain:
         return str(error.args[0]).removeprefix(f"{method} at {self._client.url}: ")
 
 
-def _package_errors(txs: Sequence[Tx], results: Mapping[str, object]) -> dict[Txid, str]:
-    """Return the reasons of the transactions that were not accepted, in package order."""
-    errors: dict[Txid, str] = {}
-    for tx in txs:
-        result = results.get(str(tx.wtxid))
-        if isinstance(result, dict) and isinstance(reason := result.get("error"), str):
-            errors[tx.wtxid] = reason
-    return errors
-
-
 def _unavailable(method: str, error: Exception) -> ChainUnavailable:
     return ChainUnavailable(f"{method}: {error}")
-
-
-def _expect(value: object, kind: type[_Kind], field: str) -> _Kind:
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise ChainUnavailable(f"{field}: expected {kind.__name__}, received {value!r:.100}")
-    return value
-
-
-def _read_hash(value: object, field: str) -> Txid:
-    try:
-        return Txid.from_hex(_expect(value, str, field))
-    except ValueError as error:
-        raise ChainUnavailable(f"{field}: {error}") from error
-
-
-def _read_hex(value: object, field: str) -> bytes:
-    try:
-        return bytes.fromhex(_expect(value, str, field))
-    except ValueError as error:
-        raise ChainUnavailable(f"{field}: expected hex digits") from error
-
-
-def _read_amount_sat(value: object) -> int:
-    # Amounts travel as decimal bitcoins; a float would round them.
-    if isinstance(value, bool) or not isinstance(value, int | Decimal):
-        raise ChainUnavailable(f"value: expected a number, received {value!r}")
-    amount_sat = Decimal(value) * SAT_PER_BTC
-    if amount_sat != int(amount_sat) or amount_sat < 0:
-        raise ChainUnavailable(f"value: expected whole satoshis, received {value}")
-    return int(amount_sat)

@@ -239,7 +239,7 @@ async def feerate_of(chain: BitcoindChain, given: str | None) -> tuple[int, str]
         per_kw = feerate * SAT_PER_KW_OF_SAT_PER_VB
         return int(per_kw.to_integral_value(ROUND_UP)), "given"
     try:
-        estimate = await chain.feerate_sat_per_kw(FEERATE_TARGET_BLOCKS)
+        estimate = await chain.estimate_sat_per_kw(FEERATE_TARGET_BLOCKS)
     except ChainUnavailable as error:
         raise RpcFailure("chain_unavailable", str(error), retryable=True) from error
     if estimate is None:

@@ -24,7 +24,7 @@ from cromford.bitcoin.network import MAINNET, REGTEST, SIGNET
 from cromford.bitcoin.script import ANCHOR_SCRIPT
 from cromford.bitcoin.tx import TRUC_VERSION, OutPoint, Tx, Txid, TxIn, TxOut
 from cromford.crypto.keys import sha256
-from cromford.ports import BlockRef, BlocksPruned, Chain, ChainUnavailable, TxRefused
+from cromford.ports import BlockRef, BlocksPruned, Chain, ChainUnavailable, Taken, TxRefused
 from cromford.regtest.node import RegtestNode
 
 # Anyone may spend it: P2WSH of OP_TRUE. Standard, and the same for every node.
@@ -165,18 +165,11 @@ async def mature_coin(chain: Chain) -> tuple[OutPoint, int]:
         assert block_hash is not None
         coinbase = (await chain.block(block_hash)).txs[0].outpoint(0)
         coin = await chain.coin(coinbase)
-        spent_in_mempool = await asyncio.to_thread(_is_spent_in_mempool, chain, coinbase)
-        if coin is not None and not spent_in_mempool:
+        if coin is not None and not await chain.spenders([coinbase]):
             assert coin.txout.script_pubkey == OPEN_SCRIPT_PUBKEY
             assert coin.confirmations == tip.height - height + 1
             return coinbase, coin.txout.amount_sat
     raise AssertionError("no coin is left")
-
-
-def _is_spent_in_mempool(chain: Chain, outpoint: OutPoint) -> bool:
-    assert isinstance(chain, BitcoindChain)
-    mempool_coin = chain._call("gettxout", [str(outpoint.txid), outpoint.vout, True])
-    return mempool_coin is None
 
 
 def spend(outpoint: OutPoint, *amounts_sat: int, version: int = 2, anchor: bool = False) -> Tx:
@@ -306,6 +299,36 @@ def test_a_package_pays_for_its_parent_and_is_accepted_again(node: NodeUnderTest
             assert await chain.coin(child.outpoint(0)) is not None
 
     asyncio.run(scenario())
+
+
+def test_after_a_restart_a_node_has_lost_the_parent_that_only_its_child_paid_for(
+    node: NodeUnderTest,
+) -> None:
+    async def scenario() -> None:
+        async with node.chain() as chain:
+            node.mine(2)
+            package = parent_and_child(*await mature_coin(chain))
+            await chain.broadcast_package(package)
+            node.stop()
+            node.start()
+            await loaded(node)
+            assert not {str(tx.txid) for tx in package} & mempool_of(node)
+            answer = await chain.broadcast_package(package)
+            assert [type(verdict) for verdict in answer.verdicts] == [Taken, Taken]
+            node.mine(1)
+
+    asyncio.run(scenario())
+
+
+async def loaded(node: NodeUnderTest) -> None:
+    """Return once the node has read the mempool that it wrote when it stopped."""
+    for _ in range(200):
+        info = node.call("getmempoolinfo")
+        assert isinstance(info, dict)
+        if info["loaded"]:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("the node does not load its mempool")
 
 
 def test_a_child_is_accepted_after_its_parent_has_confirmed(node: NodeUnderTest) -> None:

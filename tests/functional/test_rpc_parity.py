@@ -24,6 +24,7 @@ from cromford.crypto.keys import pubkey_of
 GENESIS = "0f9188f13cb7b2c71f2a335e3a4fc328bf5beb436012afca590b1a11466e2206"
 GENESIS_COINBASE = "4a5e1e4baab89f3a32518a88c31bc87f618f76673e2cc77ab2127b7afdeda33b"
 NOWHERE = "00" * 32
+NOWHERE_0 = {"txid": NOWHERE, "vout": 0}
 
 HEADER = (
     "hash confirmations height version versionHex merkleroot time mediantime nonce bits target "
@@ -197,6 +198,55 @@ ERRORS: tuple[tuple[str, tuple[Any, ...], int, str], ...] = (
     ("invalidateblock", (NOWHERE,), -5, "Block not found"),
     ("reconsiderblock", (NOWHERE,), -5, "Block not found"),
     ("estimatesmartfee", (0,), -8, "Invalid conf_target, must be between 1 and 1008"),
+    ("estimatesmartfee", (1009,), -8, "Invalid conf_target, must be between 1 and 1008"),
+    ("estimatesmartfee", (2.5,), -1, "JSON integer out of range"),
+    (
+        "estimatesmartfee",
+        (6, "x"),
+        -8,
+        'Invalid estimate_mode parameter, must be one of: "unset", "economical", "conservative"',
+    ),
+    ("gettxspendingprevout", ([],), -8, "Invalid parameter, outputs are missing"),
+    ("gettxspendingprevout", ("x",), -3, WRONG_TYPE.format(1, "outputs", "string", "array")),
+    (
+        "gettxspendingprevout",
+        ([5],),
+        -3,
+        "JSON value of type number is not of expected type object",
+    ),
+    ("gettxspendingprevout", ([{}],), -3, "Missing txid"),
+    ("gettxspendingprevout", ([{"txid": NOWHERE}],), -3, "Missing vout"),
+    (
+        "gettxspendingprevout",
+        ([{"txid": NOWHERE, "vout": "1"}],),
+        -3,
+        "JSON value of type string for field vout is not of expected type number",
+    ),
+    (
+        "gettxspendingprevout",
+        ([{"txid": NOWHERE, "vout": -1}],),
+        -8,
+        "Invalid parameter, vout cannot be negative",
+    ),
+    (
+        "gettxspendingprevout",
+        ([{"txid": "1", "vout": 0}],),
+        -8,
+        "txid must be of length 64 (not 1, for '1')",
+    ),
+    (
+        "gettxspendingprevout",
+        ([{"txid": NOWHERE, "vout": 1, "x": 2}],),
+        -3,
+        "Unexpected key x",
+    ),
+    ("gettxspendingprevout", ([NOWHERE_0], {"foo": True}), -3, "Unexpected key foo"),
+    (
+        "gettxspendingprevout",
+        ([NOWHERE_0], {"mempool_only": False}),
+        -1,
+        "Mempool lacks a relevant spend, and txospenderindex is unavailable.",
+    ),
     (
         "getrawmempool",
         (True, True),
@@ -329,6 +379,20 @@ def test_the_states_of_chain_network_and_mempool_have_cores_fields(world: World)
         "errors": ["Insufficient data or no feerate found"],
         "blocks": 0,
     }
+
+
+def test_who_spends_an_output_is_told_in_the_order_of_the_question(world: World) -> None:
+    tx = pay([world.coin()], (1_000, OPEN_SCRIPT))
+    child = pay([coin_of(tx, 1)])
+    assert world.send(tx) == world.send(child) == "accepted"
+    asked = [{"txid": str(tx.txid), "vout": vout} for vout in (1, 0)] + [NOWHERE_0]
+    spent = asked[0] | {"spendingtxid": str(child.txid)}
+    assert world.call("gettxspendingprevout", asked) == [spent, *asked[1:]]
+    options = {"return_spending_tx": True, "mempool_only": True}
+    with_tx = spent | {"spendingtx": hex_of(child)}
+    assert world.call("gettxspendingprevout", asked[:1], options) == [with_tx]
+    world.mine()
+    assert world.call("gettxspendingprevout", asked[:1]) == asked[:1]
 
 
 def test_a_transaction_and_its_block_have_cores_fields(world: World) -> None:

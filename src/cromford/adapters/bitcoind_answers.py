@@ -18,6 +18,7 @@ from cromford.ports import (
     PackageAnswer,
     RelayFeerates,
     Taken,
+    Verdict,
 )
 
 # The node's words for a transaction it has: in the mempool, the same but for its witness, or in a
@@ -59,17 +60,12 @@ def read_package(txs: Sequence[Tx], told: object) -> tuple[str, PackageAnswer]:
     )
 
 
-def _verdict(
-    tx: Tx, results: Mapping[str, object], *, is_success: bool
-) -> Taken | Known | NotTaken:
+def _verdict(tx: Tx, results: Mapping[str, object], *, is_success: bool) -> Verdict:
     result = expect(results.get(str(tx.wtxid), {}), dict, "tx-results")
     if "error" in result:
         reason = expect(result["error"], str, "error")
-        return (
-            Known(txid=tx.txid)
-            if reason in KNOWN_REASONS
-            else NotTaken(txid=tx.txid, reason=reason)
-        )
+        is_known = reason in KNOWN_REASONS
+        return Known(txid=tx.txid) if is_known else NotTaken(txid=tx.txid, reason=reason)
     if "fees" not in result:
         # The mempool has it with another witness; or the package failed before it came to this.
         is_there = is_success or "other-wtxid" in result

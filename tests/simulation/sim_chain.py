@@ -1,12 +1,24 @@
-"""A chain in memory with the rules that matter: coins exist once, scripts hold, timelocks hold."""
+"""A chain in memory with the rules that matter: coins exist once, scripts hold, timelocks hold.
+
+Its mempool has families of version 3: a parent and one child, which another child may replace.
+"""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cromford.bitcoin.block import Coin
+from cromford.bitcoin.fees import fee_sat_of
+from cromford.bitcoin.replacement import FeeAndWeight, replacement_fee_sat
 from cromford.bitcoin.timelock import LOCKTIME_THRESHOLD, NSEQUENCE_DISABLE_FLAG
-from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut
+from cromford.bitcoin.tx import TRUC_VERSION, OutPoint, Tx, Txid, TxIn, TxOut
+from cromford.ports import MempoolTx, RelayFeerates
 from cromford.regtest.kernel import ScriptRefused, check_scripts
+from tests.families import mempool_tx_of, spenders_among
+
+FREE_RELAY = RelayFeerates(
+    mempool_min_sat_per_kw=0, min_relay_sat_per_kw=0, incremental_sat_per_kw=25
+)
 
 
 class SimRefused(Exception):
@@ -15,13 +27,20 @@ class SimRefused(Exception):
 
 @dataclass
 class SimChain:
-    """Blocks, coins and a mempool. Scripts are checked by the kernel."""
+    """Blocks, coins and a mempool. Scripts are checked by the kernel.
+
+    Attributes:
+        relay: What its nodes ask for. Nothing, unless a test says otherwise.
+        estimates: What they estimate, by target.
+    """
 
     blocks: list[tuple[Txid, tuple[Tx, ...]]] = field(default_factory=list)
     coins: dict[OutPoint, tuple[TxOut, int]] = field(default_factory=dict)
     mempool: dict[Txid, Tx] = field(default_factory=dict)
     confirmed: dict[Txid, int] = field(default_factory=dict)
     n_removed: int = 0
+    relay: RelayFeerates = FREE_RELAY
+    estimates: dict[int, int] = field(default_factory=dict)
 
     @property
     def height(self) -> int:
@@ -62,27 +81,122 @@ class SimChain:
         """Take a transaction into the mempool.
 
         Raises:
-            SimRefused: If it spends what is not there, breaks a script or a timelock.
+            SimRefused: If it spends what is not there, breaks a script or a timelock, pays too
+                little, or is no child that its parent may have.
         """
+        self._take(tx, least_fee_sat=self._least_fee_sat(tx))
+
+    def broadcast_package(self, parent: Tx, child: Tx) -> None:
+        """Take a parent and its child, which pays what the parent is short of.
+
+        Raises:
+            SimRefused: If not both are there then.
+        """
+        short_sat = 0
+        if parent.txid not in self.mempool and parent.txid not in self.confirmed:
+            short_sat = max(0, self._least_fee_sat(parent) - self.fee_sat(parent))
+            self._take(parent, least_fee_sat=0)
+        try:
+            self._take(child, least_fee_sat=self._least_fee_sat(child) + short_sat)
+        except SimRefused:
+            if short_sat:
+                del self.mempool[parent.txid]
+            raise
+
+    def mempool_tx(self, txid: Txid) -> MempoolTx | None:
+        """Return what the mempool has of a transaction, or None."""
+        return mempool_tx_of(txid, self.mempool, self.fee_sat)
+
+    def spenders(self, outpoints: Sequence[OutPoint]) -> dict[OutPoint, Txid]:
+        """Return by what in the mempool each is spent, where one is."""
+        return spenders_among(list(self.mempool.values()), outpoints)
+
+    def estimate_sat_per_kw(self, target_blocks: int) -> int | None:
+        """Return what was set for that target or a sooner one, or None."""
+        soon = [blocks for blocks in self.estimates if blocks <= target_blocks]
+        return self.estimates[max(soon)] if soon else None
+
+    def fee_sat(self, tx: Tx) -> int:
+        """Return what a transaction pays whose inputs are unspent, or spent by the mempool.
+
+        Raises:
+            SimRefused: If an input is missing, or less comes in than goes out.
+        """
+        fee_sat = sum(self._prevout(tx_in.outpoint)[0].amount_sat for tx_in in tx.inputs)
+        fee_sat -= sum(out.amount_sat for out in tx.outputs)
+        if fee_sat < 0:
+            raise SimRefused("in-belowout")
+        return fee_sat
+
+    def _take(self, tx: Tx, *, least_fee_sat: int) -> None:
         if tx.txid in self.mempool or tx.txid in self.confirmed:
             return
-        prevouts = []
-        for tx_in in tx.inputs:
-            coin = self.coins.get(tx_in.outpoint)
-            if coin is None:
-                raise SimRefused(f"missing input {tx_in.outpoint}")
-            if any(tx_in.outpoint in _outpoints(other) for other in self.mempool.values()):
-                raise SimRefused(f"conflict over {tx_in.outpoint}")
-            prevouts.append(coin[0])
+        prevouts = [self._prevout(tx_in.outpoint)[0] for tx_in in tx.inputs]
+        rival = self._rival(tx)
         if not self._is_final(tx):
             raise SimRefused("non-BIP68-final")
-        if sum(p.amount_sat for p in prevouts) < sum(out.amount_sat for out in tx.outputs):
-            raise SimRefused("in-belowout")
+        fee_sat = self.fee_sat(tx)
+        if rival is not None:
+            [parent] = {tx_in.outpoint.txid for tx_in in tx.inputs} & self.mempool.keys()
+            least_fee_sat = max(
+                least_fee_sat,
+                replacement_fee_sat(
+                    tx.weight,
+                    parent=self._fee_and_weight(self.mempool[parent]),
+                    rival=self._fee_and_weight(rival),
+                    incremental_sat_per_kw=self.relay.incremental_sat_per_kw,
+                ),
+            )
+        if fee_sat < least_fee_sat:
+            raise SimRefused(f"insufficient fee: {fee_sat} < {least_fee_sat}")
         try:
             check_scripts(tx, prevouts)
         except ScriptRefused as error:
             raise SimRefused(str(error)) from error
+        if rival is not None:
+            del self.mempool[rival.txid]
         self.mempool[tx.txid] = tx
+
+    def _rival(self, tx: Tx) -> Tx | None:
+        """Return the other child of its parent, if there is one.
+
+        Raises:
+            SimRefused: If what stands in the way cannot be replaced.
+        """
+        parents = {tx_in.outpoint.txid for tx_in in tx.inputs} & self.mempool.keys()
+        for tx_in in tx.inputs:
+            [spender] = self.spenders([tx_in.outpoint]).values() or [None]
+            if spender is not None and tx_in.outpoint.txid not in parents:
+                raise SimRefused(f"conflict over {tx_in.outpoint}")
+        if not parents:
+            return None
+        family = [tx, *(self.mempool[parent] for parent in parents)]
+        grandparents = {tx_in.outpoint.txid for one in family[1:] for tx_in in one.inputs}
+        if (
+            len(parents) > 1
+            or grandparents & self.mempool.keys()
+            or any(one.version != TRUC_VERSION for one in family)
+        ):
+            raise SimRefused("TRUC-violation")
+        [parent] = parents
+        siblings = self.spenders(self.mempool[parent].outpoints).values()
+        return next((self.mempool[sibling] for sibling in siblings), None)
+
+    def _prevout(self, outpoint: OutPoint) -> tuple[TxOut, int]:
+        """Return an output and its height; for an unconfirmed one, that of the next block."""
+        parent = self.mempool.get(outpoint.txid)
+        if parent is not None and outpoint.vout < len(parent.outputs):
+            return parent.outputs[outpoint.vout], self.height + 1
+        coin = self.coins.get(outpoint)
+        if coin is None:
+            raise SimRefused(f"missing input {outpoint}")
+        return coin
+
+    def _least_fee_sat(self, tx: Tx) -> int:
+        return fee_sat_of(vsize=tx.vsize, feerate_sat_per_kw=self.relay.mempool_min_sat_per_kw)
+
+    def _fee_and_weight(self, tx: Tx) -> FeeAndWeight:
+        return FeeAndWeight(self.fee_sat(tx), tx.weight)
 
     def coin(self, outpoint: OutPoint) -> Coin | None:
         """Return a confirmed, unspent output."""
@@ -97,8 +211,8 @@ class SimChain:
         for tx_in in tx.inputs:
             if tx.version < 2 or tx_in.nsequence & NSEQUENCE_DISABLE_FLAG:
                 continue
-            coin = self.coins.get(tx_in.outpoint)
-            if coin is None or self.height + 1 < coin[1] + (tx_in.nsequence & 0xFFFF):
+            _, height = self._prevout(tx_in.outpoint)
+            if self.height + 1 < height + (tx_in.nsequence & 0xFFFF):
                 return False
         return True
 
@@ -115,7 +229,3 @@ class SimChain:
 
     def _hash(self, what: str) -> bytes:
         return hashlib.sha256(f"{what} {len(self.blocks)}{'*' * self.n_removed}".encode()).digest()
-
-
-def _outpoints(tx: Tx) -> frozenset[OutPoint]:
-    return frozenset(tx_in.outpoint for tx_in in tx.inputs)

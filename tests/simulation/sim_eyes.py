@@ -1,13 +1,14 @@
 """What one participant sees of the simulated chain: its own node, which has troubles of its own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
 from cromford import effects as fx
 from cromford.bitcoin.block import Coin
-from cromford.bitcoin.tx import OutPoint, Tx
+from cromford.bitcoin.tx import OutPoint, Tx, Txid
 from cromford.daemon.freshness import LAG_BLOCKS_MAX, SILENCE_SECONDS_MAX
+from cromford.ports import MempoolTx, RelayFeerates
 from cromford.protocol.facts import FRESH, Facts
 from tests.simulation.sim_chain import SimChain, SimRefused
 
@@ -98,9 +99,39 @@ class SimEyes:
         Raises:
             Away: If the node does not answer.
         """
-        if self.trouble is Trouble.STALLS:
-            raise Away
-        return self.chain.coin(outpoint)
+        return self._answering().coin(outpoint)
+
+    def mempool_tx(self, txid: Txid) -> MempoolTx | None:
+        """Return what the mempool has of a transaction, or None.
+
+        Raises:
+            Away: If the node does not answer.
+        """
+        return self._answering().mempool_tx(txid)
+
+    def spenders(self, outpoints: Sequence[OutPoint]) -> dict[OutPoint, Txid]:
+        """Return by what in the mempool each is spent, where one is.
+
+        Raises:
+            Away: If the node does not answer.
+        """
+        return self._answering().spenders(outpoints)
+
+    def relay_feerates(self) -> RelayFeerates:
+        """Return what the node asks for.
+
+        Raises:
+            Away: If the node does not answer.
+        """
+        return self._answering().relay
+
+    def estimate_sat_per_kw(self, target_blocks: int) -> int | None:
+        """Return what the node estimates, or None.
+
+        Raises:
+            Away: If the node does not answer.
+        """
+        return self._answering().estimate_sat_per_kw(target_blocks)
 
     def broadcast(self, tx: Tx) -> None:
         """Take a transaction into the mempool.
@@ -109,8 +140,24 @@ class SimEyes:
             Away: If the node does not answer.
             SimRefused: If it does not take it.
         """
+        self._taking().broadcast(tx)
+
+    def broadcast_package(self, parent: Tx, child: Tx) -> None:
+        """Take a parent and its child, which pays for both.
+
+        Raises:
+            Away: If the node does not answer.
+            SimRefused: If it does not take them.
+        """
+        self._taking().broadcast_package(parent, child)
+
+    def _answering(self) -> SimChain:
         if self.trouble is Trouble.STALLS:
             raise Away
+        return self.chain
+
+    def _taking(self) -> SimChain:
+        chain = self._answering()
         if self.trouble is Trouble.REFUSES:
             raise SimRefused("mempool min fee not met")
-        self.chain.broadcast(tx)
+        return chain

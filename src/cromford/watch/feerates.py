@@ -1,0 +1,120 @@
+"""What is paid for a transaction that one party signs alone: a child, a penalty, a sweep, a claim.
+
+A counterparty's number never prices one's own defence: one's own node does. Only a deadline makes a
+fee rise beyond what the node estimates, and a budget always ends it.
+"""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil
+from typing import Final
+
+from cromford.bitcoin.fees import P2TR_DUST_SAT, fee_sat_of
+from cromford.bitcoin.replacement import FeeAndWeight
+from cromford.bitcoin.tx import WITNESS_SCALE
+
+RISING_BLOCKS: Final = 36  # Before a deadline, a fee rises with every block.
+RISE: Final = Fraction(5, 4)
+LAST_BLOCKS: Final = 6  # Of a penalty: what is not spent then, the cheater may take.
+FLOOR_FACTOR: Final = 2  # Without an estimate, how far above the mempool's minimum.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnFeerate:
+    """What one's own node and its operator say of feerates, in satoshi per 1000 weight units.
+
+    Attributes:
+        estimate_sat_per_kw: The node's, for the blocks that are left; None where it has none.
+        mempool_min_sat_per_kw: What its mempool asks for today.
+        fallback_sat_per_kw: The operator's, for a node without an estimate.
+    """
+
+    estimate_sat_per_kw: int | None
+    mempool_min_sat_per_kw: int
+    fallback_sat_per_kw: int
+
+    @property
+    def sat_per_kw(self) -> int:
+        """The estimate, or the larger of twice the minimum and the fallback; never below it."""
+        if self.estimate_sat_per_kw is None:
+            return max(FLOOR_FACTOR * self.mempool_min_sat_per_kw, self.fallback_sat_per_kw)
+        return max(self.estimate_sat_per_kw, self.mempool_min_sat_per_kw)
+
+
+def blocks_left(*, deadline_height: int, height: int) -> int:
+    """Return the target of an estimate: the blocks before the deadline, 1 when it has come."""
+    return max(1, deadline_height - height)
+
+
+def risen_sat_per_kw(
+    own_sat_per_kw: int, *, first_height: int, height: int, deadline_height: int
+) -> int:
+    """Return the feerate of today: a quarter more for each block in vain near the deadline.
+
+    Args:
+        own_sat_per_kw: What one's own node says today.
+        first_height: The tip at the first broadcast of what is bumped.
+        height: The tip.
+        deadline_height: The block in which it has to confirm at the latest.
+    """
+    rises_from = max(first_height, deadline_height - RISING_BLOCKS)
+    n_rises = min(max(0, height - rises_from), RISING_BLOCKS)
+    return ceil(own_sat_per_kw * RISE**n_rises)
+
+
+def path_budget_sat(stake_sat: int) -> int:
+    """Return what all bumps of a path may cost together: half of what is at stake."""
+    return stake_sat // 2
+
+
+def penalty_budget_sat(stake_sat: int, *, blocks_left: int) -> int:
+    """Return what a penalty may cost, out of the cheater's own outputs.
+
+    Half of them; in the last blocks before the cheater may take them, all but dust.
+
+    Args:
+        stake_sat: The outputs that the penalty takes.
+        blocks_left: Until the cheater may spend one of them.
+    """
+    if blocks_left <= LAST_BLOCKS:
+        return max(0, stake_sat - P2TR_DUST_SAT)
+    return stake_sat // 2
+
+
+def child_fee_sat(
+    weight: int, *, parent: FeeAndWeight, feerate_sat_per_kw: int, mempool_min_sat_per_kw: int
+) -> int:
+    """Return what a child pays so that its parent and it pay this feerate together.
+
+    At least the mempool's minimum for itself: a parent that waits already does not help it in.
+
+    Args:
+        weight: Of the child.
+        parent: What it bumps.
+        feerate_sat_per_kw: What both should pay.
+        mempool_min_sat_per_kw: What its node's mempool asks for today.
+    """
+    vsize = _vsize(weight)
+    together_sat = fee_sat_of(
+        vsize=_vsize(parent.weight) + vsize, feerate_sat_per_kw=feerate_sat_per_kw
+    )
+    alone_sat = fee_sat_of(vsize=vsize, feerate_sat_per_kw=mempool_min_sat_per_kw)
+    return max(together_sat - parent.fee_sat, alone_sat)
+
+
+def fee_to_offer_sat(wanted_sat: int, *, least_sat: int, budget_sat: int) -> int | None:
+    """Return the fee to sign with now, or None where the budget does not reach.
+
+    Args:
+        wanted_sat: What today's feerate comes to.
+        least_sat: What the node takes: the minimum of its mempool, or what it costs to replace what
+            waits there (`replacement_fee_sat`, or BIP 125, rules 3 and 4).
+        budget_sat: What may be spent on it, as a whole.
+    """
+    if least_sat > budget_sat:
+        return None
+    return min(max(wanted_sat, least_sat), budget_sat)
+
+
+def _vsize(weight: int) -> int:
+    return -(-weight // WITNESS_SCALE)

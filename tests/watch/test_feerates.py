@@ -1,0 +1,146 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cromford.bitcoin.fees import P2TR_DUST_SAT, fee_sat_of
+from cromford.bitcoin.replacement import FeeAndWeight, replacement_fee_sat
+from cromford.watch.feerates import (
+    LAST_BLOCKS,
+    RISING_BLOCKS,
+    OwnFeerate,
+    blocks_left,
+    child_fee_sat,
+    fee_to_offer_sat,
+    path_budget_sat,
+    penalty_budget_sat,
+    risen_sat_per_kw,
+)
+
+feerates = st.integers(0, 1_000_000)
+heights = st.integers(0, 3_000)
+amounts = st.integers(0, 21_000_000)
+weights = st.integers(4 * 65, 4 * 10_000)
+
+
+@given(estimate=st.none() | feerates, minimum=feerates, fallback=feerates)
+def test_the_own_feerate_never_falls_below_what_the_own_mempool_takes(
+    estimate: int | None, minimum: int, fallback: int
+) -> None:
+    own = OwnFeerate(
+        estimate_sat_per_kw=estimate, mempool_min_sat_per_kw=minimum, fallback_sat_per_kw=fallback
+    ).sat_per_kw
+    assert own >= minimum
+    if estimate is None:
+        assert own in {2 * minimum, fallback}
+        assert own >= 2 * minimum
+    else:
+        assert own in {estimate, minimum}
+
+
+@given(own=feerates, first=heights, deadline=heights, height=heights)
+def test_a_feerate_rises_with_each_block_near_the_deadline_and_with_none_before(
+    own: int, first: int, deadline: int, height: int
+) -> None:
+    def at(tip: int) -> int:
+        return risen_sat_per_kw(own, first_height=first, height=tip, deadline_height=deadline)
+
+    today, tomorrow = at(height), at(height + 1)
+    is_near = deadline - RISING_BLOCKS <= height and height - deadline < 0
+    if is_near and height >= first:
+        assert 4 * (tomorrow - 1) <= 5 * today
+        assert 4 * tomorrow >= 5 * (today - 1)
+    if height < max(first, deadline - RISING_BLOCKS):
+        assert today == tomorrow == own
+    assert own <= today <= tomorrow <= -(-own * 5**RISING_BLOCKS // 4**RISING_BLOCKS)
+
+
+def test_a_feerate_near_the_deadline_in_numbers() -> None:
+    def at(height: int, *, first: int = 0) -> int:
+        return risen_sat_per_kw(1_000, first_height=first, height=height, deadline_height=100)
+
+    assert [at(height) for height in (0, 64, 65, 66, 70, 82, 100)] == [
+        1_000,
+        1_000,
+        1_250,
+        1_563,
+        3_815,
+        55_512,
+        3_081_488,
+    ]
+    assert at(95, first=95) == 1_000
+    assert at(98, first=95) == 1_954
+
+
+@given(deadline=heights, height=heights)
+def test_an_estimate_is_asked_for_the_blocks_left_and_one_after_the_deadline(
+    deadline: int, height: int
+) -> None:
+    target = blocks_left(deadline_height=deadline, height=height)
+    assert target == deadline - height if height < deadline else target == 1
+
+
+@given(stake=amounts, left=st.integers(-10, 2_000))
+def test_a_penalty_spends_half_the_stake_and_in_the_end_all_but_dust(stake: int, left: int) -> None:
+    budget = penalty_budget_sat(stake, blocks_left=left)
+    if left > LAST_BLOCKS:
+        assert budget == path_budget_sat(stake) == stake // 2
+    else:
+        assert budget == max(0, stake - P2TR_DUST_SAT)
+
+
+@given(wanted=amounts, least=amounts, budget=amounts)
+def test_what_is_offered_is_within_the_budget_and_is_taken(
+    wanted: int, least: int, budget: int
+) -> None:
+    offered = fee_to_offer_sat(wanted, least_sat=least, budget_sat=budget)
+    if offered is None:
+        assert least > budget
+    else:
+        assert least <= offered <= budget
+        assert offered == wanted or wanted < least or wanted > budget
+
+
+families = st.builds(FeeAndWeight, amounts, weights)
+
+
+@given(parent=families, weight=weights, feerate=feerates, minimum=feerates)
+def test_a_child_lifts_its_parent_to_the_feerate_and_pays_the_minimum_itself(
+    parent: FeeAndWeight, weight: int, feerate: int, minimum: int
+) -> None:
+    fee_sat = child_fee_sat(
+        weight, parent=parent, feerate_sat_per_kw=feerate, mempool_min_sat_per_kw=minimum
+    )
+    together_sat = parent.fee_sat + fee_sat
+    assert 1000 * together_sat // (parent.weight + weight) >= feerate
+    assert 1000 * fee_sat // weight >= minimum
+    slack_weight = 2 * 3  # What virtual bytes round up, of each.
+    is_enough_less = 1000 * (fee_sat - 2) >= minimum * (weight + slack_weight)
+    if is_enough_less:
+        assert 1000 * (together_sat - 2) < feerate * (parent.weight + weight + slack_weight)
+
+
+@given(own=feerates, stake=amounts, parent=families, weight=weights, span=st.integers(1, 300))
+def test_a_path_bumped_every_block_costs_no_more_than_half_of_what_is_at_stake(
+    own: int, stake: int, parent: FeeAndWeight, weight: int, span: int
+) -> None:
+    waiting_sat: int | None = None
+    for height in range(span + 1):
+        feerate = risen_sat_per_kw(own, first_height=0, height=height, deadline_height=span)
+        wanted_sat = child_fee_sat(
+            weight, parent=parent, feerate_sat_per_kw=feerate, mempool_min_sat_per_kw=25
+        )
+        if waiting_sat is not None and wanted_sat <= waiting_sat:
+            continue
+        least_sat = fee_sat_of(vsize=-(-weight // 4), feerate_sat_per_kw=25)
+        if waiting_sat is not None:
+            least_sat = replacement_fee_sat(
+                weight,
+                parent=parent,
+                rival=FeeAndWeight(waiting_sat, weight),
+                incremental_sat_per_kw=25,
+            )
+        budget_sat = path_budget_sat(stake)
+        offered = fee_to_offer_sat(wanted_sat, least_sat=least_sat, budget_sat=budget_sat)
+        if offered is not None:
+            assert waiting_sat is None or offered > waiting_sat
+            assert offered <= stake // 2
+            waiting_sat = offered

@@ -68,11 +68,12 @@ def child(coins: Sequence[Coin], *, fee_sat: int, script: bytes = KEY_SCRIPT) ->
     return spend(coins, (sum(coin.amount_sat for coin in coins) - fee_sat, script))
 
 
-def padded(coins: Sequence[Coin], *, vsize: int, fee_sat: int) -> Tx:
+def padded(coins: Sequence[Coin], *, vsize: int, fee_sat: int, version: int = TRUC_VERSION) -> Tx:
     """Return a transaction of exactly this size: change, and an OP_RETURN that fills it."""
     change = (sum(coin.amount_sat for coin in coins) - fee_sat, KEY_SCRIPT)
-    with_nothing = spend(coins, change, (0, b"\x6a"))
-    tx = spend(coins, change, (0, b"\x6a" + _push(vsize - with_nothing.vsize)))
+    with_nothing = spend(coins, change, (0, b"\x6a"), version=version)
+    data = b"\x6a" + _push(vsize - with_nothing.vsize)
+    tx = spend(coins, change, (0, data), version=version)
     assert tx.vsize == vsize
     return tx
 

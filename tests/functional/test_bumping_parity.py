@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from tests.functional.family_world import (
+    FUNDING_SAT,
     NOTHING,
     Outcome,
     anchor_of,
@@ -256,6 +257,42 @@ def test_a_child_that_pays_a_lower_feerate_takes_no_place(world: World) -> None:
     assert refusal(world, large) == (
         "replacement-failed, insufficient feerate: does not improve feerate diagram"
     )
+
+
+def test_an_anchor_that_a_stranger_spends_pins_whatever_else_spends_it(world: World) -> None:
+    earlier = kickoff_at(world, 2)
+    sent(world, earlier)
+    world.mine()
+    coins = [anchor_of(earlier), purse(world)]
+    sent(world, padded(coins, vsize=11_000, fee_sat=1_100, version=2))
+    kickoff = kickoff_at(world, 2)
+    sent(world, kickoff)
+    own = [anchor_of(kickoff), purse(world)]
+    pinned = child([*own, anchor_of(earlier)], fee_sat=1_019)
+    assert refusal(world, pinned) == (
+        "insufficient fee, rejecting replacement <tx>, "
+        "less fees than conflicting txs; 0.00001019 < 0.000011"
+    )
+    sent(world, child(own, fee_sat=1_019))
+
+
+def test_a_sweep_of_several_is_refused_for_one_that_somebody_else_spends_dearly(
+    world: World,
+) -> None:
+    contested, quiet = funding(world), funding(world)
+    root = node_tx(contested, fee_sat=248)
+    sent(world, root, child([anchor_of(root), purse(world)], fee_sat=6_000))
+    joint = spend([contested, quiet], (399_000, KEY_SCRIPT), version=2)
+    assert refusal(world, joint) == (
+        "insufficient fee, rejecting replacement <tx>, "
+        "less fees than conflicting txs; 0.00001 < 0.00006248"
+    )
+    sent(world, spend([quiet], (199_000, KEY_SCRIPT), version=2))
+    expired = funding(world)
+    waiting_root = node_tx(expired, fee_sat=124)
+    sent(world, waiting_root)
+    alone = submitted(world, spend([expired], (FUNDING_SAT - 1_000, KEY_SCRIPT), version=2))
+    assert alone.replaced == {str(waiting_root.txid)}
 
 
 # Packages.

@@ -183,6 +183,8 @@ class BitcoindChain:
     async def broadcast_package(self, txs: Sequence[Tx]) -> PackageAnswer:
         """Hand parents and their child to the mempool together (`submitpackage`).
 
+        A child that confirmed, and whose outputs are all spent, is refused as in `broadcast`.
+
         Raises:
             PackageNotTaken: If the child did not get in.
             TxRefused: If the node could not make sense of them.

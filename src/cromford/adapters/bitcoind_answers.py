@@ -33,7 +33,6 @@ KNOWN_REASONS: Final = frozenset(
     }
 )
 NOT_VALIDATED: Final = "package-not-validated"
-
 MISSING_INPUTS: Final = "bad-txns-inputs-missingorspent"
 TRANSACTION_FAILED: Final = "transaction failed"  # Of a package: look at its transactions.
 

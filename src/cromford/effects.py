@@ -174,17 +174,25 @@ Deadline = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetDeadline:
-    """Ask for `DeadlineReached` after `seconds`; the same deadline set again is moved."""
+    """Ask for `DeadlineReached` after `seconds`; a stream's same deadline set again is moved.
+
+    `stream` is whose deadline it is; the turn that asks writes it in.
+    """
 
     deadline: Deadline
     seconds: int
+    stream: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClearDeadline:
-    """Forget a deadline. Harmless if there is none."""
+    """Forget a deadline. Harmless if there is none.
+
+    `stream` is whose deadline it is; the turn that asks writes it in.
+    """
 
     deadline: Deadline
+    stream: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -108,7 +108,7 @@ def test_a_record_that_cannot_be_applied_never_becomes_durable() -> None:
     driver = driver_of(store)
 
     with pytest.raises(Undecided, match="AssertionError"):
-        driver.handle(DeadlineReached(deadline=BAD_RECORD))
+        driver.handle(DeadlineReached(stream="test", deadline=BAD_RECORD))
 
     assert store.entries == []
 
@@ -178,7 +178,7 @@ def test_a_rejected_request_leaves_no_trace() -> None:
     driver = driver_of(store)
 
     with pytest.raises(Rejected):
-        driver.handle(DeadlineReached(deadline=REJECTED))
+        driver.handle(DeadlineReached(stream="test", deadline=REJECTED))
 
     assert store.diary == []
 
@@ -187,12 +187,12 @@ def test_what_is_foreseen_leaves_no_trace() -> None:
     store = ListStore()
     driver = driver_of(store)
 
-    foreseen = driver.foresee(DeadlineReached(deadline=FIRST))
+    foreseen = driver.foresee(DeadlineReached(stream="test", deadline=FIRST))
 
     assert foreseen.records == (Started(),)
     assert (store.diary, driver.state) == ([], Counter())
     with pytest.raises(Rejected):
-        driver.foresee(DeadlineReached(deadline=REJECTED))
+        driver.foresee(DeadlineReached(stream="test", deadline=REJECTED))
 
 
 def test_a_role_that_starts_is_told_the_time() -> None:
@@ -279,7 +279,7 @@ def test_what_an_effect_causes_that_had_to_wait_is_an_event_like_any_other() -> 
     driver, waiting = late(store)
     caused: list[Event] = []
     driver.caused = caused.append
-    event = DeadlineReached(deadline=FIRST)
+    event = DeadlineReached(stream="test", deadline=FIRST)
     driver.bound = lambda _effect: lambda: (event,)
     driver.start()
     assert caused == []

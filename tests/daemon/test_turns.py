@@ -8,7 +8,7 @@ import pytest
 
 from cromford import effects as fx
 from cromford.daemon.budgets import FAILURES, OWNER_WORK, STRANGER_WORK, Budgets, work_ms
-from cromford.daemon.deadlines import LATE_SECONDS, Deadlines
+from cromford.daemon.deadlines import LATE_SECONDS, Deadlines, Due
 from cromford.daemon.peers import Peers
 from cromford.daemon.turns import STRANGER_TURN_EVERY, Turns
 from cromford.ports import ConnectionLost
@@ -17,7 +17,7 @@ from cromford.wire import messages as m
 from cromford.wire.messages import encode_message
 
 ALICE, BOB, NOISY = (bytes([2]) + bytes([n]) * 32 for n in (1, 2, 3))
-CEREMONY = fx.AttemptDeadline(attempt_id=bytes(32))
+CEREMONY = Due("factory:1", fx.AttemptDeadline(attempt_id=bytes(32)))
 WORD = m.Leave(factory_pubkey=ALICE)
 
 
@@ -235,10 +235,11 @@ class Timing:
 
     def __init__(self, heard: Callable[[], Coroutine[Any, Any, None]] | None = None) -> None:
         self.reached = asyncio.Event()
+        self.told: list[Due] = []
         self.now = 0.0
         self.tasks: list[asyncio.Task[None]] = []
         self.deadlines = Deadlines(
-            reached=lambda _deadline: self.reached.set(),
+            reached=self._reach,
             heard=heard or self.nothing,
             spawn=lambda work: self.tasks.append(asyncio.create_task(work)),
             clock=lambda: self.now,
@@ -246,6 +247,10 @@ class Timing:
 
     async def nothing(self) -> None:
         """Nothing has arrived."""
+
+    def _reach(self, due: Due) -> None:
+        self.told.append(due)
+        self.reached.set()
 
 
 def test_time_in_which_the_daemon_was_busy_with_itself_does_not_count_against_a_client() -> None:
@@ -272,6 +277,26 @@ def test_a_deadline_is_reached_on_time_where_the_daemon_was_not_busy() -> None:
         timing.now = LATE_SECONDS / 2
         await timing.reached.wait()
         assert CEREMONY not in timing.deadlines
+
+    run(scenario())
+
+
+def test_the_deadlines_of_two_streams_never_meet() -> None:
+    """Whatever they are of: each is moved, cleared and reached for its own stream."""
+
+    async def scenario() -> None:
+        timing = Timing()
+        elsewhere = CEREMONY._replace(stream="factory:2")
+        timing.deadlines.set(elsewhere, 60)
+        timing.deadlines.set(CEREMONY, 0.01)
+        await timing.reached.wait()
+        assert timing.told == [CEREMONY]
+        assert elsewhere in timing.deadlines
+        timing.deadlines.set(CEREMONY, 60)
+        timing.deadlines.clear(elsewhere)
+        assert timing.deadlines.seconds_left(elsewhere) is None
+        assert timing.deadlines.seconds_left(CEREMONY) is not None
+        timing.deadlines.close()
 
     run(scenario())
 

@@ -144,6 +144,7 @@ class Pump:
         self.tamper: Tamper = honest
         self.wished: list[Wished] = []
         self.deadlines: dict[tuple[str, fx.Deadline], int] = {}
+        self.deadline_streams: dict[tuple[str, fx.Deadline], str] = {}  # of all that ever were
         self.closing: list[PumpNode] = []
         self.notebook: dict[tuple[bytes, int], bytes] = {}
         self.published: list[Tx] = []
@@ -264,7 +265,12 @@ class Pump:
     def pass_deadline(self, node: PumpNode, deadline: fx.Deadline) -> None:
         """Let a deadline that is set pass; forget it if none is."""
         if self.deadlines.pop((node.name, deadline), None) is not None:
-            self.handle(node, ev.DeadlineReached(deadline=deadline))
+            self.reach_deadline(node, deadline)
+
+    def reach_deadline(self, node: PumpNode, deadline: fx.Deadline) -> None:
+        """Tell of a deadline, though it may have been cleared meanwhile."""
+        stream = self.deadline_streams[node.name, deadline]
+        self.handle(node, ev.DeadlineReached(stream=stream, deadline=deadline))
 
     def deadlines_of(self, kind: type[fx.Deadline]) -> list[tuple[PumpNode, fx.Deadline]]:
         """Return the deadlines of one kind that are set, and whose they are, in a fixed order."""
@@ -391,9 +397,11 @@ class Pump:
             case fx.PartialSign():
                 self._check_was_intended(node, effect)
                 return node.perform_signing(effect)
-            case fx.SetDeadline(deadline=deadline, seconds=seconds):
+            case fx.SetDeadline(deadline=deadline, seconds=seconds, stream=stream):
+                self._check_is_of_one_stream(node, deadline, stream)
                 self.deadlines[node.name, deadline] = seconds
-            case fx.ClearDeadline(deadline=deadline):
+            case fx.ClearDeadline(deadline=deadline, stream=stream):
+                self._check_is_of_one_stream(node, deadline, stream)
                 self.deadlines.pop((node.name, deadline), None)
             case _:
                 return node.perform_signing(effect)
@@ -407,6 +415,11 @@ class Pump:
             receiver = client if node is self.lsp else self.lsp
             letter = Letter(sender=node, receiver=receiver, link=link, message=effect.message)
             self.wire.append(letter)
+
+    def _check_is_of_one_stream(self, node: PumpNode, deadline: fx.Deadline, stream: str) -> None:
+        """Deadlines are set and cleared by the stream that they belong to, and it is named."""
+        own = self.deadline_streams.setdefault((node.name, deadline), stream)
+        assert own == stream != "", f"{deadline} is of {own}, and {stream} meddles with it"
 
     def _check_was_intended(self, node: PumpNode, effect: fx.PartialSign) -> None:
         """Every signature is made after the intent to make it became durable."""

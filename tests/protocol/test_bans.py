@@ -10,6 +10,7 @@ from cromford.protocol import lsp as lsp_role
 from cromford.protocol.journal.house import BAN_BLOCKS, FAULTS_TO_BAN
 from cromford.protocol.journal.lsp_state import LspState
 from cromford.protocol.journal.pause import PAUSE_BLOCKS
+from cromford.protocol.journal.streams import HOUSE
 from cromford.protocol.turn import Decision
 from cromford.wire import messages as m
 
@@ -31,7 +32,7 @@ def spoil(pump: Pump, culprit: PumpNode) -> None:
         partial_sigs=(bytes(32),),
     )
     pump.tell(pump.lsp, culprit, early)
-    pump.handle(pump.lsp, ev.DeadlineReached(deadline=fx.RejoinDeadline()))
+    pump.handle(pump.lsp, ev.DeadlineReached(stream=HOUSE, deadline=fx.RejoinDeadline()))
     pump.wire.clear()
     for client in pump.clients:
         pump.disconnect(client)
@@ -116,7 +117,7 @@ def test_silence_is_no_fault_and_bans_nobody_for_a_day() -> None:
         for client in pump.clients[1:]:
             pump.disconnect(client)
             pump.connect(client)
-        pump.handle(pump.lsp, ev.DeadlineReached(deadline=fx.RejoinDeadline()))
+        pump.handle(pump.lsp, ev.DeadlineReached(stream=HOUSE, deadline=fx.RejoinDeadline()))
         pump.run()
     assert silent.node_id not in pump.lsp.state.house.faults
     assert pump.lsp.state.house.banned_until(silent.node_id) is None

@@ -7,7 +7,6 @@ from tests.protocol.attacks import only_from, proposed
 from tests.protocol.pump import Pump
 
 from cromford import effects as fx
-from cromford.protocol import events as ev
 from cromford.protocol.journal.client_attempt import Complete
 from cromford.protocol.journal.lsp_attempt import SigningRoot
 from cromford.wire import messages as m
@@ -28,7 +27,7 @@ def test_an_lsp_that_goes_silent_is_told_so_and_the_wish_lives_on() -> None:
     assert not client.signer._pools
     pump.mine()
     assert pump.sent(client, m.Join)[-1].factory_pool.pubkey != old_keys
-    pump.handle(client, ev.DeadlineReached(deadline=fx.AttemptDeadline(attempt_id=held.attempt_id)))
+    pump.reach_deadline(client, fx.AttemptDeadline(attempt_id=held.attempt_id))
     assert len(pump.sent(client, m.Abort)) == 1, "it ended once"
 
 
@@ -90,9 +89,7 @@ def test_a_complete_branch_has_no_deadline() -> None:
     pump.run()
     client = pump.clients[0]
     before = client.state
-    pump.handle(
-        client, ev.DeadlineReached(deadline=fx.AttemptDeadline(attempt_id=pump.attempt.attempt_id))
-    )
+    pump.reach_deadline(client, fx.AttemptDeadline(attempt_id=pump.attempt.attempt_id))
     assert client.state == before
 
 
@@ -117,9 +114,7 @@ def test_an_attempt_id_is_proposed_once() -> None:
     client = pump.clients[0]
     pump.run_to(m.SignBelow)
     first = pump.held(client)
-    pump.handle(
-        pump.lsp, ev.DeadlineReached(deadline=fx.AttemptDeadline(attempt_id=first.attempt_id))
-    )
+    pump.reach_deadline(pump.lsp, fx.AttemptDeadline(attempt_id=first.attempt_id))
     pump.run(until=lambda: client.state.joining is not None)
     joining = client.state.joining
     again = replace(first.propose, factory_pubkey=joining.join.factory_pool.pubkey)

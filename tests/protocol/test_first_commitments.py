@@ -472,7 +472,7 @@ def test_a_join_whose_second_point_is_none_is_refused() -> None:
 def test_an_attempt_that_is_over_does_not_end_again() -> None:
     pump = proposed(2)
     attempt_id = pump.attempt.attempt_id
-    pump.handle(pump.lsp, ev.DeadlineReached(deadline=fx.AttemptDeadline(attempt_id=attempt_id)))
+    pump.reach_deadline(pump.lsp, fx.AttemptDeadline(attempt_id=attempt_id))
     assert pump.lsp.state.attempts[attempt_id].aborted is not None
     turn = Turn(pump.factory, apply_to_factory, FRESH)
     lsp_opening.abort(turn, reason="again")

@@ -29,6 +29,7 @@ from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.lsp_attempt import Acknowledging
 from cromford.protocol.journal.lsp_state import LspState
 from cromford.protocol.journal.records import AnyRecord, decode_record
+from cromford.protocol.journal.streams import HOUSE
 from cromford.signing.keychain import Keychain
 from cromford.signing.signer import Signer
 from cromford.wire import messages as m
@@ -198,7 +199,7 @@ def requests() -> st.SearchStrategy[ev.Event]:
             ev.LeaveRequested(),
             ev.BuildRequested(min_clients=1, max_clients=3),
             ev.AddressRequested(),
-            ev.DeadlineReached(deadline=fx.RejoinDeadline()),
+            ev.DeadlineReached(stream=HOUSE, deadline=fx.RejoinDeadline()),
             ev.DaemonStarted(),
         ]
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import reduce
 from typing import Any, Final
 
 import pytest
@@ -18,11 +19,11 @@ from cromford.ports import Entry
 from cromford.protocol import client as client_role
 from cromford.protocol.events import DeadlineReached, Event
 from cromford.protocol.facts import Facts
-from cromford.protocol.journal.factory import apply_to_factory
+from cromford.protocol.journal.factory import apply_to_factory, new_factory
 from cromford.protocol.journal.intents import DoubleSigning, IntentKey, check_intents, intent_of
 from cromford.protocol.journal.opening_records import Intent, SigningIntended
 from cromford.protocol.journal.records import encode_record
-from cromford.protocol.journal.streams import CLIENT
+from cromford.protocol.journal.streams import CLIENT, HOUSE
 from cromford.protocol.turn import Decision, Turn
 
 OUTPOINTS: Final = [bytes((n,)) * 36 for n in range(3)]
@@ -128,7 +129,7 @@ def test_double_signing_stops_the_role_before_anything_is_durable(name: str) -> 
 
     driver = Driver(role, node.state, store, perform)
     with pytest.raises(Undecided) as met:
-        driver.handle(DeadlineReached(deadline=RejoinDeadline()))
+        driver.handle(DeadlineReached(stream=HOUSE, deadline=RejoinDeadline()))
     assert isinstance(met.value.__cause__, DoubleSigning)
     assert store.entries == []
     assert durable(driver.state) == durable(node.state)
@@ -172,6 +173,28 @@ def test_every_signature_of_a_ceremony_was_intended_before_it_was_made() -> None
         intended = set(client.state.intents.values())
         assert intended == {node.task.sighash for node in held.branch.nodes} | own
         assert intended <= tree | commitments
+
+
+def test_a_factory_knows_its_own_intents_and_finds_double_signing_without_the_others() -> None:
+    """Its stream names them: what is known elsewhere is not looked at, and need not be there."""
+    pump = Pump(2)
+    for client in pump.clients:
+        pump.join(client)
+        pump.build()
+        pump.run()
+        pump.mine()
+    first, second = pump.lsp.state.all_factories()
+    assert first.intents
+    assert second.intents
+    for factory in (first, second):
+        told = [record for stream, record in pump.lsp.store.told if stream == factory.stream]
+        alone = reduce(apply_to_factory, told, new_factory(pump.lsp.state.config, factory.number))
+        assert alone.intents == factory.intents
+        (kind, outpoint, index), _ = next(iter(factory.intents.items()))
+        other = Intent(kind=kind, outpoint=outpoint, state_index=index, sighash=bytes(32))
+        record = SigningIntended(attempt_id=factory.attempt.attempt_id, intents=(other,))
+        with pytest.raises(DoubleSigning):
+            apply_to_factory(alone, record)
 
 
 def test_attempts_share_no_intent_because_they_share_no_key() -> None:

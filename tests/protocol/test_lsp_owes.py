@@ -4,7 +4,6 @@ import pytest
 from tests.protocol.attacks import proposed
 
 from cromford import effects as fx
-from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
 from cromford.wire import messages as m
 
@@ -25,10 +24,7 @@ def test_whoever_is_waited_for_is_named_until_the_ceremony_is_over() -> None:
     assert (pump.attempt.stage.label, pump.attempt.holdouts) == ("funding", ())
 
     ended = proposed(2)
-    ended.handle(
-        ended.lsp,
-        ev.DeadlineReached(deadline=fx.AttemptDeadline(attempt_id=ended.attempt.attempt_id)),
-    )
+    ended.reach_deadline(ended.lsp, fx.AttemptDeadline(attempt_id=ended.attempt.attempt_id))
     assert (ended.attempt.stage.label, ended.attempt.holdouts) == ("aborted", ())
 
 

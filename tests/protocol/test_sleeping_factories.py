@@ -52,6 +52,19 @@ def test_only_its_own_clients_wake_a_factory_by_its_name() -> None:
     assert number not in lsp_role.decide(state, event).state.asleep
 
 
+def test_a_deadline_that_outlived_its_reason_wakes_nobody() -> None:
+    pump = Pump(1, policy=POLICY)
+    (client,) = pump.clients
+    build_for(pump, client)
+    factory = pump.factory
+    put_to_sleep(pump, client)
+    deadline = fx.AttemptDeadline(attempt_id=factory.attempt.attempt_id)
+    event = ev.DeadlineReached(stream=factory.stream, deadline=deadline)
+    decision = lsp_role.decide(pump.lsp.state, event)
+    assert decision.is_nothing
+    assert factory.number in decision.state.asleep
+
+
 def test_the_payments_of_a_factory_that_sleeps_are_counted() -> None:
     pump = Pump(1, policy=POLICY)
     (client,) = pump.clients

@@ -18,6 +18,7 @@ from cromford.factory.kinds import VertexKind
 from cromford.factory.terms import FeePolicy
 from cromford.protocol import events as ev
 from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
+from cromford.protocol.journal.streams import CLIENT
 from cromford.protocol.policy import LspPolicy
 from cromford.wallet.account import RECEIVE
 from cromford.wire.messages import SignBelow, SignRoot, decode_message, encode_message
@@ -81,7 +82,7 @@ class World:
         self.queue: list[_Planned] = []
         self.orders = itertools.count()
         self.notebook: dict[tuple[bytes, int], bytes] = {}
-        self.deadlines: dict[tuple[str, fx.Deadline], int] = {}
+        self.deadlines: dict[tuple[str, str, fx.Deadline], int] = {}
         self.links: dict[bytes, int] = {}  # generation of each client's live connection
         self.generations = itertools.count(1)
         self.arrivals: dict[tuple[str, str], float] = {}
@@ -156,7 +157,7 @@ class World:
         for question in unanswered:
             # Nobody waits for the coins of an attempt that is over.
             deadline = fx.AttemptDeadline(attempt_id=question.attempt_id)
-            if (node.name, deadline) in self.deadlines:
+            if (node.name, CLIENT, deadline) in self.deadlines:
                 for event in self._look_up(node, question):
                     self._handle(node, event)
 
@@ -320,11 +321,12 @@ class World:
                 return self._look_up(node, effect)
             case fx.Broadcast():
                 return self._broadcast(node, effect)
-            case fx.SetDeadline(deadline=deadline, seconds=seconds):
-                generation = self.deadlines[node.name, deadline] = next(self.generations)
-                self._later(seconds, partial(self._deadline, node, deadline, generation))
-            case fx.ClearDeadline(deadline=deadline):
-                self.deadlines.pop((node.name, deadline), None)
+            case fx.SetDeadline(deadline=deadline, seconds=seconds, stream=stream):
+                due = (node.name, stream, deadline)
+                generation = self.deadlines[due] = next(self.generations)
+                self._later(seconds, partial(self._deadline, node, due, generation))
+            case fx.ClearDeadline(deadline=deadline, stream=stream):
+                self.deadlines.pop((node.name, stream, deadline), None)
             case _:
                 return node.perform_signing(effect)
         return ()
@@ -400,10 +402,11 @@ class World:
             check_first_commitments(attempt, number, held)
         self.funded.add(tx.txid)
 
-    def _deadline(self, node: SimNode, deadline: fx.Deadline, generation: int) -> None:
-        if self.deadlines.get((node.name, deadline)) == generation:
-            del self.deadlines[node.name, deadline]
-            self._handle(node, ev.DeadlineReached(deadline=deadline))
+    def _deadline(self, node: SimNode, due: tuple[str, str, fx.Deadline], generation: int) -> None:
+        if self.deadlines.get(due) == generation:
+            del self.deadlines[due]
+            _, stream, deadline = due
+            self._handle(node, ev.DeadlineReached(stream=stream, deadline=deadline))
 
     def _later(self, seconds: float, act: Callable[[], None]) -> None:
         self._at(self.now + seconds, act)

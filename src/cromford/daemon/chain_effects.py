@@ -32,7 +32,7 @@ class ChainEffects:
         post: Takes an event.
         spawn: Runs a task of the daemon.
         height: Returns the height of the role's tip.
-        is_pending: Says whether somebody still waits for a deadline.
+        is_pending: Says whether a client still waits for a deadline.
         retry_seconds: The pause before a node that did not answer is asked again.
     """
 

@@ -8,7 +8,7 @@ ceremony is reached, whatever has arrived by then is heard.
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from cromford import effects as fx
 
@@ -16,6 +16,13 @@ from cromford import effects as fx
 # machine does to everybody, below what matters to a deadline of seconds.
 BEAT_SECONDS: Final = 0.5
 LATE_SECONDS: Final = 0.1
+
+
+class Due(NamedTuple):
+    """A deadline, and the stream it belongs to: two streams never have the same one."""
+
+    stream: str
+    deadline: fx.Deadline
 
 
 @dataclass(eq=False, slots=True)
@@ -37,7 +44,7 @@ class Deadlines:
     def __init__(
         self,
         *,
-        reached: Callable[[fx.Deadline], None],
+        reached: Callable[[Due], None],
         heard: Callable[[], Awaitable[None]],
         spawn: Callable[[Coroutine[Any, Any, None]], None],
         clock: Callable[[], float] | None = None,
@@ -46,36 +53,36 @@ class Deadlines:
         self._heard = heard
         self._spawn = spawn
         self._clock = clock or (lambda: asyncio.get_running_loop().time())
-        self._pending: dict[fx.Deadline, _Pending] = {}
+        self._pending: dict[Due, _Pending] = {}
         self._lost_seconds = 0.0
         self._beat: asyncio.TimerHandle | None = None
         self._beat_due = 0.0
 
-    def __contains__(self, deadline: object) -> bool:
-        return deadline in self._pending
+    def __contains__(self, due: object) -> bool:
+        return due in self._pending
 
-    def set(self, deadline: fx.Deadline, seconds: float) -> None:
+    def set(self, due: Due, seconds: float) -> None:
         """Set a deadline, or move one that is set."""
-        self.clear(deadline)
-        self._start(deadline, seconds)
+        self.clear(due)
+        self._start(due, seconds)
 
-    def clear(self, deadline: fx.Deadline) -> None:
+    def clear(self, due: Due) -> None:
         """Forget a deadline. Harmless if there is none."""
-        pending = self._pending.pop(deadline, None)
+        pending = self._pending.pop(due, None)
         if pending is not None:
             pending.handle.cancel()
 
-    def seconds_left(self, deadline: fx.Deadline) -> float | None:
+    def seconds_left(self, due: Due) -> float | None:
         """Return how long a deadline is away, or None if there is none."""
-        pending = self._pending.get(deadline)
+        pending = self._pending.get(due)
         if pending is None:
             return None
         return max(0.0, round(pending.handle.when() - asyncio.get_running_loop().time(), 1))
 
     def close(self) -> None:
         """Forget all of them."""
-        for deadline in list(self._pending):
-            self.clear(deadline)
+        for due in list(self._pending):
+            self.clear(due)
         if self._beat is not None:
             self._beat.cancel()
 
@@ -88,37 +95,37 @@ class Deadlines:
         if self._beat is not None:
             self._beat.cancel()
             self._beat = None
-        if any(_is_of_ceremony(deadline) for deadline in self._pending):
+        if any(_is_of_ceremony(due) for due in self._pending):
             self._beat_due = now + BEAT_SECONDS
             self._beat = asyncio.get_running_loop().call_later(BEAT_SECONDS, self.beat)
 
-    def _start(self, deadline: fx.Deadline, seconds: float) -> None:
-        handle = asyncio.get_running_loop().call_later(seconds, self._on_time, deadline)
-        if _is_of_ceremony(deadline) and self._beat is None:
+    def _start(self, due: Due, seconds: float) -> None:
+        handle = asyncio.get_running_loop().call_later(seconds, self._on_time, due)
+        if _is_of_ceremony(due) and self._beat is None:
             self._beat_due = self._clock() + BEAT_SECONDS
             self._beat = asyncio.get_running_loop().call_later(BEAT_SECONDS, self.beat)
-        self._pending[deadline] = _Pending(handle, self._lost_seconds)
+        self._pending[due] = _Pending(handle, self._lost_seconds)
 
-    def _on_time(self, deadline: fx.Deadline) -> None:
-        if not _is_of_ceremony(deadline):
-            del self._pending[deadline]
-            self._reached(deadline)
+    def _on_time(self, due: Due) -> None:
+        if not _is_of_ceremony(due):
+            del self._pending[due]
+            self._reached(due)
             return
         self.beat()
-        pending = self._pending[deadline]
+        pending = self._pending[due]
         lost_seconds = self._lost_seconds - pending.lost_before
         if lost_seconds > 0:
-            self._start(deadline, lost_seconds)
+            self._start(due, lost_seconds)
         else:
-            self._spawn(self._reach(deadline, pending))
+            self._spawn(self._reach(due, pending))
 
-    async def _reach(self, deadline: fx.Deadline, pending: _Pending) -> None:
+    async def _reach(self, due: Due, pending: _Pending) -> None:
         await self._heard()
         # What was heard may have cleared it, or begun another step.
-        if self._pending.get(deadline) is pending:
-            del self._pending[deadline]
-            self._reached(deadline)
+        if self._pending.get(due) is pending:
+            del self._pending[due]
+            self._reached(due)
 
 
-def _is_of_ceremony(deadline: fx.Deadline) -> bool:
-    return isinstance(deadline, fx.AttemptDeadline | fx.RejoinDeadline)
+def _is_of_ceremony(due: Due) -> bool:
+    return isinstance(due.deadline, fx.AttemptDeadline | fx.RejoinDeadline)

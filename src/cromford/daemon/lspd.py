@@ -17,6 +17,7 @@ from cromford.daemon.api.rpc import RpcFailure
 from cromford.daemon.api.rpc_server import Handler, read_params, without_params
 from cromford.daemon.api.wallet import feerate_of, refusal_of
 from cromford.daemon.budgets import Budgets
+from cromford.daemon.deadlines import Due
 from cromford.daemon.driver import Role
 from cromford.daemon.logs import set_up_logging
 from cromford.daemon.metrics import Sample
@@ -287,7 +288,7 @@ class LspDaemon(Daemon[LspState]):
             **views.show(factory),
             "refused": self._refused(factory),
             "seconds_left": self.deadlines.seconds_left(
-                AttemptDeadline(attempt_id=attempt.attempt_id)
+                Due(factory.stream, AttemptDeadline(attempt_id=attempt.attempt_id))
             ),
         }
 

@@ -32,7 +32,7 @@ from cromford.daemon.chain_effects import ChainEffects
 from cromford.daemon.chain_following import ChainFollowing
 from cromford.daemon.checkpoints import Checkpoints
 from cromford.daemon.committer import Committer
-from cromford.daemon.deadlines import Deadlines
+from cromford.daemon.deadlines import Deadlines, Due
 from cromford.daemon.driver import Driver, Role, Undecided
 from cromford.daemon.event_log import EventLog
 from cromford.daemon.failed_decisions import FailedDecisions
@@ -51,6 +51,7 @@ from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.exit_records import TreePublished
 from cromford.protocol.journal.records import AnyRecord
+from cromford.protocol.journal.streams import CLIENT
 from cromford.protocol.turn import Decision, StreamBug
 from cromford.signing.keychain import Keychain
 from cromford.signing.signer import Signer
@@ -92,7 +93,7 @@ class Daemon(Generic[S]):
             post=self.post,
             spawn=self.spawn,
             height=lambda: self.height,
-            is_pending=lambda deadline: deadline in self.deadlines,
+            is_pending=lambda deadline: Due(CLIENT, deadline) in self.deadlines,
         )
         self.following = ChainFollowing(
             self.chain,
@@ -127,7 +128,9 @@ class Daemon(Generic[S]):
         self.peers = Peers(self.post, budgets)
         self._options = options
         self.deadlines = Deadlines(
-            reached=lambda deadline: self.post(ev.DeadlineReached(deadline=deadline)),
+            reached=lambda due: self.post(
+                ev.DeadlineReached(stream=due.stream, deadline=due.deadline)
+            ),
             heard=self.peers.heard,
             spawn=self.spawn,
         )
@@ -493,10 +496,10 @@ class Daemon(Generic[S]):
                 self.peers.send(node_id, message)
             case fx.Disconnect(node_id=node_id, reason=reason):
                 self.peers.disconnect(node_id, reason)
-            case fx.SetDeadline(deadline=deadline, seconds=seconds):
-                self.deadlines.set(deadline, seconds)
-            case fx.ClearDeadline(deadline=deadline):
-                self.deadlines.clear(deadline)
+            case fx.SetDeadline(deadline=deadline, seconds=seconds, stream=stream):
+                self.deadlines.set(Due(stream, deadline), seconds)
+            case fx.ClearDeadline(deadline=deadline, stream=stream):
+                self.deadlines.clear(Due(stream, deadline))
             case fx.LookUpCoins():
                 self._chain_effects.look_up(effect)
             case fx.Broadcast():

@@ -98,8 +98,9 @@ class MailArrived:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadlineReached:
-    """A deadline passed."""
+    """A deadline passed, and of which stream it was."""
 
+    stream: str
     deadline: Deadline
 
 

@@ -133,8 +133,8 @@ def _take_from_world(round_: Round, event: ev.WorldEvent) -> None:
             _on_facts_changed(round_)
         case ev.MailArrived(delivery=delivery):
             round_.hand_over(delivery)
-        case ev.DeadlineReached(deadline=deadline):
-            _on_deadline(round_, deadline)
+        case ev.DeadlineReached():
+            _on_deadline(round_, event)
         case ev.BroadcastRefused():
             _on_refused(round_, event)
         case _:
@@ -251,19 +251,16 @@ def _on_refused(round_: Round, event: ev.BroadcastRefused) -> None:
         round_.try_in(turn, partial(publishing.on_refused, turn, event))
 
 
-def _on_deadline(round_: Round, deadline: fx.Deadline) -> None:
-    match deadline:
-        case fx.RejoinDeadline():
-            lobby.rebuild(round_.house)
-            return
-        case fx.AttemptDeadline(attempt_id=attempt_id):
-            turn = _named(round_, attempt_id)
-        case fx.InvoiceDeadline():
-            raise AssertionError("an invoice's deadline is a client's")
-        case _:
-            turn = _with_channel(round_, deadline.channel_id)
-    if turn is not None:
-        round_.try_in(turn, partial(_pass_deadline, turn, deadline))
+def _on_deadline(round_: Round, event: ev.DeadlineReached) -> None:
+    number = factory_number(event.stream)
+    if number is None:
+        if not isinstance(event.deadline, fx.RejoinDeadline):
+            raise AssertionError(f"{type(event.deadline).__name__} is no house's deadline")
+        lobby.rebuild(round_.house)
+    elif number in round_.before.factories and round_.goes_on(event.stream):
+        # Who sleeps waits for nothing: it is not woken by what was not cleared before.
+        turn = round_.factory(number)
+        round_.try_in(turn, partial(_pass_deadline, turn, event.deadline))
 
 
 def _pass_deadline(turn: Turn[Factory], deadline: fx.Deadline) -> None:

@@ -2,9 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
-from cromford.effects import Broadcast, Effect, RecallCommitment, Send
+from cromford.effects import (
+    Broadcast,
+    ClearDeadline,
+    Effect,
+    RecallCommitment,
+    Send,
+    SetDeadline,
+)
 from cromford.protocol.facts import Facts
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.book import Book
@@ -42,6 +49,7 @@ class HasWallet(HasChain, Protocol):
         """Its coins."""
 
 
+_ADDRESSED: Final = (Broadcast, RecallCommitment, SetDeadline, ClearDeadline)
 S = TypeVar("S")
 R = TypeVar("R", bound=Record)
 S_co = TypeVar("S_co", covariant=True)
@@ -229,9 +237,9 @@ class Turn(Generic[S_co]):
             self._touched[record.channel_id] = None
 
     def ask(self, *effects: Effect) -> None:
-        """Add effects; an answer that names no channel and no attempt finds back by the stream."""
+        """Add effects; what names its stream, so that its answer finds back, is given it here."""
         for effect in effects:
-            if isinstance(effect, Broadcast | RecallCommitment):
+            if isinstance(effect, _ADDRESSED):
                 effect = replace(effect, stream=self.stream)  # noqa: PLW2901 - the same, addressed
             self._log.asked.append(Asked(self.stream, effect))
 

@@ -1,9 +1,14 @@
 """One input to be signed by several: the digest, and the tweaked aggregate of the signers."""
 
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
 
 from cromford.crypto import schnorr
 from cromford.crypto.musig2 import KeyAgg, Session
+
+# Whoever signs last also aggregates, soon after, and the session of both is the same public value.
+SESSIONS_CACHED: Final = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +33,13 @@ class SigningTask:
         Raises:
             ValueError: If the aggregate nonce is malformed.
         """
-        return Session(key_agg=self.key_agg, aggnonce=aggnonce, message=self.sighash)
+        return _session(self.key_agg, aggnonce, self.sighash)
 
     def is_signed_by(self, signature: bytes, output_key: bytes) -> bool:
         """Say whether this is a valid signature for the spent output's key."""
         return schnorr.verify(signature, self.sighash, output_key)
+
+
+@lru_cache(maxsize=SESSIONS_CACHED)
+def _session(key_agg: KeyAgg, aggnonce: bytes, sighash: bytes) -> Session:
+    return Session(key_agg=key_agg, aggnonce=aggnonce, message=sighash)

@@ -78,7 +78,7 @@ class _Place:
 
 @dataclass(frozen=True, slots=True)
 class Layout(Generic[M]):
-    """Where each field of a class goes: made once for each message, at its declaration."""
+    """Where each field of a class goes: made once for each class."""
 
     cls: type[M]
     places: tuple[_Place, ...]
@@ -120,12 +120,22 @@ class Layout(Generic[M]):
         return self.cls(**decoded)
 
 
+_layouts: Final[dict[type[Any], Layout[Any]]] = {}  # No more than there are classes.
+
+
 def layout_of(cls: type[M]) -> Layout[M]:
     """Return the layout of a dataclass of such fields.
 
     Raises:
         TypeError: If it is none.
     """
+    known = _layouts.get(cls)
+    if known is None:
+        known = _layouts[cls] = _layout_made_of(cls)
+    return known
+
+
+def _layout_made_of(cls: type[M]) -> Layout[M]:
     if not is_dataclass(cls):
         raise TypeError(f"{cls!r} has no fields")
     places = tuple(

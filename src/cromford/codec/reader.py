@@ -30,6 +30,18 @@ class Reader:
         self.position = end
         return taken
 
+    def byte(self) -> int:
+        """Return the next byte.
+
+        Raises:
+            MalformedBytes: If there is none.
+        """
+        position = self.position
+        if position >= len(self.data):
+            raise MalformedBytes(f"expected 1 bytes at offset {position}, received 0")
+        self.position = position + 1
+        return self.data[position]
+
     def uint_le(self, length_bytes: int) -> int:
         """Return the next little-endian unsigned integer (Bitcoin's order)."""
         return int.from_bytes(self.take(length_bytes), "little")

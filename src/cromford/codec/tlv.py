@@ -35,7 +35,7 @@ def read_bigsize(reader: Reader) -> int:
     Raises:
         MalformedBytes: If it is cut short or not the shortest encoding.
     """
-    first = reader.uint_be(1)
+    first = reader.byte()
     if first < 0xFD:
         return first
     length_bytes, least = {0xFD: (2, 0xFD), 0xFE: (4, 0x1_0000), 0xFF: (8, 0x1_0000_0000)}[first]

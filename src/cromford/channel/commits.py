@@ -53,11 +53,8 @@ def has_changes(state: ChannelState, holder: Party) -> bool:
     return any(live.moved(UpdateStep.SIGN, signer) is not live for live in state.htlcs)
 
 
-def sign_commitment(state: ChannelState) -> tuple[ChannelState, CommitmentDue]:
-    """Sign all updates so far into the peer's next commitment.
-
-    Returns:
-        The new state, and what to sign and send.
+def next_signing_due(state: ChannelState) -> CommitmentDue:
+    """Return what to sign to get all updates so far into the peer's next commitment.
 
     Raises:
         UpdateRefused: If there is nothing new, the peer has not revoked the commitment before,
@@ -74,13 +71,30 @@ def sign_commitment(state: ChannelState) -> tuple[ChannelState, CommitmentDue]:
         raise UpdateRefused("commitment_signed", expected="channel_ready first", received="none")
     if not has_changes(state, state.peer):
         raise UpdateRefused("commitment_signed", expected="an update", received="none")
-    after = replace(
-        state.moved(UpdateStep.SIGN, state.me),
+    return CommitmentDue(
+        content=state.content(state.peer, Edition.NEXT),
+        per_commitment_point=state.peer_next_point,
+    )
+
+
+def sign_commitment(state: ChannelState) -> tuple[ChannelState, CommitmentDue]:
+    """Sign all updates so far into the peer's next commitment.
+
+    Returns:
+        The new state, and what to sign and send.
+
+    Raises:
+        UpdateRefused: As `next_signing_due`.
+    """
+    due = next_signing_due(state)
+    after = state.moved(
+        UpdateStep.SIGN,
+        state.me,
         peer_signed=state.peer_signed + 1,
         n_signed_updates=len(state.unacked),
         is_revocation_last=False,
     )
-    return after, signing_due(after, state.peer_next_point)
+    return after, due
 
 
 def signing_due(state: ChannelState, per_commitment_point: bytes) -> CommitmentDue:
@@ -91,14 +105,8 @@ def signing_due(state: ChannelState, per_commitment_point: bytes) -> CommitmentD
     )
 
 
-def receive_commitment(state: ChannelState) -> tuple[ChannelState, CommitmentContent]:
-    """Take a `commitment_signed` of the peer.
-
-    The new state must be adopted, and journaled, only after every signature was found valid for
-    a commitment with the returned content; then the revocation is owed.
-
-    Returns:
-        The new state, and what our new commitment must say.
+def next_own_content(state: ChannelState) -> CommitmentContent:
+    """Return what our next commitment must say, for which a `commitment_signed` came.
 
     Raises:
         PeerViolation: If the peer must not sign now.
@@ -112,8 +120,23 @@ def receive_commitment(state: ChannelState) -> tuple[ChannelState, CommitmentCon
         )
     if not has_changes(state, state.me):
         raise PeerViolation("commitment_signed", expected="an update", received="none")
-    after = replace(state.moved(UpdateStep.SIGN, state.peer), own_signed=state.own_signed + 1)
-    return after, after.content(state.me, Edition.SIGNED)
+    return state.content(state.me, Edition.NEXT)
+
+
+def receive_commitment(state: ChannelState) -> tuple[ChannelState, CommitmentContent]:
+    """Take a `commitment_signed` of the peer.
+
+    The new state must be adopted, and journaled, only after every signature was found valid for
+    a commitment with the returned content; then the revocation is owed.
+
+    Returns:
+        The new state, and what our new commitment must say.
+
+    Raises:
+        PeerViolation: As `next_own_content`.
+    """
+    content = next_own_content(state)
+    return state.moved(UpdateStep.SIGN, state.peer, own_signed=content.number), content
 
 
 def revoke(state: ChannelState) -> tuple[Settlement, RevocationDue]:
@@ -129,8 +152,8 @@ def revoke(state: ChannelState) -> tuple[Settlement, RevocationDue]:
     if not state.owes_revocation:
         raise UpdateRefused("revoke_and_ack", expected="a new commitment", received="none")
     number = state.own_revoked
-    after = replace(
-        state.moved(UpdateStep.REVOKE, state.me), own_revoked=number + 1, is_revocation_last=True
+    after = state.moved(
+        UpdateStep.REVOKE, state.me, own_revoked=number + 1, is_revocation_last=True
     )
     return _settlement(state, after), RevocationDue(number=number)
 
@@ -165,8 +188,9 @@ def receive_revocation(state: ChannelState, *, secret: bytes, next_point: bytes)
             received="another",
         ) from error
     assert state.peer_next_point is not None  # noqa: S101 - nothing is signed without it
-    after = replace(
-        state.moved(UpdateStep.REVOKE, state.peer),
+    after = state.moved(
+        UpdateStep.REVOKE,
+        state.peer,
         peer_secrets=peer_secrets,
         peer_point=state.peer_next_point,
         peer_next_point=next_point,

@@ -5,7 +5,7 @@ can change any more; what a commitment says follows from them and from each HTLC
 """
 
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from cromford.channel.content import CommitmentContent
 from cromford.channel.messages import Update
@@ -132,8 +132,11 @@ class ChannelState:
             self, htlcs=tuple(changed if live.htlc == changed.htlc else live for live in self.htlcs)
         )
 
-    def moved(self, step: UpdateStep, by: Party) -> "ChannelState":
-        """Return the state after a party took a step; what is GONE is settled and dropped."""
+    def moved(self, step: UpdateStep, by: Party, **changes: Any) -> "ChannelState":  # noqa: ANN401 - as `replace`
+        """Return the state after a party took a step; what is GONE is settled and dropped.
+
+        `changes` are what else the step changes, as `replace` takes them.
+        """
         opener_msat, accepter_msat = self.opener_msat, self.accepter_msat
         remaining = []
         for live in self.htlcs:
@@ -149,6 +152,7 @@ class ChannelState:
             opener_msat=opener_msat,
             accepter_msat=accepter_msat,
             htlcs=tuple(remaining),
+            **changes,
         )
 
 

@@ -35,7 +35,7 @@ class Party(IntEnum):
     @property
     def other(self) -> "Party":
         """The peer of this party."""
-        return Party(1 - self)
+        return Party.ACCEPTER if self is Party.OPENER else Party.OPENER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Final
 
 from cromford import effects as fx
 from cromford.channel.commitment import Commitment
-from cromford.channel.commits import has_changes, receive_commitment, sign_commitment
+from cromford.channel.commits import has_changes, next_own_content, next_signing_due
 from cromford.channel.errors import FallenBehind, PeerViolation
 from cromford.channel.finished import finish_commitment
 from cromford.channel.htlc_tx import htlc_txs
@@ -299,7 +299,7 @@ def sign_if_due(turn: AnyTurn, link: Link) -> None:
         return
     if not has_changes(state, state.peer) or _waits_for_fresh_chain(turn, link):
         return
-    _, due = sign_commitment(state)
+    due = next_signing_due(state)
     commitment = link.commitment(due.content, due.per_commitment_point)
     turn.remember(
         cr.CommitmentIntended(
@@ -384,7 +384,7 @@ def _on_commitment_signed(turn: AnyTurn, link: Link, message: m.CommitmentSigned
             expected="a scalar below the group order",
             received=message.partial_sig,
         )
-    _, content = receive_commitment(link.state)
+    content = next_own_content(link.state)
     turn.ask(
         fx.FinishCommitment(
             channel_id=link.channel_id,

@@ -4,13 +4,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import assert_never
 
+from cromford.bitcoin.block import BlockRef
 from cromford.bitcoin.network import Network
-from cromford.bitcoin.tx import Txid
+from cromford.bitcoin.tx import Tx, Txid
 from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal import opening_records as op
 from cromford.protocol.journal import records as r
+from cromford.protocol.journal import spending_records as sr
 from cromford.protocol.journal.book import Book
+from cromford.protocol.journal.book_fold import apply_to_book
+from cromford.protocol.journal.channel_records import BookRecord
 from cromford.protocol.journal.client_attempt import (
     BelowSent,
     Checked,
@@ -23,11 +27,11 @@ from cromford.protocol.journal.client_attempt import (
 )
 from cromford.protocol.journal.client_candidate import ClientCandidate
 from cromford.protocol.journal.encoding import decoded
-from cromford.protocol.journal.intents import IntentKey
+from cromford.protocol.journal.intents import IntentKey, check_intents
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.opened import client_link
 from cromford.protocol.journal.pause import ABORTS_TO_PAUSE, PAUSE_BLOCKS, closed_until
-from cromford.protocol.journal.shared_state import AlikeRecord, SharedState, apply_alike
+from cromford.protocol.journal.spent import with_spending_record
 from cromford.protocol.policy import ClientPolicy
 from cromford.wallet.account import Account
 from cromford.wallet.coins import Wallet, new_wallet
@@ -81,6 +85,25 @@ class ClientState:
     intents: Mapping[IntentKey, bytes] = field(default_factory=dict)
     book: Book = field(default_factory=Book)
 
+    def with_book(self, book: Book) -> "ClientState":
+        """Return the state with other channels and payments: what most records change."""
+        return ClientState(
+            config=self.config,
+            wallet=self.wallet,
+            chain=self.chain,
+            is_connected=self.is_connected,
+            lsp_node_id=self.lsp_node_id,
+            lobby=self.lobby,
+            wish=self.wish,
+            refusal=self.refusal,
+            joining=self.joining,
+            next_attempt=self.next_attempt,
+            join_heights=self.join_heights,
+            attempts=self.attempts,
+            intents=self.intents,
+            book=book,
+        )
+
     @property
     def may_join(self) -> bool:
         """Whether joining now is not one time too many.
@@ -121,12 +144,29 @@ def new_client(config: ClientConfig) -> ClientState:
 
 
 def apply(state: ClientState, record: r.AnyRecord) -> ClientState:
-    """Return the state after remembering one thing."""
+    """Return the state after remembering one thing.
+
+    Raises:
+        DoubleSigning: If a second sighash is intended for something that may be signed once.
+    """
+    if isinstance(record, BookRecord):  # Most records are one.
+        return state.with_book(apply_to_book(state.book, record))
     if isinstance(record, r.LspOnly):
         raise AssertionError(f"{type(record).__name__} in a client's journal")
-    if isinstance(record, AlikeRecord):
-        return _apply_alike(state, record)
+    if isinstance(record, sr.SpendingRecord):
+        return replace(state, wallet=with_spending_record(state.wallet, record))
     match record:
+        case r.Created():
+            return state
+        case r.BlockConnected():
+            return _with_block(state, record)
+        case r.BlockDisconnected(height=height):
+            chain, wallet = state.chain.without_block(height), state.wallet.without_block(height)
+            return replace(state, chain=chain, wallet=wallet)
+        case r.BroadcastRefusalSeen(txid=txid, reason=reason):
+            return replace(state, chain=state.chain.with_refusal(Txid(txid), reason))
+        case op.SigningIntended(intents=intents):
+            return replace(state, intents=check_intents(state.intents, intents))
         case r.Started() | r.PeerDisconnected():
             return _connected_anew(state, is_connected=False)
         case r.PeerConnected(node_id=node_id):
@@ -160,18 +200,12 @@ def _connected_anew(state: ClientState, *, is_connected: bool) -> ClientState:
     )
 
 
-def _apply_alike(state: ClientState, record: AlikeRecord) -> ClientState:
-    shared = apply_alike(
-        SharedState(chain=state.chain, wallet=state.wallet, book=state.book, intents=state.intents),
-        record,
-    )
-    return replace(
-        state,
-        chain=shared.chain,
-        wallet=shared.wallet,
-        book=shared.book,
-        intents=shared.intents,
-    )
+def _with_block(state: ClientState, record: r.BlockConnected) -> ClientState:
+    wallet, txs = state.wallet, [Tx.parse(data) for data in record.txs]
+    for tx in txs:
+        wallet = wallet.with_tx(tx, record.height)
+    block = BlockRef(height=record.height, block_hash=Txid(record.block_hash))
+    return replace(state, chain=state.chain.with_block(block, txs), wallet=wallet)
 
 
 def _apply_to_attempt(

@@ -94,8 +94,12 @@ def _with_channel_record(book: Book, record: cr.ChannelRecord) -> Book:
     if isinstance(record, cr.AddsTakenBack):
         book = _with_taken_back(book, record)
     link, settlement = applied(book.links[record.channel_id], record)
-    book = replace(book, links=book.links.set(link.channel_id, link))
-    return book if settlement is None else _with_settled(book, link, settlement)
+    links = book.links.set(link.channel_id, link)
+    if settlement is None:
+        return replace(book, links=links)
+    return _with_settled(
+        replace(book, links=links, arrived=_arrived(book, link, settlement)), link, settlement
+    )
 
 
 def _with_taken_back(book: Book, record: cr.AddsTakenBack) -> Book:
@@ -129,14 +133,15 @@ def _answered(book: Book, key: HtlcKey) -> Book:
 
 def _decided(book: Book, key: HtlcKey) -> Book:
     """Return the book after it was decided what becomes of an HTLC: it waits no longer."""
-    book = replace(book, arrived=_without(book.arrived, key))
+    arrived = _without(book.arrived, key)
     held = book.held.get(key)
     if held is None:
-        return book
+        return book if arrived is book.arrived else replace(book, arrived=arrived)
     others = tuple(other for other in book.held_for[held.payee] if other != key)
     rest = book.held_for.delete(held.payee)
     return replace(
         book,
+        arrived=arrived,
         held=book.held.delete(key),
         held_for=rest.set(held.payee, others) if others else rest,
     )
@@ -144,27 +149,31 @@ def _decided(book: Book, key: HtlcKey) -> Book:
 
 def _finished(book: Book, key: HtlcKey) -> Book:
     """Return the book after a forward came to its end."""
-    book = replace(
-        book, resolved=_without(book.resolved, key), released=_without(book.released, key)
-    )
+    resolved, released = _without(book.resolved, key), _without(book.released, key)
     forward = book.forwards.get(key)
     if forward is None:
-        return book
+        is_same = resolved is book.resolved and released is book.released
+        return book if is_same else replace(book, resolved=resolved, released=released)
     finished = book.finished.set(book.n_finished, forward)
     return replace(
         book,
+        resolved=resolved,
+        released=released,
         forwards=book.forwards.delete(key),
         finished=_without(finished, book.n_finished - FORWARDS_KEPT_MAX),
         n_finished=book.n_finished + 1,
     )
 
 
-def _with_settled(book: Book, link: Link, settlement: Settlement) -> Book:
+def _arrived(book: Book, link: Link, settlement: Settlement) -> Map[HtlcKey, None]:
     arrived = book.arrived
     for live in settlement.locked_in:
         if live.htlc.offered_by is not link.me:
             arrived = arrived.set((link.channel_id, live.htlc.htlc_id), None)
-    book = replace(book, arrived=arrived)
+    return arrived
+
+
+def _with_settled(book: Book, link: Link, settlement: Settlement) -> Book:
     for live in settlement.gone:
         if live.htlc.offered_by is link.me:
             book = _with_gone(book, (link.channel_id, live.htlc.htlc_id), live)
@@ -255,10 +264,11 @@ def with_answered_forward(book: Book, answered: mail.ForwardAnswered) -> Book:
         failure=answered.failure,
         out_channel_id=answered.out_channel_id,
     )
-    book = replace(book, forwards=book.forwards.set(key, told))
+    forwards = book.forwards.set(key, told)
     if answered.preimage is None and key not in book.released:
-        return book  # Told once the hold is over, so that no payer learns how soon it failed.
-    return replace(book, resolved=book.resolved.set(key, None))
+        # Told once the hold is over, so that no payer learns how soon it failed.
+        return replace(book, forwards=forwards)
+    return replace(book, forwards=forwards, resolved=book.resolved.set(key, None))
 
 
 def _with_released(book: Book, key: HtlcKey) -> Book:

@@ -5,8 +5,9 @@ commitments can be broadcast safely for its holder: the latest, and until its re
 before.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+from cromford.changed import changed
 from cromford.channel.content import CommitmentContent
 from cromford.channel.errors import PeerViolation, UpdateRefused
 from cromford.channel.messages import CommitmentDue, RevocationDue
@@ -44,7 +45,7 @@ def receive_channel_ready(state: ChannelState, second_point: bytes) -> ChannelSt
     _check_point("second_per_commitment_point", second_point)
     if state.peer_next_point is not None:
         return state
-    return replace(state, peer_next_point=second_point)
+    return changed(state, peer_next_point=second_point)
 
 
 def has_changes(state: ChannelState, holder: Party) -> bool:

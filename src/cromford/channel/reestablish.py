@@ -4,8 +4,9 @@ A `commitment_signed` that the peer may have received is sent again with exactly
 never with others: then it signs the same bytes, and no second commitment of one number exists.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+from cromford.changed import changed
 from cromford.channel.commits import signing_due
 from cromford.channel.errors import FallenBehind, PeerViolation
 from cromford.channel.messages import Outgoing, Reestablish, RevocationDue
@@ -52,7 +53,7 @@ def disconnect(state: ChannelState) -> ChannelState:
         if state.peer is Party.OPENER
         else (opener_id, accepter_id - n_forgotten)
     )
-    return replace(state, htlcs=tuple(remaining), next_ids=next_ids, is_connected=False)
+    return changed(state, htlcs=tuple(remaining), next_ids=next_ids, is_connected=False)
 
 
 def reestablish_message(state: ChannelState) -> Reestablish:
@@ -109,7 +110,7 @@ def receive_reestablish(
     # What was first sent first comes first again, or the peer would sign something else.
     first, second = (signature, revocation) if state.is_revocation_last else (revocation, signature)
     return Resumption(
-        state=replace(state, is_connected=True),
+        state=changed(state, is_connected=True),
         resend=(*first, *second, *state.unacked[state.n_signed_updates :]),
         resends_channel_ready=message.next_commitment_number == 1 and state.own_signed == 0,
     )

@@ -4,9 +4,10 @@ It knows no funding outpoint and no secret of ours. Its balances are those that 
 can change any more; what a commitment says follows from them and from each HTLC's stage.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
+from cromford.changed import changed
 from cromford.channel.content import CommitmentContent
 from cromford.channel.messages import Update
 from cromford.channel.secret_store import EMPTY_STORE, SecretStore
@@ -124,18 +125,18 @@ class ChannelState:
         """Return the state with one HTLC more, and its offerer's next id."""
         next_ids = list(self.next_ids)
         next_ids[live.htlc.offered_by] += 1
-        return replace(self, htlcs=(*self.htlcs, live), next_ids=(next_ids[0], next_ids[1]))
+        return changed(self, htlcs=(*self.htlcs, live), next_ids=(next_ids[0], next_ids[1]))
 
-    def with_changed(self, changed: LiveHtlc) -> "ChannelState":
+    def with_changed(self, after: LiveHtlc) -> "ChannelState":
         """Return the state with one HTLC in another stage."""
-        return replace(
-            self, htlcs=tuple(changed if live.htlc == changed.htlc else live for live in self.htlcs)
+        return changed(
+            self, htlcs=tuple(after if live.htlc == after.htlc else live for live in self.htlcs)
         )
 
-    def moved(self, step: UpdateStep, by: Party, **changes: Any) -> "ChannelState":  # noqa: ANN401 - as `replace`
+    def moved(self, step: UpdateStep, by: Party, **changes: Any) -> "ChannelState":  # noqa: ANN401 - as `changed`
         """Return the state after a party took a step; what is GONE is settled and dropped.
 
-        `changes` are what else the step changes, as `replace` takes them.
+        `changes` are what else the step changes, as `changed` takes them.
         """
         opener_msat, accepter_msat = self.opener_msat, self.accepter_msat
         remaining = []
@@ -147,7 +148,7 @@ class ChannelState:
                 sign = -1 if live.htlc.offered_by is Party.OPENER else 1
                 opener_msat += sign * live.htlc.amount_msat
                 accepter_msat -= sign * live.htlc.amount_msat
-        return replace(
+        return changed(
             self,
             opener_msat=opener_msat,
             accepter_msat=accepter_msat,

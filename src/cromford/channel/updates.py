@@ -4,9 +4,9 @@ An update changes no commitment yet; it waits for the next `commitment_signed`. 
 not exist: the feerate is fixed.
 """
 
-from dataclasses import replace
 from typing import Final
 
+from cromford.changed import changed
 from cromford.channel.content import Htlc
 from cromford.channel.errors import PeerViolation, UpdateRefused
 from cromford.channel.limits import check_add, check_exposure
@@ -68,7 +68,7 @@ def take_back_adds(state: ChannelState, first_id: int) -> ChannelState:
         raise UpdateRefused("id", expected="HTLCs that were never signed", received=first_id)
     next_ids = list(state.next_ids)
     next_ids[state.me] = first_id
-    return replace(
+    return changed(
         state,
         htlcs=tuple(live for live in state.htlcs if live not in taken),
         unacked=tuple(
@@ -159,7 +159,7 @@ def _live_htlc(message: UpdateAdd, offered_by: Party) -> LiveHtlc:
 
 
 def _with_sent(state: ChannelState, message: Update) -> ChannelState:
-    return replace(state, unacked=(*state.unacked, message))
+    return changed(state, unacked=(*state.unacked, message))
 
 
 def _with_removal(

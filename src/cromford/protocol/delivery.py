@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from cromford.bitcoin.tx import OutPoint
+from cromford.changed import changed
 from cromford.protocol.channels.forwarding import AWAY
 from cromford.protocol.channels.lsp import obstacle
 from cromford.protocol.facts import Facts
@@ -218,7 +219,7 @@ class Round:
         sender = self._turn(delivery.sender)
         taken = receiver.state.post.taken.get(delivery.sender, 0)
         post = sender.state.post.settled(delivery.receiver, taken=taken)
-        sender.amend(replace(sender.state, post=post))
+        sender.amend(changed(sender.state, post=post))
 
 
 class _Desk:

@@ -5,10 +5,11 @@ crash came: it is done as soon as its channel can carry the answer.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from immutables import Map
 
+from cromford.changed import changed
 from cromford.protocol.journal.link import Link, disconnected
 from cromford.protocol.journal.mail import Letter
 
@@ -197,7 +198,7 @@ class Book:
     def with_link(self, link: Link) -> "Book":
         """Return the book with one channel more."""
         known = self.by_node.get(link.node_id, ())
-        return replace(
+        return changed(
             self,
             links=self.links.set(link.channel_id, link),
             by_node=self.by_node.set(link.node_id, (*known, link.channel_id)),
@@ -214,5 +215,5 @@ class Book:
     def _with_links(self, links: Iterable[Link]) -> "Book":
         book = self
         for link in links:
-            book = replace(book, links=book.links.set(link.channel_id, link))
+            book = changed(book, links=book.links.set(link.channel_id, link))
         return book

@@ -1,10 +1,10 @@
 """How a book of channels and payments changes: one function, and what it takes apart."""
 
-from dataclasses import replace
 from typing import Final, TypeVar
 
 from immutables import Map
 
+from cromford.changed import changed
 from cromford.channel.commits import Settlement
 from cromford.channel.messages import UpdateAdd, UpdateFulfill
 from cromford.channel.stage import LiveHtlc
@@ -33,22 +33,22 @@ def apply_to_book(book: Book, record: cr.BookRecord) -> Book:
     """Return the book after remembering one thing."""
     match record:
         case cr.InvoiceIssued():
-            begun = replace(book, n_begun=book.n_begun + 1)
+            begun = changed(book, n_begun=book.n_begun + 1)
             return _with_invoice(begun, _invoice_of(record, number=begun.n_begun))
         case cr.HoldAgreed(payment_hash=payment_hash):
             agreed = replace(book.invoices[payment_hash], agreed_seconds=record.hold_seconds)
             return _with_invoice(book, agreed)
         case cr.InvoiceExpired(payment_hash=payment_hash):
-            return _with_invoice(book, replace(book.invoices[payment_hash], is_expired=True))
+            return _with_invoice(book, changed(book.invoices[payment_hash], is_expired=True))
         case cr.InvoicePaid():
             invoice = book.invoices[record.payment_hash]
             key = (record.channel_id, record.htlc_id)
-            paid = replace(invoice, paid_by=key, paid_msat=record.amount_msat)
+            paid = changed(invoice, paid_by=key, paid_msat=record.amount_msat)
             return _with_invoice(book, paid)
         case cr.PaymentStarted():
             number = book.n_begun + 1
             payment = _payment_of(record, number=number)
-            return replace(
+            return changed(
                 book,
                 n_begun=number,
                 payments=book.payments.set(payment.payment_hash, payment),
@@ -67,7 +67,7 @@ def apply_to_book(book: Book, record: cr.BookRecord) -> Book:
             key = (record.channel_id, record.htlc_id)
             incoming = (record.in_channel_id, record.in_htlc_id)
             errand = Errand(asker=record.asker, incoming=incoming)
-            return replace(book, owners=book.owners.set(key, errand))
+            return changed(book, owners=book.owners.set(key, errand))
         case cr.ForwardDeclined():
             not_here = mail.ForwardRefused(
                 channel_id=record.in_channel_id, htlc_id=record.in_htlc_id, reason=record.reason
@@ -80,9 +80,9 @@ def apply_to_book(book: Book, record: cr.BookRecord) -> Book:
                 if preimage is None
                 else _with_outcome(book, key, preimage)
             )
-            return replace(decided, owners=_without(decided.owners, key))
+            return changed(decided, owners=_without(decided.owners, key))
         case cr.FeeEarned():
-            earned = replace(book, earned_msat=book.earned_msat + record.fee_msat)
+            earned = changed(book, earned_msat=book.earned_msat + record.fee_msat)
             return _finished(earned, (record.channel_id, record.htlc_id))
         case _:
             return _with_channel_record(book, record)
@@ -96,9 +96,9 @@ def _with_channel_record(book: Book, record: cr.ChannelRecord) -> Book:
     link, settlement = applied(book.links[record.channel_id], record)
     links = book.links.set(link.channel_id, link)
     if settlement is None:
-        return replace(book, links=links)
+        return changed(book, links=links)
     return _with_settled(
-        replace(book, links=links, arrived=_arrived(book, link, settlement)), link, settlement
+        changed(book, links=links, arrived=_arrived(book, link, settlement)), link, settlement
     )
 
 
@@ -108,7 +108,7 @@ def _with_taken_back(book: Book, record: cr.AddsTakenBack) -> Book:
         key = (record.channel_id, live.htlc.htlc_id)
         if live.htlc.htlc_id >= record.htlc_id and key in book.owners:
             book = _with_failure(book, key, Failure.TEMPORARY_CHANNEL_FAILURE.reason)
-            book = replace(book, owners=book.owners.delete(key))
+            book = changed(book, owners=book.owners.delete(key))
     return book
 
 
@@ -116,7 +116,7 @@ def _with_update(book: Book, record: cr.UpdateRecord) -> Book:
     update = journalled_update(record.message)
     is_ours = isinstance(record, cr.UpdateProposed)
     link = with_update(book.links[record.channel_id], update, is_ours=is_ours)
-    book = replace(book, links=book.links.set(link.channel_id, link))
+    book = changed(book, links=book.links.set(link.channel_id, link))
     if isinstance(update, UpdateAdd):
         return book
     key = (link.channel_id, update.htlc_id)
@@ -136,10 +136,10 @@ def _decided(book: Book, key: HtlcKey) -> Book:
     arrived = _without(book.arrived, key)
     held = book.held.get(key)
     if held is None:
-        return book if arrived is book.arrived else replace(book, arrived=arrived)
+        return book if arrived is book.arrived else changed(book, arrived=arrived)
     others = tuple(other for other in book.held_for[held.payee] if other != key)
     rest = book.held_for.delete(held.payee)
-    return replace(
+    return changed(
         book,
         arrived=arrived,
         held=book.held.delete(key),
@@ -153,9 +153,9 @@ def _finished(book: Book, key: HtlcKey) -> Book:
     forward = book.forwards.get(key)
     if forward is None:
         is_same = resolved is book.resolved and released is book.released
-        return book if is_same else replace(book, resolved=resolved, released=released)
+        return book if is_same else changed(book, resolved=resolved, released=released)
     finished = book.finished.set(book.n_finished, forward)
-    return replace(
+    return changed(
         book,
         resolved=resolved,
         released=released,
@@ -185,7 +185,7 @@ def _with_gone(book: Book, key: HtlcKey, live: LiveHtlc) -> Book:
     if removal is None:
         raise AssertionError("an HTLC is gone without a reason")
     book = book if removal.is_paid else _with_failure(book, key, removal.reason)
-    return replace(book, owners=_without(book.owners, key))
+    return changed(book, owners=_without(book.owners, key))
 
 
 def _with_outcome(book: Book, key: HtlcKey, preimage: bytes) -> Book:
@@ -194,10 +194,10 @@ def _with_outcome(book: Book, key: HtlcKey, preimage: bytes) -> Book:
         payment = book.payments[owner]
         if payment.preimage is not None:
             return book
-        return _with_payment(book, replace(payment, preimage=preimage))
+        return _with_payment(book, changed(payment, preimage=preimage))
     if owner.preimage is not None:
         return book  # Told again after a reconnection.
-    book = replace(book, owners=book.owners.set(key, replace(owner, preimage=preimage)))
+    book = changed(book, owners=book.owners.set(key, changed(owner, preimage=preimage)))
     return _telling(book, owner.asker, _answer(key, owner, preimage=preimage))
 
 
@@ -207,7 +207,7 @@ def _with_failure(book: Book, key: HtlcKey, reason: bytes) -> Book:
         payment = book.payments[owner]
         if payment.preimage is not None:
             return book  # The peer showed the preimage first: it is paid, and the HTLC a gift.
-        return _with_payment(book, replace(payment, failure=reason))
+        return _with_payment(book, changed(payment, failure=reason))
     if owner.preimage is not None:
         return book
     return _telling(book, owner.asker, _answer(key, owner, failure=reason))
@@ -215,7 +215,7 @@ def _with_failure(book: Book, key: HtlcKey, reason: bytes) -> Book:
 
 def _with_payment(book: Book, payment: Payment) -> Book:
     """Return the book with what became of a payment, and tell who asked for it."""
-    book = replace(book, payments=book.payments.set(payment.payment_hash, payment))
+    book = changed(book, payments=book.payments.set(payment.payment_hash, payment))
     if not payment.asker:
         return book
     answered = mail.PayAnswered(
@@ -238,7 +238,7 @@ def _answer(
 
 
 def _telling(book: Book, stream: str, content: mail.AnyMail) -> Book:
-    return replace(book, letters=(*book.letters, Letter(stream, content)))
+    return changed(book, letters=(*book.letters, Letter(stream, content)))
 
 
 def with_refused_forward(book: Book, refused: mail.ForwardRefused) -> Book:
@@ -247,9 +247,9 @@ def with_refused_forward(book: Book, refused: mail.ForwardRefused) -> Book:
     forward = book.forwards.get(key)
     if forward is None:
         return book
-    book = replace(book, forwards=book.forwards.delete(key))
+    book = changed(book, forwards=book.forwards.delete(key))
     book = _waiting(book, key, Held(payee=forward.payee, reason=refused.reason))
-    return replace(book, resolved=book.resolved.set(key, None)) if key in book.released else book
+    return changed(book, resolved=book.resolved.set(key, None)) if key in book.released else book
 
 
 def with_answered_forward(book: Book, answered: mail.ForwardAnswered) -> Book:
@@ -258,7 +258,7 @@ def with_answered_forward(book: Book, answered: mail.ForwardAnswered) -> Book:
     forward = book.forwards.get(key)
     if forward is None or forward.preimage is not None:
         return book
-    told = replace(
+    told = changed(
         forward,
         preimage=answered.preimage,
         failure=answered.failure,
@@ -267,20 +267,20 @@ def with_answered_forward(book: Book, answered: mail.ForwardAnswered) -> Book:
     forwards = book.forwards.set(key, told)
     if answered.preimage is None and key not in book.released:
         # Told once the hold is over, so that no payer learns how soon it failed.
-        return replace(book, forwards=forwards)
-    return replace(book, forwards=forwards, resolved=book.resolved.set(key, None))
+        return changed(book, forwards=forwards)
+    return changed(book, forwards=forwards, resolved=book.resolved.set(key, None))
 
 
 def _with_released(book: Book, key: HtlcKey) -> Book:
-    book = replace(book, released=book.released.set(key, None))
+    book = changed(book, released=book.released.set(key, None))
     forward = book.forwards.get(key)
     if key not in book.held and (forward is None or forward.failure is None):
         return book
-    return replace(book, resolved=book.resolved.set(key, None))
+    return changed(book, resolved=book.resolved.set(key, None))
 
 
 def _with_invoice(book: Book, invoice: OwnInvoice) -> Book:
-    return replace(book, invoices=book.invoices.set(invoice.payment_hash, invoice))
+    return changed(book, invoices=book.invoices.set(invoice.payment_hash, invoice))
 
 
 def _with_held(book: Book, record: cr.HtlcHeld) -> Book:
@@ -294,7 +294,7 @@ def _with_held(book: Book, record: cr.HtlcHeld) -> Book:
 
 
 def _waiting(book: Book, key: HtlcKey, held: Held) -> Book:
-    return replace(
+    return changed(
         book,
         arrived=_without(book.arrived, key),
         held=book.held.set(key, held),
@@ -323,7 +323,7 @@ def _with_forward(book: Book, record: cr.HtlcForwarded) -> Book:
         cltv_expiry=record.cltv_expiry,
         delivery=live.payload,
     )
-    book = replace(
+    book = changed(
         _decided(book, incoming),
         forwards=book.forwards.set(incoming, forward),
     )

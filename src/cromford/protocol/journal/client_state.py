@@ -7,6 +7,7 @@ from typing import assert_never
 from cromford.bitcoin.block import BlockRef
 from cromford.bitcoin.network import Network
 from cromford.bitcoin.tx import Tx, Txid
+from cromford.changed import changed
 from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal import opening_records as op
@@ -85,25 +86,6 @@ class ClientState:
     intents: Mapping[IntentKey, bytes] = field(default_factory=dict)
     book: Book = field(default_factory=Book)
 
-    def with_book(self, book: Book) -> "ClientState":
-        """Return the state with other channels and payments: what most records change."""
-        return ClientState(
-            config=self.config,
-            wallet=self.wallet,
-            chain=self.chain,
-            is_connected=self.is_connected,
-            lsp_node_id=self.lsp_node_id,
-            lobby=self.lobby,
-            wish=self.wish,
-            refusal=self.refusal,
-            joining=self.joining,
-            next_attempt=self.next_attempt,
-            join_heights=self.join_heights,
-            attempts=self.attempts,
-            intents=self.intents,
-            book=book,
-        )
-
     @property
     def may_join(self) -> bool:
         """Whether joining now is not one time too many.
@@ -150,7 +132,7 @@ def apply(state: ClientState, record: r.AnyRecord) -> ClientState:
         DoubleSigning: If a second sighash is intended for something that may be signed once.
     """
     if isinstance(record, BookRecord):  # Most records are one.
-        return state.with_book(apply_to_book(state.book, record))
+        return changed(state, book=apply_to_book(state.book, record))
     if isinstance(record, r.LspOnly):
         raise AssertionError(f"{type(record).__name__} in a client's journal")
     if isinstance(record, sr.SpendingRecord):

@@ -9,6 +9,7 @@ from typing import TypeVar, assert_never
 
 from cromford.bitcoin.block import BlockRef
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxOut
+from cromford.changed import changed
 from cromford.factory.terms import decode_terms
 from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.journal import mail
@@ -119,22 +120,6 @@ class Factory:
         """The part that a restart finds: without the tip, which is a fact."""
         return self.at(())
 
-    def with_book(self, book: Book) -> "Factory":
-        """Return the factory with other channels and payments: what most records change."""
-        return Factory(
-            config=self.config,
-            number=self.number,
-            chain=self.chain,
-            begun=self.begun,
-            coins=self.coins,
-            book=book,
-            intents=self.intents,
-            exits=self.exits,
-            watch=self.watch,
-            is_watched=self.is_watched,
-            post=self.post,
-        )
-
     def at(self, tip: tuple[BlockRef, ...]) -> "Factory":
         """Return the factory as it stands with this block as the chain's tip."""
         recent = self.chain.recent
@@ -191,7 +176,7 @@ def apply_to_factory(factory: Factory, record: r.AnyRecord) -> Factory:
             asked = mail.Watch(height=height, outpoints=outpoints, heard=heard)
             return _telling(replace(factory, watch=watch, is_watched=False), CHAIN, asked)
         case MailTaken(sender=sender, number=number, mail=content):
-            taken = replace(factory, post=factory.post.with_taken(sender, number))
+            taken = changed(factory, post=factory.post.with_taken(sender, number))
             return _with_mail(taken, content)
         case _:
             return _with_opening(factory, record)
@@ -228,9 +213,9 @@ def _with_mail(factory: Factory, content: mail.AnyMail) -> Factory:
 
 def _with_book(factory: Factory, book: Book) -> Factory:
     if not book.letters:
-        return factory.with_book(book)
+        return changed(factory, book=book)
     post = factory.post.with_sent(book.letters)
-    return replace(factory, book=replace(book, letters=()), post=post)
+    return changed(factory, book=changed(book, letters=()), post=post)
 
 
 def _telling(factory: Factory, receiver: str, content: mail.AnyMail) -> Factory:

@@ -4,9 +4,10 @@ The channel's own rules are in the channel room, which knows no messages, signat
 A link adds them: it is the fold of a channel's records.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
+from cromford.changed import changed
 from cromford.channel.commitment import Commitment, build_commitment
 from cromford.channel.commits import (
     Settlement,
@@ -193,7 +194,7 @@ class Link:
 
 def disconnected(link: Link) -> Link:
     """Return the link after its connection ended: nonces and unsigned updates are gone."""
-    return replace(
+    return changed(
         link,
         state=disconnect(link.state),
         pool_id=None,
@@ -208,21 +209,21 @@ def applied(link: Link, record: cr.StepRecord) -> tuple[Link, Settlement | None]
     """Return the link after a record, and what a revocation made final."""
     match record:
         case cr.ChannelPrepared(pool_id=pool_id, pubnonce=pubnonce):
-            taken_up = replace(link, awaits_nonce=False, early_reestablish=b"")
-            return replace(taken_up, pool_id=pool_id, pubnonce=pubnonce), None
+            taken_up = changed(link, awaits_nonce=False, early_reestablish=b"")
+            return changed(taken_up, pool_id=pool_id, pubnonce=pubnonce), None
         case cr.NonceAwaited(reestablish=data):
-            return replace(link, awaits_nonce=True, early_reestablish=data), None
+            return changed(link, awaits_nonce=True, early_reestablish=data), None
         case cr.ChannelReestablished(message=data, own_point=own_point):
             message = decoded(data, m.ChannelReestablish)
             resumption = receive_reestablish(
                 link.state, reestablish_of(message), own_point=own_point or None
             )
             return (
-                replace(link, state=resumption.state, peer_pubnonce=message.next_pubnonce),
+                changed(link, state=resumption.state, peer_pubnonce=message.next_pubnonce),
                 None,
             )
         case cr.AddsTakenBack(htlc_id=htlc_id):
-            return replace(link, state=take_back_adds(link.state, htlc_id)), None
+            return changed(link, state=take_back_adds(link.state, htlc_id)), None
         case cr.CommitmentIntended():
             return _with_intended(link, record), None
         case cr.CommitmentFinished():
@@ -231,19 +232,19 @@ def applied(link: Link, record: cr.StepRecord) -> tuple[Link, Settlement | None]
             return _with_revocation(link, decoded(data, m.RevokeAndAck))
         case cr.ChannelFailed(reason=reason, height=height, is_behind=is_behind):
             since = height if link.failed_height is None else link.failed_height
-            failed = replace(link, failure=reason, failed_height=since, is_behind=is_behind)
+            failed = changed(link, failure=reason, failed_height=since, is_behind=is_behind)
             return failed, None
         case cr.PeerLostState():
-            return replace(link, peer_is_behind=True), None
+            return changed(link, peer_is_behind=True), None
         case cr.BreachFound(content=content):
-            return replace(link, breach=content), None
+            return changed(link, breach=content), None
 
 
 def with_update(link: Link, update: Update, *, is_ours: bool) -> Link:
     """Return the link after an update that we propose, or received."""
     state = link.state
     after = _with_proposed(state, update) if is_ours else receive_update(state, update)
-    return replace(link, state=after)
+    return changed(link, state=after)
 
 
 def _with_proposed(state: ChannelState, update: Update) -> ChannelState:
@@ -268,13 +269,13 @@ def _with_intended(link: Link, record: cr.CommitmentIntended) -> Link:
     if record.number != due.content.number:
         raise DoubleSigning(f"commitment {record.number}, expected {due.content.number}")
     before = link.state.content(link.state.peer, Edition.SIGNED)
-    return replace(link, state=state, signed_sighash=record.sighash, peer_unrevoked=before)
+    return changed(link, state=state, signed_sighash=record.sighash, peer_unrevoked=before)
 
 
 def _with_held(link: Link, record: cr.CommitmentFinished) -> tuple[Link, Settlement]:
     signed, _ = receive_commitment(link.state)
     settlement, _ = revoke(signed)
-    after = replace(
+    after = changed(
         link,
         state=settlement.state,
         own_point=link.own_next_point,
@@ -294,7 +295,7 @@ def _with_revocation(link: Link, message: m.RevokeAndAck) -> tuple[Link, Settlem
         secret=message.per_commitment_secret,
         next_point=message.next_per_commitment_point,
     )
-    after = replace(
+    after = changed(
         link,
         state=settlement.state,
         peer_pubnonce=message.next_pubnonce,

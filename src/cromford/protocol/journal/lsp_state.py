@@ -13,6 +13,7 @@ from immutables import Map
 
 from cromford.bitcoin.block import BlockRef
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
+from cromford.changed import changed
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal.book import Book, HtlcKey
 from cromford.protocol.journal.factory import Factory, apply_to_factory, new_factory
@@ -126,7 +127,7 @@ class LspState:
             channels = channels.update(dict.fromkeys(factory.book.links, number))
         if (number in holding) != bool(factory.book.held):
             holding = holding | {number} if factory.book.held else holding - {number}
-        return replace(
+        return changed(
             self,
             factories=self.factories.set(number, factory),
             asleep=self.asleep.delete(number) if number in self.asleep else self.asleep,

@@ -41,18 +41,22 @@ def finish_channels(
         takes_up_held: Whether all that waited for a fresh chain is decided again.
         payees: Those whose channels changed in other factories.
     """
-    policy = turn.state.config.policy
-    rules = ForwardingRules(
+    before = turn.state
+
+    def answer(turn: AnyTurn, link: Link, live: LiveHtlc) -> None:
+        answer_as_lsp(turn, link, live, _rules(before))
+
+    finish(turn, answer, takes_up_held=takes_up_held, payees=payees)
+
+
+def _rules(state: Factory) -> ForwardingRules:
+    policy = state.config.policy
+    return ForwardingRules(
         fee_base_msat=policy.fee_base_msat,
         fee_proportional_millionths=policy.fee_proportional_millionths,
         hold_seconds=policy.hold_seconds,
-        is_usable=partial(is_usable, turn.state),
+        is_usable=partial(is_usable, state),
     )
-
-    def answer(turn: AnyTurn, link: Link, live: LiveHtlc) -> None:
-        answer_as_lsp(turn, link, live, rules)
-
-    finish(turn, answer, takes_up_held=takes_up_held, payees=payees)
 
 
 def take(turn: Turn[Factory], event: ev.ChannelEvent) -> None:

@@ -26,7 +26,7 @@ from cromford.channel.reestablish import (
     reestablish_message,
 )
 from cromford.channel.secret_store import N_COMMITMENTS_MAX
-from cromford.crypto.musig2 import is_partial_sig, is_pubnonce, nonce_agg
+from cromford.crypto.musig2 import InvalidContribution, is_partial_sig, is_pubnonce, nonce_agg
 from cromford.protocol import events as ev
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.encoding import (
@@ -377,7 +377,10 @@ def on_commitment_made(turn: AnyTurn, event: ev.CommitmentMade) -> None:
 def _on_commitment_signed(turn: AnyTurn, link: Link, message: m.CommitmentSigned) -> None:
     if not link.state.is_connected or link.pool_id is None:
         return
-    _check_pubnonce("pubnonce", message.pubnonce)
+    try:
+        aggnonce = nonce_agg([link.pubnonce, message.pubnonce])
+    except InvalidContribution as error:
+        raise _bad_pubnonce("pubnonce", message.pubnonce) from error
     if not is_partial_sig(message.partial_sig):
         raise PeerViolation(
             "partial_signature_with_nonce",
@@ -390,7 +393,7 @@ def _on_commitment_signed(turn: AnyTurn, link: Link, message: m.CommitmentSigned
             channel_id=link.channel_id,
             key=link.key,
             pool_id=link.pool_id,
-            aggnonce=nonce_agg([link.pubnonce, message.pubnonce]),
+            aggnonce=aggnonce,
             commitment=link.commitment(content, link.own_next_point),
             message=message,
         )
@@ -473,4 +476,8 @@ def _revocation_deadline(link: Link) -> fx.RevocationDeadline:
 
 def _check_pubnonce(field: str, pubnonce: bytes) -> None:
     if not is_pubnonce(pubnonce):
-        raise PeerViolation(field, expected="two points", received=pubnonce)
+        raise _bad_pubnonce(field, pubnonce)
+
+
+def _bad_pubnonce(field: str, pubnonce: bytes) -> PeerViolation:
+    return PeerViolation(field, expected="two points", received=pubnonce)

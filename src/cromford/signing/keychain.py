@@ -106,6 +106,7 @@ class Keychain:
         self.node_id: bytes = keys.pubkey_of(self._node)
         self._channel_seckeys = lru_cache(maxsize=CHANNELS_CACHED)(self._derive_channel_seckeys)
         self._secret = lru_cache(maxsize=CHANNELS_CACHED)(self._derive_secret)
+        self._upper_secret = lru_cache(maxsize=CHANNELS_CACHED)(self._derive_upper_secret)
         self.pubkey = lru_cache(maxsize=CHANNELS_CACHED)(self._derive_pubkey)
 
     @property
@@ -196,8 +197,14 @@ class Keychain:
         return schnorr.sign(sighash, keys.xonly_tweak_seckey(seckey, taptweak(internal_key, None)))
 
     def _derive_secret(self, name: ChannelKey, number: int) -> bytes:
+        index = FIRST_COMMITMENT_INDEX - number
+        upper = self._upper_secret(name, index >> N_LOWER_BITS)
+        return _flipped(upper, index, n_bits=N_LOWER_BITS)
+
+    def _derive_upper_secret(self, name: ChannelKey, upper_bits: int) -> bytes:
+        """Return what all secrets with these upper bits of their index are derived from."""
         seed = self._channel_seckeys(name)[5]
-        return per_commitment_secret(seed, FIRST_COMMITMENT_INDEX - number)
+        return per_commitment_secret(seed, upper_bits << N_LOWER_BITS)
 
     def _derive_pubkey(self, name: KeyName) -> bytes:
         return keys.pubkey_of(self.seckey(name))
@@ -210,13 +217,20 @@ class Keychain:
         return f"Keychain({self.node_id.hex()}, secret)"
 
 
-FIRST_COMMITMENT_INDEX: Final = (1 << 48) - 1  # BOLT 3 counts per-commitment secrets down.
+N_INDEX_BITS: Final = 48
+N_LOWER_BITS: Final = 8  # A hash for each bit that is set: those above stay for 256 commitments.
+FIRST_COMMITMENT_INDEX: Final = (1 << N_INDEX_BITS) - 1  # BOLT 3 counts the secrets down.
 
 
 def per_commitment_secret(seed: bytes, index: int) -> bytes:
     """Return the per-commitment secret of an index (BOLT 3, `generate_from_seed`)."""
-    secret = bytearray(seed)
-    for bit in reversed(range(48)):
+    return _flipped(seed, index, n_bits=N_INDEX_BITS)
+
+
+def _flipped(secret_before: bytes, index: int, *, n_bits: int) -> bytes:
+    """Return what BOLT 3's derivation makes of a secret with the lowest bits of an index."""
+    secret = bytearray(secret_before)
+    for bit in reversed(range(n_bits)):
         if index >> bit & 1:
             secret[bit // 8] ^= 1 << (bit % 8)
             secret = bytearray(hashlib.sha256(secret).digest())

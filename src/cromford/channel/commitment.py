@@ -279,10 +279,7 @@ def _balance_outputs(
     cost_sat = terms.commitment_fee_sat(n_htlc_outputs=n_htlc_outputs) + terms.paid_anchor_sat
     if opener_sat < cost_sat:
         raise UnpayableFee(balance_sat=opener_sat, cost_sat=cost_sat)
-    amounts_sat = {
-        Party.OPENER: opener_sat - cost_sat,
-        Party.ACCEPTER: content.accepter_msat // MSAT_PER_SAT,
-    }
+    amounts_sat = (opener_sat - cost_sat, content.accepter_msat // MSAT_PER_SAT)  # By party.
     candidates = (
         CommitmentOutput(
             kind=CommitmentOutputKind.TO_HOLDER,

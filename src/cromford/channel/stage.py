@@ -28,12 +28,16 @@ class HtlcStage(IntEnum):
     REMOVE_COUNTERSIGNED = 9
     GONE = 10  # On neither commitment, and none with it is left.
 
+    __hash__ = int.__hash__  # An enum's own is a function of its name, in Python.
+
 
 class UpdateStep(Enum):
     """What moves HTLCs."""
 
     SIGN = "commitment_signed"
     REVOKE = "revoke_and_ack"
+
+    __hash__ = object.__hash__  # As above: it is looked up at every step.
 
 
 # (step, whether the offerer takes it) -> stage before -> stage after.
@@ -62,6 +66,8 @@ class Edition(Enum):
 
     SIGNED = "signed"  # The latest that was signed.
     NEXT = "next"  # What `commitment_signed` would sign now.
+
+    __hash__ = object.__hash__  # As above: it is looked up at every step.
 
 
 # (edition, whether the holder offered it) -> the first stage that is on it, the first that is not.

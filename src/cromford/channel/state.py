@@ -92,7 +92,7 @@ class ChannelState:
     def content(self, holder: Party, edition: Edition) -> CommitmentContent:
         """Return what a commitment says: the latest signed of this holder, or its next."""
         latest = self.own_signed if holder is self.me else self.peer_signed
-        balances = {Party.OPENER: self.opener_msat, Party.ACCEPTER: self.accepter_msat}
+        balances = [self.opener_msat, self.accepter_msat]  # By party.
         on_it = []
         for live in self.htlcs:
             offered_by = live.htlc.offered_by

@@ -32,6 +32,8 @@ class Party(IntEnum):
     OPENER = 0
     ACCEPTER = 1
 
+    __hash__ = int.__hash__  # An enum's own is a function of its name, in Python.
+
     @property
     def other(self) -> "Party":
         """The peer of this party."""

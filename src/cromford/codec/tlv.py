@@ -10,6 +10,7 @@ from typing import Final
 from cromford.codec.reader import MalformedBytes, Reader
 
 U64_MAX: Final = 0xFFFF_FFFF_FFFF_FFFF
+_ONE_BYTE: Final = tuple(bytes((number,)) for number in range(0xFD))
 
 
 def encode_bigsize(number: int) -> bytes:
@@ -18,10 +19,10 @@ def encode_bigsize(number: int) -> bytes:
     Raises:
         ValueError: If it does not fit 64 bits.
     """
+    if 0 <= number < 0xFD:
+        return _ONE_BYTE[number]
     if not 0 <= number <= U64_MAX:
         raise ValueError(f"BigSize holds 0..2^64-1, received {number}")
-    if number < 0xFD:
-        return number.to_bytes(1, "big")
     if number <= 0xFFFF:
         return b"\xfd" + number.to_bytes(2, "big")
     if number <= 0xFFFF_FFFF:
@@ -51,14 +52,14 @@ def encode_tlv_stream(records: Iterable[tuple[int, bytes]]) -> bytes:
     Raises:
         ValueError: If the types do not increase.
     """
-    stream = bytearray()
+    parts: list[bytes] = []
     last = -1
     for tlv_type, value in records:
         if tlv_type <= last:
             raise ValueError(f"TLV type {tlv_type} after {last}: types must increase")
         last = tlv_type
-        stream += encode_bigsize(tlv_type) + encode_bigsize(len(value)) + value
-    return bytes(stream)
+        parts += (encode_bigsize(tlv_type), encode_bigsize(len(value)), value)
+    return b"".join(parts)
 
 
 def decode_tlv_stream(data: bytes, *, known: Mapping[int, str]) -> dict[int, bytes]:

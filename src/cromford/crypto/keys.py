@@ -4,6 +4,7 @@ A *seckey* is 32 bytes, a *pubkey* 33 (compressed), an *x-only pubkey* 32 (BIP 3
 """
 
 import hashlib
+from functools import lru_cache
 from typing import Final
 
 from btclib_secp256k1 import ecdh as _ecdh
@@ -14,6 +15,7 @@ from btclib_secp256k1 import xonly as _xonly
 SECKEY_SIZE: Final = 32
 PUBKEY_SIZE: Final = 33
 XONLY_PUBKEY_SIZE: Final = 32
+UNPACKED_CACHED: Final = 4096  # Basepoints and funding keys: four of each channel in use.
 
 
 def sha256(data: bytes) -> bytes:
@@ -54,6 +56,18 @@ def pubkey_of(seckey: bytes) -> bytes:
 def xonly_of(pubkey: bytes) -> bytes:
     """Return the x-only form of `pubkey` (BIP 340)."""
     return pubkey[1:]
+
+
+@lru_cache(maxsize=UNPACKED_CACHED)
+def unpacked(pubkey: bytes) -> bytes:
+    """Return a pubkey with both its coordinates: reading it takes no square root.
+
+    For those that are read again and again; for any other it costs more than it saves.
+
+    Raises:
+        ValueError: If it is not a point on the curve.
+    """
+    return bytes(_keys.reserialize(pubkey, compressed=False))
 
 
 def is_pubkey(pubkey: bytes) -> bool:
@@ -105,7 +119,7 @@ def pubkey_add(pubkey: bytes, tweak: bytes) -> bytes:
     Raises:
         ValueError: If the tweak exceeds the order or the sum is infinity.
     """
-    return bytes(_keys.pubkey_tweak_add(pubkey, tweak))
+    return bytes(_keys.pubkey_tweak_add(unpacked(pubkey), tweak))
 
 
 def shared_secret(pubkey: bytes, seckey: bytes) -> bytes:

@@ -11,7 +11,7 @@ from typing import Final, Never
 from btclib_secp256k1 import ffi
 from btclib_secp256k1 import musig as _musig
 
-from cromford.crypto.keys import is_pubkey
+from cromford.crypto.keys import is_pubkey, unpacked
 
 PUBNONCE_SIZE: Final = 66
 PARTIAL_SIG_SIZE: Final = 32
@@ -116,7 +116,7 @@ class SecNonce:
     __slots__ = ("_secret", "pubnonce")
 
     def __init__(self, *, pubkey: bytes, seckey: bytes) -> None:
-        self._secret: _musig.SecretNonce | None = _musig.nonce_gen(pubkey, seckey)
+        self._secret: _musig.SecretNonce | None = _musig.nonce_gen(unpacked(pubkey), seckey)
         self.pubnonce: bytes = bytes(self._secret.pubnonce)
 
     @property

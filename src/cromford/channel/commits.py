@@ -51,7 +51,7 @@ def receive_channel_ready(state: ChannelState, second_point: bytes) -> ChannelSt
 def has_changes(state: ChannelState, holder: Party) -> bool:
     """Say whether the next commitment of a holder would have an update that the latest has not."""
     signer = holder.other
-    return any(live.moved(UpdateStep.SIGN, signer) is not live for live in state.htlcs)
+    return any(live.is_moved(UpdateStep.SIGN, signer) for live in state.htlcs)
 
 
 def next_signing_due(state: ChannelState) -> CommitmentDue:

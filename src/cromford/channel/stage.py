@@ -106,6 +106,10 @@ class LiveHtlc:
         after = _MOVES[step, by is self.htlc.offered_by].get(self.stage)
         return self if after is None else self.at(after, self.removal)
 
+    def is_moved(self, step: UpdateStep, by: Party) -> bool:
+        """Say whether a step of a party moves it."""
+        return self.stage in _MOVES[step, by is self.htlc.offered_by]
+
     def at(self, stage: HtlcStage, removal: Removal | None) -> "LiveHtlc":
         """Return it in another stage."""
         return LiveHtlc(htlc=self.htlc, stage=stage, removal=removal, payload=self.payload)

@@ -72,18 +72,19 @@ def decode_tlv_stream(data: bytes, *, known: Mapping[int, str]) -> dict[int, byt
         MalformedBytes: If the stream is cut short, unordered, not minimal, or holds an unknown
             even type.
     """
-    reader = Reader(data)
+    reader, size = Reader(data), len(data)
     values: dict[int, bytes] = {}
     last = -1
-    while reader.n_left:
+    while reader.position < size:
         tlv_type = read_bigsize(reader)
         if tlv_type <= last:
             raise MalformedBytes(f"TLV type {tlv_type} after {last}: types must increase")
         last = tlv_type
         length_bytes = read_bigsize(reader)
-        if length_bytes > reader.n_left:
+        n_left = size - reader.position
+        if length_bytes > n_left:
             raise MalformedBytes(
-                f"TLV type {tlv_type} claims {length_bytes} bytes, {reader.n_left} are left"
+                f"TLV type {tlv_type} claims {length_bytes} bytes, {n_left} are left"
             )
         value = reader.take(length_bytes)
         if tlv_type in known:

@@ -8,7 +8,7 @@ the stores are then copied to a disk, opened, and loaded as a daemon loads them.
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
@@ -27,6 +27,7 @@ from cromford.effects import RecallCommitment
 from cromford.ports import Store
 from cromford.protocol.journal.lsp_state import LspState
 from cromford.protocol.journal.streams import CHAIN, HOUSE
+from cromford.shelf import Shelf, with_shelves
 
 PAYMENTS_DEFAULT: Final = 2_000
 PAYMENTS_QUICK: Final = 200
@@ -106,7 +107,18 @@ def _made(
                     say(f"history: {n} of {n_payments} payments")
                     sizes = [_size_of(base / str(number)) for number in range(len(NAMES))]
                     sizes_open = [max(pair) for pair in zip(sizes_open, sizes, strict=True)]
+            world.lsp.driver.state = _off_the_shelf(world.lsp.driver.state)
         yield base, world, sizes_open
+
+
+def _off_the_shelf(state: LspState) -> LspState:
+    """Return a state that reads nothing from a journal that is closed."""
+
+    def taken(_name: str, shelf: Shelf[Any, Any]) -> Shelf[Any, Any]:
+        return Shelf(dict(shelf.walk()))
+
+    house, scan = with_shelves(state.house, taken), with_shelves(state.scan, taken)
+    return replace(state, house=house, scan=scan)
 
 
 def _pay(world: PayingWorld, n: int) -> None:
@@ -132,7 +144,7 @@ def _row(name: str, home: Path, was: Participant, *, n_payments: int, size_open:
             raise AssertionError(f"the store of {name} is not what it was")
         checkpoints = {name: journal.checkpoint(name) for name in driver.open_streams}
         kept = [checkpoint for checkpoint in checkpoints.values() if checkpoint is not None]
-        n_records = sum(journal.heads()[name] for name in driver.open_streams)
+        n_records = sum(journal.head(name) for name in driver.open_streams)
         channel_id = min(driver.state.book.links)
         began = monotonic()
         if not [

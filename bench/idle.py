@@ -27,15 +27,18 @@ from cromford.bitcoin.tx import OutPoint, Txid
 from cromford.crypto.keys import sha256
 from cromford.daemon.driver import Driver
 from cromford.daemon.lspd import LSP_ROLE
+from cromford.daemon.streams import Stream
 from cromford.ports import Checkpoint, Entry, Store
 from cromford.protocol import events as ev
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.house import FactoryEntry, House
 from cromford.protocol.journal.lsp_state import LspState
+from cromford.protocol.journal.mail import Post
 from cromford.protocol.journal.records import Started, encode_record
 from cromford.protocol.journal.scan import Scan
 from cromford.protocol.journal.snapshot import Position, Snapshots, references_of
 from cromford.protocol.journal.streams import CHAIN, HOUSE, factory_stream
+from cromford.wallet.account import CHANGE, WalletPath
 
 FACTORIES_DEFAULT: Final = 10_000
 FACTORIES_QUICK: Final = 100
@@ -81,7 +84,7 @@ def write(home: Path, n_factories: int) -> None:
     """Write the journal of an LSP with so many factories that sleep."""
     with Journal(home) as journal:
         state = _asleep(journal)
-        (stream,) = (name for name in journal.heads() if name not in {HOUSE, CHAIN})
+        (stream,) = (name for name, _ in journal.labels())
         real = journal.checkpoint(stream)
         if real is None:
             raise AssertionError("a factory sleeps without a checkpoint")
@@ -91,13 +94,17 @@ def write(home: Path, n_factories: int) -> None:
         snapshots: Snapshots[Any] = Snapshots(Factory, references_of(state.config))
         started = encode_record(Started())
         journal.append([Entry(copy.stream, started) for copy in copies])
+        attempt_id = factory.attempt.attempt_id.hex().encode()
         for copy in copies:
             snapshot = snapshots.encode(
                 copy.of(factory), Position(copy.stream, 1), written_by=WRITTEN_BY
             )
-            journal.replace_checkpoint(Checkpoint(copy.stream, 1, snapshot, real.label))
-        _replace(journal, HOUSE, House, copy_house(state.house.durable, copies), state)
-        _replace(journal, CHAIN, Scan, copy_scan(state.scan, copies), state)
+            label = real.label.replace(attempt_id, copy.entry.attempt_id.hex().encode())
+            journal.replace_checkpoint(
+                Checkpoint(copy.stream, 1, snapshot, label, real.wake_height)
+            )
+        _replace(journal, HOUSE, copy_house(state.house.durable, copies), state)
+        _replace(journal, CHAIN, copy_scan(state.scan, copies), state)
 
 
 def _asleep(journal: Journal) -> LspState:
@@ -130,6 +137,7 @@ class _Copy:
             attempt_id=sha256(b"attempt" + name),
             node_ids=tuple(b"\2" + sha256(b"node %d" % n + name) for n in clients),
             factory_pubkeys=tuple(b"\2" + sha256(b"key %d" % n + name) for n in clients),
+            own_pubkey=b"\3" + sha256(b"own key" + name),
             funding_txid=Txid(sha256(b"funding" + name)),
             coins=tuple(
                 OutPoint(txid=Txid(sha256(b"coin" + name)), vout=vout)
@@ -146,14 +154,63 @@ class _Copy:
 def copy_house(house: House, copies: list[_Copy]) -> House:
     """Return a house that has these factories, too."""
     of_client = {node: (copy.number,) for copy in copies for node in copy.entry.node_ids}
+    tally = house.tally
+    for copy in copies:
+        tally = tally.funded(
+            lent_sat=sum(copy.entry.capacity_sat),
+            expiry_height=copy.entry.expiry_height,
+            height=house.chain.height,
+        )
     return replace(
         house,
         entries=house.entries.update({copy.entry.attempt_id: copy.entry for copy in copies}),
         order=house.order.update({copy.number: copy.entry.attempt_id for copy in copies}),
         of_client=house.of_client.update(of_client),
         keys=house.keys.update(
-            {key: copy.number for copy in copies for key in copy.entry.factory_pubkeys}
+            {
+                key: copy.number
+                for copy in copies
+                for key in (copy.entry.own_pubkey, *copy.entry.factory_pubkeys)
+            }
         ),
+        last_seen=house.last_seen.update(dict.fromkeys(of_client, house.chain.height)),
+        tally=tally,
+        post=_copy_post(house.post, copies),
+        **_copy_fundings(house, copies),
+    )
+
+
+def _copy_fundings(house: House, copies: list[_Copy]) -> dict[str, Any]:
+    """Return a wallet that has paid for these factories, too, and where those payments are."""
+    wallet, chain, news = house.wallet, house.chain, house.news
+    paid = next(coin for coin in wallet.coins.values() if coin.spent_height is not None)
+    for copy in copies:
+        height = 1 + copy.number % chain.height
+        txid = copy.entry.funding_txid
+        chain = replace(chain, confirmed=chain.confirmed.set(txid, height))
+        news = news.set(height, (*news.get(height, ()), txid))
+        coins = {
+            outpoint: replace(paid, outpoint=outpoint, height=height, spent_height=height)
+            for outpoint in copy.entry.coins
+        }
+        path = WalletPath(change=CHANGE, index=copy.number)
+        wallet = replace(
+            wallet.with_reserved(copy.entry.coins, copy.entry.attempt_id),
+            coins=wallet.coins.update(coins),
+            touched=wallet.touched.set(height, (*wallet.touched.get(height, ()), *coins)),
+            scripts=wallet.scripts.set(b"\x51\x20" + sha256(txid), path),
+        )
+    return {"wallet": wallet, "chain": chain, "news": news}
+
+
+def _copy_post(post: Post, copies: list[_Copy]) -> Post:
+    """Return a post that had letters of these factories, too: as many as of the first one."""
+    original = next(stream for stream in post.taken if stream not in {HOUSE, CHAIN})
+    streams = [copy.stream for copy in copies]
+    return replace(
+        post,
+        n_sent=post.n_sent.update(dict.fromkeys(streams, post.n_sent[original])),
+        taken=post.taken.update(dict.fromkeys(streams, post.taken[original])),
     )
 
 
@@ -165,6 +222,9 @@ def copy_scan(scan: Scan, copies: list[_Copy]) -> Scan:
         )
         for copy in copies
     }
+    told: dict[int, list[str]] = {}
+    for copy in copies:
+        told.setdefault(1 + copy.number % scan.height, []).append(copy.stream)
     watchers = {
         outpoint: (stream,) for stream, outpoints in watched.items() for outpoint in outpoints
     }
@@ -172,16 +232,22 @@ def copy_scan(scan: Scan, copies: list[_Copy]) -> Scan:
         scan,
         watchers=scan.watchers.update(watchers),
         watched=scan.watched.update({stream: Map(of) for stream, of in watched.items()}),
+        told=scan.told.update({height: tuple(streams) for height, streams in told.items()}),
+        post=_copy_post(scan.post, copies),
     )
 
 
-def _replace(
-    journal: Journal, stream: str, root: type[Any], value: object, state: LspState
-) -> None:
-    snapshots: Snapshots[Any] = Snapshots(root, references_of(state.config))
-    position = Position(stream, journal.heads()[stream])
-    snapshot = snapshots.encode(value, position, written_by=WRITTEN_BY)
-    journal.replace_checkpoint(Checkpoint(stream, position.n, snapshot))
+def _replace(journal: Journal, name: str, value: House | Scan, state: LspState) -> None:
+    """Let a checkpoint of the house, or the scan, say this."""
+    parts = LSP_ROLE.parts
+    stream: Stream[Any] = Stream(
+        journal,
+        name,
+        beginning=parts.value(state, name),
+        apply=parts.fold(name),
+        snapshots=parts.snapshots(state, name),
+    )
+    stream.keep(stream.begin_checkpoint(value)())
 
 
 def measure(home: Path, state: LspState) -> dict[str, float]:

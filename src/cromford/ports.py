@@ -4,7 +4,7 @@ An adapter implements one of them for real; the simulation implements all of the
 pure floors never see a port: they return records and effects, and the driver calls these.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
@@ -33,6 +33,7 @@ __all__ = [
     "PackageAnswer",
     "PackageNotTaken",
     "RelayFeerates",
+    "Row",
     "Store",
     "StoreFailed",
     "StoreInUse",
@@ -61,16 +62,32 @@ class Kept(NamedTuple):
     record: bytes
 
 
+class Row(NamedTuple):
+    """What lies beside a checkpoint under a key of a shelf; without a value, it is taken away."""
+
+    shelf: str
+    key: bytes
+    value: bytes | None
+
+
 class Checkpoint(NamedTuple):
     """What the first `n` records of a stream amount to, in bytes that only their writer reads.
 
-    `label` can be read without the rest: what is to be known of a stream that is not loaded.
+    Attributes:
+        stream: The stream's name.
+        n: Of how many records.
+        snapshot: What is read to go on from it.
+        label: Can be read without the rest: what is to be known of a stream that is not loaded.
+        wake_height: From which height a stream with a label is to be loaded; None for never.
+        rows: What changes of the rows beside it, each of which is read alone.
     """
 
     stream: str
     n: int
     snapshot: bytes
     label: bytes = b""
+    wake_height: int | None = None
+    rows: Sequence[Row] = ()
 
 
 class Archived(NamedTuple):
@@ -106,19 +123,40 @@ class Store(Protocol):
             StoreFailed: If one is missing, or a checkpoint has taken its place.
         """
 
-    def heads(self) -> Mapping[str, int]:
-        """Return how many records each stream ever had, of every stream that has any."""
+    def head(self, stream: str) -> int:
+        """Return how many records a stream ever had."""
+
+    def unlabelled(self) -> Iterator[str]:
+        """Yield the streams that have records, and no label."""
 
     def checkpoint(self, stream: str) -> Checkpoint | None:
-        """Return a stream's checkpoint, or None."""
+        """Return a stream's checkpoint, or None; the rows beside it are read one by one."""
+
+    def label(self, stream: str) -> bytes:
+        """Return the label of a stream's checkpoint; empty if it has none, or records follow it."""
 
     def labels(self) -> Iterator[tuple[str, bytes]]:
-        """Yield, by stream, the labels of checkpoints that have one, and no record after them."""
+        """Yield, by stream, every label that is not empty."""
+
+    def due(self, height: int) -> Iterator[str]:
+        """Yield the streams with a label that are to be loaded at a height, or should have been."""
+
+    def row(self, stream: str, shelf: str, key: bytes) -> bytes | None:
+        """Return what lies under a key beside a stream's checkpoint, or None."""
+
+    def rows_of(
+        self, stream: str, shelf: str, keys: Sequence[bytes]
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Yield those of many keys under which something lies, with it, in no order."""
+
+    def rows(self, stream: str, shelf: str, *, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Yield the keys of a shelf from `start` on, with what lies there, in their order."""
 
     def replace_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Put a checkpoint in the place of the stream's one before, durable on return.
 
-        After a crash either the old one is there, with the records that follow it, or the new one.
+        After a crash either the old one is there, with its rows and the records that follow it, or
+        the new one with its own.
 
         Raises:
             StoreFailed: As `append`.

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cromford.adapters.sqlite import APPLICATION_ID, RECORD_SIZE_MAX, SCHEMA_VERSION, Journal
+from cromford.adapters.sqlite import APPLICATION_ID, RECORD_SIZE_MAX, Journal
+from cromford.adapters.sqlite_schema import SCHEMA_VERSION
 from cromford.ports import Entry, Store, StoreFailed, StoreInUse
 
 SRC = Path(__file__).parents[2] / "src"
@@ -147,7 +148,7 @@ def test_another_programs_database_is_refused_and_kept(tmp_path: Path) -> None:
     ("version", "reason"),
     [
         (SCHEMA_VERSION + 1, "written by a newer version"),
-        (0, "schema version: expected 2"),
+        (0, "schema version: expected 3"),
         (1, "is a journal of schema 1, written by an unreleased version, and cannot be read"),
     ],
 )

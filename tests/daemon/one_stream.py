@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from cromford.daemon.parts import Library
 from cromford.protocol.journal.channel_records import RevocationReceived
 from cromford.protocol.journal.records import AnyRecord
 
@@ -14,7 +15,7 @@ class OneStream:
         self._stream = stream
         self._fold = fold
 
-    def begin(self, state: Any, _load: Callable[[str], Any]) -> Any:
+    def begin(self, state: Any, _library: Library) -> Any:
         return state
 
     def is_ours(self, stream: str) -> bool:
@@ -25,6 +26,9 @@ class OneStream:
 
     def with_value(self, _state: Any, _stream: str, value: Any) -> Any:
         return value
+
+    def stored(self, state: Any, _stream: str, _change: Callable[[Any], Any]) -> Any:
+        return state
 
     def fold(self, _stream: str) -> Callable[[Any, AnyRecord], Any]:
         return self._fold
@@ -42,6 +46,9 @@ class OneStream:
 
     def label(self, _state: Any, _stream: str) -> bytes:
         return b""
+
+    def wake_height(self, _label: bytes) -> None:
+        return None
 
     def asleep(self, _state: Any, _stream: str, _label: bytes) -> Any:
         raise AssertionError("it never sleeps")

@@ -9,6 +9,7 @@ import pytest
 from tests.daemon.test_durable_daemons import pay
 from tests.daemon.town import Town, town
 
+from cromford.daemon.api.rpc import RpcFailure
 from cromford.daemon.lspd import LspDaemon
 
 AMOUNT_MSAT = 5_000_000
@@ -140,6 +141,28 @@ def test_what_went_through_a_factory_is_told_while_it_sleeps(tmp_path: Path) -> 
             await until_asleep(t, 0, 1)
             assert await t.call("lsp", "payments") == payments
             assert sleeping(t) == set()
+
+    asyncio.run(scenario())
+
+
+def test_a_factory_that_sleeps_is_found_by_the_first_digits_of_its_id(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with town(tmp_path) as t:
+            ids = [await t.build("alice"), await t.build("bob")]
+            for name in ("alice", "bob"):
+                await t.until(name, "factory", lambda a: a["channel_status"] == "open")
+                await t.stop(name)
+            await until_asleep(t, 0, 1)
+            driver = lsp_of(t).driver
+            for stream in ("house", "chain"):
+                driver.keep(driver.begin_checkpoint(stream)())
+            for factory_id in ids:
+                for digits in (factory_id, factory_id[:9], factory_id[:8].upper()):
+                    shown = await t.call("lsp", "factory_show", factory_id=digits)
+                    assert shown["factory_id"] == factory_id
+            for digits in (ids[0][:3], "no factory", "f" * 64, "", ids[0] + "00"):
+                with pytest.raises(RpcFailure, match="no factory begins with"):
+                    await t.call("lsp", "factory_show", factory_id=digits)
 
     asyncio.run(scenario())
 

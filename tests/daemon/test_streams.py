@@ -172,7 +172,7 @@ def test_a_damaged_checkpoint_starts_nothing_and_changes_nothing(
         stream = opened(journal)
         remember(journal, stream, guests(b"a", b"b", b"c"))
         stream.keep(stream.begin_checkpoint()())
-        _, n, snapshot, _ = journal.checkpoint(NAME) or Checkpoint(NAME, 0, b"")
+        _, n, snapshot, *_ = journal.checkpoint(NAME) or Checkpoint(NAME, 0, b"")
         remember(journal, stream, guests(b"d"))
         spoilt = {
             "flipped": Checkpoint(NAME, n, snapshot[:-1] + bytes((snapshot[-1] ^ 1,))),

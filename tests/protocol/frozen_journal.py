@@ -2,7 +2,7 @@
 
     PYTHONHASHSEED=0 python -m tests.protocol.frozen_journal
 
-It writes `tests/vectors/journal-v2`, and nothing where that is already: see its README.md.
+It writes the newest of the folders below, and nothing where that is already: see its README.md.
 """
 
 import base64
@@ -23,13 +23,14 @@ from cromford import __version__
 from cromford import effects as fx
 from cromford.adapters.memory import MemoryJournal
 from cromford.daemon.parts import ClientParts, LspParts, Parts
-from cromford.ports import Checkpoint, Entry
+from cromford.daemon.streams import Stream
+from cromford.ports import Checkpoint, Entry, Row
 from cromford.protocol import events as ev
-from cromford.protocol.journal.records import decode_record
-from cromford.protocol.journal.snapshot import Position
 from cromford.wire import messages as m
 
-FOLDER: Final = Path(__file__).parent.parent / "vectors" / "journal-v2"
+VECTORS: Final = Path(__file__).parent.parent / "vectors"
+IN_ONE_PIECE: Final = VECTORS / "journal-v2"  # Its checkpoints, from before there were shelves.
+SHELVED: Final = VECTORS / "journal-v2-shelved"  # The same life, and rows beside its checkpoints.
 FIRST_MSAT: Final = 30_000_000
 AMOUNT_MSAT: Final = 5_000_000
 SCRIPT: Final = bytes.fromhex("5120") + b"\x07" * 32
@@ -53,8 +54,10 @@ class Frozen:
 
     def store(self, *, with_checkpoints: bool) -> MemoryJournal:
         """Return a journal of it that a role may go on with."""
-        checkpoints = dict(self.checkpoints) if with_checkpoints else {}
-        return MemoryJournal(list(self.entries), checkpoints, dict(self.archive))
+        store = MemoryJournal(entries=list(self.entries), archive=dict(self.archive))
+        for checkpoint in self.checkpoints.values() if with_checkpoints else ():
+            store.replace_checkpoint(checkpoint)
+        return store
 
 
 class Life(Village):
@@ -142,29 +145,32 @@ def parts_of(role: str) -> Parts[Any]:
 
 def folded(role: str, beginning: Any, stream: str, frozen: Frozen, *, goes_on: bool) -> Any:
     """Return what one stream folds to, alone: from its first record, or from its checkpoint."""
-    parts, n = parts_of(role), 0
-    value = parts.value(beginning, stream)
-    if goes_on:
-        checkpoint = frozen.checkpoints[stream]
-        n = checkpoint.n
-        snapshots = parts.snapshots(beginning, stream)
-        assert snapshots is not None
-        value = snapshots.decode(checkpoint.snapshot, Position(stream, n))
-    for data in [entry.record for entry in frozen.entries if entry.stream == stream][n:]:
-        value = parts.fold(stream)(value, decode_record(data))
-    return value
+    parts = parts_of(role)
+    opened: Stream[Any] = Stream(
+        frozen.store(with_checkpoints=goes_on),
+        stream,
+        beginning=parts.value(beginning, stream),
+        apply=parts.fold(stream),
+        snapshots=parts.snapshots(beginning, stream),
+    )
+    return opened.state
 
 
-def read(role: str) -> Frozen:
+def read(role: str, folder: Path = IN_ONE_PIECE) -> Frozen:
     """Return a frozen journal."""
-    data = json.loads((FOLDER / f"{role}.json").read_text(encoding="utf-8"))
-    digest = json.loads((FOLDER / f"{role}-digest.json").read_text(encoding="utf-8"))
+    data = json.loads((folder / f"{role}.json").read_text(encoding="utf-8"))
+    digest = json.loads((folder / f"{role}-digest.json").read_text(encoding="utf-8"))
     return Frozen(
         entries=[Entry(*one) for one in _unpacked(data["entries"])],
         archive={(stream, key): value for stream, key, value in _unpacked(data["archive"])},
-        checkpoints={one[0]: Checkpoint(*one) for one in _unpacked(data["checkpoints"])},
+        checkpoints={one[0]: _checkpoint_of(*one) for one in _unpacked(data["checkpoints"])},
         digest=digest,
     )
+
+
+def _checkpoint_of(*written: Any) -> Checkpoint:
+    checkpoint = Checkpoint(*written)  # Without rows, where it is from before there were any.
+    return checkpoint._replace(rows=[Row(*row) for row in checkpoint.rows])
 
 
 def _unpacked(text: str) -> Any:
@@ -194,14 +200,14 @@ def _write(role: str, node: PumpNode, checkpoints: dict[str, Checkpoint]) -> Non
     }
     for name, content in ((role, document), (f"{role}-digest", digest)):
         text = json.dumps(content, indent=1)
-        (FOLDER / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+        (SHELVED / f"{name}.json").write_text(text + "\n", encoding="utf-8")
 
 
 def main() -> None:
     """Live, and write it down."""
-    FOLDER.mkdir(exist_ok=True)
-    if list(FOLDER.glob("*.json")):
-        raise SystemExit(f"{FOLDER} is there: what was written once stays as it is")
+    SHELVED.mkdir(exist_ok=True)
+    if list(SHELVED.glob("*.json")):
+        raise SystemExit(f"{SHELVED} is there: what was written once stays as it is")
     with recording("frozen journal"):
         life = Life()
         life.live()

@@ -11,7 +11,7 @@ from tests.protocol.test_leaving import QUICK
 
 from cromford import effects as fx
 from cromford.bitcoin.tx import Tx
-from cromford.daemon.views.lsp import capital, status_of
+from cromford.daemon.views.lsp import locked_sat, status_of
 from cromford.protocol import events as ev
 from cromford.protocol.faults import Rejected
 from cromford.protocol.lobby.choosing import lent_sat, room_sat
@@ -69,12 +69,12 @@ def test_the_coins_of_a_funding_are_free_once_its_replacement_is_deep_enough() -
     for depth in (1, 2):
         pump.mine()
         assert pump.lsp.state.chain.depth(replacement.txid) == depth
-        assert (status(pump), capital(pump.lsp.state)["locked_sat"] > 0) == ("abandoned", True)
+        assert (status(pump), locked_sat(pump.lsp.state) > 0) == ("abandoned", True)
         assert all(first_attempt(client).is_open for client in pump.clients)
     pump.mine()
     wallet = pump.lsp.state.wallet
     assert (status(pump), wallet.reserved, wallet.payments) == ("dead", {}, {})
-    assert capital(pump.lsp.state)["locked_sat"] == 0
+    assert locked_sat(pump.lsp.state) == 0
     fee_sat = before_sat - wallet.confirmed_sat()
     assert 0 < fee_sat < 1_000
 

@@ -1,6 +1,7 @@
 """A journal that was written once folds for ever to what it said, from records and checkpoints.
 
-The journals are data: `tests/vectors/journal-v2`. What they say stands beside them, readable.
+The journals are data: `tests/vectors/journal-v2` and `journal-v2-shelved`. What they say stands
+beside them, readable.
 """
 
 import hashlib
@@ -9,7 +10,7 @@ from typing import Any, Final
 
 import pytest
 from tests.protocol.exits import POLICY
-from tests.protocol.frozen_journal import folded, parts_of, read
+from tests.protocol.frozen_journal import SHELVED, folded, parts_of, read
 from tests.protocol.journal_digest import digest_of
 from tests.simulation.sim_node import LENIENT, all_awake
 
@@ -32,13 +33,20 @@ from cromford.wallet.account import Account
 
 NAMES: Final = {"lsp": "lsp", "client": "client 0"}  # Their seeds are made of these.
 ROLES: Final[dict[str, Role[Any]]] = {"lsp": LSP_ROLE, "client": CLIENT_ROLE}
-JOURNALS: Final = {role: read(role) for role in NAMES}
+JOURNALS: Final = {
+    **{role: read(role) for role in NAMES},
+    **{f"{role} shelved": read(role, SHELVED) for role in NAMES},
+}
 each_role = pytest.mark.parametrize("role", JOURNALS)
 each_stream = pytest.mark.parametrize(
     ("role", "stream"),
     [(role, stream) for role, frozen in JOURNALS.items() for stream in frozen.digest],
 )
 with_and_without = pytest.mark.parametrize("with_checkpoints", [False, True])
+
+
+def role_of(journal: str) -> str:
+    return journal.partition(" ")[0]
 
 
 def seed_of(role: str) -> bytes:
@@ -71,7 +79,7 @@ def beginning(role: str) -> Any:
 
 
 def driver_of(
-    role: str, *, with_checkpoints: bool, asked: list[fx.Effect] | None = None
+    journal: str, *, with_checkpoints: bool, asked: list[fx.Effect] | None = None
 ) -> Driver[Any]:
     """Return a driver that goes on from a frozen journal, and performs nothing."""
 
@@ -80,28 +88,31 @@ def driver_of(
             asked.append(effect)
         return ()
 
-    store = JOURNALS[role].store(with_checkpoints=with_checkpoints)
+    store = JOURNALS[journal].store(with_checkpoints=with_checkpoints)
+    role = role_of(journal)
     return Driver(ROLES[role], beginning(role), store, note)
 
 
-def said(role: str, state: Any) -> dict[str, Any]:
+def said(journal: str, state: Any) -> dict[str, Any]:
     """Return what every stream of a state says."""
     state = all_awake(state) if isinstance(state, LspState) else state
-    parts = parts_of(role)
-    return {stream: digest_of(parts.value(state, stream)) for stream in JOURNALS[role].digest}
+    parts = parts_of(role_of(journal))
+    return {stream: digest_of(parts.value(state, stream)) for stream in JOURNALS[journal].digest}
 
 
 @each_stream
 def test_each_stream_alone_folds_to_what_it_said(role: str, stream: str) -> None:
     frozen = JOURNALS[role]
-    value = folded(role, beginning(role), stream, frozen, goes_on=False)
+    name = role_of(role)
+    value = folded(name, beginning(name), stream, frozen, goes_on=False)
     assert digest_of(value) == frozen.digest[stream]
 
 
 @each_stream
 def test_each_stream_goes_on_from_its_checkpoint_to_the_same(role: str, stream: str) -> None:
     frozen = JOURNALS[role]
-    value = folded(role, beginning(role), stream, frozen, goes_on=True)
+    name = role_of(role)
+    value = folded(name, beginning(name), stream, frozen, goes_on=True)
     assert digest_of(value) == frozen.digest[stream]
 
 
@@ -134,7 +145,7 @@ def test_a_role_goes_on_from_it(role: str, with_checkpoints: bool) -> None:  # n
     n_before = driver._store.newest
     driver.start()
     frozen = JOURNALS["lsp"].digest["house"]
-    peers = [*frozen["seats"]] if role == "lsp" else [keychain_of("lsp").node_id.hex()]
+    peers = [*frozen["seats"]] if role_of(role) == "lsp" else [keychain_of("lsp").node_id.hex()]
     for peer in peers:
         driver.handle(ev.ConnectionOpened(node_id=bytes.fromhex(peer)))
     height = frozen["height"] + 1
@@ -157,7 +168,7 @@ def test_what_was_archived_is_read(role: str) -> None:
     channels: dict[str, Any] = {}
     for digest in frozen.digest.values():
         channels.update(digest.get("book", {}).get("channels", {}))
-    holder = Party.ACCEPTER if role == "lsp" else Party.OPENER
+    holder = Party.ACCEPTER if role_of(role) == "lsp" else Party.OPENER
     seen: dict[str, set[int]] = {}
     for (_, key), value in frozen.archive.items():
         channel_id = key[:-NUMBER_SIZE].hex()
@@ -175,9 +186,10 @@ def test_what_was_archived_is_read(role: str) -> None:
 
 @each_role
 def test_a_journal_says_whose_it_is(role: str) -> None:
-    created = creation_of(JOURNALS[role].store(with_checkpoints=True), role=role, network=REGTEST)
+    store = JOURNALS[role].store(with_checkpoints=True)
+    created = creation_of(store, role=role_of(role), network=REGTEST)
     assert created is not None
-    assert created.seed_fingerprint == seed_fingerprint(seed_of(role), REGTEST)
+    assert created.seed_fingerprint == seed_fingerprint(seed_of(role_of(role)), REGTEST)
 
 
 def test_the_life_has_all_that_it_is_frozen_for() -> None:

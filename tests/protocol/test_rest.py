@@ -43,6 +43,7 @@ from cromford.protocol.journal.lsp_attempt import Funded
 from cromford.protocol.journal.mail import Letter, Watched
 from cromford.protocol.journal.records import Started, decode_record
 from cromford.protocol.journal.streams import factory_number
+from cromford.shelf import Shelf
 from cromford.wire import messages as m
 
 FIRST_MSAT: Final = 30_000_000
@@ -112,7 +113,7 @@ AWAKE: Final[dict[str, Callable[[Factory], Factory]]] = {
         one, post=one.post.with_sent((Letter("chain", Watched(height=1)),))
     ),
     "a funding in no block": lambda one: replace(
-        one, chain=replace(one.chain, confirmed={}, spends={})
+        one, chain=replace(one.chain, confirmed=Shelf(), spends={})
     ),
     "nobody was told that it is ready": lambda one: replace(
         one, begun=replace(one.attempt, stage=replace(funded(one), ready_sent=False))

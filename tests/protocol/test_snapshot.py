@@ -207,7 +207,7 @@ def forged(*content: object) -> bytes:
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        ((2,), "format: expected 1, received 2"),
+        ((3,), "format: expected 1 or 2, received 3"),
         ((1, "", "house"), "not enough values"),
         ((1, "", "house", 7, [], [99]), "IndexError"),
         ((1, "", "house", 7, [], [15]), "IndexError"),

@@ -108,10 +108,10 @@ def test_a_factory_past_its_expiry_is_not_called_live() -> None:
 def test_an_lsp_counts_no_swept_factory_among_its_capital() -> None:
     pump = factory_with_balance()
     lsp = pump.lsp
-    assert lsp_views.capital(lsp.state)["locked_sat"] > 0
+    assert lsp_views.locked_sat(lsp.state) > 0
     see(pump, lsp, sweep_of(pump.attempt.funding_outpoint))
     assert lsp_views.status_of(pump.factory) == "swept"
-    assert lsp_views.capital(lsp.state)["locked_sat"] == 0
+    assert lsp_views.locked_sat(lsp.state) == 0
     link = alices_link(pump, lsp)
     standing = lsp_views.standing_of(pump.factory, link, FRESH)
     assert show_channel(link, standing, lsp.state.chain)["status"] == "swept"

@@ -30,6 +30,7 @@ from cromford.protocol.journal import opening_records as op
 from cromford.protocol.journal.client_state import ClientConfig, ClientState
 from cromford.protocol.journal.lsp_state import LspConfig, LspState, settled
 from cromford.protocol.journal.records import AnyRecord, decode_record, encode_record
+from cromford.protocol.journal.sleep import nobody
 from cromford.protocol.policy import ClientPolicy, LspPolicy
 from cromford.protocol.turn import Decision
 from cromford.signing.keychain import ChannelKey, Keychain, seed_fingerprint
@@ -38,6 +39,7 @@ from cromford.signing.task import SigningTask
 from cromford.wallet.account import Account
 from cromford.wire import messages as m
 from cromford.wire.messages import decode_message
+from tests.simulation.sums import check_sums
 
 S = TypeVar("S")
 
@@ -74,9 +76,9 @@ def without_taken_mail(state: Any) -> Any:
 
 def all_awake(state: LspState) -> LspState:
     """Return the state with every factory in memory."""
-    for number in state.asleep:
+    for number in [*state.asleep]:
         state = state.with_factory(state.factory(number))
-    return state
+    return replace(state, find=nobody)  # Whoever folds on from here finds nobody asleep.
 
 
 def durable(state: Any) -> Any:
@@ -274,6 +276,8 @@ class SimNode:
             self.driver.handle(event)
         except Rejected:
             return
+        if isinstance(event, ev.BlockAdded | ev.BlockRemoved) and self.lsp_node_id is None:
+            check_sums(self.driver.state)
         if self._checkpoint_dice.random() < self.checkpoint_rate:
             self.checkpoint()
 

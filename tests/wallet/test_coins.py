@@ -67,7 +67,7 @@ def test_a_coin_of_a_reorganised_block_is_gone_and_comes_back_with_its_transacti
     tx = payment((script(0), 5_000))
     wallet = empty_wallet().with_tx(tx, 5)
     gone = wallet.without_block(5)
-    assert (gone.coins, gone.confirmed_sat()) == ({}, 0)
+    assert (dict(gone.coins), gone.confirmed_sat()) == ({}, 0)
     back = gone.with_tx(tx, 6)
     assert back.coins[tx.outpoint(0)].height == 6
     assert back.free(6) == tuple(back.coins.values())

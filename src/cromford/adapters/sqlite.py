@@ -15,6 +15,7 @@ from typing import Any, Final, Self
 
 import apsw
 
+from cromford.adapters import sqlite_schema as sql
 from cromford.ports import (
     Archived,
     Checkpoint,
@@ -29,51 +30,13 @@ from cromford.ports import (
 JOURNAL_NAME: Final = "journal.sqlite"
 LOCK_NAME: Final = "journal.lock"
 APPLICATION_ID: Final = 0x43524D46  # "CRMF", in the header of every journal
-SCHEMA_VERSION: Final = 2
 RECORD_SIZE_MAX: Final = 64 * 1024 * 1024  # Far above any record, far below SQLite's own limit.
 DIRECTORY_MODE: Final = 0o700
 FILE_MODE: Final = 0o600  # The journal holds transactions that can be broadcast.
 _PAGE_RECORDS: Final = 256  # Records read at a time, so that a replay holds few in memory.
+_PAGES_KIB: Final = 2000  # Of the file that are kept in memory: SQLite's own default, said.
+_KNOWN_MAX: Final = 1024  # Streams whose head is kept in memory.
 _LOG_SIZE_KEPT: Final = 4 * 1024 * 1024  # What a large checkpoint leaves of the write-ahead log.
-
-# `number` counts the records of the whole journal. The newest is never deleted, so that no number
-# is given twice.
-_STREAM: Final = "CREATE TABLE stream (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT"
-_JOURNAL: Final = (
-    "CREATE TABLE journal (number INTEGER PRIMARY KEY, stream INTEGER NOT NULL, "
-    "n INTEGER NOT NULL, record BLOB NOT NULL, UNIQUE (stream, n)) STRICT"
-)
-_CHECKPOINT: Final = (
-    "CREATE TABLE checkpoint (stream INTEGER PRIMARY KEY, n INTEGER NOT NULL, "
-    "label BLOB NOT NULL, snapshot BLOB NOT NULL) STRICT"
-)
-_ARCHIVE: Final = (
-    "CREATE TABLE archive (stream INTEGER NOT NULL, key BLOB NOT NULL, value BLOB NOT NULL, "
-    "PRIMARY KEY (stream, key)) STRICT, WITHOUT ROWID"
-)
-_TABLES: Final = (_STREAM, _JOURNAL, _CHECKPOINT, _ARCHIVE)
-_HEADS: Final = (
-    "SELECT s.id, s.name, max(ifnull((SELECT max(n) FROM journal j WHERE j.stream = s.id), 0), "
-    "ifnull((SELECT n FROM checkpoint c WHERE c.stream = s.id), 0)) FROM stream s"
-)
-_LABELS: Final = (
-    "SELECT s.id, s.name, c.n, c.label FROM checkpoint c JOIN stream s ON s.id = c.stream "
-    "WHERE length(c.label) > 0 AND s.id > ? ORDER BY s.id LIMIT ?"
-)
-_RECORDS: Final = (
-    "SELECT n, record FROM journal WHERE stream = ? AND n > ? AND n <= ? ORDER BY n LIMIT ?"
-)
-_HISTORY: Final = (
-    "SELECT j.number, s.name, j.record FROM journal j JOIN stream s ON s.id = j.stream "
-    "WHERE j.number > ? ORDER BY j.number LIMIT ?"
-)
-_FORGET: Final = "DELETE FROM journal WHERE stream = ? AND n <= ? AND number < ?"
-# What was the newest of all when its stream's checkpoint was taken, and is so no more.
-_FORGET_LEFT: Final = (
-    "DELETE FROM journal WHERE number IN (SELECT j.number FROM checkpoint c "
-    "JOIN journal j ON j.stream = c.stream AND j.n <= c.n WHERE j.number < ?)"
-)
-_FORGET_LEFT_EVERY: Final = 1_000  # Records: it looks at every stream.
 
 
 _Row = tuple[Any, ...]
@@ -96,8 +59,7 @@ class Journal:
         """
         self._path = datadir / JOURNAL_NAME
         self._failure: str | None = None
-        self._ids: dict[str, int] = {}
-        self._heads: dict[str, int] = {}
+        self._known: dict[str, list[int]] = {}  # The number of a name, and how many records it has.
         self._newest = 0
         self._forgotten = 0
         self._turn = threading.RLock()  # One thread writes, another may read.
@@ -126,7 +88,7 @@ class Journal:
         with self._writing("append to") as execute_many:
             numbers = range(self._newest + 1, self._newest + len(entries) + 1)
             rows = [
-                (number, self._id_of(stream), self._next_n(stream), record)
+                (number, *self._next_of(stream), record)
                 for number, (stream, record) in zip(numbers, entries, strict=True)
             ]
             execute_many("INSERT INTO journal VALUES (?, ?, ?, ?)", rows)
@@ -145,7 +107,7 @@ class Journal:
             StoreFailed: If the file cannot be read, or a record is missing from the sequence.
         """
         self._check_usable()
-        last, position = self._heads.get(stream, 0), after
+        last, position = self.head(stream), after
         while position < last:
             page = self._page_after(stream, position, last)
             for n, record in page:
@@ -156,10 +118,21 @@ class Journal:
             if not page:
                 raise self._missing(stream, position + 1)
 
-    def heads(self) -> dict[str, int]:
-        """Return how many records each stream ever had."""
-        self._check_usable()
-        return dict(self._heads)
+    def head(self, stream: str) -> int:
+        """Return how many records a stream ever had.
+
+        Raises:
+            StoreFailed: If the file cannot be read.
+        """
+        return self._of(stream)[1]
+
+    def unlabelled(self) -> Iterator[str]:
+        """Yield the streams that have records, and no label.
+
+        Raises:
+            StoreFailed: If the file cannot be read.
+        """
+        return (name for _, name in self._pages(sql.UNLABELLED))
 
     def checkpoint(self, stream: str) -> Checkpoint | None:
         """Return a stream's checkpoint, or None.
@@ -168,25 +141,71 @@ class Journal:
             StoreFailed: If the file cannot be read.
         """
         found = self._row(
-            "SELECT n, snapshot, label FROM checkpoint WHERE stream = ?", self._known(stream)
+            "SELECT c.n, c.snapshot, c.label, w.height FROM checkpoint c "
+            "LEFT JOIN wake w ON w.stream = c.stream WHERE c.stream = ?",
+            self._id(stream),
         )
         if found is None:
             return None
-        n, snapshot, label = found
-        return Checkpoint(stream, int(n), bytes(snapshot), bytes(label))
+        n, snapshot, label, wake_height = found
+        return Checkpoint(stream, int(n), bytes(snapshot), bytes(label), wake_height)
 
-    def labels(self) -> Iterator[tuple[str, bytes]]:
-        """Yield the labels of the checkpoints that have one, and no record after them, by stream.
+    def label(self, stream: str) -> bytes:
+        """Return the label of a stream's checkpoint; empty if it has none, or records follow it.
 
         Raises:
             StoreFailed: If the file cannot be read.
         """
-        after = 0
-        while page := self._rows(_LABELS, after, _PAGE_RECORDS):
-            after = page[-1][0]
-            for _, name, n, label in page:
-                if n == self._heads[name]:
-                    yield name, bytes(label)
+        found = self._row(sql.LABEL, stream)
+        return b"" if found is None else bytes(found[0])
+
+    def labels(self) -> Iterator[tuple[str, bytes]]:
+        """Yield, by stream, every label that is not empty.
+
+        Raises:
+            StoreFailed: If the file cannot be read.
+        """
+        return ((name, bytes(label)) for _, name, label in self._pages(sql.LABELS))
+
+    def due(self, height: int) -> Iterator[str]:
+        """Yield the streams with a label that are to be loaded at a height, or should have been.
+
+        Raises:
+            StoreFailed: If the file cannot be read.
+        """
+        return (name for _, name in self._pages(sql.DUE, height))
+
+    def row(self, stream: str, shelf: str, key: bytes) -> bytes | None:
+        """Return what lies under a key beside a stream's checkpoint, or None.
+
+        Raises:
+            StoreFailed: If the file cannot be read.
+        """
+        found = self._row(sql.LYING, self._id(stream), shelf, key)
+        return None if found is None else bytes(found[0])
+
+    def rows_of(
+        self, stream: str, shelf: str, keys: Sequence[bytes]
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Yield those of many keys under which something lies, with it, in no order.
+
+        Raises:
+            StoreFailed: If the file cannot be read.
+        """
+        for first in range(0, len(keys), sql.KEYS_AT_ONCE):
+            some = list(keys[first : first + sql.KEYS_AT_ONCE])
+            some += some[-1:] * (sql.KEYS_AT_ONCE - len(some))  # The statement is the same.
+            yield from self._rows(sql.LYING_OF, self._id(stream), shelf, *some)
+
+    def rows(self, stream: str, shelf: str, *, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Yield the keys of a shelf from `start` on, with what lies there, in their order.
+
+        Raises:
+            StoreFailed: If the file cannot be read.
+        """
+        while page := self._rows(sql.ROWS, self._id(stream), shelf, start, _PAGE_RECORDS):
+            start = page[-1][0] + b"\0"  # No key lies between.
+            yield from page
 
     def replace_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Put a checkpoint in the place of the stream's one before, durable on return.
@@ -196,18 +215,33 @@ class Journal:
                 checkpoint that is there, or of more than there are.
             StoreFailed: If the disk refused. The old one may be there, or the new one: stop.
         """
-        stream, n, snapshot, label = checkpoint
+        stream, n, snapshot, label, wake_height, _ = checkpoint
         _check_size("a snapshot", snapshot)
-        kept = self._row("SELECT n FROM checkpoint WHERE stream = ?", self._known(stream))
-        check_order(checkpoint, kept_n=kept[0] if kept else 0, head=self._heads.get(stream, 0))
+        stream_id, head = self._of(stream)
+        kept = self._row("SELECT n FROM checkpoint WHERE stream = ?", stream_id)
+        check_order(checkpoint, kept_n=kept[0] if kept else 0, head=head)
         with self._writing("append to") as execute_many:
             execute_many(
                 "INSERT OR REPLACE INTO checkpoint VALUES (?, ?, ?, ?)",
-                [(self._id_of(stream), n, label, snapshot)],
+                [(stream_id, n, label, snapshot)],
             )
-            execute_many(_FORGET, [(self._id_of(stream), n, self.oldest)])
-            if self.oldest >= self._forgotten + _FORGET_LEFT_EVERY:
-                execute_many(_FORGET_LEFT, [(self.oldest,)])
+            if wake_height is None:
+                execute_many("DELETE FROM wake WHERE stream = ?", [(stream_id,)])
+            else:
+                execute_many(
+                    "INSERT OR REPLACE INTO wake VALUES (?, ?)", [(stream_id, wake_height)]
+                )
+            execute_many(
+                "DELETE FROM shelf WHERE stream = ? AND name = ? AND key = ?",
+                [(stream_id, one.shelf, one.key) for one in checkpoint.rows if one.value is None],
+            )
+            execute_many(
+                "INSERT OR REPLACE INTO shelf VALUES (?, ?, ?, ?)",
+                [(stream_id, *one) for one in checkpoint.rows if one.value is not None],
+            )
+            execute_many(sql.FORGET, [(stream_id, n, self.oldest)])
+            if self.oldest >= self._forgotten + sql.FORGET_LEFT_EVERY:
+                execute_many(sql.FORGET_LEFT, [(self.oldest,)])
                 self._forgotten = self.oldest
 
     def archived(self, stream: str, key: bytes) -> bytes | None:
@@ -217,7 +251,7 @@ class Journal:
             StoreFailed: If the file cannot be read.
         """
         found = self._row(
-            "SELECT value FROM archive WHERE stream = ? AND key = ?", self._known(stream), key
+            "SELECT value FROM archive WHERE stream = ? AND key = ?", self._id(stream), key
         )
         return None if found is None else bytes(found[0])
 
@@ -228,7 +262,7 @@ class Journal:
             StoreFailed: If the file cannot be read.
         """
         first = max(after, self.oldest - 1)
-        return [Kept(*row) for row in self._rows(_HISTORY, first, limit)]
+        return [Kept(*row) for row in self._rows(sql.HISTORY, first, limit)]
 
     @property
     def newest(self) -> int:
@@ -265,60 +299,70 @@ class Journal:
 
     def _prepare(self) -> None:
         # Nothing is written before the file is known to be ours.
-        is_new = self._check_identity()
+        version = self._checked_version()
         # No shared memory file, and no other process even with SQLite's own tools.
         self._connection.pragma("locking_mode", "exclusive")
         self._connection.pragma("synchronous", "full")
-        if is_new:
+        self._connection.pragma("cache_size", -_PAGES_KIB)
+        if not version:
             self._create_schema()
         mode = self._connection.pragma("journal_mode", "wal")
         if mode != "wal":
             raise StoreFailed(f"{self._path}: journal mode: expected wal, received {mode}")
         self._connection.pragma("journal_size_limit", _LOG_SIZE_KEPT)
-        self._check_health()
-        for stream_id, name, head in self._connection.execute(_HEADS):
-            self._ids[name], self._heads[name] = stream_id, head
+        if version == sql.SCHEMA_BEFORE:
+            self._check_health(sql.TABLES_BEFORE)
+            self._complete_schema()
+        else:
+            self._check_health(sql.TABLES)
         self._newest = int(self._connection.execute("SELECT max(number) FROM journal").get or 0)
 
-    def _check_identity(self) -> bool:
-        """Say whether the file is still empty; refuse one that is not a journal of ours."""
+    def _checked_version(self) -> int:
+        """Return the schema's version, 0 of an empty file; refuse what is no journal of ours."""
         pragma = self._connection.pragma
         application_id, version = pragma("application_id"), pragma("user_version")
         n_objects = self._connection.execute("SELECT count(*) FROM sqlite_schema").get
         if (application_id, version, n_objects) == (0, 0, 0):
-            return True
+            return 0
         if application_id != APPLICATION_ID:
             raise StoreFailed(
                 f"{self._path} is another program's SQLite file: application id: expected "
                 f"{APPLICATION_ID:#x}, received {application_id:#x}"
             )
-        if version > SCHEMA_VERSION:
+        if version > sql.SCHEMA_VERSION:
             raise StoreFailed(
                 f"{self._path} was written by a newer version: schema version: expected at most "
-                f"{SCHEMA_VERSION}, received {version}"
+                f"{sql.SCHEMA_VERSION}, received {version}"
             )
-        if version != SCHEMA_VERSION:
+        if version < sql.SCHEMA_BEFORE:
             raise StoreFailed(
                 f"{self._path} is a journal of schema {version}, written by an unreleased version, "
-                f"and cannot be read: schema version: expected {SCHEMA_VERSION}"
+                f"and cannot be read: schema version: expected {sql.SCHEMA_VERSION}"
             )
-        return False
+        return int(version)
 
     def _create_schema(self) -> None:
         # In one transaction, the two header fields included: a crash leaves all of it or nothing.
-        execute = self._connection.execute
-        execute("BEGIN EXCLUSIVE")
-        for table in _TABLES:
-            execute(table)
-        execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        execute("COMMIT")
+        self._execute_all(
+            *sql.TABLES,
+            f"PRAGMA application_id = {APPLICATION_ID}",
+            f"PRAGMA user_version = {sql.SCHEMA_VERSION}",
+        )
 
-    def _check_health(self) -> None:
+    def _complete_schema(self) -> None:
+        self._execute_all(
+            *sql.TABLES_ADDED, sql.WAKE_ALL, f"PRAGMA user_version = {sql.SCHEMA_VERSION}"
+        )
+
+    def _execute_all(self, *statements: str) -> None:
+        for statement in ("BEGIN EXCLUSIVE", *statements, "COMMIT"):
+            self._connection.execute(statement)
+
+    def _check_health(self, expected: tuple[str, ...]) -> None:
         created = "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY rowid"
-        schema = tuple(sql for (sql,) in self._connection.execute(created))
-        if schema != _TABLES:
-            raise StoreFailed(f"{self._path}: schema: expected {_TABLES}, received {schema}")
+        schema = tuple(statement for (statement,) in self._connection.execute(created))
+        if schema != expected:
+            raise StoreFailed(f"{self._path}: schema: expected {expected}, received {schema}")
         verdict = self._connection.pragma("quick_check")
         if verdict != "ok":
             raise StoreFailed(f"{self._path} is corrupt: {verdict}")
@@ -336,6 +380,8 @@ class Journal:
 
         self._check_usable()
         with self._turn, self._reported(action):
+            if len(self._known) > _KNOWN_MAX:
+                self._known.clear()  # Now, while all that they say is in the file, too.
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
                 yield execute_many
@@ -346,35 +392,61 @@ class Journal:
                     self._connection.execute("ROLLBACK")
                 raise
 
+    def _of(self, stream: str) -> list[int]:
+        """Return the number of a stream's name, and how many records it has; zeros without any."""
+        known = self._known.get(stream)
+        if known is not None:
+            return known
+        with self._turn:
+            found = self._row(sql.KNOWN, stream)
+            return [0, 0] if found is None else self._known.setdefault(stream, [*found])
+
+    def _id(self, stream: str) -> int:
+        return self._of(stream)[0]
+
     def _id_of(self, stream: str) -> int:
         """Return the number of a stream's name; a new one gets its own, in this transaction."""
-        if stream not in self._ids:
+        stream_id = self._id(stream)
+        if not stream_id:
             self._connection.execute("INSERT INTO stream (name) VALUES (?)", (stream,))
-            self._ids[stream] = self._connection.last_insert_rowid()
-        return self._ids[stream]
+            stream_id = self._connection.last_insert_rowid()
+            self._known[stream] = [stream_id, 0]
+        return stream_id
 
-    def _next_n(self, stream: str) -> int:
-        self._heads[stream] = self._heads.get(stream, 0) + 1
-        return self._heads[stream]
-
-    def _known(self, stream: str) -> int:
-        return self._ids.get(stream, 0)
+    def _next_of(self, stream: str) -> tuple[int, int]:
+        """Return the number of a stream's name, and that of its next record."""
+        stream_id = self._id_of(stream)
+        known = self._of(stream)
+        known[1] += 1
+        return stream_id, known[1]
 
     def _missing(self, stream: str, n: int) -> StoreFailed:
         return StoreFailed(f"{self._path}: record {n} of {stream} is missing")
 
     def _page_after(self, stream: str, position: int, last: int) -> list[tuple[int, bytes]]:
-        rows = self._rows(_RECORDS, self._known(stream), position, last, _PAGE_RECORDS)
+        rows = self._rows(sql.RECORDS, self._id(stream), position, last, _PAGE_RECORDS)
         return [(int(n), bytes(record)) for n, record in rows]
 
-    def _row(self, query: str, *bindings: int | bytes) -> _Row | None:
+    def _pages(self, query: str, *bindings: int) -> Iterator[_Row]:
+        """Yield all rows of a query, a page at a time; they begin with what it goes on from."""
+        after = 0
+        while page := self._rows(query, *bindings, after, _PAGE_RECORDS):
+            after = page[-1][0]
+            yield from page
+
+    def _row(self, query: str, *bindings: int | bytes | str) -> _Row | None:
         rows = self._rows(query, *bindings)
         return rows[0] if rows else None
 
-    def _rows(self, query: str, *bindings: int | bytes) -> list[_Row]:
-        self._check_usable()
-        with self._turn, self._reported("read"):
-            return list(self._connection.execute(query, bindings))
+    def _rows(self, query: str, *bindings: int | bytes | str) -> list[_Row]:
+        if self._failure is not None:
+            raise StoreFailed(self._failure)
+        with self._turn:
+            try:
+                return self._connection.execute(query, bindings).fetchall()
+            except apsw.Error:
+                with self._reported("read"):
+                    raise
 
     @contextlib.contextmanager
     def _reported(self, action: str) -> Iterator[None]:

@@ -10,7 +10,7 @@ What stays in memory, keys, nonces and signatures, need not wait: it is lost wit
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
@@ -110,20 +110,35 @@ class Driver(Generic[S]):
         self._grown: set[str] = set()  # Of these a checkpoint may be due.
         self.facts = FRESH
         self.beginning = state
-        self.state = self._parts.begin(state, lambda name: self._opened(name).state)
+        self.state = self._parts.begin(state, self)
         self._load()
 
     def _load(self) -> None:
-        asleep = set()
         for name, label in self._store.labels():
             if self._parts.is_ours(name):
                 self.state = self._parts.asleep(self.state, name, label)
-                asleep.add(name)
-        for name in sorted(self._store.heads().keys() - asleep):
+        for name in sorted(self._store.unlabelled()):
             if self._parts.is_ours(name):
                 value = self._opened(name).state
                 self.state = self._parts.with_value(self.state, name, value)
         self.state = self._parts.settled(self.state)
+
+    def load(self, stream: str) -> Any:  # noqa: ANN401 - streams have values of their own
+        """Return the value of a stream that is not in memory.
+
+        Raises:
+            StoreFailed: If it cannot be read.
+            UnknownRecord: If a record of it cannot be.
+        """
+        return self._opened(stream).state
+
+    def label(self, stream: str) -> bytes:
+        """Return what is known of a stream that may sleep; empty if it may not."""
+        return self._store.label(stream)
+
+    def due(self, height: int) -> Iterable[str]:
+        """Return the streams with a label that are to be in memory at a height."""
+        return self._store.due(height)
 
     def _opened(self, name: str) -> Stream[Any]:
         stream = self._streams.get(name)
@@ -316,8 +331,11 @@ class Driver(Generic[S]):
     def begin_checkpoint(self, name: str) -> Callable[[], Checkpoint]:
         """Return what makes a checkpoint of a stream as it is now, in any thread."""
         value = self._parts.value(self.state, name)
-        label = self._parts.label(self.state, name)
-        return self._streams[name].begin_checkpoint(value, label=label)
+        # One that sleeps is found by its label; it is open because somebody looked at it.
+        is_asleep = self._parts.is_asleep(self.state, name)
+        label = self.label(name) if is_asleep else self._parts.label(self.state, name)
+        wake_height = self._parts.wake_height(label)
+        return self._streams[name].begin_checkpoint(value, label=label, wake_height=wake_height)
 
     def keep(self, checkpoint: Checkpoint) -> None:
         """Let a checkpoint take the place of the records that it stands for.
@@ -325,11 +343,13 @@ class Driver(Generic[S]):
         Raises:
             StoreFailed: If the journal could not be written.
         """
-        self._opened(checkpoint.stream).keep(checkpoint)
+        self._store.replace_checkpoint(checkpoint)
+        self.kept(checkpoint)
 
     def kept(self, checkpoint: Checkpoint) -> None:
-        """Take note that a checkpoint took the place of its records."""
-        self._opened(checkpoint.stream).kept(checkpoint)
+        """Take note that a checkpoint took the place of its records, and its rows are stored."""
+        stored = self._opened(checkpoint.stream).kept(checkpoint)
+        self.state = self._parts.stored(self.state, checkpoint.stream, stored)
 
     def quiet(self) -> Iterable[str]:
         """Yield the streams that need not be in memory."""
@@ -339,14 +359,6 @@ class Driver(Generic[S]):
         """Take a stream into memory, if it is not there."""
         if self._parts.is_asleep(self.state, name):
             self.state = self._parts.with_value(self.state, name, self._opened(name).state)
-
-    def labels(self) -> Mapping[str, bytes]:
-        """Return what is known of the streams that sleep, by stream."""
-        return {
-            name: label
-            for name, label in self._store.labels()
-            if self._parts.is_asleep(self.state, name)
-        }
 
     def put_to_sleep(self, name: str) -> bool:
         """Let a quiet stream go from memory, if its checkpoint says all of it; say whether."""

@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Iterator, Mapping
+from itertools import takewhile
+from typing import Any, Final
 
 import msgspec
 
@@ -35,14 +36,17 @@ from cromford.protocol.exiting.lsp import arriving_total_sat
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.factory import Factory
-from cromford.protocol.journal.house import DEAD, FUNDED
+from cromford.protocol.journal.house import FactoryEntry
 from cromford.protocol.journal.lsp_state import LspConfig, LspState
+from cromford.protocol.journal.streams import factory_number
 from cromford.protocol.lobby.build import plan_build
 from cromford.protocol.lobby.giving_up import planned
 from cromford.protocol.lobby.shapes import shape_costs
 from cromford.signing.keychain import Keychain
 from cromford.wallet.account import Account
 from cromford.wallet.coins import Wallet
+
+ENTRIES_AT_ONCE: Final = 64  # Factories that are listed before others are served.
 
 LSP_ROLE: Role[LspState] = Role(
     name="lsp",
@@ -188,7 +192,7 @@ class LspDaemon(Daemon[LspState]):
         yield "lobby_clients", {}, len(state.house.members)
         for status, count in views.statuses(state).items():
             yield "factories", {"status": status}, count
-        yield "locked_sat", {}, views.capital(state)["locked_sat"]
+        yield "locked_sat", {}, views.locked_sat(state)
         yield from money_samples(self._payments.totals())
         yield "earned_msat", {}, state.book.earned_msat
         yield "forwards", {"status": "held"}, len(state.book.held)
@@ -218,7 +222,15 @@ class LspDaemon(Daemon[LspState]):
             )
         )
 
+    async def _entries(self) -> AsyncIterator[FactoryEntry]:
+        """Yield what is known of every factory, oldest first; others are served meanwhile."""
+        for number, entry in enumerate(self.state.house.factories(), start=1):
+            if number % ENTRIES_AT_ONCE == 0:
+                await asyncio.sleep(0)
+            yield entry
+
     async def _status(self) -> object:
+        locking = [e async for e in self._entries() if views.is_locking(self.state, e)]
         state = self.driver.state
         address = self._address()
         return {
@@ -231,14 +243,12 @@ class LspDaemon(Daemon[LspState]):
             "build": views.show_build(state.house.build, state.open_attempt),
             "build_dropped": state.house.build_dropped,
             "look_blocks": state.config.policy.look_blocks,
-            "capital": views.capital(state),
-            "n_factories": sum(
-                entry.status in {FUNDED, DEAD} for entry in state.house.entries.values()
-            ),
+            "capital": views.capital(state, locking),
+            "n_factories": state.house.tally.n_funded,
             "stopped": [
-                {"factory_id": entry.attempt_id.hex(), "error": state.stopped[entry.stream]}
-                for entry in state.house.factories()
-                if entry.stream in state.stopped
+                {"factory_id": state.house.entry_of(number).attempt_id.hex(), "error": error}
+                for stream, error in state.stopped.items()
+                if (number := factory_number(stream)) is not None
             ],
         }
 
@@ -268,17 +278,15 @@ class LspDaemon(Daemon[LspState]):
         }
 
     async def _factories(self) -> object:
-        state = self.driver.state
-        labels = self.driver.labels()
         lines = []
-        for entry in state.house.factories():
-            label = labels.get(entry.stream)
-            if label is not None:
-                shown = msgspec.json.decode(label, type=Label).shown
-                lines.append({**views.as_it_slept(state.house, shown), "refused": []})
-            elif entry.number in state.factories:
+        async for entry in self._entries():
+            state = self.driver.state
+            if entry.number in state.factories:
                 factory = state.factory(entry.number)
                 lines.append({**views.summary(factory), "refused": self._refused(factory)})
+            elif label := self.driver.label(entry.stream):
+                shown = msgspec.json.decode(label, type=Label).shown
+                lines.append({**views.as_it_slept(state.house, shown), "refused": []})
         return {"factories": lines}
 
     async def _factory_show(self, params: dict[str, Any]) -> object:
@@ -298,8 +306,7 @@ class LspDaemon(Daemon[LspState]):
     async def _factory_abandon(self, params: dict[str, Any]) -> object:
         """Give up a funding, if the node refuses it at this moment and no block can have it."""
         wanted = read_params(params, _AbandonFactoryParams)
-        entries = self.driver.state.house.entries
-        attempt = self._named(find_factory(entries, wanted.factory_id)).attempt
+        attempt = self._named(self._found(wanted.factory_id)).attempt
         feerate_sat_per_kw, source = await feerate_of(self.chain, wanted.feerate_sat_per_vb)
         funded = attempt.funded
         reason = "" if funded is None else await refusal_of(self.chain, funded.funding_tx)
@@ -330,7 +337,7 @@ class LspDaemon(Daemon[LspState]):
 
     async def _exit_start(self, params: dict[str, Any]) -> object:
         wanted = read_params(params, _ExitParams)
-        attempt_id = find_factory(self.driver.state.house.entries, wanted.factory_id)
+        attempt_id = self._found(wanted.factory_id)
         self.request(ev.ExitRequested(attempt_id=attempt_id, client=wanted.client))
         return {
             "exiting": True,
@@ -339,7 +346,21 @@ class LspDaemon(Daemon[LspState]):
 
     def _factory(self, params: dict[str, Any]) -> Factory:
         wanted = read_params(params, _FactoryParams).factory_id
-        return self._named(find_factory(self.driver.state.house.entries, wanted))
+        return self._named(self._found(wanted))
+
+    def _found(self, wanted: str) -> bytes:
+        """Return the factory id that begins with these hex digits; no others are looked at.
+
+        Raises:
+            RpcFailure: If none does, or more than one.
+        """
+        digits = wanted.lower()
+        try:
+            least = bytes.fromhex(digits + "0" * (len(digits) % 2))
+        except ValueError:
+            return find_factory((), wanted)
+        ids = self.driver.state.house.attempt_ids(least)
+        return find_factory(takewhile(lambda one: one.hex().startswith(digits), ids), wanted)
 
     def _named(self, attempt_id: bytes) -> Factory:
         entry = self.driver.state.house.entries[attempt_id]

@@ -66,7 +66,7 @@ def creation_of(store: Store, *, role: str, network: Network) -> Created | None:
                 "the journal was made by an earlier version and does not name its seed"
             )
         return first
-    if store.heads():
+    if store.newest:
         raise ForeignJournal("the journal does not begin with its creation")
     return None
 

@@ -8,18 +8,20 @@ import msgspec
 from immutables import Map
 
 from cromford.daemon.views.channels import totals
-from cromford.daemon.views.lsp import channels_of, status_of, summary
+from cromford.daemon.views.lsp import LOCKING, channels_of, status_of, summary
 from cromford.protocol.client import apply as apply_to_client
-from cromford.protocol.exiting.rest import wakes_at
+from cromford.protocol.exiting.rest import NEVER, wakes_at
 from cromford.protocol.facts import FRESH
 from cromford.protocol.journal.channel_records import RevocationReceived
 from cromford.protocol.journal.client_state import ClientState
+from cromford.protocol.journal.completing import completed_client, completed_house
 from cromford.protocol.journal.factory import Factory, apply_to_factory
 from cromford.protocol.journal.house import House, apply_to_house
-from cromford.protocol.journal.lsp_state import Asleep, LspState, settled
+from cromford.protocol.journal.lsp_state import LspState, settled
 from cromford.protocol.journal.records import AnyRecord
 from cromford.protocol.journal.revoked import revoked_by
 from cromford.protocol.journal.scan import Scan, apply_to_scan
+from cromford.protocol.journal.sleep import Asleep
 from cromford.protocol.journal.snapshot import Snapshots, references_of
 from cromford.protocol.journal.streams import (
     CHAIN,
@@ -30,13 +32,25 @@ from cromford.protocol.journal.streams import (
 )
 
 S = TypeVar("S")
-Load = Callable[[str], Any]
+
+
+class Library(Protocol):
+    """Where the streams lie that are not in memory."""
+
+    def load(self, stream: str) -> Any:  # noqa: ANN401 - streams have values of their own
+        """Return a stream's value."""
+
+    def label(self, stream: str) -> bytes:
+        """Return what is known of it without loading it; empty if it has to be in memory."""
+
+    def due(self, height: int) -> Iterable[str]:
+        """Return those with a label that are to be loaded at a height, or should have been."""
 
 
 class Parts(Protocol[S]):
     """A role's streams. A value is what a stream folds to, as a restart finds it."""
 
-    def begin(self, state: S, load: Load) -> S:
+    def begin(self, state: S, library: Library) -> S:
         """Return a state that loads by itself what is not in memory."""
 
     def is_ours(self, stream: str) -> bool:
@@ -47,6 +61,9 @@ class Parts(Protocol[S]):
 
     def with_value(self, state: S, stream: str, value: Any) -> S:  # noqa: ANN401 - the same
         """Return the state with a stream's value put in."""
+
+    def stored(self, state: S, stream: str, change: Callable[[Any], Any]) -> S:
+        """Return the state after a stream's shelves were stored: `change` says so of its value."""
 
     def fold(self, stream: str) -> Callable[[Any, AnyRecord], Any]:
         """Return a stream's fold."""
@@ -63,6 +80,9 @@ class Parts(Protocol[S]):
     def label(self, state: S, stream: str) -> bytes:
         """Return what is to be known of a stream that is not in memory; empty if it has to be."""
 
+    def wake_height(self, label: bytes) -> int | None:
+        """Return from which height a stream with a label is to be in memory; None for never."""
+
     def asleep(self, state: S, stream: str, label: bytes) -> S:
         """Return the state with a stream out of memory."""
 
@@ -76,7 +96,7 @@ class Parts(Protocol[S]):
 class ClientParts:
     """A client is one stream."""
 
-    def begin(self, state: ClientState, load: Load) -> ClientState:  # noqa: ARG002 - a client is one stream
+    def begin(self, state: ClientState, library: Library) -> ClientState:  # noqa: ARG002 - a client is one stream
         """Return the state: all of it is always in memory."""
         return state
 
@@ -92,13 +112,26 @@ class ClientParts:
         """Return the value."""
         return value
 
+    def stored(
+        self,
+        state: ClientState,
+        stream: str,  # noqa: ARG002 - a client is one stream
+        change: Callable[[Any], Any],  # noqa: ARG002 - all of it is in its snapshot
+    ) -> ClientState:
+        """Return the state: nothing lies beside a client's snapshot."""
+        return state
+
     def fold(self, stream: str) -> Callable[[ClientState, AnyRecord], ClientState]:  # noqa: ARG002 - a client is one stream
         """Return the client's fold."""
         return apply_to_client
 
     def snapshots(self, state: ClientState, stream: str) -> Snapshots[ClientState]:  # noqa: ARG002 - a client is one stream
         """Return what writes and reads a client's states."""
-        return Snapshots(ClientState, references_of(state.config))
+        return Snapshots(
+            ClientState,
+            references_of(state.config),
+            completed=completed_client,
+        )
 
     def archived(
         self, state: ClientState, _stream: str, record: RevocationReceived, /
@@ -113,6 +146,10 @@ class ClientParts:
     def label(self, state: ClientState, stream: str) -> bytes:  # noqa: ARG002 - a client is one stream
         """Return that it has to be in memory."""
         return b""
+
+    def wake_height(self, label: bytes) -> int | None:  # noqa: ARG002 - there is none
+        """Return None: a client does not sleep."""
+        return None
 
     def asleep(self, state: ClientState, stream: str, label: bytes) -> ClientState:  # noqa: ARG002 - a client is one stream
         """Never happens: there is no label.
@@ -134,9 +171,19 @@ class ClientParts:
 class LspParts:
     """An LSP is its house, its scan of the chain, and a stream for each factory."""
 
-    def begin(self, state: LspState, load: Load) -> LspState:
+    def begin(self, state: LspState, library: Library) -> LspState:
         """Return a state that loads factories."""
-        return replace(state, load=lambda number: load(factory_stream(number)))
+
+        def find(number: int) -> Asleep | None:
+            label = library.label(factory_stream(number))
+            return _asleep_of(label) if label else None
+
+        return replace(
+            state,
+            load=lambda number: library.load(factory_stream(number)),
+            find=find,
+            due=lambda height: sorted(map(_number, library.due(height))),
+        )
 
     def is_ours(self, stream: str) -> bool:
         """Say whether it is one of them."""
@@ -154,6 +201,12 @@ class LspParts:
             return replace(state, house=value)
         return replace(state, scan=value) if stream == CHAIN else state.with_factory(value)
 
+    def stored(self, state: LspState, stream: str, change: Callable[[Any], Any]) -> LspState:
+        """Return the state after the shelves of the house, or of the scan, were stored."""
+        if stream == HOUSE:
+            return replace(state, house=change(state.house))
+        return replace(state, scan=change(state.scan)) if stream == CHAIN else state
+
     def fold(self, stream: str) -> Callable[[Any, AnyRecord], Any]:
         """Return a stream's fold."""
         folds: Mapping[str, Callable[[Any, AnyRecord], Any]] = {
@@ -164,8 +217,12 @@ class LspParts:
 
     def snapshots(self, state: LspState, stream: str) -> Snapshots[Any]:
         """Return what writes and reads a stream's values."""
-        roots: Mapping[str, type[Any]] = {HOUSE: House, CHAIN: Scan}
-        return Snapshots(roots.get(stream, Factory), references_of(state.config))
+        references = references_of(state.config)
+        if stream == HOUSE:
+            return Snapshots(House, references, has_shelves=True, completed=completed_house)
+        if stream == CHAIN:
+            return Snapshots(Scan, references, has_shelves=True)
+        return Snapshots(Factory, references)
 
     def archived(
         self, state: LspState, stream: str, record: RevocationReceived, /
@@ -199,18 +256,14 @@ class LspParts:
             )
         )
 
+    def wake_height(self, label: bytes) -> int | None:
+        """Return until when a factory sleeps; None for ever, or if it may not."""
+        height = _asleep_of(label).wake_height if label else NEVER
+        return None if height == NEVER else height
+
     def asleep(self, state: LspState, stream: str, label: bytes) -> LspState:
         """Return the state with a factory out of memory."""
-        read = msgspec.json.decode(label, type=Label)
-        asleep = Asleep(
-            wake_height=read.wake_height,
-            status=read.status,
-            earned_msat=read.earned_msat,
-            n_finished=read.n_finished,
-            totals=Map(read.totals),
-            taken=Map(read.taken),
-        )
-        return state.without_factory(_number(stream), asleep)
+        return state.without_factory(_number(stream), _asleep_of(label))
 
     def is_asleep(self, state: LspState, stream: str) -> bool:
         """Say whether a factory is out of memory."""
@@ -234,6 +287,19 @@ class Label(msgspec.Struct, frozen=True, kw_only=True):
     totals: dict[str, int]
     taken: dict[str, int]
     shown: dict[str, Any]
+
+
+def _asleep_of(label: bytes) -> Asleep:
+    read = msgspec.json.decode(label, type=Label)
+    return Asleep(
+        wake_height=read.wake_height,
+        status=read.status,
+        earned_msat=read.earned_msat,
+        n_finished=read.n_finished,
+        locked_sat=read.shown["funding_amount_sat"] if read.status in LOCKING else 0,
+        totals=Map(read.totals),
+        taken=Map(read.taken),
+    )
 
 
 def _has_guests(state: LspState, factory: Factory) -> bool:

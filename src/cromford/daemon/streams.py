@@ -3,15 +3,18 @@
 A stream is loaded from its checkpoint and the records that follow it. The next checkpoint is due
 when those have grown to a fixed share of the last snapshot's size, so that what snapshots cost,
 spread over the records, is the same however much ever happened; and so is what a start has to fold.
+What lies on the shelves of a state is in no snapshot: a checkpoint writes what changed of it.
 """
 
-from collections.abc import Callable
-from typing import Final, Generic, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
 
 from cromford import __version__
-from cromford.ports import Checkpoint, Store, StoreFailed
+from cromford.ports import Checkpoint, Row, Store, StoreFailed
 from cromford.protocol.journal.records import AnyRecord, decode_record
-from cromford.protocol.journal.snapshot import Position, Snapshots, UnreadableSnapshot
+from cromford.protocol.journal.snapshot import Position, Shelved, Snapshots, UnreadableSnapshot
+from cromford.shelf import Shelf, with_shelves
 
 S = TypeVar("S")
 
@@ -21,6 +24,32 @@ TAIL_SHARE: Final = 0.25  # Of the last snapshot's size.
 
 class SnapshotDiffers(AssertionError):
     """A snapshot does not say what the state says: always a bug of ours. It is not written."""
+
+
+class _StoredRows:
+    """The rows of one stream, as they are stored. Implements `rows.Rows`."""
+
+    def __init__(self, store: Store, stream: str) -> None:
+        self._store = store
+        self._stream = stream
+
+    def get(self, shelf: str, key: bytes) -> bytes | None:
+        return self._store.row(self._stream, shelf, key)
+
+    def among(self, shelf: str, keys: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
+        return self._store.rows_of(self._stream, shelf, keys)
+
+    def walk(self, shelf: str, start: bytes) -> Iterator[tuple[bytes, bytes]]:
+        return self._store.rows(self._stream, shelf, start=start)
+
+
+@dataclass(frozen=True, slots=True)
+class _Made(Generic[S]):
+    """A checkpoint that was made: of what state, and what will be read once it is stored."""
+
+    n: int
+    state: S
+    read: S
 
 
 class Stream(Generic[S]):
@@ -56,6 +85,9 @@ class Stream(Generic[S]):
         self._tail_size = 0
         self._checkpoint_n = 0
         self._label = b""
+        self._rows = _StoredRows(store, name)
+        self._made: _Made[S] | None = None
+        self._is_in_one_piece = False
         self._begin()
         for data in store.replay(name, after=self.n):
             self.state = apply(self.state, decode_record(data))
@@ -67,16 +99,17 @@ class Stream(Generic[S]):
             return
         if self._snapshots is None:
             raise StoreFailed(f"{self.name} has a checkpoint that nobody can read")
+        position = Position(self.name, checkpoint.n)
         try:
-            self.state = self._snapshots.decode(
-                checkpoint.snapshot, Position(self.name, checkpoint.n)
-            )
+            self.state = self._snapshots.open(checkpoint.snapshot, position, stored=self._rows)
         except UnreadableSnapshot as unreadable:
             raise StoreFailed(str(unreadable)) from unreadable
         self.n = checkpoint.n
         self._snapshot_size = len(checkpoint.snapshot)
         self._checkpoint_n = checkpoint.n
         self._label = checkpoint.label
+        shelves = shelves_of(self.state) if self._snapshots.has_shelves else {}
+        self._is_in_one_piece = any(shelf.changed for shelf in shelves.values())
 
     def count(self, data: bytes) -> None:
         """Take note of a record; the state after it is held by whoever decided."""
@@ -85,22 +118,24 @@ class Stream(Generic[S]):
 
     @property
     def is_due(self) -> bool:
-        """Whether a checkpoint is due."""
+        """Whether a checkpoint is due; it is after an older one, whose shelves lay within it."""
         due_size = max(TAIL_SIZE_MIN, TAIL_SHARE * self._snapshot_size)
-        return self._snapshots is not None and self._tail_size >= due_size
+        is_grown = self._is_in_one_piece or self._tail_size >= due_size
+        return self._snapshots is not None and is_grown
 
     def is_said_by_checkpoint(self, label: bytes) -> bool:
         """Say whether the last checkpoint has this label, and no record has followed it."""
         return self.n == self._checkpoint_n and label == self._label
 
     def begin_checkpoint(
-        self, state: S | None = None, *, label: bytes = b""
+        self, state: S | None = None, *, label: bytes = b"", wake_height: int | None = None
     ) -> Callable[[], Checkpoint]:
         """Return what makes a checkpoint of the state as it is now, in any thread.
 
         Args:
             state: The state, where mail was let go of it that needs no record; else as it is known.
             label: What is to be known of it without it.
+            wake_height: From which height it is to be loaded; None for never.
 
         It raises `SnapshotDiffers`, or what `Snapshots.encode` and `decode` raise, if it cannot:
         that is a bug of ours, and the records are still there. Until the next is due, as many
@@ -115,12 +150,27 @@ class Stream(Generic[S]):
         if snapshots is None:
             raise ValueError(f"{self.name} has no checkpoints")
         self._tail_size = 0
+        self._is_in_one_piece = False
+        kept_n = self._checkpoint_n
 
         def make() -> Checkpoint:
-            snapshot = snapshots.encode(state, position, written_by=__version__)
-            if snapshots.decode(snapshot, position) != state:
+            if snapshots.has_shelves:
+                self._check_is_newest(kept_n)
+                written = snapshots.shelve(
+                    state, position, written_by=__version__, stored=self._rows
+                )
+                read = snapshots.reread(written, position, stored=self._rows)
+            else:
+                written = Shelved(snapshots.encode(state, position, written_by=__version__), ())
+                read = snapshots.decode(written.snapshot, position)
+            if read != state:
                 raise SnapshotDiffers(f"the snapshot of {position.stream} after {position.n}")
-            return Checkpoint(position.stream, position.n, snapshot, label)
+            if snapshots.has_shelves:
+                self._made = _Made(position.n, state, read)
+            rows = [Row(*row) for row in written.rows]
+            return Checkpoint(
+                position.stream, position.n, written.snapshot, label, wake_height, rows
+            )
 
         return make
 
@@ -133,8 +183,42 @@ class Stream(Generic[S]):
         self._store.replace_checkpoint(checkpoint)
         self.kept(checkpoint)
 
-    def kept(self, checkpoint: Checkpoint) -> None:
-        """Take note that a checkpoint took the place of its records."""
+    def kept(self, checkpoint: Checkpoint) -> Callable[[Any], Any]:
+        """Take note that a checkpoint took the place of its records, and its rows are stored.
+
+        Returns:
+            What lets go of the rows in a later state of the stream.
+        """
         self._snapshot_size = len(checkpoint.snapshot)
         self._checkpoint_n = checkpoint.n
         self._label = checkpoint.label
+        made, self._made = self._made, None
+        if self._snapshots is None or not self._snapshots.has_shelves:
+            return lambda value: value
+        if made is None or made.n != checkpoint.n:
+            raise AssertionError(f"a checkpoint of {self.name} that was not made here")
+        written, read = shelves_of(made.state), shelves_of(made.read)
+
+        def stored(name: str, shelf: Shelf[Any, Any]) -> Shelf[Any, Any]:
+            ground = read[name].ground
+            return shelf if ground is None else shelf.stored(written[name], ground)
+
+        self.state = with_shelves(self.state, stored)
+        return lambda value: with_shelves(value, stored)
+
+    def _check_is_newest(self, kept_n: int) -> None:
+        """Check that what a checkpoint adds to is still the one that is stored."""
+        if kept_n != self._checkpoint_n:
+            raise AssertionError(f"another checkpoint of {self.name} was stored meanwhile")
+
+
+def shelves_of(value: object) -> dict[str, Shelf[Any, Any]]:
+    """Return the shelves of a stream's value, by name."""
+    found: dict[str, Shelf[Any, Any]] = {}
+
+    def note(name: str, shelf: Shelf[Any, Any]) -> Shelf[Any, Any]:
+        found[name] = shelf
+        return shelf
+
+    with_shelves(value, note)
+    return found

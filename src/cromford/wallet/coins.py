@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from immutables import Map
+
 from cromford.bitcoin.block import COINBASE_MATURITY, is_coinbase
 from cromford.bitcoin.fees import (
     P2TR_INPUT_WEIGHT,
@@ -13,6 +15,7 @@ from cromford.bitcoin.fees import (
 )
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxOut, compact_size
 from cromford.factory.funding import CHANGE_MIN_SAT
+from cromford.shelf import Shelf
 from cromford.wallet.account import CHANGE, GAP_LIMIT, RECEIVE, Account, WalletPath
 
 N_INPUTS_MAX: Final = 128  # With many more, a proposal to 1,024 clients would not fit a message.
@@ -55,12 +58,18 @@ class Selection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wallet:
-    """The wallet's state: a fold of the blocks and the reservations."""
+    """The wallet's state: a fold of the blocks and the reservations.
+
+    Of what was spent nothing is forgotten, for a reorg revives it; so it is on shelves.
+    """
 
     account: Account
-    scripts: Mapping[bytes, WalletPath]
-    coins: Mapping[OutPoint, WalletCoin] = field(default_factory=dict)
-    reserved: Mapping[OutPoint, bytes] = field(default_factory=dict)  # for an attempt or a payment
+    scripts: Shelf[bytes, WalletPath]
+    coins: Shelf[OutPoint, WalletCoin] = field(default_factory=Shelf)
+    unspent: Map[OutPoint, WalletCoin] = field(default_factory=Map)  # those of the coins
+    touched: Shelf[int, tuple[OutPoint, ...]] = field(default_factory=Shelf)  # by a height's block
+    reserved: Shelf[OutPoint, bytes] = field(default_factory=Shelf)  # for an attempt or a payment
+    reserved_for: Shelf[bytes, tuple[OutPoint, ...]] = field(default_factory=Shelf)  # the same
     payments: Mapping[Txid, Tx] = field(default_factory=dict)  # signed by us, not yet confirmed
     # Confirmed, or overtaken by another spend of their coins: at which height. A reorg revives.
     ended_payments: Mapping[Txid, tuple[int, Tx]] = field(default_factory=dict)
@@ -78,33 +87,43 @@ class Wallet:
     def news(self, txs: Sequence[Tx]) -> Iterator[Tx]:
         """Yield the transactions of one block that pay to the wallet or spend from it."""
         created: set[OutPoint] = set()
+        scripts = self.scripts.among({out.script_pubkey for tx in txs for out in tx.outputs})
         for tx in txs:
-            pays = self.paid_by(tx)
+            pays = [
+                tx.outpoint(vout)
+                for vout, txout in enumerate(tx.outputs)
+                if txout.script_pubkey in scripts
+            ]
             created.update(pays)
             if pays or any(
-                tx_in.outpoint in self.coins or tx_in.outpoint in created for tx_in in tx.inputs
+                tx_in.outpoint in self.unspent or tx_in.outpoint in created for tx_in in tx.inputs
             ):
                 yield tx
 
     def with_tx(self, tx: Tx, height: int) -> "Wallet":
         """Return the wallet after a transaction confirmed at `height`."""
-        coins = dict(self.coins)
+        coins, unspent, touched = self.coins, self.unspent, list(self.touched.get(height, ()))
         next_index = {RECEIVE: self.next_receive, CHANGE: self.next_change}
         for tx_in in tx.inputs:
-            if tx_in.outpoint in coins:
-                coins[tx_in.outpoint] = replace(coins[tx_in.outpoint], spent_height=height)
+            coin = unspent.get(tx_in.outpoint)
+            if coin is not None:
+                coins = coins.set(coin.outpoint, replace(coin, spent_height=height))
+                unspent = unspent.delete(coin.outpoint)
+                touched.append(coin.outpoint)
         for vout, txout in enumerate(tx.outputs):
             path = self.scripts.get(txout.script_pubkey)
             if path is None:
                 continue
             outpoint = tx.outpoint(vout)
-            coins[outpoint] = WalletCoin(
+            coin = WalletCoin(
                 outpoint=outpoint,
                 txout=txout,
                 path=path,
                 height=height,
                 is_coinbase=is_coinbase(tx),
             )
+            coins, unspent = coins.set(outpoint, coin), unspent.set(outpoint, coin)
+            touched.append(outpoint)
             next_index[path.change] = max(next_index[path.change], path.index + 1)
         spent = {tx_in.outpoint for tx_in in tx.inputs}
         over = {
@@ -112,30 +131,40 @@ class Wallet:
             for txid, payment in self.payments.items()
             if any(tx_in.outpoint in spent for tx_in in payment.inputs)
         }
-        return replace(
+        wallet = replace(
             self,
             coins=coins,
+            unspent=unspent,
+            touched=self.touched.update({height: tuple(touched)} if touched else {}),
             payments={txid: p for txid, p in self.payments.items() if txid not in over},
             ended_payments={
                 **self.ended_payments,
                 **{txid: (height, self.payments[txid]) for txid in over},
             },
-            reserved={o: owner for o, owner in self.reserved.items() if owner not in over},
             next_receive=next_index[RECEIVE],
             next_change=next_index[CHANGE],
-        ).with_gap()
+        )
+        for txid in over:
+            wallet = wallet.released(txid)
+        return wallet.with_gap()
 
     def without_block(self, height: int) -> "Wallet":
         """Return the wallet after the block at `height` left the active chain."""
-        coins = {
-            outpoint: replace(coin, spent_height=None) if coin.spent_height == height else coin
-            for outpoint, coin in self.coins.items()
-            if coin.height != height
-        }
+        coins, unspent = self.coins, self.unspent
+        for outpoint in self.touched.get(height, ()):
+            coin = coins.get(outpoint)
+            if coin is not None and coin.height == height:
+                coins = coins.delete(outpoint)
+                unspent = unspent.delete(outpoint) if outpoint in unspent else unspent
+            elif coin is not None and coin.spent_height == height:
+                coin = replace(coin, spent_height=None)
+                coins, unspent = coins.set(outpoint, coin), unspent.set(outpoint, coin)
         revived = [tx for ended, tx in self.ended_payments.values() if ended == height]
         wallet = replace(
             self,
             coins=coins,
+            unspent=unspent,
+            touched=self.touched.delete(height),
             ended_payments={t: e for t, e in self.ended_payments.items() if e[0] != height},
         )
         for tx in revived:
@@ -144,13 +173,15 @@ class Wallet:
 
     def with_gap(self) -> "Wallet":
         """Return the wallet watching `GAP_LIMIT` scripts beyond the last used (BIP 44)."""
-        scripts = dict(self.scripts)
+        scripts: dict[bytes, WalletPath] = {}
         for change, first in ((RECEIVE, self.next_receive), (CHANGE, self.next_change)):
-            watched = sum(1 for path in scripts.values() if path.change == change)
-            for index in range(watched, first + GAP_LIMIT):
+            for index in range(first + GAP_LIMIT - 1, -1, -1):
                 path = WalletPath(change=change, index=index)
-                scripts[self.account.script(path)] = path
-        return replace(self, scripts=scripts)
+                script = self.account.script(path)
+                if script in self.scripts:
+                    break  # So are all below it.
+                scripts[script] = path
+        return replace(self, scripts=self.scripts.update(scripts))
 
     def with_address_used(self, change: int) -> "Wallet":
         """Return the wallet after a fresh script was handed out."""
@@ -165,7 +196,13 @@ class Wallet:
 
     def with_reserved(self, outpoints: Sequence[OutPoint], attempt_id: bytes) -> "Wallet":
         """Return the wallet with coins set aside for an attempt to build a factory."""
-        return replace(self, reserved={**self.reserved, **dict.fromkeys(outpoints, attempt_id)})
+        known = self.reserved_for.get(attempt_id, ())
+        reserved_for = tuple(dict.fromkeys((*known, *outpoints)))
+        return replace(
+            self,
+            reserved=self.reserved.update(dict.fromkeys(outpoints, attempt_id)),
+            reserved_for=self.reserved_for.set(attempt_id, reserved_for),
+        )
 
     def with_spending(self, tx: Tx) -> "Wallet":
         """Return the wallet with a payment signed; its coins are set aside until it is over."""
@@ -182,9 +219,11 @@ class Wallet:
 
     def released(self, owner: bytes) -> "Wallet":
         """Return the wallet with the coins of an attempt, or of a payment, free again."""
-        return replace(
-            self, reserved={o: other for o, other in self.reserved.items() if other != owner}
-        )
+        reserved = self.reserved
+        for outpoint in self.reserved_for.get(owner, ()):
+            if reserved.get(outpoint) == owner:
+                reserved = reserved.delete(outpoint)
+        return replace(self, reserved=reserved, reserved_for=self.reserved_for.delete(owner))
 
     def free(self, tip_height: int) -> tuple[WalletCoin, ...]:
         """Return the confirmed, mature, unspent and unreserved coins, largest first."""
@@ -192,9 +231,8 @@ class Wallet:
             sorted(
                 (
                     coin
-                    for coin in self.coins.values()
-                    if coin.spent_height is None
-                    and coin.outpoint not in self.reserved
+                    for coin in self.unspent.values()
+                    if coin.outpoint not in self.reserved
                     and not (coin.is_coinbase and tip_height + 1 - coin.height < COINBASE_MATURITY)
                 ),
                 key=lambda coin: (-coin.txout.amount_sat, coin.outpoint),
@@ -203,7 +241,27 @@ class Wallet:
 
     def confirmed_sat(self) -> int:
         """Return the sum of all unspent coins, reserved and immature ones included."""
-        return sum(c.txout.amount_sat for c in self.coins.values() if c.spent_height is None)
+        return sum(coin.txout.amount_sat for coin in self.unspent.values())
+
+    def completed(self) -> "Wallet":
+        """Return a wallet that an older version wrote with what is found in it by other keys."""
+        touched: dict[int, list[OutPoint]] = {}
+        reserved_for: dict[bytes, list[OutPoint]] = {}
+        unspent: dict[OutPoint, WalletCoin] = {}
+        for outpoint, coin in self.coins.walk():
+            touched.setdefault(coin.height, []).append(outpoint)
+            if coin.spent_height is None:
+                unspent[outpoint] = coin
+            else:
+                touched.setdefault(coin.spent_height, []).append(outpoint)
+        for outpoint, owner in self.reserved.walk():
+            reserved_for.setdefault(owner, []).append(outpoint)
+        return replace(
+            self,
+            unspent=Map(unspent),
+            touched=Shelf({height: tuple(of) for height, of in touched.items()}),
+            reserved_for=Shelf({owner: tuple(of) for owner, of in reserved_for.items()}),
+        )
 
     def select(
         self, *, output_scripts_sat: int, n_outputs: int, feerate_sat_per_kw: int, tip_height: int
@@ -237,7 +295,7 @@ class Wallet:
 
 def new_wallet(account: Account) -> Wallet:
     """Return an empty wallet that watches its first scripts."""
-    return Wallet(account=account, scripts={}).with_gap()
+    return Wallet(account=account, scripts=Shelf()).with_gap()
 
 
 def wallet_tx_vsize(*, n_inputs: int, n_outputs: int) -> int:

@@ -1,7 +1,9 @@
 """The LSP's API for payments: paying a client, what went through, and every channel's money."""
 
 import asyncio
+from collections.abc import Iterator
 from heapq import nlargest
+from itertools import islice
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -69,7 +71,8 @@ class LspPayments:
             for factory in state.all_factories()
             for channel in channels_of(state.house, factory, facts)
         )
-        return channel_views.totals([*loaded, *(dict(one.totals) for one in state.asleep.values())])
+        resting = dict.fromkeys(channel_views.MSAT_FIELDS, 0) | dict(state.resting.totals)
+        return channel_views.totals([*loaded, resting])
 
     async def _pay(self, params: dict[str, Any]) -> object:
         wanted = read_params(params, _LspPayParams)
@@ -115,10 +118,22 @@ class LspPayments:
         newest = nlargest(min(limit, WAKES_MAX), payments, key=lambda payment: payment.number)
         for payment in newest:
             self._owner.driver.wake(payment.to)
-        asleep = self._owner.state.asleep
-        forwarded = (number for number, one in asleep.items() if one.n_finished)
-        for number in nlargest(min(limit, WAKES_MAX), forwarded):
+        state = self._owner.state
+        forwarded = (number for number in self._newest_asleep() if state.asleep[number].n_finished)
+        for number in [*islice(forwarded, min(limit, WAKES_MAX))]:
             self._owner.driver.wake(factory_stream(number))
+
+    def _newest_asleep(self) -> Iterator[int]:
+        """Yield the factories that sleep, newest first, as long as one of them forwarded."""
+        state = self._owner.state
+        n_left = state.resting.n_finished
+        for number in range(state.house.next_attempt - 1, -1, -1):
+            if not n_left:
+                return
+            asleep = state.asleep.get(number)
+            if asleep is not None:
+                n_left -= asleep.n_finished
+                yield number
 
     async def _balances(self) -> object:
         channels = await self._channels()

@@ -14,6 +14,7 @@ from cromford.daemon.api.rpc_server import Handler, read_params
 from cromford.daemon.chain_following import ChainFollowing
 from cromford.ports import BlockRef, Chain, ChainUnavailable
 from cromford.protocol import events as ev
+from cromford.shelf import key_bytes
 from cromford.wallet.coins import Wallet
 
 FROM_HEIGHT_MIN: Final = 1  # The genesis block pays nobody.
@@ -106,10 +107,7 @@ def _take_back(owner: RescanOwner, base: BlockRef) -> None:
     To the chain a removed block removes all above it; the wallet forgets its coins block by block.
     """
     touched = {base.height + 1}
-    for coin in owner.wallet.coins.values():
-        touched.add(coin.height)
-        if coin.spent_height is not None:
-            touched.add(coin.spent_height)
+    touched.update(height for height, _ in owner.wallet.touched.walk(key_bytes(base.height + 1)))
     touched.update(height for height, _ in owner.wallet.ended_payments.values())
     for height in sorted(touched, reverse=True):
         if height > base.height:

@@ -77,8 +77,8 @@ def wallet_methods(owner: WalletOwner) -> dict[str, Handler]:
         return wallet_summary(owner)
 
     async def coins() -> object:
-        unspent = [coin for coin in owner.wallet.coins.values() if coin.spent_height is None]
-        return {"coins": [_show_coin(owner, coin) for coin in unspent]}
+        coins = sorted(owner.wallet.unspent.values(), key=lambda coin: (coin.height, coin.outpoint))
+        return {"coins": [_show_coin(owner, coin) for coin in coins]}
 
     async def send(params: dict[str, Any]) -> object:
         return await _send(owner, read_params(params, _SendParams))
@@ -101,9 +101,8 @@ def wallet_summary(owner: WalletOwner) -> dict[str, object]:
     `arriving_sat` comes out of exits, after its delays and less the fees of its sweeps.
     """
     wallet = owner.wallet
-    unspent = [coin for coin in wallet.coins.values() if coin.spent_height is None]
     by_status: dict[str, int] = {}
-    for coin in unspent:
+    for coin in wallet.unspent.values():
         status = _status_of(owner, coin)
         by_status[status] = by_status.get(status, 0) + coin.txout.amount_sat
     return {

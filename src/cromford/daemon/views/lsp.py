@@ -1,7 +1,7 @@
 """An LSP's state as its operator reads it: plain data, computed on demand, never stored."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from cromford.channel.terms import MSAT_PER_SAT
@@ -20,6 +20,7 @@ from cromford.protocol.lobby.shapes import ShapeCost
 from cromford.watch.exit import swept_by
 
 SWEPT: Final = "swept"
+LOCKING: Final = frozenset({"funding", "abandoned", "live", "expired"})  # Coins of ours are in it.
 
 
 def status_of(factory: Factory) -> str:
@@ -156,13 +157,15 @@ def export(factory: Factory) -> dict[str, Any]:
     )
 
 
-def capital(state: LspState) -> dict[str, Any]:
-    """Return where the LSP's money is: free, reserved, locked until which expiry, earned."""
+def capital(state: LspState, locking: Iterable[FactoryEntry]) -> dict[str, Any]:
+    """Return where the LSP's money is: free, reserved, locked until which expiry, earned.
+
+    Args:
+        state: The LSP's.
+        locking: The factories that hold coins of ours, as `is_locking` says.
+    """
     house = state.house
-    by_expiry = sorted(
-        (entry for entry in house.factories() if _is_locked(state, entry)),
-        key=lambda entry: entry.expiry_height,
-    )
+    by_expiry = sorted(locking, key=lambda entry: entry.expiry_height)
     locked = [
         {
             "factory_id": entry.attempt_id.hex(),
@@ -174,13 +177,11 @@ def capital(state: LspState) -> dict[str, Any]:
     ]
     wallet = house.wallet
     free_sat = sum(coin.txout.amount_sat for coin in wallet.free(house.chain.height))
-    reserved = [
-        wallet.coins.get(outpoint)
-        for outpoint, owner in wallet.reserved.items()
-        if owner not in wallet.payments
-    ]
+    owners = ((coin, wallet.reserved.get(coin.outpoint)) for coin in wallet.unspent.values())
     reserved_sat = sum(
-        coin.txout.amount_sat for coin in reserved if coin and coin.spent_height is None
+        coin.txout.amount_sat
+        for coin, owner in owners
+        if owner is not None and owner not in wallet.payments
     )
     earned_msat = state.book.earned_msat
     return {
@@ -193,7 +194,19 @@ def capital(state: LspState) -> dict[str, Any]:
     }
 
 
-def _is_locked(state: LspState, entry: FactoryEntry) -> bool:
+def locked_sat(state: LspState) -> int:
+    """Return how much of the LSP's coins factories hold, without looking at those that sleep."""
+    awake = sum(
+        factory.attempt.tree.funding_amount_sat
+        for factory in state.all_factories()
+        if factory.begun is not None and status_of(factory) in LOCKING
+    )
+    dead = (state.house.entries[attempt_id] for attempt_id in state.house.tally.dead)
+    revived = sum(entry.funding_amount_sat for entry in dead if is_locking(state, entry))
+    return state.resting.locked_sat + awake + revived
+
+
+def is_locking(state: LspState, entry: FactoryEntry) -> bool:
     """Say whether a factory holds coins of ours: it was funded, and has not gone elsewhere."""
     if entry.status == FUNDED or (entry.status == DEAD and state.house.is_confirmed(entry)):
         asleep = state.asleep.get(entry.number)
@@ -216,7 +229,7 @@ def as_it_slept(house: House, shown: Mapping[str, Any]) -> dict[str, Any]:
 def statuses(state: LspState) -> Counter[str]:
     """Return how many factories there are of each status."""
     loaded = (status_of(factory) for factory in state.all_factories())
-    return Counter([*loaded, *(asleep.status for asleep in state.asleep.values())])
+    return Counter(loaded) + Counter(dict(state.resting.statuses))
 
 
 def payment_statuses(house: House) -> dict[tuple[str, str], int]:

@@ -5,6 +5,7 @@ The house knows of each factory what it ordered, and what the factory told it si
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from typing import Final, assert_never
 
 from immutables import Map
@@ -30,6 +31,8 @@ from cromford.protocol.journal.pause import (
 )
 from cromford.protocol.journal.spent import with_spending_record
 from cromford.protocol.journal.streams import factory_stream
+from cromford.protocol.journal.tally import Tally
+from cromford.shelf import Shelf, key_bytes
 from cromford.wallet.account import CHANGE
 from cromford.wallet.coins import Wallet, new_wallet
 from cromford.wire import messages as m
@@ -83,6 +86,7 @@ class FactoryEntry:
         coins: What that spends.
         status: `building`, `funded`, `aborted` or `dead`.
         replacement: What was to take a coin of its funding, if that was given up.
+        own_pubkey: Our factory key.
     """
 
     attempt_id: bytes
@@ -97,6 +101,7 @@ class FactoryEntry:
     coins: tuple[OutPoint, ...]
     status: str = BUILDING
     replacement: Tx | None = None
+    own_pubkey: bytes = b""
 
     @property
     def stream(self) -> str:
@@ -142,26 +147,30 @@ class HousePayment:
 class House:
     """The house's state value. Implements `facts.Directory`.
 
+    What there is of each factory is on shelves: in the store, once it rests.
+
     `connected`, `members`, `joins` and `n_new_joins` are true of one run only: names cost nothing,
     so whoever merely comes and goes leaves no record.
     """
 
     config: LspConfig
     wallet: Wallet
-    chain: KnownChain = field(default_factory=KnownChain)
+    chain: KnownChain = field(default_factory=KnownChain)  # without spends: nobody asks the house
+    news: Shelf[int, tuple[Txid, ...]] = field(default_factory=Shelf)  # what of ours a height has
     present: frozenset[bytes] = frozenset()  # connected at the last block
     uptime: Mapping[bytes, int] = field(default_factory=dict)  # bit i: connected i blocks ago
-    last_seen: Mapping[bytes, int] = field(default_factory=dict)  # heights
+    last_seen: Shelf[bytes, int] = field(default_factory=Shelf)  # heights
     faults: Mapping[bytes, tuple[int, ...]] = field(default_factory=dict)  # their heights
     aborts: Mapping[bytes, tuple[int, ...]] = field(default_factory=dict)  # caused, their heights
     next_attempt: int = 0
     build: Build | None = None
     build_dropped: str | None = None
     under_way: bytes | None = None  # the attempt whose ceremony has not ended
-    entries: Map[bytes, FactoryEntry] = field(default_factory=Map)  # by attempt id
-    order: Map[int, bytes] = field(default_factory=Map)  # attempt ids by number
-    of_client: Map[bytes, tuple[int, ...]] = field(default_factory=Map)  # funded, oldest first
-    keys: Map[bytes, int] = field(default_factory=Map)  # factory keys of all attempts: whose
+    entries: Shelf[bytes, FactoryEntry] = field(default_factory=Shelf)  # by attempt id
+    order: Shelf[int, bytes] = field(default_factory=Shelf)  # attempt ids by number
+    of_client: Shelf[bytes, tuple[int, ...]] = field(default_factory=Shelf)  # funded, oldest first
+    keys: Shelf[bytes, int] = field(default_factory=Shelf)  # factory keys of all attempts: whose
+    tally: Tally = field(default_factory=Tally)
     given_up: frozenset[bytes] = frozenset()  # attempts whose funding was, until one is dead
     payments: Map[bytes, HousePayment] = field(default_factory=Map)  # by payment hash
     n_payments: int = 0
@@ -179,15 +188,24 @@ class House:
 
     def factories(self) -> Iterable[FactoryEntry]:
         """Yield what is known of every factory, oldest first."""
-        for number in sorted(self.order):
-            yield self.entries[self.order[number]]
+        return (self.entries[attempt_id] for _, attempt_id in self.order.walk())
+
+    def attempt_ids(self, start: bytes = b"") -> Iterator[bytes]:
+        """Yield the names of all factories from one on, in the order of their bytes."""
+        return (attempt_id for attempt_id, _ in self.entries.walk(start))
 
     def own_keys(self) -> Iterator[tuple[int, bytes]]:
         """Yield our key in each factory that was funded, with the factory's number."""
-        for pubkey, number in self.keys.items():
-            entry = self.entry_of(number)
-            if entry.status in {FUNDED, DEAD} and pubkey not in entry.factory_pubkeys:
-                yield number, pubkey
+        for _, entry in self.entries.walk():
+            if entry.status in {FUNDED, DEAD}:
+                yield entry.number, entry.own_pubkey
+
+    def lent_sat(self) -> int:
+        """Return what the channels of all standing factories come to."""
+        dead = (self.entries[attempt_id] for attempt_id in self.tally.dead)
+        return self.tally.lent_sat + sum(
+            sum(entry.capacity_sat) for entry in dead if self.is_standing(entry)
+        )
 
     def entry_of(self, number: int) -> FactoryEntry:
         """Return what is known of a factory by its number."""
@@ -359,16 +377,30 @@ def _with_mail(house: House, content: mail.AnyMail) -> House:
         case mail.Found():
             return _with_block(house, content)
         case mail.Lost(height=height):
-            chain = house.chain.without_block(height)
-            return replace(house, chain=chain, wallet=house.wallet.without_block(height))
+            gone = dict(house.news.walk(key_bytes(height)))
+            chain = house.chain.without(height, [txid for txids in gone.values() for txid in txids])
+            return replace(
+                house,
+                chain=chain,
+                news=reduce(Shelf.delete, gone, house.news),
+                wallet=house.wallet.without_block(height),
+                tally=house.tally.at(height=chain.height, before=house.chain.height),
+            )
         case mail.CeremonyEnded(aborted=None):
             return _with_funded(house, content)
         case mail.CeremonyEnded():
             return _with_aborted(house, content)
         case mail.FactoryDied(attempt_id=attempt_id):
-            dead = _with_status(house, attempt_id, DEAD)
+            entry = house.entries[attempt_id]
+            died = house.tally.died(
+                attempt_id,
+                lent_sat=sum(entry.capacity_sat) if entry.status == FUNDED else 0,
+                expiry_height=entry.expiry_height,
+                height=house.chain.height,
+            )
             return replace(
-                dead,
+                _with_status(house, attempt_id, DEAD),
+                tally=died,
                 wallet=house.wallet.released(attempt_id),
                 given_up=house.given_up - {attempt_id},
             )
@@ -396,10 +428,10 @@ def _with_connection(house: House, node_id: bytes, connected_now: frozenset[byte
     )
 
 
-def _seen_now(house: House, node_ids: Iterable[bytes]) -> dict[bytes, int]:
+def _seen_now(house: House, node_ids: Iterable[bytes]) -> Shelf[bytes, int]:
     # Of those who have a channel: strangers may come and go without a trace.
     seen = {node_id: house.chain.height for node_id in node_ids if node_id in house.of_client}
-    return {**house.last_seen, **seen}
+    return house.last_seen.update(seen)
 
 
 def _with_member(house: House, record: lr.ClientJoined) -> House:
@@ -432,7 +464,9 @@ def _with_block(house: House, found: mail.Found) -> House:
     return replace(
         house,
         uptime=uptime,
-        chain=house.chain.with_block(block, txs),
+        tally=house.tally.at(height=height, before=house.chain.height),
+        chain=replace(house.chain.with_block(block, txs), spends={}),
+        news=house.news.set(height, tuple(tx.txid for tx in txs)) if txs else house.news,
         wallet=wallet,
         n_new_joins=0,
         faults=_recent(house.faults, height - BAN_BLOCKS),
@@ -511,6 +545,7 @@ def _with_order(house: House, record: lr.FactoryOrdered) -> House:
         funding_amount_sat=tx.outputs[0].amount_sat,
         funding_txid=tx.txid,
         coins=tuple(tx_in.outpoint for tx_in in tx.inputs),
+        own_pubkey=own.pubkey,
     )
     wallet = house.wallet.with_address_used(CHANGE).with_reserved(entry.coins, entry.attempt_id)
     ordered = replace(
@@ -537,7 +572,12 @@ def _with_funded(house: House, ended: mail.CeremonyEnded) -> House:
     for node_id in entry.node_ids:
         of_client = of_client.set(node_id, (*of_client.get(node_id, ()), entry.number))
     funded = _with_status(house, entry.attempt_id, FUNDED)
-    return replace(funded, build=None, of_client=of_client)
+    tally = house.tally.funded(
+        lent_sat=sum(entry.capacity_sat),
+        expiry_height=entry.expiry_height,
+        height=house.chain.height,
+    )
+    return replace(funded, build=None, of_client=of_client, tally=tally)
 
 
 def _with_aborted(house: House, ended: mail.CeremonyEnded) -> House:

@@ -12,6 +12,7 @@ from typing import Final
 from cromford.bitcoin.block import BlockRef
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
 from cromford.factory.vertices import TreeNode
+from cromford.shelf import Shelf
 from cromford.wallet.coins import Wallet
 
 KIND_SIZE_MAX: Final = 80
@@ -23,7 +24,7 @@ class KnownChain:
     """The active chain as far as a role cares, and what our node says of what we publish."""
 
     recent: tuple[BlockRef, ...] = ()  # oldest first
-    confirmed: Mapping[Txid, int] = field(default_factory=dict)
+    confirmed: Shelf[Txid, int] = field(default_factory=Shelf)
     spends: Mapping[OutPoint, Tx] = field(default_factory=dict)  # by our confirmed transactions
     # The kinds of reasons for which transactions of ours were refused that are in no block.
     refused: Mapping[Txid, tuple[str, ...]] = field(default_factory=dict)
@@ -56,7 +57,7 @@ class KnownChain:
             return replace(self, recent=recent, recorded_height=block.height)
         return KnownChain(
             recent=recent,
-            confirmed={**self.confirmed, **dict.fromkeys((tx.txid for tx in txs), block.height)},
+            confirmed=self.confirmed.update(dict.fromkeys((tx.txid for tx in txs), block.height)),
             spends={**self.spends, **{tx_in.outpoint: tx for tx in txs for tx_in in tx.inputs}},
             refused={t: k for t, k in self.refused.items() if t not in {tx.txid for tx in txs}},
             recorded_height=block.height,
@@ -69,7 +70,13 @@ class KnownChain:
 
     def without_block(self, height: int) -> "KnownChain":
         """Return the view after the block at `height` and all above it left the chain."""
-        confirmed = {t: h for t, h in self.confirmed.items() if h < height}
+        return self.without(height, [t for t, h in self.confirmed.walk() if h >= height])
+
+    def without(self, height: int, txids: Iterable[Txid]) -> "KnownChain":
+        """Return the same, where it is known which transactions of ours those blocks had."""
+        confirmed = self.confirmed
+        for txid in txids:
+            confirmed = confirmed.delete(txid)
         return replace(
             self,
             recent=tuple(block for block in self.recent if block.height < height),
@@ -106,7 +113,7 @@ def relevant_txs(
         is_ours = tx.txid in watched or any(
             tx_in.outpoint in watched_outpoints or tx_in.outpoint in created for tx_in in tx.inputs
         )
-        spends = any(tx_in.outpoint in wallet.coins for tx_in in tx.inputs)
+        spends = any(tx_in.outpoint in wallet.unspent for tx_in in tx.inputs)
         if pays or spends or is_ours:
             relevant.append(tx)
             created.update(pays)

@@ -24,26 +24,11 @@ from cromford.protocol.journal.lsp_attempt import LspAttempt
 from cromford.protocol.journal.lsp_config import LspConfig
 from cromford.protocol.journal.mail import Post, Posted
 from cromford.protocol.journal.scan import Scan, apply_to_scan
+from cromford.protocol.journal.sleep import Asleep, Due, Finder, Resting, never, nobody
 from cromford.protocol.journal.streams import CHAIN, HOUSE, factory_number
 from cromford.wallet.coins import Wallet
 
 __all__ = ["LspConfig", "LspState", "apply", "new_lsp"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asleep:
-    """A factory in which nothing happens until a height, and that is not in memory.
-
-    Besides that height there is what is added up over all factories: `totals`, of its channels, by
-    name; and `taken`, its mail's cursors, so that nobody reads it to learn that it knows a letter.
-    """
-
-    wake_height: int
-    status: str
-    earned_msat: int
-    n_finished: int
-    totals: Map[str, int]
-    taken: Map[str, int]
 
 
 Loader = Callable[[int], Factory]
@@ -61,9 +46,11 @@ class LspState:
         house: The house.
         scan: The chain's stream.
         factories: Those in memory, by number.
-        asleep: The others. One is loaded when it is looked at.
         load: Returns a factory that is not in memory: what the journal says, and so no other
             value at another time.
+        find: Returns what is known of one that sleeps, without loading it; as unchanging.
+        due: Returns those that sleep and wake at a height, or should have.
+        resting: What those that sleep come to together.
         stopped: Streams in which a bug was met, and what it was: nothing more is decided about
             them until the next block.
         channels: In which factory each channel is.
@@ -73,8 +60,10 @@ class LspState:
     house: House
     scan: Scan = field(default_factory=Scan)
     factories: Map[int, Factory] = field(default_factory=Map)
-    asleep: Map[int, Asleep] = field(default_factory=Map)
     load: Loader = field(default=_no_loader, compare=False)
+    find: Finder = field(default=nobody, compare=False)
+    due: Due = field(default=never, compare=False)
+    resting: Resting = field(default_factory=Resting)
     stopped: Map[str, str] = field(default_factory=Map)
     channels: Map[bytes, int] = field(default_factory=Map, compare=False)
     holding: frozenset[int] = field(default=frozenset(), compare=False)
@@ -97,10 +86,17 @@ class LspState:
                 house=self.house.durable,
                 scan=self.scan,
                 factories=Map({n: factory.durable for n, factory in self.factories.items()}),
-                asleep=self.asleep,
                 load=self.load,
+                find=self.find,
+                due=self.due,
+                resting=self.resting,
             )
         )
+
+    @property
+    def asleep(self) -> "Sleepers":
+        """The factories that are not in memory. One is loaded when it is looked at."""
+        return Sleepers(self)
 
     def factory(self, number: int) -> Factory:
         """Return a factory as it stands now; one of which nothing is remembered is new."""
@@ -117,12 +113,15 @@ class LspState:
 
     def due_at(self, height: int) -> Iterator[int]:
         """Yield the factories that wake at a height, or should have."""
-        return (number for number, one in self.asleep.items() if one.wake_height <= height)
+        return (number for number in self.due(height) if number not in self.factories)
 
     def with_factory(self, factory: Factory) -> "LspState":
         """Return the state after something happened in a factory."""
         number, before = factory.number, self.factories.get(factory.number)
-        channels, holding = self.channels, self.holding
+        channels, holding, resting = self.channels, self.holding, self.resting
+        woken = self.find(number) if before is None else None
+        if woken is not None:
+            resting = resting.without_one(woken)
         if before is None or len(before.book.links) != len(factory.book.links):
             channels = channels.update(dict.fromkeys(factory.book.links, number))
         if (number in holding) != bool(factory.book.held):
@@ -130,7 +129,7 @@ class LspState:
         return changed(
             self,
             factories=self.factories.set(number, factory),
-            asleep=self.asleep.delete(number) if number in self.asleep else self.asleep,
+            resting=resting,
             channels=channels,
             holding=holding,
         )
@@ -148,7 +147,7 @@ class LspState:
         return replace(
             self,
             factories=factories,
-            asleep=self.asleep.set(number, asleep),
+            resting=self.resting.with_one(asleep),
             channels=channels,
             holding=self.holding - {number},
         )
@@ -167,7 +166,7 @@ class LspState:
         )
 
     def _has_settled(self, entry: FactoryEntry, node_id: bytes) -> bool:
-        if entry.number in self.asleep:
+        if entry.number not in self.factories:
             return False  # What is on chain keeps a factory awake.
         factory = self.factory(entry.number)
         return any(
@@ -221,28 +220,27 @@ class LspState:
                 if ordered[payment_hash].to == factory.stream
             }
         )
-        asleep = self.asleep.values()
+        resting = self.resting
         finished = [forward for book in books for _, forward in sorted(book.finished.items())]
         return Book(
             **merged,
             by_node=Map(by_node),
             held_for=Map(held_for),
             finished=Map(dict(enumerate(finished))),
-            n_finished=sum(one.n_finished for one in (*books, *asleep)),
-            earned_msat=sum(one.earned_msat for one in (*books, *asleep)),
+            n_finished=resting.n_finished + sum(book.n_finished for book in books),
+            earned_msat=resting.earned_msat + sum(book.earned_msat for book in books),
         )
 
     @cached_property
     def chain(self) -> KnownChain:
         """What the chain has of all of it."""
-        chains = [self.house.chain, *(factory.chain for factory in self.factories.values())]
-        confirmed: dict[Txid, int] = {}
-        spends: dict[OutPoint, Tx] = {}
-        refused: dict[Txid, tuple[str, ...]] = {}
-        for chain in chains:
-            confirmed.update(chain.confirmed)
-            spends.update(chain.spends)
-            refused.update(chain.refused)
+        confirmed, house = self.house.chain.confirmed, self.house.chain
+        spends: dict[OutPoint, Tx] = dict(house.spends)
+        refused: dict[Txid, tuple[str, ...]] = dict(house.refused)
+        for factory in self.factories.values():
+            confirmed = confirmed.update(dict(factory.chain.confirmed.walk()))
+            spends.update(factory.chain.spends)
+            refused.update(factory.chain.refused)
         return KnownChain(
             recent=self.scan.recent, confirmed=confirmed, spends=spends, refused=refused
         )
@@ -264,6 +262,25 @@ class LspState:
             for factory in self.all_factories()
             for client in factory.exits
         )
+
+
+class Sleepers(Mapping[int, Asleep]):
+    """What is known of the factories that sleep, by number; each is looked up in the journal."""
+
+    def __init__(self, state: LspState) -> None:
+        self._state = state
+
+    def __getitem__(self, number: int) -> Asleep:
+        found = None if number in self._state.factories else self._state.find(number)
+        if found is None:
+            raise KeyError(number)
+        return found
+
+    def __iter__(self) -> Iterator[int]:
+        return (number for number in self._state.house.order if number in self)
+
+    def __len__(self) -> int:
+        return self._state.resting.n
 
 
 def tip_of(factory: Factory, scan: Scan) -> tuple[BlockRef, ...]:
@@ -315,7 +332,7 @@ def taken_by(state: LspState, stream: str, *, sender: str) -> int:
     return _taken(state, stream).get(sender, 0)
 
 
-def _taken(state: LspState, stream: str) -> Map[str, int]:
+def _taken(state: LspState, stream: str) -> Mapping[str, int]:
     if stream == HOUSE:
         return state.house.post.taken
     if stream == CHAIN:

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import msgspec
 from immutables import Map
 
+from cromford.shelf import Shelf
+
 
 class Mail(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """One letter's content."""
@@ -201,9 +203,9 @@ class Post:
         taken: The number of the last letter taken from each sender.
     """
 
-    n_sent: Map[str, int] = field(default_factory=Map)
+    n_sent: Shelf[str, int] = field(default_factory=Shelf)
     outbox: Map[str, tuple[AnyMail, ...]] = field(default_factory=Map)
-    taken: Map[str, int] = field(default_factory=Map)
+    taken: Shelf[str, int] = field(default_factory=Shelf)
 
     def with_sent(self, letters: Iterable[Letter]) -> "Post":
         """Return the post with more letters in its outbox."""

@@ -19,6 +19,7 @@ from cromford.protocol.journal.known_chain import RECENT_BLOCKS
 from cromford.protocol.journal.mail import Letter, Post
 from cromford.protocol.journal.mail_records import MailTaken
 from cromford.protocol.journal.streams import HOUSE
+from cromford.shelf import Shelf, key_bytes
 
 UNKNOWN: Final = Txid(bytes(32))  # A block that left the chain, by its height alone.
 
@@ -38,9 +39,9 @@ class Scan:
 
     recent: tuple[BlockRef, ...] = ()
     recorded_height: int = -1
-    watchers: Map[OutPoint, tuple[str, ...]] = field(default_factory=Map)
-    watched: Map[str, Map[OutPoint, int]] = field(default_factory=Map)
-    told: Map[int, tuple[str, ...]] = field(default_factory=Map)
+    watchers: Shelf[OutPoint, tuple[str, ...]] = field(default_factory=Shelf)
+    watched: Shelf[str, Map[OutPoint, int]] = field(default_factory=Shelf)
+    told: Shelf[int, tuple[str, ...]] = field(default_factory=Shelf)
     post: Post = field(default_factory=Post)
 
     @property
@@ -66,11 +67,12 @@ class Scan:
         """Return the transactions of one block that are somebody's news, by stream."""
         found: dict[str, list[Tx]] = {}
         created: dict[OutPoint, set[str]] = {}
+        watchers = self.watchers.among({tx_in.outpoint for tx in txs for tx_in in tx.inputs})
         for tx in txs:
             streams = {
                 stream
                 for tx_in in tx.inputs
-                for watching in (created, self.watchers)
+                for watching in (created, watchers)
                 for stream in watching.get(tx_in.outpoint, ())
             }
             for stream in sorted(streams):
@@ -144,12 +146,16 @@ def _without_block(scan: Scan, height: int) -> Scan:
 
     A rescan names only the lowest that it takes back. What they made watched stays so: no harm.
     """
-    concerned = {stream for above, told in scan.told.items() if above >= height for stream in told}
+    above = dict(scan.told.walk(key_bytes(height)))
+    concerned = {stream for streams in above.values() for stream in streams}
+    told = scan.told
+    for gone in above:
+        told = told.delete(gone)
     return replace(
         scan,
         recent=tuple(block for block in scan.recent if block.height < height),
         recorded_height=height - 1,
-        told=Map({below: told for below, told in scan.told.items() if below < height}),
+        told=told,
         post=scan.post.with_sent(
             Letter(stream, mail.Lost(height=height)) for stream in (HOUSE, *sorted(concerned))
         ),
@@ -177,8 +183,8 @@ def _with_watch(scan: Scan, stream: str, asked: mail.Watch) -> Scan:
 
 
 def _with_watcher(
-    watchers: Map[OutPoint, tuple[str, ...]], stream: str, outpoints: Iterable[OutPoint]
-) -> Map[OutPoint, tuple[str, ...]]:
+    watchers: Shelf[OutPoint, tuple[str, ...]], stream: str, outpoints: Iterable[OutPoint]
+) -> Shelf[OutPoint, tuple[str, ...]]:
     return watchers.update(
         {outpoint: tuple(sorted({*watchers.get(outpoint, ()), stream})) for outpoint in outpoints}
     )

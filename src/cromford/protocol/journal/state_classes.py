@@ -13,19 +13,25 @@ from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 import msgspec
 
 from cromford.bitcoin.tx import Txid
+from cromford.shelf import Shelf
 
 Shape = str | list[Any]  # A type in plain data: its name, or a name and the types in it.
 
 
 @dataclass(frozen=True, slots=True)
 class StateClass:
-    """A class whose values may appear: its fields' types, and those that may be absent."""
+    """A class whose values may appear: its fields' types, and those that may be absent.
+
+    `shelves` are the fields that are shelves, with the name of the type of their keys.
+    """
 
     cls: type[Any]
     fields: dict[str, Shape]
     defaulted: frozenset[str]
+    shelves: dict[str, str]
 
 
+_MAPS: Final = {"Map", "dict"}
 Classes = tuple[dict[str, StateClass], dict[str, type[Enum]]]
 _KNOWN: Final[dict[tuple[type[Any], frozenset[type[Any]]], Classes]] = {}  # walked once each
 
@@ -81,7 +87,13 @@ def _described(cls: type[Any]) -> StateClass:
         defaulted = set(names[n_required:])
     else:
         raise TypeError(f"{cls.__name__} cannot be in a snapshot")
-    return StateClass(cls, {name: shape_of(hints[name]) for name in names}, frozenset(defaulted))
+    shapes = {name: shape_of(hints[name]) for name in names}
+    shelves = {
+        name: get_args(hints[name])[0].__name__
+        for name in names
+        if get_origin(hints[name]) is Shelf
+    }
+    return StateClass(cls, shapes, frozenset(defaulted), shelves)
 
 
 def shape_of(kind: Any) -> Shape:  # noqa: ANN401 - any annotation
@@ -100,7 +112,10 @@ def shape_of(kind: Any) -> Shape:  # noqa: ANN401 - any annotation
 
 
 def accepts(now: Shape, before: Shape) -> bool:
-    """Say whether whatever had one type has another, too: the same, or a union that has grown."""
+    """Say whether whatever had one type has another, too.
+
+    The same, a union that has grown, or a shelf that was a map in memory.
+    """
     if now == before:
         return True
     if isinstance(before, list) and before[0] == "|":
@@ -109,8 +124,9 @@ def accepts(now: Shape, before: Shape) -> bool:
         return any(accepts(one, before) for one in now[1:])
     if isinstance(now, str) or isinstance(before, str):
         return False
+    is_shelved = now[0] == Shelf.__name__ and before[0] in _MAPS
     return (
-        now[0] == before[0]
+        (now[0] == before[0] or is_shelved)
         and len(now) == len(before)
         and all(accepts(new, old) for new, old in zip(now[1:], before[1:], strict=True))
     )

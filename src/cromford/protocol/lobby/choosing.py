@@ -42,10 +42,7 @@ def most_sat(state: House, node_id: bytes) -> int:
 def room_sat(state: House) -> int:
     """Return how much the channels of one more factory may come to."""
     policy = state.config.policy
-    lent = sum(
-        sum(entry.capacity_sat) for entry in state.entries.values() if state.is_standing(entry)
-    )
-    return min(policy.capital_per_build_sat, policy.capital_max_sat - lent)
+    return min(policy.capital_per_build_sat, policy.capital_max_sat - state.lent_sat())
 
 
 def join_refusal(state: House, node_id: bytes, least_sat: int) -> str | None:

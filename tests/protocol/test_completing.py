@@ -1,0 +1,75 @@
+"""What an older version did not write of a state is what this one would have remembered."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from immutables import Map
+from tests.protocol.paying_clients import live_factory
+from tests.protocol.pump import Pump
+from tests.protocol.test_abandoned_fundings import abandon, unheard
+from tests.protocol.test_leaving import QUICK
+from tests.simulation.sums import check_sums
+
+from cromford.protocol.journal.client_state import ClientState
+from cromford.protocol.journal.completing import completed_client, completed_house
+from cromford.protocol.journal.house import DEAD, FUNDED, House
+from cromford.protocol.journal.lsp_state import LspState, new_lsp
+from cromford.protocol.journal.tally import Tally
+from cromford.shelf import Shelf
+from cromford.wallet.coins import Wallet
+
+
+def older_wallet(wallet: Wallet) -> Wallet:
+    return replace(wallet, unspent=Map(), touched=Shelf(), reserved_for=Shelf())
+
+
+def older(house: House) -> House:
+    """Return a house as it was read before there were shelves."""
+    entries = {key: replace(entry, own_pubkey=b"") for key, entry in house.entries.walk()}
+    return replace(
+        house,
+        entries=Shelf(entries),
+        tally=Tally(),
+        news=Shelf(),
+        wallet=older_wallet(house.wallet),
+    )
+
+
+def a_live_one() -> Pump:
+    return live_factory(2, policy=QUICK)
+
+
+def a_dead_one() -> Pump:
+    pump = unheard()
+    abandon(pump)
+    pump.mine(pump.policy.min_depth)
+    return pump
+
+
+@pytest.mark.parametrize(("made", "status"), [(a_live_one, FUNDED), (a_dead_one, DEAD)])
+def test_an_older_house_finds_by_other_keys_what_it_had(
+    made: Callable[[], Pump], status: str
+) -> None:
+    pump = made()
+    state: LspState = pump.lsp.state
+    house = state.house
+    assert {entry.status for entry in house.factories()} == {status}
+    completed = completed_house(older(house))
+    assert (completed.tally, completed.entries) == (house.tally, house.entries)
+    assert completed.news == house.news
+    check_sums(replace(state, house=completed))
+    assert older(completed) == older(house)
+
+
+def test_an_older_client_finds_its_coins_by_other_keys() -> None:
+    pump = a_live_one()
+    client: ClientState = pump.clients[0].state
+    older_one = replace(client, wallet=older_wallet(client.wallet))
+    assert completed_client(older_one) == client
+
+
+def test_who_has_no_journal_has_nobody_who_sleeps() -> None:
+    state = new_lsp(a_live_one().lsp.state.config)
+    assert list(state.due_at(1_000_000)) == []
+    assert dict(state.asleep) == {}

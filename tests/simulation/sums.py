@@ -1,0 +1,38 @@
+"""What an LSP adds up as it goes is what a look at each factory would say."""
+
+from cromford.daemon.views.lsp import capital, is_locking, locked_sat
+from cromford.protocol.journal.house import DEAD, FUNDED
+from cromford.protocol.journal.lsp_state import LspState
+from cromford.protocol.journal.sleep import Resting
+
+
+def check_sums(state: LspState) -> None:
+    """Fail if a sum is not that of its parts."""
+    house, wallet = state.house, state.house.wallet
+    entries = list(house.factories())
+    standing = [entry for entry in entries if house.is_standing(entry)]
+    assert house.lent_sat() == sum(sum(entry.capacity_sat) for entry in standing)
+    assert house.tally.n_funded == sum(entry.status in {FUNDED, DEAD} for entry in entries)
+    locking = [entry for entry in entries if is_locking(state, entry)]
+    assert capital(state, locking)["locked_sat"] == locked_sat(state)
+    resting = Resting()
+    for number in state.asleep:
+        resting = resting.with_one(state.asleep[number])
+    assert state.resting == resting
+
+    coins = dict(wallet.coins.walk())
+    unspent = {outpoint: coin for outpoint, coin in coins.items() if coin.spent_height is None}
+    assert dict(wallet.unspent) == unspent
+    heights = [(height, one) for height, of in wallet.touched.walk() for one in of]
+    assert sorted(set(heights)) == sorted(
+        {
+            (height, outpoint)
+            for outpoint, coin in coins.items()
+            for height in (coin.height, coin.spent_height)
+            if height is not None
+        }
+    )
+    for outpoint, owner in wallet.reserved.walk():
+        assert outpoint in wallet.reserved_for[owner]
+    confirmed = {txid: height for height, txids in house.news.walk() for txid in txids}
+    assert confirmed == house.chain.confirmed

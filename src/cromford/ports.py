@@ -4,7 +4,7 @@ An adapter implements one of them for real; the simulation implements all of the
 pure floors never see a port: they return records and effects, and the driver calls these.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 

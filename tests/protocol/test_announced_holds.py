@@ -140,12 +140,12 @@ def test_a_client_announces_a_few_at_a_time_and_those_that_are_over_make_room() 
     pump, _, bob = town()
     requests = [invoice_of(pump, bob, HOUR) for _ in range(ANNOUNCED_MAX + 1)]
     assert [agreed(bob, one) for one in requests] == [HOUR] * ANNOUNCED_MAX + [0]
-    known = pump.lsp.state.house.announced
+    known = pump.lsp.state.house.expected.of_clients
     assert {node_id: len(of_client) for node_id, of_client in known.items()} == {
         bob.node_id: ANNOUNCED_MAX
     }
     blocks(pump, (EXPIRY_SECONDS + HOUR) // 600 + 1)
-    assert not pump.lsp.state.house.announced
+    assert not pump.lsp.state.house.expected.of_clients
     assert agreed(bob, invoice_of(pump, bob, HOUR)) == HOUR
 
 

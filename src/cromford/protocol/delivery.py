@@ -238,7 +238,7 @@ class _Desk:
         return self._round.house_now().streams_of(node_id)
 
     def hold_seconds(self, node_id: bytes, payment_hash: bytes) -> int:
-        return self._round.house_now().hold_seconds(node_id, payment_hash)
+        return self._round.house_now().expected.hold_seconds(node_id, payment_hash)
 
     def has_coins(self, outpoints: Sequence[OutPoint]) -> bool:
         return self._round.house_now().has_coins(outpoints)

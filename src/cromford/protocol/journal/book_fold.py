@@ -36,7 +36,7 @@ def apply_to_book(book: Book, record: cr.BookRecord) -> Book:
             begun = changed(book, n_begun=book.n_begun + 1)
             return _with_invoice(begun, _invoice_of(record, number=begun.n_begun))
         case cr.HoldAgreed(payment_hash=payment_hash):
-            agreed = replace(book.invoices[payment_hash], agreed_seconds=record.hold_seconds)
+            agreed = changed(book.invoices[payment_hash], agreed_seconds=record.hold_seconds)
             return _with_invoice(book, agreed)
         case cr.InvoiceExpired(payment_hash=payment_hash):
             return _with_invoice(book, changed(book.invoices[payment_hash], is_expired=True))

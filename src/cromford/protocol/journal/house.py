@@ -18,6 +18,7 @@ from cromford.protocol.journal import mail
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal import spending_records as sr
 from cromford.protocol.journal.encoding import decoded
+from cromford.protocol.journal.expected import ExpectedPayments
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.lsp_config import LspConfig
 from cromford.protocol.journal.mail import Letter, Post
@@ -114,14 +115,6 @@ class FactoryEntry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Announced:
-    """A payment that a client expects: how long it is held, and until when it is known."""
-
-    hold_seconds: int
-    until_height: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class HousePayment:
     """An invoice that the operator pays, once for each hash.
 
@@ -174,7 +167,7 @@ class House:
     given_up: frozenset[bytes] = frozenset()  # attempts whose funding was, until one is dead
     payments: Map[bytes, HousePayment] = field(default_factory=Map)  # by payment hash
     n_payments: int = 0
-    announced: Map[bytes, Map[bytes, Announced]] = field(default_factory=Map)  # client, hash
+    expected: ExpectedPayments = field(default_factory=ExpectedPayments)
     post: Post = field(default_factory=Post)
     connected: frozenset[bytes] = frozenset()
     members: Mapping[bytes, Member] = field(default_factory=dict)
@@ -244,11 +237,6 @@ class House:
         """Say whether the wallet has all these coins, in a block and unspent."""
         coins = [self.wallet.coins.get(outpoint) for outpoint in outpoints]
         return all(coin is not None and coin.spent_height is None for coin in coins)
-
-    def hold_seconds(self, node_id: bytes, payment_hash: bytes) -> int:
-        """Return how long a payment is held because its payee announced it; 0 if it did not."""
-        found = self.announced.get(node_id, Map()).get(payment_hash)
-        return 0 if found is None else found.hold_seconds
 
     # How reliable a client is
 
@@ -347,13 +335,8 @@ def apply_to_house(house: House, record: r.AnyRecord) -> House:
             return _with_order(house, record)
         case lr.Attendance():
             return _with_attendance(house, record)
-        case lr.PaymentExpected(node_id=node_id):
-            known = house.announced.get(node_id, Map())
-            announced = Announced(
-                hold_seconds=record.hold_seconds, until_height=record.until_height
-            )
-            of_client = known.set(record.payment_hash, announced)
-            return replace(house, announced=house.announced.set(node_id, of_client))
+        case lr.PaymentExpected():
+            return replace(house, expected=house.expected.with_payment(record))
         case lr.PaymentOrdered(to=to, asked=asked):
             number = house.n_payments + 1
             payment = HousePayment(asked=asked, to=to, number=number)
@@ -472,19 +455,8 @@ def _with_block(house: House, found: mail.Found) -> House:
         faults=_recent(house.faults, height - BAN_BLOCKS),
         aborts=_recent(house.aborts, height - PAUSE_BLOCKS),
         joins=_recent(house.joins, height - PAUSE_BLOCKS),
-        announced=_still_expected(house.announced, height),
+        expected=house.expected.at_height(height),
     )
-
-
-def _still_expected(
-    announced: Map[bytes, Map[bytes, Announced]], height: int
-) -> Map[bytes, Map[bytes, Announced]]:
-    """Return what is not over at a height; there is no more of it than of open invoices."""
-    for node_id, of_client in [*announced.items()]:
-        expected = Map({k: one for k, one in of_client.items() if one.until_height > height})
-        if len(expected) < len(of_client):
-            announced = announced.set(node_id, expected) if expected else announced.delete(node_id)
-    return announced
 
 
 def _with_attendance(house: House, record: lr.Attendance) -> House:

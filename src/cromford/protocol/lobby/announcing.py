@@ -5,8 +5,6 @@ The house remembers a few of each client who has a channel, for as long as they 
 
 from typing import Final
 
-from immutables import Map
-
 from cromford.protocol.htlc_blocks import hold_blocks
 from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal.house import House
@@ -30,9 +28,9 @@ def on_announced(turn: Turn[House], node_id: bytes, message: m.AnnounceHash) -> 
 def _agreed(turn: Turn[House], node_id: bytes, message: m.AnnounceHash) -> int:
     house = turn.state
     hold_seconds = min(message.hold_seconds, house.config.policy.announced_hold_seconds)
-    known = house.announced.get(node_id, Map())
+    known = house.expected.of(node_id)
     if message.payment_hash in known:
-        return house.hold_seconds(node_id, message.payment_hash)
+        return house.expected.hold_seconds(node_id, message.payment_hash)
     if hold_seconds == 0 or node_id not in house.of_client or len(known) >= ANNOUNCED_MAX:
         return 0
     known_blocks = hold_blocks(message.expiry_seconds + hold_seconds)

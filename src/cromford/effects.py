@@ -112,11 +112,13 @@ class SignSpending:
 class Broadcast:
     """Publish a transaction. Answered by `BroadcastRefused` if the node refuses it.
 
-    `stream` is whose transaction it is; the turn that asks writes it in.
+    `stream` is whose transaction it is; the turn that asks writes it in. One that `replaces` was
+    signed anew for the fees of this block: that another waits that pays more is no news.
     """
 
     name: str
     tx: Tx
+    replaces: bool = False
     stream: str = field(default="", compare=False)
 
 

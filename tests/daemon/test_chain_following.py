@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from tests.scripted_chain import ScriptedChain, ref
@@ -15,6 +15,7 @@ from cromford.daemon.chain_following import ChainFollowing
 from cromford.ports import BlockRef, ChainUnavailable, CredentialsRefused
 from cromford.protocol import events as ev
 from cromford.protocol.facts import Facts
+from cromford.watch.feerates import OwnFees
 
 NOW = 1_700_000_000
 REMEMBERED = 5  # A role forgets old blocks; this one soon.
@@ -420,5 +421,35 @@ def test_a_role_whose_blocks_were_pruned_is_told_of_headers() -> None:
             await seen.until(lambda: len(seen.reader.told) == 2)
             assert [facts.header_height for facts in seen.reader.told] == [300, 303]
             assert not seen.reader.events
+
+    asyncio.run(scenario())
+
+
+def test_a_role_decides_about_a_block_by_what_its_node_asks_for_on_that_day() -> None:
+    """A node that does not answer has not changed its mind."""
+
+    async def scenario() -> None:
+        chain = mined(10)
+        async with eyes(chain, [ref(chain.active[10])]) as seen:
+            await seen.until(lambda: len(seen.reader.told) == 1)
+            assert seen.following.facts().fees == OwnFees()
+            chain.estimates = {2: 5_000, 36: 700}
+            chain.relay = replace(chain.relay, mempool_min_sat_per_kw=750)
+            chain.mine(1)
+            await seen.until(lambda: seen.reader.height == 11)
+            fees = seen.following.facts().fees
+            expected = ((2, 5_000), (6, 5_000), (36, 700), (144, 700), (1008, 700))
+            assert fees.estimates == expected
+            assert fees.mempool_min_sat_per_kw == 750
+            assert [fees.within(n) for n in (1, 2, 35, 36, 1_000)] == [
+                5_000,
+                5_000,
+                5_000,
+                750,
+                750,
+            ]
+            chain.is_silent = True
+            await chain.until_asked(3)
+            assert seen.following.facts().fees == fees
 
     asyncio.run(scenario())

@@ -37,6 +37,7 @@ from cromford.signing.keychain import ChannelKey, Keychain, seed_fingerprint
 from cromford.signing.signer import Signer
 from cromford.signing.task import SigningTask
 from cromford.wallet.account import Account
+from cromford.watch.feerates import OwnFees
 from cromford.wire import messages as m
 from cromford.wire.messages import decode_message
 from tests.simulation.sums import check_sums
@@ -218,6 +219,7 @@ class SimNode:
         self.notebook = notebook
         self.driver: Driver[Any] | None = None
         self.facts_at = facts_at
+        self.fees = OwnFees()
         self.signer: Signer | None = None
         self.known_height = -1
         self._perform = perform
@@ -237,7 +239,7 @@ class SimNode:
     @property
     def facts(self) -> Facts:
         """What a decision may read now."""
-        return self.facts_at(self.state.chain.height)
+        return replace(self.facts_at(self.state.chain.height), fees=self.fees)
 
     def durable_state(self) -> Any:
         """The state a restart would find, all of it in memory."""

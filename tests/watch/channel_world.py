@@ -7,7 +7,7 @@ from typing import Final
 
 from tests.channel.specimen import payment_hash, preimage
 
-from cromford.bitcoin.fees import fee_sat_of
+from cromford.bitcoin.fees import MIN_RELAY_SAT_PER_KW, P2TR_DUST_SAT, fee_sat_of
 from cromford.bitcoin.network import REGTEST
 from cromford.bitcoin.script import ANCHOR_SCRIPT, p2tr_script
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut
@@ -33,7 +33,14 @@ from cromford.watch.channel_exit import (
     left_behind,
     outpoints_of_interest,
 )
-from cromford.watch.landed import LandedChannel, PeerCommitment, RevokedCommitment
+from cromford.watch.feerates import OwnFees
+from cromford.watch.landed import (
+    LandedChannel,
+    PeerCommitment,
+    RevokedCommitment,
+    Sweepable,
+    takings,
+)
 from cromford.watch.sweep import TakingTx
 
 CAPACITY_SAT: Final = 1_000_000
@@ -241,6 +248,7 @@ class Side:
     revoked: RevokedCommitment | None = None
     preimages: Mapping[bytes, bytes] = field(default_factory=dict)
     feerate_sat_per_kw: int = FEERATE_SAT_PER_KW
+    fees: OwnFees | None = None  # None: those of one feerate
     is_leaving: bool = False
 
     @property
@@ -265,7 +273,7 @@ class Side:
                 heights={one: world.heights[one] for one in txids if one in world.heights},
                 tip_height=world.tip_height,
                 payout_script=PAYOUTS[self.party],
-                feerate_sat_per_kw=self.feerate_sat_per_kw,
+                fees=self.fees or flat(self.feerate_sat_per_kw),
             )
             if asked >= set(outpoints_of_interest(channel)):
                 return channel
@@ -384,9 +392,25 @@ def coins_sat(side: Side) -> list[int]:
     return sorted(txout.amount_sat for _, txout in coins(side))
 
 
+def flat(feerate_sat_per_kw: int) -> OwnFees:
+    """Return the fees of a node that says one feerate, whatever it is asked."""
+    return OwnFees(estimates=((1, feerate_sat_per_kw),))
+
+
 def fee_of(tx: Tx, prevouts: Mapping[OutPoint, TxOut]) -> int:
     spent_sat = sum(prevouts[tx_in.outpoint].amount_sat for tx_in in tx.inputs)
     return spent_sat - sum(txout.amount_sat for txout in tx.outputs)
+
+
+def is_race(tx: Tx, sides: Sequence[Side]) -> bool:
+    """Say whether a transaction takes something that somebody else may take, too."""
+    contested = {
+        one.outpoint
+        for side in sides
+        for one in takings(side.channel())
+        if isinstance(one, Sweepable) and one.rival_height is not None
+    }
+    return any(tx_in.outpoint in contested for tx_in in tx.inputs)
 
 
 def assert_adds_up(world: World, *sides: Side, feerate_sat_per_kw: int = FEERATE_SAT_PER_KW) -> int:
@@ -401,8 +425,11 @@ def assert_adds_up(world: World, *sides: Side, feerate_sat_per_kw: int = FEERATE
         fee_sat = fee_of(tx, outputs)
         fees_sat += fee_sat
         if tx.version == 2:
-            assert fee_sat == fee_sat_of(vsize=tx.vsize, feerate_sat_per_kw=feerate_sat_per_kw)
-            assert len(tx.outputs) == 1
+            own_sat = fee_sat_of(vsize=tx.vsize, feerate_sat_per_kw=feerate_sat_per_kw)
+            assert fee_sat == own_sat or is_race(tx, sides)
+            assert fee_sat >= fee_sat_of(vsize=tx.vsize, feerate_sat_per_kw=MIN_RELAY_SAT_PER_KW)
+            (output,) = tx.outputs
+            assert output.amount_sat >= P2TR_DUST_SAT
     spent = {tx_in.outpoint for tx in txs for tx_in in tx.inputs}
     unspent = {one: txout for one, txout in outputs.items() if one not in spent}
     left = {one.outpoint: one.amount_sat for side in sides for one in side.left()}

@@ -255,16 +255,20 @@ def test_what_nobody_else_can_take_is_swept_together_and_the_rest_alone(world: W
     pair.other.preimages = knowing(0, 1, 2)
     publish([pair.leaver])
     world.mine()
-    [together] = [action for action in pair.other.actions() if isinstance(action, TakingTx)]
-    assert together.name == "sweep"
-    assert len(together.inputs) == 1 + 3  # Before the expiry only it can take them.
+    racing, own = [action for action in pair.other.actions() if isinstance(action, TakingTx)]
+    assert (racing.name, own.name) == ("sweep htlcs", "sweep")
+    assert len(own.inputs) == 1
+    assert len(racing.inputs) == 3  # Before the expiry only it can take them.
 
     world.mine_to(pair.expiry - 1)
     assert pair.other.actions()[0] == Wait(name="htlc accepter 0", height=pair.expiry + 1)
-    assert [one for one in pair.other.actions() if isinstance(one, TakingTx)] == [together]
+    later, own_later = [one for one in pair.other.actions() if isinstance(one, TakingTx)]
+    assert own_later == own
+    assert later.inputs == racing.inputs
+    assert later.fee_sat > racing.fee_sat  # It did not confirm, and the expiry comes nearer.
     world.mine()
     names = [action.name for action in pair.other.actions() if isinstance(action, TakingTx)]
-    assert sorted(names) == ["sweep", "sweep htlc accepter 0", "sweep htlc opener 0"]
+    assert sorted(names) == ["sweep", "sweep htlc accepter 0", "sweep htlc opener 0", "sweep htlcs"]
 
     world.mine_to(pair.expiry + 10)
     alone = [action for action in pair.other.actions() if isinstance(action, TakingTx)]

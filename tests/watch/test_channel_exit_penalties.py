@@ -1,8 +1,10 @@
 """A peer that publishes what it revoked loses everything, whatever it made of it meanwhile."""
 
+import itertools
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +15,7 @@ from tests.watch.channel_world import (
     FEERATE_SAT_PER_KW,
     KEYS,
     PAYOUTS,
+    TERMS,
     Side,
     World,
     assert_adds_up,
@@ -29,11 +32,12 @@ from tests.watch.channel_world import (
     settle,
 )
 
-from cromford.bitcoin.fees import fee_sat_of
+from cromford.bitcoin.fees import MIN_RELAY_SAT_PER_KW, P2TR_DUST_SAT, fee_sat_of
 from cromford.channel.commitment import CommitmentOutputKind, commitment_number_of
 from cromford.channel.content import Htlc
-from cromford.channel.terms import Party
+from cromford.channel.terms import ChannelTerms, Party
 from cromford.watch.channel_exit import Unrecognised, Wait, preimages_seen
+from cromford.watch.feerates import LAST_BLOCKS, OwnFees
 from cromford.watch.sweep import TakingTx
 
 CHEATERS = pytest.mark.parametrize("cheater", list(Party), ids=lambda party: party.name.lower())
@@ -58,14 +62,20 @@ class Fraud:
 
 
 def fraud_of(
-    world: World, cheater: Party, *, in_blocks: int = 20, htlcs: list[Htlc] | None = None
+    world: World,
+    cheater: Party,
+    *,
+    in_blocks: int = 20,
+    htlcs: list[Htlc] | None = None,
+    terms: ChannelTerms = TERMS,
 ) -> Fraud:
     """Return a cheater that holds commitment 4, which it has revoked, and both latest ones."""
     funding = world.funded()
     expiry = world.tip_height + in_blocks
-    old = built(funding, cheater, htlcs_of(expiry) if htlcs is None else htlcs, number=4)
-    latest = built(funding, cheater)
-    own = built(funding, cheater.other)
+    pending = htlcs_of(expiry) if htlcs is None else htlcs
+    old = built(funding, cheater, pending, number=4, terms=terms)
+    latest = built(funding, cheater, terms=terms)
+    own = built(funding, cheater.other, terms=terms)
     return Fraud(
         cheater=Side(world, held_of(old), (peers(own),), is_leaving=True),
         honest=Side(world, held_of(own), (peers(latest),), revoked(old)),
@@ -122,9 +132,12 @@ def test_what_a_cheater_made_of_htlcs_is_taken_too(world: World, cheater: Party)
     )
     [penalty] = [one for one in fraud.honest.actions() if one_name(one) == "penalty"]
     assert isinstance(penalty, TakingTx)
-    # Before the cheater's expiries and delays are over, only the honest party can take these:
-    # both balances, the three it has not touched, and what it made of the other three.
-    assert len(penalty.inputs) == 2 + 3 + 3
+    # Before the cheater's expiries and delays are over, only the honest party can take these: its
+    # balance, the three it has not touched, and what it made of the other three.
+    assert len(penalty.inputs) == 1 + 3 + 3
+    [own] = [one for one in fraud.honest.actions() if one_name(one) == "sweep"]
+    assert isinstance(own, TakingTx)
+    assert len(own.inputs) == 1  # What is its own anyway pays nothing for the race.
     settle(world, fraud.honest)
     assert_punished(world, fraud)
 
@@ -277,3 +290,65 @@ def test_any_revoked_commitment_is_taken_whole(
     settle(world, fraud.honest)
     assert_punished(world, fraud)
     assert {txout.script_pubkey for _, txout in coins(fraud.honest)} == {PAYOUTS[cheater.other]}
+
+
+# --- what a penalty pays ---
+
+DEAR: Final = 750  # 3 sat/vB: what a mempool asks for that is fuller than the terms foresaw.
+
+
+def penalty_of(side: Side) -> TakingTx:
+    (penalty,) = (one for one in side.actions() if one_name(one) == "penalty")
+    assert isinstance(penalty, TakingTx)
+    return penalty
+
+
+@CHEATERS
+@pytest.mark.parametrize("terms_feerate", [27, 500])
+def test_a_penalty_pays_what_its_own_node_asks_whatever_the_terms_say(
+    world: World, cheater: Party, terms_feerate: int
+) -> None:
+    """At 0.1 sat/vB, or at 2, a mempool that asks for 3 would not have heard of it."""
+    fraud = fraud_of(world, cheater, terms=replace(TERMS, feerate_per_kw=terms_feerate))
+    fraud.honest.fees = OwnFees(mempool_min_sat_per_kw=DEAR, fallback_sat_per_kw=500)
+    publish([fraud.cheater])
+    world.mine()
+    for action in fraud.honest.actions():
+        if isinstance(action, TakingTx):
+            least_sat = fee_sat_of(vsize=action.vsize, feerate_sat_per_kw=DEAR)
+            stake_sat = sum(one.prevout.amount_sat for one in action.inputs)
+            assert action.fee_sat >= min(2 * least_sat - 1, stake_sat - P2TR_DUST_SAT) >= least_sat
+    settle(world, fraud.honest)
+    assert coins(fraud.cheater) == []
+
+
+@CHEATERS
+def test_a_penalty_rises_with_every_block_and_never_touches_an_own_balance(
+    world: World, cheater: Party
+) -> None:
+    """As if every block were full: nothing confirms until the cheater may take its balance."""
+    delay = 60
+    terms = replace(TERMS, to_self_delay_opener=delay, to_self_delay_accepter=delay)
+    fraud = fraud_of(world, cheater, in_blocks=200, terms=terms)
+    publish([fraud.cheater])
+    world.mine()
+    landed, penalties, own_fees = world.tip_height, [], set()
+    for _ in range(delay - 1):
+        penalties.append(penalty_of(fraud.honest))
+        own_fees |= {
+            one.fee_sat
+            for one in fraud.honest.actions()
+            if isinstance(one, TakingTx) and one.name == "sweep"
+        }
+        world.mine()
+    assert world.tip_height == landed + delay - 1, "the cheater's balance is free in the next block"
+    assert len(own_fees) == 1, "what is one's own anyway pays one day's rate"
+    stake_sat = sum(one.prevout.amount_sat for one in penalties[0].inputs)
+    half_sat, all_sat = stake_sat // 2, stake_sat - P2TR_DUST_SAT
+    fees = [one.fee_sat for one in penalties]
+    assert fees[0] == fee_sat_of(vsize=penalties[0].vsize, feerate_sat_per_kw=FEERATE_SAT_PER_KW)
+    for earlier, later in itertools.pairwise(penalties):
+        again_sat = fee_sat_of(vsize=later.vsize, feerate_sat_per_kw=MIN_RELAY_SAT_PER_KW)
+        assert later.fee_sat >= earlier.fee_sat + again_sat or later.fee_sat in {half_sat, all_sat}
+    assert max(fees[:-LAST_BLOCKS]) <= half_sat
+    assert fees[-1] == all_sat

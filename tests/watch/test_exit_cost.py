@@ -14,6 +14,7 @@ from tests.watch.channel_world import (
     World,
     coins_sat,
     fee_of,
+    flat,
     fresh_world,
     knowing,
     pair_of,
@@ -60,7 +61,7 @@ def test_leaving_costs_and_gives_what_was_told(
     told = exit_cost_of(
         side.finished,
         landed_height=landed_height,
-        feerate_sat_per_kw=feerate,
+        fees=flat(feerate),
         preimages=side.preimages,
     )
     settle(world, side)
@@ -89,7 +90,7 @@ def test_leaving_without_htlcs_is_a_commitment_and_a_sweep(world: World) -> None
     told = exit_cost_of(
         pair.leaver.finished,
         landed_height=800_000,
-        feerate_sat_per_kw=FEERATE_SAT_PER_KW,
+        fees=flat(FEERATE_SAT_PER_KW),
         preimages={},
     )
     assert [(one.name, one.delay_blocks) for one in told.steps] == [("commitment", 1), ("sweep", 9)]
@@ -107,7 +108,7 @@ def test_the_published_type_says_that_its_transactions_need_children(world: Worl
     side = pair.leaver
     side.preimages = knowing(4)
     with pytest.raises(ChildrenPay, match="feerate_per_kw"):
-        exit_cost_of(side.finished, landed_height=1, feerate_sat_per_kw=25, preimages={})
+        exit_cost_of(side.finished, landed_height=1, fees=flat(25), preimages={})
     assert side.actions() == (NeedsChild(due=PublishCommitment(tx=side.finished.tx)),)
 
     landed = landed_by_hand(side, {}, tip_height=pair.expiry)
@@ -180,7 +181,6 @@ def test_what_is_known_must_fit_together(world: World) -> None:
         ({"spends": {other: tx}}, "does not spend"),
         ({"heights": {}}, "heights"),
         ({"payout_script": b"\x00\x14" + bytes(20)}, "payout_script"),
-        ({"feerate_sat_per_kw": 24}, "feerate_sat_per_kw"),
     ]
     for change, field in wrong:
         with pytest.raises(ValueError, match=field):

@@ -20,6 +20,7 @@ from cromford.protocol.journal.scan_records import Scanned
 from cromford.protocol.journal.spending_records import SpendingAbandoned
 
 RETRY_SECONDS: Final = 1.0
+PAYS_TOO_LITTLE: Final = "insufficient fee"  # Core's word for less than what it would replace.
 
 _log = logging.getLogger(__name__)
 
@@ -122,6 +123,9 @@ class ChainEffects:
         except TxRefused as refused:
             if tx.txid in self._given_up:
                 return  # It was given up while the node was asked: nobody is refused anything.
+            if asked.replaces and refused.reason.startswith(PAYS_TOO_LITTLE):
+                _log.debug("tx_waits name=%s txid=%s reason=%s", name, tx.txid, refused.reason)
+                return
             height = self._height()
             if self.refusals.refused(name, tx, refused.reason, height=height):
                 _log.warning("tx_refused name=%s txid=%s reason=%s", name, tx.txid, refused.reason)

@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 from cromford.adapters.follower import ChainFollower, Connected
 from cromford.bitcoin.tx import Tx
 from cromford.daemon.freshness import Freshness, Stale
+from cromford.daemon.own_fees import asked_again
 from cromford.ports import (
     BlockRef,
     BlocksPruned,
@@ -19,6 +20,7 @@ from cromford.ports import (
 )
 from cromford.protocol import events as ev
 from cromford.protocol.facts import Facts
+from cromford.watch.feerates import FALLBACK_SAT_PER_KW, OwnFees
 
 WAIT_FIRST_SECONDS: Final = 0.5
 WAIT_MAX_SECONDS: Final = 30.0
@@ -53,6 +55,7 @@ class ChainFollowing:
         check: Asks the node whether it is the one we need, at first and whenever it was away.
         has_real_time: Whether blocks are stamped when they are mined.
         poll_seconds: How often the node is asked for a new tip.
+        fallback_sat_per_kw: What our own transactions pay where the node has no estimate.
         answered: Told each time that the node has answered all it was asked.
         clock: Returns the seconds since 1970, UTC.
     """
@@ -65,6 +68,7 @@ class ChainFollowing:
         check: Callable[[], Awaitable[None]],
         has_real_time: bool,
         poll_seconds: float,
+        fallback_sat_per_kw: int = FALLBACK_SAT_PER_KW,
         answered: Callable[[], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -74,6 +78,7 @@ class ChainFollowing:
         self._poll_seconds = poll_seconds
         self._answered = answered
         self._clock = clock
+        self._fees = OwnFees(fallback_sat_per_kw=fallback_sat_per_kw)
         self._freshness = Freshness(has_real_time=has_real_time, started_at=clock())
         self._told: Stale | None = None
         self._is_told_fresh = False  # The role knows.
@@ -94,6 +99,7 @@ class ChainFollowing:
         return Facts(
             stale=None if stale is None else str(stale),
             header_height=self._freshness.header_height,
+            fees=self._fees,
         )
 
     def shown(self) -> dict[str, Any]:
@@ -150,6 +156,7 @@ class ChainFollowing:
 
     async def _follow(self, follower: ChainFollower) -> None:
         async for batch in follower.batches():
+            self._fees = await asked_again(self._chain, self._fees)
             known = follower.known
             for happened in batch:
                 if follower.known is not known:

@@ -248,13 +248,16 @@ class ClientDaemon(Daemon[ClientState]):
         }
 
     async def _exit_plan(self, params: dict[str, Any]) -> object:
-        return exit_plan(self.driver.state, self._complete(params))
+        return exit_plan(self.driver.state, self._complete(params), self.facts.fees)
 
     async def _exit_start(self, params: dict[str, Any]) -> object:
         attempt = self._complete(params)
         self.request(ev.ExitRequested(attempt_id=attempt.attempt_id))
         after = self.driver.state.attempts[attempt.attempt_id]
-        return {"exiting": True, "next": exit_plan(self.driver.state, after)["next"]}
+        return {
+            "exiting": True,
+            "next": exit_plan(self.driver.state, after, self.facts.fees)["next"],
+        }
 
     def _refused(self, attempt: ClientAttempt) -> list[dict[str, Any]]:
         """Return which transactions of a factory the node does not take."""

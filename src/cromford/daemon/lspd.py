@@ -341,7 +341,7 @@ class LspDaemon(Daemon[LspState]):
         self.request(ev.ExitRequested(attempt_id=attempt_id, client=wanted.client))
         return {
             "exiting": True,
-            "next": exit_next(self._named(attempt_id), wanted.client),
+            "next": exit_next(self._named(attempt_id), wanted.client, self.facts.fees),
         }
 
     def _factory(self, params: dict[str, Any]) -> Factory:

@@ -8,6 +8,7 @@ from cromford.adapters.peer_address import PeerAddress
 from cromford.adapters.places import Limits
 from cromford.bitcoin.network import Network
 from cromford.protocol.policy import ClientPolicy, LspPolicy, check_is_safe
+from cromford.watch.feerates import FALLBACK_SAT_PER_KW
 
 POLL_SECONDS: Final = 2.0  # How often a daemon asks its node for a new tip.
 LOG_LEVEL: Final = "info"
@@ -47,6 +48,7 @@ class LspOptions:
     policy: LspPolicy
     limits: Limits = field(default_factory=Limits)
     poll_seconds: float = POLL_SECONDS
+    fallback_sat_per_kw: int = FALLBACK_SAT_PER_KW
     log_level: str = LOG_LEVEL
     log_format: str = LOG_FORMAT
     metrics_port: int | None = None  # None: no metrics are served
@@ -68,6 +70,7 @@ class ClientOptions:
     lsp: PeerAddress
     policy: ClientPolicy
     poll_seconds: float = POLL_SECONDS
+    fallback_sat_per_kw: int = FALLBACK_SAT_PER_KW
     log_level: str = LOG_LEVEL
     log_format: str = LOG_FORMAT
     metrics_port: int | None = None  # None: no metrics are served

@@ -103,6 +103,7 @@ class Daemon(Generic[S]):
             ),
             has_real_time=network != REGTEST,
             poll_seconds=options.poll_seconds,
+            fallback_sat_per_kw=options.fallback_sat_per_kw,
             answered=self._chain_effects.node_answers,
         )
         with contextlib.ExitStack() as undo:

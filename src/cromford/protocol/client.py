@@ -15,6 +15,7 @@ from cromford.protocol.channels import client as channels
 from cromford.protocol.channels.payments import take_back_late
 from cromford.protocol.channels.steps import on_nonce_deadline, on_revocation_deadline
 from cromford.protocol.exiting import client as exiting
+from cromford.protocol.exiting.channel import ANY_FEES
 from cromford.protocol.facts import FRESH, Facts
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal.client_state import ClientState, apply, new_client
@@ -22,6 +23,7 @@ from cromford.protocol.journal.known_chain import relevant_txs
 from cromford.protocol.lobby import client as lobby
 from cromford.protocol.opening import client as opening
 from cromford.protocol.turn import Decision, Turn
+from cromford.watch.feerates import OwnFees
 from cromford.wire import messages as m
 
 __all__ = ["apply", "decide", "new_client", "relevant", "resume"]
@@ -67,7 +69,10 @@ def _take_from_world(turn: Turn[ClientState], event: ev.WorldEvent) -> None:
     match event:
         case ev.DaemonStarted(unix_time=unix_time):
             opening.void_connection(turn, r.Started())
-            turn.ask(*resume(turn.state), *channels.invoice_deadlines(turn.state, unix_time))
+            turn.ask(
+                *resume(turn.state, turn.facts.fees),
+                *channels.invoice_deadlines(turn.state, unix_time),
+            )
         case ev.ConnectionOpened(node_id=node_id):
             _on_connection(turn, node_id)
         case ev.ConnectionClosed(node_id=node_id):
@@ -116,12 +121,12 @@ def apply_in(state: ClientState, _stream: str, record: r.AnyRecord) -> ClientSta
     return apply(state, record)
 
 
-def resume(state: ClientState) -> tuple[fx.Effect, ...]:
+def resume(state: ClientState, fees: OwnFees = ANY_FEES) -> tuple[fx.Effect, ...]:
     """Return what is still owed, whatever was done before: each exit's next step, payments."""
     exits = (
         effect
         for attempt in state.attempts.values()
-        for effect in exiting.exit_effects(state, attempt)
+        for effect in exiting.exit_effects(state, attempt, fees)
     )
     return (*exits, *spending.owed_spendings(state.wallet))
 
@@ -163,7 +168,7 @@ def _on_block(turn: Turn[ClientState], event: ev.BlockAdded) -> None:
             txs=tuple(tx.serialize() for tx in event.txs),
         )
     )
-    turn.ask(*resume(turn.state))
+    turn.ask(*resume(turn.state, turn.facts.fees))
     opening.on_block(turn)
     exiting.on_block(turn)
     take_back_late(turn)
@@ -176,6 +181,6 @@ def _on_facts_changed(turn: Turn[ClientState]) -> None:
         channels.finish_channels(turn, takes_up_held=True)
         lobby.prepare_join(turn)
     else:
-        turn.ask(*resume(turn.state))
+        turn.ask(*resume(turn.state, turn.facts.fees))
         exiting.on_headers(turn)
         channels.finish_channels(turn)

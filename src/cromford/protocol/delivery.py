@@ -42,7 +42,10 @@ class Round:
     ) -> None:
         self._state = state
         self._facts = Facts(
-            stale=facts.stale, header_height=facts.header_height, directory=_Desk(self)
+            fees=facts.fees,
+            stale=facts.stale,
+            header_height=facts.header_height,
+            directory=_Desk(self),
         )
         self._take = take
         self._delivers = delivers

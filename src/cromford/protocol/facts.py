@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from cromford.bitcoin.tx import OutPoint
+from cromford.watch.feerates import OwnFees
 
 
 class Directory(Protocol):
@@ -81,11 +82,13 @@ class Facts:
     Attributes:
         stale: Why our chain may be behind the world's, in words; None while it is fresh.
         header_height: The height of our node's best header; -1 if it said nothing yet.
+        fees: What our node and our operator say of feerates: it prices whatever we sign alone.
         directory: Who is where.
     """
 
     stale: str | None = None
     header_height: int = -1
+    fees: OwnFees = field(default_factory=OwnFees, compare=False)
     directory: Directory = field(default=NOWHERE, compare=False)
 
     @property

@@ -22,6 +22,7 @@ from cromford.protocol.channels.payments import take_back_late
 from cromford.protocol.channels.steps import on_nonce_deadline, on_revocation_deadline
 from cromford.protocol.delivery import Round
 from cromford.protocol.exiting import lsp as exiting
+from cromford.protocol.exiting.channel import ANY_FEES
 from cromford.protocol.facts import FRESH, Facts
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import lobby_records as lr
@@ -39,6 +40,7 @@ from cromford.protocol.lobby import lsp as lobby
 from cromford.protocol.opening import lsp as opening
 from cromford.protocol.opening.funding import fund_if_due
 from cromford.protocol.turn import Decision, StreamBug, Turn
+from cromford.watch.feerates import OwnFees
 from cromford.wire import messages as m
 
 __all__ = ["apply", "decide", "new_lsp", "relevant", "resume", "stop"]
@@ -301,7 +303,7 @@ def _start(turn: Turn[Factory]) -> None:
         return
     turn.remember(r.Started())
     opening.on_start(turn)
-    turn.ask(*_owed_by_factory(turn.state))
+    turn.ask(*_owed_by_factory(turn.state, turn.facts.fees))
     fund_if_due(turn)
 
 
@@ -338,11 +340,15 @@ def _touch(round_: Round, stream: str) -> None:
     _ = round_.factory(number) if number is not None else (round_.house, round_.scan)
 
 
-def resume(state: LspState) -> tuple[fx.Effect, ...]:
+def resume(state: LspState, fees: OwnFees = ANY_FEES) -> tuple[fx.Effect, ...]:
     """Return what is still owed, whatever was done before."""
     return (
         *_owed_by_house(state.house),
-        *(effect for factory in state.all_factories() for effect in _owed_by_factory(factory)),
+        *(
+            effect
+            for factory in state.all_factories()
+            for effect in _owed_by_factory(factory, fees)
+        ),
     )
 
 
@@ -350,8 +356,8 @@ def _owed_by_house(house: House) -> Iterable[fx.Effect]:
     return (*spending.owed_spendings(house.wallet), *giving_up.owed(house))
 
 
-def _owed_by_factory(factory: Factory) -> Iterable[fx.Effect]:
-    return (*exiting.owed(factory), *opening.owed(factory), *channels.owed(factory))
+def _owed_by_factory(factory: Factory, fees: OwnFees) -> Iterable[fx.Effect]:
+    return (*exiting.owed(factory, fees), *opening.owed(factory), *channels.owed(factory))
 
 
 def _on_disconnection(round_: Round, node_id: bytes) -> None:
@@ -406,7 +412,7 @@ def _on_block(round_: Round, event: ev.BlockAdded) -> None:
 
 def _begin_with_block(turn: Turn[Factory], *, has_news: bool = False) -> None:
     """Do what a new height makes due in a factory, once it knows all that the block had for it."""
-    turn.ask(*exiting.owed(turn.state))
+    turn.ask(*exiting.owed(turn.state, turn.facts.fees))
     opening.on_block(turn)
     exiting.on_block(turn)
     take_back_late(turn)
@@ -434,7 +440,7 @@ def _go_on_fresh(turn: Turn[Factory]) -> None:
 
 
 def _go_on_stale(turn: Turn[Factory]) -> None:
-    turn.ask(*exiting.owed(turn.state))
+    turn.ask(*exiting.owed(turn.state, turn.facts.fees))
     exiting.on_headers(turn)
     channels.finish_channels(turn)
 

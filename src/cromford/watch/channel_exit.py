@@ -4,20 +4,30 @@ It depends only on what a party holds and what the chain shows, so it resumes fr
 half-published state: asked again, it names the same transactions until they or their rivals
 have confirmed.
 
-Outputs that nobody else can take are swept together, because that is cheapest. An output that the
-peer may take as well goes alone: together with others, the peer's own transaction for it, as long
-as it waits unconfirmed, would keep all of them out of the mempool.
+Outputs that nobody else can ever take are swept together, because that is cheapest, and at the rate
+of a day, for they can wait. Those that the peer may take later go in another transaction: it is a
+race, and what it costs comes out of them alone. An output that the peer may take already goes by
+itself: together with others, the peer's own transaction for it, as long as it waits unconfirmed,
+would keep all of them out of the mempool.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import assert_never
+from functools import partial
+from typing import Final, assert_never
 
+from cromford.bitcoin.fees import fee_sat_of
 from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.channel.commitment import Commitment
 from cromford.channel.scripts import PREIMAGE_SIZE
 from cromford.crypto.keys import sha256
 from cromford.watch.exit import WaitForFunding
+from cromford.watch.feerates import (
+    blocks_left,
+    path_budget_sat,
+    penalty_budget_sat,
+    racing_fee_sat,
+)
 from cromford.watch.landed import (
     HtlcTxDue,
     LandedChannel,
@@ -27,6 +37,8 @@ from cromford.watch.landed import (
     takings,
 )
 from cromford.watch.sweep import TakingTx, htlc_spend, sweep
+
+SWEEP_BLOCKS: Final = 144  # A day: what only we can take does not run away.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +169,8 @@ class _Plan:
 def _plan(channel: LandedChannel) -> _Plan:
     """Sort what is not spent yet by what is to be done about it."""
     plan = _Plan()
-    together: list[Sweepable] = []
+    unhurried: list[Sweepable] = []
+    racing: list[Sweepable] = []
     for taking in takings(channel):
         if taking.outpoint in channel.spends:
             continue
@@ -167,10 +180,12 @@ def _plan(channel: LandedChannel) -> _Plan:
                     plan.left.append(_left(taking))
                 elif not _is_due(channel, taking.height):
                     plan.actions.append(Wait(name=taking.name, height=taking.height))
-                elif taking.rival_height is not None and _is_due(channel, taking.rival_height):
+                elif taking.rival_height is None:
+                    unhurried.append(taking)
+                elif _is_due(channel, taking.rival_height):
                     _sweep(channel, plan, [taking], suffix=f" {taking.name}")
                 else:
-                    together.append(taking)
+                    racing.append(taking)
             case HtlcTxDue():
                 plan.actions.append(_htlc_tx_action(channel, taking))
             case PreimageMissing(htlc=htlc):
@@ -184,8 +199,12 @@ def _plan(channel: LandedChannel) -> _Plan:
                     )
             case _:
                 assert_never(taking)
-    if together:
-        _sweep(channel, plan, together)
+    # What only we can take is no part of what a race may cost.
+    if racing:
+        is_penalty = isinstance(channel.landed, RevokedCommitment)
+        _sweep(channel, plan, racing, suffix="" if is_penalty else " htlcs")
+    if unhurried:
+        _sweep(channel, plan, unhurried)
     return plan
 
 
@@ -194,24 +213,49 @@ def _is_due(channel: LandedChannel, height: int) -> bool:
 
 
 def _is_worth_its_fee(channel: LandedChannel, taking: Sweepable) -> bool:
-    fee_sat = taking.input.fee_sat(channel.feerate_sat_per_kw)
+    # By the least that would do: what is raced for may be raised, and what is not can wait.
+    fee_sat = taking.input.fee_sat(channel.fees.within(SWEEP_BLOCKS))
     return taking.input.prevout.amount_sat > fee_sat
 
 
 def _sweep(
     channel: LandedChannel, plan: _Plan, chosen: Sequence[Sweepable], *, suffix: str = ""
 ) -> None:
-    kind = "penalty" if isinstance(channel.landed, RevokedCommitment) else "sweep"
+    kind = "sweep"
+    if chosen[0].rival_height is not None and isinstance(channel.landed, RevokedCommitment):
+        kind = "penalty"
     spend = sweep(
         kind + suffix,
         [taking.input for taking in chosen],
         payout_script=channel.payout_script,
-        feerate_sat_per_kw=channel.feerate_sat_per_kw,
+        fee_sat=partial(_fee_sat, channel, chosen),
     )
     if spend is None:
         plan.left.extend(_left(taking) for taking in chosen)
     else:
         plan.actions.append(spend)
+
+
+def _fee_sat(channel: LandedChannel, chosen: Sequence[Sweepable], vsize: int) -> int | None:
+    """Return what a sweep of these pays now; None if that is more than they are worth."""
+    rivals = [taking.rival_height for taking in chosen if taking.rival_height is not None]
+    if not rivals:
+        feerate = channel.fees.within(SWEEP_BLOCKS)
+        return fee_sat_of(vsize=vsize, feerate_sat_per_kw=feerate)
+    stake_sat = sum(taking.input.prevout.amount_sat for taking in chosen)
+    rival_height, height = min(rivals), channel.tip_height
+    budget_sat = path_budget_sat(stake_sat)
+    if isinstance(channel.landed, RevokedCommitment):
+        left = blocks_left(deadline_height=rival_height, height=height)
+        budget_sat = penalty_budget_sat(stake_sat, blocks_left=left)
+    return racing_fee_sat(
+        vsize,
+        fees=channel.fees,
+        budget_sat=budget_sat,
+        first_height=max(taking.height for taking in chosen) - 1,
+        height=height,
+        rival_height=rival_height,
+    )
 
 
 def _left(taking: Sweepable) -> LeftBehind:

@@ -18,6 +18,7 @@ from cromford.watch.channel_exit import (
     channel_actions,
     left_behind,
 )
+from cromford.watch.feerates import OwnFees
 from cromford.watch.landed import LandedChannel
 from cromford.watch.sweep import TakingTx
 
@@ -57,7 +58,7 @@ def exit_cost_of(
     finished: FinishedCommitment,
     *,
     landed_height: int,
-    feerate_sat_per_kw: int,
+    fees: OwnFees,
     preimages: Mapping[bytes, bytes],
 ) -> ExitCost:
     """Return what the holder of a commitment publishes, pays and gets if the peer does nothing.
@@ -68,12 +69,11 @@ def exit_cost_of(
     Args:
         finished: Its own latest commitment.
         landed_height: Where the channel's output confirms.
-        feerate_sat_per_kw: What the sweeps pay.
+        fees: What the sweeps are priced by.
         preimages: By payment hash.
 
     Raises:
         ChildrenPay: If the channel is of the published type.
-        ValueError: If the feerate is below what is relayed.
     """
     commitment = finished.commitment
     if commitment.terms.is_zero_fee:
@@ -85,7 +85,7 @@ def exit_cost_of(
         heights={commitment.funding.outpoint.txid: landed_height},
         tip_height=landed_height,
         payout_script=_SOME_SCRIPT,
-        feerate_sat_per_kw=feerate_sat_per_kw,
+        fees=fees,
     )
     steps: list[ExitCostStep] = []
     remainder_sat = 0

@@ -9,13 +9,14 @@ from fractions import Fraction
 from math import ceil
 from typing import Final
 
-from cromford.bitcoin.fees import P2TR_DUST_SAT, fee_sat_of
+from cromford.bitcoin.fees import MIN_RELAY_SAT_PER_KW, P2TR_DUST_SAT, fee_sat_of
 from cromford.bitcoin.replacement import FeeAndWeight
 from cromford.bitcoin.tx import WITNESS_SCALE
 
 RISING_BLOCKS: Final = 36  # Before a deadline, a fee rises with every block.
 RISE: Final = Fraction(5, 4)
 LAST_BLOCKS: Final = 6  # Of a penalty: what is not spent then, the cheater may take.
+FALLBACK_SAT_PER_KW: Final = 500  # 2 sat/vB, where the operator names nothing else.
 FLOOR_FACTOR: Final = 2  # Without an estimate, how far above the mempool's minimum.
 
 
@@ -39,6 +40,37 @@ class OwnFeerate:
         if self.estimate_sat_per_kw is None:
             return max(FLOOR_FACTOR * self.mempool_min_sat_per_kw, self.fallback_sat_per_kw)
         return max(self.estimate_sat_per_kw, self.mempool_min_sat_per_kw)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnFees:
+    """What one's own node said last of feerates, all in satoshi per 1000 weight units.
+
+    Attributes:
+        estimates: The node's, each with the blocks it is for, the fewest first; none on regtest.
+        mempool_min_sat_per_kw: What its mempool asks for today.
+        incremental_sat_per_kw: What a replacement pays for its own weight on top.
+        fallback_sat_per_kw: The operator's, for a node without an estimate.
+    """
+
+    estimates: tuple[tuple[int, int], ...] = ()
+    mempool_min_sat_per_kw: int = MIN_RELAY_SAT_PER_KW
+    incremental_sat_per_kw: int = MIN_RELAY_SAT_PER_KW
+    fallback_sat_per_kw: int = FALLBACK_SAT_PER_KW
+
+    def within(self, n_blocks: int) -> int:
+        """Return what to pay to confirm within a number of blocks.
+
+        By the estimate for the most blocks that are not more; what confirms sooner is in time.
+        """
+        soon_enough = [rate for target, rate in self.estimates if target <= n_blocks]
+        soonest = [rate for _, rate in self.estimates[:1]]
+        estimates = soon_enough or soonest
+        return OwnFeerate(
+            estimate_sat_per_kw=estimates[-1] if estimates else None,
+            mempool_min_sat_per_kw=self.mempool_min_sat_per_kw,
+            fallback_sat_per_kw=self.fallback_sat_per_kw,
+        ).sat_per_kw
 
 
 def blocks_left(*, deadline_height: int, height: int) -> int:
@@ -79,6 +111,42 @@ def penalty_budget_sat(stake_sat: int, *, blocks_left: int) -> int:
     if blocks_left <= LAST_BLOCKS:
         return max(0, stake_sat - P2TR_DUST_SAT)
     return stake_sat // 2
+
+
+def racing_fee_sat(
+    vsize: int,
+    *,
+    fees: OwnFees,
+    budget_sat: int,
+    first_height: int,
+    height: int,
+    rival_height: int,
+) -> int | None:
+    """Return the fee of what has to confirm before a rival may take it; None beyond the budget.
+
+    It rises with every block, by no less than what a node asks for to replace the one before.
+
+    Args:
+        vsize: Of the signed transaction.
+        fees: One's own node's.
+        budget_sat: What it may cost.
+        first_height: The tip at its first broadcast.
+        height: The tip.
+        rival_height: The first block in which the rival may take it.
+    """
+    feerate = risen_sat_per_kw(
+        fees.within(blocks_left(deadline_height=rival_height, height=height)),
+        first_height=first_height,
+        height=height,
+        deadline_height=rival_height,
+    )
+    again_sat = fee_sat_of(vsize=vsize, feerate_sat_per_kw=fees.incremental_sat_per_kw)
+    n_before = max(0, height - first_height)
+    return fee_to_offer_sat(
+        fee_sat_of(vsize=vsize, feerate_sat_per_kw=feerate) + n_before * again_sat,
+        least_sat=fee_sat_of(vsize=vsize, feerate_sat_per_kw=fees.mempool_min_sat_per_kw),
+        budget_sat=budget_sat,
+    )
 
 
 def child_fee_sat(

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from cromford.bitcoin.fees import MIN_RELAY_SAT_PER_KW
 from cromford.bitcoin.script import is_p2tr
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxOut
 from cromford.channel.claims import (
@@ -27,6 +26,7 @@ from cromford.channel.htlc_tx import HtlcTx, htlc_txs
 from cromford.channel.terms import Party
 from cromford.crypto.keys import sha256
 from cromford.signing.derivation import ClaimKey
+from cromford.watch.feerates import OwnFees
 from cromford.watch.sweep import ClaimInput, HtlcInput
 
 
@@ -75,7 +75,7 @@ class LandedChannel:
             every one in `spends`.
         tip_height: The height of the chain's tip.
         payout_script: Where everything goes: a script of the wallet, taproot.
-        feerate_sat_per_kw: What sweeps pay.
+        fees: What this party's own node asks for: a counterparty's number prices nothing here.
 
     Raises:
         ValueError: If an attribute contradicts another, or is out of range; names it.
@@ -91,7 +91,7 @@ class LandedChannel:
     heights: Mapping[Txid, int]
     tip_height: int
     payout_script: bytes
-    feerate_sat_per_kw: int
+    fees: OwnFees
 
     def __post_init__(self) -> None:
         theirs = [one.commitment for one in self.peer_commitments]
@@ -112,11 +112,6 @@ class LandedChannel:
         if not is_p2tr(self.payout_script):
             raise ValueError(
                 f"payout_script: a taproot output was expected, received {self.payout_script.hex()}"
-            )
-        if self.feerate_sat_per_kw < MIN_RELAY_SAT_PER_KW:
-            raise ValueError(
-                f"feerate_sat_per_kw: at least {MIN_RELAY_SAT_PER_KW} was expected, "
-                f"received {self.feerate_sat_per_kw}"
             )
 
     @property

@@ -5,7 +5,7 @@ their places. What a sweep costs is measured on its own bytes: BIP 341 signature
 size, so it is known before anybody signs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar, Final
@@ -199,7 +199,11 @@ def htlc_spend(name: str, one: HtlcInput) -> TakingTx:
 
 
 def sweep(
-    name: str, inputs: Sequence[ClaimInput], *, payout_script: bytes, feerate_sat_per_kw: int
+    name: str,
+    inputs: Sequence[ClaimInput],
+    *,
+    payout_script: bytes,
+    fee_sat: Callable[[int], int | None],
 ) -> TakingTx | None:
     """Return one transaction that takes these outputs to one script.
 
@@ -207,17 +211,17 @@ def sweep(
         name: For logs and lists.
         inputs: Outputs that are confirmed, whose delays are over, and that are worth their fee.
         payout_script: Who gets all of it, a taproot output.
-        feerate_sat_per_kw: What the signed transaction pays, rounded up to a satoshi.
+        fee_sat: Says what the signed transaction pays, by its virtual bytes; None for too much.
 
     Returns:
         The transaction; None if less than dust would be left.
     """
     spent_sat = sum(one.prevout.amount_sat for one in inputs)
     draft = TakingTx(name=name, tx=_payout(inputs, payout_script, spent_sat), inputs=tuple(inputs))
-    amount_sat = spent_sat - fee_sat_of(vsize=draft.vsize, feerate_sat_per_kw=feerate_sat_per_kw)
-    if amount_sat < P2TR_DUST_SAT:
+    paid_sat = fee_sat(draft.vsize)
+    if paid_sat is None or spent_sat - paid_sat < P2TR_DUST_SAT:
         return None
-    return replace(draft, tx=_payout(inputs, payout_script, amount_sat))
+    return replace(draft, tx=_payout(inputs, payout_script, spent_sat - paid_sat))
 
 
 def _payout(inputs: Sequence[ClaimInput], payout_script: bytes, amount_sat: int) -> Tx:

@@ -9,7 +9,8 @@ from tests.cli.conftest import CommandLine
 from tests.cli.fake_daemon import FakeDaemon
 
 from cromford.cli import daemons
-from cromford.cli.configuration.keys import KEYS, SECTIONS, Key, variable_of
+from cromford.cli.configuration.key import Key, variable_of
+from cromford.cli.configuration.keys import KEYS, SECTIONS
 from cromford.cli.configuration.renamed import RENAMED
 from cromford.cli.configuration.run_options import client_policy, lsp_policy
 from cromford.cli.configuration.settings import dump, read_file, resolve

@@ -9,8 +9,8 @@ import click
 
 from cromford.adapters.places import Limits
 from cromford.bitcoin.network import MAINNET, NETWORKS, SIGNET, Network
-from cromford.cli.configuration.keys import CLIENT_RANGES
 from cromford.cli.configuration.kinds import sat_per_kw
+from cromford.cli.configuration.role_keys import CLIENT_RANGES
 from cromford.cli.failures import EXIT_USAGE, CommandFailed
 from cromford.crypto.keys import is_pubkey
 from cromford.daemon.options import ChainOptions, ClientOptions, LspOptions
@@ -101,6 +101,7 @@ def _shared(values: Values, datadir: Path) -> dict[str, Any]:
         "chain": chain_of(values, network),
         "signet_challenge": signet_challenge(values, network),
         "poll_seconds": float(values["chain.poll_seconds"]),
+        "fallback_sat_per_kw": sat_per_kw(values["chain.fallback_feerate_sat_per_vb"]),
         "log_level": values["log.level"],
         "log_format": values["log.format"],
         "metrics_port": values["metrics.port"],

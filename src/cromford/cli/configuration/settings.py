@@ -15,7 +15,8 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from cromford.cli.configuration.keys import ENV_PREFIX, KEYS, SECTIONS, Key, variable_of
+from cromford.cli.configuration.key import ENV_PREFIX, Key, variable_of
+from cromford.cli.configuration.keys import KEYS, SECTIONS
 from cromford.cli.configuration.kinds import File, Flag, Option
 from cromford.cli.configuration.renamed import RENAMED
 from cromford.cli.failures import EXIT_NOT_FOUND, EXIT_USAGE, CommandFailed

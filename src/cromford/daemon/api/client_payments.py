@@ -40,7 +40,6 @@ from cromford.protocol.channels.htlc_rules import (
     forward_delta_blocks,
     min_final_cltv_expiry_delta,
 )
-from cromford.protocol.exiting.channel import sweep_feerate
 from cromford.protocol.exiting.client import is_swept, preimages_of
 from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.link import Link
@@ -270,7 +269,7 @@ class ClientPayments:
                 link,
                 preimages_of(state),
                 chain=state.chain,
-                feerate_sat_per_kw=sweep_feerate(terms),
+                fees=self._owner.facts.fees,
             ),
             "exit_blocks": link.remaining(state.chain).exit_blocks,
             "blocks_to_expiry": terms.expiry_height - height,

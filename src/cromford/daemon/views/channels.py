@@ -9,6 +9,7 @@ from cromford.protocol.channels.balances import balance_of
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.link import Link
 from cromford.watch.exit_cost import exit_cost_of
+from cromford.watch.feerates import OwnFees
 
 MSAT_FIELDS: Final = (
     "own_msat",
@@ -104,7 +105,7 @@ def totals(channels: Iterable[Document]) -> Document:
 
 
 def exit_sat(
-    link: Link, preimages: Mapping[bytes, bytes], *, chain: KnownChain, feerate_sat_per_kw: int
+    link: Link, preimages: Mapping[bytes, bytes], *, chain: KnownChain, fees: OwnFees
 ) -> int | None:
     """Return what would reach the wallet if this channel were left now and the peer did nothing.
 
@@ -116,7 +117,7 @@ def exit_sat(
     leaving = exit_cost_of(
         link.finished,
         landed_height=chain.height + link.remaining(chain).exit_blocks,
-        feerate_sat_per_kw=feerate_sat_per_kw,
+        fees=fees,
         preimages=preimages,
     )
     return leaving.remainder_sat

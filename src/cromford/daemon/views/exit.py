@@ -7,7 +7,7 @@ from cromford.bitcoin.tx import Txid
 from cromford.daemon.views.client import remaining_now
 from cromford.factory.exit_path import exit_path
 from cromford.factory.terms import FeePolicy
-from cromford.protocol.exiting.channel import landed_channel, sweep_feerate
+from cromford.protocol.exiting.channel import landed_channel
 from cromford.protocol.exiting.client import in_hand
 from cromford.protocol.journal.client_attempt import ClientAttempt
 from cromford.protocol.journal.client_state import ClientState
@@ -29,12 +29,13 @@ from cromford.watch.exit import (
     next_exit_action,
 )
 from cromford.watch.exit_cost import COMMITMENT_NAME, exit_cost_of
+from cromford.watch.feerates import OwnFees
 from cromford.watch.sweep import TakingTx
 
 FEERATES_SAT_PER_VB: Final = (1, 10, 100)  # At which an exit's cost is shown.
 
 
-def exit_plan(state: ClientState, attempt: ClientAttempt) -> dict[str, Any]:
+def exit_plan(state: ClientState, attempt: ClientAttempt, fees: OwnFees) -> dict[str, Any]:
     """Return what leaving takes: transactions, fees, blocks, and what comes next."""
     signed = attempt.signed_branch
     steps = exit_path(signed)
@@ -71,13 +72,15 @@ def exit_plan(state: ClientState, attempt: ClientAttempt) -> dict[str, Any]:
         ],
         "channel_sat": signed.branch.channel.amount_sat,
         "needs_coin": attempt.terms.fee_policy is FeePolicy.EPHEMERAL,
-        "channel": _out_of_the_channel(state, attempt),
-        "due": _due(state, attempt) if isinstance(action, ChannelOnChain) else [],
-        "next": _next(state, attempt, action),
+        "channel": _out_of_the_channel(state, attempt, fees),
+        "due": _due(state, attempt, fees) if isinstance(action, ChannelOnChain) else [],
+        "next": _next(state, attempt, action, fees),
     }
 
 
-def _out_of_the_channel(state: ClientState, attempt: ClientAttempt) -> dict[str, Any] | None:
+def _out_of_the_channel(
+    state: ClientState, attempt: ClientAttempt, fees: OwnFees
+) -> dict[str, Any] | None:
     """Return what follows once the channel is on chain, up to the wallet.
 
     None where it cannot be said: commitments that pay no fee, state that was lost, and where the
@@ -91,7 +94,7 @@ def _out_of_the_channel(state: ClientState, attempt: ClientAttempt) -> dict[str,
     leaving = exit_cost_of(
         holding.link.finished,
         landed_height=_landed_height(attempt, state),
-        feerate_sat_per_kw=sweep_feerate(attempt.terms),
+        fees=fees,
         preimages=holding.preimages,
     )
     return {
@@ -118,7 +121,7 @@ def _landed_height(attempt: ClientAttempt, state: ClientState) -> int:
     return state.chain.confirmed.get(outpoint.txid, begun_now)
 
 
-def _due(state: ClientState, attempt: ClientAttempt) -> list[dict[str, Any]]:
+def _due(state: ClientState, attempt: ClientAttempt, fees: OwnFees) -> list[dict[str, Any]]:
     """Return what is to be done about a channel that is on chain; nothing once all is taken.
 
     `height`: the first block that can hold it, or for `await_preimage` the one from which on the
@@ -127,15 +130,15 @@ def _due(state: ClientState, attempt: ClientAttempt) -> list[dict[str, Any]]:
     holding = in_hand(state, attempt)
     return [
         due_entry(one, tip_height=state.chain.height, is_behind=holding.link.is_behind)
-        for one in channel_actions(landed_channel(holding, state.chain))
+        for one in channel_actions(landed_channel(holding, state.chain, fees=fees))
     ]
 
 
-def _next(state: ClientState, attempt: ClientAttempt, action: ExitAction) -> str:
+def _next(state: ClientState, attempt: ClientAttempt, action: ExitAction, fees: OwnFees) -> str:
     if not isinstance(action, ChannelOnChain):
         return describe(action)
     holding = in_hand(state, attempt)
-    actions = channel_actions(landed_channel(holding, state.chain))
+    actions = channel_actions(landed_channel(holding, state.chain, fees=fees))
     following = [describe_channel(one, is_behind=holding.link.is_behind) for one in actions]
     return "; ".join(following) or "nothing: everything that is worth its fee was taken"
 

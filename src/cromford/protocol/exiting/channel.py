@@ -35,6 +35,7 @@ from cromford.watch.channel_exit import (
     preimages_seen,
 )
 from cromford.watch.exit import Publish, next_exit_action
+from cromford.watch.feerates import OwnFees
 from cromford.watch.landed import (
     HtlcTxDue,
     LandedChannel,
@@ -42,8 +43,9 @@ from cromford.watch.landed import (
     UnknownSpender,
     takings,
 )
-from cromford.watch.sweep import SWEEP_FEERATE_SAT_PER_KW, TakingTx
+from cromford.watch.sweep import TakingTx
 
+ANY_FEES: Final = OwnFees()
 RESOLVED_DEPTH: Final = 6  # From then on what the chain says of an HTLC is passed on.
 
 
@@ -66,13 +68,16 @@ class InHand:
     payout_script: bytes
 
 
-def sweep_feerate(terms: FactoryTerms) -> int:
-    """Return what our own sweeps pay, in sat per 1000 weight units."""
-    return terms.tree_feerate_sat_per_kw or SWEEP_FEERATE_SAT_PER_KW
+def landed_channel(
+    holding: InHand, chain: KnownChain, *, fees: OwnFees = ANY_FEES
+) -> LandedChannel:
+    """Return a channel as the chain shows it.
 
-
-def landed_channel(holding: InHand, chain: KnownChain) -> LandedChannel:
-    """Return a channel as the chain shows it."""
+    Args:
+        holding: What we have of it.
+        chain: What is in blocks.
+        fees: Our node's; any will do where nothing is to be signed.
+    """
     link = holding.link
     spender = chain.spends.get(link.setting.funding.outpoint)
     return LandedChannel(
@@ -86,7 +91,7 @@ def landed_channel(holding: InHand, chain: KnownChain) -> LandedChannel:
         heights=chain.confirmed,
         tip_height=chain.height,
         payout_script=holding.payout_script,
-        feerate_sat_per_kw=sweep_feerate(holding.terms),
+        fees=fees,
     )
 
 
@@ -107,14 +112,15 @@ def owes_commitment(link: Link | None) -> bool:
 
 
 def exit_effects_of(
-    holding: InHand, chain: KnownChain, *, is_exiting: bool
+    holding: InHand, chain: KnownChain, *, fees: OwnFees, is_exiting: bool
 ) -> tuple[fx.Effect, ...]:
     """Return what is to be published now."""
     if is_exiting:
         step = next_exit_action(holding.signed, confirmed=chain.confirmed, tip_height=chain.height)
         if isinstance(step, Publish):
             return (fx.Broadcast(name=step.step.name, tx=step.step.tx),)
-    return tuple(_claims(holding, landed_channel(holding, chain), is_exiting=is_exiting))
+    landed = landed_channel(holding, chain, fees=fees)
+    return tuple(_claims(holding, landed, is_exiting=is_exiting))
 
 
 def _claims(holding: InHand, landed: LandedChannel, *, is_exiting: bool) -> Iterator[fx.Effect]:

@@ -36,6 +36,7 @@ from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.opened import client_link
 from cromford.protocol.turn import Turn
 from cromford.watch.exit import swept_by
+from cromford.watch.feerates import OwnFees
 
 EXITING: Final = "leaving by an exit"
 SWEPT: Final = "the factory is over: something else than the way to this channel was published"
@@ -81,7 +82,7 @@ def take(turn: Turn[ClientState], event: ev.ExitEvent) -> None:
         case ev.ExitRequested():
             on_exit_requested(turn, event.attempt_id)
         case ev.TakingTxSigned(asked=asked, tx=tx):
-            turn.ask(fx.Broadcast(name=asked.spend.name, tx=tx))
+            turn.ask(fx.Broadcast(name=asked.spend.name, tx=tx, replaces=True))
         case ev.CommitmentRecalled():
             on_commitment_recalled(turn, event)
         case _:
@@ -121,10 +122,12 @@ def start_exit(turn: Turn[ClientState], attempt: ClientAttempt, reason: str) -> 
         link = link_of(turn.state, attempt)
         if link is not None:
             end_updates(turn, link, EXITING, tells_peer=True)
-    turn.ask(*exit_effects(turn.state, turn.state.attempts[attempt.attempt_id]))
+    turn.ask(*exit_effects(turn.state, turn.state.attempts[attempt.attempt_id], turn.facts.fees))
 
 
-def exit_effects(state: ClientState, attempt: ClientAttempt) -> tuple[fx.Effect, ...]:
+def exit_effects(
+    state: ClientState, attempt: ClientAttempt, fees: OwnFees
+) -> tuple[fx.Effect, ...]:
     """Return what is to be published now for a channel that is left, or that the LSP left."""
     if not isinstance(attempt.stage, Complete):
         return ()
@@ -132,14 +135,16 @@ def exit_effects(state: ClientState, attempt: ClientAttempt) -> tuple[fx.Effect,
     is_owed = owes_commitment(link_of(state, attempt))
     if not (attempt.is_exiting or is_on_chain or is_owed) or is_swept(state, attempt):
         return ()
-    return exit_effects_of(in_hand(state, attempt), state.chain, is_exiting=attempt.is_exiting)
+    return exit_effects_of(
+        in_hand(state, attempt), state.chain, fees=fees, is_exiting=attempt.is_exiting
+    )
 
 
 def on_commitment_recalled(turn: Turn[ClientState], recalled: ev.CommitmentRecalled) -> None:
     """Punish the LSP for a commitment that it had revoked."""
     if remember_breach(turn, recalled):
         link = turn.link(recalled.asked.channel_id)
-        turn.ask(*exit_effects(turn.state, turn.state.attempts[link.attempt_id]))
+        turn.ask(*exit_effects(turn.state, turn.state.attempts[link.attempt_id], turn.facts.fees))
 
 
 def arriving_total_sat(state: ClientState) -> int:

@@ -41,6 +41,7 @@ from cromford.protocol.journal.lsp_candidate import SignedCandidate
 from cromford.protocol.journal.opened import lsp_link
 from cromford.protocol.turn import Turn
 from cromford.watch.exit import swept_by
+from cromford.watch.feerates import OwnFees
 
 EXITING: Final = "the LSP brings the channel on chain"
 
@@ -92,7 +93,7 @@ def take(turn: Turn[Factory], event: ev.ExitEvent) -> None:
         case ev.ExitRequested():
             on_exit_requested(turn, event)
         case ev.TakingTxSigned(asked=asked, tx=tx):
-            turn.ask(fx.Broadcast(name=asked.spend.name, tx=tx))
+            turn.ask(fx.Broadcast(name=asked.spend.name, tx=tx, replaces=True))
         case ev.CommitmentRecalled():
             on_commitment_recalled(turn, event)
         case _:
@@ -134,30 +135,30 @@ def start_exit(turn: Turn[Factory], client: int, reason: str) -> None:
         link = link_of(turn.state, client)
         if link is not None:
             end_updates(turn, link, EXITING, tells_peer=True)
-    turn.ask(*exit_effects(turn.state, client))
+    turn.ask(*exit_effects(turn.state, client, turn.facts.fees))
 
 
-def exit_effects(state: Factory, client: int) -> tuple[fx.Effect, ...]:
+def exit_effects(state: Factory, client: int, fees: OwnFees) -> tuple[fx.Effect, ...]:
     """Return what is to be published now for a channel that we, or its client, left."""
     is_exiting = client in state.exits
     is_on_chain = state.attempt.setting(client).funding.outpoint in state.chain.spends
     is_owed = owes_commitment(link_of(state, client))
     if not (is_exiting or is_on_chain or is_owed):
         return ()
-    return exit_effects_of(in_hand(state, client), state.chain, is_exiting=is_exiting)
+    return exit_effects_of(in_hand(state, client), state.chain, fees=fees, is_exiting=is_exiting)
 
 
 def on_commitment_recalled(turn: Turn[Factory], recalled: ev.CommitmentRecalled) -> None:
     """Punish a client for a commitment that it had revoked."""
     if remember_breach(turn, recalled):
         link = turn.link(recalled.asked.channel_id)
-        turn.ask(*exit_effects(turn.state, link.client))
+        turn.ask(*exit_effects(turn.state, link.client, turn.facts.fees))
 
 
-def owed(state: Factory) -> tuple[fx.Effect, ...]:
+def owed(state: Factory, fees: OwnFees) -> tuple[fx.Effect, ...]:
     """Return what is to be published now, of every channel."""
     return tuple(
-        effect for client in _funded_clients(state) for effect in exit_effects(state, client)
+        effect for client in _funded_clients(state) for effect in exit_effects(state, client, fees)
     )
 
 

@@ -1,0 +1,32 @@
+"""What our node says of feerates today, asked anew before each block that a role sees.
+
+A node that does not answer has not changed its mind: what it said last stays.
+"""
+
+import logging
+from dataclasses import replace
+from typing import Final
+
+from cromford.ports import Chain, ChainUnavailable
+from cromford.watch.feerates import OwnFees
+
+# Blocks for which estimates are asked: the next, an hour, six hours, a day, a week; Core's last.
+TARGETS: Final = (2, 6, 36, 144, 1008)
+
+_log = logging.getLogger(__name__)
+
+
+async def asked_again(chain: Chain, fees: OwnFees) -> OwnFees:
+    """Return what the node says now; what it said before if it does not answer."""
+    try:
+        relay = await chain.relay_feerates()
+        estimates = [(target, await chain.estimate_sat_per_kw(target)) for target in TARGETS]
+    except ChainUnavailable as error:
+        _log.warning("feerates_unknown reason=%s", error)
+        return fees
+    return replace(
+        fees,
+        estimates=tuple((target, rate) for target, rate in estimates if rate is not None),
+        mempool_min_sat_per_kw=relay.mempool_min_sat_per_kw,
+        incremental_sat_per_kw=relay.incremental_sat_per_kw,
+    )

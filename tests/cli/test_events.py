@@ -45,11 +45,16 @@ def test_people_read_one_event_to_a_line(fake: Any) -> None:
 
 def following(daemon: FakeDaemon, *words: str) -> subprocess.Popen[bytes]:
     words = ("lsp", "events", "--follow", "--datadir", str(daemon.datadir), *words)
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "cromford", *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    # A shell's background job ignores Ctrl-C, and hands that on to what it starts.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "cromford", *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_following_tells_each_event_once_and_ends_with_ctrl_c(fake: Any) -> None:

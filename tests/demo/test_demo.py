@@ -78,7 +78,7 @@ def check_exit(shown: dict[str, Any]) -> None:
     assert [tx["txid"] for tx in left["transactions"][:4]] == [txs[name]["txid"] for name in path]
     heights = [tx["height"] for tx in left["transactions"]]
     assert heights[1] - heights[0] == heights[3] - heights[2] == 3
-    assert heights[5] - heights[4] == left["transactions"][5]["delay_blocks"] == 432
+    assert heights[5] - heights[4] == left["transactions"][5]["delay_blocks"] == 144
     channel = next(out for out in txs["state_1"]["outputs"] if out["kind"] == "channel")
     assert left["channel"]["outpoint"] == f"{txs['state_1']['txid']}:0"
     assert left["channel"]["amount_sat"] == channel["amount_sat"] == 70_000
@@ -158,7 +158,7 @@ def test_a_single_client_gets_a_factory_and_money_and_people_can_read_it(demo: D
         "L-stock of the LSP  500,000 sat",
         "tree fees",
         "client 1: 2 transactions, 291 vB, fees 582 sat, paid in advance, 432 blocks of delay; ",
-        "; then 494,740 sat in its wallet, 433 blocks after the channel",
+        "; then 494,740 sat in its wallet, 145 blocks after the channel",
         "1 (client-a)  495,000,000   0         0     0     495,000,000  495,000,000  505,000,000",
         "the LSP earned 0 sat",
         "one on-chain transaction in all: ",

@@ -23,7 +23,7 @@ BLOCKS_PER_YEAR: Final = 52_560
 LEAF_ALONE: Final = (VertexKind.STATIC, VertexKind.DW)  # A static tree of 8 clients.
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def page(repository: Path) -> str:
     return (repository / "docs/economics.md").read_text(encoding="utf-8")
 

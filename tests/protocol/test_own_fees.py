@@ -109,3 +109,33 @@ def test_a_balance_of_ones_own_waits_for_no_rival_and_pays_the_days_rate() -> No
     fee_sat = own_sat - sweep.outputs[0].amount_sat
     assert fee_sat == sweep.vsize * 4 * 1_000 // 1000
     assert wallet_sat(alice) == own_sat - fee_sat
+
+
+def relays_from(node: PumpNode, min_relay_sat_per_kw: int) -> None:
+    node.fees = OwnFees(min_relay_sat_per_kw=min_relay_sat_per_kw)
+
+
+def test_an_lsp_plans_no_factory_whose_way_out_its_own_node_would_not_relay() -> None:
+    pump = Pump(2, policy=QUICK)
+    pump.join()
+    relays_from(pump.lsp, 401)
+    pump.build()
+    assert pump.lsp.state.house.build is None
+    assert not pump.lsp.state.attempts
+    relays_from(pump.lsp, 390)
+    pump.build()
+    pump.run()
+    assert pump.is_funded()
+
+
+def test_a_client_signs_no_terms_whose_transactions_its_own_node_would_not_relay() -> None:
+    pump = Pump(2, policy=QUICK)
+    pump.join()
+    alice = pump.clients[0]
+    relays_from(alice, 401)
+    pump.build()
+    pump.run()
+    (attempt,) = alice.state.attempts.values()
+    assert attempt.aborted is not None
+    assert attempt.aborted.startswith("refused: kickoff_root.fee_sat: expected at least 249 for")
+    assert attempt.aborted.endswith("received 248")

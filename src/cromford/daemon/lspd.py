@@ -262,7 +262,10 @@ class LspDaemon(Daemon[LspState]):
         max_clients = policy.max_clients if wanted.max_clients is None else wanted.max_clients
         try:
             plan = plan_build(
-                self.driver.state.house, min_clients=min_clients, max_clients=max_clients
+                self.driver.state.house,
+                min_clients=min_clients,
+                max_clients=max_clients,
+                min_relay_sat_per_kw=self.facts.fees.min_relay_sat_per_kw,
             )
         except Rejected as rejected:
             raise RpcFailure(

@@ -28,5 +28,6 @@ async def asked_again(chain: Chain, fees: OwnFees) -> OwnFees:
         fees,
         estimates=tuple((target, rate) for target, rate in estimates if rate is not None),
         mempool_min_sat_per_kw=relay.mempool_min_sat_per_kw,
+        min_relay_sat_per_kw=relay.min_relay_sat_per_kw,
         incremental_sat_per_kw=relay.incremental_sat_per_kw,
     )

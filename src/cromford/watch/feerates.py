@@ -49,12 +49,14 @@ class OwnFees:
     Attributes:
         estimates: The node's, each with the blocks it is for, the fewest first; none on regtest.
         mempool_min_sat_per_kw: What its mempool asks for today.
+        min_relay_sat_per_kw: What an empty one asks for.
         incremental_sat_per_kw: What a replacement pays for its own weight on top.
         fallback_sat_per_kw: The operator's, for a node without an estimate.
     """
 
     estimates: tuple[tuple[int, int], ...] = ()
     mempool_min_sat_per_kw: int = MIN_RELAY_SAT_PER_KW
+    min_relay_sat_per_kw: int = MIN_RELAY_SAT_PER_KW
     incremental_sat_per_kw: int = MIN_RELAY_SAT_PER_KW
     fallback_sat_per_kw: int = FALLBACK_SAT_PER_KW
 

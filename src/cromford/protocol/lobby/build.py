@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from cromford.bitcoin.fees import P2TR_OUTPUT_VSIZE, SEGWIT_DUST_SAT
+from cromford.bitcoin.fees import MIN_RELAY_SAT_PER_KW, P2TR_OUTPUT_VSIZE, SEGWIT_DUST_SAT
 from cromford.bitcoin.script import is_native_segwit
 from cromford.channel.errors import InvalidChannelTerms
 from cromford.channel.terms import HTLCS_MAX, MSAT_PER_SAT, ChannelTerms
@@ -42,6 +42,7 @@ from cromford.protocol.lobby.choosing import (
 from cromford.protocol.lobby.move import move_digest
 from cromford.protocol.policy import LspPolicy, least_depth
 from cromford.wallet.coins import N_INPUTS_MAX, InsufficientCoins, Selection
+from cromford.watch.relayed import too_cheap
 from cromford.wire import messages as m
 
 CLTV_MARGIN_BLOCKS: Final = 720  # A payment may outlast two exits by this much: it may be held.
@@ -207,7 +208,12 @@ def is_move_proven(state: House, node_id: bytes, join: m.Join) -> bool:
 
 
 def plan_build(
-    state: House, *, min_clients: int, max_clients: int, only: Sequence[bytes] | None = None
+    state: House,
+    *,
+    min_clients: int,
+    max_clients: int,
+    only: Sequence[bytes] | None = None,
+    min_relay_sat_per_kw: int = MIN_RELAY_SAT_PER_KW,
 ) -> BuildPlan:
     """Return what a build with the present lobby would do.
 
@@ -216,6 +222,7 @@ def plan_build(
         min_clients: Fewer waiting clients make no factory.
         max_clients: At most this many are taken, the most reliable first.
         only: If given, take nobody else.
+        min_relay_sat_per_kw: The least that our node relays.
 
     Raises:
         Rejected: If it cannot be built, with the reason.
@@ -248,9 +255,11 @@ def plan_build(
     try:
         shape, inner = shape_by_policy(policy, len(applicants))
         placed = place(applicants, shape)
-        return _affordable(state, placed, shape, inner)
+        plan = _affordable(state, placed, shape, inner)
+        _check_is_relayed(plan.terms, min_relay_sat_per_kw)
     except InvalidTerms as error:
         raise Rejected("invalid_terms", str(error)) from error
+    return plan
 
 
 def _applicant(state: House, member: Member) -> Applicant:
@@ -325,6 +334,24 @@ def _check_capacities(terms: FactoryTerms) -> None:
         raise InvalidTerms(error.field, str(error.expected), error.received) from error
     if min(terms.capacity_sat) < least_sat:
         raise InvalidTerms("capacity_sat", f"at least {least_sat}", min(terms.capacity_sat))
+
+
+def _check_is_relayed(terms: FactoryTerms, min_relay_sat_per_kw: int) -> None:
+    """Refuse terms by which a transaction would pay less than our own node relays.
+
+    Raises:
+        InvalidTerms: Naming the transaction.
+    """
+    cheap = too_cheap(
+        plan_of(terms), channel_terms_of(terms), min_relay_sat_per_kw=min_relay_sat_per_kw
+    )
+    if cheap is not None:
+        raise InvalidTerms(
+            "tree_feerate_sat_per_kw",
+            f"at least {cheap.least_sat} sat for {cheap.tx.name}, {cheap.tx.vsize} vB, or our node "
+            "may not relay it",
+            f"{cheap.tx.fee_sat} sat, at {terms.tree_feerate_sat_per_kw} sat/kw",
+        )
 
 
 def _check_proposal_fits(terms: FactoryTerms, shape: ShapeVertex) -> None:

@@ -102,7 +102,12 @@ def build_if_due(turn: Turn[House], *, at_height: int | None) -> None:
     if not is_build_due(policy, n_waiting=len(state.members), at_height=at_height):
         return
     try:
-        plan = plan_build(state, min_clients=policy.min_clients, max_clients=policy.max_clients)
+        plan = plan_build(
+            state,
+            min_clients=policy.min_clients,
+            max_clients=policy.max_clients,
+            min_relay_sat_per_kw=turn.facts.fees.min_relay_sat_per_kw,
+        )
     except Rejected as rejected:
         # Once: what hinders it may last, and a schedule asks again and again.
         if str(rejected) != state.build_dropped:
@@ -121,7 +126,12 @@ def on_build_requested(turn: Turn[House], event: ev.BuildRequested) -> None:
     state = turn.state
     if state.under_way is not None or state.build is not None:
         raise Rejected("build_under_way", "a factory is being built", retryable=True)
-    plan = plan_build(state, min_clients=event.min_clients, max_clients=event.max_clients)
+    plan = plan_build(
+        state,
+        min_clients=event.min_clients,
+        max_clients=event.max_clients,
+        min_relay_sat_per_kw=turn.facts.fees.min_relay_sat_per_kw,
+    )
     _start_build(turn, plan, event.min_clients, event.max_clients)
 
 
@@ -227,6 +237,7 @@ def rebuild(turn: Turn[House]) -> None:
             min_clients=build.min_clients,
             max_clients=build.max_clients,
             only=build.node_ids,
+            min_relay_sat_per_kw=turn.facts.fees.min_relay_sat_per_kw,
         )
     except Rejected as rejected:
         turn.remember(lr.BuildDropped(reason=str(rejected)))

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cromford.bitcoin.block import Coin
+from cromford.bitcoin.fees import MIN_RELAY_SAT_PER_KW
 from cromford.bitcoin.network import Network
 from cromford.bitcoin.script import is_native_segwit
 from cromford.bitcoin.timelock import NSEQUENCE_REPLACEABLE
@@ -32,6 +33,7 @@ from cromford.protocol.opening.verification_channel import (
     check_capacity,
     check_channel_offer,
     check_first_commitments,
+    check_is_relayed,
     check_max_cltv,
 )
 from cromford.protocol.policy import ClientPolicy, least_depth
@@ -49,6 +51,7 @@ class ClientFacts:
     policy: ClientPolicy
     tip_height: int
     known_funding_outpoints: frozenset[OutPoint]
+    min_relay_sat_per_kw: int = MIN_RELAY_SAT_PER_KW  # Of its own node.
 
 
 def check_equal(field: str, *, expected: object, received: object) -> None:
@@ -160,6 +163,7 @@ def check_proposal(
         plan = plan_of(terms)
     except InvalidTerms as error:
         raise Refusal(error.field, expected=error.expected, received=error.received) from error
+    check_is_relayed(terms, plan, min_relay_sat_per_kw=facts.min_relay_sat_per_kw)
     path = plan.path_to(propose.client)
     check_range("layers", (1, facts.policy.layers_max), len(path))
     check_max_cltv(

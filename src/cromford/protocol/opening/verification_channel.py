@@ -7,6 +7,7 @@ from cromford.channel.errors import InvalidChannelTerms
 from cromford.channel.terms import MSAT_PER_SAT, Party
 from cromford.crypto.keys import is_pubkey
 from cromford.factory.kinds import VertexKind
+from cromford.factory.shape import PlannedVertex
 from cromford.factory.terms import FactoryTerms
 from cromford.protocol.faults import Refusal
 from cromford.protocol.htlc_blocks import payment_blocks
@@ -15,6 +16,7 @@ from cromford.protocol.journal.first_commitments import (
     channel_terms_of,
     least_capacity_sat,
 )
+from cromford.watch.relayed import too_cheap
 from cromford.wire.messages import ChannelOffer
 
 
@@ -37,6 +39,24 @@ def check_capacity(terms: FactoryTerms, capacity_sat: int) -> None:
             "max_in_flight_msat",
             expected=f"at least {least_msat}",
             received=terms.max_in_flight_msat,
+        )
+
+
+def check_is_relayed(
+    terms: FactoryTerms, plan: PlannedVertex, *, min_relay_sat_per_kw: int
+) -> None:
+    """Check that our own node would relay every transaction whose fee the terms decide.
+
+    Raises:
+        Refusal: Naming the transaction: what it pays, and what it would have to.
+    """
+    cheap = too_cheap(plan, channel_terms_of(terms), min_relay_sat_per_kw=min_relay_sat_per_kw)
+    if cheap is not None:
+        raise Refusal(
+            f"{cheap.tx.name}.fee_sat",
+            expected=f"at least {cheap.least_sat} for {cheap.tx.vsize} vB, or our node may not "
+            "relay it",
+            received=cheap.tx.fee_sat,
         )
 
 

@@ -6,6 +6,7 @@ from typing import Any, Final
 import pytest
 from tests.factory.specimen import DW, STATIC
 from tests.protocol.attacks import only_to
+from tests.protocol.exits import POLICY as QUICK
 from tests.protocol.forge import with_vertex
 from tests.protocol.paying_clients import balance, live_factory, make_invoice, newest_link, pay
 from tests.protocol.pump import Pump
@@ -21,15 +22,6 @@ from cromford.protocol.lobby.shapes import shape_costs
 from cromford.protocol.policy import LspPolicy
 from cromford.wire import messages as m
 
-QUICK: Final = LspPolicy(
-    min_clients=1,
-    min_depth=1,
-    step_blocks=4,
-    states_per_layer=2,
-    lstock_csv_blocks=4,
-    to_self_delay_lsp=4,
-    to_self_delay_client=5,
-)
 FIRST_MSAT: Final = 30_000_000
 PAID_MSAT: Final = 5_000_000
 SWEEP_SAT: Final = 400  # More than the sweep of one output costs.

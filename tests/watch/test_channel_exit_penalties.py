@@ -22,6 +22,7 @@ from tests.watch.channel_world import (
     built,
     coins,
     coins_sat,
+    flat,
     fresh_world,
     held_of,
     htlcs_of,
@@ -36,6 +37,7 @@ from cromford.bitcoin.fees import MIN_RELAY_SAT_PER_KW, P2TR_DUST_SAT, fee_sat_o
 from cromford.channel.commitment import CommitmentOutputKind, commitment_number_of
 from cromford.channel.content import Htlc
 from cromford.channel.terms import ChannelTerms, Party
+from cromford.regtest.verdict import MempoolRefused
 from cromford.watch.channel_exit import Unrecognised, Wait, preimages_seen
 from cromford.watch.feerates import LAST_BLOCKS, OwnFees
 from cromford.watch.sweep import TakingTx
@@ -305,21 +307,29 @@ def penalty_of(side: Side) -> TakingTx:
 
 @CHEATERS
 @pytest.mark.parametrize("terms_feerate", [27, 500])
-def test_a_penalty_pays_what_its_own_node_asks_whatever_the_terms_say(
-    world: World, cheater: Party, terms_feerate: int
+def test_on_a_chain_dearer_than_the_terms_the_cheated_still_ends_with_everything(
+    cheater: Party, terms_feerate: int
 ) -> None:
-    """At 0.1 sat/vB, or at 2, a mempool that asks for 3 would not have heard of it."""
-    fraud = fraud_of(world, cheater, terms=replace(TERMS, feerate_per_kw=terms_feerate))
-    fraud.honest.fees = OwnFees(mempool_min_sat_per_kw=DEAR, fallback_sat_per_kw=500)
-    publish([fraud.cheater])
-    world.mine()
-    for action in fraud.honest.actions():
-        if isinstance(action, TakingTx):
-            least_sat = fee_sat_of(vsize=action.vsize, feerate_sat_per_kw=DEAR)
-            stake_sat = sum(one.prevout.amount_sat for one in action.inputs)
-            assert action.fee_sat >= min(2 * least_sat - 1, stake_sat - P2TR_DUST_SAT) >= least_sat
-    settle(world, fraud.honest)
-    assert coins(fraud.cheater) == []
+    """At the terms' 0.1 sat/vB, or 2, a mempool that asks for 3 does not hear of a penalty."""
+    with fresh_world() as world:
+        fraud = fraud_of(world, cheater, terms=replace(TERMS, feerate_per_kw=terms_feerate))
+        publish([fraud.cheater])
+        world.mine()
+        world.ledger.limit.set_minimum(4 * DEAR)
+        fraud.honest.fees = flat(terms_feerate)
+        with pytest.raises(MempoolRefused, match="mempool min fee not met"):
+            publish([fraud.honest])
+        fraud.honest.fees = OwnFees(mempool_min_sat_per_kw=DEAR, fallback_sat_per_kw=500)
+        for action in fraud.honest.actions():
+            if isinstance(action, TakingTx):
+                least_sat = fee_sat_of(vsize=action.vsize, feerate_sat_per_kw=DEAR)
+                stake_sat = sum(one.prevout.amount_sat for one in action.inputs)
+                wanted_sat = min(2 * least_sat - 1, stake_sat - P2TR_DUST_SAT)
+                assert action.fee_sat >= wanted_sat >= least_sat
+        height = world.tip_height
+        settle(world, fraud.honest)
+        assert world.tip_height == height + 1
+        assert coins(fraud.cheater) == []
 
 
 @CHEATERS

@@ -24,7 +24,8 @@ from cromford.protocol.journal.house import FAULTS_TO_BAN, Build
 
 SMALL_MSAT = 2_600_000  # Of an HTLC that leaves less than its sweep costs, where fees are high.
 FIRST_MSAT = 60_000_000
-DEAR = replace(LSP_POLICY, tree_feerate_sat_per_kw=2_500)
+DEAR_SAT_PER_KW = 2_500
+DEAR = replace(LSP_POLICY, tree_feerate_sat_per_kw=DEAR_SAT_PER_KW)
 
 
 def fields_of(value: object, path: str = "") -> Iterator[str]:
@@ -152,7 +153,8 @@ def fields_of_the_table(answer: object) -> set[str]:
 @pytest.fixture(scope="module")
 def heard(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], set[str]]:
     async def main() -> Heard:
-        async with town(tmp_path_factory.mktemp("town"), lsp_policy=DEAR) as t:
+        base = tmp_path_factory.mktemp("town")
+        async with town(base, lsp_policy=DEAR, fallback_sat_per_kw=DEAR_SAT_PER_KW) as t:
             found = Heard(t)
             await gather_and_build(t, found)
             await pay_and_be_paid(t, found)

@@ -15,6 +15,7 @@ from cromford.daemon.lspd import LspDaemon
 from cromford.daemon.options import ChainOptions, ClientOptions, LspOptions
 from cromford.protocol.policy import ClientPolicy, LspPolicy
 from cromford.regtest.node import RegtestNode
+from cromford.watch.feerates import FALLBACK_SAT_PER_KW
 
 STEP_SECONDS = 30.0
 POLL_SECONDS = 0.05
@@ -40,6 +41,7 @@ class Town:
     node: RegtestNode
     base: Path
     lsp_policy: LspPolicy = LSP_POLICY
+    fallback_sat_per_kw: int = FALLBACK_SAT_PER_KW  # What a client's own transactions pay.
     lsp_address: str = ""
     mining_address: str = ""
     running: dict[str, tuple[LspDaemon | ClientDaemon, asyncio.Task[None]]] = field(
@@ -78,6 +80,7 @@ class Town:
                 lsp=parse_peer_address(self.lsp_address),
                 policy=QUICK,
                 poll_seconds=POLL_SECONDS,
+                fallback_sat_per_kw=self.fallback_sat_per_kw,
             )
         )
         await self._start(name, daemon, is_synced=is_synced)
@@ -164,9 +167,14 @@ class Town:
 
 
 @contextlib.asynccontextmanager
-async def town(base: Path, *, lsp_policy: LspPolicy = LSP_POLICY) -> AsyncIterator[Town]:
+async def town(
+    base: Path,
+    *,
+    lsp_policy: LspPolicy = LSP_POLICY,
+    fallback_sat_per_kw: int = FALLBACK_SAT_PER_KW,
+) -> AsyncIterator[Town]:
     with RegtestNode(base / "node", persist=False) as node:
-        built = Town(node, base, lsp_policy)
+        built = Town(node, base, lsp_policy, fallback_sat_per_kw)
         await built.start_lsp()
         built.mining_address = (await built.call("lsp", "status"))["wallet"]["address"]
         node.call("generatetoaddress", 101, built.mining_address)

@@ -358,7 +358,7 @@ def _come_to_rest(pump: ExitPump) -> None:
         pump.pass_deadline(owner, deadline)
     pump.run()
     # Whoever comes back late may still have to leave, and to wait for its delay.
-    pump.mine(max(link.exit_blocks for link in all_links(pump)) + 12)
+    pump.mine(max(link.exit_blocks for link in all_links(pump)) + 30)
 
 
 def ends_of(pump: ExitPump, client: PumpNode) -> tuple[Link, Link]:

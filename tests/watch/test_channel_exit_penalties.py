@@ -362,3 +362,48 @@ def test_a_penalty_rises_with_every_block_and_never_touches_an_own_balance(
         assert later.fee_sat >= earlier.fee_sat + again_sat or later.fee_sat in {half_sat, all_sat}
     assert max(fees[:-LAST_BLOCKS]) <= half_sat
     assert fees[-1] == all_sat
+
+
+ABSURD: Final = 250_000_000  # 10 BTC for 1000 vB: what a node says in its worst hour, or by a bug.
+
+
+@CHEATERS
+def test_a_node_that_asks_for_more_than_all_outputs_hold_does_not_spare_the_cheater(
+    world: World, cheater: Party
+) -> None:
+    """What they can pay is offered: any mempool that asks for less takes it."""
+    fraud = fraud_of(world, cheater)
+    fraud.honest.fees = OwnFees(estimates=((2, ABSURD), (1008, ABSURD)))
+    publish([fraud.cheater])
+    world.mine()
+    due = [action for action in fraud.honest.actions() if isinstance(action, TakingTx)]
+    assert sum(len(action.inputs) for action in due) == 1 + fraud.n_htlc_outputs
+    for action in due:
+        stake_sat = sum(one.prevout.amount_sat for one in action.inputs)
+        assert action.fee_sat in {stake_sat // 2, stake_sat - P2TR_DUST_SAT}
+    publish([fraud.honest])
+    world.mine()
+    for vout, output in enumerate(fraud.cheater.finished.commitment.outputs):
+        is_raced = output.kind is CommitmentOutputKind.TO_HOLDER or output.htlc is not None
+        outpoint = fraud.cheater.finished.commitment.tx.outpoint(vout)
+        assert (outpoint in world.spenders) == is_raced  # One's own balance waits for better days.
+
+
+@CHEATERS
+def test_what_a_cheater_adds_to_a_race_does_not_make_it_cheaper_again(
+    world: World, cheater: Party
+) -> None:
+    """Else an HTLC transaction for each of the last blocks would hold a penalty where it began."""
+    delay = 60
+    terms = replace(TERMS, to_self_delay_opener=delay, to_self_delay_accepter=delay)
+    fraud = fraud_of(world, cheater, in_blocks=200, terms=terms)
+    publish([fraud.cheater])
+    world.mine(delay - 20)
+    before = penalty_of(fraud.honest)
+    fraud.cheater.preimages = knowing(4 * cheater.other)
+    assert publish([fraud.cheater])
+    world.mine()
+    after = penalty_of(fraud.honest)
+    assert len(after.inputs) == len(before.inputs) + 1
+    again_sat = fee_sat_of(vsize=after.vsize, feerate_sat_per_kw=MIN_RELAY_SAT_PER_KW)
+    assert after.fee_sat >= before.fee_sat + again_sat

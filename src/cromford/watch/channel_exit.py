@@ -176,7 +176,7 @@ def _plan(channel: LandedChannel) -> _Plan:
             continue
         match taking:
             case Sweepable():
-                if not _is_worth_its_fee(channel, taking):
+                if taking.rival_height is None and not _is_worth_its_fee(channel, taking):
                     plan.left.append(_left(taking))
                 elif not _is_due(channel, taking.height):
                     plan.actions.append(Wait(name=taking.name, height=taking.height))
@@ -202,7 +202,10 @@ def _plan(channel: LandedChannel) -> _Plan:
     # What only we can take is no part of what a race may cost.
     if racing:
         is_penalty = isinstance(channel.landed, RevokedCommitment)
-        _sweep(channel, plan, racing, suffix="" if is_penalty else " htlcs")
+        # Where none is worth a day's rate, what they can pay may still do before the rival comes.
+        worth = [taking for taking in racing if _is_worth_its_fee(channel, taking)] or racing
+        plan.left.extend(_left(taking) for taking in racing if taking not in worth)
+        _sweep(channel, plan, worth, suffix="" if is_penalty else " htlcs")
     if unhurried:
         _sweep(channel, plan, unhurried)
     return plan
@@ -213,7 +216,6 @@ def _is_due(channel: LandedChannel, height: int) -> bool:
 
 
 def _is_worth_its_fee(channel: LandedChannel, taking: Sweepable) -> bool:
-    # By the least that would do: what is raced for may be raised, and what is not can wait.
     fee_sat = taking.input.fee_sat(channel.fees.within(SWEEP_BLOCKS))
     return taking.input.prevout.amount_sat > fee_sat
 
@@ -252,7 +254,8 @@ def _fee_sat(channel: LandedChannel, chosen: Sequence[Sweepable], vsize: int) ->
         vsize,
         fees=channel.fees,
         budget_sat=budget_sat,
-        first_height=max(taking.height for taking in chosen) - 1,
+        # Since the first of them: what the rival adds later does not make it cheaper again.
+        first_height=min(taking.height for taking in chosen) - 1,
         height=height,
         rival_height=rival_height,
     )

@@ -113,7 +113,7 @@ class Broadcast:
     """Publish a transaction. Answered by `BroadcastRefused` if the node refuses it.
 
     `stream` is whose transaction it is; the turn that asks writes it in. One that `replaces` was
-    signed anew for the fees of this block: that another waits that pays more is no news.
+    signed anew for the fees of this block: that another of ours waits that pays more is no news.
     """
 
     name: str

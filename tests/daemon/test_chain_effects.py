@@ -244,3 +244,55 @@ def test_what_is_given_up_while_the_node_is_asked_is_refused_to_nobody(
         assert len(effects.refusals) == 1
 
     asyncio.run(scenario())
+
+
+TOO_LITTLE = "insufficient fee, rejecting replacement"
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_what_waits_behind_our_own_is_no_news_and_behind_a_rival_it_is_shown(
+    is_ours: bool,  # noqa: FBT001 - a parameter of pytest
+) -> None:
+    async def scenario() -> None:
+        chain = ScriptedChain()
+        daemon = Daemon(chain)
+        effects = daemon.effects()
+        effects.node_answers()
+        if is_ours:
+            effects.broadcast(fx.Broadcast(name="penalty", tx=TX, replaces=True))
+            await daemon.done()
+        else:
+            chain.mempool.append(TX)
+        chain.refusal = TOO_LITTLE
+        for amount_sat in (880, 870):
+            again = tx_spending(FUNDED, amount_sat)
+            effects.broadcast(fx.Broadcast(name="penalty", tx=again, replaces=True))
+            await daemon.done()
+        shown = [(one["txid"], one["count"]) for one in effects.refusals.shown()]
+        assert shown == ([] if is_ours else [(str(again.txid), 2)])
+        assert len(daemon.events) == (0 if is_ours else 1)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("is_confirmed", [False, True])
+def test_what_was_refused_at_another_fee_is_over_once_its_coins_are_spent(
+    is_confirmed: bool,  # noqa: FBT001 - a parameter of pytest
+) -> None:
+    async def scenario() -> None:
+        daemon = Daemon(ScriptedChain(refusal=TOO_CHEAP))
+        effects = daemon.effects()
+        effects.node_answers()
+        effects.broadcast(fx.Broadcast(name="penalty", tx=TX, replaces=True))
+        await daemon.done()
+        assert len(effects.refusals) == 1
+        dearer = tx_spending(FUNDED, 800)
+        daemon.chain.refusal = None
+        if is_confirmed:
+            effects.observe(block(101, dearer))
+        else:
+            effects.broadcast(fx.Broadcast(name="penalty", tx=dearer, replaces=True))
+            await daemon.done()
+        assert len(effects.refusals) == 0
+
+    asyncio.run(scenario())

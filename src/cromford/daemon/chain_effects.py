@@ -18,8 +18,10 @@ from cromford.protocol import events as ev
 from cromford.protocol.journal.records import AnyRecord, BlockConnected
 from cromford.protocol.journal.scan_records import Scanned
 from cromford.protocol.journal.spending_records import SpendingAbandoned
+from cromford.recent import Recent
 
 RETRY_SECONDS: Final = 1.0
+TAKEN_KEPT_MAX: Final = 10_000
 PAYS_TOO_LITTLE: Final = "insufficient fee"  # Core's word for less than what it would replace.
 
 _log = logging.getLogger(__name__)
@@ -56,6 +58,7 @@ class ChainEffects:
         self._unheard: dict[Txid, fx.Broadcast] = {}
         self._asking: Counter[Txid] = Counter()
         self._given_up: set[Txid] = set()  # while the node is asked
+        self._taken: Recent[Txid, None] = Recent(TAKEN_KEPT_MAX)  # Of what is signed anew.
         self._is_ready = False
         self.refusals = Refusals()
 
@@ -87,7 +90,7 @@ class ChainEffects:
             if self._asking[txid]:
                 self._given_up.add(txid)
         if isinstance(record, BlockConnected | Scanned) and len(self.refusals):
-            self.refusals.ended(Tx.parse(data).txid for data in _txs_of(record))
+            self.refusals.decided(Tx.parse(data) for data in _txs_of(record))
             self.refusals.forget_untried(height=record.height)
 
     async def _look_up(self, asked: fx.LookUpCoins) -> None:
@@ -123,20 +126,32 @@ class ChainEffects:
         except TxRefused as refused:
             if tx.txid in self._given_up:
                 return  # It was given up while the node was asked: nobody is refused anything.
-            if asked.replaces and refused.reason.startswith(PAYS_TOO_LITTLE):
+            is_too_little = asked.replaces and refused.reason.startswith(PAYS_TOO_LITTLE)
+            if is_too_little and await self._is_only_rivalled_by_us(tx):
                 _log.debug("tx_waits name=%s txid=%s reason=%s", name, tx.txid, refused.reason)
                 return
-            height = self._height()
-            if self.refusals.refused(name, tx, refused.reason, height=height):
+            is_news = self.refusals.refused(name, tx, refused.reason, height=self._height())
+            if is_news:
                 _log.warning("tx_refused name=%s txid=%s reason=%s", name, tx.txid, refused.reason)
-            self._post(ev.BroadcastRefused(asked=asked, reason=refused.reason))
+            if is_news or not asked.replaces:  # Signed anew for each block, it has many names.
+                self._post(ev.BroadcastRefused(asked=asked, reason=refused.reason))
         except ChainUnavailable as error:
             if tx.txid not in self._given_up:
                 self._unheard[tx.txid] = asked
             _log.warning("broadcast_failed name=%s txid=%s reason=%s", name, tx.txid, error)
         else:
-            self.refusals.ended((tx.txid,))
+            self.refusals.decided((tx,))
+            if asked.replaces:
+                self._taken.note(tx.txid, None)
             _log.info("tx_broadcast name=%s txid=%s", name, tx.txid)
+
+    async def _is_only_rivalled_by_us(self, tx: Tx) -> bool:
+        """Say whether what waits for the coins of a transaction is what we published before."""
+        try:
+            spenders = await self._chain.spenders([tx_in.outpoint for tx_in in tx.inputs])
+        except ChainUnavailable:
+            return False  # What is not known is shown.
+        return all(txid in self._taken for txid in spenders.values())
 
 
 def _txs_of(record: BlockConnected | Scanned) -> Iterable[bytes]:

@@ -1,8 +1,8 @@
 """What the node does not take: the last refusal of each transaction that is still to be published.
 
 Not journalled: whatever is owed is broadcast again at every start and every block, and so refused
-again. An entry ends when the node takes the transaction, when it confirms, or when nobody tries any
-more.
+again. An entry ends when the node takes the transaction, when something that spends its coins
+confirms, or when nobody tries any more.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
+from cromford.protocol.journal.known_chain import refusal_kind
 
 # Everything that is owed is tried at each block: what was not for an hour was given up.
 UNTRIED_BLOCKS_MAX: Final = 6
@@ -45,29 +46,35 @@ class Refusals:
     """The refusals that still stand. Never changed in place: metrics are read by another thread."""
 
     def __init__(self) -> None:
-        self._standing: dict[tuple[str, Txid], RefusedTx] = {}
+        # By name and coins: what is signed anew for each block is one transaction to its owner.
+        self._standing: dict[tuple[str, tuple[OutPoint, ...]], RefusedTx] = {}
 
     def __len__(self) -> int:
         return len(self._standing)
 
     def refused(self, name: str, tx: Tx, reason: str, *, height: int) -> bool:
-        """Remember a refusal, and say whether it is news: another transaction, or reason."""
+        """Remember a refusal, and say whether it is news: of other coins, or for another reason."""
         standing = dict(self._standing)
-        known = standing.pop((name, tx.txid), None)
+        key = (name, tuple(tx_in.outpoint for tx_in in tx.inputs))
+        known = standing.pop(key, None)
         refusal = RefusedTx(name=name, tx=tx, reason=reason, first_height=height, height=height)
         if known is not None:
             refusal = replace(refusal, first_height=known.first_height, count=known.count + 1)
-        standing[name, tx.txid] = refusal
+        standing[key] = refusal
         if len(standing) > REFUSALS_MAX:
             del standing[next(iter(standing))]
         self._standing = standing
-        return known is None or known.reason != reason
+        return known is None or refusal_kind(known.reason) != refusal_kind(reason)
 
     def ended(self, txids: Iterable[Txid]) -> None:
-        """Forget transactions that the node took, or that are in a block."""
+        """Forget transactions that were given up."""
         over = set(txids)
-        if over:
-            self._standing = {k: r for k, r in self._standing.items() if k[1] not in over}
+        self._standing = {k: r for k, r in self._standing.items() if r.tx.txid not in over}
+
+    def decided(self, txs: Iterable[Tx]) -> None:
+        """Forget what spends a coin of transactions that the node took, or that are in a block."""
+        spent = {tx_in.outpoint for tx in txs for tx_in in tx.inputs}
+        self._standing = {k: r for k, r in self._standing.items() if spent.isdisjoint(k[1])}
 
     def forget_untried(self, *, height: int) -> None:
         """Forget what nobody publishes any more."""

@@ -119,13 +119,16 @@ def on_invoice_requested(turn: Turn[ClientState], event: ev.InvoiceRequested) ->
 
 
 def announce_again(turn: Turn[ClientState]) -> None:
-    """Tell the LSP once more of the payments that it did not say it would hold."""
+    """Tell the LSP once more of the payments that it did not say it would hold.
+
+    One that had no room for more announcements may have some now.
+    """
     for _, invoice in sorted(turn.book.invoices.items()):
         _announce(turn, invoice)
 
 
 def _announce(turn: Turn[ClientState], invoice: OwnInvoice) -> None:
-    if invoice.status == "open" and invoice.hold_seconds and invoice.agreed_seconds is None:
+    if invoice.status == "open" and invoice.hold_seconds and not invoice.agreed_seconds:
         announcement = m.AnnounceHash(
             payment_hash=invoice.payment_hash,
             hold_seconds=invoice.hold_seconds,
@@ -137,8 +140,10 @@ def _announce(turn: Turn[ClientState], invoice: OwnInvoice) -> None:
 def on_hash_announced(turn: Turn[ClientState], message: m.HashAnnounced) -> None:
     """Remember for how long the LSP holds a payment; what was not asked means nothing."""
     invoice = turn.book.invoices.get(message.payment_hash)
-    if invoice is not None and invoice.hold_seconds and invoice.agreed_seconds is None:
-        hold_seconds = min(message.hold_seconds, invoice.hold_seconds)
+    if invoice is None or not invoice.hold_seconds or invoice.agreed_seconds:
+        return
+    hold_seconds = min(message.hold_seconds, invoice.hold_seconds)
+    if hold_seconds != invoice.agreed_seconds:
         turn.remember(cr.HoldAgreed(payment_hash=message.payment_hash, hold_seconds=hold_seconds))
 
 

@@ -12,7 +12,7 @@ from cromford.protocol.turn import Turn
 from cromford.wire import messages as m
 
 ANNOUNCED_MAX: Final = 16  # Of one client at a time; each is a record, and costs it nothing.
-KNOWN_BLOCKS_MAX: Final = 1_008  # A week; whoever wants to be paid later announces again.
+KNOWN_BLOCKS_MAX: Final = 1_008  # A week: what could be paid later is not held.
 
 
 def on_announced(turn: Turn[House], node_id: bytes, message: m.AnnounceHash) -> None:
@@ -34,12 +34,14 @@ def _agreed(turn: Turn[House], node_id: bytes, message: m.AnnounceHash) -> int:
     if hold_seconds == 0 or node_id not in house.of_client or len(known) >= ANNOUNCED_MAX:
         return 0
     known_blocks = hold_blocks(message.expiry_seconds + hold_seconds)
+    if known_blocks > KNOWN_BLOCKS_MAX:
+        return 0  # It would be promised, and forgotten before it is paid.
     turn.remember(
         lr.PaymentExpected(
             node_id=node_id,
             payment_hash=message.payment_hash,
             hold_seconds=hold_seconds,
-            until_height=house.chain.height + min(known_blocks, KNOWN_BLOCKS_MAX) + 1,
+            until_height=house.chain.height + known_blocks + 1,
         )
     )
     return hold_seconds

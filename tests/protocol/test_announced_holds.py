@@ -12,7 +12,13 @@ from tests.protocol.test_leaving import QUICK
 from cromford import effects as fx
 from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
-from cromford.protocol.lobby.announcing import ANNOUNCED_MAX
+from cromford.protocol.channels.forwarding import hold_deadlines
+from cromford.protocol.channels.htlc_rules import publish_height
+from cromford.protocol.journal import channel_records as cr
+from cromford.protocol.journal.book_fold import apply_to_book, with_refused_forward
+from cromford.protocol.journal.mail import ForwardRefused
+from cromford.protocol.journal.records import decode_record
+from cromford.protocol.lobby.announcing import ANNOUNCED_MAX, KNOWN_BLOCKS_MAX
 from cromford.wire import messages as m
 
 HOUR: Final = 3_600
@@ -205,3 +211,70 @@ def test_what_was_paid_in_time_is_taken_after_the_expiry_while_it_is_held() -> N
     pump.connect(bob)
     pump.run()
     assert status(alice, request) == "paid"
+
+
+def test_a_payees_factory_that_refuses_it_does_not_shorten_a_hold() -> None:
+    """A restart would else give back in seconds what its payer was told waits for hours."""
+    pump, alice, bob = town()
+    request = invoice_of(pump, bob, 2 * HOUR)
+    pay_while_away(pump, alice, bob, request)
+    (factory,) = pump.lsp.state.all_factories()
+    ((key, _),) = factory.book.held.items()
+    pump.connect(bob)
+    pump.run()
+    (forwarded,) = (
+        one
+        for one in (decode_record(entry.record) for entry in pump.lsp.store.entries)
+        if isinstance(one, cr.HtlcForwarded) and (one.channel_id, one.htlc_id) == key
+    )
+    on_its_way = apply_to_book(factory.book, forwarded)
+    refusal = ForwardRefused(channel_id=key[0], htlc_id=key[1], reason="no room")
+    for at_a_restart in (on_its_way, with_refused_forward(on_its_way, refusal)):
+        (deadline,) = hold_deadlines(at_a_restart, hold_seconds=30)
+        assert deadline.seconds == 2 * HOUR
+
+
+def test_a_hold_that_begins_again_and_again_brings_no_payer_on_chain() -> None:
+    """The clock stands still, as it does for an LSP that starts before each hold is over."""
+    pump, alice, bob = town()
+    request = invoice_of(pump, bob, 2 * HOUR)
+    pay_while_away(pump, alice, bob, request)
+    link = newest_link(alice)
+    (live,) = link.state.htlcs
+    last = publish_height(link, live.htlc.cltv_expiry, chain=alice.state.chain)
+    blocks(pump, last - alice.state.chain.height)
+    assert status(alice, request) == "failed"
+    assert newest_link(alice).failure is None
+    assert not any(attempt.is_exiting for attempt in alice.state.attempts.values())
+
+
+def test_the_lsp_promises_nothing_that_it_forgets_before_it_can_be_paid() -> None:
+    pump, _, bob = town()
+    for expiry_seconds, said in (
+        (600 * KNOWN_BLOCKS_MAX - HOUR, HOUR),
+        (600 * KNOWN_BLOCKS_MAX, 0),
+        (2**63, 0),
+    ):
+        announced = m.AnnounceHash(
+            payment_hash=expiry_seconds.to_bytes(32, "big"),
+            hold_seconds=HOUR,
+            expiry_seconds=expiry_seconds,
+        )
+        (sent,) = heard(pump, bob, announced).effects
+        assert isinstance(sent, fx.Send)
+        assert isinstance(sent.message, m.HashAnnounced)
+        assert sent.message.hold_seconds == said
+
+
+def test_an_announcement_that_found_no_room_is_made_again_with_the_next_connection() -> None:
+    pump, _, bob = town()
+    for _ in range(ANNOUNCED_MAX):
+        invoice_of(pump, bob, 600)
+    late = make_invoice(pump, bob, PAID_MSAT, hold_seconds=HOUR)
+    pump.run()
+    assert agreed(bob, late) == 0
+    blocks(pump, (EXPIRY_SECONDS + 600) // 600 + 1)
+    pump.disconnect(bob)
+    pump.connect(bob)
+    pump.run()
+    assert agreed(bob, late) == HOUR

@@ -18,7 +18,6 @@ from cromford.bitcoin.tx import Tx, Txid
 from cromford.protocol import events as ev
 from cromford.protocol import publishing, spending
 from cromford.protocol.channels import lsp as channels
-from cromford.protocol.channels.payments import take_back_late
 from cromford.protocol.channels.steps import on_nonce_deadline, on_revocation_deadline
 from cromford.protocol.delivery import Round
 from cromford.protocol.exiting import lsp as exiting
@@ -415,9 +414,8 @@ def _begin_with_block(turn: Turn[Factory], *, has_news: bool = False) -> None:
     turn.ask(*exiting.owed(turn.state, turn.facts.fees))
     opening.on_block(turn)
     exiting.on_block(turn)
-    take_back_late(turn)
     # What the chain decided about an outgoing HTLC answers the incoming one.
-    channels.finish_channels(turn)
+    channels.on_block(turn)
     exiting.keep_watching(turn, has_news=has_news)
 
 

@@ -19,6 +19,7 @@ from cromford.channel.stage import LiveHtlc
 from cromford.protocol.channels.htlc_rules import (
     acceptance_failure,
     forward_delta_blocks,
+    is_expiry_too_near,
     is_final,
 )
 from cromford.protocol.channels.payments import give_back, offer, prepare_offer
@@ -77,11 +78,11 @@ def answer_as_lsp(turn: AnyTurn, link: Link, live: LiveHtlc, rules: ForwardingRu
         if is_new:
             give_back(turn, link, key[1], failure.reason)
         return
-    announced = _announced_seconds(turn, live) if is_new else 0
+    announced = _announced_seconds(turn, live) if is_new else turn.book.held[key].seconds
     if is_new:
         seconds = max(rules.hold_seconds, announced)
         turn.ask(fx.SetDeadline(deadline=hold_deadline(key), seconds=seconds))
-    obstacle = _ask(turn, link, live) if turn.facts.is_fresh else STALE
+    obstacle = _ask(turn, link, live, announced) if turn.facts.is_fresh else STALE
     if obstacle is not None and is_new:
         held = cr.HtlcHeld(channel_id=key[0], htlc_id=key[1], reason=obstacle, seconds=announced)
         turn.remember(held)
@@ -117,7 +118,9 @@ def _failure_before(
     return None
 
 
-def _ask(turn: AnyTurn, link: Link, live: LiveHtlc, *, refused_by: str | None = None) -> str | None:
+def _ask(
+    turn: AnyTurn, link: Link, live: LiveHtlc, announced: int, *, refused_by: str | None = None
+) -> str | None:
     """Ask a factory of the payee's to take an HTLC, or say, for the operator alone, why not.
 
     The newest first: an older one is on its way out. None is asked that is known to refuse: that
@@ -146,6 +149,7 @@ def _ask(turn: AnyTurn, link: Link, live: LiveHtlc, *, refused_by: str | None = 
                     to=stream,
                     fee_msat=live.htlc.amount_msat - delivery.amount_msat,
                     cltv_expiry=cltv_expiry,
+                    seconds=announced,
                 )
             )
             return None
@@ -160,7 +164,7 @@ def on_refused(turn: AnyTurn, sender: str, refused: ForwardRefused) -> None:
     live = link.incoming(key[1])
     is_over = key not in turn.book.held or key in turn.book.released
     if not is_over and live is not None and link.is_open and turn.facts.is_fresh:
-        _ask(turn, link, live, refused_by=sender)
+        _ask(turn, link, live, turn.book.held[key].seconds, refused_by=sender)
 
 
 def take_forward(
@@ -238,10 +242,27 @@ def on_hold_deadline(turn: AnyTurn, deadline: fx.HoldDeadline) -> None:
         turn.remember(cr.HoldEnded(channel_id=key[0], htlc_id=key[1]))
 
 
+def end_late_holds(turn: AnyTurn) -> None:
+    """Let payers know of HTLCs whose expiry has come so near that no new one would be accepted.
+
+    At each block, because blocks do not wait for the clock: they may come quickly, and a hold
+    begins anew with each start. Held any longer, an HTLC would bring its payer's channel on chain.
+    """
+    book = turn.book
+    for key in sorted({*book.held, *book.forwards} - {*book.released}):
+        link = turn.link(key[0])
+        live = link.incoming(key[1])
+        if live is not None and is_expiry_too_near(
+            link, live.htlc.cltv_expiry, chain=turn.chain, height=turn.known_height
+        ):
+            on_hold_deadline(turn, hold_deadline(key))
+
+
 def hold_deadlines(book: Book, *, hold_seconds: int) -> tuple[fx.SetDeadline, ...]:
     """Return the deadlines of all HTLCs that are held or went on, after a restart."""
     waiting = {*book.held, *book.forwards} - {*book.released}
     announced = {key: held.seconds for key, held in book.held.items()}
+    announced |= {key: forward.hold_seconds for key, forward in book.forwards.items()}
     return tuple(
         fx.SetDeadline(
             deadline=hold_deadline(key), seconds=max(hold_seconds, announced.get(key, 0))

@@ -77,11 +77,16 @@ def acceptance_failure(
     """
     if not is_in_time(link, chain, height=height):
         return Failure.TEMPORARY_CHANNEL_FAILURE
-    if cltv_expiry < _least_expiry(link, chain, height):
+    if is_expiry_too_near(link, cltv_expiry, chain=chain, height=height):
         return Failure.EXPIRY_TOO_SOON
     if cltv_expiry > height + link.max_cltv_blocks:
         return Failure.EXPIRY_TOO_FAR
     return None
+
+
+def is_expiry_too_near(link: Link, cltv_expiry: int, *, chain: KnownChain, height: int) -> bool:
+    """Say whether an HTLC expires too soon for it to be accepted at a height."""
+    return cltv_expiry < _least_expiry(link, chain, height)
 
 
 def is_final(failure: Failure | None, facts: Facts) -> bool:

@@ -12,6 +12,7 @@ from cromford.protocol.channels.forwarding import (
     STALE,
     ForwardingRules,
     answer_as_lsp,
+    end_late_holds,
     hold_deadlines,
     obstacle_to,
     on_hold_deadline,
@@ -19,7 +20,7 @@ from cromford.protocol.channels.forwarding import (
     take_forward,
 )
 from cromford.protocol.channels.htlc_rules import is_alive, is_in_time
-from cromford.protocol.channels.payments import refusal_text, start_payment
+from cromford.protocol.channels.payments import refusal_text, start_payment, take_back_late
 from cromford.protocol.channels.signer_answers import on_signer_answer
 from cromford.protocol.channels.steps import on_message, prepare
 from cromford.protocol.journal import channel_records as cr
@@ -87,6 +88,13 @@ def begin(turn: Turn[Factory], node_id: bytes) -> None:
     if link is not None:
         prepare(turn, link)
         finish_channels(turn)
+
+
+def on_block(turn: Turn[Factory]) -> None:
+    """Do what a new height makes due in channels, and all that follows from it."""
+    take_back_late(turn)
+    end_late_holds(turn)
+    finish_channels(turn)
 
 
 def on_disconnection(turn: Turn[Factory], node_id: bytes) -> None:

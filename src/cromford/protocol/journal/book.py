@@ -96,6 +96,7 @@ class Forward:
         preimage: What it is resolved by, or by a failure.
         failure: Likewise.
         out_channel_id: The channel it went on in, once the other factory said so.
+        hold_seconds: How long it waits if its payee announced it.
     """
 
     payment_hash: bytes
@@ -107,6 +108,7 @@ class Forward:
     preimage: bytes | None = None
     failure: bytes | None = None
     out_channel_id: bytes | None = None
+    hold_seconds: int = 0
 
     @property
     def status(self) -> str:

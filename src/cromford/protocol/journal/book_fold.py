@@ -248,7 +248,8 @@ def with_refused_forward(book: Book, refused: mail.ForwardRefused) -> Book:
     if forward is None:
         return book
     book = changed(book, forwards=book.forwards.delete(key))
-    book = _waiting(book, key, Held(payee=forward.payee, reason=refused.reason))
+    held = Held(payee=forward.payee, reason=refused.reason, seconds=forward.hold_seconds)
+    book = _waiting(book, key, held)
     return changed(book, resolved=book.resolved.set(key, None)) if key in book.released else book
 
 
@@ -315,6 +316,7 @@ def _with_forward(book: Book, record: cr.HtlcForwarded) -> Book:
         payee=delivery.payee,
         amount_msat=live.htlc.amount_msat - record.fee_msat,
         fee_msat=record.fee_msat,
+        hold_seconds=record.seconds,
     )
     asked = mail.ForwardAsked(
         channel_id=record.channel_id,

@@ -210,7 +210,8 @@ class HoldEnded(Record, frozen=True, kw_only=True, tag="hold_ended"):
 class HtlcForwarded(Record, frozen=True, kw_only=True, tag="htlc_forwarded"):
     """An HTLC goes on: the payee's factory, whose stream is `to`, is asked to take it.
 
-    `cltv_expiry` is what is left to it there.
+    `cltv_expiry` is what is left to it there. `seconds` is how long it waits, should it not be
+    taken, if its payee announced it.
     """
 
     channel_id: bytes
@@ -218,6 +219,7 @@ class HtlcForwarded(Record, frozen=True, kw_only=True, tag="htlc_forwarded"):
     to: str
     fee_msat: int
     cltv_expiry: int
+    seconds: int = 0
 
 
 class ForwardOffered(Record, frozen=True, kw_only=True, tag="forward_offered"):

@@ -193,6 +193,8 @@ def test_feerates_are_rounded_up(node: ScriptedNode) -> None:
     assert ask(node, lambda chain: chain.estimate_sat_per_kw(6)) == 251
     node.answers["estimatesmartfee"] = {"errors": ["Insufficient data"], "blocks": 0}
     assert ask(node, lambda chain: chain.estimate_sat_per_kw(6)) is None
+    node.answers["estimatesmartfee"] = Refusal(-32603, "Fee estimation disabled")
+    assert ask(node, lambda chain: chain.estimate_sat_per_kw(6)) is None
 
 
 def test_an_estimate_is_asked_for_within_the_nodes_range(node: ScriptedNode) -> None:

@@ -12,6 +12,7 @@ from tests.scripted_chain import ScriptedChain, ref
 from cromford.adapters.chain_check import ChainMismatch
 from cromford.bitcoin.tx import Tx
 from cromford.daemon.chain_following import ChainFollowing
+from cromford.daemon.own_fees import asked_again
 from cromford.ports import BlockRef, ChainUnavailable, CredentialsRefused
 from cromford.protocol import events as ev
 from cromford.protocol.facts import Facts
@@ -451,5 +452,18 @@ def test_a_role_decides_about_a_block_by_what_its_node_asks_for_on_that_day() ->
             chain.is_silent = True
             await chain.until_asked(3)
             assert seen.following.facts().fees == fees
+
+    asyncio.run(scenario())
+
+
+def test_what_a_mempool_asks_for_is_known_though_its_node_has_not_told_its_estimates() -> None:
+    async def scenario() -> None:
+        chain = mined(10)
+        chain.relay = replace(chain.relay, mempool_min_sat_per_kw=750)
+        chain.estimates = {2: 5_000}
+        chain.silent_calls = {2}
+        before = OwnFees(estimates=((2, 900),))
+        told = await asked_again(chain, before)
+        assert told == replace(before, mempool_min_sat_per_kw=750)
 
     asyncio.run(scenario())

@@ -250,7 +250,11 @@ class BitcoindChain:
             ChainUnavailable: If the node does not answer.
         """
         target = min(max(target_blocks, 1), ESTIMATE_BLOCKS_MAX)
-        return read_estimate(await self._ask("estimatesmartfee", target, "economical"))
+        try:
+            told = await self.call("estimatesmartfee", target, "economical")
+        except RpcError:
+            return None  # With `blocksonly`, a node that answers has no estimates at all.
+        return read_estimate(told)
 
     def close(self) -> None:
         """Release the threads; a call still running ends at its timeout. Safe to call twice."""

@@ -20,14 +20,16 @@ async def asked_again(chain: Chain, fees: OwnFees) -> OwnFees:
     """Return what the node says now; what it said before if it does not answer."""
     try:
         relay = await chain.relay_feerates()
+        # Whatever becomes of the estimates: below its minimum nothing gets in.
+        fees = replace(
+            fees,
+            mempool_min_sat_per_kw=relay.mempool_min_sat_per_kw,
+            min_relay_sat_per_kw=relay.min_relay_sat_per_kw,
+            incremental_sat_per_kw=relay.incremental_sat_per_kw,
+        )
         estimates = [(target, await chain.estimate_sat_per_kw(target)) for target in TARGETS]
     except ChainUnavailable as error:
         _log.warning("feerates_unknown reason=%s", error)
         return fees
-    return replace(
-        fees,
-        estimates=tuple((target, rate) for target, rate in estimates if rate is not None),
-        mempool_min_sat_per_kw=relay.mempool_min_sat_per_kw,
-        min_relay_sat_per_kw=relay.min_relay_sat_per_kw,
-        incremental_sat_per_kw=relay.incremental_sat_per_kw,
-    )
+    known = tuple((target, rate) for target, rate in estimates if rate is not None)
+    return replace(fees, estimates=known)

@@ -37,6 +37,7 @@ from cromford.bitcoin.fees import MIN_RELAY_SAT_PER_KW, P2TR_DUST_SAT, fee_sat_o
 from cromford.channel.commitment import CommitmentOutputKind, commitment_number_of
 from cromford.channel.content import Htlc
 from cromford.channel.terms import ChannelTerms, Party
+from cromford.daemon.views.exit import next_of_channel
 from cromford.regtest.verdict import MempoolRefused
 from cromford.watch.channel_exit import Unrecognised, Wait, preimages_seen
 from cromford.watch.feerates import LAST_BLOCKS, OwnFees
@@ -407,3 +408,22 @@ def test_what_a_cheater_adds_to_a_race_does_not_make_it_cheaper_again(
     assert len(after.inputs) == len(before.inputs) + 1
     again_sat = fee_sat_of(vsize=after.vsize, feerate_sat_per_kw=MIN_RELAY_SAT_PER_KW)
     assert after.fee_sat >= before.fee_sat + again_sat
+
+
+def test_a_penalty_that_a_full_mempool_keeps_out_is_named_and_not_called_taken(
+    world: World,
+) -> None:
+    fraud = fraud_of(world, Party.OPENER)
+    publish([fraud.cheater])
+    world.mine()
+    fraud.honest.fees = OwnFees(mempool_min_sat_per_kw=ABSURD)
+    told = next_of_channel(fraud.honest.channel(), is_behind=False, peer="the LSP")
+    balance_sat = next(
+        one.amount_sat
+        for one in fraud.cheater.finished.commitment.outputs
+        if one.kind is CommitmentOutputKind.TO_HOLDER
+    )
+    assert "not worth today's fee: " in told
+    assert f"to_local ({balance_sat} sat)" in told
+    fraud.honest.fees = None
+    assert "worth" not in next_of_channel(fraud.honest.channel(), is_behind=False, peer="the LSP")

@@ -19,6 +19,7 @@ from cromford.watch.channel_exit import (
     Unrecognised,
     Wait,
     channel_actions,
+    left_behind,
 )
 from cromford.watch.exit import (
     ChannelOnChain,
@@ -30,6 +31,7 @@ from cromford.watch.exit import (
 )
 from cromford.watch.exit_cost import COMMITMENT_NAME, exit_cost_of
 from cromford.watch.feerates import OwnFees
+from cromford.watch.landed import LandedChannel
 from cromford.watch.sweep import TakingTx
 
 FEERATES_SAT_PER_VB: Final = (1, 10, 100)  # At which an exit's cost is shown.
@@ -138,9 +140,8 @@ def _next(state: ClientState, attempt: ClientAttempt, action: ExitAction, fees: 
     if not isinstance(action, ChannelOnChain):
         return describe(action)
     holding = in_hand(state, attempt)
-    actions = channel_actions(landed_channel(holding, state.chain, fees=fees))
-    following = [describe_channel(one, is_behind=holding.link.is_behind) for one in actions]
-    return "; ".join(following) or "nothing: everything that is worth its fee was taken"
+    landed = landed_channel(holding, state.chain, fees=fees)
+    return next_of_channel(landed, is_behind=holding.link.is_behind, peer="the LSP")
 
 
 def _step_status(state: ClientState, name: str, txid: bytes, action: ExitAction) -> dict[str, Any]:
@@ -167,6 +168,17 @@ def describe(action: ExitAction) -> str:
             return "the funding is not confirmed: there is nothing to leave from"
         case ChannelOnChain(outpoint=outpoint, height=height):
             return f"the channel output {outpoint} has been on chain since height {height}"
+
+
+def next_of_channel(channel: LandedChannel, *, is_behind: bool, peer: str) -> str:
+    """Return what comes next for a channel that is on chain, and what is left at today's fees."""
+    following = [
+        describe_channel(one, is_behind=is_behind, peer=peer) for one in channel_actions(channel)
+    ]
+    left = [f"{one.name} ({one.amount_sat} sat)" for one in left_behind(channel)]
+    if left:
+        following.append(f"not worth today's fee: {', '.join(left)}")
+    return "; ".join(following) or "nothing: all of it is spent"
 
 
 def describe_channel(action: ChannelAction, *, is_behind: bool, peer: str = "the LSP") -> str:

@@ -63,6 +63,25 @@ SHAPES: Final[dict[str, tuple[int, dict[str, Any], list[str], int]]] = {
 }
 
 
+FEWER: Final[dict[str, tuple[int, dict[str, Any], InnerLevels]]] = {
+    "levels for more": (3, {"inner_levels": levels((2, STATIC), (2, STATIC))}, levels((2, STATIC))),
+    "one leaf": (2, {"inner_levels": levels((2, STATIC))}, levels()),
+    "only dw is left": (3, {"inner_levels": levels((2, DW), (2, STATIC))}, levels((2, DW))),
+}
+
+
+@pytest.mark.parametrize("name", FEWER)
+def test_terms_say_no_level_that_their_tree_has_not(name: str) -> None:
+    """Else one tree would have as many hashes as there are lists that end in nothing."""
+    n_clients, chosen, expected = FEWER[name]
+    pump = live_factory(n_clients, policy=replace(QUICK, **chosen))
+    terms = pump.attempt.terms
+    assert terms.inner_levels == expected
+    assert terms.inner_kinds == expected.said_kinds
+    (cost,) = (c for c in shape_costs(pump.policy, n_clients) if c.is_chosen)
+    assert cost.inner == expected
+
+
 def factory_of(name: str) -> Pump:
     n_clients, chosen, _, _ = SHAPES[name]
     return live_factory(n_clients, policy=replace(QUICK, **chosen), watches_folds=True)

@@ -130,6 +130,15 @@ def shape_of(n_clients: int, *, leaf_arity: int, inner: InnerLevels) -> ShapeVer
     return split((), 1, n_clients)
 
 
+def levels_of(shape: ShapeVertex, inner: InnerLevels) -> InnerLevels:
+    """Return those of the levels that a tree has; there may be more of them, for more clients.
+
+    Its terms say no others, so that one tree has one hash.
+    """
+    n_levels = shape.n_layers - 1
+    return InnerLevels(arities=inner.arities[:n_levels], kinds=inner.kinds[:n_levels])
+
+
 STATIC_LEVELS_MAX: Final = 6
 
 

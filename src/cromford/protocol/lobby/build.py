@@ -17,6 +17,7 @@ from cromford.factory.shape import (
     ShapeVertex,
     default_levels,
     default_lstocks_sat,
+    levels_of,
     plan_of,
     shape_of,
 )
@@ -285,7 +286,8 @@ def shape_by_policy(policy: LspPolicy, n_clients: int) -> tuple[ShapeVertex, Inn
             delay_max_blocks=policy.delay_max_blocks,
             max_exit_delay_blocks=policy.max_exit_delay_blocks,
         )
-    return shape_of(n_clients, leaf_arity=policy.leaf_arity, inner=inner), inner
+    shape = shape_of(n_clients, leaf_arity=policy.leaf_arity, inner=inner)
+    return shape, levels_of(shape, inner)
 
 
 def _affordable(

@@ -10,6 +10,7 @@ from cromford.factory.shape import (
     check_exit_delay,
     check_truc_size,
     default_levels,
+    levels_of,
     shape_of,
 )
 from cromford.factory.terms import InvalidTerms
@@ -93,7 +94,7 @@ def _cost_of(
     return ShapeCost(
         choice=choice,
         is_chosen=is_chosen,
-        inner=inner,
+        inner=levels_of(shape, inner),
         exit_blocks=exit_blocks,
         lock_blocks=payment_blocks(payer_exit_blocks=exit_blocks, payee_exit_blocks=exit_blocks),
         branch_vsize=sum(vsize[vertex.path] for vertex in shape.path_to(slowest.first_client)),

@@ -77,6 +77,8 @@ def check_settings(settings: DemoSettings) -> None:
             delay_max_blocks=odometer.delay_max_blocks,
             max_exit_delay_blocks=settings.max_exit_delay_blocks,
         )
+        if settings.inner_kind is not None and not inner.arities:
+            raise refused("--inner", f"{settings.n_clients} clients in one leaf have nothing above")
         shape = shape_of(settings.n_clients, leaf_arity=settings.leaf_arity, inner=inner)
         check_exit_delay(
             shape,

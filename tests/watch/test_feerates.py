@@ -7,11 +7,13 @@ from cromford.watch.feerates import (
     LAST_BLOCKS,
     RISING_BLOCKS,
     OwnFeerate,
+    OwnFees,
     blocks_left,
     child_fee_sat,
     fee_to_offer_sat,
     path_budget_sat,
     penalty_budget_sat,
+    racing_fee_sat,
     risen_sat_per_kw,
 )
 
@@ -144,3 +146,37 @@ def test_a_path_bumped_every_block_costs_no_more_than_half_of_what_is_at_stake(
             assert waiting_sat is None or offered > waiting_sat
             assert offered <= stake // 2
             waiting_sat = offered
+
+
+MOST_SAT_PER_VB = 10_000  # Core's `DEFAULT_MAX_RAW_TX_FEE_RATE`: 0.1 BTC for 1000 vB.
+
+
+@given(
+    estimate=st.none() | st.integers(1, 10**12),
+    vsize=st.integers(100, 5_000),
+    n=st.integers(0, 144),
+)
+def test_no_race_is_lost_because_its_node_takes_the_fee_for_a_mistake(
+    estimate: int | None, vsize: int, n: int
+) -> None:
+    """Whatever the node says of fees, and however long nothing confirms."""
+    fees = OwnFees(estimates=() if estimate is None else ((2, estimate),))
+    most_sat = MOST_SAT_PER_VB * vsize
+    fee_sat = racing_fee_sat(
+        vsize,
+        fees=fees,
+        budget_sat=10 * most_sat,
+        first_height=1_000,
+        height=1_000 + n,
+        rival_height=1_144,
+    )
+    assert fee_sat is not None
+    assert 0 < fee_sat <= most_sat
+    assert fees.within(144) <= MOST_SAT_PER_VB * 250
+
+
+def test_a_mempool_that_asks_for_more_than_anybody_pays_is_not_offered_less() -> None:
+    own = OwnFeerate(
+        estimate_sat_per_kw=10**9, mempool_min_sat_per_kw=10**8, fallback_sat_per_kw=500
+    )
+    assert own.sat_per_kw == 10**8

@@ -17,6 +17,8 @@ RISING_BLOCKS: Final = 36  # Before a deadline, a fee rises with every block.
 RISE: Final = Fraction(5, 4)
 LAST_BLOCKS: Final = 6  # Of a penalty: what is not spent then, the cheater may take.
 FALLBACK_SAT_PER_KW: Final = 500  # 2 sat/vB, where the operator names nothing else.
+# 10,000 sat/vB: above it Core's `sendrawtransaction` takes a mistake for one, and refuses.
+MOST_SAT_PER_KW: Final = 2_500_000
 FLOOR_FACTOR: Final = 2  # Without an estimate, how far above the mempool's minimum.
 
 
@@ -36,10 +38,13 @@ class OwnFeerate:
 
     @property
     def sat_per_kw(self) -> int:
-        """The estimate, or the larger of twice the minimum and the fallback; never below it."""
+        """The estimate, or the larger of twice the minimum and the fallback.
+
+        Never below the minimum; an estimate never above what the node would take.
+        """
         if self.estimate_sat_per_kw is None:
             return max(FLOOR_FACTOR * self.mempool_min_sat_per_kw, self.fallback_sat_per_kw)
-        return max(self.estimate_sat_per_kw, self.mempool_min_sat_per_kw)
+        return max(min(self.estimate_sat_per_kw, MOST_SAT_PER_KW), self.mempool_min_sat_per_kw)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +131,8 @@ def racing_fee_sat(
 ) -> int | None:
     """Return the fee of what has to confirm before a rival may take it; None beyond the budget.
 
-    It rises with every block, by no less than what a node asks for to replace the one before.
+    It rises with every block, by no less than what a node asks for to replace the one before, and
+    ends at what a node takes at all: one that is refused wins no race.
 
     Args:
         vsize: Of the signed transaction.
@@ -144,10 +150,11 @@ def racing_fee_sat(
     )
     again_sat = fee_sat_of(vsize=vsize, feerate_sat_per_kw=fees.incremental_sat_per_kw)
     n_before = max(0, height - first_height)
+    most_sat = fee_sat_of(vsize=vsize, feerate_sat_per_kw=MOST_SAT_PER_KW)
     return fee_to_offer_sat(
         fee_sat_of(vsize=vsize, feerate_sat_per_kw=feerate) + n_before * again_sat,
         least_sat=fee_sat_of(vsize=vsize, feerate_sat_per_kw=fees.mempool_min_sat_per_kw),
-        budget_sat=budget_sat,
+        budget_sat=min(budget_sat, most_sat),
     )
 
 

@@ -19,6 +19,13 @@ class InSlots:
     right: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alone:
+    """A value of one field."""
+
+    parts: tuple[int, ...]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Beside:
     """A value that keeps what was computed of it."""
@@ -56,6 +63,15 @@ def test_it_is_what_replace_returns_and_the_value_before_stays(
     assert made == replace(value, **changes)
     assert hash(made) == hash(replace(value, **changes))
     assert (value.left, value.right) == before
+
+
+@given(before=st.lists(st.integers()).map(tuple), after=st.lists(st.integers()).map(tuple))
+def test_the_one_field_of_a_value_is_not_taken_apart(
+    before: tuple[int, ...], after: tuple[int, ...]
+) -> None:
+    value = Alone(parts=before)
+    assert changed(value) == value
+    assert changed(value, parts=after) == Alone(parts=after)
 
 
 def test_what_was_computed_of_the_value_before_is_computed_anew() -> None:

@@ -59,7 +59,9 @@ def _shape_of(cls: Any) -> _Shape:  # noqa: ANN401 - any dataclass
         raise TypeError(f"{cls.__name__} checks its values when it is made: use replace")
     names = [field.name for field in fields(cls)]
     if hasattr(cls, "__slots__"):
-        shape = _Shape({name: getattr(cls, name).__set__ for name in names}, attrgetter(*names))
+        # Of one name, `attrgetter` returns what is there and no tuple of it.
+        read = attrgetter(*names) if len(names) > 1 else lambda value: (getattr(value, names[0]),)
+        shape = _Shape({name: getattr(cls, name).__set__ for name in names}, read)
     else:
         shape = _Shape(dict.fromkeys(names, object.__setattr__), None)
     _shapes[cls] = shape

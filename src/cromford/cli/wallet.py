@@ -26,7 +26,8 @@ feerate_option = click.option(
     "--feerate-sat-per-vb",
     type=Option(_FEERATE),
     metavar=_FEERATE.metavar,
-    help="Of the transaction.  [default: the node's estimate, or 2 if it has none]",
+    help="Of the transaction.  [default: the node's estimate, or the "
+    "daemon's fallback if it has none]",
 )
 Document = dict[str, Any]
 

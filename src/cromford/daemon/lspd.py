@@ -310,7 +310,11 @@ class LspDaemon(Daemon[LspState]):
         """Give up a funding, if the node refuses it at this moment and no block can have it."""
         wanted = read_params(params, _AbandonFactoryParams)
         attempt = self._named(self._found(wanted.factory_id)).attempt
-        feerate_sat_per_kw, source = await feerate_of(self.chain, wanted.feerate_sat_per_vb)
+        feerate_sat_per_kw, source = await feerate_of(
+            self.chain,
+            wanted.feerate_sat_per_vb,
+            fallback_sat_per_kw=self.fallback_sat_per_kw,
+        )
         funded = attempt.funded
         reason = "" if funded is None else await refusal_of(self.chain, funded.funding_tx)
         asked = ev.FactoryAbandonRequested(

@@ -95,6 +95,7 @@ class Daemon(Generic[S]):
             height=lambda: self.height,
             is_pending=lambda deadline: Due(CLIENT, deadline) in self.deadlines,
         )
+        self.fallback_sat_per_kw = options.fallback_sat_per_kw
         self.following = ChainFollowing(
             self.chain,
             self,

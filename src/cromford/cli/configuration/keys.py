@@ -113,8 +113,8 @@ _CHAIN: Final = (
         name="fallback_feerate_sat_per_vb",
         kind=FEERATE,
         default=Decimal(FALLBACK_SAT_PER_KW) / SAT_PER_KW_OF_SAT_PER_VB,
-        help="What a transaction that we sign alone pays where the node has no estimate; at least "
-        "twice what its mempool asks for.",
+        help="What our own transactions pay where the node has no estimate. Sweeps and penalties "
+        "pay at least twice what its mempool asks for.",
     ),
 )
 

@@ -22,7 +22,6 @@ from cromford.wallet.account import RECEIVE
 from cromford.wallet.coins import Wallet, WalletCoin
 
 FEERATE_TARGET_BLOCKS: Final = 6
-FEERATE_FALLBACK_SAT_PER_KW: Final = 500  # 2 sat/vB, where the node has no estimate.
 EXIT_NOT_FOUND: Final = 4
 FEERATE_MAX_SAT_PER_VB: Final = 1000  # Above it somebody has mistyped.
 
@@ -32,6 +31,7 @@ class WalletOwner(Protocol):
 
     network: Network
     chain: BitcoindChain
+    fallback_sat_per_kw: int
 
     @property
     def wallet(self) -> Wallet:
@@ -144,7 +144,11 @@ async def _send(owner: WalletOwner, wanted: _SendParams) -> dict[str, object]:
         script_pubkey = script_of_address(wanted.address, owner.network)
     except ValueError as error:
         raise InvalidParam("address", str(error)) from error
-    feerate_sat_per_kw, source = await feerate_of(owner.chain, wanted.feerate_sat_per_vb)
+    feerate_sat_per_kw, source = await feerate_of(
+        owner.chain,
+        wanted.feerate_sat_per_vb,
+        fallback_sat_per_kw=owner.fallback_sat_per_kw,
+    )
     event = ev.SpendingRequested(
         script_pubkey=script_pubkey,
         amount_sat=wanted.amount_sat,
@@ -218,7 +222,9 @@ async def refusal_of(chain: BitcoindChain, tx: Tx) -> str:
     )
 
 
-async def feerate_of(chain: BitcoindChain, given: str | None) -> tuple[int, str]:
+async def feerate_of(
+    chain: BitcoindChain, given: str | None, *, fallback_sat_per_kw: int
+) -> tuple[int, str]:
     """Return the feerate and where it comes from: given, the node's estimate, or the fallback.
 
     Raises:
@@ -242,5 +248,5 @@ async def feerate_of(chain: BitcoindChain, given: str | None) -> tuple[int, str]
     except ChainUnavailable as error:
         raise RpcFailure("chain_unavailable", str(error), retryable=True) from error
     if estimate is None:
-        return FEERATE_FALLBACK_SAT_PER_KW, "fallback"
+        return fallback_sat_per_kw, "fallback"
     return estimate, f"estimate for {FEERATE_TARGET_BLOCKS} blocks"

@@ -152,7 +152,7 @@ CLAIMED: Final = [
     Bad(term="leaf_arity", value=1025, expected="1..1024"),
     Bad(term="inner_arities", value=(1,), expected="2..1024"),
     Bad(term="inner_arities", value=()),
-    Bad(term="inner_arities", value=(2,) * 17, expected="0..16"),
+    Bad(term="inner_arities", value=(2,) * 17, expected="at most 16 levels"),
     Bad(term="inner_kinds", value=(), expected="none at all where every level is dw"),
     Bad(term="inner_kinds", value=(0,), expected="none at all where every level is dw"),
     Bad(term="inner_kinds", value=(1, 1), expected="as many as inner_arities, 1"),

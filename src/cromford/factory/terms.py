@@ -22,6 +22,7 @@ from cromford.factory.odometer import Odometer
 N_CLIENTS_MAX: Final = 1024
 N_INNER_LEVELS_MAX: Final = 16
 N_CANDIDATES_MAX: Final = 16
+LOOK_ON_CHAIN_BLOCKS: Final = 6  # What each transaction of a path has to confirm in.
 SAFETY_BLOCKS: Final = 144  # One day between the last moment of an exit and the expiry.
 HASH_SIZE: Final = 32
 TERMS_TAG: Final = "cromford/terms"
@@ -163,7 +164,10 @@ class FactoryTerms:
 
     @property
     def look_blocks(self) -> int:
-        """How often a client must see the chain at least: half a step, or it may lose a race."""
+        """How often a client must see the chain at least: half a step, or it may lose a race.
+
+        While transactions of its path are in sight, every `LOOK_ON_CHAIN_BLOCKS`.
+        """
         return max(1, self.step_blocks // 2)
 
     def encode(self) -> bytes:
@@ -288,7 +292,10 @@ def check_levels(inner: InnerLevels) -> None:
     Raises:
         InvalidTerms: If there are too many, one is too narrow or too wide, or has no kind.
     """
-    _check_between("inner_arities", len(inner.arities), 0, N_INNER_LEVELS_MAX)
+    if len(inner.arities) > N_INNER_LEVELS_MAX:
+        raise InvalidTerms(
+            "inner_arities", f"at most {N_INNER_LEVELS_MAX} levels", len(inner.arities)
+        )
     for arity in inner.arities:
         _check_between("inner_arities", arity, 2, N_CLIENTS_MAX)
     if len(inner.kinds) != len(inner.arities):

@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from cromford.daemon.views import channels as channel_views
 from cromford.daemon.views.export import export_funding, export_nodes, export_terms
+from cromford.factory.terms import LOOK_ON_CHAIN_BLOCKS
 from cromford.protocol.channels.client import is_usable
 from cromford.protocol.exiting.client import is_swept
 from cromford.protocol.facts import Facts
@@ -75,7 +76,7 @@ def summary(state: ClientState, attempt: ClientAttempt, facts: Facts) -> dict[st
     }
     if attempt.is_checked:
         terms, branch = attempt.terms, attempt.branch
-        remaining = remaining_now(state, attempt)
+        remaining, on_chain = remaining_now(state, attempt), published(state, attempt)
         known = {
             "n_clients": terms.n_clients,
             "capacity_sat": branch.channel.amount_sat,
@@ -88,8 +89,10 @@ def summary(state: ClientState, attempt: ClientAttempt, facts: Facts) -> dict[st
             "blocks_to_expiry": terms.expiry_height - state.chain.height,
             "exit_deadline_height": remaining.exit_deadline_height,
             "exit_blocks": remaining.exit_blocks,
-            "look_blocks": terms.look_blocks,
-            "published": published(state, attempt),
+            "look_blocks": min(terms.look_blocks, LOOK_ON_CHAIN_BLOCKS)
+            if on_chain
+            else terms.look_blocks,
+            "published": on_chain,
             **_channel_state(state, attempt, facts),
         }
     return {

@@ -59,7 +59,7 @@ def test_the_parts_of_a_payees_expiry(page: str) -> None:
 
 @pytest.mark.parametrize(
     ("active_blocks", "days"),
-    [(4_320, "30 days"), (12_960, "90 days"), (25_920, "180 days"), (52_560, "a year")],
+    [(4_320, "30 days"), (12_960, "90 days"), (25_920, "180 days"), (51_528, "358 days")],
 )
 def test_how_often_a_factory_is_paid_for(page: str, active_blocks: int, days: str) -> None:
     exit_blocks = exit_blocks_of(LEAF_ALONE, delay_max_blocks=POLICY.delay_max_blocks)

@@ -76,7 +76,8 @@ def invoice_command(role: str) -> click.Command:
         type=click.IntRange(0, ANNOUNCED_HOLD_SECONDS_MAX),
         default=0,
         show_default=True,
-        help="How long the LSP is to hold the payment if you are away then; it may hold it less.",
+        help="How long the LSP is to hold the payment if you are away then; it may hold it less. "
+        "At most --expiry-seconds.",
     )
     @invocation_options
     @click.pass_obj

@@ -60,5 +60,5 @@ def _reason(rank: int, applicant: Applicant, leaf: ShapeVertex) -> str:
     why = "moves from a dying factory" if applicant.is_moving else "waits in the lobby"
     return (
         f"rank {rank}: {why}, uptime {applicant.uptime_blocks} blocks; "
-        f"leaf {leaf.name} of {leaf.n_clients}"
+        f"leaf {leaf.name}, which seats {leaf.n_clients}"
     )

@@ -52,6 +52,10 @@ class Option(click.ParamType[Any]):
         self._kind = kind
         self.name = kind.metavar
 
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:  # noqa: ARG002 - click asks
+        """Return what the help shows: the kind's own words, as they are to be written."""
+        return self._kind.metavar
+
     def convert(
         self,
         value: object,

@@ -102,7 +102,7 @@ class ClientPayments:
         if not 0 <= wanted.hold_seconds <= most:
             raise InvalidParam(
                 "hold_seconds",
-                f"hold_seconds: expected 0..{most}, and at most expiry_seconds, "
+                f"expected 0..{most} and at most the expiry ({wanted.expiry_seconds}), "
                 f"received {wanted.hold_seconds}",
             )
         preimage, payment_secret = (secrets.token_bytes(SECRET_SIZE) for _ in range(2))

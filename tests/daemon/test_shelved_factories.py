@@ -300,6 +300,14 @@ def test_rows_that_were_lost_or_changed_start_nothing(pump: CountingPump, tmp_pa
             Driver(LSP_ROLE, beginning, journal, lambda _effect: ())
 
 
+def test_a_label_that_was_changed_starts_nothing_and_is_named(pump: CountingPump) -> None:
+    beginning, kept = driver_of(pump).beginning, pump.lsp.store
+    stream, label = next(iter(kept.labels()))
+    kept.checkpoints[stream] = kept.checkpoints[stream]._replace(label=label[:-1])
+    with pytest.raises(StoreFailed, match=f"the label of {stream} is damaged"):
+        Driver(LSP_ROLE, beginning, kept, lambda _effect: ())
+
+
 def _rows_of(store: MemoryJournal, checkpoint: Checkpoint) -> list[Row]:
     return [
         Row(shelf, key, value)

@@ -9,6 +9,7 @@ from immutables import Map
 
 from cromford.daemon.views.channels import totals
 from cromford.daemon.views.lsp import LOCKING, channels_of, status_of, summary
+from cromford.ports import StoreFailed
 from cromford.protocol.client import apply as apply_to_client
 from cromford.protocol.exiting.rest import NEVER, wakes_at
 from cromford.protocol.facts import FRESH
@@ -175,8 +176,9 @@ class LspParts:
         """Return a state that loads factories."""
 
         def find(number: int) -> Asleep | None:
-            label = library.label(factory_stream(number))
-            return _asleep_of(label) if label else None
+            stream = factory_stream(number)
+            label = library.label(stream)
+            return _asleep_of(stream, label) if label else None
 
         return replace(
             state,
@@ -258,12 +260,16 @@ class LspParts:
 
     def wake_height(self, label: bytes) -> int | None:
         """Return until when a factory sleeps; None for ever, or if it may not."""
-        height = _asleep_of(label).wake_height if label else NEVER
+        height = _read(label).wake_height if label else NEVER
         return None if height == NEVER else height
 
     def asleep(self, state: LspState, stream: str, label: bytes) -> LspState:
-        """Return the state with a factory out of memory."""
-        return state.without_factory(_number(stream), _asleep_of(label))
+        """Return the state with a factory out of memory.
+
+        Raises:
+            StoreFailed: If its label is damaged.
+        """
+        return state.without_factory(_number(stream), _asleep_of(stream, label))
 
     def is_asleep(self, state: LspState, stream: str) -> bool:
         """Say whether a factory is out of memory."""
@@ -289,8 +295,15 @@ class Label(msgspec.Struct, frozen=True, kw_only=True):
     shown: dict[str, Any]
 
 
-def _asleep_of(label: bytes) -> Asleep:
-    read = msgspec.json.decode(label, type=Label)
+def _read(label: bytes) -> Label:
+    return msgspec.json.decode(label, type=Label)
+
+
+def _asleep_of(stream: str, label: bytes) -> Asleep:
+    try:
+        read = _read(label)
+    except msgspec.DecodeError as error:
+        raise StoreFailed(f"the label of {stream} is damaged: {error}") from error
     return Asleep(
         wake_height=read.wake_height,
         status=read.status,

@@ -6,6 +6,8 @@ from collections.abc import Callable
 import pytest
 
 from cromford.bitcoin.network import REGTEST
+from cromford.bitcoin.timelocked import LockKind, Timelock
+from cromford.bitcoin.tx import Tx
 from cromford.crypto.keys import pubkey_of
 from cromford.crypto.musig2 import KeyAgg, SecNonce, nonce_agg
 from cromford.signing.bip32 import ExtendedSeckey, master_of
@@ -17,6 +19,8 @@ from cromford.signing.task import SigningTask
 SEED = bytes(range(64))
 KEYCHAIN = Keychain(SEED, REGTEST, journal_number=3)
 NAME = FactoryKey(attempt=1)
+EXPIRY = Timelock(kind=LockKind.AFTER, number=200)
+UNSIGNED = Tx(version=2, inputs=(), outputs=())
 SECKEY = KEYCHAIN.seckey(NAME)
 PUBKEY = pubkey_of(SECKEY)
 
@@ -102,7 +106,7 @@ FAILURES: list[tuple[type[Exception], Callable[[], object]]] = [
     (ValueError, lambda: ExtendedSeckey(b"\xff" * 32, SEED[:32]).public),
     (ValueError, lambda: KEYCHAIN.ecdh(bytes(33))),
     (ValueError, lambda: KEYCHAIN.sign_wallet(change=0, index=0, sighash=b"short")),
-    (ValueError, lambda: signer().sign_challenge(NAME, b"short")),
+    (ValueError, lambda: signer().sign_timelocked(NAME, EXPIRY, UNSIGNED, ())),
 ]
 
 

@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cromford.bitcoin.network import REGTEST
-from cromford.bitcoin.taproot import taproot_output, tweaked_key_agg
+from cromford.bitcoin.script import p2tr_script
+from cromford.bitcoin.taproot import tapleaf_hash, taproot_output, tweaked_key_agg
+from cromford.bitcoin.timelocked import LockKind, Timelock
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut
 from cromford.crypto import schnorr
 from cromford.crypto.keys import TaggedHash, pubkey_of, xonly_of
@@ -137,11 +139,60 @@ def test_a_pool_of_a_wrong_size_is_refused_and_not_kept(signer: Signer, size: in
     assert signer._pools == {}
 
 
-def test_a_challenge_is_signed_by_the_named_factory_key(signer: Signer) -> None:
-    digest = TaggedHash("cromford/test")(b"challenge")
-    signature = signer.sign_challenge(FACTORY, digest)
+def test_a_move_is_signed_by_the_named_factory_key_under_its_own_tag(signer: Signer) -> None:
+    signature = signer.sign_move(FACTORY, b"statement")
+    digest = TaggedHash("cromford/move")(b"statement")
     assert schnorr.verify(signature, digest, xonly_of(signer.factory_pubkey(2)))
     assert not schnorr.verify(signature, digest, xonly_of(signer.factory_pubkey(3)))
+
+
+LOCKS = [
+    Timelock(kind=LockKind.AFTER, number=200),
+    Timelock(kind=LockKind.OLDER, number=144),
+]
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.kind)
+def test_a_timelocked_script_of_the_factory_key_is_spent_and_nothing_else(
+    signer: Signer, lock: Timelock
+) -> None:
+    own = xonly_of(signer.factory_pubkey(2))
+    leaf = lock.script(own)
+    output = taproot_output(own, tapleaf_hash(leaf))
+    prevout = TxOut(amount_sat=10_000, script_pubkey=output.script_pubkey)
+    outpoint = OutPoint(txid=Txid(b"\x05" * 32), vout=0)
+    tx = Tx(
+        version=2,
+        inputs=(TxIn(outpoint=outpoint, nsequence=lock.nsequence),),
+        outputs=(TxOut(amount_sat=9_000, script_pubkey=script(0, 1)),),
+        nlocktime=lock.nlocktime,
+    )
+    signature = signer.sign_timelocked(FACTORY, lock, tx, (prevout,))
+    check_scripts(tx.with_witnesses((signature, leaf, output.control_block())), [prevout])
+    # The key itself as a key path, with and without the tweak: the digest is never of that kind.
+    for key in (own, output.output_key):
+        bare = replace(prevout, script_pubkey=p2tr_script(key))
+        as_key_path = signer.sign_timelocked(FACTORY, lock, tx, (bare,))
+        with pytest.raises(ScriptRefused):
+            check_scripts(tx.with_witnesses((as_key_path,)), [bare])
+    # Another timelock is another script, and the key of another attempt another key.
+    others = (
+        signer.sign_timelocked(FACTORY, replace(lock, number=lock.number + 1), tx, (prevout,)),
+        signer.sign_timelocked(FactoryKey(attempt=3), lock, tx, (prevout,)),
+    )
+    for other in others:
+        with pytest.raises(ScriptRefused):
+            check_scripts(tx.with_witnesses((other, leaf, output.control_block())), [prevout])
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [Timelock(kind=LockKind.AFTER, number=-1), Timelock(kind=LockKind.AFTER, number=1 << 39)],
+)
+def test_a_timelock_that_no_script_can_say_is_not_signed(signer: Signer, refused: Timelock) -> None:
+    tx = Tx(version=2, inputs=(), outputs=())
+    with pytest.raises(ValueError, match=f"received {refused.number}"):
+        signer.sign_timelocked(FACTORY, refused, tx, ())
 
 
 wallet_inputs = st.lists(

@@ -102,8 +102,8 @@ def _prepare_join(signer: Signer, effect: fx.PrepareJoin) -> ev.JoinPrepared:
     ]
     signature = None
     if effect.move is not None:
-        old_attempt, digest = effect.move
-        signature = signer.sign_challenge(FactoryKey(attempt=old_attempt), digest)
+        old_attempt, statement = effect.move
+        signature = signer.sign_move(FactoryKey(attempt=old_attempt), statement)
     return ev.JoinPrepared(
         asked=effect,
         factory_pool=signer.make_pool(FactoryKey(attempt=effect.attempt), effect.pool_size),

@@ -11,16 +11,9 @@ from functools import cached_property
 from typing import Final
 
 from cromford.bitcoin.descriptor import musig_expression, tr_descriptor, with_checksum
-from cromford.bitcoin.script import (
-    ANCHOR_SCRIPT,
-    OP_CHECKLOCKTIMEVERIFY,
-    OP_CHECKSEQUENCEVERIFY,
-    OP_CHECKSIGVERIFY,
-    p2tr_script,
-    push_bytes,
-    push_number,
-)
-from cromford.bitcoin.taproot import tapleaf_hash, tweaked_key_agg
+from cromford.bitcoin.script import ANCHOR_SCRIPT, p2tr_script
+from cromford.bitcoin.taproot import tapleaf_hash, taproot_output, tweaked_key_agg
+from cromford.bitcoin.timelocked import LockKind, Timelock
 from cromford.bitcoin.tx import TxOut
 from cromford.crypto.keys import xonly_of
 from cromford.crypto.musig2 import KeyAgg
@@ -39,10 +32,20 @@ class OutputKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tapleaf:
-    """The one script path of an output, as bytes and as miniscript."""
+    """The one script path of an output: one key alone, after a timelock."""
 
-    script: bytes
-    miniscript: str
+    xonly_pubkey: bytes
+    lock: Timelock
+
+    @property
+    def script(self) -> bytes:
+        """Its bytes."""
+        return self.lock.script(self.xonly_pubkey)
+
+    @property
+    def miniscript(self) -> str:
+        """The same as miniscript."""
+        return self.lock.miniscript(self.xonly_pubkey)
 
     @property
     def merkle_root(self) -> bytes:
@@ -52,26 +55,14 @@ class Tapleaf:
 
 def expiry_tapleaf(lsp_pubkey: bytes, expiry_height: int) -> Tapleaf:
     """Return the timeout path: the LSP alone, from the block after `expiry_height` on (BIP 65)."""
-    key = xonly_of(lsp_pubkey)
-    return Tapleaf(
-        script=push_bytes(key)
-        + bytes((OP_CHECKSIGVERIFY,))
-        + push_number(expiry_height)
-        + bytes((OP_CHECKLOCKTIMEVERIFY,)),
-        miniscript=f"and_v(v:pk({key.hex()}),after({expiry_height}))",
-    )
+    lock = Timelock(kind=LockKind.AFTER, number=expiry_height)
+    return Tapleaf(xonly_pubkey=xonly_of(lsp_pubkey), lock=lock)
 
 
 def lstock_tapleaf(lsp_pubkey: bytes, csv_blocks: int) -> Tapleaf:
     """Return the L-stock's path: the LSP alone, `csv_blocks` after the leaf confirmed (BIP 112)."""
-    key = xonly_of(lsp_pubkey)
-    return Tapleaf(
-        script=push_bytes(key)
-        + bytes((OP_CHECKSIGVERIFY,))
-        + push_number(csv_blocks)
-        + bytes((OP_CHECKSEQUENCEVERIFY,)),
-        miniscript=f"and_v(v:pk({key.hex()}),older({csv_blocks}))",
-    )
+    lock = Timelock(kind=LockKind.OLDER, number=csv_blocks)
+    return Tapleaf(xonly_pubkey=xonly_of(lsp_pubkey), lock=lock)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +91,12 @@ class SignersOutput:
     def script_pubkey(self) -> bytes:
         """The taproot script."""
         return p2tr_script(self.spending_key_agg.output_key)
+
+    @property
+    def control_block(self) -> bytes:
+        """What a spend by the tapleaf shows last (BIP 341)."""
+        output = taproot_output(self.key_agg.internal_key, self.merkle_root)
+        return output.control_block()
 
     @property
     def descriptor(self) -> str:

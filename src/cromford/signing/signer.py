@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from cromford.bitcoin.sighash import taproot_sighash
+from cromford.bitcoin.timelocked import Timelock
 from cromford.bitcoin.tx import Tx, TxOut
 from cromford.crypto import keys, schnorr
 from cromford.crypto.musig2 import SecNonce, nonce_agg
@@ -19,6 +20,8 @@ from cromford.signing.task import SigningTask
 # Besides one for each live channel. A ceremony takes one for the factory and one for each client,
 # 1,024 at most; the rest is for the next ceremony, begun before the last one is over.
 N_POOLS_SPARE: Final = 4096
+
+hash_move: Final = keys.TaggedHash("cromford/move")
 
 
 class Signer:
@@ -149,9 +152,34 @@ class Signer:
         """Return the node key's recoverable ECDSA signature of an invoice's digest (BOLT 11)."""
         return self._keychain.sign_node(digest)
 
-    def sign_challenge(self, name: FactoryKey, message: bytes) -> bytes:
-        """Return a BIP 340 signature of a tagged hash, never of bytes a peer chose."""
-        return schnorr.sign(message, self._keychain.seckey(name))
+    def sign_move(self, name: FactoryKey, statement: bytes) -> bytes:
+        """Return a BIP 340 signature of a statement under the tag of moves.
+
+        The tag is hashed here, so it is never a signature of a transaction.
+        """
+        return schnorr.sign(hash_move(statement), self._keychain.seckey(name))
+
+    def sign_timelocked(
+        self, name: FactoryKey, lock: Timelock, tx: Tx, prevouts: Sequence[TxOut]
+    ) -> bytes:
+        """Return the factory key's signature of the script path that it has alone (BIP 342).
+
+        For the first input. Script and digest are made here, out of our own key and the timelock:
+        what comes out spends by no key path and by no other script. A key path of a factory is
+        signed in a MuSig2 session only, by `partial_sign`.
+
+        Args:
+            name: The key.
+            lock: The timelock of the script.
+            tx: The transaction.
+            prevouts: What each of its inputs spends.
+
+        Raises:
+            ValueError: If the prevouts do not match the inputs, or the timelock has no script.
+        """
+        script = lock.script(keys.xonly_of(self._keychain.pubkey(name)))
+        sighash = taproot_sighash(tx, prevouts=prevouts, input_index=0, tapscript=script)
+        return schnorr.sign(sighash, self._keychain.seckey(name))
 
     def sign_wallet_tx(
         self, tx: Tx, prevouts: Sequence[TxOut], paths: Sequence[tuple[int, int] | None]

@@ -12,7 +12,7 @@ from cromford.protocol.journal.client_candidate import pool_ids_of
 from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.first_commitments import offer_of
 from cromford.protocol.journal.proposal import N_CANDIDATES
-from cromford.protocol.lobby.move import move_digest
+from cromford.protocol.lobby.move import move_statement
 from cromford.protocol.turn import Turn
 from cromford.wallet.account import RECEIVE
 from cromford.wire import messages as m
@@ -125,12 +125,12 @@ def _move(state: ClientState) -> tuple[int, bytes] | None:
             continue
         exit_deadline = attempt.branch.exit_deadline_height
         if exit_deadline - attempt.terms.dying_blocks <= state.chain.height:
-            digest = move_digest(
+            statement = move_statement(
                 client_node_id=state.config.node_id,
                 lsp_node_id=state.config.lsp_node_id,
                 old_attempt_id=attempt.attempt_id,
             )
-            return attempt.key_attempt, digest
+            return attempt.key_attempt, statement
     return None
 
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 
 from cromford.bitcoin.tx import OutPoint, Tx, TxOut
 from cromford.channel.commitment import Commitment
-from cromford.signing.keychain import ChannelKey
+from cromford.signing.keychain import ChannelKey, FactoryKey
 from cromford.signing.task import SigningTask
 from cromford.wallet.account import WalletPath
+from cromford.watch.lsp_sweep import SweepTx
 from cromford.watch.sweep import TakingTx
 from cromford.wire.messages import ChannelReestablish, CommitmentSigned, Message
 
@@ -39,7 +40,7 @@ class PrepareJoin:
     attempt: int
     pool_size: int
     n_candidates: int
-    move: tuple[int, bytes] | None  # the old attempt's key index, and the digest it signs
+    move: tuple[int, bytes] | None  # the old attempt's key index, and what it says
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,6 +258,14 @@ class SignTakingTx:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SignSweep:
+    """Sign what takes an output of a tree by the LSP's own script. Answered by `SweepSigned`."""
+
+    key: FactoryKey
+    spend: SweepTx
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RecallCommitment:
     """Look up what a revoked commitment of the peer said: it was archived when it was revoked.
 
@@ -287,6 +296,7 @@ Performed = (
     | FinishCommitment
     | RecallPoint
     | SignTakingTx
+    | SignSweep
 )
 
 Effect = Performed | RecallCommitment

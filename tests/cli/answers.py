@@ -174,6 +174,7 @@ def lsp_summary(**changes: Any) -> dict[str, Any]:
         "refused": [],
         "published": [],
         "leaving": [],
+        "sweeping": [],
     }
     return summary | changes
 
@@ -294,6 +295,7 @@ SHOWN = {
     **{key: EXPORT[key] for key in ("participants", "funding", "transactions", "ledger", "terms")},
     "placed": PLACED,
     "seconds_left": None,
+    "not_worth_sweeping": [],
 }
 BRANCH = {
     **client_summary(),

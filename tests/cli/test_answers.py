@@ -311,6 +311,26 @@ def test_a_factory_that_is_not_finished_shows_what_it_waits_for(
     assert said in shown.stdout, shown.output
 
 
+def test_what_is_to_be_swept_is_shown_with_what_waits_for_lower_fees(fake: Any) -> None:
+    outputs = [
+        {"name": name, "outpoint": f"{answers.FUNDING_TXID}:{vout}", "amount_sat": amount_sat}
+        for vout, (name, amount_sat) in enumerate([("static_root:1", 12_345), ("state_0:2", 200)])
+    ]
+    expired = {
+        "status": "expired",
+        "sweeping": [{**output, "height": 6_001} for output in outputs],
+        "not_worth_sweeping": outputs[1:],
+    }
+    summary = {**answers.lsp_summary(), "status": "expired", "sweeping": expired["sweeping"]}
+    daemon = fake({"factory_show": answers.SHOWN | expired, "factories": {"factories": [summary]}})
+    cromford = CommandLine(daemon.datadir)
+    shown = cromford.run("lsp", "factory", "show", answers.FACTORY_ID).stdout
+    assert "to be swept: static_root:1, 12,345 sat, from height 6,001 on\n" in shown
+    assert "state_0:2, 200 sat, from height 6,001 on; not worth its fee today" in shown
+    listed = " ".join(cromford.run("lsp", "factories").stdout.split())
+    assert "to be swept" in listed
+
+
 @pytest.mark.parametrize(("left", "said"), [(1_008, "expiry in 1,008 blocks"), (-3, "EXPIRED")])
 def test_the_lsps_capital_names_what_is_locked_until_when(fake: Any, left: int, said: str) -> None:
     locked = {

@@ -27,11 +27,11 @@ def channel_keys(client: int) -> ChannelFundingPubkeys:
     )
 
 
-def tree_of(terms: FactoryTerms) -> Tree:
+def tree_of(terms: FactoryTerms, *, funding_outpoint: OutPoint = FUNDING) -> Tree:
     n_clients = len(terms.capacity_sat)
     return build_tree(
         terms,
         factory_pubkeys=oracle.factory_pubkeys(n_clients),
         channels=[channel_keys(client) for client in range(1, n_clients + 1)],
-        funding_outpoint=FUNDING,
+        funding_outpoint=funding_outpoint,
     )

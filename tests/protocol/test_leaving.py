@@ -177,11 +177,14 @@ def test_what_waits_out_its_delay_is_shown_as_arriving_until_it_is_in_the_wallet
     assert client_leaving.arriving_total_sat(alice.state) == 30_000
     lsps_sat = link.setting.funding.capacity_sat - 30_000 - link.setting.terms.paid_anchor_sat
     lsps_sat -= link.setting.terms.commitment_fee_sat(n_htlc_outputs=0)
-    # Its balance in the other side's commitment waits for nothing: it was swept at once.
-    assert lsp_leaving.arriving_total_sat(pump.factory) in {0, lsps_sat}
+    # Its balance in the other side's commitment waits for nothing: it was swept at once. The
+    # L-stock of the leaf waits out its csv.
+    (lstock_sat,) = pump.attempt.terms.lstock_sat
+    assert lsp_leaving.arriving_total_sat(pump.factory) in {lstock_sat, lsps_sat + lstock_sat}
     pump.mine(link.setting.terms.to_self_delay_accepter + 1)
     assert client_leaving.arriving_total_sat(alice.state) == 0
     assert wallet_sat(alice) > 29_500
+    assert lsp_leaving.arriving_total_sat(pump.factory) == 0
 
 
 def test_a_forward_that_is_paid_on_chain_has_its_entry_in_the_ledger() -> None:

@@ -62,7 +62,9 @@ def cheated(pump: Pump, thief: str) -> tuple[PumpNode, int]:
 def test_a_revoked_commitment_costs_everything_on_a_chain_dearer_than_the_terms(
     thief: str, terms_feerate: int
 ) -> None:
-    pump = live_factory(2, policy=replace(QUICK, tree_feerate_sat_per_kw=terms_feerate))
+    # The L-stock is the LSP's all the same, and would come in between.
+    policy = replace(QUICK, tree_feerate_sat_per_kw=terms_feerate, lstock_csv_blocks=144)
+    pump = live_factory(2, policy=policy)
     before_sat = wallet_sat(pump.lsp)
     victim, capacity_sat = cheated(pump, thief)
     pump.mine(4)

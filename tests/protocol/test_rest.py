@@ -33,6 +33,7 @@ from tests.simulation.transcript import recording
 
 from cromford import effects as fx
 from cromford.bitcoin.tx import Tx
+from cromford.daemon.views.lsp import status_of
 from cromford.protocol import events as ev
 from cromford.protocol.exiting.rest import NEVER, wakes_at
 from cromford.protocol.faults import Rejected
@@ -291,7 +292,7 @@ def test_a_payment_to_a_client_that_is_away_waits_and_wakes_its_factory_when_it_
     assert balance(bob).own_msat == FIRST_MSAT + AMOUNT_MSAT
 
 
-def test_it_wakes_at_its_expiry_and_sleeps_again() -> None:
+def test_it_wakes_at_its_expiry_and_sleeps_for_good_once_it_is_swept_six_deep() -> None:
     pump = live_factory(2, policy=SHORT)
     for client in pump.clients:
         pump.blind.add(client.name)  # Or they would leave before.
@@ -300,10 +301,15 @@ def test_it_wakes_at_its_expiry_and_sleeps_again() -> None:
     pump.mine(expiry_height - pump.chain.height - 1)
     assert lsp_state(pump).asleep[0].status == "live"
     pump.mine()
-    assert sleeping(pump) == set()
+    for depth in range(7):
+        assert sleeping(pump) == set(), f"its sweep is {depth - 1} deep"
+        pump.lsp.checkpoint()
+        status = status_of(lsp_state(pump).factory(0))
+        assert status == ("swept" if depth else "expired")
+        pump.mine()
     pump.lsp.checkpoint()
     asleep = lsp_state(pump).asleep[0]
-    assert (asleep.wake_height, asleep.status) == (NEVER, "expired")
+    assert (asleep.wake_height, asleep.status, asleep.locked_sat) == (NEVER, "swept", 0)
 
 
 def test_an_operator_leaves_with_a_factory_that_sleeps() -> None:

@@ -9,6 +9,7 @@ from tests.signing.cohort import Cohort
 
 from cromford.factory.branch import SignedBranch, branch_of
 from cromford.factory.terms import FactoryTerms
+from cromford.factory.tree import Tree
 from cromford.signing.nonces import NoncePool
 from cromford.signing.round import SigningRound, SigningSession, aggregate_nonces
 
@@ -42,6 +43,14 @@ def terms_of(n_clients: int) -> FactoryTerms:
 def signed_branches(n_clients: int) -> tuple[SignedBranch, ...]:
     """Return the signed branch of every client, each signature made by MuSig2."""
     tree = tree_of(terms_of(n_clients))
+    signatures = signatures_of(tree)
+    return tuple(
+        branch_of(tree, client).with_signatures(signatures) for client in range(1, n_clients + 1)
+    )
+
+
+def signatures_of(tree: Tree) -> dict[str, bytes]:
+    """Return the signature of each transaction of a tree of the test keys, made by MuSig2."""
     nodes = list(tree.nodes)
     pools = [
         NoncePool(
@@ -49,7 +58,7 @@ def signed_branches(n_clients: int) -> tuple[SignedBranch, ...]:
             pubkey=oracle.pubkey("factory", participant),
             size=len(nodes),
         )
-        for participant in range(n_clients + 1)
+        for participant in range(len(tree.factory_pubkeys))
     ]
     sessions: dict[str, SigningSession] = {}
     cohort = Cohort(sessions=sessions, contributions={pool.public.pubkey: {} for pool in pools})
@@ -62,7 +71,4 @@ def signed_branches(n_clients: int) -> tuple[SignedBranch, ...]:
             partial_sig = pool.partial_sign(place, node.task, aggnonce)
             cohort.contributions[pool.public.pubkey][node.name] = partial_sig
     collected: SigningRound = cohort.full_round
-    signatures = collected.signatures()
-    return tuple(
-        branch_of(tree, client).with_signatures(signatures) for client in range(1, n_clients + 1)
-    )
+    return collected.signatures()

@@ -142,7 +142,7 @@ class LspDaemon(Daemon[LspState]):
 
     @property
     def arriving_sat(self) -> int:
-        """What is on its way to the wallet out of channels that are on chain."""
+        """What is on its way to the wallet, of channels that are on chain and of sweeps."""
         return sum(arriving_total_sat(factory) for factory in self.state.all_factories())
 
     @property
@@ -298,6 +298,7 @@ class LspDaemon(Daemon[LspState]):
         return {
             **views.show(factory),
             "refused": self._refused(factory),
+            "not_worth_sweeping": views.not_worth_sweeping(factory, self.facts.fees),
             "seconds_left": self.deadlines.seconds_left(
                 Due(factory.stream, AttemptDeadline(attempt_id=attempt.attempt_id))
             ),

@@ -21,7 +21,7 @@ from cromford.adapters.chain_check import ChainMismatch, check_node
 from cromford.adapters.noise import NodeIdentity
 from cromford.adapters.sqlite import Journal
 from cromford.bitcoin.network import REGTEST
-from cromford.bitcoin.tx import Tx
+from cromford.bitcoin.tx import Tx, Txid
 from cromford.daemon.api.events import events_method
 from cromford.daemon.api.rescan import rescan_method
 from cromford.daemon.api.rpc import SOCKET_NAME, RpcFailure
@@ -49,7 +49,7 @@ from cromford.protocol import events as ev
 from cromford.protocol.facts import Facts
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.book import Book
-from cromford.protocol.journal.exit_records import TreePublished
+from cromford.protocol.journal.exit_records import OutputsSwept, TreePublished
 from cromford.protocol.journal.records import AnyRecord
 from cromford.protocol.journal.streams import CLIENT
 from cromford.protocol.turn import Decision, StreamBug
@@ -489,6 +489,15 @@ class Daemon(Generic[S]):
                 record.attempt_id.hex(),
                 record.height,
                 ",".join(record.transactions),
+            )
+        elif isinstance(record, OutputsSwept):
+            _log.info(
+                "outputs_swept factory=%s height=%d txid=%s outputs=%s amount_sat=%d",
+                record.attempt_id.hex(),
+                record.height,
+                Txid(record.txid),
+                ",".join(record.outputs),
+                record.amount_sat,
             )
         self.events.news()
 

@@ -29,6 +29,7 @@ SigningEffect = (
     | fx.FinishCommitment
     | fx.RecallPoint
     | fx.SignTakingTx
+    | fx.SignSweep
 )
 
 
@@ -74,6 +75,9 @@ def perform_signing(
                 effect.tx, effect.prevouts, [(path.change, path.index) for path in effect.paths]
             )
             return (ev.SpendingSigned(asked=effect, tx=tx),)
+        case fx.SignSweep(key=key, spend=spend):
+            signature = signer.sign_timelocked(key, spend.lock, spend.tx, (spend.prevout,))
+            return (ev.SweepSigned(asked=effect, tx=spend.signed(signature)),)
         case _:
             return (perform_channel_signing(signer, effect),)
 

@@ -19,6 +19,7 @@ from cromford.effects import (
     SignCommitment,
     SignFunding,
     SignSpending,
+    SignSweep,
     SignTakingTx,
 )
 from cromford.protocol.journal.mail import Posted
@@ -301,6 +302,14 @@ class TakingTxSigned:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SweepSigned:
+    """Answers `SignSweep`."""
+
+    asked: SignSweep
+    tx: Tx
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CommitmentRecalled:
     """Answers `RecallCommitment`."""
 
@@ -364,7 +373,7 @@ ChannelAnswer = (
     NoncePrepared | NonceLacking | CommitmentMade | HalfMade | PointRecalled | ChannelSigningFailed
 )
 ChannelEvent = ChannelAnswer | InvoiceRequested | PayRequested
-ExitEvent = ExitRequested | TakingTxSigned | CommitmentRecalled
+ExitEvent = ExitRequested | TakingTxSigned | SweepSigned | CommitmentRecalled
 SpendingEvent = AddressRequested | SpendingRequested | SpendingSigned | AbandonRequested
 
 # What a peer does while it is connected. That it is gone is no word of its own any more.

@@ -222,8 +222,10 @@ def _take_exit(round_: Round, event: ev.ExitEvent) -> None:
             turn = _named(round_, attempt_id)
             if turn is None:
                 raise Rejected("factory_not_found", f"no funded factory {attempt_id.hex()}")
-        case ev.TakingTxSigned(asked=asked):
-            turn = round_.factory(asked.key.attempt)
+        case ev.TakingTxSigned(asked=taking):
+            turn = round_.factory(taking.key.attempt)
+        case ev.SweepSigned(asked=sweeping):
+            turn = round_.factory(sweeping.key.attempt)
         case ev.CommitmentRecalled(asked=recalled):
             turn = _with_channel(round_, recalled.channel_id)
         case _:

@@ -281,7 +281,7 @@ def _lsp_stage(factory: Document) -> str:
     if factory["status"] != "building":
         failed = ", ".join(f"client {client}'s" for client in factory["channels_failed"])
         failed = f", failed: {failed} channel" if failed else ""
-        return f"{factory['status']}{failed}{_left_text(factory)}"
+        return f"{factory['status']}{failed}{_left_text(factory)}{_swept_text(factory)}"
     waits = ", ".join(map(str, factory["holdouts"]))
     return f"{factory['phase']}, waits for {waits}" if waits else str(factory["phase"])
 
@@ -299,6 +299,16 @@ def _left_text(factory: Document) -> str:
     out = ", ".join(map(str, factory["leaving"]))
     told = f", being left: {n} transaction{'' if n == 1 else 's'} of the tree on chain"
     return f"{told}, clients out: {out}" if out else told
+
+
+def _swept_text(factory: Document) -> str:
+    """Return what is on its way to the wallet out of the tree."""
+    sweeping = factory["sweeping"]
+    if not sweeping:
+        return ""
+    n = len(sweeping)
+    amount_sat = sum(output["amount_sat"] for output in sweeping)
+    return f", to be swept: {sat(amount_sat)} in {n} output{'' if n == 1 else 's'}"
 
 
 def client_factories(console: Console, answer: Document) -> None:

@@ -17,6 +17,7 @@ def factory(console: Console, document: Document) -> None:
     """Print one factory of the LSP: its summary, its tree, its ledger."""
     _print_summary(console, document)
     _print_ceremony(console, document)
+    _print_sweeps(console, document)
     print_tree(console, document)
     print_ledger(console, document["ledger"])
 
@@ -31,6 +32,17 @@ def _print_ceremony(console: Console, document: Document) -> None:
     elif document["status"] == "funding":
         told = f"{document['confirmations']} of {document['min_depth']} confirmations"
         console.print(cell(told, "bold"))
+
+
+def _print_sweeps(console: Console, document: Document) -> None:
+    """Print what of the tree is the LSP's by now, output by output."""
+    left = {output["outpoint"] for output in document["not_worth_sweeping"]}
+    for output in document["sweeping"]:
+        waits = "; not worth its fee today" if output["outpoint"] in left else ""
+        told = f"to be swept: {output['name']}, {sat(output['amount_sat'])}"
+        console.print(
+            cell(f"{told}, from height {output['height']:,} on{waits}", "bold"), soft_wrap=True
+        )
 
 
 def branch(console: Console, document: Document) -> None:

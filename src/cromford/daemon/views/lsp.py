@@ -9,6 +9,7 @@ from cromford.daemon.views.channels import Standing, is_on_chain, show_channel
 from cromford.daemon.views.export import export_factory, export_terms
 from cromford.protocol.channels.lsp import is_usable
 from cromford.protocol.exiting.lsp import is_swept
+from cromford.protocol.exiting.lsp_sweep import awaited_outputs, is_over, left_outputs
 from cromford.protocol.facts import Facts
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.house import DEAD, FUNDED, Build, FactoryEntry, House
@@ -17,7 +18,7 @@ from cromford.protocol.journal.lsp_attempt import LspAttempt
 from cromford.protocol.journal.lsp_state import LspState
 from cromford.protocol.lobby.build import BuildPlan
 from cromford.protocol.lobby.shapes import ShapeCost
-from cromford.watch.exit import swept_by
+from cromford.watch.feerates import OwnFees
 
 SWEPT: Final = "swept"
 LOCKING: Final = frozenset({"funding", "abandoned", "live", "expired"})  # Coins of ours are in it.
@@ -26,9 +27,10 @@ LOCKING: Final = frozenset({"funding", "abandoned", "live", "expired"})  # Coins
 def status_of(factory: Factory) -> str:
     """Return a factory's status in one word.
 
-    Building, funding, live, expired, swept, aborted, abandoned or dead. `abandoned`: its funding
-    was given up, and another transaction is to spend a coin of it; `dead`: that one is deep enough.
-    What the chain shows of the funding outweighs both.
+    Building, funding, live, expired, swept, aborted, abandoned or dead. `swept`: its output, or all
+    that was left of the tree, went elsewhere than into channels. `abandoned`: its funding was given
+    up, and another transaction is to spend a coin of it; `dead`: that one is deep enough. What the
+    chain shows of the funding outweighs both.
     """
     attempt, chain = factory.attempt, factory.chain
     if attempt.aborted is not None:
@@ -42,15 +44,9 @@ def status_of(factory: Factory) -> str:
         return "abandoned"
     if depth < attempt.terms.min_depth:
         return "funding"
-    if _is_swept(factory):
+    if is_over(factory):
         return SWEPT
     return "live" if chain.height < attempt.terms.expiry_height else "expired"
-
-
-def _is_swept(factory: Factory) -> bool:
-    """Say whether the factory's output went elsewhere than into its tree."""
-    root = factory.attempt.tree.root_node
-    return swept_by((root,), factory.chain.spends) is not None
 
 
 def summary(factory: Factory) -> dict[str, Any]:
@@ -75,6 +71,7 @@ def summary(factory: Factory) -> dict[str, Any]:
         "channels_failed": failed_channels(factory),
         "published": published(factory),
         "leaving": leaving(factory),
+        "sweeping": sweeping(factory),
     }
 
 
@@ -94,6 +91,30 @@ def leaving(factory: Factory) -> list[int]:
         for client in range(1, len(attempt.seats) + 1)
         if client in factory.exits
         or attempt.setting(client).funding.outpoint in factory.chain.spends
+    ]
+
+
+def sweeping(factory: Factory) -> list[dict[str, Any]]:
+    """Return what of the tree is the LSP's and not taken yet, and the first block that can do it.
+
+    From the expiry on; before, L-stocks on chain.
+    """
+    return [
+        {
+            "name": output.name,
+            "outpoint": str(output.outpoint),
+            "amount_sat": output.prevout.amount_sat,
+            "height": output.height,
+        }
+        for output in awaited_outputs(factory)
+    ]
+
+
+def not_worth_sweeping(factory: Factory, fees: OwnFees) -> list[dict[str, Any]]:
+    """Return what could be taken now, and waits for lower fees."""
+    return [
+        {"name": left.name, "outpoint": str(left.outpoint), "amount_sat": left.amount_sat}
+        for left in left_outputs(factory, fees)
     ]
 
 
@@ -212,7 +233,7 @@ def is_locking(state: LspState, entry: FactoryEntry) -> bool:
         asleep = state.asleep.get(entry.number)
         if asleep is not None:
             return asleep.status != SWEPT
-        return not _is_swept(state.factory(entry.number))
+        return not is_over(state.factory(entry.number))
     return False
 
 
@@ -220,6 +241,7 @@ def as_it_slept(house: House, shown: Mapping[str, Any]) -> dict[str, Any]:
     """Return a factory that sleeps in one line: as it went to sleep, at the height of today."""
     entry = house.entries[bytes.fromhex(shown["factory_id"])]
     return {
+        "sweeping": [],  # Where it went to sleep in an older version.
         **shown,
         "confirmations": house.chain.depth(entry.funding_txid),
         "blocks_to_expiry": entry.expiry_height - house.chain.height,

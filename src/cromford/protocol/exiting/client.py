@@ -83,6 +83,8 @@ def take(turn: Turn[ClientState], event: ev.ExitEvent) -> None:
             on_exit_requested(turn, event.attempt_id)
         case ev.TakingTxSigned(asked=asked, tx=tx):
             turn.ask(fx.Broadcast(name=asked.spend.name, tx=tx, replaces=True))
+        case ev.SweepSigned():
+            raise AssertionError("SweepSigned is an LSP's event")
         case ev.CommitmentRecalled():
             on_commitment_recalled(turn, event)
         case _:

@@ -5,7 +5,6 @@ from typing import Final, assert_never
 
 from cromford import effects as fx
 from cromford.bitcoin.tx import OutPoint
-from cromford.factory.funding import CHANGE_VOUT
 from cromford.protocol import events as ev
 from cromford.protocol.exiting.breach import is_to_be_recalled
 from cromford.protocol.exiting.channel import (
@@ -23,6 +22,16 @@ from cromford.protocol.exiting.channel import (
     resolved_on_chain,
     tell_published,
     watched_outpoints,
+)
+from cromford.protocol.exiting.lsp_sweep import (
+    awaited_outputs,
+    is_to_be_swept,
+    lost_by_sweep,
+    payout_script,
+    sweep_effects,
+    tell_swept,
+    watched_outputs,
+    without_what_is_swept,
 )
 from cromford.protocol.exiting.stake import (
     HTLC_EXPIRES,
@@ -44,6 +53,7 @@ from cromford.watch.exit import swept_by
 from cromford.watch.feerates import OwnFees
 
 EXITING: Final = "the LSP brings the channel on chain"
+SWEPT: Final = "the factory expired, and was swept above this channel"
 
 
 def preimages_of(state: Factory, link: Link) -> dict[bytes, bytes]:
@@ -78,8 +88,7 @@ def in_hand(state: Factory, client: int) -> InHand:
         terms=attempt.terms,
         signed=_signed(attempt).branch(client),
         preimages=preimages_of(state, link),
-        # Ours since the funding, and never used up by anything but this factory.
-        payout_script=attempt.funding_tx.outputs[CHANGE_VOUT].script_pubkey,
+        payout_script=payout_script(attempt),
     )
 
 
@@ -94,6 +103,8 @@ def take(turn: Turn[Factory], event: ev.ExitEvent) -> None:
             on_exit_requested(turn, event)
         case ev.TakingTxSigned(asked=asked, tx=tx):
             turn.ask(fx.Broadcast(name=asked.spend.name, tx=tx, replaces=True))
+        case ev.SweepSigned(asked=swept, tx=tx):
+            turn.ask(fx.Broadcast(name=swept.spend.name, tx=tx, replaces=True))
         case ev.CommitmentRecalled():
             on_commitment_recalled(turn, event)
         case _:
@@ -140,6 +151,10 @@ def start_exit(turn: Turn[Factory], client: int, reason: str) -> None:
 
 def exit_effects(state: Factory, client: int, fees: OwnFees) -> tuple[fx.Effect, ...]:
     """Return what is to be published now for a channel that we, or its client, left."""
+    return without_what_is_swept(_exit_effects(state, client, fees), state, fees)
+
+
+def _exit_effects(state: Factory, client: int, fees: OwnFees) -> tuple[fx.Effect, ...]:
     is_exiting = client in state.exits
     is_on_chain = state.attempt.setting(client).funding.outpoint in state.chain.spends
     is_owed = owes_commitment(link_of(state, client))
@@ -156,15 +171,17 @@ def on_commitment_recalled(turn: Turn[Factory], recalled: ev.CommitmentRecalled)
 
 
 def owed(state: Factory, fees: OwnFees) -> tuple[fx.Effect, ...]:
-    """Return what is to be published now, of every channel."""
-    return tuple(
-        effect for client in _funded_clients(state) for effect in exit_effects(state, client, fees)
-    )
+    """Return what is to be published now, of every channel and of the tree."""
+    exits = [
+        effect for client in _funded_clients(state) for effect in _exit_effects(state, client, fees)
+    ]
+    return (*without_what_is_swept(exits, state, fees), *sweep_effects(state, fees))
 
 
 def arriving_total_sat(state: Factory) -> int:
-    """Return what is on its way to the wallet out of all channels that are on chain."""
-    return sum(
+    """Return what is on its way to the wallet, of channels that are on chain and of sweeps."""
+    swept_sat = sum(output.prevout.amount_sat for output in awaited_outputs(state))
+    return swept_sat + sum(
         arriving_sat(in_hand(state, client), state.chain)
         for client in _funded_clients(state)
         if state.attempt.setting(client).funding.outpoint in state.chain.spends
@@ -178,6 +195,7 @@ def watched(state: Factory) -> frozenset[OutPoint]:
     if attempt.funding_outpoint not in state.chain.spends:
         return frozenset(outpoints)
     outpoints |= {one for one in attempt.blueprint.tree_outpoints if one.txid in confirmed}
+    outpoints |= watched_outputs(state)
     for client in _funded_clients(state):
         outpoint = attempt.setting(client).funding.outpoint
         if outpoint.txid in confirmed:
@@ -220,6 +238,7 @@ def on_block(turn: Turn[Factory]) -> None:
     attempt = turn.state.attempt
     if attempt.funded is not None and attempt.funding_outpoint in turn.chain.spends:
         tell_published(turn, attempt.attempt_id, attempt.tree.nodes)
+        tell_swept(turn)
     for link in turn.book.ordered_links:
         state, client = turn.state, link.client
         if client in state.exits:
@@ -228,6 +247,9 @@ def on_block(turn: Turn[Factory]) -> None:
         if link.setting.funding.outpoint in state.chain.spends:
             on_chain(turn, link)
             turn.remember(*_resolved(state, link))
+        elif is_swept(state, client):
+            end_updates(turn, link, SWEPT, tells_peer=False)
+            turn.remember(*lost_by_sweep(turn.state, turn.link(link.channel_id)))
         elif client not in state.exits:
             reason = _reason_to_exit(turn, link)
             if reason is None:
@@ -249,13 +271,15 @@ def _reason_to_exit(turn: Turn[Factory], link: Link) -> str | None:
         reason = failed_long_ago(link) if is_worth_an_exit(state.book, link) else None
     elif _is_left_behind(turn, link):
         reason = "the client vanished"
-    if reason is not None and is_swept(state, link.client):
+    if reason is not None and is_to_be_swept(state, link.client):
         return None
     return reason
 
 
 def is_swept(state: Factory, client: int) -> bool:
     """Say whether something else than a client's branch spent an output above its channel."""
+    if state.attempt.funding_outpoint not in state.chain.spends:
+        return False
     return swept_by(state.attempt.branch(client).nodes, state.chain.spends) is not None
 
 
@@ -292,6 +316,7 @@ def _must_save_htlc(state: Factory, link: Link, *, height: int) -> bool:
         and link.client not in state.exits
         and state.chain.depth(state.attempt.funding_tx.txid) > 0
         and is_htlc_at_stake(state.book, link, chain=state.chain, height=height)
+        and not is_to_be_swept(state, link.client)
     )
 
 

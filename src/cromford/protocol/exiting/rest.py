@@ -6,6 +6,7 @@ all is done sleeps until its height comes, until a client of it connects, or unt
 
 from typing import Final
 
+from cromford.protocol.exiting.lsp_sweep import is_swept_for_good
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.lsp_attempt import Funded
@@ -24,10 +25,14 @@ def wakes_at(factory: Factory) -> int | None:
         return NEVER  # Its funding was overtaken. If that is undone, the chain has news for it.
     if not stage.ready_sent or factory.chain.depth(factory.attempt.funding_tx.txid) == 0:
         return None
+    if is_swept_for_good(factory):
+        # Its channels ended with it. If that is undone, the chain has news for it.
+        return None if _has_payments(factory) else NEVER
     if _is_on_chain(factory) or _has_business(factory):
         return None
+    # From the expiry on it is ours, and stays awake until it is in the wallet.
     expiry_height = factory.attempt.terms.expiry_height
-    return expiry_height if factory.chain.height < expiry_height else NEVER
+    return expiry_height if factory.chain.height < expiry_height else None
 
 
 def _is_on_chain(factory: Factory) -> bool:
@@ -36,15 +41,13 @@ def _is_on_chain(factory: Factory) -> bool:
 
 
 def _has_business(factory: Factory) -> bool:
+    links = factory.book.links.values()
+    return _has_payments(factory) or any(_is_busy(link) for link in links)
+
+
+def _has_payments(factory: Factory) -> bool:
     book = factory.book
-    return bool(
-        book.arrived
-        or book.held
-        or book.forwards
-        or book.resolved
-        or book.owners
-        or any(_is_busy(link) for link in book.links.values())
-    )
+    return bool(book.arrived or book.held or book.forwards or book.resolved or book.owners)
 
 
 def _is_busy(link: Link) -> bool:

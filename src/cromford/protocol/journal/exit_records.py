@@ -23,6 +23,20 @@ class TreePublished(Record, frozen=True, kw_only=True, tag="tree_published"):
     transactions: tuple[str, ...]
 
 
+class OutputsSwept(Record, frozen=True, kw_only=True, tag="outputs_swept"):
+    """A transaction that is none of the tree took these outputs of it, at this height.
+
+    After the expiry, or of an L-stock, it is the LSP's own sweep. Like `TreePublished` it changes
+    no state, and says what an operator wants to know. `txid` is in the order of the wire.
+    """
+
+    attempt_id: bytes
+    height: int
+    txid: bytes
+    outputs: tuple[str, ...]
+    amount_sat: int
+
+
 class Watching(Record, frozen=True, kw_only=True, tag="watching"):
     """From this height on these outpoints are watched for a factory: a spend of one is news."""
 
@@ -31,3 +45,4 @@ class Watching(Record, frozen=True, kw_only=True, tag="watching"):
 
 
 ExitRecord = ExitStarted | TreePublished
+LspExitRecord = OutputsSwept | Watching

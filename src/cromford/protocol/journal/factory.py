@@ -141,7 +141,7 @@ FactoryRecord = (
     | op.SharedOpeningRecord
     | op.LspOpeningRecord
     | xr.ExitRecord
-    | xr.Watching
+    | xr.LspExitRecord
     | BookRecord
     | MailTaken
 )
@@ -166,7 +166,7 @@ def apply_to_factory(factory: Factory, record: r.AnyRecord) -> Factory:
             return replace(factory, chain=factory.chain.with_refusal(Txid(txid), reason))
         case op.SigningIntended(intents=intents):
             return replace(factory, intents=check_intents(factory.intents, intents))
-        case xr.TreePublished():
+        case xr.TreePublished() | xr.OutputsSwept():
             return factory
         case xr.ExitStarted(client=client):
             return replace(factory, exits=factory.exits | {client})

@@ -97,7 +97,7 @@ SharedRecord = (
     | BookRecord
 )
 ClientOnly = lr.ClientLobbyRecord | op.ClientOpeningRecord
-LspOnly = lr.HouseRecord | op.LspOpeningRecord | xr.Watching | sc.ScanRecord | MailTaken
+LspOnly = lr.HouseRecord | op.LspOpeningRecord | xr.LspExitRecord | sc.ScanRecord | MailTaken
 
 AnyRecord = SharedRecord | ClientOnly | LspOnly
 

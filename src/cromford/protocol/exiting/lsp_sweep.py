@@ -1,0 +1,205 @@
+"""The LSP takes what is its own of a factory's tree: at the expiry, and L-stocks.
+
+Asked at every block and at each start, it names the same transactions until they or their rivals
+have confirmed. The coin arrives in the house's wallet, like that of an exit.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from cromford import effects as fx
+from cromford.bitcoin.tx import OutPoint, Tx
+from cromford.factory.funding import CHANGE_VOUT
+from cromford.protocol.exiting.channel import ANY_FEES, RESOLVED_DEPTH
+from cromford.protocol.journal import channel_records as cr
+from cromford.protocol.journal import exit_records as xr
+from cromford.protocol.journal.factory import Factory
+from cromford.protocol.journal.link import Link
+from cromford.protocol.journal.lsp_attempt import LspAttempt
+from cromford.protocol.turn import Turn
+from cromford.signing.keychain import FactoryKey
+from cromford.watch.channel_exit import LeftBehind
+from cromford.watch.exit import swept_by
+from cromford.watch.feerates import OwnFees
+from cromford.watch.lsp_sweep import (
+    FactoryOnChain,
+    LspOutput,
+    PublishState,
+    SweepTx,
+    awaited,
+    lsp_actions,
+    lsp_outputs,
+    not_worth_its_fee,
+    taken,
+)
+
+
+def payout_script(attempt: LspAttempt) -> bytes:
+    """Return where our money of a factory goes: the change of its funding.
+
+    Ours since the funding, and never used up by anything but this factory.
+    """
+    return attempt.funding_tx.outputs[CHANGE_VOUT].script_pubkey
+
+
+def factory_on_chain(state: Factory, fees: OwnFees = ANY_FEES) -> FactoryOnChain:
+    """Return a factory as the chain shows it. Any fees will do where nothing is signed."""
+    attempt, chain = state.attempt, state.chain
+    return FactoryOnChain(
+        tree=attempt.tree,
+        spends=chain.spends,
+        heights=chain.confirmed,
+        tip_height=chain.height,
+        payout_script=payout_script(attempt),
+        fees=fees,
+    )
+
+
+def sweep_effects(state: Factory, fees: OwnFees) -> tuple[fx.Effect, ...]:
+    """Return what is to be signed or published now, of a factory."""
+    key = FactoryKey(attempt=state.attempt.key_attempt)
+    return tuple(_effect(state, key, action) for action in _actions(state, fees))
+
+
+def without_what_is_swept(
+    effects: Sequence[fx.Effect], state: Factory, fees: OwnFees
+) -> tuple[fx.Effect, ...]:
+    """Return these effects without transactions of the tree for which it is too late.
+
+    Where we take an output, we do not publish the way into what it holds.
+    """
+    actions = _actions(state, fees)
+    swept = {action.output.outpoint for action in actions if isinstance(action, SweepTx)}
+    return tuple(
+        effect
+        for effect in effects
+        if not (
+            isinstance(effect, fx.Broadcast)
+            and any(tx_in.outpoint in swept for tx_in in effect.tx.inputs)
+        )
+    )
+
+
+def is_to_be_swept(state: Factory, client: int) -> bool:
+    """Say whether the expiry has come before a client's branch: no exit reaches its channel."""
+    if state.chain.height < state.attempt.terms.expiry_height:
+        return False
+    branch = {node.tx.inputs[0].outpoint for node in state.attempt.branch(client).nodes}
+    return any(
+        output.is_expiring and output.outpoint in branch for output in awaited_outputs(state)
+    )
+
+
+def awaited_outputs(state: Factory) -> tuple[LspOutput, ...]:
+    """Return what of a factory's tree is ours and still to be taken."""
+    return awaited(factory_on_chain(state)) if _has_something(state) else ()
+
+
+def left_outputs(state: Factory, fees: OwnFees) -> tuple[LeftBehind, ...]:
+    """Return what we could take now, and leave for its fee."""
+    return not_worth_its_fee(factory_on_chain(state, fees)) if _has_something(state) else ()
+
+
+def watched_outputs(state: Factory) -> frozenset[OutPoint]:
+    """Return the outpoints that a sweep may spend, of what is in blocks, spent or not."""
+    return frozenset(output.outpoint for output in lsp_outputs(factory_on_chain(state)))
+
+
+def is_over(state: Factory) -> bool:
+    """Say whether the tree was taken, and has nothing left, neither ours nor a channel's.
+
+    A factory all of which went into its channels is not over by this: nothing of it was swept.
+    """
+    if not _is_funding_spent(state):
+        return False
+    spends = state.chain.spends
+    on_chain = factory_on_chain(state)
+    if not any(output.is_expiring for output, _ in taken(on_chain)) or awaited(on_chain):
+        return False
+    channels = (
+        state.attempt.setting(client).funding.outpoint
+        for client in range(1, len(state.attempt.seats) + 1)
+    )
+    return not any(
+        outpoint.txid in state.chain.confirmed and outpoint not in spends for outpoint in channels
+    ) and not any(_unspent_kickoffs(on_chain))
+
+
+def is_swept_for_good(state: Factory) -> bool:
+    """Say whether something else than the root spent the funding's output, six blocks deep."""
+    if not _is_funding_spent(state):
+        return False
+    sweep = swept_by((state.attempt.tree.root_node,), state.chain.spends)
+    return sweep is not None and state.chain.depth(sweep.txid) >= RESOLVED_DEPTH
+
+
+def tell_swept(turn: Turn[Factory]) -> None:
+    """Remember what the newest block took of the tree, by transaction."""
+    state = turn.state
+    found: dict[bytes, list[LspOutput]] = {}
+    for output, spender in taken(factory_on_chain(state)):
+        if turn.chain.confirmed.get(spender.txid) == turn.height:
+            found.setdefault(bytes(spender.txid), []).append(output)
+    turn.remember(
+        *(
+            xr.OutputsSwept(
+                attempt_id=state.attempt.attempt_id,
+                height=turn.height,
+                txid=txid,
+                outputs=tuple(output.name for output in outputs),
+                amount_sat=sum(output.prevout.amount_sat for output in outputs),
+            )
+            for txid, outputs in found.items()
+        )
+    )
+
+
+def lost_by_sweep(state: Factory, link: Link) -> Iterator[cr.HtlcDecided]:
+    """Yield that our HTLCs of a channel came back, once its branch is cut off six blocks deep.
+
+    What they held is in the coin that the sweep made, and no client can claim it any more.
+    """
+    sweep = swept_by(state.attempt.branch(link.client).nodes, state.chain.spends)
+    if sweep is None or state.chain.depth(sweep.txid) < RESOLVED_DEPTH:
+        return
+    for live in link.state.htlcs:
+        htlc = live.htlc
+        if htlc.offered_by is link.me and state.book.is_unpaid((link.channel_id, htlc.htlc_id)):
+            yield cr.HtlcDecided(channel_id=link.channel_id, htlc_id=htlc.htlc_id, preimage=None)
+
+
+def _actions(state: Factory, fees: OwnFees) -> tuple[SweepTx | PublishState, ...]:
+    return lsp_actions(factory_on_chain(state, fees)) if _has_something(state) else ()
+
+
+def _has_something(state: Factory) -> bool:
+    """Say whether there can be anything of ours, without making the tree for it."""
+    attempt, chain = state.attempt, state.chain
+    if attempt.funded is None:
+        return False
+    return chain.height >= attempt.terms.expiry_height or attempt.funding_outpoint in chain.spends
+
+
+def _is_funding_spent(state: Factory) -> bool:
+    return state.attempt.funded is not None and state.attempt.funding_outpoint in state.chain.spends
+
+
+def _effect(state: Factory, key: FactoryKey, action: SweepTx | PublishState) -> fx.Effect:
+    if isinstance(action, SweepTx):
+        return fx.SignSweep(key=key, spend=action)
+    return fx.Broadcast(name=action.node.name, tx=_signed(state, action))
+
+
+def _signed(state: Factory, action: PublishState) -> Tx:
+    signed = state.attempt.signed
+    if signed is None:
+        raise AssertionError("a funded factory is completely signed")
+    return signed.tree.txs[action.node.name]
+
+
+def _unspent_kickoffs(factory: FactoryOnChain) -> Iterator[OutPoint]:
+    """Yield what kickoffs on chain pay to states that are not."""
+    for vertex in factory.tree.vertices:
+        outpoint = vertex.last.tx.inputs[0].outpoint
+        is_on_chain = outpoint.txid in factory.heights and outpoint not in factory.spends
+        if is_on_chain and not vertex.is_static:
+            yield outpoint

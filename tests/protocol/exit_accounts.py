@@ -20,6 +20,7 @@ from cromford.channel.stage import HtlcStage
 from cromford.channel.terms import MSAT_PER_SAT, Party
 from cromford.crypto.keys import sha256
 from cromford.factory.funding import CHANGE_VOUT
+from cromford.factory.outputs import OutputKind
 
 SWEEP_VERSION: Final = 2
 FEERATE_SAT_PER_KW: Final = POLICY.tree_feerate_sat_per_kw  # Of sweeps too.
@@ -236,7 +237,24 @@ class Books:
             if coin.txout.script_pubkey == script
         )
         gave_sat = sum(settled.coins_sat[Party.OPENER] for settled in self.settled)
+        gave_sat += self._lstocks_sat(script)
         assert got_sat == change.amount_sat + gave_sat, "the LSP's wallet"
+
+    def _lstocks_sat(self, script: bytes) -> int:
+        """Return what reached the LSP of the L-stocks on chain, each at the price of a sweep."""
+        attempt, got_sat = self.pump.attempt, 0
+        for node in attempt.tree.nodes:
+            for vout, output in enumerate(node.outputs):
+                spender = self.index.spenders.get(node.tx.outpoint(vout))
+                if output.kind is not OutputKind.LSTOCK or spender is None:
+                    continue
+                (coin,) = spender.outputs
+                assert coin.script_pubkey == script, "an L-stock is the LSP's"
+                assert spender.inputs[0].nsequence == attempt.terms.lstock_csv_blocks
+                fee_sat = fee_sat_of(vsize=spender.vsize, feerate_sat_per_kw=FEERATE_SAT_PER_KW)
+                assert coin.amount_sat == output.amount_sat - fee_sat
+                got_sat += coin.amount_sat
+        return got_sat
 
     def _check_payments(self) -> None:
         """What the payee has, the payer knows to be paid, and nothing waits any more."""

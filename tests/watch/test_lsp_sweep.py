@@ -20,6 +20,7 @@ from cromford.factory.vertices import TreeNode, build_vertices
 from cromford.regtest.kernel import BlockRefused
 from cromford.regtest.ledger import Ledger
 from cromford.regtest.template import build_block
+from cromford.regtest.verdict import MempoolRefused
 from cromford.watch.feerates import OwnFees
 from cromford.watch.lsp_sweep import (
     FactoryOnChain,
@@ -235,6 +236,22 @@ def test_the_funding_is_refused_at_the_tip_before_the_expiry_and_taken_at_it(
     assert [(output.name, tx.txid) for output, tx in taken(miner.shown.factory)] == [
         ("funding", sweep.tx.txid)
     ]
+
+
+def test_a_root_that_waits_in_the_mempool_is_replaced_on_the_cheapest_day(ledger: Ledger) -> None:
+    miner = Miner(ledger, "static")
+    miner.mine_to(EXPIRY)
+    root = miner.signed.txs["static_root"]
+    ledger.submit(root)
+    miner.shown.fees = OwnFees(fallback_sat_per_kw=25)
+    sweep = miner.shown.sweep("expiry_sweep funding")
+    cheaper = sweep_tx(sweep.output, payout_script=PAYOUT, fee_sat=sweep.fee_sat - 1)
+    with pytest.raises(MempoolRefused, match="insufficient fee"):
+        ledger.submit(signed(cheaper))
+    assert root.txid in ledger.mempool
+    ledger.submit(signed(sweep))
+    assert root.txid not in ledger.mempool
+    assert sweep.tx.txid in ledger.mempool
 
 
 @pytest.mark.parametrize(

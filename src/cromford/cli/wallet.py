@@ -198,7 +198,7 @@ def print_balance(console: Console, balance: Document) -> None:
             ("immature", f"{sat(balance['immature_sat'])} mined, and not yet 100 blocks deep"),
             (
                 "arriving",
-                f"{sat(balance['arriving_sat'])} out of exits, before the sweeps' fees",
+                f"{sat(balance['arriving_sat'])} out of factories, before the sweeps' fees",
             ),
             ("being paid", f"{sat(balance['paying_sat'])} sent, and not confirmed yet"),
             *(

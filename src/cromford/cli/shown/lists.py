@@ -125,7 +125,7 @@ def _status_rows(status: Document) -> list[tuple[str, object]]:
         f"{sat(wallet['reserved_sat'])} reserved"
     )
     if wallet["arriving_sat"]:
-        held += f", {sat(wallet['arriving_sat'])} arriving from exits"
+        held += f", {sat(wallet['arriving_sat'])} arriving from factories"
     if wallet["immature_sat"]:
         held += f", {sat(wallet['immature_sat'])} immature"
     return [

@@ -98,7 +98,8 @@ def wallet_methods(owner: WalletOwner) -> dict[str, Handler]:
 def wallet_summary(owner: WalletOwner) -> dict[str, object]:
     """Return the wallet in numbers: what is confirmed, free, reserved, immature, and arriving.
 
-    `arriving_sat` comes out of exits, after its delays and less the fees of its sweeps.
+    `arriving_sat` comes out of exits, and at an LSP out of what it sweeps of its factories, after
+    its delays and less the fees of the sweeps.
     """
     wallet = owner.wallet
     by_status: dict[str, int] = {}

@@ -158,7 +158,7 @@ def _exit_effects(state: Factory, client: int, fees: OwnFees) -> tuple[fx.Effect
     is_exiting = client in state.exits
     is_on_chain = state.attempt.setting(client).funding.outpoint in state.chain.spends
     is_owed = owes_commitment(link_of(state, client))
-    if not (is_exiting or is_on_chain or is_owed):
+    if not (is_exiting or is_on_chain or is_owed) or is_swept(state, client):
         return ()
     return exit_effects_of(in_hand(state, client), state.chain, fees=fees, is_exiting=is_exiting)
 

@@ -23,11 +23,11 @@ def wakes_at(factory: Factory) -> int | None:
         return None if factory.attempt.is_open else NEVER
     if factory.is_dead:
         return NEVER  # Its funding was overtaken. If that is undone, the chain has news for it.
+    if is_swept_for_good(factory):
+        # Its channels ended with it; and here, too, the chain would have news.
+        return None if _has_payments(factory) else NEVER
     if not stage.ready_sent or factory.chain.depth(factory.attempt.funding_tx.txid) == 0:
         return None
-    if is_swept_for_good(factory):
-        # Its channels ended with it. If that is undone, the chain has news for it.
-        return None if _has_payments(factory) else NEVER
     if _is_on_chain(factory) or _has_business(factory):
         return None
     # From the expiry on it is ours, and stays awake until it is in the wallet.

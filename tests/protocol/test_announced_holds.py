@@ -66,6 +66,12 @@ def blocks(pump: Pump, n_blocks: int) -> None:
         pump.run()
 
 
+def most_blocks(seconds: int) -> int:
+    """Return after how many blocks nothing is known any more that could be paid for so long."""
+    expected = seconds // 600
+    return expected + expected // 4 + 12 + 1
+
+
 def status(payer: PumpNode, request: ev.PayRequested) -> str:
     return book(payer).payments[request.payment_hash].status
 
@@ -150,7 +156,7 @@ def test_a_client_announces_a_few_at_a_time_and_those_that_are_over_make_room() 
     assert {node_id: len(of_client) for node_id, of_client in known.items()} == {
         bob.node_id: ANNOUNCED_MAX
     }
-    blocks(pump, (EXPIRY_SECONDS + HOUR) // 600 + 1)
+    blocks(pump, most_blocks(EXPIRY_SECONDS + HOUR))
     assert not pump.lsp.state.house.expected.of_clients
     assert agreed(bob, invoice_of(pump, bob, HOUR)) == HOUR
 
@@ -273,8 +279,17 @@ def test_an_announcement_that_found_no_room_is_made_again_with_the_next_connecti
     late = make_invoice(pump, bob, PAID_MSAT, hold_seconds=HOUR)
     pump.run()
     assert agreed(bob, late) == 0
-    blocks(pump, (EXPIRY_SECONDS + 600) // 600 + 1)
+    blocks(pump, most_blocks(EXPIRY_SECONDS + 600))
     pump.disconnect(bob)
     pump.connect(bob)
     pump.run()
     assert agreed(bob, late) == HOUR
+
+
+def test_a_payment_is_held_as_was_said_though_blocks_came_quickly() -> None:
+    """Of one hour in seven, nine blocks or more are found where six are expected."""
+    pump, alice, bob = town()
+    request = invoice_of(pump, bob, 600)
+    blocks(pump, 18)
+    pay_while_away(pump, alice, bob, request)
+    assert held_for(pump) == [600]

@@ -5,7 +5,7 @@ The house remembers a few of each client who has a channel, for as long as they 
 
 from typing import Final
 
-from cromford.protocol.htlc_blocks import hold_blocks
+from cromford.protocol.htlc_blocks import INVOICE_SLACK_BLOCKS, hold_blocks
 from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal.house import House
 from cromford.protocol.turn import Turn
@@ -41,7 +41,12 @@ def _agreed(turn: Turn[House], node_id: bytes, message: m.AnnounceHash) -> int:
             node_id=node_id,
             payment_hash=message.payment_hash,
             hold_seconds=hold_seconds,
-            until_height=house.chain.height + known_blocks + 1,
+            until_height=house.chain.height + _most_blocks(known_blocks) + 1,
         )
     )
     return hold_seconds
+
+
+def _most_blocks(expected: int) -> int:
+    """Return how many blocks may come where some are expected: they are no clock."""
+    return expected + expected // 4 + INVOICE_SLACK_BLOCKS

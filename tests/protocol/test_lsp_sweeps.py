@@ -25,6 +25,7 @@ from cromford.daemon.views import lsp as views
 from cromford.protocol import events as ev
 from cromford.protocol.exiting.lsp import arriving_total_sat
 from cromford.protocol.exiting.rest import NEVER
+from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.exit_records import OutputsSwept
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.watch.feerates import OwnFees
@@ -240,6 +241,25 @@ def test_what_is_not_worth_its_fee_waits_and_is_taken_when_fees_fall() -> None:
     pump.mine(2)
     assert status(pump) == "swept"
     assert views.not_worth_sweeping(pump.factory, dear) == []
+
+
+def test_from_the_expiry_on_nobody_starts_an_exit_into_what_is_swept() -> None:
+    pump = left_alone()
+    over = m.ChannelFailure(channel_id=newest_link(pump.clients[0]).channel_id, reason="no more")
+    mine_to(pump, expiry_of(pump) - 100)
+    pump.tell(pump.lsp, pump.clients[0], over)
+    pump.lsp.fees = OwnFees(estimates=((144, 10_000_000),))  # The sweep waits.
+    mine_to(pump, expiry_of(pump) + 50)
+    assert reasons_to_leave(pump.lsp) == [], "the channel failed 144 blocks ago"
+    leave = ev.ExitRequested(attempt_id=pump.attempt.attempt_id, client=1)
+    assert pump.lsp.driver is not None
+    with pytest.raises(Rejected, match="expired: what is left of it is swept"):
+        pump.lsp.driver.handle(leave)
+    pump.lsp.fees = OwnFees()
+    pump.mine(2)
+    with pytest.raises(Rejected, match="was swept above this channel"):
+        pump.lsp.driver.handle(leave)
+    assert reasons_to_leave(pump.lsp) == []
 
 
 def test_an_exit_that_came_too_late_gives_way_to_the_sweep_and_its_htlc_comes_back() -> None:

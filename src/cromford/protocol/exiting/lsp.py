@@ -121,7 +121,8 @@ def on_exit_requested(turn: Turn[Factory], event: ev.ExitRequested) -> None:
     """Bring a client's channel on chain because the operator says so.
 
     Raises:
-        Rejected: If there is no such channel, or its funding is not confirmed.
+        Rejected: If there is no such channel, its funding is not confirmed, or the expiry came
+            before its branch.
     """
     client, attempt = event.client, turn.state.attempt
     if attempt.funded is None:
@@ -132,6 +133,10 @@ def on_exit_requested(turn: Turn[Factory], event: ev.ExitRequested) -> None:
         )
     if turn.chain.depth(attempt.funding_tx.txid) == 0:
         raise Rejected("factory_not_funded", "the funding is not confirmed", retryable=True)
+    if is_swept(turn.state, client):
+        raise Rejected("factory_swept", SWEPT)
+    if is_to_be_swept(turn.state, client):
+        raise Rejected("factory_swept", "the factory expired: what is left of it is swept")
     start_exit(turn, client, "the operator's wish")
 
 

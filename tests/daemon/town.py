@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from cromford.adapters.peer_address import parse_peer_address
 from cromford.bitcoin.network import REGTEST
@@ -34,13 +34,29 @@ LSP_POLICY = LspPolicy(
 )
 
 
+class TownNode(Protocol):
+    """The node of a town: the embedded one, or a real one."""
+
+    @property
+    def url(self) -> str:
+        """Where it answers."""
+
+    @property
+    def cookie_file(self) -> Path:
+        """Who may ask."""
+
+    def call(self, method: str, *params: Any) -> Any:
+        """Return what it answers."""
+
+
 @dataclass
 class Town:
     """An LSP and clients in one event loop, and their API as a command line would use it."""
 
-    node: RegtestNode
+    node: TownNode
     base: Path
     lsp_policy: LspPolicy = LSP_POLICY
+    client_policy: ClientPolicy = QUICK
     fallback_sat_per_kw: int = FALLBACK_SAT_PER_KW  # What a client's own transactions pay.
     lsp_address: str = ""
     mining_address: str = ""
@@ -78,7 +94,7 @@ class Town:
                 network=REGTEST,
                 chain=self.chain(),
                 lsp=parse_peer_address(self.lsp_address),
-                policy=QUICK,
+                policy=self.client_policy,
                 poll_seconds=POLL_SECONDS,
                 fallback_sat_per_kw=self.fallback_sat_per_kw,
             )
@@ -171,10 +187,13 @@ async def town(
     base: Path,
     *,
     lsp_policy: LspPolicy = LSP_POLICY,
+    client_policy: ClientPolicy = QUICK,
     fallback_sat_per_kw: int = FALLBACK_SAT_PER_KW,
+    real_node: TownNode | None = None,
 ) -> AsyncIterator[Town]:
-    with RegtestNode(base / "node", persist=False) as node:
-        built = Town(node, base, lsp_policy, fallback_sat_per_kw)
+    with contextlib.ExitStack() as stack:
+        node = real_node or stack.enter_context(RegtestNode(base / "node", persist=False))
+        built = Town(node, base, lsp_policy, client_policy, fallback_sat_per_kw)
         await built.start_lsp()
         built.mining_address = (await built.call("lsp", "status"))["wallet"]["address"]
         node.call("generatetoaddress", 101, built.mining_address)

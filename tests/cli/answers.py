@@ -286,7 +286,7 @@ EXPORT = {
             "payer": "lsp",
             "item": "tree fees",
             "amount_sat": 582,
-            "recovered": "when the factory closes cooperatively",
+            "recovered": "when it closes cooperatively, or expires unpublished",
         }
     ],
 }

@@ -106,10 +106,10 @@ def export_funding(
 def export_ledger(tree: Tree, *, funding_fee_sat: int) -> list[dict[str, Any]]:
     """Return who paid what: at opening, everything is the LSP's."""
     nodes = list(tree.nodes)
-    closing = "when the factory closes cooperatively"
+    closing = "when it closes cooperatively, or expires unpublished"
     items = (
         ("channel_capacities", sum(tree.terms.capacity_sat), "its balances, when channels close"),
-        ("lstock", sum(tree.terms.lstock_sat), closing),
+        ("lstock", sum(tree.terms.lstock_sat), "when it closes cooperatively, or is swept"),
         ("tree_fees", sum(node.fee_sat for node in nodes), closing),
         ("anchors", tree.terms.anchor_sat * len(nodes), closing),
         ("funding_fee", funding_fee_sat, "never"),

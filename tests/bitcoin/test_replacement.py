@@ -14,22 +14,26 @@ def weighted(txid: Txid, one: FeeAndWeight, *parents: Txid) -> Weighted:
     return Weighted(txid=txid, fee_sat=one.fee_sat, weight=one.weight, parents=frozenset(parents))
 
 
-def is_accepted(parent: FeeAndWeight, rival: FeeAndWeight, ours: FeeAndWeight) -> bool:
+def is_accepted(parent: FeeAndWeight | None, rival: FeeAndWeight, ours: FeeAndWeight) -> bool:
     """Say what a node would: the relay is paid for, and a miner gains."""
     relay_sat = fee_sat_of(vsize=-(-ours.weight // 4), feerate_sat_per_kw=INCREMENTAL)
     if ours.fee_sat < rival.fee_sat + relay_sat:
         return False
-    old = {PARENT: weighted(PARENT, parent), RIVAL: weighted(RIVAL, rival, PARENT)}
-    new = {PARENT: weighted(PARENT, parent), OURS: weighted(OURS, ours, PARENT)}
+    if parent is None:
+        old = {RIVAL: weighted(RIVAL, rival)}
+        new = {OURS: weighted(OURS, ours)}
+    else:
+        old = {PARENT: weighted(PARENT, parent), RIVAL: weighted(RIVAL, rival, PARENT)}
+        new = {PARENT: weighted(PARENT, parent), OURS: weighted(OURS, ours, PARENT)}
     return improves(chunks_of(old), chunks_of(new))
 
 
 fees_and_weights = st.builds(FeeAndWeight, st.integers(0, 100_000), st.integers(4 * 65, 4 * 10_000))
 
 
-@given(fees_and_weights, fees_and_weights, st.integers(4 * 65, 4 * 1_000))
+@given(st.none() | fees_and_weights, fees_and_weights, st.integers(4 * 65, 4 * 1_000))
 def test_the_fee_is_enough_and_none_below_it_is(
-    parent: FeeAndWeight, rival: FeeAndWeight, weight: int
+    parent: FeeAndWeight | None, rival: FeeAndWeight, weight: int
 ) -> None:
     fee_sat = replacement_fee_sat(
         weight, parent=parent, rival=rival, incremental_sat_per_kw=INCREMENTAL

@@ -42,7 +42,7 @@ CSV: Final = 5
 DELAY: Final = 3
 
 
-def small_tree(kind: str, *, funding_outpoint: OutPoint | None = None) -> Tree:
+def small_tree(kind: str, *, feerate: int = 500, funding_outpoint: OutPoint | None = None) -> Tree:
     """Return a tree of four clients below one inner vertex, which expires soon."""
     terms = oracle.terms_of(
         [50_000, 51_000, 52_000, 53_000],
@@ -52,6 +52,7 @@ def small_tree(kind: str, *, funding_outpoint: OutPoint | None = None) -> Tree:
         inner_kinds=(kind,),
         states_per_layer=2,
         step_blocks=DELAY,
+        feerate=feerate,
         csv_blocks=CSV,
     )
     soon = {"active_blocks": 10, "dying_blocks": 10, "ready_min_blocks": 1}
@@ -151,14 +152,14 @@ def test_the_agreed_expiry_sweeps_are_reproduced_to_the_byte(
 class Miner:
     """A chain of the kernel's, with a factory on it; whatever is given to it goes into a block."""
 
-    def __init__(self, ledger: Ledger, kind: str) -> None:
+    def __init__(self, ledger: Ledger, kind: str, *, feerate: int = 500) -> None:
         self.ledger = ledger
         for _ in range(101):
             self.mine()
         coin = ledger.chain.at_height(1)
         assert coin is not None
         coinbase = coin.block.txs[0]
-        draft = small_tree(kind)
+        draft = small_tree(kind, feerate=feerate)
         funding = Tx(
             version=2,
             inputs=(
@@ -172,7 +173,7 @@ class Miner:
             ),
         )
         self.mine(funding)
-        tree = small_tree(kind, funding_outpoint=funding.outpoint(0))
+        tree = small_tree(kind, feerate=feerate, funding_outpoint=funding.outpoint(0))
         self.signed: SignedTree = tree.with_signatures(signatures_of(tree))
         self.shown = Shown(tree, height=self.height)
         self.shown.heights[funding.txid] = self.height
@@ -238,10 +239,22 @@ def test_the_funding_is_refused_at_the_tip_before_the_expiry_and_taken_at_it(
     ]
 
 
-def test_a_root_that_waits_in_the_mempool_is_replaced_on_the_cheapest_day(ledger: Ledger) -> None:
-    miner = Miner(ledger, "static")
+@pytest.mark.parametrize(
+    ("kind", "root_name", "feerate"),
+    [
+        ("static", "static_root", 500),
+        # A kickoff is smaller than its sweep: at a dear tree's feerate, its fee and relay are too
+        # little for what a miner collects from each weight.
+        ("dw", "kickoff_root", 500),
+        ("dw", "kickoff_root", 5_000),
+    ],
+)
+def test_a_root_that_waits_in_the_mempool_is_replaced_on_the_cheapest_day(
+    ledger: Ledger, kind: str, root_name: str, feerate: int
+) -> None:
+    miner = Miner(ledger, kind, feerate=feerate)
     miner.mine_to(EXPIRY)
-    root = miner.signed.txs["static_root"]
+    root = miner.signed.txs[root_name]
     ledger.submit(root)
     miner.shown.fees = OwnFees(fallback_sat_per_kw=25)
     sweep = miner.shown.sweep("expiry_sweep funding")

@@ -19,6 +19,7 @@ from functools import cached_property
 from typing import Final
 
 from cromford.bitcoin.fees import P2TR_DUST_SAT, fee_sat_of
+from cromford.bitcoin.replacement import FeeAndWeight, replacement_fee_sat
 from cromford.bitcoin.timelocked import LockKind, Timelock
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut
 from cromford.factory.outputs import SignersOutput, Tapleaf
@@ -243,16 +244,20 @@ def _sweep(factory: FactoryOnChain, output: LspOutput) -> SweepTx | None:
 def _fee_sat(fees: OwnFees, draft: SweepTx) -> int:
     """Return the day's rate, and never less than what replaces a waiting transaction of the tree.
 
-    A client that comes too late leaves its root in the mempools, perhaps for good. To replace it
-    takes its fee, and what a node asks for the replacement's own size (BIP 125, rules 3 and 4);
-    with a child that pays more, it wins.
+    A client that comes too late leaves its root in the mempools, perhaps for good. With a child
+    that pays more, it wins.
     """
     own_sat = fee_sat_of(vsize=draft.vsize, feerate_sat_per_kw=fees.within(SWEEP_BLOCKS))
     rival = draft.output.rival
     if rival is None:
         return own_sat
-    again_sat = fee_sat_of(vsize=draft.vsize, feerate_sat_per_kw=fees.incremental_sat_per_kw)
-    return max(own_sat, rival.fee_sat + again_sat)
+    replacing_sat = replacement_fee_sat(
+        draft.signed(BLANK_SIGNATURE).weight,
+        parent=None,
+        rival=FeeAndWeight(rival.fee_sat, rival.tx.with_witnesses((BLANK_SIGNATURE,)).weight),
+        incremental_sat_per_kw=fees.incremental_sat_per_kw,
+    )
+    return max(own_sat, replacing_sat)
 
 
 def _states_due(factory: FactoryOnChain) -> Iterator[PublishState]:

@@ -25,10 +25,11 @@ from cromford.protocol.exiting.channel import (
 )
 from cromford.protocol.exiting.lsp_sweep import (
     awaited_outputs,
+    effects_of,
     is_to_be_swept,
     lost_by_sweep,
     payout_script,
-    sweep_effects,
+    sweep_actions,
     tell_swept,
     watched_outputs,
     without_what_is_swept,
@@ -156,7 +157,7 @@ def start_exit(turn: Turn[Factory], client: int, reason: str) -> None:
 
 def exit_effects(state: Factory, client: int, fees: OwnFees) -> tuple[fx.Effect, ...]:
     """Return what is to be published now for a channel that we, or its client, left."""
-    return without_what_is_swept(_exit_effects(state, client, fees), state, fees)
+    return without_what_is_swept(_exit_effects(state, client, fees), sweep_actions(state, fees))
 
 
 def _exit_effects(state: Factory, client: int, fees: OwnFees) -> tuple[fx.Effect, ...]:
@@ -180,7 +181,8 @@ def owed(state: Factory, fees: OwnFees) -> tuple[fx.Effect, ...]:
     exits = [
         effect for client in _funded_clients(state) for effect in _exit_effects(state, client, fees)
     ]
-    return (*without_what_is_swept(exits, state, fees), *sweep_effects(state, fees))
+    actions = sweep_actions(state, fees)
+    return (*without_what_is_swept(exits, actions), *effects_of(actions, state))
 
 
 def arriving_total_sat(state: Factory) -> int:

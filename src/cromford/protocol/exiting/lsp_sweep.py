@@ -54,20 +54,24 @@ def factory_on_chain(state: Factory, fees: OwnFees = ANY_FEES) -> FactoryOnChain
     )
 
 
-def sweep_effects(state: Factory, fees: OwnFees) -> tuple[fx.Effect, ...]:
-    """Return what is to be signed or published now, of a factory."""
+def sweep_actions(state: Factory, fees: OwnFees) -> tuple[SweepTx | PublishState, ...]:
+    """Return what we take or publish now, of a factory's tree."""
+    return lsp_actions(factory_on_chain(state, fees)) if _has_something(state) else ()
+
+
+def effects_of(actions: Sequence[SweepTx | PublishState], state: Factory) -> tuple[fx.Effect, ...]:
+    """Return what is to be signed or published for these actions."""
     key = FactoryKey(attempt=state.attempt.key_attempt)
-    return tuple(_effect(state, key, action) for action in _actions(state, fees))
+    return tuple(_effect(state, key, action) for action in actions)
 
 
 def without_what_is_swept(
-    effects: Sequence[fx.Effect], state: Factory, fees: OwnFees
+    effects: Sequence[fx.Effect], actions: Sequence[SweepTx | PublishState]
 ) -> tuple[fx.Effect, ...]:
     """Return these effects without transactions of the tree for which it is too late.
 
     Where we take an output, we do not publish the way into what it holds.
     """
-    actions = _actions(state, fees)
     swept = {action.output.outpoint for action in actions if isinstance(action, SweepTx)}
     return tuple(
         effect
@@ -165,10 +169,6 @@ def lost_by_sweep(state: Factory, link: Link) -> Iterator[cr.HtlcDecided]:
         htlc = live.htlc
         if htlc.offered_by is link.me and state.book.is_unpaid((link.channel_id, htlc.htlc_id)):
             yield cr.HtlcDecided(channel_id=link.channel_id, htlc_id=htlc.htlc_id, preimage=None)
-
-
-def _actions(state: Factory, fees: OwnFees) -> tuple[SweepTx | PublishState, ...]:
-    return lsp_actions(factory_on_chain(state, fees)) if _has_something(state) else ()
 
 
 def _has_something(state: Factory) -> bool:

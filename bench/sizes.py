@@ -17,7 +17,8 @@ from cromford.protocol.journal.lsp_state import LspConfig, LspState, new_lsp
 from cromford.protocol.journal.mail import Found
 from cromford.protocol.journal.mail_records import MailTaken
 from cromford.protocol.journal.streams import CHAIN
-from cromford.protocol.lobby.build import shape_by_policy, terms_of
+from cromford.protocol.lobby.build import terms_of
+from cromford.protocol.lobby.shapes import shape_by_policy
 from cromford.protocol.policy import ClientPolicy, LspPolicy
 from cromford.signing.keychain import Keychain
 from cromford.wallet.account import Account

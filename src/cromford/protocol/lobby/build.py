@@ -13,14 +13,7 @@ from cromford.crypto.keys import is_pubkey, xonly_of
 from cromford.crypto.musig2 import is_pubnonce
 from cromford.factory.kinds import InnerLevels, exit_blocks_of
 from cromford.factory.placement import Applicant, Placed, place, ranked
-from cromford.factory.shape import (
-    ShapeVertex,
-    default_levels,
-    default_lstocks_sat,
-    levels_of,
-    plan_of,
-    shape_of,
-)
+from cromford.factory.shape import ShapeVertex, default_lstocks_sat, plan_of
 from cromford.factory.terms import (
     N_CLIENTS_MAX,
     SAFETY_BLOCKS,
@@ -41,6 +34,7 @@ from cromford.protocol.lobby.choosing import (
     room_sat,
 )
 from cromford.protocol.lobby.move import move_digest
+from cromford.protocol.lobby.shapes import shape_by_policy
 from cromford.protocol.policy import LspPolicy, least_depth
 from cromford.wallet.coins import N_INPUTS_MAX, InsufficientCoins, Selection
 from cromford.watch.relayed import too_cheap
@@ -269,25 +263,6 @@ def _applicant(state: House, member: Member) -> Applicant:
         is_moving=member.is_moving,
         uptime_blocks=state.uptime_blocks(member.node_id),
     )
-
-
-def shape_by_policy(policy: LspPolicy, n_clients: int) -> tuple[ShapeVertex, InnerLevels]:
-    """Return the tree's shape and its inner levels for a number of clients.
-
-    Raises:
-        InvalidTerms: If the policy's shape does not fit its own limits.
-    """
-    inner = policy.inner_levels
-    if inner is None:
-        inner = default_levels(
-            n_clients,
-            leaf_arity=policy.leaf_arity,
-            kind=policy.inner_kind,
-            delay_max_blocks=policy.delay_max_blocks,
-            max_exit_delay_blocks=policy.max_exit_delay_blocks,
-        )
-    shape = shape_of(n_clients, leaf_arity=policy.leaf_arity, inner=inner)
-    return shape, levels_of(shape, inner)
 
 
 def _affordable(

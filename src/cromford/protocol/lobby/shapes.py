@@ -1,6 +1,6 @@
-"""What each choice of shape costs for a number of clients: for an operator, before it builds."""
+"""Which shape a policy gives a number of clients, and what each choice would cost them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from cromford.bitcoin.fees import keypath_tx_vsize
@@ -46,6 +46,25 @@ class ShapeCost:
     refusal: str | None = None
 
 
+def shape_by_policy(policy: LspPolicy, n_clients: int) -> tuple[ShapeVertex, InnerLevels]:
+    """Return the tree's shape and its inner levels for a number of clients.
+
+    Raises:
+        InvalidTerms: If the policy's shape does not fit its own limits.
+    """
+    inner = policy.inner_levels
+    if inner is None:
+        inner = default_levels(
+            n_clients,
+            leaf_arity=policy.leaf_arity,
+            kind=policy.inner_kind,
+            delay_max_blocks=policy.delay_max_blocks,
+            max_exit_delay_blocks=policy.max_exit_delay_blocks,
+        )
+    shape = shape_of(n_clients, leaf_arity=policy.leaf_arity, inner=inner)
+    return shape, levels_of(shape, inner)
+
+
 def shape_costs(policy: LspPolicy, n_clients: int) -> tuple[ShapeCost, ...]:
     """Return what the shapes cost that a policy could choose, the present one among them."""
     kinds: dict[str, VertexKind | None] = {
@@ -54,33 +73,21 @@ def shape_costs(policy: LspPolicy, n_clients: int) -> tuple[ShapeCost, ...]:
     }
     costs = [
         _cost_of(
-            policy,
+            replace(policy, inner_levels=None, inner_kind=kind),
             n_clients,
             choice=choice,
             is_chosen=policy.inner_levels is None and policy.inner_kind is kind,
-            kind=kind,
         )
         for choice, kind in kinds.items()
     ]
     if policy.inner_levels is not None:
-        costs.append(_cost_of(policy, n_clients, choice=OWN, is_chosen=True, kind=None))
+        costs.append(_cost_of(policy, n_clients, choice=OWN, is_chosen=True))
     return tuple(costs)
 
 
-def _cost_of(
-    policy: LspPolicy, n_clients: int, *, choice: str, is_chosen: bool, kind: VertexKind | None
-) -> ShapeCost:
+def _cost_of(policy: LspPolicy, n_clients: int, *, choice: str, is_chosen: bool) -> ShapeCost:
     try:
-        inner = policy.inner_levels if choice == OWN else None
-        if inner is None:
-            inner = default_levels(
-                n_clients,
-                leaf_arity=policy.leaf_arity,
-                kind=kind,
-                delay_max_blocks=policy.delay_max_blocks,
-                max_exit_delay_blocks=policy.max_exit_delay_blocks,
-            )
-        shape = shape_of(n_clients, leaf_arity=policy.leaf_arity, inner=inner)
+        shape, inner = shape_by_policy(policy, n_clients)
         check_exit_delay(
             shape,
             delay_max_blocks=policy.delay_max_blocks,
@@ -94,7 +101,7 @@ def _cost_of(
     return ShapeCost(
         choice=choice,
         is_chosen=is_chosen,
-        inner=levels_of(shape, inner),
+        inner=inner,
         exit_blocks=exit_blocks,
         lock_blocks=payment_blocks(payer_exit_blocks=exit_blocks, payee_exit_blocks=exit_blocks),
         branch_vsize=sum(vsize[vertex.path] for vertex in shape.path_to(slowest.first_client)),

@@ -11,7 +11,7 @@ from math import ceil
 from typing import NamedTuple
 
 from cromford.bitcoin.fees import fee_sat_of
-from cromford.bitcoin.tx import WITNESS_SCALE
+from cromford.bitcoin.tx import vsize_of
 
 
 class FeeAndWeight(NamedTuple):
@@ -35,8 +35,7 @@ def replacement_fee_sat(
         rival: The transaction that is there, without children of its own.
         incremental_sat_per_kw: What the node asks for the relay of a replacement.
     """
-    vsize = -(-weight // WITNESS_SCALE)
-    relay_sat = fee_sat_of(vsize=vsize, feerate_sat_per_kw=incremental_sat_per_kw)
+    relay_sat = fee_sat_of(vsize=vsize_of(weight), feerate_sat_per_kw=incremental_sat_per_kw)
     least_sat = rival.fee_sat + relay_sat
     if weight <= rival.weight:
         return least_sat

@@ -16,6 +16,11 @@ MAX_MONEY_SAT: Final = 21_000_000 * SAT_PER_BTC
 N_ITEMS_MAX: Final = 100_000  # No valid transaction has more inputs, outputs or witness items.
 
 
+def vsize_of(weight: int) -> int:
+    """Return virtual bytes: a quarter of the weight, rounded up (BIP 141)."""
+    return -(-weight // WITNESS_SCALE)
+
+
 class Txid(bytes):
     """A transaction id in internal byte order; `str` gives the reversed hex people read."""
 
@@ -150,7 +155,7 @@ class Tx:
     @property
     def vsize(self) -> int:
         """Virtual bytes: a quarter of the weight, rounded up."""
-        return -(-self.weight // WITNESS_SCALE)
+        return vsize_of(self.weight)
 
     def outpoint(self, vout: int) -> OutPoint:
         """Return the outpoint of one of this transaction's outputs.

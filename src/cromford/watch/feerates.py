@@ -11,7 +11,7 @@ from typing import Final
 
 from cromford.bitcoin.fees import MIN_RELAY_SAT_PER_KW, P2TR_DUST_SAT, fee_sat_of
 from cromford.bitcoin.replacement import FeeAndWeight
-from cromford.bitcoin.tx import WITNESS_SCALE
+from cromford.bitcoin.tx import vsize_of
 
 RISING_BLOCKS: Final = 36  # Before a deadline, a fee rises with every block.
 RISE: Final = Fraction(5, 4)
@@ -171,9 +171,9 @@ def child_fee_sat(
         feerate_sat_per_kw: What both should pay.
         mempool_min_sat_per_kw: What its node's mempool asks for today.
     """
-    vsize = _vsize(weight)
+    vsize = vsize_of(weight)
     together_sat = fee_sat_of(
-        vsize=_vsize(parent.weight) + vsize, feerate_sat_per_kw=feerate_sat_per_kw
+        vsize=vsize_of(parent.weight) + vsize, feerate_sat_per_kw=feerate_sat_per_kw
     )
     alone_sat = fee_sat_of(vsize=vsize, feerate_sat_per_kw=mempool_min_sat_per_kw)
     return max(together_sat - parent.fee_sat, alone_sat)
@@ -191,7 +191,3 @@ def fee_to_offer_sat(wanted_sat: int, *, least_sat: int, budget_sat: int) -> int
     if least_sat > budget_sat:
         return None
     return min(max(wanted_sat, least_sat), budget_sat)
-
-
-def _vsize(weight: int) -> int:
-    return -(-weight // WITNESS_SCALE)

@@ -10,7 +10,7 @@ from fractions import Fraction
 from typing import Final
 
 from cromford.bitcoin.fees import fee_sat_of, keypath_tx_vsize
-from cromford.bitcoin.tx import WITNESS_SCALE
+from cromford.bitcoin.tx import vsize_of
 from cromford.channel.terms import (
     COMMITMENT_WEIGHT,
     HTLC_OUTPUT_WEIGHT,
@@ -79,17 +79,13 @@ def fixed_fees(plan: PlannedVertex, channel: ChannelTerms) -> Iterator[FixedFee]
     for n_htlcs in (0, 2 * channel.max_accepted_htlcs):
         yield FixedFee(
             name=f"commitment with {n_htlcs} HTLCs",
-            vsize=_vsize(COMMITMENT_WEIGHT + HTLC_OUTPUT_WEIGHT * n_htlcs),
+            vsize=vsize_of(COMMITMENT_WEIGHT + HTLC_OUTPUT_WEIGHT * n_htlcs),
             fee_sat=channel.commitment_fee_sat(n_htlc_outputs=n_htlcs),
         )
     for name, weight in (("timeout", HTLC_TIMEOUT_WEIGHT), ("success", HTLC_SUCCESS_WEIGHT)):
         cost_sat = channel.htlc_tx_cost_sat(is_offered=name == "timeout")
         yield FixedFee(
             name=f"htlc_{name}",
-            vsize=_vsize(weight),
+            vsize=vsize_of(weight),
             fee_sat=cost_sat - channel.paid_anchor_sat,
         )
-
-
-def _vsize(weight: int) -> int:
-    return -(-weight // WITNESS_SCALE)

@@ -12,7 +12,16 @@ from typing import ClassVar, Final
 
 from cromford.bitcoin.fees import P2TR_DUST_SAT, fee_sat_of
 from cromford.bitcoin.sighash import taproot_sighash
-from cromford.bitcoin.tx import WITNESS_SCALE, OutPoint, Tx, TxIn, TxOut, var_bytes, var_list
+from cromford.bitcoin.tx import (
+    WITNESS_SCALE,
+    OutPoint,
+    Tx,
+    TxIn,
+    TxOut,
+    var_bytes,
+    var_list,
+    vsize_of,
+)
 from cromford.channel.claims import Claim
 from cromford.channel.htlc_tx import HtlcTx
 from cromford.signing.derivation import ClaimKey
@@ -75,7 +84,7 @@ class ClaimInput:
         tx_in = TxIn(outpoint=self.outpoint, nsequence=self.claim.nsequence)
         witness = var_list([var_bytes(item) for item in self.witness(BLANK_SIGNATURE)])
         weight = WITNESS_SCALE * len(tx_in.serialize()) + len(witness)
-        return fee_sat_of(vsize=-(-weight // WITNESS_SCALE), feerate_sat_per_kw=feerate_sat_per_kw)
+        return fee_sat_of(vsize=vsize_of(weight), feerate_sat_per_kw=feerate_sat_per_kw)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """From a factory that is ready to its channels, as each side first holds them."""
 
 from cromford.bitcoin.fees import fee_sat_of
-from cromford.bitcoin.tx import WITNESS_SCALE
+from cromford.bitcoin.tx import vsize_of
 from cromford.channel.reestablish import disconnect
 from cromford.channel.terms import COMMITMENT_WEIGHT, ChannelTerms, Party
 from cromford.factory.branch import Branch
@@ -98,6 +98,6 @@ def _exit_cost_sat(terms: ChannelTerms, branch: Branch) -> int:
     """
     if not terms.is_zero_fee:
         return least_balance_sat(terms) - 1
-    commitment_vsize = -(-COMMITMENT_WEIGHT // WITNESS_SCALE)
+    commitment_vsize = vsize_of(COMMITMENT_WEIGHT)
     vsize = sum(node.tx.with_witnesses((bytes(64),)).vsize for node in branch.nodes)
     return fee_sat_of(vsize=vsize + commitment_vsize, feerate_sat_per_kw=SWEEP_FEERATE_SAT_PER_KW)

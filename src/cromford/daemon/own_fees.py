@@ -1,4 +1,4 @@
-"""What our node says of feerates today, asked anew before each block that a role sees.
+"""What our node says of feerates today, asked anew before a role sees new blocks.
 
 A node that does not answer has not changed its mind: what it said last stays.
 """

@@ -30,8 +30,9 @@ from cromford.daemon.lspd import LSP_ROLE
 from cromford.daemon.streams import Stream
 from cromford.ports import Checkpoint, Entry, Store
 from cromford.protocol import events as ev
+from cromford.protocol.journal.entries import FactoryEntry
 from cromford.protocol.journal.factory import Factory
-from cromford.protocol.journal.house import FactoryEntry, House
+from cromford.protocol.journal.house import House
 from cromford.protocol.journal.lsp_state import LspState
 from cromford.protocol.journal.mail import Post
 from cromford.protocol.journal.records import Started, encode_record

@@ -12,6 +12,7 @@ from cromford.channel.commitment import Commitment
 from cromford.signing.keychain import ChannelKey, FactoryKey
 from cromford.signing.task import SigningTask
 from cromford.wallet.account import WalletPath
+from cromford.watch.bumping import Bumping
 from cromford.watch.lsp_sweep import SweepTx
 from cromford.watch.sweep import TakingTx
 from cromford.wire.messages import ChannelReestablish, CommitmentSigned, Message
@@ -115,11 +116,13 @@ class Broadcast:
 
     `stream` is whose transaction it is; the turn that asks writes it in. One that `replaces` was
     signed anew for the fees of this block: that another of ours waits that pays more is no news.
+    `bumping` says what may be done so that it confirms in time: it is asked for at every block.
     """
 
     name: str
     tx: Tx
     replaces: bool = False
+    bumping: Bumping | None = None
     stream: str = field(default="", compare=False)
 
 
@@ -251,10 +254,14 @@ class RecallPoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignTakingTx:
-    """Sign what takes outputs of a channel that is on chain. Answered by `TakingTxSigned`."""
+    """Sign what takes outputs of a channel that is on chain. Answered by `TakingTxSigned`.
+
+    `bumping` is of what is then published, where its fee was agreed long ago.
+    """
 
     key: ChannelKey
     spend: TakingTx
+    bumping: Bumping | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -63,6 +63,7 @@ class Daemon:
             spawn=self.spawn,
             height=lambda: self.height,
             is_pending=lambda _deadline: self.is_waiting,
+            sign=lambda child: child.tx,
             retry_seconds=0,
         )
 

@@ -23,9 +23,9 @@ from cromford.demo.purses import (
     AMOUNT_MAX_MSAT,
     AMOUNT_MIN_MSAT,
     IN_FLIGHT_MAX_MSAT,
+    DemoPurse,
     PlannedPayment,
     Price,
-    Purse,
     Purses,
 )
 from cromford.demo.settings import DemoSettings
@@ -46,9 +46,9 @@ def account(own_msat: int) -> ClientAccount:
     )
 
 
-def purses(*pairs: tuple[int, int]) -> dict[int, Purse]:
+def purses(*pairs: tuple[int, int]) -> dict[int, DemoPurse]:
     return {
-        seat: Purse(spendable_msat=spendable, receivable_msat=receivable)
+        seat: DemoPurse(spendable_msat=spendable, receivable_msat=receivable)
         for seat, (spendable, receivable) in enumerate(pairs, start=1)
     }
 

@@ -13,7 +13,8 @@ from tests.simulation.sums import check_sums
 
 from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.completing import completed_client, completed_house
-from cromford.protocol.journal.house import DEAD, FUNDED, House
+from cromford.protocol.journal.entries import DEAD, FUNDED
+from cromford.protocol.journal.house import House
 from cromford.protocol.journal.lsp_state import LspState, new_lsp
 from cromford.protocol.journal.tally import Tally
 from cromford.shelf import Shelf

@@ -12,7 +12,7 @@ from cromford.factory.kinds import VertexKind
 from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
 from cromford.protocol.journal import lobby_records as lr
-from cromford.protocol.journal.house import ABORTED
+from cromford.protocol.journal.entries import ABORTED
 from cromford.protocol.lobby.build import plan_build
 from cromford.protocol.policy import LspPolicy
 from cromford.wire import messages as m

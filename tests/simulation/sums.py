@@ -1,7 +1,7 @@
 """What an LSP adds up as it goes is what a look at each factory would say."""
 
 from cromford.daemon.views.lsp import capital, is_locking, locked_sat
-from cromford.protocol.journal.house import DEAD, FUNDED
+from cromford.protocol.journal.entries import DEAD, FUNDED
 from cromford.protocol.journal.lsp_state import LspState
 from cromford.protocol.journal.sleep import Resting
 

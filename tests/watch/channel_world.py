@@ -41,7 +41,7 @@ from cromford.watch.landed import (
     Sweepable,
     takings,
 )
-from cromford.watch.sweep import TakingTx
+from cromford.watch.sweep import CoinSignatureNeeded, TakingTx
 
 CAPACITY_SAT: Final = 1_000_000
 TERMS: Final = ChannelTerms(
@@ -155,11 +155,12 @@ def revoked(commitment: Commitment) -> RevokedCommitment:
 
 def sign(party: Party, spend: TakingTx) -> Tx:
     """Return the transaction, signed with what the spend asks for and nothing else."""
+    signer = SIGNERS[party]
     return spend.signed(
         [
-            SIGNERS[party].sign_claim(
-                NAME, one.key, one.secret_or_point, one.sighash, tweak=one.tweak
-            )
+            signer.sign_coin(one.path.change, one.path.index, one.sighash)
+            if isinstance(one, CoinSignatureNeeded)
+            else signer.sign_claim(NAME, one.key, one.secret_or_point, one.sighash, tweak=one.tweak)
             for one in spend.signatures_needed
         ]
     )

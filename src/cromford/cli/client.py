@@ -215,6 +215,30 @@ def start(
     show(invocation, invocation.call(ROLE, "exit_start", factory_id=factory_id), lists.exit_started)
 
 
+@exit_group.command(name="status")
+@_factory_argument
+@invocation_options
+@click.pass_obj
+def exit_status(invocation: Invocation, factory_id: str | None) -> None:
+    """Show how far an exit is: what waits for a block, what it pays, what it may still cost."""
+    answer = invocation.call(ROLE, "exit_status", factory_id=factory_id)
+    show(invocation, answer, lists.exit_status)
+
+
+@exit_group.command()
+@_factory_argument
+@invocation_options
+@click.pass_obj
+def pause(invocation: Invocation, factory_id: str | None) -> None:
+    """Let an exit rest: nothing new of it is published until `exit start` goes on with it.
+
+    What is on chain stays there, and your channel stays closed. The daemon goes on by itself when
+    the exit deadline comes, when an HTLC could be lost, and for a state whose clock runs.
+    """
+    answer = invocation.call(ROLE, "exit_pause", factory_id=factory_id)
+    show(invocation, answer, lists.exit_paused)
+
+
 def _consequences(plan: dict[str, Any]) -> str:
     """Return what an exit does to the one who leaves, and to the others."""
     return (

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from cromford import effects as fx
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
+from cromford.daemon.bumping import Bumper
 from cromford.daemon.refusals import Refusals
 from cromford.ports import Chain, ChainUnavailable, Coin, TxRefused
 from cromford.protocol import events as ev
@@ -19,6 +20,7 @@ from cromford.protocol.journal.records import AnyRecord, BlockConnected
 from cromford.protocol.journal.scan_records import Scanned
 from cromford.protocol.journal.spending_records import SpendingAbandoned
 from cromford.recent import Recent
+from cromford.watch.bumping import ChildTx
 
 RETRY_SECONDS: Final = 1.0
 TAKEN_KEPT_MAX: Final = 10_000
@@ -36,6 +38,7 @@ class ChainEffects:
         spawn: Runs a task of the daemon.
         height: Returns the height of the role's tip.
         is_pending: Says whether a client still waits for a deadline.
+        sign: Signs the inputs of a child that are the wallet's.
         retry_seconds: The pause before a node that did not answer is asked again.
     """
 
@@ -47,6 +50,7 @@ class ChainEffects:
         spawn: Callable[[Coroutine[Any, Any, None]], None],
         height: Callable[[], int],
         is_pending: Callable[[fx.Deadline], bool],
+        sign: Callable[[ChildTx], Tx],
         retry_seconds: float = RETRY_SECONDS,
     ) -> None:
         self._chain = chain
@@ -61,6 +65,7 @@ class ChainEffects:
         self._taken: Recent[Txid, None] = Recent(TAKEN_KEPT_MAX)  # Of what is signed anew.
         self._is_ready = False
         self.refusals = Refusals()
+        self.bumper = Bumper(chain, sign=sign)
 
     def look_up(self, asked: fx.LookUpCoins) -> None:
         """Ask for coins, and answer once the node has; nobody is answered after the deadline."""
@@ -122,7 +127,10 @@ class ChainEffects:
     async def _ask_to_take(self, asked: fx.Broadcast) -> None:
         name, tx = asked.name, asked.tx
         try:
-            await self._chain.broadcast(tx)
+            if asked.bumping is None:
+                await self._chain.broadcast(tx)
+            else:
+                await self.bumper.publish(asked, asked.bumping)
         except TxRefused as refused:
             if tx.txid in self._given_up:
                 return  # It was given up while the node was asked: nobody is refused anything.

@@ -7,6 +7,7 @@ from cromford.protocol import events as ev
 from cromford.signing.derivation import ClaimKey
 from cromford.signing.nonces import NonceFault, NoPoolFree
 from cromford.signing.signer import Signer
+from cromford.watch.sweep import CoinSignatureNeeded, SignatureNeeded
 
 ChannelSigningEffect = (
     fx.PrepareNonce | fx.SignCommitment | fx.FinishCommitment | fx.RecallPoint | fx.SignTakingTx
@@ -68,10 +69,16 @@ def _hold_commitment(signer: Signer, effect: fx.FinishCommitment) -> ev.HalfMade
 
 
 def _sign_spend(signer: Signer, effect: fx.SignTakingTx) -> ev.TakingTxSigned:
-    signatures = [
-        signer.sign_claim(
-            effect.key, needed.key, needed.secret_or_point, needed.sighash, tweak=needed.tweak
-        )
-        for needed in effect.spend.signatures_needed
-    ]
+    signatures = [_signature(signer, effect, needed) for needed in effect.spend.signatures_needed]
     return ev.TakingTxSigned(asked=effect, tx=effect.spend.signed(signatures))
+
+
+def _signature(
+    signer: Signer, effect: fx.SignTakingTx, needed: SignatureNeeded | CoinSignatureNeeded
+) -> bytes:
+    if isinstance(needed, CoinSignatureNeeded):
+        path = needed.path
+        return signer.sign_coin(path.change, path.index, needed.sighash)
+    return signer.sign_claim(
+        effect.key, needed.key, needed.secret_or_point, needed.sighash, tweak=needed.tweak
+    )

@@ -22,6 +22,7 @@ from cromford.daemon.signing import derive_keys
 from cromford.daemon.views import client as views
 from cromford.daemon.views.channels import money_samples
 from cromford.daemon.views.exit import exit_plan
+from cromford.daemon.views.exit_status import exit_status
 from cromford.ports import BlockRef, ChainUnavailable
 from cromford.protocol import client
 from cromford.protocol import events as ev
@@ -158,6 +159,8 @@ class ClientDaemon(Daemon[ClientState]):
             "verify": self._verify,
             "exit_plan": self._exit_plan,
             "exit_start": self._exit_start,
+            "exit_status": self._exit_status,
+            "exit_pause": self._exit_pause,
             **self._payments.methods(),
         }
 
@@ -258,6 +261,17 @@ class ClientDaemon(Daemon[ClientState]):
             "exiting": True,
             "next": exit_plan(self.driver.state, after, self.facts.fees)["next"],
         }
+
+    async def _exit_status(self, params: dict[str, Any]) -> object:
+        attempt = self._complete(params)
+        status = exit_status(self.driver.state, attempt, self.facts.fees, self.seen_waiting)
+        return status | {"refused": self._refused(attempt)}
+
+    async def _exit_pause(self, params: dict[str, Any]) -> object:
+        attempt = self._complete(params)
+        self.request(ev.ExitPauseRequested(attempt_id=attempt.attempt_id))
+        after = self.driver.state.attempts[attempt.attempt_id]
+        return {"exiting": after.is_exiting, "paused": after.is_paused}
 
     def _refused(self, attempt: ClientAttempt) -> list[dict[str, Any]]:
         """Return which transactions of a factory the node does not take."""

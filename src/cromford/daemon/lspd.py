@@ -35,8 +35,8 @@ from cromford.protocol import lsp
 from cromford.protocol.exiting.lsp import arriving_total_sat
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.book import Book
+from cromford.protocol.journal.entries import FactoryEntry
 from cromford.protocol.journal.factory import Factory
-from cromford.protocol.journal.house import FactoryEntry
 from cromford.protocol.journal.lsp_state import LspConfig, LspState
 from cromford.protocol.journal.streams import factory_number
 from cromford.protocol.lobby.build import plan_build

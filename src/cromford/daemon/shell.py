@@ -21,7 +21,7 @@ from cromford.adapters.chain_check import ChainMismatch, check_node
 from cromford.adapters.noise import NodeIdentity
 from cromford.adapters.sqlite import Journal
 from cromford.bitcoin.network import REGTEST
-from cromford.bitcoin.tx import Tx, Txid
+from cromford.bitcoin.tx import OutPoint, Tx, Txid
 from cromford.daemon.api.events import events_method
 from cromford.daemon.api.rescan import rescan_method
 from cromford.daemon.api.rpc import SOCKET_NAME, RpcFailure
@@ -42,7 +42,7 @@ from cromford.daemon.options import ChainOptions, ClientOptions, LspOptions
 from cromford.daemon.pairing import check_factory_keys, open_keychain
 from cromford.daemon.peers import Peers
 from cromford.daemon.refusals import Refusals
-from cromford.daemon.signing import perform_signing
+from cromford.daemon.signing import perform_signing, sign_child
 from cromford.daemon.views.payments import statuses
 from cromford.ports import BlockRef, Checkpoint, CredentialsRefused
 from cromford.protocol import events as ev
@@ -94,6 +94,7 @@ class Daemon(Generic[S]):
             spawn=self.spawn,
             height=lambda: self.height,
             is_pending=lambda deadline: Due(CLIENT, deadline) in self.deadlines,
+            sign=lambda child: sign_child(self._signer, child),
         )
         self.fallback_sat_per_kw = options.fallback_sat_per_kw
         self.following = ChainFollowing(
@@ -209,6 +210,14 @@ class Daemon(Generic[S]):
     def n_connected(self) -> int:
         """How many peers are connected."""
         return self.peers.n_connected
+
+    def seen_waiting(self, outpoint: OutPoint) -> dict[str, Any] | None:
+        """Return what was seen last in the node's mempool of what we publish to spend an outpoint.
+
+        As plain data; None if nothing that is to confirm in time was published for it.
+        """
+        waiting = self._chain_effects.bumper.waiting_at(outpoint)
+        return None if waiting is None else waiting.shown()
 
     @property
     def refusals(self) -> Refusals:

@@ -7,6 +7,7 @@ becomes an event.
 from collections.abc import Callable
 
 from cromford import effects as fx
+from cromford.bitcoin.tx import Tx
 from cromford.daemon.channel_signing import perform_channel_signing
 from cromford.protocol import events as ev
 from cromford.protocol.journal.client_attempt import ClientAttempt
@@ -16,6 +17,7 @@ from cromford.protocol.opening.verify import DerivedKeys, held_points
 from cromford.signing.keychain import ChannelKey, FactoryKey
 from cromford.signing.nonces import NonceFault
 from cromford.signing.signer import Signer
+from cromford.watch.bumping import ChildTx
 
 SigningEffect = (
     fx.PrepareJoin
@@ -80,6 +82,12 @@ def perform_signing(
             return (ev.SweepSigned(asked=effect, tx=spend.signed(signature)),)
         case _:
             return (perform_channel_signing(signer, effect),)
+
+
+def sign_child(signer: Signer, child: ChildTx) -> Tx:
+    """Return a child with the signatures of our coins; an anchor has none."""
+    paths = [None if path is None else (path.change, path.index) for path in child.paths]
+    return signer.sign_wallet_tx(child.tx, child.prevouts, paths)
 
 
 def derive_keys(signer: Signer, state: ClientState, attempt: ClientAttempt) -> DerivedKeys:

@@ -6,7 +6,7 @@ from typing import Any
 
 from cromford.channel.terms import MSAT_PER_SAT
 from cromford.demo.failure import DemoFailed
-from cromford.demo.purses import PlannedPayment, Purse, Purses
+from cromford.demo.purses import DemoPurse, PlannedPayment, Purses
 from cromford.demo.world import World
 
 Document = dict[str, Any]
@@ -75,7 +75,7 @@ def purses_of(accounts: Accounts) -> Purses:
     """Return the purses to pay from."""
     return Purses(
         {
-            seat: Purse(
+            seat: DemoPurse(
                 spendable_msat=account.spendable_msat, receivable_msat=account.receivable_msat
             )
             for seat, account in accounts.items()

@@ -58,7 +58,7 @@ class PlannedPayment:
 
 
 @dataclass(slots=True, kw_only=True)
-class Purse:
+class DemoPurse:
     """One client's money, and what is on its way through its channel."""
 
     spendable_msat: int
@@ -69,7 +69,7 @@ class Purse:
 class Purses:
     """Every client's purse, by its seat."""
 
-    def __init__(self, purses: dict[int, Purse]) -> None:
+    def __init__(self, purses: dict[int, DemoPurse]) -> None:
         self._purses = purses
 
     def can_begin(self, payment: PlannedPayment) -> bool:

@@ -8,12 +8,21 @@ from cromford.factory.branch import SignedBranch
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExitStep:
-    """One transaction to publish, `delay_blocks` after its parent confirmed."""
+    """One transaction to publish, `delay_blocks` after its parent confirmed.
+
+    `state_index` says which version of a state it is; None for what has no versions.
+    """
 
     name: str
     tx: Tx
     delay_blocks: int
     fee_sat: int
+    state_index: int | None = None
+
+    @property
+    def is_raced(self) -> bool:
+        """Whether its kickoff has started a race: older states may come after it."""
+        return self.state_index is not None
 
 
 def exit_path(signed: SignedBranch) -> tuple[ExitStep, ...]:
@@ -27,6 +36,7 @@ def exit_path(signed: SignedBranch) -> tuple[ExitStep, ...]:
             tx=tx,
             delay_blocks=node.delay_blocks,
             fee_sat=node.fee_sat,
+            state_index=node.state_index,
         )
         for node, tx in zip(signed.branch.nodes, signed.txs, strict=True)
     )

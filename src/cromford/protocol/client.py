@@ -168,6 +168,7 @@ def _on_block(turn: Turn[ClientState], event: ev.BlockAdded) -> None:
             txs=tuple(tx.serialize() for tx in event.txs),
         )
     )
+    exiting.lend(turn)
     turn.ask(*resume(turn.state, turn.facts.fees))
     opening.on_block(turn)
     exiting.on_block(turn)

@@ -179,6 +179,13 @@ class LeaveRequested:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExitPauseRequested:
+    """A client's operator wants an exit to rest."""
+
+    attempt_id: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExitRequested:
     """The operator leaves a channel by publishing its branch; the LSP's says whose."""
 
@@ -373,7 +380,7 @@ ChannelAnswer = (
     NoncePrepared | NonceLacking | CommitmentMade | HalfMade | PointRecalled | ChannelSigningFailed
 )
 ChannelEvent = ChannelAnswer | InvoiceRequested | PayRequested
-ExitEvent = ExitRequested | TakingTxSigned | SweepSigned | CommitmentRecalled
+ExitEvent = ExitRequested | ExitPauseRequested | TakingTxSigned | SweepSigned | CommitmentRecalled
 SpendingEvent = AddressRequested | SpendingRequested | SpendingSigned | AbandonRequested
 
 # What a peer does while it is connected. That it is gone is no word of its own any more.

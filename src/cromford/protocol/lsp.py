@@ -28,13 +28,14 @@ from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal import mail
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal import scan_records as sc
+from cromford.protocol.journal.entries import ABORTED
 from cromford.protocol.journal.factory import Factory
-from cromford.protocol.journal.house import ABORTED, House
+from cromford.protocol.journal.house import Build, House
 from cromford.protocol.journal.lsp_state import LspState, apply, new_lsp, pending, tip_of
 from cromford.protocol.journal.mail_records import MailTaken
 from cromford.protocol.journal.scan import UNKNOWN
 from cromford.protocol.journal.streams import CHAIN, HOUSE, factory_number
-from cromford.protocol.lobby import announcing, giving_up, ordering
+from cromford.protocol.lobby import announcing, giving_up, lending, ordering
 from cromford.protocol.lobby import lsp as lobby
 from cromford.protocol.opening import lsp as opening
 from cromford.protocol.opening.funding import fund_if_due
@@ -226,6 +227,8 @@ def _take_exit(round_: Round, event: ev.ExitEvent) -> None:
             turn = round_.factory(taking.key.attempt)
         case ev.SweepSigned(asked=sweeping):
             turn = round_.factory(sweeping.key.attempt)
+        case ev.ExitPauseRequested():
+            raise AssertionError("ExitPauseRequested is a client's event")
         case ev.CommitmentRecalled(asked=recalled):
             turn = _with_channel(round_, recalled.channel_id)
         case _:
@@ -413,6 +416,7 @@ def _on_block(round_: Round, event: ev.BlockAdded) -> None:
 
 def _begin_with_block(turn: Turn[Factory], *, has_news: bool = False) -> None:
     """Do what a new height makes due in a factory, once it knows all that the block had for it."""
+    exiting.ask_for_coins(turn)
     turn.ask(*exiting.owed(turn.state, turn.facts.fees))
     opening.on_block(turn)
     exiting.on_block(turn)
@@ -534,6 +538,11 @@ def take_mail(round_: Round, delivery: mail.Posted) -> None:
 
 def _house_takes(turn: Turn[House], taken: MailTaken) -> None:
     build = turn.state.build
+    _house_takes_letter(turn, taken, build)
+    lending.lend(turn)
+
+
+def _house_takes_letter(turn: Turn[House], taken: MailTaken, build: Build | None) -> None:
     match taken.mail:
         case mail.Found():
             lobby.note_attendance(turn)
@@ -568,5 +577,8 @@ def _factory_takes(turn: Turn[Factory], taken: MailTaken) -> None:
             channels.finish_channels(turn)
         case mail.PayAsked() as asked:
             channels.on_pay_asked(turn, taken.sender, asked)
+        case mail.CoinsSent():
+            turn.ask(*exiting.owed(turn.state, turn.facts.fees))
+            exiting.keep_watching(turn)
         case _:
             return

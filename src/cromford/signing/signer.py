@@ -181,6 +181,16 @@ class Signer:
         sighash = taproot_sighash(tx, prevouts=prevouts, input_index=0, tapscript=script)
         return schnorr.sign(sighash, self._keychain.seckey(name))
 
+    def sign_coin(self, change: int, index: int, sighash: bytes) -> bytes:
+        """Return the key-path signature (BIP 341) of an input that spends a coin of the wallet.
+
+        Args:
+            change: Of its key's path, receive or change.
+            index: Likewise.
+            sighash: What is signed.
+        """
+        return self._keychain.sign_wallet(change=change, index=index, sighash=sighash)
+
     def sign_wallet_tx(
         self, tx: Tx, prevouts: Sequence[TxOut], paths: Sequence[tuple[int, int] | None]
     ) -> Tx:
@@ -194,13 +204,7 @@ class Signer:
         witnesses = [
             tx_in.witness
             if path is None
-            else (
-                self._keychain.sign_wallet(
-                    change=path[0],
-                    index=path[1],
-                    sighash=taproot_sighash(tx, prevouts=prevouts, input_index=i),
-                ),
-            )
+            else (self.sign_coin(*path, taproot_sighash(tx, prevouts=prevouts, input_index=i)),)
             for i, (tx_in, path) in enumerate(zip(tx.inputs, paths, strict=True))
         ]
         return tx.with_witnesses(*witnesses)

@@ -46,6 +46,33 @@ class WalletCoin:
     is_coinbase: bool
     spent_height: int | None = None
 
+    @property
+    def to_spend(self) -> "SpentCoin":
+        """What a transaction that spends it needs."""
+        return SpentCoin(outpoint=self.outpoint, txout=self.txout, path=self.path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpentCoin:
+    """A coin that a transaction of ours spends: what it is, and its key's path in the wallet."""
+
+    outpoint: OutPoint
+    txout: TxOut
+    path: WalletPath
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Purse:
+    """Coins that are set aside for the children of one transaction, and where change goes."""
+
+    coins: tuple[SpentCoin, ...]
+    change_script: bytes
+
+    @property
+    def amount_sat(self) -> int:
+        """What the coins hold."""
+        return sum(coin.txout.amount_sat for coin in self.coins)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
@@ -238,6 +265,30 @@ class Wallet:
                 key=lambda coin: (-coin.txout.amount_sat, coin.outpoint),
             )
         )
+
+    def purse_coins(
+        self, missing_sat: int, *, n_most: int, tip_height: int
+    ) -> tuple[WalletCoin, ...]:
+        """Return the free coins to set aside for a sum: the smallest that holds it alone.
+
+        If none does, the largest, until they do: less than the sum, if there is no more.
+
+        Args:
+            missing_sat: The sum.
+            n_most: The most coins.
+            tip_height: The height of the chain's tip.
+        """
+        free = self.free(tip_height)
+        enough = [coin for coin in free if coin.txout.amount_sat >= missing_sat]
+        if enough and n_most > 0:
+            return (enough[-1],)
+        chosen: list[WalletCoin] = []
+        for coin in free[: max(0, n_most)]:
+            chosen.append(coin)
+            missing_sat -= coin.txout.amount_sat
+            if missing_sat <= 0:
+                break
+        return tuple(chosen)
 
     def confirmed_sat(self) -> int:
         """Return the sum of all unspent coins, reserved and immature ones included."""

@@ -14,7 +14,7 @@ would keep all of them out of the mempool.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, assert_never
+from typing import assert_never
 
 from cromford.bitcoin.fees import fee_sat_of
 from cromford.bitcoin.tx import OutPoint, Tx
@@ -23,6 +23,7 @@ from cromford.channel.scripts import PREIMAGE_SIZE
 from cromford.crypto.keys import sha256
 from cromford.watch.exit import WaitForFunding
 from cromford.watch.feerates import (
+    SWEEP_BLOCKS,
     blocks_left,
     path_budget_sat,
     penalty_budget_sat,
@@ -37,8 +38,6 @@ from cromford.watch.landed import (
     takings,
 )
 from cromford.watch.sweep import TakingTx, htlc_spend, sweep
-
-SWEEP_BLOCKS: Final = 144  # A day: what only we can take does not run away.
 
 
 @dataclass(frozen=True, kw_only=True)

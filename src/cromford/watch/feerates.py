@@ -13,6 +13,7 @@ from cromford.bitcoin.fees import MIN_RELAY_SAT_PER_KW, P2TR_DUST_SAT, fee_sat_o
 from cromford.bitcoin.replacement import FeeAndWeight
 from cromford.bitcoin.tx import vsize_of
 
+SWEEP_BLOCKS: Final = 144  # A day: what only we can take does not run away.
 RISING_BLOCKS: Final = 36  # Before a deadline, a fee rises with every block.
 RISE: Final = Fraction(5, 4)
 LAST_BLOCKS: Final = 6  # Of a penalty: what is not spent then, the cheater may take.

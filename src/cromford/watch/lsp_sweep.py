@@ -25,8 +25,8 @@ from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut
 from cromford.factory.outputs import SignersOutput, Tapleaf
 from cromford.factory.tree import Tree
 from cromford.factory.vertices import NodeKind, TreeNode
-from cromford.watch.channel_exit import SWEEP_BLOCKS, LeftBehind
-from cromford.watch.feerates import OwnFees
+from cromford.watch.channel_exit import LeftBehind
+from cromford.watch.feerates import SWEEP_BLOCKS, OwnFees
 from cromford.watch.sweep import BLANK_SIGNATURE, SWEEP_VERSION
 
 FUNDING: Final = "funding"  # The name of what the root spends.
@@ -97,7 +97,10 @@ class SweepTx:
 
 @dataclass(frozen=True, kw_only=True)
 class PublishState:
-    """Broadcast this state: its kickoff is on chain, and nothing below it is the LSP's before."""
+    """Broadcast this state, the latest that was signed: its kickoff is on chain.
+
+    An older one must not come first; and nothing below it is the LSP's before.
+    """
 
     node: TreeNode
 
@@ -261,8 +264,6 @@ def _fee_sat(fees: OwnFees, draft: SweepTx) -> int:
 
 
 def _states_due(factory: FactoryOnChain) -> Iterator[PublishState]:
-    if not factory.is_expired:
-        return
     for node in factory.tree.nodes:
         kickoff = node.tx.inputs[0].outpoint
         height = factory.heights.get(kickoff.txid)

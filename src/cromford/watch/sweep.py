@@ -12,6 +12,7 @@ from typing import ClassVar, Final
 
 from cromford.bitcoin.fees import P2TR_DUST_SAT, fee_sat_of
 from cromford.bitcoin.sighash import taproot_sighash
+from cromford.bitcoin.timelock import NSEQUENCE_REPLACEABLE
 from cromford.bitcoin.tx import (
     WITNESS_SCALE,
     OutPoint,
@@ -25,6 +26,8 @@ from cromford.bitcoin.tx import (
 from cromford.channel.claims import Claim
 from cromford.channel.htlc_tx import HtlcTx
 from cromford.signing.derivation import ClaimKey
+from cromford.wallet.account import WalletPath
+from cromford.wallet.coins import Purse, SpentCoin
 
 SWEEP_FEERATE_SAT_PER_KW: Final = 500  # 2 sat/vB, where the terms' own feerate is zero.
 SWEEP_VSIZE: Final = 130  # Of one delayed output; a test measures it.
@@ -133,6 +136,35 @@ class HtlcInput:
         return signed.inputs[0].witness
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoinInput:
+    """A coin of the wallet that pays for what pays nothing itself."""
+
+    coin: SpentCoin
+
+    @property
+    def outpoint(self) -> OutPoint:
+        """What is spent."""
+        return self.coin.outpoint
+
+    @property
+    def prevout(self) -> TxOut:
+        """Its amount and script."""
+        return self.coin.txout
+
+    def witness(self, signature: bytes) -> tuple[bytes, ...]:
+        """Return the input's witness (BIP 86: the key path)."""
+        return (signature,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoinSignatureNeeded:
+    """A signature by the wallet's key of a path."""
+
+    path: WalletPath
+    sighash: bytes
+
+
 @dataclass(frozen=True, kw_only=True)
 class SignatureNeeded:
     """The arguments of one `Signer.sign_claim`, but for the channel's name."""
@@ -155,7 +187,7 @@ class TakingTx:
 
     name: str
     tx: Tx
-    inputs: tuple[ClaimInput | HtlcInput, ...]
+    inputs: tuple[ClaimInput | HtlcInput | CoinInput, ...]
 
     @property
     def prevouts(self) -> tuple[TxOut, ...]:
@@ -163,18 +195,23 @@ class TakingTx:
         return tuple(one.prevout for one in self.inputs)
 
     @cached_property
-    def signatures_needed(self) -> tuple[SignatureNeeded, ...]:
+    def signatures_needed(self) -> tuple[SignatureNeeded | CoinSignatureNeeded, ...]:
         """What is to be signed, input by input."""
-        return tuple(
-            SignatureNeeded(
-                key=one.key,
-                secret_or_point=one.secret_or_point,
-                sighash=taproot_sighash(
-                    self.tx, prevouts=self.prevouts, input_index=index, tapscript=one.tapscript
-                ),
-                tweak=one.tweak,
-            )
-            for index, one in enumerate(self.inputs)
+        return tuple(self._needed(index, one) for index, one in enumerate(self.inputs))
+
+    def _needed(
+        self, index: int, one: ClaimInput | HtlcInput | CoinInput
+    ) -> SignatureNeeded | CoinSignatureNeeded:
+        sighash = taproot_sighash(
+            self.tx,
+            prevouts=self.prevouts,
+            input_index=index,
+            tapscript=None if isinstance(one, CoinInput) else one.tapscript,
+        )
+        if isinstance(one, CoinInput):
+            return CoinSignatureNeeded(path=one.coin.path, sighash=sighash)
+        return SignatureNeeded(
+            key=one.key, secret_or_point=one.secret_or_point, sighash=sighash, tweak=one.tweak
         )
 
     def signed(self, signatures: Sequence[bytes]) -> Tx:
@@ -205,6 +242,58 @@ class TakingTx:
 def htlc_spend(name: str, one: HtlcInput) -> TakingTx:
     """Return an HTLC transaction as a spend: its bytes were agreed with the peer."""
     return TakingTx(name=name, tx=one.htlc_tx.tx, inputs=(one,))
+
+
+def with_coins(
+    spend: TakingTx, purse: Purse, *, fee_sat: Callable[[int], int | None]
+) -> TakingTx | None:
+    """Return an HTLC transaction without a fee with coins that pay one, the fewest that reach.
+
+    The peer signed the HTLC's input and output only (bolts#1330), so inputs and a change can be
+    added.
+
+    Args:
+        spend: The transaction: one input, one output.
+        purse: The coins.
+        fee_sat: Says what the signed transaction pays, by its virtual bytes; None for too much.
+
+    Returns:
+        The transaction; None if all coins do not reach, or it would cost too much.
+    """
+    for n_coins in range(1, len(purse.coins) + 1):
+        added = tuple(CoinInput(coin=coin) for coin in purse.coins[:n_coins])
+        held_sat = sum(one.prevout.amount_sat for one in added)
+        draft = _with_added(spend, added, change_sat=held_sat, script=purse.change_script)
+        paid_sat = fee_sat(draft.vsize)
+        if paid_sat is None:
+            return None
+        if held_sat - paid_sat >= P2TR_DUST_SAT:
+            change_sat = held_sat - paid_sat
+            return _with_added(spend, added, change_sat=change_sat, script=purse.change_script)
+    return None
+
+
+def without_coins(spend: TakingTx) -> Tx:
+    """Return a transaction as it would be signed without the coins that pay for it."""
+    own = tuple(one for one in spend.inputs if not isinstance(one, CoinInput))
+    tx = spend.tx
+    if len(own) < len(spend.inputs):
+        tx = replace(tx, inputs=tx.inputs[: len(own)], outputs=tx.outputs[:-1])
+    return replace(spend, tx=tx, inputs=own).signed([BLANK_SIGNATURE] * len(own))
+
+
+def _with_added(
+    spend: TakingTx, added: tuple[CoinInput, ...], *, change_sat: int, script: bytes
+) -> TakingTx:
+    tx = replace(
+        spend.tx,
+        inputs=(
+            *spend.tx.inputs,
+            *(TxIn(outpoint=one.outpoint, nsequence=NSEQUENCE_REPLACEABLE) for one in added),
+        ),
+        outputs=(*spend.tx.outputs, TxOut(amount_sat=change_sat, script_pubkey=script)),
+    )
+    return replace(spend, tx=tx, inputs=(*spend.inputs, *added))
 
 
 def sweep(

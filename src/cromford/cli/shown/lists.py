@@ -437,6 +437,53 @@ def exit_started(console: Console, answer: Document) -> None:
     console.print(cell(f"leaving; next: {answer['next']}"), soft_wrap=True)
 
 
+def exit_paused(console: Console, _answer: Document) -> None:
+    """Print that an exit rests."""
+    console.print("the exit rests; `cromford client exit start` goes on with it")
+
+
+def exit_status(console: Console, status: Document) -> None:
+    """Print how far an exit is."""
+    rows = table("transaction", "status", "txid")
+    for step in [*status["steps"], *status["due"]]:
+        at = "" if step["height"] is None else f" (height {step['height']:,})"
+        rows.add_row(
+            cell(step["name"]),
+            cell(f"{step['status'].replace('_', ' ')}{at}"),
+            cell("" if step["txid"] is None else short(step["txid"])),
+        )
+    console.print(rows)
+    state = "not begun"
+    if status["exiting"]:
+        state = "paused" if status["paused"] else "under way"
+    end_height = status["end_height"]
+    facts(
+        console,
+        [
+            ("exit", state),
+            *(("waits", _waiting(one)) for one in status["waiting"]),
+            *(("refused", f"{one['name']}: {one['reason']}") for one in status["refused"]),
+            ("at stake", sat(status["stake_sat"])),
+            ("on chain by", "no hurry" if end_height is None else f"height {end_height:,}"),
+            ("children cost", f"{sat(status['children_cost_sat'])} so far"),
+            ("may still cost", sat(status["budget_left_sat"])),
+            ("coins set aside", str(len(status["coins"]))),
+            ("next", status["next"]),
+        ],
+    )
+
+
+def _waiting(one: Document) -> str:
+    wanted = f"{one['wanted_sat_per_vb']:.2f} sat/vB wanted"
+    if not one["waits"]:
+        return f"{one['name']}: not in the node's mempool, {wanted}"
+    paid = f"{one['name']}: {one['package_sat_per_vb']:.2f} sat/vB, {wanted}"
+    if one["child_txid"] is None:
+        return paid
+    whose = "our child" if one["child_is_ours"] else "somebody's child"
+    return f"{paid}, by {whose} {short(one['child_txid'])} of {sat(one['child_fee_sat'])}"
+
+
 def facts(console: Console, rows: list[tuple[str, object]]) -> None:
     """Print names and values in two columns."""
     width = max(len(name) for name, _ in rows)

@@ -11,8 +11,9 @@ from cromford.protocol.channels.lsp import is_usable
 from cromford.protocol.exiting.lsp import is_swept
 from cromford.protocol.exiting.lsp_sweep import awaited_outputs, is_over, left_outputs
 from cromford.protocol.facts import Facts
+from cromford.protocol.journal.entries import DEAD, FUNDED, FactoryEntry
 from cromford.protocol.journal.factory import Factory
-from cromford.protocol.journal.house import DEAD, FUNDED, Build, FactoryEntry, House
+from cromford.protocol.journal.house import Build, House
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.lsp_attempt import LspAttempt
 from cromford.protocol.journal.lsp_state import LspState

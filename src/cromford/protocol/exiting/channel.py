@@ -5,21 +5,20 @@ half-published state. Whoever did not ask to leave still claims what is its own,
 brought the channel on chain.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from cromford import effects as fx
 from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.channel.claims import to_peer_claims
 from cromford.channel.stage import HtlcStage
-from cromford.factory.branch import SignedBranch
-from cromford.factory.terms import FactoryTerms
 from cromford.factory.vertices import TreeNode
 from cromford.protocol import events as ev
 from cromford.protocol.channels.htlc_rules import give_up_height
 from cromford.protocol.channels.steps import fail
 from cromford.protocol.exiting.breach import revoked_commitment, revoked_number
+from cromford.protocol.exiting.confirming import of_commitment, of_spend, paid_for, step_of_path
+from cromford.protocol.exiting.in_hand import InHand
 from cromford.protocol.exiting.stake import htlcs_at_stake
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal import exit_records as xr
@@ -27,7 +26,9 @@ from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.link import Link
 from cromford.protocol.turn import AnyTurn
+from cromford.watch.bumping import anchor_of
 from cromford.watch.channel_exit import (
+    NeedsChild,
     PublishCommitment,
     Unrecognised,
     channel_actions,
@@ -35,6 +36,7 @@ from cromford.watch.channel_exit import (
     preimages_seen,
 )
 from cromford.watch.exit import Publish, next_exit_action
+from cromford.watch.exit_cost import COMMITMENT_NAME
 from cromford.watch.feerates import OwnFees
 from cromford.watch.landed import (
     HtlcTxDue,
@@ -47,25 +49,6 @@ from cromford.watch.sweep import TakingTx
 
 ANY_FEES: Final = OwnFees()
 RESOLVED_DEPTH: Final = 6  # From then on what the chain says of an HTLC is passed on.
-
-
-@dataclass(frozen=True, kw_only=True)
-class InHand:
-    """What one side has in its hands of one channel.
-
-    Attributes:
-        link: The channel, as it first was if it was not ready yet.
-        terms: The factory's.
-        signed: The branch down to the channel.
-        preimages: By payment hash.
-        payout_script: Our wallet's.
-    """
-
-    link: Link
-    terms: FactoryTerms
-    signed: SignedBranch
-    preimages: Mapping[bytes, bytes]
-    payout_script: bytes
 
 
 def landed_channel(
@@ -112,33 +95,54 @@ def owes_commitment(link: Link | None) -> bool:
 
 
 def exit_effects_of(
-    holding: InHand, chain: KnownChain, *, fees: OwnFees, is_exiting: bool
+    holding: InHand, chain: KnownChain, *, fees: OwnFees, is_exiting: bool, is_paused: bool = False
 ) -> tuple[fx.Effect, ...]:
-    """Return what is to be published now."""
-    if is_exiting:
-        step = next_exit_action(holding.signed, confirmed=chain.confirmed, tip_height=chain.height)
-        if isinstance(step, Publish):
-            return (fx.Broadcast(name=step.step.name, tx=step.step.tx),)
+    """Return what is to be published now.
+
+    Whoever stays publishes its newest state, too, once somebody started its clock: else an older
+    one could come first.
+    """
+    step = next_exit_action(holding.signed, confirmed=chain.confirmed, tip_height=chain.height)
+    if isinstance(step, Publish) and (step.step.is_raced or (is_exiting and not is_paused)):
+        return (step_of_path(holding, chain, step.step, fees=fees, is_leaving=is_exiting),)
     landed = landed_channel(holding, chain, fees=fees)
-    return tuple(_claims(holding, landed, is_exiting=is_exiting))
+    is_leaving = is_exiting and not is_paused
+    return tuple(_claims(holding, chain, landed, is_leaving=is_leaving, fees=fees))
 
 
-def _claims(holding: InHand, landed: LandedChannel, *, is_exiting: bool) -> Iterator[fx.Effect]:
+def _claims(
+    holding: InHand, chain: KnownChain, landed: LandedChannel, *, is_leaving: bool, fees: OwnFees
+) -> Iterator[fx.Effect]:
     link = holding.link
     for action in channel_actions(landed):
         match action:
-            case PublishCommitment(tx=tx) if not link.is_behind and (
-                is_exiting or link.peer_is_behind
-            ):
-                yield fx.Broadcast(name="commitment", tx=tx)
+            case PublishCommitment(tx=tx) | NeedsChild(due=PublishCommitment(tx=tx)):
+                if link.is_behind or not (is_leaving or link.peer_is_behind):
+                    continue
+                bumping = None
+                if is_leaving or isinstance(action, NeedsChild):
+                    bumping = of_commitment(holding, chain, fees=fees)
+                yield fx.Broadcast(name=COMMITMENT_NAME, tx=tx, bumping=bumping)
             case TakingTx():
-                yield fx.SignTakingTx(key=link.key, spend=action)
+                bumping = of_spend(holding, chain, action, fees=fees)
+                yield fx.SignTakingTx(key=link.key, spend=action, bumping=bumping)
+            case NeedsChild(due=TakingTx() as spend):
+                bumping = of_spend(holding, chain, spend, fees=fees)
+                paid = spend if bumping is None else paid_for(spend, bumping)
+                yield fx.SignTakingTx(key=link.key, spend=paid, bumping=bumping)
             case Unrecognised(tx=tx):
                 number = revoked_number(link, tx)
                 if number is not None:
                     yield fx.RecallCommitment(channel_id=link.channel_id, number=number)
             case _:
                 continue
+
+
+def spend_of(asked: fx.SignTakingTx, tx: Tx) -> fx.Broadcast:
+    """Return how a signed transaction that takes outputs of a channel is published."""
+    # What has an anchor stays as it is; all else is signed anew for each block.
+    bumping = None if anchor_of(tx) is None else asked.bumping
+    return fx.Broadcast(name=asked.spend.name, tx=tx, replaces=bumping is None, bumping=bumping)
 
 
 def preimages_told(link: Link) -> dict[bytes, bytes]:

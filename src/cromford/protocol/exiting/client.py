@@ -8,7 +8,6 @@ from cromford.bitcoin.tx import OutPoint
 from cromford.protocol import events as ev
 from cromford.protocol.channels.htlc_rules import is_in_time
 from cromford.protocol.exiting.channel import (
-    InHand,
     arriving_sat,
     end_updates,
     exit_effects_of,
@@ -17,12 +16,16 @@ from cromford.protocol.exiting.channel import (
     owes_commitment,
     remember_breach,
     resolved_on_chain,
+    spend_of,
     tell_published,
     watched_outpoints,
 )
+from cromford.protocol.exiting.in_hand import InHand, stake_of
+from cromford.protocol.exiting.lending import Need, needs_of, settled_purses
 from cromford.protocol.exiting.stake import (
     HTLC_EXPIRES,
     failed_long_ago,
+    htlcs_at_stake,
     is_failed_for_long,
     is_htlc_at_stake,
     is_worth_an_exit,
@@ -34,11 +37,13 @@ from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
 from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.opened import client_link
+from cromford.protocol.journal.purses import change_script_of
 from cromford.protocol.turn import Turn
 from cromford.watch.exit import swept_by
 from cromford.watch.feerates import OwnFees
 
 EXITING: Final = "leaving by an exit"
+EXIT_DEADLINE: Final = "the exit deadline"
 SWEPT: Final = "the factory is over: something else than the way to this channel was published"
 
 
@@ -62,13 +67,15 @@ def in_hand(state: ClientState, attempt: ClientAttempt) -> InHand:
     Raises:
         ValueError: If the attempt is not complete.
     """
-    link = link_of(state, attempt)
+    link = link_of(state, attempt) or client_link(attempt)
     return InHand(
-        link=link or client_link(attempt),
+        link=link,
         terms=attempt.terms,
         signed=attempt.signed_branch,
         preimages=preimages_of(state),
         payout_script=attempt.join.payout_script,
+        stake=stake_of(link, htlcs_at_stake(state.book, link), state.chain, expires=True),
+        purses=state.purses,
     )
 
 
@@ -81,8 +88,10 @@ def take(turn: Turn[ClientState], event: ev.ExitEvent) -> None:
     match event:
         case ev.ExitRequested():
             on_exit_requested(turn, event.attempt_id)
+        case ev.ExitPauseRequested():
+            on_pause_requested(turn, event.attempt_id)
         case ev.TakingTxSigned(asked=asked, tx=tx):
-            turn.ask(fx.Broadcast(name=asked.spend.name, tx=tx, replaces=True))
+            turn.ask(spend_of(asked, tx))
         case ev.SweepSigned():
             raise AssertionError("SweepSigned is an LSP's event")
         case ev.CommitmentRecalled():
@@ -124,7 +133,56 @@ def start_exit(turn: Turn[ClientState], attempt: ClientAttempt, reason: str) -> 
         link = link_of(turn.state, attempt)
         if link is not None:
             end_updates(turn, link, EXITING, tells_peer=True)
+    else:
+        go_on(turn, attempt, reason)
+    lend(turn)
     turn.ask(*exit_effects(turn.state, turn.state.attempts[attempt.attempt_id], turn.facts.fees))
+
+
+def on_pause_requested(turn: Turn[ClientState], attempt_id: bytes) -> None:
+    """Let an exit rest, until the operator goes on with it, or it has to go on.
+
+    Raises:
+        Rejected: If there is no exit under way, or waiting could lose something already.
+    """
+    attempt = turn.state.attempts.get(attempt_id)
+    if attempt is None:
+        raise Rejected("factory_not_found", f"no factory {attempt_id.hex()}")
+    if not attempt.is_exiting:
+        raise Rejected("not_exiting", f"no exit from {attempt_id.hex()} is under way")
+    reason = _hurry(turn.state, attempt, height=turn.known_height)
+    if reason is not None:
+        raise Rejected("exit_is_due", f"the exit cannot wait: {reason}")
+    if not attempt.is_paused:
+        turn.remember(xr.ExitPaused(attempt_id=attempt_id))
+
+
+def go_on(turn: Turn[ClientState], attempt: ClientAttempt, reason: str) -> None:
+    """Go on with an exit that rests."""
+    if turn.state.attempts[attempt.attempt_id].is_paused:
+        turn.remember(xr.ExitResumed(attempt_id=attempt.attempt_id, reason=reason))
+
+
+def lend(turn: Turn[ClientState]) -> None:
+    """Set coins aside for what has to confirm and pays too little; take back what is settled."""
+    for outpoint in settled_purses(turn.state.purses, turn.chain):
+        turn.remember(xr.CoinsReturned(outpoint=outpoint.serialize()))
+    for attempt in turn.state.attempts.values():
+        for need in needs_of(exit_effects(turn.state, attempt, turn.facts.fees)):
+            _lend(turn, need)
+
+
+def _lend(turn: Turn[ClientState], need: Need) -> None:
+    state = turn.state
+    coins = state.wallet.purse_coins(need.missing_sat, n_most=need.n_most, tip_height=turn.height)
+    if coins:
+        turn.remember(
+            xr.CoinsLent(
+                outpoint=need.outpoint.serialize(),
+                coins=tuple(coin.outpoint.serialize() for coin in coins),
+                change_script=change_script_of(state.wallet, state.purses, need.outpoint),
+            )
+        )
 
 
 def exit_effects(
@@ -133,12 +191,24 @@ def exit_effects(
     """Return what is to be published now for a channel that is left, or that the LSP left."""
     if not isinstance(attempt.stage, Complete):
         return ()
-    is_on_chain = attempt.branch.channel_outpoint in state.chain.spends
-    is_owed = owes_commitment(link_of(state, attempt))
-    if not (attempt.is_exiting or is_on_chain or is_owed) or is_swept(state, attempt):
+    if is_swept(state, attempt) or not _concerns_us(state, attempt):
         return ()
     return exit_effects_of(
-        in_hand(state, attempt), state.chain, fees=fees, is_exiting=attempt.is_exiting
+        in_hand(state, attempt),
+        state.chain,
+        fees=fees,
+        is_exiting=attempt.is_exiting,
+        is_paused=attempt.is_paused,
+    )
+
+
+def _concerns_us(state: ClientState, attempt: ClientAttempt) -> bool:
+    """Say whether there can be anything to publish: we leave, or somebody published our path."""
+    funding = attempt.branch.root_node.tx.inputs[0].outpoint
+    return (
+        attempt.is_exiting
+        or funding in state.chain.spends
+        or owes_commitment(link_of(state, attempt))
     )
 
 
@@ -183,6 +253,7 @@ def on_block(turn: Turn[ClientState]) -> None:
         reason = _reason_to_exit(state, attempt, link, height=turn.height)
         if reason is not None:
             start_exit(turn, attempt, reason)
+        _end_rest(turn, attempt)
         if attempt.is_exiting:
             # It may have begun before there was a channel whose updates could be ended.
             end_updates(turn, link, EXITING, tells_peer=True)
@@ -206,6 +277,23 @@ def on_headers(turn: Turn[ClientState]) -> None:
             reason = _reason_to_exit(turn.state, attempt, link, height=turn.known_height)
             if reason is not None:
                 start_exit(turn, attempt, reason)
+        _end_rest(turn, attempt)
+
+
+def _end_rest(turn: Turn[ClientState], attempt: ClientAttempt) -> None:
+    """Go on with an exit that rests, once waiting could lose something."""
+    if attempt.is_paused:
+        reason = _hurry(turn.state, attempt, height=turn.known_height)
+        if reason is not None:
+            start_exit(turn, attempt, reason)
+
+
+def _hurry(state: ClientState, attempt: ClientAttempt, *, height: int) -> str | None:
+    """Return why an exit cannot wait any longer; None if it can."""
+    link = link_of(state, attempt) or client_link(attempt)
+    if is_htlc_at_stake(state.book, link, chain=state.chain, height=height):
+        return HTLC_EXPIRES
+    return None if is_in_time(link, state.chain, height=height) else EXIT_DEADLINE
 
 
 def is_swept(state: ClientState, attempt: ClientAttempt) -> bool:
@@ -228,7 +316,7 @@ def _reason_to_exit(
     if not is_worth_an_exit(state.book, link):
         return None
     if not is_in_time(link, state.chain, height=height):
-        return "the exit deadline"
+        return EXIT_DEADLINE
     n_blocks = state.config.policy.failed_channel_blocks
     if is_failed_for_long(link, failed_channel_blocks=n_blocks, height=height):
         return failed_long_ago(link)

@@ -1,6 +1,7 @@
 """The LSP's exits: bringing a client's channel on chain, and taking what is the LSP's there."""
 
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import Final, assert_never
 
 from cromford import effects as fx
@@ -8,7 +9,6 @@ from cromford.bitcoin.tx import OutPoint
 from cromford.protocol import events as ev
 from cromford.protocol.exiting.breach import is_to_be_recalled
 from cromford.protocol.exiting.channel import (
-    InHand,
     arriving_sat,
     earned_on_chain,
     end_updates,
@@ -20,9 +20,12 @@ from cromford.protocol.exiting.channel import (
     preimages_told,
     remember_breach,
     resolved_on_chain,
+    spend_of,
     tell_published,
     watched_outpoints,
 )
+from cromford.protocol.exiting.in_hand import InHand, stake_of
+from cromford.protocol.exiting.lending import needs_of, settled_purses
 from cromford.protocol.exiting.lsp_sweep import (
     awaited_outputs,
     effects_of,
@@ -37,6 +40,7 @@ from cromford.protocol.exiting.lsp_sweep import (
 from cromford.protocol.exiting.stake import (
     HTLC_EXPIRES,
     failed_long_ago,
+    htlcs_at_stake,
     is_failed_for_long,
     is_htlc_at_stake,
     is_worth_an_exit,
@@ -44,15 +48,18 @@ from cromford.protocol.exiting.stake import (
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal import exit_records as xr
+from cromford.protocol.journal.book import Errand
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.lsp_attempt import LspAttempt
 from cromford.protocol.journal.lsp_candidate import SignedCandidate
 from cromford.protocol.journal.opened import lsp_link
+from cromford.protocol.journal.streams import HOUSE
 from cromford.protocol.turn import Turn
 from cromford.watch.exit import swept_by
 from cromford.watch.feerates import OwnFees
 
+MUCH_MORE: Final = Fraction(5, 4)
 EXITING: Final = "the LSP brings the channel on chain"
 SWEPT: Final = "the factory expired, and was swept above this channel"
 
@@ -90,7 +97,23 @@ def in_hand(state: Factory, client: int) -> InHand:
         signed=_signed(attempt).branch(client),
         preimages=preimages_of(state, link),
         payout_script=payout_script(attempt),
+        stake=stake_of(
+            link,
+            htlcs_at_stake(state.book, link),
+            state.chain,
+            expires=False,
+            forwarded=_forwarded(state, link),
+        ),
+        purses=state.purses,
     )
+
+
+def _forwarded(state: Factory, link: Link) -> Iterator[int]:
+    """Yield the ids of our HTLCs of a channel that pay for one of another client's."""
+    for live in link.state.htlcs:
+        owner = state.book.owners.get((link.channel_id, live.htlc.htlc_id))
+        if live.htlc.offered_by is link.me and isinstance(owner, Errand) and owner.asker != HOUSE:
+            yield live.htlc.htlc_id
 
 
 def take(turn: Turn[Factory], event: ev.ExitEvent) -> None:
@@ -103,9 +126,11 @@ def take(turn: Turn[Factory], event: ev.ExitEvent) -> None:
         case ev.ExitRequested():
             on_exit_requested(turn, event)
         case ev.TakingTxSigned(asked=asked, tx=tx):
-            turn.ask(fx.Broadcast(name=asked.spend.name, tx=tx, replaces=True))
+            turn.ask(spend_of(asked, tx))
         case ev.SweepSigned(asked=swept, tx=tx):
             turn.ask(fx.Broadcast(name=swept.spend.name, tx=tx, replaces=True))
+        case ev.ExitPauseRequested():
+            raise AssertionError("ExitPauseRequested is a client's event")
         case ev.CommitmentRecalled():
             on_commitment_recalled(turn, event)
         case _:
@@ -152,7 +177,23 @@ def start_exit(turn: Turn[Factory], client: int, reason: str) -> None:
         link = link_of(turn.state, client)
         if link is not None:
             end_updates(turn, link, EXITING, tells_peer=True)
+    ask_for_coins(turn)
     turn.ask(*exit_effects(turn.state, client, turn.facts.fees))
+
+
+def ask_for_coins(turn: Turn[Factory]) -> None:
+    """Ask the house for coins for what has to confirm and pays too little; return what is settled.
+
+    What was asked before is asked again only if it has become much more.
+    """
+    for outpoint in settled_purses(turn.state.purses, turn.chain):
+        turn.remember(xr.CoinsReturned(outpoint=outpoint.serialize()))
+    for need in needs_of(owed(turn.state, turn.facts.fees)):
+        asked_sat = turn.state.coins_asked.get(need.outpoint, 0)
+        if need.needed_sat * MUCH_MORE.denominator > asked_sat * MUCH_MORE.numerator:
+            turn.remember(
+                xr.CoinsAsked(outpoint=need.outpoint.serialize(), needed_sat=need.needed_sat)
+            )
 
 
 def exit_effects(state: Factory, client: int, fees: OwnFees) -> tuple[fx.Effect, ...]:
@@ -182,7 +223,16 @@ def owed(state: Factory, fees: OwnFees) -> tuple[fx.Effect, ...]:
         effect for client in _funded_clients(state) for effect in _exit_effects(state, client, fees)
     ]
     actions = sweep_actions(state, fees)
-    return (*without_what_is_swept(exits, actions), *effects_of(actions, state))
+    leaving = without_what_is_swept(exits, actions)
+    published = {one.tx.txid for one in leaving if isinstance(one, fx.Broadcast)}
+    return (
+        *leaving,
+        *(
+            effect
+            for effect in effects_of(actions, state, fees)
+            if not (isinstance(effect, fx.Broadcast) and effect.tx.txid in published)
+        ),
+    )
 
 
 def arriving_total_sat(state: Factory) -> int:
@@ -203,6 +253,8 @@ def watched(state: Factory) -> frozenset[OutPoint]:
         return frozenset(outpoints)
     outpoints |= {one for one in attempt.blueprint.tree_outpoints if one.txid in confirmed}
     outpoints |= watched_outputs(state)
+    # What our children cost is told by what becomes of their coins.
+    outpoints |= {coin.outpoint for purse in state.purses.values() for coin in purse.coins}
     for client in _funded_clients(state):
         outpoint = attempt.setting(client).funding.outpoint
         if outpoint.txid in confirmed:

@@ -10,6 +10,7 @@ from cromford import effects as fx
 from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.factory.funding import CHANGE_VOUT
 from cromford.protocol.exiting.channel import ANY_FEES, RESOLVED_DEPTH
+from cromford.protocol.exiting.lsp_race import of_state
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.journal.factory import Factory
@@ -59,10 +60,12 @@ def sweep_actions(state: Factory, fees: OwnFees) -> tuple[SweepTx | PublishState
     return lsp_actions(factory_on_chain(state, fees)) if _has_something(state) else ()
 
 
-def effects_of(actions: Sequence[SweepTx | PublishState], state: Factory) -> tuple[fx.Effect, ...]:
+def effects_of(
+    actions: Sequence[SweepTx | PublishState], state: Factory, fees: OwnFees
+) -> tuple[fx.Effect, ...]:
     """Return what is to be signed or published for these actions."""
     key = FactoryKey(attempt=state.attempt.key_attempt)
-    return tuple(_effect(state, key, action) for action in actions)
+    return tuple(_effect(state, key, action, fees) for action in actions)
 
 
 def without_what_is_swept(
@@ -183,10 +186,15 @@ def _is_funding_spent(state: Factory) -> bool:
     return state.attempt.funded is not None and state.attempt.funding_outpoint in state.chain.spends
 
 
-def _effect(state: Factory, key: FactoryKey, action: SweepTx | PublishState) -> fx.Effect:
+def _effect(
+    state: Factory, key: FactoryKey, action: SweepTx | PublishState, fees: OwnFees
+) -> fx.Effect:
     if isinstance(action, SweepTx):
         return fx.SignSweep(key=key, spend=action)
-    return fx.Broadcast(name=action.node.name, tx=_signed(state, action))
+    tx = _signed(state, action)
+    return fx.Broadcast(
+        name=action.node.name, tx=tx, bumping=of_state(state, action.node, tx, fees)
+    )
 
 
 def _signed(state: Factory, action: PublishState) -> Tx:

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import assert_never
 
+from immutables import Map
+
 from cromford.bitcoin.block import BlockRef
 from cromford.bitcoin.network import Network
-from cromford.bitcoin.tx import Tx, Txid
+from cromford.bitcoin.tx import OutPoint, Tx, Txid
 from cromford.changed import changed
 from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.journal import lobby_records as lr
@@ -32,10 +34,11 @@ from cromford.protocol.journal.intents import IntentKey, check_intents
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.opened import client_link
 from cromford.protocol.journal.pause import ABORTS_TO_PAUSE, PAUSE_BLOCKS, closed_until
+from cromford.protocol.journal.purses import with_lent, with_returned
 from cromford.protocol.journal.spent import with_spending_record
 from cromford.protocol.policy import ClientPolicy
 from cromford.wallet.account import Account
-from cromford.wallet.coins import Wallet, new_wallet
+from cromford.wallet.coins import Purse, Wallet, new_wallet
 from cromford.wire.messages import Join, Lobby, Propose
 
 
@@ -85,6 +88,7 @@ class ClientState:
     attempts: Mapping[bytes, ClientAttempt] = field(default_factory=dict)
     intents: Mapping[IntentKey, bytes] = field(default_factory=dict)
     book: Book = field(default_factory=Book)
+    purses: Map[OutPoint, Purse] = field(default_factory=Map)
 
     @property
     def may_join(self) -> bool:
@@ -149,6 +153,12 @@ def apply(state: ClientState, record: r.AnyRecord) -> ClientState:
             return replace(state, chain=state.chain.with_refusal(Txid(txid), reason))
         case op.SigningIntended(intents=intents):
             return replace(state, intents=check_intents(state.intents, intents))
+        case xr.CoinsLent():
+            wallet, purses = with_lent(state.wallet, state.purses, record)
+            return replace(state, wallet=wallet, purses=purses)
+        case xr.CoinsReturned(outpoint=outpoint):
+            wallet, purses = with_returned(state.wallet, state.purses, outpoint)
+            return replace(state, wallet=wallet, purses=purses)
         case r.Started() | r.PeerDisconnected():
             return _connected_anew(state, is_connected=False)
         case r.PeerConnected(node_id=node_id):
@@ -191,7 +201,12 @@ def _with_block(state: ClientState, record: r.BlockConnected) -> ClientState:
 
 
 def _apply_to_attempt(
-    state: ClientState, record: op.SharedOpeningRecord | xr.ExitRecord | op.ClientOpeningRecord
+    state: ClientState,
+    record: op.SharedOpeningRecord
+    | xr.ExitStarted
+    | xr.TreePublished
+    | xr.ClientExitRecord
+    | op.ClientOpeningRecord,
 ) -> ClientState:
     match record:
         case op.ProposalReceived(message=message):
@@ -247,6 +262,10 @@ def _apply_to_attempt(
             return state
         case xr.ExitStarted(attempt_id=attempt_id):
             return _changed(state, attempt_id, is_exiting=True)
+        case xr.ExitPaused(attempt_id=attempt_id):
+            return _changed(state, attempt_id, is_paused=True)
+        case xr.ExitResumed(attempt_id=attempt_id):
+            return _changed(state, attempt_id, is_paused=False)
         case _:
             assert_never(record)
 

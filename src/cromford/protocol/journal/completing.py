@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from cromford.bitcoin.tx import Txid
 from cromford.protocol.journal.client_state import ClientState
-from cromford.protocol.journal.house import DEAD, FUNDED, House
+from cromford.protocol.journal.entries import DEAD, FUNDED
+from cromford.protocol.journal.house import House
 from cromford.protocol.journal.tally import Tally
 from cromford.shelf import Shelf
 

@@ -44,5 +44,46 @@ class Watching(Record, frozen=True, kw_only=True, tag="watching"):
     outpoints: tuple[bytes, ...]
 
 
-ExitRecord = ExitStarted | TreePublished
-LspExitRecord = OutputsSwept | Watching
+class CoinsLent(Record, frozen=True, kw_only=True, tag="coins_lent"):
+    """Coins of the wallet are set aside, for children of what spends this outpoint.
+
+    `change_script` is where change goes, a fresh one of the wallet's. `to` is the stream of the
+    factory that asked; empty in a client's journal.
+    """
+
+    outpoint: bytes
+    coins: tuple[bytes, ...]
+    change_script: bytes
+    to: str = ""
+
+
+class CoinsReturned(Record, frozen=True, kw_only=True, tag="coins_returned"):
+    """What spends this outpoint is settled: what its children did not need is free again."""
+
+    outpoint: bytes
+
+
+class CoinsAsked(Record, frozen=True, kw_only=True, tag="coins_asked"):
+    """A factory needs coins that hold this much, for children of what spends this outpoint."""
+
+    outpoint: bytes
+    needed_sat: int
+
+
+class ExitPaused(Record, frozen=True, kw_only=True, tag="exit_paused"):
+    """The operator lets an exit rest: no new transaction of it is published by us for now."""
+
+    attempt_id: bytes
+
+
+class ExitResumed(Record, frozen=True, kw_only=True, tag="exit_resumed"):
+    """An exit goes on that had rested, for this reason."""
+
+    attempt_id: bytes
+    reason: str
+
+
+ExitRecord = ExitStarted | TreePublished | CoinsReturned
+ClientExitRecord = ExitPaused | ExitResumed
+LspExitRecord = OutputsSwept | Watching | CoinsAsked
+PurseRecord = CoinsLent  # Of whoever holds the wallet: a client, or the house.

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeVar, assert_never
 
+from immutables import Map
+
 from cromford.bitcoin.block import BlockRef
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxOut
 from cromford.changed import changed
@@ -44,22 +46,15 @@ from cromford.protocol.journal.lsp_config import LspConfig
 from cromford.protocol.journal.mail import Letter, Post
 from cromford.protocol.journal.mail_records import MailTaken
 from cromford.protocol.journal.opened import lsp_links
+from cromford.protocol.journal.purses import without
 from cromford.protocol.journal.streams import CHAIN, HOUSE, factory_stream
 from cromford.signing.nonces import PublicPool
 from cromford.wallet.account import WalletPath
+from cromford.wallet.coins import Purse, SpentCoin
 from cromford.wire import messages as m
 from cromford.wire.fields import decode_fields
 
 StageT = TypeVar("StageT")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SpentCoin:
-    """A coin that the funding spends: what it is, and the path of its key in the wallet."""
-
-    outpoint: OutPoint
-    txout: TxOut
-    path: WalletPath
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +72,8 @@ class Factory:
         exits: The clients whose channels we bring on chain.
         watch: What the chain was asked to watch for it.
         is_watched: Whether the chain said that it does.
+        purses: The house's coins for children of our transactions, by what these spend.
+        coins_asked: What was asked of the house and not lent yet, in sat, likewise.
         post: Its mail.
     """
 
@@ -90,6 +87,8 @@ class Factory:
     exits: frozenset[int] = frozenset()
     watch: frozenset[OutPoint] = frozenset()
     is_watched: bool = False
+    purses: Map[OutPoint, Purse] = field(default_factory=Map)
+    coins_asked: Map[OutPoint, int] = field(default_factory=Map)
     post: Post = field(default_factory=Post)
 
     @property
@@ -175,6 +174,18 @@ def apply_to_factory(factory: Factory, record: r.AnyRecord) -> Factory:
             heard = factory.post.taken.get(CHAIN, 0)
             asked = mail.Watch(height=height, outpoints=outpoints, heard=heard)
             return _telling(replace(factory, watch=watch, is_watched=False), CHAIN, asked)
+        case xr.CoinsAsked(outpoint=outpoint, needed_sat=needed_sat):
+            asked_for = factory.coins_asked.set(OutPoint.parse(outpoint), needed_sat)
+            wish = mail.CoinsRequested(outpoint=outpoint, needed_sat=needed_sat)
+            return _telling(replace(factory, coins_asked=asked_for), HOUSE, wish)
+        case xr.CoinsReturned(outpoint=outpoint):
+            settled = OutPoint.parse(outpoint)
+            returned = replace(
+                factory,
+                purses=without(factory.purses, settled),
+                coins_asked=without(factory.coins_asked, settled),
+            )
+            return _telling(returned, HOUSE, mail.CoinsGivenBack(outpoint=outpoint))
         case MailTaken(sender=sender, number=number, mail=content):
             taken = changed(factory, post=factory.post.with_taken(sender, number))
             return _with_mail(taken, content)
@@ -205,10 +216,37 @@ def _with_mail(factory: Factory, content: mail.AnyMail) -> Factory:
             return _with_book(factory, with_refused_forward(factory.book, content))
         case mail.ForwardAnswered():
             return _with_book(factory, with_answered_forward(factory.book, content))
+        case mail.CoinsSent():
+            return _with_purse(factory, content)
         case mail.ForwardAsked() | mail.PayAsked():
             return factory  # What is decided about it is the next record.
         case _:
             raise AssertionError(f"{type(content).__name__} is no mail for a factory")
+
+
+def _with_purse(factory: Factory, lent: mail.CoinsSent) -> Factory:
+    outpoint = OutPoint.parse(lent.outpoint)
+    coins = tuple(
+        _spent_coin(OutPoint.parse(data), coin)
+        for data, coin in zip(lent.outpoints, lent.coins, strict=True)
+    )
+    known = factory.purses.get(outpoint)
+    purse = Purse(
+        coins=coins if known is None else (*known.coins, *coins),
+        change_script=lent.change_script,
+    )
+    asked = factory.coins_asked
+    if purse.amount_sat >= asked.get(outpoint, 0):
+        asked = without(asked, outpoint)
+    return replace(factory, purses=factory.purses.set(outpoint, purse), coins_asked=asked)
+
+
+def _spent_coin(outpoint: OutPoint, coin: mail.FundingCoin) -> SpentCoin:
+    return SpentCoin(
+        outpoint=outpoint,
+        txout=TxOut(amount_sat=coin.amount_sat, script_pubkey=coin.script_pubkey),
+        path=WalletPath(change=coin.change, index=coin.index),
+    )
 
 
 def _with_book(factory: Factory, book: Book) -> Factory:
@@ -323,11 +361,7 @@ def _with_order(factory: Factory, order: mail.Ordered) -> Factory:
         stage=SigningBelow(candidate=candidate),
     )
     coins = tuple(
-        SpentCoin(
-            outpoint=tx_in.outpoint,
-            txout=TxOut(amount_sat=coin.amount_sat, script_pubkey=coin.script_pubkey),
-            path=WalletPath(change=coin.change, index=coin.index),
-        )
+        _spent_coin(tx_in.outpoint, coin)
         for tx_in, coin in zip(attempt.funding_tx.inputs, order.coins, strict=True)
     )
     return replace(factory, begun=attempt, coins=coins)

@@ -13,11 +13,19 @@ from immutables import Map
 from cromford.bitcoin.block import BlockRef
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
 from cromford.factory.terms import decode_terms
+from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal import mail
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal import spending_records as sr
 from cromford.protocol.journal.encoding import decoded
+from cromford.protocol.journal.entries import (
+    ABORTED,
+    DEAD,
+    FUNDED,
+    FactoryEntry,
+    HousePayment,
+)
 from cromford.protocol.journal.expected import ExpectedPayments
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.lsp_config import LspConfig
@@ -30,23 +38,19 @@ from cromford.protocol.journal.pause import (
     RELIABLE_UPTIME_BLOCKS,
     closed_until,
 )
+from cromford.protocol.journal.purses import CoinsWanted, with_lent, with_returned, without
 from cromford.protocol.journal.spent import with_spending_record
 from cromford.protocol.journal.streams import factory_stream
 from cromford.protocol.journal.tally import Tally
 from cromford.shelf import Shelf, key_bytes
 from cromford.wallet.account import CHANGE
-from cromford.wallet.coins import Wallet, new_wallet
+from cromford.wallet.coins import Purse, Wallet, new_wallet
 from cromford.wire import messages as m
 from cromford.wire.fields import decode_fields
 
 UPTIME_WINDOW_BLOCKS: Final = 2016
 FAULTS_TO_BAN: Final = 3
 BAN_BLOCKS: Final = 144  # Three faults within this many blocks close the lobby for as many.
-
-BUILDING: Final = "building"
-FUNDED: Final = "funded"
-ABORTED: Final = "aborted"
-DEAD: Final = "dead"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,72 +72,6 @@ class Build:
     capacity_sat: tuple[int, ...]
     min_clients: int
     max_clients: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FactoryEntry:
-    """What the house remembers of one factory.
-
-    Attributes:
-        attempt_id: Its name among people and on the wire.
-        number: Its number; its stream is named by it.
-        node_ids: Its clients, in placement order.
-        factory_pubkeys: Theirs, in the same order.
-        capacity_sat: Of each channel.
-        dying_heights: From when on each of them moves to another factory.
-        expiry_height: The factory's.
-        funding_amount_sat: What is in it.
-        funding_txid: Of the transaction that funds it.
-        coins: What that spends.
-        status: `building`, `funded`, `aborted` or `dead`.
-        replacement: What was to take a coin of its funding, if that was given up.
-        own_pubkey: Our factory key.
-    """
-
-    attempt_id: bytes
-    number: int
-    node_ids: tuple[bytes, ...]
-    factory_pubkeys: tuple[bytes, ...]
-    capacity_sat: tuple[int, ...]
-    dying_heights: tuple[int, ...]
-    expiry_height: int
-    funding_amount_sat: int
-    funding_txid: Txid
-    coins: tuple[OutPoint, ...]
-    status: str = BUILDING
-    replacement: Tx | None = None
-    own_pubkey: bytes = b""
-
-    @property
-    def stream(self) -> str:
-        """The name of its stream."""
-        return factory_stream(self.number)
-
-    def client_of(self, node_id: bytes) -> int | None:
-        """Return a client's participant index, or None."""
-        return self.node_ids.index(node_id) + 1 if node_id in self.node_ids else None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HousePayment:
-    """An invoice that the operator pays, once for each hash.
-
-    `to` is the stream that was asked; `number` counts them in the order in which they began.
-    """
-
-    asked: mail.PayAsked
-    to: str
-    number: int
-    preimage: bytes | None = None
-    failure: bytes | None = None
-    refused: str | None = None
-
-    @property
-    def status(self) -> str:
-        """`paid`, `failed` or `pending`."""
-        if self.preimage is not None:
-            return "paid"
-        return "pending" if self.failure is None and self.refused is None else "failed"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,6 +106,8 @@ class House:
     payments: Map[bytes, HousePayment] = field(default_factory=Map)  # by payment hash
     n_payments: int = 0
     expected: ExpectedPayments = field(default_factory=ExpectedPayments)
+    purses: Map[OutPoint, Purse] = field(default_factory=Map)  # lent, by what their children serve
+    coins_wanted: Map[OutPoint, CoinsWanted] = field(default_factory=Map)  # and not lent yet
     post: Post = field(default_factory=Post)
     connected: frozenset[bytes] = frozenset()
     members: Mapping[bytes, Member] = field(default_factory=dict)
@@ -299,6 +239,7 @@ HouseRecord = (
     | r.BroadcastRefusalSeen
     | sr.SpendingRecord
     | lr.HouseRecord
+    | xr.PurseRecord
     | MailTaken
 )
 
@@ -350,12 +291,14 @@ def apply_to_house(house: House, record: r.AnyRecord) -> House:
             return _with_replacement(house, record)
         case MailTaken(sender=sender, number=number, mail=content):
             taken = replace(house, post=house.post.with_taken(sender, number))
-            return _with_mail(taken, content)
+            return _with_mail(taken, sender, content)
+        case xr.CoinsLent():
+            return _with_lent(house, record)
         case _:
             assert_never(record)
 
 
-def _with_mail(house: House, content: mail.AnyMail) -> House:
+def _with_mail(house: House, sender: str, content: mail.AnyMail) -> House:
     match content:
         case mail.Found():
             return _with_block(house, content)
@@ -395,8 +338,35 @@ def _with_mail(house: House, content: mail.AnyMail) -> House:
                 refused=content.refused,
             )
             return replace(house, payments=house.payments.set(payment_hash, payment))
+        case mail.CoinsRequested(outpoint=outpoint, needed_sat=needed_sat):
+            wanted = CoinsWanted(stream=sender, needed_sat=needed_sat)
+            asked = house.coins_wanted.set(OutPoint.parse(outpoint), wanted)
+            return replace(house, coins_wanted=asked)
+        case mail.CoinsGivenBack(outpoint=outpoint):
+            wallet, purses = with_returned(house.wallet, house.purses, outpoint)
+            asked = without(house.coins_wanted, OutPoint.parse(outpoint))
+            return replace(house, wallet=wallet, purses=purses, coins_wanted=asked)
         case _:
             raise AssertionError(f"{type(content).__name__} is no mail for the house")
+
+
+def _with_lent(house: House, record: xr.CoinsLent) -> House:
+    outpoint = OutPoint.parse(record.outpoint)
+    wallet, purses = with_lent(house.wallet, house.purses, record)
+    coins = purses[outpoint].coins[-len(record.coins) :]
+    wanted = house.coins_wanted.get(outpoint)
+    asked = house.coins_wanted
+    if wanted is not None and purses[outpoint].amount_sat >= wanted.needed_sat:
+        asked = asked.delete(outpoint)
+    lent = mail.CoinsSent(
+        outpoint=record.outpoint,
+        outpoints=record.coins,
+        coins=tuple(mail.coin_of(coin) for coin in coins),
+        change_script=record.change_script,
+    )
+    return _telling(
+        replace(house, wallet=wallet, purses=purses, coins_wanted=asked), record.to, lent
+    )
 
 
 def _telling(house: House, receiver: str, content: mail.AnyMail) -> House:

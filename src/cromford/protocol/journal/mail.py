@@ -13,6 +13,7 @@ import msgspec
 from immutables import Map
 
 from cromford.shelf import Shelf
+from cromford.wallet.coins import SpentCoin, WalletCoin
 
 
 class Mail(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -28,12 +29,22 @@ class Seat(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
 
 class FundingCoin(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """A coin that a funding spends: its output, and the wallet's path to its key."""
+    """A coin that a funding or a child spends: its output, and the wallet's path to its key."""
 
     amount_sat: int
     script_pubkey: bytes
     change: int
     index: int
+
+
+def coin_of(coin: WalletCoin | SpentCoin) -> FundingCoin:
+    """Return a coin of the wallet as a letter holds it, its outpoint apart."""
+    return FundingCoin(
+        amount_sat=coin.txout.amount_sat,
+        script_pubkey=coin.txout.script_pubkey,
+        change=coin.path.change,
+        index=coin.path.index,
+    )
 
 
 class Ordered(Mail, frozen=True, kw_only=True, tag="attempt_proposed"):
@@ -159,6 +170,31 @@ class PayAnswered(Mail, frozen=True, kw_only=True, tag="pay_answered"):
     refused: str | None = None
 
 
+class CoinsRequested(Mail, frozen=True, kw_only=True, tag="coins_requested"):
+    """Factory to house: coins that hold this much, for children of what spends this outpoint.
+
+    Asked again with another sum, it takes the place of what was asked before.
+    """
+
+    outpoint: bytes
+    needed_sat: int
+
+
+class CoinsSent(Mail, frozen=True, kw_only=True, tag="coins_sent"):
+    """House to factory: these coins, by their outpoints, are set aside for it, and more it had."""
+
+    outpoint: bytes
+    outpoints: tuple[bytes, ...]
+    coins: tuple[FundingCoin, ...]
+    change_script: bytes
+
+
+class CoinsGivenBack(Mail, frozen=True, kw_only=True, tag="coins_given_back"):
+    """Factory to house: what spends this outpoint is settled, and needs no coin any more."""
+
+    outpoint: bytes
+
+
 AnyMail = (
     Ordered
     | CeremonyEnded
@@ -173,6 +209,9 @@ AnyMail = (
     | ForwardAnswered
     | PayAsked
     | PayAnswered
+    | CoinsRequested
+    | CoinsSent
+    | CoinsGivenBack
 )
 
 

@@ -94,9 +94,10 @@ SharedRecord = (
     | op.SigningIntended
     | op.SharedOpeningRecord
     | xr.ExitRecord
+    | xr.PurseRecord
     | BookRecord
 )
-ClientOnly = lr.ClientLobbyRecord | op.ClientOpeningRecord
+ClientOnly = lr.ClientLobbyRecord | op.ClientOpeningRecord | xr.ClientExitRecord
 LspOnly = lr.HouseRecord | op.LspOpeningRecord | xr.LspExitRecord | sc.ScanRecord | MailTaken
 
 AnyRecord = SharedRecord | ClientOnly | LspOnly

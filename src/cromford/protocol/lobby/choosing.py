@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from cromford.protocol.faults import Rejected
-from cromford.protocol.journal.house import FactoryEntry, House, Member
+from cromford.protocol.journal.entries import FactoryEntry
+from cromford.protocol.journal.house import House, Member
 from cromford.protocol.policy import LspPolicy
 
 

@@ -13,7 +13,8 @@ from cromford.bitcoin.tx import OutPoint, Tx, Txid
 from cromford.protocol import events as ev
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import lobby_records as lr
-from cromford.protocol.journal.house import ABORTED, BUILDING, DEAD, House
+from cromford.protocol.journal.entries import ABORTED, BUILDING, DEAD
+from cromford.protocol.journal.house import House
 from cromford.protocol.turn import Turn
 from cromford.wallet.coins import InsufficientCoins, WalletCoin
 from cromford.wallet.spending import SpendingPlan, plan_return

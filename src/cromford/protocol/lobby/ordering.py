@@ -19,7 +19,7 @@ from cromford.protocol.lobby.shapes import shape_by_policy
 from cromford.protocol.turn import Turn
 from cromford.signing.nonces import PublicPool
 from cromford.wallet.account import CHANGE
-from cromford.wallet.coins import InsufficientCoins, WalletCoin
+from cromford.wallet.coins import InsufficientCoins
 from cromford.wire import messages as m
 from cromford.wire.fields import encode_fields
 
@@ -76,7 +76,7 @@ def _order(house: House, build: Build, event: ev.AttemptPrepared) -> lr.FactoryO
         lsp_channels=tuple(encode_fields(offer_of(keys)) for keys, _ in event.channels),
         lsp_channel_pools=tuple(_encoded_pool(pool) for _, pool in event.channels),
         funding_tx=funding_tx.serialize(),
-        coins=tuple(_coin(coin_of[tx_in.outpoint]) for tx_in in funding_tx.inputs),
+        coins=tuple(mail.coin_of(coin_of[tx_in.outpoint]) for tx_in in funding_tx.inputs),
     )
     return lr.FactoryOrdered(
         order=order,
@@ -95,15 +95,6 @@ def _seats(build: Build, joins: Sequence[m.Join]) -> tuple[mail.Seat, ...]:
 def _dying_height(terms: FactoryTerms, client: int) -> int:
     kinds = plan_of(terms).shape.kinds_to(client)
     return terms.exit_deadline_height(kinds) - terms.dying_blocks
-
-
-def _coin(coin: WalletCoin) -> mail.FundingCoin:
-    return mail.FundingCoin(
-        amount_sat=coin.txout.amount_sat,
-        script_pubkey=coin.txout.script_pubkey,
-        change=coin.path.change,
-        index=coin.path.index,
-    )
 
 
 def _encoded_pool(pool: PublicPool) -> bytes:

@@ -1,0 +1,54 @@
+"""How far an exit is, as a client's operator reads it: what waits, and what it may still cost."""
+
+from collections.abc import Callable
+from typing import Any
+
+from cromford.bitcoin.tx import OutPoint
+from cromford.daemon.views.exit import exit_plan
+from cromford.factory.exit_path import exit_path
+from cromford.protocol.exiting.client import in_hand
+from cromford.protocol.exiting.confirming import budget_left_sat, children_cost_sat
+from cromford.protocol.journal.client_attempt import ClientAttempt
+from cromford.protocol.journal.client_state import ClientState
+from cromford.watch.feerates import OwnFees
+
+Seen = Callable[[OutPoint], dict[str, Any] | None]
+
+
+def exit_status(
+    state: ClientState, attempt: ClientAttempt, fees: OwnFees, seen: Seen
+) -> dict[str, Any]:
+    """Return how far an exit is.
+
+    Args:
+        state: The client's.
+        attempt: The factory that is left.
+        fees: What our node says.
+        seen: Returns what the node's mempool has of what we publish to spend an outpoint.
+    """
+    holding = in_hand(state, attempt)
+    plan = exit_plan(state, attempt, fees)
+    outpoints = [step.tx.inputs[0].outpoint for step in exit_path(holding.signed)]
+    outpoints.append(attempt.branch.channel_outpoint)
+    waiting = [one for outpoint in outpoints if (one := seen(outpoint)) is not None]
+    return {
+        "factory_id": plan["factory_id"],
+        "exiting": attempt.is_exiting,
+        "paused": attempt.is_paused,
+        "steps": [
+            {key: step[key] for key in ("name", "txid", "status", "height")}
+            for step in plan["steps"]
+        ],
+        "due": plan["due"],
+        "waiting": waiting,
+        "stake_sat": holding.stake.amount_sat,
+        "end_height": holding.stake.end_height,
+        "children_cost_sat": children_cost_sat(state.purses, state.chain),
+        "budget_left_sat": budget_left_sat(holding, state.chain),
+        "coins": [
+            {"outpoint": str(coin.outpoint), "amount_sat": coin.txout.amount_sat}
+            for outpoint in sorted(state.purses)
+            for coin in state.purses[outpoint].coins
+        ],
+        "next": plan["next"],
+    }

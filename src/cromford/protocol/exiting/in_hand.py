@@ -1,0 +1,83 @@
+"""What one side has in its hands of one channel, and what it could lose of it."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from immutables import Map
+
+from cromford.channel.content import Htlc
+from cromford.channel.terms import MSAT_PER_SAT
+from cromford.factory.branch import SignedBranch
+from cromford.factory.terms import SAFETY_BLOCKS, FactoryTerms
+from cromford.protocol.channels.balances import balance_of
+from cromford.protocol.htlc_blocks import CLAIM_BLOCKS
+from cromford.protocol.journal.known_chain import KnownChain
+from cromford.protocol.journal.link import Link
+from cromford.protocol.journal.purses import Purses
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stake:
+    """What could be lost of a channel, and until when it has to be on chain.
+
+    Attributes:
+        amount_sat: Our balance, and the HTLCs that waiting could lose.
+        end_height: When our commitment has to be in a block; None where nothing hurries.
+        forwarded: The ids of HTLCs that we offered for somebody else's.
+    """
+
+    amount_sat: int = 0
+    end_height: int | None = None
+    forwarded: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, kw_only=True)
+class InHand:
+    """What one side has in its hands of one channel.
+
+    Attributes:
+        link: The channel, as it first was if it was not ready yet.
+        terms: The factory's.
+        signed: The branch down to the channel.
+        preimages: By payment hash.
+        payout_script: Our wallet's.
+        stake: What we could lose.
+        purses: Our coins for children, by what these children's parents spend.
+    """
+
+    link: Link
+    terms: FactoryTerms
+    signed: SignedBranch
+    preimages: Mapping[bytes, bytes]
+    payout_script: bytes
+    stake: Stake = field(default_factory=Stake)
+    purses: Purses = field(default_factory=Map)
+
+
+def stake_of(
+    link: Link,
+    at_stake: Iterable[Htlc],
+    chain: KnownChain,
+    *,
+    expires: bool,
+    forwarded: Iterable[int] = (),
+) -> Stake:
+    """Return what could be lost of a channel.
+
+    Args:
+        link: The channel.
+        at_stake: Its HTLCs that waiting could lose.
+        chain: How much of the way out is behind us.
+        expires: Whether the factory's expiry takes our balance.
+        forwarded: The ids of HTLCs that we offered for somebody else's.
+    """
+    htlcs = tuple(at_stake)
+    ends = [htlc.cltv_expiry - CLAIM_BLOCKS for htlc in htlcs]
+    if expires and link.remaining(chain).exit_deadline_height is not None:
+        ends.append(link.expiry_height - SAFETY_BLOCKS)
+    held_msat = balance_of(link).own_msat + sum(htlc.amount_msat for htlc in htlcs)
+    return Stake(
+        amount_sat=held_msat // MSAT_PER_SAT,
+        end_height=min(ends, default=None),
+        forwarded=frozenset(forwarded),
+    )

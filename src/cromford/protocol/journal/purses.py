@@ -1,0 +1,71 @@
+"""Coins of the wallet that are set aside for the children of our transactions: how they fold.
+
+A purse belongs to an outpoint, whatever spends it in the end. It is kept until that is settled.
+"""
+
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from immutables import Map
+
+from cromford.bitcoin.tx import OutPoint
+from cromford.protocol.journal import exit_records as xr
+from cromford.wallet.account import CHANGE
+from cromford.wallet.coins import Purse, SpentCoin, Wallet
+
+Purses = Map[OutPoint, Purse]
+V = TypeVar("V")
+N_COINS_MAX: Final = 8  # Of one child, which then has some 550 of the 1,000 vbytes of BIP 431.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoinsWanted:
+    """What a factory asked its house for: its stream, and what the coins have to hold."""
+
+    stream: str
+    needed_sat: int
+
+
+def with_lent(wallet: Wallet, purses: Purses, record: xr.CoinsLent) -> tuple[Wallet, Purses]:
+    """Return wallet and purses after coins were set aside.
+
+    Raises:
+        AssertionError: If one of them is none of the wallet's.
+    """
+    outpoint = OutPoint.parse(record.outpoint)
+    known = purses.get(outpoint)
+    coins = [OutPoint.parse(coin) for coin in record.coins]
+    if known is None:
+        wallet = wallet.with_address_used(CHANGE)
+    purse = Purse(
+        coins=(
+            *(() if known is None else known.coins),
+            *(_coin_of(wallet, coin) for coin in coins),
+        ),
+        change_script=record.change_script,
+    )
+    return wallet.with_reserved(coins, record.outpoint), purses.set(outpoint, purse)
+
+
+def with_returned(wallet: Wallet, purses: Purses, outpoint: bytes) -> tuple[Wallet, Purses]:
+    """Return wallet and purses after what spends an outpoint was settled."""
+    key = OutPoint.parse(outpoint)
+    return wallet.released(outpoint), without(purses, key)
+
+
+def change_script_of(wallet: Wallet, purses: Purses, outpoint: OutPoint) -> bytes:
+    """Return where the change of an outpoint's children goes: as before, or a fresh script."""
+    known = purses.get(outpoint)
+    return wallet.next_script(CHANGE) if known is None else known.change_script
+
+
+def without(known: Map[OutPoint, V], outpoint: OutPoint) -> Map[OutPoint, V]:
+    """Return a map without an outpoint, whether or not it is in it."""
+    return known.delete(outpoint) if outpoint in known else known
+
+
+def _coin_of(wallet: Wallet, outpoint: OutPoint) -> SpentCoin:
+    coin = wallet.coins.get(outpoint)
+    if coin is None:
+        raise AssertionError(f"{outpoint} is no coin of the wallet")
+    return coin.to_spend

@@ -1,0 +1,61 @@
+"""Until when a transaction has to be in a block, and what is offered for it today.
+
+Only what hurries pays more than a day's rate: an HTLC, an older state that may come next, or the
+exit deadline gives a deadline. Else a stranger who has nothing to lose could make everybody pay in
+a fee spike.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+from cromford.factory.exit_path import ExitStep
+from cromford.factory.kinds import BLOCKS_PER_TX
+from cromford.watch.feerates import SWEEP_BLOCKS, OwnFees, blocks_left, risen_sat_per_kw
+
+MARGIN_BLOCKS: Final = 6  # Before an older state may confirm, or a peer may take an HTLC.
+
+
+def scheduled_sat_per_kw(
+    fees: OwnFees, *, deadline_height: int | None, first_height: int, height: int
+) -> int:
+    """Return the feerate to offer now: the estimate for the blocks left, a day's at most.
+
+    Args:
+        fees: Our own node's.
+        deadline_height: The block in which it has to confirm at the latest; None for no hurry.
+        first_height: The tip at its first broadcast, from where on it rises near the deadline.
+        height: The tip.
+    """
+    if deadline_height is None:
+        return fees.within(SWEEP_BLOCKS)
+    left = blocks_left(deadline_height=deadline_height, height=height)
+    return risen_sat_per_kw(
+        fees.within(min(left, SWEEP_BLOCKS)),
+        first_height=first_height,
+        height=height,
+        deadline_height=deadline_height,
+    )
+
+
+def step_deadline_height(later: Iterable[ExitStep], *, end_height: int) -> int:
+    """Return when a step of an exit has to confirm, so that all that follows has its share.
+
+    Args:
+        later: The steps after it.
+        end_height: When the commitment has to confirm.
+    """
+    share = sum(step.delay_blocks + BLOCKS_PER_TX for step in later)
+    return end_height - share - BLOCKS_PER_TX  # The commitment's own.
+
+
+def state_deadline_height(step: ExitStep, *, kickoff_height: int, step_blocks: int) -> int | None:
+    """Return when a state has to confirm before an older one may; None if there is no older one.
+
+    Args:
+        step: The newest signed state of its vertex.
+        kickoff_height: Where its kickoff confirmed.
+        step_blocks: How much longer the delay of the state before is.
+    """
+    if not step.state_index:
+        return None
+    return kickoff_height + step.delay_blocks + step_blocks - MARGIN_BLOCKS

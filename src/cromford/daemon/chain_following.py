@@ -154,9 +154,13 @@ class ChainFollowing:
         )
         await self._follow(self._follower)
 
+    async def ask_fees(self) -> None:
+        """Ask the node what it says of feerates now; what it said before stays, if it does not."""
+        self._fees = await asked_again(self._chain, self._fees)
+
     async def _follow(self, follower: ChainFollower) -> None:
         async for batch in follower.batches():
-            self._fees = await asked_again(self._chain, self._fees)
+            await self.ask_fees()
             known = follower.known
             for happened in batch:
                 if follower.known is not known:

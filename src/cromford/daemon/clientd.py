@@ -251,10 +251,13 @@ class ClientDaemon(Daemon[ClientState]):
         }
 
     async def _exit_plan(self, params: dict[str, Any]) -> object:
-        return exit_plan(self.driver.state, self._complete(params), self.facts.fees)
+        attempt = self._complete(params)
+        await self.following.ask_fees()
+        return exit_plan(self.driver.state, attempt, self.facts.fees)
 
     async def _exit_start(self, params: dict[str, Any]) -> object:
         attempt = self._complete(params)
+        await self.following.ask_fees()
         self.request(ev.ExitRequested(attempt_id=attempt.attempt_id))
         after = self.driver.state.attempts[attempt.attempt_id]
         return {

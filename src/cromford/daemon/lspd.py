@@ -346,6 +346,7 @@ class LspDaemon(Daemon[LspState]):
     async def _exit_start(self, params: dict[str, Any]) -> object:
         wanted = read_params(params, _ExitParams)
         attempt_id = self._found(wanted.factory_id)
+        await self.following.ask_fees()
         self.request(ev.ExitRequested(attempt_id=attempt_id, client=wanted.client))
         return {
             "exiting": True,

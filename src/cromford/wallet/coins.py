@@ -63,10 +63,14 @@ class SpentCoin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Purse:
-    """Coins that are set aside for the children of one transaction, and where change goes."""
+    """Coins that are set aside for the children of one transaction, and where change goes.
+
+    `cost_sat` is what children have cost that are settled; then no coin is left in it.
+    """
 
     coins: tuple[SpentCoin, ...]
     change_script: bytes
+    cost_sat: int = 0
 
     @property
     def amount_sat(self) -> int:

@@ -21,7 +21,7 @@ from cromford.protocol.exiting.channel import (
     watched_outpoints,
 )
 from cromford.protocol.exiting.in_hand import InHand, stake_of
-from cromford.protocol.exiting.lending import Need, needs_of, settled_purses
+from cromford.protocol.exiting.lending import Need, needs_of, settled_coins
 from cromford.protocol.exiting.stake import (
     HTLC_EXPIRES,
     failed_long_ago,
@@ -165,8 +165,7 @@ def go_on(turn: Turn[ClientState], attempt: ClientAttempt, reason: str) -> None:
 
 def lend(turn: Turn[ClientState]) -> None:
     """Set coins aside for what has to confirm and pays too little; take back what is settled."""
-    for outpoint in settled_purses(turn.state.purses, turn.chain):
-        turn.remember(xr.CoinsReturned(outpoint=outpoint.serialize()))
+    turn.remember(*settled_coins(turn.state.purses, turn.chain))
     for attempt in turn.state.attempts.values():
         for need in needs_of(exit_effects(turn.state, attempt, turn.facts.fees)):
             _lend(turn, need)

@@ -15,6 +15,7 @@ from cromford.protocol.exiting.in_hand import InHand
 from cromford.protocol.htlc_blocks import CLAIM_BLOCKS
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.purses import Purses
+from cromford.wallet.coins import Purse
 from cromford.watch.bumping import Bumping, anchor_of
 from cromford.watch.feerates import OwnFees, fee_to_offer_sat, path_budget_sat
 from cromford.watch.schedule import (
@@ -149,11 +150,11 @@ def _fee_sat(vsize: int, bumping: Bumping) -> int | None:
 
 def children_cost_sat(purses: Purses, chain: KnownChain) -> int:
     """Return what children in blocks have cost our coins."""
-    return sum(_cost_sat(purses, outpoint, chain) for outpoint in purses)
+    return sum(purse.cost_sat + cost_in_blocks_sat(purse, chain) for purse in purses.values())
 
 
-def _cost_sat(purses: Purses, outpoint: OutPoint, chain: KnownChain) -> int:
-    purse = purses[outpoint]
+def cost_in_blocks_sat(purse: Purse, chain: KnownChain) -> int:
+    """Return what the children that spend coins of a purse, and are in blocks, have cost it."""
     spent = {
         coin.outpoint: spender
         for coin in purse.coins

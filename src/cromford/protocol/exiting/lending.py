@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from cromford import effects as fx
 from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.protocol.exiting.channel import RESOLVED_DEPTH
+from cromford.protocol.exiting.confirming import cost_in_blocks_sat
+from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.purses import N_COINS_MAX, Purses
 from cromford.watch.bumping import Bumping, coin_needed_sat
@@ -41,14 +43,15 @@ def needs_of(effects: Iterable[fx.Effect]) -> Iterator[Need]:
                 continue
 
 
-def settled_purses(purses: Purses, chain: KnownChain) -> tuple[OutPoint, ...]:
-    """Return the outpoints whose spends are settled: whatever spent them will not be undone."""
-    return tuple(
-        outpoint
-        for outpoint in sorted(purses)
-        if (spender := chain.spends.get(outpoint)) is not None
-        and chain.depth(spender.txid) >= RESOLVED_DEPTH
-    )
+def settled_coins(purses: Purses, chain: KnownChain) -> Iterator[xr.CoinsReturned]:
+    """Yield what is over: whatever spent these outpoints will not be undone."""
+    for outpoint in sorted(purses):
+        spender = chain.spends.get(outpoint)
+        is_settled = spender is not None and chain.depth(spender.txid) >= RESOLVED_DEPTH
+        if purses[outpoint].coins and is_settled:
+            yield xr.CoinsReturned(
+                outpoint=outpoint.serialize(), cost_sat=cost_in_blocks_sat(purses[outpoint], chain)
+            )
 
 
 def _need(tx: Tx, bumping: Bumping) -> Iterator[Need]:

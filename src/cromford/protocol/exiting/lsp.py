@@ -25,7 +25,7 @@ from cromford.protocol.exiting.channel import (
     watched_outpoints,
 )
 from cromford.protocol.exiting.in_hand import InHand, stake_of
-from cromford.protocol.exiting.lending import needs_of, settled_purses
+from cromford.protocol.exiting.lending import needs_of, settled_coins
 from cromford.protocol.exiting.lsp_sweep import (
     awaited_outputs,
     effects_of,
@@ -186,8 +186,7 @@ def ask_for_coins(turn: Turn[Factory]) -> None:
 
     What was asked before is asked again only if it has become much more.
     """
-    for outpoint in settled_purses(turn.state.purses, turn.chain):
-        turn.remember(xr.CoinsReturned(outpoint=outpoint.serialize()))
+    turn.remember(*settled_coins(turn.state.purses, turn.chain))
     for need in needs_of(owed(turn.state, turn.facts.fees)):
         asked_sat = turn.state.coins_asked.get(need.outpoint, 0)
         if need.needed_sat * MUCH_MORE.denominator > asked_sat * MUCH_MORE.numerator:

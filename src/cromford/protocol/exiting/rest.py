@@ -16,7 +16,7 @@ NEVER: Final = 2**31 - 1  # Above every height.
 
 def wakes_at(factory: Factory) -> int | None:
     """Return the height from which a factory has something to do again; None if it has it now."""
-    if factory.begun is None or factory.post.outbox:
+    if factory.begun is None or factory.post.outbox or _has_coins(factory):
         return None
     stage = factory.attempt.stage
     if not isinstance(stage, Funded):
@@ -38,6 +38,11 @@ def wakes_at(factory: Factory) -> int | None:
 def _is_on_chain(factory: Factory) -> bool:
     """Say whether anything of the tree is published, or is about to be."""
     return bool(factory.exits) or factory.attempt.funding_outpoint in factory.chain.spends
+
+
+def _has_coins(factory: Factory) -> bool:
+    """Say whether coins of the house are set aside for it, or it waits for some."""
+    return bool(factory.coins_asked) or any(purse.coins for purse in factory.purses.values())
 
 
 def _has_business(factory: Factory) -> bool:

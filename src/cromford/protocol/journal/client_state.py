@@ -34,7 +34,7 @@ from cromford.protocol.journal.intents import IntentKey, check_intents
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.opened import client_link
 from cromford.protocol.journal.pause import ABORTS_TO_PAUSE, PAUSE_BLOCKS, closed_until
-from cromford.protocol.journal.purses import with_lent, with_returned
+from cromford.protocol.journal.purses import with_lent, with_settled
 from cromford.protocol.journal.spent import with_spending_record
 from cromford.protocol.policy import ClientPolicy
 from cromford.wallet.account import Account
@@ -156,9 +156,9 @@ def apply(state: ClientState, record: r.AnyRecord) -> ClientState:
         case xr.CoinsLent():
             wallet, purses = with_lent(state.wallet, state.purses, record)
             return replace(state, wallet=wallet, purses=purses)
-        case xr.CoinsReturned(outpoint=outpoint):
-            wallet, purses = with_returned(state.wallet, state.purses, outpoint)
-            return replace(state, wallet=wallet, purses=purses)
+        case xr.CoinsReturned(outpoint=outpoint, cost_sat=cost_sat):
+            purses = with_settled(state.purses, OutPoint.parse(outpoint), cost_sat=cost_sat)
+            return replace(state, wallet=state.wallet.released(outpoint), purses=purses)
         case r.Started() | r.PeerDisconnected():
             return _connected_anew(state, is_connected=False)
         case r.PeerConnected(node_id=node_id):

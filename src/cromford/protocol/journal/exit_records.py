@@ -58,9 +58,13 @@ class CoinsLent(Record, frozen=True, kw_only=True, tag="coins_lent"):
 
 
 class CoinsReturned(Record, frozen=True, kw_only=True, tag="coins_returned"):
-    """What spends this outpoint is settled: what its children did not need is free again."""
+    """What spends this outpoint is settled: what its children did not need is free again.
+
+    `cost_sat` is what they have cost: it stays gone from what a way out may cost.
+    """
 
     outpoint: bytes
+    cost_sat: int
 
 
 class CoinsAsked(Record, frozen=True, kw_only=True, tag="coins_asked"):

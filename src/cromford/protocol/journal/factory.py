@@ -46,7 +46,7 @@ from cromford.protocol.journal.lsp_config import LspConfig
 from cromford.protocol.journal.mail import Letter, Post
 from cromford.protocol.journal.mail_records import MailTaken
 from cromford.protocol.journal.opened import lsp_links
-from cromford.protocol.journal.purses import without
+from cromford.protocol.journal.purses import with_settled, without
 from cromford.protocol.journal.streams import CHAIN, HOUSE, factory_stream
 from cromford.signing.nonces import PublicPool
 from cromford.wallet.account import WalletPath
@@ -178,11 +178,11 @@ def apply_to_factory(factory: Factory, record: r.AnyRecord) -> Factory:
             asked_for = factory.coins_asked.set(OutPoint.parse(outpoint), needed_sat)
             wish = mail.CoinsRequested(outpoint=outpoint, needed_sat=needed_sat)
             return _telling(replace(factory, coins_asked=asked_for), HOUSE, wish)
-        case xr.CoinsReturned(outpoint=outpoint):
+        case xr.CoinsReturned(outpoint=outpoint, cost_sat=cost_sat):
             settled = OutPoint.parse(outpoint)
             returned = replace(
                 factory,
-                purses=without(factory.purses, settled),
+                purses=with_settled(factory.purses, settled, cost_sat=cost_sat),
                 coins_asked=without(factory.coins_asked, settled),
             )
             return _telling(returned, HOUSE, mail.CoinsGivenBack(outpoint=outpoint))
@@ -234,6 +234,7 @@ def _with_purse(factory: Factory, lent: mail.CoinsSent) -> Factory:
     purse = Purse(
         coins=coins if known is None else (*known.coins, *coins),
         change_script=lent.change_script,
+        cost_sat=0 if known is None else known.cost_sat,
     )
     asked = factory.coins_asked
     if purse.amount_sat >= asked.get(outpoint, 0):

@@ -38,7 +38,7 @@ from cromford.protocol.journal.pause import (
     RELIABLE_UPTIME_BLOCKS,
     closed_until,
 )
-from cromford.protocol.journal.purses import CoinsWanted, with_lent, with_returned, without
+from cromford.protocol.journal.purses import CoinsWanted, with_lent, without
 from cromford.protocol.journal.spent import with_spending_record
 from cromford.protocol.journal.streams import factory_stream
 from cromford.protocol.journal.tally import Tally
@@ -343,9 +343,13 @@ def _with_mail(house: House, sender: str, content: mail.AnyMail) -> House:
             asked = house.coins_wanted.set(OutPoint.parse(outpoint), wanted)
             return replace(house, coins_wanted=asked)
         case mail.CoinsGivenBack(outpoint=outpoint):
-            wallet, purses = with_returned(house.wallet, house.purses, outpoint)
-            asked = without(house.coins_wanted, OutPoint.parse(outpoint))
-            return replace(house, wallet=wallet, purses=purses, coins_wanted=asked)
+            settled = OutPoint.parse(outpoint)
+            return replace(
+                house,
+                wallet=house.wallet.released(outpoint),
+                purses=without(house.purses, settled),
+                coins_wanted=without(house.coins_wanted, settled),
+            )
         case _:
             raise AssertionError(f"{type(content).__name__} is no mail for the house")
 

@@ -3,7 +3,7 @@
 A purse belongs to an outpoint, whatever spends it in the end. It is kept until that is settled.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 from immutables import Map
@@ -43,14 +43,20 @@ def with_lent(wallet: Wallet, purses: Purses, record: xr.CoinsLent) -> tuple[Wal
             *(_coin_of(wallet, coin) for coin in coins),
         ),
         change_script=record.change_script,
+        cost_sat=0 if known is None else known.cost_sat,
     )
     return wallet.with_reserved(coins, record.outpoint), purses.set(outpoint, purse)
 
 
-def with_returned(wallet: Wallet, purses: Purses, outpoint: bytes) -> tuple[Wallet, Purses]:
-    """Return wallet and purses after what spends an outpoint was settled."""
-    key = OutPoint.parse(outpoint)
-    return wallet.released(outpoint), without(purses, key)
+def with_settled(purses: Purses, outpoint: OutPoint, *, cost_sat: int) -> Purses:
+    """Return purses after what spends an outpoint was settled: of its coins only their cost stays.
+
+    A reorganisation may fill it again.
+    """
+    known = purses.get(outpoint)
+    if known is None:
+        return purses
+    return purses.set(outpoint, replace(known, coins=(), cost_sat=known.cost_sat + cost_sat))
 
 
 def change_script_of(wallet: Wallet, purses: Purses, outpoint: OutPoint) -> bytes:

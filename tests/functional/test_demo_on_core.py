@@ -36,7 +36,7 @@ class Core:
         return ["--chain-user", USER, "--chain-password-file", str(self.password_file)]
 
 
-def started(datadir: Path, chain: str) -> Iterator[Core]:
+def started(datadir: Path, chain: str, *options: str) -> Iterator[Core]:
     binary = os.environ.get("CROMFORD_BITCOIND")
     if binary is None:
         pytest.skip("CROMFORD_BITCOIND does not name a bitcoind")
@@ -49,6 +49,7 @@ def started(datadir: Path, chain: str) -> Iterator[Core]:
     arguments = [f"-{chain}", f"-datadir={datadir}", f"-rpcport={port}", "-rpcbind=127.0.0.1"]
     arguments += ["-rpcallowip=127.0.0.1", f"-rpcauth={USER}:salt${digest}", "-listen=0"]
     arguments += ["-dnsseed=0", "-fixedseeds=0", "-connect=0", "-prune=550"]
+    arguments += options
     process = subprocess.Popen([binary, *arguments], stdout=subprocess.DEVNULL)
     try:
         core = Core(f"http://127.0.0.1:{port}", datadir / chain / ".cookie", password_file)

@@ -84,5 +84,5 @@ async def _leaves(t: Town) -> None:
     balance = await left(t, "alice")
     cost_sat = COIN_SAT + PAID_MSAT // 1_000 - balance["confirmed_sat"]
     status = await t.call("alice", "exit_status")
-    print(f"children {status['children_cost_sat']} sat of {cost_sat} sat")  # noqa: T201
+    print(f"children {status['children_cost_sat']} sat of {cost_sat} sat")  # noqa: T201 - for whoever runs it by hand
     assert 0 < status["children_cost_sat"] < cost_sat < 12_000

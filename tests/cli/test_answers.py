@@ -44,6 +44,8 @@ CLIENT_COMMANDS: list[tuple[str, str, object]] = [
     ("client verify", "verify", answers.VERIFIED),
     ("client exit plan", "exit_plan", answers.EXIT_PLAN),
     ("client exit start --yes", "exit_start", answers.CLIENT_ANSWERS["exit_start"]),
+    ("client exit status", "exit_status", answers.EXIT_STATUS),
+    ("client exit pause", "exit_pause", answers.CLIENT_ANSWERS["exit_pause"]),
     ("client invoice 1500msat", "invoice", answers.INVOICE),
     (f"client pay {answers.TEXT}", "pay", answers.PAID),
     (f"client pay {answers.TEXT} --dry-run", "pay", answers.PLANNED),
@@ -129,12 +131,23 @@ SAID: list[tuple[str, list[Any]]] = [
         [
             "291 vB",
             "432 blocks",
-            "2,910 sat at 10 sat/vB",
+            "9,170 sat, of which children 8,254 sat, out of a coin of 8,584 sat",
             "about 3.1 days",
             "publish kickoff_root now",
             "sweep, 124 vB, 248 sat, 433 blocks after the channel",
             "htlc 7, 120 sat",
             "reaches your wallet     99,752 sat",
+        ],
+    ),
+    (
+        "client exit status",
+        [
+            "under way",
+            "10.02 sat/vB, 10.00 sat/vB wanted, by our child 444444444444 of 2,522 sat",
+            "120,000 sat",
+            "height 13,515",
+            "1,234 sat so far",
+            "58,766 sat",
         ],
     ),
     (

@@ -57,6 +57,8 @@ def test_with_a_coin_of_its_own_a_client_leaves_at_the_feerate_of_the_day(tmp_pa
         async with town(tmp_path) as t:
             await built(t, with_coin=True)
             market(t, minimum="0.00003", n2="0.00020", n144="0.00010")
+            plan = await t.call("alice", "exit_plan")
+            assert plan["without_coins_sat_per_vb"] == 2.4
             assert (await t.call("alice", "exit_start"))["exiting"]
             status = await t.until("alice", "exit_status", lambda s: s["waiting"])
             (kickoff,) = status["waiting"]
@@ -65,7 +67,11 @@ def test_with_a_coin_of_its_own_a_client_leaves_at_the_feerate_of_the_day(tmp_pa
             balance = await left(t, "alice")
             # Three children lift three transactions from 2 to 10 sat/vB, and then there is a sweep.
             status = await t.call("alice", "exit_status")
-            assert 6_000 < status["children_cost_sat"] < 9_000
+            (told,) = [one for one in plan["fees_at"] if one["feerate_sat_per_vb"] == 10]
+            # A child spends its parent's anchor, too.
+            anchors_sat = 3 * 240
+            assert status["children_cost_sat"] == told["children_sat"] - anchors_sat
+            assert told["n_coins"] == 1
             cost_sat = COIN_SAT + PAID_MSAT // 1_000 - balance["confirmed_sat"]
             assert status["children_cost_sat"] + 1_000 < cost_sat < 12_000
             await t.mine(6)

@@ -34,7 +34,7 @@ from cromford.watch.channel_exit import (
     channel_actions,
     outpoints_of_interest,
 )
-from cromford.watch.exit_cost import ChildrenPay, exit_cost_of
+from cromford.watch.exit_cost import exit_cost_of
 from cromford.watch.landed import LandedChannel
 from cromford.watch.sweep import TakingTx
 
@@ -107,8 +107,10 @@ def test_the_published_type_says_that_its_transactions_need_children(world: Worl
     pair = pair_of(world, Party.OPENER, terms=ZERO_FEE)
     side = pair.leaver
     side.preimages = knowing(4)
-    with pytest.raises(ChildrenPay, match="feerate_per_kw"):
-        exit_cost_of(side.finished, landed_height=1, fees=flat(25), preimages={})
+    told = exit_cost_of(side.finished, landed_height=1, fees=flat(25), preimages={})
+    commitment, *_, sweep = told.steps
+    assert (commitment.name, commitment.fee_sat, commitment.is_agreed) == ("commitment", 0, True)
+    assert (sweep.is_agreed, sweep.fee_sat > 0) == (False, True)
     assert side.actions() == (NeedsChild(due=PublishCommitment(tx=side.finished.tx)),)
 
     landed = landed_by_hand(side, {}, tip_height=pair.expiry)

@@ -337,3 +337,7 @@ ONE_COIN_WEIGHT: Final = ChildTx(
     prevouts=(),
     paths=(None, WalletPath(change=0, index=0)),
 ).weight
+# Of a child of one anchor, which pays to nobody.
+ANCHOR_CHILD_WEIGHT: Final = _spending(
+    (OutPoint(txid=Txid(bytes(32)), vout=0),), TxOut(amount_sat=0, script_pubkey=NOBODY_SCRIPT)
+).weight

@@ -13,6 +13,7 @@ from cromford.bitcoin.tx import Tx
 from cromford.channel.finished import FinishedCommitment
 from cromford.watch.channel_exit import (
     LeftBehind,
+    NeedsChild,
     PublishCommitment,
     Wait,
     channel_actions,
@@ -20,7 +21,7 @@ from cromford.watch.channel_exit import (
 )
 from cromford.watch.feerates import OwnFees
 from cromford.watch.landed import LandedChannel
-from cromford.watch.sweep import TakingTx
+from cromford.watch.sweep import HtlcInput, TakingTx
 
 COMMITMENT_NAME: Final = "commitment"
 # As long as the wallet's own script, and the point is only handed to a signer.
@@ -28,21 +29,23 @@ _SOME_SCRIPT: Final = p2tr_script(bytes(P2TR_PROGRAM_SIZE))
 _SOME_POINT: Final = bytes(33)
 
 
-class ChildrenPay(ValueError):
-    """A channel of the published type pays no fee itself: what its children pay is not known."""
-
-    def __init__(self) -> None:
-        super().__init__("feerate_per_kw: a fixed one was expected, received 0")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExitCostStep:
-    """One transaction. `delay_blocks`: how long after the channel's output it can be mined."""
+    """One transaction.
+
+    Attributes:
+        name: For lists.
+        vsize: In virtual bytes.
+        fee_sat: What it pays itself.
+        delay_blocks: How long after the channel's output it can be mined.
+        is_agreed: Whether its fee was agreed with the peer: what the day asks beyond, a child pays.
+    """
 
     name: str
     vsize: int
     fee_sat: int
     delay_blocks: int
+    is_agreed: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,13 +74,8 @@ def exit_cost_of(
         landed_height: Where the channel's output confirms.
         fees: What the sweeps are priced by.
         preimages: By payment hash.
-
-    Raises:
-        ChildrenPay: If the channel is of the published type.
     """
     commitment = finished.commitment
-    if commitment.terms.is_zero_fee:
-        raise ChildrenPay
     channel = LandedChannel(
         finished=finished,
         own_point=_SOME_POINT,
@@ -90,7 +88,8 @@ def exit_cost_of(
     steps: list[ExitCostStep] = []
     remainder_sat = 0
     while (height := _next_height(channel)) is not None:
-        for action in channel_actions(replace(channel, tip_height=height - 1)):
+        for due in channel_actions(replace(channel, tip_height=height - 1)):
+            action = due.due if isinstance(due, NeedsChild) else due
             if isinstance(action, PublishCommitment | TakingTx):
                 step, tx = _published(finished, action, delay_blocks=height - landed_height)
                 steps.append(step)
@@ -111,7 +110,7 @@ def exit_cost_of(
 def _next_height(channel: LandedChannel) -> int | None:
     """Return the next block that holds something, or None if nothing is left to do."""
     actions = channel_actions(channel)
-    if any(isinstance(action, PublishCommitment | TakingTx) for action in actions):
+    if any(isinstance(action, PublishCommitment | TakingTx | NeedsChild) for action in actions):
         return channel.tip_height + 1
     return min((action.height for action in actions if isinstance(action, Wait)), default=None)
 
@@ -122,11 +121,15 @@ def _published(
     if isinstance(action, TakingTx):
         tx, name, fee_sat = action.tx, action.name, action.fee_sat
         vsize = action.vsize
+        is_agreed = isinstance(action.inputs[0], HtlcInput)
     else:
+        is_agreed = True
         tx, name, vsize = action.tx, COMMITMENT_NAME, action.tx.vsize
         paid_sat = sum(txout.amount_sat for txout in tx.outputs)
         fee_sat = finished.commitment.funding.capacity_sat - paid_sat
-    step = ExitCostStep(name=name, vsize=vsize, fee_sat=fee_sat, delay_blocks=delay_blocks)
+    step = ExitCostStep(
+        name=name, vsize=vsize, fee_sat=fee_sat, delay_blocks=delay_blocks, is_agreed=is_agreed
+    )
     return step, tx
 
 

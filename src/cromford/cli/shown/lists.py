@@ -398,15 +398,17 @@ def exit_plan(console: Console, plan: Document) -> None:
             cell(short(step["txid"])),
         )
     console.print(rows)
-    fees = ", ".join(
-        f"{sat(fee['fee_sat'])} at {fee['feerate_sat_per_vb']:g} sat/vB" for fee in plan["fees_at"]
-    )
     n_blocks = plan["exit_blocks"]
     facts(
         console,
         [
             ("in all", f"{plan['n_transactions']} transactions, {plan['total_vsize']:,} vB"),
-            ("fees", f"{sat(plan['total_fee_sat'])} agreed; {fees}"),
+            ("fees", f"{sat(plan['total_fee_sat'])} agreed"),
+            *(
+                (f"at {fee['feerate_sat_per_vb']:g} sat/vB", _fees_at(fee))
+                for fee in plan["fees_at"]
+            ),
+            ("without a coin", f"up to {plan['without_coins_sat_per_vb']:.2f} sat/vB"),
             ("delays", f"{blocks(plan['total_delay_blocks'])}"),
             ("time to allow", f"{blocks(n_blocks)}, {days(n_blocks)}"),
             ("arrives in the channel", f"{sat(plan['channel_sat'])}, yours and the LSP's"),
@@ -414,6 +416,17 @@ def exit_plan(console: Console, plan: Document) -> None:
             ("needs a coin of yours", "yes, to pay the fees" if plan["needs_coin"] else "no"),
             ("next", plan["next"]),
         ],
+    )
+
+
+def _fees_at(fee: Document) -> str:
+    """Return what leaving costs at a feerate, and which coins of one's own that takes."""
+    if not fee["n_coins"]:
+        return f"{sat(fee['fee_sat'])}, as agreed"
+    coins = "a coin" if fee["n_coins"] == 1 else f"{fee['n_coins']} coins, in all"
+    return (
+        f"{sat(fee['fee_sat'])}, of which children {sat(fee['children_sat'])}, "
+        f"out of {coins} of {sat(fee['coin_sat'])}"
     )
 
 

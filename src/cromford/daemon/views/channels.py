@@ -109,10 +109,10 @@ def exit_sat(
 ) -> int | None:
     """Return what would reach the wallet if this channel were left now and the peer did nothing.
 
-    The tree's own transactions are prepaid; what the sweeps pay is deducted. None where it cannot
-    be said: commitments that pay no fee themselves, or state that was lost.
+    The tree's own transactions are prepaid; what the sweeps pay is deducted, and what children cost
+    today is the exit plan's to say. None where state was lost.
     """
-    if link.setting.terms.is_zero_fee or link.is_behind:
+    if link.is_behind:
         return None
     leaving = exit_cost_of(
         link.finished,

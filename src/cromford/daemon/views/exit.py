@@ -1,9 +1,11 @@
 """What leaving takes, as a client's operator reads it: from the root down to the wallet."""
 
+from collections.abc import Sequence
 from typing import Any, Final, assert_never
 
-from cromford.bitcoin.fees import SAT_PER_KW_OF_SAT_PER_VB, fee_sat_of
-from cromford.bitcoin.tx import Txid
+from cromford.bitcoin.fees import SAT_PER_KW_OF_SAT_PER_VB, sat_per_vb
+from cromford.bitcoin.replacement import FeeAndWeight
+from cromford.bitcoin.tx import WITNESS_SCALE, Txid
 from cromford.daemon.views.client import remaining_now
 from cromford.factory.exit_path import exit_path
 from cromford.factory.terms import FeePolicy
@@ -21,6 +23,7 @@ from cromford.watch.channel_exit import (
     channel_actions,
     left_behind,
 )
+from cromford.watch.children_cost import children_cost, without_coins_sat_per_kw
 from cromford.watch.exit import (
     ChannelOnChain,
     ExitAction,
@@ -34,7 +37,7 @@ from cromford.watch.feerates import OwnFees
 from cromford.watch.landed import LandedChannel
 from cromford.watch.sweep import TakingTx
 
-FEERATES_SAT_PER_VB: Final = (1, 10, 100)  # At which an exit's cost is shown.
+FEERATES_SAT_PER_VB: Final = (1, 10, 50)  # At which an exit's cost is shown.
 
 
 def exit_plan(state: ClientState, attempt: ClientAttempt, fees: OwnFees) -> dict[str, Any]:
@@ -45,6 +48,11 @@ def exit_plan(state: ClientState, attempt: ClientAttempt, fees: OwnFees) -> dict
         signed, confirmed=state.chain.confirmed, tip_height=state.chain.height
     )
     total_vsize = sum(step.tx.vsize for step in steps)
+    channel = _out_of_the_channel(state, attempt, fees)
+    agreed = [FeeAndWeight(step.fee_sat, step.tx.weight) for step in steps]
+    out = [] if channel is None else [one for one in channel["steps"] if one["is_agreed"]]
+    agreed += [FeeAndWeight(one["fee_sat"], WITNESS_SCALE * one["vsize"]) for one in out]
+    n_htlcs = sum(one["name"] != COMMITMENT_NAME for one in out)
     return {
         "factory_id": attempt.attempt_id.hex(),
         "steps": [
@@ -63,20 +71,36 @@ def exit_plan(state: ClientState, attempt: ClientAttempt, fees: OwnFees) -> dict
         "total_fee_sat": sum(step.fee_sat for step in steps),
         "total_delay_blocks": sum(step.delay_blocks for step in steps),
         "exit_blocks": remaining_now(state, attempt).exit_blocks,
-        "fees_at": [
-            {
-                "feerate_sat_per_vb": feerate,
-                "fee_sat": fee_sat_of(
-                    vsize=total_vsize, feerate_sat_per_kw=feerate * SAT_PER_KW_OF_SAT_PER_VB
-                ),
-            }
-            for feerate in FEERATES_SAT_PER_VB
-        ],
+        "fees_at": [_fees_at(agreed, n_htlcs, feerate, fees) for feerate in FEERATES_SAT_PER_VB],
+        "without_coins_sat_per_vb": sat_per_vb(
+            without_coins_sat_per_kw(agreed, anchor_sat=attempt.terms.anchor_sat)
+        ),
         "channel_sat": signed.branch.channel.amount_sat,
         "needs_coin": attempt.terms.fee_policy is FeePolicy.EPHEMERAL,
-        "channel": _out_of_the_channel(state, attempt, fees),
+        "channel": channel,
         "due": _due(state, attempt, fees) if isinstance(action, ChannelOnChain) else [],
         "next": _next(state, attempt, action, fees),
+    }
+
+
+def _fees_at(
+    agreed: Sequence[FeeAndWeight], n_htlcs: int, feerate: int, fees: OwnFees
+) -> dict[str, Any]:
+    """Return what is paid for what was agreed so that each step pays a feerate, in sat/vB.
+
+    `n_coins` names how many coins it needs at once: one for the way out, one for each HTLC.
+    """
+    cost = children_cost(
+        agreed,
+        feerate_sat_per_kw=feerate * SAT_PER_KW_OF_SAT_PER_VB,
+        mempool_min_sat_per_kw=fees.min_relay_sat_per_kw,
+    )
+    return {
+        "feerate_sat_per_vb": feerate,
+        "fee_sat": sum(parent.fee_sat for parent in agreed) + cost.fee_sat,
+        "children_sat": cost.fee_sat,
+        "coin_sat": cost.coin_sat,
+        "n_coins": min(cost.n_children, 1 + n_htlcs),
     }
 
 
@@ -85,13 +109,13 @@ def _out_of_the_channel(
 ) -> dict[str, Any] | None:
     """Return what follows once the channel is on chain, up to the wallet.
 
-    None where it cannot be said: commitments that pay no fee, state that was lost, and where the
-    LSP's commitment is on chain instead of ours.
+    None where it cannot be said: state that was lost, and where the LSP's commitment is on chain
+    instead of ours.
     """
     holding = in_hand(state, attempt)
     landed = landed_channel(holding, state.chain)
     is_theirs = landed.landed is not None and landed.landed is not holding.link.finished
-    if holding.link.finished.commitment.terms.is_zero_fee or holding.link.is_behind or is_theirs:
+    if holding.link.is_behind or is_theirs:
         return None
     leaving = exit_cost_of(
         holding.link.finished,
@@ -106,6 +130,7 @@ def _out_of_the_channel(
                 "vsize": step.vsize,
                 "fee_sat": step.fee_sat,
                 "delay_blocks": step.delay_blocks,
+                "is_agreed": step.is_agreed,
             }
             for step in leaving.steps
         ],

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from tests.cli import answers
+from tests.cli import answers, exit_answers
 from tests.cli.conftest import CommandLine
 from tests.cli.fake_daemon import FakeDaemon
 
@@ -42,9 +42,9 @@ CLIENT_COMMANDS: list[tuple[str, str, object]] = [
     ("client factories", "factories", {"factories": [answers.client_summary()]}),
     ("client factory", "factory", answers.BRANCH),
     ("client verify", "verify", answers.VERIFIED),
-    ("client exit plan", "exit_plan", answers.EXIT_PLAN),
+    ("client exit plan", "exit_plan", exit_answers.EXIT_PLAN),
     ("client exit start --yes", "exit_start", answers.CLIENT_ANSWERS["exit_start"]),
-    ("client exit status", "exit_status", answers.EXIT_STATUS),
+    ("client exit status", "exit_status", exit_answers.EXIT_STATUS),
     ("client exit pause", "exit_pause", answers.CLIENT_ANSWERS["exit_pause"]),
     ("client invoice 1500msat", "invoice", answers.INVOICE),
     (f"client pay {answers.TEXT}", "pay", answers.PAID),

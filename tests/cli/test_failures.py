@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.cli import answers
+from tests.cli import answers, exit_answers
 from tests.cli.conftest import CommandLine
 from tests.cli.fake_daemon import FakeDaemon
 
@@ -195,7 +195,7 @@ def test_an_exit_that_brings_nothing_is_said_to_whoever_asks_for_it(
     """It is done all the same: a bound of the daemon may drive somebody out who knows why."""
     daemon = fake(
         {
-            "exit_plan": answers.EXIT_PLAN | {"channel": {"exit_sat": 0}},
+            "exit_plan": exit_answers.EXIT_PLAN | {"channel": {"exit_sat": 0}},
             "exit_start": answers.CLIENT_ANSWERS["exit_start"],
         }
     )

@@ -16,6 +16,7 @@ from cromford.protocol.journal.first_commitments import channel_terms_of
 from cromford.protocol.lobby.build import CLTV_MARGIN_BLOCKS
 from cromford.protocol.lobby.shapes import ShapeCost, shape_costs
 from cromford.protocol.policy import ClientPolicy, LspPolicy
+from cromford.watch.burnt import channel_burns_sat
 from cromford.watch.sweep import SWEEP_VSIZE
 
 POLICY: Final = LspPolicy()
@@ -98,6 +99,18 @@ def test_the_smallest_htlc_with_an_output(page: str, feerate_sat_per_vb: int) ->
     default = " (default)" if feerate == POLICY.tree_feerate_sat_per_kw else ""
     assert f"| {feerate_sat_per_vb} sat/vB{default} | {offered:,} sat | {received:,} sat |" in page
     assert f"{terms.dust_limit_sat / SWEEP_VSIZE:.1f} sat/vB" == "2.7 sat/vB"
+
+
+@pytest.mark.parametrize("feerate_sat_per_vb", [1, 2, 4, 10, 20])
+def test_what_leaving_burns(page: str, feerate_sat_per_vb: int) -> None:
+    feerate = feerate_sat_per_vb * SAT_PER_KW_OF_SAT_PER_VB
+    terms = channel_terms_of(oracle.terms_of([1_000_000], [0], feerate=feerate))
+    burnt_sat, least_sat = channel_burns_sat(terms), POLICY.burn_limit.capacity_min_sat(terms)
+    default = " (default)" if feerate == POLICY.tree_feerate_sat_per_kw else ""
+    assert (
+        f"| {feerate_sat_per_vb} sat/vB{default} | {burnt_sat:,} sat | {least_sat:,} sat |" in page
+    )
+    assert (POLICY.burn_limit.percent, POLICY.burn_limit.times_estimate) == (10, 10)
 
 
 def floor_sat(terms: ChannelTerms, *, is_offered: bool) -> int:

@@ -55,6 +55,7 @@ from cromford.protocol.opening.verification_channel import (
 from cromford.protocol.policy import LspPolicy
 from cromford.protocol.turn import Turn
 from cromford.signing.round import FaultyContribution
+from cromford.watch.burnt import BurnLimit
 from cromford.wire import messages as m
 
 EPHEMERAL: Final = LspPolicy(
@@ -383,8 +384,15 @@ def test_a_channel_that_cannot_pay_for_its_commitment_cannot_be_built() -> None:
     check_buildable(replace(setting, funding=replace(setting.funding, capacity_sat=least_sat)))
 
 
+ALL_MAY_BURN: Final = BurnLimit(times_estimate=100, percent=100)  # Another rule, of its own.
 DEAR: Final = 10_000  # sat/kw: the largest commitment costs half of what the least channel holds.
 LEAST_DEAR_SAT: Final = 2 * (240 + DEAR * (668 + 172 * 24) // 1000)
+DEAR_POLICY: Final = LspPolicy(
+    min_clients=1,
+    capacity_min_sat=1_000,
+    tree_feerate_sat_per_kw=DEAR,
+    burn_limit=ALL_MAY_BURN,
+)
 
 
 def test_a_client_refuses_a_channel_that_does_not_carry_its_largest_commitment() -> None:
@@ -405,7 +413,7 @@ def test_a_client_whose_policy_takes_everything_still_refuses_what_no_channel_ca
 def test_the_lobby_refuses_a_channel_that_does_not_carry_its_largest_commitment(
     capacity_sat: int, *, fits: bool
 ) -> None:
-    pump = Pump(1, policy=LspPolicy(capacity_min_sat=1_000, tree_feerate_sat_per_kw=DEAR))
+    pump = Pump(1, policy=DEAR_POLICY)
     client = pump.clients[0]
     assert client.state.lobby.capacity_min_sat == LEAST_DEAR_SAT, "and says so before"
     pump.join()
@@ -426,14 +434,17 @@ def test_a_build_never_offers_less_than_a_channel_needs() -> None:
     pump.run()
     pump.build()
     terms = pump.attempt.terms
-    assert terms.capacity_sat == (least_capacity_sat(channel_terms_of(terms)),)
+    channel = channel_terms_of(terms)
+    least_sat = policy.burn_limit.capacity_min_sat(channel)
+    assert terms.capacity_sat == (least_sat,)
+    assert least_sat > least_capacity_sat(channel)
     pump.run()
     assert pump.is_funded()
 
 
 IMPOSSIBLE: Final = {
     "a largest channel below what one needs": (
-        LspPolicy(min_clients=1, capacity_max_sat=50_000, tree_feerate_sat_per_kw=DEAR),
+        replace(DEAR_POLICY, capacity_max_sat=50_000),
         f"capacity_sat: expected at least {LEAST_DEAR_SAT}, received 50000",
     ),
     "a feerate that no channel has": (

@@ -37,6 +37,7 @@ from cromford.protocol.policy import (
     check_is_safe,
     least_depth,
 )
+from cromford.watch.burnt import BurnLimit
 from cromford.wire import messages as m
 
 POLICY: Final = ClientPolicy()
@@ -278,9 +279,10 @@ def test_at_a_bound_the_client_signs(bound: Bound) -> None:
 def test_every_bound_of_the_policy_is_tested() -> None:
     """`build_height` from below, clients and fee policies: `test_terms_policy`.
 
-    When a failed channel is left: `test_failed_channels`.
+    When a failed channel is left: `test_failed_channels`. What leaving burns: `test_burn_limits`.
     """
     elsewhere = {
+        "burn_limit",
         *("layers_max", "fee_policies", "max_clients", "pool_size", "deadline_seconds"),
         *("fee_base_msat_max", "fee_proportional_millionths_max", "failed_channel_blocks"),
     }
@@ -307,7 +309,8 @@ def test_a_deeper_tree_than_the_policy_allows_is_refused_as_layers() -> None:
 def test_a_feerate_that_eats_more_than_half_of_a_channel_is_refused() -> None:
     """The LSP keeps what a commitment with all HTLCs costs; a client's capacity pays for it."""
     capacities_sat = (WANTED_SAT, LEAST_SAT, WANTED_SAT)
-    victim = careful()
+    indulgent = {"burn_limit": BurnLimit(percent=100)}
+    victim = careful(**indulgent)
     victim.hear(rebuilt(tree_feerate_sat_per_kw=5_000, capacity_sat=capacities_sat))
     assert victim.attempt.aborted is None
     assert channels(tree_feerate_sat_per_kw=5_000).reserve_sat(
@@ -318,7 +321,7 @@ def test_a_feerate_that_eats_more_than_half_of_a_channel_is_refused() -> None:
         "capacity_sat",
         expected=f"at least {2 * (240 + 5 * (668 + 28 * 172))}",
         received=LEAST_SAT,
-        victim=careful(),
+        victim=careful(**indulgent),
     )
 
 

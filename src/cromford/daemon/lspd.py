@@ -265,7 +265,7 @@ class LspDaemon(Daemon[LspState]):
                 self.driver.state.house,
                 min_clients=min_clients,
                 max_clients=max_clients,
-                min_relay_sat_per_kw=self.facts.fees.min_relay_sat_per_kw,
+                fees=self.facts.fees,
             )
         except Rejected as rejected:
             raise RpcFailure(

@@ -9,6 +9,7 @@ from cromford.bitcoin.tx import MAX_MONEY_SAT
 from cromford.factory.kinds import InnerLevels, VertexKind
 from cromford.factory.terms import FeePolicy
 from cromford.signing.nonces import POOL_SIZE_MIN
+from cromford.watch.burnt import USUAL_LIMIT, BurnLimit
 
 MIN_DEPTH: Final = 3  # Two blocks found by chance at one height do not take a funding back.
 MIN_DEPTH_LARGE: Final = 6  # Where a reorganisation on purpose could pay, or choose a candidate.
@@ -64,6 +65,8 @@ class LspPolicy:
     patience_blocks: int = 144
     fee_policy: FeePolicy = FeePolicy.ENDOGENOUS
     tree_feerate_sat_per_kw: int = 500
+    # Of one channel, and of capacities and L-stocks together: what everybody's leaving burns.
+    burn_limit: BurnLimit = USUAL_LIMIT
     funding_feerate_sat_per_kw: int = 500
     lstock_csv_blocks: int = 144
     min_depth: int = MIN_DEPTH
@@ -131,6 +134,9 @@ class ClientPolicy:
     # Below 1 sat/vB many mempools do not relay the way out. Above 20 sat/vB there are HTLCs too
     # small for an output and too large to go without one (`MAX_DUST_EXPOSURE_MSAT`).
     tree_feerate_sat_per_kw: tuple[int, int] = (250, 5_000)
+    # Ten times a day's estimate: fees are agreed for months, and a tree that cannot be bumped must
+    # pass on a busy day. A tenth of the capacity: 1,632 sat at 2 sat/vB, with a payment in flight.
+    burn_limit: BurnLimit = USUAL_LIMIT
     # What an old state would pay to the LSP must be seen in time, as with a step. Above, it waits.
     lstock_csv_blocks: tuple[int, int] = (72, 2016)
     # Below a day a revoked commitment of the LSP's is punished too late; above two weeks, the

@@ -15,6 +15,7 @@ from cromford.daemon.options import ClientOptions, LspOptions
 from cromford.factory.kinds import InnerLevels, VertexKind
 from cromford.factory.terms import FeePolicy
 from cromford.protocol.policy import ClientPolicy, LspPolicy
+from cromford.watch.burnt import BurnLimit
 
 # A point on the curve: the generator.
 NODE_ID = "0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798"
@@ -224,6 +225,18 @@ def test_the_price_of_payments_and_its_limits_are_part_of_the_policies(started: 
     assert allows.failed_channel_blocks == 9
     assert started.lsp(env=env).policy.failed_channel_blocks == 10
     assert (allows.fee_base_msat_max, allows.fee_proportional_millionths_max) == (8, 0)
+
+
+def test_what_leaving_may_burn_is_part_of_both_policies(started: Started) -> None:
+    assert started.lsp().policy.burn_limit == started.client().policy.burn_limit == BurnLimit()
+    words = ("--max-feerate-times-estimate", "3", "--max-burnt-percent", "4")
+    assert started.lsp(*words).policy.burn_limit == BurnLimit(times_estimate=3, percent=4)
+    env = {
+        "CROMFORD_CLIENT_MAX_FEERATE_TIMES_ESTIMATE": "5",
+        "CROMFORD_CLIENT_MAX_BURNT_PERCENT": "100",
+    }
+    limit = started.client(env=env).policy.burn_limit
+    assert limit == BurnLimit(times_estimate=5, percent=100)
 
 
 def test_places_for_peers_are_told_and_strangers_cannot_have_more_than_there_are(

@@ -39,6 +39,7 @@ NEW_JOINS_MAX: Final = 100_000  # Of ten kilobytes each.
 CONNECTIONS_LIMIT: Final = 65_535  # As many as there are ports; the system's own limit is lower.
 POOL_SIZE_MAX: Final = 256  # A join with two pools must fit one message.
 
+TIMES_ESTIMATE_MAX: Final = 10_000  # From 1 sat/vB on, that is as far as Core goes.
 FAILED_CHANNEL_BLOCKS_MAX: Final = 4320  # A month: longer, and a failure is left to the deadline.
 
 _LSP: Final = LspPolicy()
@@ -68,6 +69,12 @@ _STATES: Final = Integer(2, DELAY_BLOCKS_MAX)
 _FEE_POLICY: Final = Choice(tuple(policy.label for policy in FeePolicy))
 _VERTEX_KIND: Final = Choice(tuple(kind.label for kind in VertexKind))
 _TREE_FEERATE: Final = Number(FEERATE_MIN_SAT_PER_VB, Decimal(FEERATE_MAX_SAT_PER_VB), "sat/vB")
+_TIMES: Final = Integer(1, TIMES_ESTIMATE_MAX, "TIMES")
+_TIMES_HELP: Final = (
+    "A tree that pays more than this many times our own node's estimate for a day, or 1 sat/vB if "
+    "that is more"
+)
+_PERCENT: Final = Integer(1, 100, "PERCENT")
 _FEE_BASE: Final = Integer(0, FEE_MAX, "MSAT")
 _FEE_RATE: Final = Integer(0, FEE_MAX, "PPM")
 _AT_LEAST_A_STEP: Final = "; never less than a step"
@@ -202,6 +209,19 @@ LSP_KEYS: Final = (
         "How tree transactions pay: their own fee, or a child's.",
     ),
     _lsp_key("feerate_sat_per_vb", FEERATE, None, "Of the tree, in sat/vB.", shown_default="2"),
+    _lsp_key(
+        "max_feerate_times_estimate",
+        _TIMES,
+        _LSP.burn_limit.times_estimate,
+        f"{_TIMES_HELP}: no factory is built.",
+    ),
+    _lsp_key(
+        "max_burnt_percent",
+        _PERCENT,
+        _LSP.burn_limit.percent,
+        "A channel of which leaving burns more is too small, and capacities and L-stocks of which "
+        "everybody's leaving burns more make no factory; in percent.",
+    ),
     _lsp_key(
         "funding_feerate_sat_per_vb", FEERATE, Decimal(2), "Of the funding transaction, in sat/vB."
     ),
@@ -375,6 +395,19 @@ CLIENT_KEYS: Final = (
         _FEERATES[1],
         "Terms whose tree pays more are refused; in sat/vB.",
         has_flag=True,
+    ),
+    _client_key(
+        "max_feerate_times_estimate",
+        _TIMES,
+        _CLIENT.burn_limit.times_estimate,
+        f"{_TIMES_HELP}: terms are refused.",
+    ),
+    _client_key(
+        "max_burnt_percent",
+        _PERCENT,
+        _CLIENT.burn_limit.percent,
+        "Terms by which leaving, with a payment in flight, burns more of the capacity are refused; "
+        "in percent.",
     ),
     _client_key(
         "fee_policies",

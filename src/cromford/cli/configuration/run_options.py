@@ -18,6 +18,7 @@ from cromford.factory.kinds import InnerLevels, VertexKind
 from cromford.factory.odometer import Odometer
 from cromford.factory.terms import FeePolicy, InvalidTerms, check_levels
 from cromford.protocol.policy import ClientPolicy, LspPolicy, UnsafePolicy
+from cromford.watch.burnt import BurnLimit
 
 BITCOIND_HOME: Final = Path("~/.bitcoin")
 COOKIE_NAME: Final = ".cookie"
@@ -271,6 +272,13 @@ def lsp_policy(values: Values) -> LspPolicy:
         hold_seconds=of["hold_seconds"],
         announced_hold_seconds=of["announced_hold_seconds"],
         failed_channel_blocks=of["failed_channel_blocks"],
+        burn_limit=_burn_limit(of),
+    )
+
+
+def _burn_limit(of: Values) -> BurnLimit:
+    return BurnLimit(
+        times_estimate=of["max_feerate_times_estimate"], percent=of["max_burnt_percent"]
     )
 
 
@@ -364,6 +372,7 @@ def client_policy(values: Values) -> ClientPolicy:
         fee_base_msat_max=of["max_fee_base_msat"],
         fee_proportional_millionths_max=of["max_fee_proportional_millionths"],
         failed_channel_blocks=of["failed_channel_blocks"],
+        burn_limit=_burn_limit(of),
         **ranges,
     )
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from cromford.bitcoin.fees import MIN_RELAY_SAT_PER_KW, P2TR_OUTPUT_VSIZE, SEGWIT_DUST_SAT
+from cromford.bitcoin.fees import P2TR_OUTPUT_VSIZE, SEGWIT_DUST_SAT
 from cromford.bitcoin.script import is_native_segwit
 from cromford.channel.errors import InvalidChannelTerms
 from cromford.channel.terms import HTLCS_MAX, MSAT_PER_SAT, ChannelTerms
@@ -34,11 +34,12 @@ from cromford.protocol.lobby.choosing import (
     most_sat,
     room_sat,
 )
+from cromford.protocol.lobby.fees import check_fees
 from cromford.protocol.lobby.move import move_digest
 from cromford.protocol.lobby.shapes import shape_by_policy
 from cromford.protocol.policy import LspPolicy, least_depth
 from cromford.wallet.coins import N_INPUTS_MAX, InsufficientCoins, Selection
-from cromford.watch.relayed import too_cheap
+from cromford.watch.feerates import OwnFees
 from cromford.wire import messages as m
 
 CLTV_MARGIN_BLOCKS: Final = 720  # A payment may outlast two exits by this much: it may be held.
@@ -48,6 +49,7 @@ VERTEX_FRAME_SIZE: Final = 500  # two transactions' frames, the anchors, two non
 FUNDING_INPUT_SIZE: Final = 41
 PROPOSAL_FRAME_SIZE: Final = 1_000
 MEMBERS_MAX: Final = 2 * N_CLIENTS_MAX  # Clients in one lobby; each costs a few kilobytes.
+ANY_FEES: Final = OwnFees()
 NO_ATTEMPT_ID: Final = bytes(32)  # Stands in the terms of a plan, which is never proposed.
 
 
@@ -84,7 +86,7 @@ def greeting(state: House) -> m.Lobby:
 
 
 def capacity_floor_sat(policy: LspPolicy) -> int:
-    """Return the smallest channel this policy offers: one that carries its commitments' fees."""
+    """Return the smallest channel this policy offers: one that bears what the terms' fees take."""
     try:
         terms = ChannelTerms(
             feerate_per_kw=policy.tree_feerate_sat_per_kw,
@@ -96,7 +98,8 @@ def capacity_floor_sat(policy: LspPolicy) -> int:
         )
     except InvalidChannelTerms:
         return policy.capacity_min_sat  # A build by such a policy is refused by name.
-    return max(policy.capacity_min_sat, least_capacity_sat(terms))
+    burn_floor_sat = policy.burn_limit.capacity_min_sat(terms)
+    return max(policy.capacity_min_sat, least_capacity_sat(terms), burn_floor_sat)
 
 
 def _max_accepted_htlcs(policy: LspPolicy) -> int:
@@ -209,7 +212,7 @@ def plan_build(
     min_clients: int,
     max_clients: int,
     only: Sequence[bytes] | None = None,
-    min_relay_sat_per_kw: int = MIN_RELAY_SAT_PER_KW,
+    fees: OwnFees = ANY_FEES,
 ) -> BuildPlan:
     """Return what a build with the present lobby would do.
 
@@ -218,7 +221,7 @@ def plan_build(
         min_clients: Fewer waiting clients make no factory.
         max_clients: At most this many are taken, the most reliable first.
         only: If given, take nobody else.
-        min_relay_sat_per_kw: The least that our node relays.
+        fees: What our node says of feerates.
 
     Raises:
         Rejected: If it cannot be built, with the reason.
@@ -252,7 +255,7 @@ def plan_build(
         shape, inner = shape_by_policy(policy, len(applicants))
         placed = place(applicants, shape)
         plan = _affordable(state, placed, shape, inner)
-        _check_is_relayed(plan.terms, min_relay_sat_per_kw)
+        check_fees(plan.terms, policy.burn_limit, fees)
     except InvalidTerms as error:
         raise Rejected("invalid_terms", str(error)) from error
     return plan
@@ -312,24 +315,6 @@ def _check_capacities(terms: FactoryTerms) -> None:
         raise InvalidTerms(error.field, str(error.expected), error.received) from error
     if min(terms.capacity_sat) < least_sat:
         raise InvalidTerms("capacity_sat", f"at least {least_sat}", min(terms.capacity_sat))
-
-
-def _check_is_relayed(terms: FactoryTerms, min_relay_sat_per_kw: int) -> None:
-    """Refuse terms by which a transaction would pay less than our own node relays.
-
-    Raises:
-        InvalidTerms: Naming the transaction.
-    """
-    cheap = too_cheap(
-        plan_of(terms), channel_terms_of(terms), min_relay_sat_per_kw=min_relay_sat_per_kw
-    )
-    if cheap is not None:
-        raise InvalidTerms(
-            "tree_feerate_sat_per_kw",
-            f"at least {cheap.least_sat} sat for {cheap.tx.name}, {cheap.tx.vsize} vB, or our node "
-            "may not relay it",
-            f"{cheap.tx.fee_sat} sat, at {terms.tree_feerate_sat_per_kw} sat/kw",
-        )
 
 
 def _check_proposal_fits(terms: FactoryTerms, shape: ShapeVertex) -> None:

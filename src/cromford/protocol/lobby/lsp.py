@@ -106,7 +106,7 @@ def build_if_due(turn: Turn[House], *, at_height: int | None) -> None:
             state,
             min_clients=policy.min_clients,
             max_clients=policy.max_clients,
-            min_relay_sat_per_kw=turn.facts.fees.min_relay_sat_per_kw,
+            fees=turn.facts.fees,
         )
     except Rejected as rejected:
         # Once: what hinders it may last, and a schedule asks again and again.
@@ -130,7 +130,7 @@ def on_build_requested(turn: Turn[House], event: ev.BuildRequested) -> None:
         state,
         min_clients=event.min_clients,
         max_clients=event.max_clients,
-        min_relay_sat_per_kw=turn.facts.fees.min_relay_sat_per_kw,
+        fees=turn.facts.fees,
     )
     _start_build(turn, plan, event.min_clients, event.max_clients)
 
@@ -237,7 +237,7 @@ def rebuild(turn: Turn[House]) -> None:
             min_clients=build.min_clients,
             max_clients=build.max_clients,
             only=build.node_ids,
-            min_relay_sat_per_kw=turn.facts.fees.min_relay_sat_per_kw,
+            fees=turn.facts.fees,
         )
     except Rejected as rejected:
         turn.remember(lr.BuildDropped(reason=str(rejected)))

@@ -114,7 +114,7 @@ def on_coins(turn: Turn[ClientState], event: ev.CoinsLookedUp) -> None:
         network=state.config.network,
         policy=state.config.policy,
         tip_height=state.chain.height,
-        min_relay_sat_per_kw=turn.facts.fees.min_relay_sat_per_kw,
+        fees=turn.facts.fees,
         known_funding_outpoints=frozenset(
             other.funding_outpoint for other in state.attempts.values() if other.is_checked
         ),

@@ -5,10 +5,9 @@ what the LSP sent. It signs the bytes it computed, never the bytes it was sent.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cromford.bitcoin.block import Coin
-from cromford.bitcoin.fees import MIN_RELAY_SAT_PER_KW
 from cromford.bitcoin.network import Network
 from cromford.bitcoin.script import is_native_segwit
 from cromford.bitcoin.timelock import NSEQUENCE_REPLACEABLE
@@ -30,6 +29,7 @@ from cromford.protocol.journal.proposal import (
     parse_tree_tx,
 )
 from cromford.protocol.opening.verification_channel import (
+    check_burns,
     check_capacity,
     check_channel_offer,
     check_first_commitments,
@@ -37,6 +37,7 @@ from cromford.protocol.opening.verification_channel import (
     check_max_cltv,
 )
 from cromford.protocol.policy import ClientPolicy, least_depth
+from cromford.watch.feerates import OwnFees
 from cromford.wire.messages import (
     BranchVertex,
     NonceUse,
@@ -51,7 +52,7 @@ class ClientFacts:
     policy: ClientPolicy
     tip_height: int
     known_funding_outpoints: frozenset[OutPoint]
-    min_relay_sat_per_kw: int = MIN_RELAY_SAT_PER_KW  # Of its own node.
+    fees: OwnFees = field(default_factory=OwnFees)  # What its own node says.
 
 
 def check_equal(field: str, *, expected: object, received: object) -> None:
@@ -99,6 +100,7 @@ def check_terms(claim: ClientCandidate, facts: ClientFacts) -> FactoryTerms:
         "capacity_sat", (claim.join.capacity_least_sat, claim.join.capacity_sat), capacity_sat
     )
     check_capacity(terms, capacity_sat)
+    check_burns(terms, capacity_sat, limit=facts.policy.burn_limit, fees=facts.fees)
     return terms
 
 
@@ -163,7 +165,7 @@ def check_proposal(
         plan = plan_of(terms)
     except InvalidTerms as error:
         raise Refusal(error.field, expected=error.expected, received=error.received) from error
-    check_is_relayed(terms, plan, min_relay_sat_per_kw=facts.min_relay_sat_per_kw)
+    check_is_relayed(terms, plan, min_relay_sat_per_kw=facts.fees.min_relay_sat_per_kw)
     path = plan.path_to(propose.client)
     check_range("layers", (1, facts.policy.layers_max), len(path))
     check_max_cltv(

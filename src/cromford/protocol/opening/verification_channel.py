@@ -16,6 +16,8 @@ from cromford.protocol.journal.first_commitments import (
     channel_terms_of,
     least_capacity_sat,
 )
+from cromford.watch.burnt import BurnLimit, channel_burns_sat, own_sat_per_kw
+from cromford.watch.feerates import OwnFees
 from cromford.watch.relayed import too_cheap
 from cromford.wire.messages import ChannelOffer
 
@@ -39,6 +41,32 @@ def check_capacity(terms: FactoryTerms, capacity_sat: int) -> None:
             "max_in_flight_msat",
             expected=f"at least {least_msat}",
             received=terms.max_in_flight_msat,
+        )
+
+
+def check_burns(terms: FactoryTerms, capacity_sat: int, *, limit: BurnLimit, fees: OwnFees) -> None:
+    """Check that leaving burns no more than our own policy lets it.
+
+    Raises:
+        Refusal: Naming the feerate, if it is too far above what our own node asks for; or the
+            capacity, if leaving would burn too much of it.
+    """
+    feerate, most = terms.tree_feerate_sat_per_kw, limit.feerate_max_sat_per_kw(fees)
+    if feerate > most:
+        raise Refusal(
+            "tree_feerate_sat_per_kw",
+            expected=f"at most {most} ({limit.times_estimate} times the {own_sat_per_kw(fees)} of "
+            "our own node)",
+            received=feerate,
+        )
+    channel = channel_terms_of(terms)
+    least_sat = limit.capacity_min_sat(channel)
+    if capacity_sat < least_sat:
+        raise Refusal(
+            "capacity_sat",
+            expected=f"at least {least_sat} (leaving burns {channel_burns_sat(channel)} at "
+            f"{feerate} sat/kw; {limit.percent} % may be burnt)",
+            received=capacity_sat,
         )
 
 

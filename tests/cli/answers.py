@@ -467,6 +467,7 @@ def channel(**changes: Any) -> dict[str, Any]:
         "sending_msat": 2_000,
         "receiving_msat": 0,
         "blocks_to_exit_deadline": 4_406,
+        "is_worth_an_exit": True,
     }
     return found | changes
 

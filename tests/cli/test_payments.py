@@ -167,6 +167,17 @@ def test_a_channel_that_failed_is_loud_wherever_it_is_listed(fake: Any) -> None:
     assert "live, failed: client 2's channel" in lsp.run("lsp", "factories").stdout
 
 
+def test_why_a_client_stays_beyond_its_deadline_is_said(fake: Any) -> None:
+    for is_worth_it in (True, False):
+        channel = answers.channel(
+            exit_sat=0, blocks_to_exit_deadline=0, is_worth_an_exit=is_worth_it
+        )
+        balance = {"channels": [channel], "total": answers.CLIENT_BALANCE["total"]}
+        line = CommandLine(fake({"balance": balance}).datadir)
+        shown = " ".join(line.run("client", "balance").stdout.split())
+        assert ("not worth leaving" in shown) is not is_worth_it
+
+
 def test_that_somebody_leaves_is_said_wherever_a_factory_is_listed(fake: Any) -> None:
     beside = answers.client_summary(published=["kickoff_root", "state_root"])
     own_exit = answers.client_summary(

@@ -403,6 +403,7 @@ def test_the_balance_tells_what_an_exit_would_leave(in_town: Run) -> None:
         assert channel["blocks_to_expiry"] > channel["blocks_to_exit_deadline"] > 0
         (nothing,) = (await t.call("bob", "balance"))["channels"]
         assert nothing["exit_sat"] == 0
+        assert (channel["is_worth_an_exit"], nothing["is_worth_an_exit"]) == (True, False)
         await t.call("alice", "exit_start")
         (left,) = (await t.call("alice", "balance"))["channels"]
         assert (left["status"], left["spendable_msat"]) == ("exiting", 0)

@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -180,3 +181,27 @@ def test_a_mempool_that_asks_for_more_than_anybody_pays_is_not_offered_less() ->
         estimate_sat_per_kw=10**9, mempool_min_sat_per_kw=10**8, fallback_sat_per_kw=500
     )
     assert own.sat_per_kw == 10**8
+
+
+@pytest.mark.parametrize(
+    ("estimates", "relayed", "lowest"),
+    [
+        (((2, 9_000), (144, 2_000), (1008, 700)), 25, 700),
+        (((2, 9_000), (144, 2_000), (1008, 20)), 25, 25),
+        (((2, 9_000), (144, 2_000)), 25, 25),
+        ((), 25, 25),
+        ((), 250, 250),
+    ],
+)
+def test_what_can_wait_pays_the_estimate_for_a_week_or_the_least_that_is_relayed(
+    estimates: tuple[tuple[int, int], ...], relayed: int, lowest: int
+) -> None:
+    """Neither today's mempool nor the operator's value makes it dearer."""
+    fees = OwnFees(
+        estimates=estimates,
+        min_relay_sat_per_kw=relayed,
+        mempool_min_sat_per_kw=4_000,
+        fallback_sat_per_kw=8_000,
+    )
+    assert fees.lowest_sat_per_kw == lowest
+    assert fees.lowest_sat_per_kw <= fees.within(1008)

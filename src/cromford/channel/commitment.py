@@ -245,10 +245,8 @@ def _htlc_outputs(
     content: CommitmentContent, terms: ChannelTerms, keys: CommitmentKeys
 ) -> list[CommitmentOutput]:
     outputs = []
-    for htlc in content.htlcs:
+    for htlc in untrimmed_htlcs(content, terms):
         is_offered = htlc.offered_by is content.holder
-        if terms.is_trimmed(htlc.amount_msat, is_offered=is_offered):
-            continue
         scripts = (
             offered_htlc_output(keys, htlc) if is_offered else accepted_htlc_output(keys, htlc)
         )
@@ -274,12 +272,9 @@ def _balance_outputs(
     to_peer: ScriptOutput,
     n_htlc_outputs: int,
 ) -> list[CommitmentOutput]:
-    opener_msat = funding.capacity_sat * MSAT_PER_SAT - content.accepter_msat - content.htlcs_msat
-    opener_sat = opener_msat // MSAT_PER_SAT
-    cost_sat = terms.commitment_fee_sat(n_htlc_outputs=n_htlc_outputs) + terms.paid_anchor_sat
-    if opener_sat < cost_sat:
-        raise UnpayableFee(balance_sat=opener_sat, cost_sat=cost_sat)
-    amounts_sat = (opener_sat - cost_sat, content.accepter_msat // MSAT_PER_SAT)  # By party.
+    amounts_sat = balances_sat(
+        content, terms, capacity_sat=funding.capacity_sat, n_htlc_outputs=n_htlc_outputs
+    )
     candidates = (
         CommitmentOutput(
             kind=CommitmentOutputKind.TO_HOLDER,
@@ -293,6 +288,33 @@ def _balance_outputs(
         ),
     )
     return [output for output in candidates if output.amount_sat >= terms.dust_limit_sat]
+
+
+def balances_sat(
+    content: CommitmentContent, terms: ChannelTerms, *, capacity_sat: int, n_htlc_outputs: int
+) -> tuple[int, int]:
+    """Return what a commitment leaves of each party's balance, by party: the opener pays for it.
+
+    Below the dust limit it has no output.
+
+    Raises:
+        UnpayableFee: If the opener's balance does not carry fee and anchor.
+    """
+    opener_msat = capacity_sat * MSAT_PER_SAT - content.accepter_msat - content.htlcs_msat
+    opener_sat = opener_msat // MSAT_PER_SAT
+    cost_sat = terms.commitment_fee_sat(n_htlc_outputs=n_htlc_outputs) + terms.paid_anchor_sat
+    if opener_sat < cost_sat:
+        raise UnpayableFee(balance_sat=opener_sat, cost_sat=cost_sat)
+    return opener_sat - cost_sat, content.accepter_msat // MSAT_PER_SAT
+
+
+def untrimmed_htlcs(content: CommitmentContent, terms: ChannelTerms) -> tuple[Htlc, ...]:
+    """Return the HTLCs that have an output on a commitment."""
+    return tuple(
+        htlc
+        for htlc in content.htlcs
+        if not terms.is_trimmed(htlc.amount_msat, is_offered=htlc.offered_by is content.holder)
+    )
 
 
 def _output_order(output: CommitmentOutput) -> tuple[int, bytes, int, int]:

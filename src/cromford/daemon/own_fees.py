@@ -8,10 +8,10 @@ from dataclasses import replace
 from typing import Final
 
 from cromford.ports import Chain, ChainUnavailable
-from cromford.watch.feerates import OwnFees
+from cromford.watch.feerates import LOWEST_BLOCKS, OwnFees
 
 # Blocks for which estimates are asked: the next, an hour, six hours, a day, a week; Core's last.
-TARGETS: Final = (2, 6, 36, 144, 1008)
+TARGETS: Final = (2, 6, 36, 144, LOWEST_BLOCKS)
 
 _log = logging.getLogger(__name__)
 

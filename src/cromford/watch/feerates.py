@@ -20,6 +20,7 @@ LAST_BLOCKS: Final = 6  # Of a penalty: what is not spent then, the cheater may 
 FALLBACK_SAT_PER_KW: Final = 500  # 2 sat/vB, where the operator names nothing else.
 # 10,000 sat/vB: above it Core's `sendrawtransaction` takes a mistake for one, and refuses.
 MOST_SAT_PER_KW: Final = 2_500_000
+LOWEST_BLOCKS: Final = 1008  # A week: the most that Core estimates for.
 FLOOR_FACTOR: Final = 2  # Without an estimate, how far above the mempool's minimum.
 
 
@@ -79,6 +80,17 @@ class OwnFees:
             mempool_min_sat_per_kw=self.mempool_min_sat_per_kw,
             fallback_sat_per_kw=self.fallback_sat_per_kw,
         ).sat_per_kw
+
+    @property
+    def lowest_sat_per_kw(self) -> int:
+        """What to pay for what can wait: the estimate for a week, at least what is relayed at all.
+
+        Without that estimate the least that is relayed, and not the rule of `within`, which rather
+        pays too much: what nothing takes away waits for the cheapest day, and must not be left
+        behind because a node is young.
+        """
+        patient = [rate for target, rate in self.estimates if target >= LOWEST_BLOCKS]
+        return max(min(patient, default=0), self.min_relay_sat_per_kw)
 
 
 def blocks_left(*, deadline_height: int, height: int) -> int:

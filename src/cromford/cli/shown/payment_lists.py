@@ -239,5 +239,5 @@ def _time_left(channel: Document) -> str:
     if left is None:
         return "does not expire"
     if left <= 0:
-        return "EXIT DEADLINE PASSED"
+        return f"EXIT DEADLINE PASSED{'' if channel['is_worth_an_exit'] else ', not worth leaving'}"
     return f"exit within {blocks(left)}"

@@ -41,6 +41,7 @@ from cromford.protocol.channels.htlc_rules import (
     min_final_cltv_expiry_delta,
 )
 from cromford.protocol.exiting.client import is_swept, preimages_of
+from cromford.protocol.exiting.stake import is_worth_an_exit
 from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.link import Link
 
@@ -262,15 +263,18 @@ class ClientPayments:
     def _channel(self, link: Link) -> Document:
         state = self._owner.state
         height, terms = state.chain.height, state.attempts[link.attempt_id].terms
-        standing = standing_of(state, link, self._owner.facts)
+        facts = self._owner.facts
+        standing = standing_of(state, link, facts)
         return {
             **channel_views.show_channel(link, standing, state.chain),
             "exit_sat": channel_views.exit_sat(
                 link,
                 preimages_of(state),
                 chain=state.chain,
-                fees=self._owner.facts.fees,
+                fees=facts.fees,
             ),
+            # By the rule of the daemon itself, which leaves at the deadline if it is.
+            "is_worth_an_exit": is_worth_an_exit(state.book, link, facts.fees),
             "exit_blocks": link.remaining(state.chain).exit_blocks,
             "blocks_to_expiry": terms.expiry_height - height,
         }

@@ -249,7 +249,7 @@ def on_block(turn: Turn[ClientState]) -> None:
         link = link_of(state, attempt) if attempt.ready_sent else None
         if link is None:
             continue
-        reason = _reason_to_exit(state, attempt, link, height=turn.height)
+        reason = _reason_to_exit(turn, attempt, link, height=turn.height)
         if reason is not None:
             start_exit(turn, attempt, reason)
         _end_rest(turn, attempt)
@@ -273,7 +273,7 @@ def on_headers(turn: Turn[ClientState]) -> None:
     for attempt in turn.state.attempts.values():
         link = link_of(turn.state, attempt) if attempt.ready_sent else None
         if link is not None:
-            reason = _reason_to_exit(turn.state, attempt, link, height=turn.known_height)
+            reason = _reason_to_exit(turn, attempt, link, height=turn.known_height)
             if reason is not None:
                 start_exit(turn, attempt, reason)
         _end_rest(turn, attempt)
@@ -304,15 +304,16 @@ def is_swept(state: ClientState, attempt: ClientAttempt) -> bool:
 
 
 def _reason_to_exit(
-    state: ClientState, attempt: ClientAttempt, link: Link, *, height: int
+    turn: Turn[ClientState], attempt: ClientAttempt, link: Link, *, height: int
 ) -> str | None:
+    state = turn.state
     if attempt.is_exiting or state.chain.depth(attempt.funding_tx.txid) == 0:
         return None
     if attempt.branch.channel_outpoint in state.chain.spends or is_swept(state, attempt):
         return None
     if is_htlc_at_stake(state.book, link, chain=state.chain, height=height):
         return HTLC_EXPIRES
-    if not is_worth_an_exit(state.book, link):
+    if not is_worth_an_exit(state.book, link, turn.facts.fees):
         return None
     if not is_in_time(link, state.chain, height=height):
         return EXIT_DEADLINE

@@ -326,7 +326,8 @@ def _reason_to_exit(turn: Turn[Factory], link: Link) -> str | None:
     if _must_save_htlc(state, link, height=height):
         reason = HTLC_EXPIRES
     elif is_failed_for_long(link, failed_channel_blocks=n_blocks, height=height):
-        reason = failed_long_ago(link) if is_worth_an_exit(state.book, link) else None
+        is_worth_it = is_worth_an_exit(state.book, link, turn.facts.fees)
+        reason = failed_long_ago(link) if is_worth_it else None
     elif _is_left_behind(turn, link):
         reason = "the client vanished"
     if reason is not None and is_to_be_swept(state, link.client):
@@ -351,7 +352,7 @@ def _is_left_behind(turn: Turn[Factory], link: Link) -> bool:
         link.is_settled(turn.chain)
         and turn.height >= link.expiry_height
         and turn.facts.directory.is_vanished(link.node_id)
-        and is_worth_an_exit(turn.book, link)
+        and is_worth_an_exit(turn.book, link, turn.facts.fees)
     )
 
 

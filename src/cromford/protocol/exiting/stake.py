@@ -7,14 +7,15 @@ itself, since a second HTLC with the same hash, or one that was given back, pays
 
 from typing import Final
 
+from cromford.channel.commitment import balances_sat, untrimmed_htlcs
 from cromford.channel.content import Htlc
-from cromford.channel.stage import HtlcStage, LiveHtlc
-from cromford.channel.terms import MSAT_PER_SAT
-from cromford.protocol.channels.balances import balance_of
+from cromford.channel.stage import Edition, HtlcStage, LiveHtlc
 from cromford.protocol.channels.htlc_rules import publish_height
 from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.link import Link
+from cromford.watch.feerates import OwnFees
+from cromford.watch.worth import sweep_sat
 
 HTLC_EXPIRES: Final = "an HTLC expires"  # Why a channel is brought on chain in time.
 
@@ -45,10 +46,32 @@ def is_htlc_at_stake(book: Book, link: Link, *, chain: KnownChain, height: int) 
     )
 
 
-def is_worth_an_exit(book: Book, link: Link) -> bool:
-    """Say whether an exit brings anything: a balance that becomes a coin, or an HTLC at stake."""
-    has_balance = balance_of(link).own_msat > MSAT_PER_SAT * link.exit_cost_sat
-    return has_balance or bool(htlcs_at_stake(book, link))
+def is_worth_an_exit(book: Book, link: Link, fees: OwnFees) -> bool:
+    """Say whether an exit brings anything: a balance worth its sweep, or an HTLC at stake.
+
+    Args:
+        book: All channels and payments of this side.
+        link: The channel.
+        fees: What our own node says; the answer changes with it, from block to block.
+    """
+    least_sat = max(link.exit_cost_sat, sweep_sat(fees))
+    return balance_output_sat(link) > least_sat or bool(htlcs_at_stake(book, link))
+
+
+def balance_output_sat(link: Link) -> int:
+    """Return what our own commitment pays to our balance; below the dust limit, to nobody.
+
+    The LSP's is less than its balance: it pays the fee and the anchor.
+    """
+    state = link.state
+    content = state.content(state.me, Edition.SIGNED)
+    amounts_sat = balances_sat(
+        content,
+        state.terms,
+        capacity_sat=state.capacity_sat,
+        n_htlc_outputs=len(untrimmed_htlcs(content, state.terms)),
+    )
+    return amounts_sat[state.me]
 
 
 def is_failed_for_long(link: Link, *, failed_channel_blocks: int, height: int) -> bool:

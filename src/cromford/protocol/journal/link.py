@@ -57,7 +57,7 @@ class Link:
         exit_blocks: How long bringing it on chain may take while nothing of its path is there.
         exit_deadline_height: The exit deadline by that.
         max_cltv_blocks: How far ahead an HTLC's expiry may lie.
-        exit_cost_sat: The most that is not worth bringing it on chain for.
+        exit_cost_sat: The most that is not worth bringing it on chain for, whatever feerates are.
         state: The channel's state.
         own_point: Our per-commitment point of our latest commitment.
         own_next_point: Of the one after.

@@ -91,10 +91,11 @@ def _link(
 
 
 def _exit_cost_sat(terms: ChannelTerms, branch: Branch) -> int:
-    """Return the most that is not worth an exit, for either party.
+    """Return the most that is not worth an exit on any day, for either party.
 
     What the LSP paid for branch and commitment is no reason to stay, for nobody gets it back by
-    staying. Where transactions pay no fee themselves, who leaves pays for all of them.
+    staying. What a sweep costs on the day is our own node's to say (`sweep_sat`). Where
+    transactions pay no fee themselves, who leaves pays for all of them.
     """
     if not terms.is_zero_fee:
         return least_balance_sat(terms) - 1

@@ -467,8 +467,13 @@ def channel(**changes: Any) -> dict[str, Any]:
         "sending_msat": 2_000,
         "receiving_msat": 0,
         "blocks_to_exit_deadline": 4_406,
-        "is_worth_an_exit": True,
     }
+    return found | changes
+
+
+def client_channel(**changes: Any) -> dict[str, Any]:
+    """Return a channel as a client's balance lists it."""
+    found = channel(exit_sat=0, exit_blocks=450, blocks_to_expiry=5_000, is_worth_an_exit=True)
     return found | changes
 
 
@@ -481,7 +486,7 @@ MONEY = (
     "receiving_msat",
 )
 CLIENT_BALANCE = {
-    "channels": [channel(exit_sat=99_752, exit_blocks=450, blocks_to_expiry=5_000)],
+    "channels": [client_channel(exit_sat=99_752)],
     "total": {field: channel()[field] for field in MONEY} | {"exit_sat": 99_752},
 }
 LSP_BALANCES = {

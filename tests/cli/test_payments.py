@@ -155,7 +155,9 @@ def test_a_channel_that_failed_is_loud_wherever_it_is_listed(fake: Any) -> None:
     failed = answers.client_summary(channel_status="failed", channel_failed="it \x1b[31mlied")
     theirs = answers.lsp_summary(channels_failed={"2": "it lied"})
     balance = {
-        "channels": [answers.channel(exit_sat=None, failed="it lied", blocks_to_exit_deadline=0)],
+        "channels": [
+            answers.client_channel(exit_sat=None, failed="it lied", blocks_to_exit_deadline=0)
+        ],
         "total": answers.CLIENT_BALANCE["total"],
     }
     line = CommandLine(fake({"factories": {"factories": [failed]}, "balance": balance}).datadir)
@@ -169,7 +171,7 @@ def test_a_channel_that_failed_is_loud_wherever_it_is_listed(fake: Any) -> None:
 
 def test_why_a_client_stays_beyond_its_deadline_is_said(fake: Any) -> None:
     for is_worth_it in (True, False):
-        channel = answers.channel(
+        channel = answers.client_channel(
             exit_sat=0, blocks_to_exit_deadline=0, is_worth_an_exit=is_worth_it
         )
         balance = {"channels": [channel], "total": answers.CLIENT_BALANCE["total"]}
@@ -197,7 +199,7 @@ def test_that_somebody_leaves_is_said_wherever_a_factory_is_listed(fake: Any) ->
 
 def test_a_channel_that_is_settled_on_chain_shows_no_deadline(fake: Any) -> None:
     balance = {
-        "channels": [answers.channel(exit_sat=5_000, blocks_to_exit_deadline=None)],
+        "channels": [answers.client_channel(exit_sat=5_000, blocks_to_exit_deadline=None)],
         "total": answers.CLIENT_BALANCE["total"],
     }
     line = CommandLine(fake({"balance": balance}).datadir)

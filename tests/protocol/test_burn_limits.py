@@ -8,13 +8,16 @@ from tests.protocol.forge import Victim, rebuilt, scene, victim_with
 from tests.protocol.pump import LEAST_SAT, WANTED_SAT, Pump, PumpNode
 from tests.protocol.refusal import check_refused
 from tests.protocol.test_leaving import QUICK
+from tests.simulation.sim_node import LENIENT
 
 from cromford.factory.kinds import InnerLevels, VertexKind
 from cromford.protocol import events as ev
 from cromford.protocol.facts import Facts
-from cromford.protocol.faults import Rejected
+from cromford.protocol.faults import Refusal, Rejected
+from cromford.protocol.journal.client_candidate import ClientCandidate
 from cromford.protocol.journal.first_commitments import channel_terms_of
 from cromford.protocol.lobby.build import capacity_floor_sat, greeting, plan_build
+from cromford.protocol.opening.verification import ClientFacts, check_terms
 from cromford.protocol.policy import LspPolicy
 from cromford.watch.burnt import BurnLimit, channel_burns_sat
 from cromford.watch.feerates import OwnFees
@@ -104,6 +107,26 @@ def test_an_operator_says_otherwise() -> None:
     assert signs(victim_with(burn_limit=wide), rebuilt(**DEAR))
     narrow = victim_with(burn_limit=BurnLimit(percent=1))
     check_refused(scene().propose, "capacity_sat", received=WANTED_SAT, victim=narrow)
+
+
+def test_a_factory_signed_on_a_dear_day_is_not_measured_by_the_days_after() -> None:
+    """`client verify` repeats the checks; what the node said then it does not know any more."""
+    limit = BurnLimit(percent=25)
+    assert signs(hearing(asks(1_500), victim_with(burn_limit=limit)), rebuilt(**DEAR))
+    state = scene().state
+    assert state.joining is not None
+    facts = ClientFacts(
+        network=state.config.network,
+        policy=replace(LENIENT, burn_limit=limit),
+        tip_height=scene().tip,
+        known_funding_outpoints=frozenset(),
+    )
+    claim = ClientCandidate(join=state.joining.join, propose=rebuilt(**DEAR))
+    assert check_terms(claim, facts).tree_feerate_sat_per_kw == 15_000
+    with pytest.raises(Refusal, match="tree_feerate_sat_per_kw: expected at most 5000"):
+        check_terms(claim, replace(facts, fees=OwnFees()))
+    with pytest.raises(Refusal, match="capacity_sat: expected at least 247740"):
+        check_terms(claim, replace(facts, policy=LENIENT))
 
 
 def signs(victim: Victim, propose: m.Propose) -> bool:

@@ -5,7 +5,7 @@ what the LSP sent. It signs the bytes it computed, never the bytes it was sent.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from cromford.bitcoin.block import Coin
 from cromford.bitcoin.network import Network
@@ -32,6 +32,7 @@ from cromford.protocol.opening.verification_channel import (
     check_burns,
     check_capacity,
     check_channel_offer,
+    check_feerate,
     check_first_commitments,
     check_is_relayed,
     check_max_cltv,
@@ -46,13 +47,21 @@ from cromford.wire.messages import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientFacts:
-    """What a client measures a proposal against: what it knows itself, not from the LSP."""
+    """What a client measures a proposal against: what it knows itself, not from the LSP.
+
+    Attributes:
+        network: Its own.
+        policy: Its operator's.
+        tip_height: Of its own chain, when the proposal came.
+        known_funding_outpoints: Those that it was proposed before.
+        fees: What its own node said then; None if that is not known any more.
+    """
 
     network: Network
     policy: ClientPolicy
     tip_height: int
     known_funding_outpoints: frozenset[OutPoint]
-    fees: OwnFees = field(default_factory=OwnFees)  # What its own node says.
+    fees: OwnFees | None = None
 
 
 def check_equal(field: str, *, expected: object, received: object) -> None:
@@ -100,7 +109,9 @@ def check_terms(claim: ClientCandidate, facts: ClientFacts) -> FactoryTerms:
         "capacity_sat", (claim.join.capacity_least_sat, claim.join.capacity_sat), capacity_sat
     )
     check_capacity(terms, capacity_sat)
-    check_burns(terms, capacity_sat, limit=facts.policy.burn_limit, fees=facts.fees)
+    if facts.fees is not None:
+        check_feerate(terms, limit=facts.policy.burn_limit, fees=facts.fees)
+    check_burns(terms, capacity_sat, limit=facts.policy.burn_limit)
     return terms
 
 
@@ -165,7 +176,8 @@ def check_proposal(
         plan = plan_of(terms)
     except InvalidTerms as error:
         raise Refusal(error.field, expected=error.expected, received=error.received) from error
-    check_is_relayed(terms, plan, min_relay_sat_per_kw=facts.fees.min_relay_sat_per_kw)
+    fees = facts.fees or OwnFees()
+    check_is_relayed(terms, plan, min_relay_sat_per_kw=fees.min_relay_sat_per_kw)
     path = plan.path_to(propose.client)
     check_range("layers", (1, facts.policy.layers_max), len(path))
     check_max_cltv(

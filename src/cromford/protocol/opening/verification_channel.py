@@ -44,12 +44,11 @@ def check_capacity(terms: FactoryTerms, capacity_sat: int) -> None:
         )
 
 
-def check_burns(terms: FactoryTerms, capacity_sat: int, *, limit: BurnLimit, fees: OwnFees) -> None:
-    """Check that leaving burns no more than our own policy lets it.
+def check_feerate(terms: FactoryTerms, *, limit: BurnLimit, fees: OwnFees) -> None:
+    """Check that the tree's feerate is not too far above what our own node asks for.
 
     Raises:
-        Refusal: Naming the feerate, if it is too far above what our own node asks for; or the
-            capacity, if leaving would burn too much of it.
+        Refusal: Naming the feerate.
     """
     feerate, most = terms.tree_feerate_sat_per_kw, limit.feerate_max_sat_per_kw(fees)
     if feerate > most:
@@ -59,13 +58,21 @@ def check_burns(terms: FactoryTerms, capacity_sat: int, *, limit: BurnLimit, fee
             "our own node)",
             received=feerate,
         )
+
+
+def check_burns(terms: FactoryTerms, capacity_sat: int, *, limit: BurnLimit) -> None:
+    """Check that leaving burns no more of a channel than our own policy lets it.
+
+    Raises:
+        Refusal: Naming the capacity.
+    """
     channel = channel_terms_of(terms)
     least_sat = limit.capacity_min_sat(channel)
     if capacity_sat < least_sat:
         raise Refusal(
             "capacity_sat",
             expected=f"at least {least_sat} (leaving burns {channel_burns_sat(channel)} at "
-            f"{feerate} sat/kw; {limit.percent} % may be burnt)",
+            f"{terms.tree_feerate_sat_per_kw} sat/kw; {limit.percent} % may be burnt)",
             received=capacity_sat,
         )
 

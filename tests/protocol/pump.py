@@ -25,6 +25,7 @@ from tests.simulation.sim_node import CLIENT_ROLE, Crash, SimNode, durable
 from cromford import effects as fx
 from cromford.bitcoin.tx import Tx
 from cromford.daemon.driver import Role
+from cromford.factory.terms import FeePolicy
 from cromford.protocol import events as ev
 from cromford.protocol.journal.client_attempt import BelowSent, ClientAttempt, Complete, RootSent
 from cromford.protocol.journal.factory import Factory
@@ -35,6 +36,7 @@ from cromford.wallet.account import RECEIVE
 from cromford.wire import messages as m
 
 COIN_SAT: Final = 10_000_000
+N_CHILDREN, CHILD_SAT = 12, 60_000  # Where nothing pays for itself, each client has such coins.
 STEPS_MAX: Final = 5_000
 WANTED_SAT: Final = 100_000
 LEAST_SAT: Final = 50_000
@@ -156,6 +158,10 @@ class Pump:
         self.by_id = {node.node_id: node for node in (self.lsp, *self.clients)}
         for _ in range(3):
             self.chain.fund(self.lsp.state.wallet.next_script(RECEIVE), COIN_SAT)
+        if self.policy.fee_policy is FeePolicy.EPHEMERAL:
+            for client in self.clients:
+                for _ in range(N_CHILDREN):
+                    self.chain.fund(client.state.wallet.next_script(RECEIVE), CHILD_SAT)
         self.sync()
         for client in self.clients:
             self.connect(client)

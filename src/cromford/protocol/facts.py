@@ -30,6 +30,9 @@ class Directory(Protocol):
     def has_coins(self, outpoints: Sequence[OutPoint]) -> bool:
         """Say whether the wallet has all these coins, in a block and unspent."""
 
+    def n_free_coins(self) -> int:
+        """Return how many coins of the wallet are in a block, unspent, and set aside for nobody."""
+
     def obstacle(
         self,
         stream: str,
@@ -59,6 +62,9 @@ class _Nowhere:
 
     def has_coins(self, outpoints: Sequence[OutPoint]) -> bool:
         return not outpoints
+
+    def n_free_coins(self) -> int:
+        return 0
 
     def obstacle(
         self,

@@ -115,6 +115,7 @@ def on_coins(turn: Turn[ClientState], event: ev.CoinsLookedUp) -> None:
         policy=state.config.policy,
         tip_height=state.chain.height,
         fees=turn.facts.fees,
+        coins_sat=sum(coin.txout.amount_sat for coin in state.wallet.free(state.chain.height)),
         known_funding_outpoints=frozenset(
             other.funding_outpoint for other in state.attempts.values() if other.is_checked
         ),

@@ -32,6 +32,7 @@ from cromford.protocol.opening.verification_channel import (
     check_burns,
     check_capacity,
     check_channel_offer,
+    check_coins,
     check_feerate,
     check_first_commitments,
     check_is_relayed,
@@ -55,6 +56,7 @@ class ClientFacts:
         tip_height: Of its own chain, when the proposal came.
         known_funding_outpoints: Those that it was proposed before.
         fees: What its own node said then; None if that is not known any more.
+        coins_sat: What its free coins held then; None if that is not known any more.
     """
 
     network: Network
@@ -62,6 +64,7 @@ class ClientFacts:
     tip_height: int
     known_funding_outpoints: frozenset[OutPoint]
     fees: OwnFees | None = None
+    coins_sat: int | None = None
 
 
 def check_equal(field: str, *, expected: object, received: object) -> None:
@@ -190,6 +193,8 @@ def check_proposal(
     check_channel_offer(candidate.channel, own=own_offer)
     branch = claim.branch
     check_funding_output(funding_tx, branch)
+    if facts.coins_sat is not None:
+        check_coins(branch, fees=fees, coins_sat=facts.coins_sat)
     for vertex, sent in zip(branch.vertices, candidate.vertices, strict=True):
         if vertex.is_static:
             name = f"kickoff_{vertex.first.shape.name}"

@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import fields
 
+from cromford.bitcoin.replacement import FeeAndWeight
 from cromford.channel.errors import InvalidChannelTerms
-from cromford.channel.terms import MSAT_PER_SAT, Party
+from cromford.channel.terms import COMMITMENT_WEIGHT, MSAT_PER_SAT, Party
 from cromford.crypto.keys import is_pubkey
+from cromford.factory.branch import Branch
 from cromford.factory.kinds import VertexKind
 from cromford.factory.shape import PlannedVertex
-from cromford.factory.terms import FactoryTerms
+from cromford.factory.terms import FactoryTerms, FeePolicy
 from cromford.protocol.faults import Refusal
 from cromford.protocol.htlc_blocks import payment_blocks
 from cromford.protocol.journal.first_commitments import (
@@ -16,8 +18,10 @@ from cromford.protocol.journal.first_commitments import (
     channel_terms_of,
     least_capacity_sat,
 )
+from cromford.watch.bumping import BLANK_SIGNATURE
 from cromford.watch.burnt import BurnLimit, channel_burns_sat, own_sat_per_kw
-from cromford.watch.feerates import OwnFees
+from cromford.watch.children_cost import children_cost
+from cromford.watch.feerates import SWEEP_BLOCKS, OwnFees
 from cromford.watch.relayed import too_cheap
 from cromford.wire.messages import ChannelOffer
 
@@ -150,3 +154,27 @@ def check_first_commitments(channel: ChannelSetting) -> None:
                 expected="a commitment that can be built",
                 received=error,
             ) from error
+
+
+def check_coins(branch: Branch, *, fees: OwnFees, coins_sat: int) -> None:
+    """Refuse a way out that pays nothing itself, if our coins do not pay for it today.
+
+    For the branch and an empty commitment, at the rate of a day, one after the other.
+
+    Raises:
+        Refusal: Naming the fee policy, and what coins have to hold.
+    """
+    if branch.terms.fee_policy is not FeePolicy.EPHEMERAL:
+        return
+    weights = [node.tx.with_witnesses((BLANK_SIGNATURE,)).weight for node in branch.nodes]
+    cost = children_cost(
+        [FeeAndWeight(0, weight) for weight in (*weights, COMMITMENT_WEIGHT)],
+        feerate_sat_per_kw=fees.within(SWEEP_BLOCKS),
+        mempool_min_sat_per_kw=fees.mempool_min_sat_per_kw,
+    )
+    if coins_sat < cost.coin_sat:
+        raise Refusal(
+            "fee_policy",
+            expected=f"ephemeral with coins of at least {cost.coin_sat} sat for the way out",
+            received=f"coins of {coins_sat} sat",
+        )

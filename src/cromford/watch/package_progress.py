@@ -1,0 +1,150 @@
+"""How far an exit package is on chain, and what is published of it next. Pure.
+
+All of it follows from which output of the path is unspent, and since when. So it goes on from any
+half-published state, whoever published it, and a reorganisation takes nothing but its own blocks.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from cromford.bitcoin.block import Coin
+from cromford.bitcoin.tx import OutPoint
+from cromford.factory.exit_path import ExitStep
+from cromford.watch.package import COMMITMENT_STEP, ExitPackage, delay_of
+from cromford.watch.remaining import Remaining
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PathPlace:
+    """Where a path is: its newest output that is unspent in a block.
+
+    Attributes:
+        n_confirmed: How many of its transactions are on chain.
+        height: Where the newest of them confirmed, or the funding.
+        is_channel_spent: Whether the channel's own output was spent; the path is on chain then.
+    """
+
+    n_confirmed: int
+    height: int
+    is_channel_spent: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishNow:
+    """This transaction can be in the next block."""
+
+    step: ExitStep
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AwaitDelay:
+    """Its parent is on chain; it can be in the block at `height` at the earliest (BIP 68)."""
+
+    step: ExitStep
+    height: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AwaitDeadline:
+    """Nothing has to be published before the exit deadline, `height`."""
+
+    step: ExitStep
+    height: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PathOnChain:
+    """The channel's output is on chain since `height`, and nothing is left to publish."""
+
+    height: int
+    is_channel_spent: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NothingFound:
+    """No output of the path is unspent in a block.
+
+    The funding is not confirmed, or something else was published, as a sweep after the expiry.
+    """
+
+
+PackageAction = PublishNow | AwaitDelay | AwaitDeadline | PathOnChain | NothingFound
+NOTHING_FOUND: Final = NothingFound()
+
+
+def place_of(
+    package: ExitPackage, coins: Mapping[OutPoint, Coin], *, tip_height: int
+) -> PathPlace | None:
+    """Return where a path is; None if nothing of it is an unspent output.
+
+    Args:
+        package: The path.
+        coins: Unspent outputs in blocks: of the path's, and of the last transaction's, those there
+            are.
+        tip_height: The height of the block after which they are unspent.
+    """
+    for n, outpoint in enumerate(package.path_outpoints):
+        coin = coins.get(outpoint)
+        if coin is not None:
+            return PathPlace(n_confirmed=n, height=tip_height - coin.confirmations + 1)
+    # The leaf has other outputs, which tell where it is after the channel's was spent.
+    for outpoint in package.txs[-1].outpoints:
+        coin = coins.get(outpoint)
+        if coin is not None:
+            return PathPlace(
+                n_confirmed=len(package.txs),
+                height=tip_height - coin.confirmations + 1,
+                is_channel_spent=True,
+            )
+    return None
+
+
+def remaining_at(package: ExitPackage, place: PathPlace | None, *, tip_height: int) -> Remaining:
+    """Return how long an exit may still take, and until when it must begin.
+
+    Of what is above the newest transaction only that it is on chain is known: it counts as not
+    older than that one, so the deadline is never told too late.
+    """
+    n_confirmed = 0 if place is None else place.n_confirmed
+    height = 0 if place is None else place.height
+    confirmed = {tx.txid: height for tx in package.txs[:n_confirmed]}
+    return package.remaining(confirmed=confirmed, tip_height=tip_height)
+
+
+def next_package_action(
+    package: ExitPackage,
+    place: PathPlace | None,
+    *,
+    tip_height: int,
+    highest_height: int | None = None,
+    is_begun: bool,
+) -> PackageAction:
+    """Return what is done next with a package.
+
+    Until the exit deadline nothing is, whoever else leaves by a part of the path, but for one
+    thing: once a kickoff is on chain, its latest state has to follow. A package with a commitment
+    is one of an exit that was started.
+
+    Args:
+        package: The package.
+        place: Where its path is.
+        tip_height: The height of the block after which that was so.
+        highest_height: Of the highest block that is known to exist; None for the tip's.
+        is_begun: Whether the exit is to go on to its end, before the deadline, too.
+    """
+    if place is None:
+        return NOTHING_FOUND
+    if place.is_channel_spent or place.n_confirmed == len(package.steps):
+        return PathOnChain(height=place.height, is_channel_spent=place.is_channel_spent)
+    step = package.steps[place.n_confirmed]
+    earliest = place.height + max(step.delay_blocks, 1)
+    is_state = step.name != COMMITMENT_STEP and delay_of(step.tx) is not None
+    if not (is_begun or is_state or package.commitment is not None):
+        known_height = tip_height if highest_height is None else max(tip_height, highest_height)
+        deadline = remaining_at(package, place, tip_height=tip_height).exit_deadline_height
+        if deadline is not None and known_height < deadline:
+            return AwaitDeadline(step=step, height=deadline)
+    if tip_height + 1 >= earliest:
+        return PublishNow(step=step)
+    return AwaitDelay(step=step, height=earliest)

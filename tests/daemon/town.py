@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cromford.adapters.peer_address import parse_peer_address
+from cromford.agent.agentd import AgentDaemon
+from cromford.agent.options import AgentOptions
 from cromford.bitcoin.network import REGTEST
 from cromford.daemon.api.rpc import SOCKET_NAME, RpcClient, RpcFailure
 from cromford.daemon.clientd import ClientDaemon
@@ -60,7 +62,7 @@ class Town:
     fallback_sat_per_kw: int = FALLBACK_SAT_PER_KW  # What a client's own transactions pay.
     lsp_address: str = ""
     mining_address: str = ""
-    running: dict[str, tuple[LspDaemon | ClientDaemon, asyncio.Task[None]]] = field(
+    running: dict[str, tuple[LspDaemon | ClientDaemon | AgentDaemon, asyncio.Task[None]]] = field(
         default_factory=dict
     )
 
@@ -101,8 +103,21 @@ class Town:
         )
         await self._start(name, daemon, is_synced=is_synced)
 
+    async def start_agent(self, name: str = "agent") -> None:
+        options = AgentOptions(
+            datadir=self.base / name,
+            network=REGTEST,
+            chain=self.chain(),
+            poll_seconds=POLL_SECONDS,
+        )
+        await self._start(name, AgentDaemon(options))
+
     async def _start(
-        self, name: str, daemon: LspDaemon | ClientDaemon, *, is_synced: bool = True
+        self,
+        name: str,
+        daemon: LspDaemon | ClientDaemon | AgentDaemon,
+        *,
+        is_synced: bool = True,
     ) -> None:
         self.running[name] = (daemon, asyncio.create_task(daemon.run()))
         await self.until(name, "status", lambda status: status["synced"] or not is_synced)

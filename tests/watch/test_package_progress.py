@@ -20,6 +20,7 @@ from cromford.watch.package_progress import (
     PathOnChain,
     PathPlace,
     PublishNow,
+    is_due,
     next_package_action,
     place_of,
     remaining_at,
@@ -59,6 +60,11 @@ class Ledger:
         }
         return place_of(self.package, coins, tip_height=self.tip_height)
 
+    def is_due(self, highest_height: int = 0) -> bool:
+        return is_due(
+            self.package, self.place, tip_height=self.tip_height, highest_height=highest_height
+        )
+
     def action(self, *, is_begun: bool = True) -> PackageAction:
         return next_package_action(
             self.package, self.place, tip_height=self.tip_height, is_begun=is_begun
@@ -96,22 +102,14 @@ def test_it_begins_at_the_exit_deadline_and_not_a_block_before(which: tuple[int,
     deadline = signed_branches(which[0])[which[1] - 1].branch.exit_deadline_height
     ledger = Ledger(made)
     ledger.tip_height = deadline - 1
+    assert not ledger.is_due()
     assert ledger.action(is_begun=False) == AwaitDeadline(step=made.steps[0], height=deadline)
     assert ledger.action() == PublishNow(step=made.steps[0])
+    assert ledger.is_due(deadline)  # The highest block that is known to exist tells the time.
     ledger.mine()
-    assert ledger.action(is_begun=False) == PublishNow(step=made.steps[0])
-
-
-def test_the_highest_block_that_is_known_to_exist_tells_the_deadline() -> None:
-    ledger = Ledger(package(5, 3))
-    due = next_package_action(
-        ledger.package,
-        ledger.place,
-        tip_height=TIP,
-        highest_height=ledger.package.expiry_height,
-        is_begun=False,
-    )
-    assert due == PublishNow(step=ledger.package.steps[0])
+    assert ledger.is_due()
+    ledger.unspent.clear()
+    assert not ledger.is_due()
 
 
 def test_who_leaves_by_a_part_of_the_path_takes_nobody_along() -> None:
@@ -136,6 +134,7 @@ def test_who_leaves_by_a_part_of_the_path_takes_nobody_along() -> None:
     assert left.exit_deadline_height is not None
     assert whole.exit_deadline_height is not None
     assert left.exit_deadline_height == whole.exit_deadline_height + 12 + delay
+    assert not ledger.is_due()
     expected = AwaitDeadline(step=made.steps[2], height=left.exit_deadline_height)
     assert ledger.action(is_begun=False) == expected
     assert ledger.action(is_begun=True) == PublishNow(step=made.steps[2])
@@ -146,14 +145,17 @@ def test_an_exit_that_was_started_is_ended_with_the_commitment_at_once() -> None
     ledger = Ledger(made)
     assert made.commitment is not None
     for step in made.steps:
-        while not isinstance(action := ledger.action(is_begun=False), PublishNow):
+        assert ledger.is_due()
+        while not isinstance(action := ledger.action(), PublishNow):
             assert isinstance(action, AwaitDelay)
             ledger.mine()
         assert action.step == step
         ledger.mine(step.tx)
     assert made.steps[-1].tx == made.commitment
-    end = ledger.action(is_begun=False)
-    assert end == PathOnChain(height=ledger.tip_height - 1, is_channel_spent=True)
+    assert not ledger.is_due()
+    end = PathPlace(n_confirmed=len(made.steps), height=ledger.tip_height, is_channel_spent=True)
+    assert ledger.place == end
+    assert ledger.action() == PathOnChain(height=ledger.tip_height, is_channel_spent=True)
 
 
 @pytest.mark.parametrize("which", [(1, 1), (2, 1), (4, 3)])

@@ -6,6 +6,7 @@ from typing import Any, Final
 import click
 
 from cromford.bitcoin.network import MAINNET
+from cromford.cli import exit_package
 from cromford.cli.asking import confirm
 from cromford.cli.configuration.run_options import MAINNET_WARNING, client_options
 from cromford.cli.configuration.settings import flags_of
@@ -173,6 +174,10 @@ def verify(invocation: Invocation, factory_id: str | None) -> None:
 @command.group(name="exit")
 def exit_group() -> None:
     """Leave a factory by publishing the client's own branch."""
+
+
+exit_group.add_command(exit_package.export)
+exit_group.add_command(exit_package.broadcast)
 
 
 @exit_group.command()

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from typing import Final
 
 from cromford.adapters.chain_check import ChainMismatch
+from cromford.agent import agentd
+from cromford.agent.options import AgentOptions
 from cromford.cli.failures import EXIT_AUTHENTICATION, CommandFailed
 from cromford.cli.seed_failures import seed_failures
 from cromford.daemon import clientd, lspd
@@ -40,11 +42,24 @@ def run_client(options: ClientOptions) -> None:
         clientd.run(options)
 
 
+def run_agent(options: AgentOptions) -> None:
+    """Run an exit agent until it is told to stop.
+
+    Raises:
+        CommandFailed: If it cannot run.
+    """
+    with _startup_failures("agent"):
+        agentd.run(options)
+
+
 @contextmanager
 def _startup_failures(role: str) -> Iterator[None]:
     """Turn what the world can do to a daemon into errors that say what to do."""
     try:
-        with seed_failures(role, passphrase_flag="--seed-passphrase-file"):  # noqa: S106 - a flag
+        with (
+            node_failures(),
+            seed_failures(role, passphrase_flag="--seed-passphrase-file"),  # noqa: S106 - a flag
+        ):
             yield
     except SocketInUse as error:
         raise CommandFailed(
@@ -52,6 +67,19 @@ def _startup_failures(role: str) -> Iterator[None]:
             str(error),
             remediation="Each daemon needs a data directory of its own: see --datadir.",
         ) from error
+    except OSError as error:
+        raise CommandFailed("system", str(error)) from error
+
+
+@contextmanager
+def node_failures() -> Iterator[None]:
+    """Turn a node that does not fit into errors that say what to do.
+
+    Raises:
+        CommandFailed: If it is the wrong one, or does not let us in.
+    """
+    try:
+        yield
     except ChainMismatch as error:
         raise CommandFailed(
             "chain_mismatch",
@@ -69,5 +97,3 @@ def _startup_failures(role: str) -> Iterator[None]:
             "the node, rpcallowip.",
             exit_code=EXIT_AUTHENTICATION,
         ) from error
-    except OSError as error:
-        raise CommandFailed("system", str(error)) from error

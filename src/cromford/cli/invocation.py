@@ -124,7 +124,7 @@ def datadir_option(command: _Command) -> _Command:
         type=click.Path(file_okay=False, path_type=Path),
         expose_value=False,
         callback=_take_datadir,
-        help=f"Where the daemon keeps its data.  [default: {HOME}/lsp or {HOME}/client]",
+        help=f"Where the daemon keeps its data.  [default: {HOME}/ROLE: lsp, client or agent]",
     )(command)
 
 

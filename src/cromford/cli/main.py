@@ -21,6 +21,7 @@ class _Entry(NamedTuple):
 COMMANDS: Final = {
     "lsp": _Entry("cromford.cli.lsp", "Run an LSP: build factories, forward payments."),
     "client": _Entry("cromford.cli.client", "Run a client: join a factory, pay, verify, leave."),
+    "agent": _Entry("cromford.cli.agent", "Run an exit agent: publish other people's exits."),
     "regtest": _Entry("cromford.cli.regtest", "Run a Bitcoin regtest node, never for real money."),
     "config": _Entry("cromford.cli.config", "Check and show the configuration."),
     "demo": _Entry("cromford.cli.demo", "Build a factory on this machine and show it."),

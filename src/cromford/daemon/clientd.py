@@ -22,6 +22,7 @@ from cromford.daemon.signing import derive_keys
 from cromford.daemon.views import client as views
 from cromford.daemon.views.channels import money_samples
 from cromford.daemon.views.exit import exit_plan
+from cromford.daemon.views.exit_package import exit_package
 from cromford.daemon.views.exit_status import exit_status
 from cromford.ports import BlockRef, ChainUnavailable
 from cromford.protocol import client
@@ -157,6 +158,7 @@ class ClientDaemon(Daemon[ClientState]):
             "factories": without_params(self._factories),
             "factory": self._factory,
             "verify": self._verify,
+            "exit_export": self._exit_export,
             "exit_plan": self._exit_plan,
             "exit_start": self._exit_start,
             "exit_status": self._exit_status,
@@ -249,6 +251,9 @@ class ClientDaemon(Daemon[ClientState]):
                 for verdict in verdicts
             ],
         }
+
+    async def _exit_export(self, params: dict[str, Any]) -> object:
+        return exit_package(self.driver.state, self._complete(params), self.network)
 
     async def _exit_plan(self, params: dict[str, Any]) -> object:
         attempt = self._complete(params)

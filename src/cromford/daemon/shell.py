@@ -16,7 +16,6 @@ from typing import Any, Final, Generic, TypeVar
 
 from cromford import __version__
 from cromford import effects as fx
-from cromford.adapters.bitcoind import BitcoindChain
 from cromford.adapters.chain_check import ChainMismatch, check_node
 from cromford.adapters.noise import NodeIdentity
 from cromford.adapters.sqlite import Journal
@@ -32,13 +31,14 @@ from cromford.daemon.chain_effects import ChainEffects
 from cromford.daemon.chain_following import ChainFollowing
 from cromford.daemon.checkpoints import Checkpoints
 from cromford.daemon.committer import Committer
+from cromford.daemon.connecting import connect_chain
 from cromford.daemon.deadlines import Deadlines, Due
 from cromford.daemon.driver import Driver, Role, Undecided
 from cromford.daemon.event_log import EventLog
 from cromford.daemon.failed_decisions import FailedDecisions
 from cromford.daemon.home import open_home, read_passphrase
 from cromford.daemon.metrics import MetricsServer, Sample
-from cromford.daemon.options import ChainOptions, ClientOptions, LspOptions
+from cromford.daemon.options import ClientOptions, LspOptions
 from cromford.daemon.pairing import check_factory_keys, open_keychain
 from cromford.daemon.peers import Peers
 from cromford.daemon.refusals import Refusals
@@ -540,17 +540,3 @@ def _refusal(rejected: Rejected) -> RpcFailure:
         remediation=_REMEDIATIONS.get(rejected.code, ""),
         exit_code=4 if not_found else 1,
     )
-
-
-def connect_chain(options: ChainOptions) -> BitcoindChain:
-    """Return the chain that the options name.
-
-    Raises:
-        OSError: If the password file cannot be read.
-    """
-    if options.cookie_file is not None:
-        return BitcoindChain(options.url, cookie_path=options.cookie_file)
-    if options.user is None or options.password_file is None:
-        raise ValueError("chain: a cookie file, or a user and a password file")
-    password = options.password_file.read_text(encoding="utf-8").strip()
-    return BitcoindChain(options.url, user=options.user, password=password)

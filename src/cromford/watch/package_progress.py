@@ -80,23 +80,26 @@ def place_of(
 
     Args:
         package: The path.
-        coins: Unspent outputs in blocks: of the path's, and of the last transaction's, those there
-            are.
+        coins: Unspent outputs in blocks: those there are of what the package's transactions pay.
         tip_height: The height of the block after which they are unspent.
     """
     for n, outpoint in enumerate(package.path_outpoints):
         coin = coins.get(outpoint)
         if coin is not None:
             return PathPlace(n_confirmed=n, height=tip_height - coin.confirmations + 1)
-    # The leaf has other outputs, which tell where it is after the channel's was spent.
-    for outpoint in package.txs[-1].outpoints:
-        coin = coins.get(outpoint)
-        if coin is not None:
-            return PathPlace(
-                n_confirmed=len(package.txs),
-                height=tip_height - coin.confirmations + 1,
-                is_channel_spent=True,
-            )
+    # After the channel's output was spent, the others of the leaf still tell where that is.
+    ends = [(len(package.txs), package.txs[-1])]
+    if package.commitment is not None:
+        ends.insert(0, (len(package.steps), package.commitment))
+    for n_confirmed, tx in ends:
+        for outpoint in tx.outpoints:
+            coin = coins.get(outpoint)
+            if coin is not None:
+                return PathPlace(
+                    n_confirmed=n_confirmed,
+                    height=tip_height - coin.confirmations + 1,
+                    is_channel_spent=True,
+                )
     return None
 
 
@@ -112,39 +115,49 @@ def remaining_at(package: ExitPackage, place: PathPlace | None, *, tip_height: i
     return package.remaining(confirmed=confirmed, tip_height=tip_height)
 
 
-def next_package_action(
-    package: ExitPackage,
-    place: PathPlace | None,
-    *,
-    tip_height: int,
-    highest_height: int | None = None,
-    is_begun: bool,
-) -> PackageAction:
-    """Return what is done next with a package.
-
-    Until the exit deadline nothing is, whoever else leaves by a part of the path, but for one
-    thing: once a kickoff is on chain, its latest state has to follow. A package with a commitment
-    is one of an exit that was started.
+def is_due(
+    package: ExitPackage, place: PathPlace | None, *, tip_height: int, highest_height: int
+) -> bool:
+    """Say whether an exit has to go on to its end: it was started, or its deadline is reached.
 
     Args:
         package: The package.
         place: Where its path is.
         tip_height: The height of the block after which that was so.
-        highest_height: Of the highest block that is known to exist; None for the tip's.
-        is_begun: Whether the exit is to go on to its end, before the deadline, too.
+        highest_height: Of the highest block that is known to exist.
+    """
+    if place is None or place.is_channel_spent:
+        return False
+    deadline = remaining_at(package, place, tip_height=tip_height).exit_deadline_height
+    is_reached = deadline is not None and max(tip_height, highest_height) >= deadline
+    return is_reached or package.commitment is not None
+
+
+def next_package_action(
+    package: ExitPackage, place: PathPlace | None, *, tip_height: int, is_begun: bool
+) -> PackageAction:
+    """Return what is done next with a package.
+
+    Until the exit is begun nothing is, whoever else leaves by a part of the path, but for one
+    thing: once a kickoff is on chain, its latest state has to follow.
+
+    Args:
+        package: The package.
+        place: Where its path is.
+        tip_height: The height of the block after which that was so.
+        is_begun: Whether the exit is to go on to its end now: it was due once, or is wished for.
     """
     if place is None:
         return NOTHING_FOUND
     if place.is_channel_spent or place.n_confirmed == len(package.steps):
         return PathOnChain(height=place.height, is_channel_spent=place.is_channel_spent)
     step = package.steps[place.n_confirmed]
-    earliest = place.height + max(step.delay_blocks, 1)
     is_state = step.name != COMMITMENT_STEP and delay_of(step.tx) is not None
-    if not (is_begun or is_state or package.commitment is not None):
-        known_height = tip_height if highest_height is None else max(tip_height, highest_height)
+    if not (is_begun or is_state):
         deadline = remaining_at(package, place, tip_height=tip_height).exit_deadline_height
-        if deadline is not None and known_height < deadline:
+        if deadline is not None:
             return AwaitDeadline(step=step, height=deadline)
+    earliest = place.height + max(step.delay_blocks, 1)
     if tip_height + 1 >= earliest:
         return PublishNow(step=step)
     return AwaitDelay(step=step, height=earliest)

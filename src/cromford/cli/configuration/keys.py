@@ -21,7 +21,7 @@ from cromford.cli.configuration.kinds import (
     Number,
     Text,
 )
-from cromford.cli.configuration.role_keys import CLIENT_KEYS, LSP_KEYS
+from cromford.cli.configuration.role_keys import AGENT_KEYS, CLIENT_KEYS, LSP_KEYS
 from cromford.daemon.logs import LOG_FORMATS, LOG_LEVELS
 from cromford.daemon.options import LOG_FORMAT, LOG_LEVEL, POLL_SECONDS
 from cromford.watch.feerates import FALLBACK_SAT_PER_KW
@@ -39,6 +39,7 @@ SECTIONS: Final = {
     "seed": "The seed file.",
     "lsp": "An LSP: where it listens, what it offers, how it builds. Only `lsp run` reads these.",
     "client": "A client: its LSP, and the terms it signs. Only `client run` reads these.",
+    "agent": "An exit agent. Only `agent run` reads these.",
 }
 
 _CHAIN: Final = (
@@ -155,4 +156,4 @@ _DAEMON: Final = (
     ),
 )
 
-KEYS: Final = (*_CHAIN, *_DAEMON, *LSP_KEYS, *CLIENT_KEYS)
+KEYS: Final = (*_CHAIN, *_DAEMON, *LSP_KEYS, *CLIENT_KEYS, *AGENT_KEYS)

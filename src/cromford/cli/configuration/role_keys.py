@@ -4,6 +4,7 @@ from decimal import Decimal
 from typing import Final
 
 from cromford.adapters.places import CONNECTIONS_MAX, PER_ADDRESS_MAX, STRANGERS_MAX
+from cromford.agent.options import PACKAGES_MAX
 from cromford.bitcoin.fees import SAT_PER_KW_OF_SAT_PER_VB
 from cromford.bitcoin.timelock import DELAY_BLOCKS_MAX
 from cromford.bitcoin.tx import MAX_MONEY_SAT
@@ -29,6 +30,7 @@ from cromford.factory.terms import N_CLIENTS_MAX, FeePolicy
 from cromford.protocol.policy import ClientPolicy, LspPolicy
 from cromford.signing.nonces import POOL_SIZE_MIN
 
+PACKAGES_LIMIT: Final = 100_000  # Each is asked for at every block.
 LISTEN_DEFAULT: Final = ("127.0.0.1", 9750)
 DEADLINE_SECONDS_MAX: Final = 600
 FEE_MAX: Final = 0xFFFF_FFFF  # As wide as BOLT 7's fields.
@@ -449,4 +451,14 @@ CLIENT_KEYS: Final = (
         "Blocks after which a channel that failed is left, if it is worth an exit.",
     ),
     *_range_keys(),
+)
+AGENT_KEYS: Final = (
+    Key(
+        section="agent",
+        name="packages_max",
+        kind=Integer(1, PACKAGES_LIMIT),
+        default=PACKAGES_MAX,
+        help="Packages that the agent holds at most.",
+        flag="--packages-max",
+    ),
 )

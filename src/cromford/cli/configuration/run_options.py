@@ -8,6 +8,7 @@ from typing import Any, Final
 import click
 
 from cromford.adapters.places import Limits
+from cromford.agent.options import AgentOptions
 from cromford.bitcoin.network import MAINNET, NETWORKS, SIGNET, Network
 from cromford.cli.configuration.kinds import sat_per_kw
 from cromford.cli.configuration.role_keys import CLIENT_RANGES
@@ -92,6 +93,26 @@ def client_options(values: Values, datadir: Path) -> ClientOptions:
             remediation="Leave the default; anything goes on regtest, where nothing can be lost.",
             exit_code=EXIT_USAGE,
         ) from error
+
+
+def agent_options(values: Values, datadir: Path) -> AgentOptions:
+    """Return what an exit agent is started with.
+
+    Raises:
+        click.UsageError: If two values do not go together.
+        CommandFailed: If mainnet was not allowed.
+    """
+    network = allowed_network(values)
+    return AgentOptions(
+        datadir=datadir.absolute(),
+        network=network,
+        chain=chain_of(values, network),
+        packages_max=values["agent.packages_max"],
+        poll_seconds=float(values["chain.poll_seconds"]),
+        log_level=values["log.level"],
+        log_format=values["log.format"],
+        signet_challenge=signet_challenge(values, network),
+    )
 
 
 def _shared(values: Values, datadir: Path) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""The exit agent: publishes other people's exits at their deadlines. It has no key of theirs."""

@@ -1,0 +1,117 @@
+"""Publish one package by hand, with a node and without a daemon: `client exit broadcast`."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Final
+
+from cromford.adapters.chain_check import check_node
+from cromford.agent.looking import Sight, look, publish
+from cromford.agent.views import package_state, package_summary
+from cromford.bitcoin.network import Network
+from cromford.daemon.connecting import connect_chain
+from cromford.daemon.options import ChainOptions
+from cromford.ports import Chain, ChainUnavailable, CredentialsRefused
+from cromford.watch.package import ExitPackage
+from cromford.watch.package_progress import PublishNow, next_package_action
+from cromford.watch.remaining import SETTLED_DEPTH
+
+RETRY_SECONDS: Final = 5.0
+
+
+@contextlib.asynccontextmanager
+async def node_of(
+    options: ChainOptions, network: Network, *, signet_challenge: str | None
+) -> AsyncIterator[Chain]:
+    """Give the node that the options name, once it has shown that it is of this network.
+
+    Raises:
+        ChainMismatch: If it is not, or is too old.
+        CredentialsRefused: If it does not let us in.
+        ChainUnavailable: If it does not answer.
+    """
+    async with connect_chain(options) as chain:
+        await check_node(chain, network, signet_challenge=signet_challenge)
+        yield chain
+
+
+async def broadcast_once(chain: Chain, package: ExitPackage) -> dict[str, Any]:
+    """Publish what can be in the next block; return what was found, done, and is next.
+
+    Raises:
+        InvalidPackage: If the funding's output is not what the package says it is.
+        ChainUnavailable: If the node does not answer.
+    """
+    sight = await look(chain, package)
+    action = next_package_action(package, sight.place, tip_height=sight.height, is_begun=True)
+    refused = None
+    if isinstance(action, PublishNow):
+        refused = await publish(chain, action.step)
+    is_unspent = sight.place is not None and sight.place.n_confirmed == 0
+    return {
+        **package_summary(package),
+        # Once it is spent, no node without an index tells what the output was.
+        "is_expiry_checked": is_unspent,
+        **package_state(package, sight, action, refused=refused),
+        "is_settled": _is_settled(package, sight),
+    }
+
+
+async def broadcast_to_the_end(
+    chain: Chain,
+    package: ExitPackage,
+    *,
+    poll_seconds: float,
+    told: Callable[[dict[str, Any]], None],
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> dict[str, Any]:
+    """Publish a package block by block, until its channel has been on chain for six blocks.
+
+    Whatever the node refuses is tried again at the next block, and one that does not answer is
+    waited for.
+
+    Args:
+        chain: The node.
+        package: The package.
+        poll_seconds: How often the node is asked for a new block.
+        told: Told what is true after each block that changes something.
+        sleep: Waits for a number of seconds.
+
+    Returns:
+        What is true in the end. Its `status` is `nothing_found` if there was nothing to publish
+        from the beginning.
+
+    Raises:
+        InvalidPackage: As `broadcast_once`.
+        CredentialsRefused: If the node does not let us in any more.
+    """
+    said: object = None
+    seen = None
+    while True:
+        try:
+            tip = (await chain.status()).tip
+            if tip == seen:
+                await sleep(poll_seconds)
+                continue
+            document = await broadcast_once(chain, package)
+            seen = tip
+        except CredentialsRefused:
+            raise
+        except ChainUnavailable:
+            await sleep(RETRY_SECONDS)
+            continue
+        news = document["status"], document["next"]
+        if news != said:
+            told(document)
+        is_over = said is None and document["status"] == "nothing_found"
+        if is_over or document["is_settled"]:
+            return document
+        said = news
+
+
+def _is_settled(package: ExitPackage, sight: Sight) -> bool:
+    place = sight.place
+    if place is None:
+        return False
+    is_whole = place.is_channel_spent or place.n_confirmed == len(package.steps)
+    return is_whole and sight.height - place.height + 1 >= SETTLED_DEPTH

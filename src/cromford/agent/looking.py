@@ -1,0 +1,69 @@
+"""Ask a node how far a package's path is on chain, and hand it what is published next.
+
+A node without an index does not tell where a transaction is, but which outputs are unspent. That is
+enough, so nothing is remembered of the chain and no block is read: a restart, or a reorganisation,
+is one look.
+"""
+
+import logging
+from dataclasses import dataclass
+
+from cromford.bitcoin.tx import OutPoint
+from cromford.factory.exit_path import ExitStep
+from cromford.ports import Chain, Coin, TxRefused
+from cromford.watch.package import ExitPackage
+from cromford.watch.package_progress import PathPlace, place_of
+from cromford.watch.package_reading import check_funding
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sight:
+    """Where a package's path is, after the block at `height`; None if nothing of it was found."""
+
+    height: int
+    place: PathPlace | None
+
+
+async def look(chain: Chain, package: ExitPackage) -> Sight:
+    """Return where a package's path is, as of one block.
+
+    Raises:
+        InvalidPackage: If the funding's output is not what the package says it is.
+        ChainUnavailable: If the node does not answer.
+    """
+    while True:
+        tip = (await chain.status()).tip
+        coins = await _coins(chain, package)
+        if (await chain.status()).tip == tip:
+            return Sight(height=tip.height, place=place_of(package, coins, tip_height=tip.height))
+
+
+async def _coins(chain: Chain, package: ExitPackage) -> dict[OutPoint, Coin]:
+    """Return the first output that is unspent: of the path, of its end, of the leaf."""
+    ends = [] if package.commitment is None else [*package.commitment.outpoints]
+    for outpoint in (*package.path_outpoints, *ends, *package.txs[-1].outpoints):
+        coin = await chain.coin(outpoint)
+        if coin is not None:
+            if outpoint == package.funding_outpoint:
+                check_funding(package, coin.txout)
+            return {outpoint: coin}
+    return {}
+
+
+async def publish(chain: Chain, step: ExitStep) -> str | None:
+    """Hand a transaction to the node; return its word if it is refused.
+
+    Raises:
+        ChainUnavailable: If the node does not answer.
+    """
+    try:
+        await chain.broadcast(step.tx)
+    except TxRefused as refused:
+        _log.warning(
+            "tx_refused name=%s txid=%s reason=%s", step.name, step.tx.txid, refused.reason
+        )
+        return refused.reason
+    _log.info("tx_broadcast name=%s txid=%s", step.name, step.tx.txid)
+    return None

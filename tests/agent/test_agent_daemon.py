@@ -1,0 +1,242 @@
+"""The exit agent for real: a factory on the embedded chain, its client gone for good."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.daemon.test_expiry_sweeps import HASTY, SHORT
+from tests.daemon.town import Town, town
+
+from cromford.daemon.api.rpc import RpcFailure
+from cromford.ports import StoreFailed, StoreInUse
+from cromford.protocol.policy import LspPolicy
+
+DEEP = replace(SHORT, leaf_arity=1)  # Each client has a leaf of its own below the root.
+Scenario = Callable[[Town], Awaitable[None]]
+
+
+def in_town(base: Path, scenario: Scenario, *, lsp_policy: LspPolicy = DEEP) -> None:
+    async def main() -> None:
+        async with town(base, lsp_policy=lsp_policy, client_policy=HASTY) as built:
+            await scenario(built)
+
+    asyncio.run(main())
+
+
+async def exported(t: Town, name: str) -> str:
+    return json.dumps(await t.call(name, "exit_export"))
+
+
+async def held(t: Town) -> dict[str, Any]:
+    """Return the one package that the agent holds."""
+    (package,) = (await t.call("agent", "list"))["packages"]
+    shown: dict[str, Any] = package
+    return shown
+
+
+def waiting(t: Town) -> set[str]:
+    return set(t.node.call("getrawmempool"))
+
+
+def is_unspent(t: Town, outpoint: str) -> bool:
+    txid, vout = outpoint.split(":")
+    return t.node.call("gettxout", txid, int(vout), False) is not None
+
+
+async def mine_to(t: Town, height: int) -> None:
+    await t.mine(height - int(t.node.call("getblockcount")))
+
+
+async def lose_a_client_to_an_agent(t: Town) -> None:
+    """Hand the package of a client to an agent, lose the client, and see its channel on chain.
+
+    With a restart in the middle, and a reorganisation.
+    """
+    await t.build("alice", "bob")
+    channel = (await t.call("alice", "factory"))["channel_outpoint"]
+    package = await exported(t, "alice")
+    await t.start_agent()
+    added = await t.call("agent", "add", package=package)
+    assert (added["added"], added["status"], added["refused"]) == (True, "waiting", None)
+    assert added["channel_outpoint"] == channel
+    assert added["exit_deadline_height"] == added["expiry_height"] - added["exit_blocks"] - 144
+    names = [step["name"] for step in added["steps"]]
+    txids = [step["txid"] for step in added["steps"]]
+    assert names[:3] == ["kickoff_root", "state_root", names[2]]
+    assert len(names) == 4
+    for name in ("alice", "bob"):
+        await t.stop(name)
+
+    # Not a block too early.
+    await mine_to(t, added["exit_deadline_height"] - 1)
+    assert (await held(t))["next"].startswith("publish kickoff_root at height")
+    assert waiting(t) == set()
+    await t.mine(1)
+    assert (await held(t))["status"] == "publishing"
+    assert waiting(t) == {txids[0]}
+
+    # It is off while the delay runs, and goes on when it is back.
+    await t.mine(1, mempool=1)
+    await t.stop("agent")
+    await t.mine(5)
+    assert waiting(t) == set()
+    await t.start_agent()
+    shown = await t.until("agent", "list", lambda a: a["packages"][0]["status"] == "publishing")
+    assert shown["packages"][0]["begun_height"] == added["exit_deadline_height"]
+    await t.mine(1, mempool=1)
+    assert is_unspent(t, f"{txids[1]}:0")
+
+    # A reorganisation takes the state back, and its block is not the one that comes again.
+    t.node.call("invalidateblock", t.node.call("getbestblockhash"))
+    assert not is_unspent(t, f"{txids[1]}:0")
+    await t.mine(2, mempool=1)
+    for _ in range(12):
+        if is_unspent(t, channel):
+            break
+        await t.mine(1)
+    assert is_unspent(t, channel)
+    end = await held(t)
+    assert end["status"] == "on_chain"
+    assert [step["status"] for step in end["steps"]] == ["confirmed"] * 4
+    assert t.node.call("getblockcount") < added["expiry_height"] - 144
+
+
+def test_an_agent_brings_the_channel_of_a_lost_client_on_chain_at_its_deadline(
+    tmp_path: Path,
+) -> None:
+    in_town(tmp_path, lose_a_client_to_an_agent)
+
+
+def test_a_package_that_was_withdrawn_is_never_broadcast(tmp_path: Path) -> None:
+    async def scenario(t: Town) -> None:
+        await t.build("alice", "bob")
+        await t.start_agent()
+        packages = {name: await exported(t, name) for name in ("alice", "bob")}
+        added = {n: await t.call("agent", "add", package=p) for n, p in packages.items()}
+        channels = {name: added[name]["channel_outpoint"] for name in added}
+        for name in ("alice", "bob"):
+            await t.stop(name)
+        deadline = added["alice"]["exit_deadline_height"]
+        await mine_to(t, deadline - 1)
+        answer = await t.call("agent", "withdraw", package_id=added["alice"]["package_id"][:8])
+        assert answer == {
+            "withdrawn": True,
+            "package_id": added["alice"]["package_id"],
+            "begun_height": None,
+        }
+        assert (await held(t))["package_id"] == added["bob"]["package_id"]
+        with pytest.raises(RpcFailure, match="no package begins with"):
+            await t.call("agent", "withdraw", package_id=added["alice"]["package_id"])
+        # Also not by an agent that starts anew, and also not when the other one's way is open.
+        await t.stop("agent")
+        await t.start_agent()
+        seen: set[str] = set()
+        while not is_unspent(t, channels["bob"]):
+            await t.mine(1)
+            seen |= waiting(t)
+            assert t.node.call("getblockcount") < added["bob"]["expiry_height"]
+        await t.mine(20)
+        alone = {step["txid"] for step in added["alice"]["steps"]} - {
+            step["txid"] for step in added["bob"]["steps"]
+        }
+        assert len(alone) == 2
+        assert not alone & (seen | waiting(t))
+        assert seen == {step["txid"] for step in added["bob"]["steps"]}
+        (kickoff, _) = [s for s in added["alice"]["steps"] if s["txid"] in alone]
+        assert t.node.call("gettxout", kickoff["txid"], 0) is None
+
+    in_town(tmp_path, scenario)
+
+
+def test_who_leaves_first_takes_nobody_along_and_the_way_is_open_for_the_others(
+    tmp_path: Path,
+) -> None:
+    """The root is on chain long before the deadline: what is below it waits for its own."""
+
+    async def scenario(t: Town) -> None:
+        await t.build("alice", "bob")
+        await t.start_agent()
+        added = await t.call("agent", "add", package=await exported(t, "alice"))
+        await t.stop("alice")
+        await t.call("bob", "exit_start")
+        bobs = await exported(t, "bob")
+        assert "commitment" in json.loads(bobs)
+        assert (await t.call("bob", "exit_plan"))["steps"][-1]["name"] != "commitment"
+        txids = [step["txid"] for step in added["steps"]]
+        while not is_unspent(t, f"{txids[1]}:0"):
+            await t.mine(1)
+        await t.mine(8)
+        shown = await held(t)
+        assert (shown["status"], shown["begun_height"]) == ("waiting", None)
+        assert shown["exit_deadline_height"] > added["exit_deadline_height"]
+        assert txids[2] not in waiting(t)
+        # What is half published is not taken: nothing says any more when its funding expired.
+        with pytest.raises(RpcFailure, match="to be confirmed and unspent") as refused:
+            await t.call("agent", "add", package=bobs)
+        assert refused.value.code == "funding_not_unspent"
+        await mine_to(t, shown["exit_deadline_height"])
+        assert (await held(t))["begun_height"] == shown["exit_deadline_height"]
+        while not is_unspent(t, shown["channel_outpoint"]):
+            await t.mine(1)
+            assert t.node.call("getblockcount") < added["expiry_height"] - 144
+
+    in_town(tmp_path, scenario)
+
+
+def test_what_is_not_in_order_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+    async def scenario(t: Town) -> None:
+        await t.build("alice")
+        package = await exported(t, "alice")
+        await t.start_agent()
+        before = await t.call("agent", "list")
+        document = json.loads(package)
+        document["funding"]["expiry_height"] += 1
+        edited = json.dumps(document)
+        for given, said in (
+            ("nothing", "package: expected one JSON document"),
+            (edited, "funding.script_pubkey: expected "),
+            (package.replace('"regtest"', '"signet"'), "network: expected regtest"),
+            (package[:-1], "package: expected one JSON document"),
+            ("\ud800", "package: expected UTF-8"),
+        ):
+            with pytest.raises((RpcFailure, UnicodeEncodeError)) as refused:
+                await t.call("agent", "add", package=given)
+            if isinstance(refused.value, RpcFailure):
+                assert refused.value.code == "package_invalid"
+                assert str(refused.value).startswith(said)
+        assert await t.call("agent", "list") == before
+        assert before["packages"] == []
+
+        assert (await t.call("agent", "add", package=package))["added"]
+        assert not (await t.call("agent", "add", package=package))["added"]
+        status = await t.call("agent", "status")
+        assert (status["kind"], status["n_packages"]) == ("coinless", 1)
+        shown = await held(t)
+        assert status["next_deadline_height"] == shown["exit_deadline_height"]
+        assert shown["passes_now"] is True
+        assert status["mempool_min_sat_per_vb"] < shown["lowest_feerate_sat_per_vb"] == 2
+
+    in_town(tmp_path, scenario, lsp_policy=SHORT)
+
+
+def test_a_home_belongs_to_one_daemon(tmp_path: Path) -> None:
+    async def scenario(t: Town) -> None:
+        await t.start_agent()
+        with pytest.raises(StoreInUse):
+            await t.start_agent()
+        with pytest.raises(StoreInUse):
+            await t.start_agent("lsp")
+        await t.stop("agent")
+        with pytest.raises(Exception, match="the journal does not begin with its creation"):
+            await t.start_alone("agent")
+        await t.start_client("alice")
+        await t.stop("alice")
+        with pytest.raises(StoreFailed, match="expected the journal of an agent on regtest"):
+            await t.start_agent("alice")
+        await t.start_agent()
+
+    in_town(tmp_path, scenario)

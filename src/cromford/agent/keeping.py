@@ -137,4 +137,4 @@ class Keeping:
             yield package_id, HeldPackage(package=package, begun_height=begun_height)
 
     def _write(self, *rows: Row) -> None:
-        self._store.replace_checkpoint(Checkpoint(stream=STREAM, n=1, snapshot=b"", rows=rows))
+        self._store.replace_checkpoint(Checkpoint(stream=STREAM, n=0, snapshot=b"", rows=rows))

@@ -62,9 +62,10 @@ class Town:
     fallback_sat_per_kw: int = FALLBACK_SAT_PER_KW  # What a client's own transactions pay.
     lsp_address: str = ""
     mining_address: str = ""
-    running: dict[str, tuple[LspDaemon | ClientDaemon | AgentDaemon, asyncio.Task[None]]] = field(
+    running: dict[str, tuple[LspDaemon | ClientDaemon, asyncio.Task[None]]] = field(
         default_factory=dict
     )
+    agents: dict[str, asyncio.Task[None]] = field(default_factory=dict)
 
     def chain(self) -> ChainOptions:
         return ChainOptions(url=self.node.url, cookie_file=self.node.cookie_file)
@@ -110,22 +111,24 @@ class Town:
             chain=self.chain(),
             poll_seconds=POLL_SECONDS,
         )
-        await self._start(name, AgentDaemon(options))
+        self.agents[name] = asyncio.create_task(AgentDaemon(options).run())
+        await self.until(name, "status", lambda status: status["synced"])
 
     async def _start(
-        self,
-        name: str,
-        daemon: LspDaemon | ClientDaemon | AgentDaemon,
-        *,
-        is_synced: bool = True,
+        self, name: str, daemon: LspDaemon | ClientDaemon, *, is_synced: bool = True
     ) -> None:
         self.running[name] = (daemon, asyncio.create_task(daemon.run()))
         await self.until(name, "status", lambda status: status["synced"] or not is_synced)
 
     async def stop(self, name: str) -> None:
         await self.call(name, "stop")
-        _, task = self.running.pop(name)
+        task = self._task(name)
+        self.running.pop(name, None)
+        self.agents.pop(name, None)
         await task
+
+    def _task(self, name: str) -> asyncio.Task[None]:
+        return self.agents[name] if name in self.agents else self.running[name][1]
 
     async def call(self, name: str, method: str, **params: object) -> Any:
         client = RpcClient(self.base / name / "regtest" / SOCKET_NAME)
@@ -147,7 +150,7 @@ class Town:
         """Ask until it holds."""
         async with asyncio.timeout(STEP_SECONDS):
             while True:
-                _, task = self.running[name]
+                task = self._task(name)
                 if task.done():
                     task.result()
                 with contextlib.suppress(RpcFailure):
@@ -163,7 +166,7 @@ class Town:
                 await asyncio.sleep(POLL_SECONDS)
         self._node("generatetoaddress", n_blocks, self.mining_address)
         height = self._node("getblockcount")
-        for name in self.running:
+        for name in (*self.running, *self.agents):
             await self.until(name, "status", lambda status: status["height"] >= height)
 
     def _node(self, method: str, *params: object) -> Any:
@@ -217,6 +220,7 @@ async def town(
             yield built
         finally:
             # The LSP last: nobody tries to come back to it then.
-            for name in sorted(built.running, key=lambda name: name == "lsp"):
+            names = (*built.agents, *built.running)
+            for name in sorted(names, key=lambda name: name == "lsp"):
                 with contextlib.suppress(RpcFailure):
                     await built.stop(name)

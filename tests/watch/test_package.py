@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,12 @@ from tests.watch.signed_factory import signed_branches
 from cromford.bitcoin.network import NETWORKS, REGTEST, SIGNET
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxOut
 from cromford.factory.exit_path import exit_path
-from cromford.watch.package import ExitPackage, package_document, package_of
+from cromford.watch.package import (
+    PACKAGE_TXS_MAX,
+    ExitPackage,
+    package_document,
+    package_of,
+)
 from cromford.watch.package_reading import (
     PACKAGE_SIZE_MAX,
     RECEIVED_SHOWN_MAX,
@@ -389,3 +395,16 @@ def test_the_largest_path_fits() -> None:
     of_outputs = 1_024 * 43 * 2  # Every client's output once, as hex.
     frames = 34 * (111 + 17 + 43) * 2  # And all else of 34 transactions, as hex.
     assert of_outputs + frames + len(json.dumps(package_document(package(1, 1)))) < PACKAGE_SIZE_MAX
+
+
+def test_the_page_about_packages_names_every_field_and_limit(repository: Path) -> None:
+    page = (repository / "docs" / "exit-package.md").read_text(encoding="utf-8")
+    document = document_of(DEEP, is_leaving=True)
+    for name in [*document, *document["funding"], *document["channel"]]:
+        assert f"`{name}`" in page
+    assert f"`version` is {document['version']};" in page
+    assert f"| `format` | `{document['format']}` |" in page
+    assert f"at most {PACKAGE_SIZE_MAX:,} bytes" in page
+    assert f"at most {PACKAGE_TXS_MAX} |" in page
+    for name in NETWORKS:
+        assert f"`{name}`" in page

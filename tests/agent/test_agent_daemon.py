@@ -1,7 +1,10 @@
 """The exit agent for real: a factory on the embedded chain, its client gone for good."""
 
 import asyncio
+import contextlib
 import json
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +12,10 @@ from typing import Any
 
 import pytest
 from tests.daemon.test_expiry_sweeps import HASTY, SHORT
-from tests.daemon.town import Town, town
+from tests.daemon.town import STEP_SECONDS, Town, town
 
 from cromford.daemon.api.rpc import RpcFailure
+from cromford.factory.terms import FeePolicy
 from cromford.ports import StoreFailed, StoreInUse
 from cromford.protocol.policy import LspPolicy
 
@@ -162,6 +166,7 @@ def test_who_leaves_first_takes_nobody_along_and_the_way_is_open_for_the_others(
         await t.start_agent()
         added = await t.call("agent", "add", package=await exported(t, "alice"))
         await t.stop("alice")
+        await t.call("agent", "add", package=await exported(t, "bob"))
         await t.call("bob", "exit_start")
         bobs = await exported(t, "bob")
         assert "commitment" in json.loads(bobs)
@@ -169,6 +174,11 @@ def test_who_leaves_first_takes_nobody_along_and_the_way_is_open_for_the_others(
         txids = [step["txid"] for step in added["steps"]]
         while not is_unspent(t, f"{txids[1]}:0"):
             await t.mine(1)
+        # What is held may get its commitment though it is under way: then it goes to the end.
+        again = await t.call("agent", "add", package=bobs)
+        assert (again["added"], again["has_commitment"]) == (False, True)
+        assert again["status"] == "publishing"
+        assert (await t.call("agent", "withdraw", package_id=again["package_id"]))["begun_height"]
         await t.mine(8)
         shown = await held(t)
         assert (shown["status"], shown["begun_height"]) == ("waiting", None)
@@ -240,3 +250,60 @@ def test_a_home_belongs_to_one_daemon(tmp_path: Path) -> None:
         await t.start_agent()
 
     in_town(tmp_path, scenario)
+
+
+def test_an_agent_without_coins_takes_nothing_that_needs_them(tmp_path: Path) -> None:
+    """What pays no fee itself goes nowhere without a child: better refused than pretended."""
+
+    async def scenario(t: Town) -> None:
+        await t.build("alice")
+        await t.start_agent()
+        with pytest.raises(RpcFailure, match="kickoff_root pays no fee itself") as refused:
+            await t.call("agent", "add", package=await exported(t, "alice"))
+        assert refused.value.code == "needs_coins"
+        assert (await t.call("agent", "list"))["packages"] == []
+
+    policy = replace(SHORT, fee_policy=FeePolicy.EPHEMERAL, tree_feerate_sat_per_kw=0)
+
+    async def main() -> None:
+        client_policy = replace(HASTY, fee_policies=(FeePolicy.EPHEMERAL,))
+        async with town(tmp_path, lsp_policy=policy, client_policy=client_policy) as built:
+            await scenario(built)
+
+    asyncio.run(main())
+
+
+def test_an_agent_that_is_killed_holds_what_it_had_said_to_hold(tmp_path: Path) -> None:
+    """As a process of its own, with no time to close anything; a signal stops the second one."""
+
+    def start(t: Town) -> subprocess.Popen[bytes]:
+        place = ("--datadir", str(t.base / "agent"), "--network", "regtest")
+        chain = ("--chain-url", t.node.url, "--chain-cookie", str(t.node.cookie_file))
+        words = ("agent", "run", *place, *chain, "--log-level", "error")
+        return subprocess.Popen([sys.executable, "-P", "-m", "cromford", *words])
+
+    async def until_it_answers(t: Town) -> dict[str, Any]:
+        async with asyncio.timeout(STEP_SECONDS):
+            while True:
+                with contextlib.suppress(RpcFailure):
+                    status: dict[str, Any] = await t.call("agent", "status")
+                    return status
+                await asyncio.sleep(0.05)
+
+    async def scenario(t: Town) -> None:
+        await t.build("alice")
+        package = await exported(t, "alice")
+        running = start(t)
+        try:
+            await until_it_answers(t)
+            added = await t.call("agent", "add", package=package)
+            running.kill()
+            await asyncio.to_thread(running.wait)
+            running = start(t)
+            assert (await until_it_answers(t))["n_packages"] == 1
+            assert (await held(t))["package_id"] == added["package_id"]
+        finally:
+            running.terminate()
+            assert await asyncio.to_thread(running.wait) == 0
+
+    in_town(tmp_path, scenario, lsp_policy=SHORT)

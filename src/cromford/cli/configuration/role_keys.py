@@ -30,7 +30,7 @@ from cromford.factory.terms import N_CLIENTS_MAX, FeePolicy
 from cromford.protocol.policy import ClientPolicy, LspPolicy
 from cromford.signing.nonces import POOL_SIZE_MIN
 
-PACKAGES_LIMIT: Final = 100_000  # Each is asked for at every block.
+PACKAGES_LIMIT: Final = 10_000  # Each is asked for at every block: some 5 ms of a node.
 LISTEN_DEFAULT: Final = ("127.0.0.1", 9750)
 DEADLINE_SECONDS_MAX: Final = 600
 FEE_MAX: Final = 0xFFFF_FFFF  # As wide as BOLT 7's fields.

@@ -14,6 +14,7 @@ import pytest
 from tests.daemon.test_expiry_sweeps import HASTY, SHORT
 from tests.daemon.town import STEP_SECONDS, Town, town
 
+from cromford.adapters.sqlite import Journal
 from cromford.daemon.api.rpc import RpcFailure
 from cromford.factory.terms import FeePolicy
 from cromford.ports import StoreFailed, StoreInUse
@@ -305,5 +306,29 @@ def test_an_agent_that_is_killed_holds_what_it_had_said_to_hold(tmp_path: Path) 
         finally:
             running.terminate()
             assert await asyncio.to_thread(running.wait) == 0
+
+    in_town(tmp_path, scenario, lsp_policy=SHORT)
+
+
+def test_an_agent_whose_disk_refuses_says_so_and_stops(tmp_path: Path) -> None:
+    """What it would say from then on might not be so after the next start."""
+
+    async def scenario(t: Town) -> None:
+        await t.build("alice")
+        package = await exported(t, "alice")
+        await t.start_agent()
+        with pytest.MonkeyPatch.context() as patch:
+
+            def full(*_: object) -> None:
+                raise StoreFailed("no room")
+
+            patch.setattr(Journal, "replace_checkpoint", full)
+            with pytest.raises(RpcFailure, match="no room") as refused:
+                await t.call("agent", "add", package=package)
+            assert refused.value.code == "store_failed"
+            with pytest.raises(StoreFailed, match="no room"):
+                await t.agents.pop("agent")
+        await t.start_agent()
+        assert (await t.call("agent", "list"))["packages"] == []
 
     in_town(tmp_path, scenario, lsp_policy=SHORT)

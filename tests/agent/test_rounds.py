@@ -191,6 +191,29 @@ def test_a_bug_that_one_package_meets_costs_no_other_its_exit(
     assert not w.of(ALICE).is_failed
 
 
+def test_a_package_that_the_node_chokes_on_costs_no_other_its_exit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is asked for again and again, behind the others."""
+
+    async def choke(chain: PathChain, held: ExitPackage) -> object:
+        if held == first:
+            raise ChainUnavailable("gettxout: an answer that nobody can read")
+        return await look(chain, held)
+
+    w = World()
+    w.hold(ALICE, BOB)
+    first = w.keeping.held[next(iter(w.keeping.held))].package
+    monkeypatch.setattr(rounds_module, "look", choke)
+    w.mine_to(deadline_of(first))
+    w.go(lambda: w.chain.mempool)
+    assert w.chain.mempool == [BOB.txs[0]]
+    assert first == ALICE
+    monkeypatch.setattr(rounds_module, "look", look)
+    w.round()
+    assert len(w.rounds.attended) == 2
+
+
 def test_a_node_that_does_not_answer_is_waited_for_and_asked_again_who_it_is() -> None:
     w = World()
     w.hold(ALICE)

@@ -24,7 +24,7 @@ from cromford.daemon.api.rpc_server import Handler, RpcServer, read_params, with
 from cromford.daemon.connecting import connect_chain
 from cromford.daemon.home import open_home
 from cromford.daemon.logs import set_up_logging
-from cromford.ports import ChainUnavailable, CredentialsRefused
+from cromford.ports import ChainUnavailable, CredentialsRefused, StoreFailed
 from cromford.watch.package import ExitPackage
 from cromford.watch.package_reading import InvalidPackage, read_package
 
@@ -117,7 +117,7 @@ class AgentDaemon:
             return
         if not isinstance(error, ChainMismatch | CredentialsRefused):
             _log.error("rounds_failed", exc_info=error)  # Those two are told to who started us.
-        self._failure = error
+        self._failure = self._failure or error
         self._stopping.set()
 
     def methods(self) -> Mapping[str, Handler]:
@@ -125,10 +125,24 @@ class AgentDaemon:
         return {
             "status": without_params(self._status),
             "list": without_params(self._list),
-            "add": self._add,
-            "withdraw": self._withdraw,
+            "add": self._unless_the_disk_fails(self._add),
+            "withdraw": self._unless_the_disk_fails(self._withdraw),
             "stop": without_params(self._stop),
         }
+
+    def _unless_the_disk_fails(self, handler: Handler) -> Handler:
+        """Let the agent stop where a method could not write: what it holds is known no more."""
+
+        async def answer(params: dict[str, Any]) -> object:
+            try:
+                return await handler(params)
+            except StoreFailed as error:
+                _log.error("store_failed", exc_info=error)
+                self._failure = self._failure or error
+                self._stopping.set()
+                raise RpcFailure("store_failed", str(error)) from error
+
+        return answer
 
     async def _stop(self) -> object:
         # The answer leaves before the server closes: it lets begun requests finish.

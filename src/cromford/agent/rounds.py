@@ -84,6 +84,7 @@ class Rounds:
         self._seen: BlockRef | None = None  # The tip of the last whole round.
         self._is_round_owed = True
         self._is_checked = False
+        self._unanswered: set[bytes] = set()
         # Whoever takes or gives back a package waits for what is being done with one: what was
         # given back is not published a moment later.
         self.lock = asyncio.Lock()
@@ -162,9 +163,12 @@ class Rounds:
             return
         self._is_round_owed = True
         self.relay = await self._chain.relay_feerates()
-        for package_id in tuple(self._keeping.held):
+        # What the node left unanswered may be the fault of one package: the others come first.
+        for package_id in sorted(self._keeping.held, key=self._unanswered.__contains__):
             async with self.lock:
+                self._unanswered.add(package_id)
                 await self.attend(package_id)
+                self._unanswered.remove(package_id)
         self._seen, self._is_round_owed = status.tip, False
 
     async def attend(self, package_id: bytes) -> None:

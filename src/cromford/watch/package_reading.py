@@ -6,7 +6,8 @@ the network would check it: what it spends, what it pays, and its signature, whi
 
 import json
 from collections.abc import Sequence
-from typing import Any, Final, NoReturn, TypeGuard
+from dataclasses import dataclass
+from typing import Any, Final, TypeGuard
 
 from cromford.bitcoin.fees import TRUC_VSIZE_MAX
 from cromford.bitcoin.network import Network
@@ -141,9 +142,9 @@ def _parsed(data: bytes) -> object:
         return json.loads(
             text,
             object_pairs_hook=_without_duplicates,
-            parse_int=_integer_of,
-            parse_float=_no_number,
-            parse_constant=_no_number,
+            parse_int=_number_of,
+            parse_float=_OtherNumber,
+            parse_constant=_OtherNumber,
         )
     except json.JSONDecodeError as error:
         complaint = f"{error.msg} at character {error.pos}"
@@ -161,15 +162,20 @@ def _without_duplicates(pairs: Sequence[tuple[str, object]]) -> dict[str, object
     return found
 
 
-def _integer_of(digits: str) -> int:
+@dataclass(frozen=True, slots=True)
+class _OtherNumber:
+    """A number that no field of a package has: the field's own check refuses it by name."""
+
+    text: str
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def _number_of(text: str) -> int | _OtherNumber:
     # The largest number is an amount; what is longer would only cost time to read.
-    if len(digits) > len(str(MAX_MONEY_SAT)) or digits.startswith("-"):
-        _no_number(digits)
-    return int(digits)
-
-
-def _no_number(text: str) -> NoReturn:
-    raise InvalidPackage("package", f"whole numbers of 0..{MAX_MONEY_SAT}", text)
+    is_amount = len(text) <= len(str(MAX_MONEY_SAT)) and text.isascii() and text.isdigit()
+    return int(text) if is_amount else _OtherNumber(text)
 
 
 def _object(

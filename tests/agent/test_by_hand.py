@@ -5,6 +5,7 @@ The command line runs in a thread of its own, as it would in a process of its ow
 
 import asyncio
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -121,13 +122,24 @@ def test_an_exit_that_was_started_is_brought_to_its_commitment_by_anybody(tmp_pa
         planned = (await t.call("alice", "exit_plan"))["channel"]["exit_sat"]
         await t.stop("alice")
         await t.stop("lsp")
+        # What a person reads.
+        words = ("client", "exit", "broadcast", str(file), "--yes", *chain_of(t))
+        read = await asyncio.to_thread(CliRunner().invoke, cromford, words)
+        assert (read.exit_code, read.stderr) == (0, "")
+        assert "kickoff_root is published and waits for a block" in read.stdout
+        assert re.search(r"commitment +\d+ vB +[\d,]+ sat +0 blocks +later", read.stdout)
         txid = Tx.parse(bytes.fromhex(commitment)).txid
         async with asyncio.timeout(STEP_SECONDS):
             while (await once(t, file))["steps"][-1]["status"] != "confirmed":
                 await t.mine(1)
         assert any(is_unspent(t, f"{txid}:{n}") for n in range(3))
-        await t.start_alone("alice")
-        await t.mine(6)
+        await t.mine(5)
+        read = await asyncio.to_thread(CliRunner().invoke, cromford, [*words, "--watch"])
+        assert (read.exit_code, read.stderr) == (0, "")
+        height = t.node.call("getblockcount")
+        end = "nothing: the channel is on chain, and its output was spent"
+        assert read.stdout == f"height {height}: {end}\n"
+        await t.start_alone("alice")  # Her delay is over by now.
         await t.mine(1, mempool=1)
         coins = (await t.call("alice", "wallet_coins"))["coins"]
         assert [coin["amount_sat"] for coin in coins] == [planned]

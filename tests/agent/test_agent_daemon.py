@@ -15,6 +15,9 @@ from tests.daemon.test_expiry_sweeps import HASTY, SHORT
 from tests.daemon.town import STEP_SECONDS, Town, town
 
 from cromford.adapters.sqlite import Journal
+from cromford.agent.agentd import AgentDaemon
+from cromford.agent.options import AgentOptions
+from cromford.bitcoin.network import REGTEST
 from cromford.daemon.api.rpc import RpcFailure
 from cromford.factory.terms import FeePolicy
 from cromford.ports import StoreFailed, StoreInUse
@@ -332,3 +335,25 @@ def test_an_agent_whose_disk_refuses_says_so_and_stops(tmp_path: Path) -> None:
         assert (await t.call("agent", "list"))["packages"] == []
 
     in_town(tmp_path, scenario, lsp_policy=SHORT)
+
+
+def test_what_is_in_order_and_not_taken_is_told_why(tmp_path: Path) -> None:
+    async def scenario(t: Town) -> None:
+        await t.build("alice", "bob")
+        alice, bob = [{"package": await exported(t, name)} for name in ("alice", "bob")]
+        options = AgentOptions(
+            datadir=tmp_path / "small", network=REGTEST, chain=t.chain(), packages_max=1
+        )
+        small = AgentDaemon(options)
+        assert await small.methods()["add"](alice)
+        with pytest.raises(RpcFailure, match="holds 1 packages, its most") as refused:
+            await small.methods()["add"](bob)
+        assert refused.value.code == "agent_full"
+        nowhere = replace(t.chain(), url="http://127.0.0.1:1")
+        away = AgentDaemon(replace(options, datadir=tmp_path / "away", chain=nowhere))
+        with pytest.raises(RpcFailure) as refused:
+            await away.methods()["add"](alice)
+        assert (refused.value.code, refused.value.retryable) == ("chain_unavailable", True)
+        assert await away.methods()["list"]({}) == {"kind": "coinless", "packages": []}
+
+    in_town(tmp_path, scenario)

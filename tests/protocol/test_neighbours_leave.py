@@ -200,7 +200,8 @@ def test_an_htlc_is_brought_on_chain_as_late_as_what_is_left_of_the_exit_allows(
     assert publish_height(link, live.htlc.cltv_expiry, chain=chain) == (
         only_expiry(link) - whole + kickoff_blocks + delay_blocks - 18
     )
-    mine_to(pump, only_expiry(link) - whole + kickoff_blocks + delay_blocks - 19)
+    state_blocks = 6  # Everybody published the root's state, so that no older one comes first.
+    mine_to(pump, only_expiry(link) - whole + kickoff_blocks + delay_blocks + state_blocks - 19)
     assert reasons_to_leave(alice) == []
     pump.mine()
     assert reasons_to_leave(alice) == ["an HTLC expires"]
@@ -248,10 +249,10 @@ def test_from_the_exit_deadline_on_nothing_is_added_while_anything_above_is_unco
     bob = pump.clients[1]
     link = newest_link(bob)
     publish_root(pump, pump.clients[0])
-    pump.mine(5)
+    pump.mine(9)  # The root's state is six deep, too.
     later = link.remaining(bob.state.chain).exit_deadline_height
     assert later is not None
-    assert later == link.exit_deadline_height + 10
+    assert later == link.exit_deadline_height + 16
     mine_to(pump, later - 1)
     assert pay(pump, pump.lsp, bob, 1_000_000).status == "paid"
     pump.chain.mempool.clear()

@@ -368,10 +368,11 @@ def test_of_a_superseded_inner_state_nothing_is_taken_either() -> None:
     assert awaited(wrong.factory) == ()
 
 
-def test_before_the_expiry_nothing_is_published_and_only_an_lstock_is_taken() -> None:
+def test_before_the_expiry_only_a_state_whose_clock_runs_is_published_and_an_lstock_taken() -> None:
     shown = Shown(small_tree("dw"), height=EXPIRY - 1)
-    shown.confirm("kickoff_root", "state_root", "kickoff_0")
     assert shown.actions() == []
+    shown.confirm("kickoff_root", "state_root", "kickoff_0")
+    assert shown.actions() == ["state_0"]
     shown.confirm("state_0")
     assert shown.actions() == ["lstock_sweep state_0:2"]
 

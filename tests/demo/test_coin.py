@@ -95,7 +95,7 @@ def test_an_exit_without_a_coin_says_why() -> None:
     assert "100 msat are not worth an output" in _outcome(2, 100, None)
 
 
-@pytest.mark.parametrize("status", ["needs_child", "await_preimage", "withheld", "unrecognised"])
+@pytest.mark.parametrize("status", ["await_preimage", "withheld", "unrecognised"])
 def test_an_exit_that_waits_for_more_than_blocks_is_given_up(status: str) -> None:
     world = cast("World", SimpleNamespace(node=SimpleNamespace(height=lambda: 7)))
     entry = {"name": "commitment", "status": status, "txid": None, "height": None}

@@ -18,7 +18,6 @@ from cromford.demo.processes import Children, interruptible
 from cromford.demo.settings import DemoSettings, check_settings
 from cromford.demo.steps import Steps
 from cromford.demo.world import DaemonProcess, World, client_names, explain_loss
-from cromford.factory.terms import FeePolicy
 
 
 class Told:
@@ -101,11 +100,6 @@ def test_a_directory_with_something_in_it_is_not_taken(tmp_path: Path) -> None:
 def test_only_a_client_of_the_factory_can_leave(exit_client: int) -> None:
     with pytest.raises(DemoFailed, match=r"expected a client in 1\.\.4"):
         check_settings(DemoSettings(exit_client=exit_client))
-
-
-def test_an_exit_that_needs_a_coin_is_refused() -> None:
-    with pytest.raises(DemoFailed, match="a coin of the client's own"):
-        check_settings(DemoSettings(exit_client=1, fee_policy=FeePolicy.EPHEMERAL))
 
 
 @pytest.mark.parametrize("n_clients", range(1, 17))

@@ -10,6 +10,7 @@ from cromford.demo.node import Node, n_blocks_paying
 from cromford.demo.settings import DemoSettings
 from cromford.demo.steps import DemoStep, Steps
 from cromford.demo.world import DaemonProcess, Site, World, open_node, start_clients, start_lsp
+from cromford.factory.terms import FeePolicy
 from cromford.regtest.genesis import subsidy_sat
 
 COINS_MAX: Final = 200  # Inputs of one funding transaction, far below a standard one's size.
@@ -18,6 +19,7 @@ MARGIN_SAT: Final = 100_000_000  # For fees, anchors and a change worth having.
 # A minute is long for one machine; many processes on few cores get more.
 STEP_SECONDS: Final = 60.0
 STEP_SECONDS_PER_CLIENT: Final = 4.0
+COINS_PER_CLIENT: Final = 3  # One for the way out, and for HTLCs that are under way.
 
 
 def seconds_for(settings: DemoSettings) -> float:
@@ -46,6 +48,11 @@ def start_world(site: Site, steps: Steps) -> World:
         for client in clients:
             status = step.wait_for(client.name, partial(_in_sync, client))
             client.node_id = status["node_id"]
+            if settings.fee_policy is FeePolicy.EPHEMERAL:
+                node.mine(COINS_PER_CLIENT, address=status["wallet"]["address"])
+        if settings.fee_policy is FeePolicy.EPHEMERAL:
+            step.progress.note("every transaction needs a child: each client has coins for them")
+            node.mine(COINBASE_MATURITY)
         whose = "a node" if settings.chain is None else "on your node"
         step.outcome = f"{whose}, an LSP and {_n_clients(len(clients))}, each a process"
     return World(site=site, node=node, lsp=lsp, clients=clients)

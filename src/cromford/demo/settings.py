@@ -105,10 +105,3 @@ def _check_exit(settings: DemoSettings) -> None:
         return
     if not 1 <= client <= settings.n_clients:
         raise refused("--exit", f"expected a client in 1..{settings.n_clients}, received {client}")
-    if settings.fee_policy is FeePolicy.EPHEMERAL:
-        raise refused(
-            "--exit",
-            "with --fee-policy ephemeral every transaction needs a child that pays for it, from a "
-            "coin of the client's own; this version does not make that child",
-            remediation="Leave out --fee-policy, or leave out --exit.",
-        )

@@ -223,8 +223,9 @@ def describe_channel(action: ChannelAction, *, is_behind: bool, peer: str = "the
             return f"publish {name} so that it can confirm at height {height}"
         case AwaitPreimage(name=name, expiry_height=height):
             return f"{name} is there for a preimage, until height {height}"
-        case NeedsChild():
-            return "the next transaction pays no fee itself, and needs a child that pays for it"
+        case NeedsChild(due=due):
+            said = describe_channel(due, is_behind=is_behind, peer=peer)
+            return f"{said}, with coins that pay for it"
         case Unrecognised(tx=tx):
             return f"the channel was spent by {tx.txid}, which is no commitment held here"
         case WaitForFunding():
@@ -236,9 +237,8 @@ def describe_channel(action: ChannelAction, *, is_behind: bool, peer: str = "the
 def due_entry(action: ChannelAction, *, tip_height: int, is_behind: bool) -> dict[str, Any]:
     """Return the next action in a channel that is on chain as plain data.
 
-    Its status is `publish_now`, `wait`, `await_preimage`, `needs_child`, `unrecognised`, or
-    `withheld` for the commitment of a client that `is_behind`; the txid is there where the
-    transaction is known.
+    Its status is `publish_now`, `wait`, `await_preimage`, `unrecognised`, or `withheld` for the
+    commitment of a client that `is_behind`; the txid is there where the transaction is known.
     """
     match action:
         case PublishCommitment(tx=tx) if is_behind:
@@ -252,9 +252,7 @@ def due_entry(action: ChannelAction, *, tip_height: int, is_behind: bool) -> dic
         case AwaitPreimage(name=name, expiry_height=height):
             return _entry(name, "await_preimage", None, height)
         case NeedsChild(due=due):
-            entry = due_entry(due, tip_height=tip_height, is_behind=is_behind)
-            is_wanted = entry["status"] == "publish_now"
-            return entry | ({"status": "needs_child", "height": None} if is_wanted else {})
+            return due_entry(due, tip_height=tip_height, is_behind=is_behind)
         case Unrecognised(tx=tx):
             return _entry("channel", "unrecognised", tx.txid, None)
         case WaitForFunding():

@@ -1,0 +1,96 @@
+"""Where nothing pays for itself: coins before joining, and one for each HTLC with an output."""
+
+from dataclasses import replace
+from typing import Final
+
+import pytest
+from tests.protocol.paying_clients import book, live_factory, make_invoice, pay
+from tests.protocol.pump import Pump
+
+from cromford.factory.terms import FeePolicy
+from cromford.protocol import client as client_role
+from cromford.protocol.faults import Rejected
+from cromford.protocol.journal.book import Payment
+from cromford.protocol.policy import LspPolicy
+from cromford.watch.feerates import OwnFees
+
+EPHEMERAL: Final = LspPolicy(
+    min_clients=1, min_depth=1, fee_policy=FeePolicy.EPHEMERAL, tree_feerate_sat_per_kw=0
+)
+ENDOGENOUS: Final = LspPolicy(min_clients=1, min_depth=1)
+AMOUNT_MSAT: Final = 2_000_000
+DEAR: Final = OwnFees(mempool_min_sat_per_kw=750)
+
+
+def with_coins(monkeypatch: pytest.MonkeyPatch, n_coins: int, *, sat: int = 60_000) -> None:
+    monkeypatch.setattr("tests.protocol.pump.N_CHILDREN", n_coins)
+    monkeypatch.setattr("tests.protocol.pump.CHILD_SAT", sat)
+
+
+def paid_at_once(pump: Pump, n_payments: int) -> list[str]:
+    """Let the LSP pay a client several invoices in one breath; return what became of each."""
+    invoices = [make_invoice(pump, pump.clients[0], AMOUNT_MSAT) for _ in range(n_payments)]
+    for invoice in invoices:
+        pump.handle(pump.lsp, invoice)
+    pump.run()
+    payments: list[Payment] = [pump.lsp.state.house.payments[one.payment_hash] for one in invoices]
+    return sorted(payment.status for payment in payments)
+
+
+@pytest.mark.parametrize("n_coins", [0, 1])
+def test_whoever_cannot_pay_for_its_way_out_does_not_join(
+    monkeypatch: pytest.MonkeyPatch, n_coins: int
+) -> None:
+    with_coins(monkeypatch, n_coins, sat=1_000)
+    pump = Pump(1, policy=EPHEMERAL)
+    pump.join()
+    pump.build()
+    pump.run()
+    (attempt,) = pump.clients[0].state.attempts.values()
+    refused = (
+        "refused: fee_policy: expected ephemeral with coins of at least 2164 sat for the way out, "
+        f"received coins of {1_000 * n_coins} sat"
+    )
+    assert attempt.aborted == refused
+    assert pump.clients[0].state.wish is None
+    assert not pump.is_funded()
+
+
+def test_with_coins_for_it_a_client_joins(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_coins(monkeypatch, 1, sat=2_164)
+    assert live_factory(1, policy=EPHEMERAL).is_funded()
+
+
+def test_an_htlc_for_which_there_is_no_coin_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_coins(monkeypatch, 1)
+    pump = live_factory(1, policy=EPHEMERAL)
+    assert paid_at_once(pump, 2) == ["failed", "paid"]
+    assert paid_at_once(pump, 1) == ["paid"], "one after the other is no trouble"
+
+
+def test_with_two_coins_there_is_room_for_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_coins(monkeypatch, 2)
+    assert paid_at_once(live_factory(1, policy=EPHEMERAL), 2) == ["paid", "paid"]
+
+
+def test_a_payer_without_a_coin_for_it_offers_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_coins(monkeypatch, 1)
+    pump = live_factory(2, policy=EPHEMERAL)
+    alice, bob = pump.clients
+    assert pay(pump, pump.lsp, alice, 30_000_000).status == "paid"
+    first, second = (make_invoice(pump, bob, AMOUNT_MSAT) for _ in range(2))
+    pump.handle(alice, first)
+    with pytest.raises(Rejected, match="coins: expected a coin in the wallet for each HTLC"):
+        client_role.decide(alice.state, second, alice.facts)
+    pump.run()
+    assert book(alice).payments[first.payment_hash].status == "paid"
+
+
+def test_fees_agreed_are_enough_until_the_minimum_is_above_them() -> None:
+    pump = live_factory(1, policy=ENDOGENOUS)
+    assert paid_at_once(pump, 3) == ["paid"] * 3, "2 sat/vB were agreed: no coin is needed"
+    client = pump.clients[0]
+    client.fees = replace(DEAR)
+    assert paid_at_once(pump, 1) == ["failed"], "its mempool asks for 3, and it has no coin"
+    client.fees = OwnFees()
+    assert paid_at_once(pump, 1) == ["paid"]

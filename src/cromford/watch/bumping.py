@@ -37,7 +37,7 @@ from cromford.bitcoin.tx import (
 )
 from cromford.wallet.account import WalletPath
 from cromford.wallet.coins import Purse, SpentCoin
-from cromford.watch.feerates import OwnFees, child_fee_sat, fee_to_offer_sat
+from cromford.watch.feerates import MOST_SAT_PER_KW, OwnFees, child_fee_sat, fee_to_offer_sat
 
 BLANK_SIGNATURE: Final = bytes(64)  # As long as a real one (BIP 340), to measure with.
 # Nothing smaller than 65 bytes without its witnesses is relayed; `OP_RETURN` of three bytes.
@@ -69,8 +69,9 @@ class Bumping:
 
     @property
     def wanted_sat_per_kw(self) -> int:
-        """What both should pay, and never less than our node's mempool asks for today."""
-        return max(self.feerate_sat_per_kw, self.fees.mempool_min_sat_per_kw)
+        """What both should pay: no less than our mempool asks for, no more than it takes."""
+        wanted = max(self.feerate_sat_per_kw, self.fees.mempool_min_sat_per_kw)
+        return min(wanted, MOST_SAT_PER_KW)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,8 +222,11 @@ class _Parent:
                 feerate_sat_per_kw=bumping.wanted_sat_per_kw,
                 mempool_min_sat_per_kw=bumping.fees.mempool_min_sat_per_kw,
             )
+            most_sat = fee_sat_of(vsize=vsize_of(draft.weight), feerate_sat_per_kw=MOST_SAT_PER_KW)
             fee_sat = fee_to_offer_sat(
-                wanted_sat, least_sat=least_sat, budget_sat=min(bumping.budget_sat, held_sat)
+                wanted_sat,
+                least_sat=least_sat,
+                budget_sat=min(bumping.budget_sat, held_sat, most_sat),
             )
             if fee_sat is None:
                 continue

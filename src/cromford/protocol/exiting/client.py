@@ -75,6 +75,7 @@ def in_hand(state: ClientState, attempt: ClientAttempt) -> InHand:
         preimages=preimages_of(state),
         payout_script=attempt.join.payout_script,
         stake=stake_of(link, htlcs_at_stake(state.book, link), state.chain, expires=True),
+        exit_height=attempt.exit_height,
         purses=state.purses,
     )
 
@@ -127,7 +128,10 @@ def start_exit(turn: Turn[ClientState], attempt: ClientAttempt, reason: str) -> 
     if not attempt.is_exiting:
         turn.remember(
             xr.ExitStarted(
-                attempt_id=attempt.attempt_id, client=attempt.propose.client, reason=reason
+                attempt_id=attempt.attempt_id,
+                client=attempt.propose.client,
+                reason=reason,
+                height=turn.height,
             )
         )
         link = link_of(turn.state, attempt)

@@ -53,7 +53,7 @@ def step_of_path(
     deadline_height = min(known, default=None)
     first_height = parent_height + max(step.delay_blocks, 1) - 1
     if not step.state_index:
-        first_height = _share_begins(first_height, deadline_height)
+        first_height = _share_begins(max(first_height, holding.exit_height), deadline_height)
     bumping = _bumping(
         holding,
         chain,
@@ -84,7 +84,7 @@ def of_commitment(holding: InHand, chain: KnownChain, *, fees: OwnFees) -> Bumpi
         feerate_sat_per_kw=scheduled_sat_per_kw(
             fees,
             deadline_height=end_height,
-            first_height=_share_begins(_height_of(chain, tx), end_height),
+            first_height=_share_begins(max(_height_of(chain, tx), holding.exit_height), end_height),
             height=chain.height,
         ),
         budget_sat=budget_left_sat(holding, chain),

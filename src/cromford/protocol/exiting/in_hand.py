@@ -42,6 +42,7 @@ class InHand:
         preimages: By payment hash.
         payout_script: Our wallet's.
         stake: What we could lose.
+        exit_height: The tip when we began to leave; 0 if we did not, or it is not known.
         purses: Our coins for children, by what these children's parents spend.
     """
 
@@ -51,6 +52,7 @@ class InHand:
     preimages: Mapping[bytes, bytes]
     payout_script: bytes
     stake: Stake = field(default_factory=Stake)
+    exit_height: int = 0
     purses: Purses = field(default_factory=Map)
 
 

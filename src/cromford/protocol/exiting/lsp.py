@@ -104,6 +104,7 @@ def in_hand(state: Factory, client: int) -> InHand:
             expires=False,
             forwarded=_forwarded(state, link),
         ),
+        exit_height=state.exit_heights.get(client, 0),
         purses=state.purses,
     )
 
@@ -173,7 +174,9 @@ def start_exit(turn: Turn[Factory], client: int, reason: str) -> None:
     """
     if client not in turn.state.exits:
         attempt_id = turn.state.attempt.attempt_id
-        turn.remember(xr.ExitStarted(attempt_id=attempt_id, client=client, reason=reason))
+        turn.remember(
+            xr.ExitStarted(attempt_id=attempt_id, client=client, reason=reason, height=turn.height)
+        )
         link = link_of(turn.state, client)
         if link is not None:
             end_updates(turn, link, EXITING, tells_peer=True)

@@ -260,8 +260,8 @@ def _apply_to_attempt(
             return _changed(state, attempt_id, ready_received=True)
         case xr.TreePublished():
             return state
-        case xr.ExitStarted(attempt_id=attempt_id):
-            return _changed(state, attempt_id, is_exiting=True)
+        case xr.ExitStarted(attempt_id=attempt_id, height=height):
+            return _changed(state, attempt_id, is_exiting=True, exit_height=height)
         case xr.ExitPaused(attempt_id=attempt_id):
             return _changed(state, attempt_id, is_paused=True)
         case xr.ExitResumed(attempt_id=attempt_id):

@@ -4,11 +4,15 @@ from cromford.protocol.journal.record import Record
 
 
 class ExitStarted(Record, frozen=True, kw_only=True, tag="exit_started"):
-    """We leave a client's channel by publishing its branch, for this reason."""
+    """We leave a client's channel by publishing its branch, for this reason, from this height on.
+
+    The height is 0 in a record that is older than the field.
+    """
 
     attempt_id: bytes
     client: int
     reason: str
+    height: int = 0
 
 
 class TreePublished(Record, frozen=True, kw_only=True, tag="tree_published"):

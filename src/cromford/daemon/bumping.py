@@ -88,8 +88,7 @@ class Bumper:
             await self._chain.broadcast(tx)  # It, or something else, is in a block: none is paid.
             return
         family = await self._family(asked, bumping)
-        spare = [anchor for anchor in bumping.spare_anchors if await self._is_free(anchor)]
-        move = next_move(tx, replace(bumping, spare_anchors=tuple(spare)), family)
+        move = next_move(tx, await self._possible(bumping), family)
         if move is None:
             return
         if move.child is None:
@@ -154,6 +153,15 @@ class Bumper:
                 )
         self._waiting.note(outpoint, seen)
         return family
+
+    async def _possible(self, bumping: Bumping) -> Bumping:
+        """Return what can be spent of what may be: a block, or somebody, may have taken some."""
+        spare = [anchor for anchor in bumping.spare_anchors if await self._is_free(anchor)]
+        purse = bumping.purse
+        if purse is not None:
+            coins = [one for one in purse.coins if await self._chain.coin(one.outpoint) is not None]
+            purse = replace(purse, coins=tuple(coins))
+        return replace(bumping, spare_anchors=tuple(spare), purse=purse)
 
     async def _is_free(self, anchor: OutPoint) -> bool:
         """Say whether an anchor is in a block, and nobody spends it."""

@@ -77,6 +77,11 @@ class Purse:
         """What the coins hold."""
         return sum(coin.txout.amount_sat for coin in self.coins)
 
+    @property
+    def largest_first(self) -> tuple[SpentCoin, ...]:
+        """The coins in the order in which they are spent: the fewest that reach."""
+        return tuple(sorted(self.coins, key=lambda coin: (-coin.txout.amount_sat, coin.outpoint)))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
@@ -271,27 +276,29 @@ class Wallet:
         )
 
     def purse_coins(
-        self, missing_sat: int, *, n_most: int, tip_height: int
+        self, needed_sat: int, *, held_sat: int, n_most: int, tip_height: int
     ) -> tuple[WalletCoin, ...]:
-        """Return the free coins to set aside for a sum: the smallest that holds it alone.
+        """Return the free coins to set aside for a sum: the smallest that holds all of it alone.
 
-        If none does, the largest, until they do: less than the sum, if there is no more.
+        If none does, the largest, until they do together with what is held: less, if there is no
+        more. Small ones would only take the places of those that are needed later.
 
         Args:
-            missing_sat: The sum.
+            needed_sat: The sum.
+            held_sat: What is set aside for it already.
             n_most: The most coins.
             tip_height: The height of the chain's tip.
         """
         free = self.free(tip_height)
-        enough = [coin for coin in free if coin.txout.amount_sat >= missing_sat]
+        enough = [coin for coin in free if coin.txout.amount_sat >= needed_sat]
         if enough and n_most > 0:
             return (enough[-1],)
         chosen: list[WalletCoin] = []
         for coin in free[: max(0, n_most)]:
-            chosen.append(coin)
-            missing_sat -= coin.txout.amount_sat
-            if missing_sat <= 0:
+            if held_sat >= needed_sat:
                 break
+            chosen.append(coin)
+            held_sat += coin.txout.amount_sat
         return tuple(chosen)
 
     def confirmed_sat(self) -> int:

@@ -209,7 +209,7 @@ class _Parent:
         """
         best: ChildTx | None = None
         bumping = self.bumping
-        coins = () if bumping.purse is None else bumping.purse.coins
+        coins = () if bumping.purse is None else bumping.purse.largest_first
         for n_coins in range(1, len(coins) + 1):
             draft = self._with_coins(coins[:n_coins], fee_sat=0)
             if vsize_of(draft.weight) > TRUC_CHILD_VSIZE_MAX:

@@ -1,6 +1,7 @@
 """The client's exits: when it leaves, and what it does until its coin is in its wallet."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final, assert_never
 
 from cromford import effects as fx
@@ -37,7 +38,7 @@ from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
 from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.opened import client_link
-from cromford.protocol.journal.purses import change_script_of
+from cromford.protocol.journal.purses import Purses, change_script_of
 from cromford.protocol.turn import Turn
 from cromford.watch.exit import swept_by
 from cromford.watch.feerates import OwnFees
@@ -76,8 +77,18 @@ def in_hand(state: ClientState, attempt: ClientAttempt) -> InHand:
         payout_script=attempt.join.payout_script,
         stake=stake_of(link, htlcs_at_stake(state.book, link), state.chain, expires=True),
         exit_height=attempt.exit_height,
-        purses=state.purses,
+        purses=_with_live_coins(state),
     )
+
+
+def _with_live_coins(state: ClientState) -> Purses:
+    """Return the purses without coins that a reorganisation took away."""
+    purses = state.purses
+    for outpoint, purse in state.purses.items():
+        live = tuple(coin for coin in purse.coins if coin.outpoint in state.wallet.coins)
+        if len(live) < len(purse.coins):
+            purses = purses.set(outpoint, replace(purse, coins=live))
+    return purses
 
 
 def take(turn: Turn[ClientState], event: ev.ExitEvent) -> None:
@@ -177,7 +188,9 @@ def lend(turn: Turn[ClientState]) -> None:
 
 def _lend(turn: Turn[ClientState], need: Need) -> None:
     state = turn.state
-    coins = state.wallet.purse_coins(need.missing_sat, n_most=need.n_most, tip_height=turn.height)
+    coins = state.wallet.purse_coins(
+        need.needed_sat, held_sat=need.held_sat, n_most=need.n_most, tip_height=turn.height
+    )
     if coins:
         turn.remember(
             xr.CoinsLent(

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from cromford import effects as fx
 from cromford.bitcoin.tx import OutPoint, Tx
-from cromford.protocol.exiting.channel import RESOLVED_DEPTH
 from cromford.protocol.exiting.confirming import cost_in_blocks_sat
 from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.journal.known_chain import KnownChain
@@ -21,13 +20,13 @@ class Need:
     Attributes:
         outpoint: The outpoint.
         needed_sat: What all its coins have to hold.
-        missing_sat: What those that it has do not.
+        held_sat: What those hold that it has.
         n_most: How many more it may have.
     """
 
     outpoint: OutPoint
     needed_sat: int
-    missing_sat: int
+    held_sat: int
     n_most: int
 
 
@@ -43,25 +42,35 @@ def needs_of(effects: Iterable[fx.Effect]) -> Iterator[Need]:
                 continue
 
 
-def settled_coins(purses: Purses, chain: KnownChain) -> Iterator[xr.CoinsReturned]:
-    """Yield what is over: whatever spent these outpoints will not be undone."""
-    for outpoint in sorted(purses):
-        spender = chain.spends.get(outpoint)
-        is_settled = spender is not None and chain.depth(spender.txid) >= RESOLVED_DEPTH
-        if purses[outpoint].coins and is_settled:
-            yield xr.CoinsReturned(
-                outpoint=outpoint.serialize(), cost_sat=cost_in_blocks_sat(purses[outpoint], chain)
-            )
+def settled_coins(
+    purses: Purses, chain: KnownChain, *, asked: Iterable[OutPoint] = ()
+) -> Iterator[xr.CoinsReturned]:
+    """Yield what is over: something in a block has spent these outpoints.
+
+    At once, so that one coin serves a whole way out. If a reorganisation undoes it, coins are set
+    aside anew.
+
+    Args:
+        purses: By outpoint.
+        chain: What is in blocks.
+        asked: Outpoints for which coins were asked for, and not lent yet.
+    """
+    waiting = {outpoint for outpoint in purses if purses[outpoint].coins} | set(asked)
+    for outpoint in sorted(waiting):
+        if outpoint in chain.spends:
+            purse = purses.get(outpoint)
+            cost_sat = 0 if purse is None else cost_in_blocks_sat(purse, chain)
+            yield xr.CoinsReturned(outpoint=outpoint.serialize(), cost_sat=cost_sat)
 
 
 def _need(tx: Tx, bumping: Bumping) -> Iterator[Need]:
     needed_sat = coin_needed_sat(tx, bumping)
-    coins = () if bumping.purse is None else bumping.purse.coins
-    missing_sat = needed_sat - (0 if bumping.purse is None else bumping.purse.amount_sat)
-    if missing_sat > 0 and len(coins) < N_COINS_MAX:
+    n_coins = 0 if bumping.purse is None else len(bumping.purse.coins)
+    held_sat = 0 if bumping.purse is None else bumping.purse.amount_sat
+    if needed_sat > held_sat and n_coins < N_COINS_MAX:
         yield Need(
             outpoint=tx.inputs[0].outpoint,
             needed_sat=needed_sat,
-            missing_sat=missing_sat,
-            n_most=N_COINS_MAX - len(coins),
+            held_sat=held_sat,
+            n_most=N_COINS_MAX - n_coins,
         )

@@ -189,7 +189,8 @@ def ask_for_coins(turn: Turn[Factory]) -> None:
 
     What was asked before is asked again only if it has become much more.
     """
-    turn.remember(*settled_coins(turn.state.purses, turn.chain))
+    state = turn.state
+    turn.remember(*settled_coins(state.purses, turn.chain, asked=state.coins_asked))
     for need in needs_of(owed(turn.state, turn.facts.fees)):
         asked_sat = turn.state.coins_asked.get(need.outpoint, 0)
         if need.needed_sat * MUCH_MORE.denominator > asked_sat * MUCH_MORE.numerator:

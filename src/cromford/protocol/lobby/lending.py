@@ -12,7 +12,8 @@ def lend(turn: Turn[House]) -> None:
         house = turn.state
         wanted, purse = house.coins_wanted[outpoint], house.purses.get(outpoint)
         coins = house.wallet.purse_coins(
-            wanted.needed_sat - (0 if purse is None else purse.amount_sat),
+            wanted.needed_sat,
+            held_sat=0 if purse is None else purse.amount_sat,
             n_most=N_COINS_MAX - (0 if purse is None else len(purse.coins)),
             tip_height=turn.height,
         )

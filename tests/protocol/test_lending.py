@@ -1,0 +1,198 @@
+"""Coins for children: set aside in time, for one thing each, and free again when it is settled."""
+
+from dataclasses import replace
+from typing import Any, Final
+
+import pytest
+from tests.protocol import test_leaving as leaving
+from tests.protocol.paying_clients import book, live_factory, newest_link, pay
+from tests.protocol.pump import Pump, PumpNode
+from tests.protocol.unanswered import remove_blocks
+
+from cromford import effects as fx
+from cromford.bitcoin.tx import OutPoint
+from cromford.protocol import events as ev
+from cromford.protocol.journal import exit_records as xr
+from cromford.wallet.account import RECEIVE
+from cromford.watch.bumping import Bumping
+from cromford.watch.feerates import OwnFees
+
+QUICK: Final = leaving.QUICK
+DEAR: Final = OwnFees(mempool_min_sat_per_kw=750)
+DEARER: Final = OwnFees(mempool_min_sat_per_kw=7_500)
+PAID_MSAT: Final = 60_000_000
+
+
+def scene(*coins_sat: int) -> tuple[Pump, PumpNode]:
+    """Return a factory whose first client has money in it, and coins of its own."""
+    pump = live_factory(2, policy=QUICK, watches_folds=True)
+    alice = pump.clients[0]
+    assert pay(pump, pump.lsp, alice, PAID_MSAT).status == "paid"
+    fund(pump, alice, *coins_sat)
+    return pump, alice
+
+
+def fund(pump: Pump, node: PumpNode, *coins_sat: int) -> None:
+    state = node.state
+    wallet = state.house.wallet if node is pump.lsp else state.wallet
+    for amount_sat in coins_sat:
+        pump.chain.fund(wallet.next_script(RECEIVE), amount_sat)
+    pump.sync()
+
+
+def leave(pump: Pump, client: PumpNode, *, fees: OwnFees = DEAR) -> None:
+    client.fees = fees
+    pump.handle(client, ev.ExitRequested(attempt_id=newest_link(client).attempt_id))
+    pump.run()
+
+
+def newest_bumping(pump: Pump, node: PumpNode, name: str) -> Bumping:
+    wish = [one for one in pump.wishes(node, fx.Broadcast) if one.name == name][-1]
+    assert wish.bumping is not None
+    return wish.bumping
+
+
+def records(node: PumpNode, kind: type[Any]) -> list[Any]:
+    return [one for one in node.store.remembered if isinstance(one, kind)]
+
+
+def test_a_coin_is_set_aside_before_it_is_spent_and_is_free_when_all_is_settled() -> None:
+    pump, alice = scene(40_000, 3_000)
+    leave(pump, alice)
+    (lent,) = records(alice, xr.CoinsLent)
+    bumping = newest_bumping(pump, alice, "kickoff_root")
+    assert bumping.purse is not None
+    assert [coin.txout.amount_sat for coin in bumping.purse.coins] == [3_000], "the smallest does"
+    assert bumping.budget_sat == PAID_MSAT // 1_000 // 2
+    wallet = alice.state.wallet
+    assert OutPoint.parse(lent.coins[0]) in wallet.reserved
+    assert [coin.txout.amount_sat for coin in wallet.free(pump.chain.height)] == [40_000]
+    pump.restart(alice)
+    pump.run()
+    assert newest_bumping(pump, alice, "kickoff_root") == bumping, "a restart forgets no coin"
+    pump.mine(40)
+    # In this chain nobody needs a child: no coin was spent, and each came back.
+    n_lent, returned = len(records(alice, xr.CoinsLent)), records(alice, xr.CoinsReturned)
+    assert n_lent == len(returned) >= 3, "the kickoff, the state and the commitment"
+    assert {one.cost_sat for one in returned} == {0}
+    assert len(alice.state.wallet.free(pump.chain.height)) == 2
+
+
+def test_no_coin_serves_two_transactions_at_once() -> None:
+    pump, alice = scene(40_000)
+    bob = pump.clients[1]
+    leave(pump, alice)
+    leave(pump, bob)
+    assert newest_bumping(pump, alice, "kickoff_root").purse is not None
+    assert newest_bumping(pump, bob, "kickoff_root").purse is None, "it has neither stake nor coin"
+    lent = [coin for one in records(alice, xr.CoinsLent) for coin in one.coins]
+    assert len(set(lent)) == len(lent)
+
+
+def test_without_a_coin_the_exit_goes_on_and_takes_one_that_comes_later() -> None:
+    pump, alice = scene()
+    leave(pump, alice)
+    assert newest_bumping(pump, alice, "kickoff_root").purse is None
+    pump.chain.mempool.clear()
+    fund(pump, alice, 25_000)
+    bumping = newest_bumping(pump, alice, "kickoff_root")
+    assert bumping.purse is not None
+    assert bumping.purse.amount_sat == 25_000
+
+
+def test_as_fees_rise_a_coin_is_added_that_is_enough_alone() -> None:
+    pump, alice = scene(1_200, 1_500, 2_000, 30_000)
+    leave(pump, alice)
+    first = newest_bumping(pump, alice, "kickoff_root").purse
+    assert first is not None
+    assert first.amount_sat == 2_000
+    alice.fees = DEARER
+    pump.chain.mempool.clear()
+    pump.chain.fund(b"\x51", 1)  # A block with nothing of anybody's.
+    pump.sync()
+    again = newest_bumping(pump, alice, "kickoff_root").purse
+    assert again is not None
+    assert [coin.txout.amount_sat for coin in again.largest_first] == [30_000, 2_000]
+    assert again.change_script == first.change_script
+
+
+def test_a_coin_that_a_reorganisation_takes_away_is_not_counted_on() -> None:
+    pump, alice = scene()
+    fund(pump, alice, 5_000)
+    leave(pump, alice)
+    (lent,) = records(alice, xr.CoinsLent)
+    pump.chain.mempool.clear()
+    coin = OutPoint.parse(lent.coins[0])
+    remove_blocks(pump, 1)
+    pump.chain.mempool.clear()
+    assert coin not in alice.state.wallet.coins
+    fund(pump, alice, 7_000)
+    bumping = newest_bumping(pump, alice, "kickoff_root")
+    assert bumping.purse is not None
+    assert [one.txout.amount_sat for one in bumping.purse.coins] == [7_000]
+
+
+def test_a_factory_asks_its_house_and_returns_what_is_settled() -> None:
+    pump, alice = scene()
+    pump.lsp.fees = DEAR
+    link = newest_link(alice)
+    pump.handle(pump.lsp, ev.ExitRequested(attempt_id=link.attempt_id, client=link.client))
+    pump.run()
+    (asked,) = records(pump.lsp, xr.CoinsAsked)
+    (lent,) = records(pump.lsp, xr.CoinsLent)
+    assert (lent.outpoint, lent.to) == (asked.outpoint, pump.factory.stream)
+    bumping = newest_bumping(pump, pump.lsp, "kickoff_root")
+    assert bumping.purse is not None
+    house = pump.lsp.state.house
+    assert OutPoint.parse(lent.coins[0]) in house.wallet.reserved
+    pump.restart(pump.lsp)
+    pump.run()
+    assert newest_bumping(pump, pump.lsp, "kickoff_root") == bumping
+    pump.mine(40)
+    house, factory = pump.lsp.state.house, pump.factory
+    assert not house.purses
+    assert not any(purse.coins for purse in factory.purses.values())
+    assert not factory.coins_asked
+    assert not house.coins_wanted
+    assert all(coin.outpoint not in house.wallet.reserved for coin in house.wallet.unspent.values())
+
+
+@pytest.mark.parametrize("then", ["a coin comes", "none is needed any more"])
+def test_a_house_without_a_coin_lends_the_next_one_or_forgets(then: str) -> None:
+    pump, alice = scene()
+    state = pump.lsp.state
+    held = state.house.wallet.free(pump.chain.height)
+    script = b"\x51\x20" + bytes(31) + b"\x01"
+    pump.handle(
+        pump.lsp,
+        ev.SpendingRequested(script_pubkey=script, amount_sat=None, feerate_sat_per_kw=500),
+    )
+    pump.run()
+    pump.mine()
+    assert pump.lsp.state.house.wallet.free(pump.chain.height) == (), held
+    pump.lsp.fees = DEAR
+    link = newest_link(alice)
+    pump.handle(pump.lsp, ev.ExitRequested(attempt_id=link.attempt_id, client=link.client))
+    pump.run()
+    assert newest_bumping(pump, pump.lsp, "kickoff_root").purse is None
+    assert len(pump.lsp.state.house.coins_wanted) == 1
+    if then == "a coin comes":
+        pump.chain.mempool.clear()
+        fund(pump, pump.lsp, 50_000)
+        assert newest_bumping(pump, pump.lsp, "kickoff_root").purse is not None
+        assert not pump.lsp.state.house.coins_wanted
+    else:
+        pump.mine(40)
+        assert not pump.lsp.state.house.coins_wanted, "what is settled is not wanted any more"
+        assert not pump.factory.coins_asked
+
+
+def test_who_only_watches_sets_nothing_aside() -> None:
+    pump, alice = scene(40_000)
+    everybody = (pump.lsp, *pump.clients)
+    for node in everybody:
+        node.fees = replace(DEAR)
+    pump.chain.broadcast(next(iter(alice.state.attempts.values())).signed_branch.txs[0])
+    pump.mine(10)
+    assert [records(node, xr.CoinsLent) for node in everybody] == [[], [], []]
+    assert book(alice).links

@@ -76,7 +76,7 @@ async def lose_a_client_to_an_agent(t: Town) -> None:
     txids = [step["txid"] for step in added["steps"]]
     assert names[:3] == ["kickoff_root", "state_root", names[2]]
     assert len(names) == 4
-    for name in ("alice", "bob"):
+    for name in ("alice", "bob", "lsp"):  # Who would publish the root's state, too.
         await t.stop(name)
 
     # Not a block too early.
@@ -260,6 +260,7 @@ def test_an_agent_without_coins_takes_nothing_that_needs_them(tmp_path: Path) ->
     """What pays no fee itself goes nowhere without a child: better refused than pretended."""
 
     async def scenario(t: Town) -> None:
+        await t.give("alice", 20_000)
         await t.build("alice")
         await t.start_agent()
         with pytest.raises(RpcFailure, match="kickoff_root pays no fee itself") as refused:

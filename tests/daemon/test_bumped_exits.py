@@ -17,10 +17,7 @@ COIN_SAT = 100_000
 async def built(t: Town, *, with_coin: bool) -> str:
     """Build a factory in which alice owns something; with a coin of her own, or without."""
     for name in ("alice", "bob") if with_coin else ():
-        await t.start_client(name)
-        address = (await t.call(name, "address"))["address"]
-        await t.call("lsp", "wallet_send", address=address, amount_sat=COIN_SAT)
-        await t.mine(1, mempool=1)
+        await t.give(name, COIN_SAT)
     factory_id: str = await t.build("alice", "bob")
     invoice = (await t.call("alice", "invoice", amount_msat=PAID_MSAT))["invoice"]
     await t.call("lsp", "pay", invoice=invoice)

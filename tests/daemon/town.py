@@ -172,6 +172,13 @@ class Town:
     def _node(self, method: str, *params: object) -> Any:
         return self.node.call(method, *params)
 
+    async def give(self, name: str, amount_sat: int) -> None:
+        """Start a client, and let it have a confirmed coin of its own."""
+        await self.start_client(name)
+        address = (await self.call(name, "address"))["address"]
+        await self.call("lsp", "wallet_send", address=address, amount_sat=amount_sat)
+        await self.mine(1, mempool=1)
+
     async def build(self, *clients: str) -> str:
         """Build a factory of these clients and confirm it; return its id."""
         for name in clients:

@@ -132,6 +132,7 @@ SAID: list[tuple[str, list[Any]]] = [
             "291 vB",
             "432 blocks",
             "9,170 sat, of which children 8,254 sat, out of a coin of 8,584 sat",
+            "out of a coin of 4,916 sat; your wallet lacks 916 sat for them",
             "about 3.1 days",
             "publish kickoff_root now",
             "sweep, 124 vB, 248 sat, 433 blocks after the channel",

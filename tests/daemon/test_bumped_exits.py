@@ -57,6 +57,8 @@ def test_with_a_coin_of_its_own_a_client_leaves_at_the_feerate_of_the_day(tmp_pa
             market(t, minimum="0.00003", n2="0.00020", n144="0.00010")
             plan = await t.call("alice", "exit_plan")
             assert plan["without_coins_sat_per_vb"] == 2.4
+            assert plan["fees_today"]["feerate_sat_per_vb"] == 10
+            assert plan["fees_today"]["short_sat"] == 0
             assert (await t.call("alice", "exit_start"))["exiting"]
             status = await t.until("alice", "exit_status", lambda s: s["waiting"])
             (kickoff,) = status["waiting"]

@@ -408,6 +408,7 @@ def exit_plan(console: Console, plan: Document) -> None:
                 (f"at {fee['feerate_sat_per_vb']:g} sat/vB", _fees_at(fee))
                 for fee in plan["fees_at"]
             ),
+            (f"today, {plan['fees_today']['feerate_sat_per_vb']:g} sat/vB", _fees_today(plan)),
             ("without a coin", f"up to {plan['without_coins_sat_per_vb']:.2f} sat/vB"),
             ("delays", f"{blocks(plan['total_delay_blocks'])}"),
             ("time to allow", f"{blocks(n_blocks)}, {days(n_blocks)}"),
@@ -417,6 +418,12 @@ def exit_plan(console: Console, plan: Document) -> None:
             ("next", plan["next"]),
         ],
     )
+
+
+def _fees_today(plan: Document) -> str:
+    today = plan["fees_today"]
+    short = f"; your wallet lacks {sat(today['short_sat'])} for them" if today["short_sat"] else ""
+    return _fees_at(today) + short
 
 
 def _fees_at(fee: Document) -> str:

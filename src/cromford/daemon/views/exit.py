@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Final, assert_never
 
-from cromford.bitcoin.fees import SAT_PER_KW_OF_SAT_PER_VB, sat_per_vb
+from cromford.bitcoin.fees import sat_per_vb
 from cromford.bitcoin.replacement import FeeAndWeight
 from cromford.bitcoin.tx import WITNESS_SCALE, Txid
 from cromford.daemon.views.client import remaining_now
@@ -33,7 +33,7 @@ from cromford.watch.exit import (
     next_exit_action,
 )
 from cromford.watch.exit_cost import COMMITMENT_NAME, exit_cost_of
-from cromford.watch.feerates import OwnFees
+from cromford.watch.feerates import SWEEP_BLOCKS, OwnFees
 from cromford.watch.landed import LandedChannel
 from cromford.watch.sweep import TakingTx
 
@@ -53,6 +53,7 @@ def exit_plan(state: ClientState, attempt: ClientAttempt, fees: OwnFees) -> dict
     out = [] if channel is None else [one for one in channel["steps"] if one["is_agreed"]]
     agreed += [FeeAndWeight(one["fee_sat"], WITNESS_SCALE * one["vsize"]) for one in out]
     n_htlcs = sum(one["name"] != COMMITMENT_NAME for one in out)
+    today = _fees_at(agreed, n_htlcs, fees.within(SWEEP_BLOCKS), fees)
     return {
         "factory_id": attempt.attempt_id.hex(),
         "steps": [
@@ -71,7 +72,11 @@ def exit_plan(state: ClientState, attempt: ClientAttempt, fees: OwnFees) -> dict
         "total_fee_sat": sum(step.fee_sat for step in steps),
         "total_delay_blocks": sum(step.delay_blocks for step in steps),
         "exit_blocks": remaining_now(state, attempt).exit_blocks,
-        "fees_at": [_fees_at(agreed, n_htlcs, feerate, fees) for feerate in FEERATES_SAT_PER_VB],
+        "fees_at": [
+            _fees_at(agreed, n_htlcs, feerate * SAT_PER_KW_OF_SAT_PER_VB, fees)
+            for feerate in FEERATES_SAT_PER_VB
+        ],
+        "fees_today": today | {"short_sat": max(0, today["coin_sat"] - _free_sat(state))},
         "without_coins_sat_per_vb": sat_per_vb(
             without_coins_sat_per_kw(agreed, anchor_sat=attempt.terms.anchor_sat)
         ),
@@ -84,24 +89,31 @@ def exit_plan(state: ClientState, attempt: ClientAttempt, fees: OwnFees) -> dict
 
 
 def _fees_at(
-    agreed: Sequence[FeeAndWeight], n_htlcs: int, feerate: int, fees: OwnFees
+    agreed: Sequence[FeeAndWeight], n_htlcs: int, feerate_sat_per_kw: int, fees: OwnFees
 ) -> dict[str, Any]:
-    """Return what is paid for what was agreed so that each step pays a feerate, in sat/vB.
+    """Return what is paid for what was agreed so that each step pays a feerate.
 
     `n_coins` names how many coins it needs at once: one for the way out, one for each HTLC.
     """
     cost = children_cost(
         agreed,
-        feerate_sat_per_kw=feerate * SAT_PER_KW_OF_SAT_PER_VB,
+        feerate_sat_per_kw=feerate_sat_per_kw,
         mempool_min_sat_per_kw=fees.min_relay_sat_per_kw,
     )
     return {
-        "feerate_sat_per_vb": feerate,
+        "feerate_sat_per_vb": sat_per_vb(feerate_sat_per_kw),
         "fee_sat": sum(parent.fee_sat for parent in agreed) + cost.fee_sat,
         "children_sat": cost.fee_sat,
         "coin_sat": cost.coin_sat,
         "n_coins": min(cost.n_children, 1 + n_htlcs),
     }
+
+
+def _free_sat(state: ClientState) -> int:
+    """Return what can be spent for children: coins that are free, or set aside for them."""
+    free = state.wallet.free(state.chain.height)
+    lent_sat = sum(purse.amount_sat for purse in state.purses.values())
+    return sum(coin.txout.amount_sat for coin in free) + lent_sat
 
 
 def _out_of_the_channel(

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Final, assert_never
 
-from cromford.bitcoin.fees import sat_per_vb
+from cromford.bitcoin.fees import SAT_PER_KW_OF_SAT_PER_VB, sat_per_vb
 from cromford.bitcoin.replacement import FeeAndWeight
 from cromford.bitcoin.tx import WITNESS_SCALE, Txid
 from cromford.daemon.views.client import remaining_now

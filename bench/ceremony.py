@@ -92,7 +92,13 @@ class Participant:
                 return ()
             case fx.Disconnect(reason=reason):
                 raise AssertionError(reason)
-            case fx.SetDeadline() | fx.ClearDeadline() | fx.Broadcast():
+            case (
+                fx.SetDeadline()
+                | fx.ClearDeadline()
+                | fx.Broadcast()
+                | fx.LookUpSpenders()
+                | fx.PublishBumped()
+            ):
                 return ()
             case _:
                 return perform_signing(self._signer, self._draw_attempt_id, effect)

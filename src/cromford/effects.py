@@ -13,6 +13,7 @@ from cromford.signing.keychain import ChannelKey, FactoryKey
 from cromford.signing.task import SigningTask
 from cromford.wallet.account import WalletPath
 from cromford.watch.bumping import Bumping
+from cromford.watch.joint_sweep import JointSweep
 from cromford.watch.lsp_sweep import SweepTx
 from cromford.watch.sweep import TakingTx
 from cromford.wire.messages import ChannelReestablish, CommitmentSigned, Message
@@ -123,6 +124,20 @@ class Broadcast:
     tx: Tx
     replaces: bool = False
     bumping: Bumping | None = None
+    stream: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishBumped:
+    """Publish a funding together with the child that pays for it.
+
+    Answered by `BroadcastRefused`, of the child, if the node refuses it. `stream` is whose it is;
+    the turn that asks writes it in.
+    """
+
+    name: str
+    funding: Tx
+    child: Tx
     stream: str = field(default="", compare=False)
 
 
@@ -273,6 +288,29 @@ class SignSweep:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LookUpSpenders:
+    """Ask what spends outputs in the mempool that can be swept. Answered by `SpendersLookedUp`.
+
+    `factories` are the numbers of those whose outputs they are. Of one decision all are asked for
+    at once: that lets the house take them together.
+    """
+
+    factories: tuple[int, ...]
+    outpoints: tuple[OutPoint, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignJointSweep:
+    """Sign what takes outputs of several trees, each input by its own factory's key.
+
+    Answered by `JointSweepSigned`. The keys are in the order of the inputs.
+    """
+
+    keys: tuple[FactoryKey, ...]
+    spend: JointSweep
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RecallCommitment:
     """Look up what a revoked commitment of the peer said: it was archived when it was revoked.
 
@@ -304,6 +342,9 @@ Performed = (
     | RecallPoint
     | SignTakingTx
     | SignSweep
+    | LookUpSpenders
+    | SignJointSweep
+    | PublishBumped
 )
 
 Effect = Performed | RecallCommitment

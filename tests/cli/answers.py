@@ -177,6 +177,7 @@ def lsp_summary(**changes: Any) -> dict[str, Any]:
         "published": [],
         "leaving": [],
         "sweeping": [],
+        "bump": {"txid": CHANNEL_TXID, "fee_sat": 4_210, "feerate_sat_per_vb": 15.5},
     }
     return summary | changes
 
@@ -355,6 +356,18 @@ ABANDONED = {
     "reason": "min relay fee not met, 2 < 154",
     "freed_sat": 82_653,
 }
+BUMPED_FACTORY = {
+    "bumped": True,
+    "factory_id": "cd" * 32,
+    "funding_txid": FUNDING_TXID,
+    "txid": CHANNEL_TXID,
+    "fee_sat": 4_210,
+    "change_sat": 95_790,
+    "n_coins": 0,
+    "paid_sat_per_vb": 2.004,
+    "feerate_sat_per_vb": 15.5,
+    "feerate_source": "our node, for 6 blocks",
+}
 ABANDONED_FACTORY = {
     "abandoned": True,
     "factory_id": "cd" * 32,
@@ -518,6 +531,7 @@ LSP_ANSWERS: dict[str, Any] = {
     "factories": {"factories": [lsp_summary()]},
     "factory_show": SHOWN,
     "factory_export": EXPORT,
+    "factory_bump": lambda params: BUMPED_FACTORY | {"bumped": not params["dry_run"]},
     "factory_abandon": lambda params: ABANDONED_FACTORY | {"abandoned": not params["dry_run"]},
     "pay": pay,
     "payments": LSP_PAYMENTS,

@@ -16,6 +16,7 @@ LSP_COMMANDS: list[tuple[str, str, object]] = [
     ("lsp wallet send bcrt1q 70000 --yes", "wallet_send", answers.PAYMENT),
     (f"lsp wallet abandon {'ab' * 32} --yes", "wallet_abandon", answers.ABANDONED),
     ("lsp factory abandon cdcd --yes", "factory_abandon", answers.ABANDONED_FACTORY),
+    ("lsp factory bump cdcd --yes", "factory_bump", answers.BUMPED_FACTORY),
     ("lsp lobby", "lobby", answers.LOBBY),
     ("lsp build", "build", answers.BUILD),
     ("lsp factories", "factories", {"factories": [answers.lsp_summary()]}),
@@ -315,6 +316,10 @@ def test_an_empty_list_is_said(fake: Any) -> None:
             "acknowledging; waits for nobody\n",
         ),
         ({"status": "funding", "confirmations": 1}, "1 of 3 confirmations"),
+        (
+            {"status": "funding"},
+            f"bumped to 15.5 sat/vB: {answers.CHANNEL_TXID} pays 4,210 sat",
+        ),
     ],
 )
 def test_a_factory_that_is_not_finished_shows_what_it_waits_for(

@@ -83,6 +83,30 @@ def test_a_factory_is_given_up_only_by_somebody_who_was_told_what_it_costs(
     assert lsp.calls[1] == ("factory_abandon", shown)
 
 
+def test_a_funding_is_bumped_only_by_somebody_who_was_told_what_it_costs(
+    lsp: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("lsp", "factory", "bump", "cdcd", "--feerate", "15.5")
+    result = CommandLine(lsp.datadir).run(*command, "--json")
+    assert result.exit_code == 5
+    told = json.loads(result.stderr)["message"]
+    assert "a child pays 4,210 sat, so that both together pay 15.5 sat/vB" in told
+    asked = {"factory_id": "cdcd", "feerate_sat_per_vb": "15.5", "dry_run": True}
+    assert lsp.calls == [("factory_bump", asked)]
+    lsp.calls.clear()
+    monkeypatch.setattr(asking, "can_ask", lambda _session: True)
+    answer = CommandLine(lsp.datadir).run(*command, typed="y\n")
+    assert answer.exit_code == 0
+    assert lsp.calls[1] == ("factory_bump", asked | {"dry_run": False})
+    assert "4,210 sat (15.5 sat/vB with its funding, our node, for 6 blocks)" in answer.stdout
+
+
+def test_without_a_feerate_the_daemons_node_is_asked(lsp: FakeDaemon) -> None:
+    answer = CommandLine(lsp.datadir).run("lsp", "factory", "bump", "cdcd", "--dry-run")
+    assert lsp.calls == [("factory_bump", {"factory_id": "cdcd", "dry_run": True})]
+    assert answer.stdout.startswith("dry run: nothing was published")
+
+
 def test_a_wallet_without_coins_says_so(fake: Any) -> None:
     daemon = fake({"wallet_coins": {"coins": []}})
     assert CommandLine(daemon.datadir).run("lsp", "wallet", "coins").stdout == "no coins\n"

@@ -80,7 +80,8 @@ async def gather_and_build(t: Town, heard: Heard) -> None:
         patched.setattr("cromford.daemon.lspd.refusal_of", refuse)
         factory_id = found["factories"][-1]["factory_id"]
         await heard.ask("lsp", "factory_abandon", factory_id=factory_id, dry_run=True)
-    await t.mine(3, mempool=1)
+    await heard.ask("lsp", "factory_bump", factory_id=factory_id, feerate_sat_per_vb="10")
+    await t.mine(3, mempool=2)
     for name in ("alice", "bob"):
         await t.until(name, "factory", lambda a: a["channel_status"] == "open")
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -243,6 +243,59 @@ def test_what_is_given_up_while_the_node_is_asked_is_refused_to_nobody(
         effects.broadcast(FUNDING)  # It is owed again.
         await daemon.done()
         assert len(effects.refusals) == 1
+
+    asyncio.run(scenario())
+
+
+def test_what_spends_an_output_is_told_once_the_node_answers() -> None:
+    async def scenario() -> None:
+        chain = ScriptedChain(mempool=[TX])
+        daemon = Daemon(chain)
+        effects = daemon.effects()
+        asked = fx.LookUpSpenders(factories=(3, 1), outpoints=(FUNDED, MISSING))
+        effects.look_up_spenders(replace(asked, outpoints=(MISSING,)))
+        effects.look_up_spenders(asked)
+        await daemon.done()
+        assert daemon.events == [], "nobody is there to be asked yet"
+        chain.is_silent = True
+        effects.node_answers()
+        await daemon.done()
+        assert daemon.events == []
+        chain.is_silent = False
+        effects.node_answers()
+        await daemon.done()
+        effects.node_answers()
+        await daemon.done()
+        told = ev.SpendersLookedUp(asked=asked, spenders=((FUNDED, TX.txid),))
+        assert daemon.events == [told], "the newest question, once"
+
+    asyncio.run(scenario())
+
+
+def test_a_funding_is_published_together_with_the_child_that_pays_for_it() -> None:
+    async def scenario() -> None:
+        chain = ScriptedChain()
+        daemon = Daemon(chain)
+        effects = daemon.effects()
+        child = tx_spending(TX.outpoint(0), 100)
+        asked = fx.PublishBumped(name="funding_child", funding=TX, child=child, stream="house")
+        effects.publish_bumped(asked)
+        await daemon.done()
+        assert chain.mempool == [], "nobody is there to be told yet"
+        chain.refusal = TOO_CHEAP
+        effects.node_answers()
+        await daemon.done()
+        whose = fx.Broadcast(name="funding_child", tx=child, stream="house")
+        assert daemon.events == [ev.BroadcastRefused(asked=whose, reason=TOO_CHEAP)]
+        assert [one["txid"] for one in effects.refusals.shown()] == [str(child.txid)]
+        chain.refusal, chain.is_silent = None, True
+        effects.publish_bumped(asked)
+        await daemon.done()
+        chain.is_silent = False
+        effects.node_answers()
+        await daemon.done()
+        assert chain.mempool == [TX, child]
+        assert len(effects.refusals) == 0
 
     asyncio.run(scenario())
 

@@ -398,8 +398,13 @@ class Pump:
                     return ()
                 coins = tuple((outpoint, self.chain.coin(outpoint)) for outpoint in outpoints)
                 return (ev.CoinsLookedUp(asked=effect, coins=coins),)
+            case fx.LookUpSpenders(outpoints=outpoints):
+                spenders = tuple(self.chain.spenders(outpoints).items())
+                return (ev.SpendersLookedUp(asked=effect, spenders=spenders),)
             case fx.Broadcast():
                 return self._publish(node, effect)
+            case fx.PublishBumped(funding=funding, child=child):
+                return self._publish_bumped(effect, funding, child)
             case fx.PartialSign():
                 self._check_was_intended(node, effect)
                 return node.perform_signing(effect)
@@ -473,6 +478,17 @@ class Pump:
             self.chain.broadcast(tx)
         except SimRefused as error:
             return (ev.BroadcastRefused(asked=asked, reason=str(error)),)
+        return ()
+
+    def _publish_bumped(
+        self, asked: fx.PublishBumped, funding: Tx, child: Tx
+    ) -> Iterable[ev.Event]:
+        self._check_everybody_can_leave(funding)
+        try:
+            self.chain.broadcast_package(funding, child)
+        except SimRefused as error:
+            whose = fx.Broadcast(name=asked.name, tx=child, stream=asked.stream)
+            return (ev.BroadcastRefused(asked=whose, reason=str(error)),)
         return ()
 
     def _check_everybody_can_leave(self, tx: Tx) -> None:

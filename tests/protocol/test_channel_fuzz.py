@@ -241,6 +241,8 @@ def fork(role: Any, state: Any) -> Driver[Any]:
                 | fx.ClearDeadline()
                 | fx.Broadcast()
                 | fx.LookUpCoins()
+                | fx.LookUpSpenders()
+                | fx.PublishBumped()
             ):
                 return ()
         return perform_signing(signer, lambda: bytes(32), effect)

@@ -183,7 +183,13 @@ def fork(role: Any, state: Any) -> Driver[Any]:
                 coins = tuple((o, material().chain.coin(o)) for o in outpoints)
                 return (ev.CoinsLookedUp(asked=effect, coins=coins),)
             case (
-                fx.Send() | fx.Disconnect() | fx.SetDeadline() | fx.ClearDeadline() | fx.Broadcast()
+                fx.Send()
+                | fx.Disconnect()
+                | fx.SetDeadline()
+                | fx.ClearDeadline()
+                | fx.Broadcast()
+                | fx.LookUpSpenders()
+                | fx.PublishBumped()
             ):
                 return ()
         return perform_signing(signer, lambda: bytes(32), effect)

@@ -139,8 +139,11 @@ def test_a_kickoff_that_is_stranded_is_followed_down_to_what_is_the_lsps() -> No
     pump.mine()
     assert state.tx.txid in pump.chain.mempool
     pump.mine(2)
-    assert set(sweeps(pump)) == {"expiry_sweep state_root:0", "expiry_sweep state_root:1"}
-    assert all(tx.txid in pump.chain.confirmed for tx in sweeps(pump).values())
+    assert sweeps(pump) == {}
+    (joint,) = pump.wishes(pump.lsp, fx.SignJointSweep)
+    names = [member.name for member in joint.spend.members]
+    assert names == ["expiry_sweep state_root:0", "expiry_sweep state_root:1"]
+    assert joint.spend.tx.txid in pump.chain.confirmed
     assert root.tx.txid in pump.chain.confirmed
     assert status(pump) == "swept"
     assert arriving_total_sat(pump.factory) == 0

@@ -185,6 +185,46 @@ def test_a_timelocked_script_of_the_factory_key_is_spent_and_nothing_else(
             check_scripts(tx.with_witnesses((other, leaf, output.control_block())), [prevout])
 
 
+def test_each_key_signs_its_own_input_of_a_transaction_of_several(signer: Signer) -> None:
+    names = [FactoryKey(attempt=2), FactoryKey(attempt=5)]
+    locks = [Timelock(kind=LockKind.AFTER, number=900), Timelock(kind=LockKind.OLDER, number=7)]
+    owns = [xonly_of(signer.factory_pubkey(name.attempt)) for name in names]
+    leaves = [lock.script(own) for lock, own in zip(locks, owns, strict=True)]
+    outputs = [
+        taproot_output(own, tapleaf_hash(leaf)) for own, leaf in zip(owns, leaves, strict=True)
+    ]
+    prevouts = [TxOut(amount_sat=10_000, script_pubkey=one.script_pubkey) for one in outputs]
+    tx = Tx(
+        version=2,
+        inputs=tuple(
+            TxIn(
+                outpoint=OutPoint(txid=Txid(bytes((place + 1,)) * 32), vout=0),
+                nsequence=lock.nsequence,
+            )
+            for place, lock in enumerate(locks)
+        ),
+        outputs=(TxOut(amount_sat=19_000, script_pubkey=script(0, 1)),),
+        nlocktime=900,
+    )
+
+    def witnesses(*places: int) -> list[tuple[bytes, ...]]:
+        return [
+            (
+                signer.sign_timelocked(name, lock, tx, prevouts, input_index=place),
+                leaf,
+                output.control_block(),
+            )
+            for name, lock, leaf, output, place in zip(
+                names, locks, leaves, outputs, places, strict=True
+            )
+        ]
+
+    check_scripts(tx.with_witnesses(*witnesses(0, 1)), prevouts)
+    for wrong in ((0, 0), (1, 1), (1, 0)):
+        with pytest.raises(ScriptRefused):
+            check_scripts(tx.with_witnesses(*witnesses(*wrong)), prevouts)
+
+
 @pytest.mark.parametrize(
     "refused",
     [Timelock(kind=LockKind.AFTER, number=-1), Timelock(kind=LockKind.AFTER, number=1 << 39)],

@@ -5,6 +5,7 @@ Its mempool has families of version 3: a parent and one child, which another chi
 
 import hashlib
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from cromford.bitcoin.block import Coin
@@ -164,13 +165,15 @@ class SimChain:
             SimRefused: If what stands in the way cannot be replaced.
         """
         parents = {tx_in.outpoint.txid for tx_in in tx.inputs} & self.mempool.keys()
+        if parents and all(one.version != TRUC_VERSION for one in self._family(tx, parents)):
+            return self._replaced(tx)
         for tx_in in tx.inputs:
             [spender] = self.spenders([tx_in.outpoint]).values() or [None]
             if spender is not None and tx_in.outpoint.txid not in parents:
                 raise SimRefused(f"conflict over {tx_in.outpoint}")
         if not parents:
             return None
-        family = [tx, *(self.mempool[parent] for parent in parents)]
+        family = self._family(tx, parents)
         grandparents = {tx_in.outpoint.txid for one in family[1:] for tx_in in one.inputs}
         if (
             len(parents) > 1
@@ -181,6 +184,16 @@ class SimChain:
         [parent] = parents
         siblings = self.spenders(self.mempool[parent].outpoints).values()
         return next((self.mempool[sibling] for sibling in siblings), None)
+
+    def _family(self, tx: Tx, parents: AbstractSet[Txid]) -> list[Tx]:
+        return [tx, *(self.mempool[parent] for parent in sorted(parents))]
+
+    def _replaced(self, tx: Tx) -> Tx | None:
+        """Return the one that spends the same output of a parent without version 3 (BIP 125)."""
+        rivals = set(self.spenders([tx_in.outpoint for tx_in in tx.inputs]).values())
+        if len(rivals) > 1:
+            raise SimRefused("conflict over several")
+        return next((self.mempool[rival] for rival in rivals), None)
 
     def _prevout(self, outpoint: OutPoint) -> tuple[TxOut, int]:
         """Return an output and its height; for an unconfirmed one, that of the next block."""

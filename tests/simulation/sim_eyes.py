@@ -49,7 +49,7 @@ class SimEyes:
     height: int = -1
     heard_at: float = 0.0
     unheard: list[fx.Broadcast] = field(default_factory=list)
-    unanswered: list[fx.LookUpCoins] = field(default_factory=list)
+    unanswered: list[fx.LookUpCoins | fx.LookUpSpenders] = field(default_factory=list)
     is_heard: bool = True
 
     def look(self) -> int:

@@ -160,6 +160,10 @@ class World:
             for event in self._broadcast(node, asked):
                 self._handle(node, event)
         for question in unanswered:
+            if isinstance(question, fx.LookUpSpenders):
+                for event in self._look_up_spenders(node, question):
+                    self._handle(node, event)
+                continue
             # Nobody waits for the coins of an attempt that is over.
             deadline = fx.AttemptDeadline(attempt_id=question.attempt_id)
             if (node.name, CLIENT, deadline) in self.deadlines:
@@ -324,6 +328,10 @@ class World:
                 self._later(0, lambda: self._disconnect(client))
             case fx.LookUpCoins():
                 return self._look_up(node, effect)
+            case fx.PublishBumped():
+                raise AssertionError("no operator bumps a funding here")
+            case fx.LookUpSpenders():
+                return self._look_up_spenders(node, effect)
             case fx.Broadcast():
                 return self._broadcast(node, effect)
             case fx.SetDeadline(deadline=deadline, seconds=seconds, stream=stream):
@@ -375,6 +383,15 @@ class World:
             eyes.unanswered.append(asked)
             return ()
         return (ev.CoinsLookedUp(asked=asked, coins=coins),)
+
+    def _look_up_spenders(self, node: SimNode, asked: fx.LookUpSpenders) -> Iterable[ev.Event]:
+        eyes = self.eyes[node.name]
+        try:
+            spenders = tuple(eyes.spenders(asked.outpoints).items())
+        except Away:
+            eyes.unanswered.append(asked)
+            return ()
+        return (ev.SpendersLookedUp(asked=asked, spenders=spenders),)
 
     def _broadcast(self, node: SimNode, asked: fx.Broadcast) -> Iterable[ev.Event]:
         name, tx = asked.name, asked.tx

@@ -42,7 +42,13 @@ CSV: Final = 5
 DELAY: Final = 3
 
 
-def small_tree(kind: str, *, feerate: int = 500, funding_outpoint: OutPoint | None = None) -> Tree:
+def small_tree(
+    kind: str,
+    *,
+    feerate: int = 500,
+    funding_outpoint: OutPoint | None = None,
+    expiry_height: int = EXPIRY,
+) -> Tree:
     """Return a tree of four clients below one inner vertex, which expires soon."""
     terms = oracle.terms_of(
         [50_000, 51_000, 52_000, 53_000],
@@ -56,7 +62,7 @@ def small_tree(kind: str, *, feerate: int = 500, funding_outpoint: OutPoint | No
         csv_blocks=CSV,
     )
     soon = {"active_blocks": 10, "dying_blocks": 10, "ready_min_blocks": 1}
-    terms = oracle.with_field(terms, expiry_height=EXPIRY, **soon)
+    terms = oracle.with_field(terms, expiry_height=expiry_height, **soon)
     if funding_outpoint is None:
         return tree_of(terms)
     return tree_of(terms, funding_outpoint=funding_outpoint)

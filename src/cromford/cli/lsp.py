@@ -16,7 +16,7 @@ from cromford.cli.rescan import rescan_command
 from cromford.cli.seed import seed_group
 from cromford.cli.shown import lists, payment_lists, tree
 from cromford.cli.shown.output import sat, show, write_json
-from cromford.cli.wallet import digits, feerate_option, wallet_group
+from cromford.cli.wallet import digits, feerate_option, together_option, wallet_group
 from cromford.factory.terms import N_CLIENTS_MAX
 
 ROLE: Final = "lsp"
@@ -177,6 +177,48 @@ def abandon_factory(
         )
     answer = invocation.call(ROLE, "factory_abandon", **asked, dry_run=dry_run)
     show(invocation, answer, lists.abandoned_factory)
+
+
+@factory.command(name="bump")
+@click.argument("factory_id", metavar="ID")
+@together_option
+@click.option("--dry-run", is_flag=True, help="Show what it would cost; change nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask: a fee that is paid stays paid.")
+@invocation_options
+@click.pass_obj
+def bump_factory(
+    invocation: Invocation,
+    /,
+    *,
+    factory_id: str,
+    feerate_sat_per_vb: Decimal | None,
+    dry_run: bool,
+    yes: bool,
+) -> None:
+    """Let the funding of a factory pay more, by a child of its change (CPFP).
+
+    The txid stays, so every signature stays valid. The child pays so much that both together have
+    the feerate, out of the change, and where that is too small out of other free coins. Asked again
+    with a higher feerate, the child is replaced. It is published again at each block until the
+    funding is in one; a factory that is given up takes it with it.
+
+    Shows what it would pay, and asks first.
+    """
+    asked = {"factory_id": factory_id, "feerate_sat_per_vb": digits(feerate_sat_per_vb)}
+    if not dry_run and not yes:
+        planned = invocation.call(ROLE, "factory_bump", **asked, dry_run=True)
+        asked["feerate_sat_per_vb"] = str(planned["feerate_sat_per_vb"])
+        feerate = f"{planned['feerate_sat_per_vb']} sat/vB"
+        told = f"a child pays {sat(planned['fee_sat'])}, so that both together pay {feerate}"
+        confirm(
+            invocation,
+            f"{told[0].upper()}{told[1:]}. Publish it?",
+            yes=False,
+            why=f"a fee that is paid stays paid: {told}",
+            remediation="Look at it with --dry-run, then add --yes.",
+        )
+    answer = invocation.call(ROLE, "factory_bump", **asked, dry_run=dry_run)
+    show(invocation, answer, lists.bumped_factory)
 
 
 @command.command(name="exit")

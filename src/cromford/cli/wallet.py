@@ -29,6 +29,14 @@ feerate_option = click.option(
     help="Of the transaction.  [default: the node's estimate, or the "
     "daemon's fallback if it has none]",
 )
+together_option = click.option(
+    "--feerate",
+    "--feerate-sat-per-vb",
+    "feerate_sat_per_vb",
+    type=Option(_FEERATE),
+    metavar=_FEERATE.metavar,
+    help="Of both together, in sat/vB.  [default: what the daemon's node asks for 6 blocks]",
+)
 Document = dict[str, Any]
 
 

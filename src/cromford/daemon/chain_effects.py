@@ -1,4 +1,4 @@
-"""The effects that need the node: coins looked up, transactions published.
+"""The effects that need the node: coins and their spenders looked up, transactions published.
 
 Each is a task. A node that is busy or away has not said anything: a coin it did not tell of is not
 a coin that does not exist, and a transaction it did not hear is published once it is back.
@@ -59,7 +59,8 @@ class ChainEffects:
         self._height = height
         self._is_pending = is_pending
         self._retry_seconds = retry_seconds
-        self._unheard: dict[Txid, fx.Broadcast] = {}
+        self._unheard: dict[Txid, fx.Broadcast | fx.PublishBumped] = {}
+        self._unanswered: fx.LookUpSpenders | None = None  # The newest says all that is due.
         self._asking: Counter[Txid] = Counter()
         self._given_up: set[Txid] = set()  # while the node is asked
         self._taken: Recent[Txid, None] = Recent(TAKEN_KEPT_MAX)  # Of what is signed anew.
@@ -71,6 +72,13 @@ class ChainEffects:
         """Ask for coins, and answer once the node has; nobody is answered after the deadline."""
         self._spawn(self._look_up(asked))
 
+    def look_up_spenders(self, asked: fx.LookUpSpenders) -> None:
+        """Ask what spends outputs in the mempool, as soon as there is a node to ask."""
+        if self._is_ready:
+            self._spawn(self._look_up_spenders(asked))
+        else:
+            self._unanswered = asked
+
     def broadcast(self, asked: fx.Broadcast) -> None:
         """Publish a transaction, as soon as there is a node to tell."""
         if self._is_ready:
@@ -79,12 +87,25 @@ class ChainEffects:
         else:
             self._unheard[asked.tx.txid] = asked
 
+    def publish_bumped(self, asked: fx.PublishBumped) -> None:
+        """Publish a funding and the child that pays for it, as soon as there is a node to tell."""
+        if self._is_ready:
+            self._spawn(self._publish_bumped(asked))
+        else:
+            self._unheard[asked.child.txid] = asked
+
     def node_answers(self) -> None:
         """Take note that the node is there, and is ours: publish what it has not heard."""
         self._is_ready = True
+        unanswered, self._unanswered = self._unanswered, None
+        if unanswered is not None:
+            self.look_up_spenders(unanswered)
         unheard, self._unheard = self._unheard, {}
         for asked in unheard.values():
-            self.broadcast(asked)
+            if isinstance(asked, fx.PublishBumped):
+                self.publish_bumped(asked)
+            else:
+                self.broadcast(asked)
 
     def observe(self, record: AnyRecord) -> None:
         """Take note of what confirmed, or was given up: it is refused no more."""
@@ -114,6 +135,15 @@ class ChainEffects:
                         return
         self._post(ev.CoinsLookedUp(asked=asked, coins=tuple(coins)))
 
+    async def _look_up_spenders(self, asked: fx.LookUpSpenders) -> None:
+        try:
+            spenders = await self._chain.spenders(asked.outpoints)
+        except ChainUnavailable as error:
+            self._unanswered = self._unanswered or asked
+            _log.warning("spenders_unknown n=%d reason=%s", len(asked.outpoints), error)
+            return
+        self._post(ev.SpendersLookedUp(asked=asked, spenders=tuple(spenders.items())))
+
     async def _broadcast(self, asked: fx.Broadcast) -> None:
         txid = asked.tx.txid
         try:
@@ -123,6 +153,24 @@ class ChainEffects:
             if not self._asking[txid]:
                 del self._asking[txid]
                 self._given_up.discard(txid)
+
+    async def _publish_bumped(self, asked: fx.PublishBumped) -> None:
+        name, child = asked.name, asked.child
+        try:
+            await self._chain.broadcast_package((asked.funding, child))
+        except TxRefused as refused:
+            if self.refusals.refused(name, child, refused.reason, height=self._height()):
+                _log.warning(
+                    "tx_refused name=%s txid=%s reason=%s", name, child.txid, refused.reason
+                )
+            whose = fx.Broadcast(name=name, tx=child, stream=asked.stream)
+            self._post(ev.BroadcastRefused(asked=whose, reason=refused.reason))
+        except ChainUnavailable as error:
+            self._unheard[child.txid] = asked
+            _log.warning("broadcast_failed name=%s txid=%s reason=%s", name, child.txid, error)
+        else:
+            self.refusals.decided((asked.funding, child))
+            _log.info("tx_broadcast name=%s txid=%s", name, child.txid)
 
     async def _ask_to_take(self, asked: fx.Broadcast) -> None:
         name, tx = asked.name, asked.tx

@@ -23,7 +23,9 @@ from cromford.effects import (
     Disconnect,
     Effect,
     LookUpCoins,
+    LookUpSpenders,
     Performed,
+    PublishBumped,
     RecallCommitment,
     Send,
 )
@@ -64,7 +66,15 @@ class Role(Generic[S]):
 
 
 # What leaves the process, or reads what the journal holds. Everything else is ours alone.
-_OUTWARD: Final = (Send, Disconnect, Broadcast, LookUpCoins, RecallCommitment)
+_OUTWARD: Final = (
+    Send,
+    Disconnect,
+    Broadcast,
+    PublishBumped,
+    LookUpCoins,
+    LookUpSpenders,
+    RecallCommitment,
+)
 Commit = Callable[[Sequence[Entry], Sequence[Archived], Callable[[], None]], None]
 
 

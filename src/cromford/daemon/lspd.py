@@ -16,7 +16,12 @@ from cromford.daemon.api.factory_id import find_factory
 from cromford.daemon.api.lsp_payments import LspPayments
 from cromford.daemon.api.rpc import RpcFailure
 from cromford.daemon.api.rpc_server import Handler, read_params, without_params
-from cromford.daemon.api.wallet import feerate_of, refusal_of
+from cromford.daemon.api.wallet import (
+    FEERATE_TARGET_BLOCKS,
+    feerate_of,
+    given_feerate,
+    refusal_of,
+)
 from cromford.daemon.budgets import Budgets
 from cromford.daemon.deadlines import Due
 from cromford.daemon.driver import Role
@@ -39,9 +44,11 @@ from cromford.protocol.journal.entries import FactoryEntry
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.lsp_state import LspConfig, LspState
 from cromford.protocol.journal.streams import factory_number
+from cromford.protocol.lobby import bumping
 from cromford.protocol.lobby.build import plan_build
 from cromford.protocol.lobby.giving_up import planned
 from cromford.protocol.lobby.shapes import shape_costs
+from cromford.protocol.opening.funding import published_funding
 from cromford.signing.keychain import Keychain
 from cromford.wallet.account import Account
 from cromford.wallet.coins import Wallet
@@ -73,6 +80,12 @@ class _FactoryParams(msgspec.Struct, forbid_unknown_fields=True):
 class _AbandonFactoryParams(msgspec.Struct, forbid_unknown_fields=True):
     factory_id: str
     feerate_sat_per_vb: str | None = None  # a decimal number; None: the node's estimate
+    dry_run: bool = False
+
+
+class _BumpFactoryParams(msgspec.Struct, forbid_unknown_fields=True):
+    factory_id: str
+    feerate_sat_per_vb: str | None = None  # of both together; None: our own node's
     dry_run: bool = False
 
 
@@ -209,6 +222,7 @@ class LspDaemon(Daemon[LspState]):
             "factory_show": self._factory_show,
             "factory_export": self._factory_export,
             "factory_abandon": self._factory_abandon,
+            "factory_bump": self._factory_bump,
             "exit_start": self._exit_start,
             **self._payments.methods(),
         }
@@ -286,10 +300,13 @@ class LspDaemon(Daemon[LspState]):
             state = self.driver.state
             if entry.number in state.factories:
                 factory = state.factory(entry.number)
-                lines.append({**views.summary(factory), "refused": self._refused(factory)})
+                line = {**views.summary(factory), "refused": self._refused(factory)}
             elif label := self.driver.label(entry.stream):
                 shown = msgspec.json.decode(label, type=Label).shown
-                lines.append({**views.as_it_slept(state.house, shown), "refused": []})
+                line = {**views.as_it_slept(state.house, shown), "refused": []}
+            else:
+                continue
+            lines.append({**line, "bump": views.bump_of(state.house, entry.attempt_id)})
         return {"factories": lines}
 
     async def _factory_show(self, params: dict[str, Any]) -> object:
@@ -298,6 +315,7 @@ class LspDaemon(Daemon[LspState]):
         return {
             **views.show(factory),
             "refused": self._refused(factory),
+            "bump": views.bump_of(self.driver.state.house, attempt.attempt_id),
             "not_worth_sweeping": views.not_worth_sweeping(factory, self.facts.fees),
             "seconds_left": self.deadlines.seconds_left(
                 Due(factory.stream, AttemptDeadline(attempt_id=attempt.attempt_id))
@@ -337,6 +355,41 @@ class LspDaemon(Daemon[LspState]):
             "feerate_sat_per_vb": sat_per_vb(feerate_sat_per_kw),
             "feerate_source": source,
             "min_depth": attempt.terms.min_depth,
+        }
+
+    async def _factory_bump(self, params: dict[str, Any]) -> object:
+        """Let a funding without a block pay more, by a child of its change."""
+        wanted = read_params(params, _BumpFactoryParams)
+        factory = self._named(self._found(wanted.factory_id))
+        attempt_id, fees = factory.attempt.attempt_id, self.facts.fees
+        feerate_sat_per_kw, source = fees.within(FEERATE_TARGET_BLOCKS), "our node, for 6 blocks"
+        if wanted.feerate_sat_per_vb is not None:
+            feerate_sat_per_kw, source = given_feerate(wanted.feerate_sat_per_vb), "given"
+        asked = ev.FundingBumpRequested(
+            attempt_id=attempt_id, feerate_sat_per_kw=feerate_sat_per_kw
+        )
+        self.foresee(asked)
+        funding = published_funding(factory)
+        house = self.driver.state.house
+        if funding is None:
+            raise AssertionError("a funding that is not signed is not found")
+        plan = bumping.planned(
+            house, attempt_id, funding, feerate_sat_per_kw=feerate_sat_per_kw, fees=fees
+        )
+        paid_sat_per_kw = bumping.funding_sat_per_kw(house, attempt_id, funding)
+        if not wanted.dry_run:
+            self.request(asked)
+        return {
+            "bumped": not wanted.dry_run,
+            "factory_id": attempt_id.hex(),
+            "funding_txid": str(funding.txid),
+            "txid": str(plan.tx.txid),
+            "fee_sat": plan.fee_sat,
+            "change_sat": plan.change_sat,
+            "n_coins": len(plan.coins),
+            "paid_sat_per_vb": sat_per_vb(paid_sat_per_kw),
+            "feerate_sat_per_vb": sat_per_vb(feerate_sat_per_kw),
+            "feerate_source": source,
         }
 
     def _refused(self, factory: Factory) -> list[dict[str, Any]]:

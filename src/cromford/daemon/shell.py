@@ -522,6 +522,10 @@ class Daemon(Generic[S]):
                 self.deadlines.clear(Due(stream, deadline))
             case fx.LookUpCoins():
                 self._chain_effects.look_up(effect)
+            case fx.PublishBumped():
+                self._chain_effects.publish_bumped(effect)
+            case fx.LookUpSpenders():
+                self._chain_effects.look_up_spenders(effect)
             case fx.Broadcast():
                 self._chain_effects.broadcast(effect)
             case _:

@@ -32,6 +32,7 @@ SigningEffect = (
     | fx.RecallPoint
     | fx.SignTakingTx
     | fx.SignSweep
+    | fx.SignJointSweep
 )
 
 
@@ -80,6 +81,8 @@ def perform_signing(
         case fx.SignSweep(key=key, spend=spend):
             signature = signer.sign_timelocked(key, spend.lock, spend.tx, (spend.prevout,))
             return (ev.SweepSigned(asked=effect, tx=spend.signed(signature)),)
+        case fx.SignJointSweep():
+            return (ev.JointSweepSigned(asked=effect, tx=_signed_jointly(signer, effect)),)
         case _:
             return (perform_channel_signing(signer, effect),)
 
@@ -104,6 +107,16 @@ def derive_keys(signer: Signer, state: ClientState, attempt: ClientAttempt) -> D
             signer.per_commitment_point(names[0], number),
             signer.per_commitment_point(names[0], number + 1),
         ),
+    )
+
+
+def _signed_jointly(signer: Signer, effect: fx.SignJointSweep) -> Tx:
+    spend = effect.spend
+    return spend.signed(
+        [
+            signer.sign_timelocked(key, member.lock, spend.tx, spend.prevouts, input_index=index)
+            for index, (key, member) in enumerate(zip(effect.keys, spend.members, strict=True))
+        ]
     )
 
 

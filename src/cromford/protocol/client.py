@@ -61,6 +61,8 @@ def _take(turn: Turn[ClientState], event: ev.Event) -> None:
         lobby.take(turn, event)
     elif isinstance(event, ev.SpendingEvent):
         spending.take(turn, event)
+    elif isinstance(event, ev.JointSweepEvent):
+        raise AssertionError(f"{type(event).__name__} is an LSP's event")
     else:
         _take_from_world(turn, event)
 

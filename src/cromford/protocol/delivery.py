@@ -10,6 +10,7 @@ from typing import Any
 
 from cromford.bitcoin.tx import OutPoint
 from cromford.changed import changed
+from cromford.effects import LookUpSpenders
 from cromford.protocol.channels.forwarding import AWAY
 from cromford.protocol.channels.lsp import obstacle
 from cromford.protocol.facts import Facts
@@ -109,6 +110,16 @@ class Round:
         """Let every letter be taken that can be, and those that are written meanwhile."""
         while self._delivers and (delivery := self._next()) is not None:
             self.hand_over(delivery)
+
+    def taken_lookups(self) -> list[LookUpSpenders]:
+        """Take back what factories asked about the mempool, for the house to ask all of it at once.
+
+        By itself each would be answered alone, and nothing could be taken together.
+        """
+        asked = self._log.asked
+        lookups = [one.effect for one in asked if isinstance(one.effect, LookUpSpenders)]
+        asked[:] = [one for one in asked if not isinstance(one.effect, LookUpSpenders)]
+        return lookups
 
     def try_in(self, turn: Turn[Any], step: Callable[[], None]) -> bool:
         """Take a step in one stream, and say whether it could be taken.

@@ -10,6 +10,7 @@ from cromford.effects import (
     Deadline,
     FinishCommitment,
     LookUpCoins,
+    LookUpSpenders,
     PartialSign,
     PrepareAttempt,
     PrepareJoin,
@@ -18,6 +19,7 @@ from cromford.effects import (
     RecallPoint,
     SignCommitment,
     SignFunding,
+    SignJointSweep,
     SignSpending,
     SignSweep,
     SignTakingTx,
@@ -233,6 +235,14 @@ class FactoryAbandonRequested:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FundingBumpRequested:
+    """The LSP's operator wants a funding to pay more, by a child of its change."""
+
+    attempt_id: bytes
+    feerate_sat_per_kw: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRequested:
     """The LSP's operator builds a factory with those who wait in the lobby."""
 
@@ -317,6 +327,22 @@ class SweepSigned:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SpendersLookedUp:
+    """Answers `LookUpSpenders`; what nothing in the mempool spends is not in it."""
+
+    asked: LookUpSpenders
+    spenders: tuple[tuple[OutPoint, Txid], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JointSweepSigned:
+    """Answers `SignJointSweep`."""
+
+    asked: SignJointSweep
+    tx: Tx
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CommitmentRecalled:
     """Answers `RecallCommitment`."""
 
@@ -374,6 +400,7 @@ OpeningEvent = (
     | SigningFailed
     | FundingSigned
     | FactoryAbandonRequested
+    | FundingBumpRequested
 )
 # What a live channel asked the signer for.
 ChannelAnswer = (
@@ -381,10 +408,19 @@ ChannelAnswer = (
 )
 ChannelEvent = ChannelAnswer | InvoiceRequested | PayRequested
 ExitEvent = ExitRequested | ExitPauseRequested | TakingTxSigned | SweepSigned | CommitmentRecalled
+JointSweepEvent = SpendersLookedUp | JointSweepSigned
 SpendingEvent = AddressRequested | SpendingRequested | SpendingSigned | AbandonRequested
 
 # What a peer does while it is connected. That it is gone is no word of its own any more.
 PeerEvent = ConnectionOpened | MessageReceived | MessageMalformed
 
 # One union for each room that takes events, and one for what concerns several.
-Event = WorldEvent | LobbyEvent | OpeningEvent | ChannelEvent | ExitEvent | SpendingEvent
+Event = (
+    WorldEvent
+    | LobbyEvent
+    | OpeningEvent
+    | ChannelEvent
+    | ExitEvent
+    | JointSweepEvent
+    | SpendingEvent
+)

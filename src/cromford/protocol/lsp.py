@@ -16,7 +16,7 @@ from cromford import effects as fx
 from cromford.bitcoin.block import BlockRef
 from cromford.bitcoin.tx import Tx, Txid
 from cromford.protocol import events as ev
-from cromford.protocol import publishing, spending
+from cromford.protocol import publishing, spending, sweeping_together
 from cromford.protocol.channels import lsp as channels
 from cromford.protocol.channels.steps import on_nonce_deadline, on_revocation_deadline
 from cromford.protocol.delivery import Round
@@ -35,10 +35,10 @@ from cromford.protocol.journal.lsp_state import LspState, apply, new_lsp, pendin
 from cromford.protocol.journal.mail_records import MailTaken
 from cromford.protocol.journal.scan import UNKNOWN
 from cromford.protocol.journal.streams import CHAIN, HOUSE, factory_number
-from cromford.protocol.lobby import announcing, giving_up, lending, ordering
+from cromford.protocol.lobby import announcing, bumping, giving_up, lending, ordering
 from cromford.protocol.lobby import lsp as lobby
 from cromford.protocol.opening import lsp as opening
-from cromford.protocol.opening.funding import fund_if_due
+from cromford.protocol.opening.funding import fund_if_due, published_funding
 from cromford.protocol.turn import Decision, StreamBug, Turn
 from cromford.watch.feerates import OwnFees
 from cromford.wire import messages as m
@@ -89,6 +89,7 @@ def decide(
     _take(round_, event)
     round_.deliver()
     _take_up_held(round_)
+    sweeping_together.ask_at_once(round_)
     return round_.decision
 
 
@@ -101,12 +102,19 @@ def _take(round_: Round, event: ev.Event) -> None:
         _take_opening(round_, event)
     elif isinstance(event, ev.ExitEvent):
         _take_exit(round_, event)
+    elif isinstance(event, ev.JointSweepEvent):
+        sweeping_together.take(round_, event)
     elif isinstance(event, ev.LobbyEvent):
         lobby.take(round_.house, event)
     elif isinstance(event, ev.SpendingEvent):
         if isinstance(event, ev.AbandonRequested):
             giving_up.check_is_no_replacement(round_.house.state, event.txid)
-        spending.take(round_.house, event)
+            bumping.check_is_no_child(round_.house.state, event.txid)
+        house = round_.house
+        if isinstance(event, ev.SpendingSigned) and bumping.is_child(house.state, event.tx.txid):
+            bumping.on_signed(house, event)
+        else:
+            spending.take(house, event)
     elif isinstance(event, ev.InvoiceRequested):
         raise AssertionError("InvoiceRequested is a client's event")
     else:
@@ -209,6 +217,10 @@ def _take_opening(round_: Round, event: ev.OpeningEvent) -> None:
             ordering.on_attempt_prepared(round_.house, event)
         case ev.FactoryAbandonRequested():
             giving_up.on_abandon_requested(round_.house, event)
+        case ev.FundingBumpRequested(attempt_id=attempt_id):
+            turn = _named(round_, attempt_id)
+            funding = None if turn is None else published_funding(turn.state)
+            bumping.on_bump_requested(round_.house, event, funding)
         case ev.CoinsLookedUp():
             raise AssertionError("CoinsLookedUp is a client's event")
         case _:
@@ -252,6 +264,7 @@ def _on_refused(round_: Round, event: ev.BroadcastRefused) -> None:
     number = factory_number(event.asked.stream)
     if number is None:
         publishing.on_refused(round_.house, event)
+        sweeping_together.on_refused(round_, event)
     elif round_.goes_on(event.asked.stream):
         turn = round_.factory(number)
         round_.try_in(turn, partial(publishing.on_refused, turn, event))
@@ -357,7 +370,8 @@ def resume(state: LspState, fees: OwnFees = ANY_FEES) -> tuple[fx.Effect, ...]:
 
 
 def _owed_by_house(house: House) -> Iterable[fx.Effect]:
-    return (*spending.owed_spendings(house.wallet), *giving_up.owed(house))
+    payments = bumping.without_children(house, spending.owed_spendings(house.wallet))
+    return (*payments, *giving_up.owed(house), *bumping.owed(house))
 
 
 def _owed_by_factory(factory: Factory, fees: OwnFees) -> Iterable[fx.Effect]:

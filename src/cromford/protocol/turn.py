@@ -8,6 +8,7 @@ from cromford.effects import (
     Broadcast,
     ClearDeadline,
     Effect,
+    PublishBumped,
     RecallCommitment,
     Send,
     SetDeadline,
@@ -49,7 +50,7 @@ class HasWallet(HasChain, Protocol):
         """Its coins."""
 
 
-_ADDRESSED: Final = (Broadcast, RecallCommitment, SetDeadline, ClearDeadline)
+_ADDRESSED: Final = (Broadcast, PublishBumped, RecallCommitment, SetDeadline, ClearDeadline)
 S = TypeVar("S")
 R = TypeVar("R", bound=Record)
 S_co = TypeVar("S_co", covariant=True)

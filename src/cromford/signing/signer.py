@@ -160,11 +160,17 @@ class Signer:
         return schnorr.sign(hash_move(statement), self._keychain.seckey(name))
 
     def sign_timelocked(
-        self, name: FactoryKey, lock: Timelock, tx: Tx, prevouts: Sequence[TxOut]
+        self,
+        name: FactoryKey,
+        lock: Timelock,
+        tx: Tx,
+        prevouts: Sequence[TxOut],
+        *,
+        input_index: int = 0,
     ) -> bytes:
         """Return the factory key's signature of the script path that it has alone (BIP 342).
 
-        For the first input. Script and digest are made here, out of our own key and the timelock:
+        Script and digest are made here, out of our own key and the timelock:
         what comes out spends by no key path and by no other script. A key path of a factory is
         signed in a MuSig2 session only, by `partial_sign`.
 
@@ -173,12 +179,13 @@ class Signer:
             lock: The timelock of the script.
             tx: The transaction.
             prevouts: What each of its inputs spends.
+            input_index: Which of them is this key's; the others are other keys' to sign.
 
         Raises:
             ValueError: If the prevouts do not match the inputs, or the timelock has no script.
         """
         script = lock.script(keys.xonly_of(self._keychain.pubkey(name)))
-        sighash = taproot_sighash(tx, prevouts=prevouts, input_index=0, tapscript=script)
+        sighash = taproot_sighash(tx, prevouts=prevouts, input_index=input_index, tapscript=script)
         return schnorr.sign(sighash, self._keychain.seckey(name))
 
     def sign_coin(self, change: int, index: int, sighash: bytes) -> bytes:

@@ -13,7 +13,7 @@ from cromford.bitcoin.fees import (
     TX_FRAME_WEIGHT,
     fee_sat_of,
 )
-from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxOut, compact_size
+from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxOut, compact_size, vsize_of
 from cromford.factory.funding import CHANGE_MIN_SAT
 from cromford.shelf import Shelf
 from cromford.wallet.account import CHANGE, GAP_LIMIT, RECEIVE, Account, WalletPath
@@ -360,13 +360,17 @@ def new_wallet(account: Account) -> Wallet:
     return Wallet(account=account, scripts=Shelf()).with_gap()
 
 
-def wallet_tx_vsize(*, n_inputs: int, n_outputs: int) -> int:
-    """Return the vbytes of a signed transaction of BIP 86 inputs and taproot outputs."""
+def wallet_tx_weight(*, n_inputs: int, n_outputs: int) -> int:
+    """Return the weight of a signed transaction of BIP 86 inputs and taproot outputs."""
     counts_weight = 4 * (len(compact_size(n_inputs)) + len(compact_size(n_outputs)) - 2)
-    weight = (
+    return (
         TX_FRAME_WEIGHT
         + counts_weight
         + n_inputs * P2TR_INPUT_WEIGHT
         + n_outputs * P2TR_OUTPUT_VSIZE * 4
     )
-    return -(-weight // 4)
+
+
+def wallet_tx_vsize(*, n_inputs: int, n_outputs: int) -> int:
+    """Return the vbytes of a signed transaction of BIP 86 inputs and taproot outputs."""
+    return vsize_of(wallet_tx_weight(n_inputs=n_inputs, n_outputs=n_outputs))

@@ -9,8 +9,8 @@ nothing.
 Only what the tree itself pays is looked at. Its states are the latest that were signed; what any
 other state pays is not for the LSP to take.
 
-Each output goes in a transaction of its own: a rival that spends one of them keeps out no other.
-What several factories have to give is for their house to join.
+Each output is said with the transaction that takes it alone. What several factories have to give is
+for their house to join (`joint_sweep`).
 """
 
 from collections.abc import Iterator, Mapping
@@ -229,6 +229,14 @@ def sweep_tx(output: LspOutput, *, payout_script: bytes, fee_sat: int) -> SweepT
     )
 
 
+def rival_of(sweep: SweepTx) -> FeeAndWeight | None:
+    """Return what the transaction of the tree pays that spends the same output, if one does."""
+    rival = sweep.output.rival
+    if rival is None:
+        return None
+    return FeeAndWeight(rival.fee_sat, rival.tx.with_witnesses((BLANK_SIGNATURE,)).weight)
+
+
 def _due(factory: FactoryOnChain) -> Iterator[LspOutput]:
     for output in lsp_outputs(factory):
         if output.outpoint not in factory.spends and factory.tip_height + 1 >= output.height:
@@ -251,13 +259,13 @@ def _fee_sat(fees: OwnFees, draft: SweepTx) -> int:
     that pays more, it wins.
     """
     own_sat = fee_sat_of(vsize=draft.vsize, feerate_sat_per_kw=fees.within(SWEEP_BLOCKS))
-    rival = draft.output.rival
+    rival = rival_of(draft)
     if rival is None:
         return own_sat
     replacing_sat = replacement_fee_sat(
         draft.signed(BLANK_SIGNATURE).weight,
         parent=None,
-        rival=FeeAndWeight(rival.fee_sat, rival.tx.with_witnesses((BLANK_SIGNATURE,)).weight),
+        rival=rival,
         incremental_sat_per_kw=fees.incremental_sat_per_kw,
     )
     return max(own_sat, replacing_sat)

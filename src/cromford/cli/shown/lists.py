@@ -530,3 +530,20 @@ def abandoned_factory(console: Console, answer: Document) -> None:
             ("dead once it is", f"{blocks(answer['min_depth'])} deep"),
         ],
     )
+
+
+def bumped_factory(console: Console, answer: Document) -> None:
+    """Print which child pays for a funding, or would, and what it costs."""
+    console.print("bumped" if answer["bumped"] else "dry run: nothing was published")
+    feerate = f"{answer['feerate_sat_per_vb']} sat/vB with its funding, {answer['feerate_source']}"
+    facts(
+        console,
+        [
+            ("factory", answer["factory_id"]),
+            ("fee", f"{sat(answer['fee_sat'])} ({feerate})"),
+            ("before", f"{answer['paid_sat_per_vb']} sat/vB"),
+            ("left of the change", sat(answer["change_sat"])),
+            ("coins beside it", str(answer["n_coins"])),
+            ("transaction", answer["txid"]),
+        ],
+    )

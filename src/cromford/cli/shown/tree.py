@@ -32,6 +32,10 @@ def _print_ceremony(console: Console, document: Document) -> None:
     elif document["status"] == "funding":
         told = f"{document['confirmations']} of {document['min_depth']} confirmations"
         console.print(cell(told, "bold"))
+    bump = document["bump"]
+    if bump is not None:
+        told = f"bumped to {bump['feerate_sat_per_vb']} sat/vB: {bump['txid']}"
+        console.print(cell(f"{told} pays {sat(bump['fee_sat'])}", "bold"), soft_wrap=True)
 
 
 def _print_sweeps(console: Console, document: Document) -> None:

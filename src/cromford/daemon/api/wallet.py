@@ -233,17 +233,7 @@ async def feerate_of(
         RpcFailure: If the node does not answer.
     """
     if given is not None:
-        try:
-            feerate = Decimal(given)
-        except ArithmeticError:
-            raise InvalidParam("feerate_sat_per_vb", f"{given!r} is no number") from None
-        if not feerate.is_finite() or not 0 < feerate <= FEERATE_MAX_SAT_PER_VB:
-            raise InvalidParam(
-                "feerate_sat_per_vb",
-                f"expected above 0 and at most {FEERATE_MAX_SAT_PER_VB}, received {given}",
-            )
-        per_kw = feerate * SAT_PER_KW_OF_SAT_PER_VB
-        return int(per_kw.to_integral_value(ROUND_UP)), "given"
+        return given_feerate(given), "given"
     try:
         estimate = await chain.estimate_sat_per_kw(FEERATE_TARGET_BLOCKS)
     except ChainUnavailable as error:
@@ -251,3 +241,22 @@ async def feerate_of(
     if estimate is None:
         return fallback_sat_per_kw, "fallback"
     return estimate, f"estimate for {FEERATE_TARGET_BLOCKS} blocks"
+
+
+def given_feerate(given: str) -> int:
+    """Return a feerate in sat per 1000 weight units, rounded up, of a decimal number in sat/vB.
+
+    Raises:
+        InvalidParam: If it is no feerate.
+    """
+    try:
+        feerate = Decimal(given)
+    except ArithmeticError:
+        raise InvalidParam("feerate_sat_per_vb", f"{given!r} is no number") from None
+    if not feerate.is_finite() or not 0 < feerate <= FEERATE_MAX_SAT_PER_VB:
+        raise InvalidParam(
+            "feerate_sat_per_vb",
+            f"expected above 0 and at most {FEERATE_MAX_SAT_PER_VB}, received {given}",
+        )
+    per_kw = feerate * SAT_PER_KW_OF_SAT_PER_VB
+    return int(per_kw.to_integral_value(ROUND_UP))

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from cromford.bitcoin.fees import sat_per_vb
 from cromford.channel.terms import MSAT_PER_SAT
 from cromford.daemon.views.channels import Standing, is_on_chain, show_channel
 from cromford.daemon.views.export import export_factory, export_terms
@@ -18,6 +19,7 @@ from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.lsp_attempt import LspAttempt
 from cromford.protocol.journal.lsp_state import LspState
 from cromford.protocol.lobby.build import BuildPlan
+from cromford.protocol.lobby.bumping import paid_sat_per_kw
 from cromford.protocol.lobby.shapes import ShapeCost
 from cromford.watch.feerates import OwnFees
 
@@ -246,6 +248,18 @@ def as_it_slept(house: House, shown: Mapping[str, Any]) -> dict[str, Any]:
         **shown,
         "confirmations": house.chain.depth(entry.funding_txid),
         "blocks_to_expiry": entry.expiry_height - house.chain.height,
+    }
+
+
+def bump_of(house: House, attempt_id: bytes) -> dict[str, Any] | None:
+    """Return which child pays for a factory's funding, and what both pay; None without one."""
+    bump, paid = house.bumps.get(attempt_id), paid_sat_per_kw(house, attempt_id)
+    if bump is None or paid is None:
+        return None
+    return {
+        "txid": str(bump.child.txid),
+        "fee_sat": bump.fee_sat,
+        "feerate_sat_per_vb": sat_per_vb(paid),
     }
 
 

@@ -238,6 +238,12 @@ def owed(state: Factory, fees: OwnFees) -> tuple[fx.Effect, ...]:
     )
 
 
+def sweep_again(turn: Turn[Factory]) -> None:
+    """Ask once more for what can be taken of the tree: together it was refused."""
+    fees = turn.facts.fees
+    turn.ask(*effects_of(sweep_actions(turn.state, fees), turn.state, fees))
+
+
 def arriving_total_sat(state: Factory) -> int:
     """Return what is on its way to the wallet, of channels that are on chain and of sweeps."""
     swept_sat = sum(output.prevout.amount_sat for output in awaited_outputs(state))

@@ -63,9 +63,27 @@ def sweep_actions(state: Factory, fees: OwnFees) -> tuple[SweepTx | PublishState
 def effects_of(
     actions: Sequence[SweepTx | PublishState], state: Factory, fees: OwnFees
 ) -> tuple[fx.Effect, ...]:
-    """Return what is to be signed or published for these actions."""
+    """Return what is to be asked or published for these actions.
+
+    Before an output is taken the mempool is asked for others who spend it: then the house decides
+    what of several factories goes together, and each of the rest alone.
+    """
+    outpoints = tuple(one.output.outpoint for one in actions if isinstance(one, SweepTx))
+    lookups = (fx.LookUpSpenders(factories=(state.number,), outpoints=outpoints),)
+    states = (
+        _publishing(state, action, fees) for action in actions if isinstance(action, PublishState)
+    )
+    return (*(lookups if outpoints else ()), *states)
+
+
+def sweeps_due(state: Factory, fees: OwnFees) -> tuple[fx.SignSweep, ...]:
+    """Return what takes each output alone that is due now."""
     key = FactoryKey(attempt=state.attempt.key_attempt)
-    return tuple(_effect(state, key, action, fees) for action in actions)
+    return tuple(
+        fx.SignSweep(key=key, spend=action)
+        for action in sweep_actions(state, fees)
+        if isinstance(action, SweepTx)
+    )
 
 
 def without_what_is_swept(
@@ -186,11 +204,7 @@ def _is_funding_spent(state: Factory) -> bool:
     return state.attempt.funded is not None and state.attempt.funding_outpoint in state.chain.spends
 
 
-def _effect(
-    state: Factory, key: FactoryKey, action: SweepTx | PublishState, fees: OwnFees
-) -> fx.Effect:
-    if isinstance(action, SweepTx):
-        return fx.SignSweep(key=key, spend=action)
+def _publishing(state: Factory, action: PublishState, fees: OwnFees) -> fx.Broadcast:
     tx = _signed(state, action)
     return fx.Broadcast(
         name=action.node.name, tx=tx, bumping=of_state(state, action.node, tx, fees)

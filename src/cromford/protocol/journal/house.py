@@ -18,6 +18,8 @@ from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal import mail
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal import spending_records as sr
+from cromford.protocol.journal import sweep_records as sw
+from cromford.protocol.journal.bumps import FundingBump, unsettled, with_bump, without_bump
 from cromford.protocol.journal.encoding import decoded
 from cromford.protocol.journal.entries import (
     ABORTED,
@@ -27,6 +29,7 @@ from cromford.protocol.journal.entries import (
     HousePayment,
 )
 from cromford.protocol.journal.expected import ExpectedPayments
+from cromford.protocol.journal.joint_sweeps import with_joint_sweep
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.lsp_config import LspConfig
 from cromford.protocol.journal.mail import Letter, Post
@@ -45,6 +48,7 @@ from cromford.protocol.journal.tally import Tally
 from cromford.shelf import Shelf, key_bytes
 from cromford.wallet.account import CHANGE
 from cromford.wallet.coins import Purse, Wallet, new_wallet
+from cromford.watch.joint_sweep import SignedJoint
 from cromford.wire import messages as m
 from cromford.wire.fields import decode_fields
 
@@ -113,6 +117,10 @@ class House:
     members: Mapping[bytes, Member] = field(default_factory=dict)
     joins: Mapping[bytes, tuple[int, ...]] = field(default_factory=dict)  # the newest, by height
     n_new_joins: int = 0  # since the last block, of clients that never were in a factory of ours
+    bumps: Map[bytes, FundingBump] = field(default_factory=Map)  # by attempt id
+    joint_sweeps: Mapping[Txid, SignedJoint] = field(
+        default_factory=dict
+    )  # the newest that we signed
 
     @property
     def durable(self) -> "House":
@@ -245,6 +253,7 @@ HouseRecord = (
     | lr.HouseRecord
     | xr.PurseRecord
     | MailTaken
+    | sw.JointSweepRecord
 )
 
 
@@ -293,6 +302,11 @@ def apply_to_house(house: House, record: r.AnyRecord) -> House:
             return _telling(ordered, to, asked)
         case lr.FundingAbandoned():
             return _with_replacement(house, record)
+        case lr.FundingBumped():
+            bumps, wallet = with_bump(house.bumps, house.wallet, record)
+            return replace(house, bumps=bumps, wallet=wallet)
+        case sw.JointSweepWasSigned() | sw.JointSweepParted():
+            return replace(house, joint_sweeps=with_joint_sweep(house.joint_sweeps, record))
         case MailTaken(sender=sender, number=number, mail=content):
             taken = replace(house, post=house.post.with_taken(sender, number))
             return _with_mail(taken, sender, content)
@@ -328,10 +342,12 @@ def _with_mail(house: House, sender: str, content: mail.AnyMail) -> House:
                 expiry_height=entry.expiry_height,
                 height=house.chain.height,
             )
+            bumps, wallet = without_bump(house.bumps, house.wallet, attempt_id)
             return replace(
                 _with_status(house, attempt_id, DEAD),
                 tally=died,
-                wallet=house.wallet.released(attempt_id),
+                bumps=bumps,
+                wallet=wallet.released(attempt_id),
                 given_up=house.given_up - {attempt_id},
             )
         case mail.PayAnswered(payment_hash=payment_hash):
@@ -415,6 +431,7 @@ def _with_block(house: House, found: mail.Found) -> House:
         wallet = wallet.with_tx(tx, found.height)
     block = BlockRef(height=found.height, block_hash=Txid(found.block_hash))
     height = found.height
+    chain = house.chain.with_block(block, txs)
     window = (1 << UPTIME_WINDOW_BLOCKS) - 1
     uptime = {
         node_id: seen
@@ -426,7 +443,8 @@ def _with_block(house: House, found: mail.Found) -> House:
         house,
         uptime=uptime,
         tally=house.tally.at(height=height, before=house.chain.height),
-        chain=replace(house.chain.with_block(block, txs), spends={}),
+        chain=replace(chain, spends={}),
+        bumps=unsettled(house.bumps, chain),
         news=house.news.set(height, tuple(tx.txid for tx in txs)) if txs else house.news,
         wallet=wallet,
         n_new_joins=0,
@@ -557,7 +575,7 @@ def _with_aborted(house: House, ended: mail.CeremonyEnded) -> House:
 def _with_replacement(house: House, record: lr.FundingAbandoned) -> House:
     """Return the house with what is to spend a coin of a funding, in the place of any before it."""
     entry, tx = house.entries[record.attempt_id], Tx.parse(record.tx)
-    wallet = house.wallet
+    bumps, wallet = without_bump(house.bumps, house.wallet, entry.attempt_id)
     if entry.replacement is not None:
         wallet = wallet.without_payment(entry.replacement.txid)
     # Reserved without a gap: a crash may come before the payment is signed.
@@ -566,6 +584,7 @@ def _with_replacement(house: House, record: lr.FundingAbandoned) -> House:
         house,
         entries=house.entries.set(entry.attempt_id, replace(entry, replacement=tx)),
         given_up=house.given_up | {entry.attempt_id},
+        bumps=bumps,
         wallet=wallet.with_address_used(CHANGE),
     )
     told = mail.FundingGivenUp(attempt_id=entry.attempt_id, tx=record.tx)

@@ -120,6 +120,18 @@ class FundingAbandoned(Record, frozen=True, kw_only=True, tag="funding_abandoned
     reason: str
 
 
+class FundingBumped(Record, frozen=True, kw_only=True, tag="funding_bumped"):
+    """A child pays for a funding without a block: `tx`, unsigned, spends its change first.
+
+    It takes the place of any child before it. `funding` is signed.
+    """
+
+    attempt_id: bytes
+    funding: bytes
+    tx: bytes
+    fee_sat: int
+
+
 ClientLobbyRecord = LobbyGreeted | WishMade | WishWithdrawn | JoinSent | JoinAnswered
 
 HouseRecord = (
@@ -133,4 +145,5 @@ HouseRecord = (
     | PaymentExpected
     | PaymentOrdered
     | FundingAbandoned
+    | FundingBumped
 )

@@ -19,6 +19,7 @@ from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal import opening_records as op
 from cromford.protocol.journal import scan_records as sc
 from cromford.protocol.journal import spending_records as sr
+from cromford.protocol.journal import sweep_records as sw
 from cromford.protocol.journal.channel_records import BookRecord
 from cromford.protocol.journal.mail_records import MailTaken
 from cromford.protocol.journal.record import Record
@@ -98,7 +99,14 @@ SharedRecord = (
     | BookRecord
 )
 ClientOnly = lr.ClientLobbyRecord | op.ClientOpeningRecord | xr.ClientExitRecord
-LspOnly = lr.HouseRecord | op.LspOpeningRecord | xr.LspExitRecord | sc.ScanRecord | MailTaken
+LspOnly = (
+    lr.HouseRecord
+    | op.LspOpeningRecord
+    | xr.LspExitRecord
+    | sc.ScanRecord
+    | MailTaken
+    | sw.JointSweepRecord
+)
 
 AnyRecord = SharedRecord | ClientOnly | LspOnly
 

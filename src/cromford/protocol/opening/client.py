@@ -47,7 +47,12 @@ def take(turn: Turn[ClientState], event: ev.OpeningEvent) -> None:
             on_partial_signed(turn, event)
         case ev.SigningFailed(asked=asked, reason=reason):
             abort(turn, asked.attempt_id, reason)
-        case ev.AttemptPrepared() | ev.FundingSigned() | ev.FactoryAbandonRequested():
+        case (
+            ev.AttemptPrepared()
+            | ev.FundingSigned()
+            | ev.FactoryAbandonRequested()
+            | ev.FundingBumpRequested()
+        ):
             raise AssertionError(f"{type(event).__name__} is an LSP's event")
         case _:
             assert_never(event)

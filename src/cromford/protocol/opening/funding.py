@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from cromford import effects as fx
+from cromford.bitcoin.tx import Tx
 from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.lsp_attempt import Acknowledging, Funded
@@ -66,3 +67,9 @@ def owed_of_funding(state: Factory, funded: Funded) -> Iterator[fx.Effect]:
     """Yield what is owed of a funding that is in no block, unless it was given up."""
     if funded.replacement is None and not funded.is_dead and state.is_watched:
         yield fx.Broadcast(name="funding", tx=funded.funding_tx)
+
+
+def published_funding(state: Factory) -> Tx | None:
+    """Return the signed funding transaction; None as long as nobody may hear of it."""
+    funded = state.attempt.funded
+    return None if funded is None or not state.is_watched else funded.funding_tx

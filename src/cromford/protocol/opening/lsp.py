@@ -40,7 +40,12 @@ def take(turn: Turn[Factory], event: ev.OpeningEvent) -> None:
             on_signing_failed(turn, event)
         case ev.FundingSigned():
             on_funding_signed(turn, event)
-        case ev.AttemptPrepared() | ev.FactoryAbandonRequested() | ev.CoinsLookedUp():
+        case (
+            ev.AttemptPrepared()
+            | ev.FactoryAbandonRequested()
+            | ev.FundingBumpRequested()
+            | ev.CoinsLookedUp()
+        ):
             raise AssertionError(f"{type(event).__name__} is no factory's event")
         case _:
             assert_never(event)

@@ -112,5 +112,14 @@ EXIT_STATUS = {
     "budget_left_sat": 58_766,
     "coins": [{"outpoint": "55" * 32 + ":0", "amount_sat": 100_000}],
     "next": "publish kickoff_root now",
-    "refused": [],
+    "refused": [
+        {
+            "name": "kickoff_root",
+            "txid": "33" * 32,
+            "reason": "mempool min fee not met, 248 < 372",
+            "first_height": 999,
+            "height": 1_000,
+            "count": 2,
+        }
+    ],
 }

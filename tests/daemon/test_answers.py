@@ -134,7 +134,11 @@ async def look(t: Town, heard: Heard) -> None:
     for name in ("lsp", "alice"):
         await heard.ask(name, "rescan", from_height=2)
         await t.mine(1)
-    for method in ("factories", "factory", "verify", "exit_plan", "balance", "exit_start", "stop"):
+    t.node.call("setmempoolminimum", "0.00100")  # So that leaving takes a child, and a coin.
+    for method in ("factories", "factory", "verify", "exit_plan", "balance", "exit_start"):
+        await heard.ask("alice", method)
+    await t.until("alice", "exit_status", lambda status: status["waiting"] and status["coins"])
+    for method in ("exit_status", "exit_pause", "stop"):
         await heard.ask("alice", method)
     await heard.ask("lsp", "exit_start", factory_id=factory_id, client=1)
     await heard.ask("lsp", "stop")

@@ -123,7 +123,6 @@ USAGE_ERRORS = [
     ("lsp run --chain-cookie c --chain-user me --chain-password-file f", "either a cookie file"),
     ("demo --clients 0", "0 is not in the range"),
     ("demo --clients 4 --exit 5", "expected a client in 1..4, received 5"),
-    ("demo --fee-policy ephemeral --exit 1", "does not make that child"),
     ("demo --clients 4 --max-exit-delay-blocks 500", "at least the slowest path's 864 (dw, dw)"),
     ("demo --step-blocks 1000 --states 64", "at least the slowest path's 126000 (dw, dw)"),
     # Nothing that was typed is without effect.

@@ -8,6 +8,7 @@ from tests.protocol import test_leaving as leaving
 from tests.protocol.paying_clients import live_factory
 from tests.protocol.pump import Pump, PumpNode
 from tests.protocol.test_neighbours_leave import root_of
+from tests.protocol.unanswered import remove_blocks
 from tests.simulation.sim_chain import SimRefused
 
 from cromford import effects as fx
@@ -65,6 +66,18 @@ def test_whoever_slept_publishes_it_when_it_wakes_and_at_every_block(
     assert asked(pump, node, state) == n_before + 1, "at each start"
     pump.mine(2)
     assert asked(pump, node, state) == n_before + 3, "and at every block, until one has it"
+
+
+def test_a_reorganisation_stops_the_clock_and_it_starts_anew_with_the_kickoff() -> None:
+    pump, state, delay_blocks = raced()
+    everybody = (pump.lsp, *pump.clients)
+    pump.mine(delay_blocks - 2)
+    remove_blocks(pump, delay_blocks - 1)
+    pump.mine(delay_blocks + 2)
+    assert [asked(pump, node, state) for node in everybody] == [0, 0, 0], "no kickoff, no clock"
+    pump.chain.broadcast(root_of(pump.clients[0]))
+    pump.mine(delay_blocks)
+    assert [asked(pump, node, state) for node in everybody] == [1, 1, 1]
 
 
 def test_nobody_pays_for_a_race_in_which_no_older_state_runs() -> None:

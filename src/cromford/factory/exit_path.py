@@ -1,6 +1,6 @@
 """What a client publishes to reach its channel, in order, and what that costs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cromford.bitcoin.tx import Tx
 from cromford.factory.branch import SignedBranch
@@ -10,14 +10,15 @@ from cromford.factory.branch import SignedBranch
 class ExitStep:
     """One transaction to publish, `delay_blocks` after its parent confirmed.
 
-    `state_index` says which version of a state it is; None for what has no versions.
+    `state_index` says which version of a state it is; None for what has no versions, and where the
+    transaction alone is known.
     """
 
     name: str
     tx: Tx
     delay_blocks: int
     fee_sat: int
-    state_index: int | None = None
+    state_index: int | None = field(default=None, compare=False)
 
     @property
     def is_raced(self) -> bool:

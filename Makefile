@@ -8,8 +8,9 @@ SEEDS ?= 200
 LIVE_SEEDS ?= 20
 SEED_START ?= 0
 FLOOD_SECONDS ?= 60
+CLIENTS ?= 16
 
-.PHONY: demo test check bench flood simulate coverage format clean
+.PHONY: demo test check bench flood mass-exit simulate coverage format clean
 
 demo: $(STAMP)
 	$(BIN)/cromford demo --clients 4
@@ -29,6 +30,10 @@ bench: $(STAMP)
 
 flood: $(STAMP)
 	$(BIN)/python -m tests.flood --seconds $(FLOOD_SECONDS)
+
+mass-exit: $(STAMP)
+	$(BIN)/python -m tests.mass_exit --clients $(CLIENTS)
+	$(BIN)/python -m tests.mass_exit --clients $(CLIENTS) --at-deadline
 
 simulate: $(STAMP)
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --seed-start $(SEED_START)

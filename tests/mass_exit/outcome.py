@@ -4,7 +4,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cromford.bitcoin.fees import MIN_RELAY_SAT_PER_KW, SAT_PER_KW_OF_SAT_PER_VB
+from cromford.bitcoin.replacement import FeeAndWeight
 from cromford.bitcoin.tx import Tx
+from cromford.watch.children_cost import children_cost
 from cromford.watch.exit_cost import COMMITMENT_NAME
 from tests.mass_exit.published import Bumped, OnChain
 
@@ -88,6 +91,25 @@ class Outcome:
             for child in self.on_chain.children
         )
 
+    @property
+    def paid_once_sat(self) -> int:
+        """Return what children cost if each transaction is paid for once, at that feerate.
+
+        But for the commitments of those who have no coin: nobody pays for these.
+        """
+        fees = {step["txid"]: step["fee_sat"] for one in self.leavers for step in one.plan["steps"]}
+        tree = [FeeAndWeight(fees[str(tx.txid)], tx.weight) for tx in self.on_chain.tree]
+        commitments = [
+            FeeAndWeight(leaver.steps_told[0]["fee_sat"], self.commitment(leaver)[0].weight)
+            for leaver in self.leavers
+            if leaver.coin_sat
+        ]
+        return children_cost(
+            [*tree, *commitments],
+            feerate_sat_per_kw=self.most_sat_per_vb * SAT_PER_KW_OF_SAT_PER_VB,
+            mempool_min_sat_per_kw=MIN_RELAY_SAT_PER_KW,
+        ).fee_sat
+
     def commitment(self, leaver: Leaver) -> tuple[Tx, int]:
         """Return a client's commitment, and the height of its block."""
         (found,) = [
@@ -160,7 +182,8 @@ class Outcome:
             f"children: {self.children_sat:,} sat on chain, "
             f"{sum(sum(one.values()) for one in fees):,} with all that were replaced; "
             f"of one parent at most {max(len(one) for one in fees)}, "
-            f"{max(sum(one.values()) for one in fees):,} sat together; "
+            f"{max(sum(one.values()) for one in fees):,} sat together, "
+            f"{max(self.bumped.n_paid.values())} out of coins; "
             f"{self.bumped.n_refused} came too late"
         )
         for leaver in self.leavers:

@@ -1,6 +1,7 @@
 """What a mass exit brought on chain, told by the blocks alone; and its children, by the log."""
 
 import logging
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -98,6 +99,11 @@ class Bumped(logging.Handler):
     fees: dict[Txid, dict[Txid, int]] = field(default_factory=dict)
     paid: dict[tuple[Txid, int], list[int]] = field(default_factory=dict)
     n_refused: int = 0
+
+    @property
+    def n_paid(self) -> Counter[Txid]:
+        """Return how many children of each parent coins paid for."""
+        return Counter(txid for (txid, _), fees in self.paid.items() for _ in fees)
 
     def __post_init__(self) -> None:
         super().__init__(logging.INFO)

@@ -34,6 +34,7 @@ flood: $(STAMP)
 mass-exit: $(STAMP)
 	$(BIN)/python -m tests.mass_exit --clients $(CLIENTS)
 	$(BIN)/python -m tests.mass_exit --clients $(CLIENTS) --at-deadline
+	$(BIN)/python -m tests.mass_exit --clients $(CLIENTS) --zero-fee
 
 simulate: $(STAMP)
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --seed-start $(SEED_START)

@@ -23,12 +23,14 @@ def main() -> int:
     parser.add_argument(
         "--at-deadline", action="store_true", help="nobody asks to leave; the exit deadline comes"
     )
+    parser.add_argument("--zero-fee", action="store_true", help="no transaction pays for itself")
     options = parser.parse_args()
     size = Size(
         n_clients=options.clients,
         left_vsize=options.left,
         dear_sat_per_vb=options.dear,
         is_at_deadline=options.at_deadline,
+        is_zero_fee=options.zero_fee,
     )
     with TemporaryDirectory() as base:
         outcome = run(Path(base), size)

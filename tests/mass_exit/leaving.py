@@ -14,6 +14,8 @@ from cromford.bitcoin.address import script_of_address
 from cromford.bitcoin.fees import SAT_PER_KW_OF_SAT_PER_VB
 from cromford.bitcoin.network import REGTEST
 from cromford.channel.terms import MSAT_PER_SAT
+from cromford.factory.terms import FeePolicy
+from cromford.protocol.policy import ClientPolicy, LspPolicy
 from cromford.regtest.node import RegtestNode
 from cromford.regtest.options import Options
 from tests.daemon.town import LSP_POLICY, QUICK, Town, TownNode, town
@@ -44,11 +46,12 @@ class Size:
     """How many leave, and into which blocks.
 
     Attributes:
-        n_clients: Of the factory; the last one has no coin.
+        n_clients: Of the factory.
         room_vsize: Of a block.
         left_vsize: What dearer transactions leave of it.
         dear_sat_per_vb: What those pay.
         is_at_deadline: Nobody asks to leave, and the exit deadline comes.
+        is_zero_fee: No transaction pays for itself, and everybody has a coin.
         has_market: Whether the node's estimates can be set; else it makes its own of what is mined.
     """
 
@@ -57,12 +60,27 @@ class Size:
     left_vsize: int = 1_000
     dear_sat_per_vb: int = 30
     is_at_deadline: bool = False
+    is_zero_fee: bool = False
     has_market: bool = True
 
     @property
     def names(self) -> tuple[str, ...]:
         """Return what the clients are called."""
         return tuple(f"client-{place:02}" for place in range(1, self.n_clients + 1))
+
+    @property
+    def paying(self) -> tuple[str, ...]:
+        """Return who has a coin: all but the last; where nothing pays for itself, all."""
+        return self.names if self.is_zero_fee else self.names[:-1]
+
+    @property
+    def policies(self) -> tuple[LspPolicy, ClientPolicy]:
+        """Return the LSP's, and the clients'."""
+        lsp, client = (SHORT, HASTY) if self.is_at_deadline else (LSP_POLICY, QUICK)
+        if self.is_zero_fee:
+            lsp = replace(lsp, fee_policy=FeePolicy.EPHEMERAL, tree_feerate_sat_per_kw=0)
+            client = replace(client, fee_policies=tuple(FeePolicy))
+        return lsp, client
 
     @property
     def most_sat_per_vb(self) -> int:
@@ -102,10 +120,11 @@ class _MassExit:
             self.node, size.room_vsize, size.left_vsize, size.dear_sat_per_vb, CHEAP
         )
         blocks.prepare()
+        lsp_policy, client_policy = size.policies
         async with town(
             self.base,
-            lsp_policy=SHORT if size.is_at_deadline else LSP_POLICY,
-            client_policy=HASTY if size.is_at_deadline else QUICK,
+            lsp_policy=lsp_policy,
+            client_policy=client_policy,
             fallback_sat_per_kw=FEERATE * SAT_PER_KW_OF_SAT_PER_VB,
             real_node=self.node,
         ) as t:
@@ -131,15 +150,14 @@ class _MassExit:
             )
 
     async def _prepare(self, t: Town, blocks: FullBlocks) -> None:
+        if self.size.is_zero_fee:
+            await self._give_coins(t, blocks)  # Who has none does not join.
         await t.build(*self.size.names)
         for name in self.size.names:
             asked = await t.call(name, "invoice", amount_msat=PAID_SAT * MSAT_PER_SAT)
             await t.call("lsp", "pay", invoice=asked["invoice"])
-        for name in self.size.names[:-1]:
-            address = (await t.call(name, "address"))["address"]
-            tx = pay([blocks.coin()], (COIN_SAT, script_of_address(address, REGTEST)))
-            self.node.call("sendrawtransaction", hex_of(tx))
-        await t.mine(1, mempool=self.size.n_clients - 1)
+        if not self.size.is_zero_fee:
+            await self._give_coins(t, blocks)
         if self.size.has_market:
             self.node.call("setestimates", ESTIMATES)
         if self.size.is_at_deadline:
@@ -148,9 +166,18 @@ class _MassExit:
         blocks.refill()
         await t.mine(1)
 
+    async def _give_coins(self, t: Town, blocks: FullBlocks) -> None:
+        for name in self.size.paying:
+            if name not in t.running:
+                await t.start_client(name)
+            address = (await t.call(name, "address"))["address"]
+            tx = pay([blocks.coin()], (COIN_SAT, script_of_address(address, REGTEST)))
+            self.node.call("sendrawtransaction", hex_of(tx))
+        await t.mine(1, mempool=len(self.size.paying))
+
     async def _leave(self, t: Town, blocks: FullBlocks) -> None:
         """Mine until all have left; once only who has no coin is there, blocks empty."""
-        n_full = self.size.n_clients - 1
+        n_full = len(self.size.paying)
         for _ in range(BLOCKS_MAX):
             await self._settle()
             if len(self.left) < n_full:
@@ -191,7 +218,7 @@ class _MassExit:
             name=name,
             channel_outpoint=factory["channel_outpoint"],
             plan=plan,
-            coin_sat=0 if name == self.size.names[-1] else COIN_SAT,
+            coin_sat=COIN_SAT if name in self.size.paying else 0,
             end_sat=balance["confirmed_sat"],
             children_sat=status["children_cost_sat"],
             coin_txids=frozenset(coin["outpoint"].partition(":")[0] for coin in coins),

@@ -1,11 +1,13 @@
 """All clients of a factory leave in one block, each as its own daemon, while blocks are full.
 
-All own something in the factory, and all but one have one coin. Either all of them ask in the same
-block; or nobody does, and their exit deadline comes.
+All own something in the factory, and all have one coin but for one, who is not alone in its leaf.
+Either all of them ask in the same block; or nobody does, and their exit deadline comes.
 """
 
 import asyncio
 import time
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -69,11 +71,6 @@ class Size:
         return tuple(f"client-{place:02}" for place in range(1, self.n_clients + 1))
 
     @property
-    def paying(self) -> tuple[str, ...]:
-        """Return who has a coin: all but the last; where nothing pays for itself, all."""
-        return self.names if self.is_zero_fee else self.names[:-1]
-
-    @property
     def policies(self) -> tuple[LspPolicy, ClientPolicy]:
         """Return the LSP's, and the clients'."""
         lsp, client = (SHORT, HASTY) if self.is_at_deadline else (LSP_POLICY, QUICK)
@@ -113,6 +110,7 @@ class _MassExit:
     size: Size
     bumped: Bumped
     left: set[str] = field(default_factory=set)
+    paying: set[str] = field(default_factory=set)
 
     async def run(self) -> Outcome:
         size = self.size
@@ -150,14 +148,16 @@ class _MassExit:
             )
 
     async def _prepare(self, t: Town, blocks: FullBlocks) -> None:
-        if self.size.is_zero_fee:
-            await self._give_coins(t, blocks)  # Who has none does not join.
+        if self.size.is_zero_fee:  # Who has no coin does not join.
+            await self._give_coins(t, blocks, self.size.names)
         await t.build(*self.size.names)
         for name in self.size.names:
             asked = await t.call(name, "invoice", amount_msat=PAID_SAT * MSAT_PER_SAT)
             await t.call("lsp", "pay", invoice=asked["invoice"])
         if not self.size.is_zero_fee:
-            await self._give_coins(t, blocks)
+            coinless = await self._with_a_neighbour(t)
+            names = [name for name in self.size.names if name != coinless]
+            await self._give_coins(t, blocks, names)
         if self.size.has_market:
             self.node.call("setestimates", ESTIMATES)
         if self.size.is_at_deadline:
@@ -166,18 +166,27 @@ class _MassExit:
         blocks.refill()
         await t.mine(1)
 
-    async def _give_coins(self, t: Town, blocks: FullBlocks) -> None:
-        for name in self.size.paying:
+    async def _with_a_neighbour(self, t: Town) -> str:
+        """Return a client that is not alone in its leaf."""
+        leaves = {
+            name: (await t.call(name, "exit_plan"))["steps"][-1]["txid"] for name in self.size.names
+        }
+        shared = Counter(leaves.values())
+        return next(name for name, leaf in leaves.items() if shared[leaf] > 1)
+
+    async def _give_coins(self, t: Town, blocks: FullBlocks, names: Sequence[str]) -> None:
+        self.paying = set(names)
+        for name in names:
             if name not in t.running:
                 await t.start_client(name)
             address = (await t.call(name, "address"))["address"]
             tx = pay([blocks.coin()], (COIN_SAT, script_of_address(address, REGTEST)))
             self.node.call("sendrawtransaction", hex_of(tx))
-        await t.mine(1, mempool=len(self.size.paying))
+        await t.mine(1, mempool=len(names))
 
     async def _leave(self, t: Town, blocks: FullBlocks) -> None:
         """Mine until all have left; once only who has no coin is there, blocks empty."""
-        n_full = len(self.size.paying)
+        n_full = len(self.paying)
         for _ in range(BLOCKS_MAX):
             await self._settle()
             if len(self.left) < n_full:
@@ -218,7 +227,7 @@ class _MassExit:
             name=name,
             channel_outpoint=factory["channel_outpoint"],
             plan=plan,
-            coin_sat=COIN_SAT if name in self.size.paying else 0,
+            coin_sat=COIN_SAT if name in self.paying else 0,
             end_sat=balance["confirmed_sat"],
             children_sat=status["children_cost_sat"],
             coin_txids=frozenset(coin["outpoint"].partition(":")[0] for coin in coins),

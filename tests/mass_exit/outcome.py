@@ -133,6 +133,11 @@ class Outcome:
         """Return how many blocks a client took down to its commitment."""
         return self.commitment(leaver)[1] - self.start_height
 
+    def least_blocks_of(self, leaver: Leaver) -> int:
+        """Return how many blocks that takes at least: one a transaction, and the delays."""
+        delays: list[int] = [step["delay_blocks"] for step in leaver.plan["steps"]]
+        return 1 + sum(max(1, delay) for delay in delays)
+
     def broken(self) -> Iterator[str]:
         """Yield what is not as it was told."""
         for leaver in self.leavers:

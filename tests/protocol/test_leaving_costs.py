@@ -201,13 +201,18 @@ def test_sixteen_that_leave_at_once_pay_for_each_transaction_once(page: str) -> 
     commitments_vsize = 16 * vsize_of(commitment.weight)
     told = f"{len(nodes)} transactions of {vsize:,} vB, 16 of {commitments_vsize:,} vB"
     assert told in page
+    assert f"| {len(nodes) + 16}, one a parent |" in page
     # The sixteenth has no coin, and its commitment goes with its anchor.
     day, haste = (
         children_at([*nodes, *[commitment] * 15], feerate).fee_sat + ANCHOR_DUST_SAT
         for feerate in (10, 30)
     )
-    assert f"{day:,} sat: each transaction is paid for once" in page
-    assert f"makes {haste:,} |" in page
-    assert f"{len(nodes) + 16}, one a parent" in page
+    free = tree_for(16, FeePolicy.EPHEMERAL)
+    zero_fee = children_at([*paid(free.nodes), *[commitment_of(free)] * 16], 10).fee_sat
+    assert f"| {day:,} sat | {haste:,} sat: the estimate" in page
+    assert f"is 30 sat/vB | {zero_fee:,} sat |" in page
     at_10, at_50 = (way_out(16).children(feerate).fee_sat for feerate in (10, 50))
-    assert f"| up to {at_10:,} sat | up to {at_50:,} sat, at 50 sat/vB |" in page
+    free_at_10 = way_out(16, FeePolicy.EPHEMERAL).children(10).fee_sat
+    assert (
+        f"| up to {at_10:,} sat | up to {at_50:,} sat, at 50 sat/vB | up to {free_at_10:,} sat |"
+    ) in page

@@ -12,6 +12,7 @@ from cromford.protocol import client as client_role
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.book import Payment
 from cromford.protocol.policy import LspPolicy
+from cromford.wallet.account import RECEIVE
 from cromford.watch.feerates import OwnFees
 
 EPHEMERAL: Final = LspPolicy(
@@ -56,6 +57,16 @@ def test_whoever_cannot_pay_for_its_way_out_does_not_join(
     assert not pump.is_funded()
 
 
+def test_dust_pays_for_no_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Together these coins hold enough, and each costs nearly all that it holds."""
+    with_coins(monkeypatch, 12, sat=200)
+    pump = Pump(1, policy=EPHEMERAL)
+    pump.join()
+    pump.build()
+    pump.run()
+    assert not pump.is_funded()
+
+
 def test_with_coins_for_it_a_client_joins(monkeypatch: pytest.MonkeyPatch) -> None:
     with_coins(monkeypatch, 1, sat=2_164)
     assert live_factory(1, policy=EPHEMERAL).is_funded()
@@ -94,3 +105,14 @@ def test_fees_agreed_are_enough_until_the_minimum_is_above_them() -> None:
     assert paid_at_once(pump, 1) == ["failed"], "its mempool asks for 3, and it has no coin"
     client.fees = OwnFees()
     assert paid_at_once(pump, 1) == ["paid"]
+
+
+def test_a_coin_that_pays_for_no_child_makes_room_for_no_htlc() -> None:
+    """Its address is known to the LSP: dust must not make a client take what it cannot claim."""
+    pump = live_factory(1, policy=ENDOGENOUS)
+    client = pump.clients[0]
+    client.fees = replace(DEAR)
+    for amount_sat, status in ((330, "failed"), (60_000, "paid")):
+        pump.chain.fund(client.state.wallet.next_script(RECEIVE), amount_sat)
+        pump.sync()
+        assert paid_at_once(pump, 1) == [status]

@@ -1,5 +1,6 @@
 """Exit packages of small factories, and commitments to end them with."""
 
+from dataclasses import replace
 from functools import cache
 
 import msgspec
@@ -11,6 +12,7 @@ from cromford.bitcoin.network import REGTEST
 from cromford.bitcoin.script import ANCHOR_SCRIPT
 from cromford.bitcoin.sighash import taproot_sighash
 from cromford.bitcoin.tx import TRUC_VERSION, Tx, TxIn, TxOut
+from cromford.factory.exit_path import ExitStep
 from cromford.signing.nonces import NoncePool
 from cromford.signing.round import SigningRound, SigningSession, aggregate_nonces
 from cromford.signing.task import SigningTask
@@ -64,3 +66,8 @@ def commitment_of(n_clients: int, client: int) -> Tx:
         part = {task.name: pool.partial_sign(0, task, aggnonce)}
         collected = collected.with_contribution(pool.public.pubkey, part)
     return tx.with_witnesses((collected.signatures()[task.name],))
+
+
+def as_told(step: ExitStep) -> ExitStep:
+    """Return a step as a package tells it: no transaction says which version of a state it is."""
+    return replace(step, state_index=None)

@@ -282,6 +282,37 @@ def test_what_nobody_else_can_take_is_swept_together_and_the_rest_alone(world: W
     assert_adds_up(world, *pair.both)
 
 
+def test_a_preimage_that_comes_late_does_not_cost_the_blocks_before_it(world: World) -> None:
+    """The payee of a forward may show it when it likes: its payer's LSP has not been bidding."""
+    pair = pair_of(world, Party.OPENER, in_blocks=400)
+    publish([pair.leaver])
+    world.mine_to(pair.expiry - 100)
+    pair.other.preimages = knowing(0, 1, 2)
+    racing, _ = [action for action in pair.other.actions() if isinstance(action, TakingTx)]
+    assert racing.name == "sweep htlcs"
+    assert racing.fee_sat == fee_sat_of(vsize=racing.vsize, feerate_sat_per_kw=FEERATE_SAT_PER_KW)
+
+
+def test_a_small_htlc_that_ends_soon_is_not_claimed_with_what_a_large_one_could_pay(
+    world: World,
+) -> None:
+    """Both go in one transaction, and blocks are full: the small one alone is in a hurry."""
+    funding, soon = world.funded(), world.tip_height + 20
+    htlcs = [
+        replace(htlcs_of(soon)[0], amount_msat=3_000_000),
+        replace(htlcs_of(soon + 500)[1], amount_msat=300_000_000),
+    ]
+    first, second = (built(funding, party, htlcs) for party in Party)
+    leaving = Side(world, held_of(first), (peers(second),), is_leaving=True)
+    claiming = Side(world, held_of(second), (peers(first),), preimages=knowing(0, 1))
+    publish([leaving])
+    world.mine_to(soon - 1)
+    racing, _ = [action for action in claiming.actions() if isinstance(action, TakingTx)]
+    assert (racing.name, len(racing.inputs)) == ("sweep htlcs", 2)
+    days_sat = fee_sat_of(vsize=racing.vsize, feerate_sat_per_kw=FEERATE_SAT_PER_KW)
+    assert days_sat < racing.fee_sat <= 1_500
+
+
 # --- which commitment ---
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from tests.factory import oracle
-from tests.watch.packages import FEE_SAT, WHICH, encoded, package
+from tests.watch.packages import FEE_SAT, WHICH, as_told, encoded, package
 from tests.watch.signed_factory import signed_branches
 
 from cromford.bitcoin.network import NETWORKS, REGTEST, SIGNET
@@ -60,7 +60,7 @@ def test_what_a_client_hands_over_is_what_is_read(
     signed = signed_branches(n_clients)[client - 1]
     branch = signed.branch
     n_path = len(signed.txs)
-    assert read.steps[:n_path] == exit_path(signed)
+    assert read.steps[:n_path] == tuple(map(as_told, exit_path(signed)))
     assert [(step.name, step.fee_sat) for step in read.steps[n_path:]] == (
         [("commitment", FEE_SAT)] if is_leaving else []
     )

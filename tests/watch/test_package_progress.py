@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.watch.packages import WHICH, package
+from tests.watch.packages import WHICH, as_told, package
 from tests.watch.signed_factory import signed_branches
 
 from cromford.bitcoin.block import Coin
@@ -82,11 +82,11 @@ def test_once_begun_it_goes_out_as_the_clients_own_exit_does(which: tuple[int, i
         action = ledger.action()
         match own:
             case Publish():
-                assert action == PublishNow(step=own.step)
+                assert action == PublishNow(step=as_told(own.step))
                 ledger.mine(own.step.tx)
                 confirmed[own.step.tx.txid] = ledger.tip_height
             case WaitForHeight():
-                assert action == AwaitDelay(step=own.step, height=own.height)
+                assert action == AwaitDelay(step=as_told(own.step), height=own.height)
                 ledger.mine()
             case ChannelOnChain():
                 assert action == PathOnChain(height=own.height, is_channel_spent=False)

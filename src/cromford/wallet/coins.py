@@ -276,7 +276,13 @@ class Wallet:
         )
 
     def purse_coins(
-        self, needed_sat: int, *, held_sat: int, n_most: int, tip_height: int
+        self,
+        needed_sat: int,
+        *,
+        held_sat: int,
+        n_most: int,
+        tip_height: int,
+        input_sat: int = 0,
     ) -> tuple[WalletCoin, ...]:
         """Return the free coins to set aside for a sum: the smallest that holds all of it alone.
 
@@ -288,6 +294,8 @@ class Wallet:
             held_sat: What is set aside for it already.
             n_most: The most coins.
             tip_height: The height of the chain's tip.
+            input_sat: What each coin after the first costs, an input more: one that holds no more
+                brings nothing.
         """
         free = self.free(tip_height)
         enough = [coin for coin in free if coin.txout.amount_sat >= needed_sat]
@@ -295,11 +303,23 @@ class Wallet:
             return (enough[-1],)
         chosen: list[WalletCoin] = []
         for coin in free[: max(0, n_most)]:
-            if held_sat >= needed_sat:
+            if held_sat >= needed_sat or coin.txout.amount_sat <= input_sat:
                 break
             chosen.append(coin)
-            held_sat += coin.txout.amount_sat
+            held_sat += coin.txout.amount_sat - (input_sat if held_sat else 0)
         return tuple(chosen)
+
+    def payable_sat(self, *, tip_height: int, feerate_sat_per_kw: int) -> int:
+        """Return what the free coins can pay, as if they were one: each more has an input more."""
+        input_sat = fee_sat_of(
+            vsize=-(-P2TR_INPUT_WEIGHT // 4), feerate_sat_per_kw=feerate_sat_per_kw
+        )
+        worth = [
+            coin.txout.amount_sat - input_sat
+            for coin in self.free(tip_height)
+            if coin.txout.amount_sat > input_sat
+        ]
+        return sum(worth) + input_sat if worth else 0
 
     def confirmed_sat(self) -> int:
         """Return the sum of all unspent coins, reserved and immature ones included."""

@@ -203,11 +203,13 @@ class _Parent:
         return self.tx.outputs[self.anchor.vout]
 
     def paid_child(self) -> ChildTx | None:
-        """Return the child of the fewest coins that pay what is wanted; of all, if none do.
+        """Return the child of the fewest coins that pay what is wanted; else the best.
 
-        None if the budget, or all coins, do not reach for what a mempool takes.
+        A coin may hold less than its input costs. None if the budget, or all coins, do not reach
+        for what a mempool takes.
         """
         best: ChildTx | None = None
+        best_rate = Fraction(0)
         bumping = self.bumping
         coins = () if bumping.purse is None else bumping.purse.largest_first
         for n_coins in range(1, len(coins) + 1):
@@ -230,7 +232,9 @@ class _Parent:
             )
             if fee_sat is None:
                 continue
-            best = self._with_coins(coins[:n_coins], fee_sat=fee_sat)
+            rate = _rate(_both(self.own, FeeAndWeight(fee_sat, draft.weight)))
+            if rate > best_rate:
+                best, best_rate = self._with_coins(coins[:n_coins], fee_sat=fee_sat), rate
             if held_sat >= max(wanted_sat, least_sat):
                 break
         return best

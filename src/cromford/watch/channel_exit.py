@@ -23,6 +23,7 @@ from cromford.channel.scripts import PREIMAGE_SIZE
 from cromford.crypto.keys import sha256
 from cromford.watch.exit import WaitForFunding
 from cromford.watch.feerates import (
+    RISING_BLOCKS,
     SWEEP_BLOCKS,
     blocks_left,
     path_budget_sat,
@@ -239,25 +240,61 @@ def _sweep(
 
 def _fee_sat(channel: LandedChannel, chosen: Sequence[Sweepable], vsize: int) -> int | None:
     """Return what a sweep of these pays now; None if that is more than they are worth."""
-    rivals = [taking.rival_height for taking in chosen if taking.rival_height is not None]
+    rivals = {taking.rival_height for taking in chosen if taking.rival_height is not None}
     if not rivals:
         feerate = channel.fees.within(SWEEP_BLOCKS)
         return fee_sat_of(vsize=vsize, feerate_sat_per_kw=feerate)
-    stake_sat = sum(taking.input.prevout.amount_sat for taking in chosen)
-    rival_height, height = min(rivals), channel.tip_height
-    budget_sat = path_budget_sat(stake_sat)
     if isinstance(channel.landed, RevokedCommitment):
-        left = blocks_left(deadline_height=rival_height, height=height)
-        budget_sat = penalty_budget_sat(stake_sat, blocks_left=left)
+        return _penalty_fee_sat(channel, chosen, vsize, rival_height=min(rivals))
+    fees_sat = (_racing_fee_sat(channel, chosen, vsize, rival_height=rival) for rival in rivals)
+    return max((fee_sat for fee_sat in fees_sat if fee_sat is not None), default=None)
+
+
+def _racing_fee_sat(
+    channel: LandedChannel, chosen: Sequence[Sweepable], vsize: int, *, rival_height: int
+) -> int | None:
+    """Return what a sweep pays so as not to lose what rivals may take at a height, or before.
+
+    Only that pays for it: of what ends later there is nothing to lose yet.
+    """
+    stake_sat = sum(
+        taking.input.prevout.amount_sat
+        for taking in chosen
+        if taking.rival_height is not None and taking.rival_height <= rival_height
+    )
     return racing_fee_sat(
         vsize,
         fees=channel.fees,
-        budget_sat=budget_sat,
-        # Since the first of them: what the rival adds later does not make it cheaper again.
-        first_height=min(taking.height for taking in chosen) - 1,
-        height=height,
+        budget_sat=path_budget_sat(stake_sat),
+        # A preimage that came late does not cost the blocks before it.
+        first_height=max(_first_height(chosen), rival_height - RISING_BLOCKS),
+        height=channel.tip_height,
         rival_height=rival_height,
     )
+
+
+def _penalty_fee_sat(
+    channel: LandedChannel, chosen: Sequence[Sweepable], vsize: int, *, rival_height: int
+) -> int | None:
+    """Return what a penalty pays before the first rival: what it takes is none of our own."""
+    stake_sat = sum(taking.input.prevout.amount_sat for taking in chosen)
+    left = blocks_left(deadline_height=rival_height, height=channel.tip_height)
+    return racing_fee_sat(
+        vsize,
+        fees=channel.fees,
+        budget_sat=penalty_budget_sat(stake_sat, blocks_left=left),
+        first_height=_first_height(chosen),
+        height=channel.tip_height,
+        rival_height=rival_height,
+    )
+
+
+def _first_height(chosen: Sequence[Sweepable]) -> int:
+    """Return the tip at the first broadcast of the first of them.
+
+    What the rival adds later does not make it cheaper again.
+    """
+    return min(taking.height for taking in chosen) - 1
 
 
 def _left(taking: Sweepable) -> LeftBehind:

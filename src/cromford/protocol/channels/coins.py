@@ -4,11 +4,16 @@ One coin bumps one transaction: two anchors in one child, or a child on a child'
 takes (BIP 431).
 """
 
+from cromford.bitcoin.fees import P2TR_DUST_SAT
+from cromford.bitcoin.replacement import FeeAndWeight
 from cromford.channel.content import Htlc
 from cromford.channel.errors import UpdateRefused
+from cromford.channel.terms import HTLC_SUCCESS_WEIGHT
 from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.link import Link
 from cromford.protocol.turn import AnyTurn
+from cromford.watch.bumping import ONE_COIN_WEIGHT
+from cromford.watch.feerates import child_fee_sat
 
 
 def lacks_coin(turn: AnyTurn, link: Link, htlc: Htlc) -> bool:
@@ -30,7 +35,7 @@ def check_coin(turn: AnyTurn, link: Link, *, amount_msat: int) -> None:
         raise UpdateRefused(
             "coins",
             expected="a coin in the wallet for each HTLC, while fees are above those agreed",
-            received=_n_coins(turn),
+            received=_n_coins(turn, link),
         )
 
 
@@ -42,19 +47,44 @@ def _lacks(
         return False
     if terms.is_trimmed(amount_msat, is_offered=is_offered):
         return False
-    others = sum(
+    # A client's coins are for all its channels.
+    links = turn.book.links.values() if isinstance(turn.state, ClientState) else (link,)
+    others = sum(_n_with_output(one, decided=decided if one is link else None) for one in links)
+    return 1 + others > _n_coins(turn, link)
+
+
+def _n_with_output(link: Link, *, decided: Htlc | None) -> int:
+    """Return how many HTLCs of a channel have an output on our commitment, beside the one."""
+    terms = link.setting.terms
+    return sum(
         1
         for live in link.state.htlcs
         if live.removal is None
         and live.htlc != decided
         and not terms.is_trimmed(live.htlc.amount_msat, is_offered=live.htlc.offered_by is link.me)
     )
-    return 1 + others > _n_coins(turn)
 
 
-def _n_coins(turn: AnyTurn) -> int:
-    """Return how many coins are free; those of a client, or of the house."""
+def _n_coins(turn: AnyTurn, link: Link) -> int:
+    """Return how many coins are free; those of a client that can pay, or those of the house."""
     state = turn.state
-    if isinstance(state, ClientState):
-        return len(state.wallet.free(state.chain.height))
-    return turn.facts.directory.n_free_coins()
+    if not isinstance(state, ClientState):
+        return turn.facts.directory.n_free_coins()
+    least_sat = _least_coin_sat(link, mempool_min_sat_per_kw=turn.facts.fees.mempool_min_sat_per_kw)
+    free = state.wallet.free(state.chain.height)
+    return sum(1 for coin in free if coin.txout.amount_sat >= least_sat)
+
+
+def _least_coin_sat(link: Link, *, mempool_min_sat_per_kw: int) -> int:
+    """Return what a coin holds that brings the heaviest HTLC transaction into our mempool.
+
+    Anybody can give us coins that hold less: they must not make us take an HTLC.
+    """
+    terms = link.setting.terms
+    paid_sat = terms.htlc_tx_cost_sat(is_offered=False) - terms.paid_anchor_sat
+    return P2TR_DUST_SAT + child_fee_sat(
+        ONE_COIN_WEIGHT,
+        parent=FeeAndWeight(paid_sat, HTLC_SUCCESS_WEIGHT),
+        feerate_sat_per_kw=mempool_min_sat_per_kw,
+        mempool_min_sat_per_kw=mempool_min_sat_per_kw,
+    )

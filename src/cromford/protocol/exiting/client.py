@@ -22,7 +22,7 @@ from cromford.protocol.exiting.channel import (
     watched_outpoints,
 )
 from cromford.protocol.exiting.in_hand import InHand, stake_of
-from cromford.protocol.exiting.lending import Need, needs_of, settled_coins
+from cromford.protocol.exiting.lending import Need, needs_of, settled_coins, worth_sat
 from cromford.protocol.exiting.stake import (
     HTLC_EXPIRES,
     failed_long_ago,
@@ -38,7 +38,7 @@ from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
 from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.opened import client_link
-from cromford.protocol.journal.purses import Purses, change_script_of
+from cromford.protocol.journal.purses import N_COINS_MAX, Purses, change_script_of
 from cromford.protocol.turn import Turn
 from cromford.watch.exit import swept_by
 from cromford.watch.feerates import OwnFees
@@ -181,20 +181,43 @@ def go_on(turn: Turn[ClientState], attempt: ClientAttempt, reason: str) -> None:
 def lend(turn: Turn[ClientState]) -> None:
     """Set coins aside for what has to confirm and pays too little; take back what is settled."""
     turn.remember(*settled_coins(turn.state.purses, turn.chain))
-    for attempt in turn.state.attempts.values():
-        for need in needs_of(exit_effects(turn.state, attempt, turn.facts.fees)):
-            _lend(turn, need)
+    needs = [
+        need
+        for attempt in turn.state.attempts.values()
+        for need in needs_of(exit_effects(turn.state, attempt, turn.facts.fees))
+    ]
+    # The feerate says what hurries most: it has the first choice of what coins there are.
+    for need in sorted(needs, key=lambda need: -need.feerate_sat_per_kw):
+        _lend(turn, need)
 
 
 def _lend(turn: Turn[ClientState], need: Need) -> None:
-    state = turn.state
-    coins = state.wallet.purse_coins(
-        need.needed_sat, held_sat=need.held_sat, n_most=need.n_most, tip_height=turn.height
+    """Set coins aside; where they do not fit beside those of a purse, better ones instead."""
+    wallet, height, outpoint = turn.state.wallet, turn.height, need.outpoint.serialize()
+    coins = wallet.purse_coins(
+        need.needed_sat,
+        held_sat=need.held_sat,
+        n_most=need.n_most,
+        tip_height=height,
+        input_sat=need.input_sat,
     )
+    if need.coins:
+        best = wallet.released(outpoint).purse_coins(
+            need.needed_sat,
+            held_sat=0,
+            n_most=N_COINS_MAX,
+            tip_height=height,
+            input_sat=need.input_sat,
+        )
+        before_sat = worth_sat((*need.coins, *coins), input_sat=need.input_sat)
+        if before_sat < min(need.needed_sat, worth_sat(best, input_sat=need.input_sat)):
+            coins = best
+            turn.remember(xr.CoinsReturned(outpoint=outpoint, cost_sat=0))
     if coins:
+        state = turn.state
         turn.remember(
             xr.CoinsLent(
-                outpoint=need.outpoint.serialize(),
+                outpoint=outpoint,
                 coins=tuple(coin.outpoint.serialize() for coin in coins),
                 change_script=change_script_of(state.wallet, state.purses, need.outpoint),
             )

@@ -1,10 +1,11 @@
 """What may be done so that what we publish of a channel confirms in time, and what it may cost.
 
 One budget, half of what could be lost, is for all children of a way out; what children in blocks
-have cost is gone from it.
+have cost is gone from it. What hurries for a part of it is paid for out of that part.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 
 from cromford import effects as fx
 from cromford.bitcoin.fees import fee_sat_of
@@ -16,7 +17,7 @@ from cromford.protocol.htlc_blocks import CLAIM_BLOCKS
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.purses import Purses
 from cromford.wallet.coins import Purse
-from cromford.watch.bumping import Bumping, anchor_of
+from cromford.watch.bumping import Bumping, anchor_of, coin_needed_sat
 from cromford.watch.feerates import OwnFees, fee_to_offer_sat, path_budget_sat
 from cromford.watch.schedule import (
     MARGIN_BLOCKS,
@@ -35,39 +36,31 @@ def step_of_path(
     Whoever does not leave pays only where an older state could come first.
     """
     steps = exit_path(holding.signed)
+    later = steps[steps.index(step) + 1 :]
     parent_height = _height_of(chain, step.tx)
-    deadlines = []
-    if step.is_raced:
-        deadlines.append(
-            state_deadline_height(
-                step, kickoff_height=parent_height, step_blocks=holding.terms.step_blocks
-            )
-        )
-    end_height = holding.stake.end_height
-    if is_leaving and end_height is not None:
-        later = steps[steps.index(step) + 1 :]
-        deadlines.append(step_deadline_height(later, end_height=end_height))
-    known = [height for height in deadlines if height is not None]
-    if not (known or is_leaving):
-        return fx.Broadcast(name=step.name, tx=step.tx)
-    deadline_height = min(known, default=None)
     first_height = parent_height + max(step.delay_blocks, 1) - 1
-    if not step.state_index:
-        first_height = _share_begins(max(first_height, holding.exit_height), deadline_height)
-    bumping = _bumping(
-        holding,
-        chain,
-        step.tx,
-        fee_sat=step.fee_sat,
-        feerate_sat_per_kw=scheduled_sat_per_kw(
-            fees,
-            deadline_height=deadline_height,
-            first_height=first_height,
-            height=chain.height,
-        ),
-        budget_sat=budget_left_sat(holding, chain),
-        fees=fees,
-    )
+    hurries: list[_Hurry] = []
+    if is_leaving:
+        hurries += _hurries_of(
+            holding,
+            first_height=max(first_height, holding.exit_height),
+            deadline_of=lambda end_height: step_deadline_height(later, end_height=end_height),
+        )
+    if step.is_raced:
+        deadline_height = state_deadline_height(
+            step, kickoff_height=parent_height, step_blocks=holding.terms.step_blocks
+        )
+        if deadline_height is not None:
+            hurries.append(
+                _Hurry(
+                    deadline_height=deadline_height,
+                    first_height=first_height,
+                    amount_sat=holding.stake.amount_sat,
+                )
+            )
+    if not hurries:
+        return fx.Broadcast(name=step.name, tx=step.tx)
+    bumping = _dearest(holding, chain, step.tx, hurries, fee_sat=step.fee_sat, fees=fees)
     return fx.Broadcast(name=step.name, tx=step.tx, bumping=bumping)
 
 
@@ -75,19 +68,16 @@ def of_commitment(holding: InHand, chain: KnownChain, *, fees: OwnFees) -> Bumpi
     """Return what may be done for our commitment; a peer's in its place is as good."""
     tx = holding.link.finished.tx
     paid_sat = sum(txout.amount_sat for txout in tx.outputs)
-    end_height = holding.stake.end_height
-    return _bumping(
+    return _dearest(
         holding,
         chain,
         tx,
-        fee_sat=holding.link.finished.commitment.funding.capacity_sat - paid_sat,
-        feerate_sat_per_kw=scheduled_sat_per_kw(
-            fees,
-            deadline_height=end_height,
-            first_height=_share_begins(max(_height_of(chain, tx), holding.exit_height), end_height),
-            height=chain.height,
+        _hurries_of(
+            holding,
+            first_height=max(_height_of(chain, tx), holding.exit_height),
+            deadline_of=lambda end_height: end_height,
         ),
-        budget_sat=budget_left_sat(holding, chain),
+        fee_sat=holding.link.finished.commitment.funding.capacity_sat - paid_sat,
         fees=fees,
         gives_way=True,
     )
@@ -149,16 +139,38 @@ def _fee_sat(vsize: int, bumping: Bumping) -> int | None:
 
 
 def children_cost_sat(purses: Purses, chain: KnownChain) -> int:
-    """Return what children in blocks have cost our coins."""
-    return sum(purse.cost_sat + cost_in_blocks_sat(purse, chain) for purse in purses.values())
+    """Return what children in blocks have cost our coins.
+
+    What a reorganisation undid has cost nothing, until it is in a block again.
+    """
+    return sum(
+        max(purse.cost_sat, cost_in_blocks_sat(outpoint, purse, chain))
+        for outpoint, purse in purses.items()
+        if outpoint in chain.spends
+    )
 
 
-def cost_in_blocks_sat(purse: Purse, chain: KnownChain) -> int:
-    """Return what the children that spend coins of a purse, and are in blocks, have cost it."""
+def cost_in_blocks_sat(outpoint: OutPoint, purse: Purse, chain: KnownChain) -> int:
+    """Return what the children that spend coins of a purse, and are in blocks, have cost it.
+
+    A coin that went elsewhere was no part of what the way out costs.
+
+    Args:
+        outpoint: What the purse is for.
+        purse: The coins.
+        chain: What is in blocks.
+    """
+    parent = chain.spends.get(outpoint)
+    if parent is None:
+        return 0
     spent = {
         coin.outpoint: spender
         for coin in purse.coins
         if (spender := chain.spends.get(coin.outpoint)) is not None
+        and (
+            spender.txid == parent.txid
+            or any(tx_in.outpoint.txid == parent.txid for tx_in in spender.inputs)
+        )
     }
     spent_sat = sum(coin.txout.amount_sat for coin in purse.coins if coin.outpoint in spent)
     children = {spender.txid: spender for spender in spent.values()}
@@ -169,6 +181,14 @@ def cost_in_blocks_sat(purse: Purse, chain: KnownChain) -> int:
         if txout.script_pubkey == purse.change_script
     )
     return max(0, spent_sat - kept_sat)
+
+
+def unspent_of(purse: Purse | None, chain: KnownChain) -> Purse | None:
+    """Return a purse without coins that are spent in a block: no node takes a child of these."""
+    if purse is None:
+        return None
+    coins = tuple(coin for coin in purse.coins if coin.outpoint not in chain.spends)
+    return replace(purse, coins=coins)
 
 
 def _bumping(
@@ -187,20 +207,78 @@ def _bumping(
         feerate_sat_per_kw=feerate_sat_per_kw,
         budget_sat=budget_sat,
         fees=fees,
-        purse=holding.purses.get(tx.inputs[0].outpoint),
+        purse=unspent_of(holding.purses.get(tx.inputs[0].outpoint), chain),
         spare_anchors=tuple(_spare_anchors(holding, chain)),
         gives_way=gives_way,
     )
 
 
-def _share_begins(first_height: int, deadline_height: int | None) -> int:
-    """Return from when on a step of a way out hurries: from its share of blocks on.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Hurry:
+    """Until when something has to be in a block, and what is lost if it is not; None for never."""
 
-    It could have begun long before, and is not the dearer for that.
+    deadline_height: int | None
+    first_height: int
+    amount_sat: int
+
+
+def _hurries_of(
+    holding: InHand, *, first_height: int, deadline_of: Callable[[int], int]
+) -> list[_Hurry]:
+    """Return what a step of a way out hurries for: nothing, and each of what could be lost.
+
+    It hurries from its share of blocks on: it could have begun long before, and is not the dearer
+    for that.
     """
-    if deadline_height is None:
-        return first_height
-    return max(first_height, deadline_height - BLOCKS_PER_TX)
+    hurries = [
+        _Hurry(deadline_height=None, first_height=first_height, amount_sat=holding.stake.amount_sat)
+    ]
+    for risk in holding.stake.risks:
+        deadline_height = deadline_of(risk.end_height)
+        hurries.append(
+            _Hurry(
+                deadline_height=deadline_height,
+                first_height=max(first_height, deadline_height - BLOCKS_PER_TX),
+                amount_sat=risk.amount_sat,
+            )
+        )
+    return hurries
+
+
+def _dearest(
+    holding: InHand,
+    chain: KnownChain,
+    tx: Tx,
+    hurries: Iterable[_Hurry],
+    *,
+    fee_sat: int,
+    fees: OwnFees,
+    gives_way: bool = False,
+) -> Bumping:
+    """Return what most may be paid for, each hurry out of what is lost without it.
+
+    So a small HTLC that is about to expire is not saved with what the balance could pay.
+    """
+    cost_sat = children_cost_sat(_purses_of_path(holding), chain)
+    bumpings = [
+        _bumping(
+            holding,
+            chain,
+            tx,
+            fee_sat=fee_sat,
+            feerate_sat_per_kw=scheduled_sat_per_kw(
+                fees,
+                deadline_height=hurry.deadline_height,
+                first_height=hurry.first_height,
+                height=chain.height,
+            ),
+            budget_sat=max(0, path_budget_sat(hurry.amount_sat) - cost_sat),
+            fees=fees,
+            gives_way=gives_way,
+        )
+        for hurry in hurries
+    ]
+    return max(bumpings, key=lambda one: (coin_needed_sat(tx, one), one.feerate_sat_per_kw))
 
 
 def budget_left_sat(holding: InHand, chain: KnownChain) -> int:

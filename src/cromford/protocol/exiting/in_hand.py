@@ -17,18 +17,31 @@ from cromford.protocol.journal.purses import Purses
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Risk:
+    """What is lost if our commitment is not in a block by a height."""
+
+    end_height: int
+    amount_sat: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stake:
     """What could be lost of a channel, and until when it has to be on chain.
 
     Attributes:
         amount_sat: Our balance, and the HTLCs that waiting could lose.
-        end_height: When our commitment has to be in a block; None where nothing hurries.
+        risks: What hurries, the soonest first, each with all that ends before it.
         forwarded: The ids of HTLCs that we offered for somebody else's.
     """
 
     amount_sat: int = 0
-    end_height: int | None = None
+    risks: tuple[Risk, ...] = ()
     forwarded: frozenset[int] = frozenset()
+
+    @property
+    def end_height(self) -> int | None:
+        """When our commitment has to be in a block; None where nothing hurries."""
+        return self.risks[0].end_height if self.risks else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,12 +87,18 @@ def stake_of(
         forwarded: The ids of HTLCs that we offered for somebody else's.
     """
     htlcs = tuple(at_stake)
-    ends = [htlc.cltv_expiry - CLAIM_BLOCKS for htlc in htlcs]
+    own_msat = balance_of(link).own_msat
+    ends = [(htlc.cltv_expiry - CLAIM_BLOCKS, htlc.amount_msat) for htlc in htlcs]
     if expires and link.remaining(chain).exit_deadline_height is not None:
-        ends.append(link.expiry_height - SAFETY_BLOCKS)
-    held_msat = balance_of(link).own_msat + sum(htlc.amount_msat for htlc in htlcs)
+        ends.append((link.expiry_height - SAFETY_BLOCKS, own_msat))
     return Stake(
-        amount_sat=held_msat // MSAT_PER_SAT,
-        end_height=min(ends, default=None),
+        amount_sat=(own_msat + sum(htlc.amount_msat for htlc in htlcs)) // MSAT_PER_SAT,
+        risks=tuple(
+            Risk(
+                end_height=end_height,
+                amount_sat=sum(msat for end, msat in ends if end <= end_height) // MSAT_PER_SAT,
+            )
+            for end_height in sorted({end for end, _ in ends})
+        ),
         forwarded=frozenset(forwarded),
     )

@@ -4,12 +4,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from cromford import effects as fx
-from cromford.bitcoin.tx import OutPoint, Tx
+from cromford.bitcoin.fees import P2TR_DUST_SAT, P2TR_INPUT_WEIGHT, fee_sat_of
+from cromford.bitcoin.tx import OutPoint, Tx, vsize_of
 from cromford.protocol.exiting.confirming import cost_in_blocks_sat
 from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.purses import N_COINS_MAX, Purses
-from cromford.watch.bumping import Bumping, coin_needed_sat
+from cromford.wallet.coins import SpentCoin, WalletCoin
+from cromford.watch.bumping import ONE_COIN_WEIGHT, Bumping, coin_needed_sat
 from cromford.watch.sweep import without_coins
 
 
@@ -19,15 +21,39 @@ class Need:
 
     Attributes:
         outpoint: The outpoint.
-        needed_sat: What all its coins have to hold.
-        held_sat: What those hold that it has.
-        n_most: How many more it may have.
+        needed_sat: What its coin has to hold, if it is one.
+        input_sat: What each coin after the first costs: an input more.
+        coins: Those that it has.
+        feerate_sat_per_kw: What is wanted: the more, the more it hurries.
     """
 
     outpoint: OutPoint
     needed_sat: int
-    held_sat: int
-    n_most: int
+    input_sat: int
+    coins: tuple[SpentCoin, ...]
+    feerate_sat_per_kw: int
+
+    @property
+    def held_sat(self) -> int:
+        """What its coins pay, as if they were one."""
+        return worth_sat(self.coins, input_sat=self.input_sat)
+
+    @property
+    def n_most(self) -> int:
+        """How many more it may have."""
+        return max(0, N_COINS_MAX - len(self.coins))
+
+    @property
+    def whole_sat(self) -> int:
+        """What all its coins hold once it has one more that is enough."""
+        held_sat = sum(coin.txout.amount_sat for coin in self.coins)
+        return held_sat + self.needed_sat - self.held_sat + (self.input_sat if self.coins else 0)
+
+
+def worth_sat(coins: Iterable[SpentCoin | WalletCoin], *, input_sat: int) -> int:
+    """Return what coins can pay in one child, as if they were one: each more has an input more."""
+    each = [coin.txout.amount_sat - input_sat for coin in coins]
+    return sum(each) + input_sat if each else 0
 
 
 def needs_of(effects: Iterable[fx.Effect]) -> Iterator[Need]:
@@ -59,18 +85,27 @@ def settled_coins(
     for outpoint in sorted(waiting):
         if outpoint in chain.spends:
             purse = purses.get(outpoint)
-            cost_sat = 0 if purse is None else cost_in_blocks_sat(purse, chain)
+            cost_sat = 0 if purse is None else cost_in_blocks_sat(outpoint, purse, chain)
             yield xr.CoinsReturned(outpoint=outpoint.serialize(), cost_sat=cost_sat)
 
 
 def _need(tx: Tx, bumping: Bumping) -> Iterator[Need]:
     needed_sat = coin_needed_sat(tx, bumping)
-    n_coins = 0 if bumping.purse is None else len(bumping.purse.coins)
-    held_sat = 0 if bumping.purse is None else bumping.purse.amount_sat
-    if needed_sat > held_sat and n_coins < N_COINS_MAX:
-        yield Need(
-            outpoint=tx.inputs[0].outpoint,
-            needed_sat=needed_sat,
-            held_sat=held_sat,
-            n_most=N_COINS_MAX - n_coins,
-        )
+    need = Need(
+        outpoint=tx.inputs[0].outpoint,
+        needed_sat=needed_sat,
+        input_sat=_input_sat(tx, bumping, paid_sat=bumping.fee_sat + needed_sat),
+        coins=() if bumping.purse is None else bumping.purse.coins,
+        feerate_sat_per_kw=bumping.wanted_sat_per_kw,
+    )
+    # All that it may cost is enough, however many coins hold it.
+    most_sat = bumping.budget_sat + P2TR_DUST_SAT
+    if need.held_sat < need.needed_sat and sum(c.txout.amount_sat for c in need.coins) < most_sat:
+        yield need
+
+
+def _input_sat(tx: Tx, bumping: Bumping, *, paid_sat: int) -> int:
+    """Return what one more input costs, at what is wanted, or less where the budget ends below."""
+    possible = 1000 * paid_sat // (tx.weight + ONE_COIN_WEIGHT)
+    feerate = min(possible, bumping.wanted_sat_per_kw)
+    return fee_sat_of(vsize=vsize_of(P2TR_INPUT_WEIGHT), feerate_sat_per_kw=feerate)

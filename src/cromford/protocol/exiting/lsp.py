@@ -193,9 +193,9 @@ def ask_for_coins(turn: Turn[Factory]) -> None:
     turn.remember(*settled_coins(state.purses, turn.chain, asked=state.coins_asked))
     for need in needs_of(owed(turn.state, turn.facts.fees)):
         asked_sat = turn.state.coins_asked.get(need.outpoint, 0)
-        if need.needed_sat * MUCH_MORE.denominator > asked_sat * MUCH_MORE.numerator:
+        if need.whole_sat * MUCH_MORE.denominator > asked_sat * MUCH_MORE.numerator:
             turn.remember(
-                xr.CoinsAsked(outpoint=need.outpoint.serialize(), needed_sat=need.needed_sat)
+                xr.CoinsAsked(outpoint=need.outpoint.serialize(), needed_sat=need.whole_sat)
             )
 
 
@@ -227,13 +227,18 @@ def owed(state: Factory, fees: OwnFees) -> tuple[fx.Effect, ...]:
     ]
     actions = sweep_actions(state, fees)
     leaving = without_what_is_swept(exits, actions)
+    # Whoever has less to lose does not say what may be paid: the same is asked for by both.
     published = {one.tx.txid for one in leaving if isinstance(one, fx.Broadcast)}
     return (
         *leaving,
         *(
             effect
             for effect in effects_of(actions, state, fees)
-            if not (isinstance(effect, fx.Broadcast) and effect.tx.txid in published)
+            if not (
+                isinstance(effect, fx.Broadcast)
+                and effect.bumping is None
+                and effect.tx.txid in published
+            )
         ),
     )
 

@@ -5,6 +5,7 @@ from cromford.channel.terms import MSAT_PER_SAT
 from cromford.factory.outputs import OutputKind
 from cromford.factory.vertices import TreeNode
 from cromford.protocol.channels.balances import balance_of
+from cromford.protocol.exiting.confirming import unspent_of
 from cromford.protocol.journal.factory import Factory
 from cromford.watch.bumping import Bumping
 from cromford.watch.feerates import OwnFees, path_budget_sat
@@ -36,7 +37,7 @@ def of_state(state: Factory, node: TreeNode, tx: Tx, fees: OwnFees) -> Bumping |
         ),
         budget_sat=path_budget_sat(_own_below_sat(state, node)),
         fees=fees,
-        purse=state.purses.get(tx.inputs[0].outpoint),
+        purse=unspent_of(state.purses.get(tx.inputs[0].outpoint), chain),
     )
 
 

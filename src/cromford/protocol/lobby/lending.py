@@ -1,21 +1,29 @@
 """The house lends its coins to factories whose transactions pay too little by themselves."""
 
+from cromford.bitcoin.fees import P2TR_INPUT_WEIGHT, fee_sat_of
+from cromford.bitcoin.tx import vsize_of
 from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.journal.house import House
 from cromford.protocol.journal.purses import N_COINS_MAX, change_script_of
 from cromford.protocol.turn import Turn
+from cromford.watch.feerates import SWEEP_BLOCKS
 
 
 def lend(turn: Turn[House]) -> None:
     """Set free coins aside for whoever asked; what is too little is made up once there are more."""
+    feerate = turn.facts.fees.within(SWEEP_BLOCKS)
+    input_sat = fee_sat_of(vsize=vsize_of(P2TR_INPUT_WEIGHT), feerate_sat_per_kw=feerate)
     for outpoint in sorted(turn.state.coins_wanted):
         house = turn.state
         wanted, purse = house.coins_wanted[outpoint], house.purses.get(outpoint)
+        if purse is not None and purse.amount_sat >= wanted.needed_sat:
+            continue  # It was asked for less, since.
         coins = house.wallet.purse_coins(
             wanted.needed_sat,
             held_sat=0 if purse is None else purse.amount_sat,
             n_most=N_COINS_MAX - (0 if purse is None else len(purse.coins)),
             tip_height=turn.height,
+            input_sat=input_sat,
         )
         if coins:
             turn.remember(

@@ -29,6 +29,7 @@ from cromford.protocol.journal.proposal import N_CANDIDATES
 from cromford.protocol.lobby.client import part, prepare_join
 from cromford.protocol.opening.verification import ClientFacts, check_proposal
 from cromford.protocol.turn import Turn
+from cromford.watch.feerates import SWEEP_BLOCKS
 from cromford.wire import messages as m
 from cromford.wire.messages import encode_message
 
@@ -120,7 +121,10 @@ def on_coins(turn: Turn[ClientState], event: ev.CoinsLookedUp) -> None:
         policy=state.config.policy,
         tip_height=state.chain.height,
         fees=turn.facts.fees,
-        coins_sat=sum(coin.txout.amount_sat for coin in state.wallet.free(state.chain.height)),
+        coins_sat=state.wallet.payable_sat(
+            tip_height=state.chain.height,
+            feerate_sat_per_kw=turn.facts.fees.within(SWEEP_BLOCKS),
+        ),
         known_funding_outpoints=frozenset(
             other.funding_outpoint for other in state.attempts.values() if other.is_checked
         ),

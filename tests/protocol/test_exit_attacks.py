@@ -106,7 +106,7 @@ def test_a_small_htlc_does_not_cost_half_of_the_balance(monkeypatch: pytest.Monk
     move = next_move(asked.tx, asked.bumping, Family())
     assert move is not None
     assert move.child is not None
-    assert move.child.fee_sat <= live.htlc.amount_msat // 2_000
+    assert move.child.fee_sat <= live.htlc.amount_msat // 1_000
 
 
 def test_the_one_coin_goes_to_what_hurries_most(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,9 +114,17 @@ def risen_sat_per_kw(
     return ceil(own_sat_per_kw * RISE**n_rises)
 
 
-def path_budget_sat(stake_sat: int) -> int:
-    """Return what all bumps of a path may cost together: half of what is at stake."""
-    return stake_sat // 2
+def path_budget_sat(stake_sat: int, *, is_late: bool = False) -> int:
+    """Return what all bumps of a path may cost together: half of what is at stake.
+
+    Once a step is late, all of it but dust: what is not spent then may be lost with the rest. Else
+    who pins two steps, each for less than half, would have the other half.
+
+    Args:
+        stake_sat: What is at stake.
+        is_late: Whether the deadline of the step has come.
+    """
+    return max(0, stake_sat - P2TR_DUST_SAT) if is_late else stake_sat // 2
 
 
 def penalty_budget_sat(stake_sat: int, *, blocks_left: int) -> int:

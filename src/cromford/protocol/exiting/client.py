@@ -22,7 +22,13 @@ from cromford.protocol.exiting.channel import (
     watched_outpoints,
 )
 from cromford.protocol.exiting.in_hand import InHand, stake_of
-from cromford.protocol.exiting.lending import Need, needs_of, settled_coins, worth_sat
+from cromford.protocol.exiting.lending import (
+    Need,
+    first_published,
+    needs_of,
+    settled_coins,
+    worth_sat,
+)
 from cromford.protocol.exiting.stake import (
     HTLC_EXPIRES,
     failed_long_ago,
@@ -76,7 +82,7 @@ def in_hand(state: ClientState, attempt: ClientAttempt) -> InHand:
         preimages=preimages_of(state),
         payout_script=attempt.join.payout_script,
         stake=stake_of(link, htlcs_at_stake(state.book, link), state.chain, expires=True),
-        exit_height=attempt.exit_height,
+        published=state.published,
         purses=_with_live_coins(state),
     )
 
@@ -142,7 +148,6 @@ def start_exit(turn: Turn[ClientState], attempt: ClientAttempt, reason: str) -> 
                 attempt_id=attempt.attempt_id,
                 client=attempt.propose.client,
                 reason=reason,
-                height=turn.height,
             )
         )
         link = link_of(turn.state, attempt)
@@ -181,6 +186,9 @@ def go_on(turn: Turn[ClientState], attempt: ClientAttempt, reason: str) -> None:
 def lend(turn: Turn[ClientState]) -> None:
     """Set coins aside for what has to confirm and pays too little; take back what is settled."""
     turn.remember(*settled_coins(turn.state.purses, turn.chain))
+    for attempt in turn.state.attempts.values():
+        effects = exit_effects(turn.state, attempt, turn.facts.fees)
+        turn.remember(*first_published(effects, turn.state.published, height=turn.known_height))
     needs = [
         need
         for attempt in turn.state.attempts.values()

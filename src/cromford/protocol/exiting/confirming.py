@@ -37,18 +37,19 @@ def step_of_path(
     """
     steps = exit_path(holding.signed)
     later = steps[steps.index(step) + 1 :]
-    parent_height = _height_of(chain, step.tx)
-    first_height = parent_height + max(step.delay_blocks, 1) - 1
+    first_height = _first_height(holding, chain, step.tx)
     hurries: list[_Hurry] = []
     if is_leaving:
         hurries += _hurries_of(
             holding,
-            first_height=max(first_height, holding.exit_height),
+            first_height=first_height,
             deadline_of=lambda end_height: step_deadline_height(later, end_height=end_height),
         )
     if step.is_raced:
         deadline_height = state_deadline_height(
-            step, kickoff_height=parent_height, step_blocks=holding.terms.step_blocks
+            step,
+            kickoff_height=_height_of(chain, step.tx),
+            step_blocks=holding.terms.step_blocks,
         )
         if deadline_height is not None:
             hurries.append(
@@ -74,7 +75,7 @@ def of_commitment(holding: InHand, chain: KnownChain, *, fees: OwnFees) -> Bumpi
         tx,
         _hurries_of(
             holding,
-            first_height=max(_height_of(chain, tx), holding.exit_height),
+            first_height=_first_height(holding, chain, tx),
             deadline_of=lambda end_height: end_height,
         ),
         fee_sat=holding.link.finished.commitment.funding.capacity_sat - paid_sat,
@@ -95,13 +96,15 @@ def of_spend(
     if not isinstance(one, HtlcInput):
         return None
     htlc = one.htlc_tx.htlc
-    landed_height = _height_of(chain, spend.tx)
     deadline_height: int | None = htlc.cltv_expiry - MARGIN_BLOCKS
-    first_height = landed_height
     if one.htlc_tx.is_offered:
         is_forwarded = htlc.htlc_id in holding.stake.forwarded
         deadline_height = htlc.cltv_expiry + CLAIM_BLOCKS if is_forwarded else None
-        first_height = max(landed_height, htlc.cltv_expiry)
+    hurry = _Hurry(
+        deadline_height=deadline_height,
+        first_height=_first_height(holding, chain, spend.tx),
+        amount_sat=one.prevout.amount_sat,
+    )
     return _bumping(
         holding,
         chain,
@@ -109,11 +112,11 @@ def of_spend(
         fee_sat=spend.fee_sat,
         feerate_sat_per_kw=scheduled_sat_per_kw(
             fees,
-            deadline_height=deadline_height,
-            first_height=first_height,
+            deadline_height=hurry.deadline_height,
+            first_height=hurry.first_height,
             height=chain.height,
         ),
-        budget_sat=path_budget_sat(one.prevout.amount_sat),
+        budget_sat=hurry.budget_sat(chain.height),
         fees=fees,
     )
 
@@ -221,6 +224,11 @@ class _Hurry:
     first_height: int
     amount_sat: int
 
+    def budget_sat(self, height: int) -> int:
+        """Return what children of the whole way out may cost for this."""
+        is_late = self.deadline_height is not None and height >= self.deadline_height
+        return path_budget_sat(self.amount_sat, is_late=is_late)
+
 
 def _hurries_of(
     holding: InHand, *, first_height: int, deadline_of: Callable[[int], int]
@@ -272,7 +280,7 @@ def _dearest(
                 first_height=hurry.first_height,
                 height=chain.height,
             ),
-            budget_sat=max(0, path_budget_sat(hurry.amount_sat) - cost_sat),
+            budget_sat=max(0, hurry.budget_sat(chain.height) - cost_sat),
             fees=fees,
             gives_way=gives_way,
         )
@@ -304,6 +312,11 @@ def _spare_anchors(holding: InHand, chain: KnownChain) -> Iterator[OutPoint]:
         is_known = anchor is not None and step.tx.txid in chain.confirmed
         if anchor is not None and is_known and anchor not in chain.spends:
             yield anchor
+
+
+def _first_height(holding: InHand, chain: KnownChain, tx: Tx) -> int:
+    """Return since when a transaction is published; the tip if it was not yet."""
+    return holding.published.get(tx.inputs[0].outpoint, chain.height)
 
 
 def _height_of(chain: KnownChain, tx: Tx) -> int:

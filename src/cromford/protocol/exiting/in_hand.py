@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from immutables import Map
 
+from cromford.bitcoin.tx import OutPoint
 from cromford.channel.content import Htlc
 from cromford.channel.terms import MSAT_PER_SAT
 from cromford.factory.branch import SignedBranch
@@ -55,7 +56,7 @@ class InHand:
         preimages: By payment hash.
         payout_script: Our wallet's.
         stake: What we could lose.
-        exit_height: The tip when we began to leave; 0 if we did not, or it is not known.
+        published: Since which height what may be bumped is published, by what it spends.
         purses: Our coins for children, by what these children's parents spend.
     """
 
@@ -65,7 +66,7 @@ class InHand:
     preimages: Mapping[bytes, bytes]
     payout_script: bytes
     stake: Stake = field(default_factory=Stake)
-    exit_height: int = 0
+    published: Mapping[OutPoint, int] = field(default_factory=Map)
     purses: Purses = field(default_factory=Map)
 
 

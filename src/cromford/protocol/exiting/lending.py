@@ -1,6 +1,6 @@
 """Which coins children need, and when they need them no more: alike for both roles."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from cromford import effects as fx
@@ -66,6 +66,28 @@ def needs_of(effects: Iterable[fx.Effect]) -> Iterator[Need]:
                 yield from _need(without_coins(spend), bumping)
             case _:
                 continue
+
+
+def first_published(
+    effects: Iterable[fx.Effect], published: Mapping[OutPoint, int], *, height: int
+) -> Iterator[xr.FirstPublished]:
+    """Yield what is published now for the first time, of what may be paid for.
+
+    Args:
+        effects: What is to be published, or signed and published.
+        published: What was before, by what it spends.
+        height: The highest that is known of, read or not.
+    """
+    for effect in effects:
+        match effect:
+            case fx.Broadcast(tx=tx, bumping=Bumping()):
+                outpoint = tx.inputs[0].outpoint
+            case fx.SignTakingTx(spend=spend, bumping=Bumping()):
+                outpoint = spend.tx.inputs[0].outpoint
+            case _:
+                continue
+        if outpoint not in published:
+            yield xr.FirstPublished(outpoint=outpoint.serialize(), height=height)
 
 
 def settled_coins(

@@ -25,7 +25,7 @@ from cromford.protocol.exiting.channel import (
     watched_outpoints,
 )
 from cromford.protocol.exiting.in_hand import InHand, stake_of
-from cromford.protocol.exiting.lending import needs_of, settled_coins
+from cromford.protocol.exiting.lending import first_published, needs_of, settled_coins
 from cromford.protocol.exiting.lsp_sweep import (
     awaited_outputs,
     effects_of,
@@ -104,7 +104,7 @@ def in_hand(state: Factory, client: int) -> InHand:
             expires=False,
             forwarded=_forwarded(state, link),
         ),
-        exit_height=state.exit_heights.get(client, 0),
+        published=state.published,
         purses=state.purses,
     )
 
@@ -174,9 +174,7 @@ def start_exit(turn: Turn[Factory], client: int, reason: str) -> None:
     """
     if client not in turn.state.exits:
         attempt_id = turn.state.attempt.attempt_id
-        turn.remember(
-            xr.ExitStarted(attempt_id=attempt_id, client=client, reason=reason, height=turn.height)
-        )
+        turn.remember(xr.ExitStarted(attempt_id=attempt_id, client=client, reason=reason))
         link = link_of(turn.state, client)
         if link is not None:
             end_updates(turn, link, EXITING, tells_peer=True)
@@ -191,6 +189,8 @@ def ask_for_coins(turn: Turn[Factory]) -> None:
     """
     state = turn.state
     turn.remember(*settled_coins(state.purses, turn.chain, asked=state.coins_asked))
+    effects = owed(turn.state, turn.facts.fees)
+    turn.remember(*first_published(effects, state.published, height=turn.known_height))
     for need in needs_of(owed(turn.state, turn.facts.fees)):
         asked_sat = turn.state.coins_asked.get(need.outpoint, 0)
         if need.whole_sat * MUCH_MORE.denominator > asked_sat * MUCH_MORE.numerator:

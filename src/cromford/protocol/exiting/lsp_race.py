@@ -32,7 +32,7 @@ def of_state(state: Factory, node: TreeNode, tx: Tx, fees: OwnFees) -> Bumping |
         feerate_sat_per_kw=scheduled_sat_per_kw(
             fees,
             deadline_height=deadline_height,
-            first_height=kickoff_height + max(node.delay_blocks, 1) - 1,
+            first_height=state.published.get(tx.inputs[0].outpoint, chain.height),
             height=chain.height,
         ),
         budget_sat=path_budget_sat(_own_below_sat(state, node)),

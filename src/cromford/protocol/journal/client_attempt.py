@@ -102,7 +102,6 @@ class ClientAttempt:
     ready_sent: bool = False
     ready_received: bool = False
     is_exiting: bool = False
-    exit_height: int = 0  # where it began
     is_paused: bool = False  # of an exit
 
     @property

@@ -89,6 +89,7 @@ class ClientState:
     intents: Mapping[IntentKey, bytes] = field(default_factory=dict)
     book: Book = field(default_factory=Book)
     purses: Map[OutPoint, Purse] = field(default_factory=Map)
+    published: Map[OutPoint, int] = field(default_factory=Map)  # what may be bumped: since when
 
     @property
     def may_join(self) -> bool:
@@ -153,6 +154,9 @@ def apply(state: ClientState, record: r.AnyRecord) -> ClientState:
             return replace(state, chain=state.chain.with_refusal(Txid(txid), reason))
         case op.SigningIntended(intents=intents):
             return replace(state, intents=check_intents(state.intents, intents))
+        case xr.FirstPublished(outpoint=outpoint, height=height):
+            published = state.published.set(OutPoint.parse(outpoint), height)
+            return replace(state, published=published)
         case xr.CoinsLent():
             wallet, purses = with_lent(state.wallet, state.purses, record)
             return replace(state, wallet=wallet, purses=purses)
@@ -260,8 +264,8 @@ def _apply_to_attempt(
             return _changed(state, attempt_id, ready_received=True)
         case xr.TreePublished():
             return state
-        case xr.ExitStarted(attempt_id=attempt_id, height=height):
-            return _changed(state, attempt_id, is_exiting=True, exit_height=height)
+        case xr.ExitStarted(attempt_id=attempt_id):
+            return _changed(state, attempt_id, is_exiting=True)
         case xr.ExitPaused(attempt_id=attempt_id):
             return _changed(state, attempt_id, is_paused=True)
         case xr.ExitResumed(attempt_id=attempt_id):

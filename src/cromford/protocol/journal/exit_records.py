@@ -4,15 +4,11 @@ from cromford.protocol.journal.record import Record
 
 
 class ExitStarted(Record, frozen=True, kw_only=True, tag="exit_started"):
-    """We leave a client's channel by publishing its branch, for this reason, from this height on.
-
-    The height is 0 in a record that is older than the field.
-    """
+    """We leave a client's channel by publishing its branch, for this reason."""
 
     attempt_id: bytes
     client: int
     reason: str
-    height: int = 0
 
 
 class TreePublished(Record, frozen=True, kw_only=True, tag="tree_published"):
@@ -78,6 +74,17 @@ class CoinsAsked(Record, frozen=True, kw_only=True, tag="coins_asked"):
     needed_sat: int
 
 
+class FirstPublished(Record, frozen=True, kw_only=True, tag="first_published"):
+    """What spends this outpoint, and may be paid for, is published for the first time.
+
+    `height` is the highest that was known of: from there on its fee rises, near a deadline. Blocks
+    that are only read afterwards were no time in which it could confirm.
+    """
+
+    outpoint: bytes
+    height: int
+
+
 class ExitPaused(Record, frozen=True, kw_only=True, tag="exit_paused"):
     """The operator lets an exit rest: no new transaction of it is published by us for now."""
 
@@ -91,7 +98,7 @@ class ExitResumed(Record, frozen=True, kw_only=True, tag="exit_resumed"):
     reason: str
 
 
-ExitRecord = ExitStarted | TreePublished | CoinsReturned
+ExitRecord = ExitStarted | TreePublished | CoinsReturned | FirstPublished
 ClientExitRecord = ExitPaused | ExitResumed
 LspExitRecord = OutputsSwept | Watching | CoinsAsked
 PurseRecord = CoinsLent  # Of whoever holds the wallet: a client, or the house.

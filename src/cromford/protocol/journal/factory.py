@@ -70,11 +70,11 @@ class Factory:
         book: Its channels, and the payments in them.
         intents: What was signed, or is about to be.
         exits: The clients whose channels we bring on chain.
-        exit_heights: Where that began, by client.
         watch: What the chain was asked to watch for it.
         is_watched: Whether the chain said that it does.
         purses: The house's coins for children of our transactions, by what these spend.
         coins_asked: What was asked of the house and not lent yet, in sat, likewise.
+        published: Since which height what may be bumped is published, likewise.
         post: Its mail.
     """
 
@@ -86,11 +86,11 @@ class Factory:
     book: Book = field(default_factory=Book)
     intents: Mapping[IntentKey, bytes] = field(default_factory=dict)
     exits: frozenset[int] = frozenset()
-    exit_heights: Map[int, int] = field(default_factory=Map)
     watch: frozenset[OutPoint] = frozenset()
     is_watched: bool = False
     purses: Map[OutPoint, Purse] = field(default_factory=Map)
     coins_asked: Map[OutPoint, int] = field(default_factory=Map)
+    published: Map[OutPoint, int] = field(default_factory=Map)
     post: Post = field(default_factory=Post)
 
     @property
@@ -169,9 +169,11 @@ def apply_to_factory(factory: Factory, record: r.AnyRecord) -> Factory:
             return replace(factory, intents=check_intents(factory.intents, intents))
         case xr.TreePublished() | xr.OutputsSwept():
             return factory
-        case xr.ExitStarted(client=client, height=height):
-            heights = factory.exit_heights.set(client, height)
-            return replace(factory, exits=factory.exits | {client}, exit_heights=heights)
+        case xr.ExitStarted(client=client):
+            return replace(factory, exits=factory.exits | {client})
+        case xr.FirstPublished(outpoint=outpoint, height=height):
+            published = factory.published.set(OutPoint.parse(outpoint), height)
+            return replace(factory, published=published)
         case xr.Watching(height=height, outpoints=outpoints):
             watch = frozenset(OutPoint.parse(outpoint) for outpoint in outpoints)
             heard = factory.post.taken.get(CHAIN, 0)

@@ -256,7 +256,7 @@ class LspDaemon(Daemon[LspState]):
             "n_waiting": len(state.house.members),
             "build": views.show_build(state.house.build, state.open_attempt),
             "build_dropped": state.house.build_dropped,
-            "look_blocks": state.config.policy.look_blocks,
+            "look_blocks": views.look_blocks(state),
             "capital": views.capital(state, locking),
             "n_factories": state.house.tally.n_funded,
             "stopped": [

@@ -6,7 +6,8 @@ from cromford.daemon.views import channels as channel_views
 from cromford.daemon.views.export import export_funding, export_nodes, export_terms
 from cromford.factory.terms import LOOK_ON_CHAIN_BLOCKS
 from cromford.protocol.channels.client import is_usable
-from cromford.protocol.exiting.client import is_swept
+from cromford.protocol.exiting.client import is_swept, link_of
+from cromford.protocol.exiting.looking import blocks_to_look_away
 from cromford.protocol.facts import Facts
 from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
 from cromford.protocol.journal.client_state import ClientState
@@ -55,6 +56,17 @@ def status_of(state: ClientState, attempt: ClientAttempt) -> str:
     return "waiting_for_funding" if is_complete else "building"
 
 
+def _look_blocks(state: ClientState, attempt: ClientAttempt, *, is_in_sight: bool) -> int:
+    """Return after how many blocks the client has to be there again."""
+    most = attempt.terms.look_blocks
+    if is_in_sight:
+        most = min(most, LOOK_ON_CHAIN_BLOCKS)
+    link = link_of(state, attempt)
+    if link is None:
+        return most
+    return blocks_to_look_away(state.book, link, state.chain, most_blocks=most, expires=True)
+
+
 def summary(state: ClientState, attempt: ClientAttempt, facts: Facts) -> dict[str, Any]:
     """Return a factory in one line."""
     known: dict[str, Any] = {
@@ -89,9 +101,7 @@ def summary(state: ClientState, attempt: ClientAttempt, facts: Facts) -> dict[st
             "blocks_to_expiry": terms.expiry_height - state.chain.height,
             "exit_deadline_height": remaining.exit_deadline_height,
             "exit_blocks": remaining.exit_blocks,
-            "look_blocks": min(terms.look_blocks, LOOK_ON_CHAIN_BLOCKS)
-            if on_chain
-            else terms.look_blocks,
+            "look_blocks": _look_blocks(state, attempt, is_in_sight=bool(on_chain)),
             "published": on_chain,
             **_channel_state(state, attempt, facts),
         }

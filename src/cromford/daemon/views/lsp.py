@@ -9,6 +9,7 @@ from cromford.channel.terms import MSAT_PER_SAT
 from cromford.daemon.views.channels import Standing, is_on_chain, show_channel
 from cromford.daemon.views.export import export_factory, export_terms
 from cromford.protocol.channels.lsp import is_usable
+from cromford.protocol.exiting.looking import blocks_to_look_away
 from cromford.protocol.exiting.lsp import is_swept
 from cromford.protocol.exiting.lsp_sweep import awaited_outputs, is_over, left_outputs
 from cromford.protocol.facts import Facts
@@ -76,6 +77,18 @@ def summary(factory: Factory) -> dict[str, Any]:
         "leaving": leaving(factory),
         "sweeping": sweeping(factory),
     }
+
+
+def look_blocks(state: LspState) -> int:
+    """Return after how many blocks the LSP has to look at the chain again, of all its factories."""
+    most = state.config.policy.look_blocks
+    for factory in state.factories.values():
+        for link in factory.book.links.values():
+            if link.state.htlcs:
+                most = blocks_to_look_away(
+                    factory.book, link, factory.chain, most_blocks=most, expires=False
+                )
+    return most
 
 
 def published(factory: Factory) -> list[str]:

@@ -82,7 +82,7 @@ def summary(factory: Factory) -> dict[str, Any]:
 def look_blocks(state: LspState) -> int:
     """Return after how many blocks the LSP has to look at the chain again, of all its factories."""
     most = state.config.policy.look_blocks
-    for factory in state.factories.values():
+    for factory in state.all_factories():
         for link in factory.book.links.values():
             if link.state.htlcs:
                 most = blocks_to_look_away(

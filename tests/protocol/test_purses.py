@@ -13,6 +13,7 @@ from cromford.bitcoin.tx import OutPoint, Tx, TxIn, TxOut
 from cromford.protocol import events as ev
 from cromford.protocol.exiting.confirming import children_cost_sat
 from cromford.wallet.account import RECEIVE
+from cromford.wallet.coins import Wallet
 from cromford.watch.bumping import Family, PublishWith, next_move
 from cromford.watch.feerates import OwnFees
 
@@ -185,3 +186,28 @@ def test_a_reorganisation_does_not_charge_a_child_twice(monkeypatch: pytest.Monk
         pump.mine()
         assert not children_cost_sat(alice.state.purses, alice.state.chain)
     assert len(set(costs)) == 1
+
+
+def test_a_full_purse_of_the_house_has_room_for_a_coin_that_is_enough(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pump = live_factory(1, watches_folds=True)
+    give(pump, pump.lsp, *(2_000,) * 8)
+    free = Wallet.free
+    with monkeypatch.context() as patch:
+        # The large ones are away for a while, as in the funding of another factory.
+        patch.setattr(
+            Wallet,
+            "free",
+            lambda self, tip: tuple(one for one in free(self, tip) if one.txout.amount_sat < 3_000),
+        )
+        patch.setattr(pump.chain, "broadcast", _refuse)
+        pump.lsp.fees = at(25)
+        pump.handle(pump.lsp, ev.ExitRequested(attempt_id=pump.attempt.attempt_id, client=1))
+        pump.mine(2)
+        assert paid_together(pump, pump.lsp) < 25
+    monkeypatch.setattr(pump.chain, "broadcast", _refuse)
+    for sat_per_vb in (26, 60, 60):
+        pump.lsp.fees = at(sat_per_vb)
+        pump.mine()
+    assert paid_together(pump, pump.lsp) >= 60

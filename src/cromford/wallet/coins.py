@@ -283,6 +283,7 @@ class Wallet:
         n_most: int,
         tip_height: int,
         input_sat: int = 0,
+        above_sat: int = 0,
     ) -> tuple[WalletCoin, ...]:
         """Return the free coins to set aside for a sum: the smallest that holds all of it alone.
 
@@ -296,14 +297,15 @@ class Wallet:
             tip_height: The height of the chain's tip.
             input_sat: What each coin after the first costs, an input more: one that holds no more
                 brings nothing.
+            above_sat: What a coin holds more than, to have a place beside those that are held.
         """
         free = self.free(tip_height)
         enough = [coin for coin in free if coin.txout.amount_sat >= needed_sat]
-        if enough and n_most > 0:
+        if enough:
             return (enough[-1],)
         chosen: list[WalletCoin] = []
-        for coin in free[: max(0, n_most)]:
-            if held_sat >= needed_sat or coin.txout.amount_sat <= input_sat:
+        for coin in free[:n_most]:
+            if held_sat >= needed_sat or coin.txout.amount_sat <= max(input_sat, above_sat):
                 break
             chosen.append(coin)
             held_sat += coin.txout.amount_sat - (input_sat if held_sat else 0)

@@ -22,13 +22,7 @@ from cromford.protocol.exiting.channel import (
     watched_outpoints,
 )
 from cromford.protocol.exiting.in_hand import InHand, stake_of
-from cromford.protocol.exiting.lending import (
-    Need,
-    first_published,
-    needs_of,
-    settled_coins,
-    worth_sat,
-)
+from cromford.protocol.exiting.lending import Need, first_published, needs_of, settled_coins
 from cromford.protocol.exiting.stake import (
     HTLC_EXPIRES,
     failed_long_ago,
@@ -44,7 +38,7 @@ from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
 from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.opened import client_link
-from cromford.protocol.journal.purses import N_COINS_MAX, Purses, change_script_of
+from cromford.protocol.journal.purses import N_COINS_MAX, Purses, change_script_of, least_of_use_sat
 from cromford.protocol.turn import Turn
 from cromford.watch.exit import swept_by
 from cromford.watch.feerates import OwnFees
@@ -200,32 +194,19 @@ def lend(turn: Turn[ClientState]) -> None:
 
 
 def _lend(turn: Turn[ClientState], need: Need) -> None:
-    """Set coins aside; where they do not fit beside those of a purse, better ones instead."""
-    wallet, height, outpoint = turn.state.wallet, turn.height, need.outpoint.serialize()
-    coins = wallet.purse_coins(
+    state = turn.state
+    coins = state.wallet.purse_coins(
         need.needed_sat,
         held_sat=need.held_sat,
-        n_most=need.n_most,
-        tip_height=height,
+        n_most=N_COINS_MAX,
+        tip_height=turn.height,
         input_sat=need.input_sat,
+        above_sat=least_of_use_sat(need.coins),
     )
-    if need.coins:
-        best = wallet.released(outpoint).purse_coins(
-            need.needed_sat,
-            held_sat=0,
-            n_most=N_COINS_MAX,
-            tip_height=height,
-            input_sat=need.input_sat,
-        )
-        before_sat = worth_sat((*need.coins, *coins), input_sat=need.input_sat)
-        if before_sat < min(need.needed_sat, worth_sat(best, input_sat=need.input_sat)):
-            coins = best
-            turn.remember(xr.CoinsReturned(outpoint=outpoint, cost_sat=0))
     if coins:
-        state = turn.state
         turn.remember(
             xr.CoinsLent(
-                outpoint=outpoint,
+                outpoint=need.outpoint.serialize(),
                 coins=tuple(coin.outpoint.serialize() for coin in coins),
                 change_script=change_script_of(state.wallet, state.purses, need.outpoint),
             )

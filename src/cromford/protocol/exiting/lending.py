@@ -10,7 +10,7 @@ from cromford.protocol.exiting.confirming import cost_in_blocks_sat
 from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.purses import N_COINS_MAX, Purses
-from cromford.wallet.coins import SpentCoin, WalletCoin
+from cromford.wallet.coins import SpentCoin
 from cromford.watch.bumping import ONE_COIN_WEIGHT, Bumping, coin_needed_sat
 from cromford.watch.sweep import without_coins
 
@@ -35,25 +35,16 @@ class Need:
 
     @property
     def held_sat(self) -> int:
-        """What its coins pay, as if they were one."""
-        return worth_sat(self.coins, input_sat=self.input_sat)
-
-    @property
-    def n_most(self) -> int:
-        """How many more it may have."""
-        return max(0, N_COINS_MAX - len(self.coins))
+        """What those pay that fit in a child, as if they were one: each more costs an input."""
+        amounts_sat = sorted((coin.txout.amount_sat for coin in self.coins), reverse=True)
+        worth_sat = [amount_sat - self.input_sat for amount_sat in amounts_sat[:N_COINS_MAX]]
+        return sum(worth_sat) + self.input_sat if worth_sat else 0
 
     @property
     def whole_sat(self) -> int:
         """What all its coins hold once it has one more that is enough."""
         held_sat = sum(coin.txout.amount_sat for coin in self.coins)
         return held_sat + self.needed_sat - self.held_sat + (self.input_sat if self.coins else 0)
-
-
-def worth_sat(coins: Iterable[SpentCoin | WalletCoin], *, input_sat: int) -> int:
-    """Return what coins can pay in one child, as if they were one: each more has an input more."""
-    each = [coin.txout.amount_sat - input_sat for coin in coins]
-    return sum(each) + input_sat if each else 0
 
 
 def needs_of(effects: Iterable[fx.Effect]) -> Iterator[Need]:

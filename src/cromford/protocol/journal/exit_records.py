@@ -58,7 +58,7 @@ class CoinsLent(Record, frozen=True, kw_only=True, tag="coins_lent"):
 
 
 class CoinsReturned(Record, frozen=True, kw_only=True, tag="coins_returned"):
-    """What spends this outpoint is in a block, or better coins come: the rest is free again.
+    """What spends this outpoint is in a block: what its children did not need is free again.
 
     `cost_sat` is what they have cost: it stays gone from what a way out may cost.
     """

@@ -3,6 +3,7 @@
 A purse belongs to an outpoint, whatever spends it in the end. It is kept until that is settled.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
@@ -24,6 +25,12 @@ class CoinsWanted:
 
     stream: str
     needed_sat: int
+
+
+def least_of_use_sat(coins: Iterable[SpentCoin]) -> int:
+    """Return what a coin has to hold more than, to be one of the most that a child spends."""
+    amounts_sat = sorted((coin.txout.amount_sat for coin in coins), reverse=True)
+    return amounts_sat[N_COINS_MAX - 1] if len(amounts_sat) >= N_COINS_MAX else 0
 
 
 def with_lent(wallet: Wallet, purses: Purses, record: xr.CoinsLent) -> tuple[Wallet, Purses]:

@@ -4,7 +4,7 @@ from cromford.bitcoin.fees import P2TR_INPUT_WEIGHT, fee_sat_of
 from cromford.bitcoin.tx import vsize_of
 from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.journal.house import House
-from cromford.protocol.journal.purses import N_COINS_MAX, change_script_of
+from cromford.protocol.journal.purses import N_COINS_MAX, change_script_of, least_of_use_sat
 from cromford.protocol.turn import Turn
 from cromford.watch.feerates import SWEEP_BLOCKS
 
@@ -21,9 +21,10 @@ def lend(turn: Turn[House]) -> None:
         coins = house.wallet.purse_coins(
             wanted.needed_sat,
             held_sat=0 if purse is None else purse.amount_sat,
-            n_most=N_COINS_MAX - (0 if purse is None else len(purse.coins)),
+            n_most=N_COINS_MAX,
             tip_height=turn.height,
             input_sat=input_sat,
+            above_sat=0 if purse is None else least_of_use_sat(purse.coins),
         )
         if coins:
             turn.remember(

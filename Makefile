@@ -9,8 +9,9 @@ LIVE_SEEDS ?= 20
 SEED_START ?= 0
 FLOOD_SECONDS ?= 60
 CLIENTS ?= 16
+MATRIX_OUT ?= matrix.txt
 
-.PHONY: demo test check bench flood mass-exit simulate coverage format clean
+.PHONY: demo test check bench flood mass-exit simulate matrix coverage format clean
 
 demo: $(STAMP)
 	$(BIN)/cromford demo --clients 4
@@ -40,6 +41,9 @@ simulate: $(STAMP)
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --seed-start $(SEED_START)
 	$(BIN)/python -m tests.simulation --payments --seeds $(LIVE_SEEDS) --seed-start $(SEED_START)
 	$(BIN)/python -m tests.simulation --exits --seeds $(LIVE_SEEDS) --seed-start $(SEED_START)
+
+matrix: $(STAMP)
+	$(BIN)/python -m tests.matrix --out $(MATRIX_OUT) --seed $(SEED_START)
 
 coverage: $(STAMP)
 	$(BIN)/coverage erase

@@ -138,7 +138,7 @@ class Pump:
         self.shuffles = order is not None
         self.watches_folds = watches_folds
         self.may_stop = False  # Whether a bug may stop a factory of the LSP.
-        self.chain = SimChain()
+        self.chain = self.new_chain()
         self.wire: deque[Letter] = deque()
         self.links: dict[str, int] = {}
         self.parting: set[str] = set()
@@ -166,6 +166,10 @@ class Pump:
         for client in self.clients:
             self.connect(client)
         self.run()
+
+    def new_chain(self) -> SimChain:
+        """Return the chain of this world."""
+        return SimChain()
 
     def _node(self, name: str, lsp_node_id: bytes | None) -> PumpNode:
         kind = self.lsp_kind if lsp_node_id is None else self.client_kind

@@ -196,6 +196,8 @@ class SimNode:
     """A participant: `driver` is None while its process is down."""
 
     lsp_role: Role[Any] = LSP_ROLE
+    client_role: Role[ClientState] = CLIENT_ROLE
+    client_policy: ClientPolicy = LENIENT
     checkpoint_rate = 0.05  # Of events after which a checkpoint is taken.
 
     def __init__(
@@ -327,7 +329,8 @@ class SimNode:
             network=REGTEST,
             node_id=self.node_id,
             lsp_node_id=self.lsp_node_id,
-            policy=LENIENT,
+            policy=self.client_policy,
             account=account,
         )
-        return Driver(CLIENT_ROLE, client_role.new_client(client_config), self.store, self._effect)
+        new_client = client_role.new_client(client_config)
+        return Driver(self.client_role, new_client, self.store, self._effect)

@@ -1,0 +1,73 @@
+"""Play the matrix: `python -m tests.matrix [--out FILE] [--seed N] [--only TEXT] [--market NAME]`.
+
+The table says who ends with what, by outpoint, script, amount and height. It ends with one line for
+each cell; the exit status is 1 if anybody honest lost more than fees, or a cheater won.
+"""
+
+import argparse
+import itertools
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from tests.matrix.market import MARKETS
+from tests.matrix.play import CLIENTS, Case, Outcome, play
+from tests.matrix.scenarios import SCENARIOS
+from tests.matrix.table import detailed, summary
+
+
+def main() -> int:
+    """Play every cell that was asked for; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tests.matrix")
+    parser.add_argument("--out", type=Path, help="also write everything into this file")
+    parser.add_argument("--seed", type=int, default=0, help="the dice: who pays, who cheats whom")
+    parser.add_argument("--only", default="", help="scenarios whose name has this in it")
+    parser.add_argument("--market", choices=[*MARKETS], action="append", help="feerates")
+    parser.add_argument("--clients", type=int, choices=CLIENTS, action="append", help="how many")
+    parser.add_argument("--brief", action="store_true", help="print a line for each cell only")
+    options = parser.parse_args()
+    lines: list[str] = []
+
+    def say(line: str, *, is_brief: bool = False) -> None:
+        lines.append(line)
+        if is_brief or not options.brief:
+            sys.stdout.write(f"{line}\n")
+            sys.stdout.flush()
+
+    started = time.monotonic()
+    outcomes: list[Outcome] = []
+    broken: list[Case] = []
+    cells = itertools.product(
+        options.market or MARKETS, options.clients or CLIENTS, sorted(SCENARIOS)
+    )
+    for market, n_clients, name in cells:
+        if options.only not in name:
+            continue
+        case = Case(scenario=name, n_clients=n_clients, market=market, seed=options.seed)
+        try:
+            outcome = play(case)
+        except Exception:  # noqa: BLE001 - whatever went wrong, the case replays it
+            say(f"{case}\n{traceback.format_exc()}", is_brief=True)
+            broken.append(case)
+            continue
+        outcomes.append(outcome)
+        for line in detailed(outcome):
+            say(line)
+    for line in summary(outcomes):
+        say(line, is_brief=True)
+    lost = [outcome.case for outcome in outcomes if outcome.losses]
+    say(
+        f"{len(outcomes) + len(broken)} cells of seed {options.seed}, {len(lost)} lost, "
+        f"{len(broken)} broken, {time.monotonic() - started:.0f} s",
+        is_brief=True,
+    )
+    for case in (*lost, *broken):
+        say(f"replay: {case.command}", is_brief=True)
+    if options.out is not None:
+        options.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return 1 if lost or broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

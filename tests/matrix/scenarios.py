@@ -1,0 +1,389 @@
+"""The ways to cheat, each from a factory that everybody has used to the moment it is decided."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from cromford.channel.terms import Party
+from cromford.factory.branch import SignedBranch
+from cromford.wire import messages as m
+from tests.matrix.attempts import pin, try_claim_too_early, try_sweeps_too_early, try_without
+from tests.matrix.thief import Thief, favourite
+from tests.matrix.world import Held, MatrixNode, MatrixWorld
+from tests.protocol.pump import PumpNode
+
+FIRST_MSAT: Final = 40_000_000
+AWAY_MSAT: Final = 25_000_000
+HTLC_MSAT: Final = 9_000_000
+N_COINS: Final = 16
+ASLEEP: Final = ", victim asleep"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """A way to cheat.
+
+    Attributes:
+        name: For tables.
+        cheat: Makes a history, and lets somebody go rogue; from then on time passes by itself.
+        happens: How the name of a transaction begins that has to confirm for it to be any cheating.
+    """
+
+    name: str
+    cheat: Callable[[MatrixWorld], Thief]
+    happens: str
+
+
+# What happened before
+
+
+def give_everybody(world: MatrixWorld, *but: PumpNode) -> None:
+    """Let the LSP pay each client."""
+    for client in world.clients:
+        if client not in but:
+            world.give(client, FIRST_MSAT)
+
+
+def spend(world: MatrixWorld, payer: PumpNode) -> None:
+    """Let a client pay the others most of what it has: its older states are worth more."""
+    others = [client for client in world.clients if client is not payer]
+    for payee in others:
+        world.pay(payer, payee, AWAY_MSAT // len(others) // 1000 * 1000)
+
+
+def spend_through_htlcs(world: MatrixWorld, payer: PumpNode) -> None:
+    """The same, with a state on the way that has HTLCs of both directions."""
+    payee = another(world, payer)
+    world.disconnect(payee)
+    held = world.invoice(payee, HTLC_MSAT)
+    world.handle(payer, held)
+    world.run()
+    world.give(payer, HTLC_MSAT)
+    world.connect(payee)
+    world.run()
+    spend(world, payer)
+
+
+def another(world: MatrixWorld, client: PumpNode) -> MatrixNode:
+    """Return another client, by the world's dice."""
+    found = world.dice.choice([one for one in world.clients if one is not client])
+    return world.node(found.name)
+
+
+def anybody(world: MatrixWorld) -> MatrixNode:
+    """Return a client, by the world's dice."""
+    return world.node(world.dice.choice(world.clients).name)
+
+
+def branch_of(world: MatrixWorld, client: PumpNode) -> SignedBranch:
+    """Return a client's signed branch, as it or its LSP holds it."""
+    signed = world.attempt.signed
+    assert signed is not None
+    place = world.attempt.client_of(client.node_id)
+    assert place is not None
+    return signed.branch(place)
+
+
+def latest(world: MatrixWorld, node: MatrixNode, client: PumpNode) -> Held:
+    """Return what a participant held of a client's channel when the cheating began."""
+    ends = {end.me: end for end in world.ends[client.name]}
+    end = ends[Party.OPENER if node is world.lsp else Party.ACCEPTER]
+    return Held(node=node, link=end, finished=end.finished, own_point=end.own_point)
+
+
+def rogue(world: MatrixWorld, *nodes: MatrixNode) -> Thief:
+    """Let participants go rogue now. An LSP goes on taking what it may take anyhow."""
+    for node in nodes:
+        world.give_coins(node, N_COINS)
+    world.begin()
+    thief = Thief(world=world, nodes=nodes)
+    if world.lsp in nodes:
+        thief.tasks.append(thief.sweep_tree)
+        for client in world.clients:
+            if client not in nodes:
+                held = latest(world, world.node("lsp"), client)
+                thief.tasks.append(partial(thief.claim_from_peer, held))
+    return thief
+
+
+# An old commitment
+
+
+def old_commitment(
+    world: MatrixWorld, *, lsp_cheats: bool, has_htlcs: bool, is_asleep: bool
+) -> Thief:
+    """Publish the revoked commitment that is worth most, once the channel is on chain."""
+    client = anybody(world)
+    give_everybody(world)
+    (spend_through_htlcs if has_htlcs else spend)(world, client)
+    cheater, victim = (world.node("lsp"), client) if lsp_cheats else (client, world.node("lsp"))
+    branch = branch_of(world, client)
+    thief = rogue(world, cheater)
+    held = favourite(world, cheater, victim, has_htlcs=has_htlcs)
+    thief.tasks.append(partial(thief.leave, branch))
+    outpoint = world.channel_outpoint(client)
+    world.mine_until(lambda: outpoint.txid in world.chain.confirmed, most=branch.branch.exit_blocks)
+    if is_asleep and victim.driver is not None:
+        world.sleep(victim, world.absence_blocks(victim))
+    thief.tasks.append(partial(thief.cheat, held))
+    thief.act()
+    return thief
+
+
+# The last moment
+
+
+def late_kickoff(world: MatrixWorld, *, is_asleep: bool) -> Thief:
+    """A client publishes the way to its channel in the last block before the LSP may sweep."""
+    client = anybody(world)
+    neighbours = neighbours_of(world, client)
+    give_everybody(world, *neighbours)
+    branch = branch_of(world, client)
+    thief = rogue(world, client)
+    if is_asleep:
+        world.dozing.add("lsp")
+    world.mine_to(world.expiry_height - 1)
+    thief.tasks.append(partial(thief.leave, branch))
+    thief.tasks.append(partial(thief.cheat, latest(world, client, client)))
+    thief.act()
+    return thief
+
+
+def neighbours_of(world: MatrixWorld, client: PumpNode) -> list[PumpNode]:
+    """Return the other clients of a client's leaf."""
+    leaf = branch_of(world, client).branch.vertices[-1].first.shape.clients
+    return [
+        one
+        for one in world.clients
+        if one is not client and world.attempt.client_of(one.node_id) in leaf
+    ]
+
+
+def sweep_at_the_expiry(world: MatrixWorld, *, is_asleep: bool) -> Thief:
+    """The LSP is silent, and takes at the expiry whatever is not on its way by then."""
+    give_everybody(world)
+    spend(world, anybody(world))
+    deadlines = {
+        client.name: world.held(client).branch.exit_deadline_height for client in world.clients
+    }
+    thief = rogue(world, world.node("lsp"))
+    if is_asleep:
+        world.mine_to(min(deadlines.values()) - 1)
+        for client in world.clients:
+            world.sleep(client, world.absence_blocks(client))
+    return thief
+
+
+# Too early
+
+
+def sweep_too_early(world: MatrixWorld) -> Thief:
+    """The LSP tries its own paths at heights at which they are not its own yet."""
+    give_everybody(world)
+    spend(world, anybody(world))
+    thief = rogue(world, world.node("lsp"))
+    thief.tasks.insert(0, partial(try_sweeps_too_early, thief))
+    return thief
+
+
+def claim_too_early(world: MatrixWorld) -> Thief:
+    """A client leaves, and tries to have its balance before its delay is over."""
+    client = anybody(world)
+    give_everybody(world)
+    spend(world, client)
+    branch = branch_of(world, client)
+    thief = rogue(world, client)
+    held = latest(world, client, client)
+    thief.tasks.append(partial(thief.leave, branch))
+    thief.tasks.append(partial(thief.cheat, held))
+    thief.tasks.append(partial(try_claim_too_early, thief, held))
+    return thief
+
+
+# Its own way, while the other sleeps
+
+
+def own_way(world: MatrixWorld, *, lsp_cheats: bool) -> Thief:
+    """Leave with the latest commitment while the other looks only as often as it must.
+
+    An HTLC is on its way: of a client to a payee that is rogue and claims it at its last moment; or
+    to a client whose preimage the LSP has, and for which it wants to be paid back.
+    """
+    give_everybody(world)
+    payee = anybody(world)
+    payer = another(world, payee)
+    request = world.invoice(payee, HTLC_MSAT)
+    world.handle(payer, request)
+    world.run_to(m.UpdateFulfillHtlc)
+    cheater, victim = (world.node("lsp"), payee) if lsp_cheats else (payee, world.node("lsp"))
+    branch = branch_of(world, payee)
+    if lsp_cheats:
+        world.run(until=lambda: world.knows(world.lsp, world.invoices[request.payment_hash][1]))
+    world.wire.clear()
+    thief = rogue(world, cheater)
+    world.dozing.add(victim.name)
+    held = latest(world, cheater, payee)
+    thief.tasks.append(partial(thief.leave, branch))
+    task = thief.cheat if lsp_cheats else partial(late_claim, thief)
+    thief.tasks.append(partial(task, held))
+    return thief
+
+
+def late_claim(thief: Thief, held: Held) -> None:
+    """Publish a commitment as soon as possible, and take its HTLCs as late as possible.
+
+    That is when the peer, who may take them back after their expiry, comes to do so: the thief's
+    own transaction then takes the place of the peer's.
+    """
+    chain = thief.world.chain
+    spent = [
+        held.finished.tx.outpoint(vout)
+        for vout, output in enumerate(held.finished.commitment.outputs)
+        if output.htlc is not None
+    ]
+    is_landed = held.finished.tx.txid in chain.confirmed
+    if not is_landed or chain.spenders(spent):
+        thief.cheat(held)
+
+
+# Everybody against one
+
+
+def against_a_client(world: MatrixWorld, *, is_asleep: bool) -> Thief:
+    """All others and the LSP: an old state of the LSP's, and HTLCs of both directions.
+
+    The victim shows the preimage of one HTLC, and the LSP is silent from then on; another it
+    offered, and nobody answers.
+    """
+    victim = anybody(world)
+    give_everybody(world)
+    payee = another(world, victim)
+    spend_through_htlcs(world, victim)
+    offered = world.invoice(payee, HTLC_MSAT // 2)
+    world.handle(victim, offered)
+    world.run_to(m.UpdateFulfillHtlc)
+    world.wire.clear()
+    owed = world.invoice(victim, HTLC_MSAT)
+    world.handle(payee, owed)
+    world.run(until=lambda: world.knows(world.lsp, world.invoices[owed.payment_hash][1]))
+    world.wire.clear()
+    branch = branch_of(world, victim)
+    others = [world.node(one.name) for one in world.clients if one is not victim]
+    thief = rogue(world, world.node("lsp"), *others)
+    if is_asleep:
+        world.dozing.add(victim.name)
+    held = favourite(world, world.node("lsp"), victim, has_htlcs=True)
+    thief.tasks.append(partial(try_without, thief, victim))
+    thief.tasks.append(partial(thief.leave, branch))
+    thief.tasks.append(partial(thief.cheat, held))
+    return thief
+
+
+def withheld_from_a_client(world: MatrixWorld, *, is_asleep: bool) -> Thief:
+    """The same HTLCs, and nobody moves until they expire; then all take what they can."""
+    victim = anybody(world)
+    give_everybody(world)
+    payee = another(world, victim)
+    offered = world.invoice(payee, HTLC_MSAT // 2)
+    world.handle(victim, offered)
+    world.run_to(m.UpdateFulfillHtlc)
+    world.wire.clear()
+    owed = world.invoice(victim, HTLC_MSAT)
+    world.handle(payee, owed)
+    world.run(until=lambda: world.knows(world.lsp, world.invoices[owed.payment_hash][1]))
+    world.wire.clear()
+    others = [world.node(one.name) for one in world.clients if one is not victim]
+    thief = rogue(world, world.node("lsp"), *others)
+    if is_asleep:
+        world.dozing.add(victim.name)
+    thief.tasks.append(partial(pin, thief))
+    return thief
+
+
+def old_states_of_all(world: MatrixWorld, *, is_asleep: bool) -> Thief:
+    """All clients publish the revoked commitments that are worth most, at the same time."""
+    give_everybody(world)
+    for client in world.clients:
+        spend(world, client)
+    branches = [branch_of(world, client) for client in world.clients]
+    clients = [world.node(client.name) for client in world.clients]
+    thief = rogue(world, *clients)
+    for branch in branches:
+        thief.tasks.append(partial(thief.leave, branch))
+    world.mine_until(
+        lambda: all(world.channel_outpoint(one).txid in world.chain.confirmed for one in clients),
+        most=max(branch.branch.exit_blocks for branch in branches),
+    )
+    if is_asleep:
+        world.sleep(world.lsp, world.absence_blocks(world.lsp))
+    for client in clients:
+        thief.tasks.append(partial(thief.cheat, favourite(world, client, world.node("lsp"))))
+    thief.act()
+    return thief
+
+
+def squeeze_the_lsp(world: MatrixWorld, *, is_asleep: bool) -> Thief:
+    """One client pays another through the LSP, and the payee claims at its last moment.
+
+    The payer is silent, so the LSP is paid on chain or not at all: by a branch that nobody has
+    published, where there is another leaf.
+    """
+    payee = anybody(world)
+    beside = neighbours_of(world, payee)
+    away = [one for one in world.clients if one is not payee and one not in beside]
+    payer = world.node(world.dice.choice(away or beside).name)
+    give_everybody(world, *(one for one in world.clients if one not in (payer, payee)))
+    request = world.invoice(payee, HTLC_MSAT)
+    world.handle(payer, request)
+    world.run_to(m.UpdateFulfillHtlc)
+    world.wire.clear()
+    branch = branch_of(world, payee)
+    thief = rogue(world, *(world.node(one.name) for one in world.clients))
+    if is_asleep:
+        world.dozing.add("lsp")
+    held = latest(world, payee, payee)
+    thief.tasks.append(partial(try_without, thief, world.lsp))
+    thief.tasks.append(partial(thief.leave, branch))
+    thief.tasks.append(partial(late_claim, thief, held))
+    thief.tasks.append(partial(thief.claim_from_peer, latest(world, payer, payer)))
+    return thief
+
+
+def _all() -> Iterator[Scenario]:
+    for (who, lsp_cheats), has_htlcs, is_asleep in itertools.product(
+        (("client", False), ("LSP", True)), (False, True), (False, True)
+    ):
+        yield Scenario(
+            name=f"old commitment of the {who}{', HTLCs' * has_htlcs}{ASLEEP * is_asleep}",
+            cheat=partial(
+                old_commitment, lsp_cheats=lsp_cheats, has_htlcs=has_htlcs, is_asleep=is_asleep
+            ),
+            happens="old commitment",
+        )
+    for is_asleep in (False, True):
+        for name, cheat, happens in (
+            ("kickoff at the last moment", late_kickoff, "kickoff"),
+            ("LSP sweeps at the expiry", sweep_at_the_expiry, "spends"),
+            ("all against a client, old commitment", against_a_client, "old commitment"),
+            ("all against a client, HTLCs withheld", withheld_from_a_client, "spends"),
+            ("all against the LSP, old commitments", old_states_of_all, "old commitment"),
+            ("all against the LSP, HTLC", squeeze_the_lsp, "HTLC transaction"),
+        ):
+            yield Scenario(
+                name=name + ASLEEP * is_asleep,
+                cheat=partial(cheat, is_asleep=is_asleep),
+                happens=happens,
+            )
+    yield Scenario(name="LSP sweeps too early", cheat=sweep_too_early, happens="spends")
+    yield Scenario(name="client claims too early", cheat=claim_too_early, happens="spends")
+    for name, lsp_cheats in (("client's own way, LSP", False), ("LSP's own way, client", True)):
+        yield Scenario(
+            name=f"{name} asleep",
+            cheat=partial(own_way, lsp_cheats=lsp_cheats),
+            happens="latest commitment",
+        )
+
+
+SCENARIOS: Final = {scenario.name: scenario for scenario in _all()}

@@ -1,0 +1,364 @@
+"""A factory on the embedded node whose participants run production code, until one goes rogue.
+
+The pump carries messages between production drivers; the chain is the embedded node's. Whoever
+sleeps has no process: it starts again on its journal, and reads the blocks it missed.
+"""
+
+import random
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from cromford.bitcoin.block import Coin
+from cromford.bitcoin.tx import OutPoint, Tx
+from cromford.channel.finished import FinishedCommitment
+from cromford.channel.terms import Party
+from cromford.daemon import clientd, lspd
+from cromford.daemon.freshness import LAG_BLOCKS_MAX
+from cromford.daemon.own_fees import TARGETS
+from cromford.factory.terms import LOOK_ON_CHAIN_BLOCKS
+from cromford.protocol import events as ev
+from cromford.protocol.facts import Facts
+from cromford.protocol.journal.link import Link
+from cromford.protocol.journal.lsp_attempt import LspAttempt
+from cromford.protocol.policy import LspPolicy
+from cromford.wallet.account import CHANGE, RECEIVE, WalletPath
+from cromford.watch.feerates import OwnFees
+from tests.matrix.market import Market
+from tests.matrix.node_chain import NodeChain
+from tests.protocol.paying_clients import book, lsp_link, make_invoice, newest_link
+from tests.protocol.pump import Pump, PumpNode
+from tests.simulation.sim_node import LENIENT
+
+# The shortest that a client's own policy allows, and every delay no longer than a step: nobody may
+# sleep longer, and nobody who sleeps has less time left when it wakes.
+STEP_BLOCKS: Final = 72
+POLICY: Final = LspPolicy(
+    min_clients=1,
+    min_depth=1,
+    step_blocks=STEP_BLOCKS,
+    states_per_layer=2,
+    lstock_csv_blocks=STEP_BLOCKS,
+    to_self_delay_lsp=STEP_BLOCKS,
+    to_self_delay_client=STEP_BLOCKS,
+    active_blocks=144,
+    dying_blocks=144,
+    ready_min_blocks=1,
+)
+COIN_SAT: Final = 40_000  # Each of a client's, for children.
+N_SCRIPTS: Final = 30  # Of each wallet, on each of its two chains.
+CALM_BLOCKS: Final = 3
+
+
+class MatrixNode(PumpNode):
+    """A participant whose roles are production's own, without a second look at each decision."""
+
+    lsp_role = lspd.LSP_ROLE
+    client_role = clientd.CLIENT_ROLE
+    client_policy = replace(LENIENT, dying_blocks=(1, 4320))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """A commitment that a participant once held, and what it takes to publish it and take from it.
+
+    Attributes:
+        node: Who held it.
+        link: The channel then.
+        finished: The commitment.
+        own_point: Its per-commitment point.
+    """
+
+    node: MatrixNode
+    link: Link
+    finished: FinishedCommitment
+    own_point: bytes
+
+    @property
+    def number(self) -> int:
+        """Which of its holder's commitments."""
+        return self.finished.commitment.content.number
+
+    @property
+    def party(self) -> Party:
+        """Whose it is."""
+        return self.finished.commitment.content.holder
+
+
+class MatrixWorld(Pump):
+    """One world.
+
+    Args:
+        n_clients: How many clients there are.
+        market: The feerates, from the moment on that everybody has a history.
+        seed: Decides who pays whom.
+
+    Attributes:
+        kept: Every commitment that anybody ever held.
+        rogues: What thieves do, before and after everybody has seen each block.
+        asleep: By name, the height at which one who sleeps wakes.
+        dozing: Who looks no more often than the documents ask for.
+        start_height: When the cheating began.
+        names: By script, whose wallet it is of, and where in it.
+        invoices: By payment hash, whose it is, and its preimage.
+    """
+
+    lsp_kind = MatrixNode
+    client_kind = MatrixNode
+    chain: NodeChain
+
+    def __init__(self, *, n_clients: int, market: Market, seed: str) -> None:
+        self.market = market
+        self.dice = random.Random(f"matrix {seed}")
+        self.kept: dict[tuple[bytes, Party, int], Held] = {}
+        self.rogues: list[Callable[[], None]] = []
+        self.asleep: dict[str, int] = {}
+        self.dozing: set[str] = set()
+        self.start_height = 0
+        self.names: dict[bytes, tuple[str, WalletPath]] = {}
+        self.invoices: dict[bytes, tuple[str, bytes]] = {}
+        self._stale: set[str] = set()
+        policy = replace(POLICY, tree_feerate_sat_per_kw=market.tree_sat_per_kw)
+        super().__init__(n_clients, policy=policy)
+        for node in self.everybody:
+            node.facts_at = self._facts_at
+            account = node.state.wallet.account
+            for change in (RECEIVE, CHANGE):
+                for index in range(N_SCRIPTS):
+                    path = WalletPath(change=change, index=index)
+                    self.names[account.script(path)] = (node.name, path)
+        self._give_coins()
+        self._open()
+
+    def new_chain(self) -> NodeChain:
+        """Return the chain of this world."""
+        return NodeChain()
+
+    def _give_coins(self) -> None:
+        if self.market.n_coins:
+            for node in self.clients:
+                self.give_coins(node, self.market.n_coins)
+
+    def give_coins(self, node: PumpNode, n_coins: int) -> None:
+        """Give a wallet confirmed coins, each of which pays for one child."""
+        script = node.state.wallet.next_script(RECEIVE)
+        self.chain.fund_all([(script, COIN_SAT)] * n_coins)
+        self.sync()
+
+    def _open(self) -> None:
+        self.join()
+        self.build()
+        self.run()
+        self.mine(CALM_BLOCKS)
+        for node in self.everybody:
+            for link in book(node).links.values():
+                assert link.is_open
+                self._keep(node, link)
+
+    # Who is there
+
+    @property
+    def everybody(self) -> list[MatrixNode]:
+        """The LSP and its clients."""
+        return [self.lsp, *self.clients]  # type: ignore[list-item]  # its kinds say so
+
+    @property
+    def factory_attempt(self) -> LspAttempt:
+        """The factory as its LSP has it; also of one that has no process any more."""
+        return self._attempt
+
+    def begin(self) -> None:
+        """Let the cheating begin: the market opens, and everybody's rights are those of now."""
+        self._attempt: LspAttempt = self.attempt
+        self.ends = {
+            client.name: (lsp_link(self, newest_link(client)), newest_link(client))
+            for client in self.clients
+        }
+        self.expiry_height = self._attempt.terms.expiry_height
+        self.chain.open_market(self.market)
+        self.sync()
+        self.start_height = self.chain.height
+
+    # What happens
+
+    def give(self, client: PumpNode, amount_msat: int) -> None:
+        """Let the LSP pay a client."""
+        self.pay(self.lsp, client, amount_msat)
+
+    def pay(self, payer: PumpNode, payee: PumpNode, amount_msat: int) -> bytes:
+        """Let one pay another, if everything arrives; return the payment hash."""
+        request = self.invoice(payee, amount_msat)
+        self.handle(payer, request)
+        self.run()
+        return request.payment_hash
+
+    def invoice(self, payee: PumpNode, amount_msat: int) -> ev.PayRequested:
+        """Let a client make an invoice, and return what its payer reads in it."""
+        request = make_invoice(self, payee, amount_msat)
+        made = book(payee).invoices[request.payment_hash]
+        self.invoices[request.payment_hash] = (payee.name, made.preimage)
+        return request
+
+    def handle(self, node: PumpNode, event: ev.Event) -> None:
+        """Let a node handle an event, and keep what it holds then."""
+        super().handle(node, event)
+        if isinstance(event, ev.MessageReceived) and node.driver is not None:
+            for link in book(node).links.values():
+                self._keep(node, link)
+
+    def _keep(self, node: PumpNode, link: Link) -> None:
+        number = link.finished.commitment.content.number
+        key = (link.channel_id, link.me, number)
+        if key not in self.kept:
+            assert isinstance(node, MatrixNode)
+            self.kept[key] = Held(
+                node=node, link=link, finished=link.finished, own_point=link.own_point
+            )
+
+    def sleep(self, node: PumpNode, n_blocks: int) -> None:
+        """Let a process stop, and start again when so many blocks have come."""
+        for client in self.clients if node is self.lsp else [node]:
+            self.disconnect(client)
+        node.die()
+        self.asleep[node.name] = self.chain.height + n_blocks
+
+    def absence_blocks(self, node: PumpNode) -> int:
+        """Return how long a participant may look away, by the documents and its own views."""
+        if node is self.lsp:
+            return self.policy.look_blocks
+        return self._attempt.terms.look_blocks
+
+    def go_rogue(self, node: PumpNode) -> None:
+        """Stop a participant's honest process for ever."""
+        for client in self.clients if node is self.lsp else [node]:
+            self.disconnect(client)
+        node.die()
+
+    def connect(self, client: PumpNode) -> None:
+        """Let a client and its LSP have a connection, if both have a process."""
+        if client.driver is not None and self.lsp.driver is not None:
+            super().connect(client)
+
+    def mine(self, n_blocks: int = 1) -> None:
+        """Find blocks. Whoever cheats acts before anybody has seen a block, and after all have."""
+        for _ in range(n_blocks):
+            self.pass_holds()
+            self.chain.mine()
+            self._act()
+            self._wake()
+            self.sync()
+            self.run()
+            self._doze()
+            self._act()
+
+    def mine_to(self, height: int) -> None:
+        """Find blocks up to a height."""
+        self.mine(max(0, height - self.chain.height))
+
+    def mine_until(self, holds: Callable[[], object], *, most: int) -> bool:
+        """Find blocks until something holds; say whether it did."""
+        for _ in range(most):
+            if holds():
+                return True
+            self.mine()
+        return bool(holds())
+
+    def _act(self) -> None:
+        for act in self.rogues:
+            act()
+
+    def _wake(self) -> None:
+        for node in self.everybody:
+            if self.asleep.get(node.name, self.chain.height + 1) <= self.chain.height:
+                del self.asleep[node.name]
+                node.fees = self.fees()
+                node.start()
+                self._sync_one(node)
+                for client in self.clients if node is self.lsp else [node]:
+                    self.connect(client)
+
+    def _doze(self) -> None:
+        """Let those sleep again who look only as often as they must, once they have looked."""
+        for node in self.everybody:
+            if node.name in self.dozing and node.driver is not None:
+                self.sleep(node, self.pause_blocks(node))
+
+    def pause_blocks(self, node: MatrixNode) -> int:
+        """Return how long one may look away who has just seen the chain as it is."""
+        attempt = self._attempt
+        nodes = attempt.tree.nodes
+        if node is not self.lsp:
+            _, link = self.ends[node.name]
+            nodes = attempt.branch(link.client).nodes
+        is_in_sight = any(one.tx.txid in self.chain.confirmed for one in nodes)
+        absence = self.absence_blocks(node)
+        return min(absence, LOOK_ON_CHAIN_BLOCKS) if is_in_sight else absence
+
+    def sync(self) -> None:
+        """Let everybody see the blocks they have not seen, with what their nodes ask for."""
+        for node in self.everybody:
+            self._sync_one(node)
+
+    def _sync_one(self, node: MatrixNode) -> None:
+        node.fees = self.fees()
+        while node.driver is not None and node.state.chain.height < self.chain.height:
+            height = max(node.state.chain.height + 1, self.chain.base_height)
+            if not self._facts_at(height - 1).is_fresh:
+                self._stale.add(node.name)
+            block_hash, txs = self.chain.blocks[height]
+            event = ev.BlockAdded(height=height, block_hash=block_hash, txs=node.relevant(txs))
+            self.handle(node, event)
+        if node.driver is not None and node.name in self._stale:
+            self._stale.discard(node.name)
+            self.handle(node, ev.FactsChanged())
+
+    def fees(self) -> OwnFees:
+        """Return what everybody's node says of feerates."""
+        relay = self.chain.relay
+        estimates = [(target, self.chain.estimate_sat_per_kw(target)) for target in TARGETS]
+        return OwnFees(
+            estimates=tuple((target, rate) for target, rate in estimates if rate is not None),
+            mempool_min_sat_per_kw=relay.mempool_min_sat_per_kw,
+            min_relay_sat_per_kw=relay.min_relay_sat_per_kw,
+            incremental_sat_per_kw=relay.incremental_sat_per_kw,
+        )
+
+    def _facts_at(self, own_height: int) -> Facts:
+        is_behind = self.chain.height - own_height > LAG_BLOCKS_MAX
+        stale = "blocks are missing" if is_behind and own_height >= 0 else None
+        return Facts(stale=stale, header_height=self.chain.height)
+
+    # What the chain has
+
+    def coins_of(self, scripts: Collection[bytes]) -> dict[OutPoint, Coin]:
+        """Return the confirmed, unspent outputs that pay to these scripts."""
+        paid = (one for script in scripts for one in self.chain.paid_to.get(script, ()))
+        coins = {outpoint: self.chain.coin(outpoint) for outpoint in paid}
+        return {outpoint: coin for outpoint, coin in coins.items() if coin is not None}
+
+    def knows(self, node: PumpNode, preimage: bytes) -> bool:
+        """Say whether a participant's journal holds a preimage."""
+        return any(preimage in record for record in node.store.records)
+
+    def is_spent(self, outpoint: OutPoint) -> bool:
+        """Say whether a block spends an output."""
+        return outpoint in self.chain.spends
+
+    def on_chain(self, tx: Tx) -> int | None:
+        """Return the height of a transaction, or None."""
+        return self.chain.confirmed.get(tx.txid)
+
+    def channel_outpoint(self, client: PumpNode) -> OutPoint:
+        """Return where a client's channel is, or would be."""
+        _, link = self.ends[client.name]
+        return link.setting.funding.outpoint
+
+    def latest_numbers(self, client: PumpNode) -> dict[Party, int]:
+        """Return the numbers of the commitments that were the latest when the cheating began."""
+        return {end.me: end.finished.commitment.content.number for end in self.ends[client.name]}
+
+    def node(self, name: str) -> MatrixNode:
+        """Return a participant by name."""
+        found: dict[str, Any] = {node.name: node for node in self.everybody}
+        one: MatrixNode = found[name]
+        return one

@@ -15,6 +15,7 @@ from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxOut
 from cromford.channel.commitment import CommitmentOutput, CommitmentOutputKind
 from cromford.channel.terms import MSAT_PER_SAT, Party
 from cromford.factory.outputs import OutputKind
+from cromford.watch.bumping import NOBODY_SCRIPT
 from tests.matrix.world import Held, MatrixWorld
 
 LSP: Final = "lsp"
@@ -171,7 +172,8 @@ class Accounts:
             del self.unspent[tx_in.outpoint]
             self.shown.update(item for item in tx_in.witness if len(item) == 32)
         for vout, txout in enumerate(tx.outputs):
-            self.unspent[tx.outpoint(vout)] = (txout, height)
+            if txout.amount_sat:
+                self.unspent[tx.outpoint(vout)] = (txout, height)
         payer, fee_sat = self.by_name[self._payer(tx)], self.world.chain.fee_sat(tx)
         payer.fees_sat += fee_sat
         self.story.append(
@@ -194,7 +196,10 @@ class Accounts:
         )
 
     def _payer(self, tx: Tx) -> str:
-        """Return who pays for a transaction: the LSP for what it prepaid, else who gets it."""
+        """Return who pays for a transaction: the LSP for what it prepaid, else who gets it.
+
+        A child of anchors alone is paid by what the LSP put into them.
+        """
         if tx.txid in self.nodes or tx.txid in self.made:
             return LSP
         out = tx.outputs[0]
@@ -202,6 +207,8 @@ class Accounts:
             return self.world.names[out.script_pubkey][0]
         if out.script_pubkey in self.delayed:
             return self.delayed[out.script_pubkey].node.name
+        if out.script_pubkey == NOBODY_SCRIPT:
+            return LSP
         raise AssertionError(f"{tx.txid} pays nobody who is known")
 
     def _name_of(self, tx: Tx) -> str:

@@ -13,8 +13,10 @@ from cromford.channel.claims import holder_claims
 from cromford.crypto.keys import pubkey_of, xonly_tweak_seckey
 from cromford.crypto.musig2 import SecNonce, Session, nonce_agg
 from cromford.crypto.schnorr import sign
+from cromford.factory.branch import SignedBranch
 from cromford.factory.outputs import SignersOutput
 from cromford.protocol import events as ev
+from cromford.watch.exit import Publish, next_exit_action
 from cromford.watch.feerates import OwnFees
 from cromford.watch.lsp_sweep import FactoryOnChain, LspOutput, SweepTx, lsp_outputs, sweep_tx
 from cromford.watch.sweep import ClaimInput, sweep
@@ -161,18 +163,38 @@ def expect_refused(thief: Thief, name: str, tx: Tx) -> None:
 
 def pin(thief: Thief) -> None:
     """Put a large child, just too cheap for the next block, beside what the victim publishes."""
+    for tx in [*thief.world.chain.mempool.values()]:
+        is_theirs = tx.txid not in thief.published and tx.version == TRUC_VERSION
+        if is_theirs and anchors_of(tx):
+            _pin(thief, tx)
+
+
+def pin_ahead(thief: Thief, signed: SignedBranch) -> None:
+    """Publish each step of the victim's own way before it does, with such a child.
+
+    It costs nothing: whoever is in a hurry replaces the child, and pays more than all of it.
+    """
+    chain = thief.world.chain
+    if not any(thief.world.is_on_its_way(tx) for tx in signed.txs):
+        return
+    step = next_exit_action(signed, confirmed=chain.confirmed, tip_height=chain.height)
+    if isinstance(step, Publish):
+        _pin(thief, step.step.tx)
+
+
+def _pin(thief: Thief, tx: Tx) -> None:
     market, chain = thief.world.market, thief.world.chain
-    if not market.filled_at_sat_per_vb:
+    coins = thief.coins()
+    if not market.filled_at_sat_per_vb or not coins:
         return
     feerate = (market.filled_at_sat_per_vb - PIN_DISCOUNT) * SAT_PER_KW_OF_SAT_PER_VB
-    for tx in [*chain.mempool.values()]:
-        is_theirs = tx.txid not in thief.published and tx.version == TRUC_VERSION
-        if not is_theirs or not anchors_of(tx):
-            continue
-        coins = thief.coins()
-        if coins:
-            child = thief.child_of(tx, coins[:1], feerate_sat_per_kw=feerate, vsize=PIN_VSIZE)
-            try:
-                chain.broadcast(child)
-            except SimRefused as refused:
-                thief.refusals["pin"] = str(refused)
+    child = thief.child_of(tx, coins[:1], feerate_sat_per_kw=feerate, vsize=PIN_VSIZE)
+    try:
+        if tx.txid in chain.mempool:
+            chain.broadcast(child)
+        else:
+            chain.broadcast_package(tx, child)
+    except SimRefused as refused:
+        thief.refusals["pin"] = str(refused)
+    else:
+        thief.n_pins += 1

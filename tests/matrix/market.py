@@ -48,10 +48,10 @@ HIGH: Final = Market(
     name="high",
     tree_sat_per_kw=2 * SAT_PER_KW_OF_SAT_PER_VB,
     minimum_sat_per_kvb=3 * SAT_PER_KVB,
-    estimates_sat_per_kvb=((2, 12 * SAT_PER_KVB), (144, 10 * SAT_PER_KVB)),
+    estimates_sat_per_kvb=((2, 13 * SAT_PER_KVB), (144, 11 * SAT_PER_KVB)),
     filled_at_sat_per_vb=10,
     thief_sat_per_vb=30,
     n_coins=12,
-    honest_fees_max_sat=50_000,
+    honest_fees_max_sat=40_000,
 )
 MARKETS: Final = {market.name: market for market in (LOW, HIGH)}

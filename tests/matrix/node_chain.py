@@ -55,6 +55,7 @@ class NodeChain(SimChain):
         self.market: Market | None = None
         self._strangers: set[Txid] = set()
         self._free: dict[OutPoint, int] = {}
+        self._is_full = False
         self._note(self.ledger.chain.tip)
         for _ in range(MATURITY_BLOCKS):
             self._note(self.ledger.mine(STRANGERS))
@@ -65,6 +66,7 @@ class NodeChain(SimChain):
         """Let the feerates of a market hold from here on."""
         if market.filled_at_sat_per_vb:
             self.fund_all([(STRANGERS, STRANGERS_COIN_SAT)] * N_STRANGERS)
+            self._is_full = True
             (_, tx) = self.blocks[-1][1]
             self._free = {
                 tx.outpoint(vout): out.amount_sat
@@ -74,6 +76,12 @@ class NodeChain(SimChain):
         self.ledger.estimates_sat_per_kvb = dict(market.estimates_sat_per_kvb)
         self.ledger.limit.set_minimum(market.minimum_sat_per_kvb)
         self.market = market
+
+    def calm(self, market: Market) -> None:
+        """Let the strangers go, and the feerates be those of a quiet market."""
+        self._is_full = False
+        self.ledger.estimates_sat_per_kvb = dict(market.estimates_sat_per_kvb)
+        self.ledger.limit.set_minimum(market.minimum_sat_per_kvb)
 
     # What a world does
 
@@ -104,7 +112,7 @@ class NodeChain(SimChain):
 
     def mine(self) -> None:
         """Mine what pays best; the strangers take the rest of the room."""
-        if self.mempool and self._free:
+        if self.mempool and self._is_full:
             self._let_strangers_in()
         self._note(self.ledger.mine(STRANGERS))
 

@@ -9,7 +9,13 @@ from typing import Final
 from cromford.channel.terms import Party
 from cromford.factory.branch import SignedBranch
 from cromford.wire import messages as m
-from tests.matrix.attempts import pin, try_claim_too_early, try_sweeps_too_early, try_without
+from tests.matrix.attempts import (
+    pin,
+    pin_ahead,
+    try_claim_too_early,
+    try_sweeps_too_early,
+    try_without,
+)
 from tests.matrix.thief import Thief, favourite
 from tests.matrix.world import Held, MatrixNode, MatrixWorld
 from tests.protocol.pump import PumpNode
@@ -161,18 +167,23 @@ def neighbours_of(world: MatrixWorld, client: PumpNode) -> list[PumpNode]:
     ]
 
 
-def sweep_at_the_expiry(world: MatrixWorld, *, is_asleep: bool) -> Thief:
-    """The LSP is silent, and takes at the expiry whatever is not on its way by then."""
-    give_everybody(world)
-    spend(world, anybody(world))
-    deadlines = {
-        client.name: world.held(client).branch.exit_deadline_height for client in world.clients
-    }
+def sweep_at_the_expiry(world: MatrixWorld, *, is_asleep: bool, is_alone: bool = False) -> Thief:
+    """The LSP is silent, and takes at the expiry whatever is not on its way by then.
+
+    Who is alone has the only balance, and nobody pays for a part of its way.
+    """
+    client = anybody(world)
+    if is_alone:
+        world.give(client, FIRST_MSAT)
+    else:
+        give_everybody(world)
+        spend(world, client)
+    deadlines = {one.name: world.held(one).branch.exit_deadline_height for one in world.clients}
     thief = rogue(world, world.node("lsp"))
     if is_asleep:
         world.mine_to(min(deadlines.values()) - 1)
-        for client in world.clients:
-            world.sleep(client, world.absence_blocks(client))
+        for one in world.clients:
+            world.sleep(one, world.absence_blocks(one))
     return thief
 
 
@@ -302,6 +313,20 @@ def withheld_from_a_client(world: MatrixWorld, *, is_asleep: bool) -> Thief:
     return thief
 
 
+def pinned_client(world: MatrixWorld, *, is_asleep: bool) -> Thief:
+    """All others put large children beside each step of a client's way, from its first one on."""
+    victim = anybody(world)
+    world.give(victim, FIRST_MSAT)
+    branch = branch_of(world, victim)
+    others = [world.node(one.name) for one in world.clients if one is not victim]
+    thief = rogue(world, world.node("lsp"), *others)
+    if is_asleep:
+        world.dozing.add(victim.name)
+    thief.tasks.insert(0, partial(pin_ahead, thief, branch))
+    thief.tasks.append(partial(pin, thief))
+    return thief
+
+
 def old_states_of_all(world: MatrixWorld, *, is_asleep: bool) -> Thief:
     """All clients publish the revoked commitments that are worth most, at the same time."""
     give_everybody(world)
@@ -365,9 +390,15 @@ def _all() -> Iterator[Scenario]:
     for is_asleep in (False, True):
         for name, cheat, happens in (
             ("kickoff at the last moment", late_kickoff, "kickoff"),
-            ("LSP sweeps at the expiry", sweep_at_the_expiry, "spends"),
+            ("LSP sweeps at the expiry", sweep_at_the_expiry, "kickoff"),
+            (
+                "LSP sweeps at the expiry, victim alone",
+                partial(sweep_at_the_expiry, is_alone=True),
+                "kickoff",
+            ),
             ("all against a client, old commitment", against_a_client, "old commitment"),
-            ("all against a client, HTLCs withheld", withheld_from_a_client, "spends"),
+            ("all against a client, HTLCs withheld", withheld_from_a_client, "kickoff"),
+            ("all against a client, pinned", pinned_client, "kickoff"),
             ("all against the LSP, old commitments", old_states_of_all, "old commitment"),
             ("all against the LSP, HTLC", squeeze_the_lsp, "HTLC transaction"),
         ):

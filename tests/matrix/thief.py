@@ -24,7 +24,7 @@ from cromford.watch.channel_exit import channel_actions
 from cromford.watch.exit import Publish, next_exit_action
 from cromford.watch.feerates import OwnFees
 from cromford.watch.landed import LandedChannel
-from cromford.watch.lsp_sweep import FactoryOnChain, SweepTx, lsp_actions
+from cromford.watch.lsp_sweep import FactoryOnChain, PublishState, SweepTx, lsp_actions
 from cromford.watch.sweep import TakingTx
 from tests.matrix.world import Held, MatrixNode, MatrixWorld
 from tests.protocol.pump import PumpNode
@@ -34,6 +34,8 @@ BUMP_NSEQUENCE: Final = 0xFFFF_FFFD
 BLANK: Final = (bytes(64),)
 OP_RETURN: Final = b"\x6a"
 EMPTY_OUTPUT_VSIZE: Final = 12  # An amount, a length of three bytes, OP_RETURN.
+
+SWEEP_FACTORS: Final = (1, 4, 16)  # How much more than usual a sweep pays, if it has to.
 
 Task = Callable[[], None]
 
@@ -51,6 +53,7 @@ class Thief:
         refusals: What the chain said of what was tried, by name, the last word of each.
         published: What it published.
         n_refused: How often consensus refused what was tried against it.
+        n_pins: How often a child of its own took a place.
     """
 
     world: MatrixWorld
@@ -61,7 +64,9 @@ class Thief:
     refusals: dict[str, str] = field(default_factory=dict)
     published: set[Txid] = field(default_factory=set)
     n_refused: int = 0
+    n_pins: int = 0
     _payout: dict[str, bytes] = field(default_factory=dict)
+    _sweeps: set[Txid] = field(default_factory=set)
     _attempts: dict[str, int] = field(default_factory=dict)
     _bumped: dict[bytes, Tx] = field(default_factory=dict)
 
@@ -154,20 +159,35 @@ class Thief:
                 self.publish(action.name, signed.tx)
 
     def sweep_tree(self) -> None:
-        """Take what the tree gives the LSP alone, as soon as consensus lets it."""
-        world, chain = self.world, self.world.chain
-        attempt = world.factory_attempt
-        on_chain = FactoryOnChain(
-            tree=attempt.tree,
+        """Take what the tree gives the LSP alone, as soon as consensus lets it.
+
+        Whatever waits for the same output is outbid.
+        """
+        for factor in SWEEP_FACTORS:
+            fees = OwnFees(estimates=((1, factor * self._sat_per_kw),))
+            if all(self._swept(action) for action in lsp_actions(self._factory(fees))):
+                return
+
+    def _swept(self, action: SweepTx | PublishState) -> bool:
+        if not isinstance(action, SweepTx):
+            return True
+        ledger, outpoint = self.world.chain.ledger, action.output.outpoint
+        if ledger.mempool.spender(outpoint) in self._sweeps:
+            return True
+        tx = self.signed_sweep(action)
+        self._sweeps.add(tx.txid)
+        return self.publish(action.name, tx)
+
+    def _factory(self, fees: OwnFees) -> FactoryOnChain:
+        chain = self.world.chain
+        return FactoryOnChain(
+            tree=self.world.factory_attempt.tree,
             spends=chain.spends,
             heights=chain.confirmed,
             tip_height=chain.height,
             payout_script=self._payout["lsp"],
-            fees=self._fees,
+            fees=fees,
         )
-        for action in lsp_actions(on_chain):
-            if isinstance(action, SweepTx):
-                self.publish(action.name, self.signed_sweep(action))
 
     def signed_sweep(self, spend: SweepTx) -> Tx:
         """Return what takes an output by the LSP's own script, signed."""

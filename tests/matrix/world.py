@@ -5,18 +5,22 @@ sleeps has no process: it starts again on its journal, and reads the blocks it m
 """
 
 import random
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from cromford import effects as fx
 from cromford.bitcoin.block import Coin
 from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.channel.finished import FinishedCommitment
 from cromford.channel.terms import Party
 from cromford.daemon import clientd, lspd
+from cromford.daemon.bumping import Bumper
 from cromford.daemon.freshness import LAG_BLOCKS_MAX
 from cromford.daemon.own_fees import TARGETS
+from cromford.daemon.signing import sign_child
 from cromford.factory.terms import LOOK_ON_CHAIN_BLOCKS
+from cromford.ports import TxRefused
 from cromford.protocol import events as ev
 from cromford.protocol.facts import Facts
 from cromford.protocol.journal.link import Link
@@ -26,6 +30,7 @@ from cromford.wallet.account import CHANGE, RECEIVE, WalletPath
 from cromford.watch.feerates import OwnFees
 from tests.matrix.market import Market
 from tests.matrix.node_chain import NodeChain
+from tests.matrix.node_port import NodePort, at_once
 from tests.protocol.paying_clients import book, lsp_link, make_invoice, newest_link
 from tests.protocol.pump import Pump, PumpNode
 from tests.simulation.sim_node import LENIENT
@@ -98,6 +103,8 @@ class MatrixWorld(Pump):
         rogues: What thieves do, before and after everybody has seen each block.
         asleep: By name, the height at which one who sleeps wakes.
         dozing: Who looks no more often than the documents ask for.
+        bumpers: By name, what makes children, as in a daemon.
+        refused: By name of a participant and a transaction, why its node did not take it last.
         start_height: When the cheating began.
         names: By script, whose wallet it is of, and where in it.
         invoices: By payment hash, whose it is, and its preimage.
@@ -114,6 +121,8 @@ class MatrixWorld(Pump):
         self.rogues: list[Callable[[], None]] = []
         self.asleep: dict[str, int] = {}
         self.dozing: set[str] = set()
+        self.bumpers: dict[str, Bumper] = {}
+        self.refused: dict[tuple[str, str], str] = {}
         self.start_height = 0
         self.names: dict[bytes, tuple[str, WalletPath]] = {}
         self.invoices: dict[bytes, tuple[str, bytes]] = {}
@@ -220,6 +229,7 @@ class MatrixWorld(Pump):
         for client in self.clients if node is self.lsp else [node]:
             self.disconnect(client)
         node.die()
+        self.bumpers.pop(node.name, None)
         self.asleep[node.name] = self.chain.height + n_blocks
 
     def absence_blocks(self, node: PumpNode) -> int:
@@ -328,6 +338,23 @@ class MatrixWorld(Pump):
         stale = "blocks are missing" if is_behind and own_height >= 0 else None
         return Facts(stale=stale, header_height=self.chain.height)
 
+    def _publish(self, node: PumpNode, asked: fx.Broadcast) -> Iterable[ev.Event]:
+        """Publish as a daemon does: with a child where that is wanted and missing."""
+        if asked.bumping is None:
+            return super()._publish(node, asked)
+        bumper = self.bumpers.get(node.name)
+        if bumper is None:
+            signer = node.signer
+            assert signer is not None
+            bumper = Bumper(NodePort(self.chain), sign=lambda child: sign_child(signer, child))
+            self.bumpers[node.name] = bumper
+        try:
+            at_once(bumper.publish(asked, asked.bumping))
+        except TxRefused as refused:
+            self.refused[node.name, asked.name] = refused.reason
+            return (ev.BroadcastRefused(asked=asked, reason=refused.reason),)
+        return ()
+
     # What the chain has
 
     def coins_of(self, scripts: Collection[bytes]) -> dict[OutPoint, Coin]:
@@ -344,9 +371,9 @@ class MatrixWorld(Pump):
         """Say whether a block spends an output."""
         return outpoint in self.chain.spends
 
-    def on_chain(self, tx: Tx) -> int | None:
-        """Return the height of a transaction, or None."""
-        return self.chain.confirmed.get(tx.txid)
+    def is_on_its_way(self, tx: Tx) -> bool:
+        """Say whether a transaction waits, or is in a block."""
+        return tx.txid in self.chain.mempool or tx.txid in self.chain.confirmed
 
     def channel_outpoint(self, client: PumpNode) -> OutPoint:
         """Return where a client's channel is, or would be."""

@@ -1,0 +1,62 @@
+"""What a client may spend on its way out, in a market that outbids its tree: enough to get there.
+
+Each of them has a balance of 40,000 sat, coins for children beside it, and an LSP that takes at the
+expiry whatever is not on its way to a channel by then.
+"""
+
+import pytest
+
+from tests.matrix.accounts import Account
+from tests.matrix.market import HIGH
+from tests.matrix.play import Case, finish, play
+from tests.matrix.scenarios import FIRST_MSAT, rogue
+from tests.matrix.world import MatrixWorld
+
+NEXT_BLOCK_SAT = 5_000  # More than any child costs that gets its parent into the next block.
+
+
+def leave_late(late_blocks: int) -> tuple[Account, list[int]]:
+    """Let a client wake so long after its exit deadline; return what it has, and its children."""
+    world = MatrixWorld(n_clients=4, market=HIGH, seed="late")
+    client = world.clients[0]
+    world.give(client, FIRST_MSAT)
+    deadline_height = world.held(client).branch.exit_deadline_height
+    rogue(world, world.node("lsp"))
+    world.mine_to(deadline_height - 1)
+    assert late_blocks <= world.absence_blocks(client)
+    if late_blocks:
+        world.sleep(client, late_blocks)
+    accounts = finish(world, ["lsp"])
+    world.chain.close()
+    children = [one.fee_sat for one in accounts.story if one.name == "child"]
+    return accounts.by_name[client.name], children
+
+
+def test_a_client_that_is_there_in_time_pays_for_each_step_what_the_next_block_costs() -> None:
+    account, children = leave_late(0)
+    assert max(children) < NEXT_BLOCK_SAT
+    assert account.gain_sat == 0
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="the feerate has risen for blocks in which nothing was broadcast: the first child "
+    "spends the budget of the whole way, and the LSP takes the balance at the expiry",
+)
+def test_a_client_that_wakes_within_its_absence_pays_no_more() -> None:
+    """Six blocks late are enough; its exit deadline leaves 144 for that."""
+    account, children = leave_late(36)
+    assert account.gain_sat == 0
+    assert max(children) < NEXT_BLOCK_SAT
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="half of the balance is all that children may cost: two children of 990 vB in its way, "
+    "which cost the LSP nothing, and the other half is the LSP's at the expiry",
+)
+def test_a_client_whose_steps_are_pinned_pays_what_is_left_to_lose() -> None:
+    outcome = play(
+        Case(scenario="all against a client, pinned", n_clients=4, market="high", seed=0)
+    )
+    assert outcome.losses == ()

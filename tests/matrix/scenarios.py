@@ -23,6 +23,7 @@ from tests.protocol.pump import PumpNode
 FIRST_MSAT: Final = 40_000_000
 AWAY_MSAT: Final = 25_000_000
 HTLC_MSAT: Final = 9_000_000
+MESSAGES_MAX: Final = 24  # More than a payment has.
 N_COINS: Final = 16
 ASLEEP: Final = ", victim asleep"
 
@@ -105,6 +106,13 @@ def rogue(world: MatrixWorld, *nodes: MatrixNode) -> Thief:
         world.give_coins(node, N_COINS)
     world.begin()
     thief = Thief(world=world, nodes=nodes)
+    # Whatever was on its way is lost; the honest find each other again.
+    world.wire.clear()
+    for client in world.clients:
+        if client not in nodes and world.lsp not in nodes:
+            world.disconnect(client)
+            world.connect(client)
+    world.run()
     if world.lsp in nodes:
         thief.tasks.append(thief.sweep_tree)
         for client in world.clients:
@@ -232,7 +240,6 @@ def own_way(world: MatrixWorld, *, lsp_cheats: bool) -> Thief:
     branch = branch_of(world, payee)
     if lsp_cheats:
         world.run(until=lambda: world.knows(world.lsp, world.invoices[request.payment_hash][1]))
-    world.wire.clear()
     thief = rogue(world, cheater)
     world.dozing.add(victim.name)
     held = latest(world, cheater, payee)
@@ -259,6 +266,47 @@ def late_claim(thief: Thief, held: Held) -> None:
         thief.cheat(held)
 
 
+# In the middle of a payment
+
+
+def cut_short(world: MatrixWorld, *, lsp_cheats: bool, is_asleep: bool) -> Thief:
+    """Go rogue between two messages, with any commitment that is not revoked yet.
+
+    Which payments are on their way, how far they are, which commitment it is, and whether its HTLCs
+    are taken at once or at the last moment, the dice decide.
+    """
+    give_everybody(world)
+    payer = anybody(world)
+    payee = another(world, payer)
+    for one, other in ((payer, payee), (payee, payer))[: world.dice.randint(1, 2)]:
+        request = world.invoice(other, HTLC_MSAT)
+        world.handle(one, request)
+        budget = iter(range(world.dice.randint(1, MESSAGES_MAX)))
+        world.run(until=lambda budget=budget: next(budget, None) is None)
+    client = world.dice.choice((payer, payee))
+    cheater, victim = (world.node("lsp"), client) if lsp_cheats else (client, world.node("lsp"))
+    branch = branch_of(world, client)
+    thief = rogue(world, cheater)
+    if is_asleep:
+        world.dozing.add(victim.name)
+    held = world.dice.choice(unrevoked(world, cheater, client))
+    task = thief.cheat if world.dice.random() < 0.5 else partial(late_claim, thief)
+    thief.tasks.append(partial(thief.leave, branch))
+    thief.tasks.append(partial(task, held))
+    return thief
+
+
+def unrevoked(world: MatrixWorld, cheater: MatrixNode, client: PumpNode) -> list[Held]:
+    """Return the commitments of one side of a channel that the other holds no secret of."""
+    lsp_end, client_end = world.ends[client.name]
+    mine, theirs = (lsp_end, client_end) if cheater is world.lsp else (client_end, lsp_end)
+    return [
+        held
+        for (channel_id, party, number), held in world.kept.items()
+        if (channel_id, party) == (mine.channel_id, mine.me) and number >= theirs.state.peer_revoked
+    ]
+
+
 # Everybody against one
 
 
@@ -279,7 +327,6 @@ def against_a_client(world: MatrixWorld, *, is_asleep: bool) -> Thief:
     owed = world.invoice(victim, HTLC_MSAT)
     world.handle(payee, owed)
     world.run(until=lambda: world.knows(world.lsp, world.invoices[owed.payment_hash][1]))
-    world.wire.clear()
     branch = branch_of(world, victim)
     others = [world.node(one.name) for one in world.clients if one is not victim]
     thief = rogue(world, world.node("lsp"), *others)
@@ -304,7 +351,6 @@ def withheld_from_a_client(world: MatrixWorld, *, is_asleep: bool) -> Thief:
     owed = world.invoice(victim, HTLC_MSAT)
     world.handle(payee, owed)
     world.run(until=lambda: world.knows(world.lsp, world.invoices[owed.payment_hash][1]))
-    world.wire.clear()
     others = [world.node(one.name) for one in world.clients if one is not victim]
     thief = rogue(world, world.node("lsp"), *others)
     if is_asleep:
@@ -363,7 +409,6 @@ def squeeze_the_lsp(world: MatrixWorld, *, is_asleep: bool) -> Thief:
     request = world.invoice(payee, HTLC_MSAT)
     world.handle(payer, request)
     world.run_to(m.UpdateFulfillHtlc)
-    world.wire.clear()
     branch = branch_of(world, payee)
     thief = rogue(world, *(world.node(one.name) for one in world.clients))
     if is_asleep:
@@ -407,6 +452,14 @@ def _all() -> Iterator[Scenario]:
                 cheat=partial(cheat, is_asleep=is_asleep),
                 happens=happens,
             )
+    for (who, lsp_cheats), is_asleep in itertools.product(
+        (("client", False), ("LSP", True)), (False, True)
+    ):
+        yield Scenario(
+            name=f"payment cut short by the {who}{ASLEEP * is_asleep}",
+            cheat=partial(cut_short, lsp_cheats=lsp_cheats, is_asleep=is_asleep),
+            happens="kickoff",
+        )
     yield Scenario(name="LSP sweeps too early", cheat=sweep_too_early, happens="spends")
     yield Scenario(name="client claims too early", cheat=claim_too_early, happens="spends")
     for name, lsp_cheats in (("client's own way, LSP", False), ("LSP's own way, client", True)):

@@ -225,9 +225,11 @@ class MatrixWorld(Pump):
             )
 
     def sleep(self, node: PumpNode, n_blocks: int) -> None:
-        """Let a process stop, and start again when so many blocks have come."""
+        """Let a process stop, and start again from its checkpoints when so many blocks have come."""
         for client in self.clients if node is self.lsp else [node]:
             self.disconnect(client)
+        if node.driver is not None:
+            node.checkpoint()
         node.die()
         self.bumpers.pop(node.name, None)
         self.asleep[node.name] = self.chain.height + n_blocks

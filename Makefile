@@ -43,7 +43,7 @@ simulate: $(STAMP)
 	$(BIN)/python -m tests.simulation --exits --seeds $(LIVE_SEEDS) --seed-start $(SEED_START)
 
 matrix: $(STAMP)
-	$(BIN)/python -m tests.matrix --out $(MATRIX_OUT) --seed $(SEED_START)
+	$(BIN)/python -m tests.matrix --out $(MATRIX_OUT) --seed $(SEED_START) --jobs 2
 
 coverage: $(STAMP)
 	$(BIN)/coverage erase

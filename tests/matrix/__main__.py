@@ -6,9 +6,12 @@ each cell; the exit status is 1 if anybody honest lost more than fees, or a chea
 
 import argparse
 import itertools
+import multiprocessing
 import sys
 import time
 import traceback
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from tests.matrix.market import MARKETS
@@ -19,14 +22,7 @@ from tests.matrix.table import detailed, summary
 
 def main() -> int:
     """Play every cell that was asked for; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m tests.matrix")
-    parser.add_argument("--out", type=Path, help="also write everything into this file")
-    parser.add_argument("--seed", type=int, default=0, help="the dice: who pays, who cheats whom")
-    parser.add_argument("--only", default="", help="scenarios whose name has this in it")
-    parser.add_argument("--market", choices=[*MARKETS], action="append", help="feerates")
-    parser.add_argument("--clients", type=int, choices=CLIENTS, action="append", help="how many")
-    parser.add_argument("--brief", action="store_true", help="print a line for each cell only")
-    options = parser.parse_args()
+    options = _parser().parse_args()
     lines: list[str] = []
 
     def say(line: str, *, is_brief: bool = False) -> None:
@@ -36,19 +32,18 @@ def main() -> int:
             sys.stdout.flush()
 
     started = time.monotonic()
+    cases = [
+        Case(scenario=name, n_clients=n_clients, market=market, seed=options.seed)
+        for market, n_clients, name in itertools.product(
+            options.market or MARKETS, options.clients or CLIENTS, sorted(SCENARIOS)
+        )
+        if options.only in name
+    ]
     outcomes: list[Outcome] = []
     broken: list[Case] = []
-    cells = itertools.product(
-        options.market or MARKETS, options.clients or CLIENTS, sorted(SCENARIOS)
-    )
-    for market, n_clients, name in cells:
-        if options.only not in name:
-            continue
-        case = Case(scenario=name, n_clients=n_clients, market=market, seed=options.seed)
-        try:
-            outcome = play(case)
-        except Exception:  # noqa: BLE001 - whatever went wrong, the case replays it
-            say(f"{case}\n{traceback.format_exc()}", is_brief=True)
+    for case, outcome in zip(cases, _played(cases, n_jobs=options.jobs), strict=True):
+        if isinstance(outcome, str):
+            say(f"{case}\n{outcome}", is_brief=True)
             broken.append(case)
             continue
         outcomes.append(outcome)
@@ -58,8 +53,8 @@ def main() -> int:
         say(line, is_brief=True)
     lost = [outcome.case for outcome in outcomes if outcome.losses]
     say(
-        f"{len(outcomes) + len(broken)} cells of seed {options.seed}, {len(lost)} lost, "
-        f"{len(broken)} broken, {time.monotonic() - started:.0f} s",
+        f"{len(cases)} cells of seed {options.seed}, {len(lost)} lost, {len(broken)} broken, "
+        f"{time.monotonic() - started:.0f} s",
         is_brief=True,
     )
     for case in (*lost, *broken):
@@ -67,6 +62,35 @@ def main() -> int:
     if options.out is not None:
         options.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return 1 if lost or broken else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.matrix")
+    parser.add_argument("--out", type=Path, help="also write everything into this file")
+    parser.add_argument("--seed", type=int, default=0, help="the dice: who pays, who cheats whom")
+    parser.add_argument("--only", default="", help="scenarios whose name has this in it")
+    parser.add_argument("--market", choices=[*MARKETS], action="append", help="feerates")
+    parser.add_argument("--clients", type=int, choices=CLIENTS, action="append", help="how many")
+    parser.add_argument("--brief", action="store_true", help="print a line for each cell only")
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    return parser
+
+
+def _played(cases: Sequence[Case], *, n_jobs: int) -> Iterator[Outcome | str]:
+    """Yield what each cell came to, in their order; why in words, where it broke."""
+    if n_jobs == 1:
+        yield from map(_play, cases)
+        return
+    # Forked, a process would share the kernel's threads.
+    with ProcessPoolExecutor(n_jobs, multiprocessing.get_context("spawn")) as processes:
+        yield from processes.map(_play, cases)
+
+
+def _play(case: Case) -> Outcome | str:
+    try:
+        return play(case)
+    except Exception:  # noqa: BLE001 - whatever went wrong, the case replays it
+        return traceback.format_exc()
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ expiry whatever is not on its way to a channel by then.
 import pytest
 
 from tests.matrix.accounts import Account
+from tests.matrix.histories import FIRST_MSAT, rogue
 from tests.matrix.market import HIGH
 from tests.matrix.play import Case, finish, play
-from tests.matrix.scenarios import FIRST_MSAT, rogue
 from tests.matrix.world import MatrixWorld
 
 NEXT_BLOCK_SAT = 5_000  # More than any child costs that gets its parent into the next block.

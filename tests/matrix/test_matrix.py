@@ -14,10 +14,8 @@ from tests.simulation.sim_chain import SimRefused
 
 SAMPLE = (
     ("old commitment of the client, HTLCs, victim asleep", "low"),
-    ("old commitment of the LSP, HTLCs, victim asleep", "low"),
+    ("all against the LSP, HTLC", "high"),
     ("LSP sweeps too early", "low"),
-    ("all against a client, old commitment", "high"),
-    ("all against the LSP, HTLC", "low"),
 )
 
 

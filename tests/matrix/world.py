@@ -225,7 +225,7 @@ class MatrixWorld(Pump):
             )
 
     def sleep(self, node: PumpNode, n_blocks: int) -> None:
-        """Let a process stop, and start again from its checkpoints when so many blocks have come."""
+        """Let a process stop, and start again, from its checkpoints, so many blocks later."""
         for client in self.clients if node is self.lsp else [node]:
             self.disconnect(client)
         if node.driver is not None:

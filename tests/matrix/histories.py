@@ -1,0 +1,118 @@
+"""What happened before anybody cheats: who was paid, what was kept, and who goes rogue."""
+
+from functools import partial
+from typing import Final
+
+from cromford.channel.terms import Party
+from cromford.factory.branch import SignedBranch
+from tests.matrix.thief import Thief
+from tests.matrix.world import Held, MatrixNode, MatrixWorld
+from tests.protocol.pump import PumpNode
+
+FIRST_MSAT: Final = 40_000_000
+AWAY_MSAT: Final = 25_000_000
+HTLC_MSAT: Final = 9_000_000
+N_COINS: Final = 16
+
+
+def give_everybody(world: MatrixWorld, *but: PumpNode) -> None:
+    """Let the LSP pay each client."""
+    for client in world.clients:
+        if client not in but:
+            world.give(client, FIRST_MSAT)
+
+
+def spend(world: MatrixWorld, payer: PumpNode) -> None:
+    """Let a client pay the others most of what it has: its older states are worth more."""
+    others = [client for client in world.clients if client is not payer]
+    for payee in others:
+        world.pay(payer, payee, AWAY_MSAT // len(others) // 1000 * 1000)
+
+
+def spend_through_htlcs(world: MatrixWorld, payer: PumpNode) -> None:
+    """The same, with a state on the way that has HTLCs of both directions."""
+    payee = another(world, payer)
+    world.disconnect(payee)
+    held = world.invoice(payee, HTLC_MSAT)
+    world.handle(payer, held)
+    world.run()
+    world.give(payer, HTLC_MSAT)
+    world.connect(payee)
+    world.run()
+    spend(world, payer)
+
+
+def another(world: MatrixWorld, client: PumpNode) -> MatrixNode:
+    """Return another client, by the world's dice."""
+    found = world.dice.choice([one for one in world.clients if one is not client])
+    return world.node(found.name)
+
+
+def anybody(world: MatrixWorld) -> MatrixNode:
+    """Return a client, by the world's dice."""
+    return world.node(world.dice.choice(world.clients).name)
+
+
+def branch_of(world: MatrixWorld, client: PumpNode) -> SignedBranch:
+    """Return a client's signed branch, as it or its LSP holds it."""
+    signed = world.attempt.signed
+    assert signed is not None
+    place = world.attempt.client_of(client.node_id)
+    assert place is not None
+    return signed.branch(place)
+
+
+def latest(world: MatrixWorld, node: MatrixNode, client: PumpNode) -> Held:
+    """Return what a participant held of a client's channel when the cheating began."""
+    ends = {end.me: end for end in world.ends[client.name]}
+    end = ends[Party.OPENER if node is world.lsp else Party.ACCEPTER]
+    return Held(node=node, link=end, finished=end.finished, own_point=end.own_point)
+
+
+def rogue(world: MatrixWorld, *nodes: MatrixNode) -> Thief:
+    """Let participants go rogue now. An LSP goes on taking what it may take anyhow."""
+    for node in nodes:
+        world.give_coins(node, N_COINS)
+    world.begin()
+    thief = Thief(world=world, nodes=nodes)
+    # Whatever was on its way is lost; the honest find each other again.
+    world.wire.clear()
+    for client in world.clients:
+        if client not in nodes and world.lsp not in nodes:
+            world.disconnect(client)
+            world.connect(client)
+    world.run()
+    if world.lsp in nodes:
+        thief.tasks.append(thief.sweep_tree)
+        for client in world.clients:
+            if client not in nodes:
+                held = latest(world, world.node("lsp"), client)
+                thief.tasks.append(partial(thief.claim_from_peer, held))
+    return thief
+
+
+def neighbours_of(world: MatrixWorld, client: PumpNode) -> list[PumpNode]:
+    """Return the other clients of a client's leaf."""
+    leaf = branch_of(world, client).branch.vertices[-1].first.shape.clients
+    return [
+        one
+        for one in world.clients
+        if one is not client and world.attempt.client_of(one.node_id) in leaf
+    ]
+
+
+def deliver(world: MatrixWorld, n_messages: int) -> None:
+    """Deliver so many messages, or fewer if there are no more."""
+    budget = iter(range(n_messages))
+    world.run(until=lambda: next(budget, None) is None)
+
+
+def unrevoked(world: MatrixWorld, cheater: MatrixNode, client: PumpNode) -> list[Held]:
+    """Return the commitments of one side of a channel that the other holds no secret of."""
+    lsp_end, client_end = world.ends[client.name]
+    mine, theirs = (lsp_end, client_end) if cheater is world.lsp else (client_end, lsp_end)
+    return [
+        held
+        for (channel_id, party, number), held in world.kept.items()
+        if (channel_id, party) == (mine.channel_id, mine.me) and number >= theirs.state.peer_revoked
+    ]

@@ -13,6 +13,7 @@ from typing import Final
 from cromford.bitcoin.script import ANCHOR_SCRIPT
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxOut
 from cromford.channel.commitment import CommitmentOutput, CommitmentOutputKind
+from cromford.channel.content import CommitmentContent
 from cromford.channel.terms import MSAT_PER_SAT, Party
 from cromford.factory.outputs import OutputKind
 from cromford.watch.bumping import NOBODY_SCRIPT
@@ -140,15 +141,24 @@ class Accounts:
         self.by_name[LSP].owned_sat -= due_sat
 
     def _due_sat(self, name: str) -> int:
-        """Return a client's balance, and HTLCs as they end by who knows their preimages."""
-        lsp_end, _ = self.world.ends[name]
-        content = lsp_end.finished.commitment.content
+        """Return a client's balance, and HTLCs as they end by who knows their preimages.
+
+        In the middle of an update the two sides' commitments may differ by an HTLC. What is then
+        nobody's for certain counts for a cheater, and not against it.
+        """
+        dues_msat = [
+            self._due_msat(end.finished.commitment.content) for end in self.world.ends[name]
+        ]
+        due_msat = max(dues_msat) if name in self.cheaters else min(dues_msat)
+        return due_msat // MSAT_PER_SAT
+
+    def _due_msat(self, content: CommitmentContent) -> int:
         due_msat = content.accepter_msat
         for htlc in content.htlcs:
             is_paid = self.is_sold(htlc.payment_hash)
             if is_paid is (htlc.offered_by is Party.OPENER):
                 due_msat += htlc.amount_msat
-        return due_msat // MSAT_PER_SAT
+        return due_msat
 
     def is_sold(self, payment_hash: bytes) -> bool:
         """Say whether anybody but its payee knows the preimage: then the payment was made."""

@@ -5,9 +5,11 @@ from typing import Final
 
 from cromford.channel.terms import Party
 from cromford.factory.branch import SignedBranch
+from cromford.wire import messages as m
 from tests.matrix.thief import Thief
 from tests.matrix.world import Held, MatrixNode, MatrixWorld
-from tests.protocol.pump import PumpNode
+from tests.protocol.paying_clients import lsp_link, newest_link
+from tests.protocol.pump import PumpNode, Tamper
 
 FIRST_MSAT: Final = 40_000_000
 AWAY_MSAT: Final = 25_000_000
@@ -40,6 +42,36 @@ def spend_through_htlcs(world: MatrixWorld, payer: PumpNode) -> None:
     world.connect(payee)
     world.run()
     spend(world, payer)
+
+
+def offer_and_be_owed(world: MatrixWorld, victim: PumpNode, payee: PumpNode) -> None:
+    """Let a client have HTLCs of both directions with its LSP, neither of them answered.
+
+    One it offered, to a payee that keeps the preimage to itself. Of the other, from its LSP, it has
+    shown the preimage, and hears nothing of it.
+    """
+    world.tamper = silent_from(payee, world.lsp, m.UpdateFulfillHtlc)
+    world.handle(victim, world.invoice(payee, HTLC_MSAT // 2))
+    world.run()
+    owed = world.invoice(victim, HTLC_MSAT)
+    _, preimage = world.invoices[owed.payment_hash]
+    world.handle(world.lsp, owed)
+    world.run(until=lambda: world.knows(world.lsp, preimage))
+    content = lsp_link(world, newest_link(victim)).finished.commitment.content
+    assert len(content.htlcs) == 2, "an HTLC of each direction is on the commitments"
+
+
+def silent_from(speaker: PumpNode, listener: PumpNode, first: type[m.Message]) -> Tamper:
+    """Return a tamper: from some kind of message on, nothing arrives on this way."""
+    lost: list[m.Message] = []
+
+    def tamper(by: PumpNode, to: PumpNode, message: m.Message) -> tuple[m.Message, ...]:
+        if (by, to) == (speaker, listener) and (lost or isinstance(message, first)):
+            lost.append(message)
+            return ()
+        return (message,)
+
+    return tamper
 
 
 def another(world: MatrixWorld, client: PumpNode) -> MatrixNode:

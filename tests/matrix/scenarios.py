@@ -24,13 +24,14 @@ from tests.matrix.histories import (
     give_everybody,
     latest,
     neighbours_of,
+    offer_and_be_owed,
     rogue,
     spend,
     spend_through_htlcs,
     unrevoked,
 )
 from tests.matrix.thief import Thief, favourite
-from tests.matrix.world import Held, MatrixWorld
+from tests.matrix.world import Held, MatrixNode, MatrixWorld
 
 MESSAGES_MAX: Final = 24  # More than a payment has.
 ASLEEP: Final = ", victim asleep"
@@ -218,27 +219,13 @@ def cut_short(world: MatrixWorld, *, lsp_cheats: bool, is_asleep: bool) -> Thief
 
 
 def against_a_client(world: MatrixWorld, *, is_asleep: bool) -> Thief:
-    """All others and the LSP: an old state of the LSP's, and HTLCs of both directions.
-
-    The victim shows the preimage of one HTLC, and the LSP is silent from then on; another it
-    offered, and nobody answers.
-    """
+    """All others and the LSP: an old state of the LSP's, while HTLCs of both directions wait."""
     victim = anybody(world)
     give_everybody(world)
-    payee = another(world, victim)
     spend_through_htlcs(world, victim)
-    offered = world.invoice(payee, HTLC_MSAT // 2)
-    world.handle(victim, offered)
-    world.run_to(m.UpdateFulfillHtlc)
-    world.wire.clear()
-    owed = world.invoice(victim, HTLC_MSAT)
-    world.handle(payee, owed)
-    world.run(until=lambda: world.knows(world.lsp, world.invoices[owed.payment_hash][1]))
+    offer_and_be_owed(world, victim, another(world, victim))
     branch = branch_of(world, victim)
-    others = [world.node(one.name) for one in world.clients if one is not victim]
-    thief = rogue(world, world.node("lsp"), *others)
-    if is_asleep:
-        world.dozing.add(victim.name)
+    thief = all_but(world, victim, is_asleep=is_asleep)
     held = favourite(world, world.node("lsp"), victim, has_htlcs=True)
     thief.tasks.append(partial(try_without, thief, victim))
     thief.tasks.append(partial(thief.leave, branch))
@@ -247,22 +234,21 @@ def against_a_client(world: MatrixWorld, *, is_asleep: bool) -> Thief:
 
 
 def withheld_from_a_client(world: MatrixWorld, *, is_asleep: bool) -> Thief:
-    """The same HTLCs, and nobody moves until they expire; then all take what they can."""
+    """HTLCs of both directions wait, and nobody moves; then all take what they can."""
     victim = anybody(world)
     give_everybody(world)
-    payee = another(world, victim)
-    offered = world.invoice(payee, HTLC_MSAT // 2)
-    world.handle(victim, offered)
-    world.run_to(m.UpdateFulfillHtlc)
-    world.wire.clear()
-    owed = world.invoice(victim, HTLC_MSAT)
-    world.handle(payee, owed)
-    world.run(until=lambda: world.knows(world.lsp, world.invoices[owed.payment_hash][1]))
+    offer_and_be_owed(world, victim, another(world, victim))
+    thief = all_but(world, victim, is_asleep=is_asleep)
+    thief.tasks.append(partial(pin, thief))
+    return thief
+
+
+def all_but(world: MatrixWorld, victim: MatrixNode, *, is_asleep: bool) -> Thief:
+    """Let everybody but one client go rogue."""
     others = [world.node(one.name) for one in world.clients if one is not victim]
     thief = rogue(world, world.node("lsp"), *others)
     if is_asleep:
         world.dozing.add(victim.name)
-    thief.tasks.append(partial(pin, thief))
     return thief
 
 
@@ -271,10 +257,7 @@ def pinned_client(world: MatrixWorld, *, is_asleep: bool) -> Thief:
     victim = anybody(world)
     world.give(victim, FIRST_MSAT)
     branch = branch_of(world, victim)
-    others = [world.node(one.name) for one in world.clients if one is not victim]
-    thief = rogue(world, world.node("lsp"), *others)
-    if is_asleep:
-        world.dozing.add(victim.name)
+    thief = all_but(world, victim, is_asleep=is_asleep)
     thief.tasks.insert(0, partial(pin_ahead, thief, branch))
     thief.tasks.append(partial(pin, thief))
     return thief

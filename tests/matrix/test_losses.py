@@ -14,9 +14,9 @@ from tests.matrix.world import MatrixWorld
 NEXT_BLOCK_SAT = 5_000  # More than any child costs that gets its parent into the next block.
 
 
-def leave_late(late_blocks: int) -> tuple[Account, list[int]]:
+def leave_late(late_blocks: int, *, n_clients: int) -> tuple[Account, list[int]]:
     """Let a client wake so long after its exit deadline; return what it has, and its children."""
-    world = MatrixWorld(n_clients=4, market=HIGH, seed="late")
+    world = MatrixWorld(n_clients=n_clients, market=HIGH, seed="late")
     client = world.clients[0]
     world.give(client, FIRST_MSAT)
     deadline_height = world.held(client).branch.exit_deadline_height
@@ -32,7 +32,7 @@ def leave_late(late_blocks: int) -> tuple[Account, list[int]]:
 
 
 def test_a_client_that_is_there_in_time_pays_for_each_step_what_the_next_block_costs() -> None:
-    account, children = leave_late(0)
+    account, children = leave_late(0, n_clients=2)
     assert max(children) < NEXT_BLOCK_SAT
     assert account.gain_sat == 0
 
@@ -44,7 +44,7 @@ def test_a_client_that_is_there_in_time_pays_for_each_step_what_the_next_block_c
 )
 def test_a_client_that_wakes_within_its_absence_pays_no_more() -> None:
     """Six blocks late are enough; its exit deadline leaves 144 for that."""
-    account, children = leave_late(36)
+    account, children = leave_late(36, n_clients=4)
     assert account.gain_sat == 0
     assert max(children) < NEXT_BLOCK_SAT
 

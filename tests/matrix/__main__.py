@@ -9,13 +9,12 @@ import itertools
 import multiprocessing
 import sys
 import time
-import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from tests.matrix.market import MARKETS
-from tests.matrix.play import CLIENTS, Case, Outcome, play
+from tests.matrix.play import CLIENTS, Case, Outcome, attempt
 from tests.matrix.scenarios import SCENARIOS
 from tests.matrix.table import detailed, summary
 
@@ -79,18 +78,11 @@ def _parser() -> argparse.ArgumentParser:
 def _played(cases: Sequence[Case], *, n_jobs: int) -> Iterator[Outcome | str]:
     """Yield what each cell came to, in their order; why in words, where it broke."""
     if n_jobs == 1:
-        yield from map(_play, cases)
+        yield from map(attempt, cases)
         return
     # Forked, a process would share the kernel's threads.
     with ProcessPoolExecutor(n_jobs, multiprocessing.get_context("spawn")) as processes:
-        yield from processes.map(_play, cases)
-
-
-def _play(case: Case) -> Outcome | str:
-    try:
-        return play(case)
-    except Exception:  # noqa: BLE001 - whatever went wrong, the case replays it
-        return traceback.format_exc()
+        yield from processes.map(attempt, cases)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """One cell of the matrix, played to its end and judged."""
 
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -71,6 +72,14 @@ def play(case: Case) -> Outcome:
         return judged(case, world, thief, accounts)
     finally:
         world.chain.close()
+
+
+def attempt(case: Case) -> Outcome | str:
+    """Play a cell, in any process; return why in words, where it broke."""
+    try:
+        return play(case)
+    except Exception:  # noqa: BLE001 - whatever went wrong, the case replays it
+        return traceback.format_exc()
 
 
 def _seed_of(case: Case) -> str:

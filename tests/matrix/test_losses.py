@@ -3,8 +3,6 @@
 Each of them has a balance of 40,000 sat, and an LSP that is silent and takes what it can.
 """
 
-import pytest
-
 from tests.matrix.accounts import Account
 from tests.matrix.histories import FIRST_MSAT, rogue
 from tests.matrix.market import HIGH
@@ -37,23 +35,13 @@ def test_a_client_that_is_there_in_time_pays_for_each_step_what_the_next_block_c
     assert account.gain_sat == 0
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the feerate has risen for blocks in which nothing was broadcast: the first child "
-    "spends the budget of the whole way, and the LSP takes the balance at the expiry",
-)
 def test_a_client_that_wakes_within_its_absence_pays_no_more() -> None:
-    """Six blocks late are enough; its exit deadline leaves 144 for that."""
+    """Its exit deadline leaves 144 blocks for that."""
     account, children = leave_late(36, n_clients=4)
     assert account.gain_sat == 0
     assert max(children) < NEXT_BLOCK_SAT
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="half of the balance is all that children may cost: two children of 990 vB in its way, "
-    "which cost the LSP nothing, and the other half is the LSP's at the expiry",
-)
 def test_a_client_whose_steps_are_pinned_pays_what_is_left_to_lose() -> None:
     outcome = play(
         Case(scenario="all against a client, pinned", n_clients=4, market="high", seed=0)
@@ -61,11 +49,6 @@ def test_a_client_whose_steps_are_pinned_pays_what_is_left_to_lose() -> None:
     assert outcome.losses == ()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="an exit for an HTLC begins 18 blocks and the way out before its expiry: a client that "
-    "may look away for half a step, longer than that, comes back too late",
-)
 def test_a_payee_that_wakes_within_its_absence_is_paid() -> None:
     """At the lowest feerates; the LSP takes back the HTLC whose preimage it knows."""
     name = "all against a client, HTLCs withheld, victim asleep"

@@ -19,6 +19,8 @@ from cromford.daemon.bumping import Bumper
 from cromford.daemon.freshness import LAG_BLOCKS_MAX
 from cromford.daemon.own_fees import TARGETS
 from cromford.daemon.signing import sign_child
+from cromford.daemon.views import client as client_views
+from cromford.daemon.views import lsp as lsp_views
 from cromford.factory.terms import LOOK_ON_CHAIN_BLOCKS
 from cromford.ports import TxRefused
 from cromford.protocol import events as ev
@@ -296,15 +298,16 @@ class MatrixWorld(Pump):
                 self.sleep(node, self.pause_blocks(node))
 
     def pause_blocks(self, node: MatrixNode) -> int:
-        """Return how long one may look away who has just seen the chain as it is."""
-        attempt = self._attempt
-        nodes = attempt.tree.nodes
+        """Return how long one may look away who has seen the chain, as its own views say it."""
+        state = node.state
         if node is not self.lsp:
-            _, link = self.ends[node.name]
-            nodes = attempt.branch(link.client).nodes
+            attempt = self.held(node)
+            look_blocks: int = client_views.summary(state, attempt, node.facts)["look_blocks"]
+            return look_blocks
+        nodes = self._attempt.tree.nodes
         is_in_sight = any(one.tx.txid in self.chain.confirmed for one in nodes)
-        absence = self.absence_blocks(node)
-        return min(absence, LOOK_ON_CHAIN_BLOCKS) if is_in_sight else absence
+        pause = lsp_views.look_blocks(state)
+        return min(pause, LOOK_ON_CHAIN_BLOCKS) if is_in_sight else pause
 
     def sync(self) -> None:
         """Let everybody see the blocks they have not seen, with what their nodes ask for."""

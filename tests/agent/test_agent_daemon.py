@@ -358,3 +358,31 @@ def test_what_is_in_order_and_not_taken_is_told_why(tmp_path: Path) -> None:
         assert await away.methods()["list"]({}) == {"kind": "coinless", "packages": []}
 
     in_town(tmp_path, scenario)
+
+
+def test_an_agents_anchors_lift_a_package_over_a_minimum_that_it_does_not_pay(
+    tmp_path: Path,
+) -> None:
+    async def scenario(t: Town) -> None:
+        await t.build("alice", "bob")
+        package = await exported(t, "alice")
+        await t.start_agent()
+        added = await t.call("agent", "add", package=package)
+        for name in ("alice", "bob", "lsp"):
+            await t.stop(name)
+        t.node.call("setmempoolminimum", "0.000023")  # The tree pays 2 sat/vB.
+        await mine_to(t, added["exit_deadline_height"])
+        shown = await held(t)
+        assert shown["passes_now"] is True
+        assert shown["lowest_feerate_sat_per_vb"] == 2
+        assert 2.3 <= shown["with_anchors_sat_per_vb"] < 2.5
+        (kickoff,) = (one for one in waiting(t) if one == shown["steps"][0]["txid"])
+        entry = t.node.call("getmempoolentry", kickoff)
+        assert entry["descendantcount"] == 2
+        for _ in range(30):
+            await t.mine(1)
+            if is_unspent(t, added["channel_outpoint"]):
+                return
+        raise AssertionError((await held(t))["next"])
+
+    in_town(tmp_path, scenario)

@@ -337,4 +337,4 @@ def test_a_silent_node_is_no_answer() -> None:
     with pytest.raises(ChainUnavailable):
         asyncio.run(look(chain, ALICE))
     with pytest.raises(ChainUnavailable):
-        asyncio.run(publish(chain, ALICE.steps[0]))
+        asyncio.run(publish(chain, ALICE, ALICE.steps[0]))

@@ -9,6 +9,8 @@ from tests.protocol.pump import Pump
 
 from cromford.factory.terms import FeePolicy
 from cromford.protocol import client as client_role
+from cromford.protocol import events as ev
+from cromford.protocol import lsp as lsp_role
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.book import Payment
 from cromford.protocol.policy import LspPolicy
@@ -116,3 +118,24 @@ def test_a_coin_that_pays_for_no_child_makes_room_for_no_htlc() -> None:
         pump.chain.fund(client.state.wallet.next_script(RECEIVE), amount_sat)
         pump.sync()
         assert paid_at_once(pump, 1) == [status]
+
+
+def test_a_house_does_not_count_dust_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anybody can pay it to an address that it showed."""
+    with_coins(monkeypatch, 4)
+    pump = live_factory(1, policy=EPHEMERAL)
+    script = b"\x51\x20" + bytes(31) + b"\x01"
+    pump.handle(
+        pump.lsp,
+        ev.SpendingRequested(script_pubkey=script, amount_sat=None, feerate_sat_per_kw=500),
+    )
+    pump.run()
+    pump.mine()
+    pump.chain.fund(pump.lsp.state.house.wallet.next_script(RECEIVE), 330)
+    pump.sync()
+    invoice = make_invoice(pump, pump.clients[0], AMOUNT_MSAT)
+    with pytest.raises(Rejected, match="coins"):
+        lsp_role.decide(pump.lsp.state, invoice, pump.lsp.facts)
+    pump.chain.fund(pump.lsp.state.house.wallet.next_script(RECEIVE), 5_000)
+    pump.sync()
+    assert paid_at_once(pump, 1) == ["paid"]

@@ -46,7 +46,7 @@ async def broadcast_once(chain: Chain, package: ExitPackage) -> dict[str, Any]:
     action = next_package_action(package, sight.place, tip_height=sight.height, is_begun=True)
     refused = None
     if isinstance(action, PublishNow):
-        refused = await publish(chain, action.step)
+        refused = await publish(chain, package, action.step)
     is_unspent = sight.place is not None and sight.place.n_confirmed == 0
     return {
         **package_summary(package),

@@ -8,9 +8,14 @@ is one look.
 import logging
 from dataclasses import dataclass
 
+from cromford import effects as fx
 from cromford.bitcoin.tx import OutPoint
+from cromford.daemon.bumping import Bumper
+from cromford.daemon.own_fees import asked_again
 from cromford.factory.exit_path import ExitStep
 from cromford.ports import Chain, Coin, TxRefused
+from cromford.watch.bumping import Bumping, anchor_of
+from cromford.watch.feerates import SWEEP_BLOCKS, OwnFees
 from cromford.watch.package import ExitPackage
 from cromford.watch.package_progress import PathPlace, place_of
 from cromford.watch.package_reading import check_funding
@@ -52,14 +57,28 @@ async def _coins(chain: Chain, package: ExitPackage) -> dict[OutPoint, Coin]:
     return {}
 
 
-async def publish(chain: Chain, step: ExitStep) -> str | None:
-    """Hand a transaction to the node; return its word if it is refused.
+async def publish(chain: Chain, package: ExitPackage, step: ExitStep) -> str | None:
+    """Hand a transaction of a package to the node; return its word if it is refused.
+
+    Where it pays too little, its anchor, and those of its path that are on chain, pay for it: they
+    are anybody's, and nothing else is.
 
     Raises:
         ChainUnavailable: If the node does not answer.
     """
+    fees = await asked_again(chain, OwnFees())
+    anchors = (anchor_of(tx) for tx in package.txs if tx.txid != step.tx.txid)
+    bumping = Bumping(
+        fee_sat=step.fee_sat,
+        feerate_sat_per_kw=fees.within(SWEEP_BLOCKS),
+        budget_sat=0,
+        fees=fees,
+        spare_anchors=tuple(anchor for anchor in anchors if anchor is not None),
+    )
     try:
-        await chain.broadcast(step.tx)
+        await Bumper(chain, sign=lambda child: child.tx).publish(
+            fx.Broadcast(name=step.name, tx=step.tx), bumping
+        )
     except TxRefused as refused:
         _log.warning(
             "tx_refused name=%s txid=%s reason=%s", step.name, step.tx.txid, refused.reason

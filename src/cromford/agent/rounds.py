@@ -209,7 +209,7 @@ class Rounds:
         )
         refused = None
         if isinstance(action, PublishNow):
-            refused = await publish(self._chain, action.step)
+            refused = await publish(self._chain, held.package, action.step)
         return Attended(sight=sight, action=action, refused=refused)
 
     def _highest_height(self, tip_height: int) -> int:

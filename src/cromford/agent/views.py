@@ -18,7 +18,7 @@ from cromford.watch.package_progress import (
     remaining_at,
 )
 
-WITHOUT_COINS: Final = "coinless"  # The kind of every agent there is: nothing raises a fee.
+WITHOUT_COINS: Final = "coinless"  # The kind of every agent there is: only anchors raise a fee.
 
 
 def package_summary(package: ExitPackage) -> dict[str, Any]:
@@ -33,6 +33,7 @@ def package_summary(package: ExitPackage) -> dict[str, Any]:
         "has_commitment": package.commitment is not None,
         "n_transactions": len(package.steps),
         "lowest_feerate_sat_per_vb": sat_per_vb(package.lowest_sat_per_kw),
+        "with_anchors_sat_per_vb": sat_per_vb(package.lifted_sat_per_kw),
     }
 
 
@@ -59,7 +60,7 @@ def held_view(
     """Return a package in an agent's care."""
     shown = {**package_summary(held.package), "begun_height": held.begun_height}
     shown["passes_now"] = (
-        None if relay is None else held.package.lowest_sat_per_kw >= relay.mempool_min_sat_per_kw
+        None if relay is None else held.package.lifted_sat_per_kw >= relay.mempool_min_sat_per_kw
     )
     if attended is None:
         not_yet = {"status": "unseen", "exit_deadline_height": None, "next": "look at the chain"}

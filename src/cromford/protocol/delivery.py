@@ -257,8 +257,8 @@ class _Desk:
     def has_coins(self, outpoints: Sequence[OutPoint]) -> bool:
         return self._round.house_now().has_coins(outpoints)
 
-    def n_free_coins(self) -> int:
-        return self._round.house_now().n_free_coins()
+    def n_free_coins(self, least_sat: int) -> int:
+        return self._round.house_now().n_free_coins(least_sat)
 
     def obstacle(
         self,

@@ -30,8 +30,8 @@ class Directory(Protocol):
     def has_coins(self, outpoints: Sequence[OutPoint]) -> bool:
         """Say whether the wallet has all these coins, in a block and unspent."""
 
-    def n_free_coins(self) -> int:
-        """Return how many coins of the wallet are in a block, unspent, and set aside for nobody."""
+    def n_free_coins(self, least_sat: int) -> int:
+        """Return how many coins of this size are in a block, unspent, set aside for nobody."""
 
     def obstacle(
         self,
@@ -63,7 +63,7 @@ class _Nowhere:
     def has_coins(self, outpoints: Sequence[OutPoint]) -> bool:
         return not outpoints
 
-    def n_free_coins(self) -> int:
+    def n_free_coins(self, least_sat: int) -> int:  # noqa: ARG002 - nor funded
         return 0
 
     def obstacle(

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
+from cromford.bitcoin.fees import ANCHOR_DUST_SAT
 from cromford.bitcoin.network import Network
+from cromford.bitcoin.replacement import FeeAndWeight
 from cromford.bitcoin.timelock import DELAY_BLOCKS_MAX
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxOut
 from cromford.crypto.keys import TaggedHash
@@ -22,6 +24,7 @@ from cromford.factory.branch import SignedBranch
 from cromford.factory.exit_path import ExitStep
 from cromford.factory.terms import N_INNER_LEVELS_MAX
 from cromford.factory.vertices import NodeKind
+from cromford.watch.children_cost import without_coins_sat_per_kw
 from cromford.watch.remaining import PathStep, Remaining, remaining_of
 
 PACKAGE_FORMAT: Final = "cromford-exit-package"
@@ -101,6 +104,12 @@ class ExitPackage:
     def lowest_sat_per_kw(self) -> int:
         """The least that one of its transactions pays for its weight, rounded down."""
         return min(1000 * step.fee_sat // step.tx.weight for step in self.steps)
+
+    @property
+    def lifted_sat_per_kw(self) -> int:
+        """The feerate up to which each of its transactions gets in with its own anchor's help."""
+        parents = [FeeAndWeight(step.fee_sat, step.tx.weight) for step in self.steps]
+        return without_coins_sat_per_kw(parents, anchor_sat=ANCHOR_DUST_SAT)
 
     def remaining(self, *, confirmed: Mapping[Txid, int], tip_height: int) -> Remaining:
         """Return how long the exit may still take, and until when it must begin."""

@@ -101,6 +101,7 @@ def _rows(document: Document) -> list[tuple[str, object]]:
         ("expiry", expiry),
         ("exit deadline", _height(document["exit_deadline_height"])),
         ("feerate", f"{document['lowest_feerate_sat_per_vb']:g} sat/vB at least"),
+        ("with its anchors", f"{document['with_anchors_sat_per_vb']:.2f} sat/vB"),
         ("next", document["next"]),
     ]
 

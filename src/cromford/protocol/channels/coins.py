@@ -47,9 +47,12 @@ def _lacks(
         return False
     if terms.is_trimmed(amount_msat, is_offered=is_offered):
         return False
-    # A client's coins are for all its channels.
-    links = turn.book.links.values() if isinstance(turn.state, ClientState) else (link,)
-    others = sum(_n_with_output(one, decided=decided if one is link else None) for one in links)
+    # Coins are for all channels: of a client, or of a factory, which knows no other.
+    links = turn.book.links.values()
+    others = sum(
+        _n_with_output(one, decided=decided if one.channel_id == link.channel_id else None)
+        for one in links
+    )
     return 1 + others > _n_coins(turn, link)
 
 
@@ -66,11 +69,11 @@ def _n_with_output(link: Link, *, decided: Htlc | None) -> int:
 
 
 def _n_coins(turn: AnyTurn, link: Link) -> int:
-    """Return how many coins are free; those of a client that can pay, or those of the house."""
+    """Return how many coins are free that can pay for one; a client's own, or its house's."""
     state = turn.state
-    if not isinstance(state, ClientState):
-        return turn.facts.directory.n_free_coins()
     least_sat = _least_coin_sat(link, mempool_min_sat_per_kw=turn.facts.fees.mempool_min_sat_per_kw)
+    if not isinstance(state, ClientState):
+        return turn.facts.directory.n_free_coins(least_sat)
     free = state.wallet.free(state.chain.height)
     return sum(1 for coin in free if coin.txout.amount_sat >= least_sat)
 

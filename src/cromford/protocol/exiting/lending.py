@@ -82,7 +82,11 @@ def first_published(
 
 
 def settled_coins(
-    purses: Purses, chain: KnownChain, *, asked: Iterable[OutPoint] = ()
+    purses: Purses,
+    chain: KnownChain,
+    *,
+    asked: Iterable[OutPoint] = (),
+    is_dead: bool = False,
 ) -> Iterator[xr.CoinsReturned]:
     """Yield what is over: something in a block has spent these outpoints.
 
@@ -93,10 +97,11 @@ def settled_coins(
         purses: By outpoint.
         chain: What is in blocks.
         asked: Outpoints for which coins were asked for, and not lent yet.
+        is_dead: Whether nothing of the factory will ever be in a block.
     """
     waiting = {outpoint for outpoint in purses if purses[outpoint].coins} | set(asked)
     for outpoint in sorted(waiting):
-        if outpoint in chain.spends:
+        if outpoint in chain.spends or is_dead:
             purse = purses.get(outpoint)
             cost_sat = 0 if purse is None else cost_in_blocks_sat(outpoint, purse, chain)
             yield xr.CoinsReturned(outpoint=outpoint.serialize(), cost_sat=cost_sat)

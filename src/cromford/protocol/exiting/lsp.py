@@ -188,7 +188,10 @@ def ask_for_coins(turn: Turn[Factory]) -> None:
     What was asked before is asked again only if it has become much more.
     """
     state = turn.state
-    turn.remember(*settled_coins(state.purses, turn.chain, asked=state.coins_asked))
+    is_dead = state.begun is not None and state.is_dead
+    turn.remember(
+        *settled_coins(state.purses, turn.chain, asked=state.coins_asked, is_dead=is_dead)
+    )
     effects = owed(turn.state, turn.facts.fees)
     turn.remember(*first_published(effects, state.published, height=turn.known_height))
     for need in needs_of(owed(turn.state, turn.facts.fees)):

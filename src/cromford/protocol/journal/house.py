@@ -181,9 +181,10 @@ class House:
         """Return the streams of the factories in which a client has a channel, oldest first."""
         return tuple(factory_stream(number) for number in self.of_client.get(node_id, ()))
 
-    def n_free_coins(self) -> int:
-        """Return how many coins of the wallet are in a block, unspent, and set aside for nobody."""
-        return len(self.wallet.free(self.chain.height))
+    def n_free_coins(self, least_sat: int) -> int:
+        """Return how many coins of this size are in a block, unspent, set aside for nobody."""
+        free = self.wallet.free(self.chain.height)
+        return sum(1 for coin in free if coin.txout.amount_sat >= least_sat)
 
     def has_coins(self, outpoints: Sequence[OutPoint]) -> bool:
         """Say whether the wallet has all these coins, in a block and unspent."""

@@ -76,7 +76,7 @@ def exit_plan(state: ClientState, attempt: ClientAttempt, fees: OwnFees) -> dict
             _fees_at(agreed, n_htlcs, feerate * SAT_PER_KW_OF_SAT_PER_VB, fees)
             for feerate in FEERATES_SAT_PER_VB
         ],
-        "fees_today": today | {"short_sat": max(0, today["coin_sat"] - _free_sat(state))},
+        "fees_today": today | {"short_sat": max(0, today["coin_sat"] - _free_sat(state, fees))},
         "without_coins_sat_per_vb": sat_per_vb(
             without_coins_sat_per_kw(agreed, anchor_sat=attempt.terms.anchor_sat)
         ),
@@ -109,11 +109,12 @@ def _fees_at(
     }
 
 
-def _free_sat(state: ClientState) -> int:
+def _free_sat(state: ClientState, fees: OwnFees) -> int:
     """Return what can be spent for children: coins that are free, or set aside for them."""
-    free = state.wallet.free(state.chain.height)
-    lent_sat = sum(purse.amount_sat for purse in state.purses.values())
-    return sum(coin.txout.amount_sat for coin in free) + lent_sat
+    free_sat = state.wallet.payable_sat(
+        tip_height=state.chain.height, feerate_sat_per_kw=fees.within(SWEEP_BLOCKS)
+    )
+    return free_sat + sum(purse.amount_sat for purse in state.purses.values())
 
 
 def _out_of_the_channel(

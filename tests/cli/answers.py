@@ -350,6 +350,16 @@ PAYMENT = {
     "feerate_sat_per_vb": 2.004,
     "feerate_source": "estimate for 6 blocks",
 }
+SPLIT = {
+    "split": True,
+    "n_coins": 3,
+    "txid": CHANNEL_TXID,
+    "amount_sat": 20_000,
+    "fee_sat": 567,
+    "change_sat": 12_345,
+    "feerate_sat_per_vb": 2.004,
+    "feerate_source": "estimate for 6 blocks",
+}
 ABANDONED = {
     "abandoned": True,
     "txid": CHANNEL_TXID,
@@ -521,6 +531,7 @@ WALLET_ANSWERS: dict[str, Any] = {
     "wallet_balance": BALANCE,
     "wallet_coins": COINS,
     "wallet_send": lambda params: PAYMENT | {"sent": not params["dry_run"]},
+    "wallet_split": lambda params: SPLIT | {"split": not params["dry_run"]},
     "wallet_abandon": lambda params: ABANDONED | {"abandoned": not params["dry_run"]},
 }
 LSP_ANSWERS: dict[str, Any] = {

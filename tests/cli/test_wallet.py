@@ -58,6 +58,44 @@ def test_a_payment_is_asked_for_as_it_was_typed(
     assert lsp.calls == [("wallet_send", {"address": "bcrt1q", "dry_run": False} | asked)]
 
 
+def test_where_nobody_can_be_asked_nothing_is_split(client: FakeDaemon) -> None:
+    result = CommandLine(client.datadir).run("client", "wallet", "split", "3", "--json")
+    assert result.exit_code == 5
+    message = json.loads(result.stderr)["message"]
+    assert "the fee cannot be taken back: 3 coins of 20,000 sat, for a fee of 567 sat" in message
+    assert client.calls == [("wallet_split", {"n_coins": 3, "dry_run": True})]
+
+
+def test_what_was_shown_is_what_is_split(
+    client: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without an amount too: a coin that comes while somebody thinks changes none of them."""
+    monkeypatch.setattr(asking, "can_ask", lambda _session: True)
+    result = CommandLine(client.datadir).run("client", "wallet", "split", "3", typed="y\n")
+    assert "(2.004 sat/vB, estimate for 6 blocks). Split?" in result.stderr
+    assert "3 of 20,000 sat" in result.stdout
+    shown = {"amount_sat": 20_000, "feerate_sat_per_vb": "2.004"}
+    assert client.calls[1:] == [("wallet_split", {"n_coins": 3, "dry_run": False} | shown)]
+
+
+def test_a_split_is_asked_for_as_it_was_typed(lsp: FakeDaemon) -> None:
+    words = ("20", "--amount-sat", "5000", "--feerate", "1.50", "--dry-run")
+    result = CommandLine(lsp.datadir).run("lsp", "wallet", "split", *words)
+    assert result.stdout.startswith("dry run: nothing was split")
+    asked = {"n_coins": 20, "amount_sat": 5_000, "feerate_sat_per_vb": "1.50", "dry_run": True}
+    assert lsp.calls == [("wallet_split", asked)]
+
+
+@pytest.mark.parametrize("n_coins", ["1", "21", "three"])
+def test_a_number_of_coins_that_is_never_made_is_not_asked_for(
+    client: FakeDaemon, n_coins: str
+) -> None:
+    result = CommandLine(client.datadir).run("client", "wallet", "split", n_coins, "--yes")
+    assert result.exit_code == 2
+    assert "a whole number in 2..20" in result.stderr
+    assert not client.calls
+
+
 def test_a_payment_is_given_up_only_by_somebody_who_was_told_why_it_may_confirm(
     client: FakeDaemon,
 ) -> None:

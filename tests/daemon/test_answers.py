@@ -124,6 +124,8 @@ async def look(t: Town, heard: Heard) -> None:
         await t.until(name, "status", lambda status: status["refused"])
         await heard.ask(name, "wallet_abandon", txid=refused["txid"])
     await heard.ask("alice", "wallet_send", **payment | {"amount_sat": None, "dry_run": True})
+    for name in ("lsp", "alice"):
+        await heard.ask(name, "wallet_split", n_coins=2, dry_run=True)
     factory_id = (await heard.ask("lsp", "factories"))["factories"][-1]["factory_id"]
     for method in ("factory_show", "factory_export"):
         await heard.ask("lsp", method, factory_id=factory_id)

@@ -18,15 +18,19 @@ from cromford.cli.configuration.kinds import (
 from cromford.cli.invocation import Invocation, invocation_options
 from cromford.cli.shown import lists
 from cromford.cli.shown.output import blocks, cell, sat, show, table
+from cromford.wallet.spending import N_SPLIT_MAX, N_SPLIT_MIN
 
 ALL: Final = "all"
 _FEERATE: Final = Number(FEERATE_MIN_SAT_PER_VB, Decimal(FEERATE_MAX_SAT_PER_VB), "sat/vB")
-_SAT: Final = Integer(1, MAX_MONEY_SAT)
+_SAT: Final = Integer(1, MAX_MONEY_SAT, "SAT")
+_N_COINS: Final = Integer(N_SPLIT_MIN, N_SPLIT_MAX)
 feerate_option = click.option(
+    "--feerate",
     "--feerate-sat-per-vb",
+    "feerate_sat_per_vb",
     type=Option(_FEERATE),
     metavar=_FEERATE.metavar,
-    help="Of the transaction.  [default: the node's estimate, or the "
+    help="Of the transaction, in sat/vB.  [default: the node's estimate, or the "
     "daemon's fallback if it has none]",
 )
 together_option = click.option(
@@ -60,7 +64,7 @@ class SatOrAll(click.ParamType[int | str]):
 def wallet_group(role: str) -> click.Group:
     """Return the group `wallet` of a role."""
     group = click.Group(name="wallet", help="The daemon's wallet: addresses, coins, sending.")
-    for make in (_address, _balance, _coins, _send, _abandon):
+    for make in (_address, _balance, _coins, _send, _split, _abandon):
         group.add_command(make(role))
     return group
 
@@ -147,6 +151,54 @@ def _send(role: str) -> click.Command:
     return send
 
 
+def _split(role: str) -> click.Command:
+    @click.command()
+    @click.argument("n_coins", metavar=_N_COINS.metavar, type=Option(_N_COINS))
+    @click.option(
+        "--amount-sat",
+        type=Option(_SAT),
+        metavar=_SAT.metavar,
+        help="What each coin is to hold.  [default: all that is free, divided]",
+    )
+    @feerate_option
+    @click.option("--dry-run", is_flag=True, help="Show what would be split; split nothing.")
+    @click.option("--yes", is_flag=True, help="Do not ask: the fee stays paid.")
+    @invocation_options
+    @click.pass_obj
+    def split(
+        invocation: Invocation,
+        /,
+        *,
+        n_coins: int,
+        amount_sat: int | None,
+        feerate_sat_per_vb: Decimal | None,
+        dry_run: bool,
+        yes: bool,
+    ) -> None:
+        """Make N coins of one amount, 2 to 20, from the coins that are free; the rest is change.
+
+        An exit that is behind bumps each transaction that waits with a coin of its own, and only
+        with confirmed ones: they are split ahead. `exit plan` says what a coin must hold.
+
+        Shows what it would split, and asks first.
+        """
+        asked = {
+            "n_coins": n_coins,
+            "amount_sat": amount_sat,
+            "feerate_sat_per_vb": digits(feerate_sat_per_vb),
+        }
+        if not dry_run and not yes:
+            planned = invocation.call(role, "wallet_split", **asked, dry_run=True)
+            # What was shown is what is split: coins and estimate may move while somebody thinks.
+            asked["amount_sat"] = planned["amount_sat"]
+            asked["feerate_sat_per_vb"] = str(planned["feerate_sat_per_vb"])
+            _ask_split(invocation, planned)
+        answer = invocation.call(role, "wallet_split", **asked, dry_run=dry_run)
+        show(invocation, answer, print_split)
+
+    return split
+
+
 def _abandon(role: str) -> click.Command:
     @click.command()
     @click.argument("txid", metavar="TXID")
@@ -191,6 +243,20 @@ def _ask(invocation: Invocation, address: str, planned: Document) -> None:
         f"{told} ({planned['feerate_sat_per_vb']} sat/vB, {planned['feerate_source']}). Send it?",
         yes=False,
         why=f"what is sent cannot be taken back: {told}",
+        remediation="Look at it with --dry-run, then add --yes.",
+    )
+
+
+def _ask_split(invocation: Invocation, planned: Document) -> None:
+    told = (
+        f"{planned['n_coins']} coins of {sat(planned['amount_sat'])}, for a fee of "
+        f"{sat(planned['fee_sat'])}"
+    )
+    confirm(
+        invocation,
+        f"{told} ({planned['feerate_sat_per_vb']} sat/vB, {planned['feerate_source']}). Split?",
+        yes=False,
+        why=f"the fee cannot be taken back: {told}",
         remediation="Look at it with --dry-run, then add --yes.",
     )
 
@@ -241,16 +307,27 @@ def print_coins(console: Console, answer: Document) -> None:
 def print_payment(console: Console, payment: Document) -> None:
     """Print what was sent, or would be."""
     console.print("sent" if payment["sent"] else "dry run: nothing was sent")
-    feerate = f"{payment['feerate_sat_per_vb']} sat/vB, {payment['feerate_source']}"
-    lists.facts(
-        console,
-        [
-            ("amount", sat(payment["amount_sat"])),
-            ("fee", f"{sat(payment['fee_sat'])} ({feerate})"),
-            ("change", sat(payment["change_sat"])),
-            ("transaction", payment["txid"]),
-        ],
+    lists.facts(console, [("amount", sat(payment["amount_sat"])), *_facts_of(payment)])
+
+
+def print_split(console: Console, split: Document) -> None:
+    """Print what coins were made, or would be."""
+    console.print(
+        "split: the coins are free once this is in a block"
+        if split["split"]
+        else "dry run: nothing was split"
     )
+    coins = f"{split['n_coins']} of {sat(split['amount_sat'])}"
+    lists.facts(console, [("coins", coins), *_facts_of(split)])
+
+
+def _facts_of(spending: Document) -> list[tuple[str, str]]:
+    feerate = f"{spending['feerate_sat_per_vb']} sat/vB, {spending['feerate_source']}"
+    return [
+        ("fee", f"{sat(spending['fee_sat'])} ({feerate})"),
+        ("change", sat(spending["change_sat"])),
+        ("transaction", spending["txid"]),
+    ]
 
 
 def print_abandoned(console: Console, answer: Document) -> None:

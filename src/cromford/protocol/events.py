@@ -210,6 +210,15 @@ class SpendingRequested:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SplitRequested:
+    """The operator wants coins of one amount each; without an amount, out of all that is free."""
+
+    n_coins: int
+    amount_sat: int | None
+    feerate_sat_per_kw: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SpendingSigned:
     """Answers `SignSpending`."""
 
@@ -409,7 +418,9 @@ ChannelAnswer = (
 ChannelEvent = ChannelAnswer | InvoiceRequested | PayRequested
 ExitEvent = ExitRequested | ExitPauseRequested | TakingTxSigned | SweepSigned | CommitmentRecalled
 JointSweepEvent = SpendersLookedUp | JointSweepSigned
-SpendingEvent = AddressRequested | SpendingRequested | SpendingSigned | AbandonRequested
+SpendingEvent = (
+    AddressRequested | SpendingRequested | SplitRequested | SpendingSigned | AbandonRequested
+)
 
 # What a peer does while it is connected. That it is gone is no word of its own any more.
 PeerEvent = ConnectionOpened | MessageReceived | MessageMalformed

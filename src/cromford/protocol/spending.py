@@ -7,20 +7,36 @@ from cromford.protocol import events as ev
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import spending_records as sr
 from cromford.protocol.turn import WalletTurn
-from cromford.wallet.account import RECEIVE
+from cromford.wallet.account import CHANGE, RECEIVE
 from cromford.wallet.coins import InsufficientCoins, Wallet
-from cromford.wallet.spending import DustSpending, SpendingPlan, plan_spending
+from cromford.wallet.spending import (
+    DustSpending,
+    SpendingPlan,
+    SplitOutOfRange,
+    plan_spending,
+    plan_split,
+)
 
 PAYMENT = "payment"
 
 
-def planned(wallet: Wallet, event: ev.SpendingRequested, *, tip_height: int) -> SpendingPlan:
+def planned(
+    wallet: Wallet, event: ev.SpendingRequested | ev.SplitRequested, *, tip_height: int
+) -> SpendingPlan:
     """Return the payment an operator asks for.
 
     Raises:
         Rejected: If the wallet cannot pay it.
     """
     try:
+        if isinstance(event, ev.SplitRequested):
+            return plan_split(
+                wallet,
+                n_coins=event.n_coins,
+                amount_sat=event.amount_sat,
+                feerate_sat_per_kw=event.feerate_sat_per_kw,
+                tip_height=tip_height,
+            )
         return plan_spending(
             wallet,
             script_pubkey=event.script_pubkey,
@@ -32,6 +48,8 @@ def planned(wallet: Wallet, event: ev.SpendingRequested, *, tip_height: int) -> 
         raise Rejected("insufficient_coins", str(error), retryable=True) from error
     except DustSpending as error:
         raise Rejected("dust", str(error)) from error
+    except SplitOutOfRange as error:
+        raise Rejected("split_out_of_range", str(error)) from error
 
 
 def take(turn: WalletTurn, event: ev.SpendingEvent) -> None:
@@ -43,7 +61,7 @@ def take(turn: WalletTurn, event: ev.SpendingEvent) -> None:
     match event:
         case ev.AddressRequested():
             turn.remember(sr.AddressIssued(change=RECEIVE))
-        case ev.SpendingRequested():
+        case ev.SpendingRequested() | ev.SplitRequested():
             on_spending_requested(turn, event)
         case ev.SpendingSigned():
             on_spending_signed(turn, event)
@@ -53,19 +71,23 @@ def take(turn: WalletTurn, event: ev.SpendingEvent) -> None:
             assert_never(event)
 
 
-def on_spending_requested(turn: WalletTurn, event: ev.SpendingRequested) -> None:
+def on_spending_requested(
+    turn: WalletTurn, event: ev.SpendingRequested | ev.SplitRequested
+) -> None:
     """Sign a payment.
 
     Raises:
         Rejected: If the wallet cannot pay it.
     """
-    plan = planned(turn.state.wallet, event, tip_height=turn.height)
+    wallet = turn.state.wallet
+    plan = planned(wallet, event, tip_height=turn.height)
+    change_script = wallet.next_script(CHANGE)
     turn.ask(
         fx.SignSpending(
             tx=plan.tx,
             prevouts=tuple(coin.txout for coin in plan.coins),
             paths=tuple(coin.path for coin in plan.coins),
-            has_change=plan.change_sat > 0,
+            has_change=any(out.script_pubkey == change_script for out in plan.tx.outputs),
         )
     )
 

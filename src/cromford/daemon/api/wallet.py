@@ -60,13 +60,20 @@ class _SendParams(msgspec.Struct, forbid_unknown_fields=True):
     dry_run: bool = False
 
 
+class _SplitParams(msgspec.Struct, forbid_unknown_fields=True):
+    n_coins: int
+    amount_sat: int | None = None  # of each coin; None: all that is free, divided
+    feerate_sat_per_vb: str | None = None  # a decimal number; None: the node's estimate
+    dry_run: bool = False
+
+
 class _AbandonParams(msgspec.Struct, forbid_unknown_fields=True):
     txid: str
     dry_run: bool = False
 
 
 def wallet_methods(owner: WalletOwner) -> dict[str, Handler]:
-    """Return `address`, `wallet_balance`, `wallet_coins`, `wallet_send` and `wallet_abandon`."""
+    """Return `address`, and `wallet_` with balance, coins, send, split and abandon."""
 
     async def address() -> object:
         script = owner.wallet.next_script(RECEIVE)
@@ -83,6 +90,9 @@ def wallet_methods(owner: WalletOwner) -> dict[str, Handler]:
     async def send(params: dict[str, Any]) -> object:
         return await _send(owner, read_params(params, _SendParams))
 
+    async def split(params: dict[str, Any]) -> object:
+        return await _split(owner, read_params(params, _SplitParams))
+
     async def abandon(params: dict[str, Any]) -> object:
         return await _abandon(owner, read_params(params, _AbandonParams))
 
@@ -91,6 +101,7 @@ def wallet_methods(owner: WalletOwner) -> dict[str, Handler]:
         "wallet_balance": without_params(balance),
         "wallet_coins": without_params(coins),
         "wallet_send": send,
+        "wallet_split": split,
         "wallet_abandon": abandon,
     }
 
@@ -145,29 +156,55 @@ async def _send(owner: WalletOwner, wanted: _SendParams) -> dict[str, object]:
         script_pubkey = script_of_address(wanted.address, owner.network)
     except ValueError as error:
         raise InvalidParam("address", str(error)) from error
-    feerate_sat_per_kw, source = await feerate_of(
-        owner.chain,
-        wanted.feerate_sat_per_vb,
-        fallback_sat_per_kw=owner.fallback_sat_per_kw,
-    )
+    feerate_sat_per_kw, source = await _feerate(owner, wanted)
     event = ev.SpendingRequested(
         script_pubkey=script_pubkey,
         amount_sat=wanted.amount_sat,
         feerate_sat_per_kw=feerate_sat_per_kw,
     )
+    spending = _spend(owner, event, source=source, dry_run=wanted.dry_run)
+    return {"sent": not wanted.dry_run, **spending}
+
+
+async def _split(owner: WalletOwner, wanted: _SplitParams) -> dict[str, object]:
+    feerate_sat_per_kw, source = await _feerate(owner, wanted)
+    event = ev.SplitRequested(
+        n_coins=wanted.n_coins,
+        amount_sat=wanted.amount_sat,
+        feerate_sat_per_kw=feerate_sat_per_kw,
+    )
+    spending = _spend(owner, event, source=source, dry_run=wanted.dry_run)
+    return {"split": not wanted.dry_run, "n_coins": wanted.n_coins, **spending}
+
+
+async def _feerate(owner: WalletOwner, wanted: _SendParams | _SplitParams) -> tuple[int, str]:
+    return await feerate_of(
+        owner.chain,
+        wanted.feerate_sat_per_vb,
+        fallback_sat_per_kw=owner.fallback_sat_per_kw,
+    )
+
+
+def _spend(
+    owner: WalletOwner,
+    event: ev.SpendingRequested | ev.SplitRequested,
+    *,
+    source: str,
+    dry_run: bool,
+) -> dict[str, object]:
+    """Ask for a payment, unless it is to be shown only; return it in numbers."""
     try:
         plan = planned(owner.wallet, event, tip_height=owner.height)
     except Rejected as rejected:
         raise RpcFailure(rejected.code, str(rejected), retryable=rejected.retryable) from rejected
-    if not wanted.dry_run:
+    if not dry_run:
         owner.request(event)
     return {
-        "sent": not wanted.dry_run,
         "txid": str(plan.tx.txid),
         "amount_sat": plan.amount_sat,
         "fee_sat": plan.fee_sat,
         "change_sat": plan.change_sat,
-        "feerate_sat_per_vb": sat_per_vb(feerate_sat_per_kw),
+        "feerate_sat_per_vb": sat_per_vb(event.feerate_sat_per_kw),
         "feerate_source": source,
     }
 

@@ -10,7 +10,10 @@ class AddressIssued(Record, frozen=True, kw_only=True, tag="address_issued"):
 
 
 class SpendingWasSigned(Record, frozen=True, kw_only=True, tag="payment_signed"):
-    """A payment out of the wallet, about to be broadcast."""
+    """A payment out of the wallet, about to be broadcast.
+
+    `has_change`: it pays to the wallet's next change script, be it change or coins of a split.
+    """
 
     tx: bytes
     has_change: bool

@@ -177,8 +177,8 @@ def _split(role: str) -> click.Command:
     ) -> None:
         """Make N coins of one amount, 2 to 20, from the coins that are free; the rest is change.
 
-        An exit that is behind bumps each transaction that waits with a coin of its own, and only
-        with confirmed ones: they are split ahead. `exit plan` says what a coin must hold.
+        In an exit one coin bumps one transaction, and only a confirmed one does: coins are split
+        ahead. `client exit plan` says what a coin must hold.
 
         Shows what it would split, and asks first.
         """

@@ -19,6 +19,7 @@ from cromford.agent.rounds import Rounds
 from cromford.agent.views import WITHOUT_COINS, held_view
 from cromford.bitcoin.fees import sat_per_vb
 from cromford.bitcoin.network import REGTEST
+from cromford.daemon.api.factory_id import find_id
 from cromford.daemon.api.rpc import SOCKET_NAME, RpcFailure
 from cromford.daemon.api.rpc_server import Handler, RpcServer, read_params, without_params
 from cromford.daemon.connecting import connect_chain
@@ -29,7 +30,6 @@ from cromford.watch.package import ExitPackage
 from cromford.watch.package_reading import InvalidPackage, read_package
 
 FIRST_LOOK_SECONDS: Final = 3.0
-ID_PREFIX_MIN: Final = 4  # Hex digits that may stand for a package's whole id.
 
 _log = logging.getLogger(__name__)
 
@@ -253,23 +253,8 @@ class AgentDaemon:
         }
 
     def _find(self, wanted: str) -> bytes:
-        ids = self._keeping.held
-        found = [i for i in ids if len(wanted) >= ID_PREFIX_MIN and i.hex().startswith(wanted)]
-        if not found:
-            raise RpcFailure(
-                "package_not_found",
-                f"package_id: no package begins with {wanted!r}",
-                remediation=f"List them with `list`; at least {ID_PREFIX_MIN} hex digits.",
-                exit_code=4,
-            )
-        if len(found) > 1:
-            raise RpcFailure(
-                "package_ambiguous",
-                f"package_id: {len(found)} packages begin with {wanted!r}",
-                remediation="Give more digits.",
-                exit_code=2,
-            )
-        return found[0]
+        held = self._keeping.held
+        return find_id(held, wanted, what="package", many="packages", listed_by="list")
 
 
 def _invalid(error: InvalidPackage) -> RpcFailure:

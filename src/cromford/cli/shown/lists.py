@@ -384,10 +384,10 @@ def verification(console: Console, answer: Document) -> None:
     console.print(f"all {n_checks} checks passed" if answer["ok"] else "verification FAILED")
 
 
-def exit_plan(console: Console, plan: Document) -> None:
-    """Print what leaving takes, and what comes next."""
+def exit_steps(console: Console, steps: list[Document]) -> None:
+    """Print the transactions of a way out, and where each stands."""
     rows = table("transaction", "size", "fee", "delay", "status", "txid")
-    for step in plan["steps"]:
+    for step in steps:
         at = "" if step["height"] is None else f" (height {step['height']:,})"
         rows.add_row(
             cell(step["name"]),
@@ -398,6 +398,11 @@ def exit_plan(console: Console, plan: Document) -> None:
             cell(short(step["txid"])),
         )
     console.print(rows)
+
+
+def exit_plan(console: Console, plan: Document) -> None:
+    """Print what leaving takes, and what comes next."""
+    exit_steps(console, plan["steps"])
     n_blocks = plan["exit_blocks"]
     facts(
         console,

@@ -4,8 +4,8 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from cromford.cli.shown.lists import facts
-from cromford.cli.shown.output import blocks, cell, sat, short, table
+from cromford.cli.shown.lists import exit_steps, facts
+from cromford.cli.shown.output import cell, sat, short, table
 
 Document = dict[str, Any]
 _KINDS: Final = {
@@ -71,18 +71,7 @@ def agent_status(console: Console, status: Document) -> None:
 
 def broadcast(console: Console, document: Document) -> None:
     """Print what was published of a package, and what is next."""
-    rows = table("transaction", "size", "fee", "delay", "status", "txid")
-    for step in document["steps"]:
-        at = "" if step["height"] is None else f" for block {step['height']:,}"
-        rows.add_row(
-            cell(step["name"]),
-            cell(f"{step['vsize']:,} vB"),
-            cell(sat(step["fee_sat"])),
-            cell(blocks(step["delay_blocks"])),
-            cell(f"{step['status'].replace('_', ' ')}{at}"),
-            cell(short(step["txid"])),
-        )
-    console.print(rows)
+    exit_steps(console, document["steps"])
     facts(console, [*_rows(document), ("at height", f"{document['height']:,}")])
 
 

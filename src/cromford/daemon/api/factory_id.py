@@ -1,11 +1,11 @@
-"""Find the factory an operator means by the first digits of its id."""
+"""Find what an operator means by the first digits of an id: a factory, or something else."""
 
 from collections.abc import Iterable
 from typing import Final
 
 from cromford.daemon.api.rpc import RpcFailure
 
-PREFIX_MIN: Final = 4  # Hex digits that may stand for a factory's whole id.
+PREFIX_MIN: Final = 4  # Hex digits that may stand for a whole id.
 
 
 def find_factory(ids: Iterable[bytes], wanted: str) -> bytes:
@@ -14,18 +14,34 @@ def find_factory(ids: Iterable[bytes], wanted: str) -> bytes:
     Raises:
         RpcFailure: If none does, or more than one.
     """
+    return find_id(ids, wanted, what="factory", many="factories", listed_by="factories")
+
+
+def find_id(ids: Iterable[bytes], wanted: str, *, what: str, many: str, listed_by: str) -> bytes:
+    """Return the id that begins with these hex digits.
+
+    Args:
+        ids: All that there are.
+        wanted: The digits.
+        what: What an id names, for errors.
+        many: The same of several.
+        listed_by: The command that lists them.
+
+    Raises:
+        RpcFailure: If none does, or more than one.
+    """
     found = [i for i in ids if len(wanted) >= PREFIX_MIN and i.hex().startswith(wanted.lower())]
     if not found:
         raise RpcFailure(
-            "factory_not_found",
-            f"factory_id: no factory begins with {wanted!r}",
-            remediation=f"List them with `factories`; at least {PREFIX_MIN} hex digits.",
+            f"{what}_not_found",
+            f"{what}_id: no {what} begins with {wanted!r}",
+            remediation=f"List them with `{listed_by}`; at least {PREFIX_MIN} hex digits.",
             exit_code=4,
         )
     if len(found) > 1:
         raise RpcFailure(
-            "factory_ambiguous",
-            f"factory_id: {len(found)} factories begin with {wanted!r}",
+            f"{what}_ambiguous",
+            f"{what}_id: {len(found)} {many} begin with {wanted!r}",
             remediation="Give more digits.",
             exit_code=2,
         )

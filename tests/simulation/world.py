@@ -35,7 +35,7 @@ from tests.simulation.sim_node import Crash, SimNode
 
 INNER_KINDS = (None, *VertexKind)
 COIN_SAT = 10_000_000
-N_CHILDREN, CHILD_SAT = 12, 60_000  # Where nothing pays for itself, each client has such coins.
+N_CHILDREN, CHILD_SAT = 12, 60_000  # Where nothing pays for itself, everybody has such coins.
 TROUBLE_RATE = 0.3  # Of a node that is well, at each block.
 TROUBLE_END_RATE = 0.4  # Of a node's trouble, at each block.
 BUILD_TRIES = 4  # Requests of operators are lost with a crash, so they ask again.
@@ -111,9 +111,10 @@ class World:
         for _ in range(3):
             self.chain.fund(self.lsp.state.wallet.next_script(RECEIVE), COIN_SAT)
         if fee_policy is FeePolicy.EPHEMERAL:
-            for client in self.clients:
+            scripts = [client.state.wallet.next_script(RECEIVE) for client in self.clients]
+            for script in (*scripts, self.lsp.state.wallet.next_script(RECEIVE)):
                 for _ in range(N_CHILDREN):
-                    self.chain.fund(client.state.wallet.next_script(RECEIVE), CHILD_SAT)
+                    self.chain.fund(script, CHILD_SAT)
         self._sync_all()
         for client in self.clients:
             self._later(self.rng.random(), partial(self._connect, client))

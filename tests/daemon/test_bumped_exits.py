@@ -12,6 +12,7 @@ from cromford.daemon.api.rpc import RpcFailure
 
 PAID_MSAT = 120_000_000
 COIN_SAT = 100_000
+HTLC_MSAT = 20_000_000
 
 
 async def built(t: Town, *, with_coin: bool) -> str:
@@ -23,6 +24,12 @@ async def built(t: Town, *, with_coin: bool) -> str:
     await t.call("lsp", "pay", invoice=invoice)
     t.mining_address = (await t.call("bob", "address"))["address"]  # Nobody's who leaves.
     return factory_id
+
+
+def is_held(payments: Any) -> bool:
+    """Say whether the newest payment waits for its payee."""
+    forwards = payments["forwards"]
+    return bool(forwards) and forwards[0]["status"] == "held"
 
 
 def market(t: Town, *, minimum: str = "0", **estimates: str) -> None:
@@ -195,5 +202,38 @@ def test_an_lsp_brings_a_channel_on_chain_out_of_coins_of_its_house(tmp_path: Pa
                 "events",
                 lambda a: [e["event"] for e in a["events"]].count("coins_returned") >= 3,
             )
+
+    asyncio.run(main())
+
+
+def test_an_htlc_that_comes_back_is_bumped_out_of_a_coin_of_its_own(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with town(tmp_path) as t:
+            await built(t, with_coin=True)
+            invoice = (await t.call("bob", "invoice", amount_msat=HTLC_MSAT))["invoice"]
+            await t.stop("bob")
+            await t.call("alice", "pay", invoice=invoice, wait_seconds=0)
+            await t.until("lsp", "payments", is_held)
+            market(t, minimum="0.00003", n2="0.00020", n144="0.00010")
+            await t.call("alice", "exit_start")
+            timeout = None
+            for _ in range(60):
+                await t.mine(1)
+                await asyncio.sleep(0.3)
+                status = await t.call("alice", "exit_status")
+                timeout = next((one for one in status["due"] if "timeout" in one["name"]), None)
+                if timeout is not None:
+                    break
+            assert timeout is not None
+            assert timeout["status"] == "wait", "it comes back after its expiry"
+            before_sat = status["children_cost_sat"]
+            await t.mine(timeout["height"] - t.node.call("getblockcount") - 1)
+            status = await t.until("alice", "exit_status", lambda s: s["coins"])
+            assert len(status["coins"]) == 1
+            balance = await left(t, "alice")
+            status = await t.call("alice", "exit_status")
+            assert status["children_cost_sat"] > before_sat + 1_000
+            cost_sat = COIN_SAT + PAID_MSAT // 1_000 - balance["confirmed_sat"]
+            assert 0 < cost_sat < 25_000
 
     asyncio.run(main())

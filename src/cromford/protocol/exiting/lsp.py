@@ -193,8 +193,11 @@ def ask_for_coins(turn: Turn[Factory]) -> None:
         *settled_coins(state.purses, turn.chain, asked=state.coins_asked, is_dead=is_dead)
     )
     effects = owed(turn.state, turn.facts.fees)
-    turn.remember(*first_published(effects, state.published, height=turn.known_height))
-    for need in needs_of(owed(turn.state, turn.facts.fees)):
+    news = tuple(first_published(effects, state.published, height=turn.known_height))
+    if news:
+        turn.remember(*news)
+        effects = owed(turn.state, turn.facts.fees)
+    for need in needs_of(effects):
         asked_sat = turn.state.coins_asked.get(need.outpoint, 0)
         if need.whole_sat * MUCH_MORE.denominator > asked_sat * MUCH_MORE.numerator:
             turn.remember(

@@ -44,7 +44,7 @@ async def left(t: Town, name: str, *, blocks_max: int = 60) -> dict[str, Any]:
     """Mine until an exit has ended in the wallet; return the balance."""
     for _ in range(blocks_max):
         await t.mine(1)
-        await asyncio.sleep(0.3)  # What the block made due reaches the node.
+        await asyncio.sleep(0.1)  # What the block made due reaches the node.
         balance: dict[str, Any] = await t.call(name, "wallet_balance")
         status = await t.call(name, "exit_status")
         if status["next"].startswith("nothing") and balance["arriving_sat"] == 0:
@@ -190,7 +190,7 @@ def test_an_lsp_brings_a_channel_on_chain_out_of_coins_of_its_house(tmp_path: Pa
             assert names.count("coins_lent") == 1
             for _ in range(20):
                 await t.mine(1)
-                await asyncio.sleep(0.3)
+                await asyncio.sleep(0.1)
                 factory = (await t.call("lsp", "factories"))["factories"][0]
                 published = set(factory["published"])
                 if {"kickoff_root", "state_root"} <= published:
@@ -219,7 +219,7 @@ def test_an_htlc_that_comes_back_is_bumped_out_of_a_coin_of_its_own(tmp_path: Pa
             timeout = None
             for _ in range(60):
                 await t.mine(1)
-                await asyncio.sleep(0.3)
+                await asyncio.sleep(0.1)
                 status = await t.call("alice", "exit_status")
                 timeout = next((one for one in status["due"] if "timeout" in one["name"]), None)
                 if timeout is not None:

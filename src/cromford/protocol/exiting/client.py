@@ -180,17 +180,25 @@ def go_on(turn: Turn[ClientState], attempt: ClientAttempt, reason: str) -> None:
 def lend(turn: Turn[ClientState]) -> None:
     """Set coins aside for what has to confirm and pays too little; take back what is settled."""
     turn.remember(*settled_coins(turn.state.purses, turn.chain))
-    for attempt in turn.state.attempts.values():
-        effects = exit_effects(turn.state, attempt, turn.facts.fees)
-        turn.remember(*first_published(effects, turn.state.published, height=turn.known_height))
-    needs = [
-        need
-        for attempt in turn.state.attempts.values()
-        for need in needs_of(exit_effects(turn.state, attempt, turn.facts.fees))
-    ]
+    effects = _all_effects(turn)
+    news = tuple(first_published(effects, turn.state.published, height=turn.known_height))
+    if news:
+        turn.remember(*news)
+        effects = _all_effects(turn)
+    needs = needs_of(effects)
     # The feerate says what hurries most: it has the first choice of what coins there are.
     for need in sorted(needs, key=lambda need: -need.feerate_sat_per_kw):
         _lend(turn, need)
+
+
+def _all_effects(turn: Turn[ClientState]) -> tuple[fx.Effect, ...]:
+    """Return what is to be published now of all factories."""
+    state, fees = turn.state, turn.facts.fees
+    return tuple(
+        effect
+        for attempt in state.attempts.values()
+        for effect in exit_effects(state, attempt, fees)
+    )
 
 
 def _lend(turn: Turn[ClientState], need: Need) -> None:

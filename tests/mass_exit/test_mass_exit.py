@@ -31,11 +31,3 @@ def test_where_nobody_leaves_in_time_all_do_at_the_exit_deadline(tmp_path: Path)
     (whole,) = {leaver.children_told_sat(10) for leaver in outcome.leavers if leaver.coin_sat}
     assert max(leaver.children_sat for leaver in outcome.leavers) > whole
     assert outcome.children_sat < outcome.paid_once_sat
-
-
-def test_where_nothing_pays_for_itself_each_step_is_paid_for_once_too(tmp_path: Path) -> None:
-    outcome = run(tmp_path, Size(n_clients=2, left_vsize=700, is_zero_fee=True))
-    assert list(outcome.broken()) == []
-    assert set(outcome.bumped.n_paid.values()) == {1}
-    assert outcome.children_sat == outcome.paid_once_sat
-    assert len(outcome.on_chain.children) == len(outcome.on_chain.tree) + 2

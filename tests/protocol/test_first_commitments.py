@@ -64,6 +64,13 @@ EPHEMERAL: Final = LspPolicy(
 BOTH_POLICIES: Final = pytest.mark.parametrize(
     "policy", [LspPolicy(min_clients=1), EPHEMERAL], ids=["endogenous", "ephemeral"]
 )
+QUICK: Final[dict[str, Any]] = {
+    "step_blocks": 4,
+    "states_per_layer": 2,
+    "lstock_csv_blocks": 4,
+    "to_self_delay_lsp": 4,
+    "to_self_delay_client": 4,
+}
 NOT_A_SCALAR: Final = b"\xff" * 32
 
 
@@ -82,7 +89,7 @@ def test_both_sides_hold_a_first_commitment_that_the_kernel_takes(policy: LspPol
 def test_a_channel_that_never_moved_closes_with_everything_the_lsps(
     policy: LspPolicy, holder: Party
 ) -> None:
-    pump = proposed(policy=policy)
+    pump = proposed(policy=replace(policy, **QUICK))
     pump.run()
     pump.mine()
     client = pump.client_at(2)

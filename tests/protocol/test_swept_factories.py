@@ -1,5 +1,7 @@
 """A factory whose outputs went elsewhere: the chain says so, and nobody counts on it any more."""
 
+from dataclasses import replace
+
 import pytest
 from tests.protocol.paying_clients import book, live_factory, newest_link, pay
 from tests.protocol.pump import Pump, PumpNode
@@ -91,7 +93,9 @@ def test_a_sweep_that_a_reorganisation_takes_back_is_forgotten() -> None:
 
 
 def test_a_factory_past_its_expiry_is_not_called_live() -> None:
-    pump = factory_with_balance()
+    pump = factory_with_balance(
+        replace(QUICK, active_blocks=144, dying_blocks=144, ready_min_blocks=1)
+    )
     alice = pump.clients[0]
     attempt = own_attempt(alice)
     poor = pump.clients[1]

@@ -44,7 +44,7 @@ async def left(t: Town, name: str, *, blocks_max: int = 60) -> dict[str, Any]:
     """Mine until an exit has ended in the wallet; return the balance."""
     for _ in range(blocks_max):
         await t.mine(1)
-        await asyncio.sleep(0.1)  # What the block made due reaches the node.
+        await asyncio.sleep(0.3)  # What the block made due reaches the node.
         balance: dict[str, Any] = await t.call(name, "wallet_balance")
         status = await t.call(name, "exit_status")
         if status["next"].startswith("nothing") and balance["arriving_sat"] == 0:
@@ -67,7 +67,7 @@ def test_with_a_coin_of_its_own_a_client_leaves_at_the_feerate_of_the_day(tmp_pa
             assert plan["fees_today"]["feerate_sat_per_vb"] == 10
             assert plan["fees_today"]["short_sat"] == 0
             assert (await t.call("alice", "exit_start"))["exiting"]
-            status = await t.until("alice", "exit_status", lambda s: s["waiting"])
+            status = await t.until("alice", "exit_status", waits_for("kickoff_root"))
             (kickoff,) = status["waiting"]
             assert (kickoff["name"], kickoff["child_is_ours"]) == ("kickoff_root", True)
             assert 10 <= kickoff["package_sat_per_vb"] < 10.2, "a day's estimate"

@@ -27,7 +27,7 @@ from cromford.factory.vertices import TreeNode
 from cromford.protocol.journal.first_commitments import channel_terms_of
 from cromford.protocol.lobby.shapes import shape_by_policy
 from cromford.protocol.policy import LspPolicy
-from cromford.watch.bumping import ANCHOR_CHILD_WEIGHT, BLANK_SIGNATURE, ONE_COIN_WEIGHT
+from cromford.watch.bumping import ANCHOR_CHILD_WEIGHT, ONE_COIN_WEIGHT
 from cromford.watch.children_cost import (
     ChildrenCost,
     children_cost,
@@ -35,7 +35,7 @@ from cromford.watch.children_cost import (
 )
 from cromford.watch.exit_cost import exit_cost_of
 from cromford.watch.feerates import SWEEP_BLOCKS, OwnFees, path_budget_sat
-from cromford.watch.sweep import SWEEP_VSIZE
+from cromford.watch.sweep import BLANK_SIGNATURE, SWEEP_VSIZE
 
 POLICY: Final = LspPolicy()
 POLICY_OF_ALL: Final = replace(POLICY, min_clients=1)

@@ -430,8 +430,7 @@ def _on_block(round_: Round, event: ev.BlockAdded) -> None:
 
 def _begin_with_block(turn: Turn[Factory], *, has_news: bool = False) -> None:
     """Do what a new height makes due in a factory, once it knows all that the block had for it."""
-    exiting.ask_for_coins(turn)
-    turn.ask(*exiting.owed(turn.state, turn.facts.fees))
+    turn.ask(*exiting.ask_for_coins(turn))
     opening.on_block(turn)
     exiting.on_block(turn)
     # What the chain decided about an outgoing HTLC answers the incoming one.

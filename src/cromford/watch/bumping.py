@@ -38,8 +38,8 @@ from cromford.bitcoin.tx import (
 from cromford.wallet.account import WalletPath
 from cromford.wallet.coins import Purse, SpentCoin
 from cromford.watch.feerates import MOST_SAT_PER_KW, OwnFees, child_fee_sat, fee_to_offer_sat
+from cromford.watch.sweep import BLANK_SIGNATURE
 
-BLANK_SIGNATURE: Final = bytes(64)  # As long as a real one (BIP 340), to measure with.
 # Nothing smaller than 65 bytes without its witnesses is relayed; `OP_RETURN` of three bytes.
 NOBODY_SCRIPT: Final = bytes.fromhex("6a03000000")
 N_ANCHORS_MAX: Final = 8  # Of one child; more than a path has.

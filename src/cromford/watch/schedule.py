@@ -10,6 +10,7 @@ from typing import Final
 
 from cromford.factory.exit_path import ExitStep
 from cromford.factory.kinds import BLOCKS_PER_TX
+from cromford.factory.vertices import TreeNode
 from cromford.watch.feerates import SWEEP_BLOCKS, OwnFees, blocks_left, risen_sat_per_kw
 
 MARGIN_BLOCKS: Final = 6  # Before an older state may confirm, or a peer may take an HTLC.
@@ -48,14 +49,16 @@ def step_deadline_height(later: Iterable[ExitStep], *, end_height: int) -> int:
     return end_height - share - BLOCKS_PER_TX  # The commitment's own.
 
 
-def state_deadline_height(step: ExitStep, *, kickoff_height: int, step_blocks: int) -> int | None:
+def state_deadline_height(
+    state: ExitStep | TreeNode, *, kickoff_height: int, step_blocks: int
+) -> int | None:
     """Return when a state has to confirm before an older one may; None if there is no older one.
 
     Args:
-        step: The newest signed state of its vertex.
+        state: The newest signed state of its vertex.
         kickoff_height: Where its kickoff confirmed.
         step_blocks: How much longer the delay of the state before is.
     """
-    if not step.state_index:
+    if not state.state_index:
         return None
-    return kickoff_height + step.delay_blocks + step_blocks - MARGIN_BLOCKS
+    return kickoff_height + state.delay_blocks + step_blocks - MARGIN_BLOCKS

@@ -105,20 +105,7 @@ def of_spend(
         first_height=_first_height(holding, chain, spend.tx),
         amount_sat=one.prevout.amount_sat,
     )
-    return _bumping(
-        holding,
-        chain,
-        spend.tx,
-        fee_sat=spend.fee_sat,
-        feerate_sat_per_kw=scheduled_sat_per_kw(
-            fees,
-            deadline_height=hurry.deadline_height,
-            first_height=hurry.first_height,
-            height=chain.height,
-        ),
-        budget_sat=hurry.budget_sat(chain.height),
-        fees=fees,
-    )
+    return _bumping(holding, chain, spend.tx, hurry, fee_sat=spend.fee_sat, fees=fees)
 
 
 def paid_for(spend: TakingTx, bumping: Bumping) -> TakingTx:
@@ -198,17 +185,26 @@ def _bumping(
     holding: InHand,
     chain: KnownChain,
     tx: Tx,
+    hurry: "_Hurry",
     *,
     fee_sat: int,
-    feerate_sat_per_kw: int,
-    budget_sat: int,
     fees: OwnFees,
+    cost_sat: int = 0,
     gives_way: bool = False,
 ) -> Bumping:
+    """Return what may be done for a transaction because of one hurry.
+
+    `cost_sat` is what the same budget has paid for already.
+    """
     return Bumping(
         fee_sat=fee_sat,
-        feerate_sat_per_kw=feerate_sat_per_kw,
-        budget_sat=budget_sat,
+        feerate_sat_per_kw=scheduled_sat_per_kw(
+            fees,
+            deadline_height=hurry.deadline_height,
+            first_height=hurry.first_height,
+            height=chain.height,
+        ),
+        budget_sat=max(0, hurry.budget_sat(chain.height) - cost_sat),
         fees=fees,
         purse=unspent_of(holding.purses.get(tx.inputs[0].outpoint), chain),
         spare_anchors=tuple(_spare_anchors(holding, chain)),
@@ -273,15 +269,10 @@ def _dearest(
             holding,
             chain,
             tx,
+            hurry,
             fee_sat=fee_sat,
-            feerate_sat_per_kw=scheduled_sat_per_kw(
-                fees,
-                deadline_height=hurry.deadline_height,
-                first_height=hurry.first_height,
-                height=chain.height,
-            ),
-            budget_sat=max(0, hurry.budget_sat(chain.height) - cost_sat),
             fees=fees,
+            cost_sat=cost_sat,
             gives_way=gives_way,
         )
         for hurry in hurries

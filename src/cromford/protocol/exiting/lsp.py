@@ -182,10 +182,11 @@ def start_exit(turn: Turn[Factory], client: int, reason: str) -> None:
     turn.ask(*exit_effects(turn.state, client, turn.facts.fees))
 
 
-def ask_for_coins(turn: Turn[Factory]) -> None:
-    """Ask the house for coins for what has to confirm and pays too little; return what is settled.
+def ask_for_coins(turn: Turn[Factory]) -> tuple[fx.Effect, ...]:
+    """Ask the house for coins for what has to confirm and pays too little; give back what is over.
 
-    What was asked before is asked again only if it has become much more.
+    What was asked before is asked again only if it has become much more. Returns what is owed, as
+    `owed` would after this: to ask changes nothing of it.
     """
     state = turn.state
     is_dead = state.begun is not None and state.is_dead
@@ -203,6 +204,7 @@ def ask_for_coins(turn: Turn[Factory]) -> None:
             turn.remember(
                 xr.CoinsAsked(outpoint=need.outpoint.serialize(), needed_sat=need.whole_sat)
             )
+    return effects
 
 
 def exit_effects(state: Factory, client: int, fees: OwnFees) -> tuple[fx.Effect, ...]:

@@ -9,7 +9,7 @@ from cromford.protocol.exiting.confirming import unspent_of
 from cromford.protocol.journal.factory import Factory
 from cromford.watch.bumping import Bumping
 from cromford.watch.feerates import OwnFees, path_budget_sat
-from cromford.watch.schedule import MARGIN_BLOCKS, scheduled_sat_per_kw
+from cromford.watch.schedule import scheduled_sat_per_kw, state_deadline_height
 
 
 def of_state(state: Factory, node: TreeNode, tx: Tx, fees: OwnFees) -> Bumping | None:
@@ -22,10 +22,10 @@ def of_state(state: Factory, node: TreeNode, tx: Tx, fees: OwnFees) -> Bumping |
     kickoff_height = chain.confirmed.get(tx.inputs[0].outpoint.txid)
     if kickoff_height is None:
         return None
-    deadline_height = None
-    if node.state_index:
-        deadline_height = kickoff_height + node.delay_blocks + terms.step_blocks - MARGIN_BLOCKS
-    elif chain.height < terms.expiry_height:
+    deadline_height = state_deadline_height(
+        node, kickoff_height=kickoff_height, step_blocks=terms.step_blocks
+    )
+    if deadline_height is None and chain.height < terms.expiry_height:
         return None
     return Bumping(
         fee_sat=node.fee_sat,

@@ -46,7 +46,7 @@ from cromford.protocol.journal.lsp_config import LspConfig
 from cromford.protocol.journal.mail import Letter, Post
 from cromford.protocol.journal.mail_records import MailTaken
 from cromford.protocol.journal.opened import lsp_links
-from cromford.protocol.journal.purses import with_settled, without
+from cromford.protocol.journal.purses import filled, with_settled, without
 from cromford.protocol.journal.streams import CHAIN, HOUSE, factory_stream
 from cromford.signing.nonces import PublicPool
 from cromford.wallet.account import WalletPath
@@ -235,12 +235,7 @@ def _with_purse(factory: Factory, lent: mail.CoinsSent) -> Factory:
         _spent_coin(OutPoint.parse(data), coin)
         for data, coin in zip(lent.outpoints, lent.coins, strict=True)
     )
-    known = factory.purses.get(outpoint)
-    purse = Purse(
-        coins=coins if known is None else (*known.coins, *coins),
-        change_script=lent.change_script,
-        cost_sat=0 if known is None else known.cost_sat,
-    )
+    purse = filled(factory.purses.get(outpoint), coins, change_script=lent.change_script)
     asked = factory.coins_asked
     if purse.amount_sat >= asked.get(outpoint, 0):
         asked = without(asked, outpoint)

@@ -33,6 +33,13 @@ def least_of_use_sat(coins: Iterable[SpentCoin]) -> int:
     return amounts_sat[N_COINS_MAX - 1] if len(amounts_sat) >= N_COINS_MAX else 0
 
 
+def filled(known: Purse | None, added: tuple[SpentCoin, ...], *, change_script: bytes) -> Purse:
+    """Return a purse with more coins; what settled children of it have cost stays."""
+    if known is None:
+        return Purse(coins=added, change_script=change_script)
+    return replace(known, coins=(*known.coins, *added), change_script=change_script)
+
+
 def with_lent(wallet: Wallet, purses: Purses, record: xr.CoinsLent) -> tuple[Wallet, Purses]:
     """Return wallet and purses after coins were set aside.
 
@@ -44,14 +51,8 @@ def with_lent(wallet: Wallet, purses: Purses, record: xr.CoinsLent) -> tuple[Wal
     coins = [OutPoint.parse(coin) for coin in record.coins]
     if known is None:
         wallet = wallet.with_address_used(CHANGE)
-    purse = Purse(
-        coins=(
-            *(() if known is None else known.coins),
-            *(_coin_of(wallet, coin) for coin in coins),
-        ),
-        change_script=record.change_script,
-        cost_sat=0 if known is None else known.cost_sat,
-    )
+    added = tuple(_coin_of(wallet, coin) for coin in coins)
+    purse = filled(known, added, change_script=record.change_script)
     return wallet.with_reserved(coins, record.outpoint), purses.set(outpoint, purse)
 
 

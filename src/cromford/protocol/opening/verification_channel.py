@@ -18,11 +18,11 @@ from cromford.protocol.journal.first_commitments import (
     channel_terms_of,
     least_capacity_sat,
 )
-from cromford.watch.bumping import BLANK_SIGNATURE
 from cromford.watch.burnt import BurnLimit, channel_burns_sat, own_sat_per_kw
 from cromford.watch.children_cost import children_cost
 from cromford.watch.feerates import SWEEP_BLOCKS, OwnFees
 from cromford.watch.relayed import too_cheap
+from cromford.watch.sweep import BLANK_SIGNATURE
 from cromford.wire.messages import ChannelOffer
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
-from cromford.bitcoin.tx import OutPoint, Tx
-from cromford.factory.outputs import SignersOutput
+from cromford.bitcoin.tx import OutPoint, Tx, TxOut
+from cromford.factory.outputs import SignersOutput, Tapleaf
 from cromford.factory.shape import PlannedVertex, plan_of
 from cromford.factory.terms import FactoryTerms
 from cromford.factory.vertices import (
@@ -22,6 +22,28 @@ from cromford.factory.vertices import (
 )
 
 FACTORY_VOUT: Final = 0  # The factory's place in the funding transaction; change comes second.
+FUNDING: Final = "funding"  # The name of what the root spends.
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimelockedOutput:
+    """An output of a factory that the LSP alone may take once a timelock is over.
+
+    Attributes:
+        name: `funding`, or the name of the transaction that pays it and its place there.
+        outpoint: Where it is.
+        prevout: Its amount and script.
+        signers: Whose it is until then.
+        tapleaf: The path of the LSP.
+        rival: The transaction of the tree that spends it; None for an L-stock.
+    """
+
+    name: str
+    outpoint: OutPoint
+    prevout: TxOut
+    signers: SignersOutput
+    tapleaf: Tapleaf
+    rival: TreeNode | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +82,37 @@ class Tree:
     def node_by_name(self) -> dict[str, TreeNode]:
         """The transactions by name."""
         return {node.name: node for node in self.nodes}
+
+    @cached_property
+    def timelocked_outputs(self) -> tuple[TimelockedOutput, ...]:
+        """What the LSP may take alone some day, parents first: the funding, and what nodes pay.
+
+        Neither a kickoff's output nor a channel has a tapleaf, and an anchor is anybody's.
+        """
+        rivals = {node.tx.inputs[0].outpoint: node for node in self.nodes}
+        funding = TxOut(
+            amount_sat=self.funding_amount_sat, script_pubkey=self.funding_output.script_pubkey
+        )
+        paying: list[tuple[str, OutPoint, TxOut, SignersOutput | None]] = [
+            (FUNDING, self.funding_outpoint, funding, self.funding_output)
+        ]
+        for node in self.nodes:
+            paying += [
+                (f"{node.name}:{vout}", node.tx.outpoint(vout), output.txout, output.signers_output)
+                for vout, output in enumerate(node.outputs)
+            ]
+        return tuple(
+            TimelockedOutput(
+                name=name,
+                outpoint=outpoint,
+                prevout=prevout,
+                signers=signers,
+                tapleaf=signers.tapleaf,
+                rival=rivals.get(outpoint),
+            )
+            for name, outpoint, prevout, signers in paying
+            if signers is not None and signers.tapleaf is not None
+        )
 
     def with_signatures(self, signatures: Mapping[str, bytes]) -> "SignedTree":
         """Return the signed tree.

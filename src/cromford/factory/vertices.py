@@ -65,7 +65,7 @@ class TreeNode:
     delay_blocks: int = 0
     state_index: int | None = None  # Which version of a state; None for what has no versions.
 
-    @property
+    @cached_property
     def name(self) -> str:
         """Its name within the factory: `kickoff_root`, `state_0`, `static_0_1` and so on."""
         return f"{self.kind.value}_{self.shape.name}"

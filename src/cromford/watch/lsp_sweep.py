@@ -16,43 +16,27 @@ for their house to join (`joint_sweep`).
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
 
 from cromford.bitcoin.fees import P2TR_DUST_SAT, fee_sat_of
 from cromford.bitcoin.replacement import FeeAndWeight, replacement_fee_sat
 from cromford.bitcoin.timelocked import LockKind, Timelock
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut
-from cromford.factory.outputs import SignersOutput, Tapleaf
-from cromford.factory.tree import Tree
+from cromford.factory.tree import TimelockedOutput, Tree
 from cromford.factory.vertices import NodeKind, TreeNode
 from cromford.watch.channel_exit import LeftBehind
 from cromford.watch.feerates import SWEEP_BLOCKS, OwnFees
 from cromford.watch.sweep import BLANK_SIGNATURE, SWEEP_VERSION
 
-FUNDING: Final = "funding"  # The name of what the root spends.
-
 
 @dataclass(frozen=True, kw_only=True)
-class LspOutput:
+class LspOutput(TimelockedOutput):
     """An output on chain that the LSP alone may take once its timelock is over.
 
     Attributes:
-        name: `funding`, or the name of the transaction that pays it and its place there.
-        outpoint: Where it is.
-        prevout: Its amount and script.
-        signers: Whose it is until then.
-        tapleaf: The path of the LSP.
         height: The first block that can hold its spend.
-        rival: The transaction of the tree that spends it; None for an L-stock.
     """
 
-    name: str
-    outpoint: OutPoint
-    prevout: TxOut
-    signers: SignersOutput
-    tapleaf: Tapleaf
     height: int
-    rival: TreeNode | None
 
     @property
     def is_expiring(self) -> bool:
@@ -133,33 +117,18 @@ class FactoryOnChain:
 
 def lsp_outputs(factory: FactoryOnChain) -> Iterator[LspOutput]:
     """Yield what is in blocks and is the LSP's sooner or later, spent or not, parents first."""
-    tree = factory.tree
-    rivals = {node.tx.inputs[0].outpoint: node for node in tree.nodes}
-    funding = tree.funding_outpoint
-    paying: list[tuple[str, OutPoint, TxOut, SignersOutput | None]] = [
-        (FUNDING, funding, _funding_txout(tree), tree.funding_output)
-    ]
-    for node in tree.nodes:
-        if node.tx.txid not in factory.heights:
-            continue
-        paying += [
-            (f"{node.name}:{vout}", node.tx.outpoint(vout), output.txout, output.signers_output)
-            for vout, output in enumerate(node.outputs)
-        ]
-    for name, outpoint, prevout, signers in paying:
-        height = factory.heights.get(outpoint.txid)
-        # Neither a kickoff's output nor a channel has a tapleaf, and an anchor is anybody's.
-        if height is None or signers is None or signers.tapleaf is None:
-            continue
-        yield LspOutput(
-            name=name,
-            outpoint=outpoint,
-            prevout=prevout,
-            signers=signers,
-            tapleaf=signers.tapleaf,
-            height=signers.tapleaf.lock.first_height(height),
-            rival=rivals.get(outpoint),
-        )
+    for one in factory.tree.timelocked_outputs:
+        height = factory.heights.get(one.outpoint.txid)
+        if height is not None:
+            yield LspOutput(
+                name=one.name,
+                outpoint=one.outpoint,
+                prevout=one.prevout,
+                signers=one.signers,
+                tapleaf=one.tapleaf,
+                rival=one.rival,
+                height=one.tapleaf.lock.first_height(height),
+            )
 
 
 def lsp_actions(factory: FactoryOnChain) -> tuple[SweepTx | PublishState, ...]:
@@ -280,9 +249,3 @@ def _states_due(factory: FactoryOnChain) -> Iterator[PublishState]:
         # BIP 68: the delay counts from the kickoff's block; no delay is the next block.
         if factory.tip_height + 1 >= height + max(node.delay_blocks, 1):
             yield PublishState(node=node)
-
-
-def _funding_txout(tree: Tree) -> TxOut:
-    return TxOut(
-        amount_sat=tree.funding_amount_sat, script_pubkey=tree.funding_output.script_pubkey
-    )

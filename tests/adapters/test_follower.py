@@ -339,12 +339,36 @@ def test_an_unavailable_node_is_asked_again_ever_more_rarely(
         batches = follower.batches()
         assert len(await anext(batches)) == 1
         chain.silent_calls.add(chain.n_calls + 1)
-        chain.script.append(Change(after_calls=chain.n_calls + 5, n_leaving=0, n_coming=1))
+        chain.script.append(Change(after_calls=chain.n_calls + 3, n_leaving=0, n_coming=1))
         assert len(await anext(batches)) == 1
 
     asyncio.run(scenario())
     assert waits == [1, 2, 4, 4, 4, 1, 7]
     assert caplog.text.count("chain_unavailable") == 6
+
+
+@pytest.mark.parametrize("n_blocks", [1, 3])
+def test_where_nothing_is_new_one_question_says_so(
+    monkeypatch: pytest.MonkeyPatch, n_blocks: int
+) -> None:
+    """Every daemon asks again and again: what it asks is most of what a node hears of it."""
+    chain = ScriptedChain()
+    chain.mine(n_blocks)
+    n_asked: list[int] = []
+
+    async def until_mined(_seconds: float) -> None:
+        n_asked.append(chain.n_calls)
+        if len(n_asked) == 3:
+            chain.mine(1)
+
+    monkeypatch.setattr(asyncio, "sleep", until_mined)
+
+    async def scenario() -> None:
+        batches = following(chain, [ref(block) for block in chain.active]).batches()
+        assert len(await anext(batches)) == 1
+
+    asyncio.run(scenario())
+    assert n_asked == [1, 2, 3]
 
 
 @pytest.mark.parametrize(

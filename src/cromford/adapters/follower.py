@@ -180,6 +180,8 @@ class _Walk:
         """Take up to `steps_max` steps. After an exception `events` and `known` still agree."""
         for _ in range(steps_max):
             newest = self.known[-1]
+            if newest == self._status.tip:
+                return
             found = await self._chain.block_hash(newest.height)
             if found is None and await self._is_behind():
                 return

@@ -8,7 +8,7 @@ from tests.wallet.payments import SEED, account, empty_wallet, keychain, payment
 from cromford.bitcoin.address import address_of_script
 from cromford.bitcoin.network import MAINNET, REGTEST
 from cromford.crypto import schnorr
-from cromford.signing.bip32 import HARDENED, master_of
+from cromford.signing.bip32 import HARDENED, ExtendedPubkey, master_of
 from cromford.signing.keychain import Keychain
 from cromford.wallet.account import CHANGE, GAP_LIMIT, RECEIVE, Account, WalletPath
 from cromford.wallet.coins import new_wallet
@@ -59,6 +59,26 @@ def test_what_finds_a_coin_and_what_signs_for_it_agree(change: int, index: int) 
     signature = keychain().sign_wallet(change=change, index=index, sighash=DIGEST)
     found = account().script(WalletPath(change=change, index=index))
     assert schnorr.verify(signature, DIGEST, found[2:])
+
+
+def test_a_wallet_that_begins_again_derives_nothing_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start, and each state that is folded once more, asks for all of its scripts."""
+    again = Account(Keychain(b"\x2a" * 64, REGTEST, journal_number=1).wallet_account)
+    n_derived = 0
+    child = ExtendedPubkey.child
+
+    def counted(parent: ExtendedPubkey, number: int) -> ExtendedPubkey:
+        nonlocal n_derived
+        n_derived += 1
+        return child(parent, number)
+
+    monkeypatch.setattr(ExtendedPubkey, "child", counted)
+    first = new_wallet(again)
+    assert n_derived == 2 + 2 * GAP_LIMIT
+    assert new_wallet(Account(again.extended)).scripts == first.scripts
+    assert n_derived == 2 + 2 * GAP_LIMIT
+    first.with_address_used(RECEIVE)
+    assert n_derived == 3 + 2 * GAP_LIMIT
 
 
 def test_a_new_wallet_watches_the_gap_of_both_chains() -> None:

@@ -1,7 +1,7 @@
 """The scripts of a BIP 86 account, derived without any secret."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
 from typing import Final
 
 from cromford.bitcoin.taproot import taproot_output
@@ -11,6 +11,8 @@ from cromford.signing.bip32 import ExtendedPubkey
 RECEIVE: Final = 0
 CHANGE: Final = 1
 GAP_LIMIT: Final = 20  # BIP 44: scripts watched beyond the last one used.
+SCRIPTS_KEPT: Final = 4_096  # In memory, about 600 bytes each; a start goes through a wallet's.
+CHAINS_KEPT: Final = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -27,11 +29,18 @@ class Account:
 
     extended: ExtendedPubkey
 
-    @cached_property
-    def _chains(self) -> tuple[ExtendedPubkey, ExtendedPubkey]:
-        return self.extended.child(RECEIVE), self.extended.child(CHANGE)
-
     def script(self, path: WalletPath) -> bytes:
         """Return the taproot script of a path (BIP 86: key path only)."""
-        pubkey = self._chains[path.change].child(path.index).pubkey
-        return taproot_output(xonly_of(pubkey), None).script_pubkey
+        return _script_of(self.extended, path.change, path.index)
+
+
+# Whoever goes on from an older state, or starts again, asks for the same ones once more.
+@lru_cache(maxsize=SCRIPTS_KEPT)
+def _script_of(extended: ExtendedPubkey, change: int, index: int) -> bytes:
+    pubkey = _chain_of(extended, change).child(index).pubkey
+    return taproot_output(xonly_of(pubkey), None).script_pubkey
+
+
+@lru_cache(maxsize=CHAINS_KEPT)
+def _chain_of(extended: ExtendedPubkey, change: int) -> ExtendedPubkey:
+    return extended.child(change)

@@ -1,10 +1,15 @@
 """What an LSP waits for and what it owes, as its operator and the next process find it."""
 
+from typing import Any
+
 import pytest
 from tests.protocol.attacks import proposed
+from tests.protocol.paying_clients import live_factory
 
 from cromford import effects as fx
 from cromford.protocol import lsp as lsp_role
+from cromford.protocol.exiting import client as client_leaving
+from cromford.protocol.exiting import lsp as lsp_leaving
 from cromford.wire import messages as m
 
 
@@ -51,3 +56,23 @@ def test_a_funding_that_fell_out_of_the_mempool_is_published_with_the_next_block
     n_broadcasts = len(pump.wishes(pump.lsp, fx.Broadcast))
     pump.mine()
     assert len(pump.wishes(pump.lsp, fx.Broadcast)) == n_broadcasts, "not once it confirmed"
+
+
+@pytest.mark.parametrize(
+    ("room", "asked"), [(client_leaving, "exit_effects"), (lsp_leaving, "_exit_effects")]
+)
+def test_what_is_owed_for_a_channel_is_asked_once_a_block_where_nothing_is_new(
+    monkeypatch: pytest.MonkeyPatch, room: Any, asked: str
+) -> None:
+    """On either side: it is most of what a block costs."""
+    pump = live_factory(2)
+    answer, n_asked = getattr(room, asked), 0
+
+    def counted(*args: Any) -> Any:
+        nonlocal n_asked
+        n_asked += 1
+        return answer(*args)
+
+    monkeypatch.setattr(room, asked, counted)
+    pump.mine(3)
+    assert n_asked == 2 * 3

@@ -170,8 +170,7 @@ def _on_block(turn: Turn[ClientState], event: ev.BlockAdded) -> None:
             txs=tuple(tx.serialize() for tx in event.txs),
         )
     )
-    exiting.lend(turn)
-    turn.ask(*resume(turn.state, turn.facts.fees))
+    turn.ask(*exiting.lend(turn), *spending.owed_spendings(turn.state.wallet))
     opening.on_block(turn)
     exiting.on_block(turn)
     take_back_late(turn)

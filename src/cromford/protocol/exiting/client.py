@@ -177,18 +177,22 @@ def go_on(turn: Turn[ClientState], attempt: ClientAttempt, reason: str) -> None:
         turn.remember(xr.ExitResumed(attempt_id=attempt.attempt_id, reason=reason))
 
 
-def lend(turn: Turn[ClientState]) -> None:
-    """Set coins aside for what has to confirm and pays too little; take back what is settled."""
+def lend(turn: Turn[ClientState]) -> tuple[fx.Effect, ...]:
+    """Set coins aside for what has to confirm and pays too little; take back what is settled.
+
+    Returns what is to be published then, of all factories.
+    """
     turn.remember(*settled_coins(turn.state.purses, turn.chain))
     effects = _all_effects(turn)
     news = tuple(first_published(effects, turn.state.published, height=turn.known_height))
     if news:
         turn.remember(*news)
         effects = _all_effects(turn)
-    needs = needs_of(effects)
     # The feerate says what hurries most: it has the first choice of what coins there are.
-    for need in sorted(needs, key=lambda need: -need.feerate_sat_per_kw):
+    needs = sorted(needs_of(effects), key=lambda need: -need.feerate_sat_per_kw)
+    for need in needs:
         _lend(turn, need)
+    return _all_effects(turn) if needs else effects
 
 
 def _all_effects(turn: Turn[ClientState]) -> tuple[fx.Effect, ...]:

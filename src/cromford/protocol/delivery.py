@@ -5,7 +5,6 @@ in the sender's outbox: the receiver is stopped, and the others go on.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from cromford.bitcoin.tx import OutPoint
@@ -163,14 +162,14 @@ class Round:
         """What was collected."""
         state = self._state
         if self._stopped is not state.stopped:
-            state = replace(state, stopped=self._stopped)
+            state = changed(state, stopped=self._stopped)
         for stream, turn in self._turns.items():
             if turn.state is self._began.get(stream):
                 continue
             if stream == HOUSE:
-                state = replace(state, house=turn.state)
+                state = changed(state, house=turn.state)
             elif stream == CHAIN:
-                state = replace(state, scan=turn.state)
+                state = changed(state, scan=turn.state)
             elif turn.state.begun is not None:
                 state = state.with_factory(turn.state)
         return Decision(

@@ -201,7 +201,7 @@ def _with_block(state: ClientState, record: r.BlockConnected) -> ClientState:
     for tx in txs:
         wallet = wallet.with_tx(tx, record.height)
     block = BlockRef(height=record.height, block_hash=Txid(record.block_hash))
-    return replace(state, chain=state.chain.with_block(block, txs), wallet=wallet)
+    return changed(state, chain=state.chain.with_block(block, txs), wallet=wallet)
 
 
 def _apply_to_attempt(

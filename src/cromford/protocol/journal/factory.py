@@ -126,7 +126,7 @@ class Factory:
         recent = self.chain.recent
         if recent is tip or (len(recent) == 1 and recent[-1:] == tip[-1:]):
             return self
-        return replace(self, chain=replace(self.chain, recent=tip[-1:]))
+        return changed(self, chain=changed(self.chain, recent=tip[-1:]))
 
 
 def new_factory(config: LspConfig, number: int) -> Factory:

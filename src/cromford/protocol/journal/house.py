@@ -12,6 +12,7 @@ from immutables import Map
 
 from cromford.bitcoin.block import BlockRef
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
+from cromford.changed import changed
 from cromford.factory.terms import decode_terms
 from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.journal import lobby_records as lr
@@ -440,11 +441,11 @@ def _with_block(house: House, found: mail.Found) -> House:
         # Whoever was away for the whole window is forgotten.
         if (seen := (house.uptime.get(node_id, 0) << 1 | (node_id in house.present)) & window)
     }
-    return replace(
+    return changed(
         house,
         uptime=uptime,
         tally=house.tally.at(height=height, before=house.chain.height),
-        chain=replace(chain, spends={}),
+        chain=changed(chain, spends={}),
         bumps=unsettled(house.bumps, chain),
         news=house.news.set(height, tuple(tx.txid for tx in txs)) if txs else house.news,
         wallet=wallet,

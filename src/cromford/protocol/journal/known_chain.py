@@ -11,6 +11,7 @@ from typing import Final
 
 from cromford.bitcoin.block import BlockRef
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
+from cromford.changed import changed
 from cromford.factory.vertices import TreeNode
 from cromford.shelf import Shelf
 from cromford.wallet.coins import Wallet
@@ -54,7 +55,7 @@ class KnownChain:
         """Return the view after a block was connected in which `txs` confirmed."""
         recent = (*self.recent[-RECENT_BLOCKS + 1 :], block)
         if not txs:
-            return replace(self, recent=recent, recorded_height=block.height)
+            return changed(self, recent=recent, recorded_height=block.height)
         return KnownChain(
             recent=recent,
             confirmed=self.confirmed.update(dict.fromkeys((tx.txid for tx in txs), block.height)),

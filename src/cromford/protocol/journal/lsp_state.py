@@ -311,9 +311,9 @@ def new_lsp(config: LspConfig) -> LspState:
 def apply(state: LspState, stream: str, record: r.AnyRecord) -> LspState:
     """Return the state after remembering one thing in one stream."""
     if stream == HOUSE:
-        return replace(state, house=apply_to_house(state.house, record))
+        return changed(state, house=apply_to_house(state.house, record))
     if stream == CHAIN:
-        return replace(state, scan=apply_to_scan(state.scan, record))
+        return changed(state, scan=apply_to_scan(state.scan, record))
     number = factory_number(stream)
     if number is None:
         raise AssertionError(f"{stream} is no stream of an LSP")
@@ -341,8 +341,11 @@ def _taken(state: LspState, stream: str) -> Mapping[str, int]:
     number = factory_number(stream)
     if number is None:
         return Map()
+    awake = state.factories.get(number)
+    if awake is not None:
+        return awake.post.taken
     asleep = state.asleep.get(number)
-    return state.factory(number).post.taken if asleep is None else asleep.taken
+    return Map() if asleep is None else asleep.taken
 
 
 def pending(state: LspState) -> Iterator[Posted]:
@@ -363,11 +366,11 @@ def settled(state: LspState) -> LspState:
         if left is post:
             continue
         if stream == HOUSE:
-            state = replace(state, house=replace(state.house, post=left))
+            state = changed(state, house=changed(state.house, post=left))
         elif stream == CHAIN:
-            state = replace(state, scan=replace(state.scan, post=left))
+            state = changed(state, scan=changed(state.scan, post=left))
         else:
             number = factory_number(stream)
             if number is not None:
-                state = state.with_factory(replace(state.factories[number], post=left))
+                state = state.with_factory(changed(state.factories[number], post=left))
     return state

@@ -6,12 +6,13 @@ before means nothing. So it does not matter how late, or how often, a letter is 
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import msgspec
 from immutables import Map
 
+from cromford.changed import changed
 from cromford.shelf import Shelf
 from cromford.wallet.coins import SpentCoin, WalletCoin
 
@@ -251,7 +252,7 @@ class Post:
         post = self
         for letter in letters:
             receiver, mail = letter.receiver, letter.mail
-            post = replace(
+            post = changed(
                 post,
                 n_sent=post.n_sent.set(receiver, post.n_sent.get(receiver, 0) + 1),
                 outbox=post.outbox.set(receiver, (*post.outbox.get(receiver, ()), mail)),
@@ -266,7 +267,7 @@ class Post:
         """
         if number != self.taken.get(sender, 0) + 1:
             raise AssertionError(f"letter {number} of {sender} is not the next")
-        return replace(self, taken=self.taken.set(sender, number))
+        return changed(self, taken=self.taken.set(sender, number))
 
     def is_next(self, sender: str, number: int) -> bool:
         """Say whether a letter is the next of its sender; any other means nothing now."""
@@ -292,4 +293,4 @@ class Post:
         if len(left) == len(self.outbox.get(receiver, ())):
             return self
         outbox = self.outbox.set(receiver, left) if left else self.outbox.delete(receiver)
-        return replace(self, outbox=outbox)
+        return changed(self, outbox=outbox)

@@ -12,6 +12,7 @@ from immutables import Map
 
 from cromford.bitcoin.block import BlockRef
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
+from cromford.changed import changed
 from cromford.protocol.journal import mail
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal import scan_records as sc
@@ -97,7 +98,7 @@ def apply_to_scan(scan: Scan, record: r.AnyRecord) -> Scan:
         case sc.ScanUndone(height=height):
             return _without_block(scan, height)
         case MailTaken(sender=sender, number=number, mail=mail.Watch() as asked):
-            taken = replace(scan, post=scan.post.with_taken(sender, number))
+            taken = changed(scan, post=scan.post.with_taken(sender, number))
             return _with_watch(taken, sender, asked)
         case MailTaken(mail=content):
             raise AssertionError(f"{type(content).__name__} is no mail for the chain")
@@ -130,7 +131,7 @@ def _with_block(scan: Scan, record: sc.Scanned) -> Scan:
         )
         for stream in (HOUSE, *told)
     )
-    return replace(
+    return changed(
         scan,
         recent=(*scan.recent[-RECENT_BLOCKS + 1 :], block),
         recorded_height=record.height,

@@ -16,6 +16,8 @@ MATRIX_OUT ?= matrix.txt
 demo: $(STAMP)
 	$(BIN)/cromford demo --clients 4
 
+# Else every process that a test starts, and both workers, compile again all that they import.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: $(STAMP)
 	$(BIN)/pytest -n 2 --dist worksteal tests
 

@@ -258,22 +258,20 @@ def test_what_cannot_be_paid_is_refused_by_its_name_and_nothing_moves(in_town: R
     in_town(scenario)
 
 
-@pytest.mark.parametrize(
-    ("asked", "said"),
-    [
+def test_an_invoice_that_cannot_be_is_refused_by_its_field(in_town: Run) -> None:
+    bad: list[tuple[Document, str]] = [
         ({"amount_msat": 0}, "amount_msat: expected 1..2100000000000000000"),
         ({"amount_msat": 1, "expiry_seconds": 0}, "expiry_seconds"),
         ({"amount_msat": 1, "description": "x" * 640}, "description"),
         ({}, "amount_msat"),
-    ],
-)
-def test_an_invoice_that_cannot_be_is_refused_by_its_field(
-    in_town: Run, asked: Document, said: str
-) -> None:
+    ]
+
     async def scenario(t: Town) -> None:
         await t.build("alice")
-        failure = await refusal(t, "alice", "invoice", **asked)
-        assert (failure.code, said in failure.message) == ("invalid_param", True), failure.message
+        for asked, said in bad:
+            failure = await refusal(t, "alice", "invoice", **asked)
+            assert failure.code == "invalid_param", said
+            assert said in failure.message
 
     in_town(scenario)
 

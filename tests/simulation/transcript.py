@@ -51,10 +51,15 @@ class SeededSecrets:
 
 def transcript_of(run: Callable[[int], str], seed: int) -> str:
     """Return the hash of all that one world of a seed remembers and says."""
+    return played(run, seed).hexdigest()
+
+
+def played(run: Callable[[int], str], seed: int) -> Transcript:
+    """Play one world of a seed, and return all that it remembers and says."""
     with recording(f"transcript {seed}") as transcript:
         described = run(seed)
     transcript.note("ended", "", described.encode())
-    return transcript.hexdigest()
+    return transcript
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from cromford.protocol import events as ev
 from cromford.protocol.channels.client import is_usable as is_usable_for_client
 from cromford.protocol.channels.htlc_rules import publish_height
 from cromford.protocol.channels.lsp import is_usable as is_usable_for_lsp
+from cromford.protocol.exiting.client import arriving_total_sat
 from cromford.protocol.journal.link import Link
 from cromford.protocol.policy import LspPolicy
 from cromford.wire import messages as m
@@ -291,6 +292,15 @@ def leaf_of(pump: Pump, client: PumpNode) -> tuple[int, ...]:
     return clients
 
 
+def outlive_the_factory(pump: Pump, stays: PumpNode) -> None:
+    """Mine past the expiry, until the others have what is theirs and need no node any more."""
+    mine_to(pump, newest_link(stays).expiry_height + 100)
+    for client in [one for one in pump.clients if one is not stays]:
+        assert wallet_sat(client) > 0
+        assert arriving_total_sat(client.state) == 0
+        pump.clients.remove(client)
+
+
 def test_a_channel_that_a_neighbour_brought_on_chain_is_an_ordinary_one_without_expiry() -> None:
     pump, stays, third = landed_beside(EXPIRING)
     link = newest_link(stays)
@@ -333,13 +343,15 @@ def test_of_a_vanished_client_the_lsp_brings_its_commitment_2016_blocks_after_it
     link = newest_link(stays)
     pump.mine(5)
     if is_seen_late:
-        mine_to(pump, link.expiry_height + 100)
+        outlive_the_factory(pump, stays)
         pump.disconnect(stays)
         due = link.expiry_height + 100 + VANISHED_BLOCKS
+        pump.clients.remove(stays)
     else:
         pump.disconnect(stays)
         due = max(link.expiry_height, pump.chain.height + VANISHED_BLOCKS)
-    pump.clients.remove(stays)
+        pump.clients.remove(stays)
+        outlive_the_factory(pump, stays)
     had_sat = balance(stays).own_msat // MSAT_PER_SAT
     mine_to(pump, due - 1)
     assert reasons_to_leave(pump.lsp) == []
@@ -358,6 +370,7 @@ def test_a_client_that_comes_back_keeps_its_settled_channel() -> None:
     link = newest_link(stays)
     pump.mine(5)
     pump.disconnect(stays)
+    outlive_the_factory(pump, stays)
     mine_to(pump, link.expiry_height + 1_000)
     pump.connect(stays)
     pump.run()

@@ -113,7 +113,10 @@ class Shelf(Mapping[K, V]):
             return dict(self.walk()) == other if isinstance(other, Mapping) else NotImplemented
         mine, theirs = self.ground, other.ground
         if mine is theirs or (mine is not None and theirs is not None and mine.is_same(theirs)):
-            return all(self.get(k) == other.get(k) for k in {*self.changed, *other.changed})
+            # Mostly they changed alike, and then the maps are asked in one go.
+            return self.changed == other.changed or all(
+                self.get(k) == other.get(k) for k in {*self.changed, *other.changed}
+            )
         return list(self.walk()) == list(other.walk())
 
     __hash__ = None  # type: ignore[assignment]  # as of any map that is compared by its content

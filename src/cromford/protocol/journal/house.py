@@ -126,7 +126,7 @@ class House:
     @property
     def durable(self) -> "House":
         """The part that a restart finds."""
-        return replace(self, connected=frozenset(), members={}, joins={}, n_new_joins=0)
+        return changed(self, connected=frozenset(), members={}, joins={}, n_new_joins=0)
 
     def factories(self) -> Iterable[FactoryEntry]:
         """Yield what is known of every factory, oldest first."""
@@ -310,7 +310,7 @@ def apply_to_house(house: House, record: r.AnyRecord) -> House:
         case sw.JointSweepWasSigned() | sw.JointSweepParted():
             return replace(house, joint_sweeps=with_joint_sweep(house.joint_sweeps, record))
         case MailTaken(sender=sender, number=number, mail=content):
-            taken = replace(house, post=house.post.with_taken(sender, number))
+            taken = changed(house, post=house.post.with_taken(sender, number))
             return _with_mail(taken, sender, content)
         case xr.CoinsLent():
             return _with_lent(house, record)

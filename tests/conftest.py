@@ -1,6 +1,7 @@
 """What every test room shares: the published vectors, one hypothesis profile, one start seed."""
 
 import csv
+import gc
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,12 @@ def pytest_configure() -> None:
         draw_start()
     except ValueError as error:
         raise pytest.UsageError(str(error)) from error
+
+
+def pytest_collection_finish() -> None:
+    """Let no collection of garbage go through thousands of tests and modules that stay."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

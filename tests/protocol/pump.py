@@ -10,7 +10,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
 from tests.simulation.commitments import (
@@ -20,7 +20,7 @@ from tests.simulation.commitments import (
     lsp_first_commitment,
 )
 from tests.simulation.sim_chain import SimChain, SimRefused
-from tests.simulation.sim_node import CLIENT_ROLE, Crash, SimNode, durable
+from tests.simulation.sim_node import CLIENT_ROLE, LENIENT, POOL_SIZE, Crash, SimNode, durable
 
 from cromford import effects as fx
 from cromford.bitcoin.tx import Tx
@@ -31,7 +31,7 @@ from cromford.protocol.journal.client_attempt import BelowSent, ClientAttempt, C
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.lsp_attempt import LspAttempt
 from cromford.protocol.journal.lsp_state import LspState
-from cromford.protocol.policy import LspPolicy
+from cromford.protocol.policy import ClientPolicy, LspPolicy
 from cromford.wallet.account import RECEIVE
 from cromford.wire import messages as m
 
@@ -61,7 +61,7 @@ class PumpNode(SimNode):
             self._fold = (len(self.store.entries), super().durable_state())
         n_folded, state = self._fold
         role: Role[Any] = CLIENT_ROLE if self.lsp_node_id else self.lsp_role
-        for stream, record in self.store.told[n_folded:]:
+        for stream, record in self.store.told_since(n_folded):
             if role.parts.is_ours(stream):
                 state = role.apply(state, stream, record)
         self._fold = (len(self.store.entries), state)
@@ -80,6 +80,12 @@ class PumpNode(SimNode):
         if not is_after_append and self._crashes():
             raise Crash
         return self.perform(effect)
+
+
+class UsualNode(PumpNode):
+    """One that makes as many nonces as a client does, and takes no LSP that wants fewer."""
+
+    client_policy = replace(LENIENT, pool_size=ClientPolicy().pool_size)
 
 
 Tamper = Callable[[PumpNode, PumpNode, m.Message], Sequence[m.Message]]
@@ -121,10 +127,12 @@ class Pump:
     Attributes:
         lsp_kind: What its LSP is like.
         client_kind: What its clients are like.
+        pool_size: How many nonces they make where the policy has the usual number.
     """
 
     lsp_kind: type[PumpNode] = PumpNode
     client_kind: type[PumpNode] = PumpNode
+    pool_size = POOL_SIZE
 
     def __init__(
         self,
@@ -153,6 +161,8 @@ class Pump:
         self.answers_coins = True
         self.blind: set[str] = set()  # Whose nodes show no block.
         self.policy = policy or LspPolicy(min_clients=1)
+        if self.policy.pool_size == LspPolicy().pool_size:
+            self.policy = replace(self.policy, pool_size=self.pool_size)
         self.lsp = self._node("lsp", None)
         self.clients = [self._node(f"client {i}", self.lsp.node_id) for i in range(n_clients)]
         self.by_id = {node.node_id: node for node in (self.lsp, *self.clients)}
@@ -508,3 +518,10 @@ class Pump:
             assert isinstance(held.stage, Complete), "funded before a client held its exit"
             held.signed_branch  # noqa: B018 - as above
             check_first_commitments(attempt, number, held)
+
+
+class UsualPump(Pump):
+    """One in which the number of nonces is what a policy says."""
+
+    client_kind = UsualNode
+    pool_size = LspPolicy().pool_size

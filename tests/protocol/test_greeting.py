@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 import pytest
-from tests.protocol.pump import LEAST_SAT, WANTED_SAT, Pump
+from tests.protocol.pump import LEAST_SAT, WANTED_SAT, Pump, UsualPump
 
 from cromford import effects as fx
 from cromford.protocol import client as client_role
@@ -22,7 +22,7 @@ def test_a_client_talks_to_its_own_lsp_and_to_nobody_else() -> None:
 
 def test_a_greeting_counts_once_in_a_connection() -> None:
     """A second one could change what the operator's wish was measured against."""
-    pump = Pump(1)
+    pump = UsualPump(1)
     client = pump.clients[0]
     greeted = client.state.lobby
     pump.tell(client, pump.lsp, replace(greeted, capacity_min_sat=1))
@@ -38,7 +38,7 @@ STRANGE: Final[dict[str, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("reason", STRANGE)
 def test_a_lobby_that_cannot_be_ours_is_left_at_once_with_the_reason(reason: str) -> None:
-    pump = Pump(1)
+    pump = UsualPump(1)
     client = pump.clients[0]
     lobby = replace(client.state.lobby, **STRANGE[reason])
     pump.disconnect(client)

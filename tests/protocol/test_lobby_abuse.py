@@ -19,7 +19,7 @@ from tests.protocol.attacks import (
     with_pool,
 )
 from tests.protocol.forge import NOT_A_POINT, stranger
-from tests.protocol.pump import LEAST_SAT, WANTED_SAT, Pump
+from tests.protocol.pump import LEAST_SAT, WANTED_SAT, Pump, UsualPump
 
 from cromford import effects as fx
 from cromford.factory.kinds import VertexKind
@@ -125,7 +125,7 @@ BAD_JOINS: Final[dict[str, Callable[[m.Join], m.Join]]] = {
 
 @pytest.mark.parametrize("reason", BAD_JOINS)
 def test_a_join_that_cannot_be_met_is_refused_by_name_and_remembered_nowhere(reason: str) -> None:
-    pump = Pump(1)
+    pump = UsualPump(1)
     pump.join()
     join = left(pump, pump.clients[0])
     assert heard(pump, pump.clients[0], join).records, "the unchanged one is taken"
@@ -251,7 +251,7 @@ def test_an_lsp_that_proposes_and_aborts_for_ever_does_not_fill_a_clients_journa
 @pytest.mark.parametrize("pool_size", [0, 1, 63, 257, 500, 4096, 4097, 2**64 - 1])
 def test_a_lobby_with_pools_of_another_size_is_left_and_the_client_lives(pool_size: int) -> None:
     """Fewer are no pool, and more would not fit the message: either once ended the daemon."""
-    pump = Pump(1)
+    pump = UsualPump(1)
     client = pump.clients[0]
     lobby = replace(pump.sent(pump.lsp, m.Lobby)[0], pool_size=pool_size)
     pump.handle(client, ev.ConnectionOpened(node_id=pump.lsp.node_id))

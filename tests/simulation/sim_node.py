@@ -4,6 +4,7 @@ import hashlib
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, TypeVar
 
 from immutables import Map
@@ -12,6 +13,7 @@ from cromford import effects as fx
 from cromford.adapters.memory import MemoryJournal
 from cromford.bitcoin.network import REGTEST
 from cromford.bitcoin.tx import Tx
+from cromford.changed import changed
 from cromford.channel.messages import UpdateFulfill
 from cromford.daemon import clientd, lspd
 from cromford.daemon.driver import Driver, Role
@@ -72,14 +74,14 @@ def without_taken_mail(state: Any) -> Any:
         return state
     awake = all_awake(state)
     at_no_height = Map({n: factory.durable for n, factory in awake.factories.items()})
-    return settled(replace(awake, factories=at_no_height))
+    return settled(changed(awake, factories=at_no_height))
 
 
 def all_awake(state: LspState) -> LspState:
     """Return the state with every factory in memory."""
     for number in [*state.asleep]:
         state = state.with_factory(state.factory(number))
-    return replace(state, find=nobody)  # Whoever folds on from here finds nobody asleep.
+    return changed(state, find=nobody)  # Whoever folds on from here finds nobody asleep.
 
 
 def durable(state: Any) -> Any:
@@ -116,8 +118,11 @@ CLIENT_ROLE: Role[ClientState] = replace(
 )
 
 
-# Worlds are quick: short lives, short delays, any feerate, and both fee policies.
+# Enough for any branch. To make the 64 that a real client makes is most of what joining costs.
+POOL_SIZE = 16
+# Worlds are quick: short lives, short delays, few nonces, any feerate, and both fee policies.
 LENIENT = ClientPolicy(
+    pool_size=(POOL_SIZE, ClientPolicy().pool_size[1]),
     step_blocks=(1, 1008),
     active_blocks=(144, 52_560),
     ready_min_blocks=(1, 4320),
@@ -167,7 +172,12 @@ class SimStore(MemoryJournal):
     @property
     def told(self) -> list[tuple[str, AnyRecord]]:
         """The same, each with its stream."""
-        return [(entry.stream, decode_record(entry.record)) for entry in self.entries]
+        return self.told_since(0)
+
+    def told_since(self, n_entries: int) -> list[tuple[str, AnyRecord]]:
+        """The same, of what came after so many entries."""
+        later = islice(self.entries, n_entries, None)
+        return [(entry.stream, decode_record(entry.record)) for entry in later]
 
 
 class WatchedSigner(Signer):
@@ -225,6 +235,7 @@ class SimNode:
         self.signer: Signer | None = None
         self.known_height = -1
         self._perform = perform
+        self._summed: LspState | None = None
         self._checkpoint_dice = random.Random(name)
         self._seed = hashlib.sha256(name.encode()).digest()
         self.node_id = Keychain(self._seed, REGTEST, journal_number=0).node_id
@@ -241,7 +252,7 @@ class SimNode:
     @property
     def facts(self) -> Facts:
         """What a decision may read now."""
-        return replace(self.facts_at(self.state.chain.height), fees=self.fees)
+        return changed(self.facts_at(self.state.chain.height), fees=self.fees)
 
     def durable_state(self) -> Any:
         """The state a restart would find, all of it in memory."""
@@ -281,7 +292,8 @@ class SimNode:
         except Rejected:
             return
         if isinstance(event, ev.BlockAdded | ev.BlockRemoved) and self.lsp_node_id is None:
-            check_sums(self.driver.state)
+            check_sums(self.driver.state, before=self._summed)
+            self._summed = self.driver.state
         if self._checkpoint_dice.random() < self.checkpoint_rate:
             self.checkpoint()
 
@@ -299,7 +311,7 @@ class SimNode:
 
     def relevant(self, txs: Sequence[Tx]) -> tuple[Tx, ...]:
         assert self.driver is not None
-        return self.driver.relevant(txs)
+        return self.driver.relevant(txs) if txs else ()
 
     def perform(self, effect: fx.Performed) -> Iterable[ev.Event]:
         """Let an effect happen, without fail; return the events it causes at once."""

@@ -4,10 +4,16 @@ from cromford.daemon.views.lsp import capital, is_locking, locked_sat
 from cromford.protocol.journal.entries import DEAD, FUNDED
 from cromford.protocol.journal.lsp_state import LspState
 from cromford.protocol.journal.sleep import Resting
+from cromford.wallet.coins import Wallet
 
 
-def check_sums(state: LspState) -> None:
-    """Fail if a sum is not that of its parts."""
+def check_sums(state: LspState, *, before: LspState | None = None) -> None:
+    """Fail if a sum is not that of its parts.
+
+    Args:
+        state: What is looked at.
+        before: What was found good; a wallet that is still the same is as good as it was.
+    """
     house, wallet = state.house, state.house.wallet
     entries = list(house.factories())
     standing = [entry for entry in entries if house.is_standing(entry)]
@@ -19,7 +25,14 @@ def check_sums(state: LspState) -> None:
     for number in state.asleep:
         resting = resting.with_one(state.asleep[number])
     assert state.resting == resting
+    confirmed = {txid: height for height, txids in house.news.walk() for txid in txids}
+    assert confirmed == house.chain.confirmed
+    if before is None or wallet is not before.house.wallet:
+        check_wallet(wallet)
 
+
+def check_wallet(wallet: Wallet) -> None:
+    """Fail if what a wallet finds quickly is not what a look at each coin would find."""
     coins = dict(wallet.coins.walk())
     unspent = {outpoint: coin for outpoint, coin in coins.items() if coin.spent_height is None}
     assert dict(wallet.unspent) == unspent
@@ -34,5 +47,3 @@ def check_sums(state: LspState) -> None:
     )
     for outpoint, owner in wallet.reserved.walk():
         assert outpoint in wallet.reserved_for[owner]
-    confirmed = {txid: height for height, txids in house.news.walk() for txid in txids}
-    assert confirmed == house.chain.confirmed

@@ -31,7 +31,7 @@ from tests.simulation.commitments import (
 )
 from tests.simulation.sim_chain import SimChain, SimRefused
 from tests.simulation.sim_eyes import Away, SimEyes, Trouble
-from tests.simulation.sim_node import Crash, SimNode
+from tests.simulation.sim_node import POOL_SIZE, Crash, SimNode
 
 INNER_KINDS = (None, *VertexKind)
 COIN_SAT = 10_000_000
@@ -99,6 +99,7 @@ class World:
             states_per_layer=2,
             lstock_csv_blocks=4,
             min_clients=1,
+            pool_size=POOL_SIZE,
             inner_kind=INNER_KINDS[seed % len(INNER_KINDS)],
             fee_policy=fee_policy,
             tree_feerate_sat_per_kw=500 if fee_policy is FeePolicy.ENDOGENOUS else 0,

@@ -14,10 +14,11 @@ from cromford.bitcoin.tx import Tx, TxOut
 from cromford.crypto.musig2 import InvalidContribution, SecNonce, nonce_agg
 from cromford.factory.branch import Branch, branch_of, build_branch
 from cromford.factory.exit_path import exit_path
+from cromford.factory.key_path import InvalidSignature
 from cromford.factory.outputs import OutputKind
 from cromford.factory.terms import FactoryTerms
 from cromford.factory.tree import Tree
-from cromford.factory.vertices import ChannelFundingPubkeys, InvalidSignature, NodeKind, TreeNode
+from cromford.factory.vertices import ChannelFundingPubkeys, NodeKind, TreeNode
 from cromford.regtest.kernel import ScriptRefused, check_scripts
 
 heavy = settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow])

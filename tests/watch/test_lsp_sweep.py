@@ -342,12 +342,12 @@ def newer_state(tree: Tree, name: str) -> tuple[Tree, TreeNode]:
         terms=tree.terms,
         factory_pubkeys=tree.factory_pubkeys,
         channels={client: channel_keys(client) for client in range(1, 5)},
-        funding_output=tree.funding_output,
-        funding_outpoint=tree.funding_outpoint,
+        spends=tree.funding_output,
+        outpoint=tree.funding_outpoint,
         state_indices={vertex.path: 1},
     )
     newer = replace(tree, vertices=vertices)
-    return newer, newer.node_by_name[name]
+    return newer, next(node for node in newer.nodes if node.name.split()[0] == name)
 
 
 def test_nothing_is_taken_of_a_state_that_was_superseded() -> None:

@@ -175,8 +175,8 @@ def build_branch(
             terms=terms,
             factory_pubkeys=factory_pubkeys,
             channels={**neighbour_scripts, client: channel_keys},
-            funding_output=funding_output,
-            funding_outpoint=funding_outpoint,
+            spends=funding_output,
+            outpoint=funding_outpoint,
             state_indices=OPENING_STATES,
         ),
     )

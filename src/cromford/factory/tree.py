@@ -172,8 +172,8 @@ def build_tree(
             terms=terms,
             factory_pubkeys=factory_pubkeys,
             channels=dict(enumerate(channels, start=1)),
-            funding_output=funding_output,
-            funding_outpoint=funding_outpoint,
+            spends=funding_output,
+            outpoint=funding_outpoint,
             state_indices=OPENING_STATES,
         ),
     )

@@ -12,10 +12,10 @@ from types import MappingProxyType
 from typing import Final
 
 from cromford.bitcoin.script import is_p2tr
-from cromford.bitcoin.sighash import taproot_sighash
 from cromford.bitcoin.timelock import NSEQUENCE_FINAL, nsequence_of_delay
-from cromford.bitcoin.tx import TRUC_VERSION, OutPoint, Tx, TxIn, TxOut
+from cromford.bitcoin.tx import TRUC_VERSION, OutPoint, Tx, TxIn
 from cromford.crypto.musig2 import KeyAgg
+from cromford.factory.key_path import KeyPathTx
 from cromford.factory.kinds import VertexKind
 from cromford.factory.outputs import (
     OutputKind,
@@ -28,7 +28,6 @@ from cromford.factory.outputs import (
 )
 from cromford.factory.shape import LSP_INDEX, PlannedVertex, ShapeVertex
 from cromford.factory.terms import FactoryTerms
-from cromford.signing.task import SigningTask
 
 STATE_VOUT: Final = 0  # A kickoff has exactly one child output, its own state's.
 # At the opening no state has been replaced: every index is 0.
@@ -43,16 +42,8 @@ class NodeKind(StrEnum):
     STATIC = "static"  # Pays the children. Confirms at once, is never replaced.
 
 
-class InvalidSignature(ValueError):
-    """A signature does not verify for the transaction it is said to sign."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(f"{name}: the signature does not verify")
-        self.name = name
-
-
 @dataclass(frozen=True, kw_only=True)
-class TreeNode:
+class TreeNode(KeyPathTx):
     """One pre-signed transaction: what it spends, who signs, what it pays."""
 
     kind: NodeKind
@@ -67,8 +58,12 @@ class TreeNode:
 
     @cached_property
     def name(self) -> str:
-        """Its name within the factory: `kickoff_root`, `state_0`, `static_0_1` and so on."""
-        return f"{self.kind.value}_{self.shape.name}"
+        """Its name within the factory: `kickoff_root`, `state_0`, `static_0_1` and so on.
+
+        A state that replaced another says which version it is: `state_0 v1`.
+        """
+        version = f" v{self.state_index}" if self.state_index else ""
+        return f"{self.kind.value}_{self.shape.name}{version}"
 
     @property
     def layer(self) -> int:
@@ -79,26 +74,6 @@ class TreeNode:
     def signers(self) -> tuple[int, ...]:
         """The participant indices of all who sign, the LSP first."""
         return (LSP_INDEX, *self.shape.clients)
-
-    @cached_property
-    def task(self) -> SigningTask:
-        """What has to be signed."""
-        prevout = TxOut(amount_sat=self.input_amount_sat, script_pubkey=self.spends.script_pubkey)
-        return SigningTask(
-            name=self.name,
-            sighash=taproot_sighash(self.tx, prevouts=[prevout], input_index=0),
-            key_agg=self.spends.spending_key_agg,
-        )
-
-    def signed(self, signature: bytes) -> Tx:
-        """Return the transaction with its witness.
-
-        Raises:
-            InvalidSignature: If the signature does not verify.
-        """
-        if not self.task.is_signed_by(signature, self.spends.script_pubkey[2:]):
-            raise InvalidSignature(self.name)
-        return self.tx.with_witnesses((signature,))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,21 +124,22 @@ def build_vertices(
     *,
     terms: FactoryTerms,
     factory_pubkeys: Sequence[bytes],
-    channels: Mapping[int, ChannelFundingPubkeys | bytes],
-    funding_output: SignersOutput,
-    funding_outpoint: OutPoint,
+    channels: Mapping[int, ChannelFundingPubkeys | SignersOutput | bytes],
+    spends: SignersOutput,
+    outpoint: OutPoint,
     state_indices: Mapping[tuple[int, ...], int],
 ) -> tuple[Vertex, ...]:
     """Return the transactions of these vertices, in their order.
 
     Args:
-        planned: The vertices, the root first and each before its children.
+        planned: The vertices of a tree, or of what is below one vertex: that one first, and each
+            before its children.
         terms: The agreement.
         factory_pubkeys: One per participant, the LSP's first.
         channels: What is known of each channel of a planned leaf, by its client: its funding
-            keys, or only its script.
-        funding_output: What the root spends.
-        funding_outpoint: Where that is.
+            keys, its output, or only its script.
+        spends: What the first vertex spends: of a whole tree, the funding output.
+        outpoint: Where that is.
         state_indices: By the vertex's path, which version of its state to build; those not named
             have never been replaced, and get index 0.
 
@@ -174,23 +150,23 @@ def build_vertices(
         KeyError: If nothing is known of a channel.
     """
     vertices: list[Vertex] = []
-    spent: dict[tuple[int, ...], tuple[SignersOutput, OutPoint]] = {
-        (): (funding_output, funding_outpoint)
-    }
+    spent: dict[tuple[int, ...], tuple[SignersOutput, OutPoint]] = {}
     for vertex in planned:
         path = vertex.shape.path
-        spends, outpoint = spent.pop(path)
+        if not vertices:
+            spent[path] = spends, outpoint
+        own, own_outpoint = spent.pop(path)
         children = [_child_output(child, factory_pubkeys, terms) for child in vertex.children]
         if vertex.is_leaf:
-            lstock = _lstock_output(vertex, spends, factory_pubkeys[LSP_INDEX], terms)
+            lstock = _lstock_output(vertex, own, factory_pubkeys[LSP_INDEX], terms)
             outputs = (*_channel_outputs(vertex, channels), *lstock)
         else:
             outputs = _child_tree_outputs(vertex, children)
         built = _build_vertex(
             vertex,
             terms=terms,
-            spends=spends,
-            outpoint=outpoint,
+            spends=own,
+            outpoint=own_outpoint,
             paid=outputs,
             state_index=state_indices.get(path, 0),
         )
@@ -251,21 +227,46 @@ def _build_vertex(
         outputs=kickoff_outputs,
         fee_sat=first_tx.fee_sat,
     )
-    delay_blocks = terms.odometer.delay_blocks(state_index)
+    state = state_of(kickoff, terms=terms, paid=paid, state_index=state_index)
+    return Vertex(first=kickoff, last=state)
+
+
+def state_of(
+    kickoff: TreeNode, *, terms: FactoryTerms, paid: Sequence[TreeOutput], state_index: int
+) -> TreeNode:
+    """Return one version of the state that spends a kickoff.
+
+    Args:
+        kickoff: What starts its clock. All versions spend the same output of it.
+        terms: The agreement.
+        paid: Its outputs but for the anchor.
+        state_index: Which version.
+
+    Raises:
+        ValueError: If there is no such version, or outputs and fee are not what the kickoff pays.
+    """
+    child, delay_blocks = kickoff.outputs[STATE_VOUT], terms.odometer.delay_blocks(state_index)
+    if child.signers_output is None:
+        raise AssertionError(kickoff.name)
+    outputs = (*paid, anchor_output(terms.anchor_sat))
     state = TreeNode(
         kind=NodeKind.STATE,
-        shape=planned.shape,
-        tx=_tree_tx(
-            kickoff.tx.outpoint(STATE_VOUT), nsequence_of_delay(delay_blocks), (*paid, anchor)
-        ),
-        spends=kickoff_output,
-        input_amount_sat=last_tx.input_sat,
-        outputs=(*paid, anchor),
-        fee_sat=last_tx.fee_sat,
+        shape=kickoff.shape,
+        tx=_tree_tx(kickoff.tx.outpoint(STATE_VOUT), nsequence_of_delay(delay_blocks), outputs),
+        spends=child.signers_output,
+        input_amount_sat=child.amount_sat,
+        outputs=outputs,
+        fee_sat=terms.fee_sat(n_p2tr_outputs=len(paid)),
         delay_blocks=delay_blocks,
         state_index=state_index,
     )
-    return Vertex(first=kickoff, last=state)
+    taken_sat = sum(output.amount_sat for output in outputs) + state.fee_sat
+    if taken_sat != child.amount_sat:
+        raise ValueError(
+            f"{state.name}: outputs and fee of {child.amount_sat} sat were expected, "
+            f"received {taken_sat} sat"
+        )
+    return state
 
 
 def _lstock_output(
@@ -303,14 +304,17 @@ def _child_tree_outputs(
 
 
 def _channel_outputs(
-    planned: PlannedVertex, channels: Mapping[int, ChannelFundingPubkeys | bytes]
+    planned: PlannedVertex,
+    channels: Mapping[int, ChannelFundingPubkeys | SignersOutput | bytes],
 ) -> Iterator[TreeOutput]:
     """Yield a leaf's channels."""
     for client, amount_sat in zip(planned.shape.clients, planned.capacities_sat, strict=True):
         known = channels[client]
+        output: SignersOutput | None
         if isinstance(known, ChannelFundingPubkeys):
-            output = channel_output((known.client_funding_pubkey, known.lsp_funding_pubkey))
-            script_pubkey = output.script_pubkey
+            known = channel_output((known.client_funding_pubkey, known.lsp_funding_pubkey))
+        if isinstance(known, SignersOutput):
+            output, script_pubkey = known, known.script_pubkey
         # Any other script could make the whole leaf too odd for a mempool, and so keep everybody
         # in it from leaving.
         elif is_p2tr(known):

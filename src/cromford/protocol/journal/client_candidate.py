@@ -15,9 +15,10 @@ from cromford.channel.terms import Party
 from cromford.crypto.musig2 import InvalidContribution
 from cromford.effects import SignRequest
 from cromford.factory.branch import Branch
+from cromford.factory.key_path import InvalidSignature
 from cromford.factory.terms import FactoryTerms, decode_terms
 from cromford.factory.tree import FACTORY_VOUT
-from cromford.factory.vertices import InvalidSignature, TreeNode
+from cromford.factory.vertices import TreeNode
 from cromford.protocol.faults import FaultyLsp
 from cromford.protocol.journal.first_commitments import ChannelSetting
 from cromford.protocol.journal.proposal import own_channel, rebuild_branch

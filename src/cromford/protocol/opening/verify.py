@@ -8,7 +8,7 @@ from cromford.bitcoin.tx import OutPoint, Txid, TxOut
 from cromford.channel.errors import PeerViolation
 from cromford.channel.finished import finish_commitment
 from cromford.channel.terms import Party
-from cromford.factory.vertices import InvalidSignature
+from cromford.factory.key_path import InvalidSignature
 from cromford.protocol.faults import Refusal
 from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
 from cromford.protocol.journal.client_candidate import ClientCandidate

@@ -1,11 +1,13 @@
 """Which clients share which vertex, and what each vertex costs: pure arithmetic on the terms."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from cromford.bitcoin.fees import P2TR_DUST_SAT, TRUC_VSIZE_MAX, keypath_tx_vsize
 from cromford.bitcoin.tx import MAX_MONEY_SAT
+from cromford.changed import changed
+from cromford.factory.allocation import Allocation
 from cromford.factory.kinds import (
     PICTURE_CLIENTS_MAX,
     InnerLevels,
@@ -330,6 +332,34 @@ def plan_of(terms: FactoryTerms) -> PlannedVertex:
     if root.input_sat > MAX_MONEY_SAT:
         raise InvalidTerms("funding", f"at most {MAX_MONEY_SAT} sat", root.input_sat)
     return root
+
+
+def replanned(
+    planned: PlannedVertex, allocations: Mapping[tuple[int, ...], Allocation], terms: FactoryTerms
+) -> PlannedVertex:
+    """Return a vertex and all below it as they are when leaves have other allocations.
+
+    Args:
+        planned: The vertex.
+        allocations: By a leaf's path, what its state pays now; those not named stay as they are.
+        terms: The agreement.
+    """
+    if planned.is_leaf:
+        allocation = allocations.get(planned.shape.path)
+        if allocation is None:
+            return planned
+        capacities, lstock_sat = allocation.capacities_sat, allocation.lstock_sat
+        amounts = [*capacities, lstock_sat] if lstock_sat else list(capacities)
+        return changed(
+            planned,
+            capacities_sat=capacities,
+            lstock_sat=lstock_sat,
+            txs=_planned_txs(planned.shape.kind, amounts, terms),
+        )
+    children = tuple(replanned(child, allocations, terms) for child in planned.children)
+    amounts = [child.input_sat for child in children]
+    txs = _planned_txs(planned.shape.kind, amounts, terms)
+    return changed(planned, children=children, txs=txs)
 
 
 def _planned_txs(

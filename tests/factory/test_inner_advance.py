@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.factory import oracle
 from tests.factory.specimen import sellable, tree_of
@@ -108,16 +108,33 @@ def test_only_an_inner_vertex_with_states_and_an_index_left_is_advanced() -> Non
 
 @st.composite
 def histories(draw: st.DrawFn) -> tuple[Tree, list[Vertices], list[tuple[int, ...]]]:
-    """Draw a tree with a `dw` level above the leaves, and advances of leaves and inner states."""
-    terms = sellable(draw(oracle.random_terms(n_clients_max=9)))
-    spots = list(oracle.spot_of(terms).depth_first())
+    """Draw a tree with a `dw` level above the leaves, and advances of inner states and leaves.
+
+    Return its vertices before and after each, and the path of what was advanced.
+    """
+    n_clients, leaf_arity = draw(st.integers(3, 9)), draw(st.integers(1, 2))
+    arities = oracle.arities_for(n_clients, leaf_arity, draw(st.lists(st.integers(2, 4))))
+    kinds = [draw(st.sampled_from(["dw", "static"])) for _ in arities]
+    kinds[draw(st.integers(0, len(kinds) - 1))] = "dw"
+    spots = list(oracle.split(range(1, n_clients + 1), leaf_arity, arities, kinds).depth_first())
     inner = [spot.path for spot in spots if spot.below and not spot.is_static]
-    assume(inner)
     leaves = [spot for spot in spots if not spot.below]
+    terms = sellable(
+        oracle.terms_of(
+            draw(st.lists(oracle.capacities, min_size=n_clients, max_size=n_clients)),
+            draw(st.lists(oracle.lstocks, min_size=len(leaves), max_size=len(leaves))),
+            leaf_arity=leaf_arity,
+            inner_arities=arities,
+            inner_kinds=kinds,
+            states_per_layer=draw(st.integers(2, 5)),
+            step_blocks=draw(st.integers(1, 144)),
+            feerate=draw(st.integers(1, 25_000)),
+        )
+    )
     tree = tree_of(terms)
     steps, paths = [tree.vertices], list[tuple[int, ...]]()
-    for _ in range(draw(st.integers(1, 4))):
-        if draw(st.booleans()):
+    for is_sale in [False, *draw(st.lists(st.booleans(), max_size=3))]:
+        if is_sale:
             spot = draw(st.sampled_from(leaves))
             leaf = next(v for v in steps[-1] if v.first.shape.path == spot.path)
             if leaf.last.state_index == 0 and allocation_of(leaf.last).lstock_sat:
@@ -129,7 +146,6 @@ def histories(draw: st.DrawFn) -> tuple[Tree, list[Vertices], list[tuple[int, ..
         if vertex.last.state_index != terms.states_per_layer - 1:
             steps.append(advanced(tree, steps[-1], path))
             paths.append(path)
-    assume(paths)
     return tree, steps, paths
 
 

@@ -39,7 +39,7 @@ class Poison(KeyPathTx):
         tx: The transaction.
         spends: The output that it spends.
         input_amount_sat: What that holds.
-        shares_sat: What it pays, by client in placement order; who gets nothing is not in it.
+        clients: Whom its outputs pay, in their order.
     """
 
     kind: PoisonKind
@@ -47,7 +47,7 @@ class Poison(KeyPathTx):
     tx: Tx
     spends: SignersOutput
     input_amount_sat: int
-    shares_sat: Mapping[int, int]
+    clients: tuple[int, ...]
 
     @property
     def name(self) -> str:
@@ -58,14 +58,20 @@ class Poison(KeyPathTx):
         path = f"_{self.state.shape.name}" if self.state.shape.path else ""
         whose = ""
         if self.kind is PoisonKind.CHANNEL:
-            (client,) = self.shares_sat
+            (client,) = self.clients
             whose = f" c{client}"
         return f"{self.kind.value}{path}{whose} v{self.state.state_index}"
 
     @property
+    def shares_sat(self) -> dict[int, int]:
+        """What it pays, by client in placement order; who gets nothing is not in it."""
+        paid = (output.amount_sat for output in self.tx.outputs)
+        return dict(zip(self.clients, paid, strict=True))
+
+    @property
     def fee_sat(self) -> int:
         """What it pays itself."""
-        return self.input_amount_sat - sum(self.shares_sat.values())
+        return self.input_amount_sat - sum(output.amount_sat for output in self.tx.outputs)
 
 
 def payout_script(factory_pubkey: bytes) -> bytes:
@@ -135,5 +141,5 @@ def poison_of(
         ),
         spends=output.signers_output,
         input_amount_sat=output.amount_sat,
-        shares_sat=shares_sat,
+        clients=tuple(shares_sat),
     )

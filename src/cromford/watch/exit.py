@@ -12,6 +12,7 @@ from cromford.bitcoin.tx import OutPoint, Tx, Txid
 from cromford.factory.branch import SignedBranch
 from cromford.factory.exit_path import ExitStep, exit_path
 from cromford.factory.vertices import TreeNode
+from cromford.watch.race import first_height
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,9 +78,7 @@ def next_exit_action(
     for step in exit_path(signed):
         height = confirmed.get(step.tx.txid)
         if height is None:
-            # BIP 68: the earliest block is the parent's height + delay; the next block is the
-            # earliest for no delay.
-            earliest = max(parent_height + step.delay_blocks, parent_height + 1)
+            earliest = first_height(parent_height, step.delay_blocks)
             if tip_height + 1 >= earliest:
                 return Publish(step=step)
             return WaitForHeight(step=step, height=earliest)

@@ -25,6 +25,7 @@ from cromford.factory.tree import TimelockedOutput, Tree
 from cromford.factory.vertices import NodeKind, TreeNode
 from cromford.watch.channel_exit import LeftBehind
 from cromford.watch.feerates import SWEEP_BLOCKS, OwnFees
+from cromford.watch.race import first_height
 from cromford.watch.sweep import BLANK_SIGNATURE, SWEEP_VERSION
 
 
@@ -246,6 +247,5 @@ def _states_due(factory: FactoryOnChain) -> Iterator[PublishState]:
         height = factory.heights.get(kickoff.txid)
         if node.kind is not NodeKind.STATE or height is None or kickoff in factory.spends:
             continue
-        # BIP 68: the delay counts from the kickoff's block; no delay is the next block.
-        if factory.tip_height + 1 >= height + max(node.delay_blocks, 1):
+        if factory.tip_height + 1 >= first_height(height, node.delay_blocks):
             yield PublishState(node=node)

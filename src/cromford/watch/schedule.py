@@ -12,6 +12,7 @@ from cromford.factory.exit_path import ExitStep
 from cromford.factory.kinds import BLOCKS_PER_TX
 from cromford.factory.vertices import TreeNode
 from cromford.watch.feerates import SWEEP_BLOCKS, OwnFees, blocks_left, risen_sat_per_kw
+from cromford.watch.race import race_of
 
 MARGIN_BLOCKS: Final = 6  # Before an older state may confirm, or a peer may take an HTLC.
 
@@ -59,6 +60,5 @@ def state_deadline_height(
         kickoff_height: Where its kickoff confirmed.
         step_blocks: How much longer the delay of the state before is.
     """
-    if not state.state_index:
-        return None
-    return kickoff_height + state.delay_blocks + step_blocks - MARGIN_BLOCKS
+    race = race_of(state, kickoff_height=kickoff_height, step_blocks=step_blocks)
+    return None if race is None else race.rival_height - MARGIN_BLOCKS

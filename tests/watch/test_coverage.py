@@ -9,6 +9,7 @@ from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut
 from cromford.channel.claims import penalty_claims
 from cromford.channel.commitment import Commitment, Funding
 from cromford.channel.content import Htlc
+from cromford.channel.htlc_tx import htlc_txs
 from cromford.channel.terms import ChannelTerms, Party
 from cromford.watch.coverage import (
     Fullest,
@@ -93,6 +94,18 @@ def test_the_penalty_leaves_less_than_the_poison_would(
     covered_sat = covered_by_state_sat(leaf, 0, 1, terms=TERMS, fullest=fullest)
     assert covered_sat == CAPACITY_SAT - costs_sat + share_sat
     assert poison.shares_sat[1] + share_sat - covered_sat == less_sat
+
+
+def test_what_the_cheaters_own_htlc_transactions_burn_is_not_counted() -> None:
+    """Confirmed before the penalty, each takes its fee and its anchor from an HTLC."""
+    commitment = revoked_commitment(24)
+    costs_sat = [
+        output.amount_sat - htlc_tx.tx.outputs[0].amount_sat
+        for htlc_tx in htlc_txs(commitment)
+        for output in [commitment.outputs[htlc_tx.tx.inputs[0].outpoint.vout]]
+    ]
+    assert sorted(set(costs_sat)) == [588, 618]
+    assert sum(costs_sat) == 14_472
 
 
 def test_the_fullest_that_terms_allow() -> None:

@@ -356,8 +356,8 @@ def test_nothing_is_taken_of_a_state_that_was_superseded() -> None:
     superseded = old.node_by_name["state_0"].tx
     assert latest.tx.txid != superseded.txid
     path = ("kickoff_root", "state_root", "kickoff_0")
-    right = Shown(newer, height=EXPIRY - 1).confirm(*path, "state_0")
-    assert right.actions() == ["lstock_sweep state_0:2"]
+    right = Shown(newer, height=EXPIRY - 1).confirm(*path, latest.name)
+    assert right.actions() == ["lstock_sweep state_0 v1:2"]
     wrong = Shown(newer, height=EXPIRY - 1).confirm(*path)
     wrong.confirm_tx(superseded, height=112)
     assert wrong.actions() == []

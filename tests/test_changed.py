@@ -1,5 +1,6 @@
 """A value made of another is what `dataclasses.replace` makes of it."""
 
+from abc import ABC
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -38,6 +39,14 @@ class Beside:
         return self.left + self.right
 
 
+@dataclass(frozen=True, kw_only=True)
+class OfAKind(ABC):
+    """A value of an abstract kind, whose base has empty slots."""
+
+    left: int
+    right: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Checked:
     """A value that checks itself."""
@@ -49,7 +58,7 @@ class Checked:
             raise ValueError("below zero")
 
 
-KINDS = pytest.mark.parametrize("kind", [InSlots, Beside])
+KINDS = pytest.mark.parametrize("kind", [InSlots, Beside, OfAKind])
 CHANGES = st.fixed_dictionaries({}, optional={"left": st.integers(), "right": st.integers()})
 
 

@@ -58,7 +58,7 @@ def _shape_of(cls: Any) -> _Shape:  # noqa: ANN401 - any dataclass
     if hasattr(cls, "__post_init__"):
         raise TypeError(f"{cls.__name__} checks its values when it is made: use replace")
     names = [field.name for field in fields(cls)]
-    if hasattr(cls, "__slots__"):
+    if "__slots__" in vars(cls):  # Not those of a base: an abstract one has empty ones.
         # Of one name, `attrgetter` returns what is there and no tuple of it.
         read = attrgetter(*names) if len(names) > 1 else lambda value: (getattr(value, names[0]),)
         shape = _Shape({name: getattr(cls, name).__set__ for name in names}, read)

@@ -10,6 +10,7 @@ from tests.factory import oracle
 from tests.factory.specimen import sellable, tree_of
 
 from cromford.bitcoin.fees import P2TR_DUST_SAT
+from cromford.changed import changed
 from cromford.factory.allocation import (
     AdvanceRefused,
     Allocation,
@@ -22,6 +23,7 @@ from cromford.factory.leaf import Leaf, advance_height_max, opening_leaf, usable
 from cromford.factory.poison import PoisonKind, payout_script, shares_of
 from cromford.factory.terms import FeePolicy
 from cromford.factory.tree import Tree
+from cromford.factory.vertices import state_of
 
 
 def leaf_of(tree: Tree, place: int = -1) -> Leaf:
@@ -198,6 +200,33 @@ def test_poisons_are_named_by_leaf_client_and_version() -> None:
     assert leaf.state.name == "state_0_1 v2"
     kinds = [poison.kind for poison in leaf.poisons(0)]
     assert kinds == [PoisonKind.CHANNEL, PoisonKind.CHANNEL, PoisonKind.STOCK]
+
+
+def test_a_client_makes_no_poison_of_its_neighbours_channel() -> None:
+    """It knows the channel's script and not its keys."""
+    tree = tree_of(oracle.terms_of([50_000] * 2, [20_000]))
+    leaf = leaf_of(tree)
+    scripts_only = tuple(
+        changed(output, signers_output=None) if output.client == 2 else output
+        for output in leaf.state.outputs
+    )
+    own = buy(changed(leaf, states=(changed(leaf.state, outputs=scripts_only),)), 2, 10_000)
+    assert [poison.name for poison in own.poisons(0)] == ["channel_poison c1 v0", "stock_poison v0"]
+    with pytest.raises(ValueError, match="state_root:1: the keys of another client's channel"):
+        own.channel_poison(0, 2)
+    with pytest.raises(ValueError, match="3 is not in range"):
+        own.channel_poison(0, 3)
+
+
+def test_a_state_that_pays_more_or_less_than_its_kickoff_is_never_made() -> None:
+    leaf = one_leaf([100_000, 100_000], 50_000)
+    paid = leaf.state.outputs[:-1]
+    for more_sat in (-1, 1):
+        forged = (changed(paid[0], amount_sat=paid[0].amount_sat + more_sat), *paid[1:])
+        received = 250_660 + more_sat
+        with pytest.raises(ValueError, match=f"250660 sat were expected, received {received} sat"):
+            state_of(leaf.kickoff, terms=leaf.terms, paid=forged, state_index=1)
+    assert state_of(leaf.kickoff, terms=leaf.terms, paid=paid, state_index=0) == leaf.state
 
 
 def test_only_a_first_state_of_a_leaf_begins_its_chain() -> None:

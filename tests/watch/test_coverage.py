@@ -142,6 +142,17 @@ def test_who_buys_after_a_neighbour_is_covered_for_less_than_it_may_receive() ->
     assert (capacity_sat, covered_sat) == (59_000, 50_000 - 911 + 4_846)
 
 
+def test_a_sale_to_a_neighbour_can_leave_a_balance_uncovered_that_was_safe_before() -> None:
+    """No state was superseded before. A neighbour that buys all leaves nothing to share."""
+    leaf = one_leaf([CAPACITY_SAT, 102_000], 20_000)
+    most_sat = CAPACITY_SAT - TERMS.reserve_sat(Party.OPENER, capacity_sat=CAPACITY_SAT)
+    assert coverage_sat(leaf, 1, terms=TERMS, fullest=fullest_of(TERMS)) is None
+    leaf = buy(leaf, 2, None)
+    assert leaf.shares_sat(0) == (0, 19_692)
+    covered_sat = coverage_sat(leaf, 1, terms=TERMS, fullest=fullest_of(TERMS))
+    assert (most_sat, covered_sat) == (98_362, 90_265)
+
+
 def test_the_larger_of_poison_and_penalty_counts_and_a_channel_never_less_than_nothing() -> None:
     """Without fees the poison pays all, and only what has no output is lost."""
     free = one_leaf([CAPACITY_SAT], 20_000, feerate=0)

@@ -96,6 +96,8 @@ def test_shares_are_the_rules_and_use_all_there_is(payable: int, growths: list[i
         (10_658, [10_000, 0], (10_658, 0)),
         # All sold: it grew by more than what the poison leaves, for its own fee is saved, too.
         (101_192, [0, 101_586], (0, 101_192)),
+        # The odd satoshi outweighs a growth of one, and an output is too small for both.
+        (332, [0, 1], (332, 0)),
         # At a tie the first is the largest.
         (400, [0, 0], (400, 0)),
         (660, [0, 0], (330, 330)),
@@ -291,7 +293,8 @@ def test_every_version_spends_the_kickoff_to_the_satoshi_and_so_does_every_poiso
         buyer = purchases[index].buyer
         growth = leaf.growths_sat(index)[leaf.clients.index(buyer)]
         payable = state.outputs[-2].amount_sat - stock_fee_sat
-        assert got[buyer] >= min(growth, payable), "what was paid for comes first"
+        # What was paid for comes first; of a few satoshis the odd ones outweigh it.
+        assert growth < len(leaf.clients) or got[buyer] >= min(growth, payable)
         for client, poison in zip(leaf.clients, channels, strict=True):
             (output,) = poison.tx.outputs
             assert output.script_pubkey == scripts[client]

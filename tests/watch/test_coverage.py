@@ -11,6 +11,7 @@ from cromford.channel.commitment import Commitment, Funding
 from cromford.channel.content import Htlc
 from cromford.channel.htlc_tx import htlc_txs
 from cromford.channel.terms import ChannelTerms, Party
+from cromford.factory.leaf import Leaf
 from cromford.watch.coverage import (
     Fullest,
     coverage_sat,
@@ -57,6 +58,12 @@ def penalty_of(commitment: Commitment) -> tuple[Tx, int]:
         outputs=(TxOut(amount_sat=spent_sat, script_pubkey=PAYOUTS[Party.ACCEPTER]),),
     )
     return tx.with_witnesses(*((bytes(64),) for _ in claims)), spent_sat
+
+
+def covered(leaf: Leaf, client: int, *, terms: ChannelTerms, fullest: Fullest) -> int | None:
+    """Return the coverage where the same was the fullest on every state."""
+    superseded = [fullest] * (len(leaf.states) - 1)
+    return coverage_sat(leaf, client, terms=terms, fullest=superseded)
 
 
 @pytest.mark.parametrize("n_htlcs", [0, 1, 5, 24])
@@ -117,11 +124,11 @@ def test_the_fullest_that_terms_allow() -> None:
 
 def test_coverage_is_the_least_over_all_superseded_states() -> None:
     leaf = one_leaf([CAPACITY_SAT, 102_000], 101_500)
-    assert coverage_sat(leaf, 1, terms=TERMS, fullest=EMPTY) is None, "nothing is superseded"
+    assert covered(leaf, 1, terms=TERMS, fullest=EMPTY) is None, "nothing is superseded"
     leaf = buy(leaf, 2, 80_000)
     # F = 101,192: 80,000 and half of the rest to client 2, the other half to client 1.
-    assert coverage_sat(leaf, 1, terms=TERMS, fullest=EMPTY) == 101_000 - 911 + 10_596
-    assert coverage_sat(leaf, 2, terms=TERMS, fullest=EMPTY) == 102_000 - 911 + 90_596
+    assert covered(leaf, 1, terms=TERMS, fullest=EMPTY) == 101_000 - 911 + 10_596
+    assert covered(leaf, 2, terms=TERMS, fullest=EMPTY) == 102_000 - 911 + 90_596
     leaf = buy(leaf, 1, None)
     by_state = [
         covered_by_state_sat(leaf, index, client, terms=TERMS, fullest=EMPTY)
@@ -130,15 +137,29 @@ def test_coverage_is_the_least_over_all_superseded_states() -> None:
     ]
     # Of v1's L-stock, 21,500, the poison leaves 21,192, all of it the buyer's.
     assert by_state == [110_685, 121_281, 191_685, 181_089]
-    assert coverage_sat(leaf, 1, terms=TERMS, fullest=EMPTY) == 110_685
-    assert coverage_sat(leaf, 2, terms=TERMS, fullest=EMPTY) == 181_089
+    assert covered(leaf, 1, terms=TERMS, fullest=EMPTY) == 110_685
+    assert covered(leaf, 2, terms=TERMS, fullest=EMPTY) == 181_089
+
+
+def test_of_each_state_counts_what_was_signed_for_it() -> None:
+    """The fullest commitment on one state is none on another."""
+    leaf = buy(buy(one_leaf([CAPACITY_SAT, 102_000], 101_500), 2, 80_000), 1, None)
+    for fullest, covered_sat in (
+        ([EMPTY, EMPTY], 110_685),
+        ([EMPTY, ALL_HTLCS], 110_685),
+        ([ALL_HTLCS, EMPTY], 110_685 + 911 - 5_735),
+        ([EMPTY, Fullest(n_htlc_outputs=0, trimmed_sat=11_000)], 121_281 - 11_000),
+    ):
+        assert coverage_sat(leaf, 1, terms=TERMS, fullest=fullest) == covered_sat
+    with pytest.raises(ValueError, match="zip"):
+        coverage_sat(leaf, 1, terms=TERMS, fullest=[EMPTY])
 
 
 def test_who_buys_after_a_neighbour_is_covered_for_less_than_it_may_receive() -> None:
     """The order of sales: what a neighbour bought first is not there for a later buyer."""
     leaf = buy(buy(one_leaf([50_000, 50_000], 100_000), 2, 90_000), 1, 9_000)
     capacity_sat = leaf.allocation.capacities_sat[0]
-    covered_sat = coverage_sat(leaf, 1, terms=TERMS, fullest=EMPTY)
+    covered_sat = covered(leaf, 1, terms=TERMS, fullest=EMPTY)
     assert (capacity_sat, covered_sat) == (59_000, 50_000 - 911 + 4_846)
 
 
@@ -146,10 +167,10 @@ def test_a_sale_to_a_neighbour_can_leave_a_balance_uncovered_that_was_safe_befor
     """No state was superseded before. A neighbour that buys all leaves nothing to share."""
     leaf = one_leaf([CAPACITY_SAT, 102_000], 20_000)
     most_sat = CAPACITY_SAT - TERMS.reserve_sat(Party.OPENER, capacity_sat=CAPACITY_SAT)
-    assert coverage_sat(leaf, 1, terms=TERMS, fullest=fullest_of(TERMS)) is None
+    assert covered(leaf, 1, terms=TERMS, fullest=fullest_of(TERMS)) is None
     leaf = buy(leaf, 2, None)
     assert leaf.shares_sat(0) == (0, 19_692)
-    covered_sat = coverage_sat(leaf, 1, terms=TERMS, fullest=fullest_of(TERMS))
+    covered_sat = covered(leaf, 1, terms=TERMS, fullest=fullest_of(TERMS))
     assert (most_sat, covered_sat) == (98_362, 90_265)
 
 
@@ -160,10 +181,10 @@ def test_the_larger_of_poison_and_penalty_counts_and_a_channel_never_less_than_n
     assert free.channel_poison(0, 1).fee_sat == free.stock_poison(0).fee_sat == 0
     for trimmed_sat in (0, 1, 5_000):
         fullest = Fullest(n_htlc_outputs=228, trimmed_sat=trimmed_sat)
-        covered_sat = coverage_sat(free, 1, terms=ZERO_FEE, fullest=fullest)
+        covered_sat = covered(free, 1, terms=ZERO_FEE, fullest=fullest)
         assert covered_sat == CAPACITY_SAT + 20_000 - trimmed_sat
     dear = buy(one_leaf([CAPACITY_SAT], 20_000, feerate=5_000), 1, 5_000)
     assert dear.channel_poison(0, 1).fee_sat == 2_220
-    assert coverage_sat(dear, 1, terms=TERMS, fullest=EMPTY) == 101_000 - 2_220 + 17_780
+    assert covered(dear, 1, terms=TERMS, fullest=EMPTY) == 101_000 - 2_220 + 17_780
     small = buy(one_leaf([552, 60_000], 20_000), 2, 5_000)
-    assert coverage_sat(small, 1, terms=TERMS, fullest=EMPTY) == 0 + 7_346
+    assert covered(small, 1, terms=TERMS, fullest=EMPTY) == 0 + 7_346

@@ -6,6 +6,7 @@ maturity it may publish old state and revoked commitment as one package, and the
 refused as a replacement. So the worse of both counts. A balance beyond it is not protected.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -73,7 +74,7 @@ def covered_by_state_sat(
         state_index: Which state.
         client: One of the leaf's.
         terms: Of its channel.
-        fullest: The fullest commitment of the LSP's that counts.
+        fullest: The LSP's fullest commitment on that state.
 
     Raises:
         ValueError: If that state is not superseded, or the client is not in the leaf.
@@ -85,22 +86,26 @@ def covered_by_state_sat(
     return max(capacity_sat - lost_sat, 0) + share_sat
 
 
-def coverage_sat(leaf: Leaf, client: int, *, terms: ChannelTerms, fullest: Fullest) -> int | None:
+def coverage_sat(
+    leaf: Leaf, client: int, *, terms: ChannelTerms, fullest: Sequence[Fullest]
+) -> int | None:
     """Return a client's coverage: the least over all superseded states; None if there is none.
 
     Args:
         leaf: With all its states.
         client: One of its clients.
         terms: Of its channel.
-        fullest: The fullest commitment of the LSP's that counts.
+        fullest: Of each superseded state, index 0 first, the LSP's fullest commitment on it. Once a
+            state is superseded no other is signed for it, so what counts is known.
 
     Raises:
-        ValueError: If the client is not in the leaf.
+        ValueError: If the client is not in the leaf, or there are not as many as superseded states.
     """
+    superseded = range(len(leaf.states) - 1)
     return min(
         (
-            covered_by_state_sat(leaf, state_index, client, terms=terms, fullest=fullest)
-            for state_index in range(len(leaf.states) - 1)
+            covered_by_state_sat(leaf, state_index, client, terms=terms, fullest=one)
+            for state_index, one in zip(superseded, fullest, strict=True)
         ),
         default=None,
     )

@@ -241,19 +241,23 @@ class Books:
         assert got_sat == change.amount_sat + gave_sat, "the LSP's wallet"
 
     def _lstocks_sat(self, script: bytes) -> int:
-        """Return what reached the LSP of the L-stocks on chain, each at the price of a sweep."""
+        """Return what reached the LSP of the L-stocks on chain: a sweep takes one, or several."""
         attempt, got_sat = self.pump.attempt, 0
-        for node in attempt.tree.nodes:
-            for vout, output in enumerate(node.outputs):
-                spender = self.index.spenders.get(node.tx.outpoint(vout))
-                if output.kind is not OutputKind.LSTOCK or spender is None:
-                    continue
-                (coin,) = spender.outputs
-                assert coin.script_pubkey == script, "an L-stock is the LSP's"
-                assert spender.inputs[0].nsequence == attempt.terms.lstock_csv_blocks
-                fee_sat = fee_sat_of(vsize=spender.vsize, feerate_sat_per_kw=FEERATE_SAT_PER_KW)
-                assert coin.amount_sat == output.amount_sat - fee_sat
-                got_sat += coin.amount_sat
+        lstocks = {
+            node.tx.outpoint(vout): output.amount_sat
+            for node in attempt.tree.nodes
+            for vout, output in enumerate(node.outputs)
+            if output.kind is OutputKind.LSTOCK
+        }
+        spenders = (self.index.spenders.get(outpoint) for outpoint in lstocks)
+        for sweep in {tx.txid: tx for tx in spenders if tx is not None}.values():
+            (coin,) = sweep.outputs
+            assert coin.script_pubkey == script, "an L-stock is the LSP's"
+            assert {one.nsequence for one in sweep.inputs} == {attempt.terms.lstock_csv_blocks}
+            fee_sat = fee_sat_of(vsize=sweep.vsize, feerate_sat_per_kw=FEERATE_SAT_PER_KW)
+            taken_sat = sum(lstocks[one.outpoint] for one in sweep.inputs)
+            assert coin.amount_sat == taken_sat - fee_sat
+            got_sat += coin.amount_sat
         return got_sat
 
     def _check_payments(self) -> None:

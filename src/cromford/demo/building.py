@@ -53,6 +53,10 @@ def start_world(site: Site, steps: Steps) -> World:
         if settings.fee_policy is FeePolicy.EPHEMERAL:
             step.progress.note("every transaction needs a child: each client has coins for them")
             node.mine(COINBASE_MATURITY)
+        height = node.height()
+        for daemon in (lsp, *clients):
+            step.progress.update(f"{daemon.name} reads blocks")
+            step.wait_for(daemon.name, partial(_at_height, daemon, height))
         whose = "a node" if settings.chain is None else "on your node"
         step.outcome = f"{whose}, an LSP and {_n_clients(len(clients))}, each a process"
     return World(site=site, node=node, lsp=lsp, clients=clients)
@@ -67,6 +71,12 @@ def _in_sync(daemon: DaemonProcess) -> dict[str, Any] | None:
     # A daemon answers before its node has answered it; until then it takes no risk.
     status = daemon.status()
     return status if status is not None and status["synced"] else None
+
+
+def _at_height(daemon: DaemonProcess, height: int) -> dict[str, Any] | None:
+    # What is asked for while blocks are still being read is refused: the chain is stale.
+    status = _in_sync(daemon)
+    return status if status is not None and status["height"] >= height else None
 
 
 def _n_coins(settings: DemoSettings, node: Node) -> int:

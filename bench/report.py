@@ -70,7 +70,7 @@ def _row(row: Row) -> dict[str, Any]:
         "median": round(row.median_ms, 4),
         "floor": round(row.floor_ms, 4),
         "ratio": round(row.ratio, 4),
-        "per_second": round(1000 / row.median_ms, 2),
+        "per_second": round(1000 / row.median_ms, 2) if row.median_ms else None,
         "runs": [_sample(sample) for sample in row.samples],
         "floor_operations": {op.value: n for op, n in sorted(row.work.items()) if n},
         "floor_shared_by": row.n_sharing,

@@ -106,6 +106,8 @@ def _take_message(turn: Turn[ClientState], message: m.Message) -> None:
         opening.take_message(turn, message)
     elif isinstance(message, m.HoldMessage):
         _take_hold_message(turn, message)
+    elif isinstance(message, m.CloseMessage):
+        pass
     else:
         lobby.take_message(turn, message)
 

@@ -10,6 +10,7 @@ from cromford.bitcoin.block import BlockRef
 from cromford.bitcoin.network import Network
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
 from cromford.changed import changed
+from cromford.protocol.journal import close_records as cl
 from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal import opening_records as op
@@ -29,6 +30,8 @@ from cromford.protocol.journal.client_attempt import (
     Stage,
 )
 from cromford.protocol.journal.client_candidate import ClientCandidate
+from cromford.protocol.journal.close_fold import finished_close, with_finished_close
+from cromford.protocol.journal.closes import FinishedClose
 from cromford.protocol.journal.encoding import decoded
 from cromford.protocol.journal.intents import IntentKey, check_intents
 from cromford.protocol.journal.known_chain import KnownChain
@@ -90,6 +93,7 @@ class ClientState:
     book: Book = field(default_factory=Book)
     purses: Map[OutPoint, Purse] = field(default_factory=Map)
     published: Map[OutPoint, int] = field(default_factory=Map)  # what may be bumped: since when
+    closed: Map[bytes, FinishedClose] = field(default_factory=Map)  # by close id
 
     @property
     def may_join(self) -> bool:
@@ -157,6 +161,9 @@ def apply(state: ClientState, record: r.AnyRecord) -> ClientState:
         case xr.FirstPublished(outpoint=outpoint, height=height):
             published = state.published.set(OutPoint.parse(outpoint), height)
             return replace(state, published=published)
+        case cl.CloseFinished(close_id=close_id):
+            closed = state.closed.set(close_id, finished_close(record))
+            return replace(state, book=with_finished_close(state.book, record), closed=closed)
         case xr.CoinsLent():
             wallet, purses = with_lent(state.wallet, state.purses, record)
             return replace(state, wallet=wallet, purses=purses)

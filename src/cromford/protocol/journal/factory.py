@@ -13,6 +13,7 @@ from cromford.bitcoin.block import BlockRef
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxOut
 from cromford.changed import changed
 from cromford.factory.terms import decode_terms
+from cromford.protocol.journal import close_records as cl
 from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.journal import mail
 from cromford.protocol.journal import opening_records as op
@@ -24,6 +25,8 @@ from cromford.protocol.journal.book_fold import (
     with_refused_forward,
 )
 from cromford.protocol.journal.channel_records import BookRecord
+from cromford.protocol.journal.close_fold import finished_close, with_finished_close
+from cromford.protocol.journal.closes import FinishedClose
 from cromford.protocol.journal.encoding import decoded
 from cromford.protocol.journal.intents import IntentKey, check_intents
 from cromford.protocol.journal.known_chain import KnownChain
@@ -75,6 +78,7 @@ class Factory:
         purses: The house's coins for children of our transactions, by what these spend.
         coins_asked: What was asked of the house and not lent yet, in sat, likewise.
         published: Since which height what may be bumped is published, likewise.
+        closed: The closes that everybody signed, by their names.
         post: Its mail.
     """
 
@@ -91,6 +95,7 @@ class Factory:
     purses: Map[OutPoint, Purse] = field(default_factory=Map)
     coins_asked: Map[OutPoint, int] = field(default_factory=Map)
     published: Map[OutPoint, int] = field(default_factory=Map)
+    closed: Map[bytes, FinishedClose] = field(default_factory=Map)
     post: Post = field(default_factory=Post)
 
     @property
@@ -143,6 +148,7 @@ FactoryRecord = (
     | op.LspOpeningRecord
     | xr.ExitRecord
     | xr.LspExitRecord
+    | cl.SharedCloseRecord
     | BookRecord
     | MailTaken
 )
@@ -174,6 +180,9 @@ def apply_to_factory(factory: Factory, record: r.AnyRecord) -> Factory:
         case xr.FirstPublished(outpoint=outpoint, height=height):
             published = factory.published.set(OutPoint.parse(outpoint), height)
             return replace(factory, published=published)
+        case cl.CloseFinished(close_id=close_id):
+            closed = factory.closed.set(close_id, finished_close(record))
+            return replace(factory, book=with_finished_close(factory.book, record), closed=closed)
         case xr.Watching(height=height, outpoints=outpoints):
             watch = frozenset(OutPoint.parse(outpoint) for outpoint in outpoints)
             heard = factory.post.taken.get(CHAIN, 0)

@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from cromford.protocol.journal import close_records as cl
 from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal import opening_records as op
@@ -95,6 +96,7 @@ SharedRecord = (
     | op.SigningIntended
     | op.SharedOpeningRecord
     | xr.ExitRecord
+    | cl.SharedCloseRecord
     | xr.PurseRecord
     | BookRecord
 )

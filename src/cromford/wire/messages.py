@@ -436,7 +436,7 @@ class ClosedTx:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Closed:
-    """LSP to client: everybody signed. The answer to all that comes about a channel in its scope."""
+    """LSP to client: everybody signed. The answer to all that comes about a channel in scope."""
 
     attempt_id: bytes = fixed(HASH_SIZE)
     close_id: bytes = fixed(HASH_SIZE)

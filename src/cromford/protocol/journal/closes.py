@@ -66,5 +66,16 @@ def is_frozen(closes: Iterable[SignedClose], chain: KnownChain) -> bool:
 
 
 def with_close(closes: tuple[SignedClose, ...], close: SignedClose) -> tuple[SignedClose, ...]:
-    """Return the closes with one more, in place of an earlier one of its name."""
-    return (*(one for one in closes if one.close_id != close.close_id), close)
+    """Return the closes with one more, in place of those that bind a channel no further.
+
+    However often the LSP begins anew, there is one for each outpoint: no later one owes more while
+    an earlier one is live.
+    """
+    return (*(one for one in closes if not _is_covered(one, close)), close)
+
+
+def _is_covered(earlier: SignedClose, close: SignedClose) -> bool:
+    is_no_tighter = not earlier.is_finished and earlier.balance_msat >= close.balance_msat
+    return earlier.close_id == close.close_id or (
+        earlier.outpoint == close.outpoint and is_no_tighter
+    )

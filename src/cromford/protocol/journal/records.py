@@ -100,10 +100,13 @@ SharedRecord = (
     | xr.PurseRecord
     | BookRecord
 )
-ClientOnly = lr.ClientLobbyRecord | op.ClientOpeningRecord | xr.ClientExitRecord
+ClientOnly = (
+    lr.ClientLobbyRecord | op.ClientOpeningRecord | xr.ClientExitRecord | cl.ClientCloseRecord
+)
 LspOnly = (
     lr.HouseRecord
     | op.LspOpeningRecord
+    | cl.LspCloseRecord
     | xr.LspExitRecord
     | sc.ScanRecord
     | MailTaken

@@ -100,6 +100,17 @@ def check_closable(turn: Turn[ClientState], attempt_id: bytes, outpoint: OutPoin
     return Closable(attempt=attempt, link=link, scope=scope)
 
 
+def check_still(turn: Turn[ClientState], closing: ClientClosing) -> Closable:
+    """Check that a close we agreed to may still spend its output, and owes us what it did.
+
+    Raises:
+        Refusal: If not; names the field.
+    """
+    found = check_closable(turn, closing.attempt_id, closing.outpoint)
+    _check("balance_msat", found.payout.due_msat, closing.balance_msat)
+    return found
+
+
 def check_proposals(
     turn: Turn[ClientState], closing: ClientClosing, message: m.ClosePropose
 ) -> tuple[Closable, tuple[Tx, ...]]:
@@ -108,9 +119,7 @@ def check_proposals(
     Raises:
         Refusal: If one is not to be signed; names the field.
     """
-    found = check_closable(turn, closing.attempt_id, closing.outpoint)
-    if found.payout.due_msat != closing.balance_msat:
-        raise Refusal("balance_msat", expected=closing.balance_msat, received=found.payout.due_msat)
+    found = check_still(turn, closing)
     feerates = closing.feerates_sat_per_kw
     if len(message.proposals) != len(feerates):
         raise Refusal("proposals", expected=len(feerates), received=len(message.proposals))

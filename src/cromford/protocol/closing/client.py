@@ -11,9 +11,9 @@ from cromford.protocol import events as ev
 from cromford.protocol.closing.checks import (
     Closable,
     check_begin,
-    check_closable,
     check_closed,
     check_proposals,
+    check_still,
 )
 from cromford.protocol.closing.publication import option_to_publish
 from cromford.protocol.faults import FaultyLsp, Refusal
@@ -110,7 +110,7 @@ def on_prepared(turn: Turn[ClientState], event: ev.ClosePrepared) -> None:
         )
     )
     try:
-        found = check_closable(turn, closing.attempt_id, closing.outpoint)
+        found = check_still(turn, closing)
     except Refusal as refusal:
         _end(turn, closing.close_id, str(refusal))
         return
@@ -213,7 +213,7 @@ def on_block(turn: Turn[ClientState]) -> None:
         if closing.is_signed:
             continue
         try:
-            check_closable(turn, closing.attempt_id, closing.outpoint)
+            check_still(turn, closing)
         except Refusal as refusal:
             _end(turn, closing.close_id, str(refusal))
 

@@ -32,7 +32,7 @@ from cromford.protocol.closing.sessions import (
 from cromford.protocol.journal import close_records as cl
 from cromford.protocol.journal import opening_records as op
 from cromford.protocol.journal.close_scopes import close_intents, lsp_scope
-from cromford.protocol.journal.closes import FinishedClose
+from cromford.protocol.journal.closes import SETTLED_DEPTH, FinishedClose
 from cromford.protocol.journal.closing import Agreeing, Closing, Signing
 from cromford.protocol.journal.encoding import encoded_pool, pool_of
 from cromford.protocol.journal.factory import Factory
@@ -420,7 +420,9 @@ def closed_of(state: Factory, close: FinishedClose) -> m.Closed:
 def _is_live(state: Factory, close: FinishedClose) -> bool:
     """Say whether a finished close may still be what spends its output, or did."""
     spender = state.chain.spends.get(close.outpoint)
-    return spender is None or spender.txid in {tx.txid for tx in close.txs}
+    if spender is None or spender.txid in {tx.txid for tx in close.txs}:
+        return True
+    return state.chain.depth(spender.txid) < SETTLED_DEPTH
 
 
 def end(

@@ -16,6 +16,7 @@ from cromford.protocol.journal.closing import (
     Agreeing,
     ClientClosing,
     Closing,
+    EndedClose,
     Signing,
 )
 from cromford.protocol.journal.encoding import decoded_pool
@@ -24,13 +25,15 @@ StageT = TypeVar("StageT", Agreeing, Signing)
 
 
 class LspCloses(NamedTuple):
-    """What of a factory's state is about closes: the one under way, how many there were, channels.
+    """What of a factory's state is about closes, and its channels.
 
-    Once a close is over, finished or not, none is under way.
+    The one under way, how many were begun, and the newest that came to nothing. Once a close is
+    over, finished or not, none is under way.
     """
 
     closing: Closing | None
     n_closes: int
+    ended: EndedClose | None
     book: Book
 
 
@@ -51,15 +54,16 @@ def with_lsp_close(
             feerates_sat_per_kw=record.feerates_sat_per_kw,
         )
         quiet = _with_quiet(book, _channels_of(book, begun.clients), record.close_id)
-        return LspCloses(begun, closes.n_closes + 1, quiet)
+        return LspCloses(begun, closes.n_closes + 1, None, quiet)
     if isinstance(record, cl.CloseFinished):
         return closes._replace(closing=None, book=with_finished_close(book, record))
     if closing is None or closing.close_id != record.close_id:
         raise AssertionError(f"close {record.close_id.hex()} is not under way")
     match record:
-        case cl.CloseEnded():
+        case cl.CloseEnded(reason=reason):
             book = _with_quiet(book, _channels_of(book, closing.clients), b"")
-            return closes._replace(closing=None, book=book)
+            ended = EndedClose(close_id=closing.close_id, reason=reason)
+            return closes._replace(closing=None, ended=ended, book=book)
         case cl.CloseProposed(txs=txs):
             return closes._replace(
                 closing=_proposed(closing, txs), book=_with_agreed(book, closing)

@@ -73,6 +73,14 @@ class Closing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EndedClose:
+    """A close that came to nothing, and why."""
+
+    close_id: bytes
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClientClosing:
     """A close that a client agreed to, until it hears that it is over.
 

@@ -27,7 +27,7 @@ from cromford.protocol.journal.book_fold import (
 from cromford.protocol.journal.channel_records import BookRecord
 from cromford.protocol.journal.close_fold import LspCloses, finished_close, with_lsp_close
 from cromford.protocol.journal.closes import FinishedClose
-from cromford.protocol.journal.closing import Closing
+from cromford.protocol.journal.closing import Closing, EndedClose
 from cromford.protocol.journal.encoding import decoded, decoded_pool
 from cromford.protocol.journal.intents import IntentKey, check_intents
 from cromford.protocol.journal.known_chain import KnownChain
@@ -81,6 +81,7 @@ class Factory:
         closed: The closes that everybody signed, by their names.
         closing: The close under way.
         n_closes: How many were ever begun.
+        close_ended: The newest, if it came to nothing.
         post: Its mail.
     """
 
@@ -100,6 +101,7 @@ class Factory:
     closed: Map[bytes, FinishedClose] = field(default_factory=Map)
     closing: Closing | None = None
     n_closes: int = 0
+    close_ended: EndedClose | None = None
     post: Post = field(default_factory=Post)
 
     @property
@@ -212,13 +214,19 @@ def apply_to_factory(factory: Factory, record: r.AnyRecord) -> Factory:
 
 
 def _with_close(factory: Factory, record: cl.SharedCloseRecord | cl.LspCloseRecord) -> Factory:
-    closing, n_closes, book = with_lsp_close(
-        LspCloses(factory.closing, factory.n_closes, factory.book), record
-    )
+    closes = LspCloses(factory.closing, factory.n_closes, factory.close_ended, factory.book)
+    closing, n_closes, ended, book = with_lsp_close(closes, record)
     closed = factory.closed
     if isinstance(record, cl.CloseFinished):
         closed = closed.set(record.close_id, finished_close(record))
-    return replace(factory, closing=closing, n_closes=n_closes, book=book, closed=closed)
+    return replace(
+        factory,
+        closing=closing,
+        n_closes=n_closes,
+        close_ended=ended,
+        book=book,
+        closed=closed,
+    )
 
 
 def _with_mail(factory: Factory, content: mail.AnyMail) -> Factory:

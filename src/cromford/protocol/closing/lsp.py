@@ -21,7 +21,12 @@ from cromford.protocol.closing.planning import (
     plan_close,
 )
 from cromford.protocol.closing.publication import option_to_publish
-from cromford.protocol.closing.rules import due_msat, problem_on_chain, problem_with_channel
+from cromford.protocol.closing.rules import (
+    due_msat,
+    problem_on_chain,
+    problem_with_channel,
+    problem_with_height,
+)
 from cromford.protocol.closing.sessions import (
     client_of_key,
     close_round,
@@ -478,6 +483,11 @@ def _problem_on_chain(turn: Turn[Factory], closing: Closing) -> str | None:
     leaving = [client for client in closing.clients if client in turn.state.exits]
     if leaving:
         return f"the channels with clients {leaving} are being left"
+    for client in closing.clients:
+        link = link_of(turn.state, client)
+        late = problem_with_height(link, turn.chain, height=turn.known_height)
+        if late is not None:
+            return f"client {client}: {late}"
     return problem_on_chain(_scope(turn.state, closing), turn.chain)
 
 

@@ -55,16 +55,22 @@ def plan_close(state: Factory, facts: Facts, asked: ev.CloseRequested) -> CloseP
     if state.closing is not None:
         raise Rejected("close_under_way", f"close {state.closing.close_id.hex()} is under way")
     scope = _scope_of(state, asked)
-    feerates = asked.feerates_sat_per_kw or usual_feerates(state, facts.fees)
+    given = asked.feerates_sat_per_kw
+    feerates = given or usual_feerates(state, facts.fees)
     _check_feerates(state, facts.fees, feerates)
-    links = _check_clients(state, facts, scope)
+    due = {link.client: due_msat(link) for link in _check_clients(state, facts, scope)}
+    options: list[CloseTx] = []
+    for feerate in feerates:
+        try:
+            options.append(built_close(state, scope, due, feerate))
+        except CannotClose as error:
+            # A dearer one that nobody asked for may be more than our part carries.
+            if given or not options:
+                raise Rejected("cannot_close", str(error)) from error
     return ClosePlan(
         scope=scope,
-        feerates_sat_per_kw=feerates,
-        options=tuple(
-            _built(state, scope, {link.client: due_msat(link) for link in links}, feerate)
-            for feerate in feerates
-        ),
+        feerates_sat_per_kw=feerates[: len(options)],
+        options=tuple(options),
     )
 
 
@@ -98,15 +104,6 @@ def built_close(
         lsp_script=state.attempt.payout_script,
         feerate_sat_per_kw=feerate_sat_per_kw,
     )
-
-
-def _built(
-    state: Factory, scope: CloseScope, due: dict[int, int], feerate_sat_per_kw: int
-) -> CloseTx:
-    try:
-        return built_close(state, scope, due, feerate_sat_per_kw)
-    except CannotClose as error:
-        raise Rejected("cannot_close", str(error)) from error
 
 
 def _least(state: Factory, fees: OwnFees) -> int:

@@ -60,10 +60,18 @@ def problem_on_chain(scope: CloseScope, chain: KnownChain) -> str | None:
     return None if spender is None else f"{scope.name}: its output was spent by {spender.txid}"
 
 
-def latest_height(link: Link, chain: KnownChain) -> int | None:
-    """Return the first height at which a channel's close is not signed any more; None if never."""
+def problem_with_height(link: Link, chain: KnownChain, *, height: int) -> str | None:
+    """Return why it is too late to sign a channel's close; None if it is not, or never will be.
+
+    Args:
+        link: The channel.
+        chain: What is known of the chain.
+        height: The highest that is known of.
+    """
     deadline = link.remaining(chain).exit_deadline_height
-    return None if deadline is None else deadline - LATEST_BLOCKS
+    if deadline is None or height < deadline - LATEST_BLOCKS:
+        return None
+    return f"too late: expected a height below {deadline - LATEST_BLOCKS}, received {height}"
 
 
 def problem_with_channel(link: Link, chain: KnownChain, *, height: int) -> str | None:
@@ -77,15 +85,15 @@ def problem_with_channel(link: Link, chain: KnownChain, *, height: int) -> str |
         chain: What is known of the chain.
         height: The highest that is known of.
     """
-    latest = latest_height(link, chain)
     if link.failure is not None:
         return f"the channel failed: {link.failure}"
     if is_frozen(link.closes, chain):
         return "another close of it is finished already"
     if not is_alive(link, chain):
         return "its output, or one above it, was spent otherwise"
-    if latest is not None and height >= latest:
-        return f"too late: expected a height below {latest}, received {height}"
+    late = problem_with_height(link, chain, height=height)
+    if late is not None:
+        return late
     if link.state.htlcs:
         return "an HTLC is pending"
     if not link.state.is_quiet:

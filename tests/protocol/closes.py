@@ -15,6 +15,7 @@ from cromford.protocol import events as ev
 from cromford.protocol.journal import close_records as cl
 from cromford.protocol.journal.close_scopes import lsp_scope
 from cromford.protocol.journal.closes import is_frozen, limit_msat
+from cromford.protocol.journal.closing import Closing
 from cromford.protocol.journal.link import Link
 from cromford.protocol.policy import LspPolicy
 from cromford.regtest.kernel import check_scripts
@@ -50,6 +51,13 @@ def close(pump: Pump, **asked: Any) -> None:
     """Ask for a close, and let everybody do its part."""
     ask_for_close(pump, **asked)
     pump.run()
+
+
+def under_way(pump: Pump) -> Closing:
+    """Return the close under way."""
+    closing = pump.factory.closing
+    assert closing is not None
+    return closing
 
 
 def ended(node: PumpNode) -> list[cl.CloseEnded]:

@@ -15,6 +15,7 @@ from tests.protocol.closes import (
     finished,
     links,
     scope_in,
+    under_way,
 )
 from tests.protocol.paying_clients import begin_payment, pay
 from tests.protocol.pump import Pump
@@ -108,13 +109,11 @@ def test_below_a_neighbours_exit_a_subtree_is_closed_by_its_name() -> None:
 def test_once_a_kickoff_is_in_a_block_its_output_is_what_is_closed(named: str | None) -> None:
     """It has no script path; the close takes the place of the state that waits for its delay."""
     pump = closable_factory(2, policy=QUICK)
-    pump.handle(pump.lsp, ev.AddressRequested())
-    attempt = pump.attempt
-    kickoff = attempt.signed and attempt.signed.tree.txs[attempt.tree.root_node.name]
-    assert kickoff is not None
+    signed = pump.attempt.signed
+    assert signed is not None
+    kickoff = signed.tree.txs["kickoff_root"]
     pump.chain.broadcast(kickoff)
     pump.mine(1)
-    assert pump.attempt.tree.vertices[0].first.name == "kickoff_root"
     close(pump, vertex=named)
     check_all_is_paid(pump)
     (record,) = finished(pump.lsp)
@@ -185,7 +184,7 @@ def test_one_option_is_enough() -> None:
 def test_without_feerates_the_node_and_the_tree_are_asked() -> None:
     pump = closable_factory(1)
     ask_for_close(pump)
-    assert pump.factory.closing.feerates_sat_per_kw == (750, 2_250)  # 1.5 times the tree's 500
+    assert under_way(pump).feerates_sat_per_kw == (750, 2_250)  # 1.5 times the tree's 500
 
 
 def test_a_high_estimate_ends_at_what_core_takes_for_a_mistake() -> None:
@@ -203,7 +202,7 @@ def test_a_dearer_option_that_nobody_asked_for_is_left_out_where_our_part_does_n
     pump = closable_factory(1)
     pump.lsp.fees = OwnFees(estimates=((36, 100_000),))
     ask_for_close(pump)
-    assert pump.factory.closing.feerates_sat_per_kw == (100_000,)
+    assert under_way(pump).feerates_sat_per_kw == (100_000,)
 
 
 def test_one_that_was_asked_for_is_refused_then() -> None:

@@ -19,6 +19,7 @@ from tests.protocol.closes import (
     limit_of,
     links,
     losing,
+    under_way,
 )
 from tests.protocol.paying_clients import pay
 from tests.protocol.pump import Pump, PumpNode
@@ -132,7 +133,7 @@ def test_who_signed_may_go_and_the_close_goes_on() -> None:
 
     with pump.tampering(changing(last, m.CloseSign, hold)):
         close(pump)
-    assert pump.factory.closing.holdouts == (2,)
+    assert under_way(pump).holdouts == (2,)
     pump.disconnect(first)
     pump.tell(pump.lsp, last, held[0])
     pump.run()
@@ -267,7 +268,7 @@ def test_what_is_said_of_an_unknown_close_changes_nothing(message: m.CloseMessag
 def test_whoever_has_no_seat_has_no_say_in_a_close() -> None:
     pump = closable_factory(2)
     ask_for_close(pump)
-    end = m.CloseEnd(close_id=pump.factory.closing.close_id, reason="from nowhere")
+    end = m.CloseEnd(close_id=under_way(pump).close_id, reason="from nowhere")
     event = ev.MessageReceived(node_id=b"\x03" + b"\x09" * 32, message=end)
     assert lsp_role.decide(pump.lsp.state, event).records == ()
 

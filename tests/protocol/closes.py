@@ -11,6 +11,7 @@ from cromford.bitcoin.fees import ANCHOR_DUST_SAT
 from cromford.bitcoin.script import ANCHOR_SCRIPT
 from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.factory.close import CLOSE_NSEQUENCE, CloseScope
+from cromford.factory.vertices import Vertex
 from cromford.protocol import events as ev
 from cromford.protocol.journal import close_records as cl
 from cromford.protocol.journal.close_scopes import lsp_scope
@@ -123,9 +124,29 @@ def check_nobody_is_stuck(pump: Pump) -> None:
             assert one.quiet_for == b""
             if one.channel_id not in closed:
                 assert not is_frozen(one.closes, chain)
-        assert lsp_link.state.accepter_msat <= (limit_of(pump, lsp_link) or 10**18)
     for client in pump.clients:
         assert not client.state.closing
+
+
+def below_the_other_child(pump: Pump) -> Vertex:
+    """Let client 1 leave, and return a whole vertex below the root that it is not in.
+
+    Client 1's neighbour in its leaf has a channel still, which no close of that vertex binds.
+    """
+    pump.handle(pump.client_at(1), ev.ExitRequested(attempt_id=pump.attempt.attempt_id))
+    pump.run()
+    vertices = pump.attempt.tree.vertices[1:]
+    other = next(vertex for vertex in vertices if 1 not in vertex.first.shape.clients)
+    mine_until_on_chain(pump, other.first.tx.inputs[0].outpoint)
+    return other
+
+
+def mine_until_on_chain(pump: Pump, outpoint: OutPoint) -> None:
+    for _ in range(60):
+        if pump.factory.chain.depth(outpoint.txid):
+            return
+        pump.mine(1)
+    raise AssertionError(f"{outpoint} never came")
 
 
 def limit_of(pump: Pump, link: Link) -> int | None:

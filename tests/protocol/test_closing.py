@@ -7,6 +7,7 @@ import pytest
 from tests.protocol.closes import (
     QUICK,
     ask_for_close,
+    below_the_other_child,
     check_all_is_paid,
     check_nobody_is_stuck,
     closable_factory,
@@ -14,6 +15,7 @@ from tests.protocol.closes import (
     ended,
     finished,
     links,
+    mine_until_on_chain,
     scope_in,
     under_way,
 )
@@ -73,30 +75,11 @@ def kicked_off(pump: Pump, seat: int = 1, *, n_blocks: int = 1) -> None:
     pump.mine(n_blocks)
 
 
-def mine_until_on_chain(pump: Pump, outpoint: OutPoint) -> None:
-    for _ in range(60):
-        if pump.factory.chain.depth(outpoint.txid):
-            return
-        pump.mine(1)
-    raise AssertionError(f"{outpoint} never came")
-
-
-def first_outpoint(pump: Pump, name: str) -> OutPoint:
-    return pump.attempt.tree.node_by_name[name].tx.inputs[0].outpoint
-
-
 def test_below_a_neighbours_exit_a_subtree_is_closed_by_its_name() -> None:
     """Client 1 leaves: what is below the root's other child is whole, and signed by fewer."""
     pump = closable_factory(4)
-    kicked_off(pump)
-    names = [vertex.first.shape.name for vertex in pump.attempt.tree.vertices]
-    other = next(
-        vertex for vertex in pump.attempt.tree.vertices[1:] if 1 not in vertex.first.shape.clients
-    )
-    mine_until_on_chain(pump, other.first.tx.inputs[0].outpoint)
-    name = other.first.shape.name
-    assert name in names
-    close(pump, vertex=name)
+    other = below_the_other_child(pump)
+    close(pump, vertex=other.first.shape.name)
     check_all_is_paid(pump)
     (record,) = finished(pump.lsp)
     assert len(record.channels) == len(other.first.shape.clients) < 4
@@ -358,28 +341,27 @@ def test_on_a_stale_chain_nothing_is_closed() -> None:
 
 
 def test_a_close_that_came_to_nothing_is_followed_by_another_at_the_balances_of_then() -> None:
-    pump = closable_factory(2)
-    ask_for_close(pump)
+    pump = closable_factory(4)
+    vertex = below_the_other_child(pump)
+    first, last = vertex.first.shape.clients
+    ask_for_close(pump, vertex=vertex.first.name)
     pump.run_to(m.CloseSign)
-    refuser = pump.client_at(2)
-    pump.disconnect(refuser)
-    pump.connect(refuser)
+    pump.disconnect(pump.client_at(last))
+    pump.connect(pump.client_at(last))
     pump.run()
     check_nobody_is_stuck(pump)
-    assert pay(pump, pump.client_at(1), pump.client_at(2), 1_000_000) is not None
-    close(pump)
+    (neighbour,) = {1, 2, 3, 4} - {1, first, last}
+    begun = pay(pump, pump.client_at(first), pump.client_at(neighbour), 100_000)
+    assert begun.status == "paid"
+    close(pump, vertex=vertex.first.name)
     check_all_is_paid(pump)
     (record,) = finished(pump.lsp)
-    assert record.balances_msat[0] == links(pump)[1][0].state.accepter_msat
+    assert record.balances_msat[0] == links(pump)[first][0].state.accepter_msat
 
 
 def test_a_finished_close_freezes_the_channels_of_its_scope_only() -> None:
     pump = closable_factory(4)
-    kicked_off(pump)
-    other = next(
-        vertex for vertex in pump.attempt.tree.vertices[1:] if 1 not in vertex.first.shape.clients
-    )
-    mine_until_on_chain(pump, other.first.tx.inputs[0].outpoint)
+    other = below_the_other_child(pump)
     close(pump, vertex=other.first.name)
     for seat, (_, link) in links(pump).items():
         is_in_scope = seat in other.first.shape.clients

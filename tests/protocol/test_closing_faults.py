@@ -387,19 +387,20 @@ def test_a_second_close_with_less_is_signed_and_binds_by_the_less() -> None:
     assert len(own.closes) == len(theirs.closes) == 1, "there is one for each outpoint"
 
 
-def test_an_lsp_without_room_for_nonces_ends_the_close_and_not_for_good() -> None:
+def test_an_lsp_without_room_for_nonces_ends_the_close_and_not_for_good(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     pump = closable_factory(2)
     signer = pump.lsp.signer
     assert signer is not None
-    made = signer.make_pool
 
     def no_room(*_args: Any, **_named: Any) -> Any:
         raise NoPoolFree("4096 nonce pools are held")
 
-    signer.make_pool = no_room  # type: ignore[method-assign]
-    close(pump)
+    with monkeypatch.context() as patched:
+        patched.setattr(signer, "make_pool", no_room)
+        close(pump)
     assert "our signer: 4096 nonce pools are held" in ended(pump.lsp)[0].reason
-    signer.make_pool = made  # type: ignore[method-assign]
     close(pump)
     assert len(finished(pump.lsp)) == 1
 

@@ -12,6 +12,8 @@ from tests.protocol.closes import (
 )
 from tests.protocol.pump import Pump, PumpNode
 
+from cromford.wire import messages as m
+
 N_CLIENTS = 2
 FUSES_MAX = 40
 
@@ -58,3 +60,17 @@ def check_the_next_one_is_finished(pump: Pump) -> None:
     check_all_is_paid(pump)
     for seat, (_, link) in links(pump).items():
         assert limit_of(pump, link) == due[seat]
+
+
+@pytest.mark.parametrize("step", [m.CloseBegin, m.CloseAgree, m.ClosePropose, m.CloseSign])
+def test_a_checkpoint_amid_a_close_is_read_and_the_close_is_over(step: type[m.Message]) -> None:
+    pump = closable_factory(N_CLIENTS)
+    ask_for_close(pump)
+    pump.run_to(step)
+    for node in (pump.lsp, *pump.clients):
+        node.checkpoint()
+    for node in (pump.lsp, *pump.clients):
+        pump.restart(node)
+    pump.run()
+    check_nobody_is_stuck(pump)
+    check_the_next_one_is_finished(pump)

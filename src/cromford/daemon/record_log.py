@@ -40,7 +40,7 @@ def log_record(record: AnyRecord) -> None:
             )
         case CloseEnded():
             _log.warning(
-                "close_ended factory=%s close=%s reason=%s",
+                "close_ended factory=%s close=%s reason=%r",  # A peer's words: quoted, in one line.
                 record.attempt_id.hex(),
                 record.close_id.hex(),
                 record.reason,

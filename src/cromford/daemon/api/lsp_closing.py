@@ -80,12 +80,13 @@ class LspClosing:
         if wanted.dry_run:
             return answer
         self._owner.request(asked)
-        closing = self._owner.factory_named(wanted.factory_id).closing
-        if closing is None:
-            raise RpcFailure("close_ended", "the close ended at once", retryable=True)
-        answer |= {"started": True, "close_id": closing.close_id.hex()}
+        begun = self._owner.factory_named(wanted.factory_id)
+        if begun.closing is None:
+            raise _ended(begun)
+        close_id = begun.closing.close_id
+        answer |= {"started": True, "close_id": close_id.hex()}
         if wanted.wait:
-            answer["finished"] = await self._outcome(wanted.factory_id, closing.close_id)
+            answer["finished"] = await self._outcome(wanted.factory_id, close_id)
         return answer
 
     async def _outcome(self, factory_id: str, close_id: bytes) -> dict[str, Any] | None:
@@ -106,12 +107,18 @@ class LspClosing:
         finished = factory.closed.get(close_id)
         if finished is not None:
             return {"txids": [str(tx.txid) for tx in finished.txs]}
-        ended = factory.close_ended
-        if ended is not None and ended.close_id == close_id:
-            raise RpcFailure(
-                "close_ended",
-                f"the close came to nothing: {ended.reason}",
-                retryable=True,
-                remediation="Nobody lost anything, and every channel goes on. Ask again.",
-            )
+        if is_over():
+            raise _ended(factory)
         return None
+
+
+def _ended(factory: Factory) -> RpcFailure:
+    """Return why the newest close of a factory came to nothing."""
+    ended = factory.close_ended
+    reason = "another one followed" if ended is None else ended.reason
+    return RpcFailure(
+        "close_ended",
+        f"the close came to nothing: {reason}",
+        retryable=True,
+        remediation="Nobody lost anything, and every channel goes on. Ask again.",
+    )

@@ -330,6 +330,22 @@ def test_an_exit_under_way_is_refused() -> None:
     assert answer(pump, begin(pump)) == "channel: expected no exit under way, received an exit"
 
 
+def test_a_name_that_was_signed_is_not_signed_for_anything_else() -> None:
+    """Whatever is signed under a name is its one sighash for each option, for ever."""
+    pump = closable_factory(2)
+    refuser, client = pump.client_at(1), pump.client_at(SEAT)
+    no = m.CloseEnd(close_id=bytes(32), reason="no")
+    with pump.tampering(changing(refuser, m.CloseSign, lambda _: (no,))):
+        close(pump)
+    signed = pump.sent(client, m.CloseSign)[-1]
+    deadline = fx.CloseDeadline(close_id=signed.close_id)
+    pump.pass_deadline(client, deadline)
+    refusal = answer(pump, begin(pump, close_id=signed.close_id))
+    assert refusal is not None
+    assert refusal.startswith("close_id: expected a new one")
+    assert answer(pump, begin(pump)) is None
+
+
 def test_a_second_close_beside_the_first_is_refused() -> None:
     pump = closable_factory(2)
     ask_for_close(pump)
@@ -453,6 +469,29 @@ def test_a_close_is_finished_for_a_client_only_by_signatures_that_verify(
     pump.connect(client)
     pump.run()
     assert len(finished(client)) == 1, "the true one still counts"
+
+
+def test_the_same_told_under_another_name_is_no_news() -> None:
+    pump = closable_factory(1)
+    close(pump)
+    client = pump.client_at(1)
+    (told,) = pump.sent(pump.lsp, m.Closed)
+    for txs in (told.txs, told.txs[:1], told.txs[::-1]):
+        again = replace(told, close_id=b"\x0b" * 32, txs=txs)
+        event = ev.MessageReceived(node_id=pump.lsp.node_id, message=again)
+        assert client_role.decide(client.state, event).is_nothing
+
+
+def test_the_cheaper_option_comes_first_however_it_is_told() -> None:
+    pump = closable_factory(1)
+
+    def turn(told: Any) -> Any:
+        return (replace(told, txs=told.txs[::-1]),)
+
+    with pump.tampering(changing(pump.lsp, m.Closed, turn)):
+        close(pump)
+    (own,), (theirs,) = finished(pump.client_at(1)), finished(pump.lsp)
+    assert own.txs == theirs.txs
 
 
 def test_who_never_signed_takes_no_close_for_its_own(pump: Pump) -> None:

@@ -259,6 +259,27 @@ def test_who_is_away_is_named() -> None:
     assert (refusal.code, str(refusal)) == ("clients_away", "clients [2] are away")
 
 
+def test_a_factory_that_sleeps_wakes_to_say_who_is_away_and_closes_once_all_are_back() -> None:
+    pump = closable_factory(2)
+    number, attempt_id, driver = pump.factory.number, pump.attempt.attempt_id, pump.lsp.driver
+    assert driver is not None
+    for client in pump.clients:
+        pump.disconnect(client)
+    pump.lsp.checkpoint()
+    assert number in pump.lsp.state.asleep
+    with pytest.raises(Rejected, match=r"clients \[1, 2\] are away"):
+        driver.handle(ev.CloseRequested(attempt_id=attempt_id))
+    pump.lsp.checkpoint()
+    for client in pump.clients:
+        pump.connect(client)
+    pump.run()
+    ask_for_close(pump)
+    pump.lsp.checkpoint()
+    assert number not in pump.lsp.state.asleep, "amid a close nobody sleeps"
+    pump.run()
+    assert len(finished(pump.lsp)) == 1
+
+
 def test_a_pending_htlc_and_its_client_are_named() -> None:
     pump = closable_factory(2)
     payee = pump.client_at(1)

@@ -20,7 +20,7 @@ from cromford.protocol.closing.rules import (
 from cromford.protocol.faults import FaultyLsp, Refusal
 from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
 from cromford.protocol.journal.client_state import ClientState
-from cromford.protocol.journal.close_scopes import client_scope
+from cromford.protocol.journal.close_scopes import client_scope, is_intended
 from cromford.protocol.journal.closes import SignedClose
 from cromford.protocol.journal.closing import ClientClosing
 from cromford.protocol.journal.link import Link
@@ -56,6 +56,8 @@ def check_begin(turn: Turn[ClientState], message: m.CloseBegin) -> Closable:
     if any(one.attempt_id == message.attempt_id for one in state.closing.values()):
         raise Refusal("close", expected="one at a time", received="a second one")
     outpoint = OutPoint.parse(message.outpoint)
+    if is_intended(state.intents, message.close_id, outpoint):
+        raise Refusal("close_id", expected="a new one", received=message.close_id)
     found = check_closable(turn, message.attempt_id, outpoint)
     least = least_feerate_sat_per_kw(
         tree_feerate_sat_per_kw=found.attempt.terms.tree_feerate_sat_per_kw, fees=turn.facts.fees
@@ -183,9 +185,10 @@ def check_closed(
 ) -> tuple[Closable, tuple[Tx, ...], SignedClose] | None:
     """Return a finished close of a channel of ours, with the close that we signed of its output.
 
-    None where it is none of ours, or nothing is remembered of having signed one. It need not be
-    under way: we may have been away when it was finished. A signature that verifies has our part in
-    it, so what it signs passed every check; the payout is compared all the same.
+    The transactions come back the cheapest first. None where it is none of ours, tells nothing new,
+    or nothing is remembered of having signed one. It need not be under way: we may have been away
+    when it was finished. A signature that verifies has our part in it, so what it signs passed
+    every check; the payout is compared all the same.
 
     Raises:
         FaultyLsp: If a signature, an output or our payout is not what it must be.
@@ -200,7 +203,7 @@ def check_closed(
     outpoint = txs[0].inputs[0].outpoint if txs[0].inputs else None
     signed = [close for close in link.closes if close.outpoint == outpoint]
     scope = None if outpoint is None else client_scope(attempt, outpoint)
-    if scope is None or not signed:
+    if scope is None or not signed or _is_known(state, txs):
         return None
     named = [close for close in signed if close.close_id == message.close_id]
     close = min(named or signed, key=lambda close: close.balance_msat)
@@ -219,7 +222,17 @@ def check_closed(
         paid_sat = sum(out.amount_sat for out in tx.outputs if out.script_pubkey == script)
         if paid_sat < least_sat:
             raise FaultyLsp(f"a finished close pays {paid_sat} sat, expected {least_sat}")
-    return Closable(attempt=attempt, link=link, scope=scope), txs, close
+    by_fee = sorted(txs, key=lambda tx: -sum(output.amount_sat for output in tx.outputs))
+    return Closable(attempt=attempt, link=link, scope=scope), tuple(by_fee), close
+
+
+def _is_known(state: ClientState, txs: tuple[Tx, ...]) -> bool:
+    """Say whether these transactions are all among the finished ones, whatever their close's name.
+
+    An LSP that tells the same under ever new names would fill our journal.
+    """
+    known = {tx.txid for close in state.closed.values() for tx in close.txs}
+    return all(tx.txid in known for tx in txs)
 
 
 def _parsed(data: bytes) -> Tx:

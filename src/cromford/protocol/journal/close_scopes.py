@@ -3,7 +3,7 @@
 Computed from what was agreed, never taken from a message.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from cromford.bitcoin.tx import OutPoint, Tx
@@ -12,6 +12,7 @@ from cromford.factory.outputs import channel_output
 from cromford.factory.vertices import TreeNode
 from cromford.protocol.journal.client_attempt import ClientAttempt
 from cromford.protocol.journal.first_commitments import ChannelSetting
+from cromford.protocol.journal.intents import IntentKey
 from cromford.protocol.journal.lsp_attempt import LspAttempt
 from cromford.protocol.journal.opening_records import Intent
 from cromford.signing.task import SigningTask
@@ -70,11 +71,20 @@ def close_task(scope: CloseScope, tx: Tx, number: int) -> SigningTask:
     return replace(scope.task(tx), name=f"close_{number}")
 
 
+def is_intended(intents: Mapping[IntentKey, bytes], close_id: bytes, outpoint: OutPoint) -> bool:
+    """Say whether a close of this name and output was signed: then none other is under its name."""
+    return (_kind_of(close_id), outpoint.serialize(), 0) in intents
+
+
+def _kind_of(close_id: bytes) -> str:
+    return f"close_{close_id.hex()}"
+
+
 def close_intents(close_id: bytes, scope: CloseScope, txs: Iterable[Tx]) -> tuple[Intent, ...]:
     """Return the intents to sign a close: one sighash for each of its options, for ever."""
     return tuple(
         Intent(
-            kind=f"close_{close_id.hex()}",
+            kind=_kind_of(close_id),
             outpoint=scope.outpoint.serialize(),
             state_index=number,
             sighash=close_task(scope, tx, number).sighash,

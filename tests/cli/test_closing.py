@@ -73,6 +73,23 @@ def test_a_close_that_is_waited_for_and_not_over_is_no_success(lsp: FakeDaemon) 
     assert "neither finished nor over" in result.stderr
 
 
+def test_a_client_sees_what_it_is_owed_by_a_close_that_it_agreed_to(fake: Any) -> None:
+    closing = {
+        "close_id": "ee" * 32,
+        "outpoint": f"{answers.FUNDING_TXID}:0",
+        "feerates_sat_per_vb": [3.0],
+        "phase": "agreeing",
+        "balance_msat": 1_500,
+    }
+    summary = answers.client_summary(closing=closing)
+    shown = answers.BRANCH | {"closing": closing}
+    daemon = fake({"factories": {"factories": [summary]}, "factory": shown})
+    cromford = CommandLine(daemon.datadir)
+    for command in ("factories", "factory"):
+        told = cromford.run("client", command).stdout
+        assert "closing together: agreeing, you are owed 1,500 msat" in told
+
+
 def test_a_close_under_way_and_a_finished_one_are_shown(fake: Any) -> None:
     closing = {
         "close_id": "ee" * 32,

@@ -49,7 +49,12 @@ def _how_far(answer: Document) -> str:
 
 
 def closing_text(closing: Document) -> str:
-    """Return a close under way in one line: how far it is, and whom it waits for."""
+    """Return a close under way in one line: how far it is, and what an LSP or a client knows of it.
+
+    An LSP knows whom it waits for, a client what it is owed.
+    """
+    if "balance_msat" in closing:
+        return f"closing together: {closing['phase']}, you are owed {msat(closing['balance_msat'])}"
     waits = ", ".join(f"client {client}" for client in closing["holdouts"]) or "nobody"
     return f"closing {closing['name']}: {closing['phase']}, waits for {waits}"
 

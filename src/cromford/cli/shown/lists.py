@@ -338,7 +338,7 @@ def client_factories(console: Console, answer: Document) -> None:
         elif factory["closed"]:
             status += f", {closed_text(factory['closed'][-1])}"
         elif factory["closing"] is not None:
-            status += f", closing: {factory['closing']['phase']}"
+            status += f", {closing_text(factory['closing'])}"
         elif factory["channel_failed"]:
             status += f", channel failed: {factory['channel_failed']}"
         elif factory["published"] and factory["channel_status"] in _GOES_ON:

@@ -59,10 +59,10 @@ def refusing(message: Any) -> Sequence[m.Message]:
     return (m.CloseEnd(close_id=message.close_id, reason="no"),)
 
 
-@pytest.mark.parametrize("seat", [1, 2, 3])
+@pytest.mark.parametrize("seat", [1, 2])
 @pytest.mark.parametrize("step", ANSWERS)
 def test_a_refusal_at_any_step_by_anybody_freezes_nobody(step: type[m.Message], seat: int) -> None:
-    pump = closable_factory(3, watches_folds=True)
+    pump = closable_factory(2)
     refuser = pump.client_at(seat)
     with pump.tampering(changing(refuser, step, refusing)):
         close(pump)
@@ -84,10 +84,10 @@ def pass_deadlines(pump: Pump) -> None:
         pump.run()
 
 
-@pytest.mark.parametrize("seat", [1, 3])
+@pytest.mark.parametrize("seat", [1, 2])
 @pytest.mark.parametrize("step", STEPS)
 def test_silence_at_any_step_ends_it_by_a_deadline(step: type[m.Message], seat: int) -> None:
-    pump = closable_factory(3)
+    pump = closable_factory(2)
     silent = pump.client_at(seat)
     with pump.tampering(losing(step, of=lambda node: node is silent)):
         close(pump)
@@ -108,12 +108,12 @@ def test_silence_at_any_step_ends_it_by_a_deadline(step: type[m.Message], seat: 
     check_it_ended_for_everybody(pump)
 
 
-@pytest.mark.parametrize("seat", [1, 3])
+@pytest.mark.parametrize("seat", [1, 2])
 @pytest.mark.parametrize("step", STEPS)
 def test_a_connection_that_ends_at_any_step_ends_it_or_hears_of_it_later(
     step: type[m.Message], seat: int
 ) -> None:
-    pump = closable_factory(3, watches_folds=True)
+    pump = closable_factory(2)
     leaver = pump.client_at(seat)
     ask_for_close(pump)
     pump.run_to(step)
@@ -211,8 +211,8 @@ BAD_SIGNS: Final[dict[str, tuple[Change, str]]] = {
 
 @pytest.mark.parametrize("what", [*BAD_WORDS, *BAD_SIGNS])
 def test_who_spoils_a_close_is_named_and_everybody_else_goes_on(what: str) -> None:
-    pump = closable_factory(3)
-    liar = pump.client_at(2)
+    pump = closable_factory(2)
+    liar = pump.client_at(1)
     step = m.CloseAgree if what in BAD_WORDS else m.CloseSign
     change, said = {**BAD_WORDS, **BAD_SIGNS}[what]
     with pump.tampering(changing(liar, step, change)):
@@ -220,7 +220,7 @@ def test_who_spoils_a_close_is_named_and_everybody_else_goes_on(what: str) -> No
     (record,) = ended(pump.lsp)
     assert record.is_fault
     assert record.culprits == (liar.node_id,)
-    assert record.reason.startswith("client 2: ")
+    assert record.reason.startswith("client 1: ")
     assert said in record.reason
     assert pump.lsp.driver is not None
     check_it_ended_for_everybody(pump)
@@ -322,7 +322,7 @@ def test_an_lsp_that_says_what_a_client_says_is_parted_from(message: m.CloseMess
 
 @pytest.mark.parametrize("step", STEPS)
 def test_every_message_may_come_twice(step: type[m.Message]) -> None:
-    pump = closable_factory(3)
+    pump = closable_factory(2)
 
     def twice(_sender: PumpNode, _receiver: PumpNode, message: m.Message) -> Sequence[m.Message]:
         return (message, message) if isinstance(message, step) else (message,)

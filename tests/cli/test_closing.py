@@ -98,6 +98,7 @@ def test_a_close_under_way_and_a_finished_one_are_shown(fake: Any) -> None:
         "feerates_sat_per_vb": [3.0],
         "phase": "signing",
         "clients": [1, 2, 3],
+        "done": [1],
         "holdouts": [2, 3],
     }
     closed = {
@@ -112,7 +113,7 @@ def test_a_close_under_way_and_a_finished_one_are_shown(fake: Any) -> None:
     daemon = fake({"factories": {"factories": [under_way, finished]}, "factory_show": ended})
     cromford = CommandLine(daemon.datadir)
     listed = cromford.run("lsp", "factories").stdout
-    assert "closing kickoff_root: signing, waits for client 2, client 3" in listed
+    assert "closing kickoff_root: signing, 1 of 3; waits for client 2, client 3" in listed
     assert f"closed together, in no block yet: {'77' * 32}" in listed
     shown = cromford.run("lsp", "factory", "show", answers.FACTORY_ID).stdout
     assert "the last close came to nothing: client 2 refused: an HTLC is pending" in shown

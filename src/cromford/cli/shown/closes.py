@@ -56,7 +56,8 @@ def closing_text(closing: Document) -> str:
     if "balance_msat" in closing:
         return f"closing together: {closing['phase']}, you are owed {msat(closing['balance_msat'])}"
     waits = ", ".join(f"client {client}" for client in closing["holdouts"]) or "nobody"
-    return f"closing {closing['name']}: {closing['phase']}, waits for {waits}"
+    so_far = f"{len(closing['done'])} of {len(closing['clients'])}"
+    return f"closing {closing['name']}: {closing['phase']}, {so_far}; waits for {waits}"
 
 
 def closed_text(closed: Document) -> str:

@@ -47,7 +47,7 @@ def planned_close(factory: Factory, plan: ClosePlan) -> Document:
 
 
 def close_under_way(factory: Factory) -> Document | None:
-    """Return the close under way, and who holds out; None if there is none."""
+    """Return the close under way, who did its part, who holds out; None if there is none."""
     closing = factory.closing
     if closing is None:
         return None
@@ -56,6 +56,7 @@ def close_under_way(factory: Factory) -> Document | None:
         "name": lsp_scope(factory.attempt, closing.outpoint).name,
         "phase": closing.stage.label,
         "clients": list(closing.clients),
+        "done": [client for client in closing.clients if client in closing.stage.done],
         "holdouts": list(closing.holdouts),
     }
 

@@ -70,10 +70,27 @@ class SignRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartialSign:
-    """Make partial signatures. Answered by `PartialSigned` or `SigningFailed`."""
+    """Make partial signatures. Answered by `PartialSigned` or `SigningFailed`.
+
+    `close_id` is the cooperative close they are for; empty where they are for the factory.
+    """
 
     attempt_id: bytes
     requests: tuple[SignRequest, ...]
+    close_id: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrepareClose:
+    """Make the nonces of a cooperative close: one for each option, of the key that signs.
+
+    Answered by `ClosePrepared` or `CloseUnprepared`.
+    """
+
+    attempt_id: bytes
+    close_id: bytes
+    key: FactoryKey | ChannelKey
+    n_options: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,6 +199,13 @@ class RevocationDeadline:
     channel_id: bytes
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloseDeadline:
+    """Until when the present step of a cooperative close has to be finished."""
+
+    close_id: bytes
+
+
 # A type for each origin: an id that a peer chose can then never be taken for another's.
 Deadline = (
     AttemptDeadline
@@ -190,6 +214,7 @@ Deadline = (
     | InvoiceDeadline
     | NonceDeadline
     | RevocationDeadline
+    | CloseDeadline
 )
 
 
@@ -329,6 +354,7 @@ Performed = (
     | PrepareJoin
     | PrepareAttempt
     | PartialSign
+    | PrepareClose
     | DropPools
     | LookUpCoins
     | SignFunding

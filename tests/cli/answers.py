@@ -3,7 +3,7 @@
 from dataclasses import fields
 from typing import Any
 
-from tests.cli import exit_answers
+from tests.cli import close_answers, exit_answers
 
 from cromford.factory.terms import FactoryTerms
 
@@ -58,6 +58,7 @@ LSP_STATUS = {
     "build": {"phase": "preparing"},
     "build_dropped": "client 2: silent",
     "n_factories": 1,
+    "closing": [],
     "look_blocks": 36,
     "stopped": [],
     "capital": {
@@ -177,6 +178,9 @@ def lsp_summary(**changes: Any) -> dict[str, Any]:
         "published": [],
         "leaving": [],
         "sweeping": [],
+        "closing": None,
+        "close_ended": None,
+        "closed": [],
         "bump": {"txid": CHANNEL_TXID, "fee_sat": 4_210, "feerate_sat_per_vb": 15.5},
     }
     return summary | changes
@@ -208,6 +212,8 @@ def client_summary(**changes: Any) -> dict[str, Any]:
         "ready_sent": True,
         "ready_received": True,
         "is_exiting": False,
+        "closing": None,
+        "closed": [],
         "refused": [],
     }
     return summary | changes
@@ -544,6 +550,7 @@ LSP_ANSWERS: dict[str, Any] = {
     "factory_export": EXPORT,
     "factory_bump": lambda params: BUMPED_FACTORY | {"bumped": not params["dry_run"]},
     "factory_abandon": lambda params: ABANDONED_FACTORY | {"abandoned": not params["dry_run"]},
+    "close": close_answers.close,
     "pay": pay,
     "payments": LSP_PAYMENTS,
     "balances": LSP_BALANCES,

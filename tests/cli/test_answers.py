@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from tests.cli import answers, exit_answers
+from tests.cli import answers, close_answers, exit_answers
 from tests.cli.conftest import CommandLine
 from tests.cli.fake_daemon import FakeDaemon
 
@@ -18,6 +18,7 @@ LSP_COMMANDS: list[tuple[str, str, object]] = [
     (f"lsp wallet abandon {'ab' * 32} --yes", "wallet_abandon", answers.ABANDONED),
     ("lsp factory abandon cdcd --yes", "factory_abandon", answers.ABANDONED_FACTORY),
     ("lsp factory bump cdcd --yes", "factory_bump", answers.BUMPED_FACTORY),
+    ("lsp close cdcd --yes", "close", close_answers.CLOSE),
     ("lsp lobby", "lobby", answers.LOBBY),
     ("lsp build", "build", answers.BUILD),
     ("lsp factories", "factories", {"factories": [answers.lsp_summary()]}),

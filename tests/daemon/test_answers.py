@@ -84,6 +84,8 @@ async def gather_and_build(t: Town, heard: Heard) -> None:
     await t.mine(3, mempool=2)
     for name in ("alice", "bob"):
         await t.until(name, "factory", lambda a: a["channel_status"] == "open")
+    await t.until("lsp", "balances", lambda a: {c["status"] for c in a["channels"]} == {"open"})
+    await heard.ask("lsp", "close", factory_id=factory_id, dry_run=True)
 
 
 async def pay_and_be_paid(t: Town, heard: Heard) -> None:

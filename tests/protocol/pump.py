@@ -473,6 +473,17 @@ class Pump:
             case m.SignedRoot():
                 attempt = known.attempts[message.attempt_id]
                 assert attempt.signed is not None
+            case m.CloseAgree():
+                closing = known.closing[message.close_id]
+                assert closing.balance_msat == message.balance_msat, "agreed to something else"
+            case m.CloseSign():
+                closing = known.closing[message.close_id]
+                bound = known.book.links[closing.channel_id].closes
+                assert message.close_id in {close.close_id for close in bound}, "signed for nothing"
+            case m.Closed():
+                assert any(
+                    message.close_id in factory.closed for factory in known.all_factories()
+                ), "told before it is remembered"
             case m.Acknowledge():
                 held = known.attempts[message.attempt_id]
                 assert isinstance(held.stage, Complete), "an acknowledgement of nothing"

@@ -13,6 +13,7 @@ from typing import Any, Final, get_args
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from tests.protocol.closes import ask_for_close, close, finished, under_way
 from tests.protocol.forge import NOT_A_POINT, stranger
 from tests.protocol.pump import LEAST_SAT, WANTED_SAT, Pump, PumpNode
 from tests.simulation.commitments import acknowledged
@@ -68,6 +69,7 @@ class Material:
         pump.restart(pump.clients[0])
         pump.run()
         self.take(pump)
+        self.close(pump)
         ids = {"attempt_id": pump.attempt.attempt_id, "terms_hash": attempt.terms.terms_hash}
         self.messages += [
             m.Resume(**ids),
@@ -80,6 +82,20 @@ class Material:
         self.by_size: dict[int, list[bytes]] = {}
         for message in self.messages:
             self.collect(message)
+
+    def close(self, pump: Pump) -> None:
+        """Let everybody close the factory: once in vain, and once to the end."""
+        pump.mine(pump.policy.min_depth)
+        ask_for_close(pump)
+        pump.run_to(m.CloseSign)
+        end = m.CloseEnd(close_id=under_way(pump).close_id, reason="no")
+        refuser = pump.client_at(1)
+        pump.tell(pump.lsp, refuser, end)
+        pump.run()
+        pump.pass_deadline(refuser, fx.CloseDeadline(close_id=end.close_id))
+        close(pump)
+        self.take(pump)
+        assert finished(pump.lsp)
 
     def take(self, pump: Pump) -> None:
         """Remember where everybody is."""
@@ -314,6 +330,13 @@ def test_the_material_covers_every_message_and_every_stage() -> None:
         for state in material().lsp_states
         for attempt in state.attempts.values()
     }
+    closes = {
+        factory.closing.stage.label
+        for state in material().lsp_states
+        for factory in state.all_factories()
+        if factory.closing is not None
+    }
+    assert closes == {"agreeing", "signing"}
     assert phases == {"signing_below", "signing_root", "acknowledging", "funding", "aborted"}
 
 

@@ -7,6 +7,7 @@ import click
 
 from cromford.bitcoin.network import MAINNET
 from cromford.cli.asking import confirm
+from cromford.cli.closing import close_command
 from cromford.cli.configuration.run_options import MAINNET_WARNING, lsp_options
 from cromford.cli.configuration.settings import flags_of
 from cromford.cli.events import events_command
@@ -34,6 +35,7 @@ command.add_command(rescan_command(ROLE))
 command.add_command(lsp_pay_command(ROLE))
 command.add_command(payments_command(ROLE, payment_lists.lsp_payments))
 command.add_command(balances_command(ROLE))
+command.add_command(close_command)
 
 
 @command.command()

@@ -12,8 +12,7 @@ from rich.console import Console
 
 from cromford.cli.configuration.settings import flag_of
 from cromford.cli.invocation import Invocation, invocation_options
-from cromford.cli.shown.lists import facts
-from cromford.cli.shown.output import cell, show
+from cromford.cli.shown.output import cell, facts, show
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _yes_option = click.option("--yes", is_flag=True, help="Do not ask.")

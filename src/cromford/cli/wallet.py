@@ -17,7 +17,7 @@ from cromford.cli.configuration.kinds import (
 )
 from cromford.cli.invocation import Invocation, invocation_options
 from cromford.cli.shown import lists
-from cromford.cli.shown.output import blocks, cell, sat, show, table
+from cromford.cli.shown.output import blocks, cell, facts, sat, show, table
 from cromford.wallet.spending import N_SPLIT_MAX, N_SPLIT_MIN
 
 ALL: Final = "all"
@@ -40,6 +40,16 @@ together_option = click.option(
     type=Option(_FEERATE),
     metavar=_FEERATE.metavar,
     help="Of both together, in sat/vB.  [default: what the daemon's node asks for 6 blocks]",
+)
+feerates_option = click.option(
+    "--feerate",
+    "--feerate-sat-per-vb",
+    "feerates_sat_per_vb",
+    type=Option(_FEERATE),
+    metavar=_FEERATE.metavar,
+    multiple=True,
+    help="In sat/vB; a second one, above it, for a day when the first does not confirm.  "
+    "[default: what the daemon's node asks for 36 blocks, and three times that]",
 )
 Document = dict[str, Any]
 
@@ -263,7 +273,7 @@ def _ask_split(invocation: Invocation, planned: Document) -> None:
 
 def print_balance(console: Console, balance: Document) -> None:
     """Print a wallet in numbers."""
-    lists.facts(
+    facts(
         console,
         [
             ("confirmed", sat(balance["confirmed_sat"])),
@@ -307,7 +317,7 @@ def print_coins(console: Console, answer: Document) -> None:
 def print_payment(console: Console, payment: Document) -> None:
     """Print what was sent, or would be."""
     console.print("sent" if payment["sent"] else "dry run: nothing was sent")
-    lists.facts(console, [("amount", sat(payment["amount_sat"])), *_facts_of(payment)])
+    facts(console, [("amount", sat(payment["amount_sat"])), *_facts_of(payment)])
 
 
 def print_split(console: Console, split: Document) -> None:
@@ -318,7 +328,7 @@ def print_split(console: Console, split: Document) -> None:
         else "dry run: nothing was split"
     )
     coins = f"{split['n_coins']} of {sat(split['amount_sat'])}"
-    lists.facts(console, [("coins", coins), *_facts_of(split)])
+    facts(console, [("coins", coins), *_facts_of(split)])
 
 
 def _facts_of(spending: Document) -> list[tuple[str, str]]:
@@ -333,7 +343,7 @@ def _facts_of(spending: Document) -> list[tuple[str, str]]:
 def print_abandoned(console: Console, answer: Document) -> None:
     """Print which payment was given up, or would be."""
     console.print("given up" if answer["abandoned"] else "dry run: nothing was given up")
-    lists.facts(
+    facts(
         console,
         [
             ("transaction", answer["txid"]),

@@ -13,6 +13,7 @@ from cromford.adapters.peer_address import PeerAddress
 from cromford.adapters.places import Relation
 from cromford.bitcoin.fees import sat_per_vb
 from cromford.daemon.api.factory_id import find_factory
+from cromford.daemon.api.lsp_closing import LspClosing
 from cromford.daemon.api.lsp_payments import LspPayments
 from cromford.daemon.api.rpc import RpcFailure
 from cromford.daemon.api.rpc_server import Handler, read_params, without_params
@@ -32,6 +33,7 @@ from cromford.daemon.parts import Label, LspParts
 from cromford.daemon.shell import Daemon
 from cromford.daemon.views import lsp as views
 from cromford.daemon.views.channels import money_samples
+from cromford.daemon.views.closing import close_under_way
 from cromford.daemon.views.lsp_exit import exit_next
 from cromford.effects import AttemptDeadline
 from cromford.ports import BlockRef
@@ -118,6 +120,7 @@ class LspDaemon(Daemon[LspState]):
         self._limits = options.limits
         self._server: NoiseServer | None = None
         self._payments = LspPayments(self)
+        self._closing = LspClosing(self)
 
     @property
     def state(self) -> LspState:
@@ -225,6 +228,7 @@ class LspDaemon(Daemon[LspState]):
             "factory_bump": self._factory_bump,
             "exit_start": self._exit_start,
             **self._payments.methods(),
+            **self._closing.methods(),
         }
 
     def _address(self) -> str | None:
@@ -259,6 +263,11 @@ class LspDaemon(Daemon[LspState]):
             "look_blocks": views.look_blocks(state),
             "capital": views.capital(state, locking),
             "n_factories": state.house.tally.n_funded,
+            "closing": [
+                {"factory_id": factory.attempt.attempt_id.hex(), **under_way}
+                for factory in state.all_factories()
+                if factory.begun is not None and (under_way := close_under_way(factory)) is not None
+            ],
             "stopped": [
                 {"factory_id": state.house.entry_of(number).attempt_id.hex(), "error": error}
                 for stream, error in state.stopped.items()
@@ -407,7 +416,14 @@ class LspDaemon(Daemon[LspState]):
         }
 
     def _factory(self, params: dict[str, Any]) -> Factory:
-        wanted = read_params(params, _FactoryParams).factory_id
+        return self.factory_named(read_params(params, _FactoryParams).factory_id)
+
+    def factory_named(self, wanted: str) -> Factory:
+        """Return a factory by its id, or the beginning of it; one that sleeps is woken.
+
+        Raises:
+            RpcFailure: If there is none, or more than one.
+        """
         return self._named(self._found(wanted))
 
     def _found(self, wanted: str) -> bytes:

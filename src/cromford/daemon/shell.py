@@ -20,7 +20,7 @@ from cromford.adapters.chain_check import ChainMismatch, check_node
 from cromford.adapters.noise import NodeIdentity
 from cromford.adapters.sqlite import Journal
 from cromford.bitcoin.network import REGTEST
-from cromford.bitcoin.tx import OutPoint, Tx, Txid
+from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.daemon.api.events import events_method
 from cromford.daemon.api.rescan import rescan_method
 from cromford.daemon.api.rpc import SOCKET_NAME, RpcFailure
@@ -41,6 +41,7 @@ from cromford.daemon.metrics import MetricsServer, Sample
 from cromford.daemon.options import ClientOptions, LspOptions
 from cromford.daemon.pairing import check_factory_keys, open_keychain
 from cromford.daemon.peers import Peers
+from cromford.daemon.record_log import log_record
 from cromford.daemon.refusals import Refusals
 from cromford.daemon.signing import perform_signing, sign_child
 from cromford.daemon.views.payments import statuses
@@ -49,7 +50,6 @@ from cromford.protocol import events as ev
 from cromford.protocol.facts import Facts
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.book import Book
-from cromford.protocol.journal.exit_records import OutputsSwept, TreePublished
 from cromford.protocol.journal.records import AnyRecord
 from cromford.protocol.journal.streams import CLIENT
 from cromford.protocol.turn import Decision, StreamBug
@@ -492,22 +492,7 @@ class Daemon(Generic[S]):
 
     def _observe(self, record: AnyRecord) -> None:
         self._chain_effects.observe(record)
-        if isinstance(record, TreePublished):
-            _log.warning(
-                "tree_published factory=%s height=%d transactions=%s",
-                record.attempt_id.hex(),
-                record.height,
-                ",".join(record.transactions),
-            )
-        elif isinstance(record, OutputsSwept):
-            _log.info(
-                "outputs_swept factory=%s height=%d txid=%s outputs=%s amount_sat=%d",
-                record.attempt_id.hex(),
-                record.height,
-                Txid(record.txid),
-                ",".join(record.outputs),
-                record.amount_sat,
-            )
+        log_record(record)
         self.events.news()
 
     def _perform(self, effect: fx.Performed) -> Iterable[ev.Event]:

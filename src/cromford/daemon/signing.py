@@ -15,7 +15,7 @@ from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.first_commitments import LSP_CHANNEL_POOL_SIZE
 from cromford.protocol.opening.verify import DerivedKeys, held_points
 from cromford.signing.keychain import ChannelKey, FactoryKey
-from cromford.signing.nonces import NonceFault
+from cromford.signing.nonces import NonceFault, NoPoolFree
 from cromford.signing.signer import Signer
 from cromford.watch.bumping import ChildTx
 
@@ -23,6 +23,7 @@ SigningEffect = (
     fx.PrepareJoin
     | fx.PrepareAttempt
     | fx.PartialSign
+    | fx.PrepareClose
     | fx.DropPools
     | fx.SignFunding
     | fx.SignSpending
@@ -64,6 +65,8 @@ def perform_signing(
             )
         case fx.PartialSign():
             return (_partial_sign(signer, effect),)
+        case fx.PrepareClose():
+            return (_prepare_close(signer, effect),)
         case fx.DropPools(pool_ids=pool_ids):
             for pool_id in pool_ids:
                 signer.drop_pool(pool_id)
@@ -138,6 +141,14 @@ def _prepare_join(signer: Signer, effect: fx.PrepareJoin) -> ev.JoinPrepared:
         ),
         move_signature=signature,
     )
+
+
+def _prepare_close(signer: Signer, effect: fx.PrepareClose) -> ev.CloseEvent:
+    try:
+        pool = signer.make_pool(effect.key, effect.n_options)
+    except NoPoolFree as error:
+        return ev.CloseUnprepared(asked=effect, reason=str(error))
+    return ev.ClosePrepared(asked=effect, pool=pool)
 
 
 def _partial_sign(signer: Signer, effect: fx.PartialSign) -> ev.Event:

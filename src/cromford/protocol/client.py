@@ -14,6 +14,7 @@ from cromford.protocol import publishing, spending
 from cromford.protocol.channels import client as channels
 from cromford.protocol.channels.payments import take_back_late
 from cromford.protocol.channels.steps import on_nonce_deadline, on_revocation_deadline
+from cromford.protocol.closing import client as closing
 from cromford.protocol.exiting import client as exiting
 from cromford.protocol.exiting.channel import ANY_FEES
 from cromford.protocol.facts import FRESH, Facts
@@ -54,7 +55,9 @@ def _take(turn: Turn[ClientState], event: ev.Event) -> None:
     if isinstance(event, ev.ChannelEvent):
         channels.take(turn, event)
     elif isinstance(event, ev.OpeningEvent):
-        opening.take(turn, event)
+        _take_opening(turn, event)
+    elif isinstance(event, ev.CloseEvent):
+        closing.take(turn, event)
     elif isinstance(event, ev.ExitEvent):
         exiting.take(turn, event)
     elif isinstance(event, ev.LobbyEvent):
@@ -67,9 +70,20 @@ def _take(turn: Turn[ClientState], event: ev.Event) -> None:
         _take_from_world(turn, event)
 
 
+def _take_opening(turn: Turn[ClientState], event: ev.OpeningEvent) -> None:
+    """Take what belongs to a ceremony; our signer answers alike in a close."""
+    if isinstance(event, ev.PartialSigned) and event.asked.close_id:
+        closing.on_partial_signed(turn, event)
+    elif isinstance(event, ev.SigningFailed) and event.asked.close_id:
+        closing.on_signing_failed(turn, event)
+    else:
+        opening.take(turn, event)
+
+
 def _take_from_world(turn: Turn[ClientState], event: ev.WorldEvent) -> None:
     match event:
         case ev.DaemonStarted(unix_time=unix_time):
+            closing.void_connection(turn)
             opening.void_connection(turn, r.Started())
             turn.ask(
                 *resume(turn.state, turn.facts.fees),
@@ -78,6 +92,7 @@ def _take_from_world(turn: Turn[ClientState], event: ev.WorldEvent) -> None:
         case ev.ConnectionOpened(node_id=node_id):
             _on_connection(turn, node_id)
         case ev.ConnectionClosed(node_id=node_id):
+            closing.void_connection(turn)
             opening.void_connection(turn, r.PeerDisconnected(node_id=node_id))
         case ev.MessageReceived(message=message):
             _take_message(turn, message)
@@ -106,6 +121,8 @@ def _take_message(turn: Turn[ClientState], message: m.Message) -> None:
         opening.take_message(turn, message)
     elif isinstance(message, m.HoldMessage):
         _take_hold_message(turn, message)
+    elif isinstance(message, m.CloseMessage):
+        closing.take_message(turn, message)
     else:
         lobby.take_message(turn, message)
 
@@ -143,6 +160,8 @@ def _on_deadline(turn: Turn[ClientState], deadline: fx.Deadline) -> None:
             on_nonce_deadline(turn, deadline)
         case fx.RevocationDeadline():
             on_revocation_deadline(turn, deadline)
+        case fx.CloseDeadline():
+            closing.on_deadline(turn, deadline)
         case fx.RejoinDeadline() | fx.HoldDeadline():
             raise AssertionError(f"{type(deadline).__name__} is an LSP's deadline")
         case _:
@@ -173,6 +192,7 @@ def _on_block(turn: Turn[ClientState], event: ev.BlockAdded) -> None:
     turn.ask(*exiting.lend(turn), *spending.owed_spendings(turn.state.wallet))
     opening.on_block(turn)
     exiting.on_block(turn)
+    closing.on_block(turn)
     take_back_late(turn)
     lobby.prepare_join(turn)
 

@@ -13,6 +13,7 @@ from cromford.effects import (
     LookUpSpenders,
     PartialSign,
     PrepareAttempt,
+    PrepareClose,
     PrepareJoin,
     PrepareNonce,
     RecallCommitment,
@@ -252,6 +253,39 @@ class FundingBumpRequested:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CloseRequested:
+    """The LSP's operator closes a factory, or a part of it, together with its clients.
+
+    Attributes:
+        attempt_id: The factory.
+        vertex: A vertex's name, or a transaction's of it; None for the whole factory.
+        client: Whose channel that is on chain; None for a vertex.
+        feerates_sat_per_kw: At which it is signed, the lowest first; none for what our node says.
+    """
+
+    attempt_id: bytes
+    vertex: str | None = None
+    client: int | None = None
+    feerates_sat_per_kw: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClosePrepared:
+    """Answers `PrepareClose`."""
+
+    asked: PrepareClose
+    pool: PublicPool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloseUnprepared:
+    """Answers `PrepareClose`: too many nonces are held already."""
+
+    asked: PrepareClose
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRequested:
     """The LSP's operator builds a factory with those who wait in the lobby."""
 
@@ -417,6 +451,7 @@ ChannelAnswer = (
 )
 ChannelEvent = ChannelAnswer | InvoiceRequested | PayRequested
 ExitEvent = ExitRequested | ExitPauseRequested | TakingTxSigned | SweepSigned | CommitmentRecalled
+CloseEvent = CloseRequested | ClosePrepared | CloseUnprepared
 JointSweepEvent = SpendersLookedUp | JointSweepSigned
 SpendingEvent = (
     AddressRequested | SpendingRequested | SplitRequested | SpendingSigned | AbandonRequested
@@ -432,6 +467,7 @@ Event = (
     | OpeningEvent
     | ChannelEvent
     | ExitEvent
+    | CloseEvent
     | JointSweepEvent
     | SpendingEvent
 )

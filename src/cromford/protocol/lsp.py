@@ -15,10 +15,11 @@ from typing import assert_never
 from cromford import effects as fx
 from cromford.bitcoin.block import BlockRef
 from cromford.bitcoin.tx import Tx, Txid
+from cromford.protocol import addressing, publishing, spending, sweeping_together
 from cromford.protocol import events as ev
-from cromford.protocol import publishing, spending, sweeping_together
 from cromford.protocol.channels import lsp as channels
 from cromford.protocol.channels.steps import on_nonce_deadline, on_revocation_deadline
+from cromford.protocol.closing import lsp as closing
 from cromford.protocol.delivery import Round
 from cromford.protocol.exiting import lsp as exiting
 from cromford.protocol.exiting.channel import ANY_FEES
@@ -28,17 +29,16 @@ from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal import mail
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal import scan_records as sc
-from cromford.protocol.journal.entries import ABORTED
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.house import Build, House
 from cromford.protocol.journal.lsp_state import LspState, apply, new_lsp, pending, tip_of
 from cromford.protocol.journal.mail_records import MailTaken
 from cromford.protocol.journal.scan import UNKNOWN
 from cromford.protocol.journal.streams import CHAIN, HOUSE, factory_number
-from cromford.protocol.lobby import announcing, bumping, giving_up, lending, ordering
+from cromford.protocol.lobby import announcing, bumping, giving_up, lending
 from cromford.protocol.lobby import lsp as lobby
 from cromford.protocol.opening import lsp as opening
-from cromford.protocol.opening.funding import fund_if_due, published_funding
+from cromford.protocol.opening.funding import fund_if_due
 from cromford.protocol.turn import Decision, StreamBug, Turn
 from cromford.watch.feerates import OwnFees
 from cromford.wire import messages as m
@@ -95,13 +95,15 @@ def decide(
 
 def _take(round_: Round, event: ev.Event) -> None:
     if isinstance(event, ev.ChannelAnswer):
-        _on_channel_answer(round_, event)
+        addressing.on_channel_answer(round_, event)
     elif isinstance(event, ev.PayRequested):
         _on_pay_requested(round_, event)
     elif isinstance(event, ev.OpeningEvent):
-        _take_opening(round_, event)
+        addressing.take_opening(round_, event)
     elif isinstance(event, ev.ExitEvent):
-        _take_exit(round_, event)
+        addressing.take_exit(round_, event)
+    elif isinstance(event, ev.CloseEvent):
+        addressing.take_close(round_, event)
     elif isinstance(event, ev.JointSweepEvent):
         sweeping_together.take(round_, event)
     elif isinstance(event, ev.LobbyEvent):
@@ -127,8 +129,8 @@ def _take_from_world(round_: Round, event: ev.WorldEvent) -> None:
             _on_start(round_)
         case ev.ConnectionOpened(node_id=node_id):
             lobby.on_connection(round_.house, node_id)
-            for turn in _factories_of(round_, node_id):
-                round_.try_in(turn, partial(opening.tell_ready_again, turn, node_id))
+            for turn in addressing.factories_of(round_, node_id):
+                round_.try_in(turn, partial(_greet, turn, node_id))
         case ev.ConnectionClosed(node_id=node_id):
             _on_disconnection(round_, node_id)
         case ev.MessageReceived(node_id=node_id, message=message):
@@ -151,35 +153,9 @@ def _take_from_world(round_: Round, event: ev.WorldEvent) -> None:
             assert_never(event)
 
 
-# Where an event belongs
-
-
-def _named(round_: Round, attempt_id: bytes) -> Turn[Factory] | None:
-    """Return the turn of a factory by its name; None if there is none, or it was stopped."""
-    entry = round_.house_now().entries.get(attempt_id)
-    if entry is None or not round_.goes_on(entry.stream):
-        return None
-    turn = round_.factory(entry.number)
-    return None if turn.state.begun is None else turn
-
-
-def _with_channel(round_: Round, channel_id: bytes) -> Turn[Factory] | None:
-    """Return the turn of the factory that a channel is in."""
-    number = round_.before.channels.get(channel_id)
-    if number is None:
-        return None
-    turn = round_.factory(number)
-    return turn if round_.goes_on(turn.stream) else None
-
-
-def _factories_of(round_: Round, node_id: bytes) -> list[Turn[Factory]]:
-    """Return the turns of the factories that a client has a seat in, the one being signed last."""
-    house = round_.house_now()
-    entries = list(house.entries_of(node_id))
-    if house.under_way is not None and node_id in house.entries[house.under_way].node_ids:
-        entries.append(house.entries[house.under_way])
-    turns = (round_.factory(entry.number) for entry in entries if round_.goes_on(entry.stream))
-    return [turn for turn in turns if turn.state.begun is not None]
+def _greet(turn: Turn[Factory], node_id: bytes) -> None:
+    opening.tell_ready_again(turn, node_id)
+    closing.tell_closed(turn, node_id)
 
 
 def _take_message(round_: Round, node_id: bytes, message: m.Message) -> None:
@@ -188,76 +164,15 @@ def _take_message(round_: Round, node_id: bytes, message: m.Message) -> None:
     elif isinstance(message, m.AnnounceHash):
         announcing.on_announced(round_.house, node_id, message)
     elif isinstance(message, m.ChannelMessage):
-        turn = _with_channel(round_, message.channel_id)
-        if turn is not None:
-            channels.on_channel_message(turn, node_id, message)
+        addressing.take_channel_message(round_, node_id, message)
+    elif isinstance(message, m.CloseAgree | m.CloseSign | m.CloseEnd):
+        addressing.take_close_message(round_, node_id, message)
     elif isinstance(message, m.Propose | m.SignedBelow | m.SignedRoot) or not isinstance(
         message, m.OpeningMessage
     ):
         _on_malformed(round_, node_id, f"{type(message).__name__} is an LSP's message")
     else:
-        _take_opening_message(round_, node_id, message)
-
-
-def _take_opening_message(round_: Round, node_id: bytes, message: m.OpeningMessage) -> None:
-    """Let a factory hear its client; whoever merely knows its name wakes no factory."""
-    entry = round_.house_now().entries.get(message.attempt_id)
-    if entry is None or entry.status == ABORTED or node_id not in entry.node_ids:
-        if isinstance(message, m.Resume):
-            round_.house.send(node_id, opening.over(message))
-        return
-    turn = _named(round_, message.attempt_id)
-    if turn is not None:  # Of one that was stopped nothing is said: it is not over.
-        opening.take_message(turn, node_id, message)
-
-
-def _take_opening(round_: Round, event: ev.OpeningEvent) -> None:
-    match event:
-        case ev.AttemptPrepared():
-            ordering.on_attempt_prepared(round_.house, event)
-        case ev.FactoryAbandonRequested():
-            giving_up.on_abandon_requested(round_.house, event)
-        case ev.FundingBumpRequested(attempt_id=attempt_id):
-            turn = _named(round_, attempt_id)
-            funding = None if turn is None else published_funding(turn.state)
-            bumping.on_bump_requested(round_.house, event, funding)
-        case ev.CoinsLookedUp():
-            raise AssertionError("CoinsLookedUp is a client's event")
-        case _:
-            turn = _named(round_, event.asked.attempt_id)
-            if turn is not None:
-                round_.try_in(turn, partial(opening.take, turn, event))
-
-
-def _take_exit(round_: Round, event: ev.ExitEvent) -> None:
-    match event:
-        case ev.ExitRequested(attempt_id=attempt_id):
-            turn = _named(round_, attempt_id)
-            if turn is None:
-                raise Rejected("factory_not_found", f"no funded factory {attempt_id.hex()}")
-        case ev.TakingTxSigned(asked=taking):
-            turn = round_.factory(taking.key.attempt)
-        case ev.SweepSigned(asked=sweeping):
-            turn = round_.factory(sweeping.key.attempt)
-        case ev.ExitPauseRequested():
-            raise AssertionError("ExitPauseRequested is a client's event")
-        case ev.CommitmentRecalled(asked=recalled):
-            turn = _with_channel(round_, recalled.channel_id)
-        case _:
-            assert_never(event)
-    if turn is not None and round_.goes_on(turn.stream):
-        round_.try_in(turn, partial(_leave, turn, event))
-
-
-def _leave(turn: Turn[Factory], event: ev.ExitEvent) -> None:
-    exiting.take(turn, event)
-    exiting.keep_watching(turn)
-
-
-def _on_channel_answer(round_: Round, event: ev.ChannelAnswer) -> None:
-    turn = _with_channel(round_, event.asked.channel_id)
-    if turn is not None:
-        round_.try_in(turn, partial(channels.take, turn, event))
+        addressing.take_opening_message(round_, node_id, message)
 
 
 def _on_refused(round_: Round, event: ev.BroadcastRefused) -> None:
@@ -288,6 +203,8 @@ def _pass_deadline(turn: Turn[Factory], deadline: fx.Deadline) -> None:
             opening.on_deadline(turn)
         case fx.HoldDeadline():
             channels.on_hold_ended(turn, deadline)
+        case fx.CloseDeadline():
+            closing.on_deadline(turn, deadline)
         case fx.RevocationDeadline():
             on_revocation_deadline(turn, deadline)
         case fx.NonceDeadline():
@@ -320,6 +237,7 @@ def _start(turn: Turn[Factory]) -> None:
         return
     turn.remember(r.Started())
     opening.on_start(turn)
+    closing.on_start(turn)
     turn.ask(*_owed_by_factory(turn.state, turn.facts.fees))
     fund_if_due(turn)
 
@@ -382,13 +300,14 @@ def _on_disconnection(round_: Round, node_id: bytes) -> None:
     """A connection takes its pools with it; what needs them is over."""
     if node_id not in round_.house.state.connected:
         return
-    turns = _factories_of(round_, node_id)
+    turns = addressing.factories_of(round_, node_id)
     lobby.on_disconnection(round_.house, node_id)
     for turn in turns:
         round_.try_in(turn, partial(_end_session, turn, node_id))
 
 
 def _end_session(turn: Turn[Factory], node_id: bytes) -> None:
+    closing.on_disconnection(turn, node_id)
     channels.on_disconnection(turn, node_id)
     opening.on_disconnection(turn, node_id)
 
@@ -397,7 +316,7 @@ def _on_malformed(round_: Round, node_id: bytes, reason: str) -> None:
     """Part from a peer that sends no message of the protocol; its ceremony goes on without it."""
     round_.house.ask(fx.Disconnect(node_id=node_id, reason=reason))
     under_way = round_.house_now().under_way
-    turn = None if under_way is None else _named(round_, under_way)
+    turn = None if under_way is None else addressing.named(round_, under_way)
     if turn is not None:
         opening.on_malformed(turn, node_id, reason)
 
@@ -433,6 +352,7 @@ def _begin_with_block(turn: Turn[Factory], *, has_news: bool = False) -> None:
     turn.ask(*exiting.ask_for_coins(turn))
     opening.on_block(turn)
     exiting.on_block(turn)
+    closing.on_block(turn)
     # What the chain decided about an outgoing HTLC answers the incoming one.
     channels.on_block(turn)
     exiting.keep_watching(turn, has_news=has_news)
@@ -497,7 +417,7 @@ def _on_pay_requested(round_: Round, event: ev.PayRequested) -> None:
     house.check_fresh()
     refusals: list[tuple[str, str]] = []
     # The newest first: an older factory is on its way out.
-    for turn in reversed(_factories_of(round_, event.payee)):
+    for turn in reversed(addressing.factories_of(round_, event.payee)):
         refusal = channels.pay_refusal(turn.state, event.payee)
         if refusal is not None:
             refusals.append(refusal)

@@ -43,6 +43,9 @@ N_LAYERS_MAX: Final = N_INNER_LEVELS_MAX + 1
 N_BRANCH_TXS_MAX: Final = 2 * N_LAYERS_MAX
 N_FIRST_COMMITMENTS: Final = 2  # The LSP's, then the client's.
 N_HTLC_SIGNATURES_MAX: Final = 2 * HTLCS_MAX
+OUTPOINT_SIZE: Final = 36
+N_CLOSE_OPTIONS_MAX: Final = 2  # One that is cheap, and one for a day when that does not confirm.
+CLOSE_TX_SIZE_MAX: Final = 12_000  # Above BIP 431's 10,000 virtual bytes of a signed one.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -369,6 +372,85 @@ class ChannelFailure:
     reason: str = text(REASON_SIZE_MAX)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloseOption:
+    """One of the feerates at which a close is signed."""
+
+    feerate_sat_per_kw: int = u64()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloseBegin:
+    """LSP to client: let us close what this outpoint holds, at these feerates, the lowest first."""
+
+    attempt_id: bytes = fixed(HASH_SIZE)
+    close_id: bytes = fixed(HASH_SIZE)
+    outpoint: bytes = fixed(OUTPOINT_SIZE)
+    options: tuple[CloseOption, ...] = struct_list(CloseOption, N_CLOSE_OPTIONS_MAX)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloseAgree:
+    """Client to LSP: what I am owed, where I am paid, and a nonce for each option.
+
+    The pool is of the key that signs for the outpoint: the factory key, or the funding key of a
+    channel that is on chain.
+    """
+
+    close_id: bytes = fixed(HASH_SIZE)
+    balance_msat: int = u64()
+    payout_script: bytes = varbytes(SCRIPT_SIZE_MAX)
+    pool: Pool = struct(Pool)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloseProposal:
+    """An unsigned close, and the aggregate nonce of its session."""
+
+    tx: bytes = varbytes(CLOSE_TX_SIZE_MAX)
+    aggnonce: bytes = fixed(PUBNONCE_SIZE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClosePropose:
+    """LSP to client: the transactions, one for each option; session k takes nonce k of the pool."""
+
+    close_id: bytes = fixed(HASH_SIZE)
+    proposals: tuple[CloseProposal, ...] = struct_list(CloseProposal, N_CLOSE_OPTIONS_MAX)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloseSign:
+    """Client to LSP: my partial signature of each."""
+
+    close_id: bytes = fixed(HASH_SIZE)
+    partial_sigs: tuple[bytes, ...] = fixed_list(PARTIAL_SIG_SIZE, N_CLOSE_OPTIONS_MAX)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClosedTx:
+    """A close that everybody signed."""
+
+    tx: bytes = varbytes(CLOSE_TX_SIZE_MAX)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closed:
+    """LSP to client: everybody signed. The answer to all that comes about a channel in scope."""
+
+    attempt_id: bytes = fixed(HASH_SIZE)
+    close_id: bytes = fixed(HASH_SIZE)
+    txs: tuple[ClosedTx, ...] = struct_list(ClosedTx, N_CLOSE_OPTIONS_MAX)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloseEnd:
+    """Either way: this close is not agreed on; what is signed already stays signed."""
+
+    close_id: bytes = fixed(HASH_SIZE)
+    reason: str = text(REASON_SIZE_MAX)
+
+
 LobbyMessage = Lobby | Join | Joined | Refused | Leave
 HoldMessage = AnnounceHash | HashAnnounced
 OpeningMessage = (
@@ -391,8 +473,9 @@ ChannelMessage = (
     | RevokeAndAck
     | ChannelFailure
 )
+CloseMessage = CloseBegin | CloseAgree | ClosePropose | CloseSign | Closed | CloseEnd
 # One union for each room of the protocol that takes messages.
-Message = LobbyMessage | HoldMessage | OpeningMessage | ChannelMessage
+Message = LobbyMessage | HoldMessage | OpeningMessage | ChannelMessage | CloseMessage
 
 MESSAGE_TYPES: Final[dict[type[Message], int]] = {
     Lobby: 38400,
@@ -418,6 +501,12 @@ MESSAGE_TYPES: Final[dict[type[Message], int]] = {
     ChannelFailure: 38440,
     AnnounceHash: 38442,
     HashAnnounced: 38444,
+    CloseBegin: 38454,
+    CloseAgree: 38456,
+    ClosePropose: 38458,
+    CloseSign: 38460,
+    Closed: 38462,
+    CloseEnd: 38464,
 }
 _LAYOUTS: Final = {message_type: layout_of(cls) for cls, message_type in MESSAGE_TYPES.items()}
 

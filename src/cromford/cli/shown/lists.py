@@ -4,12 +4,14 @@ from typing import Any, Final
 
 from rich.console import Console
 
+from cromford.cli.shown.closes import closed_text, closing_text
 from cromford.cli.shown.output import (
     DEADLINE_NEAR_BLOCKS,
     blocks,
     cell,
     days,
     expiry_text,
+    facts,
     moment,
     msat,
     sat,
@@ -64,6 +66,10 @@ def lsp_status(console: Console, status: Document) -> None:
             f"factory {stopped['factory_id'][:16]}: {stopped['error']}; tried again at each block"
         )
         rows.append(("STOPPED BY A BUG", text))
+    rows += [
+        (f"factory {closing['factory_id'][:16]}", closing_text(closing))
+        for closing in status["closing"]
+    ]
     if status["build_dropped"]:
         rows.append(("last build dropped", status["build_dropped"]))
     facts(console, rows)
@@ -279,6 +285,10 @@ def _lsp_stage(factory: Document) -> str:
     if factory["refused"]:
         return f"{factory['status']}, {_refused_in_short(factory)}"
     if factory["status"] != "building":
+        if factory["closing"] is not None:
+            return f"{factory['status']}, {closing_text(factory['closing'])}"
+        if factory["closed"]:
+            return f"{factory['status']}, {closed_text(factory['closed'][-1])}"
         failed = ", ".join(f"client {client}'s" for client in factory["channels_failed"])
         failed = f", failed: {failed} channel" if failed else ""
         return f"{factory['status']}{failed}{_left_text(factory)}{_swept_text(factory)}"
@@ -325,6 +335,10 @@ def client_factories(console: Console, answer: Document) -> None:
             status = f"building, {factory['stage']}"
         elif factory["refused"]:
             status += f", {_refused_in_short(factory)}"
+        elif factory["closed"]:
+            status += f", {closed_text(factory['closed'][-1])}"
+        elif factory["closing"] is not None:
+            status += f", {closing_text(factory['closing'])}"
         elif factory["channel_failed"]:
             status += f", channel failed: {factory['channel_failed']}"
         elif factory["published"] and factory["channel_status"] in _GOES_ON:
@@ -507,13 +521,6 @@ def _waiting(one: Document) -> str:
         return paid
     whose = "our child" if one["child_is_ours"] else "somebody's child"
     return f"{paid}, by {whose} {short(one['child_txid'])} of {sat(one['child_fee_sat'])}"
-
-
-def facts(console: Console, rows: list[tuple[str, object]]) -> None:
-    """Print names and values in two columns."""
-    width = max(len(name) for name, _ in rows)
-    for name, value in rows:
-        console.print(cell(f"{name:<{width}}  {value}"), soft_wrap=True)
 
 
 def _yes(fact: bool, word: str) -> str:  # noqa: FBT001 - one fact and its word

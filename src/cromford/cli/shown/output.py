@@ -102,6 +102,13 @@ def short(identifier: str | None) -> str:
     return "-" if identifier is None else identifier[:SHORT_ID_SIZE]
 
 
+def facts(console: Console, rows: list[tuple[str, object]]) -> None:
+    """Print names and values in two columns."""
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        console.print(cell(f"{name:<{width}}  {value}"), soft_wrap=True)
+
+
 def expiry_text(factory: dict[str, Any]) -> Text:
     """Return the blocks left to the exit deadline and to the expiry, louder as they run out."""
     left = factory.get("blocks_to_expiry")

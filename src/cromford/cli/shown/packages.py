@@ -4,8 +4,8 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from cromford.cli.shown.lists import exit_steps, facts
-from cromford.cli.shown.output import cell, sat, short, table
+from cromford.cli.shown.lists import exit_steps
+from cromford.cli.shown.output import cell, facts, sat, short, table
 
 Document = dict[str, Any]
 _KINDS: Final = {

@@ -4,8 +4,7 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from cromford.cli.shown.lists import facts
-from cromford.cli.shown.output import blocks, cell, moment, msat, sat, short, table
+from cromford.cli.shown.output import blocks, cell, facts, moment, msat, sat, short, table
 
 Document = dict[str, Any]
 _DIRECTIONS: Final = {"out": "paid out", "in": "invoice"}

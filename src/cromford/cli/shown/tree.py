@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
+from cromford.cli.shown.closes import closed_text, closing_text
 from cromford.cli.shown.lists import refused_text
 from cromford.cli.shown.output import blocks, cell, expiry_text, sat, table
 
@@ -32,10 +33,22 @@ def _print_ceremony(console: Console, document: Document) -> None:
     elif document["status"] == "funding":
         told = f"{document['confirmations']} of {document['min_depth']} confirmations"
         console.print(cell(told, "bold"))
+    _print_closes(console, document)
+    if document["close_ended"] is not None:
+        told = f"the last close came to nothing: {document['close_ended']}"
+        console.print(cell(told), soft_wrap=True)
     bump = document["bump"]
     if bump is not None:
         told = f"bumped to {bump['feerate_sat_per_vb']} sat/vB: {bump['txid']}"
         console.print(cell(f"{told} pays {sat(bump['fee_sat'])}", "bold"), soft_wrap=True)
+
+
+def _print_closes(console: Console, document: Document) -> None:
+    """Print the close under way, and those that everybody signed."""
+    if document["closing"] is not None:
+        console.print(cell(closing_text(document["closing"]), "bold"), soft_wrap=True)
+    for closed in document["closed"]:
+        console.print(cell(closed_text(closed), "bold"), soft_wrap=True)
 
 
 def _print_sweeps(console: Console, document: Document) -> None:
@@ -52,6 +65,7 @@ def _print_sweeps(console: Console, document: Document) -> None:
 def branch(console: Console, document: Document) -> None:
     """Print a client's own branch; the rest of the tree it neither has nor needs."""
     _print_summary(console, document)
+    _print_closes(console, document)
     channel = document["channel_outpoint"] or "not yet known"
     console.print(cell(f"your channel: {sat(document['capacity_sat'])} at {channel}"))
     print_tree(console, document)

@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 from cromford.daemon.views import channels as channel_views
+from cromford.daemon.views.closing import client_close, finished_closes
 from cromford.daemon.views.export import export_funding, export_nodes, export_terms
 from cromford.factory.terms import LOOK_ON_CHAIN_BLOCKS
 from cromford.protocol.channels.client import is_usable
@@ -11,6 +12,8 @@ from cromford.protocol.exiting.looking import blocks_to_look_away
 from cromford.protocol.facts import Facts
 from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
 from cromford.protocol.journal.client_state import ClientState
+from cromford.protocol.journal.closes import FinishedClose
+from cromford.protocol.journal.closing import ClientClosing
 from cromford.protocol.journal.link import Link
 from cromford.watch.remaining import Remaining, path_of, remaining_of
 
@@ -116,7 +119,23 @@ def summary(state: ClientState, attempt: ClientAttempt, facts: Facts) -> dict[st
         "ready_sent": attempt.ready_sent,
         "ready_received": attempt.ready_received,
         "is_exiting": attempt.is_exiting,
+        "closing": client_close(_closing_of(state, attempt)),
+        "closed": finished_closes(_closed_of(state, attempt), state.chain),
     }
+
+
+def _closing_of(state: ClientState, attempt: ClientAttempt) -> ClientClosing | None:
+    under_way = state.closing.values()
+    return next((one for one in under_way if one.attempt_id == attempt.attempt_id), None)
+
+
+def _closed_of(state: ClientState, attempt: ClientAttempt) -> list[FinishedClose]:
+    """Return the finished closes of a factory's channel."""
+    link = link_of(state, attempt) if attempt.is_checked else None
+    if link is None:
+        return []
+    ids = {close.close_id for close in link.closes}
+    return [close for close_id, close in state.closed.items() if close_id in ids]
 
 
 def remaining_now(state: ClientState, attempt: ClientAttempt) -> Remaining:

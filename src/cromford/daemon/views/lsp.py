@@ -7,6 +7,7 @@ from typing import Any, Final
 from cromford.bitcoin.fees import sat_per_vb
 from cromford.channel.terms import MSAT_PER_SAT
 from cromford.daemon.views.channels import Standing, is_on_chain, show_channel
+from cromford.daemon.views.closing import close_under_way, finished_closes
 from cromford.daemon.views.export import export_factory, export_terms
 from cromford.protocol.channels.lsp import is_usable
 from cromford.protocol.exiting.looking import blocks_to_look_away
@@ -76,6 +77,9 @@ def summary(factory: Factory) -> dict[str, Any]:
         "published": published(factory),
         "leaving": leaving(factory),
         "sweeping": sweeping(factory),
+        "closing": close_under_way(factory),
+        "close_ended": None if factory.close_ended is None else factory.close_ended.reason,
+        "closed": finished_closes(factory.closed.values(), chain),
     }
 
 
@@ -257,7 +261,11 @@ def as_it_slept(house: House, shown: Mapping[str, Any]) -> dict[str, Any]:
     """Return a factory that sleeps in one line: as it went to sleep, at the height of today."""
     entry = house.entries[bytes.fromhex(shown["factory_id"])]
     return {
-        "sweeping": [],  # Where it went to sleep in an older version.
+        # Where it went to sleep in an older version.
+        "sweeping": [],
+        "closing": None,
+        "close_ended": None,
+        "closed": [],
         **shown,
         "confirmations": house.chain.depth(entry.funding_txid),
         "blocks_to_expiry": entry.expiry_height - house.chain.height,

@@ -31,7 +31,6 @@ from cromford.protocol.exiting.lsp_sweep import (
     effects_of,
     is_to_be_swept,
     lost_by_sweep,
-    payout_script,
     sweep_actions,
     tell_swept,
     watched_outputs,
@@ -96,7 +95,7 @@ def in_hand(state: Factory, client: int) -> InHand:
         terms=attempt.terms,
         signed=_signed(attempt).branch(client),
         preimages=preimages_of(state, link),
-        payout_script=payout_script(attempt),
+        payout_script=attempt.payout_script,
         stake=stake_of(
             link,
             htlcs_at_stake(state.book, link),

@@ -8,14 +8,12 @@ from collections.abc import Iterator, Sequence
 
 from cromford import effects as fx
 from cromford.bitcoin.tx import OutPoint, Tx
-from cromford.factory.funding import CHANGE_VOUT
 from cromford.protocol.exiting.channel import ANY_FEES, RESOLVED_DEPTH
 from cromford.protocol.exiting.lsp_race import of_state
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.link import Link
-from cromford.protocol.journal.lsp_attempt import LspAttempt
 from cromford.protocol.turn import Turn
 from cromford.signing.keychain import FactoryKey
 from cromford.watch.channel_exit import LeftBehind
@@ -34,14 +32,6 @@ from cromford.watch.lsp_sweep import (
 )
 
 
-def payout_script(attempt: LspAttempt) -> bytes:
-    """Return where our money of a factory goes: the change of its funding.
-
-    Ours since the funding, and never used up by anything but this factory.
-    """
-    return attempt.funding_tx.outputs[CHANGE_VOUT].script_pubkey
-
-
 def factory_on_chain(state: Factory, fees: OwnFees = ANY_FEES) -> FactoryOnChain:
     """Return a factory as the chain shows it. Any fees will do where nothing is signed."""
     attempt, chain = state.attempt, state.chain
@@ -50,7 +40,7 @@ def factory_on_chain(state: Factory, fees: OwnFees = ANY_FEES) -> FactoryOnChain
         spends=chain.spends,
         heights=chain.confirmed,
         tip_height=chain.height,
-        payout_script=payout_script(attempt),
+        payout_script=attempt.payout_script,
         fees=fees,
     )
 

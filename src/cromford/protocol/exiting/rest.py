@@ -28,7 +28,7 @@ def wakes_at(factory: Factory) -> int | None:
         return None if _has_payments(factory) else NEVER
     if not stage.ready_sent or factory.chain.depth(factory.attempt.funding_tx.txid) == 0:
         return None
-    if _is_on_chain(factory) or _has_business(factory):
+    if factory.closing is not None or _is_on_chain(factory) or _has_business(factory):
         return None
     # From the expiry on it is ours, and stays awake until it is in the wallet.
     expiry_height = factory.attempt.terms.expiry_height

@@ -10,6 +10,7 @@ from cromford.bitcoin.block import BlockRef
 from cromford.bitcoin.network import Network
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
 from cromford.changed import changed
+from cromford.protocol.journal import close_records as cl
 from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal import opening_records as op
@@ -29,11 +30,23 @@ from cromford.protocol.journal.client_attempt import (
     Stage,
 )
 from cromford.protocol.journal.client_candidate import ClientCandidate
+from cromford.protocol.journal.close_fold import (
+    ClientCloses,
+    finished_close,
+    with_client_close,
+)
+from cromford.protocol.journal.closes import FinishedClose
+from cromford.protocol.journal.closing import ClientClosing
 from cromford.protocol.journal.encoding import decoded
 from cromford.protocol.journal.intents import IntentKey, check_intents
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.opened import client_link
-from cromford.protocol.journal.pause import ABORTS_TO_PAUSE, PAUSE_BLOCKS, closed_until
+from cromford.protocol.journal.pause import (
+    ABORTS_TO_PAUSE,
+    JOINS_TO_PAUSE,
+    PAUSE_BLOCKS,
+    closed_until,
+)
 from cromford.protocol.journal.purses import with_lent, with_settled
 from cromford.protocol.journal.spent import with_spending_record
 from cromford.protocol.policy import ClientPolicy
@@ -90,6 +103,9 @@ class ClientState:
     book: Book = field(default_factory=Book)
     purses: Map[OutPoint, Purse] = field(default_factory=Map)
     published: Map[OutPoint, int] = field(default_factory=Map)  # what may be bumped: since when
+    closed: Map[bytes, FinishedClose] = field(default_factory=Map)  # by close id
+    closing: Map[bytes, ClientClosing] = field(default_factory=Map)  # by close id
+    close_heights: tuple[int, ...] = ()  # of the newest closes that we agreed to
 
     @property
     def may_join(self) -> bool:
@@ -98,6 +114,12 @@ class ClientState:
         An LSP that makes its clients join over and over would fill their journals.
         """
         return self.paused_until is None
+
+    @property
+    def may_close(self) -> bool:
+        """Whether agreeing to a close now is not one time too many, as with `may_join`."""
+        until = closed_until(self.close_heights, limit=JOINS_TO_PAUSE, window_blocks=PAUSE_BLOCKS)
+        return self.chain.height >= until
 
     @property
     def paused_until(self) -> int | None:
@@ -142,6 +164,8 @@ def apply(state: ClientState, record: r.AnyRecord) -> ClientState:
         raise AssertionError(f"{type(record).__name__} in a client's journal")
     if isinstance(record, sr.SpendingRecord):
         return replace(state, wallet=with_spending_record(state.wallet, record))
+    if isinstance(record, cl.SharedCloseRecord | cl.ClientCloseRecord):
+        return _with_close(state, record)
     match record:
         case r.Created():
             return state
@@ -186,12 +210,30 @@ def apply(state: ClientState, record: r.AnyRecord) -> ClientState:
             return _apply_to_attempt(state, record)
 
 
+def _with_close(
+    state: ClientState, record: cl.SharedCloseRecord | cl.ClientCloseRecord
+) -> ClientState:
+    closing, book = with_client_close(ClientCloses(state.closing, state.book), record)
+    after = replace(state, closing=closing, book=book)
+    match record:
+        case cl.CloseAgreed():
+            heights = (*state.close_heights, state.chain.height)[-JOINS_TO_PAUSE:]
+            return replace(after, close_heights=heights)
+        case cl.CloseSigned(intents=intents):
+            return replace(after, intents=check_intents(state.intents, intents))
+        case cl.CloseFinished(close_id=close_id):
+            return replace(after, closed=state.closed.set(close_id, finished_close(record)))
+        case _:
+            return after
+
+
 def _connected_anew(state: ClientState, *, is_connected: bool) -> ClientState:
     return replace(
         state,
         is_connected=is_connected,
         lobby=None,
         joining=None,
+        closing=Map(),
         book=state.book.all_disconnected(),
     )
 

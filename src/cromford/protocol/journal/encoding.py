@@ -10,6 +10,7 @@ from cromford.channel.messages import (
     UpdateFulfill,
 )
 from cromford.codec.reader import MalformedBytes
+from cromford.signing.nonces import PublicPool
 from cromford.wire import messages as m
 from cromford.wire.fields import decode_fields, encode_fields
 
@@ -72,6 +73,21 @@ def message_of(channel_id: bytes, update: Update) -> UpdateMessage:
             return m.UpdateFailHtlc(
                 channel_id=channel_id, htlc_id=update.htlc_id, reason=update.reason
             )
+
+
+def encoded_pool(pool: PublicPool) -> bytes:
+    """Return a pool's public half as it is journalled."""
+    return encode_fields(m.Pool(pubkey=pool.pubkey, pubnonces=pool.pubnonces))
+
+
+def decoded_pool(data: bytes) -> PublicPool:
+    """Return a journalled pool's public half."""
+    return pool_of(decode_fields(m.Pool, data))
+
+
+def pool_of(pool: m.Pool) -> PublicPool:
+    """Return a pool's public half as it travelled."""
+    return PublicPool(pubkey=pool.pubkey, pubnonces=pool.pubnonces)
 
 
 def delivery_of(payload: bytes) -> m.Delivery | None:

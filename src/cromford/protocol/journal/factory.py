@@ -13,6 +13,7 @@ from cromford.bitcoin.block import BlockRef
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxOut
 from cromford.changed import changed
 from cromford.factory.terms import decode_terms
+from cromford.protocol.journal import close_records as cl
 from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.journal import mail
 from cromford.protocol.journal import opening_records as op
@@ -24,7 +25,10 @@ from cromford.protocol.journal.book_fold import (
     with_refused_forward,
 )
 from cromford.protocol.journal.channel_records import BookRecord
-from cromford.protocol.journal.encoding import decoded
+from cromford.protocol.journal.close_fold import LspCloses, finished_close, with_lsp_close
+from cromford.protocol.journal.closes import FinishedClose
+from cromford.protocol.journal.closing import Closing, EndedClose
+from cromford.protocol.journal.encoding import decoded, decoded_pool
 from cromford.protocol.journal.intents import IntentKey, check_intents
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.lsp_attempt import (
@@ -48,7 +52,6 @@ from cromford.protocol.journal.mail_records import MailTaken
 from cromford.protocol.journal.opened import lsp_links
 from cromford.protocol.journal.purses import filled, with_settled, without
 from cromford.protocol.journal.streams import CHAIN, HOUSE, factory_stream
-from cromford.signing.nonces import PublicPool
 from cromford.wallet.account import WalletPath
 from cromford.wallet.coins import Purse, SpentCoin
 from cromford.wire import messages as m
@@ -75,6 +78,10 @@ class Factory:
         purses: The house's coins for children of our transactions, by what these spend.
         coins_asked: What was asked of the house and not lent yet, in sat, likewise.
         published: Since which height what may be bumped is published, likewise.
+        closed: The closes that everybody signed, by their names.
+        closing: The close under way.
+        n_closes: How many were ever begun.
+        close_ended: The newest, if it came to nothing.
         post: Its mail.
     """
 
@@ -91,6 +98,10 @@ class Factory:
     purses: Map[OutPoint, Purse] = field(default_factory=Map)
     coins_asked: Map[OutPoint, int] = field(default_factory=Map)
     published: Map[OutPoint, int] = field(default_factory=Map)
+    closed: Map[bytes, FinishedClose] = field(default_factory=Map)
+    closing: Closing | None = None
+    n_closes: int = 0
+    close_ended: EndedClose | None = None
     post: Post = field(default_factory=Post)
 
     @property
@@ -143,6 +154,8 @@ FactoryRecord = (
     | op.LspOpeningRecord
     | xr.ExitRecord
     | xr.LspExitRecord
+    | cl.SharedCloseRecord
+    | cl.LspCloseRecord
     | BookRecord
     | MailTaken
 )
@@ -156,6 +169,8 @@ def apply_to_factory(factory: Factory, record: r.AnyRecord) -> Factory:
     """
     if isinstance(record, BookRecord):
         return _with_book(factory, apply_to_book(factory.book, record))
+    if isinstance(record, cl.SharedCloseRecord | cl.LspCloseRecord):
+        return _with_close(factory, record)
     if not isinstance(record, FactoryRecord):
         raise AssertionError(f"{type(record).__name__} is no record of a factory")
     match record:
@@ -196,6 +211,22 @@ def apply_to_factory(factory: Factory, record: r.AnyRecord) -> Factory:
             return _with_mail(taken, content)
         case _:
             return _with_opening(factory, record)
+
+
+def _with_close(factory: Factory, record: cl.SharedCloseRecord | cl.LspCloseRecord) -> Factory:
+    closes = LspCloses(factory.closing, factory.n_closes, factory.close_ended, factory.book)
+    closing, n_closes, ended, book = with_lsp_close(closes, record)
+    closed = factory.closed
+    if isinstance(record, cl.CloseFinished):
+        closed = closed.set(record.close_id, finished_close(record))
+    return replace(
+        factory,
+        closing=closing,
+        n_closes=n_closes,
+        close_ended=ended,
+        book=book,
+        closed=closed,
+    )
 
 
 def _with_mail(factory: Factory, content: mail.AnyMail) -> Factory:
@@ -371,7 +402,7 @@ def _with_order(factory: Factory, order: mail.Ordered) -> Factory:
 def candidate_of(order: mail.Ordered) -> LspCandidate:
     """Return what a proposal is signed with; its blueprint is what stays of it."""
     joins = tuple(decoded(seat.join, m.Join) for seat in order.seats)
-    factory_pool = _pool(order.lsp_factory_pool)
+    factory_pool = decoded_pool(order.lsp_factory_pool)
     blueprint = LspBlueprint(
         terms=decode_terms(order.terms),
         seats=tuple(
@@ -391,10 +422,5 @@ def candidate_of(order: mail.Ordered) -> LspCandidate:
         blueprint=blueprint,
         joins=joins,
         factory_pool=factory_pool,
-        channel_pools=tuple(_pool(data) for data in order.lsp_channel_pools),
+        channel_pools=tuple(decoded_pool(data) for data in order.lsp_channel_pools),
     )
-
-
-def _pool(data: bytes) -> PublicPool:
-    pool = decode_fields(m.Pool, data)
-    return PublicPool(pubkey=pool.pubkey, pubnonces=pool.pubnonces)

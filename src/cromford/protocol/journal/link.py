@@ -31,6 +31,7 @@ from cromford.channel.updates import (
     take_back_adds,
 )
 from cromford.protocol.journal import channel_records as cr
+from cromford.protocol.journal.closes import SignedClose
 from cromford.protocol.journal.encoding import decoded, reestablish_of
 from cromford.protocol.journal.first_commitments import ChannelSetting
 from cromford.protocol.journal.intents import DoubleSigning
@@ -76,6 +77,8 @@ class Link:
         is_behind: Whether the peer proved that we lost state.
         peer_is_behind: Whether the peer lost state, or says so.
         breach: What a commitment says that the peer had revoked and published all the same.
+        closes: The cooperative closes that its client signed, or may have signed.
+        quiet_for: The close that is being agreed on, in this connection; else empty.
     """
 
     channel_id: bytes
@@ -108,6 +111,8 @@ class Link:
     is_behind: bool = False
     peer_is_behind: bool = False
     breach: CommitmentContent | None = None
+    closes: tuple[SignedClose, ...] = ()
+    quiet_for: bytes = b""
 
     @property
     def is_open(self) -> bool:
@@ -117,7 +122,8 @@ class Link:
     @property
     def has_session(self) -> bool:
         """Whether anything of it ends with the peer's connection."""
-        return self.state.is_connected or self.pool_id is not None or self.awaits_nonce
+        is_prepared = self.pool_id is not None or self.awaits_nonce
+        return self.state.is_connected or is_prepared or bool(self.quiet_for)
 
     def remaining(self, chain: KnownChain) -> Remaining:
         """Return how long bringing it on chain takes now, and until when that must begin."""
@@ -202,6 +208,7 @@ def disconnected(link: Link) -> Link:
         early_reestablish=b"",
         pubnonce=b"",
         peer_pubnonce=None,
+        quiet_for=b"",
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.factory.branch import Branch
+from cromford.factory.funding import CHANGE_VOUT
 from cromford.factory.terms import FactoryTerms
 from cromford.factory.tree import Tree
 from cromford.protocol.journal.first_commitments import ChannelSetting
@@ -193,6 +194,14 @@ class LspAttempt:
     def tree(self) -> Tree:
         """The whole tree."""
         return self.blueprint.tree
+
+    @property
+    def payout_script(self) -> bytes:
+        """Where our money of the factory goes: the change of its funding.
+
+        Ours since the funding, and never used up by anything but this factory.
+        """
+        return self.funding_tx.outputs[CHANGE_VOUT].script_pubkey
 
     def branch(self, client: int) -> Branch:
         """Return one client's branch."""

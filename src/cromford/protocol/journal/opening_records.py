@@ -8,8 +8,9 @@ from cromford.protocol.journal.record import Record
 class Intent(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """What is about to be signed: one sighash per kind, outpoint and state index, for ever.
 
-    `kind` is "kickoff", "state", "commitment_opener" or "commitment_accepter", by the
-    commitment's holder. A commitment's outpoint is its channel's, its index the commitment number.
+    `kind` is "kickoff", "state", "static", "commitment_opener" or "commitment_accepter", by the
+    commitment's holder, or "close_" and a cooperative close's id. A commitment's outpoint is its
+    channel's, its index the commitment number; a close's index is its option's number.
     """
 
     kind: str

@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from cromford.protocol.journal import close_records as cl
 from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal import opening_records as op
@@ -95,13 +96,17 @@ SharedRecord = (
     | op.SigningIntended
     | op.SharedOpeningRecord
     | xr.ExitRecord
+    | cl.SharedCloseRecord
     | xr.PurseRecord
     | BookRecord
 )
-ClientOnly = lr.ClientLobbyRecord | op.ClientOpeningRecord | xr.ClientExitRecord
+ClientOnly = (
+    lr.ClientLobbyRecord | op.ClientOpeningRecord | xr.ClientExitRecord | cl.ClientCloseRecord
+)
 LspOnly = (
     lr.HouseRecord
     | op.LspOpeningRecord
+    | cl.LspCloseRecord
     | xr.LspExitRecord
     | sc.ScanRecord
     | MailTaken

@@ -11,13 +11,13 @@ from cromford.factory.vertices import funding_output_of
 from cromford.protocol import events as ev
 from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal import mail
+from cromford.protocol.journal.encoding import encoded_pool
 from cromford.protocol.journal.first_commitments import offer_of
 from cromford.protocol.journal.house import Build, House
 from cromford.protocol.lobby.build import select_coins, terms_of
 from cromford.protocol.lobby.lsp import await_rejoin
 from cromford.protocol.lobby.shapes import shape_by_policy
 from cromford.protocol.turn import Turn
-from cromford.signing.nonces import PublicPool
 from cromford.wallet.account import CHANGE
 from cromford.wallet.coins import InsufficientCoins
 from cromford.wire import messages as m
@@ -72,9 +72,9 @@ def _order(house: House, build: Build, event: ev.AttemptPrepared) -> lr.FactoryO
         attempt=event.asked.attempt,
         terms=terms.encode(),
         seats=_seats(build, joins),
-        lsp_factory_pool=_encoded_pool(event.factory_pool),
+        lsp_factory_pool=encoded_pool(event.factory_pool),
         lsp_channels=tuple(encode_fields(offer_of(keys)) for keys, _ in event.channels),
-        lsp_channel_pools=tuple(_encoded_pool(pool) for _, pool in event.channels),
+        lsp_channel_pools=tuple(encoded_pool(pool) for _, pool in event.channels),
         funding_tx=funding_tx.serialize(),
         coins=tuple(mail.coin_of(coin_of[tx_in.outpoint]) for tx_in in funding_tx.inputs),
     )
@@ -95,7 +95,3 @@ def _seats(build: Build, joins: Sequence[m.Join]) -> tuple[mail.Seat, ...]:
 def _dying_height(terms: FactoryTerms, client: int) -> int:
     kinds = plan_of(terms).shape.kinds_to(client)
     return terms.exit_deadline_height(kinds) - terms.dying_blocks
-
-
-def _encoded_pool(pool: PublicPool) -> bytes:
-    return encode_fields(m.Pool(pubkey=pool.pubkey, pubnonces=pool.pubnonces))

@@ -1,0 +1,67 @@
+"""Cooperative closes for people: who is paid what, who holds out, what was finished."""
+
+from typing import Any
+
+from rich.console import Console
+
+from cromford.cli.shown.output import cell, facts, msat, sat, short, table
+
+Document = dict[str, Any]
+
+
+def close(console: Console, answer: Document) -> None:
+    """Print a close that was begun, or would be: payouts and options."""
+    console.print(cell(_how_far(answer)), soft_wrap=True)
+    facts(
+        console,
+        [
+            ("factory", answer["factory_id"]),
+            ("spends", f"{answer['outpoint']} ({answer['name']}), {sat(answer['amount_sat'])}"),
+        ],
+    )
+    paid = table("client", "is owed", "is paid", "node id")
+    for client in answer["clients"]:
+        paid.add_row(
+            cell(client["client"]),
+            cell(msat(client["due_msat"])),
+            cell(sat(client["paid_sat"]) if client["paid_sat"] else "nothing: below 330 sat"),
+            cell(short(client["node_id"])),
+        )
+    console.print(paid)
+    options = table("feerate", "fee", "the LSP gets", "size", "transaction")
+    for option in answer["options"]:
+        options.add_row(
+            cell(f"{option['feerate_sat_per_vb']:g} sat/vB"),
+            cell(sat(option["fee_sat"])),
+            cell(sat(option["lsp_sat"])),
+            cell(f"{option['vsize']:,} vB"),
+            cell(option["txid"]),
+        )
+    console.print(options)
+
+
+def _how_far(answer: Document) -> str:
+    if not answer["started"]:
+        return "dry run: nobody was asked"
+    if answer["finished"] is not None:
+        return "closed: everybody signed"
+    return f"everybody is asked to agree; close {answer['close_id']}"
+
+
+def closing_text(closing: Document) -> str:
+    """Return a close under way in one line: how far it is, and what an LSP or a client knows of it.
+
+    An LSP knows whom it waits for, a client what it is owed.
+    """
+    if "balance_msat" in closing:
+        return f"closing together: {closing['phase']}, you are owed {msat(closing['balance_msat'])}"
+    waits = ", ".join(f"client {client}" for client in closing["holdouts"]) or "nobody"
+    so_far = f"{len(closing['done'])} of {len(closing['clients'])}"
+    return f"closing {closing['name']}: {closing['phase']}, {so_far}; waits for {waits}"
+
+
+def closed_text(closed: Document) -> str:
+    """Return a finished close in one line."""
+    n_deep = closed["confirmations"]
+    where = f"{n_deep} confirmations" if n_deep else "in no block yet"
+    return f"closed together, {where}: {', '.join(closed['txids'])}"

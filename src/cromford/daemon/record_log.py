@@ -1,0 +1,56 @@
+"""What of the records an operator must not overlook, as lines of the log."""
+
+import logging
+from typing import Final
+
+from cromford.bitcoin.tx import Tx, Txid
+from cromford.protocol.journal.close_records import CloseBegun, CloseEnded, CloseFinished
+from cromford.protocol.journal.exit_records import OutputsSwept, TreePublished
+from cromford.protocol.journal.records import AnyRecord
+
+_log: Final = logging.getLogger(__name__)
+
+
+def log_record(record: AnyRecord) -> None:
+    """Log a record that is durable, if it is one that is logged."""
+    match record:
+        case TreePublished():
+            _log.warning(
+                "tree_published factory=%s height=%d transactions=%s",
+                record.attempt_id.hex(),
+                record.height,
+                ",".join(record.transactions),
+            )
+        case OutputsSwept():
+            _log.info(
+                "outputs_swept factory=%s height=%d txid=%s outputs=%s amount_sat=%d",
+                record.attempt_id.hex(),
+                record.height,
+                Txid(record.txid),
+                ",".join(record.outputs),
+                record.amount_sat,
+            )
+        case CloseBegun():
+            _log.info(
+                "close_begun factory=%s close=%s name=%s clients=%s",
+                record.attempt_id.hex(),
+                record.close_id.hex(),
+                record.name.replace(" ", "_"),
+                ",".join(map(str, record.clients)),
+            )
+        case CloseEnded():
+            _log.warning(
+                "close_ended factory=%s close=%s reason=%r",  # A peer's words: quoted, in one line.
+                record.attempt_id.hex(),
+                record.close_id.hex(),
+                record.reason,
+            )
+        case CloseFinished():
+            _log.info(
+                "close_finished factory=%s close=%s txids=%s",
+                record.attempt_id.hex(),
+                record.close_id.hex(),
+                ",".join(str(Tx.parse(tx).txid) for tx in record.txs),
+            )
+        case _:
+            return

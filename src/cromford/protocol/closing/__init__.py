@@ -1,0 +1,1 @@
+"""Cooperative closes: what everybody in a scope signs together, to be paid at once."""

@@ -1,0 +1,242 @@
+"""What a client checks of a cooperative close, against its own chain and its own journal.
+
+Nothing the LSP says is believed: scope, amounts and balance are the client's own.
+"""
+
+from dataclasses import dataclass
+
+from cromford.bitcoin.fees import ANCHOR_DUST_SAT, TRUC_VSIZE_MAX, fee_sat_of
+from cromford.bitcoin.script import ANCHOR_SCRIPT
+from cromford.bitcoin.tx import TRUC_VERSION, OutPoint, Tx, TxOut
+from cromford.codec.reader import MalformedBytes
+from cromford.factory.close import CLOSE_NSEQUENCE, CloseScope, Payout, vsize_of_close
+from cromford.protocol.closing.rules import (
+    due_msat,
+    least_feerate_sat_per_kw,
+    problem_on_chain,
+    problem_with_channel,
+    problem_with_feerates,
+)
+from cromford.protocol.faults import FaultyLsp, Refusal
+from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
+from cromford.protocol.journal.client_state import ClientState
+from cromford.protocol.journal.close_scopes import client_scope, is_intended
+from cromford.protocol.journal.closes import SignedClose
+from cromford.protocol.journal.closing import ClientClosing
+from cromford.protocol.journal.link import Link
+from cromford.protocol.turn import Turn
+from cromford.watch.feerates import MOST_SAT_PER_KW
+from cromford.wire import messages as m
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closable:
+    """A channel that a close may end now, and what that spends."""
+
+    attempt: ClientAttempt
+    link: Link
+    scope: CloseScope
+
+    @property
+    def payout(self) -> Payout:
+        """What we are due, and where we are paid."""
+        script = self.attempt.join.payout_script
+        return Payout(script_pubkey=script, due_msat=due_msat(self.link))
+
+
+def check_begin(turn: Turn[ClientState], message: m.CloseBegin) -> Closable:
+    """Check that we can agree to a close: factory, output, feerates, height, and our channel.
+
+    Raises:
+        Refusal: If not; names the field.
+    """
+    state = turn.state
+    if not state.may_close:
+        raise Refusal("close", expected="fewer closes in these blocks", received="one more")
+    if any(one.attempt_id == message.attempt_id for one in state.closing.values()):
+        raise Refusal("close", expected="one at a time", received="a second one")
+    outpoint = OutPoint.parse(message.outpoint)
+    if is_intended(state.intents, message.close_id, outpoint):
+        raise Refusal("close_id", expected="a new one", received=message.close_id)
+    found = check_closable(turn, message.attempt_id, outpoint)
+    least = least_feerate_sat_per_kw(
+        tree_feerate_sat_per_kw=found.attempt.terms.tree_feerate_sat_per_kw, fees=turn.facts.fees
+    )
+    feerates = [option.feerate_sat_per_kw for option in message.options]
+    problem = problem_with_feerates(feerates, least_sat_per_kw=least)
+    if problem is not None:
+        field, expected, received = problem
+        raise Refusal(field, expected=expected, received=received)
+    return found
+
+
+def check_closable(turn: Turn[ClientState], attempt_id: bytes, outpoint: OutPoint) -> Closable:
+    """Check that a close may spend an output of ours, as everything is now.
+
+    Raises:
+        Refusal: If not; names the field.
+    """
+    state = turn.state
+    if not turn.facts.is_fresh:
+        raise Refusal("chain", expected="fresh", received="stale")
+    attempt = state.attempt_with(state.lsp_node_id, attempt_id)
+    if attempt is None or not isinstance(attempt.stage, Complete):
+        raise Refusal("attempt_id", expected="a factory of ours", received=attempt_id)
+    link = state.book.links.get(attempt.setting.channel_id)
+    if link is None or not attempt.ready_received:
+        raise Refusal("channel", expected="ready on both sides", received="not ready")
+    if attempt.is_exiting:
+        raise Refusal("channel", expected="no exit under way", received="an exit")
+    scope = client_scope(attempt, outpoint)
+    if scope is None:
+        raise Refusal("outpoint", expected="on the way to our channel", received=str(outpoint))
+    on_chain = problem_on_chain(scope, state.chain)
+    if on_chain is not None or state.chain.depth(attempt.funding_tx.txid) == 0:
+        received = on_chain or "the funding is in no block"
+        raise Refusal("outpoint", expected="in a block, unspent", received=received)
+    problem = problem_with_channel(link, state.chain, height=turn.known_height)
+    if problem is None and not link.state.is_connected:
+        problem = "not taken up in this connection"
+    if problem is not None:
+        raise Refusal("channel", expected="one that can be closed", received=problem)
+    return Closable(attempt=attempt, link=link, scope=scope)
+
+
+def check_still(turn: Turn[ClientState], closing: ClientClosing) -> Closable:
+    """Check that a close we agreed to may still spend its output, and owes us what it did.
+
+    Raises:
+        Refusal: If not; names the field.
+    """
+    found = check_closable(turn, closing.attempt_id, closing.outpoint)
+    _check("balance_msat", found.payout.due_msat, closing.balance_msat)
+    return found
+
+
+def check_proposals(
+    turn: Turn[ClientState], closing: ClientClosing, message: m.ClosePropose
+) -> tuple[Closable, tuple[Tx, ...]]:
+    """Check the transactions of a close, one for each option; the balance is compared again.
+
+    Raises:
+        Refusal: If one is not to be signed; names the field.
+    """
+    found = check_still(turn, closing)
+    feerates = closing.feerates_sat_per_kw
+    if len(message.proposals) != len(feerates):
+        raise Refusal("proposals", expected=len(feerates), received=len(message.proposals))
+    txs = []
+    for proposal, feerate in zip(message.proposals, feerates, strict=True):
+        try:
+            tx = Tx.parse(proposal.tx)
+        except (MalformedBytes, ValueError) as error:
+            raise Refusal("tx", expected="a transaction", received=str(error)) from error
+        check_tx(tx, found, feerate_sat_per_kw=feerate)
+        txs.append(tx)
+    return found, tuple(txs)
+
+
+def check_tx(tx: Tx, closable: Closable, *, feerate_sat_per_kw: int) -> None:
+    """Check one transaction of a close, to the byte where it concerns us.
+
+    Version 3, or a large child would pin it (BIP 431); one input, ours, replaceable and without
+    delay; our exact payout; an anchor last; at least the feerate, at most what a node takes.
+
+    Args:
+        tx: The unsigned transaction.
+        closable: What it spends, and what we are due.
+        feerate_sat_per_kw: Of its option.
+
+    Raises:
+        Refusal: If anything differs; names the field.
+    """
+    scope = closable.scope
+    anchor = TxOut(amount_sat=ANCHOR_DUST_SAT, script_pubkey=ANCHOR_SCRIPT)
+    _check("version", tx.version, TRUC_VERSION)
+    _check("nlocktime", tx.nlocktime, 0)
+    _check("inputs", len(tx.inputs), 1)
+    _check("outpoint", str(tx.inputs[0].outpoint), str(scope.outpoint))
+    _check("nsequence", tx.inputs[0].nsequence, CLOSE_NSEQUENCE)
+    _check("witness", len(tx.inputs[0].witness), 0)
+    _check("script_sig", len(tx.inputs[0].script_sig), 0)
+    _check("anchor", tx.outputs[-1:], (anchor,))
+    if ANCHOR_SCRIPT in {output.script_pubkey for output in tx.outputs[:-1]}:
+        raise Refusal("anchor", expected="one", received="more")
+    payout = closable.payout
+    paid = [out.amount_sat for out in tx.outputs if out.script_pubkey == payout.script_pubkey]
+    _check("payout_sat", paid, [payout.amount_sat] if payout.amount_sat else [])
+    vsize = vsize_of_close(tx)
+    if vsize > TRUC_VSIZE_MAX:
+        raise Refusal("vsize", expected=f"at most {TRUC_VSIZE_MAX}", received=vsize)
+    fee_sat = scope.amount_sat - sum(output.amount_sat for output in tx.outputs)
+    least_sat = fee_sat_of(vsize=vsize, feerate_sat_per_kw=feerate_sat_per_kw)
+    most_sat = fee_sat_of(vsize=vsize, feerate_sat_per_kw=MOST_SAT_PER_KW)
+    if not least_sat <= fee_sat <= most_sat:
+        raise Refusal("fee_sat", expected=f"{least_sat}..{most_sat}", received=fee_sat)
+
+
+def _check(field: str, received: object, expected: object) -> None:
+    if received != expected:
+        raise Refusal(field, expected=expected, received=received)
+
+
+def check_closed(
+    state: ClientState, message: m.Closed
+) -> tuple[Closable, tuple[Tx, ...], SignedClose] | None:
+    """Return a finished close of a channel of ours, with the close that we signed of its output.
+
+    The transactions come back the cheapest first. None where it is none of ours, tells nothing new,
+    or nothing is remembered of having signed one. It need not be under way: we may have been away
+    when it was finished. A signature that verifies has our part in it, so what it signs passed
+    every check; the payout is compared all the same.
+
+    Raises:
+        FaultyLsp: If a signature, an output or our payout is not what it must be.
+    """
+    attempt = state.attempt_with(state.lsp_node_id, message.attempt_id)
+    if attempt is None or not isinstance(attempt.stage, Complete):
+        return None
+    link = state.book.links.get(attempt.setting.channel_id)
+    if link is None or not message.txs:
+        return None
+    txs = tuple(_parsed(one.tx) for one in message.txs)
+    outpoint = txs[0].inputs[0].outpoint if txs[0].inputs else None
+    signed = [close for close in link.closes if close.outpoint == outpoint]
+    scope = None if outpoint is None else client_scope(attempt, outpoint)
+    if scope is None or not signed or _is_known(state, txs):
+        return None
+    named = [close for close in signed if close.close_id == message.close_id]
+    close = min(named or signed, key=lambda close: close.balance_msat)
+    script = attempt.join.payout_script
+    least_sat = Payout(script_pubkey=script, due_msat=close.balance_msat).amount_sat
+    for tx in txs:
+        if len(tx.inputs) != 1 or tx.inputs[0].outpoint != outpoint:
+            raise FaultyLsp("a finished close spends something else")
+        witness = tx.inputs[0].witness
+        task = scope.task(tx)
+        is_signed = len(witness) == 1 and task.is_signed_by(
+            witness[0], scope.output.spending_key_agg.output_key
+        )
+        if not is_signed:
+            raise FaultyLsp("the signature of a finished close does not verify")
+        paid_sat = sum(out.amount_sat for out in tx.outputs if out.script_pubkey == script)
+        if paid_sat < least_sat:
+            raise FaultyLsp(f"a finished close pays {paid_sat} sat, expected {least_sat}")
+    by_fee = sorted(txs, key=lambda tx: -sum(output.amount_sat for output in tx.outputs))
+    return Closable(attempt=attempt, link=link, scope=scope), tuple(by_fee), close
+
+
+def _is_known(state: ClientState, txs: tuple[Tx, ...]) -> bool:
+    """Say whether these transactions are all among the finished ones, whatever their close's name.
+
+    An LSP that tells the same under ever new names would fill our journal.
+    """
+    known = {tx.txid for close in state.closed.values() for tx in close.txs}
+    return all(tx.txid in known for tx in txs)
+
+
+def _parsed(data: bytes) -> Tx:
+    try:
+        return Tx.parse(data)
+    except (MalformedBytes, ValueError) as error:
+        raise FaultyLsp("a finished close is no transaction") from error

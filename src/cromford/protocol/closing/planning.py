@@ -1,0 +1,210 @@
+"""What an LSP's operator asks to close: which output, who signs, what it pays.
+
+Everything is refused by name, before anybody is asked.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from cromford.factory.close import (
+    CannotClose,
+    CloseScope,
+    CloseTx,
+    Payout,
+    build_close,
+    scope_of,
+)
+from cromford.factory.vertices import Vertex
+from cromford.protocol import events as ev
+from cromford.protocol.closing.rules import (
+    due_msat,
+    least_feerate_sat_per_kw,
+    problem_on_chain,
+    problem_with_channel,
+    problem_with_feerates,
+)
+from cromford.protocol.facts import Facts
+from cromford.protocol.faults import Rejected
+from cromford.protocol.journal.close_scopes import channel_scope
+from cromford.protocol.journal.factory import Factory
+from cromford.protocol.journal.link import Link
+from cromford.watch.feerates import MOST_SAT_PER_KW, OwnFees
+
+USUAL_BLOCKS: Final = 36  # A close that nobody waits for: a quarter of a day.
+DEARER_FACTOR: Final = 3  # The option for a day when the first does not confirm.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClosePlan:
+    """What would be signed: the scope, and one transaction for each feerate, the lowest first."""
+
+    scope: CloseScope
+    feerates_sat_per_kw: tuple[int, ...]
+    options: tuple[CloseTx, ...]
+
+
+def plan_close(state: Factory, facts: Facts, asked: ev.CloseRequested) -> ClosePlan:
+    """Return what a request would close, by the balances of now, whoever is here.
+
+    Raises:
+        Rejected: If it cannot be closed now; names what is in the way, and whose it is.
+    """
+    attempt = state.attempt
+    if attempt.funded is None:
+        raise Rejected("factory_not_found", f"no funded factory {attempt.attempt_id.hex()}")
+    if state.closing is not None:
+        raise Rejected("close_under_way", f"close {state.closing.close_id.hex()} is under way")
+    scope = _scope_of(state, asked)
+    given = asked.feerates_sat_per_kw
+    feerates = given or usual_feerates(state, facts.fees)
+    _check_feerates(state, facts.fees, feerates)
+    due = {link.client: due_msat(link) for link in _check_clients(state, facts, scope)}
+    options: list[CloseTx] = []
+    for feerate in feerates:
+        try:
+            options.append(built_close(state, scope, due, feerate))
+        except CannotClose as error:
+            # A dearer one that nobody asked for may be more than our part carries.
+            if given or not options:
+                raise Rejected("cannot_close", str(error)) from error
+    return ClosePlan(
+        scope=scope,
+        feerates_sat_per_kw=feerates[: len(options)],
+        options=tuple(options),
+    )
+
+
+def usual_feerates(state: Factory, fees: OwnFees) -> tuple[int, ...]:
+    """Return the feerates at which a close is signed unless its operator names others.
+
+    The larger of what every client asks for and our node's estimate for 36 blocks, and three times
+    that.
+    """
+    least = _least(state, fees)
+    first = min(max(least, fees.within(USUAL_BLOCKS)), MOST_SAT_PER_KW)
+    dearer = min(DEARER_FACTOR * first, MOST_SAT_PER_KW)
+    return (first, dearer) if dearer > first else (first,)
+
+
+def built_close(
+    state: Factory, scope: CloseScope, due: dict[int, int], feerate_sat_per_kw: int
+) -> CloseTx:
+    """Return the close that pays each client what it is due, in msat.
+
+    Raises:
+        CannotClose: If the LSP's part does not carry the fee.
+    """
+    seats = state.attempt.seats
+    return build_close(
+        scope,
+        [
+            Payout(script_pubkey=seats[client - 1].payout_script, due_msat=due[client])
+            for client in scope.clients
+        ],
+        lsp_script=state.attempt.payout_script,
+        feerate_sat_per_kw=feerate_sat_per_kw,
+    )
+
+
+def _least(state: Factory, fees: OwnFees) -> int:
+    tree = state.attempt.terms.tree_feerate_sat_per_kw
+    return least_feerate_sat_per_kw(tree_feerate_sat_per_kw=tree, fees=fees)
+
+
+def _check_feerates(state: Factory, fees: OwnFees, feerates: tuple[int, ...]) -> None:
+    problem = problem_with_feerates(feerates, least_sat_per_kw=_least(state, fees))
+    if problem is not None:
+        field, expected, received = problem
+        raise Rejected("bad_feerate", f"{field}: expected {expected}, received {received}")
+
+
+def _scope_of(state: Factory, asked: ev.CloseRequested) -> CloseScope:
+    attempt = state.attempt
+    if asked.client is not None and asked.vertex is not None:
+        raise Rejected("bad_scope", "expected a vertex or a client, received both")
+    if asked.client is None:
+        scope = _vertex_scope(state, asked.vertex)
+    elif 1 <= asked.client <= len(attempt.seats):
+        scope = channel_scope(attempt.setting(asked.client), asked.client)
+    else:
+        n_clients = len(attempt.seats)
+        reason = f"client: expected 1..{n_clients}, received {asked.client}"
+        raise Rejected("client_not_found", reason)
+    funded = attempt.funded
+    is_confirmed = state.chain.depth(attempt.funding_tx.txid) > 0
+    if not is_confirmed or funded is None or not funded.ready_sent:
+        reason = "the funding is not as deep as it has to be"
+        raise Rejected("factory_not_ready", reason, retryable=True)
+    problem = problem_on_chain(scope, state.chain)
+    if problem is not None:
+        raise Rejected("output_not_there", problem)
+    return scope
+
+
+def _vertex_scope(state: Factory, name: str | None) -> CloseScope:
+    """Return the scope of a vertex, or of one of its transactions: the root's without a name.
+
+    Its output is what its first transaction spends; once a kickoff is in a block, what that pays to
+    its state.
+    """
+    vertices = state.attempt.tree.vertices
+    vertex = vertices[0] if name is None else _vertex_named(vertices, name)
+    if vertex is None:
+        known = ", ".join(one.first.shape.name for one in vertices)
+        raise Rejected("vertex_not_found", f"vertex: expected one of {known}, received {name}")
+    is_kicked_off = not vertex.is_static and vertex.first.tx.txid in state.chain.confirmed
+    return scope_of(vertex.last if is_kicked_off else vertex.first)
+
+
+def _vertex_named(vertices: tuple[Vertex, ...], name: str) -> Vertex | None:
+    for vertex in vertices:
+        if name in {vertex.first.shape.name, *(node.name for node in vertex.nodes)}:
+            return vertex
+    return None
+
+
+def _check_clients(state: Factory, facts: Facts, scope: CloseScope) -> tuple[Link, ...]:
+    """Return the channels of a scope, in its order, if everybody can agree now."""
+    attempt = state.attempt
+    leaving = [client for client in scope.clients if client in state.exits]
+    if leaving:
+        raise Rejected("exit_under_way", f"the channels with clients {leaving} are being left")
+    seats = {client: attempt.seats[client - 1].node_id for client in scope.clients}
+    ready = frozenset() if attempt.funded is None else attempt.funded.ready_received
+    waited_for = [client for client, node_id in seats.items() if node_id not in ready]
+    if waited_for:
+        reason = f"clients {waited_for} did not find the funding ready yet"
+        raise Rejected("factory_not_ready", reason, retryable=True)
+    links = tuple(link_of(state, client) for client in scope.clients)
+    for link in links:
+        problem = problem_with_channel(link, state.chain, height=_height(state, facts))
+        if problem is not None:
+            reason = f"client {link.client}: {problem}"
+            raise Rejected("channel_not_ready", reason, retryable=True)
+    return links
+
+
+def check_all_are_here(state: Factory, facts: Facts, scope: CloseScope) -> None:
+    """Check that every client of a scope is connected, and its channel taken up.
+
+    Raises:
+        Rejected: If not; says who is away.
+    """
+    seats = state.attempt.seats
+    away = [
+        client
+        for client in scope.clients
+        if not facts.directory.is_connected(seats[client - 1].node_id)
+        or not link_of(state, client).is_open
+    ]
+    if away:
+        raise Rejected("clients_away", f"clients {away} are away", retryable=True)
+
+
+def link_of(state: Factory, client: int) -> Link:
+    """Return the channel with a client of a factory that is ready."""
+    return state.book.links[state.attempt.setting(client).channel_id]
+
+
+def _height(state: Factory, facts: Facts) -> int:
+    return max(state.chain.height, facts.header_height)

@@ -1,0 +1,81 @@
+"""Cooperative closes as values: what of each binds a channel, and what is published of it.
+
+A close that a client signed can be finished by the LSP alone, at any later time: until its outpoint
+is spent, six blocks deep, the channel may not come to owe the client more than the close pays it.
+Once the LSP's own part may have left, the channel stands still.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from cromford.bitcoin.tx import OutPoint, Tx
+from cromford.protocol.journal.known_chain import KnownChain
+
+SETTLED_DEPTH: Final = 6  # What spent an outpoint so deep is what will have spent it.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedClose:
+    """A close that a channel's client signed, or may have signed.
+
+    Attributes:
+        close_id: Its name.
+        outpoint: What it spends.
+        balance_msat: What it was agreed to owe the client.
+        is_finished: Whether the LSP's own part may have left, too.
+    """
+
+    close_id: bytes
+    outpoint: OutPoint
+    balance_msat: int
+    is_finished: bool = False
+
+    def is_live(self, chain: KnownChain) -> bool:
+        """Say whether it may still become what spends its outpoint."""
+        spender = chain.spends.get(self.outpoint)
+        return spender is None or chain.depth(spender.txid) < SETTLED_DEPTH
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishedClose:
+    """A close that everybody signed.
+
+    Attributes:
+        close_id: Its name.
+        outpoint: What it spends.
+        txs: The signed transactions, the one of the lower feerate first: any one may confirm.
+    """
+
+    close_id: bytes
+    outpoint: OutPoint
+    txs: tuple[Tx, ...]
+
+
+def limit_msat(closes: Iterable[SignedClose], chain: KnownChain) -> int | None:
+    """Return the most that a channel may come to owe its client, by its closes; None if no limit.
+
+    The least of what any of them owes it: the LSP chooses which to finish.
+    """
+    return min((close.balance_msat for close in closes if close.is_live(chain)), default=None)
+
+
+def is_frozen(closes: Iterable[SignedClose], chain: KnownChain) -> bool:
+    """Say whether a channel takes no update because a close of it may be on its way to a block."""
+    return any(close.is_finished and close.is_live(chain) for close in closes)
+
+
+def with_close(closes: tuple[SignedClose, ...], close: SignedClose) -> tuple[SignedClose, ...]:
+    """Return the closes with one more, in place of those that bind a channel no further.
+
+    However often the LSP begins anew, there is one for each outpoint: no later one owes more while
+    an earlier one is live.
+    """
+    return (*(one for one in closes if not _is_covered(one, close)), close)
+
+
+def _is_covered(earlier: SignedClose, close: SignedClose) -> bool:
+    is_no_tighter = not earlier.is_finished and earlier.balance_msat >= close.balance_msat
+    return earlier.close_id == close.close_id or (
+        earlier.outpoint == close.outpoint and is_no_tighter
+    )

@@ -1,0 +1,89 @@
+"""What a close has room for, and who has what is too small for an output."""
+
+import pytest
+
+from cromford.bitcoin.fees import ANCHOR_DUST_SAT, TRUC_VSIZE_MAX
+from cromford.bitcoin.tx import OutPoint, Txid
+from cromford.crypto.keys import pubkey_of
+from cromford.crypto.musig2 import KeyAgg
+from cromford.factory.close import CannotClose, CloseScope, CloseTx, Payout, build_close
+from cromford.factory.outputs import SignersOutput
+
+LSP_SCRIPT = b"\x51\x20" + b"\x01" * 32
+FEERATE = 1_000
+ONE_CLIENT_VSIZE = 124  # As a kickoff: one input, one taproot output, the anchor.
+
+
+def scope_of(n_clients: int, amount_sat: int) -> CloseScope:
+    keys = KeyAgg([pubkey_of(bytes(31) + b"\x01"), pubkey_of(bytes(31) + b"\x02")])
+    return CloseScope(
+        name="kickoff_root",
+        outpoint=OutPoint(txid=Txid(b"\x03" * 32), vout=0),
+        amount_sat=amount_sat,
+        output=SignersOutput(key_agg=keys),
+        clients=tuple(range(1, n_clients + 1)),
+    )
+
+
+def payouts(*due_msat: int) -> list[Payout]:
+    return [
+        Payout(script_pubkey=b"\x51\x20" + n.to_bytes(32, "big"), due_msat=due)
+        for n, due in enumerate(due_msat, start=10)
+    ]
+
+
+def close(amount_sat: int, *due_msat: int) -> CloseTx:
+    return build_close(
+        scope_of(len(due_msat), amount_sat),
+        payouts(*due_msat),
+        lsp_script=LSP_SCRIPT,
+        feerate_sat_per_kw=FEERATE,
+    )
+
+
+def test_229_clients_are_as_many_as_a_version_3_transaction_has_room_for() -> None:
+    full = close(1_000_000, *([330_000] * 229))
+    assert len(full.tx.outputs) == 231
+    assert full.vsize == full.scope.vsize_max <= TRUC_VSIZE_MAX
+    assert full.vsize + 43 > TRUC_VSIZE_MAX
+    with pytest.raises(CannotClose, match=r"clients: expected at most 229.*received 230"):
+        close(1_000_000, *([330_000] * 230))
+
+
+@pytest.mark.parametrize(("due_msat", "paid_sat"), [(329_999, 0), (330_000, 330), (330_999, 330)])
+def test_below_330_sat_there_is_no_output_and_fractions_stay_with_the_lsp(
+    due_msat: int, paid_sat: int
+) -> None:
+    made = close(100_000, due_msat)
+    paid = [output.amount_sat for output in made.tx.outputs]
+    assert paid == ([paid_sat] if paid_sat else []) + [made.lsp_sat, ANCHOR_DUST_SAT]
+    assert made.lsp_sat == 100_000 - paid_sat - ANCHOR_DUST_SAT - made.fee_sat
+    assert made.omitted == (() if paid_sat else (1,))
+
+
+def test_who_is_due_nothing_is_not_listed_as_left_out() -> None:
+    assert close(100_000, 0).omitted == ()
+
+
+@pytest.mark.parametrize(("spare_sat", "lsp_sat"), [(330, 330), (329, 0), (0, 0)])
+def test_what_is_left_of_less_than_dust_goes_to_the_fee(spare_sat: int, lsp_sat: int) -> None:
+    """With the LSP's output the fee is that of its size; without, of the rest of it."""
+    fee_sat = close(100_000, 50_000_000).fee_sat
+    made = close(50_000 + ANCHOR_DUST_SAT + fee_sat + spare_sat, 50_000_000)
+    assert made.lsp_sat == lsp_sat
+    assert made.fee_sat == fee_sat + spare_sat - lsp_sat
+    assert len(made.tx.outputs) == (3 if lsp_sat else 2)
+
+
+@pytest.mark.parametrize(("short_sat", "is_enough"), [(0, True), (1, False)])
+def test_the_lsps_part_carries_fee_and_anchor_to_the_satoshi(
+    short_sat: int, *, is_enough: bool
+) -> None:
+    least_sat = 4 * ONE_CLIENT_VSIZE * FEERATE // 1000
+    amount_sat = 50_000 + ANCHOR_DUST_SAT + least_sat - short_sat
+    if is_enough:
+        made = close(amount_sat, 50_000_000)
+        assert (made.vsize, made.fee_sat) == (ONE_CLIENT_VSIZE, least_sat)
+        return
+    with pytest.raises(CannotClose, match=f"fee: expected at least {least_sat} sat"):
+        close(amount_sat, 50_000_000)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from cromford.daemon.metrics import Sample
-from cromford.protocol.channels.balances import balance_of
+from cromford.protocol.channels.balances import balance_now
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.link import Link
 from cromford.watch.exit_cost import exit_cost_of
@@ -77,7 +77,7 @@ def show_channel(link: Link, standing: Standing, chain: KnownChain) -> Document:
     What can be sent and received is 0 where no new payment may begin now; the status says why. The
     blocks are None once the channel's output is on chain: nothing about it expires.
     """
-    balance, status = balance_of(link), status_of(link, standing)
+    balance, status = balance_now(link, chain), status_of(link, standing)
     is_open = status == "open"
     deadline_height = link.remaining(chain).exit_deadline_height
     return {

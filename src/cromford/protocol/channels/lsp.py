@@ -7,6 +7,7 @@ from cromford import effects as fx
 from cromford.channel.errors import UpdateRefused
 from cromford.channel.stage import LiveHtlc
 from cromford.protocol import events as ev
+from cromford.protocol.channels.close_rules import closed_answer
 from cromford.protocol.channels.finish import finish
 from cromford.protocol.channels.forwarding import (
     STALE,
@@ -71,9 +72,14 @@ def take(turn: Turn[Factory], event: ev.ChannelEvent) -> None:
 
 
 def on_channel_message(turn: Turn[Factory], node_id: bytes, message: m.ChannelMessage) -> None:
-    """Take a message about a channel with this peer; one about any other is dropped."""
+    """Take a message about a channel with this peer; one about any other is dropped.
+
+    If the channel was closed together, the answer to all of it is the close.
+    """
     link = turn.book.links.get(message.channel_id)
-    if link is not None and link.node_id == node_id:
+    if link is None or link.node_id != node_id:
+        return
+    if not _is_told_of_close(turn, link):
         on_message(turn, link, message)
         finish_channels(turn)
 
@@ -85,9 +91,17 @@ def begin(turn: Turn[Factory], node_id: bytes) -> None:
     if client is None or not turn.facts.directory.is_connected(node_id):
         return
     link = turn.book.links.get(attempt.setting(client).channel_id)
-    if link is not None:
+    if link is not None and not _is_told_of_close(turn, link):
         prepare(turn, link)
         finish_channels(turn)
+
+
+def _is_told_of_close(turn: Turn[Factory], link: Link) -> bool:
+    """Answer all about a channel that was closed together by the close; return whether it was."""
+    closed = closed_answer(link, turn.state.closed, turn.chain) if link.closes else None
+    if closed is not None:
+        turn.send(link.node_id, closed)
+    return closed is not None
 
 
 def on_block(turn: Turn[Factory]) -> None:

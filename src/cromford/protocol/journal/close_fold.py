@@ -140,13 +140,14 @@ def finished_close(record: cl.CloseFinished) -> FinishedClose:
 
 def with_finished_close(book: Book, record: cl.CloseFinished) -> Book:
     """Return the channels after a close of them was finished: they stand still from here on."""
-    outpoint = OutPoint.parse(record.outpoint)
+    finished = finished_close(record)
     for channel_id, balance_msat in zip(record.channels, record.balances_msat, strict=True):
         close = SignedClose(
             close_id=record.close_id,
-            outpoint=outpoint,
+            outpoint=finished.outpoint,
             balance_msat=balance_msat,
             is_finished=True,
+            txids=finished.txids,
         )
         link = book.links[channel_id]
         closed = changed(link, closes=with_close(link.closes, close), quiet_for=b"")

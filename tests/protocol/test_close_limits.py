@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 import pytest
-from tests.protocol.signed_closes import CLOSE_ID, change_link, sign_close
 from tests.protocol.paying_clients import (
     balance,
     begin_payment,
@@ -17,6 +16,7 @@ from tests.protocol.paying_clients import (
     pay,
 )
 from tests.protocol.pump import Pump, PumpNode
+from tests.protocol.signed_closes import CLOSE_ID, change_link, sign_close
 from tests.protocol.test_exit_guards import show_blocks
 from tests.protocol.test_leaving import QUICK, mute
 

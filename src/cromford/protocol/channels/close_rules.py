@@ -5,17 +5,17 @@ outpoint is spent for good the channel may never come to owe the client more tha
 then finishing it takes nothing from the client, whatever becomes of the HTLCs on their way.
 """
 
-from collections.abc import Mapping
 from typing import Final
 
+from cromford import effects as fx
 from cromford.bitcoin.tx import Txid
 from cromford.channel.errors import UpdateRefused
 from cromford.channel.state import ChannelState
 from cromford.channel.terms import Party
-from cromford.protocol.journal.closes import FinishedClose, is_frozen, limit_msat
+from cromford.protocol.journal.closes import SETTLED_DEPTH, is_frozen, limit_msat
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.link import Link
-from cromford.wire import messages as m
+from cromford.protocol.turn import AnyTurn
 
 CLOSED_TOGETHER: Final = "the factory, or this part of it, was closed together"
 # What an HTLC is refused for, before a name and a number.
@@ -81,29 +81,28 @@ def check_closes(link: Link, chain: KnownChain, *, amount_msat: int) -> None:
         )
 
 
+def hang_up_if_it_goes_on(turn: AnyTurn, link: Link) -> None:
+    """Begin anew with the peer of a channel whose freeze ends in this block.
+
+    Something else spent the close's outpoint for good. Whoever connected meanwhile has no session
+    in the channel; the last of the two who sees the block hangs up last.
+    """
+    ends = any(
+        close.is_finished
+        and not close.is_confirmed(turn.chain)
+        and (spender := close.spender(turn.chain)) is not None
+        and turn.chain.depth(spender.txid) == SETTLED_DEPTH
+        for close in link.closes
+    )
+    if ends and link.failure is None and not link.state.is_connected:
+        reason = "a close of this channel is void: it goes on"
+        turn.ask(fx.Disconnect(node_id=link.node_id, reason=reason))
+
+
 def closed_by(link: Link, chain: KnownChain) -> Txid | None:
     """Return the close of this channel that is in a block; None if none is."""
     for close in link.closes:
         spender = close.spender(chain)
         if spender is not None and close.is_confirmed(chain):
             return spender.txid
-    return None
-
-
-def closed_answer(
-    link: Link, closed: Mapping[bytes, FinishedClose], chain: KnownChain
-) -> m.Closed | None:
-    """Return what an LSP answers to all that a client says of a channel that was closed together.
-
-    None where it was not, or something else spent the close's outpoint for good.
-
-    Args:
-        link: The channel.
-        closed: The closes that everybody signed, by their names.
-        chain: What is in blocks.
-    """
-    for close in link.closes:
-        if close.is_finished and close.binds(chain):
-            txs = tuple(m.ClosedTx(tx=tx.serialize()) for tx in closed[close.close_id].txs)
-            return m.Closed(attempt_id=link.attempt_id, close_id=close.close_id, txs=txs)
     return None

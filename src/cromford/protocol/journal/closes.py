@@ -6,7 +6,7 @@ Once the LSP's own part may have left, the channel stands still.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
@@ -95,9 +95,13 @@ def with_close(closes: tuple[SignedClose, ...], close: SignedClose) -> tuple[Sig
     """Return the closes with one more, in place of those that bind a channel no further.
 
     However often the LSP begins anew, there is one for each outpoint: no later one owes more while
-    an earlier one is live.
+    an earlier one is live. The transactions of earlier ones stay known: what was signed stays
+    signed, and the LSP may finish any of it.
     """
-    return (*(one for one in closes if not _is_covered(one, close)), close)
+    covered = [one for one in closes if _is_covered(one, close)]
+    known = (txid for one in (*covered, close) for txid in one.txids)
+    kept = replace(close, txids=tuple(dict.fromkeys(known)))
+    return (*(one for one in closes if one not in covered), kept)
 
 
 def _is_covered(earlier: SignedClose, close: SignedClose) -> bool:

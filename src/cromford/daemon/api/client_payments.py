@@ -40,7 +40,7 @@ from cromford.protocol.channels.htlc_rules import (
     forward_delta_blocks,
     min_final_cltv_expiry_delta,
 )
-from cromford.protocol.exiting.client import is_swept, preimages_of
+from cromford.protocol.exiting.client import is_over, preimages_of
 from cromford.protocol.exiting.stake import is_worth_an_exit
 from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.link import Link
@@ -250,7 +250,8 @@ class ClientPayments:
     def _channels(self) -> list[Document]:
         """Return every channel that is not over, oldest first.
 
-        Of one on chain `exit_plan` tells; of one that went with its factory nothing is left.
+        Of one on chain `exit_plan` tells; of one that went with its factory, or was closed, nothing
+        is left.
         """
         state = self._owner.state
         ready = [attempt for attempt in state.attempts.values() if attempt.ready_sent]
@@ -258,7 +259,7 @@ class ClientPayments:
         return [
             self._channel(link)
             for attempt, link in links
-            if not channel_views.is_on_chain(link, state.chain) and not is_swept(state, attempt)
+            if not channel_views.is_on_chain(link, state.chain) and not is_over(state, attempt)
         ]
 
     def _channel(self, link: Link) -> Document:

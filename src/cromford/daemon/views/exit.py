@@ -7,6 +7,7 @@ from cromford.bitcoin.fees import SAT_PER_KW_OF_SAT_PER_VB, sat_per_vb
 from cromford.bitcoin.replacement import FeeAndWeight
 from cromford.bitcoin.tx import WITNESS_SCALE, Txid
 from cromford.daemon.views.client import remaining_now
+from cromford.daemon.views.closes import own_close
 from cromford.factory.exit_path import exit_path
 from cromford.factory.terms import FeePolicy
 from cromford.protocol.exiting.channel import landed_channel
@@ -84,6 +85,7 @@ def exit_plan(state: ClientState, attempt: ClientAttempt, fees: OwnFees) -> dict
         "needs_coin": attempt.terms.fee_policy is FeePolicy.EPHEMERAL,
         "channel": channel,
         "due": _due(state, attempt, fees) if isinstance(action, ChannelOnChain) else [],
+        "close": own_close(state, attempt),
         "next": _next(state, attempt, action, fees),
     }
 
@@ -175,6 +177,21 @@ def _due(state: ClientState, attempt: ClientAttempt, fees: OwnFees) -> list[dict
 
 
 def _next(state: ClientState, attempt: ClientAttempt, action: ExitAction, fees: OwnFees) -> str:
+    close = own_close(state, attempt)
+    if close is not None and close["status"] == "confirmed":
+        return f"nothing: the close {close['txid']} is in a block"
+    following = _next_step(state, attempt, action, fees)
+    if close is not None and close["status"] == "waiting":
+        return (
+            f"a close that everybody signed waits for a block, {close['txid']}; leaving beside it"
+            f" loses nothing, and whichever comes first counts: {following}"
+        )
+    return following
+
+
+def _next_step(
+    state: ClientState, attempt: ClientAttempt, action: ExitAction, fees: OwnFees
+) -> str:
     if not isinstance(action, ChannelOnChain):
         return describe(action)
     holding = in_hand(state, attempt)

@@ -7,7 +7,6 @@ from tests.protocol.closes import (
     BALANCES_MSAT,
     closable_factory,
     close,
-    due_msat,
     finished,
 )
 from tests.protocol.paying_clients import book, lsp_link, make_invoice, newest_link, pay
@@ -57,6 +56,15 @@ def closed_factory(n_clients: int = 3) -> Pump:
     return pump
 
 
+def seats(pump: Pump) -> list[PumpNode]:
+    """Return the clients in the order of their seats."""
+    return [pump.client_at(seat) for seat in range(1, len(pump.clients) + 1)]
+
+
+def due_msat(client: PumpNode) -> int:
+    return newest_link(client).state.accepter_msat
+
+
 def root_of(pump: Pump) -> Tx:
     signed = pump.factory.attempt.signed
     assert signed is not None
@@ -96,7 +104,7 @@ def test_everybodys_coin_arrives_to_the_satoshi(n_clients: int) -> None:
     before_sat = pump.lsp.state.house.wallet.confirmed_sat()
     close(pump)
     pump.mine(1)
-    for client, balance_msat in zip(pump.clients, BALANCES_MSAT, strict=False):
+    for client, balance_msat in zip(seats(pump), BALANCES_MSAT, strict=False):
         assert client.state.wallet.confirmed_sat() == payout_sat(balance_msat)
         (told,) = remembered(client, cl.CloseConfirmed)
         assert told.amount_sat == payout_sat(balance_msat)
@@ -193,7 +201,7 @@ def test_a_reorganisation_takes_a_close_back_and_it_is_published_again() -> None
 def test_a_client_that_never_heard_of_it_knows_its_close_in_a_block(*, is_restarted: bool) -> None:
     """By the transactions that it signed: a close is no sweep, and no theft."""
     pump = closable_factory(3, policy=QUICK)
-    alice = pump.clients[0]
+    alice = pump.client_at(1)
     with pump.tampering(mute(pump.lsp, alice, m.Closed)):
         close(pump)
         pump.disconnect(alice)
@@ -217,7 +225,7 @@ def test_a_client_that_never_heard_of_it_knows_its_close_in_a_block(*, is_restar
 def test_what_a_client_did_not_sign_is_called_by_its_name() -> None:
     """Before the expiry it takes the client's own key: somebody else has it."""
     pump = closable_factory(3, policy=QUICK)
-    alice = pump.clients[0]
+    alice = pump.client_at(1)
     see(pump, alice, sweep_of(pump.attempt.funding_outpoint))
     assert (status_of(alice), newest_link(alice).failure) == ("swept", SPENT_UNKNOWN)
 
@@ -240,7 +248,7 @@ def test_until_then_it_is_published_at_every_block_and_each_start_by_both_roles(
 
 def test_a_channel_that_stands_still_takes_no_payment_and_is_not_left() -> None:
     pump = closed_factory()
-    alice, bob, _ = pump.clients
+    alice, bob, _ = seats(pump)
     pump.chain.mempool.clear()
     request = make_invoice(pump, bob, 1_000_000)
     assert request.payment_hash not in book(bob).invoices
@@ -265,7 +273,7 @@ def test_a_channel_that_stands_still_takes_no_payment_and_is_not_left() -> None:
 
 def test_whoever_leaves_beside_a_close_gives_way_to_it() -> None:
     pump = closed_factory()
-    alice = pump.clients[0]
+    alice = pump.client_at(1)
     attempt = own_attempt(alice)
     plan = exit_plan(alice.state, attempt, FEES)
     assert plan["close"]["status"] == "waiting"
@@ -294,7 +302,7 @@ def test_who_stays_publishes_the_close_and_not_the_tree() -> None:
 def test_an_exit_that_comes_first_takes_the_place_of_a_close(who: str) -> None:
     """The root is in a block: six deep the close binds nobody, and the channel goes on."""
     pump = closed_factory()
-    alice, bob, carol = pump.clients
+    alice, bob, carol = seats(pump)
     pump.chain.mempool.clear()
     leaver = alice if who == "client" else pump.lsp
     leaving = newest_link(alice)

@@ -328,6 +328,19 @@ def test_an_exit_that_comes_first_takes_the_place_of_a_close(who: str) -> None:
     assert pay(pump, bob, carol, 1_000_000).status == "paid"
 
 
+def test_a_factory_whose_close_waits_for_a_block_does_not_sleep() -> None:
+    pump = closed_factory()
+    pump.chain.mempool.clear()
+    for client in pump.clients:
+        pump.disconnect(client)
+    pump.run()
+    assert wakes_at(pump.factory) is None
+    pump.lsp.checkpoint()
+    n_before = len(closes_published(pump, pump.lsp))
+    show_blocks(pump, pump.lsp, until=pump.lsp.state.house.chain.height + 1)
+    assert len(closes_published(pump, pump.lsp)) == n_before + 1
+
+
 # A part of it
 
 

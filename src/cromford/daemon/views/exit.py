@@ -11,7 +11,7 @@ from cromford.daemon.views.closes import own_close
 from cromford.factory.exit_path import exit_path
 from cromford.factory.terms import FeePolicy
 from cromford.protocol.exiting.channel import landed_channel
-from cromford.protocol.exiting.client import in_hand
+from cromford.protocol.exiting.client import in_hand, was_closed
 from cromford.protocol.journal.client_attempt import ClientAttempt
 from cromford.protocol.journal.client_state import ClientState
 from cromford.watch.channel_exit import (
@@ -166,9 +166,13 @@ def _landed_height(attempt: ClientAttempt, state: ClientState) -> int:
 def _due(state: ClientState, attempt: ClientAttempt, fees: OwnFees) -> list[dict[str, Any]]:
     """Return what is to be done about a channel that is on chain; nothing once all is taken.
 
+    Nothing, either, where a close took it.
+
     `height`: the first block that can hold it, or for `await_preimage` the one from which on the
     peer may take it.
     """
+    if was_closed(state, attempt):
+        return []
     holding = in_hand(state, attempt)
     return [
         due_entry(one, tip_height=state.chain.height, is_behind=holding.link.is_behind)

@@ -27,6 +27,7 @@ from cromford.bitcoin.fees import ANCHOR_DUST_SAT, TRUC_CHILD_VSIZE_MAX
 from cromford.bitcoin.script import ANCHOR_SCRIPT
 from cromford.bitcoin.tx import Tx
 from cromford.daemon.bumping import Bumper, Waiting
+from cromford.ports import TxRefused
 from cromford.wallet.account import WalletPath
 from cromford.watch.bumping import Bumping
 from cromford.watch.feerates import OwnFees, path_budget_sat
@@ -72,6 +73,7 @@ def wanted(
         fees=fees,
         own_script=KEY_SCRIPT if payout_sat else b"",
         twins=tuple(tx.txid for tx in twins),
+        spares_rivals=True,
     )
 
 
@@ -202,9 +204,20 @@ def test_a_way_out_gives_way_to_a_close_that_pays_enough(world: World) -> None:
     coin = funding(world)
     close, root = close_of(coin, 10), node_tx(coin, fee_sat=248)
     sent(world, close)
-    leaving = replace(wanted(root, 10, twins=(close,)), own_script=b"")
+    leaving = replace(wanted(root, 10, twins=(close,)), own_script=b"", spares_rivals=False)
     assert published(world, root, leaving).package_sat_per_kw is None
     assert str(close.txid) in waiting(world)
+
+
+def test_a_close_and_a_way_out_that_hurries_do_not_outbid_each_other(world: World) -> None:
+    """The way out pays more than the close wants: a close goes against it as it was signed."""
+    coin = funding(world)
+    close, root = close_of(coin, 3), node_tx(coin, fee_sat=248)
+    theirs = padded([anchor_of(root), purse(world)], vsize=200, fee_sat=4_000)
+    sent(world, root, theirs)
+    with pytest.raises(TxRefused, match="insufficient fee"):
+        published(world, close, wanted(close, 10))
+    assert {str(root.txid), str(theirs.txid)} <= waiting(world)
 
 
 def test_a_payee_with_nothing_to_lose_pays_nothing(world: World) -> None:

@@ -27,7 +27,8 @@ from cromford.factory.close import CLOSE_DUST_SAT
 from cromford.protocol import events as ev
 from cromford.protocol.channels.balances import balance_now
 from cromford.protocol.channels.close_rules import CLOSED_TOGETHER
-from cromford.protocol.exiting.closes import SPENT_UNKNOWN
+from cromford.protocol.closing.confirming import owed_by_client, owed_by_factory
+from cromford.protocol.exiting.closes import SPENT_UNKNOWN, paid_sat
 from cromford.protocol.exiting.rest import NEVER, wakes_at
 from cromford.protocol.facts import FRESH
 from cromford.protocol.faults import Rejected
@@ -431,3 +432,62 @@ def test_an_lsp_does_not_sweep_at_the_expiry_what_a_close_spends() -> None:
     assert pump.wishes(pump.lsp, fx.SignSweep) == []
     assert pump.wishes(pump.lsp, fx.LookUpSpenders) == []
     assert closes_published(pump, pump.lsp)[-1] == closed(pump).txs[0]
+
+
+# What it may cost
+
+
+def asked_of(client: PumpNode, fees: OwnFees) -> fx.Broadcast:
+    (asked,) = owed_by_client(client.state, fees)
+    return asked
+
+
+def test_the_cheaper_one_is_published_while_it_pays_a_days_estimate() -> None:
+    pump = closed_factory()
+    cheap, dear = closed(pump).txs
+    alice, bob, carol = seats(pump)
+    paid_sat = pump.attempt.tree.funding_amount_sat - sum(out.amount_sat for out in cheap.outputs)
+    enough = 1000 * paid_sat // (4 * cheap.vsize)
+    for rate, tx in ((enough, cheap), (enough + 2, dear)):
+        fees = OwnFees(estimates=((144, rate),))
+        for client in (alice, bob, carol):
+            assert asked_of(client, fees).tx == tx
+        (theirs,) = owed_by_factory(pump.factory, fees)
+        assert theirs.tx == tx
+        assert theirs.bumping is not None
+        assert (theirs.bumping.feerate_sat_per_kw, theirs.bumping.twins) == (
+            rate,
+            closed(pump).txids,
+        )
+
+
+def test_a_payee_pays_at_most_half_of_its_payout_and_nobody_else_for_it() -> None:
+    pump = closed_factory()
+    alice, bob, carol = seats(pump)
+    for client, payout in ((alice, 30_000), (bob, 12_345), (carol, 0)):
+        bumping = asked_of(client, FEES).bumping
+        assert bumping is not None
+        assert bumping.budget_sat == payout // 2
+        assert bool(bumping.own_script) is (payout > 0)
+    (theirs,) = owed_by_factory(pump.factory, FEES)
+    assert theirs.bumping is not None
+    lsp_sat = paid_sat(theirs.tx, pump.attempt.payout_script)
+    assert theirs.bumping.budget_sat == lsp_sat // 2
+
+
+@pytest.mark.parametrize(("left", "rate"), [(144, 300), (143, 500), (6, 500), (5, 900), (1, 900)])
+def test_a_client_hurries_as_its_exit_deadline_comes_and_never_beyond_an_estimate(
+    left: int, rate: int
+) -> None:
+    pump = closed_factory(1)
+    (alice,) = seats(pump)
+    fees = OwnFees(estimates=((1, 900), (6, 500), (144, 300)))
+    deadline_height = newest_link(alice).remaining(alice.state.chain).exit_deadline_height
+    assert deadline_height is not None
+    show_blocks(pump, alice, until=deadline_height - left)
+    bumping = asked_of(alice, fees).bumping
+    assert bumping is not None
+    assert bumping.feerate_sat_per_kw == rate
+    (theirs,) = owed_by_factory(pump.factory, fees)
+    assert theirs.bumping is not None
+    assert theirs.bumping.feerate_sat_per_kw == 300, "an LSP's part does not expire"

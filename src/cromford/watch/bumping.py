@@ -58,6 +58,8 @@ class Bumping:
         spare_anchors: Anchors of the same path that are in a block, if nobody spent them.
         gives_way: Whether another transaction in its place is as good, if that pays enough.
         twins: Those that are as good in its place, where not every other one is.
+        spares_rivals: Whether it goes alone against any other that pays enough: what both would pay
+            to be first helps neither.
         own_script: Where an output of the transaction itself pays us: that is a coin for a child,
             too, and needs no block. Empty where there is none.
     """
@@ -70,6 +72,7 @@ class Bumping:
     spare_anchors: tuple[OutPoint, ...] = ()
     gives_way: bool = False
     twins: tuple[Txid, ...] = ()
+    spares_rivals: bool = False
     own_script: bytes = b""
 
     def is_as_good(self, rival: "Rival") -> bool:
@@ -168,8 +171,11 @@ def next_move(tx: Tx, bumping: Bumping, family: Family) -> PublishWith | None:
     """
     own = FeeAndWeight(bumping.fee_sat, tx.weight)
     wanted, rival = bumping.wanted_sat_per_kw, family.rival
-    if rival is not None and bumping.is_as_good(rival) and _pays(rival.family, wanted):
-        return None
+    if rival is not None and _pays(rival.family, wanted):
+        if bumping.is_as_good(rival):
+            return None
+        if bumping.spares_rivals:
+            return PublishWith()
     if family.is_waiting:
         together = own if family.child is None else _both(own, family.child)
         if _pays(own, wanted) or _pays(together, wanted):

@@ -76,7 +76,8 @@ def close_broadcast(
     """Return how a close is published: which of its transactions, and what may be done for it.
 
     The cheapest that pays a day's estimate, else the dearest. A child of its own output costs at
-    most half of it, and no deadline makes it dearer: whoever would have to leave leaves.
+    most half of it, and no deadline makes it dearer: whoever would have to leave leaves. Against an
+    exit's transaction that pays enough it goes without one: somebody pays for that to be first.
 
     Args:
         close: The close.
@@ -99,6 +100,7 @@ def close_broadcast(
             fees=fees,
             own_script=own_script if payout_sat else b"",
             twins=close.txids,
+            spares_rivals=True,
         ),
     )
 

@@ -23,6 +23,7 @@ from cromford.daemon.views import client as client_views
 from cromford.daemon.views import lsp as lsp_views
 from cromford.daemon.views.closes import closes_of
 from cromford.daemon.views.exit import exit_plan
+from cromford.daemon.views.lsp_exit import exit_next
 from cromford.factory.close import CLOSE_DUST_SAT
 from cromford.protocol import events as ev
 from cromford.protocol.channels.balances import balance_now
@@ -279,12 +280,19 @@ def test_whoever_leaves_beside_a_close_gives_way_to_it() -> None:
     plan = exit_plan(alice.state, attempt, FEES)
     assert plan["close"]["status"] == "waiting"
     assert plan["next"].startswith("a close that everybody signed waits for a block")
+    theirs = exit_next(pump.factory, newest_link(alice).client, FEES)
+    assert theirs.endswith("whichever comes first counts: publish kickoff_root now")
     pump.handle(alice, ev.ExitRequested(attempt_id=attempt.attempt_id))
     root = [one for one in pump.wishes(alice, fx.Broadcast) if one.name == "kickoff_root"][-1]
     assert root.bumping is not None
     assert root.bumping.twins == closed(pump).txids
     pump.mine(1)
     assert status_of(alice) == "closed", "one of them confirmed"
+    for said in (
+        exit_plan(alice.state, attempt, FEES)["next"],
+        exit_next(pump.factory, newest_link(alice).client, FEES),
+    ):
+        assert said == "nothing: a close of the channel is in a block"
     assert alice.state.wallet.confirmed_sat() == payout_sat(BALANCES_MSAT[0])
     assert alice.driver is not None
     with pytest.raises(Rejected, match="closed together"):

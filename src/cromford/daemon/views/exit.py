@@ -38,6 +38,7 @@ from cromford.watch.feerates import SWEEP_BLOCKS, OwnFees
 from cromford.watch.landed import LandedChannel
 from cromford.watch.sweep import TakingTx
 
+CLOSED: Final = "nothing: a close of the channel is in a block"
 FEERATES_SAT_PER_VB: Final = (1, 10, 50)  # At which an exit's cost is shown.
 
 
@@ -181,16 +182,19 @@ def _due(state: ClientState, attempt: ClientAttempt, fees: OwnFees) -> list[dict
 
 
 def _next(state: ClientState, attempt: ClientAttempt, action: ExitAction, fees: OwnFees) -> str:
-    close = own_close(state, attempt)
-    if close is not None and close["status"] == "confirmed":
-        return f"nothing: the close {close['txid']} is in a block"
+    if was_closed(state, attempt):
+        return CLOSED
     following = _next_step(state, attempt, action, fees)
-    if close is not None and close["status"] == "waiting":
-        return (
-            f"a close that everybody signed waits for a block, {close['txid']}; leaving beside it"
-            f" loses nothing, and whichever comes first counts: {following}"
-        )
-    return following
+    close = own_close(state, attempt)
+    return beside_a_close(following) if close and close["status"] == "waiting" else following
+
+
+def beside_a_close(following: str) -> str:
+    """Return what comes next of an exit where a finished close of the channel waits, too."""
+    return (
+        "a close that everybody signed waits for a block; leaving beside it loses nothing, and"
+        f" whichever comes first counts: {following}"
+    )
 
 
 def _next_step(

@@ -1,5 +1,6 @@
 """After everybody signed: what is published, what a block with it ends, and what it brings back."""
 
+from dataclasses import replace
 from typing import Final, TypeVar
 
 import pytest
@@ -38,10 +39,13 @@ from cromford.protocol.journal import close_records as cl
 from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.journal import record as r
 from cromford.protocol.journal.closes import SETTLED_DEPTH, FinishedClose
+from cromford.protocol.policy import LspPolicy
 from cromford.watch.feerates import OwnFees
 from cromford.wire import messages as m
 
 FEES: Final = OwnFees()
+# Just long enough to be closed, and to wait for a channel that failed.
+SHORT: Final = replace(QUICK, active_blocks=300, dying_blocks=144, ready_min_blocks=10)
 R = TypeVar("R", bound=r.Record)
 
 
@@ -51,9 +55,9 @@ def closed(pump: Pump) -> FinishedClose:
     return found
 
 
-def closed_factory(n_clients: int = 3) -> Pump:
+def closed_factory(n_clients: int = 3, *, policy: LspPolicy = QUICK) -> Pump:
     """Return a pump with a factory whose close waits for a block."""
-    pump = closable_factory(n_clients, policy=QUICK)
+    pump = closable_factory(n_clients, policy=policy)
     close(pump)
     return pump
 
@@ -249,7 +253,7 @@ def test_until_then_it_is_published_at_every_block_and_each_start_by_both_roles(
 
 
 def test_a_channel_that_stands_still_takes_no_payment_and_is_not_left() -> None:
-    pump = closed_factory()
+    pump = closed_factory(policy=SHORT)
     alice, bob, _ = seats(pump)
     pump.chain.mempool.clear()
     request = make_invoice(pump, bob, 1_000_000)
@@ -434,7 +438,7 @@ def test_a_factory_that_is_closed_part_by_part_is_over_and_sleeps() -> None:
 
 
 def test_an_lsp_does_not_sweep_at_the_expiry_what_a_close_spends() -> None:
-    pump = closed_factory()
+    pump = closed_factory(1, policy=SHORT)
     pump.chain.mempool.clear()
     show_blocks(pump, pump.lsp, until=pump.attempt.terms.expiry_height + 2)
     assert pump.wishes(pump.lsp, fx.SignSweep) == []
@@ -483,19 +487,17 @@ def test_a_payee_pays_at_most_half_of_its_payout_and_nobody_else_for_it() -> Non
     assert theirs.bumping.budget_sat == lsp_sat // 2
 
 
-@pytest.mark.parametrize(("left", "rate"), [(144, 300), (143, 500), (6, 500), (5, 900), (1, 900)])
-def test_a_client_hurries_as_its_exit_deadline_comes_and_never_beyond_an_estimate(
-    left: int, rate: int
-) -> None:
-    pump = closed_factory(1)
+def test_a_client_hurries_as_its_exit_deadline_comes_and_never_beyond_an_estimate() -> None:
+    pump = closed_factory(1, policy=SHORT)
     (alice,) = seats(pump)
     fees = OwnFees(estimates=((1, 900), (6, 500), (144, 300)))
     deadline_height = newest_link(alice).remaining(alice.state.chain).exit_deadline_height
     assert deadline_height is not None
-    show_blocks(pump, alice, until=deadline_height - left)
-    bumping = asked_of(alice, fees).bumping
-    assert bumping is not None
-    assert bumping.feerate_sat_per_kw == rate
+    for left, rate in ((144, 300), (143, 500), (6, 500), (5, 900), (1, 900)):
+        show_blocks(pump, alice, until=deadline_height - left)
+        bumping = asked_of(alice, fees).bumping
+        assert bumping is not None
+        assert bumping.feerate_sat_per_kw == rate
     (theirs,) = owed_by_factory(pump.factory, fees)
     assert theirs.bumping is not None
     assert theirs.bumping.feerate_sat_per_kw == 300, "an LSP's part does not expire"

@@ -20,6 +20,8 @@ from tests.protocol.signed_closes import CLOSE_ID, change_link, sign_close
 from tests.protocol.test_exit_guards import show_blocks
 from tests.protocol.test_leaving import QUICK, mute
 
+from cromford.bitcoin.block import BlockRef
+from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut
 from cromford.changed import changed
 from cromford.channel.stage import Edition
 from cromford.channel.terms import Party
@@ -29,13 +31,21 @@ from cromford.protocol.channels.close_rules import is_beyond_close, owed_msat, r
 from cromford.protocol.channels.finish import NOT_DELIVERED
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.book import Payment
-from cromford.protocol.journal.closes import SETTLED_DEPTH
+from cromford.protocol.journal.closes import (
+    SETTLED_DEPTH,
+    SignedClose,
+    is_frozen,
+    limit_msat,
+    with_close,
+)
+from cromford.protocol.journal.known_chain import KnownChain
 from cromford.wire import messages as m
 
 FIRST_MSAT: Final = 30_000_000
 SPENT_MSAT: Final = 10_000_000
 FEE_MSAT: Final = 1_000 + SPENT_MSAT // 1_000
 ROOM_MSAT: Final = SPENT_MSAT + FEE_MSAT
+OUTPOINT: Final = OutPoint(txid=Txid(b"\x05" * 32), vout=0)
 
 
 @pytest.fixture
@@ -338,3 +348,53 @@ def come_back(pump: Pump) -> None:
         if client.name not in pump.links:
             pump.connect(client)
     pump.run()
+
+
+# As values
+
+
+def a_close(name: bytes, balance_msat: int, *, is_finished: bool = False) -> SignedClose:
+    tx = spend_of(OUTPOINT, balance_msat)
+    return SignedClose(
+        close_id=name * 32,
+        outpoint=OUTPOINT,
+        balance_msat=balance_msat,
+        is_finished=is_finished,
+        txids=(tx.txid,),
+    )
+
+
+def spend_of(outpoint: OutPoint, amount_sat: int) -> Tx:
+    return Tx(
+        version=3,
+        inputs=(TxIn(outpoint=outpoint, nsequence=0xFFFFFFFD),),
+        outputs=(TxOut(amount_sat=amount_sat, script_pubkey=bytes(34)),),
+    )
+
+
+def chain_with(tx: Tx, depth: int) -> KnownChain:
+    chain = KnownChain().with_block(BlockRef(height=9, block_hash=Txid(bytes(32))), (tx,))
+    for height in range(10, 9 + depth):
+        chain = chain.with_block(BlockRef(height=height, block_hash=Txid(bytes(32))), ())
+    return chain
+
+
+def test_an_earlier_close_that_a_later_one_covers_is_known_in_a_block_all_the_same() -> None:
+    """The LSP may finish any that was signed; the least of them is the limit."""
+    closes = with_close(with_close((), a_close(b"1", 5_000)), a_close(b"2", 4_000))
+    assert [one.balance_msat for one in closes] == [4_000]
+    for amount_sat in (5_000, 4_000):
+        chain = chain_with(spend_of(OUTPOINT, amount_sat), 1)
+        assert is_frozen(closes, chain)
+        assert closes[0].is_confirmed(chain)
+    assert not is_frozen(closes, KnownChain())
+    assert not is_frozen(closes, chain_with(spend_of(OUTPOINT, 3_000), 1)), "one that nobody signed"
+
+
+@pytest.mark.parametrize("depth", [1, SETTLED_DEPTH - 1, SETTLED_DEPTH, 100])
+def test_a_finished_close_binds_until_something_else_is_settled(depth: int) -> None:
+    closes = (a_close(b"1", 5_000, is_finished=True),)
+    another = chain_with(spend_of(OUTPOINT, 3_000), depth)
+    assert is_frozen(closes, another) is (depth < SETTLED_DEPTH)
+    assert (limit_msat(closes, another) is None) is (depth >= SETTLED_DEPTH)
+    assert is_frozen(closes, chain_with(spend_of(OUTPOINT, 5_000), depth)), "itself, for good"

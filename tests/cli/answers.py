@@ -495,6 +495,7 @@ def channel(**changes: Any) -> dict[str, Any]:
         "receivable_msat": 395_000_000,
         "sending_msat": 2_000,
         "receiving_msat": 0,
+        "close_limit_msat": None,
         "blocks_to_exit_deadline": 4_406,
     }
     return found | changes

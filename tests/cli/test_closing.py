@@ -117,3 +117,35 @@ def test_a_close_under_way_and_a_finished_one_are_shown(fake: Any) -> None:
     assert f"closed together, in no block yet: {'77' * 32}" in listed
     shown = cromford.run("lsp", "factory", "show", answers.FACTORY_ID).stdout
     assert "the last close came to nothing: client 2 refused: an HTLC is pending" in shown
+
+
+def test_what_a_close_brought_back_is_drawn_up(fake: Any) -> None:
+    closed = {
+        "close_id": "ee" * 32,
+        "name": "kickoff_root",
+        "outpoint": f"{answers.FUNDING_TXID}:0",
+        "txids": ["77" * 32],
+        "txid": "77" * 32,
+        "status": "confirmed",
+        "confirmations": 6,
+        "clients": [1],
+        "paid_sat": [300_000],
+        "amount_sat": 750_856,
+        "items": [
+            {"item": "channel_balances", "amount_sat": 199_999},
+            {"item": "rounded", "amount_sat": 1},
+            {"item": "omitted", "amount_sat": 0},
+            {"item": "lstock", "amount_sat": 249_794},
+            {"item": "tree_fees", "amount_sat": 582},
+            {"item": "anchors", "amount_sat": 480},
+            {"item": "close_fee", "amount_sat": -597},
+            {"item": "close_anchor", "amount_sat": -240},
+        ],
+        "lsp_sat": 450_019,
+    }
+    daemon = fake({"factory_show": answers.SHOWN | {"closed": [closed]}})
+    shown = CommandLine(daemon.datadir).run("lsp", "factory", "show", answers.FACTORY_ID).stdout
+    rows = " ".join(shown.split())
+    for said in ("brought back", "lstock 249,794 sat", "close fee -597 sat", "LSP 450,019 sat"):
+        assert said in rows
+    assert "omitted" not in rows, "what is nothing is not listed"

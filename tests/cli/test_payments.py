@@ -169,6 +169,17 @@ def test_a_channel_that_failed_is_loud_wherever_it_is_listed(fake: Any) -> None:
     assert "live, failed: client 2's channel" in lsp.run("lsp", "factories").stdout
 
 
+def test_what_a_signed_close_allows_is_said(fake: Any) -> None:
+    channel = answers.client_channel(exit_sat=0, close_limit_msat=99_000_001)
+    balance = {"channels": [channel], "total": answers.CLIENT_BALANCE["total"]}
+    line = CommandLine(fake({"balance": balance}).datadir)
+    shown = " ".join(line.run("client", "balance").stdout.split())
+    assert (
+        f"in channel {answers.FACTORY_ID[:12]} no more than 99,000,001 msat can be yours: "
+        "a close was signed that pays no more"
+    ) in shown
+
+
 def test_why_a_client_stays_beyond_its_deadline_is_said(fake: Any) -> None:
     for is_worth_it in (True, False):
         channel = answers.client_channel(

@@ -351,7 +351,11 @@ class MatrixWorld(Pump):
         if bumper is None:
             signer = node.signer
             assert signer is not None
-            bumper = Bumper(NodePort(self.chain), sign=lambda child: sign_child(signer, child))
+            bumper = Bumper(
+                NodePort(self.chain),
+                sign=lambda child: sign_child(signer, child),
+                path_of=lambda script: self._path_of(node, script),
+            )
             self.bumpers[node.name] = bumper
         try:
             at_once(bumper.publish(asked, asked.bumping))
@@ -359,6 +363,11 @@ class MatrixWorld(Pump):
             self.refused[node.name, asked.name] = refused.reason
             return (ev.BroadcastRefused(asked=asked, reason=refused.reason),)
         return ()
+
+    def _path_of(self, node: PumpNode, script_pubkey: bytes) -> WalletPath | None:
+        """Return where in a node's wallet a script is; None if it is of another's."""
+        name, path = self.names.get(script_pubkey, ("", None))
+        return path if name == node.name else None
 
     # What the chain has
 

@@ -14,6 +14,7 @@ from cromford.bitcoin.replacement import FeeAndWeight
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
 from cromford.ports import Chain, MempoolTx, TxRefused
 from cromford.recent import Recent
+from cromford.wallet.account import WalletPath
 from cromford.watch.bumping import Bumping, ChildTx, Family, Rival, next_move
 
 SHOWN_MAX: Final = 1_000
@@ -64,11 +65,19 @@ class Bumper:
     Args:
         chain: The node.
         sign: Signs the inputs of a child that are the wallet's.
+        path_of: Returns the path of the wallet's key that a script pays; None of any other script.
     """
 
-    def __init__(self, chain: Chain, *, sign: Callable[[ChildTx], Tx]) -> None:
+    def __init__(
+        self,
+        chain: Chain,
+        *,
+        sign: Callable[[ChildTx], Tx],
+        path_of: Callable[[bytes], WalletPath | None] = lambda _: None,
+    ) -> None:
         self._chain = chain
         self._sign = sign
+        self._path_of = path_of
         self._children: Recent[Txid, None] = Recent(SHOWN_MAX)  # Ours, that the node took.
         self._waiting: Recent[OutPoint, Waiting] = Recent(SHOWN_MAX)
 
@@ -88,7 +97,10 @@ class Bumper:
             await self._chain.broadcast(tx)  # It, or something else, is in a block: none is paid.
             return
         family = await self._family(asked, bumping)
-        move = next_move(tx, await self._possible(bumping), family)
+        possible = await self._possible(bumping)
+        if bumping.own_script:
+            possible = possible.with_own_output(tx, self._path_of(bumping.own_script))
+        move = next_move(tx, possible, family)
         if move is None:
             return
         if move.child is None:
@@ -133,7 +145,7 @@ class Bumper:
         if entry is None:
             family = Family()
         elif spender != tx.txid:
-            family = Family(rival=_rival(entry))
+            family = Family(rival=_rival(entry, spender))
         else:
             family = Family(is_waiting=True)
             seen = replace(seen, package_sat_per_kw=1000 * bumping.fee_sat // tx.weight)
@@ -170,8 +182,9 @@ class Bumper:
         return not await self._chain.spenders([anchor])
 
 
-def _rival(entry: MempoolTx) -> Rival:
+def _rival(entry: MempoolTx, txid: Txid | None) -> Rival:
     return Rival(
+        txid=txid,
         fee_sat=entry.replaced_fee_sat,
         family=FeeAndWeight(entry.package_fee_sat, entry.package_weight),
     )

@@ -20,6 +20,7 @@ from cromford.protocol.journal.records import AnyRecord, BlockConnected
 from cromford.protocol.journal.scan_records import Scanned
 from cromford.protocol.journal.spending_records import SpendingAbandoned
 from cromford.recent import Recent
+from cromford.wallet.account import WalletPath
 from cromford.watch.bumping import ChildTx
 
 RETRY_SECONDS: Final = 1.0
@@ -39,6 +40,7 @@ class ChainEffects:
         height: Returns the height of the role's tip.
         is_pending: Says whether a client still waits for a deadline.
         sign: Signs the inputs of a child that are the wallet's.
+        path_of: Returns the path of the wallet's key that a script pays; None of any other script.
         retry_seconds: The pause before a node that did not answer is asked again.
     """
 
@@ -51,6 +53,7 @@ class ChainEffects:
         height: Callable[[], int],
         is_pending: Callable[[fx.Deadline], bool],
         sign: Callable[[ChildTx], Tx],
+        path_of: Callable[[bytes], WalletPath | None] = lambda _: None,
         retry_seconds: float = RETRY_SECONDS,
     ) -> None:
         self._chain = chain
@@ -66,7 +69,7 @@ class ChainEffects:
         self._taken: Recent[Txid, None] = Recent(TAKEN_KEPT_MAX)  # Of what is signed anew.
         self._is_ready = False
         self.refusals = Refusals()
-        self.bumper = Bumper(chain, sign=sign)
+        self.bumper = Bumper(chain, sign=sign, path_of=path_of)
 
     def look_up(self, asked: fx.LookUpCoins) -> None:
         """Ask for coins, and answer once the node has; nobody is answered after the deadline."""

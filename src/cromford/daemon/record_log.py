@@ -4,7 +4,12 @@ import logging
 from typing import Final
 
 from cromford.bitcoin.tx import Tx, Txid
-from cromford.protocol.journal.close_records import CloseBegun, CloseEnded, CloseFinished
+from cromford.protocol.journal.close_records import (
+    CloseBegun,
+    CloseConfirmed,
+    CloseEnded,
+    CloseFinished,
+)
 from cromford.protocol.journal.exit_records import OutputsSwept, TreePublished
 from cromford.protocol.journal.records import AnyRecord
 
@@ -51,6 +56,15 @@ def log_record(record: AnyRecord) -> None:
                 record.attempt_id.hex(),
                 record.close_id.hex(),
                 ",".join(str(Tx.parse(tx).txid) for tx in record.txs),
+            )
+        case CloseConfirmed():
+            _log.info(
+                "close_confirmed factory=%s close=%s height=%d txid=%s amount_sat=%d",
+                record.attempt_id.hex(),
+                record.close_id.hex(),
+                record.height,
+                Txid(record.txid),
+                record.amount_sat,
             )
         case _:
             return

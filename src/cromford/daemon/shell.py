@@ -55,7 +55,7 @@ from cromford.protocol.journal.streams import CLIENT
 from cromford.protocol.turn import Decision, StreamBug
 from cromford.signing.keychain import Keychain
 from cromford.signing.signer import Signer
-from cromford.wallet.account import Account
+from cromford.wallet.account import Account, WalletPath
 from cromford.wallet.coins import Wallet
 
 FIRST_LOOK_SECONDS: Final = 3.0
@@ -95,6 +95,7 @@ class Daemon(Generic[S]):
             height=lambda: self.height,
             is_pending=lambda deadline: Due(CLIENT, deadline) in self.deadlines,
             sign=lambda child: sign_child(self._signer, child),
+            path_of=self._path_of,
         )
         self.fallback_sat_per_kw = options.fallback_sat_per_kw
         self.following = ChainFollowing(
@@ -489,6 +490,9 @@ class Daemon(Generic[S]):
         await self.network_side()
 
     # Effects
+
+    def _path_of(self, script_pubkey: bytes) -> WalletPath | None:
+        return self.wallet.scripts.get(script_pubkey)
 
     def _observe(self, record: AnyRecord) -> None:
         self._chain_effects.observe(record)

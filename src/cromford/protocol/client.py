@@ -12,12 +12,15 @@ from cromford.bitcoin.tx import Tx
 from cromford.protocol import events as ev
 from cromford.protocol import publishing, spending
 from cromford.protocol.channels import client as channels
+from cromford.protocol.channels.close_rules import hang_up_if_it_goes_on
 from cromford.protocol.channels.payments import take_back_late
 from cromford.protocol.channels.steps import on_nonce_deadline, on_revocation_deadline
 from cromford.protocol.closing import client as closing
+from cromford.protocol.closing.confirming import owed_by_client
 from cromford.protocol.exiting import client as exiting
 from cromford.protocol.exiting.channel import ANY_FEES
 from cromford.protocol.facts import FRESH, Facts
+from cromford.protocol.journal import close_records as cl
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal.client_state import ClientState, apply, new_client
 from cromford.protocol.journal.known_chain import relevant_txs
@@ -48,6 +51,8 @@ def decide(state: ClientState, event: ev.Event, facts: Facts = FRESH) -> Decisio
     """
     turn = Turn(state, apply, facts)
     _take(turn, event)
+    if turn.first(cl.CloseSigned) is not None or turn.first(cl.CloseEnded) is not None:
+        channels.finish_channels(turn)  # What came while we were quiet waits for its answer.
     return turn.decision
 
 
@@ -141,13 +146,14 @@ def apply_in(state: ClientState, _stream: str, record: r.AnyRecord) -> ClientSta
 
 
 def resume(state: ClientState, fees: OwnFees = ANY_FEES) -> tuple[fx.Effect, ...]:
-    """Return what is still owed, whatever was done before: each exit's next step, payments."""
+    """Return what is still owed, whatever was done before: exits' next steps, closes, payments."""
     exits = (
         effect
         for attempt in state.attempts.values()
         for effect in exiting.exit_effects(state, attempt, fees)
     )
-    return (*exits, *spending.owed_spendings(state.wallet))
+    closes = owed_by_client(state, fees)
+    return (*exits, *closes, *spending.owed_spendings(state.wallet))
 
 
 def _on_deadline(turn: Turn[ClientState], deadline: fx.Deadline) -> None:
@@ -193,6 +199,8 @@ def _on_block(turn: Turn[ClientState], event: ev.BlockAdded) -> None:
     opening.on_block(turn)
     exiting.on_block(turn)
     closing.on_block(turn)
+    for link in turn.book.ordered_links:
+        hang_up_if_it_goes_on(turn, link)
     take_back_late(turn)
     lobby.prepare_join(turn)
 

@@ -8,6 +8,7 @@ Here, and where mail is delivered, house and factories are known together.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from functools import partial
 from typing import assert_never
@@ -20,11 +21,13 @@ from cromford.protocol import events as ev
 from cromford.protocol.channels import lsp as channels
 from cromford.protocol.channels.steps import on_nonce_deadline, on_revocation_deadline
 from cromford.protocol.closing import lsp as closing
+from cromford.protocol.closing.confirming import owed_by_factory
 from cromford.protocol.delivery import Round
 from cromford.protocol.exiting import lsp as exiting
 from cromford.protocol.exiting.channel import ANY_FEES
 from cromford.protocol.facts import FRESH, Facts
 from cromford.protocol.faults import Rejected
+from cromford.protocol.journal import close_records as cl
 from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal import mail
 from cromford.protocol.journal import records as r
@@ -88,7 +91,8 @@ def decide(
     round_ = Round(state, facts, take_mail, delivers=delivers)
     _take(round_, event)
     round_.deliver()
-    _take_up_held(round_)
+    ended = _go_on_after_closes(round_)
+    _take_up_held(round_, ended)
     sweeping_together.ask_at_once(round_)
     return round_.decision
 
@@ -293,7 +297,8 @@ def _owed_by_house(house: House) -> Iterable[fx.Effect]:
 
 
 def _owed_by_factory(factory: Factory, fees: OwnFees) -> Iterable[fx.Effect]:
-    return (*exiting.owed(factory, fees), *opening.owed(factory), *channels.owed(factory))
+    published = (*exiting.owed(factory, fees), *owed_by_factory(factory, fees))
+    return (*published, *opening.owed(factory), *channels.owed(factory))
 
 
 def _on_disconnection(round_: Round, node_id: bytes) -> None:
@@ -349,7 +354,7 @@ def _on_block(round_: Round, event: ev.BlockAdded) -> None:
 
 def _begin_with_block(turn: Turn[Factory], *, has_news: bool = False) -> None:
     """Do what a new height makes due in a factory, once it knows all that the block had for it."""
-    turn.ask(*exiting.ask_for_coins(turn))
+    turn.ask(*exiting.ask_for_coins(turn), *owed_by_factory(turn.state, turn.facts.fees))
     opening.on_block(turn)
     exiting.on_block(turn)
     closing.on_block(turn)
@@ -377,22 +382,41 @@ def _go_on_fresh(turn: Turn[Factory]) -> None:
 
 
 def _go_on_stale(turn: Turn[Factory]) -> None:
-    turn.ask(*exiting.owed(turn.state, turn.facts.fees))
+    fees = turn.facts.fees
+    turn.ask(*exiting.owed(turn.state, fees), *owed_by_factory(turn.state, fees))
     exiting.on_headers(turn)
     channels.finish_channels(turn)
 
 
-def _take_up_held(round_: Round) -> None:
+def _go_on_after_closes(round_: Round) -> frozenset[bytes]:
+    """Answer what waited in channels that were quiet for a close that came to nothing.
+
+    Returns whose channels these may be, by node id.
+    """
+    ended = [turn for turn in round_.opened() if turn.first(cl.CloseEnded) is not None]
+    for turn in ended:
+        round_.try_in(turn, partial(channels.finish_channels, turn))
+    if ended:
+        round_.deliver()
+    return frozenset(link.node_id for turn in ended for link in turn.book.links.values())
+
+
+def _take_up_held(round_: Round, also: AbstractSet[bytes]) -> None:
     """Ask again for HTLCs that wait for a payee whose channels changed: there may be room now.
 
     No record says that they should: what waits is given back in time, whether or not it was asked
     for again.
+
+    Args:
+        round_: The decision so far.
+        also: Those who have room though no record of a channel says so.
     """
     if not round_.before.holding:
         return
     touched = {
         turn.link(channel_id).node_id for turn in round_.opened() for channel_id in turn.touched
     }
+    touched |= also
     for number in sorted(round_.before.holding):
         held_for = round_.book_now(number).held_for
         payees = [payee for payee in sorted(touched) if payee in held_for]

@@ -10,7 +10,7 @@ path, to nobody.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import ceil
 from typing import Final
@@ -57,6 +57,11 @@ class Bumping:
         purse: Our coins for its children; None while it has none.
         spare_anchors: Anchors of the same path that are in a block, if nobody spent them.
         gives_way: Whether another transaction in its place is as good, if that pays enough.
+        twins: Those that are as good in its place, where not every other one is.
+        spares_rivals: Whether it goes alone against any other that pays enough: what both would pay
+            to be first helps neither.
+        own_script: Where an output of the transaction itself pays us: that is a coin for a child,
+            too, and needs no block. Empty where there is none.
     """
 
     fee_sat: int
@@ -66,6 +71,28 @@ class Bumping:
     purse: Purse | None = None
     spare_anchors: tuple[OutPoint, ...] = ()
     gives_way: bool = False
+    twins: tuple[Txid, ...] = ()
+    spares_rivals: bool = False
+    own_script: bytes = b""
+
+    def is_as_good(self, rival: "Rival") -> bool:
+        """Say whether a transaction in the place of this one is left alone if it pays enough."""
+        return self.gives_way or rival.txid in self.twins
+
+    def with_own_output(self, tx: Tx, path: WalletPath | None) -> "Bumping":
+        """Return the same with what the transaction itself pays us as the coin of its child.
+
+        The child pays it back to the same script. As it was, if there is no such output.
+
+        Args:
+            tx: The transaction.
+            path: Of the key in our wallet that the output pays; None if it is none of ours.
+        """
+        for vout, txout in enumerate(tx.outputs):
+            if path is not None and self.own_script and txout.script_pubkey == self.own_script:
+                coin = SpentCoin(outpoint=tx.outpoint(vout), txout=txout, path=path)
+                return replace(self, purse=Purse(coins=(coin,), change_script=self.own_script))
+        return self
 
     @property
     def wanted_sat_per_kw(self) -> int:
@@ -81,10 +108,12 @@ class Rival:
     Attributes:
         fee_sat: What it and all that hangs on it pay.
         family: What it and those it would be mined with pay, and weigh.
+        txid: Its own.
     """
 
     fee_sat: int
     family: FeeAndWeight
+    txid: Txid | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,8 +171,11 @@ def next_move(tx: Tx, bumping: Bumping, family: Family) -> PublishWith | None:
     """
     own = FeeAndWeight(bumping.fee_sat, tx.weight)
     wanted, rival = bumping.wanted_sat_per_kw, family.rival
-    if rival is not None and bumping.gives_way and _pays(rival.family, wanted):
-        return None
+    if rival is not None and _pays(rival.family, wanted):
+        if bumping.is_as_good(rival):
+            return None
+        if bumping.spares_rivals:
+            return PublishWith()
     if family.is_waiting:
         together = own if family.child is None else _both(own, family.child)
         if _pays(own, wanted) or _pays(together, wanted):

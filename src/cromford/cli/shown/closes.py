@@ -65,3 +65,15 @@ def closed_text(closed: Document) -> str:
     n_deep = closed["confirmations"]
     where = f"{n_deep} confirmations" if n_deep else "in no block yet"
     return f"closed together, {where}: {', '.join(closed['txids'])}"
+
+
+def close_ledger(console: Console, closed: Document) -> None:
+    """Print what a close brings back to the LSP, and what it costs: together, what it is paid."""
+    is_paid = "brought back" if closed["confirmations"] else "brings back once a block has it"
+    rows = table(f"close {closed['name']}", is_paid)
+    for entry in closed["items"]:
+        if entry["amount_sat"]:
+            name = entry["item"].replace("_", " ")
+            rows.add_row(cell(name), cell(sat(entry["amount_sat"])))
+    rows.add_row(cell("to the LSP", "bold"), cell(sat(closed["lsp_sat"]), "bold"))
+    console.print(rows)

@@ -372,7 +372,7 @@ def _known(number: int | None) -> str:
 
 
 def _time_left(factory: Document) -> Any:  # noqa: ANN401 - rich's Text
-    is_over = factory["aborted"] or factory["status"] in {"on_chain", "swept"}
+    is_over = factory["aborted"] or factory["status"] in {"on_chain", "swept", "closed"}
     return cell(None) if is_over else expiry_text(factory)
 
 

@@ -191,6 +191,7 @@ def balance(console: Console, answer: Document) -> None:
         cell(""),
     )
     console.print(rows)
+    _limits(console, answer["channels"], "factory_id", whose="be yours")
     _failures(console, answer["channels"], "factory_id")
 
 
@@ -214,7 +215,18 @@ def balances(console: Console, answer: Document) -> None:
             cell(_on_its_way(channel)),
         )
     console.print(rows)
+    _limits(console, answer["channels"], "node_id", whose="be its client's")
     _failures(console, answer["channels"], "node_id")
+
+
+def _limits(console: Console, channels: list[Document], named_by: str, *, whose: str) -> None:
+    for channel in channels:
+        limit_msat = channel["close_limit_msat"]
+        if limit_msat is not None and channel["status"] != "closing":
+            told = (
+                f"in channel {short(channel[named_by])} no more than {msat(limit_msat)} can {whose}"
+            )
+            console.print(cell(f"{told}: a close was signed that pays no more"), soft_wrap=True)
 
 
 def _failures(console: Console, channels: list[Document], named_by: str) -> None:

@@ -33,14 +33,14 @@ from cromford.daemon.views.payments import own_payments, show_invoice
 from cromford.invoice.bolt11 import sign_invoice
 from cromford.invoice.invoice import UINT16_MAX, UINT32_MAX, InvalidInvoice, Invoice, RouteHint
 from cromford.protocol import events as ev
-from cromford.protocol.channels.balances import balance_of
+from cromford.protocol.channels.balances import balance_now
 from cromford.protocol.channels.client import is_usable
 from cromford.protocol.channels.forwarding import forwarding_fee_msat
 from cromford.protocol.channels.htlc_rules import (
     forward_delta_blocks,
     min_final_cltv_expiry_delta,
 )
-from cromford.protocol.exiting.client import is_swept, preimages_of
+from cromford.protocol.exiting.client import is_over, preimages_of
 from cromford.protocol.exiting.stake import is_worth_an_exit
 from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.link import Link
@@ -130,7 +130,8 @@ class ClientPayments:
                 lambda: self._owner.book.invoices[invoice.payment_hash].agreed_seconds is not None,
                 seconds=ANNOUNCEMENT_SECONDS,
             )
-        receivable = [balance_of(link).receivable_msat for link in self._usable()]
+        chain = self._owner.state.chain
+        receivable = [balance_now(link, chain).receivable_msat for link in self._usable()]
         return {
             **show_invoice(self._owner.book, self._owner.book.invoices[invoice.payment_hash]),
             # One payment comes through one channel.
@@ -229,7 +230,7 @@ class ClientPayments:
                 fee_proportional_millionths=state.lobby.fee_proportional_millionths,
             )
         sendable = [
-            balance_of(link).spendable_msat
+            balance_now(link, state.chain).spendable_msat
             for link in self._usable()
             if link.is_open and asked.attempt_id in {None, link.attempt_id}
         ]
@@ -249,7 +250,8 @@ class ClientPayments:
     def _channels(self) -> list[Document]:
         """Return every channel that is not over, oldest first.
 
-        Of one on chain `exit_plan` tells; of one that went with its factory nothing is left.
+        Of one on chain `exit_plan` tells; of one that went with its factory, or was closed, nothing
+        is left.
         """
         state = self._owner.state
         ready = [attempt for attempt in state.attempts.values() if attempt.ready_sent]
@@ -257,7 +259,7 @@ class ClientPayments:
         return [
             self._channel(link)
             for attempt, link in links
-            if not channel_views.is_on_chain(link, state.chain) and not is_swept(state, attempt)
+            if not channel_views.is_on_chain(link, state.chain) and not is_over(state, attempt)
         ]
 
     def _channel(self, link: Link) -> Document:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from cromford.daemon.metrics import Sample
-from cromford.protocol.channels.balances import balance_of
+from cromford.protocol.channels.balances import balance_now
+from cromford.protocol.journal.closes import limit_msat
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.link import Link
 from cromford.watch.exit_cost import exit_cost_of
@@ -32,7 +33,9 @@ class Standing:
         is_exiting: Whether one of its parties brings it on chain.
         depth: Confirmations of the factory's funding.
         min_depth: How many it needs.
-        is_swept: Whether something else than the way to it spent an output above it.
+        is_swept: Whether an output above it went elsewhere: to no way to it, and by no close.
+        is_closed: Whether a close of it is in a block.
+        is_closing: Whether one that everybody signed waits for a block.
     """
 
     is_usable: bool
@@ -41,6 +44,8 @@ class Standing:
     depth: int
     min_depth: int
     is_swept: bool = False
+    is_closed: bool = False
+    is_closing: bool = False
 
 
 def status_of(link: Link, standing: Standing) -> str:
@@ -49,14 +54,19 @@ def status_of(link: Link, standing: Standing) -> str:
     `open`: they may; `offline`: they may when the peer is back; `stale`: they may when our chain is
     fresh again; `pending`: the funding is not deep enough; `exiting`: on its way to the chain;
     `ending`: past its exit deadline; `behind`: the peer proved that state was lost here; `swept`:
-    it is gone with its factory; `failed`: no update any more.
+    it is gone with its factory; `failed`: no update any more; `closed`: a block has a close of it;
+    `closing`: one that everybody signed waits for a block.
     """
+    if standing.is_closed:
+        return "closed"
     if standing.is_swept:
         return "swept"
     if link.is_behind:
         return "behind"
     if standing.is_exiting:
         return "exiting"
+    if standing.is_closing:
+        return "closing"
     if link.failure is not None:
         return "failed"
     if standing.is_usable and not standing.is_fresh:
@@ -74,10 +84,12 @@ def is_on_chain(link: Link, chain: KnownChain) -> bool:
 def show_channel(link: Link, standing: Standing, chain: KnownChain) -> Document:
     """Return a channel's money, and the blocks that are left to use it.
 
-    What can be sent and received is 0 where no new payment may begin now; the status says why. The
-    blocks are None once the channel's output is on chain: nothing about it expires.
+    What can be sent and received is 0 where no new payment may begin now; the status says why.
+    `close_limit_msat` is the most that the client may come to own by the closes that it signed,
+    None if no such limit binds it. The blocks are None once the channel's output is on chain:
+    nothing about it expires.
     """
-    balance, status = balance_of(link), status_of(link, standing)
+    balance, status = balance_now(link, chain), status_of(link, standing)
     is_open = status == "open"
     deadline_height = link.remaining(chain).exit_deadline_height
     return {
@@ -92,6 +104,7 @@ def show_channel(link: Link, standing: Standing, chain: KnownChain) -> Document:
         "receivable_msat": balance.receivable_msat if is_open else 0,
         "sending_msat": balance.sending_msat,
         "receiving_msat": balance.receiving_msat,
+        "close_limit_msat": limit_msat(link.closes, chain),
         "blocks_to_exit_deadline": None
         if deadline_height is None
         else deadline_height - chain.height,

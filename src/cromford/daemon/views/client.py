@@ -3,16 +3,17 @@
 from typing import Any, Final
 
 from cromford.daemon.views import channels as channel_views
+from cromford.daemon.views.closes import own_close
 from cromford.daemon.views.closing import client_close, finished_closes
 from cromford.daemon.views.export import export_funding, export_nodes, export_terms
 from cromford.factory.terms import LOOK_ON_CHAIN_BLOCKS
 from cromford.protocol.channels.client import is_usable
-from cromford.protocol.exiting.client import is_swept, link_of
+from cromford.protocol.exiting.client import is_swept, link_of, was_closed
 from cromford.protocol.exiting.looking import blocks_to_look_away
 from cromford.protocol.facts import Facts
 from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
 from cromford.protocol.journal.client_state import ClientState
-from cromford.protocol.journal.closes import FinishedClose
+from cromford.protocol.journal.closes import FinishedClose, is_frozen
 from cromford.protocol.journal.closing import ClientClosing
 from cromford.protocol.journal.link import Link
 from cromford.watch.remaining import Remaining, path_of, remaining_of
@@ -35,17 +36,23 @@ def stage_of(attempt: ClientAttempt) -> str:
 def status_of(state: ClientState, attempt: ClientAttempt) -> str:
     """Return a factory's status in one word. What the chain shows outweighs what was said.
 
-    `on_chain`: our channel is; `swept`: something else than our branch spent an output above it, so
-    nothing in it is ours any more; `expired`: the LSP may do that now.
+    `closed`: a close that we signed is in a block; `closing`: one that everybody signed waits for
+    one. `on_chain`: our channel is; `swept`: something else than our branch spent an output above
+    it, so nothing in it is ours any more; `expired`: the LSP may do that now.
     """
     is_complete = isinstance(attempt.stage, Complete)
     confirmed = is_complete and attempt.funding_tx.txid in state.chain.confirmed
+    if confirmed and was_closed(state, attempt):
+        return "closed"
     if confirmed and attempt.branch.vertices[-1].last.tx.txid in state.chain.confirmed:
         return "on_chain"
     if confirmed and is_swept(state, attempt):
         return "swept"
     if attempt.is_exiting:
         return "exiting"
+    link = link_of(state, attempt) if attempt.ready_sent else None
+    if confirmed and link is not None and is_frozen(link.closes, state.chain):
+        return "closing"
     if confirmed and attempt.ready_sent and state.chain.height >= attempt.terms.expiry_height:
         return "expired"
     if confirmed and attempt.ready_sent:
@@ -88,6 +95,7 @@ def summary(state: ClientState, attempt: ClientAttempt, facts: Facts) -> dict[st
         "published": [],
         "channel_status": None,
         "channel_failed": None,
+        "close": None,
     }
     if attempt.is_checked:
         terms, branch = attempt.terms, attempt.branch
@@ -106,6 +114,7 @@ def summary(state: ClientState, attempt: ClientAttempt, facts: Facts) -> dict[st
             "exit_blocks": remaining.exit_blocks,
             "look_blocks": _look_blocks(state, attempt, is_in_sight=bool(on_chain)),
             "published": on_chain,
+            "close": own_close(state, attempt),
             **_channel_state(state, attempt, facts),
         }
     return {
@@ -173,6 +182,8 @@ def standing_of(state: ClientState, link: Link, facts: Facts) -> channel_views.S
         depth=chain.depth(attempt.funding_tx.txid),
         min_depth=attempt.terms.min_depth,
         is_swept=is_swept(state, attempt),
+        is_closed=was_closed(state, attempt),
+        is_closing=is_frozen(link.closes, chain),
     )
 
 

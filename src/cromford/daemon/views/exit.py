@@ -7,10 +7,11 @@ from cromford.bitcoin.fees import SAT_PER_KW_OF_SAT_PER_VB, sat_per_vb
 from cromford.bitcoin.replacement import FeeAndWeight
 from cromford.bitcoin.tx import WITNESS_SCALE, Txid
 from cromford.daemon.views.client import remaining_now
+from cromford.daemon.views.closes import own_close
 from cromford.factory.exit_path import exit_path
 from cromford.factory.terms import FeePolicy
 from cromford.protocol.exiting.channel import landed_channel
-from cromford.protocol.exiting.client import in_hand
+from cromford.protocol.exiting.client import in_hand, was_closed
 from cromford.protocol.journal.client_attempt import ClientAttempt
 from cromford.protocol.journal.client_state import ClientState
 from cromford.watch.channel_exit import (
@@ -37,6 +38,7 @@ from cromford.watch.feerates import SWEEP_BLOCKS, OwnFees
 from cromford.watch.landed import LandedChannel
 from cromford.watch.sweep import TakingTx
 
+CLOSED: Final = "nothing: a close of the channel is in a block"
 FEERATES_SAT_PER_VB: Final = (1, 10, 50)  # At which an exit's cost is shown.
 
 
@@ -84,6 +86,7 @@ def exit_plan(state: ClientState, attempt: ClientAttempt, fees: OwnFees) -> dict
         "needs_coin": attempt.terms.fee_policy is FeePolicy.EPHEMERAL,
         "channel": channel,
         "due": _due(state, attempt, fees) if isinstance(action, ChannelOnChain) else [],
+        "close": own_close(state, attempt),
         "next": _next(state, attempt, action, fees),
     }
 
@@ -164,9 +167,13 @@ def _landed_height(attempt: ClientAttempt, state: ClientState) -> int:
 def _due(state: ClientState, attempt: ClientAttempt, fees: OwnFees) -> list[dict[str, Any]]:
     """Return what is to be done about a channel that is on chain; nothing once all is taken.
 
+    Nothing, either, where a close took it.
+
     `height`: the first block that can hold it, or for `await_preimage` the one from which on the
     peer may take it.
     """
+    if was_closed(state, attempt):
+        return []
     holding = in_hand(state, attempt)
     return [
         due_entry(one, tip_height=state.chain.height, is_behind=holding.link.is_behind)
@@ -175,6 +182,24 @@ def _due(state: ClientState, attempt: ClientAttempt, fees: OwnFees) -> list[dict
 
 
 def _next(state: ClientState, attempt: ClientAttempt, action: ExitAction, fees: OwnFees) -> str:
+    if was_closed(state, attempt):
+        return CLOSED
+    following = _next_step(state, attempt, action, fees)
+    close = own_close(state, attempt)
+    return beside_a_close(following) if close and close["status"] == "waiting" else following
+
+
+def beside_a_close(following: str) -> str:
+    """Return what comes next of an exit where a finished close of the channel waits, too."""
+    return (
+        "a close that everybody signed waits for a block; leaving beside it loses nothing, and"
+        f" whichever comes first counts: {following}"
+    )
+
+
+def _next_step(
+    state: ClientState, attempt: ClientAttempt, action: ExitAction, fees: OwnFees
+) -> str:
     if not isinstance(action, ChannelOnChain):
         return describe(action)
     holding = in_hand(state, attempt)

@@ -7,13 +7,16 @@ from typing import Any, Final
 from cromford.bitcoin.fees import sat_per_vb
 from cromford.channel.terms import MSAT_PER_SAT
 from cromford.daemon.views.channels import Standing, is_on_chain, show_channel
-from cromford.daemon.views.closing import close_under_way, finished_closes
+from cromford.daemon.views.closes import closes_of
+from cromford.daemon.views.closing import close_under_way
 from cromford.daemon.views.export import export_factory, export_terms
 from cromford.protocol.channels.lsp import is_usable
 from cromford.protocol.exiting.looking import blocks_to_look_away
-from cromford.protocol.exiting.lsp import is_swept
-from cromford.protocol.exiting.lsp_sweep import awaited_outputs, is_over, left_outputs
+from cromford.protocol.exiting.lsp import is_over as leads_nowhere
+from cromford.protocol.exiting.lsp import is_swept, was_closed
+from cromford.protocol.exiting.lsp_sweep import awaited_outputs, is_closed, is_over, left_outputs
 from cromford.protocol.facts import Facts
+from cromford.protocol.journal.closes import is_frozen
 from cromford.protocol.journal.entries import DEAD, FUNDED, FactoryEntry
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.house import Build, House
@@ -26,16 +29,20 @@ from cromford.protocol.lobby.shapes import ShapeCost
 from cromford.watch.feerates import OwnFees
 
 SWEPT: Final = "swept"
-LOCKING: Final = frozenset({"funding", "abandoned", "live", "expired"})  # Coins of ours are in it.
+CLOSED: Final = "closed"
+ENDED: Final = frozenset({SWEPT, CLOSED})
+# Coins of ours are in it.
+LOCKING: Final = frozenset({"funding", "abandoned", "live", "closing", "expired"})
 
 
 def status_of(factory: Factory) -> str:
     """Return a factory's status in one word.
 
-    Building, funding, live, expired, swept, aborted, abandoned or dead. `swept`: its output, or all
-    that was left of the tree, went elsewhere than into channels. `abandoned`: its funding was given
-    up, and another transaction is to spend a coin of it; `dead`: that one is deep enough. What the
-    chain shows of the funding outweighs both.
+    Building, funding, live, closing, closed, expired, swept, aborted, abandoned or dead. `closing`:
+    all of it was closed together, and waits for a block; `closed`: a block has that. `swept`: its
+    output, or all that was left of the tree, went elsewhere than into channels. `abandoned`: its
+    funding was given up, and another transaction is to spend a coin of it; `dead`: that one is deep
+    enough. What the chain shows of the funding outweighs both.
     """
     attempt, chain = factory.attempt, factory.chain
     if attempt.aborted is not None:
@@ -50,7 +57,10 @@ def status_of(factory: Factory) -> str:
     if depth < attempt.terms.min_depth:
         return "funding"
     if is_over(factory):
-        return SWEPT
+        return CLOSED if is_closed(factory) else SWEPT
+    closing = {close.outpoint for close in factory.closed.values()}
+    if attempt.funding_outpoint in closing and attempt.funding_outpoint not in chain.spends:
+        return "closing"
     return "live" if chain.height < attempt.terms.expiry_height else "expired"
 
 
@@ -79,7 +89,7 @@ def summary(factory: Factory) -> dict[str, Any]:
         "sweeping": sweeping(factory),
         "closing": close_under_way(factory),
         "close_ended": None if factory.close_ended is None else factory.close_ended.reason,
-        "closed": finished_closes(factory.closed.values(), chain),
+        "closed": closes_of(factory),
     }
 
 
@@ -154,6 +164,8 @@ def standing_of(factory: Factory, link: Link, facts: Facts) -> Standing:
         depth=chain.depth(attempt.funding_tx.txid),
         min_depth=attempt.terms.min_depth,
         is_swept=is_swept(factory, link.client),
+        is_closed=was_closed(factory, link.client),
+        is_closing=is_frozen(link.closes, chain),
     )
 
 
@@ -252,7 +264,7 @@ def is_locking(state: LspState, entry: FactoryEntry) -> bool:
     if entry.status == FUNDED or (entry.status == DEAD and state.house.is_confirmed(entry)):
         asleep = state.asleep.get(entry.number)
         if asleep is not None:
-            return asleep.status != SWEPT
+            return asleep.status not in ENDED
         return not is_over(state.factory(entry.number))
     return False
 
@@ -308,7 +320,7 @@ def channels_of(house: House, factory: Factory, facts: Facts) -> list[dict[str, 
             **show_channel(link, standing_of(factory, link, facts), factory.chain),
         }
         for link in sorted(factory.book.links.values(), key=lambda link: link.client)
-        if not is_on_chain(link, factory.chain) and not is_swept(factory, link.client)
+        if not is_on_chain(link, factory.chain) and not leads_nowhere(factory, link.client)
     ]
 
 

@@ -1,11 +1,13 @@
 """What can be paid and received through a channel now, in millisatoshi."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cromford.channel.content import CommitmentContent
 from cromford.channel.stage import Edition
 from cromford.channel.state import ChannelState
 from cromford.channel.terms import MSAT_PER_SAT, Party
+from cromford.protocol.channels.close_rules import room_msat, stands_still
+from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.link import Link
 
 
@@ -43,6 +45,24 @@ def balance_of(link: Link) -> Balance:
         sending_msat=_offered_msat(content, state.me),
         receiving_msat=_offered_msat(content, state.peer),
     )
+
+
+def balance_now(link: Link, chain: KnownChain) -> Balance:
+    """Return a channel's money with what its cooperative closes leave of it to be offered.
+
+    A client receives no more than up to what it signed for, and nothing moves where a close is
+    being agreed on or may be finished.
+    """
+    balance = balance_of(link)
+    if stands_still(link, chain):
+        return replace(balance, spendable_msat=0, receivable_msat=0)
+    room = room_msat(link, chain)
+    if room is None:
+        return balance
+    to_client = "spendable_msat" if link.me is Party.OPENER else "receivable_msat"
+    most_msat = min(getattr(balance, to_client), max(0, room))
+    least_msat = link.state.terms.htlc_minimum_msat
+    return replace(balance, **{to_client: most_msat if most_msat >= least_msat else 0})
 
 
 def offerable_msat(state: ChannelState, party: Party) -> int:

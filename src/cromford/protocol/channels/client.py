@@ -25,6 +25,7 @@ from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.book import OwnInvoice
 from cromford.protocol.journal.client_attempt import ClientAttempt
 from cromford.protocol.journal.client_state import ClientState
+from cromford.protocol.journal.closes import is_frozen
 from cromford.protocol.journal.link import Link
 from cromford.protocol.turn import AnyTurn, Turn
 from cromford.wire import messages as m
@@ -57,18 +58,26 @@ def take(turn: Turn[ClientState], event: ev.ChannelEvent) -> None:
 
 
 def on_channel_message(turn: Turn[ClientState], message: m.ChannelMessage) -> None:
-    """Take a message about a channel with the LSP that sends it; one about any other is dropped."""
+    """Take a message about a channel with the LSP that sends it; one about any other is dropped.
+
+    So is one about a channel that was closed together: nothing can be said about it any more.
+    """
     link = turn.book.links.get(message.channel_id)
-    if link is not None and link.node_id == turn.state.lsp_node_id:
-        on_message(turn, link, message)
-        finish_channels(turn)
+    if link is None or link.node_id != turn.state.lsp_node_id:
+        return
+    if is_frozen(link.closes, turn.chain):
+        return
+    on_message(turn, link, message)
+    finish_channels(turn)
 
 
 def begin(turn: Turn[ClientState], attempt: ClientAttempt) -> None:
     """Take up a channel that both sides found ready, in this connection."""
     link = turn.book.links.get(attempt.setting.channel_id)
     is_here = turn.state.is_connected and attempt.lsp_node_id == turn.state.lsp_node_id
-    if link is not None and is_here and attempt.ready_received:
+    if link is None or is_frozen(link.closes, turn.chain):
+        return
+    if is_here and attempt.ready_received:
         prepare(turn, link)
         finish_channels(turn)
 

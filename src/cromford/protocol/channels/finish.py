@@ -5,6 +5,7 @@ from typing import Final
 
 from cromford import effects as fx
 from cromford.channel.stage import LiveHtlc
+from cromford.protocol.channels.close_rules import stands_still
 from cromford.protocol.channels.payments import give_back, take
 from cromford.protocol.channels.steps import sign_if_due
 from cromford.protocol.journal import channel_records as cr
@@ -71,7 +72,7 @@ def _held_for_touched(turn: AnyTurn, elsewhere: Collection[bytes]) -> list[HtlcK
 def _answer(turn: AnyTurn, key: HtlcKey, answer: Answer) -> None:
     link = turn.link(key[0])
     live = link.incoming(key[1])
-    if link.is_open and live is not None:
+    if link.is_open and live is not None and not stands_still(link, turn.chain):
         answer(turn, link, live)
 
 
@@ -82,7 +83,7 @@ def _pass_back(turn: AnyTurn, key: HtlcKey) -> None:
     """
     link = turn.link(key[0])
     forward = turn.book.forwards.get(key)
-    if not link.is_open or link.incoming(key[1]) is None:
+    if not link.is_open or link.incoming(key[1]) is None or stands_still(link, turn.chain):
         return
     if forward is None or forward.preimage is None:
         give_back(turn, link, key[1], NOT_DELIVERED.reason)

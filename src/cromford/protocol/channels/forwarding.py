@@ -16,6 +16,7 @@ from cromford.channel.errors import UpdateRefused
 from cromford.channel.limits import is_overexposed
 from cromford.channel.messages import UpdateAdd
 from cromford.channel.stage import LiveHtlc
+from cromford.protocol.channels.close_rules import is_beyond_close
 from cromford.protocol.channels.coins import lacks_coin
 from cromford.protocol.channels.htlc_rules import (
     acceptance_failure,
@@ -109,7 +110,7 @@ def _failure_before(
         return failure
     if is_overexposed(turn.link(link.channel_id).state, htlc) or not rules.is_usable(link):
         return Failure.TEMPORARY_CHANNEL_FAILURE
-    if lacks_coin(turn, link, htlc):
+    if lacks_coin(turn, link, htlc) or is_beyond_close(link, turn.chain):
         return Failure.TEMPORARY_CHANNEL_FAILURE
     fee_msat = forwarding_fee_msat(
         delivery.amount_msat,

@@ -16,6 +16,7 @@ from cromford.protocol.htlc_blocks import (
     final_blocks,
     hold_blocks,
 )
+from cromford.protocol.journal.closes import is_frozen
 from cromford.protocol.journal.failures import Failure
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.link import Link
@@ -25,13 +26,15 @@ from cromford.watch.remaining import is_cut_off
 def is_alive(link: Link, chain: KnownChain) -> bool:
     """Say whether updates of a channel still mean something on chain.
 
-    Until one of its parties leaves, its output is spent, or the chain has something else where its
-    path was to be. What others publish of the path only makes the rest shorter.
+    Until one of its parties leaves, its output is spent, the chain has something else where its
+    path was to be, or a close of it may be on its way to a block. What others publish of the path
+    only makes the rest shorter.
     """
     return (
         link.failure is None
         and link.setting.funding.outpoint not in chain.spends
         and not is_cut_off(link.path, chain.spends)
+        and not is_frozen(link.closes, chain)
     )
 
 

@@ -7,6 +7,7 @@ from cromford import effects as fx
 from cromford.channel.errors import UpdateRefused
 from cromford.channel.stage import LiveHtlc
 from cromford.protocol import events as ev
+from cromford.protocol.channels.close_rules import hang_up_if_it_goes_on
 from cromford.protocol.channels.finish import finish
 from cromford.protocol.channels.forwarding import (
     STALE,
@@ -25,6 +26,7 @@ from cromford.protocol.channels.signer_answers import on_signer_answer
 from cromford.protocol.channels.steps import on_message, prepare
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal import records as r
+from cromford.protocol.journal.closes import is_frozen
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.mail import ForwardAsked, ForwardRefused, PayAsked
@@ -71,9 +73,14 @@ def take(turn: Turn[Factory], event: ev.ChannelEvent) -> None:
 
 
 def on_channel_message(turn: Turn[Factory], node_id: bytes, message: m.ChannelMessage) -> None:
-    """Take a message about a channel with this peer; one about any other is dropped."""
+    """Take a message about a channel with this peer; one about any other is dropped.
+
+    So is one about a channel that was closed together: its client is told of the close instead.
+    """
     link = turn.book.links.get(message.channel_id)
-    if link is not None and link.node_id == node_id:
+    if link is None or link.node_id != node_id:
+        return
+    if not is_frozen(link.closes, turn.chain):
         on_message(turn, link, message)
         finish_channels(turn)
 
@@ -85,13 +92,15 @@ def begin(turn: Turn[Factory], node_id: bytes) -> None:
     if client is None or not turn.facts.directory.is_connected(node_id):
         return
     link = turn.book.links.get(attempt.setting(client).channel_id)
-    if link is not None:
+    if link is not None and not is_frozen(link.closes, turn.chain):
         prepare(turn, link)
         finish_channels(turn)
 
 
 def on_block(turn: Turn[Factory]) -> None:
     """Do what a new height makes due in channels, and all that follows from it."""
+    for link in turn.book.ordered_links:
+        hang_up_if_it_goes_on(turn, link)
     take_back_late(turn)
     end_late_holds(turn)
     finish_channels(turn)

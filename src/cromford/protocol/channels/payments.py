@@ -10,6 +10,7 @@ from cromford.channel.messages import UpdateAdd, UpdateFail, UpdateFulfill
 from cromford.channel.stage import LiveHtlc
 from cromford.channel.updates import propose_add
 from cromford.protocol import events as ev
+from cromford.protocol.channels.close_rules import check_closes, is_beyond_close
 from cromford.protocol.channels.coins import check_coin, lacks_coin
 from cromford.protocol.channels.htlc_rules import acceptance_failure, check_offer, is_final
 from cromford.protocol.journal import channel_records as cr
@@ -49,6 +50,7 @@ def prepare_offer(
     """
     check_offer(link, cltv_expiry, chain=turn.chain, height=turn.known_height)
     check_coin(turn, link, amount_msat=amount_msat)
+    check_closes(link, turn.chain, amount_msat=amount_msat)
     _, update = propose_add(
         link.state,
         amount_msat=amount_msat,
@@ -151,6 +153,7 @@ def answer_as_payee(turn: AnyTurn, link: Link, live: LiveHtlc, *, is_usable: boo
     invoice = turn.book.invoices.get(htlc.payment_hash)
     failure = acceptance_failure(link, htlc.cltv_expiry, chain=turn.chain, height=turn.known_height)
     is_refused = is_overexposed(link.state, htlc) or lacks_coin(turn, link, htlc) or not is_usable
+    is_refused = is_refused or is_beyond_close(link, turn.chain)
     if failure is None and is_refused:
         failure = Failure.TEMPORARY_CHANNEL_FAILURE
     if invoice is None or not _pays(htlc, live.payload, invoice):

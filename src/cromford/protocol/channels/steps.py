@@ -29,6 +29,7 @@ from cromford.channel.secret_store import N_COMMITMENTS_MAX
 from cromford.crypto.musig2 import InvalidContribution, is_partial_sig, is_pubnonce, nonce_agg
 from cromford.protocol import events as ev
 from cromford.protocol.journal import channel_records as cr
+from cromford.protocol.journal.closes import is_frozen
 from cromford.protocol.journal.encoding import (
     UpdateMessage,
     decoded,
@@ -296,6 +297,8 @@ def sign_if_due(turn: AnyTurn, link: Link) -> None:
     """Sign the peer's next commitment if there is anything new, and the peer can take it."""
     state = link.state
     if not link.is_open or link.peer_pubnonce is None or state.awaits_revocation:
+        return
+    if is_frozen(link.closes, turn.chain):
         return
     if not has_changes(state, state.peer) or _waits_for_fresh_chain(turn, link):
         return

@@ -15,7 +15,7 @@ from cromford.protocol.closing.checks import (
     check_proposals,
     check_still,
 )
-from cromford.protocol.closing.publication import option_to_publish
+from cromford.protocol.closing.confirming import owed_by_client
 from cromford.protocol.faults import FaultyLsp, Refusal
 from cromford.protocol.journal import close_records as cl
 from cromford.protocol.journal.client_state import ClientState
@@ -138,6 +138,7 @@ def on_propose(turn: Turn[ClientState], message: m.ClosePropose) -> None:
             attempt_id=closing.attempt_id,
             close_id=closing.close_id,
             intents=close_intents(closing.close_id, found.scope, txs),
+            txids=tuple(tx.txid for tx in txs),
         )
     )
     requests = tuple(
@@ -195,8 +196,7 @@ def on_closed(turn: Turn[ClientState], message: m.Closed) -> None:
     )
     if under_way is not None:
         turn.ask(*_cleared(under_way))
-    finished = turn.state.closed[message.close_id]
-    turn.ask(option_to_publish(finished, closable.scope, turn.facts.fees))
+    turn.ask(*owed_by_client(turn.state, turn.facts.fees))
 
 
 def on_deadline(turn: Turn[ClientState], deadline: fx.CloseDeadline) -> None:

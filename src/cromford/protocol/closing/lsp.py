@@ -14,13 +14,13 @@ from cromford.crypto.keys import TaggedHash
 from cromford.crypto.musig2 import is_partial_sig
 from cromford.factory.close import CannotClose, CloseScope
 from cromford.protocol import events as ev
+from cromford.protocol.closing.confirming import owed_by_factory
 from cromford.protocol.closing.planning import (
     built_close,
     check_all_are_here,
     link_of,
     plan_close,
 )
-from cromford.protocol.closing.publication import option_to_publish
 from cromford.protocol.closing.rules import (
     due_msat,
     problem_on_chain,
@@ -333,7 +333,7 @@ def on_partial_signed(turn: Turn[Factory], event: ev.PartialSigned) -> None:
     finished = turn.state.closed[closing.close_id]
     _tell(turn, closing.clients, closed_of(turn.state, finished))
     turn.ask(*_cleared(closing))
-    turn.ask(option_to_publish(finished, scope, turn.facts.fees))
+    turn.ask(*owed_by_factory(turn.state, turn.facts.fees))
 
 
 def on_signing_failed(turn: Turn[Factory], event: ev.SigningFailed) -> None:

@@ -7,6 +7,7 @@ from typing import Final, assert_never
 from cromford import effects as fx
 from cromford.bitcoin.tx import OutPoint
 from cromford.protocol import events as ev
+from cromford.protocol.channels.close_rules import CLOSED_TOGETHER
 from cromford.protocol.channels.htlc_rules import is_in_time
 from cromford.protocol.exiting.channel import (
     arriving_sat,
@@ -20,6 +21,13 @@ from cromford.protocol.exiting.channel import (
     spend_of,
     tell_published,
     watched_outpoints,
+)
+from cromford.protocol.exiting.closes import (
+    SPENT_UNKNOWN,
+    beside_closes,
+    is_closed,
+    on_closed,
+    tell_closed,
 )
 from cromford.protocol.exiting.in_hand import InHand, stake_of
 from cromford.protocol.exiting.lending import Need, first_published, needs_of, settled_coins
@@ -36,6 +44,7 @@ from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
 from cromford.protocol.journal.client_state import ClientState
+from cromford.protocol.journal.closes import is_frozen
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.opened import client_link
 from cromford.protocol.journal.purses import N_COINS_MAX, Purses, change_script_of, least_of_use_sat
@@ -125,6 +134,8 @@ def on_exit_requested(turn: Turn[ClientState], attempt_id: bytes) -> None:
         raise Rejected("factory_not_complete", "the branch is not signed; nothing was funded")
     if turn.chain.depth(attempt.funding_tx.txid) == 0:
         raise Rejected("factory_not_funded", "the funding is not confirmed", retryable=True)
+    if was_closed(turn.state, attempt):
+        raise Rejected("factory_closed", f"{CLOSED_TOGETHER}: the close pays what was yours")
     sweep = swept_by(attempt.branch.nodes, turn.chain.spends)
     if sweep is not None:
         raise Rejected("factory_swept", f"{SWEPT}: {sweep.txid} spent it")
@@ -231,15 +242,16 @@ def exit_effects(
     """Return what is to be published now for a channel that is left, or that the LSP left."""
     if not isinstance(attempt.stage, Complete):
         return ()
-    if is_swept(state, attempt) or not _concerns_us(state, attempt):
+    if is_over(state, attempt) or not _concerns_us(state, attempt):
         return ()
-    return exit_effects_of(
+    effects = exit_effects_of(
         in_hand(state, attempt),
         state.chain,
         fees=fees,
         is_exiting=attempt.is_exiting,
         is_paused=attempt.is_paused,
     )
+    return beside_closes(effects, state.closed)
 
 
 def _concerns_us(state: ClientState, attempt: ClientAttempt) -> bool:
@@ -290,6 +302,10 @@ def on_block(turn: Turn[ClientState]) -> None:
         link = link_of(state, attempt) if attempt.ready_sent else None
         if link is None:
             continue
+        if is_closed(link, state.chain):
+            tell_closed(turn, (link,), payout_script=attempt.join.payout_script)
+            on_closed(turn, link)
+            continue
         reason = _reason_to_exit(turn, attempt, link, height=turn.height)
         if reason is not None:
             start_exit(turn, attempt, reason)
@@ -299,7 +315,7 @@ def on_block(turn: Turn[ClientState]) -> None:
             end_updates(turn, link, EXITING, tells_peer=True)
         on_chain(turn, link)
         if is_swept(turn.state, attempt):
-            end_updates(turn, link, SWEPT, tells_peer=False)
+            end_updates(turn, link, _why_swept(turn.state, attempt), tells_peer=False)
         # A payment that was signed and that nobody answers is never written off: it may be paid.
         turn.remember(*_resolved(turn.state, attempt, link))
         turn.remember(*never_signed(turn.book, turn.link(link.channel_id)))
@@ -337,11 +353,34 @@ def _hurry(state: ClientState, attempt: ClientAttempt, *, height: int) -> str | 
 
 
 def is_swept(state: ClientState, attempt: ClientAttempt) -> bool:
-    """Say whether something else than our branch spent an output above our channel."""
+    """Say whether an output above our channel went elsewhere: not to our branch, nor by a close."""
     return (
         isinstance(attempt.stage, Complete)
         and swept_by(attempt.branch.nodes, state.chain.spends) is not None
+        and not was_closed(state, attempt)
     )
+
+
+def was_closed(state: ClientState, attempt: ClientAttempt) -> bool:
+    """Say whether a close that we signed is in a block, above our channel or in its place.
+
+    It is known by the transactions that we signed, whether or not anybody told us that it was
+    finished.
+    """
+    return is_closed(link_of(state, attempt), state.chain)
+
+
+def is_over(state: ClientState, attempt: ClientAttempt) -> bool:
+    """Say whether there is no way to our channel any more: it was closed, or went elsewhere."""
+    return was_closed(state, attempt) or is_swept(state, attempt)
+
+
+def _why_swept(state: ClientState, attempt: ClientAttempt) -> str:
+    """Return why a factory is over. Until its expiry that takes a signature of our own."""
+    sweep = swept_by(attempt.branch.nodes, state.chain.spends)
+    height = None if sweep is None else state.chain.confirmed.get(sweep.txid)
+    is_early = height is not None and height <= attempt.terms.expiry_height
+    return SPENT_UNKNOWN if is_early else SWEPT
 
 
 def _reason_to_exit(
@@ -350,7 +389,7 @@ def _reason_to_exit(
     state = turn.state
     if attempt.is_exiting or state.chain.depth(attempt.funding_tx.txid) == 0:
         return None
-    if attempt.branch.channel_outpoint in state.chain.spends or is_swept(state, attempt):
+    if attempt.branch.channel_outpoint in state.chain.spends or is_over(state, attempt):
         return None
     if is_htlc_at_stake(state.book, link, chain=state.chain, height=height):
         return HTLC_EXPIRES
@@ -358,6 +397,8 @@ def _reason_to_exit(
         return None
     if not is_in_time(link, state.chain, height=height):
         return EXIT_DEADLINE
+    if is_frozen(link.closes, state.chain):
+        return None  # It did not fail: a close of it is on its way.
     n_blocks = state.config.policy.failed_channel_blocks
     if is_failed_for_long(link, failed_channel_blocks=n_blocks, height=height):
         return failed_long_ago(link)

@@ -7,6 +7,7 @@ from typing import Final, assert_never
 from cromford import effects as fx
 from cromford.bitcoin.tx import OutPoint
 from cromford.protocol import events as ev
+from cromford.protocol.channels.close_rules import CLOSED_TOGETHER
 from cromford.protocol.exiting.breach import is_to_be_recalled
 from cromford.protocol.exiting.channel import (
     arriving_sat,
@@ -24,6 +25,7 @@ from cromford.protocol.exiting.channel import (
     tell_published,
     watched_outpoints,
 )
+from cromford.protocol.exiting.closes import beside_closes, is_closed, on_closed, tell_closed
 from cromford.protocol.exiting.in_hand import InHand, stake_of
 from cromford.protocol.exiting.lending import first_published, needs_of, settled_coins
 from cromford.protocol.exiting.lsp_sweep import (
@@ -48,6 +50,7 @@ from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.journal.book import Errand
+from cromford.protocol.journal.closes import is_frozen
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.lsp_attempt import LspAttempt
@@ -159,6 +162,8 @@ def on_exit_requested(turn: Turn[Factory], event: ev.ExitRequested) -> None:
         )
     if turn.chain.depth(attempt.funding_tx.txid) == 0:
         raise Rejected("factory_not_funded", "the funding is not confirmed", retryable=True)
+    if was_closed(turn.state, client):
+        raise Rejected("factory_closed", CLOSED_TOGETHER)
     if is_swept(turn.state, client):
         raise Rejected("factory_swept", SWEPT)
     if is_to_be_swept(turn.state, client):
@@ -215,9 +220,11 @@ def _exit_effects(state: Factory, client: int, fees: OwnFees) -> tuple[fx.Effect
     is_exiting = client in state.exits
     is_on_chain = state.attempt.setting(client).funding.outpoint in state.chain.spends
     is_owed = owes_commitment(link_of(state, client))
-    if not (is_exiting or is_on_chain or is_owed) or is_swept(state, client):
+    if not (is_exiting or is_on_chain or is_owed) or is_over(state, client):
         return ()
-    return exit_effects_of(in_hand(state, client), state.chain, fees=fees, is_exiting=is_exiting)
+    holding = in_hand(state, client)
+    effects = exit_effects_of(holding, state.chain, fees=fees, is_exiting=is_exiting)
+    return beside_closes(effects, state.closed)
 
 
 def on_commitment_recalled(turn: Turn[Factory], recalled: ev.CommitmentRecalled) -> None:
@@ -240,7 +247,7 @@ def owed(state: Factory, fees: OwnFees) -> tuple[fx.Effect, ...]:
         *leaving,
         *(
             effect
-            for effect in effects_of(actions, state, fees)
+            for effect in beside_closes(effects_of(actions, state, fees), state.closed)
             if not (
                 isinstance(effect, fx.Broadcast)
                 and effect.bumping is None
@@ -319,12 +326,15 @@ def on_block(turn: Turn[Factory]) -> None:
     if attempt.funded is not None and attempt.funding_outpoint in turn.chain.spends:
         tell_published(turn, attempt.attempt_id, attempt.tree.nodes)
         tell_swept(turn)
+        tell_closed(turn, turn.book.ordered_links, payout_script=attempt.payout_script)
     for link in turn.book.ordered_links:
         state, client = turn.state, link.client
         if client in state.exits:
             # It may have begun before there was a channel whose updates could be ended.
             end_updates(turn, link, EXITING, tells_peer=True)
-        if link.setting.funding.outpoint in state.chain.spends:
+        if is_closed(link, state.chain):
+            on_closed(turn, link)
+        elif link.setting.funding.outpoint in state.chain.spends:
             on_chain(turn, link)
             turn.remember(*_resolved(state, link))
         elif is_swept(state, client):
@@ -347,6 +357,8 @@ def _reason_to_exit(turn: Turn[Factory], link: Link) -> str | None:
     reason = None
     if _must_save_htlc(state, link, height=height):
         reason = HTLC_EXPIRES
+    elif is_frozen(link.closes, state.chain):
+        return None  # It did not fail, nor is it left behind: a close of it is on its way.
     elif is_failed_for_long(link, failed_channel_blocks=n_blocks, height=height):
         is_worth_it = is_worth_an_exit(state.book, link, turn.facts.fees)
         reason = failed_long_ago(link) if is_worth_it else None
@@ -358,10 +370,20 @@ def _reason_to_exit(turn: Turn[Factory], link: Link) -> str | None:
 
 
 def is_swept(state: Factory, client: int) -> bool:
-    """Say whether something else than a client's branch spent an output above its channel."""
-    if state.attempt.funding_outpoint not in state.chain.spends:
+    """Say whether an output above a client's channel went elsewhere: to no branch, by no close."""
+    if state.attempt.funding_outpoint not in state.chain.spends or was_closed(state, client):
         return False
     return swept_by(state.attempt.branch(client).nodes, state.chain.spends) is not None
+
+
+def was_closed(state: Factory, client: int) -> bool:
+    """Say whether a close is in a block, above a client's channel or in its place."""
+    return is_closed(link_of(state, client), state.chain)
+
+
+def is_over(state: Factory, client: int) -> bool:
+    """Say whether there is no way to a client's channel any more: closed, or gone elsewhere."""
+    return was_closed(state, client) or is_swept(state, client)
 
 
 def _is_left_behind(turn: Turn[Factory], link: Link) -> bool:

@@ -7,7 +7,8 @@ have confirmed. The coin arrives in the house's wallet, like that of an exit.
 from collections.abc import Iterator, Sequence
 
 from cromford import effects as fx
-from cromford.bitcoin.tx import OutPoint, Tx
+from cromford.bitcoin.tx import OutPoint, Tx, Txid
+from cromford.protocol.channels.close_rules import closed_by
 from cromford.protocol.exiting.channel import ANY_FEES, RESOLVED_DEPTH
 from cromford.protocol.exiting.lsp_race import of_state
 from cromford.protocol.journal import channel_records as cr
@@ -46,8 +47,18 @@ def factory_on_chain(state: Factory, fees: OwnFees = ANY_FEES) -> FactoryOnChain
 
 
 def sweep_actions(state: Factory, fees: OwnFees) -> tuple[SweepTx | PublishState, ...]:
-    """Return what we take or publish now, of a factory's tree."""
-    return lsp_actions(factory_on_chain(state, fees)) if _has_something(state) else ()
+    """Return what we take or publish now, of a factory's tree.
+
+    Nothing of what a finished close spends: that one was agreed on, and pays the clients, too.
+    """
+    if not _has_something(state):
+        return ()
+    closing = {close.outpoint for close in state.closed.values()}
+    return tuple(
+        action
+        for action in lsp_actions(factory_on_chain(state, fees))
+        if not (isinstance(action, SweepTx) and action.output.outpoint in closing)
+    )
 
 
 def effects_of(
@@ -120,7 +131,7 @@ def watched_outputs(state: Factory) -> frozenset[OutPoint]:
 
 
 def is_over(state: Factory) -> bool:
-    """Say whether the tree was taken, and has nothing left, neither ours nor a channel's.
+    """Say whether the tree was taken or closed, and has nothing left, neither ours nor a channel's.
 
     A factory all of which went into its channels is not over by this: nothing of it was swept.
     """
@@ -128,7 +139,8 @@ def is_over(state: Factory) -> bool:
         return False
     spends = state.chain.spends
     on_chain = factory_on_chain(state)
-    if not any(output.is_expiring for output, _ in taken(on_chain)) or awaited(on_chain):
+    is_taken = any(output.is_expiring for output, _ in taken(on_chain)) or bool(closes_in(state))
+    if not is_taken or any(output.outpoint not in spends for output in lsp_outputs(on_chain)):
         return False
     channels = (
         state.attempt.setting(client).funding.outpoint
@@ -140,19 +152,42 @@ def is_over(state: Factory) -> bool:
 
 
 def is_swept_for_good(state: Factory) -> bool:
-    """Say whether something else than the root spent the funding's output, six blocks deep."""
+    """Say whether something else than the root spent the funding's output, six blocks deep.
+
+    Or all of the factory was closed, part by part, each of them so deep.
+    """
     if not _is_funding_spent(state):
         return False
     sweep = swept_by((state.attempt.tree.root_node,), state.chain.spends)
-    return sweep is not None and state.chain.depth(sweep.txid) >= RESOLVED_DEPTH
+    if sweep is not None:
+        return state.chain.depth(sweep.txid) >= RESOLVED_DEPTH
+    return is_over(state) and all(
+        (txid := closed_by(link, state.chain)) is not None
+        and state.chain.depth(txid) >= RESOLVED_DEPTH
+        for link in state.book.links.values()
+    )
+
+
+def is_closed(state: Factory) -> bool:
+    """Say whether all that was taken in place of the tree was taken by closes."""
+    closes = closes_in(state)
+    spenders = (spender for output, spender in taken(factory_on_chain(state)) if output.is_expiring)
+    return bool(closes) and all(spender.txid in closes for spender in spenders)
+
+
+def closes_in(state: Factory) -> frozenset[Txid]:
+    """Return the closes of a factory that are in blocks."""
+    closed = (closed_by(link, state.chain) for link in state.book.links.values())
+    return frozenset(txid for txid in closed if txid is not None)
 
 
 def tell_swept(turn: Turn[Factory]) -> None:
-    """Remember what the newest block took of the tree, by transaction."""
+    """Remember what the newest block took of the tree, by transaction; a close takes nothing."""
     state = turn.state
     found: dict[bytes, list[LspOutput]] = {}
+    closes = closes_in(state)
     for output, spender in taken(factory_on_chain(state)):
-        if turn.chain.confirmed.get(spender.txid) == turn.height:
+        if spender.txid not in closes and turn.chain.confirmed.get(spender.txid) == turn.height:
             found.setdefault(bytes(spender.txid), []).append(output)
     turn.remember(
         *(

@@ -28,7 +28,7 @@ def wakes_at(factory: Factory) -> int | None:
         return None if _has_payments(factory) else NEVER
     if not stage.ready_sent or factory.chain.depth(factory.attempt.funding_tx.txid) == 0:
         return None
-    if factory.closing is not None or _is_on_chain(factory) or _has_business(factory):
+    if _is_closing(factory) or _is_on_chain(factory) or _has_business(factory):
         return None
     # From the expiry on it is ours, and stays awake until it is in the wallet.
     expiry_height = factory.attempt.terms.expiry_height
@@ -38,6 +38,16 @@ def wakes_at(factory: Factory) -> int | None:
 def _is_on_chain(factory: Factory) -> bool:
     """Say whether anything of the tree is published, or is about to be."""
     return bool(factory.exits) or factory.attempt.funding_outpoint in factory.chain.spends
+
+
+def _is_closing(factory: Factory) -> bool:
+    """Say whether a close is under way, or finished and published until a block has it.
+
+    One whose outpoint something else spent keeps nobody awake: the tree is on chain then.
+    """
+    spends = factory.chain.spends
+    is_waiting = any(close.outpoint not in spends for close in factory.closed.values())
+    return factory.closing is not None or is_waiting
 
 
 def _has_coins(factory: Factory) -> bool:

@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeVar, assert_never
 
 from immutables import Map
 
-from cromford.bitcoin.tx import OutPoint, Tx
+from cromford.bitcoin.tx import OutPoint, Tx, Txid
 from cromford.changed import changed
 from cromford.protocol.journal import close_records as cl
 from cromford.protocol.journal.book import Book
@@ -57,6 +57,8 @@ def with_lsp_close(
         return LspCloses(begun, closes.n_closes + 1, None, quiet)
     if isinstance(record, cl.CloseFinished):
         return closes._replace(closing=None, book=with_finished_close(book, record))
+    if isinstance(record, cl.CloseConfirmed):
+        return closes
     if closing is None or closing.close_id != record.close_id:
         raise AssertionError(f"close {record.close_id.hex()} is not under way")
     match record:
@@ -66,7 +68,7 @@ def with_lsp_close(
             return closes._replace(closing=None, ended=ended, book=book)
         case cl.CloseProposed(txs=txs):
             return closes._replace(
-                closing=_proposed(closing, txs), book=_with_agreed(book, closing)
+                closing=_proposed(closing, txs), book=_with_agreed(book, closing, txs)
             )
         case cl.ClosePoolMade(pool=pool):
             stage: Agreeing | Signing = replace(_stage(closing, Agreeing), pool=decoded_pool(pool))
@@ -110,11 +112,15 @@ def with_client_close(
         case cl.ClosePoolMade(pool=pool):
             made = replace(closing[close_id], pool=decoded_pool(pool))
             return ClientCloses(closing.set(close_id, made), book)
-        case cl.CloseSigned():
+        case cl.CloseSigned(txids=txids):
             signed = replace(closing[close_id], is_signed=True)
-            book = _with_signed(
-                book, signed.channel_id, signed.outpoint, close_id, signed.balance_msat
+            close = SignedClose(
+                close_id=close_id,
+                outpoint=signed.outpoint,
+                balance_msat=signed.balance_msat,
+                txids=tuple(Txid(txid) for txid in txids),
             )
+            book = _with_signed(book, signed.channel_id, close)
             book = _with_quiet(book, (signed.channel_id,), b"")
             return ClientCloses(closing.set(close_id, signed), book)
         case cl.CloseEnded():
@@ -125,6 +131,8 @@ def with_client_close(
         case cl.CloseFinished():
             over = closing.delete(close_id) if close_id in closing else closing
             return ClientCloses(over, with_finished_close(book, record))
+        case cl.CloseConfirmed():
+            return closes
         case _:
             assert_never(record)
 
@@ -140,13 +148,14 @@ def finished_close(record: cl.CloseFinished) -> FinishedClose:
 
 def with_finished_close(book: Book, record: cl.CloseFinished) -> Book:
     """Return the channels after a close of them was finished: they stand still from here on."""
-    outpoint = OutPoint.parse(record.outpoint)
+    finished = finished_close(record)
     for channel_id, balance_msat in zip(record.channels, record.balances_msat, strict=True):
         close = SignedClose(
             close_id=record.close_id,
-            outpoint=outpoint,
+            outpoint=finished.outpoint,
             balance_msat=balance_msat,
             is_finished=True,
+            txids=finished.txids,
         )
         link = book.links[channel_id]
         closed = changed(link, closes=with_close(link.closes, close), quiet_for=b"")
@@ -172,20 +181,22 @@ def _proposed(closing: Closing, txs: tuple[bytes, ...]) -> Closing:
     return replace(closing, stage=signing)
 
 
-def _with_agreed(book: Book, closing: Closing) -> Book:
+def _with_agreed(book: Book, closing: Closing, txs: tuple[bytes, ...]) -> Book:
     by_client = {link.client: channel_id for channel_id, link in book.links.items()}
+    txids = tuple(Tx.parse(data).txid for data in txs)
     for client, agreed in closing.stage.agreed.items():
-        book = _with_signed(
-            book, by_client[client], closing.outpoint, closing.close_id, agreed.balance_msat
+        close = SignedClose(
+            close_id=closing.close_id,
+            outpoint=closing.outpoint,
+            balance_msat=agreed.balance_msat,
+            txids=txids,
         )
+        book = _with_signed(book, by_client[client], close)
     return book
 
 
-def _with_signed(
-    book: Book, channel_id: bytes, outpoint: OutPoint, close_id: bytes, balance_msat: int
-) -> Book:
+def _with_signed(book: Book, channel_id: bytes, close: SignedClose) -> Book:
     link = book.links[channel_id]
-    close = SignedClose(close_id=close_id, outpoint=outpoint, balance_msat=balance_msat)
     bound = changed(link, closes=with_close(link.closes, close))
     return changed(book, links=book.links.set(channel_id, bound))
 

@@ -60,11 +60,15 @@ class CloseProposed(Record, frozen=True, kw_only=True, tag="close_proposed"):
 
 
 class CloseSigned(Record, frozen=True, kw_only=True, tag="close_signed"):
-    """We are about to sign a close. From here on the LSP alone can finish it, whenever it likes."""
+    """We are about to sign a close. From here on the LSP alone can finish it, whenever it likes.
+
+    By the `txids` we know it in a block, also where we never hear that it was finished.
+    """
 
     attempt_id: bytes
     close_id: bytes
     intents: tuple[Intent, ...]
+    txids: tuple[bytes, ...] = ()
 
 
 class ClosePartialsReceived(Record, frozen=True, kw_only=True, tag="close_partials_received"):
@@ -104,6 +108,16 @@ class CloseFinished(Record, frozen=True, kw_only=True, tag="close_finished"):
     balances_msat: tuple[int, ...]
 
 
-SharedCloseRecord = ClosePoolMade | CloseEnded | CloseFinished
+class CloseConfirmed(Record, frozen=True, kw_only=True, tag="close_confirmed"):
+    """A block has a close: its channels are over, and it pays us this in one output, 0 for none."""
+
+    attempt_id: bytes
+    close_id: bytes
+    height: int
+    txid: bytes
+    amount_sat: int
+
+
+SharedCloseRecord = ClosePoolMade | CloseEnded | CloseFinished | CloseConfirmed
 LspCloseRecord = CloseBegun | CloseAgreementReceived | CloseProposed | ClosePartialsReceived
 ClientCloseRecord = CloseAgreed | CloseSigned

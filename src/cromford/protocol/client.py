@@ -18,6 +18,7 @@ from cromford.protocol.closing import client as closing
 from cromford.protocol.exiting import client as exiting
 from cromford.protocol.exiting.channel import ANY_FEES
 from cromford.protocol.facts import FRESH, Facts
+from cromford.protocol.handover import client as handover
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal.client_state import ClientState, apply, new_client
 from cromford.protocol.journal.known_chain import relevant_txs
@@ -64,7 +65,10 @@ def _take(turn: Turn[ClientState], event: ev.Event) -> None:
         lobby.take(turn, event)
     elif isinstance(event, ev.SpendingEvent):
         spending.take(turn, event)
-    elif isinstance(event, ev.JointSweepEvent):
+    elif isinstance(event, ev.KeysOffered):
+        reason = "KeyHandover is a client's message"
+        turn.ask(fx.DropOffered(), fx.Disconnect(node_id=event.node_id, reason=reason))
+    elif isinstance(event, ev.JointSweepEvent | ev.HandoverEvent | ev.SeatsEvent):
         raise AssertionError(f"{type(event).__name__} is an LSP's event")
     else:
         _take_from_world(turn, event)
@@ -123,6 +127,10 @@ def _take_message(turn: Turn[ClientState], message: m.Message) -> None:
         _take_hold_message(turn, message)
     elif isinstance(message, m.CloseMessage):
         closing.take_message(turn, message)
+    elif isinstance(message, m.KeyTaken):
+        handover.on_key_taken(turn, message)
+    elif isinstance(message, m.KeyHandover):
+        lobby.part(turn, message)
     else:
         lobby.take_message(turn, message)
 
@@ -178,6 +186,7 @@ def _on_connection(turn: Turn[ClientState], node_id: bytes) -> None:
         if attempt.lsp_node_id == node_id:
             for message in opening.after_reconnect(attempt):
                 turn.send(node_id, message)
+    handover.on_connection(turn)
     channels.announce_again(turn)
 
 
@@ -195,6 +204,7 @@ def _on_block(turn: Turn[ClientState], event: ev.BlockAdded) -> None:
     exiting.on_block(turn)
     closing.on_block(turn)
     take_back_late(turn)
+    handover.on_block(turn)
     lobby.prepare_join(turn)
 
 

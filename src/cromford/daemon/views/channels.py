@@ -33,6 +33,7 @@ class Standing:
         depth: Confirmations of the factory's funding.
         min_depth: How many it needs.
         is_swept: Whether something else than the way to it spent an output above it.
+        has_moved_out: Whether its client moved out of it, and gave its keys away.
     """
 
     is_usable: bool
@@ -41,6 +42,7 @@ class Standing:
     depth: int
     min_depth: int
     is_swept: bool = False
+    has_moved_out: bool = False
 
 
 def status_of(link: Link, standing: Standing) -> str:
@@ -49,8 +51,11 @@ def status_of(link: Link, standing: Standing) -> str:
     `open`: they may; `offline`: they may when the peer is back; `stale`: they may when our chain is
     fresh again; `pending`: the funding is not deep enough; `exiting`: on its way to the chain;
     `ending`: past its exit deadline; `behind`: the peer proved that state was lost here; `swept`:
-    it is gone with its factory; `failed`: no update any more.
+    it is gone with its factory; `failed`: no update any more; `moved_out`: it was left empty, and
+    its keys are the LSP's.
     """
+    if standing.has_moved_out:
+        return "moved_out"
     if standing.is_swept:
         return "swept"
     if link.is_behind:

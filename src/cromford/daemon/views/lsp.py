@@ -80,6 +80,7 @@ def summary(factory: Factory) -> dict[str, Any]:
         "closing": close_under_way(factory),
         "close_ended": None if factory.close_ended is None else factory.close_ended.reason,
         "closed": finished_closes(factory.closed.values(), chain),
+        "moved_out": sorted(factory.held_keys),
     }
 
 
@@ -154,6 +155,7 @@ def standing_of(factory: Factory, link: Link, facts: Facts) -> Standing:
         depth=chain.depth(attempt.funding_tx.txid),
         min_depth=attempt.terms.min_depth,
         is_swept=is_swept(factory, link.client),
+        has_moved_out=link.client in factory.held_keys,
     )
 
 
@@ -266,6 +268,7 @@ def as_it_slept(house: House, shown: Mapping[str, Any]) -> dict[str, Any]:
         "closing": None,
         "close_ended": None,
         "closed": [],
+        "moved_out": [],
         **shown,
         "confirmations": house.chain.depth(entry.funding_txid),
         "blocks_to_expiry": entry.expiry_height - house.chain.height,

@@ -85,7 +85,7 @@ def begin(turn: Turn[Factory], node_id: bytes) -> None:
     if client is None or not turn.facts.directory.is_connected(node_id):
         return
     link = turn.book.links.get(attempt.setting(client).channel_id)
-    if link is not None:
+    if link is not None and client not in turn.state.held_keys:
         prepare(turn, link)
         finish_channels(turn)
 
@@ -108,14 +108,14 @@ def on_disconnection(turn: Turn[Factory], node_id: bytes) -> None:
 
 
 def is_usable(state: Factory, link: Link) -> bool:
-    """Say whether new HTLCs may be offered: funded deep enough, not leaving, not too late.
+    """Say whether new HTLCs may be offered: funded deep enough, not left, not too late.
 
     Which other client of the factory leaves does not matter.
     """
     attempt = state.attempt
     return (
         is_alive(link, state.chain)
-        and link.client not in state.exits
+        and link.client not in state.exits | state.held_keys
         and state.chain.depth(attempt.funding_tx.txid) >= attempt.terms.min_depth
         and is_in_time(link, state.chain, height=state.chain.height)
     )

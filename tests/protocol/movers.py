@@ -22,7 +22,7 @@ DYING_SOON: Final = LspPolicy(
     to_self_delay_client=5,
     active_blocks=150,
     ready_min_blocks=100,
-    dying_blocks=144,
+    dying_blocks=300,
     fee_base_msat=0,
     fee_proportional_millionths=0,
 )

@@ -13,8 +13,8 @@ from tests.protocol.pump import PumpNode
 from cromford import effects as fx
 from cromford.crypto.keys import pubkey_of
 from cromford.protocol import events as ev
-from cromford.protocol.channels.seats import is_own_seat
-from cromford.protocol.handover.lsp import GONE, NO_SEAT, refusal_of
+from cromford.protocol.channels.seats import GONE, is_own_seat
+from cromford.protocol.handover.lsp import NO_SEAT, refusal_of
 from cromford.protocol.journal import handover_records as hr
 from cromford.protocol.journal.factory import Factory
 from cromford.signing.handed_over import OfferedKeys

@@ -13,13 +13,12 @@ from cromford.bitcoin.script import p2tr_script
 from cromford.bitcoin.tx import Tx
 from cromford.channel.stage import Edition
 from cromford.channel.terms import Party
-from cromford.crypto.musig2 import KeyAgg
 from cromford.daemon.handover import HandedOver
 from cromford.factory.close import CloseScope, Payout, build_close, scope_of
-from cromford.factory.outputs import SignersOutput
 from cromford.protocol import events as ev
-from cromford.protocol.channels.moved import LEFT_BEHIND_MSAT
-from cromford.protocol.channels.seats import own_seats, seat_keys, seat_payout
+from cromford.protocol.channels.moved import LEFT_BEHIND_MSAT, due_msat
+from cromford.protocol.channels.seats import link_of, own_seats, seat_keys
+from cromford.protocol.journal.close_scopes import channel_scope
 from cromford.protocol.journal.factory import Factory
 from cromford.signing.keychain import FactoryKey, HandedOverKey
 from cromford.signing.nonces import PublicPool
@@ -41,23 +40,18 @@ def everybody_moved(n_clients: int = 3) -> World:
     return world
 
 
-def channel_scope(factory: Factory, client: int) -> CloseScope:
-    """Return a channel's own output as a scope."""
-    funding = factory.attempt.setting(client).funding
-    return CloseScope(
-        name=f"channel {client}",
-        outpoint=funding.outpoint,
-        amount_sat=funding.capacity_sat,
-        output=SignersOutput(key_agg=KeyAgg(funding.pubkeys)),
-        clients=(client,),
-    )
-
-
 def handed_over(world: World) -> tuple[HandedOver, Signer]:
     """Return what the LSP's daemon performs effects with."""
     lsp = world.pump.lsp
     assert lsp.signer is not None
     return HandedOver(lsp.signer, lsp.handed_over_keys), lsp.signer
+
+
+def _payout(factory: Factory, client: int) -> Payout:
+    link = link_of(factory, client)
+    assert link is not None
+    script = factory.attempt.seats[client - 1].payout_script
+    return Payout(script_pubkey=script, due_msat=due_msat(link))
 
 
 def closed_alone(world: World, scope: CloseScope) -> Tx:
@@ -68,7 +62,7 @@ def closed_alone(world: World, scope: CloseScope) -> Tx:
     assert clients == scope.clients
     close = build_close(
         scope,
-        [seat_payout(factory, client) for client in clients],
+        [_payout(factory, client) for client in clients],
         lsp_script=LSP_SCRIPT,
         feerate_sat_per_kw=FEERATE,
     )
@@ -132,7 +126,7 @@ def test_with_all_clients_gone_the_lsp_closes_the_whole_factory_alone() -> None:
 def test_a_channel_on_chain_is_closed_with_its_funding_key() -> None:
     world = everybody_moved(2)
     client = world.pump.clients[0]
-    scope = channel_scope(world.factory, world.seat(client))
+    scope = channel_scope(world.old.attempt.setting(world.seat(client)), world.seat(client))
     (key,) = seat_keys(world.factory, scope, scope.clients)
     assert key.name == HandedOverKey(
         attempt=world.old.number, client=world.seat(client), is_funding=True
@@ -160,25 +154,20 @@ def with_link(world: World, client: Any, **changes: Any) -> Factory:
 
 
 @pytest.mark.parametrize(
-    ("due_msat", "is_own"), [(0, True), (LEFT_BEHIND_MSAT - 1, True), (LEFT_BEHIND_MSAT, False)]
+    ("left_msat", "is_own"), [(0, True), (LEFT_BEHIND_MSAT - 1, True), (LEFT_BEHIND_MSAT, False)]
 )
 def test_keys_that_are_held_count_only_while_the_client_is_due_nothing(
-    due_msat: int,
+    left_msat: int,
     is_own: bool,  # noqa: FBT001 - a case's column
 ) -> None:
     """What was checked when they came is checked at each use."""
     world = everybody_moved(2)
     client, other = world.pump.clients
     scope = scope_of(world.old.attempt.tree.root_node)
-    state = replace(world.lsp_link(client).state, accepter_msat=due_msat)
+    state = replace(world.lsp_link(client).state, accepter_msat=left_msat)
     factory = with_link(world, client, state=state)
     assert own_seats(factory, scope) == ((1, 2) if is_own else (world.seat(other),))
-    if is_own:
-        payout = seat_payout(factory, world.seat(client))
-        assert (payout.due_msat, payout.amount_sat) == (due_msat, 0)
-    else:
-        with pytest.raises(AssertionError, match="signs for itself"):
-            seat_payout(factory, world.seat(client))
+    assert (_payout(factory, world.seat(client)).amount_sat == 0) is is_own
 
 
 def test_a_channel_that_is_not_at_rest_or_lost_state_has_a_client() -> None:
@@ -203,7 +192,13 @@ def test_who_gave_no_keys_is_no_seat_of_the_lsps_and_keeps_a_say() -> None:
     world.pump.mine()
     scope = scope_of(world.old.attempt.tree.root_node)
     assert own_seats(world.factory, scope) == (world.seat(mover),)
-    assert own_seats(world.factory, channel_scope(world.factory, world.seat(stayer))) == ()
+    assert (
+        own_seats(
+            world.factory,
+            channel_scope(world.old.attempt.setting(world.seat(stayer)), world.seat(stayer)),
+        )
+        == ()
+    )
 
 
 # What the keys are good for
@@ -218,7 +213,7 @@ def test_a_pool_of_a_handed_over_key_signs_closes_and_nothing_else() -> None:
     for node in attempt.tree.nodes:
         scope = scope_of(node)
         _check_refused(world, held, scope, node.tx)
-    scope = channel_scope(world.factory, world.seat(client))
+    scope = channel_scope(world.old.attempt.setting(world.seat(client)), world.seat(client))
     for commitment in (world.link(client).finished, world.lsp_link(client).finished):
         _check_refused(world, held, scope, commitment.commitment.tx)
     root = scope_of(attempt.tree.root_node)

@@ -68,7 +68,7 @@ def _take(turn: Turn[ClientState], event: ev.Event) -> None:
     elif isinstance(event, ev.KeysOffered):
         reason = "KeyHandover is a client's message"
         turn.ask(fx.DropOffered(), fx.Disconnect(node_id=event.node_id, reason=reason))
-    elif isinstance(event, ev.JointSweepEvent | ev.HandoverEvent | ev.SeatsEvent):
+    elif isinstance(event, ev.JointSweepEvent | ev.HandoverEvent):
         raise AssertionError(f"{type(event).__name__} is an LSP's event")
     else:
         _take_from_world(turn, event)

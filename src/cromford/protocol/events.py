@@ -523,14 +523,14 @@ ChannelAnswer = (
 )
 ChannelEvent = ChannelAnswer | InvoiceRequested | PayRequested
 ExitEvent = ExitRequested | ExitPauseRequested | TakingTxSigned | SweepSigned | CommitmentRecalled
-CloseEvent = CloseRequested | ClosePrepared | CloseUnprepared
+SeatsEvent = SeatsPrepared | SeatsLacking | SeatsSigned | SeatsFailed
+CloseEvent = CloseRequested | ClosePrepared | CloseUnprepared | SeatsEvent
 JointSweepEvent = SpendersLookedUp | JointSweepSigned
 SpendingEvent = (
     AddressRequested | SpendingRequested | SplitRequested | SpendingSigned | AbandonRequested
 )
 
 HandoverEvent = KeysOffered | KeysKept | KeysNotKept | KeysLookedUp
-SeatsEvent = SeatsPrepared | SeatsLacking | SeatsSigned | SeatsFailed
 
 # What a peer does while it is connected. That it is gone is no word of its own any more.
 PeerEvent = ConnectionOpened | MessageReceived | MessageMalformed | KeysOffered
@@ -546,5 +546,4 @@ Event = (
     | JointSweepEvent
     | SpendingEvent
     | HandoverEvent
-    | SeatsEvent
 )

@@ -5,20 +5,26 @@ something is closed with its client, or not at all.
 """
 
 from collections.abc import Iterable
+from typing import Final
 
 from cromford.effects import SeatKey
-from cromford.factory.close import CloseScope, Payout
-from cromford.protocol.channels.moved import due_msat, is_left
+from cromford.factory.close import CloseScope
+from cromford.protocol.channels.moved import is_left
+from cromford.protocol.journal import handover_records as hr
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.link import Link
+from cromford.protocol.turn import Turn
 from cromford.signing.keychain import HandedOverKey
+from cromford.wire import messages as m
+
+GONE: Final = "the keys are gone: send them again"
 
 
 def own_seats(factory: Factory, scope: CloseScope) -> tuple[int, ...]:
     """Return the clients of a scope that need not be there: we sign for them, and owe them nothing.
 
     In the scope's order. Theirs are channels in which less than 330 sat are due on both sides'
-    commitments, without an HTLC, now.
+    commitments, without an HTLC, now: a close has no output for them.
     """
     return tuple(client for client in scope.clients if is_own_seat(factory, client))
 
@@ -32,26 +38,23 @@ def is_own_seat(factory: Factory, client: int) -> bool:
 
 
 def seat_keys(factory: Factory, scope: CloseScope, clients: Iterable[int]) -> tuple[SeatKey, ...]:
-    """Return the keys that sign for clients who gave them to us, in this scope.
-
-    Of a channel's output it is its funding key, of any output of the tree the factory key.
-    """
+    """Return the keys that sign in a scope for clients who gave them to us."""
     return tuple(_seat_key(factory, scope, client) for client in clients)
 
 
-def seat_payout(factory: Factory, client: int) -> Payout:
-    """Return what a close pays a client that moved out: nothing, for it is due less than 330 sat.
+def _seat_key(factory: Factory, scope: CloseScope, client: int) -> SeatKey:
+    attempt = factory.attempt
+    pubkey = key_of(factory, scope, client)
+    is_funding = pubkey != attempt.seats[client - 1].factory_pubkey
+    name = HandedOverKey(attempt=attempt.key_attempt, client=client, is_funding=is_funding)
+    return SeatKey(name=name, pubkey=pubkey)
 
-    What it is due, in msat, is counted as left out, like anybody's that is too little.
 
-    Raises:
-        AssertionError: If we do not sign for this client.
-    """
-    link = link_of(factory, client)
-    if link is None or not is_own_seat(factory, client):
-        raise AssertionError(f"client {client} signs for itself")
-    script = factory.attempt.seats[client - 1].payout_script
-    return Payout(script_pubkey=script, due_msat=due_msat(link))
+def key_of(factory: Factory, scope: CloseScope, client: int) -> bytes:
+    """Return the key of a client that signs for an output: its factory key, or a funding key."""
+    seat = factory.attempt.seats[client - 1]
+    is_tree = seat.factory_pubkey in scope.output.key_agg.pubkeys
+    return seat.factory_pubkey if is_tree else seat.channel.funding_pubkey
 
 
 def link_of(factory: Factory, client: int) -> Link | None:
@@ -59,10 +62,11 @@ def link_of(factory: Factory, client: int) -> Link | None:
     return factory.book.links.get(factory.attempt.setting(client).channel_id)
 
 
-def _seat_key(factory: Factory, scope: CloseScope, client: int) -> SeatKey:
-    attempt = factory.attempt
-    seat = attempt.seats[client - 1]
-    is_funding = scope.outpoint == attempt.setting(client).funding.outpoint
-    name = HandedOverKey(attempt=attempt.key_attempt, client=client, is_funding=is_funding)
-    pubkey = seat.channel.funding_pubkey if is_funding else seat.factory_pubkey
-    return SeatKey(name=name, pubkey=pubkey)
+def lose_keys(turn: Turn[Factory], client: int, reason: str) -> None:
+    """Remember that a client's keys are not there, and ask for them, if it is here."""
+    if client not in turn.state.held_keys:
+        return
+    attempt = turn.state.attempt
+    turn.remember(hr.KeysLost(attempt_id=attempt.attempt_id, client=client, reason=reason))
+    node_id = attempt.seats[client - 1].node_id
+    turn.send(node_id, m.KeyTaken(attempt_id=attempt.attempt_id, refusal=GONE))

@@ -16,6 +16,7 @@ from cromford.factory.close import (
 )
 from cromford.factory.vertices import Vertex
 from cromford.protocol import events as ev
+from cromford.protocol.channels.seats import is_own_seat
 from cromford.protocol.closing.rules import (
     due_msat,
     least_feerate_sat_per_kw,
@@ -187,6 +188,8 @@ def _check_clients(state: Factory, facts: Facts, scope: CloseScope) -> tuple[Lin
 def check_all_are_here(state: Factory, facts: Facts, scope: CloseScope) -> None:
     """Check that every client of a scope is connected, and its channel taken up.
 
+    Those who moved out and gave us their keys need not be.
+
     Raises:
         Rejected: If not; says who is away.
     """
@@ -194,8 +197,11 @@ def check_all_are_here(state: Factory, facts: Facts, scope: CloseScope) -> None:
     away = [
         client
         for client in scope.clients
-        if not facts.directory.is_connected(seats[client - 1].node_id)
-        or not link_of(state, client).is_open
+        if not is_own_seat(state, client)
+        and not (
+            facts.directory.is_connected(seats[client - 1].node_id)
+            and link_of(state, client).is_open
+        )
     ]
     if away:
         raise Rejected("clients_away", f"clients {away} are away", retryable=True)

@@ -10,7 +10,7 @@ from typing import Final
 from cromford import effects as fx
 from cromford.protocol import events as ev
 from cromford.protocol.channels.moved import LEFT_BEHIND_MSAT, due_msat, is_at_rest, is_left
-from cromford.protocol.channels.seats import link_of
+from cromford.protocol.channels.seats import GONE, link_of, lose_keys
 from cromford.protocol.journal import handover_records as hr
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.turn import Turn
@@ -19,7 +19,6 @@ from cromford.wire import messages as m
 
 NO_SEAT: Final = "you have no seat in a funded factory of this name"
 LATER: Final = "the keys could not be kept: send them again later"
-GONE: Final = "the keys are gone: send them again"
 
 
 def on_keys_offered(turn: Turn[Factory], event: ev.KeysOffered) -> None:
@@ -103,16 +102,7 @@ def on_connection(turn: Turn[Factory], node_id: bytes) -> None:
 def on_keys_looked_up(turn: Turn[Factory], event: ev.KeysLookedUp) -> None:
     """Ask a client for its keys once more, if they are gone."""
     if event.problem:
-        lose(turn, event.asked.client, event.problem)
-
-
-def lose(turn: Turn[Factory], client: int, reason: str) -> None:
-    """Remember that a client's keys are not there, and ask for them, if it is here."""
-    if client not in turn.state.held_keys:
-        return
-    attempt = turn.state.attempt
-    turn.remember(hr.KeysLost(attempt_id=attempt.attempt_id, client=client, reason=reason))
-    _answer(turn, attempt.seats[client - 1].node_id, GONE)
+        lose_keys(turn, event.asked.client, event.problem)
 
 
 def _answer(turn: Turn[Factory], node_id: bytes, refusal: str) -> None:

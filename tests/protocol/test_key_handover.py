@@ -24,6 +24,9 @@ from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.journal import handover_records as hr
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.link import Link
+from cromford.protocol.lobby.build import is_move_proven
+from cromford.protocol.lobby.move import move_statement
+from cromford.signing.keychain import FactoryKey
 from cromford.wire import messages as m
 
 DEPTH: Final = 3
@@ -267,6 +270,31 @@ def test_who_retired_proves_no_move_with_the_old_key() -> None:
     (*_, join) = world.pump.sent(mover, m.Join)
     assert join.moves == ()
     assert not world.pump.lsp.state.house.members[mover.node_id].is_moving
+
+
+def test_the_old_key_proves_no_move_to_the_lsp_that_holds_it_whoever_signs() -> None:
+    """The client, a thief of the LSP's file who joins in its own name, or in the client's."""
+    world, mover = gone()
+    stayer = world.pump.clients[1]
+    world.pump.join(stayer)
+    (*_, fresh) = world.pump.sent(stayer, m.Join)
+    statement = move_statement(
+        client_node_id=mover.node_id,
+        lsp_node_id=world.pump.lsp.node_id,
+        old_attempt_id=world.old_id,
+    )
+    assert mover.signer is not None
+    key = FactoryKey(attempt=world.attempt(mover).key_attempt)
+    proof = m.Move(attempt_id=world.old_id, signature=mover.signer.sign_move(key, statement))
+    house = world.pump.lsp.state.house
+    join = replace(fresh, moves=(proof,))
+    assert not is_move_proven(house, mover.node_id, join)
+    assert not is_move_proven(house, stayer.node_id, join)
+    assert house.entries[world.old_id].moved_out == {world.seat(mover)}
+    entry = replace(house.entries[world.old_id], moved_out=frozenset())
+    before = replace(house, entries=house.entries.set(world.old_id, entry))
+    assert is_move_proven(before, mover.node_id, join), "it would have, before"
+    assert not is_move_proven(before, stayer.node_id, join)
 
 
 def test_who_retired_publishes_nothing_whoever_publishes_its_path() -> None:

@@ -197,7 +197,8 @@ def apply_to_factory(factory: Factory, record: r.AnyRecord) -> Factory:
             return replace(factory, published=published)
         case hr.KeysHeld(client=client):
             held, lost = factory.held_keys | {client}, factory.lost_keys - {client}
-            return replace(factory, held_keys=held, lost_keys=lost)
+            left = mail.SeatLeft(attempt_id=record.attempt_id, client=client)
+            return _telling(replace(factory, held_keys=held, lost_keys=lost), HOUSE, left)
         case hr.KeysLost(client=client):
             held, lost = factory.held_keys - {client}, factory.lost_keys | {client}
             return replace(factory, held_keys=held, lost_keys=lost)

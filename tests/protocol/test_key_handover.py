@@ -26,6 +26,7 @@ from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.link import Link
 from cromford.protocol.lobby.build import is_move_proven
 from cromford.protocol.lobby.move import move_statement
+from cromford.protocol.opening.client import channel_ready
 from cromford.signing.keychain import FactoryKey
 from cromford.wire import messages as m
 
@@ -229,6 +230,18 @@ def test_a_client_whose_keys_are_taken_says_nothing_more_at_any_connection_or_bl
     assert all(message.attempt_id != world.old_id for message in told)
     assert not world.link(mover).has_session
     assert not world.lsp_link(mover).has_session
+
+
+def test_an_lsp_that_speaks_as_if_it_had_no_keys_is_sent_them_again_once() -> None:
+    """So does one whose store was put back from a backup."""
+    world, mover = gone()
+    n_asked = len(world.pump.wishes(mover, fx.HandOverKeys))
+    ready = channel_ready(world.attempt(mover))
+    world.pump.lsp_says(mover, ready)
+    world.pump.lsp_says(mover, ready)
+    assert len(world.pump.wishes(mover, fx.HandOverKeys)) == n_asked + 1
+    world.pump.run()
+    assert world.attempt(mover).keys_taken
 
 
 def test_a_refusal_is_remembered_once_and_what_is_not_asked_means_nothing() -> None:

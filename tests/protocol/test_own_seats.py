@@ -300,3 +300,34 @@ def test_who_stayed_leaves_alone_while_all_others_are_gone() -> None:
         if out.script_pubkey == script
     ]
     assert coin.amount_sat > BALANCE_MSAT // 1000 - 1_000
+
+
+def test_a_client_that_kept_copies_is_punished_for_an_old_commitment_as_ever() -> None:
+    """All it can sign with them needs the LSP's key, too; what it holds signed is its old state."""
+    world = dying_world(2)
+    mover, stayer = world.pump.clients
+    rich = world.link(mover).finished.tx
+    world.move(mover)
+    world.pump.mine()
+    assert world.factory.held_keys == {world.seat(mover)}
+    world.pump.handle(stayer, ev.ExitRequested(attempt_id=world.old_id))
+    world.pump.mine(20)
+    channel = world.old.attempt.setting(world.seat(mover)).funding.outpoint
+    assert channel.txid in world.pump.chain.confirmed
+    world.pump.chain.broadcast(rich)
+    world.pump.mine(3)
+    outputs = [rich.outpoint(vout) for vout, out in enumerate(rich.outputs) if out.amount_sat > 330]
+    takers = [
+        tx
+        for _, txs in world.pump.chain.blocks
+        for tx in txs
+        for tx_in in tx.inputs
+        if tx_in.outpoint in outputs
+    ]
+    assert takers
+    wallet = world.pump.lsp.state.wallet
+    ours = {coin.txout.script_pubkey for coin in wallet.coins.values()}
+    assert all(
+        out.script_pubkey in ours for tx in takers for out in tx.outputs if out.amount_sat > 330
+    )
+    assert sum(out.amount_sat for tx in takers for out in tx.outputs) > BALANCE_MSAT // 1000

@@ -123,6 +123,8 @@ def _take_message(turn: Turn[ClientState], message: m.Message) -> None:
         channels.on_channel_message(turn, message)
     elif isinstance(message, m.OpeningMessage):
         opening.take_message(turn, message)
+        if isinstance(message, m.ChannelReady):
+            handover.on_ready_again(turn, message)
     elif isinstance(message, m.HoldMessage):
         _take_hold_message(turn, message)
     elif isinstance(message, m.CloseMessage):

@@ -6,6 +6,8 @@ by no exit. Nothing takes that back, no reorganisation either: what it had there
 elsewhere before.
 """
 
+from typing import Final
+
 from cromford import effects as fx
 from cromford.protocol.channels.moved import has_moved_out
 from cromford.protocol.journal import handover_records as hr
@@ -16,6 +18,8 @@ from cromford.protocol.turn import Turn
 from cromford.signing.keychain import FactoryKey
 from cromford.watch.exit import swept_by
 from cromford.wire import messages as m
+
+FORGOTTEN: Final = "the LSP speaks as if it had no keys of ours"
 
 
 def on_block(turn: Turn[ClientState]) -> None:
@@ -31,6 +35,17 @@ def on_connection(turn: Turn[ClientState]) -> None:
     """Send again what nobody acknowledged: a crash may have come before the message."""
     for attempt in turn.state.attempts.values():
         _send_if_owed(turn, attempt)
+
+
+def on_ready_again(turn: Turn[ClientState], message: m.ChannelReady) -> None:
+    """Send the keys once more to an LSP that forgot: of a seat whose keys it has it would not ask.
+
+    So speaks one whose store was put back from a backup. The seat would need us for ever.
+    """
+    attempt = turn.state.attempt_with(turn.state.lsp_node_id, message.attempt_id)
+    if attempt is not None and attempt.is_retired and attempt.keys_taken:
+        turn.remember(hr.HandoverAnswered(attempt_id=attempt.attempt_id, refusal=FORGOTTEN))
+        _send_if_owed(turn, turn.state.attempts[attempt.attempt_id])
 
 
 def on_key_taken(turn: Turn[ClientState], message: m.KeyTaken) -> None:

@@ -99,6 +99,14 @@ def test_a_factory_that_all_left_is_closed_by_the_lsp_alone() -> None:
     assert any(tx.txid in world.pump.chain.confirmed for tx in closed.txs)
 
 
+def test_what_all_left_is_closed_after_the_last_day_for_those_who_stay() -> None:
+    world = left_by(1, 1)
+    (link,) = world.factory.book.ordered_links
+    world.pump.mine(link.exit_deadline_height - 144 - world.pump.chain.height)
+    close(world)
+    assert len(finished(world.pump.lsp)) == 1
+
+
 def test_one_who_stayed_and_is_away_is_waited_for_as_ever() -> None:
     world = left_by(2, 3)
     stayer = world.pump.clients[2]

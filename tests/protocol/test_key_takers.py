@@ -230,3 +230,57 @@ def test_a_disk_that_refuses_is_our_own_affair_and_the_keys_come_later() -> None
     world.pump.run()
     world.pump.mine()
     assert world.factory.held_keys == {world.seat(mover)}
+
+
+def test_a_channel_that_failed_is_not_taken() -> None:
+    world, mover, _ = moved_unheard()
+    failure = m.ChannelFailure(channel_id=world.link(mover).channel_id, reason="I want to")
+    world.pump.tell(world.pump.lsp, mover, failure)
+    refusal = answer_to(world, mover, secrets_of(world, mover))
+    assert refusal == "the channel failed: the peer: I want to"
+
+
+def test_who_gave_its_keys_away_fails_no_channel_and_so_no_close() -> None:
+    world, mover, _ = moved_unheard()
+    world.pump.mine()
+    before = world.lsp_link(mover)
+    channel_id = before.channel_id
+    for message in (
+        m.ChannelFailure(channel_id=channel_id, reason="I want to"),
+        m.UpdateFailHtlc(channel_id=channel_id, htlc_id=7, reason=b""),
+        m.RevokeAndAck(
+            channel_id=channel_id,
+            per_commitment_secret=b"\1" * 32,
+            next_per_commitment_point=pubkey_of(b"\1" * 32),
+            next_pubnonce=pubkey_of(b"\1" * 32) * 2,
+        ),
+    ):
+        world.pump.tell(world.pump.lsp, mover, message)
+    assert world.lsp_link(mover) == before
+    assert is_own_seat(world.factory, world.seat(mover))
+
+
+def test_keys_count_only_if_the_channel_is_still_at_rest_once_they_are_durable() -> None:
+    """A daemon writes them beside its loop: an HTLC may be offered meanwhile."""
+    world, mover, _ = moved_unheard()
+    lsp = world.pump.lsp
+    perform = lsp._perform
+    asked: list[fx.KeepKeys] = []
+
+    def slowly(node: object, effect: fx.Performed) -> object:
+        if isinstance(effect, fx.KeepKeys):
+            asked.append(effect)
+            return ()
+        return perform(node, effect)  # type: ignore[arg-type]  # a node's own
+
+    lsp._perform = slowly  # type: ignore[assignment]  # a disk that takes its time
+    world.pump.tell(lsp, mover, secrets_of(world, mover))
+    lsp._perform = perform
+    world.pump.handle(lsp, make_invoice(world.pump, mover, 90_000_000))
+    assert world.lsp_link(mover).state.htlcs
+    world.pump.handle(lsp, ev.KeysKept(asked=asked[0]))
+    assert not world.factory.held_keys
+    world.pump.run()
+    assert not world.lsp_link(mover).state.htlcs, "it came back"
+    world.pump.mine()
+    assert world.factory.held_keys == {world.seat(mover)}

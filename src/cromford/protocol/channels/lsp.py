@@ -71,9 +71,15 @@ def take(turn: Turn[Factory], event: ev.ChannelEvent) -> None:
 
 
 def on_channel_message(turn: Turn[Factory], node_id: bytes, message: m.ChannelMessage) -> None:
-    """Take a message about a channel with this peer; one about any other is dropped."""
+    """Take a message about a channel with this peer; one about any other is dropped.
+
+    So is one about a channel whose client gave us its keys: nothing is under way there, and it
+    could only fail what a close needs.
+    """
     link = turn.book.links.get(message.channel_id)
-    if link is not None and link.node_id == node_id:
+    if link is None or link.node_id != node_id:
+        return
+    if link.client not in turn.state.held_keys:
         on_message(turn, link, message)
         finish_channels(turn)
 

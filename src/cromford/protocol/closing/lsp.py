@@ -23,6 +23,7 @@ from cromford.protocol.closing.planning import (
 )
 from cromford.protocol.closing.publication import option_to_publish
 from cromford.protocol.closing.rules import (
+    NEVER_LATE,
     due_msat,
     problem_on_chain,
     problem_with_channel,
@@ -530,7 +531,7 @@ def _problem_on_chain(turn: Turn[Factory], closing: Closing) -> str | None:
     leaving = [client for client in closing.clients if client in turn.state.exits]
     if leaving:
         return f"the channels with clients {leaving} are being left"
-    for client in closing.clients:
+    for client in closing.others:
         link = link_of(turn.state, client)
         late = problem_with_height(link, turn.chain, height=turn.known_height)
         if late is not None:
@@ -539,8 +540,10 @@ def _problem_on_chain(turn: Turn[Factory], closing: Closing) -> str | None:
 
 
 def _problem_with_client(turn: Turn[Factory], client: int, balance_msat: int) -> str | None:
-    link = link_of(turn.state, client)
-    problem = problem_with_channel(link, turn.chain, height=turn.known_height)
+    link, closing = link_of(turn.state, client), turn.state.closing
+    is_ours = closing is not None and client in closing.own
+    height = NEVER_LATE if is_ours else turn.known_height
+    problem = problem_with_channel(link, turn.chain, height=height)
     if problem is None and due_msat(link) != balance_msat:
         problem = f"balance_msat: expected {due_msat(link)}, received {balance_msat}"
     return None if problem is None else f"client {client}: {problem}"

@@ -18,6 +18,7 @@ from cromford.factory.vertices import Vertex
 from cromford.protocol import events as ev
 from cromford.protocol.channels.seats import is_own_seat
 from cromford.protocol.closing.rules import (
+    NEVER_LATE,
     due_msat,
     least_feerate_sat_per_kw,
     problem_on_chain,
@@ -178,7 +179,9 @@ def _check_clients(state: Factory, facts: Facts, scope: CloseScope) -> tuple[Lin
         raise Rejected("factory_not_ready", reason, retryable=True)
     links = tuple(link_of(state, client) for client in scope.clients)
     for link in links:
-        problem = problem_with_channel(link, state.chain, height=_height(state, facts))
+        is_ours = is_own_seat(state, link.client)
+        height = NEVER_LATE if is_ours else _height(state, facts)
+        problem = problem_with_channel(link, state.chain, height=height)
         if problem is not None:
             reason = f"client {link.client}: {problem}"
             raise Rejected("channel_not_ready", reason, retryable=True)

@@ -52,6 +52,8 @@ def refusal_of(state: Factory, client: int, offered: OfferedKeys) -> str | None:
     link = link_of(state, client)
     if state.attempt.funded is None or link is None:
         return NO_SEAT
+    if link.failure is not None:
+        return f"the channel failed: {link.failure}"
     if not is_at_rest(link):
         return "the channel is not at rest: an HTLC or an update is under way"
     if due_msat(link) >= LEFT_BEHIND_MSAT:
@@ -68,9 +70,16 @@ def keys_of(state: Factory, client: int) -> OfferedKeys:
 
 
 def on_keys_kept(turn: Turn[Factory], event: ev.KeysKept) -> None:
-    """Remember that a client's keys are durable, and tell it."""
+    """Remember that a client's keys are durable, and tell it, if we still may take them.
+
+    What we offered in its channel while they were written has to come back first.
+    """
     asked = event.asked
     if asked.client not in turn.state.held_keys:
+        refusal = refusal_of(turn.state, asked.client, asked.offered)
+        if refusal is not None:
+            _answer(turn, asked.node_id, refusal)
+            return
         turn.remember(hr.KeysHeld(attempt_id=asked.attempt_id, client=asked.client))
     _answer(turn, asked.node_id, "")
 

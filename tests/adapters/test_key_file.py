@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -112,9 +112,36 @@ def test_a_file_of_another_kind_is_named_and_replaced_by_the_next_keys(
     assert list(held(tmp_path)) == [keys_of(7, 1)]
 
 
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    (tmp_path / KEY_FILE).mkdir()
-    assert KeyFile(tmp_path).problem == "it cannot be read: Is a directory"
+def test_only_the_beginning_is_lost_where_only_that_is_damaged(tmp_path: Path) -> None:
+    put = filled(tmp_path)
+    path = tmp_path / KEY_FILE
+    path.write_bytes(b"X" + path.read_bytes()[1:])
+    assert KeyFile(tmp_path).problem
+    assert list(held(tmp_path)) == put
+
+
+def test_a_file_that_cannot_be_read_is_named_and_never_written_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk may answer again: what is in the file is not given up for one more key."""
+    put = filled(tmp_path)
+    whole = (tmp_path / KEY_FILE).read_bytes()
+    opened = Path.open
+
+    def refused(path: Path, *args: Any, **options: Any) -> Any:
+        if path.name == KEY_FILE:
+            raise OSError(5, "Input/output error")
+        return opened(path, *args, **options)
+
+    monkeypatch.setattr(Path, "open", refused)
+    file = KeyFile(tmp_path)
+    assert file.problem == "it cannot be read: Input/output error"
+    with pytest.raises(OSError, match="Input/output"):
+        file.put(keys_of(7, 4))
+    monkeypatch.undo()
+    assert (tmp_path / KEY_FILE).read_bytes() == whole
+    file.put(keys_of(7, 4))
+    assert list(held(tmp_path)) == [*put, keys_of(7, 4)]
 
 
 def test_a_disk_that_refuses_loses_nothing_that_was_there(

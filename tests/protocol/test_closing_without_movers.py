@@ -89,6 +89,22 @@ def test_a_part_of_the_tree_is_closed_with_those_below_it() -> None:
     assert len(record.channels) == len(scope.shape.clients)
 
 
+def test_a_channel_on_chain_that_its_client_left_is_closed_by_the_lsp_alone() -> None:
+    """Somebody else's exit brought it there: its funding key signs, and not the factory key."""
+    world = left_by(1, 2)
+    stayer = world.pump.clients[1]
+    seat = 3 - world.seat(stayer)
+    world.pump.handle(stayer, ev.ExitRequested(attempt_id=world.old_id))
+    world.pump.mine(20)
+    channel = world.old.attempt.setting(seat).funding.outpoint
+    assert channel.txid in world.pump.chain.confirmed
+    close(world, client=seat)
+    (record,) = finished(world.pump.lsp)
+    assert record.outpoint == channel.serialize()
+    world.pump.mine()
+    assert world.pump.chain.coin(channel) is None
+
+
 def test_a_factory_that_all_left_is_closed_by_the_lsp_alone() -> None:
     world = left_by(3, 3)
     close(world)

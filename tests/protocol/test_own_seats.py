@@ -15,6 +15,7 @@ from cromford.channel.stage import Edition
 from cromford.channel.terms import Party
 from cromford.daemon.handover import HandedOver
 from cromford.factory.close import CloseScope, Payout, build_close, scope_of
+from cromford.factory.vertices import InvalidSignature
 from cromford.protocol import events as ev
 from cromford.protocol.channels.moved import LEFT_BEHIND_MSAT, due_msat
 from cromford.protocol.channels.seats import link_of, own_seats, seat_keys
@@ -331,3 +332,35 @@ def test_a_client_that_kept_copies_is_punished_for_an_old_commitment_as_ever() -
         out.script_pubkey in ours for tx in takers for out in tx.outputs if out.amount_sat > 330
     )
     assert sum(out.amount_sat for tx in takers for out in tx.outputs) > BALANCE_MSAT // 1000
+
+
+def test_all_keys_but_one_steal_nothing_from_who_stayed() -> None:
+    """An LSP that signs whatever it can, by its own door: no output above the stayer's channel."""
+    world = dying_world(3)
+    *movers, stayer = world.pump.clients
+    for mover in movers:
+        world.move(mover)
+    world.pump.mine()
+    seat = world.seat(stayer)
+    held, signer = handed_over(world)
+    for node in world.old.attempt.branch(seat).nodes:
+        scope = scope_of(node)
+        payouts = [Payout(script_pubkey=LSP_SCRIPT, due_msat=0) for _ in scope.clients]
+        theft = build_close(scope, payouts, lsp_script=LSP_SCRIPT, feerate_sat_per_kw=FEERATE).tx
+        clients = own_seats(world.factory, scope)
+        assert set(clients) == set(scope.clients) - {seat}
+        own = signer.make_pool(FactoryKey(attempt=world.old.attempt.key_attempt), 1)
+        keys = seat_keys(world.factory, scope, clients)
+        prepare = fx.PrepareSeats(attempt_id=bytes(32), close_id=bytes(32), seats=keys, pool_size=1)
+        (prepared,) = held.perform(prepare)
+        assert isinstance(prepared, ev.SeatsPrepared)
+        pools = (own, *prepared.pools)
+        aggnonce = aggregate_nonces({pool.pubkey: pool.pubnonces[0] for pool in pools})
+        (signed,) = held.perform(_sign(scope, (theft,), (aggnonce,), prepared.pools))
+        assert isinstance(signed, ev.SeatsSigned)
+        task = scope.task(theft)
+        parts = [signer.partial_sign(own.pool_id, 0, task, aggnonce)]
+        parts += [partial_sig for (partial_sig,) in signed.partial_sigs]
+        signature = task.session(aggnonce).partial_sig_agg(parts)
+        with pytest.raises(InvalidSignature):
+            scope.signed(theft, signature)

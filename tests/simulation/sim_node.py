@@ -26,6 +26,7 @@ from cromford.protocol import lsp as lsp_role
 from cromford.protocol.facts import FRESH, Facts
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import channel_records as cr
+from cromford.protocol.journal import handover_records as hr
 from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal import opening_records as op
 from cromford.protocol.journal.client_state import ClientConfig, ClientState
@@ -105,6 +106,8 @@ def check_is_no_risk(state: Any, record: AnyRecord) -> None:
                 assert not is_shown, "a preimage was shown first"
         case lr.JoinSent() | op.ProposalAccepted() | lr.BuildStarted() | lr.FactoryOrdered():
             raise AssertionError(f"{record} while the chain is stale")
+        case hr.KeyRetired():
+            raise AssertionError("keys were given away while the chain is stale")
         case op.FundingWasSigned():
             raise AssertionError("a factory was funded while the chain is stale")
         case _:

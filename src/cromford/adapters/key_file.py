@@ -49,10 +49,9 @@ class KeyFile:
         self._entries: dict[_Place, SealedKeys] = {}
         self.problem = ""
         self._is_whole = False  # Whether an entry may be appended as the file stands.
+        self._is_read = False  # One that was not is never written over: it may be there tomorrow.
         try:
             self._read()
-        except FileNotFoundError:
-            return
         except OSError as error:
             self.problem = f"it cannot be read: {error.strerror or type(error).__name__}"
 
@@ -71,6 +70,8 @@ class KeyFile:
         """
         place = (keys.attempt, keys.client)
         with self._turn:
+            if not self._is_read:
+                self._read()
             if self._entries.get(place) == keys:
                 return
             if not self._is_whole:
@@ -97,10 +98,11 @@ class KeyFile:
             return n_gone
 
     def _read(self) -> None:
+        if not self._path.exists():
+            self._is_read = True
+            return
         with self._path.open("rb") as file:
-            if file.read(len(MAGIC)) != MAGIC:
-                self.problem = "it is no file of handed-over keys, or its beginning is damaged"
-                return
+            is_ours = file.read(len(MAGIC)) == MAGIC
             n_damaged, n_beyond = 0, 0
             while data := file.read(ENTRY_SIZE):
                 if len(data) < ENTRY_SIZE:
@@ -109,10 +111,13 @@ class KeyFile:
                     n_damaged += 1
                 else:
                     self._entries[keys.attempt, keys.client] = keys
-        if n_damaged:
+        self._is_read = True
+        if not is_ours:
+            self.problem = "it is no file of handed-over keys, or its beginning is damaged"
+        elif n_damaged:
             self.problem = f"{n_damaged} of its entries are damaged"
         # Half an entry is what a crash leaves: nobody was told that it is kept.
-        self._is_whole = not n_damaged and not n_beyond
+        self._is_whole = is_ours and not n_damaged and not n_beyond
 
     def _append(self, data: bytes) -> None:
         descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)

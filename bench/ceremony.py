@@ -100,6 +100,15 @@ class Participant:
                 | fx.PublishBumped()
             ):
                 return ()
+            case (
+                fx.HandOverKeys()
+                | fx.KeepKeys()
+                | fx.DropOffered()
+                | fx.LookUpKeys()
+                | fx.PrepareSeats()
+                | fx.SignForSeats()
+            ):
+                raise AssertionError("nobody moves out of what is being built")
             case _:
                 return perform_signing(self._signer, self._draw_attempt_id, effect)
 

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 
 from cromford.bitcoin.tx import OutPoint, Tx, TxOut
 from cromford.channel.commitment import Commitment
-from cromford.signing.keychain import ChannelKey, FactoryKey
+from cromford.factory.close import CloseScope
+from cromford.signing.handed_over import OfferedKeys
+from cromford.signing.keychain import ChannelKey, FactoryKey, HandedOverKey
 from cromford.signing.task import SigningTask
 from cromford.wallet.account import WalletPath
 from cromford.watch.bumping import Bumping
@@ -336,6 +338,95 @@ class SignJointSweep:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HandOverKeys:
+    """Give two keys of one attempt to its LSP, for ever. The message never comes by here."""
+
+    node_id: bytes
+    attempt_id: bytes
+    factory: FactoryKey
+    channel: ChannelKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeepKeys:
+    """Keep the keys that were just offered, durably. Answered by `KeysKept` or `KeysNotKept`.
+
+    Attributes:
+        attempt_id: The factory.
+        node_id: Who offered them.
+        attempt: The LSP's number of the attempt.
+        client: Whose seat they sign for.
+        offered: Which keys they are.
+    """
+
+    attempt_id: bytes
+    node_id: bytes
+    attempt: int
+    client: int
+    offered: OfferedKeys
+
+
+@dataclass(frozen=True, slots=True)
+class DropOffered:
+    """Forget the keys that were just offered."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LookUpKeys:
+    """Say whether a client's keys are there, and its own. Answered by `KeysLookedUp`."""
+
+    attempt_id: bytes
+    attempt: int
+    client: int
+    offered: OfferedKeys
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeatKey:
+    """A key that a client handed over, and the public key that it has to be the secret of."""
+
+    name: HandedOverKey
+    pubkey: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrepareSeats:
+    """Make a pool for each client that moved out. Answered by `SeatsPrepared` or `SeatsLacking`.
+
+    `close_id` names the close, `pool_size` is how many transactions it signs at most.
+    """
+
+    attempt_id: bytes
+    close_id: bytes
+    seats: tuple[SeatKey, ...]
+    pool_size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignForSeats:
+    """Sign closes with keys of clients that moved out. Answered by `SeatsSigned`, or `SeatsFailed`.
+
+    The digests are made where it is performed, of a close's form alone: no state, no kickoff and no
+    commitment is signed with these keys. Transaction k takes nonce k of each pool.
+
+    Attributes:
+        attempt_id: The factory.
+        close_id: The close.
+        scope: What it spends.
+        txs: Unsigned, one for each option.
+        aggnonces: Of their sessions.
+        pool_ids: One of each client.
+    """
+
+    attempt_id: bytes
+    close_id: bytes
+    scope: CloseScope
+    txs: tuple[Tx, ...]
+    aggnonces: tuple[bytes, ...]
+    pool_ids: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RecallCommitment:
     """Look up what a revoked commitment of the peer said: it was archived when it was revoked.
 
@@ -371,6 +462,12 @@ Performed = (
     | LookUpSpenders
     | SignJointSweep
     | PublishBumped
+    | HandOverKeys
+    | KeepKeys
+    | DropOffered
+    | LookUpKeys
+    | PrepareSeats
+    | SignForSeats
 )
 
 Effect = Performed | RecallCommitment

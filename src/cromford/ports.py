@@ -10,6 +10,7 @@ from typing import Final, NamedTuple, Protocol
 
 from cromford.bitcoin.block import Block, BlockRef, Coin
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
+from cromford.signing.handed_over import SealedKeys
 
 __all__ = [
     "EVENTS_KEPT",
@@ -27,6 +28,7 @@ __all__ = [
     "CredentialsRefused",
     "Entry",
     "Kept",
+    "KeyStore",
     "Known",
     "MempoolTx",
     "NotTaken",
@@ -366,6 +368,20 @@ class ChainStatus:
     header_height: int
     is_initial_download: bool = False
     kept_height: int = 0
+
+
+class KeyStore(Protocol):
+    """Keys that clients handed over, sealed: losing some of them costs no money."""
+
+    def get(self, *, attempt: int, client: int) -> SealedKeys | None:
+        """Return what is held of one client's keys, if anything is."""
+
+    def put(self, keys: SealedKeys) -> None:
+        """Hold one client's keys; durable on return.
+
+        Raises:
+            OSError: If it cannot be written; what was held before is held still.
+        """
 
 
 class Chain(Protocol):

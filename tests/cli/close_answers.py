@@ -11,8 +11,20 @@ CLOSE: dict[str, Any] = {
     "outpoint": f"{'11' * 32}:0",
     "amount_sat": 750_856,
     "clients": [
-        {"client": 1, "node_id": "02" + "ab" * 32, "due_msat": 300_000_500, "paid_sat": 300_000},
-        {"client": 2, "node_id": "03" + "cd" * 32, "due_msat": 329_999, "paid_sat": 0},
+        {
+            "client": 1,
+            "node_id": "02" + "ab" * 32,
+            "due_msat": 300_000_500,
+            "paid_sat": 300_000,
+            "moved_out": False,
+        },
+        {
+            "client": 2,
+            "node_id": "03" + "cd" * 32,
+            "due_msat": 329_999,
+            "paid_sat": 0,
+            "moved_out": False,
+        },
     ],
     "omitted": [2],
     "options": [

@@ -25,6 +25,7 @@ from tests.simulation.sim_node import CLIENT_ROLE, LENIENT, POOL_SIZE, Crash, Si
 from cromford import effects as fx
 from cromford.bitcoin.tx import Tx
 from cromford.daemon.driver import Role
+from cromford.daemon.handover import key_message
 from cromford.factory.terms import FeePolicy
 from cromford.protocol import events as ev
 from cromford.protocol.journal.client_attempt import BelowSent, ClientAttempt, Complete, RootSent
@@ -243,7 +244,8 @@ class Pump:
         """Hand over one message at once, as if `sender` had sent it."""
         decoded = m.decode_message(m.encode_message(message))
         assert decoded is not None
-        self.handle(receiver, ev.MessageReceived(node_id=sender.node_id, message=decoded))
+        if receiver.driver is not None:
+            self.handle(receiver, receiver.heard(sender.node_id, decoded))
 
     def lsp_says(self, client: PumpNode, message: m.Message, *, answers_coins: bool = True) -> None:
         """Let a client hear the LSP; without `answers_coins`, its chain does not answer."""
@@ -405,6 +407,9 @@ class Pump:
         match effect:
             case fx.Send():
                 self._send(node, effect)
+            case fx.HandOverKeys():
+                assert node.signer is not None
+                self._send(node, key_message(node.signer, effect))
             case fx.Disconnect(node_id=node_id):
                 self.closing.append(self.by_id[node_id] if node is self.lsp else node)
             case fx.LookUpCoins(outpoints=outpoints):

@@ -27,9 +27,11 @@ from tests.simulation.seeds import draw_start, seeds
 from tests.simulation.sim_node import CLIENT_ROLE, LSP_ROLE, SimStore, durable
 
 from cromford import effects as fx
+from cromford.adapters.memory import MemoryKeys
 from cromford.bitcoin.network import REGTEST
 from cromford.codec.tlv import U64_MAX
 from cromford.daemon.driver import Driver
+from cromford.daemon.handover import HandedOver, HandoverEffect
 from cromford.daemon.signing import perform_signing
 from cromford.protocol import events as ev
 from cromford.protocol.journal.link import Link
@@ -243,8 +245,11 @@ def fork(role: Any, state: Any) -> Driver[Any]:
                 | fx.LookUpCoins()
                 | fx.LookUpSpenders()
                 | fx.PublishBumped()
+                | fx.HandOverKeys()
             ):
                 return ()
+        if isinstance(effect, HandoverEffect):
+            return HandedOver(signer, MemoryKeys()).perform(effect)
         return perform_signing(signer, lambda: bytes(32), effect)
 
     return Driver(role, state, SimStore(), perform)

@@ -10,13 +10,14 @@ from typing import Any, TypeVar
 from immutables import Map
 
 from cromford import effects as fx
-from cromford.adapters.memory import MemoryJournal
+from cromford.adapters.memory import MemoryJournal, MemoryKeys
 from cromford.bitcoin.network import REGTEST
 from cromford.bitcoin.tx import Tx
 from cromford.changed import changed
 from cromford.channel.messages import UpdateFulfill
 from cromford.daemon import clientd, lspd
 from cromford.daemon.driver import Driver, Role
+from cromford.daemon.handover import HandedOver, HandoverEffect, heard
 from cromford.daemon.pairing import open_journal
 from cromford.daemon.signing import perform_signing
 from cromford.factory.terms import FeePolicy
@@ -27,6 +28,7 @@ from cromford.protocol import lsp as lsp_role
 from cromford.protocol.facts import FRESH, Facts
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import channel_records as cr
+from cromford.protocol.journal import handover_records as hr
 from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal import opening_records as op
 from cromford.protocol.journal.client_state import ClientConfig, ClientState
@@ -106,6 +108,8 @@ def check_is_no_risk(state: Any, record: AnyRecord) -> None:
                 assert not is_shown, "a preimage was shown first"
         case lr.JoinSent() | op.ProposalAccepted() | lr.BuildStarted() | lr.FactoryOrdered():
             raise AssertionError(f"{record} while the chain is stale")
+        case hr.KeyRetired():
+            raise AssertionError("keys were given away while the chain is stale")
         case op.FundingWasSigned():
             raise AssertionError("a factory was funded while the chain is stale")
         case _:
@@ -233,6 +237,7 @@ class SimNode:
         self.facts_at = facts_at
         self.fees = OwnFees()
         self.signer: Signer | None = None
+        self.handed_over_keys = MemoryKeys()
         self.known_height = -1
         self._perform = perform
         self._summed: LspState | None = None
@@ -317,9 +322,16 @@ class SimNode:
         """Let an effect happen, without fail; return the events it causes at once."""
         return self._perform(self, effect)
 
+    def heard(self, node_id: bytes, message: m.Message) -> ev.Event:
+        """Return the event of a message: what is secret of it stays with the signer."""
+        assert self.signer is not None
+        return heard(self.signer, node_id, message)
+
     def perform_signing(self, effect: Any) -> tuple[ev.Event, ...]:
         """Perform an effect that needs this node's secrets."""
         assert self.signer is not None
+        if isinstance(effect, HandoverEffect):
+            return HandedOver(self.signer, self.handed_over_keys).perform(effect)
         return perform_signing(self.signer, lambda: self.rng.randbytes(32), effect)
 
     def _crashes(self) -> bool:

@@ -14,6 +14,7 @@ from functools import partial
 
 from cromford import effects as fx
 from cromford.bitcoin.tx import Tx, Txid
+from cromford.daemon.handover import key_message
 from cromford.factory.kinds import VertexKind
 from cromford.factory.terms import FeePolicy
 from cromford.protocol import events as ev
@@ -325,6 +326,9 @@ class World:
         match effect:
             case fx.Send():
                 self._send(node, effect)
+            case fx.HandOverKeys():
+                assert node.signer is not None
+                self._send(node, key_message(node.signer, effect))
             case fx.Disconnect(node_id=node_id):
                 client = self.by_id[node_id] if node is self.lsp else node
                 self._later(0, lambda: self._disconnect(client))
@@ -370,7 +374,7 @@ class World:
         def deliver() -> None:
             message = decode_message(data)
             if self.links.get(client.node_id) == generation and message is not None:
-                self._handle(receiver, ev.MessageReceived(node_id=sender_id, message=message))
+                self._handle(receiver, receiver.heard(sender_id, message))
 
         self._at(arrival, deliver)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from cromford.ports import Archived, Checkpoint, Entry, Kept, StoreFailed, check_order, oldest_of
+from cromford.signing.handed_over import SealedKeys
 
 
 @dataclass
@@ -143,3 +144,18 @@ class MemoryJournal:
 
     def close(self) -> None:
         """Nothing to release."""
+
+
+@dataclass
+class MemoryKeys:
+    """Implements `ports.KeyStore`: by attempt and client."""
+
+    entries: dict[tuple[int, int], SealedKeys] = field(default_factory=dict)
+
+    def get(self, *, attempt: int, client: int) -> SealedKeys | None:
+        """Return what is held of one client's keys, if anything is."""
+        return self.entries.get((attempt, client))
+
+    def put(self, keys: SealedKeys) -> None:
+        """Hold one client's keys."""
+        self.entries[keys.attempt, keys.client] = keys

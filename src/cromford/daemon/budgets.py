@@ -21,6 +21,7 @@ WORK_MS: Final[dict[type[m.Message], float]] = {
     m.ChannelReestablish: 3.0,
     m.CommitmentSigned: 3.0,
     m.RevokeAndAck: 2.0,
+    m.KeyHandover: 4.0,
 }
 WORK_PER_BYTE_MS: Final = 1 / 10_000
 TYPE_SIZE: Final = 2

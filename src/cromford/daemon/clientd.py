@@ -27,7 +27,7 @@ from cromford.daemon.views.exit_status import exit_status
 from cromford.ports import BlockRef, ChainUnavailable
 from cromford.protocol import client
 from cromford.protocol import events as ev
-from cromford.protocol.exiting.client import arriving_total_sat
+from cromford.protocol.exiting.client import MOVED_OUT, arriving_total_sat
 from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.client_attempt import ClientAttempt, Complete, Received
 from cromford.protocol.journal.client_state import ClientConfig, ClientState
@@ -328,6 +328,12 @@ class ClientDaemon(Daemon[ClientState]):
                 "factory_not_complete",
                 "the branch is not completely signed; nothing was funded",
                 retryable=attempt.is_open,
+            )
+        if attempt.is_retired:
+            raise RpcFailure(
+                "moved_out",
+                MOVED_OUT,
+                remediation="Nothing of yours is left there; the LSP closes it without you.",
             )
         return attempt
 

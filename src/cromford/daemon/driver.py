@@ -22,6 +22,7 @@ from cromford.effects import (
     Broadcast,
     Disconnect,
     Effect,
+    HandOverKeys,
     LookUpCoins,
     LookUpSpenders,
     Performed,
@@ -74,6 +75,7 @@ _OUTWARD: Final = (
     LookUpCoins,
     LookUpSpenders,
     RecallCommitment,
+    HandOverKeys,
 )
 Commit = Callable[[Sequence[Entry], Sequence[Archived], Callable[[], None]], None]
 

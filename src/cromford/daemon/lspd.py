@@ -55,6 +55,7 @@ from cromford.signing.keychain import Keychain
 from cromford.wallet.account import Account
 from cromford.wallet.coins import Wallet
 
+KEYS_KEPT_BLOCKS: Final = 144  # Beyond a factory's expiry: a reorganisation is no reason to ask.
 ENTRIES_AT_ONCE: Final = 64  # Factories that are listed before others are served.
 
 LSP_ROLE: Role[LspState] = Role(
@@ -121,6 +122,7 @@ class LspDaemon(Daemon[LspState]):
         self._server: NoiseServer | None = None
         self._payments = LspPayments(self)
         self._closing = LspClosing(self)
+        self._forget_old_keys()
 
     @property
     def state(self) -> LspState:
@@ -192,6 +194,26 @@ class LspDaemon(Daemon[LspState]):
         _log.info("lsp_listening address=%s", self._address())
         async with self._server:
             await asyncio.Event().wait()
+
+    def _forget_old_keys(self) -> None:
+        """Erase clients' keys of factories whose expiry is long past: we need nobody there."""
+        order, height = self.state.house.order, self.recorded_height
+
+        def is_over(number: int) -> bool:
+            if number not in order:
+                return False
+            expiry_height = self.state.house.entry_of(number).expiry_height
+            return expiry_height + KEYS_KEPT_BLOCKS <= height
+
+        try:
+            n_forgotten = self.handed_over_keys.forget(is_over)
+        except OSError as error:
+            _log.warning("keys_not_forgotten reason=%s", error.strerror)
+        else:
+            if n_forgotten:
+                _log.info("keys_forgotten clients=%d", n_forgotten)
+        if self.handed_over_keys.problem:
+            _log.error("keys_damaged problem=%s", self.handed_over_keys.problem)
 
     def _has_seat(self, node_id: bytes) -> bool:
         return self.state.has_seat(node_id)
@@ -268,6 +290,10 @@ class LspDaemon(Daemon[LspState]):
                 for factory in state.all_factories()
                 if factory.begun is not None and (under_way := close_under_way(factory)) is not None
             ],
+            "handed_over_keys": {
+                "n_clients": len(self.handed_over_keys),
+                "problem": self.handed_over_keys.problem,
+            },
             "stopped": [
                 {"factory_id": state.house.entry_of(number).attempt_id.hex(), "error": error}
                 for stream, error in state.stopped.items()

@@ -48,6 +48,10 @@ async def wait_for(event: asyncio.Event, seconds: float) -> None:
         await asyncio.wait_for(event.wait(), seconds)
 
 
+def _received(node_id: bytes, message: Message) -> ev.Event:
+    return ev.MessageReceived(node_id=node_id, message=message)
+
+
 class Peers:
     """Runs connections and tells what comes from them, each peer's messages in their turn.
 
@@ -56,6 +60,7 @@ class Peers:
         budgets: What each peer may ask of us; None where there is one peer, chosen by us.
         clock: Seconds, for the budgets.
         pause: Waits for an event, at most some seconds.
+        heard: Returns the event of a message: what may be in none stays behind.
     """
 
     def __init__(
@@ -63,6 +68,7 @@ class Peers:
         post: Callable[[ev.Event], None],
         budgets: Budgets | None = None,
         *,
+        heard: Callable[[bytes, Message], ev.Event] = _received,
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[asyncio.Event, float], Awaitable[None]] = wait_for,
     ) -> None:
@@ -70,6 +76,7 @@ class Peers:
         self._budgets = budgets
         self._clock = clock
         self._pause = pause
+        self._heard = heard
         self._turns = Turns()
         self._peers: dict[bytes, _Peer] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -204,7 +211,7 @@ class Peers:
                 self._post(ev.MessageMalformed(node_id=node_id, reason=str(error)))
                 continue
             if message is not None:
-                self._post(ev.MessageReceived(node_id=node_id, message=message))
+                self._post(self._heard(node_id, message))
 
     def _answer(self, peer: _Peer, pong: bytes | None) -> None:
         if pong is not None and not peer.owes_pong:

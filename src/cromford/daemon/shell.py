@@ -17,6 +17,7 @@ from typing import Any, Final, Generic, TypeVar
 from cromford import __version__
 from cromford import effects as fx
 from cromford.adapters.chain_check import ChainMismatch, check_node
+from cromford.adapters.key_file import KeyFile
 from cromford.adapters.noise import NodeIdentity
 from cromford.adapters.sqlite import Journal
 from cromford.bitcoin.network import REGTEST
@@ -36,6 +37,7 @@ from cromford.daemon.deadlines import Deadlines, Due
 from cromford.daemon.driver import Driver, Role, Undecided
 from cromford.daemon.event_log import EventLog
 from cromford.daemon.failed_decisions import FailedDecisions
+from cromford.daemon.handover import HandedOver, heard, key_message
 from cromford.daemon.home import open_home, read_passphrase
 from cromford.daemon.metrics import MetricsServer, Sample
 from cromford.daemon.options import ClientOptions, LspOptions
@@ -53,6 +55,7 @@ from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.records import AnyRecord
 from cromford.protocol.journal.streams import CLIENT
 from cromford.protocol.turn import Decision, StreamBug
+from cromford.signing.handed_over import SealedKeys
 from cromford.signing.keychain import Keychain
 from cromford.signing.signer import Signer
 from cromford.wallet.account import Account, WalletPath
@@ -82,6 +85,7 @@ class Daemon(Generic[S]):
     ) -> None:
         network = self.network = options.network
         self.home = open_home(options.datadir, network)
+        self.handed_over_keys = KeyFile(self.home)
         self.chain_url = options.chain.url
         passphrase = read_passphrase(options.seed_passphrase_file)
         self.failed_decisions = FailedDecisions()
@@ -129,7 +133,7 @@ class Daemon(Generic[S]):
             undo.pop_all()
         self.identity = NodeIdentity(node_id=keychain.node_id, ecdh=keychain.ecdh)
         self.account = Account(keychain.wallet_account)
-        self.peers = Peers(self.post, budgets)
+        self.peers = Peers(self.post, budgets, heard=partial(heard, self._signer))
         self._options = options
         self.deadlines = Deadlines(
             reached=lambda due: self.post(
@@ -326,7 +330,7 @@ class Daemon(Generic[S]):
 
     def _bound(self, effect: fx.Performed) -> Callable[[], Iterable[ev.Event]]:
         """Bind what is said to a peer to its present connection: the next is another talk."""
-        if not isinstance(effect, fx.Send | fx.Disconnect):
+        if not isinstance(effect, fx.Send | fx.Disconnect | fx.HandOverKeys):
             return partial(self._perform, effect)
         node_id = effect.node_id
         connection = self.peers.connection_of(node_id)
@@ -503,6 +507,18 @@ class Daemon(Generic[S]):
         match effect:
             case fx.Send(node_id=node_id, message=message):
                 self.peers.send(node_id, message)
+            case fx.HandOverKeys():
+                # The secrets go from the signer to the wire, and to nobody else.
+                self._perform(key_message(self._signer, effect))
+            case (
+                fx.KeepKeys()
+                | fx.DropOffered()
+                | fx.LookUpKeys()
+                | fx.PrepareSeats()
+                | fx.SignForSeats()
+            ):
+                keys = HandedOver(self._signer, self.handed_over_keys, self._put_keys)
+                return keys.perform(effect)
             case fx.Disconnect(node_id=node_id, reason=reason):
                 self.peers.disconnect(node_id, reason)
             case fx.SetDeadline(deadline=deadline, seconds=seconds, stream=stream):
@@ -522,6 +538,24 @@ class Daemon(Generic[S]):
                     self._signer, lambda: secrets.token_bytes(ATTEMPT_ID_SIZE), effect
                 )
         return ()
+
+    def _put_keys(self, asked: fx.KeepKeys, keys: SealedKeys) -> None:
+        self.spawn(self._write_keys(asked, keys))
+
+    async def _write_keys(self, asked: fx.KeepKeys, keys: SealedKeys) -> None:
+        try:
+            await asyncio.to_thread(self.handed_over_keys.put, keys)
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            _log.error(
+                "keys_not_kept factory=%s client=%d reason=%s",
+                asked.attempt_id.hex(),
+                asked.client,
+                reason,
+            )
+            self.post(ev.KeysNotKept(asked=asked, reason=reason))
+        else:
+            self.post(ev.KeysKept(asked=asked))
 
 
 def _refusal(rejected: Rejected) -> RpcFailure:

@@ -148,6 +148,26 @@ class CloseTx:
         )
 
 
+def check_is_close(scope: CloseScope, tx: Tx) -> None:
+    """Check that a transaction has a close's form: so it is none of the tree, and no commitment.
+
+    Those have another nSequence, whatever else they say: 0xffffffff, a delay of blocks (BIP 68), or
+    the number that BOLT 3 hides in it.
+
+    Raises:
+        CannotClose: If it has not; names the field.
+    """
+    form = [
+        ("version", TRUC_VERSION, tx.version),
+        ("inputs", [scope.outpoint], [tx_in.outpoint for tx_in in tx.inputs]),
+        ("nsequence", [CLOSE_NSEQUENCE], [tx_in.nsequence for tx_in in tx.inputs]),
+        ("nlocktime", 0, tx.nlocktime),
+    ]
+    for field, expected, received in form:
+        if expected != received:
+            raise CannotClose(field, expected=expected, received=received)
+
+
 def vsize_of_close(tx: Tx) -> int:
     """Return the virtual bytes of a close once it is signed."""
     return tx.with_witnesses((_BLANK_SIGNATURE,)).vsize

@@ -20,6 +20,7 @@ from cromford.protocol.closing.confirming import owed_by_client
 from cromford.protocol.exiting import client as exiting
 from cromford.protocol.exiting.channel import ANY_FEES
 from cromford.protocol.facts import FRESH, Facts
+from cromford.protocol.handover import client as handover
 from cromford.protocol.journal import close_records as cl
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal.client_state import ClientState, apply, new_client
@@ -69,7 +70,10 @@ def _take(turn: Turn[ClientState], event: ev.Event) -> None:
         lobby.take(turn, event)
     elif isinstance(event, ev.SpendingEvent):
         spending.take(turn, event)
-    elif isinstance(event, ev.JointSweepEvent):
+    elif isinstance(event, ev.KeysOffered):
+        reason = "KeyHandover is a client's message"
+        turn.ask(fx.DropOffered(), fx.Disconnect(node_id=event.node_id, reason=reason))
+    elif isinstance(event, ev.JointSweepEvent | ev.HandoverEvent):
         raise AssertionError(f"{type(event).__name__} is an LSP's event")
     else:
         _take_from_world(turn, event)
@@ -124,10 +128,16 @@ def _take_message(turn: Turn[ClientState], message: m.Message) -> None:
         channels.on_channel_message(turn, message)
     elif isinstance(message, m.OpeningMessage):
         opening.take_message(turn, message)
+        if isinstance(message, m.ChannelReady):
+            handover.on_ready_again(turn, message)
     elif isinstance(message, m.HoldMessage):
         _take_hold_message(turn, message)
     elif isinstance(message, m.CloseMessage):
         closing.take_message(turn, message)
+    elif isinstance(message, m.KeyTaken):
+        handover.on_key_taken(turn, message)
+    elif isinstance(message, m.KeyHandover):
+        lobby.part(turn, message)
     else:
         lobby.take_message(turn, message)
 
@@ -184,6 +194,7 @@ def _on_connection(turn: Turn[ClientState], node_id: bytes) -> None:
         if attempt.lsp_node_id == node_id:
             for message in opening.after_reconnect(attempt):
                 turn.send(node_id, message)
+    handover.on_connection(turn)
     channels.announce_again(turn)
 
 
@@ -202,6 +213,7 @@ def _on_block(turn: Turn[ClientState], event: ev.BlockAdded) -> None:
     for link in turn.book.ordered_links:
         hang_up_if_it_goes_on(turn, link)
     take_back_late(turn)
+    handover.on_block(turn)
     lobby.prepare_join(turn)
 
 

@@ -9,16 +9,20 @@ from cromford.effects import (
     Broadcast,
     Deadline,
     FinishCommitment,
+    KeepKeys,
     LookUpCoins,
+    LookUpKeys,
     LookUpSpenders,
     PartialSign,
     PrepareAttempt,
     PrepareClose,
     PrepareJoin,
     PrepareNonce,
+    PrepareSeats,
     RecallCommitment,
     RecallPoint,
     SignCommitment,
+    SignForSeats,
     SignFunding,
     SignJointSweep,
     SignSpending,
@@ -26,6 +30,7 @@ from cromford.effects import (
     SignTakingTx,
 )
 from cromford.protocol.journal.mail import Posted
+from cromford.signing.handed_over import OfferedKeys
 from cromford.signing.keychain import ChannelPubkeys
 from cromford.signing.nonces import PublicPool
 from cromford.wire.messages import Message
@@ -422,6 +427,73 @@ class PayRequested:
     attempt_id: bytes | None = None  # the factory to pay from; None: any
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeysOffered:
+    """A peer handed keys over. The signer holds them; here is which they are."""
+
+    node_id: bytes
+    attempt_id: bytes
+    offered: OfferedKeys
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeysKept:
+    """Answers `KeepKeys`: they are durable."""
+
+    asked: KeepKeys
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeysNotKept:
+    """Answers `KeepKeys`: the disk, or the signer, refused."""
+
+    asked: KeepKeys
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeysLookedUp:
+    """Answers `LookUpKeys`; an empty `problem` if they are there, whole, and the client's."""
+
+    asked: LookUpKeys
+    problem: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeatsPrepared:
+    """Answers `PrepareSeats`: a pool for each, in its order."""
+
+    asked: PrepareSeats
+    pools: tuple[PublicPool, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeatsLacking:
+    """Answers `PrepareSeats`: whose keys are not there, and why; no pool was made.
+
+    Nobody's, if there was no room for that many nonces.
+    """
+
+    asked: PrepareSeats
+    problems: tuple[tuple[int, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeatsSigned:
+    """Answers `SignForSeats`: for each pool, its partial signature of each transaction."""
+
+    asked: SignForSeats
+    partial_sigs: tuple[tuple[bytes, ...], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeatsFailed:
+    """Answers `SignForSeats`: the signer refused, or a nonce is gone."""
+
+    asked: SignForSeats
+    reason: str
+
+
 WorldEvent = (
     DaemonStarted
     | ConnectionOpened
@@ -451,14 +523,17 @@ ChannelAnswer = (
 )
 ChannelEvent = ChannelAnswer | InvoiceRequested | PayRequested
 ExitEvent = ExitRequested | ExitPauseRequested | TakingTxSigned | SweepSigned | CommitmentRecalled
-CloseEvent = CloseRequested | ClosePrepared | CloseUnprepared
+SeatsEvent = SeatsPrepared | SeatsLacking | SeatsSigned | SeatsFailed
+CloseEvent = CloseRequested | ClosePrepared | CloseUnprepared | SeatsEvent
 JointSweepEvent = SpendersLookedUp | JointSweepSigned
 SpendingEvent = (
     AddressRequested | SpendingRequested | SplitRequested | SpendingSigned | AbandonRequested
 )
 
+HandoverEvent = KeysOffered | KeysKept | KeysNotKept | KeysLookedUp
+
 # What a peer does while it is connected. That it is gone is no word of its own any more.
-PeerEvent = ConnectionOpened | MessageReceived | MessageMalformed
+PeerEvent = ConnectionOpened | MessageReceived | MessageMalformed | KeysOffered
 
 # One union for each room that takes events, and one for what concerns several.
 Event = (
@@ -470,4 +545,5 @@ Event = (
     | CloseEvent
     | JointSweepEvent
     | SpendingEvent
+    | HandoverEvent
 )

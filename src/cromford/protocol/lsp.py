@@ -16,7 +16,7 @@ from typing import assert_never
 from cromford import effects as fx
 from cromford.bitcoin.block import BlockRef
 from cromford.bitcoin.tx import Tx, Txid
-from cromford.protocol import addressing, publishing, spending, sweeping_together
+from cromford.protocol import addressing, handing_over, publishing, spending, sweeping_together
 from cromford.protocol import events as ev
 from cromford.protocol.channels import lsp as channels
 from cromford.protocol.channels.steps import on_nonce_deadline, on_revocation_deadline
@@ -27,6 +27,7 @@ from cromford.protocol.exiting import lsp as exiting
 from cromford.protocol.exiting.channel import ANY_FEES
 from cromford.protocol.facts import FRESH, Facts
 from cromford.protocol.faults import Rejected
+from cromford.protocol.handover import lsp as handover
 from cromford.protocol.journal import close_records as cl
 from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal import mail
@@ -110,6 +111,8 @@ def _take(round_: Round, event: ev.Event) -> None:
         addressing.take_close(round_, event)
     elif isinstance(event, ev.JointSweepEvent):
         sweeping_together.take(round_, event)
+    elif isinstance(event, ev.HandoverEvent):
+        handing_over.take(round_, event)
     elif isinstance(event, ev.LobbyEvent):
         lobby.take(round_.house, event)
     elif isinstance(event, ev.SpendingEvent):
@@ -160,6 +163,7 @@ def _take_from_world(round_: Round, event: ev.WorldEvent) -> None:
 def _greet(turn: Turn[Factory], node_id: bytes) -> None:
     opening.tell_ready_again(turn, node_id)
     closing.tell_closed(turn, node_id)
+    handover.on_connection(turn, node_id)
 
 
 def _take_message(round_: Round, node_id: bytes, message: m.Message) -> None:

@@ -8,6 +8,7 @@ outside the wallet no key tells anything about another.
     m / PURPOSE' / coin' / 2' / journal' / attempt' / channel' / candidate' / 0' to 5'
                                                                 channel keys
     m / PURPOSE' / coin' / 3'                                   names the seed, signs nothing
+    m / PURPOSE' / coin' / 5' / journal' / attempt' / client'   seals keys that a client handed over
     m / 86' / coin' / 0' / change / index                       wallet keys (BIP 86)
 
 `journal` is a random number drawn when a journal is created, so that a seed whose journal was
@@ -30,8 +31,10 @@ NODE: Final = 0
 FACTORY: Final = 1
 CHANNEL: Final = 2
 FINGERPRINT: Final = 3
+HANDED_OVER: Final = 5
 BIP86_PURPOSE: Final = 86
 _hash_fingerprint: Final = keys.TaggedHash("cromford/seed")
+_hash_sealing: Final = keys.TaggedHash("cromford/handed-over")
 FINGERPRINT_SIZE: Final = 8  # Two seeds of one owner never share it by chance: 2^-64.
 N_CHANNEL_KEYS: Final = 6
 CHANNELS_CACHED: Final = 1024  # Deriving a channel's keys costs more than signing with them.
@@ -54,6 +57,21 @@ class ChannelKey:
 
 
 KeyName = FactoryKey | ChannelKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandedOverKey:
+    """Names a key that a client handed over to its LSP. No seed of ours derives it.
+
+    Attributes:
+        attempt: The LSP's number of the attempt.
+        client: The client's participant index in it.
+        is_funding: Whether it is the channel's funding key, and not the factory key.
+    """
+
+    attempt: int
+    client: int
+    is_funding: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +120,7 @@ class Keychain:
         self.journal_number = journal_number
         self._factory = root.derive_hardened(FACTORY, journal_number)
         self._channel = root.derive_hardened(CHANNEL, journal_number)
+        self._handed_over = root.derive_hardened(HANDED_OVER, journal_number)
         self._wallet: ExtendedSeckey = master.derive_hardened(BIP86_PURPOSE, network.coin_type, 0)
         self.node_id: bytes = keys.pubkey_of(self._node)
         self._channel_seckeys = lru_cache(maxsize=CHANNELS_CACHED)(self._derive_channel_seckeys)
@@ -127,6 +146,14 @@ class Keychain:
                 return self._channel_seckeys(name)[0]
             case _:
                 assert_never(name)
+
+    def sealing_key(self, *, attempt: int, client: int, pubkeys: bytes) -> bytes:
+        """Return the key that seals what one client handed over, and nothing else.
+
+        It commits to the public keys of what is sealed, so that it can seal one thing only.
+        """
+        node = self._handed_over.derive_hardened(attempt, client)
+        return _hash_sealing(node.seckey + pubkeys)
 
     def channel_pubkeys(self, name: ChannelKey) -> ChannelPubkeys:
         """Return the public keys of one channel."""

@@ -13,7 +13,21 @@ from cromford.bitcoin.tx import Tx, TxOut
 from cromford.crypto import keys, schnorr
 from cromford.crypto.musig2 import SecNonce, nonce_agg
 from cromford.signing.derivation import ClaimKey
-from cromford.signing.keychain import ChannelKey, ChannelPubkeys, FactoryKey, Keychain, KeyName
+from cromford.signing.handed_over import (
+    KeysUnusable,
+    OfferedKeys,
+    SealedKeys,
+    SecretPair,
+    unsealed,
+)
+from cromford.signing.keychain import (
+    ChannelKey,
+    ChannelPubkeys,
+    FactoryKey,
+    HandedOverKey,
+    Keychain,
+    KeyName,
+)
 from cromford.signing.nonces import NonceFault, NoncePool, NoPoolFree, PublicPool
 from cromford.signing.task import SigningTask
 
@@ -36,6 +50,9 @@ class Signer:
         self._keychain = keychain
         self._n_channels = n_channels
         self._pools: dict[bytes, NoncePool] = {}
+        # Apart, so that `partial_sign` does not find them: they sign by `partial_sign_for` alone.
+        self._clients_pools: dict[bytes, NoncePool] = {}
+        self._offered: SecretPair | None = None
 
     def factory_pubkey(self, attempt: int) -> bytes:
         """Return the factory key of one attempt."""
@@ -58,17 +75,21 @@ class Signer:
             NoPoolFree: If there are too many pools.
             ValueError: If the size is out of range.
         """
-        pools_max = N_POOLS_SPARE + self._n_channels()
-        if after not in self._pools and len(self._pools) >= pools_max:
-            raise NoPoolFree(f"{pools_max} nonce pools are held")
+        if after not in self._pools:
+            self._check_room()
         seckey = self._keychain.seckey(name)
         pool = NoncePool(seckey=seckey, pubkey=self._keychain.pubkey(name), size=size)
         self._pools[pool.public.pool_id] = pool
         return pool.public
 
+    def _check_room(self) -> None:
+        pools_max = N_POOLS_SPARE + self._n_channels()
+        if len(self._pools) + len(self._clients_pools) >= pools_max:
+            raise NoPoolFree(f"{pools_max} nonce pools are held")
+
     def drop_pool(self, pool_id: bytes) -> None:
         """Forget a pool. Harmless if it is gone."""
-        pool = self._pools.pop(pool_id, None)
+        pool = self._pools.pop(pool_id, None) or self._clients_pools.pop(pool_id, None)
         if pool is not None:
             pool.drop()
 
@@ -80,6 +101,88 @@ class Signer:
             ValueError: If the aggregate nonce is malformed.
         """
         pool = self._pools.get(pool_id)
+        if pool is None:
+            raise NonceFault("the nonce pool was dropped")
+        return pool.partial_sign(index, task, aggnonce)
+
+    # Keys of clients that moved out
+
+    def hand_over(self, factory: FactoryKey, channel: ChannelKey) -> tuple[bytes, bytes]:
+        """Return the factory secret and the funding secret of one attempt, in the clear.
+
+        For the one message that gives them away, and for nothing else. Both are at hardened
+        paths, and go without their chain codes: no other key follows from them (BIP 32).
+        """
+        return self._keychain.seckey(factory), self._keychain.seckey(channel)
+
+    def offer(self, *, factory_secret: bytes, funding_secret: bytes) -> OfferedKeys:
+        """Take two secrets that a peer sent, and return which keys they are, if they are any.
+
+        They stay here, until they are sealed, or dropped, or the next ones come.
+        """
+        self._offered = SecretPair(factory_secret=factory_secret, funding_secret=funding_secret)
+        return self._offered.offered
+
+    def drop_offered(self) -> None:
+        """Forget what a peer sent. Harmless if it is gone."""
+        self._offered = None
+
+    def seal_offered(self, offered: OfferedKeys, *, attempt: int, client: int) -> SealedKeys:
+        """Return what is stored of the keys that were offered, and forget them.
+
+        Raises:
+            KeysUnusable: If it is others that wait, or none.
+        """
+        pair, self._offered = self._offered, None
+        if pair is None or pair.offered != offered:
+            raise KeysUnusable("not there any more")
+        return pair.sealed(self._keychain, attempt=attempt, client=client)
+
+    def check_stored(self, stored: SealedKeys, offered: OfferedKeys) -> None:
+        """Check that what is held of a client's keys is whole, and these.
+
+        Raises:
+            KeysUnusable: If not; says why.
+        """
+        if unsealed(self._keychain, stored).offered != offered:
+            raise KeysUnusable("others than the client's")
+
+    def make_pool_for(
+        self, name: HandedOverKey, stored: SealedKeys, pubkey: bytes, size: int
+    ) -> PublicPool:
+        """Make a pool of fresh nonces of a key that a client handed over.
+
+        Args:
+            name: The key that signs with them.
+            stored: What is held of that client's keys.
+            pubkey: The key that signs for the client's seat.
+            size: How many.
+
+        Raises:
+            KeysUnusable: If what is held is not this seat's, or damaged.
+            NoPoolFree: If there are too many pools.
+            ValueError: If the size is out of range.
+        """
+        self._check_room()
+        if (stored.attempt, stored.client) != (name.attempt, name.client):
+            raise KeysUnusable(f"of client {stored.client} of attempt {stored.attempt}")
+        seckey = unsealed(self._keychain, stored).seckey(name)
+        if keys.pubkey_of(seckey) != pubkey:
+            raise KeysUnusable("not the key that signs for this seat")
+        pool = NoncePool(seckey=seckey, pubkey=pubkey, size=size)
+        self._clients_pools[pool.public.pool_id] = pool
+        return pool.public
+
+    def partial_sign_for(
+        self, pool_id: bytes, index: int, task: SigningTask, aggnonce: bytes
+    ) -> bytes:
+        """Return a partial signature for a client that handed its key over, as `partial_sign`.
+
+        Raises:
+            NonceFault: If the pool is gone, or the index is bound to anything else.
+            ValueError: If the aggregate nonce is malformed.
+        """
+        pool = self._clients_pools.get(pool_id)
         if pool is None:
             raise NonceFault("the nonce pool was dropped")
         return pool.partial_sign(index, task, aggnonce)

@@ -41,6 +41,11 @@ def fixed(size: int) -> Any:  # noqa: ANN401 - as u64
     return _field(_fixed(size))
 
 
+def secret(size: int) -> Any:  # noqa: ANN401 - as u64
+    """Return a field for exactly `size` bytes that nothing prints."""
+    return field(default=MISSING, repr=False, metadata={KIND: _fixed(size)})
+
+
 def varbytes(limit: int) -> Any:  # noqa: ANN401 - as u64
     """Return a field for at most `limit` bytes."""
     return _field(_varbytes(limit))

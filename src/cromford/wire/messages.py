@@ -25,6 +25,7 @@ from cromford.wire.fields import (
     fixed,
     fixed_list,
     layout_of,
+    secret,
     struct,
     struct_list,
     text,
@@ -36,6 +37,7 @@ WIRE_VERSION: Final = 1
 MESSAGE_SIZE_MAX: Final = 65_535  # BOLT 8's limit of one message.
 HEADER_SIZE: Final = 3
 PUBKEY_SIZE: Final = 33
+SECKEY_SIZE: Final = 32
 SCRIPT_SIZE_MAX: Final = 42  # A script with the longest witness program (BIP 141).
 TX_SIZE_MAX: Final = 40_000
 REASON_SIZE_MAX: Final = 400
@@ -451,6 +453,30 @@ class CloseEnd:
     reason: str = text(REASON_SIZE_MAX)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyHandover:
+    """Client to LSP: I moved out of this factory; close it without me. Two keys of this attempt.
+
+    `factory_secret` signs for the tree's outputs above the client's channel, `funding_secret` for
+    the channel. What sees this message sees the secrets: it is no event, and in no record.
+    """
+
+    attempt_id: bytes = fixed(HASH_SIZE)
+    factory_secret: bytes = secret(SECKEY_SIZE)
+    funding_secret: bytes = secret(SECKEY_SIZE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyTaken:
+    """LSP to client: your keys are kept, durably; or why they are not.
+
+    An empty `refusal` ends it. After any other they are sent again, at a later time.
+    """
+
+    attempt_id: bytes = fixed(HASH_SIZE)
+    refusal: str = text(REASON_SIZE_MAX)
+
+
 LobbyMessage = Lobby | Join | Joined | Refused | Leave
 HoldMessage = AnnounceHash | HashAnnounced
 OpeningMessage = (
@@ -474,8 +500,11 @@ ChannelMessage = (
     | ChannelFailure
 )
 CloseMessage = CloseBegin | CloseAgree | ClosePropose | CloseSign | Closed | CloseEnd
+HandoverMessage = KeyHandover | KeyTaken
 # One union for each room of the protocol that takes messages.
-Message = LobbyMessage | HoldMessage | OpeningMessage | ChannelMessage | CloseMessage
+Message = (
+    LobbyMessage | HoldMessage | OpeningMessage | ChannelMessage | CloseMessage | HandoverMessage
+)
 
 MESSAGE_TYPES: Final[dict[type[Message], int]] = {
     Lobby: 38400,
@@ -507,6 +536,8 @@ MESSAGE_TYPES: Final[dict[type[Message], int]] = {
     CloseSign: 38460,
     Closed: 38462,
     CloseEnd: 38464,
+    KeyHandover: 38466,
+    KeyTaken: 38468,
 }
 _LAYOUTS: Final = {message_type: layout_of(cls) for cls, message_type in MESSAGE_TYPES.items()}
 

@@ -24,7 +24,7 @@ def close(console: Console, answer: Document) -> None:
         paid.add_row(
             cell(client["client"]),
             cell(msat(client["due_msat"])),
-            cell(sat(client["paid_sat"]) if client["paid_sat"] else "nothing: below 330 sat"),
+            cell(_paid_text(client)),
             cell(short(client["node_id"])),
         )
     console.print(paid)
@@ -38,6 +38,12 @@ def close(console: Console, answer: Document) -> None:
             cell(option["txid"]),
         )
     console.print(options)
+
+
+def _paid_text(client: Document) -> str:
+    if client["moved_out"]:
+        return "nothing: it moved out, and need not be there"
+    return sat(client["paid_sat"]) if client["paid_sat"] else "nothing: below 330 sat"
 
 
 def _how_far(answer: Document) -> str:

@@ -70,6 +70,12 @@ def lsp_status(console: Console, status: Document) -> None:
         (f"factory {closing['factory_id'][:16]}", closing_text(closing))
         for closing in status["closing"]
     ]
+    keys = status["handed_over_keys"]
+    if keys["n_clients"]:
+        rows.append(("keys handed over", f"by {keys['n_clients']} clients that moved out"))
+    if keys["problem"]:
+        told = f"{keys['problem']}; whose are gone is asked again, or signs itself"
+        rows.append(("KEYS DAMAGED", told))
     if status["build_dropped"]:
         rows.append(("last build dropped", status["build_dropped"]))
     facts(console, rows)
@@ -291,7 +297,8 @@ def _lsp_stage(factory: Document) -> str:
             return f"{factory['status']}, {closed_text(factory['closed'][-1])}"
         failed = ", ".join(f"client {client}'s" for client in factory["channels_failed"])
         failed = f", failed: {failed} channel" if failed else ""
-        return f"{factory['status']}{failed}{_left_text(factory)}{_swept_text(factory)}"
+        known = f"{_left_text(factory)}{_moved_text(factory)}{_swept_text(factory)}"
+        return f"{factory['status']}{failed}{known}"
     waits = ", ".join(map(str, factory["holdouts"]))
     return f"{factory['phase']}, waits for {waits}" if waits else str(factory["phase"])
 
@@ -309,6 +316,12 @@ def _left_text(factory: Document) -> str:
     out = ", ".join(map(str, factory["leaving"]))
     told = f", being left: {n} transaction{'' if n == 1 else 's'} of the tree on chain"
     return f"{told}, clients out: {out}" if out else told
+
+
+def _moved_text(factory: Document) -> str:
+    """Return which clients moved out, so that a close does not need them."""
+    out = ", ".join(map(str, factory["moved_out"]))
+    return f", moved out: {out}" if out else ""
 
 
 def _swept_text(factory: Document) -> str:
@@ -333,6 +346,8 @@ def client_factories(console: Console, answer: Document) -> None:
             status = f"aborted: {factory['aborted']}"
         elif status == "building":
             status = f"building, {factory['stage']}"
+        elif status == "moved_out":
+            status = _moved_out(factory["keys_handed_over"])
         elif factory["refused"]:
             status += f", {_refused_in_short(factory)}"
         elif factory["closed"]:
@@ -359,6 +374,14 @@ def client_factories(console: Console, answer: Document) -> None:
         console.print(cell(told, "dim"), soft_wrap=True)
 
 
+def _moved_out(handed_over: Document) -> str:
+    """Return that the client is out, and whether the LSP can close without it."""
+    if handed_over["taken"]:
+        return "moved out, its keys are with the LSP"
+    refused = handed_over["refused"]
+    return f"moved out, keys {'not taken: ' + refused if refused else 'sent to the LSP'}"
+
+
 def _depth(factory: Document) -> str:
     depth, needed = factory["confirmations"], factory["min_depth"]
     if needed is not None and depth >= needed:
@@ -372,7 +395,8 @@ def _known(number: int | None) -> str:
 
 
 def _time_left(factory: Document) -> Any:  # noqa: ANN401 - rich's Text
-    is_over = factory["aborted"] or factory["status"] in {"on_chain", "swept", "closed"}
+    over = {"on_chain", "swept", "closed", "moved_out"}
+    is_over = factory["aborted"] or factory["status"] in over
     return cell(None) if is_over else expiry_text(factory)
 
 

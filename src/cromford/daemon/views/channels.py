@@ -36,6 +36,7 @@ class Standing:
         is_swept: Whether an output above it went elsewhere: to no way to it, and by no close.
         is_closed: Whether a close of it is in a block.
         is_closing: Whether one that everybody signed waits for a block.
+        has_moved_out: Whether its client moved out of it, and gave its keys away.
     """
 
     is_usable: bool
@@ -46,6 +47,7 @@ class Standing:
     is_swept: bool = False
     is_closed: bool = False
     is_closing: bool = False
+    has_moved_out: bool = False
 
 
 def status_of(link: Link, standing: Standing) -> str:
@@ -55,10 +57,13 @@ def status_of(link: Link, standing: Standing) -> str:
     fresh again; `pending`: the funding is not deep enough; `exiting`: on its way to the chain;
     `ending`: past its exit deadline; `behind`: the peer proved that state was lost here; `swept`:
     it is gone with its factory; `failed`: no update any more; `closed`: a block has a close of it;
-    `closing`: one that everybody signed waits for a block.
+    `closing`: one that everybody signed waits for a block; `moved_out`: it was left empty, and its
+    keys are the LSP's.
     """
     if standing.is_closed:
         return "closed"
+    if standing.has_moved_out:
+        return "moved_out"
     if standing.is_swept:
         return "swept"
     if link.is_behind:

@@ -36,10 +36,13 @@ def stage_of(attempt: ClientAttempt) -> str:
 def status_of(state: ClientState, attempt: ClientAttempt) -> str:
     """Return a factory's status in one word. What the chain shows outweighs what was said.
 
-    `closed`: a close that we signed is in a block; `closing`: one that everybody signed waits for
-    one. `on_chain`: our channel is; `swept`: something else than our branch spent an output above
-    it, so nothing in it is ours any more; `expired`: the LSP may do that now.
+    `moved_out`: we are, and gave its keys to the LSP; `closed`: a close that we signed is in a
+    block; `closing`: one that everybody signed waits for one. `on_chain`: our channel is; `swept`:
+    something else than our branch spent an output above it, so nothing in it is ours any more;
+    `expired`: the LSP may do that now.
     """
+    if attempt.is_retired:
+        return "moved_out"
     is_complete = isinstance(attempt.stage, Complete)
     confirmed = is_complete and attempt.funding_tx.txid in state.chain.confirmed
     if confirmed and was_closed(state, attempt):
@@ -112,7 +115,9 @@ def summary(state: ClientState, attempt: ClientAttempt, facts: Facts) -> dict[st
             "blocks_to_expiry": terms.expiry_height - state.chain.height,
             "exit_deadline_height": remaining.exit_deadline_height,
             "exit_blocks": remaining.exit_blocks,
-            "look_blocks": _look_blocks(state, attempt, is_in_sight=bool(on_chain)),
+            "look_blocks": None
+            if attempt.is_retired
+            else _look_blocks(state, attempt, is_in_sight=bool(on_chain)),
             "published": on_chain,
             "close": own_close(state, attempt),
             **_channel_state(state, attempt, facts),
@@ -130,6 +135,18 @@ def summary(state: ClientState, attempt: ClientAttempt, facts: Facts) -> dict[st
         "is_exiting": attempt.is_exiting,
         "closing": client_close(_closing_of(state, attempt)),
         "closed": finished_closes(_closed_of(state, attempt), state.chain),
+        "keys_handed_over": _handed_over(attempt),
+    }
+
+
+def _handed_over(attempt: ClientAttempt) -> dict[str, Any] | None:
+    """Return since when the factory's keys are not ours alone, and whether the LSP has them."""
+    if attempt.retired_height is None:
+        return None
+    return {
+        "height": attempt.retired_height,
+        "taken": attempt.keys_taken,
+        "refused": attempt.keys_refused or None,
     }
 
 
@@ -176,6 +193,7 @@ def standing_of(state: ClientState, link: Link, facts: Facts) -> channel_views.S
     """Return how a channel stands to the chain."""
     attempt, chain = state.attempts[link.attempt_id], state.chain
     return channel_views.Standing(
+        has_moved_out=attempt.is_retired,
         is_usable=is_usable(state, link),
         is_fresh=facts.is_fresh,
         is_exiting=attempt.is_exiting or link.setting.funding.outpoint in chain.spends,

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from cromford.bitcoin.fees import sat_per_vb
+from cromford.protocol.channels.seats import is_own_seat
 from cromford.protocol.closing.planning import ClosePlan
 from cromford.protocol.journal.close_scopes import lsp_scope
 from cromford.protocol.journal.closes import FinishedClose
@@ -29,6 +30,7 @@ def planned_close(factory: Factory, plan: ClosePlan) -> Document:
                 "node_id": seats[client - 1].node_id.hex(),
                 "due_msat": payout.due_msat,
                 "paid_sat": payout.amount_sat,
+                "moved_out": is_own_seat(factory, client),
             }
             for client, payout in zip(scope.clients, first.payouts, strict=True)
         ],

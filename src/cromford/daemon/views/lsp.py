@@ -90,6 +90,7 @@ def summary(factory: Factory) -> dict[str, Any]:
         "closing": close_under_way(factory),
         "close_ended": None if factory.close_ended is None else factory.close_ended.reason,
         "closed": closes_of(factory),
+        "moved_out": sorted(factory.held_keys),
     }
 
 
@@ -166,6 +167,7 @@ def standing_of(factory: Factory, link: Link, facts: Facts) -> Standing:
         is_swept=is_swept(factory, link.client),
         is_closed=was_closed(factory, link.client),
         is_closing=is_frozen(link.closes, chain),
+        has_moved_out=link.client in factory.held_keys,
     )
 
 
@@ -278,6 +280,7 @@ def as_it_slept(house: House, shown: Mapping[str, Any]) -> dict[str, Any]:
         "closing": None,
         "close_ended": None,
         "closed": [],
+        "moved_out": [],
         **shown,
         "confirmations": house.chain.depth(entry.funding_txid),
         "blocks_to_expiry": entry.expiry_height - house.chain.height,

@@ -75,7 +75,7 @@ def begin(turn: Turn[ClientState], attempt: ClientAttempt) -> None:
     """Take up a channel that both sides found ready, in this connection."""
     link = turn.book.links.get(attempt.setting.channel_id)
     is_here = turn.state.is_connected and attempt.lsp_node_id == turn.state.lsp_node_id
-    if link is None or is_frozen(link.closes, turn.chain):
+    if link is None or attempt.keys_taken or is_frozen(link.closes, turn.chain):
         return
     if is_here and attempt.ready_received:
         prepare(turn, link)
@@ -83,14 +83,14 @@ def begin(turn: Turn[ClientState], attempt: ClientAttempt) -> None:
 
 
 def is_usable(state: ClientState, link: Link) -> bool:
-    """Say whether new HTLCs may be offered, and taken: funded, not leaving, not too late.
+    """Say whether new HTLCs may be offered, and taken: funded, not left, not too late.
 
     Who else leaves the factory does not matter: it publishes nothing that this channel loses by.
     """
     attempt = state.attempts[link.attempt_id]
     return (
         is_alive(link, state.chain)
-        and not attempt.is_exiting
+        and not (attempt.is_exiting or attempt.is_retired)
         and state.chain.depth(attempt.funding_tx.txid) >= attempt.terms.min_depth
         and is_in_time(link, state.chain, height=state.chain.height)
     )

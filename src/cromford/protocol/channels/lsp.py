@@ -75,12 +75,14 @@ def take(turn: Turn[Factory], event: ev.ChannelEvent) -> None:
 def on_channel_message(turn: Turn[Factory], node_id: bytes, message: m.ChannelMessage) -> None:
     """Take a message about a channel with this peer; one about any other is dropped.
 
-    So is one about a channel that was closed together: its client is told of the close instead.
+    So is one about a channel that was closed together, whose client is told of the close instead,
+    and one about a channel whose client gave us its keys: nothing is under way there, and it could
+    only fail what a close needs.
     """
     link = turn.book.links.get(message.channel_id)
     if link is None or link.node_id != node_id:
         return
-    if not is_frozen(link.closes, turn.chain):
+    if link.client not in turn.state.held_keys and not is_frozen(link.closes, turn.chain):
         on_message(turn, link, message)
         finish_channels(turn)
 
@@ -92,7 +94,9 @@ def begin(turn: Turn[Factory], node_id: bytes) -> None:
     if client is None or not turn.facts.directory.is_connected(node_id):
         return
     link = turn.book.links.get(attempt.setting(client).channel_id)
-    if link is not None and not is_frozen(link.closes, turn.chain):
+    if link is None or client in turn.state.held_keys:
+        return
+    if not is_frozen(link.closes, turn.chain):
         prepare(turn, link)
         finish_channels(turn)
 
@@ -117,14 +121,14 @@ def on_disconnection(turn: Turn[Factory], node_id: bytes) -> None:
 
 
 def is_usable(state: Factory, link: Link) -> bool:
-    """Say whether new HTLCs may be offered: funded deep enough, not leaving, not too late.
+    """Say whether new HTLCs may be offered: funded deep enough, not left, not too late.
 
     Which other client of the factory leaves does not matter.
     """
     attempt = state.attempt
     return (
         is_alive(link, state.chain)
-        and link.client not in state.exits
+        and link.client not in state.exits | state.held_keys
         and state.chain.depth(attempt.funding_tx.txid) >= attempt.terms.min_depth
         and is_in_time(link, state.chain, height=state.chain.height)
     )

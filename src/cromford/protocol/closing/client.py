@@ -34,8 +34,14 @@ def take(turn: Turn[ClientState], event: ev.CloseEvent) -> None:
             on_prepared(turn, event)
         case ev.CloseUnprepared(asked=asked, reason=reason):
             _end(turn, asked.close_id, f"our signer: {reason}")
-        case ev.CloseRequested():
-            raise AssertionError("CloseRequested is an LSP's event")
+        case (
+            ev.CloseRequested()
+            | ev.SeatsPrepared()
+            | ev.SeatsLacking()
+            | ev.SeatsSigned()
+            | ev.SeatsFailed()
+        ):
+            raise AssertionError(f"{type(event).__name__} is an LSP's event")
         case _:
             assert_never(event)
 

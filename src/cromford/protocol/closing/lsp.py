@@ -14,6 +14,7 @@ from cromford.crypto.keys import TaggedHash
 from cromford.crypto.musig2 import is_partial_sig
 from cromford.factory.close import CannotClose, CloseScope
 from cromford.protocol import events as ev
+from cromford.protocol.channels.seats import lose_keys
 from cromford.protocol.closing.confirming import owed_by_factory
 from cromford.protocol.closing.planning import (
     built_close,
@@ -22,11 +23,13 @@ from cromford.protocol.closing.planning import (
     plan_close,
 )
 from cromford.protocol.closing.rules import (
+    NEVER_LATE,
     due_msat,
     problem_on_chain,
     problem_with_channel,
     problem_with_height,
 )
+from cromford.protocol.closing.seats import agreements, partials, preparation, signing_for
 from cromford.protocol.closing.sessions import (
     client_of_key,
     close_round,
@@ -63,6 +66,15 @@ def take(turn: Turn[Factory], event: ev.CloseEvent) -> None:
             on_prepared(turn, event)
         case ev.CloseUnprepared(asked=asked, reason=reason):
             if _is_under_way(turn.state, asked.close_id):
+                end(turn, f"our signer: {reason}")
+        case ev.SeatsPrepared():
+            on_seats_prepared(turn, event)
+        case ev.SeatsLacking():
+            on_seats_lacking(turn, event)
+        case ev.SeatsSigned():
+            on_seats_signed(turn, event)
+        case ev.SeatsFailed(asked=seats, reason=reason):
+            if _is_under_way(turn.state, seats.close_id):
                 end(turn, f"our signer: {reason}")
         case _:
             assert_never(event)
@@ -131,7 +143,7 @@ def _key_of(state: Factory, outpoint: OutPoint) -> FactoryKey | ChannelKey:
 
 
 def on_prepared(turn: Turn[Factory], event: ev.ClosePrepared) -> None:
-    """Ask everybody in scope to agree."""
+    """Ask everybody in scope to agree; for those who moved out we do."""
     closing = turn.state.closing
     if (
         closing is None
@@ -155,7 +167,29 @@ def on_prepared(turn: Turn[Factory], event: ev.ClosePrepared) -> None:
             m.CloseOption(feerate_sat_per_kw=feerate) for feerate in closing.feerates_sat_per_kw
         ),
     )
-    _tell(turn, closing.clients, begin)
+    seats = preparation(turn.state, closing, _scope(turn.state, closing))
+    own = {seat.name.client for seat in seats.seats}
+    _tell(turn, (client for client in closing.clients if client not in own), begin)
+    if own:
+        turn.ask(seats)
+
+
+def on_seats_prepared(turn: Turn[Factory], event: ev.SeatsPrepared) -> None:
+    """Agree for those who moved out."""
+    if not _is_under_way(turn.state, event.asked.close_id):
+        turn.ask(fx.DropPools(pool_ids=tuple(pool.pool_id for pool in event.pools)))
+        return
+    turn.remember(*agreements(turn.state, event))
+    _propose_if_all_agreed(turn)
+
+
+def on_seats_lacking(turn: Turn[Factory], event: ev.SeatsLacking) -> None:
+    """End a close for which keys are gone that were given to us, and ask for them again."""
+    for client, problem in event.problems:
+        lose_keys(turn, client, problem)
+    if _is_under_way(turn.state, event.asked.close_id):
+        gone = [client for client, _ in event.problems]
+        end(turn, f"the keys of clients {gone} are gone" if gone else "no room for more nonces")
 
 
 def on_agree(turn: Turn[Factory], node_id: bytes, message: m.CloseAgree) -> None:
@@ -229,8 +263,9 @@ def _propose_if_all_agreed(turn: Turn[Factory]) -> None:
             for tx, session in zip(txs, sessions, strict=True)
         ),
     )
-    _tell(turn, proposed.clients, propose)
+    _tell(turn, proposed.others, propose)
     turn.ask(_deadline(turn.state, proposed.close_id))
+    _sign_if_all_signed(turn)  # Where all of them moved out, nobody else has to.
 
 
 def on_sign(turn: Turn[Factory], node_id: bytes, message: m.CloseSign) -> None:
@@ -278,7 +313,12 @@ def _sign_if_all_signed(turn: Turn[Factory]) -> None:
     scope = _scope(turn.state, closing)
     attempt_id = turn.state.attempt.attempt_id
     intents = close_intents(closing.close_id, scope, signing.txs)
-    turn.remember(op.SigningIntended(attempt_id=attempt_id, intents=intents))
+    if not set(closing.own) <= signing.done:
+        turn.remember(op.SigningIntended(attempt_id=attempt_id, intents=intents))
+        turn.ask(signing_for(turn.state, closing, signing, scope))
+        return
+    if not closing.own:
+        turn.remember(op.SigningIntended(attempt_id=attempt_id, intents=intents))
     turn.ask(
         fx.PartialSign(
             attempt_id=attempt_id,
@@ -286,6 +326,14 @@ def _sign_if_all_signed(turn: Turn[Factory]) -> None:
             close_id=closing.close_id,
         )
     )
+
+
+def on_seats_signed(turn: Turn[Factory], event: ev.SeatsSigned) -> None:
+    """Take the parts of those who moved out."""
+    closing = turn.state.closing
+    if closing is not None and closing.close_id == event.asked.close_id:
+        turn.remember(*partials(turn.state, closing, event))
+        _sign_if_all_signed(turn)
 
 
 def on_partial_signed(turn: Turn[Factory], event: ev.PartialSigned) -> None:
@@ -331,7 +379,7 @@ def on_partial_signed(turn: Turn[Factory], event: ev.PartialSigned) -> None:
         )
     )
     finished = turn.state.closed[closing.close_id]
-    _tell(turn, closing.clients, closed_of(turn.state, finished))
+    _tell(turn, closing.others, closed_of(turn.state, finished))
     turn.ask(*_cleared(closing))
     turn.ask(*owed_by_factory(turn.state, turn.facts.fees))
 
@@ -346,7 +394,7 @@ def on_end(turn: Turn[Factory], node_id: bytes, message: m.CloseEnd) -> None:
     """End a close that a client refuses: that is no fault of it."""
     closing = turn.state.closing
     client = turn.state.attempt.client_of(node_id)
-    if closing is not None and closing.close_id == message.close_id and client in closing.clients:
+    if closing is not None and closing.close_id == message.close_id and client in closing.others:
         end(turn, f"client {client} refused: {message.reason}", culprit=node_id)
 
 
@@ -354,7 +402,7 @@ def on_disconnection(turn: Turn[Factory], node_id: bytes) -> None:
     """End a close that still needs a client's nonces: they went with its connection."""
     closing = turn.state.closing
     client = turn.state.attempt.client_of(node_id)
-    if closing is None or client not in closing.clients:
+    if closing is None or client not in closing.others:
         return
     if not isinstance(closing.stage, Signing) or client not in closing.stage.done:
         end(turn, f"client {client} disconnected", culprit=node_id)
@@ -461,7 +509,7 @@ def end(
         )
     )
     seats = turn.state.attempt.seats
-    told = [client for client in closing.clients if seats[client - 1].node_id != culprit]
+    told = [client for client in closing.others if seats[client - 1].node_id != culprit]
     _tell(turn, told, m.CloseEnd(close_id=closing.close_id, reason=reason))
     turn.ask(*_cleared(closing))
 
@@ -483,7 +531,7 @@ def _problem_on_chain(turn: Turn[Factory], closing: Closing) -> str | None:
     leaving = [client for client in closing.clients if client in turn.state.exits]
     if leaving:
         return f"the channels with clients {leaving} are being left"
-    for client in closing.clients:
+    for client in closing.others:
         link = link_of(turn.state, client)
         late = problem_with_height(link, turn.chain, height=turn.known_height)
         if late is not None:
@@ -492,8 +540,10 @@ def _problem_on_chain(turn: Turn[Factory], closing: Closing) -> str | None:
 
 
 def _problem_with_client(turn: Turn[Factory], client: int, balance_msat: int) -> str | None:
-    link = link_of(turn.state, client)
-    problem = problem_with_channel(link, turn.chain, height=turn.known_height)
+    link, closing = link_of(turn.state, client), turn.state.closing
+    is_ours = closing is not None and client in closing.own
+    height = NEVER_LATE if is_ours else turn.known_height
+    problem = problem_with_channel(link, turn.chain, height=height)
     if problem is None and due_msat(link) != balance_msat:
         problem = f"balance_msat: expected {due_msat(link)}, received {balance_msat}"
     return None if problem is None else f"client {client}: {problem}"
@@ -509,7 +559,7 @@ def _seat(turn: Turn[Factory], node_id: bytes, close_id: bytes) -> tuple[Closing
     if closing is None or closing.close_id != close_id:
         tell_closed(turn, node_id)
         return None
-    return (closing, client) if client is not None and client in closing.clients else None
+    return (closing, client) if client is not None and client in closing.others else None
 
 
 def _signing_now(state: Factory) -> tuple[Closing, Signing]:
@@ -540,4 +590,6 @@ def _deadline(state: Factory, close_id: bytes) -> fx.SetDeadline:
 def _cleared(closing: Closing) -> tuple[fx.Effect, ...]:
     cleared = fx.ClearDeadline(deadline=fx.CloseDeadline(close_id=closing.close_id))
     pool: PublicPool | None = closing.stage.pool
-    return (cleared,) if pool is None else (cleared, fx.DropPools(pool_ids=(pool.pool_id,)))
+    own = (closing.stage.agreed[client].pool for client in closing.own)
+    pool_ids = tuple(one.pool_id for one in (pool, *own) if one is not None)
+    return (cleared, fx.DropPools(pool_ids=pool_ids)) if pool_ids else (cleared,)

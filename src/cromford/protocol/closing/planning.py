@@ -16,7 +16,9 @@ from cromford.factory.close import (
 )
 from cromford.factory.vertices import Vertex
 from cromford.protocol import events as ev
+from cromford.protocol.channels.seats import is_own_seat
 from cromford.protocol.closing.rules import (
+    NEVER_LATE,
     due_msat,
     least_feerate_sat_per_kw,
     problem_on_chain,
@@ -177,7 +179,9 @@ def _check_clients(state: Factory, facts: Facts, scope: CloseScope) -> tuple[Lin
         raise Rejected("factory_not_ready", reason, retryable=True)
     links = tuple(link_of(state, client) for client in scope.clients)
     for link in links:
-        problem = problem_with_channel(link, state.chain, height=_height(state, facts))
+        is_ours = is_own_seat(state, link.client)
+        height = NEVER_LATE if is_ours else _height(state, facts)
+        problem = problem_with_channel(link, state.chain, height=height)
         if problem is not None:
             reason = f"client {link.client}: {problem}"
             raise Rejected("channel_not_ready", reason, retryable=True)
@@ -187,6 +191,8 @@ def _check_clients(state: Factory, facts: Facts, scope: CloseScope) -> tuple[Lin
 def check_all_are_here(state: Factory, facts: Facts, scope: CloseScope) -> None:
     """Check that every client of a scope is connected, and its channel taken up.
 
+    Those who moved out and gave us their keys need not be.
+
     Raises:
         Rejected: If not; says who is away.
     """
@@ -194,8 +200,11 @@ def check_all_are_here(state: Factory, facts: Facts, scope: CloseScope) -> None:
     away = [
         client
         for client in scope.clients
-        if not facts.directory.is_connected(seats[client - 1].node_id)
-        or not link_of(state, client).is_open
+        if not is_own_seat(state, client)
+        and not (
+            facts.directory.is_connected(seats[client - 1].node_id)
+            and link_of(state, client).is_open
+        )
     ]
     if away:
         raise Rejected("clients_away", f"clients {away} are away", retryable=True)

@@ -16,6 +16,7 @@ LATEST_BLOCKS: Final = 144
 # A close must replace a root that waits (BIP 125, rules 3 and 4), and get into every mempool.
 TREE_FACTOR: Final = (3, 2)
 MEMPOOL_FACTOR: Final = 2
+NEVER_LATE: Final = 0  # A height for a client that moved out: it leaves by no exit.
 
 
 def least_feerate_sat_per_kw(*, tree_feerate_sat_per_kw: int, fees: OwnFees) -> int:

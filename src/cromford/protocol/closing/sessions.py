@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from cromford.crypto.musig2 import is_pubnonce
 from cromford.effects import SignRequest
 from cromford.factory.close import CloseScope
+from cromford.protocol.channels.seats import key_of
 from cromford.protocol.journal.close_scopes import close_task, lsp_scope
 from cromford.protocol.journal.closing import Closing, Signing
 from cromford.protocol.journal.factory import Factory
@@ -30,13 +31,6 @@ def fault_of_word(
     if message.payout_script != state.attempt.seats[client - 1].payout_script:
         return "another payout script than it joined with"
     return None
-
-
-def key_of(state: Factory, scope: CloseScope, client: int) -> bytes:
-    """Return the key of a client that signs for an output: its factory key, or a funding key."""
-    seat = state.attempt.seats[client - 1]
-    is_tree = seat.factory_pubkey in scope.output.key_agg.pubkeys
-    return seat.factory_pubkey if is_tree else seat.channel.funding_pubkey
 
 
 def client_of_key(state: Factory, scope: CloseScope, pubkey: bytes) -> int:

@@ -54,6 +54,7 @@ from cromford.watch.feerates import OwnFees
 
 EXITING: Final = "leaving by an exit"
 EXIT_DEADLINE: Final = "the exit deadline"
+MOVED_OUT: Final = "we moved out of this factory, and its keys are not ours alone any more"
 SWEPT: Final = "the factory is over: something else than the way to this channel was published"
 
 
@@ -132,6 +133,8 @@ def on_exit_requested(turn: Turn[ClientState], attempt_id: bytes) -> None:
         raise Rejected("factory_not_found", f"no factory {attempt_id.hex()}")
     if not isinstance(attempt.stage, Complete):
         raise Rejected("factory_not_complete", "the branch is not signed; nothing was funded")
+    if attempt.is_retired:
+        raise Rejected("moved_out", MOVED_OUT)
     if turn.chain.depth(attempt.funding_tx.txid) == 0:
         raise Rejected("factory_not_funded", "the funding is not confirmed", retryable=True)
     if was_closed(turn.state, attempt):
@@ -240,7 +243,7 @@ def exit_effects(
     state: ClientState, attempt: ClientAttempt, fees: OwnFees
 ) -> tuple[fx.Effect, ...]:
     """Return what is to be published now for a channel that is left, or that the LSP left."""
-    if not isinstance(attempt.stage, Complete):
+    if not isinstance(attempt.stage, Complete) or attempt.is_retired:
         return ()
     if is_over(state, attempt) or not _concerns_us(state, attempt):
         return ()
@@ -277,6 +280,7 @@ def arriving_total_sat(state: ClientState) -> int:
         arriving_sat(in_hand(state, attempt), state.chain)
         for attempt in state.attempts.values()
         if isinstance(attempt.stage, Complete)
+        and not attempt.is_retired
         and attempt.branch.channel_outpoint in state.chain.spends
     )
 
@@ -285,7 +289,7 @@ def watched(state: ClientState) -> frozenset[OutPoint]:
     """Return the outpoints whose spends matter."""
     outpoints: set[OutPoint] = set()
     for attempt in state.attempts.values():
-        if isinstance(attempt.stage, Complete):
+        if isinstance(attempt.stage, Complete) and not attempt.is_retired:
             outpoint = attempt.branch.channel_outpoint
             outpoints |= attempt.candidate.branch_outpoints | {outpoint}
             if outpoint in state.chain.spends:
@@ -296,6 +300,8 @@ def watched(state: ClientState) -> frozenset[OutPoint]:
 def on_block(turn: Turn[ClientState]) -> None:
     """Do what a new block makes due: leave in time, and learn what the chain decided."""
     for attempt in turn.state.attempts.values():
+        if attempt.is_retired:
+            continue
         if isinstance(attempt.stage, Complete):
             tell_published(turn, attempt.attempt_id, attempt.branch.nodes)
         state = turn.state
@@ -387,7 +393,7 @@ def _reason_to_exit(
     turn: Turn[ClientState], attempt: ClientAttempt, link: Link, *, height: int
 ) -> str | None:
     state = turn.state
-    if attempt.is_exiting or state.chain.depth(attempt.funding_tx.txid) == 0:
+    if attempt.is_retired or attempt.is_exiting or state.chain.depth(attempt.funding_tx.txid) == 0:
         return None
     if attempt.branch.channel_outpoint in state.chain.spends or is_over(state, attempt):
         return None

@@ -103,11 +103,19 @@ class ClientAttempt:
     ready_received: bool = False
     is_exiting: bool = False
     is_paused: bool = False  # of an exit
+    retired_height: int | None = None  # from when on its keys are not ours alone
+    keys_taken: bool = False  # by the LSP, which says that it keeps them
+    keys_refused: str = ""  # why not, when it last said so
 
     @property
     def attempt_id(self) -> bytes:
         """The id in the terms."""
         return self.propose.attempt_id
+
+    @property
+    def is_retired(self) -> bool:
+        """Whether we moved out and gave our keys away: then nothing is signed or published here."""
+        return self.retired_height is not None
 
     @property
     def is_open(self) -> bool:

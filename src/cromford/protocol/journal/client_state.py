@@ -12,6 +12,7 @@ from cromford.bitcoin.tx import OutPoint, Tx, Txid
 from cromford.changed import changed
 from cromford.protocol.journal import close_records as cl
 from cromford.protocol.journal import exit_records as xr
+from cromford.protocol.journal import handover_records as hr
 from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal import opening_records as op
 from cromford.protocol.journal import records as r
@@ -142,6 +143,8 @@ class ClientState:
         """Every transaction whose confirmation matters to us."""
         watched: set[Txid] = set()
         for attempt in self.attempts.values():
+            if attempt.is_retired:
+                continue
             if isinstance(attempt.stage, Complete | RootSent | HasExit):
                 watched |= attempt.stage.candidate.watched_txids
         return frozenset(watched)
@@ -166,6 +169,8 @@ def apply(state: ClientState, record: r.AnyRecord) -> ClientState:
         return replace(state, wallet=with_spending_record(state.wallet, record))
     if isinstance(record, cl.SharedCloseRecord | cl.ClientCloseRecord):
         return _with_close(state, record)
+    if isinstance(record, hr.ClientHandoverRecord):
+        return _with_handover(state, record)
     match record:
         case r.Created():
             return state
@@ -312,6 +317,16 @@ def _apply_to_attempt(
             return _changed(state, attempt_id, is_paused=True)
         case xr.ExitResumed(attempt_id=attempt_id):
             return _changed(state, attempt_id, is_paused=False)
+        case _:
+            assert_never(record)
+
+
+def _with_handover(state: ClientState, record: hr.ClientHandoverRecord) -> ClientState:
+    match record:
+        case hr.KeyRetired(attempt_id=attempt_id, height=height):
+            return _changed(state, attempt_id, retired_height=height)
+        case hr.HandoverAnswered(attempt_id=attempt_id, refusal=refusal):
+            return _changed(state, attempt_id, keys_taken=not refusal, keys_refused=refusal)
         case _:
             assert_never(record)
 

@@ -74,7 +74,11 @@ def with_lsp_close(
             stage: Agreeing | Signing = replace(_stage(closing, Agreeing), pool=decoded_pool(pool))
         case cl.CloseAgreementReceived(client=client):
             agreeing = _stage(closing, Agreeing)
-            word = Agreed(balance_msat=record.balance_msat, pool=decoded_pool(record.pool))
+            word = Agreed(
+                balance_msat=record.balance_msat,
+                pool=decoded_pool(record.pool),
+                is_ours=record.is_ours,
+            )
             stage = replace(agreeing, agreed={**agreeing.agreed, client: word})
         case cl.ClosePartialsReceived(client=client, partial_sigs=partial_sigs):
             signing = _stage(closing, Signing)

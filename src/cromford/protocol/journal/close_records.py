@@ -39,13 +39,17 @@ class ClosePoolMade(Record, frozen=True, kw_only=True, tag="close_pool_made"):
 
 
 class CloseAgreementReceived(Record, frozen=True, kw_only=True, tag="close_agreement_received"):
-    """A client agrees to a close that pays it this, and signs with these nonces."""
+    """A client agrees to a close that pays it this, and signs with these nonces.
+
+    `is_ours` where it moved out and gave us its keys: then we do both, and it is not asked.
+    """
 
     attempt_id: bytes
     close_id: bytes
     client: int
     balance_msat: int
     pool: bytes
+    is_ours: bool = False
 
 
 class CloseProposed(Record, frozen=True, kw_only=True, tag="close_proposed"):

@@ -12,10 +12,14 @@ from cromford.signing.nonces import PublicPool
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreed:
-    """A client's word: what it is owed, in msat, and the nonces that it signs with."""
+    """A client's word: what it is owed, in msat, and the nonces that it signs with.
+
+    `is_ours` where the client moved out, and we sign for it.
+    """
 
     balance_msat: int
     pool: PublicPool
+    is_ours: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,8 +72,21 @@ class Closing:
 
     @property
     def holdouts(self) -> tuple[int, ...]:
-        """The clients whose word the present stage waits for."""
-        return tuple(client for client in self.clients if client not in self.stage.done)
+        """The clients whose word the present stage waits for; those we sign for are none."""
+        return tuple(client for client in self.others if client not in self.stage.done)
+
+    @property
+    def own(self) -> tuple[int, ...]:
+        """The clients that moved out, and for whom we sign."""
+        words = self.stage.agreed
+        agreed = (client for client in self.clients if client in words)
+        return tuple(client for client in agreed if words[client].is_ours)
+
+    @property
+    def others(self) -> tuple[int, ...]:
+        """The clients who sign for themselves."""
+        own = self.own
+        return tuple(client for client in self.clients if client not in own)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,6 +31,7 @@ class FactoryEntry:
         status: `building`, `funded`, `aborted` or `dead`.
         replacement: What was to take a coin of its funding, if that was given up.
         own_pubkey: Our factory key.
+        moved_out: The clients whose keys we hold, or held: by them nobody proves a move.
     """
 
     attempt_id: bytes
@@ -46,6 +47,7 @@ class FactoryEntry:
     status: str = BUILDING
     replacement: Tx | None = None
     own_pubkey: bytes = b""
+    moved_out: frozenset[int] = frozenset()
 
     @property
     def stream(self) -> str:

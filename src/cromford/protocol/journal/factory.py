@@ -15,6 +15,7 @@ from cromford.changed import changed
 from cromford.factory.terms import decode_terms
 from cromford.protocol.journal import close_records as cl
 from cromford.protocol.journal import exit_records as xr
+from cromford.protocol.journal import handover_records as hr
 from cromford.protocol.journal import mail
 from cromford.protocol.journal import opening_records as op
 from cromford.protocol.journal import records as r
@@ -82,6 +83,8 @@ class Factory:
         closing: The close under way.
         n_closes: How many were ever begun.
         close_ended: The newest, if it came to nothing.
+        held_keys: The clients that moved out, and whose keys we keep.
+        lost_keys: Those whose keys we had, and have to ask for.
         post: Its mail.
     """
 
@@ -102,6 +105,8 @@ class Factory:
     closing: Closing | None = None
     n_closes: int = 0
     close_ended: EndedClose | None = None
+    held_keys: frozenset[int] = frozenset()
+    lost_keys: frozenset[int] = frozenset()
     post: Post = field(default_factory=Post)
 
     @property
@@ -156,6 +161,7 @@ FactoryRecord = (
     | xr.LspExitRecord
     | cl.SharedCloseRecord
     | cl.LspCloseRecord
+    | hr.LspHandoverRecord
     | BookRecord
     | MailTaken
 )
@@ -189,6 +195,13 @@ def apply_to_factory(factory: Factory, record: r.AnyRecord) -> Factory:
         case xr.FirstPublished(outpoint=outpoint, height=height):
             published = factory.published.set(OutPoint.parse(outpoint), height)
             return replace(factory, published=published)
+        case hr.KeysHeld(client=client):
+            held, lost = factory.held_keys | {client}, factory.lost_keys - {client}
+            left = mail.SeatLeft(attempt_id=record.attempt_id, client=client)
+            return _telling(replace(factory, held_keys=held, lost_keys=lost), HOUSE, left)
+        case hr.KeysLost(client=client):
+            held, lost = factory.held_keys - {client}, factory.lost_keys | {client}
+            return replace(factory, held_keys=held, lost_keys=lost)
         case xr.Watching(height=height, outpoints=outpoints):
             watch = frozenset(OutPoint.parse(outpoint) for outpoint in outpoints)
             heard = factory.post.taken.get(CHAIN, 0)

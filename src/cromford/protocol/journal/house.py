@@ -360,6 +360,10 @@ def _with_mail(house: House, sender: str, content: mail.AnyMail) -> House:
                 refused=content.refused,
             )
             return replace(house, payments=house.payments.set(payment_hash, payment))
+        case mail.SeatLeft(attempt_id=attempt_id, client=client):
+            entry = house.entries[attempt_id]
+            known = replace(entry, moved_out=entry.moved_out | {client})
+            return replace(house, entries=house.entries.set(attempt_id, known))
         case mail.CoinsRequested(outpoint=outpoint, needed_sat=needed_sat):
             wanted = CoinsWanted(stream=sender, needed_sat=needed_sat)
             asked = house.coins_wanted.set(OutPoint.parse(outpoint), wanted)

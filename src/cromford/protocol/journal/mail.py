@@ -196,6 +196,13 @@ class CoinsGivenBack(Mail, frozen=True, kw_only=True, tag="coins_given_back"):
     outpoint: bytes
 
 
+class SeatLeft(Mail, frozen=True, kw_only=True, tag="seat_left"):
+    """Factory to house: a client moved out, and its keys are not its own alone any more."""
+
+    attempt_id: bytes
+    client: int
+
+
 AnyMail = (
     Ordered
     | CeremonyEnded
@@ -213,6 +220,7 @@ AnyMail = (
     | CoinsRequested
     | CoinsSent
     | CoinsGivenBack
+    | SeatLeft
 )
 
 

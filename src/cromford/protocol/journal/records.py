@@ -16,6 +16,7 @@ import msgspec
 
 from cromford.protocol.journal import close_records as cl
 from cromford.protocol.journal import exit_records as xr
+from cromford.protocol.journal import handover_records as hr
 from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal import opening_records as op
 from cromford.protocol.journal import scan_records as sc
@@ -101,13 +102,18 @@ SharedRecord = (
     | BookRecord
 )
 ClientOnly = (
-    lr.ClientLobbyRecord | op.ClientOpeningRecord | xr.ClientExitRecord | cl.ClientCloseRecord
+    lr.ClientLobbyRecord
+    | op.ClientOpeningRecord
+    | xr.ClientExitRecord
+    | cl.ClientCloseRecord
+    | hr.ClientHandoverRecord
 )
 LspOnly = (
     lr.HouseRecord
     | op.LspOpeningRecord
     | cl.LspCloseRecord
     | xr.LspExitRecord
+    | hr.LspHandoverRecord
     | sc.ScanRecord
     | MailTaken
     | sw.JointSweepRecord

@@ -193,7 +193,7 @@ def is_move_proven(state: House, node_id: bytes, join: m.Join) -> bool:
         client = None if entry is None else entry.client_of(node_id)
         if entry is None or client is None or entry.status not in {FUNDED, DEAD}:
             continue
-        if not is_dying(state, entry, client):
+        if client in entry.moved_out or not is_dying(state, entry, client):
             continue
         digest = move_digest(
             client_node_id=node_id,

@@ -123,6 +123,8 @@ def _move(state: ClientState) -> tuple[int, bytes] | None:
         is_here = attempt.lsp_node_id == state.lsp_node_id
         if not isinstance(attempt.stage, Complete) or not attempt.ready_sent or not is_here:
             continue
+        if attempt.is_retired:
+            continue  # The key is not ours alone any more: by it we prove nothing.
         exit_deadline = attempt.branch.exit_deadline_height
         if exit_deadline - attempt.terms.dying_blocks <= state.chain.height:
             statement = move_statement(

@@ -338,7 +338,7 @@ def after_reconnect(attempt: ClientAttempt) -> tuple[m.Message, ...]:
     ids = {"attempt_id": attempt.attempt_id, "terms_hash": attempt.propose.terms_hash}
     if isinstance(attempt.stage, RootSent) and attempt.aborted is None:
         return (m.Resume(**ids),)
-    if not isinstance(attempt.stage, Complete):
+    if not isinstance(attempt.stage, Complete) or attempt.keys_taken:
         return ()
     if attempt.ready_sent:
         return (channel_ready(attempt),)

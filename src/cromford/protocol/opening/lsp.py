@@ -381,7 +381,8 @@ def tell_ready_again(turn: Turn[Factory], node_id: bytes) -> None:
     """Tell a client that came back that the factory is deep enough."""
     attempt = turn.state.attempt
     is_ready = attempt.funded is not None and attempt.funded.ready_sent
-    if is_ready and attempt.client_of(node_id) is not None:
+    client = attempt.client_of(node_id)
+    if is_ready and client is not None and client not in turn.state.held_keys:
         turn.send(node_id, channel_ready(attempt))
 
 

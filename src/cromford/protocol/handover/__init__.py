@@ -1,0 +1,1 @@
+"""Key handover: a client that moved out lets its LSP close the factory without it."""

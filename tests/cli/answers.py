@@ -58,6 +58,7 @@ LSP_STATUS = {
     "build": {"phase": "preparing"},
     "build_dropped": "client 2: silent",
     "n_factories": 1,
+    "dying": [],
     "look_blocks": 36,
     "stopped": [],
     "capital": {
@@ -91,7 +92,8 @@ CLIENT_STATUS = {
         "fee_base_msat": 1_500,
         "fee_proportional_millionths": 1_000,
     },
-    "wish": {"capacity_sat": 500_000, "capacity_least_sat": 400_000},
+    "wish": {"capacity_sat": 500_000, "capacity_least_sat": 400_000, "moves_from": None},
+    "dying": [],
     "joined": False,
     "refusal": "capacity_sat: too much",
     "paused_until_height": 1_240,

@@ -20,7 +20,7 @@ from cromford.adapters.chain_check import ChainMismatch, check_node
 from cromford.adapters.noise import NodeIdentity
 from cromford.adapters.sqlite import Journal
 from cromford.bitcoin.network import REGTEST
-from cromford.bitcoin.tx import OutPoint, Tx, Txid
+from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.daemon.api.events import events_method
 from cromford.daemon.api.rescan import rescan_method
 from cromford.daemon.api.rpc import SOCKET_NAME, RpcFailure
@@ -43,13 +43,13 @@ from cromford.daemon.pairing import check_factory_keys, open_keychain
 from cromford.daemon.peers import Peers
 from cromford.daemon.refusals import Refusals
 from cromford.daemon.signing import perform_signing, sign_child
+from cromford.daemon.told import log_record
 from cromford.daemon.views.payments import statuses
 from cromford.ports import BlockRef, Checkpoint, CredentialsRefused
 from cromford.protocol import events as ev
 from cromford.protocol.facts import Facts
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.book import Book
-from cromford.protocol.journal.exit_records import OutputsSwept, TreePublished
 from cromford.protocol.journal.records import AnyRecord
 from cromford.protocol.journal.streams import CLIENT
 from cromford.protocol.turn import Decision, StreamBug
@@ -60,7 +60,7 @@ from cromford.wallet.coins import Wallet
 
 FIRST_LOOK_SECONDS: Final = 3.0
 METRICS_SECONDS: Final = 10.0  # That a scrape waits for the loop and the disk.
-ATTEMPT_ID_SIZE: Final = 32
+DRAWN_SIZE: Final = 32  # Of an attempt's name, of a preimage, of a payment secret.
 _REMEDIATIONS: Final = {
     "chain_stale": "Look after the node, and at `status`. What is owed goes on meanwhile.",
 }
@@ -492,22 +492,7 @@ class Daemon(Generic[S]):
 
     def _observe(self, record: AnyRecord) -> None:
         self._chain_effects.observe(record)
-        if isinstance(record, TreePublished):
-            _log.warning(
-                "tree_published factory=%s height=%d transactions=%s",
-                record.attempt_id.hex(),
-                record.height,
-                ",".join(record.transactions),
-            )
-        elif isinstance(record, OutputsSwept):
-            _log.info(
-                "outputs_swept factory=%s height=%d txid=%s outputs=%s amount_sat=%d",
-                record.attempt_id.hex(),
-                record.height,
-                Txid(record.txid),
-                ",".join(record.outputs),
-                record.amount_sat,
-            )
+        log_record(record)
         self.events.news()
 
     def _perform(self, effect: fx.Performed) -> Iterable[ev.Event]:
@@ -530,7 +515,7 @@ class Daemon(Generic[S]):
                 self._chain_effects.broadcast(effect)
             case _:
                 return perform_signing(
-                    self._signer, lambda: secrets.token_bytes(ATTEMPT_ID_SIZE), effect
+                    self._signer, lambda: secrets.token_bytes(DRAWN_SIZE), effect
                 )
         return ()
 

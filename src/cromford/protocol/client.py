@@ -14,6 +14,7 @@ from cromford.protocol import publishing, spending
 from cromford.protocol.channels import client as channels
 from cromford.protocol.channels.payments import take_back_late
 from cromford.protocol.channels.steps import on_nonce_deadline, on_revocation_deadline
+from cromford.protocol.dying import client as dying
 from cromford.protocol.exiting import client as exiting
 from cromford.protocol.exiting.channel import ANY_FEES
 from cromford.protocol.facts import FRESH, Facts
@@ -58,7 +59,9 @@ def _take(turn: Turn[ClientState], event: ev.Event) -> None:
     elif isinstance(event, ev.ExitEvent):
         exiting.take(turn, event)
     elif isinstance(event, ev.LobbyEvent):
-        lobby.take(turn, event)
+        dying.take_lobby(turn, event)
+    elif isinstance(event, ev.MoveEvent):
+        dying.take(turn, event)
     elif isinstance(event, ev.SpendingEvent):
         spending.take(turn, event)
     elif isinstance(event, ev.JointSweepEvent):
@@ -81,6 +84,7 @@ def _take_from_world(turn: Turn[ClientState], event: ev.WorldEvent) -> None:
             opening.void_connection(turn, r.PeerDisconnected(node_id=node_id))
         case ev.MessageReceived(message=message):
             _take_message(turn, message)
+            dying.go_on(turn)
         case ev.MessageMalformed(node_id=node_id, reason=reason):
             turn.ask(fx.Disconnect(node_id=node_id, reason=reason))
         case ev.BlockAdded():
@@ -175,6 +179,8 @@ def _on_block(turn: Turn[ClientState], event: ev.BlockAdded) -> None:
     opening.on_block(turn)
     exiting.on_block(turn)
     take_back_late(turn)
+    dying.on_block(turn)
+    dying.go_on(turn)
     lobby.prepare_join(turn)
 
 
@@ -182,6 +188,7 @@ def _on_facts_changed(turn: Turn[ClientState]) -> None:
     """Go on with what waited for a fresh chain; or leave in time though no block comes."""
     if turn.facts.is_fresh:
         channels.finish_channels(turn, takes_up_held=True)
+        dying.go_on(turn)
         lobby.prepare_join(turn)
     else:
         turn.ask(*resume(turn.state, turn.facts.fees))

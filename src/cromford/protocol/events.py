@@ -14,6 +14,7 @@ from cromford.effects import (
     PartialSign,
     PrepareAttempt,
     PrepareJoin,
+    PrepareMove,
     PrepareNonce,
     RecallCommitment,
     RecallPoint,
@@ -118,6 +119,15 @@ class JoinPrepared:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MovePrepared:
+    """Answers `PrepareMove` with random values."""
+
+    asked: PrepareMove
+    preimage: bytes
+    payment_secret: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptPrepared:
     """Answers `PrepareAttempt`."""
 
@@ -178,6 +188,13 @@ class JoinRequested:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaveRequested:
     """The client's operator no longer wishes to join."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MoveRequested:
+    """The client's operator wants to move out of a factory that dies, whatever the policy says."""
+
+    attempt_id: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -402,6 +419,7 @@ WorldEvent = (
     | BroadcastRefused
 )
 LobbyEvent = JoinRequested | LeaveRequested | JoinPrepared | BuildRequested
+MoveEvent = MoveRequested | MovePrepared
 OpeningEvent = (
     AttemptPrepared
     | CoinsLookedUp
@@ -429,6 +447,7 @@ PeerEvent = ConnectionOpened | MessageReceived | MessageMalformed
 Event = (
     WorldEvent
     | LobbyEvent
+    | MoveEvent
     | OpeningEvent
     | ChannelEvent
     | ExitEvent

@@ -22,7 +22,7 @@ from cromford.protocol.channels.signer_answers import on_signer_answer
 from cromford.protocol.channels.steps import on_message, prepare
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import channel_records as cr
-from cromford.protocol.journal.book import OwnInvoice
+from cromford.protocol.journal.book import Book, OwnInvoice
 from cromford.protocol.journal.client_attempt import ClientAttempt
 from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.link import Link
@@ -35,9 +35,19 @@ def finish_channels(turn: Turn[ClientState], *, takes_up_held: bool = False) -> 
     state = turn.state
 
     def answer(turn: AnyTurn, link: Link, live: LiveHtlc) -> None:
-        answer_as_payee(turn, link, live, is_usable=is_usable(state, link))
+        may_take = is_usable(state, link) and _is_no_detour(turn.book, link, live)
+        answer_as_payee(turn, link, live, is_usable=may_take)
 
     finish(turn, answer, takes_up_held=takes_up_held)
+
+
+def _is_no_detour(book: Book, link: Link, live: LiveHtlc) -> bool:
+    """Say whether an HTLC that we pay ourselves with comes where it was to go: to a later factory.
+
+    Offered back to us in the channel that it left, or in an older one, it would move nothing.
+    """
+    payment = book.payments.get(live.htlc.payment_hash)
+    return payment is None or book.links[payment.htlc[0]].expiry_height < link.expiry_height
 
 
 def take(turn: Turn[ClientState], event: ev.ChannelEvent) -> None:
@@ -155,7 +165,7 @@ def invoice_deadlines(state: ClientState, unix_time: int) -> tuple[fx.SetDeadlin
             seconds=max(0, invoice.expires_at + invoice.hold_seconds - unix_time),
         )
         for _, invoice in sorted(state.book.invoices.items())
-        if invoice.status == "open"
+        if invoice.status == "open" and not invoice.is_own_move
     )
 
 
@@ -172,9 +182,16 @@ def on_pay_requested(turn: Turn[ClientState], event: ev.PayRequested) -> None:
     """Pay an invoice through the LSP. One that is paid, or on its way, is not paid again.
 
     Raises:
-        Rejected: If it cannot be paid now: no fresh chain, no connection, fee, balance, or a limit.
+        Rejected: If it cannot be paid now: no fresh chain, no connection, fee, balance, or a limit;
+            or if it is our own.
     """
     state = turn.state
+    if event.payee == state.config.node_id:
+        raise Rejected(
+            "own_invoice",
+            f"payee: expected another node, received this client's own {event.payee.hex()}: "
+            "nobody would be paid",
+        )
     known = state.book.payments.get(event.payment_hash)
     if known is not None and known.status != "failed":
         return
@@ -208,15 +225,10 @@ def on_pay_requested(turn: Turn[ClientState], event: ev.PayRequested) -> None:
 
 
 def _payers(state: ClientState, event: ev.PayRequested) -> list[Link]:
-    """Return the channels to try, those with the most to spend first.
-
-    Whoever moves to a new factory pays itself: then the oldest goes first, on its way out.
-    """
+    """Return the channels to try, those with the most to spend first."""
     links = [link for link in state.book.ordered_links if link.is_open and is_usable(state, link)]
     if event.attempt_id is not None:
         links = [link for link in links if link.attempt_id == event.attempt_id]
-    if event.payee == state.config.node_id:
-        return sorted(links, key=lambda link: link.exit_deadline_height)
     return sorted(links, key=lambda link: -balance_of(link).spendable_msat)
 
 

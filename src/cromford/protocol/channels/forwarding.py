@@ -50,12 +50,27 @@ class ForwardingRules:
         hold_seconds: How long it waits for a payee, or for a chain that is stale, and how soon a
             payer hears of a failure.
         is_usable: Whether new HTLCs may be offered in a channel.
+        is_dying: Whether a channel's factory dies: then moving out of it costs nothing.
     """
 
     fee_base_msat: int
     fee_proportional_millionths: int
     hold_seconds: int
     is_usable: Callable[[Link], bool]
+    is_dying: Callable[[Link], bool]
+
+    def price_msat(self, link: Link, delivery: m.Delivery) -> int:
+        """Return what an HTLC of a channel has to pay for going on, in msat.
+
+        Nothing where a client moves its own money out of a factory that dies.
+        """
+        if delivery.payee == link.node_id and self.is_dying(link):
+            return 0
+        return forwarding_fee_msat(
+            delivery.amount_msat,
+            fee_base_msat=self.fee_base_msat,
+            fee_proportional_millionths=self.fee_proportional_millionths,
+        )
 
 
 def forwarding_fee_msat(
@@ -111,12 +126,7 @@ def _failure_before(
         return Failure.TEMPORARY_CHANNEL_FAILURE
     if lacks_coin(turn, link, htlc):
         return Failure.TEMPORARY_CHANNEL_FAILURE
-    fee_msat = forwarding_fee_msat(
-        delivery.amount_msat,
-        fee_base_msat=rules.fee_base_msat,
-        fee_proportional_millionths=rules.fee_proportional_millionths,
-    )
-    if htlc.amount_msat < delivery.amount_msat + fee_msat:
+    if htlc.amount_msat < delivery.amount_msat + rules.price_msat(link, delivery):
         return Failure.FEE_INSUFFICIENT
     return None
 
@@ -132,7 +142,11 @@ def _ask(
     delivery = decode_fields(m.Delivery, live.payload)
     cltv_expiry = live.htlc.cltv_expiry - forward_delta_blocks(link, turn.chain)
     directory = turn.facts.directory
-    streams = [*reversed(directory.streams_of(delivery.payee))]
+    # What a client pays itself goes to where it lasts: between two factories that die, money could
+    # be moved to and fro for nothing.
+    is_own = delivery.payee == link.node_id
+    known = directory.lasting_streams_of if is_own else directory.streams_of
+    streams = [*reversed(known(delivery.payee))]
     if refused_by in streams:
         streams = streams[streams.index(refused_by) + 1 :]
     obstacle = "the payee has no other channel here"

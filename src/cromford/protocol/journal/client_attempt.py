@@ -5,6 +5,7 @@ from functools import cached_property
 
 from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.factory.branch import Branch, SignedBranch
+from cromford.factory.lifetime import Lifetime, Period, lifetime_of
 from cromford.factory.terms import FactoryTerms
 from cromford.protocol.journal.client_candidate import ClientCandidate
 from cromford.protocol.journal.first_commitments import ChannelSetting
@@ -103,6 +104,7 @@ class ClientAttempt:
     ready_received: bool = False
     is_exiting: bool = False
     is_paused: bool = False  # of an exit
+    period: Period = Period.WAITING  # the newest that was told, from dying on
 
     @property
     def attempt_id(self) -> bytes:
@@ -139,6 +141,11 @@ class ClientAttempt:
     def branch(self) -> Branch:
         """Our branch; raises `Unchecked` as `candidate` does."""
         return self.candidate.branch
+
+    @property
+    def lifetime(self) -> Lifetime:
+        """When our channel's life changes, by our own path; raises `Unchecked` as `candidate`."""
+        return lifetime_of(self.terms, self.branch.kinds)
 
     @property
     def setting(self) -> ChannelSetting:

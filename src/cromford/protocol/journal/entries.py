@@ -31,6 +31,7 @@ class FactoryEntry:
         status: `building`, `funded`, `aborted` or `dead`.
         replacement: What was to take a coin of its funding, if that was given up.
         own_pubkey: Our factory key.
+        dying_blocks: How long each of them has to move out.
     """
 
     attempt_id: bytes
@@ -46,6 +47,7 @@ class FactoryEntry:
     status: str = BUILDING
     replacement: Tx | None = None
     own_pubkey: bytes = b""
+    dying_blocks: int = 0  # Not known of a factory that an older version built.
 
     @property
     def stream(self) -> str:
@@ -55,6 +57,10 @@ class FactoryEntry:
     def client_of(self, node_id: bytes) -> int | None:
         """Return a client's participant index, or None."""
         return self.node_ids.index(node_id) + 1 if node_id in self.node_ids else None
+
+    def is_dying(self, client: int, *, height: int) -> bool:
+        """Say whether a client's channel is in the period in which it moves elsewhere, or past."""
+        return height >= self.dying_heights[client - 1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

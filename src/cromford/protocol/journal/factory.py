@@ -12,7 +12,9 @@ from immutables import Map
 from cromford.bitcoin.block import BlockRef
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxOut
 from cromford.changed import changed
+from cromford.factory.lifetime import Lifetime, Period
 from cromford.factory.terms import decode_terms
+from cromford.protocol.journal import dying_records as dr
 from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.journal import mail
 from cromford.protocol.journal import opening_records as op
@@ -75,6 +77,8 @@ class Factory:
         purses: The house's coins for children of our transactions, by what these spend.
         coins_asked: What was asked of the house and not lent yet, in sat, likewise.
         published: Since which height what may be bumped is published, likewise.
+        period: The newest period of its life that was told, from dying on.
+        close_height: When its policy asked for a close the last time; None if never.
         post: Its mail.
     """
 
@@ -91,6 +95,8 @@ class Factory:
     purses: Map[OutPoint, Purse] = field(default_factory=Map)
     coins_asked: Map[OutPoint, int] = field(default_factory=Map)
     published: Map[OutPoint, int] = field(default_factory=Map)
+    period: Period = Period.WAITING
+    close_height: int | None = None
     post: Post = field(default_factory=Post)
 
     @property
@@ -108,6 +114,11 @@ class Factory:
         if self.begun is None:
             raise AssertionError(f"{self.stream} has not begun")
         return self.begun
+
+    @property
+    def lifetime(self) -> Lifetime:
+        """The heights at which its life changes, by its slowest path."""
+        return self.attempt.blueprint.lifetime
 
     @property
     def is_dead(self) -> bool:
@@ -143,6 +154,8 @@ FactoryRecord = (
     | op.LspOpeningRecord
     | xr.ExitRecord
     | xr.LspExitRecord
+    | dr.DyingRecord
+    | dr.LspDyingRecord
     | BookRecord
     | MailTaken
 )
@@ -169,6 +182,10 @@ def apply_to_factory(factory: Factory, record: r.AnyRecord) -> Factory:
             return replace(factory, intents=check_intents(factory.intents, intents))
         case xr.TreePublished() | xr.OutputsSwept():
             return factory
+        case dr.PeriodBegan(period=period):
+            return replace(factory, period=Period[period.upper()])
+        case dr.CloseWanted(height=height):
+            return replace(factory, close_height=height)
         case xr.ExitStarted(client=client):
             return replace(factory, exits=factory.exits | {client})
         case xr.FirstPublished(outpoint=outpoint, height=height):

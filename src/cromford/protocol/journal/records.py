@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from cromford.protocol.journal import dying_records as dr
 from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal import opening_records as op
@@ -96,13 +97,17 @@ SharedRecord = (
     | op.SharedOpeningRecord
     | xr.ExitRecord
     | xr.PurseRecord
+    | dr.DyingRecord
     | BookRecord
 )
-ClientOnly = lr.ClientLobbyRecord | op.ClientOpeningRecord | xr.ClientExitRecord
+ClientOnly = (
+    lr.ClientLobbyRecord | op.ClientOpeningRecord | xr.ClientExitRecord | dr.ClientDyingRecord
+)
 LspOnly = (
     lr.HouseRecord
     | op.LspOpeningRecord
     | xr.LspExitRecord
+    | dr.LspDyingRecord
     | sc.ScanRecord
     | MailTaken
     | sw.JointSweepRecord

@@ -17,7 +17,7 @@ from cromford.protocol.lobby.build import (
     plan_build,
     refusal_of,
 )
-from cromford.protocol.lobby.schedule import is_build_due
+from cromford.protocol.lobby.schedule import is_build_due, is_move_due
 from cromford.protocol.turn import Turn
 from cromford.wire import messages as m
 from cromford.wire.messages import encode_message
@@ -90,7 +90,7 @@ def on_leave(turn: Turn[House], node_id: bytes, message: m.Leave) -> None:
 
 
 def build_if_due(turn: Turn[House], *, at_height: int | None) -> None:
-    """Start the build that the schedule asks for, if it does; what hinders it is remembered.
+    """Start the build that the schedule asks for, or who moves; what hinders it is remembered.
 
     Args:
         turn: The decision so far.
@@ -99,7 +99,8 @@ def build_if_due(turn: Turn[House], *, at_height: int | None) -> None:
     state, policy = turn.state, turn.state.config.policy
     if state.under_way is not None or state.build is not None or not turn.facts.is_fresh:
         return
-    if not is_build_due(policy, n_waiting=len(state.members), at_height=at_height):
+    is_due = is_build_due(policy, n_waiting=len(state.members), at_height=at_height)
+    if not (is_due or is_move_due(state)):
         return
     try:
         plan = plan_build(

@@ -1,0 +1,54 @@
+"""What of a journal's news is worth a line in the log: what an operator must not overlook."""
+
+import logging
+
+from cromford.bitcoin.tx import Txid
+from cromford.channel.terms import MSAT_PER_SAT
+from cromford.protocol.journal.dying_records import CloseWanted, MoveEnded, PeriodBegan
+from cromford.protocol.journal.exit_records import OutputsSwept, TreePublished
+from cromford.protocol.journal.records import AnyRecord
+
+_log = logging.getLogger(__name__)
+
+
+def log_record(record: AnyRecord) -> None:
+    """Write a line about a record that has become durable, if it says what must not be missed."""
+    match record:
+        case TreePublished():
+            _log.warning(
+                "tree_published factory=%s height=%d transactions=%s",
+                record.attempt_id.hex(),
+                record.height,
+                ",".join(record.transactions),
+            )
+        case OutputsSwept():
+            _log.info(
+                "outputs_swept factory=%s height=%d txid=%s outputs=%s amount_sat=%d",
+                record.attempt_id.hex(),
+                record.height,
+                Txid(record.txid),
+                ",".join(record.outputs),
+                record.amount_sat,
+            )
+        case PeriodBegan(attempt_id=attempt_id, height=height, period=period):
+            _log.warning(
+                "period_began factory=%s height=%d period=%s", attempt_id.hex(), height, period
+            )
+        case CloseWanted(attempt_id=attempt_id, height=height):
+            _log.warning("close_wanted factory=%s height=%d", attempt_id.hex(), height)
+        case MoveEnded(is_moved=True):
+            _log.info(
+                "balance_moved amount_sat=%d amount_msat=%d from=%s to=%s",
+                record.amount_msat // MSAT_PER_SAT,
+                record.amount_msat,
+                record.attempt_id.hex(),
+                record.to_attempt_id.hex(),
+            )
+        case MoveEnded():
+            _log.warning(
+                "balance_not_moved amount_msat=%d from=%s",
+                record.amount_msat,
+                record.attempt_id.hex(),
+            )
+        case _:
+            return

@@ -22,7 +22,7 @@ from cromford.protocol.channels.signer_answers import on_signer_answer
 from cromford.protocol.channels.steps import on_message, prepare
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import channel_records as cr
-from cromford.protocol.journal.book import Book, OwnInvoice
+from cromford.protocol.journal.book import OwnInvoice
 from cromford.protocol.journal.client_attempt import ClientAttempt
 from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.link import Link
@@ -35,19 +35,22 @@ def finish_channels(turn: Turn[ClientState], *, takes_up_held: bool = False) -> 
     state = turn.state
 
     def answer(turn: AnyTurn, link: Link, live: LiveHtlc) -> None:
-        may_take = is_usable(state, link) and _is_no_detour(turn.book, link, live)
+        may_take = is_usable(state, link) and not is_detour(state, link, live)
         answer_as_payee(turn, link, live, is_usable=may_take)
 
     finish(turn, answer, takes_up_held=takes_up_held)
 
 
-def _is_no_detour(book: Book, link: Link, live: LiveHtlc) -> bool:
-    """Say whether an HTLC that we pay ourselves with comes where it was to go: to a later factory.
+def is_detour(state: ClientState, link: Link, live: LiveHtlc) -> bool:
+    """Say whether an HTLC that we pay ourselves with comes elsewhere than where it was to go.
 
-    Offered back to us in the channel that it left, or in an older one, it would move nothing.
+    Offered back to us in the channel that it left, or in another that dies, it would move nothing.
     """
-    payment = book.payments.get(live.htlc.payment_hash)
-    return payment is None or book.links[payment.htlc[0]].expiry_height < link.expiry_height
+    payment = state.book.payments.get(live.htlc.payment_hash)
+    if payment is None:
+        return False
+    is_dying = state.chain.height >= state.attempts[link.attempt_id].lifetime.dying_height
+    return is_dying or payment.htlc[0] == link.channel_id
 
 
 def take(turn: Turn[ClientState], event: ev.ChannelEvent) -> None:

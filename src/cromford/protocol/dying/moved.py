@@ -59,7 +59,7 @@ def has_moved_out(old: Link, new: Link | None, chain: KnownChain, *, min_depth: 
         chain: What the new channel's factory has read of the chain.
         min_depth: At which depth its terms let it be paid through.
     """
-    if new is None or new.expiry_height <= old.expiry_height or not is_alive(new, chain):
+    if new is None or new.channel_id == old.channel_id or not is_alive(new, chain):
         return False
     funding_txid = new.path[0].outpoint.txid
     return (

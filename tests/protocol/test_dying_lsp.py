@@ -28,16 +28,15 @@ from cromford.protocol.journal import dying_records as dr
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.lobby.schedule import is_move_due
 from cromford.protocol.policy import DyingStep, LspPolicy
+from cromford.shelf import Shelf
 
 MOVE, CLOSE, SWEEP = DyingStep.MOVE, DyingStep.CLOSE, DyingStep.SWEEP
 
 
-def waiting_pump(n_clients: int = 3, *, n_waiting: int = 2, **policy: object) -> Pump:
+def waiting_pump(n_clients: int = 3, *, n_waiting: int = 2) -> Pump:
     """Return a world in its first dying block, where some of the clients wait in the lobby."""
-    steps = {"dying_policy": (CLOSE, SWEEP), **policy}
-    pump = factory_with_money(
-        n_clients, kind=StayingPump, amounts_msat=(), policy=replace(POLICY, **steps)
-    )
+    policy = replace(POLICY, dying_policy=(CLOSE, SWEEP))
+    pump = factory_with_money(n_clients, kind=StayingPump, amounts_msat=(), policy=policy)
     mine_to_dying(pump)
     for client in pump.clients[:n_waiting]:
         pump.handle(client, ev.MoveRequested(attempt_id=old_of(client).attempt_id))
@@ -45,13 +44,15 @@ def waiting_pump(n_clients: int = 3, *, n_waiting: int = 2, **policy: object) ->
     return pump
 
 
-def is_due(pump: Pump, *, height: int, **policy: object) -> bool:
+def is_due(pump: Pump, *, height: int, min_clients: int = 2) -> bool:
     """Say whether those who wait get their factory at a height, under another policy."""
     house = pump.lsp.state.house
     tip = (BlockRef(height=height, block_hash=Txid(bytes(32))),)
     config = replace(
         house.config,
-        policy=replace(house.config.policy, dying_policy=(MOVE, CLOSE, SWEEP), **policy),
+        policy=replace(
+            house.config.policy, dying_policy=(MOVE, CLOSE, SWEEP), min_clients=min_clients
+        ),
     )
     return is_move_due(replace(house, config=config, chain=replace(house.chain, recent=tip)))
 
@@ -86,9 +87,9 @@ def test_where_close_comes_first_moving_begins_at_its_share() -> None:
         assert is_move_due(later) is due
 
 
-def at(factory: Factory, height: int, **changes: object) -> Factory:
+def at(factory: Factory, height: int) -> Factory:
     tip = (BlockRef(height=height, block_hash=Txid(bytes(32))),)
-    return replace(factory, **changes).at(tip)  # type: ignore[arg-type]
+    return factory.at(tip)
 
 
 def test_a_close_is_wanted_from_its_height_until_a_day_before_the_exit_deadline() -> None:
@@ -107,7 +108,7 @@ def test_a_close_is_wanted_from_its_height_until_a_day_before_the_exit_deadline(
     assert stage is not None
     unready = replace(factory.attempt, stage=replace(stage, ready_sent=False))
     assert not wants_close(replace(factory, begun=unready), half)
-    unfunded = replace(factory, chain=replace(factory.chain, confirmed={}))
+    unfunded = replace(factory, chain=replace(factory.chain, confirmed=Shelf()))
     assert not wants_close(unfunded, half)
 
 

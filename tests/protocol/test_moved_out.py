@@ -23,6 +23,7 @@ from cromford.protocol.channels.lsp import is_dying
 from cromford.protocol.dying.moved import has_moved_out, least_capacity_sat, movable_msat
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.link import Link
+from cromford.shelf import Shelf
 
 HTLC = Htlc(
     offered_by=Party.OPENER, htlc_id=7, amount_msat=1_000, payment_hash=b"h" * 32, cltv_expiry=900
@@ -72,7 +73,7 @@ def test_nobody_is_out_whose_new_money_is_not_final() -> None:
         "no new channel": is_out(old, None, chain),
         "the same one": is_out(old, old, chain),
         "its funding is not deep enough": is_out(old, new, chain, min_depth=depth + 1),
-        "its funding left the chain": is_out(old, new, replace(chain, confirmed={})),
+        "its funding left the chain": is_out(old, new, replace(chain, confirmed=Shelf())),
         "the new one failed": is_out(old, changed(new, failure="over"), chain),
         "an HTLC in the old one": is_out(with_htlc(old, HtlcStage.LOCKED_IN), new, chain),
         "an update under way there": is_out(with_htlc(old, HtlcStage.ADD_SIGNED), new, chain),

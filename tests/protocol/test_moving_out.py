@@ -39,6 +39,7 @@ from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal.failures import Failure
 from cromford.protocol.policy import DyingStep, WhenDying
+from cromford.shelf import Shelf
 from cromford.wire import messages as m
 
 ALL_MSAT = (30_000_123, 0, 5_000_000, 330_000)
@@ -199,7 +200,7 @@ def test_one_that_never_comes_back_is_given_up_at_half_of_the_dying_period() -> 
     pump.mine()
     new = pump.held(alice)
     half = old_of(alice).lifetime.share_height(50)
-    without = replace(alice.state, chain=replace(alice.state.chain, confirmed={}))
+    without = replace(alice.state, chain=replace(alice.state.chain, confirmed=Shelf()))
     for height, is_waited_for in ((half - 1, True), (half, False)):
         tip = replace(without.chain.recent[-1], height=height)
         state = replace(without, chain=replace(without.chain, recent=(tip,)))

@@ -485,6 +485,7 @@ CLIENT_KEYS: Final = (
         _SAT,
         None,
         "The channel that is asked for then, in sat; never less than the balance needs.",
+        has_flag=True,
         shown_default="as large as the old one",
     ),
     *_range_keys(),

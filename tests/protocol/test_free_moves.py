@@ -32,8 +32,8 @@ def rules(*, is_dying: bool) -> ForwardingRules:
     )
 
 
-def delivery_to(payee: bytes) -> m.Delivery:
-    return m.Delivery(payee=payee, payment_secret=bytes(32), amount_msat=7_000_000)
+def delivery_to(payee: bytes, *, amount_msat: int = 7_000_000) -> m.Delivery:
+    return m.Delivery(payee=payee, payment_secret=bytes(32), amount_msat=amount_msat)
 
 
 def lsp_links(pump: Pump) -> tuple[Link, ...]:
@@ -50,6 +50,13 @@ def test_only_ones_own_money_out_of_a_factory_that_dies_costs_nothing(
     (link, other) = lsp_links(factory_with_money(2))
     payee = link.node_id if is_own else other.node_id
     assert rules(is_dying=is_dying).price_msat(link, delivery_to(payee)) == price_msat
+
+
+@pytest.mark.parametrize(("amount_msat", "price_msat"), [(329_999, 1_329), (330_000, 0)])
+def test_crumbs_are_not_moved_for_nothing(amount_msat: int, price_msat: int) -> None:
+    (link, _) = lsp_links(factory_with_money(2))
+    delivery = delivery_to(link.node_id, amount_msat=amount_msat)
+    assert rules(is_dying=True).price_msat(link, delivery) == price_msat
 
 
 def test_a_stranger_is_charged_the_usual_price_in_the_dying_period() -> None:

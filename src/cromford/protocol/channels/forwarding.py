@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from cromford import effects as fx
+from cromford.bitcoin.fees import P2TR_DUST_SAT
 from cromford.channel.errors import UpdateRefused
 from cromford.channel.limits import is_overexposed
 from cromford.channel.messages import UpdateAdd
 from cromford.channel.stage import LiveHtlc
+from cromford.channel.terms import MSAT_PER_SAT
 from cromford.protocol.channels.coins import lacks_coin
 from cromford.protocol.channels.htlc_rules import (
     acceptance_failure,
@@ -35,6 +37,8 @@ from cromford.wire import messages as m
 from cromford.wire.fields import decode_fields
 
 MILLION: Final = 1_000_000
+# What is due to a client below this has no output anywhere: moving it is not worth anybody's work.
+MOVED_MSAT_MIN: Final = P2TR_DUST_SAT * MSAT_PER_SAT
 # Why an HTLC waits, for the operator.
 STALE: Final = "our chain is stale"
 AWAY: Final = "the payee is away"
@@ -62,9 +66,10 @@ class ForwardingRules:
     def price_msat(self, link: Link, delivery: m.Delivery) -> int:
         """Return what an HTLC of a channel has to pay for going on, in msat.
 
-        Nothing where a client moves its own money out of a factory that dies.
+        Nothing where a client moves its own money out of a factory that dies, 330 sat or more.
         """
-        if delivery.payee == link.node_id and self.is_dying(link):
+        is_move = delivery.payee == link.node_id and delivery.amount_msat >= MOVED_MSAT_MIN
+        if is_move and self.is_dying(link):
             return 0
         return forwarding_fee_msat(
             delivery.amount_msat,

@@ -12,16 +12,18 @@ from typing import Final, assert_never
 from cromford import effects as fx
 from cromford.channel.errors import UpdateRefused
 from cromford.crypto.keys import sha256
+from cromford.factory.lifetime import Period
 from cromford.protocol import events as ev
 from cromford.protocol.channels.balances import balance_of
 from cromford.protocol.channels.client import finish_channels, is_usable
+from cromford.protocol.channels.forwarding import MOVED_MSAT_MIN
 from cromford.protocol.channels.htlc_rules import (
     forward_delta_blocks,
     is_alive,
     min_final_cltv_expiry_delta,
 )
 from cromford.protocol.channels.payments import start_payment
-from cromford.protocol.dying.moved import LEFT_BEHIND_MSAT, least_capacity_sat, movable_msat
+from cromford.protocol.dying.moved import least_capacity_sat, movable_msat
 from cromford.protocol.dying.telling import tell_period
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import channel_records as cr
@@ -126,7 +128,7 @@ def is_left(state: ClientState, attempt: ClientAttempt) -> bool:
     link = link_of(state, attempt)
     if target is None or link is None:
         return link is not None
-    return balance_of(link).own_msat >= LEFT_BEHIND_MSAT or bool(link.state.htlcs)
+    return balance_of(link).own_msat >= MOVED_MSAT_MIN or bool(link.state.htlcs)
 
 
 # What it does
@@ -135,8 +137,9 @@ def is_left(state: ClientState, attempt: ClientAttempt) -> bool:
 def on_block(turn: Turn[ClientState]) -> None:
     """Tell of factories that die, as a block makes it so."""
     for attempt in turn.state.attempts.values():
-        is_over = link_of(turn.state, attempt) is None or _is_gone(turn.state, attempt)
-        if not is_over:
+        if link_of(turn.state, attempt) is None or attempt.period is Period.EXPIRED:
+            continue
+        if not _is_gone(turn.state, attempt):
             tell_period(turn, attempt.attempt_id, attempt.lifetime, attempt.period)
 
 

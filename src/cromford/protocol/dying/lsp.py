@@ -12,7 +12,7 @@ from cromford.watch.exit import swept_by
 def on_block(turn: Turn[Factory]) -> None:
     """Tell of a factory that dies, and ask for a close of it, as a block makes it so."""
     state = turn.state
-    if not stands(state):
+    if state.period is Period.EXPIRED or not stands(state):
         return
     tell_period(turn, state.attempt.attempt_id, state.lifetime, state.period)
     if wants_close(state, turn.height):
@@ -45,10 +45,3 @@ def stands(state: Factory) -> bool:
     if state.attempt.funding_outpoint not in state.chain.spends:
         return True
     return swept_by((state.attempt.tree.root_node,), state.chain.spends) is None
-
-
-def period_of(state: Factory) -> Period:
-    """Return which period of its life a factory is in, at the height of its chain."""
-    attempt, chain = state.attempt, state.chain
-    is_funded = chain.depth(attempt.funding_tx.txid) >= attempt.terms.min_depth
-    return state.lifetime.period_at(chain.height, is_funded=is_funded)

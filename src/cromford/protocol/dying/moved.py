@@ -3,18 +3,13 @@
 Nothing but functions of channels: both roles, and whoever frees what a client has left, ask here.
 """
 
-from typing import Final
-
-from cromford.bitcoin.fees import P2TR_DUST_SAT
 from cromford.channel.stage import Edition
 from cromford.channel.terms import MSAT_PER_SAT, ChannelTerms, Party
 from cromford.protocol.channels.balances import balance_of, offerable_msat
+from cromford.protocol.channels.forwarding import MOVED_MSAT_MIN
 from cromford.protocol.channels.htlc_rules import is_alive
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.link import Link
-
-# What is due to a client below this has no output anywhere, so it is not worth a payment either.
-LEFT_BEHIND_MSAT: Final = P2TR_DUST_SAT * MSAT_PER_SAT
 
 
 def movable_msat(old: Link, new: Link) -> int:
@@ -27,7 +22,7 @@ def movable_msat(old: Link, new: Link) -> int:
     most_msat = min(
         due_msat, offerable_msat(old.state, old.me), offerable_msat(new.state, new.state.peer)
     )
-    return most_msat if most_msat >= LEFT_BEHIND_MSAT else 0
+    return most_msat if most_msat >= MOVED_MSAT_MIN else 0
 
 
 def least_capacity_sat(balance_msat: int, terms: ChannelTerms) -> int:
@@ -66,7 +61,7 @@ def has_moved_out(old: Link, new: Link | None, chain: KnownChain, *, min_depth: 
         _is_at_rest(old)
         and not old.is_behind
         and all(
-            old.state.content(holder, Edition.SIGNED).accepter_msat < LEFT_BEHIND_MSAT
+            old.state.content(holder, Edition.SIGNED).accepter_msat < MOVED_MSAT_MIN
             for holder in Party
         )
         and _is_irrevocable(new)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from cromford.channel.terms import MSAT_PER_SAT
 from cromford.protocol.channels.balances import balance_of
+from cromford.protocol.channels.forwarding import MOVED_MSAT_MIN
 from cromford.protocol.dying.client import (
     can_move_out,
     is_to_move,
@@ -13,7 +14,7 @@ from cromford.protocol.dying.client import (
     target_of,
     wish_of,
 )
-from cromford.protocol.dying.moved import LEFT_BEHIND_MSAT, movable_msat
+from cromford.protocol.dying.moved import movable_msat
 from cromford.protocol.journal.client_attempt import ClientAttempt
 from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.moving import RETRY_BLOCKS, Moving
@@ -47,7 +48,7 @@ def outlook_of(state: ClientState, attempt: ClientAttempt) -> MoveOutlook | None
     moving, target = moving_of(state, attempt), target_of(state, attempt)
     left_msat = balance_of(link).own_msat
     status, why = _stand(state, attempt, moving, target)
-    if status != "staying" and target is not None and left_msat < LEFT_BEHIND_MSAT:
+    if status != "staying" and target is not None and left_msat < MOVED_MSAT_MIN:
         busy = bool(link.state.htlcs) or moving.is_under_way
         status, why = ("paying", "") if busy else ("moved", _left_text(left_msat))
     return MoveOutlook(
@@ -68,6 +69,8 @@ def _stand(
 ) -> tuple[str, str]:
     if moving.is_under_way:
         return "paying", ""
+    if attempt.lsp_node_id != state.config.lsp_node_id:
+        return "over", "it is another LSP's, and this client was started for a new one"
     if not can_move_out(state, attempt):
         return "over", "its channel takes no payment any more"
     if not is_to_move(state, attempt):
@@ -110,7 +113,5 @@ def _way_text(
             f"{RETRY_BLOCKS} blocks later"
         )
     if not movable_msat(old, new):
-        return (
-            f"the new channel cannot receive {LEFT_BEHIND_MSAT // MSAT_PER_SAT} sat or more of it"
-        )
+        return f"the new channel cannot receive {MOVED_MSAT_MIN // MSAT_PER_SAT} sat or more of it"
     return "about to pay itself"

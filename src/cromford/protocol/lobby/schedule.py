@@ -3,6 +3,8 @@
 And for those who move out of a factory that dies, where its policy says so.
 """
 
+from collections.abc import Iterable
+
 from cromford.factory.lifetime import Lifetime
 from cromford.protocol.dying_steps import begin_height
 from cromford.protocol.journal.entries import FactoryEntry
@@ -30,28 +32,33 @@ def is_build_due(policy: LspPolicy, *, n_waiting: int, at_height: int | None) ->
     return every is not None and at_height is not None and at_height % every == 0
 
 
-def is_move_due(house: House) -> bool:
+def is_move_due(house: House, *, joined: bytes | None = None) -> bool:
     """Say whether those who wait to move out of a factory that dies get the next one now.
 
     Once all of its clients that are connected wait, or have moved; at the latest when a share of
     the dying period is over (`dying_wait_percent`), so that nobody who merely stays connected holds
     up the others. Enough clients for a factory wait in any case, whoever they are.
+
+    Args:
+        house: What the LSP knows.
+        joined: Who has just joined: only its own factories are looked at. None for everybody's.
     """
     if len(house.members) < house.config.policy.min_clients:
         return False
-    return any(_is_due(house, entry) for entry in dying_entries(house))
+    node_ids = house.members if joined is None else (joined,)
+    return any(_is_due(house, entry) for entry in _left_by(house, node_ids))
 
 
-def dying_entries(house: House) -> tuple[FactoryEntry, ...]:
-    """Return the factories that die and of which a client waits to move out, oldest first.
+def _left_by(house: House, node_ids: Iterable[bytes]) -> tuple[FactoryEntry, ...]:
+    """Return the factories that die and that these clients wait to move out of, oldest first.
 
     Whoever has a channel elsewhere that lasts has moved, and waits for something else.
     """
     height = house.chain.height
     found = {
         entry.number: entry
-        for node_id in house.members
-        if not lasting_entries(house, node_id)
+        for node_id in node_ids
+        if node_id in house.of_client and not lasting_entries(house, node_id)
         for entry in house.entries_of(node_id)
         if house.is_standing(entry)
         and entry.is_dying(entry.node_ids.index(node_id) + 1, height=height)

@@ -18,11 +18,12 @@ from tests.protocol.moving_clients import (
     own_msat,
     told,
 )
-from tests.protocol.paying_clients import book
+from tests.protocol.paying_clients import book, open_factory, pay
 from tests.protocol.pump import Pump, PumpNode
 
 from cromford.changed import changed
 from cromford.channel.content import Htlc
+from cromford.channel.errors import UpdateRefused
 from cromford.channel.stage import LiveHtlc
 from cromford.channel.terms import Party
 from cromford.factory.lifetime import Period
@@ -38,6 +39,7 @@ from cromford.protocol.journal import dying_records as dr
 from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal.failures import Failure
+from cromford.protocol.journal.link import Link
 from cromford.protocol.policy import DyingStep, WhenDying
 from cromford.shelf import Shelf
 from cromford.wire import messages as m
@@ -291,6 +293,44 @@ def limit_old_channel(pump: Pump, client: PumpNode, **limits: int) -> None:
             holder, book=changed(holder.book, links=holder.book.links.set(channel_id, limited))
         )
         node.driver.state = state.with_factory(held) if node is pump.lsp else held
+
+
+def test_what_no_channel_can_carry_is_said_once_and_tried_at_each_block() -> None:
+    pump = factory_with_money(2)
+    alice = pump.clients[0]
+    mine_to_dying(pump)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("cromford.protocol.channels.payments.check_offer", refuses)
+        pump.mine(4)
+    (hindered,) = told(alice, dr.MoveHindered)
+    assert hindered.reason == "cltv_expiry"
+    assert status_of(alice) == ("waiting", "a channel cannot carry it now: cltv_expiry")
+    assert not told(alice, dr.MoveStarted)
+    pump.mine()
+    assert own_msat(pump, alice) == (0, ALL_MSAT[0])
+    assert status_of(alice) == ("moved", "")
+
+
+def refuses(_link: Link, cltv_expiry: int, *, chain: object, height: int) -> None:
+    del chain
+    raise UpdateRefused("cltv_expiry", expected=f"at most {height}", received=cltv_expiry)
+
+
+def test_whoever_has_two_factories_that_die_moves_out_of_both() -> None:
+    pump = factory_with_money(2, amounts_msat=(60_000_000, 0))
+    open_factory(pump)
+    alice = pump.clients[0]
+    assert pay(pump, pump.lsp, alice, 50_000_000).status == "paid"
+    assert own_msat(pump, alice) == (60_000_000, 50_000_000)
+    second = list(alice.state.attempts.values())[1]
+    mine_to(pump, second.lifetime.dying_height)
+    moved_msat = own_msat(pump, alice)
+    assert sum(moved_msat) == 110_000_000
+    assert moved_msat[1] > 90_000_000, "first into the one that lives longer, as far as it goes"
+    pump.mine()
+    assert own_msat(pump, alice) == (0, 0, 110_000_000)
+    assert links_of(pump, alice)[2].state.capacity_sat == 110_000 + 2_638, "and the reserve"
+    assert book(pump.lsp).earned_msat == 0
 
 
 # The operator's word

@@ -4,7 +4,12 @@ import logging
 
 from cromford.bitcoin.tx import Txid
 from cromford.channel.terms import MSAT_PER_SAT
-from cromford.protocol.journal.dying_records import CloseWanted, MoveEnded, PeriodBegan
+from cromford.protocol.journal.dying_records import (
+    CloseWanted,
+    MoveEnded,
+    MoveHindered,
+    PeriodBegan,
+)
 from cromford.protocol.journal.exit_records import OutputsSwept, TreePublished
 from cromford.protocol.journal.records import AnyRecord
 
@@ -36,6 +41,8 @@ def log_record(record: AnyRecord) -> None:
             )
         case CloseWanted(attempt_id=attempt_id, height=height):
             _log.warning("close_wanted factory=%s height=%d", attempt_id.hex(), height)
+        case MoveHindered(attempt_id=attempt_id, reason=reason):
+            _log.warning("move_hindered from=%s reason=%s", attempt_id.hex(), reason)
         case MoveEnded(is_moved=True):
             _log.info(
                 "balance_moved amount_sat=%d amount_msat=%d from=%s to=%s",

@@ -214,8 +214,9 @@ def on_move_prepared(turn: Turn[ClientState], event: ev.MovePrepared) -> None:
     )
     try:
         start_payment(turn, link, request, fee_msat=0, cltv_expiry=turn.known_height + delta_blocks)
-    except UpdateRefused:
-        return  # The next block asks again.
+    except UpdateRefused as refused:
+        _hinder(turn, old, refused)
+        return
     turn.remember(
         cr.InvoiceIssued(
             payment_hash=payment_hash,
@@ -234,6 +235,15 @@ def on_move_prepared(turn: Turn[ClientState], event: ev.MovePrepared) -> None:
         ),
     )
     finish_channels(turn)
+
+
+def _hinder(turn: Turn[ClientState], old: ClientAttempt, refused: UpdateRefused) -> None:
+    """Remember why no payment to ourselves can be made; each block asks again.
+
+    Once: by the limit alone, for the numbers in it change with each block.
+    """
+    if moving_of(turn.state, old).hindrance != refused.field:
+        turn.remember(dr.MoveHindered(attempt_id=old.attempt_id, reason=refused.field))
 
 
 def _end_payments(turn: Turn[ClientState]) -> None:

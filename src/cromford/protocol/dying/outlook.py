@@ -14,9 +14,10 @@ from cromford.protocol.dying.client import (
     target_of,
     wish_of,
 )
-from cromford.protocol.dying.moved import movable_msat
+from cromford.protocol.dying.moved import has_moved_out, movable_msat
 from cromford.protocol.journal.client_attempt import ClientAttempt
 from cromford.protocol.journal.client_state import ClientState
+from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.moving import RETRY_BLOCKS, Moving
 
 
@@ -48,15 +49,23 @@ def outlook_of(state: ClientState, attempt: ClientAttempt) -> MoveOutlook | None
     moving, target = moving_of(state, attempt), target_of(state, attempt)
     left_msat = balance_of(link).own_msat
     status, why = _stand(state, attempt, moving, target)
-    if status != "staying" and target is not None and left_msat < MOVED_MSAT_MIN:
-        busy = bool(link.state.htlcs) or moving.is_under_way
-        status, why = ("paying", "") if busy else ("moved", _left_text(left_msat))
+    if status != "staying" and _is_out(state, link, target):
+        status, why = "moved", _left_text(left_msat)
     return MoveOutlook(
         status=status,
         why=why,
         to_attempt_id=None if target is None else target.attempt_id,
         moved_msat=moving.moved_msat,
         left_msat=left_msat,
+    )
+
+
+def _is_out(state: ClientState, link: Link, target: ClientAttempt | None) -> bool:
+    new = None if target is None else link_of(state, target)
+    return (
+        target is not None
+        and new is not None
+        and has_moved_out(link, new, state.chain, min_depth=target.terms.min_depth)
     )
 
 
@@ -67,7 +76,9 @@ def _left_text(left_msat: int) -> str:
 def _stand(
     state: ClientState, attempt: ClientAttempt, moving: Moving, target: ClientAttempt | None
 ) -> tuple[str, str]:
-    if moving.is_under_way:
+    link = link_of(state, attempt)
+    is_last = target is not None and link is not None and bool(link.state.htlcs)
+    if moving.is_under_way or (is_last and moving.moved_msat):
         return "paying", ""
     if attempt.lsp_node_id != state.config.lsp_node_id:
         return "over", "it is another LSP's, and this client was started for a new one"
@@ -112,6 +123,10 @@ def _way_text(
             f"a payment to itself came back at height {moving.failed_height:,}; tried again "
             f"{RETRY_BLOCKS} blocks later"
         )
+    if moving.hindrance is not None:
+        return f"a channel cannot carry it now: {moving.hindrance}"
+    if balance_of(old).own_msat < MOVED_MSAT_MIN:
+        return "what is under way in its channels is not final yet"
     if not movable_msat(old, new):
         return f"the new channel cannot receive {MOVED_MSAT_MIN // MSAT_PER_SAT} sat or more of it"
     return "about to pay itself"

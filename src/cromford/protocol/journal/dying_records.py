@@ -38,6 +38,13 @@ class MoveStarted(Record, frozen=True, kw_only=True, tag="move_started"):
     amount_msat: int
 
 
+class MoveHindered(Record, frozen=True, kw_only=True, tag="move_hindered"):
+    """A channel does not carry what we would pay ourselves now, for a reason that is new."""
+
+    attempt_id: bytes
+    reason: str
+
+
 class MoveEnded(Record, frozen=True, kw_only=True, tag="move_ended"):
     """What we paid ourselves has arrived, or came back: then it is tried again.
 
@@ -52,5 +59,5 @@ class MoveEnded(Record, frozen=True, kw_only=True, tag="move_ended"):
 
 
 DyingRecord = PeriodBegan
-ClientDyingRecord = MoveChosen | MoveStarted | MoveEnded
+ClientDyingRecord = MoveChosen | MoveStarted | MoveHindered | MoveEnded
 LspDyingRecord = CloseWanted

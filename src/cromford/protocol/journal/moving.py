@@ -20,6 +20,7 @@ class Moving:
         refusal: Why the newest join was refused; None if it was not.
         payment: The hash of what is on its way, or was the last; None before the first.
         is_under_way: Whether that has neither arrived nor come back.
+        hindrance: Why a channel did not carry the newest try; None once one did.
         moved_msat: What has arrived, in msat.
     """
 
@@ -28,6 +29,7 @@ class Moving:
     refusal: str | None = None
     payment: bytes | None = None
     is_under_way: bool = False
+    hindrance: str | None = None
     moved_msat: int = 0
 
     def may_try(self, height: int) -> bool:
@@ -53,7 +55,9 @@ def with_dying_record(
         case dr.MoveChosen(is_moving=is_moving):
             after = replace(before, choice=is_moving, failed_height=None, refusal=None)
         case dr.MoveStarted(payment_hash=payment_hash):
-            after = replace(before, payment=payment_hash, is_under_way=True)
+            after = replace(before, payment=payment_hash, is_under_way=True, hindrance=None)
+        case dr.MoveHindered(reason=reason):
+            after = replace(before, hindrance=reason)
         case dr.MoveEnded(is_moved=True, amount_msat=amount_msat):
             moved_msat = before.moved_msat + amount_msat
             after = replace(before, is_under_way=False, failed_height=None, moved_msat=moved_msat)

@@ -158,6 +158,9 @@ BUILD = {
 }
 
 
+PERIOD = {"period": "active", "dying_height": 4_974, "blocks_to_next_period": 3_974}
+
+
 def lsp_summary(**changes: Any) -> dict[str, Any]:
     summary = {
         "factory_id": FACTORY_ID,
@@ -171,6 +174,10 @@ def lsp_summary(**changes: Any) -> dict[str, Any]:
         "expiry_height": 6_000,
         "blocks_to_expiry": 5_000,
         "exit_deadline_height": 5_406,
+        **PERIOD,
+        "when_dying": [
+            {"step": "sweep", "from_height": 6_000, "to_height": None, "what": "it is swept"}
+        ],
         "holdouts": [],
         "aborted": None,
         "ready_clients": 1,
@@ -200,6 +207,8 @@ def client_summary(**changes: Any) -> dict[str, Any]:
         "expiry_height": 6_000,
         "blocks_to_expiry": 5_000,
         "exit_deadline_height": 5_406,
+        **PERIOD,
+        "moving": None,
         "exit_blocks": 450,
         "look_blocks": 72,
         "published": [],
@@ -420,6 +429,7 @@ PAID = {
     "channel_id": "c4" * 32,
     "factory_id": FACTORY_ID,
     "preimage": "77" * 32,
+    "to_factory_id": None,
     "failure": None,
     "retryable": None,
     "obstacle": None,

@@ -5,7 +5,7 @@ from functools import cached_property
 
 from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.factory.branch import Branch, SignedBranch
-from cromford.factory.lifetime import Lifetime, Period, lifetime_of
+from cromford.factory.lifetime import Lifetime, Period
 from cromford.factory.terms import FactoryTerms
 from cromford.protocol.journal.client_candidate import ClientCandidate
 from cromford.protocol.journal.first_commitments import ChannelSetting
@@ -145,7 +145,7 @@ class ClientAttempt:
     @property
     def lifetime(self) -> Lifetime:
         """When our channel's life changes, by our own path; raises `Unchecked` as `candidate`."""
-        return lifetime_of(self.terms, self.branch.kinds)
+        return self.candidate.lifetime
 
     @property
     def setting(self) -> ChannelSetting:

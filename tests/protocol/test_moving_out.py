@@ -19,7 +19,7 @@ from tests.protocol.moving_clients import (
     told,
 )
 from tests.protocol.paying_clients import book, open_factory, pay
-from tests.protocol.pump import Pump, PumpNode
+from tests.protocol.pump import Pump, PumpNode, Tamper
 
 from cromford.changed import changed
 from cromford.channel.content import Htlc
@@ -30,9 +30,11 @@ from cromford.factory.lifetime import Period
 from cromford.protocol import client as client_role
 from cromford.protocol import events as ev
 from cromford.protocol.channels import lsp as lsp_channels
+from cromford.protocol.channels.balances import balance_of
 from cromford.protocol.channels.client import is_detour
 from cromford.protocol.dying.client import target_of
 from cromford.protocol.dying.outlook import outlook_of
+from cromford.protocol.exiting.stake import htlcs_at_stake
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal import dying_records as dr
@@ -411,6 +413,37 @@ def test_a_configured_capacity_is_asked_for_and_never_less_than_the_balance_need
 
 
 # Nobody is paid in its own place
+
+
+def test_what_was_offered_to_move_is_at_stake_until_its_preimage_was_shown() -> None:
+    """From there on it is the LSP's, and nobody leaves the old channel for it."""
+    pump = factory_with_money(2)
+    alice = pump.clients[0]
+    mine_to_dying(pump)
+
+    def without(*lost: type[m.Message]) -> Tamper:
+        def tamper(by: PumpNode, to: PumpNode, message: m.Message) -> Sequence[m.Message]:
+            del by
+            (old, *_) = links_of(pump, alice)
+            new_loses = to is alice and isinstance(message, lost)
+            in_old = getattr(message, "channel_id", None) == old.channel_id
+            return () if new_loses and in_old else (message,)
+
+        return tamper
+
+    with pump.tampering(without(m.UpdateFulfillHtlc)):
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr("cromford.protocol.channels.client.is_detour", lambda *_: True)
+            pump.mine()
+            assert not told(alice, dr.MoveEnded), "it is given back, and that waits for its hold"
+            old, _ = links_of(pump, alice)
+            (htlc,) = htlcs_at_stake(book(alice), old)
+            assert htlc.amount_msat == ALL_MSAT[0]
+        pump.mine(7)
+        old, new = links_of(pump, alice)
+        assert balance_of(new).own_msat == ALL_MSAT[0]
+        assert [live.htlc.amount_msat for live in old.state.htlcs] == [ALL_MSAT[0]]
+        assert not htlcs_at_stake(book(alice), old)
 
 
 def test_what_comes_back_in_a_channel_that_dies_is_not_taken() -> None:

@@ -48,6 +48,13 @@ class PrepareJoin:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PrepareMove:
+    """Draw what a client pays itself with, out of this factory. Answered by `MovePrepared`."""
+
+    attempt_id: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PrepareAttempt:
     """Derive the LSP's fresh keys, make its pools, draw the attempt id.
 
@@ -443,6 +450,7 @@ Performed = (
     Send
     | Disconnect
     | PrepareJoin
+    | PrepareMove
     | PrepareAttempt
     | PartialSign
     | PrepareClose

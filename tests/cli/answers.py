@@ -60,6 +60,7 @@ LSP_STATUS = {
     "n_factories": 1,
     "handed_over_keys": {"n_clients": 0, "problem": ""},
     "closing": [],
+    "dying": [],
     "look_blocks": 36,
     "stopped": [],
     "capital": {
@@ -93,7 +94,8 @@ CLIENT_STATUS = {
         "fee_base_msat": 1_500,
         "fee_proportional_millionths": 1_000,
     },
-    "wish": {"capacity_sat": 500_000, "capacity_least_sat": 400_000},
+    "wish": {"capacity_sat": 500_000, "capacity_least_sat": 400_000, "moves_from": None},
+    "dying": [],
     "joined": False,
     "refusal": "capacity_sat: too much",
     "paused_until_height": 1_240,
@@ -158,6 +160,9 @@ BUILD = {
 }
 
 
+PERIOD = {"period": "active", "dying_height": 4_974, "blocks_to_next_period": 3_974}
+
+
 def lsp_summary(**changes: Any) -> dict[str, Any]:
     summary = {
         "factory_id": FACTORY_ID,
@@ -171,6 +176,10 @@ def lsp_summary(**changes: Any) -> dict[str, Any]:
         "expiry_height": 6_000,
         "blocks_to_expiry": 5_000,
         "exit_deadline_height": 5_406,
+        **PERIOD,
+        "when_dying": [
+            {"step": "sweep", "from_height": 6_000, "to_height": None, "what": "it is swept"}
+        ],
         "holdouts": [],
         "aborted": None,
         "ready_clients": 1,
@@ -204,6 +213,8 @@ def client_summary(**changes: Any) -> dict[str, Any]:
         "expiry_height": 6_000,
         "blocks_to_expiry": 5_000,
         "exit_deadline_height": 5_406,
+        **PERIOD,
+        "moving": None,
         "exit_blocks": 450,
         "look_blocks": 72,
         "published": [],
@@ -427,6 +438,7 @@ PAID = {
     "channel_id": "c4" * 32,
     "factory_id": FACTORY_ID,
     "preimage": "77" * 32,
+    "to_factory_id": None,
     "failure": None,
     "retryable": None,
     "obstacle": None,

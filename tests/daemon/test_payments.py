@@ -372,22 +372,14 @@ def test_a_caller_that_waits_is_answered_when_the_daemon_stops(in_town: Run) -> 
     in_town(scenario)
 
 
-def test_a_client_moves_to_its_new_factory_by_paying_itself(in_town: Run) -> None:
+def test_nobody_pays_its_own_invoice(in_town: Run) -> None:
     async def scenario(t: Town) -> None:
-        old = await with_money(t)
-        new = await t.build("alice")
+        await with_money(t)
         invoice = await invoice_of(t, "alice", 60_000_000)
-        moved = await t.call("alice", "pay", invoice=invoice, factory_id=old[:8])
-        assert (moved["status"], moved["factory_id"]) == ("paid", old)
-        balance = await t.until(
-            "alice", "balance", lambda b: b["channels"][1]["spendable_msat"] == 60_000_000
-        )
-        first, second = balance["channels"]
-        assert (first["factory_id"], second["factory_id"]) == (old, new)
-        assert first["own_msat"] == ALLOWANCE_MSAT - moved["total_msat"]
-        assert balance["total"]["own_msat"] == ALLOWANCE_MSAT - moved["fee_msat"]
-        listed = (await t.call("alice", "payments"))["payments"]
-        assert [one["direction"] for one in listed] == ["out", "in", "in"]
+        with pytest.raises(RpcFailure) as refused:
+            await t.call("alice", "pay", invoice=invoice)
+        assert (refused.value.code, refused.value.retryable) == ("own_invoice", False)
+        assert "client factories" in refused.value.remediation
 
     in_town(scenario)
 

@@ -47,7 +47,12 @@ async def said(t: Town) -> dict[str, Any]:
     factories = (await t.call("lsp", "factories"))["factories"]
     status = await t.call("lsp", "status")
     balances = await t.call("lsp", "balances")
-    of_today = ("confirmations", "blocks_to_expiry", "blocks_to_exit_deadline")
+    of_today = (
+        "confirmations",
+        "blocks_to_expiry",
+        "blocks_to_exit_deadline",
+        "blocks_to_next_period",
+    )
     samples = [
         (name, labels, value)
         for name, labels, value in lsp_of(t).samples()
@@ -93,7 +98,8 @@ def test_a_factory_whose_clients_are_gone_sleeps_and_everybody_is_told_the_same(
             await until_asleep(t, 0)
             shown = await t.call("lsp", "factory_show", factory_id=factory_id)
             assert {key: shown[key] for key in line} == line | {
-                key: shown[key] for key in ("confirmations", "blocks_to_expiry")
+                key: shown[key]
+                for key in ("confirmations", "blocks_to_expiry", "blocks_to_next_period")
             }
             assert sleeping(t) == set(), "who shows it wakes it"
 

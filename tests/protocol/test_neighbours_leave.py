@@ -146,11 +146,10 @@ def test_while_the_root_of_the_old_factory_is_confirmed_a_client_moves_to_a_seco
     (new,) = (one for one in book(bob).links.values() if one.attempt_id == pump.attempt.attempt_id)
     assert new.attempt_id != old.attempt_id
     assert new.is_open
-    moved = pay(pump, bob, bob, 20_000_000)
-    assert moved.status == "paid"
-    assert book(bob).links[new.channel_id].state.accepter_msat == 20_000_000
-    left_msat = FIRST_MSAT - 20_000_000 - moved.fee_msat
-    assert book(bob).links[old.channel_id].state.accepter_msat == left_msat
+    pump.handle(bob, ev.MoveRequested(attempt_id=old.attempt_id))
+    pump.run()
+    assert book(bob).links[new.channel_id].state.accepter_msat == FIRST_MSAT
+    assert book(bob).links[old.channel_id].state.accepter_msat == 0
 
 
 def test_one_that_is_cut_off_from_its_path_is_not_usable() -> None:

@@ -15,7 +15,7 @@ from cromford.channel.stage import Edition
 from cromford.channel.terms import Party
 from cromford.daemon.handover import HandedOver
 from cromford.factory.close import CloseScope, Payout, build_close, scope_of
-from cromford.factory.vertices import InvalidSignature
+from cromford.factory.key_path import InvalidSignature
 from cromford.protocol import events as ev
 from cromford.protocol.channels.moved import LEFT_BEHIND_MSAT, due_msat
 from cromford.protocol.channels.seats import link_of, own_seats, seat_keys

@@ -10,13 +10,13 @@ from tests.protocol.paying_clients import (
     lsp_link,
     make_invoice,
     newest_link,
-    open_factory,
     pay,
 )
 
 from cromford.channel.terms import Party
-from cromford.protocol.channels.balances import balance_of
+from cromford.protocol import client as client_role
 from cromford.protocol.channels.forwarding import hold_deadline
+from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.failures import Failure
 
 
@@ -45,19 +45,19 @@ def test_the_lsp_pays_a_client_and_clients_pay_one_another() -> None:
             ), party
 
 
-def test_a_client_moves_its_money_from_an_old_factory_to_a_new_one() -> None:
-    pump = live_factory(2, watches_folds=True)
+def test_nobody_pays_its_own_invoice() -> None:
+    pump = live_factory(2)
     alice, _ = pump.clients
     pay(pump, pump.lsp, alice, 30_000_000)
-    open_factory(pump)
-    old, new = book(alice).links_with(pump.lsp.node_id)
-    moved = pay(pump, alice, alice, 29_000_000)
-    assert moved.status == "paid"
-    assert moved.htlc[0] == old.channel_id
-    old, new = book(alice).links_with(pump.lsp.node_id)
-    assert balance_of(new).own_msat == 29_000_000
-    assert balance_of(old).own_msat == 30_000_000 - 29_000_000 - moved.fee_msat
-    assert book(alice).invoices[moved.payment_hash].paid_by is not None
+    request = make_invoice(pump, alice, 3_000_000)
+    with pytest.raises(Rejected) as caught:
+        client_role.decide(alice.state, request)
+    assert caught.value.code == "own_invoice"
+    assert str(caught.value).startswith(
+        f"payee: expected another node, received this client's own {alice.node_id.hex()}"
+    )
+    pump.handle(alice, request)
+    assert not book(alice).payments, "nothing is changed"
 
 
 def test_an_invoice_is_paid_once_whatever_is_asked() -> None:

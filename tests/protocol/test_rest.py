@@ -32,8 +32,10 @@ from tests.simulation.sim_node import durable
 from tests.simulation.transcript import recording
 
 from cromford import effects as fx
-from cromford.bitcoin.tx import Tx
+from cromford.bitcoin.block import BlockRef
+from cromford.bitcoin.tx import Tx, Txid
 from cromford.daemon.views.lsp import status_of
+from cromford.factory.lifetime import Period
 from cromford.protocol import events as ev
 from cromford.protocol.exiting.rest import NEVER, wakes_at
 from cromford.protocol.faults import Rejected
@@ -44,6 +46,7 @@ from cromford.protocol.journal.lsp_attempt import Funded
 from cromford.protocol.journal.mail import Letter, Watched
 from cromford.protocol.journal.records import Started, decode_record
 from cromford.protocol.journal.streams import factory_number
+from cromford.protocol.policy import DyingStep
 from cromford.shelf import Shelf
 from cromford.wire import messages as m
 
@@ -72,8 +75,8 @@ def found(pump: Pump, client: PumpNode) -> None:
 
 
 @cache
-def quiet_factory() -> Factory:
-    pump = factory_of()
+def quiet_factory(**policy: Any) -> Factory:
+    pump = factory_of(**policy)
     all_away(pump)
     return lsp_state(pump).factory(0)
 
@@ -156,9 +159,41 @@ def test_whatever_is_still_to_do_keeps_a_factory_awake(why: str) -> None:
     assert wakes_at(AWAKE[why](quiet_factory())) is None
 
 
-def test_a_quiet_factory_names_its_expiry() -> None:
-    quiet = quiet_factory()
-    assert wakes_at(quiet) == quiet.attempt.terms.expiry_height
+def at(factory: Factory, height: int, **told: Any) -> Factory:
+    """Return a factory whose chain has this height, and what it has told."""
+    tip = (BlockRef(height=height, block_hash=Txid(bytes(32))),)
+    return replace(factory, **told).at(tip)
+
+
+def test_a_quiet_factory_names_the_next_change_of_its_life() -> None:
+    quiet = quiet_factory(dying_policy=(DyingStep.SWEEP,))
+    lifetime = quiet.lifetime
+    assert wakes_at(quiet) == lifetime.dying_height
+    for before, told, wakes in (
+        (lifetime.dying_height - 1, Period.WAITING, lifetime.dying_height),
+        (lifetime.dying_height, Period.WAITING, None),
+        (lifetime.dying_height, Period.DYING, lifetime.exit_deadline_height),
+        (lifetime.exit_deadline_height - 1, Period.DYING, lifetime.exit_deadline_height),
+        (lifetime.exit_deadline_height, Period.LATE, lifetime.expiry_height),
+        (lifetime.expiry_height - 1, Period.LATE, lifetime.expiry_height),
+        (lifetime.expiry_height, Period.EXPIRED, None),
+    ):
+        assert wakes_at(at(quiet, before, period=told)) == wakes, (before, told)
+
+
+def test_a_quiet_factory_wakes_to_be_closed_where_its_policy_says_so() -> None:
+    quiet = quiet_factory(dying_policy=(DyingStep.CLOSE, DyingStep.SWEEP), dying_blocks=288)
+    lifetime = quiet.lifetime
+    begins, last = lifetime.dying_height, lifetime.exit_deadline_height - 144
+    for height, asked, wakes in (
+        (begins, begins, begins + 36),
+        (begins + 35, begins, begins + 36),
+        (last - 36, last - 36, last),
+        (last - 35, last - 35, lifetime.exit_deadline_height),
+        (last, last, lifetime.exit_deadline_height),
+    ):
+        dying = at(quiet, height, period=Period.DYING, close_height=asked)
+        assert wakes_at(dying) == wakes, (height, asked)
 
 
 def test_a_session_and_an_htlc_of_a_real_channel_are_business() -> None:
@@ -297,8 +332,19 @@ def test_it_wakes_at_its_expiry_and_sleeps_for_good_once_it_is_swept_six_deep() 
     for client in pump.clients:
         pump.blind.add(client.name)  # Or they would leave before.
     all_away(pump)
-    expiry_height = lsp_state(pump).asleep[0].wake_height
-    pump.mine(expiry_height - pump.chain.height - 1)
+    lifetime = lsp_state(pump).factory(0).lifetime
+    assert lsp_state(pump).asleep[0].wake_height == lifetime.dying_height
+    for height, period in (
+        (lifetime.dying_height, "dying"),
+        (lifetime.exit_deadline_height, "late"),
+    ):
+        pump.mine(height - pump.chain.height - 1)
+        assert sleeping(pump) == {0}
+        pump.mine()
+        assert sleeping(pump) == set(), "it says what it is at"
+        pump.lsp.checkpoint()
+        assert lsp_state(pump).asleep[0].period == period
+    pump.mine(lifetime.expiry_height - pump.chain.height - 1)
     assert lsp_state(pump).asleep[0].status == "live"
     pump.mine()
     for depth in range(7):

@@ -35,7 +35,7 @@ from cromford.protocol.journal.client_state import ClientConfig, ClientState
 from cromford.protocol.journal.lsp_state import LspConfig, LspState, settled
 from cromford.protocol.journal.records import AnyRecord, decode_record, encode_record
 from cromford.protocol.journal.sleep import nobody
-from cromford.protocol.policy import ClientPolicy, LspPolicy
+from cromford.protocol.policy import ClientPolicy, LspPolicy, WhenDying
 from cromford.protocol.turn import Decision
 from cromford.signing.keychain import ChannelKey, Keychain, seed_fingerprint
 from cromford.signing.signer import Signer
@@ -135,6 +135,7 @@ LENIENT = ClientPolicy(
     to_self_delay_blocks=(1, 2016),
     tree_feerate_sat_per_kw=(25, 25_000),
     fee_policies=tuple(FeePolicy),
+    when_dying=WhenDying.STAY,  # A world that is about moving says so itself.
 )
 FRESH_NONCE = -1  # In the notebook: a nonce of no pool, made and spent in one call.
 

@@ -21,7 +21,7 @@ from cromford.cli.payments import (
 )
 from cromford.cli.rescan import rescan_command
 from cromford.cli.seed import seed_group
-from cromford.cli.shown import lists, payment_lists, tree
+from cromford.cli.shown import dying, lists, payment_lists, tree
 from cromford.cli.shown.output import show
 from cromford.cli.wallet import wallet_group
 
@@ -120,7 +120,10 @@ def _is_being_built(invocation: Invocation) -> bool:
 @invocation_options
 @click.pass_obj
 def leave(invocation: Invocation) -> None:
-    """Take the wish back and leave the lobby. Factories that exist are left by `exit`."""
+    """Take the wish back and leave the lobby. Factories that exist are left by `exit`.
+
+    A client that was moving out of a factory that dies stays there from then on, until `move`.
+    """
     show(invocation, invocation.call(ROLE, "leave"), lists.left)
 
 
@@ -151,6 +154,19 @@ def factory(invocation: Invocation, factory_id: str | None) -> None:
     """Show the client's own branch of a factory, by default of the newest."""
     answer = invocation.call(ROLE, "factory", factory_id=factory_id)
     show(invocation, answer, tree.branch)
+
+
+@command.command()
+@_factory_argument
+@invocation_options
+@click.pass_obj
+def move(invocation: Invocation, factory_id: str | None) -> None:
+    """Move out of a factory that dies: to the next one, with all of the balance.
+
+    By default a client does so by itself; this is for one that was told to stay, by its policy or
+    by `leave`. It costs no fee. `factories` shows how far it is.
+    """
+    show(invocation, invocation.call(ROLE, "move", factory_id=factory_id), dying.moving)
 
 
 @command.command()

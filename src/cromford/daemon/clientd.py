@@ -21,6 +21,7 @@ from cromford.daemon.shell import Daemon
 from cromford.daemon.signing import derive_keys
 from cromford.daemon.views import client as views
 from cromford.daemon.views.channels import money_samples
+from cromford.daemon.views.dying import show_moving
 from cromford.daemon.views.exit import exit_plan
 from cromford.daemon.views.exit_package import exit_package
 from cromford.daemon.views.exit_status import exit_status
@@ -144,7 +145,10 @@ class ClientDaemon(Daemon[ClientState]):
             by_status[status] = by_status.get(status, 0) + 1
             if status == "live":
                 left = attempt.terms.expiry_height - state.chain.height
-                yield "blocks_to_expiry", {"factory": attempt.attempt_id.hex()[:8]}, left
+                name = {"factory": attempt.attempt_id.hex()[:8]}
+                yield "blocks_to_expiry", name, left
+                to_dying = attempt.lifetime.dying_height - state.chain.height
+                yield "blocks_to_dying", name, to_dying
         for status, count in by_status.items():
             yield "factories", {"status": status}, count
         yield from money_samples(self._payments.totals())
@@ -155,6 +159,7 @@ class ClientDaemon(Daemon[ClientState]):
             "status": without_params(self._status),
             "join": self._join,
             "leave": without_params(self._leave),
+            "move": self._move,
             "factories": without_params(self._factories),
             "factory": self._factory,
             "verify": self._verify,
@@ -188,6 +193,7 @@ class ClientDaemon(Daemon[ClientState]):
             },
             **self._wish(),
             "refusal": state.refusal,
+            "dying": views.dying(state),
             "paused_until_height": state.paused_until,
         }
 
@@ -200,6 +206,7 @@ class ClientDaemon(Daemon[ClientState]):
             else {
                 "capacity_sat": wish.capacity_sat,
                 "capacity_least_sat": wish.capacity_least_sat,
+                "moves_from": wish.moves_from.hex() or None,
             },
             "joined": state.joining is not None and state.joining.is_accepted,
         }
@@ -218,6 +225,24 @@ class ClientDaemon(Daemon[ClientState]):
     async def _leave(self) -> object:
         self.request(ev.LeaveRequested())
         return {"left": True}
+
+    async def _move(self, params: dict[str, Any]) -> object:
+        wanted = read_params(params, _OwnFactoryParams).factory_id
+        attempts = self.driver.state.attempts
+        dying = [one["factory_id"] for one in views.dying(self.driver.state)]
+        if wanted is None and len(dying) != 1:
+            raise RpcFailure(
+                "factory_not_found",
+                f"{len(dying)} of this client's factories die: expected one, or its id",
+                remediation="`client factories` lists them, and when each dies.",
+                exit_code=4,
+            )
+        attempt_id = find_factory(attempts, dying[0] if wanted is None else wanted)
+        self.request(ev.MoveRequested(attempt_id=attempt_id))
+        return {
+            "factory_id": attempt_id.hex(),
+            "moving": show_moving(self.driver.state, attempts[attempt_id]),
+        }
 
     async def _factories(self) -> object:
         state = self.driver.state

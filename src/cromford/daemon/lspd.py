@@ -230,6 +230,8 @@ class LspDaemon(Daemon[LspState]):
         yield "lobby_clients", {}, len(state.house.members)
         for status, count in views.statuses(state).items():
             yield "factories", {"status": status}, count
+        for period, count in views.periods(state).items():
+            yield "factories_in_period", {"period": period}, count
         yield "locked_sat", {}, views.locked_sat(state)
         yield from money_samples(self._payments.totals())
         yield "earned_msat", {}, state.book.earned_msat
@@ -271,6 +273,7 @@ class LspDaemon(Daemon[LspState]):
 
     async def _status(self) -> object:
         locking = [e async for e in self._entries() if views.is_locking(self.state, e)]
+        ending = [views.dying(self.state.house, entry) for entry in locking]
         state = self.driver.state
         address = self._address()
         return {
@@ -294,6 +297,7 @@ class LspDaemon(Daemon[LspState]):
                 "n_clients": len(self.handed_over_keys),
                 "problem": self.handed_over_keys.problem,
             },
+            "dying": [factory for factory in ending if factory is not None],
             "stopped": [
                 {"factory_id": state.house.entry_of(number).attempt_id.hex(), "error": error}
                 for stream, error in state.stopped.items()

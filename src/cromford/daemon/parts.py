@@ -8,7 +8,7 @@ import msgspec
 from immutables import Map
 
 from cromford.daemon.views.channels import totals
-from cromford.daemon.views.lsp import LOCKING, channels_of, status_of, summary
+from cromford.daemon.views.lsp import LOCKING, channels_of, period_of, status_of, summary
 from cromford.ports import StoreFailed
 from cromford.protocol.client import apply as apply_to_client
 from cromford.protocol.exiting.rest import NEVER, wakes_at
@@ -255,6 +255,7 @@ class LspParts:
                 totals=totals(channels_of(state.house, factory, FRESH)),
                 taken=dict(sorted(factory.post.taken.items())),
                 shown=summary(factory),
+                period=period_of(factory),
             )
         )
 
@@ -293,6 +294,7 @@ class Label(msgspec.Struct, frozen=True, kw_only=True):
     totals: dict[str, int]
     taken: dict[str, int]
     shown: dict[str, Any]
+    period: str = ""  # Of its life; empty where it has none, or an older version wrote the label.
 
 
 def _read(label: bytes) -> Label:
@@ -312,6 +314,7 @@ def _asleep_of(stream: str, label: bytes) -> Asleep:
         locked_sat=read.shown["funding_amount_sat"] if read.status in LOCKING else 0,
         totals=Map(read.totals),
         taken=Map(read.taken),
+        period=read.period,
     )
 
 

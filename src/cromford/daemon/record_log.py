@@ -4,11 +4,18 @@ import logging
 from typing import Final
 
 from cromford.bitcoin.tx import Tx, Txid
+from cromford.channel.terms import MSAT_PER_SAT
 from cromford.protocol.journal.close_records import (
     CloseBegun,
     CloseConfirmed,
     CloseEnded,
     CloseFinished,
+)
+from cromford.protocol.journal.dying_records import (
+    CloseWanted,
+    MoveEnded,
+    MoveHindered,
+    PeriodBegan,
 )
 from cromford.protocol.journal.exit_records import OutputsSwept, TreePublished
 from cromford.protocol.journal.records import AnyRecord
@@ -65,6 +72,28 @@ def log_record(record: AnyRecord) -> None:
                 record.height,
                 Txid(record.txid),
                 record.amount_sat,
+            )
+        case PeriodBegan(attempt_id=attempt_id, height=height, period=period):
+            _log.warning(
+                "period_began factory=%s height=%d period=%s", attempt_id.hex(), height, period
+            )
+        case CloseWanted(attempt_id=attempt_id, height=height):
+            _log.warning("close_wanted factory=%s height=%d", attempt_id.hex(), height)
+        case MoveHindered(attempt_id=attempt_id, reason=reason):
+            _log.warning("move_hindered from=%s reason=%s", attempt_id.hex(), reason)
+        case MoveEnded(is_moved=True):
+            _log.info(
+                "balance_moved amount_sat=%d amount_msat=%d from=%s to=%s",
+                record.amount_msat // MSAT_PER_SAT,
+                record.amount_msat,
+                record.attempt_id.hex(),
+                record.to_attempt_id.hex(),
+            )
+        case MoveEnded():
+            _log.warning(
+                "balance_not_moved amount_msat=%d from=%s",
+                record.amount_msat,
+                record.attempt_id.hex(),
             )
         case _:
             return

@@ -63,7 +63,7 @@ from cromford.wallet.coins import Wallet
 
 FIRST_LOOK_SECONDS: Final = 3.0
 METRICS_SECONDS: Final = 10.0  # That a scrape waits for the loop and the disk.
-ATTEMPT_ID_SIZE: Final = 32
+DRAWN_SIZE: Final = 32  # Of an attempt's name, of a preimage, of a payment secret.
 _REMEDIATIONS: Final = {
     "chain_stale": "Look after the node, and at `status`. What is owed goes on meanwhile.",
 }
@@ -535,7 +535,7 @@ class Daemon(Generic[S]):
                 self._chain_effects.broadcast(effect)
             case _:
                 return perform_signing(
-                    self._signer, lambda: secrets.token_bytes(ATTEMPT_ID_SIZE), effect
+                    self._signer, lambda: secrets.token_bytes(DRAWN_SIZE), effect
                 )
         return ()
 

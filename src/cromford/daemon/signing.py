@@ -21,6 +21,7 @@ from cromford.watch.bumping import ChildTx
 
 SigningEffect = (
     fx.PrepareJoin
+    | fx.PrepareMove
     | fx.PrepareAttempt
     | fx.PartialSign
     | fx.PrepareClose
@@ -38,12 +39,20 @@ SigningEffect = (
 
 
 def perform_signing(
-    signer: Signer, draw_attempt_id: Callable[[], bytes], effect: SigningEffect
+    signer: Signer, draw: Callable[[], bytes], effect: SigningEffect
 ) -> tuple[ev.Event, ...]:
-    """Perform one effect with the signer and return the events that answer it."""
+    """Perform one effect with the signer and return the events that answer it.
+
+    Args:
+        signer: Has the secrets.
+        draw: Returns 32 random bytes.
+        effect: What was asked for.
+    """
     match effect:
         case fx.PrepareJoin():
             return (_prepare_join(signer, effect),)
+        case fx.PrepareMove():
+            return (ev.MovePrepared(asked=effect, preimage=draw(), payment_secret=draw()),)
         case fx.PrepareAttempt(attempt=attempt):
             names = [
                 ChannelKey(attempt=attempt, channel=client)
@@ -52,7 +61,7 @@ def perform_signing(
             return (
                 ev.AttemptPrepared(
                     asked=effect,
-                    attempt_id=draw_attempt_id(),
+                    attempt_id=draw(),
                     factory_pool=signer.make_pool(FactoryKey(attempt=attempt), effect.pool_size),
                     channels=tuple(
                         (

@@ -20,8 +20,9 @@ from cromford.bitcoin.fees import (
 from cromford.bitcoin.script import ANCHOR_SCRIPT
 from cromford.bitcoin.sighash import taproot_sighash
 from cromford.bitcoin.tx import TRUC_VERSION, OutPoint, Tx, TxIn, TxOut
+from cromford.factory.key_path import InvalidSignature
 from cromford.factory.outputs import SignersOutput
-from cromford.factory.vertices import InvalidSignature, TreeNode
+from cromford.factory.vertices import TreeNode
 from cromford.signing.task import SigningTask
 
 CLOSE_NSEQUENCE: Final = 0xFFFFFFFD  # Replaceable (BIP 125), no relative delay (BIP 68).

@@ -17,6 +17,7 @@ from cromford.protocol.channels.payments import take_back_late
 from cromford.protocol.channels.steps import on_nonce_deadline, on_revocation_deadline
 from cromford.protocol.closing import client as closing
 from cromford.protocol.closing.confirming import owed_by_client
+from cromford.protocol.dying import client as dying
 from cromford.protocol.exiting import client as exiting
 from cromford.protocol.exiting.channel import ANY_FEES
 from cromford.protocol.facts import FRESH, Facts
@@ -67,7 +68,9 @@ def _take(turn: Turn[ClientState], event: ev.Event) -> None:
     elif isinstance(event, ev.ExitEvent):
         exiting.take(turn, event)
     elif isinstance(event, ev.LobbyEvent):
-        lobby.take(turn, event)
+        dying.take_lobby(turn, event)
+    elif isinstance(event, ev.MoveEvent):
+        dying.take(turn, event)
     elif isinstance(event, ev.SpendingEvent):
         spending.take(turn, event)
     elif isinstance(event, ev.KeysOffered):
@@ -105,6 +108,7 @@ def _take_from_world(turn: Turn[ClientState], event: ev.WorldEvent) -> None:
             opening.void_connection(turn, r.PeerDisconnected(node_id=node_id))
         case ev.MessageReceived(message=message):
             _take_message(turn, message)
+            dying.go_on(turn)
         case ev.MessageMalformed(node_id=node_id, reason=reason):
             turn.ask(fx.Disconnect(node_id=node_id, reason=reason))
         case ev.BlockAdded():
@@ -214,6 +218,8 @@ def _on_block(turn: Turn[ClientState], event: ev.BlockAdded) -> None:
         hang_up_if_it_goes_on(turn, link)
     take_back_late(turn)
     handover.on_block(turn)
+    dying.on_block(turn)
+    dying.go_on(turn)
     lobby.prepare_join(turn)
 
 
@@ -221,6 +227,7 @@ def _on_facts_changed(turn: Turn[ClientState]) -> None:
     """Go on with what waited for a fresh chain; or leave in time though no block comes."""
     if turn.facts.is_fresh:
         channels.finish_channels(turn, takes_up_held=True)
+        dying.go_on(turn)
         lobby.prepare_join(turn)
     else:
         turn.ask(*resume(turn.state, turn.facts.fees))

@@ -22,6 +22,7 @@ from cromford.protocol.journal.mail import ForwardAsked, Post, Posted
 from cromford.protocol.journal.records import AnyRecord
 from cromford.protocol.journal.scan import Scan, apply_to_scan
 from cromford.protocol.journal.streams import CHAIN, HOUSE, factory_number, factory_stream
+from cromford.protocol.lobby.choosing import lasting_entries
 from cromford.protocol.turn import Decision, Log, StreamBug, Turn
 
 Taker = Callable[["Round", Posted], None]
@@ -249,6 +250,9 @@ class _Desk:
 
     def streams_of(self, node_id: bytes) -> tuple[str, ...]:
         return self._round.house_now().streams_of(node_id)
+
+    def lasting_streams_of(self, node_id: bytes) -> tuple[str, ...]:
+        return tuple(one.stream for one in lasting_entries(self._round.house_now(), node_id))
 
     def hold_seconds(self, node_id: bytes, payment_hash: bytes) -> int:
         return self._round.house_now().expected.hold_seconds(node_id, payment_hash)

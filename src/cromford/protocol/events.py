@@ -17,6 +17,7 @@ from cromford.effects import (
     PrepareAttempt,
     PrepareClose,
     PrepareJoin,
+    PrepareMove,
     PrepareNonce,
     PrepareSeats,
     RecallCommitment,
@@ -124,6 +125,15 @@ class JoinPrepared:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MovePrepared:
+    """Answers `PrepareMove` with random values."""
+
+    asked: PrepareMove
+    preimage: bytes
+    payment_secret: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptPrepared:
     """Answers `PrepareAttempt`."""
 
@@ -184,6 +194,13 @@ class JoinRequested:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaveRequested:
     """The client's operator no longer wishes to join."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MoveRequested:
+    """The client's operator wants to move out of a factory that dies, whatever the policy says."""
+
+    attempt_id: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -508,6 +525,7 @@ WorldEvent = (
     | BroadcastRefused
 )
 LobbyEvent = JoinRequested | LeaveRequested | JoinPrepared | BuildRequested
+MoveEvent = MoveRequested | MovePrepared
 OpeningEvent = (
     AttemptPrepared
     | CoinsLookedUp
@@ -539,6 +557,7 @@ PeerEvent = ConnectionOpened | MessageReceived | MessageMalformed | KeysOffered
 Event = (
     WorldEvent
     | LobbyEvent
+    | MoveEvent
     | OpeningEvent
     | ChannelEvent
     | ExitEvent

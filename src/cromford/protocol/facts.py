@@ -24,6 +24,9 @@ class Directory(Protocol):
     def streams_of(self, node_id: bytes) -> tuple[str, ...]:
         """Return the streams of the factories in which a client has a channel, oldest first."""
 
+    def lasting_streams_of(self, node_id: bytes) -> tuple[str, ...]:
+        """Return those of them in which its channel does not die yet."""
+
     def hold_seconds(self, node_id: bytes, payment_hash: bytes) -> int:
         """Return how long a payment is held because its payee announced it; 0 if it did not."""
 
@@ -55,6 +58,9 @@ class _Nowhere:
         return False
 
     def streams_of(self, node_id: bytes) -> tuple[str, ...]:  # noqa: ARG002 - nor known
+        return ()
+
+    def lasting_streams_of(self, node_id: bytes) -> tuple[str, ...]:  # noqa: ARG002 - nor there
         return ()
 
     def hold_seconds(self, node_id: bytes, payment_hash: bytes) -> int:  # noqa: ARG002 - nor paid

@@ -23,6 +23,7 @@ from cromford.protocol.channels.steps import on_nonce_deadline, on_revocation_de
 from cromford.protocol.closing import lsp as closing
 from cromford.protocol.closing.confirming import owed_by_factory
 from cromford.protocol.delivery import Round
+from cromford.protocol.dying import lsp as dying
 from cromford.protocol.exiting import lsp as exiting
 from cromford.protocol.exiting.channel import ANY_FEES
 from cromford.protocol.facts import FRESH, Facts
@@ -124,8 +125,8 @@ def _take(round_: Round, event: ev.Event) -> None:
             bumping.on_signed(house, event)
         else:
             spending.take(house, event)
-    elif isinstance(event, ev.InvoiceRequested):
-        raise AssertionError("InvoiceRequested is a client's event")
+    elif isinstance(event, ev.InvoiceRequested | ev.MoveEvent):
+        raise AssertionError(f"{type(event).__name__} is a client's event")
     else:
         _take_from_world(round_, event)
 
@@ -364,6 +365,7 @@ def _begin_with_block(turn: Turn[Factory], *, has_news: bool = False) -> None:
     closing.on_block(turn)
     # What the chain decided about an outgoing HTLC answers the incoming one.
     channels.on_block(turn)
+    dying.on_block(turn)
     exiting.keep_watching(turn, has_news=has_news)
 
 

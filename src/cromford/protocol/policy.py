@@ -1,7 +1,8 @@
 """What each role accepts and offers: chosen by its operator, fixed while the daemon runs."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 from cromford.bitcoin.network import REGTEST, Network
@@ -31,6 +32,42 @@ def least_depth(usual_depth: int, capacities_sat: Iterable[int], *, candidates: 
 # Nothing moves in a channel that failed, so waiting costs; a day, in which its other side may leave
 # by itself, or its operator bring back what it lost, spares everybody a path on the chain.
 FAILED_CHANNEL_BLOCKS: Final = 144
+
+
+class DyingStep(StrEnum):
+    """What an LSP does about a factory that dies."""
+
+    MOVE = "move"  # builds the next one for those who move there
+    CLOSE = "close"  # asks for a cooperative close of what is left
+    SWEEP = "sweep"  # takes what nobody claimed, from the expiry on
+
+
+class WhenDying(StrEnum):
+    """What a client does about a factory that dies."""
+
+    MOVE = "move"  # joins the next one by itself, and pays its balance over
+    STAY = "stay"  # waits for its operator, and leaves at the exit deadline if that is worth it
+
+
+class InvalidDyingPolicy(ValueError):
+    """A list of steps that says nothing, the same twice, or something after the end."""
+
+
+def check_dying_policy(steps: Sequence[DyingStep]) -> None:
+    """Check what an LSP is to do about a factory that dies, in this order.
+
+    Raises:
+        InvalidDyingPolicy: If it is empty, names a step twice, or goes on after `sweep`.
+    """
+    received = ", ".join(steps) or "nothing"
+    if not steps:
+        raise InvalidDyingPolicy(f"expected one or more of move, close, sweep, received {received}")
+    if len(set(steps)) < len(steps):
+        raise InvalidDyingPolicy(f"expected each step once, received {received}")
+    if DyingStep.SWEEP in steps[:-1]:
+        raise InvalidDyingPolicy(
+            f"expected sweep last, nothing is left to do after it, received {received}"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +120,15 @@ class LspPolicy:
     announced_hold_seconds: int = 10_800
     # After how many blocks a channel that failed is left, if it is worth an exit.
     failed_channel_blocks: int = FAILED_CHANNEL_BLOCKS
+    # What is done about a factory that dies, in this order; `check_dying_policy` says which go.
+    dying_policy: tuple[DyingStep, ...] = (DyingStep.MOVE, DyingStep.CLOSE, DyingStep.SWEEP)
+    # Of the dying period: what the first of move and close has before the other begins, and for how
+    # much of it a build waits for those who are connected and have not joined.
+    dying_step_percent: int = 50
+    dying_wait_percent: int = 25
+
+    def __post_init__(self) -> None:
+        check_dying_policy(self.dying_policy)
 
     @property
     def look_blocks(self) -> int:
@@ -167,6 +213,9 @@ class ClientPolicy:
     # After how many blocks a channel that failed is left, if it is worth an exit: an LSP that fails
     # channels freezes their money no longer.
     failed_channel_blocks: int = FAILED_CHANNEL_BLOCKS
+    # What it does when its factory dies, and how large a channel it then asks for by itself.
+    when_dying: WhenDying = WhenDying.MOVE
+    moving_capacity_sat: int | None = None  # None: as large as the one that it moves out of
 
 
 class UnsafePolicy(ValueError):

@@ -10,11 +10,12 @@ from tests.cli.conftest import CommandLine
 from cromford.adapters.places import Limits
 from cromford.bitcoin.network import MAINNET, REGTEST, SIGNET
 from cromford.cli import daemons
+from cromford.cli.configuration.role_keys import LSP_KEYS
 from cromford.cli.failures import EXIT_USAGE
 from cromford.daemon.options import ClientOptions, LspOptions
 from cromford.factory.kinds import InnerLevels, VertexKind
 from cromford.factory.terms import FeePolicy
-from cromford.protocol.policy import ClientPolicy, LspPolicy
+from cromford.protocol.policy import ClientPolicy, DyingStep, LspPolicy, WhenDying
 from cromford.watch.burnt import BurnLimit
 
 # A point on the curve: the generator.
@@ -275,3 +276,56 @@ def test_an_allowed_client_is_named_by_a_point_on_the_curve(started: Started) ->
     refused = started.run("lsp", "run", "--allowed-clients", "02" + "00" * 32)
     assert refused.exit_code == EXIT_USAGE
     assert "lsp.allowed_clients: expected node ids" in refused.stderr
+
+
+def test_what_is_done_about_a_factory_that_dies_is_an_option_of_both(started: Started) -> None:
+    lsp = started.lsp(
+        "--dying-policy", "close,move", "--dying-step-percent", "30", "--dying-wait-percent", "10"
+    ).policy
+    assert lsp.dying_policy == (DyingStep.CLOSE, DyingStep.MOVE)
+    assert (lsp.dying_step_percent, lsp.dying_wait_percent) == (30, 10)
+    assert started.lsp("--dying-policy", "sweep").policy.dying_policy == (DyingStep.SWEEP,)
+    client = started.client("--when-dying", "stay", "--moving-capacity-sat", "70000").policy
+    assert (client.when_dying, client.moving_capacity_sat) == (WhenDying.STAY, 70_000)
+    assert started.client().policy.when_dying is WhenDying.MOVE
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--dying-policy", ""), 'expected one of move, close, sweep, received ""'),
+        (("--dying-policy", "merge"), 'expected one of move, close, sweep, received "merge"'),
+        (
+            ("--dying-policy", "sweep,close"),
+            "expected sweep last, nothing is left to do after it, received sweep, close",
+        ),
+        (
+            ("--dying-policy", "move,move"),
+            "lsp.dying_policy: expected each step once, received move, move",
+        ),
+        (("--dying-step-percent", "0"), "expected a whole number in 1..100, received 0"),
+        (("--dying-wait-percent", "101"), "expected a whole number in 1..100, received 101"),
+    ],
+)
+def test_a_policy_about_dying_that_means_nothing_is_refused_by_name(
+    started: Started, words: tuple[str, str], said: str
+) -> None:
+    result = started.run("lsp", "run", *words)
+    assert result.exit_code == EXIT_USAGE
+    assert said in result.stderr.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ([], "a list with at least one value"),
+        (["merge"], "one of move, close, sweep"),
+        ("move", "a list with at least one value"),
+    ],
+)
+def test_a_file_with_an_empty_list_of_steps_or_an_unknown_one_is_refused(
+    written: object, expected: str
+) -> None:
+    (key,) = (key for key in LSP_KEYS if key.name == "dying_policy")
+    with pytest.raises(ValueError, match=f"^expected {expected}, received "):
+        key.kind.of_toml(written)

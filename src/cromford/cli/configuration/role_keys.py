@@ -27,7 +27,7 @@ from cromford.crypto.keys import PUBKEY_SIZE
 from cromford.daemon.api.payment_limits import ANNOUNCED_HOLD_SECONDS_MAX
 from cromford.factory.kinds import PICTURE_CLIENTS_MAX, VertexKind
 from cromford.factory.terms import N_CLIENTS_MAX, FeePolicy
-from cromford.protocol.policy import ClientPolicy, LspPolicy
+from cromford.protocol.policy import ClientPolicy, DyingStep, LspPolicy, WhenDying
 from cromford.signing.nonces import POOL_SIZE_MIN
 
 PACKAGES_LIMIT: Final = 10_000  # Each is asked for at every block: some 5 ms of a node.
@@ -296,6 +296,28 @@ LSP_KEYS: Final = (
         _LSP.failed_channel_blocks,
         "Blocks after which a channel that failed is brought on chain, if it is worth that.",
     ),
+    _lsp_key(
+        "dying_policy",
+        Several(Choice(tuple(step.value for step in DyingStep)), "STEP,..."),
+        tuple(step.value for step in _LSP.dying_policy),
+        "What is done about a factory that dies, in this order: build the next one for those who "
+        "move there, ask for a cooperative close, sweep what nobody claimed once it expired. What "
+        "is not named is not done.",
+    ),
+    _lsp_key(
+        "dying_step_percent",
+        _PERCENT,
+        _LSP.dying_step_percent,
+        "Of the dying period: what the first of move and close has before the other begins; in "
+        "percent.",
+    ),
+    _lsp_key(
+        "dying_wait_percent",
+        _PERCENT,
+        _LSP.dying_wait_percent,
+        "Of the dying period: for so much of it the next factory waits for clients that are "
+        "connected and have not joined; in percent.",
+    ),
 )
 
 
@@ -449,6 +471,22 @@ CLIENT_KEYS: Final = (
         Integer(0, FAILED_CHANNEL_BLOCKS_MAX, "BLOCKS"),
         _CLIENT.failed_channel_blocks,
         "Blocks after which a channel that failed is left, if it is worth an exit.",
+    ),
+    _client_key(
+        "when_dying",
+        Choice(tuple(choice.value for choice in WhenDying)),
+        _CLIENT.when_dying.value,
+        "What is done when a factory dies: move to the next one with all of the balance, or stay "
+        "until `client move`, or the exit deadline.",
+        has_flag=True,
+    ),
+    _client_key(
+        "moving_capacity_sat",
+        _SAT,
+        None,
+        "The channel that is asked for then, in sat; never less than the balance needs.",
+        has_flag=True,
+        shown_default="as large as the old one",
     ),
     *_range_keys(),
 )

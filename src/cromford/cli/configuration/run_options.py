@@ -18,7 +18,15 @@ from cromford.daemon.options import ChainOptions, ClientOptions, LspOptions
 from cromford.factory.kinds import InnerLevels, VertexKind
 from cromford.factory.odometer import Odometer
 from cromford.factory.terms import FeePolicy, InvalidTerms, check_levels
-from cromford.protocol.policy import ClientPolicy, LspPolicy, UnsafePolicy
+from cromford.protocol.policy import (
+    ClientPolicy,
+    DyingStep,
+    InvalidDyingPolicy,
+    LspPolicy,
+    UnsafePolicy,
+    WhenDying,
+    check_dying_policy,
+)
 from cromford.watch.burnt import BurnLimit
 
 BITCOIND_HOME: Final = Path("~/.bitcoin")
@@ -294,7 +302,19 @@ def lsp_policy(values: Values) -> LspPolicy:
         announced_hold_seconds=of["announced_hold_seconds"],
         failed_channel_blocks=of["failed_channel_blocks"],
         burn_limit=_burn_limit(of),
+        dying_policy=_dying_policy(of),
+        dying_step_percent=of["dying_step_percent"],
+        dying_wait_percent=of["dying_wait_percent"],
     )
+
+
+def _dying_policy(of: Values) -> tuple[DyingStep, ...]:
+    steps = tuple(DyingStep(word) for word in of["dying_policy"])
+    try:
+        check_dying_policy(steps)
+    except InvalidDyingPolicy as error:
+        raise click.UsageError(f"lsp.dying_policy: {error}") from error
+    return steps
 
 
 def _burn_limit(of: Values) -> BurnLimit:
@@ -394,6 +414,8 @@ def client_policy(values: Values) -> ClientPolicy:
         fee_proportional_millionths_max=of["max_fee_proportional_millionths"],
         failed_channel_blocks=of["failed_channel_blocks"],
         burn_limit=_burn_limit(of),
+        when_dying=WhenDying(of["when_dying"]),
+        moving_capacity_sat=of["moving_capacity_sat"],
         **ranges,
     )
 

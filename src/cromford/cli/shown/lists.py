@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from rich.console import Console
 
+from cromford.cli.shown import dying
 from cromford.cli.shown.closes import closed_text, closing_text
 from cromford.cli.shown.output import (
     DEADLINE_NEAR_BLOCKS,
@@ -79,6 +80,7 @@ def lsp_status(console: Console, status: Document) -> None:
     if status["build_dropped"]:
         rows.append(("last build dropped", status["build_dropped"]))
     facts(console, rows)
+    dying.ending(console, status["dying"])
     for factory in status["capital"]["locked"]:
         left = factory["blocks_to_expiry"]
         when = f"expiry in {blocks(left)}, at height {factory['expiry_height']:,}"
@@ -117,6 +119,8 @@ def client_status(console: Console, status: Document) -> None:
         price = f"{msat(offer['fee_base_msat'])} and {offer['fee_proportional_millionths']:,} ppm"
         rows += [("LSP offers", offered), ("price of a payment", price)]
     wished = "nothing" if wish is None else sat(wish["capacity_sat"])
+    if wish is not None and wish["moves_from"]:
+        wished += f", to move out of factory {short(wish['moves_from'])}"
     if wish is not None and wish["capacity_least_sat"] != wish["capacity_sat"]:
         wished += f", at least {sat(wish['capacity_least_sat'])}"
     rows.append(("wish", wished))
@@ -127,6 +131,7 @@ def client_status(console: Console, status: Document) -> None:
         until = f"after too many that came to nothing: at height {status['paused_until_height']:,}"
         rows.append(("joins again", until))
     facts(console, rows)
+    dying.ending(console, status["dying"])
 
 
 def _status_rows(status: Document) -> list[tuple[str, object]]:
@@ -283,6 +288,7 @@ def lsp_factories(console: Console, answer: Document) -> None:
             _time_left(factory),
         )
     console.print(rows)
+    dying.ending(console, answer["factories"])
 
 
 def _lsp_stage(factory: Document) -> str:
@@ -368,6 +374,7 @@ def client_factories(console: Console, answer: Document) -> None:
             _time_left(factory),
         )
     console.print(rows)
+    dying.ending(console, answer["factories"])
     looks = [factory["look_blocks"] for factory in answer["factories"] if factory["look_blocks"]]
     if looks:
         told = f"your node must see the chain at least every {blocks(min(looks))}"

@@ -7,7 +7,7 @@ from rich.console import Console
 from cromford.cli.shown.output import blocks, cell, facts, moment, msat, sat, short, table
 
 Document = dict[str, Any]
-_DIRECTIONS: Final = {"out": "paid out", "in": "invoice"}
+_DIRECTIONS: Final = {"out": "paid out", "in": "invoice", "move": "moved"}
 
 
 def _hold(answer: Document) -> list[tuple[str, str]]:
@@ -115,10 +115,18 @@ def _own_payments(console: Console, listed: list[Document]) -> None:
             cell(msat(one["amount_msat"])),
             cell(msat(one["fee_msat"]) if "fee_msat" in one else None),
             cell(short(one.get("payee"))),
-            cell(one["description"] or None),
+            cell(_what_for(one)),
             cell(short(one["payment_hash"])),
         )
     console.print(rows)
+
+
+def _what_for(one: Document) -> str | None:
+    if one["direction"] != "move":
+        return one["description"] or None
+    to = one["to_factory_id"]
+    where = "" if to is None else f" to factory {short(to)}"
+    return f"from factory {short(one['factory_id'])}{where}"
 
 
 def lsp_payments(console: Console, answer: Document) -> None:

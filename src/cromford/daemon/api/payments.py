@@ -32,6 +32,7 @@ _REMEDIES: Final = {
     "no_channel": "`balance` shows the channels, and `status` whether the LSP is connected.",
     "not_payable": "Pay less, or try again when what is on its way has arrived.",
     "insufficient_balance": "`balance` shows what each channel can send.",
+    "own_invoice": "Money moves out of a factory that dies by itself: see `client factories`.",
     "fee_too_high": "Allow more with `--max-fee`, or look at the price with `--dry-run`.",
     "payee_unknown": "Ask the payee for an invoice made at this LSP.",
     "payee_offline": "Try again when the payee is connected; `balances` shows when it is.",

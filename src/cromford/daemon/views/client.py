@@ -5,6 +5,7 @@ from typing import Any, Final
 from cromford.daemon.views import channels as channel_views
 from cromford.daemon.views.closes import own_close
 from cromford.daemon.views.closing import client_close, finished_closes
+from cromford.daemon.views.dying import UNKNOWN, show_moving, show_period
 from cromford.daemon.views.export import export_funding, export_nodes, export_terms
 from cromford.factory.terms import LOOK_ON_CHAIN_BLOCKS
 from cromford.protocol.channels.client import is_usable
@@ -93,6 +94,8 @@ def summary(state: ClientState, attempt: ClientAttempt, facts: Facts) -> dict[st
         "expiry_height": None,
         "blocks_to_expiry": None,
         "exit_deadline_height": None,
+        **UNKNOWN,
+        "moving": None,
         "exit_blocks": None,
         "look_blocks": None,
         "published": [],
@@ -114,6 +117,12 @@ def summary(state: ClientState, attempt: ClientAttempt, facts: Facts) -> dict[st
             "expiry_height": terms.expiry_height,
             "blocks_to_expiry": terms.expiry_height - state.chain.height,
             "exit_deadline_height": remaining.exit_deadline_height,
+            **show_period(
+                attempt.lifetime,
+                state.chain.height,
+                is_funded=state.chain.depth(attempt.funding_tx.txid) >= terms.min_depth,
+            ),
+            "moving": show_moving(state, attempt),
             "exit_blocks": remaining.exit_blocks,
             "look_blocks": None
             if attempt.is_retired
@@ -162,6 +171,24 @@ def _closed_of(state: ClientState, attempt: ClientAttempt) -> list[FinishedClose
         return []
     ids = {close.close_id for close in link.closes}
     return [close for close_id, close in state.closed.items() if close_id in ids]
+
+
+def dying(state: ClientState) -> list[dict[str, Any]]:
+    """Return the factories that die, and how far the client has moved out of each."""
+    found = (
+        (attempt, show_moving(state, attempt))
+        for attempt in state.attempts.values()
+        if status_of(state, attempt) in {"live", "expired"}
+    )
+    return [
+        {
+            "factory_id": attempt.attempt_id.hex(),
+            **show_period(attempt.lifetime, state.chain.height, is_funded=True),
+            "moving": moving,
+        }
+        for attempt, moving in found
+        if moving is not None
+    ]
 
 
 def remaining_now(state: ClientState, attempt: ClientAttempt) -> Remaining:

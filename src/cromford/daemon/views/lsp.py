@@ -9,7 +9,9 @@ from cromford.channel.terms import MSAT_PER_SAT
 from cromford.daemon.views.channels import Standing, is_on_chain, show_channel
 from cromford.daemon.views.closes import closes_of
 from cromford.daemon.views.closing import close_under_way
+from cromford.daemon.views.dying import period_of_shown, show_period, show_steps
 from cromford.daemon.views.export import export_factory, export_terms
+from cromford.factory.lifetime import Period
 from cromford.protocol.channels.lsp import is_usable
 from cromford.protocol.exiting.looking import blocks_to_look_away
 from cromford.protocol.exiting.lsp import is_over as leads_nowhere
@@ -25,6 +27,8 @@ from cromford.protocol.journal.lsp_attempt import LspAttempt
 from cromford.protocol.journal.lsp_state import LspState
 from cromford.protocol.lobby.build import BuildPlan
 from cromford.protocol.lobby.bumping import paid_sat_per_kw
+from cromford.protocol.lobby.choosing import lasting_entries
+from cromford.protocol.lobby.schedule import lifetime_of_entry
 from cromford.protocol.lobby.shapes import ShapeCost
 from cromford.watch.feerates import OwnFees
 
@@ -79,7 +83,9 @@ def summary(factory: Factory) -> dict[str, Any]:
         "min_depth": terms.min_depth,
         "expiry_height": terms.expiry_height,
         "blocks_to_expiry": terms.expiry_height - chain.height,
-        "exit_deadline_height": terms.exit_deadline_height(attempt.tree.root.shape.slowest_kinds),
+        "exit_deadline_height": factory.lifetime.exit_deadline_height,
+        **show_period(factory.lifetime, chain.height, is_funded=is_funded(factory)),
+        "when_dying": show_steps(factory.config.policy, factory.lifetime, chain.height),
         "holdouts": list(attempt.holdouts),
         "aborted": attempt.aborted,
         "ready_clients": 0 if attempt.funded is None else len(attempt.funded.ready_received),
@@ -91,6 +97,46 @@ def summary(factory: Factory) -> dict[str, Any]:
         "close_ended": None if factory.close_ended is None else factory.close_ended.reason,
         "closed": closes_of(factory),
         "moved_out": sorted(factory.held_keys),
+    }
+
+
+def is_funded(factory: Factory) -> bool:
+    """Say whether a factory's funding is as deep as its terms ask for."""
+    attempt = factory.attempt
+    return factory.chain.depth(attempt.funding_tx.txid) >= attempt.terms.min_depth
+
+
+def period_of(factory: Factory) -> str:
+    """Return the period of its life that a factory is in; empty where it has none, or no more."""
+    if status_of(factory) not in {"live", "expired"}:
+        return ""
+    return factory.lifetime.period_at(factory.chain.height, is_funded=is_funded(factory)).label
+
+
+def periods(state: LspState) -> Counter[str]:
+    """Return how many factories are in each period of their lives."""
+    loaded = (period_of(factory) for factory in state.all_factories())
+    counted = Counter(loaded) + Counter(dict(state.resting.periods))
+    return Counter({period: count for period, count in counted.items() if period})
+
+
+def dying(house: House, entry: FactoryEntry) -> dict[str, Any] | None:
+    """Return what is to be said of a factory that dies, awake or not; None of any other."""
+    if not house.is_standing(entry) or not house.is_confirmed(entry):
+        return None
+    lifetime, height = lifetime_of_entry(entry), house.chain.height
+    period = lifetime.period_at(height)
+    if period not in {Period.DYING, Period.LATE}:
+        return None
+    waiting = [node_id for node_id in entry.node_ids if node_id in house.members]
+    moved = [node_id for node_id in entry.node_ids if lasting_entries(house, node_id)]
+    return {
+        "factory_id": entry.attempt_id.hex(),
+        **show_period(lifetime, height, is_funded=True),
+        "n_clients": len(entry.node_ids),
+        "n_waiting": len(waiting),
+        "n_elsewhere": len(moved),
+        "when_dying": show_steps(house.config.policy, lifetime, height),
     }
 
 
@@ -281,7 +327,11 @@ def as_it_slept(house: House, shown: Mapping[str, Any]) -> dict[str, Any]:
         "close_ended": None,
         "closed": [],
         "moved_out": [],
+        "when_dying": [],
         **shown,
+        **period_of_shown(
+            shown, house.chain.height, is_funded=house.chain.depth(entry.funding_txid) > 0
+        ),
         "confirmations": house.chain.depth(entry.funding_txid),
         "blocks_to_expiry": entry.expiry_height - house.chain.height,
     }

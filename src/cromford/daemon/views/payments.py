@@ -66,7 +66,7 @@ def show_payment(book: Book, payment: Payment, *, height: int) -> Document:
     channel_id = payment.htlc[0]
     outlook = outlook_of(book, payment, height=height)
     return {
-        "direction": "out",
+        "direction": "move" if is_own_move(book, payment) else "out",
         "status": payment.status,
         "payment_hash": payment.payment_hash.hex(),
         "payee": payment.payee.hex(),
@@ -76,6 +76,7 @@ def show_payment(book: Book, payment: Payment, *, height: int) -> Document:
         "description": payment.description,
         "channel_id": channel_id.hex(),
         "factory_id": book.links[channel_id].attempt_id.hex(),
+        "to_factory_id": _arrived_in(book, payment),
         "preimage": _hex(payment.preimage),
         **_failure(payment.failure if payment.preimage is None else None),
         "obstacle": outlook.obstacle,
@@ -83,6 +84,20 @@ def show_payment(book: Book, payment: Payment, *, height: int) -> Document:
         "expiry_height": outlook.expiry_height,
         "invoice": payment.text,
     }
+
+
+def is_own_move(book: Book, payment: Payment) -> bool:
+    """Say whether a payment only moves our own money, from one channel to another."""
+    invoice = book.invoices.get(payment.payment_hash)
+    return invoice is not None and invoice.is_own_move
+
+
+def _arrived_in(book: Book, payment: Payment) -> str | None:
+    """Return the factory that our own money has arrived in; None of what others are paid."""
+    invoice = book.invoices.get(payment.payment_hash)
+    if invoice is None or invoice.paid_by is None:
+        return None
+    return book.links[invoice.paid_by[0]].attempt_id.hex()
 
 
 def show_invoice(book: Book, invoice: OwnInvoice) -> Document:
@@ -106,7 +121,9 @@ def show_invoice(book: Book, invoice: OwnInvoice) -> Document:
 
 def own_payments(book: Book, *, limit: int, height: int) -> list[Document]:
     """Return what we paid and what we asked for, the newest first, up to a limit."""
-    found: list[Payment | OwnInvoice] = [*book.payments.values(), *book.invoices.values()]
+    # What a client moves from one channel to another it pays once, and is no income.
+    asked = [invoice for invoice in book.invoices.values() if not invoice.is_own_move]
+    found: list[Payment | OwnInvoice] = [*book.payments.values(), *asked]
     return [
         {
             "number": one.number,
@@ -133,14 +150,15 @@ def forwards(book: Book, *, limit: int) -> list[Document]:
 
 
 def statuses(book: Book) -> dict[tuple[str, str], int]:
-    """Return how many payments there are by direction (`out`, `in`) and status."""
+    """Return how many payments there are by direction (`out`, `in`, `move`) and status."""
     counted: dict[tuple[str, str], int] = {}
     for payment in book.payments.values():
-        key = ("out", payment.status)
+        key = ("move" if is_own_move(book, payment) else "out", payment.status)
         counted[key] = counted.get(key, 0) + 1
     for invoice in book.invoices.values():
-        key = ("in", invoice.status)
-        counted[key] = counted.get(key, 0) + 1
+        if not invoice.is_own_move:
+            key = ("in", invoice.status)
+            counted[key] = counted.get(key, 0) + 1
     return counted
 
 

@@ -36,9 +36,22 @@ def finish_channels(turn: Turn[ClientState], *, takes_up_held: bool = False) -> 
     state = turn.state
 
     def answer(turn: AnyTurn, link: Link, live: LiveHtlc) -> None:
-        answer_as_payee(turn, link, live, is_usable=is_usable(state, link))
+        may_take = is_usable(state, link) and not is_detour(state, link, live)
+        answer_as_payee(turn, link, live, is_usable=may_take)
 
     finish(turn, answer, takes_up_held=takes_up_held)
+
+
+def is_detour(state: ClientState, link: Link, live: LiveHtlc) -> bool:
+    """Say whether an HTLC that we pay ourselves with comes elsewhere than where it was to go.
+
+    Offered back to us in the channel that it left, or in another that dies, it would move nothing.
+    """
+    payment = state.book.payments.get(live.htlc.payment_hash)
+    if payment is None:
+        return False
+    is_dying = state.chain.height >= state.attempts[link.attempt_id].lifetime.dying_height
+    return is_dying or payment.htlc[0] == link.channel_id
 
 
 def take(turn: Turn[ClientState], event: ev.ChannelEvent) -> None:
@@ -164,7 +177,7 @@ def invoice_deadlines(state: ClientState, unix_time: int) -> tuple[fx.SetDeadlin
             seconds=max(0, invoice.expires_at + invoice.hold_seconds - unix_time),
         )
         for _, invoice in sorted(state.book.invoices.items())
-        if invoice.status == "open"
+        if invoice.status == "open" and not invoice.is_own_move
     )
 
 
@@ -181,9 +194,16 @@ def on_pay_requested(turn: Turn[ClientState], event: ev.PayRequested) -> None:
     """Pay an invoice through the LSP. One that is paid, or on its way, is not paid again.
 
     Raises:
-        Rejected: If it cannot be paid now: no fresh chain, no connection, fee, balance, or a limit.
+        Rejected: If it cannot be paid now: no fresh chain, no connection, fee, balance, or a limit;
+            or if it is our own.
     """
     state = turn.state
+    if event.payee == state.config.node_id:
+        raise Rejected(
+            "own_invoice",
+            f"payee: expected another node, received this client's own {event.payee.hex()}: "
+            "nobody would be paid",
+        )
     known = state.book.payments.get(event.payment_hash)
     if known is not None and known.status != "failed":
         return
@@ -217,15 +237,10 @@ def on_pay_requested(turn: Turn[ClientState], event: ev.PayRequested) -> None:
 
 
 def _payers(state: ClientState, event: ev.PayRequested) -> list[Link]:
-    """Return the channels to try, those with the most to spend first.
-
-    Whoever moves to a new factory pays itself: then the oldest goes first, on its way out.
-    """
+    """Return the channels to try, those with the most to spend first."""
     links = [link for link in state.book.ordered_links if link.is_open and is_usable(state, link)]
     if event.attempt_id is not None:
         links = [link for link in links if link.attempt_id == event.attempt_id]
-    if event.payee == state.config.node_id:
-        return sorted(links, key=lambda link: link.exit_deadline_height)
     return sorted(links, key=lambda link: -balance_of(link).spendable_msat)
 
 

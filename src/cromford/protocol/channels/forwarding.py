@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from cromford import effects as fx
+from cromford.bitcoin.fees import P2TR_DUST_SAT
 from cromford.channel.errors import UpdateRefused
 from cromford.channel.limits import is_overexposed
 from cromford.channel.messages import UpdateAdd
 from cromford.channel.stage import LiveHtlc
+from cromford.channel.terms import MSAT_PER_SAT
 from cromford.protocol.channels.close_rules import is_beyond_close
 from cromford.protocol.channels.coins import lacks_coin
 from cromford.protocol.channels.htlc_rules import (
@@ -36,6 +38,8 @@ from cromford.wire import messages as m
 from cromford.wire.fields import decode_fields
 
 MILLION: Final = 1_000_000
+# What is due to a client below this has no output anywhere: moving it is not worth anybody's work.
+MOVED_MSAT_MIN: Final = P2TR_DUST_SAT * MSAT_PER_SAT
 # Why an HTLC waits, for the operator.
 STALE: Final = "our chain is stale"
 AWAY: Final = "the payee is away"
@@ -51,12 +55,28 @@ class ForwardingRules:
         hold_seconds: How long it waits for a payee, or for a chain that is stale, and how soon a
             payer hears of a failure.
         is_usable: Whether new HTLCs may be offered in a channel.
+        is_dying: Whether a channel's factory dies: then moving out of it costs nothing.
     """
 
     fee_base_msat: int
     fee_proportional_millionths: int
     hold_seconds: int
     is_usable: Callable[[Link], bool]
+    is_dying: Callable[[Link], bool]
+
+    def price_msat(self, link: Link, delivery: m.Delivery) -> int:
+        """Return what an HTLC of a channel has to pay for going on, in msat.
+
+        Nothing where a client moves its own money out of a factory that dies, 330 sat or more.
+        """
+        is_move = delivery.payee == link.node_id and delivery.amount_msat >= MOVED_MSAT_MIN
+        if is_move and self.is_dying(link):
+            return 0
+        return forwarding_fee_msat(
+            delivery.amount_msat,
+            fee_base_msat=self.fee_base_msat,
+            fee_proportional_millionths=self.fee_proportional_millionths,
+        )
 
 
 def forwarding_fee_msat(
@@ -112,12 +132,7 @@ def _failure_before(
         return Failure.TEMPORARY_CHANNEL_FAILURE
     if lacks_coin(turn, link, htlc) or is_beyond_close(link, turn.chain):
         return Failure.TEMPORARY_CHANNEL_FAILURE
-    fee_msat = forwarding_fee_msat(
-        delivery.amount_msat,
-        fee_base_msat=rules.fee_base_msat,
-        fee_proportional_millionths=rules.fee_proportional_millionths,
-    )
-    if htlc.amount_msat < delivery.amount_msat + fee_msat:
+    if htlc.amount_msat < delivery.amount_msat + rules.price_msat(link, delivery):
         return Failure.FEE_INSUFFICIENT
     return None
 
@@ -133,7 +148,11 @@ def _ask(
     delivery = decode_fields(m.Delivery, live.payload)
     cltv_expiry = live.htlc.cltv_expiry - forward_delta_blocks(link, turn.chain)
     directory = turn.facts.directory
-    streams = [*reversed(directory.streams_of(delivery.payee))]
+    # What a client pays itself goes to where it lasts: between two factories that die, money could
+    # be moved to and fro for nothing.
+    is_own = delivery.payee == link.node_id
+    known = directory.lasting_streams_of if is_own else directory.streams_of
+    streams = [*reversed(known(delivery.payee))]
     if refused_by in streams:
         streams = streams[streams.index(refused_by) + 1 :]
     obstacle = "the payee has no other channel here"

@@ -59,6 +59,7 @@ def _rules(state: Factory) -> ForwardingRules:
         fee_proportional_millionths=policy.fee_proportional_millionths,
         hold_seconds=policy.hold_seconds,
         is_usable=partial(is_usable, state),
+        is_dying=partial(is_dying, state),
     )
 
 
@@ -132,6 +133,12 @@ def is_usable(state: Factory, link: Link) -> bool:
         and state.chain.depth(attempt.funding_tx.txid) >= attempt.terms.min_depth
         and is_in_time(link, state.chain, height=state.chain.height)
     )
+
+
+def is_dying(state: Factory, link: Link) -> bool:
+    """Say whether a channel's dying period has begun, by its own path."""
+    dying_height = link.exit_deadline_height - state.attempt.terms.dying_blocks
+    return state.chain.height >= dying_height
 
 
 def obstacle(turn: Turn[Factory], asked: ForwardAsked) -> str | None:

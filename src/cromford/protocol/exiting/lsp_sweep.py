@@ -15,6 +15,7 @@ from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.link import Link
+from cromford.protocol.policy import DyingStep
 from cromford.protocol.turn import Turn
 from cromford.signing.keychain import FactoryKey
 from cromford.watch.channel_exit import LeftBehind
@@ -57,7 +58,8 @@ def sweep_actions(state: Factory, fees: OwnFees) -> tuple[SweepTx | PublishState
     return tuple(
         action
         for action in lsp_actions(factory_on_chain(state, fees))
-        if not (isinstance(action, SweepTx) and action.output.outpoint in closing)
+        if isinstance(action, PublishState)
+        or (_takes(state, action.output) and action.output.outpoint not in closing)
     )
 
 
@@ -117,12 +119,18 @@ def is_to_be_swept(state: Factory, client: int) -> bool:
 
 def awaited_outputs(state: Factory) -> tuple[LspOutput, ...]:
     """Return what of a factory's tree is ours and still to be taken."""
-    return awaited(factory_on_chain(state)) if _has_something(state) else ()
+    if not _has_something(state):
+        return ()
+    return tuple(output for output in awaited(factory_on_chain(state)) if _takes(state, output))
 
 
 def left_outputs(state: Factory, fees: OwnFees) -> tuple[LeftBehind, ...]:
     """Return what we could take now, and leave for its fee."""
-    return not_worth_its_fee(factory_on_chain(state, fees)) if _has_something(state) else ()
+    if not _has_something(state):
+        return ()
+    taken_by_us = {output.outpoint for output in awaited_outputs(state)}
+    left = not_worth_its_fee(factory_on_chain(state, fees))
+    return tuple(one for one in left if one.outpoint in taken_by_us)
 
 
 def watched_outputs(state: Factory) -> frozenset[OutPoint]:
@@ -223,6 +231,14 @@ def _has_something(state: Factory) -> bool:
     if attempt.funded is None:
         return False
     return chain.height >= attempt.terms.expiry_height or attempt.funding_outpoint in chain.spends
+
+
+def _takes(state: Factory, output: LspOutput) -> bool:
+    """Say whether we take an output by ourselves: an L-stock; what expired, if the policy sweeps.
+
+    Without that, what clients did not claim in time stays theirs to claim, and ours waits with it.
+    """
+    return not output.is_expiring or DyingStep.SWEEP in state.config.policy.dying_policy
 
 
 def _is_funding_spent(state: Factory) -> bool:

@@ -6,6 +6,8 @@ all is done sleeps until its height comes, until a client of it connects, or unt
 
 from typing import Final
 
+from cromford.factory.lifetime import Period
+from cromford.protocol.dying_steps import next_close_height
 from cromford.protocol.exiting.lsp_sweep import is_swept_for_good
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.link import Link
@@ -31,8 +33,22 @@ def wakes_at(factory: Factory) -> int | None:
     if _is_closing(factory) or _is_on_chain(factory) or _has_business(factory):
         return None
     # From the expiry on it is ours, and stays awake until it is in the wallet.
-    expiry_height = factory.attempt.terms.expiry_height
-    return expiry_height if factory.chain.height < expiry_height else None
+    return _next_height(factory)
+
+
+def _next_height(factory: Factory) -> int | None:
+    """Return the next height at which its life changes, or its policy asks for a close.
+
+    None from the expiry on, and while a change is not told yet.
+    """
+    lifetime, height = factory.lifetime, factory.chain.height
+    change = lifetime.next_change(height)
+    if change is None or lifetime.period_at(height) > max(factory.period, Period.ACTIVE):
+        return None
+    close = next_close_height(
+        factory.config.policy, lifetime, asked_height=factory.close_height, height=height
+    )
+    return change if close is None else min(change, close)
 
 
 def _is_on_chain(factory: Factory) -> bool:

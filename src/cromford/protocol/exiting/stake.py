@@ -86,7 +86,13 @@ def failed_long_ago(link: Link) -> str:
 
 
 def _may_come_back(book: Book, link: Link, live: LiveHtlc) -> bool:
-    return book.is_unpaid((link.channel_id, live.htlc.htlc_id))
+    """Say whether nobody showed the preimage of an HTLC of ours: not the peer, and not we.
+
+    Who pays itself shows it where it is paid. From there on what it offered is the peer's to take.
+    """
+    invoice = book.invoices.get(live.htlc.payment_hash)
+    is_shown = invoice is not None and invoice.paid_by is not None
+    return book.is_unpaid((link.channel_id, live.htlc.htlc_id)) and not is_shown
 
 
 def _is_taken(book: Book, link: Link, live: LiveHtlc) -> bool:

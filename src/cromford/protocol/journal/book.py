@@ -75,6 +75,11 @@ class OwnInvoice:
     agreed_seconds: int | None = None
 
     @property
+    def is_own_move(self) -> bool:
+        """Whether we pay it ourselves, to move money to another channel: nobody else reads it."""
+        return not self.text
+
+    @property
     def status(self) -> str:
         """`paid`, `expired` or `open`."""
         if self.paid_by is not None:

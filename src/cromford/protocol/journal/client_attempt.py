@@ -5,6 +5,7 @@ from functools import cached_property
 
 from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.factory.branch import Branch, SignedBranch
+from cromford.factory.lifetime import Lifetime, Period
 from cromford.factory.terms import FactoryTerms
 from cromford.protocol.journal.client_candidate import ClientCandidate
 from cromford.protocol.journal.first_commitments import ChannelSetting
@@ -106,6 +107,7 @@ class ClientAttempt:
     retired_height: int | None = None  # from when on its keys are not ours alone
     keys_taken: bool = False  # by the LSP, which says that it keeps them
     keys_refused: str = ""  # why not, when it last said so
+    period: Period = Period.WAITING  # the newest that was told, from dying on
 
     @property
     def attempt_id(self) -> bytes:
@@ -147,6 +149,11 @@ class ClientAttempt:
     def branch(self) -> Branch:
         """Our branch; raises `Unchecked` as `candidate` does."""
         return self.candidate.branch
+
+    @property
+    def lifetime(self) -> Lifetime:
+        """When our channel's life changes, by our own path; raises `Unchecked` as `candidate`."""
+        return self.candidate.lifetime
 
     @property
     def setting(self) -> ChannelSetting:

@@ -16,6 +16,7 @@ from cromford.crypto.musig2 import InvalidContribution
 from cromford.effects import SignRequest
 from cromford.factory.branch import Branch
 from cromford.factory.key_path import InvalidSignature
+from cromford.factory.lifetime import Lifetime, lifetime_of
 from cromford.factory.terms import FactoryTerms, decode_terms
 from cromford.factory.tree import FACTORY_VOUT
 from cromford.factory.vertices import TreeNode
@@ -42,6 +43,11 @@ class ClientCandidate:
     def branch(self) -> Branch:
         """The client's branch, recomputed."""
         return rebuild_branch(self.propose, terms=self.terms, join=self.join)
+
+    @cached_property
+    def lifetime(self) -> Lifetime:
+        """When the client's channel dies, by its own path."""
+        return lifetime_of(self.terms, self.branch.kinds)
 
     @cached_property
     def setting(self) -> ChannelSetting:

@@ -10,7 +10,9 @@ from cromford.bitcoin.block import BlockRef
 from cromford.bitcoin.network import Network
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
 from cromford.changed import changed
+from cromford.factory.lifetime import Period
 from cromford.protocol.journal import close_records as cl
+from cromford.protocol.journal import dying_records as dr
 from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.journal import handover_records as hr
 from cromford.protocol.journal import lobby_records as lr
@@ -41,6 +43,7 @@ from cromford.protocol.journal.closing import ClientClosing
 from cromford.protocol.journal.encoding import decoded
 from cromford.protocol.journal.intents import IntentKey, check_intents
 from cromford.protocol.journal.known_chain import KnownChain
+from cromford.protocol.journal.moving import Moving, with_dying_record, with_join_answer
 from cromford.protocol.journal.opened import client_link
 from cromford.protocol.journal.pause import (
     ABORTS_TO_PAUSE,
@@ -69,10 +72,15 @@ class ClientConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """What the operator wants: a channel of `capacity_sat`, at least `capacity_least_sat`."""
+    """A channel of `capacity_sat`, at least `capacity_least_sat`, is wanted in the next factory.
+
+    `moves_from` is the factory that the client moves out of by itself; empty where its operator
+    wants the channel.
+    """
 
     capacity_sat: int
     capacity_least_sat: int
+    moves_from: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +115,7 @@ class ClientState:
     closed: Map[bytes, FinishedClose] = field(default_factory=Map)  # by close id
     closing: Map[bytes, ClientClosing] = field(default_factory=Map)  # by close id
     close_heights: tuple[int, ...] = ()  # of the newest closes that we agreed to
+    moving: Map[bytes, Moving] = field(default_factory=Map)  # by the factory that dies
 
     @property
     def may_join(self) -> bool:
@@ -171,6 +180,11 @@ def apply(state: ClientState, record: r.AnyRecord) -> ClientState:
         return _with_close(state, record)
     if isinstance(record, hr.ClientHandoverRecord):
         return _with_handover(state, record)
+    if isinstance(record, dr.ClientDyingRecord):
+        moving = with_dying_record(state.moving, record, height=state.chain.height)
+        return replace(state, moving=moving)
+    if isinstance(record, dr.DyingRecord):
+        return _changed(state, record.attempt_id, period=Period[record.period.upper()])
     match record:
         case r.Created():
             return state
@@ -200,7 +214,9 @@ def apply(state: ClientState, record: r.AnyRecord) -> ClientState:
             return replace(state, lobby=decoded(message, Lobby))
         case lr.WishMade():
             wish = Wish(
-                capacity_sat=record.capacity_sat, capacity_least_sat=record.capacity_least_sat
+                capacity_sat=record.capacity_sat,
+                capacity_least_sat=record.capacity_least_sat,
+                moves_from=record.moves_from,
             )
             return replace(state, wish=wish, refusal=None)
         case lr.WishWithdrawn():
@@ -350,6 +366,12 @@ def _with_answer(state: ClientState, record: lr.JoinAnswered) -> ClientState:
     joining = state.joining
     if joining is None:
         raise AssertionError("an answer without a join")
+    wish = state.wish
+    if wish is not None and wish.moves_from:
+        moving = with_join_answer(
+            state.moving, wish.moves_from, refusal=record.refusal, height=state.chain.height
+        )
+        state = replace(state, moving=moving)
     if record.refusal is None:
         return replace(state, joining=replace(joining, is_accepted=True))
     return replace(state, joining=None, wish=None, refusal=record.refusal)

@@ -32,6 +32,7 @@ class FactoryEntry:
         replacement: What was to take a coin of its funding, if that was given up.
         own_pubkey: Our factory key.
         moved_out: The clients whose keys we hold, or held: by them nobody proves a move.
+        dying_blocks: How long each of them has to move out.
     """
 
     attempt_id: bytes
@@ -48,6 +49,7 @@ class FactoryEntry:
     replacement: Tx | None = None
     own_pubkey: bytes = b""
     moved_out: frozenset[int] = frozenset()
+    dying_blocks: int = 0  # Not known of a factory that an older version built.
 
     @property
     def stream(self) -> str:
@@ -57,6 +59,10 @@ class FactoryEntry:
     def client_of(self, node_id: bytes) -> int | None:
         """Return a client's participant index, or None."""
         return self.node_ids.index(node_id) + 1 if node_id in self.node_ids else None
+
+    def is_dying(self, client: int, *, height: int) -> bool:
+        """Say whether a client's channel is in the period in which it moves elsewhere, or past."""
+        return height >= self.dying_heights[client - 1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

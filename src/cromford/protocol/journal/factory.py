@@ -12,8 +12,10 @@ from immutables import Map
 from cromford.bitcoin.block import BlockRef
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxOut
 from cromford.changed import changed
+from cromford.factory.lifetime import Lifetime, Period
 from cromford.factory.terms import decode_terms
 from cromford.protocol.journal import close_records as cl
+from cromford.protocol.journal import dying_records as dr
 from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.journal import handover_records as hr
 from cromford.protocol.journal import mail
@@ -85,6 +87,8 @@ class Factory:
         close_ended: The newest, if it came to nothing.
         held_keys: The clients that moved out, and whose keys we keep.
         lost_keys: Those whose keys we had, and have to ask for.
+        period: The newest period of its life that was told, from dying on.
+        close_height: When its policy asked for a close the last time; None if never.
         post: Its mail.
     """
 
@@ -107,6 +111,8 @@ class Factory:
     close_ended: EndedClose | None = None
     held_keys: frozenset[int] = frozenset()
     lost_keys: frozenset[int] = frozenset()
+    period: Period = Period.WAITING
+    close_height: int | None = None
     post: Post = field(default_factory=Post)
 
     @property
@@ -124,6 +130,11 @@ class Factory:
         if self.begun is None:
             raise AssertionError(f"{self.stream} has not begun")
         return self.begun
+
+    @property
+    def lifetime(self) -> Lifetime:
+        """The heights at which its life changes, by its slowest path."""
+        return self.attempt.blueprint.lifetime
 
     @property
     def is_dead(self) -> bool:
@@ -162,6 +173,8 @@ FactoryRecord = (
     | cl.SharedCloseRecord
     | cl.LspCloseRecord
     | hr.LspHandoverRecord
+    | dr.DyingRecord
+    | dr.LspDyingRecord
     | BookRecord
     | MailTaken
 )
@@ -190,6 +203,10 @@ def apply_to_factory(factory: Factory, record: r.AnyRecord) -> Factory:
             return replace(factory, intents=check_intents(factory.intents, intents))
         case xr.TreePublished() | xr.OutputsSwept():
             return factory
+        case dr.PeriodBegan(period=period):
+            return replace(factory, period=Period[period.upper()])
+        case dr.CloseWanted(height=height):
+            return replace(factory, close_height=height)
         case xr.ExitStarted(client=client):
             return replace(factory, exits=factory.exits | {client})
         case xr.FirstPublished(outpoint=outpoint, height=height):

@@ -520,6 +520,7 @@ def _with_order(house: House, record: lr.FactoryOrdered) -> House:
         funding_txid=tx.txid,
         coins=tuple(tx_in.outpoint for tx_in in tx.inputs),
         own_pubkey=own.pubkey,
+        dying_blocks=terms.dying_blocks,
     )
     wallet = house.wallet.with_address_used(CHANGE).with_reserved(entry.coins, entry.attempt_id)
     ordered = replace(

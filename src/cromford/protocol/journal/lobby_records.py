@@ -11,14 +11,15 @@ class LobbyGreeted(Record, frozen=True, kw_only=True, tag="lobby_greeted"):
 
 
 class WishMade(Record, frozen=True, kw_only=True, tag="wish_made"):
-    """The operator wishes to be in the next factory."""
+    """The operator wishes to be in the next factory; or the client, to move out of `moves_from`."""
 
     capacity_sat: int
     capacity_least_sat: int
+    moves_from: bytes = b""  # Empty where it is the operator's.
 
 
 class WishWithdrawn(Record, frozen=True, kw_only=True, tag="wish_withdrawn"):
-    """The operator no longer wishes to join."""
+    """Nobody wishes to join any more."""
 
 
 class JoinSent(Record, frozen=True, kw_only=True, tag="join_sent"):

@@ -10,6 +10,8 @@ from cromford.bitcoin.tx import OutPoint, Tx, Txid
 from cromford.channel.commitment import Commitment
 from cromford.channel.terms import Party
 from cromford.factory.branch import Branch, branch_of
+from cromford.factory.lifetime import Lifetime, lifetime_of
+from cromford.factory.shape import plan_of
 from cromford.factory.terms import FactoryTerms
 from cromford.factory.tree import FACTORY_VOUT, Tree, build_tree
 from cromford.factory.vertices import ChannelFundingPubkeys
@@ -53,6 +55,11 @@ class LspBlueprint:
     def funding_outpoint(self) -> OutPoint:
         """What the root spends."""
         return self.funding_tx.outpoint(FACTORY_VOUT)
+
+    @cached_property
+    def lifetime(self) -> Lifetime:
+        """The heights at which the factory's life changes, by its slowest path."""
+        return lifetime_of(self.terms, plan_of(self.terms).shape.slowest_kinds)
 
     @cached_property
     def tree(self) -> Tree:

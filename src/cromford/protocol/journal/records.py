@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 
 from cromford.protocol.journal import close_records as cl
+from cromford.protocol.journal import dying_records as dr
 from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.journal import handover_records as hr
 from cromford.protocol.journal import lobby_records as lr
@@ -99,6 +100,7 @@ SharedRecord = (
     | xr.ExitRecord
     | cl.SharedCloseRecord
     | xr.PurseRecord
+    | dr.DyingRecord
     | BookRecord
 )
 ClientOnly = (
@@ -107,6 +109,7 @@ ClientOnly = (
     | xr.ClientExitRecord
     | cl.ClientCloseRecord
     | hr.ClientHandoverRecord
+    | dr.ClientDyingRecord
 )
 LspOnly = (
     lr.HouseRecord
@@ -114,6 +117,7 @@ LspOnly = (
     | cl.LspCloseRecord
     | xr.LspExitRecord
     | hr.LspHandoverRecord
+    | dr.LspDyingRecord
     | sc.ScanRecord
     | MailTaken
     | sw.JointSweepRecord

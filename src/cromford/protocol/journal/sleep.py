@@ -22,6 +22,7 @@ class Asleep:
     locked_sat: int
     totals: Map[str, int]
     taken: Map[str, int]
+    period: str = ""
 
 
 Finder = Callable[[int], Asleep | None]
@@ -39,7 +40,7 @@ def never(_height: int) -> Iterable[int]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resting:
-    """The sums over all factories that sleep; `statuses` are how many have each."""
+    """The sums over all factories that sleep; `statuses` and `periods` are how many have each."""
 
     n: int = 0
     earned_msat: int = 0
@@ -47,6 +48,7 @@ class Resting:
     locked_sat: int = 0
     totals: Map[str, int] = field(default_factory=Map)
     statuses: Map[str, int] = field(default_factory=Map)
+    periods: Map[str, int] = field(default_factory=Map)
 
     def with_one(self, one: Asleep) -> "Resting":
         """Return the sums with one factory more."""
@@ -64,6 +66,7 @@ class Resting:
             locked_sat=self.locked_sat + sign * one.locked_sat,
             totals=_added(self.totals, {name: sign * sum_ for name, sum_ in one.totals.items()}),
             statuses=_added(self.statuses, {one.status: sign}),
+            periods=_added(self.periods, {one.period: sign}),
         )
 
 

@@ -29,7 +29,6 @@ from cromford.protocol.journal.proposal import N_CANDIDATES
 from cromford.protocol.lobby.choosing import (
     capacity_ceiling_sat,
     chosen,
-    is_dying,
     join_refusal,
     most_sat,
     room_sat,
@@ -193,7 +192,8 @@ def is_move_proven(state: House, node_id: bytes, join: m.Join) -> bool:
         client = None if entry is None else entry.client_of(node_id)
         if entry is None or client is None or entry.status not in {FUNDED, DEAD}:
             continue
-        if client in entry.moved_out or not is_dying(state, entry, client):
+        is_dying = entry.is_dying(client, height=state.chain.height)
+        if client in entry.moved_out or not is_dying:
             continue
         digest = move_digest(
             client_node_id=node_id,

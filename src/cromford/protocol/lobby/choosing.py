@@ -13,21 +13,22 @@ def capacity_ceiling_sat(policy: LspPolicy) -> int:
     return min(policy.capacity_max_sat, policy.capital_per_client_sat)
 
 
-def is_dying(state: House, entry: FactoryEntry, client: int) -> bool:
-    """Say whether a client's channel is in the period in which it moves elsewhere."""
-    return state.chain.height >= entry.dying_heights[client - 1]
+def lasting_entries(state: House, node_id: bytes) -> tuple[FactoryEntry, ...]:
+    """Return the factories in which a client has a channel that does not die, oldest first."""
+    return tuple(
+        entry
+        for entry in state.entries_of(node_id)
+        if state.is_standing(entry)
+        and not entry.is_dying(entry.node_ids.index(node_id) + 1, height=state.chain.height)
+    )
 
 
 def lent_sat(state: House, node_id: bytes) -> int:
     """Return a client's channels, added up; one that it has to move out of does not count."""
-    total_sat = 0
-    for entry in state.entries_of(node_id):
-        client = entry.client_of(node_id)
-        if client is None or not state.is_standing(entry):
-            continue
-        if not is_dying(state, entry, client):
-            total_sat += entry.capacity_sat[client - 1]
-    return total_sat
+    return sum(
+        entry.capacity_sat[entry.node_ids.index(node_id)]
+        for entry in lasting_entries(state, node_id)
+    )
 
 
 def left_sat(state: House, node_id: bytes) -> int:

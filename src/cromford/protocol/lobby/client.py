@@ -214,11 +214,17 @@ def on_leave_requested(turn: Turn[ClientState]) -> None:
     Raises:
         Rejected: If there is none, or a factory is under way.
     """
-    state, joining = turn.state, turn.state.joining
+    state = turn.state
     if state.wish is None:
         raise Rejected("not_joined", "not waiting in the lobby")
     if state.open_attempt is not None:
         raise Rejected("ceremony_under_way", "a factory is being built", retryable=True)
+    withdraw(turn)
+
+
+def withdraw(turn: Turn[ClientState]) -> None:
+    """Wish for nothing any more, and say so where the LSP heard of it."""
+    state, joining = turn.state, turn.state.joining
     turn.remember(lr.WishWithdrawn())
     if joining is not None:
         leave = m.Leave(factory_pubkey=joining.join.factory_pool.pubkey)

@@ -17,7 +17,7 @@ from cromford.protocol.lobby.build import (
     plan_build,
     refusal_of,
 )
-from cromford.protocol.lobby.schedule import is_build_due
+from cromford.protocol.lobby.schedule import is_build_due, is_move_due
 from cromford.protocol.turn import Turn
 from cromford.wire import messages as m
 from cromford.wire.messages import encode_message
@@ -79,7 +79,7 @@ def on_join(turn: Turn[House], node_id: bytes, join: m.Join) -> None:
     if build is not None and build.attempt is None and set(build.node_ids) <= set(members):
         rebuild(turn)
     else:
-        build_if_due(turn, at_height=None)
+        build_if_due(turn, at_height=None, joined=node_id)
 
 
 def on_leave(turn: Turn[House], node_id: bytes, message: m.Leave) -> None:
@@ -89,17 +89,19 @@ def on_leave(turn: Turn[House], node_id: bytes, message: m.Leave) -> None:
         turn.note(lr.ClientLeft(node_id=node_id))
 
 
-def build_if_due(turn: Turn[House], *, at_height: int | None) -> None:
-    """Start the build that the schedule asks for, if it does; what hinders it is remembered.
+def build_if_due(turn: Turn[House], *, at_height: int | None, joined: bytes | None = None) -> None:
+    """Start the build that the schedule asks for, or who moves; what hinders it is remembered.
 
     Args:
         turn: The decision so far.
         at_height: The height of a block that has just been added; None between blocks.
+        joined: Who has just joined; None if nobody did.
     """
     state, policy = turn.state, turn.state.config.policy
     if state.under_way is not None or state.build is not None or not turn.facts.is_fresh:
         return
-    if not is_build_due(policy, n_waiting=len(state.members), at_height=at_height):
+    is_due = is_build_due(policy, n_waiting=len(state.members), at_height=at_height)
+    if not (is_due or is_move_due(state, joined=joined)):
         return
     try:
         plan = plan_build(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from cromford import effects as fx
 from cromford.bitcoin.tx import TxOut
 from cromford.factory.funding import funding_tx_of
+from cromford.factory.lifetime import lifetime_of
 from cromford.factory.shape import plan_of
 from cromford.factory.terms import FactoryTerms
 from cromford.factory.vertices import funding_output_of
@@ -94,4 +95,4 @@ def _seats(build: Build, joins: Sequence[m.Join]) -> tuple[mail.Seat, ...]:
 
 def _dying_height(terms: FactoryTerms, client: int) -> int:
     kinds = plan_of(terms).shape.kinds_to(client)
-    return terms.exit_deadline_height(kinds) - terms.dying_blocks
+    return lifetime_of(terms, kinds).dying_height

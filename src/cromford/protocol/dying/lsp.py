@@ -1,0 +1,47 @@
+"""An LSP's factory that dies: it says so, and asks for a close when its policy does."""
+
+from cromford.factory.lifetime import Period
+from cromford.protocol.dying.telling import tell_period
+from cromford.protocol.dying_steps import is_close_due
+from cromford.protocol.journal import dying_records as dr
+from cromford.protocol.journal.factory import Factory
+from cromford.protocol.turn import Turn
+from cromford.watch.exit import swept_by
+
+
+def on_block(turn: Turn[Factory]) -> None:
+    """Tell of a factory that dies, and ask for a close of it, as a block makes it so."""
+    state = turn.state
+    if state.period is Period.EXPIRED or not stands(state):
+        return
+    tell_period(turn, state.attempt.attempt_id, state.lifetime, state.period)
+    if wants_close(state, turn.height):
+        turn.remember(dr.CloseWanted(attempt_id=state.attempt.attempt_id, height=turn.height))
+
+
+def wants_close(state: Factory, height: int) -> bool:
+    """Say whether the policy asks for a cooperative close of what is left in a factory.
+
+    Of one that stands and dies, from the height that the policy names until a day before the exit
+    deadline, and again 36 blocks after it was asked for in vain. Who is there to sign is asked
+    later, and so is what of the tree can still be closed.
+
+    Args:
+        state: The factory.
+        height: Of the chain's tip.
+    """
+    return stands(state) and is_close_due(
+        state.config.policy, state.lifetime, asked_height=state.close_height, height=height
+    )
+
+
+def stands(state: Factory) -> bool:
+    """Say whether clients can have money in a factory: funded, ready, and not taken as a whole."""
+    funded = None if state.begun is None else state.attempt.funded
+    if funded is None or not funded.ready_sent or state.is_dead:
+        return False
+    if state.chain.depth(state.attempt.funding_tx.txid) == 0:
+        return False
+    if state.attempt.funding_outpoint not in state.chain.spends:
+        return True
+    return swept_by((state.attempt.tree.root_node,), state.chain.spends) is None

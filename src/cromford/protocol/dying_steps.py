@@ -1,0 +1,59 @@
+"""When an LSP takes each step of its policy about a factory that dies: heights, nothing else."""
+
+from typing import Final
+
+from cromford.factory.lifetime import Lifetime
+from cromford.protocol.policy import DyingStep, LspPolicy
+
+# A close that waits in a mempool on the exit deadline would leave everybody too little to leave in.
+CLOSE_MARGIN_BLOCKS: Final = 144
+CLOSE_RETRY_BLOCKS: Final = 36  # Whoever refused, or was away, may be asked again after six hours.
+
+
+def begin_height(policy: LspPolicy, lifetime: Lifetime, step: DyingStep) -> int | None:
+    """Return from which height a step is taken; None if the policy does not have it.
+
+    Of `move` and `close`, the first in the list begins with the dying period, and the other once
+    `dying_step_percent` of it are over. `sweep` begins with the expiry.
+    """
+    if step not in policy.dying_policy:
+        return None
+    if step is DyingStep.SWEEP:
+        return lifetime.expiry_height
+    if policy.dying_policy[0] is step:
+        return lifetime.dying_height
+    return lifetime.share_height(policy.dying_step_percent)
+
+
+def close_end_height(lifetime: Lifetime) -> int:
+    """Return the last height at which a close may be signed: a day before the exit deadline."""
+    return lifetime.exit_deadline_height - CLOSE_MARGIN_BLOCKS
+
+
+def is_close_due(
+    policy: LspPolicy, lifetime: Lifetime, *, asked_height: int | None, height: int
+) -> bool:
+    """Say whether the policy asks for a close of what is left in a factory at this height.
+
+    Args:
+        policy: The LSP's.
+        lifetime: The factory's, by its slowest path.
+        asked_height: When it was asked for the last time; None if never.
+        height: Of the chain's tip.
+    """
+    begins = begin_height(policy, lifetime, DyingStep.CLOSE)
+    if begins is None or not begins <= height <= close_end_height(lifetime):
+        return False
+    return asked_height is None or height >= asked_height + CLOSE_RETRY_BLOCKS
+
+
+def next_close_height(
+    policy: LspPolicy, lifetime: Lifetime, *, asked_height: int | None, height: int
+) -> int | None:
+    """Return the first height above this one at which a close is due; None if none is."""
+    begins = begin_height(policy, lifetime, DyingStep.CLOSE)
+    if begins is None:
+        return None
+    again = begins if asked_height is None else asked_height + CLOSE_RETRY_BLOCKS
+    due = max(begins, again, height + 1)
+    return due if due <= close_end_height(lifetime) else None

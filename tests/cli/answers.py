@@ -482,6 +482,7 @@ def channel(**changes: Any) -> dict[str, Any]:
         "factory_id": FACTORY_ID,
         "status": "open",
         "failed": None,
+        "marked": None,
         "capacity_sat": 500_000,
         "own_msat": 100_000_000,
         "peer_msat": 400_000_000,

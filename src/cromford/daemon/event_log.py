@@ -27,8 +27,9 @@ _TOLD: Final = frozenset(
         "capacity_least_sat", "capacity_sat", "change", "channel_id", "client", "culprits",
         "expires_at", "factory_pubkey", "fee_msat", "fee_sat", "height", "htlc_id", "in_channel_id",
         "in_htlc_id", "is_behind", "is_fault", "is_moving", "max_clients", "min_clients", "name",
-        "network", "node_id", "node_ids", "out_channel_id", "outputs", "payee", "payment_hash",
-        "reason", "reasons", "refusal", "role", "to", "transactions", "txid", "went",
+        "network", "next_attempt", "node_id", "node_ids", "out_channel_id", "outputs", "own_msat",
+        "payee", "payment_hash", "reason", "reasons", "refusal", "role", "to", "transactions",
+        "txid", "went",
     }
 )  # fmt: skip
 _CURSOR: Final = re.compile(r"([0-9a-f]{1,8})-([0-9a-f]{1,15})", re.ASCII)

@@ -16,7 +16,7 @@ from cromford import effects as fx
 from cromford.bitcoin.block import BlockRef
 from cromford.bitcoin.tx import Tx, Txid
 from cromford.protocol import events as ev
-from cromford.protocol import publishing, spending, sweeping_together
+from cromford.protocol import proving, publishing, restored, spending, sweeping_together
 from cromford.protocol.channels import lsp as channels
 from cromford.protocol.channels.steps import on_nonce_deadline, on_revocation_deadline
 from cromford.protocol.delivery import Round
@@ -123,8 +123,11 @@ def _take(round_: Round, event: ev.Event) -> None:
 
 def _take_from_world(round_: Round, event: ev.WorldEvent) -> None:
     match event:
-        case ev.DaemonStarted():
+        case ev.DaemonStarted(drawn=drawn):
+            restored.skip_keys(round_.house, drawn)
             _on_start(round_)
+        case ev.StoreProven():
+            proving.on_proven(round_)
         case ev.ConnectionOpened(node_id=node_id):
             lobby.on_connection(round_.house, node_id)
             for turn in _factories_of(round_, node_id):
@@ -187,7 +190,7 @@ def _take_message(round_: Round, node_id: bytes, message: m.Message) -> None:
         lobby.take_message(round_.house, node_id, message)
     elif isinstance(message, m.AnnounceHash):
         announcing.on_announced(round_.house, node_id, message)
-    elif isinstance(message, m.ChannelMessage):
+    elif isinstance(message, m.ChannelMessage | m.MarkMessage):
         turn = _with_channel(round_, message.channel_id)
         if turn is not None:
             channels.on_channel_message(turn, node_id, message)

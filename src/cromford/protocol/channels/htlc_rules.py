@@ -25,11 +25,12 @@ from cromford.watch.remaining import is_cut_off
 def is_alive(link: Link, chain: KnownChain) -> bool:
     """Say whether updates of a channel still mean something on chain.
 
-    Until one of its parties leaves, its output is spent, or the chain has something else where its
-    path was to be. What others publish of the path only makes the rest shorter.
+    Until one of its parties leaves, its output is spent, its store is restored, or the chain has
+    something else where its path was to be. What others publish of the path only makes the rest
+    shorter.
     """
     return (
-        link.failure is None
+        link.takes_updates
         and link.setting.funding.outpoint not in chain.spends
         and not is_cut_off(link.path, chain.spends)
     )

@@ -7,6 +7,7 @@ from cromford import effects as fx
 from cromford.channel.errors import UpdateRefused
 from cromford.channel.stage import LiveHtlc
 from cromford.protocol import events as ev
+from cromford.protocol.channels import marks
 from cromford.protocol.channels.finish import finish
 from cromford.protocol.channels.forwarding import (
     STALE,
@@ -22,7 +23,6 @@ from cromford.protocol.channels.forwarding import (
 from cromford.protocol.channels.htlc_rules import is_alive, is_in_time
 from cromford.protocol.channels.payments import refusal_text, start_payment, take_back_late
 from cromford.protocol.channels.signer_answers import on_signer_answer
-from cromford.protocol.channels.steps import on_message, prepare
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal.factory import Factory
@@ -70,11 +70,13 @@ def take(turn: Turn[Factory], event: ev.ChannelEvent) -> None:
             finish_channels(turn)
 
 
-def on_channel_message(turn: Turn[Factory], node_id: bytes, message: m.ChannelMessage) -> None:
+def on_channel_message(
+    turn: Turn[Factory], node_id: bytes, message: m.ChannelMessage | m.MarkMessage
+) -> None:
     """Take a message about a channel with this peer; one about any other is dropped."""
     link = turn.book.links.get(message.channel_id)
     if link is not None and link.node_id == node_id:
-        on_message(turn, link, message)
+        marks.take_message(turn, link, message)
         finish_channels(turn)
 
 
@@ -86,7 +88,7 @@ def begin(turn: Turn[Factory], node_id: bytes) -> None:
         return
     link = turn.book.links.get(attempt.setting(client).channel_id)
     if link is not None:
-        prepare(turn, link)
+        marks.begin(turn, link)
         finish_channels(turn)
 
 

@@ -57,7 +57,12 @@ def factory_on_chain(state: Factory, fees: OwnFees = ANY_FEES) -> FactoryOnChain
 
 def sweep_actions(state: Factory, fees: OwnFees) -> tuple[SweepTx | PublishState, ...]:
     """Return what we take or publish now, of a factory's tree."""
-    return lsp_actions(factory_on_chain(state, fees)) if _has_something(state) else ()
+    actions = lsp_actions(factory_on_chain(state, fees)) if _has_something(state) else ()
+    if not state.is_marked or state.chain.height >= state.attempt.terms.expiry_height:
+        return actions
+    # What a restored store has of the tree may be superseded: whoever has a newer state has until
+    # the expiry to publish it.
+    return tuple(action for action in actions if isinstance(action, SweepTx))
 
 
 def effects_of(

@@ -103,6 +103,7 @@ class ClientAttempt:
     ready_received: bool = False
     is_exiting: bool = False
     is_paused: bool = False  # of an exit
+    is_marked: bool = False  # the store was restored before it had a channel
 
     @property
     def attempt_id(self) -> bytes:
@@ -113,6 +114,14 @@ class ClientAttempt:
     def is_open(self) -> bool:
         """Whether it may still become a factory, and so no other is wished for."""
         return self.aborted is None and not self.given_up and not self.ready_sent
+
+    @property
+    def may_be_used(self) -> bool:
+        """Whether it may have become a channel that takes updates, in what a store has lost.
+
+        One that we were leaving never does.
+        """
+        return not self.ready_sent and not self.is_exiting
 
     @property
     def is_checked(self) -> bool:

@@ -32,6 +32,8 @@ from cromford.protocol.journal.client_candidate import ClientCandidate
 from cromford.protocol.journal.encoding import decoded
 from cromford.protocol.journal.intents import IntentKey, check_intents
 from cromford.protocol.journal.known_chain import KnownChain
+from cromford.protocol.journal.mark import Restored
+from cromford.protocol.journal.marking import after_restore, marked, unmarked
 from cromford.protocol.journal.opened import client_link
 from cromford.protocol.journal.pause import ABORTS_TO_PAUSE, PAUSE_BLOCKS, closed_until
 from cromford.protocol.journal.purses import with_lent, with_settled
@@ -90,6 +92,7 @@ class ClientState:
     book: Book = field(default_factory=Book)
     purses: Map[OutPoint, Purse] = field(default_factory=Map)
     published: Map[OutPoint, int] = field(default_factory=Map)  # what may be bumped: since when
+    restored: Restored = field(default_factory=Restored)
 
     @property
     def may_join(self) -> bool:
@@ -143,8 +146,10 @@ def apply(state: ClientState, record: r.AnyRecord) -> ClientState:
     if isinstance(record, sr.SpendingRecord):
         return replace(state, wallet=with_spending_record(state.wallet, record))
     match record:
-        case r.Created() | r.StoreRestored():
+        case r.Created():
             return state
+        case r.StoreRestored() | r.MarkLifted() | r.KeysSkipped():
+            return _with_store_record(state, record)
         case r.BlockConnected():
             return _with_block(state, record)
         case r.BlockDisconnected(height=height):
@@ -184,6 +189,28 @@ def apply(state: ClientState, record: r.AnyRecord) -> ClientState:
             return _with_answer(state, record)
         case _:
             return _apply_to_attempt(state, record)
+
+
+def _with_store_record(state: ClientState, record: r.StoreRecord) -> ClientState:
+    after = after_restore(state, record)
+    match record:
+        case r.StoreRestored():
+            return replace(
+                after,
+                book=marked(state.book),
+                attempts={
+                    attempt_id: replace(attempt, is_marked=attempt.may_be_used)
+                    for attempt_id, attempt in state.attempts.items()
+                },
+            )
+        case r.MarkLifted():
+            attempts = {
+                attempt_id: replace(attempt, is_marked=False)
+                for attempt_id, attempt in state.attempts.items()
+            }
+            return replace(after, book=unmarked(state.book), attempts=attempts)
+        case _:
+            return after
 
 
 def _connected_anew(state: ClientState, *, is_connected: bool) -> ClientState:

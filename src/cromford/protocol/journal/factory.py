@@ -45,7 +45,8 @@ from cromford.protocol.journal.lsp_candidate import (
 from cromford.protocol.journal.lsp_config import LspConfig
 from cromford.protocol.journal.mail import Letter, Post
 from cromford.protocol.journal.mail_records import MailTaken
-from cromford.protocol.journal.opened import lsp_links
+from cromford.protocol.journal.marking import marked, unmarked
+from cromford.protocol.journal.opened import lsp_link
 from cromford.protocol.journal.purses import filled, with_settled, without
 from cromford.protocol.journal.streams import CHAIN, HOUSE, factory_stream
 from cromford.signing.nonces import PublicPool
@@ -76,6 +77,7 @@ class Factory:
         coins_asked: What was asked of the house and not lent yet, in sat, likewise.
         published: Since which height what may be bumped is published, likewise.
         post: Its mail.
+        is_marked: Whether its store was put back from a backup, and what came after is unknown.
     """
 
     config: LspConfig
@@ -92,6 +94,7 @@ class Factory:
     coins_asked: Map[OutPoint, int] = field(default_factory=Map)
     published: Map[OutPoint, int] = field(default_factory=Map)
     post: Post = field(default_factory=Post)
+    is_marked: bool = False
 
     @property
     def stream(self) -> str:
@@ -116,6 +119,13 @@ class Factory:
         is_dead = funded is not None and funded.is_dead
         return is_dead and self.chain.depth(self.attempt.funding_tx.txid) == 0
 
+    def is_unproven(self, client: int) -> bool:
+        """Say whether a client's channel that the store does not know yet may have been used.
+
+        None that we were leaving: it takes no update from then on.
+        """
+        return self.is_marked and client not in self.exits
+
     @property
     def durable(self) -> "Factory":
         """The part that a restart finds: without the tip, which is a fact."""
@@ -137,6 +147,7 @@ def new_factory(config: LspConfig, number: int) -> Factory:
 FactoryRecord = (
     r.Started
     | r.StoreRestored
+    | r.MarkLifted
     | r.PeerDisconnected
     | r.BroadcastRefusalSeen
     | op.SigningIntended
@@ -168,8 +179,12 @@ def apply_to_factory(factory: Factory, record: r.AnyRecord) -> Factory:
             return replace(factory, chain=factory.chain.with_refusal(Txid(txid), reason))
         case op.SigningIntended(intents=intents):
             return replace(factory, intents=check_intents(factory.intents, intents))
-        case xr.TreePublished() | xr.OutputsSwept() | r.StoreRestored():
+        case xr.TreePublished() | xr.OutputsSwept():
             return factory
+        case r.StoreRestored():
+            return replace(factory, book=marked(factory.book), is_marked=True)
+        case r.MarkLifted():
+            return replace(factory, book=unmarked(factory.book), is_marked=False)
         case xr.ExitStarted(client=client):
             return replace(factory, exits=factory.exits | {client})
         case xr.FirstPublished(outpoint=outpoint, height=height):
@@ -345,9 +360,9 @@ def _at_stage(factory: Factory, stage: Stage) -> Factory:
 
 
 def _with_channels(factory: Factory) -> Factory:
-    book = factory.book
-    for link in lsp_links(factory.attempt):
-        book = book.with_link(link)
+    book, attempt = factory.book, factory.attempt
+    for client in range(1, len(attempt.seats) + 1):
+        book = book.with_link(lsp_link(attempt, client, is_marked=factory.is_unproven(client)))
     return replace(factory, book=book)
 
 

@@ -34,6 +34,8 @@ from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.lsp_config import LspConfig
 from cromford.protocol.journal.mail import Letter, Post
 from cromford.protocol.journal.mail_records import MailTaken
+from cromford.protocol.journal.mark import Restored
+from cromford.protocol.journal.marking import after_restore
 from cromford.protocol.journal.pause import (
     ABORTS_TO_PAUSE,
     JOINS_TO_PAUSE,
@@ -118,9 +120,8 @@ class House:
     joins: Mapping[bytes, tuple[int, ...]] = field(default_factory=dict)  # the newest, by height
     n_new_joins: int = 0  # since the last block, of clients that never were in a factory of ours
     bumps: Map[bytes, FundingBump] = field(default_factory=Map)  # by attempt id
-    joint_sweeps: Mapping[Txid, SignedJoint] = field(
-        default_factory=dict
-    )  # the newest that we signed
+    joint_sweeps: Mapping[Txid, SignedJoint] = field(default_factory=dict)  # our newest
+    restored: Restored = field(default_factory=Restored)
 
     @property
     def durable(self) -> "House":
@@ -247,7 +248,7 @@ def new_house(config: LspConfig) -> House:
 HouseRecord = (
     r.Created
     | r.Started
-    | r.StoreRestored
+    | r.StoreRecord
     | r.PeerConnected
     | r.PeerDisconnected
     | r.BroadcastRefusalSeen
@@ -266,8 +267,10 @@ def apply_to_house(house: House, record: r.AnyRecord) -> House:
     if isinstance(record, sr.SpendingRecord):
         return replace(house, wallet=with_spending_record(house.wallet, record))
     match record:
-        case r.Created() | r.StoreRestored():
+        case r.Created():
             return house
+        case r.StoreRestored() | r.MarkLifted() | r.KeysSkipped():
+            return after_restore(house, record)
         case r.Started():
             return replace(
                 house.durable,

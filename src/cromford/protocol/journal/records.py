@@ -90,10 +90,25 @@ class StoreRestored(Record, frozen=True, kw_only=True, tag="store_restored"):
     source: str
 
 
+class MarkLifted(Record, frozen=True, kw_only=True, tag="mark_lifted"):
+    """A high-water mark proved that a restored store lost nothing: it is as good as before."""
+
+
+class KeysSkipped(Record, frozen=True, kw_only=True, tag="keys_skipped"):
+    """The next attempt has this number: those before it may have been used, and forgotten.
+
+    Its numbers name factory and channel keys. A channel of a lost attempt has told its peer secrets
+    that would revoke the commitments of another with the same keys.
+    """
+
+    next_attempt: int
+
+
+StoreRecord = StoreRestored | MarkLifted | KeysSkipped
 WorldRecord = (
     Created
     | Started
-    | StoreRestored
+    | StoreRecord
     | PeerConnected
     | PeerDisconnected
     | BlockConnected

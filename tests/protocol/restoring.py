@@ -40,10 +40,15 @@ def backup_of(node: PumpNode) -> Backup:
     return list(node.store.entries)
 
 
-def put_back(node: PumpNode, backup: Backup) -> None:
-    """Put a store that is down back to what it was, as a restore does: each stream says so."""
+def put_back(node: PumpNode, backup: Backup, *, is_told: bool = True) -> None:
+    """Put a store that is down back to what it was, as a restore does: each stream says so.
+
+    Without being told it is a copied file: nothing in it says that it is old.
+    """
     node.store.entries[:] = backup
     node._fold = None
+    if not is_told:
+        return
     streams = dict.fromkeys(entry.stream for entry in backup)
     number = hashlib.sha256(repr(len(backup)).encode()).digest()[:16]
     restored = r.encode_record(r.StoreRestored(backup_id=number, source="a test"))
@@ -52,14 +57,14 @@ def put_back(node: PumpNode, backup: Backup) -> None:
     )
 
 
-def restore(pump: Pump, *backups: tuple[PumpNode, Backup]) -> None:
+def restore(pump: Pump, *backups: tuple[PumpNode, Backup], is_told: bool = True) -> None:
     """Put stores back, all of them before any of their daemons starts, and let them connect."""
     for client in pump.clients:
         pump.disconnect(client)
     for node, _ in backups:
         node.die()
     for node, backup in backups:
-        put_back(node, backup)
+        put_back(node, backup, is_told=is_told)
     for node, _ in backups:
         node.start()
     for client in pump.clients:

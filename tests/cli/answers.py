@@ -173,6 +173,7 @@ def lsp_summary(**changes: Any) -> dict[str, Any]:
         "aborted": None,
         "ready_clients": 1,
         "channels_failed": {},
+        "is_marked": False,
         "refused": [],
         "published": [],
         "leaving": [],

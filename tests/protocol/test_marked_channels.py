@@ -37,6 +37,7 @@ from cromford.protocol.channels.marks import (
 )
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal import records as r
+from cromford.protocol.journal.client_attempt import Complete, RootSent
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.mark import StoreMark
 from cromford.protocol.restored import ATTEMPTS_SKIPPED
@@ -484,3 +485,62 @@ def newest_key(pump: Pump, alice: PumpNode) -> bytes:
 def numbers_of(node: PumpNode) -> list[int]:
     """Return the numbers of a node's attempts, by which its keys are made."""
     return [one.key_attempt for one in node.state.attempts.values()]
+
+
+# Attempts that become channels only afterwards
+
+
+@SIDES
+def test_an_attempt_that_becomes_a_channel_after_the_restore_begins_marked(side: str) -> None:
+    """In what was lost it may have become one before, and taken updates."""
+    pump = Pump(2, policy=QUICK)
+    pump.join()
+    pump.build()
+    pump.run()
+    alice = pump.clients[0]
+    node, other = side_of(pump, side)
+    assert pump.is_funded()
+    restore(pump, (node, backup_of(node)))
+    pump.mine(QUICK.min_depth)
+    assert is_marked_at(pump, node)
+    assert not is_marked_at(pump, other)
+    assert link_of(pump, node).withholds_commitment
+    pump.handle(node, ev.StoreProven())
+    assert not is_marked_at(pump, node)
+    assert newest_link(alice).failure is not None or side == "lsp"
+
+
+def test_a_client_that_had_signed_the_root_asks_for_it_and_its_channel_begins_marked() -> None:
+    pump = Pump(2, policy=QUICK)
+    pump.join()
+    pump.build()
+    client = pump.client_at(1)
+    pump.run(until=lambda: pump.attempt.signed is not None)
+    assert isinstance(pump.held(client).stage, RootSent)
+    backup = backup_of(client)
+    pump.run()
+    pump.mine(QUICK.min_depth)
+    assert pay(pump, pump.lsp, client, 1_000_000).status == "paid"
+    restore(pump, (client, backup))
+    pump.mine()
+    link = newest_link(client)
+    assert link.mark is not None
+    assert isinstance(pump.held(client).stage, Complete)
+    assert link.is_behind, "the LSP's numbers prove it"
+
+
+def test_a_store_that_was_proved_marks_no_attempt_any_more() -> None:
+    pump = Pump(2, policy=QUICK)
+    pump.join()
+    pump.build()
+    pump.run()
+    alice = pump.clients[0]
+    restore(pump, (alice, backup_of(alice)), (pump.lsp, backup_of(pump.lsp)))
+    for node in (alice, pump.lsp):
+        pump.handle(node, ev.StoreProven())
+    pump.run()
+    pump.connect(alice)
+    pump.run()
+    pump.mine(QUICK.min_depth)
+    assert newest_link(alice).is_open
+    assert pay(pump, pump.lsp, alice, 1_000_000).status == "paid"

@@ -25,6 +25,7 @@ from cromford import effects as fx
 from cromford.bitcoin.network import REGTEST
 from cromford.daemon.views.exit_package import exit_package
 from cromford.protocol import events as ev
+from cromford.protocol.exiting.rest import wakes_at
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.link import Link
 from cromford.wire import messages as m
@@ -243,6 +244,19 @@ def test_a_restored_lsp_publishes_nothing_and_sweeps_at_the_expiry(n_lost: int) 
     assert funding in pump.lsp.state.chain.spends
     names = {one.name for one in pump.wishes(pump.lsp, fx.Broadcast)[before:]}
     assert not names & {"commitment", "kickoff_root"}
+
+
+def test_a_marked_factory_does_not_sleep_and_hears_that_nothing_was_lost() -> None:
+    pump, _ = used_factory()
+    for client in pump.clients:
+        pump.disconnect(client)
+    assert wakes_at(pump.factory) == pump.attempt.terms.expiry_height
+    clients, pump.clients = pump.clients, []
+    restore(pump, (pump.lsp, backup_of(pump.lsp)))
+    assert wakes_at(pump.factory) is None
+    pump.handle(pump.lsp, ev.StoreProven())
+    assert wakes_at(pump.factory) == pump.attempt.terms.expiry_height
+    pump.clients = clients
 
 
 def test_the_operator_of_a_restored_lsp_may_take_the_risk() -> None:

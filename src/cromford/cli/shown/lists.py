@@ -18,6 +18,7 @@ from cromford.cli.shown.output import (
 )
 
 TWO_COPIES: Final = "does a second copy of the data directory run? Stop one of them"
+RESTORED: Final = "marked: restored from a backup, it can be closed"
 _GOES_ON: Final = frozenset({"open", "offline"})  # A channel whose neighbours leave.
 Document = dict[str, Any]
 
@@ -281,7 +282,8 @@ def _lsp_stage(factory: Document) -> str:
     if factory["status"] != "building":
         failed = ", ".join(f"client {client}'s" for client in factory["channels_failed"])
         failed = f", failed: {failed} channel" if failed else ""
-        return f"{factory['status']}{failed}{_left_text(factory)}{_swept_text(factory)}"
+        marked = f", {RESTORED}" if factory["is_marked"] else ""
+        return f"{factory['status']}{marked}{failed}{_left_text(factory)}{_swept_text(factory)}"
     waits = ", ".join(map(str, factory["holdouts"]))
     return f"{factory['phase']}, waits for {waits}" if waits else str(factory["phase"])
 
@@ -325,6 +327,8 @@ def client_factories(console: Console, answer: Document) -> None:
             status = f"building, {factory['stage']}"
         elif factory["refused"]:
             status += f", {_refused_in_short(factory)}"
+        elif factory["channel_status"] == "marked":
+            status += f", channel {RESTORED}"
         elif factory["channel_failed"]:
             status += f", channel failed: {factory['channel_failed']}"
         elif factory["published"] and factory["channel_status"] in _GOES_ON:

@@ -27,10 +27,14 @@ from tests.protocol.restoring import (
     signed_for_channels,
 )
 
+from cromford.changed import changed
+from cromford.channel.errors import PeerViolation
+from cromford.crypto.signature_proof import prove
 from cromford.protocol import events as ev
 from cromford.protocol.channels.marks import (
     HTLCS_PENDING,
     PEER_MARKED,
+    agreed_msat,
     hash_of,
     least_close_msat,
     revealed,
@@ -347,6 +351,37 @@ def test_a_liar_that_claims_to_be_marked_proves_what_it_says_or_gets_no_close(
     assert agreed(link) is None
     assert str(link.failure).startswith(reason)
     assert least_close_msat(link) == past.alice_msat[-2], "the journal's balance or more"
+
+
+@pytest.mark.parametrize("more", [-1, 0, 1, 1_000])
+def test_a_number_that_nobody_can_prove_moves_no_balance(more: int) -> None:
+    """How much a peer signed for us is its word; its own commitment is one that we know."""
+    pump, past = used_factory()
+    own = link_of(pump, pump.lsp)
+    told = revealed(newest_link(pump.clients[0]))
+    assert told is not None
+    claimed = proved_again(pump, told, peer_number=told.peer_number + more)
+    capacity_msat = own.state.opener_msat + own.state.accepter_msat
+    assert agreed_msat(own, claimed) == capacity_msat - past.alice_msat[-1]
+
+
+def proved_again(pump: Pump, told: m.MarkRevealed, **changes: Any) -> m.MarkRevealed:
+    """Return what a liar with a store of its own proves who changes what needs no proof."""
+    blank = replace(told, proof=bytes(64), **changes)
+    signature = newest_link(pump.clients[0]).signature
+    return replace(blank, proof=prove(signature, m.encode_message(blank)))
+
+
+def test_of_two_stores_one_has_to_be_the_later_one() -> None:
+    """A peer that has a commitment we never signed, and not the last one we had, lies."""
+    pump, _ = used_factory()
+    alice, lsps = newest_link(pump.clients[0]), link_of(pump, pump.lsp)
+    told = revealed(alice)
+    assert told is not None
+    behind = changed(lsps, state=changed(lsps.state, peer_signed=lsps.state.peer_signed + 1))
+    claimed = proved_again(pump, told, peer_number=told.peer_number + 1)
+    with pytest.raises(PeerViolation, match="one store to be the later one"):
+        agreed_msat(behind, claimed)
 
 
 def test_nobody_adapts_what_it_reveals_to_what_it_heard() -> None:

@@ -17,9 +17,16 @@ from tests.protocol.restoring import (
     published,
     restore,
 )
-from tests.protocol.test_exit_guards import ask_to_leave, own_commitments
+from tests.protocol.test_exit_guards import ask_to_leave, own_commitments, remembered
 from tests.protocol.test_leaving import reasons_to_leave
-from tests.protocol.unanswered import mine_to, mine_until_spent, only_expiry
+from tests.protocol.unanswered import (
+    SMALL_MSAT,
+    WORTH_MSAT,
+    mine_to,
+    mine_until_spent,
+    only_expiry,
+    pending_for,
+)
 
 from cromford import effects as fx
 from cromford.bitcoin.network import REGTEST
@@ -27,6 +34,7 @@ from cromford.daemon.views.exit_package import exit_package
 from cromford.protocol import events as ev
 from cromford.protocol.exiting.rest import wakes_at
 from cromford.protocol.faults import Rejected
+from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.link import Link
 from cromford.wire import messages as m
 
@@ -246,6 +254,32 @@ def test_a_restored_lsp_publishes_nothing_and_sweeps_at_the_expiry(n_lost: int) 
     assert not names & {"commitment", "kickoff_root"}
 
 
+def test_an_exit_of_an_lsp_that_had_begun_before_the_backup_does_not_go_on() -> None:
+    """Its commitment is the last one, but the path to it takes the place of what is swept."""
+    pump, _ = used_factory()
+    alice = pump.clients[0]
+    link = link_of(pump, pump.lsp)
+    pump.chain.mempool.clear()
+    ask_to_leave(pump, pump.lsp, alice)
+    pump.chain.mempool.clear()
+    backup = backup_of(pump.lsp)
+    for client in [*pump.clients]:
+        vanish(pump, client)
+    restore(pump, (pump.lsp, backup))
+    assert not is_marked_at_lsp(pump, link)
+    before = len(pump.wishes(pump.lsp, fx.Broadcast))
+    pump.mine(30)
+    assert pump.wishes(pump.lsp, fx.Broadcast)[before:] == []
+    request = ev.ExitRequested(attempt_id=link.attempt_id, client=link.client, publishes_stale=True)
+    pump.handle(pump.lsp, request)
+    mine_until_spent(pump, link.setting.funding.outpoint)
+    assert link.finished.tx.txid in pump.chain.confirmed
+
+
+def is_marked_at_lsp(pump: Pump, link: Link) -> bool:
+    return book(pump.lsp).links[link.channel_id].mark is not None
+
+
 def test_a_marked_factory_does_not_sleep_and_hears_that_nothing_was_lost() -> None:
     pump, _ = used_factory()
     for client in pump.clients:
@@ -311,6 +345,19 @@ def test_an_htlc_brings_no_channel_of_a_restored_lsp_on_chain() -> None:
     mine_to(pump, expiry + 20)
     assert reasons_to_leave(pump.lsp) == []
     assert published(pump, pump.lsp) == ["funding"]
+
+
+@pytest.mark.parametrize("amount_msat", [SMALL_MSAT, WORTH_MSAT])
+def test_a_restored_lsp_writes_no_htlc_off(amount_msat: int) -> None:
+    """Its client may have answered, in what was lost."""
+    pump = live_factory(3, policy=QUICK)
+    _, link = pending_for(pump, "lsp", amount_msat)
+    restore(pump, (pump.lsp, backup_of(pump.lsp)))
+    for client in [*pump.clients]:
+        vanish(pump, client)
+    mine_to(pump, only_expiry(link) + 30)
+    assert remembered(pump.lsp, cr.HtlcDecided) == []
+    assert reasons_to_leave(pump.lsp) == []
 
 
 def link_of_lsp(pump: Pump) -> Link:

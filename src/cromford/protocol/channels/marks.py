@@ -78,7 +78,7 @@ def begin(turn: AnyTurn, link: Link) -> None:
     if link.mark is None:
         prepare(turn, link)
     elif link.me is Party.OPENER:
-        _tell(turn, link)
+        _tell(turn, link, revealed(link))
 
 
 def take_message(turn: AnyTurn, link: Link, message: m.ChannelMessage | m.MarkMessage) -> None:
@@ -107,7 +107,7 @@ def _heed(turn: AnyTurn, link: Link, message: m.ChannelMessage) -> None:
             heed_lost_state(turn, link, message)
             recall_point(turn, link, message)
             if link.me is Party.ACCEPTER:
-                _tell(turn, link)
+                _tell(turn, link, revealed(link))
         case m.ChannelFailure(reason=reason):
             if link.failure is None:
                 fail(turn, link, f"the peer: {reason}", tells_peer=False)
@@ -129,12 +129,14 @@ def _on_store_marked(turn: AnyTurn, link: Link, message: m.StoreMarked) -> None:
         turn.remember(cr.PeerMarked(channel_id=link.channel_id, peer_hash=message.revealed_hash))
     if link.mark is None:
         _refuse(turn, turn.link(link.channel_id), PEER_MARKED)
-    elif message.revealed_hash == NOTHING_TO_SHOW or revealed(link) is None:
+        return
+    told = revealed(link)
+    if told is None or message.revealed_hash == NOTHING_TO_SHOW:
         _refuse(turn, turn.link(link.channel_id), HTLCS_PENDING)
     elif link.me is Party.ACCEPTER:
-        _tell(turn, link)
+        _tell(turn, link, told)
     else:
-        _reveal(turn, link)
+        turn.send(link.node_id, told)
 
 
 def _on_revealed(turn: AnyTurn, link: Link, message: m.MarkRevealed) -> None:
@@ -151,8 +153,9 @@ def _on_revealed(turn: AnyTurn, link: Link, message: m.MarkRevealed) -> None:
                 channel_id=link.channel_id, message=encode_message(message), own_msat=own_msat
             )
         )
-    if link.me is Party.ACCEPTER:
-        _reveal(turn, link)
+    told = revealed(link) if link.me is Party.ACCEPTER else None
+    if told is not None:
+        turn.send(link.node_id, told)
 
 
 def _refuse(turn: AnyTurn, link: Link, reason: str) -> None:
@@ -163,16 +166,9 @@ def _refuse(turn: AnyTurn, link: Link, reason: str) -> None:
         turn.send(link.node_id, m.ChannelFailure(channel_id=link.channel_id, reason=link.failure))
 
 
-def _tell(turn: AnyTurn, link: Link) -> None:
-    told = revealed(link)
+def _tell(turn: AnyTurn, link: Link, told: m.MarkRevealed | None) -> None:
     bound = NOTHING_TO_SHOW if told is None else hash_of(told)
     turn.send(link.node_id, m.StoreMarked(channel_id=link.channel_id, revealed_hash=bound))
-
-
-def _reveal(turn: AnyTurn, link: Link) -> None:
-    told = revealed(link)
-    if told is not None:
-        turn.send(link.node_id, told)
 
 
 def hash_of(told: m.MarkRevealed) -> bytes:

@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Final
 
-from tests.protocol.paying_clients import lsp_link, newest_link, pay
+from tests.protocol.paying_clients import lsp_link, make_invoice, newest_link, pay
 from tests.protocol.pump import Pump, PumpNode
 
 from cromford import effects as fx
@@ -124,3 +124,13 @@ def signed_for_channels(pump: Pump, node: PumpNode) -> int:
 def coins_sat(node: PumpNode) -> int:
     """Return what is in a node's wallet, in sat."""
     return sum(coin.txout.amount_sat for coin in node.state.wallet.coins.values())
+
+
+def begin_payment_to_absent(pump: Pump, payer: PumpNode, payee: PumpNode) -> None:
+    """Leave an HTLC in a payer's channel, whose payee is away."""
+    pump.connect(payee)
+    pump.run()
+    request = make_invoice(pump, payee, STEP_MSAT)
+    pump.disconnect(payee)
+    pump.handle(payer, request)
+    pump.run()

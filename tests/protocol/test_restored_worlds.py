@@ -10,7 +10,6 @@ import pytest
 from tests.protocol.paying_clients import live_factory, newest_link
 from tests.protocol.pump import Pump, PumpNode
 from tests.protocol.restoring import (
-    FIRST_MSAT,
     QUICK,
     STEP_MSAT,
     Past,
@@ -97,4 +96,3 @@ def check_floors(pump: Pump, past: Past, lost: dict[str, int]) -> None:
     assert least_close_msat(own) == mine_msat
     assert least_close_msat(lsps) == capacity_msat - theirs_msat
     assert min(past.alice_msat) <= mine_msat <= max(past.alice_msat)
-    assert FIRST_MSAT >= STEP_MSAT

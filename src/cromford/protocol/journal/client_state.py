@@ -195,8 +195,10 @@ def _with_store_record(state: ClientState, record: r.StoreRecord) -> ClientState
     after = after_restore(state, record)
     match record:
         case r.StoreRestored():
+            # The wish may have been met since, by a factory that is forgotten.
             return replace(
                 after,
+                wish=None,
                 book=marked(state.book),
                 attempts={
                     attempt_id: replace(attempt, is_marked=attempt.may_be_used)

@@ -205,6 +205,21 @@ def test_an_exit_that_brings_nothing_is_said_to_whoever_asks_for_it(
     assert asked == ["exit_plan", *(["exit_start"] if words else [])]
 
 
+@pytest.mark.parametrize("words", ["client exit start", f"lsp exit {answers.FACTORY_ID} 1"])
+@pytest.mark.parametrize("is_asked", [False, True])
+def test_to_publish_a_stale_commitment_is_asked_for_and_warned_of(
+    fake: Any, words: str, *, is_asked: bool
+) -> None:
+    started = answers.CLIENT_ANSWERS["exit_start"]
+    daemon = fake({"exit_plan": exit_answers.EXIT_PLAN, "exit_start": started})
+    flags = ["--publish-stale-commitment"] if is_asked else []
+    result = CommandLine(daemon.datadir).run(*words.split(), "--yes", *flags)
+    assert result.exit_code == 0
+    assert ("the peer takes ALL of the channel" in result.stderr) == is_asked
+    asked = dict(daemon.calls)["exit_start"]
+    assert asked.get("publish_stale_commitment", False) == is_asked
+
+
 def test_a_refusal_of_the_lsp_is_an_error_of_the_join(fake: Any) -> None:
     wish = answers.CLIENT_STATUS["wish"]
     answer = {"join": {"wish": wish, "joined": False}, "status": answers.CLIENT_STATUS}

@@ -180,6 +180,22 @@ def test_what_a_signed_close_allows_is_said(fake: Any) -> None:
     ) in shown
 
 
+def test_a_marked_channel_is_loud_wherever_it_is_listed(fake: Any) -> None:
+    ours = answers.client_summary(channel_status="marked", channel_failed="the peer: no more")
+    theirs = answers.lsp_summary(is_marked=True)
+    why = "the store was restored from a backup"
+    channel = answers.client_channel(status="marked", failed="the peer: no more", marked=why)
+    balance = {"channels": [channel], "total": answers.CLIENT_BALANCE["total"]}
+    line = CommandLine(fake({"factories": {"factories": [ours]}, "balance": balance}).datadir)
+    listed = " ".join(line.run("client", "factories").stdout.split())
+    assert "marked: restored from a backup" in listed
+    shown = line.run("client", "balance").stdout
+    assert f"channel {answers.FACTORY_ID[:12]} is marked: {why}" in shown
+    assert "failed" not in shown
+    lsp = CommandLine(fake({"factories": {"factories": [theirs]}}).datadir)
+    assert "live, marked: restored" in " ".join(lsp.run("lsp", "factories").stdout.split())
+
+
 def test_why_a_client_stays_beyond_its_deadline_is_said(fake: Any) -> None:
     for is_worth_it in (True, False):
         channel = answers.client_channel(

@@ -22,6 +22,7 @@ from tests.protocol.paying_clients import (
     pay,
 )
 from tests.protocol.pump import Pump, PumpNode
+from tests.protocol.restoring import backup_of, restore
 from tests.protocol.test_leaving import publish_branch
 from tests.simulation.seeds import draw_start, seeds
 from tests.simulation.sim_node import CLIENT_ROLE, LSP_ROLE, SimStore, durable
@@ -49,7 +50,7 @@ PAYING_ROUNDS: Final = 14  # And more, where by then nothing was spoilt.
 MESSAGES_MAX: Final = 4
 KEPT_OF_A_SIZE: Final = 120
 SPOILS: Final = ("change", "change", "change", "drop", "twice", "late", "astray", "restart")
-CHANNEL_KINDS: Final = (*get_args(m.ChannelMessage), m.ChannelReady)
+CHANNEL_KINDS: Final = (*get_args(m.ChannelMessage), *get_args(m.MarkMessage), m.ChannelReady)
 
 
 class Forger:
@@ -143,6 +144,7 @@ class Material:
             pay(pump, pump.lsp, client, 20_000_000)
         self.old = {client: newest_link(client) for client in pump.clients}
         self.old_lsp = lsp_link(pump, newest_link(alice))
+        self.restore_both()
         pay(pump, alice, bob, 7_000_000)
         pay(pump, alice, bob, 1_000_000, payment_secret=bytes(32))
         pump.disconnect(bob)
@@ -165,6 +167,15 @@ class Material:
         pump.tell(pump.lsp, dave, over)
         pump.run()
         self.take()
+
+    def restore_both(self) -> None:
+        """Take states of stores that were restored, on both sides; then undo that."""
+        pump = self.pump
+        nodes = (pump.lsp, *pump.clients)
+        kept = [(node, backup_of(node)) for node in nodes]
+        restore(pump, *kept[:2])
+        self.take()
+        restore(pump, *kept, is_told=False)
 
     def leave_and_cheat(self) -> None:
         """Take states of channels that are left, on chain, cheated on, and reorganised."""
@@ -307,6 +318,7 @@ def test_the_material_has_every_message_and_every_kind_of_channel() -> None:
         assert any(link.is_open and link.state.htlcs for link in links)
         assert any(not link.state.is_connected and link.state.htlcs for link in links)
         assert any(link.failure is not None for link in links)
+        assert any(link.mark is not None and link.mark.agreed_msat for link in links)
     spent = [
         link
         for state in known.lsp_states

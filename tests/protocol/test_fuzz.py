@@ -322,7 +322,11 @@ def test_bytes_that_are_no_message_are_malformed_and_nothing_else(data: bytes) -
 
 def test_the_material_covers_every_message_and_every_stage() -> None:
     # Those of a key handover are no events as they come: its own tests have them.
-    in_channels = {*get_args(m.ChannelMessage), *get_args(m.HandoverMessage)}
+    in_channels = {
+        *get_args(m.ChannelMessage),
+        *get_args(m.HandoverMessage),
+        *get_args(m.MarkMessage),
+    }
     spoken = {type(message) for message in material().messages}
     assert spoken >= set(m.MESSAGE_TYPES) - in_channels
     stages = {

@@ -417,7 +417,7 @@ def test_a_penalty_that_a_full_mempool_keeps_out_is_named_and_not_called_taken(
     publish([fraud.cheater])
     world.mine()
     fraud.honest.fees = OwnFees(mempool_min_sat_per_kw=ABSURD)
-    told = next_of_channel(fraud.honest.channel(), is_behind=False, peer="the LSP")
+    told = next_of_channel(fraud.honest.channel(), is_withheld=False, peer="the LSP")
     balance_sat = next(
         one.amount_sat
         for one in fraud.cheater.finished.commitment.outputs
@@ -426,4 +426,4 @@ def test_a_penalty_that_a_full_mempool_keeps_out_is_named_and_not_called_taken(
     assert "not worth today's fee: " in told
     assert f"to_local ({balance_sat} sat)" in told
     fraud.honest.fees = None
-    assert "worth" not in next_of_channel(fraud.honest.channel(), is_behind=False, peer="the LSP")
+    assert "worth" not in next_of_channel(fraud.honest.channel(), is_withheld=False, peer="the LSP")

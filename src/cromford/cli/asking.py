@@ -1,11 +1,31 @@
 """Asking before something that cannot be taken back, where there is somebody to ask."""
 
 import sys
+from typing import Final
 
 import click
 
 from cromford.cli.failures import EXIT_NEEDS_CONFIRMATION, CommandFailed
 from cromford.cli.invocation import Invocation
+
+STALE_WARNING: Final = (
+    "WARNING: this store was restored from a backup. If its commitment was revoked since that was "
+    "made, the peer takes ALL of the channel with it, and nothing takes that back. Do it only "
+    "where the peer is gone for good."
+)
+stale_option = click.option(
+    "--publish-stale-commitment",
+    is_flag=True,
+    help="Of a restored store: publish its commitment, too. If revoked, the peer takes all.",
+)
+
+
+def warned_of_stale(publishes: bool) -> dict[str, bool]:  # noqa: FBT001 - it is the flag itself
+    """Warn of the penalty where a commitment may be revoked; return what is asked of the daemon."""
+    if not publishes:
+        return {}
+    click.echo(STALE_WARNING, err=True)
+    return {"publish_stale_commitment": True}
 
 
 def can_ask(invocation: Invocation) -> bool:

@@ -7,7 +7,7 @@ import click
 
 from cromford.bitcoin.network import MAINNET
 from cromford.cli import exit_package
-from cromford.cli.asking import confirm
+from cromford.cli.asking import confirm, stale_option, warned_of_stale
 from cromford.cli.configuration.run_options import MAINNET_WARNING, client_options
 from cromford.cli.configuration.settings import flags_of
 from cromford.cli.events import events_command
@@ -208,20 +208,25 @@ def plan(invocation: Invocation, factory_id: str | None) -> None:
 
 @exit_group.command()
 @_factory_argument
+@stale_option
 @click.option("--yes", is_flag=True, help="Do not ask: what is published stays published.")
 @invocation_options
 @click.pass_obj
 def start(
     invocation: Invocation,
     factory_id: str | None,
-    yes: bool,  # noqa: FBT001 - click passes every option by keyword
+    *,
+    publish_stale_commitment: bool,
+    yes: bool,
 ) -> None:
     """Leave: publish the branch, step by step, as the chain allows.
 
     This cannot be taken back, and ends your channel. Everybody else keeps theirs and goes on
     paying, but what you share with them is on chain from then on, in the end the channels of your
-    leaf.
+    leaf. From a store that was restored only the way to your channel is published; then the LSP's
+    commitment pays you.
     """
+    stale = warned_of_stale(publish_stale_commitment)
     plan = invocation.call(ROLE, "exit_plan", factory_id=factory_id)
     brings_nothing = plan["channel"] is not None and plan["channel"]["exit_sat"] == 0
     if brings_nothing:
@@ -233,7 +238,8 @@ def start(
         why=_consequences(plan) + (f" {BRINGS_NOTHING}" if brings_nothing else ""),
         remediation="Look at `cromford client exit plan`, then add --yes.",
     )
-    show(invocation, invocation.call(ROLE, "exit_start", factory_id=factory_id), lists.exit_started)
+    answer = invocation.call(ROLE, "exit_start", factory_id=factory_id, **stale)
+    show(invocation, answer, lists.exit_started)
 
 
 @exit_group.command(name="status")

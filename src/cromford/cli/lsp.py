@@ -6,7 +6,7 @@ from typing import Any, Final
 import click
 
 from cromford.bitcoin.network import MAINNET
-from cromford.cli.asking import confirm
+from cromford.cli.asking import confirm, stale_option, warned_of_stale
 from cromford.cli.closing import close_command
 from cromford.cli.configuration.run_options import MAINNET_WARNING, lsp_options
 from cromford.cli.configuration.settings import flags_of
@@ -226,6 +226,7 @@ def bump_factory(
 @command.command(name="exit")
 @click.argument("factory_id", metavar="FACTORY")
 @click.argument("client", metavar="CLIENT", type=click.IntRange(min=1))
+@stale_option
 @click.option("--yes", is_flag=True, help="Do not ask: what is published stays published.")
 @invocation_options
 @click.pass_obj
@@ -233,7 +234,9 @@ def exit_command(
     invocation: Invocation,
     factory_id: str,
     client: int,
-    yes: bool,  # noqa: FBT001 - click passes every option by keyword
+    *,
+    publish_stale_commitment: bool,
+    yes: bool,
 ) -> None:
     """Bring a client's channel on chain: for one that is gone for good, or lost its state.
 
@@ -242,6 +245,7 @@ def exit_command(
     paid by it. It cannot be taken back, and it is not only this client's: the path is part of
     everybody's way out, and the clients of the same leaf find their channels on chain too.
     """
+    stale = warned_of_stale(publish_stale_commitment)
     confirm(
         invocation,
         f"The path down to client {client}'s channel goes on chain. The channel is over; clients "
@@ -251,7 +255,7 @@ def exit_command(
         why="an exit cannot be taken back, and the path it publishes is other clients' too",
         remediation="Look at `cromford lsp factory show`, then add --yes.",
     )
-    answer = invocation.call(ROLE, "exit_start", factory_id=factory_id, client=client)
+    answer = invocation.call(ROLE, "exit_start", factory_id=factory_id, client=client, **stale)
     show(invocation, answer, lists.exit_started)
 
 

@@ -22,6 +22,8 @@ WORK_MS: Final[dict[type[m.Message], float]] = {
     m.CommitmentSigned: 3.0,
     m.RevokeAndAck: 2.0,
     m.KeyHandover: 4.0,
+    m.StoreMarked: 4.0,  # A commitment is built, and a proof made.
+    m.MarkRevealed: 6.0,
 }
 WORK_PER_BYTE_MS: Final = 1 / 10_000
 TYPE_SIZE: Final = 2

@@ -56,6 +56,11 @@ class _OwnFactoryParams(msgspec.Struct, forbid_unknown_fields=True):
     factory_id: str | None = None
 
 
+class _OwnExitParams(msgspec.Struct, forbid_unknown_fields=True):
+    factory_id: str | None = None
+    publish_stale_commitment: bool = False
+
+
 class ClientDaemon(Daemon[ClientState]):
     """One client."""
 
@@ -286,9 +291,14 @@ class ClientDaemon(Daemon[ClientState]):
         return exit_plan(self.driver.state, attempt, self.facts.fees)
 
     async def _exit_start(self, params: dict[str, Any]) -> object:
-        attempt = self._complete(params)
+        wanted = read_params(params, _OwnExitParams)
+        attempt = self._complete({"factory_id": wanted.factory_id})
         await self.following.ask_fees()
-        self.request(ev.ExitRequested(attempt_id=attempt.attempt_id))
+        self.request(
+            ev.ExitRequested(
+                attempt_id=attempt.attempt_id, publishes_stale=wanted.publish_stale_commitment
+            )
+        )
         after = self.driver.state.attempts[attempt.attempt_id]
         return {
             "exiting": True,

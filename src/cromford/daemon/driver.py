@@ -40,6 +40,7 @@ from cromford.protocol.journal.revoked import decode_content, revoked_key
 from cromford.protocol.turn import Asked, Decision, StreamBug
 
 S = TypeVar("S")
+DRAWN_BITS: Final = 26  # Of a start's random number. Keys have 2^31 numbers: some 60 restores.
 
 
 class Undecided(Exception):
@@ -166,13 +167,14 @@ class Driver(Generic[S]):
             self._grown.add(name)
         return stream
 
-    def start(self, *, unix_time: int = 0) -> None:
+    def start(self, *, unix_time: int = 0, drawn: int = 0) -> None:
         """Tell the role that it starts: what was lost is voided, what is owed is done.
 
         Args:
             unix_time: Seconds since 1970, UTC; what expired meanwhile is known by it.
+            drawn: A random number of this start, of `DRAWN_BITS` bits.
         """
-        self.handle(DaemonStarted(unix_time=unix_time))
+        self.handle(DaemonStarted(unix_time=unix_time, drawn=drawn))
 
     def foresee(self, event: Event) -> Decision[S]:
         """Return what the role would decide. Nothing is remembered and nothing done.

@@ -26,9 +26,10 @@ _TOLD: Final = frozenset(
         "capacity_least_sat", "capacity_sat", "change", "channel_id", "client", "clients",
         "close_id", "culprits", "expires_at", "factory_pubkey", "fee_msat", "fee_sat", "height",
         "htlc_id", "in_channel_id", "in_htlc_id", "is_behind", "is_fault", "is_moved", "is_moving",
-        "max_clients", "min_clients", "moves_from", "name", "network", "node_id", "node_ids",
-        "out_channel_id", "outputs", "payee", "payment_hash", "period", "reason", "reasons",
-        "refusal", "role", "to", "to_attempt_id", "transactions", "txid", "went",
+        "max_clients", "min_clients", "moves_from", "name", "network", "next_attempt", "node_id",
+        "node_ids", "out_channel_id", "outputs", "own_msat", "payee", "payment_hash", "period",
+        "reason", "reasons", "refusal", "role", "to", "to_attempt_id", "transactions", "txid",
+        "went",
     }
 )  # fmt: skip
 _CURSOR: Final = re.compile(r"([0-9a-f]{1,8})-([0-9a-f]{1,15})", re.ASCII)

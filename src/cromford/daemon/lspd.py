@@ -95,6 +95,7 @@ class _BumpFactoryParams(msgspec.Struct, forbid_unknown_fields=True):
 class _ExitParams(msgspec.Struct, forbid_unknown_fields=True):
     factory_id: str
     client: int
+    publish_stale_commitment: bool = False
 
 
 class LspDaemon(Daemon[LspState]):
@@ -439,7 +440,13 @@ class LspDaemon(Daemon[LspState]):
         wanted = read_params(params, _ExitParams)
         attempt_id = self._found(wanted.factory_id)
         await self.following.ask_fees()
-        self.request(ev.ExitRequested(attempt_id=attempt_id, client=wanted.client))
+        self.request(
+            ev.ExitRequested(
+                attempt_id=attempt_id,
+                client=wanted.client,
+                publishes_stale=wanted.publish_stale_commitment,
+            )
+        )
         return {
             "exiting": True,
             "next": exit_next(self._named(attempt_id), wanted.client, self.facts.fees),

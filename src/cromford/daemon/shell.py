@@ -34,7 +34,7 @@ from cromford.daemon.checkpoints import Checkpoints
 from cromford.daemon.committer import Committer
 from cromford.daemon.connecting import connect_chain
 from cromford.daemon.deadlines import Deadlines, Due
-from cromford.daemon.driver import Driver, Role, Undecided
+from cromford.daemon.driver import DRAWN_BITS, Driver, Role, Undecided
 from cromford.daemon.event_log import EventLog
 from cromford.daemon.failed_decisions import FailedDecisions
 from cromford.daemon.handover import HandedOver, heard, key_message
@@ -267,7 +267,7 @@ class Daemon(Generic[S]):
         try:
             self._begin_to_commit()
             self.driver.facts = self.facts
-            self.driver.start(unix_time=int(time.time()))
+            self.driver.start(unix_time=int(time.time()), drawn=secrets.randbits(DRAWN_BITS))
             self.spawn(self.following.run())
             await self._first_look()
             async with server:

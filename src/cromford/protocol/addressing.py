@@ -116,7 +116,9 @@ def take_close_message(
             closing.take_message(turn, node_id, message)
 
 
-def take_channel_message(round_: Round, node_id: bytes, message: m.ChannelMessage) -> None:
+def take_channel_message(
+    round_: Round, node_id: bytes, message: m.ChannelMessage | m.MarkMessage
+) -> None:
     """Let a factory hear of its channel; of one that is closed only that is said."""
     turn = with_channel(round_, message.channel_id)
     if turn is not None and not closing.tell_closed(turn, node_id, message.channel_id):

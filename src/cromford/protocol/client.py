@@ -28,6 +28,7 @@ from cromford.protocol.journal.client_state import ClientState, apply, new_clien
 from cromford.protocol.journal.known_chain import relevant_txs
 from cromford.protocol.lobby import client as lobby
 from cromford.protocol.opening import client as opening
+from cromford.protocol.restored import BEGIN_ANEW, skip_keys
 from cromford.protocol.turn import Decision, Turn
 from cromford.watch.feerates import OwnFees
 from cromford.wire import messages as m
@@ -94,13 +95,16 @@ def _take_opening(turn: Turn[ClientState], event: ev.OpeningEvent) -> None:
 
 def _take_from_world(turn: Turn[ClientState], event: ev.WorldEvent) -> None:
     match event:
-        case ev.DaemonStarted(unix_time=unix_time):
+        case ev.DaemonStarted(unix_time=unix_time, drawn=drawn):
+            skip_keys(turn, drawn)
             closing.void_connection(turn)
             opening.void_connection(turn, r.Started())
             turn.ask(
                 *resume(turn.state, turn.facts.fees),
                 *channels.invoice_deadlines(turn.state, unix_time),
             )
+        case ev.StoreProven():
+            _on_proven(turn)
         case ev.ConnectionOpened(node_id=node_id):
             _on_connection(turn, node_id)
         case ev.ConnectionClosed(node_id=node_id):
@@ -128,7 +132,7 @@ def _take_from_world(turn: Turn[ClientState], event: ev.WorldEvent) -> None:
 
 
 def _take_message(turn: Turn[ClientState], message: m.Message) -> None:
-    if isinstance(message, m.ChannelMessage):
+    if isinstance(message, m.ChannelMessage | m.MarkMessage):
         channels.on_channel_message(turn, message)
     elif isinstance(message, m.OpeningMessage):
         opening.take_message(turn, message)
@@ -186,6 +190,16 @@ def _on_deadline(turn: Turn[ClientState], deadline: fx.Deadline) -> None:
             raise AssertionError(f"{type(deadline).__name__} is an LSP's deadline")
         case _:
             assert_never(deadline)
+
+
+def _on_proven(turn: Turn[ClientState]) -> None:
+    """Go on as before the restore, with a connection in which nothing was said of it."""
+    if not turn.state.restored.is_unproven:
+        return
+    turn.remember(r.MarkLifted())
+    turn.ask(*resume(turn.state, turn.facts.fees))
+    if turn.state.is_connected:
+        turn.ask(fx.Disconnect(node_id=turn.state.lsp_node_id, reason=BEGIN_ANEW))
 
 
 def _on_connection(turn: Turn[ClientState], node_id: bytes) -> None:

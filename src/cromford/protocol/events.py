@@ -39,9 +39,18 @@ from cromford.wire.messages import Message
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonStarted:
-    """The journal was replayed; nothing else has happened yet. `unix_time` is in seconds."""
+    """The journal was replayed; nothing else has happened yet. `unix_time` is in seconds.
+
+    `drawn` is a random number of this start, below 2^26.
+    """
 
     unix_time: int = 0
+    drawn: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreProven:
+    """A high-water mark from a third place proves that a restored store lost nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,10 +221,15 @@ class ExitPauseRequested:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExitRequested:
-    """The operator leaves a channel by publishing its branch; the LSP's says whose."""
+    """The operator leaves a channel by publishing its branch; the LSP's says whose.
+
+    `publishes_stale` says that our commitment is published though the store was restored: if the
+    peer can prove that we revoked it, all of the channel is the peer's.
+    """
 
     attempt_id: bytes
     client: int | None = None
+    publishes_stale: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -513,6 +527,7 @@ class SeatsFailed:
 
 WorldEvent = (
     DaemonStarted
+    | StoreProven
     | ConnectionOpened
     | ConnectionClosed
     | MessageReceived

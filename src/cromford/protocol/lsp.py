@@ -16,7 +16,15 @@ from typing import assert_never
 from cromford import effects as fx
 from cromford.bitcoin.block import BlockRef
 from cromford.bitcoin.tx import Tx, Txid
-from cromford.protocol import addressing, handing_over, publishing, spending, sweeping_together
+from cromford.protocol import (
+    addressing,
+    handing_over,
+    proving,
+    publishing,
+    restored,
+    spending,
+    sweeping_together,
+)
 from cromford.protocol import events as ev
 from cromford.protocol.channels import lsp as channels
 from cromford.protocol.channels.steps import on_nonce_deadline, on_revocation_deadline
@@ -133,8 +141,11 @@ def _take(round_: Round, event: ev.Event) -> None:
 
 def _take_from_world(round_: Round, event: ev.WorldEvent) -> None:
     match event:
-        case ev.DaemonStarted():
+        case ev.DaemonStarted(drawn=drawn):
+            restored.skip_keys(round_.house, drawn)
             _on_start(round_)
+        case ev.StoreProven():
+            proving.on_proven(round_)
         case ev.ConnectionOpened(node_id=node_id):
             lobby.on_connection(round_.house, node_id)
             for turn in addressing.factories_of(round_, node_id):
@@ -172,7 +183,7 @@ def _take_message(round_: Round, node_id: bytes, message: m.Message) -> None:
         lobby.take_message(round_.house, node_id, message)
     elif isinstance(message, m.AnnounceHash):
         announcing.on_announced(round_.house, node_id, message)
-    elif isinstance(message, m.ChannelMessage):
+    elif isinstance(message, m.ChannelMessage | m.MarkMessage):
         addressing.take_channel_message(round_, node_id, message)
     elif isinstance(message, m.CloseAgree | m.CloseSign | m.CloseEnd):
         addressing.take_close_message(round_, node_id, message)

@@ -477,6 +477,37 @@ class KeyTaken:
     refusal: str = text(REASON_SIZE_MAX)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreMarked:
+    """Either way, in the place of `ChannelReestablish`: the sender's store was restored.
+
+    It asks the peer to publish its commitment, or to close. `revealed_hash` binds it to what it
+    would reveal to a peer whose store was restored, too.
+    """
+
+    channel_id: bytes = fixed(HASH_SIZE)
+    revealed_hash: bytes = fixed(HASH_SIZE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MarkRevealed:
+    """Either way, once both said `StoreMarked`, the LSP first: where a restored store stands.
+
+    `commitment_number` and the balances are those of the sender's latest commitment, `peer_number`
+    is that of the receiver's which it signed last. `nonce` and `proof` prove that it has the
+    receiver's signature of that commitment, without showing it.
+    """
+
+    channel_id: bytes = fixed(HASH_SIZE)
+    commitment_number: int = u64()
+    peer_number: int = u64()
+    opener_msat: int = u64()
+    accepter_msat: int = u64()
+    per_commitment_point: bytes = fixed(PUBKEY_SIZE)
+    nonce: bytes = fixed(HASH_SIZE)
+    proof: bytes = fixed(SIGNATURE_SIZE)
+
+
 LobbyMessage = Lobby | Join | Joined | Refused | Leave
 HoldMessage = AnnounceHash | HashAnnounced
 OpeningMessage = (
@@ -501,9 +532,16 @@ ChannelMessage = (
 )
 CloseMessage = CloseBegin | CloseAgree | ClosePropose | CloseSign | Closed | CloseEnd
 HandoverMessage = KeyHandover | KeyTaken
+MarkMessage = StoreMarked | MarkRevealed
 # One union for each room of the protocol that takes messages.
 Message = (
-    LobbyMessage | HoldMessage | OpeningMessage | ChannelMessage | CloseMessage | HandoverMessage
+    LobbyMessage
+    | HoldMessage
+    | OpeningMessage
+    | ChannelMessage
+    | CloseMessage
+    | HandoverMessage
+    | MarkMessage
 )
 
 MESSAGE_TYPES: Final[dict[type[Message], int]] = {
@@ -530,6 +568,8 @@ MESSAGE_TYPES: Final[dict[type[Message], int]] = {
     ChannelFailure: 38440,
     AnnounceHash: 38442,
     HashAnnounced: 38444,
+    StoreMarked: 38446,
+    MarkRevealed: 38448,
     CloseBegin: 38454,
     CloseAgree: 38456,
     ClosePropose: 38458,

@@ -3,8 +3,10 @@
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from tests.protocol.paying_clients import live_factory, lsp_link, newest_link, pay
 from tests.protocol.pump import Pump, PumpNode
+from tests.protocol.restoring import backup_of, restore
 
 from cromford.daemon.views import client as client_views
 from cromford.daemon.views import lsp as lsp_views
@@ -49,6 +51,22 @@ def paid_client() -> tuple[Pump, PumpNode]:
     alice = pump.clients[0]
     pay(pump, pump.lsp, alice, PAID_MSAT)
     return pump, alice
+
+
+@pytest.mark.parametrize("side", ["client", "lsp"])
+def test_a_marked_channel_says_why_and_at_which_balance_it_can_be_closed(side: str) -> None:
+    pump, alice = paid_client()
+    node = alice if side == "client" else pump.lsp
+    restore(pump, (node, backup_of(node)))
+    assert words_of(pump, alice) == (
+        ("marked", "failed") if side == "client" else ("failed", "marked")
+    )
+    own, lsps = shown(pump, alice)
+    mine, other = (own, lsps) if side == "client" else (lsps, own)
+    why = "the store was restored from a backup"
+    assert mine["marked"] == f"{why}: it can be closed at {mine['own_msat']} msat of ours or more"
+    assert other["marked"] is None
+    assert "restored from a backup" in other["failed"]
 
 
 def test_money_in_an_open_channel_can_be_spent_and_only_while_the_peer_is_there() -> None:

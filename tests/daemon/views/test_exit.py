@@ -49,12 +49,12 @@ def test_every_action_has_a_name_a_status_and_what_is_known_of_it(
     action: ChannelAction, name: str, status: str, txid: str | None, height: int | None
 ) -> None:
     entry = {"name": name, "status": status, "txid": txid, "height": height}
-    assert due_entry(action, tip_height=7, is_behind=False) == entry
-    assert describe_channel(action, is_behind=False)
+    assert due_entry(action, tip_height=7, is_withheld=False) == entry
+    assert describe_channel(action, is_withheld=False)
 
 
 def test_a_client_that_lost_state_withholds_its_commitment_and_says_so() -> None:
     entry = {"name": "commitment", "status": "withheld", "txid": TXID, "height": None}
     for action in (PUBLISH, NeedsChild(due=PUBLISH)):
-        assert due_entry(action, tip_height=7, is_behind=True) == entry
-    assert "may be revoked" in describe_channel(PUBLISH, is_behind=True)
+        assert due_entry(action, tip_height=7, is_withheld=True) == entry
+    assert "may be revoked" in describe_channel(PUBLISH, is_withheld=True)

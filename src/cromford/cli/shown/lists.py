@@ -21,6 +21,7 @@ from cromford.cli.shown.output import (
 )
 
 TWO_COPIES: Final = "does a second copy of the data directory run? Stop one of them"
+RESTORED: Final = "marked: restored from a backup, it can be closed"
 _GOES_ON: Final = frozenset({"open", "offline"})  # A channel whose neighbours leave.
 Document = dict[str, Any]
 
@@ -303,8 +304,9 @@ def _lsp_stage(factory: Document) -> str:
             return f"{factory['status']}, {closed_text(factory['closed'][-1])}"
         failed = ", ".join(f"client {client}'s" for client in factory["channels_failed"])
         failed = f", failed: {failed} channel" if failed else ""
+        marked = f", {RESTORED}" if factory["is_marked"] else ""
         known = f"{_left_text(factory)}{_moved_text(factory)}{_swept_text(factory)}"
-        return f"{factory['status']}{failed}{known}"
+        return f"{factory['status']}{marked}{failed}{known}"
     waits = ", ".join(map(str, factory["holdouts"]))
     return f"{factory['phase']}, waits for {waits}" if waits else str(factory["phase"])
 
@@ -360,6 +362,8 @@ def client_factories(console: Console, answer: Document) -> None:
             status += f", {closed_text(factory['closed'][-1])}"
         elif factory["closing"] is not None:
             status += f", {closing_text(factory['closing'])}"
+        elif factory["channel_status"] == "marked":
+            status += f", channel {RESTORED}"
         elif factory["channel_failed"]:
             status += f", channel failed: {factory['channel_failed']}"
         elif factory["published"] and factory["channel_status"] in _GOES_ON:

@@ -239,8 +239,11 @@ def _limits(console: Console, channels: list[Document], named_by: str, *, whose:
 
 def _failures(console: Console, channels: list[Document], named_by: str) -> None:
     for channel in channels:
-        if channel["failed"] and channel["status"] != "exiting":
+        if channel["failed"] and channel["status"] not in {"exiting", "marked"}:
             told = f"channel {short(channel[named_by])} failed: {channel['failed']}"
+            console.print(cell(told, "bold red"), soft_wrap=True)
+        if channel["marked"]:
+            told = f"channel {short(channel[named_by])} is marked: {channel['marked']}"
             console.print(cell(told, "bold red"), soft_wrap=True)
 
 

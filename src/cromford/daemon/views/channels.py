@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from cromford.daemon.metrics import Sample
 from cromford.protocol.channels.balances import balance_now
+from cromford.protocol.channels.marks import least_close_msat
 from cromford.protocol.journal.closes import limit_msat
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.link import Link
@@ -20,6 +21,7 @@ MSAT_FIELDS: Final = (
     "sending_msat",
     "receiving_msat",
 )
+RESTORED: Final = "the store was restored from a backup"
 Document = dict[str, Any]
 
 
@@ -55,10 +57,11 @@ def status_of(link: Link, standing: Standing) -> str:
 
     `open`: they may; `offline`: they may when the peer is back; `stale`: they may when our chain is
     fresh again; `pending`: the funding is not deep enough; `exiting`: on its way to the chain;
-    `ending`: past its exit deadline; `behind`: the peer proved that state was lost here; `swept`:
-    it is gone with its factory; `failed`: no update any more; `closed`: a block has a close of it;
-    `closing`: one that everybody signed waits for a block; `moved_out`: it was left empty, and its
-    keys are the LSP's.
+    `ending`: past its exit deadline; `behind`: the peer proved that state was lost here; `marked`:
+    the store was restored from a backup, and nothing but a close is signed; `swept`: it is gone
+    with its factory; `failed`: no update any more; `closed`: a block has a close of it; `closing`:
+    one that everybody signed waits for a block; `moved_out`: it was left empty, and its keys are
+    the LSP's.
     """
     if standing.is_closed:
         return "closed"
@@ -72,6 +75,8 @@ def status_of(link: Link, standing: Standing) -> str:
         return "exiting"
     if standing.is_closing:
         return "closing"
+    if link.mark is not None:
+        return "marked"
     if link.failure is not None:
         return "failed"
     if standing.is_usable and not standing.is_fresh:
@@ -102,6 +107,7 @@ def show_channel(link: Link, standing: Standing, chain: KnownChain) -> Document:
         "factory_id": link.attempt_id.hex(),
         "status": status,
         "failed": link.failure,
+        "marked": _why_marked(link),
         "capacity_sat": link.state.capacity_sat,
         "own_msat": balance.own_msat,
         "peer_msat": balance.peer_msat,
@@ -116,6 +122,16 @@ def show_channel(link: Link, standing: Standing, chain: KnownChain) -> Document:
     }
 
 
+def _why_marked(link: Link) -> str | None:
+    """Return what a mark means for a channel, and at which balance it can be closed."""
+    if link.mark is None:
+        return None
+    said = f"{RESTORED}: it can be closed at {least_close_msat(link)} msat of ours or more"
+    if link.mark.agreed_msat is not None:
+        return f"{said}, which both sides' stores say"
+    return said
+
+
 def totals(channels: Iterable[Document]) -> Document:
     """Return the sum of every amount."""
     listed = list(channels)
@@ -128,9 +144,9 @@ def exit_sat(
     """Return what would reach the wallet if this channel were left now and the peer did nothing.
 
     The tree's own transactions are prepaid; what the sweeps pay is deducted, and what children cost
-    today is the exit plan's to say. None where state was lost.
+    today is the exit plan's to say. None where state was lost, or may be.
     """
-    if link.is_behind:
+    if link.withholds_commitment:
         return None
     leaving = exit_cost_of(
         link.finished,

@@ -125,13 +125,13 @@ def _out_of_the_channel(
 ) -> dict[str, Any] | None:
     """Return what follows once the channel is on chain, up to the wallet.
 
-    None where it cannot be said: state that was lost, and where the LSP's commitment is on chain
-    instead of ours.
+    None where it cannot be said: state that was lost, or may be, and where the LSP's commitment is
+    on chain instead of ours.
     """
     holding = in_hand(state, attempt)
     landed = landed_channel(holding, state.chain)
     is_theirs = landed.landed is not None and landed.landed is not holding.link.finished
-    if holding.link.is_behind or is_theirs:
+    if holding.link.withholds_commitment or is_theirs:
         return None
     leaving = exit_cost_of(
         holding.link.finished,
@@ -176,7 +176,7 @@ def _due(state: ClientState, attempt: ClientAttempt, fees: OwnFees) -> list[dict
         return []
     holding = in_hand(state, attempt)
     return [
-        due_entry(one, tip_height=state.chain.height, is_behind=holding.link.is_behind)
+        due_entry(one, tip_height=state.chain.height, is_withheld=holding.link.withholds_commitment)
         for one in channel_actions(landed_channel(holding, state.chain, fees=fees))
     ]
 
@@ -204,7 +204,7 @@ def _next_step(
         return describe(action)
     holding = in_hand(state, attempt)
     landed = landed_channel(holding, state.chain, fees=fees)
-    return next_of_channel(landed, is_behind=holding.link.is_behind, peer="the LSP")
+    return next_of_channel(landed, is_withheld=holding.link.withholds_commitment, peer="the LSP")
 
 
 def _step_status(state: ClientState, name: str, txid: bytes, action: ExitAction) -> dict[str, Any]:
@@ -233,10 +233,11 @@ def describe(action: ExitAction) -> str:
             return f"the channel output {outpoint} has been on chain since height {height}"
 
 
-def next_of_channel(channel: LandedChannel, *, is_behind: bool, peer: str) -> str:
+def next_of_channel(channel: LandedChannel, *, is_withheld: bool, peer: str) -> str:
     """Return what comes next for a channel that is on chain, and what is left at today's fees."""
     following = [
-        describe_channel(one, is_behind=is_behind, peer=peer) for one in channel_actions(channel)
+        describe_channel(one, is_withheld=is_withheld, peer=peer)
+        for one in channel_actions(channel)
     ]
     left = [f"{one.name} ({one.amount_sat} sat)" for one in left_behind(channel)]
     if left:
@@ -244,15 +245,15 @@ def next_of_channel(channel: LandedChannel, *, is_behind: bool, peer: str) -> st
     return "; ".join(following) or "nothing: all of it is spent"
 
 
-def describe_channel(action: ChannelAction, *, is_behind: bool, peer: str = "the LSP") -> str:
+def describe_channel(action: ChannelAction, *, is_withheld: bool, peer: str = "the LSP") -> str:
     """Return the next action in a channel that is on chain in a sentence.
 
-    Who `is_behind` lost state: its commitment may be revoked, and is never published. `peer` is who
+    One that `is_withheld` may be revoked: state was lost, or the store was restored. `peer` is who
     publishes one for both.
     """
     match action:
         case PublishCommitment():
-            if is_behind:
+            if is_withheld:
                 return f"wait for {peer} to publish its commitment: your own may be revoked"
             return "publish the commitment now"
         case TakingTx(name=name):
@@ -262,7 +263,7 @@ def describe_channel(action: ChannelAction, *, is_behind: bool, peer: str = "the
         case AwaitPreimage(name=name, expiry_height=height):
             return f"{name} is there for a preimage, until height {height}"
         case NeedsChild(due=due):
-            said = describe_channel(due, is_behind=is_behind, peer=peer)
+            said = describe_channel(due, is_withheld=is_withheld, peer=peer)
             return f"{said}, with coins that pay for it"
         case Unrecognised(tx=tx):
             return f"the channel was spent by {tx.txid}, which is no commitment held here"
@@ -272,14 +273,14 @@ def describe_channel(action: ChannelAction, *, is_behind: bool, peer: str = "the
             assert_never(action)
 
 
-def due_entry(action: ChannelAction, *, tip_height: int, is_behind: bool) -> dict[str, Any]:
+def due_entry(action: ChannelAction, *, tip_height: int, is_withheld: bool) -> dict[str, Any]:
     """Return the next action in a channel that is on chain as plain data.
 
     Its status is `publish_now`, `wait`, `await_preimage`, `unrecognised`, or `withheld` for the
-    commitment of a client that `is_behind`; the txid is there where the transaction is known.
+    commitment that `is_withheld`; the txid is there where the transaction is known.
     """
     match action:
-        case PublishCommitment(tx=tx) if is_behind:
+        case PublishCommitment(tx=tx) if is_withheld:
             return _entry(COMMITMENT_NAME, "withheld", tx.txid, None)
         case PublishCommitment(tx=tx):
             return _entry(COMMITMENT_NAME, "publish_now", tx.txid, tip_height + 1)
@@ -290,7 +291,7 @@ def due_entry(action: ChannelAction, *, tip_height: int, is_behind: bool) -> dic
         case AwaitPreimage(name=name, expiry_height=height):
             return _entry(name, "await_preimage", None, height)
         case NeedsChild(due=due):
-            return due_entry(due, tip_height=tip_height, is_behind=is_behind)
+            return due_entry(due, tip_height=tip_height, is_withheld=is_withheld)
         case Unrecognised(tx=tx):
             return _entry("channel", "unrecognised", tx.txid, None)
         case WaitForFunding():

@@ -12,10 +12,11 @@ from cromford.watch.package import package_document, package_of
 def exit_package(state: ClientState, attempt: ClientAttempt, network: Network) -> dict[str, Any]:
     """Return the document. Before the exit was started a payment would revoke the commitment.
 
-    Whoever lost state holds no commitment that it could publish: the path alone is exported.
+    Whoever lost state, or may have, holds no commitment that it could publish: the path alone is
+    exported.
     """
     link = in_hand(state, attempt).link
-    is_final = attempt.is_exiting and not link.is_behind
+    is_final = attempt.is_exiting and not link.withholds_commitment
     return package_document(
         package_of(
             attempt.signed_branch,

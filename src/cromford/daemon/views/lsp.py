@@ -90,6 +90,7 @@ def summary(factory: Factory) -> dict[str, Any]:
         "aborted": attempt.aborted,
         "ready_clients": 0 if attempt.funded is None else len(attempt.funded.ready_received),
         "channels_failed": failed_channels(factory),
+        "is_marked": factory.is_marked,
         "published": published(factory),
         "leaving": leaving(factory),
         "sweeping": sweeping(factory),

@@ -24,4 +24,4 @@ def _next_step(factory: Factory, client: int, fees: OwnFees) -> str:
     if not isinstance(action, ChannelOnChain):
         return describe(action)
     landed = landed_channel(holding, chain, fees=fees)
-    return next_of_channel(landed, is_behind=holding.link.is_behind, peer="the client")
+    return next_of_channel(landed, is_withheld=holding.link.withholds_commitment, peer="the client")

@@ -36,7 +36,7 @@ def balance_of(link: Link) -> Balance:
     """Return a channel's money as we see it. Nothing is spendable where no update is possible."""
     state = link.state
     content = state.content(state.me, Edition.SIGNED)
-    can_pay = link.failure is None
+    can_pay = link.takes_updates
     return Balance(
         own_msat=content.balance_msat(state.me),
         peer_msat=content.balance_msat(state.peer),

@@ -5,6 +5,7 @@ from cromford.channel.errors import UpdateRefused
 from cromford.channel.stage import LiveHtlc
 from cromford.crypto.keys import sha256
 from cromford.protocol import events as ev
+from cromford.protocol.channels import marks
 from cromford.protocol.channels.balances import balance_of
 from cromford.protocol.channels.finish import finish
 from cromford.protocol.channels.forwarding import forwarding_fee_msat
@@ -19,7 +20,6 @@ from cromford.protocol.channels.payments import (
     start_payment,
 )
 from cromford.protocol.channels.signer_answers import on_signer_answer
-from cromford.protocol.channels.steps import on_message, prepare
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.book import OwnInvoice
@@ -70,7 +70,7 @@ def take(turn: Turn[ClientState], event: ev.ChannelEvent) -> None:
             finish_channels(turn)
 
 
-def on_channel_message(turn: Turn[ClientState], message: m.ChannelMessage) -> None:
+def on_channel_message(turn: Turn[ClientState], message: m.ChannelMessage | m.MarkMessage) -> None:
     """Take a message about a channel with the LSP that sends it; one about any other is dropped.
 
     So is one about a channel that was closed together: nothing can be said about it any more.
@@ -80,7 +80,7 @@ def on_channel_message(turn: Turn[ClientState], message: m.ChannelMessage) -> No
         return
     if is_frozen(link.closes, turn.chain):
         return
-    on_message(turn, link, message)
+    marks.take_message(turn, link, message)
     finish_channels(turn)
 
 
@@ -91,7 +91,7 @@ def begin(turn: Turn[ClientState], attempt: ClientAttempt) -> None:
     if link is None or attempt.keys_taken or is_frozen(link.closes, turn.chain):
         return
     if is_here and attempt.ready_received:
-        prepare(turn, link)
+        marks.begin(turn, link)
         finish_channels(turn)
 
 

@@ -26,12 +26,12 @@ from cromford.watch.remaining import is_cut_off
 def is_alive(link: Link, chain: KnownChain) -> bool:
     """Say whether updates of a channel still mean something on chain.
 
-    Until one of its parties leaves, its output is spent, the chain has something else where its
-    path was to be, or a close of it may be on its way to a block. What others publish of the path
-    only makes the rest shorter.
+    Until one of its parties leaves, its output is spent, its store is restored, the chain has
+    something else where its path was to be, or a close of it may be on its way to a block. What
+    others publish of the path only makes the rest shorter.
     """
     return (
-        link.failure is None
+        link.takes_updates
         and link.setting.funding.outpoint not in chain.spends
         and not is_cut_off(link.path, chain.spends)
         and not is_frozen(link.closes, chain)

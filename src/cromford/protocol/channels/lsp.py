@@ -7,6 +7,7 @@ from cromford import effects as fx
 from cromford.channel.errors import UpdateRefused
 from cromford.channel.stage import LiveHtlc
 from cromford.protocol import events as ev
+from cromford.protocol.channels import marks
 from cromford.protocol.channels.close_rules import hang_up_if_it_goes_on
 from cromford.protocol.channels.finish import finish
 from cromford.protocol.channels.forwarding import (
@@ -23,7 +24,6 @@ from cromford.protocol.channels.forwarding import (
 from cromford.protocol.channels.htlc_rules import is_alive, is_in_time
 from cromford.protocol.channels.payments import refusal_text, start_payment, take_back_late
 from cromford.protocol.channels.signer_answers import on_signer_answer
-from cromford.protocol.channels.steps import on_message, prepare
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal.closes import is_frozen
@@ -73,7 +73,9 @@ def take(turn: Turn[Factory], event: ev.ChannelEvent) -> None:
             finish_channels(turn)
 
 
-def on_channel_message(turn: Turn[Factory], node_id: bytes, message: m.ChannelMessage) -> None:
+def on_channel_message(
+    turn: Turn[Factory], node_id: bytes, message: m.ChannelMessage | m.MarkMessage
+) -> None:
     """Take a message about a channel with this peer; one about any other is dropped.
 
     So is one about a channel that was closed together, whose client is told of the close instead,
@@ -84,7 +86,7 @@ def on_channel_message(turn: Turn[Factory], node_id: bytes, message: m.ChannelMe
     if link is None or link.node_id != node_id:
         return
     if link.client not in turn.state.held_keys and not is_frozen(link.closes, turn.chain):
-        on_message(turn, link, message)
+        marks.take_message(turn, link, message)
         finish_channels(turn)
 
 
@@ -98,7 +100,7 @@ def begin(turn: Turn[Factory], node_id: bytes) -> None:
     if link is None or client in turn.state.held_keys:
         return
     if not is_frozen(link.closes, turn.chain):
-        prepare(turn, link)
+        marks.begin(turn, link)
         finish_channels(turn)
 
 

@@ -75,7 +75,7 @@ def take_back_late(turn: AnyTurn) -> None:
 
 
 def _is_late(turn: AnyTurn, link: Link, live: LiveHtlc) -> bool:
-    if link.failure is not None:
+    if not link.takes_updates:
         return False  # It never leaves, and whoever lost state cannot say what it signed.
     try:
         check_offer(link, live.htlc.cltv_expiry, chain=turn.chain, height=turn.known_height)

@@ -112,8 +112,8 @@ def on_message(turn: AnyTurn, link: Link, message: m.ChannelMessage) -> None:
     """
     if link.failure is not None:
         if isinstance(message, m.ChannelReestablish):
-            _heed_lost_state(turn, link, message)
-            _recall_point(turn, link, message)
+            heed_lost_state(turn, link, message)
+            recall_point(turn, link, message)
         if not isinstance(message, m.ChannelFailure):
             turn.send(
                 link.node_id, m.ChannelFailure(channel_id=link.channel_id, reason=link.failure)
@@ -164,21 +164,22 @@ def _on_reestablish(turn: AnyTurn, link: Link, message: m.ChannelReestablish) ->
             expected=f"at most {N_COMMITMENTS_MAX}",
             received=message.next_revocation_number,
         )
-    if _heed_lost_state(turn, link, message):
+    if heed_lost_state(turn, link, message):
         fail(turn, link, PEER_LOST_STATE)
         # It may prove all the same that we lost state, too.
-        _recall_point(turn, link, message)
+        recall_point(turn, link, message)
     elif message.next_revocation_number == 0:
         _resume(turn, link, message, own_point=None)
     else:
-        _recall_point(turn, link, message)
+        recall_point(turn, link, message)
 
 
-def _heed_lost_state(turn: AnyTurn, link: Link, message: m.ChannelReestablish) -> bool:
+def heed_lost_state(turn: AnyTurn, link: Link, message: m.ChannelReestablish) -> bool:
     """Remember that the peer lost state, or says so; return whether it does.
 
     A peer that lies gains nothing: our commitment is published only where the channel's output is
-    on chain, and to bring it there costs what its own exit does.
+    on chain, and to bring it there costs what its own exit does. Of a marked channel ours is not
+    published at all: it may be the backup's, with which a lying peer compares.
     """
     if not claims_lost_state(link.state, reestablish_of(message)):
         return False
@@ -187,7 +188,7 @@ def _heed_lost_state(turn: AnyTurn, link: Link, message: m.ChannelReestablish) -
     return True
 
 
-def _recall_point(turn: AnyTurn, link: Link, message: m.ChannelReestablish) -> None:
+def recall_point(turn: AnyTurn, link: Link, message: m.ChannelReestablish) -> None:
     """Ask for the point of the secret that the peer shows, where there can be one.
 
     Beyond the last commitment the secrets of BOLT 3 begin again: one shown for such a number
@@ -208,7 +209,7 @@ def _recall_point(turn: AnyTurn, link: Link, message: m.ChannelReestablish) -> N
 def on_point_recalled(turn: AnyTurn, event: ev.PointRecalled) -> None:
     """Take up a channel once it is known whether the peer showed the right secret."""
     link = turn.link(event.asked.channel_id)
-    if link.failure is not None:
+    if not link.takes_updates:
         _learn_of_lost_state(turn, link, event)
         return
     if link.pool_id is None or link.state.is_connected:
@@ -220,7 +221,7 @@ def on_point_recalled(turn: AnyTurn, event: ev.PointRecalled) -> None:
 
 
 def _learn_of_lost_state(turn: AnyTurn, link: Link, event: ev.PointRecalled) -> None:
-    """Remember a proof that we lost state, though the channel is over already."""
+    """Remember a proof that we lost state, of a channel that takes no update any more."""
     if link.is_behind:
         return
     try:

@@ -20,6 +20,7 @@ from cromford.protocol.exiting.breach import revoked_commitment, revoked_number
 from cromford.protocol.exiting.confirming import of_commitment, of_spend, paid_for, step_of_path
 from cromford.protocol.exiting.in_hand import InHand
 from cromford.protocol.exiting.stake import htlcs_at_stake
+from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.journal.book import Book
@@ -95,18 +96,32 @@ def owes_commitment(link: Link | None) -> bool:
 
 
 def exit_effects_of(
-    holding: InHand, chain: KnownChain, *, fees: OwnFees, is_exiting: bool, is_paused: bool = False
+    holding: InHand,
+    chain: KnownChain,
+    *,
+    fees: OwnFees,
+    is_exiting: bool,
+    is_paused: bool = False,
+    publishes_path: bool = True,
 ) -> tuple[fx.Effect, ...]:
     """Return what is to be published now.
 
     Whoever stays publishes its newest state, too, once somebody started its clock: else an older
     one could come first.
+
+    Args:
+        holding: What we have of the channel.
+        chain: What is in blocks.
+        fees: Our node's.
+        is_exiting: Whether we leave.
+        is_paused: Whether our exit rests.
+        publishes_path: Whether what we have of the tree is ours to publish.
     """
     step = next_exit_action(holding.signed, confirmed=chain.confirmed, tip_height=chain.height)
-    if isinstance(step, Publish) and (step.step.is_raced or (is_exiting and not is_paused)):
+    is_leaving = is_exiting and not is_paused
+    if isinstance(step, Publish) and publishes_path and (step.step.is_raced or is_leaving):
         return (step_of_path(holding, chain, step.step, fees=fees, is_leaving=is_exiting),)
     landed = landed_channel(holding, chain, fees=fees)
-    is_leaving = is_exiting and not is_paused
     return tuple(_claims(holding, chain, landed, is_leaving=is_leaving, fees=fees))
 
 
@@ -117,7 +132,7 @@ def _claims(
     for action in channel_actions(landed):
         match action:
             case PublishCommitment(tx=tx) | NeedsChild(due=PublishCommitment(tx=tx)):
-                if link.is_behind or not (is_leaving or link.peer_is_behind):
+                if link.withholds_commitment or not (is_leaving or link.peer_is_behind):
                     continue
                 bumping = None
                 if is_leaving or isinstance(action, NeedsChild):
@@ -262,7 +277,7 @@ def never_signed(book: Book, link: Link) -> tuple[cr.HtlcDecided, ...]:
     What was not signed before the channel failed is not signed any more: nobody can be paid by it.
     Whoever lost state cannot say what it signed.
     """
-    if link.failure is None or link.is_behind:
+    if link.failure is None or link.is_behind or link.mark is not None:
         return ()
     return tuple(
         cr.HtlcDecided(channel_id=link.channel_id, htlc_id=live.htlc.htlc_id, preimage=None)
@@ -289,6 +304,26 @@ def tell_published(turn: AnyTurn, attempt_id: bytes, nodes: Iterable[TreeNode]) 
         turn.remember(
             xr.TreePublished(attempt_id=attempt_id, height=turn.height, transactions=names)
         )
+
+
+def allow_stale(turn: AnyTurn, link: Link | None, *, is_restored: bool) -> None:
+    """Let our commitment of a marked channel be published, because the operator takes the risk.
+
+    Raises:
+        Rejected: If there is no channel yet, nothing is withheld, or the peer proved that the
+            commitment is revoked.
+    """
+    if link is None:
+        raise Rejected("channel_not_ready", "the channel is not ready yet", retryable=True)
+    if link.mark is None and not is_restored:
+        raise Rejected("store_not_restored", "our commitment is the newest: nothing is withheld")
+    if link.is_behind:
+        raise Rejected(
+            "commitment_revoked",
+            "the peer proved that our commitment is revoked: published, it would give the peer all",
+        )
+    if not link.publishes_stale:
+        turn.remember(cr.StaleAllowed(channel_id=link.channel_id))
 
 
 def end_updates(turn: AnyTurn, link: Link, reason: str, *, tells_peer: bool) -> None:

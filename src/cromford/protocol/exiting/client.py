@@ -10,6 +10,7 @@ from cromford.protocol import events as ev
 from cromford.protocol.channels.close_rules import CLOSED_TOGETHER
 from cromford.protocol.channels.htlc_rules import is_in_time
 from cromford.protocol.exiting.channel import (
+    allow_stale,
     arriving_sat,
     end_updates,
     exit_effects_of,
@@ -109,7 +110,7 @@ def take(turn: Turn[ClientState], event: ev.ExitEvent) -> None:
     """
     match event:
         case ev.ExitRequested():
-            on_exit_requested(turn, event.attempt_id)
+            on_exit_requested(turn, event)
         case ev.ExitPauseRequested():
             on_pause_requested(turn, event.attempt_id)
         case ev.TakingTxSigned(asked=asked, tx=tx):
@@ -122,15 +123,18 @@ def take(turn: Turn[ClientState], event: ev.ExitEvent) -> None:
             assert_never(event)
 
 
-def on_exit_requested(turn: Turn[ClientState], attempt_id: bytes) -> None:
+def on_exit_requested(turn: Turn[ClientState], event: ev.ExitRequested) -> None:
     """Leave a factory because the operator says so.
+
+    With a store that was restored this publishes the path alone: the LSP's commitment pays both,
+    unless the operator takes the risk of ours.
 
     Raises:
         Rejected: If there is nothing to leave from.
     """
-    attempt = turn.state.attempts.get(attempt_id)
+    attempt = turn.state.attempts.get(event.attempt_id)
     if attempt is None:
-        raise Rejected("factory_not_found", f"no factory {attempt_id.hex()}")
+        raise Rejected("factory_not_found", f"no factory {event.attempt_id.hex()}")
     if not isinstance(attempt.stage, Complete):
         raise Rejected("factory_not_complete", "the branch is not signed; nothing was funded")
     if attempt.is_retired:
@@ -142,6 +146,8 @@ def on_exit_requested(turn: Turn[ClientState], attempt_id: bytes) -> None:
     sweep = swept_by(attempt.branch.nodes, turn.chain.spends)
     if sweep is not None:
         raise Rejected("factory_swept", f"{SWEPT}: {sweep.txid} spent it")
+    if event.publishes_stale:
+        allow_stale(turn, link_of(turn.state, attempt), is_restored=False)
     start_exit(turn, attempt, "the operator's wish")
 
 

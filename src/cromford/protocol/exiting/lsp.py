@@ -10,6 +10,7 @@ from cromford.protocol import events as ev
 from cromford.protocol.channels.close_rules import CLOSED_TOGETHER
 from cromford.protocol.exiting.breach import is_to_be_recalled
 from cromford.protocol.exiting.channel import (
+    allow_stale,
     arriving_sat,
     earned_on_chain,
     end_updates,
@@ -63,6 +64,10 @@ from cromford.watch.feerates import OwnFees
 
 MUCH_MORE: Final = Fraction(5, 4)
 EXITING: Final = "the LSP brings the channel on chain"
+RESTORED: Final = (
+    "the store was restored from a backup: what it has of this factory may be superseded, and is "
+    "not published; the factory is swept at its expiry"
+)
 SWEPT: Final = "the factory expired, and was swept above this channel"
 
 
@@ -92,7 +97,7 @@ def in_hand(state: Factory, client: int) -> InHand:
         ValueError: If the tree is not completely signed.
     """
     attempt = state.attempt
-    link = link_of(state, client) or lsp_link(attempt, client)
+    link = link_of(state, client) or lsp_link(attempt, client, is_marked=state.is_unproven(client))
     return InHand(
         link=link,
         terms=attempt.terms,
@@ -168,6 +173,10 @@ def on_exit_requested(turn: Turn[Factory], event: ev.ExitRequested) -> None:
         raise Rejected("factory_swept", SWEPT)
     if is_to_be_swept(turn.state, client):
         raise Rejected("factory_swept", "the factory expired: what is left of it is swept")
+    if event.publishes_stale:
+        allow_stale(turn, link_of(turn.state, client), is_restored=turn.state.is_marked)
+    elif not _may_leave(turn.state, client):
+        raise Rejected("store_restored", RESTORED)
     start_exit(turn, client, "the operator's wish")
 
 
@@ -222,9 +231,35 @@ def _exit_effects(state: Factory, client: int, fees: OwnFees) -> tuple[fx.Effect
     is_owed = owes_commitment(link_of(state, client))
     if not (is_exiting or is_on_chain or is_owed) or is_over(state, client):
         return ()
-    holding = in_hand(state, client)
-    effects = exit_effects_of(holding, state.chain, fees=fees, is_exiting=is_exiting)
+    effects = exit_effects_of(
+        in_hand(state, client),
+        state.chain,
+        fees=fees,
+        is_exiting=is_exiting,
+        publishes_path=_may_publish_path(state, client),
+    )
     return beside_closes(effects, state.closed)
+
+
+def _may_publish_path(state: Factory, client: int) -> bool:
+    """Say whether what we have of a client's path is ours to publish.
+
+    With a store that was restored it may be superseded, and whatever of it confirms takes the place
+    of what we sweep at the expiry.
+    """
+    link = link_of(state, client)
+    return not state.is_marked or (link is not None and link.publishes_stale)
+
+
+def _may_leave(state: Factory, client: int) -> bool:
+    """Say whether we may bring a client's channel on chain, and our commitment after it."""
+    link = link_of(state, client)
+    if link is not None and link.publishes_stale:
+        return True
+    outpoint = state.attempt.setting(client).funding.outpoint
+    is_on_chain = outpoint.txid in state.chain.confirmed
+    is_ours = not state.is_unproven(client) if link is None else link.mark is None
+    return is_ours and (is_on_chain or not state.is_marked)
 
 
 def on_commitment_recalled(turn: Turn[Factory], recalled: ev.CommitmentRecalled) -> None:
@@ -352,7 +387,7 @@ def on_block(turn: Turn[Factory]) -> None:
 def _reason_to_exit(turn: Turn[Factory], link: Link) -> str | None:
     state = turn.state
     height, n_blocks = state.chain.height, state.config.policy.failed_channel_blocks
-    if state.chain.depth(state.attempt.funding_tx.txid) == 0:
+    if state.chain.depth(state.attempt.funding_tx.txid) == 0 or not _may_leave(state, link.client):
         return None
     reason = None
     if _must_save_htlc(state, link, height=height):
@@ -417,6 +452,7 @@ def _must_save_htlc(state: Factory, link: Link, *, height: int) -> bool:
     return (
         bool(link.state.htlcs)
         and link.client not in state.exits
+        and _may_leave(state, link.client)
         and state.chain.depth(state.attempt.funding_tx.txid) > 0
         and is_htlc_at_stake(state.book, link, chain=state.chain, height=height)
         and not is_to_be_swept(state, link.client)
@@ -430,7 +466,7 @@ def _give_up(turn: Turn[Factory], link: Link) -> None:
     the amounts, and places for HTLCs, would stay in two channels for ever.
     """
     records = given_up(turn.book, link, height=turn.height)
-    if records:
+    if records and link.mark is None:
         # Answered in the channel after this, an HTLC would be paid downstream and not upstream.
         end_updates(turn, link, "an HTLC expired without an answer", tells_peer=False)
         turn.remember(*records)

@@ -50,16 +50,22 @@ def factory_on_chain(state: Factory, fees: OwnFees = ANY_FEES) -> FactoryOnChain
 def sweep_actions(state: Factory, fees: OwnFees) -> tuple[SweepTx | PublishState, ...]:
     """Return what we take or publish now, of a factory's tree.
 
-    Nothing of what a finished close spends: that one was agreed on, and pays the clients, too.
+    Nothing of what a finished close spends: that one was agreed on, and pays the clients, too. Nor
+    a state, of a restored store: what it has of the tree may be superseded, and whoever has a newer
+    state has until the expiry to publish it.
     """
     if not _has_something(state):
         return ()
     closing = {close.outpoint for close in state.closed.values()}
+    may_publish = not state.is_marked or state.chain.height >= state.attempt.terms.expiry_height
     return tuple(
         action
         for action in lsp_actions(factory_on_chain(state, fees))
-        if isinstance(action, PublishState)
-        or (_takes(state, action.output) and action.output.outpoint not in closing)
+        if (
+            may_publish
+            if isinstance(action, PublishState)
+            else _takes(state, action.output) and action.output.outpoint not in closing
+        )
     )
 
 

@@ -28,6 +28,8 @@ def wakes_at(factory: Factory) -> int | None:
     if is_swept_for_good(factory):
         # Its channels ended with it; and here, too, the chain would have news.
         return None if _has_payments(factory) else NEVER
+    if factory.is_marked:
+        return None  # It has to hear that nothing was lost.
     if not stage.ready_sent or factory.chain.depth(factory.attempt.funding_tx.txid) == 0:
         return None
     if _is_closing(factory) or _is_on_chain(factory) or _has_business(factory):

@@ -73,6 +73,7 @@ class OwnInvoice:
     expiry_seconds: int = 0
     hold_seconds: int = 0
     agreed_seconds: int | None = None
+    is_doubtful: bool = False  # it may have been paid, in what a restored store has lost
 
     @property
     def is_own_move(self) -> bool:
@@ -84,7 +85,7 @@ class OwnInvoice:
         """`paid`, `expired` or `open`."""
         if self.paid_by is not None:
             return "paid"
-        return "expired" if self.is_expired else "open"
+        return "expired" if self.is_expired or self.is_doubtful else "open"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -115,6 +115,34 @@ class BreachFound(Record, frozen=True, kw_only=True, tag="breach_found"):
     content: CommitmentContent
 
 
+class PeerMarked(Record, frozen=True, kw_only=True, tag="peer_marked"):
+    """The peer says that its store was put back from a backup, or lies about it.
+
+    It must not publish its own commitment, so ours is published for both, if it may be. `peer_hash`
+    commits it to where it believes that the channel stands.
+    """
+
+    channel_id: bytes
+    peer_hash: bytes
+
+
+class MarksCompared(Record, frozen=True, kw_only=True, tag="marks_compared"):
+    """Both sides' stores were put back, and by the later of them `own_msat` is ours.
+
+    `message` is what the peer revealed.
+    """
+
+    channel_id: bytes
+    message: bytes
+    own_msat: int
+
+
+class StaleAllowed(Record, frozen=True, kw_only=True, tag="stale_allowed"):
+    """The operator lets us publish our commitment of a marked channel: it may be revoked."""
+
+    channel_id: bytes
+
+
 class HtlcDecided(Record, frozen=True, kw_only=True, tag="htlc_decided"):
     """Our HTLC is decided without an answer of the peer in the channel.
 
@@ -262,6 +290,9 @@ StepRecord = (
     | ChannelFailed
     | PeerLostState
     | BreachFound
+    | PeerMarked
+    | MarksCompared
+    | StaleAllowed
 )
 ChannelRecord = UpdateRecord | StepRecord
 

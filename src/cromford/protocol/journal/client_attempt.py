@@ -108,6 +108,7 @@ class ClientAttempt:
     keys_taken: bool = False  # by the LSP, which says that it keeps them
     keys_refused: str = ""  # why not, when it last said so
     period: Period = Period.WAITING  # the newest that was told, from dying on
+    is_marked: bool = False  # the store was restored before it had a channel
 
     @property
     def attempt_id(self) -> bytes:
@@ -123,6 +124,14 @@ class ClientAttempt:
     def is_open(self) -> bool:
         """Whether it may still become a factory, and so no other is wished for."""
         return self.aborted is None and not self.given_up and not self.ready_sent
+
+    @property
+    def may_be_used(self) -> bool:
+        """Whether it may have become a channel that takes updates, in what a store has lost.
+
+        One that we were leaving never does.
+        """
+        return not self.ready_sent and not self.is_exiting
 
     @property
     def is_checked(self) -> bool:

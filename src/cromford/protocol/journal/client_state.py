@@ -43,6 +43,8 @@ from cromford.protocol.journal.closing import ClientClosing
 from cromford.protocol.journal.encoding import decoded
 from cromford.protocol.journal.intents import IntentKey, check_intents
 from cromford.protocol.journal.known_chain import KnownChain
+from cromford.protocol.journal.mark import Restored
+from cromford.protocol.journal.marking import after_restore, marked, unmarked
 from cromford.protocol.journal.moving import Moving, with_dying_record, with_join_answer
 from cromford.protocol.journal.opened import client_link
 from cromford.protocol.journal.pause import (
@@ -116,6 +118,7 @@ class ClientState:
     closing: Map[bytes, ClientClosing] = field(default_factory=Map)  # by close id
     close_heights: tuple[int, ...] = ()  # of the newest closes that we agreed to
     moving: Map[bytes, Moving] = field(default_factory=Map)  # by the factory that dies
+    restored: Restored = field(default_factory=Restored)
 
     @property
     def may_join(self) -> bool:
@@ -188,6 +191,8 @@ def apply(state: ClientState, record: r.AnyRecord) -> ClientState:
     match record:
         case r.Created():
             return state
+        case r.StoreRestored() | r.MarkLifted() | r.KeysSkipped():
+            return _with_store_record(state, record)
         case r.BlockConnected():
             return _with_block(state, record)
         case r.BlockDisconnected(height=height):
@@ -244,6 +249,30 @@ def _with_close(
             return replace(after, intents=check_intents(state.intents, intents))
         case cl.CloseFinished(close_id=close_id):
             return replace(after, closed=state.closed.set(close_id, finished_close(record)))
+        case _:
+            return after
+
+
+def _with_store_record(state: ClientState, record: r.StoreRecord) -> ClientState:
+    after = after_restore(state, record)
+    match record:
+        case r.StoreRestored():
+            # The wish may have been met since, by a factory that is forgotten.
+            return replace(
+                after,
+                wish=None,
+                book=marked(state.book),
+                attempts={
+                    attempt_id: replace(attempt, is_marked=attempt.may_be_used)
+                    for attempt_id, attempt in state.attempts.items()
+                },
+            )
+        case r.MarkLifted():
+            attempts = {
+                attempt_id: replace(attempt, is_marked=False)
+                for attempt_id, attempt in state.attempts.items()
+            }
+            return replace(after, book=unmarked(state.book), attempts=attempts)
         case _:
             return after
 

@@ -52,7 +52,8 @@ from cromford.protocol.journal.lsp_candidate import (
 from cromford.protocol.journal.lsp_config import LspConfig
 from cromford.protocol.journal.mail import Letter, Post
 from cromford.protocol.journal.mail_records import MailTaken
-from cromford.protocol.journal.opened import lsp_links
+from cromford.protocol.journal.marking import marked, unmarked
+from cromford.protocol.journal.opened import lsp_link
 from cromford.protocol.journal.purses import filled, with_settled, without
 from cromford.protocol.journal.streams import CHAIN, HOUSE, factory_stream
 from cromford.wallet.account import WalletPath
@@ -90,6 +91,7 @@ class Factory:
         period: The newest period of its life that was told, from dying on.
         close_height: When its policy asked for a close the last time; None if never.
         post: Its mail.
+        is_marked: Whether its store was put back from a backup, and what came after is unknown.
     """
 
     config: LspConfig
@@ -114,6 +116,7 @@ class Factory:
     period: Period = Period.WAITING
     close_height: int | None = None
     post: Post = field(default_factory=Post)
+    is_marked: bool = False
 
     @property
     def stream(self) -> str:
@@ -143,6 +146,13 @@ class Factory:
         is_dead = funded is not None and funded.is_dead
         return is_dead and self.chain.depth(self.attempt.funding_tx.txid) == 0
 
+    def is_unproven(self, client: int) -> bool:
+        """Say whether a client's channel that the store does not know yet may have been used.
+
+        None that we were leaving: it takes no update from then on.
+        """
+        return self.is_marked and client not in self.exits
+
     @property
     def durable(self) -> "Factory":
         """The part that a restart finds: without the tip, which is a fact."""
@@ -163,6 +173,8 @@ def new_factory(config: LspConfig, number: int) -> Factory:
 
 FactoryRecord = (
     r.Started
+    | r.StoreRestored
+    | r.MarkLifted
     | r.PeerDisconnected
     | r.BroadcastRefusalSeen
     | op.SigningIntended
@@ -207,6 +219,10 @@ def apply_to_factory(factory: Factory, record: r.AnyRecord) -> Factory:
             return replace(factory, period=Period[period.upper()])
         case dr.CloseWanted(height=height):
             return replace(factory, close_height=height)
+        case r.StoreRestored():
+            return replace(factory, book=marked(factory.book), is_marked=True)
+        case r.MarkLifted():
+            return replace(factory, book=unmarked(factory.book), is_marked=False)
         case xr.ExitStarted(client=client):
             return replace(factory, exits=factory.exits | {client})
         case xr.FirstPublished(outpoint=outpoint, height=height):
@@ -405,9 +421,9 @@ def _at_stage(factory: Factory, stage: Stage) -> Factory:
 
 
 def _with_channels(factory: Factory) -> Factory:
-    book = factory.book
-    for link in lsp_links(factory.attempt):
-        book = book.with_link(link)
+    book, attempt = factory.book, factory.attempt
+    for client in range(1, len(attempt.seats) + 1):
+        book = book.with_link(lsp_link(attempt, client, is_marked=factory.is_unproven(client)))
     return replace(factory, book=book)
 
 

@@ -35,6 +35,8 @@ from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.lsp_config import LspConfig
 from cromford.protocol.journal.mail import Letter, Post
 from cromford.protocol.journal.mail_records import MailTaken
+from cromford.protocol.journal.mark import Restored
+from cromford.protocol.journal.marking import after_restore
 from cromford.protocol.journal.pause import (
     ABORTS_TO_PAUSE,
     JOINS_TO_PAUSE,
@@ -119,9 +121,8 @@ class House:
     joins: Mapping[bytes, tuple[int, ...]] = field(default_factory=dict)  # the newest, by height
     n_new_joins: int = 0  # since the last block, of clients that never were in a factory of ours
     bumps: Map[bytes, FundingBump] = field(default_factory=Map)  # by attempt id
-    joint_sweeps: Mapping[Txid, SignedJoint] = field(
-        default_factory=dict
-    )  # the newest that we signed
+    joint_sweeps: Mapping[Txid, SignedJoint] = field(default_factory=dict)  # our newest
+    restored: Restored = field(default_factory=Restored)
 
     @property
     def durable(self) -> "House":
@@ -248,6 +249,7 @@ def new_house(config: LspConfig) -> House:
 HouseRecord = (
     r.Created
     | r.Started
+    | r.StoreRecord
     | r.PeerConnected
     | r.PeerDisconnected
     | r.BroadcastRefusalSeen
@@ -268,6 +270,8 @@ def apply_to_house(house: House, record: r.AnyRecord) -> House:
     match record:
         case r.Created():
             return house
+        case r.StoreRestored() | r.MarkLifted() | r.KeysSkipped():
+            return after_restore(house, record)
         case r.Started():
             return replace(
                 house.durable,

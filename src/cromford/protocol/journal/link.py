@@ -4,7 +4,7 @@ The channel's own rules are in the channel room, which knows no messages, signat
 A link adds them: it is the fold of a channel's records.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from cromford.changed import changed
@@ -36,6 +36,7 @@ from cromford.protocol.journal.encoding import decoded, reestablish_of
 from cromford.protocol.journal.first_commitments import ChannelSetting
 from cromford.protocol.journal.intents import DoubleSigning
 from cromford.protocol.journal.known_chain import KnownChain
+from cromford.protocol.journal.mark import StoreMark
 from cromford.signing.keychain import ChannelKey
 from cromford.watch.landed import PeerCommitment
 from cromford.watch.remaining import PathStep, Remaining, remaining_of
@@ -79,6 +80,8 @@ class Link:
         breach: What a commitment says that the peer had revoked and published all the same.
         closes: The cooperative closes that its client signed, or may have signed.
         quiet_for: The close that is being agreed on, in this connection; else empty.
+        mark: That our store was put back from a backup, and what is known since; else None.
+        publishes_stale: Whether the operator takes the risk that our commitment is revoked.
     """
 
     channel_id: bytes
@@ -113,11 +116,26 @@ class Link:
     breach: CommitmentContent | None = None
     closes: tuple[SignedClose, ...] = ()
     quiet_for: bytes = b""
+    mark: StoreMark | None = None
+    publishes_stale: bool = False
 
     @property
     def is_open(self) -> bool:
         """Whether updates may flow now."""
-        return self.state.is_connected and self.failure is None
+        return self.state.is_connected and self.takes_updates
+
+    @property
+    def takes_updates(self) -> bool:
+        """Whether updates may ever flow again: it did not fail, and its store is our newest."""
+        return self.failure is None and self.mark is None
+
+    @property
+    def withholds_commitment(self) -> bool:
+        """Whether our commitment is not published, because we may have revoked it.
+
+        Where the peer proved that we did, it is not the operator's to decide.
+        """
+        return self.is_behind or (self.mark is not None and not self.publishes_stale)
 
     @property
     def has_session(self) -> bool:
@@ -245,6 +263,15 @@ def applied(link: Link, record: cr.StepRecord) -> tuple[Link, Settlement | None]
             return changed(link, peer_is_behind=True), None
         case cr.BreachFound(content=content):
             return changed(link, breach=content), None
+        case cr.PeerMarked(peer_hash=peer_hash):
+            mark = None if link.mark is None else replace(link.mark, peer_hash=peer_hash)
+            return changed(link, peer_is_behind=True, mark=mark), None
+        case cr.MarksCompared(own_msat=own_msat):
+            if link.mark is None:
+                raise AssertionError("marks were compared on a channel that has none")
+            return changed(link, mark=replace(link.mark, agreed_msat=own_msat)), None
+        case cr.StaleAllowed():
+            return changed(link, publishes_stale=True), None
 
 
 def with_update(link: Link, update: Update, *, is_ours: bool) -> Link:

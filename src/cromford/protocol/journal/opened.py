@@ -9,6 +9,7 @@ from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
 from cromford.protocol.journal.first_commitments import ChannelSetting
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.lsp_attempt import LspAttempt
+from cromford.protocol.journal.mark import StoreMark
 from cromford.signing.keychain import ChannelKey
 from cromford.watch.remaining import path_of
 from cromford.watch.sweep import SWEEP_FEERATE_SAT_PER_KW
@@ -30,20 +31,17 @@ def client_link(attempt: ClientAttempt) -> Link:
         node_id=attempt.lsp_node_id,
         key=ChannelKey(attempt=attempt.key_attempt, channel=0),
         signature=attempt.stage.commitment_signature,
+        is_marked=attempt.is_marked,
     )
 
 
-def lsp_links(attempt: LspAttempt) -> tuple[Link, ...]:
-    """Return the LSP's channel with every client, in placement order, not yet connected.
-
-    Raises:
-        ValueError: If not everything is signed.
-    """
-    return tuple(lsp_link(attempt, client) for client in range(1, len(attempt.seats) + 1))
-
-
-def lsp_link(attempt: LspAttempt, client: int) -> Link:
+def lsp_link(attempt: LspAttempt, client: int, *, is_marked: bool) -> Link:
     """Return the LSP's channel with one client, not yet connected.
+
+    Args:
+        attempt: The factory's.
+        client: The client's participant index.
+        is_marked: Whether the channel may have been used, in what a restored store has lost.
 
     Raises:
         ValueError: If not everything is signed.
@@ -57,6 +55,7 @@ def lsp_link(attempt: LspAttempt, client: int) -> Link:
         node_id=attempt.seats[client - 1].node_id,
         key=ChannelKey(attempt=attempt.key_attempt, channel=client),
         signature=attempt.signed.below.commitment_signatures[client - 1],
+        is_marked=is_marked,
     )
 
 
@@ -68,6 +67,7 @@ def _link(
     node_id: bytes,
     key: ChannelKey,
     signature: bytes,
+    is_marked: bool,
 ) -> Link:
     own = setting.offer_of(me)
     return Link(
@@ -87,6 +87,7 @@ def _link(
         own_point=own.first_per_commitment_point,
         own_next_point=own.second_per_commitment_point,
         signature=signature,
+        mark=StoreMark() if is_marked else None,
     )
 
 

@@ -83,9 +83,35 @@ class BroadcastRefusalSeen(Record, frozen=True, kw_only=True, tag="broadcast_ref
     reason: str
 
 
+class StoreRestored(Record, frozen=True, kw_only=True, tag="store_restored"):
+    """The store was put back from a backup: what came after that was made may be lost.
+
+    `backup_id` names the backup, `source` says where it came from, in at most 200 characters.
+    """
+
+    backup_id: bytes
+    source: str
+
+
+class MarkLifted(Record, frozen=True, kw_only=True, tag="mark_lifted"):
+    """A high-water mark proved that a restored store lost nothing: it is as good as before."""
+
+
+class KeysSkipped(Record, frozen=True, kw_only=True, tag="keys_skipped"):
+    """The next attempt has this number: those before it may have been used, and forgotten.
+
+    Its numbers name factory and channel keys. A channel of a lost attempt has told its peer secrets
+    that would revoke the commitments of another with the same keys.
+    """
+
+    next_attempt: int
+
+
+StoreRecord = StoreRestored | MarkLifted | KeysSkipped
 WorldRecord = (
     Created
     | Started
+    | StoreRecord
     | PeerConnected
     | PeerDisconnected
     | BlockConnected

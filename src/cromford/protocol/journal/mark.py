@@ -1,0 +1,36 @@
+"""What is remembered of a channel whose store was put back from a backup: a mark.
+
+What came after the backup was made may be lost: commitments that were revoked, preimages, updates.
+So nothing in such a store is known to be the newest, and no word of the peer's can prove that it
+is: a peer that lies answers with the backup's own numbers.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreMark:
+    """A channel's mark.
+
+    Attributes:
+        peer_hash: What a peer that is marked, too, committed itself to, once for ever; empty where
+            it never said that it is.
+        agreed_msat: What is ours by the later of both stores; None before they were compared.
+    """
+
+    peer_hash: bytes = b""
+    agreed_msat: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restored:
+    """What a restore left open about a store as a whole.
+
+    Attributes:
+        is_unproven: Whether it was put back from a backup, and no high-water mark proved since that
+            nothing was lost.
+        forgot_keys: Whether attempts from the next number on may have been used, and forgotten.
+    """
+
+    is_unproven: bool = False
+    forgot_keys: bool = False

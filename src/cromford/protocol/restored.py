@@ -1,0 +1,39 @@
+"""What a store that was put back from a backup does at its first start: it skips keys."""
+
+from typing import Final, Protocol
+
+from cromford.protocol.journal.mark import Restored
+from cromford.protocol.journal.records import KeysSkipped
+from cromford.protocol.turn import Turn
+
+# Attempts that a store can have begun since its newest backup: it would need two a minute for a
+# year. On top of it comes a number drawn anew at each start, for one backup may be restored twice.
+ATTEMPTS_SKIPPED: Final = 1 << 20
+BEGIN_ANEW: Final = "begin again: the restored store lost nothing"
+
+
+class NumbersAttempts(Protocol):
+    """A state that numbers attempts: a client's, and a house's."""
+
+    @property
+    def next_attempt(self) -> int:
+        """The number of the next attempt, a step of the path of its keys."""
+
+    @property
+    def restored(self) -> Restored:
+        """What a restore left open."""
+
+
+def skip_keys(turn: Turn[NumbersAttempts], drawn: int) -> None:
+    """Skip the attempts that may have been made with what a restored store has lost.
+
+    Attempts of one number have the same keys. In a channel that is forgotten, secrets of ours were
+    told that revoke commitments of another channel with the same keys: what we publish of that one
+    would be punished.
+
+    Args:
+        turn: The decision about the daemon's start.
+        drawn: A random number.
+    """
+    if turn.state.restored.forgot_keys:
+        turn.remember(KeysSkipped(next_attempt=turn.state.next_attempt + ATTEMPTS_SKIPPED + drawn))

@@ -143,7 +143,7 @@ def apply(state: ClientState, record: r.AnyRecord) -> ClientState:
     if isinstance(record, sr.SpendingRecord):
         return replace(state, wallet=with_spending_record(state.wallet, record))
     match record:
-        case r.Created():
+        case r.Created() | r.StoreRestored():
             return state
         case r.BlockConnected():
             return _with_block(state, record)

@@ -136,6 +136,7 @@ def new_factory(config: LspConfig, number: int) -> Factory:
 
 FactoryRecord = (
     r.Started
+    | r.StoreRestored
     | r.PeerDisconnected
     | r.BroadcastRefusalSeen
     | op.SigningIntended
@@ -167,7 +168,7 @@ def apply_to_factory(factory: Factory, record: r.AnyRecord) -> Factory:
             return replace(factory, chain=factory.chain.with_refusal(Txid(txid), reason))
         case op.SigningIntended(intents=intents):
             return replace(factory, intents=check_intents(factory.intents, intents))
-        case xr.TreePublished() | xr.OutputsSwept():
+        case xr.TreePublished() | xr.OutputsSwept() | r.StoreRestored():
             return factory
         case xr.ExitStarted(client=client):
             return replace(factory, exits=factory.exits | {client})

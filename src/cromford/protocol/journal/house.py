@@ -247,6 +247,7 @@ def new_house(config: LspConfig) -> House:
 HouseRecord = (
     r.Created
     | r.Started
+    | r.StoreRestored
     | r.PeerConnected
     | r.PeerDisconnected
     | r.BroadcastRefusalSeen
@@ -265,7 +266,7 @@ def apply_to_house(house: House, record: r.AnyRecord) -> House:
     if isinstance(record, sr.SpendingRecord):
         return replace(house, wallet=with_spending_record(house.wallet, record))
     match record:
-        case r.Created():
+        case r.Created() | r.StoreRestored():
             return house
         case r.Started():
             return replace(

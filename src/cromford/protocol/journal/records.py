@@ -80,9 +80,20 @@ class BroadcastRefusalSeen(Record, frozen=True, kw_only=True, tag="broadcast_ref
     reason: str
 
 
+class StoreRestored(Record, frozen=True, kw_only=True, tag="store_restored"):
+    """The store was put back from a backup: what came after that was made may be lost.
+
+    `backup_id` names the backup, `source` says where it came from, in at most 200 characters.
+    """
+
+    backup_id: bytes
+    source: str
+
+
 WorldRecord = (
     Created
     | Started
+    | StoreRestored
     | PeerConnected
     | PeerDisconnected
     | BlockConnected

@@ -42,12 +42,7 @@ class Round:
         self, state: LspState, facts: Facts, take: Taker, *, delivers: bool = True
     ) -> None:
         self._state = state
-        self._facts = Facts(
-            fees=facts.fees,
-            stale=facts.stale,
-            header_height=facts.header_height,
-            directory=_Desk(self),
-        )
+        self._facts = replace(facts, directory=_Desk(self))
         self._take = take
         self._delivers = delivers
         self._log = Log()

@@ -83,7 +83,7 @@ def answer_as_lsp(turn: AnyTurn, link: Link, live: LiveHtlc, rules: ForwardingRu
     if is_new:
         seconds = max(rules.hold_seconds, announced)
         turn.ask(fx.SetDeadline(deadline=hold_deadline(key), seconds=seconds))
-    obstacle = _ask(turn, link, live, announced) if turn.facts.is_fresh else STALE
+    obstacle = _ask(turn, link, live, announced) if turn.facts.may_risk else STALE
     if obstacle is not None and is_new:
         held = cr.HtlcHeld(channel_id=key[0], htlc_id=key[1], reason=obstacle, seconds=announced)
         turn.remember(held)
@@ -166,7 +166,7 @@ def on_refused(turn: AnyTurn, sender: str, refused: ForwardRefused) -> None:
     link = turn.link(key[0])
     live = link.incoming(key[1])
     is_over = key not in turn.book.held or key in turn.book.released
-    if not is_over and live is not None and link.is_open and turn.facts.is_fresh:
+    if not is_over and live is not None and link.is_open and turn.facts.may_risk:
         _ask(turn, link, live, turn.book.held[key].seconds, refused_by=sender)
 
 
@@ -208,7 +208,7 @@ def _way_on(
     turn: AnyTurn, asked: ForwardAsked, *, is_usable: Callable[[Link], bool]
 ) -> tuple[Link, UpdateAdd] | str:
     """Return the payee's channel that can carry an HTLC and its update, or why there is none."""
-    if not turn.facts.is_fresh:
+    if not turn.facts.may_risk:
         return STALE
     delivery = decode_fields(m.Delivery, asked.delivery)
     if not turn.facts.directory.is_connected(delivery.payee):

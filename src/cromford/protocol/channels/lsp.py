@@ -151,7 +151,7 @@ def owed(state: Factory) -> tuple[fx.SetDeadline, ...]:
 
 def on_pay_asked(turn: Turn[Factory], sender: str, asked: PayAsked) -> None:
     """Pay a client's invoice out of our side of its channel, or say why not."""
-    refusal = pay_refusal(turn.state, asked.payee) if turn.facts.is_fresh else (STALE, STALE)
+    refusal = pay_refusal(turn.state, asked.payee) if turn.facts.may_risk else (STALE, STALE)
     reason = "" if refusal is None else refusal[1]
     cltv_expiry = turn.known_height + asked.min_final_cltv_expiry_delta
     links = [] if refusal is not None else _payable(turn.state, asked.payee)

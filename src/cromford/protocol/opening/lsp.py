@@ -423,7 +423,9 @@ def on_deadline(turn: Turn[Factory]) -> None:
 
 
 def _unfunded(turn: Turn[Factory]) -> str:
-    return "a funding coin is gone" if turn.facts.is_fresh else "our chain is stale"
+    if not turn.facts.is_fresh:
+        return "our chain is stale"
+    return "a funding coin is gone" if turn.facts.may_risk else "no mark can be written"
 
 
 def abort(

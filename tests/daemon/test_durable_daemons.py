@@ -125,7 +125,7 @@ def test_what_was_decided_for_one_connection_is_not_done_on_the_next(
         return ()
 
     peers = SimpleNamespace(connection_of=lambda _node_id: connection[0])
-    daemon: Any = SimpleNamespace(peers=peers, _perform=note)
+    daemon: Any = SimpleNamespace(peers=peers, _perform=note, _is_covered=True)
     perform = Daemon._bound(daemon, effect)
     connection[0] = later
     assert list(perform()) == []

@@ -1,0 +1,171 @@
+"""The place of a store's marks: what is found there says what the store is.
+
+    <directory>/<role>-<network>-<seed>-<journal>/<line>.mark
+
+A mark is never lowered and never removed here. A line that the store never heard of is a copy of
+it that went on: then this one is behind, whatever the numbers say.
+"""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Final
+
+from cromford.adapters.sqlite import make_directory
+from cromford.daemon.backup.high_water import LINE_SIZE, HighWater, HighWaterMark, MarkSays
+from cromford.daemon.backup.mark_file import SUFFIX, BadMark, MarkFile
+
+LOCK_NAME: Final = "in-use.lock"
+
+
+class StoreIs(Enum):
+    """What the marks in a place say of a store."""
+
+    CURRENT = "current"  # The line's mark is contained, or is begun now.
+    PROVEN = "proven"  # It was restored, and lost nothing.
+    LOST = "lost"  # Records are missing, or it is a copy of one that went on.
+    MISSING = "missing"  # There was a mark, and there is none.
+    UNKNOWN = "unknown"  # It is too far behind to be compared.
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A verdict, with what is to be said of it."""
+
+    verdict: StoreIs
+    why: str = ""
+
+
+class MarkInUse(OSError):
+    """Another process writes the marks of this store."""
+
+
+class MarkPlace:
+    """Where the marks of one store are.
+
+    Args:
+        directory: That of all stores.
+        name: The store's.
+    """
+
+    def __init__(self, directory: Path, name: str) -> None:
+        self.root = directory
+        self.directory = directory / name
+        self._lock_fd = -1
+
+    def file(self, line: bytes) -> MarkFile:
+        """Return the file of a line's mark."""
+        return MarkFile(self.directory / f"{line.hex()}{SUFFIX}")
+
+    def open(self) -> None:
+        """Make the store's directory where it is missing, and hold it for this process.
+
+        Raises:
+            MarkInUse: If another process does.
+            OSError: If the place is not there, or cannot be written.
+        """
+        if not self.root.is_dir():
+            raise FileNotFoundError(f"{self.root} is not there")
+        make_directory(self.directory)
+        if self._lock_fd >= 0:
+            return
+        path = self.directory / LOCK_NAME
+        lock_fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock_fd)
+            raise MarkInUse(f"{self.directory} is in use by another process") from None
+        except OSError:
+            # A place without locks: what is written there is compared before each write.
+            os.close(lock_fd)
+            return
+        self._lock_fd = lock_fd
+
+    def close(self) -> None:
+        """Let another process have it."""
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
+            self._lock_fd = -1
+
+    def lines(self) -> tuple[bytes, ...]:
+        """Return the lines that have a mark here.
+
+        Raises:
+            OSError: If the place cannot be read.
+        """
+        found = []
+        for path in sorted(self.directory.glob(f"*{SUFFIX}")):
+            with contextlib.suppress(ValueError):
+                found.append(bytes.fromhex(path.stem))
+        return tuple(line for line in found if len(line) == LINE_SIZE)
+
+    def read(self) -> dict[bytes, HighWaterMark | None]:
+        """Return the marks that are here, by line; None of one that cannot be read.
+
+        Raises:
+            OSError: If the place cannot be read.
+        """
+        found: dict[bytes, HighWaterMark | None] = {}
+        for line in self.lines():
+            try:
+                found[line] = self.file(line).read()
+            except BadMark:
+                found[line] = None
+        return found
+
+
+def judge(
+    high_water: HighWater, marks: Mapping[bytes, HighWaterMark | None], where: Path
+) -> Judged:
+    """Say what the marks in a place say of a store.
+
+    Args:
+        high_water: The store's chain.
+        marks: By line; None of one that cannot be read.
+        where: The place, to be named.
+
+    Raises:
+        StoreFailed: If the store cannot be read.
+    """
+    memo = high_water.memo
+    if any(line not in memo.known for line in marks):
+        why = f"{where} has the mark of another copy of this store, which went on"
+        return Judged(StoreIs.LOST, why)
+    if memo.source and memo.origin:
+        origin = marks.get(memo.origin)
+        if origin is not None and high_water.standing(origin) is MarkSays.CONTAINED:
+            return Judged(StoreIs.PROVEN)
+    if memo.line not in marks:
+        why = f"{where} has no mark of this store, and had one"
+        return Judged(StoreIs.MISSING, why) if memo.is_kept else Judged(StoreIs.CURRENT)
+    mark = marks[memo.line]
+    if mark is None:
+        return Judged(StoreIs.UNKNOWN, f"the mark in {where} is damaged")
+    return _judge_own(high_water, mark, where)
+
+
+def _judge_own(high_water: HighWater, mark: HighWaterMark, where: Path) -> Judged:
+    match high_water.standing(mark):
+        case MarkSays.CONTAINED:
+            return Judged(StoreIs.CURRENT)
+        case MarkSays.LEADS:
+            n_lost = mark.number - high_water.position.number
+            why = (
+                f"the mark in {where} is of record {mark.number}, and the store has "
+                f"{high_water.position.number}: {n_lost} records are lost"
+            )
+            return Judged(StoreIs.LOST, why)
+        case MarkSays.DIFFERS:
+            why = f"record {mark.number} is not the one that was marked in {where}"
+            return Judged(StoreIs.LOST, why)
+        case MarkSays.UNKNOWN:
+            why = (
+                f"the mark in {where} is of record {mark.number}, and the records that would tell "
+                "whether it is this store's are gone"
+            )
+            return Judged(StoreIs.UNKNOWN, why)

@@ -7,6 +7,7 @@ import click
 
 from cromford.bitcoin.network import MAINNET
 from cromford.cli.asking import confirm
+from cromford.cli.backup import backup_group
 from cromford.cli.configuration.run_options import MAINNET_WARNING, lsp_options
 from cromford.cli.configuration.settings import flags_of
 from cromford.cli.events import events_command
@@ -29,6 +30,7 @@ def command() -> None:
 
 command.add_command(wallet_group(ROLE))
 command.add_command(seed_group(ROLE))
+command.add_command(backup_group(ROLE))
 command.add_command(events_command(ROLE))
 command.add_command(rescan_command(ROLE))
 command.add_command(lsp_pay_command(ROLE))
@@ -37,7 +39,7 @@ command.add_command(balances_command(ROLE))
 
 
 @command.command()
-@flags_of("lsp", "chain", "log", "metrics", "seed")
+@flags_of("lsp", "chain", "log", "metrics", "seed", "backup")
 @invocation_options
 @click.pass_obj
 def run(

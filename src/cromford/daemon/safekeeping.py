@@ -23,7 +23,7 @@ from cromford.daemon.backup.places import shared_devices
 from cromford.daemon.backup.replica import Replica
 from cromford.daemon.backup.replica_files import store_name
 from cromford.daemon.backup.said import warnings_of
-from cromford.daemon.marks import ANSWER_SECONDS, Marks
+from cromford.daemon.marks import ANSWER_SECONDS, RETRY_SECONDS, Marks
 from cromford.daemon.metrics import Sample
 from cromford.daemon.options import ClientOptions, LspOptions
 from cromford.effects import Performed, Send
@@ -111,7 +111,8 @@ class Safekeeping:
         if directory is None:
             return None
         place = MarkPlace(directory, store_name(self._owner, self._number))
-        return Marks(self._journal, place, Asker("marks", seconds=ANSWER_SECONDS))
+        asker = Asker("marks", seconds=ANSWER_SECONDS)
+        return Marks(self._journal, place, asker, retry_seconds=RETRY_SECONDS)
 
     def _new_replica(self) -> Replica | None:
         directory = self._options.backup_dir

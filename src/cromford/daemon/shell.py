@@ -484,7 +484,7 @@ class Daemon(Generic[S]):
             "chain": self.following.shown(),
             "refused": self.refusals.shown(),
             "failed_decisions": self.failed_decisions.shown(),
-            "backup": self.safe.shown(),
+            "backup_warnings": self.safe.shown()["warnings"],
             "datadir": str(self.home.parent),
             "chain_url": self.chain_url,
             "wallet": wallet_summary(self),

@@ -3,7 +3,7 @@
 from dataclasses import fields
 from typing import Any
 
-from tests.cli import exit_answers
+from tests.cli import backup_answers, exit_answers
 
 from cromford.factory.terms import FactoryTerms
 
@@ -48,40 +48,6 @@ BOTH = {
     "chain_url": "http://127.0.0.1:18443",
     "wallet": WALLET,
     "backup_warnings": ["no mark is kept: nothing can prove that nothing is lost"],
-}
-BACKUP_STATUS = {
-    "is_running": True,
-    "seed": "0011223344556677",
-    "journal_number": 7,
-    "records": 1_234,
-    "replica": {
-        "place": "/second",
-        "directory": "/second/client-regtest-0011223344556677-00000007",
-        "is_reachable": True,
-        "reason": None,
-        "records": 1_200,
-        "behind_records": 34,
-        "behind_seconds": 5,
-        "written_at": 1_700_000_000,
-    },
-    "mark": {
-        "place": "/third",
-        "is_reachable": False,
-        "reason": "/third is not there",
-        "needs_begin_mark": False,
-        "marked_records": 1_233,
-        "records": 1_234,
-    },
-    "is_restored": True,
-    "source": "/a/backup",
-    "warnings": ["no channel is updated: /third is not there"],
-}
-BACKUP_CREATED = {
-    "file": "/a/backup",
-    "backup_id": "00" * 16,
-    "records": 1_234,
-    "streams": 5,
-    "size": 98_765,
 }
 LSP_STATUS = {
     **BOTH,
@@ -571,7 +537,7 @@ WALLET_ANSWERS: dict[str, Any] = {
 }
 LSP_ANSWERS: dict[str, Any] = {
     "status": LSP_STATUS,
-    "backup_create": BACKUP_CREATED,
+    "backup_create": backup_answers.CREATED,
     **WALLET_ANSWERS,
     "lobby": LOBBY,
     "build": BUILD,
@@ -588,8 +554,8 @@ LSP_ANSWERS: dict[str, Any] = {
 }
 CLIENT_ANSWERS: dict[str, Any] = {
     "status": CLIENT_STATUS,
-    "backup_create": BACKUP_CREATED,
-    "backup_status": BACKUP_STATUS,
+    "backup_create": backup_answers.CREATED,
+    "backup_status": backup_answers.STATUS,
     **WALLET_ANSWERS,
     "join": {"wish": CLIENT_STATUS["wish"], "joined": True},
     "leave": {"left": True},

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from tests.cli import answers, exit_answers
+from tests.cli import answers, backup_answers, exit_answers
 from tests.cli.conftest import CommandLine
 from tests.cli.fake_daemon import FakeDaemon
 
@@ -31,7 +31,7 @@ LSP_COMMANDS: list[tuple[str, str, object]] = [
         "exit_start",
         answers.LSP_ANSWERS["exit_start"],
     ),
-    ("lsp backup create /a/backup", "backup_create", answers.BACKUP_CREATED),
+    ("lsp backup create /a/backup", "backup_create", backup_answers.CREATED),
     ("lsp stop", "stop", {"stopping": True}),
 ]
 CLIENT_COMMANDS: list[tuple[str, str, object]] = [
@@ -55,8 +55,8 @@ CLIENT_COMMANDS: list[tuple[str, str, object]] = [
     (f"client pay {answers.TEXT} --dry-run", "pay", answers.PLANNED),
     ("client payments", "payments", answers.PAYMENTS),
     ("client balance", "balance", answers.CLIENT_BALANCE),
-    ("client backup create /a/backup --overwrite", "backup_create", answers.BACKUP_CREATED),
-    ("client backup status", "backup_status", answers.BACKUP_STATUS),
+    ("client backup create /a/backup --overwrite", "backup_create", backup_answers.CREATED),
+    ("client backup status", "backup_status", backup_answers.STATUS),
     ("client stop", "stop", {"stopping": True}),
 ]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.cli import answers
+from tests.cli import backup_answers
 from tests.cli.conftest import CommandLine
 from tests.cli.fake_daemon import FakeDaemon
 from tests.cli.test_seed import LONG_PHRASE, PHRASE, begin, fingerprint
@@ -251,7 +251,7 @@ def test_places_that_are_none_are_refused_before_anything_starts(
 def test_a_mark_is_begun_only_when_that_is_said(
     fake: Callable[[dict[str, Any]], FakeDaemon],
 ) -> None:
-    daemon = fake({"backup_begin_mark": answers.BACKUP_STATUS["mark"]})
+    daemon = fake({"backup_begin_mark": backup_answers.STATUS["mark"]})
     line = CommandLine(daemon.datadir)
     words = ("client", "backup", "begin-mark")
     assert refusal(line, *words)[:2] == (5, "needs_confirmation")

@@ -27,6 +27,7 @@ from cromford.daemon.backup.places import shared_devices
 from cromford.daemon.backup.reading import NoBackup
 from cromford.daemon.backup.replica_files import store_name
 from cromford.daemon.backup.restoring import (
+    WORK_NAME,
     JournalThere,
     Verified,
     forget_work,
@@ -111,7 +112,7 @@ def verified(
         home.check_seed_there()
         seed = _seed(home, passphrase_file)
         # Beside nothing that lives: the daemon may run meanwhile.
-        with tempfile.TemporaryDirectory(prefix="cromford-verify-", dir=home.path) as work:
+        with tempfile.TemporaryDirectory(prefix=f"{WORK_NAME}-", dir=home.path) as work:
             found = verify(backup, seed, _owner(home, seed), beside=Path(work))
     present = _present(invocation, home)
     return {**shown(found), **_compared(found, present), "warnings": _said_of(found)}

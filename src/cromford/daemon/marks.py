@@ -131,7 +131,7 @@ class Marks:
         """
         self.is_current = False
         if self._is_proof_kept and self.memo.source:
-            self._water.change(source="", origin=b"")
+            self._water.change(source="", origins=())
         if self._may_try():
             try:
                 self._mark()
@@ -193,7 +193,7 @@ class Marks:
             )
         elif judged.verdict is StoreIs.PROVEN:
             self.is_proven = True
-            self._water.change(line=self.memo.origin, is_kept=True)
+            self._water.change(line=self.memo.origins[-1], is_kept=True)
         elif begins_anew or not self.memo.line:
             self._begin_line(marks)
         self.needs_word = False
@@ -226,6 +226,8 @@ class Marks:
         if not self._may_mark_store:
             raise RecordsLost(judged.why)
         source = f"an older copy: {judged.why}"
-        mark_as_restored(self._store, backup_id=NOT_NAMED, source=source, known=marks)
+        mark_as_restored(
+            self._store, backup_id=NOT_NAMED, source=source, known=marks, is_provable=False
+        )
         _log.critical("store_marked reason=%s", judged.why)
         self._water = HighWater.of(self._store)

@@ -152,7 +152,8 @@ def test_the_store_whose_copy_went_on_is_marked_too(third: Third) -> None:
     back = restored(store)
     marks = third.start(back)
     remember(marks, back, b"goes on")
-    third.start(store)
+    for _ in range(2):
+        assert not third.start(store).is_proven
     assert is_marked(store)
 
 
@@ -219,7 +220,7 @@ def test_a_second_restore_of_one_backup_is_not_proven_after_the_first_went_on(
     assert not marks.is_proven
 
 
-def test_a_backup_of_a_restored_store_may_still_be_proven_by_its_own_line(third: Third) -> None:
+def test_what_a_first_restore_lost_is_not_proven_by_the_mark_of_what_followed(third: Third) -> None:
     store = MemoryJournal()
     marks = third.start(store)
     remember(marks, store, b"one")
@@ -231,7 +232,36 @@ def test_a_backup_of_a_restored_store_may_still_be_proven_by_its_own_line(third:
     third.stop()
     again = restored(back)
     assert not third.start(back).is_proven
+    assert not third.start(again).is_proven
+
+
+def test_a_store_that_is_restored_twice_is_proven_by_both_marks(third: Third) -> None:
+    store = life(third)
+    back = restored(store)
+    marks = third.start(back)
+    assert marks.is_proven
+    remember(marks, back, b"goes on, and nobody was told of the proof yet")
+    third.stop()
+    again = restored(back)
     assert third.start(again).is_proven
+
+
+def test_a_restored_store_that_went_on_without_marks_is_proven_no_more(third: Third) -> None:
+    back = restored(life(third))
+    remember(None, back, b"unmarked")
+    assert not third.start(restored(back)).is_proven
+
+
+@pytest.mark.parametrize(
+    ("source", "n_proven"), [("third/one", 0), ("third", 0), (".", 0), ("second", 1), ("one", 1)]
+)
+def test_a_mark_proves_nothing_of_a_backup_that_came_from_its_own_place(
+    third: Third, source: str, n_proven: int
+) -> None:
+    back = copy.deepcopy(life(third))
+    place = third.root.parent / source
+    mark_as_restored(back, backup_id=BACKUP_ID, source=str(place))
+    assert third.start(back).is_proven == n_proven
 
 
 def test_a_store_without_a_mark_of_its_own_is_never_proven(third: Third) -> None:

@@ -55,7 +55,9 @@ class Memo(msgspec.Struct, frozen=True, kw_only=True):
         known: All lines that it ever knew.
         is_kept: Whether its own line's mark was made: from then on it has to be there.
         noted: A mark of the line that was written, as number and digest: it needs no records.
-        origin: The line that it was restored from, whose mark may prove that nothing was lost.
+        origins: The lines that it was restored from, since it was last proven, one for each time:
+            only all of their marks together prove that nothing was lost. Empty bytes stand for a
+            line without a mark, or one that is known to have lost records: nothing proves it.
         source: Where it was restored from; empty of a store that is not, or is proven.
     """
 
@@ -65,7 +67,7 @@ class Memo(msgspec.Struct, frozen=True, kw_only=True):
     known: tuple[bytes, ...] = ()
     is_kept: bool = False
     noted: tuple[int, bytes] = (0, b"")
-    origin: bytes = b""
+    origins: tuple[bytes, ...] = ()
     source: str = ""
 
 

@@ -8,6 +8,7 @@ it that went on: then this one is behind, whatever the numbers say.
 
 import contextlib
 import fcntl
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,8 +19,11 @@ from typing import Final
 from cromford.adapters.sqlite import make_directory
 from cromford.daemon.backup.high_water import LINE_SIZE, HighWater, HighWaterMark, MarkSays
 from cromford.daemon.backup.mark_file import SUFFIX, BadMark, MarkFile
+from cromford.daemon.backup.places import is_within
 
 LOCK_NAME: Final = "in-use.lock"
+
+_log = logging.getLogger(__name__)
 
 
 class StoreIs(Enum):
@@ -127,7 +131,7 @@ def judge(
     Args:
         high_water: The store's chain.
         marks: By line; None of one that cannot be read.
-        where: The place, to be named.
+        where: The store's directory in the place.
 
     Raises:
         StoreFailed: If the store cannot be read.
@@ -136,10 +140,10 @@ def judge(
     if any(line not in memo.known for line in marks):
         why = f"{where} has the mark of another copy of this store, which went on"
         return Judged(StoreIs.LOST, why)
-    if memo.source and memo.origin:
-        origin = marks.get(memo.origin)
-        if origin is not None and high_water.standing(origin) is MarkSays.CONTAINED:
+    if memo.source and all(_is_reached(high_water, marks.get(one)) for one in memo.origins):
+        if not _is_one_place(where, memo.source):
             return Judged(StoreIs.PROVEN)
+        _log.warning("mark_proves_nothing: the backup came from its place, %s", memo.source)
     if memo.line not in marks:
         why = f"{where} has no mark of this store, and had one"
         return Judged(StoreIs.MISSING, why) if memo.is_kept else Judged(StoreIs.CURRENT)
@@ -147,6 +151,16 @@ def judge(
     if mark is None:
         return Judged(StoreIs.UNKNOWN, f"the mark in {where} is damaged")
     return _judge_own(high_water, mark, where)
+
+
+def _is_reached(high_water: HighWater, mark: HighWaterMark | None) -> bool:
+    return mark is not None and high_water.standing(mark) is MarkSays.CONTAINED
+
+
+def _is_one_place(where: Path, source: str) -> bool:
+    """Say whether a backup came from where the marks are: what is stale there is stale together."""
+    place, backup = where.parent, Path(source)
+    return is_within(backup, place) or is_within(place, backup)
 
 
 def _judge_own(high_water: HighWater, mark: HighWaterMark, where: Path) -> Judged:

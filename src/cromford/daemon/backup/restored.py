@@ -10,6 +10,7 @@ from cromford.protocol.journal.records import StoreRestored, encode_record
 from cromford.protocol.journal.streams import CLIENT, HOUSE, factory_number
 
 SOURCE_SIZE_MAX: Final = 200  # Characters.
+NO_LINE: Final = b""
 
 
 def mark_as_restored(
@@ -18,6 +19,7 @@ def mark_as_restored(
     backup_id: bytes,
     source: str,
     known: Iterable[bytes] = (),
+    is_provable: bool = True,
 ) -> int:
     """Mark a store as restored, in one append; nobody has read it before.
 
@@ -29,6 +31,7 @@ def mark_as_restored(
         backup_id: What it was restored from.
         source: Where that came from; cut to 200 characters.
         known: Lines whose marks were seen.
+        is_provable: Whether a mark may prove that nothing was lost; not where one proves a loss.
 
     Returns:
         In how many streams.
@@ -43,14 +46,15 @@ def mark_as_restored(
     high_water = HighWater.of(store)
     memo = high_water.memo
     line = secrets.token_bytes(LINE_SIZE)
-    # A store that was not proven yet may still be: by the mark of the line that it began with.
-    origin = memo.origin if memo.source and not memo.is_kept else memo.line
+    # What an earlier restore may have lost, no mark of a later line says.
+    before = memo.origins if memo.source else ()
+    origin = memo.line if is_provable and memo.is_kept else NO_LINE
     high_water.change(
         line=line,
         known=tuple(dict.fromkeys((*memo.known, *known, line))),
         is_kept=False,
         noted=(0, b""),
-        origin=origin,
+        origins=(*before, origin),
         source=source,
     )
     store.append(entries, [high_water.grown(entries)])

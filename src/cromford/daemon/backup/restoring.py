@@ -92,7 +92,7 @@ def restore(path: Path, seed: bytes, owner: Owner, home: Path) -> Verified:
                 backup_id=verified.found.backup_id,
                 source=str(path.absolute()),
             )
-            is_provable = bool(HighWater.of(store).memo.origin)
+            is_provable = all(HighWater.of(store).memo.origins)
         _install(work / JOURNAL_NAME, home / JOURNAL_NAME)
     return Verified(
         found=verified.found,

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from tests.cli.conftest import CommandLine
 from tests.cli.fake_daemon import FakeDaemon
 from tests.cli.test_seed import LONG_PHRASE, PHRASE, begin, fingerprint
 
+from cromford.adapters import store_copy
 from cromford.adapters.sealed import MAGIC
 from cromford.adapters.sqlite import JOURNAL_NAME, Journal, locked
+from cromford.daemon.backup import restoring
 from cromford.daemon.seed_file import change_passphrase, write_phrase
 from cromford.ports import Entry
 from cromford.protocol.journal.records import (
@@ -258,3 +261,25 @@ def test_a_mark_is_begun_only_when_that_is_said(
     assert daemon.calls == []
     assert "NOT WRITTEN" in line.run(*words, "--yes").stdout
     assert daemon.calls == [("backup_begin_mark", {})]
+
+
+@pytest.mark.parametrize("where", ["store_copy.fill", "restoring.mark_as_restored", "os.fsync"])
+def test_a_restore_that_fails_on_its_way_changes_nothing(
+    backup: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def full(*_args: object, **_named: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    new = new_home(tmp_path)
+    before = everything(tmp_path)
+    modules = {"store_copy": store_copy, "restoring": restoring, "os": os}
+    module, name = where.split(".")
+    monkeypatch.setattr(modules[module], name, full)
+    words = ("client", "backup", "restore", str(backup), "--yes")
+    exit_code, code, message = refusal(new, *words)
+    monkeypatch.undo()
+    assert exit_code == 1
+    assert code in {"system", "datadir_unusable"}
+    assert "No space left" in message
+    assert everything(tmp_path) == before
+    new.document(*words)

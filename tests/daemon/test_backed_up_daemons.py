@@ -214,3 +214,51 @@ def test_what_could_not_be_marked_is_not_said_and_goes_on_when_it_can_be(
             await safe(t, name)
 
     asyncio.run(scenario())
+
+
+def test_an_old_copy_and_an_emptied_place_are_found_out_at_a_start(
+    tmp_path: Path, places: Path
+) -> None:
+    third = places / "third"
+
+    async def scenario() -> None:
+        async with town(tmp_path) as t:
+            await t.stop("lsp")
+            home = t.base / "lsp" / "regtest"
+            await asyncio.to_thread(shutil.copytree, home, places / "older")
+            t.more["lsp"] = kept_safe(places)
+            await t.start_lsp()
+            await t.mine(1)
+            await safe(t, "lsp")
+            daemon, _ = t.running["lsp"]
+            samples = {name: value for name, _, value in daemon.samples()}
+            assert samples["mark_reachable"] == samples["replica_reachable"] == 1
+            assert samples["replica_behind_records"] == samples["store_restored"] == 0
+            with pytest.raises(RpcFailure, match="the mark is as it should be"):
+                await t.call("lsp", "backup_begin_mark")
+            await t.stop("lsp")
+
+            await asyncio.to_thread(third.rename, places / "kept")
+            third.mkdir()
+            await t.start_lsp()
+            mark = (await backup_status(t, "lsp"))["mark"]
+            assert (mark["is_reachable"], mark["needs_begin_mark"]) == (False, True)
+            assert "Was it emptied, or is a file system not mounted?" in mark["reason"]
+            assert t.running["lsp"][0].facts.unmarkable == mark["reason"]
+            began = await t.call("lsp", "backup_begin_mark")
+            assert began["is_reachable"]
+            assert t.running["lsp"][0].facts.unmarkable is None
+            assert not (await backup_status(t, "lsp"))["is_restored"]
+            await t.stop("lsp")
+
+            await asyncio.to_thread(shutil.rmtree, home)
+            await asyncio.to_thread(shutil.copytree, places / "older", home)
+            await t.start_lsp()
+            status = await backup_status(t, "lsp")
+            assert status["is_restored"]
+            assert "another copy of this store, which went on" in status["source"]
+            warnings = (await t.call("lsp", "status"))["backup_warnings"]
+            assert any("this store was restored" in warning for warning in warnings)
+            assert len(marks_in(third)) == 2
+
+    asyncio.run(scenario())

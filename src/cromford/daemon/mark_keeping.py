@@ -45,6 +45,7 @@ class MarkKeeping:
         self._spawn = spawn
         self._settled = settled
         self._cover = cover
+        self._is_told = False
         self._loop = asyncio.get_running_loop()
         marks.changed = self._tell
         spawn(self._try_again())
@@ -71,7 +72,9 @@ class MarkKeeping:
     async def _tell_proof(self) -> None:
         """Let the role lift the marks of its channels; the store forgets them after that only."""
         event = proof()
-        if self._marks.is_proven and self._marks.memo.source and event is not None:
+        is_due = self._marks.is_proven and bool(self._marks.memo.source)
+        if is_due and not self._is_told and event is not None:
+            self._is_told = True
             _log.warning("store_proven: the mark proves that the restored store lost nothing")
             self._post(event)
             await self._settled()

@@ -66,6 +66,7 @@ METRICS_SECONDS: Final = 10.0  # That a scrape waits for the loop and the disk.
 ATTEMPT_ID_SIZE: Final = 32
 _REMEDIATIONS: Final = {
     "chain_stale": "Look after the node, and at `status`. What is owed goes on meanwhile.",
+    "mark_unreachable": "Look after the mark's place, and at `backup status`.",
 }
 
 _log = logging.getLogger(__name__)

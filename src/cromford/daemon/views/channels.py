@@ -33,6 +33,7 @@ class Standing:
         depth: Confirmations of the factory's funding.
         min_depth: How many it needs.
         is_swept: Whether something else than the way to it spent an output above it.
+        is_markable: Whether a mark can be written, where marks are kept.
     """
 
     is_usable: bool
@@ -41,15 +42,17 @@ class Standing:
     depth: int
     min_depth: int
     is_swept: bool = False
+    is_markable: bool = True
 
 
 def status_of(link: Link, standing: Standing) -> str:
     """Return in one word whether payments may begin in a channel now, or why not.
 
     `open`: they may; `offline`: they may when the peer is back; `stale`: they may when our chain is
-    fresh again; `pending`: the funding is not deep enough; `exiting`: on its way to the chain;
-    `ending`: past its exit deadline; `behind`: the peer proved that state was lost here; `swept`:
-    it is gone with its factory; `failed`: no update any more.
+    fresh again; `unmarkable`: they may when the mark's place answers again; `pending`: the funding
+    is not deep enough; `exiting`: on its way to the chain; `ending`: past its exit deadline;
+    `behind`: the peer proved that state was lost here; `swept`: it is gone with its factory;
+    `failed`: no update any more.
     """
     if standing.is_swept:
         return "swept"
@@ -61,6 +64,8 @@ def status_of(link: Link, standing: Standing) -> str:
         return "failed"
     if standing.is_usable and not standing.is_fresh:
         return "stale"
+    if standing.is_usable and not standing.is_markable:
+        return "unmarkable"
     if standing.is_usable:
         return "open" if link.is_open else "offline"
     return "pending" if standing.depth < standing.min_depth else "ending"

@@ -137,6 +137,7 @@ class Marks:
                 self._mark()
             except (OSError, BadMark, MarkMoved, ValueError, _NeedsWord) as error:
                 self._failed_at = self._clock()
+                self._file = None  # What is there is judged again, before more is written there.
                 self._turn_to(f"{self._place.root}: {error}")
             else:
                 self._failed_at = None

@@ -1,6 +1,7 @@
 """What a mark in a third place says of a store, and what is done about it."""
 
 import copy
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -311,7 +312,30 @@ def test_a_place_that_is_not_there_is_not_made_and_is_tried_again(third: Third) 
     third.root.mkdir()  # Another file system is mounted there now.
     third.now += marking.RETRY_SECONDS
     assert not remember(marks, store, b"seven")
-    assert list(third.root.iterdir()) == []
+    assert marks.needs_word
+    assert third.files() == {}
+    shutil.rmtree(third.root)
+    away.rename(third.root)
+    third.now += marking.RETRY_SECONDS
+    assert remember(marks, store, b"eight")
+    assert not marks.needs_word
+
+
+def test_a_mark_that_somebody_else_wrote_ends_the_daemon(third: Third) -> None:
+    store = MemoryJournal()
+    marks = third.start(store)
+    remember(marks, store, b"one")
+    theirs = copy.deepcopy(store)
+    water = HighWater.of(theirs)
+    water.grown([Entry(CLIENT, b"elsewhere")])
+    file = MarkFile(next(third.root.glob(f"{NAME}/*.mark")))
+    file.read()
+    file.write(water.position)
+    assert not remember(marks, store, b"two")
+    assert "another copy of this store runs" in (marks.unmarkable or "")
+    third.now += marking.RETRY_SECONDS
+    with pytest.raises(RecordsLost, match="is not the one that was marked"):
+        marks.cover()
 
 
 def test_a_mark_that_comes_back_and_leads_ends_the_daemon(third: Third) -> None:

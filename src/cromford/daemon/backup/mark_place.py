@@ -7,21 +7,16 @@ it that went on: then this one is behind, whatever the numbers say.
 """
 
 import contextlib
-import fcntl
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Final
 
-from cromford.adapters.sqlite import make_directory
 from cromford.daemon.backup.high_water import LINE_SIZE, HighWater, HighWaterMark, MarkSays
+from cromford.daemon.backup.holding import HeldDirectory
 from cromford.daemon.backup.mark_file import SUFFIX, BadMark, MarkFile
 from cromford.daemon.backup.places import is_within
-
-LOCK_NAME: Final = "in-use.lock"
 
 _log = logging.getLogger(__name__)
 
@@ -44,10 +39,6 @@ class Judged:
     why: str = ""
 
 
-class MarkInUse(OSError):
-    """Another process writes the marks of this store."""
-
-
 class MarkPlace:
     """Where the marks of one store are.
 
@@ -57,9 +48,9 @@ class MarkPlace:
     """
 
     def __init__(self, directory: Path, name: str) -> None:
+        self._held = HeldDirectory(directory, name)
         self.root = directory
-        self.directory = directory / name
-        self._lock_fd = -1
+        self.directory = self._held.path
 
     def file(self, line: bytes) -> MarkFile:
         """Return the file of a line's mark."""
@@ -68,33 +59,16 @@ class MarkPlace:
     def open(self) -> None:
         """Make the store's directory where it is missing, and hold it for this process.
 
+        Where a place has no locks, what is written there is compared before each write.
+
         Raises:
-            MarkInUse: If another process does.
-            OSError: If the place is not there, or cannot be written.
+            OSError: If the place is not there, cannot be written, or another process holds it.
         """
-        if not self.root.is_dir():
-            raise FileNotFoundError(f"{self.root} is not there")
-        make_directory(self.directory)
-        if self._lock_fd >= 0:
-            return
-        path = self.directory / LOCK_NAME
-        lock_fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock_fd)
-            raise MarkInUse(f"{self.directory} is in use by another process") from None
-        except OSError:
-            # A place without locks: what is written there is compared before each write.
-            os.close(lock_fd)
-            return
-        self._lock_fd = lock_fd
+        self._held.hold()
 
     def close(self) -> None:
         """Let another process have it."""
-        if self._lock_fd >= 0:
-            os.close(self._lock_fd)
-            self._lock_fd = -1
+        self._held.let_go()
 
     def lines(self) -> tuple[bytes, ...]:
         """Return the lines that have a mark here.

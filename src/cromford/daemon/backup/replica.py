@@ -6,7 +6,6 @@ replica begins again with a base, once its place takes one.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import logging
 import os
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cromford.adapters.sealed import BadFile, Reach, SealedWriter, read_sealed
-from cromford.adapters.sqlite import Journal, make_directory, sync_directory
+from cromford.adapters.sqlite import Journal, sync_directory
 from cromford.daemon.backup.contents import (
     Appended,
     Frame,
@@ -30,6 +29,7 @@ from cromford.daemon.backup.contents import (
     replaced,
 )
 from cromford.daemon.backup.header import SEGMENT, Owner, begin_file, checked_header
+from cromford.daemon.backup.holding import HeldDirectory
 from cromford.daemon.backup.making import PARTIAL, copied, write_backup
 from cromford.daemon.backup.replica_files import ReplicaFiles, generations_in, store_name
 from cromford.ports import Archived, Checkpoint, Entry, StoreFailed
@@ -38,7 +38,6 @@ WAITING_MAX_BYTES: Final = 32 * 1024 * 1024
 COMPACT_MIN_BYTES: Final = 4 * 1024 * 1024  # Segments that are always read rather than a base made.
 RETRY_SECONDS: Final = 10.0
 CLOSING_SECONDS: Final = 3.0
-LOCK_NAME: Final = "in-use.lock"
 
 _log = logging.getLogger(__name__)
 
@@ -90,7 +89,8 @@ class Replica:
         self._store = store
         self._home = home
         self._root = directory
-        self._directory = directory / store_name(owner, journal_number)
+        self._held = HeldDirectory(directory, store_name(owner, journal_number))
+        self._directory = self._held.path
         self._owner = owner
         self._journal_number = journal_number
         self._now = now
@@ -104,7 +104,6 @@ class Replica:
         self._segments_size = 0
         self._n_segments = 0
         self._writer: SealedWriter | None = None
-        self._lock_fd = -1
         self._removable: set[int] = set()
         self.failure: str | None = None
         self.reached: int | None = None  # The newest record that is there.
@@ -166,9 +165,7 @@ class Replica:
             self._shared.is_closing = True
             self._changed.notify_all()
         self._thread.join(CLOSING_SECONDS)
-        if self._lock_fd >= 0:
-            os.close(self._lock_fd)
-            self._lock_fd = -1
+        self._held.let_go()
 
     # In the thread
 
@@ -266,29 +263,11 @@ class Replica:
             with contextlib.suppress(OSError):
                 writer.close()
 
-    def _open(self) -> None:
-        if not self._root.is_dir():
-            raise FileNotFoundError(f"{self._root} is not there")
-        make_directory(self._directory)
-        if self._lock_fd >= 0:
-            return
-        path = self._directory / LOCK_NAME
-        lock_fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock_fd)
-            raise FileExistsError(f"{self._directory} is in use by another process") from None
-        except OSError:
-            os.close(lock_fd)  # A place without locks.
-            return
-        self._lock_fd = lock_fd
-
     # What is there when a daemon starts
 
     def _examine(self) -> None:
         """Find out whether the replica ends where the store began: then it goes on from there."""
-        self._open()
+        self._held.hold()
         for path in self._directory.glob(f"*{PARTIAL}*"):
             path.unlink(missing_ok=True)
         generations = generations_in(self._directory)
@@ -343,7 +322,7 @@ class Replica:
     # A base
 
     def _make_base(self) -> None:
-        self._open()
+        self._held.hold()
         self._close_segment()
         generations = generations_in(self._directory)
         files = ReplicaFiles(self._directory, max(generations, default=0) + 1)

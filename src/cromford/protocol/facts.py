@@ -106,9 +106,16 @@ class Facts:
         return self.stale is None
 
     @property
+    def why_no_risk(self) -> str | None:
+        """Why no new risk may be taken, as a peer may hear it; None if it may."""
+        if not self.is_fresh:
+            return "our chain is stale"
+        return None if self.unmarkable is None else "no mark can be written here"
+
+    @property
     def may_risk(self) -> bool:
         """Whether new risk may be taken: the chain is fresh, and what we remember is marked."""
-        return self.is_fresh and self.unmarkable is None
+        return self.why_no_risk is None
 
 
 FRESH: Final = Facts()  # Our chain is what the world sees.

@@ -36,7 +36,6 @@ from cromford.wire.fields import decode_fields
 
 MILLION: Final = 1_000_000
 # Why an HTLC waits, for the operator.
-STALE: Final = "our chain is stale"
 AWAY: Final = "the payee is away"
 
 
@@ -83,7 +82,7 @@ def answer_as_lsp(turn: AnyTurn, link: Link, live: LiveHtlc, rules: ForwardingRu
     if is_new:
         seconds = max(rules.hold_seconds, announced)
         turn.ask(fx.SetDeadline(deadline=hold_deadline(key), seconds=seconds))
-    obstacle = _ask(turn, link, live, announced) if turn.facts.may_risk else STALE
+    obstacle = turn.facts.why_no_risk or _ask(turn, link, live, announced)
     if obstacle is not None and is_new:
         held = cr.HtlcHeld(channel_id=key[0], htlc_id=key[1], reason=obstacle, seconds=announced)
         turn.remember(held)
@@ -208,8 +207,8 @@ def _way_on(
     turn: AnyTurn, asked: ForwardAsked, *, is_usable: Callable[[Link], bool]
 ) -> tuple[Link, UpdateAdd] | str:
     """Return the payee's channel that can carry an HTLC and its update, or why there is none."""
-    if not turn.facts.may_risk:
-        return STALE
+    if turn.facts.why_no_risk is not None:
+        return turn.facts.why_no_risk
     delivery = decode_fields(m.Delivery, asked.delivery)
     if not turn.facts.directory.is_connected(delivery.payee):
         return AWAY  # However its channels are: of a factory asleep nobody knows more.

@@ -9,7 +9,6 @@ from cromford.channel.stage import LiveHtlc
 from cromford.protocol import events as ev
 from cromford.protocol.channels.finish import finish
 from cromford.protocol.channels.forwarding import (
-    STALE,
     ForwardingRules,
     answer_as_lsp,
     end_late_holds,
@@ -151,7 +150,8 @@ def owed(state: Factory) -> tuple[fx.SetDeadline, ...]:
 
 def on_pay_asked(turn: Turn[Factory], sender: str, asked: PayAsked) -> None:
     """Pay a client's invoice out of our side of its channel, or say why not."""
-    refusal = pay_refusal(turn.state, asked.payee) if turn.facts.may_risk else (STALE, STALE)
+    why = turn.facts.why_no_risk
+    refusal = pay_refusal(turn.state, asked.payee) if why is None else (why, why)
     reason = "" if refusal is None else refusal[1]
     cltv_expiry = turn.known_height + asked.min_final_cltv_expiry_delta
     links = [] if refusal is not None else _payable(turn.state, asked.payee)

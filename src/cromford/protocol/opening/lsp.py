@@ -423,9 +423,7 @@ def on_deadline(turn: Turn[Factory]) -> None:
 
 
 def _unfunded(turn: Turn[Factory]) -> str:
-    if not turn.facts.is_fresh:
-        return "our chain is stale"
-    return "a funding coin is gone" if turn.facts.may_risk else "no mark can be written"
+    return turn.facts.why_no_risk or "a funding coin is gone"
 
 
 def abort(

@@ -1,5 +1,6 @@
 """A backup's file: what was in the store comes back, and whatever is wrong with a file is named."""
 
+import hashlib
 import os
 import random
 import shutil
@@ -96,6 +97,57 @@ def test_every_length_counts(backup: Path, tmp_path: Path) -> None:
         assert refused.value.code == expected, length
     path.write_bytes(whole + b"\0")
     with pytest.raises(BadFile, match="cut"):
+        read(path)
+
+
+def resealed(data: bytes) -> bytes:
+    """Return an edited file with the hash that anybody can compute."""
+    return data[:-32] + hashlib.sha256(data[:-32]).digest()
+
+
+def chunks_of(data: bytes, size: int) -> list[bytes]:
+    found, at = [], size
+    while at < len(data) - 32:
+        end = at + 4 + int.from_bytes(data[at : at + 4], "big")
+        found.append(data[at:end])
+        at = end
+    return found
+
+
+@pytest.mark.parametrize(
+    "way", ["flip", "swap", "drop", "drop the last", "double", "header", "another's", "flag"]
+)
+def test_who_can_compute_the_hash_can_edit_nothing_all_the_same(tmp_path: Path, way: str) -> None:
+    path, other = tmp_path / "one", tmp_path / "other"
+    with Journal(tmp_path / "home") as store:
+        store.append([Entry("house", random.Random(1).randbytes(300_000))])
+        backed_up(store, tmp_path / "home", path)
+        backed_up(store, tmp_path / "home", other)
+    data, size = path.read_bytes(), read_header(path).size
+    header, chunks = data[:size], chunks_of(data, size)
+    assert len(chunks) > 4
+    match way:
+        case "flip":
+            flipped = bytearray(chunks[2])
+            flipped[100] ^= 1
+            chunks[2] = bytes(flipped)
+        case "swap":
+            chunks[1], chunks[2] = chunks[2], chunks[1]
+        case "drop":
+            del chunks[2]
+        case "drop the last":
+            del chunks[-1]
+        case "double":
+            chunks.insert(2, chunks[2])
+        case "header":
+            header = header.replace(b'"created":17', b'"created":18')
+        case "another's":
+            chunks[2] = chunks_of(other.read_bytes(), read_header(other).size)[2]
+        case "flag":
+            chunks.append(chunks[-1])
+    path.write_bytes(resealed(header + b"".join(chunks) + bytes(32)))
+    assert path.read_bytes() != data
+    with pytest.raises(BadFile, match=r"one is (damaged or was edited|truncated)"):
         read(path)
 
 

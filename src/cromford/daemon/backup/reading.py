@@ -107,7 +107,8 @@ class _Content:
                     yield table, rows
                     n_rows += len(rows)
                 case End(n_rows=expected):
-                    if n_rows != expected:
+                    # Asked once more, the file says whether anything follows.
+                    if n_rows != expected or next(self._frames, None) is not None:
                         break
                     return
                 case _:

@@ -80,7 +80,7 @@ async def put_back(t: Town, name: str, backup: Path) -> dict[str, Any]:
     return answer
 
 
-def test_seed_and_backup_on_a_new_machine_see_the_coins_and_publish_the_tree_path(
+def test_seed_and_backup_on_a_new_machine_see_the_coins_and_the_tree_path_is_published(
     tmp_path: Path, places: Path
 ) -> None:
     async def scenario() -> None:
@@ -120,6 +120,16 @@ def test_seed_and_backup_on_a_new_machine_see_the_coins_and_publish_the_tree_pat
             (txid,) = t.node.call("getrawmempool")
             branch = (await t.call("alice", "factory"))["transactions"]
             assert txid in {tx["txid"] for tx in branch}
+
+            await t.call("lsp", "backup_create", file=str(places / "lsp.backup"))
+            await t.stop("lsp")
+            restored = await put_back(t, "lsp", places / "lsp.backup")
+            assert (restored["channels"], restored["marked_streams"]) == (1, 2)
+            await t.start_lsp()
+            status = await backup_status(t, "lsp")
+            assert (status["is_restored"], status["source"]) == (True, str(places / "lsp.backup"))
+            factory = (await t.call("lsp", "factories"))["factories"][-1]
+            assert factory["factory_id"] == factory_id
 
     asyncio.run(scenario())
 

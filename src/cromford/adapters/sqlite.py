@@ -333,7 +333,8 @@ class Journal:
             return
         self._failure = f"{self._path} is closed"
         try:
-            self._connection.close()
+            with self._turn:  # A copy may be on its way, in another thread.
+                self._connection.close()
         except apsw.Error as error:
             raise StoreFailed(f"cannot close {self._path}: {error}") from error
         finally:

@@ -22,7 +22,7 @@ from cromford.daemon.backup import header as headers
 from cromford.daemon.backup import making
 from cromford.daemon.backup.making import NoSpace, create_backup
 from cromford.daemon.backup.reading import FoundBackup, load
-from cromford.ports import Entry
+from cromford.ports import Entry, StoreFailed
 
 N_FLIPS = 60
 
@@ -296,3 +296,12 @@ def test_a_backup_made_while_records_are_written_is_of_one_moment(tmp_path: Path
     # All that was appended before the last step, both of each pair.
     assert found.newest == made.newest == 1500 + 2 * (n_steps - 1)
     assert found.heads == {"house": 1500 + n_steps - 1, "chain": n_steps - 1}
+
+
+def test_a_journal_that_is_closed_ends_the_copy_that_is_on_its_way(tmp_path: Path) -> None:
+    with Journal(tmp_path / "home") as store:
+        store.append([Entry("house", bytes(4000)) for _ in range(1500)])
+        steps = store.copy(tmp_path / "copy.sqlite")
+        next(steps)
+    with pytest.raises(StoreFailed, match="cannot copy"):
+        list(steps)

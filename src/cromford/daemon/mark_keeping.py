@@ -70,12 +70,15 @@ class MarkKeeping:
                 await self._cover()
 
     async def _tell_proof(self) -> None:
-        """Let the role lift the marks of its channels; the store forgets them after that only."""
+        """Let the role lift the marks of its channels; the store forgets them after that only.
+
+        Once in each run: a factory that a bug had stopped did not hear of it in an earlier one.
+        """
         event = proof()
-        is_due = self._marks.is_proven and bool(self._marks.memo.source)
-        if is_due and not self._is_told and event is not None:
+        if self._marks.is_proven and not self._is_told and event is not None:
             self._is_told = True
-            _log.warning("store_proven: the mark proves that the restored store lost nothing")
+            if self._marks.memo.source:
+                _log.warning("store_proven: the mark proves that the restored store lost nothing")
             self._post(event)
             await self._settled()
             self._marks.proof_is_kept()

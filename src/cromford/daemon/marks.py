@@ -131,7 +131,7 @@ class Marks:
         """
         self.is_current = False
         if self._is_proof_kept and self.memo.source:
-            self._water.change(source="", origins=())
+            self._water.change(source="", origins=(), was_proven=True)
         if self._may_try():
             try:
                 self._mark()
@@ -197,6 +197,7 @@ class Marks:
             self._water.change(line=self.memo.origins[-1], is_kept=True)
         elif begins_anew or not self.memo.line:
             self._begin_line(marks)
+        self.is_proven = self.is_proven or self.memo.was_proven
         self.needs_word = False
         file = self._place.file(self.memo.line)
         if self._asker.ask(file.read) is None:

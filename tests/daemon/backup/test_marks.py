@@ -182,8 +182,14 @@ def test_a_restored_store_that_lost_nothing_is_proven_and_goes_on_with_its_line(
     assert remember(marks, back, b"lifted")
     remember(marks, back, b"and on")
     marks = third.start(back)
-    assert not marks.is_proven
+    assert marks.is_proven, "and may be told again"
     assert marks.memo.source == ""
+    third.stop()
+    again = restored(back)
+    older = copy.deepcopy(back)
+    assert third.start(again).is_proven, "by the mark, once more"
+    remember(third.open[0], again, b"goes on")
+    assert not third.start(older).is_proven
 
 
 @pytest.mark.parametrize("n_lost", [1, 2, 3])

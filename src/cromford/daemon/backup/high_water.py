@@ -59,6 +59,8 @@ class Memo(msgspec.Struct, frozen=True, kw_only=True):
             only all of their marks together prove that nothing was lost. Empty bytes stand for a
             line without a mark, or one that is known to have lost records: nothing proves it.
         source: Where it was restored from; empty of a store that is not, or is proven.
+        was_proven: Whether it is one that was restored, and proven: what is marked of it may be
+            told so again.
     """
 
     number: int
@@ -69,6 +71,7 @@ class Memo(msgspec.Struct, frozen=True, kw_only=True):
     noted: tuple[int, bytes] = (0, b"")
     origins: tuple[bytes, ...] = ()
     source: str = ""
+    was_proven: bool = False
 
 
 def linked(digest: bytes, stream: str, record: bytes) -> bytes:

@@ -56,6 +56,7 @@ def mark_as_restored(
         noted=(0, b""),
         origins=(*before, origin),
         source=source,
+        was_proven=False,
     )
     store.append(entries, [high_water.grown(entries)])
     return len(entries)

@@ -14,6 +14,7 @@ from cromford.signing.handed_over import SealedKeys
 
 __all__ = [
     "EVENTS_KEPT",
+    "NOBODY",
     "Archived",
     "Block",
     "BlockRef",
@@ -32,6 +33,7 @@ __all__ = [
     "Known",
     "MempoolTx",
     "NotTaken",
+    "Observer",
     "PackageAnswer",
     "PackageNotTaken",
     "RelayFeerates",
@@ -183,6 +185,32 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Release the file and its lock."""
+
+
+class Observer(Protocol):
+    """Told of each change of a journal once it is durable, in order, by the thread that wrote it.
+
+    It must neither wait nor fail: the journal is held meanwhile.
+    """
+
+    def appended(self, number: int, entries: Sequence[Entry], archived: Sequence[Archived]) -> None:
+        """Take note of records; the first has this number in the whole journal."""
+
+    def replaced(self, checkpoint: Checkpoint) -> None:
+        """Take note of a checkpoint that took the place of the one before."""
+
+
+class _Nobody:
+    """An observer of a journal that nobody observes."""
+
+    def appended(self, *_what: object) -> None:
+        pass
+
+    def replaced(self, checkpoint: Checkpoint) -> None:
+        pass
+
+
+NOBODY: Final[Observer] = _Nobody()
 
 
 def check_order(checkpoint: Checkpoint, *, kept_n: int, head: int) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import fields
 from typing import Any
 
-from tests.cli import close_answers, exit_answers
+from tests.cli import backup_answers, close_answers, exit_answers
 
 from cromford.factory.terms import FactoryTerms
 
@@ -47,6 +47,7 @@ BOTH = {
     "datadir": "/somewhere",
     "chain_url": "http://127.0.0.1:18443",
     "wallet": WALLET,
+    "backup_warnings": ["no mark is kept: nothing can prove that nothing is lost"],
 }
 LSP_STATUS = {
     **BOTH,
@@ -560,6 +561,7 @@ WALLET_ANSWERS: dict[str, Any] = {
 }
 LSP_ANSWERS: dict[str, Any] = {
     "status": LSP_STATUS,
+    "backup_create": backup_answers.CREATED,
     **WALLET_ANSWERS,
     "lobby": LOBBY,
     "build": BUILD,
@@ -577,6 +579,8 @@ LSP_ANSWERS: dict[str, Any] = {
 }
 CLIENT_ANSWERS: dict[str, Any] = {
     "status": CLIENT_STATUS,
+    "backup_create": backup_answers.CREATED,
+    "backup_status": backup_answers.STATUS,
     **WALLET_ANSWERS,
     "join": {"wish": CLIENT_STATUS["wish"], "joined": True},
     "leave": {"left": True},

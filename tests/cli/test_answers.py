@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from tests.cli import answers, close_answers, exit_answers
+from tests.cli import answers, backup_answers, close_answers, exit_answers
 from tests.cli.conftest import CommandLine
 from tests.cli.fake_daemon import FakeDaemon
 
@@ -32,6 +32,7 @@ LSP_COMMANDS: list[tuple[str, str, object]] = [
         "exit_start",
         answers.LSP_ANSWERS["exit_start"],
     ),
+    ("lsp backup create /a/backup", "backup_create", backup_answers.CREATED),
     ("lsp stop", "stop", {"stopping": True}),
 ]
 CLIENT_COMMANDS: list[tuple[str, str, object]] = [
@@ -55,6 +56,8 @@ CLIENT_COMMANDS: list[tuple[str, str, object]] = [
     (f"client pay {answers.TEXT} --dry-run", "pay", answers.PLANNED),
     ("client payments", "payments", answers.PAYMENTS),
     ("client balance", "balance", answers.CLIENT_BALANCE),
+    ("client backup create /a/backup --overwrite", "backup_create", backup_answers.CREATED),
+    ("client backup status", "backup_status", backup_answers.STATUS),
     ("client stop", "stop", {"stopping": True}),
 ]
 
@@ -126,6 +129,16 @@ SAID: list[tuple[str, list[Any]]] = [
             "end soon after they begin; does a second copy of the data directory run?",
         ],
     ),
+    (
+        "client backup status",
+        [
+            "/second: 34 records, 5 seconds behind",
+            "/third: NOT WRITTEN",
+            "restored  from /a/backup",
+            "WARNING: no channel is updated: /third is not there",
+        ],
+    ),
+    ("client backup create /a/backup", ["/a/backup", "1,234 in 5 streams", "98,765 bytes"]),
     ("client join --capacity-sat 500000", ["500,000 sat", "waiting in the lobby"]),
     ("client factories", ["client 1 of 1", "500,000 sat", "expiry in 5,000 blocks"]),
     ("client factory", ["your channel: 500,000 sat", "state_root"]),

@@ -134,6 +134,8 @@ async def look(t: Town, heard: Heard) -> None:
     for name in ("lsp", "alice"):
         for method in ("status", "address", "wallet_balance", "wallet_coins", "payments"):
             await heard.ask(name, method)
+        await heard.ask(name, "backup_create", file=str(t.base / f"{name}.backup"))
+    await heard.ask("alice", "backup_status")
     await heard.ask("lsp", "balances")
     for name in ("lsp", "alice"):
         await heard.ask(name, "rescan", from_height=2)
@@ -167,6 +169,9 @@ def heard(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], set
         base = tmp_path_factory.mktemp("town")
         async with town(base, lsp_policy=DEAR, fallback_sat_per_kw=DEAR_SAT_PER_KW) as t:
             found = Heard(t)
+            for place in ("second", "third"):
+                (base / place).mkdir()
+            t.more["alice"] = {"backup_dir": base / "second", "mark_dir": base / "third"}
             await gather_and_build(t, found)
             await pay_and_be_paid(t, found)
             hear_what_is_rare(t, found)

@@ -11,6 +11,7 @@ import pytest
 from cromford.adapters.memory import MemoryJournal
 from cromford.daemon import committer as committing
 from cromford.daemon.committer import Committer
+from cromford.daemon.marks import RecordsLost
 from cromford.ports import Archived, Checkpoint, Entry, StoreFailed
 
 
@@ -33,11 +34,11 @@ class SlowJournal(MemoryJournal):
 class Scene:
     """A committer over a slow journal, and a diary of what followed."""
 
-    def __init__(self) -> None:
+    def __init__(self, marks: Any = None) -> None:
         self.store = SlowJournal()
         self.diary: list[str] = []
         self.failures: list[Exception] = []
-        self.committer = Committer(self.store, failed=self.failures.append)
+        self.committer = Committer(self.store, failed=self.failures.append, marks=marks)
 
     def commit(self, name: str, then: Callable[[], None] = lambda: None) -> None:
         def follow() -> None:
@@ -52,9 +53,9 @@ class Scene:
         await asyncio.sleep(0.05)
 
 
-def played(scenario: Callable[[Scene], Awaitable[None]]) -> None:
+def played(scenario: Callable[[Scene], Awaitable[None]], marks: Any = None) -> None:
     async def main() -> None:
-        scene = Scene()
+        scene = Scene(marks)
         try:
             await asyncio.wait_for(scenario(scene), 20)
         finally:
@@ -208,3 +209,75 @@ def test_with_too_many_waiting_the_loop_waits_too(monkeypatch: pytest.MonkeyPatc
         assert "".join(scene.diary) == "abcdefgh"
 
     played(scenario)
+
+
+@dataclass
+class Marked:
+    """Marks in a place that is there or away, and a diary of the order of things."""
+
+    diary: list[str] = field(default_factory=list)
+    is_away: bool = False
+    is_current: bool = True
+    numbers: list[int] = field(default_factory=list)
+    store: MemoryJournal | None = None
+
+    def grown(self, entries: Sequence[Entry]) -> Archived:
+        self.diary.append(f"remembers {len(entries)}")
+        return Archived("creation", b"memo", b"")
+
+    def cover(self) -> bool:
+        assert self.store is not None
+        self.diary.append(f"{'misses' if self.is_away else 'marks'} {self.store.newest}")
+        return not self.is_away
+
+
+def test_a_mark_comes_after_the_journal_and_before_what_follows() -> None:
+    marks = Marked()
+
+    async def scenario(scene: Scene) -> None:
+        marks.store = scene.store
+        scene.diary = marks.diary
+        scene.store.is_free.set()
+        scene.commit("a")
+        await scene.committer.settled()
+        marks.is_away = True
+        scene.commit("b", lambda: marks.diary.append(f"covered: {scene.committer.is_covered}"))
+        await scene.committer.settled()
+        scene.committer.commit(
+            [], [], lambda: marks.diary.append(f"covered: {scene.committer.is_covered}")
+        )
+        marks.is_away = False
+        await scene.committer.cover()
+        assert scene.committer.is_covered
+        assert scene.failures == []
+
+    played(scenario, marks)
+    assert marks.diary == [
+        "remembers 1",
+        "marks 1",
+        "a",
+        "remembers 1",
+        "misses 2",
+        "b",
+        "covered: False",
+        "covered: False",
+        "marks 2",
+    ]
+    assert marks.store is not None
+    assert marks.store.archived("creation", b"memo") == b"", "in the same commit"
+
+
+def test_a_mark_that_proves_a_loss_ends_the_committer() -> None:
+    class Lost(Marked):
+        def cover(self) -> bool:
+            raise RecordsLost("3 records are lost")
+
+    async def scenario(scene: Scene) -> None:
+        scene.store.is_free.set()
+        scene.commit("a")
+        with pytest.raises(StoreFailed, match="3 records are lost"):
+            await scene.committer.settled()
+        assert [type(failure) for failure in scene.failures] == [RecordsLost]
+        assert scene.diary == []
+
+    played(scenario, Lost())

@@ -16,10 +16,19 @@ from cromford.daemon import streams
 from cromford.daemon.api.rpc import RpcFailure
 from cromford.daemon.shell import Daemon
 from cromford.ports import EVENTS_KEPT, Archived, Entry, StoreFailed
-from cromford.wire.messages import Abort
+from cromford.wire.messages import Abort, RevokeAndAck
 
 AMOUNT_MSAT = 5_000_000
 SEND = fx.Send(node_id=bytes(33), message=Abort(attempt_id=bytes(32), reason="no"))
+BINDS = fx.Send(
+    node_id=bytes(33),
+    message=RevokeAndAck(
+        channel_id=bytes(32),
+        per_commitment_secret=bytes(32),
+        next_per_commitment_point=bytes(33),
+        next_pubnonce=bytes(66),
+    ),
+)
 HANG_UP = fx.Disconnect(node_id=bytes(33), reason="no")
 
 
@@ -125,8 +134,33 @@ def test_what_was_decided_for_one_connection_is_not_done_on_the_next(
         return ()
 
     peers = SimpleNamespace(connection_of=lambda _node_id: connection[0])
-    daemon: Any = SimpleNamespace(peers=peers, _perform=note)
+    daemon: Any = SimpleNamespace(peers=peers, _perform=note, _is_covered=True)
     perform = Daemon._bound(daemon, effect)
     connection[0] = later
     assert list(perform()) == []
     assert performed == [effect] * n_performed
+
+
+@pytest.mark.parametrize(
+    ("effect", "n_said"),
+    [(SEND, 2), (HANG_UP, 2), (BINDS, 1)],
+)
+def test_what_binds_is_said_only_once_it_is_marked(effect: fx.Performed, n_said: int) -> None:
+    performed: list[fx.Performed] = []
+    hung_up: list[bytes] = []
+
+    def note(one: fx.Performed) -> tuple[()]:
+        performed.append(one)
+        return ()
+
+    peers = SimpleNamespace(
+        connection_of=lambda _node_id: "one",
+        disconnect=lambda node_id, _reason: hung_up.append(node_id),
+    )
+    daemon: Any = SimpleNamespace(peers=peers, _perform=note, _is_covered=True)
+    perform = Daemon._bound(daemon, effect)
+    perform()
+    daemon._is_covered = False
+    perform()
+    assert performed == [effect] * n_said
+    assert hung_up == [bytes(33)] * (2 - n_said)

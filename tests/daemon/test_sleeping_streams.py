@@ -17,10 +17,12 @@ from tests.protocol.sleepers import all_away, lsp_state, sleeping
 from tests.protocol.test_leaving import QUICK
 from tests.simulation.sim_node import SimStore, all_awake
 
+from cromford.daemon.backup.restored import mark_as_restored
 from cromford.daemon.driver import Driver
 from cromford.daemon.lspd import LSP_ROLE
 from cromford.ports import Checkpoint
 from cromford.protocol import events as ev
+from cromford.protocol.journal.records import StoreRestored, decode_record
 from cromford.protocol.journal.streams import factory_stream
 
 FIRST_MSAT = 30_000_000
@@ -105,6 +107,24 @@ def test_a_block_that_does_not_concern_a_factory_does_not_load_it(pump: Counting
     pump.mine(20)
     assert loaded(pump) == []
     assert numbers(driver_of(pump).open_streams) == set()
+
+
+def test_a_store_that_was_restored_wakes_every_factory_once_and_they_sleep_again(
+    pump: CountingPump,
+) -> None:
+    store = pump.lsp.counted
+    heads = {factory_stream(number): store.head(factory_stream(number)) for number in (0, 1)}
+    pump.lsp.die()
+    assert mark_as_restored(store, backup_id=bytes(16), source="a backup") == 3
+    pump.lsp.start()
+    assert sleeping(pump) == set()
+    for stream, head in heads.items():
+        marked = decode_record(next(iter(store.replay(stream, after=head))))
+        assert marked == StoreRestored(backup_id=bytes(16), source="a backup")
+    pump.lsp.checkpoint()
+    assert sleeping(pump) == {0, 1}
+    start_again(pump)
+    assert sleeping(pump) == {0, 1}
 
 
 def test_a_restart_finds_asleep_what_slept_and_reads_none_of_it(pump: CountingPump) -> None:

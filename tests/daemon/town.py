@@ -60,6 +60,7 @@ class Town:
     lsp_policy: LspPolicy = LSP_POLICY
     client_policy: ClientPolicy = QUICK
     fallback_sat_per_kw: int = FALLBACK_SAT_PER_KW  # What a client's own transactions pay.
+    more: dict[str, dict[str, Any]] = field(default_factory=dict)  # Further options, by name.
     lsp_address: str = ""
     mining_address: str = ""
     running: dict[str, tuple[LspDaemon | ClientDaemon, asyncio.Task[None]]] = field(
@@ -80,6 +81,7 @@ class Town:
                 listen_port=0,
                 policy=self.lsp_policy,
                 poll_seconds=POLL_SECONDS,
+                **self.more.get("lsp", {}),
             )
         )
         await self._start("lsp", daemon)
@@ -100,6 +102,7 @@ class Town:
                 policy=self.client_policy,
                 poll_seconds=POLL_SECONDS,
                 fallback_sat_per_kw=self.fallback_sat_per_kw,
+                **self.more.get(name, {}),
             )
         )
         await self._start(name, daemon, is_synced=is_synced)

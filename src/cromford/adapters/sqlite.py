@@ -17,10 +17,12 @@ import apsw
 
 from cromford.adapters import sqlite_schema as sql
 from cromford.ports import (
+    NOBODY,
     Archived,
     Checkpoint,
     Entry,
     Kept,
+    Observer,
     StoreFailed,
     StoreInUse,
     check_order,
@@ -35,6 +37,7 @@ DIRECTORY_MODE: Final = 0o700
 FILE_MODE: Final = 0o600  # The journal holds transactions that can be broadcast.
 _PAGE_RECORDS: Final = 256  # Records read at a time, so that a replay holds few in memory.
 _PAGES_KIB: Final = 2000  # Of the file that are kept in memory: SQLite's own default, said.
+_PAGES_COPIED: Final = 256  # In one step, while nobody else reads or writes: a megabyte.
 _KNOWN_MAX: Final = 1024  # Streams whose head is kept in memory.
 _LOG_SIZE_KEPT: Final = 4 * 1024 * 1024  # What a large checkpoint leaves of the write-ahead log.
 
@@ -47,6 +50,9 @@ class Journal:
 
     Once a write has failed, every later one fails too: what the failed one left on the disk is
     only known to the next opening, so the process has to stop.
+
+    Attributes:
+        observer: Told of every change.
     """
 
     def __init__(self, datadir: Path) -> None:
@@ -62,6 +68,7 @@ class Journal:
         self._known: dict[str, list[int]] = {}  # The number of a name, and how many records it has.
         self._newest = 0
         self._forgotten = 0
+        self.observer: Observer = NOBODY
         self._turn = threading.RLock()  # One thread writes, another may read.
         with contextlib.ExitStack() as undo:
             self._lock_fd = _take_lock(datadir)
@@ -85,6 +92,11 @@ class Journal:
         if not entries and not archived:
             self._check_usable()
             return
+        with self._turn:
+            self._append(entries, archived)
+            self.observer.appended(self._newest - len(entries) + 1, entries, archived)
+
+    def _append(self, entries: Sequence[Entry], archived: Sequence[Archived]) -> None:
         with self._writing("append to") as execute_many:
             numbers = range(self._newest + 1, self._newest + len(entries) + 1)
             rows = [
@@ -215,8 +227,13 @@ class Journal:
                 checkpoint that is there, or of more than there are.
             StoreFailed: If the disk refused. The old one may be there, or the new one: stop.
         """
+        _check_size("a snapshot", checkpoint.snapshot)
+        with self._turn:
+            self._replace_checkpoint(checkpoint)
+            self.observer.replaced(checkpoint)
+
+    def _replace_checkpoint(self, checkpoint: Checkpoint) -> None:
         stream, n, snapshot, label, wake_height, _ = checkpoint
-        _check_size("a snapshot", snapshot)
         stream_id, head = self._of(stream)
         kept = self._row("SELECT n FROM checkpoint WHERE stream = ?", stream_id)
         check_order(checkpoint, kept_n=kept[0] if kept else 0, head=head)
@@ -274,6 +291,38 @@ class Journal:
         """The number of the oldest record from which on the history is whole."""
         return oldest_of(self._newest)
 
+    def copy(self, path: Path, *, finished: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Copy the journal of one moment to a file that is not there; a step for each `next`.
+
+        Between steps it is read and written as ever. The moment is that of the last step, in which
+        `finished` is called: no change comes between.
+
+        Raises:
+            StoreFailed: If it cannot be.
+        """
+        self._check_usable()
+        _create_file(path)
+        copy = apsw.Connection(str(path))
+        try:
+            copy.pragma("synchronous", "off")  # A copy that is not finished is worth nothing.
+            with self._turn:
+                backup = copy.backup("main", self._connection, "main")
+            try:
+                is_done = False
+                while not is_done:
+                    with self._turn:
+                        is_done = backup.step(_PAGES_COPIED)
+                        if is_done:
+                            finished()
+                    yield
+            finally:
+                with self._turn:
+                    backup.close()
+        except apsw.Error as error:
+            raise StoreFailed(f"cannot copy {self._path} to {path}: {error}") from error
+        finally:
+            copy.close()
+
     def close(self) -> None:
         """Release the file and its lock. Safe to call twice.
 
@@ -284,7 +333,8 @@ class Journal:
             return
         self._failure = f"{self._path} is closed"
         try:
-            self._connection.close()
+            with self._turn:  # A copy may be on its way, in another thread.
+                self._connection.close()
         except apsw.Error as error:
             raise StoreFailed(f"cannot close {self._path}: {error}") from error
         finally:

@@ -8,6 +8,7 @@ import click
 from cromford.bitcoin.network import MAINNET
 from cromford.cli import exit_package
 from cromford.cli.asking import confirm, stale_option, warned_of_stale
+from cromford.cli.backup import backup_group
 from cromford.cli.configuration.run_options import MAINNET_WARNING, client_options
 from cromford.cli.configuration.settings import flags_of
 from cromford.cli.events import events_command
@@ -42,6 +43,7 @@ def command() -> None:
 
 command.add_command(wallet_group(ROLE))
 command.add_command(seed_group(ROLE))
+command.add_command(backup_group(ROLE))
 command.add_command(events_command(ROLE))
 command.add_command(rescan_command(ROLE))
 command.add_command(invoice_command(ROLE))
@@ -51,7 +53,7 @@ command.add_command(balance_command(ROLE))
 
 
 @command.command()
-@flags_of("client", "chain", "log", "metrics", "seed")
+@flags_of("client", "chain", "log", "metrics", "seed", "backup")
 @invocation_options
 @click.pass_obj
 def run(

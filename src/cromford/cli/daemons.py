@@ -10,10 +10,12 @@ from typing import Final
 from cromford.adapters.chain_check import ChainMismatch
 from cromford.agent import agentd
 from cromford.agent.options import AgentOptions
-from cromford.cli.failures import EXIT_AUTHENTICATION, CommandFailed
+from cromford.cli.failures import EXIT_AUTHENTICATION, EXIT_USAGE, CommandFailed
 from cromford.cli.seed_failures import seed_failures
 from cromford.daemon import clientd, lspd
 from cromford.daemon.api.rpc_server import SocketInUse
+from cromford.daemon.backup.places import PlaceRefused
+from cromford.daemon.marks import RecordsLost
 from cromford.daemon.options import ClientOptions, LspOptions
 from cromford.ports import CredentialsRefused
 
@@ -61,6 +63,21 @@ def _startup_failures(role: str) -> Iterator[None]:
             seed_failures(role, passphrase_flag="--seed-passphrase-file"),  # noqa: S106 - a flag
         ):
             yield
+    except PlaceRefused as error:
+        raise CommandFailed(
+            "place_refused",
+            str(error),
+            remediation="Name directories on other disks, best on other machines: see --backup-dir "
+            "and --mark-dir.",
+            exit_code=EXIT_USAGE,
+        ) from error
+    except RecordsLost as error:
+        raise CommandFailed(
+            "records_lost",
+            str(error),
+            remediation="Start the daemon again: the store is marked as restored then, and signs "
+            "nothing that could lose money.",
+        ) from error
     except SocketInUse as error:
         raise CommandFailed(
             "datadir_unusable",

@@ -7,6 +7,7 @@ import click
 
 from cromford.bitcoin.network import MAINNET
 from cromford.cli.asking import confirm, stale_option, warned_of_stale
+from cromford.cli.backup import backup_group
 from cromford.cli.closing import close_command
 from cromford.cli.configuration.run_options import MAINNET_WARNING, lsp_options
 from cromford.cli.configuration.settings import flags_of
@@ -30,6 +31,7 @@ def command() -> None:
 
 command.add_command(wallet_group(ROLE))
 command.add_command(seed_group(ROLE))
+command.add_command(backup_group(ROLE))
 command.add_command(events_command(ROLE))
 command.add_command(rescan_command(ROLE))
 command.add_command(lsp_pay_command(ROLE))
@@ -39,7 +41,7 @@ command.add_command(close_command)
 
 
 @command.command()
-@flags_of("lsp", "chain", "log", "metrics", "seed")
+@flags_of("lsp", "chain", "log", "metrics", "seed", "backup")
 @invocation_options
 @click.pass_obj
 def run(

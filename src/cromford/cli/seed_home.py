@@ -42,7 +42,8 @@ from cromford.signing.keychain import seed_fingerprint
 AFTER_RESTORE: Final = (
     (
         "A seed alone cannot leave a factory: the signatures of a way out are in the journal that "
-        "was lost with it, and no words bring them back."
+        "was lost with it, and no words bring them back. If there is a backup, put it back before "
+        "the daemon starts: see `backup restore`."
     ),
     (
         "Begun anew, the wallet sees what it receives from now on. Coins it received earlier are "

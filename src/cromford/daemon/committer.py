@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from cromford.daemon.marks import Marks
 from cromford.ports import Archived, Checkpoint, Entry, Store, StoreFailed
 
 WAITING_MAX: Final = (
@@ -34,12 +35,23 @@ class Committer:
 
     After a failed write nothing is written any more, and nothing that waited is done.
 
+    Where there are marks, one is written after each write and before what follows it. One that
+    cannot be written holds up nothing here: what follows is done, and told that it is not covered.
+
+    Attributes:
+        is_covered: Whether all that led to what follows now is marked; True where nothing is.
+
     Args:
         store: The journal. Nobody else writes to it meanwhile.
         failed: Told, once, if a write fails, or what follows one.
+        marks: Of the journal, if any are kept.
     """
 
-    def __init__(self, store: Store, *, failed: Callable[[Exception], None]) -> None:
+    def __init__(
+        self, store: Store, *, failed: Callable[[Exception], None], marks: Marks | None = None
+    ) -> None:
+        self.is_covered = marks is None or marks.is_current
+        self._marks = marks
         self._store = store
         self._failed = failed
         self._loop = asyncio.get_running_loop()
@@ -74,6 +86,15 @@ class Committer:
             StoreFailed: If it, or an earlier write, failed.
         """
         self._submit(_Job((), (), checkpoint, lambda: None))
+        await self.settled()
+
+    async def cover(self) -> None:
+        """Try to mark what is durable, after all that was committed before.
+
+        Raises:
+            StoreFailed: If an earlier write failed.
+        """
+        self._submit(_Job((), (), None, lambda: None))
         await self.settled()
 
     async def settled(self) -> None:
@@ -118,10 +139,11 @@ class Committer:
         while jobs := self._next():
             try:
                 self._write(jobs)
+                is_covered = self._marks is None or self._marks.cover()
             except Exception as error:  # noqa: BLE001 - the loop is told, whatever it is
                 self._tell(self._fail, error)
                 return
-            self._tell(self._done, jobs)
+            self._tell(self._done, jobs, is_covered)
 
     def _next(self) -> list[_Job]:
         """Return what is written next in one go: all that wait up to a checkpoint, or that one."""
@@ -142,6 +164,8 @@ class Committer:
             return
         entries = [entry for job in jobs for entry in job.entries]
         archived = [one for job in jobs for one in job.archived]
+        if self._marks is not None and entries:
+            archived.append(self._marks.grown(entries))
         if entries or archived:
             self._store.append(entries, archived)
 
@@ -151,7 +175,8 @@ class Committer:
 
     # In the loop again
 
-    def _done(self, jobs: Sequence[_Job]) -> None:
+    def _done(self, jobs: Sequence[_Job], is_covered: bool) -> None:  # noqa: FBT001 - as it is told
+        self.is_covered = is_covered
         for job in jobs:
             if self._failure is not None:
                 return

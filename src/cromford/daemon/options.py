@@ -54,6 +54,8 @@ class LspOptions:
     metrics_port: int | None = None  # None: no metrics are served
     seed_passphrase_file: Path | None = None
     signet_challenge: str | None = None  # in hex; None on signet means the public one
+    backup_dir: Path | None = None  # None: no replica is kept
+    mark_dir: Path | None = None  # None: no mark is kept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +78,8 @@ class ClientOptions:
     metrics_port: int | None = None  # None: no metrics are served
     seed_passphrase_file: Path | None = None
     signet_challenge: str | None = None  # in hex; None on signet means the public one
+    backup_dir: Path | None = None  # None: no replica is kept
+    mark_dir: Path | None = None  # None: no mark is kept
 
     def __post_init__(self) -> None:
         check_is_safe(self.policy, self.network)

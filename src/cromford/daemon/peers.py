@@ -128,6 +128,11 @@ class Peers:
         if peer is not None:
             self._drop(peer, reason)
 
+    def disconnect_all(self, reason: str) -> None:
+        """Close every connection; peers may connect again."""
+        for peer in [*self._peers.values()]:
+            self._drop(peer, reason)
+
     def connection_of(self, node_id: bytes) -> object | None:
         """Return what stands for a peer's present connection, and for no other; None if none."""
         return self._peers.get(node_id)

@@ -27,6 +27,7 @@ from cromford.daemon.api.rescan import rescan_method
 from cromford.daemon.api.rpc import SOCKET_NAME, RpcFailure
 from cromford.daemon.api.rpc_server import Handler, RpcServer, without_params
 from cromford.daemon.api.wallet import wallet_methods, wallet_summary
+from cromford.daemon.backup.places import check_places
 from cromford.daemon.budgets import Budgets
 from cromford.daemon.chain_effects import ChainEffects
 from cromford.daemon.chain_following import ChainFollowing
@@ -39,12 +40,14 @@ from cromford.daemon.event_log import EventLog
 from cromford.daemon.failed_decisions import FailedDecisions
 from cromford.daemon.handover import HandedOver, heard, key_message
 from cromford.daemon.home import open_home, read_passphrase
+from cromford.daemon.mark_keeping import MarkKeeping
 from cromford.daemon.metrics import MetricsServer, Sample
 from cromford.daemon.options import ClientOptions, LspOptions
 from cromford.daemon.pairing import check_factory_keys, open_keychain
 from cromford.daemon.peers import Peers
 from cromford.daemon.record_log import log_record
 from cromford.daemon.refusals import Refusals
+from cromford.daemon.safekeeping import UNMARKED, Safekeeping, waits_for_mark
 from cromford.daemon.signing import perform_signing, sign_child
 from cromford.daemon.views.payments import statuses
 from cromford.ports import BlockRef, Checkpoint, CredentialsRefused
@@ -66,6 +69,7 @@ METRICS_SECONDS: Final = 10.0  # That a scrape waits for the loop and the disk.
 DRAWN_SIZE: Final = 32  # Of an attempt's name, of a preimage, of a payment secret.
 _REMEDIATIONS: Final = {
     "chain_stale": "Look after the node, and at `status`. What is owed goes on meanwhile.",
+    "mark_unreachable": "Look after the mark's place, and at `backup status`.",
 }
 
 _log = logging.getLogger(__name__)
@@ -83,6 +87,7 @@ class Daemon(Generic[S]):
         new_state: Callable[[Keychain], S],
         budgets: Budgets | None = None,
     ) -> None:
+        check_places(options.datadir, backup_dir=options.backup_dir, mark_dir=options.mark_dir)
         network = self.network = options.network
         self.home = open_home(options.datadir, network)
         self.handed_over_keys = KeyFile(self.home)
@@ -113,24 +118,7 @@ class Daemon(Generic[S]):
             fallback_sat_per_kw=options.fallback_sat_per_kw,
             answered=self._chain_effects.node_answers,
         )
-        with contextlib.ExitStack() as undo:
-            self._journal = Journal(self.home)
-            undo.callback(self._journal.close)
-            keychain = open_keychain(
-                self._journal, self.home, role=role.name, network=network, passphrase=passphrase
-            )
-            self.events = EventLog(self._journal, journal_number=keychain.journal_number)
-            self._signer = Signer(keychain, n_channels=lambda: self.n_channels)
-            self.driver = Driver(
-                role,
-                new_state(keychain),
-                self._journal,
-                self._perform,
-                self._observe,
-                on_fault=self._note_fault,
-            )
-            check_factory_keys(keychain, self.factory_keys)
-            undo.pop_all()
+        keychain = self._open_store(role, options, new_state, passphrase)
         self.identity = NodeIdentity(node_id=keychain.node_id, ecdh=keychain.ecdh)
         self.account = Account(keychain.wallet_account)
         self.peers = Peers(self.post, budgets, heard=partial(heard, self._signer))
@@ -146,6 +134,40 @@ class Daemon(Generic[S]):
         self._stopping = asyncio.Event()
         self._failure: BaseException | None = None
         self._metrics: MetricsServer | None = None
+
+    def _open_store(
+        self,
+        role: Role[S],
+        options: LspOptions | ClientOptions,
+        new_state: Callable[[Keychain], S],
+        passphrase: str | None,
+    ) -> Keychain:
+        """Open the journal, judge it by its mark, then fold it; all is closed if that fails."""
+        with contextlib.ExitStack() as undo:
+            self._journal = Journal(self.home)
+            undo.callback(self._journal.close)
+            keychain = open_keychain(
+                self._journal,
+                self.home,
+                role=role.name,
+                network=options.network,
+                passphrase=passphrase,
+            )
+            self.safe = Safekeeping(self._journal, self.home, options, keychain, role=role.name)
+            undo.callback(self.safe.close)
+            self.events = EventLog(self._journal, journal_number=keychain.journal_number)
+            self._signer = Signer(keychain, n_channels=lambda: self.n_channels)
+            self.driver = Driver(
+                role,
+                new_state(keychain),
+                self._journal,
+                self._perform,
+                self._observe,
+                on_fault=self._note_fault,
+            )
+            check_factory_keys(keychain, self.factory_keys)
+            undo.pop_all()
+        return keychain
 
     # What a subclass provides
 
@@ -209,7 +231,7 @@ class Daemon(Generic[S]):
     @property
     def facts(self) -> Facts:
         """What a decision may read now."""
-        return self.following.facts()
+        return self.safe.facts(self.following.facts())
 
     @property
     def n_connected(self) -> int:
@@ -241,6 +263,7 @@ class Daemon(Generic[S]):
         yield "refused_transactions", {}, len(self.refusals)
         yield "connected_peers", {}, self.n_connected
         yield from self.failed_decisions.samples()
+        yield from self.safe.samples()
         for name, amount_sat in wallet_summary(self).items():
             if isinstance(amount_sat, int):
                 yield "wallet_sat", {"kind": name.removesuffix("_sat")}, amount_sat
@@ -269,6 +292,15 @@ class Daemon(Generic[S]):
             self.driver.facts = self.facts
             self.driver.start(unix_time=int(time.time()), drawn=secrets.randbits(DRAWN_BITS))
             self.spawn(self.following.run())
+            if self.safe.marks is not None:
+                MarkKeeping(
+                    self.safe.marks,
+                    peers=self.peers,
+                    post=self.post,
+                    spawn=self.spawn,
+                    settled=self._settled,
+                    cover=self._cover,
+                )
             await self._first_look()
             async with server:
                 self.spawn(self._network_once_it_knows_a_block())
@@ -283,7 +315,9 @@ class Daemon(Generic[S]):
     # What is told is durable
 
     def _begin_to_commit(self) -> None:
-        self._committer = Committer(self._journal, failed=self._fail_to_commit)
+        self._committer = Committer(
+            self._journal, failed=self._fail_to_commit, marks=self.safe.marks
+        )
         self.driver.commit = self._committer.commit
         self.driver.caused = self.post
         self.driver.bound = self._bound
@@ -297,6 +331,10 @@ class Daemon(Generic[S]):
         """Return once all that was decided by now is durable, and done."""
         if self._committer is not None:
             await self._committer.settled()
+
+    async def _cover(self) -> None:
+        if self._committer is not None:
+            await self._committer.cover()
 
     async def _keep(self, checkpoint: Checkpoint) -> None:
         if self._committer is not None:
@@ -336,10 +374,19 @@ class Daemon(Generic[S]):
         connection = self.peers.connection_of(node_id)
 
         def perform() -> Iterable[ev.Event]:
-            is_same = self.peers.connection_of(node_id) is connection
-            return self._perform(effect) if is_same else ()
+            if self.peers.connection_of(node_id) is not connection:
+                return ()
+            if not self._is_covered and waits_for_mark(effect):
+                self.peers.disconnect(node_id, UNMARKED)
+                return ()
+            return self._perform(effect)
 
         return perform
+
+    @property
+    def _is_covered(self) -> bool:
+        """Whether all that led to what is done now is marked, where marks are kept."""
+        return self._committer is None or self._committer.is_covered
 
     async def _first_look(self) -> None:
         """Wait a moment for the node: whoever asks us at once is not refused for want of it."""
@@ -443,6 +490,7 @@ class Daemon(Generic[S]):
             "chain": self.following.shown(),
             "refused": self.refusals.shown(),
             "failed_decisions": self.failed_decisions.shown(),
+            "backup_warnings": self.safe.shown()["warnings"],
             "datadir": str(self.home.parent),
             "chain_url": self.chain_url,
             "wallet": wallet_summary(self),
@@ -458,6 +506,7 @@ class Daemon(Generic[S]):
             "stop": without_params(stop),
             "events": events_method(self.events),
             "rescan": rescan_method(self),
+            **self.safe.methods(settled=self._settled, cover=self._cover),
             **wallet_methods(self),
         }
 
@@ -465,6 +514,7 @@ class Daemon(Generic[S]):
         with contextlib.ExitStack() as last:
             # The journal last, whatever the others do: nothing may be lost by a clumsy end.
             last.callback(self._journal.close)
+            last.callback(self.safe.close)
             last.callback(self.chain.close)
             if self._metrics is not None:
                 last.callback(self._metrics.close)

@@ -5,6 +5,7 @@ in the sender's outbox: the receiver is stopped, and the others go on.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from cromford.bitcoin.tx import OutPoint
@@ -42,12 +43,7 @@ class Round:
         self, state: LspState, facts: Facts, take: Taker, *, delivers: bool = True
     ) -> None:
         self._state = state
-        self._facts = Facts(
-            fees=facts.fees,
-            stale=facts.stale,
-            header_height=facts.header_height,
-            directory=_Desk(self),
-        )
+        self._facts = replace(facts, directory=_Desk(self))
         self._take = take
         self._delivers = delivers
         self._log = Log()

@@ -94,19 +94,34 @@ class Facts:
     Attributes:
         stale: Why our chain may be behind the world's, in words; None while it is fresh.
         header_height: The height of our node's best header; -1 if it said nothing yet.
+        unmarkable: Why the place of the high-water mark does not take one now, in words: no
+            channel is updated. None while it does, or where no place is configured.
         fees: What our node and our operator say of feerates: it prices whatever we sign alone.
         directory: Who is where.
     """
 
     stale: str | None = None
     header_height: int = -1
+    unmarkable: str | None = None
     fees: OwnFees = field(default_factory=OwnFees, compare=False)
     directory: Directory = field(default=NOWHERE, compare=False)
 
     @property
     def is_fresh(self) -> bool:
-        """Whether new risk may be taken: what we see of the chain is of this moment."""
+        """Whether what we see of the chain is of this moment."""
         return self.stale is None
+
+    @property
+    def why_no_risk(self) -> str | None:
+        """Why no new risk may be taken, as a peer may hear it; None if it may."""
+        if not self.is_fresh:
+            return "our chain is stale"
+        return None if self.unmarkable is None else "no mark can be written here"
+
+    @property
+    def may_risk(self) -> bool:
+        """Whether new risk may be taken: the chain is fresh, and what we remember is marked."""
+        return self.why_no_risk is None
 
 
 FRESH: Final = Facts()  # Our chain is what the world sees.

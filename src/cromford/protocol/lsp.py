@@ -455,7 +455,7 @@ def _on_pay_requested(round_: Round, event: ev.PayRequested) -> None:
     known = house.state.payments.get(event.payment_hash)
     if known is not None and known.status != "failed":
         return
-    house.check_fresh()
+    house.check_risk()
     refusals: list[tuple[str, str]] = []
     # The newest first: an older factory is on its way out.
     for turn in reversed(addressing.factories_of(round_, event.payee)):

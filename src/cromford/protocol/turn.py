@@ -198,6 +198,17 @@ class Turn(Generic[S_co]):
             reason = f"the chain is stale: {self.facts.stale}"
             raise Rejected("chain_stale", reason, retryable=True)
 
+    def check_risk(self) -> None:
+        """Check that an operator's request may take a risk that a channel's record has to cover.
+
+        Raises:
+            Rejected: If the chain is stale, or the mark's place does not answer; says why.
+        """
+        self.check_fresh()
+        if self.facts.unmarkable is not None:
+            reason = f"no channel is updated: {self.facts.unmarkable}"
+            raise Rejected("mark_unreachable", reason, retryable=True)
+
     def remember(self, *records: AnyRecord) -> None:
         """Add records; the state is the one after them from here on."""
         for record in records:

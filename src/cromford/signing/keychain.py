@@ -8,6 +8,7 @@ outside the wallet no key tells anything about another.
     m / PURPOSE' / coin' / 2' / journal' / attempt' / channel' / candidate' / 0' to 5'
                                                                 channel keys
     m / PURPOSE' / coin' / 3'                                   names the seed, signs nothing
+    m / PURPOSE' / coin' / 4'                                   encrypts backups, signs nothing
     m / PURPOSE' / coin' / 5' / journal' / attempt' / client'   seals keys that a client handed over
     m / 86' / coin' / 0' / change / index                       wallet keys (BIP 86)
 
@@ -31,6 +32,7 @@ NODE: Final = 0
 FACTORY: Final = 1
 CHANNEL: Final = 2
 FINGERPRINT: Final = 3
+BACKUP: Final = 4
 HANDED_OVER: Final = 5
 BIP86_PURPOSE: Final = 86
 _hash_fingerprint: Final = keys.TaggedHash("cromford/seed")
@@ -101,6 +103,17 @@ def seed_fingerprint(seed: bytes, network: Network) -> bytes:
     return digest[:FINGERPRINT_SIZE]
 
 
+def backup_secret(seed: bytes, network: Network) -> bytes:
+    """Return the 32 bytes from which the keys of a seed's backups are derived.
+
+    At a hardened path of its own, so that who learns it can read backups, and sign nothing.
+
+    Raises:
+        ValueError: If the seed's length is out of range.
+    """
+    return master_of(seed).derive_hardened(PURPOSE, network.coin_type, BACKUP).seckey
+
+
 class Keychain:
     """Derives and holds the seckeys. Nothing here is printed, logged or sent.
 
@@ -117,6 +130,8 @@ class Keychain:
         master = master_of(seed)
         root = master.derive_hardened(PURPOSE, network.coin_type)
         self._node = root.derive_hardened(NODE).seckey
+        self.backup_secret = root.derive_hardened(BACKUP).seckey
+        self.seed_fingerprint = seed_fingerprint(seed, network)
         self.journal_number = journal_number
         self._factory = root.derive_hardened(FACTORY, journal_number)
         self._channel = root.derive_hardened(CHANNEL, journal_number)

@@ -83,6 +83,12 @@ def test_money_in_an_open_channel_cannot_be_spent_while_the_chain_is_stale() -> 
     assert words_of(pump, alice, Facts(stale="the node is silent")) == ("stale", "stale")
 
 
+def test_money_in_an_open_channel_cannot_be_spent_while_no_mark_can_be_written() -> None:
+    pump, alice = paid_client()
+    facts = Facts(unmarkable="the place is away")
+    assert words_of(pump, alice, facts) == ("unmarkable", "unmarkable")
+
+
 def test_money_whose_funding_was_reorganised_away_cannot_be_spent() -> None:
     """Its status says so until it is deep enough again."""
     pump, alice = paid_client()

@@ -37,6 +37,7 @@ SECTIONS: Final = {
     "log": "What the daemon writes to stderr.",
     "metrics": "Numbers for Prometheus.",
     "seed": "The seed file.",
+    "backup": "Where the store is kept safe: a second place for its replica, a third for its mark.",
     "lsp": "An LSP: where it listens, what it offers, how it builds. Only `lsp run` reads these.",
     "client": "A client: its LSP, and the terms it signs. Only `client run` reads these.",
     "agent": "An exit agent. Only `agent run` reads these.",
@@ -153,6 +154,25 @@ _DAEMON: Final = (
         help="A file with the passphrase that encrypts the seed file, on its first line.",
         flag="--seed-passphrase-file",
         shown_default="the seed is not encrypted",
+    ),
+    Key(
+        section="backup",
+        name="dir",
+        kind=File("DIR"),
+        default=None,
+        help="A directory on another disk that every change of the store follows to, encrypted.",
+        flag="--backup-dir",
+        shown_default="no replica is kept",
+    ),
+    Key(
+        section="backup",
+        name="mark_dir",
+        kind=File("DIR"),
+        default=None,
+        help="A directory in a third place for the high-water mark: without it a restored store's "
+        "channels only close. While it does not answer, no channel is updated.",
+        flag="--mark-dir",
+        shown_default="no mark is kept",
     ),
 )
 

@@ -136,7 +136,13 @@ def _shared(values: Values, datadir: Path) -> dict[str, Any]:
         "log_format": values["log.format"],
         "metrics_port": values["metrics.port"],
         "seed_passphrase_file": values["seed.passphrase_file"],
+        "backup_dir": _absolute(values["backup.dir"]),
+        "mark_dir": _absolute(values["backup.mark_dir"]),
     }
+
+
+def _absolute(path: Path | None) -> Path | None:
+    return None if path is None else path.absolute()
 
 
 def allowed_network(values: Values) -> Network:

@@ -157,6 +157,7 @@ def _status_rows(status: Document) -> list[tuple[str, object]]:
         ("wallet address", wallet["address"]),
         *(("refused by the node", refused_text(refused)) for refused in status["refused"]),
         *(("BUG MET", _failed_text(failed)) for failed in status["failed_decisions"]),
+        *(("the store", warning) for warning in status["backup_warnings"]),
     ]
 
 

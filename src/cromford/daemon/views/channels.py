@@ -39,6 +39,7 @@ class Standing:
         is_closed: Whether a close of it is in a block.
         is_closing: Whether one that everybody signed waits for a block.
         has_moved_out: Whether its client moved out of it, and gave its keys away.
+        is_markable: Whether a mark can be written, where marks are kept.
     """
 
     is_usable: bool
@@ -50,18 +51,19 @@ class Standing:
     is_closed: bool = False
     is_closing: bool = False
     has_moved_out: bool = False
+    is_markable: bool = True
 
 
 def status_of(link: Link, standing: Standing) -> str:
     """Return in one word whether payments may begin in a channel now, or why not.
 
     `open`: they may; `offline`: they may when the peer is back; `stale`: they may when our chain is
-    fresh again; `pending`: the funding is not deep enough; `exiting`: on its way to the chain;
-    `ending`: past its exit deadline; `behind`: the peer proved that state was lost here; `marked`:
-    the store was restored from a backup, and nothing but a close is signed; `swept`: it is gone
-    with its factory; `failed`: no update any more; `closed`: a block has a close of it; `closing`:
-    one that everybody signed waits for a block; `moved_out`: it was left empty, and its keys are
-    the LSP's.
+    fresh again; `unmarkable`: they may when the mark's place answers again; `pending`: the funding
+    is not deep enough; `exiting`: on its way to the chain; `ending`: past its exit deadline;
+    `behind`: the peer proved that state was lost here; `marked`: the store was restored from a
+    backup, and nothing but a close is signed; `swept`: it is gone with its factory; `failed`: no
+    update any more; `closed`: a block has a close of it; `closing`: one that everybody signed waits
+    for a block; `moved_out`: it was left empty, and its keys are the LSP's.
     """
     if standing.is_closed:
         return "closed"
@@ -81,6 +83,8 @@ def status_of(link: Link, standing: Standing) -> str:
         return "failed"
     if standing.is_usable and not standing.is_fresh:
         return "stale"
+    if standing.is_usable and not standing.is_markable:
+        return "unmarkable"
     if standing.is_usable:
         return "open" if link.is_open else "offline"
     return "pending" if standing.depth < standing.min_depth else "ending"

@@ -223,6 +223,7 @@ def standing_of(state: ClientState, link: Link, facts: Facts) -> channel_views.S
         has_moved_out=attempt.is_retired,
         is_usable=is_usable(state, link),
         is_fresh=facts.is_fresh,
+        is_markable=facts.unmarkable is None,
         is_exiting=attempt.is_exiting or link.setting.funding.outpoint in chain.spends,
         depth=chain.depth(attempt.funding_tx.txid),
         min_depth=attempt.terms.min_depth,

@@ -208,6 +208,7 @@ def standing_of(factory: Factory, link: Link, facts: Facts) -> Standing:
     return Standing(
         is_usable=is_usable(factory, link),
         is_fresh=facts.is_fresh,
+        is_markable=facts.unmarkable is None,
         is_exiting=link.client in factory.exits or link.setting.funding.outpoint in chain.spends,
         depth=chain.depth(attempt.funding_tx.txid),
         min_depth=attempt.terms.min_depth,

@@ -207,7 +207,7 @@ def on_pay_requested(turn: Turn[ClientState], event: ev.PayRequested) -> None:
     known = state.book.payments.get(event.payment_hash)
     if known is not None and known.status != "failed":
         return
-    turn.check_fresh()
+    turn.check_risk()
     lobby = state.lobby
     if lobby is None:
         raise Rejected("lsp_unreachable", "not connected to the LSP", retryable=True)

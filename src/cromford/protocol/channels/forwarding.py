@@ -41,7 +41,6 @@ MILLION: Final = 1_000_000
 # What is due to a client below this has no output anywhere: moving it is not worth anybody's work.
 MOVED_MSAT_MIN: Final = P2TR_DUST_SAT * MSAT_PER_SAT
 # Why an HTLC waits, for the operator.
-STALE: Final = "our chain is stale"
 AWAY: Final = "the payee is away"
 
 
@@ -104,7 +103,7 @@ def answer_as_lsp(turn: AnyTurn, link: Link, live: LiveHtlc, rules: ForwardingRu
     if is_new:
         seconds = max(rules.hold_seconds, announced)
         turn.ask(fx.SetDeadline(deadline=hold_deadline(key), seconds=seconds))
-    obstacle = _ask(turn, link, live, announced) if turn.facts.is_fresh else STALE
+    obstacle = turn.facts.why_no_risk or _ask(turn, link, live, announced)
     if obstacle is not None and is_new:
         held = cr.HtlcHeld(channel_id=key[0], htlc_id=key[1], reason=obstacle, seconds=announced)
         turn.remember(held)
@@ -186,7 +185,7 @@ def on_refused(turn: AnyTurn, sender: str, refused: ForwardRefused) -> None:
     link = turn.link(key[0])
     live = link.incoming(key[1])
     is_over = key not in turn.book.held or key in turn.book.released
-    if not is_over and live is not None and link.is_open and turn.facts.is_fresh:
+    if not is_over and live is not None and link.is_open and turn.facts.may_risk:
         _ask(turn, link, live, turn.book.held[key].seconds, refused_by=sender)
 
 
@@ -228,8 +227,8 @@ def _way_on(
     turn: AnyTurn, asked: ForwardAsked, *, is_usable: Callable[[Link], bool]
 ) -> tuple[Link, UpdateAdd] | str:
     """Return the payee's channel that can carry an HTLC and its update, or why there is none."""
-    if not turn.facts.is_fresh:
-        return STALE
+    if turn.facts.why_no_risk is not None:
+        return turn.facts.why_no_risk
     delivery = decode_fields(m.Delivery, asked.delivery)
     if not turn.facts.directory.is_connected(delivery.payee):
         return AWAY  # However its channels are: of a factory asleep nobody knows more.

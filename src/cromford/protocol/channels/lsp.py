@@ -11,7 +11,6 @@ from cromford.protocol.channels import marks
 from cromford.protocol.channels.close_rules import hang_up_if_it_goes_on
 from cromford.protocol.channels.finish import finish
 from cromford.protocol.channels.forwarding import (
-    STALE,
     ForwardingRules,
     answer_as_lsp,
     end_late_holds,
@@ -173,7 +172,8 @@ def owed(state: Factory) -> tuple[fx.SetDeadline, ...]:
 
 def on_pay_asked(turn: Turn[Factory], sender: str, asked: PayAsked) -> None:
     """Pay a client's invoice out of our side of its channel, or say why not."""
-    refusal = pay_refusal(turn.state, asked.payee) if turn.facts.is_fresh else (STALE, STALE)
+    why = turn.facts.why_no_risk
+    refusal = pay_refusal(turn.state, asked.payee) if why is None else (why, why)
     reason = "" if refusal is None else refusal[1]
     cltv_expiry = turn.known_height + asked.min_final_cltv_expiry_delta
     links = [] if refusal is not None else _payable(turn.state, asked.payee)

@@ -159,7 +159,7 @@ def answer_as_payee(turn: AnyTurn, link: Link, live: LiveHtlc, *, is_usable: boo
     if invoice is None or not _pays(htlc, live.payload, invoice):
         # BOLT 4: the same answer to all of these, so that nobody can probe for invoices.
         failure = Failure.INCORRECT_OR_UNKNOWN_PAYMENT_DETAILS
-    if invoice is not None and not turn.facts.is_fresh and not is_final(failure, turn.facts):
+    if invoice is not None and not turn.facts.may_risk and not is_final(failure, turn.facts):
         return
     if failure is not None or invoice is None:
         code = failure or Failure.INCORRECT_OR_UNKNOWN_PAYMENT_DETAILS

@@ -49,6 +49,7 @@ LOST_STATE: Final = (
     "revoked and is never published"
 )
 PEER_LOST_STATE: Final = "the peer lost state of this channel: our commitment pays both of us"
+UNMARKED: Final = "no channel can be updated now"
 
 # BOLT 2 names no bound. Every honest answer takes a round trip; what is added meanwhile waits.
 REVOCATION_SECONDS: Final = 30
@@ -157,6 +158,8 @@ def _on_reestablish(turn: AnyTurn, link: Link, message: m.ChannelReestablish) ->
         turn.remember(cr.NonceAwaited(channel_id=link.channel_id, reestablish=data))
     if link.pool_id is None or link.state.is_connected:
         return
+    if turn.facts.unmarkable is not None:
+        return  # What would go again is not marked either. The daemon begins connections anew.
     _check_pubnonce("next_pubnonce", message.next_pubnonce)
     if message.next_revocation_number > N_COMMITMENTS_MAX:
         raise PeerViolation(
@@ -301,6 +304,8 @@ def sign_if_due(turn: AnyTurn, link: Link) -> None:
         return
     if is_frozen(link.closes, turn.chain):
         return
+    if turn.facts.unmarkable is not None:
+        return  # What a mark does not cover may be forgotten: it stays owed.
     if not has_changes(state, state.peer) or _waits_for_fresh_chain(turn, link):
         return
     due = next_signing_due(state)
@@ -380,6 +385,10 @@ def on_commitment_made(turn: AnyTurn, event: ev.CommitmentMade) -> None:
 
 def _on_commitment_signed(turn: AnyTurn, link: Link, message: m.CommitmentSigned) -> None:
     if not link.state.is_connected or link.pool_id is None:
+        return
+    if turn.facts.unmarkable is not None:
+        # To take it is to revoke the commitment before. In a later connection it comes again.
+        turn.ask(fx.Disconnect(node_id=link.node_id, reason=UNMARKED))
         return
     try:
         aggnonce = nonce_agg([link.pubnonce, message.pubnonce])

@@ -87,10 +87,10 @@ def prepare_join(turn: Turn[ClientState]) -> None:
     """Ask for fresh keys and pools, where there is a wish and nothing under way.
 
     After an abort this is the same wish in the same lobby. Whoever had to join too often waits
-    for some blocks; the next one asks again. A wish waits for a fresh chain, too.
+    for some blocks; the next one asks again. A wish waits for a fresh chain, too, and for a mark.
     """
     state = turn.state
-    if not turn.facts.is_fresh:
+    if not turn.facts.may_risk:
         return
     lobby = state.lobby
     if state.wish is None or lobby is None or state.joining or state.open_attempt:
@@ -178,9 +178,10 @@ def on_join_requested(turn: Turn[ClientState], event: ev.JoinRequested) -> None:
     """Take the operator's wish.
 
     Raises:
-        Rejected: If a factory is under way, the capacity cannot be had, or the chain is stale.
+        Rejected: If a factory is under way, the capacity cannot be had, or no risk may be
+            taken.
     """
-    turn.check_fresh()
+    turn.check_risk()
     state = turn.state
     if not 0 < event.capacity_least_sat <= event.capacity_sat:
         raise Rejected(

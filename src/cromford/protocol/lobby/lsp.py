@@ -98,7 +98,7 @@ def build_if_due(turn: Turn[House], *, at_height: int | None, joined: bytes | No
         joined: Who has just joined; None if nobody did.
     """
     state, policy = turn.state, turn.state.config.policy
-    if state.under_way is not None or state.build is not None or not turn.facts.is_fresh:
+    if state.under_way is not None or state.build is not None or not turn.facts.may_risk:
         return
     is_due = is_build_due(policy, n_waiting=len(state.members), at_height=at_height)
     if not (is_due or is_move_due(state, joined=joined)):
@@ -122,9 +122,9 @@ def on_build_requested(turn: Turn[House], event: ev.BuildRequested) -> None:
     """Build because the operator says so.
 
     Raises:
-        Rejected: If a build is under way, none can be planned, or the chain is stale.
+        Rejected: If a build is under way, none can be planned, or no risk may be taken.
     """
-    turn.check_fresh()
+    turn.check_risk()
     state = turn.state
     if state.under_way is not None or state.build is not None:
         raise Rejected("build_under_way", "a factory is being built", retryable=True)
@@ -228,9 +228,10 @@ def rebuild(turn: Turn[House]) -> None:
     state, build = turn.state, turn.state.build
     if build is None or build.attempt is not None or state.under_way is not None:
         return
-    if not turn.facts.is_fresh:
+    if not turn.facts.may_risk:
         # Whoever came back stays in the lobby, for the schedule or the operator.
-        turn.remember(lr.BuildDropped(reason="the chain is stale"))
+        reason = "no mark can be written" if turn.facts.is_fresh else "the chain is stale"
+        turn.remember(lr.BuildDropped(reason=reason))
         turn.ask(fx.ClearDeadline(deadline=fx.RejoinDeadline()))
         return
     try:

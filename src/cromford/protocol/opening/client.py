@@ -37,6 +37,7 @@ from cromford.wire.messages import encode_message
 DEADLINES_PER_CEREMONY = 4
 # What is wrong with our node in particular is not the LSP's business.
 CHAIN_STALE: Final = "this client's chain is stale"
+UNMARKABLE: Final = "this client cannot mark what it remembers"
 
 
 def take(turn: Turn[ClientState], event: ev.OpeningEvent) -> None:
@@ -89,8 +90,8 @@ def on_propose(turn: Turn[ClientState], propose: m.Propose) -> None:
     if propose.attempt_id in turn.state.attempts:
         return  # of another attempt: dropped, never a fault
     turn.remember(op.ProposalReceived(message=encode_message(propose)))
-    if not turn.facts.is_fresh:
-        abort(turn, propose.attempt_id, CHAIN_STALE)
+    if not turn.facts.may_risk:
+        abort(turn, propose.attempt_id, _why_no_risk(turn))
         return
     try:
         funding_tx = Tx.parse(propose.candidates[0].funding_tx)
@@ -107,14 +108,18 @@ def on_propose(turn: Turn[ClientState], propose: m.Propose) -> None:
     )
 
 
+def _why_no_risk(turn: Turn[ClientState]) -> str:
+    return UNMARKABLE if turn.facts.is_fresh else CHAIN_STALE
+
+
 def on_coins(turn: Turn[ClientState], event: ev.CoinsLookedUp) -> None:
     """Check everything; then sign below the root, or refuse by name."""
     state, attempt_id, coins = turn.state, event.asked.attempt_id, dict(event.coins)
     attempt = state.attempts.get(attempt_id)
     if attempt is None or attempt.aborted is not None or not isinstance(attempt.stage, Received):
         return
-    if not turn.facts.is_fresh:
-        abort(turn, attempt_id, CHAIN_STALE)
+    if not turn.facts.may_risk:
+        abort(turn, attempt_id, _why_no_risk(turn))
         return
     facts = ClientFacts(
         network=state.config.network,

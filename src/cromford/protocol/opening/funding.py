@@ -11,7 +11,7 @@ from cromford.protocol.turn import Turn
 
 
 def fund_if_due(turn: Turn[Factory]) -> None:
-    """Fund what everybody acknowledged, unless the chain is stale.
+    """Fund what everybody acknowledged, unless no risk may be taken.
 
     By a clock that stands still a factory would be funded that its clients refuse as too late.
     """
@@ -20,7 +20,7 @@ def fund_if_due(turn: Turn[Factory]) -> None:
         return
     outpoints = [tx_in.outpoint for tx_in in attempt.funding_tx.inputs]
     # A reorganisation may have taken a coin away.
-    if turn.facts.is_fresh and turn.facts.directory.has_coins(outpoints):
+    if turn.facts.may_risk and turn.facts.directory.has_coins(outpoints):
         deadline = fx.AttemptDeadline(attempt_id=attempt.attempt_id)
         turn.ask(fx.ClearDeadline(deadline=deadline), fund(turn.state))
 

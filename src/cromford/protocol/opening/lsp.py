@@ -424,7 +424,7 @@ def on_deadline(turn: Turn[Factory]) -> None:
 
 
 def _unfunded(turn: Turn[Factory]) -> str:
-    return "a funding coin is gone" if turn.facts.is_fresh else "our chain is stale"
+    return turn.facts.why_no_risk or "a funding coin is gone"
 
 
 def abort(

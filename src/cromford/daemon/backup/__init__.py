@@ -1,0 +1,1 @@
+"""Backups, replicas and the high-water mark: what a store is put back from, and what judges it."""

@@ -1,0 +1,165 @@
+"""Making a backup: one file, of a whole store at one moment, while its daemon runs or not."""
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from cromford.adapters.sqlite import JOURNAL_NAME, Journal, sync_directory
+from cromford.adapters.store_copy import heads_of, rows_of
+from cromford.daemon.backup.contents import End, Moment, TableRows, encode_frame
+from cromford.daemon.backup.header import BACKUP, Owner, begin_file
+
+COPY_NAME: Final = "backup-copy"  # And a random end: beside the journal while a backup is made.
+PARTIAL: Final = ".partial-"
+SPACE_LEFT_MIN: Final = 64 * 1024 * 1024  # Bytes that the daemon itself may need meanwhile.
+
+
+class NoSpace(OSError):
+    """There is no room for the copy that a backup is made of. Nothing was written."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """A backup that was made."""
+
+    path: Path
+    backup_id: bytes
+    newest: int
+    n_streams: int
+    size: int
+
+
+@contextlib.contextmanager
+def copied(
+    store: Journal, home: Path, *, finished: Callable[[], None] = lambda: None
+) -> Iterator[Path]:
+    """Give a copy of a journal as it is at one moment, beside it, for as long as the block lasts.
+
+    Raises:
+        NoSpace: If the disk of the journal has no room for it.
+        StoreFailed: If it cannot be made.
+    """
+    size = sum(file.stat().st_size for file in home.glob(f"{JOURNAL_NAME}*"))
+    free = shutil.disk_usage(home).free
+    if free < size + SPACE_LEFT_MIN:
+        raise NoSpace(
+            f"{home} has no room for a copy of the journal: expected "
+            f"{size + SPACE_LEFT_MIN} bytes free, received {free}"
+        )
+    path = home / f"{COPY_NAME}-{secrets.token_hex(4)}.sqlite"
+    try:
+        for _ in store.copy(path, finished=finished):
+            pass
+        yield path
+    finally:
+        forget_copy(path)
+
+
+def forget_copy(path: Path) -> None:
+    """Remove a copy, and what SQLite keeps beside it."""
+    for name in (path.name, f"{path.name}-wal", f"{path.name}-shm", f"{path.name}-journal"):
+        path.with_name(name).unlink(missing_ok=True)
+
+
+def forget_copies(home: Path) -> None:
+    """Remove what a process left that died while it made a backup. Its home is held."""
+    for path in home.glob(f"{COPY_NAME}-*"):
+        path.unlink(missing_ok=True)
+
+
+def write_backup(
+    copy: Path, path: Path, owner: Owner, *, journal_number: int, unix_time: int
+) -> Made:
+    """Write a backup of a copy to a path that is not there, durably but for its name.
+
+    Raises:
+        OSError: If it cannot be written.
+        StoreFailed: If the copy cannot be read.
+    """
+    newest, newest_hash, heads = heads_of(copy)
+    writer, backup_id = begin_file(
+        path, owner, kind=BACKUP, journal_number=journal_number, unix_time=unix_time
+    )
+    try:
+        writer.write(encode_frame(Moment(newest, newest_hash, heads)))
+        n_rows = 0
+        for table, rows in rows_of(copy):
+            writer.write(encode_frame(TableRows(table, [tuple(row) for row in rows])))
+            n_rows += len(rows)
+        writer.write(encode_frame(End(n_rows)))
+        writer.finish()
+    finally:
+        writer.close()
+    return Made(
+        path=path, backup_id=backup_id, newest=newest, n_streams=len(heads), size=writer.size
+    )
+
+
+def create_backup(
+    store: Journal,
+    home: Path,
+    path: Path,
+    owner: Owner,
+    *,
+    journal_number: int,
+    unix_time: int,
+    overwrites: bool,
+) -> Made:
+    """Make a backup file, all of it or nothing.
+
+    Args:
+        store: The journal; others may write to it meanwhile.
+        home: Its directory.
+        path: Where the backup shall be.
+        owner: Whose it is.
+        journal_number: The journal's number.
+        unix_time: When, for whoever reads it.
+        overwrites: Whether a file that is there is replaced.
+
+    Raises:
+        FileExistsError: If it is there, and is not to be replaced.
+        OSError: If it cannot be written.
+        StoreFailed: If the journal cannot be read.
+    """
+    with _named(path, overwrites=overwrites) as partial, copied(store, home) as copy:
+        made = write_backup(
+            copy, partial, owner, journal_number=journal_number, unix_time=unix_time
+        )
+        partial.replace(path)
+        sync_directory(path.parent)
+    return replace(made, path=path)
+
+
+@contextlib.contextmanager
+def _named(path: Path, *, overwrites: bool) -> Iterator[Path]:
+    """Give the name to write under; the last one is reserved, and left free if it fails."""
+    is_reserved = False
+    if not overwrites:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        is_reserved = True
+    elif path.is_dir():
+        raise IsADirectoryError(f"{path} is a directory")
+    partial = path.with_name(f"{path.name}{PARTIAL}{secrets.token_hex(4)}")
+    try:
+        yield partial
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        if is_reserved:
+            path.unlink(missing_ok=True)
+        raise
+
+
+def shown_made(made: Made) -> dict[str, Any]:
+    """Return a backup that was made, as plain data."""
+    return {
+        "file": str(made.path),
+        "backup_id": made.backup_id.hex(),
+        "records": made.newest,
+        "streams": made.n_streams,
+        "size": made.size,
+    }

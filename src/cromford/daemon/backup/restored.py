@@ -1,0 +1,67 @@
+"""Marking a store as restored: a record in every stream whose channels it concerns."""
+
+import secrets
+from collections.abc import Iterable
+from typing import Final
+
+from cromford.daemon.backup.high_water import LINE_SIZE, HighWater
+from cromford.ports import Entry, Store
+from cromford.protocol.journal.records import StoreRestored, encode_record
+from cromford.protocol.journal.streams import CLIENT, HOUSE, factory_number
+
+SOURCE_SIZE_MAX: Final = 200  # Characters.
+NO_LINE: Final = b""
+
+
+def mark_as_restored(
+    store: Store,
+    *,
+    backup_id: bytes,
+    source: str,
+    known: Iterable[bytes] = (),
+    is_provable: bool = True,
+) -> int:
+    """Mark a store as restored, in one append; nobody has read it before.
+
+    It begins a line of its own: the mark of the line that it was copied from stays what it is, and
+    may prove that nothing was lost.
+
+    Args:
+        store: The store.
+        backup_id: What it was restored from.
+        source: Where that came from; cut to 200 characters.
+        known: Lines whose marks were seen.
+        is_provable: Whether a mark may prove that nothing was lost; not where one proves a loss.
+
+    Returns:
+        In how many streams.
+
+    Raises:
+        StoreFailed: If it cannot be written.
+    """
+    source = source[:SOURCE_SIZE_MAX]
+    record = encode_record(StoreRestored(backup_id=backup_id, source=source))
+    streams = sorted({*(name for name, _ in store.labels()), *store.unlabelled()})
+    entries = [Entry(stream, record) for stream in streams if _is_concerned(stream)]
+    high_water = HighWater.of(store)
+    memo = high_water.memo
+    line = secrets.token_bytes(LINE_SIZE)
+    # What an earlier restore may have lost, no mark of a later line says.
+    before = memo.origins if memo.source else ()
+    origin = memo.line if is_provable and memo.is_kept else NO_LINE
+    high_water.change(
+        line=line,
+        known=tuple(dict.fromkeys((*memo.known, *known, line))),
+        is_kept=False,
+        noted=(0, b""),
+        origins=(*before, origin),
+        source=source,
+        was_proven=False,
+    )
+    store.append(entries, [high_water.grown(entries)])
+    return len(entries)
+
+
+def _is_concerned(stream: str) -> bool:
+    """Say whether a stream has channels, or decides about them."""
+    return stream in {CLIENT, HOUSE} or factory_number(stream) is not None

@@ -1,0 +1,285 @@
+"""The replica: it follows every change, stalls nobody, and removes nothing that may be needed."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.daemon.backup.stores import NUMBER, OWNER, content, fill
+
+from cromford.adapters.sealed import BadFile, SealedWriter
+from cromford.adapters.sqlite import Journal
+from cromford.daemon.backup import replica as replicas
+from cromford.daemon.backup.reading import FoundBackup, load
+from cromford.daemon.backup.replica import Replica
+from cromford.ports import Checkpoint, Entry
+
+SOON = 0.02
+
+
+def until(holds: Callable[[], object], seconds: float = 10.0) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "it never holds"
+        time.sleep(0.002)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    place = tmp_path / "second"
+    place.mkdir()
+    return place
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "home"
+
+
+def replica_of(store: Journal, home: Path, place: Path, number: int = NUMBER) -> Replica:
+    return Replica(store, home, place, OWNER, journal_number=number, retry_seconds=SOON)
+
+
+@contextmanager
+def running(home: Path, place: Path, number: int = NUMBER) -> Iterator[tuple[Journal, Replica]]:
+    with Journal(home) as store:
+        replica = replica_of(store, home, place, number)
+        try:
+            yield store, replica
+        finally:
+            replica.close()
+
+
+def caught_up(store: Journal, replica: Replica) -> None:
+    until(lambda: replica.reached == store.newest and replica.shown()["behind_seconds"] == 0)
+
+
+def read(place: Path) -> FoundBackup:
+    work = place.parent / f"work-{time.monotonic_ns()}"
+    work.mkdir()
+    return load(place, OWNER, work)
+
+
+def files(place: Path) -> list[str]:
+    return sorted(path.name for path in place.glob("*/*-*") if path.name != "in-use.lock")
+
+
+def restored(place: Path) -> object:
+    """Return what a store that is put back from a replica shows."""
+    work = place.parent / f"restored-{time.monotonic_ns()}"
+    work.mkdir()
+    load(place, OWNER, work)
+    with Journal(work) as store:
+        return content(store)
+
+
+def test_a_replica_has_what_the_store_has_and_goes_on_after_a_restart(
+    home: Path, place: Path
+) -> None:
+    with running(home, place) as (store, replica):
+        fill(store)
+        caught_up(store, replica)
+        fill(store)
+        first = content(store)
+    assert restored(place) == first
+    with running(home, place) as (store, replica):
+        store.append([Entry("house", b"after a restart")])
+        caught_up(store, replica)
+        second = content(store)
+    assert restored(place) == second
+    assert [name for name in files(place) if name.startswith("base")] == ["base-00000001"]
+    assert read(place).n_segments == 2
+
+
+def test_what_was_changed_without_a_replica_makes_it_begin_again(home: Path, place: Path) -> None:
+    with running(home, place) as (store, replica):
+        fill(store)
+        caught_up(store, replica)
+    with Journal(home) as store:
+        store.append([Entry("house", b"unseen")])
+    with running(home, place) as (store, replica):
+        caught_up(store, replica)
+        now = content(store)
+    assert restored(place) == now
+    assert files(place) == ["base-00000002"]
+
+
+def test_a_place_that_is_away_stalls_nobody_is_told_of_and_is_caught_up_with(
+    home: Path, place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    place.rmdir()
+    with running(home, place) as (store, replica):
+        until(lambda: replica.failure)
+        fill(store)
+        shown = replica.shown()
+        assert (shown["is_reachable"], shown["behind_records"]) == (False, 20)
+        assert shown["reason"] == f"{place} is not there"
+        time.sleep(5 * SOON)
+        place.mkdir()
+        caught_up(store, replica)
+        assert replica.failure is None
+        now = content(store)
+    assert restored(place) == now
+    said = [record.message for record in caplog.records]
+    assert sum(message.startswith("replica_failed") for message in said) == 1
+    assert sum(message.startswith("replica_goes_on") for message in said) == 1
+
+
+def test_a_write_that_fails_makes_it_begin_again(
+    home: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(home, place) as (store, replica):
+        fill(store)
+        caught_up(store, replica)
+
+        def full(*_args: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(SealedWriter, "flush", full)
+        store.append([Entry("house", b"too much")])
+        until(lambda: replica.failure)
+        monkeypatch.undo()
+        caught_up(store, replica)
+        now = content(store)
+    assert restored(place) == now
+    assert files(place) == ["base-00000002"]
+
+
+def test_what_waits_for_a_slow_place_is_bounded(
+    home: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replicas, "WAITING_MAX_BYTES", 10_000)
+    with running(home, place) as (store, replica):
+        fill(store)
+        caught_up(store, replica)
+        is_slow = True
+        flush = SealedWriter.flush
+
+        def slow(writer: SealedWriter) -> None:
+            while is_slow:
+                time.sleep(SOON)
+            flush(writer)
+
+        monkeypatch.setattr(SealedWriter, "flush", slow)
+        for _ in range(50):
+            store.append([Entry("house", bytes(1000))])
+        assert replica._shared.n_bytes <= 10_000
+        is_slow = False
+        caught_up(store, replica)
+        now = content(store)
+    assert restored(place) == now
+
+
+def test_segments_are_compacted_once_they_outgrow_their_base(
+    home: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replicas, "COMPACT_MIN_BYTES", 1_000)
+    with running(home, place) as (store, replica):
+        fill(store)
+        caught_up(store, replica)
+        written = 0
+        for n in range(40):
+            store.append([Entry("house", bytes(500))])
+            if n % 4 == 0:
+                store.replace_checkpoint(Checkpoint("house", store.head("house"), b"small"))
+            caught_up(store, replica)
+            written += 500
+        now = content(store)
+    assert restored(place) == now
+    names = files(place)
+    assert sum(name.startswith("base") for name in names) == 1
+    sizes = {path.name: path.stat().st_size for path in place.glob("*/*-0*")}
+    base = next(size for name, size in sizes.items() if name.startswith("base"))
+    assert sum(sizes.values()) <= 3 * base + 2_000
+
+
+def test_a_segment_that_was_cut_off_loses_its_end_and_says_so(home: Path, place: Path) -> None:
+    with running(home, place) as (store, replica):
+        fill(store)
+        caught_up(store, replica)
+        for n in range(3):
+            store.append([Entry("house", f"last {n}".encode())])
+            caught_up(store, replica)
+    segment = next(iter(place.glob("*/segment-*")))
+    whole = segment.read_bytes()
+    reached = set()
+    for cut in range(1, 200, 24):
+        segment.write_bytes(whole[:-cut])
+        found = read(place)
+        reached.add(found.newest)
+        assert found.n_bytes_left_out > 0 or found.newest < 23
+    assert max(reached) == 22
+    assert len(reached) > 1
+    with running(home, place) as (store, replica):  # What it lacks, a new base has.
+        caught_up(store, replica)
+        assert read(place).newest == 23
+
+
+def test_a_segment_that_was_edited_or_is_missing_is_refused_by_name(
+    home: Path, place: Path
+) -> None:
+    for _ in range(3):
+        with running(home, place) as (store, replica):
+            fill(store, 4)
+            caught_up(store, replica)
+    one, two = sorted(place.glob("*/segment-*"))[-2:]
+    index = int(one.name[-6:])
+    whole = one.read_bytes()
+    edited = bytearray(whole)
+    edited[len(whole) // 2] ^= 1
+    one.write_bytes(edited)
+    with pytest.raises(BadFile, match=one.name):
+        read(place)
+    one.write_bytes(whole)
+    assert read(place).newest == 12
+    kept = one.rename(place / "kept")
+    with pytest.raises(BadFile, match=f"{one.name} is missing"):
+        read(place)
+    one.write_bytes(two.read_bytes())
+    with pytest.raises(BadFile, match=f"expected segment {index}"):
+        read(place)
+    kept.rename(two)
+    with pytest.raises(BadFile, match=f"expected segment {index}"):
+        read(place)
+
+
+def test_a_store_removes_no_replica_of_what_it_does_not_contain(home: Path, place: Path) -> None:
+    with running(home, place) as (store, replica):
+        fill(store)
+        caught_up(store, replica)
+    older = home.parent / "older"
+    with running(older, place) as (store, replica):  # Another past, of the same journal.
+        store.append([Entry("house", b"elsewhere")])
+        caught_up(store, replica)
+        store.append([Entry("house", b"and on")])
+        caught_up(store, replica)
+    assert [name for name in files(place) if "base" in name] == ["base-00000001", "base-00000002"]
+    (directory,) = [path for path in place.iterdir() if path.is_dir()]
+    for path in directory.glob("*-00000002*"):
+        path.unlink()
+    assert read(place).newest == 20
+
+
+def test_journals_of_one_seed_have_replicas_of_their_own(home: Path, place: Path) -> None:
+    for number in (1, 2):
+        with running(home.parent / f"home-{number}", place, number) as (store, replica):
+            fill(store, number)
+            caught_up(store, replica)
+    with pytest.raises(BadFile, match="several journals"):
+        read(place)
+    for number, directory in enumerate(sorted(place.iterdir()), start=1):
+        assert read(directory).newest == number
+    with pytest.raises(BadFile, match="there is no replica of a client"):
+        load(place, replace(OWNER, role="client"), home.parent / "none")
+
+
+def test_two_daemons_do_not_write_one_replica(home: Path, place: Path) -> None:
+    with running(home, place) as (store, replica):
+        fill(store)
+        caught_up(store, replica)
+        with running(home.parent / "copy", place) as (_, other):
+            until(lambda: other.failure)
+            assert "in use by another process" in (other.failure or "")
+        assert replica.failure is None

@@ -1,10 +1,11 @@
 """Clients that move from a factory that dies to the next one, and are paid and spend before."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from tests.protocol.paying_clients import POLICY, book, live_factory, pay
+from tests.protocol.paying_clients import POLICY, book, open_factory, pay
 from tests.protocol.pump import Pump, PumpNode
+from tests.simulation.sim_node import LENIENT
 
 from cromford.protocol.journal.client_attempt import ClientAttempt
 from cromford.protocol.journal.factory import Factory
@@ -20,13 +21,25 @@ DYING_SOON: Final = LspPolicy(
     states_per_layer=2,
     to_self_delay_lsp=4,
     to_self_delay_client=5,
-    active_blocks=150,
-    ready_min_blocks=100,
+    active_blocks=12,
+    ready_min_blocks=4,
     dying_blocks=300,
     fee_base_msat=0,
     fee_proportional_millionths=0,
 )
 BALANCE_MSAT: Final = 20_000_000
+
+
+class Hasty(PumpNode):
+    """A client that takes a factory which soon dies."""
+
+    client_policy = replace(LENIENT, active_blocks=(1, 52_560))
+
+
+class HastyPump(Pump):
+    """A pump of such clients."""
+
+    client_kind = Hasty
 
 
 @dataclass(frozen=True)
@@ -83,7 +96,8 @@ def dying_world(n_clients: int = 3, *, movers: int | None = None) -> World:
         n_clients: How many are in the factory that dies.
         movers: How many of them, the first ones, have a channel in the next; None for all.
     """
-    pump = live_factory(n_clients, policy=DYING_SOON)
+    pump = HastyPump(n_clients, policy=DYING_SOON)
+    open_factory(pump)
     old = pump.factory
     for client in pump.clients:
         assert pay(pump, pump.lsp, client, BALANCE_MSAT).status == "paid"

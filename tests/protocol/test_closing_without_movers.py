@@ -215,7 +215,7 @@ def test_keys_that_are_gone_end_the_close_ask_their_client_and_come_again() -> N
     assert len(finished(world.pump.lsp)) == 1
 
 
-@pytest.mark.parametrize("fuse", range(2, 40, 6))
+@pytest.mark.parametrize("fuse", [3, 11, 19, 27])
 def test_a_close_with_handed_over_keys_survives_a_death_of_the_lsp_at_any_step(fuse: int) -> None:
     world = dying_world(2)
     mover, _ = world.pump.clients

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from typing import Any, Final
 
 import pytest
@@ -56,6 +57,12 @@ def moved_unheard() -> tuple[World, PumpNode, PumpNode]:
     return world, mover, stayer
 
 
+@cache
+def unheard() -> tuple[World, PumpNode, PumpNode]:
+    """Return the same for tests that change nothing, because all of it is refused."""
+    return moved_unheard()
+
+
 def wrong_keys(world: World, mover: PumpNode, stayer: PumpNode) -> Iterator[tuple[str, object]]:
     true, others = secrets_of(world, mover), secrets_of(world, stayer)
     yield "factory_pubkey: expected", others
@@ -74,7 +81,7 @@ def wrong_keys(world: World, mover: PumpNode, stayer: PumpNode) -> Iterator[tupl
 
 
 def test_keys_that_are_not_the_seats_are_refused_by_name() -> None:
-    world, mover, stayer = moved_unheard()
+    world, mover, stayer = unheard()
     for reason, message in wrong_keys(world, mover, stayer):
         assert isinstance(message, m.KeyHandover)
         assert reason in answer_to(world, mover, message)
@@ -84,7 +91,7 @@ def test_keys_that_are_not_the_seats_are_refused_by_name() -> None:
 
 def test_another_clients_keys_are_not_taken_from_whoever_sends_them() -> None:
     """A thief of the mover's keys has a seat in the same factory, or none."""
-    world, mover, stayer = moved_unheard()
+    world, mover, stayer = unheard()
     stolen = secrets_of(world, mover)
     assert "factory_pubkey: expected" in answer_to(world, stayer, stolen)
     assert not world.factory.held_keys
@@ -101,7 +108,7 @@ def test_keys_of_a_factory_in_which_the_sender_has_no_seat_are_refused_and_wake_
 
 
 def test_a_client_with_a_balance_is_refused_and_nothing_of_it_is_kept() -> None:
-    world, _, stayer = moved_unheard()
+    world, _, stayer = unheard()
     refusal = answer_to(world, stayer, secrets_of(world, stayer))
     assert refusal == f"balance: expected less than 330000 msat, received {BALANCE_MSAT}"
     assert not world.factory.held_keys
@@ -139,7 +146,7 @@ def test_the_same_keys_twice_are_taken_twice_and_held_once() -> None:
 
 
 def test_state_that_was_lost_is_no_balance_of_nothing() -> None:
-    world, mover, _ = moved_unheard()
+    world, mover, _ = unheard()
     seat = world.seat(mover)
     link = world.lsp_link(mover)
     keys = world.old.attempt.seats[seat - 1]

@@ -48,7 +48,7 @@ def has_moved_out(old: Link, new: Link | None, chain: KnownChain, *, min_depth: 
         chain: What is known of the chain.
         min_depth: At which depth the new factory's terms let it be paid through.
     """
-    if new is None or new.expiry_height <= old.expiry_height or not is_alive(new, chain):
+    if new is None or new.channel_id == old.channel_id or not is_alive(new, chain):
         return False
     depth = chain.depth(new.path[0].outpoint.txid)
     return is_left(old) and _is_irrevocable(new) and depth >= min_depth

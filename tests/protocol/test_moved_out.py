@@ -20,7 +20,8 @@ from cromford.channel.content import Htlc
 from cromford.channel.stage import HtlcStage, LiveHtlc
 from cromford.channel.terms import Party
 from cromford.protocol.channels.lsp import is_dying
-from cromford.protocol.dying.moved import has_moved_out, least_capacity_sat, movable_msat
+from cromford.protocol.channels.moved import has_moved_out
+from cromford.protocol.dying.moved import least_capacity_sat, movable_msat
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.link import Link
 from cromford.shelf import Shelf

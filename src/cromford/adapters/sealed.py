@@ -42,7 +42,7 @@ class BadFile(Exception):
     code = "backup_damaged"
 
 
-class NotSealed(BadFile):
+class NoSealedFile(BadFile):
     """It is no file of ours at all."""
 
     code = "not_a_backup"
@@ -266,9 +266,9 @@ def _chunk(
 def _header(path: Path, file: BinaryIO) -> SealedHeader:
     begun = file.read(len(MAGIC) + _SIZE_BYTES)
     if not begun:
-        raise NotSealed(f"{path} is no backup: it is empty")
+        raise NoSealedFile(f"{path} is no backup: it is empty")
     if begun[: len(MAGIC)] != MAGIC[: len(begun)]:
-        raise NotSealed(f"{path} is no backup of Cromford: expected {MAGIC!r} at its beginning")
+        raise NoSealedFile(f"{path} is no backup of Cromford: expected {MAGIC!r} at its beginning")
     if len(begun) < len(MAGIC) + _SIZE_BYTES:
         raise Truncated(f"{path} is truncated: its header is missing")
     size = int.from_bytes(begun[len(MAGIC) :], "big")

@@ -42,6 +42,16 @@ def log_record(record: AnyRecord) -> None:
                 ",".join(record.outputs),
                 record.amount_sat,
             )
+        case CloseBegun() | CloseEnded() | CloseFinished() | CloseConfirmed():
+            _log_close(record)
+        case PeriodBegan() | CloseWanted() | MoveHindered() | MoveEnded():
+            _log_dying(record)
+        case _:
+            return
+
+
+def _log_close(record: CloseBegun | CloseEnded | CloseFinished | CloseConfirmed) -> None:
+    match record:
         case CloseBegun():
             _log.info(
                 "close_begun factory=%s close=%s name=%s clients=%s",
@@ -73,6 +83,10 @@ def log_record(record: AnyRecord) -> None:
                 Txid(record.txid),
                 record.amount_sat,
             )
+
+
+def _log_dying(record: PeriodBegan | CloseWanted | MoveHindered | MoveEnded) -> None:
+    match record:
         case PeriodBegan(attempt_id=attempt_id, height=height, period=period):
             _log.warning(
                 "period_began factory=%s height=%d period=%s", attempt_id.hex(), height, period
@@ -95,5 +109,3 @@ def log_record(record: AnyRecord) -> None:
                 record.amount_msat,
                 record.attempt_id.hex(),
             )
-        case _:
-            return

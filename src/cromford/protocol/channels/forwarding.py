@@ -12,12 +12,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from cromford import effects as fx
-from cromford.bitcoin.fees import P2TR_DUST_SAT
 from cromford.channel.errors import UpdateRefused
 from cromford.channel.limits import is_overexposed
 from cromford.channel.messages import UpdateAdd
 from cromford.channel.stage import LiveHtlc
-from cromford.channel.terms import MSAT_PER_SAT
 from cromford.protocol.channels.close_rules import is_beyond_close
 from cromford.protocol.channels.coins import lacks_coin
 from cromford.protocol.channels.htlc_rules import (
@@ -26,6 +24,7 @@ from cromford.protocol.channels.htlc_rules import (
     is_expiry_too_near,
     is_final,
 )
+from cromford.protocol.channels.moved import LEFT_BEHIND_MSAT
 from cromford.protocol.channels.payments import give_back, offer, prepare_offer
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.book import Book, HtlcKey
@@ -38,8 +37,6 @@ from cromford.wire import messages as m
 from cromford.wire.fields import decode_fields
 
 MILLION: Final = 1_000_000
-# What is due to a client below this has no output anywhere: moving it is not worth anybody's work.
-MOVED_MSAT_MIN: Final = P2TR_DUST_SAT * MSAT_PER_SAT
 # Why an HTLC waits, for the operator.
 AWAY: Final = "the payee is away"
 
@@ -68,7 +65,7 @@ class ForwardingRules:
 
         Nothing where a client moves its own money out of a factory that dies, 330 sat or more.
         """
-        is_move = delivery.payee == link.node_id and delivery.amount_msat >= MOVED_MSAT_MIN
+        is_move = delivery.payee == link.node_id and delivery.amount_msat >= LEFT_BEHIND_MSAT
         if is_move and self.is_dying(link):
             return 0
         return forwarding_fee_msat(

@@ -29,10 +29,10 @@ def is_at_rest(link: Link) -> bool:
 def is_left(link: Link) -> bool:
     """Say whether nothing of the client is in a channel, whichever commitment came on chain.
 
-    Less than 330 sat on both sides' only commitments, and no HTLC; and no state was lost, for then
-    these would not be the commitments that count.
+    Less than 330 sat on both sides' only commitments, and no HTLC; and no state was lost, nor may
+    have been by a store that was restored, for then these would not be the commitments that count.
     """
-    has_lost_state = link.is_behind or link.peer_is_behind
+    has_lost_state = link.is_behind or link.peer_is_behind or link.mark is not None
     return is_at_rest(link) and not has_lost_state and due_msat(link) < LEFT_BEHIND_MSAT
 
 

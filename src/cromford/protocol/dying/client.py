@@ -16,12 +16,12 @@ from cromford.factory.lifetime import Period
 from cromford.protocol import events as ev
 from cromford.protocol.channels.balances import balance_of
 from cromford.protocol.channels.client import finish_channels, is_usable
-from cromford.protocol.channels.forwarding import MOVED_MSAT_MIN
 from cromford.protocol.channels.htlc_rules import (
     forward_delta_blocks,
     is_alive,
     min_final_cltv_expiry_delta,
 )
+from cromford.protocol.channels.moved import LEFT_BEHIND_MSAT
 from cromford.protocol.channels.payments import start_payment
 from cromford.protocol.dying.moved import least_capacity_sat, movable_msat
 from cromford.protocol.dying.telling import tell_period
@@ -128,7 +128,7 @@ def is_left(state: ClientState, attempt: ClientAttempt) -> bool:
     link = link_of(state, attempt)
     if target is None or link is None:
         return link is not None
-    return balance_of(link).own_msat >= MOVED_MSAT_MIN or bool(link.state.htlcs)
+    return balance_of(link).own_msat >= LEFT_BEHIND_MSAT or bool(link.state.htlcs)
 
 
 # What it does

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from cromford.channel.terms import MSAT_PER_SAT
 from cromford.protocol.channels.balances import balance_of
-from cromford.protocol.channels.forwarding import MOVED_MSAT_MIN
+from cromford.protocol.channels.moved import LEFT_BEHIND_MSAT, has_moved_out
 from cromford.protocol.dying.client import (
     can_move_out,
     is_to_move,
@@ -14,7 +14,7 @@ from cromford.protocol.dying.client import (
     target_of,
     wish_of,
 )
-from cromford.protocol.dying.moved import has_moved_out, movable_msat
+from cromford.protocol.dying.moved import movable_msat
 from cromford.protocol.journal.client_attempt import ClientAttempt
 from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.link import Link
@@ -125,8 +125,10 @@ def _way_text(
         )
     if moving.hindrance is not None:
         return f"a channel cannot carry it now: {moving.hindrance}"
-    if balance_of(old).own_msat < MOVED_MSAT_MIN:
+    if balance_of(old).own_msat < LEFT_BEHIND_MSAT:
         return "what is under way in its channels is not final yet"
     if not movable_msat(old, new):
-        return f"the new channel cannot receive {MOVED_MSAT_MIN // MSAT_PER_SAT} sat or more of it"
+        return (
+            f"the new channel cannot receive {LEFT_BEHIND_MSAT // MSAT_PER_SAT} sat or more of it"
+        )
     return "about to pay itself"

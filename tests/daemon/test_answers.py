@@ -20,7 +20,8 @@ from cromford.daemon.api.rpc import InvalidParam
 from cromford.daemon.api.rpc_server import Handler
 from cromford.daemon.lspd import LspDaemon
 from cromford.daemon.views import lsp as lsp_views
-from cromford.protocol.journal.house import FAULTS_TO_BAN, Build
+from cromford.protocol.journal.gathered import Build
+from cromford.protocol.journal.house import FAULTS_TO_BAN
 
 SMALL_MSAT = 2_600_000  # Of an HTLC that leaves less than its sweep costs, where fees are high.
 FIRST_MSAT = 60_000_000

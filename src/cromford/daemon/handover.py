@@ -4,8 +4,10 @@ A message with secrets is taken here, before anything is decided about it: the s
 secrets, and the decision hears which keys they are.
 """
 
-from collections.abc import Callable, Iterator
-from typing import Final
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, Final
 
 from cromford import effects as fx
 from cromford.factory.close import check_is_close
@@ -18,6 +20,7 @@ from cromford.wire.messages import KeyHandover, Message
 
 HandoverEffect = fx.KeepKeys | fx.DropOffered | fx.LookUpKeys | fx.PrepareSeats | fx.SignForSeats
 LOST: Final = "not there any more"
+_log = logging.getLogger(__name__)
 
 
 def key_message(signer: Signer, effect: fx.HandOverKeys) -> fx.Send:
@@ -136,3 +139,43 @@ class HandedOver:
             check_is_close(effect.scope, tx)
             task = effect.scope.task(tx)
             yield self._signer.partial_sign_for(pool_id, index, task, aggnonce)
+
+
+class KeyWriting:
+    """Writes keys beside the loop, and tells what became of it.
+
+    Args:
+        store: Where.
+        post: Takes an event.
+        spawn: Runs a task of the daemon.
+    """
+
+    def __init__(
+        self,
+        store: KeyStore,
+        *,
+        post: Callable[[ev.Event], None],
+        spawn: Callable[[Coroutine[Any, Any, None]], None],
+    ) -> None:
+        self.store = store
+        self._post = post
+        self._spawn = spawn
+
+    def put(self, asked: fx.KeepKeys, keys: SealedKeys) -> None:
+        """Begin to write. Answered by `KeysKept` or `KeysNotKept`."""
+        self._spawn(self._write(asked, keys))
+
+    async def _write(self, asked: fx.KeepKeys, keys: SealedKeys) -> None:
+        try:
+            await asyncio.to_thread(self.store.put, keys)
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            _log.error(
+                "keys_not_kept factory=%s client=%d reason=%s",
+                asked.attempt_id.hex(),
+                asked.client,
+                reason,
+            )
+            self._post(ev.KeysNotKept(asked=asked, reason=reason))
+        else:
+            self._post(ev.KeysKept(asked=asked))

@@ -38,7 +38,7 @@ from cromford.daemon.deadlines import Deadlines, Due
 from cromford.daemon.driver import DRAWN_BITS, Driver, Role, Undecided
 from cromford.daemon.event_log import EventLog
 from cromford.daemon.failed_decisions import FailedDecisions
-from cromford.daemon.handover import HandedOver, heard, key_message
+from cromford.daemon.handover import HandedOver, KeyWriting, heard, key_message
 from cromford.daemon.home import open_home, read_passphrase
 from cromford.daemon.mark_keeping import MarkKeeping
 from cromford.daemon.metrics import MetricsServer, Sample
@@ -58,7 +58,6 @@ from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.records import AnyRecord
 from cromford.protocol.journal.streams import CLIENT
 from cromford.protocol.turn import Decision, StreamBug
-from cromford.signing.handed_over import SealedKeys
 from cromford.signing.keychain import Keychain
 from cromford.signing.signer import Signer
 from cromford.wallet.account import Account, WalletPath
@@ -567,8 +566,8 @@ class Daemon(Generic[S]):
                 | fx.PrepareSeats()
                 | fx.SignForSeats()
             ):
-                keys = HandedOver(self._signer, self.handed_over_keys, self._put_keys)
-                return keys.perform(effect)
+                writing = KeyWriting(self.handed_over_keys, post=self.post, spawn=self.spawn)
+                return HandedOver(self._signer, writing.store, writing.put).perform(effect)
             case fx.Disconnect(node_id=node_id, reason=reason):
                 self.peers.disconnect(node_id, reason)
             case fx.SetDeadline(deadline=deadline, seconds=seconds, stream=stream):
@@ -588,24 +587,6 @@ class Daemon(Generic[S]):
                     self._signer, lambda: secrets.token_bytes(DRAWN_SIZE), effect
                 )
         return ()
-
-    def _put_keys(self, asked: fx.KeepKeys, keys: SealedKeys) -> None:
-        self.spawn(self._write_keys(asked, keys))
-
-    async def _write_keys(self, asked: fx.KeepKeys, keys: SealedKeys) -> None:
-        try:
-            await asyncio.to_thread(self.handed_over_keys.put, keys)
-        except OSError as error:
-            reason = error.strerror or type(error).__name__
-            _log.error(
-                "keys_not_kept factory=%s client=%d reason=%s",
-                asked.attempt_id.hex(),
-                asked.client,
-                reason,
-            )
-            self.post(ev.KeysNotKept(asked=asked, reason=reason))
-        else:
-            self.post(ev.KeysKept(asked=asked))
 
 
 def _refusal(rejected: Rejected) -> RpcFailure:

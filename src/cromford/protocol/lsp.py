@@ -43,7 +43,8 @@ from cromford.protocol.journal import mail
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal import scan_records as sc
 from cromford.protocol.journal.factory import Factory
-from cromford.protocol.journal.house import Build, House
+from cromford.protocol.journal.gathered import Build
+from cromford.protocol.journal.house import House
 from cromford.protocol.journal.lsp_state import LspState, apply, new_lsp, pending, tip_of
 from cromford.protocol.journal.mail_records import MailTaken
 from cromford.protocol.journal.scan import UNKNOWN

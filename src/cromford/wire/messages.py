@@ -25,22 +25,31 @@ from cromford.wire.fields import (
     fixed,
     fixed_list,
     layout_of,
-    secret,
     struct,
     struct_list,
     text,
     u64,
     varbytes,
 )
+from cromford.wire.seldom import KeyHandover, KeyTaken, MarkRevealed, StoreMarked
+from cromford.wire.sizes import PUBKEY_SIZE, REASON_SIZE_MAX, SECKEY_SIZE
+
+# What is declared elsewhere, and known by this name.
+__all__ = [
+    "PUBKEY_SIZE",
+    "REASON_SIZE_MAX",
+    "SECKEY_SIZE",
+    "KeyHandover",
+    "KeyTaken",
+    "MarkRevealed",
+    "StoreMarked",
+]
 
 WIRE_VERSION: Final = 1
 MESSAGE_SIZE_MAX: Final = 65_535  # BOLT 8's limit of one message.
 HEADER_SIZE: Final = 3
-PUBKEY_SIZE: Final = 33
-SECKEY_SIZE: Final = 32
 SCRIPT_SIZE_MAX: Final = 42  # A script with the longest witness program (BIP 141).
 TX_SIZE_MAX: Final = 40_000
-REASON_SIZE_MAX: Final = 400
 N_LAYERS_MAX: Final = N_INNER_LEVELS_MAX + 1
 N_BRANCH_TXS_MAX: Final = 2 * N_LAYERS_MAX
 N_FIRST_COMMITMENTS: Final = 2  # The LSP's, then the client's.
@@ -451,61 +460,6 @@ class CloseEnd:
 
     close_id: bytes = fixed(HASH_SIZE)
     reason: str = text(REASON_SIZE_MAX)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeyHandover:
-    """Client to LSP: I moved out of this factory; close it without me. Two keys of this attempt.
-
-    `factory_secret` signs for the tree's outputs above the client's channel, `funding_secret` for
-    the channel. What sees this message sees the secrets: it is no event, and in no record.
-    """
-
-    attempt_id: bytes = fixed(HASH_SIZE)
-    factory_secret: bytes = secret(SECKEY_SIZE)
-    funding_secret: bytes = secret(SECKEY_SIZE)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeyTaken:
-    """LSP to client: your keys are kept, durably; or why they are not.
-
-    An empty `refusal` ends it. After any other they are sent again, at a later time.
-    """
-
-    attempt_id: bytes = fixed(HASH_SIZE)
-    refusal: str = text(REASON_SIZE_MAX)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoreMarked:
-    """Either way, in the place of `ChannelReestablish`: the sender's store was restored.
-
-    It asks the peer to publish its commitment, or to close. `revealed_hash` binds it to what it
-    would reveal to a peer whose store was restored, too.
-    """
-
-    channel_id: bytes = fixed(HASH_SIZE)
-    revealed_hash: bytes = fixed(HASH_SIZE)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MarkRevealed:
-    """Either way, once both said `StoreMarked`, the LSP first: where a restored store stands.
-
-    `commitment_number` and the balances are those of the sender's latest commitment, `peer_number`
-    is that of the receiver's which it signed last. `nonce` and `proof` prove that it has the
-    receiver's signature of that commitment, without showing it.
-    """
-
-    channel_id: bytes = fixed(HASH_SIZE)
-    commitment_number: int = u64()
-    peer_number: int = u64()
-    opener_msat: int = u64()
-    accepter_msat: int = u64()
-    per_commitment_point: bytes = fixed(PUBKEY_SIZE)
-    nonce: bytes = fixed(HASH_SIZE)
-    proof: bytes = fixed(SIGNATURE_SIZE)
 
 
 LobbyMessage = Lobby | Join | Joined | Refused | Leave

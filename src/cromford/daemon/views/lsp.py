@@ -21,7 +21,8 @@ from cromford.protocol.facts import Facts
 from cromford.protocol.journal.closes import is_frozen
 from cromford.protocol.journal.entries import DEAD, FUNDED, FactoryEntry
 from cromford.protocol.journal.factory import Factory
-from cromford.protocol.journal.house import Build, House
+from cromford.protocol.journal.gathered import Build
+from cromford.protocol.journal.house import House
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.lsp_attempt import LspAttempt
 from cromford.protocol.journal.lsp_state import LspState

@@ -128,7 +128,6 @@ def _way_text(
     if balance_of(old).own_msat < LEFT_BEHIND_MSAT:
         return "what is under way in its channels is not final yet"
     if not movable_msat(old, new):
-        return (
-            f"the new channel cannot receive {LEFT_BEHIND_MSAT // MSAT_PER_SAT} sat or more of it"
-        )
+        least_sat = LEFT_BEHIND_MSAT // MSAT_PER_SAT
+        return f"the new channel cannot receive {least_sat} sat or more of it"
     return "about to pay itself"

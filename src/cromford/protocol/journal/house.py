@@ -30,6 +30,7 @@ from cromford.protocol.journal.entries import (
     HousePayment,
 )
 from cromford.protocol.journal.expected import ExpectedPayments
+from cromford.protocol.journal.gathered import Build, Member
 from cromford.protocol.journal.joint_sweeps import with_joint_sweep
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.lsp_config import LspConfig
@@ -58,27 +59,6 @@ from cromford.wire.fields import decode_fields
 UPTIME_WINDOW_BLOCKS: Final = 2016
 FAULTS_TO_BAN: Final = 3
 BAN_BLOCKS: Final = 144  # Three faults within this many blocks close the lobby for as many.
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
-    """A client in the lobby."""
-
-    node_id: bytes
-    join: m.Join
-    is_moving: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Build:
-    """A build whose keys are being made, or that waits for its clients to come back."""
-
-    attempt: int | None  # None while it waits
-    node_ids: tuple[bytes, ...]
-    reasons: tuple[str, ...]
-    capacity_sat: tuple[int, ...]
-    min_clients: int
-    max_clients: int
 
 
 @dataclass(frozen=True, kw_only=True)

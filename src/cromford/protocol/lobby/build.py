@@ -24,7 +24,8 @@ from cromford.factory.terms import (
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.entries import DEAD, FUNDED
 from cromford.protocol.journal.first_commitments import channel_terms_of, least_capacity_sat
-from cromford.protocol.journal.house import House, Member
+from cromford.protocol.journal.gathered import Member
+from cromford.protocol.journal.house import House
 from cromford.protocol.journal.proposal import N_CANDIDATES
 from cromford.protocol.lobby.choosing import (
     capacity_ceiling_sat,

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.entries import FactoryEntry
-from cromford.protocol.journal.house import House, Member
+from cromford.protocol.journal.gathered import Member
+from cromford.protocol.journal.house import House
 from cromford.protocol.policy import LspPolicy
 
 

@@ -8,7 +8,8 @@ from cromford.protocol import events as ev
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal import records as r
-from cromford.protocol.journal.house import Build, House
+from cromford.protocol.journal.gathered import Build
+from cromford.protocol.journal.house import House
 from cromford.protocol.journal.mail import CeremonyEnded
 from cromford.protocol.lobby.build import (
     BuildPlan,

@@ -14,7 +14,8 @@ from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal import mail
 from cromford.protocol.journal.encoding import encoded_pool
 from cromford.protocol.journal.first_commitments import offer_of
-from cromford.protocol.journal.house import Build, House
+from cromford.protocol.journal.gathered import Build
+from cromford.protocol.journal.house import House
 from cromford.protocol.lobby.build import select_coins, terms_of
 from cromford.protocol.lobby.lsp import await_rejoin
 from cromford.protocol.lobby.shapes import shape_by_policy

@@ -1,0 +1,7 @@
+"""How large what messages hold is, or may be, in bytes."""
+
+from typing import Final
+
+PUBKEY_SIZE: Final = 33
+SECKEY_SIZE: Final = 32
+REASON_SIZE_MAX: Final = 400

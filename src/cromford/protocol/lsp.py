@@ -29,6 +29,7 @@ from cromford.protocol import events as ev
 from cromford.protocol.channels import lsp as channels
 from cromford.protocol.channels.steps import on_nonce_deadline, on_revocation_deadline
 from cromford.protocol.closing import lsp as closing
+from cromford.protocol.closing.by_policy import close_what_can_be
 from cromford.protocol.closing.confirming import owed_by_factory
 from cromford.protocol.delivery import Round
 from cromford.protocol.dying import lsp as dying
@@ -377,7 +378,8 @@ def _begin_with_block(turn: Turn[Factory], *, has_news: bool = False) -> None:
     closing.on_block(turn)
     # What the chain decided about an outgoing HTLC answers the incoming one.
     channels.on_block(turn)
-    dying.on_block(turn)
+    if dying.on_block(turn):
+        close_what_can_be(turn)
     exiting.keep_watching(turn, has_news=has_news)
 
 

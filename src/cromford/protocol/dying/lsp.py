@@ -9,14 +9,21 @@ from cromford.protocol.turn import Turn
 from cromford.watch.exit import swept_by
 
 
-def on_block(turn: Turn[Factory]) -> None:
-    """Tell of a factory that dies, and ask for a close of it, as a block makes it so."""
+def on_block(turn: Turn[Factory]) -> bool:
+    """Tell of a factory that dies, as a block makes it so; say whether to close what can be closed.
+
+    Asked for in vain, that waits for some blocks. What comes after a part that was closed does not.
+    """
     state = turn.state
     if state.period is Period.EXPIRED or not stands(state):
-        return
+        return False
     tell_period(turn, state.attempt.attempt_id, state.lifetime, state.period)
     if wants_close(state, turn.height):
         turn.remember(dr.CloseWanted(attempt_id=state.attempt.attempt_id, height=turn.height))
+        return True
+    return state.has_closed_last and is_close_due(
+        state.config.policy, state.lifetime, asked_height=None, height=turn.height
+    )
 
 
 def wants_close(state: Factory, height: int) -> bool:

@@ -224,7 +224,11 @@ def _on_block(turn: Turn[ClientState], event: ev.BlockAdded) -> None:
             txs=tuple(tx.serialize() for tx in event.txs),
         )
     )
-    turn.ask(*exiting.lend(turn), *spending.owed_spendings(turn.state.wallet))
+    turn.ask(
+        *exiting.lend(turn),
+        *owed_by_client(turn.state, turn.facts.fees),
+        *spending.owed_spendings(turn.state.wallet),
+    )
     opening.on_block(turn)
     exiting.on_block(turn)
     closing.on_block(turn)

@@ -7,6 +7,7 @@ from tests.protocol.paying_clients import POLICY, book, open_factory, pay
 from tests.protocol.pump import Pump, PumpNode
 from tests.simulation.sim_node import LENIENT
 
+from cromford.protocol import events as ev
 from cromford.protocol.journal.client_attempt import ClientAttempt
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.link import Link
@@ -84,9 +85,20 @@ class World:
         """Return the LSP's end of it."""
         return self.factory.book.links[self.link(client).channel_id]
 
-    def move(self, client: PumpNode, amount_msat: int = BALANCE_MSAT) -> None:
-        """Let a client pay its balance over to its newest channel."""
-        assert pay(self.pump, client, client, amount_msat).status == "paid"
+    def move(self, client: PumpNode) -> None:
+        """Let a client move all that it has to its newest channel, as its operator asks."""
+        self.pump.handle(client, ev.MoveRequested(attempt_id=self.old_id))
+        self.pump.run()
+        assert self.new_link(client).state.accepter_msat == BALANCE_MSAT
+
+
+def spent_world(left_msat: int) -> tuple[World, PumpNode]:
+    """Return such a world, and a client that paid another one all but this, in msat."""
+    world = dying_world(2)
+    spender, payee = world.pump.clients
+    payment = pay(world.pump, spender, payee, BALANCE_MSAT - left_msat)
+    assert payment.status == "paid"
+    return world, spender
 
 
 def dying_world(n_clients: int = 3, *, movers: int | None = None) -> World:

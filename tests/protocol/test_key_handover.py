@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import pytest
 from tests.protocol.attacks import nothing, only_from, only_to
-from tests.protocol.movers import BALANCE_MSAT, World, dying_world
+from tests.protocol.movers import BALANCE_MSAT, World, dying_world, spent_world
 from tests.protocol.paying_clients import book, make_invoice, pay
 from tests.protocol.pump import PumpNode
 
@@ -85,11 +85,9 @@ def test_a_message_goes_out_only_once_it_is_remembered_that_the_client_retired()
 
 @pytest.mark.parametrize("left_msat", [0, LEFT_BEHIND_MSAT - 1, LEFT_BEHIND_MSAT])
 def test_less_than_330_sat_may_stay_behind_and_not_one_msat_more(left_msat: int) -> None:
-    world = dying_world(1)
-    (mover,) = world.pump.clients
-    world.move(mover, BALANCE_MSAT - left_msat)
+    world, spender = spent_world(left_msat)
     world.pump.mine()
-    assert world.attempt(mover).is_retired is (left_msat < 330_000)
+    assert world.attempt(spender).is_retired is (left_msat < 330_000)
 
 
 def test_who_spent_all_and_has_no_newer_channel_keeps_its_keys() -> None:
@@ -125,7 +123,7 @@ def test_whatever_is_under_way_keeps_the_keys_until_the_last_answer() -> None:
     """Looked at after each message of a move: not once before the end is it over."""
     world = dying_world(1)
     (mover,) = world.pump.clients
-    world.pump.handle(mover, make_invoice(world.pump, mover, BALANCE_MSAT))
+    world.pump.handle(mover, ev.MoveRequested(attempt_id=world.old_id))
     seen = []
 
     def look() -> bool:

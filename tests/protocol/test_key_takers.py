@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import pytest
 from tests.protocol.attacks import nothing, only_from, only_to
-from tests.protocol.movers import BALANCE_MSAT, World, dying_world, keychain_of
+from tests.protocol.movers import BALANCE_MSAT, World, dying_world, keychain_of, spent_world
 from tests.protocol.paying_clients import make_invoice
 from tests.protocol.pump import PumpNode
 
@@ -117,12 +117,10 @@ def test_a_client_with_a_balance_is_refused_and_nothing_of_it_is_kept() -> None:
 
 @pytest.mark.parametrize(("left_msat", "is_taken"), [(329_999, True), (330_000, False)])
 def test_the_lsp_takes_keys_below_330_sat_and_not_at_330(left_msat: int, is_taken: bool) -> None:  # noqa: FBT001 - a column
-    world = dying_world(1)
-    (mover,) = world.pump.clients
-    world.move(mover, BALANCE_MSAT - left_msat)
-    refusal = answer_to(world, mover, secrets_of(world, mover))
+    world, spender = spent_world(left_msat)
+    refusal = answer_to(world, spender, secrets_of(world, spender))
     assert (refusal == "") is is_taken
-    assert (world.seat(mover) in world.factory.held_keys) is is_taken
+    assert (world.seat(spender) in world.factory.held_keys) is is_taken
 
 
 def test_keys_come_again_while_an_htlc_is_under_way() -> None:

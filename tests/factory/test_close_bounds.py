@@ -3,11 +3,13 @@
 import pytest
 
 from cromford.bitcoin.fees import ANCHOR_DUST_SAT, TRUC_VSIZE_MAX
+from cromford.bitcoin.script import ANCHOR_SCRIPT
 from cromford.bitcoin.tx import OutPoint, Txid
 from cromford.crypto.keys import pubkey_of
 from cromford.crypto.musig2 import KeyAgg
 from cromford.factory.close import CannotClose, CloseScope, CloseTx, Payout, build_close
 from cromford.factory.outputs import SignersOutput
+from cromford.regtest.policy import dust_outputs, is_standard_output
 
 LSP_SCRIPT = b"\x51\x20" + b"\x01" * 32
 FEERATE = 1_000
@@ -87,3 +89,35 @@ def test_the_lsps_part_carries_fee_and_anchor_to_the_satoshi(
         return
     with pytest.raises(CannotClose, match=f"fee: expected at least {least_sat} sat"):
         close(amount_sat, 50_000_000)
+
+
+@pytest.mark.parametrize(
+    "script", [b"\x00\x14" + bytes(20), b"\x00\x20" + bytes(32), b"\x51\x20" + bytes(32)]
+)
+def test_every_kind_of_payout_is_relayed_from_330_sat_on(script: bytes) -> None:
+    payout = Payout(script_pubkey=script, due_msat=330_000)
+    made = build_close(
+        scope_of(1, 100_000), [payout], lsp_script=LSP_SCRIPT, feerate_sat_per_kw=FEERATE
+    )
+    assert all(is_standard_output(output.script_pubkey) for output in made.tx.outputs)
+    assert dust_outputs(made.tx) == []
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        b"\x00\x02\x01\x01",  # Version 0 has programs of 20 and of 32 bytes: no node relays this.
+        b"\x52\x28" + bytes(40),  # Below 354 sat this is dust, and so large nothing else is.
+        ANCHOR_SCRIPT,
+        b"\x6a\x01\x01",
+    ],
+)
+def test_what_one_client_is_paid_to_keeps_no_close_out_of_the_mempools(script: bytes) -> None:
+    """Signed by everybody it would freeze all channels, and never be in a block."""
+    payouts = [Payout(script_pubkey=script, due_msat=330_000)]
+    with pytest.raises(CannotClose, match=f"payout_script.*received {script.hex()}"):
+        build_close(
+            scope_of(1, 100_000), payouts, lsp_script=LSP_SCRIPT, feerate_sat_per_kw=FEERATE
+        )
+    unpaid = [Payout(script_pubkey=script, due_msat=329_999)]
+    build_close(scope_of(1, 100_000), unpaid, lsp_script=LSP_SCRIPT, feerate_sat_per_kw=FEERATE)

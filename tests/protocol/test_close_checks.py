@@ -123,6 +123,11 @@ CHANGES: Final[dict[str, tuple[str, Callable[[Tx], Tx]]]] = {
         "payout_sat",
         lambda tx: replace(tx, outputs=(tx.outputs[1], *tx.outputs)),
     ),
+    "an output that no node relays": (
+        "outputs",
+        lambda tx: with_output(tx, LSP, script_pubkey=b"\x00\x02\x01\x01"),
+    ),
+    "an output of dust": ("outputs", lambda tx: with_output(tx, LSP, amount_sat=329)),
     "an output more than there is": (
         "fee_sat",
         lambda tx: replace(tx, outputs=(MORE, *tx.outputs)),
@@ -196,10 +201,10 @@ def test_who_is_owed_less_than_dust_is_paid_nothing_and_not_a_satoshi_instead(
 
 def test_a_close_of_more_than_bip_431_allows_is_refused(pump: Pump) -> None:
     tx = honest_tx(pump)
-    dust = TxOut(amount_sat=1, script_pubkey=MORE.script_pubkey)
+    small = TxOut(amount_sat=330, script_pubkey=MORE.script_pubkey)
     n_fitting = (10_000 - vsize_of_close(tx)) // 43
     for n_more, is_taken in ((n_fitting, True), (n_fitting + 1, False)):
-        outputs = (*(dust for _ in range(n_more)), *tx.outputs)
+        outputs = (*(small for _ in range(n_more)), *tx.outputs)
         many = with_output(replace(tx, outputs=outputs), LSP, amount_sat=1_000)
         if is_taken:
             check_tx(many, closable(pump), feerate_sat_per_kw=FEERATE)

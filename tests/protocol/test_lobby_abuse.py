@@ -22,6 +22,7 @@ from tests.protocol.forge import NOT_A_POINT, stranger
 from tests.protocol.pump import LEAST_SAT, WANTED_SAT, Pump, UsualPump
 
 from cromford import effects as fx
+from cromford.bitcoin.script import ANCHOR_SCRIPT
 from cromford.factory.kinds import VertexKind
 from cromford.protocol import client as client_role
 from cromford.protocol import events as ev
@@ -95,6 +96,12 @@ BAD_JOINS: Final[dict[str, Callable[[m.Join], m.Join]]] = {
         join, pubnonces=(NOT_A_POINT * TWICE, *join.factory_pool.pubnonces[1:])
     ),
     "payout_script": lambda join: replace(join, payout_script=b"\x6a"),
+    "payout_script: expected P2WPKH, P2WSH or P2TR, received 51024e73": lambda join: replace(
+        join, payout_script=ANCHOR_SCRIPT
+    ),
+    "payout_script: expected P2WPKH, P2WSH or P2TR, received 00020101": lambda join: replace(
+        join, payout_script=b"\x00\x02\x01\x01"
+    ),
     "candidates: expected 1, received 0": lambda join: replace(join, candidates=()),
     "candidates: expected 1, received 2": lambda join: replace(
         join, candidates=join.candidates * TWICE

@@ -64,6 +64,16 @@ def is_native_segwit(script_pubkey: bytes) -> bool:
     )
 
 
+def is_usual_segwit(script_pubkey: bytes) -> bool:
+    """Say whether this is P2WPKH, P2WSH or P2TR: every node relays 330 sat or more to it.
+
+    Of other witness programs Core relays none of version 0, and calls larger ones dust.
+    """
+    version, size = script_pubkey[:1], len(script_pubkey) - 2
+    is_known = (version, size) in {(b"\x00", 20), (b"\x00", 32), (b"\x51", 32)}
+    return is_known and is_native_segwit(script_pubkey)
+
+
 def is_p2tr(script_pubkey: bytes) -> bool:
     """Say whether this pays to a taproot output key."""
     return len(script_pubkey) == 34 and script_pubkey[:2] == b"\x51\x20"

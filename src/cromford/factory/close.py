@@ -17,7 +17,7 @@ from cromford.bitcoin.fees import (
     fee_sat_of,
     keypath_tx_vsize,
 )
-from cromford.bitcoin.script import ANCHOR_SCRIPT
+from cromford.bitcoin.script import ANCHOR_SCRIPT, is_usual_segwit
 from cromford.bitcoin.sighash import taproot_sighash
 from cromford.bitcoin.tx import TRUC_VERSION, OutPoint, Tx, TxIn, TxOut
 from cromford.factory.key_path import InvalidSignature
@@ -28,6 +28,7 @@ from cromford.signing.task import SigningTask
 CLOSE_NSEQUENCE: Final = 0xFFFFFFFD  # Replaceable (BIP 125), no relative delay (BIP 68).
 CLOSE_DUST_SAT: Final = P2TR_DUST_SAT  # For every script type, so that all compute the same.
 CLOSE_CLIENTS_MAX: Final = 229  # As many as a version 3 transaction has room for (BIP 431).
+USUAL_SCRIPTS: Final = "P2WPKH, P2WSH or P2TR"  # What a close pays to.
 _BLANK_SIGNATURE: Final = bytes(64)
 
 
@@ -193,7 +194,8 @@ def build_close(
         feerate_sat_per_kw: What the close pays itself.
 
     Raises:
-        CannotClose: If there are too many clients, or the LSP's part does not carry the fee.
+        CannotClose: If there are too many clients, one is paid to a script that nodes do not relay,
+            or the LSP's part does not carry the fee.
     """
     if len(payouts) != len(scope.clients):
         raise CannotClose("payouts", expected=len(scope.clients), received=len(payouts))
@@ -208,6 +210,11 @@ def build_close(
         for payout in payouts
         if payout.amount_sat
     )
+    for output in paid:
+        if not is_usual_segwit(output.script_pubkey):
+            # No node would relay the close, and all its channels would wait for it in vain.
+            received = output.script_pubkey.hex()
+            raise CannotClose("payout_script", expected=USUAL_SCRIPTS, received=received)
     anchor = TxOut(amount_sat=ANCHOR_DUST_SAT, script_pubkey=ANCHOR_SCRIPT)
     left_sat = scope.amount_sat - ANCHOR_DUST_SAT - sum(output.amount_sat for output in paid)
 

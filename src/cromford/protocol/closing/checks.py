@@ -6,10 +6,17 @@ Nothing the LSP says is believed: scope, amounts and balance are the client's ow
 from dataclasses import dataclass
 
 from cromford.bitcoin.fees import ANCHOR_DUST_SAT, TRUC_VSIZE_MAX, fee_sat_of
-from cromford.bitcoin.script import ANCHOR_SCRIPT
+from cromford.bitcoin.script import ANCHOR_SCRIPT, is_usual_segwit
 from cromford.bitcoin.tx import TRUC_VERSION, OutPoint, Tx, TxOut
 from cromford.codec.reader import MalformedBytes
-from cromford.factory.close import CLOSE_NSEQUENCE, CloseScope, Payout, vsize_of_close
+from cromford.factory.close import (
+    CLOSE_DUST_SAT,
+    CLOSE_NSEQUENCE,
+    USUAL_SCRIPTS,
+    CloseScope,
+    Payout,
+    vsize_of_close,
+)
 from cromford.protocol.closing.rules import (
     due_msat,
     least_feerate_sat_per_kw,
@@ -140,7 +147,8 @@ def check_tx(tx: Tx, closable: Closable, *, feerate_sat_per_kw: int) -> None:
     """Check one transaction of a close, to the byte where it concerns us.
 
     Version 3, or a large child would pin it (BIP 431); one input, ours, replaceable and without
-    delay; our exact payout; an anchor last; at least the feerate, at most what a node takes.
+    delay; our exact payout; no output that nodes do not relay; an anchor last; at least the
+    feerate, at most what a node takes.
 
     Args:
         tx: The unsigned transaction.
@@ -168,6 +176,12 @@ def check_tx(tx: Tx, closable: Closable, *, feerate_sat_per_kw: int) -> None:
     vsize = vsize_of_close(tx)
     if vsize > TRUC_VSIZE_MAX:
         raise Refusal("vsize", expected=f"at most {TRUC_VSIZE_MAX}", received=vsize)
+    for output in tx.outputs[:-1]:
+        # Signed by everybody, a close that no node relays would bind the channel for nothing.
+        if not is_usual_segwit(output.script_pubkey) or output.amount_sat < CLOSE_DUST_SAT:
+            received = f"{output.amount_sat} sat to {output.script_pubkey.hex()}"
+            expected = f"at least {CLOSE_DUST_SAT} sat to {USUAL_SCRIPTS}"
+            raise Refusal("outputs", expected=expected, received=received)
     fee_sat = scope.amount_sat - sum(output.amount_sat for output in tx.outputs)
     least_sat = fee_sat_of(vsize=vsize, feerate_sat_per_kw=feerate_sat_per_kw)
     most_sat = fee_sat_of(vsize=vsize, feerate_sat_per_kw=MOST_SAT_PER_KW)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from cromford.bitcoin.fees import P2TR_OUTPUT_VSIZE, SEGWIT_DUST_SAT
-from cromford.bitcoin.script import is_native_segwit
+from cromford.bitcoin.script import is_usual_segwit
 from cromford.channel.errors import InvalidChannelTerms
 from cromford.channel.terms import HTLCS_MAX, MSAT_PER_SAT, ChannelTerms
 from cromford.crypto import schnorr
@@ -133,8 +133,9 @@ def refusal_of(state: House, node_id: bytes, join: m.Join) -> str | None:
     reason = join_refusal(state, node_id, max(join.capacity_least_sat, floor_sat))
     if reason is not None:
         return reason
-    if not is_native_segwit(join.payout_script):
-        return f"payout_script: expected native segwit, received {join.payout_script.hex()}"
+    if not is_usual_segwit(join.payout_script):
+        received = join.payout_script.hex()
+        return f"payout_script: expected P2WPKH, P2WSH or P2TR, received {received}"
     if len(join.candidates) != N_CANDIDATES:
         return f"candidates: expected {N_CANDIDATES}, received {len(join.candidates)}"
     reason = _pool_refusal("factory_pool", join.factory_pool, policy.pool_size)

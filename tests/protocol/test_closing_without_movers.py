@@ -1,9 +1,13 @@
 """Closing a factory that clients moved out of: with who is left, and without who gave its keys."""
 
+from collections.abc import Iterable
+from dataclasses import replace
+
 import pytest
 from tests.protocol.attacks import nothing, only_from
 from tests.protocol.closes import ended, finished
 from tests.protocol.movers import BALANCE_MSAT, World, dying_world
+from tests.protocol.pump import PumpNode
 
 from cromford import effects as fx
 from cromford.bitcoin.tx import Tx
@@ -230,3 +234,62 @@ def test_a_close_with_handed_over_keys_survives_a_death_of_the_lsp_at_any_step(f
     assert finished(world.pump.lsp)
     assert world.factory.closing is None
     assert world.factory.held_keys == {world.seat(mover)}
+
+
+def asked_for_nonces(world: World) -> fx.PrepareSeats:
+    """Let a close come to where the signer is asked for nonces of those who moved out."""
+    asked: list[fx.PrepareSeats] = []
+    lsp = world.pump.lsp
+    perform = lsp.perform_signing
+
+    def keeping(effect: fx.Performed) -> Iterable[ev.Event]:
+        if isinstance(effect, fx.PrepareSeats):
+            asked.append(effect)
+            return ()
+        return perform(effect)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lsp, "perform_signing", keeping)
+        close(world)
+    (prepare,) = asked
+    return prepare
+
+
+def moved_out_alone() -> tuple[World, PumpNode]:
+    world = dying_world(1)
+    mover = world.pump.clients[0]
+    world.move(mover)
+    world.pump.mine()
+    return world, mover
+
+
+def words_of(world: World, mover: PumpNode) -> tuple[m.CloseMessage, ...]:
+    """Return what a client that moved out can say of a close: its name is no secret."""
+    closing, link = world.factory.closing, world.lsp_link(mover)
+    assert closing is not None
+    attempt = world.attempt(mover)
+    pubnonces = attempt.join.factory_pool.pubnonces[: len(closing.feerates_sat_per_kw)]
+    agree = m.CloseAgree(
+        close_id=closing.close_id,
+        balance_msat=link.state.accepter_msat,
+        payout_script=attempt.join.payout_script,
+        pool=m.Pool(pubkey=attempt.join.factory_pool.pubkey, pubnonces=pubnonces),
+    )
+    bad = replace(agree, pool=m.Pool(pubkey=attempt.join.factory_pool.pubkey, pubnonces=()))
+    return (agree, bad, m.CloseEnd(close_id=closing.close_id, reason="no"))
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_nor_what_it_says_before_our_signer_made_its_nonces(number: int) -> None:
+    """Taken for its word, it would go before ours, which then comes where none is expected."""
+    world, mover = moved_out_alone()
+    asked = asked_for_nonces(world)
+    closing = world.factory.closing
+    world.pump.tell(world.pump.lsp, mover, words_of(world, mover)[number])
+    assert world.factory.closing == closing
+    world.pump.disconnect(mover)
+    assert world.factory.closing == closing
+    for event in world.pump.lsp.perform_signing(asked):
+        world.pump.handle(world.pump.lsp, event)
+    world.pump.run()
+    assert len(finished(world.pump.lsp)) == 1

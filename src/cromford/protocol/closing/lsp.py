@@ -29,7 +29,13 @@ from cromford.protocol.closing.rules import (
     problem_with_channel,
     problem_with_height,
 )
-from cromford.protocol.closing.seats import agreements, partials, preparation, signing_for
+from cromford.protocol.closing.seats import (
+    agreements,
+    has_say,
+    partials,
+    preparation,
+    signing_for,
+)
 from cromford.protocol.closing.sessions import (
     client_of_key,
     close_round,
@@ -40,7 +46,7 @@ from cromford.protocol.closing.sessions import (
 from cromford.protocol.journal import close_records as cl
 from cromford.protocol.journal import opening_records as op
 from cromford.protocol.journal.close_scopes import close_intents, lsp_scope
-from cromford.protocol.journal.closes import SETTLED_DEPTH, FinishedClose
+from cromford.protocol.journal.closes import FinishedClose
 from cromford.protocol.journal.closing import Agreeing, Closing, Signing
 from cromford.protocol.journal.encoding import encoded_pool, pool_of
 from cromford.protocol.journal.factory import Factory
@@ -394,7 +400,9 @@ def on_end(turn: Turn[Factory], node_id: bytes, message: m.CloseEnd) -> None:
     """End a close that a client refuses: that is no fault of it."""
     closing = turn.state.closing
     client = turn.state.attempt.client_of(node_id)
-    if closing is not None and closing.close_id == message.close_id and client in closing.others:
+    if closing is None or not has_say(turn.state, closing, client):
+        return
+    if closing.close_id == message.close_id:
         end(turn, f"client {client} refused: {message.reason}", culprit=node_id)
 
 
@@ -402,7 +410,7 @@ def on_disconnection(turn: Turn[Factory], node_id: bytes) -> None:
     """End a close that still needs a client's nonces: they went with its connection."""
     closing = turn.state.closing
     client = turn.state.attempt.client_of(node_id)
-    if closing is None or client not in closing.others:
+    if closing is None or not has_say(turn.state, closing, client):
         return
     if not isinstance(closing.stage, Signing) or client not in closing.stage.done:
         end(turn, f"client {client} disconnected", culprit=node_id)
@@ -455,7 +463,7 @@ def tell_closed(turn: Turn[Factory], node_id: bytes, channel_id: bytes | None = 
     ]
     ids = {close.close_id for link in links for close in link.closes if close.is_finished}
     finished = [state.closed[close_id] for close_id in sorted(ids) if close_id in state.closed]
-    live = [close for close in finished if _is_live(state, close)]
+    live = [close for close in finished if close.is_live(state.chain)]
     for close in live:
         turn.send(node_id, closed_of(state, close))
     return bool(live)
@@ -468,14 +476,6 @@ def closed_of(state: Factory, close: FinishedClose) -> m.Closed:
         close_id=close.close_id,
         txs=tuple(m.ClosedTx(tx=tx.serialize()) for tx in close.txs),
     )
-
-
-def _is_live(state: Factory, close: FinishedClose) -> bool:
-    """Say whether a finished close may still be what spends its output, or did."""
-    spender = state.chain.spends.get(close.outpoint)
-    if spender is None or spender.txid in {tx.txid for tx in close.txs}:
-        return True
-    return state.chain.depth(spender.txid) < SETTLED_DEPTH
 
 
 def end(
@@ -559,7 +559,9 @@ def _seat(turn: Turn[Factory], node_id: bytes, close_id: bytes) -> tuple[Closing
     if closing is None or closing.close_id != close_id:
         tell_closed(turn, node_id)
         return None
-    return (closing, client) if client is not None and client in closing.others else None
+    if client is None or not has_say(turn.state, closing, client):
+        return None
+    return closing, client
 
 
 def _signing_now(state: Factory) -> tuple[Closing, Signing]:

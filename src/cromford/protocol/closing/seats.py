@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from cromford import effects as fx
 from cromford.factory.close import CloseScope
 from cromford.protocol import events as ev
-from cromford.protocol.channels.seats import own_seats, seat_keys
+from cromford.protocol.channels.seats import is_own_seat, own_seats, seat_keys
 from cromford.protocol.closing.planning import link_of
 from cromford.protocol.closing.rules import due_msat
 from cromford.protocol.closing.sessions import sessions_of
@@ -37,6 +37,13 @@ def agreements(state: Factory, prepared: ev.SeatsPrepared) -> Iterator[cl.CloseA
             pool=encoded_pool(pool),
             is_ours=True,
         )
+
+
+def has_say(state: Factory, closing: Closing, client: int | None) -> bool:
+    """Say whether a client speaks for itself in a close: not one for which we agree, or are to."""
+    if client is None or client not in closing.others:
+        return False
+    return client in closing.stage.agreed or not is_own_seat(state, client)
 
 
 def signing_for(

@@ -75,6 +75,13 @@ class FinishedClose:
         """Those of its transactions."""
         return tuple(tx.txid for tx in self.txs)
 
+    def is_live(self, chain: KnownChain) -> bool:
+        """Say whether it may still be what spends its output, or did."""
+        spender = chain.spends.get(self.outpoint)
+        if spender is None or spender.txid in self.txids:
+            return True
+        return chain.depth(spender.txid) < SETTLED_DEPTH
+
 
 def limit_msat(closes: Collection[SignedClose], chain: KnownChain) -> int | None:
     """Return the most that a channel may come to owe its client, by its closes; None if no limit.

@@ -10,7 +10,6 @@ from typing import assert_never
 
 from cromford import effects as fx
 from cromford.bitcoin.tx import OutPoint
-from cromford.crypto.keys import TaggedHash
 from cromford.crypto.musig2 import is_partial_sig
 from cromford.factory.close import CannotClose, CloseScope
 from cromford.protocol import events as ev
@@ -19,6 +18,7 @@ from cromford.protocol.closing.confirming import owed_by_factory
 from cromford.protocol.closing.planning import (
     built_close,
     check_all_are_here,
+    close_name,
     link_of,
     plan_close,
 )
@@ -55,8 +55,6 @@ from cromford.signing.keychain import ChannelKey, FactoryKey
 from cromford.signing.nonces import PublicPool
 from cromford.signing.round import FaultyContribution
 from cromford.wire import messages as m
-
-_hash_close = TaggedHash("cromford/close")
 
 
 def take(turn: Turn[Factory], event: ev.CloseEvent) -> None:
@@ -117,13 +115,13 @@ def on_requested(turn: Turn[Factory], event: ev.CloseRequested) -> None:
     plan = plan_close(state, turn.facts, event)
     check_all_are_here(state, turn.facts, plan.scope)
     attempt_id = state.attempt.attempt_id
-    outpoint = plan.scope.outpoint.serialize()
-    close_id = _hash_close(attempt_id + outpoint + state.n_closes.to_bytes(8, "big"))
+    outpoint = plan.scope.outpoint
+    close_id = close_name(state, outpoint, state.n_closes)
     turn.remember(
         cl.CloseBegun(
             attempt_id=attempt_id,
             close_id=close_id,
-            outpoint=outpoint,
+            outpoint=outpoint.serialize(),
             name=plan.scope.name,
             clients=plan.scope.clients,
             feerates_sat_per_kw=plan.feerates_sat_per_kw,
@@ -133,7 +131,7 @@ def on_requested(turn: Turn[Factory], event: ev.CloseRequested) -> None:
         fx.PrepareClose(
             attempt_id=attempt_id,
             close_id=close_id,
-            key=_key_of(state, plan.scope.outpoint),
+            key=_key_of(state, outpoint),
             n_options=len(plan.options),
         ),
         _deadline(turn.state, close_id),

@@ -6,6 +6,8 @@ Everything is refused by name, before anybody is asked.
 from dataclasses import dataclass
 from typing import Final
 
+from cromford.bitcoin.tx import OutPoint
+from cromford.crypto.keys import TaggedHash
 from cromford.factory.close import (
     CannotClose,
     CloseScope,
@@ -34,6 +36,8 @@ from cromford.watch.feerates import MOST_SAT_PER_KW, OwnFees
 
 USUAL_BLOCKS: Final = 36  # A close that nobody waits for: a quarter of a day.
 DEARER_FACTOR: Final = 3  # The option for a day when the first does not confirm.
+
+_hash_close: Final = TaggedHash("cromford/close")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +78,18 @@ def plan_close(state: Factory, facts: Facts, asked: ev.CloseRequested) -> CloseP
         feerates_sat_per_kw=feerates[: len(options)],
         options=tuple(options),
     )
+
+
+def close_name(state: Factory, outpoint: OutPoint, number: int) -> bytes:
+    """Return the name of a factory's close: of an output, and how many there were before.
+
+    Args:
+        state: The factory.
+        outpoint: What it spends.
+        number: How many closes of the factory were begun before it.
+    """
+    parts = (state.attempt.attempt_id, outpoint.serialize(), number.to_bytes(8, "big"))
+    return _hash_close(b"".join(parts))
 
 
 def usual_feerates(state: Factory, fees: OwnFees) -> tuple[int, ...]:

@@ -228,6 +228,7 @@ def client_summary(**changes: Any) -> dict[str, Any]:
         "ready_received": True,
         "is_exiting": False,
         "keys_handed_over": None,
+        "close": None,
         "closing": None,
         "closed": [],
         "refused": [],

@@ -5,6 +5,7 @@ CHANNEL_TXID = "22" * 32
 
 EXIT_PLAN = {
     "factory_id": FACTORY_ID,
+    "close": None,
     "steps": [
         {
             "name": "kickoff_root",

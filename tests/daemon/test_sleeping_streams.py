@@ -109,7 +109,7 @@ def test_a_block_that_does_not_concern_a_factory_does_not_load_it(pump: Counting
     assert numbers(driver_of(pump).open_streams) == set()
 
 
-def test_a_store_that_was_restored_wakes_every_factory_once_and_they_sleep_again(
+def test_a_store_that_was_restored_wakes_every_factory_and_they_sleep_once_it_is_proven(
     pump: CountingPump,
 ) -> None:
     store = pump.lsp.counted
@@ -121,6 +121,9 @@ def test_a_store_that_was_restored_wakes_every_factory_once_and_they_sleep_again
     for stream, head in heads.items():
         marked = decode_record(next(iter(store.replay(stream, after=head))))
         assert marked == StoreRestored(backup_id=bytes(16), source="a backup")
+    pump.lsp.checkpoint()
+    assert sleeping(pump) == set(), "what it may have lost is watched for"
+    pump.handle(pump.lsp, ev.StoreProven())
     pump.lsp.checkpoint()
     assert sleeping(pump) == {0, 1}
     start_again(pump)

@@ -35,7 +35,7 @@ MOVE, CLOSE, SWEEP = DyingStep.MOVE, DyingStep.CLOSE, DyingStep.SWEEP
 
 def waiting_pump(n_clients: int = 3, *, n_waiting: int = 2) -> Pump:
     """Return a world in its first dying block, where some of the clients wait in the lobby."""
-    policy = replace(POLICY, dying_policy=(CLOSE, SWEEP))
+    policy = replace(POLICY, dying_policy=(SWEEP,))
     pump = factory_with_money(n_clients, kind=StayingPump, amounts_msat=(), policy=policy)
     mine_to_dying(pump)
     for client in pump.clients[:n_waiting]:
@@ -116,6 +116,7 @@ def test_a_close_is_asked_for_again_after_36_blocks() -> None:
     policy = replace(POLICY, dying_policy=(CLOSE, SWEEP))
     pump = factory_with_money(2, kind=StayingPump, amounts_msat=(), policy=policy)
     life = pump.factory.lifetime
+    pump.disconnect(pump.clients[1])
     mine_to(pump, life.exit_deadline_height)
     heights = [one.height for one in told(pump.lsp, dr.CloseWanted)]
     assert heights == [*range(life.dying_height, life.exit_deadline_height - 143, 36)]

@@ -284,12 +284,12 @@ def test_a_marked_factory_does_not_sleep_and_hears_that_nothing_was_lost() -> No
     pump, _ = used_factory()
     for client in pump.clients:
         pump.disconnect(client)
-    assert wakes_at(pump.factory) == pump.attempt.terms.expiry_height
+    assert wakes_at(pump.factory) == pump.factory.lifetime.dying_height
     clients, pump.clients = pump.clients, []
     restore(pump, (pump.lsp, backup_of(pump.lsp)))
     assert wakes_at(pump.factory) is None
     pump.handle(pump.lsp, ev.StoreProven())
-    assert wakes_at(pump.factory) == pump.attempt.terms.expiry_height
+    assert wakes_at(pump.factory) == pump.factory.lifetime.dying_height
     pump.clients = clients
 
 

@@ -22,12 +22,13 @@ from tests.protocol.closes import (
     losing,
     under_way,
 )
-from tests.protocol.paying_clients import pay
+from tests.protocol.paying_clients import make_invoice, pay
 from tests.protocol.pump import Pump, PumpNode
 
 from cromford import effects as fx
 from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
+from cromford.protocol.faults import Rejected
 from cromford.signing.nonces import NoPoolFree
 from cromford.wire import messages as m
 
@@ -38,13 +39,13 @@ Change = Callable[[Any], Sequence[m.Message]]
 def check_it_ended_for_everybody(pump: Pump) -> None:
     """Check that nothing was finished, nobody is stuck, and channels take updates again.
 
-    Who may have signed what the LSP can finish alone receives no more than that pays; in the
-    meantime its payer hears of it, and has its money back.
+    Who signed, by its own record or the LSP's, receives no more than that pays; its payer hears of
+    it, and has its money back.
     """
     assert not finished(pump.lsp)
     assert len(ended(pump.lsp)) == 1
     check_nobody_is_stuck(pump)
-    is_free = all(limit_of(pump, link) is None for _, link in links(pump).values())
+    is_free = all(limit_of(pump, one) is None for both in links(pump).values() for one in both)
     for payer, payee in ((1, 2), (2, 1)):
         begun = pay(pump, pump.client_at(payer), pump.client_at(payee), 1_000_000)
         assert begun.status == "paid" or (not is_free and begun.status == "failed")
@@ -357,15 +358,37 @@ def test_a_message_of_a_close_that_is_over_changes_nothing(step: type[m.Message]
     check_nobody_is_stuck(pump)
 
 
-def test_after_a_refusal_at_the_last_message_the_limit_is_what_was_agreed() -> None:
-    """The LSP alone could finish what the others signed: no channel may come to owe more."""
+@pytest.mark.parametrize("lost", [m.ClosePropose, m.CloseSign])
+def test_after_a_close_without_a_signature_only_who_signed_has_a_limit(
+    lost: type[m.Message],
+) -> None:
+    """What the LSP does not have it cannot finish with: it caps nobody else.
+
+    A client that signed keeps to its own record, whatever became of its message.
+    """
     pump = closable_factory(2)
-    refuser = pump.client_at(2)
+    alice, bob = pump.client_at(1), pump.client_at(2)
     due = {seat: link.state.accepter_msat for seat, (link, _) in links(pump).items()}
-    with pump.tampering(changing(refuser, m.CloseSign, refusing)):
+    with pump.tampering(losing(lost, of=lambda node: node is bob)):
         close(pump)
-    for seat, (own, theirs) in links(pump).items():
-        assert limit_of(pump, own) == limit_of(pump, theirs) == due[seat]
+        pass_deadlines(pump)
+    limits = {
+        seat: (limit_of(pump, own), limit_of(pump, theirs))
+        for seat, (own, theirs) in links(pump).items()
+    }
+    has_signed = lost is m.CloseSign
+    assert limits == {1: (due[1], due[1]), 2: (due[2] if has_signed else None, None)}
+    request = make_invoice(pump, alice, 1)
+    assert pump.lsp.driver is not None
+    with pytest.raises(Rejected, match="close: expected at most 0 msat more"):
+        pump.lsp.driver.handle(request)
+    for amount_msat in (1, 1_000_000):
+        paid = pay(pump, pump.lsp, bob, amount_msat)
+        assert paid.status == ("failed" if has_signed else "paid"), "the LSP offered it"
+    owed_more_msat = 0 if has_signed else 1_000_001
+    own, theirs = links(pump)[2]
+    assert own.state.accepter_msat == theirs.state.accepter_msat == due[2] + owed_more_msat
+    check_nobody_is_stuck(pump)
 
 
 def test_a_second_close_with_less_is_signed_and_binds_by_the_less() -> None:

@@ -67,9 +67,7 @@ def with_lsp_close(
             ended = EndedClose(close_id=closing.close_id, reason=reason)
             return closes._replace(closing=None, ended=ended, book=book)
         case cl.CloseProposed(txs=txs):
-            return closes._replace(
-                closing=_proposed(closing, txs), book=_with_agreed(book, closing, txs)
-            )
+            return closes._replace(closing=_proposed(closing, txs))
         case cl.ClosePoolMade(pool=pool):
             stage: Agreeing | Signing = replace(_stage(closing, Agreeing), pool=decoded_pool(pool))
         case cl.CloseAgreementReceived(client=client):
@@ -83,9 +81,11 @@ def with_lsp_close(
         case cl.ClosePartialsReceived(client=client, partial_sigs=partial_sigs):
             signing = _stage(closing, Signing)
             stage = replace(signing, partial_sigs={**signing.partial_sigs, client: partial_sigs})
+            (channel_id,) = _channels_of(book, (client,))
+            book = _with_signed(book, channel_id, _signed(closing, signing, client))
         case _:
             assert_never(record)
-    return closes._replace(closing=replace(closing, stage=stage))
+    return closes._replace(closing=replace(closing, stage=stage), book=book)
 
 
 class ClientCloses(NamedTuple):
@@ -185,18 +185,13 @@ def _proposed(closing: Closing, txs: tuple[bytes, ...]) -> Closing:
     return replace(closing, stage=signing)
 
 
-def _with_agreed(book: Book, closing: Closing, txs: tuple[bytes, ...]) -> Book:
-    by_client = {link.client: channel_id for channel_id, link in book.links.items()}
-    txids = tuple(Tx.parse(data).txid for data in txs)
-    for client, agreed in closing.stage.agreed.items():
-        close = SignedClose(
-            close_id=closing.close_id,
-            outpoint=closing.outpoint,
-            balance_msat=agreed.balance_msat,
-            txids=txids,
-        )
-        book = _with_signed(book, by_client[client], close)
-    return book
+def _signed(closing: Closing, signing: Signing, client: int) -> SignedClose:
+    return SignedClose(
+        close_id=closing.close_id,
+        outpoint=closing.outpoint,
+        balance_msat=signing.agreed[client].balance_msat,
+        txids=tuple(tx.txid for tx in signing.txs),
+    )
 
 
 def _with_signed(book: Book, channel_id: bytes, close: SignedClose) -> Book:

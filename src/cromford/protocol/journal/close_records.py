@@ -53,10 +53,7 @@ class CloseAgreementReceived(Record, frozen=True, kw_only=True, tag="close_agree
 
 
 class CloseProposed(Record, frozen=True, kw_only=True, tag="close_proposed"):
-    """Everybody agreed: these unsigned transactions, one for each option, go out to be signed.
-
-    From here on each client counts as if it had signed: its channel may not come to owe it more.
-    """
+    """Everybody agreed: these unsigned transactions, one for each option, go out to be signed."""
 
     attempt_id: bytes
     close_id: bytes
@@ -76,7 +73,10 @@ class CloseSigned(Record, frozen=True, kw_only=True, tag="close_signed"):
 
 
 class ClosePartialsReceived(Record, frozen=True, kw_only=True, tag="close_partials_received"):
-    """A client signed a close: a partial signature for each option."""
+    """A client signed a close: a partial signature for each option.
+
+    From here on its channel may not come to owe it more than it agreed to.
+    """
 
     attempt_id: bytes
     close_id: bytes

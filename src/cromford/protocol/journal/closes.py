@@ -17,7 +17,7 @@ SETTLED_DEPTH: Final = 6  # What spent an outpoint so deep is what will have spe
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignedClose:
-    """A close that a channel's client signed, or may have signed.
+    """A close that a channel's client signed; at the LSP, one whose signature arrived.
 
     Attributes:
         close_id: Its name.

@@ -38,7 +38,7 @@ class Agreeing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signing:
-    """Everybody agreed. Clients sign: from here on each counts as if it had."""
+    """Everybody agreed. Clients sign: whose signature is here is bound by it, and nobody else."""
 
     pool: PublicPool
     agreed: Mapping[int, Agreed]

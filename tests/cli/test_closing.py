@@ -140,12 +140,19 @@ def test_what_a_close_brought_back_is_drawn_up(fake: Any) -> None:
             {"item": "anchors", "amount_sat": 480},
             {"item": "close_fee", "amount_sat": -597},
             {"item": "close_anchor", "amount_sat": -240},
+            {"item": "close_child", "amount_sat": -19},
         ],
-        "lsp_sat": 450_019,
+        "lsp_sat": 450_000,
     }
     daemon = fake({"factory_show": answers.SHOWN | {"closed": [closed]}})
     shown = CommandLine(daemon.datadir).run("lsp", "factory", "show", answers.FACTORY_ID).stdout
     rows = " ".join(shown.split())
-    for said in ("brought back", "lstock 249,794 sat", "close fee -597 sat", "LSP 450,019 sat"):
+    for said in (
+        "brought back",
+        "lstock 249,794 sat",
+        "close fee -597 sat",
+        "close child -19 sat",
+        "LSP 450,000 sat",
+    ):
         assert said in rows
     assert "omitted" not in rows, "what is nothing is not listed"

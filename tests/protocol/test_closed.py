@@ -142,6 +142,7 @@ def test_the_ledger_of_a_close_sums_with_what_opening_locked(n_clients: int) -> 
         "anchors": opened["anchors"],
         "close_fee": items["close_fee"],
         "close_anchor": -ANCHOR_DUST_SAT,
+        "close_child": 0,
     }
     locked_sat = sum(opened.values()) - opened["funding_fee"]
     spent_sat = -items["close_fee"] + ANCHOR_DUST_SAT

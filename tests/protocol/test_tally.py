@@ -11,6 +11,7 @@ HEIGHTS = st.integers(-1, 12)
 STEPS = st.one_of(
     st.tuples(st.just("funded"), st.integers(1, 5), st.integers(0, 12)),
     st.tuples(st.just("died"), st.integers(0, 3), st.just(0)),
+    st.tuples(st.just("freed"), st.integers(0, 3), st.integers(1, 5)),
     st.tuples(st.just("at"), HEIGHTS, st.just(0)),
 )
 
@@ -27,11 +28,11 @@ def test_what_is_lent_ends_with_its_factory_and_comes_back_with_a_block_that_lef
     steps: list[tuple[str, int, int]],
 ) -> None:
     tally, height, model = Tally(), -1, list[Lent]()
-    for what, number, expiry_height in steps:
+    for what, number, more in steps:
         match what:
             case "funded":
-                model.append(Lent(number, expiry_height))
-                tally = tally.funded(lent_sat=number, expiry_height=expiry_height, height=height)
+                model.append(Lent(number, expiry_height=more))
+                tally = tally.funded(lent_sat=number, expiry_height=more, height=height)
             case "died" if number < len(model) and not model[number].is_dead:
                 one = model[number]
                 one.is_dead = True
@@ -40,6 +41,13 @@ def test_what_is_lent_ends_with_its_factory_and_comes_back_with_a_block_that_lef
                     lent_sat=one.lent_sat,
                     expiry_height=one.expiry_height,
                     height=height,
+                )
+            case "freed" if number < len(model) and not model[number].is_dead:
+                one = model[number]
+                freed_sat = min(one.lent_sat, more)
+                one.lent_sat -= freed_sat
+                tally = tally.freed(
+                    lent_sat=freed_sat, expiry_height=one.expiry_height, height=height
                 )
             case "at":
                 tally, height = tally.at(height=number, before=height), number

@@ -1,7 +1,7 @@
 """What an LSP adds up as it goes is what a look at each factory would say."""
 
 from cromford.daemon.views.lsp import capital, is_locking, locked_sat
-from cromford.protocol.journal.entries import DEAD, FUNDED
+from cromford.protocol.journal.entries import DEAD, FUNDED, FactoryEntry
 from cromford.protocol.journal.lsp_state import LspState
 from cromford.protocol.journal.sleep import Resting
 from cromford.wallet.coins import Wallet
@@ -17,7 +17,11 @@ def check_sums(state: LspState, *, before: LspState | None = None) -> None:
     house, wallet = state.house, state.house.wallet
     entries = list(house.factories())
     standing = [entry for entry in entries if house.is_standing(entry)]
-    assert house.lent_sat() == sum(sum(entry.capacity_sat) for entry in standing)
+    assert house.lent_sat() == sum(lent_sat(entry) for entry in standing)
+    for entry in entries:
+        for client, node_id in enumerate(entry.node_ids, start=1):
+            has_seat = entry.status in {FUNDED, DEAD} and client not in entry.closed
+            assert (entry.number in house.of_client.get(node_id, ())) == has_seat
     assert house.tally.n_funded == sum(entry.status in {FUNDED, DEAD} for entry in entries)
     locking = [entry for entry in entries if is_locking(state, entry)]
     assert capital(state, locking)["locked_sat"] == locked_sat(state)
@@ -29,6 +33,12 @@ def check_sums(state: LspState, *, before: LspState | None = None) -> None:
     assert confirmed == house.chain.confirmed
     if before is None or wallet is not before.house.wallet:
         check_wallet(wallet)
+
+
+def lent_sat(entry: FactoryEntry) -> int:
+    """Return what is lent in a factory: the channels that were not closed together."""
+    channels = enumerate(entry.capacity_sat, start=1)
+    return sum(capacity_sat for client, capacity_sat in channels if client not in entry.closed)
 
 
 def check_wallet(wallet: Wallet) -> None:

@@ -161,7 +161,7 @@ class LspDaemon(Daemon[LspState]):
 
     @property
     def arriving_sat(self) -> int:
-        """What is on its way to the wallet, of channels that are on chain and of sweeps."""
+        """What is on its way to the wallet, of channels on chain, of sweeps and of closes."""
         return sum(arriving_total_sat(factory) for factory in self.state.all_factories())
 
     @property
@@ -233,6 +233,8 @@ class LspDaemon(Daemon[LspState]):
             yield "factories", {"status": status}, count
         for period, count in views.periods(state).items():
             yield "factories_in_period", {"period": period}, count
+        for status, count in views.closes_now(state).items():
+            yield "closes", {"status": status}, count
         yield "locked_sat", {}, views.locked_sat(state)
         yield from money_samples(self._payments.totals())
         yield "earned_msat", {}, state.book.earned_msat

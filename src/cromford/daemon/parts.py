@@ -319,8 +319,9 @@ def _asleep_of(stream: str, label: bytes) -> Asleep:
 
 
 def _has_guests(state: LspState, factory: Factory) -> bool:
-    connected = state.house.connected
-    return any(seat.node_id in connected for seat in factory.attempt.seats)
+    connected, closed = state.house.connected, factory.closed_seats
+    seats = enumerate(factory.attempt.seats, start=1)
+    return any(seat.node_id in connected and client not in closed for client, seat in seats)
 
 
 def _number(stream: str) -> int:

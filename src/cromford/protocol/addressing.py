@@ -53,6 +53,8 @@ def take_opening_message(round_: Round, node_id: bytes, message: m.OpeningMessag
         if isinstance(message, m.Resume):
             round_.house.send(node_id, opening.over(message))
         return
+    if node_id not in entry.seated:
+        return  # Its channel was closed together with others, for good: nothing is to be opened.
     turn = named(round_, message.attempt_id)
     if turn is not None:  # Of one that was stopped nothing is said: it is not over.
         opening.take_message(turn, node_id, message)

@@ -13,7 +13,7 @@ from cromford.factory.close import CloseScope, Payout
 from cromford.factory.outputs import OutputKind, TreeOutput
 from cromford.factory.vertices import TreeNode
 from cromford.protocol.exiting.client import link_of
-from cromford.protocol.exiting.closes import paid_sat
+from cromford.protocol.exiting.closes import child_cost_sat, paid_sat
 from cromford.protocol.journal.client_attempt import ClientAttempt
 from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.close_scopes import lsp_scope
@@ -28,13 +28,21 @@ def closes_of(factory: Factory) -> list[Document]:
     """Return the finished closes of a factory, and what each brings back to the LSP.
 
     Its `items` are what opening locked below its outpoint, what the clients are paid of it is not
-    among them, and what the close itself costs. They sum to `lsp_sat`.
+    among them, and what the close itself costs, with the child of ours that is in a block. They sum
+    to `lsp_sat`.
     """
     return [
         _lsp_close(factory, close)
         for _, close in sorted(factory.closed.items())
         if _is_of_use(close, factory.chain)
     ]
+
+
+def closed_sat(factory: Factory) -> int:
+    """Return what closes spent of a factory for good, as its house knows it."""
+    scopes = (lsp_scope(factory.attempt, one.outpoint) for one in factory.closed.values())
+    gone = factory.closed_seats
+    return sum(scope.amount_sat for scope in scopes if gone.issuperset(scope.clients))
 
 
 def _is_of_use(close: FinishedClose, chain: KnownChain) -> bool:
@@ -48,6 +56,8 @@ def _lsp_close(factory: Factory, close: FinishedClose) -> Document:
     tx = _published(close, factory.chain)
     payouts = list(_payouts(factory, close, scope))
     fee_sat = scope.amount_sat - sum(output.amount_sat for output in tx.outputs)
+    child_sat = child_cost_sat(factory, close)
+    items = [*_items(factory, scope, payouts, fee_sat), ("close_child", -child_sat)]
     return {
         "close_id": close.close_id.hex(),
         "name": scope.name,
@@ -57,11 +67,8 @@ def _lsp_close(factory: Factory, close: FinishedClose) -> Document:
         "amount_sat": scope.amount_sat,
         **_place(tx, factory.chain),
         "paid_sat": [payout.amount_sat for payout in payouts],
-        "items": [
-            {"item": item, "amount_sat": amount_sat}
-            for item, amount_sat in _items(factory, scope, payouts, fee_sat)
-        ],
-        "lsp_sat": paid_sat(tx, factory.attempt.payout_script),
+        "items": [{"item": item, "amount_sat": amount_sat} for item, amount_sat in items],
+        "lsp_sat": paid_sat(tx, factory.attempt.payout_script) - child_sat,
     }
 
 

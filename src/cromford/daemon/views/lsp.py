@@ -7,7 +7,7 @@ from typing import Any, Final
 from cromford.bitcoin.fees import sat_per_vb
 from cromford.channel.terms import MSAT_PER_SAT
 from cromford.daemon.views.channels import Standing, is_on_chain, show_channel
-from cromford.daemon.views.closes import closes_of
+from cromford.daemon.views.closes import closed_sat, closes_of
 from cromford.daemon.views.closing import close_under_way
 from cromford.daemon.views.dying import period_of_shown, show_period, show_steps
 from cromford.daemon.views.export import export_factory, export_terms
@@ -122,6 +122,22 @@ def periods(state: LspState) -> Counter[str]:
     return Counter({period: count for period, count in counted.items() if period})
 
 
+def closes_now(state: LspState) -> dict[str, int]:
+    """Return how many closes are under way, and how many wait for a block with all signatures.
+
+    None is in a factory that sleeps.
+    """
+    factories = [*state.all_factories()]
+    return {
+        "under_way": sum(factory.closing is not None for factory in factories),
+        "waiting": sum(
+            close.is_waiting(factory.chain)
+            for factory in factories
+            for close in factory.closed.values()
+        ),
+    }
+
+
 def dying(house: House, entry: FactoryEntry) -> dict[str, Any] | None:
     """Return what is to be said of a factory that dies, awake or not; None of any other."""
     if not house.is_standing(entry) or not house.is_confirmed(entry):
@@ -130,12 +146,12 @@ def dying(house: House, entry: FactoryEntry) -> dict[str, Any] | None:
     period = lifetime.period_at(height)
     if period not in {Period.DYING, Period.LATE}:
         return None
-    waiting = [node_id for node_id in entry.node_ids if node_id in house.members]
-    moved = [node_id for node_id in entry.node_ids if lasting_entries(house, node_id)]
+    waiting = [node_id for node_id in entry.seated if node_id in house.members]
+    moved = [node_id for node_id in entry.seated if lasting_entries(house, node_id)]
     return {
         "factory_id": entry.attempt_id.hex(),
         **show_period(lifetime, height, is_funded=True),
-        "n_clients": len(entry.node_ids),
+        "n_clients": len(entry.seated),
         "n_waiting": len(waiting),
         "n_elsewhere": len(moved),
         "when_dying": show_steps(house.config.policy, lifetime, height),
@@ -273,7 +289,7 @@ def capital(state: LspState, locking: Iterable[FactoryEntry]) -> dict[str, Any]:
     locked = [
         {
             "factory_id": entry.attempt_id.hex(),
-            "amount_sat": entry.funding_amount_sat,
+            "amount_sat": entry.locked_sat,
             "expiry_height": entry.expiry_height,
             "blocks_to_expiry": entry.expiry_height - house.chain.height,
         }
@@ -291,7 +307,7 @@ def capital(state: LspState, locking: Iterable[FactoryEntry]) -> dict[str, Any]:
     return {
         "free_sat": free_sat,
         "reserved_sat": reserved_sat,
-        "locked_sat": sum(entry.funding_amount_sat for entry in by_expiry),
+        "locked_sat": sum(entry.locked_sat for entry in by_expiry),
         "locked": locked,
         "earned_sat": earned_msat // MSAT_PER_SAT,
         "earned_msat": earned_msat,
@@ -301,12 +317,12 @@ def capital(state: LspState, locking: Iterable[FactoryEntry]) -> dict[str, Any]:
 def locked_sat(state: LspState) -> int:
     """Return how much of the LSP's coins factories hold, without looking at those that sleep."""
     awake = sum(
-        factory.attempt.tree.funding_amount_sat
+        factory.attempt.tree.funding_amount_sat - closed_sat(factory)
         for factory in state.all_factories()
         if factory.begun is not None and status_of(factory) in LOCKING
     )
     dead = (state.house.entries[attempt_id] for attempt_id in state.house.tally.dead)
-    revived = sum(entry.funding_amount_sat for entry in dead if is_locking(state, entry))
+    revived = sum(entry.locked_sat for entry in dead if is_locking(state, entry))
     return state.resting.locked_sat + awake + revived
 
 

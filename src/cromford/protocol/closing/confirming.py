@@ -64,10 +64,7 @@ def owed_by_factory(state: Factory, fees: OwnFees) -> tuple[fx.Broadcast, ...]:
 
 
 def _waiting(closed: Mapping[bytes, FinishedClose], chain: KnownChain) -> Iterator[FinishedClose]:
-    """Yield the closes that could be in the next block: their coin is in one, and unspent."""
-    for _, close in sorted(closed.items()):
-        if close.outpoint not in chain.spends and chain.depth(close.outpoint.txid):
-            yield close
+    return (close for _, close in sorted(closed.items()) if close.is_waiting(chain))
 
 
 def close_broadcast(

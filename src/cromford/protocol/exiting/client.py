@@ -25,6 +25,7 @@ from cromford.protocol.exiting.channel import (
 )
 from cromford.protocol.exiting.closes import (
     SPENT_UNKNOWN,
+    arriving_of_closes_sat,
     beside_closes,
     is_closed,
     on_closed,
@@ -281,8 +282,9 @@ def on_commitment_recalled(turn: Turn[ClientState], recalled: ev.CommitmentRecal
 
 
 def arriving_total_sat(state: ClientState) -> int:
-    """Return what is on its way to the wallet out of all channels that are on chain."""
-    return sum(
+    """Return what is on its way to the wallet: of channels that are on chain, finished closes."""
+    scripts = (attempt.join.payout_script for attempt in state.attempts.values())
+    return arriving_of_closes_sat(state.closed, state.chain, scripts) + sum(
         arriving_sat(in_hand(state, attempt), state.chain)
         for attempt in state.attempts.values()
         if isinstance(attempt.stage, Complete)

@@ -15,10 +15,12 @@ from cromford.protocol.exiting.channel import RESOLVED_DEPTH, end_updates
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal import close_records as cl
 from cromford.protocol.journal.book import Book
+from cromford.protocol.journal.close_scopes import lsp_scope
 from cromford.protocol.journal.closes import FinishedClose
+from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.link import Link
-from cromford.protocol.turn import AnyTurn
+from cromford.protocol.turn import AnyTurn, Turn
 
 SPENT_UNKNOWN: Final = (
     "the factory is over: before its expiry it was spent by a transaction that is not in this"
@@ -101,6 +103,66 @@ def tell_closed(turn: AnyTurn, links: Iterable[Link], *, payout_script: bytes) -
             for txid, (link, close_id, tx) in confirmed.items()
         )
     )
+
+
+def tell_closed_for_good(turn: Turn[Factory]) -> None:
+    """Remember what closes spent six blocks deep, once: the house lends none of it any more."""
+    state = turn.state
+    for _, close in sorted(state.closed.items()):
+        spender = close.confirmed(turn.chain)
+        if spender is None:
+            continue
+        scope = lsp_scope(state.attempt, close.outpoint)
+        is_told = state.closed_seats.issuperset(scope.clients)
+        if not is_told and turn.chain.depth(spender.txid) >= RESOLVED_DEPTH:
+            turn.remember(
+                cl.PartClosed(
+                    attempt_id=state.attempt.attempt_id,
+                    clients=scope.clients,
+                    amount_sat=scope.amount_sat,
+                )
+            )
+
+
+def arriving_of_closes_sat(
+    closed: Mapping[bytes, FinishedClose], chain: KnownChain, payout_scripts: Iterable[bytes]
+) -> int:
+    """Return what finished closes that wait for a block pay to scripts of ours, at the least."""
+    scripts = frozenset(payout_scripts)
+    return sum(
+        min(sum(paid_sat(tx, script) for script in scripts) for tx in close.txs)
+        for close in closed.values()
+        if close.is_waiting(chain)
+    )
+
+
+def close_anchors(state: Factory) -> frozenset[OutPoint]:
+    """Return the anchors of closes in blocks: what spends one tells what a child of ours cost."""
+    txs = (close.confirmed(state.chain) for close in state.closed.values())
+    return frozenset(_anchor_of(tx) for tx in txs if tx is not None)
+
+
+def child_cost_sat(state: Factory, close: FinishedClose) -> int:
+    """Return what our own child of a close took of our payout, in sat; 0 if no block has one.
+
+    Of a child that spends nothing of ours we bear nothing.
+    """
+    tx, script = close.confirmed(state.chain), state.attempt.payout_script
+    child = None if tx is None else state.chain.spends.get(_anchor_of(tx))
+    if tx is None or child is None:
+        return 0
+    spent = {tx_in.outpoint for tx_in in child.inputs}
+    ours = (
+        output.amount_sat
+        for outpoint, output in zip(tx.outpoints, tx.outputs, strict=True)
+        if outpoint in spent and output.script_pubkey == script
+    )
+    own_sat = sum(ours)
+    return own_sat - paid_sat(child, script) if own_sat else 0
+
+
+def _anchor_of(tx: Tx) -> OutPoint:
+    return OutPoint(txid=tx.txid, vout=len(tx.outputs) - 1)
 
 
 def paid_sat(tx: Tx, script_pubkey: bytes) -> int:

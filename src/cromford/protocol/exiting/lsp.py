@@ -26,7 +26,15 @@ from cromford.protocol.exiting.channel import (
     tell_published,
     watched_outpoints,
 )
-from cromford.protocol.exiting.closes import beside_closes, is_closed, on_closed, tell_closed
+from cromford.protocol.exiting.closes import (
+    arriving_of_closes_sat,
+    beside_closes,
+    close_anchors,
+    is_closed,
+    on_closed,
+    tell_closed,
+    tell_closed_for_good,
+)
 from cromford.protocol.exiting.in_hand import InHand, stake_of
 from cromford.protocol.exiting.lending import first_published, needs_of, settled_coins
 from cromford.protocol.exiting.lsp_sweep import (
@@ -299,12 +307,18 @@ def sweep_again(turn: Turn[Factory]) -> None:
 
 
 def arriving_total_sat(state: Factory) -> int:
-    """Return what is on its way to the wallet, of channels that are on chain and of sweeps."""
+    """Return what is on its way to the wallet: of channels on chain, sweeps, finished closes."""
     swept_sat = sum(output.prevout.amount_sat for output in awaited_outputs(state))
-    return swept_sat + sum(
-        arriving_sat(in_hand(state, client), state.chain)
-        for client in _funded_clients(state)
-        if state.attempt.setting(client).funding.outpoint in state.chain.spends
+    scripts = (state.attempt.payout_script,) if state.closed else ()
+    closed_sat = arriving_of_closes_sat(state.closed, state.chain, scripts)
+    return (
+        swept_sat
+        + closed_sat
+        + sum(
+            arriving_sat(in_hand(state, client), state.chain)
+            for client in _funded_clients(state)
+            if state.attempt.setting(client).funding.outpoint in state.chain.spends
+        )
     )
 
 
@@ -315,7 +329,7 @@ def watched(state: Factory) -> frozenset[OutPoint]:
     if attempt.funding_outpoint not in state.chain.spends:
         return frozenset(outpoints)
     outpoints |= {one for one in attempt.blueprint.tree_outpoints if one.txid in confirmed}
-    outpoints |= watched_outputs(state)
+    outpoints |= watched_outputs(state) | close_anchors(state)
     # What our children cost is told by what becomes of their coins.
     outpoints |= {coin.outpoint for purse in state.purses.values() for coin in purse.coins}
     for client in _funded_clients(state):
@@ -382,6 +396,7 @@ def on_block(turn: Turn[Factory]) -> None:
             else:
                 start_exit(turn, client, reason)
         turn.remember(*never_signed(turn.book, turn.link(link.channel_id)))
+    tell_closed_for_good(turn)
 
 
 def _reason_to_exit(turn: Turn[Factory], link: Link) -> str | None:

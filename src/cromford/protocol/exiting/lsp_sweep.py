@@ -56,7 +56,7 @@ def sweep_actions(state: Factory, fees: OwnFees) -> tuple[SweepTx | PublishState
     """
     if not _has_something(state):
         return ()
-    closing = {close.outpoint for close in state.closed.values()}
+    closing = _closing(state)
     may_publish = not state.is_marked or state.chain.height >= state.attempt.terms.expiry_height
     return tuple(
         action
@@ -118,16 +118,24 @@ def is_to_be_swept(state: Factory, client: int) -> bool:
     if state.chain.height < state.attempt.terms.expiry_height:
         return False
     branch = {node.tx.inputs[0].outpoint for node in state.attempt.branch(client).nodes}
-    return any(
-        output.is_expiring and output.outpoint in branch for output in awaited_outputs(state)
-    )
+    return any(output.is_expiring and output.outpoint in branch for output in _awaited(state))
 
 
 def awaited_outputs(state: Factory) -> tuple[LspOutput, ...]:
-    """Return what of a factory's tree is ours and still to be taken."""
-    if not _has_something(state):
-        return ()
-    return tuple(output for output in awaited(factory_on_chain(state)) if _takes(state, output))
+    """Return what of a factory's tree is ours and still to be taken, and that no close spends."""
+    closing = _closing(state)
+    return tuple(output for output in _awaited(state) if output.outpoint not in closing)
+
+
+def _awaited(state: Factory) -> Iterator[LspOutput]:
+    if _has_something(state):
+        taken_by_us = awaited(factory_on_chain(state))
+        yield from (output for output in taken_by_us if _takes(state, output))
+
+
+def _closing(state: Factory) -> frozenset[OutPoint]:
+    """Return what finished closes spend."""
+    return frozenset(close.outpoint for close in state.closed.values())
 
 
 def left_outputs(state: Factory, fees: OwnFees) -> tuple[LeftBehind, ...]:

@@ -122,6 +122,17 @@ class CloseConfirmed(Record, frozen=True, kw_only=True, tag="close_confirmed"):
     amount_sat: int
 
 
+class PartClosed(Record, frozen=True, kw_only=True, tag="part_closed"):
+    """What a close spent is gone for good: six blocks deep, the channels of these clients with it.
+
+    `amount_sat` is what the output held. The house is told: its capital is free.
+    """
+
+    attempt_id: bytes
+    clients: tuple[int, ...]
+    amount_sat: int
+
+
 SharedCloseRecord = ClosePoolMade | CloseEnded | CloseFinished | CloseConfirmed
 LspCloseRecord = CloseBegun | CloseAgreementReceived | CloseProposed | ClosePartialsReceived
 ClientCloseRecord = CloseAgreed | CloseSigned

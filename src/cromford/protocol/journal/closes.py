@@ -82,6 +82,15 @@ class FinishedClose:
             return True
         return chain.depth(spender.txid) < SETTLED_DEPTH
 
+    def is_waiting(self, chain: KnownChain) -> bool:
+        """Say whether it could be in the next block: its coin is in one, and unspent."""
+        return self.outpoint not in chain.spends and chain.depth(self.outpoint.txid) > 0
+
+    def confirmed(self, chain: KnownChain) -> Tx | None:
+        """Return its transaction that is in a block; None if none is."""
+        spender = chain.spends.get(self.outpoint)
+        return spender if spender is not None and spender.txid in self.txids else None
+
 
 def limit_msat(closes: Collection[SignedClose], chain: KnownChain) -> int | None:
     """Return the most that a channel may come to owe its client, by its closes; None if no limit.

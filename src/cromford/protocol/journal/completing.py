@@ -30,7 +30,7 @@ def completed_house(house: House) -> House:
         entries = entries.set(
             entry.attempt_id, replace(entry, own_pubkey=own.get(entry.number, b""))
         )
-        lent_sat = sum(entry.capacity_sat)
+        lent_sat = entry.lent_sat
         if entry.status in {FUNDED, DEAD}:
             tally = tally.funded(
                 lent_sat=lent_sat, expiry_height=entry.expiry_height, height=height

@@ -1,11 +1,17 @@
 """What a house remembers of one factory, and of one payment that its operator ordered."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Final
 
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
+from cromford.factory.terms import decode_terms
+from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal import mail
 from cromford.protocol.journal.streams import factory_stream
+from cromford.shelf import Shelf
+from cromford.wire import messages as m
+from cromford.wire.fields import decode_fields
 
 BUILDING: Final = "building"
 FUNDED: Final = "funded"
@@ -33,6 +39,8 @@ class FactoryEntry:
         own_pubkey: Our factory key.
         moved_out: The clients whose keys we hold, or held: by them nobody proves a move.
         dying_blocks: How long each of them has to move out.
+        closed: The clients whose channels were closed together, for good.
+        closed_sat: What was in the outputs that these closes spent.
     """
 
     attempt_id: bytes
@@ -50,11 +58,37 @@ class FactoryEntry:
     own_pubkey: bytes = b""
     moved_out: frozenset[int] = frozenset()
     dying_blocks: int = 0  # Not known of a factory that an older version built.
+    closed: frozenset[int] = frozenset()
+    closed_sat: int = 0
 
     @property
     def stream(self) -> str:
         """The name of its stream."""
         return factory_stream(self.number)
+
+    @property
+    def seated(self) -> tuple[bytes, ...]:
+        """The clients whose channels were not closed together, in placement order."""
+        if not self.closed:
+            return self.node_ids
+        seats = enumerate(self.node_ids, start=1)
+        return tuple(node_id for client, node_id in seats if client not in self.closed)
+
+    @property
+    def lent_sat(self) -> int:
+        """What the channels come to that were not closed together."""
+        closed_sat = sum(self.capacity_sat[client - 1] for client in self.closed)
+        return sum(self.capacity_sat) - closed_sat
+
+    @property
+    def locked_sat(self) -> int:
+        """What is in it, without what closes spent of it."""
+        return self.funding_amount_sat - self.closed_sat
+
+    def with_closed(self, closed: mail.ChannelsClosed) -> "FactoryEntry":
+        """Return the entry after channels were closed together for good."""
+        clients = self.closed | frozenset(closed.clients)
+        return replace(self, closed=clients, closed_sat=self.closed_sat + closed.amount_sat)
 
     def client_of(self, node_id: bytes) -> int | None:
         """Return a client's participant index, or None."""
@@ -63,6 +97,45 @@ class FactoryEntry:
     def is_dying(self, client: int, *, height: int) -> bool:
         """Say whether a client's channel is in the period in which it moves elsewhere, or past."""
         return height >= self.dying_heights[client - 1]
+
+
+def ordered_entry(record: lr.FactoryOrdered) -> FactoryEntry:
+    """Return what the house remembers of a factory once it is ordered."""
+    order = record.order
+    terms, tx = decode_terms(order.terms), Tx.parse(order.funding_tx)
+    return FactoryEntry(
+        attempt_id=order.attempt_id,
+        number=order.attempt,
+        node_ids=tuple(seat.node_id for seat in order.seats),
+        factory_pubkeys=record.factory_pubkeys,
+        capacity_sat=terms.capacity_sat,
+        dying_heights=record.dying_heights,
+        expiry_height=terms.expiry_height,
+        funding_amount_sat=tx.outputs[0].amount_sat,
+        funding_txid=tx.txid,
+        coins=tuple(tx_in.outpoint for tx_in in tx.inputs),
+        own_pubkey=decode_fields(m.Pool, order.lsp_factory_pool).pubkey,
+        dying_blocks=terms.dying_blocks,
+    )
+
+
+Seats = Shelf[bytes, tuple[int, ...]]  # The numbers of each client's factories, oldest first.
+
+
+def with_seats(of_client: Seats, entry: FactoryEntry) -> Seats:
+    """Return in which factories clients have channels, after one was funded."""
+    for node_id in entry.node_ids:
+        of_client = of_client.set(node_id, (*of_client.get(node_id, ()), entry.number))
+    return of_client
+
+
+def without_seats(of_client: Seats, entry: FactoryEntry, clients: Iterable[int]) -> Seats:
+    """Return in which factories clients have channels, after those of one were closed together."""
+    for client in clients:
+        node_id = entry.node_ids[client - 1]
+        numbers = tuple(n for n in of_client.get(node_id, ()) if n != entry.number)
+        of_client = of_client.set(node_id, numbers) if numbers else of_client.delete(node_id)
+    return of_client
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -83,6 +83,7 @@ class Factory:
         coins_asked: What was asked of the house and not lent yet, in sat, likewise.
         published: Since which height what may be bumped is published, likewise.
         closed: The closes that everybody signed, by their names.
+        closed_seats: The clients whose channels they ended for good: the house knows.
         closing: The close under way.
         n_closes: How many were ever begun.
         close_ended: The newest, if it came to nothing.
@@ -108,6 +109,7 @@ class Factory:
     coins_asked: Map[OutPoint, int] = field(default_factory=Map)
     published: Map[OutPoint, int] = field(default_factory=Map)
     closed: Map[bytes, FinishedClose] = field(default_factory=Map)
+    closed_seats: frozenset[int] = frozenset()
     closing: Closing | None = None
     n_closes: int = 0
     close_ended: EndedClose | None = None
@@ -205,6 +207,8 @@ def apply_to_factory(factory: Factory, record: r.AnyRecord) -> Factory:
     """
     if isinstance(record, BookRecord):
         return _with_book(factory, apply_to_book(factory.book, record))
+    if isinstance(record, cl.PartClosed):
+        return _with_part_closed(factory, record)
     if isinstance(record, cl.SharedCloseRecord | cl.LspCloseRecord):
         return _with_close(factory, record)
     if not isinstance(record, FactoryRecord):
@@ -278,6 +282,14 @@ def _with_close(factory: Factory, record: cl.SharedCloseRecord | cl.LspCloseReco
         book=book,
         closed=closed,
     )
+
+
+def _with_part_closed(factory: Factory, record: cl.PartClosed) -> Factory:
+    told = mail.ChannelsClosed(
+        attempt_id=record.attempt_id, clients=record.clients, amount_sat=record.amount_sat
+    )
+    closed_seats = factory.closed_seats | frozenset(record.clients)
+    return _telling(replace(factory, closed_seats=closed_seats), HOUSE, told)
 
 
 def _with_mail(factory: Factory, content: mail.AnyMail) -> Factory:

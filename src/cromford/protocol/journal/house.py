@@ -13,7 +13,6 @@ from immutables import Map
 from cromford.bitcoin.block import BlockRef
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
 from cromford.changed import changed
-from cromford.factory.terms import decode_terms
 from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal import mail
@@ -28,6 +27,10 @@ from cromford.protocol.journal.entries import (
     FUNDED,
     FactoryEntry,
     HousePayment,
+    Seats,
+    ordered_entry,
+    with_seats,
+    without_seats,
 )
 from cromford.protocol.journal.expected import ExpectedPayments
 from cromford.protocol.journal.gathered import Build, Member
@@ -54,7 +57,6 @@ from cromford.wallet.account import CHANGE
 from cromford.wallet.coins import Purse, Wallet, new_wallet
 from cromford.watch.joint_sweep import SignedJoint
 from cromford.wire import messages as m
-from cromford.wire.fields import decode_fields
 
 UPTIME_WINDOW_BLOCKS: Final = 2016
 FAULTS_TO_BAN: Final = 3
@@ -86,7 +88,7 @@ class House:
     under_way: bytes | None = None  # the attempt whose ceremony has not ended
     entries: Shelf[bytes, FactoryEntry] = field(default_factory=Shelf)  # by attempt id
     order: Shelf[int, bytes] = field(default_factory=Shelf)  # attempt ids by number
-    of_client: Shelf[bytes, tuple[int, ...]] = field(default_factory=Shelf)  # funded, oldest first
+    of_client: Seats = field(default_factory=Shelf)  # funded, and not closed together since
     keys: Shelf[bytes, int] = field(default_factory=Shelf)  # factory keys of all attempts: whose
     tally: Tally = field(default_factory=Tally)
     given_up: frozenset[bytes] = frozenset()  # attempts whose funding was, until one is dead
@@ -127,7 +129,7 @@ class House:
         """Return what the channels of all standing factories come to."""
         dead = (self.entries[attempt_id] for attempt_id in self.tally.dead)
         return self.tally.lent_sat + sum(
-            sum(entry.capacity_sat) for entry in dead if self.is_standing(entry)
+            entry.lent_sat for entry in dead if self.is_standing(entry)
         )
 
     def entry_of(self, number: int) -> FactoryEntry:
@@ -135,11 +137,16 @@ class House:
         return self.entries[self.order[number]]
 
     def entries_of(self, node_id: bytes) -> tuple[FactoryEntry, ...]:
-        """Return the funded factories in which a client has a seat, oldest first."""
+        """Return the funded factories in which a client has a seat, oldest first.
+
+        None whose channel with it was closed together with others, six blocks deep.
+        """
         return tuple(self.entry_of(number) for number in self.of_client.get(node_id, ()))
 
     def is_standing(self, entry: FactoryEntry) -> bool:
-        """Say whether our coins are in a factory: funded, neither expired nor replaced."""
+        """Say whether we lend in a factory: funded, neither expired, replaced nor all closed."""
+        if not entry.seated:
+            return False
         is_live = entry.status == FUNDED or (entry.status == DEAD and self.is_confirmed(entry))
         return is_live and self.chain.height < entry.expiry_height
 
@@ -324,7 +331,7 @@ def _with_mail(house: House, sender: str, content: mail.AnyMail) -> House:
             entry = house.entries[attempt_id]
             died = house.tally.died(
                 attempt_id,
-                lent_sat=sum(entry.capacity_sat) if entry.status == FUNDED else 0,
+                lent_sat=entry.lent_sat if entry.status == FUNDED else 0,
                 expiry_height=entry.expiry_height,
                 height=house.chain.height,
             )
@@ -348,6 +355,8 @@ def _with_mail(house: House, sender: str, content: mail.AnyMail) -> House:
             entry = house.entries[attempt_id]
             known = replace(entry, moved_out=entry.moved_out | {client})
             return replace(house, entries=house.entries.set(attempt_id, known))
+        case mail.ChannelsClosed():
+            return _with_closed(house, content)
         case mail.CoinsRequested(outpoint=outpoint, needed_sat=needed_sat):
             wanted = CoinsWanted(stream=sender, needed_sat=needed_sat)
             asked = house.coins_wanted.set(OutPoint.parse(outpoint), wanted)
@@ -489,34 +498,19 @@ def _with_build(
 
 
 def _with_order(house: House, record: lr.FactoryOrdered) -> House:
-    order = record.order
-    terms, tx = decode_terms(order.terms), Tx.parse(order.funding_tx)
-    own = decode_fields(m.Pool, order.lsp_factory_pool)
-    entry = FactoryEntry(
-        attempt_id=order.attempt_id,
-        number=order.attempt,
-        node_ids=tuple(seat.node_id for seat in order.seats),
-        factory_pubkeys=record.factory_pubkeys,
-        capacity_sat=terms.capacity_sat,
-        dying_heights=record.dying_heights,
-        expiry_height=terms.expiry_height,
-        funding_amount_sat=tx.outputs[0].amount_sat,
-        funding_txid=tx.txid,
-        coins=tuple(tx_in.outpoint for tx_in in tx.inputs),
-        own_pubkey=own.pubkey,
-        dying_blocks=terms.dying_blocks,
-    )
+    entry = ordered_entry(record)
+    keys = (entry.own_pubkey, *entry.factory_pubkeys)
     wallet = house.wallet.with_address_used(CHANGE).with_reserved(entry.coins, entry.attempt_id)
     ordered = replace(
         house,
         entries=house.entries.set(entry.attempt_id, entry),
         order=house.order.set(entry.number, entry.attempt_id),
-        keys=house.keys.update(dict.fromkeys((own.pubkey, *entry.factory_pubkeys), entry.number)),
+        keys=house.keys.update(dict.fromkeys(keys, entry.number)),
         under_way=entry.attempt_id,
         wallet=wallet,
         members={k: v for k, v in house.members.items() if k not in entry.node_ids},
     )
-    return _telling(ordered, entry.stream, order)
+    return _telling(ordered, entry.stream, record.order)
 
 
 def _with_status(house: House, attempt_id: bytes, status: str) -> House:
@@ -527,16 +521,30 @@ def _with_status(house: House, attempt_id: bytes, status: str) -> House:
 
 def _with_funded(house: House, ended: mail.CeremonyEnded) -> House:
     entry = house.entries[ended.attempt_id]
-    of_client = house.of_client
-    for node_id in entry.node_ids:
-        of_client = of_client.set(node_id, (*of_client.get(node_id, ()), entry.number))
     funded = _with_status(house, entry.attempt_id, FUNDED)
     tally = house.tally.funded(
-        lent_sat=sum(entry.capacity_sat),
+        lent_sat=entry.lent_sat,
         expiry_height=entry.expiry_height,
         height=house.chain.height,
     )
+    of_client = with_seats(house.of_client, entry)
     return replace(funded, build=None, of_client=of_client, tally=tally)
+
+
+def _with_closed(house: House, closed: mail.ChannelsClosed) -> House:
+    """Return the house without what was lent in these channels, nor a seat in them."""
+    before = house.entries[closed.attempt_id]
+    entry = before.with_closed(closed)
+    freed_sat = before.lent_sat - entry.lent_sat if entry.status == FUNDED else 0
+    tally = house.tally.freed(
+        lent_sat=freed_sat, expiry_height=entry.expiry_height, height=house.chain.height
+    )
+    return replace(
+        house,
+        entries=house.entries.set(entry.attempt_id, entry),
+        of_client=without_seats(house.of_client, entry, closed.clients),
+        tally=tally,
+    )
 
 
 def _with_aborted(house: House, ended: mail.CeremonyEnded) -> House:

@@ -203,6 +203,17 @@ class SeatLeft(Mail, frozen=True, kw_only=True, tag="seat_left"):
     client: int
 
 
+class ChannelsClosed(Mail, frozen=True, kw_only=True, tag="channels_closed"):
+    """Factory to house: these clients' channels were closed together for good, six blocks deep.
+
+    `amount_sat` is what was in the output that the close spent.
+    """
+
+    attempt_id: bytes
+    clients: tuple[int, ...]
+    amount_sat: int
+
+
 AnyMail = (
     Ordered
     | CeremonyEnded
@@ -221,6 +232,7 @@ AnyMail = (
     | CoinsSent
     | CoinsGivenBack
     | SeatLeft
+    | ChannelsClosed
 )
 
 

@@ -141,6 +141,7 @@ LspOnly = (
     lr.HouseRecord
     | op.LspOpeningRecord
     | cl.LspCloseRecord
+    | cl.PartClosed
     | xr.LspExitRecord
     | hr.LspHandoverRecord
     | dr.LspDyingRecord

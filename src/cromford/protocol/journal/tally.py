@@ -11,7 +11,8 @@ class Tally:
 
     Attributes:
         n_funded: How many were ever funded.
-        lent_sat: The channels of those that were funded, not found dead, and have not expired.
+        lent_sat: The channels of those that were funded, not found dead, and have not expired,
+            without those that were closed together.
         lent_until: What of that a height ends, also where it has passed: a block may be undone.
         dead: The attempts whose funding was found dead.
     """
@@ -28,8 +29,18 @@ class Tally:
 
     def died(self, attempt_id: bytes, *, lent_sat: int, expiry_height: int, height: int) -> "Tally":
         """Return the sums after a factory that was funded was found dead."""
-        without = self._lending(-lent_sat, expiry_height, height)
+        without = self.freed(lent_sat=lent_sat, expiry_height=expiry_height, height=height)
         return replace(without, dead=self.dead | {attempt_id})
+
+    def freed(self, *, lent_sat: int, expiry_height: int, height: int) -> "Tally":
+        """Return the sums after channels of a factory that was funded are over before its expiry.
+
+        Args:
+            lent_sat: What they came to.
+            expiry_height: The factory's.
+            height: The tip's.
+        """
+        return self._lending(-lent_sat, expiry_height, height)
 
     def at(self, *, height: int, before: int) -> "Tally":
         """Return the sums at another height than the one before."""

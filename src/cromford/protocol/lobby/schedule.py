@@ -77,7 +77,7 @@ def _is_due(house: House, entry: FactoryEntry) -> bool:
         node_id in house.connected
         and node_id not in house.members
         and not lasting_entries(house, node_id)
-        for node_id in entry.node_ids
+        for node_id in entry.seated
     )
 
 

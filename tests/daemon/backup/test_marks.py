@@ -271,6 +271,26 @@ def test_a_mark_proves_nothing_of_a_backup_that_came_from_its_own_place(
     assert third.start(back).is_proven == n_proven
 
 
+@pytest.mark.parametrize("has_own_mark_there", [True, False])
+def test_the_mark_of_what_was_restored_proves_nothing_of_what_the_store_did_since(
+    third: Third, tmp_path: Path, *, has_own_mark_there: bool
+) -> None:
+    """It went on with marks elsewhere, and an older copy of it is taken to where it came from."""
+    back = restored(life(third))
+    elsewhere = Third(tmp_path / "elsewhere")
+    elsewhere.root.mkdir()
+    marks = elsewhere.start(back)
+    assert (marks.is_proven, marks.is_current) == (False, True)
+    older = copy.deepcopy(back)
+    assert remember(marks, back, b"lost")
+    elsewhere.stop()
+    if has_own_mark_there:
+        shutil.copytree(elsewhere.root, third.root, dirs_exist_ok=True)
+    marks = third.start(older)
+    assert not marks.is_proven
+    assert marks.is_current is has_own_mark_there, "marked as restored, or it needs a word"
+
+
 def test_a_store_without_a_mark_of_its_own_is_never_proven(third: Third) -> None:
     store = MemoryJournal()
     remember(None, store, b"one")

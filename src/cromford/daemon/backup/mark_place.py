@@ -114,17 +114,15 @@ def judge(
     if any(line not in memo.known for line in marks):
         why = f"{where} has the mark of another copy of this store, which went on"
         return Judged(StoreIs.LOST, why)
+    own = _judge_own(high_water, marks, where)
+    if own.verdict is not StoreIs.CURRENT:
+        # What was marked since it was restored may be lost, whatever it was restored from.
+        return own
     if memo.source and all(_is_reached(high_water, marks.get(one)) for one in memo.origins):
         if not _is_one_place(where, memo.source):
             return Judged(StoreIs.PROVEN)
         _log.warning("mark_proves_nothing: the backup came from its place, %s", memo.source)
-    if memo.line not in marks:
-        why = f"{where} has no mark of this store, and had one"
-        return Judged(StoreIs.MISSING, why) if memo.is_kept else Judged(StoreIs.CURRENT)
-    mark = marks[memo.line]
-    if mark is None:
-        return Judged(StoreIs.UNKNOWN, f"the mark in {where} is damaged")
-    return _judge_own(high_water, mark, where)
+    return own
 
 
 def _is_reached(high_water: HighWater, mark: HighWaterMark | None) -> bool:
@@ -137,7 +135,17 @@ def _is_one_place(where: Path, source: str) -> bool:
     return is_within(backup, place) or is_within(place, backup)
 
 
-def _judge_own(high_water: HighWater, mark: HighWaterMark, where: Path) -> Judged:
+def _judge_own(
+    high_water: HighWater, marks: Mapping[bytes, HighWaterMark | None], where: Path
+) -> Judged:
+    """Say what a store's own mark says of it."""
+    memo = high_water.memo
+    if memo.line not in marks:
+        why = f"{where} has no mark of this store, and had one"
+        return Judged(StoreIs.MISSING, why) if memo.is_kept else Judged(StoreIs.CURRENT)
+    mark = marks[memo.line]
+    if mark is None:
+        return Judged(StoreIs.UNKNOWN, f"the mark in {where} is damaged")
     match high_water.standing(mark):
         case MarkSays.CONTAINED:
             return Judged(StoreIs.CURRENT)

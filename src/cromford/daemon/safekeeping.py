@@ -26,7 +26,7 @@ from cromford.daemon.backup.said import warnings_of
 from cromford.daemon.marks import ANSWER_SECONDS, RETRY_SECONDS, Marks
 from cromford.daemon.metrics import Sample
 from cromford.daemon.options import ClientOptions, LspOptions
-from cromford.effects import Performed, Send
+from cromford.effects import HandOverKeys, Performed, Send
 from cromford.ports import StoreFailed
 from cromford.protocol.facts import Facts
 from cromford.signing.keychain import Keychain
@@ -54,6 +54,8 @@ _log = logging.getLogger(__name__)
 
 def waits_for_mark(effect: Performed) -> bool:
     """Say whether an effect is a message that only leaves once what led to it is marked."""
+    if isinstance(effect, HandOverKeys):
+        return True  # It becomes a message only where it is performed.
     return isinstance(effect, Send) and not isinstance(effect.message, FREE_TO_SAY)
 
 

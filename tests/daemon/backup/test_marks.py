@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cromford import effects as fx
 from cromford import ports
 from cromford.adapters import memory
 from cromford.adapters.memory import MemoryJournal
@@ -19,11 +20,15 @@ from cromford.daemon.backup.mark_file import MarkFile
 from cromford.daemon.backup.mark_place import MarkPlace
 from cromford.daemon.backup.restored import mark_as_restored
 from cromford.daemon.marks import Marks, RecordsLost
+from cromford.daemon.safekeeping import waits_for_mark
 from cromford.ports import Checkpoint, Entry
 from cromford.protocol.journal.records import StoreRestored, decode_record
 from cromford.protocol.journal.streams import CLIENT
+from cromford.signing.keychain import ChannelKey, FactoryKey
+from cromford.wire import messages as m
 
 NAME = "client-regtest-seed-1"
+NODE = b"\x02" * 33
 BACKUP_ID = b"backup" + bytes(10)
 
 
@@ -89,6 +94,30 @@ def restored(store: MemoryJournal) -> MemoryJournal:
     back = copy.deepcopy(store)
     mark_as_restored(back, backup_id=BACKUP_ID, source="/a/backup")
     return back
+
+
+@pytest.mark.parametrize(
+    ("effect", "waits"),
+    [
+        (fx.Send(node_id=NODE, message=m.CloseSign(close_id=bytes(32), partial_sigs=())), True),
+        (fx.Send(node_id=NODE, message=m.ChannelFailure(channel_id=bytes(32), reason="no")), False),
+        (
+            fx.HandOverKeys(
+                node_id=NODE,
+                attempt_id=bytes(32),
+                factory=FactoryKey(attempt=1),
+                channel=ChannelKey(attempt=1, channel=0),
+            ),
+            True,
+        ),
+        (fx.Disconnect(node_id=NODE, reason="gone"), False),
+    ],
+)
+def test_what_binds_waits_for_its_mark_and_keys_more_than_anything(
+    effect: fx.Performed, *, waits: bool
+) -> None:
+    """A store that forgot that its keys are gone would go on with a channel that is another's."""
+    assert waits_for_mark(effect) is waits
 
 
 def test_a_store_that_goes_on_is_current_after_each_start(third: Third) -> None:

@@ -375,7 +375,9 @@ class KeepKeys:
 
 @dataclass(frozen=True, slots=True)
 class DropOffered:
-    """Forget the keys that were just offered."""
+    """Forget keys that were offered."""
+
+    offered: OfferedKeys
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,7 +43,7 @@ def answer_to(world: World, sender: PumpNode, message: m.KeyHandover) -> str:
     (answer,) = world.pump.sent(world.pump.lsp, m.KeyTaken)[n_said:]
     assert answer.attempt_id == message.attempt_id
     assert world.pump.lsp.signer is not None
-    assert world.pump.lsp.signer._offered is None
+    assert world.pump.lsp.signer._offered == {}
     return answer.refusal
 
 

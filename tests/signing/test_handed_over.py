@@ -23,7 +23,7 @@ from cromford.signing.handed_over import (
 )
 from cromford.signing.keychain import ChannelKey, FactoryKey, HandedOverKey, Keychain
 from cromford.signing.nonces import NonceFault, NoPoolFree
-from cromford.signing.signer import N_POOLS_SPARE, Signer
+from cromford.signing.signer import N_OFFERED_MAX, N_POOLS_SPARE, Signer
 from cromford.signing.task import SigningTask
 
 ORDER: Final = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
@@ -159,17 +159,27 @@ def test_what_is_offered_is_told_by_its_public_keys_and_forgotten_once_it_is_sea
         signer.seal_offered(offered, attempt=12, client=4)
 
 
-def test_the_next_offer_or_a_refusal_takes_the_place_of_the_one_before() -> None:
+def test_what_others_offer_meanwhile_takes_no_ones_place_and_a_refusal_forgets_its_own() -> None:
+    """All clients of a factory may move out in one block, and the disk be busy with that block."""
     signer = Signer(LSP)
     factory_secret, funding_secret = Signer(CLIENT).hand_over(FACTORY, CHANNEL)
     first = signer.offer(factory_secret=factory_secret, funding_secret=funding_secret)
     second = signer.offer(factory_secret=funding_secret, funding_secret=factory_secret)
-    with pytest.raises(KeysUnusable):
-        signer.seal_offered(first, attempt=12, client=4)
-    signer.offer(factory_secret=funding_secret, funding_secret=factory_secret)
-    signer.drop_offered()
+    signer.drop_offered(second)
+    assert signer.seal_offered(first, attempt=12, client=4) == stored()
     with pytest.raises(KeysUnusable):
         signer.seal_offered(second, attempt=12, client=4)
+
+
+def test_of_too_many_offers_the_oldest_is_forgotten_and_can_come_again() -> None:
+    signer = Signer(LSP)
+    secrets = [number.to_bytes(32, "big") for number in range(1, N_OFFERED_MAX + 2)]
+    offers = [signer.offer(factory_secret=one, funding_secret=one) for one in secrets]
+    with pytest.raises(KeysUnusable, match="not there any more"):
+        signer.seal_offered(offers[0], attempt=12, client=4)
+    for offered in offers[1:]:
+        assert signer.seal_offered(offered, attempt=12, client=4).offered == offered
+    assert signer._offered == {}
 
 
 def test_a_number_that_is_no_secret_key_has_no_public_key() -> None:

@@ -66,8 +66,8 @@ class HandedOver:
         match effect:
             case fx.KeepKeys():
                 return self._keep(effect)
-            case fx.DropOffered():
-                self._signer.drop_offered()
+            case fx.DropOffered(offered=offered):
+                self._signer.drop_offered(offered)
                 return ()
             case fx.LookUpKeys():
                 return (ev.KeysLookedUp(asked=effect, problem=self._problem_of(effect)),)

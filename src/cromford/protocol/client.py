@@ -76,7 +76,10 @@ def _take(turn: Turn[ClientState], event: ev.Event) -> None:
         spending.take(turn, event)
     elif isinstance(event, ev.KeysOffered):
         reason = "KeyHandover is a client's message"
-        turn.ask(fx.DropOffered(), fx.Disconnect(node_id=event.node_id, reason=reason))
+        turn.ask(
+            fx.DropOffered(offered=event.offered),
+            fx.Disconnect(node_id=event.node_id, reason=reason),
+        )
     elif isinstance(event, ev.JointSweepEvent | ev.HandoverEvent):
         raise AssertionError(f"{type(event).__name__} is an LSP's event")
     else:

@@ -30,7 +30,7 @@ def _on_offered(round_: Round, event: ev.KeysOffered) -> None:
     turn = addressing.named(round_, event.attempt_id) if is_its else None
     if turn is not None and round_.try_in(turn, partial(handover.on_keys_offered, turn, event)):
         return
-    round_.house.ask(fx.DropOffered())
+    round_.house.ask(fx.DropOffered(offered=event.offered))
     refusal = handover.LATER if is_its else handover.NO_SEAT
     answer = m.KeyTaken(attempt_id=event.attempt_id, refusal=refusal)
     round_.house.send(event.node_id, answer)

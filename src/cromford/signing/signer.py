@@ -34,6 +34,8 @@ from cromford.signing.task import SigningTask
 # Besides one for each live channel. A ceremony takes one for the factory and one for each client,
 # 1,024 at most; the rest is for the next ceremony, begun before the last one is over.
 N_POOLS_SPARE: Final = 4096
+# Keys that clients offered at once, while it is decided whether they are kept.
+N_OFFERED_MAX: Final = 256
 
 hash_move: Final = keys.TaggedHash("cromford/move")
 
@@ -52,7 +54,7 @@ class Signer:
         self._pools: dict[bytes, NoncePool] = {}
         # Apart, so that `partial_sign` does not find them: they sign by `partial_sign_for` alone.
         self._clients_pools: dict[bytes, NoncePool] = {}
-        self._offered: SecretPair | None = None
+        self._offered: dict[OfferedKeys, SecretPair] = {}  # Those that came first, first.
 
     def factory_pubkey(self, attempt: int) -> bytes:
         """Return the factory key of one attempt."""
@@ -118,23 +120,28 @@ class Signer:
     def offer(self, *, factory_secret: bytes, funding_secret: bytes) -> OfferedKeys:
         """Take two secrets that a peer sent, and return which keys they are, if they are any.
 
-        They stay here, until they are sealed, or dropped, or the next ones come.
+        They stay here until they are sealed, or dropped, or `N_OFFERED_MAX` others came: what is
+        decided about them may wait for the disk, and all of a factory may move out in one block.
         """
-        self._offered = SecretPair(factory_secret=factory_secret, funding_secret=funding_secret)
-        return self._offered.offered
+        pair = SecretPair(factory_secret=factory_secret, funding_secret=funding_secret)
+        self._offered.pop(pair.offered, None)
+        self._offered[pair.offered] = pair
+        if len(self._offered) > N_OFFERED_MAX:
+            del self._offered[next(iter(self._offered))]
+        return pair.offered
 
-    def drop_offered(self) -> None:
+    def drop_offered(self, offered: OfferedKeys) -> None:
         """Forget what a peer sent. Harmless if it is gone."""
-        self._offered = None
+        self._offered.pop(offered, None)
 
     def seal_offered(self, offered: OfferedKeys, *, attempt: int, client: int) -> SealedKeys:
         """Return what is stored of the keys that were offered, and forget them.
 
         Raises:
-            KeysUnusable: If it is others that wait, or none.
+            KeysUnusable: If they are not there any more.
         """
-        pair, self._offered = self._offered, None
-        if pair is None or pair.offered != offered:
+        pair = self._offered.pop(offered, None)
+        if pair is None:
             raise KeysUnusable("not there any more")
         return pair.sealed(self._keychain, attempt=attempt, client=client)
 

@@ -27,7 +27,7 @@ def on_keys_offered(turn: Turn[Factory], event: ev.KeysOffered) -> None:
     client = attempt.client_of(event.node_id)
     reason = NO_SEAT if client is None else refusal_of(turn.state, client, event.offered)
     if client is None or reason is not None:
-        turn.ask(fx.DropOffered())
+        turn.ask(fx.DropOffered(offered=event.offered))
         _answer(turn, event.node_id, reason or NO_SEAT)
         return
     turn.ask(

@@ -480,7 +480,9 @@ class Pump:
                 assert attempt.signed is not None
             case m.CloseAgree():
                 closing = known.closing[message.close_id]
-                assert closing.balance_msat == message.balance_msat, "agreed to something else"
+                balance_msat = closing.balance_msat
+                expected_msat = m.NO_BALANCE if balance_msat is None else balance_msat
+                assert expected_msat == message.balance_msat, "agreed to something else"
             case m.CloseSign():
                 closing = known.closing[message.close_id]
                 bound = known.book.links[closing.channel_id].closes

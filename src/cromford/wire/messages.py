@@ -56,6 +56,7 @@ N_FIRST_COMMITMENTS: Final = 2  # The LSP's, then the client's.
 N_HTLC_SIGNATURES_MAX: Final = 2 * HTLCS_MAX
 OUTPOINT_SIZE: Final = 36
 N_CLOSE_OPTIONS_MAX: Final = 2  # One that is cheap, and one for a day when that does not confirm.
+NO_BALANCE: Final = 0xFFFF_FFFF_FFFF_FFFF  # In `CloseAgree`; no channel holds as much.
 CLOSE_TX_SIZE_MAX: Final = 12_000  # Above BIP 431's 10,000 virtual bytes of a signed one.
 
 
@@ -403,6 +404,8 @@ class CloseBegin:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CloseAgree:
     """Client to LSP: what I am owed, where I am paid, and a nonce for each option.
+
+    `NO_BALANCE` from who restored its store: it cannot know, and signs what pays enough.
 
     The pool is of the key that signs for the outpoint: the factory key, or the funding key of a
     channel that is on chain.

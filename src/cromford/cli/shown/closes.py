@@ -60,7 +60,9 @@ def closing_text(closing: Document) -> str:
     An LSP knows whom it waits for, a client what it is owed.
     """
     if "balance_msat" in closing:
-        return f"closing together: {closing['phase']}, you are owed {msat(closing['balance_msat'])}"
+        owed = closing["balance_msat"]
+        told = "what your store says or more" if owed is None else msat(owed)
+        return f"closing together: {closing['phase']}, you are owed {told}"
     waits = ", ".join(f"client {client}" for client in closing["holdouts"]) or "nobody"
     so_far = f"{len(closing['done'])} of {len(closing['clients'])}"
     return f"closing {closing['name']}: {closing['phase']}, {so_far}; waits for {waits}"

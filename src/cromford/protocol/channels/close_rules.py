@@ -94,7 +94,7 @@ def hang_up_if_it_goes_on(turn: AnyTurn, link: Link) -> None:
         and turn.chain.depth(spender.txid) == SETTLED_DEPTH
         for close in link.closes
     )
-    if ends and link.failure is None and not link.state.is_connected:
+    if ends and link.takes_updates and not link.state.is_connected:
         reason = "a close of this channel is void: it goes on"
         turn.ask(fx.Disconnect(node_id=link.node_id, reason=reason))
 

@@ -32,7 +32,7 @@ def is_left(link: Link) -> bool:
     Less than 330 sat on both sides' only commitments, and no HTLC; and no state was lost, nor may
     have been by a store that was restored, for then these would not be the commitments that count.
     """
-    has_lost_state = link.is_behind or link.peer_is_behind or link.mark is not None
+    has_lost_state = link.may_lack_state or link.peer_is_behind
     return is_at_rest(link) and not has_lost_state and due_msat(link) < LEFT_BEHIND_MSAT
 
 

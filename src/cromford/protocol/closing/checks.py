@@ -8,17 +8,21 @@ from dataclasses import dataclass
 from cromford.bitcoin.fees import ANCHOR_DUST_SAT, TRUC_VSIZE_MAX, fee_sat_of
 from cromford.bitcoin.script import ANCHOR_SCRIPT, is_usual_segwit
 from cromford.bitcoin.tx import TRUC_VERSION, OutPoint, Tx, TxOut
+from cromford.channel.terms import MSAT_PER_SAT
 from cromford.codec.reader import MalformedBytes
 from cromford.factory.close import (
     CLOSE_DUST_SAT,
     CLOSE_NSEQUENCE,
     USUAL_SCRIPTS,
+    CannotClose,
     CloseScope,
     Payout,
+    check_is_close,
     vsize_of_close,
 )
+from cromford.protocol.channels.marks import least_close_msat
+from cromford.protocol.closing.restored import can_close_though_ended, known_due_msat
 from cromford.protocol.closing.rules import (
-    due_msat,
     least_feerate_sat_per_kw,
     problem_on_chain,
     problem_with_channel,
@@ -45,10 +49,20 @@ class Closable:
     scope: CloseScope
 
     @property
+    def due_msat(self) -> int | None:
+        """What we are due; None where our store was restored: at least what it says."""
+        return known_due_msat(self.link)
+
+    @property
     def payout(self) -> Payout:
-        """What we are due, and where we are paid."""
+        """What we are due, or the least that we take, and where we are paid."""
+        due_msat = least_close_msat(self.link) if self.due_msat is None else self.due_msat
+        return Payout(script_pubkey=self.attempt.join.payout_script, due_msat=due_msat)
+
+    def paid_sat(self, tx: Tx) -> list[int]:
+        """Return what each output of ours of a transaction holds, in sat."""
         script = self.attempt.join.payout_script
-        return Payout(script_pubkey=script, due_msat=due_msat(self.link))
+        return [output.amount_sat for output in tx.outputs if output.script_pubkey == script]
 
 
 def check_begin(turn: Turn[ClientState], message: m.CloseBegin) -> Closable:
@@ -102,7 +116,7 @@ def check_closable(turn: Turn[ClientState], attempt_id: bytes, outpoint: OutPoin
         received = on_chain or "the funding is in no block"
         raise Refusal("outpoint", expected="in a block, unspent", received=received)
     problem = problem_with_channel(link, state.chain, height=turn.known_height)
-    if problem is None and not link.state.is_connected:
+    if problem is None and not (link.state.is_connected or can_close_though_ended(link)):
         problem = "not taken up in this connection"
     if problem is not None:
         raise Refusal("channel", expected="one that can be closed", received=problem)
@@ -116,7 +130,7 @@ def check_still(turn: Turn[ClientState], closing: ClientClosing) -> Closable:
         Refusal: If not; names the field.
     """
     found = check_closable(turn, closing.attempt_id, closing.outpoint)
-    _check("balance_msat", found.payout.due_msat, closing.balance_msat)
+    _check("balance_msat", found.due_msat, closing.balance_msat)
     return found
 
 
@@ -147,7 +161,8 @@ def check_tx(tx: Tx, closable: Closable, *, feerate_sat_per_kw: int) -> None:
     """Check one transaction of a close, to the byte where it concerns us.
 
     Version 3, or a large child would pin it (BIP 431); one input, ours, replaceable and without
-    delay; our exact payout; no output that nodes do not relay; an anchor last; at least the
+    delay; our exact payout, to a restored store no less than it says; no output that nodes do not
+    relay; an anchor last; at least the
     feerate, at most what a node takes.
 
     Args:
@@ -170,9 +185,7 @@ def check_tx(tx: Tx, closable: Closable, *, feerate_sat_per_kw: int) -> None:
     _check("anchor", tx.outputs[-1:], (anchor,))
     if ANCHOR_SCRIPT in {output.script_pubkey for output in tx.outputs[:-1]}:
         raise Refusal("anchor", expected="one", received="more")
-    payout = closable.payout
-    paid = [out.amount_sat for out in tx.outputs if out.script_pubkey == payout.script_pubkey]
-    _check("payout_sat", paid, [payout.amount_sat] if payout.amount_sat else [])
+    _check_payout(closable.paid_sat(tx), closable)
     vsize = vsize_of_close(tx)
     if vsize > TRUC_VSIZE_MAX:
         raise Refusal("vsize", expected=f"at most {TRUC_VSIZE_MAX}", received=vsize)
@@ -187,6 +200,15 @@ def check_tx(tx: Tx, closable: Closable, *, feerate_sat_per_kw: int) -> None:
     most_sat = fee_sat_of(vsize=vsize, feerate_sat_per_kw=MOST_SAT_PER_KW)
     if not least_sat <= fee_sat <= most_sat:
         raise Refusal("fee_sat", expected=f"{least_sat}..{most_sat}", received=fee_sat)
+
+
+def _check_payout(paid: list[int], closable: Closable) -> None:
+    due_sat = closable.payout.amount_sat
+    if closable.due_msat is not None:
+        _check("payout_sat", paid, [due_sat] if due_sat else [])
+    elif len(paid) > 1 or sum(paid) < due_sat:
+        # Not how much: an LSP that lies would come back with just that.
+        raise Refusal("payout_sat", expected="what our restored store says or more", received=paid)
 
 
 def _check(field: str, received: object, expected: object) -> None:
@@ -217,15 +239,22 @@ def check_closed(
     outpoint = txs[0].inputs[0].outpoint if txs[0].inputs else None
     signed = [close for close in link.closes if close.outpoint == outpoint]
     scope = None if outpoint is None else client_scope(attempt, outpoint)
-    if scope is None or not signed or _is_known(state, txs):
+    if scope is None or _is_known(state, txs):
+        return None
+    closable = Closable(attempt=attempt, link=link, scope=scope)
+    if not signed and link.may_lack_state:
+        signed = [_forgotten(closable, txs, message.close_id)]
+    if not signed:
         return None
     named = [close for close in signed if close.close_id == message.close_id]
     close = min(named or signed, key=lambda close: close.balance_msat)
     script = attempt.join.payout_script
     least_sat = Payout(script_pubkey=script, due_msat=close.balance_msat).amount_sat
     for tx in txs:
-        if len(tx.inputs) != 1 or tx.inputs[0].outpoint != outpoint:
-            raise FaultyLsp("a finished close spends something else")
+        try:
+            check_is_close(scope, tx)
+        except CannotClose as error:
+            raise FaultyLsp(f"a finished close is none: {error}") from error
         witness = tx.inputs[0].witness
         task = scope.task(tx)
         is_signed = len(witness) == 1 and task.is_signed_by(
@@ -233,11 +262,25 @@ def check_closed(
         )
         if not is_signed:
             raise FaultyLsp("the signature of a finished close does not verify")
-        paid_sat = sum(out.amount_sat for out in tx.outputs if out.script_pubkey == script)
+        paid_sat = sum(closable.paid_sat(tx))
         if paid_sat < least_sat:
             raise FaultyLsp(f"a finished close pays {paid_sat} sat, expected {least_sat}")
     by_fee = sorted(txs, key=lambda tx: -sum(output.amount_sat for output in tx.outputs))
-    return Closable(attempt=attempt, link=link, scope=scope), tuple(by_fee), close
+    return closable, tuple(by_fee), close
+
+
+def _forgotten(closable: Closable, txs: tuple[Tx, ...], close_id: bytes) -> SignedClose:
+    """Return a close that our store does not know, as if we had signed it: we may have.
+
+    Raises:
+        FaultyLsp: If it pays less than our store says is ours: then it is not for us to publish.
+    """
+    paid_sat = min(sum(closable.paid_sat(tx)) for tx in txs)
+    if paid_sat < closable.payout.amount_sat:
+        raise FaultyLsp(f"a finished close that we do not know pays only {paid_sat} sat")
+    return SignedClose(
+        close_id=close_id, outpoint=closable.scope.outpoint, balance_msat=MSAT_PER_SAT * paid_sat
+    )
 
 
 def _is_known(state: ClientState, txs: tuple[Tx, ...]) -> bool:

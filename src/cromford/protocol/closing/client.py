@@ -7,6 +7,8 @@ may not come to owe us more than the close pays. Once it is finished, the channe
 from typing import assert_never
 
 from cromford import effects as fx
+from cromford.bitcoin.tx import Tx
+from cromford.channel.terms import MSAT_PER_SAT
 from cromford.protocol import events as ev
 from cromford.protocol.closing.checks import (
     Closable,
@@ -16,6 +18,7 @@ from cromford.protocol.closing.checks import (
     check_still,
 )
 from cromford.protocol.closing.confirming import owed_by_client
+from cromford.protocol.closing.restored import named_msat
 from cromford.protocol.faults import FaultyLsp, Refusal
 from cromford.protocol.journal import close_records as cl
 from cromford.protocol.journal.client_state import ClientState
@@ -80,7 +83,7 @@ def on_begin(turn: Turn[ClientState], message: m.CloseBegin) -> None:
             channel_id=found.link.channel_id,
             outpoint=message.outpoint,
             feerates_sat_per_kw=tuple(one.feerate_sat_per_kw for one in message.options),
-            balance_msat=found.payout.due_msat,
+            balance_msat=found.due_msat,
         )
     )
     deadline = fx.CloseDeadline(close_id=message.close_id)
@@ -103,7 +106,7 @@ def _key_of(found: Closable) -> FactoryKey | ChannelKey:
 
 
 def on_prepared(turn: Turn[ClientState], event: ev.ClosePrepared) -> None:
-    """Tell the LSP what we are owed, if that is still so."""
+    """Tell the LSP what we are owed, if that is still so, and we can know it."""
     closing = turn.state.closing.get(event.asked.close_id)
     if closing is None or closing.pool is not None:
         turn.ask(fx.DropPools(pool_ids=(event.pool.pool_id,)))
@@ -122,7 +125,7 @@ def on_prepared(turn: Turn[ClientState], event: ev.ClosePrepared) -> None:
         return
     agree = m.CloseAgree(
         close_id=closing.close_id,
-        balance_msat=closing.balance_msat,
+        balance_msat=named_msat(found.link),
         payout_script=found.payout.script_pubkey,
         pool=m.Pool(pubkey=event.pool.pubkey, pubnonces=event.pool.pubnonces),
     )
@@ -145,6 +148,7 @@ def on_propose(turn: Turn[ClientState], message: m.ClosePropose) -> None:
             close_id=closing.close_id,
             intents=close_intents(closing.close_id, found.scope, txs),
             txids=tuple(tx.txid for tx in txs),
+            balance_msat=_paid_msat(found, txs) if closing.balance_msat is None else None,
         )
     )
     requests = tuple(
@@ -159,6 +163,11 @@ def on_propose(turn: Turn[ClientState], message: m.ClosePropose) -> None:
     turn.ask(
         fx.PartialSign(attempt_id=closing.attempt_id, requests=requests, close_id=closing.close_id)
     )
+
+
+def _paid_msat(found: Closable, txs: tuple[Tx, ...]) -> int:
+    """Return what we are sure to be paid, whichever of the transactions confirms."""
+    return MSAT_PER_SAT * min(sum(found.paid_sat(tx)) for tx in txs)
 
 
 def on_partial_signed(turn: Turn[ClientState], event: ev.PartialSigned) -> None:

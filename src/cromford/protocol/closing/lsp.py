@@ -22,9 +22,9 @@ from cromford.protocol.closing.planning import (
     link_of,
     plan_close,
 )
+from cromford.protocol.closing.restored import NO_NUMBER, problem_with_word, word_msat
 from cromford.protocol.closing.rules import (
     NEVER_LATE,
-    due_msat,
     problem_on_chain,
     problem_with_channel,
     problem_with_height,
@@ -203,9 +203,10 @@ def on_agree(turn: Turn[Factory], node_id: bytes, message: m.CloseAgree) -> None
         return
     closing, client = found
     pool = pool_of(message.pool)
+    balance_msat = word_msat(link_of(turn.state, client), message.balance_msat)
     known = closing.stage.agreed.get(client)
     if known is not None:
-        if (known.balance_msat, known.pool) != (message.balance_msat, pool):
+        if (known.balance_msat, known.pool) != (balance_msat, pool):
             _fault(turn, client, "a second, different agreement")
         return
     if not isinstance(closing.stage, Agreeing) or closing.stage.pool is None:
@@ -215,7 +216,10 @@ def on_agree(turn: Turn[Factory], node_id: bytes, message: m.CloseAgree) -> None
     if fault is not None:
         _fault(turn, client, fault)
         return
-    problem = _problem_with_client(turn, client, message.balance_msat)
+    if balance_msat is None:
+        end(turn, f"client {client}: {NO_NUMBER}")
+        return
+    problem = _problem_with_client(turn, client, balance_msat)
     if problem is not None:
         end(turn, problem)
         return
@@ -224,7 +228,7 @@ def on_agree(turn: Turn[Factory], node_id: bytes, message: m.CloseAgree) -> None
             attempt_id=turn.state.attempt.attempt_id,
             close_id=closing.close_id,
             client=client,
-            balance_msat=message.balance_msat,
+            balance_msat=balance_msat,
             pool=encoded_pool(pool),
         )
     )
@@ -542,8 +546,8 @@ def _problem_with_client(turn: Turn[Factory], client: int, balance_msat: int) ->
     is_ours = closing is not None and client in closing.own
     height = NEVER_LATE if is_ours else turn.known_height
     problem = problem_with_channel(link, turn.chain, height=height)
-    if problem is None and due_msat(link) != balance_msat:
-        problem = f"balance_msat: expected {due_msat(link)}, received {balance_msat}"
+    if problem is None:
+        problem = problem_with_word(link, balance_msat)
     return None if problem is None else f"client {client}: {problem}"
 
 

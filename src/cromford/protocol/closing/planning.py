@@ -19,9 +19,9 @@ from cromford.factory.close import (
 from cromford.factory.vertices import Vertex
 from cromford.protocol import events as ev
 from cromford.protocol.channels.seats import is_own_seat
+from cromford.protocol.closing.restored import can_close_though_ended, most_due_msat
 from cromford.protocol.closing.rules import (
     NEVER_LATE,
-    due_msat,
     least_feerate_sat_per_kw,
     problem_on_chain,
     problem_with_channel,
@@ -64,7 +64,7 @@ def plan_close(state: Factory, facts: Facts, asked: ev.CloseRequested) -> CloseP
     given = asked.feerates_sat_per_kw
     feerates = given or usual_feerates(state, facts.fees)
     _check_feerates(state, facts.fees, feerates)
-    due = {link.client: due_msat(link) for link in _check_clients(state, facts, scope)}
+    due = {link.client: most_due_msat(link) for link in _check_clients(state, facts, scope)}
     options: list[CloseTx] = []
     for feerate in feerates:
         try:
@@ -207,7 +207,8 @@ def _check_clients(state: Factory, facts: Facts, scope: CloseScope) -> tuple[Lin
 def check_all_are_here(state: Factory, facts: Facts, scope: CloseScope) -> None:
     """Check that every client of a scope is connected, and its channel taken up.
 
-    Those who moved out and gave us their keys need not be.
+    Those who moved out and gave us their keys need not be. A channel whose store was restored, here
+    or there, is taken up by nobody.
 
     Raises:
         Rejected: If not; says who is away.
@@ -219,11 +220,15 @@ def check_all_are_here(state: Factory, facts: Facts, scope: CloseScope) -> None:
         if not is_own_seat(state, client)
         and not (
             facts.directory.is_connected(seats[client - 1].node_id)
-            and link_of(state, client).is_open
+            and _is_taken_up(link_of(state, client))
         )
     ]
     if away:
         raise Rejected("clients_away", f"clients {away} are away", retryable=True)
+
+
+def _is_taken_up(link: Link) -> bool:
+    return link.state.is_connected or can_close_though_ended(link)
 
 
 def link_of(state: Factory, client: int) -> Link:

@@ -3,12 +3,18 @@
 from collections.abc import Sequence
 from typing import Final
 
+from cromford.channel.terms import Party
 from cromford.factory.close import CloseScope
-from cromford.protocol.channels.htlc_rules import is_alive
+from cromford.protocol.closing.restored import (
+    NOT_COMPARED,
+    can_close_though_ended,
+    is_for_peer_to_say,
+)
 from cromford.protocol.journal.closes import is_frozen
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.link import Link
 from cromford.watch.feerates import MOST_SAT_PER_KW, OwnFees
+from cromford.watch.remaining import is_cut_off
 from cromford.wire.messages import N_CLOSE_OPTIONS_MAX
 
 # No partial signature later: who then waits in vain for the others still leaves in time.
@@ -79,22 +85,28 @@ def problem_with_channel(link: Link, chain: KnownChain, *, height: int) -> str |
     """Return why a close may not end a channel as it is; None if it may.
 
     It is neither over nor about to be, not frozen by another close, in time, without an HTLC, and
-    nothing of it is on its way.
+    nothing of it is on its way. That a store was restored ends updates, and not this. Of an HTLC a
+    restored client cannot know that it is still there: it is for the LSP to say.
 
     Args:
         link: The channel.
         chain: What is known of the chain.
         height: The highest that is known of.
     """
-    if link.failure is not None:
+    if link.failure is not None and not can_close_though_ended(link):
         return f"the channel failed: {link.failure}"
     if is_frozen(link.closes, chain):
         return "another close of it is finished already"
-    if not is_alive(link, chain):
+    if link.setting.funding.outpoint in chain.spends or is_cut_off(link.path, chain.spends):
         return "its output, or one above it, was spent otherwise"
     late = problem_with_height(link, chain, height=height)
     if late is not None:
         return late
+    if is_for_peer_to_say(link):
+        if link.me is Party.ACCEPTER:
+            return None
+        if link.peer_is_behind:
+            return NOT_COMPARED
     if link.state.htlcs:
         return "an HTLC is pending"
     if not link.state.is_quiet:

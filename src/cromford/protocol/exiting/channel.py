@@ -277,7 +277,7 @@ def never_signed(book: Book, link: Link) -> tuple[cr.HtlcDecided, ...]:
     What was not signed before the channel failed is not signed any more: nobody can be paid by it.
     Whoever lost state cannot say what it signed.
     """
-    if link.failure is None or link.is_behind or link.mark is not None:
+    if link.failure is None or link.may_lack_state:
         return ()
     return tuple(
         cr.HtlcDecided(channel_id=link.channel_id, htlc_id=live.htlc.htlc_id, preimage=None)

@@ -31,6 +31,7 @@ from cromford.protocol.exiting.closes import (
     on_closed,
     tell_closed,
 )
+from cromford.protocol.exiting.forgotten import recall_as_client
 from cromford.protocol.exiting.in_hand import InHand, stake_of
 from cromford.protocol.exiting.lending import Need, first_published, needs_of, settled_coins
 from cromford.protocol.exiting.stake import (
@@ -316,6 +317,8 @@ def on_block(turn: Turn[ClientState]) -> None:
         link = link_of(state, attempt) if attempt.ready_sent else None
         if link is None:
             continue
+        recall_as_client(turn, attempt, link)
+        state, link = turn.state, turn.link(link.channel_id)
         if is_closed(link, state.chain):
             tell_closed(turn, (link,), payout_script=attempt.join.payout_script)
             on_closed(turn, link)

@@ -35,6 +35,7 @@ from cromford.protocol.exiting.closes import (
     tell_closed,
     tell_closed_for_good,
 )
+from cromford.protocol.exiting.forgotten import recall_as_lsp
 from cromford.protocol.exiting.in_hand import InHand, stake_of
 from cromford.protocol.exiting.lending import first_published, needs_of, settled_coins
 from cromford.protocol.exiting.lsp_sweep import (
@@ -375,6 +376,7 @@ def on_block(turn: Turn[Factory]) -> None:
     if attempt.funded is not None and attempt.funding_outpoint in turn.chain.spends:
         tell_published(turn, attempt.attempt_id, attempt.tree.nodes)
         tell_swept(turn)
+        recall_as_lsp(turn)
         tell_closed(turn, turn.book.ordered_links, payout_script=attempt.payout_script)
     for link in turn.book.ordered_links:
         state, client = turn.state, link.client

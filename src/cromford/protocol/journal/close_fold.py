@@ -118,10 +118,15 @@ def with_client_close(
             return ClientCloses(closing.set(close_id, made), book)
         case cl.CloseSigned(txids=txids):
             signed = replace(closing[close_id], is_signed=True)
+            balance_msat = signed.balance_msat
+            if record.balance_msat is not None:
+                balance_msat = record.balance_msat
+            if balance_msat is None:
+                raise AssertionError("a close was signed of which nothing says what it pays")
             close = SignedClose(
                 close_id=close_id,
                 outpoint=signed.outpoint,
-                balance_msat=signed.balance_msat,
+                balance_msat=balance_msat,
                 txids=tuple(Txid(txid) for txid in txids),
             )
             book = _with_signed(book, signed.channel_id, close)

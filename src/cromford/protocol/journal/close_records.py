@@ -20,14 +20,17 @@ class CloseBegun(Record, frozen=True, kw_only=True, tag="close_begun"):
 
 
 class CloseAgreed(Record, frozen=True, kw_only=True, tag="close_agreed"):
-    """We agree to a close that pays us this: no update is begun in the channel until it is over."""
+    """We agree to a close that pays us this: no update is begun in the channel until it is over.
+
+    Without a balance where our store was restored: then what it pays is looked at when it is there.
+    """
 
     attempt_id: bytes
     close_id: bytes
     channel_id: bytes
     outpoint: bytes
     feerates_sat_per_kw: tuple[int, ...]
-    balance_msat: int
+    balance_msat: int | None
 
 
 class ClosePoolMade(Record, frozen=True, kw_only=True, tag="close_pool_made"):
@@ -64,12 +67,14 @@ class CloseSigned(Record, frozen=True, kw_only=True, tag="close_signed"):
     """We are about to sign a close. From here on the LSP alone can finish it, whenever it likes.
 
     By the `txids` we know it in a block, also where we never hear that it was finished.
+    `balance_msat` is what it pays us where we had agreed without one.
     """
 
     attempt_id: bytes
     close_id: bytes
     intents: tuple[Intent, ...]
     txids: tuple[bytes, ...] = ()
+    balance_msat: int | None = None
 
 
 class ClosePartialsReceived(Record, frozen=True, kw_only=True, tag="close_partials_received"):

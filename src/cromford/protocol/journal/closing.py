@@ -107,7 +107,7 @@ class ClientClosing:
         channel_id: The channel.
         outpoint: What it spends.
         feerates_sat_per_kw: Its options, the lowest first.
-        balance_msat: What we are owed by it.
+        balance_msat: What we are owed by it; None where our store was restored: what it pays.
         pool: Our nonces, once they are made.
         is_signed: Whether we signed it: then only the LSP can still end it.
     """
@@ -117,6 +117,6 @@ class ClientClosing:
     channel_id: bytes
     outpoint: OutPoint
     feerates_sat_per_kw: tuple[int, ...]
-    balance_msat: int
+    balance_msat: int | None
     pool: PublicPool | None = None
     is_signed: bool = False

@@ -130,6 +130,11 @@ class Link:
         return self.failure is None and self.mark is None
 
     @property
+    def may_lack_state(self) -> bool:
+        """Whether our store may lack what came later: it was restored, or the peer proved it."""
+        return self.is_behind or self.mark is not None
+
+    @property
     def withholds_commitment(self) -> bool:
         """Whether our commitment is not published, because we may have revoked it.
 

@@ -17,6 +17,7 @@ CLOSE: dict[str, Any] = {
             "due_msat": 300_000_500,
             "paid_sat": 300_000,
             "moved_out": False,
+            "restored": [],
         },
         {
             "client": 2,
@@ -24,6 +25,7 @@ CLOSE: dict[str, Any] = {
             "due_msat": 329_999,
             "paid_sat": 0,
             "moved_out": False,
+            "restored": [],
         },
     ],
     "omitted": [2],

@@ -25,10 +25,18 @@ from tests.protocol.restoring import (
     coins_sat,
     is_marked_at,
     link_of,
+    live_through,
     restore,
 )
 from tests.protocol.test_closing import kicked_off, rejected
-from tests.protocol.test_marked_channels import SIDES, backups, side_of, used_factory
+from tests.protocol.test_marked_channels import (
+    SIDES,
+    UPDATES_MSAT,
+    backups,
+    side_of,
+    used_factory,
+)
+from tests.protocol.unanswered import mine_to
 
 from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.protocol import events as ev
@@ -37,6 +45,7 @@ from cromford.protocol.channels.marks import least_close_msat
 from cromford.protocol.closing import restored as rs
 from cromford.protocol.journal import close_records as cl
 from cromford.protocol.journal.closes import is_frozen
+from cromford.protocol.policy import DyingStep
 from cromford.wire import messages as m
 
 # Alice's balance after each update is about 40, 43, 37 and 40 million msat, less what her payment
@@ -473,6 +482,58 @@ def test_on_chain_whoever_is_whole_publishes_its_commitment_and_a_close_beside_i
     assert not is_frozen(link_of(pump, pump.lsp).closes, pump.factory.chain), "it is void by then"
     assert is_marked_at(pump, node)
     assert not link_of(pump, node).takes_updates
+
+
+@SIDES
+def test_an_old_copy_that_its_peer_proved_to_be_old_is_closed_likewise(side: str) -> None:
+    """It was put back by hand: nothing in it says so, and the numbers of the other one do."""
+    pump, past = used_factory()
+    bob = pump.clients[1]
+    node, other = side_of(pump, side)
+    n_lost = 1 if side == "client" else 2
+    restore(pump, (node, backups(past, side)[-1 - n_lost]), is_told=False)
+    assert not is_marked_at(pump, node)
+    assert link_of(pump, node).is_behind
+    assert link_of(pump, other).peer_is_behind
+    if side == "lsp":
+        bobs = pump.lsp.state.book.links[newest_link(bob).channel_id]
+        assert bobs.is_behind
+        assert rs.problem_with_word(bobs, newest_link(bob).state.accepter_msat) is not None
+        assert rs.problem_with_word(link_of(pump, pump.lsp), past.alice_msat[-1]) is None
+        return
+    close(pump)
+    check_closed_at(pump, past.alice_msat[-1])
+
+
+def test_the_dying_policy_closes_with_a_restored_client() -> None:
+    policy = replace(
+        QUICK,
+        dying_policy=(DyingStep.CLOSE, DyingStep.SWEEP),
+        dying_blocks=288,
+        failed_channel_blocks=2_000,
+    )
+    pump = live_factory(2, policy=policy)
+    past = live_through(pump, UPDATES_MSAT)
+    alice = pump.clients[0]
+    restore(pump, (alice, past.alice[-2]))
+    mine_to(pump, pump.factory.lifetime.dying_height)
+    assert len(finished(pump.lsp)) == 1
+    assert set(paid_to(pump, alice)) == {past.alice_msat[-1] // 1000}
+    pump.mine(1)
+    assert coins_sat(alice) == past.alice_msat[-1] // 1000
+
+
+def test_a_restored_lsp_that_forgot_a_close_gives_its_name_to_no_other() -> None:
+    pump, past = used_factory()
+    alice = pump.clients[0]
+    with pump.tampering(losing(m.CloseSign, of=lambda node: node is not alice)):
+        close(pump)
+    assert newest_link(alice).closes
+    restore(pump, (pump.lsp, past.lsp[-1]))
+    pump.mine(1)
+    close(pump)
+    check_closed_at(pump, past.alice_msat[-1])
+    assert len(alice.state.intents) >= 2
 
 
 def test_a_close_that_ends_leaves_the_mark_and_its_limit() -> None:

@@ -44,8 +44,8 @@ CREATE_SECONDS: Final = 3600.0  # That a daemon may take to write a backup.
 NEXT_STEPS: Final = (
     (
         "The store is marked as restored: what came after the backup was made is lost. Its "
-        "channels take no update and publish no commitment of ours, and they close with the peer's "
-        "help."
+        "channels take no update and publish no commitment of ours. They can only be closed: a "
+        "client asks its LSP, an LSP runs `lsp close`."
     ),
     (
         "If the mark of --mark-dir is at a place that was not lost, start the daemon with it: "

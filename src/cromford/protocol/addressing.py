@@ -6,6 +6,7 @@ from typing import assert_never
 from cromford.protocol import events as ev
 from cromford.protocol.channels import lsp as channels
 from cromford.protocol.closing import lsp as closing
+from cromford.protocol.closing.telling import tell_closed
 from cromford.protocol.delivery import Round
 from cromford.protocol.exiting import lsp as exiting
 from cromford.protocol.faults import Rejected
@@ -123,7 +124,7 @@ def take_channel_message(
 ) -> None:
     """Let a factory hear of its channel; of one that is closed only that is said."""
     turn = with_channel(round_, message.channel_id)
-    if turn is not None and not closing.tell_closed(turn, node_id, message.channel_id):
+    if turn is not None and not tell_closed(turn, node_id, message.channel_id):
         channels.on_channel_message(turn, node_id, message)
 
 

@@ -31,6 +31,7 @@ from cromford.protocol.channels.steps import on_nonce_deadline, on_revocation_de
 from cromford.protocol.closing import lsp as closing
 from cromford.protocol.closing.by_policy import close_what_can_be
 from cromford.protocol.closing.confirming import owed_by_factory
+from cromford.protocol.closing.telling import tell_closed
 from cromford.protocol.delivery import Round
 from cromford.protocol.dying import lsp as dying
 from cromford.protocol.exiting import lsp as exiting
@@ -176,7 +177,7 @@ def _take_from_world(round_: Round, event: ev.WorldEvent) -> None:
 
 def _greet(turn: Turn[Factory], node_id: bytes) -> None:
     opening.tell_ready_again(turn, node_id)
-    closing.tell_closed(turn, node_id)
+    tell_closed(turn, node_id)
     handover.on_connection(turn, node_id)
 
 

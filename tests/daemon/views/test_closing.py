@@ -1,9 +1,16 @@
 """A close as its LSP's operator and a client read it, step by step."""
 
+import pytest
 from tests.protocol.closes import ask_for_close, closable_factory, close
+from tests.protocol.paying_clients import newest_link
+from tests.protocol.restoring import restore
+from tests.protocol.test_marked_channels import used_factory
 
 from cromford.daemon.views import client as client_views
+from cromford.daemon.views import closing as closing_views
 from cromford.daemon.views import lsp as lsp_views
+from cromford.protocol import events as ev
+from cromford.protocol.closing.planning import plan_close
 from cromford.protocol.facts import FRESH
 from cromford.wire import messages as m
 
@@ -48,3 +55,20 @@ def test_one_that_ended_says_why_and_one_that_is_finished_what_is_published() ->
     client = pump.client_at(1)
     (own,) = client_views.summary(client.state, pump.held(client), FRESH)["closed"]
     assert own["txids"] == closed["txids"]
+
+
+@pytest.mark.parametrize("side", ["client", "lsp"])
+def test_what_is_planned_names_whose_stores_were_restored(side: str) -> None:
+    pump, past = used_factory()
+    alice = pump.clients[0]
+    node, backup = (alice, past.alice[-1]) if side == "client" else (pump.lsp, past.lsp[-1])
+    restore(pump, (node, backup))
+    asked = ev.CloseRequested(attempt_id=pump.attempt.attempt_id)
+    plan = plan_close(pump.factory, pump.lsp.facts, asked)
+    shown = closing_views.planned_close(pump.factory, plan)["clients"]
+    seat = pump.lsp.state.book.links[newest_link(alice).channel_id].client
+    (planned,) = [one for one in shown if one["client"] == seat]
+    assert planned["restored"] == [side]
+    assert planned["due_msat"] == past.alice_msat[-1]
+    others = [one["restored"] for one in shown if one["client"] != seat]
+    assert others == [[] if side == "client" else ["lsp"]]

@@ -1,12 +1,18 @@
 """Cooperative closes for people: who is paid what, who holds out, what was finished."""
 
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 
 from cromford.cli.shown.output import cell, facts, msat, sat, short, table
 
 Document = dict[str, Any]
+# By whose stores were put back from a backup: who says what is owed.
+_RESTORED: Final = {
+    ("client",): "marked: its store was restored, and it signs for what it knows of, or more",
+    ("lsp",): "or less: our store is marked as restored, and it says how much",
+    ("lsp", "client"): "marked: both stores were restored, and say this",
+}
 
 
 def close(console: Console, answer: Document) -> None:
@@ -43,6 +49,12 @@ def close(console: Console, answer: Document) -> None:
 def _paid_text(client: Document) -> str:
     if client["moved_out"]:
         return "nothing: it moved out, and need not be there"
+    if client["restored"]:
+        return f"{_sat_text(client)}, {_RESTORED[tuple(client['restored'])]}"
+    return _sat_text(client)
+
+
+def _sat_text(client: Document) -> str:
     return sat(client["paid_sat"]) if client["paid_sat"] else "nothing: below 330 sat"
 
 

@@ -21,7 +21,7 @@ from cromford.cli.shown.output import (
 )
 
 TWO_COPIES: Final = "does a second copy of the data directory run? Stop one of them"
-RESTORED: Final = "marked: restored from a backup, it can be closed"
+RESTORED: Final = "marked: restored from a backup, it can only be closed"
 _GOES_ON: Final = frozenset({"open", "offline"})  # A channel whose neighbours leave.
 Document = dict[str, Any]
 
@@ -364,7 +364,7 @@ def client_factories(console: Console, answer: Document) -> None:
         elif factory["closing"] is not None:
             status += f", {closing_text(factory['closing'])}"
         elif factory["channel_status"] == "marked":
-            status += f", channel {RESTORED}"
+            status += f", channel {RESTORED}: ask your LSP"
         elif factory["channel_failed"]:
             status += f", channel failed: {factory['channel_failed']}"
         elif factory["published"] and factory["channel_status"] in _GOES_ON:

@@ -5,7 +5,8 @@ from typing import Any, Final
 
 RESTORED: Final = (
     "this store was restored: what came after its backup may be lost. Its channels take no update, "
-    "and no commitment of ours is published; they close, with the peer's help"
+    "and no commitment of ours is published. They can only be closed: a client asks its LSP, an "
+    "LSP runs `lsp close`"
 )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from cromford.channel.terms import Party
 from cromford.daemon.metrics import Sample
 from cromford.protocol.channels.balances import balance_now
 from cromford.protocol.channels.marks import least_close_msat
@@ -71,7 +72,7 @@ def status_of(link: Link, standing: Standing) -> str:
         return "moved_out"
     if standing.is_swept:
         return "swept"
-    if link.is_behind:
+    if link.is_behind and not standing.is_closing:
         return "behind"
     if standing.is_exiting:
         return "exiting"
@@ -130,10 +131,13 @@ def _why_marked(link: Link) -> str | None:
     """Return what a mark means for a channel, and at which balance it can be closed."""
     if link.mark is None:
         return None
-    said = f"{RESTORED}: it can be closed at {least_close_msat(link)} msat of ours or more"
+    least_msat = least_close_msat(link)
     if link.mark.agreed_msat is not None:
-        return f"{said}, which both sides' stores say"
-    return said
+        at = f"at {least_msat} msat of ours, which both sides' stores say"
+    else:
+        at = f"at {least_msat} msat of ours or more"
+    who = "ask your LSP" if link.me is Party.ACCEPTER else "see `lsp close`"
+    return f"{RESTORED}: it can only be closed, {at}: {who}"
 
 
 def totals(channels: Iterable[Document]) -> Document:

@@ -5,7 +5,8 @@ from typing import Any
 
 from cromford.bitcoin.fees import sat_per_vb
 from cromford.protocol.channels.seats import is_own_seat
-from cromford.protocol.closing.planning import ClosePlan
+from cromford.protocol.closing.planning import ClosePlan, link_of
+from cromford.protocol.closing.restored import restored_sides
 from cromford.protocol.journal.close_scopes import lsp_scope
 from cromford.protocol.journal.closes import FinishedClose
 from cromford.protocol.journal.closing import ClientClosing, Closing
@@ -31,6 +32,7 @@ def planned_close(factory: Factory, plan: ClosePlan) -> Document:
                 "due_msat": payout.due_msat,
                 "paid_sat": payout.amount_sat,
                 "moved_out": is_own_seat(factory, client),
+                "restored": list(restored_sides(link_of(factory, client))),
             }
             for client, payout in zip(scope.clients, first.payouts, strict=True)
         ],

@@ -242,7 +242,8 @@ def check_closed(
     if scope is None or _is_known(state, txs):
         return None
     closable = Closable(attempt=attempt, link=link, scope=scope)
-    if not signed and link.may_lack_state:
+    is_remembered = any({tx.txid for tx in txs} <= set(close.txids) for close in signed)
+    if link.may_lack_state and not is_remembered:
         signed = [_forgotten(closable, txs, message.close_id)]
     if not signed:
         return None

@@ -43,10 +43,10 @@ from cromford.protocol.closing.sessions import (
     own_requests,
     sessions_of,
 )
+from cromford.protocol.closing.telling import closed_of, tell_closed
 from cromford.protocol.journal import close_records as cl
 from cromford.protocol.journal import opening_records as op
 from cromford.protocol.journal.close_scopes import close_intents, lsp_scope
-from cromford.protocol.journal.closes import FinishedClose
 from cromford.protocol.journal.closing import Agreeing, Closing, Signing
 from cromford.protocol.journal.encoding import encoded_pool, pool_of
 from cromford.protocol.journal.factory import Factory
@@ -116,7 +116,7 @@ def on_requested(turn: Turn[Factory], event: ev.CloseRequested) -> None:
     check_all_are_here(state, turn.facts, plan.scope)
     attempt_id = state.attempt.attempt_id
     outpoint = plan.scope.outpoint
-    close_id = close_name(state, outpoint, state.n_closes)
+    close_id = close_name(state, outpoint, height=turn.height)
     turn.remember(
         cl.CloseBegun(
             attempt_id=attempt_id,
@@ -444,40 +444,6 @@ def on_start(turn: Turn[Factory]) -> None:
     """End a close whose nonces a restart lost."""
     if turn.state.closing is not None:
         end(turn, "the LSP restarted")
-
-
-def tell_closed(turn: Turn[Factory], node_id: bytes, channel_id: bytes | None = None) -> bool:
-    """Tell a client of the finished closes of its channel; say whether there are any.
-
-    The answer to whatever it says about such a channel, and told again in each new connection: what
-    it signed is all that it needs to believe it.
-
-    Args:
-        turn: The decision so far.
-        node_id: The client.
-        channel_id: The channel it speaks of; None for any.
-    """
-    state = turn.state
-    links = [
-        link
-        for link in state.book.links_with(node_id)
-        if channel_id is None or link.channel_id == channel_id
-    ]
-    ids = {close.close_id for link in links for close in link.closes if close.is_finished}
-    finished = [state.closed[close_id] for close_id in sorted(ids) if close_id in state.closed]
-    live = [close for close in finished if close.is_live(state.chain)]
-    for close in live:
-        turn.send(node_id, closed_of(state, close))
-    return bool(live)
-
-
-def closed_of(state: Factory, close: FinishedClose) -> m.Closed:
-    """Return what is said of a finished close."""
-    return m.Closed(
-        attempt_id=state.attempt.attempt_id,
-        close_id=close.close_id,
-        txs=tuple(m.ClosedTx(tx=tx.serialize()) for tx in close.txs),
-    )
 
 
 def end(

@@ -80,16 +80,18 @@ def plan_close(state: Factory, facts: Facts, asked: ev.CloseRequested) -> CloseP
     )
 
 
-def close_name(state: Factory, outpoint: OutPoint, number: int) -> bytes:
-    """Return the name of a factory's close: of an output, and how many there were before.
+def close_name(state: Factory, outpoint: OutPoint, *, height: int) -> bytes:
+    """Return the name of a factory's next close: of an output, how many there were, and when.
+
+    With its height: a restored store would give a name again that its clients know.
 
     Args:
         state: The factory.
         outpoint: What it spends.
-        number: How many closes of the factory were begun before it.
+        height: Of the chain's tip.
     """
-    parts = (state.attempt.attempt_id, outpoint.serialize(), number.to_bytes(8, "big"))
-    return _hash_close(b"".join(parts))
+    number = state.n_closes.to_bytes(8, "big") + height.to_bytes(4, "big")
+    return _hash_close(state.attempt.attempt_id + outpoint.serialize() + number)
 
 
 def usual_feerates(state: Factory, fees: OwnFees) -> tuple[int, ...]:

@@ -26,6 +26,12 @@ def can_close_though_ended(link: Link) -> bool:
     return link.may_lack_state or link.peer_is_behind
 
 
+def restored_sides(link: Link) -> tuple[str, ...]:
+    """Return whose stores of a channel may lack state, as an LSP knows: `lsp`, `client`."""
+    sides = (("lsp", link.may_lack_state), ("client", link.peer_is_behind))
+    return tuple(side for side, is_it in sides if is_it)
+
+
 def is_for_peer_to_say(link: Link) -> bool:
     """Say whether our store does not know what a channel owes: restored, and not compared."""
     return link.may_lack_state and (link.mark is None or link.mark.agreed_msat is None)

@@ -414,8 +414,8 @@ def _reason_to_exit(turn: Turn[Factory], link: Link) -> str | None:
     elif is_failed_for_long(link, failed_channel_blocks=n_blocks, height=height):
         is_worth_it = is_worth_an_exit(state.book, link, turn.facts.fees)
         reason = failed_long_ago(link) if is_worth_it else None
-    elif _is_left_behind(turn, link):
-        reason = "the client vanished"
+    elif (who := _left_behind_by(turn, link)) is not None:
+        reason = who
     if reason is not None and is_to_be_swept(state, link.client):
         return None
     return reason
@@ -438,18 +438,22 @@ def is_over(state: Factory, client: int) -> bool:
     return was_closed(state, client) or is_swept(state, client)
 
 
-def _is_left_behind(turn: Turn[Factory], link: Link) -> bool:
-    """Say whether to leave a channel that a client abandoned after another's exit settled it.
+def _left_behind_by(turn: Turn[Factory], link: Link) -> str | None:
+    """Return why to leave a channel that a client abandoned after another's exit settled it.
 
     It does not expire, so the LSP's money would wait in it for ever. A client that comes back in
-    time finds it as it was: until the factory's expiry that money was promised to it anyway.
+    time finds it as it was: until the factory's expiry that money was promised to it anyway. Who
+    moved out never comes back to it, though it be here: unless its keys closed it before.
     """
-    return (
+    is_left = (
         link.is_settled(turn.chain)
         and turn.height >= link.expiry_height
-        and turn.facts.directory.is_vanished(link.node_id)
         and is_worth_an_exit(turn.book, link, turn.facts.fees)
     )
+    if is_left and link.client in turn.state.held_keys | turn.state.lost_keys:
+        return "the client moved out"
+    is_vanished = is_left and turn.facts.directory.is_vanished(link.node_id)
+    return "the client vanished" if is_vanished else None
 
 
 def on_headers(turn: Turn[Factory]) -> None:

@@ -174,20 +174,11 @@ def is_over(state: Factory) -> bool:
 
 
 def is_swept_for_good(state: Factory) -> bool:
-    """Say whether something else than the root spent the funding's output, six blocks deep.
-
-    Or all of the factory was closed, part by part, each of them so deep.
-    """
+    """Say whether something else than the root spent the funding's output, six blocks deep."""
     if not _is_funding_spent(state):
         return False
     sweep = swept_by((state.attempt.tree.root_node,), state.chain.spends)
-    if sweep is not None:
-        return state.chain.depth(sweep.txid) >= RESOLVED_DEPTH
-    return is_over(state) and all(
-        (txid := closed_by(link, state.chain)) is not None
-        and state.chain.depth(txid) >= RESOLVED_DEPTH
-        for link in state.book.links.values()
-    )
+    return sweep is not None and state.chain.depth(sweep.txid) >= RESOLVED_DEPTH
 
 
 def is_closed(state: Factory) -> bool:

@@ -6,12 +6,18 @@ all is done sleeps until its height comes, until a client of it connects, or unt
 
 from typing import Final
 
+from cromford.bitcoin.tx import OutPoint
 from cromford.factory.lifetime import Period
+from cromford.protocol.channels.close_rules import closed_by
 from cromford.protocol.dying_steps import next_close_height
-from cromford.protocol.exiting.lsp_sweep import is_swept_for_good
+from cromford.protocol.exiting.breach import is_to_be_recalled
+from cromford.protocol.exiting.channel import RESOLVED_DEPTH, watched_outpoints
+from cromford.protocol.exiting.lsp import in_hand
+from cromford.protocol.exiting.lsp_sweep import is_over, is_swept_for_good
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.lsp_attempt import Funded
+from cromford.watch.exit import swept_by
 
 NEVER: Final = 2**31 - 1  # Above every height.
 
@@ -25,7 +31,7 @@ def wakes_at(factory: Factory) -> int | None:
         return None if factory.attempt.is_open else NEVER
     if factory.is_dead:
         return NEVER  # Its funding was overtaken. If that is undone, the chain has news for it.
-    if is_swept_for_good(factory):
+    if is_swept_for_good(factory) or _is_shared_out(factory):
         # Its channels ended with it; and here, too, the chain would have news.
         return None if _has_payments(factory) else NEVER
     if factory.is_marked:
@@ -51,6 +57,35 @@ def _next_height(factory: Factory) -> int | None:
         factory.config.policy, lifetime, asked_height=factory.close_height, height=height
     )
     return change if close is None else min(change, close)
+
+
+def _is_shared_out(factory: Factory) -> bool:
+    """Say whether nothing is left of what was taken part by part, and all that is for good.
+
+    Each channel was closed, or cut off, or is on chain with nothing of ours that is not taken.
+    """
+    return is_over(factory) and all(
+        _is_resolved(factory, link) for link in factory.book.links.values()
+    )
+
+
+def _is_resolved(factory: Factory, link: Link) -> bool:
+    chain, outpoint = factory.chain, link.setting.funding.outpoint
+    close = closed_by(link, chain)
+    sweep = swept_by(factory.attempt.branch(link.client).nodes, chain.spends)
+    taken = close if sweep is None else sweep.txid
+    if taken is not None:
+        return chain.depth(taken) >= RESOLVED_DEPTH
+    spender = chain.spends.get(outpoint)
+    if spender is None or is_to_be_recalled(link, spender):
+        return False
+    of_interest = watched_outpoints(in_hand(factory, link.client), chain)
+    return all(_is_taken(factory, one) for one in of_interest)
+
+
+def _is_taken(factory: Factory, outpoint: OutPoint) -> bool:
+    spender = factory.chain.spends.get(outpoint)
+    return spender is not None and factory.chain.depth(spender.txid) >= RESOLVED_DEPTH
 
 
 def _is_on_chain(factory: Factory) -> bool:

@@ -1,62 +1,193 @@
-"""What an LSP's policy closes of a factory of which a part is on chain."""
+"""What an LSP closes by itself of a factory that dies: the largest part first, one at a time."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from tests.protocol.closes import ended, finished
-from tests.protocol.moving_clients import POLICY, factory_with_money, mine_to, old_of
-from tests.protocol.pump import Pump, PumpNode, Tamper
+import pytest
+from tests.protocol.attacks import nothing, only_from
+from tests.protocol.moving_clients import (
+    MovingPump,
+    factory_with_money,
+    mine_to,
+    told,
+)
+from tests.protocol.pump import Pump
 from tests.protocol.test_moving_out import StayingPump
 
+from cromford.factory.kinds import VertexKind
+from cromford.factory.lifetime import Lifetime
 from cromford.protocol import events as ev
-from cromford.protocol.dying_steps import CLOSE_RETRY_BLOCKS
-from cromford.protocol.policy import DyingStep
+from cromford.protocol.dying_steps import Closers, closers_at
+from cromford.protocol.journal import close_records as cl
+from cromford.protocol.journal import dying_records as dr
+from cromford.protocol.journal import exit_records as xr
+from cromford.protocol.journal.factory import Factory
+from cromford.protocol.policy import DyingStep, LspPolicy
 from cromford.wire import messages as m
 
-N_CLIENTS: Final = 8
-N_PARTS: Final = 3  # Of two clients each; the fourth is being left.
+MOVE, SWEEP = DyingStep.MOVE, DyingStep.SWEEP
+# From half of it until 144 blocks before its end: 57 blocks, in which it is asked for twice.
+DYING_BLOCKS: Final = 400
+POLICY: Final = LspPolicy(
+    min_clients=2,
+    min_depth=1,
+    step_blocks=4,
+    states_per_layer=2,
+    lstock_csv_blocks=4,
+    to_self_delay_lsp=4,
+    to_self_delay_client=4,
+    inner_kind=VertexKind.STATIC,
+    active_blocks=150,
+    ready_min_blocks=100,
+    dying_blocks=DYING_BLOCKS,
+)
+# Here the next factory outlives the one that dies.
+MOVING_POLICY: Final = replace(POLICY, active_blocks=620)
+AMOUNTS_MSAT: Final = (30_000_123, 20_000_000, 15_000_000, 25_000_000)
 
 
-def split_pump() -> Pump:
-    """Return a world that dies soon, whose root somebody has brought on chain: it has parts."""
-    policy = replace(POLICY, step_blocks=4, dying_policy=(DyingStep.CLOSE, DyingStep.SWEEP))
-    pump = factory_with_money(
-        N_CLIENTS, kind=StayingPump, amounts_msat=(5_000_000,) * N_CLIENTS, policy=policy
-    )
-    leaver = pump.client_at(N_CLIENTS)
-    pump.handle(leaver, ev.ExitRequested(attempt_id=old_of(leaver).attempt_id))
-    mine_to(pump, old_of(leaver).lifetime.dying_height - 1)
+def world_of(kind: type[Pump] = StayingPump, *, policy: LspPolicy = POLICY) -> Pump:
+    """Return a factory of two leaves of two, a block before it dies."""
+    pump = factory_with_money(4, amounts_msat=AMOUNTS_MSAT, kind=kind, policy=policy)
+    mine_to(pump, pump.factory.lifetime.dying_height - 1)
     return pump
 
 
-def refusing_to_sign(refusers: Sequence[PumpNode]) -> Tamper:
-    def tamper(sender: PumpNode, _receiver: PumpNode, message: m.Message) -> tuple[m.Message, ...]:
-        if sender in refusers and isinstance(message, m.CloseSign):
-            return (m.CloseEnd(close_id=message.close_id, reason="no"),)
-        return (message,)
-
-    return tamper
+def half_of(factory: Factory) -> int:
+    return factory.lifetime.share_height(50)
 
 
-def closed_clients(pump: Pump) -> set[int]:
-    """Return the clients of the parts that were closed."""
-    links = pump.factory.book.links
-    return {links[channel].client for record in finished(pump.lsp) for channel in record.channels}
+def begun(pump: Pump) -> list[tuple[str, tuple[int, ...]]]:
+    """Return the closes that the LSP began, in order."""
+    return [(one.name, one.clients) for one in told(pump.lsp, cl.CloseBegun)]
 
 
-def test_all_parts_are_closed_one_after_the_other() -> None:
-    pump = split_pump()
-    pump.mine(N_PARTS + 1)
-    assert closed_clients(pump) == {1, 2, 3, 4, 5, 6}
-    assert not ended(pump.lsp)
+def confirmed_heights(pump: Pump) -> list[int]:
+    return [one.height for one in told(pump.lsp, cl.CloseConfirmed)]
 
 
-def test_who_refuses_again_and_again_keeps_only_its_own_part_open() -> None:
-    """One part after the other is asked, however often the first ones come to nothing."""
-    pump = split_pump()
-    refusers = [pump.client_at(seat) for seat in (1, 3)]
-    with pump.tampering(refusing_to_sign(refusers)):
-        pump.mine(N_PARTS * CLOSE_RETRY_BLOCKS)
-    assert closed_clients(pump) == {5, 6}
-    assert len(ended(pump.lsp)) >= N_PARTS - 1
+def test_where_nobody_is_here_nobody_is_asked() -> None:
+    pump = world_of()
+    for client in pump.clients:
+        pump.disconnect(client)
+    mine_to(pump, pump.factory.lifetime.exit_deadline_height - 1)
+    assert len(told(pump.lsp, dr.CloseWanted)) == 2
+    assert not begun(pump)
+
+
+def test_where_everybody_is_here_all_of_it_is_closed_at_once() -> None:
+    pump = world_of()
+    half = half_of(pump.factory)
+    mine_to(pump, half - 1)
+    assert not begun(pump)
+    mine_to(pump, half + 10)
+    assert begun(pump) == [("static_root", (1, 2, 3, 4))]
+    assert confirmed_heights(pump) == [half + 1]
+
+
+def test_whoever_comes_back_is_asked_with_the_next_block() -> None:
+    pump = world_of()
+    half = half_of(pump.factory)
+    late = pump.clients[2]
+    pump.disconnect(late)
+    mine_to(pump, half + 5)
+    assert not begun(pump)
+    pump.connect(late)
+    pump.run()
+    assert not begun(pump)
+    mine_to(pump, half + 7)
+    assert confirmed_heights(pump) == [half + 7]
+    assert [one.height for one in told(pump.lsp, dr.CloseWanted)] == [half]
+
+
+def test_part_by_part_the_largest_first_and_each_with_the_block_after_the_last() -> None:
+    pump = world_of()
+    half = half_of(pump.factory)
+    leaver = pump.client_at(1)
+    pump.handle(leaver, ev.ExitRequested(attempt_id=pump.attempt.attempt_id))
+    mine_to(pump, half + 10)
+    assert begun(pump) == [("kickoff_1", (3, 4)), ("channel 2", (2,))]
+    assert confirmed_heights(pump) == [half + 1, half + 2]
+    assert not told(pump.lsp, cl.CloseEnded)
+
+
+def test_after_a_close_that_came_to_nothing_nobody_is_asked_for_36_blocks() -> None:
+    pump = world_of()
+    half = half_of(pump.factory)
+    mine_to(pump, half - 1)
+    silent = pump.client_at(3)
+    with pump.tampering(only_from(silent, nothing, m.CloseAgree)):
+        pump.mine()
+    pump.disconnect(silent)
+    pump.connect(silent)
+    pump.run()
+    assert [one.reason for one in told(pump.lsp, cl.CloseEnded)]
+    mine_to(pump, half + 35)
+    assert len(begun(pump)) == 1
+    pump.mine()
+    assert begun(pump) == [("static_root", (1, 2, 3, 4))] * 2
+    pump.mine()
+    assert confirmed_heights(pump) == [half + 37]
+
+
+def one_stays_behind(policy: LspPolicy) -> tuple[Pump, Factory]:
+    """Return a world that three move out of, a factory later; the fourth leaves at its deadline."""
+    pump = world_of(MovingPump, policy=policy)
+    old = pump.factory
+    pump.disconnect(pump.client_at(4))
+    mine_to(pump, old.lifetime.exit_deadline_height - 1)
+    assert pump.lsp.state.factory(old.number).held_keys == {1, 2, 3}
+    assert not begun(pump)
+    return pump, old
+
+
+def test_what_all_moved_out_of_is_closed_after_the_window_too() -> None:
+    """The tree comes on chain no sooner, and nobody has to be asked."""
+    pump, old = one_stays_behind(MOVING_POLICY)
+    mine_to(pump, old.lifetime.expiry_height - 1)
+    assert begun(pump) == [("kickoff_0", (1, 2)), ("channel 3", (3,))]
+    assert len(confirmed_heights(pump)) == 2
+    assert not told(pump.lsp, xr.ExitStarted)
+
+
+def test_without_close_the_tree_is_swept_and_a_channel_of_one_who_moved_out_is_left() -> None:
+    pump, old = one_stays_behind(replace(MOVING_POLICY, dying_policy=(MOVE, SWEEP)))
+    expiry = old.lifetime.expiry_height
+    mine_to(pump, expiry - 1)
+    assert not told(pump.lsp, xr.ExitStarted)
+    mine_to(pump, expiry + 10)
+    assert not begun(pump)
+    assert ("static_root:0",) in [one.outputs for one in told(pump.lsp, xr.OutputsSwept)]
+    (left,) = told(pump.lsp, xr.ExitStarted)
+    assert (left.client, left.reason) == (3, "the client moved out")
+    channel = old.attempt.setting(3).funding.outpoint
+    assert channel in pump.lsp.state.factory(old.number).chain.spends
+
+
+@pytest.mark.parametrize(
+    ("height", "is_asked", "has_failed", "closers"),
+    [
+        (1_215, False, False, Closers.NOBODY),
+        (1_216, True, False, Closers.EVERYBODY),
+        (1_217, False, False, Closers.EVERYBODY),
+        (1_217, False, True, Closers.NOBODY),
+        (1_252, True, True, Closers.EVERYBODY),
+        (1_288, False, False, Closers.EVERYBODY),
+        (1_288, True, True, Closers.EVERYBODY),
+        (1_289, False, False, Closers.LSP),
+        (1_289, False, True, Closers.NOBODY),
+        (1_323, False, True, Closers.NOBODY),
+        (1_324, False, True, Closers.LSP),
+        (3_000, False, False, Closers.LSP),
+    ],
+)
+def test_who_is_needed_by_height(
+    height: int, *, is_asked: bool, has_failed: bool, closers: Closers
+) -> None:
+    life = Lifetime(dying_height=1_000, exit_deadline_height=1_432, expiry_height=2_020)
+    for policy, expected in (
+        (LspPolicy(), closers),
+        (LspPolicy(dying_policy=(MOVE, SWEEP)), Closers.NOBODY),
+    ):
+        told_by = closers_at(policy, life, is_asked=is_asked, has_failed=has_failed, height=height)
+        assert told_by is expected

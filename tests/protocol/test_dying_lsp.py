@@ -115,6 +115,7 @@ def test_a_close_is_wanted_from_its_height_until_a_day_before_the_exit_deadline(
 def test_a_close_is_asked_for_again_after_36_blocks() -> None:
     policy = replace(POLICY, dying_policy=(CLOSE, SWEEP))
     pump = factory_with_money(2, kind=StayingPump, amounts_msat=(), policy=policy)
+    pump.disconnect(pump.clients[0])
     life = pump.factory.lifetime
     pump.disconnect(pump.clients[1])
     mine_to(pump, life.exit_deadline_height)

@@ -379,8 +379,7 @@ def _begin_with_block(turn: Turn[Factory], *, has_news: bool = False) -> None:
     closing.on_block(turn)
     # What the chain decided about an outgoing HTLC answers the incoming one.
     channels.on_block(turn)
-    if dying.on_block(turn):
-        close_what_can_be(turn)
+    close_what_can_be(turn, dying.on_block(turn))
     exiting.keep_watching(turn, has_news=has_news)
 
 

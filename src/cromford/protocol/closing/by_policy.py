@@ -1,31 +1,40 @@
 """What an LSP closes by itself, of a factory that dies: the largest part that can be closed now.
 
-Together where everybody is here; else, of a tree that somebody has brought on chain, part by part.
+All of it where everybody is here; else, of a tree that somebody has brought on chain, part by part,
+down to single channels. Whoever moved out and gave its keys needs not be here, and is not asked.
 """
 
 from collections.abc import Iterator
 
 from cromford.bitcoin.tx import OutPoint
-from cromford.factory.vertices import Vertex
 from cromford.protocol import events as ev
+from cromford.protocol.channels.seats import is_own_seat
 from cromford.protocol.closing.lsp import on_requested
-from cromford.protocol.closing.planning import close_name
+from cromford.protocol.dying_steps import Closers
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.turn import Turn
 
+_Part = tuple[ev.CloseRequested, tuple[int, ...], frozenset[OutPoint]]
 
-def close_what_can_be(turn: Turn[Factory]) -> None:
+
+def close_what_can_be(turn: Turn[Factory], closers: Closers) -> None:
     """Begin with a close of the largest part that can be closed now; nothing, where none can.
 
     At usual feerates. One at a time: the next part follows with the block after this one is
     finished. After one that came to nothing the others come first: who refuses again and again
     keeps nobody's money in the factory but that of its own part.
+
+    Args:
+        turn: The decision so far.
+        closers: Who may be needed for it.
     """
-    for vertex in _in_turn(turn.state):
-        asked = ev.CloseRequested(
-            attempt_id=turn.state.attempt.attempt_id, vertex=vertex.first.shape.name
-        )
+    if closers is Closers.NOBODY or turn.state.closing is not None:
+        return
+    for asked, clients, _ in _in_turn(turn.state):
+        is_alone = all(is_own_seat(turn.state, client) for client in clients)
+        if closers is Closers.LSP and not is_alone:
+            continue
         try:
             on_requested(turn, asked)
         except Rejected:
@@ -33,30 +42,37 @@ def close_what_can_be(turn: Turn[Factory]) -> None:
         return
 
 
-def _in_turn(state: Factory) -> tuple[Vertex, ...]:
+def _in_turn(state: Factory) -> list[_Part]:
     """Return the parts in the order in which they are tried now: the largest first.
 
     If the newest close came to nothing, those that follow its part go before.
     """
-    vertices = tuple(_largest_first(state))
-    ended = state.close_ended
-    if ended is None:
-        return vertices
-    for place, vertex in enumerate(vertices, start=1):
-        names = {close_name(state, outpoint, state.n_closes - 1) for outpoint in _inputs_of(vertex)}
-        if ended.close_id in names:
-            return vertices[place:] + vertices[:place]
-    return vertices
+    parts = list(_largest_first(state))
+    ended = None if state.close_ended is None else state.close_ended.outpoint
+    for place, (_, _, outpoints) in enumerate(parts, start=1):
+        if ended in outpoints:
+            return parts[place:] + parts[:place]
+    return parts
 
 
-def _inputs_of(vertex: Vertex) -> set[OutPoint]:
-    return {node.tx.inputs[0].outpoint for node in vertex.nodes}
+def _largest_first(state: Factory) -> Iterator[_Part]:
+    """Yield what can be asked for, whose it is, and what it may spend: what no finished close does.
 
-
-def _largest_first(state: Factory) -> Iterator[Vertex]:
-    """Yield the vertices by how many clients are below them, those nobody closed yet."""
+    From the expiry on the tree itself is swept, and channels that are on chain are all that is left
+    to be closed.
+    """
+    attempt = state.attempt
     finished = {close.outpoint for close in state.closed.values()}
-    vertices = state.attempt.tree.vertices
-    for vertex in sorted(vertices, key=lambda vertex: -len(vertex.first.shape.clients)):
-        if not _inputs_of(vertex) & finished:
-            yield vertex
+    if state.chain.height < attempt.terms.expiry_height:
+        vertices = attempt.tree.vertices
+        for vertex in sorted(vertices, key=lambda vertex: -len(vertex.first.shape.clients)):
+            outpoints = frozenset(node.tx.inputs[0].outpoint for node in vertex.nodes)
+            if not finished & outpoints:
+                shape = vertex.first.shape
+                asked = ev.CloseRequested(attempt_id=attempt.attempt_id, vertex=shape.name)
+                yield asked, tuple(shape.clients), outpoints
+    for client in range(1, len(attempt.seats) + 1):
+        outpoint = attempt.setting(client).funding.outpoint
+        if outpoint not in finished:
+            asked = ev.CloseRequested(attempt_id=attempt.attempt_id, client=client)
+            yield asked, (client,), frozenset({outpoint})

@@ -1,28 +1,32 @@
 """An LSP's factory that dies: it says so, and asks for a close when its policy does."""
 
-from cromford.factory.lifetime import Period
 from cromford.protocol.dying.telling import tell_period
-from cromford.protocol.dying_steps import is_close_due
+from cromford.protocol.dying_steps import Closers, closers_at, is_close_due
 from cromford.protocol.journal import dying_records as dr
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.turn import Turn
 from cromford.watch.exit import swept_by
 
 
-def on_block(turn: Turn[Factory]) -> bool:
-    """Tell of a factory that dies, as a block makes it so; say whether to close what can be closed.
+def on_block(turn: Turn[Factory]) -> Closers:
+    """Tell of a factory that dies, as a block makes it so; return by whom some of it may be closed.
 
-    Asked for in vain, that waits for some blocks. What comes after a part that was closed does not.
+    What the policy asks for in vain is asked again some blocks later. What can be closed only now,
+    because somebody came or a part before it is in a block, does not wait for that.
     """
-    state = turn.state
-    if state.period is Period.EXPIRED or not stands(state):
-        return False
+    state, height = turn.state, turn.height
+    if not stands(state):
+        return Closers.NOBODY
     tell_period(turn, state.attempt.attempt_id, state.lifetime, state.period)
-    if wants_close(state, turn.height):
-        turn.remember(dr.CloseWanted(attempt_id=state.attempt.attempt_id, height=turn.height))
-        return True
-    return state.has_closed_last and is_close_due(
-        state.config.policy, state.lifetime, asked_height=None, height=turn.height
+    is_asked = wants_close(state, height)
+    if is_asked:
+        turn.remember(dr.CloseWanted(attempt_id=state.attempt.attempt_id, height=height))
+    return closers_at(
+        state.config.policy,
+        state.lifetime,
+        is_asked=is_asked,
+        has_failed=state.close_ended is not None,
+        height=height,
     )
 
 

@@ -64,7 +64,7 @@ def with_lsp_close(
     match record:
         case cl.CloseEnded(reason=reason):
             book = _with_quiet(book, _channels_of(book, closing.clients), b"")
-            ended = EndedClose(close_id=closing.close_id, reason=reason)
+            ended = EndedClose(close_id=closing.close_id, reason=reason, outpoint=closing.outpoint)
             return closes._replace(closing=None, ended=ended, book=book)
         case cl.CloseProposed(txs=txs):
             return closes._replace(closing=_proposed(closing, txs))

@@ -91,10 +91,11 @@ class Closing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndedClose:
-    """A close that came to nothing, and why."""
+    """A close that came to nothing, what it would have spent, and why."""
 
     close_id: bytes
     reason: str
+    outpoint: OutPoint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

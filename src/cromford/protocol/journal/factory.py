@@ -156,11 +156,6 @@ class Factory:
         return self.is_marked and client not in self.exits
 
     @property
-    def has_closed_last(self) -> bool:
-        """Whether the close that was begun last was finished."""
-        return bool(self.closed) and self.closing is None and self.close_ended is None
-
-    @property
     def durable(self) -> "Factory":
         """The part that a restart finds: without the tip, which is a fact."""
         return self.at(())

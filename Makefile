@@ -11,7 +11,7 @@ FLOOD_SECONDS ?= 60
 CLIENTS ?= 16
 MATRIX_OUT ?= matrix.txt
 
-.PHONY: demo test check bench flood mass-exit simulate matrix coverage format clean
+.PHONY: demo test check bench flood mass-exit dying simulate matrix coverage format clean
 
 demo: $(STAMP)
 	$(BIN)/cromford demo --clients 4
@@ -38,6 +38,9 @@ mass-exit: $(STAMP)
 	$(BIN)/python -m tests.mass_exit --clients $(CLIENTS)
 	$(BIN)/python -m tests.mass_exit --clients $(CLIENTS) --at-deadline
 	$(BIN)/python -m tests.mass_exit --clients $(CLIENTS) --zero-fee
+
+dying: $(STAMP)
+	$(BIN)/python -m tests.dying
 
 simulate: $(STAMP)
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --seed-start $(SEED_START)

@@ -110,10 +110,12 @@ class MatrixWorld(Pump):
         start_height: When the cheating began.
         names: By script, whose wallet it is of, and where in it.
         invoices: By payment hash, whose it is, and its preimage.
+        usual_policy: The LSP's, but for what the market says.
     """
 
     lsp_kind = MatrixNode
     client_kind = MatrixNode
+    usual_policy = POLICY
     chain: NodeChain
 
     def __init__(self, *, n_clients: int, market: Market, seed: str) -> None:
@@ -129,7 +131,7 @@ class MatrixWorld(Pump):
         self.names: dict[bytes, tuple[str, WalletPath]] = {}
         self.invoices: dict[bytes, tuple[str, bytes]] = {}
         self._stale: set[str] = set()
-        policy = replace(POLICY, tree_feerate_sat_per_kw=market.tree_sat_per_kw)
+        policy = replace(self.usual_policy, tree_feerate_sat_per_kw=market.tree_sat_per_kw)
         super().__init__(n_clients, policy=policy)
         for node in self.everybody:
             node.facts_at = self._facts_at

@@ -1,5 +1,6 @@
 """What an LSP closes by itself of a factory that dies: the largest part first, one at a time."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
@@ -11,9 +12,10 @@ from tests.protocol.moving_clients import (
     mine_to,
     told,
 )
-from tests.protocol.pump import Pump
+from tests.protocol.pump import Pump, PumpNode
 from tests.protocol.test_moving_out import StayingPump
 
+from cromford import effects as fx
 from cromford.factory.kinds import VertexKind
 from cromford.factory.lifetime import Lifetime
 from cromford.protocol import events as ev
@@ -51,6 +53,15 @@ def world_of(kind: type[Pump] = StayingPump, *, policy: LspPolicy = POLICY) -> P
     pump = factory_with_money(4, amounts_msat=AMOUNTS_MSAT, kind=kind, policy=policy)
     mine_to(pump, pump.factory.lifetime.dying_height - 1)
     return pump
+
+
+class JammedPump(StayingPump):
+    """A world in which nothing is taken into a mempool for a while."""
+
+    is_jammed = False
+
+    def _publish(self, node: PumpNode, asked: fx.Broadcast) -> Iterable[ev.Event]:
+        return () if self.is_jammed else super()._publish(node, asked)
 
 
 def half_of(factory: Factory) -> int:
@@ -109,6 +120,21 @@ def test_part_by_part_the_largest_first_and_each_with_the_block_after_the_last()
     assert begun(pump) == [("kickoff_1", (3, 4)), ("channel 2", (2,))]
     assert confirmed_heights(pump) == [half + 1, half + 2]
     assert not told(pump.lsp, cl.CloseEnded)
+
+
+def test_the_next_part_does_not_wait_for_the_block_of_the_one_before() -> None:
+    pump = world_of(JammedPump)
+    assert isinstance(pump, JammedPump)
+    half = half_of(pump.factory)
+    pump.handle(pump.client_at(1), ev.ExitRequested(attempt_id=pump.attempt.attempt_id))
+    mine_to(pump, half - 1)
+    pump.is_jammed = True
+    mine_to(pump, half + 5)
+    assert begun(pump) == [("kickoff_1", (3, 4)), ("channel 2", (2,))], "each once"
+    assert not confirmed_heights(pump)
+    pump.is_jammed = False
+    mine_to(pump, half + 7)
+    assert confirmed_heights(pump) == [half + 7] * 2
 
 
 def test_after_a_close_that_came_to_nothing_nobody_is_asked_for_36_blocks() -> None:

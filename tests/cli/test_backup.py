@@ -184,6 +184,7 @@ def test_a_home_without_its_seed_is_told_to_have_it_first(backup: Path, tmp_path
     bare = CommandLine(tmp_path / "bare")
     words = ("client", "backup", "restore", str(backup), "--yes")
     assert refusal(bare, *words)[:2] == (4, "seed_not_found")
+    assert "before the daemon is started: `seed restore`" in bare.run(*words).stderr
     assert refusal(bare, "client", "backup", "status")[:2] == (4, "seed_not_found")
     new = new_home(tmp_path)
     assert refusal(new, "client", "backup", "status")[:2] == (4, "journal_not_found")
@@ -210,7 +211,33 @@ def test_a_file_is_only_replaced_when_that_is_asked_for(line: CommandLine, backu
     assert backup.read_bytes() != before
     line.document("client", "backup", "verify", str(backup))
     missing = backup.parent / "none" / "one"
-    assert refusal(line, "client", "backup", "create", str(missing))[:2] == (1, "system")
+    assert refusal(line, "client", "backup", "create", str(missing)) == (
+        1,
+        "backup_not_written",
+        f"{missing}: No such file or directory",
+    )
+
+
+def test_a_backup_never_takes_the_place_of_the_store(line: CommandLine, tmp_path: Path) -> None:
+    home = tmp_path / "client" / "regtest"
+    before = everything(home)
+    for name in (JOURNAL_NAME, "seed", "one"):
+        words = ("client", "backup", "create", str(home / name), "--overwrite")
+        exit_code, code, message = refusal(line, *words)
+        assert (exit_code, code) == (2, "place_refused")
+        assert f"lies within {home}" in message
+    assert everything(home) == before
+
+
+def test_a_stopped_daemon_is_not_said_to_keep_no_mark(line: CommandLine, tmp_path: Path) -> None:
+    unknown = line.document("client", "backup", "status")["warnings"]
+    assert "not what `run` was told by --backup-dir and --mark-dir" in unknown[0]
+    config = "\n".join(
+        ("[backup]", f'dir = "{tmp_path / "second"}"', f'mark_dir = "{tmp_path / "third"}"')
+    )
+    (tmp_path / "client" / "config.toml").write_text(config, encoding="utf-8")
+    known = line.document("client", "backup", "status")["warnings"]
+    assert [one for one in known if "`run`" in one] == []
 
 
 def test_a_restore_that_was_cut_off_is_begun_again(backup: Path, tmp_path: Path) -> None:

@@ -268,7 +268,9 @@ def _header(path: Path, file: BinaryIO) -> SealedHeader:
     if not begun:
         raise NoSealedFile(f"{path} is no backup: it is empty")
     if begun[: len(MAGIC)] != MAGIC[: len(begun)]:
-        raise NoSealedFile(f"{path} is no backup of Cromford: expected {MAGIC!r} at its beginning")
+        raise NoSealedFile(
+            f"{path} is no backup of Cromford: expected {MAGIC.decode()} at its beginning"
+        )
     if len(begun) < len(MAGIC) + _SIZE_BYTES:
         raise Truncated(f"{path} is truncated: its header is missing")
     size = int.from_bytes(begun[len(MAGIC) :], "big")

@@ -23,7 +23,7 @@ from cromford.daemon.backup.header import Owner, WrongVersion
 from cromford.daemon.backup.high_water import read_memo
 from cromford.daemon.backup.making import create_backup, forget_copies, shown_made
 from cromford.daemon.backup.mark_place import MarkPlace
-from cromford.daemon.backup.places import shared_devices
+from cromford.daemon.backup.places import PlaceRefused, shared_devices
 from cromford.daemon.backup.reading import NoBackup
 from cromford.daemon.backup.replica_files import store_name
 from cromford.daemon.backup.restoring import (
@@ -36,10 +36,24 @@ from cromford.daemon.backup.restoring import (
     shown,
     verify,
 )
-from cromford.daemon.backup.said import warnings_of
+from cromford.daemon.backup.said import (
+    BACKUP_ELSEWHERE,
+    CANNOT_WRITE,
+    reason_at,
+    reason_of,
+    warnings_of,
+)
 from cromford.daemon.pairing import check_pair, creation_of
 from cromford.daemon.seed_file import read_phrase, seed_of
 
+WORDS_FIRST: Final = (
+    "Bring the words back first, before the daemon is started: `seed restore`. See --datadir and "
+    "--network."
+)
+STOPPED: Final = (
+    "the daemon is stopped: only what the configuration says is known here, and not what `run` was "
+    "told by --backup-dir and --mark-dir"
+)
 CREATE_SECONDS: Final = 3600.0  # That a daemon may take to write a backup.
 NEXT_STEPS: Final = (
     (
@@ -87,15 +101,16 @@ def created(
             check_pair(created_record, owner.fingerprint)
             if created_record is None:
                 raise _nothing_there(home)
-            made = create_backup(
-                store,
-                home.path,
-                file,
-                owner,
-                journal_number=created_record.journal_number,
-                unix_time=int(time.time()),
-                overwrites=overwrites,
-            )
+            with _written(file):
+                made = create_backup(
+                    store,
+                    home.path,
+                    file,
+                    owner,
+                    journal_number=created_record.journal_number,
+                    unix_time=int(time.time()),
+                    overwrites=overwrites,
+                )
     return shown_made(made)
 
 
@@ -109,7 +124,7 @@ def verified(
     """
     home = seed_home(invocation, role, {})
     with _reported(home):
-        home.check_seed_there()
+        home.check_seed_there(remediation=WORDS_FIRST)
         seed = _seed(home, passphrase_file)
         # Beside nothing that lives: the daemon may run meanwhile.
         with tempfile.TemporaryDirectory(prefix=f"{WORK_NAME}-", dir=home.path) as work:
@@ -126,7 +141,7 @@ def home_for_restore(invocation: Invocation, role: str, flags: dict[str, Any]) -
     """
     home = seed_home(invocation, role, flags)
     allowed_network(home.settings)
-    home.check_seed_there()
+    home.check_seed_there(remediation=WORDS_FIRST)
     return home
 
 
@@ -148,7 +163,9 @@ def restored(home: SeedHome, backup: Path, *, passphrase_file: Path | None) -> d
             "nothing is missing, and its channels only close"
         )
     elif not has_place:
-        warnings.append("no place of the mark is configured: see --mark-dir")
+        warnings.append(
+            "no place of the mark is configured: start the daemon with --mark-dir, as it was"
+        )
     return {
         **shown(put_back),
         "home": str(home.path),
@@ -199,6 +216,7 @@ def status(invocation: Invocation, role: str) -> dict[str, Any]:
         "is_restored": bool(source),
         "source": source,
         "warnings": [
+            *([] if replica and mark else [STOPPED]),
             *warnings_of(replica, mark, source),
             *shared_devices(datadir, backup_dir=backup_dir, mark_dir=mark_dir),
         ],
@@ -214,6 +232,7 @@ def _replica_of(directory: Path) -> dict[str, Any]:
         "records": None,
         "behind_records": None,
         "behind_seconds": None,
+        "written_at": None,
     }
 
 
@@ -222,7 +241,7 @@ def _mark_of(directory: Path, name: str, line: bytes, newest: int) -> dict[str, 
     try:
         marks = MarkPlace(directory, name).read()
     except OSError as error:
-        reason = str(error)
+        reason = reason_at(directory, error)
     else:
         found = marks.get(line)
         if found is None:
@@ -296,6 +315,34 @@ def _said_of(found: Verified) -> list[str]:
 
 
 @contextmanager
+def _written(file: Path) -> Iterator[None]:
+    """Turn what can be wrong with the place of a new backup into errors that say what to do.
+
+    Raises:
+        CommandFailed: If something is.
+    """
+    try:
+        yield
+    except PlaceRefused as error:
+        raise CommandFailed(
+            "place_refused", str(error), remediation=BACKUP_ELSEWHERE, exit_code=EXIT_USAGE
+        ) from error
+    except FileExistsError as error:
+        raise CommandFailed(
+            "backup_exists",
+            f"{file} exists",
+            remediation="Name another file, or add --overwrite.",
+        ) from error
+    except OSError as error:
+        raise CommandFailed(
+            "backup_not_written",
+            f"{file}: {reason_of(error)}",
+            remediation=CANNOT_WRITE,
+            retryable=True,
+        ) from error
+
+
+@contextmanager
 def _reported(home: SeedHome) -> Iterator[None]:
     """Turn what can be wrong with a backup into errors that say what to do.
 
@@ -306,7 +353,13 @@ def _reported(home: SeedHome) -> Iterator[None]:
         try:
             yield
         except NoBackup as error:
-            raise CommandFailed(error.code, str(error), exit_code=EXIT_NOT_FOUND) from error
+            raise CommandFailed(
+                error.code,
+                str(error),
+                remediation="Name a file that `backup create` wrote, or the directory that was "
+                "--backup-dir.",
+                exit_code=EXIT_NOT_FOUND,
+            ) from error
         except WrongVersion as error:
             raise CommandFailed(
                 error.code,
@@ -328,10 +381,4 @@ def _reported(home: SeedHome) -> Iterator[None]:
                 str(error),
                 remediation="Name a data directory that has the seed and no journal: see "
                 "--datadir. Never throw a journal away: it may be the newest.",
-            ) from error
-        except FileExistsError as error:
-            raise CommandFailed(
-                "backup_exists",
-                f"{error.filename} exists",
-                remediation="Name another file, or add --overwrite.",
             ) from error

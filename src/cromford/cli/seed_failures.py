@@ -92,5 +92,7 @@ def _journal_failure(role: str, error: Exception) -> CommandFailed:
             return CommandFailed(
                 "datadir_unusable",
                 str(error),
-                remediation="Each daemon needs a data directory of its own: see --datadir.",
+                remediation="Each daemon needs a data directory of its own: see --datadir. "
+                "Where a journal is damaged, a backup is put into a new one: see "
+                f"`cromford {role} backup restore`.",
             )

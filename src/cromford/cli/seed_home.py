@@ -59,6 +59,7 @@ AFTER_REUNION: Final = (
         "publishes an old state of a channel can lose all of it."
     ),
 )
+FIRST_START: Final = "The daemon's first start makes one. See --datadir and --network."
 AFTER_ENCRYPTION: Final = (
     (
         "Copies of the seed file that were made before, and what the disk still keeps of it, are "
@@ -87,8 +88,11 @@ class SeedHome:
         """Return the passphrase of a named file, or of the configuration's, or None."""
         return read_passphrase(named or self.settings["seed.passphrase_file"])
 
-    def check_seed_there(self) -> None:
+    def check_seed_there(self, *, remediation: str = FIRST_START) -> None:
         """Check that there is a seed.
+
+        Args:
+            remediation: What is to be done where there is none.
 
         Raises:
             CommandFailed: If not.
@@ -97,7 +101,7 @@ class SeedHome:
             raise CommandFailed(
                 "seed_not_found",
                 f"{self.path / SEED_FILE}: there is no seed",
-                remediation="The daemon's first start makes one. See --datadir and --network.",
+                remediation=remediation,
                 exit_code=EXIT_NOT_FOUND,
             )
 

@@ -17,6 +17,7 @@ from cromford.daemon.backup.high_water import LINE_SIZE, HighWater, HighWaterMar
 from cromford.daemon.backup.mark_file import BadMark, MarkFile, MarkMoved
 from cromford.daemon.backup.mark_place import Judged, MarkPlace, StoreIs, judge
 from cromford.daemon.backup.restored import mark_as_restored
+from cromford.daemon.backup.said import reason_at
 from cromford.ports import Archived, Entry, Store
 
 ANSWER_SECONDS: Final = 5.0  # That a place may take, until it counts as unreachable.
@@ -130,7 +131,7 @@ class Marks:
             except (OSError, BadMark, MarkMoved, ValueError, _NeedsWord) as error:
                 self._failed_at = self._clock()
                 self._file = None  # What is there is judged again, before more is written there.
-                self._turn_to(f"{self._place.root}: {error}")
+                self._turn_to(reason_at(self._place.root, error))
             else:
                 self._failed_at = None
                 self.is_current = True

@@ -19,10 +19,15 @@ from cromford.daemon.backup.header import Owner
 from cromford.daemon.backup.high_water import Memo, read_memo
 from cromford.daemon.backup.making import create_backup, forget_copies, shown_made
 from cromford.daemon.backup.mark_place import MarkPlace
-from cromford.daemon.backup.places import shared_devices
+from cromford.daemon.backup.places import PlaceRefused, shared_devices
 from cromford.daemon.backup.replica import Replica
 from cromford.daemon.backup.replica_files import store_name
-from cromford.daemon.backup.said import warnings_of
+from cromford.daemon.backup.said import (
+    BACKUP_ELSEWHERE,
+    CANNOT_WRITE,
+    reason_of,
+    warnings_of,
+)
 from cromford.daemon.marks import ANSWER_SECONDS, RETRY_SECONDS, Marks
 from cromford.daemon.metrics import Sample
 from cromford.daemon.options import ClientOptions, LspOptions
@@ -214,6 +219,10 @@ class Safekeeping:
                 unix_time=int(time.time()),
                 overwrites=overwrites,
             )
+        except PlaceRefused as error:
+            raise RpcFailure(
+                "place_refused", str(error), remediation=BACKUP_ELSEWHERE, exit_code=2
+            ) from error
         except FileExistsError as error:
             raise RpcFailure(
                 "backup_exists",
@@ -221,7 +230,12 @@ class Safekeeping:
                 remediation="Name another file, or add --overwrite.",
             ) from error
         except (OSError, StoreFailed) as error:
-            raise RpcFailure("backup_not_written", str(error), retryable=True) from error
+            raise RpcFailure(
+                "backup_not_written",
+                f"{path}: {reason_of(error)}",
+                retryable=True,
+                remediation=CANNOT_WRITE,
+            ) from error
         return shown_made(made)
 
     async def _begin_mark(self, cover: Callable[[], Awaitable[None]]) -> dict[str, Any]:

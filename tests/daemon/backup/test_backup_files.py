@@ -154,7 +154,11 @@ def test_who_can_compute_the_hash_can_edit_nothing_all_the_same(tmp_path: Path, 
 @pytest.mark.parametrize(
     ("changes", "code", "said"),
     [
-        ({"role": "client"}, "backup_of_another_role", "a backup of a lsp: expected one of a"),
+        (
+            {"role": "client"},
+            "backup_of_another_role",
+            "a backup of role lsp: expected one of role",
+        ),
         ({"network": SIGNET}, "backup_of_another_network", "network regtest: expected signet"),
         ({"network": TESTNET4}, "backup_of_another_network", "expected testnet4"),
         ({"fingerprint": bytes(8)}, "backup_of_another_seed", "expected 0000000000000000"),

@@ -61,5 +61,5 @@ def test_a_place_that_is_no_other_is_refused_by_name(
 def test_places_on_one_device_are_said_to_be(base: Path) -> None:
     assert shared_devices(base / "data", backup_dir=None, mark_dir=None) == ()
     (said,) = shared_devices(base / "data", backup_dir=base / "second", mark_dir=base / "third")
-    assert "the data directory and --backup-dir and --mark-dir are on one device" in said
+    assert "the data directory, --backup-dir and --mark-dir are on one device" in said
     assert shared_devices(base / "data", backup_dir=base / "none", mark_dir=None) == ()

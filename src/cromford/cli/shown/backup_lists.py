@@ -70,8 +70,10 @@ def _replica(replica: dict[str, Any] | None) -> str:
         return "none"
     if replica["behind_records"] is None:
         return f"{replica['place']}: see `backup verify`"
-    behind = f"{replica['behind_records']:,} records, {replica['behind_seconds']:,} seconds behind"
-    return f"{replica['place']}: {behind}"
+    if not replica["behind_records"]:
+        return f"{replica['place']}: nothing is missing"
+    behind = f"{replica['behind_records']:,} records, {replica['behind_seconds']:,} seconds"
+    return f"{replica['place']}: {behind} behind"
 
 
 def _mark(found: dict[str, Any] | None) -> str:

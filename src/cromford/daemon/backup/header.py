@@ -126,7 +126,9 @@ def checked_header(path: Path, owner: Owner, *, kind: str = BACKUP) -> tuple[Sea
     if says.kind != kind:
         raise BadFile(f"{path}: expected a {kind}, received a {says.kind}")
     if says.role != owner.role:
-        raise WrongRole(f"{path} is a backup of a {says.role}: expected one of a {owner.role}")
+        raise WrongRole(
+            f"{path} is a backup of role {says.role}: expected one of role {owner.role}"
+        )
     if says.network != owner.network.name:
         raise WrongNetwork(
             f"{path} is a backup of network {says.network}: expected {owner.network.name}"

@@ -35,7 +35,8 @@ class HeldDirectory:
             OSError: If the place is not there, or cannot be written.
         """
         if not self.root.is_dir():
-            raise FileNotFoundError(f"{self.root} is not there")
+            what = "is no directory" if self.root.exists() else "is not there"
+            raise FileNotFoundError(f"{self.root} {what}")
         make_directory(self.path)
         if self._lock_fd >= 0:
             return

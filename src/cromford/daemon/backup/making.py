@@ -13,6 +13,7 @@ from cromford.adapters.sqlite import JOURNAL_NAME, Journal, sync_directory
 from cromford.adapters.store_copy import heads_of, rows_of
 from cromford.daemon.backup.contents import End, Moment, TableRows, encode_frame
 from cromford.daemon.backup.header import BACKUP, Owner, begin_file
+from cromford.daemon.backup.places import PlaceRefused, is_within
 
 COPY_NAME: Final = "backup-copy"  # And a random end: beside the journal while a backup is made.
 PARTIAL: Final = ".partial-"
@@ -122,10 +123,16 @@ def create_backup(
         overwrites: Whether a file that is there is replaced.
 
     Raises:
+        PlaceRefused: If it would lie within the store's own directory.
         FileExistsError: If it is there, and is not to be replaced.
         OSError: If it cannot be written.
         StoreFailed: If the journal cannot be read.
     """
+    if is_within(path, home):
+        raise PlaceRefused(
+            f"{path} lies within {home}, the directory of the store: what destroys one destroys "
+            "both. Expected a file elsewhere"
+        )
     with _named(path, overwrites=overwrites) as partial, copied(store, home) as copy:
         made = write_backup(
             copy, partial, owner, journal_number=journal_number, unix_time=unix_time

@@ -66,7 +66,8 @@ def shared_devices(
         if identity is not None:
             devices.setdefault(identity[0], []).append(name)
     return tuple(
-        f"{' and '.join(names)} are on one device: whoever loses it loses both"
+        f"{', '.join(names[:-1])} and {names[-1]} are on one device: whoever loses it loses "
+        f"{'both' if len(names) == 2 else 'all of them'}"
         for names in devices.values()
         if len(names) > 1
     )

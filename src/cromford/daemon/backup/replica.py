@@ -32,6 +32,7 @@ from cromford.daemon.backup.header import SEGMENT, Owner, begin_file, checked_he
 from cromford.daemon.backup.holding import HeldDirectory
 from cromford.daemon.backup.making import PARTIAL, copied, write_backup
 from cromford.daemon.backup.replica_files import ReplicaFiles, generations_in, store_name
+from cromford.daemon.backup.said import reason_at, reason_of
 from cromford.ports import Archived, Checkpoint, Entry, StoreFailed
 
 WAITING_MAX_BYTES: Final = 32 * 1024 * 1024
@@ -245,8 +246,8 @@ class Replica:
 
     def _give_up(self, error: Exception) -> None:
         if self.failure is None:
-            _log.error("replica_failed place=%s reason=%s", self._root, error)
-        self.failure = str(error)
+            _log.error("replica_failed place=%s reason=%s", self._root, reason_of(error))
+        self.failure = reason_at(self._root, error)
         self._close_segment()
         with self._changed:
             self._drop_waiting()

@@ -1,6 +1,7 @@
 """What an operator is told about a store's safety, whether its daemon runs or not."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 RESTORED: Final = (
@@ -8,6 +9,23 @@ RESTORED: Final = (
     "and no commitment of ours is published. They can only be closed: a client asks its LSP, an "
     "LSP runs `lsp close`"
 )
+
+# What to do where a backup cannot be written.
+BACKUP_ELSEWHERE: Final = "Name a file outside of the data directory, best on another disk."
+CANNOT_WRITE: Final = "Nothing was left there. Name a file in a directory that can be written."
+
+
+def reason_of(error: Exception) -> str:
+    """Return why a place could not be read or written, in words and without a number."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error)
+
+
+def reason_at(place: Path, error: Exception) -> str:
+    """Return why a place could not be read or written, naming the place once."""
+    reason = reason_of(error)
+    return reason if str(place) in reason else f"{place}: {reason}"
 
 
 def warnings_of(

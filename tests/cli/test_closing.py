@@ -105,6 +105,7 @@ def test_a_close_under_way_and_a_finished_one_are_shown(fake: Any) -> None:
         "close_id": "ee" * 32,
         "outpoint": f"{answers.FUNDING_TXID}:0",
         "txids": ["77" * 32],
+        "txid": None,
         "confirmations": 0,
     }
     under_way = answers.lsp_summary(closing=closing)
@@ -114,9 +115,27 @@ def test_a_close_under_way_and_a_finished_one_are_shown(fake: Any) -> None:
     cromford = CommandLine(daemon.datadir)
     listed = cromford.run("lsp", "factories").stdout
     assert "closing kickoff_root: signing, 1 of 3; waits for client 2, client 3" in listed
-    assert f"closed together, in no block yet: {'77' * 32}" in listed
+    assert f"closed together, in no block yet: {'77' * 6}" in listed
     shown = cromford.run("lsp", "factory", "show", answers.FACTORY_ID).stdout
     assert "the last close came to nothing: client 2 refused: an HTLC is pending" in shown
+
+
+def test_a_client_is_told_what_a_close_pays_it_and_by_which_transaction(fake: Any) -> None:
+    closed = {
+        "close_id": "ee" * 32,
+        "outpoint": f"{answers.FUNDING_TXID}:0",
+        "txids": ["77" * 32, "88" * 32],
+        "txid": "88" * 32,
+        "confirmations": 7,
+    }
+    own = {"close_id": "ee" * 32, "payout_sat": 74_974}
+    over = answers.client_summary(status="closed", closed=[closed], close=own)
+    daemon = fake({"factories": {"factories": [over]}})
+    listed = CommandLine(daemon.datadir).run("client", "factories").stdout
+    told = f"closed together, 7 deep: {'88' * 6}; pays you 74,974 sat"
+    assert told in " ".join(listed.split())
+    assert "77" * 6 not in listed
+    assert "exit within" not in listed
 
 
 def test_what_a_close_brought_back_is_drawn_up(fake: Any) -> None:

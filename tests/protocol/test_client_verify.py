@@ -6,7 +6,9 @@ from functools import cache, partial
 from typing import Any, Final
 
 import pytest
+from immutables import Map
 from tests.protocol.attacks import flipped
+from tests.protocol.closes import closable_factory, close
 from tests.protocol.forge import (
     VICTIM,
     Change,
@@ -167,6 +169,21 @@ def test_a_funding_spent_by_anything_else_is_an_alarm() -> None:
     verdicts = moment.verdicts()
     assert failed(verdicts) == ["funding"]
     assert verdicts["funding"].detail == "spent by an unknown transaction"
+
+
+def test_a_funding_spent_by_a_close_that_we_signed_is_as_agreed() -> None:
+    pump = closable_factory(3)
+    close(pump)
+    pump.mine(1)
+    moment = moment_of(pump)
+    (finished,) = pump.factory.closed.values()
+    assert moment.coin is None, "it is spent"
+    verdicts = moment.verdicts()
+    assert failed(verdicts) == []
+    assert verdicts["funding"].detail == f"spent by the close {finished.txids[0]}, as agreed"
+    unsigned = replace(moment.state.book, links=Map())
+    forgotten = replace(moment, state=replace(moment.state, book=unsigned))
+    assert "funding" in failed(forgotten.verdicts()), "one that nobody here signed is an alarm"
 
 
 # The keys

@@ -236,9 +236,10 @@ class ClientDaemon(Daemon[ClientState]):
         attempts = self.driver.state.attempts
         dying = [one["factory_id"] for one in views.dying(self.driver.state)]
         if wanted is None and len(dying) != 1:
+            several = f"{len(dying)} of this client's factories die: expected the id of one"
             raise RpcFailure(
                 "factory_not_found",
-                f"{len(dying)} of this client's factories die: expected one, or its id",
+                several if dying else "none of this client's factories dies",
                 remediation="`client factories` lists them, and when each dies.",
                 exit_code=4,
             )

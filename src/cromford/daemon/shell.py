@@ -47,6 +47,7 @@ from cromford.daemon.pairing import check_factory_keys, open_keychain
 from cromford.daemon.peers import Peers
 from cromford.daemon.record_log import log_record
 from cromford.daemon.refusals import Refusals
+from cromford.daemon.remedies import remedy_for
 from cromford.daemon.safekeeping import UNMARKED, Safekeeping, waits_for_mark
 from cromford.daemon.signing import perform_signing, sign_child
 from cromford.daemon.views.payments import statuses
@@ -66,10 +67,6 @@ from cromford.wallet.coins import Wallet
 FIRST_LOOK_SECONDS: Final = 3.0
 METRICS_SECONDS: Final = 10.0  # That a scrape waits for the loop and the disk.
 DRAWN_SIZE: Final = 32  # Of an attempt's name, of a preimage, of a payment secret.
-_REMEDIATIONS: Final = {
-    "chain_stale": "Look after the node, and at `status`. What is owed goes on meanwhile.",
-    "mark_unreachable": "Look after the mark's place, and at `backup status`.",
-}
 
 _log = logging.getLogger(__name__)
 S = TypeVar("S")
@@ -595,6 +592,6 @@ def _refusal(rejected: Rejected) -> RpcFailure:
         rejected.code,
         str(rejected),
         retryable=rejected.retryable,
-        remediation=_REMEDIATIONS.get(rejected.code, ""),
+        remediation=remedy_for(rejected.code),
         exit_code=4 if not_found else 1,
     )

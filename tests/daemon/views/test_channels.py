@@ -65,7 +65,8 @@ def test_a_marked_channel_says_why_and_at_which_balance_it_can_be_closed(side: s
     mine, other = (own, lsps) if side == "client" else (lsps, own)
     what = "the store was restored from a backup: it can only be closed"
     who = "ask your LSP" if side == "client" else "see `lsp close`"
-    assert mine["marked"] == f"{what}, at {mine['own_msat']} msat of ours or more: {who}"
+    least_sat = mine["own_msat"] // 1000
+    assert mine["marked"] == f"{what}, at {least_sat:,} sat of ours or more: {who}"
     assert other["marked"] is None
     assert "restored from a backup" in other["failed"]
 

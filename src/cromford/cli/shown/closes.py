@@ -55,7 +55,9 @@ def _paid_text(client: Document) -> str:
 
 
 def _sat_text(client: Document) -> str:
-    return sat(client["paid_sat"]) if client["paid_sat"] else "nothing: below 330 sat"
+    if client["paid_sat"] or not client["due_msat"]:
+        return sat(client["paid_sat"])
+    return "nothing: below 330 sat"
 
 
 def _how_far(answer: Document) -> str:
@@ -81,10 +83,28 @@ def closing_text(closing: Document) -> str:
 
 
 def closed_text(closed: Document) -> str:
-    """Return a finished close in one line."""
+    """Return a finished close in one line, with what of it is in a block, or may come there."""
+    return _closed_text(closed, [closed["txid"]] if closed["confirmations"] else closed["txids"])
+
+
+def closed_in_short(closed: Document, own: Document | None = None) -> str:
+    """Return a finished close for a table.
+
+    Args:
+        closed: The close.
+        own: What a client knows of its own close; None for an LSP.
+    """
+    txids = [closed["txid"]] if closed["confirmations"] else closed["txids"]
+    told = _closed_text(closed, [short(txid) for txid in txids])
+    if own is None or own["close_id"] != closed["close_id"]:
+        return told
+    return f"{told}; pays you {sat(own['payout_sat'])}"
+
+
+def _closed_text(closed: Document, txids: list[str]) -> str:
     n_deep = closed["confirmations"]
-    where = f"{n_deep} confirmations" if n_deep else "in no block yet"
-    return f"closed together, {where}: {', '.join(closed['txids'])}"
+    where = f"{n_deep:,} deep" if n_deep else "in no block yet"
+    return f"closed together, {where}: {' or '.join(txids)}"
 
 
 def close_ledger(console: Console, closed: Document) -> None:

@@ -5,7 +5,7 @@ from typing import Any, Final
 from rich.console import Console
 
 from cromford.cli.shown import dying
-from cromford.cli.shown.closes import closed_text, closing_text
+from cromford.cli.shown.closes import closed_in_short, closing_text
 from cromford.cli.shown.output import (
     DEADLINE_NEAR_BLOCKS,
     blocks,
@@ -13,6 +13,7 @@ from cromford.cli.shown.output import (
     days,
     expiry_text,
     facts,
+    is_over,
     moment,
     msat,
     sat,
@@ -81,7 +82,6 @@ def lsp_status(console: Console, status: Document) -> None:
     if status["build_dropped"]:
         rows.append(("last build dropped", status["build_dropped"]))
     facts(console, rows)
-    dying.ending(console, status["dying"])
     for factory in status["capital"]["locked"]:
         left = factory["blocks_to_expiry"]
         when = f"expiry in {blocks(left)}, at height {factory['expiry_height']:,}"
@@ -90,6 +90,7 @@ def lsp_status(console: Console, status: Document) -> None:
         style = "bold yellow" if left <= DEADLINE_NEAR_BLOCKS else ""
         told = f"  {sat(factory['amount_sat'])} in {short(factory['factory_id'])}: {when}"
         console.print(cell(told, style), soft_wrap=True)
+    dying.ending(console, status["dying"])
 
 
 def _capital_rows(capital: Document) -> list[tuple[str, object]]:
@@ -302,7 +303,7 @@ def _lsp_stage(factory: Document) -> str:
         if factory["closing"] is not None:
             return f"{factory['status']}, {closing_text(factory['closing'])}"
         if factory["closed"]:
-            return f"{factory['status']}, {closed_text(factory['closed'][-1])}"
+            return _closed(factory["status"], closed_in_short(factory["closed"][-1]))
         failed = ", ".join(f"client {client}'s" for client in factory["channels_failed"])
         failed = f", failed: {failed} channel" if failed else ""
         marked = f", {RESTORED}" if factory["is_marked"] else ""
@@ -310,6 +311,10 @@ def _lsp_stage(factory: Document) -> str:
         return f"{factory['status']}{marked}{failed}{known}"
     waits = ", ".join(map(str, factory["holdouts"]))
     return f"{factory['phase']}, waits for {waits}" if waits else str(factory["phase"])
+
+
+def _closed(status: str, told: str) -> str:
+    return told if status == "closed" else f"{status}, {told}"  # Or it would be said twice.
 
 
 def _refused_in_short(factory: Document) -> str:
@@ -360,7 +365,7 @@ def client_factories(console: Console, answer: Document) -> None:
         elif factory["refused"]:
             status += f", {_refused_in_short(factory)}"
         elif factory["closed"]:
-            status += f", {closed_text(factory['closed'][-1])}"
+            status = _closed(status, closed_in_short(factory["closed"][-1], factory["close"]))
         elif factory["closing"] is not None:
             status += f", {closing_text(factory['closing'])}"
         elif factory["channel_status"] == "marked":
@@ -407,9 +412,7 @@ def _known(number: int | None) -> str:
 
 
 def _time_left(factory: Document) -> Any:  # noqa: ANN401 - rich's Text
-    over = {"on_chain", "swept", "closed", "moved_out"}
-    is_over = factory["aborted"] or factory["status"] in over
-    return cell(None) if is_over else expiry_text(factory)
+    return cell(None) if factory["aborted"] or is_over(factory) else expiry_text(factory)
 
 
 def joined(console: Console, answer: Document) -> None:

@@ -109,6 +109,11 @@ def facts(console: Console, rows: list[tuple[str, object]]) -> None:
         console.print(cell(f"{name:<{width}}  {value}"), soft_wrap=True)
 
 
+def is_over(factory: dict[str, Any]) -> bool:
+    """Say whether a factory has no deadline any more: left, closed, swept, or moved out of."""
+    return factory["status"] in {"on_chain", "swept", "closed", "moved_out"}
+
+
 def expiry_text(factory: dict[str, Any]) -> Text:
     """Return the blocks left to the exit deadline and to the expiry, louder as they run out."""
     left = factory.get("blocks_to_expiry")

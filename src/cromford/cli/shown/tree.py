@@ -8,7 +8,7 @@ from rich.tree import Tree
 
 from cromford.cli.shown.closes import close_ledger, closed_text, closing_text
 from cromford.cli.shown.lists import refused_text
-from cromford.cli.shown.output import blocks, cell, expiry_text, sat, table
+from cromford.cli.shown.output import blocks, cell, expiry_text, is_over, sat, table
 
 Document = dict[str, Any]
 LSP_INDEX: Final = 0
@@ -75,8 +75,9 @@ def branch(console: Console, document: Document) -> None:
 
 def _print_summary(console: Console, document: Document) -> None:
     console.print(cell(f"factory {document['factory_id']}"), soft_wrap=True)
-    told = Text(f"{document['status']}, {document['n_clients']} clients; ")
-    told.append_text(expiry_text(document))
+    told = Text(f"{document['status']}, {document['n_clients']} clients")
+    if not is_over(document):
+        told.append("; ").append_text(expiry_text(document))
     console.print(told)
     if document["aborted"]:
         console.print(cell(f"aborted: {document['aborted']}", "bold red"), soft_wrap=True)

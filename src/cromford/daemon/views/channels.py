@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from cromford.channel.terms import Party
+from cromford.channel.terms import MSAT_PER_SAT, Party
 from cromford.daemon.metrics import Sample
 from cromford.protocol.channels.balances import balance_now
 from cromford.protocol.channels.marks import least_close_msat
@@ -131,11 +131,11 @@ def _why_marked(link: Link) -> str | None:
     """Return what a mark means for a channel, and at which balance it can be closed."""
     if link.mark is None:
         return None
-    least_msat = least_close_msat(link)
+    least_sat = f"{least_close_msat(link) // MSAT_PER_SAT:,} sat"
     if link.mark.agreed_msat is not None:
-        at = f"at {least_msat} msat of ours, which both sides' stores say"
+        at = f"at {least_sat} of ours, which both sides' stores say"
     else:
-        at = f"at {least_msat} msat of ours or more"
+        at = f"at {least_sat} of ours or more"
     who = "ask your LSP" if link.me is Party.ACCEPTER else "see `lsp close`"
     return f"{RESTORED}: it can only be closed, {at}: {who}"
 

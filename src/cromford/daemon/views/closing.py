@@ -72,6 +72,7 @@ def finished_closes(closed: Iterable[FinishedClose], chain: KnownChain) -> list[
             "close_id": close.close_id.hex(),
             "outpoint": str(close.outpoint),
             "txids": [str(tx.txid) for tx in close.txs],
+            "txid": next((str(txid) for txid in close.txids if chain.depth(txid)), None),
             "confirmations": max(chain.depth(tx.txid) for tx in close.txs),
         }
         for close in sorted(closed, key=lambda close: close.close_id)

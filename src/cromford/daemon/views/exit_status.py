@@ -30,7 +30,11 @@ def exit_status(
     plan = exit_plan(state, attempt, fees)
     outpoints = [step.tx.inputs[0].outpoint for step in exit_path(holding.signed)]
     outpoints.append(attempt.branch.channel_outpoint)
-    waiting = [one for outpoint in outpoints if (one := seen(outpoint)) is not None]
+    waiting = [
+        one
+        for outpoint in outpoints
+        if outpoint not in state.chain.spends and (one := seen(outpoint)) is not None
+    ]
     return {
         "factory_id": plan["factory_id"],
         "exiting": attempt.is_exiting,

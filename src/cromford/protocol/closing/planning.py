@@ -3,6 +3,7 @@
 Everything is refused by name, before anybody is asked.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -188,12 +189,12 @@ def _check_clients(state: Factory, facts: Facts, scope: CloseScope) -> tuple[Lin
     attempt = state.attempt
     leaving = [client for client in scope.clients if client in state.exits]
     if leaving:
-        raise Rejected("exit_under_way", f"the channels with clients {leaving} are being left")
+        raise Rejected("exit_under_way", f"being left: the channel of {named_clients(leaving)}")
     seats = {client: attempt.seats[client - 1].node_id for client in scope.clients}
     ready = frozenset() if attempt.funded is None else attempt.funded.ready_received
     waited_for = [client for client, node_id in seats.items() if node_id not in ready]
     if waited_for:
-        reason = f"clients {waited_for} did not find the funding ready yet"
+        reason = f"did not find the funding ready yet: {named_clients(waited_for)}"
         raise Rejected("factory_not_ready", reason, retryable=True)
     links = tuple(link_of(state, client) for client in scope.clients)
     for link in links:
@@ -226,7 +227,12 @@ def check_all_are_here(state: Factory, facts: Facts, scope: CloseScope) -> None:
         )
     ]
     if away:
-        raise Rejected("clients_away", f"clients {away} are away", retryable=True)
+        raise Rejected("clients_away", f"not connected: {named_clients(away)}", retryable=True)
+
+
+def named_clients(clients: Iterable[int]) -> str:
+    """Return clients by their numbers, as an operator is told of them."""
+    return ", ".join(f"client {client}" for client in clients)
 
 
 def _is_taken_up(link: Link) -> bool:

@@ -166,6 +166,11 @@ def _verify_funding(
         if attempt.branch.root_node.tx.txid in state.chain.confirmed:
             root = attempt.branch.root_node.name
             return Verdict(check="funding", ok=True, detail=f"spent by {root}, as agreed")
+        close = _close_of_funding(state, attempt)
+        if close is not None:
+            return Verdict(
+                check="funding", ok=True, detail=f"spent by the close {close}, as agreed"
+            )
         detail = "not confirmed" if depth == 0 else "spent by an unknown transaction"
         return Verdict(check="funding", ok=False, detail=detail)
     agreed = TxOut(
@@ -181,3 +186,15 @@ def _verify_funding(
         )
     detail = f"{attempt.funding_outpoint} holds {agreed.amount_sat} sat, {depth} confirmations"
     return Verdict(check="funding", ok=True, detail=detail)
+
+
+def _close_of_funding(state: ClientState, attempt: ClientAttempt) -> Txid | None:
+    """Return the close that spent the funding output, if it is one that we signed."""
+    for link in state.book.links.values():
+        if link.attempt_id == attempt.attempt_id:
+            for close in link.closes:
+                spender = close.spender(state.chain)
+                is_of_funding = close.outpoint == attempt.funding_outpoint
+                if spender is not None and is_of_funding and close.is_confirmed(state.chain):
+                    return spender.txid
+    return None

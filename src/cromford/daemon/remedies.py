@@ -1,0 +1,29 @@
+"""What an operator can do about what a role refuses, by the code of the refusal."""
+
+from typing import Final
+
+_LOOK_AT_CLOSE: Final = "`lsp factory show` tells how far it is, and for whom it waits."
+_REMEDIES: Final = {
+    "chain_stale": "Look after the node, and at `status`. What is owed goes on meanwhile.",
+    "mark_unreachable": "Look after the mark's place, and at `backup status`.",
+    "clients_away": "A close takes the signature of everybody in it: ask again when they are "
+    "connected. Of a part that is on chain only its own clients sign: see --vertex and --client.",
+    "close_under_way": f"Wait: it ends by itself, closed or not. {_LOOK_AT_CLOSE}",
+    "factory_not_ready": "Ask again when `lsp factories` shows it as live, and all of its clients "
+    "as ready.",
+    "exit_under_way": "What is being left goes on chain. A part of the factory in which nobody "
+    "leaves can be closed once its output is there: see --vertex and --client.",
+    "channel_not_ready": f"`lsp balances` shows the channel. {_LOOK_AT_CLOSE}",
+    "output_not_there": "`lsp factory show` tells what is on chain, and what was closed. Without "
+    "--vertex and --client the whole factory is closed.",
+    "vertex_not_found": "`lsp factory show` draws the tree; a transaction's name will do, too.",
+    "client_not_found": "`lsp factory show` lists the clients by their numbers.",
+    "bad_feerate": "250 sat/kw are 1 sat/vB. A close pays at least 1.5 times what its tree does, "
+    "and twice what the node's mempool takes; a second feerate is above the first.",
+    "cannot_close": "Close it in parts, once they are on chain: see --vertex.",
+}
+
+
+def remedy_for(code: str) -> str:
+    """Return what can be done about a refusal; empty if nothing is known."""
+    return _REMEDIES.get(code, "")

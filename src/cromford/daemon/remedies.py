@@ -14,8 +14,8 @@ _REMEDIES: Final = {
     "exit_under_way": "What is being left goes on chain. A part of the factory in which nobody "
     "leaves can be closed once its output is there: see --vertex and --client.",
     "channel_not_ready": f"`lsp balances` shows the channel. {_LOOK_AT_CLOSE}",
-    "output_not_there": "`lsp factory show` tells what is on chain, and what was closed. Without "
-    "--vertex and --client the whole factory is closed.",
+    "output_not_there": "`lsp factory show` tells what is on chain, and what was closed. Of a "
+    "factory that is partly on chain close what lies there: see --vertex and --client.",
     "vertex_not_found": "`lsp factory show` draws the tree; a transaction's name will do, too.",
     "client_not_found": "`lsp factory show` lists the clients by their numbers.",
     "bad_feerate": "250 sat/kw are 1 sat/vB. A close pays at least 1.5 times what its tree does, "

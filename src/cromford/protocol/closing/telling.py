@@ -1,6 +1,6 @@
 """What an LSP tells of finished closes: its answer to whatever is said of their channels."""
 
-from cromford.protocol.journal.closes import SETTLED_DEPTH, FinishedClose
+from cromford.protocol.journal.closes import FinishedClose
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.turn import Turn
 from cromford.wire import messages as m
@@ -25,7 +25,7 @@ def tell_closed(turn: Turn[Factory], node_id: bytes, channel_id: bytes | None = 
     ]
     ids = {close.close_id for link in links for close in link.closes if close.is_finished}
     finished = [state.closed[close_id] for close_id in sorted(ids) if close_id in state.closed]
-    live = [close for close in finished if _is_live(state, close)]
+    live = [close for close in finished if close.is_live(state.chain)]
     for close in live:
         turn.send(node_id, closed_of(state, close))
     return bool(live)
@@ -38,11 +38,3 @@ def closed_of(state: Factory, close: FinishedClose) -> m.Closed:
         close_id=close.close_id,
         txs=tuple(m.ClosedTx(tx=tx.serialize()) for tx in close.txs),
     )
-
-
-def _is_live(state: Factory, close: FinishedClose) -> bool:
-    """Say whether a finished close may still be what spends its output, or did."""
-    spender = state.chain.spends.get(close.outpoint)
-    if spender is None or spender.txid in {tx.txid for tx in close.txs}:
-        return True
-    return state.chain.depth(spender.txid) < SETTLED_DEPTH

@@ -25,6 +25,7 @@ from cromford.daemon.backup.replica_files import store_name
 from cromford.daemon.backup.said import (
     BACKUP_ELSEWHERE,
     CANNOT_WRITE,
+    MARK_LEFT_OUT,
     reason_of,
     warnings_of,
 )
@@ -108,6 +109,8 @@ class Safekeeping:
         self.marks = self._new_marks()
         self.replica = self._new_replica()
         self._said = read_memo(journal)
+        if self.marks is None and self._said is not None and self._said.is_kept:
+            _log.warning("mark_left_out: %s", MARK_LEFT_OUT)
         for warning in self.device_warnings():
             _log.warning("places_share_a_device: %s", warning)
         if self.memo is not None and self.memo.source:

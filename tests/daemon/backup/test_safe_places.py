@@ -1,10 +1,21 @@
 """A second and a third place that are none protect nothing, and are refused by name."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
+import msgspec
 import pytest
 
+from cromford.adapters.sqlite import Journal
+from cromford.bitcoin.network import REGTEST
+from cromford.daemon.backup.high_water import MEMO_KEY, Memo
 from cromford.daemon.backup.places import PlaceRefused, check_places, shared_devices
+from cromford.daemon.options import ClientOptions
+from cromford.daemon.safekeeping import Safekeeping
+from cromford.ports import Archived
+from cromford.protocol.journal.streams import CREATION
+from cromford.signing.keychain import Keychain
 
 
 @pytest.fixture
@@ -63,3 +74,16 @@ def test_places_on_one_device_are_said_to_be(base: Path) -> None:
     (said,) = shared_devices(base / "data", backup_dir=base / "second", mark_dir=base / "third")
     assert "the data directory, --backup-dir and --mark-dir are on one device" in said
     assert shared_devices(base / "data", backup_dir=base / "none", mark_dir=None) == ()
+
+
+@pytest.mark.parametrize("is_kept", [False, True])
+def test_a_store_whose_mark_is_left_out_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, *, is_kept: bool
+) -> None:
+    memo = Memo(number=3, digest=bytes(32), line=b"line", is_kept=is_kept)
+    options = SimpleNamespace(network=REGTEST, datadir=tmp_path, backup_dir=None, mark_dir=None)
+    keychain = Keychain(bytes(32), REGTEST, journal_number=1)
+    with Journal(tmp_path) as store:
+        store.append([], [Archived(CREATION, MEMO_KEY, msgspec.msgpack.encode(memo))])
+        Safekeeping(store, tmp_path, cast("ClientOptions", options), keychain, role="client")
+    assert ("mark_left_out" in caplog.text) is is_kept

@@ -13,6 +13,10 @@ RESTORED: Final = (
 # What to do where a backup cannot be written.
 BACKUP_ELSEWHERE: Final = "Name a file outside of the data directory, best on another disk."
 CANNOT_WRITE: Final = "Nothing was left there. Name a file in a directory that can be written."
+MARK_LEFT_OUT: Final = (
+    "the store had a mark, and is run without --mark-dir: an old copy that is put back would not "
+    "be found out"
+)
 
 
 def reason_of(error: Exception) -> str:

@@ -17,7 +17,7 @@ from cromford.bitcoin.fees import SAT_PER_KW_OF_SAT_PER_VB
 from cromford.bitcoin.network import REGTEST
 from cromford.channel.terms import MSAT_PER_SAT
 from cromford.factory.terms import FeePolicy
-from cromford.protocol.policy import ClientPolicy, LspPolicy
+from cromford.protocol.policy import ClientPolicy, DyingStep, LspPolicy, WhenDying
 from cromford.regtest.node import RegtestNode
 from cromford.regtest.options import Options
 from tests.daemon.town import LSP_POLICY, QUICK, Town, TownNode, town
@@ -74,6 +74,9 @@ class Size:
     def policies(self) -> tuple[LspPolicy, ClientPolicy]:
         """Return the LSP's, and the clients'."""
         lsp, client = (SHORT, HASTY) if self.is_at_deadline else (LSP_POLICY, QUICK)
+        # Nobody moves or closes: it is about those who are still there at the exit deadline.
+        lsp = replace(lsp, dying_policy=(DyingStep.SWEEP,))
+        client = replace(client, when_dying=WhenDying.STAY)
         if self.is_zero_fee:
             lsp = replace(lsp, fee_policy=FeePolicy.EPHEMERAL, tree_feerate_sat_per_kw=0)
             client = replace(client, fee_policies=tuple(FeePolicy))

@@ -80,7 +80,6 @@ def test_everybody_moves_by_itself_with_all_that_it_has() -> None:
         ]
         assert status_of(client) == ("moved", "")
     assert book(pump.lsp).earned_msat == 0, "and it costs nothing"
-    pump.mine()  # Their old keys are handed over.
     n_records = [len(client.store.entries) for client in pump.clients]
     n_joins = [len(told(client, lr.JoinSent)) for client in pump.clients]
     pump.mine(20)

@@ -14,7 +14,8 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from tests.matrix.market import MARKETS
-from tests.matrix.play import CLIENTS, Case, Outcome, attempt
+from tests.matrix.play import Case, Outcome, attempt
+from tests.matrix.scenario import CLIENTS
 from tests.matrix.scenarios import SCENARIOS
 from tests.matrix.table import detailed, summary
 
@@ -37,6 +38,8 @@ def main() -> int:
             options.market or MARKETS, options.clients or CLIENTS, sorted(SCENARIOS)
         )
         if options.only in name
+        and n_clients in SCENARIOS[name].clients
+        and market in SCENARIOS[name].markets
     ]
     outcomes: list[Outcome] = []
     broken: list[Case] = []

@@ -108,7 +108,7 @@ class Accounts:
         self._start()
         self._follow()
         self._share_out()
-        for client in world.clients:
+        for client in world.members:
             self._owe(client.name)
 
     # What there was
@@ -119,20 +119,23 @@ class Accounts:
             for outpoint in chain.paid_to.get(script, ()):
                 if self._was_unspent(outpoint, height):
                     self._own(name, outpoint)
-        assert self._was_unspent(self.funding, height), "the cheating begins with the whole tree"
-        self._own(LSP, self.funding)
+        for outpoint in (self.funding, *self.tree):
+            if self._was_unspent(outpoint, height):
+                self._own(LSP, outpoint)
         self.total_sat = sum(txout.amount_sat for txout, _ in self.unspent.values())
 
     def _was_unspent(self, outpoint: OutPoint, height: int) -> bool:
         chain = self.world.chain
         spender = chain.spends.get(outpoint)
         is_spent = spender is not None and chain.confirmed[spender.txid] <= height
-        return chain.confirmed[outpoint.txid] <= height and not is_spent
+        return chain.confirmed.get(outpoint.txid, height + 1) <= height and not is_spent
 
     def _own(self, name: str, outpoint: OutPoint) -> None:
         txout = self.world.chain.output(outpoint)
         self.unspent[outpoint] = (txout, self.world.chain.confirmed[outpoint.txid])
-        self.by_name[name].owned_sat += txout.amount_sat
+        # An anchor was paid before, and is anybody's.
+        if txout.script_pubkey != ANCHOR_SCRIPT:
+            self.by_name[name].owned_sat += txout.amount_sat
 
     def _owe(self, name: str) -> None:
         """Move what a client owned in its channel from the LSP's account to its own."""
@@ -172,10 +175,18 @@ class Accounts:
         chain = self.world.chain
         for height in range(self.world.start_height + 1, chain.height + 1):
             for tx in chain.blocks[height][1]:
-                spent = [tx_in.outpoint in self.unspent for tx_in in tx.inputs]
-                if any(spent):
-                    assert all(spent), "nobody else's coin is in any of this"
+                spent = [tx_in.outpoint for tx_in in tx.inputs]
+                if any(outpoint in self.unspent for outpoint in spent):
+                    for outpoint in spent:
+                        if outpoint not in self.unspent:
+                            self._bring_in(tx, outpoint)
                     self._pass_on(tx, height)
+
+    def _bring_in(self, tx: Tx, outpoint: OutPoint) -> None:
+        """Count what the LSP adds that comes of another factory of its own."""
+        assert self._payer(tx) == LSP, "nobody else's coin is in any of this"
+        self._own(LSP, outpoint)
+        self.total_sat += self.output(outpoint).amount_sat
 
     def _pass_on(self, tx: Tx, height: int) -> None:
         for tx_in in tx.inputs:
@@ -208,22 +219,35 @@ class Accounts:
     def _payer(self, tx: Tx) -> str:
         """Return who pays for a transaction: the LSP for what it prepaid, else who gets it.
 
-        A child of anchors alone is paid by what the LSP put into them.
+        A child of anchors alone is paid by what the LSP put into them. An HTLC transaction takes
+        its fee, at the terms' feerate, and its anchor out of the HTLC: where the commitment is
+        revoked, of what is the other side's.
         """
-        if tx.txid in self.nodes or tx.txid in self.made:
+        if tx.txid in self.nodes or tx.txid in self.made or tx.txid in self.world.closes:
             return LSP
         out = tx.outputs[0]
         if out.script_pubkey in self.world.names:
             return self.world.names[out.script_pubkey][0]
         if out.script_pubkey in self.delayed:
-            return self.delayed[out.script_pubkey].node.name
+            return self._payer_of_htlc(self.delayed[out.script_pubkey])
         if out.script_pubkey == NOBODY_SCRIPT:
             return LSP
         raise AssertionError(f"{tx.txid} pays nobody who is known")
 
+    def _payer_of_htlc(self, held: Held) -> str:
+        for client, pair in self.world.ends.items():
+            for mine, theirs in (pair, pair[::-1]):
+                if (mine.channel_id, mine.me) == (held.link.channel_id, held.party):
+                    is_revoked = held.number < theirs.state.peer_revoked
+                    peer = client if held.node.name == LSP else LSP
+                    return peer if is_revoked else held.node.name
+        raise AssertionError("an HTLC transaction of no channel")
+
     def _name_of(self, tx: Tx) -> str:
         if tx.txid in self.nodes:
             return self.nodes[tx.txid].name
+        if tx.txid in self.world.closes:
+            return self.world.closes[tx.txid]
         if tx.txid in self.made:
             held = self.made[tx.txid]
             latest = {end.finished.tx.txid for pair in self.world.ends.values() for end in pair}
@@ -257,6 +281,13 @@ class Accounts:
                     self.by_name[owner].holdings.append(holding)
                 else:
                     self.loose.append(holding)
+
+    @property
+    def is_over(self) -> bool:
+        """Say whether everything is in somebody's wallet, but for anchors."""
+        accounts = self.by_name.values()
+        kinds = {holding.kind for account in accounts for holding in account.holdings}
+        return not self.undecided and kinds <= {"wallet"}
 
     @property
     def undecided(self) -> list[Holding]:

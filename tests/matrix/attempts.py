@@ -91,47 +91,75 @@ def try_without(thief: Thief, victim: PumpNode) -> None:
     """Try to spend, without the victim's signature, what takes everybody's or both parties'."""
     if thief.world.chain.height % TRY_EVERY_BLOCKS:
         return
-    for name, outpoint, prevout, output, seckeys in _shared(thief, victim):
-        unsigned = Tx(
-            version=2,
-            inputs=(TxIn(outpoint=outpoint, nsequence=0xFFFF_FFFD),),
-            outputs=(
-                TxOut(
-                    amount_sat=prevout.amount_sat - SWEEP_FEE_SAT,
-                    script_pubkey=thief.payouts[0],
-                ),
-            ),
-        )
-        sighash = taproot_sighash(unsigned, prevouts=[prevout], input_index=0)
+    for name, outpoint, output in _shared(thief, victim):
+        seckeys = thief.seckeys(victim)
+        unsigned, sighash = _taking(thief, outpoint)
         for way, signature in _signatures(output, seckeys, sighash):
             tx = unsigned.with_witnesses((signature,))
             expect_refused(thief, f"{name} without {victim.name}, {way}", tx)
+
+
+def take_alone(thief: Thief) -> None:
+    """Take each output on chain for which the thieves have every key, whatever it is."""
+    world = thief.world
+    for client in world.members:
+        seckeys = thief.seckeys(client)
+        known = {pubkey_of(seckey) for seckey in seckeys}
+        for name, outpoint, output in _shared(thief, client):
+            is_waiting = world.chain.ledger.mempool.spender(outpoint) is not None
+            if is_waiting or not known.issuperset(output.key_agg.pubkeys):
+                continue
+            unsigned, sighash = _taking(thief, outpoint)
+            signature = _aggregate(output, _present(output, seckeys), sighash)
+            thief.publish(f"{name} alone", unsigned.with_witnesses((signature,)))
+
+
+def _taking(thief: Thief, outpoint: OutPoint) -> tuple[Tx, bytes]:
+    """Return a transaction that takes an output, and its sighash."""
+    prevout = thief.world.chain.output(outpoint)
+    paid = TxOut(amount_sat=prevout.amount_sat - SWEEP_FEE_SAT, script_pubkey=thief.payouts[0])
+    unsigned = Tx(
+        version=2,
+        inputs=(TxIn(outpoint=outpoint, nsequence=0xFFFF_FFFD),),
+        outputs=(paid,),
+    )
+    return unsigned, taproot_sighash(unsigned, prevouts=[prevout], input_index=0)
+
+
+def _present(output: SignersOutput, seckeys: Sequence[bytes]) -> list[bytes]:
+    own = {pubkey_of(seckey): seckey for seckey in seckeys}
+    return [own[pubkey] for pubkey in output.key_agg.pubkeys if pubkey in own]
 
 
 def _signatures(
     output: SignersOutput, seckeys: Sequence[bytes], sighash: bytes
 ) -> Iterator[tuple[str, bytes]]:
     """Yield what all but one of the signers can make: each alone, and all of them together."""
-    own = {pubkey_of(seckey): seckey for seckey in seckeys}
-    present = [own[pubkey] for pubkey in output.key_agg.pubkeys if pubkey in own]
+    present = _present(output, seckeys)
+    if not present:
+        return
     tweak = taptweak(output.key_agg.internal_key, output.merkle_root)
     for number, seckey in enumerate(present):
         yield f"key {number} alone", sign(sighash, xonly_tweak_seckey(seckey, tweak))
     # The nonce of the one who is missing is made up, its partial signature left out.
-    secnonces = [SecNonce(pubkey=pubkey_of(seckey), seckey=seckey) for seckey in present]
     made_up = SecNonce(pubkey=pubkey_of(present[0]), seckey=present[0])
-    aggnonce = nonce_agg([one.pubnonce for one in (*secnonces, made_up)])
+    yield "all the others", _aggregate(output, present, sighash, made_up.pubnonce)
+
+
+def _aggregate(
+    output: SignersOutput, present: Sequence[bytes], sighash: bytes, *made_up: bytes
+) -> bytes:
+    """Return what the partial signatures of some keys add up to."""
+    secnonces = [SecNonce(pubkey=pubkey_of(seckey), seckey=seckey) for seckey in present]
+    aggnonce = nonce_agg([*(one.pubnonce for one in secnonces), *made_up])
     session = Session(key_agg=output.spending_key_agg, aggnonce=aggnonce, message=sighash)
-    partial_sigs = [
-        one.sign(session, seckey) for one, seckey in zip(secnonces, present, strict=True)
-    ]
-    yield "all the others", session.partial_sig_agg(partial_sigs)
+    return session.partial_sig_agg(
+        [one.sign(session, seckey) for one, seckey in zip(secnonces, present, strict=True)]
+    )
 
 
-def _shared(
-    thief: Thief, victim: PumpNode
-) -> Iterator[tuple[str, OutPoint, TxOut, SignersOutput, list[bytes]]]:
-    """Yield what is unspent on chain and also the victim's to sign for, with the others' keys."""
+def _shared(thief: Thief, victim: PumpNode) -> Iterator[tuple[str, OutPoint, SignersOutput]]:
+    """Yield what is unspent on chain and also one participant's to sign for."""
     world, chain = thief.world, thief.world.chain
     attempt = world.factory_attempt
     place = attempt.client_of(victim.node_id) or 0
@@ -144,7 +172,7 @@ def _shared(
     for name, outpoint, output in spent:
         is_there = outpoint.txid in chain.confirmed and outpoint not in chain.spends
         if is_there and (name == CHANNEL or pubkey in output.key_agg.pubkeys):
-            yield name, outpoint, chain.output(outpoint), output, thief.seckeys(victim)
+            yield name, outpoint, output
 
 
 def expect_refused(thief: Thief, name: str, tx: Tx) -> None:

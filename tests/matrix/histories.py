@@ -1,5 +1,6 @@
 """What happened before anybody cheats: who was paid, what was kept, and who goes rogue."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -8,7 +9,7 @@ from cromford.factory.branch import SignedBranch
 from cromford.wire import messages as m
 from tests.matrix.thief import Thief
 from tests.matrix.world import Held, MatrixNode, MatrixWorld
-from tests.protocol.paying_clients import lsp_link, newest_link
+from tests.protocol.paying_clients import lsp_link
 from tests.protocol.pump import PumpNode, Tamper
 
 FIRST_MSAT: Final = 40_000_000
@@ -19,14 +20,14 @@ N_COINS: Final = 16
 
 def give_everybody(world: MatrixWorld, *but: PumpNode) -> None:
     """Let the LSP pay each client."""
-    for client in world.clients:
+    for client in world.members:
         if client not in but:
             world.give(client, FIRST_MSAT)
 
 
 def spend(world: MatrixWorld, payer: PumpNode) -> None:
     """Let a client pay the others most of what it has: its older states are worth more."""
-    others = [client for client in world.clients if client is not payer]
+    others = [client for client in world.members if client is not payer]
     for payee in others:
         world.pay(payer, payee, AWAY_MSAT // len(others) // 1000 * 1000)
 
@@ -57,7 +58,7 @@ def offer_and_be_owed(world: MatrixWorld, victim: PumpNode, payee: PumpNode) -> 
     _, preimage = world.invoices[owed.payment_hash]
     world.handle(world.lsp, owed)
     world.run(until=lambda: world.knows(world.lsp, preimage))
-    content = lsp_link(world, newest_link(victim)).finished.commitment.content
+    content = lsp_link(world, world.link_of(victim)).finished.commitment.content
     assert len(content.htlcs) == 2, "an HTLC of each direction is on the commitments"
 
 
@@ -76,13 +77,13 @@ def silent_from(speaker: PumpNode, listener: PumpNode, first: type[m.Message]) -
 
 def another(world: MatrixWorld, client: PumpNode) -> MatrixNode:
     """Return another client, by the world's dice."""
-    found = world.dice.choice([one for one in world.clients if one is not client])
+    found = world.dice.choice([one for one in world.members if one is not client])
     return world.node(found.name)
 
 
 def anybody(world: MatrixWorld) -> MatrixNode:
     """Return a client, by the world's dice."""
-    return world.node(world.dice.choice(world.clients).name)
+    return world.node(world.dice.choice(world.members).name)
 
 
 def branch_of(world: MatrixWorld, client: PumpNode) -> SignedBranch:
@@ -101,25 +102,51 @@ def latest(world: MatrixWorld, node: MatrixNode, client: PumpNode) -> Held:
     return Held(node=node, link=end, finished=end.finished, own_point=end.own_point)
 
 
-def rogue(world: MatrixWorld, *nodes: MatrixNode) -> Thief:
-    """Let participants go rogue now. An LSP goes on taking what it may take anyhow."""
+def rogue(
+    world: MatrixWorld, *nodes: MatrixNode, first: Callable[[Thief], None] | None = None
+) -> Thief:
+    """Let participants go rogue now. An LSP goes on taking what it may take anyhow.
+
+    Args:
+        world: Where.
+        nodes: Who.
+        first: What they do before any of the others sees how dear blocks are.
+    """
     for node in nodes:
         world.give_coins(node, N_COINS)
     world.begin()
     thief = Thief(world=world, nodes=nodes)
+    if first is not None:
+        first(thief)
+    world.sync()
     # Whatever was on its way is lost; the honest find each other again.
     world.wire.clear()
-    for client in world.clients:
+    for client in world.members:
         if client not in nodes and world.lsp not in nodes:
             world.disconnect(client)
             world.connect(client)
     world.run()
     if world.lsp in nodes:
         thief.tasks.append(thief.sweep_tree)
-        for client in world.clients:
+        for client in world.members:
             if client not in nodes:
                 held = latest(world, world.node("lsp"), client)
                 thief.tasks.append(partial(thief.claim_from_peer, held))
+    return thief
+
+
+def all_but(
+    world: MatrixWorld,
+    victim: MatrixNode,
+    *,
+    is_asleep: bool,
+    first: Callable[[Thief], None] | None = None,
+) -> Thief:
+    """Let everybody but one client go rogue."""
+    others = [world.node(one.name) for one in world.members if one is not victim]
+    thief = rogue(world, world.node("lsp"), *others, first=first)
+    if is_asleep:
+        world.dozing.add(victim.name)
     return thief
 
 
@@ -128,7 +155,7 @@ def neighbours_of(world: MatrixWorld, client: PumpNode) -> list[PumpNode]:
     leaf = branch_of(world, client).branch.vertices[-1].first.shape.clients
     return [
         one
-        for one in world.clients
+        for one in world.members
         if one is not client and world.attempt.client_of(one.node_id) in leaf
     ]
 

@@ -12,7 +12,7 @@ from tests.matrix.scenarios import SCENARIOS
 from tests.matrix.thief import Thief
 from tests.matrix.world import MatrixWorld
 
-CLIENTS: Final = (2, 4)
+SOON_BLOCKS: Final = 12  # A close is in a block by then, and nothing can take it back.
 REST_BLOCKS: Final = 80  # Longer than any delay after a commitment.
 CHUNK_BLOCKS: Final = 40
 END_BLOCKS_MAX: Final = 400
@@ -65,9 +65,15 @@ class Outcome:
 
 def play(case: Case) -> Outcome:
     """Play a cell and judge it."""
-    world = MatrixWorld(n_clients=case.n_clients, market=MARKETS[case.market], seed=_seed_of(case))
+    scenario = SCENARIOS[case.scenario]
+    world = MatrixWorld(
+        n_clients=case.n_clients,
+        market=MARKETS[case.market],
+        seed=_seed_of(case),
+        has_outsider=scenario.has_outsider,
+    )
     try:
-        thief = SCENARIOS[case.scenario].cheat(world)
+        thief = scenario.cheat(world)
         accounts = finish(world, [node.name for node in thief.nodes])
         return judged(case, world, thief, accounts)
     finally:
@@ -88,6 +94,10 @@ def _seed_of(case: Case) -> str:
 
 def finish(world: MatrixWorld, cheaters: Sequence[str]) -> Accounts:
     """Let time pass until everything is somebody's."""
+    world.mine(SOON_BLOCKS)
+    accounts = Accounts(world, cheaters)
+    if accounts.is_over:
+        return accounts
     world.mine_to(world.expiry_height + 1)
     _settle(world)
     end = world.chain.height + END_BLOCKS_MAX
@@ -106,7 +116,7 @@ def finish(world: MatrixWorld, cheaters: Sequence[str]) -> Accounts:
 def _settle(world: MatrixWorld) -> None:
     """Let the honest end their channels that are on chain and that nobody has to leave."""
     world.dozing.clear()
-    for client in world.clients:
+    for client in world.members:
         outpoint = world.channel_outpoint(client)
         if outpoint not in world.chain.spends and outpoint.txid in world.chain.confirmed:
             node = client if client.driver is not None else world.lsp

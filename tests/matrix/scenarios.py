@@ -1,8 +1,7 @@
 """The ways to cheat, each from a factory that everybody has used to the moment it is decided."""
 
 import itertools
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import partial
 from typing import Final
 
@@ -14,9 +13,11 @@ from tests.matrix.attempts import (
     try_sweeps_too_early,
     try_without,
 )
+from tests.matrix.close_scenarios import CLOSE_SCENARIOS
 from tests.matrix.histories import (
     FIRST_MSAT,
     HTLC_MSAT,
+    all_but,
     another,
     anybody,
     branch_of,
@@ -30,26 +31,12 @@ from tests.matrix.histories import (
     spend_through_htlcs,
     unrevoked,
 )
+from tests.matrix.key_scenarios import KEY_SCENARIOS
+from tests.matrix.scenario import ASLEEP, Scenario
 from tests.matrix.thief import Thief, favourite
-from tests.matrix.world import Held, MatrixNode, MatrixWorld
+from tests.matrix.world import Held, MatrixWorld
 
 MESSAGES_MAX: Final = 24  # More than a payment has.
-ASLEEP: Final = ", victim asleep"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scenario:
-    """A way to cheat.
-
-    Attributes:
-        name: For tables.
-        cheat: Makes a history, and lets somebody go rogue; from then on time passes by itself.
-        happens: How the name of a transaction begins that has to confirm for it to be any cheating.
-    """
-
-    name: str
-    cheat: Callable[[MatrixWorld], Thief]
-    happens: str
 
 
 # An old commitment
@@ -106,11 +93,11 @@ def sweep_at_the_expiry(world: MatrixWorld, *, is_asleep: bool, is_alone: bool =
     else:
         give_everybody(world)
         spend(world, client)
-    deadlines = {one.name: world.held(one).branch.exit_deadline_height for one in world.clients}
+    deadlines = {one.name: world.held(one).branch.exit_deadline_height for one in world.members}
     thief = rogue(world, world.node("lsp"))
     if is_asleep:
         world.mine_to(min(deadlines.values()) - 1)
-        for one in world.clients:
+        for one in world.members:
             world.sleep(one, world.absence_blocks(one))
     return thief
 
@@ -243,15 +230,6 @@ def withheld_from_a_client(world: MatrixWorld, *, is_asleep: bool) -> Thief:
     return thief
 
 
-def all_but(world: MatrixWorld, victim: MatrixNode, *, is_asleep: bool) -> Thief:
-    """Let everybody but one client go rogue."""
-    others = [world.node(one.name) for one in world.clients if one is not victim]
-    thief = rogue(world, world.node("lsp"), *others)
-    if is_asleep:
-        world.dozing.add(victim.name)
-    return thief
-
-
 def pinned_client(world: MatrixWorld, *, is_asleep: bool) -> Thief:
     """All others put large children beside each step of a client's way, from its first one on."""
     victim = anybody(world)
@@ -266,10 +244,10 @@ def pinned_client(world: MatrixWorld, *, is_asleep: bool) -> Thief:
 def old_states_of_all(world: MatrixWorld, *, is_asleep: bool) -> Thief:
     """All clients publish the revoked commitments that are worth most, at the same time."""
     give_everybody(world)
-    for client in world.clients:
+    for client in world.members:
         spend(world, client)
-    branches = [branch_of(world, client) for client in world.clients]
-    clients = [world.node(client.name) for client in world.clients]
+    branches = [branch_of(world, client) for client in world.members]
+    clients = [world.node(client.name) for client in world.members]
     thief = rogue(world, *clients)
     for branch in branches:
         thief.tasks.append(partial(thief.leave, branch))
@@ -293,14 +271,14 @@ def squeeze_the_lsp(world: MatrixWorld, *, is_asleep: bool) -> Thief:
     """
     payee = anybody(world)
     beside = neighbours_of(world, payee)
-    away = [one for one in world.clients if one is not payee and one not in beside]
+    away = [one for one in world.members if one is not payee and one not in beside]
     payer = world.node(world.dice.choice(away or beside).name)
-    give_everybody(world, *(one for one in world.clients if one not in (payer, payee)))
+    give_everybody(world, *(one for one in world.members if one not in (payer, payee)))
     request = world.invoice(payee, HTLC_MSAT)
     world.handle(payer, request)
     world.run_to(m.UpdateFulfillHtlc)
     branch = branch_of(world, payee)
-    thief = rogue(world, *(world.node(one.name) for one in world.clients))
+    thief = rogue(world, *(world.node(one.name) for one in world.members))
     if is_asleep:
         world.dozing.add("lsp")
     held = latest(world, payee, payee)
@@ -360,4 +338,6 @@ def _all() -> Iterator[Scenario]:
         )
 
 
-SCENARIOS: Final = {scenario.name: scenario for scenario in _all()}
+SCENARIOS: Final = {
+    scenario.name: scenario for scenario in (*_all(), *CLOSE_SCENARIOS, *KEY_SCENARIOS)
+}

@@ -17,7 +17,8 @@ from cromford.crypto.keys import sha256
 from cromford.daemon.signing import perform_signing
 from cromford.factory.branch import SignedBranch
 from cromford.protocol import events as ev
-from cromford.signing.keychain import ChannelKey, FactoryKey
+from cromford.signing.handed_over import unsealed
+from cromford.signing.keychain import ChannelKey, FactoryKey, HandedOverKey
 from cromford.signing.signer import Signer
 from cromford.wallet.account import RECEIVE
 from cromford.watch.channel_exit import channel_actions
@@ -227,20 +228,29 @@ class Thief:
         chain.broadcast_package(tx, child)
 
     def child_of(
-        self, tx: Tx, coins: Sequence[OutPoint], *, feerate_sat_per_kw: int, vsize: int = 0
+        self,
+        tx: Tx,
+        coins: Sequence[OutPoint],
+        *,
+        feerate_sat_per_kw: int,
+        vsize: int = 0,
+        at: OutPoint | None = None,
     ) -> Tx:
-        """Return a child at an anchor that pays, out of coins, what both should pay together.
+        """Return a child that pays, out of coins, what both should pay together.
 
         Args:
             tx: The parent.
-            coins: Confirmed coins of one of the thief's wallets.
+            coins: Confirmed coins of one of the thief's wallets; none are needed with one's own
+                output.
             feerate_sat_per_kw: Of both together; of the child alone, where it has a size.
             vsize: How large it is made, if larger than it has to be.
+            at: The output of the parent that it spends; the anchor, if none is named.
         """
         chain = self.world.chain
-        outpoints = [anchors_of(tx)[0], *coins]
+        outpoints = [at or anchors_of(tx)[0], *coins]
         prevouts = [tx.outputs[outpoints[0].vout], *(chain.output(one) for one in coins)]
-        name, path = self.world.names[prevouts[1].script_pubkey]
+        name, path = self.world.names[prevouts[-1].script_pubkey]
+        is_own = prevouts[0].script_pubkey in self.world.names
         total_sat = sum(prevout.amount_sat for prevout in prevouts)
 
         def child(fee_sat: int, padding: bytes = b"") -> Tx:
@@ -252,14 +262,15 @@ class Thief:
                 outputs=(paid, nothing) if padding else (paid,),
             )
 
-        blank = child(0).with_witnesses((), *(BLANK for _ in coins))
+        blank = child(0).with_witnesses(BLANK if is_own else (), *(BLANK for _ in coins))
         padding = _push(vsize - blank.vsize - EMPTY_OUTPUT_VSIZE) if vsize else b""
         wanted_sat = fee_sat_of(
             vsize=vsize or tx.vsize + blank.vsize, feerate_sat_per_kw=feerate_sat_per_kw
         )
         wanted_sat -= 0 if vsize else chain.fee_sat(tx)
         fee_sat = min(wanted_sat, total_sat - P2TR_DUST_SAT)
-        paths = [None, *((path.change, path.index) for _ in coins)]
+        key = (path.change, path.index)
+        paths = [key if is_own else None, *(key for _ in coins)]
         return self.signers[name].sign_wallet_tx(child(fee_sat, padding), prevouts, paths)
 
     def coins(self) -> list[OutPoint]:
@@ -285,7 +296,10 @@ class Thief:
         return [*self._payout.values()]
 
     def seckeys(self, victim: PumpNode) -> list[bytes]:
-        """Return the seckeys that its members have of a factory, and of a victim's channel."""
+        """Return the seckeys that its members have of a factory, and of a victim's channel.
+
+        An LSP has those, too, that clients handed over to it.
+        """
         attempt = self.world.factory_attempt
         found = []
         for node in self.nodes:
@@ -295,7 +309,20 @@ class Thief:
             if node is self.world.lsp:
                 place = attempt.client_of(victim.node_id) or 0
                 found.append(keychain.seckey(ChannelKey(attempt=number, channel=place)))
+                found += self.handed_over(node)
         return found
+
+    def handed_over(self, lsp: MatrixNode) -> list[bytes]:
+        """Return the secrets that an LSP's file holds of clients that moved out."""
+        keychain, number = self.signers[lsp.name]._keychain, self.world.factory_attempt.key_attempt
+        stored = [one for one in lsp.handed_over_keys.entries.values() if one.attempt == number]
+        return [
+            unsealed(keychain, one).seckey(
+                HandedOverKey(attempt=number, client=one.client, is_funding=is_funding)
+            )
+            for one in stored
+            for is_funding in (False, True)
+        ]
 
     @property
     def _sat_per_kw(self) -> int:

@@ -5,13 +5,13 @@ sleeps has no process: it starts again on its journal, and reads the blocks it m
 """
 
 import random
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from cromford import effects as fx
 from cromford.bitcoin.block import Coin
-from cromford.bitcoin.tx import OutPoint, Tx
+from cromford.bitcoin.tx import OutPoint, Tx, Txid
 from cromford.channel.finished import FinishedCommitment
 from cromford.channel.terms import Party
 from cromford.daemon import clientd, lspd
@@ -24,18 +24,25 @@ from cromford.daemon.views import lsp as lsp_views
 from cromford.factory.terms import LOOK_ON_CHAIN_BLOCKS
 from cromford.ports import TxRefused
 from cromford.protocol import events as ev
+from cromford.protocol.closing.sessions import close_round
 from cromford.protocol.facts import Facts
+from cromford.protocol.journal.client_attempt import ClientAttempt
+from cromford.protocol.journal.close_scopes import lsp_scope
+from cromford.protocol.journal.closes import FinishedClose
+from cromford.protocol.journal.closing import Signing
+from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.lsp_attempt import LspAttempt
 from cromford.protocol.policy import LspPolicy
 from cromford.wallet.account import CHANGE, RECEIVE, WalletPath
 from cromford.watch.feerates import OwnFees
+from cromford.wire import messages as m
 from tests.matrix.market import Market
 from tests.matrix.node_chain import NodeChain
 from tests.matrix.node_port import NodePort, at_once
-from tests.protocol.paying_clients import book, lsp_link, make_invoice, newest_link
+from tests.protocol.paying_clients import book, lsp_link, make_invoice
 from tests.protocol.pump import Pump, PumpNode
-from tests.simulation.sim_node import LENIENT
+from tests.simulation.sim_node import LENIENT, SimNode
 
 # The shortest that a client's own policy allows, and every delay no longer than a step: nobody may
 # sleep longer, and nobody who sleeps has less time left when it wakes.
@@ -99,8 +106,14 @@ class MatrixWorld(Pump):
         n_clients: How many clients there are.
         market: The feerates, from the moment on that everybody has a history.
         seed: Decides who pays whom.
+        has_outsider: Whether there is one more client, in a factory of its own.
 
     Attributes:
+        members: The clients of the factory that this is about.
+        closes: By name of each transaction that anybody was asked to sign, what it would close.
+        withholds: Whether the LSP keeps its own part of each close, and its clients' with it.
+        withheld: The closes that it could finish at any time.
+        moved: Who has left for another factory.
         kept: Every commitment that anybody ever held.
         rogues: What thieves do, before and after everybody has seen each block.
         asleep: By name, the height at which one who sleeps wakes.
@@ -118,8 +131,15 @@ class MatrixWorld(Pump):
     usual_policy = POLICY
     chain: NodeChain
 
-    def __init__(self, *, n_clients: int, market: Market, seed: str) -> None:
+    def __init__(
+        self, *, n_clients: int, market: Market, seed: str, has_outsider: bool = False
+    ) -> None:
         self.market = market
+        self.closes: dict[Txid, str] = {}
+        self.withholds = False
+        self.withheld: list[FinishedClose] = []
+        self.moved: list[PumpNode] = []
+        self._main_id: bytes | None = None
         self.dice = random.Random(f"matrix {seed}")
         self.kept: dict[tuple[bytes, Party, int], Held] = {}
         self.rogues: list[Callable[[], None]] = []
@@ -132,7 +152,8 @@ class MatrixWorld(Pump):
         self.invoices: dict[bytes, tuple[str, bytes]] = {}
         self._stale: set[str] = set()
         policy = replace(self.usual_policy, tree_feerate_sat_per_kw=market.tree_sat_per_kw)
-        super().__init__(n_clients, policy=policy)
+        super().__init__(n_clients + has_outsider, policy=policy)
+        self.members = self.clients[:n_clients]
         for node in self.everybody:
             node.facts_at = self._facts_at
             account = node.state.wallet.account
@@ -159,10 +180,13 @@ class MatrixWorld(Pump):
         self.sync()
 
     def _open(self) -> None:
-        self.join()
-        self.build()
-        self.run()
-        self.mine(CALM_BLOCKS)
+        for clients in (self.clients[len(self.members) :], self.members):
+            if clients:
+                self.join(*clients)
+                self.build()
+                self.run()
+                self.mine(CALM_BLOCKS)
+        self._main_id = self.attempt.attempt_id
         for node in self.everybody:
             for link in book(node).links.values():
                 assert link.is_open
@@ -176,20 +200,47 @@ class MatrixWorld(Pump):
         return [self.lsp, *self.clients]  # type: ignore[list-item]  # its kinds say so
 
     @property
+    def attempt(self) -> LspAttempt:
+        """The factory that this is about, as its LSP has it now."""
+        if self._main_id is None:
+            return super().attempt
+        found: LspAttempt = self.lsp.state.attempts[self._main_id]
+        return found
+
+    def held(self, client: PumpNode) -> ClientAttempt:
+        """Return the factory that this is about as one of its clients has it; else its newest."""
+        attempts: Mapping[bytes, ClientAttempt] = client.state.attempts
+        return attempts.get(self._main_id or b"") or super().held(client)
+
+    def link_of(self, client: PumpNode) -> Link:
+        """Return a client's channel in the factory that this is about, as the client has it."""
+        return book(client).links[self.held(client).setting.channel_id]
+
+    @property
+    def outsider(self) -> MatrixNode:
+        """The client in a factory of its own, of which no account is kept."""
+        return self.node(self.clients[-1].name)
+
+    @property
     def factory_attempt(self) -> LspAttempt:
         """The factory as its LSP has it; also of one that has no process any more."""
         return self._attempt
 
     def begin(self) -> None:
-        """Let the cheating begin: the market opens, and everybody's rights are those of now."""
+        """Let the cheating begin: the market opens, and everybody's rights are those of now.
+
+        Nobody has seen it yet. Outsiders and those who moved out have done their part, and stop; of
+        their other factory no account is kept.
+        """
         self._attempt: LspAttempt = self.attempt
         self.ends = {
-            client.name: (lsp_link(self, newest_link(client)), newest_link(client))
-            for client in self.clients
+            client.name: (lsp_link(self, self.link_of(client)), self.link_of(client))
+            for client in self.members
         }
+        for client in (*self.clients[len(self.members) :], *self.moved):
+            self.go_rogue(client)
         self.expiry_height = self._attempt.terms.expiry_height
         self.chain.open_market(self.market)
-        self.sync()
         self.start_height = self.chain.height
 
     # What happens
@@ -218,6 +269,26 @@ class MatrixWorld(Pump):
         if isinstance(event, ev.MessageReceived) and node.driver is not None:
             for link in book(node).links.values():
                 self._keep(node, link)
+
+    def move_out(self, *clients: PumpNode) -> None:
+        """Let clients move all they have to a new factory, as theirs dies, and give up their keys.
+
+        The LSP has them then, and they are honest: they keep none.
+        """
+        dying_height = min(self.held(client).lifetime.dying_height for client in clients)
+        self.mine_to(dying_height)
+        self.join(*clients)
+        self.build()
+        self.run()
+        self.mine(CALM_BLOCKS)
+        for client in clients:
+            self.handle(client, ev.MoveRequested(attempt_id=self.attempt.attempt_id))
+            self.run()
+            self.pass_holds()
+            assert not self.link_of(client).state.accepter_msat
+        self.mine(CALM_BLOCKS)
+        assert all(self.held(client).keys_taken for client in clients)
+        self.moved += clients
 
     def _keep(self, node: PumpNode, link: Link) -> None:
         number = link.finished.commitment.content.number
@@ -370,6 +441,49 @@ class MatrixWorld(Pump):
         """Return where in a node's wallet a script is; None if it is of another's."""
         name, path = self.names.get(script_pubkey, ("", None))
         return path if name == node.name else None
+
+    def _perform(self, node: SimNode, effect: fx.Performed) -> Iterable[ev.Event]:
+        """Perform an effect; an LSP that withholds its part of a close says that it has none."""
+        if isinstance(effect, fx.Send) and isinstance(effect.message, m.ClosePropose):
+            closing = self.factory_with_close(effect.message.close_id).closing
+            assert closing is not None
+            name = f"close of {lsp_scope(self.attempt, closing.outpoint).name}"
+            txs = [Tx.parse(proposal.tx) for proposal in effect.message.proposals]
+            self.closes |= {tx.txid: name for tx in txs}
+        answers = super()._perform(node, effect)
+        if not isinstance(effect, fx.PartialSign) or not effect.close_id:
+            return answers
+        if node is not self.lsp or not self.withholds:
+            return answers
+        (signed,) = answers
+        assert isinstance(signed, ev.PartialSigned)
+        self.withheld.append(self._finished_by(signed))
+        return (ev.SigningFailed(asked=effect, reason="it is withheld"),)
+
+    def factory_with_close(self, close_id: bytes) -> Factory:
+        """Return the factory in which a close is under way."""
+        factories: Iterable[Factory] = self.lsp.state.all_factories()
+        return next(
+            one for one in factories if one.closing is not None and one.closing.close_id == close_id
+        )
+
+    def _finished_by(self, signed: ev.PartialSigned) -> FinishedClose:
+        """Return the close that the LSP's own part finishes."""
+        factory = self.factory_with_close(signed.asked.close_id)
+        closing = factory.closing
+        assert closing is not None
+        assert isinstance(closing.stage, Signing)
+        scope = lsp_scope(factory.attempt, closing.outpoint)
+        parts = dict(signed.partial_sigs)
+        signatures = close_round(factory, scope, closing.stage, parts).signatures()
+        return FinishedClose(
+            close_id=closing.close_id,
+            outpoint=closing.outpoint,
+            txs=tuple(
+                scope.signed(tx, signature)
+                for tx, signature in zip(closing.stage.txs, signatures.values(), strict=True)
+            ),
+        )
 
     # What the chain has
 

@@ -32,6 +32,7 @@ from tests.matrix.histories import (
     unrevoked,
 )
 from tests.matrix.key_scenarios import KEY_SCENARIOS
+from tests.matrix.restored_scenarios import RESTORED_SCENARIOS
 from tests.matrix.scenario import ASLEEP, Scenario
 from tests.matrix.thief import Thief, favourite
 from tests.matrix.world import Held, MatrixWorld
@@ -338,6 +339,5 @@ def _all() -> Iterator[Scenario]:
         )
 
 
-SCENARIOS: Final = {
-    scenario.name: scenario for scenario in (*_all(), *CLOSE_SCENARIOS, *KEY_SCENARIOS)
-}
+_EVERYTHING: Final = (*_all(), *CLOSE_SCENARIOS, *KEY_SCENARIOS, *RESTORED_SCENARIOS)
+SCENARIOS: Final = {scenario.name: scenario for scenario in _EVERYTHING}

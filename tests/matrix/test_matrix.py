@@ -16,6 +16,8 @@ SAMPLE = (
     ("old commitment of the client, HTLCs, victim asleep", "low"),
     ("all against the LSP, HTLC", "high"),
     ("LSP sweeps too early", "low"),
+    ("close finished late by the LSP, HTLCs", "low"),
+    ("store restored of the client, the other cheats", "low"),
 )
 
 

@@ -114,6 +114,8 @@ class MatrixWorld(Pump):
         withholds: Whether the LSP keeps its own part of each close, and its clients' with it.
         withheld: The closes that it could finish at any time.
         moved: Who has left for another factory.
+        ends: By client, both ends of its channel as they were when everybody's rights were noted.
+        dues_msat: What a client is owed whose, or whose LSP's, store lost records.
         kept: Every commitment that anybody ever held.
         rogues: What thieves do, before and after everybody has seen each block.
         asleep: By name, the height at which one who sleeps wakes.
@@ -139,6 +141,8 @@ class MatrixWorld(Pump):
         self.withholds = False
         self.withheld: list[FinishedClose] = []
         self.moved: list[PumpNode] = []
+        self.ends: dict[str, tuple[Link, Link]] = {}
+        self.dues_msat: dict[str, int] = {}
         self._main_id: bytes | None = None
         self.dice = random.Random(f"matrix {seed}")
         self.kept: dict[tuple[bytes, Party, int], Held] = {}
@@ -233,15 +237,20 @@ class MatrixWorld(Pump):
         their other factory no account is kept.
         """
         self._attempt: LspAttempt = self.attempt
-        self.ends = {
-            client.name: (lsp_link(self, self.link_of(client)), self.link_of(client))
-            for client in self.members
-        }
+        if not self.ends:
+            self.note_ends()
         for client in (*self.clients[len(self.members) :], *self.moved):
             self.go_rogue(client)
         self.expiry_height = self._attempt.terms.expiry_height
         self.chain.open_market(self.market)
         self.start_height = self.chain.height
+
+    def note_ends(self) -> None:
+        """Let everybody's rights be those of now, whatever store is put back afterwards."""
+        self.ends = {
+            client.name: (lsp_link(self, self.link_of(client)), self.link_of(client))
+            for client in self.members
+        }
 
     # What happens
 

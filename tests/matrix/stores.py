@@ -1,0 +1,165 @@
+"""Copies of participants' stores that are put back, and marks in a third place."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+from cromford.adapters.memory import MemoryJournal
+from cromford.daemon.backup.high_water import HighWater, HighWaterMark
+from cromford.daemon.backup.mark_place import StoreIs, judge
+from cromford.daemon.backup.restored import mark_as_restored
+from cromford.ports import Entry
+from cromford.protocol import events as ev
+from cromford.protocol.journal.link import Link
+from cromford.wire import messages as m
+from tests.matrix.histories import another
+from tests.matrix.world import MatrixNode, MatrixWorld
+from tests.protocol.paying_clients import lsp_link
+from tests.protocol.pump import PumpNode, Tamper
+
+MARK_PLACE: Final = Path("/third/store")
+BACKUP_PLACE: Final = "/second/backup"
+LINE: Final = b"the line"
+FIRST_MSAT: Final = 40_000_000
+STEPS_MSAT: Final = (5_000_000, 7_000_000, 9_000_000, 11_000_000)
+BACKUP_ID: Final = bytes(16)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Copy:
+    """All that a store had at some moment."""
+
+    entries: list[Entry]
+    archive: dict[tuple[str, bytes], bytes]
+
+    @staticmethod
+    def of(node: MatrixNode) -> "Copy":
+        """Return a copy of a store as it is now."""
+        return Copy(entries=[*node.store.entries], archive={**node.store.archive})
+
+    def put_into(self, node: MatrixNode) -> None:
+        """Put the copy in the place of a store whose process is down."""
+        assert node.driver is None
+        store = node.store
+        store.entries[:] = self.entries
+        store.archive = {**self.archive}
+        for kept in (store.checkpoints, store.shelves, store._heads):
+            kept.clear()
+        store._n_counted = 0
+        node._fold = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Past:
+    """What a channel's two stores were after each of its updates, the oldest first.
+
+    Attributes:
+        clients: The client's.
+        lsps: The LSP's.
+    """
+
+    clients: list[Copy] = field(default_factory=list)
+    lsps: list[Copy] = field(default_factory=list)
+
+
+def live_through(world: MatrixWorld, client: MatrixNode) -> Past:
+    """Let a client be paid, then pay and be paid by the dice; keep every position."""
+    past = Past()
+    deltas_msat = [sat * world.dice.choice((1, -1)) for sat in STEPS_MSAT]
+    world.dice.shuffle(deltas_msat)
+    for delta_msat in (FIRST_MSAT, *deltas_msat):
+        if delta_msat > 0:
+            world.give(client, delta_msat)
+        else:
+            world.pay(client, another(world, client), -delta_msat)
+        past.clients.append(Copy.of(client))
+        past.lsps.append(Copy.of(world.node("lsp")))
+    return past
+
+
+class ThirdPlace:
+    """Where the high-water marks of one store are: raised after each of its commits."""
+
+    def __init__(self, node: MatrixNode) -> None:
+        water = HighWater.of(node.store)
+        water.change(line=LINE, known=(LINE,), is_kept=True)
+        node.store.keep([], [water.written()])
+        self.node = node
+        self.marks: dict[bytes, HighWaterMark | None] = {}
+
+    def note(self) -> None:
+        """Raise the mark to the newest record."""
+        self.marks[LINE] = HighWater.of(self.node.store).position
+
+    def judge(self) -> StoreIs:
+        """Look at the store before it is read, as a daemon does; mark it if records are lost."""
+        judged = judge(HighWater.of(self.node.store), self.marks, MARK_PLACE)
+        if judged.verdict is StoreIs.LOST:
+            _mark(self.node.store, is_provable=False)
+        return judged.verdict
+
+
+def _mark(store: MemoryJournal, *, is_provable: bool = True) -> None:
+    mark_as_restored(
+        store, backup_id=BACKUP_ID, source=BACKUP_PLACE, known=(LINE,), is_provable=is_provable
+    )
+
+
+def restore(
+    world: MatrixWorld,
+    *copies: tuple[MatrixNode, Copy],
+    third: ThirdPlace | None = None,
+    is_told: bool = True,
+) -> None:
+    """Put stores back, all before any of their daemons starts, and let them connect.
+
+    Args:
+        world: Where.
+        copies: What is put back in the place of whose store.
+        third: Where the marks of one of them are.
+        is_told: Whether by `restore`; else somebody copied files.
+    """
+    for client in world.clients:
+        world.disconnect(client)
+    if third is not None:
+        third.note()
+    for node, copy in copies:
+        node.die()
+        copy.put_into(node)
+        if is_told:
+            _mark(node.store)
+    verdict = None if third is None else third.judge()
+    for node, _ in copies:
+        node.start()
+    if third is not None and verdict is StoreIs.PROVEN:
+        world.handle(third.node, ev.StoreProven())
+    world.sync()
+    for client in world.clients:
+        world.connect(client)
+    world.run()
+
+
+def lying_to(world: MatrixWorld, client: MatrixNode, lower: int) -> Tamper:
+    """Return how an LSP lies to a client: with the client's own numbers, or lower ones.
+
+    It hears nothing of a restore.
+    """
+    lsps = lsp_link(world, world.link_of(client)).state
+
+    def lie(by: PumpNode, to: PumpNode, message: m.Message) -> Sequence[m.Message]:
+        if by is client and to is world.lsp and isinstance(message, m.StoreMarked):
+            return ()
+        if by is world.lsp and to is client and isinstance(message, m.ChannelReestablish):
+            own: Link = world.link_of(client)
+            n_revoked = own.state.own_revoked - lower
+            lied = replace(
+                message,
+                next_commitment_number=own.state.peer_revoked + 1 - lower,
+                next_revocation_number=n_revoked,
+                your_last_per_commitment_secret=lsps.peer_secrets.secret_of(n_revoked - 1),
+            )
+            return (lied,)
+        return (message,)
+
+    return lie

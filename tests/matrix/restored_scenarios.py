@@ -10,7 +10,7 @@ from functools import partial
 from typing import Final
 
 from cromford.channel.terms import Party
-from tests.matrix.closes import close_together
+from tests.matrix.closes import close_together, closes_next, withhold
 from tests.matrix.histories import anybody, branch_of, give_everybody, rogue, spend
 from tests.matrix.scenario import ASLEEP, Scenario
 from tests.matrix.stores import Copy, Past, ThirdPlace, live_through, lying_to, restore
@@ -39,13 +39,13 @@ def all_honest(world: MatrixWorld, *, whose: tuple[str, ...], is_told: bool) -> 
     """
     client = anybody(world)
     past = lived(world, client)
-    copies = []
-    if "client" in whose:
-        copies.append((client, past.clients[-1 - world.dice.randint(1, LOST_MAX)]))
-    if "LSP" in whose:
-        copies.append((world.node("lsp"), past.lsps[-1 - world.dice.randint(1, LOST_MAX)]))
+    lost = {name: world.dice.randint(1, LOST_MAX) for name in whose}
+    stores = {"client": (client, past.clients), "LSP": (world.node("lsp"), past.lsps)}
+    copies = [(stores[name][0], stores[name][1][-1 - n_lost]) for name, n_lost in lost.items()]
     restore(world, *copies, is_told=is_told)
     if len(copies) > 1:
+        # What both have lost, nobody knows: the later of the two stores counts.
+        world.dues_msat[client.name] = past.dues_msat[-1 - min(lost.values())]
         close_together(world)
     return rogue(world)
 
@@ -115,6 +115,37 @@ def since_the_copy(
     return max(unknown, key=lambda held: (worth_sat(held), held.number))
 
 
+def closed_by_a_copy(world: MatrixWorld, *, lsp_cheats: bool) -> Thief:
+    """A store is put back; the other side runs a copy as old, as if that were all, and they close.
+
+    What the restored side gets is no less than its journal says, and that is what it is owed.
+    """
+    client = anybody(world)
+    lsp = world.node("lsp")
+    cheater, victim = (lsp, client) if lsp_cheats else (client, lsp)
+    past = lived(world, client)
+    place = -1 - world.dice.randint(1, LOST_MAX)
+    copies = {lsp.name: past.lsps[place], client.name: past.clients[place]}
+    restore(world, (victim, copies[victim.name]), copied=(cheater, copies[cheater.name]))
+    since_the_copy(world, cheater, victim, client)
+    close_together(world)
+    return rogue(world, cheater)
+
+
+def forgotten_close(world: MatrixWorld) -> Thief:
+    """A client signs a close that the LSP keeps back, and its store is put back to before that."""
+    client = anybody(world)
+    past = lived(world, client)
+    close = withhold(world)
+    restore(world, (client, past.clients[-world.dice.randint(1, LOST_MAX)]))
+    lsp = world.node("lsp")
+    since_the_copy(world, lsp, client, client)
+    thief = rogue(world, lsp)
+    thief.tasks.append(partial(closes_next, thief, close))
+    thief.act()
+    return thief
+
+
 # Nothing was lost
 
 
@@ -140,15 +171,32 @@ def proven(world: MatrixWorld, *, lsp_cheats: bool) -> Thief:
 
 
 def _all() -> Iterator[Scenario]:
-    # Both put back and all honest is left out: they would close together at the later balance, and
-    # no close of a channel whose store was put back is agreed on yet.
     for whose, is_told in itertools.product((("client",), ("LSP",)), (True, False)):
         how = "restored" if is_told else "copied"
         yield Scenario(
-            name=f"store {how} of the {' and the '.join(whose)}, all honest",
+            name=f"store {how} of the {whose[0]}, all honest",
             cheat=partial(all_honest, whose=whose, is_told=is_told),
             happens="latest commitment",
         )
+    yield Scenario(
+        name="stores restored of both, all honest",
+        cheat=partial(all_honest, whose=("client", "LSP"), is_told=True),
+        happens="close",
+        has_outsider=True,
+    )
+    for who, lsp_cheats in (("LSP", False), ("client", True)):
+        yield Scenario(
+            name=f"store restored of the {who}, closed by an older copy of the other",
+            cheat=partial(closed_by_a_copy, lsp_cheats=lsp_cheats),
+            happens="close",
+            has_outsider=True,
+        )
+    yield Scenario(
+        name="store restored of the client, a forgotten close finished",
+        cheat=forgotten_close,
+        happens="close",
+        has_outsider=True,
+    )
     for (who, lsp_cheats), is_asleep in itertools.product(
         (("LSP", False), ("client", True)), (False, True)
     ):

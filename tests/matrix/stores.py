@@ -57,24 +57,31 @@ class Past:
     Attributes:
         clients: The client's.
         lsps: The LSP's.
+        dues_msat: What the client was owed then.
     """
 
     clients: list[Copy] = field(default_factory=list)
     lsps: list[Copy] = field(default_factory=list)
+    dues_msat: list[int] = field(default_factory=list)
 
 
 def live_through(world: MatrixWorld, client: MatrixNode) -> Past:
-    """Let a client be paid, then pay and be paid by the dice; keep every position."""
+    """Let a client be paid, then pay and be paid by the dice; keep every position.
+
+    Whom it pays is the outsider, if there is one: then no other channel of the factory changes.
+    """
     past = Past()
+    outsiders = world.clients[len(world.members) :]
     deltas_msat = [sat * world.dice.choice((1, -1)) for sat in STEPS_MSAT]
     world.dice.shuffle(deltas_msat)
     for delta_msat in (FIRST_MSAT, *deltas_msat):
         if delta_msat > 0:
             world.give(client, delta_msat)
         else:
-            world.pay(client, another(world, client), -delta_msat)
+            world.pay(client, outsiders[0] if outsiders else another(world, client), -delta_msat)
         past.clients.append(Copy.of(client))
         past.lsps.append(Copy.of(world.node("lsp")))
+        past.dues_msat.append(world.link_of(client).state.accepter_msat)
     return past
 
 
@@ -109,6 +116,7 @@ def _mark(store: MemoryJournal, *, is_provable: bool = True) -> None:
 def restore(
     world: MatrixWorld,
     *copies: tuple[MatrixNode, Copy],
+    copied: tuple[MatrixNode, Copy] | None = None,
     third: ThirdPlace | None = None,
     is_told: bool = True,
 ) -> None:
@@ -117,6 +125,7 @@ def restore(
     Args:
         world: Where.
         copies: What is put back in the place of whose store.
+        copied: Likewise, of somebody who copied files by hand.
         third: Where the marks of one of them are.
         is_told: Whether by `restore`; else somebody copied files.
     """
@@ -124,13 +133,15 @@ def restore(
         world.disconnect(client)
     if third is not None:
         third.note()
-    for node, copy in copies:
+    told = [node for node, _ in copies if is_told]
+    everything = [*copies, *([] if copied is None else [copied])]
+    for node, copy in everything:
         node.die()
         copy.put_into(node)
-        if is_told:
+        if node in told:
             _mark(node.store)
     verdict = None if third is None else third.judge()
-    for node, _ in copies:
+    for node, _ in everything:
         node.start()
     if third is not None and verdict is StoreIs.PROVEN:
         world.handle(third.node, ev.StoreProven())

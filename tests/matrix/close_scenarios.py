@@ -73,7 +73,7 @@ def pinned_close(world: MatrixWorld, *, lsp_cheats: bool, is_asleep: bool) -> Th
     assert thief.n_pins
     if is_asleep:
         doze(world, *world.everybody)
-    branches = [world.held(one).branch for one in world.members if one.driver is not None]
+    branches = [world.attempt_of(one).branch for one in world.members if one.driver is not None]
     deadline = min(branch.exit_deadline_height for branch in branches)
     is_closed = world.mine_until(
         lambda: world.closes.keys() & world.chain.confirmed.keys(),
@@ -88,7 +88,7 @@ def pinned_at_the_deadline(world: MatrixWorld, *, is_asleep: bool) -> Thief:
     victim = anybody(world)
     give_everybody(world)
     branch = branch_of(world, victim)
-    deadlines = [world.held(one).branch.exit_deadline_height for one in world.members]
+    deadlines = [world.attempt_of(one).branch.exit_deadline_height for one in world.members]
     world.mine_to(min(deadlines) - LATEST_BLOCKS - 1)
     close_together(world, 1)
     thief = all_but(world, victim, is_asleep=is_asleep, first=pin_by_anchor)

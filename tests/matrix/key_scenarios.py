@@ -44,15 +44,18 @@ def keys_used_by_the_lsp(world: MatrixWorld, *, is_asleep: bool) -> Thief:
 
 
 def copies_kept(world: MatrixWorld, *, is_asleep: bool) -> Thief:
-    """Clients that moved out kept copies: they publish what they had, and try all else together."""
-    movers, _ = moved_out(world)
+    """Clients that moved out kept copies: they publish what they had, and try all else together.
+
+    With them are all who stayed but one.
+    """
+    movers, (victim, *others) = moved_out(world)
     lsp = world.node("lsp")
     branches = [branch_of(world, one) for one in movers]
     world.moved.clear()
-    thief = rogue(world, *movers)
-    thief.tasks.append(partial(try_without, thief, lsp))
+    thief = rogue(world, *movers, *others)
+    thief.tasks += [partial(try_without, thief, one) for one in (lsp, victim)]
     thief.tasks += [partial(thief.leave, branch) for branch in branches]
-    world.mine_until(
+    assert world.mine_until(
         lambda: all(world.channel_outpoint(one).txid in world.chain.confirmed for one in movers),
         most=max(branch.branch.exit_blocks for branch in branches),
     )

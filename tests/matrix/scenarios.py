@@ -94,7 +94,9 @@ def sweep_at_the_expiry(world: MatrixWorld, *, is_asleep: bool, is_alone: bool =
     else:
         give_everybody(world)
         spend(world, client)
-    deadlines = {one.name: world.held(one).branch.exit_deadline_height for one in world.members}
+    deadlines = {
+        one.name: world.attempt_of(one).branch.exit_deadline_height for one in world.members
+    }
     thief = rogue(world, world.node("lsp"))
     if is_asleep:
         world.mine_to(min(deadlines.values()) - 1)

@@ -17,7 +17,7 @@ def leave_late(late_blocks: int, *, n_clients: int) -> tuple[Account, list[int]]
     world = MatrixWorld(n_clients=n_clients, market=HIGH, seed="late")
     client = world.clients[0]
     world.give(client, FIRST_MSAT)
-    deadline_height = world.held(client).branch.exit_deadline_height
+    deadline_height = world.attempt_of(client).branch.exit_deadline_height
     rogue(world, world.node("lsp"))
     world.mine_to(deadline_height - 1)
     assert late_blocks <= world.absence_blocks(client)

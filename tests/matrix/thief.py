@@ -77,7 +77,7 @@ class Thief:
             self.signers[node.name] = node.signer
             self._payout[node.name] = node.state.wallet.next_script(RECEIVE)
             if node is not self.world.lsp:
-                self._attempts[node.name] = self.world.held(node).key_attempt
+                self._attempts[node.name] = self.world.attempt_of(node).key_attempt
             for payment_hash, (_, preimage) in self.world.invoices.items():
                 if self.world.knows(node, preimage):
                     self.preimages[payment_hash] = preimage

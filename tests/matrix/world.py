@@ -211,14 +211,14 @@ class MatrixWorld(Pump):
         found: LspAttempt = self.lsp.state.attempts[self._main_id]
         return found
 
-    def held(self, client: PumpNode) -> ClientAttempt:
+    def attempt_of(self, client: PumpNode) -> ClientAttempt:
         """Return the factory that this is about as one of its clients has it; else its newest."""
         attempts: Mapping[bytes, ClientAttempt] = client.state.attempts
-        return attempts.get(self._main_id or b"") or super().held(client)
+        return attempts.get(self._main_id or b"") or self.held(client)
 
     def link_of(self, client: PumpNode) -> Link:
         """Return a client's channel in the factory that this is about, as the client has it."""
-        return book(client).links[self.held(client).setting.channel_id]
+        return book(client).links[self.attempt_of(client).setting.channel_id]
 
     @property
     def outsider(self) -> MatrixNode:
@@ -284,7 +284,7 @@ class MatrixWorld(Pump):
 
         The LSP has them then, and they are honest: they keep none.
         """
-        dying_height = min(self.held(client).lifetime.dying_height for client in clients)
+        dying_height = min(self.attempt_of(client).lifetime.dying_height for client in clients)
         self.mine_to(dying_height)
         self.join(*clients)
         self.build()
@@ -296,7 +296,7 @@ class MatrixWorld(Pump):
             self.pass_holds()
             assert not self.link_of(client).state.accepter_msat
         self.mine(CALM_BLOCKS)
-        assert all(self.held(client).keys_taken for client in clients)
+        assert all(self.attempt_of(client).keys_taken for client in clients)
         self.moved += clients
 
     def _keep(self, node: PumpNode, link: Link) -> None:
@@ -383,7 +383,7 @@ class MatrixWorld(Pump):
         """Return how long one may look away who has seen the chain, as its own views say it."""
         state = node.state
         if node is not self.lsp:
-            attempt = self.held(node)
+            attempt = self.attempt_of(node)
             look_blocks: int = client_views.summary(state, attempt, node.facts)["look_blocks"]
             return look_blocks
         nodes = self._attempt.tree.nodes

@@ -20,7 +20,8 @@ class Market:
         filled_at_sat_per_vb: What strangers pay for all the room in the blocks; 0 for no strangers.
         thief_sat_per_vb: What a thief pays for what it publishes.
         n_coins: How many confirmed coins each client has for children.
-        honest_fees_max_sat: The most that anybody honest ends up paying, anchors included.
+        honest_fees_max_sat: The most that anybody honest ends up paying, anchors included, and what
+            of a revoked HTLC its transaction burns.
     """
 
     name: str
@@ -42,7 +43,7 @@ LOW: Final = Market(
     filled_at_sat_per_vb=0,
     thief_sat_per_vb=5,
     n_coins=0,
-    honest_fees_max_sat=5_000,
+    honest_fees_max_sat=6_500,
 )
 HIGH: Final = Market(
     name="high",

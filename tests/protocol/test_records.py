@@ -1,7 +1,8 @@
 """The journal's entries: what was written is what is read, and what cannot be read stops."""
 
 from dataclasses import fields, is_dataclass
-from typing import Any, Final, get_args, get_type_hints
+from types import UnionType
+from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 import pytest
@@ -45,7 +46,7 @@ def values_of(kind: Any) -> st.SearchStrategy[Any]:
         )
     if (items := get_args(kind)) and items[-1] is Ellipsis:
         return st.lists(values_of(items[0]), max_size=3).map(tuple)
-    if any(isinstance(one, type) and issubclass(one, msgspec.Struct) for one in items):
+    if get_origin(kind) in {Union, UnionType}:
         return st.one_of(*(values_of(one) for one in items))
     return st.from_type(kind)
 

@@ -68,7 +68,7 @@ def export_node(
         "state_index": node.state_index,
         "input_amount_sat": node.input_amount_sat,
         "fee_sat": node.fee_sat,
-        "vsize": node.tx.with_witnesses((bytes(64),)).vsize,
+        "vsize": node.vsize,
         "tx_hex": tx.serialize().hex(),
         "outputs": [export_output(output) for output in node.outputs],
     }

@@ -101,5 +101,5 @@ def _exit_cost_sat(terms: ChannelTerms, branch: Branch) -> int:
     if not terms.is_zero_fee:
         return least_balance_sat(terms) - 1
     commitment_vsize = vsize_of(COMMITMENT_WEIGHT)
-    vsize = sum(node.tx.with_witnesses((bytes(64),)).vsize for node in branch.nodes)
+    vsize = sum(node.vsize for node in branch.nodes)
     return fee_sat_of(vsize=vsize + commitment_vsize, feerate_sat_per_kw=SWEEP_FEERATE_SAT_PER_KW)

@@ -18,7 +18,14 @@ from cromford.watch.bumping import Bumping
 from cromford.watch.joint_sweep import JointSweep
 from cromford.watch.lsp_sweep import SweepTx
 from cromford.watch.sweep import TakingTx
-from cromford.wire.messages import ChannelReestablish, CommitmentSigned, Message
+from cromford.wire.messages import (
+    AdvanceCommit,
+    AdvanceSign,
+    ChannelReestablish,
+    CommitmentSigned,
+    Message,
+)
+from cromford.wire.selling import AdvancePartials, NextHalf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,12 +88,14 @@ class SignRequest:
 class PartialSign:
     """Make partial signatures. Answered by `PartialSigned` or `SigningFailed`.
 
-    `close_id` is the cooperative close they are for; empty where they are for the factory.
+    `close_id` is the cooperative close they are for, `advance_id` the advance; both are empty where
+    they are for the opening of the factory.
     """
 
     attempt_id: bytes
     requests: tuple[SignRequest, ...]
     close_id: bytes = b""
+    advance_id: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +109,59 @@ class PrepareClose:
     close_id: bytes
     key: FactoryKey | ChannelKey
     n_options: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrepareAdvance:
+    """Make the nonces of an advance: `factory_size` of the factory key, and of each channel's key.
+
+    Answered by `AdvancePrepared` or `AdvanceUnprepared`.
+    """
+
+    attempt_id: bytes
+    advance_id: bytes
+    factory_key: FactoryKey
+    factory_size: int
+    channel_keys: tuple[ChannelKey, ...]
+    channel_size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignNext:
+    """Sign the peer's latest commitment for the next funding, with its HTLC transactions.
+
+    Answered by `NextSigned` or `NextSigningFailed`. `partials` are what goes with it, made before.
+    """
+
+    channel_id: bytes
+    attempt_id: bytes
+    advance_id: bytes
+    key: ChannelKey
+    task: SigningTask
+    number: int
+    pubnonce: bytes
+    per_commitment_point: bytes
+    htlc_sighashes: tuple[bytes, ...]
+    partials: tuple[AdvancePartials, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishNext:
+    """Make our half of our own latest commitment on the next funding. Nothing is revoked.
+
+    Answered by `NextHalfMade` or `NextSigningFailed`. `message` is what brought the peer's half.
+    """
+
+    channel_id: bytes
+    attempt_id: bytes
+    advance_id: bytes
+    key: ChannelKey
+    pool_id: bytes
+    nonce_index: int
+    aggnonce: bytes
+    commitment: Commitment
+    half: NextHalf
+    message: AdvanceCommit | AdvanceSign
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,6 +277,13 @@ class CloseDeadline:
     close_id: bytes
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdvanceDeadline:
+    """Until when the present step of an advance has to be finished."""
+
+    advance_id: bytes
+
+
 # A type for each origin: an id that a peer chose can then never be taken for another's.
 Deadline = (
     AttemptDeadline
@@ -224,6 +293,7 @@ Deadline = (
     | NonceDeadline
     | RevocationDeadline
     | CloseDeadline
+    | AdvanceDeadline
 )
 
 
@@ -252,43 +322,65 @@ class ClearDeadline:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrepareNonce:
-    """Make the nonce of our next commitment. Answered by `NoncePrepared` or `NonceLacking`."""
+    """Make the nonces of our next commitments. Answered by `NoncePrepared` or `NonceLacking`.
+
+    One, and `n_next` more for those on the next funding.
+    """
 
     channel_id: bytes
     key: ChannelKey
+    n_next: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitmentPart:
+    """The peer's commitment on one funding, with what it takes to sign it: the peer's nonce."""
+
+    commitment: Commitment
+    pubnonce: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignCommitment:
     """Sign the peer's commitment and its HTLC transactions. Answered by `CommitmentMade`.
 
-    `before` and `after` are what is sent around the `commitment_signed`, in this order.
+    One part for each funding that it is for, the present one first. `before` and `after` are what
+    is sent around the `commitment_signed`, in this order.
     """
 
     channel_id: bytes
     key: ChannelKey
-    task: SigningTask
-    pubnonce: bytes
     per_commitment_point: bytes
-    htlc_sighashes: tuple[bytes, ...]
+    parts: tuple[CommitmentPart, ...]
     before: tuple[Message, ...] = ()
     after: tuple[Message, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OwnPart:
+    """Our own commitment on one funding, with the nonce of ours that signs it."""
+
+    pool_id: bytes
+    nonce_index: int
+    aggnonce: bytes
+    commitment: Commitment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FinishCommitment:
-    """Make our half of our own commitment, and what revokes the one before.
+    """Make our halves of our own commitment, and what revokes the one before.
 
     Answered by `HalfMade`, with the secret of the commitment before. The secret is journalled in
     one record with the new commitment, and sent to the peer only when that record is durable.
+    `n_nonces` are made for the commitment after, in the place of the pool `after`.
     """
 
     channel_id: bytes
     key: ChannelKey
-    pool_id: bytes
-    aggnonce: bytes
-    commitment: Commitment
+    parts: tuple[OwnPart, ...]
     message: CommitmentSigned
+    after: bytes
+    n_nonces: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -456,6 +548,9 @@ Performed = (
     | PrepareAttempt
     | PartialSign
     | PrepareClose
+    | PrepareAdvance
+    | SignNext
+    | FinishNext
     | DropPools
     | LookUpCoins
     | SignFunding

@@ -22,13 +22,14 @@ from cromford.channel.content import CommitmentContent, Htlc
 from cromford.channel.htlc_tx import htlc_txs
 from cromford.channel.messages import (
     CommitmentDue,
+    HtlcUpdate,
     Outgoing,
     Reestablish,
     RevocationDue,
-    Update,
     UpdateAdd,
     UpdateFail,
     UpdateFulfill,
+    UpdateRebase,
 )
 from cromford.channel.reestablish import disconnect, receive_reestablish, reestablish_message
 from cromford.channel.stage import Edition, HtlcStage, LiveHtlc
@@ -90,7 +91,7 @@ class Duet:
     contents: dict[tuple[Party, int], CommitmentContent] = field(default_factory=dict)
     received: dict[Party, int] = field(default_factory=lambda: dict.fromkeys(Party, 0))
     # The other way to see it: a commitment is how much of either party's log it covers.
-    logs: dict[Party, list[Update]] = field(default_factory=lambda: {one: [] for one in Party})
+    logs: dict[Party, list[HtlcUpdate]] = field(default_factory=lambda: {one: [] for one in Party})
     covered: dict[tuple[Party, int], dict[Party, int]] = field(
         default_factory=lambda: {(party, 0): dict.fromkeys(Party, 0) for party in Party}
     )
@@ -126,7 +127,7 @@ class Duet:
         self.post(party, message)
         return message
 
-    def post(self, party: Party, message: Update) -> None:
+    def post(self, party: Party, message: HtlcUpdate) -> None:
         self.logs[party].append(message)
         self.inboxes[party.other].append(message)
 
@@ -249,6 +250,8 @@ class Duet:
                     secret=specimen.secret(party, number),
                     next_point=specimen.point(party, outgoing.next_number),
                 )
+            case UpdateRebase():
+                raise AssertionError("no duet rebases yet")
             case _:
                 message = outgoing
         self.inboxes[party.other].append(message)

@@ -19,7 +19,7 @@ from tests.protocol.pump import Pump, PumpNode, Tamper
 from cromford import effects as fx
 from cromford.channel.secret_store import N_COMMITMENTS_MAX
 from cromford.ports import Entry
-from cromford.protocol.channels.steps import PEER_LOST_STATE
+from cromford.protocol.channels.resuming import PEER_LOST_STATE
 from cromford.protocol.journal.link import Link
 from cromford.wire import messages as m
 

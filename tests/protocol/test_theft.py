@@ -26,7 +26,7 @@ from cromford.protocol import client as client_role
 from cromford.protocol import events as ev
 from cromford.protocol.channels import payments
 from cromford.protocol.channels.htlc_rules import check_offer, forward_delta_blocks
-from cromford.protocol.channels.steps import sign_if_due
+from cromford.protocol.channels.signing import sign_if_due
 from cromford.protocol.exiting.channel import given_up
 from cromford.protocol.facts import FRESH
 from cromford.protocol.htlc_blocks import CLAIM_BLOCKS, INVOICE_SLACK_BLOCKS

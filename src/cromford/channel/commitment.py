@@ -43,6 +43,14 @@ class UnpayableFee(ValueError):
         self.cost_sat = cost_sat
 
 
+class NegativeBalance(ValueError):
+    """The accepter's balance is below 0: such a commitment cannot be written."""
+
+    def __init__(self, balance_msat: int) -> None:
+        super().__init__(f"the accepter has {balance_msat} msat")
+        self.balance_msat = balance_msat
+
+
 class CommitmentOutputKind(Enum):
     """What an output of a commitment is for."""
 
@@ -299,7 +307,10 @@ def balances_sat(
 
     Raises:
         UnpayableFee: If the opener's balance does not carry fee and anchor.
+        NegativeBalance: If the accepter's is below 0.
     """
+    if content.accepter_msat < 0:
+        raise NegativeBalance(content.accepter_msat)
     opener_msat = capacity_sat * MSAT_PER_SAT - content.accepter_msat - content.htlcs_msat
     opener_sat = opener_msat // MSAT_PER_SAT
     cost_sat = terms.commitment_fee_sat(n_htlc_outputs=n_htlc_outputs) + terms.paid_anchor_sat

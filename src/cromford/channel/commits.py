@@ -12,7 +12,7 @@ from cromford.channel.content import CommitmentContent
 from cromford.channel.errors import PeerViolation, UpdateRefused
 from cromford.channel.messages import CommitmentDue, RevocationDue
 from cromford.channel.secret_store import InconsistentSecret
-from cromford.channel.stage import Edition, HtlcStage, LiveHtlc, UpdateStep
+from cromford.channel.stage import Edition, HtlcStage, LiveHtlc, LiveRebase, UpdateStep
 from cromford.channel.state import ChannelState
 from cromford.channel.terms import Party
 from cromford.channel.updates import check_connected
@@ -26,12 +26,14 @@ class Settlement:
     Attributes:
         state: The new state.
         locked_in: HTLCs that both parties are now bound to: forward or answer those of the peer.
+        rebase: The rebase that both parties are now bound to, if this completed one.
         gone: HTLCs that ended, each with its removal: resolve what depended on ours.
     """
 
     state: ChannelState
     locked_in: tuple[LiveHtlc, ...]
     gone: tuple[LiveHtlc, ...]
+    rebase: LiveRebase | None = None
 
 
 def receive_channel_ready(state: ChannelState, second_point: bytes) -> ChannelState:
@@ -50,7 +52,9 @@ def receive_channel_ready(state: ChannelState, second_point: bytes) -> ChannelSt
 
 def has_changes(state: ChannelState, holder: Party) -> bool:
     """Say whether the next commitment of a holder would have an update that the latest has not."""
-    signer = holder.other
+    signer, rebase = holder.other, state.rebase
+    if rebase is not None and rebase.is_moved(UpdateStep.SIGN, signer):
+        return True
     return any(live.is_moved(UpdateStep.SIGN, signer) for live in state.htlcs)
 
 
@@ -211,6 +215,7 @@ def _settlement(before: ChannelState, after: ChannelState) -> Settlement:
             if live.stage is HtlcStage.LOCKED_IN and _was_countersigned(before, live)
         ),
         gone=tuple(live for live in before.htlcs if live.htlc not in stages),
+        rebase=before.rebase if after.rebase is None else None,
     )
 
 

@@ -31,7 +31,8 @@ class CommitmentContent:
     """Balances and HTLCs of one commitment.
 
     `holder` is who may broadcast it; `number` counts that party's commitments from 0. The HTLCs
-    are in the order of (party, id); their amounts are not in the balances.
+    are in the order of (party, id); their amounts are not in the balances. One that `is_rebased`
+    is for the funding that takes the place of the present one, and for no other.
     """
 
     holder: Party
@@ -39,6 +40,7 @@ class CommitmentContent:
     opener_msat: int
     accepter_msat: int
     htlcs: tuple[Htlc, ...] = ()
+    is_rebased: bool = False
 
     @property
     def total_msat(self) -> int:

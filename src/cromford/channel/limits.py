@@ -33,6 +33,7 @@ def check_add(state: ChannelState, live: LiveHtlc) -> None:
     _check_at_most("max_htlc_value_in_flight_msat", terms.max_in_flight_msat, offered_msat)
     _check_at_most("max_dust_htlc_exposure_msat", terms.max_dust_exposure_msat, trimmed_msat)
     reserve_msat = MSAT_PER_SAT * terms.reserve_sat(sender, capacity_sat=state.capacity_sat)
+    reserve_msat += state.reserved_msat_of(sender, Edition.NEXT)
     balance_msat = content.balance_msat(sender)
     if balance_msat < reserve_msat:
         raise UpdateRefused(

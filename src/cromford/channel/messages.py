@@ -36,8 +36,21 @@ class UpdateFail:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateRebase:
+    """The opener's: from here on commitments are for the next funding, and for no other.
+
+    It holds `capacity_sat`; what that is more than the present one's is the opener's, and the
+    accepter pays it `price_msat`. `advance_id` names the next funding, opaque here.
+    """
+
+    advance_id: bytes
+    capacity_sat: int
+    price_msat: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CommitmentDue:
-    """The peer's commitment with this content is to be signed, for every funding outpoint.
+    """The peer's commitment with this content is to be signed, for every funding that it is for.
 
     `per_commitment_point` is the peer's for this number. After a reconnection the same content
     comes again, to be signed with fresh nonces.
@@ -71,5 +84,6 @@ class Reestablish:
     last_secret: bytes
 
 
-Update = UpdateAdd | UpdateFulfill | UpdateFail
+HtlcUpdate = UpdateAdd | UpdateFulfill | UpdateFail
+Update = HtlcUpdate | UpdateRebase
 Outgoing = Update | CommitmentDue | RevocationDue

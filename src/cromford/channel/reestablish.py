@@ -53,7 +53,12 @@ def disconnect(state: ChannelState) -> ChannelState:
         if state.peer is Party.OPENER
         else (opener_id, accepter_id - n_forgotten)
     )
-    return changed(state, htlcs=tuple(remaining), next_ids=next_ids, is_connected=False)
+    rebase = state.rebase
+    if rebase is not None and rebase.stage is HtlcStage.ADD_PROPOSED:
+        rebase = rebase if state.me is Party.OPENER else None
+    return changed(
+        state, htlcs=tuple(remaining), next_ids=next_ids, is_connected=False, rebase=rebase
+    )
 
 
 def reestablish_message(state: ChannelState) -> Reestablish:

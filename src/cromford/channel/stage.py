@@ -1,5 +1,7 @@
 """The life of an HTLC: added in four steps, removed in four steps (BOLT 2, normal operation).
 
+A rebase onto another funding is added by the same four steps, and is then over.
+
 An update by one party first enters the other's commitment, and after the other revoked its old
 one, the updater's. So an update passes four steps: the updater signs it (`commitment_signed`),
 the other revokes, the other signs, the updater revokes. An HTLC is added by whoever offers it and
@@ -124,3 +126,33 @@ class LiveHtlc:
         _, end = _PRESENT[edition, holder is self.htlc.offered_by]
         is_paid = self.removal is not None and self.removal.is_paid
         return self.htlc.amount_msat if is_paid and self.stage >= end else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveRebase:
+    """A rebase with the stage it is in. The opener offers it; LOCKED_IN it is over."""
+
+    growth_msat: int
+    price_msat: int
+    stage: HtlcStage = HtlcStage.ADD_PROPOSED
+
+    def moved(self, step: UpdateStep, by: Party) -> "LiveRebase":
+        """Return it after a party took a step; most often unchanged."""
+        after = _MOVES[step, by is Party.OPENER].get(self.stage)
+        if after is None:
+            return self
+        return LiveRebase(growth_msat=self.growth_msat, price_msat=self.price_msat, stage=after)
+
+    def is_moved(self, step: UpdateStep, by: Party) -> bool:
+        """Say whether a step of a party moves it."""
+        return self.stage in _MOVES[step, by is Party.OPENER]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether both parties are bound to it: no commitment without it is left."""
+        return self.stage is HtlcStage.LOCKED_IN
+
+    def is_on(self, holder: Party, edition: Edition) -> bool:
+        """Say whether a commitment of this holder has it."""
+        first, _ = _PRESENT[edition, holder is Party.OPENER]
+        return first <= self.stage

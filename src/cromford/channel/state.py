@@ -11,7 +11,7 @@ from cromford.changed import changed
 from cromford.channel.content import CommitmentContent
 from cromford.channel.messages import Update
 from cromford.channel.secret_store import EMPTY_STORE, SecretStore
-from cromford.channel.stage import Edition, HtlcStage, LiveHtlc, UpdateStep
+from cromford.channel.stage import Edition, HtlcStage, LiveHtlc, LiveRebase, UpdateStep
 from cromford.channel.terms import MSAT_PER_SAT, ChannelTerms, Party
 
 PAYLOAD_SIZE_MAX: Final = 4096  # An onion of 1,366 bytes (BOLT 4) and room for what goes along.
@@ -38,6 +38,8 @@ class ChannelState:
         n_signed_updates: How many of those the outstanding `commitment_signed` covers.
         is_revocation_last: Whether our last revocation went out after our last signing.
         is_connected: Whether updates may flow.
+        rebase: The move onto the next funding that is under way.
+        reserved_msat: What the accepter keeps for such a move, until it is on a commitment.
     """
 
     me: Party
@@ -56,6 +58,8 @@ class ChannelState:
     n_signed_updates: int = 0
     is_revocation_last: bool = False
     is_connected: bool = True
+    rebase: LiveRebase | None = None
+    reserved_msat: int = 0
 
     @property
     def peer(self) -> Party:
@@ -85,9 +89,20 @@ class ChannelState:
     @property
     def is_quiet(self) -> bool:
         """Whether both commitments say the same and nothing is on its way."""
-        return not (self.owes_revocation or self.awaits_revocation or self.unacked) and all(
+        is_moving = self.owes_revocation or self.awaits_revocation or self.rebase is not None
+        return not (is_moving or self.unacked) and all(
             live.stage is HtlcStage.LOCKED_IN for live in self.htlcs
         )
+
+    def reserved_msat_of(self, party: Party, edition: Edition) -> int:
+        """Return what a party may not offer, besides its reserve: what a rebase will cost it.
+
+        Once the rebase is on the peer's commitment, it is paid there.
+        """
+        if party is not Party.ACCEPTER or not self.reserved_msat:
+            return 0
+        is_paid = self.rebase is not None and self.rebase.is_on(party.other, edition)
+        return 0 if is_paid else self.reserved_msat
 
     def content(self, holder: Party, edition: Edition) -> CommitmentContent:
         """Return what a commitment says: the latest signed of this holder, or its next."""
@@ -102,12 +117,18 @@ class ChannelState:
             paid_msat = live.paid_msat_on(holder, edition)
             balances[offered_by] -= paid_msat
             balances[offered_by.other] += paid_msat
+        rebase = self.rebase
+        is_rebased = rebase is not None and rebase.is_on(holder, edition)
+        if rebase is not None and is_rebased:
+            balances[Party.OPENER] += rebase.growth_msat + rebase.price_msat
+            balances[Party.ACCEPTER] -= rebase.price_msat
         return CommitmentContent(
             holder=holder,
             number=latest if edition is Edition.SIGNED else latest + 1,
             opener_msat=balances[Party.OPENER],
             accepter_msat=balances[Party.ACCEPTER],
             htlcs=tuple(sorted(on_it, key=lambda htlc: (htlc.offered_by, htlc.htlc_id))),
+            is_rebased=is_rebased,
         )
 
     def find(self, offered_by: Party, htlc_id: int) -> LiveHtlc | None:
@@ -136,9 +157,17 @@ class ChannelState:
     def moved(self, step: UpdateStep, by: Party, **changes: Any) -> "ChannelState":  # noqa: ANN401 - as `changed`
         """Return the state after a party took a step; what is GONE is settled and dropped.
 
-        `changes` are what else the step changes, as `changed` takes them.
+        So is a rebase that is LOCKED_IN. `changes` are what else the step changes, as `changed`
+        takes them.
         """
         opener_msat, accepter_msat = self.opener_msat, self.accepter_msat
+        if self.rebase is not None:
+            rebase = self.rebase.moved(step, by)
+            changes["rebase"] = rebase
+            if rebase.stage is HtlcStage.LOCKED_IN:
+                opener_msat += rebase.growth_msat + rebase.price_msat
+                accepter_msat -= rebase.price_msat
+                changes |= {"rebase": None, "reserved_msat": 0}
         remaining = []
         for live in self.htlcs:
             after = live.moved(step, by)

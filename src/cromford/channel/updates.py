@@ -10,7 +10,7 @@ from cromford.changed import changed
 from cromford.channel.content import Htlc
 from cromford.channel.errors import PeerViolation, UpdateRefused
 from cromford.channel.limits import check_add, check_exposure
-from cromford.channel.messages import Update, UpdateAdd, UpdateFail, UpdateFulfill
+from cromford.channel.messages import HtlcUpdate, UpdateAdd, UpdateFail, UpdateFulfill
 from cromford.channel.scripts import PREIMAGE_SIZE
 from cromford.channel.stage import HtlcStage, LiveHtlc, Removal
 from cromford.channel.state import ChannelState
@@ -114,7 +114,7 @@ def propose_fail(
     return _with_sent(_with_removal(state, state.peer, message), message), message
 
 
-def receive_update(state: ChannelState, message: Update) -> ChannelState:
+def receive_update(state: ChannelState, message: HtlcUpdate) -> ChannelState:
     """Return the state after an update arrived.
 
     The preimage of an `UpdateFulfill` may be used from now on, whatever happens next.
@@ -158,7 +158,7 @@ def _live_htlc(message: UpdateAdd, offered_by: Party) -> LiveHtlc:
     )
 
 
-def _with_sent(state: ChannelState, message: Update) -> ChannelState:
+def _with_sent(state: ChannelState, message: HtlcUpdate) -> ChannelState:
     return changed(state, unacked=(*state.unacked, message))
 
 

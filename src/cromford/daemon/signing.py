@@ -15,7 +15,7 @@ from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.first_commitments import LSP_CHANNEL_POOL_SIZE
 from cromford.protocol.opening.verify import DerivedKeys, held_points
 from cromford.signing.keychain import ChannelKey, FactoryKey
-from cromford.signing.nonces import NonceFault, NoPoolFree
+from cromford.signing.nonces import NonceFault, NoPoolFree, PublicPool
 from cromford.signing.signer import Signer
 from cromford.watch.bumping import ChildTx
 
@@ -25,6 +25,9 @@ SigningEffect = (
     | fx.PrepareAttempt
     | fx.PartialSign
     | fx.PrepareClose
+    | fx.PrepareAdvance
+    | fx.SignNext
+    | fx.FinishNext
     | fx.DropPools
     | fx.SignFunding
     | fx.SignSpending
@@ -76,6 +79,8 @@ def perform_signing(
             return (_partial_sign(signer, effect),)
         case fx.PrepareClose():
             return (_prepare_close(signer, effect),)
+        case fx.PrepareAdvance():
+            return (_prepare_advance(signer, effect),)
         case fx.DropPools(pool_ids=pool_ids):
             for pool_id in pool_ids:
                 signer.drop_pool(pool_id)
@@ -158,6 +163,20 @@ def _prepare_close(signer: Signer, effect: fx.PrepareClose) -> ev.CloseEvent:
     except NoPoolFree as error:
         return ev.CloseUnprepared(asked=effect, reason=str(error))
     return ev.ClosePrepared(asked=effect, pool=pool)
+
+
+def _prepare_advance(signer: Signer, effect: fx.PrepareAdvance) -> ev.AdvanceEvent:
+    """Make all pools of an advance, or none."""
+    made: list[PublicPool] = []
+    try:
+        made.append(signer.make_pool(effect.factory_key, effect.factory_size))
+        for key in effect.channel_keys:
+            made.append(signer.make_pool(key, effect.channel_size))  # noqa: PERF401 - dropped below
+    except NoPoolFree as error:
+        for pool in made:
+            signer.drop_pool(pool.pool_id)
+        return ev.AdvanceUnprepared(asked=effect, reason=str(error))
+    return ev.AdvancePrepared(asked=effect, factory_pool=made[0], channel_pools=tuple(made[1:]))
 
 
 def _partial_sign(signer: Signer, effect: fx.PartialSign) -> ev.Event:

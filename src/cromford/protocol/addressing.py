@@ -4,6 +4,8 @@ from functools import partial
 from typing import assert_never
 
 from cromford.protocol import events as ev
+from cromford.protocol.advancing import lsp as advancing
+from cromford.protocol.advancing import selling
 from cromford.protocol.channels import lsp as channels
 from cromford.protocol.closing import lsp as closing
 from cromford.protocol.closing.telling import tell_closed
@@ -90,6 +92,10 @@ def _take_signature(turn: Turn[Factory], event: ev.OpeningEvent) -> None:
         closing.on_partial_signed(turn, event)
     elif isinstance(event, ev.SigningFailed) and event.asked.close_id:
         closing.on_signing_failed(turn, event)
+    elif isinstance(event, ev.PartialSigned) and event.asked.advance_id:
+        advancing.on_partial_signed(turn, event)
+    elif isinstance(event, ev.SigningFailed) and event.asked.advance_id:
+        advancing.on_signing_failed(turn, event)
     else:
         opening.take(turn, event)
 
@@ -119,6 +125,52 @@ def take_close_message(
             closing.take_message(turn, node_id, message)
 
 
+def take_advance(round_: Round, event: ev.AdvanceEvent) -> None:
+    """Let a factory take its signer's answer in an advance."""
+    turn = named(round_, event.asked.attempt_id)
+    if turn is not None:
+        round_.try_in(turn, partial(_advance, turn, event))
+
+
+def _advance(turn: Turn[Factory], event: ev.AdvanceEvent) -> None:
+    advancing.take(turn, event)
+    _go_on(turn)
+
+
+def _go_on(turn: Turn[Factory]) -> None:
+    """Do all that follows in channels, and in advances that wait for them."""
+    advancing.go_on(turn)
+    channels.finish_channels(turn)
+
+
+def take_advance_message(
+    round_: Round,
+    node_id: bytes,
+    message: m.AdvanceAgree | m.AdvanceSign | m.AdvanceHeld | m.AdvanceAbort,
+) -> None:
+    """Let a factory hear what a client of it says of an advance."""
+    turn = _of_member(round_, node_id, message.attempt_id)
+    if turn is not None:
+        advancing.take_message(turn, node_id, message)
+        _go_on(turn)
+
+
+def take_quote_message(round_: Round, node_id: bytes, message: m.QuoteRequest | m.Buy) -> None:
+    """Let a factory answer a client of it that asks for a price, or buys."""
+    turn = _of_member(round_, node_id, message.attempt_id)
+    if turn is not None:
+        selling.take_message(turn, node_id, message)
+        _go_on(turn)
+
+
+def _of_member(round_: Round, node_id: bytes, attempt_id: bytes) -> Turn[Factory] | None:
+    """Return the turn of a factory for a client with a seat in it: it wakes no other."""
+    entry = round_.house_now().entries.get(attempt_id)
+    if entry is None or node_id not in entry.seated:
+        return None
+    return named(round_, attempt_id)
+
+
 def take_channel_message(
     round_: Round, node_id: bytes, message: m.ChannelMessage | m.MarkMessage
 ) -> None:
@@ -126,6 +178,8 @@ def take_channel_message(
     turn = with_channel(round_, message.channel_id)
     if turn is not None and not tell_closed(turn, node_id, message.channel_id):
         channels.on_channel_message(turn, node_id, message)
+        if turn.state.advances:
+            _go_on(turn)
 
 
 def take_exit(round_: Round, event: ev.ExitEvent) -> None:
@@ -162,4 +216,10 @@ def on_channel_answer(round_: Round, event: ev.ChannelAnswer) -> None:
     """Let a factory go on with what a channel of it asked the signer for."""
     turn = with_channel(round_, event.asked.channel_id)
     if turn is not None:
-        round_.try_in(turn, partial(channels.take, turn, event))
+        round_.try_in(turn, partial(_channel_answer, turn, event))
+
+
+def _channel_answer(turn: Turn[Factory], event: ev.ChannelAnswer) -> None:
+    channels.take(turn, event)
+    if turn.state.advances:
+        _go_on(turn)

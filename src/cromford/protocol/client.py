@@ -11,10 +11,13 @@ from cromford import effects as fx
 from cromford.bitcoin.tx import Tx
 from cromford.protocol import events as ev
 from cromford.protocol import publishing, spending
+from cromford.protocol.advancing import buying
+from cromford.protocol.advancing import client as advancing
 from cromford.protocol.channels import client as channels
 from cromford.protocol.channels.close_rules import hang_up_if_it_goes_on
 from cromford.protocol.channels.payments import take_back_late
-from cromford.protocol.channels.steps import on_nonce_deadline, on_revocation_deadline
+from cromford.protocol.channels.resuming import on_nonce_deadline
+from cromford.protocol.channels.signing import on_revocation_deadline
 from cromford.protocol.closing import client as closing
 from cromford.protocol.closing.confirming import owed_by_client
 from cromford.protocol.dying import client as dying
@@ -54,6 +57,9 @@ def decide(state: ClientState, event: ev.Event, facts: Facts = FRESH) -> Decisio
     """
     turn = Turn(state, apply, facts)
     _take(turn, event)
+    if turn.state.advances:
+        advancing.go_on(turn)
+        channels.finish_channels(turn)
     if turn.first(cl.CloseSigned) is not None or turn.first(cl.CloseEnded) is not None:
         channels.finish_channels(turn)  # What came while we were quiet waits for its answer.
     return turn.decision
@@ -66,6 +72,9 @@ def _take(turn: Turn[ClientState], event: ev.Event) -> None:
         _take_opening(turn, event)
     elif isinstance(event, ev.CloseEvent):
         closing.take(turn, event)
+    elif isinstance(event, ev.AdvanceEvent):
+        advancing.take(turn, event)
+        channels.finish_channels(turn)
     elif isinstance(event, ev.ExitEvent):
         exiting.take(turn, event)
     elif isinstance(event, ev.LobbyEvent):
@@ -92,6 +101,10 @@ def _take_opening(turn: Turn[ClientState], event: ev.OpeningEvent) -> None:
         closing.on_partial_signed(turn, event)
     elif isinstance(event, ev.SigningFailed) and event.asked.close_id:
         closing.on_signing_failed(turn, event)
+    elif isinstance(event, ev.PartialSigned) and event.asked.advance_id:
+        advancing.on_partial_signed(turn, event)
+    elif isinstance(event, ev.SigningFailed) and event.asked.advance_id:
+        advancing.on_signing_failed(turn, event)
     else:
         opening.take(turn, event)
 
@@ -100,6 +113,7 @@ def _take_from_world(turn: Turn[ClientState], event: ev.WorldEvent) -> None:
     match event:
         case ev.DaemonStarted(unix_time=unix_time, drawn=drawn):
             skip_keys(turn, drawn)
+            advancing.void_connection(turn)
             closing.void_connection(turn)
             opening.void_connection(turn, r.Started())
             turn.ask(
@@ -111,6 +125,7 @@ def _take_from_world(turn: Turn[ClientState], event: ev.WorldEvent) -> None:
         case ev.ConnectionOpened(node_id=node_id):
             _on_connection(turn, node_id)
         case ev.ConnectionClosed(node_id=node_id):
+            advancing.void_connection(turn)
             closing.void_connection(turn)
             opening.void_connection(turn, r.PeerDisconnected(node_id=node_id))
         case ev.MessageReceived(message=message):
@@ -145,6 +160,11 @@ def _take_message(turn: Turn[ClientState], message: m.Message) -> None:
         _take_hold_message(turn, message)
     elif isinstance(message, m.CloseMessage):
         closing.take_message(turn, message)
+    elif isinstance(message, m.AdvanceMessage):
+        advancing.take_message(turn, message)
+        channels.finish_channels(turn)
+    elif isinstance(message, m.QuoteMessage):
+        buying.take_message(turn, message)
     elif isinstance(message, m.KeyTaken):
         handover.on_key_taken(turn, message)
     elif isinstance(message, m.KeyHandover):
@@ -189,6 +209,8 @@ def _on_deadline(turn: Turn[ClientState], deadline: fx.Deadline) -> None:
             on_revocation_deadline(turn, deadline)
         case fx.CloseDeadline():
             closing.on_deadline(turn, deadline)
+        case fx.AdvanceDeadline():
+            advancing.on_deadline(turn, deadline)
         case fx.RejoinDeadline() | fx.HoldDeadline():
             raise AssertionError(f"{type(deadline).__name__} is an LSP's deadline")
         case _:
@@ -235,6 +257,7 @@ def _on_block(turn: Turn[ClientState], event: ev.BlockAdded) -> None:
     opening.on_block(turn)
     exiting.on_block(turn)
     closing.on_block(turn)
+    advancing.on_block(turn)
     for link in turn.book.ordered_links:
         hang_up_if_it_goes_on(turn, link)
     take_back_late(turn)

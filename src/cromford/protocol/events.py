@@ -9,11 +9,13 @@ from cromford.effects import (
     Broadcast,
     Deadline,
     FinishCommitment,
+    FinishNext,
     KeepKeys,
     LookUpCoins,
     LookUpKeys,
     LookUpSpenders,
     PartialSign,
+    PrepareAdvance,
     PrepareAttempt,
     PrepareClose,
     PrepareJoin,
@@ -26,6 +28,7 @@ from cromford.effects import (
     SignForSeats,
     SignFunding,
     SignJointSweep,
+    SignNext,
     SignSpending,
     SignSweep,
     SignTakingTx,
@@ -322,6 +325,49 @@ class CloseUnprepared:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AdvancePrepared:
+    """Answers `PrepareAdvance`: the factory key's nonces, and each channel key's in their order."""
+
+    asked: PrepareAdvance
+    factory_pool: PublicPool
+    channel_pools: tuple[PublicPool, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdvanceUnprepared:
+    """Answers `PrepareAdvance`: too many nonces are held already."""
+
+    asked: PrepareAdvance
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NextSigned:
+    """Answers `SignNext`: our half of the peer's latest commitment on the next funding."""
+
+    asked: SignNext
+    pubnonce: bytes
+    partial_sig: bytes
+    htlc_signatures: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NextHalfMade:
+    """Answers `FinishNext`: our half of our own latest commitment on the next funding."""
+
+    asked: FinishNext
+    partial_sig: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NextSigningFailed:
+    """The signer refused to sign for a next funding, or a nonce is gone."""
+
+    asked: SignNext | FinishNext
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRequested:
     """The LSP's operator builds a factory with those who wait in the lobby."""
 
@@ -345,13 +391,20 @@ class NonceLacking:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CommitmentMade:
-    """Answers `SignCommitment`."""
+class MadePart:
+    """Our half of the peer's commitment on one funding."""
 
-    asked: SignCommitment
     pubnonce: bytes
     partial_sig: bytes
     htlc_signatures: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitmentMade:
+    """Answers `SignCommitment`: a half for each part that was asked for."""
+
+    asked: SignCommitment
+    parts: tuple[MadePart, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -360,14 +413,14 @@ class HalfMade:
 
     Attributes:
         asked: For which commitment.
-        partial_sig: Our half.
+        partial_sigs: Our half for each part that was asked for.
         secret: What revokes the commitment before.
         next_point: Our per-commitment point of the commitment after.
-        pool: Our nonce for the commitment after.
+        pool: Our nonces for the commitment after: for the present funding, and for the next.
     """
 
     asked: FinishCommitment
-    partial_sig: bytes
+    partial_sigs: tuple[bytes, ...]
     secret: bytes
     next_point: bytes
     pool: PublicPool
@@ -558,6 +611,7 @@ ChannelEvent = ChannelAnswer | InvoiceRequested | PayRequested
 ExitEvent = ExitRequested | ExitPauseRequested | TakingTxSigned | SweepSigned | CommitmentRecalled
 SeatsEvent = SeatsPrepared | SeatsLacking | SeatsSigned | SeatsFailed
 CloseEvent = CloseRequested | ClosePrepared | CloseUnprepared | SeatsEvent
+AdvanceEvent = AdvancePrepared | AdvanceUnprepared | NextSigned | NextHalfMade | NextSigningFailed
 JointSweepEvent = SpendersLookedUp | JointSweepSigned
 SpendingEvent = (
     AddressRequested | SpendingRequested | SplitRequested | SpendingSigned | AbandonRequested
@@ -577,6 +631,7 @@ Event = (
     | ChannelEvent
     | ExitEvent
     | CloseEvent
+    | AdvanceEvent
     | JointSweepEvent
     | SpendingEvent
     | HandoverEvent

@@ -26,8 +26,10 @@ from cromford.protocol import (
     sweeping_together,
 )
 from cromford.protocol import events as ev
+from cromford.protocol.advancing import lsp as advancing
 from cromford.protocol.channels import lsp as channels
-from cromford.protocol.channels.steps import on_nonce_deadline, on_revocation_deadline
+from cromford.protocol.channels.resuming import on_nonce_deadline
+from cromford.protocol.channels.signing import on_revocation_deadline
 from cromford.protocol.closing import lsp as closing
 from cromford.protocol.closing.by_policy import close_what_can_be
 from cromford.protocol.closing.confirming import owed_by_factory
@@ -121,6 +123,8 @@ def _take(round_: Round, event: ev.Event) -> None:
         addressing.take_exit(round_, event)
     elif isinstance(event, ev.CloseEvent):
         addressing.take_close(round_, event)
+    elif isinstance(event, ev.AdvanceEvent):
+        addressing.take_advance(round_, event)
     elif isinstance(event, ev.JointSweepEvent):
         sweeping_together.take(round_, event)
     elif isinstance(event, ev.HandoverEvent):
@@ -190,6 +194,10 @@ def _take_message(round_: Round, node_id: bytes, message: m.Message) -> None:
         addressing.take_channel_message(round_, node_id, message)
     elif isinstance(message, m.CloseAgree | m.CloseSign | m.CloseEnd):
         addressing.take_close_message(round_, node_id, message)
+    elif isinstance(message, m.AdvanceAgree | m.AdvanceSign | m.AdvanceHeld | m.AdvanceAbort):
+        addressing.take_advance_message(round_, node_id, message)
+    elif isinstance(message, m.QuoteRequest | m.Buy):
+        addressing.take_quote_message(round_, node_id, message)
     elif isinstance(message, m.Propose | m.SignedBelow | m.SignedRoot) or not isinstance(
         message, m.OpeningMessage
     ):
@@ -228,6 +236,8 @@ def _pass_deadline(turn: Turn[Factory], deadline: fx.Deadline) -> None:
             channels.on_hold_ended(turn, deadline)
         case fx.CloseDeadline():
             closing.on_deadline(turn, deadline)
+        case fx.AdvanceDeadline():
+            advancing.on_deadline(turn, deadline)
         case fx.RevocationDeadline():
             on_revocation_deadline(turn, deadline)
         case fx.NonceDeadline():
@@ -261,6 +271,7 @@ def _start(turn: Turn[Factory]) -> None:
     turn.remember(r.Started())
     opening.on_start(turn)
     closing.on_start(turn)
+    advancing.on_start(turn)
     turn.ask(*_owed_by_factory(turn.state, turn.facts.fees))
     fund_if_due(turn)
 
@@ -332,6 +343,7 @@ def _on_disconnection(round_: Round, node_id: bytes) -> None:
 
 def _end_session(turn: Turn[Factory], node_id: bytes) -> None:
     closing.on_disconnection(turn, node_id)
+    advancing.on_disconnection(turn, node_id)
     channels.on_disconnection(turn, node_id)
     opening.on_disconnection(turn, node_id)
 
@@ -377,6 +389,7 @@ def _begin_with_block(turn: Turn[Factory], *, has_news: bool = False) -> None:
     opening.on_block(turn)
     exiting.on_block(turn)
     closing.on_block(turn)
+    advancing.on_block(turn)
     # What the chain decided about an outgoing HTLC answers the incoming one.
     channels.on_block(turn)
     close_what_can_be(turn, dying.on_block(turn))
@@ -397,6 +410,7 @@ def _on_facts_changed(round_: Round) -> None:
 
 
 def _go_on_fresh(turn: Turn[Factory]) -> None:
+    advancing.go_on(turn)
     channels.finish_channels(turn, takes_up_held=True)
     fund_if_due(turn)
 

@@ -6,7 +6,7 @@ must be understood); later additions that may be ignored take odd types.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Final, Generic, TypeVar, cast
 
 from cromford.codec.reader import MalformedBytes, Reader
@@ -25,10 +25,15 @@ M = TypeVar("M")
 
 @dataclass(frozen=True, slots=True)
 class FieldKind:
-    """How one field is written and read. Both raise `MalformedBytes` beyond its limits."""
+    """How one field is written and read. Both raise `MalformedBytes` beyond its limits.
+
+    One that `is_late` was added to a message that existed: a list, which is left out where it is
+    empty, so that what was written before is read as before.
+    """
 
     encode: Callable[[Any], bytes]
     decode: Callable[[bytes], Any]
+    is_late: bool = False
 
 
 def u64() -> Any:  # noqa: ANN401 - a dataclass field stands in for its value, as in dataclasses.field
@@ -74,6 +79,12 @@ def struct_list(cls: type[object], limit: int) -> Any:  # noqa: ANN401 - as u64
     return _field(_list_of(_struct(cls), limit))
 
 
+def late_list(cls: type[object], limit: int) -> Any:  # noqa: ANN401 - as u64
+    """Return a field for at most `limit` nested dataclasses, in a message that once was without."""
+    kind = replace(_list_of(_struct(cls), limit), is_late=True)
+    return field(default=(), metadata={KIND: kind})
+
+
 @dataclass(frozen=True, slots=True)
 class _Place:
     tlv_type: int
@@ -97,8 +108,11 @@ class Layout(Generic[M]):
         """
         records: list[tuple[int, bytes]] = []
         for place in self.places:
+            value = getattr(message, place.name)
+            if place.kind.is_late and not value:
+                continue
             try:
-                records.append((place.tlv_type, place.kind.encode(getattr(message, place.name))))
+                records.append((place.tlv_type, place.kind.encode(value)))
             except MalformedBytes as error:
                 raise _named(error, self.cls, place.name) from None
         return encode_tlv_stream(records)
@@ -116,6 +130,8 @@ class Layout(Generic[M]):
         decoded: dict[str, object] = {}
         for place in self.places:
             value = values.get(place.tlv_type)
+            if value is None and place.kind.is_late:
+                continue
             if value is None:
                 raise MalformedBytes(f"{self.cls.__name__} without {place.name}")
             try:

@@ -9,7 +9,6 @@ the steps of signing are those of its page 8.
 from dataclasses import dataclass
 from typing import Final
 
-from cromford.channel.terms import HTLCS_MAX
 from cromford.channel.updates import FAILURE_SIZE_MAX
 from cromford.codec.reader import MalformedBytes
 from cromford.crypto.musig2 import PARTIAL_SIG_SIZE, PUBNONCE_SIZE
@@ -24,6 +23,7 @@ from cromford.signing.nonces import POOL_SIZE_MAX
 from cromford.wire.fields import (
     fixed,
     fixed_list,
+    late_list,
     layout_of,
     struct,
     struct_list,
@@ -32,6 +32,24 @@ from cromford.wire.fields import (
     varbytes,
 )
 from cromford.wire.seldom import KeyHandover, KeyTaken, MarkRevealed, StoreMarked
+from cromford.wire.selling import (
+    N_HTLC_SIGNATURES_MAX,
+    AdvanceAbort,
+    AdvanceAgree,
+    AdvanceCommit,
+    AdvanceDone,
+    AdvanceHeld,
+    AdvancePropose,
+    AdvanceSign,
+    AdvanceStage,
+    Buy,
+    FurtherNonce,
+    FurtherPart,
+    Quote,
+    QuoteRefused,
+    QuoteRequest,
+    UpdateRebase,
+)
 from cromford.wire.sizes import PUBKEY_SIZE, REASON_SIZE_MAX, SECKEY_SIZE
 
 # What is declared elsewhere, and known by this name.
@@ -39,10 +57,25 @@ __all__ = [
     "PUBKEY_SIZE",
     "REASON_SIZE_MAX",
     "SECKEY_SIZE",
+    "AdvanceAbort",
+    "AdvanceAgree",
+    "AdvanceCommit",
+    "AdvanceDone",
+    "AdvanceHeld",
+    "AdvancePropose",
+    "AdvanceSign",
+    "AdvanceStage",
+    "Buy",
+    "FurtherNonce",
+    "FurtherPart",
     "KeyHandover",
     "KeyTaken",
     "MarkRevealed",
+    "Quote",
+    "QuoteRefused",
+    "QuoteRequest",
     "StoreMarked",
+    "UpdateRebase",
 ]
 
 WIRE_VERSION: Final = 1
@@ -53,7 +86,6 @@ TX_SIZE_MAX: Final = 40_000
 N_LAYERS_MAX: Final = N_INNER_LEVELS_MAX + 1
 N_BRANCH_TXS_MAX: Final = 2 * N_LAYERS_MAX
 N_FIRST_COMMITMENTS: Final = 2  # The LSP's, then the client's.
-N_HTLC_SIGNATURES_MAX: Final = 2 * HTLCS_MAX
 OUTPOINT_SIZE: Final = 36
 N_CLOSE_OPTIONS_MAX: Final = 2  # One that is cheap, and one for a day when that does not confirm.
 NO_BALANCE: Final = 0xFFFF_FFFF_FFFF_FFFF  # In `CloseAgree`; no channel holds as much.
@@ -307,7 +339,8 @@ class Abort:
 class ChannelReestablish:
     """Either way, once in a connection, after both sides' `ChannelReady` (BOLT 2).
 
-    `next_pubnonce` is the sender's nonce for its own next commitment (bolts#1330).
+    `next_pubnonce` is the sender's nonce for its own next commitment (bolts#1330), on its present
+    funding; what is there of a next one is in `advance`.
     """
 
     channel_id: bytes = fixed(HASH_SIZE)
@@ -315,6 +348,7 @@ class ChannelReestablish:
     next_revocation_number: int = u64()
     your_last_per_commitment_secret: bytes = fixed(HASH_SIZE)
     next_pubnonce: bytes = fixed(PUBNONCE_SIZE)
+    advance: tuple[AdvanceStage, ...] = late_list(AdvanceStage, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -358,22 +392,30 @@ class UpdateFailHtlc:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommitmentSigned:
-    """Either way: the sender's half of the receiver's next commitment (bolts#1330)."""
+    """Either way: the sender's half of the receiver's next commitment (bolts#1330).
+
+    Where that is for two fundings, this is for the present one, and `further` for the next.
+    """
 
     channel_id: bytes = fixed(HASH_SIZE)
     pubnonce: bytes = fixed(PUBNONCE_SIZE)
     partial_sig: bytes = fixed(PARTIAL_SIG_SIZE)
     htlc_signatures: tuple[bytes, ...] = fixed_list(SIGNATURE_SIZE, N_HTLC_SIGNATURES_MAX)
+    further: tuple[FurtherPart, ...] = late_list(FurtherPart, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RevokeAndAck:
-    """Either way: revoke the commitment before the latest (BOLT 2, bolts#1330)."""
+    """Either way: revoke the commitment before the latest (BOLT 2, bolts#1330).
+
+    `next_pubnonce` is for the present funding, `further` for the next one, if there is one.
+    """
 
     channel_id: bytes = fixed(HASH_SIZE)
     per_commitment_secret: bytes = fixed(HASH_SIZE)
     next_per_commitment_point: bytes = fixed(PUBKEY_SIZE)
     next_pubnonce: bytes = fixed(PUBNONCE_SIZE)
+    further: tuple[FurtherNonce, ...] = late_list(FurtherNonce, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -483,6 +525,7 @@ ChannelMessage = (
     | UpdateAddHtlc
     | UpdateFulfillHtlc
     | UpdateFailHtlc
+    | UpdateRebase
     | CommitmentSigned
     | RevokeAndAck
     | ChannelFailure
@@ -490,6 +533,16 @@ ChannelMessage = (
 CloseMessage = CloseBegin | CloseAgree | ClosePropose | CloseSign | Closed | CloseEnd
 HandoverMessage = KeyHandover | KeyTaken
 MarkMessage = StoreMarked | MarkRevealed
+QuoteMessage = QuoteRequest | Quote | QuoteRefused | Buy
+AdvanceMessage = (
+    AdvancePropose
+    | AdvanceAgree
+    | AdvanceCommit
+    | AdvanceSign
+    | AdvanceDone
+    | AdvanceHeld
+    | AdvanceAbort
+)
 # One union for each room of the protocol that takes messages.
 Message = (
     LobbyMessage
@@ -499,6 +552,8 @@ Message = (
     | CloseMessage
     | HandoverMessage
     | MarkMessage
+    | QuoteMessage
+    | AdvanceMessage
 )
 
 MESSAGE_TYPES: Final[dict[type[Message], int]] = {
@@ -535,6 +590,18 @@ MESSAGE_TYPES: Final[dict[type[Message], int]] = {
     CloseEnd: 38464,
     KeyHandover: 38466,
     KeyTaken: 38468,
+    QuoteRequest: 38470,
+    Quote: 38472,
+    QuoteRefused: 38474,
+    Buy: 38476,
+    AdvancePropose: 38478,
+    AdvanceAgree: 38480,
+    AdvanceCommit: 38482,
+    AdvanceSign: 38484,
+    AdvanceDone: 38486,
+    AdvanceHeld: 38488,
+    AdvanceAbort: 38490,
+    UpdateRebase: 38492,
 }
 _LAYOUTS: Final = {message_type: layout_of(cls) for cls, message_type in MESSAGE_TYPES.items()}
 

@@ -7,7 +7,7 @@ from cromford import effects as fx
 from cromford.channel.stage import LiveHtlc
 from cromford.protocol.channels.close_rules import stands_still
 from cromford.protocol.channels.payments import give_back, take
-from cromford.protocol.channels.steps import sign_if_due
+from cromford.protocol.channels.signing import sign_if_due
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.book import HtlcKey
 from cromford.protocol.journal.failures import Failure

@@ -22,13 +22,9 @@ from cromford.channel.terms import Party
 from cromford.crypto.keys import TaggedHash, is_pubkey
 from cromford.crypto.schnorr import SIGNATURE_SIZE
 from cromford.crypto.signature_proof import is_proved, nonce_of, prove
-from cromford.protocol.channels.steps import (
-    fail,
-    heed_lost_state,
-    on_message,
-    prepare,
-    recall_point,
-)
+from cromford.protocol.channels.failing import fail
+from cromford.protocol.channels.resuming import heed_lost_state, prepare, recall_point
+from cromford.protocol.channels.steps import on_message
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.link import Link
 from cromford.protocol.turn import AnyTurn

@@ -3,14 +3,13 @@
 from typing import assert_never
 
 from cromford.protocol import events as ev
-from cromford.protocol.channels.steps import (
-    fail,
-    on_commitment_made,
-    on_half_made,
+from cromford.protocol.channels.failing import fail
+from cromford.protocol.channels.resuming import (
     on_nonce_lacking,
     on_nonce_prepared,
     on_point_recalled,
 )
+from cromford.protocol.channels.signing import on_commitment_made, on_half_made
 from cromford.protocol.turn import AnyTurn
 
 

@@ -14,8 +14,8 @@ from cromford.channel.claims import to_peer_claims
 from cromford.channel.stage import HtlcStage
 from cromford.factory.vertices import TreeNode
 from cromford.protocol import events as ev
+from cromford.protocol.channels.failing import fail
 from cromford.protocol.channels.htlc_rules import give_up_height
-from cromford.protocol.channels.steps import fail
 from cromford.protocol.exiting.breach import revoked_commitment, revoked_number
 from cromford.protocol.exiting.confirming import of_commitment, of_spend, paid_for, step_of_path
 from cromford.protocol.exiting.in_hand import InHand

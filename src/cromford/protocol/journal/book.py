@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from immutables import Map
 
 from cromford.changed import changed
-from cromford.protocol.journal.link import Link, disconnected
+from cromford.protocol.journal.link import Link
+from cromford.protocol.journal.link_fold import disconnected
 from cromford.protocol.journal.mail import Letter
 
 HtlcKey = tuple[bytes, int]  # A channel, and the id of an HTLC in it.

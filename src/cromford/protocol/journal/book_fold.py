@@ -6,7 +6,7 @@ from immutables import Map
 
 from cromford.changed import changed
 from cromford.channel.commits import Settlement
-from cromford.channel.messages import UpdateAdd, UpdateFulfill
+from cromford.channel.messages import UpdateAdd, UpdateFulfill, UpdateRebase
 from cromford.channel.stage import LiveHtlc
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal import mail
@@ -21,7 +21,8 @@ from cromford.protocol.journal.book import (
 )
 from cromford.protocol.journal.encoding import delivery_of, journalled_update
 from cromford.protocol.journal.failures import Failure
-from cromford.protocol.journal.link import Link, applied, with_update
+from cromford.protocol.journal.link import Link
+from cromford.protocol.journal.link_fold import applied, with_update
 from cromford.protocol.journal.mail import Letter
 
 K = TypeVar("K")
@@ -117,7 +118,7 @@ def _with_update(book: Book, record: cr.UpdateRecord) -> Book:
     is_ours = isinstance(record, cr.UpdateProposed)
     link = with_update(book.links[record.channel_id], update, is_ours=is_ours)
     book = changed(book, links=book.links.set(link.channel_id, link))
-    if isinstance(update, UpdateAdd):
+    if isinstance(update, UpdateAdd | UpdateRebase):
         return book
     key = (link.channel_id, update.htlc_id)
     if is_ours:

@@ -1,15 +1,22 @@
 """What a role remembers of live channels and payments. `message` is a wire message's bytes."""
 
 from cromford.channel.content import CommitmentContent
+from cromford.protocol.journal.advance_records import NextFundingRecord
 from cromford.protocol.journal.record import Record
 
 
 class ChannelPrepared(Record, frozen=True, kw_only=True, tag="channel_prepared"):
-    """We have a nonce for our next commitment and told the peer where the channel stands."""
+    """We have nonces for our next commitments and told the peer where the channel stands.
+
+    `next_pubnonces` are for those on the next funding, in the order of their numbers. With
+    `is_void` we said that the state of the present funding is six deep.
+    """
 
     channel_id: bytes
     pool_id: bytes
     pubnonce: bytes
+    next_pubnonces: tuple[bytes, ...] = ()
+    is_void: bool = False
 
 
 class NonceAwaited(Record, frozen=True, kw_only=True, tag="nonce_awaited"):
@@ -55,18 +62,23 @@ class UpdateReceived(Record, frozen=True, kw_only=True, tag="update_received"):
 
 
 class CommitmentIntended(Record, frozen=True, kw_only=True, tag="commitment_intended"):
-    """We are about to sign the peer's commitment of this number: one sighash for ever."""
+    """We are about to sign the peer's commitment of this number: one sighash for each funding.
+
+    `next_sighash` is that on the next funding, where it is for both; else empty.
+    """
 
     channel_id: bytes
     number: int
     sighash: bytes
+    next_sighash: bytes = b""
 
 
 class CommitmentFinished(Record, frozen=True, kw_only=True, tag="commitment_held"):
     """We hold our next commitment, finished and verified, and revoke the one before.
 
     `signature` and `htlc_signatures` are what it takes to publish it; `secret` is that of the
-    commitment before, `next_point` and the nonce are for the commitment after.
+    commitment before, `next_point` and the nonce are for the commitment after. What begins with
+    `next_` but for that point is for the next funding, where the commitment is for both.
     """
 
     channel_id: bytes
@@ -76,6 +88,9 @@ class CommitmentFinished(Record, frozen=True, kw_only=True, tag="commitment_held
     next_point: bytes
     pool_id: bytes
     pubnonce: bytes
+    next_signature: bytes = b""
+    next_htlc_signatures: tuple[bytes, ...] = ()
+    next_pubnonce: bytes = b""
 
 
 class RevocationReceived(Record, frozen=True, kw_only=True, tag="revocation_received"):
@@ -293,6 +308,7 @@ StepRecord = (
     | PeerMarked
     | MarksCompared
     | StaleAllowed
+    | NextFundingRecord
 )
 ChannelRecord = UpdateRecord | StepRecord
 

@@ -5,10 +5,12 @@ from functools import cached_property
 
 from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.factory.branch import Branch, SignedBranch
+from cromford.factory.leaf import Leaf
 from cromford.factory.lifetime import Lifetime, Period
 from cromford.factory.terms import FactoryTerms
 from cromford.protocol.journal.client_candidate import ClientCandidate
 from cromford.protocol.journal.first_commitments import ChannelSetting
+from cromford.protocol.journal.leaf_states import AgreedStates, leaf_with
 from cromford.protocol.journal.opening_records import FundingInput
 from cromford.wire.messages import Join, Propose
 
@@ -108,6 +110,7 @@ class ClientAttempt:
     keys_taken: bool = False  # by the LSP, which says that it keeps them
     keys_refused: str = ""  # why not, when it last said so
     period: Period = Period.WAITING  # the newest that was told, from dying on
+    leaf_states: AgreedStates = ()  # those of our leaf that replaced that of the opening
     is_marked: bool = False  # the store was restored before it had a channel
 
     @property
@@ -158,6 +161,16 @@ class ClientAttempt:
     def branch(self) -> Branch:
         """Our branch; raises `Unchecked` as `candidate` does."""
         return self.candidate.branch
+
+    @property
+    def leaf(self) -> Leaf:
+        """Our leaf with every state that was signed; raises `Unchecked` as `candidate` does."""
+        return leaf_with(
+            self.leaf_states,
+            self.candidate.branch.vertices[-1],
+            terms=self.terms,
+            factory_pubkeys=self.propose.candidates[0].vertices[0].signers,
+        )
 
     @property
     def lifetime(self) -> Lifetime:

@@ -11,6 +11,7 @@ from cromford.bitcoin.network import Network
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
 from cromford.changed import changed
 from cromford.factory.lifetime import Period
+from cromford.protocol.journal import advance_records as ar
 from cromford.protocol.journal import close_records as cl
 from cromford.protocol.journal import dying_records as dr
 from cromford.protocol.journal import exit_records as xr
@@ -19,6 +20,8 @@ from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal import opening_records as op
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal import spending_records as sr
+from cromford.protocol.journal.advance_fold import ClientAdvances, with_client_advance
+from cromford.protocol.journal.advances import ClientAdvance, without_nonces
 from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.book_fold import apply_to_book
 from cromford.protocol.journal.channel_records import BookRecord
@@ -119,6 +122,7 @@ class ClientState:
     close_heights: tuple[int, ...] = ()  # of the newest closes that we agreed to
     moving: Map[bytes, Moving] = field(default_factory=Map)  # by the factory that dies
     restored: Restored = field(default_factory=Restored)
+    advances: Map[bytes, ClientAdvance] = field(default_factory=Map)  # by the attempt
 
     @property
     def may_join(self) -> bool:
@@ -181,6 +185,8 @@ def apply(state: ClientState, record: r.AnyRecord) -> ClientState:
         return replace(state, wallet=with_spending_record(state.wallet, record))
     if isinstance(record, cl.SharedCloseRecord | cl.ClientCloseRecord):
         return _with_close(state, record)
+    if isinstance(record, ar.SharedAdvanceRecord | ar.ClientAdvanceRecord):
+        return _with_advance(state, record)
     if isinstance(record, hr.ClientHandoverRecord):
         return _with_handover(state, record)
     if isinstance(record, dr.ClientDyingRecord):
@@ -253,6 +259,28 @@ def _with_close(
             return after
 
 
+def _with_advance(
+    state: ClientState, record: ar.SharedAdvanceRecord | ar.ClientAdvanceRecord
+) -> ClientState:
+    attempt_id, attempts, advances = record.attempt_id, state.attempts, state.advances
+    before = ClientAdvances(advances.get(attempt_id), attempts[attempt_id], state.book)
+    advance, attempt, book = with_client_advance(before, record)
+    if advance is not None:
+        advances = advances.set(attempt_id, advance)
+    elif attempt_id in advances:
+        advances = advances.delete(attempt_id)
+    intents = state.intents
+    if isinstance(record, ar.AdvanceSigned):
+        intents = check_intents(intents, record.intents)
+    return replace(
+        state,
+        advances=advances,
+        attempts={**attempts, attempt_id: attempt},
+        book=book,
+        intents=intents,
+    )
+
+
 def _with_store_record(state: ClientState, record: r.StoreRecord) -> ClientState:
     after = after_restore(state, record)
     match record:
@@ -285,7 +313,15 @@ def _connected_anew(state: ClientState, *, is_connected: bool) -> ClientState:
         joining=None,
         closing=Map(),
         book=state.book.all_disconnected(),
+        advances=_without_nonces(state.advances),
     )
+
+
+def _without_nonces(advances: Map[bytes, ClientAdvance]) -> Map[bytes, ClientAdvance]:
+    for attempt_id, advance in advances.items():
+        kept = without_nonces(advance)
+        advances = advances.delete(attempt_id) if kept is None else advances.set(attempt_id, kept)
+    return advances
 
 
 def _with_block(state: ClientState, record: r.BlockConnected) -> ClientState:

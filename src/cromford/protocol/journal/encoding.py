@@ -8,6 +8,7 @@ from cromford.channel.messages import (
     UpdateAdd,
     UpdateFail,
     UpdateFulfill,
+    UpdateRebase,
 )
 from cromford.codec.reader import MalformedBytes
 from cromford.signing.nonces import PublicPool
@@ -15,7 +16,7 @@ from cromford.wire import messages as m
 from cromford.wire.fields import decode_fields, encode_fields
 
 M = TypeVar("M", bound=m.Message)
-UpdateMessage = m.UpdateAddHtlc | m.UpdateFulfillHtlc | m.UpdateFailHtlc
+UpdateMessage = m.UpdateAddHtlc | m.UpdateFulfillHtlc | m.UpdateFailHtlc | m.UpdateRebase
 
 
 def decoded(data: bytes, cls: type[M]) -> M:
@@ -41,6 +42,12 @@ def update_of(message: UpdateMessage) -> Update:
             return UpdateFulfill(htlc_id=message.htlc_id, preimage=message.payment_preimage)
         case m.UpdateFailHtlc():
             return UpdateFail(htlc_id=message.htlc_id, reason=message.reason)
+        case m.UpdateRebase():
+            return UpdateRebase(
+                advance_id=message.advance_id,
+                capacity_sat=message.capacity_sat,
+                price_msat=message.price_msat,
+            )
 
 
 def journalled_update(data: bytes) -> Update:
@@ -72,6 +79,13 @@ def message_of(channel_id: bytes, update: Update) -> UpdateMessage:
         case UpdateFail():
             return m.UpdateFailHtlc(
                 channel_id=channel_id, htlc_id=update.htlc_id, reason=update.reason
+            )
+        case UpdateRebase():
+            return m.UpdateRebase(
+                channel_id=channel_id,
+                advance_id=update.advance_id,
+                capacity_sat=update.capacity_sat,
+                price_msat=update.price_msat,
             )
 
 

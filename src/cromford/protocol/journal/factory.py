@@ -14,6 +14,7 @@ from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxOut
 from cromford.changed import changed
 from cromford.factory.lifetime import Lifetime, Period
 from cromford.factory.terms import decode_terms
+from cromford.protocol.journal import advance_records as ar
 from cromford.protocol.journal import close_records as cl
 from cromford.protocol.journal import dying_records as dr
 from cromford.protocol.journal import exit_records as xr
@@ -21,6 +22,12 @@ from cromford.protocol.journal import handover_records as hr
 from cromford.protocol.journal import mail
 from cromford.protocol.journal import opening_records as op
 from cromford.protocol.journal import records as r
+from cromford.protocol.journal.advance_fold import (
+    LspAdvances,
+    with_lsp_advance,
+    without_lsp_sessions,
+)
+from cromford.protocol.journal.advances import LspAdvance
 from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.book_fold import (
     apply_to_book,
@@ -93,6 +100,7 @@ class Factory:
         close_height: When its policy asked for a close the last time; None if never.
         post: Its mail.
         is_marked: Whether its store was put back from a backup, and what came after is unknown.
+        advances: Those under way, by the names of their leaves.
     """
 
     config: LspConfig
@@ -119,6 +127,7 @@ class Factory:
     close_height: int | None = None
     post: Post = field(default_factory=Post)
     is_marked: bool = False
+    advances: Map[str, LspAdvance] = field(default_factory=Map)
 
     @property
     def stream(self) -> str:
@@ -186,6 +195,8 @@ FactoryRecord = (
     | xr.LspExitRecord
     | cl.SharedCloseRecord
     | cl.LspCloseRecord
+    | ar.SharedAdvanceRecord
+    | ar.LspAdvanceRecord
     | hr.LspHandoverRecord
     | dr.DyingRecord
     | dr.LspDyingRecord
@@ -206,11 +217,19 @@ def apply_to_factory(factory: Factory, record: r.AnyRecord) -> Factory:
         return _with_part_closed(factory, record)
     if isinstance(record, cl.SharedCloseRecord | cl.LspCloseRecord):
         return _with_close(factory, record)
+    if isinstance(record, ar.SharedAdvanceRecord | ar.LspAdvanceRecord):
+        before = LspAdvances(factory.advances, factory.attempt, factory.book)
+        advances, attempt, book = with_lsp_advance(before, record)
+        return replace(factory, advances=advances, begun=attempt, book=book)
     if not isinstance(record, FactoryRecord):
         raise AssertionError(f"{type(record).__name__} is no record of a factory")
     match record:
         case r.Started():
-            return replace(factory, book=factory.book.all_disconnected())
+            return replace(
+                factory,
+                book=factory.book.all_disconnected(),
+                advances=without_lsp_sessions(factory.advances),
+            )
         case r.PeerDisconnected(node_id=node_id):
             return replace(factory, book=factory.book.disconnected(node_id))
         case r.BroadcastRefusalSeen(txid=txid, reason=reason):

@@ -1,9 +1,11 @@
 """What is about to be signed, remembered first: one sighash for each thing, for ever."""
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 
 from cromford.channel.commitment import Commitment
-from cromford.factory.vertices import TreeNode
+from cromford.factory.poison import Poison, PoisonKind
+from cromford.factory.vertices import NodeKind, TreeNode
 from cromford.protocol.journal.opening_records import Intent
 
 IntentKey = tuple[str, bytes, int]
@@ -33,17 +35,44 @@ def intent_of_commitment(commitment: Commitment) -> Intent:
     )
 
 
+def intent_of_poison(poison: Poison) -> Intent:
+    """Return the intent to sign one poison of a superseded state."""
+    return Intent(
+        kind=poison.kind.value,
+        outpoint=poison.tx.inputs[0].outpoint.serialize(),
+        state_index=poison.state.state_index or 0,
+        sighash=poison.task.sighash,
+    )
+
+
 def check_intents(
     known: Mapping[IntentKey, bytes], intents: tuple[Intent, ...]
 ) -> dict[IntentKey, bytes]:
     """Return the known intents with the new ones.
 
+    A state after the opening one may be signed once the one before it was, and a poison together
+    with the state that supersedes what it spends.
+
     Raises:
-        DoubleSigning: If one of them has another sighash than before.
+        DoubleSigning: If one of them has another sighash than before, or must not be signed yet.
     """
     merged = dict(known)
+    replaced = {intent.state_index - 1 for intent in intents if intent.kind == NodeKind.STATE}
     for intent in intents:
+        _check_order(known, intent, replaced)
         key = (intent.kind, intent.outpoint, intent.state_index)
         if merged.setdefault(key, intent.sighash) != intent.sighash:
             raise DoubleSigning(f"{intent.kind} {intent.outpoint.hex()} {intent.state_index}")
     return merged
+
+
+def _check_order(
+    known: Mapping[IntentKey, bytes], intent: Intent, replaced: AbstractSet[int]
+) -> None:
+    name = f"{intent.kind} {intent.outpoint.hex()} {intent.state_index}"
+    if intent.kind == NodeKind.STATE and intent.state_index > 0:
+        before = (intent.kind, intent.outpoint, intent.state_index - 1)
+        if before not in known:
+            raise DoubleSigning(f"{name}: the state before was never signed")
+    if intent.kind in set(PoisonKind) and intent.state_index not in replaced:
+        raise DoubleSigning(f"{name}: nothing supersedes the state")

@@ -4,43 +4,24 @@ The channel's own rules are in the channel room, which knows no messages, signat
 A link adds them: it is the fold of a channel's records.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
-from cromford.changed import changed
-from cromford.channel.commitment import Commitment, build_commitment
-from cromford.channel.commits import (
-    Settlement,
-    receive_commitment,
-    receive_revocation,
-    revoke,
-    sign_commitment,
-)
+from cromford.channel.commitment import Commitment, Funding, build_commitment
 from cromford.channel.content import CommitmentContent
+from cromford.channel.errors import PeerViolation
 from cromford.channel.finished import FinishedCommitment
-from cromford.channel.messages import Update, UpdateAdd, UpdateFail, UpdateFulfill
-from cromford.channel.reestablish import disconnect, receive_reestablish
 from cromford.channel.stage import Edition, HtlcStage, LiveHtlc
 from cromford.channel.state import ChannelState
 from cromford.channel.terms import Party
-from cromford.channel.updates import (
-    propose_add,
-    propose_fail,
-    propose_fulfill,
-    receive_update,
-    take_back_adds,
-)
-from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.closes import SignedClose
-from cromford.protocol.journal.encoding import decoded, reestablish_of
 from cromford.protocol.journal.first_commitments import ChannelSetting
-from cromford.protocol.journal.intents import DoubleSigning
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.mark import StoreMark
+from cromford.protocol.journal.next_funding import NextFunding, OwnNonce
 from cromford.signing.keychain import ChannelKey
 from cromford.watch.landed import PeerCommitment
 from cromford.watch.remaining import PathStep, Remaining, remaining_of
-from cromford.wire import messages as m
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +49,8 @@ class Link:
         last_secret: What revoked our commitment before the latest; None if there was none.
         signed_sighash: Of the peer's latest commitment, as we signed it; empty for its first.
         peer_unrevoked: What the peer's commitment before its latest says, until it revokes it.
-        pool_id: Our nonce for our next commitment, in this connection.
+        pool_id: The pool of our nonce for our next commitment, in this connection.
+        nonce_index: Its place there.
         awaits_nonce: Whether there was no room for one, in this connection.
         early_reestablish: The peer's, if it came meanwhile; else empty.
         pubnonce: Its public half.
@@ -82,6 +64,8 @@ class Link:
         quiet_for: The close that is being agreed on, in this connection; else empty.
         mark: That our store was put back from a backup, and what is known since; else None.
         publishes_stale: Whether the operator takes the risk that our commitment is revoked.
+        next: The funding that takes the place of the present one, while that is under way.
+        superseded: The fundings that were so replaced, oldest first: on them all is revoked.
     """
 
     channel_id: bytes
@@ -118,6 +102,9 @@ class Link:
     quiet_for: bytes = b""
     mark: StoreMark | None = None
     publishes_stale: bool = False
+    nonce_index: int = 0
+    next: NextFunding | None = None
+    superseded: tuple[Funding, ...] = ()
 
     @property
     def is_open(self) -> bool:
@@ -145,7 +132,7 @@ class Link:
     @property
     def has_session(self) -> bool:
         """Whether anything of it ends with the peer's connection."""
-        is_prepared = self.pool_id is not None or self.awaits_nonce
+        is_prepared = bool(self.pool_ids) or self.awaits_nonce
         return self.state.is_connected or is_prepared or bool(self.quiet_for)
 
     def remaining(self, chain: KnownChain) -> Remaining:
@@ -166,45 +153,139 @@ class Link:
         """Which party we are."""
         return self.state.me
 
+    @property
+    def present(self) -> Funding:
+        """The funding that holds until both sides are rebased onto another."""
+        return self.setting.funding
+
+    @property
+    def fundings(self) -> tuple[Funding, ...]:
+        """Every funding that may be on chain, oldest first: at most one of them ever is."""
+        following = () if self.next is None else (self.next.funding,)
+        return (*self.superseded, self.present, *following)
+
+    def fundings_of(self, content: CommitmentContent) -> tuple[Funding, ...]:
+        """Return the fundings that a commitment with this content is signed for now."""
+        if self.next is None or not (self.next.is_dual or content.is_rebased):
+            return (self.present,)
+        return (self.next.funding,) if content.is_rebased else (self.present, self.next.funding)
+
     @cached_property
     def finished(self) -> FinishedCommitment:
-        """Our latest commitment, ready to be published."""
+        """Our latest commitment, ready to be published once its funding is on chain.
+
+        While it is for two fundings, that on the present one.
+        """
         content = self.state.content(self.me, Edition.SIGNED)
         return FinishedCommitment(
-            commitment=self.commitment(content, self.own_point),
+            commitment=self.commitment(content, self.own_point, self.fundings_of(content)[0]),
             signature=self.signature,
             htlc_signatures=self.htlc_signatures,
         )
 
-    @cached_property
-    def peer_commitments(self) -> tuple[PeerCommitment, ...]:
-        """The peer's commitments that are not revoked: the latest, and perhaps the one before."""
-        state = self.state
-        latest = state.content(state.peer, Edition.SIGNED)
-        if self.peer_unrevoked is None or state.peer_next_point is None:
-            return (self._peer_commitment(latest, state.peer_point),)
-        return (
-            self._peer_commitment(self.peer_unrevoked, state.peer_point),
-            self._peer_commitment(latest, state.peer_next_point),
+    def finished_on(self, funding: Funding) -> FinishedCommitment | None:
+        """Return our latest commitment on a funding; None where there we have revoked all."""
+        content = self.state.content(self.me, Edition.SIGNED)
+        if funding == self.present:
+            return None if content.is_rebased else self.finished
+        if self.next is None or funding != self.next.funding or self.next.own is None:
+            return None
+        if self.next.own.number != content.number:
+            return None
+        return FinishedCommitment(
+            commitment=self.commitment(content, self.own_point, funding),
+            signature=self.next.own.signature,
+            htlc_signatures=self.next.own.htlc_signatures,
         )
 
-    def _peer_commitment(self, content: CommitmentContent, point: bytes) -> PeerCommitment:
-        commitment = self.commitment(content, point)
-        return PeerCommitment(commitment=commitment, per_commitment_point=point)
+    @cached_property
+    def peer_commitments(self) -> tuple[PeerCommitment, ...]:
+        """The peer's commitments on the present funding that are not revoked.
 
-    def commitment(self, content: CommitmentContent, per_commitment_point: bytes) -> Commitment:
-        """Return the commitment with this content on the present funding output.
+        The latest, and perhaps the one before.
+        """
+        return self.peer_commitments_on(self.present)
+
+    def peer_commitments_on(self, funding: Funding) -> tuple[PeerCommitment, ...]:
+        """Return the peer's commitments on a funding that are not revoked, the latest last."""
+        state = self.state
+        contents = [(state.content(state.peer, Edition.SIGNED), state.peer_point)]
+        if self.peer_unrevoked is not None and state.peer_next_point is not None:
+            latest = contents[0][0]
+            contents = [
+                (self.peer_unrevoked, state.peer_point),
+                (latest, state.peer_next_point),
+            ]
+        if funding in self.superseded:
+            return ()
+        return tuple(
+            PeerCommitment(
+                commitment=self.commitment(content, point, funding), per_commitment_point=point
+            )
+            for content, point in contents
+            if not (content.is_rebased and funding == self.present)
+        )
+
+    def commitment(
+        self,
+        content: CommitmentContent,
+        per_commitment_point: bytes,
+        funding: Funding | None = None,
+    ) -> Commitment:
+        """Return the commitment with this content on a funding, or else on the present one.
 
         Raises:
             UnpayableFee: If the opener's balance does not carry fee and anchor.
+            NegativeBalance: If the accepter's is below 0.
         """
         return build_commitment(
             content,
-            funding=self.setting.funding,
+            funding=funding or self.present,
             terms=self.setting.terms,
             keys=self.setting.keys,
             per_commitment_point=per_commitment_point,
         )
+
+    def own_nonce(self, funding: Funding, number: int) -> OwnNonce | None:
+        """Return our nonce for our commitment of a number on a funding, in this connection."""
+        if self.next is not None and funding == self.next.funding:
+            return self.next.own_nonces.get(number)
+        if self.pool_id is None:
+            return None
+        return OwnNonce(pool_id=self.pool_id, index=self.nonce_index, pubnonce=self.pubnonce)
+
+    @property
+    def pool_ids(self) -> tuple[bytes, ...]:
+        """The pools of its nonces, in this connection."""
+        own = () if self.pool_id is None else (self.pool_id,)
+        following = () if self.next is None else sorted(self.next.pool_ids)
+        return tuple(dict.fromkeys((*own, *following)))
+
+    @property
+    def is_still(self) -> bool:
+        """Whether both sides said that they are quiet, until the next funding carries the same."""
+        return self.next is not None and self.next.is_agreed and not self.next.is_dual
+
+    def check_may_act(self, message: str) -> None:
+        """Check that the peer does not speak of updates where it said that it is quiet.
+
+        Raises:
+            PeerViolation: If it does.
+        """
+        if self.is_still:
+            raise PeerViolation(message, expected="none: an advance is under way", received="one")
+
+    @property
+    def next_numbers(self) -> tuple[int, ...]:
+        """The numbers of our commitments on the next funding that may come next.
+
+        The latest, too, as long as it is not on it.
+        """
+        if self.next is None:
+            return ()
+        latest, own = self.state.own_signed, self.next.own
+        lacks_latest = own is None or own.number < latest
+        return (latest, latest + 1) if lacks_latest else (latest + 1,)
 
     @property
     def unsent(self) -> tuple[LiveHtlc, ...]:
@@ -219,125 +300,3 @@ class Link:
         """Return an HTLC that the peer offered, if it is locked in and waits for our answer."""
         live = self.state.find(self.state.peer, htlc_id)
         return live if live is not None and live.stage is HtlcStage.LOCKED_IN else None
-
-
-def disconnected(link: Link) -> Link:
-    """Return the link after its connection ended: nonces and unsigned updates are gone."""
-    return changed(
-        link,
-        state=disconnect(link.state),
-        pool_id=None,
-        awaits_nonce=False,
-        early_reestablish=b"",
-        pubnonce=b"",
-        peer_pubnonce=None,
-        quiet_for=b"",
-    )
-
-
-def applied(link: Link, record: cr.StepRecord) -> tuple[Link, Settlement | None]:
-    """Return the link after a record, and what a revocation made final."""
-    match record:
-        case cr.ChannelPrepared(pool_id=pool_id, pubnonce=pubnonce):
-            taken_up = changed(link, awaits_nonce=False, early_reestablish=b"")
-            return changed(taken_up, pool_id=pool_id, pubnonce=pubnonce), None
-        case cr.NonceAwaited(reestablish=data):
-            return changed(link, awaits_nonce=True, early_reestablish=data), None
-        case cr.ChannelReestablished(message=data, own_point=own_point):
-            message = decoded(data, m.ChannelReestablish)
-            resumption = receive_reestablish(
-                link.state, reestablish_of(message), own_point=own_point or None
-            )
-            return (
-                changed(link, state=resumption.state, peer_pubnonce=message.next_pubnonce),
-                None,
-            )
-        case cr.AddsTakenBack(htlc_id=htlc_id):
-            return changed(link, state=take_back_adds(link.state, htlc_id)), None
-        case cr.CommitmentIntended():
-            return _with_intended(link, record), None
-        case cr.CommitmentFinished():
-            return _with_held(link, record)
-        case cr.RevocationReceived(message=data):
-            return _with_revocation(link, decoded(data, m.RevokeAndAck))
-        case cr.ChannelFailed(reason=reason, height=height, is_behind=is_behind):
-            since = height if link.failed_height is None else link.failed_height
-            failed = changed(link, failure=reason, failed_height=since, is_behind=is_behind)
-            return failed, None
-        case cr.PeerLostState():
-            return changed(link, peer_is_behind=True), None
-        case cr.BreachFound(content=content):
-            return changed(link, breach=content), None
-        case cr.PeerMarked(peer_hash=peer_hash):
-            mark = None if link.mark is None else replace(link.mark, peer_hash=peer_hash)
-            return changed(link, peer_is_behind=True, mark=mark), None
-        case cr.MarksCompared(own_msat=own_msat):
-            if link.mark is None:
-                raise AssertionError("marks were compared on a channel that has none")
-            return changed(link, mark=replace(link.mark, agreed_msat=own_msat)), None
-        case cr.StaleAllowed():
-            return changed(link, publishes_stale=True), None
-
-
-def with_update(link: Link, update: Update, *, is_ours: bool) -> Link:
-    """Return the link after an update that we propose, or received."""
-    state = link.state
-    after = _with_proposed(state, update) if is_ours else receive_update(state, update)
-    return changed(link, state=after)
-
-
-def _with_proposed(state: ChannelState, update: Update) -> ChannelState:
-    match update:
-        case UpdateAdd():
-            after, _ = propose_add(
-                state,
-                amount_msat=update.amount_msat,
-                payment_hash=update.payment_hash,
-                cltv_expiry=update.cltv_expiry,
-                payload=update.payload,
-            )
-            return after
-        case UpdateFulfill():
-            return propose_fulfill(state, update.htlc_id, update.preimage)[0]
-        case UpdateFail():
-            return propose_fail(state, update.htlc_id, update.reason)[0]
-
-
-def _with_intended(link: Link, record: cr.CommitmentIntended) -> Link:
-    state, due = sign_commitment(link.state)
-    if record.number != due.content.number:
-        raise DoubleSigning(f"commitment {record.number}, expected {due.content.number}")
-    before = link.state.content(link.state.peer, Edition.SIGNED)
-    return changed(link, state=state, signed_sighash=record.sighash, peer_unrevoked=before)
-
-
-def _with_held(link: Link, record: cr.CommitmentFinished) -> tuple[Link, Settlement]:
-    signed, _ = receive_commitment(link.state)
-    settlement, _ = revoke(signed)
-    after = changed(
-        link,
-        state=settlement.state,
-        own_point=link.own_next_point,
-        own_next_point=record.next_point,
-        signature=record.signature,
-        htlc_signatures=record.htlc_signatures,
-        last_secret=record.secret,
-        pool_id=record.pool_id,
-        pubnonce=record.pubnonce,
-    )
-    return after, settlement
-
-
-def _with_revocation(link: Link, message: m.RevokeAndAck) -> tuple[Link, Settlement]:
-    settlement = receive_revocation(
-        link.state,
-        secret=message.per_commitment_secret,
-        next_point=message.next_per_commitment_point,
-    )
-    after = changed(
-        link,
-        state=settlement.state,
-        peer_pubnonce=message.next_pubnonce,
-        peer_unrevoked=None,
-    )
-    return after, settlement

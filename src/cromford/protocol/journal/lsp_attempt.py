@@ -3,12 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from immutables import Map
+
 from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.factory.branch import Branch
 from cromford.factory.funding import CHANGE_VOUT
+from cromford.factory.leaf import Leaf
 from cromford.factory.terms import FactoryTerms
 from cromford.factory.tree import Tree
 from cromford.protocol.journal.first_commitments import ChannelSetting
+from cromford.protocol.journal.leaf_states import NOTHING_AGREED, Leaves, leaf_with
 from cromford.protocol.journal.lsp_blueprint import LspBlueprint, LspSeat
 from cromford.protocol.journal.lsp_candidate import (
     LspCandidate,
@@ -92,6 +96,8 @@ Stage = Ceremony | Funded | Aborted
 class LspAttempt:
     """What the LSP remembers of one attempt. `reasons` say why each client has its seat.
 
+    `leaves` are the states of leaves that replaced those of the opening.
+
     While the ceremony is under way each stage keeps the one before: what a client sent is compared
     with what it sends again. A factory needs none of it.
     """
@@ -101,6 +107,7 @@ class LspAttempt:
     blueprint: LspBlueprint
     reasons: tuple[str, ...]
     stage: Stage
+    leaves: Leaves = field(default_factory=Map)
 
     @property
     def is_open(self) -> bool:
@@ -210,6 +217,19 @@ class LspAttempt:
     def setting(self, client: int) -> ChannelSetting:
         """Return one client's channel."""
         return self.blueprint.setting(client)
+
+    def leaf_name(self, client: int) -> str:
+        """Return the name of a client's leaf."""
+        return self.blueprint.branch(client).vertices[-1].first.shape.name
+
+    def leaf(self, client: int) -> Leaf:
+        """Return a client's leaf with every state that was signed."""
+        return leaf_with(
+            self.leaves.get(self.leaf_name(client), NOTHING_AGREED),
+            self.blueprint.branch(client).vertices[-1],
+            terms=self.terms,
+            factory_pubkeys=self.blueprint.factory_pubkeys,
+        )
 
     def client_of(self, node_id: bytes) -> int | None:
         """Return a client's participant index, or None."""

@@ -9,8 +9,9 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """What is about to be signed: one sighash per kind, outpoint and state index, for ever.
 
     `kind` is "kickoff", "state", "static", "commitment_opener" or "commitment_accepter", by the
-    commitment's holder, or "close_" and a cooperative close's id. A commitment's outpoint is its
-    channel's, its index the commitment number; a close's index is its option's number.
+    commitment's holder, "close_" and a cooperative close's id, or "stock_poison" and
+    "channel_poison". A commitment's outpoint is its channel's, its index the commitment number; a
+    close's index is its option's number, a poison's that of the state that it spends.
     """
 
     kind: str

@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from cromford.protocol.journal import advance_records as ar
 from cromford.protocol.journal import close_records as cl
 from cromford.protocol.journal import dying_records as dr
 from cromford.protocol.journal import exit_records as xr
@@ -125,6 +126,7 @@ SharedRecord = (
     | op.SharedOpeningRecord
     | xr.ExitRecord
     | cl.SharedCloseRecord
+    | ar.SharedAdvanceRecord
     | xr.PurseRecord
     | dr.DyingRecord
     | BookRecord
@@ -134,6 +136,7 @@ ClientOnly = (
     | op.ClientOpeningRecord
     | xr.ClientExitRecord
     | cl.ClientCloseRecord
+    | ar.ClientAdvanceRecord
     | hr.ClientHandoverRecord
     | dr.ClientDyingRecord
 )
@@ -141,6 +144,7 @@ LspOnly = (
     lr.HouseRecord
     | op.LspOpeningRecord
     | cl.LspCloseRecord
+    | ar.LspAdvanceRecord
     | cl.PartClosed
     | xr.LspExitRecord
     | hr.LspHandoverRecord

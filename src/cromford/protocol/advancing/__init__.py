@@ -1,0 +1,1 @@
+"""The advance of a leaf: its state is replaced, so that L-stock becomes channel capacity."""

@@ -1,0 +1,94 @@
+"""What of a leaf's states is signed beyond the opening one, and the poisons of those they replaced.
+
+Only what was agreed and signed is kept; transactions follow from it, and from the opening vertex.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from immutables import Map
+
+from cromford.factory.allocation import Allocation
+from cromford.factory.leaf import Leaf, opening_leaf
+from cromford.factory.terms import FactoryTerms
+from cromford.factory.vertices import Vertex
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedPoisons:
+    """The finished signatures of a superseded state's poisons, 64 bytes each.
+
+    Attributes:
+        stock: Of its L-stock's.
+        channels: Of channels', by client; a client has its own alone.
+    """
+
+    stock: bytes
+    channels: Mapping[int, bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgreedState:
+    """A state that replaced the one before it.
+
+    Attributes:
+        advance_id: The advance that made it.
+        allocation: What it pays.
+        signature: Everybody's, 64 bytes.
+        poisons: Of the state before; None where they were never signed.
+    """
+
+    advance_id: bytes
+    allocation: Allocation
+    signature: bytes
+    poisons: SignedPoisons | None = None
+
+
+# Of one leaf, state index 1 first: that of the opening has its signature with the tree's.
+AgreedStates = tuple[AgreedState, ...]
+NOTHING_AGREED: AgreedStates = ()
+
+
+def leaf_with(
+    states: AgreedStates, vertex: Vertex, *, terms: FactoryTerms, factory_pubkeys: Sequence[bytes]
+) -> Leaf:
+    """Return a leaf with all the states that were agreed for it.
+
+    Args:
+        states: Beyond the opening one.
+        vertex: The leaf, as it was opened.
+        terms: The factory's.
+        factory_pubkeys: One per participant, the LSP's first.
+    """
+    leaf = opening_leaf(vertex, terms=terms, factory_pubkeys=factory_pubkeys)
+    for state in states:
+        leaf = leaf.advanced(state.allocation)
+    return leaf
+
+
+def newest_vertex(states: AgreedStates, leaf: Leaf) -> Vertex:
+    """Return a leaf's vertex with its newest signed state."""
+    return Vertex(first=leaf.kickoff, last=leaf.states[len(states)])
+
+
+def with_poisons(states: AgreedStates, advance_id: bytes, poisons: SignedPoisons) -> AgreedStates:
+    """Return the states, the one of an advance with the poisons of the state before it.
+
+    Raises:
+        AssertionError: If there is none of that advance.
+    """
+    if all(state.advance_id != advance_id for state in states):
+        raise AssertionError(f"no state of advance {advance_id.hex()} was signed")
+    return tuple(
+        replace(state, poisons=poisons) if state.advance_id == advance_id else state
+        for state in states
+    )
+
+
+# By the name of each leaf's vertex that was ever advanced.
+Leaves = Map[str, AgreedStates]
+
+
+def with_state(leaves: Leaves, name: str, state: AgreedState) -> Leaves:
+    """Return the leaves after one of them got a newer state."""
+    return leaves.set(name, (*leaves.get(name, NOTHING_AGREED), state))

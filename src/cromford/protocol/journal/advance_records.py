@@ -205,6 +205,25 @@ class LiquidityBought(Record, frozen=True, kw_only=True, tag="liquidity_bought")
     price_msat: int
 
 
+class PurchaseOrdered(Record, frozen=True, kw_only=True, tag="purchase_ordered"):
+    """We are about to buy by a quote: our channel may grow to this, for this price."""
+
+    attempt_id: bytes
+    quote_id: bytes
+    amount_sat: int
+    capacity_sat: int
+    price_msat: int
+    payment_hash: bytes = b""
+
+
+class PurchaseEnded(Record, frozen=True, kw_only=True, tag="purchase_ended"):
+    """What we bought by a quote is ours, or never will be: `reason` is empty where it is ours."""
+
+    attempt_id: bytes
+    quote_id: bytes
+    reason: str = ""
+
+
 SharedAdvanceRecord = AdvancePoolsMade | StateSigned | PoisonHeld | AdvanceDropped | AdvanceEnded
 LspAdvanceRecord = (
     AdvanceProposed
@@ -216,5 +235,6 @@ LspAdvanceRecord = (
     | LiquiditySold
 )
 ClientAdvanceRecord = AdvanceReceived | AdvanceAgreed | AdvanceSigned | LiquidityBought
+PurchaseRecord = PurchaseOrdered | PurchaseEnded
 # Of one channel: a link folds them.
 NextFundingRecord = NextCommitmentIntended | NextCommitmentHeld | NextFundingVoid

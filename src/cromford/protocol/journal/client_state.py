@@ -56,6 +56,7 @@ from cromford.protocol.journal.pause import (
     PAUSE_BLOCKS,
     closed_until,
 )
+from cromford.protocol.journal.purchases import Purchases, with_purchase_record
 from cromford.protocol.journal.purses import with_lent, with_settled
 from cromford.protocol.journal.spent import with_spending_record
 from cromford.protocol.policy import ClientPolicy
@@ -123,6 +124,7 @@ class ClientState:
     moving: Map[bytes, Moving] = field(default_factory=Map)  # by the factory that dies
     restored: Restored = field(default_factory=Restored)
     advances: Map[bytes, ClientAdvance] = field(default_factory=Map)  # by the attempt
+    purchases: Purchases = field(default_factory=Map)  # by the quote
 
     @property
     def may_join(self) -> bool:
@@ -187,6 +189,8 @@ def apply(state: ClientState, record: r.AnyRecord) -> ClientState:
         return _with_close(state, record)
     if isinstance(record, ar.SharedAdvanceRecord | ar.ClientAdvanceRecord):
         return _with_advance(state, record)
+    if isinstance(record, ar.PurchaseRecord):
+        return replace(state, purchases=with_purchase_record(state.purchases, record))
     if isinstance(record, hr.ClientHandoverRecord):
         return _with_handover(state, record)
     if isinstance(record, dr.ClientDyingRecord):

@@ -2,9 +2,19 @@
 
 from cromford import effects as fx
 from cromford.protocol import events as ev
+from cromford.protocol.advancing.sales import NotSold, Sale
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.turn import Turn
 from cromford.wire import messages as m
+
+
+def begin(turn: Turn[Factory], sale: Sale) -> None:
+    """Ask the clients of a leaf to agree to a sale.
+
+    Raises:
+        NotSold: If it cannot begin now.
+    """
+    raise NotSold("not_sellable", f"{turn.stream}: client {sale.buyer} cannot buy yet")
 
 
 def take(turn: Turn[Factory], event: ev.AdvanceEvent) -> None:

@@ -116,7 +116,9 @@ def test_who_asks_too_often_is_told_so_until_the_next_block(market: Market) -> N
 def test_no_two_quotes_of_a_run_are_called_the_same(market: Market) -> None:
     ids = [market.quote(amount_sat).quote_id for amount_sat in (20_000, 20_000, 0)]
     assert len(set(ids)) == 3
-    assert market.buy_by(ids[0]).code == "quote_unknown"  # type: ignore[union-attr]
+    refused = market.buy_by(ids[0])
+    assert refused is not None
+    assert refused.code == "quote_unknown"
 
 
 def test_what_is_missing_for_the_price_is_named() -> None:

@@ -3,8 +3,8 @@
 `frozen_records.json` holds, by tag, the names of a record's fields in their order and the bytes of
 one specimen; where a field may be absent, also the bytes without it. Mail that was taken has a line
 for each kind of it. A record, or a value in one, may get further fields, at its end, each with a
-default: its bytes of before stand in `older`, and are read for ever. A new record gets a line of its own, and the failing
-test prints it.
+default: its bytes of before stand in `older`, and are read for ever. A new record gets a line of
+its own, and the failing test prints it.
 """
 
 import hashlib

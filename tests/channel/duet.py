@@ -122,6 +122,7 @@ class Duet:
     # Which funding is present to each, and who knows of one that takes its place.
     places: dict[Party, int] = field(default_factory=lambda: dict.fromkeys(Party, 0))
     is_dual: dict[Party, bool] = field(default_factory=lambda: dict.fromkeys(Party, False))
+    is_bound: bool = False  # Whether anything was signed for it.
 
     def __post_init__(self) -> None:
         self.expected_msat = {
@@ -165,9 +166,11 @@ class Duet:
         for party in Party:
             self.states[party] = reserve(self.states[party], price_msat)
             self.is_dual[party] = True
+        self.is_bound = False
 
     def give_up(self) -> None:
-        """Let both forget a next funding that nobody is bound to."""
+        """Let both forget a next funding that nothing was signed for."""
+        assert not self.is_bound
         for party in Party:
             self.states[party] = reserve(self.states[party], 0)
             self.is_dual[party] = False
@@ -209,6 +212,7 @@ class Duet:
 
     def sign(self, party: Party) -> None:
         before = self.states[party]
+        self.is_bound = True
         self.states[party], due = sign_commitment(before)
         assert due.content == before.content(party.other, Edition.NEXT)
         # The holder's own updates are on it as far as this party revoked what was before them.

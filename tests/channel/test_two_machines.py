@@ -129,7 +129,8 @@ class TwoMachines(RuleBasedStateMachine):
     @rule(gives_up=st.booleans())
     def break_connection(self, gives_up: bool) -> None:  # noqa: FBT001 - hypothesis names it
         self.duet.break_connection()
-        if gives_up and all(state.rebase is None for state in self.duet.states.values()):
+        is_loose = all(state.rebase is None for state in self.duet.states.values())
+        if gives_up and is_loose and not self.duet.is_bound:
             self.duet.give_up()
 
     @rule()

@@ -48,7 +48,11 @@ _RETRYABLE: Final = frozenset(
     }
 )  # fmt: skip
 # What else an LSP of ours says; whatever another one says is shown as its words, not as a code.
-_KNOWN: Final = _RETRYABLE | _REMEDIES.keys() | {"not_for_sale", "not_sellable"}
+_KNOWN: Final = (
+    _RETRYABLE
+    | _REMEDIES.keys()
+    | {"closing", "leaf_blocked", "no_race", "not_for_sale", "not_funded", "on_chain"}
+)
 
 
 class BuyingClient(Protocol):

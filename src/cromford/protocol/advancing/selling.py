@@ -15,7 +15,7 @@ from cromford.factory.allocation import AdvanceRefused, Purchase
 from cromford.factory.leaf import Leaf, advance_height_max, usable_blocks
 from cromford.protocol.advancing import lsp as advancing
 from cromford.protocol.advancing.pricing import price_msat
-from cromford.protocol.advancing.rules import problem_with_sale
+from cromford.protocol.advancing.rules import link_of, problem_of
 from cromford.protocol.advancing.sales import NotSold, Sale
 from cromford.protocol.channels.close_rules import owed_msat
 from cromford.protocol.channels.coverage import covered_after
@@ -30,6 +30,17 @@ from cromford.wire.selling import ALL_OF_IT, NeededOnline
 QUOTES_PER_BLOCK: Final = 32
 # As long as an operator may think, and the price of what is left to use does not change much.
 QUOTE_BLOCKS: Final = 6
+NEIGHBOUR: Final = "leaf_blocked"
+# What is said of what hinders an advance.
+_CODES: Final = {
+    "amount": "no_stock",
+    "busy": "leaf_busy",
+    "not_fresh": "stale",
+    "offline": "client_away",
+    "outdated": "quote_expired",
+    "price": "insufficient_balance",
+    "sold_out": "no_sales_left",
+}
 NO_MORE_HERE: Final = frozenset({"no_sales_left", "too_late"})
 _QUOTE_HASH: Final = TaggedHash("cromford/quote")
 
@@ -55,13 +66,16 @@ def take_message(turn: Turn[Factory], node_id: bytes, message: m.QuoteRequest | 
 
 
 def _refusal(message: m.QuoteRequest | m.Buy, refused: NotSold) -> m.QuoteRefused:
+    code, reason = _CODES.get(refused.code, refused.code), refused.reason
+    if code == NEIGHBOUR:
+        reason = f"{reason.partition(':')[0]} is in the way"  # Why is that client's own business.
     return m.QuoteRefused(
         attempt_id=message.attempt_id,
         quote_id=message.quote_id if isinstance(message, m.Buy) else b"",
-        code=refused.code,
-        reason=refused.reason,
+        code=code,
+        reason=reason[: m.REASON_SIZE_MAX],
         missing_msat=refused.missing_msat,
-        next_factory=int(refused.code in NO_MORE_HERE),
+        next_factory=int(code in NO_MORE_HERE),
     )
 
 
@@ -99,7 +113,7 @@ def _quote(turn: Turn[Factory], node_id: bytes, client: int, message: m.QuoteReq
     turn.note(QuoteCounted(client=client))
     offer = offer_of(turn, client, message.amount_sat)
     if not message.payment_hash:
-        check_can_pay(link_of(turn.state, client), offer.price_msat)
+        check_can_pay(channel_of(turn.state, client), offer.price_msat)
     state_index = len(offer.leaf.states)
     given = QuoteGiven(
         client=client,
@@ -167,7 +181,7 @@ def offer_of(turn: Turn[Factory], client: int, amount_sat: int) -> Offer:
         after=after,
         usable_blocks=usable,
         price_msat=price_msat(price, amount_sat=sold_sat, usable_blocks=usable),
-        covered_sat=covered_after(link_of(state, client), leaf, purchase),
+        covered_sat=covered_after(channel_of(state, client), leaf, purchase),
     )
 
 
@@ -178,22 +192,15 @@ def _sellable_leaf(turn: Turn[Factory], client: int) -> Leaf:
         NotSold: If our chain is stale, the channel is not there yet, an advance is under way, or no
             sale is left.
     """
-    state = turn.state
-    if not turn.facts.may_risk:
-        raise NotSold("stale", f"{turn.facts.why_no_risk}: ask again")
-    if all(link.client != client for link in state.book.links.values()):
-        raise NotSold("not_sellable", "the channel is not ready yet")
-    if state.attempt.leaf_name(client) in state.advances:
-        raise NotSold("leaf_busy", "an advance of the leaf is under way: ask again when it is over")
-    leaf = state.attempt.leaf(client)
-    if leaf.sales_left == 0:
+    problem = problem_of(turn.state, turn.facts, client)
+    if problem is not None and problem.code == "sold_out":
+        leaf = turn.state.attempt.leaf(client)
         has_stock = len(leaf.states) == leaf.terms.states_per_layer
         why = f"all {len(leaf.states) - 1} sales are made" if has_stock else "the stock is used up"
         raise NotSold("no_sales_left", f"{why}: there is no sale left in this leaf")
-    problem = problem_with_sale(state, turn.facts, client)
     if problem is not None:
-        raise NotSold("not_sellable", problem)
-    return leaf
+        raise NotSold(*problem)
+    return turn.state.attempt.leaf(client)
 
 
 def _usable_blocks(turn: Turn[Factory], client: int) -> int:
@@ -202,7 +209,7 @@ def _usable_blocks(turn: Turn[Factory], client: int) -> int:
     Raises:
         NotSold: If it is too late.
     """
-    link, height = link_of(turn.state, client), turn.known_height
+    link, height = channel_of(turn.state, client), turn.known_height
     patience_blocks = turn.state.attempt.terms.patience_blocks
     usable = usable_blocks(
         height=height,
@@ -221,7 +228,7 @@ def _usable_blocks(turn: Turn[Factory], client: int) -> int:
 def last_height(state: Factory, client: int) -> int:
     """Return the last height at which an advance of a client's leaf may begin."""
     return advance_height_max(
-        exit_deadline_height=link_of(state, client).exit_deadline_height,
+        exit_deadline_height=channel_of(state, client).exit_deadline_height,
         patience_blocks=state.attempt.terms.patience_blocks,
     )
 
@@ -237,7 +244,7 @@ def _check_neighbours(state: Factory, leaf: Leaf, purchase: Purchase) -> None:
     for client in leaf.clients:
         if client == purchase.buyer:
             continue
-        link = link_of(state, client)
+        link = channel_of(state, client)
         if owed_msat(link.state) > covered_after(link, leaf, purchase) * MSAT_PER_SAT:
             reason = "a neighbour in the leaf owns more than would be covered: it would not agree"
             raise NotSold("not_covered", reason)
@@ -279,7 +286,7 @@ def _sell(turn: Turn[Factory], client: int, message: m.Buy) -> None:
         reason = f"state_index: expected {len(offer.leaf.states)}, received {quote.state_index}"
         raise NotSold("quote_expired", reason)
     if not quote.payment_hash:
-        check_can_pay(link_of(turn.state, client), quote.price_msat)
+        check_can_pay(channel_of(turn.state, client), quote.price_msat)
     away = [one.client for one in _needed(turn, offer.leaf) if not one.is_online]
     if away:
         told = ", ".join(map(str, away))
@@ -308,13 +315,16 @@ def _needed(turn: Turn[Factory], leaf: Leaf) -> tuple[NeededOnline, ...]:
     )
 
 
-def link_of(state: Factory, client: int) -> Link:
-    """Return a client's channel, which is there.
+def channel_of(state: Factory, client: int) -> Link:
+    """Return a client's channel, where something may be sold of its leaf.
 
     Raises:
-        StopIteration: If it is not.
+        NotSold: If it is not there yet.
     """
-    return next(link for link in state.book.links.values() if link.client == client)
+    link = link_of(state, client)
+    if link is None:
+        raise NotSold(NEIGHBOUR, f"client {client}: its channel is not ready")
+    return link
 
 
 def _quote_id(state: Factory, client: int, offer: Offer, *, height: int) -> bytes:

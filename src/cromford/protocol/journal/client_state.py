@@ -137,6 +137,7 @@ class ClientState:
     purchase_ended: EndedPurchase | None = None  # the newest
     receipts: Map[bytes, tuple[Receipt, ...]] = field(default_factory=Map)  # by the attempt
     quotes: WantedQuotes = field(default_factory=Map)  # in this connection
+    advance_heights: tuple[int, ...] = ()  # of the newest tries of advances that we took part in
 
     @property
     def may_join(self) -> bool:
@@ -150,6 +151,12 @@ class ClientState:
     def may_close(self) -> bool:
         """Whether agreeing to a close now is not one time too many, as with `may_join`."""
         until = closed_until(self.close_heights, limit=JOINS_TO_PAUSE, window_blocks=PAUSE_BLOCKS)
+        return self.chain.height >= until
+
+    @property
+    def may_advance(self) -> bool:
+        """Whether taking part in an advance now is not one time too many, as with `may_join`."""
+        until = closed_until(self.advance_heights, limit=JOINS_TO_PAUSE, window_blocks=PAUSE_BLOCKS)
         return self.chain.height >= until
 
     @property
@@ -287,12 +294,14 @@ def _with_advance(
         advances = advances.set(attempt_id, advance)
     elif attempt_id in advances:
         advances = advances.delete(attempt_id)
-    intents = state.intents
+    intents, heights = state.intents, state.advance_heights
     if isinstance(record, ar.AdvanceSigned):
         intents = check_intents(intents, record.intents)
     receipts = state.receipts
     if isinstance(record, ar.LiquidityBought):
         receipts = receipts.set(attempt_id, (*receipts.get(attempt_id, ()), receipt_of(record)))
+    if isinstance(record, ar.AdvancePoolsMade):
+        heights = (*heights, state.chain.height)[-JOINS_TO_PAUSE:]
     return replace(
         state,
         receipts=receipts,
@@ -300,6 +309,7 @@ def _with_advance(
         attempts={**attempts, attempt_id: attempt},
         book=book,
         intents=intents,
+        advance_heights=heights,
     )
 
 

@@ -28,7 +28,7 @@ from cromford.protocol.journal.advance_fold import (
     with_lsp_advance,
     without_lsp_sessions,
 )
-from cromford.protocol.journal.advances import LspAdvance
+from cromford.protocol.journal.advances import LspAdvance, Stalls, with_stalls
 from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.book_fold import (
     apply_to_book,
@@ -104,6 +104,7 @@ class Factory:
         is_marked: Whether its store was put back from a backup, and what came after is unknown.
         advances: Those under way, by the names of their leaves.
         quoted: What clients were told that they may buy; true of one run.
+        stalls: Who let deadlines of advances pass.
     """
 
     config: LspConfig
@@ -132,6 +133,7 @@ class Factory:
     is_marked: bool = False
     advances: Map[str, LspAdvance] = field(default_factory=Map)
     quoted: Quoted = field(default_factory=Quoted)
+    stalls: Stalls = field(default_factory=Map)
 
     @property
     def stream(self) -> str:
@@ -225,7 +227,8 @@ def apply_to_factory(factory: Factory, record: r.AnyRecord) -> Factory:
     if isinstance(record, ar.SharedAdvanceRecord | ar.LspAdvanceRecord):
         before = LspAdvances(factory.advances, factory.attempt, factory.book)
         advances, attempt, book = with_lsp_advance(before, record)
-        after = replace(factory, advances=advances, begun=attempt, book=book)
+        stalls = with_stalls(factory.stalls, record)
+        after = replace(factory, advances=advances, begun=attempt, book=book, stalls=stalls)
         return _telling_sale(after, record) if isinstance(record, ar.LiquiditySold) else after
     if isinstance(record, mk.LspMarketRecord):
         height = factory.chain.height

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from tests.protocol.markets import Market
-from tests.protocol.paying_clients import newest_link
+from tests.protocol.paying_clients import balance, newest_link, pay
 from tests.protocol.pump import PumpNode, Tamper
 
 from cromford.factory.allocation import Purchase
@@ -227,3 +227,95 @@ def test_an_lsp_that_does_not_begin_ends_a_purchase_by_its_quotes_height(market:
     assert not ended(market)
     market.pump.mine(1)
     assert ended(market) == [(quote.quote_id, f"not begun by height {quote.valid_until_height}")]
+
+
+def test_a_client_buys_and_everybody_writes_it_down() -> None:
+    """The channel grows, the price is the LSP's; the neighbour notices nothing in its money."""
+    market = Market(watches_folds=True).with_money()
+    neighbour = market.pump.client_at(2)
+    before, beside = balance(market.buyer), balance(neighbour)
+    quote = market.quote(20_000)
+    buy(market, quote)
+    market.pump.run()
+    after = balance(market.buyer)
+    assert newest_link(market.buyer).state.capacity_sat == quote.capacity_sat
+    assert after.own_msat == before.own_msat - quote.price_msat
+    assert after.peer_msat == before.peer_msat + 20_000_000 + quote.price_msat
+    assert after.receivable_msat > before.receivable_msat + 15_000_000
+    assert balance(neighbour) == beside
+    state = state_of(market)
+    assert not state.purchases
+    assert state.purchase_ended is not None
+    assert (state.purchase_ended.quote_id, state.purchase_ended.reason) == (quote.quote_id, "")
+    (receipt,) = state.receipts[market.attempt_id]
+    assert (receipt.amount_sat, receipt.capacity_sat, receipt.price_msat) == (
+        20_000,
+        quote.capacity_sat,
+        quote.price_msat,
+    )
+    house = market.pump.lsp.state.house
+    entry = house.entries[market.attempt_id]
+    (sold,) = entry.sold
+    assert (sold.client, sold.amount_sat, sold.price_msat) == (1, 20_000, quote.price_msat)
+    assert entry.capacity_sat == (quote.capacity_sat, newest_link(neighbour).state.capacity_sat)
+    assert (house.market.n_sold, house.market.sold_sat) == (1, 20_000)
+    assert house.market.earned_msat == quote.price_msat
+    assert house.lent_sat() == entry.lent_sat == sum(entry.capacity_sat)
+
+
+def test_one_after_another_buys_until_the_next_factory_is_offered() -> None:
+    market = Market().with_money(60_000_000)
+    for sales_left in (2, 1, 0):
+        quote = market.quote(20_000)
+        assert quote.sales_left == sales_left
+        buy(market, quote, beyond_coverage=True)
+        market.pump.run()
+        assert newest_link(market.buyer).state.capacity_sat == quote.capacity_sat
+    assert len(state_of(market).receipts[market.attempt_id]) == 3
+    assert market.pump.lsp.state.house.market.n_sold == 3
+    refused = market.refusal(20_000)
+    assert (refused.code, refused.next_factory) == ("no_sales_left", 1)
+
+
+def test_what_is_bought_can_be_received_with_and_paid_on(market: Market) -> None:
+    quote = market.quote(50_000)
+    buy(market, quote)
+    market.pump.run()
+    received_msat = balance(market.buyer).receivable_msat
+    assert pay(market.pump, market.pump.lsp, market.buyer, received_msat).preimage is not None
+    sent = balance(market.buyer).spendable_msat // 2
+    paid = pay(market.pump, market.buyer, market.pump.client_at(2), sent)
+    assert paid.preimage is not None
+
+
+def test_a_purchase_that_is_signed_outlives_connections_and_both_processes() -> None:
+    market = Market(watches_folds=True).with_money()
+    quote = market.quote(20_000)
+    with market.pump.tampering(silent(m.AdvanceDone)):
+        buy(market, quote)
+        market.pump.run()
+    assert set(state_of(market).purchases) == {quote.quote_id}
+    market.pump.restart(market.buyer)
+    market.pump.restart(market.pump.lsp)
+    market.pump.run()
+    assert not state_of(market).purchases
+    assert newest_link(market.buyer).state.capacity_sat == quote.capacity_sat
+    assert ended(market) == [(quote.quote_id, "")]
+
+
+def test_of_an_advance_that_a_neighbour_refuses_the_buyer_hears_why(market: Market) -> None:
+    """The neighbour's chain is stale: nobody is at fault, and nothing was paid."""
+    quote, before = market.quote(20_000), balance(market.buyer)
+    neighbour = market.pump.client_at(2)
+    neighbour.facts_at = lambda _own_height: replace(FRESH, stale="no block for hours")
+    buy(market, quote)
+    market.pump.run()
+    ((quote_id, reason),) = ended(market)
+    assert quote_id == quote.quote_id
+    assert "refused" in reason
+    assert balance(market.buyer) == before
+    neighbour.facts_at = lambda _own_height: FRESH
+    again = market.quote(20_000)
+    buy(market, again)
+    market.pump.run()
+    assert newest_link(market.buyer).state.capacity_sat == quote.capacity_sat

@@ -94,6 +94,10 @@ LIQUIDITY: dict[str, Any] = {
     "covered_sat": 480_000,
     "beyond_coverage_msat": 5_000_000,
     "htlcs_msat": 7_000,
+    "advance": None,
+    "buying": None,
+}
+BUYING: dict[str, Any] = {
     "advance": {
         "advance_id": "ae" * 32,
         "state_index": 2,

@@ -183,8 +183,16 @@ def test_an_lsp_reads_what_is_left_of_each_leaf_and_who_holds_out(fake: Fake) ->
 
 @pytest.mark.parametrize("command", ["balance", "status"])
 def test_a_client_reads_what_is_covered_and_how_far_its_purchase_is(
-    client: FakeDaemon, command: str
+    fake: Fake, command: str
 ) -> None:
+    stands = market_answers.LIQUIDITY | market_answers.BUYING
+    channels = [answers.client_channel(liquidity=stands)]
+    client = fake(
+        {
+            "balance": answers.CLIENT_BALANCE | {"channels": channels},
+            "status": answers.CLIENT_STATUS | {"channels": channels},
+        }
+    )
     shown = CommandLine(client.datadir).run("client", command).stdout
     for told in (
         "you are buying 100,000 sat for 1,500 sat: the LSP is to finish the leaf's next state",
@@ -195,8 +203,8 @@ def test_a_client_reads_what_is_covered_and_how_far_its_purchase_is(
 
 
 def test_a_client_reads_that_a_neighbour_buys(fake: Fake) -> None:
-    stands = market_answers.LIQUIDITY | {"buying": None, "covered_sat": None, "sales_left": 0}
-    channels = [answers.client_channel(liquidity=stands)]
+    others = {"advance": market_answers.BUYING["advance"], "covered_sat": None, "sales_left": 0}
+    channels = [answers.client_channel(liquidity=market_answers.LIQUIDITY | others)]
     client = fake({"balance": answers.CLIENT_BALANCE | {"channels": channels}})
     shown = CommandLine(client.datadir).run("client", "balance").stdout
     assert "a neighbour buys; the LSP is to finish the leaf's next state" in shown

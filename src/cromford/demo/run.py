@@ -79,7 +79,8 @@ def _build_and_show(site: Site, steps: Steps) -> Document:
     building.verify(world, steps, factory_id)
     exported = world.lsp.call("factory_export", factory_id=factory_id)
     payments = move_money(world, steps, exported)
-    sale = buy_liquidity(world, steps, exported) if payments["n"] else None
+    is_paid = site.settings.n_payments != 0
+    sale = buy_liquidity(world, steps, exported) if is_paid else None
     shown = _shown(world, exported) | {"payments": payments, "sale": sale}
     if site.settings.exit_client is not None:
         shown["exit"] = leave(world, steps, exported, site.settings.exit_client)

@@ -310,6 +310,7 @@ def _rebased(link: Link) -> Link:
     return changed(
         link,
         setting=replace(link.setting, funding=following.funding),
+        path=link.path if following.step is None else (*link.path[:-1], following.step),
         superseded=(*link.superseded, link.present),
         peer_pubnonce=following.peer_nonces.get(link.state.peer_signed + 1, link.peer_pubnonce),
         next=None,

@@ -54,6 +54,8 @@ from cromford.wire.selling import AllocatedChannel, NextHalf, NextNonces
 def begin(turn: Turn[Factory], sale: Sale) -> None:
     """Begin with an advance: the channels of the leaf become quiet, then its clients are asked.
 
+    What follows is for `go_on`, at the end of the same decision.
+
     Raises:
         NotSold: If it cannot begin now; nothing is remembered.
     """
@@ -80,7 +82,6 @@ def begin(turn: Turn[Factory], sale: Sale) -> None:
     begun = advance_named(turn.state, advance_id)
     if begun is not None:
         set_deadline(turn, begun)
-        ask_when_quiet(turn, begun)
 
 
 def resume(turn: Turn[Factory], advance: LspAdvance) -> None:

@@ -103,7 +103,8 @@ def _on_propose(turn: Turn[ClientState], message: m.AdvancePropose) -> None:
         elif not known.is_signed:
             return  # Sent twice: we are about to agree, or did.
     except Refusal as refusal:
-        _refuse(turn, message.attempt_id, message.advance_id, str(refusal))
+        if known is None or not known.is_signed:  # Whoever signed waits, and refuses nothing.
+            _refuse(turn, message.attempt_id, message.advance_id, str(refusal))
         return
     attempt = turn.state.attempts[message.attempt_id]
     link = turn.book.links[attempt.setting.channel_id]

@@ -81,6 +81,8 @@ def _build_and_show(site: Site, steps: Steps) -> Document:
     payments = move_money(world, steps, exported)
     is_paid = site.settings.n_payments != 0
     sale = buy_liquidity(world, steps, exported) if is_paid else None
+    if sale is not None:  # Its leaf has another state now.
+        exported = world.lsp.call("factory_export", factory_id=factory_id)
     shown = _shown(world, exported) | {"payments": payments, "sale": sale}
     if site.settings.exit_client is not None:
         shown["exit"] = leave(world, steps, exported, site.settings.exit_client)
@@ -149,7 +151,7 @@ def _commands(world: World, factory_id: str) -> list[Document]:
         ("its money", ("client", "balance", *client_place)),
         ("its payments", ("client", "payments", *client_place)),
         ("its way out", ("client", "exit", "plan", *client_place)),
-        ("what liquidity costs", ("client", "buy-liquidity", "all", "--dry-run", *client_place)),
+        ("what liquidity costs", ("lsp", "price", *lsp_place)),
         ("what was sold", ("lsp", "ledger", *lsp_place)),
     ]
     program = _program()

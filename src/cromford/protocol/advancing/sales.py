@@ -24,7 +24,7 @@ class Sale:
     payment_hash: bytes = b""
 
 
-class NotSold(Exception):  # noqa: N818 - an answer, not an error
+class NotSold(Exception):
     """Nothing is sold so now: a code for programs, a reason for people.
 
     Attributes:

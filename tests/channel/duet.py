@@ -24,12 +24,12 @@ from cromford.channel.messages import (
     CommitmentDue,
     HtlcUpdate,
     Outgoing,
+    Rebase,
     Reestablish,
     RevocationDue,
     UpdateAdd,
     UpdateFail,
     UpdateFulfill,
-    UpdateRebase,
 )
 from cromford.channel.reestablish import disconnect, receive_reestablish, reestablish_message
 from cromford.channel.stage import Edition, HtlcStage, LiveHtlc
@@ -250,7 +250,7 @@ class Duet:
                     secret=specimen.secret(party, number),
                     next_point=specimen.point(party, outgoing.next_number),
                 )
-            case UpdateRebase():
+            case Rebase():
                 raise AssertionError("no duet rebases yet")
             case _:
                 message = outgoing

@@ -218,18 +218,13 @@ def apply_to_factory(factory: Factory, record: r.AnyRecord) -> Factory:
     if isinstance(record, cl.SharedCloseRecord | cl.LspCloseRecord):
         return _with_close(factory, record)
     if isinstance(record, ar.SharedAdvanceRecord | ar.LspAdvanceRecord):
-        before = LspAdvances(factory.advances, factory.attempt, factory.book)
-        advances, attempt, book = with_lsp_advance(before, record)
-        return replace(factory, advances=advances, begun=attempt, book=book)
+        return _with_advance(factory, record)
     if not isinstance(record, FactoryRecord):
         raise AssertionError(f"{type(record).__name__} is no record of a factory")
     match record:
         case r.Started():
-            return replace(
-                factory,
-                book=factory.book.all_disconnected(),
-                advances=without_lsp_sessions(factory.advances),
-            )
+            book, advances = factory.book, without_lsp_sessions(factory.advances)
+            return replace(factory, book=book.all_disconnected(), advances=advances)
         case r.PeerDisconnected(node_id=node_id):
             return replace(factory, book=factory.book.disconnected(node_id))
         case r.BroadcastRefusalSeen(txid=txid, reason=reason):
@@ -296,6 +291,14 @@ def _with_close(factory: Factory, record: cl.SharedCloseRecord | cl.LspCloseReco
         book=book,
         closed=closed,
     )
+
+
+def _with_advance(
+    factory: Factory, record: ar.SharedAdvanceRecord | ar.LspAdvanceRecord
+) -> Factory:
+    before = LspAdvances(factory.advances, factory.attempt, factory.book)
+    advances, attempt, book = with_lsp_advance(before, record)
+    return replace(factory, advances=advances, begun=attempt, book=book)
 
 
 def _with_part_closed(factory: Factory, record: cl.PartClosed) -> Factory:

@@ -12,6 +12,7 @@ from immutables import Map
 
 from cromford.channel.commitment import Funding
 from cromford.signing.nonces import PublicPool
+from cromford.watch.coverage import NOTHING_PENDING, Fullest
 
 SIGNED: Final = 1
 STATE_HELD: Final = 2
@@ -56,6 +57,7 @@ class NextFunding:
             the one before.
         own_nonces: Ours for our own commitments on it, by number, in this connection.
         peer_nonces: The peer's public halves for its own, likewise.
+        fullest: The LSP's fullest commitment that was signed for it.
     """
 
     advance_id: bytes
@@ -70,6 +72,7 @@ class NextFunding:
     given: Map[int, bytes] = field(default_factory=Map)
     own_nonces: Map[int, OwnNonce] = field(default_factory=Map)
     peer_nonces: Map[int, bytes] = field(default_factory=Map)
+    fullest: Fullest = NOTHING_PENDING
 
     @property
     def pool_ids(self) -> frozenset[bytes]:

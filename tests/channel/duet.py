@@ -25,13 +25,13 @@ from cromford.channel.htlc_tx import htlc_txs
 from cromford.channel.messages import (
     CommitmentDue,
     Outgoing,
+    Rebase,
     Reestablish,
     RevocationDue,
     Update,
     UpdateAdd,
     UpdateFail,
     UpdateFulfill,
-    Rebase,
 )
 from cromford.channel.rebase import can_pay, propose_rebase, receive_rebase, reserve
 from cromford.channel.reestablish import disconnect, receive_reestablish, reestablish_message

@@ -40,6 +40,11 @@ from cromford.protocol.key_events import (
     SeatsPrepared,
     SeatsSigned,
 )
+from cromford.protocol.market_events import (
+    PriceRequested,
+    PurchaseRequested,
+    QuoteRequested,
+)
 from cromford.signing.keychain import ChannelPubkeys
 from cromford.signing.nonces import PublicPool
 from cromford.wire.messages import Message
@@ -50,6 +55,9 @@ __all__ = [
     "KeysLookedUp",
     "KeysNotKept",
     "KeysOffered",
+    "PriceRequested",
+    "PurchaseRequested",
+    "QuoteRequested",
     "SeatsFailed",
     "SeatsLacking",
     "SeatsPrepared",
@@ -561,6 +569,7 @@ ChannelEvent = ChannelAnswer | InvoiceRequested | PayRequested
 ExitEvent = ExitRequested | ExitPauseRequested | TakingTxSigned | SweepSigned | CommitmentRecalled
 SeatsEvent = SeatsPrepared | SeatsLacking | SeatsSigned | SeatsFailed
 CloseEvent = CloseRequested | ClosePrepared | CloseUnprepared | SeatsEvent
+MarketEvent = PriceRequested | QuoteRequested | PurchaseRequested
 AdvanceEvent = AdvancePrepared | AdvanceUnprepared | NextSigned | NextHalfMade | NextSigningFailed
 JointSweepEvent = SpendersLookedUp | JointSweepSigned
 SpendingEvent = (
@@ -582,6 +591,7 @@ Event = (
     | ExitEvent
     | CloseEvent
     | AdvanceEvent
+    | MarketEvent
     | JointSweepEvent
     | SpendingEvent
     | HandoverEvent

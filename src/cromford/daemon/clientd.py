@@ -325,7 +325,7 @@ class ClientDaemon(Daemon[ClientState]):
         """Return which transactions of a factory the node does not take."""
         if isinstance(attempt.stage, Received):
             return []
-        txids = attempt.stage.candidate.watched_txids
+        txids = attempt.watched_txids
         return self.refusals.shown_of(txids, self.driver.state.chain.spends)
 
     def _attempt(self, params: dict[str, Any]) -> ClientAttempt:

@@ -440,7 +440,7 @@ class LspDaemon(Daemon[LspState]):
 
     def _refused(self, factory: Factory) -> list[dict[str, Any]]:
         """Return which transactions of a factory the node does not take."""
-        return self.refusals.shown_of(factory.attempt.blueprint.watched_txids, factory.chain.spends)
+        return self.refusals.shown_of(factory.attempt.watched_txids, factory.chain.spends)
 
     async def _exit_start(self, params: dict[str, Any]) -> object:
         wanted = read_params(params, _ExitParams)

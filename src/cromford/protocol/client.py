@@ -255,6 +255,7 @@ def _on_block(turn: Turn[ClientState], event: ev.BlockAdded) -> None:
             txs=tuple(tx.serialize() for tx in event.txs),
         )
     )
+    exiting.learn_from_block(turn)
     turn.ask(
         *exiting.lend(turn),
         *owed_by_client(turn.state, turn.facts.fees),

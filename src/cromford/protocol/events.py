@@ -25,6 +25,7 @@ from cromford.effects import (
     SignFunding,
     SignJointSweep,
     SignNext,
+    SignPayouts,
     SignSpending,
     SignSweep,
     SignTakingTx,
@@ -492,6 +493,14 @@ class SpendersLookedUp:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PayoutsSigned:
+    """Answers `SignPayouts`."""
+
+    asked: SignPayouts
+    tx: Tx
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JointSweepSigned:
     """Answers `SignJointSweep`."""
 
@@ -566,7 +575,14 @@ ChannelAnswer = (
     NoncePrepared | NonceLacking | CommitmentMade | HalfMade | PointRecalled | ChannelSigningFailed
 )
 ChannelEvent = ChannelAnswer | InvoiceRequested | PayRequested
-ExitEvent = ExitRequested | ExitPauseRequested | TakingTxSigned | SweepSigned | CommitmentRecalled
+ExitEvent = (
+    ExitRequested
+    | ExitPauseRequested
+    | TakingTxSigned
+    | SweepSigned
+    | PayoutsSigned
+    | CommitmentRecalled
+)
 SeatsEvent = SeatsPrepared | SeatsLacking | SeatsSigned | SeatsFailed
 CloseEvent = CloseRequested | ClosePrepared | CloseUnprepared | SeatsEvent
 MarketEvent = PriceRequested | QuoteRequested | PurchaseRequested

@@ -387,6 +387,7 @@ def _on_block(round_: Round, event: ev.BlockAdded) -> None:
 
 def _begin_with_block(turn: Turn[Factory], *, has_news: bool = False) -> None:
     """Do what a new height makes due in a factory, once it knows all that the block had for it."""
+    exiting.learn_from_block(turn)
     turn.ask(*exiting.ask_for_coins(turn), *owed_by_factory(turn.state, turn.facts.fees))
     opening.on_block(turn)
     exiting.on_block(turn)

@@ -176,7 +176,8 @@ def look_blocks(state: LspState) -> int:
 def published(factory: Factory) -> list[str]:
     """Return what is on chain of the tree, whoever published it."""
     confirmed = factory.chain.confirmed
-    return [node.name for node in factory.attempt.tree.nodes if node.tx.txid in confirmed]
+    nodes = factory.attempt.tree_on(factory.chain).nodes
+    return [node.name for node in nodes if node.tx.txid in confirmed]
 
 
 def leaving(factory: Factory) -> list[int]:
@@ -188,7 +189,7 @@ def leaving(factory: Factory) -> list[int]:
         client
         for client in range(1, len(attempt.seats) + 1)
         if client in factory.exits
-        or attempt.setting(client).funding.outpoint in factory.chain.spends
+        or factory.funding_on_chain(client).outpoint in factory.chain.spends
     ]
 
 
@@ -229,7 +230,7 @@ def standing_of(factory: Factory, link: Link, facts: Facts) -> Standing:
         is_usable=is_usable(factory, link),
         is_fresh=facts.is_fresh,
         is_markable=facts.unmarkable is None,
-        is_exiting=link.client in factory.exits or link.setting.funding.outpoint in chain.spends,
+        is_exiting=link.client in factory.exits or is_on_chain(link, chain),
         depth=chain.depth(attempt.funding_tx.txid),
         min_depth=attempt.terms.min_depth,
         is_swept=is_swept(factory, link.client),

@@ -183,7 +183,10 @@ class ClientState:
             if attempt.is_retired:
                 continue
             if isinstance(attempt.stage, Complete | RootSent | HasExit):
-                watched |= attempt.stage.candidate.watched_txids
+                watched |= attempt.watched_txids
+        for link in self.book.links.values():
+            if link.next is not None:
+                watched.add(link.next.funding.outpoint.txid)
         return frozenset(watched)
 
 

@@ -12,6 +12,7 @@ from immutables import Map
 from cromford.bitcoin.block import BlockRef
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxOut
 from cromford.changed import changed
+from cromford.channel.commitment import Funding
 from cromford.factory.lifetime import Lifetime, Period
 from cromford.factory.terms import decode_terms
 from cromford.protocol.journal import advance_records as ar
@@ -162,6 +163,12 @@ class Factory:
         funded = self.attempt.funded
         is_dead = funded is not None and funded.is_dead
         return is_dead and self.chain.depth(self.attempt.funding_tx.txid) == 0
+
+    def funding_on_chain(self, client: int) -> Funding:
+        """Return where a client's channel is: in a block, or else by its newest signed state."""
+        setting = self.attempt.setting(client)
+        link = self.book.links.get(setting.channel_id)
+        return setting.funding if link is None else link.funding_on(self.chain)
 
     def is_unproven(self, client: int) -> bool:
         """Say whether a client's channel that the store does not know yet may have been used.

@@ -343,6 +343,7 @@ def _rebased(link: Link) -> Link:
     return changed(
         link,
         setting=replace(link.setting, funding=following.funding),
+        path=link.path if following.step is None else (*link.path[:-1], following.step),
         superseded=(*link.superseded, link.present),
         fullest=following.fullest,
         fullest_superseded=(*link.fullest_superseded, link.fullest),

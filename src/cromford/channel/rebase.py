@@ -6,7 +6,7 @@ the rebase is for the new one alone; once both parties have one, the old outpoin
 
 from cromford.changed import changed
 from cromford.channel.errors import PeerViolation, UpdateRefused
-from cromford.channel.messages import UpdateRebase
+from cromford.channel.messages import Rebase
 from cromford.channel.stage import Edition, LiveRebase
 from cromford.channel.state import ChannelState
 from cromford.channel.terms import MSAT_PER_SAT, Party
@@ -31,7 +31,7 @@ def can_pay(state: ChannelState, price_msat: int) -> bool:
     return payable_msat(state) >= price_msat
 
 
-def propose_rebase(state: ChannelState, message: UpdateRebase) -> ChannelState:
+def propose_rebase(state: ChannelState, message: Rebase) -> ChannelState:
     """Offer the rebase to the accepter.
 
     Raises:
@@ -45,7 +45,7 @@ def propose_rebase(state: ChannelState, message: UpdateRebase) -> ChannelState:
     return changed(_with_rebase(state, message), unacked=(*state.unacked, message))
 
 
-def receive_rebase(state: ChannelState, message: UpdateRebase) -> ChannelState:
+def receive_rebase(state: ChannelState, message: Rebase) -> ChannelState:
     """Return the state after the opener offered the rebase.
 
     Raises:
@@ -62,7 +62,7 @@ def receive_rebase(state: ChannelState, message: UpdateRebase) -> ChannelState:
         ) from error
 
 
-def _with_rebase(state: ChannelState, message: UpdateRebase) -> ChannelState:
+def _with_rebase(state: ChannelState, message: Rebase) -> ChannelState:
     if state.rebase is not None:
         raise UpdateRefused("update_rebase", expected="none under way", received="another")
     if not can_pay(state, message.price_msat):

@@ -10,9 +10,7 @@ from cromford.effects import (
     Deadline,
     FinishCommitment,
     FinishNext,
-    KeepKeys,
     LookUpCoins,
-    LookUpKeys,
     LookUpSpenders,
     PartialSign,
     PrepareAdvance,
@@ -21,11 +19,9 @@ from cromford.effects import (
     PrepareJoin,
     PrepareMove,
     PrepareNonce,
-    PrepareSeats,
     RecallCommitment,
     RecallPoint,
     SignCommitment,
-    SignForSeats,
     SignFunding,
     SignJointSweep,
     SignNext,
@@ -35,11 +31,39 @@ from cromford.effects import (
     SignTakingTx,
 )
 from cromford.protocol.journal.mail import Posted
-from cromford.protocol.policy import SalePrice
-from cromford.signing.handed_over import OfferedKeys
+from cromford.protocol.key_events import (
+    KeysKept,
+    KeysLookedUp,
+    KeysNotKept,
+    KeysOffered,
+    SeatsFailed,
+    SeatsLacking,
+    SeatsPrepared,
+    SeatsSigned,
+)
+from cromford.protocol.market_events import (
+    PriceRequested,
+    PurchaseRequested,
+    QuoteRequested,
+)
 from cromford.signing.keychain import ChannelPubkeys
 from cromford.signing.nonces import PublicPool
 from cromford.wire.messages import Message
+
+# What is declared elsewhere, and known by this name.
+__all__ = [
+    "KeysKept",
+    "KeysLookedUp",
+    "KeysNotKept",
+    "KeysOffered",
+    "PriceRequested",
+    "PurchaseRequested",
+    "QuoteRequested",
+    "SeatsFailed",
+    "SeatsLacking",
+    "SeatsPrepared",
+    "SeatsSigned",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -519,110 +543,6 @@ class PayRequested:
     min_final_cltv_expiry_delta: int
     fee_max_msat: int | None = None  # None: what the policy allows
     attempt_id: bytes | None = None  # the factory to pay from; None: any
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeysOffered:
-    """A peer handed keys over. The signer holds them; here is which they are."""
-
-    node_id: bytes
-    attempt_id: bytes
-    offered: OfferedKeys
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeysKept:
-    """Answers `KeepKeys`: they are durable."""
-
-    asked: KeepKeys
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeysNotKept:
-    """Answers `KeepKeys`: the disk, or the signer, refused."""
-
-    asked: KeepKeys
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeysLookedUp:
-    """Answers `LookUpKeys`; an empty `problem` if they are there, whole, and the client's."""
-
-    asked: LookUpKeys
-    problem: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SeatsPrepared:
-    """Answers `PrepareSeats`: a pool for each, in its order."""
-
-    asked: PrepareSeats
-    pools: tuple[PublicPool, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SeatsLacking:
-    """Answers `PrepareSeats`: whose keys are not there, and why; no pool was made.
-
-    Nobody's, if there was no room for that many nonces.
-    """
-
-    asked: PrepareSeats
-    problems: tuple[tuple[int, str], ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SeatsSigned:
-    """Answers `SignForSeats`: for each pool, its partial signature of each transaction."""
-
-    asked: SignForSeats
-    partial_sigs: tuple[tuple[bytes, ...], ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SeatsFailed:
-    """Answers `SignForSeats`: the signer refused, or a nonce is gone."""
-
-    asked: SignForSeats
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PriceRequested:
-    """The LSP's operator sets what inbound liquidity costs, in every factory."""
-
-    price: SalePrice
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QuoteRequested:
-    """The client's operator wants to know what so much more capacity costs.
-
-    `amount_sat` is 0 for all there is. With a `payment_hash` the price is to come out of that
-    payment.
-    """
-
-    attempt_id: bytes
-    amount_sat: int
-    payment_hash: bytes = b""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PurchaseRequested:
-    """The client's operator buys by the quote that it was told.
-
-    Attributes:
-        attempt_id: The factory.
-        quote_id: The quote.
-        price_max_msat: The most that is paid; a quote that asks for more is refused.
-        beyond_coverage: Whether poisons need not cover all that is bought.
-    """
-
-    attempt_id: bytes
-    quote_id: bytes
-    price_max_msat: int
-    beyond_coverage: bool = False
 
 
 WorldEvent = (

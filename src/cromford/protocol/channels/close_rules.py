@@ -20,7 +20,6 @@ from cromford.protocol.turn import AnyTurn
 CLOSED_TOGETHER: Final = "the factory, or this part of it, was closed together"
 # What an HTLC is refused for, before a name and a number.
 FIELD: Final = "close"
-AGREED_ON: Final = "one that is being agreed on, or an advance of the leaf"
 
 
 def owed_msat(state: ChannelState) -> int:
@@ -51,10 +50,7 @@ def is_beyond_close(link: Link, chain: KnownChain) -> bool:
 
 
 def stands_still(link: Link, chain: KnownChain) -> bool:
-    """Say whether no update is begun now.
-
-    A close or an advance is being agreed on, or a close may be finished.
-    """
+    """Say whether no update is begun now: a close may be finished, or something is agreed on."""
     return bool(link.quiet_for) or is_frozen(link.closes, chain)
 
 
@@ -71,7 +67,7 @@ def check_closes(link: Link, chain: KnownChain, *, amount_msat: int) -> None:
     """
     if stands_still(link, chain):
         is_agreed = not link.quiet_for
-        received = "one that everybody signed" if is_agreed else AGREED_ON
+        received = "one that everybody signed" if is_agreed else "one that is being agreed on"
         raise UpdateRefused(FIELD, expected="none", received=received)
     room = room_msat(link, chain)
     if room is None:

@@ -232,11 +232,7 @@ def apply_to_factory(factory: Factory, record: r.AnyRecord) -> Factory:
     if isinstance(record, cl.SharedCloseRecord | cl.LspCloseRecord):
         return _with_close(factory, record)
     if isinstance(record, ar.SharedAdvanceRecord | ar.LspAdvanceRecord):
-        before = LspAdvances(factory.advances, factory.attempt, factory.book)
-        advances, attempt, book = with_lsp_advance(before, record)
-        stalls = with_stalls(factory.stalls, record)
-        after = replace(factory, advances=advances, begun=attempt, book=book, stalls=stalls)
-        return _telling_sale(after, record) if isinstance(record, ar.LiquiditySold) else after
+        return _with_advance(factory, record)
     if isinstance(record, mk.LspMarketRecord):
         height = factory.chain.height
         return replace(factory, quoted=with_quote_record(factory.quoted, record, height=height))
@@ -244,11 +240,8 @@ def apply_to_factory(factory: Factory, record: r.AnyRecord) -> Factory:
         raise AssertionError(f"{type(record).__name__} is no record of a factory")
     match record:
         case r.Started():
-            return replace(
-                factory,
-                book=factory.book.all_disconnected(),
-                advances=without_lsp_sessions(factory.advances),
-            )
+            book, advances = factory.book, without_lsp_sessions(factory.advances)
+            return replace(factory, book=book.all_disconnected(), advances=advances)
         case r.PeerDisconnected(node_id=node_id):
             return replace(factory, book=factory.book.disconnected(node_id))
         case r.BroadcastRefusalSeen(txid=txid, reason=reason):
@@ -328,6 +321,16 @@ def _with_close(factory: Factory, record: cl.SharedCloseRecord | cl.LspCloseReco
         book=book,
         closed=closed,
     )
+
+
+def _with_advance(
+    factory: Factory, record: ar.SharedAdvanceRecord | ar.LspAdvanceRecord
+) -> Factory:
+    before = LspAdvances(factory.advances, factory.attempt, factory.book)
+    advances, attempt, book = with_lsp_advance(before, record)
+    stalls = with_stalls(factory.stalls, record)
+    after = replace(factory, advances=advances, begun=attempt, book=book, stalls=stalls)
+    return _telling_sale(after, record) if isinstance(record, ar.LiquiditySold) else after
 
 
 def _with_part_closed(factory: Factory, record: cl.PartClosed) -> Factory:

@@ -15,11 +15,11 @@ from cromford.channel.commits import (
 from cromford.channel.content import CommitmentContent
 from cromford.channel.messages import (
     HtlcUpdate,
+    Rebase,
     Update,
     UpdateAdd,
     UpdateFail,
     UpdateFulfill,
-    UpdateRebase,
 )
 from cromford.channel.rebase import propose_rebase, receive_rebase, reserve
 from cromford.channel.reestablish import disconnect, receive_reestablish
@@ -120,9 +120,9 @@ def applied(link: Link, record: cr.StepRecord) -> tuple[Link, Settlement | None]
         case cr.StaleAllowed():
             return changed(link, publishes_stale=True), None
         case ar.NextCommitmentIntended(number=number, sighash=sighash):
-            given = _with_more_said(_with_given(link, number, sighash))
+            given = _with_given(link, number, sighash)
             signed = link.state.content(link.state.peer, Edition.SIGNED)
-            return _with_fuller_next(given, signed), None
+            return _with_fuller_next(_with_more_said(given), signed), None
         case ar.NextCommitmentHeld():
             return _with_next_held(link, record), None
         case ar.NextFundingVoid():
@@ -132,7 +132,7 @@ def applied(link: Link, record: cr.StepRecord) -> tuple[Link, Settlement | None]
 def with_update(link: Link, update: Update, *, is_ours: bool) -> Link:
     """Return the link after an update that we propose, or received."""
     state = link.state
-    if isinstance(update, UpdateRebase):
+    if isinstance(update, Rebase):
         after = propose_rebase(state, update) if is_ours else receive_rebase(state, update)
     else:
         after = _with_proposed(state, update) if is_ours else receive_update(state, update)

@@ -162,7 +162,7 @@ class ClientAttempt:
         """Our branch; raises `Unchecked` as `candidate` does."""
         return self.candidate.branch
 
-    @property
+    @cached_property
     def leaf(self) -> Leaf:
         """Our leaf with every state that was signed; raises `Unchecked` as `candidate` does."""
         return leaf_with(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from immutables import Map
 
@@ -224,12 +225,20 @@ class LspAttempt:
 
     def leaf(self, client: int) -> Leaf:
         """Return a client's leaf with every state that was signed."""
-        return leaf_with(
-            self.leaves.get(self.leaf_name(client), NOTHING_AGREED),
-            self.blueprint.branch(client).vertices[-1],
-            terms=self.terms,
-            factory_pubkeys=self.blueprint.factory_pubkeys,
-        )
+        name = self.leaf_name(client)
+        if name not in self._built_leaves:
+            self._built_leaves[name] = leaf_with(
+                self.leaves.get(name, NOTHING_AGREED),
+                self.blueprint.branch(client).vertices[-1],
+                terms=self.terms,
+                factory_pubkeys=self.blueprint.factory_pubkeys,
+            )
+        return self._built_leaves[name]
+
+    @cached_property
+    def _built_leaves(self) -> dict[str, Leaf]:
+        """Leaves that were asked for, by their names: each is built from its first state on."""
+        return {}
 
     def client_of(self, node_id: bytes) -> int | None:
         """Return a client's participant index, or None."""

@@ -93,18 +93,21 @@ def status_of(link: Link, standing: Standing) -> str:
 
 def is_on_chain(link: Link, chain: KnownChain) -> bool:
     """Say whether a channel's output was spent: its money is in the wallet, or on its way."""
-    return link.setting.funding.outpoint in chain.spends
+    return link.funding_on(chain).outpoint in chain.spends
 
 
-def show_channel(link: Link, standing: Standing, chain: KnownChain) -> Document:
+def show_channel(
+    link: Link, standing: Standing, chain: KnownChain, *, covered_sat: int | None = None
+) -> Document:
     """Return a channel's money, and the blocks that are left to use it.
 
     What can be sent and received is 0 where no new payment may begin now; the status says why.
     `close_limit_msat` is the most that the client may come to own by the closes that it signed,
     None if no such limit binds it. The blocks are None once the channel's output is on chain:
-    nothing about it expires.
+    nothing about it expires. `covered_sat` limits what the client is paid, if it is not None.
     """
-    balance, status = balance_now(link, chain), status_of(link, standing)
+    balance = balance_now(link, chain, covered_sat=covered_sat)
+    status = status_of(link, standing)
     is_open = status == "open"
     deadline_height = link.remaining(chain).exit_deadline_height
     return {
@@ -154,10 +157,11 @@ def exit_sat(
     The tree's own transactions are prepaid; what the sweeps pay is deducted, and what children cost
     today is the exit plan's to say. None where state was lost, or may be.
     """
-    if link.withholds_commitment:
+    finished = link.finished_on(link.funding_on(chain))
+    if link.withholds_commitment or finished is None:
         return None
     leaving = exit_cost_of(
-        link.finished,
+        finished,
         landed_height=chain.height + link.remaining(chain).exit_blocks,
         fees=fees,
         preimages=preimages,

@@ -25,13 +25,13 @@ from cromford.channel.htlc_tx import htlc_txs
 from cromford.channel.messages import (
     CommitmentDue,
     Outgoing,
+    Rebase,
     Reestablish,
     RevocationDue,
     Update,
     UpdateAdd,
     UpdateFail,
     UpdateFulfill,
-    UpdateRebase,
 )
 from cromford.channel.rebase import can_pay, propose_rebase, receive_rebase, reserve
 from cromford.channel.reestablish import disconnect, receive_reestablish, reestablish_message
@@ -178,7 +178,7 @@ class Duet:
     def rebase(self) -> None:
         """Let the opener offer to move onto the next funding."""
         state = self.states[Party.OPENER]
-        message = UpdateRebase(
+        message = Rebase(
             advance_id=b"%d" % self.places[Party.OPENER],
             capacity_sat=funding_at(self.places[Party.OPENER] + 1).capacity_sat,
             price_msat=state.reserved_msat,
@@ -234,7 +234,7 @@ class Duet:
             for update in self.logs[party][:n_covered]
         ]
         for party, update in updates:
-            if isinstance(update, UpdateRebase):
+            if isinstance(update, Rebase):
                 balances[Party.OPENER] += 1000 * GROWTH_SAT + update.price_msat
                 balances[Party.ACCEPTER] -= update.price_msat
             if isinstance(update, UpdateAdd):
@@ -346,7 +346,7 @@ class Duet:
                 assert state.peer_secrets.secret_of(number) == specimen.secret(party.other, number)
             case Reestablish():
                 state = self.resume(party, state, message)
-            case UpdateRebase():
+            case Rebase():
                 state = receive_rebase(state, message)
             case _:
                 state = receive_update(state, message)

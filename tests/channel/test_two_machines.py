@@ -23,7 +23,7 @@ from cromford.channel.claims import penalty_claims
 from cromford.channel.commitment import NegativeBalance
 from cromford.channel.errors import PeerViolation, UpdateRefused
 from cromford.channel.limits import is_overexposed
-from cromford.channel.messages import UpdateAdd, UpdateRebase
+from cromford.channel.messages import Rebase, UpdateAdd
 from cromford.channel.rebase import propose_rebase, receive_rebase
 from cromford.channel.stage import Edition
 from cromford.channel.terms import ChannelTerms, Party
@@ -430,9 +430,7 @@ def test_a_rebase_and_crossing_adds_end_alike_in_every_order(third: str) -> None
 def test_a_price_that_the_balance_does_not_carry_is_refused_by_both() -> None:
     duet = Duet(terms=terms_of(0), accepter_msat=PRICE_MSAT - 1)
     duet.settle()
-    dear = UpdateRebase(
-        advance_id=b"", capacity_sat=funding_at(1).capacity_sat, price_msat=PRICE_MSAT
-    )
+    dear = Rebase(advance_id=b"", capacity_sat=funding_at(1).capacity_sat, price_msat=PRICE_MSAT)
     with pytest.raises(UpdateRefused, match=r"price_msat: expected at most 6999999"):
         propose_rebase(duet.states[Party.OPENER], dear)
     with pytest.raises(PeerViolation, match=r"price_msat: expected at most 6999999"):
@@ -443,7 +441,7 @@ def test_a_rebase_is_the_openers_one_at_a_time_and_takes_nothing_away() -> None:
     duet = Duet(terms=terms_of(0))
     duet.settle()
     duet.agree(0)
-    smaller = UpdateRebase(advance_id=b"", capacity_sat=specimen.CAPACITY_SAT - 1, price_msat=0)
+    smaller = Rebase(advance_id=b"", capacity_sat=specimen.CAPACITY_SAT - 1, price_msat=0)
     with pytest.raises(PeerViolation, match=f"capacity_sat: expected at least {10**6}"):
         receive_rebase(duet.states[Party.ACCEPTER], smaller)
     with pytest.raises(PeerViolation, match="the opener's"):

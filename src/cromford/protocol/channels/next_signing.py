@@ -131,7 +131,7 @@ def hand_in_latest(turn: AnyTurn, link: Link, message: m.ChannelReestablish) -> 
     as its latest may be the one before what we signed since.
 
     Raises:
-        DoubleSigning: If it would be another than the one that we signed.
+        DoubleSigning: If it would be another sighash than before.
     """
     following, state = link.next, link.state
     if following is None or link.me is not Party.ACCEPTER or not following.is_dual:

@@ -41,6 +41,7 @@ from cromford.protocol.journal.next_funding import (
     nonces_in,
 )
 from cromford.signing.nonces import PublicPool
+from cromford.watch.remaining import PathStep, step_of
 from cromford.wire import messages as m
 from cromford.wire.selling import NextNonces
 
@@ -61,8 +62,6 @@ def with_lsp_advance(
     Raises:
         AssertionError: If it is about another advance than the one under way in the leaf.
     """
-    if isinstance(record, ar.LiquiditySold):
-        return state
     if isinstance(record, ar.AdvanceProposed):
         begun = lsp_advance_of(record)
         name = state.attempt.leaf_name(begun.buyer)
@@ -76,12 +75,19 @@ def with_lsp_advance(
             book = _without_next(state.book, _lsp_links(state.book, advance))
             return state._replace(advances=state.advances.delete(name), book=book)
         case ar.AdvanceSessionEnded():
-            return state._replace(advances=state.advances.set(name, without_session(advance)))
+            ended = state.advances.set(name, without_session(advance))
+            return state._replace(advances=ended, book=_without_session(state.book, advance))
+        case ar.AdvanceDeclined(client=client):
+            link = _let_go(_link_of(state.book, client))
+            following = None if link.next is None else changed(link.next, peer_stage=0)
+            return state._replace(book=_put(state.book, changed(link, next=following)))
     after = lsp_advance_after(advance, record)
     state = state._replace(advances=state.advances.set(name, after))
     match record:
-        case ar.AdvancePoolsMade():
-            links = [one for one in _lsp_links(state.book, after) if _is_to_be_quiet(one)]
+        case ar.LiquiditySold():
+            return state
+        case ar.AdvanceResumed() | ar.AdvancePoolsMade():
+            links = [one for one in _lsp_links(state.book, after) if is_to_be_quiet(one)]
             return state._replace(book=_quiet(state.book, links, after.advance_id))
         case ar.AdvanceAgreementReceived(client=client, message=data):
             channel = decoded(data, m.AdvanceAgree).channel
@@ -109,7 +115,8 @@ def with_lsp_advance(
             leaves = state.attempt.leaves
             held = with_poisons(leaves[name], after.advance_id, _poisons(record))
             attempt = replace(state.attempt, leaves=leaves.set(name, held))
-            book = _at_stage(state.book, _lsp_links(state.book, after), POISONS_HELD)
+            book = _without_session(state.book, advance)
+            book = _at_stage(book, _lsp_links(book, after), POISONS_HELD)
             return state._replace(attempt=attempt, book=book)
         case ar.AdvanceAcknowledged(client=client):
             link = _with_may_rebase(_link_of(state.book, client))
@@ -174,8 +181,11 @@ def with_client_advance(
             return agreed._replace(book=_put(state.book, _with_client_next(agreed, link)))
         case ar.AdvanceSigned():
             signed = client_advance_after(advance, record)
-            book = _at_stage(state.book, [_dual(link)], SIGNED)
+            book = _at_stage(state.book, [_with_lsp_nonces(link, record)], SIGNED)
             return state._replace(advance=signed, book=book)
+        case ar.AdvanceSent():
+            sent = client_advance_after(advance, record)
+            return state._replace(advance=sent, book=_put(state.book, _sent(link)))
         case ar.StateSigned(signature=signature):
             states = state.attempt.leaf_states
             if all(one.advance_id != advance.advance_id for one in states):
@@ -192,8 +202,6 @@ def with_client_advance(
             attempt = replace(state.attempt, leaf_states=states)
             book = _at_stage(state.book, [_with_may_rebase(link)], POISONS_HELD)
             return state._replace(attempt=attempt, book=book)
-        case ar.AdvanceSessionEnded():
-            raise AssertionError("AdvanceSessionEnded is an LSP's record")
 
 
 def next_funding_of(leaf: Leaf, allocation: Allocation, link: Link) -> Funding:
@@ -207,14 +215,22 @@ def next_funding_of(leaf: Leaf, allocation: Allocation, link: Link) -> Funding:
     Raises:
         AdvanceRefused: If no sale leads there.
     """
-    if leaf.allocation != allocation:
-        leaf = leaf.advanced(allocation)
+    leaf = _with_next(leaf, allocation)
     vout = leaf.clients.index(link.client)
     return Funding(
         outpoint=leaf.state.tx.outpoint(vout),
         pubkeys=link.present.pubkeys,
         capacity_sat=allocation.capacities_sat[vout],
     )
+
+
+def next_step_of(leaf: Leaf, allocation: Allocation) -> PathStep:
+    """Return a leaf's next state as a step of the way out; arguments and errors as above."""
+    return step_of(_with_next(leaf, allocation).state)
+
+
+def _with_next(leaf: Leaf, allocation: Allocation) -> Leaf:
+    return leaf if leaf.allocation == allocation else leaf.advanced(allocation)
 
 
 def _under_way(advances: Map[str, LspAdvance], advance_id: bytes) -> tuple[str, LspAdvance]:
@@ -241,7 +257,7 @@ def _put(book: Book, link: Link) -> Book:
     return changed(book, links=book.links.set(link.channel_id, link))
 
 
-def _is_to_be_quiet(link: Link) -> bool:
+def is_to_be_quiet(link: Link) -> bool:
     """Say whether a channel has nothing on a next funding yet, so that it has to stand still."""
     return link.next is None or not link.next.is_dual
 
@@ -250,6 +266,36 @@ def _quiet(book: Book, links: Iterable[Link], advance_id: bytes) -> Book:
     for link in links:
         book = _put(book, changed(link, quiet_for=advance_id))
     return book
+
+
+def _without_session(book: Book, advance: LspAdvance) -> Book:
+    """Return the channels after the nonces of a session are gone.
+
+    Whoever got our half may sign with it still, in this connection: its channel stays as it is.
+    """
+    is_committed = advance.session is not None and advance.session.is_committed
+    for link in _lsp_links(book, advance):
+        ended = link
+        if ended.next is not None and ended.next.session_pool:
+            ended = changed(ended, next=changed(ended.next, session_pool=b""))
+        if is_to_be_quiet(ended) and not is_committed:
+            ended = _let_go(ended)
+        book = _put(book, ended)
+    return book
+
+
+def _let_go(link: Link) -> Link:
+    """Return a channel that goes on on one outpoint, until its next funding is begun again."""
+    following = link.next
+    if following is not None:
+        following = changed(
+            following,
+            is_agreed=False,
+            own_nonces=Map(),
+            peer_nonces=Map(),
+            session_pool=b"",
+        )
+    return changed(link, quiet_for=b"", next=following, state=reserve(link.state, 0))
 
 
 def _without_next(book: Book, links: Iterable[Link]) -> Book:
@@ -286,10 +332,12 @@ def _with_lsp_next(
     link, session = _link_of(state.book, client), advance.session
     if session is None:
         raise AssertionError("a client agreed that was not asked")
+    leaf = state.attempt.leaf(client)
     following = link.next or NextFunding(
         advance_id=advance.advance_id,
-        funding=next_funding_of(state.attempt.leaf(client), advance.allocation, link),
+        funding=next_funding_of(leaf, advance.allocation, link),
         price_msat=advance.price_of(client),
+        step=next_step_of(leaf, advance.allocation),
     )
     numbers = {theirs.number: theirs.pubnonce, theirs.number + 1: theirs.following_pubnonce}
     following = changed(
@@ -297,6 +345,7 @@ def _with_lsp_next(
         is_agreed=True,
         own_nonces=_own_nonces(link, session.channel_pools[client]),
         peer_nonces=Map(numbers),
+        session_pool=session.channel_pools[client].pool_id,
     )
     return changed(link, next=following, state=reserve(link.state, following.price_msat))
 
@@ -305,14 +354,30 @@ def _with_client_next(state: ClientAdvances, link: Link) -> Link:
     advance = state.advance
     if advance is None or advance.channel_pool is None:
         raise AssertionError("a client agreed without nonces")
+    leaf = state.attempt.leaf
     following = NextFunding(
         advance_id=advance.advance_id,
-        funding=next_funding_of(state.attempt.leaf, advance.allocation, link),
+        funding=next_funding_of(leaf, advance.allocation, link),
+        step=next_step_of(leaf, advance.allocation),
         price_msat=advance.price_msat,
         is_agreed=True,
         own_nonces=_own_nonces(link, advance.channel_pool),
     )
     return changed(link, next=following, state=reserve(link.state, advance.price_msat))
+
+
+def _with_lsp_nonces(link: Link, record: ar.AdvanceSigned) -> Link:
+    (theirs,) = decoded(record.message, m.AdvanceCommit).channel
+    if link.next is None:
+        raise AssertionError("an advance is signed that was never agreed to")
+    numbers = {theirs.number: theirs.pubnonce, theirs.number + 1: theirs.following_pubnonce}
+    following = changed(link.next, is_dual=True, is_leaving=True, peer_nonces=Map(numbers))
+    return changed(link, next=following)
+
+
+def _sent(link: Link) -> Link:
+    following = None if link.next is None else changed(link.next, is_leaving=False)
+    return changed(link, quiet_for=b"", next=following)
 
 
 def _own_nonces(link: Link, pool: PublicPool) -> Map[int, OwnNonce]:

@@ -15,11 +15,11 @@ from cromford.channel.commits import (
 from cromford.channel.content import CommitmentContent
 from cromford.channel.messages import (
     HtlcUpdate,
+    Rebase,
     Update,
     UpdateAdd,
     UpdateFail,
     UpdateFulfill,
-    UpdateRebase,
 )
 from cromford.channel.rebase import propose_rebase, receive_rebase, reserve
 from cromford.channel.reestablish import disconnect, receive_reestablish
@@ -40,6 +40,7 @@ from cromford.protocol.journal.intents import DoubleSigning
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.next_funding import (
     SIGNED,
+    UNSAID,
     HeldCommitment,
     NextFunding,
     OwnNonce,
@@ -62,6 +63,9 @@ def disconnected(link: Link) -> Link:
             peer_nonces=Map(),
             said_void=False,
             is_agreed=False,
+            peer_stage=UNSAID,
+            is_leaving=False,
+            session_pool=b"",
         )
     return changed(
         link,
@@ -118,7 +122,7 @@ def applied(link: Link, record: cr.StepRecord) -> tuple[Link, Settlement | None]
         case ar.NextCommitmentIntended(number=number, sighash=sighash):
             given = _with_given(link, number, sighash)
             signed = link.state.content(link.state.peer, Edition.SIGNED)
-            return _with_fuller_next(given, signed), None
+            return _with_fuller_next(_with_more_said(given), signed), None
         case ar.NextCommitmentHeld():
             return _with_next_held(link, record), None
         case ar.NextFundingVoid():
@@ -128,7 +132,7 @@ def applied(link: Link, record: cr.StepRecord) -> tuple[Link, Settlement | None]
 def with_update(link: Link, update: Update, *, is_ours: bool) -> Link:
     """Return the link after an update that we propose, or received."""
     state = link.state
-    if isinstance(update, UpdateRebase):
+    if isinstance(update, Rebase):
         after = propose_rebase(state, update) if is_ours else receive_rebase(state, update)
     else:
         after = _with_proposed(state, update) if is_ours else receive_update(state, update)
@@ -185,12 +189,14 @@ def _with_told(link: Link, message: m.ChannelReestablish) -> Link:
     following = link.next
     if following is None:
         return link
+    stage = 0
     if told is not None and told.advance_id == following.advance_id:
+        stage = told.stage
         following = changed(following, peer_nonces=Map(nonces))
+    following = changed(following, peer_stage=stage)
     state = link.state
     if link.me is Party.OPENER:
-        is_signed = told is not None and told.advance_id == following.advance_id and told.stage > 0
-        if is_signed:
+        if stage > 0:
             following = changed(following, is_dual=True)
         elif not following.is_dual:
             state = reserve(state, 0)  # Until it agrees again.
@@ -205,6 +211,12 @@ def _with_given(link: Link, number: int, sighash: bytes) -> Link:
         raise DoubleSigning(f"commitment {number} on the next funding")
     kept = {known: digest for known, digest in following.given.items() if known >= number - 1}
     return changed(link, next=changed(following, given=Map({**kept, number: sighash})))
+
+
+def _with_more_said(link: Link) -> Link:
+    """Return the link once the peer may sign: what it said of its stage counts no more."""
+    following = link.next
+    return link if following is None else changed(link, next=changed(following, peer_stage=UNSAID))
 
 
 def _with_next_held(link: Link, record: ar.NextCommitmentHeld) -> Link:
@@ -331,6 +343,7 @@ def _rebased(link: Link) -> Link:
     return changed(
         link,
         setting=replace(link.setting, funding=following.funding),
+        path=link.path if following.step is None else (*link.path[:-1], following.step),
         superseded=(*link.superseded, link.present),
         fullest=following.fullest,
         fullest_superseded=(*link.fullest_superseded, link.fullest),

@@ -298,7 +298,7 @@ def _begin_sessions_anew(round_: Round, turns: Iterable[Turn[Factory]]) -> None:
 def _start_anew(turn: Turn[Factory]) -> None:
     """Start, with a signer that did not: what it holds for the sessions before is let go."""
     links = turn.book.ordered_links
-    pools = tuple(link.pool_id for link in links if link.pool_id is not None)
+    pools = tuple(pool_id for link in links for pool_id in link.pool_ids)
     if pools:
         turn.ask(fx.DropPools(pool_ids=pools))
     _start(turn)

@@ -56,6 +56,7 @@ from cromford.protocol.journal.pause import (
     PAUSE_BLOCKS,
     closed_until,
 )
+from cromford.protocol.journal.purchases import Purchases, with_purchase_record
 from cromford.protocol.journal.purses import with_lent, with_settled
 from cromford.protocol.journal.spent import with_spending_record
 from cromford.protocol.policy import ClientPolicy
@@ -123,6 +124,8 @@ class ClientState:
     moving: Map[bytes, Moving] = field(default_factory=Map)  # by the factory that dies
     restored: Restored = field(default_factory=Restored)
     advances: Map[bytes, ClientAdvance] = field(default_factory=Map)  # by the attempt
+    purchases: Purchases = field(default_factory=Map)  # by the quote
+    advance_heights: tuple[int, ...] = ()  # of the newest tries of advances that we took part in
 
     @property
     def may_join(self) -> bool:
@@ -136,6 +139,12 @@ class ClientState:
     def may_close(self) -> bool:
         """Whether agreeing to a close now is not one time too many, as with `may_join`."""
         until = closed_until(self.close_heights, limit=JOINS_TO_PAUSE, window_blocks=PAUSE_BLOCKS)
+        return self.chain.height >= until
+
+    @property
+    def may_advance(self) -> bool:
+        """Whether taking part in an advance now is not one time too many, as with `may_join`."""
+        until = closed_until(self.advance_heights, limit=JOINS_TO_PAUSE, window_blocks=PAUSE_BLOCKS)
         return self.chain.height >= until
 
     @property
@@ -187,6 +196,8 @@ def apply(state: ClientState, record: r.AnyRecord) -> ClientState:
         return _with_close(state, record)
     if isinstance(record, ar.SharedAdvanceRecord | ar.ClientAdvanceRecord):
         return _with_advance(state, record)
+    if isinstance(record, ar.PurchaseRecord):
+        return replace(state, purchases=with_purchase_record(state.purchases, record))
     if isinstance(record, hr.ClientHandoverRecord):
         return _with_handover(state, record)
     if isinstance(record, dr.ClientDyingRecord):
@@ -269,15 +280,18 @@ def _with_advance(
         advances = advances.set(attempt_id, advance)
     elif attempt_id in advances:
         advances = advances.delete(attempt_id)
-    intents = state.intents
+    intents, heights = state.intents, state.advance_heights
     if isinstance(record, ar.AdvanceSigned):
         intents = check_intents(intents, record.intents)
+    if isinstance(record, ar.AdvancePoolsMade):
+        heights = (*heights, state.chain.height)[-JOINS_TO_PAUSE:]
     return replace(
         state,
         advances=advances,
         attempts={**attempts, attempt_id: attempt},
         book=book,
         intents=intents,
+        advance_heights=heights,
     )
 
 

@@ -27,7 +27,7 @@ from cromford.protocol.journal.advance_fold import (
     with_lsp_advance,
     without_lsp_sessions,
 )
-from cromford.protocol.journal.advances import LspAdvance
+from cromford.protocol.journal.advances import LspAdvance, Stalls, with_stalls
 from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.book_fold import (
     apply_to_book,
@@ -101,6 +101,7 @@ class Factory:
         post: Its mail.
         is_marked: Whether its store was put back from a backup, and what came after is unknown.
         advances: Those under way, by the names of their leaves.
+        stalls: Who let deadlines of advances pass.
     """
 
     config: LspConfig
@@ -128,6 +129,7 @@ class Factory:
     post: Post = field(default_factory=Post)
     is_marked: bool = False
     advances: Map[str, LspAdvance] = field(default_factory=Map)
+    stalls: Stalls = field(default_factory=Map)
 
     @property
     def stream(self) -> str:
@@ -298,7 +300,8 @@ def _with_advance(
 ) -> Factory:
     before = LspAdvances(factory.advances, factory.attempt, factory.book)
     advances, attempt, book = with_lsp_advance(before, record)
-    return replace(factory, advances=advances, begun=attempt, book=book)
+    stalls = with_stalls(factory.stalls, record)
+    return replace(factory, advances=advances, begun=attempt, book=book, stalls=stalls)
 
 
 def _with_part_closed(factory: Factory, record: cl.PartClosed) -> Factory:

@@ -263,8 +263,14 @@ class Link:
 
     @property
     def is_still(self) -> bool:
-        """Whether both sides said that they are quiet, until the next funding carries the same."""
-        return self.next is not None and self.next.is_agreed and not self.next.is_dual
+        """Whether both sides said that they are quiet, until the next funding carries the same.
+
+        Of a client, until its word that it signed has left.
+        """
+        following = self.next
+        if following is None:
+            return False
+        return following.is_leaving or (following.is_agreed and not following.is_dual)
 
     def check_may_act(self, message: str) -> None:
         """Check that the peer does not speak of updates where it said that it is quiet.

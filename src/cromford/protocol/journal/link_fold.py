@@ -40,6 +40,7 @@ from cromford.protocol.journal.intents import DoubleSigning
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.next_funding import (
     SIGNED,
+    UNSAID,
     HeldCommitment,
     NextFunding,
     OwnNonce,
@@ -61,6 +62,9 @@ def disconnected(link: Link) -> Link:
             peer_nonces=Map(),
             said_void=False,
             is_agreed=False,
+            peer_stage=UNSAID,
+            is_leaving=False,
+            session_pool=b"",
         )
     return changed(
         link,
@@ -115,7 +119,7 @@ def applied(link: Link, record: cr.StepRecord) -> tuple[Link, Settlement | None]
         case cr.StaleAllowed():
             return changed(link, publishes_stale=True), None
         case ar.NextCommitmentIntended(number=number, sighash=sighash):
-            return _with_given(link, number, sighash), None
+            return _with_more_said(_with_given(link, number, sighash)), None
         case ar.NextCommitmentHeld():
             return _with_next_held(link, record), None
         case ar.NextFundingVoid():
@@ -182,12 +186,14 @@ def _with_told(link: Link, message: m.ChannelReestablish) -> Link:
     following = link.next
     if following is None:
         return link
+    stage = 0
     if told is not None and told.advance_id == following.advance_id:
+        stage = told.stage
         following = changed(following, peer_nonces=Map(nonces))
+    following = changed(following, peer_stage=stage)
     state = link.state
     if link.me is Party.OPENER:
-        is_signed = told is not None and told.advance_id == following.advance_id and told.stage > 0
-        if is_signed:
+        if stage > 0:
             following = changed(following, is_dual=True)
         elif not following.is_dual:
             state = reserve(state, 0)  # Until it agrees again.
@@ -202,6 +208,12 @@ def _with_given(link: Link, number: int, sighash: bytes) -> Link:
         raise DoubleSigning(f"commitment {number} on the next funding")
     kept = {known: digest for known, digest in following.given.items() if known >= number - 1}
     return changed(link, next=changed(following, given=Map({**kept, number: sighash})))
+
+
+def _with_more_said(link: Link) -> Link:
+    """Return the link once the peer may sign: what it said of its stage counts no more."""
+    following = link.next
+    return link if following is None else changed(link, next=changed(following, peer_stage=UNSAID))
 
 
 def _with_next_held(link: Link, record: ar.NextCommitmentHeld) -> Link:

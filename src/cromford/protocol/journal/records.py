@@ -137,6 +137,7 @@ ClientOnly = (
     | xr.ClientExitRecord
     | cl.ClientCloseRecord
     | ar.ClientAdvanceRecord
+    | ar.PurchaseRecord
     | hr.ClientHandoverRecord
     | dr.ClientDyingRecord
 )

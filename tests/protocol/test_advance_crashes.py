@@ -16,13 +16,9 @@ from tests.protocol.advances import (
     leaf_of,
     market,
     quote_for,
-    sell,
     under_way,
 )
 from tests.protocol.pump import Pump, PumpNode
-
-from cromford.protocol.journal import advance_records as ar
-from cromford.wire import messages as m
 
 LONG_LIVED = replace(ADVANCING, states_per_layer=64, step_blocks=2)
 FUSES_MAX = 80

@@ -120,6 +120,8 @@ class LspPolicy:
     announced_hold_seconds: int = 10_800
     # After how many blocks a channel that failed is left, if it is worth an exit.
     failed_channel_blocks: int = FAILED_CHANNEL_BLOCKS
+    # Whether a client is paid beyond what poisons of its leaf's old states cover. It refuses that.
+    forward_beyond_coverage: bool = False
     # What is done about a factory that dies, in this order; `check_dying_policy` says which go.
     dying_policy: tuple[DyingStep, ...] = (DyingStep.MOVE, DyingStep.CLOSE, DyingStep.SWEEP)
     # Of the dying period: what the first of move and close has before the other begins, and for how
@@ -213,6 +215,8 @@ class ClientPolicy:
     # After how many blocks a channel that failed is left, if it is worth an exit: an LSP that fails
     # channels freezes their money no longer.
     failed_channel_blocks: int = FAILED_CHANNEL_BLOCKS
+    # Whether it takes what nothing protects, should an old state of its leaf confirm.
+    receive_beyond_coverage: bool = False
     # What it does when its factory dies, and how large a channel it then asks for by itself.
     when_dying: WhenDying = WhenDying.MOVE
     moving_capacity_sat: int | None = None  # None: as large as the one that it moves out of

@@ -35,6 +35,7 @@ from cromford.invoice.invoice import UINT16_MAX, UINT32_MAX, InvalidInvoice, Inv
 from cromford.protocol import events as ev
 from cromford.protocol.channels.balances import balance_now
 from cromford.protocol.channels.client import is_usable
+from cromford.protocol.channels.coverage import limit_in
 from cromford.protocol.channels.forwarding import forwarding_fee_msat
 from cromford.protocol.channels.htlc_rules import (
     forward_delta_blocks,
@@ -130,8 +131,11 @@ class ClientPayments:
                 lambda: self._owner.book.invoices[invoice.payment_hash].agreed_seconds is not None,
                 seconds=ANNOUNCEMENT_SECONDS,
             )
-        chain = self._owner.state.chain
-        receivable = [balance_now(link, chain).receivable_msat for link in self._usable()]
+        state = self._owner.state
+        receivable = [
+            balance_now(link, state.chain, covered_sat=limit_in(state, link)).receivable_msat
+            for link in self._usable()
+        ]
         return {
             **show_invoice(self._owner.book, self._owner.book.invoices[invoice.payment_hash]),
             # One payment comes through one channel.
@@ -268,7 +272,9 @@ class ClientPayments:
         facts = self._owner.facts
         standing = standing_of(state, link, facts)
         return {
-            **channel_views.show_channel(link, standing, state.chain),
+            **channel_views.show_channel(
+                link, standing, state.chain, covered_sat=limit_in(state, link)
+            ),
             "exit_sat": channel_views.exit_sat(
                 link,
                 preimages_of(state),

@@ -12,6 +12,7 @@ from cromford.daemon.views.closing import close_under_way
 from cromford.daemon.views.dying import period_of_shown, show_period, show_steps
 from cromford.daemon.views.export import export_factory, export_terms
 from cromford.factory.lifetime import Period
+from cromford.protocol.channels.coverage import limit_in
 from cromford.protocol.channels.lsp import is_usable
 from cromford.protocol.exiting.looking import blocks_to_look_away
 from cromford.protocol.exiting.lsp import is_over as leads_nowhere
@@ -389,7 +390,12 @@ def channels_of(house: House, factory: Factory, facts: Facts) -> list[dict[str, 
             "node_id": link.node_id.hex(),
             "client": link.client,
             "connected": link.node_id in house.connected,
-            **show_channel(link, standing_of(factory, link, facts), factory.chain),
+            **show_channel(
+                link,
+                standing_of(factory, link, facts),
+                factory.chain,
+                covered_sat=limit_in(factory, link),
+            ),
         }
         for link in sorted(factory.book.links.values(), key=lambda link: link.client)
         if not is_on_chain(link, factory.chain) and not leads_nowhere(factory, link.client)

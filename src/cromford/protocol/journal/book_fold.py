@@ -60,6 +60,8 @@ def apply_to_book(book: Book, record: cr.BookRecord) -> Book:
             return _telling(book, asker, refused)
         case cr.HtlcHeld():
             return _with_held(book, record)
+        case cr.HtlcRefused():
+            return book
         case cr.HoldEnded():
             return _with_released(book, (record.channel_id, record.htlc_id))
         case cr.HtlcForwarded():

@@ -45,6 +45,7 @@ from cromford.protocol.journal.next_funding import (
     NextFunding,
     OwnNonce,
 )
+from cromford.watch.coverage import fuller, fullest_in
 from cromford.wire import messages as m
 
 
@@ -119,7 +120,9 @@ def applied(link: Link, record: cr.StepRecord) -> tuple[Link, Settlement | None]
         case cr.StaleAllowed():
             return changed(link, publishes_stale=True), None
         case ar.NextCommitmentIntended(number=number, sighash=sighash):
-            return _with_more_said(_with_given(link, number, sighash)), None
+            given = _with_given(link, number, sighash)
+            signed = link.state.content(link.state.peer, Edition.SIGNED)
+            return _with_fuller_next(_with_more_said(given), signed), None
         case ar.NextCommitmentHeld():
             return _with_next_held(link, record), None
         case ar.NextFundingVoid():
@@ -225,7 +228,31 @@ def _with_next_held(link: Link, record: ar.NextCommitmentHeld) -> Link:
         signature=record.signature,
         htlc_signatures=record.htlc_signatures,
     )
-    return changed(link, next=changed(following, own=own))
+    held = changed(link, next=changed(following, own=own))
+    return _with_fuller_next(held, link.state.content(link.me, Edition.SIGNED))
+
+
+def _with_fuller(link: Link, content: CommitmentContent) -> Link:
+    """Return the link after a commitment was signed, on every funding that it is for.
+
+    The client knows of the LSP's as it is about to sign it, the LSP as it holds it.
+    """
+    if content.holder is not Party.OPENER:
+        return link
+    fundings, terms = link.fundings_of(content), link.setting.terms
+    if link.fullest is not None and link.present in fundings:
+        now = fuller(link.fullest, fullest_in(content, terms), terms)
+        link = changed(link, fullest=now)
+    is_next = link.next is not None and link.next.funding in fundings
+    return _with_fuller_next(link, content) if is_next else link
+
+
+def _with_fuller_next(link: Link, content: CommitmentContent) -> Link:
+    following, terms = link.next, link.setting.terms
+    if following is None or content.holder is not Party.OPENER:
+        return link
+    now = fuller(following.fullest, fullest_in(content, terms), terms)
+    return changed(link, next=changed(following, fullest=now))
 
 
 def _with_intended(link: Link, record: cr.CommitmentIntended) -> Link:
@@ -233,7 +260,12 @@ def _with_intended(link: Link, record: cr.CommitmentIntended) -> Link:
     if record.number != due.content.number:
         raise DoubleSigning(f"commitment {record.number}, expected {due.content.number}")
     before = link.state.content(link.state.peer, Edition.SIGNED)
-    after = changed(link, state=state, signed_sighash=record.sighash, peer_unrevoked=before)
+    after = changed(
+        _with_fuller(link, due.content),
+        state=state,
+        signed_sighash=record.sighash,
+        peer_unrevoked=before,
+    )
     if due.content.is_rebased:
         return _with_given(after, record.number, record.sighash)
     if record.next_sighash:
@@ -244,6 +276,7 @@ def _with_intended(link: Link, record: cr.CommitmentIntended) -> Link:
 def _with_held(link: Link, record: cr.CommitmentFinished) -> tuple[Link, Settlement]:
     signed, content = receive_commitment(link.state)
     settlement, _ = revoke(signed)
+    link = _with_fuller(link, content)
     after = changed(
         link,
         state=settlement.state,
@@ -311,6 +344,8 @@ def _rebased(link: Link) -> Link:
         link,
         setting=replace(link.setting, funding=following.funding),
         superseded=(*link.superseded, link.present),
+        fullest=following.fullest,
+        fullest_superseded=(*link.fullest_superseded, link.fullest),
         peer_pubnonce=following.peer_nonces.get(link.state.peer_signed + 1, link.peer_pubnonce),
         next=None,
     )

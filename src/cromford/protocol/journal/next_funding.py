@@ -12,6 +12,7 @@ from immutables import Map
 
 from cromford.channel.commitment import Funding
 from cromford.signing.nonces import PublicPool
+from cromford.watch.coverage import NOTHING_PENDING, Fullest
 
 SIGNED: Final = 1
 STATE_HELD: Final = 2
@@ -58,6 +59,7 @@ class NextFunding:
             the one before.
         own_nonces: Ours for our own commitments on it, by number, in this connection.
         peer_nonces: The peer's public halves for its own, likewise.
+        fullest: The LSP's fullest commitment that was signed for it.
         peer_stage: What the peer says of its stage: 0 that it signed nothing; `UNSAID` where it did
             not say it in this connection, or got what it could sign with since.
         session_pool: The pool of our nonces that the advance needs besides, while it does.
@@ -75,6 +77,7 @@ class NextFunding:
     given: Map[int, bytes] = field(default_factory=Map)
     own_nonces: Map[int, OwnNonce] = field(default_factory=Map)
     peer_nonces: Map[int, bytes] = field(default_factory=Map)
+    fullest: Fullest = NOTHING_PENDING
     peer_stage: int = UNSAID
     is_leaving: bool = False
     session_pool: bytes = b""

@@ -1,0 +1,157 @@
+"""Advances that somebody attacks, by words that come late, or are untrue."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from tests.protocol.advances import (
+    PRICE_MSAT,
+    advancing_factory,
+    both_links,
+    market,
+    quote_for,
+    under_way,
+)
+from tests.protocol.paying_clients import make_invoice
+from tests.protocol.pump import Pump, PumpNode
+
+from cromford.wire import messages as m
+
+BUYER, NEIGHBOUR = 1, 2
+
+
+@pytest.fixture(autouse=True)
+def _market() -> Iterator[None]:
+    with market():
+        yield
+
+
+def half_signed(pump: Pump) -> None:
+    """Let the buyer sign an advance, and its neighbour go before it did."""
+    neighbour = pump.client_at(NEIGHBOUR)
+
+    def withhold(_: PumpNode, receiver: PumpNode, message: m.Message) -> tuple[m.Message, ...]:
+        is_withheld = receiver is neighbour and isinstance(message, m.AdvanceCommit)
+        return () if is_withheld else (message,)
+
+    with pump.tampering(withhold):
+        pump.lsp_says(pump.client_at(BUYER), quote_for(pump, BUYER))
+        pump.run()
+    pump.disconnect(neighbour)
+    pump.run()
+    following = both_links(pump, BUYER)[1].next
+    assert following is not None
+    assert following.is_dual
+
+
+def test_whoever_comes_and_goes_leaves_no_nonces_behind() -> None:
+    pump = advancing_factory(2)
+    half_signed(pump)
+    neighbour = pump.client_at(NEIGHBOUR)
+    held = []
+    for _ in range(8):
+        pump.connect(neighbour)
+        pump.run_to(m.AdvancePropose)
+        pump.handle(neighbour, make_invoice(pump, pump.client_at(BUYER), 5_000))
+        pump.run_to(m.AdvanceCommit)
+        assert under_way(pump) is not None
+        pump.disconnect(neighbour)
+        pump.run()
+        assert pump.lsp.signer is not None
+        held.append(len(pump.lsp.signer._pools))
+        pump.mine(1)
+    assert len(set(held[1:])) == 1, held
+
+
+def test_an_lsp_that_says_that_the_next_funding_is_the_present_one_ends_the_channel() -> None:
+    pump = advancing_factory(2)
+    half_signed(pump)
+    buyer = pump.client_at(BUYER)
+    present = both_links(pump, BUYER)[0].present
+
+    def lie(_: PumpNode, receiver: PumpNode, message: m.Message) -> tuple[m.Message, ...]:
+        if receiver is not buyer or not isinstance(message, m.ChannelReestablish):
+            return (message,)
+        told = tuple(replace(one, funding_txid=present.outpoint.txid) for one in message.advance)
+        assert told
+        return (replace(message, advance=told),)
+
+    pump.disconnect(buyer)
+    with pump.tampering(lie):
+        pump.connect(buyer)
+        pump.run()
+    failure = both_links(pump, BUYER)[0].failure
+    assert failure is not None
+    assert "funding_txid" in failure
+
+
+def test_a_price_stays_set_aside_whatever_its_client_said_in_between() -> None:
+    pump = advancing_factory(2)
+    buyer = pump.client_at(BUYER)
+
+    def lie(sender: PumpNode, _: PumpNode, message: m.Message) -> tuple[m.Message, ...]:
+        if sender is buyer and isinstance(message, m.AdvanceSign):
+            return ()
+        if sender is buyer and isinstance(message, m.ChannelReestablish):
+            return (replace(message, advance=()),)
+        return (message,)
+
+    with pump.tampering(lie):
+        pump.lsp_says(buyer, quote_for(pump, BUYER))
+        pump.run()
+        pump.disconnect(buyer)
+        pump.connect(buyer)
+        pump.run(until=lambda: isinstance(pump.wire[0].message, m.AdvancePropose))
+    assert both_links(pump, BUYER)[1].state.reserved_msat == 0
+    pump.disconnect(buyer)
+    pump.connect(buyer)
+    pump.run(until=lambda: both_links(pump, BUYER)[1].state.is_connected)
+    link = both_links(pump, BUYER)[1]
+    assert link.next is not None
+    assert link.next.is_dual
+    assert link.state.reserved_msat == PRICE_MSAT
+
+
+def test_a_client_that_says_that_the_next_funding_is_the_present_one_ends_its_channel() -> None:
+    pump = advancing_factory(2)
+    half_signed(pump)
+    buyer = pump.client_at(BUYER)
+    present = both_links(pump, BUYER)[1].present
+    pump.handle(pump.lsp, make_invoice(pump, buyer, 5_000))
+    pump.disconnect(buyer)
+
+    def lie(sender: PumpNode, _: PumpNode, message: m.Message) -> tuple[m.Message, ...]:
+        if sender is not buyer or not isinstance(message, m.ChannelReestablish):
+            return (message,)
+        told = tuple(replace(one, funding_txid=present.outpoint.txid) for one in message.advance)
+        return (replace(message, advance=told),)
+
+    with pump.tampering(lie):
+        pump.connect(buyer)
+        pump.run()
+    failure = both_links(pump, BUYER)[1].failure
+    assert failure is not None
+    assert "funding_txid" in failure
+
+
+def test_an_lsp_that_lacks_a_rebased_commitment_and_gives_no_nonce_ends_the_channel() -> None:
+    pump = advancing_factory(2)
+    buyer = pump.client_at(BUYER)
+    pump.lsp_says(buyer, quote_for(pump, BUYER))
+    pump.run(until=lambda: both_links(pump, BUYER)[1].superseded != ())
+    link = both_links(pump, BUYER)[0]
+    assert link.next is not None
+    assert link.state.awaits_revocation
+
+    def lie(_: PumpNode, receiver: PumpNode, message: m.Message) -> tuple[m.Message, ...]:
+        if receiver is not buyer or not isinstance(message, m.ChannelReestablish):
+            return (message,)
+        return (replace(message, next_commitment_number=link.state.peer_signed),)
+
+    pump.disconnect(buyer)
+    with pump.tampering(lie):
+        pump.connect(buyer)
+        pump.run()
+    failure = both_links(pump, BUYER)[0].failure
+    assert failure is not None
+    assert "nonces" in failure

@@ -17,6 +17,7 @@ from cromford.wallet.account import WalletPath
 from cromford.watch.bumping import Bumping
 from cromford.watch.joint_sweep import JointSweep
 from cromford.watch.lsp_sweep import SweepTx
+from cromford.watch.poisons import PayoutTx
 from cromford.watch.sweep import TakingTx
 from cromford.wire.messages import (
     AdvanceCommit,
@@ -414,6 +415,15 @@ class SignSweep:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SignPayouts:
+    """Sign what takes outputs that pay our factory key alone. Answered by `PayoutsSigned`."""
+
+    attempt_id: bytes
+    key: FactoryKey
+    spend: PayoutTx
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LookUpSpenders:
     """Ask what spends outputs in the mempool that can be swept. Answered by `SpendersLookedUp`.
 
@@ -564,6 +574,7 @@ Performed = (
     | RecallPoint
     | SignTakingTx
     | SignSweep
+    | SignPayouts
     | LookUpSpenders
     | SignJointSweep
     | PublishBumped

@@ -127,7 +127,7 @@ def test_with_all_clients_gone_the_lsp_closes_the_whole_factory_alone() -> None:
 def test_a_channel_on_chain_is_closed_with_its_funding_key() -> None:
     world = everybody_moved(2)
     client = world.pump.clients[0]
-    scope = channel_scope(world.old.attempt.setting(world.seat(client)), world.seat(client))
+    scope = channel_scope(world.old.attempt.setting(world.seat(client)).funding, world.seat(client))
     (key,) = seat_keys(world.factory, scope, scope.clients)
     assert key.name == HandedOverKey(
         attempt=world.old.number, client=world.seat(client), is_funding=True
@@ -196,7 +196,9 @@ def test_who_gave_no_keys_is_no_seat_of_the_lsps_and_keeps_a_say() -> None:
     assert (
         own_seats(
             world.factory,
-            channel_scope(world.old.attempt.setting(world.seat(stayer)), world.seat(stayer)),
+            channel_scope(
+                world.old.attempt.setting(world.seat(stayer)).funding, world.seat(stayer)
+            ),
         )
         == ()
     )
@@ -214,7 +216,7 @@ def test_a_pool_of_a_handed_over_key_signs_closes_and_nothing_else() -> None:
     for node in attempt.tree.nodes:
         scope = scope_of(node)
         _check_refused(world, held, scope, node.tx)
-    scope = channel_scope(world.old.attempt.setting(world.seat(client)), world.seat(client))
+    scope = channel_scope(world.old.attempt.setting(world.seat(client)).funding, world.seat(client))
     for commitment in (world.link(client).finished, world.lsp_link(client).finished):
         _check_refused(world, held, scope, commitment.commitment.tx)
     root = scope_of(attempt.tree.root_node)

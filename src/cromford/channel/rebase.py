@@ -21,12 +21,14 @@ def reserve(state: ChannelState, price_msat: int) -> ChannelState:
     return changed(state, reserved_msat=price_msat)
 
 
+def payable_msat(state: ChannelState) -> int:
+    """Return what the accepter's balance carries, on either party's next commitment."""
+    return min(state.content(holder, Edition.NEXT).balance_msat(Party.ACCEPTER) for holder in Party)
+
+
 def can_pay(state: ChannelState, price_msat: int) -> bool:
     """Say whether the accepter's balance carries a price, on either party's next commitment."""
-    return all(
-        state.content(holder, Edition.NEXT).balance_msat(Party.ACCEPTER) >= price_msat
-        for holder in Party
-    )
+    return payable_msat(state) >= price_msat
 
 
 def propose_rebase(state: ChannelState, message: Rebase) -> ChannelState:
@@ -64,11 +66,10 @@ def _with_rebase(state: ChannelState, message: Rebase) -> ChannelState:
     if state.rebase is not None:
         raise UpdateRefused("update_rebase", expected="none under way", received="another")
     if not can_pay(state, message.price_msat):
-        least_msat = min(
-            state.content(holder, Edition.NEXT).balance_msat(Party.ACCEPTER) for holder in Party
-        )
         raise UpdateRefused(
-            "price_msat", expected=f"at most {least_msat}", received=message.price_msat
+            "price_msat",
+            expected=f"at most {payable_msat(state)}",
+            received=message.price_msat,
         )
     growth_sat = message.capacity_sat - state.capacity_sat
     if growth_sat < 0:

@@ -17,6 +17,7 @@ from cromford.protocol.opening.verify import DerivedKeys, held_points
 from cromford.signing.keychain import ChannelKey, FactoryKey
 from cromford.signing.nonces import NonceFault, NoPoolFree, PublicPool
 from cromford.signing.signer import Signer
+from cromford.wallet.account import WalletPath
 from cromford.watch.bumping import ChildTx
 
 SigningEffect = (
@@ -37,6 +38,7 @@ SigningEffect = (
     | fx.RecallPoint
     | fx.SignTakingTx
     | fx.SignSweep
+    | fx.SignPayouts
     | fx.SignJointSweep
 )
 
@@ -98,6 +100,8 @@ def perform_signing(
         case fx.SignSweep(key=key, spend=spend):
             signature = signer.sign_timelocked(key, spend.lock, spend.tx, (spend.prevout,))
             return (ev.SweepSigned(asked=effect, tx=spend.signed(signature)),)
+        case fx.SignPayouts():
+            return (ev.PayoutsSigned(asked=effect, tx=_signed_payouts(signer, effect)),)
         case fx.SignJointSweep():
             return (ev.JointSweepSigned(asked=effect, tx=_signed_jointly(signer, effect)),)
         case _:
@@ -105,9 +109,32 @@ def perform_signing(
 
 
 def sign_child(signer: Signer, child: ChildTx) -> Tx:
-    """Return a child with the signatures of our coins; an anchor has none."""
-    paths = [None if path is None else (path.change, path.index) for path in child.paths]
-    return signer.sign_wallet_tx(child.tx, child.prevouts, paths)
+    """Return a child with the signatures of our coins, or of a poison's output; an anchor has none.
+
+    Raises:
+        ValueError: If what a factory key is to sign for does not pay that key alone.
+    """
+    paths = [
+        (path.change, path.index) if isinstance(path, WalletPath) else None for path in child.paths
+    ]
+    signed = signer.sign_wallet_tx(child.tx, child.prevouts, paths)
+    witnesses = [
+        (signer.sign_payout(path, child.tx, child.prevouts, input_index=index),)
+        if isinstance(path, FactoryKey)
+        else signed.inputs[index].witness
+        for index, path in enumerate(child.paths)
+    ]
+    return signed.with_witnesses(*witnesses)
+
+
+def _signed_payouts(signer: Signer, effect: fx.SignPayouts) -> Tx:
+    spend = effect.spend
+    return spend.signed(
+        [
+            signer.sign_payout(effect.key, spend.tx, spend.prevouts, input_index=index)
+            for index in range(len(spend.prevouts))
+        ]
+    )
 
 
 def derive_keys(signer: Signer, state: ClientState, attempt: ClientAttempt) -> DerivedKeys:

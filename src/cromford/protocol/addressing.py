@@ -197,8 +197,8 @@ def take_exit(round_: Round, event: ev.ExitEvent) -> None:
             turn = round_.factory(taking.key.attempt)
         case ev.SweepSigned(asked=sweeping):
             turn = round_.factory(sweeping.key.attempt)
-        case ev.ExitPauseRequested():
-            raise AssertionError("ExitPauseRequested is a client's event")
+        case ev.ExitPauseRequested() | ev.PayoutsSigned():
+            raise AssertionError(f"{type(event).__name__} is a client's event")
         case ev.CommitmentRecalled(asked=recalled):
             turn = with_channel(round_, recalled.channel_id)
         case _:

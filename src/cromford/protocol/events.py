@@ -25,6 +25,7 @@ from cromford.effects import (
     SignFunding,
     SignJointSweep,
     SignNext,
+    SignPayouts,
     SignSpending,
     SignSweep,
     SignTakingTx,
@@ -40,6 +41,11 @@ from cromford.protocol.key_events import (
     SeatsPrepared,
     SeatsSigned,
 )
+from cromford.protocol.market_events import (
+    PriceRequested,
+    PurchaseRequested,
+    QuoteRequested,
+)
 from cromford.signing.keychain import ChannelPubkeys
 from cromford.signing.nonces import PublicPool
 from cromford.wire.messages import Message
@@ -50,6 +56,9 @@ __all__ = [
     "KeysLookedUp",
     "KeysNotKept",
     "KeysOffered",
+    "PriceRequested",
+    "PurchaseRequested",
+    "QuoteRequested",
     "SeatsFailed",
     "SeatsLacking",
     "SeatsPrepared",
@@ -484,6 +493,14 @@ class SpendersLookedUp:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PayoutsSigned:
+    """Answers `SignPayouts`."""
+
+    asked: SignPayouts
+    tx: Tx
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JointSweepSigned:
     """Answers `SignJointSweep`."""
 
@@ -558,9 +575,17 @@ ChannelAnswer = (
     NoncePrepared | NonceLacking | CommitmentMade | HalfMade | PointRecalled | ChannelSigningFailed
 )
 ChannelEvent = ChannelAnswer | InvoiceRequested | PayRequested
-ExitEvent = ExitRequested | ExitPauseRequested | TakingTxSigned | SweepSigned | CommitmentRecalled
+ExitEvent = (
+    ExitRequested
+    | ExitPauseRequested
+    | TakingTxSigned
+    | SweepSigned
+    | PayoutsSigned
+    | CommitmentRecalled
+)
 SeatsEvent = SeatsPrepared | SeatsLacking | SeatsSigned | SeatsFailed
 CloseEvent = CloseRequested | ClosePrepared | CloseUnprepared | SeatsEvent
+MarketEvent = PriceRequested | QuoteRequested | PurchaseRequested
 AdvanceEvent = AdvancePrepared | AdvanceUnprepared | NextSigned | NextHalfMade | NextSigningFailed
 JointSweepEvent = SpendersLookedUp | JointSweepSigned
 SpendingEvent = (
@@ -582,6 +607,7 @@ Event = (
     | ExitEvent
     | CloseEvent
     | AdvanceEvent
+    | MarketEvent
     | JointSweepEvent
     | SpendingEvent
     | HandoverEvent

@@ -53,7 +53,7 @@ from cromford.protocol.journal.lsp_state import LspState, apply, new_lsp, pendin
 from cromford.protocol.journal.mail_records import MailTaken
 from cromford.protocol.journal.scan import UNKNOWN
 from cromford.protocol.journal.streams import CHAIN, HOUSE, factory_number
-from cromford.protocol.lobby import announcing, bumping, giving_up, lending
+from cromford.protocol.lobby import announcing, bumping, giving_up, lending, pricing
 from cromford.protocol.lobby import lsp as lobby
 from cromford.protocol.opening import lsp as opening
 from cromford.protocol.opening.funding import fund_if_due
@@ -125,6 +125,8 @@ def _take(round_: Round, event: ev.Event) -> None:
         addressing.take_close(round_, event)
     elif isinstance(event, ev.AdvanceEvent):
         addressing.take_advance(round_, event)
+    elif isinstance(event, ev.MarketEvent):
+        pricing.take(round_.house, event)
     elif isinstance(event, ev.JointSweepEvent):
         sweeping_together.take(round_, event)
     elif isinstance(event, ev.HandoverEvent):
@@ -385,6 +387,7 @@ def _on_block(round_: Round, event: ev.BlockAdded) -> None:
 
 def _begin_with_block(turn: Turn[Factory], *, has_news: bool = False) -> None:
     """Do what a new height makes due in a factory, once it knows all that the block had for it."""
+    exiting.learn_from_block(turn)
     turn.ask(*exiting.ask_for_coins(turn), *owed_by_factory(turn.state, turn.facts.fees))
     opening.on_block(turn)
     exiting.on_block(turn)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from cromford.bitcoin.sighash import taproot_sighash
+from cromford.bitcoin.taproot import taproot_output, taptweak
 from cromford.bitcoin.timelocked import Timelock
 from cromford.bitcoin.tx import Tx, TxOut
 from cromford.crypto import keys, schnorr
@@ -297,6 +298,33 @@ class Signer:
         script = lock.script(keys.xonly_of(self._keychain.pubkey(name)))
         sighash = taproot_sighash(tx, prevouts=prevouts, input_index=input_index, tapscript=script)
         return schnorr.sign(sighash, self._keychain.seckey(name))
+
+    def sign_payout(
+        self, name: FactoryKey, tx: Tx, prevouts: Sequence[TxOut], *, input_index: int
+    ) -> bytes:
+        """Return the signature of an output that pays the factory key alone (BIP 86, BIP 341).
+
+        A poison has such outputs, and nothing else of a factory: its other outputs are several
+        keys', so no signature that comes out of here spends one.
+
+        Args:
+            name: The key.
+            tx: The transaction.
+            prevouts: What each of its inputs spends.
+            input_index: Which of them is this key's.
+
+        Raises:
+            ValueError: If that output does not pay this key alone, or the prevouts do not match the
+                inputs.
+        """
+        internal_key = keys.xonly_of(self._keychain.pubkey(name))
+        script = taproot_output(internal_key, None).script_pubkey
+        received = prevouts[input_index].script_pubkey
+        if received != script:
+            raise ValueError(f"script_pubkey: expected {script.hex()}, received {received.hex()}")
+        sighash = taproot_sighash(tx, prevouts=prevouts, input_index=input_index)
+        tweak = taptweak(internal_key, None)
+        return schnorr.sign(sighash, keys.xonly_tweak_seckey(self._keychain.seckey(name), tweak))
 
     def sign_coin(self, change: int, index: int, sighash: bytes) -> bytes:
         """Return the key-path signature (BIP 341) of an input that spends a coin of the wallet.

@@ -7,6 +7,8 @@ several who want the same do not outbid each other.
 
 Without a coin the anchor itself is one: a child that spends it, and confirmed anchors of the same
 path, to nobody.
+
+A poison has no anchor: whoever it pays can pay for it with a child of that output.
 """
 
 from collections.abc import Iterable, Sequence
@@ -35,6 +37,7 @@ from cromford.bitcoin.tx import (
     TxOut,
     vsize_of,
 )
+from cromford.signing.keychain import FactoryKey
 from cromford.wallet.account import WalletPath
 from cromford.wallet.coins import Purse, SpentCoin
 from cromford.watch.feerates import MOST_SAT_PER_KW, OwnFees, child_fee_sat, fee_to_offer_sat
@@ -46,8 +49,23 @@ N_ANCHORS_MAX: Final = 8  # Of one child; more than a path has.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OwnOutput:
+    """An output of a transaction without an anchor that our factory key alone takes.
+
+    Attributes:
+        vout: Its place.
+        key: That key, without a script (BIP 86).
+        payout_script: Where a child pays it: our wallet's.
+    """
+
+    vout: int
+    key: FactoryKey
+    payout_script: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Bumping:
-    """What may be done so that a transaction with an anchor confirms in time.
+    """What may be done so that a transaction confirms in time: one with an anchor, or a poison.
 
     Attributes:
         fee_sat: What the transaction pays itself.
@@ -62,6 +80,7 @@ class Bumping:
             to be first helps neither.
         own_script: Where an output of the transaction itself pays us: that is a coin for a child,
             too, and needs no block. Empty where there is none.
+        own: Where it has no anchor, the output of ours that alone may have a child.
     """
 
     fee_sat: int
@@ -74,6 +93,7 @@ class Bumping:
     twins: tuple[Txid, ...] = ()
     spares_rivals: bool = False
     own_script: bytes = b""
+    own: OwnOutput | None = None
 
     def is_as_good(self, rival: "Rival") -> bool:
         """Say whether a transaction in the place of this one is left alone if it pays enough."""
@@ -127,11 +147,11 @@ class Family:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChildTx:
-    """A child, unsigned: what its inputs spend, and for those of ours the path of their key."""
+    """A child, unsigned: what its inputs spend, and for those of ours the key that signs."""
 
     tx: Tx
     prevouts: tuple[TxOut, ...]
-    paths: tuple[WalletPath | None, ...]
+    paths: tuple[WalletPath | FactoryKey | None, ...]
 
     @property
     def fee_sat(self) -> int:
@@ -184,7 +204,11 @@ def next_move(tx: Tx, bumping: Bumping, family: Family) -> PublishWith | None:
         return PublishWith()
     anchor = anchor_of(tx)
     child = None
-    if anchor is not None:
+    if bumping.own is not None:
+        output = tx.outpoint(bumping.own.vout)
+        parent = _Parent(tx=tx, anchor=output, own=own, bumping=bumping, family=family)
+        child = parent.child_of_own(bumping.own)
+    elif anchor is not None:
         parent = _Parent(tx=tx, anchor=anchor, own=own, bumping=bumping, family=family)
         child = parent.paid_child() or parent.child_of_anchors()
     return None if child is None and family.is_waiting else PublishWith(child=child)
@@ -202,7 +226,7 @@ def coin_needed_sat(tx: Tx, bumping: Bumping) -> int:
     """
     own = FeeAndWeight(bumping.fee_sat, tx.weight)
     minimum = bumping.fees.mempool_min_sat_per_kw
-    if _pays(own, bumping.wanted_sat_per_kw):
+    if bumping.own is not None or _pays(own, bumping.wanted_sat_per_kw):
         return 0
     if anchor_of(tx) is None:
         vsize = vsize_of(tx.weight + P2TR_INPUT_WEIGHT + WITNESS_SCALE * P2TR_OUTPUT_VSIZE)
@@ -222,7 +246,7 @@ def coin_needed_sat(tx: Tx, bumping: Bumping) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Parent:
-    """What a child is made for."""
+    """What a child is made for. `anchor` is what a child spends of it: of a poison, our output."""
 
     tx: Tx
     anchor: OutPoint
@@ -289,6 +313,37 @@ class _Parent:
             if _pays(together, self.bumping.wanted_sat_per_kw):
                 break
         return best
+
+    def child_of_own(self, own: OwnOutput) -> ChildTx | None:
+        """Return the child that takes our own output, and pays what is wanted out of it.
+
+        None if the budget, or the output, does not reach for what a mempool takes.
+        """
+        draft, bumping = self._taking(own, fee_sat=0), self.bumping
+        wanted_sat = child_fee_sat(
+            draft.weight,
+            parent=self.own,
+            feerate_sat_per_kw=bumping.wanted_sat_per_kw,
+            mempool_min_sat_per_kw=bumping.fees.mempool_min_sat_per_kw,
+        )
+        most_sat = fee_sat_of(vsize=vsize_of(draft.weight), feerate_sat_per_kw=MOST_SAT_PER_KW)
+        held_sat = self.anchor_txout.amount_sat - P2TR_DUST_SAT
+        fee_sat = fee_to_offer_sat(
+            wanted_sat,
+            least_sat=self._least_fee_sat(draft.weight),
+            budget_sat=min(bumping.budget_sat, held_sat, most_sat),
+        )
+        return None if fee_sat is None else self._taking(own, fee_sat=fee_sat)
+
+    def _taking(self, own: OwnOutput, *, fee_sat: int) -> ChildTx:
+        left_sat = self.anchor_txout.amount_sat - fee_sat
+        return ChildTx(
+            tx=_spending(
+                (self.anchor,), TxOut(amount_sat=left_sat, script_pubkey=own.payout_script)
+            ),
+            prevouts=(self.anchor_txout,),
+            paths=(own.key,),
+        )
 
     def _with_coins(self, coins: Sequence[SpentCoin], *, fee_sat: int) -> ChildTx:
         purse = self.bumping.purse

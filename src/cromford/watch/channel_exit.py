@@ -11,7 +11,7 @@ itself: together with others, the peer's own transaction for it, as long as it w
 would keep all of them out of the mempool.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import assert_never
@@ -105,7 +105,7 @@ def channel_actions(channel: LandedChannel) -> tuple[ChannelAction, ...]:
     """
     spender = channel.spends.get(channel.outpoint)
     if spender is None:
-        return (_departure(channel),)
+        return tuple(_departure(channel))
     if channel.landed is None:
         return (Unrecognised(tx=spender), *_plan(channel).actions)
     return tuple(_plan(channel).actions)
@@ -152,12 +152,14 @@ def _offered(commitment: Commitment, channel: LandedChannel) -> list[tuple[bytes
     ]
 
 
-def _departure(channel: LandedChannel) -> ChannelAction:
+def _departure(channel: LandedChannel) -> Iterator[ChannelAction]:
+    """Yield how our commitment is published; nothing where we have revoked all of them."""
     if channel.outpoint.txid not in channel.heights:
-        return WaitForFunding()
-    publish = PublishCommitment(tx=channel.finished.tx)
-    is_zero_fee = channel.finished.commitment.terms.is_zero_fee
-    return NeedsChild(due=publish) if is_zero_fee else publish
+        yield WaitForFunding()
+    elif channel.finished is not None:
+        publish = PublishCommitment(tx=channel.finished.tx)
+        is_zero_fee = channel.finished.commitment.terms.is_zero_fee
+        yield NeedsChild(due=publish) if is_zero_fee else publish
 
 
 @dataclass

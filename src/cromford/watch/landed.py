@@ -46,6 +46,14 @@ class RevokedCommitment:
     per_commitment_secret: bytes
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SupersededOutput:
+    """A channel's output for which this party has revoked every commitment of its own."""
+
+    me: Party
+    outpoint: OutPoint
+
+
 @dataclass(frozen=True, kw_only=True)
 class UnknownSpender:
     """What spent the channel's output and is no commitment that is known here.
@@ -62,7 +70,8 @@ class LandedChannel:
     """What one party holds of a channel, and what the chain shows.
 
     Attributes:
-        finished: This party's latest commitment. Once published, it takes no further update.
+        finished: This party's latest commitment. Once published, it takes no further update. None
+            where all of them are revoked: then `superseded` says of which output.
         own_point: This party's per-commitment point of that commitment.
         peer_commitments: Those of the peer that are not revoked: its latest, and until it has
             revoked that one, the one before.
@@ -76,12 +85,13 @@ class LandedChannel:
         tip_height: The height of the chain's tip.
         payout_script: Where everything goes: a script of the wallet, taproot.
         fees: What this party's own node asks for: a counterparty's number prices nothing here.
+        superseded: The channel's output, where this party has no commitment to publish.
 
     Raises:
         ValueError: If an attribute contradicts another, or is out of range; names it.
     """
 
-    finished: FinishedCommitment
+    finished: FinishedCommitment | None
     own_point: bytes
     peer_commitments: tuple[PeerCommitment, ...] = ()
     revoked: RevokedCommitment | None = None
@@ -92,8 +102,11 @@ class LandedChannel:
     tip_height: int
     payout_script: bytes
     fees: OwnFees
+    superseded: SupersededOutput | None = None
 
     def __post_init__(self) -> None:
+        if (self.finished is None) is (self.superseded is None):
+            raise ValueError("finished: one commitment, or an output without any, was expected")
         theirs = [one.commitment for one in self.peer_commitments]
         theirs += [] if self.revoked is None else [self.revoked.commitment]
         for commitment in theirs:
@@ -117,12 +130,22 @@ class LandedChannel:
     @property
     def me(self) -> Party:
         """Which party this is."""
-        return self.finished.commitment.content.holder
+        if self.finished is not None:
+            return self.finished.commitment.content.holder
+        return self._superseded.me
+
+    @property
+    def _superseded(self) -> SupersededOutput:
+        if self.superseded is None:
+            raise AssertionError("neither a commitment nor an output")
+        return self.superseded
 
     @property
     def outpoint(self) -> OutPoint:
         """What the commitments spend: the channel's funding outpoint."""
-        return self.finished.commitment.funding.outpoint
+        if self.finished is not None:
+            return self.finished.commitment.funding.outpoint
+        return self._superseded.outpoint
 
     @property
     def landed(self) -> FinishedCommitment | PeerCommitment | RevokedCommitment | None:
@@ -132,10 +155,8 @@ class LandedChannel:
             return None
         if self.revoked is not None and self.revoked.commitment.tx.txid == spender.txid:
             return self.revoked
-        known: tuple[FinishedCommitment | PeerCommitment, ...] = (
-            self.finished,
-            *self.peer_commitments,
-        )
+        own = () if self.finished is None else (self.finished,)
+        known: tuple[FinishedCommitment | PeerCommitment, ...] = (*own, *self.peer_commitments)
         return next((one for one in known if one.commitment.tx.txid == spender.txid), None)
 
 

@@ -13,6 +13,7 @@ from cromford.bitcoin.tx import OutPoint, Tx, Txid
 from cromford.factory.branch import Branch
 from cromford.factory.kinds import BLOCKS_PER_TX
 from cromford.factory.terms import SAFETY_BLOCKS
+from cromford.factory.vertices import TreeNode
 
 SETTLED_DEPTH: Final = 6  # From then on a transaction of the path counts as done.
 
@@ -42,13 +43,15 @@ class Remaining:
 
 def path_of(branch: Branch) -> tuple[PathStep, ...]:
     """Return the transactions above a client's channel, root first."""
-    return tuple(
-        PathStep(
-            txid=node.tx.txid,
-            outpoint=node.tx.inputs[0].outpoint,
-            delay_blocks=node.delay_blocks,
-        )
-        for node in branch.nodes
+    return tuple(map(step_of, branch.nodes))
+
+
+def step_of(node: TreeNode) -> PathStep:
+    """Return a transaction of the tree as a step of a way out."""
+    return PathStep(
+        txid=node.tx.txid,
+        outpoint=node.tx.inputs[0].outpoint,
+        delay_blocks=node.delay_blocks,
     )
 
 

@@ -29,6 +29,7 @@ from cromford.daemon.api.rpc import InvalidParam, RpcFailure
 from cromford.daemon.api.rpc_server import Handler, read_params, without_params
 from cromford.daemon.views import channels as channel_views
 from cromford.daemon.views.client import standing_of
+from cromford.daemon.views.market import liquidity_of
 from cromford.daemon.views.payments import own_payments, show_invoice
 from cromford.invoice.bolt11 import sign_invoice
 from cromford.invoice.invoice import UINT16_MAX, UINT32_MAX, InvalidInvoice, Invoice, RouteHint
@@ -97,6 +98,11 @@ class ClientPayments:
     def totals(self) -> Document:
         """Return what all channels hold together."""
         return channel_views.totals(self._channels())
+
+    def stands(self) -> list[Document]:
+        """Return how each channel that is not over stands: what it holds, what is for sale."""
+        shown = ("factory_id", "status", "capacity_sat", "receivable_msat", "liquidity")
+        return [{field: channel[field] for field in shown} for channel in self._channels()]
 
     async def _invoice(self, params: dict[str, Any]) -> object:
         wanted = read_params(params, _InvoiceParams)
@@ -285,6 +291,7 @@ class ClientPayments:
             "is_worth_an_exit": is_worth_an_exit(state.book, link, facts.fees),
             "exit_blocks": link.remaining(state.chain).exit_blocks,
             "blocks_to_expiry": terms.expiry_height - height,
+            "liquidity": liquidity_of(state, state.attempts[link.attempt_id]),
         }
 
     def _usable(self) -> list[Link]:

@@ -93,7 +93,7 @@ def status_of(link: Link, standing: Standing) -> str:
 
 def is_on_chain(link: Link, chain: KnownChain) -> bool:
     """Say whether a channel's output was spent: its money is in the wallet, or on its way."""
-    return link.setting.funding.outpoint in chain.spends
+    return link.funding_on(chain).outpoint in chain.spends
 
 
 def show_channel(
@@ -157,10 +157,11 @@ def exit_sat(
     The tree's own transactions are prepaid; what the sweeps pay is deducted, and what children cost
     today is the exit plan's to say. None where state was lost, or may be.
     """
-    if link.withholds_commitment:
+    finished = link.finished_on(link.funding_on(chain))
+    if link.withholds_commitment or finished is None:
         return None
     leaving = exit_cost_of(
-        link.finished,
+        finished,
         landed_height=chain.height + link.remaining(chain).exit_blocks,
         fees=fees,
         preimages=preimages,

@@ -2,11 +2,13 @@
 
 from typing import Any, Final
 
+from cromford.bitcoin.tx import Txid
 from cromford.daemon.views import channels as channel_views
 from cromford.daemon.views.closes import own_close
 from cromford.daemon.views.closing import client_close, finished_closes
 from cromford.daemon.views.dying import UNKNOWN, show_moving, show_period
 from cromford.daemon.views.export import export_funding, export_nodes, export_terms
+from cromford.daemon.views.market import liquidity_of, receipts_of
 from cromford.factory.terms import LOOK_ON_CHAIN_BLOCKS
 from cromford.protocol.channels.client import is_usable
 from cromford.protocol.exiting.client import is_swept, link_of, was_closed
@@ -48,7 +50,7 @@ def status_of(state: ClientState, attempt: ClientAttempt) -> str:
     confirmed = is_complete and attempt.funding_tx.txid in state.chain.confirmed
     if confirmed and was_closed(state, attempt):
         return "closed"
-    if confirmed and attempt.branch.vertices[-1].last.tx.txid in state.chain.confirmed:
+    if confirmed and _state_txid(state, attempt) in state.chain.confirmed:
         return "on_chain"
     if confirmed and is_swept(state, attempt):
         return "swept"
@@ -68,6 +70,11 @@ def status_of(state: ClientState, attempt: ClientAttempt) -> str:
     if attempt.given_up:
         return "given_up"
     return "waiting_for_funding" if is_complete else "building"
+
+
+def _state_txid(state: ClientState, attempt: ClientAttempt) -> Txid:
+    """Return the state of our leaf that is in a block, or the newest that we hold."""
+    return attempt.branch_on(state.chain).vertices[-1].last.tx.txid
 
 
 def _look_blocks(state: ClientState, attempt: ClientAttempt, *, is_in_sight: bool) -> int:
@@ -104,7 +111,7 @@ def summary(state: ClientState, attempt: ClientAttempt, facts: Facts) -> dict[st
         "close": None,
     }
     if attempt.is_checked:
-        terms, branch = attempt.terms, attempt.branch
+        terms, branch = attempt.terms, attempt.branch_on(state.chain)
         remaining, on_chain = remaining_now(state, attempt), published(state, attempt)
         known = {
             "n_clients": terms.n_clients,
@@ -145,6 +152,8 @@ def summary(state: ClientState, attempt: ClientAttempt, facts: Facts) -> dict[st
         "closing": client_close(_closing_of(state, attempt)),
         "closed": finished_closes(_closed_of(state, attempt), state.chain),
         "keys_handed_over": _handed_over(attempt),
+        "liquidity": liquidity_of(state, attempt),
+        "bought": receipts_of(state, attempt),
     }
 
 
@@ -193,6 +202,9 @@ def dying(state: ClientState) -> list[dict[str, Any]]:
 
 def remaining_now(state: ClientState, attempt: ClientAttempt) -> Remaining:
     """Return how long leaving takes now, and until when it must begin."""
+    link = link_of(state, attempt)
+    if link is not None:
+        return link.remaining(state.chain)
     return remaining_of(
         path_of(attempt.branch),
         expiry_height=attempt.terms.expiry_height,
@@ -203,7 +215,7 @@ def remaining_now(state: ClientState, attempt: ClientAttempt) -> Remaining:
 
 def published(state: ClientState, attempt: ClientAttempt) -> list[str]:
     """Return what is on chain of the client's own branch, whoever published it."""
-    nodes = attempt.branch.nodes
+    nodes = attempt.branch_on(state.chain).nodes
     return [node.name for node in nodes if node.tx.txid in state.chain.confirmed]
 
 
@@ -224,7 +236,7 @@ def standing_of(state: ClientState, link: Link, facts: Facts) -> channel_views.S
         is_usable=is_usable(state, link),
         is_fresh=facts.is_fresh,
         is_markable=facts.unmarkable is None,
-        is_exiting=attempt.is_exiting or link.setting.funding.outpoint in chain.spends,
+        is_exiting=attempt.is_exiting or channel_views.is_on_chain(link, chain),
         depth=chain.depth(attempt.funding_tx.txid),
         min_depth=attempt.terms.min_depth,
         is_swept=is_swept(state, attempt),
@@ -242,12 +254,13 @@ def show(state: ClientState, attempt: ClientAttempt, facts: Facts) -> dict[str, 
             "transactions": [],
             "funding": None,
         }
-    branch = attempt.branch
+    branch = attempt.branch_on(state.chain)
     signatures: dict[str, bytes] = {}
     if isinstance(attempt.stage, Complete):
         below = [node.name for node in branch.nodes_below_root]
         signatures = dict(zip(below, attempt.stage.signatures, strict=True))
         signatures[branch.root_node.name] = attempt.stage.root_signature
+        signatures |= attempt.newer_signatures
     return {
         **summary(state, attempt, facts),
         "terms": export_terms(attempt.terms),

@@ -44,7 +44,7 @@ FEERATES_SAT_PER_VB: Final = (1, 10, 50)  # At which an exit's cost is shown.
 
 def exit_plan(state: ClientState, attempt: ClientAttempt, fees: OwnFees) -> dict[str, Any]:
     """Return what leaving takes: transactions, fees, blocks, and what comes next."""
-    signed = attempt.signed_branch
+    signed = attempt.signed_branch_on(state.chain)
     steps = exit_path(signed)
     action = next_exit_action(
         signed, confirmed=state.chain.confirmed, tip_height=state.chain.height
@@ -130,11 +130,11 @@ def _out_of_the_channel(
     """
     holding = in_hand(state, attempt)
     landed = landed_channel(holding, state.chain)
-    is_theirs = landed.landed is not None and landed.landed is not holding.link.finished
-    if holding.link.withholds_commitment or is_theirs:
+    is_theirs = landed.landed is not None and landed.landed is not landed.finished
+    if holding.link.withholds_commitment or is_theirs or landed.finished is None:
         return None
     leaving = exit_cost_of(
-        holding.link.finished,
+        landed.finished,
         landed_height=_landed_height(attempt, state),
         fees=fees,
         preimages=holding.preimages,
@@ -159,7 +159,7 @@ def _out_of_the_channel(
 
 def _landed_height(attempt: ClientAttempt, state: ClientState) -> int:
     """Return where the channel's output confirmed, or would if the exit began now."""
-    outpoint = attempt.branch.channel_outpoint
+    outpoint = attempt.branch_on(state.chain).channel_outpoint
     begun_now = state.chain.height + remaining_now(state, attempt).exit_blocks
     return state.chain.confirmed.get(outpoint.txid, begun_now)
 

@@ -8,6 +8,7 @@ from cromford.daemon.views.exit import exit_plan
 from cromford.factory.exit_path import exit_path
 from cromford.protocol.exiting.client import in_hand
 from cromford.protocol.exiting.confirming import budget_left_sat, children_cost_sat
+from cromford.protocol.exiting.poisons import held_poisons
 from cromford.protocol.journal.client_attempt import ClientAttempt
 from cromford.protocol.journal.client_state import ClientState
 from cromford.watch.feerates import OwnFees
@@ -29,7 +30,8 @@ def exit_status(
     holding = in_hand(state, attempt)
     plan = exit_plan(state, attempt, fees)
     outpoints = [step.tx.inputs[0].outpoint for step in exit_path(holding.signed)]
-    outpoints.append(attempt.branch.channel_outpoint)
+    outpoints.append(attempt.branch_on(state.chain).channel_outpoint)
+    outpoints += [one.spends for one in held_poisons(attempt, state.chain)]
     waiting = [
         one
         for outpoint in outpoints

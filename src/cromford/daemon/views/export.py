@@ -4,13 +4,13 @@ The format is documented in docs/export.md. Ids are hex, txids in the order peop
 in sat. A transaction stands signed as soon as its own signature is finished.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any, Final
 
 from cromford.bitcoin.network import Network
 from cromford.bitcoin.tx import Tx, Txid
-from cromford.factory.outputs import TreeOutput
+from cromford.factory.outputs import OutputKind, TreeOutput
 from cromford.factory.shape import LSP_INDEX
 from cromford.factory.terms import FactoryTerms, FeePolicy
 from cromford.factory.tree import FACTORY_VOUT, Tree
@@ -104,12 +104,24 @@ def export_funding(
 
 
 def export_ledger(tree: Tree, *, funding_fee_sat: int) -> list[dict[str, Any]]:
-    """Return who paid what: at opening, everything is the LSP's."""
+    """Return who paid what: at opening, everything is the LSP's.
+
+    What was sold of an L-stock since is in the capacity of who bought it.
+    """
     nodes = list(tree.nodes)
+    held = [output for node in nodes for output in node.outputs]
     closing = "when it closes cooperatively, or expires unpublished"
     items = (
-        ("channel_capacities", sum(tree.terms.capacity_sat), "its balances, when channels close"),
-        ("lstock", sum(tree.terms.lstock_sat), "when it closes cooperatively, or is swept"),
+        (
+            "channel_capacities",
+            _sum_sat(held, OutputKind.CHANNEL),
+            "its balances, when channels close",
+        ),
+        (
+            "lstock",
+            _sum_sat(held, OutputKind.LSTOCK),
+            "when it closes cooperatively, or is swept",
+        ),
         ("tree_fees", sum(node.fee_sat for node in nodes), closing),
         ("anchors", tree.terms.anchor_sat * len(nodes), closing),
         ("funding_fee", funding_fee_sat, "never"),
@@ -118,6 +130,10 @@ def export_ledger(tree: Tree, *, funding_fee_sat: int) -> list[dict[str, Any]]:
         {"payer": "lsp", "item": item, "amount_sat": amount_sat, "recovered": recovered}
         for item, amount_sat, recovered in items
     ]
+
+
+def _sum_sat(outputs: Iterable[TreeOutput], kind: OutputKind) -> int:
+    return sum(output.amount_sat for output in outputs if output.kind is kind)
 
 
 def export_factory(

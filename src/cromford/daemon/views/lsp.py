@@ -11,6 +11,7 @@ from cromford.daemon.views.closes import closed_sat, closes_of
 from cromford.daemon.views.closing import close_under_way
 from cromford.daemon.views.dying import period_of_shown, show_period, show_steps
 from cromford.daemon.views.export import export_factory, export_terms
+from cromford.daemon.views.market import advances_of, leaves_of, sold_totals
 from cromford.factory.lifetime import Period
 from cromford.protocol.channels.coverage import limit_in
 from cromford.protocol.channels.lsp import is_usable
@@ -100,6 +101,7 @@ def summary(factory: Factory) -> dict[str, Any]:
         "close_ended": None if factory.close_ended is None else factory.close_ended.reason,
         "closed": closes_of(factory),
         "moved_out": sorted(factory.held_keys),
+        "advances": advances_of(factory),
     }
 
 
@@ -174,7 +176,8 @@ def look_blocks(state: LspState) -> int:
 def published(factory: Factory) -> list[str]:
     """Return what is on chain of the tree, whoever published it."""
     confirmed = factory.chain.confirmed
-    return [node.name for node in factory.attempt.tree.nodes if node.tx.txid in confirmed]
+    nodes = factory.attempt.tree_on(factory.chain).nodes
+    return [node.name for node in nodes if node.tx.txid in confirmed]
 
 
 def leaving(factory: Factory) -> list[int]:
@@ -186,7 +189,7 @@ def leaving(factory: Factory) -> list[int]:
         client
         for client in range(1, len(attempt.seats) + 1)
         if client in factory.exits
-        or attempt.setting(client).funding.outpoint in factory.chain.spends
+        or factory.funding_on_chain(client).outpoint in factory.chain.spends
     ]
 
 
@@ -227,7 +230,7 @@ def standing_of(factory: Factory, link: Link, facts: Facts) -> Standing:
         is_usable=is_usable(factory, link),
         is_fresh=facts.is_fresh,
         is_markable=facts.unmarkable is None,
-        is_exiting=link.client in factory.exits or link.setting.funding.outpoint in chain.spends,
+        is_exiting=link.client in factory.exits or is_on_chain(link, chain),
         depth=chain.depth(attempt.funding_tx.txid),
         min_depth=attempt.terms.min_depth,
         is_swept=is_swept(factory, link.client),
@@ -243,6 +246,7 @@ def show(factory: Factory) -> dict[str, Any]:
     return {
         **summary(factory),
         "placed": placed(factory.attempt),
+        "leaves": leaves_of(factory),
         **{key: exported[key] for key in ("participants", "funding", "transactions", "ledger")},
         "terms": exported["terms"],
     }
@@ -312,6 +316,7 @@ def capital(state: LspState, locking: Iterable[FactoryEntry]) -> dict[str, Any]:
         "locked": locked,
         "earned_sat": earned_msat // MSAT_PER_SAT,
         "earned_msat": earned_msat,
+        **sold_totals(house),
     }
 
 
@@ -348,6 +353,7 @@ def as_it_slept(house: House, shown: Mapping[str, Any]) -> dict[str, Any]:
         "closed": [],
         "moved_out": [],
         "when_dying": [],
+        "advances": [],
         **shown,
         **period_of_shown(
             shown, house.chain.height, is_funded=house.chain.depth(entry.funding_txid) > 0

@@ -32,8 +32,8 @@ def is_alive(link: Link, chain: KnownChain) -> bool:
     """
     return (
         link.takes_updates
-        and link.setting.funding.outpoint not in chain.spends
-        and not is_cut_off(link.path, chain.spends)
+        and link.funding_on(chain).outpoint not in chain.spends
+        and not is_cut_off(link.path_on(chain), chain.spends)
         and not is_frozen(link.closes, chain)
     )
 

@@ -72,7 +72,7 @@ def _largest_first(state: Factory) -> Iterator[_Part]:
                 asked = ev.CloseRequested(attempt_id=attempt.attempt_id, vertex=shape.name)
                 yield asked, tuple(shape.clients), outpoints
     for client in range(1, len(attempt.seats) + 1):
-        outpoint = attempt.setting(client).funding.outpoint
+        outpoint = state.funding_on_chain(client).outpoint
         if outpoint not in finished:
             asked = ev.CloseRequested(attempt_id=attempt.attempt_id, client=client)
             yield asked, (client,), frozenset({outpoint})

@@ -101,7 +101,7 @@ def on_begin(turn: Turn[ClientState], message: m.CloseBegin) -> None:
 
 def _key_of(found: Closable) -> FactoryKey | ChannelKey:
     """Return the key of ours that signs: the factory's, or the funding key of the channel."""
-    is_channel = found.scope.outpoint == found.link.setting.funding.outpoint
+    is_channel = found.scope.outpoint in {one.outpoint for one in found.link.fundings}
     return found.link.key if is_channel else FactoryKey(attempt=found.attempt.key_attempt)
 
 

@@ -141,7 +141,7 @@ def on_requested(turn: Turn[Factory], event: ev.CloseRequested) -> None:
 def _key_of(state: Factory, outpoint: OutPoint) -> FactoryKey | ChannelKey:
     """Return our key that signs for an output: the factory's, or a channel's funding key."""
     for link in state.book.ordered_links:
-        if link.setting.funding.outpoint == outpoint:
+        if outpoint in {funding.outpoint for funding in link.fundings}:
             return link.key
     return FactoryKey(attempt=state.attempt.key_attempt)
 

@@ -146,7 +146,7 @@ def _scope_of(state: Factory, asked: ev.CloseRequested) -> CloseScope:
     if asked.client is None:
         scope = _vertex_scope(state, asked.vertex)
     elif 1 <= asked.client <= len(attempt.seats):
-        scope = channel_scope(attempt.setting(asked.client), asked.client)
+        scope = channel_scope(state.funding_on_chain(asked.client), asked.client)
     else:
         n_clients = len(attempt.seats)
         reason = f"client: expected 1..{n_clients}, received {asked.client}"

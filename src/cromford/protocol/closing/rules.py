@@ -97,7 +97,8 @@ def problem_with_channel(link: Link, chain: KnownChain, *, height: int) -> str |
         return f"the channel failed: {link.failure}"
     if is_frozen(link.closes, chain):
         return "another close of it is finished already"
-    if link.setting.funding.outpoint in chain.spends or is_cut_off(link.path, chain.spends):
+    is_spent = link.funding_on(chain).outpoint in chain.spends
+    if is_spent or is_cut_off(link.path_on(chain), chain.spends):
         return "its output, or one above it, was spent otherwise"
     late = problem_with_height(link, chain, height=height)
     if late is not None:

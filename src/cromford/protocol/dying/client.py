@@ -147,7 +147,10 @@ def on_block(turn: Turn[ClientState]) -> None:
 def _is_gone(state: ClientState, attempt: ClientAttempt) -> bool:
     """Say whether a factory was never funded, or something else than our branch took its output."""
     is_funded = state.chain.depth(attempt.funding_tx.txid) > 0
-    return not is_funded or swept_by(attempt.branch.nodes, state.chain.spends) is not None
+    return (
+        not is_funded
+        or swept_by(attempt.branch_on(state.chain).nodes, state.chain.spends) is not None
+    )
 
 
 def go_on(turn: Turn[ClientState]) -> None:

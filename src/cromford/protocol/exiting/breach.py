@@ -5,7 +5,7 @@ is looked up when it is needed, which is hardly ever.
 """
 
 from cromford.bitcoin.tx import Tx
-from cromford.channel.commitment import commitment_number_of
+from cromford.channel.commitment import Funding, commitment_number_of
 from cromford.channel.content import CommitmentContent
 from cromford.crypto.keys import pubkey_of
 from cromford.protocol.journal.link import Link
@@ -21,16 +21,39 @@ def revoked_number(link: Link, spender: Tx) -> int | None:
     return number if number < link.state.peer_revoked else None
 
 
-def revoked_commitment(link: Link, content: CommitmentContent) -> RevokedCommitment:
+def revoked_commitment(
+    link: Link, content: CommitmentContent, funding: Funding
+) -> RevokedCommitment:
     """Return a revoked commitment of the peer with the secret that revoked it.
 
+    One secret revokes a number on every funding that it was signed for.
+
+    Args:
+        link: The channel.
+        content: What the commitment says.
+        funding: What it spends: the channel's output that is on chain.
+
     Raises:
-        ValueError: If that commitment is not revoked.
+        ValueError: If that commitment is not revoked, or nothing of this content can spend that.
     """
     secret = link.state.peer_secrets.secret_of(content.number)
     return RevokedCommitment(
-        commitment=link.commitment(content, pubkey_of(secret)), per_commitment_secret=secret
+        commitment=link.commitment(content, pubkey_of(secret), funding),
+        per_commitment_secret=secret,
     )
+
+
+def known_breach(link: Link, funding: Funding) -> RevokedCommitment | None:
+    """Return the revoked commitment that was found to be on chain, as it spends this output.
+
+    None if none was, or, after a reorganisation, it spent another one and cannot spend this.
+    """
+    if link.breach is None:
+        return None
+    try:
+        return revoked_commitment(link, link.breach, funding)
+    except ValueError:
+        return None
 
 
 def is_to_be_recalled(link: Link, spender: Tx) -> bool:

@@ -12,11 +12,12 @@ from cromford import effects as fx
 from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.channel.claims import to_peer_claims
 from cromford.channel.stage import HtlcStage
+from cromford.channel.terms import Party
 from cromford.factory.vertices import TreeNode
 from cromford.protocol import events as ev
 from cromford.protocol.channels.failing import fail
 from cromford.protocol.channels.htlc_rules import give_up_height
-from cromford.protocol.exiting.breach import revoked_commitment, revoked_number
+from cromford.protocol.exiting.breach import known_breach, revoked_commitment, revoked_number
 from cromford.protocol.exiting.confirming import of_commitment, of_spend, paid_for, step_of_path
 from cromford.protocol.exiting.in_hand import InHand
 from cromford.protocol.exiting.stake import htlcs_at_stake
@@ -42,6 +43,7 @@ from cromford.watch.feerates import OwnFees
 from cromford.watch.landed import (
     HtlcTxDue,
     LandedChannel,
+    SupersededOutput,
     Sweepable,
     UnknownSpender,
     takings,
@@ -55,7 +57,7 @@ RESOLVED_DEPTH: Final = 6  # From then on what the chain says of an HTLC is pass
 def landed_channel(
     holding: InHand, chain: KnownChain, *, fees: OwnFees = ANY_FEES
 ) -> LandedChannel:
-    """Return a channel as the chain shows it.
+    """Return a channel as the chain shows it: by the output of it that is in a block.
 
     Args:
         holding: What we have of it.
@@ -63,13 +65,17 @@ def landed_channel(
         fees: Our node's; any will do where nothing is to be signed.
     """
     link = holding.link
-    spender = chain.spends.get(link.setting.funding.outpoint)
+    funding = link.funding_on(chain)
+    finished = link.finished_on(funding)
+    superseded = SupersededOutput(me=link.me, outpoint=funding.outpoint)
+    spender = chain.spends.get(funding.outpoint)
     return LandedChannel(
-        revoked=None if link.breach is None else revoked_commitment(link, link.breach),
+        revoked=known_breach(link, funding),
         unknown=None if spender is None else _unknown(link, spender),
-        finished=link.finished,
+        finished=finished,
+        superseded=superseded if finished is None else None,
         own_point=link.own_point,
-        peer_commitments=link.peer_commitments,
+        peer_commitments=link.peer_commitments_on(funding),
         preimages=holding.preimages,
         spends=chain.spends,
         heights=chain.confirmed,
@@ -134,9 +140,11 @@ def _claims(
             case PublishCommitment(tx=tx) | NeedsChild(due=PublishCommitment(tx=tx)):
                 if link.withholds_commitment or not (is_leaving or link.peer_is_behind):
                     continue
+                if link.me is Party.ACCEPTER and link.is_poisoned(chain):
+                    continue  # The poison pays all of the channel, and spends the same.
                 bumping = None
                 if is_leaving or isinstance(action, NeedsChild):
-                    bumping = of_commitment(holding, chain, fees=fees)
+                    bumping = of_commitment(holding, chain, tx, fees=fees)
                 yield fx.Broadcast(name=COMMITMENT_NAME, tx=tx, bumping=bumping)
             case TakingTx():
                 bumping = of_spend(holding, chain, action, fees=fees)
@@ -293,7 +301,7 @@ def on_chain(turn: AnyTurn, link: Link) -> None:
 
     What the chain says must not be overtaken by what two parties agree on afterwards.
     """
-    if link.setting.funding.outpoint in turn.chain.spends:
+    if link.funding_on(turn.chain).outpoint in turn.chain.spends:
         end_updates(turn, link, "the channel is on chain", tells_peer=False)
 
 
@@ -335,8 +343,9 @@ def end_updates(turn: AnyTurn, link: Link, reason: str, *, tells_peer: bool) -> 
 def remember_breach(turn: AnyTurn, recalled: ev.CommitmentRecalled) -> bool:
     """Remember what a revoked commitment says, if it is the one that is on chain, and say so."""
     link = turn.link(recalled.asked.channel_id)
-    spender = turn.chain.spends.get(link.setting.funding.outpoint)
-    commitment = revoked_commitment(link, recalled.content).commitment
+    funding = link.funding_on(turn.chain)
+    spender = turn.chain.spends.get(funding.outpoint)
+    commitment = revoked_commitment(link, recalled.content, funding).commitment
     # After a reorganisation it may be another one than before.
     is_known = link.breach == recalled.content
     if is_known or spender is None or spender.txid != commitment.tx.txid:

@@ -34,6 +34,11 @@ from cromford.protocol.exiting.closes import (
 from cromford.protocol.exiting.forgotten import recall_as_client
 from cromford.protocol.exiting.in_hand import InHand, stake_of
 from cromford.protocol.exiting.lending import Need, first_published, needs_of, settled_coins
+from cromford.protocol.exiting.poisons import (
+    poison_effects,
+    poison_outpoints,
+    poisons_arriving_sat,
+)
 from cromford.protocol.exiting.stake import (
     HTLC_EXPIRES,
     failed_long_ago,
@@ -42,6 +47,7 @@ from cromford.protocol.exiting.stake import (
     is_htlc_at_stake,
     is_worth_an_exit,
 )
+from cromford.protocol.exiting.superseded import end_if_superseded, learn_state
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal import exit_records as xr
@@ -85,7 +91,7 @@ def in_hand(state: ClientState, attempt: ClientAttempt) -> InHand:
     return InHand(
         link=link,
         terms=attempt.terms,
-        signed=attempt.signed_branch,
+        signed=attempt.signed_branch_on(state.chain),
         preimages=preimages_of(state),
         payout_script=attempt.join.payout_script,
         stake=stake_of(link, htlcs_at_stake(state.book, link), state.chain, expires=True),
@@ -117,6 +123,8 @@ def take(turn: Turn[ClientState], event: ev.ExitEvent) -> None:
             on_pause_requested(turn, event.attempt_id)
         case ev.TakingTxSigned(asked=asked, tx=tx):
             turn.ask(spend_of(asked, tx))
+        case ev.PayoutsSigned(asked=payouts, tx=tx):
+            turn.ask(fx.Broadcast(name=payouts.spend.name, tx=tx, replaces=True))
         case ev.SweepSigned():
             raise AssertionError("SweepSigned is an LSP's event")
         case ev.CommitmentRecalled():
@@ -145,7 +153,7 @@ def on_exit_requested(turn: Turn[ClientState], event: ev.ExitRequested) -> None:
         raise Rejected("factory_not_funded", "the funding is not confirmed", retryable=True)
     if was_closed(turn.state, attempt):
         raise Rejected("factory_closed", f"{CLOSED_TOGETHER}: the close pays what was yours")
-    sweep = swept_by(attempt.branch.nodes, turn.chain.spends)
+    sweep = swept_by(attempt.branch_on(turn.chain).nodes, turn.chain.spends)
     if sweep is not None:
         raise Rejected("factory_swept", f"{SWEPT}: {sweep.txid} spent it")
     if event.publishes_stale:
@@ -262,7 +270,10 @@ def exit_effects(
         is_exiting=attempt.is_exiting,
         is_paused=attempt.is_paused,
     )
-    return beside_closes(effects, state.closed)
+    return (
+        *beside_closes(effects, state.closed),
+        *poison_effects(state, attempt, fees),
+    )
 
 
 def _concerns_us(state: ClientState, attempt: ClientAttempt) -> bool:
@@ -286,12 +297,21 @@ def arriving_total_sat(state: ClientState) -> int:
     """Return what is on its way to the wallet: of channels that are on chain, finished closes."""
     scripts = (attempt.join.payout_script for attempt in state.attempts.values())
     return arriving_of_closes_sat(state.closed, state.chain, scripts) + sum(
-        arriving_sat(in_hand(state, attempt), state.chain)
+        _arriving_sat(state, attempt)
         for attempt in state.attempts.values()
         if isinstance(attempt.stage, Complete)
         and not attempt.is_retired
-        and attempt.branch.channel_outpoint in state.chain.spends
+        and attempt.funding_outpoint in state.chain.spends
     )
+
+
+def _arriving_sat(state: ClientState, attempt: ClientAttempt) -> int:
+    """Return what is on its way out of one factory: of our channel, or of poisons."""
+    holding, chain = in_hand(state, attempt), state.chain
+    coming_sat = poisons_arriving_sat(attempt, chain)
+    if holding.link.funding_on(chain).outpoint in chain.spends:
+        coming_sat += arriving_sat(holding, chain)
+    return coming_sat
 
 
 def watched(state: ClientState) -> frozenset[OutPoint]:
@@ -299,11 +319,31 @@ def watched(state: ClientState) -> frozenset[OutPoint]:
     outpoints: set[OutPoint] = set()
     for attempt in state.attempts.values():
         if isinstance(attempt.stage, Complete) and not attempt.is_retired:
-            outpoint = attempt.branch.channel_outpoint
-            outpoints |= attempt.candidate.branch_outpoints | {outpoint}
-            if outpoint in state.chain.spends:
+            outpoints |= attempt.candidate.branch_outpoints | _channel_outpoints(state, attempt)
+            outpoints |= poison_outpoints(attempt, state.chain)
+            if _is_channel_spent(state, attempt):
                 outpoints.update(watched_outpoints(in_hand(state, attempt), state.chain))
     return frozenset(outpoints)
+
+
+def _channel_outpoints(state: ClientState, attempt: ClientAttempt) -> frozenset[OutPoint]:
+    """Return where our channel may be: at most one of these is ever on chain."""
+    link = link_of(state, attempt)
+    fundings = attempt.fundings if link is None else link.fundings
+    return frozenset(funding.outpoint for funding in fundings)
+
+
+def _is_channel_spent(state: ClientState, attempt: ClientAttempt) -> bool:
+    """Say whether our channel's output is on chain, and spent."""
+    link = link_of(state, attempt)
+    funding = attempt.setting.funding if link is None else link.funding_on(state.chain)
+    return funding.outpoint in state.chain.spends
+
+
+def learn_from_block(turn: Turn[ClientState]) -> None:
+    """Remember what the newest block shows of states that we signed and were not told of."""
+    for link in turn.book.ordered_links:
+        learn_state(turn, link)
 
 
 def on_block(turn: Turn[ClientState]) -> None:
@@ -312,7 +352,8 @@ def on_block(turn: Turn[ClientState]) -> None:
         if attempt.is_retired:
             continue
         if isinstance(attempt.stage, Complete):
-            tell_published(turn, attempt.attempt_id, attempt.branch.nodes)
+            nodes = attempt.branch_on(turn.chain).nodes
+            tell_published(turn, attempt.attempt_id, nodes)
         state = turn.state
         link = link_of(state, attempt) if attempt.ready_sent else None
         if link is None:
@@ -323,6 +364,7 @@ def on_block(turn: Turn[ClientState]) -> None:
             tell_closed(turn, (link,), payout_script=attempt.join.payout_script)
             on_closed(turn, link)
             continue
+        end_if_superseded(turn, link)
         reason = _reason_to_exit(turn, attempt, link, height=turn.height)
         if reason is not None:
             start_exit(turn, attempt, reason)
@@ -373,7 +415,7 @@ def is_swept(state: ClientState, attempt: ClientAttempt) -> bool:
     """Say whether an output above our channel went elsewhere: not to our branch, nor by a close."""
     return (
         isinstance(attempt.stage, Complete)
-        and swept_by(attempt.branch.nodes, state.chain.spends) is not None
+        and swept_by(attempt.branch_on(state.chain).nodes, state.chain.spends) is not None
         and not was_closed(state, attempt)
     )
 
@@ -394,7 +436,7 @@ def is_over(state: ClientState, attempt: ClientAttempt) -> bool:
 
 def _why_swept(state: ClientState, attempt: ClientAttempt) -> str:
     """Return why a factory is over. Until its expiry that takes a signature of our own."""
-    sweep = swept_by(attempt.branch.nodes, state.chain.spends)
+    sweep = swept_by(attempt.branch_on(state.chain).nodes, state.chain.spends)
     height = None if sweep is None else state.chain.confirmed.get(sweep.txid)
     is_early = height is not None and height <= attempt.terms.expiry_height
     return SPENT_UNKNOWN if is_early else SWEPT
@@ -406,8 +448,10 @@ def _reason_to_exit(
     state = turn.state
     if attempt.is_retired or attempt.is_exiting or state.chain.depth(attempt.funding_tx.txid) == 0:
         return None
-    if attempt.branch.channel_outpoint in state.chain.spends or is_over(state, attempt):
+    if _is_channel_spent(state, attempt) or is_over(state, attempt):
         return None
+    if link.is_poisoned(state.chain):
+        return None  # Its poisons are published without it.
     if is_htlc_at_stake(state.book, link, chain=state.chain, height=height):
         return HTLC_EXPIRES
     if not is_worth_an_exit(state.book, link, turn.facts.fees):
@@ -423,5 +467,5 @@ def _reason_to_exit(
 
 
 def _resolved(state: ClientState, attempt: ClientAttempt, link: Link) -> Iterator[cr.HtlcDecided]:
-    if attempt.branch.channel_outpoint in state.chain.spends:
+    if _is_channel_spent(state, attempt):
         yield from resolved_on_chain(state.book, link, in_hand(state, attempt), state.chain)

@@ -65,9 +65,8 @@ def step_of_path(
     return fx.Broadcast(name=step.name, tx=step.tx, bumping=bumping)
 
 
-def of_commitment(holding: InHand, chain: KnownChain, *, fees: OwnFees) -> Bumping:
+def of_commitment(holding: InHand, chain: KnownChain, tx: Tx, *, fees: OwnFees) -> Bumping:
     """Return what may be done for our commitment; a peer's in its place is as good."""
-    tx = holding.link.finished.tx
     paid_sat = sum(txout.amount_sat for txout in tx.outputs)
     return _dearest(
         holding,
@@ -78,7 +77,7 @@ def of_commitment(holding: InHand, chain: KnownChain, *, fees: OwnFees) -> Bumpi
             first_height=_first_height(holding, chain, tx),
             deadline_of=lambda end_height: end_height,
         ),
-        fee_sat=holding.link.finished.commitment.funding.capacity_sat - paid_sat,
+        fee_sat=holding.link.funding_on(chain).capacity_sat - paid_sat,
         fees=fees,
         gives_way=True,
     )
@@ -288,7 +287,7 @@ def budget_left_sat(holding: InHand, chain: KnownChain) -> int:
 
 def _purses_of_path(holding: InHand) -> Purses:
     outpoints = {step.tx.inputs[0].outpoint for step in exit_path(holding.signed)}
-    outpoints.add(holding.link.setting.funding.outpoint)
+    outpoints.update(funding.outpoint for funding in holding.link.fundings)
     purses = holding.purses
     for outpoint in holding.purses:
         if outpoint not in outpoints:

@@ -56,6 +56,12 @@ from cromford.protocol.exiting.stake import (
     is_htlc_at_stake,
     is_worth_an_exit,
 )
+from cromford.protocol.exiting.superseded import (
+    SUPERSEDED,
+    decided_by_poison,
+    end_if_superseded,
+    learn_state,
+)
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal import exit_records as xr
@@ -63,8 +69,6 @@ from cromford.protocol.journal.book import Errand
 from cromford.protocol.journal.closes import is_frozen
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.link import Link
-from cromford.protocol.journal.lsp_attempt import LspAttempt
-from cromford.protocol.journal.lsp_candidate import SignedCandidate
 from cromford.protocol.journal.opened import lsp_link
 from cromford.protocol.journal.streams import HOUSE
 from cromford.protocol.turn import Turn
@@ -110,7 +114,7 @@ def in_hand(state: Factory, client: int) -> InHand:
     return InHand(
         link=link,
         terms=attempt.terms,
-        signed=_signed(attempt).branch(client),
+        signed=attempt.signed_branch_on(client, state.chain),
         preimages=preimages_of(state, link),
         payout_script=attempt.payout_script,
         stake=stake_of(
@@ -146,18 +150,12 @@ def take(turn: Turn[Factory], event: ev.ExitEvent) -> None:
             turn.ask(spend_of(asked, tx))
         case ev.SweepSigned(asked=swept, tx=tx):
             turn.ask(fx.Broadcast(name=swept.spend.name, tx=tx, replaces=True))
-        case ev.ExitPauseRequested():
-            raise AssertionError("ExitPauseRequested is a client's event")
+        case ev.ExitPauseRequested() | ev.PayoutsSigned():
+            raise AssertionError(f"{type(event).__name__} is a client's event")
         case ev.CommitmentRecalled():
             on_commitment_recalled(turn, event)
         case _:
             assert_never(event)
-
-
-def _signed(attempt: LspAttempt) -> SignedCandidate:
-    if attempt.signed is None:
-        raise ValueError(f"attempt {attempt.attempt_id.hex()} is not completely signed")
-    return attempt.signed
 
 
 def on_exit_requested(turn: Turn[Factory], event: ev.ExitRequested) -> None:
@@ -236,7 +234,7 @@ def exit_effects(state: Factory, client: int, fees: OwnFees) -> tuple[fx.Effect,
 
 def _exit_effects(state: Factory, client: int, fees: OwnFees) -> tuple[fx.Effect, ...]:
     is_exiting = client in state.exits
-    is_on_chain = state.attempt.setting(client).funding.outpoint in state.chain.spends
+    is_on_chain = state.funding_on_chain(client).outpoint in state.chain.spends
     is_owed = owes_commitment(link_of(state, client))
     if not (is_exiting or is_on_chain or is_owed) or is_over(state, client):
         return ()
@@ -265,7 +263,7 @@ def _may_leave(state: Factory, client: int) -> bool:
     link = link_of(state, client)
     if link is not None and link.publishes_stale:
         return True
-    outpoint = state.attempt.setting(client).funding.outpoint
+    outpoint = state.funding_on_chain(client).outpoint
     is_on_chain = outpoint.txid in state.chain.confirmed
     is_ours = not state.is_unproven(client) if link is None else link.mark is None
     return is_ours and (is_on_chain or not state.is_marked)
@@ -318,7 +316,7 @@ def arriving_total_sat(state: Factory) -> int:
         + sum(
             arriving_sat(in_hand(state, client), state.chain)
             for client in _funded_clients(state)
-            if state.attempt.setting(client).funding.outpoint in state.chain.spends
+            if state.funding_on_chain(client).outpoint in state.chain.spends
         )
     )
 
@@ -334,7 +332,7 @@ def watched(state: Factory) -> frozenset[OutPoint]:
     # What our children cost is told by what becomes of their coins.
     outpoints |= {coin.outpoint for purse in state.purses.values() for coin in purse.coins}
     for client in _funded_clients(state):
-        outpoint = attempt.setting(client).funding.outpoint
+        outpoint = state.funding_on_chain(client).outpoint
         if outpoint.txid in confirmed:
             outpoints.add(outpoint)
         spender = state.chain.spends.get(outpoint)
@@ -370,11 +368,18 @@ def keep_watching(turn: Turn[Factory], *, has_news: bool = False) -> None:
         )
 
 
+def learn_from_block(turn: Turn[Factory]) -> None:
+    """Remember what the newest block shows of states that we signed and do not hold."""
+    if turn.state.begun is not None and turn.state.advances:
+        for link in turn.book.ordered_links:
+            learn_state(turn, link)
+
+
 def on_block(turn: Turn[Factory]) -> None:
     """Do what a new block makes due: save HTLCs in time, and learn what the chain decided."""
     attempt = turn.state.attempt
     if attempt.funded is not None and attempt.funding_outpoint in turn.chain.spends:
-        tell_published(turn, attempt.attempt_id, attempt.tree.nodes)
+        tell_published(turn, attempt.attempt_id, attempt.tree_on(turn.chain).nodes)
         tell_swept(turn)
         recall_as_lsp(turn)
         tell_closed(turn, turn.book.ordered_links, payout_script=attempt.payout_script)
@@ -383,9 +388,10 @@ def on_block(turn: Turn[Factory]) -> None:
         if client in state.exits:
             # It may have begun before there was a channel whose updates could be ended.
             end_updates(turn, link, EXITING, tells_peer=True)
+        end_if_superseded(turn, link)
         if is_closed(link, state.chain):
             on_closed(turn, link)
-        elif link.setting.funding.outpoint in state.chain.spends:
+        elif link.funding_on(state.chain).outpoint in state.chain.spends:
             on_chain(turn, link)
             turn.remember(*_resolved(state, link))
         elif is_swept(state, client):
@@ -407,7 +413,11 @@ def _reason_to_exit(turn: Turn[Factory], link: Link) -> str | None:
     if state.chain.depth(state.attempt.funding_tx.txid) == 0 or not _may_leave(state, link.client):
         return None
     reason = None
-    if _must_save_htlc(state, link, height=height):
+    if link.is_poisoned(state.chain):
+        # Until it is rebased we have a commitment there: what the poison takes is ours, too.
+        is_ours = link.finished_on(link.funding_on(state.chain)) is not None
+        reason = SUPERSEDED if is_ours else None
+    elif _must_save_htlc(state, link, height=height):
         reason = HTLC_EXPIRES
     elif is_frozen(link.closes, state.chain):
         return None  # It did not fail, nor is it left behind: a close of it is on its way.
@@ -425,7 +435,8 @@ def is_swept(state: Factory, client: int) -> bool:
     """Say whether an output above a client's channel went elsewhere: to no branch, by no close."""
     if state.attempt.funding_outpoint not in state.chain.spends or was_closed(state, client):
         return False
-    return swept_by(state.attempt.branch(client).nodes, state.chain.spends) is not None
+    nodes = state.attempt.branch_on(client, state.chain).nodes
+    return swept_by(nodes, state.chain.spends) is not None
 
 
 def was_closed(state: Factory, client: int) -> bool:
@@ -463,7 +474,7 @@ def on_headers(turn: Turn[Factory]) -> None:
     block that is only still to be read is waited for instead: it says better what to do.
     """
     for link in turn.book.ordered_links:
-        is_on_chain = link.setting.funding.outpoint in turn.chain.spends
+        is_on_chain = link.funding_on(turn.chain).outpoint in turn.chain.spends
         if not is_on_chain and _must_save_htlc(turn.state, link, height=turn.known_height):
             start_exit(turn, link.client, HTLC_EXPIRES)
 
@@ -472,6 +483,7 @@ def _must_save_htlc(state: Factory, link: Link, *, height: int) -> bool:
     """Say whether a channel must be brought on chain at a height, because of an HTLC in it."""
     return (
         bool(link.state.htlcs)
+        and not link.is_poisoned(state.chain)
         and link.client not in state.exits
         and _may_leave(state, link.client)
         and state.chain.depth(state.attempt.funding_tx.txid) > 0
@@ -497,6 +509,7 @@ def _resolved(state: Factory, link: Link) -> Iterator[cr.HtlcDecided | cr.FeeEar
     if link.state.htlcs:
         holding = in_hand(state, link.client)
         yield from resolved_on_chain(state.book, link, holding, state.chain)
+        yield from decided_by_poison(state.book, state.attempt, link, state.chain)
         yield from earned_on_chain(state.book, link, holding, state.chain)
 
 

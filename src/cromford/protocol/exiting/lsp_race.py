@@ -15,8 +15,9 @@ from cromford.watch.schedule import scheduled_sat_per_kw, state_deadline_height
 def of_state(state: Factory, node: TreeNode, tx: Tx, fees: OwnFees) -> Bumping | None:
     """Return what may be done for a state; None where nothing of ours is the better for it.
 
-    An older state, if there is one, must not come first; and from the expiry on what is below is
-    ours to take. Else whoever started its clock pays.
+    An older state, if there is one, must not come first: what is ours below is lost then, so half
+    of that may go for the race, and from the deadline on all but dust. And from the expiry on what
+    is below is ours to take. Else whoever started its clock pays.
     """
     chain, terms = state.chain, state.attempt.terms
     kickoff_height = chain.confirmed.get(tx.inputs[0].outpoint.txid)
@@ -35,7 +36,10 @@ def of_state(state: Factory, node: TreeNode, tx: Tx, fees: OwnFees) -> Bumping |
             first_height=state.published.get(tx.inputs[0].outpoint, chain.height),
             height=chain.height,
         ),
-        budget_sat=path_budget_sat(_own_below_sat(state, node)),
+        budget_sat=path_budget_sat(
+            _own_below_sat(state, node),
+            is_late=deadline_height is not None and chain.height >= deadline_height,
+        ),
         fees=fees,
         purse=unspent_of(state.purses.get(tx.inputs[0].outpoint), chain),
     )

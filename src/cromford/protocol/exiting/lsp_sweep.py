@@ -11,6 +11,10 @@ from cromford.bitcoin.tx import OutPoint, Tx, Txid
 from cromford.protocol.channels.close_rules import closed_by
 from cromford.protocol.exiting.channel import ANY_FEES, RESOLVED_DEPTH
 from cromford.protocol.exiting.lsp_race import of_state
+from cromford.protocol.exiting.superseded import (
+    stock_poisons_of,
+    superseded_stocks,
+)
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.journal.factory import Factory
@@ -35,10 +39,13 @@ from cromford.watch.lsp_sweep import (
 
 
 def factory_on_chain(state: Factory, fees: OwnFees = ANY_FEES) -> FactoryOnChain:
-    """Return a factory as the chain shows it. Any fees will do where nothing is signed."""
+    """Return a factory as the chain shows it: a leaf's older state where that one is in a block.
+
+    Any fees will do where nothing is signed.
+    """
     attempt, chain = state.attempt, state.chain
     return FactoryOnChain(
-        tree=attempt.tree,
+        tree=attempt.tree_on(chain),
         spends=chain.spends,
         heights=chain.confirmed,
         tip_height=chain.height,
@@ -117,7 +124,8 @@ def is_to_be_swept(state: Factory, client: int) -> bool:
     """Say whether the expiry has come before a client's branch: no exit reaches its channel."""
     if state.chain.height < state.attempt.terms.expiry_height:
         return False
-    branch = {node.tx.inputs[0].outpoint for node in state.attempt.branch(client).nodes}
+    nodes = state.attempt.branch(client).nodes  # Every version of a state spends the same.
+    branch = {node.tx.inputs[0].outpoint for node in nodes}
     return any(output.is_expiring and output.outpoint in branch for output in _awaited(state))
 
 
@@ -165,8 +173,7 @@ def is_over(state: Factory) -> bool:
     if not is_taken or any(output.outpoint not in spends for output in lsp_outputs(on_chain)):
         return False
     channels = (
-        state.attempt.setting(client).funding.outpoint
-        for client in range(1, len(state.attempt.seats) + 1)
+        state.funding_on_chain(client).outpoint for client in range(1, len(state.attempt.seats) + 1)
     )
     return not any(
         outpoint.txid in state.chain.confirmed and outpoint not in spends for outpoint in channels
@@ -195,12 +202,15 @@ def closes_in(state: Factory) -> frozenset[Txid]:
 
 
 def tell_swept(turn: Turn[Factory]) -> None:
-    """Remember what the newest block took of the tree, by transaction; a close takes nothing."""
+    """Remember what the newest block took of the tree, by transaction.
+
+    A close takes nothing, and what a poison takes is the clients'.
+    """
     state = turn.state
     found: dict[bytes, list[LspOutput]] = {}
-    closes = closes_in(state)
+    not_ours = closes_in(state) | stock_poisons_of(state)
     for output, spender in taken(factory_on_chain(state)):
-        if spender.txid not in closes and turn.chain.confirmed.get(spender.txid) == turn.height:
+        if spender.txid not in not_ours and turn.chain.confirmed.get(spender.txid) == turn.height:
             found.setdefault(bytes(spender.txid), []).append(output)
     turn.remember(
         *(
@@ -221,7 +231,8 @@ def lost_by_sweep(state: Factory, link: Link) -> Iterator[cr.HtlcDecided]:
 
     What they held is in the coin that the sweep made, and no client can claim it any more.
     """
-    sweep = swept_by(state.attempt.branch(link.client).nodes, state.chain.spends)
+    nodes = state.attempt.branch_on(link.client, state.chain).nodes
+    sweep = swept_by(nodes, state.chain.spends)
     if sweep is None or state.chain.depth(sweep.txid) < RESOLVED_DEPTH:
         return
     for live in link.state.htlcs:
@@ -242,8 +253,11 @@ def _takes(state: Factory, output: LspOutput) -> bool:
     """Say whether we take an output by ourselves: an L-stock; what expired, if the policy sweeps.
 
     Without that, what clients did not claim in time stays theirs to claim, and ours waits with it.
+    The L-stock of a state whose poisons clients may hold is theirs, though the script would let us.
     """
-    return not output.is_expiring or DyingStep.SWEEP in state.config.policy.dying_policy
+    if not output.is_expiring:
+        return output.outpoint not in superseded_stocks(state)
+    return DyingStep.SWEEP in state.config.policy.dying_policy
 
 
 def _is_funding_spent(state: Factory) -> bool:
@@ -258,10 +272,7 @@ def _publishing(state: Factory, action: PublishState, fees: OwnFees) -> fx.Broad
 
 
 def _signed(state: Factory, action: PublishState) -> Tx:
-    signed = state.attempt.signed
-    if signed is None:
-        raise AssertionError("a funded factory is completely signed")
-    return signed.tree.txs[action.node.name]
+    return state.attempt.signed_txs[action.node.name]
 
 
 def _unspent_kickoffs(factory: FactoryOnChain) -> Iterator[OutPoint]:

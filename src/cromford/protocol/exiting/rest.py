@@ -70,9 +70,9 @@ def _is_shared_out(factory: Factory) -> bool:
 
 
 def _is_resolved(factory: Factory, link: Link) -> bool:
-    chain, outpoint = factory.chain, link.setting.funding.outpoint
+    chain, outpoint = factory.chain, link.funding_on(factory.chain).outpoint
     close = closed_by(link, chain)
-    sweep = swept_by(factory.attempt.branch(link.client).nodes, chain.spends)
+    sweep = swept_by(factory.attempt.branch_on(link.client, chain).nodes, chain.spends)
     taken = close if sweep is None else sweep.txid
     if taken is not None:
         return chain.depth(taken) >= RESOLVED_DEPTH

@@ -91,8 +91,8 @@ def _may_retire(state: ClientState, attempt: ClientAttempt, old: Link) -> bool:
         not attempt.is_exiting
         and old.is_open
         and not old.quiet_for
-        and old.setting.funding.outpoint not in state.chain.spends
-        and swept_by(attempt.branch.nodes, state.chain.spends) is None
+        and old.funding_on(state.chain).outpoint not in state.chain.spends
+        and swept_by(attempt.branch_on(state.chain).nodes, state.chain.spends) is None
         and state.chain.height < attempt.terms.expiry_height
     )
 

@@ -41,6 +41,7 @@ from cromford.protocol.journal.next_funding import (
     nonces_in,
 )
 from cromford.signing.nonces import PublicPool
+from cromford.watch.remaining import PathStep, step_of
 from cromford.wire import messages as m
 from cromford.wire.selling import NextNonces
 
@@ -206,14 +207,22 @@ def next_funding_of(leaf: Leaf, allocation: Allocation, link: Link) -> Funding:
     Raises:
         AdvanceRefused: If no sale leads there.
     """
-    if leaf.allocation != allocation:
-        leaf = leaf.advanced(allocation)
+    leaf = _with_next(leaf, allocation)
     vout = leaf.clients.index(link.client)
     return Funding(
         outpoint=leaf.state.tx.outpoint(vout),
         pubkeys=link.present.pubkeys,
         capacity_sat=allocation.capacities_sat[vout],
     )
+
+
+def next_step_of(leaf: Leaf, allocation: Allocation) -> PathStep:
+    """Return a leaf's next state as a step of the way out; arguments and errors as above."""
+    return step_of(_with_next(leaf, allocation).state)
+
+
+def _with_next(leaf: Leaf, allocation: Allocation) -> Leaf:
+    return leaf if leaf.allocation == allocation else leaf.advanced(allocation)
 
 
 def _under_way(advances: Map[str, LspAdvance], advance_id: bytes) -> tuple[str, LspAdvance]:
@@ -315,10 +324,12 @@ def _with_lsp_next(
     link, session = _link_of(state.book, client), advance.session
     if session is None:
         raise AssertionError("a client agreed that was not asked")
+    leaf = state.attempt.leaf(client)
     following = link.next or NextFunding(
         advance_id=advance.advance_id,
-        funding=next_funding_of(state.attempt.leaf(client), advance.allocation, link),
+        funding=next_funding_of(leaf, advance.allocation, link),
         price_msat=advance.price_of(client),
+        step=next_step_of(leaf, advance.allocation),
     )
     numbers = {theirs.number: theirs.pubnonce, theirs.number + 1: theirs.following_pubnonce}
     following = changed(
@@ -335,9 +346,11 @@ def _with_client_next(state: ClientAdvances, link: Link) -> Link:
     advance = state.advance
     if advance is None or advance.channel_pool is None:
         raise AssertionError("a client agreed without nonces")
+    leaf = state.attempt.leaf
     following = NextFunding(
         advance_id=advance.advance_id,
-        funding=next_funding_of(state.attempt.leaf, advance.allocation, link),
+        funding=next_funding_of(leaf, advance.allocation, link),
+        step=next_step_of(leaf, advance.allocation),
         price_msat=advance.price_msat,
         is_agreed=True,
         own_nonces=_own_nonces(link, advance.channel_pool),

@@ -1,16 +1,23 @@
 """One attempt to build a factory, as a client remembers it. Its stages are types."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
-from cromford.bitcoin.tx import OutPoint, Tx
+from cromford.bitcoin.tx import OutPoint, Tx, Txid
+from cromford.channel.commitment import Funding
 from cromford.factory.branch import Branch, SignedBranch
 from cromford.factory.leaf import Leaf
 from cromford.factory.lifetime import Lifetime, Period
 from cromford.factory.terms import FactoryTerms
 from cromford.protocol.journal.client_candidate import ClientCandidate
-from cromford.protocol.journal.first_commitments import ChannelSetting
-from cromford.protocol.journal.leaf_states import AgreedStates, leaf_with
+from cromford.protocol.journal.first_commitments import ChannelSetting, funding_in
+from cromford.protocol.journal.known_chain import KnownChain
+from cromford.protocol.journal.leaf_states import (
+    AgreedStates,
+    index_on_chain,
+    leaf_with,
+    vertex_at,
+)
 from cromford.protocol.journal.opening_records import FundingInput
 from cromford.wire.messages import Join, Propose
 
@@ -159,18 +166,61 @@ class ClientAttempt:
 
     @property
     def branch(self) -> Branch:
-        """Our branch; raises `Unchecked` as `candidate` does."""
-        return self.candidate.branch
+        """Our branch, down to the newest signed state of our leaf; raises as `candidate` does."""
+        return self._branch_at(len(self.leaf_states))
 
-    @property
+    def branch_on(self, chain: KnownChain) -> Branch:
+        """Return our branch, down to the state that is in a block, or the newest signed one.
+
+        Raises:
+            Unchecked: As `candidate` does.
+        """
+        return self._branch_at(self.state_index_on(chain))
+
+    def state_index_on(self, chain: KnownChain) -> int:
+        """Return which state of our leaf is in a block, or else the newest signed one.
+
+        Raises:
+            Unchecked: As `candidate` does.
+        """
+        return index_on_chain(self.leaf, chain) if self.leaf_states else 0
+
+    def _branch_at(self, state_index: int) -> Branch:
+        opened = self.candidate.branch
+        if not state_index:
+            return opened
+        if state_index not in self._branches:
+            vertex = vertex_at(self.leaf, state_index)
+            self._branches[state_index] = replace(opened, vertices=(*opened.vertices[:-1], vertex))
+        return self._branches[state_index]
+
+    @cached_property
+    def _branches(self) -> dict[int, Branch]:
+        """Our branch down to newer states, as far as it was asked for."""
+        return {}
+
+    @cached_property
     def leaf(self) -> Leaf:
         """Our leaf with every state that was signed; raises `Unchecked` as `candidate` does."""
         return leaf_with(
             self.leaf_states,
             self.candidate.branch.vertices[-1],
             terms=self.terms,
-            factory_pubkeys=self.propose.candidates[0].vertices[0].signers,
+            factory_pubkeys=self.factory_pubkeys,
         )
+
+    @property
+    def factory_pubkeys(self) -> tuple[bytes, ...]:
+        """One per participant, the LSP's first, as the proposal names them."""
+        return self.propose.candidates[0].vertices[0].signers
+
+    @property
+    def watched_txids(self) -> frozenset[Txid]:
+        """The funding transaction and our branch, with every version of its leaf's state."""
+        opened = self.candidate.watched_txids
+        if not self.leaf_states:
+            return opened
+        return opened | frozenset(state.tx.txid for state in self.leaf.states)
 
     @property
     def lifetime(self) -> Lifetime:
@@ -179,8 +229,18 @@ class ClientAttempt:
 
     @property
     def setting(self) -> ChannelSetting:
-        """Our channel; raises `Unchecked` as `candidate` does."""
-        return self.candidate.setting
+        """Our channel, as our leaf's newest signed state pays it; raises as `candidate` does."""
+        opened = self.candidate.setting
+        return replace(opened, funding=self.fundings[-1]) if self.leaf_states else opened
+
+    @property
+    def fundings(self) -> tuple[Funding, ...]:
+        """Where our channel is in each signed state, the oldest first; raises as `candidate`."""
+        opened = self.candidate.setting.funding
+        if not self.leaf_states:
+            return (opened,)
+        client = self.propose.client
+        return tuple(funding_in(state, opened, client=client) for state in self.leaf.states)
 
     @property
     def funding_tx(self) -> Tx:
@@ -194,11 +254,44 @@ class ClientAttempt:
 
     @property
     def signed_branch(self) -> SignedBranch:
-        """The branch with every signature.
+        """The branch with every signature, down to the newest signed state of our leaf.
 
         Raises:
             ValueError: If the attempt is not complete.
         """
+        return self._signed_branch_at(len(self.leaf_states))
+
+    def signed_branch_on(self, chain: KnownChain) -> SignedBranch:
+        """Return the same, down to the state that is in a block, if an older one is.
+
+        Raises:
+            ValueError: If the attempt is not complete.
+        """
+        return self._signed_branch_at(self.state_index_on(chain))
+
+    def _signed_branch_at(self, state_index: int) -> SignedBranch:
         if not isinstance(self.stage, Complete):
             raise ValueError(f"attempt {self.attempt_id.hex()} is not complete")
-        return self.stage.signed_branch
+        opened = self.stage.signed_branch
+        if not state_index:
+            return opened
+        if state_index not in self._signed_branches:
+            state = self.leaf.states[state_index]
+            signed = state.signed(self.leaf_states[state_index - 1].signature)
+            self._signed_branches[state_index] = SignedBranch(
+                branch=self._branch_at(state_index), txs=(*opened.txs[:-1], signed)
+            )
+        return self._signed_branches[state_index]
+
+    @property
+    def newer_signatures(self) -> dict[str, bytes]:
+        """The signatures of our leaf's states that replaced that of the opening, by their names."""
+        if not self.leaf_states:
+            return {}
+        newer = zip(self.leaf.states[1:], self.leaf_states, strict=True)
+        return {state.name: agreed.signature for state, agreed in newer}
+
+    @cached_property
+    def _signed_branches(self) -> dict[int, SignedBranch]:
+        """Our signed branch down to newer states, as far as it was asked for."""
+        return {}

@@ -17,6 +17,7 @@ from cromford.protocol.journal import dying_records as dr
 from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.journal import handover_records as hr
 from cromford.protocol.journal import lobby_records as lr
+from cromford.protocol.journal import market_records as mk
 from cromford.protocol.journal import opening_records as op
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal import spending_records as sr
@@ -56,8 +57,16 @@ from cromford.protocol.journal.pause import (
     PAUSE_BLOCKS,
     closed_until,
 )
-from cromford.protocol.journal.purchases import Purchases, with_purchase_record
+from cromford.protocol.journal.purchases import (
+    EndedPurchase,
+    Purchases,
+    Receipt,
+    ended_purchase,
+    receipt_of,
+    with_purchase_record,
+)
 from cromford.protocol.journal.purses import with_lent, with_settled
+from cromford.protocol.journal.quotes import WantedQuotes, with_wanted_record
 from cromford.protocol.journal.spent import with_spending_record
 from cromford.protocol.policy import ClientPolicy
 from cromford.wallet.account import Account
@@ -125,6 +134,9 @@ class ClientState:
     restored: Restored = field(default_factory=Restored)
     advances: Map[bytes, ClientAdvance] = field(default_factory=Map)  # by the attempt
     purchases: Purchases = field(default_factory=Map)  # by the quote
+    purchase_ended: EndedPurchase | None = None  # the newest
+    receipts: Map[bytes, tuple[Receipt, ...]] = field(default_factory=Map)  # by the attempt
+    quotes: WantedQuotes = field(default_factory=Map)  # in this connection
     advance_heights: tuple[int, ...] = ()  # of the newest tries of advances that we took part in
 
     @property
@@ -171,7 +183,10 @@ class ClientState:
             if attempt.is_retired:
                 continue
             if isinstance(attempt.stage, Complete | RootSent | HasExit):
-                watched |= attempt.stage.candidate.watched_txids
+                watched |= attempt.watched_txids
+        for link in self.book.links.values():
+            if link.next is not None:
+                watched.add(link.next.funding.outpoint.txid)
         return frozenset(watched)
 
 
@@ -197,7 +212,9 @@ def apply(state: ClientState, record: r.AnyRecord) -> ClientState:
     if isinstance(record, ar.SharedAdvanceRecord | ar.ClientAdvanceRecord):
         return _with_advance(state, record)
     if isinstance(record, ar.PurchaseRecord):
-        return replace(state, purchases=with_purchase_record(state.purchases, record))
+        return _with_purchase(state, record)
+    if isinstance(record, mk.ClientMarketRecord):
+        return replace(state, quotes=with_wanted_record(state.quotes, record))
     if isinstance(record, hr.ClientHandoverRecord):
         return _with_handover(state, record)
     if isinstance(record, dr.ClientDyingRecord):
@@ -283,16 +300,28 @@ def _with_advance(
     intents, heights = state.intents, state.advance_heights
     if isinstance(record, ar.AdvanceSigned):
         intents = check_intents(intents, record.intents)
+    receipts = state.receipts
+    if isinstance(record, ar.LiquidityBought):
+        receipts = receipts.set(attempt_id, (*receipts.get(attempt_id, ()), receipt_of(record)))
     if isinstance(record, ar.AdvancePoolsMade):
         heights = (*heights, state.chain.height)[-JOINS_TO_PAUSE:]
     return replace(
         state,
+        receipts=receipts,
         advances=advances,
         attempts={**attempts, attempt_id: attempt},
         book=book,
         intents=intents,
         advance_heights=heights,
     )
+
+
+def _with_purchase(state: ClientState, record: ar.PurchaseRecord) -> ClientState:
+    purchases = with_purchase_record(state.purchases, record)
+    ended = state.purchase_ended
+    if isinstance(record, ar.PurchaseEnded):
+        ended = ended_purchase(record)
+    return replace(state, purchases=purchases, purchase_ended=ended)
 
 
 def _with_store_record(state: ClientState, record: r.StoreRecord) -> ClientState:
@@ -328,6 +357,7 @@ def _connected_anew(state: ClientState, *, is_connected: bool) -> ClientState:
         closing=Map(),
         book=state.book.all_disconnected(),
         advances=_without_nonces(state.advances),
+        quotes=Map(),
     )
 
 

@@ -7,29 +7,29 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from cromford.bitcoin.tx import OutPoint, Tx
+from cromford.channel.commitment import Funding
 from cromford.factory.close import CloseScope, scope_of
 from cromford.factory.outputs import channel_output
 from cromford.factory.vertices import TreeNode
 from cromford.protocol.journal.client_attempt import ClientAttempt
-from cromford.protocol.journal.first_commitments import ChannelSetting
 from cromford.protocol.journal.intents import IntentKey
 from cromford.protocol.journal.lsp_attempt import LspAttempt
 from cromford.protocol.journal.opening_records import Intent
 from cromford.signing.task import SigningTask
 
 
-def channel_scope(setting: ChannelSetting, client: int) -> CloseScope:
+def channel_scope(funding: Funding, client: int) -> CloseScope:
     """Return the scope of a channel's output: its two funding keys sign (BOLT 3, simple taproot).
 
     Args:
-        setting: The channel.
+        funding: Where the channel is.
         client: Its client's participant index.
     """
     return CloseScope(
         name=f"channel {client}",
-        outpoint=setting.funding.outpoint,
-        amount_sat=setting.funding.capacity_sat,
-        output=channel_output(setting.funding.pubkeys),
+        outpoint=funding.outpoint,
+        amount_sat=funding.capacity_sat,
+        output=channel_output(funding.pubkeys),
         clients=(client,),
     )
 
@@ -42,8 +42,8 @@ def lsp_scope(attempt: LspAttempt, outpoint: OutPoint) -> CloseScope:
     """
     found = _tree_scope(attempt.tree.nodes, outpoint)
     for client in range(1, len(attempt.seats) + 1):
-        if found is None and attempt.setting(client).funding.outpoint == outpoint:
-            found = channel_scope(attempt.setting(client), client)
+        if found is None:
+            found = _channel_scope(attempt.fundings(client), client, outpoint)
     if found is None:
         raise AssertionError(f"{outpoint} is no output of the factory")
     return found
@@ -51,9 +51,17 @@ def lsp_scope(attempt: LspAttempt, outpoint: OutPoint) -> CloseScope:
 
 def client_scope(attempt: ClientAttempt, outpoint: OutPoint) -> CloseScope | None:
     """Return the scope of an output on a client's own path, or its channel's; None of any other."""
-    if attempt.setting.funding.outpoint == outpoint:
-        return channel_scope(attempt.setting, attempt.propose.client)
-    return _tree_scope(attempt.branch.nodes, outpoint)
+    channel = _channel_scope(attempt.fundings, attempt.propose.client, outpoint)
+    return channel or _tree_scope(attempt.branch.nodes, outpoint)
+
+
+def _channel_scope(
+    fundings: Iterable[Funding], client: int, outpoint: OutPoint
+) -> CloseScope | None:
+    """Return the scope of a channel in whichever state of its leaf pays this output."""
+    found = (funding for funding in fundings if funding.outpoint == outpoint)
+    funding = next(found, None)
+    return None if funding is None else channel_scope(funding, client)
 
 
 def _tree_scope(nodes: Iterable[TreeNode], outpoint: OutPoint) -> CloseScope | None:

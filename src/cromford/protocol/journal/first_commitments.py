@@ -14,7 +14,9 @@ from cromford.channel.keys import Basepoints
 from cromford.channel.state import ChannelState, open_channel
 from cromford.channel.terms import MSAT_PER_SAT, ChannelTerms, Party
 from cromford.crypto.keys import sha256
+from cromford.factory.outputs import OutputKind
 from cromford.factory.terms import FactoryTerms
+from cromford.factory.vertices import TreeNode
 from cromford.signing.keychain import ChannelPubkeys
 from cromford.wire.messages import N_FIRST_COMMITMENTS, ChannelOffer
 
@@ -131,6 +133,27 @@ def channel_setting(
         lsp=lsp,
         client=client,
     )
+
+
+def funding_in(state: TreeNode, funding: Funding, *, client: int) -> Funding:
+    """Return where a channel is in another state of its leaf, and what it holds there.
+
+    Args:
+        state: The state.
+        funding: The channel's, in any state.
+        client: Whose channel it is.
+
+    Raises:
+        AssertionError: If the state pays no such channel.
+    """
+    for vout, output in enumerate(state.outputs):
+        if output.kind is OutputKind.CHANNEL and output.client == client:
+            return Funding(
+                outpoint=state.tx.outpoint(vout),
+                pubkeys=funding.pubkeys,
+                capacity_sat=output.amount_sat,
+            )
+    raise AssertionError(f"{state.name} pays no channel of client {client}")
 
 
 def _basepoints(offer: ChannelOffer) -> Basepoints:

@@ -12,6 +12,7 @@ from cromford.factory.allocation import Allocation
 from cromford.factory.leaf import Leaf, opening_leaf
 from cromford.factory.terms import FactoryTerms
 from cromford.factory.vertices import Vertex
+from cromford.protocol.journal.known_chain import KnownChain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,9 +67,32 @@ def leaf_with(
     return leaf
 
 
-def newest_vertex(states: AgreedStates, leaf: Leaf) -> Vertex:
-    """Return a leaf's vertex with its newest signed state."""
-    return Vertex(first=leaf.kickoff, last=leaf.states[len(states)])
+def index_on_chain(leaf: Leaf, chain: KnownChain) -> int:
+    """Return the index of the state that counts: the one in a block, else the newest.
+
+    Args:
+        leaf: With every state that was signed.
+        chain: What is in blocks.
+    """
+    newest = len(leaf.states) - 1
+    spender = chain.spends.get(leaf.state.tx.inputs[0].outpoint)
+    if spender is None or not newest:
+        return newest
+    landed = (n for n, state in enumerate(leaf.states) if state.tx.txid == spender.txid)
+    return next(landed, newest)
+
+
+def vertex_at(leaf: Leaf, state_index: int) -> Vertex:
+    """Return a leaf's vertex with one of its states."""
+    return Vertex(first=leaf.kickoff, last=leaf.states[state_index])
+
+
+def poisons_of(states: AgreedStates, state_index: int) -> SignedPoisons | None:
+    """Return the poisons of a state, if it was replaced, and they were signed.
+
+    An LSP has them from the moment on at which a client may have them.
+    """
+    return states[state_index].poisons if state_index < len(states) else None
 
 
 def with_poisons(states: AgreedStates, advance_id: bytes, poisons: SignedPoisons) -> AgreedStates:

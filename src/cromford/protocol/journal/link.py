@@ -18,7 +18,12 @@ from cromford.protocol.journal.closes import SignedClose
 from cromford.protocol.journal.first_commitments import ChannelSetting
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.mark import StoreMark
-from cromford.protocol.journal.next_funding import NextFunding, OwnNonce
+from cromford.protocol.journal.next_funding import (
+    POISONS_HELD,
+    STATE_HELD,
+    NextFunding,
+    OwnNonce,
+)
 from cromford.signing.keychain import ChannelKey
 from cromford.watch.coverage import Fullest
 from cromford.watch.landed import PeerCommitment
@@ -36,7 +41,7 @@ class Link:
         client: The client's participant index in it.
         key: Names our keys.
         setting: Terms, keys and funding.
-        path: The transactions above it, root first.
+        path: The transactions above its present funding, root first.
         expiry_height: The factory's.
         exit_blocks: How long bringing it on chain may take while nothing of its path is there.
         exit_deadline_height: The exit deadline by that.
@@ -145,11 +150,54 @@ class Link:
     def remaining(self, chain: KnownChain) -> Remaining:
         """Return how long bringing it on chain takes now, and until when that must begin."""
         return remaining_of(
-            self.path,
+            self.path_on(chain),
             expiry_height=self.expiry_height,
             confirmed=chain.confirmed,
             tip_height=chain.height,
         )
+
+    def path_on(self, chain: KnownChain) -> tuple[PathStep, ...]:
+        """Return the transactions above the channel, as the chain shows them.
+
+        While it has commitments for two states, the slower one, the present: unless the next one is
+        in a block.
+        """
+        step = None if self.next is None else self.next.step
+        if step is None:
+            return self.path
+        spender = chain.spends.get(step.outpoint)
+        is_landed = spender is not None and spender.txid == step.txid
+        return (*self.path[:-1], step) if is_landed else self.path
+
+    def landed(self, chain: KnownChain) -> Funding | None:
+        """Return the funding that a block has; None where none is."""
+        state = chain.spends.get(self.path[-1].outpoint)
+        if state is None:
+            return None
+        found = (one for one in self.fundings if one.outpoint.txid == state.txid)
+        return next(found, None)
+
+    def funding_on(self, chain: KnownChain) -> Funding:
+        """Return the funding that counts: the one in a block, else the newest state's.
+
+        The newest that is signed: until we hold that signature, the one before.
+        """
+        landed = self.landed(chain)
+        if landed is not None:
+            return landed
+        is_signed = self.next is not None and self.next.stage >= STATE_HELD
+        return self.next.funding if is_signed and self.next is not None else self.present
+
+    def is_poisoned(self, chain: KnownChain) -> bool:
+        """Say whether a state is in a block that was replaced: it is taken apart, and over.
+
+        At the latest from the rebase on, and as soon as its client may hold the poisons.
+        """
+        landed = self.landed(chain)
+        if landed is None or self.next is None:
+            return landed is not None and landed in self.superseded
+        is_held = self.next.stage >= POISONS_HELD and landed == self.present
+        return is_held or landed in self.superseded
 
     def is_settled(self, chain: KnownChain) -> bool:
         """Say whether its output is on chain for good: then the factory's expiry is not its own."""

@@ -1,18 +1,29 @@
 """One attempt to build a factory, as the LSP remembers it. Its stages are types."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from immutables import Map
 
-from cromford.bitcoin.tx import OutPoint, Tx
-from cromford.factory.branch import Branch
+from cromford.bitcoin.tx import OutPoint, Tx, Txid
+from cromford.channel.commitment import Funding
+from cromford.factory.branch import Branch, SignedBranch, branch_of, signed_branch_of
 from cromford.factory.funding import CHANGE_VOUT
 from cromford.factory.leaf import Leaf
 from cromford.factory.terms import FactoryTerms
-from cromford.factory.tree import Tree
-from cromford.protocol.journal.first_commitments import ChannelSetting
-from cromford.protocol.journal.leaf_states import NOTHING_AGREED, Leaves, leaf_with
+from cromford.factory.tree import SignedTree, Tree
+from cromford.factory.vertices import TreeNode
+from cromford.protocol.journal.first_commitments import ChannelSetting, funding_in
+from cromford.protocol.journal.known_chain import KnownChain
+from cromford.protocol.journal.leaf_states import (
+    NOTHING_AGREED,
+    Leaves,
+    index_on_chain,
+    leaf_with,
+    poisons_of,
+    vertex_at,
+)
 from cromford.protocol.journal.lsp_blueprint import LspBlueprint, LspSeat
 from cromford.protocol.journal.lsp_candidate import (
     LspCandidate,
@@ -134,7 +145,14 @@ class LspAttempt:
         """Every finished signature so far, by transaction name."""
         if isinstance(self.stage, SigningRoot):
             return self.stage.below.by_name
-        return {} if self.signed is None else self.signed.by_name
+        if self.signed is None:
+            return {}
+        newer = {
+            state.name: agreed.signature
+            for name, leaf in self.advanced_leaves.items()
+            for state, agreed in zip(leaf.states[1:], self.leaves[name], strict=True)
+        }
+        return {**self.signed.by_name, **newer}
 
     @property
     def said_below(self) -> SigningBelow | None:
@@ -197,10 +215,64 @@ class LspAttempt:
         """What the root spends."""
         return self.blueprint.funding_outpoint
 
-    @property
+    @cached_property
     def tree(self) -> Tree:
-        """The whole tree."""
-        return self.blueprint.tree
+        """The whole tree, each leaf with its newest signed state."""
+        newest = {name: len(leaf.states) - 1 for name, leaf in self.advanced_leaves.items()}
+        return self._tree_with(newest) if newest else self.blueprint.tree
+
+    def tree_on(self, chain: KnownChain) -> Tree:
+        """Return the whole tree, each leaf with the state that is in a block, or its newest."""
+        indices = {name: index_on_chain(leaf, chain) for name, leaf in self.advanced_leaves.items()}
+        older = frozenset(
+            (name, index)
+            for name, index in indices.items()
+            if index < len(self.advanced_leaves[name].states) - 1
+        )
+        if not older:
+            return self.tree
+        if older not in self._older_trees:
+            self._older_trees[older] = self._tree_with(indices)
+        return self._older_trees[older]
+
+    @cached_property
+    def _older_trees(self) -> dict[frozenset[tuple[str, int]], Tree]:
+        """Trees in which older states are in blocks, which hardly ever happens."""
+        return {}
+
+    def _tree_with(self, indices: Mapping[str, int]) -> Tree:
+        vertices = (
+            vertex_at(self.advanced_leaves[name], indices[name])
+            if (name := vertex.first.shape.name) in indices
+            else vertex
+            for vertex in self.blueprint.tree.vertices
+        )
+        return replace(self.blueprint.tree, vertices=tuple(vertices))
+
+    @cached_property
+    def signed_txs(self) -> Mapping[str, Tx]:
+        """Every signed transaction of the tree by its name, with every version of each state.
+
+        Raises:
+            ValueError: If the tree is not completely signed.
+            InvalidSignature: If a signature does not verify.
+        """
+        if self.signed is None:
+            raise ValueError(f"attempt {self.attempt_id.hex()} is not completely signed")
+        newer = {
+            state.name: state.signed(agreed.signature)
+            for name, leaf in self.advanced_leaves.items()
+            for state, agreed in zip(leaf.states[1:], self.leaves[name], strict=True)
+        }
+        return {**self.signed.tree.txs, **newer}
+
+    def signed_branch_on(self, client: int, chain: KnownChain) -> SignedBranch:
+        """Return what we publish to exit a client's channel, with the states that are in blocks.
+
+        Raises:
+            ValueError: If the tree is not completely signed.
+        """
+        return signed_branch_of(SignedTree(tree=self.tree_on(chain), txs=self.signed_txs), client)
 
     @property
     def payout_script(self) -> bytes:
@@ -211,25 +283,69 @@ class LspAttempt:
         return self.funding_tx.outputs[CHANGE_VOUT].script_pubkey
 
     def branch(self, client: int) -> Branch:
-        """Return one client's branch."""
-        return self.blueprint.branch(client)
+        """Return one client's branch, down to the newest signed state of its leaf."""
+        return branch_of(self.tree, client)
+
+    def branch_on(self, client: int, chain: KnownChain) -> Branch:
+        """Return one client's branch, down to the state that is in a block, or the newest."""
+        return branch_of(self.tree_on(chain), client)
 
     def setting(self, client: int) -> ChannelSetting:
-        """Return one client's channel."""
-        return self.blueprint.setting(client)
+        """Return one client's channel, as the newest signed state of its leaf pays it."""
+        opened = self.blueprint.setting(client)
+        if not self.leaves or self.leaf_name(client) not in self.leaves:
+            return opened
+        if client not in self._settings:
+            self._settings[client] = replace(opened, funding=self.fundings(client)[-1])
+        return self._settings[client]
+
+    @cached_property
+    def _settings(self) -> dict[int, ChannelSetting]:
+        """Channels in leaves whose state was replaced, as far as they were asked for."""
+        return {}
+
+    def fundings(self, client: int) -> tuple[Funding, ...]:
+        """Return where a client's channel is in each signed state of its leaf, the oldest first."""
+        opened = self.blueprint.setting(client).funding
+        leaf = self.advanced_leaves.get(self.leaf_name(client))
+        if leaf is None:
+            return (opened,)
+        return tuple(funding_in(state, opened, client=client) for state in leaf.states)
 
     def leaf_name(self, client: int) -> str:
         """Return the name of a client's leaf."""
-        return self.blueprint.branch(client).vertices[-1].first.shape.name
+        return self.blueprint.leaf_names[client]
+
+    @cached_property
+    def advanced_leaves(self) -> Mapping[str, Leaf]:
+        """The leaves whose state was ever replaced, by name, with every state that was signed."""
+        return {name: self._leaf(name) for name in self.leaves}
 
     def leaf(self, client: int) -> Leaf:
         """Return a client's leaf with every state that was signed."""
+        name = self.leaf_name(client)
+        return self.advanced_leaves.get(name) or self._leaf(name)
+
+    def _leaf(self, name: str) -> Leaf:
         return leaf_with(
-            self.leaves.get(self.leaf_name(client), NOTHING_AGREED),
-            self.blueprint.branch(client).vertices[-1],
+            self.leaves.get(name, NOTHING_AGREED),
+            self.blueprint.leaf_vertices[name],
             terms=self.terms,
             factory_pubkeys=self.blueprint.factory_pubkeys,
         )
+
+    def superseded_states(self) -> Iterator[tuple[Leaf, TreeNode]]:
+        """Yield the states whose poisons clients may hold: what they pay is not ours any more."""
+        for name, leaf in self.advanced_leaves.items():
+            for index, state in enumerate(leaf.states):
+                if poisons_of(self.leaves[name], index) is not None:
+                    yield leaf, state
+
+    @cached_property
+    def watched_txids(self) -> frozenset[Txid]:
+        """The funding transaction and every tree transaction, in every version."""
+        newer = (state.tx.txid for leaf in self.advanced_leaves.values() for state in leaf.states)
+        return self.blueprint.watched_txids | frozenset(newer)
 
     def client_of(self, node_id: bytes) -> int | None:
         """Return a client's participant index, or None."""

@@ -14,7 +14,7 @@ from cromford.factory.lifetime import Lifetime, lifetime_of
 from cromford.factory.shape import plan_of
 from cromford.factory.terms import FactoryTerms
 from cromford.factory.tree import FACTORY_VOUT, Tree, build_tree
-from cromford.factory.vertices import ChannelFundingPubkeys
+from cromford.factory.vertices import ChannelFundingPubkeys, Vertex
 from cromford.protocol.journal.first_commitments import ChannelSetting, channel_setting
 from cromford.wire import messages as m
 
@@ -81,6 +81,19 @@ class LspBlueprint:
     def root_name(self) -> str:
         """The name of the transaction that is signed last."""
         return self.tree.root_node.name
+
+    @cached_property
+    def leaf_names(self) -> dict[int, str]:
+        """The name of each client's leaf."""
+        leaves = self.tree.root.shape.leaves()
+        return {client: leaf.name for leaf in leaves for client in leaf.clients}
+
+    @cached_property
+    def leaf_vertices(self) -> dict[str, Vertex]:
+        """The leaves by name, each with the state of the opening."""
+        names = frozenset(self.leaf_names.values())
+        vertices = self.tree.vertices
+        return {one.first.shape.name: one for one in vertices if one.first.shape.name in names}
 
     @cached_property
     def watched_txids(self) -> frozenset[Txid]:

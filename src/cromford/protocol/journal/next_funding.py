@@ -13,6 +13,7 @@ from immutables import Map
 from cromford.channel.commitment import Funding
 from cromford.signing.nonces import PublicPool
 from cromford.watch.coverage import NOTHING_PENDING, Fullest
+from cromford.watch.remaining import PathStep
 
 SIGNED: Final = 1
 STATE_HELD: Final = 2
@@ -63,6 +64,7 @@ class NextFunding:
         peer_stage: What the peer says of its stage: 0 that it signed nothing; `UNSAID` where it did
             not say it in this connection, or got what it could sign with since.
         session_pool: The pool of our nonces that the advance needs besides, while it does.
+        step: The state that pays it, as a step of the way out; None where that is not known.
     """
 
     advance_id: bytes
@@ -81,6 +83,7 @@ class NextFunding:
     peer_stage: int = UNSAID
     is_leaving: bool = False
     session_pool: bytes = b""
+    step: PathStep | None = None
 
     @property
     def pool_ids(self) -> frozenset[bytes]:

@@ -55,3 +55,41 @@ def with_purchase_record(purchases: Purchases, record: ar.PurchaseRecord) -> Pur
                 payment_hash=record.payment_hash,
             )
             return purchases.set(quote_id, purchase)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndedPurchase:
+    """What became of a purchase: `reason` is empty where it is ours."""
+
+    quote_id: bytes
+    attempt_id: bytes
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """What we bought, and paid: our channel holds `capacity_sat` since that height."""
+
+    height: int
+    amount_sat: int
+    capacity_sat: int
+    price_msat: int
+    advance_id: bytes
+
+
+def ended_purchase(record: ar.PurchaseEnded) -> EndedPurchase:
+    """Return what became of a purchase."""
+    return EndedPurchase(
+        quote_id=record.quote_id, attempt_id=record.attempt_id, reason=record.reason
+    )
+
+
+def receipt_of(record: ar.LiquidityBought) -> Receipt:
+    """Return the receipt for what was bought."""
+    return Receipt(
+        height=record.height,
+        amount_sat=record.amount_sat,
+        capacity_sat=record.capacity_sat,
+        price_msat=record.price_msat,
+        advance_id=record.advance_id,
+    )

@@ -1,0 +1,95 @@
+"""States of a leaf that are in a block, and what that says of a channel: alike for both roles.
+
+A state that was replaced, and whose poisons a client may hold, is dead: its channels take no update
+any more. The LSP does nothing with poisons but watch them.
+"""
+
+from collections.abc import Iterator
+from typing import Final
+
+from cromford.bitcoin.tx import OutPoint, Tx, Txid
+from cromford.protocol.channels.failing import fail
+from cromford.protocol.journal import channel_records as cr
+from cromford.protocol.journal.advance_records import StateSigned
+from cromford.protocol.journal.book import Book
+from cromford.protocol.journal.factory import Factory
+from cromford.protocol.journal.known_chain import KnownChain
+from cromford.protocol.journal.link import Link
+from cromford.protocol.journal.lsp_attempt import LspAttempt
+from cromford.protocol.journal.next_funding import STATE_HELD
+from cromford.protocol.turn import AnyTurn
+
+DECIDED_DEPTH: Final = 6  # From then on what a poison says of its channel's HTLCs is passed on.
+SUPERSEDED: Final = "a state of the leaf that was replaced is on chain: its poisons take it apart"
+
+
+def learn_state(turn: AnyTurn, link: Link) -> None:
+    """Remember the signature of a leaf's next state, if a block has it and we do not.
+
+    Whoever signed it last may have published it before it told the others.
+    """
+    following = link.next
+    if following is None or following.stage >= STATE_HELD or following.step is None:
+        return
+    state = turn.chain.spends.get(following.step.outpoint)
+    if state is None or state.txid != following.step.txid:
+        return
+    (tx_in,) = state.inputs
+    turn.remember(
+        StateSigned(
+            attempt_id=link.attempt_id,
+            advance_id=following.advance_id,
+            signature=tx_in.witness[0],
+        )
+    )
+
+
+def end_if_superseded(turn: AnyTurn, link: Link) -> None:
+    """End the updates of a channel whose leaf is on chain in a state that was replaced."""
+    if link.is_poisoned(turn.chain) and turn.link(link.channel_id).failure is None:
+        fail(turn, link, SUPERSEDED, tells_peer=False)
+
+
+def channel_poison_in(attempt: LspAttempt, link: Link, chain: KnownChain) -> Tx | None:
+    """Return the poison of a client's channel that is in a block; None if none is."""
+    spender = chain.spends.get(link.funding_on(chain).outpoint)
+    if spender is None:
+        return None
+    for leaf, state in attempt.superseded_states():
+        if state.tx.txid != spender.inputs[0].outpoint.txid or state.state_index is None:
+            continue
+        poison = leaf.channel_poison(state.state_index, link.client)
+        return spender if spender.txid == poison.tx.txid else None
+    return None
+
+
+def decided_by_poison(
+    book: Book, attempt: LspAttempt, link: Link, chain: KnownChain
+) -> Iterator[cr.HtlcDecided]:
+    """Yield that an LSP's HTLCs of a channel are lost, once its poison is six blocks deep.
+
+    The client has all of it. What paid for them elsewhere is given back there.
+    """
+    poison = channel_poison_in(attempt, link, chain)
+    if poison is None or chain.depth(poison.txid) < DECIDED_DEPTH:
+        return
+    for live in link.state.htlcs:
+        htlc = live.htlc
+        if htlc.offered_by is link.me and book.is_unpaid((link.channel_id, htlc.htlc_id)):
+            yield cr.HtlcDecided(channel_id=link.channel_id, htlc_id=htlc.htlc_id, preimage=None)
+
+
+def stock_poisons_of(state: Factory) -> frozenset[Txid]:
+    """Return the txids of what takes superseded L-stocks apart: nothing of it is ours."""
+    return frozenset(
+        leaf.stock_poison(old.state_index).tx.txid
+        for leaf, old in state.attempt.superseded_states()
+        if old.state_index is not None
+    )
+
+
+def superseded_stocks(state: Factory) -> frozenset[OutPoint]:
+    """Return the L-stocks of states whose poisons clients may hold: we take none of them."""
+    return frozenset(
+        old.tx.outpoint(len(leaf.clients)) for leaf, old in state.attempt.superseded_states()
+    )

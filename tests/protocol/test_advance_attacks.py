@@ -8,12 +8,14 @@ from tests.protocol.advances import (
     PRICE_MSAT,
     advancing_factory,
     both_links,
+    check_payments_work,
+    check_sold,
     market,
     quote_for,
     under_way,
 )
 from tests.protocol.paying_clients import make_invoice
-from tests.protocol.pump import Pump, PumpNode
+from tests.protocol.pump import Letter, Pump, PumpNode
 
 from cromford.wire import messages as m
 
@@ -24,6 +26,49 @@ BUYER, NEIGHBOUR = 1, 2
 def _market() -> Iterator[None]:
     with market():
         yield
+
+
+def deliver(pump: Pump, receiver: PumpNode, sender: PumpNode) -> Letter:
+    """Deliver the first message from one to another."""
+    letter = next(x for x in pump.wire if (x.receiver, x.sender) == (receiver, sender))
+    pump.wire.remove(letter)
+    pump.tell(receiver, sender, letter.message)
+    return letter
+
+
+def take_away(pump: Pump, receiver: PumpNode, sender: PumpNode) -> Letter:
+    """Take the first message from one to another off the wire."""
+    letter = next(x for x in pump.wire if (x.receiver, x.sender) == (receiver, sender))
+    pump.wire.remove(letter)
+    return letter
+
+
+def test_an_agreement_to_an_earlier_try_is_none_to_the_next() -> None:
+    pump = advancing_factory(2)
+    buyer, neighbour = pump.client_at(BUYER), pump.client_at(NEIGHBOUR)
+    quote = quote_for(pump, BUYER)
+    pump.lsp_says(buyer, quote)
+    pump.run_to(m.AdvancePropose)
+    deliver(pump, neighbour, pump.lsp)
+    late = take_away(pump, pump.lsp, neighbour)
+    assert isinstance(late.message, m.AdvanceAgree)
+    propose = take_away(pump, buyer, pump.lsp).message
+    assert isinstance(propose, m.AdvancePropose)
+    abort = m.AdvanceAbort(
+        attempt_id=propose.attempt_id, advance_id=propose.advance_id, reason="not now"
+    )
+    pump.tell(pump.lsp, buyer, abort)
+    assert under_way(pump) is None
+    buy = m.Buy(attempt_id=quote.attempt_id, quote_id=quote.quote_id, payment_hash=b"")
+    pump.tell(pump.lsp, buyer, buy)
+    deliver(pump, buyer, pump.lsp)
+    deliver(pump, pump.lsp, buyer)
+    pump.tell(pump.lsp, neighbour, late.message)
+    pump.run()
+    for link in both_links(pump, NEIGHBOUR):
+        assert link.failure is None
+    check_sold(pump, BUYER, quote)
+    check_payments_work(pump, BUYER, NEIGHBOUR)
 
 
 def half_signed(pump: Pump) -> None:

@@ -10,13 +10,17 @@ from tests.protocol.advances import (
     both_links,
     check_payments_work,
     check_sold,
+    leaf_of,
     market,
     quote_for,
     under_way,
 )
-from tests.protocol.paying_clients import make_invoice
+from tests.protocol.paying_clients import make_invoice, pay
 from tests.protocol.pump import Letter, Pump, PumpNode
 
+from cromford.factory.allocation import Purchase
+from cromford.protocol.channels.balances import balance_now
+from cromford.protocol.channels.coverage import covered_after
 from cromford.wire import messages as m
 
 BUYER, NEIGHBOUR = 1, 2
@@ -200,3 +204,23 @@ def test_an_lsp_that_lacks_a_rebased_commitment_and_gives_no_nonce_ends_the_chan
     failure = both_links(pump, BUYER)[0].failure
     assert failure is not None
     assert "nonces" in failure
+
+
+def test_a_neighbour_agrees_to_no_sale_that_uncovers_what_it_owns() -> None:
+    pump = advancing_factory(2)
+    neighbour = pump.client_at(NEIGHBOUR)
+    for _ in range(12):  # All on one commitment, and without an output: lost, if that is punished.
+        pump.handle(pump.lsp, make_invoice(pump, neighbour, 340_000))
+    pump.run()
+    _, lsp_link = both_links(pump, NEIGHBOUR)
+    most_msat = balance_now(lsp_link, pump.factory.chain).spendable_msat
+    assert pay(pump, pump.lsp, neighbour, most_msat).status == "paid"
+    link, _ = both_links(pump, NEIGHBOUR)
+    covered_sat = covered_after(link, leaf_of(pump, BUYER), Purchase(buyer=BUYER, amount_sat=None))
+    assert link.state.accepter_msat > covered_sat * 1_000
+    pump.lsp_says(pump.client_at(BUYER), quote_for(pump, BUYER, amount_sat=None))
+    pump.run()
+    assert under_way(pump) is None
+    (refused,) = pump.sent(neighbour, m.AdvanceAbort)
+    assert "coverage" in refused.reason
+    assert len(leaf_of(pump, BUYER).states) == 1

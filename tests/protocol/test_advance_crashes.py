@@ -67,6 +67,7 @@ def test_a_death_at_any_step_leaves_an_advance_done_for_all_or_for_nobody(
         n_states = len(leaf_of(pump, BUYER).states)
         pump.mine(2)  # Whoever takes part too often pauses for some blocks.
         quote = quote_for(pump, BUYER, amount_sat=AMOUNT_SAT, price_msat=PRICE_MSAT)
+        node.checkpoint()
         node.fuse = fuse
         pump.lsp_says(pump.client_at(BUYER), quote)
         pump.run()
@@ -82,3 +83,26 @@ def test_a_death_at_any_step_leaves_an_advance_done_for_all_or_for_nobody(
     else:
         raise AssertionError("an advance has more steps than that")
     assert True in outcomes
+
+
+@pytest.mark.parametrize("whose", [BUYER, NEIGHBOUR])
+def test_a_connection_that_breaks_after_any_message_leaves_it_done_for_all_or_for_nobody(
+    whose: int,
+) -> None:
+    pump = advancing_factory(2, policy=LONG_LIVED)
+    for n_messages in range(FUSES_MAX):
+        pump.mine(2)
+        quote = quote_for(pump, BUYER, amount_sat=AMOUNT_SAT, price_msat=PRICE_MSAT)
+        pump.lsp_says(pump.client_at(BUYER), quote)
+        delivered = iter(range(n_messages))
+        pump.run(until=lambda left=delivered: next(left, None) is None)
+        is_over = not pump.wire
+        pump.disconnect(pump.client_at(whose))
+        check_claims(pump)
+        settle(pump)
+        if len(leaf_of(pump, BUYER).states) == quote.state_index + 1:
+            check_sold(pump, BUYER, quote)
+        check_payments_work(pump, BUYER, NEIGHBOUR)
+        if is_over:
+            return
+    raise AssertionError("an advance has more messages than that")

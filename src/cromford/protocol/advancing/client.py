@@ -17,6 +17,7 @@ from cromford.protocol.advancing.checking import (
     next_leaf,
 )
 from cromford.protocol.advancing.finishing import (
+    drop_pools,
     end_if_done,
     on_done,
     tell_held,
@@ -155,7 +156,7 @@ def _on_prepared(turn: Turn[ClientState], event: ev.AdvancePrepared) -> None:
             channel_pools=tuple(encoded_pool(pool) for pool in event.channel_pools),
         )
     )
-    _drop_pools(turn, advance)
+    drop_pools(turn, advance)
 
 
 def _agree_when_quiet(turn: Turn[ClientState], attempt_id: bytes, advance: ClientAdvance) -> None:
@@ -318,8 +319,6 @@ def _send_signed(
         attempt_id=link.attempt_id, advance_id=advance.advance_id, half=half, partials=partials
     )
     turn.send(link.node_id, sign)
-    if partials and advance.factory_pool is not None:
-        turn.ask(fx.DropPools(pool_ids=(advance.factory_pool.pool_id,)))
 
 
 def on_signing_failed(turn: Turn[ClientState], event: ev.SigningFailed) -> None:
@@ -392,19 +391,11 @@ def _refuse(turn: Turn[ClientState], attempt_id: bytes, advance_id: bytes, reaso
 
 def _let_go(turn: Turn[ClientState], advance: ClientAdvance) -> None:
     turn.ask(_cleared(advance))
-    _drop_pools(turn, advance)
+    drop_pools(turn, advance)
 
 
 def _cleared(advance: ClientAdvance) -> fx.ClearDeadline:
     return fx.ClearDeadline(deadline=fx.AdvanceDeadline(advance_id=advance.advance_id))
-
-
-def _drop_pools(turn: Turn[ClientState], before: ClientAdvance) -> None:
-    """Forget the nonces of a try, but for those that our channel uses."""
-    in_use = turn.link(before.channel_id).pool_ids
-    unused = tuple(pool_id for pool_id in before.pool_ids if pool_id not in in_use)
-    if unused:
-        turn.ask(fx.DropPools(pool_ids=unused))
 
 
 def void_connection(turn: Turn[ClientState]) -> None:

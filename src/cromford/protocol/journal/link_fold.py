@@ -329,7 +329,11 @@ def _with_revocation(link: Link, message: m.RevokeAndAck) -> tuple[Link, Settlem
             if further.funding_txid == following.funding.outpoint.txid:
                 nonces = nonces.set(settlement.state.peer_signed + 1, further.pubnonce)
         following = changed(following, peer_nonces=nonces)
-    return changed(after, peer_pubnonce=message.next_pubnonce, next=following), settlement
+    # Of a client that is not over with the funding before, what is for the present one is further.
+    present = link.present.outpoint.txid
+    known = (one.pubnonce for one in message.further if one.funding_txid == present)
+    pubnonce = next(known, message.next_pubnonce)
+    return changed(after, peer_pubnonce=pubnonce, next=following), settlement
 
 
 def _rebased(link: Link) -> Link:

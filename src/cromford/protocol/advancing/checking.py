@@ -71,7 +71,7 @@ def check_propose(turn: Turn[ClientState], message: m.AdvancePropose) -> Advanci
     _check("advance_id", message.advance_id, advance_id)
     _check_purchase(turn.state, after, link, message)
     _check_price(link, message.price_msat)
-    _check_covered(turn, link, after)
+    _check_covered(turn.state, link, after)
     return Advancing(attempt=attempt, link=link, leaf=after)
 
 
@@ -86,9 +86,9 @@ def check_still(turn: Turn[ClientState], advance: ClientAdvance) -> Advancing:
     _check_link(turn, attempt, link)
     _check_chain(turn, attempt, link, attempt.leaf)
     _check_price(link, advance.price_msat)
-    leaf = next_leaf(attempt, advance)
-    _check_covered(turn, link, leaf)
-    return Advancing(attempt=attempt, link=link, leaf=leaf)
+    after = next_leaf(attempt, advance)
+    _check_covered(turn.state, link, after)
+    return Advancing(attempt=attempt, link=link, leaf=after)
 
 
 def next_leaf(attempt: ClientAttempt, advance: ClientAdvance) -> Leaf:
@@ -177,9 +177,9 @@ def _check_price(link: Link, price_msat: int) -> None:
         )
 
 
-def _check_covered(turn: Turn[ClientState], link: Link, after: Leaf) -> None:
-    """Check that what is ours stays covered, whoever buys, unless our operator takes the rest."""
-    if not turn.state.config.policy.receive_beyond_coverage:
+def _check_covered(state: ClientState, link: Link, after: Leaf) -> None:
+    """Check that all that may be ours stays covered, unless our operator takes the risk."""
+    if not state.config.policy.receive_beyond_coverage:
         check_covered(link, after)
 
 

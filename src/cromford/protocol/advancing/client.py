@@ -19,6 +19,7 @@ from cromford.protocol.advancing.checking import (
 from cromford.protocol.advancing.finishing import (
     drop_pools,
     end_if_done,
+    end_purchase,
     on_done,
     tell_held,
 )
@@ -351,6 +352,7 @@ def _on_abort(turn: Turn[ClientState], message: m.AdvanceAbort) -> None:
     else:
         reason = f"the LSP: {message.reason}"
         _drop(turn, message.attempt_id, advance, reason, tells_lsp=False)
+        end_purchase(turn, message.attempt_id, advance.quote_id, reason)
 
 
 def _violated(

@@ -100,7 +100,7 @@ class AdvanceSigned(Record, frozen=True, kw_only=True, tag="advance_signed"):
     attempt_id: bytes
     advance_id: bytes
     intents: tuple[Intent, ...]
-    message: bytes = b""
+    message: bytes
 
 
 class AdvanceSent(Record, frozen=True, kw_only=True, tag="advance_sent"):

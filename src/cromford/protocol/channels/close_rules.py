@@ -20,7 +20,6 @@ from cromford.protocol.turn import AnyTurn
 CLOSED_TOGETHER: Final = "the factory, or this part of it, was closed together"
 # What an HTLC is refused for, before a name and a number.
 FIELD: Final = "close"
-AGREED_ON: Final = "one that is being agreed on, or an advance of the leaf"
 
 
 def owed_msat(state: ChannelState) -> int:
@@ -87,7 +86,7 @@ def check_closes(link: Link, chain: KnownChain, *, amount_msat: int) -> None:
     """
     if stands_still(link, chain):
         is_agreed = not link.quiet_for
-        received = "one that everybody signed" if is_agreed else AGREED_ON
+        received = "one that everybody signed" if is_agreed else "one that is being agreed on"
         raise UpdateRefused(FIELD, expected="none", received=received)
     room = room_msat(link, chain)
     if room is None:

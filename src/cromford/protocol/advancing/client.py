@@ -118,12 +118,12 @@ def _on_propose(turn: Turn[ClientState], message: m.AdvancePropose) -> None:
             factory_size=FACTORY_NONCES,
             channel_keys=(link.key,),
             channel_size=CHANNEL_NONCES,
-        ),
-        fx.SetDeadline(
-            deadline=fx.AdvanceDeadline(advance_id=message.advance_id),
-            seconds=turn.state.config.policy.deadline_seconds,
-        ),
+        )
     )
+    if known is None:  # Whoever signed is not quiet, and waits for as long as it takes.
+        deadline = fx.AdvanceDeadline(advance_id=message.advance_id)
+        seconds = turn.state.config.policy.deadline_seconds
+        turn.ask(fx.SetDeadline(deadline=deadline, seconds=seconds))
 
 
 def _receive(turn: Turn[ClientState], found: Advancing, message: m.AdvancePropose) -> None:

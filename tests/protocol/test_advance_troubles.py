@@ -26,6 +26,8 @@ from tests.protocol.closes import changing, losing
 from tests.protocol.pump import Pump, PumpNode
 
 from cromford import effects as fx
+from cromford.factory.vertices import TreeNode
+from cromford.protocol import events as ev
 from cromford.protocol.advancing.rules import STALL_BLOCKS
 from cromford.protocol.facts import FRESH
 from cromford.protocol.journal import advance_records as ar
@@ -264,14 +266,6 @@ def sell_until(pump: Pump, step: type[m.Message]) -> m.Quote:
 # The chain
 
 
-def publish_kickoff(pump: Pump) -> None:
-    """Let everything down to the leaf's kickoff be in blocks, whoever publishes it."""
-    attempt = pump.attempt
-    for node in attempt.signed.branch(BUYER).nodes[:-1]:
-        pump.chain.broadcast(node)
-        pump.chain.mine()
-
-
 @pytest.mark.parametrize("step", [*STEPS, None])
 def test_a_kickoff_that_confirms_between_any_two_steps_costs_nobody_anything(
     step: type[m.Message] | None,
@@ -302,10 +296,129 @@ def test_a_kickoff_that_confirms_between_any_two_steps_costs_nobody_anything(
 
 def confirm_kickoff(pump: Pump) -> None:
     """Let the leaf's kickoff be in the next block."""
-    leaf = leaf_of(pump, BUYER)
-    attempt = pump.attempt
-    signed = attempt.signed
+    confirm(pump, leaf_of(pump, BUYER).kickoff)
+
+
+def confirm(pump: Pump, node: TreeNode) -> None:
+    """Let a transaction of the tree be in the next block."""
+    signed = pump.attempt.signed
     assert signed is not None
-    tx = leaf.kickoff.tx.with_witnesses((signed.by_name[leaf.kickoff.name],))
-    pump.chain.broadcast(tx)
+    pump.chain.broadcast(node.tx.with_witnesses((signed.by_name[node.name],)))
     pump.chain.mine()
+
+
+def land_old_state(pump: Pump) -> None:
+    """Let the leaf's first state be in a block, while nobody looks."""
+    everybody = (pump.lsp, *pump.clients)
+    pump.blind |= {node.name for node in everybody}
+    leaf = leaf_of(pump, BUYER)
+    confirm(pump, leaf.kickoff)
+    for _ in range(leaf.states[0].delay_blocks):
+        pump.chain.mine()
+    confirm(pump, leaf.states[0])
+    pump.blind -= {node.name for node in everybody}
+
+
+@pytest.mark.parametrize("sees_last", [BUYER, None])
+def test_an_old_state_that_lands_before_all_signed_is_gone_on_with(sees_last: int | None) -> None:
+    pump = advancing_factory(2)
+    neighbour = pump.client_at(NEIGHBOUR)
+    last = pump.lsp if sees_last is None else pump.client_at(sees_last)
+    with pump.tampering(losing(m.AdvanceSign, of=lambda node: node is neighbour)):
+        sell(pump, BUYER)
+    before = both_links(pump, BUYER)[0]
+    land_old_state(pump)
+    pump.sync()
+    pump.run()
+    check_claims(pump)
+    assert both_links(pump, BUYER)[0].next is not None
+    pump.blind.add(last.name)
+    pump.mine(5)
+    connect_again(pump)
+    pump.run()
+    assert both_links(pump, BUYER)[0].next is not None, "one side alone cannot know"
+    pump.blind.discard(last.name)
+    pump.mine(1)
+    connect_again(pump)
+    pump.run()
+    for seat in (BUYER, NEIGHBOUR):
+        for link in both_links(pump, seat):
+            assert link.next is None
+            assert link.failure is None
+            assert link.state.reserved_msat == 0
+    assert both_links(pump, BUYER)[0].present == before.present
+    assert not remembered(pump.lsp, ar.LiquiditySold)
+    check_nothing_is_left(pump)
+    check_payments_work(pump, BUYER, NEIGHBOUR)
+
+
+@pytest.mark.parametrize("step", [m.AdvanceHeld, m.UpdateRebase, m.RevokeAndAck, None])
+def test_an_old_state_whose_poisons_left_is_dead_when_it_lands(
+    step: type[m.Message] | None,
+) -> None:
+    pump = advancing_factory(2)
+    sell_until(pump, step or m.AdvanceDone)
+    if step is None:
+        pump.run()
+    for client in pump.clients:
+        pump.disconnect(client)
+    pump.wire.clear()
+    land_old_state(pump)
+    pump.sync()
+    pump.run()
+    for seat in (BUYER, NEIGHBOUR):
+        for link in both_links(pump, seat):
+            assert "poisons" in (link.failure or "")
+    connect_again(pump)
+    pump.run()
+    assert not any(link.is_open for link in both_links(pump, BUYER))
+
+
+def test_a_state_six_deep_needs_no_poisons_and_is_rebased_onto() -> None:
+    pump = advancing_factory(2)
+    quote = sell_until(pump, m.AdvanceSign)
+    confirm_kickoff(pump)
+    pump.sync()
+    pump.run()
+    assert not any(done.stock_poison for done in pump.sent(pump.lsp, m.AdvanceDone))
+    assert not remembered(pump.lsp, ar.AdvanceAcknowledged)
+    for _ in range(30):
+        pump.mine(1)
+    for client in pump.clients:
+        assert pump.sent(client, m.AdvanceHeld)
+        assert not remembered(client, ar.PoisonHeld)
+    (sold,) = remembered(pump.lsp, ar.LiquiditySold)
+    assert sold.capacity_sat == quote.capacity_sat
+    check_nothing_is_left(pump)
+
+
+def test_poisons_leave_once_a_reorganisation_undoes_the_kickoff() -> None:
+    pump = advancing_factory(2)
+    quote = sell_until(pump, m.AdvanceSign)
+    confirm_kickoff(pump)
+    pump.sync()
+    pump.run()
+    assert not remembered(pump.lsp, ar.PoisonHeld)
+    pump.chain.remove_tip(1)
+    pump.chain.mempool.clear()
+    for node in (pump.lsp, *pump.clients):
+        pump.handle(node, ev.BlockRemoved(height=node.state.chain.height))
+    pump.mine(2)
+    check_sold(pump, BUYER, quote)
+
+
+def test_poisons_are_not_sent_again_once_the_kickoff_is_on_chain() -> None:
+    """That they are remembered is no licence: meanwhile two states would be payable at once."""
+    pump = advancing_factory(2)
+    with pump.tampering(losing(m.AdvanceDone, of=lambda _node: True)):
+        sell(pump, BUYER)
+    assert remembered(pump.lsp, ar.PoisonHeld)
+    confirm_kickoff(pump)
+    n_before = len(pump.sent(pump.lsp, m.AdvanceDone))
+    pump.sync()
+    pump.disconnect(pump.client_at(BUYER))
+    connect_again(pump)
+    pump.run()
+    again = pump.sent(pump.lsp, m.AdvanceDone)[n_before:]
+    assert again
+    assert not any(done.stock_poison or done.channel_poison for done in again)

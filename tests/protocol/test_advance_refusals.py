@@ -100,8 +100,9 @@ def test_a_client_takes_no_part_in_what_it_did_not_compute(
     quote = quote_for(pump, BUYER)
 
     def tamper(_sender: PumpNode, receiver: PumpNode, message: m.Message) -> list[m.Message]:
-        is_it = receiver is pump.client_at(seat) and isinstance(message, m.AdvancePropose)
-        return [change(message)] if is_it else [message]
+        if receiver is pump.client_at(seat) and isinstance(message, m.AdvancePropose):
+            return [change(message)]
+        return [message]
 
     with pump.tampering(tamper):
         sell(pump, BUYER)

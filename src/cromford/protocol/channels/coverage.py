@@ -203,11 +203,11 @@ def _fullest_at(link: Link, state_index: int) -> Fullest:
     On the present one others may still come: those that are on their way count.
     """
     terms, n_superseded = link.setting.terms, len(link.superseded)
+    if state_index > n_superseded:
+        return fullest_of(terms)  # The channel has not come so far: whatever may come, counts.
     known = link.fullest
     if state_index < n_superseded:
         known = link.fullest_superseded[state_index]
-    elif state_index > n_superseded:
-        raise ValueError(f"state_index: expected at most {n_superseded}, received {state_index}")
     if known is None:
         return fullest_of(terms)
     if state_index < n_superseded:

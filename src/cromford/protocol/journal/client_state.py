@@ -337,6 +337,7 @@ def _with_store_record(state: ClientState, record: r.StoreRecord) -> ClientState
                 after,
                 wish=None,
                 book=marked(state.book),
+                advances=_without_nonces(state.advances),
                 attempts={
                     attempt_id: replace(attempt, is_marked=attempt.may_be_used)
                     for attempt_id, attempt in state.attempts.items()

@@ -1,11 +1,13 @@
 """Two machines of one channel, joined by two queues that lose everything when they break.
 
 What the machines name is really built: every `commitment_signed` carries what its signer would
-sign, and its receiver compares it with its own, byte for byte.
+sign, and its receiver compares it with its own, byte for byte. While the channel moves to another
+funding that is a commitment for each, and each machine knows by itself for which.
 """
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from tests.channel import specimen
 
@@ -22,15 +24,16 @@ from cromford.channel.content import CommitmentContent, Htlc
 from cromford.channel.htlc_tx import htlc_txs
 from cromford.channel.messages import (
     CommitmentDue,
-    HtlcUpdate,
     Outgoing,
+    Rebase,
     Reestablish,
     RevocationDue,
+    Update,
     UpdateAdd,
     UpdateFail,
     UpdateFulfill,
-    UpdateRebase,
 )
+from cromford.channel.rebase import can_pay, propose_rebase, receive_rebase, reserve
 from cromford.channel.reestablish import disconnect, receive_reestablish, reestablish_message
 from cromford.channel.stage import Edition, HtlcStage, LiveHtlc
 from cromford.channel.state import ChannelState, open_channel
@@ -45,8 +48,9 @@ from cromford.channel.updates import (
 
 @dataclass(frozen=True)
 class Signed:
-    """`commitment_signed`: what was signed, for each funding."""
+    """`commitment_signed`: what was signed, and for which fundings."""
 
+    places: tuple[int, ...]
     sighashes: tuple[bytes, ...]
     htlc_sighashes: tuple[bytes, ...]
 
@@ -66,14 +70,33 @@ class Ready:
     second_point: bytes
 
 
-Message = UpdateAdd | UpdateFulfill | UpdateFail | Signed | Revoked | Ready | Reestablish
+Message = Update | Signed | Revoked | Ready | Reestablish
+GROWTH_SAT = 25_000
 
 
-def two_fundings() -> tuple[Funding, Funding]:
-    return (
-        specimen.funding(),
-        specimen.funding(specimen.CAPACITY_SAT + 25_000, vout=1),
+def funding_at(place: int) -> Funding:
+    """Return a channel's first funding, or what it was moved to so often."""
+    return specimen.funding(specimen.CAPACITY_SAT + GROWTH_SAT * place, vout=place)
+
+
+def build_at(place: int, content: CommitmentContent, terms: ChannelTerms) -> Commitment:
+    """Return a commitment on one of a channel's fundings."""
+    return build_commitment(
+        content,
+        funding=funding_at(place),
+        terms=terms,
+        keys=specimen.KEYS,
+        per_commitment_point=specimen.point(content.holder, content.number),
     )
+
+
+@lru_cache(maxsize=500)
+def sighashes_of(
+    terms: ChannelTerms, content: CommitmentContent, place: int
+) -> tuple[bytes, tuple[bytes, ...]]:
+    """Return what is signed of a commitment, and of its HTLC transactions."""
+    built = build_at(place, content, terms)
+    return built.signing_task.sighash, tuple(tx.peer_sighash for tx in htlc_txs(built))
 
 
 @dataclass
@@ -91,11 +114,15 @@ class Duet:
     contents: dict[tuple[Party, int], CommitmentContent] = field(default_factory=dict)
     received: dict[Party, int] = field(default_factory=lambda: dict.fromkeys(Party, 0))
     # The other way to see it: a commitment is how much of either party's log it covers.
-    logs: dict[Party, list[HtlcUpdate]] = field(default_factory=lambda: {one: [] for one in Party})
+    logs: dict[Party, list[Update]] = field(default_factory=lambda: {one: [] for one in Party})
     covered: dict[tuple[Party, int], dict[Party, int]] = field(
         default_factory=lambda: {(party, 0): dict.fromkeys(Party, 0) for party in Party}
     )
     opened_msat: dict[Party, int] = field(default_factory=dict)
+    # Which funding is present to each, and who knows of one that takes its place.
+    places: dict[Party, int] = field(default_factory=lambda: dict.fromkeys(Party, 0))
+    is_dual: dict[Party, bool] = field(default_factory=lambda: dict.fromkeys(Party, False))
+    is_bound: bool = False  # Whether anything was signed for it.
 
     def __post_init__(self) -> None:
         self.expected_msat = {
@@ -127,7 +154,46 @@ class Duet:
         self.post(party, message)
         return message
 
-    def post(self, party: Party, message: HtlcUpdate) -> None:
+    def can_agree(self, price_msat: int) -> bool:
+        """Say whether a next funding can be agreed on: both are quiet, and it can be paid."""
+        return not any(self.inboxes.values()) and all(
+            state.is_connected and state.is_quiet and can_pay(state, price_msat)
+            for state in self.states.values()
+        )
+
+    def agree(self, price_msat: int) -> None:
+        """Let both know of a next funding: from here on what they sign is for it, too."""
+        for party in Party:
+            self.states[party] = reserve(self.states[party], price_msat)
+            self.is_dual[party] = True
+        self.is_bound = False
+
+    def give_up(self) -> None:
+        """Let both forget a next funding that nothing was signed for."""
+        assert not self.is_bound
+        for party in Party:
+            self.states[party] = reserve(self.states[party], 0)
+            self.is_dual[party] = False
+
+    def rebase(self) -> None:
+        """Let the opener offer to move onto the next funding."""
+        state = self.states[Party.OPENER]
+        message = Rebase(
+            advance_id=b"%d" % self.places[Party.OPENER],
+            capacity_sat=funding_at(self.places[Party.OPENER] + 1).capacity_sat,
+            price_msat=state.reserved_msat,
+        )
+        self.states[Party.OPENER] = propose_rebase(state, message)
+        self.post(Party.OPENER, message)
+        self.expected_msat[Party.OPENER] += 1000 * GROWTH_SAT + message.price_msat
+        self.expected_msat[Party.ACCEPTER] -= message.price_msat
+
+    def rebased(self, party: Party) -> None:
+        """Note that a party is bound to the rebase: the funding before is superseded to it."""
+        self.places[party] += 1
+        self.is_dual[party] = False
+
+    def post(self, party: Party, message: Update) -> None:
         self.logs[party].append(message)
         self.inboxes[party.other].append(message)
 
@@ -146,6 +212,7 @@ class Duet:
 
     def sign(self, party: Party) -> None:
         before = self.states[party]
+        self.is_bound = True
         self.states[party], due = sign_commitment(before)
         assert due.content == before.content(party.other, Edition.NEXT)
         # The holder's own updates are on it as far as this party revoked what was before them.
@@ -153,7 +220,8 @@ class Duet:
             party: len(self.logs[party]),
             party.other: self.covered[party, before.own_revoked][party.other],
         }
-        assert due.content == self.replayed(party.other, due.content.number)
+        expected = self.replayed(party.other, due.content.number)
+        assert replace(due.content, is_rebased=False) == expected
         self.send(party, due)
 
     def replayed(self, holder: Party, number: int) -> CommitmentContent:
@@ -166,6 +234,9 @@ class Duet:
             for update in self.logs[party][:n_covered]
         ]
         for party, update in updates:
+            if isinstance(update, Rebase):
+                balances[Party.OPENER] += 1000 * GROWTH_SAT + update.price_msat
+                balances[Party.ACCEPTER] -= update.price_msat
             if isinstance(update, UpdateAdd):
                 balances[party] -= update.amount_msat
                 adds[party, update.htlc_id] = Htlc(
@@ -176,7 +247,7 @@ class Duet:
                     cltv_expiry=update.cltv_expiry,
                 )
         for party, update in updates:
-            if not isinstance(update, UpdateAdd):
+            if isinstance(update, UpdateFulfill | UpdateFail):
                 removed = adds.pop((party.other, update.htlc_id))
                 receiver = party if isinstance(update, UpdateFulfill) else party.other
                 balances[receiver] += removed.amount_msat
@@ -191,6 +262,8 @@ class Duet:
     def revoke(self, party: Party) -> None:
         settlement, due = revoke(self.states[party])
         self.states[party] = settlement.state
+        if settlement.rebase is not None:
+            self.rebased(party)
         self.send(party, due)
 
     def answerable(self, party: Party) -> list[LiveHtlc]:
@@ -216,23 +289,20 @@ class Duet:
 
     # --- the wire ---
 
-    def build(self, content: CommitmentContent, point: bytes) -> list[Commitment]:
-        return [
-            build_commitment(
-                content,
-                funding=funding,
-                terms=self.terms,
-                keys=specimen.KEYS,
-                per_commitment_point=point,
-            )
-            for funding in two_fundings()
-        ]
+    def places_of(self, party: Party, content: CommitmentContent) -> tuple[int, ...]:
+        """Return the fundings that a commitment is for, as a party sees it."""
+        present = self.places[party]
+        if content.is_rebased:
+            return (present + 1,)
+        return (present, present + 1) if self.is_dual[party] else (present,)
 
-    def signed(self, content: CommitmentContent, point: bytes) -> Signed:
-        built = self.build(content, point)
+    def signed(self, party: Party, content: CommitmentContent) -> Signed:
+        places = self.places_of(party, content)
+        said = [sighashes_of(self.terms, content, place) for place in places]
         return Signed(
-            sighashes=tuple(one.signing_task.sighash for one in built),
-            htlc_sighashes=tuple(tx.peer_sighash for one in built for tx in htlc_txs(one)),
+            places=places,
+            sighashes=tuple(sighash for sighash, _ in said),
+            htlc_sighashes=tuple(sighash for _, htlcs in said for sighash in htlcs),
         )
 
     def send(self, party: Party, outgoing: Outgoing) -> None:
@@ -240,18 +310,17 @@ class Duet:
         match outgoing:
             case CommitmentDue(content=content, per_commitment_point=point):
                 assert point == specimen.point(content.holder, content.number)
-                message = self.signed(content, point)
+                message = self.signed(party, content)
                 key = (content.holder, content.number)
                 # One number, one content: a second one could never be revoked.
                 assert self.sighashes.setdefault(key, message) == message
-                self.contents[key] = content
+                # Said again by whoever is over with the rebase it is as any other on its funding.
+                self.contents[key] = replace(content, is_rebased=False)
             case RevocationDue(number=number):
                 message = Revoked(
                     secret=specimen.secret(party, number),
                     next_point=specimen.point(party, outgoing.next_number),
                 )
-            case UpdateRebase():
-                raise AssertionError("no duet rebases yet")
             case _:
                 message = outgoing
         self.inboxes[party.other].append(message)
@@ -264,16 +333,21 @@ class Duet:
                 state = receive_channel_ready(state, point)
             case Signed():
                 state, content = receive_commitment(state)
-                assert content == self.contents[party, content.number]
+                assert replace(content, is_rebased=False) == self.contents[party, content.number]
                 assert content.number > self.received[party]
                 self.received[party] = content.number
-                assert self.signed(content, specimen.point(party, content.number)) == message
+                assert self.signed(party, content) == message
             case Revoked(secret=secret, next_point=point):
-                state = receive_revocation(state, secret=secret, next_point=point).state
+                settlement = receive_revocation(state, secret=secret, next_point=point)
+                state = settlement.state
+                if settlement.rebase is not None:
+                    self.rebased(party)
                 number = state.peer_revoked - 1
                 assert state.peer_secrets.secret_of(number) == specimen.secret(party.other, number)
             case Reestablish():
                 state = self.resume(party, state, message)
+            case Rebase():
+                state = receive_rebase(state, message)
             case _:
                 state = receive_update(state, message)
         self.states[party] = state

@@ -1,5 +1,8 @@
 """Two machines, any order of acts, any break of the connection: nothing is lost or made up."""
 
+from collections import deque
+from collections.abc import Iterator
+from copy import copy
 from itertools import product
 
 import pytest
@@ -14,13 +17,17 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from tests.channel import specimen
-from tests.channel.duet import Duet
+from tests.channel.duet import Duet, build_at, funding_at
 
 from cromford.channel.claims import penalty_claims
-from cromford.channel.errors import UpdateRefused
+from cromford.channel.commitment import NegativeBalance
+from cromford.channel.errors import PeerViolation, UpdateRefused
 from cromford.channel.limits import is_overexposed
+from cromford.channel.messages import Rebase, UpdateAdd
+from cromford.channel.rebase import propose_rebase, receive_rebase
 from cromford.channel.stage import Edition
 from cromford.channel.terms import ChannelTerms, Party
+from cromford.channel.updates import receive_update
 
 parties = st.sampled_from(Party)
 # Around the dust limits, and large enough to hit balance and in-flight limits.
@@ -75,6 +82,22 @@ class TwoMachines(RuleBasedStateMachine):
         else:
             self.duet.fail(party, live)
 
+    @precondition(lambda self: not any(self.duet.is_dual.values()))
+    @rule(part=st.sampled_from((0, 3, 1)))
+    def agree_on_a_next_funding(self, part: int) -> None:
+        """The price is nothing, a part of what the accepter has, or all of it."""
+        accepter_msat = self.duet.states[Party.ACCEPTER].accepter_msat
+        price_msat = accepter_msat // part if part else 0
+        if self.duet.can_agree(price_msat):
+            self.duet.agree(price_msat)
+
+    @precondition(lambda self: self.duet.is_dual[Party.OPENER])
+    @rule()
+    def rebase(self) -> None:
+        state = self.duet.states[Party.OPENER]
+        if state.is_connected and state.rebase is None:
+            self.duet.rebase()
+
     @precondition(lambda self: any(self.duet.can_sign(party) for party in Party))
     @rule(party=parties)
     def sign(self, party: Party) -> None:
@@ -103,9 +126,12 @@ class TwoMachines(RuleBasedStateMachine):
         if self.duet.can_sign(party):
             self.duet.sign(party)
 
-    @rule()
-    def break_connection(self) -> None:
+    @rule(gives_up=st.booleans())
+    def break_connection(self, gives_up: bool) -> None:  # noqa: FBT001 - hypothesis names it
         self.duet.break_connection()
+        is_loose = all(state.rebase is None for state in self.duet.states.values())
+        if gives_up and is_loose and not self.duet.is_bound:
+            self.duet.give_up()
 
     @rule()
     def settle(self) -> None:
@@ -118,12 +144,15 @@ class TwoMachines(RuleBasedStateMachine):
         one, other = states.values()
         assert (one.opener_msat, one.accepter_msat) == (other.opener_msat, other.accepter_msat)
         assert (one.opener_msat, one.accepter_msat) == tuple(self.duet.expected_msat.values())
+        assert len(set(self.duet.places.values())) == 1
+        assert one.capacity_sat == funding_at(self.duet.places[one.me]).capacity_sat
 
     @invariant()
     def no_msat_appears_or_disappears_and_no_balance_is_negative(self) -> None:
         for state, holder, view in product(self.duet.states.values(), Party, Edition):
             content = state.content(holder, view)
-            assert content.total_msat == specimen.CAPACITY_SAT * 1000
+            place = self.duet.places[state.me] + content.is_rebased
+            assert content.total_msat == funding_at(place).capacity_sat * 1000
             assert min(content.opener_msat, content.accepter_msat) >= 0
 
     @invariant()
@@ -159,7 +188,10 @@ class TwoMachines(RuleBasedStateMachine):
         self.every_revoked_commitment_can_be_punished()
 
     def every_revoked_commitment_can_be_punished(self) -> None:
-        """From the secrets that were really revealed; the kernel judges one of each side."""
+        """From the secrets that were really revealed; the kernel judges one of each side.
+
+        One secret is enough for both outputs that a commitment was signed for.
+        """
         for victim, state in self.duet.states.items():
             revoked = [
                 content
@@ -169,10 +201,11 @@ class TwoMachines(RuleBasedStateMachine):
             for content in revoked[-1:]:
                 secret = state.peer_secrets.secret_of(content.number)
                 assert secret == specimen.secret(content.holder, content.number)
-                commitment = specimen.build(content, terms=self.duet.terms)
-                claims = penalty_claims(commitment)
-                tx = specimen.claim_tx(commitment, claims)
-                assert specimen.is_accepted(tx, [claim.prevout for claim in claims])
+                for place in self.duet.sighashes[content.holder, content.number].places:
+                    commitment = build_at(place, content, self.duet.terms)
+                    claims = penalty_claims(commitment)
+                    tx = specimen.claim_tx(commitment, claims)
+                    assert specimen.is_accepted(tx, [claim.prevout for claim in claims])
 
 
 def test_two_machines_agree_whatever_happens() -> None:
@@ -230,3 +263,197 @@ def test_a_break_after_any_message_of_a_payment_loses_nothing(
         assert state.is_quiet
         assert state.htlcs == ()
         assert (state.opener_msat, state.accepter_msat) == (570_000_001, 429_999_999)
+
+
+def terms_of(feerate: int) -> ChannelTerms:
+    return ChannelTerms(
+        feerate_per_kw=feerate,
+        to_self_delay_opener=144,
+        to_self_delay_accepter=432,
+        max_accepted_htlcs=12,
+        max_in_flight_msat=10**9,
+    )
+
+
+PRICE_MSAT = 7_000_000
+
+
+@pytest.mark.parametrize("n_delivered", range(18))
+def test_a_break_after_any_message_of_a_rebase_with_crossing_adds_loses_nothing(
+    n_delivered: int,
+) -> None:
+    """Both add before the opener offers the rebase and after; the price is paid once."""
+    duet = Duet(terms=terms_of(500))
+    duet.settle()
+    duet.agree(PRICE_MSAT)
+    duet.add(Party.OPENER, 50_000_000, 1)
+    duet.add(Party.ACCEPTER, 20_000_001, 2)
+    for party in Party:
+        duet.sign(party)
+    duet.rebase()
+    duet.add(Party.ACCEPTER, duet.states[Party.ACCEPTER].accepter_msat - 27_000_001, 3)
+    budget = n_delivered
+    while budget and any(duet.inboxes.values()):
+        for party in Party:
+            if budget and duet.inboxes[party]:
+                duet.deliver(party)
+                budget -= 1
+            for act, can_act in ((duet.revoke, duet.can_revoke), (duet.sign, duet.can_sign)):
+                if can_act(party):
+                    act(party)
+    duet.break_connection()
+    duet.settle()
+    for party in Party:
+        for live in duet.answerable(party):
+            duet.fail(party, live)
+    duet.settle()
+
+    for state in duet.states.values():
+        assert state.is_quiet
+        assert (state.opener_msat, state.accepter_msat) == (632_000_000, 393_000_000)
+        assert (state.reserved_msat, state.rebase) == (0, None)
+    assert duet.places == dict.fromkeys(Party, 1)
+
+
+class Fork:
+    """One of all courses that a rebase and two crossing adds can take, and what may come next."""
+
+    def __init__(self, duet: Duet, waiting: frozenset[str]) -> None:
+        self.duet = duet
+        self.waiting = waiting
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        duet = self.duet
+        inboxes = (tuple(duet.inboxes[party]) for party in Party)
+        return (self.waiting, *duet.states.values(), *inboxes)
+
+    def acts(self) -> Iterator[tuple[str, Party]]:
+        duet = self.duet
+        for party in Party:
+            if duet.inboxes[party]:
+                yield "deliver", party
+            if duet.can_sign(party):
+                yield "sign", party
+            if duet.can_revoke(party):
+                yield "revoke", party
+        for act in sorted(self.waiting):
+            if act == "break" or all(one.is_connected for one in duet.states.values()):
+                yield act, Party.OPENER
+
+    def take(self, act: str, party: Party) -> None:
+        self.waiting -= {act}
+        match act:
+            case "deliver":
+                self.duet.deliver(party)
+            case "sign":
+                self.duet.sign(party)
+            case "revoke":
+                self.duet.revoke(party)
+            case "rebase":
+                self.duet.rebase()
+            case "break":
+                self.duet.break_connection()
+            case "opener":
+                self.duet.add(Party.OPENER, 50_000_000, 1)
+            case "accepter":
+                self.duet.add(Party.ACCEPTER, 393_000_000, 2)
+
+    def copy(self) -> "Fork":
+        return Fork(copied(self.duet), self.waiting)
+
+
+def copied(duet: Duet) -> Duet:
+    """Return a duet that goes on by itself: all in it but its lists is immutable."""
+    other = copy(duet)
+    for name in ("states", "expected_msat", "sighashes", "contents", "received", "covered"):
+        setattr(other, name, dict(getattr(duet, name)))
+    other.places, other.is_dual = dict(duet.places), dict(duet.is_dual)
+    other.inboxes = {party: deque(duet.inboxes[party]) for party in Party}
+    other.logs = {party: list(duet.logs[party]) for party in Party}
+    return other
+
+
+def test_the_accepter_keeps_the_price_until_it_is_paid() -> None:
+    """An add beyond it is refused by who offers it, and a violation for who receives it."""
+    duet = Duet(terms=terms_of(500))
+    duet.settle()
+    duet.agree(PRICE_MSAT)
+    spendable_msat = duet.states[Party.ACCEPTER].accepter_msat - PRICE_MSAT
+    beyond = UpdateAdd(
+        htlc_id=0,
+        amount_msat=spendable_msat + 1,
+        payment_hash=specimen.payment_hash(1),
+        cltv_expiry=900_000,
+    )
+    for _ in range(2):
+        with pytest.raises(UpdateRefused, match="reserve of 7000000"):
+            duet.add(Party.ACCEPTER, beyond.amount_msat, 1)
+        with pytest.raises(PeerViolation, match="reserve of 7000000"):
+            receive_update(duet.states[Party.OPENER], beyond)
+        duet.break_connection()
+        duet.settle()
+    duet.add(Party.ACCEPTER, spendable_msat, 1)
+    duet.rebase()
+    duet.settle()
+    content = duet.states[Party.ACCEPTER].content(Party.ACCEPTER, Edition.SIGNED)
+    assert (content.accepter_msat, content.htlcs_msat) == (0, spendable_msat)
+
+
+@pytest.mark.parametrize("third", ["break", "opener"])
+def test_a_rebase_and_crossing_adds_end_alike_in_every_order(third: str) -> None:
+    """With a break of the connection at any one moment; the accepter offers all that it may."""
+    duet = Duet(terms=terms_of(500))
+    duet.settle()
+    duet.agree(PRICE_MSAT)
+    begun = Fork(duet, frozenset({"rebase", "accepter", third}))
+    seen, waiting, n_over = {begun.key}, [begun], 0
+    while waiting:
+        fork = waiting.pop()
+        acts = list(fork.acts())
+        if not acts:
+            n_over += 1
+            one, other = fork.duet.states.values()
+            assert (one.opener_msat, one.accepter_msat) == (632_000_000, 393_000_000)
+            assert (other.opener_msat, other.accepter_msat) == (632_000_000, 393_000_000)
+            assert fork.duet.places == dict.fromkeys(Party, 1)
+            assert (one.reserved_msat, other.reserved_msat) == (0, 0)
+        for act in acts:
+            after = fork.copy()
+            after.take(*act)
+            if after.key not in seen:
+                seen.add(after.key)
+                waiting.append(after)
+    assert n_over
+
+
+def test_a_price_that_the_balance_does_not_carry_is_refused_by_both() -> None:
+    duet = Duet(terms=terms_of(0), accepter_msat=PRICE_MSAT - 1)
+    duet.settle()
+    dear = Rebase(advance_id=b"", capacity_sat=funding_at(1).capacity_sat, price_msat=PRICE_MSAT)
+    with pytest.raises(UpdateRefused, match=r"price_msat: expected at most 6999999"):
+        propose_rebase(duet.states[Party.OPENER], dear)
+    with pytest.raises(PeerViolation, match=r"price_msat: expected at most 6999999"):
+        receive_rebase(duet.states[Party.ACCEPTER], dear)
+
+
+def test_a_rebase_is_the_openers_one_at_a_time_and_takes_nothing_away() -> None:
+    duet = Duet(terms=terms_of(0))
+    duet.settle()
+    duet.agree(0)
+    smaller = Rebase(advance_id=b"", capacity_sat=specimen.CAPACITY_SAT - 1, price_msat=0)
+    with pytest.raises(PeerViolation, match=f"capacity_sat: expected at least {10**6}"):
+        receive_rebase(duet.states[Party.ACCEPTER], smaller)
+    with pytest.raises(PeerViolation, match="the opener's"):
+        receive_rebase(duet.states[Party.OPENER], smaller)
+    with pytest.raises(ValueError, match="the opener alone"):
+        propose_rebase(duet.states[Party.ACCEPTER], smaller)
+    duet.rebase()
+    with pytest.raises(UpdateRefused, match="none under way"):
+        duet.rebase()
+
+
+def test_a_commitment_with_a_negative_balance_is_refused_by_name() -> None:
+    content = specimen.content(Party.OPENER, accepter_msat=-1)
+    with pytest.raises(NegativeBalance, match="the accepter has -1 msat"):
+        specimen.build(content)

@@ -3,7 +3,7 @@
 from dataclasses import fields
 from typing import Any
 
-from tests.cli import backup_answers, close_answers, exit_answers
+from tests.cli import backup_answers, close_answers, exit_answers, market_answers
 
 from cromford.factory.terms import FactoryTerms
 
@@ -78,7 +78,9 @@ LSP_STATUS = {
         ],
         "earned_sat": 1,
         "earned_msat": 1_500,
+        **market_answers.SOLD,
     },
+    "price": market_answers.PRICE,
 }
 CLIENT_STATUS = {
     **BOTH,
@@ -98,6 +100,15 @@ CLIENT_STATUS = {
     "wish": {"capacity_sat": 500_000, "capacity_least_sat": 400_000, "moves_from": None},
     "dying": [],
     "joined": False,
+    "channels": [
+        {
+            "factory_id": FACTORY_ID,
+            "status": "open",
+            "capacity_sat": 500_000,
+            "receivable_msat": 395_000_000,
+            "liquidity": market_answers.LIQUIDITY,
+        }
+    ],
     "refusal": "capacity_sat: too much",
     "paused_until_height": 1_240,
 }
@@ -194,6 +205,7 @@ def lsp_summary(**changes: Any) -> dict[str, Any]:
         "closing": None,
         "close_ended": None,
         "closed": [],
+        "advances": [],
         "bump": {"txid": CHANNEL_TXID, "fee_sat": 4_210, "feerate_sat_per_vb": 15.5},
     }
     return summary | changes
@@ -231,6 +243,8 @@ def client_summary(**changes: Any) -> dict[str, Any]:
         "close": None,
         "closing": None,
         "closed": [],
+        "liquidity": market_answers.LIQUIDITY,
+        "bought": [],
         "refused": [],
     }
     return summary | changes
@@ -320,6 +334,7 @@ SHOWN = {
     **lsp_summary(),
     **{key: EXPORT[key] for key in ("participants", "funding", "transactions", "ledger", "terms")},
     "placed": PLACED,
+    "leaves": market_answers.LEAVES,
     "seconds_left": None,
     "not_worth_sweeping": [],
 }
@@ -523,7 +538,7 @@ def channel(**changes: Any) -> dict[str, Any]:
 def client_channel(**changes: Any) -> dict[str, Any]:
     """Return a channel as a client's balance lists it."""
     found = channel(exit_sat=0, exit_blocks=450, blocks_to_expiry=5_000, is_worth_an_exit=True)
-    return found | changes
+    return found | {"liquidity": market_answers.LIQUIDITY} | changes
 
 
 MONEY = (
@@ -575,6 +590,9 @@ LSP_ANSWERS: dict[str, Any] = {
     "pay": pay,
     "payments": LSP_PAYMENTS,
     "balances": LSP_BALANCES,
+    "price": market_answers.PRICE,
+    "set_price": market_answers.PRICE,
+    "ledger": market_answers.LEDGER,
     "exit_start": {"exiting": True, "next": "publish kickoff_root now"},
     "stop": {"stopping": True},
 }
@@ -593,6 +611,8 @@ CLIENT_ANSWERS: dict[str, Any] = {
     "pay": pay,
     "payments": PAYMENTS,
     "balance": CLIENT_BALANCE,
+    "liquidity_quote": market_answers.QUOTE,
+    "liquidity_buy": market_answers.buy,
     "exit_status": exit_answers.EXIT_STATUS,
     "exit_pause": {"exiting": True, "paused": True},
     "exit_start": {"exiting": True, "next": "publish kickoff_root now"},

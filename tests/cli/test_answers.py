@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from tests.cli import answers, backup_answers, close_answers, exit_answers
+from tests.cli import answers, backup_answers, close_answers, exit_answers, market_answers
 from tests.cli.conftest import CommandLine
 from tests.cli.fake_daemon import FakeDaemon
 
@@ -27,6 +27,9 @@ LSP_COMMANDS: list[tuple[str, str, object]] = [
     (f"lsp pay {answers.TEXT}", "pay", answers.PAID),
     ("lsp payments", "payments", answers.LSP_PAYMENTS),
     ("lsp balances", "balances", answers.LSP_BALANCES),
+    ("lsp price", "price", market_answers.PRICE),
+    ("lsp set-price --off", "set_price", market_answers.PRICE),
+    ("lsp ledger", "ledger", market_answers.LEDGER),
     (
         f"lsp exit {answers.FACTORY_ID} 1 --yes",
         "exit_start",
@@ -375,6 +378,7 @@ def test_the_lsps_capital_names_what_is_locked_until_when(fake: Any, left: int, 
         "blocks_to_expiry": left,
     }
     capital = {"free_sat": 1, "reserved_sat": 2, "locked_sat": 14, "earned_msat": 0}
+    capital |= market_answers.SOLD
     status = {**answers.LSP_STATUS, "capital": {**capital, "locked": [locked, locked]}}
     daemon = fake({"status": status})
     shown = CommandLine(daemon.datadir).run("lsp", "status").stdout

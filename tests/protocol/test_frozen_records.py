@@ -2,14 +2,14 @@
 
 `frozen_records.json` holds, by tag, the names of a record's fields in their order and the bytes of
 one specimen; where a field may be absent, also the bytes without it. Mail that was taken has a line
-for each kind of it. A record may get further fields, at its end, each with a default: its bytes of
-before stand in `older`, and are read for ever. A new record gets a line of its own, and the failing
-test prints it.
+for each kind of it. A record, or a value in one, may get further fields, at its end, each with a
+default: its bytes of before stand in `older`, and are read for ever. A new record gets a line of
+its own, and the failing test prints it.
 """
 
 import hashlib
 import json
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from enum import IntEnum
 from pathlib import Path
 from types import NoneType
@@ -137,13 +137,23 @@ def test_a_record_that_was_written_once_is_read_for_ever(tag: str) -> None:
 
 
 def shortened(record: Any, older: bytes) -> Any:
-    """Return a record as it was before it got the fields that its older bytes do not have."""
-    n_fields = len(msgspec.msgpack.decode(older[1:])) - 1  # Behind the version, and the tag.
-    later = names_of(type(record))[n_fields:]
-    defaults = dict(
-        zip(reversed(names_of(type(record))), reversed(record.__struct_defaults__), strict=False)
-    )
-    return msgspec.structs.replace(record, **{name: defaults[name] for name in later})
+    """Return a record as it was before it, or a value in it, got what its older bytes lack."""
+    _, *held = msgspec.msgpack.decode(older[1:])  # Behind the version; the tag is first.
+    names = names_of(type(record))
+    defaults = dict(zip(reversed(names), reversed(record.__struct_defaults__), strict=False))
+    later = {name: defaults[name] for name in names[len(held) :]}
+    inner = {
+        name: without_later(getattr(record, name), raw)
+        for name, raw in zip(names, held, strict=False)
+        if isinstance(raw, dict)
+    }
+    return msgspec.structs.replace(record, **later, **inner)
+
+
+def without_later(value: Any, raw: dict[str, Any]) -> Any:
+    """Return a value in a record as it was before it got the fields that its older bytes lack."""
+    later = {item.name: item.default for item in fields(value) if item.name not in raw}
+    return replace(value, **later)
 
 
 def test_the_frozen_lines_are_in_the_order_of_their_tags() -> None:

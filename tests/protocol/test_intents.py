@@ -60,16 +60,50 @@ def test_no_history_of_intents_holds_two_sighashes_for_one_key(
     assert all(len(sighashes) == 1 for sighashes in signed.values())
 
 
+OPENINGS: Final = tuple(
+    Intent(kind="state", outpoint=outpoint, state_index=0, sighash=SIGHASHES[0])
+    for outpoint in OUTPOINTS
+)
+
+
 @given(first=intents, second=intents)
 def test_only_another_sighash_for_the_same_key_is_double_signing(
     first: Intent, second: Intent
 ) -> None:
-    known = check_intents({}, (first,))
-    if key_of(first) == key_of(second) and first.sighash != second.sighash:
-        with pytest.raises(DoubleSigning):
-            check_intents(known, (second,))
-    else:
-        assert check_intents(known, (second,))[key_of(second)] == second.sighash
+    known = check_intents({}, OPENINGS)
+    for intent in (first, second):
+        if known.get(key_of(intent), intent.sighash) != intent.sighash:
+            with pytest.raises(DoubleSigning):
+                check_intents(known, (intent,))
+        else:
+            known = check_intents(known, (intent,))
+            assert known[key_of(intent)] == intent.sighash
+
+
+def test_no_state_is_signed_before_the_one_that_it_replaces() -> None:
+    """A leaf whose index 2 exists and whose index 1 does not has a state that nothing poisons."""
+    known = check_intents({}, OPENINGS[:1])
+    first, second = (
+        Intent(kind="state", outpoint=OUTPOINTS[0], state_index=index, sighash=SIGHASHES[1])
+        for index in (1, 2)
+    )
+    with pytest.raises(DoubleSigning, match="the state before was never signed"):
+        check_intents(known, (second,))
+    known = check_intents(known, (first,))
+    assert check_intents(known, (second,))[key_of(second)] == second.sighash
+
+
+@pytest.mark.parametrize("kind", ["stock_poison", "channel_poison"])
+def test_a_poison_is_signed_with_the_state_that_supersedes_what_it_spends(kind: str) -> None:
+    """Of a live state a poison would rob the LSP."""
+    known = check_intents({}, OPENINGS[:1])
+    state = Intent(kind="state", outpoint=OUTPOINTS[0], state_index=1, sighash=SIGHASHES[1])
+    poison = Intent(kind=kind, outpoint=OUTPOINTS[1], state_index=0, sighash=SIGHASHES[0])
+    live = Intent(kind=kind, outpoint=OUTPOINTS[2], state_index=1, sighash=SIGHASHES[0])
+    for refused in ((poison,), (state, live)):
+        with pytest.raises(DoubleSigning, match="nothing supersedes the state"):
+            check_intents(known, refused)
+    assert check_intents(known, (state, poison))[key_of(poison)] == poison.sighash
 
 
 def test_the_same_sighash_may_be_intended_again() -> None:

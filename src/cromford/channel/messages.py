@@ -36,7 +36,7 @@ class UpdateFail:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UpdateRebase:
+class Rebase:
     """The opener's: from here on commitments are for the next funding, and for no other.
 
     It holds `capacity_sat`; what that is more than the present one's is the opener's, and the
@@ -85,5 +85,5 @@ class Reestablish:
 
 
 HtlcUpdate = UpdateAdd | UpdateFulfill | UpdateFail
-Update = HtlcUpdate | UpdateRebase
+Update = HtlcUpdate | Rebase
 Outgoing = Update | CommitmentDue | RevocationDue

@@ -6,7 +6,7 @@ the rebase is for the new one alone; once both parties have one, the old outpoin
 
 from cromford.changed import changed
 from cromford.channel.errors import PeerViolation, UpdateRefused
-from cromford.channel.messages import UpdateRebase
+from cromford.channel.messages import Rebase
 from cromford.channel.stage import Edition, LiveRebase
 from cromford.channel.state import ChannelState
 from cromford.channel.terms import MSAT_PER_SAT, Party
@@ -21,15 +21,17 @@ def reserve(state: ChannelState, price_msat: int) -> ChannelState:
     return changed(state, reserved_msat=price_msat)
 
 
+def payable_msat(state: ChannelState) -> int:
+    """Return what the accepter's balance carries, on either party's next commitment."""
+    return min(state.content(holder, Edition.NEXT).balance_msat(Party.ACCEPTER) for holder in Party)
+
+
 def can_pay(state: ChannelState, price_msat: int) -> bool:
     """Say whether the accepter's balance carries a price, on either party's next commitment."""
-    return all(
-        state.content(holder, Edition.NEXT).balance_msat(Party.ACCEPTER) >= price_msat
-        for holder in Party
-    )
+    return payable_msat(state) >= price_msat
 
 
-def propose_rebase(state: ChannelState, message: UpdateRebase) -> ChannelState:
+def propose_rebase(state: ChannelState, message: Rebase) -> ChannelState:
     """Offer the rebase to the accepter.
 
     Raises:
@@ -43,7 +45,7 @@ def propose_rebase(state: ChannelState, message: UpdateRebase) -> ChannelState:
     return changed(_with_rebase(state, message), unacked=(*state.unacked, message))
 
 
-def receive_rebase(state: ChannelState, message: UpdateRebase) -> ChannelState:
+def receive_rebase(state: ChannelState, message: Rebase) -> ChannelState:
     """Return the state after the opener offered the rebase.
 
     Raises:
@@ -60,15 +62,14 @@ def receive_rebase(state: ChannelState, message: UpdateRebase) -> ChannelState:
         ) from error
 
 
-def _with_rebase(state: ChannelState, message: UpdateRebase) -> ChannelState:
+def _with_rebase(state: ChannelState, message: Rebase) -> ChannelState:
     if state.rebase is not None:
         raise UpdateRefused("update_rebase", expected="none under way", received="another")
     if not can_pay(state, message.price_msat):
-        least_msat = min(
-            state.content(holder, Edition.NEXT).balance_msat(Party.ACCEPTER) for holder in Party
-        )
         raise UpdateRefused(
-            "price_msat", expected=f"at most {least_msat}", received=message.price_msat
+            "price_msat",
+            expected=f"at most {payable_msat(state)}",
+            received=message.price_msat,
         )
     growth_sat = message.capacity_sat - state.capacity_sat
     if growth_sat < 0:

@@ -14,6 +14,7 @@ from cromford.cli.configuration.settings import flags_of
 from cromford.cli.events import events_command
 from cromford.cli.failures import EXIT_FAILED, CommandFailed
 from cromford.cli.invocation import Invocation, invocation_options
+from cromford.cli.market import buy_liquidity
 from cromford.cli.payments import (
     balance_command,
     client_pay_command,
@@ -50,6 +51,7 @@ command.add_command(invoice_command(ROLE))
 command.add_command(client_pay_command(ROLE))
 command.add_command(payments_command(ROLE, payment_lists.payments))
 command.add_command(balance_command(ROLE))
+command.add_command(buy_liquidity)
 
 
 @command.command()

@@ -13,6 +13,7 @@ from cromford.cli.configuration.run_options import MAINNET_WARNING, lsp_options
 from cromford.cli.configuration.settings import flags_of
 from cromford.cli.events import events_command
 from cromford.cli.invocation import Invocation, invocation_options
+from cromford.cli.market import ledger_command, price_command, set_price_command
 from cromford.cli.payments import balances_command, lsp_pay_command, payments_command
 from cromford.cli.rescan import rescan_command
 from cromford.cli.seed import seed_group
@@ -38,6 +39,9 @@ command.add_command(lsp_pay_command(ROLE))
 command.add_command(payments_command(ROLE, payment_lists.lsp_payments))
 command.add_command(balances_command(ROLE))
 command.add_command(close_command)
+command.add_command(price_command)
+command.add_command(set_price_command)
+command.add_command(ledger_command)
 
 
 @command.command()

@@ -7,6 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from cromford.adapters.noise_tcp import NoiseConnection, connect
+from cromford.daemon.api.client_market import ClientMarket
 from cromford.daemon.api.client_payments import ClientPayments
 from cromford.daemon.api.factory_id import find_factory
 from cromford.daemon.api.rpc import RpcFailure
@@ -84,6 +85,7 @@ class ClientDaemon(Daemon[ClientState]):
         self._lsp = options.lsp
         self._reconnecting = Reconnecting(self._dial, self.peers.run)
         self._payments = ClientPayments(self, self._signer.sign_node)
+        self._market = ClientMarket(self)
 
     @property
     def state(self) -> ClientState:
@@ -174,6 +176,7 @@ class ClientDaemon(Daemon[ClientState]):
             "exit_status": self._exit_status,
             "exit_pause": self._exit_pause,
             **self._payments.methods(),
+            **self._market.methods(),
         }
 
     async def _status(self) -> object:
@@ -199,6 +202,7 @@ class ClientDaemon(Daemon[ClientState]):
             **self._wish(),
             "refusal": state.refusal,
             "dying": views.dying(state),
+            "channels": self._payments.stands(),
             "paused_until_height": state.paused_until,
         }
 

@@ -22,14 +22,15 @@ from cromford.protocol.journal.records import AnyRecord, decode_record
 EVENTS_PER_ANSWER_MAX: Final = 1_000
 _TOLD: Final = frozenset(
     {
-        "aborted", "amount_msat", "amount_sat", "attempt", "attempt_id", "attempt_ids", "came",
-        "capacity_least_sat", "capacity_sat", "change", "channel_id", "client", "clients",
-        "close_id", "culprits", "expires_at", "factory_pubkey", "fee_msat", "fee_sat", "height",
-        "htlc_id", "in_channel_id", "in_htlc_id", "is_behind", "is_fault", "is_moved", "is_moving",
-        "max_clients", "min_clients", "moves_from", "name", "network", "next_attempt", "node_id",
-        "node_ids", "out_channel_id", "outputs", "own_msat", "payee", "payment_hash", "period",
-        "reason", "reasons", "refusal", "role", "to", "to_attempt_id", "transactions", "txid",
-        "went",
+        "aborted", "advance_id", "amount_msat", "amount_sat", "attempt", "attempt_id",
+        "attempt_ids", "base_msat", "buyer", "came", "capacities_sat", "capacity_least_sat",
+        "capacity_sat", "change", "channel_id", "client", "clients", "close_id", "culprits",
+        "expires_at", "factory_pubkey", "fee_msat", "fee_sat", "height", "htlc_id", "in_channel_id",
+        "in_htlc_id", "is_behind", "is_fault", "is_for_sale", "is_moved", "is_moving", "lstock_sat",
+        "max_clients", "min_clients", "min_sat", "moves_from", "name", "network", "next_attempt",
+        "node_id", "node_ids", "out_channel_id", "outputs", "own_msat", "payee", "payment_hash",
+        "per_million", "per_month", "period", "price_msat", "quote_id", "reason", "reasons",
+        "refusal", "role", "state_index", "to", "to_attempt_id", "transactions", "txid", "went",
     }
 )  # fmt: skip
 _CURSOR: Final = re.compile(r"([0-9a-f]{1,8})-([0-9a-f]{1,15})", re.ASCII)

@@ -14,6 +14,7 @@ from cromford.adapters.places import Relation
 from cromford.bitcoin.fees import sat_per_vb
 from cromford.daemon.api.factory_id import find_factory
 from cromford.daemon.api.lsp_closing import LspClosing
+from cromford.daemon.api.lsp_market import LspMarket
 from cromford.daemon.api.lsp_payments import LspPayments
 from cromford.daemon.api.rpc import RpcFailure
 from cromford.daemon.api.rpc_server import Handler, read_params, without_params
@@ -123,6 +124,7 @@ class LspDaemon(Daemon[LspState]):
         self._server: NoiseServer | None = None
         self._payments = LspPayments(self)
         self._closing = LspClosing(self)
+        self._market = LspMarket(self)
         self._forget_old_keys()
 
     @property
@@ -256,6 +258,7 @@ class LspDaemon(Daemon[LspState]):
             "exit_start": self._exit_start,
             **self._payments.methods(),
             **self._closing.methods(),
+            **self._market.methods(),
         }
 
     def _address(self) -> str | None:
@@ -290,6 +293,7 @@ class LspDaemon(Daemon[LspState]):
             "build_dropped": state.house.build_dropped,
             "look_blocks": views.look_blocks(state),
             "capital": views.capital(state, locking),
+            "price": self._market.shown_price(),
             "n_factories": state.house.tally.n_funded,
             "closing": [
                 {"factory_id": factory.attempt.attempt_id.hex(), **under_way}

@@ -6,8 +6,10 @@ from the factory keys: scripts never change, so a client needs of its neighbours
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from cromford.changed import changed
+from cromford.crypto.keys import TaggedHash
 from cromford.factory.allocation import (
     Allocation,
     Purchase,
@@ -22,6 +24,8 @@ from cromford.factory.outputs import OutputKind
 from cromford.factory.poison import Poison, poison_of, shares_of
 from cromford.factory.terms import FactoryTerms
 from cromford.factory.vertices import TreeNode, Vertex, state_of
+
+_hash_advance: Final = TaggedHash("cromford/advance")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,6 +197,24 @@ def opening_leaf(vertex: Vertex, *, terms: FactoryTerms, factory_pubkeys: Sequen
         raise ValueError(f"{vertex.last.name}: a leaf's first state was expected")
     return Leaf(
         terms=terms, factory_pubkeys=factory_pubkeys, kickoff=vertex.first, states=(vertex.last,)
+    )
+
+
+def advance_id_of(
+    leaf: Leaf, *, attempt_id: bytes, state_index: int, allocation: Allocation
+) -> bytes:
+    """Return the name of an advance: the hash of what the next state pays, and where.
+
+    Not of the price: it is the same for all who take part. The factory's name is followed by the
+    leaf's path, its length and then its digits, a byte each; the state's index, the channels'
+    capacities in placement order and the L-stock follow, eight bytes each, big-endian.
+    """
+    path = leaf.kickoff.shape.path
+    numbers = (state_index, *allocation.capacities_sat, allocation.lstock_sat)
+    return _hash_advance(
+        attempt_id
+        + bytes((len(path), *path))
+        + b"".join(number.to_bytes(8, "big") for number in numbers)
     )
 
 

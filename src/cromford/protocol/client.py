@@ -62,6 +62,8 @@ def decide(state: ClientState, event: ev.Event, facts: Facts = FRESH) -> Decisio
         channels.finish_channels(turn)
     if turn.first(cl.CloseSigned) is not None or turn.first(cl.CloseEnded) is not None:
         channels.finish_channels(turn)  # What came while we were quiet waits for its answer.
+    if turn.state.purchases:
+        buying.settle(turn, state.advances)
     return turn.decision
 
 
@@ -75,6 +77,8 @@ def _take(turn: Turn[ClientState], event: ev.Event) -> None:
     elif isinstance(event, ev.AdvanceEvent):
         advancing.take(turn, event)
         channels.finish_channels(turn)
+    elif isinstance(event, ev.MarketEvent):
+        buying.take(turn, event)
     elif isinstance(event, ev.ExitEvent):
         exiting.take(turn, event)
     elif isinstance(event, ev.LobbyEvent):
@@ -113,6 +117,7 @@ def _take_from_world(turn: Turn[ClientState], event: ev.WorldEvent) -> None:
     match event:
         case ev.DaemonStarted(unix_time=unix_time, drawn=drawn):
             skip_keys(turn, drawn)
+            buying.void_connection(turn)
             advancing.void_connection(turn)
             closing.void_connection(turn)
             opening.void_connection(turn, r.Started())
@@ -125,6 +130,7 @@ def _take_from_world(turn: Turn[ClientState], event: ev.WorldEvent) -> None:
         case ev.ConnectionOpened(node_id=node_id):
             _on_connection(turn, node_id)
         case ev.ConnectionClosed(node_id=node_id):
+            buying.void_connection(turn)
             advancing.void_connection(turn)
             closing.void_connection(turn)
             opening.void_connection(turn, r.PeerDisconnected(node_id=node_id))
@@ -259,6 +265,7 @@ def _on_block(turn: Turn[ClientState], event: ev.BlockAdded) -> None:
     exiting.on_block(turn)
     closing.on_block(turn)
     advancing.on_block(turn)
+    buying.on_block(turn)
     for link in turn.book.ordered_links:
         hang_up_if_it_goes_on(turn, link)
     take_back_late(turn)

@@ -24,6 +24,7 @@ from cromford.protocol.journal.records import AnyRecord
 from cromford.protocol.journal.scan import Scan, apply_to_scan
 from cromford.protocol.journal.streams import CHAIN, HOUSE, factory_number, factory_stream
 from cromford.protocol.lobby.choosing import lasting_entries
+from cromford.protocol.policy import SalePrice
 from cromford.protocol.turn import Decision, Log, StreamBug, Turn
 
 Taker = Callable[["Round", Posted], None]
@@ -258,6 +259,9 @@ class _Desk:
 
     def n_free_coins(self, least_sat: int) -> int:
         return self._round.house_now().n_free_coins(least_sat)
+
+    def sale_price(self) -> SalePrice:
+        return self._round.house_now().sale_price()
 
     def obstacle(
         self,

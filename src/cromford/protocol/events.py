@@ -10,9 +10,7 @@ from cromford.effects import (
     Deadline,
     FinishCommitment,
     FinishNext,
-    KeepKeys,
     LookUpCoins,
-    LookUpKeys,
     LookUpSpenders,
     PartialSign,
     PrepareAdvance,
@@ -21,11 +19,9 @@ from cromford.effects import (
     PrepareJoin,
     PrepareMove,
     PrepareNonce,
-    PrepareSeats,
     RecallCommitment,
     RecallPoint,
     SignCommitment,
-    SignForSeats,
     SignFunding,
     SignJointSweep,
     SignNext,
@@ -35,10 +31,39 @@ from cromford.effects import (
     SignTakingTx,
 )
 from cromford.protocol.journal.mail import Posted
-from cromford.signing.handed_over import OfferedKeys
+from cromford.protocol.key_events import (
+    KeysKept,
+    KeysLookedUp,
+    KeysNotKept,
+    KeysOffered,
+    SeatsFailed,
+    SeatsLacking,
+    SeatsPrepared,
+    SeatsSigned,
+)
+from cromford.protocol.market_events import (
+    PriceRequested,
+    PurchaseRequested,
+    QuoteRequested,
+)
 from cromford.signing.keychain import ChannelPubkeys
 from cromford.signing.nonces import PublicPool
 from cromford.wire.messages import Message
+
+# What is declared elsewhere, and known by this name.
+__all__ = [
+    "KeysKept",
+    "KeysLookedUp",
+    "KeysNotKept",
+    "KeysOffered",
+    "PriceRequested",
+    "PurchaseRequested",
+    "QuoteRequested",
+    "SeatsFailed",
+    "SeatsLacking",
+    "SeatsPrepared",
+    "SeatsSigned",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -520,73 +545,6 @@ class PayRequested:
     attempt_id: bytes | None = None  # the factory to pay from; None: any
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeysOffered:
-    """A peer handed keys over. The signer holds them; here is which they are."""
-
-    node_id: bytes
-    attempt_id: bytes
-    offered: OfferedKeys
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeysKept:
-    """Answers `KeepKeys`: they are durable."""
-
-    asked: KeepKeys
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeysNotKept:
-    """Answers `KeepKeys`: the disk, or the signer, refused."""
-
-    asked: KeepKeys
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeysLookedUp:
-    """Answers `LookUpKeys`; an empty `problem` if they are there, whole, and the client's."""
-
-    asked: LookUpKeys
-    problem: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SeatsPrepared:
-    """Answers `PrepareSeats`: a pool for each, in its order."""
-
-    asked: PrepareSeats
-    pools: tuple[PublicPool, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SeatsLacking:
-    """Answers `PrepareSeats`: whose keys are not there, and why; no pool was made.
-
-    Nobody's, if there was no room for that many nonces.
-    """
-
-    asked: PrepareSeats
-    problems: tuple[tuple[int, str], ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SeatsSigned:
-    """Answers `SignForSeats`: for each pool, its partial signature of each transaction."""
-
-    asked: SignForSeats
-    partial_sigs: tuple[tuple[bytes, ...], ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SeatsFailed:
-    """Answers `SignForSeats`: the signer refused, or a nonce is gone."""
-
-    asked: SignForSeats
-    reason: str
-
-
 WorldEvent = (
     DaemonStarted
     | StoreProven
@@ -627,6 +585,7 @@ ExitEvent = (
 )
 SeatsEvent = SeatsPrepared | SeatsLacking | SeatsSigned | SeatsFailed
 CloseEvent = CloseRequested | ClosePrepared | CloseUnprepared | SeatsEvent
+MarketEvent = PriceRequested | QuoteRequested | PurchaseRequested
 AdvanceEvent = AdvancePrepared | AdvanceUnprepared | NextSigned | NextHalfMade | NextSigningFailed
 JointSweepEvent = SpendersLookedUp | JointSweepSigned
 SpendingEvent = (
@@ -648,6 +607,7 @@ Event = (
     | ExitEvent
     | CloseEvent
     | AdvanceEvent
+    | MarketEvent
     | JointSweepEvent
     | SpendingEvent
     | HandoverEvent

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from cromford.bitcoin.tx import OutPoint
+from cromford.protocol.policy import SalePrice
 from cromford.watch.feerates import OwnFees
 
 
@@ -35,6 +36,9 @@ class Directory(Protocol):
 
     def n_free_coins(self, least_sat: int) -> int:
         """Return how many coins of this size are in a block, unspent, set aside for nobody."""
+
+    def sale_price(self) -> SalePrice:
+        """Return what the operator asks for inbound liquidity now."""
 
     def obstacle(
         self,
@@ -71,6 +75,9 @@ class _Nowhere:
 
     def n_free_coins(self, least_sat: int) -> int:  # noqa: ARG002 - nor funded
         return 0
+
+    def sale_price(self) -> SalePrice:
+        return SalePrice()
 
     def obstacle(
         self,

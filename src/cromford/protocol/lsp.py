@@ -53,7 +53,7 @@ from cromford.protocol.journal.lsp_state import LspState, apply, new_lsp, pendin
 from cromford.protocol.journal.mail_records import MailTaken
 from cromford.protocol.journal.scan import UNKNOWN
 from cromford.protocol.journal.streams import CHAIN, HOUSE, factory_number
-from cromford.protocol.lobby import announcing, bumping, giving_up, lending
+from cromford.protocol.lobby import announcing, bumping, giving_up, lending, pricing
 from cromford.protocol.lobby import lsp as lobby
 from cromford.protocol.opening import lsp as opening
 from cromford.protocol.opening.funding import fund_if_due
@@ -125,6 +125,8 @@ def _take(round_: Round, event: ev.Event) -> None:
         addressing.take_close(round_, event)
     elif isinstance(event, ev.AdvanceEvent):
         addressing.take_advance(round_, event)
+    elif isinstance(event, ev.MarketEvent):
+        pricing.take(round_.house, event)
     elif isinstance(event, ev.JointSweepEvent):
         sweeping_together.take(round_, event)
     elif isinstance(event, ev.HandoverEvent):
@@ -298,7 +300,7 @@ def _begin_sessions_anew(round_: Round, turns: Iterable[Turn[Factory]]) -> None:
 def _start_anew(turn: Turn[Factory]) -> None:
     """Start, with a signer that did not: what it holds for the sessions before is let go."""
     links = turn.book.ordered_links
-    pools = tuple(link.pool_id for link in links if link.pool_id is not None)
+    pools = tuple(pool_id for link in links for pool_id in link.pool_ids)
     if pools:
         turn.ask(fx.DropPools(pool_ids=pools))
     _start(turn)

@@ -71,6 +71,57 @@ def check_dying_policy(steps: Sequence[DyingStep]) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SalePrice:
+    """What an LSP asks for inbound liquidity, until its operator says otherwise: no flag sets it.
+
+    Why so much: docs/economics.md.
+
+    Attributes:
+        base_msat: For each sale.
+        per_million: Of the amount, in millionths.
+        per_month: Of the amount, in millionths, for each 30 days in which it can be used.
+        min_sat: The least that is sold; less only where it is all that is left.
+        is_for_sale: Whether anything is sold at all.
+    """
+
+    base_msat: int = 100_000
+    per_million: int = 2_000
+    per_month: int = 4_000
+    min_sat: int = 10_000
+    is_for_sale: bool = True
+
+
+# More than the amount itself, or a bitcoin for a sale, is a slip of the keyboard.
+PRICE_MILLIONTHS_MAX: Final = 1_000_000
+PRICE_BASE_MSAT_MAX: Final = 100_000_000_000
+
+
+class InvalidPrice(ValueError):
+    """A price that no operator can mean."""
+
+    def __init__(self, field: str, *, expected: str, received: int) -> None:
+        super().__init__(f"{field}: expected {expected}, received {received}")
+        self.field = field
+
+
+def check_price(price: SalePrice) -> None:
+    """Check what an operator asks for inbound liquidity.
+
+    Raises:
+        InvalidPrice: Naming the field and its bounds.
+    """
+    for field, least, most in (
+        ("base_msat", 0, PRICE_BASE_MSAT_MAX),
+        ("per_million", 0, PRICE_MILLIONTHS_MAX),
+        ("per_month", 0, PRICE_MILLIONTHS_MAX),
+        ("min_sat", 1, MAX_MONEY_SAT),
+    ):
+        received = getattr(price, field)
+        if not least <= received <= most:
+            raise InvalidPrice(field, expected=f"{least}..{most}", received=received)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LspPolicy:
     """How an LSP builds. Amounts in sat, delays in blocks, waits in seconds."""
 
@@ -120,6 +171,8 @@ class LspPolicy:
     announced_hold_seconds: int = 10_800
     # After how many blocks a channel that failed is left, if it is worth an exit.
     failed_channel_blocks: int = FAILED_CHANNEL_BLOCKS
+    # Whether a client is paid beyond what poisons of its leaf's old states cover. It refuses that.
+    forward_beyond_coverage: bool = False
     # What is done about a factory that dies, in this order; `check_dying_policy` says which go.
     dying_policy: tuple[DyingStep, ...] = (DyingStep.MOVE, DyingStep.CLOSE, DyingStep.SWEEP)
     # Of the dying period: what the first of move and close has before the other begins, and for how
@@ -213,6 +266,8 @@ class ClientPolicy:
     # After how many blocks a channel that failed is left, if it is worth an exit: an LSP that fails
     # channels freezes their money no longer.
     failed_channel_blocks: int = FAILED_CHANNEL_BLOCKS
+    # Whether it takes what nothing protects, should an old state of its leaf confirm.
+    receive_beyond_coverage: bool = False
     # What it does when its factory dies, and how large a channel it then asks for by itself.
     when_dying: WhenDying = WhenDying.MOVE
     moving_capacity_sat: int | None = None  # None: as large as the one that it moves out of

@@ -12,6 +12,7 @@ from typing import Final
 
 from cromford.bitcoin.fees import P2TR_INPUT_WEIGHT, P2TR_OUTPUT_VSIZE, TX_FRAME_WEIGHT
 from cromford.bitcoin.tx import WITNESS_SCALE
+from cromford.channel.content import CommitmentContent
 from cromford.channel.terms import MSAT_PER_SAT, ChannelTerms
 from cromford.factory.allocation import channel_poison_fee_sat
 from cromford.factory.leaf import Leaf
@@ -30,6 +31,25 @@ class Fullest:
 
     n_htlc_outputs: int
     trimmed_sat: int
+
+
+NOTHING_PENDING: Final = Fullest(n_htlc_outputs=0, trimmed_sat=0)
+
+
+def fullest_in(content: CommitmentContent, terms: ChannelTerms) -> Fullest:
+    """Return how full one commitment is."""
+    n_htlc_outputs = trimmed_msat = 0
+    for htlc in content.htlcs:
+        if terms.is_trimmed(htlc.amount_msat, is_offered=htlc.offered_by is content.holder):
+            trimmed_msat += htlc.amount_msat
+        else:
+            n_htlc_outputs += 1
+    return Fullest(n_htlc_outputs=n_htlc_outputs, trimmed_sat=-(-trimmed_msat // MSAT_PER_SAT))
+
+
+def fuller(one: Fullest, other: Fullest, terms: ChannelTerms) -> Fullest:
+    """Return the one of two that costs more once it is revoked and punished; the first at a tie."""
+    return max(one, other, key=lambda fullest: penalty_costs_sat(terms, fullest))
 
 
 def fullest_of(terms: ChannelTerms) -> Fullest:

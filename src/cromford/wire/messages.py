@@ -19,7 +19,21 @@ from cromford.factory.terms import (
     N_CLIENTS_MAX,
     N_INNER_LEVELS_MAX,
 )
-from cromford.signing.nonces import POOL_SIZE_MAX
+from cromford.wire.closing import (
+    CLOSE_TX_SIZE_MAX,
+    N_CLOSE_OPTIONS_MAX,
+    NO_BALANCE,
+    OUTPOINT_SIZE,
+    CloseAgree,
+    CloseBegin,
+    Closed,
+    ClosedTx,
+    CloseEnd,
+    CloseOption,
+    CloseProposal,
+    ClosePropose,
+    CloseSign,
+)
 from cromford.wire.fields import (
     fixed,
     fixed_list,
@@ -31,6 +45,7 @@ from cromford.wire.fields import (
     u64,
     varbytes,
 )
+from cromford.wire.pool import Pool
 from cromford.wire.seldom import KeyHandover, KeyTaken, MarkRevealed, StoreMarked
 from cromford.wire.selling import (
     N_HTLC_SIGNATURES_MAX,
@@ -50,12 +65,18 @@ from cromford.wire.selling import (
     QuoteRequest,
     UpdateRebase,
 )
-from cromford.wire.sizes import PUBKEY_SIZE, REASON_SIZE_MAX, SECKEY_SIZE
+from cromford.wire.sizes import PUBKEY_SIZE, REASON_SIZE_MAX, SCRIPT_SIZE_MAX, SECKEY_SIZE
 
 # What is declared elsewhere, and known by this name.
 __all__ = [
+    "CLOSE_TX_SIZE_MAX",
+    "NO_BALANCE",
+    "N_CLOSE_OPTIONS_MAX",
+    "N_HTLC_SIGNATURES_MAX",
+    "OUTPOINT_SIZE",
     "PUBKEY_SIZE",
     "REASON_SIZE_MAX",
+    "SCRIPT_SIZE_MAX",
     "SECKEY_SIZE",
     "AdvanceAbort",
     "AdvanceAgree",
@@ -66,11 +87,21 @@ __all__ = [
     "AdvanceSign",
     "AdvanceStage",
     "Buy",
+    "CloseAgree",
+    "CloseBegin",
+    "CloseEnd",
+    "CloseOption",
+    "CloseProposal",
+    "ClosePropose",
+    "CloseSign",
+    "Closed",
+    "ClosedTx",
     "FurtherNonce",
     "FurtherPart",
     "KeyHandover",
     "KeyTaken",
     "MarkRevealed",
+    "Pool",
     "Quote",
     "QuoteRefused",
     "QuoteRequest",
@@ -81,15 +112,10 @@ __all__ = [
 WIRE_VERSION: Final = 1
 MESSAGE_SIZE_MAX: Final = 65_535  # BOLT 8's limit of one message.
 HEADER_SIZE: Final = 3
-SCRIPT_SIZE_MAX: Final = 42  # A script with the longest witness program (BIP 141).
 TX_SIZE_MAX: Final = 40_000
 N_LAYERS_MAX: Final = N_INNER_LEVELS_MAX + 1
 N_BRANCH_TXS_MAX: Final = 2 * N_LAYERS_MAX
 N_FIRST_COMMITMENTS: Final = 2  # The LSP's, then the client's.
-OUTPOINT_SIZE: Final = 36
-N_CLOSE_OPTIONS_MAX: Final = 2  # One that is cheap, and one for a day when that does not confirm.
-NO_BALANCE: Final = 0xFFFF_FFFF_FFFF_FFFF  # In `CloseAgree`; no channel holds as much.
-CLOSE_TX_SIZE_MAX: Final = 12_000  # Above BIP 431's 10,000 virtual bytes of a signed one.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,14 +132,6 @@ class Lobby:
     deadline_seconds: int = u64()
     fee_base_msat: int = u64()
     fee_proportional_millionths: int = u64()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pool:
-    """The public half of a nonce pool."""
-
-    pubkey: bytes = fixed(PUBKEY_SIZE)
-    pubnonces: tuple[bytes, ...] = fixed_list(PUBNONCE_SIZE, POOL_SIZE_MAX)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -423,87 +441,6 @@ class ChannelFailure:
     """Either way: the sender no longer takes part in updates of this channel (BOLT 1 `error`)."""
 
     channel_id: bytes = fixed(HASH_SIZE)
-    reason: str = text(REASON_SIZE_MAX)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CloseOption:
-    """One of the feerates at which a close is signed."""
-
-    feerate_sat_per_kw: int = u64()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CloseBegin:
-    """LSP to client: let us close what this outpoint holds, at these feerates, the lowest first."""
-
-    attempt_id: bytes = fixed(HASH_SIZE)
-    close_id: bytes = fixed(HASH_SIZE)
-    outpoint: bytes = fixed(OUTPOINT_SIZE)
-    options: tuple[CloseOption, ...] = struct_list(CloseOption, N_CLOSE_OPTIONS_MAX)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CloseAgree:
-    """Client to LSP: what I am owed, where I am paid, and a nonce for each option.
-
-    `NO_BALANCE` from who restored its store: it cannot know, and signs what pays enough.
-
-    The pool is of the key that signs for the outpoint: the factory key, or the funding key of a
-    channel that is on chain.
-    """
-
-    close_id: bytes = fixed(HASH_SIZE)
-    balance_msat: int = u64()
-    payout_script: bytes = varbytes(SCRIPT_SIZE_MAX)
-    pool: Pool = struct(Pool)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CloseProposal:
-    """An unsigned close, and the aggregate nonce of its session."""
-
-    tx: bytes = varbytes(CLOSE_TX_SIZE_MAX)
-    aggnonce: bytes = fixed(PUBNONCE_SIZE)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClosePropose:
-    """LSP to client: the transactions, one for each option; session k takes nonce k of the pool."""
-
-    close_id: bytes = fixed(HASH_SIZE)
-    proposals: tuple[CloseProposal, ...] = struct_list(CloseProposal, N_CLOSE_OPTIONS_MAX)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CloseSign:
-    """Client to LSP: my partial signature of each."""
-
-    close_id: bytes = fixed(HASH_SIZE)
-    partial_sigs: tuple[bytes, ...] = fixed_list(PARTIAL_SIG_SIZE, N_CLOSE_OPTIONS_MAX)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClosedTx:
-    """A close that everybody signed."""
-
-    tx: bytes = varbytes(CLOSE_TX_SIZE_MAX)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Closed:
-    """LSP to client: everybody signed. The answer to all that comes about a channel in scope."""
-
-    attempt_id: bytes = fixed(HASH_SIZE)
-    close_id: bytes = fixed(HASH_SIZE)
-    txs: tuple[ClosedTx, ...] = struct_list(ClosedTx, N_CLOSE_OPTIONS_MAX)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CloseEnd:
-    """Either way: this close is not agreed on; what is signed already stays signed."""
-
-    close_id: bytes = fixed(HASH_SIZE)
     reason: str = text(REASON_SIZE_MAX)
 
 

@@ -16,15 +16,20 @@ from cromford.wire.sizes import PUBKEY_SIZE, REASON_SIZE_MAX
 
 N_HTLC_SIGNATURES_MAX: Final = 2 * HTLCS_MAX
 N_ADVANCE_NONCES: Final = 2  # Of the factory key: for the state, and for the L-stock's poison.
-NO_COVERAGE: Final = 0xFFFF_FFFF_FFFF_FFFF  # In `Quote`: no state is superseded.
+ALL_OF_IT: Final = 0  # In `QuoteRequest`: all that the L-stock holds.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuoteRequest:
-    """Client to LSP: what would so much more capacity cost, from the L-stock of my leaf?"""
+    """Client to LSP: what would so much more capacity cost, from the L-stock of my leaf?
+
+    `amount_sat` is 0 for all of it. With a `payment_hash` the price is to be taken from the payment
+    that comes with it, so the balance need not carry it.
+    """
 
     attempt_id: bytes = fixed(HASH_SIZE)
     amount_sat: int = u64()
+    payment_hash: bytes = varbytes(HASH_SIZE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

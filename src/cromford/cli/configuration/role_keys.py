@@ -16,6 +16,7 @@ from cromford.cli.configuration.kinds import (
     FEERATE_MIN_SAT_PER_VB,
     Choice,
     Endpoint,
+    Flag,
     Hex,
     Integer,
     KeyKind,
@@ -297,6 +298,13 @@ LSP_KEYS: Final = (
         "Blocks after which a channel that failed is brought on chain, if it is worth that.",
     ),
     _lsp_key(
+        "forward_beyond_coverage",
+        Flag(),
+        _LSP.forward_beyond_coverage,
+        "Pay clients beyond what the poisons of their leaf's old states cover. A client refuses "
+        "that unless it has `receive_beyond_coverage`.",
+    ),
+    _lsp_key(
         "dying_policy",
         Several(Choice(tuple(step.value for step in DyingStep)), "STEP,..."),
         tuple(step.value for step in _LSP.dying_policy),
@@ -471,6 +479,13 @@ CLIENT_KEYS: Final = (
         Integer(0, FAILED_CHANNEL_BLOCKS_MAX, "BLOCKS"),
         _CLIENT.failed_channel_blocks,
         "Blocks after which a channel that failed is left, if it is worth an exit.",
+    ),
+    _client_key(
+        "receive_beyond_coverage",
+        Flag(),
+        _CLIENT.receive_beyond_coverage,
+        "Take payments beyond what the poisons of the leaf's old states cover: should one of those "
+        "confirm, what is beyond is lost. The LSP offers them if it has `forward_beyond_coverage`.",
     ),
     _client_key(
         "when_dying",

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from cromford.cli.shown import dying
+from cromford.cli.shown import dying, market
 from cromford.cli.shown.closes import closed_in_short, closing_text
 from cromford.cli.shown.output import (
     DEADLINE_NEAR_BLOCKS,
@@ -57,7 +57,8 @@ def lsp_status(console: Console, status: Document) -> None:
         ("building", "no" if building is None else building["phase"]),
         ("factories", status["n_factories"]),
         ("must see the chain", f"at least every {blocks(status['look_blocks'])}"),
-        *_capital_rows(status["capital"]),
+        *market.capital_rows(status["capital"]),
+        *market.price_rows(status["price"]),
     ]
     rows += [
         ("in use twice", f"{node_id} keeps displacing itself; {TWO_COPIES}")
@@ -92,17 +93,6 @@ def lsp_status(console: Console, status: Document) -> None:
     dying.ending(console, status["dying"])
 
 
-def _capital_rows(capital: Document) -> list[tuple[str, object]]:
-    n_locked = len(capital["locked"])
-    where = "factory" if n_locked == 1 else "factories"
-    return [
-        ("capital free", sat(capital["free_sat"])),
-        ("capital reserved", sat(capital["reserved_sat"])),
-        ("capital earned", msat(capital["earned_msat"])),
-        ("capital locked", f"{sat(capital['locked_sat'])} in {n_locked} {where}"),
-    ]
-
-
 def client_status(console: Console, status: Document) -> None:
     """Print a client's status."""
     wish = status["wish"]
@@ -132,6 +122,7 @@ def client_status(console: Console, status: Document) -> None:
         until = f"after too many that came to nothing: at height {status['paused_until_height']:,}"
         rows.append(("joins again", until))
     facts(console, rows)
+    market.liquidity(console, status["channels"])
     dying.ending(console, status["dying"])
 
 
@@ -306,7 +297,8 @@ def _lsp_stage(factory: Document) -> str:
         failed = ", ".join(f"client {client}'s" for client in factory["channels_failed"])
         failed = f", failed: {failed} channel" if failed else ""
         marked = f", {RESTORED}" if factory["is_marked"] else ""
-        known = f"{_left_text(factory)}{_moved_text(factory)}{_swept_text(factory)}"
+        selling = "".join(f", {market.advance_text(one)}" for one in factory["advances"])
+        known = f"{selling}{_left_text(factory)}{_moved_text(factory)}{_swept_text(factory)}"
         return f"{factory['status']}{marked}{failed}{known}"
     waits = ", ".join(map(str, factory["holdouts"]))
     return f"{factory['phase']}, waits for {waits}" if waits else str(factory["phase"])

@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from rich.console import Console
 
+from cromford.cli.shown import market
 from cromford.cli.shown.output import blocks, cell, facts, moment, msat, sat, short, table
 
 Document = dict[str, Any]
@@ -199,6 +200,7 @@ def balance(console: Console, answer: Document) -> None:
         cell(""),
     )
     console.print(rows)
+    market.liquidity(console, answer["channels"])
     _limits(console, answer["channels"], "factory_id", whose="be yours")
     _failures(console, answer["channels"], "factory_id")
 

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
+from cromford.cli.shown import market
 from cromford.cli.shown.closes import close_ledger, closed_text, closing_text
 from cromford.cli.shown.lists import refused_text
 from cromford.cli.shown.output import blocks, cell, expiry_text, is_over, sat, table
@@ -21,6 +22,7 @@ def factory(console: Console, document: Document) -> None:
     _print_sweeps(console, document)
     print_tree(console, document)
     print_ledger(console, document["ledger"])
+    market.leaves(console, document)
     for closed in document["closed"]:
         close_ledger(console, closed)
 

@@ -29,12 +29,14 @@ from cromford.daemon.api.rpc import InvalidParam, RpcFailure
 from cromford.daemon.api.rpc_server import Handler, read_params, without_params
 from cromford.daemon.views import channels as channel_views
 from cromford.daemon.views.client import standing_of
+from cromford.daemon.views.market import liquidity_of
 from cromford.daemon.views.payments import own_payments, show_invoice
 from cromford.invoice.bolt11 import sign_invoice
 from cromford.invoice.invoice import UINT16_MAX, UINT32_MAX, InvalidInvoice, Invoice, RouteHint
 from cromford.protocol import events as ev
 from cromford.protocol.channels.balances import balance_now
 from cromford.protocol.channels.client import is_usable
+from cromford.protocol.channels.coverage import limit_in
 from cromford.protocol.channels.forwarding import forwarding_fee_msat
 from cromford.protocol.channels.htlc_rules import (
     forward_delta_blocks,
@@ -97,6 +99,11 @@ class ClientPayments:
         """Return what all channels hold together."""
         return channel_views.totals(self._channels())
 
+    def stands(self) -> list[Document]:
+        """Return how each channel that is not over stands: what it holds, what is for sale."""
+        shown = ("factory_id", "status", "capacity_sat", "receivable_msat", "liquidity")
+        return [{field: channel[field] for field in shown} for channel in self._channels()]
+
     async def _invoice(self, params: dict[str, Any]) -> object:
         wanted = read_params(params, _InvoiceParams)
         most = min(wanted.expiry_seconds, ANNOUNCED_HOLD_SECONDS_MAX)
@@ -130,8 +137,11 @@ class ClientPayments:
                 lambda: self._owner.book.invoices[invoice.payment_hash].agreed_seconds is not None,
                 seconds=ANNOUNCEMENT_SECONDS,
             )
-        chain = self._owner.state.chain
-        receivable = [balance_now(link, chain).receivable_msat for link in self._usable()]
+        state = self._owner.state
+        receivable = [
+            balance_now(link, state.chain, covered_sat=limit_in(state, link)).receivable_msat
+            for link in self._usable()
+        ]
         return {
             **show_invoice(self._owner.book, self._owner.book.invoices[invoice.payment_hash]),
             # One payment comes through one channel.
@@ -268,7 +278,9 @@ class ClientPayments:
         facts = self._owner.facts
         standing = standing_of(state, link, facts)
         return {
-            **channel_views.show_channel(link, standing, state.chain),
+            **channel_views.show_channel(
+                link, standing, state.chain, covered_sat=limit_in(state, link)
+            ),
             "exit_sat": channel_views.exit_sat(
                 link,
                 preimages_of(state),
@@ -279,6 +291,7 @@ class ClientPayments:
             "is_worth_an_exit": is_worth_an_exit(state.book, link, facts.fees),
             "exit_blocks": link.remaining(state.chain).exit_blocks,
             "blocks_to_expiry": terms.expiry_height - height,
+            "liquidity": liquidity_of(state, state.attempts[link.attempt_id]),
         }
 
     def _usable(self) -> list[Link]:

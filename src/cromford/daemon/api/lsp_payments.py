@@ -25,6 +25,7 @@ from cromford.daemon.views.lsp import channels_of
 from cromford.daemon.views.payments import forwards, own_payments
 from cromford.protocol import events as ev
 from cromford.protocol.channels.balances import balance_now
+from cromford.protocol.channels.coverage import limit_in
 from cromford.protocol.channels.lsp import is_usable
 from cromford.protocol.journal.lsp_state import LspState
 from cromford.protocol.journal.streams import factory_stream
@@ -94,7 +95,7 @@ class LspPayments:
         state = self._owner.state
         factories = (state.factory(entry.number) for entry in state.house.entries_of(asked.payee))
         sendable = [
-            balance_now(link, factory.chain).spendable_msat
+            balance_now(link, factory.chain, covered_sat=limit_in(factory, link)).spendable_msat
             for factory in factories
             for link in factory.book.links_with(asked.payee)
             if link.is_open and is_usable(factory, link)

@@ -96,15 +96,18 @@ def is_on_chain(link: Link, chain: KnownChain) -> bool:
     return link.funding_on(chain).outpoint in chain.spends
 
 
-def show_channel(link: Link, standing: Standing, chain: KnownChain) -> Document:
+def show_channel(
+    link: Link, standing: Standing, chain: KnownChain, *, covered_sat: int | None = None
+) -> Document:
     """Return a channel's money, and the blocks that are left to use it.
 
     What can be sent and received is 0 where no new payment may begin now; the status says why.
     `close_limit_msat` is the most that the client may come to own by the closes that it signed,
     None if no such limit binds it. The blocks are None once the channel's output is on chain:
-    nothing about it expires.
+    nothing about it expires. `covered_sat` limits what the client is paid, if it is not None.
     """
-    balance, status = balance_now(link, chain), status_of(link, standing)
+    balance = balance_now(link, chain, covered_sat=covered_sat)
+    status = status_of(link, standing)
     is_open = status == "open"
     deadline_height = link.remaining(chain).exit_deadline_height
     return {

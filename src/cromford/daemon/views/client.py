@@ -8,6 +8,7 @@ from cromford.daemon.views.closes import own_close
 from cromford.daemon.views.closing import client_close, finished_closes
 from cromford.daemon.views.dying import UNKNOWN, show_moving, show_period
 from cromford.daemon.views.export import export_funding, export_nodes, export_terms
+from cromford.daemon.views.market import liquidity_of, receipts_of
 from cromford.factory.terms import LOOK_ON_CHAIN_BLOCKS
 from cromford.protocol.channels.client import is_usable
 from cromford.protocol.exiting.client import is_swept, link_of, was_closed
@@ -151,6 +152,8 @@ def summary(state: ClientState, attempt: ClientAttempt, facts: Facts) -> dict[st
         "closing": client_close(_closing_of(state, attempt)),
         "closed": finished_closes(_closed_of(state, attempt), state.chain),
         "keys_handed_over": _handed_over(attempt),
+        "liquidity": liquidity_of(state, attempt),
+        "bought": receipts_of(state, attempt),
     }
 
 

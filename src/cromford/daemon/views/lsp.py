@@ -11,7 +11,9 @@ from cromford.daemon.views.closes import closed_sat, closes_of
 from cromford.daemon.views.closing import close_under_way
 from cromford.daemon.views.dying import period_of_shown, show_period, show_steps
 from cromford.daemon.views.export import export_factory, export_terms
+from cromford.daemon.views.market import advances_of, leaves_of, sold_totals
 from cromford.factory.lifetime import Period
+from cromford.protocol.channels.coverage import limit_in
 from cromford.protocol.channels.lsp import is_usable
 from cromford.protocol.exiting.looking import blocks_to_look_away
 from cromford.protocol.exiting.lsp import is_over as leads_nowhere
@@ -99,6 +101,7 @@ def summary(factory: Factory) -> dict[str, Any]:
         "close_ended": None if factory.close_ended is None else factory.close_ended.reason,
         "closed": closes_of(factory),
         "moved_out": sorted(factory.held_keys),
+        "advances": advances_of(factory),
     }
 
 
@@ -243,6 +246,7 @@ def show(factory: Factory) -> dict[str, Any]:
     return {
         **summary(factory),
         "placed": placed(factory.attempt),
+        "leaves": leaves_of(factory),
         **{key: exported[key] for key in ("participants", "funding", "transactions", "ledger")},
         "terms": exported["terms"],
     }
@@ -312,6 +316,7 @@ def capital(state: LspState, locking: Iterable[FactoryEntry]) -> dict[str, Any]:
         "locked": locked,
         "earned_sat": earned_msat // MSAT_PER_SAT,
         "earned_msat": earned_msat,
+        **sold_totals(house),
     }
 
 
@@ -348,6 +353,7 @@ def as_it_slept(house: House, shown: Mapping[str, Any]) -> dict[str, Any]:
         "closed": [],
         "moved_out": [],
         "when_dying": [],
+        "advances": [],
         **shown,
         **period_of_shown(
             shown, house.chain.height, is_funded=house.chain.depth(entry.funding_txid) > 0
@@ -390,7 +396,12 @@ def channels_of(house: House, factory: Factory, facts: Facts) -> list[dict[str, 
             "node_id": link.node_id.hex(),
             "client": link.client,
             "connected": link.node_id in house.connected,
-            **show_channel(link, standing_of(factory, link, facts), factory.chain),
+            **show_channel(
+                link,
+                standing_of(factory, link, facts),
+                factory.chain,
+                covered_sat=limit_in(factory, link),
+            ),
         }
         for link in sorted(factory.book.links.values(), key=lambda link: link.client)
         if not is_on_chain(link, factory.chain) and not leads_nowhere(factory, link.client)

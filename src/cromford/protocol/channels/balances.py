@@ -6,7 +6,7 @@ from cromford.channel.content import CommitmentContent
 from cromford.channel.stage import Edition
 from cromford.channel.state import ChannelState
 from cromford.channel.terms import MSAT_PER_SAT, Party
-from cromford.protocol.channels.close_rules import room_msat, stands_still
+from cromford.protocol.channels.close_rules import owed_msat, room_msat, stands_still
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.link import Link
 
@@ -47,16 +47,24 @@ def balance_of(link: Link) -> Balance:
     )
 
 
-def balance_now(link: Link, chain: KnownChain) -> Balance:
+def balance_now(link: Link, chain: KnownChain, *, covered_sat: int | None = None) -> Balance:
     """Return a channel's money with what its cooperative closes leave of it to be offered.
 
-    A client receives no more than up to what it signed for, and nothing moves where a close is
-    being agreed on or may be finished.
+    A client receives no more than up to what it signed for, or to what is covered, and nothing
+    moves where a close or an advance is being agreed on, or a close may be finished.
+
+    Args:
+        link: The channel.
+        chain: What is in blocks.
+        covered_sat: Up to where the client's money is covered, if that is a limit.
     """
     balance = balance_of(link)
     if stands_still(link, chain):
         return replace(balance, spendable_msat=0, receivable_msat=0)
     room = room_msat(link, chain)
+    if covered_sat is not None:
+        covered = covered_sat * MSAT_PER_SAT - owed_msat(link.state)
+        room = covered if room is None else min(room, covered)
     if room is None:
         return balance
     to_client = "spendable_msat" if link.me is Party.OPENER else "receivable_msat"

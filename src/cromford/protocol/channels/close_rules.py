@@ -50,7 +50,7 @@ def is_beyond_close(link: Link, chain: KnownChain) -> bool:
 
 
 def stands_still(link: Link, chain: KnownChain) -> bool:
-    """Say whether no update is begun now: a close is being agreed on, or may be finished."""
+    """Say whether no update is begun now: a close may be finished, or something is agreed on."""
     return bool(link.quiet_for) or is_frozen(link.closes, chain)
 
 

@@ -117,7 +117,7 @@ def on_disconnection(turn: Turn[Factory], node_id: bytes) -> None:
     links = [link for link in turn.book.links_with(node_id) if link.has_session]
     if links:
         turn.remember(r.PeerDisconnected(node_id=node_id))
-    pools = tuple(link.pool_id for link in links if link.pool_id is not None)
+    pools = tuple(pool_id for link in links for pool_id in link.pool_ids)
     if pools:
         turn.ask(fx.DropPools(pool_ids=pools))
 

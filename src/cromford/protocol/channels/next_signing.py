@@ -129,6 +129,9 @@ def hand_in_latest(turn: AnyTurn, link: Link, message: m.ChannelReestablish) -> 
 
     It goes before all that BOLT 2 sends again: what follows is for both fundings. What the LSP has
     as its latest may be the one before what we signed since.
+
+    Raises:
+        DoubleSigning: If it would be another sighash than before.
     """
     following, state = link.next, link.state
     if following is None or link.me is not Party.ACCEPTER or not following.is_dual:

@@ -3,6 +3,7 @@
 from typing import Final
 
 from cromford import effects as fx
+from cromford.changed import changed
 from cromford.channel.content import Htlc
 from cromford.channel.errors import UpdateRefused
 from cromford.channel.limits import is_overexposed
@@ -12,6 +13,7 @@ from cromford.channel.updates import propose_add
 from cromford.protocol import events as ev
 from cromford.protocol.channels.close_rules import check_closes, is_beyond_close
 from cromford.protocol.channels.coins import check_coin, lacks_coin
+from cromford.protocol.channels.coverage import check_offer_is_covered, why_beyond
 from cromford.protocol.channels.htlc_rules import acceptance_failure, check_offer, is_final
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.book import OwnInvoice
@@ -51,13 +53,14 @@ def prepare_offer(
     check_offer(link, cltv_expiry, chain=turn.chain, height=turn.known_height)
     check_coin(turn, link, amount_msat=amount_msat)
     check_closes(link, turn.chain, amount_msat=amount_msat)
-    _, update = propose_add(
+    after, update = propose_add(
         link.state,
         amount_msat=amount_msat,
         payment_hash=payment_hash,
         cltv_expiry=cltv_expiry,
         payload=encode_fields(delivery),
     )
+    check_offer_is_covered(turn, changed(link, state=after), amount_msat=amount_msat)
     return update
 
 
@@ -154,7 +157,8 @@ def answer_as_payee(turn: AnyTurn, link: Link, live: LiveHtlc, *, is_usable: boo
     failure = acceptance_failure(link, htlc.cltv_expiry, chain=turn.chain, height=turn.known_height)
     is_refused = is_overexposed(link.state, htlc) or lacks_coin(turn, link, htlc) or not is_usable
     is_refused = is_refused or is_beyond_close(link, turn.chain)
-    if failure is None and is_refused:
+    beyond = why_beyond(turn, link)
+    if failure is None and (is_refused or beyond is not None):
         failure = Failure.TEMPORARY_CHANNEL_FAILURE
     if invoice is None or not _pays(htlc, live.payload, invoice):
         # BOLT 4: the same answer to all of these, so that nobody can probe for invoices.
@@ -163,6 +167,11 @@ def answer_as_payee(turn: AnyTurn, link: Link, live: LiveHtlc, *, is_usable: boo
         return
     if failure is not None or invoice is None:
         code = failure or Failure.INCORRECT_OR_UNKNOWN_PAYMENT_DETAILS
+        if beyond is not None and code is Failure.TEMPORARY_CHANNEL_FAILURE:
+            refused = cr.HtlcRefused(
+                channel_id=link.channel_id, htlc_id=htlc.htlc_id, reason=beyond
+            )
+            turn.remember(refused)
         give_back(turn, link, htlc.htlc_id, code.reason)
         return
     turn.remember(

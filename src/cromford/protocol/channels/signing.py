@@ -13,7 +13,7 @@ from cromford.channel.commits import has_changes, next_own_content, next_signing
 from cromford.channel.content import CommitmentContent
 from cromford.channel.errors import PeerViolation
 from cromford.channel.finished import FinishedCommitment, finish_commitment
-from cromford.channel.messages import CommitmentDue, UpdateAdd, UpdateFulfill, UpdateRebase
+from cromford.channel.messages import CommitmentDue, Rebase, UpdateAdd, UpdateFulfill
 from cromford.channel.stage import Edition
 from cromford.channel.terms import Party
 from cromford.crypto.musig2 import InvalidContribution, is_partial_sig, is_pubnonce, nonce_agg
@@ -88,7 +88,7 @@ def _waits_for_fresh_chain(turn: AnyTurn, link: Link) -> bool:
     ]
     if taken:
         return any(live and live.htlc.payment_hash in turn.book.invoices for live in taken)
-    return any(isinstance(update, UpdateAdd | UpdateRebase) for update in unsigned)
+    return any(isinstance(update, UpdateAdd | Rebase) for update in unsigned)
 
 
 def parts_of(link: Link, due: CommitmentDue) -> tuple[fx.CommitmentPart, ...] | None:

@@ -16,6 +16,7 @@ from cromford.factory.lifetime import Period
 from cromford.protocol import events as ev
 from cromford.protocol.channels.balances import balance_of
 from cromford.protocol.channels.client import finish_channels, is_usable
+from cromford.protocol.channels.coverage import room_msat
 from cromford.protocol.channels.htlc_rules import (
     forward_delta_blocks,
     is_alive,
@@ -187,7 +188,7 @@ def _way(
         return None
     if not (link.is_open and new.is_open and is_usable(state, new)):
         return None
-    amount_msat = movable_msat(link, new)
+    amount_msat = movable_msat(link, new, room_msat=room_msat(state, new))
     return (link, new, amount_msat) if amount_msat else None
 
 

@@ -6,16 +6,23 @@ from cromford.protocol.channels.moved import LEFT_BEHIND_MSAT
 from cromford.protocol.journal.link import Link
 
 
-def movable_msat(old: Link, new: Link) -> int:
+def movable_msat(old: Link, new: Link, *, room_msat: int | None = None) -> int:
     """Return what one payment can move from one channel of a client to another now, in msat.
 
     All of the balance, unless a limit of either channel is lower. 0 where less than 330 sat could
     move: that stays.
+
+    Args:
+        old: What it moves out of.
+        new: Where it goes.
+        room_msat: How much more is covered there, if that is a limit.
     """
     due_msat = balance_of(old).own_msat
     most_msat = min(
         due_msat, offerable_msat(old.state, old.me), offerable_msat(new.state, new.state.peer)
     )
+    if room_msat is not None:
+        most_msat = min(most_msat, room_msat)
     return most_msat if most_msat >= LEFT_BEHIND_MSAT else 0
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from cromford.channel.terms import MSAT_PER_SAT
 from cromford.protocol.channels.balances import balance_of
+from cromford.protocol.channels.coverage import room_msat
 from cromford.protocol.channels.moved import LEFT_BEHIND_MSAT, has_moved_out
 from cromford.protocol.dying.client import (
     can_move_out,
@@ -127,7 +128,7 @@ def _way_text(
         return f"a channel cannot carry it now: {moving.hindrance}"
     if balance_of(old).own_msat < LEFT_BEHIND_MSAT:
         return "what is under way in its channels is not final yet"
-    if not movable_msat(old, new):
+    if not movable_msat(old, new, room_msat=room_msat(state, new)):
         least_sat = LEFT_BEHIND_MSAT // MSAT_PER_SAT
         return f"the new channel cannot receive {least_sat} sat or more of it"
     return "about to pay itself"

@@ -62,8 +62,6 @@ def with_lsp_advance(
     Raises:
         AssertionError: If it is about another advance than the one under way in the leaf.
     """
-    if isinstance(record, ar.LiquiditySold):
-        return state
     if isinstance(record, ar.AdvanceProposed):
         begun = lsp_advance_of(record)
         name = state.attempt.leaf_name(begun.buyer)
@@ -77,12 +75,19 @@ def with_lsp_advance(
             book = _without_next(state.book, _lsp_links(state.book, advance))
             return state._replace(advances=state.advances.delete(name), book=book)
         case ar.AdvanceSessionEnded():
-            return state._replace(advances=state.advances.set(name, without_session(advance)))
+            ended = state.advances.set(name, without_session(advance))
+            return state._replace(advances=ended, book=_without_session(state.book, advance))
+        case ar.AdvanceDeclined(client=client):
+            link = _let_go(_link_of(state.book, client))
+            following = None if link.next is None else changed(link.next, peer_stage=0)
+            return state._replace(book=_put(state.book, changed(link, next=following)))
     after = lsp_advance_after(advance, record)
     state = state._replace(advances=state.advances.set(name, after))
     match record:
-        case ar.AdvancePoolsMade():
-            links = [one for one in _lsp_links(state.book, after) if _is_to_be_quiet(one)]
+        case ar.LiquiditySold():
+            return state
+        case ar.AdvanceResumed() | ar.AdvancePoolsMade():
+            links = [one for one in _lsp_links(state.book, after) if is_to_be_quiet(one)]
             return state._replace(book=_quiet(state.book, links, after.advance_id))
         case ar.AdvanceAgreementReceived(client=client, message=data):
             channel = decoded(data, m.AdvanceAgree).channel
@@ -110,7 +115,8 @@ def with_lsp_advance(
             leaves = state.attempt.leaves
             held = with_poisons(leaves[name], after.advance_id, _poisons(record))
             attempt = replace(state.attempt, leaves=leaves.set(name, held))
-            book = _at_stage(state.book, _lsp_links(state.book, after), POISONS_HELD)
+            book = _without_session(state.book, advance)
+            book = _at_stage(book, _lsp_links(book, after), POISONS_HELD)
             return state._replace(attempt=attempt, book=book)
         case ar.AdvanceAcknowledged(client=client):
             link = _with_may_rebase(_link_of(state.book, client))
@@ -167,8 +173,11 @@ def with_client_advance(
             return agreed._replace(book=_put(state.book, _with_client_next(agreed, link)))
         case ar.AdvanceSigned():
             signed = client_advance_after(advance, record)
-            book = _at_stage(state.book, [_dual(link)], SIGNED)
+            book = _at_stage(state.book, [_with_lsp_nonces(link, record)], SIGNED)
             return state._replace(advance=signed, book=book)
+        case ar.AdvanceSent():
+            sent = client_advance_after(advance, record)
+            return state._replace(advance=sent, book=_put(state.book, _sent(link)))
         case ar.StateSigned(signature=signature):
             states = state.attempt.leaf_states
             if all(one.advance_id != advance.advance_id for one in states):
@@ -185,8 +194,6 @@ def with_client_advance(
             attempt = replace(state.attempt, leaf_states=states)
             book = _at_stage(state.book, [_with_may_rebase(link)], POISONS_HELD)
             return state._replace(attempt=attempt, book=book)
-        case ar.AdvanceSessionEnded():
-            raise AssertionError("AdvanceSessionEnded is an LSP's record")
 
 
 def next_funding_of(leaf: Leaf, allocation: Allocation, link: Link) -> Funding:
@@ -242,7 +249,7 @@ def _put(book: Book, link: Link) -> Book:
     return changed(book, links=book.links.set(link.channel_id, link))
 
 
-def _is_to_be_quiet(link: Link) -> bool:
+def is_to_be_quiet(link: Link) -> bool:
     """Say whether a channel has nothing on a next funding yet, so that it has to stand still."""
     return link.next is None or not link.next.is_dual
 
@@ -251,6 +258,36 @@ def _quiet(book: Book, links: Iterable[Link], advance_id: bytes) -> Book:
     for link in links:
         book = _put(book, changed(link, quiet_for=advance_id))
     return book
+
+
+def _without_session(book: Book, advance: LspAdvance) -> Book:
+    """Return the channels after the nonces of a session are gone.
+
+    Whoever got our half may sign with it still, in this connection: its channel stays as it is.
+    """
+    is_committed = advance.session is not None and advance.session.is_committed
+    for link in _lsp_links(book, advance):
+        ended = link
+        if ended.next is not None and ended.next.session_pool:
+            ended = changed(ended, next=changed(ended.next, session_pool=b""))
+        if is_to_be_quiet(ended) and not is_committed:
+            ended = _let_go(ended)
+        book = _put(book, ended)
+    return book
+
+
+def _let_go(link: Link) -> Link:
+    """Return a channel that goes on on one outpoint, until its next funding is begun again."""
+    following = link.next
+    if following is not None:
+        following = changed(
+            following,
+            is_agreed=False,
+            own_nonces=Map(),
+            peer_nonces=Map(),
+            session_pool=b"",
+        )
+    return changed(link, quiet_for=b"", next=following, state=reserve(link.state, 0))
 
 
 def _without_next(book: Book, links: Iterable[Link]) -> Book:
@@ -300,6 +337,7 @@ def _with_lsp_next(
         is_agreed=True,
         own_nonces=_own_nonces(link, session.channel_pools[client]),
         peer_nonces=Map(numbers),
+        session_pool=session.channel_pools[client].pool_id,
     )
     return changed(link, next=following, state=reserve(link.state, following.price_msat))
 
@@ -318,6 +356,20 @@ def _with_client_next(state: ClientAdvances, link: Link) -> Link:
         own_nonces=_own_nonces(link, advance.channel_pool),
     )
     return changed(link, next=following, state=reserve(link.state, advance.price_msat))
+
+
+def _with_lsp_nonces(link: Link, record: ar.AdvanceSigned) -> Link:
+    (theirs,) = decoded(record.message, m.AdvanceCommit).channel
+    if link.next is None:
+        raise AssertionError("an advance is signed that was never agreed to")
+    numbers = {theirs.number: theirs.pubnonce, theirs.number + 1: theirs.following_pubnonce}
+    following = changed(link.next, is_dual=True, is_leaving=True, peer_nonces=Map(numbers))
+    return changed(link, next=following)
+
+
+def _sent(link: Link) -> Link:
+    following = None if link.next is None else changed(link.next, is_leaving=False)
+    return changed(link, quiet_for=b"", next=following)
 
 
 def _own_nonces(link: Link, pool: PublicPool) -> Map[int, OwnNonce]:

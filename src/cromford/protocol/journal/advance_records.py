@@ -43,6 +43,13 @@ class AdvanceReceived(Record, frozen=True, kw_only=True, tag="advance_received")
     price_msat: int
 
 
+class AdvanceResumed(Record, frozen=True, kw_only=True, tag="advance_resumed"):
+    """All who take part are here again: where one of them signed nothing, we begin no update."""
+
+    attempt_id: bytes
+    advance_id: bytes
+
+
 class AdvancePoolsMade(Record, frozen=True, kw_only=True, tag="advance_pools_made"):
     """Our nonces of an advance. They last as long as the process.
 
@@ -84,12 +91,21 @@ class AdvanceCommitted(Record, frozen=True, kw_only=True, tag="advance_committed
 class AdvanceSigned(Record, frozen=True, kw_only=True, tag="advance_signed"):
     """We are about to sign an advance: from here on the old state and the new may both confirm.
 
-    The intents are those of the new state, and of the old one's poisons.
+    The intents are those of the new state, and of the old one's poisons. `message` is the LSP's
+    `AdvanceCommit`, which has its nonces.
     """
 
     attempt_id: bytes
     advance_id: bytes
     intents: tuple[Intent, ...]
+    message: bytes = b""
+
+
+class AdvanceSent(Record, frozen=True, kw_only=True, tag="advance_sent"):
+    """What we signed of an advance leaves, and the channel may be updated again."""
+
+    attempt_id: bytes
+    advance_id: bytes
 
 
 class AdvancePartialsReceived(Record, frozen=True, kw_only=True, tag="advance_partials_received"):
@@ -101,11 +117,25 @@ class AdvancePartialsReceived(Record, frozen=True, kw_only=True, tag="advance_pa
     message: bytes
 
 
-class AdvanceSessionEnded(Record, frozen=True, kw_only=True, tag="advance_session_ended"):
-    """Nonces of an advance are gone with a connection: whoever goes on asks for fresh ones."""
+class AdvanceDeclined(Record, frozen=True, kw_only=True, tag="advance_declined"):
+    """A client that may have got our half says that it signs nothing: its channel goes on."""
 
     attempt_id: bytes
     advance_id: bytes
+    client: int
+    reason: str
+
+
+class AdvanceSessionEnded(Record, frozen=True, kw_only=True, tag="advance_session_ended"):
+    """Nonces of an advance are gone with a connection: whoever goes on asks for fresh ones.
+
+    `holdouts` are the clients that let a deadline pass, at this height.
+    """
+
+    attempt_id: bytes
+    advance_id: bytes
+    holdouts: tuple[int, ...] = ()
+    height: int = 0
 
 
 class StateSigned(Record, frozen=True, kw_only=True, tag="state_signed"):
@@ -141,6 +171,7 @@ class AdvanceDropped(Record, frozen=True, kw_only=True, tag="advance_dropped"):
     """Nothing comes of an advance, and nothing of it was signed that binds anybody.
 
     `culprits` are the node ids of those who caused it; `is_fault` says that it was proven.
+    `holdouts` are the clients that let a deadline pass, at this height.
     """
 
     attempt_id: bytes
@@ -148,6 +179,8 @@ class AdvanceDropped(Record, frozen=True, kw_only=True, tag="advance_dropped"):
     reason: str
     culprits: tuple[bytes, ...] = ()
     is_fault: bool = False
+    holdouts: tuple[int, ...] = ()
+    height: int = 0
 
 
 class AdvanceEnded(Record, frozen=True, kw_only=True, tag="advance_ended"):
@@ -205,16 +238,40 @@ class LiquidityBought(Record, frozen=True, kw_only=True, tag="liquidity_bought")
     price_msat: int
 
 
+class PurchaseOrdered(Record, frozen=True, kw_only=True, tag="purchase_ordered"):
+    """We are about to buy by a quote: our channel may grow to this, for this price."""
+
+    attempt_id: bytes
+    quote_id: bytes
+    amount_sat: int
+    capacity_sat: int
+    price_msat: int
+    payment_hash: bytes = b""
+
+
+class PurchaseEnded(Record, frozen=True, kw_only=True, tag="purchase_ended"):
+    """What we bought by a quote is ours, or never will be: `reason` is empty where it is ours."""
+
+    attempt_id: bytes
+    quote_id: bytes
+    reason: str = ""
+
+
 SharedAdvanceRecord = AdvancePoolsMade | StateSigned | PoisonHeld | AdvanceDropped | AdvanceEnded
 LspAdvanceRecord = (
     AdvanceProposed
+    | AdvanceResumed
     | AdvanceAgreementReceived
     | AdvanceCommitted
     | AdvancePartialsReceived
     | AdvanceAcknowledged
+    | AdvanceDeclined
     | AdvanceSessionEnded
     | LiquiditySold
 )
-ClientAdvanceRecord = AdvanceReceived | AdvanceAgreed | AdvanceSigned | LiquidityBought
+ClientAdvanceRecord = (
+    AdvanceReceived | AdvanceAgreed | AdvanceSigned | AdvanceSent | LiquidityBought
+)
+PurchaseRecord = PurchaseOrdered | PurchaseEnded
 # Of one channel: a link folds them.
 NextFundingRecord = NextCommitmentIntended | NextCommitmentHeld | NextFundingVoid

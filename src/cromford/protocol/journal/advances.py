@@ -58,6 +58,8 @@ class LspAdvance:
         has_poisons: Whether the poisons of the state before may have been sent.
         acknowledged: The clients that hold them.
         session: What is signed at present; None where nobody is asked.
+        is_asking: Whether everybody is asked as soon as our nonces are there and we are quiet.
+        is_sold: Whether the buyer's channel has grown: it is in the ledger.
     """
 
     advance_id: bytes
@@ -73,6 +75,8 @@ class LspAdvance:
     has_poisons: bool = False
     acknowledged: frozenset[int] = frozenset()
     session: AdvanceSession | None = None
+    is_asking: bool = False
+    is_sold: bool = False
 
     def price_of(self, client: int) -> int:
         """Return what a client's channel pays with its rebase, in msat."""
@@ -102,6 +106,7 @@ class ClientAdvance:
         channel_pool: Of our key of the channel.
         is_agreed: Whether we said so in this connection.
         is_signed: Whether we signed: from then on it is never dropped.
+        is_leaving: Whether what we signed for the first time is being made, and has not left.
     """
 
     advance_id: bytes
@@ -114,6 +119,7 @@ class ClientAdvance:
     channel_pool: PublicPool | None = None
     is_agreed: bool = False
     is_signed: bool = False
+    is_leaving: bool = False
 
     @property
     def pool_ids(self) -> tuple[bytes, ...]:
@@ -133,6 +139,7 @@ def lsp_advance_of(record: ar.AdvanceProposed) -> LspAdvance:
         quote_id=record.quote_id,
         price_msat=record.price_msat,
         payment_hash=record.payment_hash,
+        is_asking=True,
     )
 
 
@@ -148,28 +155,60 @@ def client_advance_of(record: ar.AdvanceReceived) -> ClientAdvance:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stall:
+    """Deadlines that a client let pass in a row: how many, and at which height the last."""
+
+    n_missed: int
+    height: int
+
+
+Stalls = Map[int, Stall]  # By client.
+
+
+def with_stalls(stalls: Stalls, record: ar.SharedAdvanceRecord | ar.LspAdvanceRecord) -> Stalls:
+    """Return who let deadlines pass after a record: whoever comes to the end begins anew."""
+    match record:
+        case ar.AdvanceAcknowledged(client=client):
+            return stalls.delete(client) if client in stalls else stalls
+        case ar.AdvanceDropped() | ar.AdvanceSessionEnded():
+            for client in record.holdouts:
+                n_before = stalls[client].n_missed if client in stalls else 0
+                stall = Stall(n_missed=n_before + 1, height=record.height)
+                stalls = stalls.set(client, stall)
+            return stalls
+        case _:
+            return stalls
+
+
 LspStep = (
-    ar.AdvancePoolsMade
+    ar.AdvanceResumed
+    | ar.AdvancePoolsMade
     | ar.AdvanceAgreementReceived
     | ar.AdvanceCommitted
     | ar.AdvancePartialsReceived
     | ar.StateSigned
     | ar.PoisonHeld
     | ar.AdvanceAcknowledged
+    | ar.LiquiditySold
 )
-ClientStep = ar.AdvancePoolsMade | ar.AdvanceAgreed | ar.AdvanceSigned
+ClientStep = ar.AdvancePoolsMade | ar.AdvanceAgreed | ar.AdvanceSigned | ar.AdvanceSent
 
 
 def lsp_advance_after(advance: LspAdvance, record: LspStep) -> LspAdvance:
     """Return an LSP's advance after a record about it."""
     match record:
+        case ar.AdvanceResumed():
+            return replace(advance, is_asking=True)
+        case ar.LiquiditySold():
+            return replace(advance, is_sold=True)
         case ar.AdvancePoolsMade(factory_pool=factory_pool, channel_pools=channel_pools):
             pools = map(decoded_pool, channel_pools)
             session = AdvanceSession(
                 factory_pool=decoded_pool(factory_pool),
                 channel_pools=Map(zip(advance.clients, pools, strict=True)),
             )
-            return replace(advance, session=session)
+            return replace(advance, session=session, is_asking=False)
         case ar.AdvanceAgreementReceived(client=client, message=data):
             session = _session(advance)
             agreed = session.agreed.set(client, decoded(data, m.AdvanceAgree))
@@ -178,9 +217,7 @@ def lsp_advance_after(advance: LspAdvance, record: LspStep) -> LspAdvance:
             session = replace(_session(advance), is_committed=True)
             return replace(advance, is_committed=True, session=session)
         case ar.AdvancePartialsReceived(client=client, message=data):
-            session = _session(advance)
-            signed = session.signed.set(client, decoded(data, m.AdvanceSign))
-            return replace(advance, session=replace(session, signed=signed))
+            return _with_partials(advance, client, decoded(data, m.AdvanceSign))
         case ar.StateSigned():
             return replace(advance, is_signed=True)
         case ar.PoisonHeld():
@@ -200,25 +237,39 @@ def client_advance_after(advance: ClientAdvance, record: ClientStep) -> ClientAd
                 advance,
                 factory_pool=decoded_pool(factory_pool),
                 channel_pool=decoded_pool(channel_pool),
+                is_agreed=False,
             )
         case ar.AdvanceAgreed():
             return replace(advance, is_agreed=True)
         case ar.AdvanceSigned():
-            return replace(advance, is_signed=True)
+            return replace(advance, is_signed=True, is_leaving=True)
+        case ar.AdvanceSent():
+            return replace(advance, is_leaving=False)
         case _:
             assert_never(record)
 
 
+def _with_partials(advance: LspAdvance, client: int, message: m.AdvanceSign) -> LspAdvance:
+    """Return an advance with a client's partial signatures, if the nonces they need are there."""
+    session = advance.session
+    if session is None or not session.is_committed or not message.partials:
+        return advance
+    signed = session.signed.set(client, message)
+    return replace(advance, session=replace(session, signed=signed))
+
+
 def without_session(advance: LspAdvance) -> LspAdvance:
     """Return an advance after somebody's nonces are gone: whoever goes on asks for fresh ones."""
-    return advance if advance.session is None else replace(advance, session=None)
+    if advance.session is None and not advance.is_asking:
+        return advance
+    return replace(advance, session=None, is_asking=False)
 
 
 def without_nonces(advance: ClientAdvance) -> ClientAdvance | None:
     """Return a client's advance after its connection ended; None where nothing of it was signed."""
     if not advance.is_signed:
         return None
-    return replace(advance, factory_pool=None, channel_pool=None, is_agreed=False)
+    return replace(advance, factory_pool=None, channel_pool=None, is_agreed=False, is_leaving=False)
 
 
 def _session(advance: LspAdvance) -> AdvanceSession:

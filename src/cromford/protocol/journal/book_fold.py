@@ -6,7 +6,7 @@ from immutables import Map
 
 from cromford.changed import changed
 from cromford.channel.commits import Settlement
-from cromford.channel.messages import UpdateAdd, UpdateFulfill, UpdateRebase
+from cromford.channel.messages import Rebase, UpdateAdd, UpdateFulfill
 from cromford.channel.stage import LiveHtlc
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal import mail
@@ -60,6 +60,8 @@ def apply_to_book(book: Book, record: cr.BookRecord) -> Book:
             return _telling(book, asker, refused)
         case cr.HtlcHeld():
             return _with_held(book, record)
+        case cr.HtlcRefused():
+            return book
         case cr.HoldEnded():
             return _with_released(book, (record.channel_id, record.htlc_id))
         case cr.HtlcForwarded():
@@ -118,7 +120,7 @@ def _with_update(book: Book, record: cr.UpdateRecord) -> Book:
     is_ours = isinstance(record, cr.UpdateProposed)
     link = with_update(book.links[record.channel_id], update, is_ours=is_ours)
     book = changed(book, links=book.links.set(link.channel_id, link))
-    if isinstance(update, UpdateAdd | UpdateRebase):
+    if isinstance(update, UpdateAdd | Rebase):
         return book
     key = (link.channel_id, update.htlc_id)
     if is_ours:

@@ -250,6 +250,14 @@ class HoldEnded(Record, frozen=True, kw_only=True, tag="hold_ended"):
     htlc_id: int
 
 
+class HtlcRefused(Record, frozen=True, kw_only=True, tag="htlc_refused"):
+    """We give an HTLC of the peer back that we could take; `reason` is for the operator."""
+
+    channel_id: bytes
+    htlc_id: int
+    reason: str
+
+
 class HtlcForwarded(Record, frozen=True, kw_only=True, tag="htlc_forwarded"):
     """An HTLC goes on: the payee's factory, whose stream is `to`, is asked to take it.
 
@@ -321,6 +329,7 @@ PaymentRecord = (
     | PaymentStarted
     | PayDeclined
     | HtlcHeld
+    | HtlcRefused
     | HoldEnded
     | HtlcForwarded
     | ForwardOffered

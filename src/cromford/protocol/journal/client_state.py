@@ -17,6 +17,7 @@ from cromford.protocol.journal import dying_records as dr
 from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.journal import handover_records as hr
 from cromford.protocol.journal import lobby_records as lr
+from cromford.protocol.journal import market_records as mk
 from cromford.protocol.journal import opening_records as op
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal import spending_records as sr
@@ -56,7 +57,16 @@ from cromford.protocol.journal.pause import (
     PAUSE_BLOCKS,
     closed_until,
 )
+from cromford.protocol.journal.purchases import (
+    EndedPurchase,
+    Purchases,
+    Receipt,
+    ended_purchase,
+    receipt_of,
+    with_purchase_record,
+)
 from cromford.protocol.journal.purses import with_lent, with_settled
+from cromford.protocol.journal.quotes import WantedQuotes, with_wanted_record
 from cromford.protocol.journal.spent import with_spending_record
 from cromford.protocol.policy import ClientPolicy
 from cromford.wallet.account import Account
@@ -123,6 +133,11 @@ class ClientState:
     moving: Map[bytes, Moving] = field(default_factory=Map)  # by the factory that dies
     restored: Restored = field(default_factory=Restored)
     advances: Map[bytes, ClientAdvance] = field(default_factory=Map)  # by the attempt
+    purchases: Purchases = field(default_factory=Map)  # by the quote
+    purchase_ended: EndedPurchase | None = None  # the newest
+    receipts: Map[bytes, tuple[Receipt, ...]] = field(default_factory=Map)  # by the attempt
+    quotes: WantedQuotes = field(default_factory=Map)  # in this connection
+    advance_heights: tuple[int, ...] = ()  # of the newest tries of advances that we took part in
 
     @property
     def may_join(self) -> bool:
@@ -136,6 +151,12 @@ class ClientState:
     def may_close(self) -> bool:
         """Whether agreeing to a close now is not one time too many, as with `may_join`."""
         until = closed_until(self.close_heights, limit=JOINS_TO_PAUSE, window_blocks=PAUSE_BLOCKS)
+        return self.chain.height >= until
+
+    @property
+    def may_advance(self) -> bool:
+        """Whether taking part in an advance now is not one time too many, as with `may_join`."""
+        until = closed_until(self.advance_heights, limit=JOINS_TO_PAUSE, window_blocks=PAUSE_BLOCKS)
         return self.chain.height >= until
 
     @property
@@ -190,6 +211,10 @@ def apply(state: ClientState, record: r.AnyRecord) -> ClientState:
         return _with_close(state, record)
     if isinstance(record, ar.SharedAdvanceRecord | ar.ClientAdvanceRecord):
         return _with_advance(state, record)
+    if isinstance(record, ar.PurchaseRecord):
+        return _with_purchase(state, record)
+    if isinstance(record, mk.ClientMarketRecord):
+        return replace(state, quotes=with_wanted_record(state.quotes, record))
     if isinstance(record, hr.ClientHandoverRecord):
         return _with_handover(state, record)
     if isinstance(record, dr.ClientDyingRecord):
@@ -272,16 +297,31 @@ def _with_advance(
         advances = advances.set(attempt_id, advance)
     elif attempt_id in advances:
         advances = advances.delete(attempt_id)
-    intents = state.intents
+    intents, heights = state.intents, state.advance_heights
     if isinstance(record, ar.AdvanceSigned):
         intents = check_intents(intents, record.intents)
+    receipts = state.receipts
+    if isinstance(record, ar.LiquidityBought):
+        receipts = receipts.set(attempt_id, (*receipts.get(attempt_id, ()), receipt_of(record)))
+    if isinstance(record, ar.AdvancePoolsMade):
+        heights = (*heights, state.chain.height)[-JOINS_TO_PAUSE:]
     return replace(
         state,
+        receipts=receipts,
         advances=advances,
         attempts={**attempts, attempt_id: attempt},
         book=book,
         intents=intents,
+        advance_heights=heights,
     )
+
+
+def _with_purchase(state: ClientState, record: ar.PurchaseRecord) -> ClientState:
+    purchases = with_purchase_record(state.purchases, record)
+    ended = state.purchase_ended
+    if isinstance(record, ar.PurchaseEnded):
+        ended = ended_purchase(record)
+    return replace(state, purchases=purchases, purchase_ended=ended)
 
 
 def _with_store_record(state: ClientState, record: r.StoreRecord) -> ClientState:
@@ -317,6 +357,7 @@ def _connected_anew(state: ClientState, *, is_connected: bool) -> ClientState:
         closing=Map(),
         book=state.book.all_disconnected(),
         advances=_without_nonces(state.advances),
+        quotes=Map(),
     )
 
 

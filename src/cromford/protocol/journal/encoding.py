@@ -3,12 +3,12 @@
 from typing import TypeVar
 
 from cromford.channel.messages import (
+    Rebase,
     Reestablish,
     Update,
     UpdateAdd,
     UpdateFail,
     UpdateFulfill,
-    UpdateRebase,
 )
 from cromford.codec.reader import MalformedBytes
 from cromford.signing.nonces import PublicPool
@@ -43,7 +43,7 @@ def update_of(message: UpdateMessage) -> Update:
         case m.UpdateFailHtlc():
             return UpdateFail(htlc_id=message.htlc_id, reason=message.reason)
         case m.UpdateRebase():
-            return UpdateRebase(
+            return Rebase(
                 advance_id=message.advance_id,
                 capacity_sat=message.capacity_sat,
                 price_msat=message.price_msat,
@@ -80,7 +80,7 @@ def message_of(channel_id: bytes, update: Update) -> UpdateMessage:
             return m.UpdateFailHtlc(
                 channel_id=channel_id, htlc_id=update.htlc_id, reason=update.reason
             )
-        case UpdateRebase():
+        case Rebase():
             return m.UpdateRebase(
                 channel_id=channel_id,
                 advance_id=update.advance_id,

@@ -8,6 +8,7 @@ from cromford.bitcoin.tx import OutPoint, Tx, Txid
 from cromford.factory.terms import decode_terms
 from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal import mail
+from cromford.protocol.journal.market import SoldEntry, sold_entry
 from cromford.protocol.journal.streams import factory_stream
 from cromford.shelf import Shelf
 from cromford.wire import messages as m
@@ -41,6 +42,7 @@ class FactoryEntry:
         dying_blocks: How long each of them has to move out.
         closed: The clients whose channels were closed together, for good.
         closed_sat: What was in the outputs that these closes spent.
+        sold: What was sold of its L-stocks, oldest first: `capacity_sat` has it.
     """
 
     attempt_id: bytes
@@ -60,6 +62,7 @@ class FactoryEntry:
     dying_blocks: int = 0  # Not known of a factory that an older version built.
     closed: frozenset[int] = frozenset()
     closed_sat: int = 0
+    sold: tuple[SoldEntry, ...] = ()
 
     @property
     def stream(self) -> str:
@@ -89,6 +92,12 @@ class FactoryEntry:
         """Return the entry after channels were closed together for good."""
         clients = self.closed | frozenset(closed.clients)
         return replace(self, closed=clients, closed_sat=self.closed_sat + closed.amount_sat)
+
+    def with_sale(self, sold: mail.SaleBooked) -> "FactoryEntry":
+        """Return the entry after a client's channel grew."""
+        capacity_sat = list(self.capacity_sat)
+        capacity_sat[sold.client - 1] = sold.capacity_sat
+        return replace(self, capacity_sat=tuple(capacity_sat), sold=(*self.sold, sold_entry(sold)))
 
     def client_of(self, node_id: bytes) -> int | None:
         """Return a client's participant index, or None."""

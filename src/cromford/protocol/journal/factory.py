@@ -21,6 +21,7 @@ from cromford.protocol.journal import dying_records as dr
 from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.journal import handover_records as hr
 from cromford.protocol.journal import mail
+from cromford.protocol.journal import market_records as mk
 from cromford.protocol.journal import opening_records as op
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal.advance_fold import (
@@ -28,7 +29,7 @@ from cromford.protocol.journal.advance_fold import (
     with_lsp_advance,
     without_lsp_sessions,
 )
-from cromford.protocol.journal.advances import LspAdvance
+from cromford.protocol.journal.advances import LspAdvance, Stalls, with_stalls
 from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.book_fold import (
     apply_to_book,
@@ -63,6 +64,7 @@ from cromford.protocol.journal.mail_records import MailTaken
 from cromford.protocol.journal.marking import marked, unmarked
 from cromford.protocol.journal.opened import lsp_link
 from cromford.protocol.journal.purses import filled, with_settled, without
+from cromford.protocol.journal.quotes import NOTHING_QUOTED, Quoted, with_quote_record
 from cromford.protocol.journal.streams import CHAIN, HOUSE, factory_stream
 from cromford.wallet.account import WalletPath
 from cromford.wallet.coins import Purse, SpentCoin
@@ -102,6 +104,8 @@ class Factory:
         post: Its mail.
         is_marked: Whether its store was put back from a backup, and what came after is unknown.
         advances: Those under way, by the names of their leaves.
+        quoted: What clients were told that they may buy; true of one run.
+        stalls: Who let deadlines of advances pass.
     """
 
     config: LspConfig
@@ -129,6 +133,8 @@ class Factory:
     post: Post = field(default_factory=Post)
     is_marked: bool = False
     advances: Map[str, LspAdvance] = field(default_factory=Map)
+    quoted: Quoted = field(default_factory=Quoted)
+    stalls: Stalls = field(default_factory=Map)
 
     @property
     def stream(self) -> str:
@@ -173,8 +179,8 @@ class Factory:
 
     @property
     def durable(self) -> "Factory":
-        """The part that a restart finds: without the tip, which is a fact."""
-        return self.at(())
+        """The part that a restart finds: without the tip, which is a fact, and without quotes."""
+        return changed(self.at(()), quoted=NOTHING_QUOTED)
 
     def at(self, tip: tuple[BlockRef, ...]) -> "Factory":
         """Return the factory as it stands with this block as the chain's tip."""
@@ -207,6 +213,7 @@ FactoryRecord = (
     | hr.LspHandoverRecord
     | dr.DyingRecord
     | dr.LspDyingRecord
+    | mk.LspMarketRecord
     | BookRecord
     | MailTaken
 )
@@ -225,18 +232,16 @@ def apply_to_factory(factory: Factory, record: r.AnyRecord) -> Factory:
     if isinstance(record, cl.SharedCloseRecord | cl.LspCloseRecord):
         return _with_close(factory, record)
     if isinstance(record, ar.SharedAdvanceRecord | ar.LspAdvanceRecord):
-        before = LspAdvances(factory.advances, factory.attempt, factory.book)
-        advances, attempt, book = with_lsp_advance(before, record)
-        return replace(factory, advances=advances, begun=attempt, book=book)
+        return _with_advance(factory, record)
+    if isinstance(record, mk.LspMarketRecord):
+        height = factory.chain.height
+        return replace(factory, quoted=with_quote_record(factory.quoted, record, height=height))
     if not isinstance(record, FactoryRecord):
         raise AssertionError(f"{type(record).__name__} is no record of a factory")
     match record:
         case r.Started():
-            return replace(
-                factory,
-                book=factory.book.all_disconnected(),
-                advances=without_lsp_sessions(factory.advances),
-            )
+            book, advances = factory.book, without_lsp_sessions(factory.advances)
+            return replace(factory, book=book.all_disconnected(), advances=advances)
         case r.PeerDisconnected(node_id=node_id):
             return replace(factory, book=factory.book.disconnected(node_id))
         case r.BroadcastRefusalSeen(txid=txid, reason=reason):
@@ -289,6 +294,19 @@ def apply_to_factory(factory: Factory, record: r.AnyRecord) -> Factory:
             return _with_opening(factory, record)
 
 
+def _telling_sale(factory: Factory, sold: ar.LiquiditySold) -> Factory:
+    booked = mail.SaleBooked(
+        attempt_id=sold.attempt_id,
+        client=sold.client,
+        height=sold.height,
+        amount_sat=sold.amount_sat,
+        capacity_sat=sold.capacity_sat,
+        price_msat=sold.price_msat,
+        advance_id=sold.advance_id,
+    )
+    return _telling(factory, HOUSE, booked)
+
+
 def _with_close(factory: Factory, record: cl.SharedCloseRecord | cl.LspCloseRecord) -> Factory:
     closes = LspCloses(factory.closing, factory.n_closes, factory.close_ended, factory.book)
     closing, n_closes, ended, book = with_lsp_close(closes, record)
@@ -303,6 +321,16 @@ def _with_close(factory: Factory, record: cl.SharedCloseRecord | cl.LspCloseReco
         book=book,
         closed=closed,
     )
+
+
+def _with_advance(
+    factory: Factory, record: ar.SharedAdvanceRecord | ar.LspAdvanceRecord
+) -> Factory:
+    before = LspAdvances(factory.advances, factory.attempt, factory.book)
+    advances, attempt, book = with_lsp_advance(before, record)
+    stalls = with_stalls(factory.stalls, record)
+    after = replace(factory, advances=advances, begun=attempt, book=book, stalls=stalls)
+    return _telling_sale(after, record) if isinstance(record, ar.LiquiditySold) else after
 
 
 def _with_part_closed(factory: Factory, record: cl.PartClosed) -> Factory:

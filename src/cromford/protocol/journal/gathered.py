@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from cromford.protocol.journal import lobby_records as lr
 from cromford.wire import messages as m
 
 
@@ -24,3 +25,24 @@ class Build:
     capacity_sat: tuple[int, ...]
     min_clients: int
     max_clients: int
+
+
+def build_of(record: lr.BuildStarted | lr.RebuildAwaited) -> Build:
+    """Return a build as it begins, or as it waits for its clients to join again."""
+    if isinstance(record, lr.RebuildAwaited):
+        return Build(
+            attempt=None,
+            node_ids=record.node_ids,
+            reasons=(),
+            capacity_sat=(),
+            min_clients=record.min_clients,
+            max_clients=record.max_clients,
+        )
+    return Build(
+        attempt=record.attempt,
+        node_ids=record.node_ids,
+        reasons=record.reasons,
+        capacity_sat=record.capacity_sat,
+        min_clients=record.min_clients,
+        max_clients=record.max_clients,
+    )

@@ -33,13 +33,15 @@ from cromford.protocol.journal.entries import (
     without_seats,
 )
 from cromford.protocol.journal.expected import ExpectedPayments
-from cromford.protocol.journal.gathered import Build, Member
+from cromford.protocol.journal.gathered import Build, Member, build_of
 from cromford.protocol.journal.joint_sweeps import with_joint_sweep
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.lsp_config import LspConfig
 from cromford.protocol.journal.mail import Letter, Post
 from cromford.protocol.journal.mail_records import MailTaken
 from cromford.protocol.journal.mark import Restored
+from cromford.protocol.journal.market import Market
+from cromford.protocol.journal.market_records import PriceSet
 from cromford.protocol.journal.marking import after_restore
 from cromford.protocol.journal.pause import (
     ABORTS_TO_PAUSE,
@@ -47,11 +49,13 @@ from cromford.protocol.journal.pause import (
     PAUSE_BLOCKS,
     RELIABLE_UPTIME_BLOCKS,
     closed_until,
+    still_counting,
 )
 from cromford.protocol.journal.purses import CoinsWanted, with_lent, without
 from cromford.protocol.journal.spent import with_spending_record
 from cromford.protocol.journal.streams import factory_stream
 from cromford.protocol.journal.tally import Tally
+from cromford.protocol.policy import SalePrice
 from cromford.shelf import Shelf, key_bytes
 from cromford.wallet.account import CHANGE
 from cromford.wallet.coins import Purse, Wallet, new_wallet
@@ -105,6 +109,7 @@ class House:
     bumps: Map[bytes, FundingBump] = field(default_factory=Map)  # by attempt id
     joint_sweeps: Mapping[Txid, SignedJoint] = field(default_factory=dict)  # our newest
     restored: Restored = field(default_factory=Restored)
+    market: Market = field(default_factory=Market)
 
     @property
     def durable(self) -> "House":
@@ -180,6 +185,10 @@ class House:
         coins = [self.wallet.coins.get(outpoint) for outpoint in outpoints]
         return all(coin is not None and coin.spent_height is None for coin in coins)
 
+    def sale_price(self) -> SalePrice:
+        """Return what the operator asks for inbound liquidity now."""
+        return self.market.price or SalePrice()
+
     # How reliable a client is
 
     def uptime_blocks(self, node_id: bytes) -> int:
@@ -242,6 +251,7 @@ HouseRecord = (
     | r.BroadcastRefusalSeen
     | sr.SpendingRecord
     | lr.HouseRecord
+    | PriceSet
     | xr.PurseRecord
     | MailTaken
     | sw.JointSweepRecord
@@ -295,6 +305,8 @@ def apply_to_house(house: House, record: r.AnyRecord) -> House:
             return _telling(ordered, to, asked)
         case lr.FundingAbandoned():
             return _with_replacement(house, record)
+        case PriceSet():
+            return replace(house, market=house.market.with_price(record))
         case lr.FundingBumped():
             bumps, wallet = with_bump(house.bumps, house.wallet, record)
             return replace(house, bumps=bumps, wallet=wallet)
@@ -357,6 +369,8 @@ def _with_mail(house: House, sender: str, content: mail.AnyMail) -> House:
             return replace(house, entries=house.entries.set(attempt_id, known))
         case mail.ChannelsClosed():
             return _with_closed(house, content)
+        case mail.SaleBooked():
+            return _with_sale(house, content)
         case mail.CoinsRequested(outpoint=outpoint, needed_sat=needed_sat):
             wanted = CoinsWanted(stream=sender, needed_sat=needed_sat)
             asked = house.coins_wanted.set(OutPoint.parse(outpoint), wanted)
@@ -447,9 +461,9 @@ def _with_block(house: House, found: mail.Found) -> House:
         news=house.news.set(height, tuple(tx.txid for tx in txs)) if txs else house.news,
         wallet=wallet,
         n_new_joins=0,
-        faults=_recent(house.faults, height - BAN_BLOCKS),
-        aborts=_recent(house.aborts, height - PAUSE_BLOCKS),
-        joins=_recent(house.joins, height - PAUSE_BLOCKS),
+        faults=still_counting(house.faults, height - BAN_BLOCKS),
+        aborts=still_counting(house.aborts, height - PAUSE_BLOCKS),
+        joins=still_counting(house.joins, height - PAUSE_BLOCKS),
         expected=house.expected.at_height(height),
     )
 
@@ -459,42 +473,15 @@ def _with_attendance(house: House, record: lr.Attendance) -> House:
     return replace(house, present=present, last_seen=_seen_now(house, record.went))
 
 
-def _recent(
-    heights: Mapping[bytes, tuple[int, ...]], least_height: int
-) -> Mapping[bytes, tuple[int, ...]]:
-    """Return what still counts: names cost nothing, so what no longer closes anything goes."""
-    return {node_id: of for node_id, of in heights.items() if of and of[-1] >= least_height}
-
-
 def _with_build(
     house: House, record: lr.BuildStarted | lr.RebuildAwaited | lr.BuildDropped
 ) -> House:
-    match record:
-        case lr.BuildStarted():
-            build = Build(
-                attempt=record.attempt,
-                node_ids=record.node_ids,
-                reasons=record.reasons,
-                capacity_sat=record.capacity_sat,
-                min_clients=record.min_clients,
-                max_clients=record.max_clients,
-            )
-            next_attempt = record.attempt + 1
-            return replace(house, build=build, build_dropped=None, next_attempt=next_attempt)
-        case lr.RebuildAwaited():
-            build = Build(
-                attempt=None,
-                node_ids=record.node_ids,
-                reasons=(),
-                capacity_sat=(),
-                min_clients=record.min_clients,
-                max_clients=record.max_clients,
-            )
-            return replace(house, build=build)
-        case lr.BuildDropped(reason=reason):
-            return replace(house, build=None, build_dropped=reason)
-        case _:
-            assert_never(record)
+    if isinstance(record, lr.BuildDropped):
+        return replace(house, build=None, build_dropped=record.reason)
+    if isinstance(record, lr.RebuildAwaited):
+        return replace(house, build=build_of(record))
+    next_attempt = record.attempt + 1
+    return replace(house, build=build_of(record), build_dropped=None, next_attempt=next_attempt)
 
 
 def _with_order(house: House, record: lr.FactoryOrdered) -> House:
@@ -544,6 +531,19 @@ def _with_closed(house: House, closed: mail.ChannelsClosed) -> House:
         entries=house.entries.set(entry.attempt_id, entry),
         of_client=without_seats(house.of_client, entry, closed.clients),
         tally=tally,
+    )
+
+
+def _with_sale(house: House, sold: mail.SaleBooked) -> House:
+    """Return the house after a client's channel grew: we lend more in the same factory."""
+    before = house.entries[sold.attempt_id]
+    entry, height = before.with_sale(sold), house.chain.height
+    grown_sat = entry.lent_sat - before.lent_sat if entry.status == FUNDED else 0
+    return replace(
+        house,
+        entries=house.entries.set(entry.attempt_id, entry),
+        tally=house.tally.grown(grown_sat, expiry_height=entry.expiry_height, height=height),
+        market=house.market.with_sale(sold),
     )
 
 

@@ -25,6 +25,7 @@ from cromford.protocol.journal.next_funding import (
     OwnNonce,
 )
 from cromford.signing.keychain import ChannelKey
+from cromford.watch.coverage import Fullest
 from cromford.watch.landed import PeerCommitment
 from cromford.watch.remaining import PathStep, Remaining, remaining_of
 
@@ -66,11 +67,15 @@ class Link:
         peer_is_behind: Whether the peer lost state, or says so.
         breach: What a commitment says that the peer had revoked and published all the same.
         closes: The cooperative closes that its client signed, or may have signed.
-        quiet_for: The close that is being agreed on, in this connection; else empty.
+        quiet_for: The close, or the advance, that is being agreed on, in this connection; else
+            empty.
         mark: That our store was put back from a backup, and what is known since; else None.
         publishes_stale: Whether the operator takes the risk that our commitment is revoked.
         next: The funding that takes the place of the present one, while that is under way.
         superseded: The fundings that were so replaced, oldest first: on them all is revoked.
+        fullest: The LSP's fullest commitment that was signed for the present funding; None where a
+            store of before did not count.
+        fullest_superseded: The same of each that was replaced.
     """
 
     channel_id: bytes
@@ -110,6 +115,8 @@ class Link:
     nonce_index: int = 0
     next: NextFunding | None = None
     superseded: tuple[Funding, ...] = ()
+    fullest: Fullest | None = None
+    fullest_superseded: tuple[Fullest | None, ...] = ()
 
     @property
     def is_open(self) -> bool:
@@ -311,8 +318,14 @@ class Link:
 
     @property
     def is_still(self) -> bool:
-        """Whether both sides said that they are quiet, until the next funding carries the same."""
-        return self.next is not None and self.next.is_agreed and not self.next.is_dual
+        """Whether both sides said that they are quiet, until the next funding carries the same.
+
+        Of a client, until its word that it signed has left.
+        """
+        following = self.next
+        if following is None:
+            return False
+        return following.is_leaving or (following.is_agreed and not following.is_dual)
 
     def check_may_act(self, message: str) -> None:
         """Check that the peer does not speak of updates where it said that it is quiet.

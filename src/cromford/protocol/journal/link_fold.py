@@ -15,11 +15,11 @@ from cromford.channel.commits import (
 from cromford.channel.content import CommitmentContent
 from cromford.channel.messages import (
     HtlcUpdate,
+    Rebase,
     Update,
     UpdateAdd,
     UpdateFail,
     UpdateFulfill,
-    UpdateRebase,
 )
 from cromford.channel.rebase import propose_rebase, receive_rebase, reserve
 from cromford.channel.reestablish import disconnect, receive_reestablish
@@ -40,10 +40,12 @@ from cromford.protocol.journal.intents import DoubleSigning
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.next_funding import (
     SIGNED,
+    UNSAID,
     HeldCommitment,
     NextFunding,
     OwnNonce,
 )
+from cromford.watch.coverage import fuller, fullest_in
 from cromford.wire import messages as m
 
 
@@ -61,6 +63,9 @@ def disconnected(link: Link) -> Link:
             peer_nonces=Map(),
             said_void=False,
             is_agreed=False,
+            peer_stage=UNSAID,
+            is_leaving=False,
+            session_pool=b"",
         )
     return changed(
         link,
@@ -115,7 +120,9 @@ def applied(link: Link, record: cr.StepRecord) -> tuple[Link, Settlement | None]
         case cr.StaleAllowed():
             return changed(link, publishes_stale=True), None
         case ar.NextCommitmentIntended(number=number, sighash=sighash):
-            return _with_given(link, number, sighash), None
+            given = _with_given(link, number, sighash)
+            signed = link.state.content(link.state.peer, Edition.SIGNED)
+            return _with_fuller_next(_with_more_said(given), signed), None
         case ar.NextCommitmentHeld():
             return _with_next_held(link, record), None
         case ar.NextFundingVoid():
@@ -125,7 +132,7 @@ def applied(link: Link, record: cr.StepRecord) -> tuple[Link, Settlement | None]
 def with_update(link: Link, update: Update, *, is_ours: bool) -> Link:
     """Return the link after an update that we propose, or received."""
     state = link.state
-    if isinstance(update, UpdateRebase):
+    if isinstance(update, Rebase):
         after = propose_rebase(state, update) if is_ours else receive_rebase(state, update)
     else:
         after = _with_proposed(state, update) if is_ours else receive_update(state, update)
@@ -182,12 +189,14 @@ def _with_told(link: Link, message: m.ChannelReestablish) -> Link:
     following = link.next
     if following is None:
         return link
+    stage = 0
     if told is not None and told.advance_id == following.advance_id:
+        stage = told.stage
         following = changed(following, peer_nonces=Map(nonces))
+    following = changed(following, peer_stage=stage)
     state = link.state
     if link.me is Party.OPENER:
-        is_signed = told is not None and told.advance_id == following.advance_id and told.stage > 0
-        if is_signed:
+        if stage > 0:
             following = changed(following, is_dual=True)
         elif not following.is_dual:
             state = reserve(state, 0)  # Until it agrees again.
@@ -204,6 +213,12 @@ def _with_given(link: Link, number: int, sighash: bytes) -> Link:
     return changed(link, next=changed(following, given=Map({**kept, number: sighash})))
 
 
+def _with_more_said(link: Link) -> Link:
+    """Return the link once the peer may sign: what it said of its stage counts no more."""
+    following = link.next
+    return link if following is None else changed(link, next=changed(following, peer_stage=UNSAID))
+
+
 def _with_next_held(link: Link, record: ar.NextCommitmentHeld) -> Link:
     following = link.next
     if following is None or record.number != link.state.own_signed:
@@ -213,7 +228,31 @@ def _with_next_held(link: Link, record: ar.NextCommitmentHeld) -> Link:
         signature=record.signature,
         htlc_signatures=record.htlc_signatures,
     )
-    return changed(link, next=changed(following, own=own))
+    held = changed(link, next=changed(following, own=own))
+    return _with_fuller_next(held, link.state.content(link.me, Edition.SIGNED))
+
+
+def _with_fuller(link: Link, content: CommitmentContent) -> Link:
+    """Return the link after a commitment was signed, on every funding that it is for.
+
+    The client knows of the LSP's as it is about to sign it, the LSP as it holds it.
+    """
+    if content.holder is not Party.OPENER:
+        return link
+    fundings, terms = link.fundings_of(content), link.setting.terms
+    if link.fullest is not None and link.present in fundings:
+        now = fuller(link.fullest, fullest_in(content, terms), terms)
+        link = changed(link, fullest=now)
+    is_next = link.next is not None and link.next.funding in fundings
+    return _with_fuller_next(link, content) if is_next else link
+
+
+def _with_fuller_next(link: Link, content: CommitmentContent) -> Link:
+    following, terms = link.next, link.setting.terms
+    if following is None or content.holder is not Party.OPENER:
+        return link
+    now = fuller(following.fullest, fullest_in(content, terms), terms)
+    return changed(link, next=changed(following, fullest=now))
 
 
 def _with_intended(link: Link, record: cr.CommitmentIntended) -> Link:
@@ -221,7 +260,12 @@ def _with_intended(link: Link, record: cr.CommitmentIntended) -> Link:
     if record.number != due.content.number:
         raise DoubleSigning(f"commitment {record.number}, expected {due.content.number}")
     before = link.state.content(link.state.peer, Edition.SIGNED)
-    after = changed(link, state=state, signed_sighash=record.sighash, peer_unrevoked=before)
+    after = changed(
+        _with_fuller(link, due.content),
+        state=state,
+        signed_sighash=record.sighash,
+        peer_unrevoked=before,
+    )
     if due.content.is_rebased:
         return _with_given(after, record.number, record.sighash)
     if record.next_sighash:
@@ -232,6 +276,7 @@ def _with_intended(link: Link, record: cr.CommitmentIntended) -> Link:
 def _with_held(link: Link, record: cr.CommitmentFinished) -> tuple[Link, Settlement]:
     signed, content = receive_commitment(link.state)
     settlement, _ = revoke(signed)
+    link = _with_fuller(link, content)
     after = changed(
         link,
         state=settlement.state,
@@ -300,6 +345,8 @@ def _rebased(link: Link) -> Link:
         setting=replace(link.setting, funding=following.funding),
         path=link.path if following.step is None else (*link.path[:-1], following.step),
         superseded=(*link.superseded, link.present),
+        fullest=following.fullest,
+        fullest_superseded=(*link.fullest_superseded, link.fullest),
         peer_pubnonce=following.peer_nonces.get(link.state.peer_signed + 1, link.peer_pubnonce),
         next=None,
     )

@@ -214,6 +214,18 @@ class ChannelsClosed(Mail, frozen=True, kw_only=True, tag="channels_closed"):
     amount_sat: int
 
 
+class SaleBooked(Mail, frozen=True, kw_only=True, tag="sale_booked"):
+    """Factory to house: L-stock became channel capacity, and this was paid for it."""
+
+    attempt_id: bytes
+    client: int
+    height: int
+    amount_sat: int
+    capacity_sat: int
+    price_msat: int
+    advance_id: bytes
+
+
 AnyMail = (
     Ordered
     | CeremonyEnded
@@ -233,6 +245,7 @@ AnyMail = (
     | CoinsGivenBack
     | SeatLeft
     | ChannelsClosed
+    | SaleBooked
 )
 
 

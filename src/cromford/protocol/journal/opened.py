@@ -11,6 +11,7 @@ from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.lsp_attempt import LspAttempt
 from cromford.protocol.journal.mark import StoreMark
 from cromford.signing.keychain import ChannelKey
+from cromford.watch.coverage import NOTHING_PENDING
 from cromford.watch.remaining import path_of
 from cromford.watch.sweep import SWEEP_FEERATE_SAT_PER_KW
 from cromford.watch.worth import least_balance_sat
@@ -88,6 +89,7 @@ def _link(
         own_next_point=own.second_per_commitment_point,
         signature=signature,
         mark=StoreMark() if is_marked else None,
+        fullest=NOTHING_PENDING,
     )
 
 

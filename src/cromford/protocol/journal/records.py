@@ -20,6 +20,7 @@ from cromford.protocol.journal import dying_records as dr
 from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.journal import handover_records as hr
 from cromford.protocol.journal import lobby_records as lr
+from cromford.protocol.journal import market_records as mk
 from cromford.protocol.journal import opening_records as op
 from cromford.protocol.journal import scan_records as sc
 from cromford.protocol.journal import spending_records as sr
@@ -137,11 +138,15 @@ ClientOnly = (
     | xr.ClientExitRecord
     | cl.ClientCloseRecord
     | ar.ClientAdvanceRecord
+    | ar.PurchaseRecord
+    | mk.ClientMarketRecord
     | hr.ClientHandoverRecord
     | dr.ClientDyingRecord
 )
 LspOnly = (
     lr.HouseRecord
+    | mk.PriceSet
+    | mk.LspMarketRecord
     | op.LspOpeningRecord
     | cl.LspCloseRecord
     | ar.LspAdvanceRecord

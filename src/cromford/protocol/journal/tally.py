@@ -42,6 +42,10 @@ class Tally:
         """
         return self._lending(-lent_sat, expiry_height, height)
 
+    def grown(self, lent_sat: int, *, expiry_height: int, height: int) -> "Tally":
+        """Return the sums after a channel of a factory that was funded holds more."""
+        return self._lending(lent_sat, expiry_height, height)
+
     def at(self, *, height: int, before: int) -> "Tally":
         """Return the sums at another height than the one before."""
         low, high = sorted((height, before))

@@ -325,7 +325,7 @@ def void_connection(turn: Turn[ClientState], record: r.AnyRecord) -> None:
     ]
     if state.joining is not None:
         pools.extend(pool_ids_of(state.joining.join))
-    pools += [link.pool_id for link in state.book.links.values() if link.pool_id is not None]
+    pools += [pool_id for link in state.book.links.values() for pool_id in link.pool_ids]
     turn.remember(record)
     turn.ask(fx.DropPools(pool_ids=tuple(pools)))
     for attempt in state.attempts.values():

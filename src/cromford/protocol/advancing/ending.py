@@ -1,0 +1,192 @@
+"""How an advance, or one try of it, comes to nothing at the LSP.
+
+Before its first `AdvanceCommit` an advance is dropped. Afterwards only once each client has said,
+in this connection, that it signed nothing: whoever may have signed goes on with it, or waits.
+"""
+
+from collections.abc import Collection, Iterable
+
+from cromford import effects as fx
+from cromford.protocol.advancing.making import own_intents
+from cromford.protocol.advancing.rules import links_of
+from cromford.protocol.advancing.sessions import leaf_of
+from cromford.protocol.journal import advance_records as ar
+from cromford.protocol.journal.advances import LspAdvance
+from cromford.protocol.journal.factory import Factory
+from cromford.protocol.journal.link import Link
+from cromford.protocol.turn import Turn
+from cromford.wire import messages as m
+
+
+def advance_named(state: Factory, advance_id: bytes) -> LspAdvance | None:
+    """Return the advance under way of this name; None if there is none."""
+    return next((one for one in state.advances.values() if one.advance_id == advance_id), None)
+
+
+def advances_in_order(state: Factory) -> list[LspAdvance]:
+    """Return the advances under way, in the order of their leaves' names."""
+    return [advance for _, advance in sorted(state.advances.items())]
+
+
+def node_id_of(state: Factory, client: int) -> bytes:
+    """Return a client's node id."""
+    return state.attempt.seats[client - 1].node_id
+
+
+def is_intended(state: Factory, advance: LspAdvance) -> bool:
+    """Say whether we are about to sign the new state, or did."""
+    if advance.is_signed:
+        return True
+    intent = own_intents(leaf_of(state, advance), advance.state_index)[0]
+    return (intent.kind, intent.outpoint, intent.state_index) in state.intents
+
+
+def may_drop(state: Factory, advance: LspAdvance) -> bool:
+    """Say whether nobody can be bound by an advance: it may be dropped."""
+    if not advance.is_committed:
+        return True
+    if is_intended(state, advance):
+        return False
+    return all(
+        link.next is None or (not link.next.is_dual and link.next.peer_stage == 0)
+        for link in links_of(state, advance.clients)
+    )
+
+
+def give_up(
+    turn: Turn[Factory],
+    advance: LspAdvance,
+    reason: str,
+    *,
+    gone: Collection[bytes] = (),
+    culprits: tuple[int, ...] = (),
+    is_fault: bool = False,
+    is_late: bool = False,
+) -> None:
+    """Drop an advance, or end this try of it where somebody may have signed.
+
+    Args:
+        turn: The decision so far.
+        advance: The advance.
+        reason: Why.
+        gone: Who hears nothing of it, by node id: it is gone, or said so itself.
+        culprits: The clients that caused it.
+        is_fault: Whether it was proven against them.
+        is_late: Whether they let a deadline pass.
+    """
+    if may_drop(turn.state, advance):
+        _drop(turn, advance, reason, gone, culprits, is_fault=is_fault, is_late=is_late)
+    else:
+        _end_try(turn, advance, reason, gone, culprits, is_late=is_late)
+
+
+def _drop(
+    turn: Turn[Factory],
+    advance: LspAdvance,
+    reason: str,
+    gone: Collection[bytes],
+    culprits: tuple[int, ...],
+    *,
+    is_fault: bool,
+    is_late: bool,
+) -> None:
+    reason = reason[: m.REASON_SIZE_MAX]
+    attempt_id = turn.state.attempt.attempt_id
+    turn.remember(
+        ar.AdvanceDropped(
+            attempt_id=attempt_id,
+            advance_id=advance.advance_id,
+            reason=reason,
+            culprits=tuple(node_id_of(turn.state, client) for client in culprits),
+            is_fault=is_fault,
+            holdouts=culprits if is_late else (),
+            height=turn.height,
+        )
+    )
+    _release(turn, advance)
+    _abort(turn, advance, advance.clients, reason, gone)
+
+
+def _end_try(
+    turn: Turn[Factory],
+    advance: LspAdvance,
+    reason: str,
+    gone: Collection[bytes],
+    culprits: tuple[int, ...],
+    *,
+    is_late: bool,
+) -> None:
+    """End a try: whoever got our half comes back and says how far it is; others are let go."""
+    session = advance.session
+    if session is None and not advance.is_asking:
+        return
+    waiting = [link.client for link in links_of(turn.state, advance.clients) if not _is_dual(link)]
+    turn.remember(
+        ar.AdvanceSessionEnded(
+            attempt_id=turn.state.attempt.attempt_id,
+            advance_id=advance.advance_id,
+            holdouts=culprits if is_late else (),
+            height=turn.height,
+        )
+    )
+    _release(turn, advance)
+    hung_up = set(culprits)
+    if session is not None and session.is_committed:
+        hung_up |= set(waiting)
+    elif session is not None:
+        told = [client for client in waiting if client not in hung_up]
+        _abort(turn, advance, told, reason, gone)
+    for client in sorted(hung_up):
+        node_id = node_id_of(turn.state, client)
+        if node_id not in gone:
+            turn.ask(fx.Disconnect(node_id=node_id, reason=reason[: m.REASON_SIZE_MAX]))
+
+
+def _is_dual(link: Link) -> bool:
+    return link.next is None or link.next.is_dual
+
+
+def _abort(
+    turn: Turn[Factory],
+    advance: LspAdvance,
+    clients: Iterable[int],
+    reason: str,
+    gone: Collection[bytes],
+) -> None:
+    if advance.session is None:
+        return  # Nobody was asked.
+    abort = m.AdvanceAbort(
+        attempt_id=turn.state.attempt.attempt_id,
+        advance_id=advance.advance_id,
+        reason=reason[: m.REASON_SIZE_MAX],
+    )
+    for client in clients:
+        node_id = node_id_of(turn.state, client)
+        if node_id not in gone:
+            turn.send(node_id, abort)
+
+
+def _release(turn: Turn[Factory], advance: LspAdvance) -> None:
+    turn.ask(fx.ClearDeadline(deadline=fx.AdvanceDeadline(advance_id=advance.advance_id)))
+    drop_pools(turn, advance)
+
+
+def drop_pools(turn: Turn[Factory], before: LspAdvance) -> None:
+    """Forget the nonces of a try that is over, but for those that channels are using."""
+    if before.session is None:
+        return
+    links = links_of(turn.state, before.clients)
+    in_use = {pool_id for link in links for pool_id in link.pool_ids}
+    unused = tuple(pool_id for pool_id in before.session.pool_ids if pool_id not in in_use)
+    if unused:
+        turn.ask(fx.DropPools(pool_ids=unused))
+
+
+def set_deadline(turn: Turn[Factory], advance: LspAdvance) -> None:
+    """Wait no longer than a deadline for the present step of an advance."""
+    turn.ask(
+        fx.SetDeadline(
+            deadline=fx.AdvanceDeadline(advance_id=advance.advance_id),
+            seconds=turn.state.config.policy.deadline_seconds,
+        )
+    )

@@ -1,0 +1,124 @@
+"""The end of an advance at a client: the new state and the poisons are held, then it is rebased."""
+
+from typing import Final
+
+from cromford.channel.errors import PeerViolation
+from cromford.factory.leaf import Leaf
+from cromford.factory.poison import Poison, PoisonKind
+from cromford.factory.vertices import TreeNode
+from cromford.protocol.advancing.checking import next_leaf
+from cromford.protocol.advancing.making import is_rebased, sold_sat
+from cromford.protocol.channels.failing import fail
+from cromford.protocol.channels.next_signing import is_settled
+from cromford.protocol.journal import advance_records as ar
+from cromford.protocol.journal.advances import ClientAdvance
+from cromford.protocol.journal.client_state import ClientState
+from cromford.protocol.journal.link import Link
+from cromford.protocol.turn import Turn
+from cromford.wire import messages as m
+
+VOID: Final = "the leaf's old state is on chain: nothing was bought"
+
+
+def on_done(turn: Turn[ClientState], advance: ClientAdvance, message: m.AdvanceDone) -> None:
+    """Hold what the LSP finished, each after comparing it with our own bytes, and say so.
+
+    It is sent again as often as we may lack it: what we hold already is not looked at again.
+    """
+    if not advance.is_signed:
+        return
+    link, attempt = turn.link(advance.channel_id), turn.state.attempts[message.attempt_id]
+    leaf = next_leaf(attempt, advance)
+    known = {one.advance_id: one for one in attempt.leaf_states}.get(advance.advance_id)
+    try:
+        if known is None:
+            _check_signed(leaf.states[advance.state_index], message.state_signature)
+            turn.remember(
+                ar.StateSigned(
+                    attempt_id=message.attempt_id,
+                    advance_id=advance.advance_id,
+                    signature=message.state_signature,
+                )
+            )
+        _check_both(message)
+        if message.stock_poison and (known is None or known.poisons is None):
+            _hold_poisons(turn, link, leaf, advance, message)
+    except PeerViolation as violation:
+        if link.failure is None:
+            fail(turn, turn.link(link.channel_id), str(violation))
+        return
+    tell_held(turn, advance)
+
+
+def _check_both(message: m.AdvanceDone) -> None:
+    if bool(message.stock_poison) != bool(message.channel_poison):
+        raise PeerViolation("poisons", expected="both or none", received="one")
+
+
+def _hold_poisons(
+    turn: Turn[ClientState],
+    link: Link,
+    leaf: Leaf,
+    advance: ClientAdvance,
+    message: m.AdvanceDone,
+) -> None:
+    given = {PoisonKind.STOCK: message.stock_poison, PoisonKind.CHANNEL: message.channel_poison}
+    for poison in leaf.poisons(advance.state_index - 1):
+        _check_signed(poison, given[poison.kind])
+    turn.remember(
+        ar.PoisonHeld(
+            attempt_id=message.attempt_id,
+            advance_id=advance.advance_id,
+            stock_signature=message.stock_poison,
+            clients=(link.client,),
+            channel_signatures=(message.channel_poison,),
+        )
+    )
+
+
+def _check_signed(node: TreeNode | Poison, signature: bytes) -> None:
+    if not node.task.is_signed_by(signature, node.task.key_agg.output_key):
+        raise PeerViolation(node.name, expected="a valid signature", received=signature)
+
+
+def tell_held(turn: Turn[ClientState], advance: ClientAdvance) -> None:
+    """Say that we hold the poisons, or see the new state six deep: then the channel is rebased."""
+    link = turn.link(advance.channel_id)
+    following = link.next
+    if following is None or not advance.is_signed or not turn.state.is_connected:
+        return
+    if link.state.rebase is not None:
+        return
+    if following.may_rebase or is_settled(following, turn.chain):
+        held = m.AdvanceHeld(attempt_id=link.attempt_id, advance_id=advance.advance_id)
+        turn.send(link.node_id, held)
+
+
+def end_if_done(turn: Turn[ClientState], attempt_id: bytes, advance: ClientAdvance) -> None:
+    """End an advance once our channel is rebased, or goes on in the old state for good."""
+    now = turn.state.advances.get(attempt_id)
+    if now is None or not now.is_signed:
+        return
+    link = turn.link(advance.channel_id)
+    if link.next is not None:
+        return
+    leaf = next_leaf(turn.state.attempts[attempt_id], advance)
+    reason = "" if is_rebased(link, leaf, advance.state_index) else VOID
+    if advance.quote_id and not reason:
+        purchase = turn.state.purchases.get(advance.quote_id)
+        turn.remember(
+            ar.LiquidityBought(
+                attempt_id=attempt_id,
+                channel_id=link.channel_id,
+                advance_id=advance.advance_id,
+                height=turn.height,
+                amount_sat=sold_sat(leaf, advance.state_index),
+                capacity_sat=link.present.capacity_sat,
+                price_msat=advance.price_msat if purchase is None else purchase.price_msat,
+            )
+        )
+    turn.remember(ar.AdvanceEnded(attempt_id=attempt_id, advance_id=advance.advance_id))
+    if advance.quote_id in turn.state.purchases:
+        turn.remember(
+            ar.PurchaseEnded(attempt_id=attempt_id, quote_id=advance.quote_id, reason=reason)
+        )

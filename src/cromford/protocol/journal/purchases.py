@@ -1,0 +1,95 @@
+"""What a client bought of its leaf's L-stock, from its `Buy` until its channel grew, or never will.
+
+A leaf's state may let our channel grow only where we bought exactly that.
+"""
+
+from dataclasses import dataclass
+
+from immutables import Map
+
+from cromford.protocol.journal import advance_records as ar
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Purchase:
+    """A quote that we bought by.
+
+    Attributes:
+        quote_id: The quote.
+        attempt_id: The factory.
+        amount_sat: What the L-stock loses.
+        capacity_sat: What our channel holds afterwards.
+        price_msat: What we pay.
+        payment_hash: Of the payment that we pay out of; empty where we pay from our balance.
+    """
+
+    quote_id: bytes
+    attempt_id: bytes
+    amount_sat: int
+    capacity_sat: int
+    price_msat: int
+    payment_hash: bytes = b""
+
+    @property
+    def rebase_price_msat(self) -> int:
+        """What our channel pays with the rebase: nothing where a payment pays."""
+        return 0 if self.payment_hash else self.price_msat
+
+
+# By their quotes.
+Purchases = Map[bytes, Purchase]
+
+
+def with_purchase_record(purchases: Purchases, record: ar.PurchaseRecord) -> Purchases:
+    """Return what is bought after a record about it."""
+    match record:
+        case ar.PurchaseEnded(quote_id=quote_id):
+            return purchases.delete(quote_id) if quote_id in purchases else purchases
+        case ar.PurchaseOrdered(quote_id=quote_id):
+            purchase = Purchase(
+                quote_id=quote_id,
+                attempt_id=record.attempt_id,
+                amount_sat=record.amount_sat,
+                capacity_sat=record.capacity_sat,
+                price_msat=record.price_msat,
+                payment_hash=record.payment_hash,
+            )
+            return purchases.set(quote_id, purchase)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndedPurchase:
+    """What became of a purchase: `reason` is empty where it is ours."""
+
+    quote_id: bytes
+    attempt_id: bytes
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """What we bought, and paid: our channel holds `capacity_sat` since that height."""
+
+    height: int
+    amount_sat: int
+    capacity_sat: int
+    price_msat: int
+    advance_id: bytes
+
+
+def ended_purchase(record: ar.PurchaseEnded) -> EndedPurchase:
+    """Return what became of a purchase."""
+    return EndedPurchase(
+        quote_id=record.quote_id, attempt_id=record.attempt_id, reason=record.reason
+    )
+
+
+def receipt_of(record: ar.LiquidityBought) -> Receipt:
+    """Return the receipt for what was bought."""
+    return Receipt(
+        height=record.height,
+        amount_sat=record.amount_sat,
+        capacity_sat=record.capacity_sat,
+        price_msat=record.price_msat,
+        advance_id=record.advance_id,
+    )

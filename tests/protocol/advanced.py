@@ -212,6 +212,7 @@ class Advance:
                     following_pubnonce=pool.pubnonces[1],
                 ),
             ),
+            session=bytes(32),
             **self._named,
         )
         message = m.encode_message(agreed)

@@ -28,10 +28,22 @@ SOLD_SAT: Final = 40_000
 
 
 def sold(
-    until: Step = Step.REBASED, *, amount_sat: int | None = SOLD_SAT, **options: Any
+    until: Step = Step.REBASED,
+    *,
+    amount_sat: int | None = SOLD_SAT,
+    pump: Pump | None = None,
+    **options: Any,
 ) -> tuple[Pump, Advance]:
-    """Return two clients with money of whom the first bought of their leaf's L-stock."""
-    pump = live_factory(2, policy=options.pop("policy", POLICY), watches_folds=True)
+    """Return two clients with money of whom the first bought of their leaf's L-stock.
+
+    Args:
+        until: How far the advance goes.
+        amount_sat: How much is bought; None for all.
+        pump: A world of two clients with live channels; one that watches folds, if there is none.
+        options: As `advance` takes them.
+    """
+    if pump is None:
+        pump = live_factory(2, policy=POLICY, watches_folds=True)
     alice, bob = pump.clients
     pay(pump, pump.lsp, alice, ALICE_MSAT)
     pay(pump, pump.lsp, bob, BOB_MSAT)

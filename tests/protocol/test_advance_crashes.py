@@ -13,10 +13,11 @@ from tests.protocol.advances import (
     check_claims,
     check_payments_work,
     check_sold,
+    deliver,
     leaf_of,
     market,
     quote_for,
-    under_way,
+    settle,
 )
 from tests.protocol.pump import Pump, PumpNode
 
@@ -31,25 +32,6 @@ BUYER, NEIGHBOUR = 1, 2
 def _market() -> Iterator[None]:
     with market():
         yield
-
-
-def settle(pump: Pump) -> None:
-    """Let blocks come until nothing is under way."""
-    for _ in range(8):
-        connect_again(pump)
-        pump.run()
-        check_claims(pump)
-        if under_way(pump) is None and not any(one.state.advances for one in pump.clients):
-            return
-        pump.mine(1)
-    raise AssertionError("an advance never ends")
-
-
-def connect_again(pump: Pump) -> None:
-    """Let whoever was hung up on come back."""
-    for client in pump.clients:
-        if client.name not in pump.links:
-            pump.connect(client)
 
 
 def node_of(pump: Pump, whose: int | None) -> PumpNode:
@@ -94,9 +76,7 @@ def test_a_connection_that_breaks_after_any_message_leaves_it_done_for_all_or_fo
         pump.mine(2)
         quote = quote_for(pump, BUYER, amount_sat=AMOUNT_SAT, price_msat=PRICE_MSAT)
         pump.lsp_says(pump.client_at(BUYER), quote)
-        delivered = iter(range(n_messages))
-        pump.run(until=lambda left=delivered: next(left, None) is None)
-        is_over = not pump.wire
+        is_over = not deliver(pump, n_messages)
         pump.disconnect(pump.client_at(whose))
         check_claims(pump)
         settle(pump)

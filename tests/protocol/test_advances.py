@@ -9,10 +9,13 @@ from tests.protocol.advances import (
     advancing_factory,
     both_links,
     check_claims,
+    check_nothing_is_left,
     check_payments_work,
     check_sold,
+    deliver,
     leaf_of,
     market,
+    n_pools,
     quote_for,
     sell,
 )
@@ -34,8 +37,11 @@ def _market() -> Iterator[None]:
 @pytest.mark.parametrize("n_clients", [1, 2, 4])
 def test_a_purchase_makes_a_channel_larger_without_a_transaction(n_clients: int) -> None:
     pump = advancing_factory(n_clients)
+    n_before = n_pools(pump)
     quote = sell(pump, 1)
     check_sold(pump, 1, quote)
+    check_nothing_is_left(pump)
+    assert n_pools(pump) == n_before
     check_payments_work(pump, *range(1, n_clients + 1))
 
 
@@ -81,8 +87,7 @@ def test_payments_cross_every_step_of_an_advance_and_none_is_stuck(order: int) -
             begun.append(some_payment(pump, dice))
         if not pump.wire:
             break
-        once = iter([False, True])
-        pump.run(until=lambda once=once: next(once))
+        deliver(pump)
         check_claims(pump)
     pump.run()
     pump.pass_holds()

@@ -19,6 +19,7 @@ from cromford.protocol.advancing.checking import (
 from cromford.protocol.advancing.finishing import (
     drop_pools,
     end_if_done,
+    end_purchase,
     on_done,
     tell_held,
 )
@@ -117,6 +118,7 @@ def _on_propose(turn: Turn[ClientState], message: m.AdvancePropose) -> None:
             factory_size=FACTORY_NONCES,
             channel_keys=(link.key,),
             channel_size=CHANNEL_NONCES,
+            session=message.session,
         ),
         fx.SetDeadline(
             deadline=fx.AdvanceDeadline(advance_id=message.advance_id),
@@ -154,6 +156,7 @@ def _on_prepared(turn: Turn[ClientState], event: ev.AdvancePrepared) -> None:
             advance_id=asked.advance_id,
             factory_pool=encoded_pool(event.factory_pool),
             channel_pools=tuple(encoded_pool(pool) for pool in event.channel_pools),
+            session=asked.session,
         )
     )
     drop_pools(turn, advance)
@@ -186,6 +189,7 @@ def _agree_when_quiet(turn: Turn[ClientState], attempt_id: bytes, advance: Clien
         factory_pubkey=advance.factory_pool.pubkey,
         pubnonces=advance.factory_pool.pubnonces,
         channel=channel,
+        session=advance.session,
     )
     turn.send(link.node_id, agree)
 
@@ -348,6 +352,7 @@ def _on_abort(turn: Turn[ClientState], message: m.AdvanceAbort) -> None:
     else:
         reason = f"the LSP: {message.reason}"
         _drop(turn, message.attempt_id, advance, reason, tells_lsp=False)
+        end_purchase(turn, message.attempt_id, advance.quote_id, reason)
 
 
 def _violated(

@@ -128,7 +128,13 @@ def end_if_done(turn: Turn[ClientState], attempt_id: bytes, advance: ClientAdvan
         )
     turn.remember(ar.AdvanceEnded(attempt_id=attempt_id, advance_id=advance.advance_id))
     drop_pools(turn, now)
-    if advance.quote_id in turn.state.purchases:
-        turn.remember(
-            ar.PurchaseEnded(attempt_id=attempt_id, quote_id=advance.quote_id, reason=reason)
-        )
+    end_purchase(turn, attempt_id, advance.quote_id, reason)
+
+
+def end_purchase(
+    turn: Turn[ClientState], attempt_id: bytes, quote_id: bytes, reason: str = ""
+) -> None:
+    """End what we bought by a quote, if that is under way; without a reason it is ours."""
+    if quote_id in turn.state.purchases:
+        reason = reason[: m.REASON_SIZE_MAX]
+        turn.remember(ar.PurchaseEnded(attempt_id=attempt_id, quote_id=quote_id, reason=reason))

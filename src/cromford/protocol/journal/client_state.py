@@ -63,6 +63,7 @@ from cromford.protocol.journal.purchases import (
     Receipt,
     ended_purchase,
     receipt_of,
+    with_agreed,
     with_purchase_record,
 )
 from cromford.protocol.journal.purses import with_lent, with_settled
@@ -298,7 +299,9 @@ def _with_advance(
         advances = advances.set(attempt_id, advance)
     elif attempt_id in advances:
         advances = advances.delete(attempt_id)
-    intents, heights = state.intents, state.advance_heights
+    intents, heights, purchases = state.intents, state.advance_heights, state.purchases
+    if isinstance(record, ar.AdvanceAgreed) and advance is not None:
+        purchases = with_agreed(purchases, advance.quote_id)
     if isinstance(record, ar.AdvanceSigned):
         intents = check_intents(intents, record.intents)
     receipts = state.receipts
@@ -315,6 +318,7 @@ def _with_advance(
         book=book,
         intents=intents,
         advance_heights=heights,
+        purchases=purchases,
     )
 
 

@@ -106,7 +106,7 @@ def test_what_is_waited_for_and_not_over_is_no_success(fake: Fake) -> None:
 
 
 def test_a_payment_that_pays_is_waited_for(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(market.time, "sleep", lambda _seconds: None)
+    monkeypatch.setattr(market, "PAYMENT_POLL_SECONDS", 0.0)
     answers_left = [RpcFailure("payment_not_here", "none waits"), market_answers.QUOTE]
 
     def quote(_params: dict[str, Any]) -> object:

@@ -118,6 +118,7 @@ def _on_propose(turn: Turn[ClientState], message: m.AdvancePropose) -> None:
             factory_size=FACTORY_NONCES,
             channel_keys=(link.key,),
             channel_size=CHANNEL_NONCES,
+            session=message.session,
         )
     )
     if known is None:  # Whoever signed is not quiet, and waits for as long as it takes.
@@ -155,6 +156,7 @@ def _on_prepared(turn: Turn[ClientState], event: ev.AdvancePrepared) -> None:
             advance_id=asked.advance_id,
             factory_pool=encoded_pool(event.factory_pool),
             channel_pools=tuple(encoded_pool(pool) for pool in event.channel_pools),
+            session=asked.session,
         )
     )
     drop_pools(turn, advance)
@@ -187,6 +189,7 @@ def _agree_when_quiet(turn: Turn[ClientState], attempt_id: bytes, advance: Clien
         factory_pubkey=advance.factory_pool.pubkey,
         pubnonces=advance.factory_pool.pubnonces,
         channel=channel,
+        session=advance.session,
     )
     turn.send(link.node_id, agree)
 

@@ -138,6 +138,7 @@ class ClientState:
     purchase_ended: EndedPurchase | None = None  # the newest
     receipts: Map[bytes, tuple[Receipt, ...]] = field(default_factory=Map)  # by the attempt
     quotes: WantedQuotes = field(default_factory=Map)  # in this connection
+    skims: Map[bytes, int] = field(default_factory=Map)  # in msat, by the hash of what pays it
     advance_heights: tuple[int, ...] = ()  # of the newest tries of advances that we took part in
 
     @property
@@ -306,6 +307,7 @@ def _with_advance(
     receipts = state.receipts
     if isinstance(record, ar.LiquidityBought):
         receipts = receipts.set(attempt_id, (*receipts.get(attempt_id, ()), receipt_of(record)))
+        state = replace(state, skims=_with_skim(state, attempt_id))
     if isinstance(record, ar.AdvancePoolsMade):
         heights = (*heights, state.chain.height)[-JOINS_TO_PAUSE:]
     return replace(
@@ -318,6 +320,15 @@ def _with_advance(
         advance_heights=heights,
         purchases=purchases,
     )
+
+
+def _with_skim(state: ClientState, attempt_id: bytes) -> Map[bytes, int]:
+    """Return what may be kept of payments to us, with what was just bought out of one."""
+    advance = state.advances.get(attempt_id)
+    purchase = None if advance is None else state.purchases.get(advance.quote_id)
+    if purchase is None or not purchase.payment_hash:
+        return state.skims
+    return state.skims.set(purchase.payment_hash, purchase.price_msat)
 
 
 def _with_purchase(state: ClientState, record: ar.PurchaseRecord) -> ClientState:

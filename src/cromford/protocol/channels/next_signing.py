@@ -116,6 +116,8 @@ def check_further_nonce(link: Link, message: m.RevokeAndAck) -> None:
     if rebase is not None and rebase.moved(UpdateStep.REVOKE, link.state.peer).is_over:
         awaited = ()  # It has no other funding from here on.
     received = tuple(one.funding_txid for one in message.further)
+    if link.is_rebased_first and received == (link.present.outpoint.txid,):
+        return  # It revoked before it heard that we are rebased: its present funding is the old.
     if received != awaited:
         raise PeerViolation(
             "further",

@@ -329,7 +329,11 @@ def _with_revocation(link: Link, message: m.RevokeAndAck) -> tuple[Link, Settlem
             if further.funding_txid == following.funding.outpoint.txid:
                 nonces = nonces.set(settlement.state.peer_signed + 1, further.pubnonce)
         following = changed(following, peer_nonces=nonces)
-    return changed(after, peer_pubnonce=message.next_pubnonce, next=following), settlement
+    pubnonce = message.next_pubnonce
+    for further in message.further:
+        if further.funding_txid == after.present.outpoint.txid:
+            pubnonce = further.pubnonce  # To the peer our present funding is still the next one.
+    return changed(after, peer_pubnonce=pubnonce, next=following), settlement
 
 
 def _rebased(link: Link) -> Link:

@@ -196,7 +196,7 @@ def test_a_client_reads_what_is_covered_and_how_far_its_purchase_is(
     shown = CommandLine(client.datadir).run("client", command).stdout
     for told in (
         "you are buying 100,000 sat for 1,500 sat: the LSP is to finish the leaf's next state",
-        "poisons cover 480,000 sat of yours; 5,000 sat are BEYOND that; 7 sat in payments",
+        "poisons cover 480,000 sat of yours; 5,000 sat are BEYOND that; of 7 sat in payments",
         "inbound liquidity for sale: 250,000 sat in 2 sales",
     ):
         assert told in shown

@@ -7,20 +7,18 @@ lack, what the step gives.
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Any, Final
 
-from tests.protocol.paying_clients import book, lsp_link, newest_link
+from tests.protocol.paying_clients import lsp_link, newest_link
 from tests.protocol.pump import Pump, PumpNode
 
-from cromford.bitcoin.tx import Tx
 from cromford.channel.commitment import Commitment
-from cromford.channel.content import CommitmentContent
 from cromford.channel.finished import FinishedCommitment
 from cromford.channel.htlc_tx import htlc_txs
 from cromford.channel.stage import Edition
 from cromford.channel.terms import Party
 from cromford.crypto.keys import sha256
-from cromford.crypto.musig2 import SecNonce, nonce_agg
+from cromford.crypto.musig2 import PUBNONCE_SIZE, SecNonce, nonce_agg
 from cromford.factory.allocation import Purchase
 from cromford.factory.leaf import Leaf
 from cromford.protocol import events as ev
@@ -37,14 +35,13 @@ from cromford.signing.task import SigningTask
 from cromford.wire import messages as m
 from cromford.wire.selling import NextHalf, NextNonces
 
-NO_NONCE: Final = (
-    bytes.fromhex("02" + "79be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798") * 2
-)
+NO_NONCE: Final = bytes(PUBNONCE_SIZE)  # Both halves are at hand: nothing is made of it.
 
 
 class Step(IntEnum):
     """How far an advance went, by the numbers of its messages."""
 
+    BEGUN = 0
     AGREED = 2
     COMMITTED = 3
     SIGNED = 4
@@ -128,25 +125,28 @@ class Advance:
         link = newest_link(client)
         return lsp_link(self.pump, link), link
 
-    def take(self, until: Step, *, unaware: Collection[PumpNode] = ()) -> None:
-        """Go on to the end of a step; who is `unaware` never hears of the finished state."""
-        self._agree()
-        if until >= Step.COMMITTED:
+    def take(
+        self, until: Step, *, since: Step = Step.BEGUN, unaware: Collection[PumpNode] = ()
+    ) -> None:
+        """Go on to the end of a step; who is `unaware` never hears of what is finished."""
+        if since < Step.AGREED <= until:
+            self._agree()
+        if since < Step.COMMITTED <= until:
             self._commit()
-        if until >= Step.SIGNED:
+        if since < Step.SIGNED <= until:
             self._sign()
-        if until >= Step.STATE:
+        if since < Step.STATE <= until:
             self._finish_state(unaware)
-        if until >= Step.POISONS:
+        if since < Step.POISONS <= until:
             self._finish_poisons(unaware)
-        if until >= Step.ACKNOWLEDGED:
+        if since < Step.ACKNOWLEDGED <= until:
             for number in self.clients:
                 self._lsp(ar.AdvanceAcknowledged(client=number, **self._named))
-        if until >= Step.REBASED:
+        if since < Step.REBASED <= until:
             self._rebase()
 
     @property
-    def _named(self) -> dict[str, bytes]:
+    def _named(self) -> dict[str, Any]:
         return {"attempt_id": self.attempt_id, "advance_id": self.advance_id}
 
     def _lsp(self, *records: AnyRecord) -> None:
@@ -154,7 +154,7 @@ class Advance:
 
     def _agree(self) -> None:
         allocation = self.leaf.allocation
-        sale = {
+        sale: dict[str, Any] = {
             "state_index": self.state_index,
             "capacities_sat": allocation.capacities_sat,
             "lstock_sat": allocation.lstock_sat,
@@ -184,7 +184,7 @@ class Advance:
         for number, client in self.clients.items():
             self._agree_as(number, client, sale)
 
-    def _agree_as(self, number: int, client: PumpNode, sale: Mapping[str, object]) -> None:
+    def _agree_as(self, number: int, client: PumpNode, sale: Mapping[str, Any]) -> None:
         link = newest_link(client)
         assert client.signer is not None
         pool = client.signer.make_pool(link.key, 2)
@@ -193,7 +193,7 @@ class Advance:
         received = ar.AdvanceReceived(
             channel_id=link.channel_id,
             price_msat=self.price_msat if number == self.buyer else 0,
-            **sale,  # type: ignore[arg-type]  # as the record names them
+            **sale,
             **self._named,
         )
         made = ar.AdvancePoolsMade(
@@ -212,6 +212,7 @@ class Advance:
                     following_pubnonce=pool.pubnonces[1],
                 ),
             ),
+            session=bytes(32),
             **self._named,
         )
         message = m.encode_message(agreed)
@@ -297,7 +298,7 @@ class Advance:
             ours, theirs = self.ends_of(client)
             if ours.next is None or ours.state.rebase is not None:
                 continue
-            self._tell_nonces(client, ours)
+            self.tell_nonces(client)
             update = m.UpdateRebase(
                 channel_id=theirs.channel_id,
                 advance_id=self.advance_id,
@@ -308,25 +309,26 @@ class Advance:
             self._lsp(cr.UpdateProposed(channel_id=ours.channel_id, message=message))
         self._go_on()
         for node in (self.pump.lsp, *self.clients.values()):
-            if any(one.advance_id == self.advance_id for one in node_advances(self.pump, node)):
+            if is_under_way(self.pump, node, self.advance_id):
                 remember(self.pump, node, ar.AdvanceEnded(**self._named))
 
     def _go_on(self) -> None:
         self.pump.handle(self.pump.lsp, ev.FactsChanged())
         self.pump.run()
 
-    def _tell_nonces(self, client: PumpNode, ours: Link) -> None:
-        """Begin the connection anew: both sides tell their nonces for what comes next."""
-        if newest_link(client).next is not None and not newest_link(client).next.peer_nonces:  # type: ignore[union-attr]  # just tested
+    def tell_nonces(self, client: PumpNode) -> None:
+        """Begin the connection anew: both sides tell their nonces for both outputs."""
+        following = newest_link(client).next
+        if following is not None and not following.peer_nonces:
             self.pump.disconnect(client)
             self.pump.connect(client)
             self.pump.run()
 
 
-def node_advances(pump: Pump, node: PumpNode) -> list[ar.AdvanceProposed]:
-    """Return the advances that a node has under way."""
+def is_under_way(pump: Pump, node: PumpNode, advance_id: bytes) -> bool:
+    """Say whether a node has an advance under way."""
     held = pump.factory if node is pump.lsp else node.state
-    return [advance for _, advance in held.advances.items()]
+    return any(advance.advance_id == advance_id for _, advance in held.advances.items())
 
 
 def finished_by(
@@ -354,23 +356,6 @@ def finished_by(
             for htlc in htlc_txs(commitment)
         ),
     )
-
-
-def commitment_of(
-    pump: Pump, client: PumpNode, holder: Link, content: CommitmentContent, funding_index: int
-) -> Tx:
-    """Return a commitment that a holder once had, signed, on one of its channel's fundings.
-
-    Args:
-        pump: Where.
-        client: Whose channel it is.
-        holder: The holder's end, as it was when the commitment was its latest.
-        content: What it says.
-        funding_index: 0 for the funding of the opening.
-    """
-    now = newest_link(client)
-    commitment = holder.commitment(content, holder.own_point, now.fundings[funding_index])
-    return finished_by(pump, client, holder, commitment).tx
 
 
 def _intended(link: Link, finished: FinishedCommitment) -> ar.NextCommitmentIntended:
@@ -414,16 +399,3 @@ def advance(
     )
     done.take(until, unaware=unaware)
     return done
-
-
-__all__ = [
-    "Advance",
-    "Step",
-    "advance",
-    "book",
-    "commitment_of",
-    "finished_by",
-    "keychain_of",
-    "remember",
-    "signature_of",
-]

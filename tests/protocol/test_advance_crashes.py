@@ -13,10 +13,11 @@ from tests.protocol.advances import (
     check_claims,
     check_payments_work,
     check_sold,
+    deliver,
     leaf_of,
     market,
     quote_for,
-    under_way,
+    settle,
 )
 from tests.protocol.pump import Pump, PumpNode
 
@@ -31,25 +32,6 @@ BUYER, NEIGHBOUR = 1, 2
 def _market() -> Iterator[None]:
     with market():
         yield
-
-
-def settle(pump: Pump) -> None:
-    """Let blocks come until nothing is under way."""
-    for _ in range(8):
-        connect_again(pump)
-        pump.run()
-        check_claims(pump)
-        if under_way(pump) is None and not any(one.state.advances for one in pump.clients):
-            return
-        pump.mine(1)
-    raise AssertionError("an advance never ends")
-
-
-def connect_again(pump: Pump) -> None:
-    """Let whoever was hung up on come back."""
-    for client in pump.clients:
-        if client.name not in pump.links:
-            pump.connect(client)
 
 
 def node_of(pump: Pump, whose: int | None) -> PumpNode:
@@ -67,6 +49,7 @@ def test_a_death_at_any_step_leaves_an_advance_done_for_all_or_for_nobody(
         n_states = len(leaf_of(pump, BUYER).states)
         pump.mine(2)  # Whoever takes part too often pauses for some blocks.
         quote = quote_for(pump, BUYER, amount_sat=AMOUNT_SAT, price_msat=PRICE_MSAT)
+        node.checkpoint()
         node.fuse = fuse
         pump.lsp_says(pump.client_at(BUYER), quote)
         pump.run()
@@ -82,3 +65,24 @@ def test_a_death_at_any_step_leaves_an_advance_done_for_all_or_for_nobody(
     else:
         raise AssertionError("an advance has more steps than that")
     assert True in outcomes
+
+
+@pytest.mark.parametrize("whose", [BUYER, NEIGHBOUR])
+def test_a_connection_that_breaks_after_any_message_leaves_it_done_for_all_or_for_nobody(
+    whose: int,
+) -> None:
+    pump = advancing_factory(2, policy=LONG_LIVED)
+    for n_messages in range(FUSES_MAX):
+        pump.mine(2)
+        quote = quote_for(pump, BUYER, amount_sat=AMOUNT_SAT, price_msat=PRICE_MSAT)
+        pump.lsp_says(pump.client_at(BUYER), quote)
+        is_over = not deliver(pump, n_messages)
+        pump.disconnect(pump.client_at(whose))
+        check_claims(pump)
+        settle(pump)
+        if len(leaf_of(pump, BUYER).states) == quote.state_index + 1:
+            check_sold(pump, BUYER, quote)
+        check_payments_work(pump, BUYER, NEIGHBOUR)
+        if is_over:
+            return
+    raise AssertionError("an advance has more messages than that")

@@ -5,9 +5,8 @@ from typing import Any
 
 import pytest
 from tests.protocol.markets import Market
-from tests.protocol.paying_clients import lsp_link, newest_link, pay
+from tests.protocol.paying_clients import balance, lsp_link, make_invoice, newest_link, pay
 
-from cromford.changed import changed
 from cromford.channel.terms import MSAT_PER_SAT
 from cromford.factory.allocation import Purchase, lstock_sat_min
 from cromford.factory.leaf import usable_blocks
@@ -17,7 +16,6 @@ from cromford.protocol.advancing.selling import QUOTE_BLOCKS, QUOTES_PER_BLOCK
 from cromford.protocol.channels.coverage import covered_after
 from cromford.protocol.facts import FRESH
 from cromford.protocol.faults import Rejected
-from cromford.protocol.journal.advances import LspAdvance
 from cromford.protocol.policy import SalePrice
 from cromford.wire import messages as m
 
@@ -191,34 +189,28 @@ def test_nothing_is_quoted_by_a_stale_chain(market: Market) -> None:
 
 
 def test_while_an_advance_is_under_way_nothing_else_is_sold_of_the_leaf(market: Market) -> None:
-    allocation = market.leaf.sold(Purchase(buyer=2, amount_sat=20_000)).allocation
-    under_way = LspAdvance(
-        advance_id=b"\x01" * 32,
-        clients=(1, 2),
-        state_index=1,
-        allocation=allocation,
-        buyer=2,
-        quote_id=b"\x02" * 32,
-        price_msat=0,
-    )
-    factory = market.pump.factory
-    name = factory.attempt.leaf_name(1)
-    market.put(changed(factory, advances=factory.advances.set(name, under_way)))
+    quote = market.quote()
+    market.lost = (m.AdvanceAgree, m.AdvanceAbort)  # It is asked, and nobody answers.
+    assert market.buy_by(quote.quote_id) is None
     assert market.refusal().code == "leaf_busy"
 
 
 def test_a_neighbour_that_would_own_more_than_is_covered_is_not_asked() -> None:
     """It would not agree; how much it owns is nobody's business."""
     market = Market().with_money()
-    neighbour = market.pump.client_at(2)
+    neighbour, lsp = market.pump.client_at(2), market.pump.lsp
+    # As many HTLCs at once as make the LSP's penalty dearer than its reserve.
+    for _ in range(12):
+        market.pump.handle(lsp, make_invoice(market.pump, neighbour, 1_200_000))
+    market.pump.run()
     lstock_sat = market.leaf.allocation.lstock_sat
-    covered_sat = covered_after(
-        newest_link(neighbour), market.leaf, Purchase(buyer=1, amount_sat=lstock_sat)
-    )
-    room_msat = covered_sat * MSAT_PER_SAT
-    assert pay(market.pump, market.pump.lsp, neighbour, room_msat) is not None
+    sold = Purchase(buyer=1, amount_sat=lstock_sat)
+    covered_msat = covered_after(newest_link(neighbour), market.leaf, sold) * MSAT_PER_SAT
+    owned_msat = balance(neighbour).own_msat
+    assert owned_msat == 12 * 1_200_000 < covered_msat
+    assert pay(market.pump, lsp, neighbour, covered_msat - owned_msat).preimage is not None
     assert market.quote(0).amount_sat == lstock_sat
-    assert pay(market.pump, market.pump.lsp, neighbour, 1_000) is not None
+    assert pay(market.pump, lsp, neighbour, 1_000).preimage is not None
     refused = market.refusal(0)
     assert refused.code == "not_covered"
     assert not any(digit in refused.reason for digit in "0123456789")
@@ -247,7 +239,7 @@ def test_a_quote_is_bought_by_for_a_few_blocks_and_for_one_state(market: Market)
 
 def test_after_another_sale_a_quote_is_void(market: Market) -> None:
     quote = market.quote()
-    market.advance(20_000)
+    market.advance(20_000, buyer=2)
     refused = market.buy_by(quote.quote_id)
     assert refused is not None
     assert (refused.code, refused.reason) == (

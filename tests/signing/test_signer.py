@@ -282,3 +282,33 @@ def test_every_input_needs_a_path_or_none() -> None:
     prevouts = [TxOut(amount_sat=5_000, script_pubkey=script(0, 0))] * 2
     with pytest.raises(ValueError, match="zip"):
         Signer(KEYCHAIN).sign_wallet_tx(spending(prevouts), prevouts, [(0, 0)])
+
+
+def test_a_factory_key_signs_for_an_output_that_pays_it_alone_and_for_no_other(
+    signer: Signer,
+) -> None:
+    """BIP 86: what a poison pays. No output of several keys, and no other key's."""
+    internal_key = xonly_of(KEYCHAIN.pubkey(FACTORY))
+    own = TxOut(amount_sat=9_000, script_pubkey=taproot_output(internal_key, None).script_pubkey)
+    tx = Tx(
+        version=3,
+        inputs=tuple(
+            TxIn(outpoint=OutPoint(txid=Txid(bytes(32)), vout=vout), nsequence=0xFFFFFFFD)
+            for vout in range(2)
+        ),
+        outputs=(TxOut(amount_sat=17_000, script_pubkey=script(0, 1)),),
+    )
+    prevouts = (own, own)
+    signatures = [
+        signer.sign_payout(FACTORY, tx, prevouts, input_index=index) for index in range(2)
+    ]
+    check_scripts(tx.with_witnesses(*((signature,) for signature in signatures)), [*prevouts])
+    others = (
+        tweaked_key_agg(KeyAgg((KEYCHAIN.pubkey(FACTORY), pubkey_of(b"\x02" * 32))), None),
+        tweaked_key_agg(KeyAgg((KEYCHAIN.pubkey(CHANNEL),)), None),
+        tweaked_key_agg(KeyAgg((KEYCHAIN.pubkey(FACTORY),)), tapleaf_hash(b"\x51")),
+    )
+    for key_agg in others:
+        other = TxOut(amount_sat=9_000, script_pubkey=p2tr_script(key_agg.output_key))
+        with pytest.raises(ValueError, match="script_pubkey: expected"):
+            signer.sign_payout(FACTORY, tx, (own, other), input_index=1)

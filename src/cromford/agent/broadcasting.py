@@ -6,14 +6,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
 from cromford.adapters.chain_check import check_node
-from cromford.agent.looking import Sight, look, publish
+from cromford.agent.looking import Sight, look, publish, publish_poisons
 from cromford.agent.views import package_state, package_summary
 from cromford.bitcoin.network import Network
 from cromford.daemon.connecting import connect_chain
 from cromford.daemon.options import ChainOptions
 from cromford.ports import Chain, ChainUnavailable, CredentialsRefused
 from cromford.watch.package import ExitPackage
-from cromford.watch.package_progress import PublishNow, next_package_action
+from cromford.watch.package_progress import PublishNow, TakeApart, next_package_action
 from cromford.watch.remaining import SETTLED_DEPTH
 
 RETRY_SECONDS: Final = 5.0
@@ -43,10 +43,14 @@ async def broadcast_once(chain: Chain, package: ExitPackage) -> dict[str, Any]:
         ChainUnavailable: If the node does not answer.
     """
     sight = await look(chain, package)
-    action = next_package_action(package, sight.place, tip_height=sight.height, is_begun=True)
+    action = sight.poisoned or next_package_action(
+        package, sight.place, tip_height=sight.height, is_begun=True
+    )
     refused = None
     if isinstance(action, PublishNow):
         refused = await publish(chain, package, action.step)
+    if isinstance(action, TakeApart):
+        refused = await publish_poisons(chain, action.due)
     is_unspent = sight.place is not None and sight.place.n_confirmed == 0
     return {
         **package_summary(package),
@@ -111,6 +115,8 @@ async def broadcast_to_the_end(
 
 def _is_settled(package: ExitPackage, sight: Sight) -> bool:
     place = sight.place
+    if sight.poisoned is not None:
+        return not sight.poisoned.due
     if place is None:
         return False
     is_whole = place.is_channel_spent or place.n_confirmed == len(package.steps)

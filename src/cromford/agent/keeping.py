@@ -71,7 +71,8 @@ class Keeping:
     def take(self, package: ExitPackage) -> bool:
         """Hold a package, durably; return whether it was not held before.
 
-        One that adds the commitment to a path that is held takes its place.
+        One that adds the commitment to a path that is held, a newer state of the leaf, or poisons,
+        takes its place.
 
         Raises:
             NotHeld: If another way to the same channel is held, or there is no room.
@@ -80,7 +81,7 @@ class Keeping:
         held = self._held.get(package.package_id)
         if held is not None and held.package == package:
             return False
-        if held is not None and replace(package, commitment=None) != held.package:
+        if held is not None and not package.may_replace(held.package):
             raise NotHeld(
                 "package_held",
                 f"another package of the same channel is held: {package.package_id.hex()}",

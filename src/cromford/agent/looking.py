@@ -6,10 +6,11 @@ is one look.
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cromford import effects as fx
-from cromford.bitcoin.tx import OutPoint
+from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.daemon.bumping import Bumper
 from cromford.daemon.own_fees import asked_again
 from cromford.factory.exit_path import ExitStep
@@ -17,7 +18,7 @@ from cromford.ports import Chain, Coin, TxRefused
 from cromford.watch.bumping import Bumping, anchor_of
 from cromford.watch.feerates import SWEEP_BLOCKS, OwnFees
 from cromford.watch.package import ExitPackage
-from cromford.watch.package_progress import PathPlace, place_of
+from cromford.watch.package_progress import PathPlace, TakeApart, place_of, poisons_due
 from cromford.watch.package_reading import check_funding
 
 _log = logging.getLogger(__name__)
@@ -25,10 +26,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sight:
-    """Where a package's path is, after the block at `height`; None if nothing of it was found."""
+    """Where a package's path is, after the block at `height`; None if nothing of it was found.
+
+    `poisoned` says what is due of a state that was replaced, if one is on chain.
+    """
 
     height: int
     place: PathPlace | None
+    poisoned: TakeApart | None = None
 
 
 async def look(chain: Chain, package: ExitPackage) -> Sight:
@@ -41,8 +46,10 @@ async def look(chain: Chain, package: ExitPackage) -> Sight:
     while True:
         tip = (await chain.status()).tip
         coins = await _coins(chain, package)
+        poisoned = None if coins else poisons_due(package, await _poison_coins(chain, package))
         if (await chain.status()).tip == tip:
-            return Sight(height=tip.height, place=place_of(package, coins, tip_height=tip.height))
+            place = place_of(package, coins, tip_height=tip.height)
+            return Sight(height=tip.height, place=place, poisoned=poisoned)
 
 
 async def _coins(chain: Chain, package: ExitPackage) -> dict[OutPoint, Coin]:
@@ -55,6 +62,37 @@ async def _coins(chain: Chain, package: ExitPackage) -> dict[OutPoint, Coin]:
                 check_funding(package, coin.txout)
             return {outpoint: coin}
     return {}
+
+
+async def _poison_coins(chain: Chain, package: ExitPackage) -> dict[OutPoint, Coin]:
+    """Return the unspent outputs that poisons spend or pay."""
+    coins: dict[OutPoint, Coin] = {}
+    for tx in package.poisons:
+        for outpoint in (tx.inputs[0].outpoint, *tx.outpoints):
+            coin = await chain.coin(outpoint)
+            if coin is not None:
+                coins[outpoint] = coin
+    return coins
+
+
+async def publish_poisons(chain: Chain, poisons: Sequence[Tx]) -> str | None:
+    """Hand poisons to the node; return its word if one is refused.
+
+    They pay what was agreed. Only those whom they pay could pay more, by a child of that output.
+
+    Raises:
+        ChainUnavailable: If the node does not answer.
+    """
+    reason = None
+    for tx in poisons:
+        try:
+            await chain.broadcast(tx)
+        except TxRefused as refused:
+            _log.warning("tx_refused name=poison txid=%s reason=%s", tx.txid, refused.reason)
+            reason = refused.reason
+        else:
+            _log.info("tx_broadcast name=poison txid=%s", tx.txid)
+    return reason
 
 
 async def publish(chain: Chain, package: ExitPackage, step: ExitStep) -> str | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from cromford.agent.keeping import HeldPackage, Keeping
-from cromford.agent.looking import Sight, look, publish
+from cromford.agent.looking import Sight, look, publish, publish_poisons
 from cromford.daemon.freshness import Freshness, Stale
 from cromford.ports import (
     BlockRef,
@@ -26,6 +26,7 @@ from cromford.watch.package_progress import (
     NOTHING_FOUND,
     PackageAction,
     PublishNow,
+    TakeApart,
     is_due,
     next_package_action,
 )
@@ -201,7 +202,7 @@ class Rounds:
         ):
             _log.warning("exit_begun id=%s height=%d", package_id.hex(), sight.height)
             held = self._keeping.begin(package_id, sight.height)
-        action = next_package_action(
+        action = sight.poisoned or next_package_action(
             held.package,
             sight.place,
             tip_height=sight.height,
@@ -210,6 +211,8 @@ class Rounds:
         refused = None
         if isinstance(action, PublishNow):
             refused = await publish(self._chain, held.package, action.step)
+        if isinstance(action, TakeApart):
+            refused = await publish_poisons(self._chain, action.due)
         return Attended(sight=sight, action=action, refused=refused)
 
     def _highest_height(self, tip_height: int) -> int:

@@ -15,6 +15,7 @@ from cromford.watch.package_progress import (
     PackageAction,
     PathOnChain,
     PublishNow,
+    TakeApart,
     remaining_at,
 )
 
@@ -86,6 +87,8 @@ def _status(action: PackageAction) -> str:
             return "publishing"
         case PathOnChain():
             return "on_chain"
+        case TakeApart():
+            return "replaced"
         case NothingFound():
             return "nothing_found"
         case _:
@@ -106,6 +109,11 @@ def _next(action: PackageAction, refused: str | None) -> str:
             return "nothing: the channel is on chain, and its output was spent"
         case PathOnChain(height=height):
             return f"nothing: the channel's output is on chain since block {height}"
+        case TakeApart(due=()):
+            return "nothing: poisons took a replaced state apart; what they pay is their owner's"
+        case TakeApart():
+            what = "a replaced state is on chain: its poisons are published, and wait for a block"
+            return what if refused is None else f"{what}; the node refused one, {refused}"
         case NothingFound():
             return (
                 "nothing: no output of the path is unspent; the funding is not confirmed, or the "

@@ -23,7 +23,7 @@ from cromford.cli.payments import (
 )
 from cromford.cli.rescan import rescan_command
 from cromford.cli.seed import seed_group
-from cromford.cli.shown import dying, lists, payment_lists, tree
+from cromford.cli.shown import dying, exits, lists, payment_lists, tree
 from cromford.cli.shown.output import show
 from cromford.cli.wallet import wallet_group
 
@@ -207,7 +207,7 @@ exit_group.add_command(exit_package.broadcast)
 def plan(invocation: Invocation, factory_id: str | None) -> None:
     """Show what leaving would take: transactions, fees, blocks, and what is next."""
     answer = invocation.call(ROLE, "exit_plan", factory_id=factory_id)
-    show(invocation, answer, lists.exit_plan)
+    show(invocation, answer, exits.exit_plan)
 
 
 @exit_group.command()
@@ -243,7 +243,7 @@ def start(
         remediation="Look at `cromford client exit plan`, then add --yes.",
     )
     answer = invocation.call(ROLE, "exit_start", factory_id=factory_id, **stale)
-    show(invocation, answer, lists.exit_started)
+    show(invocation, answer, exits.exit_started)
 
 
 @exit_group.command(name="status")
@@ -253,7 +253,7 @@ def start(
 def exit_status(invocation: Invocation, factory_id: str | None) -> None:
     """Show how far an exit is: what waits for a block, what it pays, what it may still cost."""
     answer = invocation.call(ROLE, "exit_status", factory_id=factory_id)
-    show(invocation, answer, lists.exit_status)
+    show(invocation, answer, exits.exit_status)
 
 
 @exit_group.command()
@@ -267,7 +267,7 @@ def pause(invocation: Invocation, factory_id: str | None) -> None:
     the exit deadline comes, when an HTLC could be lost, and for a state whose clock runs.
     """
     answer = invocation.call(ROLE, "exit_pause", factory_id=factory_id)
-    show(invocation, answer, lists.exit_paused)
+    show(invocation, answer, exits.exit_paused)
 
 
 def _consequences(plan: dict[str, Any]) -> str:

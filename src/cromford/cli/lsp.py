@@ -17,7 +17,7 @@ from cromford.cli.market import ledger_command, price_command, set_price_command
 from cromford.cli.payments import balances_command, lsp_pay_command, payments_command
 from cromford.cli.rescan import rescan_command
 from cromford.cli.seed import seed_group
-from cromford.cli.shown import lists, payment_lists, tree
+from cromford.cli.shown import exits, lists, payment_lists, tree
 from cromford.cli.shown.output import sat, show, write_json
 from cromford.cli.wallet import digits, feerate_option, together_option, wallet_group
 from cromford.factory.terms import N_CLIENTS_MAX
@@ -262,7 +262,7 @@ def exit_command(
         remediation="Look at `cromford lsp factory show`, then add --yes.",
     )
     answer = invocation.call(ROLE, "exit_start", factory_id=factory_id, client=client, **stale)
-    show(invocation, answer, lists.exit_started)
+    show(invocation, answer, exits.exit_started)
 
 
 @command.command()

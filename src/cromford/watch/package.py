@@ -37,6 +37,19 @@ _hash_package: Final = TaggedHash(PACKAGE_TAG)
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReplacedState:
+    """A state of the leaf that was replaced, and what takes it apart if it confirms all the same.
+
+    Attributes:
+        tx: It, without its signature: it is not for anybody to publish.
+        poisons: Of the client's channel and of the L-stock, signed.
+    """
+
+    tx: Tx
+    poisons: tuple[Tx, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExitPackage:
     """A path from a funding output down to one channel, every transaction signed.
 
@@ -52,6 +65,7 @@ class ExitPackage:
         funding_pubkeys: The two keys of that output, the smaller one first.
         commitment: What spends it in the end; None while the exit has not been started, for the
             next payment would revoke it.
+        replaced: The states that the last one replaced, the oldest first.
     """
 
     network: Network
@@ -64,6 +78,30 @@ class ExitPackage:
     channel_vout: int
     funding_pubkeys: tuple[bytes, bytes]
     commitment: Tx | None = None
+    replaced: tuple[ReplacedState, ...] = ()
+
+    @property
+    def poisons(self) -> tuple[Tx, ...]:
+        """What takes replaced states apart, the oldest state's first."""
+        return tuple(poison for state in self.replaced for poison in state.poisons)
+
+    def may_replace(self, held: "ExitPackage") -> bool:
+        """Say whether it takes the place of a package of the same channel: it says all, and more.
+
+        It has the commitment, a newer state of the leaf, or poisons that the other lacks.
+        """
+        (*path, state), (*held_path, held_state) = self.txs, held.txs
+        delay, held_delay = delay_of(state), delay_of(held_state)
+        is_newer = (
+            state.inputs[0].outpoint == held_state.inputs[0].outpoint
+            and delay is not None
+            and held_delay is not None
+            and delay < held_delay
+        )
+        if path != held_path or not (is_newer or state == held_state):
+            return False
+        is_lost = held.commitment not in (None, self.commitment) and not is_newer
+        return not is_lost and set(held.poisons) <= set(self.poisons)
 
     @property
     def channel_outpoint(self) -> OutPoint:
@@ -159,7 +197,11 @@ def _steps_of(txs: tuple[Tx, ...], funding_sat: int) -> Iterator[ExitStep]:
 
 
 def package_of(
-    signed: SignedBranch, network: Network, *, commitment: Tx | None = None
+    signed: SignedBranch,
+    network: Network,
+    *,
+    commitment: Tx | None = None,
+    replaced: tuple[ReplacedState, ...] = (),
 ) -> ExitPackage:
     """Return a client's exit package.
 
@@ -167,6 +209,7 @@ def package_of(
         signed: Its branch.
         network: The chain it is on.
         commitment: Its own latest, if no update follows it any more.
+        replaced: The states that its leaf's newest one replaced, with their poisons.
 
     Raises:
         ValueError: If it is not the client's own branch: the channel's keys are not known.
@@ -190,6 +233,7 @@ def package_of(
         channel_vout=branch.channel_outpoint.vout,
         funding_pubkeys=(first, second),
         commitment=commitment,
+        replaced=replaced,
     )
 
 
@@ -216,4 +260,12 @@ def package_document(package: ExitPackage) -> dict[str, Any]:
     }
     if package.commitment is not None:
         document["commitment"] = package.commitment.serialize().hex()
+    if package.replaced:
+        document["replaced"] = [
+            {
+                "state": state.tx.serialize().hex(),
+                "poisons": [poison.serialize().hex() for poison in state.poisons],
+            }
+            for state in package.replaced
+        ]
     return document

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from cromford.bitcoin.block import Coin
-from cromford.bitcoin.tx import OutPoint
+from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.factory.exit_path import ExitStep
 from cromford.watch.package import COMMITMENT_STEP, ExitPackage, delay_of
 from cromford.watch.remaining import Remaining
@@ -69,7 +69,17 @@ class NothingFound:
     """
 
 
-PackageAction = PublishNow | AwaitDelay | AwaitDeadline | PathOnChain | NothingFound
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakeApart:
+    """A state that was replaced is on chain: publish these poisons of it now, if there are any.
+
+    None of them, where all are in a block already: what they pay waits for the owner's key.
+    """
+
+    due: tuple[Tx, ...]
+
+
+PackageAction = PublishNow | AwaitDelay | AwaitDeadline | PathOnChain | TakeApart | NothingFound
 NOTHING_FOUND: Final = NothingFound()
 
 
@@ -115,6 +125,18 @@ def remaining_at(package: ExitPackage, place: PathPlace | None, *, tip_height: i
     return package.remaining(confirmed=confirmed, tip_height=tip_height)
 
 
+def poisons_due(package: ExitPackage, coins: Mapping[OutPoint, Coin]) -> TakeApart | None:
+    """Return what is done about a replaced state that is on chain; None if none is.
+
+    Args:
+        package: The package.
+        coins: Unspent outputs in blocks: of what its poisons spend, and what they pay.
+    """
+    due = tuple(tx for tx in package.poisons if tx.inputs[0].outpoint in coins)
+    is_paid = any(outpoint in coins for tx in package.poisons for outpoint in tx.outpoints)
+    return TakeApart(due=due) if due or is_paid else None
+
+
 def is_due(
     package: ExitPackage, place: PathPlace | None, *, tip_height: int, highest_height: int
 ) -> bool:
@@ -136,7 +158,7 @@ def is_due(
 def next_package_action(
     package: ExitPackage, place: PathPlace | None, *, tip_height: int, is_begun: bool
 ) -> PackageAction:
-    """Return what is done next with a package.
+    """Return what is done next with a package, where no replaced state of its leaf is on chain.
 
     Until the exit is begun nothing is, whoever else leaves by a part of the path, but for one
     thing: once a kickoff is on chain, its latest state has to follow.

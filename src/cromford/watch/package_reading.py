@@ -4,6 +4,7 @@ What is read is either the package that a client made, or refused. Every transac
 the network would check it: what it spends, what it pays, and its signature, which covers all else.
 """
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from cromford.bitcoin.timelock import (
     LOCKTIME_THRESHOLD,
     NSEQUENCE_DISABLE_FLAG,
     NSEQUENCE_FINAL,
+    NSEQUENCE_REPLACEABLE,
 )
 from cromford.bitcoin.timelocked import LockKind, Timelock
 from cromford.bitcoin.tx import (
@@ -40,15 +42,18 @@ from cromford.watch.package import (
     PACKAGE_TXS_MAX,
     PACKAGE_VERSION,
     ExitPackage,
+    ReplacedState,
     delay_of,
 )
 
 PACKAGE_SIZE_MAX: Final = 256 * 1024  # About twice the largest path of 1,024 clients, as hex.
 RECEIVED_SHOWN_MAX: Final = 80
+REPLACED_MAX: Final = 63  # More than any leaf is sold of.
+POISONS_MAX: Final = 2  # Of one's own channel, and of the L-stock.
 _TX_SIZE_MAX: Final = TRUC_VSIZE_MAX * WITNESS_SCALE
 _LOCKTIME_PAST: Final = 0x21 << 24  # BOLT 3: below it a commitment's nLockTime lies long ago.
 _P2TR_SCRIPT_SIZE: Final = 34
-_WITHOUT_COMMITMENT: Final = ("format", "version", "network", "funding", "transactions", "channel")
+_ALWAYS_THERE: Final = ("format", "version", "network", "funding", "transactions", "channel")
 _FUNDING_FIELDS: Final = (
     "txid",
     "vout",
@@ -85,7 +90,7 @@ def read_package(data: bytes, network: Network) -> ExitPackage:
     Raises:
         InvalidPackage: Naming the field, what was expected and what was received.
     """
-    document = _object(_parsed(data), "package", _WITHOUT_COMMITMENT, optional=("commitment",))
+    document = _object(_parsed(data), "package", _ALWAYS_THERE, optional=("commitment", "replaced"))
     _exactly(document["format"], "format", PACKAGE_FORMAT)
     _exactly(document["version"], "version", PACKAGE_VERSION)
     _exactly(document["network"], "network", network.name)
@@ -107,6 +112,7 @@ def read_package(data: bytes, network: Network) -> ExitPackage:
         channel_vout=vout,
         funding_pubkeys=pubkeys,
         commitment=commitment,
+        replaced=_replaced(document["replaced"], txs[-1]) if "replaced" in document else (),
     )
 
 
@@ -377,6 +383,53 @@ def _commitment(value: object, outpoint: OutPoint, txout: TxOut) -> Tx:
     if not LOCKTIME_THRESHOLD <= tx.nlocktime < _LOCKTIME_PAST:
         raise InvalidPackage(f"{field}.nlocktime", "one long past (BOLT 3)", tx.nlocktime)
     _check_spend(tx, field, outpoint, txout)
+    return tx
+
+
+def _replaced(value: object, newest: Tx) -> tuple[ReplacedState, ...]:
+    """Return the states that the last transaction replaced, the one with the longest delay first.
+
+    They are not signed: nobody but a thief wants one in a block.
+    """
+    if not isinstance(value, list) or not 1 <= len(value) <= REPLACED_MAX:
+        received = f"{len(value)}" if isinstance(value, list) else value
+        raise InvalidPackage("replaced", f"a list of 1..{REPLACED_MAX}", received)
+    states = tuple(_replaced_state(item, f"replaced[{n}]", newest) for n, item in enumerate(value))
+    delays = [delay_of(one.tx) or 0 for one in (*states, ReplacedState(tx=newest, poisons=()))]
+    if any(older <= newer for older, newer in itertools.pairwise(delays)):
+        raise InvalidPackage("replaced", "delays that become shorter, down to the path's", delays)
+    return states
+
+
+def _replaced_state(value: object, field: str, newest: Tx) -> ReplacedState:
+    parts = _object(value, field, ("state", "poisons"))
+    state = _tx(parts["state"], f"{field}.state")
+    _check_form(state, f"{field}.state")
+    if state.inputs[0].witness:
+        raise InvalidPackage(f"{field}.state.witness", "none", "a signature")
+    if state.inputs[0].outpoint != newest.inputs[0].outpoint:
+        raise InvalidPackage(
+            f"{field}.state.inputs", str(newest.inputs[0].outpoint), str(state.inputs[0].outpoint)
+        )
+    listed = parts["poisons"]
+    if not isinstance(listed, list) or not 1 <= len(listed) <= POISONS_MAX:
+        raise InvalidPackage(f"{field}.poisons", f"a list of 1..{POISONS_MAX}", listed)
+    poisons = tuple(_poison(item, f"{field}.poisons[{n}]", state) for n, item in enumerate(listed))
+    return ReplacedState(tx=state, poisons=poisons)
+
+
+def _poison(value: object, field: str, state: Tx) -> Tx:
+    """Return a poison: it takes one output of that state, and nobody can say what it pays else."""
+    tx = _tx(value, field)
+    if tx.nlocktime:
+        raise InvalidPackage(f"{field}.nlocktime", "0", tx.nlocktime)
+    if tx.inputs[0].nsequence != NSEQUENCE_REPLACEABLE:
+        raise InvalidPackage(
+            f"{field}.nsequence", str(NSEQUENCE_REPLACEABLE), tx.inputs[0].nsequence
+        )
+    if not tx.outputs or not all(is_p2tr(output.script_pubkey) for output in tx.outputs):
+        raise InvalidPackage(f"{field}.outputs", "taproot outputs alone", "others, or none")
+    _check_spend(tx, field, *_spent(state, tx, field))
     return tx
 
 

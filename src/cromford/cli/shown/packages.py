@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from cromford.cli.shown.lists import exit_steps
+from cromford.cli.shown.exits import exit_steps
 from cromford.cli.shown.output import cell, facts, sat, short, table
 
 Document = dict[str, Any]

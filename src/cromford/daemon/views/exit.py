@@ -8,10 +8,12 @@ from cromford.bitcoin.replacement import FeeAndWeight
 from cromford.bitcoin.tx import WITNESS_SCALE, Txid
 from cromford.daemon.views.client import remaining_now
 from cromford.daemon.views.closes import own_close
+from cromford.daemon.views.poisons import describe_superseded, superseded
 from cromford.factory.exit_path import exit_path
 from cromford.factory.terms import FeePolicy
 from cromford.protocol.exiting.channel import landed_channel
 from cromford.protocol.exiting.client import in_hand, was_closed
+from cromford.protocol.exiting.in_hand import InHand
 from cromford.protocol.journal.client_attempt import ClientAttempt
 from cromford.protocol.journal.client_state import ClientState
 from cromford.watch.channel_exit import (
@@ -87,6 +89,7 @@ def exit_plan(state: ClientState, attempt: ClientAttempt, fees: OwnFees) -> dict
         "channel": channel,
         "due": _due(state, attempt, fees) if isinstance(action, ChannelOnChain) else [],
         "close": own_close(state, attempt),
+        "superseded": superseded(state, attempt),
         "next": _next(state, attempt, action, fees),
     }
 
@@ -175,9 +178,24 @@ def _due(state: ClientState, attempt: ClientAttempt, fees: OwnFees) -> list[dict
     if was_closed(state, attempt):
         return []
     holding = in_hand(state, attempt)
+    if holding.link.is_poisoned(state.chain):
+        return _due_of_poisoned(state, holding, fees)
     return [
         due_entry(one, tip_height=state.chain.height, is_withheld=holding.link.withholds_commitment)
         for one in channel_actions(landed_channel(holding, state.chain, fees=fees))
+    ]
+
+
+def _due_of_poisoned(state: ClientState, holding: InHand, fees: OwnFees) -> list[dict[str, Any]]:
+    """Return what is to be done about a channel in a state that was replaced: penalties, if any.
+
+    Its poisons are listed by themselves.
+    """
+    actions = channel_actions(landed_channel(holding, state.chain, fees=fees))
+    return [
+        due_entry(one, tip_height=state.chain.height, is_withheld=False)
+        for one in actions
+        if isinstance(one, TakingTx | Wait)
     ]
 
 
@@ -202,6 +220,9 @@ def _next_step(
 ) -> str:
     if not isinstance(action, ChannelOnChain):
         return describe(action)
+    poisoned = superseded(state, attempt)
+    if poisoned is not None:
+        return describe_superseded(poisoned)
     holding = in_hand(state, attempt)
     landed = landed_channel(holding, state.chain, fees=fees)
     return next_of_channel(landed, is_withheld=holding.link.withholds_commitment, peer="the LSP")

@@ -1,12 +1,14 @@
 """A client's exit package, as it stands: the path alone, and the commitment once it is final."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from cromford.bitcoin.network import Network
 from cromford.protocol.exiting.client import in_hand
+from cromford.protocol.exiting.poisons import poisons_held_of
 from cromford.protocol.journal.client_attempt import ClientAttempt
 from cromford.protocol.journal.client_state import ClientState
-from cromford.watch.package import package_document, package_of
+from cromford.watch.package import ReplacedState, package_document, package_of
 
 
 def exit_package(state: ClientState, attempt: ClientAttempt, network: Network) -> dict[str, Any]:
@@ -16,11 +18,22 @@ def exit_package(state: ClientState, attempt: ClientAttempt, network: Network) -
     exported.
     """
     link = in_hand(state, attempt).link
+    finished = link.finished_on(link.funding_on(state.chain))
     is_final = attempt.is_exiting and not link.withholds_commitment
     return package_document(
         package_of(
-            attempt.signed_branch,
+            attempt.signed_branch_on(state.chain),
             network,
-            commitment=link.finished.tx if is_final else None,
+            commitment=finished.tx if is_final and finished is not None else None,
+            replaced=tuple(_replaced(attempt)),
         )
     )
+
+
+def _replaced(attempt: ClientAttempt) -> Iterator[ReplacedState]:
+    """Yield the states whose poisons we hold, which are no secret; only the LSP minds them."""
+    states = attempt.leaf.states[:-1] if attempt.leaf_states else ()
+    for state_index, old in enumerate(states):
+        poisons = poisons_held_of(attempt, state_index)
+        if poisons:
+            yield ReplacedState(tx=old.tx, poisons=tuple(one.tx for one in poisons))

@@ -46,6 +46,7 @@ def exit_status(
             for step in plan["steps"]
         ],
         "due": plan["due"],
+        "superseded": plan["superseded"],
         "waiting": waiting,
         "stake_sat": holding.stake.amount_sat,
         "end_height": holding.stake.end_height,

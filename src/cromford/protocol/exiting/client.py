@@ -297,7 +297,7 @@ def arriving_total_sat(state: ClientState) -> int:
     """Return what is on its way to the wallet: of channels that are on chain, finished closes."""
     scripts = (attempt.join.payout_script for attempt in state.attempts.values())
     return arriving_of_closes_sat(state.closed, state.chain, scripts) + sum(
-        _arriving_sat(state, attempt)
+        arriving_of_attempt_sat(state, attempt)
         for attempt in state.attempts.values()
         if isinstance(attempt.stage, Complete)
         and not attempt.is_retired
@@ -305,7 +305,7 @@ def arriving_total_sat(state: ClientState) -> int:
     )
 
 
-def _arriving_sat(state: ClientState, attempt: ClientAttempt) -> int:
+def arriving_of_attempt_sat(state: ClientState, attempt: ClientAttempt) -> int:
     """Return what is on its way out of one factory: of our channel, or of poisons."""
     holding, chain = in_hand(state, attempt), state.chain
     coming_sat = poisons_arriving_sat(attempt, chain)

@@ -29,7 +29,15 @@ def held_poisons(attempt: ClientAttempt, chain: KnownChain) -> tuple[SignedPoiso
     """Return the poisons of the state of our leaf that is in a block; none of a live one."""
     if not attempt.leaf_states or not isinstance(attempt.stage, Complete):
         return ()
-    state_index = attempt.state_index_on(chain)
+    return poisons_held_of(attempt, attempt.state_index_on(chain))
+
+
+def poisons_held_of(attempt: ClientAttempt, state_index: int) -> tuple[SignedPoison, ...]:
+    """Return the poisons of one state of our leaf that we hold, if it was replaced.
+
+    Raises:
+        Unchecked: If the proposal was never accepted.
+    """
     signatures = poisons_of(attempt.leaf_states, state_index)
     if signatures is None:
         return ()

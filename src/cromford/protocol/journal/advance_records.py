@@ -54,12 +54,14 @@ class AdvancePoolsMade(Record, frozen=True, kw_only=True, tag="advance_pools_mad
     """Our nonces of an advance. They last as long as the process.
 
     The factory key's, and a pool of each channel's funding key: an LSP's in placement order.
+    `session` is what a client was asked with.
     """
 
     attempt_id: bytes
     advance_id: bytes
     factory_pool: bytes
     channel_pools: tuple[bytes, ...]
+    session: bytes = b""
 
 
 class AdvanceAgreed(Record, frozen=True, kw_only=True, tag="advance_agreed"):

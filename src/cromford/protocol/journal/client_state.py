@@ -63,6 +63,7 @@ from cromford.protocol.journal.purchases import (
     Receipt,
     ended_purchase,
     receipt_of,
+    with_agreed,
     with_purchase_record,
 )
 from cromford.protocol.journal.purses import with_lent, with_settled
@@ -297,7 +298,9 @@ def _with_advance(
         advances = advances.set(attempt_id, advance)
     elif attempt_id in advances:
         advances = advances.delete(attempt_id)
-    intents, heights = state.intents, state.advance_heights
+    intents, heights, purchases = state.intents, state.advance_heights, state.purchases
+    if isinstance(record, ar.AdvanceAgreed) and advance is not None:
+        purchases = with_agreed(purchases, advance.quote_id)
     if isinstance(record, ar.AdvanceSigned):
         intents = check_intents(intents, record.intents)
     receipts = state.receipts
@@ -313,6 +316,7 @@ def _with_advance(
         book=book,
         intents=intents,
         advance_heights=heights,
+        purchases=purchases,
     )
 
 
@@ -333,6 +337,7 @@ def _with_store_record(state: ClientState, record: r.StoreRecord) -> ClientState
                 after,
                 wish=None,
                 book=marked(state.book),
+                advances=_without_nonces(state.advances),
                 attempts={
                     attempt_id: replace(attempt, is_marked=attempt.may_be_used)
                     for attempt_id, attempt in state.attempts.items()

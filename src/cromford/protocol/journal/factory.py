@@ -26,6 +26,7 @@ from cromford.protocol.journal import opening_records as op
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal.advance_fold import (
     LspAdvances,
+    with_committed_only,
     with_lsp_advance,
     without_lsp_sessions,
 )
@@ -255,7 +256,8 @@ def apply_to_factory(factory: Factory, record: r.AnyRecord) -> Factory:
         case dr.CloseWanted(height=height):
             return replace(factory, close_height=height)
         case r.StoreRestored():
-            return replace(factory, book=marked(factory.book), is_marked=True)
+            kept = with_committed_only(factory.advances)
+            return replace(factory, book=marked(factory.book), is_marked=True, advances=kept)
         case r.MarkLifted():
             return replace(factory, book=unmarked(factory.book), is_marked=False)
         case xr.ExitStarted(client=client):

@@ -142,14 +142,6 @@ class Link:
         return self.is_behind or (self.mark is not None and not self.publishes_stale)
 
     @property
-    def is_rebased_first(self) -> bool:
-        """Whether the peer may still take our present funding for its next: we lock a rebase in first.
-
-        The opener does, with its own revocation.
-        """
-        return self.me is Party.OPENER and self.next is None and bool(self.superseded)
-
-    @property
     def has_session(self) -> bool:
         """Whether anything of it ends with the peer's connection."""
         is_prepared = bool(self.pool_ids) or self.awaits_nonce

@@ -17,8 +17,8 @@ from tests.protocol import paying_clients
 from tests.protocol.money import Auditor
 from tests.protocol.paying_clients import POLICY, book, live_factory, make_invoice, pay
 from tests.protocol.pump import Pump, PumpNode
-from tests.simulation.sim_node import SimNode
 from tests.protocol.shoppers import ALL, ask_price, buy_what_is_quoted
+from tests.simulation.sim_node import SimNode
 
 from cromford.effects import AdvanceDeadline, Deadline, HoldDeadline, InvoiceDeadline
 from cromford.protocol import events as ev
@@ -34,6 +34,7 @@ AMOUNTS_MSAT = st.one_of(
 )
 SOLD_SAT = st.one_of(st.just(ALL), st.integers(10_000, 60_000))
 ADVANCE_BLOCKS_MAX = 4  # Whatever is under way ends, once all are here, within that many.
+DEADLINES = st.sampled_from((HoldDeadline, InvoiceDeadline, AdvanceDeadline))
 STALE = Facts(stale="the source is away")
 MISTAKES = st.sampled_from(
     ("none", "none", "none", "secret", "less", "double", "triple", "soon", "hurried", "far")
@@ -187,7 +188,7 @@ class Payments(RuleBasedStateMachine):
     def a_process_dies(self, node: int) -> None:
         self.pump.restart(self.node(node))
 
-    @rule(kind=st.sampled_from((HoldDeadline, InvoiceDeadline, AdvanceDeadline)), n_deadlines=st.integers(1, 3))
+    @rule(kind=DEADLINES, n_deadlines=st.integers(1, 3))
     def deadlines_pass(self, kind: type[Deadline], n_deadlines: int) -> None:
         self.pass_deadlines(kind, n_deadlines)
 

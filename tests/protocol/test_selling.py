@@ -231,7 +231,8 @@ def test_a_quote_is_bought_by_for_a_few_blocks_and_for_one_state(market: Market)
     market.pump.mine(QUOTE_BLOCKS)
     still = market.buy_by(quote.quote_id)
     assert still is None or still.code not in {"quote_expired", "quote_unknown"}
-    market.pump.mine(1)
+    quote = market.quote()
+    market.pump.mine(QUOTE_BLOCKS + 1)
     late = market.buy_by(quote.quote_id)
     assert late is not None
     assert late.code == "quote_expired"

@@ -232,6 +232,7 @@ def _buy(turn: Turn[ClientState], event: ev.PurchaseRequested) -> None:
             capacity_sat=quote.capacity_sat,
             price_msat=quote.price_msat,
             payment_hash=wanted.payment_hash,
+            takes_beyond=event.beyond_coverage,
         )
     )
     turn.send(

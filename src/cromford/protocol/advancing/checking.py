@@ -71,7 +71,7 @@ def check_propose(turn: Turn[ClientState], message: m.AdvancePropose) -> Advanci
     _check("advance_id", message.advance_id, advance_id)
     _check_purchase(turn.state, after, link, message)
     _check_price(link, message.price_msat)
-    _check_covered(turn.state, link, after)
+    _check_covered(turn.state, link, after, quote_id=message.quote_id)
     return Advancing(attempt=attempt, link=link, leaf=after)
 
 
@@ -87,7 +87,7 @@ def check_still(turn: Turn[ClientState], advance: ClientAdvance) -> Advancing:
     _check_chain(turn, attempt, link, attempt.leaf)
     _check_price(link, advance.price_msat)
     after = next_leaf(attempt, advance)
-    _check_covered(turn.state, link, after)
+    _check_covered(turn.state, link, after, quote_id=advance.quote_id)
     return Advancing(attempt=attempt, link=link, leaf=after)
 
 
@@ -177,9 +177,11 @@ def _check_price(link: Link, price_msat: int) -> None:
         )
 
 
-def _check_covered(state: ClientState, link: Link, after: Leaf) -> None:
+def _check_covered(state: ClientState, link: Link, after: Leaf, *, quote_id: bytes) -> None:
     """Check that all that may be ours stays covered, unless our operator takes the risk."""
-    if not state.config.policy.receive_beyond_coverage:
+    purchase = state.purchases.get(quote_id)
+    takes_beyond = purchase is not None and purchase.takes_beyond
+    if not (takes_beyond or state.config.policy.receive_beyond_coverage):
         check_covered(link, after)
 
 

@@ -229,7 +229,8 @@ def _resume(
     )
     link = turn.link(link.channel_id)
     if _is_void_for_both(link, message):
-        if link.next is not None and link.next.stage >= POISONS_HELD:
+        is_given = link.next is not None and link.next.stage >= POISONS_HELD
+        if is_given or link.state.rebase is not None:
             fail(turn, link, VOID)
             return
         turn.remember(ar.NextFundingVoid(channel_id=link.channel_id))

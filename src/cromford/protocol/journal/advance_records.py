@@ -100,7 +100,7 @@ class AdvanceSigned(Record, frozen=True, kw_only=True, tag="advance_signed"):
     attempt_id: bytes
     advance_id: bytes
     intents: tuple[Intent, ...]
-    message: bytes = b""
+    message: bytes
 
 
 class AdvanceSent(Record, frozen=True, kw_only=True, tag="advance_sent"):
@@ -241,7 +241,10 @@ class LiquidityBought(Record, frozen=True, kw_only=True, tag="liquidity_bought")
 
 
 class PurchaseOrdered(Record, frozen=True, kw_only=True, tag="purchase_ordered"):
-    """We are about to buy by a quote: our channel may grow to this, for this price."""
+    """We are about to buy by a quote: our channel may grow to this, for this price.
+
+    With `takes_beyond` though poisons would not cover all that may become ours.
+    """
 
     attempt_id: bytes
     quote_id: bytes
@@ -249,6 +252,7 @@ class PurchaseOrdered(Record, frozen=True, kw_only=True, tag="purchase_ordered")
     capacity_sat: int
     price_msat: int
     payment_hash: bytes = b""
+    takes_beyond: bool = False
 
 
 class PurchaseEnded(Record, frozen=True, kw_only=True, tag="purchase_ended"):

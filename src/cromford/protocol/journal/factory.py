@@ -65,7 +65,12 @@ from cromford.protocol.journal.mail_records import MailTaken
 from cromford.protocol.journal.marking import marked, unmarked
 from cromford.protocol.journal.opened import lsp_link
 from cromford.protocol.journal.purses import filled, with_settled, without
-from cromford.protocol.journal.quotes import NOTHING_QUOTED, Quoted, with_quote_record
+from cromford.protocol.journal.quotes import (
+    NOTHING_QUOTED,
+    Quoted,
+    with_quote_record,
+    without_quote,
+)
 from cromford.protocol.journal.streams import CHAIN, HOUSE, factory_stream
 from cromford.wallet.account import WalletPath
 from cromford.wallet.coins import Purse, SpentCoin
@@ -332,6 +337,8 @@ def _with_advance(
     advances, attempt, book = with_lsp_advance(before, record)
     stalls = with_stalls(factory.stalls, record)
     after = replace(factory, advances=advances, begun=attempt, book=book, stalls=stalls)
+    if isinstance(record, ar.AdvanceProposed):
+        return replace(after, quoted=without_quote(factory.quoted, record.buyer))
     return _telling_sale(after, record) if isinstance(record, ar.LiquiditySold) else after
 
 

@@ -21,6 +21,7 @@ class Purchase:
         capacity_sat: What our channel holds afterwards.
         price_msat: What we pay.
         payment_hash: Of the payment that we pay out of; empty where we pay from our balance.
+        takes_beyond: Whether our operator takes it though poisons would not cover all of it.
         is_agreed: Whether we agreed to an advance for it: the LSP may be bound to it from then on.
     """
 
@@ -30,6 +31,7 @@ class Purchase:
     capacity_sat: int
     price_msat: int
     payment_hash: bytes = b""
+    takes_beyond: bool = False
     is_agreed: bool = False
 
     @property
@@ -63,6 +65,7 @@ def with_purchase_record(purchases: Purchases, record: ar.PurchaseRecord) -> Pur
                 capacity_sat=record.capacity_sat,
                 price_msat=record.price_msat,
                 payment_hash=record.payment_hash,
+                takes_beyond=record.takes_beyond,
             )
             return purchases.set(quote_id, purchase)
 

@@ -81,6 +81,13 @@ def with_quote_record(quoted: Quoted, record: mk.LspMarketRecord, *, height: int
             assert_never(record)
 
 
+def without_quote(quoted: Quoted, client: int) -> Quoted:
+    """Return an LSP's quotes once a client bought by its newest: none is bought by twice."""
+    if client not in quoted.newest:
+        return quoted
+    return replace(quoted, newest=quoted.newest.delete(client))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WantedQuote:
     """What a client asked its LSP, in this connection, and what it heard.

@@ -41,6 +41,7 @@ from cromford.protocol.exiting.channel import ANY_FEES
 from cromford.protocol.facts import FRESH, Facts
 from cromford.protocol.faults import Rejected
 from cromford.protocol.handover import lsp as handover
+from cromford.protocol.journal import advance_records as ar
 from cromford.protocol.journal import close_records as cl
 from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal import mail
@@ -106,7 +107,7 @@ def decide(
     round_ = Round(state, facts, take_mail, delivers=delivers)
     _take(round_, event)
     round_.deliver()
-    ended = _go_on_after_closes(round_)
+    ended = _go_on_after_quiet(round_)
     _take_up_held(round_, ended)
     sweeping_together.ask_at_once(round_)
     return round_.decision
@@ -425,12 +426,13 @@ def _go_on_stale(turn: Turn[Factory]) -> None:
     channels.finish_channels(turn)
 
 
-def _go_on_after_closes(round_: Round) -> frozenset[bytes]:
-    """Answer what waited in channels that were quiet for a close that came to nothing.
+def _go_on_after_quiet(round_: Round) -> frozenset[bytes]:
+    """Answer what waited in channels that were quiet for a close, or an advance, that is over.
 
     Returns whose channels these may be, by node id.
     """
-    ended = [turn for turn in round_.opened() if turn.first(cl.CloseEnded) is not None]
+    over = (cl.CloseEnded, ar.AdvanceDropped, ar.AdvanceSessionEnded)
+    ended = [turn for turn in round_.opened() if any(map(turn.first, over))]
     for turn in ended:
         round_.try_in(turn, partial(channels.finish_channels, turn))
     if ended:

@@ -1,4 +1,4 @@
-"""Whoever leaves after purchases gets its own out of a real Bitcoin Core's mempool, to a satoshi."""
+"""After purchases everybody leaves with its own, out of a real Bitcoin Core's mempool."""
 
 import random
 from dataclasses import replace

@@ -1,6 +1,6 @@
 """Run many worlds: `python -m tests.simulation --seeds 200 [--payments]`.
 
-There are `--payments`, `--sales`, `--exits` and `--sold`; without any of them, openings. With `--transcript` each prints a hash of all that happened in it.
+There are `--payments`, `--sales`, `--exits` and `--sold`; without any of them, openings.
 """
 
 import argparse

@@ -73,7 +73,7 @@ def sign_if_due(turn: AnyTurn, link: Link) -> None:
 
 
 def _is_finishing(turn: AnyTurn, link: Link) -> bool:
-    """Say whether this turn asks for our half of a commitment: what follows comes with its answer."""
+    """Say whether our own next commitment is being finished: we sign once that is answered."""
     return any(
         isinstance(asked.effect, fx.FinishCommitment) and asked.effect.channel_id == link.channel_id
         for asked in turn.asked

@@ -45,7 +45,9 @@ dying: $(STAMP)
 simulate: $(STAMP)
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --seed-start $(SEED_START)
 	$(BIN)/python -m tests.simulation --payments --seeds $(LIVE_SEEDS) --seed-start $(SEED_START)
+	$(BIN)/python -m tests.simulation --sales --seeds $(LIVE_SEEDS) --seed-start $(SEED_START)
 	$(BIN)/python -m tests.simulation --exits --seeds $(LIVE_SEEDS) --seed-start $(SEED_START)
+	$(BIN)/python -m tests.simulation --sold --seeds $(LIVE_SEEDS) --seed-start $(SEED_START)
 
 matrix: $(STAMP)
 	$(BIN)/python -m tests.matrix --out $(MATRIX_OUT) --seed $(SEED_START) --jobs 2

@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from tests.protocol import leaf_audit
 from tests.simulation.sim_node import FRESH_NONCE, SimNode
 
 from cromford.bitcoin.script import p2tr_script
-from cromford.bitcoin.tx import Tx, TxIn, TxOut
+from cromford.bitcoin.tx import OutPoint, Tx, TxIn, TxOut
 from cromford.channel.claims import penalty_claims
-from cromford.channel.commitment import Commitment
+from cromford.channel.commitment import Commitment, Funding
 from cromford.channel.finished import finish_commitment
 from cromford.channel.stage import Edition
 from cromford.channel.terms import MSAT_PER_SAT, Party
@@ -22,6 +23,7 @@ from cromford.crypto.keys import pubkey_of, xonly_of
 from cromford.protocol import client as client_role
 from cromford.protocol import lsp as lsp_role
 from cromford.protocol.channels.forwarding import forwarding_fee_msat
+from cromford.protocol.journal import advance_records as ar
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal.book import Book, Forward, Payment
@@ -31,7 +33,7 @@ from cromford.regtest.kernel import check_scripts
 from cromford.signing.derivation import ClaimKey
 
 PAYOUT: Final = p2tr_script(xonly_of(pubkey_of(b"\x07" * 32)))
-CommitmentName = tuple[bytes, Party, int]  # A channel, a holder and a number.
+CommitmentName = tuple[bytes, OutPoint, Party, int]  # A channel, its funding, a holder, a number.
 
 
 @dataclass
@@ -44,6 +46,7 @@ class Journal:
     n_read: int = 0
     signed: dict[CommitmentName, tuple[Commitment, bytes]] = field(default_factory=dict)
     paid: set[bytes] = field(default_factory=set)
+    traded: dict[tuple[bytes, bytes], int] = field(default_factory=dict)
 
     @property
     def book(self) -> Book:
@@ -55,6 +58,16 @@ class Journal:
     def payments(self) -> Sequence[Payment]:
         """What this node pays or paid."""
         return tuple(self.book.payments.values())
+
+    @property
+    def traded_msat(self) -> int:
+        """What was paid for capacity: at the LSP to it, at a client by it."""
+        return sum(self.traded.values())
+
+    def trade(self, channel_id: bytes, advance_id: bytes, price_msat: int) -> None:
+        """Note a sale, or a purchase; each is remembered once."""
+        assert (channel_id, advance_id) not in self.traded, "capacity is paid for twice"
+        self.traded[channel_id, advance_id] = price_msat
 
     def records(self) -> Iterator[tuple[Any, r.AnyRecord, Any]]:
         """Fold what is new; yield each record between the states before and after it."""
@@ -126,6 +139,11 @@ class Auditor:
         for journal in self.journals:
             for link in journal.book.links.values():
                 check_amounts(link)
+                leaf_audit.check_own_claims(link)
+                leaf_audit.check_reserve(link)
+        leaf_audit.check_lsps_leaves(self.lsp.state)
+        for client in self.clients:
+            leaf_audit.check_clients_leaves(client.state)
         self._check_forwards()
         self._check_trees()
 
@@ -135,14 +153,22 @@ class Auditor:
                 self._judge_intended(
                     journal, before.book.links[channel_id], record, after.book.links[channel_id]
                 )
+            case ar.NextCommitmentIntended(channel_id=channel_id):
+                link = after.book.links[channel_id]
+                self._note_signed(journal, link, link.next.funding, record.sighash)
             case cr.CommitmentFinished(channel_id=channel_id):
                 self._judge_held(
                     before.book.links[channel_id], record, after.book.links[channel_id]
                 )
+            case ar.NextCommitmentHeld(channel_id=channel_id):
+                link = after.book.links[channel_id]
+                self._note_held(link, link.next.funding)
             case cr.RevocationReceived(channel_id=channel_id):
                 self._judge_revoked(
                     journal, before.book.links[channel_id], after.book.links[channel_id]
                 )
+            case ar.LiquiditySold() | ar.LiquidityBought():
+                journal.trade(record.channel_id, record.advance_id, record.price_msat)
             case cr.FeeEarned(channel_id=channel_id, htlc_id=htlc_id, fee_msat=fee_msat):
                 policy = before.config.policy
                 forward = before.book.forwards[channel_id, htlc_id]
@@ -164,45 +190,69 @@ class Auditor:
     def _judge_intended(
         self, journal: Journal, before: Link, record: cr.CommitmentIntended, after: Link
     ) -> None:
-        latest = after.peer_commitments[-1]
-        commitment = latest.commitment
-        name = (record.channel_id, after.state.peer, record.number)
-        assert commitment.content.number == record.number
-        assert commitment.signing_task.sighash == record.sighash
-        assert self.sighashes.setdefault(name, record.sighash) == record.sighash, (
+        content = after.state.content(after.state.peer, Edition.SIGNED)
+        assert content.number == record.number
+        fundings = before.fundings_of(content)
+        sighashes = [record.sighash, *([record.next_sighash] if record.next_sighash else [])]
+        for funding, sighash in zip(fundings, sighashes, strict=True):
+            self._note_signed(journal, after, funding, sighash)
+
+    def _note_signed(self, journal: Journal, link: Link, funding: Funding, sighash: bytes) -> None:
+        """Note the peer's latest commitment on a funding: of each number there is one."""
+        latest = link.peer_commitments_on(funding)[-1]
+        commitment, number = latest.commitment, link.state.peer_signed
+        name = (link.channel_id, funding.outpoint, link.state.peer, number)
+        assert commitment.content.number == number
+        assert commitment.signing_task.sighash == sighash
+        assert self.sighashes.setdefault(name, sighash) == sighash, (
             "two commitments of one number were signed"
         )
-        assert latest.per_commitment_point == before.state.peer_next_point
         journal.signed[name] = (commitment, latest.per_commitment_point)
 
     def _judge_held(self, before: Link, record: cr.CommitmentFinished, after: Link) -> None:
-        held = after.finished
-        name = (record.channel_id, after.me, held.commitment.content.number)
+        assert pubkey_of(record.secret) == before.own_point, "the old one is revoked, no other"
+        self._note_held(after, after.finished.commitment.funding)
+        if record.next_signature:
+            assert after.next is not None
+            self._note_held(after, after.next.funding)
+
+    def _note_held(self, link: Link, funding: Funding) -> None:
+        """Note our latest commitment on a funding, which is what the peer signed, and valid."""
+        held = link.finished_on(funding)
+        assert held is not None
+        number = held.commitment.content.number
+        name = (link.channel_id, funding.outpoint, link.me, number)
         sighash = held.commitment.signing_task.sighash
         assert self.sighashes.setdefault(name, sighash) == sighash, "both sides built one"
         finish_commitment(
-            held.commitment, signature=record.signature, htlc_signatures=record.htlc_signatures
+            held.commitment, signature=held.signature, htlc_signatures=held.htlc_signatures
         )  # raises unless every signature is valid
-        assert pubkey_of(record.secret) == before.own_point, "the old one is revoked, no other"
-        assert name not in self.held, "a number is held once"
+        if name[1] == link.present.outpoint or link.next is None:
+            assert name not in self.held, "a number is held once"
         self.held.add(name)
         if self._is_drawn():
             self.n_held_by_kernel += 1
-            check_scripts(held.tx, [after.setting.funding.txout])
+            check_scripts(held.tx, [funding.txout])
 
     def _judge_revoked(self, journal: Journal, before: Link, after: Link) -> None:
-        number = before.state.peer_revoked
-        name = (after.channel_id, after.state.peer, number)
+        number, peer = before.state.peer_revoked, after.state.peer
         secret = after.state.peer_secrets.secret_of(number)
         if number == 0:
-            first = after.setting.first_commitment(after.state.peer)
-            offer = after.setting.offer_of(after.state.peer)
+            first = before.setting.first_commitment(peer)
+            offer = before.setting.offer_of(peer)
+            name = (after.channel_id, first.funding.outpoint, peer, number)
             journal.signed[name] = (first, offer.first_per_commitment_point)
-        commitment, point = journal.signed[name]
-        assert pubkey_of(secret) == point, "the secret of another commitment"
-        if self._is_drawn() and journal.node.signer is not None:
-            self.n_punished += 1
-            punish(journal.node, after, commitment, secret)
+        signed = [
+            journal.signed[name]
+            for funding in before.fundings
+            if (name := (after.channel_id, funding.outpoint, peer, number)) in journal.signed
+        ]
+        assert signed, "nobody signed what is revoked"
+        for commitment, point in signed:
+            assert pubkey_of(secret) == point, "the secret of another commitment"
+            if self._is_drawn() and journal.node.signer is not None:
+                self.n_punished += 1
+                punish(journal.node, after, commitment, secret)
 
     def _is_drawn(self) -> bool:
         return self.rng.random() < self.kernel_rate
@@ -226,8 +276,11 @@ class Auditor:
 
     def _check_trees(self) -> None:
         for attempt in self.lsp.state.attempts.values():
-            txids = frozenset(node.tx.txid for node in attempt.tree.nodes)
-            assert self.trees.setdefault(attempt.attempt_id, txids) == txids, "the tree moved"
+            states = (state for leaf in attempt.advanced_leaves.values() for state in leaf.states)
+            txids = frozenset(node.tx.txid for node in (*attempt.tree.nodes, *states))
+            known = self.trees.get(attempt.attempt_id, txids)
+            assert known <= txids, "the tree moved"
+            self.trees[attempt.attempt_id] = txids
 
     # At rest
 
@@ -246,6 +299,7 @@ class Auditor:
         for client in self.clients:
             for link in client.book.links.values():
                 check_mirror(link, self.lsp.book.links[link.channel_id])
+        leaf_audit.check_rest(self.lsp.state, [client.state for client in self.clients])
         self._check_outcomes()
         self._check_accounts()
 
@@ -272,9 +326,9 @@ class Auditor:
         lsp = self.lsp.book
         client_fees_msat = 0
         for client in self.clients:
-            expected_msat = sum(
-                invoice.paid_msat for invoice in client.book.invoices.values()
-            ) - spent_msat(client)
+            expected_msat = sum(invoice.paid_msat for invoice in client.book.invoices.values()) - (
+                spent_msat(client) + client.traded_msat
+            )
             own_msat = sum(link.state.accepter_msat for link in client.book.links.values())
             assert own_msat == expected_msat, f"{client.node.name} lost or found something"
             client_fees_msat += fees_msat(client)
@@ -285,7 +339,7 @@ class Auditor:
         own_msat = sum(link.state.opener_msat for link in lsp.links.values())
         assert own_msat + in_clients_msat == capacity_msat, "money appeared or disappeared"
         assert lsp.earned_msat == client_fees_msat, "the LSP earns the fees of what was paid"
-        lsp_msat = capacity_msat - spent_msat(self.lsp) + lsp.earned_msat
+        lsp_msat = capacity_msat - spent_msat(self.lsp) + lsp.earned_msat + self.lsp.traded_msat
         assert own_msat == lsp_msat, "the LSP lost or found something"
 
 
@@ -304,16 +358,19 @@ def fees_msat(journal: Journal) -> int:
 def check_amounts(link: Link) -> None:
     """Check both commitments, as they are and as they would be next: nothing lost, nobody broke."""
     state = link.state
-    capacity_msat = link.setting.funding.capacity_sat * MSAT_PER_SAT
-    reserve_msat = MSAT_PER_SAT * state.terms.reserve_sat(
-        Party.OPENER, capacity_sat=link.setting.funding.capacity_sat
-    )
     for holder in Party:
         for view in Edition:
             content = state.content(holder, view)
-            assert content.total_msat == capacity_msat, "money appeared or disappeared"
+            funding = link.present
+            if content.is_rebased:
+                assert link.next is not None
+                funding = link.next.funding
+            reserve_sat = state.terms.reserve_sat(Party.OPENER, capacity_sat=funding.capacity_sat)
+            assert content.total_msat == funding.capacity_sat * MSAT_PER_SAT, (
+                "money appeared or disappeared"
+            )
             assert content.accepter_msat >= 0, "a client's balance is below zero"
-            assert content.opener_msat >= reserve_msat, "the LSP's reserve is gone"
+            assert content.opener_msat >= reserve_sat * MSAT_PER_SAT, "the LSP's reserve is gone"
 
 
 def check_mirror(link: Link, other: Link) -> None:

@@ -1,4 +1,4 @@
-"""Whatever happens to payments, in whatever order: nobody loses a millisatoshi."""
+"""Whatever happens to payments and purchases, in whatever order: nobody loses a millisatoshi."""
 
 import itertools
 from dataclasses import replace
@@ -17,9 +17,12 @@ from tests.protocol import paying_clients
 from tests.protocol.money import Auditor
 from tests.protocol.paying_clients import POLICY, book, live_factory, make_invoice, pay
 from tests.protocol.pump import Pump, PumpNode
+from tests.protocol.shoppers import ALL, ask_price, buy_what_is_quoted
+from tests.simulation.sim_node import SimNode
 
-from cromford.effects import Deadline, HoldDeadline, InvoiceDeadline
+from cromford.effects import AdvanceDeadline, Deadline, HoldDeadline, InvoiceDeadline
 from cromford.protocol import events as ev
+from cromford.protocol.facts import FRESH, Facts
 from cromford.wire import messages as m
 
 N_CLIENTS = 3
@@ -29,6 +32,10 @@ TRIMMED_MSAT = st.integers(1, 900_000)
 AMOUNTS_MSAT = st.one_of(
     TRIMMED_MSAT, st.integers(900_000, 5_000_000), st.integers(5_000_000, 60_000_000)
 )
+SOLD_SAT = st.one_of(st.just(ALL), st.integers(10_000, 60_000))
+ADVANCE_BLOCKS_MAX = 4  # Whatever is under way ends, once all are here, within that many.
+DEADLINES = st.sampled_from((HoldDeadline, InvoiceDeadline, AdvanceDeadline))
+STALE = Facts(stale="the source is away")
 MISTAKES = st.sampled_from(
     ("none", "none", "none", "secret", "less", "double", "triple", "soon", "hurried", "far")
 )
@@ -75,6 +82,10 @@ class Payments(RuleBasedStateMachine):
             return (replace(message, fee_base_msat=0, fee_proportional_millionths=0),)
         return (message,)
 
+    def handle(self, node: SimNode, event: ev.Event) -> None:
+        assert isinstance(node, PumpNode)
+        self.pump.handle(node, event)
+
     def node(self, index: int) -> PumpNode:
         return self.pump.lsp if index < 0 else self.pump.clients[index]
 
@@ -115,10 +126,39 @@ class Payments(RuleBasedStateMachine):
         self.pump.run()
         self.ask(node, self.node((client + 1) % N_CLIENTS), 1_000_000, "none")
 
+    # Purchases, in the same channels at the same time
+
+    @rule(client=CLIENTS, amount_sat=SOLD_SAT)
+    def a_price_is_asked(self, client: int, amount_sat: int) -> None:
+        ask_price(self.handle, self.node(client), amount_sat)
+
+    @rule(client=CLIENTS, beyond_coverage=st.booleans())
+    def what_was_quoted_is_bought(self, client: int, beyond_coverage: bool) -> None:  # noqa: FBT001 - as hypothesis draws it
+        node = self.node(client)
+        buy_what_is_quoted(self.handle, node, beyond_coverage=beyond_coverage)
+
+    @rule(client=CLIENTS, amount_sat=SOLD_SAT, n_letters=st.integers(0, 40))
+    def somebody_buys(self, client: int, amount_sat: int, n_letters: int) -> None:
+        node = self.node(client)
+        ask_price(self.handle, node, amount_sat)
+        self.pump.run()
+        buy_what_is_quoted(self.handle, node)
+        self.some_messages(n_letters)
+
+    @rule(node=NODES)
+    def a_chain_goes_stale_or_comes_back(self, node: int) -> None:
+        one = self.node(node)
+        is_fresh = one.facts.is_fresh
+        one.facts_at = lambda _own_height: STALE if is_fresh else FRESH
+        self.pump.handle(one, ev.FactsChanged())
+
     # Time, messages, connections, processes
 
     @rule(n_letters=st.integers(1, 12))
     def some_messages_arrive(self, n_letters: int) -> None:
+        self.some_messages(n_letters)
+
+    def some_messages(self, n_letters: int) -> None:
         target = [n_letters]
 
         def enough() -> bool:
@@ -148,7 +188,7 @@ class Payments(RuleBasedStateMachine):
     def a_process_dies(self, node: int) -> None:
         self.pump.restart(self.node(node))
 
-    @rule(kind=st.sampled_from((HoldDeadline, InvoiceDeadline)), n_deadlines=st.integers(1, 3))
+    @rule(kind=DEADLINES, n_deadlines=st.integers(1, 3))
     def deadlines_pass(self, kind: type[Deadline], n_deadlines: int) -> None:
         self.pass_deadlines(kind, n_deadlines)
 
@@ -174,18 +214,36 @@ class Payments(RuleBasedStateMachine):
         pump = self.pump
         for node in (pump.lsp, *pump.clients):
             node.fuse = None
-        for client in pump.clients:
-            if client.name not in pump.links:
-                pump.connect(client)
-        pump.run()
+            node.facts_at = lambda _own_height: FRESH
+            pump.handle(node, ev.FactsChanged())
+        for _ in range(ADVANCE_BLOCKS_MAX):
+            self.all_are_here()
+            if not self.is_advancing():
+                break
+            pump.chain.mine()
+            pump.sync()
         self.pass_deadlines(HoldDeadline, len(pump.deadlines))
         pump.run()
         self.audit.check_rest()
 
+    def all_are_here(self) -> None:
+        for client in self.pump.clients:
+            if client.name not in self.pump.links:
+                self.pump.connect(client)
+        self.pump.run()
+
+    def is_advancing(self) -> bool:
+        nodes = (self.pump.factory, *(client.state for client in self.pump.clients))
+        return any(node.advances for node in nodes)
+
     def teardown(self) -> None:
         if hasattr(self, "audit"):
             self.all_comes_to_rest()
-            note(f"{self.audit.n_held_by_kernel} held, {self.audit.n_punished} punished")
+            n_sold = len(self.audit.lsp.traded)
+            note(
+                f"{self.audit.n_held_by_kernel} held, {self.audit.n_punished} punished, "
+                f"{n_sold} purchases"
+            )
 
 
 Payments.TestCase.settings = settings(

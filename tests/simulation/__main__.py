@@ -1,16 +1,27 @@
-"""Run many worlds: `python -m tests.simulation --seeds 200 [--payments | --exits]`.
+"""Run many worlds: `python -m tests.simulation --seeds 200 [--payments]`.
 
-With `--transcript` each prints a hash of all that happened in it.
+There are `--payments`, `--sales`, `--exits` and `--sold`; without any of them, openings.
 """
 
 import argparse
 import sys
 import traceback
+from collections.abc import Callable, Mapping
+from typing import Final
 
 from tests.simulation.exits import run_exits
 from tests.simulation.opening import run_opening
 from tests.simulation.payments import run_payments
+from tests.simulation.sales import run_sales
+from tests.simulation.sold_exits import run_sold_exits
 from tests.simulation.transcript import transcript_of
+
+KINDS: Final[Mapping[str, Callable[[int], str]]] = {
+    "payments": run_payments,
+    "sales": run_sales,
+    "exits": run_exits,
+    "sold": run_sold_exits,
+}
 
 
 def main() -> int:
@@ -20,6 +31,7 @@ def main() -> int:
     parser.add_argument("--seed-start", type=int, default=0, help="the first seed")
     which_kind = parser.add_mutually_exclusive_group()
     which_kind.add_argument("--payments", action="store_true", help="go on with payments")
+    which_kind.add_argument("--sales", action="store_true", help="go on, and buy liquidity, too")
     which_kind.add_argument("--exits", action="store_true", help="leave with payments under way")
     parser.add_argument("--verbose", action="store_true", help="a line for each world")
     parser.add_argument(
@@ -27,12 +39,10 @@ def main() -> int:
         action="store_true",
         help="a hash for each world of all that is remembered, sent and published in it",
     )
+    which_kind.add_argument("--sold", action="store_true", help="leave after purchases")
     options = parser.parse_args()
-    run, which = run_opening, ""
-    if options.payments:
-        run, which = run_payments, " --payments"
-    elif options.exits:
-        run, which = run_exits, " --exits"
+    chosen = [kind for kind in KINDS if getattr(options, kind)]
+    run, which = (KINDS[chosen[0]], f" --{chosen[0]}") if chosen else (run_opening, "")
     for seed in range(options.seed_start, options.seed_start + options.seeds):
         try:
             described = transcript_of(run, seed) if options.transcript else run(seed)

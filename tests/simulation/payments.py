@@ -42,11 +42,11 @@ def run_payments(seed: int) -> str:
     audit = Auditor(world.lsp, world.clients, seed=seed, kernel_rate=0.05)
     market = Market(world, rng)
     market.be_paid_first()
-    _blow(world, weather)
+    blow(world, weather)
     for _ in range(N_ROUNDS):
         market.trade()
         market.disturb(weather)
-        _pass_time(world, rng.uniform(0, PAUSE_SECONDS_MAX))
+        pass_time(world, rng.uniform(0, PAUSE_SECONDS_MAX))
         audit.read()
     world.muted.clear()
     for client in world.clients:
@@ -175,14 +175,15 @@ class Market:
         )
 
 
-def _blow(world: World, weather: Weather) -> None:
+def blow(world: World, weather: Weather) -> None:
     """Let the weather change."""
     world.weather = weather
     for node in (world.lsp, *world.clients):
         node.crash_rate = weather.crash_rate
 
 
-def _pass_time(world: World, seconds: float) -> None:
+def pass_time(world: World, seconds: float) -> None:
+    """Let everything happen that is planned for the next so many seconds."""
     end = world.now + seconds
     world.run(until=lambda: world.queue[0].at > end)
     world.now = max(world.now, end)

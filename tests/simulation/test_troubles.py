@@ -10,7 +10,7 @@ from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut
 from cromford.protocol import events as ev
 from cromford.wallet.account import RECEIVE
 from tests.simulation.opening import check_rest
-from tests.simulation.payments import Market, _pass_time
+from tests.simulation.payments import Market, pass_time
 from tests.simulation.sim_chain import SimChain, SimRefused
 from tests.simulation.sim_eyes import Away, SimEyes, Trouble
 from tests.simulation.world import Weather, World
@@ -173,14 +173,14 @@ def test_nobody_takes_risk_while_its_node_is_in_trouble_and_what_waited_arrives(
     world._sync_all()
     assert not node.facts.is_fresh
     world.request(payer, asked)
-    _pass_time(world, 3.0)
+    pass_time(world, 3.0)
     statuses = [payment.status for payment in payer.state.book.payments.values()]
     assert statuses == ([] if who == "payer" else ["pending"])
     assert payee.state.book.invoices[asked.payment_hash].status == "open"
     world._end_trouble(node)
     if who == "payer":
         world.request(payer, asked)
-    _pass_time(world, 3.0)
+    pass_time(world, 3.0)
     assert payer.state.book.payments[asked.payment_hash].status == "paid"
 
 

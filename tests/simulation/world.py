@@ -76,6 +76,7 @@ class World:
         n_clients: int,
         weather: Weather,
         fee_policy: FeePolicy = FeePolicy.ENDOGENOUS,
+        states_per_layer: int = 2,
     ) -> None:
         self.rng = random.Random(seed)
         self.weather = weather
@@ -97,7 +98,7 @@ class World:
         self.muted: set[str] = set()  # Clients whose connection stays and carries nothing.
         policy = LspPolicy(
             step_blocks=4,
-            states_per_layer=2,
+            states_per_layer=states_per_layer,
             lstock_csv_blocks=4,
             min_clients=1,
             pool_size=POOL_SIZE,
@@ -203,6 +204,10 @@ class World:
         capacity_sat = 100_000 + self.rng.randrange(50_000)
         wish = ev.JoinRequested(capacity_sat=capacity_sat, capacity_least_sat=50_000)
         self._handle(client, wish)
+
+    def cut(self, client: SimNode) -> None:
+        """Let a client's connection break, if it has one; it comes back by itself."""
+        self._disconnect(client)
 
     def attempts_of(self, client: SimNode) -> list[ClientAttempt]:
         """Return what a client's journal holds."""

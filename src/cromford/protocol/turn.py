@@ -1,6 +1,6 @@
 """One decision while it is made: the state so far, what to remember, and then what to do."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
@@ -254,6 +254,11 @@ class Turn(Generic[S_co]):
             if isinstance(effect, _ADDRESSED):
                 effect = replace(effect, stream=self.stream)  # noqa: PLW2901 - the same, addressed
             self._log.asked.append(Asked(self.stream, effect))
+
+    @property
+    def asked(self) -> Sequence[Asked]:
+        """All that is asked for so far, by every stream that takes part."""
+        return self._log.asked
 
     def send(self, node_id: bytes, message: Message) -> None:
         """Ask for a message to a peer."""

@@ -224,6 +224,10 @@ def _buy(turn: Turn[ClientState], event: ev.PurchaseRequested) -> None:
             "quote_expired",
             f"height: expected at most {quote.valid_until_height}, received {turn.known_height}",
         )
+    n_states = len(attempt.leaf.states)
+    if quote.state_index != n_states:
+        reason = f"state_index: expected {n_states}, received {quote.state_index}"
+        raise Rejected("quote_expired", f"{reason}: the leaf was sold of since")
     if quote.price_msat > event.price_max_msat:
         raise Rejected(
             "price_too_high",

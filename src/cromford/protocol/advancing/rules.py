@@ -19,7 +19,7 @@ from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.link import Link
 from cromford.watch.remaining import is_cut_off
 
-# Whoever lets that many deadlines pass in a row is not asked again for so many blocks.
+# Whoever lets this many deadlines pass, one after another, is left in peace for a day.
 STALLS_MAX: Final = 2
 STALL_BLOCKS: Final = 144
 

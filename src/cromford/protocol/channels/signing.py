@@ -49,6 +49,8 @@ def sign_if_due(turn: AnyTurn, link: Link) -> None:
         return
     if is_frozen(link.closes, turn.chain) or link.is_still:
         return
+    if _is_finishing(turn, link):
+        return  # Our revocation leaves first, so what it acknowledges has to be in what we sign.
     if turn.facts.unmarkable is not None:
         return  # What a mark does not cover may be forgotten: it stays owed.
     if not has_changes(state, state.peer) or _waits_for_fresh_chain(turn, link):
@@ -68,6 +70,14 @@ def sign_if_due(turn: AnyTurn, link: Link) -> None:
     )
     link = turn.link(link.channel_id)
     sign(turn, link, parts, due, before=tuple(covered_updates(link)), after=())
+
+
+def _is_finishing(turn: AnyTurn, link: Link) -> bool:
+    """Say whether our own next commitment is being finished: we sign once that is answered."""
+    return any(
+        isinstance(asked.effect, fx.FinishCommitment) and asked.effect.channel_id == link.channel_id
+        for asked in turn.asked
+    )
 
 
 def _waits_for_fresh_chain(turn: AnyTurn, link: Link) -> bool:

@@ -11,6 +11,7 @@ from cromford.cli.failures import CommandFailed
 from cromford.cli.invocation import Invocation, invocation_options
 from cromford.cli.shown import market
 from cromford.cli.shown.output import msat, sat, show
+from cromford.cli.wallet import SatOrAll
 from cromford.daemon.api.payment_limits import LIMIT, LIMIT_MAX
 from cromford.daemon.api.rpc import RpcFailure
 from cromford.protocol.policy import PRICE_BASE_MSAT_MAX, PRICE_MILLIONTHS_MAX
@@ -21,23 +22,6 @@ ALL: Final = "all"
 WAIT_SECONDS: Final = 90.0  # Two steps of everybody's, each with a deadline, and one update.
 PAYMENT_POLL_SECONDS: Final = 5.0  # An LSP answers 32 times between two blocks.
 REFUSAL_SECONDS: Final = 2.0  # An LSP that refuses does so at once: that should not go unseen.
-
-
-class SatOrAll(click.ParamType[int | str]):
-    """An amount in sat, or the word that stands for all there is."""
-
-    name = "AMOUNT"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int | str:
-        """Return the amount in sat, or `all`."""
-        text = str(value)
-        if text == ALL:
-            return ALL
-        if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MAX_MONEY_SAT):
-            self.fail(f"expected a whole number of sat, or {ALL}, received {text!r}", param, ctx)
-        return int(text)
 
 
 @click.command(name="buy-liquidity")

@@ -27,7 +27,7 @@ from cromford.protocol.journal.client_attempt import ClientAttempt
 from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.encoding import decoded
 from cromford.protocol.journal.link import Link
-from cromford.protocol.journal.purchases import Purchase as Bought
+from cromford.protocol.journal.purchases import OwnPurchase as Bought
 from cromford.protocol.journal.quotes import WantedQuote
 from cromford.protocol.turn import Turn
 from cromford.wire import messages as m

@@ -213,17 +213,12 @@ def apply(state: ClientState, record: r.AnyRecord) -> ClientState:
         return _with_close(state, record)
     if isinstance(record, ar.SharedAdvanceRecord | ar.ClientAdvanceRecord):
         return _with_advance(state, record)
-    if isinstance(record, ar.PurchaseRecord):
-        return _with_purchase(state, record)
-    if isinstance(record, mk.ClientMarketRecord):
-        return replace(state, quotes=with_wanted_record(state.quotes, record))
+    if isinstance(record, ar.PurchaseRecord | mk.ClientMarketRecord):
+        return _with_market(state, record)
     if isinstance(record, hr.ClientHandoverRecord):
         return _with_handover(state, record)
-    if isinstance(record, dr.ClientDyingRecord):
-        moving = with_dying_record(state.moving, record, height=state.chain.height)
-        return replace(state, moving=moving)
-    if isinstance(record, dr.DyingRecord):
-        return _changed(state, record.attempt_id, period=Period[record.period.upper()])
+    if isinstance(record, dr.ClientDyingRecord | dr.DyingRecord):
+        return _with_dying(state, record)
     match record:
         case r.Created():
             return state
@@ -337,6 +332,21 @@ def _with_purchase(state: ClientState, record: ar.PurchaseRecord) -> ClientState
     if isinstance(record, ar.PurchaseEnded):
         ended = ended_purchase(record)
     return replace(state, purchases=purchases, purchase_ended=ended)
+
+
+def _with_market(
+    state: ClientState, record: ar.PurchaseRecord | mk.ClientMarketRecord
+) -> ClientState:
+    if isinstance(record, ar.PurchaseRecord):
+        return _with_purchase(state, record)
+    return replace(state, quotes=with_wanted_record(state.quotes, record))
+
+
+def _with_dying(state: ClientState, record: dr.ClientDyingRecord | dr.DyingRecord) -> ClientState:
+    if isinstance(record, dr.ClientDyingRecord):
+        moving = with_dying_record(state.moving, record, height=state.chain.height)
+        return replace(state, moving=moving)
+    return _changed(state, record.attempt_id, period=Period[record.period.upper()])
 
 
 def _with_store_record(state: ClientState, record: r.StoreRecord) -> ClientState:

@@ -243,8 +243,7 @@ def apply_to_factory(factory: Factory, record: r.AnyRecord) -> Factory:
     if isinstance(record, ar.SharedAdvanceRecord | ar.LspAdvanceRecord):
         return _with_advance(factory, record)
     if isinstance(record, mk.LspMarketRecord):
-        height = factory.chain.height
-        return replace(factory, quoted=with_quote_record(factory.quoted, record, height=height))
+        return _with_quote(factory, record)
     if not isinstance(record, FactoryRecord):
         raise AssertionError(f"{type(record).__name__} is no record of a factory")
     match record:
@@ -337,6 +336,11 @@ def _with_close(factory: Factory, record: cl.SharedCloseRecord | cl.LspCloseReco
         book=book,
         closed=closed,
     )
+
+
+def _with_quote(factory: Factory, record: mk.LspMarketRecord) -> Factory:
+    height = factory.chain.height
+    return replace(factory, quoted=with_quote_record(factory.quoted, record, height=height))
 
 
 def _with_advance(

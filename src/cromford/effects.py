@@ -116,7 +116,7 @@ class PrepareClose:
 class PrepareAdvance:
     """Make the nonces of an advance: `factory_size` of the factory key, and of each channel's key.
 
-    Answered by `AdvancePrepared` or `AdvanceUnprepared`.
+    Answered by `AdvancePrepared` or `AdvanceUnprepared`. `session` is the LSP's, at a client.
     """
 
     attempt_id: bytes
@@ -125,6 +125,7 @@ class PrepareAdvance:
     factory_size: int
     channel_keys: tuple[ChannelKey, ...]
     channel_size: int
+    session: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -93,6 +93,7 @@ LIQUIDITY: dict[str, Any] = {
     "sales_left": 2,
     "covered_sat": 480_000,
     "beyond_coverage_msat": 5_000_000,
+    "htlcs_beyond_coverage_msat": 2_000,
     "htlcs_msat": 7_000,
     "advance": None,
     "buying": None,

@@ -9,7 +9,8 @@ from tests.cli import answers, market_answers
 from tests.cli.conftest import CommandLine
 from tests.cli.fake_daemon import FakeDaemon
 
-from cromford.cli import asking
+from cromford.cli import asking, market
+from cromford.daemon.api.rpc import RpcFailure
 
 Fake = Callable[[dict[str, Any]], FakeDaemon]
 ASKED = {"amount_sat": 100_000}
@@ -104,6 +105,26 @@ def test_what_is_waited_for_and_not_over_is_no_success(fake: Fake) -> None:
     assert "neither yours nor over" in result.stderr
 
 
+def test_a_payment_that_pays_is_waited_for(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(market, "PAYMENT_POLL_SECONDS", 0.0)
+    answers_left = [RpcFailure("payment_not_here", "none waits"), market_answers.QUOTE]
+
+    def quote(_params: dict[str, Any]) -> object:
+        answer = answers_left.pop(0)
+        if isinstance(answer, RpcFailure):
+            raise answer
+        return answer
+
+    client = fake(answers.CLIENT_ANSWERS | {"liquidity_quote": quote})
+    from_payment = (*COMMAND, "--from-payment", "ab" * 32, "--yes")
+    assert CommandLine(client.datadir).run(*from_payment, "--wait").exit_code == 0
+    assert [name for name, _ in client.calls] == [*["liquidity_quote"] * 2, "liquidity_buy"]
+    answers_left[:] = [RpcFailure("payment_not_here", "none waits")]
+    refused = CommandLine(client.datadir).run(*from_payment)
+    assert refused.exit_code == 1
+    assert "none waits" in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -196,7 +217,7 @@ def test_a_client_reads_what_is_covered_and_how_far_its_purchase_is(
     shown = CommandLine(client.datadir).run("client", command).stdout
     for told in (
         "you are buying 100,000 sat for 1,500 sat: the LSP is to finish the leaf's next state",
-        "poisons cover 480,000 sat of yours; 5,000 sat are BEYOND that; 7 sat in payments",
+        "poisons cover 480,000 sat of yours; 5,000 sat are BEYOND that; of 7 sat in payments",
         "inbound liquidity for sale: 250,000 sat in 2 sales",
     ):
         assert told in shown

@@ -15,7 +15,7 @@ import pytest
 from tests.demo.conftest import DEMO_SECONDS, Demo, processes_naming
 
 BUILDING = ["start", "gather", "place", "sign", "fund", "confirm", "verify"]
-STEPS = [*BUILDING, "receive", "pay", "settle"]
+STEPS = [*BUILDING, "receive", "pay", "settle", "buy"]
 PATIENCE_SECONDS = 60
 
 
@@ -44,6 +44,7 @@ def test_two_clients_pay_each_other_and_one_leaves_alone_into_its_wallet(
         exported["funding"]["txid"],
         1,
     )
+    check_sale(shown, capacity_sat=70_000)
     check_exit(shown)
 
     logs = {path.name for path in (kept / "logs").iterdir()}
@@ -70,23 +71,37 @@ def check_payments(payments: dict[str, Any], *, n: int, seed: int, capacity_sat:
     assert fees_msat == payments["fees_msat"] == payments["earned_msat"] > 0
 
 
+def check_sale(shown: dict[str, Any], *, capacity_sat: int) -> None:
+    """The one who leaves bought half of its leaf's stock before, and nothing went on chain."""
+    sale, accounts = shown["sale"], shown["payments"]["accounts"]
+    before, after = sale["before"], sale["after"]
+    assert sale["amount_sat"] == capacity_sat // 4
+    assert sale["capacity_sat"] == capacity_sat + sale["amount_sat"]
+    assert before["own_msat"] == accounts[sale["client"] - 1]["own_msat"]
+    assert before["own_msat"] - after["own_msat"] == sale["price_msat"] > 0
+    assert after["own_msat"] + after["lsp_msat"] == 1000 * sale["capacity_sat"]
+    assert after["receivable_msat"] > before["receivable_msat"] + 1000 * sale["amount_sat"] // 2
+    assert sale["sales_left"] == 0
+    assert sale["on_chain"]["n_transactions"] == 1
+
+
 def check_exit(shown: dict[str, Any]) -> None:
     """The second client's exit went through all delays, and what was its own is in its wallet."""
     left, txs = shown["exit"], transactions_of(shown["factory"])
-    path = ["kickoff_root", "state_root", "kickoff_1", "state_1"]
+    path = ["kickoff_root", "state_root", "kickoff_1", "state_1 v1"]
     assert [tx["name"] for tx in left["transactions"]] == [*path, "commitment", "sweep"]
     assert [tx["txid"] for tx in left["transactions"][:4]] == [txs[name]["txid"] for name in path]
     heights = [tx["height"] for tx in left["transactions"]]
-    assert heights[1] - heights[0] == heights[3] - heights[2] == 3
+    assert (heights[1] - heights[0], heights[3] - heights[2]) == (3, 1)
     assert heights[5] - heights[4] == left["transactions"][5]["delay_blocks"] == 144
-    channel = next(out for out in txs["state_1"]["outputs"] if out["kind"] == "channel")
-    assert left["channel"]["outpoint"] == f"{txs['state_1']['txid']}:0"
-    assert left["channel"]["amount_sat"] == channel["amount_sat"] == 70_000
+    channel = next(out for out in txs["state_1 v1"]["outputs"] if out["kind"] == "channel")
+    assert left["channel"]["outpoint"] == f"{txs['state_1 v1']['txid']}:0"
+    assert left["channel"]["amount_sat"] == channel["amount_sat"] == shown["sale"]["capacity_sat"]
     assert left["channel"]["script_pubkey"] == channel["script_pubkey"]
     assert left["channel"]["confirmations"] >= 1
 
     coin = left["coin"]
-    assert left["balance_msat"] == shown["payments"]["accounts"][1]["own_msat"]
+    assert left["balance_msat"] == shown["sale"]["after"]["own_msat"]
     assert coin["balance_sat"] == left["balance_msat"] // 1000
     assert coin["amount_sat"] == coin["balance_sat"] - coin["fee_sat"]
     assert coin["outpoint"] == f"{left['transactions'][5]['txid']}:0"
@@ -153,15 +168,19 @@ def test_a_single_client_gets_a_factory_and_money_and_people_can_read_it(demo: D
     assert process.returncode == 0, stderr
     for text in (
         "kickoff_root  1,501,062 sat, no delay, fee 248 sat, signers LSP, 1",
-        "delay 432 blocks (state 0)",
-        "channel of client 1  1,000,000 sat",
-        "L-stock of the LSP  500,000 sat",
+        "delay 288 blocks (state 1)",
+        "channel of client 1  1,250,000 sat",
+        "L-stock of the LSP  250,000 sat",
         "tree fees",
-        "client 1: 2 transactions, 291 vB, fees 582 sat, paid in advance, 432 blocks of delay; ",
-        "; then 494,740 sat in its wallet, 145 blocks after the channel",
+        "client 1: 2 transactions, 291 vB, fees 582 sat, paid in advance, 288 blocks of delay; ",
+        "; then 491,040 sat in its wallet, 145 blocks after the channel",
         "1 (client-a)  495,000,000   0         0     0     495,000,000  495,000,000  505,000,000",
         "the LSP earned 0 sat",
         "one on-chain transaction in all: ",
+        "before  495,000,000  495,000,000  ",
+        "after   491,300,694  491,300,694",
+        "250,000 sat of the leaf's stock for 3,699,306 msat, usable for 13,389 blocks",
+        "still one on-chain transaction: ",
         "cromford demo --keep DIR",
     ):
         assert text in stdout

@@ -10,6 +10,7 @@ from tests.protocol.closes import give_money
 from tests.protocol.paying_clients import live_factory, newest_link, pay
 from tests.protocol.pump import Pump, PumpNode
 
+from cromford import effects as fx
 from cromford.channel.stage import Edition
 from cromford.factory.allocation import Purchase
 from cromford.factory.leaf import Leaf
@@ -148,6 +149,59 @@ def sell(pump: Pump, seat: int, **quoted: Any) -> m.Quote:
     pump.lsp_says(pump.client_at(seat), quote)
     pump.run()
     return quote
+
+
+def deliver(pump: Pump, n_messages: int = 1) -> bool:
+    """Deliver some messages; say whether there were so many."""
+    left = n_messages
+
+    def is_enough() -> bool:
+        nonlocal left
+        left -= 1
+        return left < 0
+
+    pump.run(until=is_enough)
+    return left < 0
+
+
+def settle(pump: Pump) -> None:
+    """Let everybody come back, and blocks come, until nothing is under way."""
+    for _ in range(8):
+        connect_again(pump)
+        pump.run()
+        check_claims(pump)
+        if under_way(pump) is None and not any(one.state.advances for one in pump.clients):
+            return
+        pump.mine(1)
+    raise AssertionError("an advance never ends")
+
+
+def connect_again(pump: Pump) -> None:
+    """Let whoever was hung up on come back."""
+    for client in pump.clients:
+        if client.name not in pump.links:
+            pump.connect(client)
+
+
+def n_pools(pump: Pump) -> list[int]:
+    """Return how many pools of nonces each participant holds, the LSP first."""
+    held = []
+    for node in (pump.lsp, *pump.clients):
+        assert node.signer is not None
+        held.append(len(node.signer._pools))
+    return held
+
+
+def check_nothing_is_left(pump: Pump) -> None:
+    """Check that no advance is under way, nobody quiet, and nothing set aside."""
+    assert not pump.factory.advances
+    assert not pump.deadlines_of(fx.AdvanceDeadline)
+    for seat, client in enumerate(pump.clients, start=1):
+        assert not client.state.advances
+        for link in both_links(pump, seat):
+            assert link.next is None
+            assert link.quiet_for == b""
+            assert link.state.reserved_msat == 0
 
 
 def leaf_of(pump: Pump, seat: int) -> Leaf:

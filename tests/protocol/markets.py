@@ -4,16 +4,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from tests.protocol.paying_clients import live_factory, pay
+from tests.protocol.paying_clients import live_factory, newest_link, pay
 from tests.protocol.pump import PumpNode
 
-from cromford.changed import changed
-from cromford.factory.allocation import Purchase
 from cromford.factory.leaf import Leaf
 from cromford.protocol import events as ev
+from cromford.protocol.advancing.buying import answer_to
 from cromford.protocol.facts import FRESH
-from cromford.protocol.journal.factory import Factory
-from cromford.protocol.journal.leaf_states import AgreedState, with_state
 from cromford.protocol.policy import LspPolicy, SalePrice
 from cromford.wire import messages as m
 
@@ -26,13 +23,14 @@ class Market:
 
     def __init__(self, n_clients: int = 2, *, policy: LspPolicy = POLICY, **options: Any) -> None:
         self.said: list[m.Message] = []
+        self.lost: tuple[type[m.Message], ...] = ()  # Messages that never arrive.
         self.pump = live_factory(n_clients, policy=policy, **options)
         self.pump.tamper = self._listen
         self.attempt_id = self.pump.attempt.attempt_id
 
     def _listen(self, _from: PumpNode, _to: PumpNode, message: m.Message) -> Sequence[m.Message]:
         self.said.append(message)
-        return (message,)
+        return () if isinstance(message, self.lost) else (message,)
 
     @property
     def buyer(self) -> PumpNode:
@@ -79,30 +77,26 @@ class Market:
         self.pump.run()
         return next((one for one in self.said if isinstance(one, m.QuoteRefused)), None)
 
-    def put(self, factory: Factory) -> None:
-        """Let the LSP's factory be another."""
-        driver = self.pump.lsp.driver
-        assert driver is not None
-        driver.state = driver.state.with_factory(factory)
-
     def advance(self, amount_sat: int, *, buyer: int = 1) -> None:
-        """Let the leaf have another state, as if so much had been bought; 0 for all."""
-        sold = Purchase(buyer=buyer, amount_sat=amount_sat or None)
-        agreed = AgreedState(
-            advance_id=bytes([len(self.leaf.states)]) * 32,
-            allocation=self.leaf.sold(sold).allocation,
-            signature=b"\x00" * 64,
+        """Let somebody buy so much, 0 for all, at no price and whatever is covered."""
+        price = self.pump.lsp.state.house.sale_price()
+        self.set_price(base_msat=0, per_million=0, per_month=0)
+        node = self.pump.client_at(buyer)
+        asked = ev.QuoteRequested(attempt_id=self.attempt_id, amount_sat=amount_sat)
+        self.pump.handle(node, asked)
+        self.pump.run()
+        quote = answer_to(node.state.quotes[self.attempt_id])
+        assert isinstance(quote, m.Quote), quote
+        order = ev.PurchaseRequested(
+            attempt_id=self.attempt_id,
+            quote_id=quote.quote_id,
+            price_max_msat=0,
+            beyond_coverage=True,
         )
-        factory = self.pump.factory
-        attempt = factory.attempt
-        leaves = with_state(attempt.leaves, attempt.leaf_name(1), agreed)
-        self.put(changed(factory, begun=changed(attempt, leaves=leaves)))
-        driver = self.buyer.driver
-        assert driver is not None
-        held = self.pump.held(self.buyer)
-        states = (*held.leaf_states, agreed)
-        attempts = {self.attempt_id: changed(held, leaf_states=states)}
-        driver.state = changed(driver.state, attempts=attempts)
+        self.pump.handle(node, order)
+        self.pump.run()
+        assert newest_link(node).state.capacity_sat == quote.capacity_sat
+        self.pump.handle(self.pump.lsp, ev.PriceRequested(price=price))
 
     def at_height(self, height: int) -> "Market":
         """Let the LSP hear of headers up to a height."""

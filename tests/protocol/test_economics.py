@@ -11,11 +11,12 @@ from cromford.channel.terms import MSAT_PER_SAT, ChannelTerms
 from cromford.daemon.api.payment_limits import ANNOUNCED_HOLD_SECONDS_MAX
 from cromford.factory.kinds import VertexKind, exit_blocks_of
 from cromford.factory.terms import SAFETY_BLOCKS
+from cromford.protocol.advancing.pricing import MONTH_BLOCKS, price_msat
 from cromford.protocol.htlc_blocks import final_blocks, payment_blocks
 from cromford.protocol.journal.first_commitments import channel_terms_of
 from cromford.protocol.lobby.build import CLTV_MARGIN_BLOCKS
 from cromford.protocol.lobby.shapes import ShapeCost, shape_costs
-from cromford.protocol.policy import ClientPolicy, LspPolicy
+from cromford.protocol.policy import ClientPolicy, LspPolicy, SalePrice
 from cromford.watch.burnt import channel_burns_sat
 from cromford.watch.sweep import SWEEP_VSIZE
 
@@ -111,6 +112,29 @@ def test_what_leaving_burns(page: str, feerate_sat_per_vb: int) -> None:
         f"| {feerate_sat_per_vb} sat/vB{default} | {burnt_sat:,} sat | {least_sat:,} sat |" in page
     )
     assert (POLICY.burn_limit.percent, POLICY.burn_limit.times_estimate) == (10, 10)
+
+
+@pytest.mark.parametrize("amount_sat", [10_000, 100_000, 1_000_000])
+def test_what_inbound_liquidity_costs(page: str, amount_sat: int) -> None:
+    short, usual = (
+        price_msat(SalePrice(), amount_sat=amount_sat, usable_blocks=blocks) // MSAT_PER_SAT
+        for blocks in (MONTH_BLOCKS, POLICY.active_blocks)
+    )
+    percent = f"{100 * short / amount_sat:.2f} to {100 * usual / amount_sat:.2f} %"
+    assert f"| {amount_sat:,} sat | {short:,} sat | {usual:,} sat | {percent} |" in page
+
+
+def test_the_parts_of_a_price_that_the_page_gives(page: str) -> None:
+    price = SalePrice()
+    per_year = price.per_month * BLOCKS_PER_YEAR / MONTH_BLOCKS / 10_000
+    assert f"{per_year:.2f} % a year" in page
+    assert f"| `per_month` | {price.per_month / 10_000:g} % of the amount" in page
+    assert f"| `per_million` | {price.per_million / 10_000:g} % of the amount" in page
+    assert price.per_million * 2 == price.per_month  # Half a month of it.
+    assert f"| `base_msat` | {price.base_msat // MSAT_PER_SAT} sat |" in page
+    assert f"| `min_sat` | {price.min_sat:,} sat |" in page
+    assert price.base_msat * 100 == price.min_sat * MSAT_PER_SAT  # One percent of it.
+    assert POLICY.states_per_layer - 1 == 3
 
 
 def floor_sat(terms: ChannelTerms, *, is_offered: bool) -> int:

@@ -280,10 +280,11 @@ def test_every_bound_of_the_policy_is_tested() -> None:
     """`build_height` from below, clients and fee policies: `test_terms_policy`.
 
     When a failed channel is left: `test_failed_channels`. What leaving burns: `test_burn_limits`.
-    What is done about a factory that dies: `test_moving_out`.
+    What is done about a factory that dies: `test_moving_out`. What is taken beyond coverage:
+    `test_coverage`.
     """
     elsewhere = {
-        *("burn_limit", "when_dying", "moving_capacity_sat"),
+        *("burn_limit", "when_dying", "moving_capacity_sat", "receive_beyond_coverage"),
         *("layers_max", "fee_policies", "max_clients", "pool_size", "deadline_seconds"),
         *("fee_base_msat_max", "fee_proportional_millionths_max", "failed_channel_blocks"),
     }

@@ -5,9 +5,8 @@ from typing import Any
 
 import pytest
 from tests.protocol.markets import Market
-from tests.protocol.paying_clients import lsp_link, newest_link, pay
+from tests.protocol.paying_clients import balance, lsp_link, make_invoice, newest_link, pay
 
-from cromford.changed import changed
 from cromford.channel.terms import MSAT_PER_SAT
 from cromford.factory.allocation import Purchase, lstock_sat_min
 from cromford.factory.leaf import usable_blocks
@@ -17,7 +16,6 @@ from cromford.protocol.advancing.selling import QUOTE_BLOCKS, QUOTES_PER_BLOCK
 from cromford.protocol.channels.coverage import covered_after
 from cromford.protocol.facts import FRESH
 from cromford.protocol.faults import Rejected
-from cromford.protocol.journal.advances import LspAdvance
 from cromford.protocol.policy import SalePrice
 from cromford.wire import messages as m
 
@@ -32,11 +30,7 @@ def market() -> Market:
 def test_a_quote_says_what_is_bought_for_what_and_for_how_long(market: Market) -> None:
     quote, leaf, link = market.quote(20_000), market.leaf, newest_link(market.buyer)
     terms, height = market.pump.attempt.terms, market.pump.lsp.state.scan.recent[-1].height
-    usable = usable_blocks(
-        height=height,
-        exit_deadline_height=link.exit_deadline_height,
-        patience_blocks=terms.patience_blocks,
-    )
+    usable = usable_blocks_of(market)
     assert (quote.amount_sat, quote.state_index) == (20_000, 1)
     assert quote.capacity_sat == link.state.capacity_sat + 20_000
     assert quote.price_msat == price_msat(SalePrice(), amount_sat=20_000, usable_blocks=usable)
@@ -45,6 +39,15 @@ def test_a_quote_says_what_is_bought_for_what_and_for_how_long(market: Market) -
     assert quote.sales_left == terms.states_per_layer - 2 == 2
     purchase = Purchase(buyer=1, amount_sat=20_000)
     assert quote.covered_sat == covered_after(lsp_link(market.pump, link), leaf, purchase)
+
+
+def usable_blocks_of(market: Market) -> int:
+    link, terms = newest_link(market.buyer), market.pump.attempt.terms
+    return usable_blocks(
+        height=market.pump.lsp.state.scan.recent[-1].height,
+        exit_deadline_height=link.exit_deadline_height,
+        patience_blocks=terms.patience_blocks,
+    )
 
 
 def test_of_all_that_is_left_the_saved_fee_is_a_gift(market: Market) -> None:
@@ -124,12 +127,13 @@ def test_no_two_quotes_of_a_run_are_called_the_same(market: Market) -> None:
 def test_what_is_missing_for_the_price_is_named() -> None:
     market = Market().with_money(300_000)
     refused = market.refusal()
-    price = market.quote(payment_hash=b"\x01" * 32).price_msat
-    assert refused.code == "insufficient_balance"
-    assert refused.missing_msat == price - 300_000
-    assert str(price) in refused.reason
-    market.set_price(base_msat=0, per_million=0, per_month=0)
-    assert market.quote().price_msat == 0
+    market.set_price(per_month=0)
+    price = market.quote().price_msat
+    assert (refused.code, price) == ("insufficient_balance", 140_000)
+    usable = usable_blocks_of(market)
+    asked = price_msat(SalePrice(), amount_sat=20_000, usable_blocks=usable)
+    assert refused.missing_msat == asked - 300_000
+    assert str(asked) in refused.reason
 
 
 def test_too_little_is_not_sold_unless_it_is_all(market: Market) -> None:
@@ -191,34 +195,28 @@ def test_nothing_is_quoted_by_a_stale_chain(market: Market) -> None:
 
 
 def test_while_an_advance_is_under_way_nothing_else_is_sold_of_the_leaf(market: Market) -> None:
-    allocation = market.leaf.sold(Purchase(buyer=2, amount_sat=20_000)).allocation
-    under_way = LspAdvance(
-        advance_id=b"\x01" * 32,
-        clients=(1, 2),
-        state_index=1,
-        allocation=allocation,
-        buyer=2,
-        quote_id=b"\x02" * 32,
-        price_msat=0,
-    )
-    factory = market.pump.factory
-    name = factory.attempt.leaf_name(1)
-    market.put(changed(factory, advances=factory.advances.set(name, under_way)))
+    quote = market.quote()
+    market.lost = (m.AdvanceAgree, m.AdvanceAbort)  # It is asked, and nobody answers.
+    assert market.buy_by(quote.quote_id) is None
     assert market.refusal().code == "leaf_busy"
 
 
 def test_a_neighbour_that_would_own_more_than_is_covered_is_not_asked() -> None:
     """It would not agree; how much it owns is nobody's business."""
     market = Market().with_money()
-    neighbour = market.pump.client_at(2)
+    neighbour, lsp = market.pump.client_at(2), market.pump.lsp
+    # As many HTLCs at once as make the LSP's penalty dearer than its reserve.
+    for _ in range(12):
+        market.pump.handle(lsp, make_invoice(market.pump, neighbour, 1_200_000))
+    market.pump.run()
     lstock_sat = market.leaf.allocation.lstock_sat
-    covered_sat = covered_after(
-        newest_link(neighbour), market.leaf, Purchase(buyer=1, amount_sat=lstock_sat)
-    )
-    room_msat = covered_sat * MSAT_PER_SAT
-    assert pay(market.pump, market.pump.lsp, neighbour, room_msat) is not None
+    sold = Purchase(buyer=1, amount_sat=lstock_sat)
+    covered_msat = covered_after(newest_link(neighbour), market.leaf, sold) * MSAT_PER_SAT
+    owned_msat = balance(neighbour).own_msat
+    assert owned_msat == 12 * 1_200_000 < covered_msat
+    assert pay(market.pump, lsp, neighbour, covered_msat - owned_msat).preimage is not None
     assert market.quote(0).amount_sat == lstock_sat
-    assert pay(market.pump, market.pump.lsp, neighbour, 1_000) is not None
+    assert pay(market.pump, lsp, neighbour, 1_000).preimage is not None
     refused = market.refusal(0)
     assert refused.code == "not_covered"
     assert not any(digit in refused.reason for digit in "0123456789")
@@ -239,7 +237,8 @@ def test_a_quote_is_bought_by_for_a_few_blocks_and_for_one_state(market: Market)
     market.pump.mine(QUOTE_BLOCKS)
     still = market.buy_by(quote.quote_id)
     assert still is None or still.code not in {"quote_expired", "quote_unknown"}
-    market.pump.mine(1)
+    quote = market.quote()
+    market.pump.mine(QUOTE_BLOCKS + 1)
     late = market.buy_by(quote.quote_id)
     assert late is not None
     assert late.code == "quote_expired"
@@ -247,7 +246,7 @@ def test_a_quote_is_bought_by_for_a_few_blocks_and_for_one_state(market: Market)
 
 def test_after_another_sale_a_quote_is_void(market: Market) -> None:
     quote = market.quote()
-    market.advance(20_000)
+    market.advance(20_000, buyer=2)
     refused = market.buy_by(quote.quote_id)
     assert refused is not None
     assert (refused.code, refused.reason) == (

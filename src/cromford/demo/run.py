@@ -13,6 +13,7 @@ from typing import Any, Final
 from cromford import __version__
 from cromford.bitcoin.network import REGTEST
 from cromford.demo import building
+from cromford.demo.buying import buy_liquidity
 from cromford.demo.exiting import leave
 from cromford.demo.paying import move_money
 from cromford.demo.processes import Children, interruptible
@@ -78,7 +79,11 @@ def _build_and_show(site: Site, steps: Steps) -> Document:
     building.verify(world, steps, factory_id)
     exported = world.lsp.call("factory_export", factory_id=factory_id)
     payments = move_money(world, steps, exported)
-    shown = _shown(world, exported) | {"payments": payments}
+    is_paid = site.settings.n_payments != 0
+    sale = buy_liquidity(world, steps, exported) if is_paid else None
+    if sale is not None:  # Its leaf has another state now.
+        exported = world.lsp.call("factory_export", factory_id=factory_id)
+    shown = _shown(world, exported) | {"payments": payments, "sale": sale}
     if site.settings.exit_client is not None:
         shown["exit"] = leave(world, steps, exported, site.settings.exit_client)
     shown["steps"] = [
@@ -146,6 +151,8 @@ def _commands(world: World, factory_id: str) -> list[Document]:
         ("its money", ("client", "balance", *client_place)),
         ("its payments", ("client", "payments", *client_place)),
         ("its way out", ("client", "exit", "plan", *client_place)),
+        ("what liquidity costs", ("lsp", "price", *lsp_place)),
+        ("what was sold", ("lsp", "ledger", *lsp_place)),
     ]
     program = _program()
     return [{"what": what, "command": shlex.join([*program, *words])} for what, words in lines]

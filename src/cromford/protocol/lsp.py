@@ -41,6 +41,7 @@ from cromford.protocol.exiting.channel import ANY_FEES
 from cromford.protocol.facts import FRESH, Facts
 from cromford.protocol.faults import Rejected
 from cromford.protocol.handover import lsp as handover
+from cromford.protocol.journal import advance_records as ar
 from cromford.protocol.journal import close_records as cl
 from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal import mail
@@ -426,16 +427,28 @@ def _go_on_stale(turn: Turn[Factory]) -> None:
 
 
 def _go_on_after_closes(round_: Round) -> frozenset[bytes]:
-    """Answer what waited in channels that were quiet for a close that came to nothing.
+    """Answer what waited in channels that were quiet for a close, or an advance, and are no more.
 
     Returns whose channels these may be, by node id.
     """
-    ended = [turn for turn in round_.opened() if turn.first(cl.CloseEnded) is not None]
+    ended = [turn for turn in round_.opened() if _may_go_on(turn)]
     for turn in ended:
         round_.try_in(turn, partial(channels.finish_channels, turn))
     if ended:
         round_.deliver()
     return frozenset(link.node_id for turn in ended for link in turn.book.links.values())
+
+
+def _may_go_on(turn: Turn[Factory]) -> bool:
+    """Say whether a channel of a factory may have ceased to be quiet in this decision."""
+    kinds = (
+        cl.CloseEnded,
+        ar.AdvanceDropped,
+        ar.AdvanceSessionEnded,
+        ar.AdvanceDeclined,
+        ar.AdvancePartialsReceived,
+    )
+    return any(turn.first(kind) is not None for kind in kinds)
 
 
 def _take_up_held(round_: Round, also: AbstractSet[bytes]) -> None:

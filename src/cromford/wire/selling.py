@@ -92,6 +92,13 @@ class Buy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Skimmed:
+    """In an HTLC's `Delivery`: what the LSP kept of it, for what its payee bought."""
+
+    price_msat: int = u64()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AllocatedChannel:
     """What a leaf's state pays one channel."""
 
@@ -103,7 +110,8 @@ class AdvancePropose:
     """LSP to client: let us replace our leaf's state by one that pays this. No update from me.
 
     The channels are in placement order. `quote_id` and `price_msat` are the buyer's: empty and 0
-    for others. Sent again, with the same name, for fresh nonces.
+    for others. Sent again, with the same name, for fresh nonces: `session` names the LSP's, so that
+    an agreement that is late is not taken for one to what it was not given for.
     """
 
     attempt_id: bytes = fixed(HASH_SIZE)
@@ -114,6 +122,7 @@ class AdvancePropose:
     lstock_sat: int = u64()
     quote_id: bytes = varbytes(HASH_SIZE)
     price_msat: int = u64()
+    session: bytes = fixed(HASH_SIZE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +139,7 @@ class AdvanceAgree:
     """Client to LSP: I am quiet, and agree. Two nonces of my factory key: state, L-stock's poison.
 
     `channel` is empty where the next funding carries my commitments already: only signatures of
-    state and poisons are missing.
+    state and poisons are missing. `session` is that of the proposal.
     """
 
     attempt_id: bytes = fixed(HASH_SIZE)
@@ -138,6 +147,7 @@ class AdvanceAgree:
     factory_pubkey: bytes = fixed(PUBKEY_SIZE)
     pubnonces: tuple[bytes, ...] = fixed_list(PUBNONCE_SIZE, POOL_SIZE_MAX)
     channel: tuple[NextNonces, ...] = struct_list(NextNonces, 1)
+    session: bytes = fixed(HASH_SIZE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

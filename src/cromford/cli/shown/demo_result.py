@@ -25,6 +25,9 @@ def result(console: Console, shown: Document) -> None:
     console.print()
     _print_money(console, shown["payments"])
     console.print()
+    if shown["sale"] is not None:
+        _print_sale(console, shown["sale"])
+        console.print()
     _heading(console, "Each client's way out, alone")
     for client in shown["clients"]:
         line = tree.exit_line(client["client"], client["exit_plan"])
@@ -80,6 +83,25 @@ _MONEY = (
     "receivable_msat",
     "lsp_msat",
 )
+
+
+def _print_sale(console: Console, sale: Document) -> None:
+    """Print what one client bought, and its money before and after."""
+    _heading(console, f"Client {sale['client']} ({sale['name']}) bought inbound liquidity, in msat")
+    rows = table("", "its own", "can pay", "can receive", "LSP's side", "channel holds")
+    for when, capacity in (("before", "capacity_before_sat"), ("after", "capacity_sat")):
+        account = sale[when]
+        fields = ("own_msat", "spendable_msat", "receivable_msat", "lsp_msat")
+        rows.add_row(
+            cell(when),
+            *(cell(f"{account[field]:,}") for field in fields),
+            cell(sat(sale[capacity])),
+        )
+    console.print(rows)
+    bought = f"{sat(sale['amount_sat'])} of the leaf's stock for {msat(sale['price_msat'])}"
+    console.print(cell(f"{bought}, usable for {blocks(sale['usable_blocks'])}"), soft_wrap=True)
+    told = f"still one on-chain transaction: {sale['on_chain']['funding_txid']}"
+    console.print(cell(told), soft_wrap=True)
 
 
 def _print_exit(console: Console, left: Document) -> None:

@@ -177,8 +177,9 @@ def _liquidity_lines(name: str, stands: Document) -> list[str]:
         if stands["beyond_coverage_msat"]:
             told += f"; {msat(stands['beyond_coverage_msat'])} are BEYOND that"
         if stands["htlcs_msat"]:
+            exposed = msat(stands["htlcs_beyond_coverage_msat"])
             told += (
-                f"; {msat(stands['htlcs_msat'])} in payments under way are not protected by them"
+                f"; of {msat(stands['htlcs_msat'])} in payments under way {exposed} are beyond it"
             )
         lines.append(told)
     if stands["sales_left"]:

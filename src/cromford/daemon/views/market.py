@@ -3,13 +3,11 @@
 from collections.abc import Iterable
 from typing import Any, Final
 
-from cromford.channel.terms import MSAT_PER_SAT
 from cromford.factory.leaf import Leaf
 from cromford.protocol.advancing.buying import covered_by, most_owned_sat
 from cromford.protocol.advancing.pricing import price_msat
 from cromford.protocol.channels.balances import balance_of
-from cromford.protocol.channels.close_rules import owed_msat
-from cromford.protocol.channels.coverage import coverage_of
+from cromford.protocol.channels.coverage import coverage_in, exposure_of
 from cromford.protocol.journal.advances import LspAdvance
 from cromford.protocol.journal.client_attempt import ClientAttempt
 from cromford.protocol.journal.client_state import ClientState
@@ -204,22 +202,23 @@ def receipts_of(state: ClientState, attempt: ClientAttempt) -> list[Document]:
 def liquidity_of(state: ClientState, attempt: ClientAttempt) -> Document:
     """Return how a client's channel stands in its leaf: what is covered, what is left to buy.
 
-    `beyond_coverage_msat` is what of our balance no poison covers, HTLCs that come to us among it;
-    `htlcs_msat` is what HTLCs of both directions hold: should a superseded state confirm, its
-    poison decides them. `covered_sat` is None while nothing is superseded: then all is covered.
+    What is beyond coverage would be lost should a superseded state confirm: of the balance, and of
+    the HTLCs on their way, which hold `htlcs_msat` together. `covered_sat` is None while nothing is
+    superseded: then all is covered.
     """
     link = _link(state, attempt) if attempt.is_checked else None
     if link is None:
         return _NOTHING
     leaf, balance = attempt.leaf, balance_of(link)
-    covered_sat = coverage_of(link, leaf)
-    beyond = 0 if covered_sat is None else owed_msat(link.state) - covered_sat * MSAT_PER_SAT
+    covered_sat = coverage_in(state, link)
+    exposed = exposure_of(link, covered_sat)
     return {
         "state_index": len(leaf.states) - 1,
         "lstock_sat": leaf.allocation.lstock_sat,
         "sales_left": leaf.sales_left,
         "covered_sat": covered_sat,
-        "beyond_coverage_msat": max(0, beyond),
+        "beyond_coverage_msat": exposed.balance_msat,
+        "htlcs_beyond_coverage_msat": exposed.htlcs_msat,
         "htlcs_msat": balance.sending_msat + balance.receiving_msat,
         "advance": _client_advance(state, attempt, link, leaf),
         "buying": _buying(state, attempt),
@@ -232,6 +231,7 @@ _NOTHING: Final[Document] = {
     "sales_left": None,
     "covered_sat": None,
     "beyond_coverage_msat": 0,
+    "htlcs_beyond_coverage_msat": 0,
     "htlcs_msat": 0,
     "advance": None,
     "buying": None,

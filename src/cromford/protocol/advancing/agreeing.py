@@ -183,6 +183,7 @@ def on_prepared(turn: Turn[Factory], event: ev.AdvancePrepared) -> None:
             lstock_sat=advance.allocation.lstock_sat,
             quote_id=advance.quote_id if is_buyer else b"",
             price_msat=advance.price_of(client),
+            session=event.factory_pool.pool_id,
         )
         turn.send(node_id_of(state, client), propose)
     set_deadline(turn, advance)
@@ -200,13 +201,12 @@ def on_agree(
 ) -> None:
     """Take a client's agreement; with the last, every client gets our half."""
     session = advance.session
-    if session is None or session.is_committed:
+    if session is None or session.is_committed or message.session != session.name:
         return  # What is over, or is further than that: its sender has lost a race.
     known = session.agreed.get(client)
     if known is not None:
         if known != message:
-            # No fault: it may have crossed our word that an earlier try with this name is over.
-            give_up(turn, advance, f"client {client} agreed twice, differently", culprits=(client,))
+            _fault(turn, advance, client, "it agreed twice, differently")
         return
     link = link_of(turn.state, client)
     if link is None:

@@ -12,17 +12,20 @@ from cromford import effects as fx
 from cromford.channel.rebase import can_pay, payable_msat
 from cromford.channel.terms import MSAT_PER_SAT, Party
 from cromford.factory.allocation import AdvanceRefused, Purchase
-from cromford.factory.leaf import Leaf
+from cromford.factory.leaf import Leaf, advance_height_max
 from cromford.protocol import events as ev
 from cromford.protocol.channels.client import is_usable
 from cromford.protocol.channels.close_rules import owed_msat
 from cromford.protocol.channels.coverage import covered_after
 from cromford.protocol.faults import Refusal, Rejected
 from cromford.protocol.journal import advance_records as ar
+from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal import market_records as mk
 from cromford.protocol.journal.advances import ClientAdvance
+from cromford.protocol.journal.book import OwnInvoice
 from cromford.protocol.journal.client_attempt import ClientAttempt
 from cromford.protocol.journal.client_state import ClientState
+from cromford.protocol.journal.encoding import decoded
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.purchases import Purchase as Bought
 from cromford.protocol.journal.quotes import WantedQuote
@@ -75,6 +78,7 @@ def _ask(turn: Turn[ClientState], event: ev.QuoteRequested) -> None:
         raise Rejected(
             "invalid_amount", f"amount_sat: expected 0 or more, received {event.amount_sat}"
         )
+    _open_invoice(turn.state, event.payment_hash)
     asked = mk.QuoteAsked(
         attempt_id=attempt.attempt_id,
         amount_sat=event.amount_sat,
@@ -102,6 +106,23 @@ def _channel(state: ClientState, attempt_id: bytes) -> tuple[ClientAttempt, Link
     if attempt is None or link is None:
         raise Rejected("no_channel", "there is no channel in this factory yet", retryable=True)
     return attempt, link
+
+
+def _open_invoice(state: ClientState, payment_hash: bytes) -> OwnInvoice | None:
+    """Return the invoice whose payment is to pay; None where our balance pays.
+
+    Raises:
+        Rejected: If it is no invoice of ours that can still be paid.
+    """
+    if not payment_hash:
+        return None
+    invoice = state.book.invoices.get(payment_hash)
+    if invoice is None or invoice.status != "open":
+        told = "none" if invoice is None else f"one that is {invoice.status}"
+        raise Rejected(
+            "invoice_unknown", f"payment_hash: expected an open invoice of ours, received {told}"
+        )
+    return invoice
 
 
 def _check_may_ask(turn: Turn[ClientState], link: Link) -> None:
@@ -208,6 +229,13 @@ def _buy(turn: Turn[ClientState], event: ev.PurchaseRequested) -> None:
             "price_too_high",
             f"price_msat: expected at most {event.price_max_msat}, received {quote.price_msat}",
         )
+    invoice = _open_invoice(turn.state, wanted.payment_hash)
+    if invoice is not None and invoice.amount_msat <= quote.price_msat:
+        raise Rejected(
+            "insufficient_balance",
+            f"price_msat: expected less than the payment's {invoice.amount_msat}, "
+            f"received {quote.price_msat}",
+        )
     if not (wanted.payment_hash or can_pay(link.state, quote.price_msat)):
         payable = payable_msat(link.state)
         raise Rejected(
@@ -226,6 +254,7 @@ def _buy(turn: Turn[ClientState], event: ev.PurchaseRequested) -> None:
             capacity_sat=quote.capacity_sat,
             price_msat=quote.price_msat,
             payment_hash=wanted.payment_hash,
+            takes_beyond=event.beyond_coverage,
         )
     )
     turn.send(
@@ -277,17 +306,22 @@ def _end(turn: Turn[ClientState], quote_id: bytes, reason: str) -> None:
 
 
 def void_connection(turn: Turn[ClientState]) -> None:
-    """End purchases of which nothing is signed; before the record that the connection is over."""
+    """End purchases that we agreed to no advance for; before the record that it is over.
+
+    Once we agreed, others may have signed, and wait for us to do so: the LSP says in the next
+    connection whether it is bound.
+    """
     for quote_id, purchase in _sorted(turn.state):
-        advance = turn.state.advances.get(purchase.attempt_id)
-        is_signed = advance is not None and advance.is_signed and advance.quote_id == quote_id
-        if not is_signed:
+        if not purchase.is_agreed:
             _end(turn, quote_id, "the connection ended before anything was signed")
 
 
 def on_block(turn: Turn[ClientState]) -> None:
     """End purchases that the LSP did not begin while their quotes were valid."""
     for quote_id, purchase in _sorted(turn.state):
+        if purchase.is_agreed:
+            _end_if_too_late(turn, quote_id, purchase)
+            continue
         wanted = turn.state.quotes.get(purchase.attempt_id)
         quote = None if wanted is None else answer_to(wanted)
         if not isinstance(quote, m.Quote) or quote.quote_id != quote_id:
@@ -298,6 +332,23 @@ def on_block(turn: Turn[ClientState]) -> None:
             _end(turn, quote_id, f"not begun by height {quote.valid_until_height}")
 
 
+def _end_if_too_late(turn: Turn[ClientState], quote_id: bytes, purchase: Bought) -> None:
+    """End a purchase that we agreed to and would not sign any more, whatever others did."""
+    advance = turn.state.advances.get(purchase.attempt_id)
+    if advance is not None and advance.is_signed:
+        return
+    attempt, link = _channel(turn.state, purchase.attempt_id)
+    if attempt.leaf.kickoff.tx.txid in turn.chain.confirmed:
+        _end(turn, quote_id, "the leaf is on its way to the chain")
+        return
+    last_height = advance_height_max(
+        exit_deadline_height=link.exit_deadline_height,
+        patience_blocks=attempt.terms.patience_blocks,
+    )
+    if turn.height > last_height:
+        _end(turn, quote_id, f"too late: not done by height {last_height}")
+
+
 def settle(turn: Turn[ClientState], before: Advances) -> None:
     """End purchases whose advance came to nothing in this turn.
 
@@ -306,13 +357,30 @@ def settle(turn: Turn[ClientState], before: Advances) -> None:
         before: The advances that were under way before it.
     """
     dropped = turn.first(ar.AdvanceDropped)
+    back = turn.first(cr.ChannelReestablished)
     for quote_id, purchase in _sorted(turn.state):
+        if purchase.is_agreed:
+            if back is not None:
+                _end_if_forgotten(turn, quote_id, purchase, back)
+            continue
         was, now = (advances.get(purchase.attempt_id) for advances in (before, turn.state.advances))
         if was is None or was.quote_id != quote_id:
             continue
         if now is None or now.quote_id != quote_id:
             reason = "the advance is over" if dropped is None else dropped.reason
             _end(turn, quote_id, reason)
+
+
+def _end_if_forgotten(
+    turn: Turn[ClientState], quote_id: bytes, purchase: Bought, back: cr.ChannelReestablished
+) -> None:
+    """End a purchase of which the LSP says nothing where it says how far it is: nobody is bound."""
+    _, link = _channel(turn.state, purchase.attempt_id)
+    if link.channel_id != back.channel_id or link.next is not None:
+        return
+    told = decoded(back.message, m.ChannelReestablish)
+    if not told.advance:
+        _end(turn, quote_id, "the LSP let go of it before anything was signed")
 
 
 def _sorted(state: ClientState) -> list[tuple[bytes, Bought]]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from cromford.factory.allocation import AdvanceRefused, Allocation
 from cromford.factory.leaf import Leaf, advance_height_max, advance_id_of
 from cromford.protocol.advancing.making import STEP_BLOCKS_MIN, leaf_with_next, missing_msat
+from cromford.protocol.channels.coverage import check_covered
 from cromford.protocol.channels.htlc_rules import is_alive
 from cromford.protocol.faults import Refusal
 from cromford.protocol.journal.advances import ClientAdvance
@@ -70,6 +71,7 @@ def check_propose(turn: Turn[ClientState], message: m.AdvancePropose) -> Advanci
     _check("advance_id", message.advance_id, advance_id)
     _check_purchase(turn.state, after, link, message)
     _check_price(link, message.price_msat)
+    _check_covered(turn.state, link, after, quote_id=message.quote_id)
     return Advancing(attempt=attempt, link=link, leaf=after)
 
 
@@ -84,7 +86,9 @@ def check_still(turn: Turn[ClientState], advance: ClientAdvance) -> Advancing:
     _check_link(turn, attempt, link)
     _check_chain(turn, attempt, link, attempt.leaf)
     _check_price(link, advance.price_msat)
-    return Advancing(attempt=attempt, link=link, leaf=next_leaf(attempt, advance))
+    after = next_leaf(attempt, advance)
+    _check_covered(turn.state, link, after, quote_id=advance.quote_id)
+    return Advancing(attempt=attempt, link=link, leaf=after)
 
 
 def next_leaf(attempt: ClientAttempt, advance: ClientAdvance) -> Leaf:
@@ -171,6 +175,14 @@ def _check_price(link: Link, price_msat: int) -> None:
             expected=f"at most {price_msat - lacking_msat}, our balance",
             received=price_msat,
         )
+
+
+def _check_covered(state: ClientState, link: Link, after: Leaf, *, quote_id: bytes) -> None:
+    """Check that all that may be ours stays covered, unless our operator takes the risk."""
+    purchase = state.purchases.get(quote_id)
+    takes_beyond = purchase is not None and purchase.takes_beyond
+    if not (takes_beyond or state.config.policy.receive_beyond_coverage):
+        check_covered(link, after)
 
 
 def _check(field: str, received: object, expected: object) -> None:

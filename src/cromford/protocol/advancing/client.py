@@ -17,12 +17,14 @@ from cromford.protocol.advancing.checking import (
     next_leaf,
 )
 from cromford.protocol.advancing.finishing import (
+    drop_pools,
     end_if_done,
+    end_purchase,
     on_done,
     tell_held,
 )
 from cromford.protocol.advancing.halves import finish_half, held_next, still_awaits
-from cromford.protocol.advancing.landing import fail_dead, fail_superseded, has_landed, say_void
+from cromford.protocol.advancing.landing import fail_dead, say_void
 from cromford.protocol.advancing.making import (
     CHANNEL_NONCES,
     FACTORY_NONCES,
@@ -116,12 +118,13 @@ def _on_propose(turn: Turn[ClientState], message: m.AdvancePropose) -> None:
             factory_size=FACTORY_NONCES,
             channel_keys=(link.key,),
             channel_size=CHANNEL_NONCES,
-        ),
-        fx.SetDeadline(
-            deadline=fx.AdvanceDeadline(advance_id=message.advance_id),
-            seconds=turn.state.config.policy.deadline_seconds,
-        ),
+            session=message.session,
+        )
     )
+    if known is None:  # Whoever signed is not quiet, and waits for as long as it takes.
+        deadline = fx.AdvanceDeadline(advance_id=message.advance_id)
+        seconds = turn.state.config.policy.deadline_seconds
+        turn.ask(fx.SetDeadline(deadline=deadline, seconds=seconds))
 
 
 def _receive(turn: Turn[ClientState], found: Advancing, message: m.AdvancePropose) -> None:
@@ -153,9 +156,10 @@ def _on_prepared(turn: Turn[ClientState], event: ev.AdvancePrepared) -> None:
             advance_id=asked.advance_id,
             factory_pool=encoded_pool(event.factory_pool),
             channel_pools=tuple(encoded_pool(pool) for pool in event.channel_pools),
+            session=asked.session,
         )
     )
-    _drop_pools(turn, advance)
+    drop_pools(turn, advance)
 
 
 def _agree_when_quiet(turn: Turn[ClientState], attempt_id: bytes, advance: ClientAdvance) -> None:
@@ -185,6 +189,7 @@ def _agree_when_quiet(turn: Turn[ClientState], attempt_id: bytes, advance: Clien
         factory_pubkey=advance.factory_pool.pubkey,
         pubnonces=advance.factory_pool.pubnonces,
         channel=channel,
+        session=advance.session,
     )
     turn.send(link.node_id, agree)
 
@@ -318,8 +323,6 @@ def _send_signed(
         attempt_id=link.attempt_id, advance_id=advance.advance_id, half=half, partials=partials
     )
     turn.send(link.node_id, sign)
-    if partials and advance.factory_pool is not None:
-        turn.ask(fx.DropPools(pool_ids=(advance.factory_pool.pool_id,)))
 
 
 def on_signing_failed(turn: Turn[ClientState], event: ev.SigningFailed) -> None:
@@ -349,6 +352,7 @@ def _on_abort(turn: Turn[ClientState], message: m.AdvanceAbort) -> None:
     else:
         reason = f"the LSP: {message.reason}"
         _drop(turn, message.attempt_id, advance, reason, tells_lsp=False)
+        end_purchase(turn, message.attempt_id, advance.quote_id, reason)
 
 
 def _violated(
@@ -392,19 +396,11 @@ def _refuse(turn: Turn[ClientState], attempt_id: bytes, advance_id: bytes, reaso
 
 def _let_go(turn: Turn[ClientState], advance: ClientAdvance) -> None:
     turn.ask(_cleared(advance))
-    _drop_pools(turn, advance)
+    drop_pools(turn, advance)
 
 
 def _cleared(advance: ClientAdvance) -> fx.ClearDeadline:
     return fx.ClearDeadline(deadline=fx.AdvanceDeadline(advance_id=advance.advance_id))
-
-
-def _drop_pools(turn: Turn[ClientState], before: ClientAdvance) -> None:
-    """Forget the nonces of a try, but for those that our channel uses."""
-    in_use = turn.link(before.channel_id).pool_ids
-    unused = tuple(pool_id for pool_id in before.pool_ids if pool_id not in in_use)
-    if unused:
-        turn.ask(fx.DropPools(pool_ids=unused))
 
 
 def void_connection(turn: Turn[ClientState]) -> None:
@@ -426,13 +422,11 @@ def on_deadline(turn: Turn[ClientState], deadline: fx.AdvanceDeadline) -> None:
 
 def on_block(turn: Turn[ClientState]) -> None:
     """Do what a new height makes due, or possible."""
-    fail_superseded(turn)
+    fail_dead(turn)
     for attempt_id, advance in _in_order(turn.state):
         link = turn.link(advance.channel_id)
         if not advance.is_signed:
             _check_once_more(turn, attempt_id, advance)
-        elif has_landed(turn, link) and link.next is not None and link.next.may_rebase:
-            fail_dead(turn, link)
         else:
             say_void(turn, link)
             tell_held(turn, advance)

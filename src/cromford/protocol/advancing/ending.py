@@ -116,7 +116,10 @@ def _end_try(
     *,
     is_late: bool,
 ) -> None:
-    """End a try: whoever got our half comes back and says how far it is; others are let go."""
+    """End a try: whoever is quiet for it comes back, and says how far it is.
+
+    `AdvanceAbort` would say that nothing comes of it; but there may be another try.
+    """
     session = advance.session
     if session is None and not advance.is_asking:
         return
@@ -131,11 +134,8 @@ def _end_try(
     )
     _release(turn, advance)
     hung_up = set(culprits)
-    if session is not None and session.is_committed:
+    if session is not None:
         hung_up |= set(waiting)
-    elif session is not None:
-        told = [client for client in waiting if client not in hung_up]
-        _abort(turn, advance, told, reason, gone)
     for client in sorted(hung_up):
         node_id = node_id_of(turn.state, client)
         if node_id not in gone:

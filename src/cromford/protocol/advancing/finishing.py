@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from cromford import effects as fx
 from cromford.channel.errors import PeerViolation
 from cromford.factory.leaf import Leaf
 from cromford.factory.poison import Poison, PoisonKind
@@ -94,6 +95,14 @@ def tell_held(turn: Turn[ClientState], advance: ClientAdvance) -> None:
         turn.send(link.node_id, held)
 
 
+def drop_pools(turn: Turn[ClientState], before: ClientAdvance) -> None:
+    """Forget the nonces of a try, but for those that our channel uses."""
+    in_use = turn.link(before.channel_id).pool_ids
+    unused = tuple(pool_id for pool_id in before.pool_ids if pool_id not in in_use)
+    if unused:
+        turn.ask(fx.DropPools(pool_ids=unused))
+
+
 def end_if_done(turn: Turn[ClientState], attempt_id: bytes, advance: ClientAdvance) -> None:
     """End an advance once our channel is rebased, or goes on in the old state for good."""
     now = turn.state.advances.get(attempt_id)
@@ -118,7 +127,14 @@ def end_if_done(turn: Turn[ClientState], attempt_id: bytes, advance: ClientAdvan
             )
         )
     turn.remember(ar.AdvanceEnded(attempt_id=attempt_id, advance_id=advance.advance_id))
-    if advance.quote_id in turn.state.purchases:
-        turn.remember(
-            ar.PurchaseEnded(attempt_id=attempt_id, quote_id=advance.quote_id, reason=reason)
-        )
+    drop_pools(turn, now)
+    end_purchase(turn, attempt_id, advance.quote_id, reason)
+
+
+def end_purchase(
+    turn: Turn[ClientState], attempt_id: bytes, quote_id: bytes, reason: str = ""
+) -> None:
+    """End what we bought by a quote, if that is under way; without a reason it is ours."""
+    if quote_id in turn.state.purchases:
+        reason = reason[: m.REASON_SIZE_MAX]
+        turn.remember(ar.PurchaseEnded(attempt_id=attempt_id, quote_id=quote_id, reason=reason))

@@ -54,6 +54,25 @@ def stands_still(link: Link, chain: KnownChain) -> bool:
     return bool(link.quiet_for) or is_frozen(link.closes, chain)
 
 
+def problem_with_advance(link: Link, chain: KnownChain, *, advance_id: bytes = b"") -> str | None:
+    """Return which close of a channel is in the way of an advance of its leaf; None if none is.
+
+    One that its client signed may be finished at any time, and spends an output of the leaf or
+    above it; and one may be agreed on now.
+
+    Args:
+        link: The channel.
+        chain: What is in blocks.
+        advance_id: The advance, where it is under way: the channel may be quiet for it.
+    """
+    if link.quiet_for not in {b"", advance_id}:
+        return "a close is being agreed on"
+    for close in link.closes:
+        if close.is_live(chain) or close.is_confirmed(chain):
+            return f"a close of {close.outpoint} was signed, and may be finished"
+    return None
+
+
 def check_closes(link: Link, chain: KnownChain, *, amount_msat: int) -> None:
     """Check that an HTLC of ours keeps to what closes of this channel allow.
 

@@ -12,7 +12,7 @@ from typing import Final
 from cromford.changed import changed
 from cromford.channel.errors import UpdateRefused
 from cromford.channel.stage import Edition
-from cromford.channel.terms import MSAT_PER_SAT, Party
+from cromford.channel.terms import MSAT_PER_SAT
 from cromford.factory.allocation import Purchase
 from cromford.factory.leaf import Leaf
 from cromford.protocol.channels.close_rules import owed_msat
@@ -23,7 +23,7 @@ from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.link import Link
 from cromford.protocol.policy import ClientPolicy
 from cromford.protocol.turn import AnyTurn
-from cromford.watch.coverage import Fullest, coverage_sat, fuller, fullest_in, fullest_of
+from cromford.watch.coverage import Fullest, coverage_sat, fullest_of
 
 # What an HTLC is refused for, before a number.
 FIELD: Final = "coverage"
@@ -200,17 +200,10 @@ def _coverage_of(link: Link, leaf: Leaf) -> int | None:
 def _fullest_at(link: Link, state_index: int) -> Fullest:
     """Return the LSP's fullest commitment on a state: what was signed, else what its terms allow.
 
-    On the present one others may still come: those that are on their way count.
+    Until a state is superseded the LSP chooses what is still added on it: whatever may come counts.
     """
-    terms, n_superseded = link.setting.terms, len(link.superseded)
-    if state_index > n_superseded:
-        return fullest_of(terms)  # The channel has not come so far: whatever may come, counts.
-    known = link.fullest
-    if state_index < n_superseded:
-        known = link.fullest_superseded[state_index]
-    if known is None:
+    terms = link.setting.terms
+    if state_index >= len(link.superseded):
         return fullest_of(terms)
-    if state_index < n_superseded:
-        return known
-    coming = link.state.content(Party.OPENER, Edition.NEXT)
-    return known if coming.is_rebased else fuller(known, fullest_in(coming, terms), terms)
+    known = link.fullest_superseded[state_index]
+    return fullest_of(terms) if known is None else known

@@ -13,12 +13,12 @@ the commitment it belongs to may be revoked, and whoever had both could publish 
 from dataclasses import replace
 from typing import Final
 
-from cromford.channel.commitment import UnpayableFee
+from cromford.channel.commitment import Funding, UnpayableFee
 from cromford.channel.content import CommitmentContent
 from cromford.channel.errors import PeerViolation
 from cromford.channel.secret_store import N_COMMITMENTS_MAX
 from cromford.channel.stage import Edition
-from cromford.channel.terms import Party
+from cromford.channel.terms import MSAT_PER_SAT, Party
 from cromford.crypto.keys import TaggedHash, is_pubkey
 from cromford.crypto.schnorr import SIGNATURE_SIZE
 from cromford.crypto.signature_proof import is_proved, nonce_of, prove
@@ -227,8 +227,9 @@ def _proved(link: Link, told: m.MarkRevealed) -> CommitmentContent:
         PeerViolation: If it does not prove it.
     """
     state = link.state
-    total_msat = state.opener_msat + state.accepter_msat
-    if told.opener_msat + told.accepter_msat != total_msat:
+    fundings = _fundings_of(link, told.opener_msat + told.accepter_msat)
+    if not fundings:
+        total_msat = link.present.capacity_sat * MSAT_PER_SAT
         raise PeerViolation(
             "opener_msat", expected=total_msat - told.accepter_msat, received=told.opener_msat
         )
@@ -250,28 +251,38 @@ def _proved(link: Link, told: m.MarkRevealed) -> CommitmentContent:
         opener_msat=told.opener_msat,
         accepter_msat=told.accepter_msat,
     )
-    try:
-        commitment = link.commitment(content, told.per_commitment_point)
-    except UnpayableFee as error:
-        raise PeerViolation(
-            "opener_msat", expected="fee and anchor", received=str(error)
-        ) from error
-    statement = encode_message(replace(told, proof=bytes(SIGNATURE_SIZE)))
-    if not is_proved(
-        told.proof,
-        statement,
-        nonce=told.nonce,
-        digest=commitment.signing_task.sighash,
-        xonly_pubkey=commitment.funding.key_agg.output_key,
-    ):
+    if not any(_is_proved_on(link, funding, content, told) for funding in fundings):
         raise PeerViolation(
             "proof",
             expected=f"that of our signature of commitment {told.commitment_number}",
             received=told.proof,
         )
     latest = state.content(state.peer, Edition.SIGNED)
-    if content.number == latest.number and content != latest:
+    if content.number == latest.number and content.accepter_msat != latest.accepter_msat:
         raise PeerViolation(
             "accepter_msat", expected=latest.accepter_msat, received=told.accepter_msat
         )
     return content
+
+
+def _fundings_of(link: Link, total_msat: int) -> list[Funding]:
+    """Return the fundings that hold so much: the stores may be on either side of an advance."""
+    return [one for one in link.fundings if one.capacity_sat * MSAT_PER_SAT == total_msat]
+
+
+def _is_proved_on(
+    link: Link, funding: Funding, content: CommitmentContent, told: m.MarkRevealed
+) -> bool:
+    try:
+        commitment = link.commitment(content, told.per_commitment_point, funding)
+    except UnpayableFee as error:
+        raise PeerViolation(
+            "opener_msat", expected="fee and anchor", received=str(error)
+        ) from error
+    return is_proved(
+        told.proof,
+        encode_message(replace(told, proof=bytes(SIGNATURE_SIZE))),
+        nonce=told.nonce,
+        digest=commitment.signing_task.sighash,
+        xonly_pubkey=funding.key_agg.output_key,
+    )

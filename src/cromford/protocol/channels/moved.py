@@ -22,7 +22,10 @@ def due_msat(link: Link) -> int:
 
 
 def is_at_rest(link: Link) -> bool:
-    """Say whether a channel has no HTLC, and each side has one commitment that is not revoked."""
+    """Say whether a channel has no HTLC, and each side has one commitment that is not revoked.
+
+    On one funding: while another takes its place, there are commitments on both.
+    """
     return _is_irrevocable(link) and not link.state.htlcs
 
 
@@ -55,4 +58,4 @@ def has_moved_out(old: Link, new: Link | None, chain: KnownChain, *, min_depth: 
 
 
 def _is_irrevocable(link: Link) -> bool:
-    return link.state.is_quiet and link.peer_unrevoked is None
+    return link.state.is_quiet and link.peer_unrevoked is None and link.next is None

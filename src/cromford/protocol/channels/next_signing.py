@@ -74,7 +74,9 @@ def check_next_stage(link: Link, message: m.ChannelReestablish) -> None:
         return
     if not SIGNED <= told.stage <= STAGE_MAX:
         raise PeerViolation("stage", expected=f"{SIGNED}..{STAGE_MAX}", received=told.stage)
-    if told.funding_txid != link.present.outpoint.txid:
+    is_ahead = link.me is Party.OPENER and following is None
+    if not (is_ahead and told.funding_txid == link.present.outpoint.txid):
+        # Whoever revokes last is rebased first: the LSP, and nothing is under way there then.
         if following is None:
             if link.me is Party.ACCEPTER:
                 return  # The LSP had begun with what we never signed: it begins anew.
@@ -116,6 +118,8 @@ def check_further_nonce(link: Link, message: m.RevokeAndAck) -> None:
     if rebase is not None and rebase.moved(UpdateStep.REVOKE, link.state.peer).is_over:
         awaited = ()  # It has no other funding from here on.
     received = tuple(one.funding_txid for one in message.further)
+    if following is None and link.superseded and received == (link.present.outpoint.txid,):
+        return  # The client has not heard yet that we are over with the funding before.
     if received != awaited:
         raise PeerViolation(
             "further",

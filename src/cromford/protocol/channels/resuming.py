@@ -229,7 +229,8 @@ def _resume(
     )
     link = turn.link(link.channel_id)
     if _is_void_for_both(link, message):
-        if link.next is not None and link.next.stage >= POISONS_HELD:
+        is_given = link.next is not None and link.next.stage >= POISONS_HELD
+        if is_given or link.state.rebase is not None:
             fail(turn, link, VOID)
             return
         turn.remember(ar.NextFundingVoid(channel_id=link.channel_id))
@@ -258,6 +259,10 @@ def _resend(turn: AnyTurn, link: Link, resend: tuple[Outgoing, ...]) -> None:
     """Send again what the peer may lack, in the order in which it was first sent.
 
     Updates that no signature covers yet are left: they travel with the next one.
+
+    Raises:
+        PeerViolation: If the peer gave no nonce for what it lacks.
+        DoubleSigning: If it would be another sighash than before.
     """
     before: list[m.Message] = []
     due: CommitmentDue | None = None
@@ -276,9 +281,9 @@ def _resend(turn: AnyTurn, link: Link, resend: tuple[Outgoing, ...]) -> None:
             turn.send(link.node_id, message)
         return
     parts = parts_of(link, due)
-    if parts is None:
-        raise AssertionError("the nonces of what goes again were checked")
     number = due.content.number
+    if parts is None:
+        raise PeerViolation("nonces", expected=f"one for commitment {number}", received="none")
     known = [link.signed_sighash]
     if link.next is not None:
         known.append(link.next.given.get(number, b""))

@@ -23,6 +23,7 @@ from cromford.factory.close import (
 from cromford.protocol.channels.marks import least_close_msat
 from cromford.protocol.closing.restored import can_close_though_ended, known_due_msat
 from cromford.protocol.closing.rules import (
+    ADVANCE_OPEN,
     least_feerate_sat_per_kw,
     problem_on_chain,
     problem_with_channel,
@@ -108,6 +109,8 @@ def check_closable(turn: Turn[ClientState], attempt_id: bytes, outpoint: OutPoin
         raise Refusal("channel", expected="ready on both sides", received="not ready")
     if attempt.is_exiting:
         raise Refusal("channel", expected="no exit under way", received="an exit")
+    if attempt_id in state.advances and link.takes_updates:
+        raise Refusal("channel", expected="one that can be closed", received=ADVANCE_OPEN)
     scope = client_scope(attempt, outpoint)
     if scope is None:
         raise Refusal("outpoint", expected="on the way to our channel", received=str(outpoint))

@@ -18,12 +18,15 @@ from cromford.protocol.closing.confirming import owed_by_factory
 from cromford.protocol.closing.planning import (
     built_close,
     check_all_are_here,
+    clients_advancing,
     close_name,
     link_of,
+    named_clients,
     plan_close,
 )
 from cromford.protocol.closing.restored import NO_NUMBER, problem_with_word, word_msat
 from cromford.protocol.closing.rules import (
+    ADVANCE_OPEN,
     NEVER_LATE,
     problem_on_chain,
     problem_with_channel,
@@ -499,6 +502,9 @@ def _problem_on_chain(turn: Turn[Factory], closing: Closing) -> str | None:
     leaving = [client for client in closing.clients if client in turn.state.exits]
     if leaving:
         return f"the channels with clients {leaving} are being left"
+    busy = clients_advancing(turn.state, closing.clients)
+    if busy:
+        return f"{named_clients(busy)}: {ADVANCE_OPEN}"
     for client in closing.others:
         link = link_of(turn.state, client)
         late = problem_with_height(link, turn.chain, height=turn.known_height)

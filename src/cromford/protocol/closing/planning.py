@@ -196,6 +196,10 @@ def _check_clients(state: Factory, facts: Facts, scope: CloseScope) -> tuple[Lin
     if waited_for:
         reason = f"did not find the funding ready yet: {named_clients(waited_for)}"
         raise Rejected("factory_not_ready", reason, retryable=True)
+    busy = clients_advancing(state, scope.clients)
+    if busy:
+        reason = f"an advance of the leaf is under way: {named_clients(busy)}"
+        raise Rejected("advance_under_way", reason, retryable=True)
     links = tuple(link_of(state, client) for client in scope.clients)
     for link in links:
         is_ours = is_own_seat(state, link.client)
@@ -205,6 +209,23 @@ def _check_clients(state: Factory, facts: Facts, scope: CloseScope) -> tuple[Lin
             reason = f"client {link.client}: {problem}"
             raise Rejected("channel_not_ready", reason, retryable=True)
     return links
+
+
+def clients_advancing(state: Factory, clients: Iterable[int]) -> list[int]:
+    """Return those of some clients whose leaf has an advance under way that can still end.
+
+    Also where their own channels are through with it, while a neighbour's is not. Where no update
+    of that one can follow, it never will be.
+    """
+    return [client for client in clients if _is_advancing(state, client)]
+
+
+def _is_advancing(state: Factory, client: int) -> bool:
+    advance = state.advances.get(state.attempt.leaf_name(client))
+    return advance is not None and any(
+        link.takes_updates and len(link.superseded) < advance.state_index
+        for link in (link_of(state, neighbour) for neighbour in advance.clients)
+    )
 
 
 def check_all_are_here(state: Factory, facts: Facts, scope: CloseScope) -> None:

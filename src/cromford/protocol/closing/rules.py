@@ -22,6 +22,7 @@ LATEST_BLOCKS: Final = 144
 # A close must replace a root that waits (BIP 125, rules 3 and 4), and get into every mempool.
 TREE_FACTOR: Final = (3, 2)
 MEMPOOL_FACTOR: Final = 2
+ADVANCE_OPEN: Final = "an advance of its leaf is under way"
 NEVER_LATE: Final = 0  # A height for a client that moved out: it leaves by no exit.
 
 
@@ -84,9 +85,10 @@ def problem_with_height(link: Link, chain: KnownChain, *, height: int) -> str | 
 def problem_with_channel(link: Link, chain: KnownChain, *, height: int) -> str | None:
     """Return why a close may not end a channel as it is; None if it may.
 
-    It is neither over nor about to be, not frozen by another close, in time, without an HTLC, and
-    nothing of it is on its way. That a store was restored ends updates, and not this. Of an HTLC a
-    restored client cannot know that it is still there: it is for the LSP to say.
+    It is neither over nor about to be, not frozen by another close, in time, without an HTLC, not
+    on its way onto another funding, and nothing of it is on its way. That a store was restored ends
+    updates, and not this. Of an HTLC a restored client cannot know that it is still there: it is
+    for the LSP to say.
 
     Args:
         link: The channel.
@@ -103,6 +105,8 @@ def problem_with_channel(link: Link, chain: KnownChain, *, height: int) -> str |
     late = problem_with_height(link, chain, height=height)
     if late is not None:
         return late
+    if link.next is not None and link.takes_updates:
+        return ADVANCE_OPEN  # Where no update can follow, it will never be moved.
     if is_for_peer_to_say(link):
         if link.me is Party.ACCEPTER:
             return None

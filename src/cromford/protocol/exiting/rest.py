@@ -40,6 +40,8 @@ def wakes_at(factory: Factory) -> int | None:
         return None
     if _is_closing(factory) or _is_on_chain(factory) or _has_business(factory):
         return None
+    if factory.advances:
+        return None  # Whoever comes back is asked at once, and deadlines count from here.
     # From the expiry on it is ours, and stays awake until it is in the wallet.
     return _next_height(factory)
 

@@ -86,9 +86,13 @@ def moved_to(state: ClientState, attempt: ClientAttempt) -> ClientAttempt | None
 
 
 def _may_retire(state: ClientState, attempt: ClientAttempt, old: Link) -> bool:
-    """Say whether an old channel is alive and nothing of it is being decided, here or on chain."""
+    """Say whether an old channel is alive and nothing of it is being decided, here or on chain.
+
+    Where an advance of its leaf is under way, our neighbours may need us still.
+    """
     return (
         not attempt.is_exiting
+        and attempt.attempt_id not in state.advances
         and old.is_open
         and not old.quiet_for
         and old.funding_on(state.chain).outpoint not in state.chain.spends

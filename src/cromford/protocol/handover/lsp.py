@@ -54,6 +54,8 @@ def refusal_of(state: Factory, client: int, offered: OfferedKeys) -> str | None:
         return NO_SEAT
     if link.failure is not None:
         return f"the channel failed: {link.failure}"
+    if state.attempt.leaf_name(client) in state.advances:
+        return "an advance of the leaf is under way"
     if not is_at_rest(link):
         return "the channel is not at rest: an HTLC or an update is under way"
     if due_msat(link) >= LEFT_BEHIND_MSAT:

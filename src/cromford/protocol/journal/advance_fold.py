@@ -130,6 +130,14 @@ def without_lsp_sessions(advances: Map[str, LspAdvance]) -> Map[str, LspAdvance]
     return advances
 
 
+def with_committed_only(advances: Map[str, LspAdvance]) -> Map[str, LspAdvance]:
+    """Return the advances after a restore: one that bound nobody is not gone on with."""
+    for name, advance in advances.items():
+        if not advance.is_committed:
+            advances = advances.delete(name)
+    return advances
+
+
 class ClientAdvances(NamedTuple):
     """What of a client's state is about an advance: the one under way, its attempt, its channels.
 

@@ -54,12 +54,14 @@ class AdvancePoolsMade(Record, frozen=True, kw_only=True, tag="advance_pools_mad
     """Our nonces of an advance. They last as long as the process.
 
     The factory key's, and a pool of each channel's funding key: an LSP's in placement order.
+    `session` is what a client was asked with.
     """
 
     attempt_id: bytes
     advance_id: bytes
     factory_pool: bytes
     channel_pools: tuple[bytes, ...]
+    session: bytes = b""
 
 
 class AdvanceAgreed(Record, frozen=True, kw_only=True, tag="advance_agreed"):
@@ -98,7 +100,7 @@ class AdvanceSigned(Record, frozen=True, kw_only=True, tag="advance_signed"):
     attempt_id: bytes
     advance_id: bytes
     intents: tuple[Intent, ...]
-    message: bytes = b""
+    message: bytes
 
 
 class AdvanceSent(Record, frozen=True, kw_only=True, tag="advance_sent"):
@@ -239,7 +241,10 @@ class LiquidityBought(Record, frozen=True, kw_only=True, tag="liquidity_bought")
 
 
 class PurchaseOrdered(Record, frozen=True, kw_only=True, tag="purchase_ordered"):
-    """We are about to buy by a quote: our channel may grow to this, for this price."""
+    """We are about to buy by a quote: our channel may grow to this, for this price.
+
+    With `takes_beyond` though poisons would not cover all that may become ours.
+    """
 
     attempt_id: bytes
     quote_id: bytes
@@ -247,6 +252,7 @@ class PurchaseOrdered(Record, frozen=True, kw_only=True, tag="purchase_ordered")
     capacity_sat: int
     price_msat: int
     payment_hash: bytes = b""
+    takes_beyond: bool = False
 
 
 class PurchaseEnded(Record, frozen=True, kw_only=True, tag="purchase_ended"):

@@ -35,6 +35,11 @@ class AdvanceSession:
     signed: Map[int, m.AdvanceSign] = field(default_factory=Map)
 
     @property
+    def name(self) -> bytes:
+        """What tells it from every other try."""
+        return self.factory_pool.pool_id
+
+    @property
     def pool_ids(self) -> tuple[bytes, ...]:
         """All pools of it."""
         return (self.factory_pool.pool_id, *(pool.pool_id for pool in self.channel_pools.values()))
@@ -107,6 +112,7 @@ class ClientAdvance:
         is_agreed: Whether we said so in this connection.
         is_signed: Whether we signed: from then on it is never dropped.
         is_leaving: Whether what we signed for the first time is being made, and has not left.
+        session: What the LSP asked with: an agreement says so.
     """
 
     advance_id: bytes
@@ -120,6 +126,7 @@ class ClientAdvance:
     is_agreed: bool = False
     is_signed: bool = False
     is_leaving: bool = False
+    session: bytes = b""
 
     @property
     def pool_ids(self) -> tuple[bytes, ...]:
@@ -238,13 +245,14 @@ def client_advance_after(advance: ClientAdvance, record: ClientStep) -> ClientAd
                 factory_pool=decoded_pool(factory_pool),
                 channel_pool=decoded_pool(channel_pool),
                 is_agreed=False,
+                session=record.session,
             )
         case ar.AdvanceAgreed():
             return replace(advance, is_agreed=True)
         case ar.AdvanceSigned():
             return replace(advance, is_signed=True, is_leaving=True)
         case ar.AdvanceSent():
-            return replace(advance, is_leaving=False)
+            return replace(advance, is_leaving=False, is_agreed=False)
         case _:
             assert_never(record)
 

@@ -63,6 +63,7 @@ from cromford.protocol.journal.purchases import (
     Receipt,
     ended_purchase,
     receipt_of,
+    with_agreed,
     with_purchase_record,
 )
 from cromford.protocol.journal.purses import with_lent, with_settled
@@ -137,6 +138,7 @@ class ClientState:
     purchase_ended: EndedPurchase | None = None  # the newest
     receipts: Map[bytes, tuple[Receipt, ...]] = field(default_factory=Map)  # by the attempt
     quotes: WantedQuotes = field(default_factory=Map)  # in this connection
+    skims: Map[bytes, int] = field(default_factory=Map)  # in msat, by the hash of what pays it
     advance_heights: tuple[int, ...] = ()  # of the newest tries of advances that we took part in
 
     @property
@@ -297,12 +299,15 @@ def _with_advance(
         advances = advances.set(attempt_id, advance)
     elif attempt_id in advances:
         advances = advances.delete(attempt_id)
-    intents, heights = state.intents, state.advance_heights
+    intents, heights, purchases = state.intents, state.advance_heights, state.purchases
+    if isinstance(record, ar.AdvanceAgreed) and advance is not None:
+        purchases = with_agreed(purchases, advance.quote_id)
     if isinstance(record, ar.AdvanceSigned):
         intents = check_intents(intents, record.intents)
     receipts = state.receipts
     if isinstance(record, ar.LiquidityBought):
         receipts = receipts.set(attempt_id, (*receipts.get(attempt_id, ()), receipt_of(record)))
+        state = replace(state, skims=_with_skim(state, attempt_id))
     if isinstance(record, ar.AdvancePoolsMade):
         heights = (*heights, state.chain.height)[-JOINS_TO_PAUSE:]
     return replace(
@@ -313,7 +318,17 @@ def _with_advance(
         book=book,
         intents=intents,
         advance_heights=heights,
+        purchases=purchases,
     )
+
+
+def _with_skim(state: ClientState, attempt_id: bytes) -> Map[bytes, int]:
+    """Return what may be kept of payments to us, with what was just bought out of one."""
+    advance = state.advances.get(attempt_id)
+    purchase = None if advance is None else state.purchases.get(advance.quote_id)
+    if purchase is None or not purchase.payment_hash:
+        return state.skims
+    return state.skims.set(purchase.payment_hash, purchase.price_msat)
 
 
 def _with_purchase(state: ClientState, record: ar.PurchaseRecord) -> ClientState:
@@ -333,6 +348,7 @@ def _with_store_record(state: ClientState, record: r.StoreRecord) -> ClientState
                 after,
                 wish=None,
                 book=marked(state.book),
+                advances=_without_nonces(state.advances),
                 attempts={
                     attempt_id: replace(attempt, is_marked=attempt.may_be_used)
                     for attempt_id, attempt in state.attempts.items()

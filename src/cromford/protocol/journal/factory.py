@@ -26,6 +26,7 @@ from cromford.protocol.journal import opening_records as op
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal.advance_fold import (
     LspAdvances,
+    with_committed_only,
     with_lsp_advance,
     without_lsp_sessions,
 )
@@ -64,7 +65,13 @@ from cromford.protocol.journal.mail_records import MailTaken
 from cromford.protocol.journal.marking import marked, unmarked
 from cromford.protocol.journal.opened import lsp_link
 from cromford.protocol.journal.purses import filled, with_settled, without
-from cromford.protocol.journal.quotes import NOTHING_QUOTED, Quoted, with_quote_record
+from cromford.protocol.journal.quotes import (
+    NOTHING_QUOTED,
+    Quoted,
+    SkimDue,
+    with_quote_record,
+    without_quote,
+)
 from cromford.protocol.journal.streams import CHAIN, HOUSE, factory_stream
 from cromford.wallet.account import WalletPath
 from cromford.wallet.coins import Purse, SpentCoin
@@ -105,6 +112,7 @@ class Factory:
         is_marked: Whether its store was put back from a backup, and what came after is unknown.
         advances: Those under way, by the names of their leaves.
         quoted: What clients were told that they may buy; true of one run.
+        skims: What is kept of payments by their hashes, for what their payees bought out of them.
         stalls: Who let deadlines of advances pass.
     """
 
@@ -134,6 +142,7 @@ class Factory:
     is_marked: bool = False
     advances: Map[str, LspAdvance] = field(default_factory=Map)
     quoted: Quoted = field(default_factory=Quoted)
+    skims: Map[bytes, SkimDue] = field(default_factory=Map)
     stalls: Stalls = field(default_factory=Map)
 
     @property
@@ -255,7 +264,8 @@ def apply_to_factory(factory: Factory, record: r.AnyRecord) -> Factory:
         case dr.CloseWanted(height=height):
             return replace(factory, close_height=height)
         case r.StoreRestored():
-            return replace(factory, book=marked(factory.book), is_marked=True)
+            kept = with_committed_only(factory.advances)
+            return replace(factory, book=marked(factory.book), is_marked=True, advances=kept)
         case r.MarkLifted():
             return replace(factory, book=unmarked(factory.book), is_marked=False)
         case xr.ExitStarted(client=client):
@@ -294,7 +304,13 @@ def apply_to_factory(factory: Factory, record: r.AnyRecord) -> Factory:
             return _with_opening(factory, record)
 
 
-def _telling_sale(factory: Factory, sold: ar.LiquiditySold) -> Factory:
+def _with_sale(factory: Factory, sold: ar.LiquiditySold) -> Factory:
+    """Return the factory after a sale: the house hears of it, and it may be paid for later."""
+    under_way = factory.advances.values()
+    advance = next(one for one in under_way if one.advance_id == sold.advance_id)
+    if advance.payment_hash:
+        due = SkimDue(client=sold.client, price_msat=sold.price_msat)
+        factory = replace(factory, skims=factory.skims.set(advance.payment_hash, due))
     booked = mail.SaleBooked(
         attempt_id=sold.attempt_id,
         client=sold.client,
@@ -330,7 +346,9 @@ def _with_advance(
     advances, attempt, book = with_lsp_advance(before, record)
     stalls = with_stalls(factory.stalls, record)
     after = replace(factory, advances=advances, begun=attempt, book=book, stalls=stalls)
-    return _telling_sale(after, record) if isinstance(record, ar.LiquiditySold) else after
+    if isinstance(record, ar.AdvanceProposed):
+        return replace(after, quoted=without_quote(factory.quoted, record.buyer))
+    return _with_sale(after, record) if isinstance(record, ar.LiquiditySold) else after
 
 
 def _with_part_closed(factory: Factory, record: cl.PartClosed) -> Factory:

@@ -198,6 +198,7 @@ def _with_told(link: Link, message: m.ChannelReestablish) -> Link:
     if link.me is Party.OPENER:
         if stage > 0:
             following = changed(following, is_dual=True)
+            state = reserve(state, following.price_msat)  # Whatever it said in between.
         elif not following.is_dual:
             state = reserve(state, 0)  # Until it agrees again.
     return changed(link, state=state, next=following)
@@ -307,7 +308,8 @@ def _next_with_held(
     elif record.next_signature:
         signature, htlc_signatures = record.next_signature, record.next_htlc_signatures
     else:
-        return changed(following, own_nonces=nonces)
+        # Only the present funding's: those told for the other are for numbers that are over.
+        return changed(following, own_nonces=Map())
     own = HeldCommitment(number=number, signature=signature, htlc_signatures=htlc_signatures)
     return changed(following, own=own, own_nonces=nonces)
 
@@ -329,7 +331,11 @@ def _with_revocation(link: Link, message: m.RevokeAndAck) -> tuple[Link, Settlem
             if further.funding_txid == following.funding.outpoint.txid:
                 nonces = nonces.set(settlement.state.peer_signed + 1, further.pubnonce)
         following = changed(following, peer_nonces=nonces)
-    return changed(after, peer_pubnonce=message.next_pubnonce, next=following), settlement
+    # Of a client that is not over with the funding before, what is for the present one is further.
+    present = link.present.outpoint.txid
+    known = (one.pubnonce for one in message.further if one.funding_txid == present)
+    pubnonce = next(known, message.next_pubnonce)
+    return changed(after, peer_pubnonce=pubnonce, next=following), settlement
 
 
 def _rebased(link: Link) -> Link:

@@ -3,7 +3,7 @@
 A leaf's state may let our channel grow only where we bought exactly that.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from immutables import Map
 
@@ -21,6 +21,8 @@ class Purchase:
         capacity_sat: What our channel holds afterwards.
         price_msat: What we pay.
         payment_hash: Of the payment that we pay out of; empty where we pay from our balance.
+        takes_beyond: Whether our operator takes it though poisons would not cover all of it.
+        is_agreed: Whether we agreed to an advance for it: the LSP may be bound to it from then on.
     """
 
     quote_id: bytes
@@ -29,6 +31,8 @@ class Purchase:
     capacity_sat: int
     price_msat: int
     payment_hash: bytes = b""
+    takes_beyond: bool = False
+    is_agreed: bool = False
 
     @property
     def rebase_price_msat(self) -> int:
@@ -38,6 +42,14 @@ class Purchase:
 
 # By their quotes.
 Purchases = Map[bytes, Purchase]
+
+
+def with_agreed(purchases: Purchases, quote_id: bytes) -> Purchases:
+    """Return what is bought after we agreed to an advance: that a quote of ours is for, or none."""
+    purchase = purchases.get(quote_id)
+    if purchase is None:
+        return purchases
+    return purchases.set(quote_id, replace(purchase, is_agreed=True))
 
 
 def with_purchase_record(purchases: Purchases, record: ar.PurchaseRecord) -> Purchases:
@@ -53,6 +65,7 @@ def with_purchase_record(purchases: Purchases, record: ar.PurchaseRecord) -> Pur
                 capacity_sat=record.capacity_sat,
                 price_msat=record.price_msat,
                 payment_hash=record.payment_hash,
+                takes_beyond=record.takes_beyond,
             )
             return purchases.set(quote_id, purchase)
 

@@ -81,6 +81,13 @@ def with_quote_record(quoted: Quoted, record: mk.LspMarketRecord, *, height: int
             assert_never(record)
 
 
+def without_quote(quoted: Quoted, client: int) -> Quoted:
+    """Return an LSP's quotes once a client bought by its newest: none is bought by twice."""
+    if client not in quoted.newest:
+        return quoted
+    return replace(quoted, newest=quoted.newest.delete(client))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WantedQuote:
     """What a client asked its LSP, in this connection, and what it heard.
@@ -122,3 +129,11 @@ def with_wanted_record(wanted: WantedQuotes, record: mk.ClientMarketRecord) -> W
             return wanted.set(attempt_id, replace(known, n_waiting=left, answer=answer))
         case _:
             assert_never(record)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SkimDue:
+    """What an LSP keeps of one payment to a client that bought out of it."""
+
+    client: int
+    price_msat: int

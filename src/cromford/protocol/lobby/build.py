@@ -371,6 +371,7 @@ def terms_of(
     policy = state.config.policy
     height = state.chain.height
     exit_blocks = exit_blocks_of(shape.slowest_kinds, delay_max_blocks=policy.delay_max_blocks)
+    lstocks_sat = default_lstocks_sat(shape, capacities_sat)
     return FactoryTerms(
         attempt_id=attempt_id,
         network=state.config.network.genesis_hash,
@@ -400,7 +401,8 @@ def terms_of(
         to_self_delay_client=max(policy.to_self_delay_client, policy.step_blocks),
         dust_limit_sat=SEGWIT_DUST_SAT,
         max_accepted_htlcs=_max_accepted_htlcs(policy),
-        max_in_flight_msat=1000 * max(capacities_sat),
+        # A channel may grow by its leaf's L-stock, and is left in one payment then, too.
+        max_in_flight_msat=MSAT_PER_SAT * (max(capacities_sat) + max(lstocks_sat)),
         capacity_sat=capacities_sat,
-        lstock_sat=default_lstocks_sat(shape, capacities_sat),
+        lstock_sat=lstocks_sat,
     )

@@ -4,14 +4,12 @@ from dataclasses import dataclass
 
 from cromford.bitcoin.block import Coin
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
-from cromford.channel.content import CommitmentContent
 from cromford.effects import (
     Broadcast,
     Deadline,
     FinishCommitment,
     FinishNext,
     LookUpCoins,
-    LookUpSpenders,
     PartialSign,
     PrepareAdvance,
     PrepareAttempt,
@@ -19,16 +17,19 @@ from cromford.effects import (
     PrepareJoin,
     PrepareMove,
     PrepareNonce,
-    RecallCommitment,
     RecallPoint,
     SignCommitment,
     SignFunding,
-    SignJointSweep,
     SignNext,
-    SignPayouts,
     SignSpending,
-    SignSweep,
-    SignTakingTx,
+)
+from cromford.protocol.exit_events import (
+    CommitmentRecalled,
+    JointSweepSigned,
+    PayoutsSigned,
+    SpendersLookedUp,
+    SweepSigned,
+    TakingTxSigned,
 )
 from cromford.protocol.journal.mail import Posted
 from cromford.protocol.key_events import (
@@ -52,10 +53,13 @@ from cromford.wire.messages import Message
 
 # What is declared elsewhere, and known by this name.
 __all__ = [
+    "CommitmentRecalled",
+    "JointSweepSigned",
     "KeysKept",
     "KeysLookedUp",
     "KeysNotKept",
     "KeysOffered",
+    "PayoutsSigned",
     "PriceRequested",
     "PurchaseRequested",
     "QuoteRequested",
@@ -63,6 +67,9 @@ __all__ = [
     "SeatsLacking",
     "SeatsPrepared",
     "SeatsSigned",
+    "SpendersLookedUp",
+    "SweepSigned",
+    "TakingTxSigned",
 ]
 
 
@@ -466,54 +473,6 @@ class ChannelSigningFailed:
 
     asked: SignCommitment | FinishCommitment | RecallPoint
     reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TakingTxSigned:
-    """Answers `SignTakingTx`."""
-
-    asked: SignTakingTx
-    tx: Tx
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SweepSigned:
-    """Answers `SignSweep`."""
-
-    asked: SignSweep
-    tx: Tx
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SpendersLookedUp:
-    """Answers `LookUpSpenders`; what nothing in the mempool spends is not in it."""
-
-    asked: LookUpSpenders
-    spenders: tuple[tuple[OutPoint, Txid], ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PayoutsSigned:
-    """Answers `SignPayouts`."""
-
-    asked: SignPayouts
-    tx: Tx
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JointSweepSigned:
-    """Answers `SignJointSweep`."""
-
-    asked: SignJointSweep
-    tx: Tx
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CommitmentRecalled:
-    """Answers `RecallCommitment`."""
-
-    asked: RecallCommitment
-    content: CommitmentContent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,37 +4,17 @@ from dataclasses import fields
 from typing import Any
 
 from tests.cli import backup_answers, close_answers, exit_answers, market_answers
+from tests.cli.world_answers import CHAIN, WALLET
 
 from cromford.factory.terms import FactoryTerms
 
-NODE_ID = "02" + "ab" * 32
-OTHER_NODE_ID = "03" + "cd" * 32
+NODE_ID, OTHER_NODE_ID = "02" + "ab" * 32, "03" + "cd" * 32
 FACTORY_ID = "f0" * 32
 FUNDING_TXID = "11" * 32
 CHANNEL_TXID = "22" * 32
 
 # Of the terms nothing but their names matters to a command.
 TERMS = {term.name: 144 for term in fields(FactoryTerms)}
-WALLET = {
-    "confirmed_sat": 5_000_000_000,
-    "free_sat": 4_000_000_000,
-    "reserved_sat": 1_000_000_000,
-    "refused": [],
-    "immature_sat": 0,
-    "paying_sat": 0,
-    "arriving_sat": 0,
-    "address": "bcrt1qaddress",
-}
-CHAIN = {
-    "fresh": True,
-    "stale_kind": None,
-    "stale_since": None,
-    "stale_reason": None,
-    "node_height": 120,
-    "header_height": 120,
-    "kept_height": 0,
-    "needed_height": 121,
-}
 BOTH = {
     "version": "0.1.0",
     "network": "regtest",

@@ -79,6 +79,7 @@ EXIT_PLAN = {
         "left_behind": [{"name": "htlc 7", "amount_sat": 120}],
     },
     "due": [],
+    "superseded": None,
     "next": "publish kickoff_root now",
 }
 
@@ -95,6 +96,21 @@ EXIT_STATUS = {
         }
     ],
     "due": [],
+    "superseded": {
+        "state": "state_root",
+        "height": 1_000,
+        "poisons": [
+            {
+                "name": "stock_poison v0",
+                "txid": "66" * 32,
+                "status": "publish_now",
+                "height": None,
+                "pays_sat": 75_596,
+                "fee_sat": 308,
+            }
+        ],
+        "arriving_sat": 75_596,
+    },
     "waiting": [
         {
             "name": "kickoff_root",

@@ -3,12 +3,12 @@
 from typing import Any
 
 import pytest
-from tests.cli import answers
+from tests.cli import answers, world_answers
 from tests.cli.conftest import CommandLine
 from tests.cli.fake_daemon import FakeDaemon
 
 STALE = {
-    **answers.CHAIN,
+    **world_answers.CHAIN,
     "fresh": False,
     "stale_kind": "node_silent",
     "stale_since": 1_700_000_000,

@@ -39,11 +39,11 @@ def sold(
     Args:
         until: How far the advance goes.
         amount_sat: How much is bought; None for all.
-        pump: A world of two clients with live channels; one that watches folds, if there is none.
+        pump: A world of two clients with live channels; a new one if there is none.
         options: As `advance` takes them.
     """
     if pump is None:
-        pump = live_factory(2, policy=POLICY, watches_folds=True)
+        pump = live_factory(2, policy=POLICY)
     alice, bob = pump.clients
     pay(pump, pump.lsp, alice, ALICE_MSAT)
     pay(pump, pump.lsp, bob, BOB_MSAT)

@@ -4,28 +4,21 @@ from dataclasses import dataclass
 
 from cromford.bitcoin.block import Coin
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
-from cromford.channel.content import CommitmentContent
 from cromford.effects import (
     Broadcast,
     Deadline,
     FinishCommitment,
     LookUpCoins,
-    LookUpSpenders,
     PartialSign,
     PrepareAttempt,
     PrepareClose,
     PrepareJoin,
     PrepareMove,
     PrepareNonce,
-    RecallCommitment,
     RecallPoint,
     SignCommitment,
     SignFunding,
-    SignJointSweep,
-    SignPayouts,
     SignSpending,
-    SignSweep,
-    SignTakingTx,
 )
 from cromford.protocol.advance_events import (
     AdvancePrepared,
@@ -33,6 +26,14 @@ from cromford.protocol.advance_events import (
     NextHalfMade,
     NextSigned,
     NextSigningFailed,
+)
+from cromford.protocol.exit_events import (
+    CommitmentRecalled,
+    JointSweepSigned,
+    PayoutsSigned,
+    SpendersLookedUp,
+    SweepSigned,
+    TakingTxSigned,
 )
 from cromford.protocol.journal.mail import Posted
 from cromford.protocol.key_events import (
@@ -58,6 +59,8 @@ from cromford.wire.messages import Message
 __all__ = [
     "AdvancePrepared",
     "AdvanceUnprepared",
+    "CommitmentRecalled",
+    "JointSweepSigned",
     "KeysKept",
     "KeysLookedUp",
     "KeysNotKept",
@@ -65,6 +68,7 @@ __all__ = [
     "NextHalfMade",
     "NextSigned",
     "NextSigningFailed",
+    "PayoutsSigned",
     "PriceRequested",
     "PurchaseRequested",
     "QuoteRequested",
@@ -72,6 +76,9 @@ __all__ = [
     "SeatsLacking",
     "SeatsPrepared",
     "SeatsSigned",
+    "SpendersLookedUp",
+    "SweepSigned",
+    "TakingTxSigned",
 ]
 
 
@@ -432,54 +439,6 @@ class ChannelSigningFailed:
 
     asked: SignCommitment | FinishCommitment | RecallPoint
     reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TakingTxSigned:
-    """Answers `SignTakingTx`."""
-
-    asked: SignTakingTx
-    tx: Tx
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SweepSigned:
-    """Answers `SignSweep`."""
-
-    asked: SignSweep
-    tx: Tx
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SpendersLookedUp:
-    """Answers `LookUpSpenders`; what nothing in the mempool spends is not in it."""
-
-    asked: LookUpSpenders
-    spenders: tuple[tuple[OutPoint, Txid], ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PayoutsSigned:
-    """Answers `SignPayouts`."""
-
-    asked: SignPayouts
-    tx: Tx
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JointSweepSigned:
-    """Answers `SignJointSweep`."""
-
-    asked: SignJointSweep
-    tx: Tx
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CommitmentRecalled:
-    """Answers `RecallCommitment`."""
-
-    asked: RecallCommitment
-    content: CommitmentContent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -236,9 +236,7 @@ def apply_to_factory(factory: Factory, record: r.AnyRecord) -> Factory:
     """
     if isinstance(record, BookRecord):
         return _with_book(factory, apply_to_book(factory.book, record))
-    if isinstance(record, cl.PartClosed):
-        return _with_part_closed(factory, record)
-    if isinstance(record, cl.SharedCloseRecord | cl.LspCloseRecord):
+    if isinstance(record, cl.PartClosed | cl.SharedCloseRecord | cl.LspCloseRecord):
         return _with_close(factory, record)
     if isinstance(record, ar.SharedAdvanceRecord | ar.LspAdvanceRecord):
         return _with_advance(factory, record)
@@ -272,13 +270,8 @@ def apply_to_factory(factory: Factory, record: r.AnyRecord) -> Factory:
         case xr.FirstPublished(outpoint=outpoint, height=height):
             published = factory.published.set(OutPoint.parse(outpoint), height)
             return replace(factory, published=published)
-        case hr.KeysHeld(client=client):
-            held, lost = factory.held_keys | {client}, factory.lost_keys - {client}
-            left = mail.SeatLeft(attempt_id=record.attempt_id, client=client)
-            return _telling(replace(factory, held_keys=held, lost_keys=lost), HOUSE, left)
-        case hr.KeysLost(client=client):
-            held, lost = factory.held_keys - {client}, factory.lost_keys | {client}
-            return replace(factory, held_keys=held, lost_keys=lost)
+        case hr.KeysHeld() | hr.KeysLost():
+            return _with_keys(factory, record)
         case xr.Watching(height=height, outpoints=outpoints):
             watch = frozenset(OutPoint.parse(outpoint) for outpoint in outpoints)
             heard = factory.post.taken.get(CHAIN, 0)
@@ -303,6 +296,16 @@ def apply_to_factory(factory: Factory, record: r.AnyRecord) -> Factory:
             return _with_opening(factory, record)
 
 
+def _with_keys(factory: Factory, record: hr.KeysHeld | hr.KeysLost) -> Factory:
+    seat = {record.client}
+    if isinstance(record, hr.KeysLost):
+        held, lost = factory.held_keys - seat, factory.lost_keys | seat
+        return replace(factory, held_keys=held, lost_keys=lost)
+    held, lost = factory.held_keys | seat, factory.lost_keys - seat
+    left = mail.SeatLeft(attempt_id=record.attempt_id, client=record.client)
+    return _telling(replace(factory, held_keys=held, lost_keys=lost), HOUSE, left)
+
+
 def _with_sale(factory: Factory, sold: ar.LiquiditySold) -> Factory:
     """Return the factory after a sale: the house hears of it, and it may be paid for later."""
     under_way = factory.advances.values()
@@ -322,7 +325,11 @@ def _with_sale(factory: Factory, sold: ar.LiquiditySold) -> Factory:
     return _telling(factory, HOUSE, booked)
 
 
-def _with_close(factory: Factory, record: cl.SharedCloseRecord | cl.LspCloseRecord) -> Factory:
+def _with_close(
+    factory: Factory, record: cl.PartClosed | cl.SharedCloseRecord | cl.LspCloseRecord
+) -> Factory:
+    if isinstance(record, cl.PartClosed):
+        return _with_part_closed(factory, record)
     closes = LspCloses(factory.closing, factory.n_closes, factory.close_ended, factory.book)
     closing, n_closes, ended, book = with_lsp_close(closes, record)
     closed = factory.closed

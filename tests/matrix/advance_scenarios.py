@@ -11,6 +11,7 @@ from typing import Final
 from cromford.bitcoin.tx import Tx
 from cromford.channel.stage import Edition
 from cromford.channel.terms import Party
+from cromford.factory.branch import SignedBranch
 from cromford.wire import messages as m
 from tests.matrix.advances import (
     Parties,
@@ -95,7 +96,7 @@ def old_state(
     started(world, both.buyer)
     put_to_sleep(world, both, sleeping)
     if lsp in cheaters:
-        publish_below(thief, both, below, has_htlcs=has_htlcs)
+        publish_below(thief, both, below, old, has_htlcs=has_htlcs)
     if both.mate in cheaters:
         publish_mates(thief, both, below)
     expect_state(thief, both.buyer, lands)
@@ -120,14 +121,16 @@ def put_to_sleep(world: MatrixWorld, both: Parties, sleeping: str) -> None:
         sleep_too_long(world, lsp, both.mate)
 
 
-def publish_below(thief: Thief, both: Parties, below: str, *, has_htlcs: bool) -> None:
+def publish_below(
+    thief: Thief, both: Parties, below: str, old: SignedBranch, *, has_htlcs: bool
+) -> None:
     """Let a cheating LSP publish its commitment of the buyer's channel, of whichever state."""
     world, buyer = thief.world, both.buyer
     lsp = world.node("lsp")
     if below in {TOGETHER, LATER}:
         held = revoked_on(world, lsp, buyer, OLD, has_htlcs=has_htlcs)
         if below == TOGETHER:
-            thief.tasks.append(partial(publish_together, thief, branch_of(world, buyer), held))
+            thief.tasks.append(partial(publish_together, thief, old, held))
         thief.tasks.append(partial(thief.cheat, held))
     elif below == REVOKED_ON_NEW:
         thief.tasks.append(partial(thief.cheat, revoked_on(world, lsp, buyer, NEWEST)))

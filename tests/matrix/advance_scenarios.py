@@ -10,11 +10,14 @@ from typing import Final
 
 from cromford.bitcoin.tx import Tx
 from cromford.channel.stage import Edition
-from cromford.channel.terms import Party
+from cromford.channel.terms import MSAT_PER_SAT, Party
 from cromford.factory.branch import SignedBranch
+from cromford.protocol.channels.coverage import coverage_in
 from cromford.wire import messages as m
+from cromford.wire.selling import ALL_OF_IT
 from tests.matrix.advances import (
     Parties,
+    branch_at,
     buy,
     expect_no_poison,
     expect_poisons,
@@ -29,6 +32,7 @@ from tests.matrix.advances import (
     parties,
     publish_together,
     quote,
+    receive,
     revoked_on,
     sleep_as_allowed,
     sleep_too_long,
@@ -151,6 +155,39 @@ def publish_mates(thief: Thief, both: Parties, below: str) -> None:
     on_new = revoked_on(world, mate, mate, NEWEST) if is_revoked else newest
     thief.tasks.append(partial(thief.cheat, on_new))
     thief.tasks.append(partial(take_poisons, thief, mate, but_channel=below == OWN))
+
+
+def order_of_sales(world: MatrixWorld, *, state_index: int, below: str) -> Thief:
+    """The leaf-mate buys most of the L-stock, then the buyer the rest, and receives what it may.
+
+    Of the first state's L-stock the leaf-mate's growth is paid before all else. So what poisons
+    cover is less than what the channel holds, and the buyer owns exactly that when it sleeps.
+    """
+    both = parties(world)
+    live(world, both)
+    buy(world, both.mate)
+    buy(world, both.buyer, ALL_OF_IT)
+    receive(world, both.buyer)
+    link = world.link_of(both.buyer)
+    covered_sat = coverage_in(both.buyer.state, link)
+    assert link.state.accepter_msat == (covered_sat or 0) * MSAT_PER_SAT
+    lsp = world.node("lsp")
+    thief = rogue(world, lsp, both.mate)
+    old = branch_at(world, both.buyer, state_index)
+    is_package = below == TOGETHER
+    if is_package:
+        held = revoked_on(world, lsp, both.buyer, state_index)
+        thief.tasks.append(partial(leave_but_state, thief, old))
+        thief.tasks.append(partial(publish_together, thief, old, held))
+        thief.tasks.append(partial(thief.cheat, held))
+    else:
+        thief.tasks.append(partial(thief.leave, old))
+    thief.tasks.append(partial(take_poisons, thief, both.mate))
+    started(world, both.buyer)
+    sleep_too_long(world, both.buyer, state_index=state_index)
+    expect_state(thief, both.buyer, state_index)
+    expect_poisons(thief, both.buyer, channels=not is_package, state_index=state_index)
+    return thief
 
 
 # Revoked commitments of the newest state
@@ -354,6 +391,15 @@ def _all() -> Iterator[Scenario]:
             happens="kickoff",
             clients=(2,),
         )
+    for state_index, below in ((0, ALONE), (0, TOGETHER), (1, ALONE), (1, TOGETHER)):
+        extra = f" with {below}" * bool(below)
+        yield Scenario(
+            name=f"state {state_index} after two sales{extra}{ASLEEP}",
+            cheat=partial(order_of_sales, state_index=state_index, below=below),
+            happens="kickoff",
+            clients=(2,),
+            n_states=3,
+        )
     for step in range(AFTER + 1):
         for buyer_cheats in (True, False):
             for lands in (OLD, NEWEST):
@@ -372,6 +418,7 @@ def _kickoff(step: int, *, buyer_cheats: bool, lands: int) -> Scenario:
         happens="state",
         clients=(2,),
         markets=("low",),
+        n_states=3,  # So the newest has a delay, and does not land as soon as it is signed.
     )
 
 

@@ -23,7 +23,7 @@ from cromford.watch.poisons import signed_poisons
 from cromford.wire import messages as m
 from tests.matrix.histories import anybody, neighbours_of, spend_through_htlcs
 from tests.matrix.thief import Thief, worth_sat
-from tests.matrix.world import STEP_BLOCKS, Held, MatrixNode, MatrixWorld
+from tests.matrix.world import Held, MatrixNode, MatrixWorld
 from tests.protocol.paying_clients import book
 from tests.simulation.sim_chain import SimRefused
 
@@ -62,10 +62,12 @@ def live(world: MatrixWorld, both: Parties, *, has_htlcs: bool = False) -> None:
     world.pay(both.mate, both.buyer, AWAY_MSAT // 2)
 
 
-def quote(world: MatrixWorld, buyer: MatrixNode) -> m.Quote | m.QuoteRefused:
+def quote(
+    world: MatrixWorld, buyer: MatrixNode, amount_sat: int = BOUGHT_SAT
+) -> m.Quote | m.QuoteRefused:
     """Let a client ask for a price; return what it believes that it was answered."""
     attempt_id = world.attempt.attempt_id
-    world.handle(buyer, ev.QuoteRequested(attempt_id=attempt_id, amount_sat=BOUGHT_SAT))
+    world.handle(buyer, ev.QuoteRequested(attempt_id=attempt_id, amount_sat=amount_sat))
     world.run()
     answer = answer_to(buyer.state.quotes[attempt_id])
     assert answer is not None
@@ -73,17 +75,23 @@ def quote(world: MatrixWorld, buyer: MatrixNode) -> m.Quote | m.QuoteRefused:
 
 
 def order(world: MatrixWorld, buyer: MatrixNode, quoted: m.Quote) -> None:
-    """Let a client buy by a quote; nothing is delivered yet."""
+    """Let a client buy by a quote, whether poisons cover all of it or not.
+
+    Nothing is delivered yet.
+    """
     asked = ev.PurchaseRequested(
-        attempt_id=quoted.attempt_id, quote_id=quoted.quote_id, price_max_msat=quoted.price_msat
+        attempt_id=quoted.attempt_id,
+        quote_id=quoted.quote_id,
+        price_max_msat=quoted.price_msat,
+        beyond_coverage=True,
     )
     world.handle(buyer, asked)
 
 
-def buy(world: MatrixWorld, buyer: MatrixNode) -> None:
-    """Let a client buy, and everybody do its part."""
+def buy(world: MatrixWorld, buyer: MatrixNode, amount_sat: int = BOUGHT_SAT) -> None:
+    """Let a client buy, all there is for 0, and everybody do its part."""
     n_states = len(leaf_of(world, buyer).states)
-    quoted = quote(world, buyer)
+    quoted = quote(world, buyer, amount_sat)
     assert isinstance(quoted, m.Quote), quoted
     order(world, buyer, quoted)
     world.run()
@@ -137,6 +145,11 @@ def newest_branch(world: MatrixWorld, client: MatrixNode) -> SignedBranch:
     attempt = world.newest_attempt
     signed = SignedTree(tree=attempt.tree, txs=attempt.signed_txs)
     return signed_branch_of(signed, place_of(world, client))
+
+
+def branch_at(world: MatrixWorld, client: MatrixNode, state_index: int) -> SignedBranch:
+    """Return a client's branch down to one of the states of its leaf, as the client has it."""
+    return world.last_attempt(client)._signed_branch_at(state_index)
 
 
 def latest_on(
@@ -199,11 +212,13 @@ def started(world: MatrixWorld, client: MatrixNode) -> None:
     assert world.mine_until(lambda: world.is_on_its_way(kickoff), most=WAY_BLOCKS_MAX)
 
 
-def sleep_too_long(world: MatrixWorld, *nodes: MatrixNode) -> None:
+def sleep_too_long(world: MatrixWorld, *nodes: MatrixNode, state_index: int = 0) -> None:
     """Let participants sleep while an old state comes into its block, and for some time after."""
+    terms = world.newest_attempt.terms
+    old_blocks = terms.step_blocks * (terms.states_per_layer - 1 - state_index)
     for node in nodes:
         if node.driver is not None:
-            world.sleep(node, STEP_BLOCKS + LATE_BLOCKS)
+            world.sleep(node, old_blocks + LATE_BLOCKS)
 
 
 def sleep_as_allowed(world: MatrixWorld, *nodes: MatrixNode) -> None:
@@ -278,20 +293,22 @@ def _wrong_state(world: MatrixWorld, client: MatrixNode, state_index: int) -> It
         yield f"{landed} landed, not {leaf.states[state_index].name}"
 
 
-def expect_poisons(thief: Thief, client: MatrixNode, *, channels: bool, stock: bool = True) -> None:
-    """Expect that an old state's poisons took its L-stock, and a client's channel, or did not."""
+def expect_poisons(
+    thief: Thief, client: MatrixNode, *, channels: bool, state_index: int = 0
+) -> None:
+    """Expect that poisons took an old state's L-stock, and a client's channel or not."""
     thief.expectations.append(
-        partial(_wrong_poisons, thief.world, client, channels=channels, stock=stock)
+        partial(_wrong_poisons, thief.world, client, state_index, channels=channels)
     )
 
 
 def _wrong_poisons(
-    world: MatrixWorld, client: MatrixNode, *, channels: bool, stock: bool
+    world: MatrixWorld, client: MatrixNode, state_index: int, *, channels: bool
 ) -> Iterator[str]:
     leaf, confirmed = leaf_of(world, client), world.chain.confirmed
     wanted = (
-        (leaf.stock_poison(0), stock),
-        (leaf.channel_poison(0, place_of(world, client)), channels),
+        (leaf.stock_poison(state_index), True),
+        (leaf.channel_poison(state_index, place_of(world, client)), channels),
     )
     for poison, is_wanted in wanted:
         if (poison.tx.txid in confirmed) is not is_wanted:

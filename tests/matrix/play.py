@@ -71,6 +71,7 @@ def play(case: Case) -> Outcome:
         market=MARKETS[case.market],
         seed=_seed_of(case),
         has_outsider=scenario.has_outsider,
+        n_states=scenario.n_states,
     )
     try:
         thief = scenario.cheat(world)

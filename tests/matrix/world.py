@@ -117,6 +117,7 @@ class MatrixWorld(Pump):
         market: The feerates, from the moment on that everybody has a history.
         seed: Decides who pays whom.
         has_outsider: Whether there is one more client, in a factory of its own.
+        n_states: How many states each leaf can have.
 
     Attributes:
         members: The clients of the factory that this is about.
@@ -145,7 +146,13 @@ class MatrixWorld(Pump):
     chain: NodeChain
 
     def __init__(
-        self, *, n_clients: int, market: Market, seed: str, has_outsider: bool = False
+        self,
+        *,
+        n_clients: int,
+        market: Market,
+        seed: str,
+        has_outsider: bool = False,
+        n_states: int = POLICY.states_per_layer,
     ) -> None:
         self.market = market
         self.closes: dict[Txid, str] = {}
@@ -167,7 +174,11 @@ class MatrixWorld(Pump):
         self.names: dict[bytes, tuple[str, WalletPath]] = {}
         self.invoices: dict[bytes, tuple[str, bytes]] = {}
         self._stale: set[str] = set()
-        policy = replace(self.usual_policy, tree_feerate_sat_per_kw=market.tree_sat_per_kw)
+        policy = replace(
+            self.usual_policy,
+            tree_feerate_sat_per_kw=market.tree_sat_per_kw,
+            states_per_layer=n_states,
+        )
         super().__init__(n_clients + has_outsider, policy=policy)
         self.members = self.clients[:n_clients]
         for node in self.everybody:

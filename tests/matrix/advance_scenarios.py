@@ -169,8 +169,8 @@ def order_of_sales(world: MatrixWorld, *, state_index: int, below: str) -> Thief
     buy(world, both.buyer, ALL_OF_IT)
     receive(world, both.buyer)
     link = world.link_of(both.buyer)
-    covered_sat = coverage_in(both.buyer.state, link)
-    assert link.state.accepter_msat == (covered_sat or 0) * MSAT_PER_SAT
+    covered_msat = (coverage_in(both.buyer.state, link) or 0) * MSAT_PER_SAT
+    assert 0 <= covered_msat - link.state.accepter_msat < MSAT_PER_SAT
     lsp = world.node("lsp")
     thief = rogue(world, lsp, both.mate)
     old = branch_at(world, both.buyer, state_index)

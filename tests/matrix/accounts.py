@@ -14,13 +14,32 @@ from cromford.bitcoin.script import ANCHOR_SCRIPT
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxOut
 from cromford.channel.commitment import CommitmentOutput, CommitmentOutputKind
 from cromford.channel.content import CommitmentContent
+from cromford.channel.finished import FinishedCommitment
 from cromford.channel.terms import MSAT_PER_SAT, Party
 from cromford.factory.outputs import OutputKind
+from cromford.factory.poison import Poison, payout_script
+from cromford.protocol.journal.link import Link
 from cromford.watch.bumping import NOBODY_SCRIPT
 from tests.matrix.world import Held, MatrixWorld
 
 LSP: Final = "lsp"
 NOBODY: Final = "anybody"
+
+
+def poisons_of(world: MatrixWorld) -> dict[Txid, Poison]:
+    """Return the poisons of every state of a leaf that another was signed to replace."""
+    return {
+        poison.tx.txid: poison
+        for leaf in world.newest_attempt.advanced_leaves.values()
+        for state_index in range(len(leaf.states) - 1)
+        for poison in leaf.poisons(state_index)
+    }
+
+
+def finished_by(end: Link) -> list[FinishedCommitment]:
+    """Return one side's latest commitment on each output of its channel that it is signed for."""
+    found = (end.finished_on(funding) for funding in end.fundings)
+    return [one for one in found if one is not None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,13 +112,19 @@ class Accounts:
             held.finished.commitment.delayed.taproot.script_pubkey: held
             for held in world.kept.values()
         }
-        attempt = world.factory_attempt
+        attempt, nodes = world.factory_attempt, world.tree_nodes()
         self.tree = {
             node.tx.outpoint(vout): output
-            for node in attempt.tree.nodes
+            for node in nodes
             for vout, output in enumerate(node.outputs)
         }
-        self.nodes = {node.tx.txid: node for node in attempt.tree.nodes}
+        self.nodes = {node.tx.txid: node for node in nodes}
+        self.poisons = poisons_of(world)
+        self.payouts = {
+            payout_script(pubkey): self._client(place)
+            for place, pubkey in enumerate(attempt.blueprint.factory_pubkeys)
+            if place
+        }
         self.funding = attempt.funding_outpoint
         self.unspent: dict[OutPoint, tuple[TxOut, int]] = {}
         self.loose: list[Holding] = []  # What nobody owns alone: anchors, what is not decided yet.
@@ -227,6 +252,8 @@ class Accounts:
         """
         if tx.txid in self.nodes or tx.txid in self.made or tx.txid in self.world.closes:
             return LSP
+        if tx.txid in self.poisons:
+            return LSP
         out = tx.outputs[0]
         if out.script_pubkey in self.world.names:
             return self.world.names[out.script_pubkey][0]
@@ -240,7 +267,8 @@ class Accounts:
         for client, pair in self.world.ends.items():
             for mine, theirs in (pair, pair[::-1]):
                 if (mine.channel_id, mine.me) == (held.link.channel_id, held.party):
-                    is_revoked = held.number < theirs.state.peer_revoked
+                    is_dead = held.funding in theirs.superseded
+                    is_revoked = is_dead or held.number < theirs.state.peer_revoked
                     peer = client if held.node.name == LSP else LSP
                     return peer if is_revoked else held.node.name
         raise AssertionError("an HTLC transaction of no channel")
@@ -250,9 +278,16 @@ class Accounts:
             return self.nodes[tx.txid].name
         if tx.txid in self.world.closes:
             return self.world.closes[tx.txid]
+        if tx.txid in self.poisons:
+            return self.poisons[tx.txid].name
         if tx.txid in self.made:
             held = self.made[tx.txid]
-            latest = {end.finished.tx.txid for pair in self.world.ends.values() for end in pair}
+            latest = {
+                finished.tx.txid
+                for pair in self.world.ends.values()
+                for end in pair
+                for finished in finished_by(end)
+            }
             age = "latest" if tx.txid in latest else "old"
             return f"{age} commitment {held.number} of {held.node.name}"
         spent = [tx_in.outpoint for tx_in in tx.inputs]
@@ -303,6 +338,8 @@ class Accounts:
             return [(NOBODY, "anchor", amount_sat)]
         if script in self.world.names:
             return [(self.world.names[script][0], "wallet", amount_sat)]
+        if script in self.payouts:
+            return [(self.payouts[script], "of a poison", amount_sat)]
         if outpoint.txid in self.made:
             held = self.made[outpoint.txid]
             return [

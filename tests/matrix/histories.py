@@ -172,6 +172,7 @@ def unrevoked(world: MatrixWorld, cheater: MatrixNode, client: PumpNode) -> list
     mine, theirs = (lsp_end, client_end) if cheater is world.lsp else (client_end, lsp_end)
     return [
         held
-        for (channel_id, party, number), held in world.kept.items()
-        if (channel_id, party) == (mine.channel_id, mine.me) and number >= theirs.state.peer_revoked
+        for held in world.kept.values()
+        if (held.link.channel_id, held.party) == (mine.channel_id, mine.me)
+        and held.number >= theirs.state.peer_revoked
     ]

@@ -116,6 +116,10 @@ class NodeChain(SimChain):
             self._let_strangers_in()
         self._note(self.ledger.mine(STRANGERS))
 
+    def mine_these(self, txs: Sequence[Tx]) -> None:
+        """Mine a block with these and nothing else, as a miner may who is asked to."""
+        self._connect_block(txs)
+
     def refusal_by_block(self, tx: Tx) -> str | None:
         """Say why no block can hold a transaction now, by consensus; None if one can.
 

@@ -71,6 +71,7 @@ def play(case: Case) -> Outcome:
         market=MARKETS[case.market],
         seed=_seed_of(case),
         has_outsider=scenario.has_outsider,
+        n_states=scenario.n_states,
     )
     try:
         thief = scenario.cheat(world)
@@ -132,18 +133,20 @@ def judged(case: Case, world: MatrixWorld, thief: Thief, accounts: Accounts) -> 
     cheaters = tuple(node.name for node in thief.nodes)
     losses = []
     for name, account in accounts.by_name.items():
-        if name not in cheaters and account.gain_sat < 0:
+        may_lose_sat = world.at_risk_sat.get(name, 0)
+        if name not in cheaters and account.gain_sat < -may_lose_sat:
             losses.append(f"{name}, honest, lost {-account.gain_sat} sat")
         fees_sat = account.fees_sat + account.anchors_sat
         if name not in cheaters and fees_sat > world.market.honest_fees_max_sat:
             losses.append(f"{name}, honest, paid {fees_sat} sat of fees")
     gained_sat = sum(accounts.by_name[name].gain_sat for name in cheaters)
-    if gained_sat > 0:
+    if gained_sat > sum(world.at_risk_sat.values()):
         losses.append(f"{' and '.join(cheaters)} won {gained_sat} sat by cheating")
     held_sat = sum(account.held_sat + account.fees_sat for account in accounts.by_name.values())
     loose_sat = sum(holding.amount_sat for holding in accounts.loose)
     assert held_sat + loose_sat == accounts.total_sat, "a satoshi came from nowhere"
     scenario = SCENARIOS[case.scenario]
+    losses += [why for expects in thief.expectations for why in expects()]
     happened = any(one.name.startswith(scenario.happens) for one in accounts.story)
     assert happened or thief.n_refused, f"the cheating did not happen: {thief.refusals}"
     return Outcome(

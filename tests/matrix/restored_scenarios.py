@@ -102,8 +102,8 @@ def since_the_copy(
     channel_id = world.link_of(client).channel_id
     unknown = [
         held
-        for (of, whose, number), held in world.kept.items()
-        if (of, whose) == (channel_id, party) and number >= known
+        for held in world.kept.values()
+        if (held.link.channel_id, held.party) == (channel_id, party) and held.number >= known
     ]
     contents = [held.finished.commitment.content for held in unknown]
     if cheater is world.lsp:

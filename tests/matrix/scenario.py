@@ -24,6 +24,7 @@ class Scenario:
         markets: At which feerates.
         has_outsider: Whether there is one more client, in a factory of its own: who signed a close
             of the whole factory can be paid no more by others who did, and can by the outsider.
+        n_states: How many states each leaf can have.
     """
 
     name: str
@@ -32,3 +33,4 @@ class Scenario:
     clients: tuple[int, ...] = CLIENTS
     markets: tuple[str, ...] = tuple(MARKETS)
     has_outsider: bool = False
+    n_states: int = 2

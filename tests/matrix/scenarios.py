@@ -6,6 +6,7 @@ from functools import partial
 from typing import Final
 
 from cromford.wire import messages as m
+from tests.matrix.advance_scenarios import ADVANCE_SCENARIOS
 from tests.matrix.attempts import (
     pin,
     pin_ahead,
@@ -341,5 +342,11 @@ def _all() -> Iterator[Scenario]:
         )
 
 
-_EVERYTHING: Final = (*_all(), *CLOSE_SCENARIOS, *KEY_SCENARIOS, *RESTORED_SCENARIOS)
+_EVERYTHING: Final = (
+    *_all(),
+    *ADVANCE_SCENARIOS,
+    *CLOSE_SCENARIOS,
+    *KEY_SCENARIOS,
+    *RESTORED_SCENARIOS,
+)
 SCENARIOS: Final = {scenario.name: scenario for scenario in _EVERYTHING}

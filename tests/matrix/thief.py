@@ -5,7 +5,7 @@ pays for it with children out of its own coins, and treats a revoked commitment 
 latest: what it may take of it is computed as an honest party computes that of its own.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -53,6 +53,7 @@ class Thief:
         tasks: What is done at each block.
         refusals: What the chain said of what was tried, by name, the last word of each.
         published: What it published.
+        expectations: What the chain has to show in the end: each yields in words what it does not.
         n_refused: How often consensus refused what was tried against it.
         n_pins: How often a child of its own took a place.
     """
@@ -64,6 +65,7 @@ class Thief:
     tasks: list[Task] = field(default_factory=list)
     refusals: dict[str, str] = field(default_factory=dict)
     published: set[Txid] = field(default_factory=set)
+    expectations: list[Callable[[], Iterable[str]]] = field(default_factory=list)
     n_refused: int = 0
     n_pins: int = 0
     _payout: dict[str, bytes] = field(default_factory=dict)
@@ -108,8 +110,7 @@ class Thief:
 
     def cheat(self, held: Held) -> None:
         """Publish a commitment as soon as its channel is on chain, and take what it pays."""
-        chain, link = self.world.chain, held.link
-        outpoint = link.setting.funding.outpoint
+        chain, outpoint = self.world.chain, held.funding.outpoint
         if outpoint.txid not in chain.confirmed:
             return
         spender = chain.spends.get(outpoint)
@@ -124,7 +125,7 @@ class Thief:
             finished=held.finished,
             own_point=held.own_point,
             preimages=self._preimages_of(held),
-            spends=self._spends_of(held.link.setting.funding.outpoint),
+            spends=self._spends_of(held.funding.outpoint),
             heights=self.world.chain.confirmed,
             tip_height=self.world.chain.height,
             payout_script=self._payout[held.node.name],
@@ -134,14 +135,14 @@ class Thief:
 
     def claim_from_peer(self, held: Held) -> None:
         """Take what any commitment of the honest peer, once on chain, lets the thief take now."""
-        outpoint = held.link.setting.funding.outpoint
+        outpoint = held.funding.outpoint
         spender = self.world.chain.spends.get(outpoint)
         if spender is None or spender.txid == held.finished.tx.txid:
             return
         landed = LandedChannel(
             finished=held.finished,
             own_point=held.own_point,
-            peer_commitments=held.link.peer_commitments,
+            peer_commitments=held.link.peer_commitments_on(held.funding),
             preimages=self._preimages_of(held),
             spends=self._spends_of(outpoint),
             heights=self.world.chain.confirmed,
@@ -182,7 +183,7 @@ class Thief:
     def _factory(self, fees: OwnFees) -> FactoryOnChain:
         chain = self.world.chain
         return FactoryOnChain(
-            tree=self.world.factory_attempt.tree,
+            tree=self.world.tree_now,
             spends=chain.spends,
             heights=chain.confirmed,
             tip_height=chain.height,

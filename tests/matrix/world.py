@@ -4,6 +4,7 @@ The pump carries messages between production drivers; the chain is the embedded 
 sleeps has no process: it starts again on its journal, and reads the blocks it missed.
 """
 
+import itertools
 import random
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from typing import Any, Final
 from cromford import effects as fx
 from cromford.bitcoin.block import Coin
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
+from cromford.channel.commitment import Funding
 from cromford.channel.finished import FinishedCommitment
 from cromford.channel.terms import Party
 from cromford.daemon import clientd, lspd
@@ -22,6 +24,8 @@ from cromford.daemon.signing import sign_child
 from cromford.daemon.views import client as client_views
 from cromford.daemon.views import lsp as lsp_views
 from cromford.factory.terms import LOOK_ON_CHAIN_BLOCKS
+from cromford.factory.tree import Tree
+from cromford.factory.vertices import TreeNode
 from cromford.ports import TxRefused
 from cromford.protocol import events as ev
 from cromford.protocol.closing.sessions import close_round
@@ -31,6 +35,7 @@ from cromford.protocol.journal.close_scopes import lsp_scope
 from cromford.protocol.journal.closes import FinishedClose
 from cromford.protocol.journal.closing import Signing
 from cromford.protocol.journal.factory import Factory
+from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.lsp_attempt import LspAttempt
 from cromford.protocol.policy import LspPolicy
@@ -98,6 +103,11 @@ class Held:
         """Whose it is."""
         return self.finished.commitment.content.holder
 
+    @property
+    def funding(self) -> Funding:
+        """What it spends: the channel's output in one of the states of its leaf."""
+        return self.finished.commitment.funding
+
 
 class MatrixWorld(Pump):
     """One world.
@@ -107,6 +117,7 @@ class MatrixWorld(Pump):
         market: The feerates, from the moment on that everybody has a history.
         seed: Decides who pays whom.
         has_outsider: Whether there is one more client, in a factory of its own.
+        n_states: How many states each leaf can have.
 
     Attributes:
         members: The clients of the factory that this is about.
@@ -116,7 +127,8 @@ class MatrixWorld(Pump):
         moved: Who has left for another factory.
         ends: By client, both ends of its channel as they were when everybody's rights were noted.
         dues_msat: What a client is owed whose, or whose LSP's, store lost records.
-        kept: Every commitment that anybody ever held.
+        kept: Every commitment that anybody ever held, on every output it was signed for.
+        at_risk_sat: By name, what somebody honest may lose, for it slept longer than it may.
         rogues: What thieves do, before and after everybody has seen each block.
         asleep: By name, the height at which one who sleeps wakes.
         dozing: Who looks no more often than the documents ask for.
@@ -134,7 +146,13 @@ class MatrixWorld(Pump):
     chain: NodeChain
 
     def __init__(
-        self, *, n_clients: int, market: Market, seed: str, has_outsider: bool = False
+        self,
+        *,
+        n_clients: int,
+        market: Market,
+        seed: str,
+        has_outsider: bool = False,
+        n_states: int = POLICY.states_per_layer,
     ) -> None:
         self.market = market
         self.closes: dict[Txid, str] = {}
@@ -145,7 +163,8 @@ class MatrixWorld(Pump):
         self.dues_msat: dict[str, int] = {}
         self._main_id: bytes | None = None
         self.dice = random.Random(f"matrix {seed}")
-        self.kept: dict[tuple[bytes, Party, int], Held] = {}
+        self.kept: dict[tuple[OutPoint, Party, int], Held] = {}
+        self.at_risk_sat: dict[str, int] = {}
         self.rogues: list[Callable[[], None]] = []
         self.asleep: dict[str, int] = {}
         self.dozing: set[str] = set()
@@ -155,7 +174,11 @@ class MatrixWorld(Pump):
         self.names: dict[bytes, tuple[str, WalletPath]] = {}
         self.invoices: dict[bytes, tuple[str, bytes]] = {}
         self._stale: set[str] = set()
-        policy = replace(self.usual_policy, tree_feerate_sat_per_kw=market.tree_sat_per_kw)
+        policy = replace(
+            self.usual_policy,
+            tree_feerate_sat_per_kw=market.tree_sat_per_kw,
+            states_per_layer=n_states,
+        )
         super().__init__(n_clients + has_outsider, policy=policy)
         self.members = self.clients[:n_clients]
         for node in self.everybody:
@@ -241,6 +264,9 @@ class MatrixWorld(Pump):
             self.note_ends()
         for client in (*self.clients[len(self.members) :], *self.moved):
             self.go_rogue(client)
+        self._held = {
+            one.name: self.attempt_of(one) for one in self.members if one.driver is not None
+        }
         self.expiry_height = self._attempt.terms.expiry_height
         self.chain.open_market(self.market)
         self.start_height = self.chain.height
@@ -300,13 +326,14 @@ class MatrixWorld(Pump):
         self.moved += clients
 
     def _keep(self, node: PumpNode, link: Link) -> None:
-        number = link.finished.commitment.content.number
-        key = (link.channel_id, link.me, number)
-        if key not in self.kept:
-            assert isinstance(node, MatrixNode)
-            self.kept[key] = Held(
-                node=node, link=link, finished=link.finished, own_point=link.own_point
-            )
+        for funding in (link.present, *(() if link.next is None else (link.next.funding,))):
+            key = (funding.outpoint, link.me, link.state.own_signed)
+            finished = None if key in self.kept else link.finished_on(funding)
+            if finished is not None:
+                assert isinstance(node, MatrixNode)
+                self.kept[key] = Held(
+                    node=node, link=link, finished=finished, own_point=link.own_point
+                )
 
     def sleep(self, node: PumpNode, n_blocks: int) -> None:
         """Let a process stop, and start again, from its checkpoints, so many blocks later."""
@@ -515,9 +542,33 @@ class MatrixWorld(Pump):
         return tx.txid in self.chain.mempool or tx.txid in self.chain.confirmed
 
     def channel_outpoint(self, client: PumpNode) -> OutPoint:
-        """Return where a client's channel is, or would be."""
+        """Return where a client's channel is, or would be by the newest state that both are on."""
         _, link = self.ends[client.name]
-        return link.setting.funding.outpoint
+        outpoints = [funding.outpoint for funding in link.fundings]
+        landed = (one for one in outpoints if one.txid in self.chain.confirmed)
+        return next(landed, link.present.outpoint)
+
+    def last_attempt(self, client: PumpNode) -> ClientAttempt:
+        """Return the factory as a client had it when the cheating began."""
+        return self._held[client.name]
+
+    @property
+    def newest_attempt(self) -> LspAttempt:
+        """The factory as its LSP has it now, or had it last."""
+        return self._attempt if self.lsp.driver is None else self.attempt
+
+    @property
+    def tree_now(self) -> Tree:
+        """The tree, each leaf with the state that is in a block, or else its newest."""
+        return self.newest_attempt.tree_on(KnownChain(spends=self.chain.spends))
+
+    def tree_nodes(self) -> list[TreeNode]:
+        """Return every transaction of the tree, with every state that was signed by now."""
+        attempt = self.newest_attempt
+        states = (leaf.states for leaf in attempt.advanced_leaves.values())
+        found = {node.tx.txid: node for node in attempt.blueprint.tree.nodes}
+        found |= {state.tx.txid: state for state in itertools.chain.from_iterable(states)}
+        return [*found.values()]
 
     def latest_numbers(self, client: PumpNode) -> dict[Party, int]:
         """Return the numbers of the commitments that were the latest when the cheating began."""

@@ -431,13 +431,20 @@ def _go_on_after_quiet(round_: Round) -> frozenset[bytes]:
 
     Returns whose channels these may be, by node id.
     """
-    over = (cl.CloseEnded, ar.AdvanceDropped, ar.AdvanceSessionEnded)
-    ended = [turn for turn in round_.opened() if any(map(turn.first, over))]
+    ended = [turn for turn in round_.opened() if _ends_quiet(turn)]
     for turn in ended:
         round_.try_in(turn, partial(channels.finish_channels, turn))
     if ended:
         round_.deliver()
     return frozenset(link.node_id for turn in ended for link in turn.book.links.values())
+
+
+def _ends_quiet(turn: Turn[Factory]) -> bool:
+    return (
+        turn.first(cl.CloseEnded) is not None
+        or turn.first(ar.AdvanceDropped) is not None
+        or turn.first(ar.AdvanceSessionEnded) is not None
+    )
 
 
 def _take_up_held(round_: Round, also: AbstractSet[bytes]) -> None:

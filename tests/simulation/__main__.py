@@ -1,6 +1,7 @@
 """Run many worlds: `python -m tests.simulation --seeds 200 [--payments]`.
 
-There are `--payments`, `--sales`, `--exits`, `--sold` and `--cut-short`; without any, openings.
+There are `--payments`, `--sales`, `--exits`, `--midway`, `--sold` and `--cut-short`; without any of
+them it plays openings.
 """
 
 import argparse
@@ -10,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from tests.simulation.cut_short import run_cut_short
-from tests.simulation.exits import run_exits
+from tests.simulation.exits import run_exits, run_midway
 from tests.simulation.opening import run_opening
 from tests.simulation.payments import run_payments
 from tests.simulation.sales import run_sales
@@ -21,6 +22,7 @@ KINDS: Final[Mapping[str, Callable[[int], str]]] = {
     "payments": run_payments,
     "sales": run_sales,
     "exits": run_exits,
+    "midway": run_midway,
     "sold": run_sold_exits,
     "cut-short": run_cut_short,
 }
@@ -44,6 +46,7 @@ def main() -> int:
     which_kind.add_argument(
         "--cut-short", action="store_true", help="end an advance anywhere, and land a state"
     )
+    which_kind.add_argument("--midway", action="store_true", help="buy, and then leave, anywhere")
     which_kind.add_argument("--sold", action="store_true", help="leave after purchases")
     options = parser.parse_args()
     chosen = [kind for kind in KINDS if getattr(options, kind.replace("-", "_"))]

@@ -1,4 +1,4 @@
-"""An advance that is cut short anywhere, and a state of its leaf that lands: who gets what on chain.
+"""An advance that is cut short anywhere, and a state of its leaf that lands: who gets what.
 
 By the table "Crash or silence" nobody honest loses, whichever step was the last, and whichever of
 the states that are signed then is in a block while nobody looks.
@@ -62,11 +62,13 @@ def run_cut_short(seed: int) -> str:
     pump.run()
     pump.mine(REST_BLOCKS)
     for client in pump.clients:
-        due_sat, got_sat = claims[client.name], wallet_sat(client)
-        assert due_sat - SWEEP_SAT < got_sat <= due_sat, f"{client.name}: {got_sat} of {due_sat}"
+        least_sat, most_sat = claims[client.name]
+        got_sat = wallet_sat(client)
+        assert least_sat - SWEEP_SAT < got_sat <= most_sat, f"{client.name}: {got_sat}"
     if not may_be_poisoned:
         paid_sat = sum(states[landed].outputs[vout].amount_sat for vout in range(N_CLIENTS + 1))
-        due_sat = paid_sat - sum(claims.values()) - N_CLIENTS * CLAIM_SAT
+        theirs_sat = sum(most_sat for _, most_sat in claims.values())
+        due_sat = paid_sat - theirs_sat - N_CLIENTS * CLAIM_SAT
         assert wallet_sat(pump.lsp) - lsp_sat >= due_sat, "the LSP lost something"
     return (
         f"cut after {cut_after} letters, {[node.name for node in crashed]} crashed, "
@@ -128,16 +130,22 @@ def _land(pump: Pump, state: Tx) -> str:
     return f" after {delay_blocks} blocks"
 
 
-def _due_sat(pump: Pump, client: PumpNode, state: Tx) -> int:
-    """Return what a client is to get of a landed state: by its poisons, or by its own claim."""
+def _due_sat(pump: Pump, client: PumpNode, state: Tx) -> tuple[int, int]:
+    """Return the least and the most that a client is to get of a landed state.
+
+    By its own claim or, where the state is poisoned, by that. Until the rebase revokes it, the
+    LSP's own claim may come before the poison of the channel: it pays no less than the client's.
+    """
     link, held = newest_link(client), pump.held(client)
     landed = [n for n, one in enumerate(held.leaf.states) if one.tx.txid == state.txid]
     newer = held.leaf_states[landed[0] :] if landed else ()
-    if newer and newer[0].poisons is not None:
-        shares = dict(zip(held.leaf.clients, held.leaf.shares_sat(landed[0]), strict=True))
-        channel = held.leaf.channel_poison(landed[0], link.client)
-        return channel.shares_sat[link.client] + shares[link.client]
     (funding,) = (one for one in link.fundings if one.outpoint.txid == state.txid)
     own = link.finished_on(funding)
-    assert own is not None, f"{client.name} has no claim on what landed"
-    return own.commitment.content.accepter_msat // MSAT_PER_SAT
+    claim_sat = 0 if own is None else own.commitment.content.accepter_msat // MSAT_PER_SAT
+    if not newer or newer[0].poisons is None:
+        assert own is not None, f"{client.name} has no claim on what landed"
+        return claim_sat, claim_sat
+    shares = dict(zip(held.leaf.clients, held.leaf.shares_sat(landed[0]), strict=True))
+    channel_sat = held.leaf.channel_poison(landed[0], link.client).shares_sat[link.client]
+    stock_sat, is_over = shares[link.client], funding in link.superseded
+    return (channel_sat if is_over else claim_sat) + stock_sat, channel_sat + stock_sat

@@ -9,7 +9,8 @@ from tests.cli import answers, market_answers
 from tests.cli.conftest import CommandLine
 from tests.cli.fake_daemon import FakeDaemon
 
-from cromford.cli import asking
+from cromford.cli import asking, market
+from cromford.daemon.api.rpc import RpcFailure
 
 Fake = Callable[[dict[str, Any]], FakeDaemon]
 ASKED = {"amount_sat": 100_000}
@@ -102,6 +103,26 @@ def test_what_is_waited_for_and_not_over_is_no_success(fake: Fake) -> None:
     result = CommandLine(client.datadir).run(*COMMAND, "--yes", "--wait")
     assert result.exit_code == 1
     assert "neither yours nor over" in result.stderr
+
+
+def test_a_payment_that_pays_is_waited_for(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(market, "PAYMENT_POLL_SECONDS", 0.0)
+    answers_left = [RpcFailure("payment_not_here", "none waits"), market_answers.QUOTE]
+
+    def quote(_params: dict[str, Any]) -> object:
+        answer = answers_left.pop(0)
+        if isinstance(answer, RpcFailure):
+            raise answer
+        return answer
+
+    client = fake(answers.CLIENT_ANSWERS | {"liquidity_quote": quote})
+    from_payment = (*COMMAND, "--from-payment", "ab" * 32, "--yes")
+    assert CommandLine(client.datadir).run(*from_payment, "--wait").exit_code == 0
+    assert [name for name, _ in client.calls] == [*["liquidity_quote"] * 2, "liquidity_buy"]
+    answers_left[:] = [RpcFailure("payment_not_here", "none waits")]
+    refused = CommandLine(client.datadir).run(*from_payment)
+    assert refused.exit_code == 1
+    assert "none waits" in refused.stderr
 
 
 @pytest.mark.parametrize(

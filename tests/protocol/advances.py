@@ -152,7 +152,7 @@ def sell(pump: Pump, seat: int, **quoted: Any) -> m.Quote:
 
 
 def deliver(pump: Pump, n_messages: int = 1) -> bool:
-    """Deliver some messages; say whether there were so many."""
+    """Deliver some messages; say whether there were that many."""
     left = n_messages
 
     def is_enough() -> bool:

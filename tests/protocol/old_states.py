@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 
-from tests.protocol.advanced import Advance, Step, advance
+from tests.protocol.advanced import Advance, Step, advance, kickoff_of
 from tests.protocol.paying_clients import live_factory, newest_link, pay
 from tests.protocol.pump import Pump, PumpNode
 from tests.protocol.test_leaving import QUICK, wallet_sat
@@ -28,7 +28,7 @@ SOLD_SAT: Final = 40_000
 
 
 def sold(
-    until: Step = Step.REBASED,
+    until: Step | None = Step.REBASED,
     *,
     amount_sat: int | None = SOLD_SAT,
     pump: Pump | None = None,
@@ -66,12 +66,6 @@ def look_again(pump: Pump) -> None:
     pump.run()
 
 
-def kickoff_of(pump: Pump) -> Tx:
-    """Return the signed kickoff of the only leaf, which is the root."""
-    tx: Tx = pump.attempt.signed_txs[pump.attempt.tree.vertices[-1].first.name]
-    return tx
-
-
 def state_of(pump: Pump, done: Advance, state_index: int) -> Tx:
     """Return a signed state of the leaf."""
     return pump.attempt.signed_txs[done.leaf.states[state_index].name]
@@ -92,9 +86,12 @@ def bring_on_chain(pump: Pump, done: Advance, state_index: int, *with_it: Tx) ->
     `with_it` goes into the state's block.
     """
     look_away(pump)
-    mine_blindly(pump, 1, [kickoff_of(pump)])
-    delay_blocks = done.leaf.states[state_index].delay_blocks
-    mine_blindly(pump, max(1, delay_blocks), [state_of(pump, done, state_index), *with_it])
+    kickoff = kickoff_of(pump)
+    if kickoff.txid not in pump.chain.confirmed:
+        mine_blindly(pump, 1, [kickoff])
+    first_height = pump.chain.confirmed[kickoff.txid] + done.leaf.states[state_index].delay_blocks
+    n_blocks = max(1, first_height - pump.chain.height)
+    mine_blindly(pump, n_blocks, [state_of(pump, done, state_index), *with_it])
     assert state_of(pump, done, state_index).txid in pump.chain.confirmed
 
 

@@ -1,11 +1,10 @@
 """From the first sale on both roles race for every confirmed kickoff, whoever leaves or stays."""
 
 import pytest
-from tests.protocol.advanced import Advance, Step
+from tests.protocol.advanced import Advance, Step, kickoff_of
 from tests.protocol.old_states import (
     STEP_BLOCKS,
     everybody,
-    kickoff_of,
     look_again,
     look_away,
     mine_blindly,
@@ -88,7 +87,7 @@ def test_it_is_bumped_within_the_step_at_every_block(
 
 
 def test_nobody_pays_for_a_state_that_nothing_can_overtake() -> None:
-    pump, done = sold(Step.SIGNED)
+    pump, done = sold(Step.COMMITTED)
     kicked_off(pump)
     old = state_of(pump, done, 0)
     pump.mine(done.leaf.states[0].delay_blocks)
@@ -126,8 +125,7 @@ def test_the_newest_state_in_a_block_can_be_undone_and_comes_again() -> None:
 
 def test_a_leaf_that_was_kicked_off_before_the_state_is_known_to_all_lands_in_the_newer() -> None:
     """The LSP holds the finished state and told nobody: it publishes it, and the clients see it."""
-    pump, done = sold(Step.BEGUN)
-    done.take(Step.STATE, unaware=pump.clients)
+    pump, done = sold(Step.DONE)
     for client in pump.clients:
         pump.disconnect(client)
     kicked_off(pump)

@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any, Final, get_args
 
 import pytest
+from tests.protocol.advances import buy, market
 from tests.protocol.forge import NOT_A_POINT, stranger
 from tests.protocol.paying_clients import (
     book,
@@ -26,10 +27,12 @@ from tests.protocol.restoring import backup_of, restore
 from tests.protocol.test_leaving import publish_branch
 from tests.simulation.seeds import draw_start, seeds
 from tests.simulation.sim_node import CLIENT_ROLE, LSP_ROLE, SimStore, durable
+from tests.wire.declared import kind_of
 
 from cromford import effects as fx
 from cromford.adapters.memory import MemoryKeys
 from cromford.bitcoin.network import REGTEST
+from cromford.codec.reader import MalformedBytes
 from cromford.codec.tlv import U64_MAX
 from cromford.daemon.driver import Driver
 from cromford.daemon.handover import HandedOver, HandoverEffect
@@ -59,9 +62,10 @@ class Forger:
     def __init__(self, seed: str) -> None:
         self.rng = random.Random(seed)
         self.by_size: dict[int, list[bytes]] = {}
+        self.lists: dict[tuple[type[Any], str], list[tuple[Any, ...]]] = {}
 
     def collect(self, value: Any) -> None:
-        """Remember byte strings, to put one where another of its size was."""
+        """Remember byte strings, to put one where another of its size was, and lists of more."""
         if isinstance(value, bytes):
             kept = self.by_size.setdefault(len(value), [])
             if value not in kept and len(kept) < KEPT_OF_A_SIZE:
@@ -71,7 +75,20 @@ class Forger:
                 self.collect(item)
         elif is_dataclass(value):
             for item in fields(value):
-                self.collect(getattr(value, item.name))
+                held = getattr(value, item.name)
+                self.collect(held)
+                if isinstance(held, tuple) and held and is_dataclass(held[0]):
+                    self.lists.setdefault((type(value), item.name), []).append(held)
+
+    def well_formed(self, message: m.Message) -> m.Message:
+        """Return a message with something changed, so that it still survives the wire."""
+        while True:
+            try:
+                decoded = m.decode_message(m.encode_message(self.changed(message)))
+            except MalformedBytes:
+                continue
+            assert decoded is not None
+            return decoded
 
     def changed(self, value: Any) -> Any:
         """Return a value of the same kind with something changed."""
@@ -85,8 +102,12 @@ class Forger:
                 return self.rng.choice([number for number in near if 0 <= number <= U64_MAX])
             case tuple():
                 return self._tuple(value)
-        name = self.rng.choice([item.name for item in fields(value)])
-        return replace(value, **{name: self.changed(getattr(value, name))})
+        item = self.rng.choice(fields(value))
+        held = getattr(value, item.name)
+        if held == () and kind_of(item).is_late:
+            known = self.lists.get((type(value), item.name))
+            return replace(value, **{item.name: self.rng.choice(known) if known else ()})
+        return replace(value, **{item.name: self.changed(held)})
 
     def _bytes(self, value: bytes) -> bytes:
         how = self.rng.choice(["other", "other", "flip", "zero", "noise"])
@@ -133,8 +154,35 @@ class Material:
         pump.run()
         self.take()
         pump.mine()
+        self.buy_and_break_off()
         self.pay_and_break_off()
         self.leave_and_cheat()
+
+    def buy_and_break_off(self) -> None:
+        """Take states of channels that move to another funding, with payments across, cut off.
+
+        All of it is undone: leaves that were never advanced are what the rest is about.
+        """
+        pump = self.pump
+        kept = [(node, backup_of(node)) for node in (pump.lsp, *pump.clients)]
+        with market():
+            for client in pump.clients:
+                pay(pump, pump.lsp, client, 20_000_000)
+            alice, bob, *_ = (pump.client_at(seat) for seat in (1, 2, 3))
+            buy(pump, 1)
+            for step in (m.AdvanceCommit, m.AdvanceSign, m.AdvanceDone, m.AdvanceHeld):
+                pump.run_to(step)
+                self.take()
+            pump.handle(alice, make_invoice(pump, bob, 1_000_000))
+            pump.handle(pump.lsp, make_invoice(pump, alice, 1_000_000))
+            pump.run_to(m.UpdateRebase)
+            pump.disconnect(alice)
+            self.take()
+            pump.connect(alice)
+            pump.run()
+        self.take()
+        restore(pump, *kept, is_told=False)
+        pump.run()
 
     def pay_and_break_off(self) -> None:
         """Take states with HTLCs on their way, held, cut off, and one of a channel that is over."""
@@ -228,10 +276,9 @@ class Material:
         if links and not isinstance(message, m.ChannelReady):
             message = replace(message, channel_id=rng.choice(links))
         for _ in range(rng.randrange(3)):
-            message = self.forger.changed(message)
-        decoded = m.decode_message(m.encode_message(message))
-        assert decoded is not None
-        return decoded
+            message = self.forger.well_formed(message)
+        result: m.Message = message
+        return result
 
 
 @cache
@@ -319,6 +366,11 @@ def test_the_material_has_every_message_and_every_kind_of_channel() -> None:
         assert any(not link.state.is_connected and link.state.htlcs for link in links)
         assert any(link.failure is not None for link in links)
         assert any(link.mark is not None and link.mark.agreed_msat for link in links)
+        following = [link.next for link in links if link.next is not None]
+        assert {one.is_dual for one in following} == {False, True}
+        assert any(one.may_rebase for one in following)
+        assert any(link.state.rebase is not None for link in links)
+        assert any(link.superseded and link.is_open for link in links)
     spent = [
         link
         for state in known.lsp_states
@@ -363,10 +415,7 @@ class Spoiler:
             case "restart":
                 self.pump.closing.append(client)
                 return (message,)
-        changed: Any = self.forger.changed(message)
-        decoded = m.decode_message(m.encode_message(changed))
-        assert decoded is not None
-        return (decoded,)
+        return (self.forger.well_formed(message),)
 
 
 @pytest.mark.parametrize("speaks", ["client", "lsp"])

@@ -13,8 +13,10 @@ from typing import Any, Final, get_args
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from tests.protocol.advances import buy, market
 from tests.protocol.closes import ask_for_close, close, finished, under_way
 from tests.protocol.forge import NOT_A_POINT, stranger
+from tests.protocol.paying_clients import pay
 from tests.protocol.pump import LEAST_SAT, WANTED_SAT, Pump, PumpNode
 from tests.simulation.commitments import acknowledged
 from tests.simulation.sim_node import CLIENT_ROLE, LSP_ROLE, SimStore
@@ -71,6 +73,8 @@ class Material:
         pump.restart(pump.clients[0])
         pump.run()
         self.take(pump)
+        pump.mine(pump.policy.min_depth)
+        self.sell(pump)
         self.close(pump)
         ids = {"attempt_id": pump.attempt.attempt_id, "terms_hash": attempt.terms.terms_hash}
         self.messages += [
@@ -85,9 +89,50 @@ class Material:
         for message in self.messages:
             self.collect(message)
 
+    def sell(self, pump: Pump) -> None:
+        """Let a client buy: once in vain, once cut off in the middle, and then to the end."""
+        seats = range(1, len(pump.attempt.seats) + 1)
+        for seat in seats:
+            pay(pump, pump.lsp, pump.client_at(seat), 20_000_000)
+        refuser = pump.client_at(seats[-1])
+        with market():
+            quote = buy(pump, 1)
+            (advance,) = pump.factory.advances.values()
+            abort = m.AdvanceAbort(
+                attempt_id=quote.attempt_id, advance_id=advance.advance_id, reason="no"
+            )
+            pump.tell(pump.lsp, refuser, abort)
+            pump.disconnect(refuser)
+            pump.run()
+            pump.connect(refuser)
+            pump.run()
+            pump.mine()
+            buy(pump, 1)
+            pump.run_to(m.AdvanceSign)
+            self.take(pump)
+            pump.disconnect(refuser)
+            pump.run()
+            for client in pump.clients:
+                if client.name not in pump.links:
+                    pump.connect(client)
+            pump.run()
+        assert not pump.factory.advances
+        self.messages += [
+            abort,
+            quote,
+            m.QuoteRequest(attempt_id=quote.attempt_id, amount_sat=20_000, payment_hash=b""),
+            m.QuoteRefused(
+                attempt_id=quote.attempt_id,
+                quote_id=quote.quote_id,
+                code="no",
+                reason="no",
+                missing_msat=1,
+                next_factory=0,
+            ),
+        ]
+
     def close(self, pump: Pump) -> None:
         """Let everybody close the factory: once in vain, and once to the end."""
-        pump.mine(pump.policy.min_depth)
         ask_for_close(pump)
         pump.run_to(m.CloseSign)
         end = m.CloseEnd(close_id=under_way(pump).close_id, reason="no")
@@ -347,6 +392,13 @@ def test_the_material_covers_every_message_and_every_stage() -> None:
         if factory.closing is not None
     }
     assert closes == {"agreeing", "signing"}
+    advances = {
+        (advance.is_committed, advance.has_poisons)
+        for state in material().lsp_states
+        for factory in state.all_factories()
+        for advance in factory.advances.values()
+    }
+    assert advances == {(False, False), (True, False), (True, True)}
     assert phases == {"signing_below", "signing_root", "acknowledging", "funding", "aborted"}
 
 

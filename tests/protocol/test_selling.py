@@ -30,11 +30,7 @@ def market() -> Market:
 def test_a_quote_says_what_is_bought_for_what_and_for_how_long(market: Market) -> None:
     quote, leaf, link = market.quote(20_000), market.leaf, newest_link(market.buyer)
     terms, height = market.pump.attempt.terms, market.pump.lsp.state.scan.recent[-1].height
-    usable = usable_blocks(
-        height=height,
-        exit_deadline_height=link.exit_deadline_height,
-        patience_blocks=terms.patience_blocks,
-    )
+    usable = usable_blocks_of(market)
     assert (quote.amount_sat, quote.state_index) == (20_000, 1)
     assert quote.capacity_sat == link.state.capacity_sat + 20_000
     assert quote.price_msat == price_msat(SalePrice(), amount_sat=20_000, usable_blocks=usable)
@@ -43,6 +39,15 @@ def test_a_quote_says_what_is_bought_for_what_and_for_how_long(market: Market) -
     assert quote.sales_left == terms.states_per_layer - 2 == 2
     purchase = Purchase(buyer=1, amount_sat=20_000)
     assert quote.covered_sat == covered_after(lsp_link(market.pump, link), leaf, purchase)
+
+
+def usable_blocks_of(market: Market) -> int:
+    link, terms = newest_link(market.buyer), market.pump.attempt.terms
+    return usable_blocks(
+        height=market.pump.lsp.state.scan.recent[-1].height,
+        exit_deadline_height=link.exit_deadline_height,
+        patience_blocks=terms.patience_blocks,
+    )
 
 
 def test_of_all_that_is_left_the_saved_fee_is_a_gift(market: Market) -> None:
@@ -122,12 +127,13 @@ def test_no_two_quotes_of_a_run_are_called_the_same(market: Market) -> None:
 def test_what_is_missing_for_the_price_is_named() -> None:
     market = Market().with_money(300_000)
     refused = market.refusal()
-    price = market.quote(payment_hash=b"\x01" * 32).price_msat
-    assert refused.code == "insufficient_balance"
-    assert refused.missing_msat == price - 300_000
-    assert str(price) in refused.reason
-    market.set_price(base_msat=0, per_million=0, per_month=0)
-    assert market.quote().price_msat == 0
+    market.set_price(per_month=0)
+    price = market.quote().price_msat
+    assert (refused.code, price) == ("insufficient_balance", 140_000)
+    usable = usable_blocks_of(market)
+    asked = price_msat(SalePrice(), amount_sat=20_000, usable_blocks=usable)
+    assert refused.missing_msat == asked - 300_000
+    assert str(asked) in refused.reason
 
 
 def test_too_little_is_not_sold_unless_it_is_all(market: Market) -> None:

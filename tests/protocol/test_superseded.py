@@ -120,11 +120,11 @@ def test_poisons_are_bumped_by_a_child_of_ones_own_output_alone() -> None:
 @pytest.mark.parametrize("who", ["lsp", "client"])
 def test_a_revoked_commitment_on_the_old_output_is_punished(who: str) -> None:
     """What was signed long before the sale, while there was no other output."""
-    pump, done = sold(Step.BEGUN)
+    pump, done = sold(None)
     alice, _ = pump.clients
     end = lsp_link(pump, newest_link(alice)) if who == "lsp" else newest_link(alice)
     fraud = end.finished.tx
-    done.take(Step.REBASED)
+    done.begin(Step.REBASED)
     _check_punished(pump, done, who, 0, fraud)
 
 
@@ -137,7 +137,7 @@ def test_what_was_signed_for_both_outputs_is_punished_on_either(who: str, state_
     funding = end.fundings[state_index]
     finished = end.finished_on(funding)
     assert finished is not None
-    done.take(Step.REBASED, since=Step.ACKNOWLEDGED)
+    done.finish()
     assert pay(pump, alice, bob, 5_000_000).status == "paid"
     _check_punished(pump, done, who, state_index, finished.tx)
 
@@ -181,7 +181,7 @@ def test_an_htlc_of_a_poisoned_channel_is_given_back_upstream_six_blocks_deep() 
 
 def test_the_lsp_brings_its_commitment_where_the_client_has_poisons_and_no_rebase_yet() -> None:
     """Both claims are good until the rebase: whoever is first has the channel."""
-    pump, done = sold(Step.POISONS)
+    pump, done = sold(Step.HELD)
     alice, _ = pump.clients
     link = lsp_link(pump, newest_link(alice))
     bring_on_chain(pump, done, 0)

@@ -113,8 +113,8 @@ class Shop:
             assert len(bought) == sum(not reason for reason in ended.values())
         lsp = self.world.lsp
         proposed = {one.advance_id for one in _remembered(lsp, ar.AdvanceProposed)}
-        dropped = {one.advance_id for one in _remembered(lsp, ar.AdvanceDropped)}
-        over = dropped | {one.advance_id for one in _remembered(lsp, ar.AdvanceEnded)}
+        over = {one.advance_id for one in _remembered(lsp, ar.AdvanceDropped)}
+        over |= {one.advance_id for one in _remembered(lsp, ar.AdvanceEnded)}
         assert proposed == over, "an advance without an outcome"
         assert all(one.reason for one in _remembered(lsp, ar.AdvanceDropped)), "no reason is named"
         sold = [one.advance_id for one in _remembered(lsp, ar.LiquiditySold)]

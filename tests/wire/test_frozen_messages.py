@@ -74,7 +74,21 @@ def without_later(cls: type[Any], older: str) -> Any:
     known = tlv_types(cls, bytes.fromhex(older))
     later = fields(cls)[len(known) :]
     assert all(kind_of(item).is_late for item in later)
-    return replace(specimen_of(cls), **{item.name: () for item in later})
+    return replace(_as_it_began(cls), **{item.name: () for item in later})
+
+
+def _as_it_began(cls: type[Any]) -> Any:
+    """Return the specimen, with what is nested in it as that was before its own late lists."""
+    made = specimen_of(cls)
+    nested = {
+        item.name: type(value)
+        for item in fields(cls)
+        if type(value := getattr(made, item.name)).__name__ in FROZEN
+    }
+    older = {name: FROZEN[kind.__name__].get("older", [""])[0] for name, kind in nested.items()}
+    return replace(
+        made, **{name: without_later(nested[name], data) for name, data in older.items() if data}
+    )
 
 
 def tlv_types(cls: type[Any], data: bytes) -> list[int]:

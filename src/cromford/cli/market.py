@@ -1,5 +1,6 @@
 """Inbound liquidity: `client buy-liquidity`, and the LSP's price and ledger."""
 
+import time
 from typing import Any, Final
 
 import click
@@ -10,32 +11,17 @@ from cromford.cli.failures import CommandFailed
 from cromford.cli.invocation import Invocation, invocation_options
 from cromford.cli.shown import market
 from cromford.cli.shown.output import msat, sat, show
+from cromford.cli.wallet import SatOrAll
 from cromford.daemon.api.payment_limits import LIMIT, LIMIT_MAX
+from cromford.daemon.api.rpc import RpcFailure
 from cromford.protocol.policy import PRICE_BASE_MSAT_MAX, PRICE_MILLIONTHS_MAX
 
 LSP: Final = "lsp"
 CLIENT: Final = "client"
 ALL: Final = "all"
-PAYMENT_HASH_DIGITS: Final = 64
 WAIT_SECONDS: Final = 90.0  # Two steps of everybody's, each with a deadline, and one update.
+PAYMENT_POLL_SECONDS: Final = 5.0  # An LSP answers 32 times between two blocks.
 REFUSAL_SECONDS: Final = 2.0  # An LSP that refuses does so at once: that should not go unseen.
-
-
-class SatOrAll(click.ParamType[int | str]):
-    """An amount in sat, or the word that stands for all there is."""
-
-    name = "AMOUNT"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int | str:
-        """Return the amount in sat, or `all`."""
-        text = str(value)
-        if text == ALL:
-            return ALL
-        if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MAX_MONEY_SAT):
-            self.fail(f"expected a whole number of sat, or {ALL}, received {text!r}", param, ctx)
-        return int(text)
 
 
 @click.command(name="buy-liquidity")
@@ -55,7 +41,8 @@ class SatOrAll(click.ParamType[int | str]):
     "--from-payment",
     "payment_hash",
     metavar="HASH",
-    help="Let the payment of this invoice of yours pay for it: it arrives so much smaller.",
+    help="Let the payment of this invoice of yours pay for it, one that waits at the LSP for your "
+    "channel to have room: it arrives that much smaller. With --wait it is waited for.",
 )
 @click.option(
     "--beyond-coverage",
@@ -90,9 +77,9 @@ def buy_liquidity(
     """
     if dry_run and wait:
         raise click.UsageError("--wait: with --dry-run there is nothing to wait for")
-    quote = invocation.call(
-        CLIENT,
-        "liquidity_quote",
+    quote = _quote(
+        invocation,
+        wait=wait and payment_hash is not None,
         amount_sat=None if amount == ALL else amount,
         factory_id=factory_id,
         payment_hash=payment_hash,
@@ -118,6 +105,25 @@ def buy_liquidity(
             retryable=True,
             remediation="`cromford client balance` shows how far it is.",
         )
+
+
+def _quote(invocation: Invocation, *, wait: bool, **asked: object) -> dict[str, Any]:
+    """Return the LSP's quote; where the payment is waited for that pays, once it is there.
+
+    Raises:
+        RpcFailure: If nothing is quoted.
+    """
+    give_up = time.monotonic() + WAIT_SECONDS
+    while True:
+        try:
+            quote: dict[str, Any] = invocation.call(CLIENT, "liquidity_quote", **asked)
+        except RpcFailure as failure:
+            is_late = time.monotonic() + PAYMENT_POLL_SECONDS > give_up
+            if not wait or failure.code != "payment_not_here" or is_late:
+                raise
+            time.sleep(PAYMENT_POLL_SECONDS)
+        else:
+            return quote
 
 
 def _agreed_price(

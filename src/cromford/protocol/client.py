@@ -25,6 +25,7 @@ from cromford.protocol.exiting import client as exiting
 from cromford.protocol.exiting.channel import ANY_FEES
 from cromford.protocol.facts import FRESH, Facts
 from cromford.protocol.handover import client as handover
+from cromford.protocol.journal import advance_records as ar
 from cromford.protocol.journal import close_records as cl
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal.client_state import ClientState, apply, new_client
@@ -60,7 +61,8 @@ def decide(state: ClientState, event: ev.Event, facts: Facts = FRESH) -> Decisio
     if turn.state.advances:
         advancing.go_on(turn)
         channels.finish_channels(turn)
-    if turn.first(cl.CloseSigned) is not None or turn.first(cl.CloseEnded) is not None:
+    quiet_ended = (cl.CloseSigned, cl.CloseEnded, ar.AdvanceDropped)
+    if any(turn.first(kind) is not None for kind in quiet_ended):
         channels.finish_channels(turn)  # What came while we were quiet waits for its answer.
     if turn.state.purchases:
         buying.settle(turn, state.advances)

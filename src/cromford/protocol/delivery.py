@@ -11,7 +11,7 @@ from typing import Any
 from cromford.bitcoin.tx import OutPoint
 from cromford.changed import changed
 from cromford.effects import LookUpSpenders
-from cromford.protocol.channels.forwarding import AWAY
+from cromford.protocol.channels.forwarding import AWAY, waiting_msat
 from cromford.protocol.channels.lsp import obstacle
 from cromford.protocol.facts import Facts
 from cromford.protocol.faults import Rejected
@@ -262,6 +262,13 @@ class _Desk:
 
     def sale_price(self) -> SalePrice:
         return self._round.house_now().sale_price()
+
+    def waiting_msat(self, node_id: bytes, payment_hash: bytes) -> int:
+        amounts = (
+            waiting_msat(self._round.book_now(number), node_id, payment_hash)
+            for number in sorted(self._round.before.holding)
+        )
+        return max(amounts, default=0)
 
     def obstacle(
         self,

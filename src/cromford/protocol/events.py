@@ -9,11 +9,9 @@ from cromford.effects import (
     Broadcast,
     Deadline,
     FinishCommitment,
-    FinishNext,
     LookUpCoins,
     LookUpSpenders,
     PartialSign,
-    PrepareAdvance,
     PrepareAttempt,
     PrepareClose,
     PrepareJoin,
@@ -24,11 +22,17 @@ from cromford.effects import (
     SignCommitment,
     SignFunding,
     SignJointSweep,
-    SignNext,
     SignPayouts,
     SignSpending,
     SignSweep,
     SignTakingTx,
+)
+from cromford.protocol.advance_events import (
+    AdvancePrepared,
+    AdvanceUnprepared,
+    NextHalfMade,
+    NextSigned,
+    NextSigningFailed,
 )
 from cromford.protocol.journal.mail import Posted
 from cromford.protocol.key_events import (
@@ -52,10 +56,15 @@ from cromford.wire.messages import Message
 
 # What is declared elsewhere, and known by this name.
 __all__ = [
+    "AdvancePrepared",
+    "AdvanceUnprepared",
     "KeysKept",
     "KeysLookedUp",
     "KeysNotKept",
     "KeysOffered",
+    "NextHalfMade",
+    "NextSigned",
+    "NextSigningFailed",
     "PriceRequested",
     "PurchaseRequested",
     "QuoteRequested",
@@ -347,49 +356,6 @@ class CloseUnprepared:
     """Answers `PrepareClose`: too many nonces are held already."""
 
     asked: PrepareClose
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AdvancePrepared:
-    """Answers `PrepareAdvance`: the factory key's nonces, and each channel key's in their order."""
-
-    asked: PrepareAdvance
-    factory_pool: PublicPool
-    channel_pools: tuple[PublicPool, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AdvanceUnprepared:
-    """Answers `PrepareAdvance`: too many nonces are held already."""
-
-    asked: PrepareAdvance
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NextSigned:
-    """Answers `SignNext`: our half of the peer's latest commitment on the next funding."""
-
-    asked: SignNext
-    pubnonce: bytes
-    partial_sig: bytes
-    htlc_signatures: tuple[bytes, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NextHalfMade:
-    """Answers `FinishNext`: our half of our own latest commitment on the next funding."""
-
-    asked: FinishNext
-    partial_sig: bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NextSigningFailed:
-    """The signer refused to sign for a next funding, or a nonce is gone."""
-
-    asked: SignNext | FinishNext
     reason: str
 
 

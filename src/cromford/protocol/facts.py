@@ -40,6 +40,9 @@ class Directory(Protocol):
     def sale_price(self) -> SalePrice:
         """Return what the operator asks for inbound liquidity now."""
 
+    def waiting_msat(self, node_id: bytes, payment_hash: bytes) -> int:
+        """Return what a payment brings a client that waits for it here; 0 if none does."""
+
     def obstacle(
         self,
         stream: str,
@@ -78,6 +81,9 @@ class _Nowhere:
 
     def sale_price(self) -> SalePrice:
         return SalePrice()
+
+    def waiting_msat(self, node_id: bytes, payment_hash: bytes) -> int:  # noqa: ARG002 - nor paid
+        return 0
 
     def obstacle(
         self,

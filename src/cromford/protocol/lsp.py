@@ -19,6 +19,7 @@ from cromford.bitcoin.tx import Tx, Txid
 from cromford.protocol import (
     addressing,
     handing_over,
+    paying,
     proving,
     publishing,
     restored,
@@ -39,11 +40,9 @@ from cromford.protocol.dying import lsp as dying
 from cromford.protocol.exiting import lsp as exiting
 from cromford.protocol.exiting.channel import ANY_FEES
 from cromford.protocol.facts import FRESH, Facts
-from cromford.protocol.faults import Rejected
 from cromford.protocol.handover import lsp as handover
 from cromford.protocol.journal import advance_records as ar
 from cromford.protocol.journal import close_records as cl
-from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal import mail
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal import scan_records as sc
@@ -117,7 +116,7 @@ def _take(round_: Round, event: ev.Event) -> None:
     if isinstance(event, ev.ChannelAnswer):
         addressing.on_channel_answer(round_, event)
     elif isinstance(event, ev.PayRequested):
-        _on_pay_requested(round_, event)
+        paying.on_pay_requested(round_, event)
     elif isinstance(event, ev.OpeningEvent):
         addressing.take_opening(round_, event)
     elif isinstance(event, ev.ExitEvent):
@@ -427,11 +426,11 @@ def _go_on_stale(turn: Turn[Factory]) -> None:
 
 
 def _go_on_after_quiet(round_: Round) -> frozenset[bytes]:
-    """Answer what waited in channels that were quiet for a close, or an advance, that is over.
+    """Answer what waited in channels that were quiet for a close, or an advance, and are no more.
 
     Returns whose channels these may be, by node id.
     """
-    ended = [turn for turn in round_.opened() if _ends_quiet(turn)]
+    ended = [turn for turn in round_.opened() if _may_go_on(turn)]
     for turn in ended:
         round_.try_in(turn, partial(channels.finish_channels, turn))
     if ended:
@@ -439,12 +438,16 @@ def _go_on_after_quiet(round_: Round) -> frozenset[bytes]:
     return frozenset(link.node_id for turn in ended for link in turn.book.links.values())
 
 
-def _ends_quiet(turn: Turn[Factory]) -> bool:
-    return (
-        turn.first(cl.CloseEnded) is not None
-        or turn.first(ar.AdvanceDropped) is not None
-        or turn.first(ar.AdvanceSessionEnded) is not None
+def _may_go_on(turn: Turn[Factory]) -> bool:
+    """Say whether a channel of a factory may have ceased to be quiet in this decision."""
+    kinds = (
+        cl.CloseEnded,
+        ar.AdvanceDropped,
+        ar.AdvanceSessionEnded,
+        ar.AdvanceDeclined,
+        ar.AdvancePartialsReceived,
     )
+    return any(turn.first(kind) is not None for kind in kinds)
 
 
 def _take_up_held(round_: Round, also: AbstractSet[bytes]) -> None:
@@ -472,54 +475,6 @@ def _take_up_held(round_: Round, also: AbstractSet[bytes]) -> None:
         if round_.goes_on(turn.stream):
             round_.try_in(turn, partial(channels.finish_channels, turn, payees=payees))
     round_.deliver()
-
-
-def _on_pay_requested(round_: Round, event: ev.PayRequested) -> None:
-    """Pay a client's invoice out of our side of its channel, once for each payment hash.
-
-    Raises:
-        Rejected: If it cannot be paid now.
-    """
-    house = round_.house
-    known = house.state.payments.get(event.payment_hash)
-    if known is not None and known.status != "failed":
-        return
-    house.check_risk()
-    refusals: list[tuple[str, str]] = []
-    # The newest first: an older factory is on its way out.
-    for turn in reversed(addressing.factories_of(round_, event.payee)):
-        refusal = channels.pay_refusal(turn.state, event.payee)
-        if refusal is not None:
-            refusals.append(refusal)
-            continue
-        house.remember(lr.PaymentOrdered(to=turn.stream, asked=_pay_asked(event)))
-        round_.deliver()
-        refused = house.state.payments[event.payment_hash].refused
-        if refused is None:
-            return
-        refusals.append(("not_payable", refused))
-    raise _unpayable(refusals)
-
-
-def _pay_asked(event: ev.PayRequested) -> mail.PayAsked:
-    return mail.PayAsked(
-        payment_hash=event.payment_hash,
-        payment_secret=event.payment_secret,
-        payee=event.payee,
-        amount_msat=event.amount_msat,
-        description=event.description,
-        min_final_cltv_expiry_delta=event.min_final_cltv_expiry_delta,
-        text=event.text,
-    )
-
-
-def _unpayable(refusals: Sequence[tuple[str, str]]) -> Rejected:
-    """Return the refusal that says most: of the factory that came nearest to paying."""
-    for code in ("not_payable", "payee_offline"):
-        for refusal in refusals:
-            if refusal[0] == code:
-                return Rejected(*refusal, retryable=True)
-    return Rejected("payee_unknown", "the payee has no live channel with this LSP")
 
 
 # Mail

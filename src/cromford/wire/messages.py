@@ -63,6 +63,7 @@ from cromford.wire.selling import (
     Quote,
     QuoteRefused,
     QuoteRequest,
+    Skimmed,
     UpdateRebase,
 )
 from cromford.wire.sizes import PUBKEY_SIZE, REASON_SIZE_MAX, SCRIPT_SIZE_MAX, SECKEY_SIZE
@@ -371,11 +372,15 @@ class ChannelReestablish:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """Whom an HTLC is for, in the clear: what an onion will hide one day."""
+    """Whom an HTLC is for, in the clear: what an onion will hide one day.
+
+    With a `skimmed` one the HTLC holds so much less: its payee bought liquidity out of it.
+    """
 
     payee: bytes = fixed(PUBKEY_SIZE)
     payment_secret: bytes = fixed(HASH_SIZE)
     amount_msat: int = u64()
+    skimmed: tuple[Skimmed, ...] = late_list(Skimmed, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -92,6 +92,13 @@ class Buy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Skimmed:
+    """In an HTLC's `Delivery`: what the LSP kept of it, for what its payee bought."""
+
+    price_msat: int = u64()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AllocatedChannel:
     """What a leaf's state pays one channel."""
 

@@ -38,13 +38,15 @@ _REMEDIES: Final = {
     "only as long as the LSP, or a neighbour, publishes the newest state in time.",
     "client_away": "Ask again when everybody in your leaf is online.",
     "leaf_busy": "Ask again in a minute.",
+    "payment_not_here": "Let the invoice be paid, and ask again while the payment waits; it waits "
+    "longer if the invoice was made with `--hold-seconds`.",
     "price_too_high": "Allow more with `--max-price-msat`.",
     "wrong_quote": "Your LSP and you do not agree on your leaf: do not buy.",
 }
 _RETRYABLE: Final = frozenset(
     {
-        "client_away", "insufficient_balance", "leaf_busy", "quote_expired", "quote_unknown",
-        "stale", "too_many_requests",
+        "client_away", "insufficient_balance", "leaf_busy", "payment_not_here", "quote_expired",
+        "quote_unknown", "stale", "too_many_requests",
     }
 )  # fmt: skip
 # What else an LSP of ours says; whatever another one says is shown as its words, not as a code.

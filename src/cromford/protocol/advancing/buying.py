@@ -22,11 +22,12 @@ from cromford.protocol.journal import advance_records as ar
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal import market_records as mk
 from cromford.protocol.journal.advances import ClientAdvance
+from cromford.protocol.journal.book import OwnInvoice
 from cromford.protocol.journal.client_attempt import ClientAttempt
 from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.encoding import decoded
 from cromford.protocol.journal.link import Link
-from cromford.protocol.journal.purchases import Purchase as Bought
+from cromford.protocol.journal.purchases import OwnPurchase as Bought
 from cromford.protocol.journal.quotes import WantedQuote
 from cromford.protocol.turn import Turn
 from cromford.wire import messages as m
@@ -77,6 +78,7 @@ def _ask(turn: Turn[ClientState], event: ev.QuoteRequested) -> None:
         raise Rejected(
             "invalid_amount", f"amount_sat: expected 0 or more, received {event.amount_sat}"
         )
+    _open_invoice(turn.state, event.payment_hash)
     asked = mk.QuoteAsked(
         attempt_id=attempt.attempt_id,
         amount_sat=event.amount_sat,
@@ -104,6 +106,23 @@ def _channel(state: ClientState, attempt_id: bytes) -> tuple[ClientAttempt, Link
     if attempt is None or link is None:
         raise Rejected("no_channel", "there is no channel in this factory yet", retryable=True)
     return attempt, link
+
+
+def _open_invoice(state: ClientState, payment_hash: bytes) -> OwnInvoice | None:
+    """Return the invoice whose payment is to pay; None where our balance pays.
+
+    Raises:
+        Rejected: If it is no invoice of ours that can still be paid.
+    """
+    if not payment_hash:
+        return None
+    invoice = state.book.invoices.get(payment_hash)
+    if invoice is None or invoice.status != "open":
+        told = "none" if invoice is None else f"one that is {invoice.status}"
+        raise Rejected(
+            "invoice_unknown", f"payment_hash: expected an open invoice of ours, received {told}"
+        )
+    return invoice
 
 
 def _check_may_ask(turn: Turn[ClientState], link: Link) -> None:
@@ -213,6 +232,13 @@ def _buy(turn: Turn[ClientState], event: ev.PurchaseRequested) -> None:
         raise Rejected(
             "price_too_high",
             f"price_msat: expected at most {event.price_max_msat}, received {quote.price_msat}",
+        )
+    invoice = _open_invoice(turn.state, wanted.payment_hash)
+    if invoice is not None and invoice.amount_msat <= quote.price_msat:
+        raise Rejected(
+            "insufficient_balance",
+            f"price_msat: expected less than the payment's {invoice.amount_msat}, "
+            f"received {quote.price_msat}",
         )
     if not (wanted.payment_hash or can_pay(link.state, quote.price_msat)):
         payable = payable_msat(link.state)

@@ -24,7 +24,7 @@ from cromford.protocol.advancing.finishing import (
     tell_held,
 )
 from cromford.protocol.advancing.halves import finish_half, held_next, still_awaits
-from cromford.protocol.advancing.landing import fail_dead, fail_superseded, has_landed, say_void
+from cromford.protocol.advancing.landing import fail_dead, say_void
 from cromford.protocol.advancing.making import (
     CHANNEL_NONCES,
     FACTORY_NONCES,
@@ -119,12 +119,12 @@ def _on_propose(turn: Turn[ClientState], message: m.AdvancePropose) -> None:
             channel_keys=(link.key,),
             channel_size=CHANNEL_NONCES,
             session=message.session,
-        ),
-        fx.SetDeadline(
-            deadline=fx.AdvanceDeadline(advance_id=message.advance_id),
-            seconds=turn.state.config.policy.deadline_seconds,
-        ),
+        )
     )
+    if known is None:  # Whoever signed is not quiet, and waits for as long as it takes.
+        deadline = fx.AdvanceDeadline(advance_id=message.advance_id)
+        seconds = turn.state.config.policy.deadline_seconds
+        turn.ask(fx.SetDeadline(deadline=deadline, seconds=seconds))
 
 
 def _receive(turn: Turn[ClientState], found: Advancing, message: m.AdvancePropose) -> None:
@@ -422,13 +422,11 @@ def on_deadline(turn: Turn[ClientState], deadline: fx.AdvanceDeadline) -> None:
 
 def on_block(turn: Turn[ClientState]) -> None:
     """Do what a new height makes due, or possible."""
-    fail_superseded(turn)
+    fail_dead(turn)
     for attempt_id, advance in _in_order(turn.state):
         link = turn.link(advance.channel_id)
         if not advance.is_signed:
             _check_once_more(turn, attempt_id, advance)
-        elif has_landed(turn, link) and link.next is not None and link.next.may_rebase:
-            fail_dead(turn, link)
         else:
             say_void(turn, link)
             tell_held(turn, advance)

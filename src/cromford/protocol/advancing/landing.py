@@ -29,17 +29,11 @@ def has_landed(turn: AnyTurn, link: Link) -> bool:
     return link.next is not None and link.present.outpoint.txid in turn.chain.confirmed
 
 
-def fail_superseded(turn: AnyTurn) -> None:
-    """End the channels of which a state landed that was replaced for good."""
+def fail_dead(turn: AnyTurn) -> None:
+    """End the updates of channels of which a dead state landed: nothing of them would count."""
     for link in turn.book.ordered_links:
-        if any(old.outpoint.txid in turn.chain.confirmed for old in link.superseded):
-            fail_dead(turn, link)
-
-
-def fail_dead(turn: AnyTurn, link: Link) -> None:
-    """End the updates of a channel whose superseded state landed: nothing of them would count."""
-    if link.failure is None:
-        fail(turn, link, DEAD)
+        if link.is_poisoned(turn.chain) and link.failure is None:
+            fail(turn, link, DEAD)
 
 
 def say_void(turn: AnyTurn, link: Link) -> None:

@@ -3,7 +3,7 @@
 from cromford import effects as fx
 from cromford.channel.rebase import can_pay
 from cromford.protocol.advancing.ending import advance_named, drop_pools
-from cromford.protocol.advancing.landing import fail_dead, has_landed, is_decided, say_void
+from cromford.protocol.advancing.landing import has_landed, is_decided, say_void
 from cromford.protocol.advancing.making import is_rebased, sold_sat
 from cromford.protocol.advancing.rules import link_of, links_of
 from cromford.protocol.advancing.sessions import leaf_of
@@ -87,9 +87,7 @@ def on_block(turn: Turn[Factory], advance: LspAdvance) -> None:
     for link in links_of(turn.state, advance.clients):
         if link.next is None:
             continue
-        if has_landed(turn, link) and advance.has_poisons:
-            fail_dead(turn, link)
-        elif _signed_nothing(link) and is_void(link, turn.chain):
+        if _signed_nothing(link) and is_void(link, turn.chain):
             turn.remember(ar.NextFundingVoid(channel_id=link.channel_id))
         else:
             say_void(turn, link)

@@ -19,12 +19,12 @@ from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.link import Link
 from cromford.watch.remaining import is_cut_off
 
-# Whoever lets that many deadlines pass in a row is not asked again for so many blocks.
+# Whoever lets that many deadlines pass in a row is not asked again for a day.
 STALLS_MAX: Final = 2
 STALL_BLOCKS: Final = 144
 
 
-class Problem(NamedTuple):
+class Obstacle(NamedTuple):
     """What is in the way of an advance: a code for programs, a reason for people."""
 
     code: str
@@ -43,13 +43,13 @@ def problem_with_sale(state: Factory, facts: Facts, client: int) -> str | None:
     return None if problem is None else problem.reason
 
 
-def problem_of(state: Factory, facts: Facts, client: int) -> Problem | None:
+def problem_of(state: Factory, facts: Facts, client: int) -> Obstacle | None:
     """Return the same, with a code."""
     if state.begun is None or state.attempt.funded is None:
-        return Problem("not_funded", "the factory is not funded")
+        return Obstacle("not_funded", "the factory is not funded")
     name = state.attempt.leaf_name(client)
     if name in state.advances:
-        return Problem("busy", "an advance of this leaf is under way")
+        return Obstacle("busy", "an advance of this leaf is under way")
     leaf = state.attempt.leaf(client)
     return (
         problem_with_time(state, facts, leaf)
@@ -59,15 +59,15 @@ def problem_of(state: Factory, facts: Facts, client: int) -> Problem | None:
     )
 
 
-def problem_with_time(state: Factory, facts: Facts, leaf: Leaf) -> Problem | None:
+def problem_with_time(state: Factory, facts: Facts, leaf: Leaf) -> Obstacle | None:
     """Return what of the chain is in the way: what we see of it, the leaf in it, its height."""
     attempt, chain = state.attempt, state.chain
     if facts.why_no_risk is not None:
-        return Problem("not_fresh", facts.why_no_risk)
+        return Obstacle("not_fresh", facts.why_no_risk)
     if chain.depth(attempt.funding_tx.txid) < attempt.terms.min_depth:
-        return Problem("not_funded", "the factory's funding is not deep enough")
+        return Obstacle("not_funded", "the factory's funding is not deep enough")
     if leaf.kickoff.tx.txid in chain.confirmed:
-        return Problem("on_chain", "the leaf's kickoff is on chain")
+        return Obstacle("on_chain", "the leaf's kickoff is on chain")
     deadlines = (link.exit_deadline_height for link in links_of(state, leaf.clients))
     last_height = advance_height_max(
         exit_deadline_height=min(deadlines, default=0),
@@ -75,25 +75,25 @@ def problem_with_time(state: Factory, facts: Facts, leaf: Leaf) -> Problem | Non
     )
     height = max(chain.height, facts.header_height)
     if height > last_height:
-        return Problem("too_late", f"height: expected at most {last_height}, received {height}")
+        return Obstacle("too_late", f"height: expected at most {last_height}, received {height}")
     return None
 
 
-def _problem_with_index(leaf: Leaf) -> Problem | None:
+def _problem_with_index(leaf: Leaf) -> Obstacle | None:
     if leaf.terms.step_blocks < STEP_BLOCKS_MIN:
         reason = f"expected at least {STEP_BLOCKS_MIN}, received {leaf.terms.step_blocks}"
-        return Problem("no_race", f"step_blocks: {reason}")
+        return Obstacle("no_race", f"step_blocks: {reason}")
     if leaf.sales_left < 1:
-        return Problem("sold_out", "nothing is left to sell: by the states left, or the L-stock")
+        return Obstacle("sold_out", "nothing is left to sell: by the states left, or the L-stock")
     return None
 
 
-def problem_with_clients(state: Factory, facts: Facts, clients: Iterable[int]) -> Problem | None:
+def problem_with_clients(state: Factory, facts: Facts, clients: Iterable[int]) -> Obstacle | None:
     """Return which client of a leaf is in the way, wherever it is; None if none is."""
     for client in clients:
         problem = _problem_with_client(state, facts, client)
         if problem is not None:
-            return Problem("leaf_blocked", f"client {client}: {problem}")
+            return Obstacle("leaf_blocked", f"client {client}: {problem}")
     return None
 
 
@@ -128,11 +128,11 @@ def problem_with_stall(state: Factory, facts: Facts, client: int) -> str | None:
     return f"it let {stall.n_missed} deadlines pass: not asked before height {until}"
 
 
-def problem_with_closes(state: Factory, clients: Sequence[int]) -> Problem | None:
+def problem_with_closes(state: Factory, clients: Sequence[int]) -> Obstacle | None:
     """Return which close of a leaf, or above it, may still be finished; None if none may."""
     closing = state.closing
     if closing is not None and set(closing.clients) & set(clients):
-        return Problem("closing", "a close is being agreed on")
+        return Obstacle("closing", "a close is being agreed on")
     outpoints = {
         outpoint
         for link in links_of(state, clients)
@@ -141,35 +141,35 @@ def problem_with_closes(state: Factory, clients: Sequence[int]) -> Problem | Non
     for link in state.book.links.values():
         for close in link.closes:
             if close.outpoint in outpoints and close.is_live(state.chain):
-                return Problem(
+                return Obstacle(
                     "closing", f"client {link.client} signed a close of {close.outpoint}"
                 )
         if link.client in clients and is_frozen(link.closes, state.chain):
-            return Problem("closing", f"client {link.client}: its channel was closed together")
+            return Obstacle("closing", f"client {link.client}: its channel was closed together")
     return None
 
 
-def problem_with_presence(state: Factory, facts: Facts, clients: Sequence[int]) -> Problem | None:
+def problem_with_presence(state: Factory, facts: Facts, clients: Sequence[int]) -> Obstacle | None:
     """Return which client of a leaf is not here, or has no open channel now; None if all have."""
     directory, seats = facts.directory, state.attempt.seats
     away = [one for one in clients if not directory.is_connected(seats[one - 1].node_id)]
     if away:
-        return Problem("offline", f"clients {away} are not connected")
+        return Obstacle("offline", f"clients {away} are not connected")
     for client in clients:
         link = link_of(state, client)
         if link is None or not link.is_open:
-            return Problem("offline", f"client {client}: its channel is not open yet")
+            return Obstacle("offline", f"client {client}: its channel is not open yet")
         if link.quiet_for:
-            return Problem("closing", f"client {client}: something is being agreed on")
+            return Obstacle("closing", f"client {client}: something is being agreed on")
     return None
 
 
-def problem_with_price(link: Link, price_msat: int) -> Problem | None:
+def problem_with_price(link: Link, price_msat: int) -> Obstacle | None:
     """Return whether the buyer's balance does not carry a price now."""
     if can_pay(link.state, price_msat):
         return None
     lacking = missing_msat(link, price_msat)
-    return Problem("price", f"price_msat: {price_msat} is {lacking} msat more than its balance")
+    return Obstacle("price", f"price_msat: {price_msat} is {lacking} msat more than its balance")
 
 
 def check_sale(state: Factory, facts: Facts, sale: Sale) -> Leaf:

@@ -56,7 +56,7 @@ def take_message(turn: Turn[Factory], node_id: bytes, message: m.QuoteRequest | 
             case m.QuoteRequest():
                 _quote(turn, node_id, client, message)
             case m.Buy():
-                _sell(turn, client, message)
+                _sell(turn, node_id, client, message)
             case _:
                 assert_never(message)
     except NotSold as refused:
@@ -112,7 +112,9 @@ def _quote(turn: Turn[Factory], node_id: bytes, client: int, message: m.QuoteReq
         raise NotSold("too_many_requests", reason)
     turn.note(QuoteCounted(client=client))
     offer = offer_of(turn, client, message.amount_sat)
-    if not message.payment_hash:
+    if message.payment_hash:
+        check_can_skim(turn, node_id, message.payment_hash, offer.price_msat)
+    else:
         check_can_pay(channel_of(turn.state, client), offer.price_msat)
     state_index = len(offer.leaf.states)
     given = QuoteGiven(
@@ -267,7 +269,28 @@ def check_can_pay(link: Link, price: int) -> None:
     raise NotSold("insufficient_balance", reason, missing_msat=price - max(0, payable))
 
 
-def _sell(turn: Turn[Factory], client: int, message: m.Buy) -> None:
+def check_can_skim(turn: Turn[Factory], node_id: bytes, payment_hash: bytes, price: int) -> None:
+    """Check that a payment waits here that can pay a price: we advance nothing else for it.
+
+    Args:
+        turn: The decision so far.
+        node_id: The client.
+        payment_hash: Of the payment.
+        price: What is to be kept of it, in msat.
+
+    Raises:
+        NotSold: If none waits, or it brings no more than that.
+    """
+    waiting_msat = turn.facts.directory.waiting_msat(node_id, payment_hash)
+    if not waiting_msat:
+        reason = "no payment with this hash waits here for your channel to have room"
+        raise NotSold("payment_not_here", reason)
+    if waiting_msat <= price:
+        reason = f"price_msat: expected less than the payment's {waiting_msat}, received {price}"
+        raise NotSold("insufficient_balance", reason, missing_msat=price - waiting_msat + 1)
+
+
+def _sell(turn: Turn[Factory], node_id: bytes, client: int, message: m.Buy) -> None:
     """Begin the advance that a client agreed to pay for.
 
     Raises:
@@ -285,7 +308,9 @@ def _sell(turn: Turn[Factory], client: int, message: m.Buy) -> None:
     if quote.state_index != len(offer.leaf.states):
         reason = f"state_index: expected {len(offer.leaf.states)}, received {quote.state_index}"
         raise NotSold("quote_expired", reason)
-    if not quote.payment_hash:
+    if quote.payment_hash:
+        check_can_skim(turn, node_id, quote.payment_hash, quote.price_msat)
+    else:
         check_can_pay(channel_of(turn.state, client), quote.price_msat)
     away = [one.client for one in _needed(turn, offer.leaf) if not one.is_online]
     if away:

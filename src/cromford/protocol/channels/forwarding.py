@@ -8,7 +8,7 @@ much later that it can still be claimed after the outgoing one was.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from cromford import effects as fx
@@ -29,12 +29,14 @@ from cromford.protocol.channels.payments import give_back, offer, prepare_offer
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.book import Book, HtlcKey
 from cromford.protocol.journal.encoding import delivery_of
+from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.failures import Failure
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.mail import ForwardAsked, ForwardRefused
 from cromford.protocol.turn import AnyTurn
 from cromford.wire import messages as m
 from cromford.wire.fields import decode_fields
+from cromford.wire.selling import Skimmed
 
 MILLION: Final = 1_000_000
 # Why an HTLC waits, for the operator.
@@ -236,20 +238,55 @@ def _way_on(
         obstacle = AWAY
         if not link.is_open:
             continue
+        skimmed_msat = _skimmed_msat(turn, link, asked.payment_hash)
+        if skimmed_msat is None:
+            return "its payee buys out of it, and its channel has not grown yet"
+        skimmed = (Skimmed(price_msat=skimmed_msat),) if skimmed_msat else ()
         try:
             update = prepare_offer(
                 turn,
                 link,
-                amount_msat=delivery.amount_msat,
+                amount_msat=delivery.amount_msat - skimmed_msat,
                 payment_hash=asked.payment_hash,
                 cltv_expiry=asked.cltv_expiry,
-                delivery=delivery,
+                delivery=replace(delivery, skimmed=skimmed),
             )
         except UpdateRefused as refused:
             obstacle = f"the payee's channel cannot carry it: {refused}"
         else:
             return link, update
     return obstacle
+
+
+def waiting_msat(book: Book, payee: bytes, payment_hash: bytes) -> int:
+    """Return what an HTLC brings its payee that waits here for it to have room; 0 if none does."""
+    for key in book.held_for.get(payee, ()):
+        live = book.links[key[0]].incoming(key[1])
+        if live is None or key in book.released or live.htlc.payment_hash != payment_hash:
+            continue
+        delivery = delivery_of(live.payload)
+        return 0 if delivery is None else delivery.amount_msat
+    return 0
+
+
+def _skimmed_msat(turn: AnyTurn, link: Link, payment_hash: bytes) -> int | None:
+    """Return what we keep of a payment, in msat, for liquidity that its payee buys out of it.
+
+    None while its channel has not grown yet: the payment waits for that.
+    """
+    state = turn.state
+    if not isinstance(state, Factory):
+        return 0
+    due = state.skims.get(payment_hash)
+    if due is not None:
+        return due.price_msat if due.client == link.client else 0
+    for advance in state.advances.values():
+        if advance.payment_hash == payment_hash and advance.buyer == link.client:
+            place = advance.clients.index(link.client)
+            capacity_sat = advance.allocation.capacities_sat[place]
+            has_grown = link.next is None and link.present.capacity_sat == capacity_sat
+            return advance.price_msat if has_grown else None
+    return 0
 
 
 def on_hold_deadline(turn: AnyTurn, deadline: fx.HoldDeadline) -> None:

@@ -17,6 +17,7 @@ from cromford.protocol.channels.coverage import check_offer_is_covered, why_beyo
 from cromford.protocol.channels.htlc_rules import acceptance_failure, check_offer, is_final
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.book import OwnInvoice
+from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.encoding import delivery_of, message_of
 from cromford.protocol.journal.failures import Failure
 from cromford.protocol.journal.link import Link
@@ -160,7 +161,7 @@ def answer_as_payee(turn: AnyTurn, link: Link, live: LiveHtlc, *, is_usable: boo
     beyond = why_beyond(turn, link)
     if failure is None and (is_refused or beyond is not None):
         failure = Failure.TEMPORARY_CHANNEL_FAILURE
-    if invoice is None or not _pays(htlc, live.payload, invoice):
+    if invoice is None or not _pays(htlc, live.payload, invoice, _may_skim_msat(turn, htlc)):
         # BOLT 4: the same answer to all of these, so that nobody can probe for invoices.
         failure = Failure.INCORRECT_OR_UNKNOWN_PAYMENT_DETAILS
     if invoice is not None and not turn.facts.may_risk and not is_final(failure, turn.facts):
@@ -186,14 +187,26 @@ def answer_as_payee(turn: AnyTurn, link: Link, live: LiveHtlc, *, is_usable: boo
     take(turn, link, htlc.htlc_id, invoice.preimage)
 
 
-def _pays(htlc: Htlc, payload: bytes, invoice: OwnInvoice) -> bool:
-    """Say whether an HTLC pays an invoice. The amount is the invoice's, never the payer's word."""
+def _may_skim_msat(turn: AnyTurn, htlc: Htlc) -> int:
+    """Return what the LSP may keep of a payment, in msat: for what we bought out of it."""
+    state = turn.state
+    return state.skims.get(htlc.payment_hash, 0) if isinstance(state, ClientState) else 0
+
+
+def _pays(htlc: Htlc, payload: bytes, invoice: OwnInvoice, may_skim_msat: int) -> bool:
+    """Say whether an HTLC pays an invoice. The amount is the invoice's, never the payer's word.
+
+    What the LSP kept of it counts, as far as we agreed to that for this very payment.
+    """
     delivery = delivery_of(payload)
+    if delivery is None or delivery.payment_secret != invoice.payment_secret:
+        return False
+    skimmed_msat = sum(one.price_msat for one in delivery.skimmed)
+    least_msat = invoice.amount_msat - skimmed_msat
     return (
-        delivery is not None
-        and delivery.payment_secret == invoice.payment_secret
-        and invoice.status == "open"
-        and invoice.amount_msat <= htlc.amount_msat <= OVERPAYMENT_FACTOR * invoice.amount_msat
+        invoice.status == "open"
+        and skimmed_msat <= may_skim_msat
+        and least_msat <= htlc.amount_msat <= OVERPAYMENT_FACTOR * invoice.amount_msat
     )
 
 

@@ -138,6 +138,7 @@ class ClientState:
     purchase_ended: EndedPurchase | None = None  # the newest
     receipts: Map[bytes, tuple[Receipt, ...]] = field(default_factory=Map)  # by the attempt
     quotes: WantedQuotes = field(default_factory=Map)  # in this connection
+    skims: Map[bytes, int] = field(default_factory=Map)  # in msat, by the hash of what pays it
     advance_heights: tuple[int, ...] = ()  # of the newest tries of advances that we took part in
 
     @property
@@ -212,17 +213,12 @@ def apply(state: ClientState, record: r.AnyRecord) -> ClientState:
         return _with_close(state, record)
     if isinstance(record, ar.SharedAdvanceRecord | ar.ClientAdvanceRecord):
         return _with_advance(state, record)
-    if isinstance(record, ar.PurchaseRecord):
-        return _with_purchase(state, record)
-    if isinstance(record, mk.ClientMarketRecord):
-        return replace(state, quotes=with_wanted_record(state.quotes, record))
+    if isinstance(record, ar.PurchaseRecord | mk.ClientMarketRecord):
+        return _with_market(state, record)
     if isinstance(record, hr.ClientHandoverRecord):
         return _with_handover(state, record)
-    if isinstance(record, dr.ClientDyingRecord):
-        moving = with_dying_record(state.moving, record, height=state.chain.height)
-        return replace(state, moving=moving)
-    if isinstance(record, dr.DyingRecord):
-        return _changed(state, record.attempt_id, period=Period[record.period.upper()])
+    if isinstance(record, dr.ClientDyingRecord | dr.DyingRecord):
+        return _with_dying(state, record)
     match record:
         case r.Created():
             return state
@@ -306,6 +302,7 @@ def _with_advance(
     receipts = state.receipts
     if isinstance(record, ar.LiquidityBought):
         receipts = receipts.set(attempt_id, (*receipts.get(attempt_id, ()), receipt_of(record)))
+        state = replace(state, skims=_with_skim(state, attempt_id))
     if isinstance(record, ar.AdvancePoolsMade):
         heights = (*heights, state.chain.height)[-JOINS_TO_PAUSE:]
     return replace(
@@ -320,12 +317,36 @@ def _with_advance(
     )
 
 
+def _with_skim(state: ClientState, attempt_id: bytes) -> Map[bytes, int]:
+    """Return what may be kept of payments to us, with what was just bought out of one."""
+    advance = state.advances.get(attempt_id)
+    purchase = None if advance is None else state.purchases.get(advance.quote_id)
+    if purchase is None or not purchase.payment_hash:
+        return state.skims
+    return state.skims.set(purchase.payment_hash, purchase.price_msat)
+
+
 def _with_purchase(state: ClientState, record: ar.PurchaseRecord) -> ClientState:
     purchases = with_purchase_record(state.purchases, record)
     ended = state.purchase_ended
     if isinstance(record, ar.PurchaseEnded):
         ended = ended_purchase(record)
     return replace(state, purchases=purchases, purchase_ended=ended)
+
+
+def _with_market(
+    state: ClientState, record: ar.PurchaseRecord | mk.ClientMarketRecord
+) -> ClientState:
+    if isinstance(record, ar.PurchaseRecord):
+        return _with_purchase(state, record)
+    return replace(state, quotes=with_wanted_record(state.quotes, record))
+
+
+def _with_dying(state: ClientState, record: dr.ClientDyingRecord | dr.DyingRecord) -> ClientState:
+    if isinstance(record, dr.ClientDyingRecord):
+        moving = with_dying_record(state.moving, record, height=state.chain.height)
+        return replace(state, moving=moving)
+    return _changed(state, record.attempt_id, period=Period[record.period.upper()])
 
 
 def _with_store_record(state: ClientState, record: r.StoreRecord) -> ClientState:

@@ -68,6 +68,7 @@ from cromford.protocol.journal.purses import filled, with_settled, without
 from cromford.protocol.journal.quotes import (
     NOTHING_QUOTED,
     Quoted,
+    SkimDue,
     with_quote_record,
     without_quote,
 )
@@ -111,6 +112,7 @@ class Factory:
         is_marked: Whether its store was put back from a backup, and what came after is unknown.
         advances: Those under way, by the names of their leaves.
         quoted: What clients were told that they may buy; true of one run.
+        skims: What is kept of payments by their hashes, for what their payees bought out of them.
         stalls: Who let deadlines of advances pass.
     """
 
@@ -140,6 +142,7 @@ class Factory:
     is_marked: bool = False
     advances: Map[str, LspAdvance] = field(default_factory=Map)
     quoted: Quoted = field(default_factory=Quoted)
+    skims: Map[bytes, SkimDue] = field(default_factory=Map)
     stalls: Stalls = field(default_factory=Map)
 
     @property
@@ -240,8 +243,7 @@ def apply_to_factory(factory: Factory, record: r.AnyRecord) -> Factory:
     if isinstance(record, ar.SharedAdvanceRecord | ar.LspAdvanceRecord):
         return _with_advance(factory, record)
     if isinstance(record, mk.LspMarketRecord):
-        height = factory.chain.height
-        return replace(factory, quoted=with_quote_record(factory.quoted, record, height=height))
+        return _with_quote(factory, record)
     if not isinstance(record, FactoryRecord):
         raise AssertionError(f"{type(record).__name__} is no record of a factory")
     match record:
@@ -301,7 +303,13 @@ def apply_to_factory(factory: Factory, record: r.AnyRecord) -> Factory:
             return _with_opening(factory, record)
 
 
-def _telling_sale(factory: Factory, sold: ar.LiquiditySold) -> Factory:
+def _with_sale(factory: Factory, sold: ar.LiquiditySold) -> Factory:
+    """Return the factory after a sale: the house hears of it, and it may be paid for later."""
+    under_way = factory.advances.values()
+    advance = next(one for one in under_way if one.advance_id == sold.advance_id)
+    if advance.payment_hash:
+        due = SkimDue(client=sold.client, price_msat=sold.price_msat)
+        factory = replace(factory, skims=factory.skims.set(advance.payment_hash, due))
     booked = mail.SaleBooked(
         attempt_id=sold.attempt_id,
         client=sold.client,
@@ -330,6 +338,11 @@ def _with_close(factory: Factory, record: cl.SharedCloseRecord | cl.LspCloseReco
     )
 
 
+def _with_quote(factory: Factory, record: mk.LspMarketRecord) -> Factory:
+    height = factory.chain.height
+    return replace(factory, quoted=with_quote_record(factory.quoted, record, height=height))
+
+
 def _with_advance(
     factory: Factory, record: ar.SharedAdvanceRecord | ar.LspAdvanceRecord
 ) -> Factory:
@@ -339,7 +352,7 @@ def _with_advance(
     after = replace(factory, advances=advances, begun=attempt, book=book, stalls=stalls)
     if isinstance(record, ar.AdvanceProposed):
         return replace(after, quoted=without_quote(factory.quoted, record.buyer))
-    return _telling_sale(after, record) if isinstance(record, ar.LiquiditySold) else after
+    return _with_sale(after, record) if isinstance(record, ar.LiquiditySold) else after
 
 
 def _with_part_closed(factory: Factory, record: cl.PartClosed) -> Factory:

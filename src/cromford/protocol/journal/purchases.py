@@ -11,7 +11,7 @@ from cromford.protocol.journal import advance_records as ar
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Purchase:
+class OwnPurchase:
     """A quote that we bought by.
 
     Attributes:
@@ -41,7 +41,7 @@ class Purchase:
 
 
 # By their quotes.
-Purchases = Map[bytes, Purchase]
+Purchases = Map[bytes, OwnPurchase]
 
 
 def with_agreed(purchases: Purchases, quote_id: bytes) -> Purchases:
@@ -58,7 +58,7 @@ def with_purchase_record(purchases: Purchases, record: ar.PurchaseRecord) -> Pur
         case ar.PurchaseEnded(quote_id=quote_id):
             return purchases.delete(quote_id) if quote_id in purchases else purchases
         case ar.PurchaseOrdered(quote_id=quote_id):
-            purchase = Purchase(
+            purchase = OwnPurchase(
                 quote_id=quote_id,
                 attempt_id=record.attempt_id,
                 amount_sat=record.amount_sat,

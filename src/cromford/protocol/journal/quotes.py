@@ -129,3 +129,11 @@ def with_wanted_record(wanted: WantedQuotes, record: mk.ClientMarketRecord) -> W
             return wanted.set(attempt_id, replace(known, n_waiting=left, answer=answer))
         case _:
             assert_never(record)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SkimDue:
+    """What an LSP keeps of one payment to a client that bought out of it."""
+
+    client: int
+    price_msat: int

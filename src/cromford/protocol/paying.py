@@ -1,0 +1,59 @@
+"""An LSP pays a client's invoice: its house says so once, and a factory of the client does it."""
+
+from collections.abc import Sequence
+
+from cromford.protocol import addressing
+from cromford.protocol import events as ev
+from cromford.protocol.channels import lsp as channels
+from cromford.protocol.delivery import Round
+from cromford.protocol.faults import Rejected
+from cromford.protocol.journal import lobby_records as lr
+from cromford.protocol.journal import mail
+
+
+def on_pay_requested(round_: Round, event: ev.PayRequested) -> None:
+    """Pay a client's invoice out of our side of its channel, once for each payment hash.
+
+    Raises:
+        Rejected: If it cannot be paid now.
+    """
+    house = round_.house
+    known = house.state.payments.get(event.payment_hash)
+    if known is not None and known.status != "failed":
+        return
+    house.check_risk()
+    refusals: list[tuple[str, str]] = []
+    # The newest first: an older factory is on its way out.
+    for turn in reversed(addressing.factories_of(round_, event.payee)):
+        refusal = channels.pay_refusal(turn.state, event.payee)
+        if refusal is not None:
+            refusals.append(refusal)
+            continue
+        house.remember(lr.PaymentOrdered(to=turn.stream, asked=_pay_asked(event)))
+        round_.deliver()
+        refused = house.state.payments[event.payment_hash].refused
+        if refused is None:
+            return
+        refusals.append(("not_payable", refused))
+    raise _unpayable(refusals)
+
+
+def _pay_asked(event: ev.PayRequested) -> mail.PayAsked:
+    return mail.PayAsked(
+        payment_hash=event.payment_hash,
+        payment_secret=event.payment_secret,
+        payee=event.payee,
+        amount_msat=event.amount_msat,
+        description=event.description,
+        min_final_cltv_expiry_delta=event.min_final_cltv_expiry_delta,
+        text=event.text,
+    )
+
+
+def _unpayable(refusals: Sequence[tuple[str, str]]) -> Rejected:
+    """Return the refusal that says most: of the factory that came nearest to paying."""
+    for code in ("not_payable", "payee_offline"):
+        for refusal in refusals:
+            if refusal[0] == code:
+                return Rejected(*refusal, retryable=True)
+    return Rejected("payee_unknown", "the payee has no live channel with this LSP")

@@ -1,0 +1,146 @@
+"""A client buys out of a payment that has no room in its channel: the LSP keeps the price of it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+from tests.protocol.markets import Market
+from tests.protocol.paying_clients import balance, begin_payment, newest_link, pay
+from tests.protocol.pump import PumpNode
+
+from cromford.protocol import events as ev
+from cromford.protocol.faults import Rejected
+from cromford.protocol.journal.book import Payment
+from cromford.wire import messages as m
+from cromford.wire.selling import Skimmed
+
+FULL_MSAT = 90_000_000
+PAID_MSAT = 40_000_000
+
+
+@pytest.fixture
+def market() -> Market:
+    """Return a market whose buyer's channel is nearly full, and whose neighbour can pay."""
+    market = Market(watches_folds=True)
+    for seat in (1, 2):
+        paid = pay(market.pump, market.pump.lsp, market.pump.client_at(seat), FULL_MSAT)
+        assert paid.preimage is not None
+    return market
+
+
+def payment_that_waits(market: Market) -> Payment:
+    """Let the neighbour pay what has no room: it waits at the LSP."""
+    waits = begin_payment(market.pump, market.pump.client_at(2), market.buyer, PAID_MSAT)
+    assert waits.status == "pending"
+    assert len(market.pump.factory.book.held) == 1
+    return waits
+
+
+def buy(market: Market, payment_hash: bytes, amount_sat: int = 50_000) -> m.Quote:
+    quote = market.quote(amount_sat, payment_hash=payment_hash)
+    order = ev.PurchaseRequested(
+        attempt_id=market.attempt_id,
+        quote_id=quote.quote_id,
+        price_max_msat=quote.price_msat,
+        beyond_coverage=True,
+    )
+    market.pump.handle(market.buyer, order)
+    market.pump.run()
+    return quote
+
+
+def test_the_price_is_kept_of_the_payment_and_the_payer_has_its_proof(market: Market) -> None:
+    waits = payment_that_waits(market)
+    quote = buy(market, waits.payment_hash)
+    assert newest_link(market.buyer).state.capacity_sat == quote.capacity_sat
+    assert balance(market.buyer).own_msat == FULL_MSAT + PAID_MSAT - quote.price_msat
+    paid = market.pump.client_at(2).state.book.payments[waits.payment_hash]
+    assert paid.status == "paid"
+    invoice = market.buyer.state.book.invoices[waits.payment_hash]
+    assert invoice.status == "paid"
+    (receipt,) = market.buyer.state.receipts[market.attempt_id]
+    assert receipt.price_msat == quote.price_msat
+    (sold,) = market.pump.lsp.state.house.entries[market.attempt_id].sold
+    assert sold.price_msat == quote.price_msat
+    assert not market.pump.factory.book.held
+
+
+def test_without_a_payment_that_waits_nothing_is_advanced_for_it(market: Market) -> None:
+    unpaid = b"\x21" * 32
+    asked = ev.QuoteRequested(attempt_id=market.attempt_id, amount_sat=50_000, payment_hash=unpaid)
+    driver = market.buyer.driver
+    assert driver is not None
+    with pytest.raises(Rejected, match="expected an open invoice of ours, received none"):
+        driver.foresee(asked)
+    market.said.clear()
+    request = m.QuoteRequest(attempt_id=market.attempt_id, amount_sat=50_000, payment_hash=unpaid)
+    market.pump.tell(market.pump.lsp, market.buyer, request)
+    market.pump.run()
+    (answer,) = (one for one in market.said if isinstance(one, m.QuoteRefused))
+    assert answer.code == "payment_not_here"
+    assert not market.pump.factory.advances
+
+
+def test_a_payment_that_is_smaller_than_the_price_pays_nothing(market: Market) -> None:
+    waits = payment_that_waits(market)
+    market.set_price(base_msat=PAID_MSAT)
+    refused = market.refusal(50_000, payment_hash=waits.payment_hash)
+    assert refused.code == "insufficient_balance"
+    assert refused.missing_msat > 0
+
+
+@pytest.mark.parametrize("more_msat", [1, 1_000_000])
+def test_an_lsp_that_keeps_more_than_was_agreed_is_paid_nothing(
+    market: Market, more_msat: int
+) -> None:
+    """The client gives the HTLC back: nobody can make it show a preimage for less."""
+    waits = payment_that_waits(market)
+
+    def greedy(_from: PumpNode, _to: PumpNode, message: m.Message) -> Sequence[m.Message]:
+        if isinstance(message, m.UpdateAddHtlc) and message.delivery.skimmed:
+            (kept,) = message.delivery.skimmed
+            more = (Skimmed(price_msat=kept.price_msat + more_msat),)
+            delivery = replace(message.delivery, skimmed=more)
+            return (replace(message, delivery=delivery),)
+        return (message,)
+
+    quote = market.quote(50_000, payment_hash=waits.payment_hash)
+    order = ev.PurchaseRequested(
+        attempt_id=market.attempt_id,
+        quote_id=quote.quote_id,
+        price_max_msat=quote.price_msat,
+        beyond_coverage=True,
+    )
+    market.pump.handle(market.buyer, order)
+    with market.pump.tampering(greedy):
+        market.pump.run()
+    assert market.buyer.state.book.invoices[waits.payment_hash].status == "open"
+    assert balance(market.buyer).own_msat == FULL_MSAT
+    assert newest_link(market.buyer).state.capacity_sat == quote.capacity_sat
+
+
+def test_of_no_other_payment_is_anything_kept(market: Market) -> None:
+    waits = payment_that_waits(market)
+    quote = buy(market, waits.payment_hash)
+    before = balance(market.buyer).own_msat
+    assert pay(market.pump, market.pump.lsp, market.buyer, 1_000_000).preimage is not None
+    assert balance(market.buyer).own_msat == before + 1_000_000
+    assert market.pump.factory.skims[waits.payment_hash].price_msat == quote.price_msat
+    told = market.pump.sent(market.pump.lsp, m.UpdateAddHtlc)
+    assert [bool(one.delivery.skimmed) for one in told].count(True) == 1
+
+
+def test_what_a_payer_says_was_kept_is_never_passed_on(market: Market) -> None:
+    """Only the LSP says so: a payer that writes it into its own HTLC pays all the same."""
+
+    def lying(_from: PumpNode, to: PumpNode, message: m.Message) -> Sequence[m.Message]:
+        if isinstance(message, m.UpdateAddHtlc) and to is market.pump.lsp:
+            kept = (Skimmed(price_msat=1_000),)
+            return (replace(message, delivery=replace(message.delivery, skimmed=kept)),)
+        return (message,)
+
+    before = balance(market.buyer).own_msat
+    with market.pump.tampering(lying):
+        paid = pay(market.pump, market.pump.client_at(2), market.buyer, 1_000_000)
+    assert paid.preimage is not None
+    assert balance(market.buyer).own_msat == before + 1_000_000

@@ -47,6 +47,8 @@ simulate: $(STAMP)
 	$(BIN)/python -m tests.simulation --payments --seeds $(LIVE_SEEDS) --seed-start $(SEED_START)
 	$(BIN)/python -m tests.simulation --sales --seeds $(LIVE_SEEDS) --seed-start $(SEED_START)
 	$(BIN)/python -m tests.simulation --exits --seeds $(LIVE_SEEDS) --seed-start $(SEED_START)
+	$(BIN)/python -m tests.simulation --midway --seeds $(LIVE_SEEDS) --seed-start $(SEED_START)
+	$(BIN)/python -m tests.simulation --cut-short --seeds $(SEEDS) --seed-start $(SEED_START)
 	$(BIN)/python -m tests.simulation --sold --seeds $(LIVE_SEEDS) --seed-start $(SEED_START)
 
 matrix: $(STAMP)

@@ -21,6 +21,7 @@ from cromford.channel.terms import MSAT_PER_SAT, Party
 from cromford.crypto.keys import sha256
 from cromford.factory.funding import CHANGE_VOUT
 from cromford.factory.outputs import OutputKind
+from cromford.protocol.journal.advance_records import LiquidityBought
 
 SWEEP_VERSION: Final = 2
 FEERATE_SAT_PER_KW: Final = POLICY.tree_feerate_sat_per_kw  # Of sweeps too.
@@ -99,13 +100,16 @@ class Books:
 
     def _settle(self, client: PumpNode) -> Settled:
         lsp_end, client_end = ends_of(self.pump, client)
-        funding = client_end.setting.funding
-        tx = self.index.spenders.get(funding.outpoint)
         settled = Settled(client=client)
-        if tx is None:
+        spent = [one for one in client_end.fundings if one.outpoint in self.index.spenders]
+        if not spent:
             return settled
-        held = [end.finished.commitment for end in (lsp_end, client_end)]
-        (commitment,) = (one for one in held if one.tx.txid == tx.txid)
+        (funding,) = spent
+        tx = self.index.spenders[funding.outpoint]
+        held = [end.finished_on(funding) for end in (lsp_end, client_end)]
+        (commitment,) = (
+            one.commitment for one in held if one is not None and one.tx.txid == tx.txid
+        )
         settled.commitment = commitment
         settled.fees_sat = funding.capacity_sat - sum(out.amount_sat for out in tx.outputs)
         n_htlcs = sum(1 for output in commitment.outputs if output.htlc is not None)
@@ -243,9 +247,10 @@ class Books:
     def _lstocks_sat(self, script: bytes) -> int:
         """Return what reached the LSP of the L-stocks on chain: a sweep takes one, or several."""
         attempt, got_sat = self.pump.attempt, 0
+        states = (state for leaf in attempt.advanced_leaves.values() for state in leaf.states)
         lstocks = {
             node.tx.outpoint(vout): output.amount_sat
-            for node in attempt.tree.nodes
+            for node in {one.tx.txid: one for one in (*attempt.tree.nodes, *states)}.values()
             for vout, output in enumerate(node.outputs)
             if output.kind is OutputKind.LSTOCK
         }
@@ -316,6 +321,7 @@ class Books:
         expected_msat = sum(invoice.paid_msat for invoice in own.invoices.values())
         paid = [payment for payment in own.payments.values() if payment.status == "paid"]
         expected_msat -= sum(payment.amount_msat + payment.fee_msat for payment in paid)
+        expected_msat -= self._prices_msat(settled)
         if settled.commitment is None:
             (link,) = own.links.values()
             small = {htlc.payment_hash for htlc in self._left_off_chain(settled)}
@@ -334,6 +340,16 @@ class Books:
         kept = [htlc for htlc in settled.back if htlc.offered_by is Party.ACCEPTER]
         has_msat = content.accepter_msat + sum(htlc.amount_msat for htlc in (*gained, *kept))
         assert has_msat == expected_msat, f"{settled.client.name} lost or found something"
+
+    def _prices_msat(self, settled: Settled) -> int:
+        """Return what a client paid for capacity, on the commitment that landed included."""
+        records = settled.client.store.remembered
+        paid_msat = sum(one.price_msat for one in records if isinstance(one, LiquidityBought))
+        (link,) = book(settled.client).links.values()
+        commitment = settled.commitment
+        if link.next is not None and commitment is not None and commitment.content.is_rebased:
+            paid_msat += link.next.price_msat
+        return paid_msat
 
     def _excused_msat(self, settled: Settled, paid: set[bytes]) -> int:
         """Return what HTLCs without an output, and whose recipient was away, took from a client."""

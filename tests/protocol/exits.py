@@ -11,6 +11,8 @@ from typing import Any, Final
 from tests.protocol import paying_clients
 from tests.protocol.paying_clients import book, lsp_link, make_invoice, newest_link, open_factory
 from tests.protocol.pump import Pump, PumpNode
+from tests.protocol.shoppers import ask_price, buy_what_is_quoted
+from tests.simulation.sim_node import SimNode
 
 from cromford import effects as fx
 from cromford.factory.kinds import VertexKind
@@ -38,6 +40,19 @@ PAYMENTS_MAX: Final = 8
 TRADING_BLOCKS: Final = 60  # Longer than an exit takes: neighbours pay before and after it.
 TRIMMED_MSAT: Final = (1_000, 700_000)
 WORTH_MSAT: Final = (3_000_000, 9_000_000)  # Each is worth an exit by itself.
+SELLING_STATES: Final = 4
+SOLD_SAT: Final = (10_000, 30_000)
+CUT_RATE: Final = 0.7
+ADVANCE_LOSSES: Final = (
+    m.AdvanceAgree,
+    m.AdvanceCommit,
+    m.AdvanceSign,
+    m.AdvanceDone,
+    m.AdvanceHeld,
+    m.UpdateRebase,
+    m.RevokeAndAck,
+    m.CommitmentSigned,
+)
 LOSSES: Final = (m.UpdateAddHtlc, m.CommitmentSigned, m.RevokeAndAck, m.UpdateFulfillHtlc)
 # What happens before a payment: nothing, the payee goes, its answer is lost, or the LSP's to the
 # payer is; any message is lost; a process dies; a connection is good again. How often each.
@@ -56,7 +71,7 @@ LEAVERS: Final = ("client", "lsp", "both", "nobody")
 class ExitPump(Pump):
     """A pump whose messages are lost from a chosen one on, and whose chain may go back."""
 
-    def __init__(self, seed: int, *, n_clients: int) -> None:
+    def __init__(self, seed: int, *, n_clients: int, sells: bool = False) -> None:
         # Payment hashes are the same in every run: whatever is sorted by them comes out alike.
         paying_clients._numbers = itertools.count(1)
         self.dice = random.Random(f"exits {seed}")
@@ -65,6 +80,8 @@ class ExitPump(Pump):
         self.n_reorgs = 0
         self.n_paid_beside_an_exit = 0
         policy = replace(POLICY, inner_kind=INNER_KINDS[seed % len(INNER_KINDS)])
+        if sells:
+            policy = replace(policy, states_per_layer=SELLING_STATES)
         super().__init__(n_clients, policy=policy, order=seed)
         self.tamper = self.lose
         open_factory(self)
@@ -88,6 +105,11 @@ class ExitPump(Pump):
     ) -> None:
         """Lose a message of this type, and all that follows it, once so many passed."""
         self.traps[sender.name, receiver.name] = (lost, n_before)
+
+    def handle_any(self, node: SimNode, event: ev.Event) -> None:
+        """Let a node handle an event."""
+        assert isinstance(node, PumpNode)
+        self.handle(node, event)
 
     def heal(self, client: PumpNode) -> None:
         """Let a client have a connection on which everything arrives."""
@@ -183,11 +205,19 @@ class Ended:
     story: Story
 
 
-def play(seed: int, *, reorgs: bool = False) -> Ended:
-    """Play one seed until everything on chain is taken, and everything off it is answered."""
+def play(seed: int, *, reorgs: bool = False, sells: bool = False) -> Ended:
+    """Play one seed until everything on chain is taken, and everything off it is answered.
+
+    Args:
+        seed: The seed.
+        reorgs: Whether blocks may be replaced.
+        sells: Whether liquidity is bought before, and payments go on beside a purchase.
+    """
     dice = random.Random(f"story {seed}")
-    pump = ExitPump(seed, n_clients=dice.randint(2, 4))
+    pump = ExitPump(seed, n_clients=dice.randint(2, 4), sells=sells)
     _give_everybody_something(pump, dice)
+    if sells:
+        _sell(pump, dice)
     _trade(pump, dice)
     story = Story(
         leavers=dice.choice(LEAVERS),
@@ -232,6 +262,20 @@ def _trade(pump: ExitPump, dice: random.Random) -> None:
     else:
         budget = iter(range(dice.randint(0, 12)))
         pump.run(until=lambda: next(budget, None) is None)
+
+
+def _sell(pump: ExitPump, dice: random.Random) -> None:
+    """Let some buy; the last purchase stops anywhere, its messages lost from there on."""
+    for place in range(n_sales := dice.randint(1, SELLING_STATES - 1)):
+        buyer = dice.choice(pump.clients)
+        ask_price(pump.handle_any, buyer, dice.randrange(*SOLD_SAT))
+        pump.run()
+        buy_what_is_quoted(pump.handle_any, buyer)
+        if place == n_sales - 1 and dice.random() < CUT_RATE:
+            client = dice.choice(pump.clients)
+            route = dice.choice(((client, pump.lsp), (pump.lsp, client)))
+            pump.trap(*route, dice.choice(ADVANCE_LOSSES))
+        pump.run()
 
 
 def _range(dice: random.Random) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """Run many worlds: `python -m tests.simulation --seeds 200 [--payments]`.
 
-There are `--payments`, `--sales`, `--exits` and `--sold`; without any of them, openings.
+There are `--payments`, `--sales`, `--exits`, `--midway`, `--sold` and `--cut-short`; without any of
+them it plays openings.
 """
 
 import argparse
@@ -9,7 +10,8 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from tests.simulation.exits import run_exits
+from tests.simulation.cut_short import run_cut_short
+from tests.simulation.exits import run_exits, run_midway
 from tests.simulation.opening import run_opening
 from tests.simulation.payments import run_payments
 from tests.simulation.sales import run_sales
@@ -20,7 +22,9 @@ KINDS: Final[Mapping[str, Callable[[int], str]]] = {
     "payments": run_payments,
     "sales": run_sales,
     "exits": run_exits,
+    "midway": run_midway,
     "sold": run_sold_exits,
+    "cut-short": run_cut_short,
 }
 
 
@@ -39,9 +43,13 @@ def main() -> int:
         action="store_true",
         help="a hash for each world of all that is remembered, sent and published in it",
     )
+    which_kind.add_argument(
+        "--cut-short", action="store_true", help="end an advance anywhere, and land a state"
+    )
+    which_kind.add_argument("--midway", action="store_true", help="buy, and then leave, anywhere")
     which_kind.add_argument("--sold", action="store_true", help="leave after purchases")
     options = parser.parse_args()
-    chosen = [kind for kind in KINDS if getattr(options, kind)]
+    chosen = [kind for kind in KINDS if getattr(options, kind.replace("-", "_"))]
     run, which = (KINDS[chosen[0]], f" --{chosen[0]}") if chosen else (run_opening, "")
     for seed in range(options.seed_start, options.seed_start + options.seeds):
         try:

@@ -1,12 +1,20 @@
 """Exits in one simulated world: whatever is pending, everybody gets on chain what is theirs."""
 
 from tests.protocol.exit_accounts import Books
-from tests.protocol.exits import play
+from tests.protocol.exits import Ended, play
 
 
 def run_exits(seed: int) -> str:
     """Run one world from its seed and check everything; return a line that describes it."""
-    ended = play(seed, reorgs=seed % 3 == 0)
+    return _described(play(seed, reorgs=seed % 3 == 0))
+
+
+def run_midway(seed: int) -> str:
+    """Run one world in which capacity is bought before somebody leaves, maybe midway in it."""
+    return _described(play(seed, reorgs=seed % 3 == 0, sells=True))
+
+
+def _described(ended: Ended) -> str:
     books = Books(ended)
     books.check()
     on_chain = [one for one in books.settled if one.commitment is not None]

@@ -1,7 +1,8 @@
-"""A sample of worlds with purchases; `make simulate` and `--sales` or `--sold` run many more."""
+"""A sample of worlds with purchases; `make simulate` and the like of `--sales` run many more."""
 
 import pytest
 
+from tests.simulation.cut_short import run_cut_short
 from tests.simulation.sales import run_sales
 from tests.simulation.seeds import seeds
 from tests.simulation.sold_exits import run_sold_exits
@@ -15,3 +16,8 @@ def test_a_purchase_is_done_for_a_whole_leaf_or_for_nobody_whatever_fails(seed: 
 @pytest.mark.parametrize("seed", seeds(2))
 def test_after_purchases_everybody_leaves_with_its_own_on_the_kernels_chain(seed: int) -> None:
     run_sold_exits(seed)
+
+
+@pytest.mark.parametrize("seed", seeds(3))
+def test_wherever_an_advance_ends_each_signed_state_gives_everybody_its_own(seed: int) -> None:
+    run_cut_short(seed)

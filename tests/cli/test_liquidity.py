@@ -128,7 +128,7 @@ def test_a_payment_that_pays_is_waited_for(fake: Fake, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("client", "buy-liquidity", "0"), 'received "0", or all'),
+        (("client", "buy-liquidity", "0"), "received 0, or all"),
         (("client", "buy-liquidity", "1.5"), 'received "1.5", or all'),
         ((*COMMAND, "--wait", "--dry-run"), "there is nothing to wait for"),
         ((*COMMAND, "--max-price-msat", "-1"), "-1 is not in the range"),

@@ -194,7 +194,9 @@ def revoked_on(
 def own_in_leaf_sat(world: MatrixWorld, client: MatrixNode) -> int:
     """Return what is the LSP's in a client's leaf: all but what its clients own."""
     leaf = leaf_of(world, client)
-    clients = [one for one in world.members if place_of(world, one) in leaf.clients]
+    clients = [
+        one for one in world.members if world.newest_attempt.client_of(one.node_id) in leaf.clients
+    ]
     owed_msat = sum(
         min(end.finished.commitment.content.accepter_msat for end in world.ends[one.name])
         for one in clients

@@ -217,7 +217,8 @@ def test_a_neighbour_that_would_own_more_than_is_covered_is_not_asked() -> None:
     assert pay(market.pump, lsp, neighbour, covered_msat - owned_msat).preimage is not None
     assert market.quote(0).amount_sat == lstock_sat
     assert pay(market.pump, lsp, neighbour, 1_000).preimage is not None
-    refused = market.refusal(0)
+    refused = market.buy_by(market.quote(0).quote_id)  # A quote is free, and says nothing of it.
+    assert refused is not None
     assert refused.code == "not_covered"
     assert not any(digit in refused.reason for digit in "0123456789")
 

@@ -14,9 +14,9 @@ from cromford.factory.leaf import Leaf
 from cromford.protocol import events as ev
 from cromford.protocol.journal.advances import LspAdvance
 from tests.protocol import paying_clients
+from tests.protocol.advanced import kickoff_of
 from tests.protocol.old_states import (
     POLICY,
-    kickoff_of,
     look_again,
     look_away,
     mine_blindly,

@@ -188,13 +188,22 @@ def _place(leaf: Leaf, link: Link) -> int:
 
 def _on_refused(turn: Turn[ClientState], refused: m.QuoteRefused) -> None:
     if refused.quote_id:
-        if refused.quote_id in turn.state.purchases:
+        if _is_open(turn.state, refused.quote_id):
             _end(turn, refused.quote_id, f"{refused.code}: {refused.reason}")
         return
     wanted = turn.state.quotes.get(refused.attempt_id)
     if wanted is not None and wanted.n_waiting:
         data = encode_message(refused)
         turn.remember(mk.QuoteAnswered(attempt_id=refused.attempt_id, message=data))
+
+
+def _is_open(state: ClientState, quote_id: bytes) -> bool:
+    """Say whether we bought by a quote, and signed no advance for it that may still be done."""
+    purchase = state.purchases.get(quote_id)
+    if purchase is None:
+        return False
+    advance = state.advances.get(purchase.attempt_id)
+    return advance is None or advance.quote_id != quote_id or not advance.is_signed
 
 
 def answer_to(wanted: WantedQuote) -> m.Quote | m.QuoteRefused | None:
@@ -259,6 +268,7 @@ def _buy(turn: Turn[ClientState], event: ev.PurchaseRequested) -> None:
             price_msat=quote.price_msat,
             payment_hash=wanted.payment_hash,
             takes_beyond=event.beyond_coverage,
+            valid_until_height=quote.valid_until_height,
         )
     )
     turn.send(
@@ -326,14 +336,10 @@ def on_block(turn: Turn[ClientState]) -> None:
         if purchase.is_agreed:
             _end_if_too_late(turn, quote_id, purchase)
             continue
-        wanted = turn.state.quotes.get(purchase.attempt_id)
-        quote = None if wanted is None else answer_to(wanted)
-        if not isinstance(quote, m.Quote) or quote.quote_id != quote_id:
-            continue
         advance = turn.state.advances.get(purchase.attempt_id)
         has_begun = advance is not None and advance.quote_id == quote_id
-        if not has_begun and turn.height > quote.valid_until_height + NOT_BEGUN_BLOCKS:
-            _end(turn, quote_id, f"not begun by height {quote.valid_until_height}")
+        if not has_begun and turn.height > purchase.valid_until_height + NOT_BEGUN_BLOCKS:
+            _end(turn, quote_id, f"not begun by height {purchase.valid_until_height}")
 
 
 def _end_if_too_late(turn: Turn[ClientState], quote_id: bytes, purchase: Bought) -> None:

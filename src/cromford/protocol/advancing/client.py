@@ -105,8 +105,11 @@ def _on_propose(turn: Turn[ClientState], message: m.AdvancePropose) -> None:
         elif not known.is_signed:
             return  # Sent twice: we are about to agree, or did.
     except Refusal as refusal:
-        if known is None or not known.is_signed:  # Whoever signed waits, and refuses nothing.
+        # Whoever signed waits, and refuses nothing.
+        if known is None:
             _refuse(turn, message.attempt_id, message.advance_id, str(refusal))
+        elif not known.is_signed:
+            _drop(turn, message.attempt_id, known, str(refusal))
         return
     attempt = turn.state.attempts[message.attempt_id]
     link = turn.book.links[attempt.setting.channel_id]

@@ -175,7 +175,6 @@ def offer_of(turn: Turn[Factory], client: int, amount_sat: int) -> Offer:
         after = leaf.sold(purchase)
     except AdvanceRefused as refused:
         raise NotSold("no_stock", str(refused)) from refused
-    _check_neighbours(state, leaf, purchase)
     sold_sat = lstock_sat - after.allocation.lstock_sat
     return Offer(
         purchase=purchase,
@@ -238,7 +237,8 @@ def last_height(state: Factory, client: int) -> int:
 def _check_neighbours(state: Factory, leaf: Leaf, purchase: Purchase) -> None:
     """Check that no neighbour would own more than poisons cover: it would not agree.
 
-    Of the buyer its own operator decides.
+    Of the buyer its own operator decides. Asked of a purchase and of no quote: quotes are free, and
+    their answers would tell a neighbour's balance, amount by amount.
 
     Raises:
         NotSold: If one would; its number is not said, nor how much it has.
@@ -312,6 +312,7 @@ def _sell(turn: Turn[Factory], node_id: bytes, client: int, message: m.Buy) -> N
         check_can_skim(turn, node_id, quote.payment_hash, quote.price_msat)
     else:
         check_can_pay(channel_of(turn.state, client), quote.price_msat)
+    _check_neighbours(turn.state, offer.leaf, offer.purchase)
     away = [one.client for one in _needed(turn, offer.leaf) if not one.is_online]
     if away:
         told = ", ".join(map(str, away))

@@ -253,6 +253,7 @@ class PurchaseOrdered(Record, frozen=True, kw_only=True, tag="purchase_ordered")
     price_msat: int
     payment_hash: bytes = b""
     takes_beyond: bool = False
+    valid_until_height: int = 0
 
 
 class PurchaseEnded(Record, frozen=True, kw_only=True, tag="purchase_ended"):

@@ -22,6 +22,7 @@ class OwnPurchase:
         price_msat: What we pay.
         payment_hash: Of the payment that we pay out of; empty where we pay from our balance.
         takes_beyond: Whether our operator takes it though poisons would not cover all of it.
+        valid_until_height: The last height at which the LSP may begin with it.
         is_agreed: Whether we agreed to an advance for it: the LSP may be bound to it from then on.
     """
 
@@ -32,6 +33,7 @@ class OwnPurchase:
     price_msat: int
     payment_hash: bytes = b""
     takes_beyond: bool = False
+    valid_until_height: int = 0
     is_agreed: bool = False
 
     @property
@@ -66,6 +68,7 @@ def with_purchase_record(purchases: Purchases, record: ar.PurchaseRecord) -> Pur
                 price_msat=record.price_msat,
                 payment_hash=record.payment_hash,
                 takes_beyond=record.takes_beyond,
+                valid_until_height=record.valid_until_height,
             )
             return purchases.set(quote_id, purchase)
 

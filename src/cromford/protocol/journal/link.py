@@ -259,10 +259,15 @@ class Link:
 
         The latest, and perhaps the one before.
         """
-        return self.peer_commitments_on(self.present)
+        return self._peer_commitments_on(self.present)
 
     def peer_commitments_on(self, funding: Funding) -> tuple[PeerCommitment, ...]:
         """Return the peer's commitments on a funding that are not revoked, the latest last."""
+        if funding == self.present:
+            return self.peer_commitments  # Asked for at every block, and made once.
+        return self._peer_commitments_on(funding)
+
+    def _peer_commitments_on(self, funding: Funding) -> tuple[PeerCommitment, ...]:
         state = self.state
         contents = [(state.content(state.peer, Edition.SIGNED), state.peer_point)]
         if self.peer_unrevoked is not None and state.peer_next_point is not None:

@@ -96,21 +96,7 @@ EXIT_STATUS = {
         }
     ],
     "due": [],
-    "superseded": {
-        "state": "state_root",
-        "height": 1_000,
-        "poisons": [
-            {
-                "name": "stock_poison v0",
-                "txid": "66" * 32,
-                "status": "publish_now",
-                "height": None,
-                "pays_sat": 75_596,
-                "fee_sat": 308,
-            }
-        ],
-        "arriving_sat": 75_596,
-    },
+    "superseded": None,
     "waiting": [
         {
             "name": "kickoff_root",
@@ -139,4 +125,23 @@ EXIT_STATUS = {
             "count": 2,
         }
     ],
+}
+
+# Of a client whose leaf's old state is on chain.
+REPLACED_STATUS = EXIT_STATUS | {
+    "superseded": {
+        "state": "state_root",
+        "height": 1_000,
+        "poisons": [
+            {
+                "name": "stock_poison v0",
+                "txid": "66" * 32,
+                "status": "publish_now",
+                "height": None,
+                "pays_sat": 75_596,
+                "fee_sat": 308,
+            }
+        ],
+        "arriving_sat": 75_596,
+    }
 }

@@ -53,7 +53,6 @@ CLIENT_COMMANDS: list[tuple[str, str, object]] = [
     ("client exit plan", "exit_plan", exit_answers.EXIT_PLAN),
     ("client exit start --yes", "exit_start", answers.CLIENT_ANSWERS["exit_start"]),
     ("client exit status", "exit_status", exit_answers.EXIT_STATUS),
-    ("client exit status", "exit_status", exit_answers.REPLACED_STATUS),
     ("client exit pause", "exit_pause", answers.CLIENT_ANSWERS["exit_pause"]),
     ("client invoice 1500msat", "invoice", answers.INVOICE),
     (f"client pay {answers.TEXT}", "pay", answers.PAID),

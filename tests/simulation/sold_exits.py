@@ -73,7 +73,12 @@ class ShapedWorld(MatrixWorld):
             fee_policy=shape.fee_policy,
         )
         market = replace(LOW, tree_sat_per_kw=500 if is_paid else 0)
-        super().__init__(n_clients=shape.n_clients, market=market, seed=f"sold {seed}")
+        super().__init__(
+            n_clients=shape.n_clients,
+            market=market,
+            seed=f"sold {seed}",
+            n_states=N_SALES_MAX + 1,
+        )
         self.chain.open_market(market)
 
 

@@ -104,10 +104,7 @@ def on_disconnection(turn: Turn[Factory], node_id: bytes) -> None:
         return
     for advance in advances_in_order(turn.state):
         if client in advance.clients and (advance.session is not None or advance.is_asking):
-            # Whoever was awaited and went is as late as whoever is silent.
-            late = (client,) if client in advance.holdouts else ()
-            reason = f"client {client} disconnected"
-            give_up(turn, advance, reason, gone={node_id}, culprits=late, is_late=bool(late))
+            give_up(turn, advance, f"client {client} disconnected", gone={node_id})
 
 
 def on_deadline(turn: Turn[Factory], deadline: fx.AdvanceDeadline) -> None:

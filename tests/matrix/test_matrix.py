@@ -18,7 +18,6 @@ SAMPLE = (
     ("LSP sweeps too early", "low"),
     ("close finished late by the LSP, HTLCs", "low"),
     ("store restored of the client, the other cheats", "low"),
-    ("replaced state of LSP and leaf-mate with revoked commitment, all too long asleep", "low"),
     ("state 0 after two sales with revoked commitment in a package, victim asleep", "low"),
     ("kickoff of the buyer at AdvanceDone, old state lands", "low"),
 )

@@ -10,6 +10,7 @@ from cromford.protocol import events as ev
 from cromford.protocol.advancing.ending import (
     advance_named,
     give_up,
+    give_up_for_fault,
     node_id_of,
     set_deadline,
 )
@@ -206,14 +207,14 @@ def on_agree(
     known = session.agreed.get(client)
     if known is not None:
         if known != message:
-            _fault(turn, advance, client, "it agreed twice, differently")
+            give_up_for_fault(turn, advance, client, "it agreed twice, differently")
         return
     link = link_of(turn.state, client)
     if link is None:
         return
     fault = _fault_of_agreement(turn, advance, link, message)
     if fault is not None:
-        _fault(turn, advance, client, fault)
+        give_up_for_fault(turn, advance, client, fault)
         return
     if is_to_be_quiet(link):
         problem = problem_with_price(link, advance.price_of(client))
@@ -247,10 +248,6 @@ def _fault_of_agreement(
     if is_to_be_quiet(link) and not link.state.is_quiet:
         return "an agreement while an update is on its way"
     return None
-
-
-def _fault(turn: Turn[Factory], advance: LspAdvance, client: int, what: str) -> None:
-    give_up(turn, advance, f"client {client}: {what}", culprits=(client,), is_fault=True)
 
 
 def _commit(turn: Turn[Factory], advance: LspAdvance) -> None:

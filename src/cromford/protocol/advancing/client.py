@@ -24,7 +24,7 @@ from cromford.protocol.advancing.finishing import (
     tell_held,
 )
 from cromford.protocol.advancing.halves import finish_half, held_next, still_awaits
-from cromford.protocol.advancing.landing import fail_dead, say_void
+from cromford.protocol.advancing.landing import say_void
 from cromford.protocol.advancing.making import (
     CHANNEL_NONCES,
     FACTORY_NONCES,
@@ -34,7 +34,7 @@ from cromford.protocol.advancing.making import (
     peer_latest,
 )
 from cromford.protocol.advancing.signing import check_commit, made_partials, requests_of
-from cromford.protocol.channels.failing import fail
+from cromford.protocol.channels.failing import end_updates
 from cromford.protocol.channels.next_signing import sign_next_of
 from cromford.protocol.faults import Refusal
 from cromford.protocol.journal import advance_records as ar
@@ -364,9 +364,7 @@ def _violated(
     """End a channel whose LSP provably broke the rules; what we signed binds us all the same."""
     if not advance.is_signed:
         _drop(turn, attempt_id, advance, str(violation), tells_lsp=False)
-    link = turn.link(advance.channel_id)
-    if link.failure is None:
-        fail(turn, link, str(violation))
+    end_updates(turn, turn.link(advance.channel_id), str(violation))
 
 
 def _drop(
@@ -425,7 +423,6 @@ def on_deadline(turn: Turn[ClientState], deadline: fx.AdvanceDeadline) -> None:
 
 def on_block(turn: Turn[ClientState]) -> None:
     """Do what a new height makes due, or possible."""
-    fail_dead(turn)
     for attempt_id, advance in _in_order(turn.state):
         link = turn.link(advance.channel_id)
         if not advance.is_signed:

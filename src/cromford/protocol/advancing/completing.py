@@ -14,7 +14,7 @@ from cromford.protocol.advancing.agreeing import may_poison
 from cromford.protocol.advancing.ending import (
     advance_named,
     drop_pools,
-    give_up,
+    give_up_for_fault,
     is_intended,
     node_id_of,
 )
@@ -30,15 +30,14 @@ from cromford.protocol.advancing.sessions import (
     state_requests,
     state_signature,
 )
-from cromford.protocol.channels.failing import fail
+from cromford.protocol.channels.failing import end_updates
 from cromford.protocol.channels.next_signing import is_settled
 from cromford.protocol.journal import advance_records as ar
 from cromford.protocol.journal import opening_records as op
 from cromford.protocol.journal.advances import LspAdvance
 from cromford.protocol.journal.factory import Factory
-from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.next_funding import POISONS_HELD
-from cromford.protocol.turn import AnyTurn, Turn
+from cromford.protocol.turn import Turn
 from cromford.wire import messages as m
 from cromford.wire.messages import encode_message
 
@@ -53,15 +52,14 @@ def on_sign(turn: Turn[Factory], advance: LspAdvance, client: int, message: m.Ad
     try:
         finishing = finish_half(link, link.next, message.half, message)
     except PeerViolation as violation:
-        _fail(turn, link, violation)
+        end_updates(turn, link, str(violation))
         return
     partials = message.partials if _are_awaited(advance, client) else ()
     fault = None
     if partials:
         fault = fault_of_partials(turn.state, advance, client, partials[0])
     if fault is not None:
-        reason = f"client {client}: {fault}"
-        give_up(turn, advance, reason, culprits=(client,), is_fault=True, is_late=True)
+        give_up_for_fault(turn, advance, client, fault, is_late=True)
         return
     if finishing is None and not partials:
         return
@@ -83,11 +81,6 @@ def _are_awaited(advance: LspAdvance, client: int) -> bool:
     return session is not None and session.is_committed and client not in session.signed
 
 
-def _fail(turn: AnyTurn, link: Link, violation: PeerViolation) -> None:
-    if link.failure is None:
-        fail(turn, link, str(violation))
-
-
 def on_half_made(turn: Turn[Factory], event: ev.NextHalfMade) -> None:
     """Hold our latest commitment on the next funding, if the client's part of it is good."""
     link = turn.link(event.asked.channel_id)
@@ -96,7 +89,7 @@ def on_half_made(turn: Turn[Factory], event: ev.NextHalfMade) -> None:
     try:
         held = held_next(event)
     except PeerViolation as violation:
-        _fail(turn, link, violation)
+        end_updates(turn, link, str(violation))
         return
     turn.remember(held)
     sign_what_can_be(turn, event.asked.advance_id)
@@ -224,7 +217,7 @@ def on_held(turn: Turn[Factory], advance: LspAdvance, client: int) -> None:
     if not advance.has_poisons and not is_settled(link.next, turn.chain):
         if may_poison(turn, advance):
             violation = PeerViolation("advance_held", expected="the poisons first", received="it")
-            _fail(turn, link, violation)
+            end_updates(turn, link, str(violation))
         else:
             turn.ask(fx.Disconnect(node_id=link.node_id, reason=NOT_EARNED))
         return

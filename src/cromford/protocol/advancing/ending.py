@@ -80,6 +80,14 @@ def give_up(
         _end_try(turn, advance, reason, gone, culprits, is_late=is_late)
 
 
+def give_up_for_fault(
+    turn: Turn[Factory], advance: LspAdvance, client: int, what: str, *, is_late: bool = False
+) -> None:
+    """Give up an advance, or this try of it, for what is proven against a client."""
+    reason = f"client {client}: {what}"
+    give_up(turn, advance, reason, culprits=(client,), is_fault=True, is_late=is_late)
+
+
 def _drop(
     turn: Turn[Factory],
     advance: LspAdvance,

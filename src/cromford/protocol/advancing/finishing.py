@@ -9,7 +9,7 @@ from cromford.factory.poison import Poison, PoisonKind
 from cromford.factory.vertices import TreeNode
 from cromford.protocol.advancing.checking import next_leaf
 from cromford.protocol.advancing.making import is_rebased, sold_sat
-from cromford.protocol.channels.failing import fail
+from cromford.protocol.channels.failing import end_updates
 from cromford.protocol.channels.next_signing import is_settled
 from cromford.protocol.journal import advance_records as ar
 from cromford.protocol.journal.advances import ClientAdvance
@@ -45,8 +45,7 @@ def on_done(turn: Turn[ClientState], advance: ClientAdvance, message: m.AdvanceD
         if message.stock_poison and (known is None or known.poisons is None):
             _hold_poisons(turn, link, leaf, advance, message)
     except PeerViolation as violation:
-        if link.failure is None:
-            fail(turn, turn.link(link.channel_id), str(violation))
+        end_updates(turn, link, str(violation))
         return
     tell_held(turn, advance)
 

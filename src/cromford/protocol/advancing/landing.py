@@ -1,18 +1,17 @@
 """What both sides do when a state of a leaf lands while, or after, another took its place.
 
-An old state is dead where its poisons may have been given away, and void otherwise: then a channel
-goes on in it, as soon as both sides have said that it is six blocks deep.
+An old state is dead where its poisons may have been given away: `exiting/superseded` ends its
+channels. Otherwise it is void, and a channel goes on in it, as soon as both sides have said that it
+is six blocks deep.
 """
 
 from typing import Final
 
 from cromford import effects as fx
-from cromford.protocol.channels.failing import fail
 from cromford.protocol.channels.next_signing import is_settled, is_void
 from cromford.protocol.journal.link import Link
 from cromford.protocol.turn import AnyTurn
 
-DEAD: Final = "an old state of the leaf is on chain, and its poisons were given away"
 SAYS_VOID: Final = "the leaf's old state is six blocks deep: begin again on it"
 
 
@@ -27,13 +26,6 @@ def is_decided(turn: AnyTurn, link: Link) -> bool:
 def has_landed(turn: AnyTurn, link: Link) -> bool:
     """Say whether the state that a channel's next funding is to replace is in a block."""
     return link.next is not None and link.present.outpoint.txid in turn.chain.confirmed
-
-
-def fail_dead(turn: AnyTurn) -> None:
-    """End the updates of channels of which a dead state landed: nothing of them would count."""
-    for link in turn.book.ordered_links:
-        if link.is_poisoned(turn.chain) and link.failure is None:
-            fail(turn, link, DEAD)
 
 
 def say_void(turn: AnyTurn, link: Link) -> None:

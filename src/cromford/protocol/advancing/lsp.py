@@ -12,7 +12,6 @@ from cromford.protocol.advancing.ending import (
     give_up,
     node_id_of,
 )
-from cromford.protocol.advancing.landing import fail_dead
 from cromford.protocol.advancing.making import is_quiet_at_our_side
 from cromford.protocol.advancing.rules import links_of
 from cromford.protocol.journal import channel_records as cr
@@ -127,7 +126,6 @@ def _not_quiet(turn: Turn[Factory], advance: LspAdvance) -> tuple[int, ...]:
 
 def on_block(turn: Turn[Factory]) -> None:
     """Do what a new height makes due, or possible."""
-    fail_dead(turn)
     for advance in advances_in_order(turn.state):
         rebasing.on_block(turn, advance)
         if advance.has_poisons and agreeing.may_poison(turn, advance):

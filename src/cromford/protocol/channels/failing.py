@@ -21,3 +21,10 @@ def fail(
         turn.ask(fx.DropPools(pool_ids=link.pool_ids))
     if tells_peer:
         turn.send(link.node_id, m.ChannelFailure(channel_id=link.channel_id, reason=reason))
+
+
+def end_updates(turn: AnyTurn, link: Link, reason: str, *, tells_peer: bool = True) -> None:
+    """End the updates of a channel, unless they ended before."""
+    now = turn.link(link.channel_id)
+    if now.failure is None:
+        fail(turn, now, reason, tells_peer=tells_peer)

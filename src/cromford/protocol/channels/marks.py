@@ -22,7 +22,7 @@ from cromford.channel.terms import MSAT_PER_SAT, Party
 from cromford.crypto.keys import TaggedHash, is_pubkey
 from cromford.crypto.schnorr import SIGNATURE_SIZE
 from cromford.crypto.signature_proof import is_proved, nonce_of, prove
-from cromford.protocol.channels.failing import fail
+from cromford.protocol.channels.failing import end_updates, fail
 from cromford.protocol.channels.resuming import heed_lost_state, prepare, recall_point
 from cromford.protocol.channels.steps import on_message
 from cromford.protocol.journal import channel_records as cr
@@ -105,8 +105,7 @@ def _heed(turn: AnyTurn, link: Link, message: m.ChannelMessage) -> None:
             if link.me is Party.ACCEPTER:
                 _tell(turn, link, revealed(link))
         case m.ChannelFailure(reason=reason):
-            if link.failure is None:
-                fail(turn, link, f"the peer: {reason}", tells_peer=False)
+            end_updates(turn, link, f"the peer: {reason}", tells_peer=False)
         case _:
             return
 

@@ -3,7 +3,7 @@
 from typing import assert_never
 
 from cromford.protocol import events as ev
-from cromford.protocol.channels.failing import fail
+from cromford.protocol.channels.failing import end_updates
 from cromford.protocol.channels.resuming import (
     on_nonce_lacking,
     on_nonce_prepared,
@@ -27,8 +27,6 @@ def on_signer_answer(turn: AnyTurn, answer: ev.ChannelAnswer) -> None:
         case ev.PointRecalled():
             on_point_recalled(turn, answer)
         case ev.ChannelSigningFailed(asked=asked, reason=reason):
-            link = turn.link(asked.channel_id)
-            if link.failure is None:
-                fail(turn, link, f"our signer: {reason}")
+            end_updates(turn, turn.link(asked.channel_id), f"our signer: {reason}")
         case _:
             assert_never(answer)

@@ -15,7 +15,7 @@ from cromford.channel.stage import HtlcStage
 from cromford.channel.terms import Party
 from cromford.factory.vertices import TreeNode
 from cromford.protocol import events as ev
-from cromford.protocol.channels.failing import fail
+from cromford.protocol.channels.failing import end_updates
 from cromford.protocol.channels.htlc_rules import give_up_height
 from cromford.protocol.exiting.breach import known_breach, revoked_commitment, revoked_number
 from cromford.protocol.exiting.confirming import of_commitment, of_spend, paid_for, step_of_path
@@ -332,12 +332,6 @@ def allow_stale(turn: AnyTurn, link: Link | None, *, is_restored: bool) -> None:
         )
     if not link.publishes_stale:
         turn.remember(cr.StaleAllowed(channel_id=link.channel_id))
-
-
-def end_updates(turn: AnyTurn, link: Link, reason: str, *, tells_peer: bool) -> None:
-    """End the updates of a channel, unless they ended before."""
-    if turn.link(link.channel_id).failure is None:
-        fail(turn, link, reason, tells_peer=tells_peer)
 
 
 def remember_breach(turn: AnyTurn, recalled: ev.CommitmentRecalled) -> bool:

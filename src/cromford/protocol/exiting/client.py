@@ -8,11 +8,11 @@ from cromford import effects as fx
 from cromford.bitcoin.tx import OutPoint
 from cromford.protocol import events as ev
 from cromford.protocol.channels.close_rules import CLOSED_TOGETHER
+from cromford.protocol.channels.failing import end_updates
 from cromford.protocol.channels.htlc_rules import is_in_time
 from cromford.protocol.exiting.channel import (
     allow_stale,
     arriving_sat,
-    end_updates,
     exit_effects_of,
     never_signed,
     on_chain,

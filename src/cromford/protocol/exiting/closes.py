@@ -11,7 +11,8 @@ from typing import Final
 from cromford import effects as fx
 from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.protocol.channels.close_rules import CLOSED_TOGETHER, closed_by
-from cromford.protocol.exiting.channel import RESOLVED_DEPTH, end_updates
+from cromford.protocol.channels.failing import end_updates
+from cromford.protocol.exiting.channel import RESOLVED_DEPTH
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal import close_records as cl
 from cromford.protocol.journal.book import Book

@@ -8,12 +8,12 @@ from cromford import effects as fx
 from cromford.bitcoin.tx import OutPoint
 from cromford.protocol import events as ev
 from cromford.protocol.channels.close_rules import CLOSED_TOGETHER
+from cromford.protocol.channels.failing import end_updates
 from cromford.protocol.exiting.breach import is_to_be_recalled
 from cromford.protocol.exiting.channel import (
     allow_stale,
     arriving_sat,
     earned_on_chain,
-    end_updates,
     exit_effects_of,
     given_up,
     never_signed,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
-from cromford.protocol.channels.failing import fail
+from cromford.protocol.channels.failing import end_updates
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.advance_records import StateSigned
 from cromford.protocol.journal.book import Book
@@ -46,8 +46,8 @@ def learn_state(turn: AnyTurn, link: Link) -> None:
 
 def end_if_superseded(turn: AnyTurn, link: Link) -> None:
     """End the updates of a channel whose leaf is on chain in a state that was replaced."""
-    if link.is_poisoned(turn.chain) and turn.link(link.channel_id).failure is None:
-        fail(turn, link, SUPERSEDED, tells_peer=False)
+    if link.is_poisoned(turn.chain):
+        end_updates(turn, link, SUPERSEDED, tells_peer=False)
 
 
 def channel_poison_in(attempt: LspAttempt, link: Link, chain: KnownChain) -> Tx | None:

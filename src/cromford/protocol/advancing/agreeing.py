@@ -23,7 +23,6 @@ from cromford.protocol.advancing.making import (
 )
 from cromford.protocol.advancing.rules import (
     check_sale,
-    link_of,
     links_of,
     problem_before_signing,
     problem_with_closes,
@@ -39,6 +38,7 @@ from cromford.protocol.advancing.sessions import (
     session_of,
 )
 from cromford.protocol.channels.next_signing import sign_next_of
+from cromford.protocol.channels.seats import link_of
 from cromford.protocol.journal import advance_records as ar
 from cromford.protocol.journal.advance_fold import is_to_be_quiet
 from cromford.protocol.journal.advances import LspAdvance

@@ -21,7 +21,7 @@ from cromford.protocol.advancing.ending import (
 from cromford.protocol.advancing.halves import finish_half, held_next, still_awaits
 from cromford.protocol.advancing.landing import is_decided
 from cromford.protocol.advancing.making import lies_on_next, own_intents
-from cromford.protocol.advancing.rules import link_of, links_of, problem_with_closes
+from cromford.protocol.advancing.rules import links_of, problem_with_closes
 from cromford.protocol.advancing.sessions import (
     fault_of_partials,
     leaf_of,
@@ -32,6 +32,7 @@ from cromford.protocol.advancing.sessions import (
 )
 from cromford.protocol.channels.failing import end_updates
 from cromford.protocol.channels.next_signing import is_settled
+from cromford.protocol.channels.seats import link_of
 from cromford.protocol.journal import advance_records as ar
 from cromford.protocol.journal import opening_records as op
 from cromford.protocol.journal.advances import LspAdvance

@@ -3,8 +3,8 @@
 from typing import Final
 
 from cromford.channel.commitment import Commitment
+from cromford.channel.rebase import payable_msat
 from cromford.channel.stage import Edition, HtlcStage
-from cromford.channel.terms import Party
 from cromford.factory.allocation import Allocation
 from cromford.factory.leaf import Leaf
 from cromford.protocol.journal.intents import intent_of, intent_of_poison
@@ -95,7 +95,4 @@ def sold_sat(leaf: Leaf, state_index: int) -> int:
 
 def missing_msat(link: Link, price_msat: int) -> int:
     """Return what the client's balance lacks of a price, on either side's next commitment."""
-    least_msat = min(
-        link.state.content(holder, Edition.NEXT).balance_msat(Party.ACCEPTER) for holder in Party
-    )
-    return max(0, price_msat - least_msat)
+    return max(0, price_msat - payable_msat(link.state))

@@ -5,10 +5,11 @@ from cromford.channel.rebase import can_pay
 from cromford.protocol.advancing.ending import advance_named, drop_pools
 from cromford.protocol.advancing.landing import has_landed, is_decided, say_void
 from cromford.protocol.advancing.making import is_rebased, sold_sat
-from cromford.protocol.advancing.rules import link_of, links_of
+from cromford.protocol.advancing.rules import links_of
 from cromford.protocol.advancing.sessions import leaf_of
 from cromford.protocol.channels.close_rules import stands_still
 from cromford.protocol.channels.next_signing import is_void
+from cromford.protocol.channels.seats import link_of
 from cromford.protocol.journal import advance_records as ar
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.advances import LspAdvance

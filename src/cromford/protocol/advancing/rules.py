@@ -12,6 +12,7 @@ from cromford.factory.allocation import AdvanceRefused, Purchase
 from cromford.factory.leaf import Leaf, advance_height_max
 from cromford.protocol.advancing.making import STEP_BLOCKS_MIN, missing_msat
 from cromford.protocol.advancing.sales import NotSold, Sale
+from cromford.protocol.channels.seats import link_of
 from cromford.protocol.facts import Facts
 from cromford.protocol.journal.advances import LspAdvance
 from cromford.protocol.journal.closes import is_frozen
@@ -215,11 +216,6 @@ def problem_before_signing(
         price_msat = advance.price_of(advance.buyer)
         problem = None if buyer is None else problem_with_price(buyer, price_msat)
     return None if problem is None else problem.reason
-
-
-def link_of(state: Factory, client: int) -> Link | None:
-    """Return a client's channel; None before it is ready on our side."""
-    return state.book.links.get(state.attempt.setting(client).channel_id)
 
 
 def links_of(state: Factory, clients: Iterable[int]) -> list[Link]:

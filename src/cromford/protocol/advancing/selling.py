@@ -15,10 +15,11 @@ from cromford.factory.allocation import AdvanceRefused, Purchase
 from cromford.factory.leaf import Leaf, advance_height_max, usable_blocks
 from cromford.protocol.advancing import lsp as advancing
 from cromford.protocol.advancing.pricing import price_msat
-from cromford.protocol.advancing.rules import link_of, problem_of
+from cromford.protocol.advancing.rules import problem_of
 from cromford.protocol.advancing.sales import NotSold, Sale
 from cromford.protocol.channels.close_rules import owed_msat
 from cromford.protocol.channels.coverage import covered_after
+from cromford.protocol.channels.seats import link_of
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.market_records import QuoteCounted, QuoteGiven

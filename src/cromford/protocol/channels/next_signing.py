@@ -10,7 +10,7 @@ from cromford import effects as fx
 from cromford.channel.commitment import Commitment
 from cromford.channel.errors import PeerViolation
 from cromford.channel.htlc_tx import htlc_txs
-from cromford.channel.stage import Edition, HtlcStage, UpdateStep
+from cromford.channel.stage import HtlcStage, UpdateStep
 from cromford.channel.terms import Party
 from cromford.protocol.journal.closes import SETTLED_DEPTH
 from cromford.protocol.journal.intents import DoubleSigning
@@ -137,19 +137,17 @@ def hand_in_latest(turn: AnyTurn, link: Link, message: m.ChannelReestablish) -> 
     Raises:
         DoubleSigning: If it would be another sighash than before.
     """
-    following, state = link.next, link.state
+    following = link.next
     if following is None or link.me is not Party.ACCEPTER or not following.is_dual:
         return
     number = message.next_commitment_number - 1
     pubnonce, sighash = following.peer_nonces.get(number), following.given.get(number)
     if pubnonce is None or sighash is None:
         return
-    content = state.content(state.peer, Edition.SIGNED)
-    point = state.peer_next_point if state.awaits_revocation else state.peer_point
-    if content.number != number and link.peer_unrevoked is not None:
-        content, point = link.peer_unrevoked, state.peer_point
-    if content.number != number or point is None:
+    known = {content.number: (content, point) for content, point in link.peer_contents}
+    if number not in known:
         raise AssertionError(f"commitment {number} of the LSP is not known")
+    content, point = known[number]
     commitment = link.commitment(content, point, following.funding)
     if commitment.signing_task.sighash != sighash:
         raise DoubleSigning(f"commitment {number} on the next funding")

@@ -9,6 +9,7 @@ from cromford.bitcoin.tx import OutPoint
 from cromford.protocol import events as ev
 from cromford.protocol.channels.close_rules import CLOSED_TOGETHER
 from cromford.protocol.channels.failing import end_updates
+from cromford.protocol.channels.seats import link_of
 from cromford.protocol.exiting.breach import is_to_be_recalled
 from cromford.protocol.exiting.channel import (
     allow_stale,
@@ -96,11 +97,6 @@ def preimages_of(state: Factory, link: Link) -> dict[bytes, bytes]:
         if forward.preimage is not None and forward.incoming[0] == link.channel_id
     }
     return {**unanswered, **preimages_told(link)}
-
-
-def link_of(state: Factory, client: int) -> Link | None:
-    """Return the channel with a client; None before the factory was ready."""
-    return state.book.links.get(state.attempt.setting(client).channel_id)
 
 
 def in_hand(state: Factory, client: int) -> InHand:

@@ -267,22 +267,23 @@ class Link:
             return self.peer_commitments  # Asked for at every block, and made once.
         return self._peer_commitments_on(funding)
 
-    def _peer_commitments_on(self, funding: Funding) -> tuple[PeerCommitment, ...]:
+    @property
+    def peer_contents(self) -> tuple[tuple[CommitmentContent, bytes], ...]:
+        """What the peer's unrevoked commitments say, the latest last, each with its point."""
         state = self.state
-        contents = [(state.content(state.peer, Edition.SIGNED), state.peer_point)]
-        if self.peer_unrevoked is not None and state.peer_next_point is not None:
-            latest = contents[0][0]
-            contents = [
-                (self.peer_unrevoked, state.peer_point),
-                (latest, state.peer_next_point),
-            ]
+        latest = state.content(state.peer, Edition.SIGNED)
+        if self.peer_unrevoked is None or state.peer_next_point is None:
+            return ((latest, state.peer_point),)
+        return (self.peer_unrevoked, state.peer_point), (latest, state.peer_next_point)
+
+    def _peer_commitments_on(self, funding: Funding) -> tuple[PeerCommitment, ...]:
         if funding in self.superseded:
             return ()
         return tuple(
             PeerCommitment(
                 commitment=self.commitment(content, point, funding), per_commitment_point=point
             )
-            for content, point in contents
+            for content, point in self.peer_contents
             if not (content.is_rebased and funding == self.present)
         )
 

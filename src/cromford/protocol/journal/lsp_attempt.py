@@ -18,6 +18,7 @@ from cromford.protocol.journal.first_commitments import ChannelSetting, funding_
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.leaf_states import (
     NOTHING_AGREED,
+    AgreedState,
     Leaves,
     index_on_chain,
     leaf_with,
@@ -147,12 +148,13 @@ class LspAttempt:
             return self.stage.below.by_name
         if self.signed is None:
             return {}
-        newer = {
-            state.name: agreed.signature
-            for name, leaf in self.advanced_leaves.items()
-            for state, agreed in zip(leaf.states[1:], self.leaves[name], strict=True)
-        }
+        newer = {state.name: agreed.signature for state, agreed in self._newer_states()}
         return {**self.signed.by_name, **newer}
+
+    def _newer_states(self) -> Iterator[tuple[TreeNode, AgreedState]]:
+        """Yield the states that replaced those of the opening, each as it was agreed."""
+        for name, leaf in self.advanced_leaves.items():
+            yield from zip(leaf.states[1:], self.leaves[name], strict=True)
 
     @property
     def said_below(self) -> SigningBelow | None:
@@ -260,9 +262,7 @@ class LspAttempt:
         if self.signed is None:
             raise ValueError(f"attempt {self.attempt_id.hex()} is not completely signed")
         newer = {
-            state.name: state.signed(agreed.signature)
-            for name, leaf in self.advanced_leaves.items()
-            for state, agreed in zip(leaf.states[1:], self.leaves[name], strict=True)
+            state.name: state.signed(agreed.signature) for state, agreed in self._newer_states()
         }
         return {**self.signed.tree.txs, **newer}
 

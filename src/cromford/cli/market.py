@@ -9,10 +9,10 @@ from cromford.bitcoin.tx import MAX_MONEY_SAT
 from cromford.cli.asking import confirm
 from cromford.cli.failures import CommandFailed
 from cromford.cli.invocation import Invocation, invocation_options
+from cromford.cli.payments import limit_option
 from cromford.cli.shown import market
 from cromford.cli.shown.output import msat, sat, show
 from cromford.cli.wallet import SatOrAll
-from cromford.daemon.api.payment_limits import LIMIT, LIMIT_MAX
 from cromford.daemon.api.rpc import RpcFailure
 from cromford.protocol.policy import PRICE_BASE_MSAT_MAX, PRICE_MILLIONTHS_MAX
 
@@ -196,14 +196,7 @@ def set_price_command(invocation: Invocation, /, **changes: int | bool | None) -
 
 
 @click.command(name="ledger")
-@click.option(
-    "--limit",
-    metavar="N",
-    type=click.IntRange(1, LIMIT_MAX),
-    default=LIMIT,
-    show_default=True,
-    help="At most this many sales.",
-)
+@limit_option("At most this many sales.")
 @invocation_options
 @click.pass_obj
 def ledger_command(invocation: Invocation, /, *, limit: int) -> None:

@@ -1,7 +1,8 @@
 """`invoice`, `pay`, `payments` and the balances: money in channels, for both roles."""
 
 import re
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 import click
 
@@ -33,6 +34,7 @@ _LSP_REMEDIES: Final = {
     "temporary_channel_failure": "The payee cannot take it now: try again later.",
 }
 Document = dict[str, Any]
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 class SatOrMsat(click.ParamType[int]):
@@ -218,6 +220,18 @@ def _pay(
         )
 
 
+def limit_option(what: str) -> Callable[[_Command], _Command]:
+    """Return the option `--limit` of a command that lists; `what` is its help."""
+    return click.option(
+        "--limit",
+        metavar="N",
+        type=click.IntRange(1, LIMIT_MAX),
+        default=LIMIT,
+        show_default=True,
+        help=what,
+    )
+
+
 def payments_command(role: str, printer: Printer) -> click.Command:
     """Return the command `payments` of a role."""
     what = {
@@ -226,14 +240,7 @@ def payments_command(role: str, printer: Printer) -> click.Command:
     }
 
     @click.command(help=what[role])
-    @click.option(
-        "--limit",
-        metavar="N",
-        type=click.IntRange(1, LIMIT_MAX),
-        default=LIMIT,
-        show_default=True,
-        help="At most this many.",
-    )
+    @limit_option("At most this many.")
     @invocation_options
     @click.pass_obj
     def payments(invocation: Invocation, /, *, limit: int) -> None:

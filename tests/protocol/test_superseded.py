@@ -5,6 +5,7 @@ from typing import Final
 import pytest
 from tests.protocol.advanced import Advance, Step
 from tests.protocol.old_states import (
+    POLICY,
     bring_on_chain,
     channel_outpoint,
     everybody,
@@ -18,14 +19,19 @@ from tests.protocol.paying_clients import balance, begin_payment, book, lsp_link
 from tests.protocol.pump import Pump, PumpNode
 from tests.protocol.test_leaving import mute, wallet_sat
 from tests.protocol.unanswered import remove_blocks
+from tests.simulation.sim_chain import SimRefused
 
 from cromford import effects as fx
-from cromford.bitcoin.tx import Tx
+from cromford.bitcoin.replacement import FeeAndWeight
+from cromford.bitcoin.tx import Tx, Txid
 from cromford.protocol.exiting import client as client_exits
 from cromford.protocol.exiting import lsp as lsp_exits
 from cromford.protocol.exiting.superseded import SUPERSEDED
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal import exit_records as xr
+from cromford.watch.bumping import Family, Rival, next_move
+from cromford.watch.feerates import FALLBACK_SAT_PER_KW
+from cromford.watch.schedule import MARGIN_BLOCKS
 from cromford.wire import messages as m
 
 SWEEP_SAT: Final = 600  # More than what taking two outputs of poisons costs.
@@ -115,6 +121,35 @@ def test_poisons_are_bumped_by_a_child_of_ones_own_output_alone() -> None:
         assert (bumping.own.key.attempt, bumping.own.payout_script) == (key, script)
         assert bumping.purse is None
     assert pump.wishes(alice, fx.SignTakingTx) == []
+
+
+def test_a_commitment_that_will_be_punished_is_no_rival_that_a_client_outbids(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Large and dear, and never mined, it would make the client burn half of what it is covered."""
+    pump, done = sold()
+    alice, _ = pump.clients
+    bring_on_chain(pump, done, 0)
+    monkeypatch.setattr(pump.chain, "broadcast", refuse)
+    look_again(pump)
+    pump.mine(POLICY.lstock_csv_blocks - MARGIN_BLOCKS)
+    asked = [one for one in pump.wishes(alice, fx.Broadcast) if one.name.startswith("channel_po")]
+    assert len(asked) > POLICY.lstock_csv_blocks - MARGIN_BLOCKS
+    large = Rival(fee_sat=40_000, family=FeeAndWeight(40_000, 4 * 2_300), txid=Txid(bytes(32)))
+    cheap = Rival(fee_sat=500, family=FeeAndWeight(500, 4 * 400), txid=Txid(bytes(32)))
+    for one in asked:
+        assert one.bumping is not None
+        assert next_move(one.tx, one.bumping, Family(rival=large)) is None
+        move = next_move(one.tx, one.bumping, Family(rival=cheap))
+        assert move is not None
+        assert move.child is not None, "what pays less than a day's rate is outbid"
+        # Nobody else can ever take it: it does not hurry.
+        assert one.bumping.feerate_sat_per_kw == FALLBACK_SAT_PER_KW
+        assert one.bumping.budget_sat == sum(out.amount_sat for out in one.tx.outputs) // 2
+
+
+def refuse(_tx: Tx) -> None:
+    raise SimRefused("mempool full")
 
 
 @pytest.mark.parametrize("who", ["lsp", "client"])

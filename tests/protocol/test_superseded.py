@@ -18,12 +18,13 @@ from tests.protocol.old_states import (
 from tests.protocol.paying_clients import balance, begin_payment, book, lsp_link, newest_link, pay
 from tests.protocol.pump import Pump, PumpNode
 from tests.protocol.test_leaving import mute, wallet_sat
-from tests.protocol.unanswered import remove_blocks
+from tests.protocol.unanswered import mine_to, only_expiry, remove_blocks
 from tests.simulation.sim_chain import SimRefused
 
 from cromford import effects as fx
 from cromford.bitcoin.replacement import FeeAndWeight
 from cromford.bitcoin.tx import Tx, Txid
+from cromford.protocol.channels.htlc_rules import give_up_height
 from cromford.protocol.exiting import client as client_exits
 from cromford.protocol.exiting import lsp as lsp_exits
 from cromford.protocol.exiting.superseded import SUPERSEDED
@@ -212,6 +213,31 @@ def test_an_htlc_of_a_poisoned_channel_is_given_back_upstream_six_blocks_deep() 
     assert [one.channel_id for one in decided] == [newest_link(bob).channel_id]
     assert decided[0].preimage is None
     assert book(alice).payments[payment.payment_hash].status == "pending"
+
+
+def test_an_htlc_of_a_channel_whose_poison_nobody_publishes_is_given_up_in_time() -> None:
+    """Whoever paid for it upstream has it back, and need not leave its own channel for it."""
+    pump, done = sold()
+    alice, bob = pump.clients
+    with pump.tampering(mute(bob, pump.lsp, m.UpdateFulfillHtlc)):
+        payment = begin_payment(pump, pump.lsp, bob, 6_000_000)
+    height = give_up_height(only_expiry(lsp_link(pump, newest_link(bob))))
+    pump.disconnect(bob)
+    bring_on_chain(pump, done, 0)
+    pump.blind = {bob.name}
+    pump.sync()
+    pump.run()
+    mine_to(pump, height - 1)
+    assert spender_of(pump, channel_outpoint(done, 0, bob)) is None
+    assert wallet_sat(alice) > sum(poisoned_sat(pump, alice)) - SWEEP_SAT
+    assert told(pump.lsp, cr.HtlcDecided) == []
+    pump.mine()
+    (decided,) = told(pump.lsp, cr.HtlcDecided)
+    assert (decided.channel_id, decided.preimage) == (newest_link(bob).channel_id, None)
+    assert book(pump.lsp).payments[payment.payment_hash].status == "failed"
+    look_again(pump)
+    pump.mine(3)
+    assert wallet_sat(bob) > sum(poisoned_sat(pump, bob)) - SWEEP_SAT
 
 
 def test_the_lsp_brings_its_commitment_where_the_client_has_poisons_and_no_rebase_yet() -> None:

@@ -15,7 +15,15 @@ from tests.protocol.old_states import (
     told,
     wallets_sat,
 )
-from tests.protocol.paying_clients import balance, begin_payment, book, lsp_link, newest_link, pay
+from tests.protocol.paying_clients import (
+    balance,
+    begin_payment,
+    book,
+    live_factory,
+    lsp_link,
+    newest_link,
+    pay,
+)
 from tests.protocol.pump import Pump, PumpNode
 from tests.protocol.test_leaving import mute, wallet_sat
 from tests.protocol.unanswered import mine_to, only_expiry, remove_blocks
@@ -161,24 +169,28 @@ def test_a_revoked_commitment_on_the_old_output_is_punished(who: str) -> None:
     end = lsp_link(pump, newest_link(alice)) if who == "lsp" else newest_link(alice)
     fraud = end.finished.tx
     done.begin(Step.REBASED)
-    _check_punished(pump, done, who, 0, fraud)
+    check_punished(pump, done, who, 0, fraud)
 
 
 @pytest.mark.parametrize("who", ["lsp", "client"])
 @pytest.mark.parametrize("state_index", [0, 1])
 def test_what_was_signed_for_both_outputs_is_punished_on_either(who: str, state_index: int) -> None:
-    pump, done = sold(Step.ACKNOWLEDGED)
+    punish_on_either(live_factory(2, policy=POLICY), who, state_index)
+
+
+def punish_on_either(pump: Pump, who: str, state_index: int) -> None:
+    """Let one publish what it signed for both outputs, and revoked; check that it is punished."""
+    _, done = sold(Step.ACKNOWLEDGED, pump=pump)
     alice, bob = pump.clients
     end = lsp_link(pump, newest_link(alice)) if who == "lsp" else newest_link(alice)
-    funding = end.fundings[state_index]
-    finished = end.finished_on(funding)
+    finished = end.finished_on(end.fundings[state_index])
     assert finished is not None
     done.finish()
     assert pay(pump, alice, bob, 5_000_000).status == "paid"
-    _check_punished(pump, done, who, state_index, finished.tx)
+    check_punished(pump, done, who, state_index, finished.tx)
 
 
-def _check_punished(pump: Pump, done: Advance, who: str, state_index: int, fraud: Tx) -> None:
+def check_punished(pump: Pump, done: Advance, who: str, state_index: int, fraud: Tx) -> None:
     """Check that the other side has all of Alice's channel; poisons are none of that."""
     alice, _ = pump.clients
     victim, cheater = (alice, pump.lsp) if who == "lsp" else (pump.lsp, alice)

@@ -1,10 +1,10 @@
-"""A state of a leaf lands that a restored store has forgotten: its channel is in it all the same."""
+"""A state lands that a restored store has forgotten: its channels are in it all the same."""
 
 from typing import Final
 
 import pytest
 from tests.protocol.advanced import Step, advance
-from tests.protocol.old_states import SOLD_SAT, sold
+from tests.protocol.old_states import SOLD_SAT, sold, told
 from tests.protocol.paying_clients import balance, lsp_link, newest_link, pay
 from tests.protocol.pump import Pump, PumpNode
 from tests.protocol.restoring import Backup, backup_of, restore
@@ -13,6 +13,8 @@ from tests.protocol.test_marked_exits import mute_about_the_restore
 
 from cromford.protocol import events as ev
 from cromford.protocol.exiting import client as client_exits
+from cromford.protocol.exiting import lsp as lsp_exits
+from cromford.protocol.journal import exit_records as xr
 
 SWEEP_SAT: Final = 400  # More than a sweep of one output costs here.
 WAY_BLOCKS: Final = 60
@@ -52,3 +54,23 @@ def test_a_client_restored_to_before_a_sale_is_paid_by_the_lsps_commitment(who: 
     assert lsp_link(pump, newest_link(client)).finished.tx.txid in pump.chain.confirmed
     assert least_sat - SWEEP_SAT < wallet_sat(client) <= least_sat
     assert client_exits.arriving_total_sat(client.state) == 0
+
+
+def test_an_lsp_restored_to_before_a_sale_takes_what_is_its_own_in_the_state_that_lands() -> None:
+    pump, done = sold(None)
+    alice, bob = pump.clients
+    backup = backup_of(pump.lsp)
+    done.begin(Step.REBASED)
+    assert pay(pump, alice, bob, 3_000_000).status == "paid"
+    before_sat = wallet_sat(pump.lsp)
+    due_sat = sum(balance(client).peer_msat for client in pump.clients) // 1000
+    due_sat += done.leaf.allocation.lstock_sat
+    restore(pump, (pump.lsp, backup))
+    for client in pump.clients:
+        pump.handle(client, ev.ExitRequested(attempt_id=pump.held(client).attempt_id))
+    pump.mine(WAY_BLOCKS)
+    assert done.leaf.state.tx.txid in pump.chain.confirmed
+    assert not any(lsp_exits.is_swept(pump.factory, client) for client in (1, 2))
+    assert len(told(pump.lsp, xr.OutputsSwept)) == 1
+    # The fees and anchors of both commitments were the LSP's to pay.
+    assert due_sat - 3_000 < wallet_sat(pump.lsp) - before_sat < due_sat

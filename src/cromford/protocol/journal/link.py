@@ -179,19 +179,14 @@ class Link:
         return next(found, None) or self._forgotten_in(state)
 
     def _forgotten_in(self, state: Tx) -> Funding | None:
-        """Return where a client's channel is in a state that its restored store lacks.
+        """Return where the channel is in a state that a restored store lacks.
 
-        Its script never changes, and nothing else pays to it. A restored LSP takes nothing of a
-        tree that it does not know.
+        Its script never changes, and nothing else pays to it.
         """
-        if self.me is Party.OPENER:
-            return None
         script = self.present.txout.script_pubkey
         return next(
             (
-                replace(
-                    self.present, outpoint=state.outpoint(vout), capacity_sat=txout.amount_sat
-                )
+                replace(self.present, outpoint=state.outpoint(vout), capacity_sat=txout.amount_sat)
                 for vout, txout in enumerate(state.outputs)
                 if txout.script_pubkey == script
             ),

@@ -80,6 +80,11 @@ def test_a_node_that_prunes_nothing_keeps_every_block(node: ScriptedNode) -> Non
         (chain_info(time=None), "time: expected int, received None"),
         (chain_info(headers="7"), "headers: expected int, received '7'"),
         (chain_info(pruneheight=True), "pruneheight: expected int, received True"),
+        (chain_info(blocks=-1), "blocks: expected 0..499999999, received -1"),
+        (chain_info(headers=5 * 10**8), "headers: expected -1..499999999, received 500000000"),
+        (chain_info(pruneheight=-2), "pruneheight: expected 0..499999999, received -2"),
+        (chain_info(time=2**32), "time: expected 0..4294967295, received 4294967296"),
+        (chain_info(time=-1), "time: expected 0..4294967295, received -1"),
     ],
 )
 def test_an_unreadable_answer_is_unavailable_naming_the_field(
@@ -122,7 +127,10 @@ def test_amounts_are_exact(node: ScriptedNode, written: bytes, amount_sat: int) 
     assert node.calls == [("gettxout", [HASH, 3, False])]
 
 
-@pytest.mark.parametrize("written", [b"-1", b"0.000000001", b"true", b'"1"', b"null"])
+@pytest.mark.parametrize(
+    "written",
+    [b"-1", b"0.000000001", b"true", b'"1"', b"null", b"21000000.00000001", b"1e4000"],
+)
 def test_an_amount_that_is_none_is_unavailable(node: ScriptedNode, written: bytes) -> None:
     node.answers["gettxout"] = (
         b'{"value":' + written + b',"confirmations":6,"scriptPubKey":{"hex":"51"}}'
@@ -145,6 +153,10 @@ def test_a_block_is_the_one_asked_for(node: ScriptedNode) -> None:
     assert [tx.serialize().hex() for tx in block.txs] == [GENESIS_TX]
     with pytest.raises(ChainUnavailable, match="block hash: expected 0f9188f1"):
         ask(node, lambda chain: chain.block(REGTEST.genesis_hash))
+    node.answers["getblockheader"] = {"height": -1}
+    with pytest.raises(ChainUnavailable, match=r"height: expected 0\.\.499999999, received -1"):
+        ask(node, lambda chain: chain.block(MAINNET.genesis_hash))
+    node.answers["getblockheader"] = {"height": 0}
     node.answers["getblock"] = "xx"
     with pytest.raises(ChainUnavailable, match="getblock: expected hex"):
         ask(node, lambda chain: chain.block(MAINNET.genesis_hash))

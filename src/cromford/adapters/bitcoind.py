@@ -21,11 +21,13 @@ from cromford.adapters.bitcoind_answers import (
     read_amount_sat,
     read_estimate,
     read_hash,
+    read_height,
     read_hex,
     read_mempool_tx,
     read_package,
     read_relay_feerates,
     read_spenders,
+    read_time,
 )
 from cromford.bitcoin.block import parse_block
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxOut
@@ -108,15 +110,15 @@ class BitcoindChain:
         """
         info = expect(await self._ask("getblockchaininfo"), dict, "getblockchaininfo")
         tip = BlockRef(
-            height=expect(info.get("blocks"), int, "blocks"),
+            height=read_height(info.get("blocks"), "blocks"),
             block_hash=read_hash(info.get("bestblockhash"), "bestblockhash"),
         )
         return ChainStatus(
             tip=tip,
-            tip_time=expect(info.get("time"), int, "time"),
-            header_height=expect(info.get("headers"), int, "headers"),
+            tip_time=read_time(info.get("time"), "time"),
+            header_height=read_height(info.get("headers"), "headers", least=-1),
             is_initial_download=info.get("initialblockdownload") is True,
-            kept_height=expect(info.get("pruneheight", 0), int, "pruneheight"),
+            kept_height=read_height(info.get("pruneheight", 0), "pruneheight"),
         )
 
     async def block_hash(self, height: int) -> Txid | None:
@@ -294,7 +296,7 @@ class BitcoindChain:
             raw = read_hex(self._call("getblock", [displayed, 0]), "getblock")
         except RpcError as error:
             raise _unavailable("getblock", error) from error
-        height = expect(header.get("height"), int, "height")
+        height = read_height(header.get("height"), "height")
         try:
             return parse_block(raw, block_hash=block_hash, height=height)
         except MalformedBytes as error:

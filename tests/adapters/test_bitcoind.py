@@ -1,6 +1,7 @@
 """The Bitcoin Core adapter against scripted answers over real HTTP."""
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.adapters.scripted_node import CHILD, HASH, TX, Refusal, ScriptedNode, ask
 
-from cromford.adapters.bitcoind import BitcoindChain
+from cromford.adapters.bitcoind import CALLS_MAX, BitcoindChain
 from cromford.adapters.chain_check import PUBLIC_SIGNET_CHALLENGE, ChainMismatch, check_node
 from cromford.bitcoin.network import MAINNET, REGTEST, SIGNET
 from cromford.bitcoin.tx import OutPoint, Txid, TxOut
@@ -280,6 +281,35 @@ def test_an_answer_that_is_no_json_rpc_is_unavailable(
     node.http_status, node.raw_body = status, body
     with pytest.raises(ChainUnavailable, match=complaint):
         ask(node, lambda chain: chain.status())
+
+
+def test_who_asks_while_all_threads_wait_for_a_node_that_hangs_is_told_so_and_waits_for_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = threading.Event()
+
+    def hang(_chain: BitcoindChain, method: str, _params: object) -> object:
+        answers.wait()
+        return {"method": method}
+
+    monkeypatch.setattr(BitcoindChain, "_call", hang)
+
+    async def scenario() -> None:
+        async with BitcoindChain("http://127.0.0.1:1", cookie_path=tmp_path) as chain:
+            asked = [asyncio.create_task(chain.call("getblock")) for _ in range(CALLS_MAX)]
+            await asyncio.sleep(0)  # They have begun.
+            monkeypatch.setattr(chain, "_answer_seconds", 0.01)
+            for question in (
+                chain.status(),
+                chain.coin(TX.outpoint(0)),
+                chain.block(Txid(bytes(32))),
+            ):
+                with pytest.raises(ChainUnavailable, match="no answer within"):
+                    await question
+            answers.set()
+            assert await asyncio.gather(*asked) == [{"method": "getblock"}] * CALLS_MAX
+
+    asyncio.run(scenario())
 
 
 def test_the_cookie_is_read_again_after_a_restart(node: ScriptedNode) -> None:

@@ -1,6 +1,7 @@
 """The Bitcoin Core adapter against scripted answers over real HTTP."""
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.adapters.scripted_node import CHILD, HASH, TX, Refusal, ScriptedNode, ask
 
-from cromford.adapters.bitcoind import BitcoindChain
+from cromford.adapters.bitcoind import CALLS_MAX, BitcoindChain
 from cromford.adapters.chain_check import PUBLIC_SIGNET_CHALLENGE, ChainMismatch, check_node
 from cromford.bitcoin.network import MAINNET, REGTEST, SIGNET
 from cromford.bitcoin.tx import OutPoint, Txid, TxOut
@@ -80,6 +81,11 @@ def test_a_node_that_prunes_nothing_keeps_every_block(node: ScriptedNode) -> Non
         (chain_info(time=None), "time: expected int, received None"),
         (chain_info(headers="7"), "headers: expected int, received '7'"),
         (chain_info(pruneheight=True), "pruneheight: expected int, received True"),
+        (chain_info(blocks=-1), "blocks: expected 0..499999999, received -1"),
+        (chain_info(headers=5 * 10**8), "headers: expected -1..499999999, received 500000000"),
+        (chain_info(pruneheight=-2), "pruneheight: expected 0..499999999, received -2"),
+        (chain_info(time=2**32), "time: expected 0..4294967295, received 4294967296"),
+        (chain_info(time=-1), "time: expected 0..4294967295, received -1"),
     ],
 )
 def test_an_unreadable_answer_is_unavailable_naming_the_field(
@@ -122,7 +128,10 @@ def test_amounts_are_exact(node: ScriptedNode, written: bytes, amount_sat: int) 
     assert node.calls == [("gettxout", [HASH, 3, False])]
 
 
-@pytest.mark.parametrize("written", [b"-1", b"0.000000001", b"true", b'"1"', b"null"])
+@pytest.mark.parametrize(
+    "written",
+    [b"-1", b"0.000000001", b"true", b'"1"', b"null", b"21000000.00000001", b"1e4000"],
+)
 def test_an_amount_that_is_none_is_unavailable(node: ScriptedNode, written: bytes) -> None:
     node.answers["gettxout"] = (
         b'{"value":' + written + b',"confirmations":6,"scriptPubKey":{"hex":"51"}}'
@@ -145,6 +154,10 @@ def test_a_block_is_the_one_asked_for(node: ScriptedNode) -> None:
     assert [tx.serialize().hex() for tx in block.txs] == [GENESIS_TX]
     with pytest.raises(ChainUnavailable, match="block hash: expected 0f9188f1"):
         ask(node, lambda chain: chain.block(REGTEST.genesis_hash))
+    node.answers["getblockheader"] = {"height": -1}
+    with pytest.raises(ChainUnavailable, match=r"height: expected 0\.\.499999999, received -1"):
+        ask(node, lambda chain: chain.block(MAINNET.genesis_hash))
+    node.answers["getblockheader"] = {"height": 0}
     node.answers["getblock"] = "xx"
     with pytest.raises(ChainUnavailable, match="getblock: expected hex"):
         ask(node, lambda chain: chain.block(MAINNET.genesis_hash))
@@ -268,6 +281,35 @@ def test_an_answer_that_is_no_json_rpc_is_unavailable(
     node.http_status, node.raw_body = status, body
     with pytest.raises(ChainUnavailable, match=complaint):
         ask(node, lambda chain: chain.status())
+
+
+def test_who_asks_while_all_threads_wait_for_a_node_that_hangs_is_told_so_and_waits_for_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = threading.Event()
+
+    def hang(_chain: BitcoindChain, method: str, _params: object) -> object:
+        answers.wait()
+        return {"method": method}
+
+    monkeypatch.setattr(BitcoindChain, "_call", hang)
+
+    async def scenario() -> None:
+        async with BitcoindChain("http://127.0.0.1:1", cookie_path=tmp_path) as chain:
+            asked = [asyncio.create_task(chain.call("getblock")) for _ in range(CALLS_MAX)]
+            await asyncio.sleep(0)  # They have begun.
+            monkeypatch.setattr(chain, "_answer_seconds", 0.01)
+            for question in (
+                chain.status(),
+                chain.coin(TX.outpoint(0)),
+                chain.block(Txid(bytes(32))),
+            ):
+                with pytest.raises(ChainUnavailable, match="no answer within"):
+                    await question
+            answers.set()
+            assert await asyncio.gather(*asked) == [{"method": "getblock"}] * CALLS_MAX
+
+    asyncio.run(scenario())
 
 
 def test_the_cookie_is_read_again_after_a_restart(node: ScriptedNode) -> None:

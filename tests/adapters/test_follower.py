@@ -1,6 +1,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -289,6 +290,60 @@ def test_another_genesis_block_is_a_mismatch_not_a_reorganisation() -> None:
         follower = following(chain, [ref(other.active[0])])
         with pytest.raises(ChainMismatch, match="genesis hash"):
             await anext(follower.batches())
+
+    asyncio.run(scenario())
+
+
+def test_before_a_block_is_undone_the_node_is_asked_whether_it_is_still_ours() -> None:
+    """Another one may be at its address without a moment in which nobody answered there."""
+    chain = ScriptedChain()
+    chain.mine(40)
+    stack = [ref(block) for block in chain.active]
+    asked: list[int] = []
+
+    async def check() -> None:
+        asked.append(chain.n_calls)
+        if chain.active[1:] and chain.active[1].block_hash != stack[1].block_hash:
+            raise ChainMismatch("chain", expected="main", received="test")
+
+    async def scenario() -> None:
+        follower = ChainFollower(chain, stack[-20:], poll_seconds=0, check=check)
+        batches = follower.batches()
+        chain.mine(1)
+        await anext(batches)
+        assert not asked, "what is added needs no question"
+        chain.reorganise(n_leaving=2, n_coming=3)
+        assert [type(event) for event in await anext(batches)][:2] == [Disconnected] * 2
+        assert len(asked) == 1
+        chain.active[1:] = []
+        chain.mine(60)
+        with pytest.raises(ChainMismatch, match="expected main, received test"):
+            await anext(batches)
+
+    asyncio.run(scenario())
+
+
+def test_a_block_at_another_height_than_the_next_is_not_taken() -> None:
+    chain = ScriptedChain()
+    chain.mine(3)
+    missed: list[ChainUnavailable] = []
+    good = chain.active[3]
+    chain.blocks[good.block_hash] = replace(good, height=1_000_003)
+
+    async def scenario() -> None:
+        follower = ChainFollower(
+            chain,
+            [ref(chain.active[2])],
+            poll_seconds=0,
+            backoff_first_seconds=0,
+            missed=missed.append,
+        )
+        waiting = asyncio.ensure_future(anext(follower.batches()))
+        await chain.until_asked(20)
+        assert not waiting.done()
+        assert str(missed[0]) == f"block {good.block_hash}: expected height 3, received 1000003"
+        chain.blocks[good.block_hash] = good
+        assert await waiting == (Connected(good),)
 
     asyncio.run(scenario())
 

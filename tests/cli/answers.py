@@ -156,7 +156,7 @@ PERIOD = {"period": "active", "dying_height": 4_974, "blocks_to_next_period": 3_
 
 
 def lsp_summary(**changes: Any) -> dict[str, Any]:
-    summary = {
+    return {
         "factory_id": FACTORY_ID,
         "status": "live",
         "phase": "acknowledging",
@@ -165,6 +165,7 @@ def lsp_summary(**changes: Any) -> dict[str, Any]:
         "funding_amount_sat": 750_856,
         "confirmations": 3,
         "min_depth": 3,
+        "too_late": False,
         "expiry_height": 6_000,
         "blocks_to_expiry": 5_000,
         "exit_deadline_height": 5_406,
@@ -187,8 +188,7 @@ def lsp_summary(**changes: Any) -> dict[str, Any]:
         "closed": [],
         "advances": [],
         "bump": {"txid": CHANNEL_TXID, "fee_sat": 4_210, "feerate_sat_per_vb": 15.5},
-    }
-    return summary | changes
+    } | changes
 
 
 def client_summary(**changes: Any) -> dict[str, Any]:

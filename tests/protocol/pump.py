@@ -159,6 +159,7 @@ class Pump:
         self.closing: list[PumpNode] = []
         self.notebook: dict[tuple[bytes, int], bytes] = {}
         self.published: list[Tx] = []
+        self.told_ready: set[tuple[str, bytes]] = set()  # Which client said so of which factory.
         self.answers_coins = True
         self.blind: set[str] = set()  # Whose nodes show no block.
         self.policy = policy or LspPolicy(min_clients=1)
@@ -498,7 +499,10 @@ class Pump:
             case m.ChannelReady() if node is not self.lsp:
                 held = known.attempts[message.attempt_id]
                 assert isinstance(held.stage, Complete), "ready without an exit"
-                assert known.chain.depth(held.funding_tx.txid) >= held.terms.min_depth
+                # Said again in each connection, it takes up what there is, on whatever chain.
+                if (node.name, message.attempt_id) not in self.told_ready:
+                    assert known.chain.depth(held.funding_tx.txid) >= held.terms.min_depth
+                self.told_ready.add((node.name, message.attempt_id))
 
     def _publish(self, node: PumpNode, asked: fx.Broadcast) -> Iterable[ev.Event]:
         name, tx = asked.name, asked.tx

@@ -6,10 +6,10 @@ a later try may succeed.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 from bitcoin_core_rpc import BitcoinCoreRpcClient, FetchError, HttpError, RpcError, RPCErrorCode
 
@@ -21,11 +21,13 @@ from cromford.adapters.bitcoind_answers import (
     read_amount_sat,
     read_estimate,
     read_hash,
+    read_height,
     read_hex,
     read_mempool_tx,
     read_package,
     read_relay_feerates,
     read_spenders,
+    read_time,
 )
 from cromford.bitcoin.block import parse_block
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxOut
@@ -48,9 +50,14 @@ from cromford.ports import (
 
 CALLS_MAX: Final = 4  # Threads, and so calls at the node at one time; Core's work queue has 16.
 CALL_TIMEOUT_SECONDS: Final = 30.0
+# Of timeouts, until whoever asks is told that there is no answer: one may pass in waiting for a
+# thread, while a node that hangs holds all of them, and a block takes two calls.
+ANSWERS_PER_CALL: Final = 3
 ESTIMATE_BLOCKS_MAX: Final = 1008  # A week, the furthest that Core estimates.
 # Wrong name or password; and an address that `rpcallowip` leaves out.
 _NOT_LET_IN: Final = frozenset({401, 403})
+
+T = TypeVar("T")
 
 _REFUSALS: Final = frozenset(
     {
@@ -86,6 +93,7 @@ class BitcoindChain:
             url, cookie_path=cookie_path, user=user, password=password, timeout=timeout_seconds
         )
         self._threads = ThreadPoolExecutor(CALLS_MAX, thread_name_prefix="bitcoind")
+        self._answer_seconds = ANSWERS_PER_CALL * timeout_seconds
 
     async def call(self, method: str, *params: object) -> object:
         """Return the result of any of the node's methods.
@@ -97,8 +105,7 @@ class BitcoindChain:
             CredentialsRefused: If it did not let us in.
             ChainUnavailable: If it did not answer, or is still starting.
         """
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self._call, method, params)
+        return await self._in_thread(self._call, method, params)
 
     async def status(self) -> ChainStatus:
         """Return where the node is: its tip, its headers, the blocks it keeps.
@@ -108,15 +115,15 @@ class BitcoindChain:
         """
         info = expect(await self._ask("getblockchaininfo"), dict, "getblockchaininfo")
         tip = BlockRef(
-            height=expect(info.get("blocks"), int, "blocks"),
+            height=read_height(info.get("blocks"), "blocks"),
             block_hash=read_hash(info.get("bestblockhash"), "bestblockhash"),
         )
         return ChainStatus(
             tip=tip,
-            tip_time=expect(info.get("time"), int, "time"),
-            header_height=expect(info.get("headers"), int, "headers"),
+            tip_time=read_time(info.get("time"), "time"),
+            header_height=read_height(info.get("headers"), "headers", least=-1),
             is_initial_download=info.get("initialblockdownload") is True,
-            kept_height=expect(info.get("pruneheight", 0), int, "pruneheight"),
+            kept_height=read_height(info.get("pruneheight", 0), "pruneheight"),
         )
 
     async def block_hash(self, height: int) -> Txid | None:
@@ -139,8 +146,7 @@ class BitcoindChain:
         Raises:
             ChainUnavailable: If the node does not answer, has pruned the block, or sends another.
         """
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self._block, block_hash)
+        return await self._in_thread(self._block, block_hash)
 
     async def coin(self, outpoint: OutPoint) -> Coin | None:
         """Return a confirmed output nobody has spent in a block, or None.
@@ -266,6 +272,15 @@ class BitcoindChain:
     async def __aexit__(self, *exc_info: object) -> None:
         self.close()
 
+    async def _in_thread(self, ask: Callable[..., T], *args: object) -> T:
+        """Ask in a thread; who would wait too long for one does not wait at all."""
+        asked = asyncio.get_running_loop().run_in_executor(self._threads, ask, *args)
+        try:
+            async with asyncio.timeout(self._answer_seconds):
+                return await asked
+        except TimeoutError as error:
+            raise ChainUnavailable(f"no answer within {self._answer_seconds:g} s") from error
+
     async def _ask(self, method: str, *params: object) -> object:
         """Call a method of which no error is expected."""
         try:
@@ -294,7 +309,7 @@ class BitcoindChain:
             raw = read_hex(self._call("getblock", [displayed, 0]), "getblock")
         except RpcError as error:
             raise _unavailable("getblock", error) from error
-        height = expect(header.get("height"), int, "height")
+        height = read_height(header.get("height"), "height")
         try:
             return parse_block(raw, block_hash=block_hash, height=height)
         except MalformedBytes as error:

@@ -9,6 +9,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Final, TypeVar
 
+from cromford.bitcoin.timelock import LOCKTIME_THRESHOLD
 from cromford.bitcoin.tx import SAT_PER_BTC, WITNESS_SCALE, OutPoint, Tx, Txid
 from cromford.ports import (
     ChainUnavailable,
@@ -34,6 +35,8 @@ KNOWN_REASONS: Final = frozenset(
 )
 NOT_VALIDATED: Final = "package-not-validated"
 MISSING_INPUTS: Final = "bad-txns-inputs-missingorspent"
+BTC_MAX: Final = 21_000_000  # Core: MAX_MONEY.
+BLOCK_TIME_MAX: Final = 2**32 - 1
 TRANSACTION_FAILED: Final = "transaction failed"  # Of a package: look at its transactions.
 
 _Kind = TypeVar("_Kind")
@@ -221,6 +224,30 @@ def expect(value: object, kind: type[_Kind], field: str) -> _Kind:
     return value
 
 
+def read_height(value: object, field: str, *, least: int = 0) -> int:
+    """Return a height. Above the last one, nLockTime means a time (BIP 65).
+
+    Raises:
+        ChainUnavailable: If it is none.
+    """
+    return _within(expect(value, int, field), least, LOCKTIME_THRESHOLD - 1, field)
+
+
+def read_time(value: object, field: str) -> int:
+    """Return the stamp of a block, in seconds since 1970, UTC: four bytes of its header.
+
+    Raises:
+        ChainUnavailable: If it is none.
+    """
+    return _within(expect(value, int, field), 0, BLOCK_TIME_MAX, field)
+
+
+def _within(value: int, least: int, most: int, field: str) -> int:
+    if not least <= value <= most:
+        raise ChainUnavailable(f"{field}: expected {least}..{most}, received {value}")
+    return value
+
+
 def read_hash(value: object, field: str) -> Txid:
     """Return a hash out of its reversed hex.
 
@@ -253,10 +280,12 @@ def read_amount_sat(value: object, field: str) -> int:
     """Return an amount in satoshi. It travels as decimal bitcoins, which a float would round.
 
     Raises:
-        ChainUnavailable: If it is none, or not whole satoshis.
+        ChainUnavailable: If it is none, more than there will ever be, or not whole satoshis.
     """
     if isinstance(value, bool) or not isinstance(value, int | Decimal):
         raise ChainUnavailable(f"{field}: expected a number, received {value!r:.100}")
+    if abs(Decimal(value)) > BTC_MAX:
+        raise ChainUnavailable(f"{field}: expected at most {BTC_MAX}, received {value!r:.100}")
     amount_sat = Decimal(value) * SAT_PER_BTC
     if amount_sat != int(amount_sat) or amount_sat < 0:
         raise ChainUnavailable(f"{field}: expected whole satoshis, received {value}")

@@ -81,8 +81,9 @@ class ChainFollower:
             heard: Told where the node is, once it has answered all it was asked, before what
                 happened is yielded.
             missed: Told what was not answered.
-            check: Asks whether the node is the one we need, each time it was away: another one may
-                have come to its address, and nothing of another chain may undo a block of ours.
+            check: Asks whether the node is the one we need, each time it was away, and before any
+                block is undone: another one may have come to its address, silently or not, and
+                nothing of another chain may undo a block of ours.
 
         Raises:
             ValueError: If `known` is empty or has a gap.
@@ -130,7 +131,7 @@ class ChainFollower:
                     await self._check()
                     self._was_away = False
                 status = await self._chain.status()
-                walk = _Walk(self._chain, known, status, events)
+                walk = _Walk(self._chain, known, status, events, check=self._check)
                 await walk.go(self._batch_events_max)
             except ChainUnavailable as unavailable:
                 self._was_away = True
@@ -170,9 +171,13 @@ class _Walk:
         known: Sequence[BlockRef],
         status: ChainStatus,
         events: list[ChainEvent],
+        *,
+        check: Callable[[], Awaitable[None]],
     ) -> None:
         self._chain = chain
         self._status = status
+        self._check = check
+        self._is_checked = False
         self.known = list(known)
         self.events = events
 
@@ -199,6 +204,10 @@ class _Walk:
                     header_height=self._status.header_height,
                 )
             block = await self._chain.block(next_hash)
+            if block.height != next_height:
+                raise ChainUnavailable(
+                    f"block {next_hash}: expected height {next_height}, received {block.height}"
+                )
             # Otherwise the chain was reorganised between two questions: look again.
             if block.previous_hash == newest.block_hash:
                 self._connect(block)
@@ -221,6 +230,9 @@ class _Walk:
         if newest.height == 0:
             received = await self._chain.block_hash(0)
             raise ChainMismatch("genesis hash", expected=newest.block_hash, received=received)
+        if not self._is_checked:
+            await self._check()
+            self._is_checked = True
         if len(self.known) == 1:
             previous_hash = (await self._chain.block(newest.block_hash)).previous_hash
             self.known.insert(0, BlockRef(height=newest.height - 1, block_hash=previous_hash))

@@ -161,13 +161,13 @@ def abandon_factory(
     dry_run: bool,
     yes: bool,
 ) -> None:
-    """Give up a factory whose funding the node refuses.
+    """Give up a factory whose funding the node refuses, or that is too late.
 
-    The funding is handed to the node once more, and given up only if it is refused at this moment.
-    A coin of it is paid back to the wallet: when that payment is as deep as a funding has to be,
-    the factory is dead for everybody, and its other coins are free again. Until then the funding
-    may confirm all the same, and the factory lives. Asked again with a higher feerate, the payment
-    is replaced.
+    The funding is handed to the node once more, and given up only if it is refused at this moment;
+    one that no client would use any more is given up in any case, and published no more. A coin of
+    it is paid back to the wallet: when that payment is as deep as a funding has to be, the factory
+    is dead for everybody, and its other coins are free again. Until then the funding may confirm
+    all the same, and the factory lives. Asked again with a higher feerate, the payment is replaced.
 
     Shows what it would publish, and asks first.
     """
@@ -178,7 +178,7 @@ def abandon_factory(
         told = f"{planned['reason']}; a coin is paid back for a fee of {sat(planned['fee_sat'])}"
         confirm(
             invocation,
-            f"The node refuses the funding: {told}. Give the factory up?",
+            f"Why it is no use to wait: {told}. Give the factory up?",
             yes=False,
             why=f"a factory that is given up is built again by all its clients: {told}",
             remediation="Look at it with --dry-run, then add --yes.",

@@ -20,6 +20,7 @@ from cromford.daemon.api.rpc import RpcFailure
 from cromford.daemon.api.rpc_server import Handler, read_params, without_params
 from cromford.daemon.api.wallet import (
     FEERATE_TARGET_BLOCKS,
+    check_believable,
     feerate_of,
     given_feerate,
     refusal_of,
@@ -51,7 +52,7 @@ from cromford.protocol.lobby import bumping
 from cromford.protocol.lobby.build import plan_build
 from cromford.protocol.lobby.giving_up import planned
 from cromford.protocol.lobby.shapes import shape_costs
-from cromford.protocol.opening.funding import published_funding
+from cromford.protocol.opening.funding import is_too_late, published_funding, why_too_late
 from cromford.signing.keychain import Keychain
 from cromford.wallet.account import Account
 from cromford.wallet.coins import Wallet
@@ -372,16 +373,21 @@ class LspDaemon(Daemon[LspState]):
         return views.export(self._factory(params))
 
     async def _factory_abandon(self, params: dict[str, Any]) -> object:
-        """Give up a funding, if the node refuses it at this moment and no block can have it."""
+        """Give up a funding that is too late, or that the node refuses and no block can have."""
         wanted = read_params(params, _AbandonFactoryParams)
-        attempt = self._named(self._found(wanted.factory_id)).attempt
+        factory = self._named(self._found(wanted.factory_id))
+        attempt = factory.attempt
         feerate_sat_per_kw, source = await feerate_of(
             self.chain,
             wanted.feerate_sat_per_vb,
             fallback_sat_per_kw=self.fallback_sat_per_kw,
         )
         funded = attempt.funded
-        reason = "" if funded is None else await refusal_of(self.chain, funded.funding_tx)
+        reason = ""
+        if funded is not None and is_too_late(factory):
+            reason = why_too_late(factory)
+        elif funded is not None:
+            reason = await refusal_of(self.chain, funded.funding_tx)
         asked = ev.FactoryAbandonRequested(
             attempt_id=attempt.attempt_id, reason=reason, feerate_sat_per_kw=feerate_sat_per_kw
         )
@@ -408,14 +414,21 @@ class LspDaemon(Daemon[LspState]):
         wanted = read_params(params, _BumpFactoryParams)
         factory = self._named(self._found(wanted.factory_id))
         attempt_id, fees = factory.attempt.attempt_id, self.facts.fees
+        funding = published_funding(factory)
+        if funding is not None and is_too_late(factory):
+            raise RpcFailure(
+                "factory_too_late",
+                why_too_late(factory),
+                remediation="Give it up with `lsp factory abandon`: its coins are free then.",
+            )
         feerate_sat_per_kw, source = fees.within(FEERATE_TARGET_BLOCKS), "our node, for 6 blocks"
         if wanted.feerate_sat_per_vb is not None:
             feerate_sat_per_kw, source = given_feerate(wanted.feerate_sat_per_vb), "given"
+        check_believable(feerate_sat_per_kw)
         asked = ev.FundingBumpRequested(
             attempt_id=attempt_id, feerate_sat_per_kw=feerate_sat_per_kw
         )
         self.foresee(asked)
-        funding = published_funding(factory)
         house = self.driver.state.house
         if funding is None:
             raise AssertionError("a funding that is not signed is not found")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from cromford.protocol import addressing
 from cromford.protocol import events as ev
 from cromford.protocol.channels import lsp as channels
+from cromford.protocol.channels.depth import NOT_DEEP
 from cromford.protocol.delivery import Round
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import lobby_records as lr
@@ -52,7 +53,7 @@ def _pay_asked(event: ev.PayRequested) -> mail.PayAsked:
 
 def _unpayable(refusals: Sequence[tuple[str, str]]) -> Rejected:
     """Return the refusal that says most: of the factory that came nearest to paying."""
-    for code in ("not_payable", "payee_offline"):
+    for code in ("not_payable", "payee_offline", NOT_DEEP):
         for refusal in refusals:
             if refusal[0] == code:
                 return Rejected(*refusal, retryable=True)

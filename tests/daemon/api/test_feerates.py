@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from cromford.daemon.api.rpc import InvalidParam
+from cromford.daemon.api.rpc import InvalidParam, RpcFailure
 from cromford.daemon.api.wallet import FEERATE_MAX_SAT_PER_VB, feerate_of
 
 NO_NODE: Any = None  # A feerate that is given asks nobody.
@@ -28,11 +28,28 @@ def test_what_is_given_is_taken_and_rounded_up(given: str, sat_per_kw: int) -> N
     assert asyncio.run(feerate_of(NO_NODE, given, fallback_sat_per_kw=500)) == (sat_per_kw, "given")
 
 
-class NodeWithoutEstimate:
-    async def estimate_sat_per_kw(self, _target_blocks: int) -> None:
-        return None
+class Node:
+    """One that says one thing of feerates."""
+
+    def __init__(self, sat_per_kw: int | None) -> None:
+        self.sat_per_kw = sat_per_kw
+
+    async def estimate_sat_per_kw(self, _target_blocks: int) -> int | None:
+        return self.sat_per_kw
+
+
+def test_an_estimate_is_believed_up_to_what_nobody_would_give() -> None:
+    most = 250 * FEERATE_MAX_SAT_PER_VB
+    node: Any = Node(most)
+    assert asyncio.run(feerate_of(node, None, fallback_sat_per_kw=500))[0] == most
+    node = Node(most + 1)
+    with pytest.raises(RpcFailure) as refused:
+        asyncio.run(feerate_of(node, None, fallback_sat_per_kw=500))
+    assert refused.value.code == "feerate_too_high"
+    assert "expected at most 1000 sat/vB, received 1000.004" in refused.value.message
+    assert "--feerate" in refused.value.remediation
 
 
 def test_without_an_estimate_the_wallet_pays_what_the_operator_named() -> None:
-    node: Any = NodeWithoutEstimate()
+    node: Any = Node(None)
     assert asyncio.run(feerate_of(node, None, fallback_sat_per_kw=1_250)) == (1_250, "fallback")

@@ -287,6 +287,8 @@ def lsp_factories(console: Console, answer: Document) -> None:
 def _lsp_stage(factory: Document) -> str:
     if factory["aborted"]:
         return f"aborted: {factory['aborted']}"
+    if factory["too_late"]:
+        return f"{factory['status']}, too late: give it up"
     if factory["refused"]:
         return f"{factory['status']}, {_refused_in_short(factory)}"
     if factory["status"] != "building":

@@ -110,8 +110,8 @@ def facts(console: Console, rows: list[tuple[str, object]]) -> None:
 
 
 def is_over(factory: dict[str, Any]) -> bool:
-    """Say whether a factory has no deadline any more: left, closed, swept, or moved out of."""
-    return factory["status"] in {"on_chain", "swept", "closed", "moved_out"}
+    """Say whether a factory has no deadline any more: left, closed, swept, moved out, or dead."""
+    return factory["status"] in {"on_chain", "swept", "closed", "moved_out", "dead"}
 
 
 def expiry_text(factory: dict[str, Any]) -> Text:

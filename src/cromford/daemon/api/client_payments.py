@@ -35,7 +35,7 @@ from cromford.invoice.bolt11 import sign_invoice
 from cromford.invoice.invoice import UINT16_MAX, UINT32_MAX, InvalidInvoice, Invoice, RouteHint
 from cromford.protocol import events as ev
 from cromford.protocol.channels.balances import balance_now
-from cromford.protocol.channels.client import is_usable
+from cromford.protocol.channels.client import is_usable, why_unusable
 from cromford.protocol.channels.coverage import limit_in
 from cromford.protocol.channels.forwarding import forwarding_fee_msat
 from cromford.protocol.channels.htlc_rules import (
@@ -154,9 +154,10 @@ class ClientPayments:
         state, usable = self._owner.state, self._usable()
         config = state.config
         if not usable:
+            refused = why_unusable(state, purpose="receive")
             raise RpcFailure(
-                "no_channel",
-                "no channel is ready to receive through",
+                refused.code,
+                str(refused),
                 retryable=True,
                 remediation="`factories` shows how far the channel's factory is.",
             )

@@ -30,6 +30,7 @@ Document = dict[str, Any]
 _REMEDIES: Final = {
     "lsp_unreachable": "The daemon connects again by itself; `status` shows when it has.",
     "no_channel": "`balance` shows the channels, and `status` whether the LSP is connected.",
+    "funding_not_deep": "Its block was taken back, or is young: wait. `factories` counts blocks.",
     "not_payable": "Pay less, or try again when what is on its way has arrived.",
     "insufficient_balance": "`balance` shows what each channel can send.",
     "own_invoice": "Money moves out of a factory that dies by itself: see `client factories`.",

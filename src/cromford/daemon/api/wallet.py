@@ -267,7 +267,7 @@ async def feerate_of(
 
     Raises:
         InvalidParam: If what was given is no feerate.
-        RpcFailure: If the node does not answer.
+        RpcFailure: If the node does not answer, or nobody would give what it says.
     """
     if given is not None:
         return given_feerate(given), "given"
@@ -277,7 +277,23 @@ async def feerate_of(
         raise RpcFailure("chain_unavailable", str(error), retryable=True) from error
     if estimate is None:
         return fallback_sat_per_kw, "fallback"
+    check_believable(estimate)
     return estimate, f"estimate for {FEERATE_TARGET_BLOCKS} blocks"
+
+
+def check_believable(feerate_sat_per_kw: int) -> None:
+    """Check that what the node says of feerates is no more than an operator may give.
+
+    Raises:
+        RpcFailure: If it is.
+    """
+    if feerate_sat_per_kw > FEERATE_MAX_SAT_PER_VB * SAT_PER_KW_OF_SAT_PER_VB:
+        raise RpcFailure(
+            "feerate_too_high",
+            f"the node's feerate: expected at most {FEERATE_MAX_SAT_PER_VB} sat/vB, "
+            f"received {sat_per_vb(feerate_sat_per_kw)}",
+            remediation="Give one with `--feerate`, and look after the node.",
+        )
 
 
 def given_feerate(given: str) -> int:

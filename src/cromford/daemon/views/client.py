@@ -11,6 +11,7 @@ from cromford.daemon.views.export import export_funding, export_nodes, export_te
 from cromford.daemon.views.market import liquidity_of, receipts_of
 from cromford.factory.terms import LOOK_ON_CHAIN_BLOCKS
 from cromford.protocol.channels.client import is_usable
+from cromford.protocol.channels.depth import is_deep
 from cromford.protocol.exiting.client import is_swept, link_of, was_closed
 from cromford.protocol.exiting.looking import blocks_to_look_away
 from cromford.protocol.facts import Facts
@@ -19,6 +20,7 @@ from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.closes import FinishedClose, is_frozen
 from cromford.protocol.journal.closing import ClientClosing
 from cromford.protocol.journal.link import Link
+from cromford.protocol.opening.client import is_overtaken
 from cromford.watch.remaining import Remaining, path_of, remaining_of
 
 _STAGES: Final = {
@@ -42,11 +44,14 @@ def status_of(state: ClientState, attempt: ClientAttempt) -> str:
     `moved_out`: we are, and gave its keys to the LSP; `closed`: a close that we signed is in a
     block; `closing`: one that everybody signed waits for one. `on_chain`: our channel is; `swept`:
     something else than our branch spent an output above it, so nothing in it is ours any more;
-    `expired`: the LSP may do that now.
+    `expired`: the LSP may do that now; `dead`: something else spends a coin of its funding, and is
+    as deep as a funding has to be.
     """
     if attempt.is_retired:
         return "moved_out"
     is_complete = isinstance(attempt.stage, Complete)
+    if is_complete and is_overtaken(state, attempt):
+        return "dead"
     confirmed = is_complete and attempt.funding_tx.txid in state.chain.confirmed
     if confirmed and was_closed(state, attempt):
         return "closed"
@@ -62,7 +67,8 @@ def status_of(state: ClientState, attempt: ClientAttempt) -> str:
     if confirmed and attempt.ready_sent and state.chain.height >= attempt.terms.expiry_height:
         return "expired"
     if confirmed and attempt.ready_sent:
-        return "live" if attempt.ready_received else "confirming"
+        is_live = attempt.ready_received and is_deep(attempt, state.chain)
+        return "live" if is_live else "confirming"
     if confirmed and not attempt.given_up:
         return "confirming"
     if attempt.aborted is not None:

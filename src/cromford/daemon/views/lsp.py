@@ -33,11 +33,11 @@ from cromford.protocol.lobby.bumping import paid_sat_per_kw
 from cromford.protocol.lobby.choosing import lasting_entries
 from cromford.protocol.lobby.schedule import lifetime_of_entry
 from cromford.protocol.lobby.shapes import ShapeCost
+from cromford.protocol.opening.funding import is_too_late
 from cromford.watch.feerates import OwnFees
 
 SWEPT: Final = "swept"
 CLOSED: Final = "closed"
-ENDED: Final = frozenset({SWEPT, CLOSED})
 # Coins of ours are in it.
 LOCKING: Final = frozenset({"funding", "abandoned", "live", "closing", "expired"})
 
@@ -84,6 +84,7 @@ def summary(factory: Factory) -> dict[str, Any]:
         "funding_amount_sat": attempt.tree.funding_amount_sat,
         "confirmations": chain.depth(attempt.funding_tx.txid),
         "min_depth": terms.min_depth,
+        "too_late": status_of(factory) == "funding" and is_too_late(factory),
         "expiry_height": terms.expiry_height,
         "blocks_to_expiry": terms.expiry_height - chain.height,
         "exit_deadline_height": factory.lifetime.exit_deadline_height,
@@ -327,19 +328,18 @@ def locked_sat(state: LspState) -> int:
         for factory in state.all_factories()
         if factory.begun is not None and status_of(factory) in LOCKING
     )
-    dead = (state.house.entries[attempt_id] for attempt_id in state.house.tally.dead)
-    revived = sum(entry.locked_sat for entry in dead if is_locking(state, entry))
-    return state.resting.locked_sat + awake + revived
+    return state.resting.locked_sat + awake
 
 
 def is_locking(state: LspState, entry: FactoryEntry) -> bool:
     """Say whether a factory holds coins of ours: it was funded, and has not gone elsewhere."""
-    if entry.status == FUNDED or (entry.status == DEAD and state.house.is_confirmed(entry)):
-        asleep = state.asleep.get(entry.number)
-        if asleep is not None:
-            return asleep.status not in ENDED
-        return not is_over(state.factory(entry.number))
-    return False
+    if entry.status not in {FUNDED, DEAD}:
+        return False
+    asleep = state.asleep.get(entry.number)
+    if asleep is not None:
+        return asleep.status in LOCKING
+    factory = state.factory(entry.number)
+    return not (factory.is_dead or is_over(factory))
 
 
 def as_it_slept(house: House, shown: Mapping[str, Any]) -> dict[str, Any]:
@@ -354,6 +354,7 @@ def as_it_slept(house: House, shown: Mapping[str, Any]) -> dict[str, Any]:
         "moved_out": [],
         "when_dying": [],
         "advances": [],
+        "too_late": False,
         **shown,
         **period_of_shown(
             shown, house.chain.height, is_funded=house.chain.depth(entry.funding_txid) > 0

@@ -7,6 +7,7 @@ from cromford.crypto.keys import sha256
 from cromford.protocol import events as ev
 from cromford.protocol.channels import marks
 from cromford.protocol.channels.balances import balance_of
+from cromford.protocol.channels.depth import is_deep, no_channel
 from cromford.protocol.channels.finish import finish
 from cromford.protocol.channels.forwarding import forwarding_fee_msat
 from cromford.protocol.channels.htlc_rules import (
@@ -100,13 +101,31 @@ def is_usable(state: ClientState, link: Link) -> bool:
 
     Who else leaves the factory does not matter: it publishes nothing that this channel loses by.
     """
+    return _is_in_use(state, link) and is_deep(state.attempts[link.attempt_id], state.chain)
+
+
+def _is_in_use(state: ClientState, link: Link) -> bool:
     attempt = state.attempts[link.attempt_id]
     return (
         is_alive(link, state.chain)
         and not (attempt.is_exiting or attempt.is_retired)
-        and state.chain.depth(attempt.funding_tx.txid) >= attempt.terms.min_depth
         and is_in_time(link, state.chain, height=state.chain.height)
     )
+
+
+def why_unusable(state: ClientState, *, purpose: str) -> Rejected:
+    """Return why no channel can be used now.
+
+    Args:
+        state: The client.
+        purpose: `pay` or `receive`.
+    """
+    shallow = (
+        state.attempts[link.attempt_id]
+        for link in state.book.ordered_links
+        if _is_in_use(state, link) and not is_usable(state, link)
+    )
+    return no_channel(shallow, state.chain, purpose=purpose)
 
 
 def on_invoice_requested(turn: Turn[ClientState], event: ev.InvoiceRequested) -> None:
@@ -116,7 +135,7 @@ def on_invoice_requested(turn: Turn[ClientState], event: ev.InvoiceRequested) ->
         Rejected: If there is no channel to be paid through.
     """
     if not any(is_usable(turn.state, link) for link in turn.book.links.values()):
-        raise Rejected("no_channel", "no channel is ready to receive through")
+        raise why_unusable(turn.state, purpose="receive")
     payment_hash = sha256(event.preimage)
     turn.remember(
         cr.InvoiceIssued(
@@ -232,7 +251,7 @@ def on_pay_requested(turn: Turn[ClientState], event: ev.PayRequested) -> None:
             finish_channels(turn)
             return
     if refused is None:
-        raise Rejected("no_channel", "no channel is ready to pay through", retryable=True)
+        raise why_unusable(state, purpose="pay")
     raise Rejected("not_payable", refusal_text(refused), retryable=True)
 
 

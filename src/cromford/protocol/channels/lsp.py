@@ -9,6 +9,7 @@ from cromford.channel.stage import LiveHtlc
 from cromford.protocol import events as ev
 from cromford.protocol.channels import marks
 from cromford.protocol.channels.close_rules import hang_up_if_it_goes_on
+from cromford.protocol.channels.depth import NOT_DEEP, is_deep, why_not_deep
 from cromford.protocol.channels.finish import finish
 from cromford.protocol.channels.forwarding import (
     ForwardingRules,
@@ -127,11 +128,13 @@ def is_usable(state: Factory, link: Link) -> bool:
 
     Which other client of the factory leaves does not matter.
     """
-    attempt = state.attempt
+    return _is_in_use(state, link) and is_deep(state.attempt, state.chain)
+
+
+def _is_in_use(state: Factory, link: Link) -> bool:
     return (
         is_alive(link, state.chain)
         and link.client not in state.exits | state.held_keys
-        and state.chain.depth(attempt.funding_tx.txid) >= attempt.terms.min_depth
         and is_in_time(link, state.chain, height=state.chain.height)
     )
 
@@ -190,9 +193,11 @@ def on_pay_asked(turn: Turn[Factory], sender: str, asked: PayAsked) -> None:
 
 def pay_refusal(state: Factory, payee: bytes) -> tuple[str, str] | None:
     """Return a code and a reason why a client cannot be paid here now; None if it may be."""
-    links = [link for link in state.book.links_with(payee) if is_usable(state, link)]
+    links = [link for link in state.book.links_with(payee) if _is_in_use(state, link)]
     if not links:
         return "payee_unknown", "the payee has no live channel with this LSP"
+    if not is_deep(state.attempt, state.chain):
+        return NOT_DEEP, why_not_deep(state.attempt, state.chain)
     if not any(link.is_open for link in links):
         return "payee_offline", "the payee is not connected"
     return None

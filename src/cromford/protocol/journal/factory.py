@@ -168,10 +168,13 @@ class Factory:
 
     @property
     def is_dead(self) -> bool:
-        """Whether another transaction took a coin of its funding, for good."""
-        funded = self.attempt.funded
-        is_dead = funded is not None and funded.is_dead
-        return is_dead and self.chain.depth(self.attempt.funding_tx.txid) == 0
+        """Whether it was found that another transaction took a coin of its funding, and did so.
+
+        A reorganisation may have undone that.
+        """
+        attempt, funded = self.attempt, self.attempt.funded
+        was_found = funded is not None and funded.is_dead
+        return was_found and self.chain.rival_depth(attempt.funding_tx) >= attempt.terms.min_depth
 
     def funding_on_chain(self, client: int) -> Funding:
         """Return where a client's channel is: in a block, or else by its newest signed state."""

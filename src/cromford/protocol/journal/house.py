@@ -20,6 +20,7 @@ from cromford.protocol.journal import records as r
 from cromford.protocol.journal import spending_records as sr
 from cromford.protocol.journal import sweep_records as sw
 from cromford.protocol.journal.bumps import FundingBump, unsettled, with_bump, without_bump
+from cromford.protocol.journal.dead_coins import with_dead_coins
 from cromford.protocol.journal.encoding import decoded
 from cromford.protocol.journal.entries import (
     ABORTED,
@@ -132,10 +133,13 @@ class House:
 
     def lent_sat(self) -> int:
         """Return what the channels of all standing factories come to."""
-        dead = (self.entries[attempt_id] for attempt_id in self.tally.dead)
         return self.tally.lent_sat + sum(
-            entry.lent_sat for entry in dead if self.is_standing(entry)
+            entry.lent_sat for entry in self.dead_entries() if self.is_standing(entry)
         )
+
+    def dead_entries(self) -> Iterator[FactoryEntry]:
+        """Yield the factories whose funding was found dead, whatever the chain shows now."""
+        return (self.entries[attempt_id] for attempt_id in sorted(self.tally.dead))
 
     def entry_of(self, number: int) -> FactoryEntry:
         """Return what is known of a factory by its number."""
@@ -332,7 +336,7 @@ def _with_mail(house: House, sender: str, content: mail.AnyMail) -> House:
                 house,
                 chain=chain,
                 news=reduce(Shelf.delete, gone, house.news),
-                wallet=house.wallet.without_block(height),
+                wallet=with_dead_coins(house.wallet.without_block(height), house.dead_entries()),
                 tally=house.tally.at(height=chain.height, before=house.chain.height),
             )
         case mail.CeremonyEnded(aborted=None):
@@ -459,7 +463,7 @@ def _with_block(house: House, found: mail.Found) -> House:
         chain=changed(chain, spends={}),
         bumps=unsettled(house.bumps, chain),
         news=house.news.set(height, tuple(tx.txid for tx in txs)) if txs else house.news,
-        wallet=wallet,
+        wallet=with_dead_coins(wallet, house.dead_entries()) if txs else wallet,
         n_new_joins=0,
         faults=still_counting(house.faults, height - BAN_BLOCKS),
         aborts=still_counting(house.aborts, height - PAUSE_BLOCKS),

@@ -62,6 +62,13 @@ class LspBlueprint:
         return lifetime_of(self.terms, plan_of(self.terms).shape.slowest_kinds)
 
     @cached_property
+    def ready_height_max(self) -> int:
+        """The last funding confirmation height at which any client uses the factory."""
+        shape = plan_of(self.terms).shape
+        one_of_each = (leaf.clients[0] for leaf in shape.leaves())
+        return max(self.terms.ready_height_max(shape.kinds_to(client)) for client in one_of_each)
+
+    @cached_property
     def tree(self) -> Tree:
         """The whole tree."""
         return build_tree(

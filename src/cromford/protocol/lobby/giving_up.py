@@ -13,7 +13,7 @@ from cromford.bitcoin.tx import OutPoint, Tx, Txid
 from cromford.protocol import events as ev
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import lobby_records as lr
-from cromford.protocol.journal.entries import ABORTED, BUILDING, DEAD
+from cromford.protocol.journal.entries import ABORTED, BUILDING
 from cromford.protocol.journal.house import House
 from cromford.protocol.turn import Turn
 from cromford.wallet.coins import InsufficientCoins, WalletCoin
@@ -33,8 +33,8 @@ def planned(house: House, attempt_id: bytes, *, feerate_sat_per_kw: int) -> Spen
         raise Rejected("factory_not_found", f"no signed funding of {attempt_id.hex()}")
     if house.is_confirmed(entry):
         raise Rejected("factory_funded", "the funding is in a block")
-    coins = [coin for coin in _coins(house, entry.coins) if coin.spent_height is None]
-    if entry.status == DEAD or not coins:
+    coins = _coins(house, entry.coins)
+    if not coins or any(coin.spent_height is not None for coin in coins):
         raise Rejected("factory_dead", "a coin of the funding is spent already")
     coin = max(coins, key=lambda coin: (coin.txout.amount_sat, coin.outpoint))
     try:

@@ -380,8 +380,13 @@ def on_block(turn: Turn[ClientState]) -> None:
             turn.remember(op.ReadySent(attempt_id=attempt.attempt_id))
             turn.send(attempt.lsp_node_id, channel_ready(attempt))
             begin(turn, turn.state.attempts[attempt.attempt_id])
-        elif attempt.is_open and is_hopeless(turn.state, attempt):
+        elif _is_waiting(attempt) and is_hopeless(turn.state, attempt):
             turn.remember(op.WaitGivenUp(attempt_id=attempt.attempt_id))
+
+
+def _is_waiting(attempt: ClientAttempt) -> bool:
+    """Say whether a funding is waited for; one that was live is, too, if it left the chain."""
+    return attempt.is_open or (attempt.ready_sent and not attempt.given_up)
 
 
 def is_hopeless(state: ClientState, attempt: ClientAttempt) -> bool:
@@ -393,20 +398,35 @@ def is_hopeless(state: ClientState, attempt: ClientAttempt) -> bool:
     """
     if not isinstance(attempt.stage, Complete | RootSent):
         return False
-    if state.chain.rival_depth(attempt.funding_tx) >= attempt.terms.min_depth:
+    if is_overtaken(state, attempt):
         return True
+    if attempt.ready_sent:
+        return False
     height = state.chain.confirmed.get(attempt.funding_tx.txid)
     if height is None or isinstance(attempt.stage, RootSent):
         return state.chain.height >= attempt.terms.patience_end_height
     return height > attempt.branch.ready_height_max
 
 
+def is_overtaken(state: ClientState, attempt: ClientAttempt) -> bool:
+    """Say whether something else spends a coin of a funding, as deep as a funding has to be.
+
+    Raises:
+        Unchecked: If the proposal was never accepted.
+    """
+    return state.chain.rival_depth(attempt.funding_tx) >= attempt.terms.min_depth
+
+
 def watched(state: ClientState) -> frozenset[OutPoint]:
-    """Return the coins of fundings that are waited for: whoever else spends one ends the wait."""
+    """Return the coins of fundings that are waited for: whoever else spends one ends the wait.
+
+    A funding that a reorganisation took back is waited for again.
+    """
     return frozenset(
         tx_in.outpoint
         for attempt in state.attempts.values()
-        if isinstance(attempt.stage, Complete | RootSent) and not attempt.ready_sent
+        if isinstance(attempt.stage, Complete | RootSent)
+        and not (attempt.ready_sent and attempt.funding_tx.txid in state.chain.confirmed)
         for tx_in in attempt.funding_tx.inputs
     )
 

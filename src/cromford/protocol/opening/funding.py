@@ -18,6 +18,8 @@ def fund_if_due(turn: Turn[Factory]) -> None:
     attempt = turn.state.attempt
     if not isinstance(attempt.stage, Acknowledging) or attempt.holdouts:
         return
+    if is_too_late(turn.state):
+        return
     outpoints = [tx_in.outpoint for tx_in in attempt.funding_tx.inputs]
     # A reorganisation may have taken a coin away.
     if turn.facts.may_risk and turn.facts.directory.has_coins(outpoints):
@@ -64,9 +66,32 @@ def first_watch(state: Factory) -> xr.Watching:
 
 
 def owed_of_funding(state: Factory, funded: Funded) -> Iterator[fx.Effect]:
-    """Yield what is owed of a funding that is in no block, unless it was given up."""
-    if funded.replacement is None and not funded.is_dead and state.is_watched:
+    """Yield what is owed of a funding that is in no block, unless it was given up, or is too late.
+
+    Too late, it would lock our coins up until the expiry, in a factory that nobody uses.
+    """
+    is_wanted = funded.replacement is None and not funded.is_dead and not is_too_late(state)
+    if is_wanted and state.is_watched:
         yield fx.Broadcast(name="funding", tx=funded.funding_tx)
+
+
+def is_too_late(state: Factory) -> bool:
+    """Say whether no client would use a factory any more whose funding the next block had.
+
+    One that was live has clients with money in it, whenever its funding comes back.
+    """
+    attempt = state.attempt
+    if state.chain.depth(attempt.funding_tx.txid) or (attempt.funded and attempt.funded.ready_sent):
+        return False
+    return state.chain.height >= attempt.blueprint.ready_height_max
+
+
+def why_too_late(state: Factory) -> str:
+    """Return why nobody would use a factory whose funding is in no block yet."""
+    return (
+        f"the funding is too late: no client uses the factory if it confirms above height "
+        f"{state.attempt.blueprint.ready_height_max}, and the tip is at {state.chain.height}"
+    )
 
 
 def published_funding(state: Factory) -> Tx | None:

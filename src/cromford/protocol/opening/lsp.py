@@ -23,7 +23,13 @@ from cromford.protocol.journal.lsp_attempt import (
 )
 from cromford.protocol.journal.proposal import N_CANDIDATES
 from cromford.protocol.opening import abandoning
-from cromford.protocol.opening.funding import first_watch, fund_if_due, owed_of_funding
+from cromford.protocol.opening.funding import (
+    first_watch,
+    fund_if_due,
+    is_too_late,
+    owed_of_funding,
+    why_too_late,
+)
 from cromford.protocol.turn import Turn
 from cromford.signing.round import FaultyContribution
 from cromford.wire import messages as m
@@ -424,6 +430,8 @@ def on_deadline(turn: Turn[Factory]) -> None:
 
 
 def _unfunded(turn: Turn[Factory]) -> str:
+    if is_too_late(turn.state):
+        return why_too_late(turn.state)
     return turn.facts.why_no_risk or "a funding coin is gone"
 
 

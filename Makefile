@@ -9,9 +9,12 @@ LIVE_SEEDS ?= 20
 SEED_START ?= 0
 FLOOD_SECONDS ?= 60
 CLIENTS ?= 16
+FUZZ_SECONDS ?= 60
+FUZZ_PACKAGES := .fuzz-packages
+FUZZ_STAMP := $(FUZZ_PACKAGES)/.installed
 MATRIX_OUT ?= matrix.txt
 
-.PHONY: demo test tables check bench flood mass-exit dying simulate matrix coverage format clean
+.PHONY: demo test tables check bench flood mass-exit dying simulate matrix fuzz coverage format clean
 
 demo: $(STAMP)
 	$(BIN)/cromford demo --clients 4
@@ -59,6 +62,10 @@ simulate: $(STAMP)
 matrix: $(STAMP)
 	$(BIN)/python -m tests.matrix --out $(MATRIX_OUT) --seed $(SEED_START) --jobs 2
 
+# The fuzzer lies beside the environment: not every Python that runs the tests has wheels of it.
+fuzz: $(FUZZ_STAMP)
+	PYTHONPATH=$(FUZZ_PACKAGES) $(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
+
 coverage: $(STAMP)
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -n 0 tests/test_changed.py tests/test_shelf.py tests/codec tests/crypto tests/bitcoin tests/signing tests/factory tests/channel tests/invoice tests/wire tests/wallet tests/protocol tests/watch tests/simulation
@@ -70,7 +77,7 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
+	rm -rf $(VENV) $(FUZZ_PACKAGES) .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
 
 $(STAMP): requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is not installed: Cromford needs Python 3.11 or newer" >&2; exit 1; }
@@ -80,3 +87,7 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $(STAMP)
+
+$(FUZZ_STAMP): requirements-fuzz.lock $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --no-deps --upgrade --target $(FUZZ_PACKAGES) -r requirements-fuzz.lock
+	@touch $(FUZZ_STAMP)

@@ -130,7 +130,18 @@ def test_amounts_are_exact(node: ScriptedNode, written: bytes, amount_sat: int) 
 
 @pytest.mark.parametrize(
     "written",
-    [b"-1", b"0.000000001", b"true", b'"1"', b"null", b"21000000.00000001", b"1e4000"],
+    [
+        b"-1",
+        b"0.000000001",
+        b"true",
+        b'"1"',
+        b"null",
+        b"21000000.00000001",
+        b"1e4000",
+        b"1e-4000",
+        b"0.1" + 40 * b"0" + b"1",
+        b"9" * 4000,
+    ],
 )
 def test_an_amount_that_is_none_is_unavailable(node: ScriptedNode, written: bytes) -> None:
     node.answers["gettxout"] = (

@@ -149,7 +149,7 @@ def test_a_transaction_that_does_not_wait_is_none(node: ScriptedNode) -> None:
         ({"weight": None}, "weight: expected int"),
         ({"vsize": 0}, "vsize: expected at least 1, received 0"),
         ({"fees": []}, "fees: expected dict"),
-        ({"fees": {"base": -1}}, "fees.base: expected whole satoshis"),
+        ({"fees": {"base": -1}}, "fees.base: expected 0..21000000 bitcoins"),
         ({"fees": {"base": 0.1}}, "fees.descendant: expected a number, received None"),
         ({"depends": ["no"]}, "depends: "),
         ({"spentby": None}, "spentby: expected list"),
@@ -178,6 +178,9 @@ def test_who_spends_an_output_is_told_of_the_mempool_only(node: ScriptedNode) ->
     assert len(node.calls) == 1
     with pytest.raises(ChainUnavailable, match="not asked for"):
         ask(node, lambda chain: chain.spenders(outpoints[:1]))
+    node.answers["gettxspendingprevout"] = [{"txid": [], "vout": 0}]
+    with pytest.raises(ChainUnavailable, match="txid: expected str"):
+        ask(node, lambda chain: chain.spenders(outpoints))
 
 
 def test_feerates_are_rounded_up(node: ScriptedNode) -> None:

@@ -46,6 +46,7 @@ def test_an_address_reads_back_as_it_is_written(endpoint: str, host: str, port: 
         (NODE_ID + "@localhost:65536", "port: expected a number"),
         (NODE_ID + "@localhost:-1", "port: expected a number"),
         (NODE_ID + "@localhost:9735000000", "port: expected a number"),
+        (NODE_ID + "@localhost:0000809999", "port: expected a number"),
         (NODE_ID + "@localhost:\u0661", "port: expected a number"),
     ],
 )

@@ -177,6 +177,17 @@ def test_a_missing_record_is_noticed(tmp_path: Path, missing_id: int) -> None:
         replayed(tmp_path)
 
 
+def test_a_text_or_a_number_that_we_never_wrote_is_a_failed_store(tmp_path: Path) -> None:
+    write_journal(tmp_path, [b"one"])
+    edit(tmp_path, "UPDATE stream SET name = CAST(x'ff' AS TEXT)")
+    with Journal(tmp_path) as store, pytest.raises(StoreFailed, match="codec can't decode"):
+        store.history(after=0, limit=9)
+    edit(tmp_path, "UPDATE stream SET name = 'house'")
+    edit(tmp_path, "UPDATE journal SET number = ?", 2**63 - 1)
+    with Journal(tmp_path) as store, pytest.raises(StoreFailed, match="cannot append to"):
+        store.append([Entry("house", b"two")])
+
+
 def edit(datadir: Path, statement: str, *bindings: int) -> None:
     connection = apsw.Connection(str(datadir / "journal.sqlite"))
     connection.execute(statement, bindings)

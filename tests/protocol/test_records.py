@@ -123,6 +123,7 @@ MALFORMED: Final = {
     "a field too few": packed("block_connected", 7),
     "a number for bytes": packed("peer_connected", 7),
     "a text for bytes": packed("peer_connected", "02"),
+    "nested too deeply": VERSION + b"\x92\xa7started" + b"\x91" * 9_999,
 }
 NOT_UTF8: Final = b"\1\x92\xa4\xff\xff\xff\xff\x07"  # where the name of a record stands
 

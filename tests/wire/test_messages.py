@@ -88,6 +88,7 @@ def stream_of(message: Any, extra: dict[int, bytes]) -> bytes:
     values = {
         t: item.metadata["cromford.wire.kind"].encode(getattr(message, item.name))
         for t, item in kinds.items()
+        if getattr(message, item.name) or not kind_of(item).is_late
     }
     return encoded[:3] + encode_tlv_stream(sorted((values | extra).items()))
 
@@ -111,6 +112,14 @@ def test_an_unknown_even_field_is_refused(cls: type[m.Message]) -> None:
         decode_message(stream_of(least_struct(cls), {even: b""}))
 
 
+def test_a_late_list_that_is_empty_is_left_out_and_has_no_second_encoding() -> None:
+    message = least_struct(m.ChannelReestablish)
+    place = next(i for i, item in enumerate(fields(message)) if kind_of(item).is_late)
+    twice = stream_of(message, {2 * place: b""})
+    with pytest.raises(MalformedBytes, match="to be left out where it is empty"):
+        decode_message(twice)
+
+
 @pytest.mark.parametrize("cls", MESSAGES)
 def test_a_missing_field_is_named(cls: type[m.Message]) -> None:
     message = least_struct(cls)
@@ -118,7 +127,7 @@ def test_a_missing_field_is_named(cls: type[m.Message]) -> None:
         kept = [
             (2 * i, other.metadata["cromford.wire.kind"].encode(getattr(message, other.name)))
             for i, other in enumerate(fields(cls))
-            if i != place
+            if i != place and not kind_of(other).is_late
         ]
         data = encode_message(message)[:3] + encode_tlv_stream(kept)
         if kind_of(item).is_late:

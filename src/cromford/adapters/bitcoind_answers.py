@@ -10,7 +10,7 @@ from fractions import Fraction
 from typing import Final, TypeVar
 
 from cromford.bitcoin.timelock import LOCKTIME_THRESHOLD
-from cromford.bitcoin.tx import SAT_PER_BTC, WITNESS_SCALE, OutPoint, Tx, Txid
+from cromford.bitcoin.tx import MAX_MONEY_SAT, SAT_PER_BTC, WITNESS_SCALE, OutPoint, Tx, Txid
 from cromford.ports import (
     ChainUnavailable,
     Known,
@@ -33,9 +33,10 @@ KNOWN_REASONS: Final = frozenset(
         "Transaction already in block chain",
     }
 )
+MAX_MONEY_BTC: Final = MAX_MONEY_SAT // SAT_PER_BTC
+SATOSHI_BTC: Final = Decimal(1).scaleb(-8)
 NOT_VALIDATED: Final = "package-not-validated"
 MISSING_INPUTS: Final = "bad-txns-inputs-missingorspent"
-BTC_MAX: Final = 21_000_000  # Core: MAX_MONEY.
 BLOCK_TIME_MAX: Final = 2**32 - 1
 TRANSACTION_FAILED: Final = "transaction failed"  # Of a package: look at its transactions.
 
@@ -180,7 +181,7 @@ def read_spenders(outpoints: Sequence[OutPoint], told: object) -> dict[OutPoint,
     found: dict[OutPoint, Txid] = {}
     for answer in answers:
         spent = expect(answer, dict, "gettxspendingprevout")
-        name = (spent.get("txid"), spent.get("vout"))
+        name = (expect(spent.get("txid"), str, "txid"), expect(spent.get("vout"), int, "vout"))
         if name not in asked:
             raise ChainUnavailable(f"gettxspendingprevout: not asked for {name!r:.100}")
         if "spendingtxid" in spent and "blockhash" not in spent:
@@ -284,9 +285,13 @@ def read_amount_sat(value: object, field: str) -> int:
     """
     if isinstance(value, bool) or not isinstance(value, int | Decimal):
         raise ChainUnavailable(f"{field}: expected a number, received {value!r:.100}")
-    if abs(Decimal(value)) > BTC_MAX:
-        raise ChainUnavailable(f"{field}: expected at most {BTC_MAX}, received {value!r:.100}")
-    amount_sat = Decimal(value) * SAT_PER_BTC
-    if amount_sat != int(amount_sat) or amount_sat < 0:
-        raise ChainUnavailable(f"{field}: expected whole satoshis, received {value}")
-    return int(amount_sat)
+    amount_btc = Decimal(value)
+    # The range first: what is far outside takes long to write out, and rounds to what is inside.
+    if not amount_btc.is_finite() or not 0 <= amount_btc <= MAX_MONEY_BTC:
+        raise ChainUnavailable(
+            f"{field}: expected 0..{MAX_MONEY_BTC} bitcoins, received {amount_btc:.16g}"
+        )
+    rounded_btc = amount_btc.quantize(SATOSHI_BTC)
+    if rounded_btc != amount_btc:
+        raise ChainUnavailable(f"{field}: expected whole satoshis, received {amount_btc:.16g}")
+    return int(rounded_btc * SAT_PER_BTC)

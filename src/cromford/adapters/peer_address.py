@@ -69,6 +69,13 @@ def _split_endpoint(endpoint: str) -> tuple[str, str]:
 
 
 def _parse_port(port: str) -> int:
-    if not (port.isascii() and port.isdecimal()) or not 1 <= int(port[:6]) <= PORT_MAX:
+    number = port_number(port)
+    if not number:
         raise ValueError(f"port: expected a number in 1..{PORT_MAX}, received {port!r}")
-    return int(port)
+    return number
+
+
+def port_number(digits: str) -> int | None:
+    """Return the number of a port, 0 included; None if these are not the digits of one."""
+    is_short = len(digits) <= len(str(PORT_MAX)) and digits.isascii() and digits.isdecimal()
+    return int(digits) if is_short and int(digits) <= PORT_MAX else None

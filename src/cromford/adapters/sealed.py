@@ -24,6 +24,8 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from cromford.codec.decoders import decoded
+
 MAGIC: Final = b"CRMFSEAL"
 CHUNK_SIZE: Final = 64 * 1024
 FILE_ID_SIZE: Final = 16
@@ -34,6 +36,7 @@ _COUNTER_SIZE: Final = 11  # Of the nonce's 12 bytes.
 _HASH_SIZE: Final = 32
 _INFO: Final = b"cromford/backup"
 _MODE: Final = 0o600
+_HEADER_DECODER: Final = msgspec.json.Decoder(dict[str, Any])
 
 
 class BadFile(Exception):
@@ -282,9 +285,9 @@ def _header(path: Path, file: BinaryIO) -> SealedHeader:
     if len(body) < size:
         raise Truncated(f"{path} is truncated: its header is not complete")
     try:
-        says = msgspec.json.decode(body, type=dict[str, Any])
+        says = decoded(_HEADER_DECODER, body)
         file_id = bytes.fromhex(says.pop("file_id"))
-    except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise BadFile(f"{path} is damaged: its header cannot be read: {error}") from error
     if len(file_id) != FILE_ID_SIZE:
         raise BadFile(

@@ -42,6 +42,8 @@ _KNOWN_MAX: Final = 1024  # Streams whose head is kept in memory.
 _LOG_SIZE_KEPT: Final = 4 * 1024 * 1024  # What a large checkpoint leaves of the write-ahead log.
 
 
+# What a file holds that we never wrote: a text that is no UTF-8, a number that leads past 64 bits.
+_NOT_OURS: Final = (UnicodeDecodeError, OverflowError)
 _Row = tuple[Any, ...]
 
 
@@ -494,7 +496,7 @@ class Journal:
         with self._turn:
             try:
                 return self._connection.execute(query, bindings).fetchall()
-            except apsw.Error:
+            except (apsw.Error, *_NOT_OURS):
                 with self._reported("read"):
                     raise
 
@@ -509,7 +511,7 @@ class Journal:
         except apsw.CorruptError as error:
             self._failure = f"{self._path} is corrupt: {error}"
             raise StoreFailed(self._failure) from error
-        except (apsw.Error, OSError) as error:
+        except (apsw.Error, OSError, *_NOT_OURS) as error:
             self._failure = f"cannot {action} {self._path}: {error}"
             raise StoreFailed(self._failure) from error
 

@@ -13,6 +13,8 @@ from cromford.ports import StoreFailed
 
 SCHEMA_VERSION: Final = sql.SCHEMA_VERSION
 TABLES: Final = ("stream", "journal", "checkpoint", "archive", "shelf", "wake")
+# A column too many, a value twice, a text where a number stands; beside what no column holds.
+_REFUSED_ROWS: Final = (apsw.SQLError, apsw.BindingsError, apsw.ConstraintError, apsw.MismatchError)
 _ROWS_AT_ONCE: Final = 256
 _SIZE_AT_ONCE: Final = 1024 * 1024  # Of values; one row may be larger.
 _NEWEST: Final = "SELECT number, record FROM journal ORDER BY number DESC LIMIT 1"
@@ -89,7 +91,8 @@ def fill(datadir: Path, rows: Iterable[tuple[str, Sequence[Row]]]) -> None:
     """Make the journal of a directory that has none, out of all rows of one.
 
     Raises:
-        StoreFailed: If it cannot be written, or the rows are no journal's.
+        ValueError: If the rows are no journal's.
+        StoreFailed: If it cannot be written.
     """
     Journal(datadir).close()  # An empty one.
     path = datadir / JOURNAL_NAME
@@ -100,11 +103,13 @@ def fill(datadir: Path, rows: Iterable[tuple[str, Sequence[Row]]]) -> None:
             connection.execute("BEGIN IMMEDIATE")
             for table, some in rows:
                 if table not in TABLES:
-                    raise StoreFailed(f"a backup's table: expected {TABLES}, received {table}")
+                    raise ValueError(f"table: expected one of {TABLES}, received {table:.100}")
                 marks = ", ".join("?" * len(some[0]))
                 connection.executemany(f"INSERT INTO {table} VALUES ({marks})", some)  # noqa: S608 - checked
             connection.execute("COMMIT")
         finally:
             connection.close()
+    except (*_REFUSED_ROWS, OverflowError, TypeError) as error:
+        raise ValueError(f"rows that no journal has: {error}") from error
     except apsw.Error as error:
         raise StoreFailed(f"cannot write {path}: {error}") from error

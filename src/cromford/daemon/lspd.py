@@ -31,7 +31,7 @@ from cromford.daemon.driver import Role
 from cromford.daemon.logs import set_up_logging
 from cromford.daemon.metrics import Sample
 from cromford.daemon.options import LspOptions
-from cromford.daemon.parts import Label, LspParts
+from cromford.daemon.parts import LspParts, read_label
 from cromford.daemon.shell import Daemon
 from cromford.daemon.views import lsp as views
 from cromford.daemon.views.channels import money_samples
@@ -349,7 +349,7 @@ class LspDaemon(Daemon[LspState]):
                 factory = state.factory(entry.number)
                 line = {**views.summary(factory), "refused": self._refused(factory)}
             elif label := self.driver.label(entry.stream):
-                shown = msgspec.json.decode(label, type=Label).shown
+                shown = read_label(entry.stream, label).shown
                 line = {**views.as_it_slept(state.house, shown), "refused": []}
             else:
                 continue

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 from immutables import Map
 
+from cromford.codec.decoders import decoded
+from cromford.codec.reader import MalformedBytes
 from cromford.daemon.views.channels import totals
 from cromford.daemon.views.lsp import LOCKING, channels_of, period_of, status_of, summary
 from cromford.ports import StoreFailed
@@ -261,7 +263,7 @@ class LspParts:
 
     def wake_height(self, label: bytes) -> int | None:
         """Return until when a factory sleeps; None for ever, or if it may not."""
-        height = _read(label).wake_height if label else NEVER
+        height = decoded(_LABEL_DECODER, label).wake_height if label else NEVER
         return None if height == NEVER else height
 
     def asleep(self, state: LspState, stream: str, label: bytes) -> LspState:
@@ -297,21 +299,33 @@ class Label(msgspec.Struct, frozen=True, kw_only=True):
     period: str = ""  # Of its life; empty where it has none, or an older version wrote the label.
 
 
-def _read(label: bytes) -> Label:
-    return msgspec.json.decode(label, type=Label)
+LOCKED: Final = "funding_amount_sat"  # Of what is shown: counted while the factory has it.
+_LABEL_DECODER: Final = msgspec.json.Decoder(Label)
+
+
+def read_label(stream: str, label: bytes) -> Label:
+    """Return what is known of a factory that sleeps.
+
+    Raises:
+        StoreFailed: If its label is damaged.
+    """
+    try:
+        read = decoded(_LABEL_DECODER, label)
+    except MalformedBytes as error:
+        raise StoreFailed(f"the label of {stream} is damaged: {error}") from error
+    if read.status in LOCKING and type(read.shown.get(LOCKED)) is not int:
+        raise StoreFailed(f"the label of {stream} is damaged: {LOCKED}: expected an amount")
+    return read
 
 
 def _asleep_of(stream: str, label: bytes) -> Asleep:
-    try:
-        read = _read(label)
-    except msgspec.DecodeError as error:
-        raise StoreFailed(f"the label of {stream} is damaged: {error}") from error
+    read = read_label(stream, label)
     return Asleep(
         wake_height=read.wake_height,
         status=read.status,
         earned_msat=read.earned_msat,
         n_finished=read.n_finished,
-        locked_sat=read.shown["funding_amount_sat"] if read.status in LOCKING else 0,
+        locked_sat=read.shown[LOCKED] if read.status in LOCKING else 0,
         totals=Map(read.totals),
         taken=Map(read.taken),
         period=read.period,

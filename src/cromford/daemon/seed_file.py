@@ -17,6 +17,8 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from mnemonic import Mnemonic
 
 from cromford.adapters.sqlite import sync_directory
+from cromford.codec.decoders import decoded
+from cromford.codec.reader import MalformedBytes
 
 SEED_FILE: Final = "seed"
 ENTROPY_SIZE: Final = 32  # BIP 39: 24 words.
@@ -55,6 +57,9 @@ class _Encrypted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     salt: bytes
     nonce: bytes
     ciphertext: bytes
+
+
+_DECODER: Final = msgspec.json.Decoder(_Encrypted)
 
 
 class NotEncrypted(BadSeed):
@@ -232,8 +237,8 @@ def _encrypt(phrase: str, passphrase: str) -> bytes:
 
 def _decrypt(path: Path, data: bytes, passphrase: str | None) -> str:
     try:
-        stored = msgspec.json.decode(data, type=_Encrypted)
-    except msgspec.DecodeError as error:
+        stored = decoded(_DECODER, data)
+    except MalformedBytes as error:
         raise BadSeed(f"{path}: not a seed file ({error})") from error
     if (stored.version, stored.kdf) != (1, "argon2id"):
         raise BadSeed(f"{path}: version {stored.version} with {stored.kdf} is not known")
@@ -250,9 +255,10 @@ def _decrypt(path: Path, data: bytes, passphrase: str | None) -> str:
     parameters = (stored.iterations, stored.memory_kib, stored.lanes)
     key = _derive(passphrase, stored.salt, parameters)
     try:
-        return ChaCha20Poly1305(key).decrypt(stored.nonce, stored.ciphertext, None).decode()
+        phrase = ChaCha20Poly1305(key).decrypt(stored.nonce, stored.ciphertext, None)
     except InvalidTag:
         raise WrongPassphrase(f"{path}: the passphrase is wrong") from None
+    return phrase.decode("utf-8", errors="replace")
 
 
 def _derive(passphrase: str, salt: bytes, parameters: tuple[int, int, int]) -> bytes:

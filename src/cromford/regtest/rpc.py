@@ -7,6 +7,8 @@ from typing import Any, Final
 
 import msgspec
 
+from cromford.codec.decoders import decoded
+from cromford.codec.reader import MalformedBytes
 from cromford.regtest import params, render, rpc_chain, rpc_fees, rpc_mempool
 from cromford.regtest.ledger import Ledger
 from cromford.regtest.params import (
@@ -166,8 +168,8 @@ class Dispatcher:
     def answer(self, body: bytes) -> tuple[int, bytes]:
         """Return the HTTP status and the body that answer a request's body."""
         try:
-            request = _DECODER.decode(body)
-        except msgspec.DecodeError:
+            request = decoded(_DECODER, body)
+        except MalformedBytes:
             error = RpcError(params.PARSE_ERROR, "Parse error")
             return HTTP_ERROR, _line(_reply({"id": None}, error=error))
         if isinstance(request, list):
@@ -270,4 +272,4 @@ def _line(reply: object) -> bytes:
 
 def as_client_sees(result: object) -> Any:  # noqa: ANN401 - any JSON value
     """Return a result as a client would read it: amounts as decimals, tuples as lists."""
-    return _DECODER.decode(render.encode(result))
+    return decoded(_DECODER, render.encode(result))

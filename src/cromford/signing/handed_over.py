@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final, NoReturn
 
 from cromford.crypto import keys
-from cromford.crypto.sealing import TAG_SIZE, NotSealed, seal_once, unseal
+from cromford.crypto.sealing import TAG_SIZE, seal_once, unseal
 from cromford.signing.keychain import HandedOverKey, Keychain
 
 SEALED_SIZE: Final = 2 * keys.SECKEY_SIZE + TAG_SIZE
@@ -96,10 +96,10 @@ def unsealed(keychain: Keychain, stored: SealedKeys) -> SecretPair:
             seat; or are not the secrets of the public keys beside them.
     """
     attempt, client, pubkeys = stored.attempt, stored.client, _joined(stored.offered)
-    key = keychain.sealing_key(attempt=attempt, client=client, pubkeys=pubkeys)
     try:
+        key = keychain.sealing_key(attempt=attempt, client=client, pubkeys=pubkeys)
         plain = unseal(key, stored.sealed, said=_said(attempt, client, pubkeys))
-    except NotSealed:
+    except ValueError:  # No seat has such a number, or `NotSealed`.
         raise KeysUnusable("damaged, or sealed for another seat, journal or seed") from None
     pair = SecretPair(
         factory_secret=plain[: keys.SECKEY_SIZE], funding_secret=plain[keys.SECKEY_SIZE :]

@@ -28,7 +28,8 @@ class FieldKind:
     """How one field is written and read. Both raise `MalformedBytes` beyond its limits.
 
     One that `is_late` was added to a message that existed: a list, which is left out where it is
-    empty, so that what was written before is read as before.
+    empty, so that what was written before is read as before. So an empty one is refused: a message
+    has one encoding.
     """
 
     encode: Callable[[Any], bytes]
@@ -134,6 +135,9 @@ class Layout(Generic[M]):
                 continue
             if value is None:
                 raise MalformedBytes(f"{self.cls.__name__} without {place.name}")
+            if place.kind.is_late and not value:
+                expected = "expected to be left out where it is empty"
+                raise MalformedBytes(f"{self.cls.__name__}.{place.name}: {expected}")
             try:
                 decoded[place.name] = place.kind.decode(value)
             except MalformedBytes as error:

@@ -168,6 +168,10 @@ REFUSED = [
     ("[chain]\nurl = 5", "chain.url: expected a text, received 5"),
     ('[chain]\nurl = "a\\u0007"', "chain.url: expected a text of one line"),
     ("[chain]\ncookie = 5", "chain.cookie: expected a path, as a text, received 5"),
+    ('[chain]\ncookie = "a\\u0000b"', "chain.cookie: expected a path, received"),
+    ("[chain]\ncookie = '~nobody-of-that-name/x'", "chain.cookie: expected a path, received"),
+    ("[lsp]\nlisten = 'host:\u00b2'", "lsp.listen: expected HOST:PORT, received"),
+    ("[lsp]\nlisten = 'host:000080'", "lsp.listen: expected HOST:PORT, received"),
     ("[chain]\nsignet_challenge = 51", "signet_challenge: expected bytes in hex, as a text"),
     ("[client]\nlsp = 5", "client.lsp: expected NODEID@HOST:PORT, as a text, received 5"),
     ("[client]\nlsp = 'nobody'", "client.lsp: a peer address is"),
@@ -201,7 +205,14 @@ def test_a_variable_that_cannot_be_is_refused_by_its_name(tmp_path: Path) -> Non
     )
 
 
-@pytest.mark.parametrize("data", [b"\xff", b"#" * (1024 * 1024 + 1)])
+def test_a_zero_of_many_digits_is_a_zero(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text("[chain]\nfallback_feerate_sat_per_vb = 0e-99999999\n", encoding="utf-8")
+    settings = resolve(flags={}, environment={}, in_file=read_file(path))
+    assert "fallback_feerate_sat_per_vb = 0\n" in dump(settings)
+
+
+@pytest.mark.parametrize("data", [b"\xff", b"#" * (1024 * 1024 + 1), b"a=" + b"[" * 9_999])
 def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "config.toml").write_bytes(data)
     result = CommandLine(tmp_path).run("config", "check", "--json")

@@ -20,6 +20,8 @@ from cromford.adapters.sqlite import JOURNAL_NAME, Journal
 from cromford.bitcoin.network import SIGNET, TESTNET4
 from cromford.daemon.backup import header as headers
 from cromford.daemon.backup import making
+from cromford.daemon.backup.contents import End, Moment, TableRows, encode_frame
+from cromford.daemon.backup.header import BACKUP, begin_file
 from cromford.daemon.backup.making import NoSpace, create_backup
 from cromford.daemon.backup.reading import FoundBackup, load
 from cromford.ports import Entry, StoreFailed
@@ -309,3 +311,25 @@ def test_a_journal_that_is_closed_ends_the_copy_that_is_on_its_way(tmp_path: Pat
         next(steps)
     with pytest.raises(StoreFailed, match="cannot copy"):
         list(steps)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        (1, 1),
+        ("a text", 1, 1, b""),
+        (2**64 - 1, 1, 1, b""),
+        ({"a": 1}, 1, 1, b""),
+        (),
+    ],
+)
+def test_rows_that_no_journal_has_are_a_damaged_backup(
+    tmp_path: Path, row: tuple[Any, ...]
+) -> None:
+    path = tmp_path / "one.backup"
+    writer, _ = begin_file(path, OWNER, kind=BACKUP, journal_number=NUMBER, unix_time=NOON)
+    for frame in (Moment(0, bytes(32), {}), TableRows("journal", [row]), End(1)):
+        writer.write(encode_frame(frame))
+    writer.finish()
+    with pytest.raises(BadFile, match="is damaged: "):
+        read(path)

@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn, Protocol
 
 import click
 
-from cromford.adapters.peer_address import PeerAddress, parse_peer_address
+from cromford.adapters.peer_address import PeerAddress, parse_peer_address, port_number
 from cromford.bitcoin.fees import MIN_RELAY_SAT_PER_KW, SAT_PER_KW_OF_SAT_PER_VB
 
 PORT_MAX: Final = 0xFFFF
@@ -143,7 +143,7 @@ class Number:
         is_zero = self.or_zero and value == 0
         if not value.is_finite() or not (is_zero or self.low <= value <= self.high):
             _refuse(self._expected(), value)
-        return value
+        return value or Decimal(0)  # A zero may have as many digits as it likes.
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,9 +229,12 @@ class File:
 
     def of_text(self, text: str) -> Path:
         """Return the path."""
-        if not text:
+        if not text or "\0" in text:
             _refuse("a path", text)
-        return Path(text).expanduser()
+        try:
+            return Path(text).expanduser()
+        except RuntimeError:  # Nobody of that name has a home.
+            _refuse("a path", text)
 
     def of_toml(self, value: object) -> Path:
         """Return the path; a number is none."""
@@ -302,9 +305,10 @@ class Endpoint:
         """Return the host and the port."""
         host, _, port = text.rpartition(":")
         host = host.removeprefix("[").removesuffix("]")
-        if not host or not port.isdecimal() or int(port) > PORT_MAX:
+        number = port_number(port)
+        if not host or number is None:
             _refuse(self.metavar, text)
-        return host, int(port)
+        return host, number
 
     def of_toml(self, value: object) -> tuple[str, int]:
         """Return the host and the port; a number is none."""

@@ -140,6 +140,8 @@ def read_file(path: Path) -> dict[str, Any]:
     except ValueError as error:
         # Both a TOML error and bytes that are no UTF-8 are one.
         raise _invalid(f"{path}: {error}") from error
+    except RecursionError as error:
+        raise _invalid(f"{path}: nested too deeply") from error
     return dict(_values(path, sections))
 
 

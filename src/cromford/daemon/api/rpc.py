@@ -17,6 +17,9 @@ from typing import Any, Final
 
 import msgspec
 
+from cromford.codec.decoders import decoded
+from cromford.codec.reader import MalformedBytes
+
 SOCKET_NAME: Final = "rpc.sock"
 REQUEST_SIZE_MAX: Final = 4 * 1024 * 1024
 RESPONSE_SIZE_MAX: Final = 64 * 1024 * 1024
@@ -105,6 +108,9 @@ class _Response(msgspec.Struct, frozen=True, kw_only=True):
     error: ErrorObject | None = None
 
 
+_RESPONSE_DECODER: Final = msgspec.json.Decoder(_Response)
+
+
 class RpcClient:
     """Calls the daemon that listens on a socket, and waits for each answer."""
 
@@ -188,8 +194,8 @@ def _read_line(stream: socket.socket) -> bytes:
 
 def _read_result(line: bytes) -> Any:  # noqa: ANN401 - any JSON value
     try:
-        response = msgspec.json.decode(line, type=_Response)
-    except msgspec.DecodeError as error:
+        response = decoded(_RESPONSE_DECODER, line)
+    except MalformedBytes as error:
         raise RpcFailure(
             "unreadable_response",
             f"the answer is not a response: {error}",

@@ -15,6 +15,8 @@ from typing import Any, Final, Self, TypeVar
 
 import msgspec
 
+from cromford.codec.decoders import decoded
+from cromford.codec.reader import MalformedBytes
 from cromford.daemon.api.rpc import (
     INTERNAL_ERROR,
     INVALID_PARAMS,
@@ -46,6 +48,9 @@ _PARAM_PATTERNS: Final = (
     re.compile(r"contains unknown field `(?P<param>[^`]+)`"),
     re.compile(r"at `\$\.(?P<param>[^`]+)`"),
 )
+
+
+_REQUEST_DECODER: Final = msgspec.json.Decoder()
 
 
 class SocketInUse(Exception):
@@ -189,8 +194,8 @@ class RpcServer:
 
     async def _answer(self, line: bytes) -> bytes:
         try:
-            raw = msgspec.json.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raw = decoded(_REQUEST_DECODER, line)
+        except MalformedBytes:
             return _refusal(None, PARSE_ERROR, "parse_error", "the request is not JSON")
         request_id = raw.get("id") if isinstance(raw, dict) else None
         if isinstance(request_id, bool) or not isinstance(request_id, int | str):

@@ -11,6 +11,8 @@ from typing import Any, Final
 import msgspec
 
 from cromford.adapters.sealed import BadFile
+from cromford.codec.decoders import decoded
+from cromford.codec.reader import MalformedBytes
 from cromford.ports import Archived, Checkpoint, Entry
 from cromford.ports import Row as ShelfRow
 
@@ -90,8 +92,8 @@ def frames(path: Path, chunks: Iterable[bytes]) -> Iterator[Frame]:
             if len(waiting) < end:
                 break
             try:
-                yield _DECODER.decode(bytes(waiting[at + _SIZE_BYTES : end]))
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                yield decoded(_DECODER, bytes(waiting[at + _SIZE_BYTES : end]))
+            except MalformedBytes as error:
                 raise BadFile(
                     f"{path} is damaged: what is in it cannot be read: {error}"
                 ) from error

@@ -18,6 +18,8 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from cromford.codec.decoders import decoded
+from cromford.codec.reader import MalformedBytes
 from cromford.ports import Archived, Entry, Store, StoreFailed
 from cromford.protocol.journal.streams import CREATION
 
@@ -74,6 +76,9 @@ class Memo(msgspec.Struct, frozen=True, kw_only=True):
     was_proven: bool = False
 
 
+_MEMO_DECODER: Final = msgspec.msgpack.Decoder(Memo)
+
+
 def linked(digest: bytes, stream: str, record: bytes) -> bytes:
     """Return the digest of a chain after one record more."""
     name = stream.encode()
@@ -91,8 +96,8 @@ def read_memo(store: Store) -> Memo | None:
     if data is None:
         return None
     try:
-        return msgspec.msgpack.decode(data, type=Memo)
-    except msgspec.DecodeError as error:
+        return decoded(_MEMO_DECODER, data)
+    except MalformedBytes as error:
         raise StoreFailed(f"the journal's memo of its mark is damaged: {error}") from error
 
 

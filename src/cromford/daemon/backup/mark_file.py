@@ -53,7 +53,8 @@ class MarkFile:
             OSError: If it cannot be read at all.
         """
         try:
-            data = self.path.read_bytes()
+            with self.path.open("rb") as file:
+                data = file.read(N_SLOTS * SLOT_SIZE + 1)
         except FileNotFoundError:
             return None
         self._last = _newest(self.path, data)

@@ -76,7 +76,10 @@ def _load_file(path: Path, owner: Owner, into: Path) -> FoundBackup:
     header, says = checked_header(path, owner)
     check_whole(path)
     content = _Content(path, frames(path, read_sealed(path, owner.secret)))
-    store_copy.fill(into, content.rows())
+    try:
+        store_copy.fill(into, content.rows())
+    except ValueError as error:
+        raise BadFile(f"{path} is damaged: {error}") from error
     found = FoundBackup(
         path=path,
         backup_id=header.file_id,

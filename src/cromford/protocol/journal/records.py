@@ -14,6 +14,8 @@ from typing import Final
 
 import msgspec
 
+from cromford.codec.decoders import decoded
+from cromford.codec.reader import MalformedBytes
 from cromford.protocol.journal import advance_records as ar
 from cromford.protocol.journal import close_records as cl
 from cromford.protocol.journal import dying_records as dr
@@ -195,6 +197,6 @@ def decode_record(data: bytes) -> AnyRecord:
     if not data or data[0] != RECORD_VERSION:
         raise UnknownRecord(f"record version {data[:1].hex() or 'none'}, expected {RECORD_VERSION}")
     try:
-        return _DECODER.decode(data[1:])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return decoded(_DECODER, data[1:])
+    except MalformedBytes as error:
         raise UnknownRecord(str(error)) from error

@@ -11,11 +11,16 @@ import msgspec
 
 from cromford.channel.content import CommitmentContent, Htlc
 from cromford.channel.terms import Party
+from cromford.codec.decoders import decoded
 from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.channel_records import RevocationReceived
 
 CONTENT_VERSION: Final = 1
 NUMBER_SIZE: Final = 6  # Commitment numbers have 48 bits (BOLT 3).
+
+
+_Htlc = tuple[int, int, int, bytes, int]
+_DECODER: Final = msgspec.msgpack.Decoder(tuple[int, int, int, int, tuple[_Htlc, ...]])
 
 
 def revoked_by(book: Book, record: RevocationReceived) -> tuple[bytes, bytes]:
@@ -54,7 +59,7 @@ def decode_content(data: bytes, number: int) -> CommitmentContent:
     Raises:
         ValueError: If it is of another version or malformed.
     """
-    version, holder, opener_msat, accepter_msat, htlcs = msgspec.msgpack.decode(data)
+    version, holder, opener_msat, accepter_msat, htlcs = decoded(_DECODER, data)
     if version != CONTENT_VERSION:
         raise ValueError(f"revoked commitment: version {version}, expected {CONTENT_VERSION}")
     return CommitmentContent(

@@ -12,6 +12,7 @@ from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
+from cromford.codec.decoders import decoded
 from cromford.crypto.keys import sha256
 from cromford.protocol.journal.plain import PlainReader, PlainWriter, RowSum
 from cromford.shelf import KEY_READERS, Ground, Shelf, key_bytes
@@ -23,6 +24,7 @@ SHAPES: Final = "shapes"  # Of the rows that describe the classes in the others.
 SHAPE_ID_SIZE: Final = 8
 READ_KEPT_SIZE_MAX: Final = 256 * 1024  # Bytes of one shelf whose values are kept once read.
 _TOTAL_SIZE: Final = 32
+_DECODER: Final = msgspec.msgpack.Decoder()
 _MODULUS: Final = 2 ** (8 * _TOTAL_SIZE)
 
 
@@ -200,7 +202,11 @@ class Shapes:
             ValueError: If it is damaged.
         """
         reader = self._known_as(data[:SHAPE_ID_SIZE])()
-        return reader.read(msgspec.msgpack.decode(data[SHAPE_ID_SIZE:]))
+        plain = decoded(_DECODER, data[SHAPE_ID_SIZE:])
+        try:
+            return reader.read(plain)
+        except Exception as error:
+            raise ValueError(f"a row is damaged: {error!r}") from error
 
     def _known_as(self, shape_id: bytes) -> Callable[[], PlainReader]:
         known = self._known.get(shape_id)
@@ -208,8 +214,15 @@ class Shapes:
             shape = self._added.get(shape_id) or self._rows.get(SHAPES, shape_id)
             if shape is None or sha256(shape)[:SHAPE_ID_SIZE] != shape_id:
                 raise ValueError(f"what describes rows of kind {shape_id.hex()} is damaged")
-            known = self._known[shape_id] = self._reader(msgspec.msgpack.decode(shape))
+            known = self._known[shape_id] = self._described_by(shape)
         return known
+
+    def _described_by(self, shape: bytes) -> Callable[[], PlainReader]:
+        described = decoded(_DECODER, shape)
+        try:
+            return self._reader(described)
+        except (TypeError, LookupError, AttributeError, RecursionError) as error:
+            raise ValueError(f"what describes rows is damaged: {error!r}") from error
 
 
 def sum_of(rows: Rows, shelf: str, shape_ids: set[bytes]) -> RowSum:

@@ -17,6 +17,7 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import msgspec
 
+from cromford.codec.decoders import decoded
 from cromford.crypto.keys import sha256
 from cromford.protocol.journal.plain import PlainReader, PlainWriter, RowSum
 from cromford.protocol.journal.rows import Rows, Shapes, ShelfRow, Shelver, StoredShelf, sum_of
@@ -36,6 +37,10 @@ WHOLE: Final = 1  # The format of a snapshot that holds all of the state,
 SHELVED: Final = 2  # and of one beside which lie the rows of its shelves.
 CHECKSUM_SIZE: Final = 32
 COMPRESSION: Final = 1  # zlib's quickest; most bytes are keys and hashes, which shrink little
+# At most as many bytes come out as this times those that are there: of a state's it is two to five.
+EXPANSION_MAX: Final = 100
+EXPANDED_MIN: Final = 1024 * 1024  # Bytes that may come out of the shortest.
+_DECODER: Final = msgspec.msgpack.Decoder()
 
 
 class UnreadableSnapshot(ValueError):
@@ -78,6 +83,7 @@ class Snapshots(Generic[S]):
         self.has_shelves = has_shelves
         outside = frozenset(type(value) for value in references.values())
         self._classes, self._enums = classes_of(root, outside)
+        self._root = root
         self._references = references
         self._completed = completed
 
@@ -141,7 +147,9 @@ class Snapshots(Generic[S]):
         state = self._decoded(data, position, counted)
         try:
             shapes.check(shape_ids)
-        except (msgspec.DecodeError, ValueError, TypeError, LookupError) as error:
+        except UnreadableSnapshot:
+            raise
+        except ValueError as error:
             raise UnreadableSnapshot(f"rows of {position.stream}: {error}") from error
         return state
 
@@ -184,11 +192,11 @@ class Snapshots(Generic[S]):
                 f"the checkpoint of {position.stream} is damaged: its checksum"
             )
         try:
-            version, *rest = msgspec.msgpack.decode(zlib.decompress(packed))
+            version, *rest = decoded(_DECODER, _decompressed(packed))
             return self._read(version, rest, position, shelf)
         except UnreadableSnapshot:
             raise
-        except (zlib.error, msgspec.DecodeError, ValueError, TypeError, LookupError) as error:
+        except Exception as error:
             raise UnreadableSnapshot(f"the checkpoint of {position.stream}: {error!r}") from error
 
     def _read(
@@ -203,6 +211,10 @@ class Snapshots(Generic[S]):
                 f"found that of {stream} after {n}"
             )
         state: S = self._reader(described, f"version {written_by}", shelf)().read(value)
+        if type(state) is not self._root:
+            raise UnreadableSnapshot(
+                f"expected a {self._root.__name__}, found a {type(state).__name__}"
+            )
         return self._completed(state) if self._lacks_a_field(described) else state
 
     def _lacks_a_field(self, described: Iterable[Any]) -> bool:
@@ -240,6 +252,15 @@ class Snapshots(Generic[S]):
                 kinds.append(self._classes[name])
         names = [list(content) for _, content in described]
         return lambda: PlainReader(kinds, names, self._references, shelf)
+
+
+def _decompressed(packed: bytes) -> bytes:
+    """Return what was compressed, unless it is far larger than a state's bytes can become."""
+    stream = zlib.decompressobj()
+    data = stream.decompress(packed, max(EXPANDED_MIN, EXPANSION_MAX * len(packed)))
+    if not stream.eof or stream.unused_data:
+        raise ValueError("its compressed bytes do not end where they should")
+    return data
 
 
 def references_of(config: object) -> dict[str, object]:

@@ -113,12 +113,14 @@ async def lose_a_client_to_an_agent(t: Town) -> None:
     assert t.node.call("getblockcount") < added["expiry_height"] - 144
 
 
+@pytest.mark.sampled(0)
 def test_an_agent_brings_the_channel_of_a_lost_client_on_chain_at_its_deadline(
     tmp_path: Path,
 ) -> None:
     in_town(tmp_path, lose_a_client_to_an_agent)
 
 
+@pytest.mark.sampled(0)
 def test_a_package_that_was_withdrawn_is_never_broadcast(tmp_path: Path) -> None:
     async def scenario(t: Town) -> None:
         await t.build("alice", "bob")
@@ -160,6 +162,7 @@ def test_a_package_that_was_withdrawn_is_never_broadcast(tmp_path: Path) -> None
     in_town(tmp_path, scenario)
 
 
+@pytest.mark.sampled(0)
 def test_who_leaves_first_takes_nobody_along_and_the_way_is_open_for_the_others(
     tmp_path: Path,
 ) -> None:
@@ -278,6 +281,7 @@ def test_an_agent_without_coins_takes_nothing_that_needs_them(tmp_path: Path) ->
     asyncio.run(main())
 
 
+@pytest.mark.sampled(0)
 def test_an_agent_that_is_killed_holds_what_it_had_said_to_hold(tmp_path: Path) -> None:
     """As a process of its own, with no time to close anything; a signal stops the second one."""
 

@@ -97,6 +97,7 @@ async def leave_by_hand(t: Town) -> None:
     assert (await once(t, file))["status"] == "on_chain"
 
 
+@pytest.mark.sampled(0)
 def test_a_client_leaves_with_a_file_and_a_node(tmp_path: Path) -> None:
     in_town(tmp_path, leave_by_hand, lsp_policy=DEEP)
 
@@ -188,6 +189,7 @@ def test_what_is_wrong_with_a_file_is_said_before_anything_is_asked_or_published
     in_town(tmp_path, scenario, lsp_policy=SHORT)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("what", ["edited", "whole"])
 def test_the_agents_own_commands_are_the_same_for_people_and_machines(
     tmp_path: Path, what: str

@@ -184,6 +184,7 @@ def test_a_store_is_what_it_was_after_payments_and_checkpoints(
     assert "Stores after 6 payments" in shown.getvalue()
 
 
+@pytest.mark.sampled(0)
 def test_processes_open_a_factory_and_pay_one_another() -> None:
     size = payment_processes.size_by((1,))
     with payment_processes.running(size, n_payments=1) as run_once:

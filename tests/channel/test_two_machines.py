@@ -208,6 +208,7 @@ class TwoMachines(RuleBasedStateMachine):
                     assert specimen.is_accepted(tx, [claim.prevout for claim in claims])
 
 
+@pytest.mark.sampled(0)
 def test_two_machines_agree_whatever_happens() -> None:
     run_state_machine_as_test(
         TwoMachines, settings=settings(max_examples=120, stateful_step_count=50, deadline=None)

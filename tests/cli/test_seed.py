@@ -285,6 +285,7 @@ def test_a_plain_seed_is_encrypted_and_opens_with_the_passphrase_alone(
     assert (home / "seed").read_bytes() == before
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("role", ROLES)
 def test_the_passphrase_of_a_seed_is_changed_by_who_knows_it(
     line: CommandLine, home: Path, tmp_path: Path, role: str

@@ -184,6 +184,7 @@ def heard(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], set
     return asyncio.run(main()).fields
 
 
+@pytest.mark.sampled(11)
 @pytest.mark.parametrize(
     ("role", "method", "answer"),
     [

@@ -187,6 +187,7 @@ async def paid_at_last(t: Town, invoice: str) -> None:
             await asyncio.sleep(0.05)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", ["lsp", "alice"])
 def test_what_could_not_be_marked_is_not_said_and_goes_on_when_it_can_be(
     tmp_path: Path, places: Path, monkeypatch: pytest.MonkeyPatch, name: str

@@ -57,6 +57,7 @@ def waits_for(name: str) -> Callable[[Any], bool]:
     return lambda status: any(one["name"] == name and one["waits"] for one in status["waiting"])
 
 
+@pytest.mark.sampled(0)
 def test_with_a_coin_of_its_own_a_client_leaves_at_the_feerate_of_the_day(tmp_path: Path) -> None:
     async def main() -> None:
         async with town(tmp_path) as t:
@@ -87,6 +88,7 @@ def test_with_a_coin_of_its_own_a_client_leaves_at_the_feerate_of_the_day(tmp_pa
     asyncio.run(main())
 
 
+@pytest.mark.sampled(0)
 def test_without_a_coin_a_client_leaves_as_soon_as_its_anchor_lifts_it_in(tmp_path: Path) -> None:
     async def main() -> None:
         async with town(tmp_path) as t:
@@ -112,6 +114,7 @@ def test_without_a_coin_a_client_leaves_as_soon_as_its_anchor_lifts_it_in(tmp_pa
     asyncio.run(main())
 
 
+@pytest.mark.sampled(0)
 def test_a_minimum_that_rises_in_the_middle_costs_a_child_and_no_time(tmp_path: Path) -> None:
     async def main() -> None:
         async with town(tmp_path) as t:
@@ -132,6 +135,7 @@ def test_a_minimum_that_rises_in_the_middle_costs_a_child_and_no_time(tmp_path: 
     asyncio.run(main())
 
 
+@pytest.mark.sampled(0)
 def test_a_crash_in_the_middle_forgets_no_coin_and_no_child(tmp_path: Path) -> None:
     async def main() -> None:
         async with town(tmp_path) as t:
@@ -152,6 +156,7 @@ def test_a_crash_in_the_middle_forgets_no_coin_and_no_child(tmp_path: Path) -> N
     asyncio.run(main())
 
 
+@pytest.mark.sampled(0)
 def test_an_exit_rests_until_it_is_taken_up_again(tmp_path: Path) -> None:
     async def main() -> None:
         async with town(tmp_path) as t:
@@ -179,6 +184,7 @@ def test_an_exit_rests_until_it_is_taken_up_again(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.sampled(0)
 def test_an_lsp_brings_a_channel_on_chain_out_of_coins_of_its_house(tmp_path: Path) -> None:
     async def main() -> None:
         async with town(tmp_path) as t:
@@ -206,6 +212,7 @@ def test_an_lsp_brings_a_channel_on_chain_out_of_coins_of_its_house(tmp_path: Pa
     asyncio.run(main())
 
 
+@pytest.mark.sampled(0)
 def test_an_htlc_that_comes_back_is_bumped_out_of_a_coin_of_its_own(tmp_path: Path) -> None:
     async def main() -> None:
         async with town(tmp_path) as t:

@@ -46,6 +46,7 @@ async def events_after(t: Town, name: str, cursor: str) -> tuple[list[dict[str, 
     return found, cursor
 
 
+@pytest.mark.sampled(0)
 def test_daemons_go_on_from_their_checkpoints_and_readers_from_their_cursors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

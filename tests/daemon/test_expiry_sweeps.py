@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from tests.daemon.town import LSP_POLICY, QUICK, Town, town
 
 SHORT = replace(LSP_POLICY, active_blocks=24, dying_blocks=24, ready_min_blocks=1)
@@ -42,6 +43,7 @@ async def lose_a_client_and_sweep(t: Town) -> None:
     assert swept["confirmations"] == 1
 
 
+@pytest.mark.sampled(0)
 def test_what_nobody_claimed_is_a_coin_of_the_lsp_one_block_after_the_expiry(
     tmp_path: Path,
 ) -> None:

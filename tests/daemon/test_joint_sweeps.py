@@ -221,6 +221,7 @@ async def expire_before_a_rival(t: Town) -> None:
     assert str(child.txid) not in t.node.call("getrawmempool")
 
 
+@pytest.mark.sampled(0)
 def test_who_takes_the_place_of_a_joint_sweep_holds_up_the_others_for_a_block(
     tmp_path: Path,
 ) -> None:
@@ -231,6 +232,7 @@ def test_who_takes_the_place_of_a_joint_sweep_holds_up_the_others_for_a_block(
     asyncio.run(main())
 
 
+@pytest.mark.sampled(0)
 def test_factories_that_expire_together_are_taken_by_one_transaction(tmp_path: Path) -> None:
     async def main() -> None:
         async with town(tmp_path, lsp_policy=SHORT, client_policy=HASTY) as built:
@@ -239,6 +241,7 @@ def test_factories_that_expire_together_are_taken_by_one_transaction(tmp_path: P
     asyncio.run(main())
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("is_seen", [True, False])
 def test_a_rival_keeps_out_what_it_spends_and_nothing_else(
     tmp_path: Path,

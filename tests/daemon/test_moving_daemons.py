@@ -25,6 +25,7 @@ def has(amounts_msat: list[int], balance: dict[str, Any]) -> bool:
     return [channel["own_msat"] for channel in balance["channels"]] == amounts_msat
 
 
+@pytest.mark.sampled(0)
 def test_clients_move_by_themselves_with_all_that_they_have(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

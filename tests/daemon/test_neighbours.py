@@ -28,6 +28,7 @@ async def check_that_everybody_is_told(t: Town, factory_id: str) -> None:
         assert {one["attempt_id"] for one in events} == {factory_id}
 
 
+@pytest.mark.sampled(0)
 def test_a_client_without_a_balance_leaves_and_its_neighbour_loses_nothing_by_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

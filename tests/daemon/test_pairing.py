@@ -267,6 +267,7 @@ def test_a_first_start_that_is_cut_off_anywhere_is_taken_up_again(
     raise AssertionError("a first start takes more changes of the disk")
 
 
+@pytest.mark.sampled(0)
 def test_a_change_of_the_passphrase_that_is_cut_off_leaves_one_that_opens_the_seed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

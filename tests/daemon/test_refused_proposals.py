@@ -79,6 +79,7 @@ async def check_answers(t: Town, live_id: str, refused_id: str) -> None:
     assert [channel["factory_id"] for channel in channels] == [live_id]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("kind", [garbage, without_funding, again])
 def test_a_refused_proposal_breaks_no_answer_before_or_after_a_restart(
     tmp_path: Path, kind: object

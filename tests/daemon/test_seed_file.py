@@ -84,6 +84,7 @@ def test_an_encrypted_file_shows_no_word(tmp_path: Path) -> None:
     assert read_phrase(tmp_path, "correct horse") == PHRASE
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("passphrase", [None, "", "Correct horse", "correct horse "])
 def test_a_missing_or_wrong_passphrase_opens_nothing(
     tmp_path: Path, passphrase: str | None
@@ -144,6 +145,7 @@ def test_a_passphrase_for_a_seed_that_is_not_encrypted_is_refused(
     assert read_phrase(tmp_path, None) == PHRASE
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("old", [None, "correct horse"])
 def test_another_passphrase_opens_the_same_seed_and_the_old_one_no_longer(
     tmp_path: Path, old: str | None

@@ -219,6 +219,7 @@ def test_it_pays_on_as_if_it_had_always_been_there(pump: CountingPump) -> None:
     assert lsp_state(pump).book.n_finished == 1
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("n_lived", range(4))
 @pytest.mark.parametrize("is_stored", [False, True])
 @pytest.mark.parametrize("stream", [HOUSE, CHAIN])

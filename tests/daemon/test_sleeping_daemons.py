@@ -72,6 +72,7 @@ async def said(t: Town) -> dict[str, Any]:
     }
 
 
+@pytest.mark.sampled(0)
 def test_a_factory_whose_clients_are_gone_sleeps_and_everybody_is_told_the_same(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -57,6 +57,7 @@ def test_after_a_split_there_is_a_coin_for_a_second_htlc_and_for_the_way_out(
     asyncio.run(main())
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("params", "code", "words"),
     [

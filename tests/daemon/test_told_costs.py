@@ -15,6 +15,7 @@ ROW = "| 2 | none | 3 | 501 | 450 | 1,722 | {} | {} | {} | 2.4 sat/vB |"
 CHILDREN_SAT = {1: 0, 10: 8_598, 50: 46_998}
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("feerate", CHILDREN_SAT)
 def test_leaving_costs_what_was_told(repository: Path, tmp_path: Path, feerate: int) -> None:
     page = (repository / "docs/leaving.md").read_text(encoding="utf-8")

@@ -126,6 +126,7 @@ def test_a_client_restarted_beside_a_node_that_went_back_misses_nothing(tmp_path
     asyncio.run(scenario())
 
 
+@pytest.mark.sampled(0)
 def test_a_rescan_sees_what_was_missed_and_changes_nothing_else(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with town(tmp_path) as t:
@@ -160,6 +161,7 @@ def test_a_rescan_sees_what_was_missed_and_changes_nothing_else(tmp_path: Path) 
     asyncio.run(scenario())
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("from_height", [0, -3, 10_000])
 def test_a_rescan_from_where_there_is_no_block_is_refused(tmp_path: Path, from_height: int) -> None:
     async def scenario() -> None:

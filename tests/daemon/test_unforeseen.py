@@ -53,6 +53,7 @@ async def payment(t: Town, payer: str, payee: str, amount_msat: int) -> str:
     return status
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("error", [Bug("a secret word"), AssertionError(), DoubleSigning()])
 def test_the_peer_goes_and_the_daemon_serves_everybody_else(
     tmp_path: Path, faulty: Faulty, error: Exception, caplog: pytest.LogCaptureFixture

@@ -23,6 +23,7 @@ def transactions_of(exported: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {tx["name"]: tx for tx in exported["transactions"]}
 
 
+@pytest.mark.sampled(0)
 def test_two_clients_pay_each_other_and_one_leaves_alone_into_its_wallet(
     demo: Demo, tmp_path: Path
 ) -> None:
@@ -108,6 +109,7 @@ def check_exit(shown: dict[str, Any]) -> None:
     assert 200 < coin["fee_sat"] < 400
 
 
+@pytest.mark.sampled(0)
 def test_without_payments_an_exit_ends_at_the_commitment_for_there_is_nothing_to_take(
     demo: Demo,
 ) -> None:
@@ -122,6 +124,7 @@ def test_without_payments_an_exit_ends_at_the_commitment_for_there_is_nothing_to
     assert "ends at its confirmed commitment" in shown["steps"][-1]["outcome"]
 
 
+@pytest.mark.sampled(0)
 def test_channels_of_the_published_type_carry_payments_too(demo: Demo) -> None:
     shown = demo.document("--clients", "2", "--fee-policy", "ephemeral", "--seed", "3")
     check_payments(shown["payments"], n=4, seed=3, capacity_sat=1_000_000)
@@ -162,6 +165,7 @@ def wait_until(happened: Callable[[], object]) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.sampled(0)
 def test_a_single_client_gets_a_factory_and_money_and_people_can_read_it(demo: Demo) -> None:
     process = demo.start("--clients", "1")
     stdout, stderr = process.communicate(timeout=DEMO_SECONDS)
@@ -205,6 +209,7 @@ def begun(process: subprocess.Popen[str], step: str) -> None:
     raise AssertionError(process.wait())
 
 
+@pytest.mark.sampled(0)
 def test_when_a_process_dies_the_demo_says_which_and_leaves_nothing_behind(demo: Demo) -> None:
     process = demo.start("--clients", "2")
     begun(process, "gather")
@@ -220,6 +225,7 @@ def test_when_a_process_dies_the_demo_says_which_and_leaves_nothing_behind(demo:
     assert list(demo.temporary.iterdir()) == []
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_demo_leaves_nothing_behind(demo: Demo, number: signal.Signals) -> None:
     process = demo.start("--clients", "2")

@@ -76,6 +76,7 @@ def next_on_chain(world: MatrixWorld, outpoint: OutPoint) -> None:
     raise AssertionError(f"{outpoint} never came")
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("scope", ["kickoff's output", "child", "channel"])
 def test_deeper_outputs_are_closed_on_the_node_too(scope: str) -> None:
     world = world_of(4)

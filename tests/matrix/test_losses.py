@@ -3,6 +3,8 @@
 Each of them has a balance of 40,000 sat, and an LSP that is silent and takes what it can.
 """
 
+import pytest
+
 from tests.matrix.accounts import Account
 from tests.matrix.histories import FIRST_MSAT, rogue
 from tests.matrix.market import HIGH
@@ -29,12 +31,14 @@ def leave_late(late_blocks: int, *, n_clients: int) -> tuple[Account, list[int]]
     return accounts.by_name[client.name], children
 
 
+@pytest.mark.sampled(0)
 def test_a_client_that_is_there_in_time_pays_for_each_step_what_the_next_block_costs() -> None:
     account, children = leave_late(0, n_clients=2)
     assert max(children) < NEXT_BLOCK_SAT
     assert account.gain_sat == 0
 
 
+@pytest.mark.sampled(0)
 def test_a_client_that_wakes_within_its_absence_pays_no_more() -> None:
     """Its exit deadline leaves 144 blocks for that."""
     account, children = leave_late(36, n_clients=4)
@@ -42,6 +46,7 @@ def test_a_client_that_wakes_within_its_absence_pays_no_more() -> None:
     assert max(children) < NEXT_BLOCK_SAT
 
 
+@pytest.mark.sampled(0)
 def test_a_client_whose_steps_are_pinned_pays_what_is_left_to_lose() -> None:
     outcome = play(
         Case(scenario="all against a client, pinned", n_clients=4, market="high", seed=0)
@@ -49,6 +54,7 @@ def test_a_client_whose_steps_are_pinned_pays_what_is_left_to_lose() -> None:
     assert outcome.losses == ()
 
 
+@pytest.mark.sampled(0)
 def test_a_payee_that_wakes_within_its_absence_is_paid() -> None:
     """At the lowest feerates; the LSP takes back the HTLC whose preimage it knows."""
     name = "all against a client, HTLCs withheld, victim asleep"

@@ -23,6 +23,7 @@ SAMPLE = (
 )
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("scenario", "market"), SAMPLE)
 def test_nobody_honest_loses_more_than_fees(scenario: str, market: str) -> None:
     (seed,) = seeds(1)

@@ -50,6 +50,7 @@ def sampled(n_all: int, *, seed: int) -> list[int]:
     return sorted(dice.sample(range(1, n_all + 1), N_SAMPLED))
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("seed", seeds(1))
 @pytest.mark.parametrize(("whose", "n_steps"), [(None, 52), (BUYER, 26), (NEIGHBOUR, 24)])
 def test_a_death_at_any_step_leaves_an_advance_done_for_all_or_for_nobody(

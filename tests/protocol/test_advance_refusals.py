@@ -71,6 +71,7 @@ def but(**changes: Any) -> Change:
     return lambda propose: replace(propose, **changes)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("seat", "change", "field"),
     [

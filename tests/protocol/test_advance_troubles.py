@@ -266,6 +266,7 @@ def sell_until(pump: Pump, step: type[m.Message]) -> m.Quote:
 # The chain
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("step", [*STEPS, None])
 def test_a_kickoff_that_confirms_between_any_two_steps_costs_nobody_anything(
     step: type[m.Message] | None,

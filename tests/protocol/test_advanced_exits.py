@@ -24,6 +24,7 @@ from cromford.protocol.journal import exit_records as xr
 SWEEP_SAT: Final = 1_000  # More than what taking a balance costs, and satoshi rounded down.
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("who", ["client", "lsp"])
 @pytest.mark.parametrize("until", [Step.HELD, Step.REBASED])
 def test_an_exit_pays_the_balance_of_the_newest_state(until: Step, who: str) -> None:
@@ -62,6 +63,7 @@ ROWS: Final = (
 )
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("until", "landed"), ROWS)
 def test_whatever_lands_of_an_advance_that_stopped_everybody_has_its_own(
     until: Step, landed: int
@@ -106,6 +108,7 @@ def test_a_client_that_revoked_for_the_rebase_has_its_own_though_the_lsp_stops(l
     assert wallet_sat(alice) > due_sat - SWEEP_SAT
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("until", "landed"), [(Step.KICKED_OFF, 0), (Step.KICKED_OFF, 1), (Step.DONE, 1)]
 )

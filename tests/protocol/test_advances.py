@@ -75,6 +75,7 @@ def be_fresh_untold(pump: Pump, node: PumpNode) -> None:
     node.facts_at = lambda _own_height: FRESH
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("order", seeds(2))
 def test_payments_cross_every_step_of_an_advance_and_none_is_stuck(order: int) -> None:
     dice = random.Random(f"advance {order}")

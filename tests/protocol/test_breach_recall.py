@@ -108,6 +108,7 @@ def test_a_breach_is_punished_with_a_checkpoint_after_the_revocation() -> None:
     check_punished(pump, published, before_sat)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("fuse", range(1, 12))
 def test_a_breach_is_punished_whatever_crashes_when_it_is_seen(fuse: int) -> None:
     pump = live_factory(2, policy=QUICK)
@@ -122,6 +123,7 @@ def test_a_breach_is_punished_whatever_crashes_when_it_is_seen(fuse: int) -> Non
     assert pump.lsp.n_deaths == 2
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("fuse", range(1, 16))
 def test_what_was_revoked_is_known_whatever_crashes_as_it_is_revoked(fuse: int) -> None:
     """The secret and what it revokes are one append: never one without the other."""

@@ -260,6 +260,7 @@ BAD_PARTIALS: Final[dict[str, tuple[type, Callable[[Any], Sequence[m.Message]]]]
 }
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("what", BAD_PARTIALS)
 def test_a_bad_contribution_names_its_author_and_the_others_finish_without_it(what: str) -> None:
     pump = proposed()

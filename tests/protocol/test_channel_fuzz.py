@@ -327,6 +327,7 @@ def facts(link: Link) -> tuple[Any, ...]:
     return link.failure, link.is_behind, state.own_signed, state.own_revoked, state.peer_revoked
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("victim", ["lsp", "client"])
 def test_any_message_in_any_state_is_taken_and_changes_no_other_channel(victim: str) -> None:
     known = material()
@@ -418,6 +419,7 @@ class Spoiler:
         return (self.forger.well_formed(message),)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("speaks", ["client", "lsp"])
 @pytest.mark.parametrize("seed", seeds(3))
 def test_a_world_with_spoiled_channels_goes_on_in_all_others(seed: int, speaks: str) -> None:

@@ -288,6 +288,7 @@ def dues_msat(client: PumpNode) -> Iterator[int]:
             )
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("is_known_to_lsp", [True, False])
 @pytest.mark.parametrize("seed", range(6))
 def test_whenever_the_lsp_finishes_a_close_its_client_loses_nothing(

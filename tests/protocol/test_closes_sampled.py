@@ -139,6 +139,7 @@ def check_is_what_was_agreed(pump: Pump) -> None:
     assert len(finished(pump.lsp)) <= 1
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("seed", seeds(N_SEEDS))
 def test_whatever_happens_a_close_pays_what_was_agreed_or_nothing(seed: int) -> None:
     life = Life(seed)

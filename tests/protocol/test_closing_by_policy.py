@@ -77,6 +77,7 @@ def confirmed_heights(pump: Pump) -> list[int]:
     return [one.height for one in told(pump.lsp, cl.CloseConfirmed)]
 
 
+@pytest.mark.sampled(0)
 def test_where_nobody_is_here_nobody_is_asked() -> None:
     pump = world_of()
     for client in pump.clients:
@@ -167,6 +168,7 @@ def one_stays_behind(policy: LspPolicy) -> tuple[Pump, Factory]:
     return pump, old
 
 
+@pytest.mark.sampled(0)
 def test_what_all_moved_out_of_is_closed_after_the_window_too() -> None:
     """The tree comes on chain no sooner, and nobody has to be asked."""
     pump, old = one_stays_behind(MOVING_POLICY)
@@ -176,6 +178,7 @@ def test_what_all_moved_out_of_is_closed_after_the_window_too() -> None:
     assert not told(pump.lsp, xr.ExitStarted)
 
 
+@pytest.mark.sampled(0)
 def test_without_close_the_tree_is_swept_and_a_channel_of_one_who_moved_out_is_left() -> None:
     pump, old = one_stays_behind(replace(MOVING_POLICY, dying_policy=(MOVE, SWEEP)))
     expiry = old.lifetime.expiry_height

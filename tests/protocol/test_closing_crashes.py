@@ -29,6 +29,7 @@ def closed_with_a_death(whose: int | None, fuse: int) -> tuple[Pump, PumpNode]:
     return pump, node
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("whose", [None, 1])
 def test_a_death_at_any_step_leaves_a_close_finished_for_all_or_for_nobody(
     whose: int | None,

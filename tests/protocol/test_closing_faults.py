@@ -85,6 +85,7 @@ def pass_deadlines(pump: Pump) -> None:
         pump.run()
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("seat", [1, 2])
 @pytest.mark.parametrize("step", STEPS)
 def test_silence_at_any_step_ends_it_by_a_deadline(step: type[m.Message], seat: int) -> None:
@@ -109,6 +110,7 @@ def test_silence_at_any_step_ends_it_by_a_deadline(step: type[m.Message], seat: 
     check_it_ended_for_everybody(pump)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("seat", [1, 2])
 @pytest.mark.parametrize("step", STEPS)
 def test_a_connection_that_ends_at_any_step_ends_it_or_hears_of_it_later(
@@ -210,6 +212,7 @@ BAD_SIGNS: Final[dict[str, tuple[Change, str]]] = {
 }
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("what", [*BAD_WORDS, *BAD_SIGNS])
 def test_who_spoils_a_close_is_named_and_everybody_else_goes_on(what: str) -> None:
     pump = closable_factory(2)

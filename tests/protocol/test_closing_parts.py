@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
+import pytest
 from tests.protocol.closes import ended, finished
 from tests.protocol.moving_clients import POLICY, factory_with_money, mine_to, old_of
 from tests.protocol.pump import Pump, PumpNode, Tamper
@@ -53,6 +54,7 @@ def test_all_parts_are_closed_one_after_the_other() -> None:
     assert not ended(pump.lsp)
 
 
+@pytest.mark.sampled(0)
 def test_who_refuses_again_and_again_keeps_only_its_own_part_open() -> None:
     """One part after the other is asked, however often the first ones come to nothing."""
     pump = split_pump()

@@ -168,6 +168,7 @@ def test_an_lsp_says_of_each_factory_that_dies_who_waits_and_who_has_moved() -> 
     assert (shown["n_waiting"], shown["n_elsewhere"]) == (0, 2)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("steps", [(MOVE, CLOSE, SWEEP), (MOVE, CLOSE)])
 def test_what_nobody_claimed_is_swept_only_if_the_policy_says_so(
     steps: tuple[DyingStep, ...],

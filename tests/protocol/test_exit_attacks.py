@@ -62,6 +62,7 @@ def bumps_of(pump: Pump, node: PumpNode, tx: Tx) -> list[int]:
     ]
 
 
+@pytest.mark.sampled(0)
 def test_one_channel_does_not_price_a_state_that_holds_all_of_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -51,6 +51,7 @@ DELAY_MAX_BLOCKS: Final = 432  # Three steps of 144: the defaults.
 # When a channel goes on chain
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("side", ["lsp", "payee", "payer"])
 def test_a_channel_goes_on_chain_eb_and_18_blocks_before_an_htlc_expires_and_not_a_block_later(
     side: str,
@@ -130,6 +131,7 @@ def test_the_table_of_the_protocol_page_has_these_numbers(repository: Path) -> N
 # How deep the chain must say it
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("returns_to", ["the next block", "a reorganisation"])
 def test_an_htlc_that_came_back_on_chain_is_passed_on_at_the_sixth_block_and_not_the_fifth(
     returns_to: str,

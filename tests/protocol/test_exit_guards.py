@@ -90,6 +90,7 @@ def set_back(pump: Pump, side: str) -> PumpNode:
     return payer
 
 
+@pytest.mark.sampled(1)
 @SIDES
 @pytest.mark.parametrize("when", ["the operator asks", "a deadline comes"])
 def test_whoever_lost_state_never_publishes_its_commitment(side: str, when: str) -> None:
@@ -190,6 +191,7 @@ def test_an_htlc_that_the_lsp_wrote_off_cannot_be_fulfilled_any_more() -> None:
     assert balance(alice).own_msat == before_msat
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("is_over", [False, True])
 def test_a_payer_is_not_told_that_a_payment_failed_before_the_chain_says_so(
     *, is_over: bool
@@ -324,6 +326,7 @@ def test_a_channel_whose_output_is_spent_takes_no_update_from_that_block_on(side
     assert alices_link(pump, node).state == before
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("side", ["payee", "payer"])
 def test_a_client_whose_channel_the_lsp_brought_on_chain_starts_no_exit_of_its_own(
     side: str,
@@ -339,6 +342,7 @@ def test_a_client_whose_channel_the_lsp_brought_on_chain_starts_no_exit_of_its_o
 # While an exit runs
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("side", ["lsp", "payer"])
 def test_while_an_exit_runs_only_the_chain_decides(side: str) -> None:
     """Nothing confirms until long after the HTLC would be written off, were there no exit."""

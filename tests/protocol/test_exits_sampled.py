@@ -30,11 +30,13 @@ from cromford.protocol.journal.link import Link
 from cromford.wire import messages as m
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("seed", seeds(10))
 def test_whoever_leaves_whatever_is_pending_everybody_gets_what_is_theirs(seed: int) -> None:
     run_exits(seed)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("reorgs", [0.0, 0.06])
 @pytest.mark.parametrize("seed", seeds(2))
 def test_in_such_worlds_neighbours_pay_while_somebody_leaves(seed: int, reorgs: float) -> None:
@@ -47,6 +49,7 @@ def test_in_such_worlds_neighbours_pay_while_somebody_leaves(seed: int, reorgs: 
     assert pump.n_paid_beside_an_exit > 0
 
 
+@pytest.mark.sampled(0)
 def test_one_seed_gives_one_story_of_exits() -> None:
     assert run_exits(5002) == run_exits(5002)
 
@@ -79,6 +82,7 @@ def test_a_preimage_that_never_reached_the_payer_still_pays_the_lsp_on_chain() -
     assert book(alice).payments[request.payment_hash].status == "paid"
 
 
+@pytest.mark.sampled(0)
 def test_the_lsp_takes_no_htlc_on_chain_that_it_did_not_pay_for() -> None:
     pump = live_factory(3, policy=QUICK)
     alice, bob, carol = pump.clients

@@ -84,6 +84,7 @@ def test_both_sides_hold_a_first_commitment_that_the_kernel_takes(policy: LspPol
         check_first_commitments(pump.attempt, client, pump.held(pump.client_at(client)))
 
 
+@pytest.mark.sampled(1)
 @BOTH_POLICIES
 @pytest.mark.parametrize("holder", list(Party), ids=lambda holder: holder.name.lower())
 def test_a_channel_that_never_moved_closes_with_everything_the_lsps(

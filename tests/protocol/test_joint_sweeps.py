@@ -226,6 +226,7 @@ def test_what_is_refused_together_goes_alone_at_once_and_for_good(
     assert len(told(pump, JointSweepWasSigned)) == 1
 
 
+@pytest.mark.sampled(0)
 def test_what_a_miner_does_not_take_for_a_day_goes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its mempool has a rival that the LSP's node never heard of."""
     pump = founded()
@@ -265,6 +266,7 @@ def test_what_a_miner_does_not_take_for_a_day_goes_alone(monkeypatch: pytest.Mon
     assert statuses(pump) == ["swept", "expired", "swept"]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("fuse", range(1, 9))
 def test_an_lsp_that_dies_on_the_way_takes_them_together_all_the_same(fuse: int) -> None:
     pump = founded()
@@ -282,6 +284,7 @@ def test_an_lsp_that_dies_on_the_way_takes_them_together_all_the_same(fuse: int)
     check_all_is_in_the_wallet(pump, before_sat, fee_sat=signed.fee_sat)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("is_kept", [False, True])
 def test_a_joint_sweep_that_a_reorganisation_takes_back_is_made_again(
     is_kept: bool,  # noqa: FBT001 - a parameter of pytest
@@ -331,6 +334,7 @@ def test_only_the_newest_joint_sweeps_are_known() -> None:
     assert with_joint_sweep(known, forgotten) == known
 
 
+@pytest.mark.sampled(0)
 def test_factories_that_sleep_wake_and_are_taken_together() -> None:
     pump = founded()
     for client in pump.clients:

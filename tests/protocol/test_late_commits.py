@@ -136,6 +136,7 @@ def check_both_ends_agree(pump: Pump) -> None:
         assert own.htlcs == other.htlcs == ()
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("seed", range(6))
 def test_payments_arrive_however_late_records_become_durable(seed: int) -> None:
     pump = LatePump(seed, 3)
@@ -151,6 +152,7 @@ def test_payments_arrive_however_late_records_become_durable(seed: int) -> None:
         assert durable(node.durable_state()) == durable(node.state)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("seed", range(30))
 def test_whoever_dies_before_records_are_durable_has_said_nothing_of_them(seed: int) -> None:
     pump = LatePump(seed, 2)

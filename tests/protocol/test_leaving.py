@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from tests.protocol.paying_clients import (
     balance,
     book,
@@ -49,6 +50,7 @@ def publish_branch(pump: Pump, link: Link) -> None:
     raise AssertionError("the channel did not reach the chain")
 
 
+@pytest.mark.sampled(0)
 def test_a_client_without_a_coin_leaves_with_its_balance() -> None:
     pump = live_factory(3)
     alice, bob, _ = pump.clients
@@ -187,6 +189,7 @@ def test_what_waits_out_its_delay_is_shown_as_arriving_until_it_is_in_the_wallet
     assert lsp_leaving.arriving_total_sat(pump.factory) == 0
 
 
+@pytest.mark.sampled(0)
 def test_a_forward_that_is_paid_on_chain_has_its_entry_in_the_ledger() -> None:
     pump = live_factory(3, policy=QUICK, watches_folds=True)
     alice, bob, _ = pump.clients

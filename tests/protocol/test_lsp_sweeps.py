@@ -103,6 +103,7 @@ def test_a_factory_that_nobody_left_is_taken_by_one_transaction() -> None:
     assert reasons_to_leave(pump.lsp) == []
 
 
+@pytest.mark.sampled(0)
 def test_where_one_client_left_the_rest_is_taken_at_the_level_it_came_to() -> None:
     pump = left_alone(4)
     alice = pump.clients[0]
@@ -180,6 +181,7 @@ def test_a_sweep_that_a_reorganisation_takes_back_is_published_again() -> None:
     assert swept_outputs(pump) == ["funding", "funding"]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("n_blocks", [3, 8])
 def test_a_reorganisation_wakes_a_factory_that_slept_for_good(n_blocks: int) -> None:
     pump = left_alone()
@@ -201,6 +203,7 @@ def test_a_start_alone_publishes_the_sweep() -> None:
     assert sweeps(pump)["expiry_sweep funding"].txid in pump.chain.mempool
 
 
+@pytest.mark.sampled(0)
 def test_an_lsp_that_was_down_at_the_expiry_of_a_sleeping_factory_sweeps_it_all_the_same() -> None:
     pump = left_alone()
     all_away(pump)

@@ -96,6 +96,7 @@ def test_a_payment_that_fails_elsewhere_comes_back_once() -> None:
 N_STEPS = 60  # More appends and effects than a payment between two factories takes.
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("step", range(1, N_STEPS, 2))
 def test_an_lsp_that_dies_between_any_two_appends_of_a_payment_loses_none_of_it(step: int) -> None:
     """Each letter is an append of its own: between two of them, streams disagree."""
@@ -116,6 +117,7 @@ def test_an_lsp_that_dies_between_any_two_appends_of_a_payment_loses_none_of_it(
     check_streams_replay_alone(pump)
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("step", range(1, 40, 2))
 def test_an_lsp_that_dies_between_any_two_appends_of_a_build_makes_it_or_frees_its_coins(
     step: int,

@@ -52,6 +52,7 @@ def backups(past: Past, side: str) -> list[Backup]:
     return past.alice if side == "client" else past.lsp
 
 
+@pytest.mark.sampled(2)
 @SIDES
 @pytest.mark.parametrize("n_lost", [0, 1, 2, 3])
 def test_a_restored_store_marks_its_channels_and_signs_nothing(side: str, n_lost: int) -> None:
@@ -109,6 +110,7 @@ def test_a_marked_client_speaks_second() -> None:
     assert heard == [("lsp", "ChannelReestablish"), (alice.name, "StoreMarked")]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("n_lost", [1, 2, 3])
 @pytest.mark.parametrize("lower", [0, 1, 2, 3])
 def test_an_lsp_that_lies_about_its_numbers_gains_nothing(n_lost: int, lower: int) -> None:

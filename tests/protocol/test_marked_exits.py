@@ -84,6 +84,7 @@ def punished(pump: Pump, node: PumpNode) -> list[str]:
 # A client
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("n_lost", "when"),
     [(0, "the operator asks"), (3, "the operator asks"), (1, "the exit deadline comes")],
@@ -109,6 +110,7 @@ def test_a_restored_client_publishes_its_path_and_is_paid_by_the_lsps_commitment
     assert due_sat - SWEEP_SAT <= coins_sat(alice) <= due_sat
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("n_lost", "n_back"), [(1, 0), (2, 1), (3, 0), (3, 2), (2, 2), (1, 2), (2, 3)]
 )
@@ -232,6 +234,7 @@ def test_a_client_of_a_restored_lsp_leaves_by_itself_and_both_are_paid(n_lost: i
     assert coins_sat(alice) >= past.alice_msat[-1] // 1000 - SWEEP_SAT
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("n_lost", [0, 2])
 def test_a_restored_lsp_publishes_nothing_and_sweeps_at_the_expiry(n_lost: int) -> None:
     pump, past = used_factory()
@@ -368,6 +371,7 @@ def link_of_lsp(pump: Pump) -> Link:
 # Both
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("n_alice_lost", "n_lsp_lost"), [(0, 0), (2, 1)])
 def test_of_two_restored_sides_neither_publishes_a_commitment(
     n_alice_lost: int, n_lsp_lost: int

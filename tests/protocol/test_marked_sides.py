@@ -44,6 +44,7 @@ def agreed(link: Link) -> int | None:
     return link.mark.agreed_msat
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("n_alice_lost", [0, 1, 3])
 @pytest.mark.parametrize("n_lsp_lost", [0, 1, 3])
 def test_two_marked_sides_close_at_the_balance_of_the_later_store(

@@ -13,6 +13,7 @@ from cromford.adapters.peer_address import PeerAddress
 from cromford.adapters.places import Relation
 from cromford.bitcoin.fees import sat_per_vb
 from cromford.daemon.api.factory_id import find_factory
+from cromford.daemon.api.lsp_bans import LspBans
 from cromford.daemon.api.lsp_closing import LspClosing
 from cromford.daemon.api.lsp_market import LspMarket
 from cromford.daemon.api.lsp_payments import LspPayments
@@ -125,6 +126,7 @@ class LspDaemon(Daemon[LspState]):
         self._payments = LspPayments(self)
         self._closing = LspClosing(self)
         self._market = LspMarket(self)
+        self._bans = LspBans(self)
         self._forget_old_keys()
 
     @property
@@ -259,6 +261,7 @@ class LspDaemon(Daemon[LspState]):
             **self._payments.methods(),
             **self._closing.methods(),
             **self._market.methods(),
+            **self._bans.methods(),
         }
 
     def _address(self) -> str | None:

@@ -26,6 +26,7 @@ from cromford.daemon.api.wallet import (
     refusal_of,
 )
 from cromford.daemon.budgets import Budgets
+from cromford.daemon.ceremonies import Ceremonies
 from cromford.daemon.deadlines import Due
 from cromford.daemon.driver import Role
 from cromford.daemon.logs import set_up_logging
@@ -34,6 +35,7 @@ from cromford.daemon.options import LspOptions
 from cromford.daemon.parts import Label, LspParts
 from cromford.daemon.shell import Daemon
 from cromford.daemon.views import lsp as views
+from cromford.daemon.views.bans import paused
 from cromford.daemon.views.channels import money_samples
 from cromford.daemon.views.closing import close_under_way
 from cromford.daemon.views.lsp_exit import exit_next
@@ -47,6 +49,7 @@ from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.entries import FactoryEntry
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.lsp_state import LspConfig, LspState
+from cromford.protocol.journal.records import AnyRecord
 from cromford.protocol.journal.streams import factory_number
 from cromford.protocol.lobby import bumping
 from cromford.protocol.lobby.build import plan_build
@@ -127,6 +130,7 @@ class LspDaemon(Daemon[LspState]):
         self._closing = LspClosing(self)
         self._market = LspMarket(self)
         self._bans = LspBans(self)
+        self._ceremonies = Ceremonies()
         self._forget_old_keys()
 
     @property
@@ -233,6 +237,8 @@ class LspDaemon(Daemon[LspState]):
         yield from super().samples()
         state = self.driver.state
         yield "lobby_clients", {}, len(state.house.members)
+        yield "banned_peers", {}, len(list(paused(state.house)))
+        yield from self._ceremonies.samples(state)
         for status, count in views.statuses(state).items():
             yield "factories", {"status": status}, count
         for period, count in views.periods(state).items():
@@ -245,6 +251,10 @@ class LspDaemon(Daemon[LspState]):
         yield "forwards", {"status": "held"}, len(state.book.held)
         yield "forwards", {"status": "pending"}, len(state.book.forwards)
         yield "forwards", {"status": "finished"}, state.book.n_finished
+
+    def _observe(self, record: AnyRecord) -> None:
+        super()._observe(record)
+        self._ceremonies.observe(record)
 
     def methods(self) -> Mapping[str, Handler]:
         """Return the API methods of an LSP."""

@@ -169,7 +169,7 @@ def extracted(signatures: Sequence[SentSignature]) -> dict[bytes, bytes]:
 
 def _reduced(rows: list[Row]) -> list[Row]:
     """Return the rows in reduced echelon form (Gauss and Jordan), nonces eliminated first."""
-    left, done = [dict(row) for row in rows], []
+    left, done = [dict(row) for row in rows], list[Row]()
     unknowns = sorted({unknown for row in rows for unknown in row} - {KNOWN}, key=_nonces_first)
     for unknown in unknowns:
         pivot = next((row for row in left if row.get(unknown)), None)

@@ -80,7 +80,8 @@ class BrokenSigner(Signer):
         e = _scalar("BIP0340/challenge", challenged)
         a = coefficient(task.signers, public.pubkey) * _keys_parity(task.key_agg)
         sign = 1 if final[1] % 2 == 0 else -1
-        return ((sign * (first + b * second) + e * a * seckey) % ORDER).to_bytes(32, "big")
+        scalar: int = (sign * (first + b * second) + e * a * seckey) % ORDER
+        return scalar.to_bytes(32, "big")
 
 
 class OneNonceForAll(BrokenSigner):

@@ -45,7 +45,8 @@ def vanished(message: type[m.Message], n_clients: int = 2) -> tuple[Pump, PumpNo
 
 def check_nothing_is_lost(pump: Pump, client: PumpNode) -> ClientAttempt:
     """A client has no coin in it, waits for nobody, and may go elsewhere; its records stay."""
-    held = next(iter(client.state.attempts.values()))
+    attempts: list[ClientAttempt] = list(client.state.attempts.values())
+    held = attempts[0]
     assert client.state.open_attempt is None
     assert held.aborted is not None or held.given_up
     assert not pump.wishes(client, fx.Broadcast)

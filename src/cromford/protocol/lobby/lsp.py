@@ -206,7 +206,9 @@ def await_rejoin(turn: Turn[House], build: Build, *, without: tuple[bytes, ...])
     staying = tuple(
         node_id
         for node_id in build.node_ids
-        if node_id not in without and node_id in turn.state.connected
+        if node_id not in without
+        and node_id in turn.state.connected
+        and turn.state.pause_of(node_id) is None
     )
     # Whoever makes names to spoil ceremonies spoils one of each build: the next is waited for, and
     # made, with those who have shown that they stay, if they are enough.

@@ -5,7 +5,8 @@ from dataclasses import replace
 from typing import Any, Final
 
 import pytest
-from tests.protocol.attacks import PHASES, flipped, proposed, to_lsp
+from tests.crypto.integers import ORDER
+from tests.protocol.attacks import PHASES, proposed, to_lsp
 from tests.protocol.pump import Pump, PumpNode
 from tests.protocol.test_ceremony import check_nothing_is_shared
 
@@ -29,10 +30,11 @@ def say(pump: Pump, sender: PumpNode, message: m.Message, halves: m.PartialSigs)
     pump.tell(pump.lsp, sender, replace(message, candidates=(halves,)))
 
 
-def spoil(halves: m.PartialSigs, place: int) -> m.PartialSigs:
-    sigs = list(halves.partial_sigs)
-    sigs[place] = flipped(sigs[place])
-    return replace(halves, partial_sigs=tuple(sigs))
+def spoil(halves: m.PartialSigs, by: int = 1) -> m.PartialSigs:
+    """Make the first partial signature, of the root's state, wrong by so much."""
+    wrong = (int.from_bytes(halves.partial_sigs[0], "big") + by) % ORDER
+    sigs = (wrong.to_bytes(32, "big"), *halves.partial_sigs[1:])
+    return replace(halves, partial_sigs=sigs)
 
 
 def held_below(pump: Pump, colluders: Sequence[PumpNode]) -> dict[str, m.Message]:
@@ -52,8 +54,9 @@ def held_below(pump: Pump, colluders: Sequence[PumpNode]) -> dict[str, m.Message
 
 def both_spoil_the_same(pump: Pump, colluders: Colluders) -> None:
     held = held_below(pump, colluders)
-    for one in colluders:
-        say(pump, one, held[one.name], spoil(halves_of(held[one.name]), 0))
+    # By different amounts: errors that cancel out are none, and spoil nothing.
+    for by, one in enumerate(colluders, start=1):
+        say(pump, one, held[one.name], spoil(halves_of(held[one.name]), by))
 
 
 def each_sends_the_others(pump: Pump, colluders: Colluders) -> None:
@@ -93,7 +96,7 @@ def both_send_those_of_the_last_attempt(pump: Pump, colluders: Colluders) -> Non
 def one_is_silent_about_what_the_other_spoils(pump: Pump, colluders: Colluders) -> None:
     held = held_below(pump, colluders)
     one, _ = colluders
-    say(pump, one, held[one.name], spoil(halves_of(held[one.name]), 0))
+    say(pump, one, held[one.name], spoil(halves_of(held[one.name])))
     deadline = fx.AttemptDeadline(attempt_id=pump.attempt.attempt_id)
     pump.pass_deadline(pump.lsp, deadline)
 

@@ -3,15 +3,14 @@
 from dataclasses import fields
 from typing import Any
 
-from tests.cli import backup_answers, close_answers, exit_answers, market_answers
+from tests.cli import backup_answers, ban_answers, close_answers, exit_answers, market_answers
 from tests.cli.world_answers import CHAIN, WALLET
 
 from cromford.factory.terms import FactoryTerms
 
 NODE_ID, OTHER_NODE_ID = "02" + "ab" * 32, "03" + "cd" * 32
 FACTORY_ID = "f0" * 32
-FUNDING_TXID = "11" * 32
-CHANNEL_TXID = "22" * 32
+FUNDING_TXID, CHANNEL_TXID = "11" * 32, "22" * 32
 
 # Of the terms nothing but their names matters to a command.
 TERMS = {term.name: 144 for term in fields(FactoryTerms)}
@@ -573,6 +572,7 @@ LSP_ANSWERS: dict[str, Any] = {
     "price": market_answers.PRICE,
     "set_price": market_answers.PRICE,
     "ledger": market_answers.LEDGER,
+    **ban_answers.ANSWERS,
     "exit_start": {"exiting": True, "next": "publish kickoff_root now"},
     "stop": {"stopping": True},
 }

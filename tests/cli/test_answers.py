@@ -4,7 +4,14 @@ import json
 from typing import Any
 
 import pytest
-from tests.cli import answers, backup_answers, close_answers, exit_answers, market_answers
+from tests.cli import (
+    answers,
+    backup_answers,
+    ban_answers,
+    close_answers,
+    exit_answers,
+    market_answers,
+)
 from tests.cli.conftest import CommandLine
 from tests.cli.fake_daemon import FakeDaemon
 
@@ -30,6 +37,9 @@ LSP_COMMANDS: list[tuple[str, str, object]] = [
     ("lsp price", "price", market_answers.PRICE),
     ("lsp set-price --off", "set_price", market_answers.PRICE),
     ("lsp ledger", "ledger", market_answers.LEDGER),
+    ("lsp bans list", "bans", ban_answers.BANS),
+    (f"lsp bans add {ban_answers.NODE_ID} --reason spam", "ban_add", ban_answers.BAN),
+    (f"lsp bans remove {ban_answers.NODE_ID}", "ban_remove", ban_answers.BAN),
     (
         f"lsp exit {answers.FACTORY_ID} 1 --yes",
         "exit_start",

@@ -6,7 +6,6 @@ libsecp256k1 and put under our `Session`; what our `KeyAgg` does with the same k
 beside it.
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,14 +13,11 @@ import pytest
 from btclib_secp256k1 import musig
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.crypto.integers import ORDER, aggregate
 
 from cromford.crypto import musig2, schnorr
 from cromford.crypto.keys import pubkey_of, xonly_tweak
 from cromford.crypto.musig2 import InvalidContribution, KeyAgg, SecNonce, Session
-
-FIELD = 2**256 - 2**32 - 977
-ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
-Point = tuple[int, int] | None
 
 seckeys = st.integers(1, ORDER - 1).map(lambda scalar: scalar.to_bytes(32, "big"))
 cohorts = st.lists(seckeys, min_size=1, max_size=8, unique_by=pubkey_of)
@@ -33,48 +29,8 @@ Vectors = Callable[[str], Any]
 # --- BIP 327 key aggregation once more, in integers -------------------------------------------
 
 
-def add(left: Point, right: Point) -> Point:
-    if left is None or right is None:
-        return left or right
-    if left[0] == right[0] and left[1] != right[1]:
-        return None
-    if left == right:
-        slope = 3 * left[0] * left[0] * pow(2 * left[1], -1, FIELD) % FIELD
-    else:
-        slope = (right[1] - left[1]) * pow(right[0] - left[0], -1, FIELD) % FIELD
-    x = (slope * slope - left[0] - right[0]) % FIELD
-    return x, (slope * (left[0] - x) - left[1]) % FIELD
-
-
-def multiply(point: Point, scalar: int) -> Point:
-    total: Point = None
-    while scalar:
-        if scalar & 1:
-            total = add(total, point)
-        point, scalar = add(point, point), scalar >> 1
-    return total
-
-
-def lift(pubkey: bytes) -> Point:
-    x = int.from_bytes(pubkey[1:], "big")
-    y = pow(x**3 + 7, (FIELD + 1) // 4, FIELD)
-    return x, y if y % 2 == pubkey[0] % 2 else FIELD - y
-
-
-def tagged(tag: str, data: bytes) -> bytes:
-    tag_hash = hashlib.sha256(tag.encode()).digest()
-    return hashlib.sha256(tag_hash * 2 + data).digest()
-
-
 def aggregate_in_integers(pubkeys: Sequence[bytes]) -> bytes:
-    list_hash = tagged("KeyAgg list", b"".join(pubkeys))
-    second = next((pubkey for pubkey in pubkeys if pubkey != pubkeys[0]), None)
-    total: Point = None
-    for pubkey in pubkeys:
-        coefficient = 1
-        if pubkey != second:
-            coefficient = int.from_bytes(tagged("KeyAgg coefficient", list_hash + pubkey), "big")
-        total = add(total, multiply(lift(pubkey), coefficient % ORDER))
+    total = aggregate(pubkeys)
     assert total is not None
     return total[0].to_bytes(32, "big")
 

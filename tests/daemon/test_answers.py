@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.cli import answers
+from tests.cli import answers, ban_answers
 from tests.daemon.town import CAPACITY_SAT, LSP_POLICY, Town, town
 
 from cromford.adapters.bitcoind import BitcoindChain
@@ -21,7 +21,7 @@ from cromford.daemon.api.rpc_server import Handler
 from cromford.daemon.lspd import LspDaemon
 from cromford.daemon.views import lsp as lsp_views
 from cromford.protocol.journal.gathered import Build
-from cromford.protocol.journal.house import FAULTS_TO_BAN
+from cromford.protocol.journal.pause import FAULTS_TO_BAN
 
 SMALL_MSAT = 2_600_000  # Of an HTLC that leaves less than its sweep costs, where fees are high.
 FIRST_MSAT = 60_000_000
@@ -64,6 +64,13 @@ class Heard:
 async def refuse(_chain: BitcoindChain, _tx: Tx) -> str:
     """Say what a node says that takes no transaction."""
     return "mempool min fee not met"
+
+
+async def ban_and_lift(heard: Heard) -> None:
+    stranger = ban_answers.NODE_ID
+    await heard.ask("lsp", "ban_add", node_id=stranger, blocks=3, reason="no")
+    await heard.ask("lsp", "bans")
+    await heard.ask("lsp", "ban_remove", node_id=stranger)
 
 
 async def gather_and_build(t: Town, heard: Heard) -> None:
@@ -175,6 +182,7 @@ def heard(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], set
             for place in ("second", "third"):
                 (base / place).mkdir()
             t.more["alice"] = {"backup_dir": base / "second", "mark_dir": base / "third"}
+            await ban_and_lift(found)
             await gather_and_build(t, found)
             await pay_and_be_paid(t, found)
             hear_what_is_rare(t, found)

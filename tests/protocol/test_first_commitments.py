@@ -494,5 +494,5 @@ def test_an_attempt_that_is_over_does_not_end_again() -> None:
     pump.reach_deadline(pump.lsp, fx.AttemptDeadline(attempt_id=attempt_id))
     assert pump.lsp.state.attempts[attempt_id].aborted is not None
     turn = Turn(pump.factory, apply_to_factory, FRESH)
-    lsp_opening.abort(turn, reason="again")
+    lsp_opening.abort(turn, reason="again", outcome=op.Outcome.REFUSED)
     assert turn.decision.is_nothing

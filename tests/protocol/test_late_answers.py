@@ -188,6 +188,19 @@ def test_who_goes_before_the_proposal_is_left_out_and_nobody_joins_again(how: st
     assert all(len(pump.sent(client, m.Join)) == 1 for client in staying)
 
 
+def test_who_is_banned_while_keys_are_made_is_not_waited_for() -> None:
+    """It could not join again if it wanted to."""
+    pump = SlowPump(3)
+    pump.join()
+    pump.hold(pump.lsp, fx.PrepareAttempt)
+    pump.build()
+    banned, *staying = pump.clients
+    pump.handle(pump.lsp, ev.BanRequested(node_id=banned.node_id, n_blocks=1, reason="no"))
+    pump.hand_over()
+    assert pump.is_funded(), "no deadline had to pass"
+    assert {seat.node_id for seat in pump.attempt.seats} == {c.node_id for c in staying}
+
+
 def test_a_build_whose_coins_were_paid_away_meanwhile_ends_with_that_reason() -> None:
     pump = SlowPump(2)
     pump.join()

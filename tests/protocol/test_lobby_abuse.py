@@ -30,11 +30,14 @@ from cromford.protocol import lsp as lsp_role
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal.client_candidate import pool_ids_of
-from cromford.protocol.journal.house import UPTIME_WINDOW_BLOCKS
 from cromford.protocol.journal.lsp_state import LspState
 from cromford.protocol.journal.mail import Found
 from cromford.protocol.journal.mail_records import MailTaken
-from cromford.protocol.journal.pause import ABORTS_TO_PAUSE, PAUSE_BLOCKS
+from cromford.protocol.journal.pause import (
+    ABORTS_TO_PAUSE,
+    PAUSE_BLOCKS,
+    UPTIME_WINDOW_BLOCKS,
+)
 from cromford.protocol.journal.streams import CHAIN, HOUSE
 from cromford.protocol.lobby.build import MEMBERS_MAX, plan_build
 from cromford.protocol.policy import LspPolicy

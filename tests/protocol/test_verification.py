@@ -4,6 +4,7 @@ Each case takes the proposal that an honest LSP sent to this client, changes exa
 and says under which name the client must refuse it.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -386,3 +387,17 @@ def test_a_neighbours_other_taproot_script_is_taken_as_given() -> None:
             == leaf.tx.txid
         )
         assert asked.requests[holder - 2].task == task_of(victim, holder)
+
+
+def test_a_refusal_shows_both_values_however_long_they_are() -> None:
+    """A reason has 400 bytes: a long value is shown by its beginning and its hash."""
+    changed = on_tx("state_0", lambda tx: with_input(tx, script_sig=b"\x51"))(scene().propose)
+    victim = Victim()
+    victim.hear(changed)
+    reason = victim.attempt.aborted
+    assert reason is not None
+    assert re.fullmatch(
+        r"refused: state_0: expected (\w{90}… \(\d+ characters, SHA-256 \w{16}\)), "
+        r"received (?!\1)\w{90}… \(\d+ characters, SHA-256 \w{16}\)",
+        reason,
+    ), reason

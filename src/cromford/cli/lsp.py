@@ -8,6 +8,7 @@ import click
 from cromford.bitcoin.network import MAINNET
 from cromford.cli.asking import confirm, stale_option, warned_of_stale
 from cromford.cli.backup import backup_group
+from cromford.cli.bans import bans_group
 from cromford.cli.closing import close_command
 from cromford.cli.configuration.run_options import MAINNET_WARNING, lsp_options
 from cromford.cli.configuration.settings import flags_of
@@ -33,6 +34,7 @@ def command() -> None:
 command.add_command(wallet_group(ROLE))
 command.add_command(seed_group(ROLE))
 command.add_command(backup_group(ROLE))
+command.add_command(bans_group)
 command.add_command(events_command(ROLE))
 command.add_command(rescan_command(ROLE))
 command.add_command(lsp_pay_command(ROLE))

@@ -30,7 +30,8 @@ _TOLD: Final = frozenset(
         "max_clients", "min_clients", "min_sat", "moves_from", "name", "network", "next_attempt",
         "node_id", "node_ids", "out_channel_id", "outputs", "own_msat", "payee", "payment_hash",
         "per_million", "per_month", "period", "price_msat", "quote_id", "reason", "reasons",
-        "refusal", "role", "state_index", "to", "to_attempt_id", "transactions", "txid", "went",
+        "refusal", "role", "state_index", "to", "to_attempt_id", "transactions", "txid",
+        "until_height", "went",
     }
 )  # fmt: skip
 _CURSOR: Final = re.compile(r"([0-9a-f]{1,8})-([0-9a-f]{1,15})", re.ASCII)

@@ -13,6 +13,7 @@ from cromford.adapters.peer_address import PeerAddress
 from cromford.adapters.places import Relation
 from cromford.bitcoin.fees import sat_per_vb
 from cromford.daemon.api.factory_id import find_factory
+from cromford.daemon.api.lsp_bans import LspBans
 from cromford.daemon.api.lsp_closing import LspClosing
 from cromford.daemon.api.lsp_market import LspMarket
 from cromford.daemon.api.lsp_payments import LspPayments
@@ -26,6 +27,7 @@ from cromford.daemon.api.wallet import (
     refusal_of,
 )
 from cromford.daemon.budgets import Budgets
+from cromford.daemon.ceremonies import Ceremonies
 from cromford.daemon.deadlines import Due
 from cromford.daemon.driver import Role
 from cromford.daemon.logs import set_up_logging
@@ -34,6 +36,7 @@ from cromford.daemon.options import LspOptions
 from cromford.daemon.parts import LspParts, read_label
 from cromford.daemon.shell import Daemon
 from cromford.daemon.views import lsp as views
+from cromford.daemon.views.bans import paused
 from cromford.daemon.views.channels import money_samples
 from cromford.daemon.views.closing import close_under_way
 from cromford.daemon.views.lsp_exit import exit_next
@@ -47,6 +50,7 @@ from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.entries import FactoryEntry
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.lsp_state import LspConfig, LspState
+from cromford.protocol.journal.records import AnyRecord
 from cromford.protocol.journal.streams import factory_number
 from cromford.protocol.lobby import bumping
 from cromford.protocol.lobby.build import plan_build
@@ -126,6 +130,8 @@ class LspDaemon(Daemon[LspState]):
         self._payments = LspPayments(self)
         self._closing = LspClosing(self)
         self._market = LspMarket(self)
+        self._bans = LspBans(self)
+        self._ceremonies = Ceremonies()
         self._forget_old_keys()
 
     @property
@@ -232,6 +238,8 @@ class LspDaemon(Daemon[LspState]):
         yield from super().samples()
         state = self.driver.state
         yield "lobby_clients", {}, len(state.house.members)
+        yield "banned_peers", {}, len(list(paused(state.house)))
+        yield from self._ceremonies.samples(state)
         for status, count in views.statuses(state).items():
             yield "factories", {"status": status}, count
         for period, count in views.periods(state).items():
@@ -244,6 +252,10 @@ class LspDaemon(Daemon[LspState]):
         yield "forwards", {"status": "held"}, len(state.book.held)
         yield "forwards", {"status": "pending"}, len(state.book.forwards)
         yield "forwards", {"status": "finished"}, state.book.n_finished
+
+    def _observe(self, record: AnyRecord) -> None:
+        super()._observe(record)
+        self._ceremonies.observe(record)
 
     def methods(self) -> Mapping[str, Handler]:
         """Return the API methods of an LSP."""
@@ -260,6 +272,7 @@ class LspDaemon(Daemon[LspState]):
             **self._payments.methods(),
             **self._closing.methods(),
             **self._market.methods(),
+            **self._bans.methods(),
         }
 
     def _address(self) -> str | None:

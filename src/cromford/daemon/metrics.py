@@ -4,17 +4,56 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from prometheus_client import CollectorRegistry, start_http_server
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 LOOPBACK: Final = "127.0.0.1"
+COUNTED: Final = "_total"  # How the name of a number ends that only rises while the daemon runs.
 
 # A name, with label values if it has labels, to a number.
 Sample = tuple[str, Mapping[str, str], float]
 
+# What each number is; `docs/metrics.md` says the same.
+HELP: Final[dict[str, str]] = {
+    "height": "Height of the newest block that was seen.",
+    "header_height": "Height of the newest header that the node has.",
+    "chain_fresh": "1 while the chain is fresh, so that new risk is taken.",
+    "refused_transactions": "Transactions that the node does not take.",
+    "connected_peers": "Peers that are connected.",
+    "failed_decisions": "Bugs of ours that were met while deciding, since the start.",
+    "double_signings_prevented": "Second signatures of one outpoint that were not made.",
+    "mark_reachable": "1 while the place of the high-water mark can be written.",
+    "replica_reachable": "1 while the place of the replica can be written.",
+    "replica_behind_records": "Records that the replica lacks.",
+    "replica_behind_seconds": "How long ago the replica had everything.",
+    "store_restored": "1 if the store was put back from a backup.",
+    "wallet_sat": "Coins of the wallet.",
+    "reserved_coins": "Coins that are reserved for fundings and children.",
+    "reserved_sat": "What the reserved coins hold.",
+    "channels_open": "Channels that payments can go through.",
+    "channels_msat": "What the channels hold and can carry.",
+    "payments": "Payments.",
+    "nonce_pools": "Pools of secret nonces in memory.",
+    "nonces": "Nonces of these pools that have signed, and that are left.",
+    "factories": "Factories.",
+    "factories_in_period": "Factories in each period of their lives.",
+    "closes": "Closes under way, and signed ones that wait for a block.",
+    "locked_sat": "Coins of the LSP that factories hold.",
+    "earned_msat": "What forwarding earned.",
+    "forwards": "Payments from client to client.",
+    "lobby_clients": "Clients that wait in the lobby.",
+    "banned_peers": "Nodes to which the lobby is closed.",
+    "ceremonies_ended_total": "Ceremonies that ended, since the start.",
+    "ceremony_phase_seconds_total": "Seconds that the phases took that are over, since the start.",
+    "ceremony_phases_total": "Phases of ceremonies that are over, since the start.",
+    "ceremony_holdouts": "Clients that the present ceremony waits for.",
+    "blocks_to_expiry": "Blocks to the expiry of a factory.",
+    "blocks_to_dying": "Blocks to the dying period of a factory.",
+}
+
 
 class StateCollector(Collector):
-    """Turns a daemon's present numbers into gauges.
+    """Turns a daemon's present numbers into gauges and counters.
 
     Args:
         read: Returns the samples. It is called from the server's thread, so it must only read
@@ -25,17 +64,17 @@ class StateCollector(Collector):
         self._read = read
 
     def collect(self) -> Iterable[Metric]:
-        """Return one gauge per name."""
-        gauges: dict[str, GaugeMetricFamily] = {}
+        """Return one gauge or counter per name."""
+        families: dict[str, GaugeMetricFamily | CounterMetricFamily] = {}
         for name, labels, value in self._read():
-            gauge = gauges.get(name)
-            if gauge is None:
-                described = name.replace("_", " ")
-                gauge = gauges[name] = GaugeMetricFamily(
-                    f"cromford_{name}", described, labels=sorted(labels)
+            family = families.get(name)
+            if family is None:
+                kind = CounterMetricFamily if name.endswith(COUNTED) else GaugeMetricFamily
+                family = families[name] = kind(
+                    f"cromford_{name}", HELP[name], labels=sorted(labels)
                 )
-            gauge.add_metric([labels[label] for label in sorted(labels)], value)
-        return gauges.values()
+            family.add_metric([labels[label] for label in sorted(labels)], value)
+        return families.values()
 
 
 class MetricsServer:

@@ -26,7 +26,7 @@ from cromford.daemon.api.events import events_method
 from cromford.daemon.api.rescan import rescan_method
 from cromford.daemon.api.rpc import SOCKET_NAME, RpcFailure
 from cromford.daemon.api.rpc_server import Handler, RpcServer, without_params
-from cromford.daemon.api.wallet import wallet_methods, wallet_summary
+from cromford.daemon.api.wallet import wallet_methods, wallet_samples, wallet_summary
 from cromford.daemon.backup.places import check_places
 from cromford.daemon.budgets import Budgets
 from cromford.daemon.chain_effects import ChainEffects
@@ -49,7 +49,7 @@ from cromford.daemon.record_log import log_record
 from cromford.daemon.refusals import Refusals
 from cromford.daemon.remedies import remedy_for
 from cromford.daemon.safekeeping import UNMARKED, Safekeeping, waits_for_mark
-from cromford.daemon.signing import perform_signing, sign_child
+from cromford.daemon.signing import nonce_samples, perform_signing, sign_child
 from cromford.daemon.views.payments import statuses
 from cromford.ports import BlockRef, Checkpoint, CredentialsRefused
 from cromford.protocol import events as ev
@@ -260,9 +260,8 @@ class Daemon(Generic[S]):
         yield "connected_peers", {}, self.n_connected
         yield from self.failed_decisions.samples()
         yield from self.safe.samples()
-        for name, amount_sat in wallet_summary(self).items():
-            if isinstance(amount_sat, int):
-                yield "wallet_sat", {"kind": name.removesuffix("_sat")}, amount_sat
+        yield from wallet_samples(self)
+        yield from nonce_samples(self._signer)
         yield "channels_open", {}, sum(link.is_open for link in self.book.links.values())
         for (direction, status), count in self.payment_statuses.items():
             yield "payments", {"direction": direction, "status": status}, count

@@ -4,11 +4,12 @@ With `channel_signing` the only caller of `Signer`, but for invoices: a client s
 becomes an event.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from cromford import effects as fx
 from cromford.bitcoin.tx import Tx
 from cromford.daemon.channel_signing import perform_channel_signing
+from cromford.daemon.metrics import Sample
 from cromford.protocol import events as ev
 from cromford.protocol.journal.client_attempt import ClientAttempt
 from cromford.protocol.journal.client_state import ClientState
@@ -220,3 +221,11 @@ def _partial_sign(signer: Signer, effect: fx.PartialSign) -> ev.Event:
     except (NonceFault, ValueError) as error:
         return ev.SigningFailed(asked=effect, reason=str(error))
     return ev.PartialSigned(asked=effect, partial_sigs=partial_sigs)
+
+
+def nonce_samples(signer: Signer) -> Iterator[Sample]:
+    """Yield for Prometheus how many nonces are in memory."""
+    counts = signer.n_nonces()
+    yield "nonce_pools", {}, counts.n_pools
+    yield "nonces", {"status": "used"}, counts.n_used
+    yield "nonces", {"status": "left"}, counts.n_left

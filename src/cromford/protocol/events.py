@@ -179,6 +179,22 @@ class JoinPrepared:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BanRequested:
+    """The LSP's operator closes the lobby to a node for a number of blocks, and says why."""
+
+    node_id: bytes
+    n_blocks: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BanEndRequested:
+    """The LSP's operator opens the lobby to a node again."""
+
+    node_id: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MovePrepared:
     """Answers `PrepareMove` with random values."""
 
@@ -484,7 +500,9 @@ WorldEvent = (
     | DeadlineReached
     | BroadcastRefused
 )
-LobbyEvent = JoinRequested | LeaveRequested | JoinPrepared | BuildRequested
+LobbyEvent = (
+    JoinRequested | LeaveRequested | JoinPrepared | BuildRequested | BanRequested | BanEndRequested
+)
 MoveEvent = MoveRequested | MovePrepared
 OpeningEvent = (
     AttemptPrepared

@@ -1,5 +1,13 @@
 """Errors that say whose fault it is."""
 
+from typing import Final
+
+from cromford.crypto.keys import sha256
+
+# Both values of a refusal fit a message's reason, and a line of a log.
+SHOWN_MAX: Final = 150  # Characters of one value; beyond, its beginning and its hash are shown.
+BEGINNING: Final = 90
+
 
 class Refusal(Exception):
     """A client does not sign: something differs from what it computed or allows.
@@ -29,4 +37,8 @@ class Rejected(Exception):
 
 
 def _show(value: object) -> str:
-    return value.hex() if isinstance(value, bytes) else str(value)
+    text = value.hex() if isinstance(value, bytes) else str(value)
+    if len(text) <= SHOWN_MAX:
+        return text
+    digest = sha256(text.encode()).hex()[:16]
+    return f"{text[:BEGINNING]}… ({len(text)} characters, SHA-256 {digest})"

@@ -38,6 +38,15 @@ class PublicPool:
         return _hash_pool(self.pubkey + b"".join(self.pubnonces))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolCounts:
+    """How many pools are held, and how many of their nonces have signed, and have not."""
+
+    n_pools: int
+    n_used: int
+    n_left: int
+
+
 @dataclass(frozen=True, slots=True)
 class _Binding:
     session_name: str
@@ -89,6 +98,16 @@ class NoncePool:
         partial_sig = self._secnonces[index].sign(session, self._seckey)
         self._bound[index] = (binding, partial_sig)
         return partial_sig
+
+    @property
+    def n_used(self) -> int:
+        """How many nonces have signed."""
+        return len(self._bound)
+
+    @property
+    def n_left(self) -> int:
+        """How many have not."""
+        return len(self._secnonces) - len(self._bound)
 
     def drop(self) -> None:
         """Forget every secret. What was signed before is no longer returned either."""

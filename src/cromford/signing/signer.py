@@ -29,7 +29,7 @@ from cromford.signing.keychain import (
     Keychain,
     KeyName,
 )
-from cromford.signing.nonces import NonceFault, NoncePool, NoPoolFree, PublicPool
+from cromford.signing.nonces import NonceFault, NoncePool, NoPoolFree, PoolCounts, PublicPool
 from cromford.signing.task import SigningTask
 
 # Besides one for each live channel. A ceremony takes one for the factory and one for each client,
@@ -84,6 +84,15 @@ class Signer:
         pool = NoncePool(seckey=seckey, pubkey=self._keychain.pubkey(name), size=size)
         self._pools[pool.public.pool_id] = pool
         return pool.public
+
+    def n_nonces(self) -> PoolCounts:
+        """Return how many pools there are, and how many of their nonces are used and left."""
+        pools = [*self._pools.values(), *self._clients_pools.values()]
+        return PoolCounts(
+            n_pools=len(pools),
+            n_used=sum(pool.n_used for pool in pools),
+            n_left=sum(pool.n_left for pool in pools),
+        )
 
     def _check_room(self) -> None:
         pools_max = N_POOLS_SPARE + self._n_channels()

@@ -1,5 +1,6 @@
 """The wallet's API methods, the same for both daemons."""
 
+from collections.abc import Iterator
 from decimal import ROUND_UP, Decimal
 from typing import Any, Final, Protocol
 
@@ -13,6 +14,7 @@ from cromford.bitcoin.network import Network
 from cromford.bitcoin.tx import Tx, Txid
 from cromford.daemon.api.rpc import InvalidParam, RpcFailure
 from cromford.daemon.api.rpc_server import Handler, read_params, without_params
+from cromford.daemon.metrics import Sample
 from cromford.daemon.refusals import Refusals
 from cromford.ports import ChainUnavailable, TxRefused
 from cromford.protocol import events as ev
@@ -127,6 +129,20 @@ def wallet_summary(owner: WalletOwner) -> dict[str, object]:
         "refused": owner.refusals.shown_of(wallet.payments, {}),
         "address": address_of_script(wallet.next_script(RECEIVE), owner.network),
     }
+
+
+def wallet_samples(owner: WalletOwner) -> Iterator[Sample]:
+    """Yield the wallet's numbers for Prometheus."""
+    for name, amount_sat in wallet_summary(owner).items():
+        if isinstance(amount_sat, int):
+            yield "wallet_sat", {"kind": name.removesuffix("_sat")}, amount_sat
+    reserved = [
+        coin.txout.amount_sat
+        for coin in owner.wallet.unspent.values()
+        if _status_of(owner, coin) == "reserved"
+    ]
+    yield "reserved_coins", {}, len(reserved)
+    yield "reserved_sat", {}, sum(reserved)
 
 
 def _status_of(owner: WalletOwner, coin: WalletCoin) -> str:

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from cromford.bitcoin.fees import sat_per_vb
 from cromford.channel.terms import MSAT_PER_SAT
+from cromford.daemon.views.bans import paused
 from cromford.daemon.views.channels import Standing, is_on_chain, show_channel
 from cromford.daemon.views.closes import closed_sat, closes_of
 from cromford.daemon.views.closing import close_under_way
@@ -412,7 +413,6 @@ def channels_of(house: House, factory: Factory, facts: Facts) -> list[dict[str, 
 def lobby(house: House) -> dict[str, Any]:
     """Return who waits, and who may not."""
     policy = house.config.policy
-    banned = {node_id: house.banned_until(node_id) for node_id in {**house.faults, **house.aborts}}
     return {
         "node_id": house.config.node_id.hex(),
         "min_clients": policy.min_clients,
@@ -428,9 +428,8 @@ def lobby(house: House) -> dict[str, Any]:
             for member in house.members.values()
         ],
         "banned": [
-            {"node_id": node_id.hex(), "until_height": until}
-            for node_id, until in banned.items()
-            if until is not None
+            {"node_id": node_id.hex(), "until_height": pause.until_height}
+            for node_id, pause in paused(house)
         ],
     }
 

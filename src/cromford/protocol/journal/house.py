@@ -6,7 +6,7 @@ The house knows of each factory what it ordered, and what the factory told it si
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
-from typing import Final, assert_never
+from typing import TypeVar, assert_never
 
 from immutables import Map
 
@@ -46,11 +46,19 @@ from cromford.protocol.journal.market_records import PriceSet
 from cromford.protocol.journal.marking import after_restore
 from cromford.protocol.journal.pause import (
     ABORTS_TO_PAUSE,
+    BAN_BLOCKS,
+    FAULTS_TO_BAN,
     JOINS_TO_PAUSE,
     PAUSE_BLOCKS,
     RELIABLE_UPTIME_BLOCKS,
-    closed_until,
+    UPTIME_WINDOW_BLOCKS,
+    Ban,
+    Pause,
+    longest_pause,
+    still_banned,
     still_counting,
+    uptime_after,
+    with_ban,
 )
 from cromford.protocol.journal.purses import CoinsWanted, with_lent, without
 from cromford.protocol.journal.spent import with_spending_record
@@ -63,9 +71,7 @@ from cromford.wallet.coins import Purse, Wallet, new_wallet
 from cromford.watch.joint_sweep import SignedJoint
 from cromford.wire import messages as m
 
-UPTIME_WINDOW_BLOCKS: Final = 2016
-FAULTS_TO_BAN: Final = 3
-BAN_BLOCKS: Final = 144  # Three faults within this many blocks close the lobby for as many.
+V = TypeVar("V")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +117,7 @@ class House:
     joint_sweeps: Mapping[Txid, SignedJoint] = field(default_factory=dict)  # our newest
     restored: Restored = field(default_factory=Restored)
     market: Market = field(default_factory=Market)
+    bans: Mapping[bytes, Ban] = field(default_factory=dict)  # the operator's
 
     @property
     def durable(self) -> "House":
@@ -211,26 +218,12 @@ class House:
         )
         return has_shown and not self.is_unsteady(node_id)
 
-    def pause_of(self, node_id: bytes) -> tuple[int, str] | None:
-        """Return the height until which a client may not join, and why; None if it may.
-
-        Proven faults close the lobby for a day, spoiled ceremonies and restlessness for about an
-        hour.
-        """
-        until, why = max(
-            (closed_until(of.get(node_id, ()), limit=limit, window_blocks=window_blocks), why)
-            for of, limit, window_blocks, why in (
-                (self.faults, FAULTS_TO_BAN, BAN_BLOCKS, "too many faults"),
-                (self.aborts, ABORTS_TO_PAUSE, PAUSE_BLOCKS, "too many ceremonies ended"),
-                (self.joins, JOINS_TO_PAUSE, PAUSE_BLOCKS, "too many joins"),
-            )
+    def pause_of(self, node_id: bytes) -> Pause | None:
+        """Return why, and until which height, a client may not join; None if it may."""
+        pause = longest_pause(
+            node_id, faults=self.faults, aborts=self.aborts, joins=self.joins, bans=self.bans
         )
-        return (until, why) if self.chain.height < until else None
-
-    def banned_until(self, node_id: bytes) -> int | None:
-        """Return the height until which a client may not join, or None."""
-        pause = self.pause_of(node_id)
-        return None if pause is None else pause[0]
+        return pause if pause is not None and self.chain.height < pause.until_height else None
 
     def counts_attendance(self, node_id: bytes) -> bool:
         """Say whether it matters that somebody is connected: who has a channel, or waits."""
@@ -296,6 +289,10 @@ def apply_to_house(house: House, record: r.AnyRecord) -> House:
             return _with_order(house, record)
         case lr.Attendance():
             return _with_attendance(house, record)
+        case lr.BanSet():
+            return replace(house, bans=with_ban(house.bans, record, house.chain.height))
+        case lr.BanLifted(node_id=node_id):
+            return _forgiven(house, node_id)
         case lr.PaymentExpected():
             return replace(house, expected=house.expected.with_payment(record))
         case lr.PaymentOrdered(to=to, asked=asked):
@@ -449,16 +446,9 @@ def _with_block(house: House, found: mail.Found) -> House:
     block = BlockRef(height=found.height, block_hash=Txid(found.block_hash))
     height = found.height
     chain = house.chain.with_block(block, txs)
-    window = (1 << UPTIME_WINDOW_BLOCKS) - 1
-    uptime = {
-        node_id: seen
-        for node_id in {*house.uptime, *house.present}
-        # Whoever was away for the whole window is forgotten.
-        if (seen := (house.uptime.get(node_id, 0) << 1 | (node_id in house.present)) & window)
-    }
     return changed(
         house,
-        uptime=uptime,
+        uptime=uptime_after(house.uptime, house.present),
         tally=house.tally.at(height=height, before=house.chain.height),
         chain=changed(chain, spends={}),
         bumps=unsettled(house.bumps, chain),
@@ -469,6 +459,18 @@ def _with_block(house: House, found: mail.Found) -> House:
         aborts=still_counting(house.aborts, height - PAUSE_BLOCKS),
         joins=still_counting(house.joins, height - PAUSE_BLOCKS),
         expected=house.expected.at_height(height),
+        bans=still_banned(house.bans, height),
+    )
+
+
+def _forgiven(house: House, node_id: bytes) -> House:
+    """Return the house without anything that closes the lobby to a node."""
+    return replace(
+        house,
+        bans=_without(house.bans, node_id),
+        faults=_without(house.faults, node_id),
+        aborts=_without(house.aborts, node_id),
+        joins=_without(house.joins, node_id),
     )
 
 
@@ -594,5 +596,5 @@ def _with_replacement(house: House, record: lr.FundingAbandoned) -> House:
     return _telling(given_up, entry.stream, told)
 
 
-def _without(members: Mapping[bytes, Member], node_id: bytes) -> Mapping[bytes, Member]:
-    return {key: member for key, member in members.items() if key != node_id}
+def _without(of: Mapping[bytes, V], node_id: bytes) -> Mapping[bytes, V]:
+    return {key: value for key, value in of.items() if key != node_id}

@@ -97,6 +97,20 @@ class Attendance(Record, frozen=True, kw_only=True, tag="attendance"):
     went: tuple[bytes, ...]
 
 
+class BanSet(Record, frozen=True, kw_only=True, tag="ban_set"):
+    """The operator closed the lobby to a node until a height; a ban before it is replaced."""
+
+    node_id: bytes
+    until_height: int
+    reason: str
+
+
+class BanLifted(Record, frozen=True, kw_only=True, tag="ban_lifted"):
+    """The operator opened the lobby to a node again: nothing that it did counts any more."""
+
+    node_id: bytes
+
+
 class PaymentExpected(Record, frozen=True, kw_only=True, tag="payment_expected"):
     """A client expects a payment, and asked to have it held while it is away; until a height."""
 
@@ -143,6 +157,8 @@ HouseRecord = (
     | RebuildAwaited
     | FactoryOrdered
     | Attendance
+    | BanSet
+    | BanLifted
     | PaymentExpected
     | PaymentOrdered
     | FundingAbandoned

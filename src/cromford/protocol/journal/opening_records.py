@@ -1,5 +1,7 @@
 """What is remembered of a ceremony, from the proposal to a factory that both sides found ready."""
 
+from enum import StrEnum
+
 import msgspec
 
 from cromford.protocol.journal.record import Record
@@ -20,6 +22,19 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     sighash: bytes
 
 
+class Outcome(StrEnum):
+    """How a ceremony ended at the LSP. What becomes of a funding is no part of it."""
+
+    FUNDED = "funded"  # its funding was signed
+    FAULT = "fault"  # a deviation was proven against a client
+    SILENCE = "silence"  # somebody did not answer in time
+    REFUSED = "refused"  # a client said no
+    DISCONNECTED = "disconnected"  # a client was gone, and its nonces with it
+    SIGNER = "signer"  # our own signer could not
+    RESTARTED = "restarted"  # the LSP was, and its nonces are gone
+    UNFUNDED = "unfunded"  # all was signed, and no funding could be
+
+
 class SigningIntended(Record, frozen=True, kw_only=True, tag="signing_intended"):
     """Signatures are about to be made."""
 
@@ -32,7 +47,7 @@ class AttemptAborted(Record, frozen=True, kw_only=True, tag="attempt_aborted"):
 
     `culprits` are the node ids of those who caused it; `is_fault` says that it was proven against
     them, not only that they were silent or unwilling. Where `tries_again` is false, another try
-    would end alike.
+    would end alike. `outcome` is one of `Outcome`; empty at a client, and in older journals.
     """
 
     attempt_id: bytes
@@ -40,6 +55,7 @@ class AttemptAborted(Record, frozen=True, kw_only=True, tag="attempt_aborted"):
     culprits: tuple[bytes, ...]
     is_fault: bool = False
     tries_again: bool = True
+    outcome: str = ""
 
 
 class ReadySent(Record, frozen=True, kw_only=True, tag="ready_sent"):

@@ -113,8 +113,7 @@ def refusal_of(state: House, node_id: bytes, join: m.Join) -> str | None:
     policy = state.config.policy
     pause = state.pause_of(node_id)
     if pause is not None:
-        until, why = pause
-        return f"{why}: join again from height {until}"
+        return f"{pause.why}: join again from height {pause.until_height}"
     if node_id in state.members:
         # Otherwise one connection could fill the journal.
         return "already waiting in the lobby: leave first"

@@ -32,8 +32,8 @@ def take(turn: Turn[ClientState], event: ev.LobbyEvent) -> None:
             on_leave_requested(turn)
         case ev.JoinPrepared():
             on_join_prepared(turn, event)
-        case ev.BuildRequested():
-            raise AssertionError("BuildRequested is an LSP's event")
+        case ev.BuildRequested() | ev.BanRequested() | ev.BanEndRequested():
+            raise AssertionError(f"{type(event).__name__} is an LSP's event")
         case _:
             assert_never(event)
 

@@ -11,6 +11,7 @@ from cromford.protocol.journal import records as r
 from cromford.protocol.journal.gathered import Build
 from cromford.protocol.journal.house import House
 from cromford.protocol.journal.mail import CeremonyEnded
+from cromford.protocol.lobby import banning
 from cromford.protocol.lobby.build import (
     BuildPlan,
     greeting,
@@ -25,14 +26,18 @@ from cromford.wire.messages import encode_message
 
 
 def take(turn: Turn[House], event: ev.LobbyEvent) -> None:
-    """Take the operator's wish to build, or the keys that were made for it.
+    """Take the operator's wish: to build, to ban somebody, or to end a ban.
 
     Raises:
-        Rejected: If nothing can be built now.
+        Rejected: If nothing can be built now, or a ban cannot be had or ended.
     """
     match event:
         case ev.BuildRequested():
             on_build_requested(turn, event)
+        case ev.BanRequested():
+            banning.on_ban_requested(turn, event)
+        case ev.BanEndRequested():
+            banning.on_ban_end_requested(turn, event)
         case ev.JoinRequested() | ev.LeaveRequested() | ev.JoinPrepared():
             raise AssertionError(f"{type(event).__name__} is a client's event")
         case _:
@@ -201,7 +206,9 @@ def await_rejoin(turn: Turn[House], build: Build, *, without: tuple[bytes, ...])
     staying = tuple(
         node_id
         for node_id in build.node_ids
-        if node_id not in without and node_id in turn.state.connected
+        if node_id not in without
+        and node_id in turn.state.connected
+        and turn.state.pause_of(node_id) is None
     )
     # Whoever makes names to spoil ceremonies spoils one of each build: the next is waited for, and
     # made, with those who have shown that they stay, if they are enough.

@@ -21,6 +21,7 @@ from cromford.protocol.journal.lsp_attempt import (
     SigningBelow,
     SigningRoot,
 )
+from cromford.protocol.journal.opening_records import Outcome
 from cromford.protocol.journal.proposal import N_CANDIDATES
 from cromford.protocol.opening import abandoning
 from cromford.protocol.opening.funding import (
@@ -200,7 +201,7 @@ def on_signing_failed(turn: Turn[Factory], event: ev.SigningFailed) -> None:
     attempt = turn.state.attempt
     if attempt.is_open:
         reason = f"our signer: {event.reason}"
-        abort(turn, reason=reason, tries_again=False)
+        abort(turn, reason=reason, outcome=Outcome.SIGNER, tries_again=False)
 
 
 def _send_below(
@@ -303,14 +304,14 @@ def on_abort(turn: Turn[Factory], node_id: bytes, message: m.Abort) -> None:
     client = attempt.client_of(node_id) if attempt.is_open else None
     if client is not None:
         reason = f"client {client} refused: {message.reason}"
-        abort(turn, reason=reason, culprits=(node_id,))
+        abort(turn, reason=reason, outcome=Outcome.REFUSED, culprits=(node_id,))
 
 
 def on_malformed(turn: Turn[Factory], node_id: bytes, reason: str) -> None:
     """End the ceremony with a peer that sends no message of the protocol."""
     attempt = turn.state.attempt
     if attempt.is_open and attempt.client_of(node_id) is not None:
-        abort(turn, reason=f"malformed message: {reason}", culprits=(node_id,), is_fault=True)
+        _abort_for(turn, node_id, f"malformed message: {reason}")
 
 
 def on_disconnection(turn: Turn[Factory], node_id: bytes) -> None:
@@ -319,7 +320,8 @@ def on_disconnection(turn: Turn[Factory], node_id: bytes) -> None:
     client = attempt.client_of(node_id) if attempt.is_open else None
     said = attempt.said_root
     if client is not None and (said is None or client not in said.done):
-        abort(turn, reason=f"client {client} disconnected", culprits=(node_id,))
+        reason = f"client {client} disconnected"
+        abort(turn, reason=reason, outcome=Outcome.DISCONNECTED, culprits=(node_id,))
 
 
 def on_resume(turn: Turn[Factory], node_id: bytes, message: m.Resume) -> None:
@@ -340,7 +342,7 @@ def over(message: m.Resume) -> m.Abort:
 def on_start(turn: Turn[Factory]) -> None:
     """End the ceremony whose nonces a restart lost."""
     if isinstance(turn.state.attempt.stage, SigningBelow | SigningRoot):
-        abort(turn, reason="the LSP restarted")
+        abort(turn, reason="the LSP restarted", outcome=Outcome.RESTARTED)
 
 
 def owed(state: Factory) -> Iterator[fx.Effect]:
@@ -425,6 +427,7 @@ def on_deadline(turn: Turn[Factory]) -> None:
     abort(
         turn,
         reason=f"deadline in {attempt.stage.label}: {missing}",
+        outcome=Outcome.SILENCE if holdouts else Outcome.UNFUNDED,
         culprits=tuple(attempt.seats[client - 1].node_id for client in holdouts),
     )
 
@@ -439,6 +442,7 @@ def abort(
     turn: Turn[Factory],
     *,
     reason: str,
+    outcome: Outcome,
     culprits: tuple[bytes, ...] = (),
     is_fault: bool = False,
     tries_again: bool = True,
@@ -460,6 +464,7 @@ def abort(
             culprits=culprits,
             is_fault=is_fault,
             tries_again=tries_again,
+            outcome=outcome,
         )
     )
     message = m.Abort(attempt_id=attempt.attempt_id, reason=reason)
@@ -469,8 +474,12 @@ def abort(
 
 
 def _fault(turn: Turn[Factory], attempt: LspAttempt, client: int, what: str) -> None:
-    node_id = attempt.seats[client - 1].node_id
-    abort(turn, reason=f"client {client}: {what}", culprits=(node_id,), is_fault=True)
+    _abort_for(turn, attempt.seats[client - 1].node_id, f"client {client}: {what}")
+
+
+def _abort_for(turn: Turn[Factory], node_id: bytes, reason: str) -> None:
+    """End an attempt for a deviation that is proven against a client."""
+    abort(turn, reason=reason, outcome=Outcome.FAULT, culprits=(node_id,), is_fault=True)
 
 
 def _seat(

@@ -1,0 +1,39 @@
+"""Bans as people read them."""
+
+from typing import Any
+
+from rich.console import Console
+
+from cromford.cli.shown.output import blocks, cell, table
+
+Document = dict[str, Any]
+
+
+def bans(console: Console, answer: Document) -> None:
+    """Print to whom the lobby is closed."""
+    if not answer["bans"]:
+        console.print("nobody is banned")
+        return
+    rows = table("node", "since height", "until height", "left", "faults", "connected", "why")
+    for ban in answer["bans"]:
+        rows.add_row(
+            cell(ban["node_id"]),
+            cell(f"{ban['since_height']:,}"),
+            cell(f"{ban['until_height']:,}"),
+            cell(blocks(ban["blocks_left"])),
+            cell(ban["n_faults"]),
+            cell("yes" if ban["is_connected"] else "no"),
+            cell(ban["why"]),
+        )
+    console.print(rows)
+
+
+def banned(console: Console, ban: Document) -> None:
+    """Print until when a node is banned."""
+    until = f"until height {ban['until_height']:,}, for {blocks(ban['blocks_left'])}"
+    console.print(cell(f"{ban['node_id']}: {ban['why']}, {until}"), soft_wrap=True)
+
+
+def unbanned(console: Console, ban: Document) -> None:
+    """Print that a node may join again."""
+    console.print(cell(f"{ban['node_id']} may join again; it was: {ban['why']}"), soft_wrap=True)

@@ -6,6 +6,7 @@ beside the journal is held with `flock`, which the kernel releases however the p
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import threading
@@ -23,8 +24,12 @@ from cromford.ports import (
     Entry,
     Kept,
     Observer,
+    StoreDamaged,
     StoreFailed,
+    StoreFull,
     StoreInUse,
+    StoreReadOnly,
+    StoreTooNew,
     check_order,
     oldest_of,
 )
@@ -60,8 +65,11 @@ class Journal:
 
         Raises:
             StoreInUse: If another process holds it.
-            StoreFailed: If it is another program's file, of another version, or damaged; or if the
-                directory cannot be written.
+            StoreDamaged: If it is no journal any more.
+            StoreTooNew: If a newer version wrote it.
+            StoreFull: If there is no room for what an opening writes.
+            StoreReadOnly: If it, or its directory, cannot be written.
+            StoreFailed: If it is another program's file, or an older version's, or cannot be read.
         """
         self._path = datadir / JOURNAL_NAME
         self._failure: str | None = None
@@ -85,6 +93,7 @@ class Journal:
 
         Raises:
             ValueError: If a record exceeds `RECORD_SIZE_MAX`; nothing is written then.
+            StoreFull: If there is no room.
             StoreFailed: If the disk refused. The records may or may not be there: stop.
         """
         for entry in entries:
@@ -380,7 +389,7 @@ class Journal:
                 f"{APPLICATION_ID:#x}, received {application_id:#x}"
             )
         if version > sql.SCHEMA_VERSION:
-            raise StoreFailed(
+            raise StoreTooNew(
                 f"{self._path} was written by a newer version: schema version: expected at most "
                 f"{sql.SCHEMA_VERSION}, received {version}"
             )
@@ -415,7 +424,7 @@ class Journal:
             raise StoreFailed(f"{self._path}: schema: expected {expected}, received {schema}")
         verdict = self._connection.pragma("quick_check")
         if verdict != "ok":
-            raise StoreFailed(f"{self._path} is corrupt: {verdict}")
+            raise StoreDamaged(f"{self._path} is corrupt: {verdict}")
 
     def _check_usable(self) -> None:
         if self._failure is not None:
@@ -470,8 +479,8 @@ class Journal:
         known[1] += 1
         return stream_id, known[1]
 
-    def _missing(self, stream: str, n: int) -> StoreFailed:
-        return StoreFailed(f"{self._path}: record {n} of {stream} is missing")
+    def _missing(self, stream: str, n: int) -> StoreDamaged:
+        return StoreDamaged(f"{self._path}: record {n} of {stream} is missing")
 
     def _page_after(self, stream: str, position: int, last: int) -> list[tuple[int, bytes]]:
         rows = self._rows(sql.RECORDS, self._id(stream), position, last, _PAGE_RECORDS)
@@ -505,13 +514,28 @@ class Journal:
             yield
         except apsw.NotADBError as error:
             self._failure = f"{self._path} is not an SQLite file"
-            raise StoreFailed(self._failure) from error
+            raise StoreDamaged(self._failure) from error
         except apsw.CorruptError as error:
             self._failure = f"{self._path} is corrupt: {error}"
-            raise StoreFailed(self._failure) from error
+            raise StoreDamaged(self._failure) from error
         except (apsw.Error, OSError) as error:
             self._failure = f"cannot {action} {self._path}: {error}"
-            raise StoreFailed(self._failure) from error
+            number = error.errno if isinstance(error, OSError) else self._system_errno()
+            raise _kind_of(error, number)(self._failure) from error
+
+    def _system_errno(self) -> int:
+        """Return what the system said to SQLite last; where there is no connection, nothing."""
+        connection: apsw.Connection | None = getattr(self, "_connection", None)
+        return 0 if connection is None else connection.system_errno
+
+
+def _kind_of(error: BaseException, number: int | None) -> type[StoreFailed]:
+    """Return what a refusal means: SQLite has no word of its own for every full disk."""
+    if isinstance(error, apsw.FullError) or number in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+        return StoreFull
+    if isinstance(error, apsw.ReadOnlyError) or number in {errno.EROFS, errno.EACCES, errno.EPERM}:
+        return StoreReadOnly
+    return StoreFailed
 
 
 def _check_size(what: str, data: bytes) -> None:
@@ -540,7 +564,7 @@ def _take_lock(datadir: Path) -> int:
         make_directory(datadir)
         lock_fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
     except OSError as error:
-        raise StoreFailed(f"cannot open {path}: {error.strerror}") from error
+        raise _kind_of(error, error.errno)(f"cannot open {path}: {error.strerror}") from error
     try:
         fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

@@ -10,8 +10,10 @@ SEED_START ?= 0
 FLOOD_SECONDS ?= 60
 CLIENTS ?= 16
 MATRIX_OUT ?= matrix.txt
+KILLS ?= 100
+SEED ?=
 
-.PHONY: demo test check bench flood mass-exit dying simulate matrix coverage format clean
+.PHONY: demo test check bench flood mass-exit dying drill simulate matrix coverage format clean
 
 demo: $(STAMP)
 	$(BIN)/cromford demo --clients 4
@@ -41,6 +43,10 @@ mass-exit: $(STAMP)
 
 dying: $(STAMP)
 	$(BIN)/python -m tests.dying
+
+drill: $(STAMP)
+	$(BIN)/python -m tests.drill --points
+	$(BIN)/python -m tests.drill --kills $(KILLS) $(if $(SEED),--seed $(SEED))
 
 simulate: $(STAMP)
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --seed-start $(SEED_START)

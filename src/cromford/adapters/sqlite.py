@@ -6,7 +6,6 @@ beside the journal is held with `flock`, which the kernel releases however the p
 """
 
 import contextlib
-import errno
 import fcntl
 import os
 import threading
@@ -17,6 +16,7 @@ from typing import Any, Final, Self
 import apsw
 
 from cromford.adapters import sqlite_schema as sql
+from cromford.adapters.sqlite_refusals import kind_of
 from cromford.ports import (
     NOBODY,
     Archived,
@@ -26,9 +26,7 @@ from cromford.ports import (
     Observer,
     StoreDamaged,
     StoreFailed,
-    StoreFull,
     StoreInUse,
-    StoreReadOnly,
     StoreTooNew,
     check_order,
     oldest_of,
@@ -521,21 +519,12 @@ class Journal:
         except (apsw.Error, OSError) as error:
             self._failure = f"cannot {action} {self._path}: {error}"
             number = error.errno if isinstance(error, OSError) else self._system_errno()
-            raise _kind_of(error, number)(self._failure) from error
+            raise kind_of(error, number)(self._failure) from error
 
     def _system_errno(self) -> int:
         """Return what the system said to SQLite last; where there is no connection, nothing."""
         connection: apsw.Connection | None = getattr(self, "_connection", None)
         return 0 if connection is None else connection.system_errno
-
-
-def _kind_of(error: BaseException, number: int | None) -> type[StoreFailed]:
-    """Return what a refusal means: SQLite has no word of its own for every full disk."""
-    if isinstance(error, apsw.FullError) or number in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-        return StoreFull
-    if isinstance(error, apsw.ReadOnlyError) or number in {errno.EROFS, errno.EACCES, errno.EPERM}:
-        return StoreReadOnly
-    return StoreFailed
 
 
 def _check_size(what: str, data: bytes) -> None:
@@ -564,7 +553,7 @@ def _take_lock(datadir: Path) -> int:
         make_directory(datadir)
         lock_fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
     except OSError as error:
-        raise _kind_of(error, error.errno)(f"cannot open {path}: {error.strerror}") from error
+        raise kind_of(error, error.errno)(f"cannot open {path}: {error.strerror}") from error
     try:
         fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

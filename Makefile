@@ -13,8 +13,10 @@ FUZZ_SECONDS ?= 60
 FUZZ_PACKAGES := .fuzz-packages
 FUZZ_STAMP := $(FUZZ_PACKAGES)/.installed
 MATRIX_OUT ?= matrix.txt
+KILLS ?= 100
+SEED ?=
 
-.PHONY: demo test tables check bench flood mass-exit dying simulate matrix fuzz coverage format clean
+.PHONY: demo test tables check bench flood mass-exit dying drill simulate matrix fuzz coverage format clean
 
 demo: $(STAMP)
 	$(BIN)/cromford demo --clients 4
@@ -49,6 +51,10 @@ mass-exit: $(STAMP)
 
 dying: $(STAMP)
 	$(BIN)/python -m tests.dying
+
+drill: $(STAMP)
+	$(BIN)/python -m tests.drill --points
+	$(BIN)/python -m tests.drill --kills $(KILLS) $(if $(SEED),--seed $(SEED))
 
 simulate: $(STAMP)
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --seed-start $(SEED_START)

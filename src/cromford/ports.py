@@ -39,8 +39,12 @@ __all__ = [
     "RelayFeerates",
     "Row",
     "Store",
+    "StoreDamaged",
     "StoreFailed",
+    "StoreFull",
     "StoreInUse",
+    "StoreReadOnly",
+    "StoreTooNew",
     "Taken",
     "TxRefused",
     "Verdict",
@@ -237,6 +241,22 @@ class StoreFailed(Exception):
 
 class StoreInUse(StoreFailed):
     """Another process holds the journal, and so everything beside it."""
+
+
+class StoreFull(StoreFailed):
+    """The disk has no room. What was not written was neither done nor told."""
+
+
+class StoreReadOnly(StoreFailed):
+    """The journal, or its directory, may be read and not be written."""
+
+
+class StoreDamaged(StoreFailed):
+    """What the journal holds is not what was written to it."""
+
+
+class StoreTooNew(StoreFailed):
+    """A newer version wrote it, and this one cannot read it. Nothing was changed."""
 
 
 class ChainUnavailable(Exception):

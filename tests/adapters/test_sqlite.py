@@ -16,7 +16,16 @@ from hypothesis import strategies as st
 
 from cromford.adapters.sqlite import APPLICATION_ID, RECORD_SIZE_MAX, Journal
 from cromford.adapters.sqlite_schema import SCHEMA_VERSION
-from cromford.ports import Entry, Store, StoreFailed, StoreInUse
+from cromford.ports import (
+    Entry,
+    Store,
+    StoreDamaged,
+    StoreFailed,
+    StoreFull,
+    StoreInUse,
+    StoreReadOnly,
+    StoreTooNew,
+)
 
 SRC = Path(__file__).parents[2] / "src"
 
@@ -128,7 +137,7 @@ def test_a_record_above_the_limit_is_refused_with_its_whole_batch(tmp_path: Path
 def test_a_file_that_is_no_database_is_refused_and_kept(tmp_path: Path) -> None:
     contents = b"a letter to a friend\n" * 100
     (tmp_path / "journal.sqlite").write_bytes(contents)
-    with pytest.raises(StoreFailed, match=r"journal\.sqlite is not an SQLite file"):
+    with pytest.raises(StoreDamaged, match=r"journal\.sqlite is not an SQLite file"):
         Journal(tmp_path)
     assert (tmp_path / "journal.sqlite").read_bytes() == contents
 
@@ -145,17 +154,19 @@ def test_another_programs_database_is_refused_and_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "reason"),
+    ("version", "kind", "reason"),
     [
-        (SCHEMA_VERSION + 1, "written by a newer version"),
-        (0, "schema version: expected 3"),
-        (1, "is a journal of schema 1, written by an unreleased version, and cannot be read"),
+        (SCHEMA_VERSION + 1, StoreTooNew, "written by a newer version.* 3, received 4"),
+        (0, StoreFailed, "schema version: expected 3"),
+        (1, StoreFailed, "of schema 1, written by an unreleased version, and cannot be read"),
     ],
 )
-def test_another_schema_version_is_refused(tmp_path: Path, version: int, reason: str) -> None:
+def test_another_schema_version_is_refused(
+    tmp_path: Path, version: int, kind: type[StoreFailed], reason: str
+) -> None:
     write_journal(tmp_path, [b"record"])
     edit(tmp_path, f"PRAGMA user_version = {version}")
-    with pytest.raises(StoreFailed, match=reason):
+    with pytest.raises(kind, match=reason):
         Journal(tmp_path)
 
 
@@ -173,7 +184,7 @@ def test_another_schema_is_refused(tmp_path: Path) -> None:
 def test_a_missing_record_is_noticed(tmp_path: Path, missing_id: int) -> None:
     write_journal(tmp_path, [b"one", b"two", b"three"])
     edit(tmp_path, "DELETE FROM journal WHERE n = ?", missing_id)
-    with pytest.raises(StoreFailed, match=f"record {missing_id} of house is missing"):
+    with pytest.raises(StoreDamaged, match=f"record {missing_id} of house is missing"):
         replayed(tmp_path)
 
 
@@ -200,14 +211,14 @@ def test_a_corrupt_file_is_refused(tmp_path: Path) -> None:
     contents = bytearray(path.read_bytes())
     contents[4096:12288] = b"\xff" * 8192
     path.write_bytes(contents)
-    with pytest.raises(StoreFailed, match=r"journal\.sqlite is corrupt"):
+    with pytest.raises(StoreDamaged, match=r"journal\.sqlite is corrupt"):
         Journal(tmp_path)
 
 
 def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
     write_journal(tmp_path, [bytes([number]) * 3000 for number in range(50)])
     os.truncate(tmp_path / "journal.sqlite", 3 * 4096)
-    with pytest.raises(StoreFailed, match=r"journal\.sqlite is corrupt"):
+    with pytest.raises(StoreDamaged, match=r"journal\.sqlite is corrupt"):
         Journal(tmp_path)
 
 
@@ -222,7 +233,7 @@ def test_a_directory_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
 def test_a_read_only_journal_refuses_to_append(tmp_path: Path) -> None:
     with Journal(tmp_path) as journal:
         journal._connection.pragma("query_only", True)
-        with pytest.raises(StoreFailed, match="cannot append to"):
+        with pytest.raises(StoreReadOnly, match="cannot append to"):
             journal.append(of([b"record"]))
 
 
@@ -231,7 +242,7 @@ def test_a_full_disk_fails_the_append_and_every_later_one(tmp_path: Path) -> Non
         journal.append(of([b"before"]))
         n_pages = journal._connection.pragma("page_count")
         journal._connection.pragma("max_page_count", n_pages + 4)
-        with pytest.raises(StoreFailed, match=r"cannot append to .*full"):
+        with pytest.raises(StoreFull, match=r"cannot append to .*full"):
             journal.append(of([b"small", bytes(100_000)]))
         with pytest.raises(StoreFailed, match="cannot append to"):
             journal.append(of([b"small"]))

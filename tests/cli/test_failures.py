@@ -277,6 +277,21 @@ def test_a_daemon_whose_node_does_not_let_it_in_says_so(tmp_path: Path) -> None:
     assert "secret" not in result.stderr
 
 
+def test_an_answer_that_finds_no_room_says_so_and_may_have_been_more_than_an_answer() -> None:
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "cromford", "--version"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert ended.returncode == 1
+    error, remedy = ended.stderr.splitlines()
+    assert error == "error: [Errno 28] No space left on device"
+    assert "look before asking again" in remedy
+
+
 def test_help_is_light() -> None:
     """The consensus library, the curve and rich stay out until something needs them."""
     program = (

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from cromford import effects as fx
 from cromford.adapters.sqlite import Journal
 from cromford.daemon import streams
 from cromford.daemon.api.rpc import RpcFailure
+from cromford.daemon.logs import set_up_logging
 from cromford.daemon.shell import Daemon
 from cromford.ports import EVENTS_KEPT, Archived, Entry, StoreFailed
 from cromford.wire.messages import Abort, RevokeAndAck
@@ -120,6 +122,20 @@ def test_a_daemon_whose_disk_is_full_answers_nothing_of_it_and_stops(
             assert (await t.call("alice", "payments"))["payments"] == []
 
     asyncio.run(scenario())
+
+
+def test_a_log_without_room_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    handlers = logging.getLogger().handlers[:]
+    full = Path("/dev/full").open("w", encoding="utf-8")  # noqa: SIM115 - it cannot be closed well
+    monkeypatch.setattr(sys, "stderr", full)
+    try:
+        set_up_logging(level="info", form="text")
+        logging.getLogger("a room").info("something_happened")
+    finally:
+        logging.getLogger().handlers[:] = handlers
+        monkeypatch.undo()
+        with pytest.raises(OSError, match="No space left"):
+            full.close()
 
 
 @pytest.mark.parametrize("effect", [SEND, HANG_UP])

@@ -31,7 +31,7 @@ from cromford.adapters.sqlite import Journal
 from cromford.daemon.driver import Driver
 from cromford.daemon.lspd import LSP_ROLE
 from cromford.daemon.streams import shelves_of
-from cromford.ports import Checkpoint, Row, Store, StoreFailed
+from cromford.ports import Checkpoint, Row, Store, StoreDamaged, StoreFailed
 from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
 from cromford.protocol.journal.lsp_state import LspState
@@ -277,30 +277,59 @@ def test_a_process_that_dies_as_it_stores_them_goes_on_from_before_or_after(
     check_sums(lsp_state(pump))
 
 
-def test_rows_that_were_lost_or_changed_start_nothing(pump: CountingPump, tmp_path: Path) -> None:
-    damages = {
-        "House.order": "DELETE FROM shelf WHERE name = 'House.order'",
-        "Scan.watchers": "UPDATE shelf SET value = CAST(value || x'00' AS BLOB) "
-        "WHERE name = 'Scan.watchers'",
-        "Post.taken": "INSERT INTO shelf SELECT stream, name, x'7a', value FROM shelf "
-        "WHERE name = 'Post.taken' LIMIT 1",
-    }
-    beginning, kept = driver_of(pump).beginning, pump.lsp.store
-    for number, (shelf, statement) in enumerate(damages.items()):
+ROW_DAMAGES: Final = {
+    "House.order": "DELETE FROM shelf WHERE name = 'House.order'",
+    "Scan.watchers": "UPDATE shelf SET value = CAST(value || x'00' AS BLOB) "
+    "WHERE name = 'Scan.watchers'",
+    "Post.taken": "INSERT INTO shelf SELECT stream, name, x'7a', value FROM shelf "
+    "WHERE name = 'Post.taken' LIMIT 1",
+}
+
+
+def damaged_home(pump: CountingPump, home: Path, statement: str) -> None:
+    """Leave the LSP's journal with its checkpoints, and some of their rows damaged."""
+    kept = pump.lsp.store
+    with Journal(home) as journal:
+        journal.append(kept.entries)
+        for checkpoint in kept.checkpoints.values():
+            journal.replace_checkpoint(checkpoint._replace(rows=_rows_of(kept, checkpoint)))
+    connection = apsw.Connection(str(home / "journal.sqlite"))
+    connection.execute(statement)
+    connection.close()
+
+
+@pytest.mark.parametrize("shelf", ROW_DAMAGES)
+def test_rows_that_were_lost_or_changed_are_made_anew_of_the_records(
+    pump: CountingPump, tmp_path: Path, caplog: pytest.LogCaptureFixture, shelf: str
+) -> None:
+    beginning = driver_of(pump).beginning
+    damaged_home(pump, tmp_path, ROW_DAMAGES[shelf])
+    with Journal(tmp_path) as journal:
+        driver = Driver(LSP_ROLE, beginning, journal, lambda _effect: ())
+        assert durable(driver.state) == durable(lsp_state(pump))
+        assert f"are damaged: {shelf}" in caplog.text
+        for name in driver.due_checkpoints():
+            driver.keep(driver.begin_checkpoint(name)())
+    caplog.clear()
+    with Journal(tmp_path) as journal:
+        driver = Driver(LSP_ROLE, beginning, journal, lambda _effect: ())
+        assert durable(driver.state) == durable(lsp_state(pump))
+    assert not caplog.text
+
+
+def test_rows_that_were_lost_or_changed_start_nothing_where_the_records_are_gone(
+    pump: CountingPump, tmp_path: Path
+) -> None:
+    beginning = driver_of(pump).beginning
+    for number, (shelf, statement) in enumerate(ROW_DAMAGES.items()):
         home = tmp_path / str(number)
-        with Journal(home) as journal:
-            journal.append(kept.entries)
-            for checkpoint in kept.checkpoints.values():
-                journal.replace_checkpoint(checkpoint._replace(rows=_rows_of(kept, checkpoint)))
-        with Journal(home) as journal:
-            driver = Driver(LSP_ROLE, beginning, journal, lambda _effect: ())
-            assert durable(driver.state) == durable(lsp_state(pump))
+        damaged_home(pump, home, statement)
         connection = apsw.Connection(str(home / "journal.sqlite"))
-        connection.execute(statement)
+        connection.execute("DELETE FROM journal WHERE n = 1 AND number > 1")
         connection.close()
         with (
             Journal(home) as journal,
-            pytest.raises(StoreFailed, match=rf"rows of \w+ are damaged: {shelf}"),
+            pytest.raises(StoreDamaged, match=rf"rows of \w+ are damaged: {shelf}"),
         ):
             Driver(LSP_ROLE, beginning, journal, lambda _effect: ())
 

@@ -13,12 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.simulation.sim_node import Crash, SimStore
 
+from cromford import ports
 from cromford.adapters.memory import MemoryJournal
 from cromford.adapters.sqlite import Journal
 from cromford.daemon import streams
 from cromford.daemon.checkpoints import Checkpoints
 from cromford.daemon.streams import TAIL_SHARE, TAIL_SIZE_MIN, SnapshotDiffers, Stream
-from cromford.ports import Checkpoint, Entry, Store, StoreFailed
+from cromford.ports import Checkpoint, Entry, Store, StoreDamaged, StoreFailed
 from cromford.protocol.journal.records import AnyRecord, PeerConnected, encode_record
 from cromford.protocol.journal.snapshot import Snapshots
 
@@ -164,24 +165,54 @@ def test_a_stream_without_snapshots_never_has_one() -> None:
         opened(store, None)
 
 
+def spoil_checkpoint(journal: Journal, damage: str) -> None:
+    """Put a damaged checkpoint in the place of the one that is there."""
+    found = journal.checkpoint(NAME)
+    assert found is not None
+    n, snapshot = found.n, found.snapshot
+    spoilt = {
+        "flipped": Checkpoint(NAME, n, snapshot[:-1] + bytes((snapshot[-1] ^ 1,))),
+        "cut": Checkpoint(NAME, n, snapshot[:-1]),
+        "moved": Checkpoint(NAME, n + 1, snapshot),
+    }[damage]
+    journal.replace_checkpoint(spoilt)
+
+
 @pytest.mark.parametrize("damage", ["flipped", "cut", "moved"])
-def test_a_damaged_checkpoint_starts_nothing_and_changes_nothing(
-    tmp_path: Path, damage: str
+def test_a_damaged_checkpoint_costs_nothing_while_the_records_are_there(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Journal(tmp_path) as journal:
         stream = opened(journal)
         remember(journal, stream, guests(b"a", b"b", b"c"))
         stream.keep(stream.begin_checkpoint()())
-        _, n, snapshot, *_ = journal.checkpoint(NAME) or Checkpoint(NAME, 0, b"")
         remember(journal, stream, guests(b"d"))
-        spoilt = {
-            "flipped": Checkpoint(NAME, n, snapshot[:-1] + bytes((snapshot[-1] ^ 1,))),
-            "cut": Checkpoint(NAME, n, snapshot[:-1]),
-            "moved": Checkpoint(NAME, n + 1, snapshot),
-        }[damage]
-        journal.replace_checkpoint(spoilt)
+        spoil_checkpoint(journal, damage)
+    with Journal(tmp_path) as journal:
+        stream = opened(journal)
+        assert stream.state == Guests((b"a", b"b", b"c", b"d"))
+        assert "checkpoint_damaged stream=house" in caplog.text
+        assert stream.is_due, "the next one takes its place"
+        stream.keep(stream.begin_checkpoint()())
+        caplog.clear()
+        assert opened(journal).state == stream.state
+        assert not caplog.text
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "moved"])
+def test_a_damaged_checkpoint_whose_records_are_gone_starts_nothing_and_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    monkeypatch.setattr(ports, "EVENTS_KEPT", 1)
+    with Journal(tmp_path) as journal:
+        stream = opened(journal)
+        remember(journal, stream, guests(b"a", b"b", b"c"))
+        stream.keep(stream.begin_checkpoint()())
+        remember(journal, stream, guests(b"d"))
+        spoil_checkpoint(journal, damage)
     before = (tmp_path / "journal.sqlite").read_bytes()
-    with Journal(tmp_path) as journal, pytest.raises(StoreFailed, match="checkpoint of house"):
+    both = r"checkpoint of house.*its records cannot take its place: .*record 1 of house is missing"
+    with Journal(tmp_path) as journal, pytest.raises(StoreDamaged, match=both):
         opened(journal)
     assert (tmp_path / "journal.sqlite").read_bytes() == before
 

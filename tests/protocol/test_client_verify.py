@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import pytest
 from immutables import Map
+from tests.protocol.advances import advancing_factory, market, sell
 from tests.protocol.attacks import flipped
 from tests.protocol.closes import closable_factory, close
 from tests.protocol.forge import (
@@ -350,6 +351,29 @@ def test_the_age_of_a_factory_does_not_make_it_wrong() -> None:
     tip = replace(moment.state.chain.recent[-1], height=moment.state.chain.height + 100_000)
     chain = replace(moment.state.chain, recent=(tip,))
     assert failed(replace(moment, state=replace(moment.state, chain=chain)).verdicts()) == []
+
+
+def test_after_a_sale_the_opening_is_as_good_as_before_and_the_next_state_is_checked_too() -> None:
+    """What was signed at the opening is not judged by what replaced it."""
+    with market():
+        pump = advancing_factory(2)
+        sell(pump, VICTIM)
+    moment = moment_of(pump)
+    opened = moments()["confirmed"].verdicts()
+    verdicts = moment.verdicts()
+    newer = set(verdicts) - set(opened)
+    state = moment.attempt.leaf.state
+    poisons = {poison.name for poison in moment.attempt.leaf.poisons(0)}
+    assert newer >= {state.name, *poisons}
+    assert failed(verdicts) == []
+    (agreed,) = moment.attempt.leaf_states
+    assert agreed.poisons is not None
+    spoiled = replace(agreed.poisons, stock=bytes(64))
+    for lost, name in (
+        (replace(agreed, signature=bytes(64)), state.name),
+        (replace(agreed, poisons=spoiled), moment.attempt.leaf.stock_poison(0).name),
+    ):
+        assert failed(moment.verdicts(replace(moment.attempt, leaf_states=(lost,)))) == [name]
 
 
 def test_a_proposal_that_was_refused_verifies_as_what_it_is() -> None:

@@ -16,7 +16,12 @@ from cromford.daemon.driver import Driver
 from cromford.ports import Entry
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal.client_state import new_client
-from cromford.protocol.journal.records import UnknownRecord, decode_record, encode_record
+from cromford.protocol.journal.records import (
+    NewerRecord,
+    UnknownRecord,
+    decode_record,
+    encode_record,
+)
 from cromford.protocol.journal.streams import CLIENT, CREATION
 
 RECORD_TYPES: Final = tuple(sorted(get_args(r.AnyRecord), key=lambda cls: str(cls.__name__)))
@@ -97,6 +102,27 @@ def test_a_record_of_another_version_is_not_half_understood(version: int) -> Non
     data = bytes((version,)) + encode_record(EXAMPLE)[1:]
     with pytest.raises(UnknownRecord, match=f"record version {version:02x}, expected 2"):
         decode_record(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"\3" + encode_record(EXAMPLE)[1:], "record version 03, expected 2"),
+        (VERSION + msgspec.msgpack.encode(["block_painted", 7]), "does not know: block_painted"),
+    ],
+)
+def test_what_newer_software_wrote_is_said_to_be_newer(data: bytes, said: str) -> None:
+    with pytest.raises(NewerRecord, match=said):
+        decode_record(data)
+
+
+@pytest.mark.parametrize(
+    "data", [b"\0" + encode_record(EXAMPLE)[1:], b"\2", encode_record(EXAMPLE)[:-1], b""]
+)
+def test_what_is_no_record_is_not_said_to_be_newer(data: bytes) -> None:
+    with pytest.raises(UnknownRecord) as caught:
+        decode_record(data)
+    assert not isinstance(caught.value, NewerRecord)
 
 
 def test_a_record_of_the_version_that_was_never_released_is_refused_for_that() -> None:

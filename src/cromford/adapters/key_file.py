@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from cromford.adapters.sqlite import sync_directory
+from cromford.adapters.directories import sync_directory
 from cromford.crypto.keys import PUBKEY_SIZE
 from cromford.signing.handed_over import SEALED_SIZE, SealedKeys
 

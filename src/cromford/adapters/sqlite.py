@@ -16,6 +16,8 @@ from typing import Any, Final, Self
 import apsw
 
 from cromford.adapters import sqlite_schema as sql
+from cromford.adapters.directories import FILE_MODE, make_directory, sync_directory
+from cromford.adapters.sqlite_refusals import kind_of
 from cromford.ports import (
     NOBODY,
     Archived,
@@ -23,8 +25,10 @@ from cromford.ports import (
     Entry,
     Kept,
     Observer,
+    StoreDamaged,
     StoreFailed,
     StoreInUse,
+    StoreTooNew,
     check_order,
     oldest_of,
 )
@@ -33,8 +37,6 @@ JOURNAL_NAME: Final = "journal.sqlite"
 LOCK_NAME: Final = "journal.lock"
 APPLICATION_ID: Final = 0x43524D46  # "CRMF", in the header of every journal
 RECORD_SIZE_MAX: Final = 64 * 1024 * 1024  # Far above any record, far below SQLite's own limit.
-DIRECTORY_MODE: Final = 0o700
-FILE_MODE: Final = 0o600  # The journal holds transactions that can be broadcast.
 _PAGE_RECORDS: Final = 256  # Records read at a time, so that a replay holds few in memory.
 _PAGES_KIB: Final = 2000  # Of the file that are kept in memory: SQLite's own default, said.
 _PAGES_COPIED: Final = 256  # In one step, while nobody else reads or writes: a megabyte.
@@ -62,8 +64,11 @@ class Journal:
 
         Raises:
             StoreInUse: If another process holds it.
-            StoreFailed: If it is another program's file, of another version, or damaged; or if the
-                directory cannot be written.
+            StoreDamaged: If it is no journal any more.
+            StoreTooNew: If a newer version wrote it.
+            StoreFull: If there is no room for what an opening writes.
+            StoreReadOnly: If it, or its directory, cannot be written.
+            StoreFailed: If it is another program's file, or an older version's, or cannot be read.
         """
         self._path = datadir / JOURNAL_NAME
         self._failure: str | None = None
@@ -87,6 +92,7 @@ class Journal:
 
         Raises:
             ValueError: If a record exceeds `RECORD_SIZE_MAX`; nothing is written then.
+            StoreFull: If there is no room.
             StoreFailed: If the disk refused. The records may or may not be there: stop.
         """
         for entry in entries:
@@ -382,7 +388,7 @@ class Journal:
                 f"{APPLICATION_ID:#x}, received {application_id:#x}"
             )
         if version > sql.SCHEMA_VERSION:
-            raise StoreFailed(
+            raise StoreTooNew(
                 f"{self._path} was written by a newer version: schema version: expected at most "
                 f"{sql.SCHEMA_VERSION}, received {version}"
             )
@@ -417,7 +423,7 @@ class Journal:
             raise StoreFailed(f"{self._path}: schema: expected {expected}, received {schema}")
         verdict = self._connection.pragma("quick_check")
         if verdict != "ok":
-            raise StoreFailed(f"{self._path} is corrupt: {verdict}")
+            raise StoreDamaged(f"{self._path} is corrupt: {verdict}")
 
     def _check_usable(self) -> None:
         if self._failure is not None:
@@ -472,8 +478,8 @@ class Journal:
         known[1] += 1
         return stream_id, known[1]
 
-    def _missing(self, stream: str, n: int) -> StoreFailed:
-        return StoreFailed(f"{self._path}: record {n} of {stream} is missing")
+    def _missing(self, stream: str, n: int) -> StoreDamaged:
+        return StoreDamaged(f"{self._path}: record {n} of {stream} is missing")
 
     def _page_after(self, stream: str, position: int, last: int) -> list[tuple[int, bytes]]:
         rows = self._rows(sql.RECORDS, self._id(stream), position, last, _PAGE_RECORDS)
@@ -507,13 +513,19 @@ class Journal:
             yield
         except apsw.NotADBError as error:
             self._failure = f"{self._path} is not an SQLite file"
-            raise StoreFailed(self._failure) from error
-        except apsw.CorruptError as error:
+            raise StoreDamaged(self._failure) from error
+        except (apsw.CorruptError, *_NOT_OURS) as error:
             self._failure = f"{self._path} is corrupt: {error}"
-            raise StoreFailed(self._failure) from error
-        except (apsw.Error, OSError, *_NOT_OURS) as error:
+            raise StoreDamaged(self._failure) from error
+        except (apsw.Error, OSError) as error:
             self._failure = f"cannot {action} {self._path}: {error}"
-            raise StoreFailed(self._failure) from error
+            number = error.errno if isinstance(error, OSError) else self._system_errno()
+            raise kind_of(error, number)(self._failure) from error
+
+    def _system_errno(self) -> int:
+        """Return what the system said to SQLite last; where there is no connection, nothing."""
+        connection: apsw.Connection | None = getattr(self, "_connection", None)
+        return 0 if connection is None else connection.system_errno
 
 
 def _check_size(what: str, data: bytes) -> None:
@@ -542,7 +554,7 @@ def _take_lock(datadir: Path) -> int:
         make_directory(datadir)
         lock_fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
     except OSError as error:
-        raise StoreFailed(f"cannot open {path}: {error.strerror}") from error
+        raise kind_of(error, error.errno)(f"cannot open {path}: {error.strerror}") from error
     try:
         fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -565,25 +577,3 @@ def _create_file(path: Path) -> None:
     finally:
         os.close(file_fd)
     sync_directory(path.parent)
-
-
-def make_directory(path: Path) -> None:
-    """Make a directory and those above it, durably; readable by the owner only.
-
-    Raises:
-        OSError: If one cannot be made.
-    """
-    if path.is_dir():
-        return
-    make_directory(path.parent)
-    path.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
-    sync_directory(path.parent)
-
-
-def sync_directory(path: Path) -> None:
-    """Let a new name survive the loss of power, as its contents do."""
-    directory_fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory_fd)
-    finally:
-        os.close(directory_fd)

@@ -3,6 +3,7 @@
 A module of its own, because it imports all that the daemons are made of.
 """
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -11,7 +12,7 @@ from cromford.adapters.chain_check import ChainMismatch
 from cromford.agent import agentd
 from cromford.agent.options import AgentOptions
 from cromford.cli.failures import EXIT_AUTHENTICATION, EXIT_USAGE, CommandFailed
-from cromford.cli.seed_failures import seed_failures
+from cromford.cli.seed_failures import disk_full, seed_failures, store_read_only
 from cromford.daemon import clientd, lspd
 from cromford.daemon.api.rpc_server import SocketInUse
 from cromford.daemon.backup.places import PlaceRefused
@@ -85,7 +86,18 @@ def _startup_failures(role: str) -> Iterator[None]:
             remediation="Each daemon needs a data directory of its own: see --datadir.",
         ) from error
     except OSError as error:
-        raise CommandFailed("system", str(error)) from error
+        raise system_failure(error) from error
+
+
+def system_failure(error: OSError) -> CommandFailed:
+    """Return what the system refused a daemon, with what to do where that is known."""
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT:
+            return disk_full(error)
+        case errno.EROFS | errno.EACCES:
+            return store_read_only(error)
+        case _:
+            return CommandFailed("system", str(error))
 
 
 @contextmanager

@@ -4,6 +4,7 @@ Exit codes are stable: 0 done, 1 failed, 2 usage, 3 authentication, 4 not found,
 confirmation.
 """
 
+import errno
 from dataclasses import dataclass
 from typing import Final
 
@@ -87,6 +88,14 @@ def problem_of(error: BaseException) -> Problem | None:
             return Problem(code="failed", message=error.format_message())
         case click.Abort() | KeyboardInterrupt():
             return Problem(code="interrupted", message="interrupted", exit_code=EXIT_INTERRUPTED)
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
+            return Problem(
+                code="disk_full",
+                message=str(error),
+                retryable=True,
+                remediation="Make room where the answer goes. What was asked for may have been "
+                "done all the same: look before asking again.",
+            )
         case _:
             return None
 

@@ -63,6 +63,8 @@ class CromfordGroup(click.Group):
             if problem is None:
                 raise
             report(problem, is_json=invocation.is_json)
+            if isinstance(error, OSError):
+                _forget_output()
             sys.exit(problem.exit_code)
         # Outside its standalone mode click returns the code of --help and --version.
         sys.exit(result if isinstance(result, int) else 0)
@@ -73,8 +75,13 @@ def _leave_a_closed_pipe() -> NoReturn:
 
     `cromford lsp events --follow | head` is nobody's mistake.
     """
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _forget_output()
     sys.exit(EXIT_FAILED)
+
+
+def _forget_output() -> None:
+    """Let what is still buffered go nowhere: to write it once more at the exit would fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _show_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's signature

@@ -11,8 +11,15 @@ from cromford.cli.failures import (
 )
 from cromford.daemon.pairing import ForeignJournal, ForeignSeed, SeedMissing, SeedUnnamed
 from cromford.daemon.seed_file import BadSeed, NotEncrypted, WrongPassphrase
-from cromford.ports import StoreFailed, StoreInUse
-from cromford.protocol.journal.records import UnknownRecord
+from cromford.ports import (
+    StoreDamaged,
+    StoreFailed,
+    StoreFull,
+    StoreInUse,
+    StoreReadOnly,
+    StoreTooNew,
+)
+from cromford.protocol.journal.records import NewerRecord, UnknownRecord
 
 
 @contextmanager
@@ -88,11 +95,52 @@ def _journal_failure(role: str, error: Exception) -> CommandFailed:
                 remediation=f"Stop it first: cromford {role} stop. Each daemon needs a data "
                 "directory of its own: see --datadir.",
             )
+        case StoreFull():
+            return disk_full(error)
+        case StoreReadOnly():
+            return store_read_only(error)
+        case StoreTooNew() | NewerRecord():
+            return CommandFailed(
+                "store_too_new",
+                str(error),
+                remediation="Nothing was changed: start the version that wrote it, or a newer one. "
+                "If none ever ran here, the store is damaged: put a backup into a new data "
+                f"directory, see `cromford {role} backup restore`.",
+            )
+        case StoreDamaged() | UnknownRecord():
+            return CommandFailed(
+                "store_damaged",
+                str(error),
+                remediation="Nothing was changed: keep a copy of the whole data directory, and "
+                "look after its disk. Put the newest backup or the replica into a new data "
+                f"directory, see `cromford {role} backup restore`; with the mark's place it "
+                "proves itself whole.",
+            )
         case _:
             return CommandFailed(
                 "datadir_unusable",
                 str(error),
-                remediation="Each daemon needs a data directory of its own: see --datadir. "
-                "Where a journal is damaged, a backup is put into a new one: see "
-                f"`cromford {role} backup restore`.",
+                remediation="Each daemon needs a data directory of its own: see --datadir.",
             )
+
+
+def disk_full(error: Exception) -> CommandFailed:
+    """Return how a full disk is told: nothing of what was not written was done."""
+    return CommandFailed(
+        "disk_full",
+        str(error),
+        retryable=True,
+        remediation="Make room on that disk and start again. What was not written was neither done "
+        "nor told to anybody; all before it is there.",
+    )
+
+
+def store_read_only(error: Exception) -> CommandFailed:
+    """Return how a place is told that can be read only."""
+    return CommandFailed(
+        "store_read_only",
+        str(error),
+        remediation="Let the user who runs the daemon own the data directory, and see that its "
+        "file system is mounted for writing: after an error of the disk the system mounts it "
+        "read-only. Then start again.",
+    )

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cromford.adapters.sqlite import make_directory
+from cromford.adapters.directories import make_directory
 from cromford.bitcoin.network import Network
 
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Final
 
 from cromford.adapters.sqlite import JOURNAL_NAME, Journal
-from cromford.bitcoin.network import Network
+from cromford.bitcoin.network import NETWORKS, Network
+from cromford.bitcoin.tx import Txid
 from cromford.daemon.seed_file import SEED_FILE, has_seed, load_or_create_seed
 from cromford.ports import Entry, Store
 from cromford.protocol.journal.records import Created, decode_record, encode_record
@@ -44,6 +45,12 @@ class SeedUnnamed(ForeignJournal):
     """The journal was made before journals named their seed, so none can be told to be its own."""
 
 
+def _network_of(created: Created) -> str:
+    """Return the name of a journal's network, or its genesis block where that is none of ours."""
+    named = {network.genesis_hash: name for name, network in NETWORKS.items()}
+    return named.get(Txid(created.network), created.network.hex())
+
+
 def creation_of(store: Store, *, role: str, network: Network) -> Created | None:
     """Return a journal's first record, or None while it has none.
 
@@ -59,7 +66,8 @@ def creation_of(store: Store, *, role: str, network: Network) -> Created | None:
             raise ForeignJournal("the journal does not begin with its creation")
         if (first.role, first.network) != (role, network.genesis_hash):
             raise ForeignJournal(
-                f"expected the journal of a {role} on this network, found one of a {first.role}"
+                f"expected the journal of a {role} on {network.name}, found one of a {first.role} "
+                f"on {_network_of(first)}"
             )
         if not first.seed_fingerprint:
             raise SeedUnnamed(

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from mnemonic import Mnemonic
 
-from cromford.adapters.sqlite import sync_directory
+from cromford.adapters.directories import sync_directory
 from cromford.codec.decoders import decoded
 from cromford.codec.reader import MalformedBytes
 

@@ -6,18 +6,21 @@ spread over the records, is the same however much ever happened; and so is what 
 What lies on the shelves of a state is in no snapshot: a checkpoint writes what changed of it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 from cromford import __version__
-from cromford.ports import Checkpoint, Row, Store, StoreFailed
-from cromford.protocol.journal.records import AnyRecord, decode_record
+from cromford.ports import Checkpoint, Row, Store, StoreDamaged, StoreFailed
+from cromford.protocol.journal.records import AnyRecord, UnknownRecord, decode_record
+from cromford.protocol.journal.rows import SHAPES
 from cromford.protocol.journal.snapshot import Position, Shelved, Snapshots, UnreadableSnapshot
 from cromford.shelf import Shelf, with_shelves
 
 S = TypeVar("S")
 
+_log = logging.getLogger(__name__)
 TAIL_SIZE_MIN: Final = 1024 * 1024  # Bytes of records that are always folded rather than snapshot.
 TAIL_SHARE: Final = 0.25  # Of the last snapshot's size.
 
@@ -27,20 +30,34 @@ class SnapshotDiffers(AssertionError):
 
 
 class _StoredRows:
-    """The rows of one stream, as they are stored. Implements `rows.Rows`."""
+    """The rows of one stream, as they are stored. Implements `rows.Rows`.
+
+    Attributes:
+        are_void: Whether they count for nothing, because they lie beside a damaged checkpoint.
+    """
 
     def __init__(self, store: Store, stream: str) -> None:
         self._store = store
         self._stream = stream
+        self.are_void = False
 
     def get(self, shelf: str, key: bytes) -> bytes | None:
-        return self._store.row(self._stream, shelf, key)
+        return None if self.are_void else self._store.row(self._stream, shelf, key)
 
     def among(self, shelf: str, keys: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
-        return self._store.rows_of(self._stream, shelf, keys)
+        return iter(()) if self.are_void else self._store.rows_of(self._stream, shelf, keys)
 
     def walk(self, shelf: str, start: bytes) -> Iterator[tuple[bytes, bytes]]:
-        return self._store.rows(self._stream, shelf, start=start)
+        return iter(()) if self.are_void else self._store.rows(self._stream, shelf, start=start)
+
+    def left_over(self, written: Shelved, shelves: Iterable[str]) -> Iterator[Row]:
+        """Yield what takes those void rows away in whose place nothing is written."""
+        if self.are_void:
+            replaced = {(row.shelf, row.key) for row in written.rows}
+            for shelf in (*shelves, SHAPES):
+                for key, _ in self._store.rows(self._stream, shelf):
+                    if (shelf, key) not in replaced:
+                        yield Row(shelf, key, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +72,10 @@ class _Made(Generic[S]):
 class Stream(Generic[S]):
     """A stream that is open. Its state is the one that it was loaded with, or snapshot last.
 
+    A checkpoint that is damaged costs nothing while the records are there that it stands for: they
+    are folded instead, and the next checkpoint is due at once. Older ones than the newest
+    `EVENTS_KEPT` may be gone.
+
     Args:
         store: The journal.
         name: The stream's.
@@ -63,7 +84,8 @@ class Stream(Generic[S]):
         snapshots: Writes and reads the states; None for a stream that is always folded.
 
     Raises:
-        StoreFailed: If the journal or its checkpoint cannot be read.
+        StoreDamaged: If its checkpoint cannot be read, and records that it stands for are gone.
+        StoreFailed: If the journal cannot be read.
         UnknownRecord: If a record cannot be.
     """
 
@@ -88,9 +110,33 @@ class Stream(Generic[S]):
         self._rows = _StoredRows(store, name)
         self._made: _Made[S] | None = None
         self._is_in_one_piece = False
-        self._begin()
-        for data in store.replay(name, after=self.n):
-            self.state = apply(self.state, decode_record(data))
+        try:
+            self._begin()
+        except StoreDamaged as damaged:
+            self._fold_all(apply, damaged)
+        else:
+            self._fold(apply)
+
+    def _fold_all(self, apply: Callable[[S, AnyRecord], S], damaged: StoreDamaged) -> None:
+        """Fold every record there ever was in the place of a damaged checkpoint."""
+        try:
+            self._fold(apply)
+        except (StoreFailed, UnknownRecord) as error:
+            raise StoreDamaged(f"{damaged}; its records cannot take its place: {error}") from error
+        self._rows.are_void = True
+        self._is_in_one_piece = True
+        _log.warning(
+            "checkpoint_damaged stream=%s records=%d reason=%s", self.name, self.n, damaged
+        )
+
+    def _fold(self, apply: Callable[[S, AnyRecord], S]) -> None:
+        for data in self._store.replay(self.name, after=self.n):
+            try:
+                record = decode_record(data)
+            except UnknownRecord as error:
+                where = f"record {self.n + 1} of {self.name}"
+                raise type(error)(f"{where}: {error}") from error
+            self.state = apply(self.state, record)
             self.count(data)
 
     def _begin(self) -> None:
@@ -103,7 +149,7 @@ class Stream(Generic[S]):
         try:
             self.state = self._snapshots.open(checkpoint.snapshot, position, stored=self._rows)
         except UnreadableSnapshot as unreadable:
-            raise StoreFailed(str(unreadable)) from unreadable
+            raise StoreDamaged(str(unreadable)) from unreadable
         self.n = checkpoint.n
         self._snapshot_size = len(checkpoint.snapshot)
         self._checkpoint_n = checkpoint.n
@@ -168,6 +214,7 @@ class Stream(Generic[S]):
             if snapshots.has_shelves:
                 self._made = _Made(position.n, state, read)
             rows = [Row(*row) for row in written.rows]
+            rows += self._rows.left_over(written, shelves_of(state))
             return Checkpoint(
                 position.stream, position.n, written.snapshot, label, wake_height, rows
             )
@@ -192,6 +239,7 @@ class Stream(Generic[S]):
         self._snapshot_size = len(checkpoint.snapshot)
         self._checkpoint_n = checkpoint.n
         self._label = checkpoint.label
+        self._rows.are_void = False
         made, self._made = self._made, None
         if self._snapshots is None or not self._snapshots.has_shelves:
             return lambda value: value

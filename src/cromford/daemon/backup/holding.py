@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-from cromford.adapters.sqlite import FILE_MODE, make_directory
+from cromford.adapters.directories import FILE_MODE, make_directory
 
 LOCK_NAME: Final = "in-use.lock"
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from cromford.adapters.sqlite import JOURNAL_NAME, Journal, sync_directory
+from cromford.adapters.directories import sync_directory
+from cromford.adapters.sqlite import JOURNAL_NAME, Journal
 from cromford.adapters.store_copy import heads_of, rows_of
 from cromford.daemon.backup.contents import End, Moment, TableRows, encode_frame
 from cromford.daemon.backup.header import BACKUP, Owner, begin_file

@@ -11,7 +11,7 @@ import struct
 from pathlib import Path
 from typing import Final
 
-from cromford.adapters.sqlite import FILE_MODE, sync_directory
+from cromford.adapters.directories import FILE_MODE, sync_directory
 from cromford.daemon.backup.high_water import DIGEST_SIZE, HighWaterMark
 
 MAGIC: Final = b"CRMFMARK"

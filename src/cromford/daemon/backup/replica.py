@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from cromford.adapters.directories import sync_directory
 from cromford.adapters.sealed import BadFile, Reach, SealedWriter, read_sealed
-from cromford.adapters.sqlite import Journal, sync_directory
+from cromford.adapters.sqlite import Journal
 from cromford.daemon.backup.contents import (
     Appended,
     Frame,

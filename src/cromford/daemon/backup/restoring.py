@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from cromford.adapters.directories import make_directory, sync_directory
 from cromford.adapters.sealed import BadFile
-from cromford.adapters.sqlite import JOURNAL_NAME, Journal, make_directory, sync_directory
+from cromford.adapters.sqlite import JOURNAL_NAME, Journal
 from cromford.adapters.store_copy import n_records_in
 from cromford.bitcoin.network import Network
 from cromford.daemon.backup.folding import n_channels_in

@@ -10,7 +10,7 @@ no more is still folded. `tests/protocol/frozen_records.json` holds the bytes of
 `tests/vectors/journal-v2` a whole life in them.
 """
 
-from typing import Final
+from typing import Final, get_args
 
 import msgspec
 
@@ -172,10 +172,18 @@ def _plain_bytes(value: object) -> bytes:
 
 _ENCODER: Final = msgspec.msgpack.Encoder(enc_hook=_plain_bytes)
 _DECODER: Final[msgspec.msgpack.Decoder[AnyRecord]] = msgspec.msgpack.Decoder(AnyRecord)
+_ANYTHING: Final[msgspec.msgpack.Decoder[object]] = msgspec.msgpack.Decoder()
+
+
+_KINDS: Final = frozenset(str(kind.__struct_config__.tag) for kind in get_args(AnyRecord))
 
 
 class UnknownRecord(ValueError):
     """A journal entry this version cannot read."""
+
+
+class NewerRecord(UnknownRecord):
+    """It is of a version, or of a kind, that only newer software knows."""
 
 
 def encode_record(record: AnyRecord) -> bytes:
@@ -187,6 +195,7 @@ def decode_record(data: bytes) -> AnyRecord:
     """Return the record of these bytes.
 
     Raises:
+        NewerRecord: If newer software wrote it.
         UnknownRecord: If it is of another version or malformed.
     """
     if data[:1] == UNRELEASED_VERSION.to_bytes(1, "big"):
@@ -195,8 +204,25 @@ def decode_record(data: bytes) -> AnyRecord:
             f"be read: expected {RECORD_VERSION}"
         )
     if not data or data[0] != RECORD_VERSION:
-        raise UnknownRecord(f"record version {data[:1].hex() or 'none'}, expected {RECORD_VERSION}")
+        is_newer = bool(data) and data[0] > RECORD_VERSION
+        raise (NewerRecord if is_newer else UnknownRecord)(
+            f"record version {data[:1].hex() or 'none'}, expected {RECORD_VERSION}"
+        )
     try:
         return decoded(_DECODER, data[1:])
     except MalformedBytes as error:
+        kind = _kind_of(data[1:])
+        if kind is not None and kind not in _KINDS:
+            raise NewerRecord(
+                f"a kind of record that this version does not know: {kind}"
+            ) from error
         raise UnknownRecord(str(error)) from error
+
+
+def _kind_of(body: bytes) -> str | None:
+    """Return the name of a record's kind, if it is a record at all."""
+    try:
+        kind, *_ = msgspec.convert(decoded(_ANYTHING, body), list[object])
+    except (MalformedBytes, ValueError, TypeError):
+        return None
+    return kind if isinstance(kind, str) and kind.isidentifier() else None

@@ -8,7 +8,8 @@ from cromford.bitcoin.tx import OutPoint, Txid, TxOut
 from cromford.channel.errors import PeerViolation
 from cromford.channel.finished import finish_commitment
 from cromford.channel.terms import Party
-from cromford.factory.key_path import InvalidSignature
+from cromford.factory.branch import Branch
+from cromford.factory.key_path import InvalidSignature, KeyPathTx
 from cromford.protocol.faults import Refusal
 from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
 from cromford.protocol.journal.client_candidate import ClientCandidate
@@ -66,7 +67,8 @@ def verify_attempt(
         detail = "not looked at: the proposal they would sign does not hold"
         verdicts.append(Verdict(check="signatures", ok=False, detail=detail))
     elif isinstance(attempt.stage, Complete):
-        verdicts += _verify_signatures(attempt, attempt.stage)
+        verdicts += _verify_signatures(attempt.candidate.branch, attempt.stage)
+        verdicts += _verify_newer_states(attempt)
         verdicts.append(_verify_first_commitment(attempt, attempt.stage))
     else:
         verdicts.append(
@@ -131,25 +133,37 @@ def _own_keys(
     yield "next per-commitment point", derived.commitment_points[1], after
 
 
-def _verify_signatures(attempt: ClientAttempt, complete: Complete) -> list[Verdict]:
-    verdicts: list[Verdict] = []
-    branch = attempt.branch
-    signed = [
-        (branch.root_node, complete.root_signature),
-        *zip(branch.nodes_below_root, complete.signatures, strict=True),
-    ]
-    for node, signature in signed:
-        try:
-            node.signed(signature)
-        except InvalidSignature as error:
-            verdicts.append(Verdict(check=node.name, ok=False, detail=str(error)))
-        else:
-            verdicts.append(Verdict(check=node.name, ok=True, detail=f"signed, {node.tx.txid}"))
-    return verdicts
+def _verify_signatures(opened: Branch, complete: Complete) -> Iterator[Verdict]:
+    """Yield whether each transaction of the branch is signed, as it was opened."""
+    yield _verify_signature(opened.root_node, complete.root_signature)
+    for node, signature in zip(opened.nodes_below_root, complete.signatures, strict=True):
+        yield _verify_signature(node, signature)
+
+
+def _verify_newer_states(attempt: ClientAttempt) -> Iterator[Verdict]:
+    """Yield whether each state that replaced the leaf's opening one is signed, with its poisons."""
+    for state_index, agreed in enumerate(attempt.leaf_states, start=1):
+        leaf = attempt.leaf
+        yield _verify_signature(leaf.states[state_index], agreed.signature)
+        if agreed.poisons is None:
+            continue
+        stock = leaf.stock_poison(state_index - 1).name
+        for poison in leaf.poisons(state_index - 1):
+            own = agreed.poisons.channels.get(attempt.propose.client, b"")
+            signature = agreed.poisons.stock if poison.name == stock else own
+            yield _verify_signature(poison, signature)
+
+
+def _verify_signature(node: KeyPathTx, signature: bytes) -> Verdict:
+    try:
+        node.signed(signature)
+    except InvalidSignature as error:
+        return Verdict(check=node.name, ok=False, detail=str(error))
+    return Verdict(check=node.name, ok=True, detail=f"signed, {node.tx.txid}")
 
 
 def _verify_first_commitment(attempt: ClientAttempt, complete: Complete) -> Verdict:
-    commitment = attempt.setting.first_commitment(Party.ACCEPTER)
+    commitment = attempt.candidate.setting.first_commitment(Party.ACCEPTER)
     try:
         held = finish_commitment(commitment, signature=complete.commitment_signature)
     except PeerViolation as error:

@@ -10,8 +10,10 @@ SEED_START ?= 0
 FLOOD_SECONDS ?= 60
 CLIENTS ?= 16
 MATRIX_OUT ?= matrix.txt
+SAMPLE ?= 0
+MINUTES ?= 100000
 
-.PHONY: demo test check bench flood mass-exit dying simulate matrix coverage format clean
+.PHONY: demo test check bench flood mass-exit dying simulate matrix mutants coverage format clean
 
 demo: $(STAMP)
 	$(BIN)/cromford demo --clients 4
@@ -54,6 +56,9 @@ simulate: $(STAMP)
 matrix: $(STAMP)
 	$(BIN)/python -m tests.matrix --out $(MATRIX_OUT) --seed $(SEED_START) --jobs 2
 
+mutants: $(STAMP)
+	$(BIN)/python -m tests.mutants --sample $(SAMPLE) $(if $(SEED),--seed $(SEED)) --minutes $(MINUTES) $(foreach room,$(ROOM),--room $(room))
+
 coverage: $(STAMP)
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -n 0 tests/test_changed.py tests/test_shelf.py tests/codec tests/crypto tests/bitcoin tests/signing tests/factory tests/channel tests/invoice tests/wire tests/wallet tests/protocol tests/watch tests/simulation
@@ -65,7 +70,7 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .mutants .import_linter_cache .coverage*
 
 $(STAMP): requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is not installed: Cromford needs Python 3.11 or newer" >&2; exit 1; }

@@ -45,7 +45,10 @@ class _Child:
 def run_all(
     jobs: Iterable[Job], work: Callable[[Job, Say], None], *, at_once: int
 ) -> Iterator[tuple[Job, Ended]]:
-    """Do each job in a child of its own, and yield it with how that ended, as they end."""
+    """Do each job in a child of its own, and yield it with how that ended, as they end.
+
+    Whoever hears of an end may add a job, to an iterator that goes on after it had none.
+    """
     waiting, running = iter(jobs), 0
     with selectors.DefaultSelector() as selector:
         while True:

@@ -14,10 +14,13 @@ import sys
 import tempfile
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import spec_from_file_location
+from itertools import takewhile
 from pathlib import Path
 from types import CodeType, FrameType, FunctionType
 from typing import Any, Final, Literal
@@ -34,9 +37,11 @@ CACHE: Final = REPOSITORY / ".mutants"
 # A test under a mutant has made a loop when it uses so many times the CPU that it uses without.
 LOOP_TIMES: Final = 10
 LOOP_SECONDS_MIN: Final = 10.0
+DIGEST_CHARS: Final = 20
 IMPORT_SECONDS_MAX: Final = 60.0
 WORLDS: Final = "1"  # CROMFORD_SEED: a mutant plays the same worlds whenever it is judged.
 
+Functions = dict[tuple[str, Owner], list[FunctionType]]
 Verdict = Literal["noticed", "looped", "unreached", "survived", "stalled", "import", "unsound"]
 
 hypothesis.settings.register_profile(
@@ -59,7 +64,6 @@ class Judged:
     mutant: Mutant
     verdict: Verdict
     by: str = ""
-    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -88,19 +92,23 @@ class UnsoundTests(Exception):
     """Tests fail where nothing is changed, so nothing can be said of mutants."""
 
 
-def _digest(test_file: str) -> str:
-    """Return what the reach of a file depends on: the program, what tests share, and the file."""
+@cache
+def _shared_digest() -> bytes:
+    """Return what the reach of every file depends on: the program, and what tests share."""
     digest = hashlib.sha256()
     for path in sorted([*SOURCES.rglob("*.py"), *(REPOSITORY / "tests").rglob("*.py")]):
         named = str(path.relative_to(REPOSITORY))
-        is_shared = not path.name.startswith("test_") and "tests/mutants/" not in named
-        if is_shared or named == f"tests/{test_file}":
+        if not path.name.startswith("test_") and "tests/mutants/" not in named:
             digest.update(named.encode() + path.read_bytes())
-    return digest.hexdigest()[:20]
+    return digest.digest()
 
 
+@cache
 def _cached(test_file: str) -> Path:
-    return CACHE / f"{test_file.replace('/', '.')}.{_digest(test_file)}.json"
+    """Return where the reach of a file is kept, as the file is when this is asked first."""
+    content = (REPOSITORY / "tests" / test_file).read_bytes()
+    digest = hashlib.sha256(_shared_digest() + content).hexdigest()[:DIGEST_CHARS]
+    return CACHE / f"{test_file.replace('/', '.')}.{digest}.json"
 
 
 @dataclass(eq=False)
@@ -240,7 +248,8 @@ def decide(bench: Bench, mutant: Mutant, reached: Sequence[tuple[str, float]], s
         say(("survived", ""))
 
 
-def judged_by(mutant: Mutant, ended: Ended, seconds: float) -> Judged:
+def judged_by(mutant: Mutant, ended: Ended) -> Judged:
+    """Return what became of a mutant whose child ended so."""
     last: tuple[Verdict, str] = ended.said[-1] if ended.said else ("noticed", "")
     verdict, by = last
     if verdict == "unsound":
@@ -251,7 +260,7 @@ def judged_by(mutant: Mutant, ended: Ended, seconds: float) -> Judged:
         verdict = "looped"
     elif ended.signal or not ended.said:
         verdict, by = "noticed", f"{by} (signal {ended.signal})"
-    return Judged(mutant, verdict, by, seconds)
+    return Judged(mutant, verdict, by)
 
 
 def _code_of(whole: CodeType, owner: Owner) -> CodeType:
@@ -264,10 +273,10 @@ def _code_of(whole: CodeType, owner: Owner) -> CodeType:
     raise ValueError(f"{owner}: not found")
 
 
-def _functions() -> dict[tuple[str, Owner], list[FunctionType]]:
+def _functions() -> Functions:
     """Return the functions of the program that the interpreter holds, by their place."""
     gc.unfreeze()
-    found: dict[tuple[str, Owner], list[FunctionType]] = {}
+    found: Functions = {}
     for thing in gc.get_objects():
         if type(thing) is FunctionType and thing.__code__.co_filename.startswith(str(SOURCES)):
             code = thing.__code__
@@ -294,6 +303,8 @@ def judge_in_functions(
     mutants: Sequence[Mutant], *, at_once: int, until: float
 ) -> Iterator[Judged | Mutant]:
     """Yield what became of each mutant; one that has to be imported changed is given back."""
+    for name in {name for mutant in mutants for name in mutant.module.tests}:
+        _cached(name)  # Both processes take the files for what they are now.
     ear, mouth = os.pipe()
     pid = os.fork()
     if not pid:
@@ -326,53 +337,101 @@ def _serve(mutants: Sequence[Mutant], mouth: int, *, at_once: int, until: float)
         os._exit(status)
 
 
+class Turns:
+    """Whose turn it is, with which file of tests: a file is measured when somebody gets so far.
+
+    Args:
+        bench: Measures.
+        mutants: In this order.
+        functions: Those that can be changed, by their place.
+        until: No turn begins later.
+        tell: Is told of each mutant that has an end, or has to be imported.
+    """
+
+    def __init__(
+        self,
+        bench: Bench,
+        mutants: Sequence[Mutant],
+        functions: Functions,
+        *,
+        until: float,
+        tell: Callable[..., None],
+    ) -> None:
+        self._bench = bench
+        self._waiting = deque((mutant, 0) for mutant in mutants)
+        self._until = until
+        self._tell = tell
+        self._functions = functions
+        self._reaches: dict[str, Reach] = {}
+        self._ran: set[str] = set()
+
+    def __iter__(self) -> "Turns":
+        return self
+
+    def __next__(self) -> tuple[Mutant, int]:
+        while self._waiting and time.monotonic() < self._until:
+            mutant, place = self._waiting.popleft()
+            if not self.functions(mutant):
+                for name in mutant.module.tests:
+                    self._reach(name)
+                self._tell(mutant.name)
+                continue
+            for later in range(place, len(mutant.module.tests)):
+                if self.reached(mutant, later):
+                    self._ran.add(mutant.name)
+                    return mutant, later
+            verdict = "survived" if mutant.name in self._ran else "unreached"
+            self._tell(mutant.name, verdict, "")
+        raise StopIteration
+
+    def go_on(self, mutant: Mutant, place: int) -> None:
+        """Let a mutant that nobody noticed so far have its turn with the next file."""
+        self._waiting.appendleft((mutant, place))
+
+    def functions(self, mutant: Mutant) -> Sequence[FunctionType]:
+        """Return the functions to be changed; none if that has to be imported."""
+        owner, path = mutant.owner, str(mutant.module.path)
+        if owner is None or (path, owner.qualname) in self._bench.early:
+            return ()
+        return self._functions.get((path, owner), ())
+
+    def reached(self, mutant: Mutant, place: int) -> list[tuple[str, float]]:
+        """Return the tests of a file that run the mutant, and the CPU that each may use."""
+        reach = self._reach(mutant.module.tests[place])
+        return [(test, reach.limit_seconds(test)) for test in reach.tests(mutant)]
+
+    def _reach(self, name: str) -> Reach:
+        if name not in self._reaches:
+            self._reaches[name] = measure(self._bench, name)
+        return self._reaches[name]
+
+
 def _serve_all(
     bench: Bench, mutants: Sequence[Mutant], mouth: int, *, at_once: int, until: float
 ) -> None:
-    functions = _functions()
-    reaches: dict[str, Reach] = {}
-    started: dict[str, float] = {}
-
     def tell(*what: object) -> None:
         os.write(mouth, json.dumps(what).encode() + b"\n")
 
-    def jobs() -> Iterator[Mutant]:
-        for mutant in mutants:
-            if time.monotonic() > until:
-                return
-            owner = mutant.owner
-            found = owner and functions.get((str(mutant.module.path), owner))
-            is_early = owner and (str(mutant.module.path), owner.qualname) in bench.early
-            for name in mutant.module.tests:
-                if name not in reaches:
-                    reaches[name] = measure(bench, name)
-            if not found or is_early:
-                tell(mutant.name)
-            elif not any(reaches[name].tests(mutant) for name in mutant.module.tests):
-                tell(mutant.name, "unreached", "", 0.0)
-            else:
-                started[mutant.name] = time.monotonic()
-                yield mutant
+    turns = Turns(bench, mutants, _functions(), until=until, tell=tell)
 
-    def work(mutant: Mutant, say: Say) -> None:
+    def work(turn: tuple[Mutant, int], say: Say) -> None:
+        mutant, place = turn
         _alone()
-        assert mutant.owner
-        if not replaced(mutant, functions[str(mutant.module.path), mutant.owner]):
-            say(("import", ""))
-            return
-        reached = [
-            (test, reaches[name].limit_seconds(test))
-            for name in mutant.module.tests
-            for test in reaches[name].tests(mutant)
-        ]
-        decide(bench, mutant, reached, say)
-
-    for mutant, ended in run_all(jobs(), work, at_once=at_once):
-        judged = judged_by(mutant, ended, time.monotonic() - started[mutant.name])
-        if judged.verdict == "import":
-            tell(mutant.name)
+        if replaced(mutant, turns.functions(mutant)):
+            decide(bench, mutant, turns.reached(mutant, place), say)
         else:
-            tell(mutant.name, judged.verdict, judged.by, round(judged.seconds, 1))
+            say(("import", ""))
+
+    for (mutant, place), ended in run_all(turns, work, at_once=at_once):
+        judged = judged_by(mutant, ended)
+        if judged.verdict == "import":
+            for name in mutant.module.tests:
+                measure(bench, name)
+            tell(mutant.name)
+        elif judged.verdict == "survived":
+            turns.go_on(mutant, place + 1)
+        else:
+            tell(mutant.name, judged.verdict, judged.by)
 
 
 class _Changed:
@@ -396,17 +455,9 @@ class _Changed:
 
 def judge_imported(mutants: Sequence[Mutant], *, at_once: int, until: float) -> Iterator[Judged]:
     """Yield what became of mutants, each in a process that imports everything anew."""
-    started: dict[str, float] = {}
-
-    def jobs() -> Iterator[Mutant]:
-        for mutant in mutants:
-            if time.monotonic() > until:
-                return
-            started[mutant.name] = time.monotonic()
-            yield mutant
-
-    for mutant, ended in run_all(jobs(), _import_changed, at_once=at_once):
-        yield judged_by(mutant, ended, time.monotonic() - started[mutant.name])
+    in_time = takewhile(lambda _: time.monotonic() < until, mutants)
+    for mutant, ended in run_all(in_time, _import_changed, at_once=at_once):
+        yield judged_by(mutant, ended)
 
 
 def _import_changed(mutant: Mutant, say: Say) -> None:

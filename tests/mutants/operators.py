@@ -98,6 +98,10 @@ class _Where:
     statement: ast.AST | None = None
     is_guard: bool = False
 
+    @property
+    def function(self) -> str:
+        return ".".join(name for name in self.names if name != "<locals>")
+
 
 def edits(tree: ast.Module) -> Iterator[Edit]:
     """Yield every edit of a tree, always in the same order; the tree is as it was after each."""
@@ -140,6 +144,8 @@ def _in_node(node: ast.AST, slot: _Slot, where: _Where) -> Iterator[Edit]:
         yield _edit(node, new, slot, where)
     if isinstance(node, _CLOSED):
         return
+    if isinstance(node, ast.For):
+        yield from _shorter_lists(node, where)
     inner = where
     if isinstance(node, (_Function, ast.ClassDef)):
         inner = replace(where, names=(*where.names, node.name))
@@ -199,7 +205,7 @@ def _edit(node: ast.AST, new: ast.AST, slot: _Slot, where: _Where) -> Edit:
     else:
         before, after = ast.unparse(node), ast.unparse(new)
     return Edit(
-        function=".".join(name for name in where.names if name != "<locals>"),
+        function=where.function,
         owner=where.owner,
         before=before,
         after=after,
@@ -245,9 +251,22 @@ def _emptied(node: _Function, where: _Where) -> Iterator[Edit]:
     def make() -> None:
         node.body = [empty]
 
-    function = ".".join(name for name in where.names if name != "<locals>")
     lines = range(body[0].lineno, (body[-1].end_lineno or body[-1].lineno) + 1)
-    yield Edit(function, where.owner, f"def {node.name}: ...", "return", lines, make)
+    yield Edit(where.function, where.owner, f"def {node.name}: ...", "return", lines, make)
+
+
+def _shorter_lists(node: ast.For, where: _Where) -> Iterator[Edit]:
+    """Yield a loop over things that are written out, without one of them."""
+    if not isinstance(node.iter, (ast.Tuple, ast.List)):
+        return
+    for index, element in enumerate(node.iter.elts):
+
+        def make(items: ast.Tuple | ast.List = node.iter, index: int = index) -> None:
+            del items.elts[index]
+
+        before = f"for {ast.unparse(node.target)} in {ast.unparse(element)}, ..."
+        after = f"for {ast.unparse(node.target)} in ..."
+        yield Edit(where.function, where.owner, before, after, _own_lines(node, node.iter), make)
 
 
 def _replacements(node: ast.AST, slot: _Slot, where: _Where) -> Iterator[ast.AST]:

@@ -4,6 +4,7 @@ import ast
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -12,8 +13,8 @@ from types import FunctionType
 import pytest
 
 from tests.mutants.forks import Ended, Say, run_all
-from tests.mutants.judging import Bench, Judged, decide, judged_by, replaced
-from tests.mutants.operators import edits
+from tests.mutants.judging import Bench, Judged, Reach, Turns, decide, judged_by, replaced
+from tests.mutants.operators import Owner, edits
 from tests.mutants.rules import REPOSITORY, SOURCES, Module, modules, packages, reasons, unknown
 
 EVERYTHING = '''
@@ -33,6 +34,8 @@ class Rule(Base, tag=4):
             raise Refusal(f"{amount + 1}", expected=least - 1)
         log.info("checked", n=1)
         self.remember(amount)
+        for name in ("step", "size"):
+            near(name)
         for one in range(amount):
             if one in self.seen and not self.off:
                 continue
@@ -65,6 +68,9 @@ if amount < least or self.off -> if self.off
 if amount < least or self.off -> if amount < least
 if amount < least or self.off -> if amount <= least or self.off
 self.remember(amount) -> pass
+for name in 'step', ... -> for name in ...
+for name in 'size', ... -> for name in ...
+near(name) -> pass
 if one in self.seen and (not self.off) -> if False
 if one in self.seen and (not self.off) -> if True
 if one in self.seen and (not self.off) -> if not self.off
@@ -178,7 +184,7 @@ def judged(written: Callable[[str], Module]) -> Callable[[Callable[[], object]],
         def work(_: int, say: Say) -> None:
             decide(Alone(lambda _: None), mutant, [("the test", 0.05)], say)
 
-        return judged_by(mutant, ended(work), 0.0)
+        return judged_by(mutant, ended(work))
 
     return judge
 
@@ -214,6 +220,37 @@ def test_a_function_does_what_the_mutant_says_wherever_it_was_imported_to(
     assert not elsewhere(3)
     assert replaced(list(module.mutants())[2], [scope["f"]])
     assert elsewhere(3)
+
+
+def test_files_have_their_turns_in_order_and_one_that_nobody_needs_is_not_run(
+    written: Callable[[str], Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = written("def f() -> bool:\n    return a is b\n")
+    mutant = next(Module("room", "rule", ("far", "near", "after")).mutants())
+    lines: dict[str, dict[str, list[str]]] = {"far": {}, "near": {"2": ["t"]}, "after": {}}
+    measured: list[str] = []
+
+    def measure(_: Bench, name: str) -> Reach:
+        measured.append(name)
+        return Reach(cpu_seconds={"t": 7.0}, lines={"rule": lines[name]})
+
+    monkeypatch.setattr("tests.mutants.judging.measure", measure)
+    scope: dict[str, FunctionType] = {}
+    exec(compile(source.source, str(source.path), "exec"), scope)  # noqa: S102 - as an import does
+    place = (str(source.path), Owner("f", 1))
+    told: list[object] = []
+    turns = Turns(
+        Bench(lambda _: None),
+        [mutant],
+        {place: [scope["f"]]},
+        until=time.monotonic() + 60,
+        tell=lambda *what: told.append(what),
+    )
+    assert next(turns) == (mutant, 1)
+    assert (turns.reached(mutant, 1), measured) == ([("t", 70.0)], ["far", "near"])
+    turns.go_on(mutant, 2)
+    assert next(turns, None) is None
+    assert told == [(mutant.name, "survived", "")]
 
 
 def test_every_module_in_the_rooms_has_tests_that_exist() -> None:

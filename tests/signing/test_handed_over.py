@@ -205,6 +205,17 @@ def test_of_too_many_offers_the_oldest_is_forgotten_and_can_come_again() -> None
     assert signer._offered == {}
 
 
+def test_what_is_offered_again_is_the_newest() -> None:
+    """A client that repeats itself is heard once; it does not lose to those that came later."""
+    signer = Signer(LSP)
+    secrets = [number.to_bytes(32, "big") for number in range(1, N_OFFERED_MAX + 2)]
+    for one in secrets[:-1]:
+        signer.offer(factory_secret=one, funding_secret=one)
+    again = signer.offer(factory_secret=secrets[0], funding_secret=secrets[0])
+    signer.offer(factory_secret=secrets[-1], funding_secret=secrets[-1])
+    assert signer.seal_offered(again, attempt=12, client=4).offered == again
+
+
 def test_a_number_that_is_no_secret_key_has_no_public_key() -> None:
     for number, is_key in ((0, False), (1, True), (ORDER - 1, True), (ORDER, False)):
         offered = Signer(LSP).offer(

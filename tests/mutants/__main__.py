@@ -13,14 +13,14 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.mutants.rules import SOURCES, Mutant, modules, reasons, unknown
 
 # The program of this tree, whichever is installed.
 sys.path.insert(0, str(SOURCES.parent))
-from tests.mutants.judging import Judged, UnsoundTests, judge_imported, judge_in_functions
+from tests.mutants.judging import Judged, UnsoundTests, judge
 
 
 def _options() -> argparse.Namespace:
@@ -55,14 +55,8 @@ def _chosen(options: argparse.Namespace) -> list[Mutant]:
     return found
 
 
-def _judge(mutants: Sequence[Mutant], *, at_once: int, until: float) -> Iterator[Judged]:
-    imported = []
-    for answer in judge_in_functions(mutants, at_once=at_once, until=until):
-        if isinstance(answer, Mutant):
-            imported.append(answer)
-        else:
-            yield answer
-    yield from judge_imported(imported, at_once=at_once, until=until)
+def _begins(test_file: str, n_mutants: int) -> None:
+    sys.stderr.write(f"{test_file}: {n_mutants} mutants\n")
 
 
 def _told(judged: Judged) -> str:
@@ -106,7 +100,8 @@ def main() -> int:
     tried = [mutant for mutant in mutants if mutant.name not in passed_over]
     started = time.monotonic()
     answers: list[Judged] = []
-    for judged in _judge(tried, at_once=options.jobs, until=started + 60 * options.minutes):
+    until = started + 60 * options.minutes
+    for judged in judge(tried, at_once=options.jobs, until=until, begins=_begins):
         answers.append(judged)
         if options.only or judged.verdict not in ("noticed", "looped"):
             sys.stdout.write(_told(judged))

@@ -7,6 +7,7 @@ import selectors
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -45,10 +46,7 @@ class _Child:
 def run_all(
     jobs: Iterable[Job], work: Callable[[Job, Say], None], *, at_once: int
 ) -> Iterator[tuple[Job, Ended]]:
-    """Do each job in a child of its own, and yield it with how that ended, as they end.
-
-    Whoever hears of an end may add a job, to an iterator that goes on after it had none.
-    """
+    """Do each job in a child of its own, and yield it with how that ended, as they end."""
     waiting, running = iter(jobs), 0
     with selectors.DefaultSelector() as selector:
         while True:
@@ -91,16 +89,18 @@ def _start(job: Job, work: Callable[[Job, Say], None]) -> tuple[int, _Child]:
         os.close(mouth)
         return ear, _Child(pid, time.monotonic())
     status = 1
+
+    def say(what: object) -> None:
+        os.write(mouth, json.dumps(what).encode() + b"\n")
+
     try:
         os.close(ear)
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES_MAX, MEMORY_BYTES_MAX))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-        def say(what: object) -> None:
-            os.write(mouth, json.dumps(what).encode() + b"\n")
-
         work(job, say)
         status = 0
+    except BaseException:  # noqa: BLE001 - nothing may go on in the copy of a process but its work
+        say(("unsound", traceback.format_exc()))
     finally:
         os._exit(status)
 

@@ -14,13 +14,13 @@ import sys
 import tempfile
 import time
 import traceback
-from collections import deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import spec_from_file_location
-from itertools import takewhile
+from itertools import count, takewhile
 from pathlib import Path
 from types import CodeType, FrameType, FunctionType
 from typing import Any, Final, Literal
@@ -41,7 +41,6 @@ DIGEST_CHARS: Final = 20
 IMPORT_SECONDS_MAX: Final = 60.0
 WORLDS: Final = "1"  # CROMFORD_SEED: a mutant plays the same worlds whenever it is judged.
 
-Functions = dict[tuple[str, Owner], list[FunctionType]]
 Verdict = Literal["noticed", "looped", "unreached", "survived", "stalled", "import", "unsound"]
 
 hypothesis.settings.register_profile(
@@ -79,10 +78,17 @@ class Reach:
     lines: dict[str, dict[str, list[str]]]
 
     def tests(self, mutant: Mutant) -> list[str]:
-        """Return the tests that run a line of the mutant, in the order of the file."""
+        """Return the tests that run a line of the mutant: those that mean it first.
+
+        Who runs the fewest lines of the module, this one among them, stops here as a rule: a test
+        of a refusal runs the checks before it, and none behind.
+        """
         by_line = self.lines.get(mutant.module.name, {})
         found = {test for line in mutant.lines for test in by_line.get(str(line), ())}
-        return [test for test in self.cpu_seconds if test in found]
+        n_lines = Counter(test for tests in by_line.values() for test in tests)
+        return sorted(
+            (test for test in self.cpu_seconds if test in found), key=lambda test: n_lines[test]
+        )
 
     def limit_seconds(self, test: str) -> float:
         return max(LOOP_SECONDS_MIN, LOOP_TIMES * self.cpu_seconds[test])
@@ -120,16 +126,14 @@ class Bench:
     """
 
     judge: "Callable[[Bench], None]"
-    items: dict[str, list[pytest.Item]] = field(default_factory=dict)
+    items: Sequence[pytest.Item] = ()
     early: set[tuple[str, str]] = field(default_factory=set)
     failed: Callable[[str], None] = lambda _: None
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Judge, in the place of running tests."""
         sys.setprofile(None)
-        for item in session.items:
-            name = str(item.path.relative_to(REPOSITORY / "tests"))
-            self.items.setdefault(name, []).append(item)
+        self.items = session.items
         self.judge(self)
         return True
 
@@ -156,18 +160,22 @@ class Bench:
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
 
 
-def collect(test_files: Sequence[str], bench: Bench) -> None:
-    """Import the tests, and let the bench judge."""
+def collect(test_file: str, bench: Bench) -> None:
+    """Import a file of tests, and let the bench judge.
+
+    Raises:
+        UnsoundTests: If it could not.
+    """
     os.environ["CROMFORD_SEED"] = WORLDS
     options = ["-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:terminal", "-s"]
     options += ["-o", "timeout=0", "-o", "addopts=", "--import-mode=importlib", "--strict-config"]
     options += ["--hypothesis-profile=mutants", f"--rootdir={REPOSITORY}"]
     options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # hypothesis is imported above
     options += ["-c", str(REPOSITORY / "pyproject.toml")]
-    options += [str(REPOSITORY / "tests" / name) for name in test_files]
+    options += [str(REPOSITORY / "tests" / test_file)]
     status = pytest.main(options, plugins=[bench])
     if status not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
-        raise UnsoundTests(f"pytest ended with {status!r}: {', '.join(test_files)}")
+        raise UnsoundTests(f"pytest ended with {status!r}: {test_file}")
 
 
 def _alone() -> None:
@@ -184,17 +192,22 @@ def measure(bench: Bench, test_file: str) -> Reach:
     """
     path = _cached(test_file)
     if not path.exists():
-        [(_, ended)] = run_all([test_file], lambda name, say: _trace(bench, name, say), at_once=1)
-        said = ended.said[-1] if ended.said else {"failed": f"the process ({ended.signal})"}
-        if "failed" in said:
-            raise UnsoundTests(f"without any mutant: {said['failed']} fails")
+        [(_, ended)] = run_all([bench], _trace, at_once=1)
+        said = ended.said[-1] if ended.said else ("unsound", f"signal {ended.signal}")
+        if not isinstance(said, dict):
+            raise UnsoundTests(f"{test_file} where nothing is changed: {said[1]}")
         CACHE.mkdir(exist_ok=True)
         path.write_text(json.dumps(said), encoding="utf-8")
-    said = json.loads(path.read_text(encoding="utf-8"))
+    return reach_of(test_file)
+
+
+def reach_of(test_file: str) -> Reach:
+    """Return what was measured of a file."""
+    said = json.loads(_cached(test_file).read_text(encoding="utf-8"))
     return Reach(said["cpu_seconds"], said["lines"])
 
 
-def _trace(bench: Bench, test_file: str, say: Say) -> None:
+def _trace(bench: Bench, say: Say) -> None:
     _alone()
     failures: list[str] = []
     bench.failed = failures.append
@@ -206,9 +219,9 @@ def _trace(bench: Bench, test_file: str, say: Say) -> None:
         tracer.switch_context(test)
 
     with tracer.collect():
-        bench.run(bench.items[test_file], before)
+        bench.run(bench.items, before)
     if failures:
-        say({"failed": failures[0]})
+        say(("unsound", f"{failures[0]} fails"))
         return
     points = [*started.values(), time.process_time()]
     spent = {
@@ -226,7 +239,7 @@ def _trace(bench: Bench, test_file: str, say: Say) -> None:
     say({"cpu_seconds": spent, "lines": lines})
 
 
-def decide(bench: Bench, mutant: Mutant, reached: Sequence[tuple[str, float]], say: Say) -> None:
+def decide(bench: Bench, reached: Sequence[tuple[str, float]], say: Say) -> None:
     """Run the tests that reach a mutant, in the child in which it is true, to the first failure."""
     limits = dict(reached)
 
@@ -239,9 +252,9 @@ def decide(bench: Bench, mutant: Mutant, reached: Sequence[tuple[str, float]], s
         limit_cpu(limits[test])
 
     bench.failed = failed
-    items = [item for name in mutant.module.tests for item in bench.items[name]]
     try:
-        bench.run([item for item in items if item.nodeid in limits], before)
+        items = {item.nodeid: item for item in bench.items}
+        bench.run([items[test] for test in limits if test in items], before)
     except BaseException as error:  # noqa: BLE001 - whatever ends the run of a test, notices
         say(("noticed", repr(error)))
     else:
@@ -249,7 +262,11 @@ def decide(bench: Bench, mutant: Mutant, reached: Sequence[tuple[str, float]], s
 
 
 def judged_by(mutant: Mutant, ended: Ended) -> Judged:
-    """Return what became of a mutant whose child ended so."""
+    """Return what became of a mutant whose child ended so.
+
+    Raises:
+        UnsoundTests: If that was no fault of the mutant's.
+    """
     last: tuple[Verdict, str] = ended.said[-1] if ended.said else ("noticed", "")
     verdict, by = last
     if verdict == "unsound":
@@ -258,8 +275,8 @@ def judged_by(mutant: Mutant, ended: Ended) -> Judged:
         verdict = "stalled"
     elif ended.signal == signal.SIGPROF:
         verdict = "looped"
-    elif ended.signal or not ended.said:
-        verdict, by = "noticed", f"{by} (signal {ended.signal})"
+    elif ended.signal or verdict == "looped":
+        verdict, by = "noticed", f"{by} (it ended the process, signal {ended.signal})"
     return Judged(mutant, verdict, by)
 
 
@@ -273,10 +290,10 @@ def _code_of(whole: CodeType, owner: Owner) -> CodeType:
     raise ValueError(f"{owner}: not found")
 
 
-def _functions() -> Functions:
+def _functions() -> dict[tuple[str, Owner], list[FunctionType]]:
     """Return the functions of the program that the interpreter holds, by their place."""
     gc.unfreeze()
-    found: Functions = {}
+    found: dict[tuple[str, Owner], list[FunctionType]] = {}
     for thing in gc.get_objects():
         if type(thing) is FunctionType and thing.__code__.co_filename.startswith(str(SOURCES)):
             code = thing.__code__
@@ -299,34 +316,93 @@ def replaced(mutant: Mutant, functions: Sequence[FunctionType]) -> bool:
     return True
 
 
-def judge_in_functions(
-    mutants: Sequence[Mutant], *, at_once: int, until: float
-) -> Iterator[Judged | Mutant]:
-    """Yield what became of each mutant; one that has to be imported changed is given back."""
-    for name in {name for mutant in mutants for name in mutant.module.tests}:
-        _cached(name)  # Both processes take the files for what they are now.
+def judge(
+    mutants: Sequence[Mutant],
+    *,
+    at_once: int,
+    until: float,
+    begins: Callable[[str, int], None] = lambda _, __: None,
+) -> Iterator[Judged]:
+    """Yield what became of each mutant: with each file of its tests in turn, to the first failure.
+
+    A file is run by a process that imported no other, so that a verdict is the same whatever else
+    is judged. What could not begin before `until` is not yielded. `begins` hears of each file, and
+    how many mutants it is given.
+    """
+    waiting, ran = list(mutants), set[str]()
+    for place in count():
+        by_file: dict[str, list[Mutant]] = {}
+        for mutant in waiting:
+            if place < len(mutant.module.tests):
+                by_file.setdefault(mutant.module.tests[place], []).append(mutant)
+            else:
+                yield Judged(mutant, "survived" if mutant.name in ran else "unreached")
+        left = set()
+        for test_file, its_mutants in by_file.items():
+            if time.monotonic() > until:
+                return
+            begins(test_file, len(its_mutants))
+            for judged in judge_by(test_file, its_mutants, at_once=at_once, until=until):
+                if judged.verdict == "survived":
+                    ran.add(judged.mutant.name)
+                if judged.verdict in ("survived", "unreached"):
+                    left.add(judged.mutant.name)
+                else:
+                    yield judged
+        waiting = [mutant for mutant in waiting if mutant.name in left]
+        if not waiting:
+            return
+
+
+def judge_by(
+    test_file: str, mutants: Sequence[Mutant], *, at_once: int, until: float
+) -> Iterator[Judged]:
+    """Yield what one file of tests says of each mutant.
+
+    Raises:
+        UnsoundTests: If its tests fail where nothing is changed.
+    """
+    by_name, imported = {mutant.name: mutant for mutant in mutants}, []
+    _cached(test_file)  # Both processes take the file for what it is now.
     ear, mouth = os.pipe()
     pid = os.fork()
     if not pid:
         os.close(ear)
-        _serve(mutants, mouth, at_once=at_once, until=until)
+        _serve(test_file, mutants, mouth, at_once=at_once, until=until)
     os.close(mouth)
-    by_name = {mutant.name: mutant for mutant in mutants}
     with os.fdopen(ear, encoding="utf-8") as answers:
         for line in answers:
-            name, *rest = json.loads(line)
-            yield Judged(by_name[name], *rest) if rest else by_name[name]
+            name, verdict, by = json.loads(line)
+            if verdict == "import":
+                imported.append(by_name[name])
+            else:
+                yield Judged(by_name[name], verdict, by)
     _, status = os.waitpid(pid, 0)
     if status:
-        raise UnsoundTests("the tests could not be run where nothing is changed")
+        raise UnsoundTests(f"{test_file} could not be run where nothing is changed")
+    in_time = takewhile(lambda _: time.monotonic() < until, imported)
+    for mutant, ended in run_all(in_time, partial(_import_changed, test_file), at_once=at_once):
+        yield judged_by(mutant, ended)
 
 
-def _serve(mutants: Sequence[Mutant], mouth: int, *, at_once: int, until: float) -> None:
+def _serve(
+    test_file: str, mutants: Sequence[Mutant], mouth: int, *, at_once: int, until: float
+) -> None:
+    """Be the process that has imported a file of tests, and tell of each mutant; never return."""
     status = 1
+
+    def serve(bench: Bench) -> None:
+        judging = _InFunctions(bench, measure(bench, test_file), _functions())
+        in_time = takewhile(lambda _: time.monotonic() < until, mutants)
+        for mutant, ended in run_all(in_time, judging.work, at_once=at_once):
+            judged = judged_by(mutant, ended)
+            told = json.dumps((mutant.name, judged.verdict, judged.by))
+            os.write(mouth, told.encode() + b"\n")
+
     try:
-        bench = Bench(lambda ready: _serve_all(ready, mutants, mouth, at_once=at_once, until=until))
+        bench = Bench(serve)
         sys.setprofile(bench.note)
-        collect(sorted({name for mutant in mutants for name in mutant.module.tests}), bench)
+        collect(test_file, bench)
         status = 0
     except UnsoundTests as error:
         sys.stderr.write(f"{error}\n")
@@ -337,101 +413,28 @@ def _serve(mutants: Sequence[Mutant], mouth: int, *, at_once: int, until: float)
         os._exit(status)
 
 
-class Turns:
-    """Whose turn it is, with which file of tests: a file is measured when somebody gets so far.
+@dataclass(frozen=True)
+class _InFunctions:
+    """Judges mutants whose function takes the place of another, where nothing was made by it."""
 
-    Args:
-        bench: Measures.
-        mutants: In this order.
-        functions: Those that can be changed, by their place.
-        until: No turn begins later.
-        tell: Is told of each mutant that has an end, or has to be imported.
-    """
+    bench: Bench
+    reach: Reach
+    functions: dict[tuple[str, Owner], list[FunctionType]]
 
-    def __init__(
-        self,
-        bench: Bench,
-        mutants: Sequence[Mutant],
-        functions: Functions,
-        *,
-        until: float,
-        tell: Callable[..., None],
-    ) -> None:
-        self._bench = bench
-        self._waiting = deque((mutant, 0) for mutant in mutants)
-        self._until = until
-        self._tell = tell
-        self._functions = functions
-        self._reaches: dict[str, Reach] = {}
-        self._ran: set[str] = set()
-
-    def __iter__(self) -> "Turns":
-        return self
-
-    def __next__(self) -> tuple[Mutant, int]:
-        while self._waiting and time.monotonic() < self._until:
-            mutant, place = self._waiting.popleft()
-            if not self.functions(mutant):
-                for name in mutant.module.tests:
-                    self._reach(name)
-                self._tell(mutant.name)
-                continue
-            for later in range(place, len(mutant.module.tests)):
-                if self.reached(mutant, later):
-                    self._ran.add(mutant.name)
-                    return mutant, later
-            verdict = "survived" if mutant.name in self._ran else "unreached"
-            self._tell(mutant.name, verdict, "")
-        raise StopIteration
-
-    def go_on(self, mutant: Mutant, place: int) -> None:
-        """Let a mutant that nobody noticed so far have its turn with the next file."""
-        self._waiting.appendleft((mutant, place))
-
-    def functions(self, mutant: Mutant) -> Sequence[FunctionType]:
-        """Return the functions to be changed; none if that has to be imported."""
-        owner, path = mutant.owner, str(mutant.module.path)
-        if owner is None or (path, owner.qualname) in self._bench.early:
-            return ()
-        return self._functions.get((path, owner), ())
-
-    def reached(self, mutant: Mutant, place: int) -> list[tuple[str, float]]:
-        """Return the tests of a file that run the mutant, and the CPU that each may use."""
-        reach = self._reach(mutant.module.tests[place])
-        return [(test, reach.limit_seconds(test)) for test in reach.tests(mutant)]
-
-    def _reach(self, name: str) -> Reach:
-        if name not in self._reaches:
-            self._reaches[name] = measure(self._bench, name)
-        return self._reaches[name]
-
-
-def _serve_all(
-    bench: Bench, mutants: Sequence[Mutant], mouth: int, *, at_once: int, until: float
-) -> None:
-    def tell(*what: object) -> None:
-        os.write(mouth, json.dumps(what).encode() + b"\n")
-
-    turns = Turns(bench, mutants, _functions(), until=until, tell=tell)
-
-    def work(turn: tuple[Mutant, int], say: Say) -> None:
-        mutant, place = turn
+    def work(self, mutant: Mutant, say: Say) -> None:
+        path, owner = str(mutant.module.path), mutant.owner
+        if owner is None or (path, owner.qualname) in self.bench.early:
+            say(("import", ""))
+            return
+        reached = [(test, self.reach.limit_seconds(test)) for test in self.reach.tests(mutant)]
+        if not reached:
+            say(("unreached", ""))
+            return
         _alone()
-        if replaced(mutant, turns.functions(mutant)):
-            decide(bench, mutant, turns.reached(mutant, place), say)
+        if replaced(mutant, self.functions.get((path, owner), ())):
+            decide(self.bench, reached, say)
         else:
             say(("import", ""))
-
-    for (mutant, place), ended in run_all(turns, work, at_once=at_once):
-        judged = judged_by(mutant, ended)
-        if judged.verdict == "import":
-            for name in mutant.module.tests:
-                measure(bench, name)
-            tell(mutant.name)
-        elif judged.verdict == "survived":
-            turns.go_on(mutant, place + 1)
-        else:
-            tell(mutant.name, judged.verdict, judged.by)
 
 
 class _Changed:
@@ -453,23 +456,12 @@ class _Changed:
         return spec_from_file_location(name, place, loader=Loader(name, place))
 
 
-def judge_imported(mutants: Sequence[Mutant], *, at_once: int, until: float) -> Iterator[Judged]:
-    """Yield what became of mutants, each in a process that imports everything anew."""
-    in_time = takewhile(lambda _: time.monotonic() < until, mutants)
-    for mutant, ended in run_all(in_time, _import_changed, at_once=at_once):
-        yield judged_by(mutant, ended)
-
-
-def _import_changed(mutant: Mutant, say: Say) -> None:
+def _import_changed(test_file: str, mutant: Mutant, say: Say) -> None:
     _alone()
 
     def judge(bench: Bench) -> None:
-        reached: list[tuple[str, float]] = []
-        for name in mutant.module.tests:
-            said = json.loads(_cached(name).read_text(encoding="utf-8"))
-            reach = Reach(said["cpu_seconds"], said["lines"])
-            reached += [(test, reach.limit_seconds(test)) for test in reach.cpu_seconds]
-        decide(bench, mutant, reached, say)
+        reach = reach_of(test_file)
+        decide(bench, [(test, reach.limit_seconds(test)) for test in reach.cpu_seconds], say)
 
     def failed(what: str) -> None:
         say(("noticed", f"{what} (import)"))
@@ -479,6 +471,6 @@ def _import_changed(mutant: Mutant, say: Say) -> None:
     sys.meta_path.insert(0, finder)
     limit_cpu(IMPORT_SECONDS_MAX)
     try:
-        collect(mutant.module.tests, Bench(judge, failed=failed))
+        collect(test_file, Bench(judge, failed=failed))
     except UnsoundTests as error:
         say(("unsound", str(error)))

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from types import FunctionType
@@ -13,9 +13,27 @@ from types import FunctionType
 import pytest
 
 from tests.mutants.forks import Ended, Say, run_all
-from tests.mutants.judging import Bench, Judged, Reach, Turns, decide, judged_by, replaced
-from tests.mutants.operators import Owner, edits
-from tests.mutants.rules import REPOSITORY, SOURCES, Module, modules, packages, reasons, unknown
+from tests.mutants.judging import (
+    Bench,
+    Judged,
+    UnsoundTests,
+    Verdict,
+    decide,
+    judge,
+    judged_by,
+    replaced,
+)
+from tests.mutants.operators import edits
+from tests.mutants.rules import (
+    REPOSITORY,
+    SOURCES,
+    Module,
+    Mutant,
+    modules,
+    packages,
+    reasons,
+    unknown,
+)
 
 EVERYTHING = '''
 """1 + 1 in a docstring."""
@@ -171,7 +189,7 @@ def loop(*_: object) -> None:
 
 @pytest.fixture
 def judged(written: Callable[[str], Module]) -> Callable[[Callable[[], object]], Judged]:
-    def judge(test: Callable[[], object]) -> Judged:
+    def judge_alone(test: Callable[[], object]) -> Judged:
         """Judge the first mutant of a rule by one test, as if pytest ran it."""
         mutant = next(written("def f() -> bool:\n    return a is b\n").mutants())
 
@@ -182,11 +200,11 @@ def judged(written: Callable[[str], Module]) -> Callable[[Callable[[], object]],
                     self.failed("the test")
 
         def work(_: int, say: Say) -> None:
-            decide(Alone(lambda _: None), mutant, [("the test", 0.05)], say)
+            decide(Alone(lambda _: None), [("the test", 0.05)], say)
 
         return judged_by(mutant, ended(work))
 
-    return judge
+    return judge_alone
 
 
 def test_only_a_failure_a_death_and_a_loop_count_as_noticed(
@@ -210,6 +228,17 @@ def test_only_a_failure_a_death_and_a_loop_count_as_noticed(
     }
 
 
+def test_a_mistake_of_the_judge_is_not_taken_for_a_mutant_that_was_noticed(
+    written: Callable[[str], Module],
+) -> None:
+    def fail(_: int, __: Say) -> None:
+        raise KeyError("of the judge")
+
+    mutant = next(written("LIMIT = 3\n").mutants())
+    with pytest.raises(UnsoundTests, match="of the judge"):
+        judged_by(mutant, ended(fail))
+
+
 def test_a_function_does_what_the_mutant_says_wherever_it_was_imported_to(
     written: Callable[[str], Module],
 ) -> None:
@@ -222,35 +251,28 @@ def test_a_function_does_what_the_mutant_says_wherever_it_was_imported_to(
     assert elsewhere(3)
 
 
-def test_files_have_their_turns_in_order_and_one_that_nobody_needs_is_not_run(
-    written: Callable[[str], Module], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = written("def f() -> bool:\n    return a is b\n")
-    mutant = next(Module("room", "rule", ("far", "near", "after")).mutants())
-    lines: dict[str, dict[str, list[str]]] = {"far": {}, "near": {"2": ["t"]}, "after": {}}
-    measured: list[str] = []
+def test_files_have_their_turns_until_one_notices(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = Module("room", "rule", ("near", "far"))
+    mutants = [Mutant(module, number, name, None, range(1)) for number, name in enumerate("abcd")]
+    verdicts: dict[str, dict[str, Verdict]] = {
+        "near": {"a": "noticed", "b": "survived", "c": "unreached", "d": "unreached"},
+        "far": {"b": "unreached", "c": "looped", "d": "unreached"},
+    }
 
-    def measure(_: Bench, name: str) -> Reach:
-        measured.append(name)
-        return Reach(cpu_seconds={"t": 7.0}, lines={"rule": lines[name]})
+    def judge_by(name: str, those: Sequence[Mutant], **_: object) -> Iterator[Judged]:
+        assert [mutant.text for mutant in those] == list(verdicts[name])
+        for mutant in those:
+            yield Judged(mutant, verdicts[name][mutant.text])
 
-    monkeypatch.setattr("tests.mutants.judging.measure", measure)
-    scope: dict[str, FunctionType] = {}
-    exec(compile(source.source, str(source.path), "exec"), scope)  # noqa: S102 - as an import does
-    place = (str(source.path), Owner("f", 1))
-    told: list[object] = []
-    turns = Turns(
-        Bench(lambda _: None),
-        [mutant],
-        {place: [scope["f"]]},
-        until=time.monotonic() + 60,
-        tell=lambda *what: told.append(what),
-    )
-    assert next(turns) == (mutant, 1)
-    assert (turns.reached(mutant, 1), measured) == ([("t", 70.0)], ["far", "near"])
-    turns.go_on(mutant, 2)
-    assert next(turns, None) is None
-    assert told == [(mutant.name, "survived", "")]
+    monkeypatch.setattr("tests.mutants.judging.judge_by", judge_by)
+    found = judge(mutants, at_once=1, until=time.monotonic() + 600)
+    assert {judged.mutant.text: judged.verdict for judged in found} == {
+        "a": "noticed",
+        "b": "survived",
+        "c": "looped",
+        "d": "unreached",
+    }
+    assert list(judge(mutants, at_once=1, until=time.monotonic() - 1)) == []
 
 
 def test_every_module_in_the_rooms_has_tests_that_exist() -> None:

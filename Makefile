@@ -15,8 +15,11 @@ FUZZ_STAMP := $(FUZZ_PACKAGES)/.installed
 MATRIX_OUT ?= matrix.txt
 KILLS ?= 100
 SEED ?=
+SAMPLE ?= 0
+# A sample is bounded in time; all mutants take hours.
+MINUTES ?= $(if $(filter-out 0,$(SAMPLE)),30,100000)
 
-.PHONY: demo test tables check bench flood mass-exit dying drill simulate matrix fuzz coverage format clean
+.PHONY: demo test tables check bench flood mass-exit dying drill simulate matrix fuzz mutants coverage format clean
 
 demo: $(STAMP)
 	$(BIN)/cromford demo --clients 4
@@ -72,6 +75,9 @@ matrix: $(STAMP)
 fuzz: $(FUZZ_STAMP)
 	PYTHONPATH=$(FUZZ_PACKAGES) $(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
+mutants: $(STAMP)
+	$(BIN)/python -m tests.mutants --sample $(SAMPLE) $(if $(SEED),--seed $(SEED)) --minutes $(MINUTES) $(foreach room,$(ROOM),--room $(room))
+
 coverage: $(STAMP)
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -n 0 tests/test_changed.py tests/test_shelf.py tests/codec tests/crypto tests/bitcoin tests/signing tests/factory tests/channel tests/invoice tests/wire tests/wallet tests/protocol tests/watch tests/simulation
@@ -83,7 +89,7 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix
 
 clean:
-	rm -rf $(VENV) $(FUZZ_PACKAGES) .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
+	rm -rf $(VENV) $(FUZZ_PACKAGES) .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .mutants .import_linter_cache .coverage*
 
 $(STAMP): requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is not installed: Cromford needs Python 3.11 or newer" >&2; exit 1; }

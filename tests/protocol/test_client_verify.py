@@ -185,6 +185,13 @@ def test_a_funding_spent_by_a_close_that_we_signed_is_as_agreed() -> None:
     unsigned = replace(moment.state.book, links=Map())
     forgotten = replace(moment, state=replace(moment.state, book=unsigned))
     assert "funding" in failed(forgotten.verdicts()), "one that nobody here signed is an alarm"
+    elsewhere = replace(moment, state=with_links_of_another_factory(moment.state))
+    assert "funding" in failed(elsewhere.verdicts()), "so is one of another factory's channel"
+
+
+def with_links_of_another_factory(state: ClientState) -> ClientState:
+    links = {key: replace(link, attempt_id=bytes(32)) for key, link in state.book.links.items()}
+    return replace(state, book=replace(state.book, links=Map(links)))
 
 
 # The keys
@@ -242,6 +249,14 @@ def test_the_points_of_a_channel_are_those_of_its_latest_commitment() -> None:
         points[place] = stranger()
         derived = replace(moment.derived, commitment_points=(points[0], points[1]))
         assert wrong_keys(replace(moment, derived=derived).verdicts()) == [name]
+
+
+def test_the_points_of_another_factorys_channel_are_none_of_this_ones() -> None:
+    moment = moments()["paid"]
+    first = moment.attempt.join.candidates[0].channel
+    points = (first.first_per_commitment_point, first.second_per_commitment_point)
+    state = with_links_of_another_factory(moment.state)
+    assert held_points(state, moment.attempt) == (0, points)
 
 
 def test_a_payout_script_that_is_not_the_wallets_own_is_named() -> None:

@@ -15,6 +15,7 @@ from cromford.crypto.sealing import NotSealed, seal_once, unseal
 from cromford.signing.bip32 import HARDENED, ExtendedSeckey, master_of
 from cromford.signing.handed_over import (
     NO_KEY,
+    SEALED_SIZE,
     KeysUnusable,
     OfferedKeys,
     SealedKeys,
@@ -35,6 +36,11 @@ LSP: Final = Keychain(LSP_SEED, REGTEST, journal_number=JOURNAL)
 FACTORY: Final = FactoryKey(attempt=3)
 CHANNEL: Final = ChannelKey(attempt=3, channel=0)
 NAME: Final = HandedOverKey(attempt=12, client=4)
+SEALED: Final = (
+    "c6008ba3b4a3be0da80c870f6ff88fcb260dffa722413f30ac4eb882e9be4709"
+    "2c4407f648ce4cc02710c4d383d3864c163fe2735756ad9a54b0a9bf9f3821a3"
+    "f89159bf3ad68637840fa97fd3f4054f"
+)
 
 
 def pair() -> SecretPair:
@@ -131,6 +137,23 @@ def test_keys_of_another_seat_and_damaged_ones_are_none(
         unsealed(LSP, change(stored()))
 
 
+def test_secrets_of_other_keys_than_those_beside_them_are_refused() -> None:
+    """Whoever sealed them, under this very seed: no nonce is made for keys nobody asked about."""
+    kept, (factory_secret, funding_secret) = stored(), Signer(CLIENT).hand_over(FACTORY, CHANNEL)
+    pubkeys = kept.factory_pubkey + kept.funding_pubkey
+    key = LSP.sealing_key(attempt=12, client=4, pubkeys=pubkeys)
+    said = (12).to_bytes(4, "big") + (4).to_bytes(4, "big") + pubkeys
+    swapped = replace(kept, sealed=seal_once(key, funding_secret + factory_secret, said=said))
+    with pytest.raises(KeysUnusable, match="not the secrets of the public keys beside them"):
+        unsealed(LSP, swapped)
+
+
+def test_what_was_sealed_once_is_opened_for_ever() -> None:
+    """It lies in a file for years: another key, or other words beside it, would be its end."""
+    assert stored().sealed.hex() == SEALED
+    assert len(stored().sealed) == SEALED_SIZE, "as the file of them is laid out"
+
+
 def test_another_seed_and_another_journal_of_the_seed_open_nothing() -> None:
     for other in (CLIENT, Keychain(LSP_SEED, REGTEST, journal_number=JOURNAL + 1)):
         with pytest.raises(KeysUnusable):
@@ -180,6 +203,17 @@ def test_of_too_many_offers_the_oldest_is_forgotten_and_can_come_again() -> None
     for offered in offers[1:]:
         assert signer.seal_offered(offered, attempt=12, client=4).offered == offered
     assert signer._offered == {}
+
+
+def test_what_is_offered_again_is_the_newest() -> None:
+    """A client that repeats itself is heard once; it does not lose to those that came later."""
+    signer = Signer(LSP)
+    secrets = [number.to_bytes(32, "big") for number in range(1, N_OFFERED_MAX + 2)]
+    for one in secrets[:-1]:
+        signer.offer(factory_secret=one, funding_secret=one)
+    again = signer.offer(factory_secret=secrets[0], funding_secret=secrets[0])
+    signer.offer(factory_secret=secrets[-1], funding_secret=secrets[-1])
+    assert signer.seal_offered(again, attempt=12, client=4).offered == again
 
 
 def test_a_number_that_is_no_secret_key_has_no_public_key() -> None:

@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 
 from cromford.bitcoin.network import MAINNET, REGTEST, SIGNET, Network
 from cromford.bitcoin.taproot import taproot_output
+from cromford.channel.keys import derive_pubkey, revocation_pubkey
 from cromford.crypto import schnorr
-from cromford.crypto.keys import TaggedHash, pubkey_of, shared_secret, xonly_of
+from cromford.crypto.keys import TaggedHash, pubkey_of, sha256, shared_secret, xonly_of
 from cromford.signing.bip32 import HARDENED, master_of
+from cromford.signing.derivation import ClaimKey
 from cromford.signing.keychain import (
     FIRST_COMMITMENT_INDEX,
     ChannelKey,
@@ -24,6 +26,7 @@ from cromford.signing.keychain import (
 
 SEED = bytes(range(32))
 CROM = 0x43524F4D
+CHANNEL = ChannelKey(attempt=3, channel=1)
 
 numbers = st.one_of(st.integers(0, 3), st.integers(0, HARDENED - 1))
 names: st.SearchStrategy[KeyName] = st.one_of(
@@ -200,3 +203,28 @@ def test_there_is_no_secret_beyond_the_last_commitment(number: int) -> None:
     keychain = Keychain(bytes(16), REGTEST, journal_number=1)
     with pytest.raises(ValueError, match="commitment number"):
         keychain.per_commitment_secret(ChannelKey(attempt=0, channel=0), number)
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 255, 256, 257, 2**16, FIRST_COMMITMENT_INDEX])
+def test_a_channels_secrets_are_bolt_3s_on_both_sides_of_what_is_cached(number: int) -> None:
+    """A peer refuses one from which those before it do not follow, and the channel ends."""
+    seed = master_of(SEED).derive_hardened(CROM, 1, 2, 5, 3, 1, 0, 5).seckey
+    secret = per_commitment_secret(seed, FIRST_COMMITMENT_INDEX - number)
+    assert keychain().per_commitment_secret(CHANNEL, number) == secret
+
+
+def test_each_output_of_a_commitment_is_taken_by_the_key_that_its_script_names() -> None:
+    keys, secret = keychain(), sha256(b"a revealed secret")
+    pubkeys, point = keys.channel_pubkeys(CHANNEL), pubkey_of(secret)
+    taken = {
+        key: pubkey_of(
+            keys.claim_seckey(CHANNEL, key, secret if key is ClaimKey.REVOCATION else point)
+        )
+        for key in ClaimKey
+    }
+    assert taken == {
+        ClaimKey.REVOCATION: revocation_pubkey(pubkeys.revocation_basepoint, point),
+        ClaimKey.PAYMENT: pubkeys.payment_basepoint,
+        ClaimKey.DELAYED: derive_pubkey(pubkeys.delayed_payment_basepoint, point),
+        ClaimKey.HTLC: derive_pubkey(pubkeys.htlc_basepoint, point),
+    }

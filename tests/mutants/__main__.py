@@ -1,0 +1,135 @@
+"""Change the rules, and see who notices: `python -m tests.mutants [--sample 60 --seed 7]`.
+
+One mutant again: `python -m tests.mutants --only 1a2b3c4d`. Survivors need a test, or a reason in
+`tests/mutants/reasons.toml`.
+"""
+
+import argparse
+import os
+import random
+import secrets
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.mutants.rules import SOURCES, Mutant, modules, reasons, unknown
+
+# The program of this tree, whichever is installed.
+sys.path.insert(0, str(SOURCES.parent))
+from tests.mutants.judging import Judged, UnsoundTests, judge
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.mutants")
+    parser.add_argument("--room", action="append", help="only these rooms")
+    parser.add_argument("--module", action="append", help="only these modules: factory.terms")
+    parser.add_argument("--only", action="append", help="only these mutants, by id or name")
+    parser.add_argument("--sample", type=int, default=0, help="so many, drawn by the seed; 0: all")
+    parser.add_argument("--seed", type=int, help="of the sample; drawn and printed without")
+    parser.add_argument("--minutes", type=float, default=1e6, help="begin no mutant after these")
+    parser.add_argument("--jobs", type=int, default=2, help="mutants at once")
+    parser.add_argument("--explained", action="store_true", help="judge what has a reason, too")
+    parser.add_argument("--list", action="store_true", help="list them and judge none")
+    return parser.parse_args()
+
+
+def _chosen(options: argparse.Namespace) -> list[Mutant]:
+    found = [
+        mutant
+        for module in modules()
+        if (not options.room or module.room in options.room)
+        and (not options.module or module.name in options.module)
+        for mutant in module.mutants()
+    ]
+    if options.only:
+        found = [mutant for mutant in found if {mutant.id, mutant.name} & set(options.only)]
+    if options.sample:
+        seed = secrets.randbelow(1_000_000) if options.seed is None else options.seed
+        sys.stdout.write(f"sample of {options.sample} of {len(found)}, SEED={seed}\n")
+        drawn = random.Random(seed).sample(range(len(found)), min(options.sample, len(found)))
+        found = [found[index] for index in sorted(drawn)]
+    return found
+
+
+def _begins(test_file: str, n_mutants: int) -> None:
+    sys.stderr.write(f"{test_file}: {n_mutants} mutants\n")
+
+
+def _told(judged: Judged) -> str:
+    by = f"  [{judged.by}]" if judged.by else ""
+    return f"{judged.verdict:9} {judged.mutant.id} {judged.mutant.name}{by}\n"
+
+
+def _summed(mutants: Sequence[Mutant], answers: Sequence[Judged], explained: set[str]) -> str:
+    rooms = dict.fromkeys(mutant.module.room for mutant in mutants)
+    counts = Counter((judged.mutant.module.room, judged.verdict) for judged in answers)
+    lines = [f"{'room':14}{'mutants':>9}{'noticed':>9}{'looped':>9}{'explained':>10}{'open':>9}\n"]
+    for room in rooms:
+        n_all = sum(mutant.module.room == room for mutant in mutants)
+        n_explained = sum(m.module.room == room and m.name in explained for m in mutants)
+        noticed, looped = counts[room, "noticed"], counts[room, "looped"]
+        n_open = sum(j.mutant.module.room == room for j in _open(answers, explained))
+        lines.append(f"{room:14}{n_all:9}{noticed:9}{looped:9}{n_explained:10}{n_open:9}\n")
+    return "".join(lines)
+
+
+def _open(answers: Sequence[Judged], explained: set[str]) -> list[Judged]:
+    return [
+        judged
+        for judged in answers
+        if judged.verdict not in ("noticed", "looped") and judged.mutant.name not in explained
+    ]
+
+
+def main() -> int:
+    """Judge mutants, and say which nobody notices."""
+    options = _options()
+    mutants, kept = _chosen(options), set(reasons())
+    if not mutants:
+        sys.stderr.write("no such mutant\n")
+        return 2
+    if options.list:
+        sys.stdout.writelines(f"{mutant.id} {mutant.name}\n" for mutant in mutants)
+        return 0
+    explained = {mutant.name for mutant in mutants if mutant.name in kept}
+    passed_over = set() if options.explained or options.only else explained
+    tried = [mutant for mutant in mutants if mutant.name not in passed_over]
+    started = time.monotonic()
+    answers: list[Judged] = []
+    until = started + 60 * options.minutes
+    for judged in judge(tried, at_once=options.jobs, until=until, begins=_begins):
+        answers.append(judged)
+        if options.only or judged.verdict not in ("noticed", "looped"):
+            sys.stdout.write(_told(judged))
+            sys.stdout.flush()
+    sys.stdout.write(_summed(mutants, answers, explained))
+    left = len(tried) - len(answers)
+    sys.stdout.write(f"{time.monotonic() - started:.0f} s; {left} not tried for want of time\n")
+    needless = [j.mutant.name for j in answers if j.verdict == "noticed" and j.mutant.name in kept]
+    sys.stdout.writelines(f"noticed, and needs no reason: {name}\n" for name in needless)
+    sys.stdout.writelines(f"a reason for no mutant: {name}\n" for name in unknown(kept))
+    return 1 if _open(answers, explained) or needless else 0
+
+
+def _run() -> int:
+    if os.environ.get("PYTHONHASHSEED") != "0":  # Sets are iterated alike in every run.
+        os.environ["PYTHONHASHSEED"] = "0"
+        again = [sys.executable, "-m", "tests.mutants", *sys.argv[1:]]
+        os.execv(sys.executable, again)  # noqa: S606 - this very program, started again
+    place = Path(tempfile.mkdtemp(prefix="mutants-"))
+    os.environ["MUTANTS_TEMPORARY"] = str(place)
+    try:
+        return main()
+    except UnsoundTests as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(_run())

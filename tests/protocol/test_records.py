@@ -26,10 +26,11 @@ from cromford.protocol.journal.streams import CLIENT, CREATION
 
 RECORD_TYPES: Final = tuple(sorted(get_args(r.AnyRecord), key=lambda cls: str(cls.__name__)))
 EXAMPLE: Final = r.BlockConnected(height=7, block_hash=b"\x01" * 32, txs=(b"\x02", b""))
-VERSION: Final = bytes((r.RECORD_VERSION,))
+UNCHECKED: Final = bytes((r.UNCHECKED_VERSION,))
 # The example's bytes, field by field, so that a journal of today is read tomorrow.
 EXAMPLE_HEX: Final = (
-    "02"  # the version
+    "04"  # the version
+    "82d8f24e"  # the checksum of all the rest: CRC-32
     "94"  # an array of four
     "af626c6f636b5f636f6e6e6563746564"  # its name: block_connected
     "07"  # the height
@@ -97,18 +98,18 @@ def test_what_is_no_plain_value_is_never_written() -> None:
         encode_record(r.PeerConnected(node_id=lost))
 
 
-@pytest.mark.parametrize("version", [0, 3, 0x7F, 0x80, 0xFF])
+@pytest.mark.parametrize("version", [0, 3, 5, 0x7F, 0x80, 0xFF])
 def test_a_record_of_another_version_is_not_half_understood(version: int) -> None:
     data = bytes((version,)) + encode_record(EXAMPLE)[1:]
-    with pytest.raises(UnknownRecord, match=f"record version {version:02x}, expected 2"):
+    with pytest.raises(UnknownRecord, match=f"record version {version:02x}, expected 4"):
         decode_record(data)
 
 
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (b"\3" + encode_record(EXAMPLE)[1:], "record version 03, expected 2"),
-        (VERSION + msgspec.msgpack.encode(["block_painted", 7]), "does not know: block_painted"),
+        (b"\5" + msgspec.msgpack.encode(["block_painted", 7]), "record version 05, expected 4"),
+        (UNCHECKED + msgspec.msgpack.encode(["block_painted", 7]), "does not know: block_painted"),
     ],
 )
 def test_what_newer_software_wrote_is_said_to_be_newer(data: bytes, said: str) -> None:
@@ -117,7 +118,7 @@ def test_what_newer_software_wrote_is_said_to_be_newer(data: bytes, said: str) -
 
 
 @pytest.mark.parametrize(
-    "data", [b"\0" + encode_record(EXAMPLE)[1:], b"\2", encode_record(EXAMPLE)[:-1], b""]
+    "data", [b"\0" + encode_record(EXAMPLE)[1:], b"\2", b"\4", encode_record(EXAMPLE)[:-1], b""]
 )
 def test_what_is_no_record_is_not_said_to_be_newer(data: bytes) -> None:
     with pytest.raises(UnknownRecord) as caught:
@@ -130,26 +131,41 @@ def test_a_record_of_the_version_that_was_never_released_is_refused_for_that() -
         decode_record(b"\1" + encode_record(EXAMPLE)[1:])
 
 
+def test_a_record_with_any_one_bit_flipped_is_none_and_not_said_to_be_newer() -> None:
+    data = encode_record(EXAMPLE)
+    for place in range(8 * len(data)):
+        flipped = bytearray(data)
+        flipped[place // 8] ^= 1 << place % 8
+        with pytest.raises(UnknownRecord) as caught:
+            decode_record(bytes(flipped))
+        assert not isinstance(caught.value, NewerRecord)
+
+
+def test_a_record_from_before_there_were_checksums_is_read() -> None:
+    data = UNCHECKED + encode_record(EXAMPLE)[1 + r.CHECKSUM_SIZE :]
+    assert decode_record(data) == EXAMPLE
+
+
 def test_an_empty_entry_is_no_record() -> None:
-    with pytest.raises(UnknownRecord, match="record version none, expected 2"):
+    with pytest.raises(UnknownRecord, match="record version none, expected 4"):
         decode_record(b"")
 
 
 def packed(*fields: object) -> bytes:
-    return VERSION + msgspec.msgpack.encode(fields)
+    return UNCHECKED + msgspec.msgpack.encode(fields)
 
 
 MALFORMED: Final = {
     "the version alone": b"\2",
     "cut short": encode_record(EXAMPLE)[:-1],
     "one byte more": encode_record(EXAMPLE) + b"\0",
-    "no array": VERSION + msgspec.msgpack.encode("started"),
+    "no array": UNCHECKED + msgspec.msgpack.encode("started"),
     "an unknown name": packed("payment_lost", b""),
     "no name": packed(),
     "a field too few": packed("block_connected", 7),
     "a number for bytes": packed("peer_connected", 7),
     "a text for bytes": packed("peer_connected", "02"),
-    "nested too deeply": VERSION + b"\x92\xa7started" + b"\x91" * 9_999,
+    "nested too deeply": UNCHECKED + b"\x92\xa7started" + b"\x91" * 9_999,
 }
 NOT_UTF8: Final = b"\1\x92\xa4\xff\xff\xff\xff\x07"  # where the name of a record stands
 
@@ -166,7 +182,7 @@ def test_a_text_that_is_no_text_is_no_record() -> None:
 
 
 @example(data=NOT_UTF8)
-@given(data=st.binary(max_size=80) | st.binary(max_size=80).map(lambda rest: VERSION + rest))
+@given(data=st.binary(max_size=80) | st.binary(max_size=80).map(lambda rest: UNCHECKED + rest))
 def test_any_bytes_are_a_record_or_no_record(data: bytes) -> None:
     try:
         record = decode_record(data)

@@ -10,6 +10,7 @@ no more is still folded. `tests/protocol/frozen_records.json` holds the bytes of
 `tests/vectors/journal-v2` a whole life in them.
 """
 
+import zlib
 from typing import Final, get_args
 
 import msgspec
@@ -31,8 +32,10 @@ from cromford.protocol.journal.channel_records import BookRecord
 from cromford.protocol.journal.mail_records import MailTaken
 from cromford.protocol.journal.record import Record
 
-RECORD_VERSION: Final = 2
+RECORD_VERSION: Final = 4  # Two bits from the one before: no flipped bit makes one of the other.
+UNCHECKED_VERSION: Final = 2  # Without a checksum; read for ever.
 UNRELEASED_VERSION: Final = 1
+CHECKSUM_SIZE: Final = 4  # CRC-32 of all the rest: a flipped bit would often be another record.
 
 
 class Created(Record, frozen=True, kw_only=True, tag="created"):
@@ -187,8 +190,13 @@ class NewerRecord(UnknownRecord):
 
 
 def encode_record(record: AnyRecord) -> bytes:
-    """Return the bytes of a record."""
-    return RECORD_VERSION.to_bytes(1, "big") + _ENCODER.encode(record)
+    """Return the bytes of a record: its version, a checksum of all the rest, and what it says."""
+    return _checked(_ENCODER.encode(record))
+
+
+def _checked(body: bytes) -> bytes:
+    version = RECORD_VERSION.to_bytes(1, "big")
+    return version + zlib.crc32(version + body).to_bytes(CHECKSUM_SIZE, "big") + body
 
 
 def decode_record(data: bytes) -> AnyRecord:
@@ -196,27 +204,43 @@ def decode_record(data: bytes) -> AnyRecord:
 
     Raises:
         NewerRecord: If newer software wrote it.
-        UnknownRecord: If it is of another version or malformed.
+        UnknownRecord: If it is of another version, malformed, or not what was written.
     """
-    if data[:1] == UNRELEASED_VERSION.to_bytes(1, "big"):
-        raise UnknownRecord(
-            f"a record of version {UNRELEASED_VERSION}, written by an unreleased version, cannot "
-            f"be read: expected {RECORD_VERSION}"
-        )
-    if not data or data[0] != RECORD_VERSION:
-        is_newer = bool(data) and data[0] > RECORD_VERSION
-        raise (NewerRecord if is_newer else UnknownRecord)(
-            f"record version {data[:1].hex() or 'none'}, expected {RECORD_VERSION}"
-        )
+    body = _body_of(data)
     try:
-        return decoded(_DECODER, data[1:])
+        return decoded(_DECODER, body)
     except MalformedBytes as error:
-        kind = _kind_of(data[1:])
+        kind = _kind_of(body)
         if kind is not None and kind not in _KINDS:
             raise NewerRecord(
                 f"a kind of record that this version does not know: {kind}"
             ) from error
         raise UnknownRecord(str(error)) from error
+
+
+def _body_of(data: bytes) -> bytes:
+    """Return what a record says, once it is known to be what was written."""
+    version = data[0] if data else None
+    if version == UNCHECKED_VERSION:
+        return data[1:]
+    if version == UNRELEASED_VERSION:
+        raise UnknownRecord(
+            f"a record of version {UNRELEASED_VERSION}, written by an unreleased version, cannot "
+            f"be read: expected {RECORD_VERSION}"
+        )
+    body = data[1 + CHECKSUM_SIZE :]
+    is_whole = data[1:] == _checked(body)[1:]  # Whatever became of its first byte.
+    if version != RECORD_VERSION:
+        is_newer = version is not None and version > RECORD_VERSION and not is_whole
+        raise (NewerRecord if is_newer else UnknownRecord)(
+            f"record version {data[:1].hex() or 'none'}, expected {RECORD_VERSION}"
+        )
+    if not is_whole:
+        expected, received = _checked(body)[1 : 1 + CHECKSUM_SIZE], data[1 : 1 + CHECKSUM_SIZE]
+        raise UnknownRecord(
+            f"a record's checksum: expected {expected.hex()}, received {received.hex()}"
+        )
+    return body
 
 
 def _kind_of(body: bytes) -> str | None:

@@ -33,6 +33,7 @@ def test_nobody_honest_loses_more_than_fees(scenario: str, market: str) -> None:
     assert not outcome.undecided
 
 
+@pytest.mark.sampled(0)
 def test_who_sleeps_longer_than_the_documents_allow_loses_and_the_table_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

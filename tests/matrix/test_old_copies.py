@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import pytest
+
 from cromford.wire import messages as m
 from tests.matrix.histories import give_everybody
 from tests.matrix.market import LOW
@@ -11,6 +13,7 @@ from tests.matrix.world import MatrixWorld
 from tests.protocol.pump import PumpNode
 
 
+@pytest.mark.sampled(0)
 def test_an_old_copy_that_no_mark_tells_of_costs_all_of_its_channel_and_no_other_one() -> None:
     """Somebody copied files, no mark is kept, and the LSP is silent: the client leaves by itself.
 

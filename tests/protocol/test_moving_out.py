@@ -471,6 +471,7 @@ def test_what_comes_back_in_a_channel_that_dies_is_not_taken() -> None:
         assert is_detour(alice.state, link, live) is is_one
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("killed", "first"), [("client", 1), ("client", 2), ("lsp", 3)])
 def test_a_process_killed_at_any_step_of_a_move_delays_it_only(killed: str, first: int) -> None:
     """Sampled: some steps of a whole move, from the first block of the dying period on."""

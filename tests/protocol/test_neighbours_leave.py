@@ -93,6 +93,7 @@ def check_leaves_with_its_balance(pump: Pump, client: PumpNode) -> None:
 # Who leaves does not stop the others
 
 
+@pytest.mark.sampled(1)
 @SIZES
 def test_a_client_with_nothing_that_confirms_the_root_stops_nobody(n_clients: int) -> None:
     pump = with_money(n_clients)
@@ -107,6 +108,7 @@ def test_a_client_with_nothing_that_confirms_the_root_stops_nobody(n_clients: in
     check_leaves_with_its_balance(pump, others[-1])
 
 
+@pytest.mark.sampled(1)
 @SIZES
 def test_the_others_pay_at_every_block_of_a_clients_exit_and_leave_later_with_what_is_theirs(
     n_clients: int,
@@ -300,6 +302,7 @@ def outlive_the_factory(pump: Pump, stays: PumpNode) -> None:
         pump.clients.remove(client)
 
 
+@pytest.mark.sampled(0)
 def test_a_channel_that_a_neighbour_brought_on_chain_is_an_ordinary_one_without_expiry() -> None:
     pump, stays, third = landed_beside(EXPIRING)
     link = newest_link(stays)
@@ -333,6 +336,7 @@ def test_an_htlc_in_a_settled_channel_takes_it_on_chain_24_blocks_before_it_expi
     assert had_sat - 3_000 < wallet_sat(stays) < had_sat
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("is_seen_late", [False, True])
 def test_of_a_vanished_client_the_lsp_brings_its_commitment_2016_blocks_after_it_was_seen(
     is_seen_late: bool,  # noqa: FBT001 - a case of two
@@ -364,6 +368,7 @@ def test_of_a_vanished_client_the_lsp_brings_its_commitment_2016_blocks_after_it
     assert had_sat - SWEEP_SAT < wallet_sat(stays) < had_sat
 
 
+@pytest.mark.sampled(0)
 def test_a_client_that_comes_back_keeps_its_settled_channel() -> None:
     pump, stays, _ = landed_beside(EXPIRING)
     link = newest_link(stays)

@@ -176,6 +176,7 @@ def end(pump: Pump, node: PumpNode, peer: PumpNode, ends: str) -> None:
     peer.die()
 
 
+@pytest.mark.sampled(1)
 @AMOUNTS
 @ENDS
 def test_once_a_preimage_was_shown_nothing_makes_the_payment_a_failure(
@@ -200,6 +201,7 @@ def test_once_a_preimage_was_shown_nothing_makes_the_payment_a_failure(
     assert set(decided(alice).values()) <= {1}
 
 
+@pytest.mark.sampled(1)
 @AMOUNTS
 @ENDS
 def test_once_a_preimage_was_shown_nothing_makes_the_forward_a_failure(
@@ -253,6 +255,7 @@ def test_a_payment_that_a_preimage_paid_is_not_written_off() -> None:
     assert lsp_link(pump, newest_link(bob)).failure is None
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("side", "status"), [("lsp", "failed"), ("payee", "paid")])
 def test_the_chain_decides_each_htlc_once(side: str, status: str) -> None:
     """It comes back to the LSP, or the payee takes it by its preimage."""

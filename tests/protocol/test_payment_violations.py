@@ -104,6 +104,7 @@ def assert_failed(pump: Pump, victim: PumpNode, culprit: PumpNode, reason: str) 
         assert lsp_link(pump, newest_link(client)).failure is None
 
 
+@pytest.mark.sampled(2)
 @CULPRITS
 @pytest.mark.parametrize(
     ("change", "reason"),
@@ -151,6 +152,7 @@ def test_a_nonce_that_cancels_ours_changes_nothing(pump: Pump, culprit: str) -> 
     assert_failed(pump, good, bad, "partial_signature_with_nonce")
 
 
+@pytest.mark.sampled(2)
 @CULPRITS
 @pytest.mark.parametrize(
     ("change", "reason"),
@@ -216,6 +218,7 @@ def told_again(pump: Pump, culprit: PumpNode, victim: PumpNode, change: Change) 
         pump.run()
 
 
+@pytest.mark.sampled(2)
 @CULPRITS
 @pytest.mark.parametrize(
     ("change", "reason"),

@@ -110,6 +110,7 @@ def test_a_payee_that_stays_away_costs_the_payer_a_bounded_wait() -> None:
     assert book(alice).payments[request.payment_hash].status == "paid"
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("killed", ["lsp", "payer", "payee"])
 def test_a_process_killed_at_any_step_of_a_payment_delays_it_only(killed: str) -> None:
     """Between any two durable steps of every party, both legs end alike, and nothing is lost."""

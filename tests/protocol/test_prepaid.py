@@ -222,6 +222,7 @@ def after_the_expiry(pump: Pump, link: Link) -> int:
     return wallet_sat(pump.lsp)
 
 
+@pytest.mark.sampled(0)
 def test_if_what_it_prepaid_counted_an_lsp_would_keep_a_payment_and_spend_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -431,6 +431,7 @@ def told(village: Village) -> dict[str, list[Any]]:
     return found
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("seed", range(6))
 def test_nothing_is_decided_differently_because_a_factory_slept(seed: int) -> None:
     awake, slept = lived(seed, PumpNode), lived(seed, SleepyNode)

@@ -49,6 +49,7 @@ def pass_deadlines(pump: Pump) -> None:
     pump.run()
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("shard", range(SHARDS))
 @pytest.mark.parametrize("side", ["lsp", "client"])
 def test_wherever_a_side_dies_the_journal_folds_to_its_state_and_a_factory_comes(

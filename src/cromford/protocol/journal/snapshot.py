@@ -252,7 +252,7 @@ class Snapshots(Generic[S]):
 
 
 def _decompressed(packed: bytes) -> bytes:
-    """Return what was compressed: at most 1,032 times as many bytes, for deflate packs no better."""
+    """Return what was compressed: 1,032 times as many bytes at most, as deflate packs no better."""
     stream = zlib.decompressobj()
     data = stream.decompress(packed)
     if not stream.eof or stream.unused_data:

@@ -19,7 +19,7 @@ SAMPLE ?= 0
 # A sample is bounded in time; all mutants take hours.
 MINUTES ?= $(if $(filter-out 0,$(SAMPLE)),30,100000)
 
-.PHONY: demo test tables check bench flood mass-exit dying drill simulate matrix fuzz mutants coverage format clean
+.PHONY: demo test tables check bench flood mass-exit dying drill simulate matrix fuzz mutants samples coverage format clean
 
 demo: $(STAMP)
 	$(BIN)/cromford demo --clients 4
@@ -77,6 +77,14 @@ fuzz: $(FUZZ_STAMP)
 
 mutants: $(STAMP)
 	$(BIN)/python -m tests.mutants --sample $(SAMPLE) $(if $(SEED),--seed $(SEED)) --minutes $(MINUTES) $(foreach room,$(ROOM),--room $(room))
+
+# A little of each of the long ones, and the tables whole: what a change has to pass beside `make test`.
+samples: export PYTHONDONTWRITEBYTECODE :=
+samples: $(STAMP) tables
+	$(BIN)/python -m tests.drill --points --sample 3 --kills 10
+	$(BIN)/python -m tests.simulation --seeds 60
+	$(BIN)/python -m tests.matrix --brief --sample 12 --jobs 2
+	$(BIN)/python -m tests.mutants --sample 60 --minutes 3
 
 coverage: $(STAMP)
 	$(BIN)/coverage erase

@@ -7,6 +7,7 @@ each cell; the exit status is 1 if anybody honest lost more than fees, or a chea
 import argparse
 import itertools
 import multiprocessing
+import random
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from tests.matrix.play import Case, Outcome, attempt
 from tests.matrix.scenario import CLIENTS
 from tests.matrix.scenarios import SCENARIOS
 from tests.matrix.table import detailed, summary
+from tests.simulation.seeds import VARIABLE, draw_start
 
 
 def main() -> int:
@@ -41,6 +43,11 @@ def main() -> int:
         and n_clients in SCENARIOS[name].clients
         and market in SCENARIOS[name].markets
     ]
+    if options.sample:
+        start = draw_start()
+        say(f"{options.sample} of {len(cases)} cells: {VARIABLE}={start}", is_brief=True)
+        dice = random.Random(start)
+        cases = dice.sample(cases, min(options.sample, len(cases)))
     outcomes: list[Outcome] = []
     broken: list[Case] = []
     for case, outcome in zip(cases, _played(cases, n_jobs=options.jobs), strict=True):
@@ -71,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, help="also write everything into this file")
     parser.add_argument("--seed", type=int, default=0, help="the dice: who pays, who cheats whom")
     parser.add_argument("--only", default="", help="scenarios whose name has this in it")
+    parser.add_argument("--sample", type=int, default=0, help="only so many of them, drawn")
     parser.add_argument("--market", choices=[*MARKETS], action="append", help="feerates")
     parser.add_argument("--clients", type=int, choices=CLIENTS, action="append", help="how many")
     parser.add_argument("--brief", action="store_true", help="print a line for each cell only")

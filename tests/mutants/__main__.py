@@ -112,7 +112,7 @@ def main() -> int:
     needless = [j.mutant.name for j in answers if j.verdict == "noticed" and j.mutant.name in kept]
     sys.stdout.writelines(f"noticed, and needs no reason: {name}\n" for name in needless)
     sys.stdout.writelines(f"a reason for no mutant: {name}\n" for name in unknown(kept))
-    # A sample tells of rooms that nobody has worked through yet; who asks for a room wants it clean.
+    # A sample tells of rooms that nobody has worked through; who asks for a room wants it clean.
     is_open = _open(answers, explained) and not options.sample
     return 1 if is_open or needless else 0
 

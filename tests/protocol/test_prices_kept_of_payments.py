@@ -100,7 +100,7 @@ def check_accounts(market: Market, payment_hash: bytes, quote: m.Quote) -> bool:
 
 
 @pytest.mark.parametrize(
-    "step", [m.AdvanceAgree, m.AdvanceCommit, m.AdvanceDone, m.UpdateRebase, m.UpdateAddHtlc]
+    "step", [m.AdvanceAgree, m.AdvanceCommit, m.AdvanceSign, m.UpdateRebase, m.UpdateAddHtlc]
 )
 def test_a_restart_between_a_sale_and_its_payment_takes_a_price_for_the_sale_alone(
     market: Market, step: type[m.Message]

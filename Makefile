@@ -11,7 +11,7 @@ FLOOD_SECONDS ?= 60
 CLIENTS ?= 16
 MATRIX_OUT ?= matrix.txt
 
-.PHONY: demo test check bench flood mass-exit dying simulate matrix coverage format clean
+.PHONY: demo test tables check bench flood mass-exit dying simulate matrix coverage format clean
 
 demo: $(STAMP)
 	$(BIN)/cromford demo --clients 4
@@ -20,6 +20,11 @@ demo: $(STAMP)
 test: export PYTHONDONTWRITEBYTECODE :=
 test: $(STAMP)
 	$(BIN)/pytest -n 2 --dist worksteal tests
+
+# Tests whose tables are too long for every run, whole; `make test` plays a sample of each.
+tables: export PYTHONDONTWRITEBYTECODE :=
+tables: $(STAMP)
+	$(BIN)/pytest -n 2 --dist worksteal tests --whole -m sampled
 
 check: $(STAMP)
 	$(BIN)/ruff check

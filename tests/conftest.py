@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from tests.sampling import MARKER, WHOLE, asked_by_name, left_out
 from tests.simulation.seeds import VARIABLE, draw_start
 
 REPOSITORY = Path(__file__).parent.parent
@@ -21,12 +22,27 @@ settings.register_profile("cromford", deadline=None, print_blob=True)
 settings.load_profile("cromford")
 
 
-def pytest_configure() -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let a run play the whole of each table."""
+    parser.addoption(WHOLE, action="store_true", help="all cases of tests that are sampled")
+
+
+def pytest_configure(config: pytest.Config) -> None:
     """Draw the start seed before there are workers, so that all of them get it."""
+    config.addinivalue_line("markers", MARKER)
     try:
         draw_start()
     except ValueError as error:
         raise pytest.UsageError(str(error)) from error
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what a sample has no room for."""
+    if config.getoption(WHOLE) or asked_by_name(config.args):
+        return
+    left = left_out(items)
+    config.hook.pytest_deselected(items=[item for item in items if item in left])
+    items[:] = [item for item in items if item not in left]
 
 
 def pytest_collection_finish() -> None:

@@ -74,13 +74,15 @@ def test_a_dry_run_shows_the_quote_and_buys_nothing(client: FakeDaemon) -> None:
 
 def test_what_is_allowed_beforehand_is_the_most_that_is_paid(client: FakeDaemon) -> None:
     command = CommandLine(client.datadir)
-    refused = command.run(*COMMAND, "--max-price-msat", "1499999", "--json")
-    assert refused.exit_code == 1
-    assert json.loads(refused.stderr)["code"] == "price_too_high"
-    assert "1,499,999 msat is allowed" in json.loads(refused.stderr)["message"]
+    for asked in (COMMAND, (*COMMAND, "--dry-run")):
+        refused = command.run(*asked, "--max-price-msat", "1499999", "--json")
+        assert refused.exit_code == 1
+        assert json.loads(refused.stderr)["code"] == "price_too_high"
+        assert "1,499,999 msat is allowed" in json.loads(refused.stderr)["message"]
     assert command.run(*COMMAND, "--max-price-msat", "2000000").exit_code == 0
     bought = BUY | {"price_max_msat": 2_000_000}
     assert client.calls == [
+        ("liquidity_quote", ASKED),
         ("liquidity_quote", ASKED),
         ("liquidity_quote", ASKED),
         ("liquidity_buy", bought),

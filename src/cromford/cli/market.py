@@ -84,10 +84,13 @@ def buy_liquidity(
         factory_id=factory_id,
         payment_hash=payment_hash,
     )
+    _check_price(quote, max_price_msat=max_price_msat)
     if dry_run:
         show(invocation, {"quote": quote, "purchase": None}, market.purchase)
         return
-    price_max_msat = _agreed_price(invocation, quote, max_price_msat=max_price_msat, yes=yes)
+    price_max_msat = max_price_msat
+    if price_max_msat is None:
+        price_max_msat = _agreed_price(invocation, quote, yes=yes)
     purchase = invocation.call(
         CLIENT,
         "liquidity_buy",
@@ -126,24 +129,29 @@ def _quote(invocation: Invocation, *, wait: bool, **asked: object) -> dict[str, 
             return quote
 
 
-def _agreed_price(
-    invocation: Invocation, quote: dict[str, Any], *, max_price_msat: int | None, yes: bool
-) -> int:
-    """Return the most that is paid: what was allowed beforehand, or what was shown and agreed to.
+def _check_price(quote: dict[str, Any], *, max_price_msat: int | None) -> None:
+    """Check a quote against what was allowed beforehand.
 
     Raises:
-        CommandFailed: If it costs more than that, or nobody can be asked.
+        CommandFailed: If it costs more than that.
+    """
+    price_msat: int = quote["price_msat"]
+    if max_price_msat is not None and price_msat > max_price_msat:
+        raise CommandFailed(
+            "price_too_high",
+            f"it costs {msat(price_msat)}, and no more than {msat(max_price_msat)} is allowed",
+            remediation="Allow more with --max-price-msat.",
+        )
+
+
+def _agreed_price(invocation: Invocation, quote: dict[str, Any], *, yes: bool) -> int:
+    """Return the most that is paid: what was shown and agreed to.
+
+    Raises:
+        CommandFailed: If nobody can be asked.
         click.Abort: If the answer is no.
     """
     price_msat: int = quote["price_msat"]
-    if max_price_msat is not None:
-        if price_msat > max_price_msat:
-            raise CommandFailed(
-                "price_too_high",
-                f"it costs {msat(price_msat)}, and no more than {msat(max_price_msat)} is allowed",
-                remediation="Allow more with --max-price-msat.",
-            )
-        return max_price_msat
     told = f"{sat(quote['amount_sat'])} of inbound liquidity cost {msat(price_msat)}"
     confirm(
         invocation,

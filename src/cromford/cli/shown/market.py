@@ -152,7 +152,7 @@ def in_short(quote: Document) -> str:
 def _uncovered(quote: Document) -> str:
     return (
         f"poisons would cover {sat(quote['covered_sat'])} of the {sat(quote['most_owned_sat'])} "
-        "that your channel could hold for you"
+        "that your channel could hold for you, so that it is bought only with --beyond-coverage"
     )
 
 

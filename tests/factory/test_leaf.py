@@ -1,6 +1,7 @@
 """A leaf through all its sales: its states, and the poisons of each that was superseded."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -19,7 +20,7 @@ from cromford.factory.allocation import (
     stock_poison_fee_sat,
 )
 from cromford.factory.branch import branch_of
-from cromford.factory.leaf import Leaf, advance_height_max, opening_leaf, usable_blocks
+from cromford.factory.leaf import Leaf, advance_height_max, opening_leaf, state_in, usable_blocks
 from cromford.factory.poison import PoisonKind, payout_script, shares_of
 from cromford.factory.terms import FeePolicy
 from cromford.factory.tree import Tree
@@ -47,6 +48,28 @@ def one_leaf(
 
 def buy(leaf: Leaf, buyer: int, amount_sat: int | None) -> Leaf:
     return leaf.sold(Purchase(buyer=buyer, amount_sat=amount_sat))
+
+
+# Found on chain
+
+
+def test_a_state_that_was_forgotten_is_known_by_its_form_alone() -> None:
+    opened = one_leaf([100_000, 80_000], 60_000)
+    sold = buy(buy(opened, 1, 20_000), 2, None)
+    for known in (opened, buy(opened, 1, 20_000)):
+        assert state_in(known, sold.state.tx) == sold.state
+    first, *others = sold.state.tx.outputs
+    dearer = replace(first, amount_sat=first.amount_sat + 1)
+    elsewhere = replace(first, script_pubkey=others[0].script_pubkey)
+    (tx_in,) = sold.state.tx.inputs
+    for other in (
+        opened.state.tx,  # Nothing older than what is known is looked for.
+        replace(sold.state.tx, outputs=(dearer, *others)),
+        replace(sold.state.tx, outputs=(elsewhere, *others)),
+        replace(sold.state.tx, outputs=tuple(others)),
+        replace(sold.state.tx, inputs=(replace(tx_in, nsequence=tx_in.nsequence + 1),)),
+    ):
+        assert state_in(opened, other) is None
 
 
 # Shares

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from bitcoin_core_rpc import RpcError
 from tests.functional.node_world import OPEN_ADDRESS, OPEN_SCRIPT, coin_of, pay
+from tests.functional.node_world import Coin as OpenCoin
 from tests.simulation.sim_chain import SimChain, SimRefused
 
 from cromford.bitcoin.block import FullBlock
@@ -41,15 +42,23 @@ class CoreChain(SimChain):
 
     def fund(self, script_pubkey: bytes, amount_sat: int) -> None:
         """Mine a block that gives somebody a coin, out of an old block's subsidy."""
+        self.broadcast(pay([self.strangers_coin()], (amount_sat, script_pubkey)))
+        self.mine()
+
+    def strangers_coin(self) -> OpenCoin:
+        """Return a coin that anybody may spend: an old block's subsidy, each once."""
         (coinbase, *_) = self.blocks[self._next_coin][1]
         self._next_coin += 1
         assert coinbase.outputs[0].script_pubkey == OPEN_SCRIPT
-        self.broadcast(pay([coin_of(coinbase, 0)], (amount_sat, script_pubkey)))
-        self.mine()
+        return coin_of(coinbase, 0)
 
     def mine(self) -> None:
         """Let the node mine a block."""
         self.node.call("generatetoaddress", 1, OPEN_ADDRESS)
+        self.read_on()
+
+    def read_on(self) -> None:
+        """Read one block more that the node has."""
         self._read(self.height + 1)
 
     def broadcast(self, tx: Tx) -> None:

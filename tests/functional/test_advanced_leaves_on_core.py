@@ -11,7 +11,7 @@ from tests.protocol.old_states import POLICY, bring_on_chain, look_again, sold
 from tests.protocol.paying_clients import balance, newest_link, open_factory, pay
 from tests.protocol.pump import Pump
 from tests.protocol.test_leaving import leave, wallet_sat
-from tests.protocol.test_superseded import SWEEP_SAT, poisoned_sat
+from tests.protocol.test_superseded import SWEEP_SAT, poisoned_sat, punish_on_either
 
 from cromford import effects as fx
 
@@ -60,3 +60,11 @@ def test_a_replaced_state_is_taken_apart_by_its_poisons_and_swept(pump: Pump) ->
         assert {"stock_poison v0", "poison_sweep"} < names
     pump.mine(20)
     assert wallet_sat(pump.lsp) == lsp_sat
+
+
+@pytest.mark.parametrize("who", ["lsp", "client"])
+@pytest.mark.parametrize("state_index", [0, 1])
+def test_what_was_signed_for_both_outputs_is_punished_on_either(
+    pump: Pump, who: str, state_index: int
+) -> None:
+    punish_on_either(pump, who, state_index)

@@ -5,6 +5,7 @@ from typing import Final
 import pytest
 from tests.protocol.advanced import Advance, Step
 from tests.protocol.old_states import (
+    POLICY,
     bring_on_chain,
     channel_outpoint,
     everybody,
@@ -14,18 +15,32 @@ from tests.protocol.old_states import (
     told,
     wallets_sat,
 )
-from tests.protocol.paying_clients import balance, begin_payment, book, lsp_link, newest_link, pay
+from tests.protocol.paying_clients import (
+    balance,
+    begin_payment,
+    book,
+    live_factory,
+    lsp_link,
+    newest_link,
+    pay,
+)
 from tests.protocol.pump import Pump, PumpNode
 from tests.protocol.test_leaving import mute, wallet_sat
-from tests.protocol.unanswered import remove_blocks
+from tests.protocol.unanswered import mine_to, only_expiry, remove_blocks
+from tests.simulation.sim_chain import SimRefused
 
 from cromford import effects as fx
-from cromford.bitcoin.tx import Tx
+from cromford.bitcoin.replacement import FeeAndWeight
+from cromford.bitcoin.tx import Tx, Txid
+from cromford.protocol.channels.htlc_rules import give_up_height
 from cromford.protocol.exiting import client as client_exits
 from cromford.protocol.exiting import lsp as lsp_exits
 from cromford.protocol.exiting.superseded import SUPERSEDED
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal import exit_records as xr
+from cromford.watch.bumping import Family, Rival, next_move
+from cromford.watch.feerates import FALLBACK_SAT_PER_KW
+from cromford.watch.schedule import MARGIN_BLOCKS
 from cromford.wire import messages as m
 
 SWEEP_SAT: Final = 600  # More than what taking two outputs of poisons costs.
@@ -117,6 +132,35 @@ def test_poisons_are_bumped_by_a_child_of_ones_own_output_alone() -> None:
     assert pump.wishes(alice, fx.SignTakingTx) == []
 
 
+def test_a_commitment_that_will_be_punished_is_no_rival_that_a_client_outbids(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Large and dear, and never mined, it would make the client burn half of what it is covered."""
+    pump, done = sold()
+    alice, _ = pump.clients
+    bring_on_chain(pump, done, 0)
+    monkeypatch.setattr(pump.chain, "broadcast", refuse)
+    look_again(pump)
+    pump.mine(POLICY.lstock_csv_blocks - MARGIN_BLOCKS)
+    asked = [one for one in pump.wishes(alice, fx.Broadcast) if one.name.startswith("channel_po")]
+    assert len(asked) > POLICY.lstock_csv_blocks - MARGIN_BLOCKS
+    large = Rival(fee_sat=40_000, family=FeeAndWeight(40_000, 4 * 2_300), txid=Txid(bytes(32)))
+    cheap = Rival(fee_sat=500, family=FeeAndWeight(500, 4 * 400), txid=Txid(bytes(32)))
+    for one in asked:
+        assert one.bumping is not None
+        assert next_move(one.tx, one.bumping, Family(rival=large)) is None
+        move = next_move(one.tx, one.bumping, Family(rival=cheap))
+        assert move is not None
+        assert move.child is not None, "what pays less than a day's rate is outbid"
+        # Nobody else can ever take it: it does not hurry.
+        assert one.bumping.feerate_sat_per_kw == FALLBACK_SAT_PER_KW
+        assert one.bumping.budget_sat == sum(out.amount_sat for out in one.tx.outputs) // 2
+
+
+def refuse(_tx: Tx) -> None:
+    raise SimRefused("mempool full")
+
+
 @pytest.mark.parametrize("who", ["lsp", "client"])
 def test_a_revoked_commitment_on_the_old_output_is_punished(who: str) -> None:
     """What was signed long before the sale, while there was no other output."""
@@ -125,24 +169,28 @@ def test_a_revoked_commitment_on_the_old_output_is_punished(who: str) -> None:
     end = lsp_link(pump, newest_link(alice)) if who == "lsp" else newest_link(alice)
     fraud = end.finished.tx
     done.begin(Step.REBASED)
-    _check_punished(pump, done, who, 0, fraud)
+    check_punished(pump, done, who, 0, fraud)
 
 
 @pytest.mark.parametrize("who", ["lsp", "client"])
 @pytest.mark.parametrize("state_index", [0, 1])
 def test_what_was_signed_for_both_outputs_is_punished_on_either(who: str, state_index: int) -> None:
-    pump, done = sold(Step.ACKNOWLEDGED)
+    punish_on_either(live_factory(2, policy=POLICY), who, state_index)
+
+
+def punish_on_either(pump: Pump, who: str, state_index: int) -> None:
+    """Let one publish what it signed for both outputs, and revoked; check that it is punished."""
+    _, done = sold(Step.ACKNOWLEDGED, pump=pump)
     alice, bob = pump.clients
     end = lsp_link(pump, newest_link(alice)) if who == "lsp" else newest_link(alice)
-    funding = end.fundings[state_index]
-    finished = end.finished_on(funding)
+    finished = end.finished_on(end.fundings[state_index])
     assert finished is not None
     done.finish()
     assert pay(pump, alice, bob, 5_000_000).status == "paid"
-    _check_punished(pump, done, who, state_index, finished.tx)
+    check_punished(pump, done, who, state_index, finished.tx)
 
 
-def _check_punished(pump: Pump, done: Advance, who: str, state_index: int, fraud: Tx) -> None:
+def check_punished(pump: Pump, done: Advance, who: str, state_index: int, fraud: Tx) -> None:
     """Check that the other side has all of Alice's channel; poisons are none of that."""
     alice, _ = pump.clients
     victim, cheater = (alice, pump.lsp) if who == "lsp" else (pump.lsp, alice)
@@ -177,6 +225,31 @@ def test_an_htlc_of_a_poisoned_channel_is_given_back_upstream_six_blocks_deep() 
     assert [one.channel_id for one in decided] == [newest_link(bob).channel_id]
     assert decided[0].preimage is None
     assert book(alice).payments[payment.payment_hash].status == "pending"
+
+
+def test_an_htlc_of_a_channel_whose_poison_nobody_publishes_is_given_up_in_time() -> None:
+    """Whoever paid for it upstream has it back, and need not leave its own channel for it."""
+    pump, done = sold()
+    alice, bob = pump.clients
+    with pump.tampering(mute(bob, pump.lsp, m.UpdateFulfillHtlc)):
+        payment = begin_payment(pump, pump.lsp, bob, 6_000_000)
+    height = give_up_height(only_expiry(lsp_link(pump, newest_link(bob))))
+    pump.disconnect(bob)
+    bring_on_chain(pump, done, 0)
+    pump.blind = {bob.name}
+    pump.sync()
+    pump.run()
+    mine_to(pump, height - 1)
+    assert spender_of(pump, channel_outpoint(done, 0, bob)) is None
+    assert wallet_sat(alice) > sum(poisoned_sat(pump, alice)) - SWEEP_SAT
+    assert told(pump.lsp, cr.HtlcDecided) == []
+    pump.mine()
+    (decided,) = told(pump.lsp, cr.HtlcDecided)
+    assert (decided.channel_id, decided.preimage) == (newest_link(bob).channel_id, None)
+    assert book(pump.lsp).payments[payment.payment_hash].status == "failed"
+    look_again(pump)
+    pump.mine(3)
+    assert wallet_sat(bob) > sum(poisoned_sat(pump, bob)) - SWEEP_SAT
 
 
 def test_the_lsp_brings_its_commitment_where_the_client_has_poisons_and_no_rebase_yet() -> None:

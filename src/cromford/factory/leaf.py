@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from cromford.bitcoin.tx import Tx
 from cromford.changed import changed
 from cromford.crypto.keys import TaggedHash
 from cromford.factory.allocation import (
@@ -198,6 +199,31 @@ def opening_leaf(vertex: Vertex, *, terms: FactoryTerms, factory_pubkeys: Sequen
     return Leaf(
         terms=terms, factory_pubkeys=factory_pubkeys, kickoff=vertex.first, states=(vertex.last,)
     )
+
+
+def state_in(leaf: Leaf, tx: Tx) -> TreeNode | None:
+    """Return the state of a leaf that a transaction is, though it was not agreed here; else None.
+
+    A store that was put back may lack states that it signed. Scripts never change, so a state is
+    known by its form, whatever it pays.
+
+    Args:
+        leaf: With the states that are known.
+        tx: What spent its kickoff.
+    """
+    paid = tuple(
+        changed(output, amount_sat=txout.amount_sat)
+        for output, txout in zip(leaf.states[0].outputs[:-1], tx.outputs[:-1], strict=False)
+    )
+    for state_index in range(len(leaf.states), leaf.terms.states_per_layer):
+        if leaf.terms.odometer.delay_blocks(state_index) != tx.inputs[0].nsequence:
+            continue
+        try:
+            state = state_of(leaf.kickoff, terms=leaf.terms, paid=paid, state_index=state_index)
+        except ValueError:
+            return None
+        return state if state.tx.txid == tx.txid else None
+    return None
 
 
 def advance_id_of(

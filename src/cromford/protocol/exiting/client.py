@@ -327,9 +327,11 @@ def watched(state: ClientState) -> frozenset[OutPoint]:
 
 
 def _channel_outpoints(state: ClientState, attempt: ClientAttempt) -> frozenset[OutPoint]:
-    """Return where our channel may be: at most one of these is ever on chain."""
+    """Return where our channel may be, or is, though our store forgot of that state."""
     link = link_of(state, attempt)
-    fundings = attempt.fundings if link is None else link.fundings
+    if link is None:
+        return frozenset(funding.outpoint for funding in attempt.fundings)
+    fundings = (*link.fundings, link.funding_on(state.chain))
     return frozenset(funding.outpoint for funding in fundings)
 
 

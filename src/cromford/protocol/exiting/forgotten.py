@@ -60,7 +60,7 @@ def _spent(
 ) -> Iterator[tuple[OutPoint, Tx]]:
     """Yield what blocks spent of a tree's outputs and of channels', and by which transaction."""
     inputs = (node.tx.inputs[0].outpoint for node in nodes)
-    outpoints = [*inputs, *(link.funding_on(chain).outpoint for link in links)]
+    outpoints = [*inputs, *(one.outpoint for link in links for one in link.fundings)]
     for outpoint in dict.fromkeys(outpoints):
         spender = chain.spends.get(outpoint)
         if spender is not None:

@@ -61,6 +61,7 @@ from cromford.protocol.exiting.superseded import (
     SUPERSEDED,
     decided_by_poison,
     end_if_superseded,
+    given_up_with_state,
     learn_state,
 )
 from cromford.protocol.faults import Rejected
@@ -399,7 +400,10 @@ def on_block(turn: Turn[Factory]) -> None:
                 _give_up(turn, link)
             else:
                 start_exit(turn, client, reason)
-        turn.remember(*never_signed(turn.book, turn.link(link.channel_id)))
+        turn.remember(
+            *given_up_with_state(turn.book, turn.link(link.channel_id), turn.chain),
+            *never_signed(turn.book, turn.link(link.channel_id)),
+        )
     tell_closed_for_good(turn)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from cromford import effects as fx
 from cromford.bitcoin.tx import OutPoint
+from cromford.factory.poison import PoisonKind
 from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
 from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.known_chain import KnownChain
@@ -80,24 +81,29 @@ def _bumping(
 ) -> Bumping | None:
     """Return what may be done for a poison: a child of our own output, if it has one.
 
-    In time is before the LSP may take the old L-stock alone. Until then it could come before a
-    poison with a commitment, too.
+    Only the L-stock hurries: after its delay the LSP may take it alone. A channel is nobody else's
+    without a signature of ours: what else spends it pays our balance, or is punished. To outbid it
+    where it is large would cost more than it takes from us.
     """
     chain = state.chain
     if one.own_vout is None:
         return None
+    is_stock = one.poison.kind is PoisonKind.STOCK
     landed_height = chain.confirmed.get(one.spends.txid, chain.height)
     deadline_height = landed_height + attempt.terms.lstock_csv_blocks - MARGIN_BLOCKS
     return Bumping(
         fee_sat=one.poison.fee_sat,
         feerate_sat_per_kw=scheduled_sat_per_kw(
             fees,
-            deadline_height=deadline_height,
+            deadline_height=deadline_height if is_stock else None,
             first_height=state.published.get(one.spends, chain.height),
             height=chain.height,
         ),
-        budget_sat=path_budget_sat(one.own_sat, is_late=chain.height >= deadline_height),
+        budget_sat=path_budget_sat(
+            one.own_sat, is_late=is_stock and chain.height >= deadline_height
+        ),
         fees=fees,
+        gives_way=not is_stock,
         own=OwnOutput(
             vout=one.own_vout,
             key=_key_of(attempt),

@@ -9,6 +9,7 @@ from typing import Final
 
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
 from cromford.protocol.channels.failing import end_updates
+from cromford.protocol.channels.htlc_rules import give_up_height
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.advance_records import StateSigned
 from cromford.protocol.journal.book import Book
@@ -76,6 +77,25 @@ def decided_by_poison(
     for live in link.state.htlcs:
         htlc = live.htlc
         if htlc.offered_by is link.me and book.is_unpaid((link.channel_id, htlc.htlc_id)):
+            yield cr.HtlcDecided(channel_id=link.channel_id, htlc_id=htlc.htlc_id, preimage=None)
+
+
+def given_up_with_state(book: Book, link: Link, chain: KnownChain) -> Iterator[cr.HtlcDecided]:
+    """Yield that an LSP's HTLCs of a channel are lost that expired before its poison came.
+
+    Six blocks deep, a state on which we revoked all takes the channel from us: by the poison, or we
+    punish what comes in its place. Its client need not hurry, but who paid for an HTLC elsewhere
+    would have to leave its own channel.
+    """
+    landed = link.landed(chain)
+    if landed is None or landed not in link.superseded:
+        return
+    if chain.depth(landed.outpoint.txid) < DECIDED_DEPTH:
+        return
+    for live in link.state.htlcs:
+        htlc = live.htlc
+        is_ours = htlc.offered_by is link.me and book.is_unpaid((link.channel_id, htlc.htlc_id))
+        if is_ours and give_up_height(htlc.cltv_expiry) <= chain.height:
             yield cr.HtlcDecided(channel_id=link.channel_id, htlc_id=htlc.htlc_id, preimage=None)
 
 

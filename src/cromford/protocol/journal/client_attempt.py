@@ -6,9 +6,10 @@ from functools import cached_property
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
 from cromford.channel.commitment import Funding
 from cromford.factory.branch import Branch, SignedBranch
-from cromford.factory.leaf import Leaf
+from cromford.factory.leaf import Leaf, state_in
 from cromford.factory.lifetime import Lifetime, Period
 from cromford.factory.terms import FactoryTerms
+from cromford.factory.vertices import TreeNode, Vertex
 from cromford.protocol.journal.client_candidate import ClientCandidate
 from cromford.protocol.journal.first_commitments import ChannelSetting, funding_in
 from cromford.protocol.journal.known_chain import KnownChain
@@ -16,7 +17,6 @@ from cromford.protocol.journal.leaf_states import (
     AgreedStates,
     index_on_chain,
     leaf_with,
-    vertex_at,
 )
 from cromford.protocol.journal.opening_records import FundingInput
 from cromford.wire.messages import Join, Propose
@@ -175,7 +175,10 @@ class ClientAttempt:
         Raises:
             Unchecked: As `candidate` does.
         """
-        return self._branch_at(self.state_index_on(chain))
+        forgotten = self._forgotten_on(chain)
+        if forgotten is None:
+            return self._branch_at(self.state_index_on(chain))
+        return self._branch_with(forgotten[0])
 
     def state_index_on(self, chain: KnownChain) -> int:
         """Return which state of our leaf is in a block, or else the newest signed one.
@@ -186,13 +189,35 @@ class ClientAttempt:
         return index_on_chain(self.leaf, chain) if self.leaf_states else 0
 
     def _branch_at(self, state_index: int) -> Branch:
-        opened = self.candidate.branch
         if not state_index:
-            return opened
+            return self.candidate.branch
         if state_index not in self._branches:
-            vertex = vertex_at(self.leaf, state_index)
-            self._branches[state_index] = replace(opened, vertices=(*opened.vertices[:-1], vertex))
+            self._branches[state_index] = self._branch_with(self.leaf.states[state_index])
         return self._branches[state_index]
+
+    def _branch_with(self, state: TreeNode) -> Branch:
+        opened = self.candidate.branch
+        vertex = Vertex(first=opened.vertices[-1].first, last=state)
+        return replace(opened, vertices=(*opened.vertices[:-1], vertex))
+
+    def _forgotten_on(self, chain: KnownChain) -> tuple[TreeNode, Tx] | None:
+        """Return the state of our leaf that is in a block, and that our restored store lacks.
+
+        Bare, and as it is in the block; None where it is one that we know, or none.
+        """
+        vertex = self.candidate.branch.vertices[-1]
+        found = chain.spends.get(vertex.last.tx.inputs[0].outpoint)
+        if found is None or vertex.is_static or found.txid in self.watched_txids:
+            return None
+        if found.txid not in self._forgotten:
+            self._forgotten[found.txid] = state_in(self.leaf, found)
+        state = self._forgotten[found.txid]
+        return None if state is None else (state, found)
+
+    @cached_property
+    def _forgotten(self) -> dict[Txid, TreeNode | None]:
+        """By txid, which state of our leaf it is that spent its kickoff; None for none."""
+        return {}
 
     @cached_property
     def _branches(self) -> dict[int, Branch]:
@@ -267,7 +292,12 @@ class ClientAttempt:
         Raises:
             ValueError: If the attempt is not complete.
         """
-        return self._signed_branch_at(self.state_index_on(chain))
+        forgotten = self._forgotten_on(chain)
+        if forgotten is None:
+            return self._signed_branch_at(self.state_index_on(chain))
+        state, tx = forgotten
+        above = self._signed_branch_at(0).txs[:-1]
+        return SignedBranch(branch=self._branch_with(state), txs=(*above, tx))
 
     def _signed_branch_at(self, state_index: int) -> SignedBranch:
         if not isinstance(self.stage, Complete):

@@ -4,9 +4,10 @@ The channel's own rules are in the channel room, which knows no messages, signat
 A link adds them: it is the fold of a channel's records.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
+from cromford.bitcoin.tx import Tx
 from cromford.channel.commitment import Commitment, Funding, build_commitment
 from cromford.channel.content import CommitmentContent
 from cromford.channel.errors import PeerViolation
@@ -175,7 +176,22 @@ class Link:
         if state is None:
             return None
         found = (one for one in self.fundings if one.outpoint.txid == state.txid)
-        return next(found, None)
+        return next(found, None) or self._forgotten_in(state)
+
+    def _forgotten_in(self, state: Tx) -> Funding | None:
+        """Return where the channel is in a state that a restored store lacks.
+
+        Its script never changes, and nothing else pays to it.
+        """
+        script = self.present.txout.script_pubkey
+        return next(
+            (
+                replace(self.present, outpoint=state.outpoint(vout), capacity_sat=txout.amount_sat)
+                for vout, txout in enumerate(state.outputs)
+                if txout.script_pubkey == script
+            ),
+            None,
+        )
 
     def funding_on(self, chain: KnownChain) -> Funding:
         """Return the funding that counts: the one in a block, else the newest state's.

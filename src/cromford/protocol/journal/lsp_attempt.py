@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Final
 
 from immutables import Map
 
@@ -10,10 +11,10 @@ from cromford.bitcoin.tx import OutPoint, Tx, Txid
 from cromford.channel.commitment import Funding
 from cromford.factory.branch import Branch, SignedBranch, branch_of, signed_branch_of
 from cromford.factory.funding import CHANGE_VOUT
-from cromford.factory.leaf import Leaf
+from cromford.factory.leaf import Leaf, state_in
 from cromford.factory.terms import FactoryTerms
 from cromford.factory.tree import SignedTree, Tree
-from cromford.factory.vertices import TreeNode
+from cromford.factory.vertices import TreeNode, Vertex
 from cromford.protocol.journal.first_commitments import ChannelSetting, funding_in
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.leaf_states import (
@@ -32,6 +33,8 @@ from cromford.protocol.journal.lsp_candidate import (
     SignedCandidate,
 )
 from cromford.wire import messages as m
+
+EMPTY: Final[Mapping[str, TreeNode]] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,25 +234,70 @@ class LspAttempt:
             for name, index in indices.items()
             if index < len(self.advanced_leaves[name].states) - 1
         )
-        if not older:
+        forgotten = self._forgotten_on(chain)
+        if not (older or forgotten):
             return self.tree
-        if older not in self._older_trees:
-            self._older_trees[older] = self._tree_with(indices)
-        return self._older_trees[older]
+        key = (older, frozenset(tx.txid for _, tx in forgotten.values()))
+        if key not in self._older_trees:
+            states = {name: state for name, (state, _) in forgotten.items()}
+            self._older_trees[key] = self._tree_with(indices, states)
+        return self._older_trees[key]
 
     @cached_property
-    def _older_trees(self) -> dict[frozenset[tuple[str, int]], Tree]:
-        """Trees in which older states are in blocks, which hardly ever happens."""
+    def _older_trees(
+        self,
+    ) -> dict[tuple[frozenset[tuple[str, int]], frozenset[Txid]], Tree]:
+        """Trees in which other states than the newest are in blocks, which hardly ever happens."""
         return {}
 
-    def _tree_with(self, indices: Mapping[str, int]) -> Tree:
-        vertices = (
-            vertex_at(self.advanced_leaves[name], indices[name])
-            if (name := vertex.first.shape.name) in indices
-            else vertex
-            for vertex in self.blueprint.tree.vertices
+    def _forgotten_on(self, chain: KnownChain) -> Mapping[str, tuple[TreeNode, Tx]]:
+        """Return the states of leaves that are in blocks, and that our restored store lacks.
+
+        By the leaf's name; bare, and as it is in the block.
+        """
+        spends = chain.spends
+        if self.funding_outpoint not in spends:
+            return {}
+        if not self._looked_for or self._looked_for[0][0] is not spends:
+            self._looked_for[:] = [(spends, dict(self._forgotten_in(spends)))]
+        return self._looked_for[0][1]
+
+    @cached_property
+    def _looked_for(
+        self,
+    ) -> list[tuple[Mapping[OutPoint, Tx], Mapping[str, tuple[TreeNode, Tx]]]]:
+        """What was found in the chain that was looked at last: it is asked for once per channel."""
+        return []
+
+    def _forgotten_in(
+        self, spends: Mapping[OutPoint, Tx]
+    ) -> Iterator[tuple[str, tuple[TreeNode, Tx]]]:
+        for name, vertex in self.blueprint.leaf_vertices.items():
+            found = spends.get(vertex.last.tx.inputs[0].outpoint)
+            if found is None or vertex.is_static or found.txid in self.watched_txids:
+                continue
+            state = state_in(self.advanced_leaves.get(name) or self._leaf(name), found)
+            if state is not None:
+                yield name, (state, found)
+
+    def _tree_with(
+        self, indices: Mapping[str, int], forgotten: Mapping[str, TreeNode] = EMPTY
+    ) -> Tree:
+        newest = {
+            name: vertex_at(self.advanced_leaves[name], index) for name, index in indices.items()
+        }
+        found = {
+            name: Vertex(first=self.blueprint.leaf_vertices[name].first, last=state)
+            for name, state in forgotten.items()
+        }
+        vertices = {**newest, **found}
+        return replace(
+            self.blueprint.tree,
+            vertices=tuple(
+                vertices.get(vertex.first.shape.name, vertex)
+                for vertex in self.blueprint.tree.vertices
+            ),
         )
-        return replace(self.blueprint.tree, vertices=tuple(vertices))
 
     @cached_property
     def signed_txs(self) -> Mapping[str, Tx]:
@@ -272,7 +320,9 @@ class LspAttempt:
         Raises:
             ValueError: If the tree is not completely signed.
         """
-        return signed_branch_of(SignedTree(tree=self.tree_on(chain), txs=self.signed_txs), client)
+        forgotten = {state.name: tx for state, tx in self._forgotten_on(chain).values()}
+        txs = {**self.signed_txs, **forgotten} if forgotten else self.signed_txs
+        return signed_branch_of(SignedTree(tree=self.tree_on(chain), txs=txs), client)
 
     @property
     def payout_script(self) -> bytes:

@@ -508,3 +508,37 @@ def test_poisons_are_not_sent_again_once_the_kickoff_is_on_chain() -> None:
     again = pump.sent(pump.lsp, m.AdvanceDone)[n_before:]
     assert again
     assert not any(done.stock_poison or done.channel_poison for done in again)
+
+
+@pytest.mark.parametrize("has_kickoff", [False, True])
+def test_whoever_was_away_for_the_whole_delay_when_poisons_left_gets_them_or_needs_none(
+    *, has_kickoff: bool
+) -> None:
+    """Remembered and sent, and heard by nobody: with the kickoff on chain the newer state lands."""
+    pump = advancing_factory(2)
+    quote = quote_for(pump, BUYER)
+    with pump.tampering(losing(m.AdvanceDone, of=lambda _node: True)):
+        sell(pump, BUYER)
+    (held,) = remembered(pump.lsp, ar.PoisonHeld)
+    before, after = both_links(pump, BUYER)[1].fundings
+    for client in pump.clients:
+        pump.disconnect(client)
+    if has_kickoff:
+        confirm_kickoff(pump)
+    pump.mine(leaf_of(pump, BUYER).states[0].delay_blocks)
+    connect_again(pump)
+    pump.run()
+    (sale,) = remembered(pump.lsp, ar.LiquiditySold)
+    assert (
+        sale.capacity_sat == quote.capacity_sat == both_links(pump, BUYER)[0].present.capacity_sat
+    )
+    check_nothing_is_left(pump)
+    (again,) = remembered(pump.lsp, ar.PoisonHeld)
+    assert again == held
+    for client in pump.clients:
+        kept = remembered(client, ar.PoisonHeld)
+        assert [one.stock_signature for one in kept] == (
+            [] if has_kickoff else [held.stock_signature]
+        )
+    assert before.outpoint.txid not in pump.chain.confirmed
+    assert (after.outpoint.txid in pump.chain.confirmed) is has_kickoff

@@ -286,6 +286,13 @@ class AdvanceDeadline:
     advance_id: bytes
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeafDeadline:
+    """Until when a restored store waits for what its LSP knows of a leaf."""
+
+    attempt_id: bytes
+
+
 # A type for each origin: an id that a peer chose can then never be taken for another's.
 Deadline = (
     AttemptDeadline
@@ -296,6 +303,7 @@ Deadline = (
     | RevocationDeadline
     | CloseDeadline
     | AdvanceDeadline
+    | LeafDeadline
 )
 
 

@@ -146,3 +146,31 @@ def strangers_child(world: BumpingPump, tx: Tx, *, fee_sat: int) -> Tx:
     assert anchor is not None
     coins = [coin_of(tx, anchor.vout, ()), world.chain.strangers_coin()]
     return pay(coins, fee_sat=fee_sat, version=3)
+
+
+def test_the_newest_state_comes_back_where_an_old_one_with_a_child_took_its_place(
+    world: BumpingPump,
+) -> None:
+    """It is bumped as long as it is alone; what then replaces it for more is replaced in turn."""
+    _, done = sold(pump=world)
+    old, newest = (state_of(world, done, index) for index in (0, 1))
+    world.mine_these([kickoff_of(world)])
+    first_sat = None
+    for _ in range(done.leaf.states[0].delay_blocks - 1):
+        world.mine_these([])
+        look_again(world)
+        if first_sat is None and str(newest.txid) in world.waiting():
+            first_sat = world.family_fee_sat(newest)
+    alone_sat = world.family_fee_sat(newest)
+    assert first_sat is not None
+    assert alone_sat > first_sat
+    pin = strangers_child(world, old, fee_sat=alone_sat + THIEFS_SAT)
+    world.chain.broadcast_package(old, pin)
+    assert world.waiting() == {str(old.txid), str(pin.txid)}
+    world.mine_these([])
+    look_again(world)
+    (child,) = world.children_of(newest)
+    assert world.waiting() == {str(newest.txid), child}
+    assert world.family_fee_sat(newest) > alone_sat + THIEFS_SAT
+    world.mine()
+    assert newest.txid in world.chain.confirmed

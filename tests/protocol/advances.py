@@ -7,11 +7,11 @@ from typing import Any, Final
 
 import pytest
 from tests.protocol.closes import give_money
+from tests.protocol.leaf_audit import check_own_claims
 from tests.protocol.paying_clients import live_factory, newest_link, pay
 from tests.protocol.pump import Pump, PumpNode
 
 from cromford import effects as fx
-from cromford.channel.stage import Edition
 from cromford.factory.allocation import Purchase
 from cromford.factory.leaf import Leaf
 from cromford.protocol.advancing import buying, selling
@@ -227,20 +227,10 @@ def both_links(pump: Pump, seat: int) -> tuple[Link, Link]:
 
 
 def check_claims(pump: Pump) -> None:
-    """Check on which fundings each side has an unrevoked commitment of its own: one set for both.
-
-    On the present one alone, or on it and the next, or on the next alone once it is rebased.
-    """
+    """Check of each channel, on both sides, on which fundings there is a claim of its own."""
     for seat in range(1, len(pump.clients) + 1):
         for link in both_links(pump, seat):
-            own = [funding for funding in link.fundings if link.finished_on(funding) is not None]
-            present, following = link.present, link.next
-            if following is None:
-                assert own == [present]
-            elif link.state.content(link.me, Edition.SIGNED).is_rebased:
-                assert own == [following.funding]
-            else:
-                assert own in ([present], [present, following.funding])
+            check_own_claims(link)
 
 
 def check_sold(pump: Pump, seat: int, quote: m.Quote, *, in_leaf: Sequence[int] = ()) -> None:

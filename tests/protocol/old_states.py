@@ -59,9 +59,9 @@ def look_away(pump: Pump, *nodes: PumpNode) -> None:
     pump.blind |= {node.name for node in nodes or everybody(pump)}
 
 
-def look_again(pump: Pump) -> None:
-    """Let everybody see all blocks, and act on them."""
-    pump.blind.clear()
+def look_again(pump: Pump, *nodes: PumpNode) -> None:
+    """Let nodes see all blocks, and act on them; everybody, if none is named."""
+    pump.blind -= {node.name for node in nodes or everybody(pump)}
     pump.sync()
     pump.run()
 

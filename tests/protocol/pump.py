@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
+from tests.protocol.leaf_audit import check_own_claims
 from tests.simulation.commitments import (
     acknowledged,
     check_first_commitments,
@@ -123,7 +124,8 @@ class Pump:
         policy: The LSP's.
         order: With a number, messages of different connections overtake each other by it.
         watches_folds: Compare, after every event, the live state with the fold of the journal,
-            and judge every message by what is durable.
+            and judge every message by what is durable. Check then, too, that a side has a claim on
+            each funding that it must have one on, and on no other.
 
     Attributes:
         lsp_kind: What its LSP is like.
@@ -240,6 +242,8 @@ class Pump:
         if self.watches_folds:
             same = durable(node.durable_state()) == durable(node.state)
             assert same, "the journal folds to another state"
+            for link in node.state.book.links.values():
+                check_own_claims(link)
 
     def tell(self, receiver: PumpNode, sender: PumpNode, message: m.Message) -> None:
         """Hand over one message at once, as if `sender` had sent it."""

@@ -6,7 +6,7 @@ from tests.protocol.pump import Pump, PumpNode
 
 from cromford.daemon.freshness import LAG_BLOCKS_MAX
 from cromford.protocol import events as ev
-from cromford.protocol.facts import Facts
+from cromford.protocol.facts import FRESH, Facts
 
 WHY: Final = "the node has not answered since noon"
 
@@ -35,6 +35,12 @@ def recover(pump: Pump, node: PumpNode) -> None:
     pump.blind.discard(node.name)
     pump.sync()
     tell(pump, node)
+
+
+def be_fresh_untold(pump: Pump, node: PumpNode) -> None:
+    """Let a node be well again before its role hears of it."""
+    pump.blind.discard(node.name)
+    node.facts_at = lambda _own_height: FRESH
 
 
 def tell(pump: Pump, node: PumpNode) -> None:

@@ -13,15 +13,20 @@ from tests.protocol.advances import (
     leaf_of,
     market,
     quote_for,
+    remembered,
+    sell,
     under_way,
 )
 from tests.protocol.paying_clients import make_invoice, pay
 from tests.protocol.pump import Letter, Pump, PumpNode
 
 from cromford.factory.allocation import Purchase
+from cromford.factory.leaf import advance_id_of
 from cromford.protocol.channels.balances import balance_now
 from cromford.protocol.channels.coverage import covered_after
+from cromford.protocol.journal import advance_records as ar
 from cromford.wire import messages as m
+from cromford.wire.selling import AllocatedChannel
 
 BUYER, NEIGHBOUR = 1, 2
 
@@ -224,3 +229,69 @@ def test_a_neighbour_agrees_to_no_sale_that_uncovers_what_it_owns() -> None:
     (refused,) = pump.sent(neighbour, m.AdvanceAbort)
     assert "coverage" in refused.reason
     assert len(leaf_of(pump, BUYER).states) == 1
+
+
+def test_whoever_signed_a_next_state_takes_no_part_in_another_of_the_same_index() -> None:
+    """The LSP would sell one stock twice: to the buyer, and in another state to the neighbour."""
+    pump = advancing_factory(2)
+    half_signed(pump)
+    buyer, leaf = pump.client_at(BUYER), leaf_of(pump, BUYER)
+    (signed,) = (one.advance_id for one in buyer.state.advances.values())
+    other = leaf.sold(Purchase(buyer=NEIGHBOUR, amount_sat=20_000))
+    attempt_id = pump.attempt.attempt_id
+    advance_id = advance_id_of(
+        other, attempt_id=attempt_id, state_index=1, allocation=other.allocation
+    )
+    propose = m.AdvancePropose(
+        attempt_id=attempt_id,
+        advance_id=advance_id,
+        terms_hash=pump.attempt.terms.terms_hash,
+        state_index=1,
+        channels=tuple(
+            AllocatedChannel(capacity_sat=capacity_sat)
+            for capacity_sat in other.allocation.capacities_sat
+        ),
+        lstock_sat=other.allocation.lstock_sat,
+        quote_id=b"",
+        price_msat=0,
+        session=bytes(32),
+    )
+    n_agreed, n_entries = len(pump.sent(buyer, m.AdvanceAgree)), len(buyer.store.entries)
+    pump.tell(buyer, pump.lsp, propose)
+    assert len(pump.sent(buyer, m.AdvanceAgree)) == n_agreed
+    assert len(buyer.store.entries) == n_entries
+    assert [one.advance_id for one in buyer.state.advances.values()] == [signed]
+
+
+def test_an_lsp_that_drops_what_a_client_signed_ends_its_channel_and_takes_no_claim() -> None:
+    pump = advancing_factory(2)
+    half_signed(pump)
+    buyer = pump.client_at(BUYER)
+    (advance,) = buyer.state.advances.values()
+    abort = m.AdvanceAbort(
+        attempt_id=pump.attempt.attempt_id, advance_id=advance.advance_id, reason="not now"
+    )
+    pump.tell(buyer, pump.lsp, abort)
+    link = both_links(pump, BUYER)[0]
+    assert (link.failure or "").startswith("advance_abort: expected none: we signed")
+    assert all(link.finished_on(funding) for funding in link.fundings)
+    assert len(link.fundings) == 2
+
+
+def test_a_client_that_agrees_twice_differently_is_named_and_nothing_is_signed_with_it() -> None:
+    pump = advancing_factory(2)
+    pump.lsp_says(pump.client_at(BUYER), quote_for(pump, BUYER))
+    pump.run_to(m.AdvancePropose)
+    neighbour = pump.client_at(NEIGHBOUR)
+    deliver(pump, neighbour, pump.lsp)
+    agree = deliver(pump, pump.lsp, neighbour).message
+    assert isinstance(agree, m.AdvanceAgree)
+    again = replace(agree, pubnonces=tuple(reversed(agree.pubnonces)))
+    pump.tell(pump.lsp, neighbour, again)
+    (dropped,) = remembered(pump.lsp, ar.AdvanceDropped)
+    assert dropped.is_fault
+    assert dropped.culprits == (neighbour.node_id,)
+    assert dropped.reason == f"client {NEIGHBOUR}: it agreed twice, differently"
+    pump.run()
+    assert not pump.sent(pump.lsp, m.AdvanceCommit)
+    check_sold(pump, BUYER, sell(pump, BUYER))

@@ -17,9 +17,11 @@ from tests.protocol.advances import (
     remembered,
     sell,
 )
-from tests.protocol.closes import ask_for_close, close, finished
+from tests.protocol.closes import ask_for_close, check_all_is_paid, close, finished
+from tests.protocol.paying_clients import pay
 from tests.protocol.pump import Pump
 from tests.protocol.restoring import backup_of, restore
+from tests.protocol.test_leaving import wallet_sat
 from tests.protocol.test_two_fundings import between_states, connect_anew, hushed, silent
 
 from cromford import effects as fx
@@ -70,6 +72,23 @@ def test_no_close_begins_while_an_advance_is_open_and_one_does_afterwards() -> N
     assert finished(pump.lsp)
     (closed,) = remembered(pump.lsp, cl.CloseFinished)
     assert list(closed.balances_msat) == balances
+
+
+def test_a_close_pays_what_a_channel_came_to_hold_after_a_purchase() -> None:
+    """More than it could hold before: of the factory as a whole, all is paid by one transaction."""
+    pump = advancing_factory(2)
+    before_sat = both_links(pump, BUYER)[0].present.capacity_sat
+    sell(pump, BUYER)
+    assert pay(pump, pump.lsp, pump.client_at(BUYER), 80_000_000).status == "paid"
+    balances = [both_links(pump, seat)[0].state.accepter_msat for seat in (BUYER, NEIGHBOUR)]
+    assert balances[0] > before_sat * MSAT_PER_SAT
+    close(pump)
+    (closed,) = finished(pump.lsp)
+    assert list(closed.balances_msat) == balances
+    check_all_is_paid(pump)
+    pump.mine(2)
+    for seat, balance_msat in zip((BUYER, NEIGHBOUR), balances, strict=True):
+        assert wallet_sat(pump.client_at(seat)) == balance_msat // MSAT_PER_SAT
 
 
 def test_a_client_agrees_to_no_close_while_an_advance_of_its_leaf_is_open() -> None:

@@ -123,6 +123,76 @@ def test_a_client_does_not_wait_for_its_lsp_for_ever() -> None:
     check_payments_work(pump, BUYER, NEIGHBOUR)
 
 
+def test_what_was_committed_and_signed_by_nobody_is_dropped_once_all_said_so() -> None:
+    """Each refuses the LSP's half, and says in its next connection that it signed nothing."""
+    pump = advancing_factory(2)
+    sell_until(pump, m.AdvanceCommit)
+    assert remembered(pump.lsp, ar.AdvanceCommitted)
+    for client in pump.clients:
+        client.facts_at = lambda _own_height: replace(FRESH, stale="no block for hours")
+    pump.run()
+    connect_again(pump)
+    pump.run()
+    (dropped,) = remembered(pump.lsp, ar.AdvanceDropped)
+    assert "refused: chain: expected fresh" in dropped.reason
+    assert not any(remembered(client, ar.AdvanceSigned) for client in pump.clients)
+    check_nothing_is_left(pump)
+    for client in pump.clients:
+        client.facts_at = lambda _own_height: FRESH
+    check_sold(pump, BUYER, sell(pump, BUYER))
+
+
+def test_a_neighbour_that_never_answers_the_rebase_costs_the_leaf_its_further_sales() -> None:
+    """The buyer has what it bought; of its neighbour both sides keep a claim on both states."""
+    pump = advancing_factory(2)
+    neighbour = pump.client_at(NEIGHBOUR)
+    answers = m.RevokeAndAck, m.CommitmentSigned
+    with pump.tampering(losing(*answers, of=lambda node: node is neighbour)):
+        quote = sell(pump, BUYER)
+    (sold,) = remembered(pump.lsp, ar.LiquiditySold)
+    assert sold.capacity_sat == quote.capacity_sat
+    _, lsp_link = both_links(pump, NEIGHBOUR)
+    assert all(lsp_link.finished_on(funding) for funding in lsp_link.fundings)
+    assert len(lsp_link.fundings) == 2
+    buy = m.Buy(attempt_id=quote.attempt_id, quote_id=quote.quote_id, payment_hash=b"")
+    pump.tell(pump.lsp, pump.client_at(BUYER), buy)
+    assert pump.sent(pump.lsp, m.QuoteRefused)[-1].code == "busy"
+    pump.disconnect(neighbour)
+    settle(pump)
+    check_sold(pump, BUYER, quote)
+
+
+def test_a_client_is_not_rebased_while_it_does_not_see_the_chain() -> None:
+    """It would give away its last claim on a state that may be in a block."""
+    pump = advancing_factory(2)
+    quote, buyer = sell_until(pump, m.UpdateRebase), pump.client_at(BUYER)
+    buyer.facts_at = lambda _own_height: replace(FRESH, stale="no block for hours")
+    pump.run()
+    link, _ = both_links(pump, BUYER)
+    assert link.finished_on(link.present) is not None
+    assert not remembered(pump.lsp, ar.LiquiditySold)
+    assert not link.failure
+    buyer.facts_at = lambda _own_height: FRESH
+    settle(pump)
+    check_sold(pump, BUYER, quote)
+
+
+def test_a_client_that_sees_the_old_state_is_not_rebased_though_its_lsp_does_not() -> None:
+    pump = advancing_factory(2)
+    sell_until(pump, m.UpdateRebase)
+    buyer = pump.client_at(BUYER)
+    wire = [*pump.wire]
+    pump.wire.clear()
+    land_old_state(pump)
+    pump.blind |= {pump.lsp.name, pump.client_at(NEIGHBOUR).name}
+    pump.sync()
+    pump.wire.extend(letter for letter in wire if letter.receiver is buyer)
+    pump.run()
+    link, _ = both_links(pump, BUYER)
+    assert link.finished_on(link.present) is not None, "its claim on what landed"
+    assert not remembered(pump.lsp, ar.LiquiditySold)
+
+
 def test_an_lsp_that_withholds_what_is_signed_gains_nothing_by_it() -> None:
     """Both states may confirm, and everybody has its money in both."""
     pump = advancing_factory(2)
@@ -408,6 +478,22 @@ def test_poisons_leave_once_a_reorganisation_undoes_the_kickoff() -> None:
     check_sold(pump, BUYER, quote)
 
 
+def test_poisons_wait_until_the_lsp_sees_the_chain_again() -> None:
+    """A kickoff may be in a block that it has not read: two states would be payable at once."""
+    pump = advancing_factory(2)
+    quote = sell_until(pump, m.AdvanceSign)
+    pump.lsp.facts_at = lambda _own_height: replace(FRESH, stale="no block for hours")
+    pump.run()
+    assert remembered(pump.lsp, ar.StateSigned)
+    told = pump.sent(pump.lsp, m.AdvanceDone)
+    assert told
+    assert not any(done.stock_poison or done.channel_poison for done in told)
+    assert not any(remembered(node, ar.PoisonHeld) for node in (pump.lsp, *pump.clients))
+    pump.lsp.facts_at = lambda _own_height: FRESH
+    pump.mine(1)
+    check_sold(pump, BUYER, quote)
+
+
 def test_poisons_are_not_sent_again_once_the_kickoff_is_on_chain() -> None:
     """That they are remembered is no licence: meanwhile two states would be payable at once."""
     pump = advancing_factory(2)
@@ -423,3 +509,37 @@ def test_poisons_are_not_sent_again_once_the_kickoff_is_on_chain() -> None:
     again = pump.sent(pump.lsp, m.AdvanceDone)[n_before:]
     assert again
     assert not any(done.stock_poison or done.channel_poison for done in again)
+
+
+@pytest.mark.parametrize("has_kickoff", [False, True])
+def test_whoever_was_away_for_the_whole_delay_when_poisons_left_gets_them_or_needs_none(
+    *, has_kickoff: bool
+) -> None:
+    """Remembered and sent, and heard by nobody: with the kickoff on chain the newer state lands."""
+    pump = advancing_factory(2)
+    quote = quote_for(pump, BUYER)
+    with pump.tampering(losing(m.AdvanceDone, of=lambda _node: True)):
+        sell(pump, BUYER)
+    (held,) = remembered(pump.lsp, ar.PoisonHeld)
+    before, after = both_links(pump, BUYER)[1].fundings
+    for client in pump.clients:
+        pump.disconnect(client)
+    if has_kickoff:
+        confirm_kickoff(pump)
+    pump.mine(leaf_of(pump, BUYER).states[0].delay_blocks)
+    connect_again(pump)
+    pump.run()
+    (sale,) = remembered(pump.lsp, ar.LiquiditySold)
+    assert (
+        sale.capacity_sat == quote.capacity_sat == both_links(pump, BUYER)[0].present.capacity_sat
+    )
+    check_nothing_is_left(pump)
+    (again,) = remembered(pump.lsp, ar.PoisonHeld)
+    assert again == held
+    for client in pump.clients:
+        kept = remembered(client, ar.PoisonHeld)
+        assert [one.stock_signature for one in kept] == (
+            [] if has_kickoff else [held.stock_signature]
+        )
+    assert before.outpoint.txid not in pump.chain.confirmed
+    assert (after.outpoint.txid in pump.chain.confirmed) is has_kickoff

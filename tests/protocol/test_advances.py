@@ -21,10 +21,9 @@ from tests.protocol.advances import (
 )
 from tests.protocol.paying_clients import begin_payment, book, make_invoice
 from tests.protocol.pump import Pump, PumpNode
-from tests.protocol.stalling import stall
+from tests.protocol.stalling import be_fresh_untold, stall
 from tests.simulation.seeds import seeds
 
-from cromford.protocol.facts import FRESH
 from cromford.wire import messages as m
 
 
@@ -67,12 +66,6 @@ def test_htlcs_pend_in_both_directions_while_a_leaf_is_advanced_and_are_answered
     pump.run()
     assert book(pump.client_at(1)).payments[waiting.payment_hash].status == "paid"
     check_payments_work(pump, 1, 2, 3, 4)
-
-
-def be_fresh_untold(pump: Pump, node: PumpNode) -> None:
-    """Let a node be well again before its role hears of it."""
-    pump.blind.discard(node.name)
-    node.facts_at = lambda _own_height: FRESH
 
 
 @pytest.mark.sampled(1)

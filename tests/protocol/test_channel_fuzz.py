@@ -53,7 +53,8 @@ PAYING_ROUNDS: Final = 14  # And more, where by then nothing was spoilt.
 MESSAGES_MAX: Final = 4
 KEPT_OF_A_SIZE: Final = 120
 SPOILS: Final = ("change", "change", "change", "drop", "twice", "late", "astray", "restart")
-CHANNEL_KINDS: Final = (*get_args(m.ChannelMessage), *get_args(m.MarkMessage), m.ChannelReady)
+OF_FACTORIES: Final = (m.ChannelReady, m.LeafStates)
+CHANNEL_KINDS: Final = (*get_args(m.ChannelMessage), *get_args(m.MarkMessage), *OF_FACTORIES)
 
 
 class Forger:
@@ -104,8 +105,8 @@ class Forger:
                 return self._tuple(value)
         item = self.rng.choice(fields(value))
         held = getattr(value, item.name)
-        if held == () and kind_of(item).is_late:
-            known = self.lists.get((type(value), item.name))
+        known = self.lists.get((type(value), item.name))
+        if held == () and (known or kind_of(item).is_late):
             return replace(value, **{item.name: self.rng.choice(known) if known else ()})
         return replace(value, **{item.name: self.changed(held)})
 
@@ -180,6 +181,8 @@ class Material:
             self.take()
             pump.connect(alice)
             pump.run()
+        self.take()
+        restore(pump, next(one for one in kept if one[0] is alice))
         self.take()
         restore(pump, *kept, is_told=False)
         pump.run()
@@ -273,7 +276,7 @@ class Material:
         rng = self.forger.rng
         message: Any = rng.choice(self.messages[rng.choice(CHANNEL_KINDS)])
         links = list(state.book.links)
-        if links and not isinstance(message, m.ChannelReady):
+        if links and not isinstance(message, OF_FACTORIES):
             message = replace(message, channel_id=rng.choice(links))
         for _ in range(rng.randrange(3)):
             message = self.forger.well_formed(message)

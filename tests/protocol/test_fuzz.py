@@ -371,6 +371,7 @@ def test_the_material_covers_every_message_and_every_stage() -> None:
         *get_args(m.ChannelMessage),
         *get_args(m.HandoverMessage),
         *get_args(m.MarkMessage),
+        m.LeafStates,
     }
     spoken = {type(message) for message in material().messages}
     assert spoken >= set(m.MESSAGE_TYPES) - in_channels

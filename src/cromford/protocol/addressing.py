@@ -180,6 +180,7 @@ def take_channel_message(
         channels.on_channel_message(turn, node_id, message)
         if turn.state.advances:
             _go_on(turn)
+        advancing.tell_if_restored(turn, node_id, message)
 
 
 def take_exit(round_: Round, event: ev.ExitEvent) -> None:

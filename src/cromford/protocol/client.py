@@ -11,7 +11,7 @@ from cromford import effects as fx
 from cromford.bitcoin.tx import Tx
 from cromford.protocol import events as ev
 from cromford.protocol import publishing, spending
-from cromford.protocol.advancing import buying
+from cromford.protocol.advancing import buying, recovering
 from cromford.protocol.advancing import client as advancing
 from cromford.protocol.channels import client as channels
 from cromford.protocol.channels.close_rules import hang_up_if_it_goes_on
@@ -123,6 +123,7 @@ def _take_from_world(turn: Turn[ClientState], event: ev.WorldEvent) -> None:
             advancing.void_connection(turn)
             closing.void_connection(turn)
             opening.void_connection(turn, r.Started())
+            recovering.on_start(turn)
             turn.ask(
                 *resume(turn.state, turn.facts.fees),
                 *channels.invoice_deadlines(turn.state, unix_time),
@@ -171,6 +172,9 @@ def _take_message(turn: Turn[ClientState], message: m.Message) -> None:
     elif isinstance(message, m.AdvanceMessage):
         advancing.take_message(turn, message)
         channels.finish_channels(turn)
+    elif isinstance(message, m.LeafStates):
+        recovering.on_told(turn, message)
+        turn.ask(*exiting.lend(turn))
     elif isinstance(message, m.QuoteMessage):
         buying.take_message(turn, message)
     elif isinstance(message, m.KeyTaken):
@@ -219,6 +223,9 @@ def _on_deadline(turn: Turn[ClientState], deadline: fx.Deadline) -> None:
             closing.on_deadline(turn, deadline)
         case fx.AdvanceDeadline():
             advancing.on_deadline(turn, deadline)
+        case fx.LeafDeadline():
+            recovering.on_deadline(turn, deadline)
+            turn.ask(*exiting.lend(turn))
         case fx.RejoinDeadline() | fx.HoldDeadline():
             raise AssertionError(f"{type(deadline).__name__} is an LSP's deadline")
         case _:

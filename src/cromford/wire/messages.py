@@ -46,7 +46,7 @@ from cromford.wire.fields import (
     varbytes,
 )
 from cromford.wire.pool import Pool
-from cromford.wire.seldom import KeyHandover, KeyTaken, MarkRevealed, StoreMarked
+from cromford.wire.seldom import KeyHandover, KeyTaken, LeafStates, MarkRevealed, StoreMarked
 from cromford.wire.selling import (
     N_HTLC_SIGNATURES_MAX,
     AdvanceAbort,
@@ -101,6 +101,7 @@ __all__ = [
     "FurtherPart",
     "KeyHandover",
     "KeyTaken",
+    "LeafStates",
     "MarkRevealed",
     "Pool",
     "Quote",
@@ -496,6 +497,7 @@ Message = (
     | MarkMessage
     | QuoteMessage
     | AdvanceMessage
+    | LeafStates
 )
 
 MESSAGE_TYPES: Final[dict[type[Message], int]] = {
@@ -524,6 +526,7 @@ MESSAGE_TYPES: Final[dict[type[Message], int]] = {
     HashAnnounced: 38444,
     StoreMarked: 38446,
     MarkRevealed: 38448,
+    LeafStates: 38450,
     CloseBegin: 38454,
     CloseAgree: 38456,
     ClosePropose: 38458,

@@ -4,11 +4,15 @@ What a message is, and its number, says `messages`, by which all of these are kn
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 from cromford.crypto.schnorr import SIGNATURE_SIZE
-from cromford.factory.terms import HASH_SIZE
-from cromford.wire.fields import fixed, secret, text, u64
+from cromford.factory.terms import HASH_SIZE, N_CLIENTS_MAX
+from cromford.wire.fields import fixed, secret, struct_list, text, u64, varbytes
+from cromford.wire.selling import AllocatedChannel
 from cromford.wire.sizes import PUBKEY_SIZE, REASON_SIZE_MAX, SECKEY_SIZE
+
+N_LEAF_STATES_MAX: Final = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,3 +68,29 @@ class MarkRevealed:
     per_commitment_point: bytes = fixed(PUBKEY_SIZE)
     nonce: bytes = fixed(HASH_SIZE)
     proof: bytes = fixed(SIGNATURE_SIZE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeafState:
+    """What a state of a leaf pays, everybody's signature, and poisons of the state before it.
+
+    The channels are in placement order. Both poisons are empty where they may not leave now, or
+    neither is: the L-stock's, and that of the receiver's channel.
+    """
+
+    channels: tuple[AllocatedChannel, ...] = struct_list(AllocatedChannel, N_CLIENTS_MAX)
+    lstock_sat: int = u64()
+    signature: bytes = fixed(SIGNATURE_SIZE)
+    stock_poison: bytes = varbytes(SIGNATURE_SIZE)
+    channel_poison: bytes = varbytes(SIGNATURE_SIZE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeafStates:
+    """LSP to client, whose store lost state: all states of your leaf but the first, in order.
+
+    What the client signed of them its lost store had. Empty where nothing was ever sold there.
+    """
+
+    attempt_id: bytes = fixed(HASH_SIZE)
+    states: tuple[LeafState, ...] = struct_list(LeafState, N_LEAF_STATES_MAX)

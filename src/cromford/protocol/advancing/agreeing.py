@@ -5,7 +5,7 @@ next funding carries the same commitments as its present one.
 """
 
 from cromford import effects as fx
-from cromford.factory.leaf import advance_id_of
+from cromford.factory.leaf import Leaf, advance_id_of
 from cromford.protocol import events as ev
 from cromford.protocol.advancing.ending import (
     advance_named,
@@ -363,5 +363,9 @@ def may_poison(turn: Turn[Factory], advance: LspAdvance) -> bool:
     Asked at every sending. With a running kickoff two states would be payable at once; one that
     confirms afterwards leaves the whole step to the newer state.
     """
-    kickoff = leaf_of(turn.state, advance).kickoff
-    return turn.facts.is_fresh and kickoff.tx.txid not in turn.chain.confirmed
+    return may_poison_in(turn, leaf_of(turn.state, advance))
+
+
+def may_poison_in(turn: Turn[Factory], leaf: Leaf) -> bool:
+    """Say the same of a leaf, whichever of its states is meant."""
+    return turn.facts.is_fresh and leaf.kickoff.tx.txid not in turn.chain.confirmed

@@ -209,10 +209,15 @@ def _on_commit(turn: Turn[ClientState], message: m.AdvanceCommit) -> None:
         if advance.is_signed:
             _sign(turn, message, requests)
             return
+        check_still(turn, advance)
         check_commit(link, message)
         if link.next is None:
             raise AssertionError("agreed without a next funding")
         finishing = finish_half(link, link.next, message.half, message)
+    except Refusal as refusal:
+        # Of a channel that failed the nonces are gone, too: that is not why.
+        _drop(turn, message.attempt_id, advance, str(refusal))
+        return
     except PeerViolation as violation:
         _violated(turn, message.attempt_id, advance, violation)
         return

@@ -17,6 +17,7 @@ from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.link import Link
 from cromford.protocol.turn import Turn
 from cromford.wire import messages as m
+from cromford.wire.seldom import LeafState
 
 VOID: Final = "the leaf's old state is on chain: nothing was bought"
 
@@ -33,7 +34,7 @@ def on_done(turn: Turn[ClientState], advance: ClientAdvance, message: m.AdvanceD
     known = {one.advance_id: one for one in attempt.leaf_states}.get(advance.advance_id)
     try:
         if known is None:
-            _check_signed(leaf.states[advance.state_index], message.state_signature)
+            check_signed(leaf.states[advance.state_index], message.state_signature)
             turn.remember(
                 ar.StateSigned(
                     attempt_id=message.attempt_id,
@@ -41,7 +42,7 @@ def on_done(turn: Turn[ClientState], advance: ClientAdvance, message: m.AdvanceD
                     signature=message.state_signature,
                 )
             )
-        _check_both(message)
+        check_both(message)
         if message.stock_poison and (known is None or known.poisons is None):
             _hold_poisons(turn, link, leaf, advance, message)
     except PeerViolation as violation:
@@ -50,7 +51,12 @@ def on_done(turn: Turn[ClientState], advance: ClientAdvance, message: m.AdvanceD
     tell_held(turn, advance)
 
 
-def _check_both(message: m.AdvanceDone) -> None:
+def check_both(message: m.AdvanceDone | LeafState) -> None:
+    """Check that both poisons of a state come, or none.
+
+    Raises:
+        PeerViolation: If one comes without the other.
+    """
     if bool(message.stock_poison) != bool(message.channel_poison):
         raise PeerViolation("poisons", expected="both or none", received="one")
 
@@ -64,7 +70,7 @@ def _hold_poisons(
 ) -> None:
     given = {PoisonKind.STOCK: message.stock_poison, PoisonKind.CHANNEL: message.channel_poison}
     for poison in leaf.poisons(advance.state_index - 1):
-        _check_signed(poison, given[poison.kind])
+        check_signed(poison, given[poison.kind])
     turn.remember(
         ar.PoisonHeld(
             attempt_id=message.attempt_id,
@@ -76,7 +82,12 @@ def _hold_poisons(
     )
 
 
-def _check_signed(node: TreeNode | Poison, signature: bytes) -> None:
+def check_signed(node: TreeNode | Poison, signature: bytes) -> None:
+    """Check everybody's signature of a state, or of a poison, that we computed.
+
+    Raises:
+        PeerViolation: If it is none of it.
+    """
     if not node.task.is_signed_by(signature, node.task.key_agg.output_key):
         raise PeerViolation(node.name, expected="a valid signature", received=signature)
 

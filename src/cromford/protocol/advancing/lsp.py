@@ -14,6 +14,7 @@ from cromford.protocol.advancing.ending import (
 )
 from cromford.protocol.advancing.making import is_quiet_at_our_side
 from cromford.protocol.advancing.rules import links_of
+from cromford.protocol.advancing.telling import tell_states
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.advances import LspAdvance
 from cromford.protocol.journal.factory import Factory
@@ -31,6 +32,7 @@ __all__ = [
     "on_start",
     "take",
     "take_message",
+    "tell_if_restored",
 ]
 
 
@@ -70,6 +72,17 @@ def take_message(turn: Turn[Factory], node_id: bytes, message: m.AdvanceMessage)
             raise AssertionError(f"{type(message).__name__} is an LSP's message")
         case _:
             assert_never(message)
+
+
+def tell_if_restored(
+    turn: Turn[Factory], node_id: bytes, message: m.ChannelMessage | m.MarkMessage
+) -> None:
+    """Tell a client whose store lost state, as it says, what became of its leaf."""
+    link = turn.book.links.get(message.channel_id)
+    if link is None or link.node_id != node_id or link.client in turn.state.held_keys:
+        return
+    if isinstance(message, m.StoreMarked | m.ChannelReestablish) and link.peer_is_behind:
+        tell_states(turn, link)
 
 
 def on_partial_signed(turn: Turn[Factory], event: ev.PartialSigned) -> None:

@@ -1,6 +1,6 @@
 """The client's exits: when it leaves, and what it does until its coin is in its wallet."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Final, assert_never
 
@@ -271,9 +271,17 @@ def exit_effects(
         is_paused=attempt.is_paused,
     )
     return (
-        *beside_closes(effects, state.closed),
+        *_without_old_state(attempt, beside_closes(effects, state.closed)),
         *poison_effects(state, attempt, fees),
     )
+
+
+def _without_old_state(attempt: ClientAttempt, effects: Iterable[fx.Effect]) -> Iterator[fx.Effect]:
+    """Yield what is published while the LSP is asked for newer states of our leaf: not ours."""
+    held_back = attempt.branch.vertices[-1].last.tx.txid if attempt.awaits_states else None
+    for effect in effects:
+        if not isinstance(effect, fx.Broadcast) or effect.tx.txid != held_back:
+            yield effect
 
 
 def _concerns_us(state: ClientState, attempt: ClientAttempt) -> bool:
@@ -331,7 +339,7 @@ def _channel_outpoints(state: ClientState, attempt: ClientAttempt) -> frozenset[
     link = link_of(state, attempt)
     if link is None:
         return frozenset(funding.outpoint for funding in attempt.fundings)
-    fundings = (*link.fundings, link.funding_on(state.chain))
+    fundings = (*link.fundings, *attempt.fundings, link.funding_on(state.chain))
     return frozenset(funding.outpoint for funding in fundings)
 
 

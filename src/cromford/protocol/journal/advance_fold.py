@@ -27,6 +27,7 @@ from cromford.protocol.journal.encoding import decoded
 from cromford.protocol.journal.leaf_states import (
     AgreedState,
     SignedPoisons,
+    states_after,
     with_poisons,
     with_state,
 )
@@ -159,6 +160,8 @@ def with_client_advance(
     """
     if isinstance(record, ar.LiquidityBought):
         return state
+    if isinstance(record, ar.LeafStatesTold):
+        return state._replace(attempt=_with_told(state.attempt, record))
     if isinstance(record, ar.AdvanceReceived):
         begun = client_advance_of(record)
         link = changed(state.book.links[begun.channel_id], quiet_for=begun.advance_id)
@@ -202,6 +205,14 @@ def with_client_advance(
             attempt = replace(state.attempt, leaf_states=states)
             book = _at_stage(state.book, [_with_may_rebase(link)], POISONS_HELD)
             return state._replace(attempt=attempt, book=book)
+
+
+def _with_told(attempt: ClientAttempt, record: ar.LeafStatesTold) -> ClientAttempt:
+    states = attempt.leaf_states
+    if record.message:
+        told = decoded(record.message, m.LeafStates)
+        states = states_after(states, told, client=attempt.propose.client, leaf=attempt.leaf)
+    return replace(attempt, leaf_states=states, awaits_states=False)
 
 
 def next_funding_of(leaf: Leaf, allocation: Allocation, link: Link) -> Funding:

@@ -240,6 +240,16 @@ class LiquidityBought(Record, frozen=True, kw_only=True, tag="liquidity_bought")
     price_msat: int
 
 
+class LeafStatesTold(Record, frozen=True, kw_only=True, tag="leaf_states_told"):
+    """The LSP told our restored store of its leaf: we publish the newest that we know from here on.
+
+    `message` is its `LeafStates`, verified; empty where it did not say it in time.
+    """
+
+    attempt_id: bytes
+    message: bytes
+
+
 class PurchaseOrdered(Record, frozen=True, kw_only=True, tag="purchase_ordered"):
     """We are about to buy by a quote: our channel may grow to this, for this price.
 
@@ -277,7 +287,7 @@ LspAdvanceRecord = (
     | LiquiditySold
 )
 ClientAdvanceRecord = (
-    AdvanceReceived | AdvanceAgreed | AdvanceSigned | AdvanceSent | LiquidityBought
+    AdvanceReceived | AdvanceAgreed | AdvanceSigned | AdvanceSent | LiquidityBought | LeafStatesTold
 )
 PurchaseRecord = PurchaseOrdered | PurchaseEnded
 # Of one channel: a link folds them.

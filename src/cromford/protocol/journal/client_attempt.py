@@ -119,6 +119,7 @@ class ClientAttempt:
     period: Period = Period.WAITING  # the newest that was told, from dying on
     leaf_states: AgreedStates = ()  # those of our leaf that replaced that of the opening
     is_marked: bool = False  # the store was restored before it had a channel
+    awaits_states: bool = False  # of our leaf: our store may lack some, and the LSP is asked
 
     @property
     def attempt_id(self) -> bytes:
@@ -238,6 +239,12 @@ class ClientAttempt:
     def factory_pubkeys(self) -> tuple[bytes, ...]:
         """One per participant, the LSP's first, as the proposal names them."""
         return self.propose.candidates[0].vertices[0].signers
+
+    @property
+    def may_lack_states(self) -> bool:
+        """Whether our leaf may have had a newer state than we know; raises as `candidate` does."""
+        vertex = self.candidate.branch.vertices[-1]
+        return not vertex.is_static and len(self.leaf_states) + 1 < self.terms.states_per_layer
 
     @property
     def watched_txids(self) -> frozenset[Txid]:

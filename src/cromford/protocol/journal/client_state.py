@@ -242,7 +242,9 @@ def apply(state: ClientState, record: r.AnyRecord) -> ClientState:
         case xr.CoinsReturned(outpoint=outpoint, cost_sat=cost_sat):
             purses = with_settled(state.purses, OutPoint.parse(outpoint), cost_sat=cost_sat)
             return replace(state, wallet=state.wallet.released(outpoint), purses=purses)
-        case r.Started() | r.PeerDisconnected():
+        case r.Started():
+            return _with_states_awaited(_connected_anew(state, is_connected=False))
+        case r.PeerDisconnected():
             return _connected_anew(state, is_connected=False)
         case r.PeerConnected(node_id=node_id):
             return replace(_connected_anew(state, is_connected=True), lsp_node_id=node_id)
@@ -366,7 +368,7 @@ def _with_store_record(state: ClientState, record: r.StoreRecord) -> ClientState
             )
         case r.MarkLifted():
             attempts = {
-                attempt_id: replace(attempt, is_marked=False)
+                attempt_id: replace(attempt, is_marked=False, awaits_states=False)
                 for attempt_id, attempt in state.attempts.items()
             }
             return replace(after, book=unmarked(state.book), attempts=attempts)
@@ -385,6 +387,21 @@ def _connected_anew(state: ClientState, *, is_connected: bool) -> ClientState:
         advances=_without_nonces(state.advances),
         quotes=Map(),
     )
+
+
+def _with_states_awaited(state: ClientState) -> ClientState:
+    """Return the state after a start: a store that lost some asks for the states of its leaves."""
+    lacking = {link.attempt_id for link in state.book.links.values() if link.may_lack_state}
+    attempts = {
+        attempt_id: replace(
+            attempt,
+            awaits_states=isinstance(attempt.stage, Complete)
+            and (attempt.is_marked or attempt_id in lacking)
+            and attempt.may_lack_states,
+        )
+        for attempt_id, attempt in state.attempts.items()
+    }
+    return replace(state, attempts=attempts)
 
 
 def _without_nonces(advances: Map[bytes, ClientAdvance]) -> Map[bytes, ClientAdvance]:

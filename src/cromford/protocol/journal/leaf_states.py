@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from immutables import Map
 
 from cromford.factory.allocation import Allocation
-from cromford.factory.leaf import Leaf, opening_leaf
+from cromford.factory.leaf import Leaf, advance_id_of, opening_leaf
 from cromford.factory.terms import FactoryTerms
 from cromford.factory.vertices import Vertex
 from cromford.protocol.journal.known_chain import KnownChain
+from cromford.wire.seldom import LeafState, LeafStates
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +107,48 @@ def with_poisons(states: AgreedStates, advance_id: bytes, poisons: SignedPoisons
     return tuple(
         replace(state, poisons=poisons) if state.advance_id == advance_id else state
         for state in states
+    )
+
+
+def allocation_told(told: LeafState) -> Allocation:
+    """Return what a state pays that somebody tells of."""
+    return Allocation(
+        capacities_sat=tuple(one.capacity_sat for one in told.channels), lstock_sat=told.lstock_sat
+    )
+
+
+def states_after(
+    known: AgreedStates, message: LeafStates, *, client: int, leaf: Leaf
+) -> AgreedStates:
+    """Return the states of a leaf that a client knows once its LSP told of all; nothing is checked.
+
+    What it knows of them stays: a poison that it lacks is added.
+
+    Args:
+        known: What its store has.
+        message: What the LSP tells.
+        client: Its participant index.
+        leaf: Its leaf.
+    """
+    states = [*known]
+    for place, told in enumerate(message.states):
+        if place == len(states):
+            states.append(_agreed(told, message.attempt_id, leaf, state_index=place + 1))
+        if states[place].poisons is None and told.stock_poison:
+            channels = Map({client: told.channel_poison})
+            poisons = SignedPoisons(stock=told.stock_poison, channels=channels)
+            states[place] = replace(states[place], poisons=poisons)
+    return tuple(states)
+
+
+def _agreed(told: LeafState, attempt_id: bytes, leaf: Leaf, *, state_index: int) -> AgreedState:
+    allocation = allocation_told(told)
+    return AgreedState(
+        advance_id=advance_id_of(
+            leaf, attempt_id=attempt_id, state_index=state_index, allocation=allocation
+        ),
+        allocation=allocation,
+        signature=told.signature,
     )
 
 

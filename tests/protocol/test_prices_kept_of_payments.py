@@ -1,0 +1,206 @@
+"""A sale that a payment pays, and what comes between the two: nothing is sold twice, nothing taken.
+
+The buyer's channel has no room for the payment, which waits at the LSP for the sale.
+"""
+
+from dataclasses import replace
+from typing import Final
+
+import pytest
+from tests.protocol.advances import remembered
+from tests.protocol.markets import Market
+from tests.protocol.paying_clients import balance, book, make_invoice, newest_link, pay
+from tests.protocol.pump import PumpNode
+from tests.protocol.test_buying_from_payments import FULL_MSAT, PAID_MSAT
+
+from cromford import effects as fx
+from cromford.protocol import events as ev
+from cromford.protocol.advancing.selling import QUOTE_BLOCKS
+from cromford.protocol.journal import advance_records as ar
+from cromford.wire import messages as m
+
+SOLD_SAT: Final = 50_000
+
+
+@pytest.fixture
+def market() -> Market:
+    """Return a market whose buyer's channel is nearly full, and whose neighbour can pay."""
+    market = Market(watches_folds=True)
+    for seat in (1, 2):
+        paid = pay(market.pump, market.pump.lsp, market.pump.client_at(seat), FULL_MSAT)
+        assert paid.preimage is not None
+    return market
+
+
+def payment_that_waits(market: Market, *, lacking_msat: int = 0) -> ev.PayRequested:
+    """Let the neighbour pay what has no room, so that it waits at the LSP; return how it did."""
+    request = make_invoice(market.pump, market.buyer, PAID_MSAT)
+    request = replace(request, amount_msat=PAID_MSAT - lacking_msat)
+    market.pump.handle(payer(market), request)
+    market.pump.run()
+    assert status(market, request.payment_hash) == "pending"
+    assert len(market.pump.factory.book.held) == 1
+    return request
+
+
+def quote_for(market: Market, payment_hash: bytes) -> m.Quote:
+    return market.quote(SOLD_SAT, payment_hash=payment_hash)
+
+
+def order(market: Market, quote: m.Quote) -> None:
+    """Let the buyer's operator buy; nothing is delivered yet."""
+    asked = ev.PurchaseRequested(
+        attempt_id=market.attempt_id,
+        quote_id=quote.quote_id,
+        price_max_msat=quote.price_msat,
+        beyond_coverage=True,
+    )
+    market.pump.handle(market.buyer, asked)
+
+
+def payer(market: Market) -> PumpNode:
+    return market.pump.client_at(2)
+
+
+def status(market: Market, payment_hash: bytes) -> str:
+    return book(payer(market)).payments[payment_hash].status
+
+
+def kept_msat(market: Market) -> list[int]:
+    """Return what the LSP said that it kept of HTLCs it offered, each time."""
+    told = market.pump.sent(market.pump.lsp, m.UpdateAddHtlc)
+    return [one.price_msat for added in told for one in added.delivery.skimmed]
+
+
+def give_back(market: Market) -> None:
+    """Let so much time pass that what waits at the LSP goes back to its payer."""
+    for node, deadline in market.pump.deadlines_of(fx.HoldDeadline):
+        market.pump.pass_deadline(node, deadline)
+
+
+def check_accounts(market: Market, payment_hash: bytes, quote: m.Quote) -> bool:
+    """Check that a price is taken once, of the payment, and only for a sale; say whether it was.
+
+    All that is sold is one growth, at most; and what was not paid took nothing.
+    """
+    sold = remembered(market.pump.lsp, ar.LiquiditySold)
+    assert len(sold) <= 1
+    assert len(market.leaf.states) == 1 + len(sold)
+    is_paid = status(market, payment_hash) == "paid"
+    assert is_paid is (book(market.buyer).invoices[payment_hash].status == "paid")
+    assert balance(market.buyer).own_msat == FULL_MSAT + is_paid * (PAID_MSAT - quote.price_msat)
+    if is_paid:
+        assert [one.price_msat for one in sold] == [quote.price_msat]
+        assert set(kept_msat(market)) == {quote.price_msat}
+    assert not market.pump.factory.advances
+    assert not market.buyer.state.advances
+    assert not market.buyer.state.purchases
+    assert not market.pump.factory.book.held
+    return is_paid
+
+
+@pytest.mark.parametrize(
+    "step", [m.AdvanceAgree, m.AdvanceCommit, m.AdvanceSign, m.UpdateRebase, m.UpdateAddHtlc]
+)
+def test_a_restart_between_a_sale_and_its_payment_takes_a_price_for_the_sale_alone(
+    market: Market, step: type[m.Message]
+) -> None:
+    """A sale that bound nobody is dropped; what is signed is done, and the payment waits for it."""
+    waits = payment_that_waits(market)
+    quote = quote_for(market, waits.payment_hash)
+    order(market, quote)
+    market.pump.run_to(step)
+    assert any(isinstance(letter.message, step) for letter in market.pump.wire)
+    market.pump.restart(market.pump.lsp)
+    market.pump.run()
+    market.pump.mine(2)
+    is_paid = check_accounts(market, waits.payment_hash, quote)
+    assert is_paid is (step is not m.AdvanceAgree)
+    if not is_paid:
+        assert status(market, waits.payment_hash) == "failed"
+        assert not remembered(market.pump.lsp, ar.LiquiditySold)
+        assert not kept_msat(market)
+
+
+def test_a_payment_that_goes_back_before_the_sale_begins_pays_for_nothing(market: Market) -> None:
+    waits = payment_that_waits(market)
+    quote = quote_for(market, waits.payment_hash)
+    give_back(market)
+    market.pump.run()
+    assert status(market, waits.payment_hash) == "failed"
+    refused = market.buy_by(quote.quote_id, payment_hash=waits.payment_hash)
+    assert refused is not None
+    assert (refused.code, refused.quote_id) == ("payment_not_here", quote.quote_id)
+    assert not remembered(market.pump.lsp, ar.AdvanceProposed)
+    assert not check_accounts(market, waits.payment_hash, quote)
+
+
+def test_a_payment_that_outlives_its_quote_pays_for_nothing(market: Market) -> None:
+    waits = payment_that_waits(market)
+    quote = quote_for(market, waits.payment_hash)
+    for _ in range(QUOTE_BLOCKS + 1):
+        market.pump.chain.mine()
+    market.pump.sync()
+    refused = market.buy_by(quote.quote_id, payment_hash=waits.payment_hash)
+    assert refused is not None
+    assert refused.code == "quote_expired"
+    last, height = quote.valid_until_height, market.pump.chain.height
+    assert refused.reason == f"height: expected at most {last}, received {height}"
+    market.pump.pass_holds()
+    assert not check_accounts(market, waits.payment_hash, quote)
+
+
+def test_a_payment_that_goes_back_while_its_sale_is_made_is_charged_when_it_comes_again(
+    market: Market,
+) -> None:
+    """The LSP bears the risk: what it sold stays sold, once, whoever pays when."""
+    waits = payment_that_waits(market)
+    quote = quote_for(market, waits.payment_hash)
+    order(market, quote)
+    market.pump.run_to(m.AdvanceDone)
+    give_back(market)
+    market.pump.run()
+    assert status(market, waits.payment_hash) == "failed"
+    assert len(remembered(market.pump.lsp, ar.LiquiditySold)) == 1
+    assert balance(market.buyer).own_msat == FULL_MSAT
+    assert not kept_msat(market)
+    market.pump.restart(market.pump.lsp)
+    market.pump.run()
+    market.pump.handle(payer(market), waits)
+    market.pump.run()
+    assert status(market, waits.payment_hash) == "paid"
+    assert check_accounts(market, waits.payment_hash, quote)
+    assert kept_msat(market) == [quote.price_msat]
+
+
+def test_a_payment_of_less_than_its_invoice_pays_for_nothing_and_nothing_is_kept_of_it(
+    market: Market,
+) -> None:
+    """The buyer gives it back, as it would any such payment; a whole one pays for what was sold."""
+    waits = payment_that_waits(market, lacking_msat=1)
+    quote = quote_for(market, waits.payment_hash)
+    order(market, quote)
+    market.pump.run()
+    market.pump.pass_holds()
+    assert status(market, waits.payment_hash) == "failed"
+    assert not check_accounts(market, waits.payment_hash, quote)
+    assert balance(market.buyer).own_msat == FULL_MSAT
+    market.pump.handle(payer(market), replace(waits, amount_msat=PAID_MSAT))
+    market.pump.run()
+    assert check_accounts(market, waits.payment_hash, quote)
+
+
+def test_a_payment_that_no_price_was_agreed_for_is_delivered_whole_once_there_is_room(
+    market: Market,
+) -> None:
+    """What was quoted out of it is over; another sale, paid from the balance, makes the room."""
+    waits = payment_that_waits(market)
+    over = quote_for(market, waits.payment_hash)
+    quote = market.quote(SOLD_SAT)
+    assert market.buy_by(over.quote_id, payment_hash=waits.payment_hash) is not None
+    order(market, quote)
+    market.pump.run()
+    assert status(market, waits.payment_hash) == "paid"
+    assert not kept_msat(market)
+    assert balance(market.buyer).own_msat == FULL_MSAT + PAID_MSAT - quote.price_msat
+    assert newest_link(market.buyer).state.capacity_sat == quote.capacity_sat

@@ -128,7 +128,7 @@ def test_whoever_is_silent_again_and_again_has_the_lobby_closed_to_it_over_resta
     check_all_fresh(pump)
 
 
-def test_who_does_not_join_again_after_somebody_elses_abort_is_left_out() -> None:
+def test_who_does_not_join_again_after_somebody_elses_abort_is_left_out_and_pays() -> None:
     pump = proposed(3)
     silent, culprit = pump.client_at(1), pump.client_at(2)
     first = pump.attempt.attempt_id
@@ -140,7 +140,12 @@ def test_who_does_not_join_again_after_somebody_elses_abort_is_left_out() -> Non
         pump.run()
     assert pump.is_funded()
     assert silent.node_id not in {seat.node_id for seat in pump.attempt.seats}
-    assert silent.node_id not in pump.lsp.state.house.aborts, "that one was not its doing"
+    house = pump.lsp.state.house
+    assert [len(house.aborts[one.node_id]) for one in (silent, culprit)] == [1, 1]
+    assert house.uptime[silent.node_id] == 0
+    assert set(house.aborts) == {silent.node_id, culprit.node_id}
+    pump.restart(pump.lsp)
+    assert pump.lsp.state.house.aborts == house.aborts
     check_all_fresh(pump)
 
 

@@ -223,7 +223,7 @@ def _on_deadline(round_: Round, event: ev.DeadlineReached) -> None:
     if number is None:
         if not isinstance(event.deadline, fx.RejoinDeadline):
             raise AssertionError(f"{type(event.deadline).__name__} is no house's deadline")
-        lobby.rebuild(round_.house)
+        lobby.on_deadline(round_.house)
     elif number in round_.before.factories and round_.goes_on(event.stream):
         # Who sleeps waits for nothing: it is not woken by what was not cleared before.
         turn = round_.factory(number)

@@ -45,7 +45,6 @@ from cromford.protocol.journal.market import Market
 from cromford.protocol.journal.market_records import PriceSet
 from cromford.protocol.journal.marking import after_restore
 from cromford.protocol.journal.pause import (
-    ABORTS_TO_PAUSE,
     BAN_BLOCKS,
     FAULTS_TO_BAN,
     JOINS_TO_PAUSE,
@@ -58,6 +57,7 @@ from cromford.protocol.journal.pause import (
     still_banned,
     still_counting,
     uptime_after,
+    with_aborts,
     with_ban,
 )
 from cromford.protocol.journal.purses import CoinsWanted, with_lent, without
@@ -285,6 +285,8 @@ def apply_to_house(house: House, record: r.AnyRecord) -> House:
             return replace(house, members=_without(house.members, node_id))
         case lr.BuildStarted() | lr.RebuildAwaited() | lr.BuildDropped():
             return _with_build(house, record)
+        case lr.RejoinMissed(node_ids=node_ids):
+            return _with_spoilt(house, node_ids)
         case lr.FactoryOrdered():
             return _with_order(house, record)
         case lr.Attendance():
@@ -484,10 +486,10 @@ def _with_build(
 ) -> House:
     if isinstance(record, lr.BuildDropped):
         return replace(house, build=None, build_dropped=record.reason)
+    build = build_of(record)
     if isinstance(record, lr.RebuildAwaited):
-        return replace(house, build=build_of(record))
-    next_attempt = record.attempt + 1
-    return replace(house, build=build_of(record), build_dropped=None, next_attempt=next_attempt)
+        return replace(house, build=build)
+    return replace(house, build=build, build_dropped=None, next_attempt=record.attempt + 1)
 
 
 def _with_order(house: House, record: lr.FactoryOrdered) -> House:
@@ -542,8 +544,8 @@ def _with_closed(house: House, closed: mail.ChannelsClosed) -> House:
 
 def _with_sale(house: House, sold: mail.SaleBooked) -> House:
     """Return the house after a client's channel grew: we lend more in the same factory."""
-    before = house.entries[sold.attempt_id]
-    entry, height = before.with_sale(sold), house.chain.height
+    before, height = house.entries[sold.attempt_id], house.chain.height
+    entry = before.with_sale(sold)
     grown_sat = entry.lent_sat - before.lent_sat if entry.status == FUNDED else 0
     return replace(
         house,
@@ -554,27 +556,25 @@ def _with_sale(house: House, sold: mail.SaleBooked) -> House:
 
 
 def _with_aborted(house: House, ended: mail.CeremonyEnded) -> House:
-    entry = house.entries[ended.attempt_id]
-    faults, aborts, uptime = dict(house.faults), dict(house.aborts), dict(house.uptime)
-    joins = dict(house.joins)
-    for node_id in entry.node_ids:
+    faults, joins = dict(house.faults), dict(house.joins)
+    for node_id in house.entries[ended.attempt_id].node_ids:
         # The others have to join again for no fault of theirs, so that join does not count.
         if node_id not in ended.culprits and joins.get(node_id):
             joins[node_id] = joins[node_id][:-1]
-    height = house.chain.height
-    for culprit in ended.culprits:
-        aborts[culprit] = (*aborts.get(culprit, ()), height)[-ABORTS_TO_PAUSE:]
-        if ended.is_fault:
-            faults[culprit] = (*faults.get(culprit, ()), height)[-FAULTS_TO_BAN:]
-        uptime[culprit] = 0  # The next placement ranks it last.
+    for culprit in ended.culprits if ended.is_fault else ():
+        faults[culprit] = (*faults.get(culprit, ()), house.chain.height)[-FAULTS_TO_BAN:]
     return replace(
-        _with_status(house, entry.attempt_id, ABORTED),
-        wallet=house.wallet.released(entry.attempt_id),
+        _with_status(_with_spoilt(house, ended.culprits), ended.attempt_id, ABORTED),
+        wallet=house.wallet.released(ended.attempt_id),
         faults=faults,
-        aborts=aborts,
         joins=joins,
-        uptime=uptime,
     )
+
+
+def _with_spoilt(house: House, node_ids: Sequence[bytes]) -> House:
+    """Return the house after somebody kept a ceremony from going on: the next ranks it last."""
+    aborts = with_aborts(house.aborts, node_ids, house.chain.height)
+    return replace(house, aborts=aborts, uptime={**house.uptime, **dict.fromkeys(node_ids, 0)})
 
 
 def _with_replacement(house: House, record: lr.FundingAbandoned) -> House:

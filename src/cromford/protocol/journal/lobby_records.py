@@ -75,6 +75,12 @@ class RebuildAwaited(Record, frozen=True, kw_only=True, tag="rebuild_awaited"):
     max_clients: int
 
 
+class RejoinMissed(Record, frozen=True, kw_only=True, tag="rejoin_missed"):
+    """These did not come back with fresh keys in time, and kept the others waiting for so long."""
+
+    node_ids: tuple[bytes, ...]
+
+
 class FactoryOrdered(Record, frozen=True, kw_only=True, tag="factory_ordered"):
     """A factory is to be signed: its coins are reserved, and its clients taken from the lobby.
 
@@ -155,6 +161,7 @@ HouseRecord = (
     | BuildStarted
     | BuildDropped
     | RebuildAwaited
+    | RejoinMissed
     | FactoryOrdered
     | Attendance
     | BanSet

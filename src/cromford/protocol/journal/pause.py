@@ -33,6 +33,14 @@ class Ban:
     reason: str
 
 
+def with_aborts(
+    aborts: Mapping[bytes, tuple[int, ...]], node_ids: Sequence[bytes], height: int
+) -> dict[bytes, tuple[int, ...]]:
+    """Return the heights of what nodes spoiled, with one more of each of these."""
+    more = {one: (*aborts.get(one, ()), height)[-ABORTS_TO_PAUSE:] for one in node_ids}
+    return {**aborts, **more}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pause:
     """The lobby is closed to a node from one height on until another."""

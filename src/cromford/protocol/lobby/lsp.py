@@ -231,6 +231,20 @@ def await_rejoin(turn: Turn[House], build: Build, *, without: tuple[bytes, ...])
         rebuild(turn)
 
 
+def on_deadline(turn: Turn[House]) -> None:
+    """Go on with those who joined again in time; whoever stayed connected and did not pays for it.
+
+    Who is gone pays already: nobody is waited for who is not connected.
+    """
+    state, build = turn.state, turn.state.build
+    if build is not None and build.attempt is None:
+        awaited = [one for one in build.node_ids if one in state.connected]
+        missed = tuple(one for one in awaited if one not in state.members)
+        if missed:
+            turn.remember(lr.RejoinMissed(node_ids=missed))
+    rebuild(turn)
+
+
 def rebuild(turn: Turn[House]) -> None:
     """Start again with those of the last attempt who came back."""
     state, build = turn.state, turn.state.build

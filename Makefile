@@ -4,9 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-SEEDS ?= 200
-LIVE_SEEDS ?= 20
-SEED_START ?= 0
+SEEDS ?= 500
+STORY_SEEDS ?= 3
+SEED_START ?=
 FLOOD_SECONDS ?= 60
 CLIENTS ?= 16
 MATRIX_OUT ?= matrix.txt
@@ -43,16 +43,11 @@ dying: $(STAMP)
 	$(BIN)/python -m tests.dying
 
 simulate: $(STAMP)
-	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --seed-start $(SEED_START)
-	$(BIN)/python -m tests.simulation --payments --seeds $(LIVE_SEEDS) --seed-start $(SEED_START)
-	$(BIN)/python -m tests.simulation --sales --seeds $(LIVE_SEEDS) --seed-start $(SEED_START)
-	$(BIN)/python -m tests.simulation --exits --seeds $(LIVE_SEEDS) --seed-start $(SEED_START)
-	$(BIN)/python -m tests.simulation --midway --seeds $(LIVE_SEEDS) --seed-start $(SEED_START)
-	$(BIN)/python -m tests.simulation --cut-short --seeds $(SEEDS) --seed-start $(SEED_START)
-	$(BIN)/python -m tests.simulation --sold --seeds $(LIVE_SEEDS) --seed-start $(SEED_START)
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(if $(SEED_START),--seed-start $(SEED_START))
+	$(BIN)/python -m tests.simulation.stories --seeds $(STORY_SEEDS) $(if $(SEED_START),--seed-start $(SEED_START))
 
 matrix: $(STAMP)
-	$(BIN)/python -m tests.matrix --out $(MATRIX_OUT) --seed $(SEED_START) --jobs 2
+	$(BIN)/python -m tests.matrix --out $(MATRIX_OUT) --seed $(or $(SEED_START),0) --jobs 2
 
 coverage: $(STAMP)
 	$(BIN)/coverage erase

@@ -144,6 +144,8 @@ class Auditor:
         is_lsp = journal is self.lsp
         new = lsp_role.new_lsp if is_lsp else client_role.new_client
         journal.state, journal.n_read = new(node.state.config), 0
+        if is_lsp:
+            self.trees.clear()  # Newer states of leaves may be among what it lost.
         for _ in journal.records():
             pass
 

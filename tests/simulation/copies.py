@@ -74,7 +74,9 @@ class Backups:
         self.world.stop(node)
         copy = Copy.of(node) if is_lossless else self.copies[node.name]
         copy.put_into(node)
+        n_before = len(node.store.entries)
         mark_as_restored(node.store, backup_id=BACKUP_ID, source=BACKUP_PLACE)
+        self.world.reached.note_records(node.store.told_since(n_before))
         self.world.restart(node)
         if is_lossless:
             self.world.handle(node, ev.StoreProven())

@@ -52,8 +52,8 @@ class Fault(NamedTuple):
 
 # How often each strikes, per chance that it has, in worlds that have it.
 USUAL_RATES: Final[Mapping[Hazard, float]] = {
-    Hazard.CRASHES: 0.006,
-    Hazard.PAUSES: 0.004,
+    Hazard.CRASHES: 0.008,
+    Hazard.PAUSES: 0.01,
     Hazard.CUTS: 0.015,
     Hazard.MUTES: 0.25,
     Hazard.SLOW: 0.02,

@@ -217,11 +217,13 @@ def _fails(link: Link, height: int) -> bool:
 
 
 def _is_lost(book: Book, key: HtlcKey) -> bool:
-    """Say whether an HTLC had no output in a channel that failed: nobody can decide it."""
+    """Say whether nobody decides an HTLC of a channel that failed: it has no output, for one."""
     channel_id, htlc_id = key
     link = book.links[channel_id]
     if link.failure is None:
         return False
+    if link.mark is not None or key in book.arrived:
+        return True  # A stale store waits for its peer, or what came was never taken.
     terms = link.setting.terms
     return any(
         terms.is_trimmed(live.htlc.amount_msat, is_offered=is_offered)

@@ -22,7 +22,7 @@ STORM_BLOCKS: Final = (0, 20)
 STORM_SECONDS: Final = 6.5
 BEYOND_BLOCKS: Final = 12  # After an expiry: what nobody claimed is swept by then.
 # How it ends: nobody does anything, all leave, or all close together. How often each.
-ENDINGS: Final = {"stay": 3, "leave": 1, "close": 1}
+ENDINGS: Final = {"stay": 2, "leave": 1, "close": 1}
 
 
 class Life:
@@ -92,6 +92,9 @@ class Life:
             self.rogue.vanish()
             ending = "leave" if self.rogue.node is world.lsp else ending
         world.calm()
+        if world.lsp.is_gone:
+            self.laws.let_channels_end()
+            self._ask_for(ending)
         world.run()
         for _ in range(REST_BLOCKS):
             self._mine()

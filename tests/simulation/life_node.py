@@ -103,18 +103,23 @@ class LifeNode(SimNode):
         if holder.error is not None:
             raise holder.error
 
-    def paused(self) -> Callable[[], None]:
-        """Return what lets the process go on that stands still, whoever has its place by then."""
+    def paused(self) -> Callable[[], bool]:
+        """Return what lets the process go on that stands still, whoever has its place by then.
+
+        That returns whether it wanted to append something, and was refused.
+        """
         assert self._standing is not None
         holder, driver, signer = self._standing, self.driver, self.signer
 
-        def go_on() -> None:
+        def go_on() -> bool:
             present = self.driver, self.signer
             self.driver, self.signer, self.is_late = driver, signer, True
             holder.go_on()
             (self.driver, self.signer), self.is_late = present, False
-            if holder.error is not None and not isinstance(holder.error, StoreFailed):
+            is_refused = isinstance(holder.error, StoreFailed)
+            if holder.error is not None and not is_refused:
                 raise holder.error
+            return is_refused
 
         return go_on
 

@@ -35,7 +35,7 @@ RARE: Final = {
     Hazard.FEES: 0.2,
 }
 EARLY_RATE: Final = 0.4  # Of worlds whose hazards are there before their first factory.
-DYING_RATE: Final = 0.12  # Of worlds whose factories do not live long.
+DYING_RATE: Final = 0.1  # Of worlds whose factories do not live long.
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,11 +27,11 @@ CLOSE_FEERATES: Final = ((), (), (1_000,), (1_500, 3_000))
 ELSEWHERE: Final = p2tr_script(xonly_of(pubkey_of(b"\x09" * 32)))
 # How often each act is done, of those that a world has.
 WEIGHTS: Final = {
-    Act.PAYMENTS: 8,
+    Act.PAYMENTS: 6,
     Act.SALES: 4,
-    Act.CLOSES: 1,
+    Act.CLOSES: 2,
     Act.EXITS: 1,
-    Act.RESTORES: 1,
+    Act.RESTORES: 2,
     Act.BUILDS: 2,
     Act.SPENDINGS: 1,
 }

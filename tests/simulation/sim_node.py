@@ -32,7 +32,7 @@ from cromford.protocol.journal import handover_records as hr
 from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal import opening_records as op
 from cromford.protocol.journal.client_state import ClientConfig, ClientState
-from cromford.protocol.journal.lsp_state import LspConfig, LspState, settled
+from cromford.protocol.journal.lsp_state import LspConfig, LspState, pending, settled
 from cromford.protocol.journal.records import AnyRecord, decode_record, encode_record
 from cromford.protocol.journal.sleep import nobody
 from cromford.protocol.policy import ClientPolicy, LspPolicy, WhenDying
@@ -308,10 +308,16 @@ class SimNode:
         except Rejected:
             return
         if isinstance(event, ev.BlockAdded | ev.BlockRemoved) and self.lsp_node_id is None:
-            check_sums(self.driver.state, before=self._summed)
-            self._summed = self.driver.state
+            self._check_sums()
         if self._checkpoint_dice.random() < self.checkpoint_rate:
             self.checkpoint()
+
+    def _check_sums(self) -> None:
+        """Check what an LSP adds up, unless its streams have still to hear of one another."""
+        assert self.driver is not None
+        if not any(pending(self.driver.state)):
+            check_sums(self.driver.state, before=self._summed)
+            self._summed = self.driver.state
 
     def checkpoint(self) -> None:
         """Take a checkpoint of every stream, and let those sleep in which nothing happens.

@@ -204,9 +204,9 @@ class World:
         try:
             node.handle(event)
         except StoodStill:
-            go_on = node.paused()
+            go_on = partial(self._go_on_late, node, node.paused())
             self.crash(node)
-            self.later(self.fates.dice("pauses").uniform(*PAUSE_SECONDS), go_on)
+            self.later(self.fates.dice("standstill").uniform(*PAUSE_SECONDS), go_on)
         except Crash:
             self.crash(node)
         self.reached.note_records(node.store.told_since(n_before))
@@ -215,6 +215,13 @@ class World:
             assert isinstance(state, LspState)
             assert not state.stopped, f"a factory stopped: {state.stopped}"
             self._plan_mail()
+
+    def _go_on_late(self, node: LifeNode, go_on: Callable[[], bool]) -> None:
+        """Let a process go on that stood still: nothing it does is outside the journal."""
+        n_before = len(node.store.entries)
+        is_refused = go_on()
+        self.reached.note("late", "append refused" if is_refused else "end")
+        assert len(node.store.entries) == n_before, "two processes write one journal"
 
     def crash(self, node: LifeNode, *, seconds: float | None = None) -> None:
         """Let a process die, and come back after some seconds."""

@@ -141,10 +141,8 @@ class Auditor:
         What was signed before stays signed: nothing else may take its place.
         """
         (journal,) = (one for one in self.journals if one.node is node)
-        is_lsp = journal is self.lsp
-        new = lsp_role.new_lsp if is_lsp else client_role.new_client
-        journal.state, journal.n_read = new(node.state.config), 0
-        if is_lsp:
+        journal.state, journal.n_read = node.new_state(), 0
+        if journal is self.lsp:
             self.trees.clear()  # Newer states of leaves may be among what it lost.
         for _ in journal.records():
             pass

@@ -224,6 +224,9 @@ def _is_lost(book: Book, key: HtlcKey) -> bool:
         return False
     if link.mark is not None or key in book.arrived:
         return True  # A stale store waits for its peer, or what came was never taken.
+    forward = book.forwards.get(key)
+    if forward is not None and forward.failure is not None:
+        return True  # It is its payer's to take back, who may have forgotten it.
     terms = link.setting.terms
     return any(
         terms.is_trimmed(live.htlc.amount_msat, is_offered=is_offered)

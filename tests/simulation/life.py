@@ -80,7 +80,7 @@ class Life:
             ending = "die"
             self._mine_to_dying()
         self.rogue.begin_to_cheat()
-        if ending in {"leave", "die"}:
+        if ending != "stay":
             self.laws.let_channels_end()
         self._ask_for(ending)
         for _ in range(dice.randint(*STORM_BLOCKS) if ending != "stay" else 0):

@@ -266,7 +266,7 @@ class SimNode:
 
     def durable_state(self) -> Any:
         """The same as the fold of the whole journal, each record folded once."""
-        n_folded, state = self._fold or (0, self._new_state())
+        n_folded, state = self._fold or (0, self.new_state())
         role: Role[Any] = CLIENT_ROLE if self.lsp_node_id else self.lsp_role
         for stream, record in self.store.told_since(n_folded):
             if role.parts.is_ours(stream):
@@ -362,9 +362,9 @@ class SimNode:
 
     def _new_driver(self) -> Driver[Any]:
         role: Role[Any] = self.client_role if self.lsp_node_id else self.lsp_role
-        return Driver(role, self._new_state(), self.store, self._effect)
+        return Driver(role, self.new_state(), self.store, self._effect)
 
-    def _new_state(self) -> Any:
+    def new_state(self) -> Any:
         """Return the state before the first record."""
         account = Account(Keychain(self._seed, REGTEST, journal_number=0).wallet_account)
         if self.lsp_node_id is None:

@@ -89,6 +89,8 @@ class Estates:
                 continue
             due_msat = self.accounts[client.name].due_msat - journal.traded_msat
             has_msat, slack_msat = self._has(client)
+            if client.name in restored:
+                slack_msat += self._forgotten_msat(client)
             told = f"{client.name} has {has_msat} of {due_msat} msat, and {slack_msat} of slack"
             assert has_msat >= due_msat - slack_msat, f"lost something: {told}"
             if is_lsp_whole:
@@ -104,6 +106,17 @@ class Estates:
                     if payment_hash in payer.begun:
                         payer.sent[payment_hash] = payer.begun[payment_hash]
                         break
+
+    def _forgotten_msat(self, client: LifeNode) -> int:
+        """Return what was under way in a store that was put back, which may know nothing of it.
+
+        Its peer's commitment has it in HTLCs that only a newer store could take.
+        """
+        account = self.accounts[client.name]
+        settled = self.lsp_sent.union(*(one.sent for one in self.accounts.values()))
+        came_msat = sum(msat for one, msat in account.received.items() if one not in settled)
+        left_msat = sum(msat for one, msat in account.begun.items() if one not in account.sent)
+        return came_msat + left_msat
 
     def _has_unknown_state(self, client: LifeNode) -> bool:
         """Say whether a block has a state of a client's leaf that its store does not know."""

@@ -222,7 +222,7 @@ def _is_lost(book: Book, key: HtlcKey) -> bool:
     link = book.links[channel_id]
     if link.failure is None:
         return False
-    if link.mark is not None or key in book.arrived:
+    if link.mark is not None or link.peer_is_behind or key in book.arrived:
         return True  # A stale store waits for its peer, or what came was never taken.
     forward = book.forwards.get(key)
     if forward is not None and forward.failure is not None:

@@ -4,9 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-SEEDS ?= 200
-LIVE_SEEDS ?= 20
-SEED_START ?= 0
+SEEDS ?= 500
+STORY_SEEDS ?= 3
+SEED_START ?=
 FLOOD_SECONDS ?= 60
 CLIENTS ?= 16
 FUZZ_SECONDS ?= 60
@@ -60,16 +60,11 @@ drill: $(STAMP)
 	$(BIN)/python -m tests.drill --kills $(KILLS) $(if $(SEED),--seed $(SEED))
 
 simulate: $(STAMP)
-	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --seed-start $(SEED_START)
-	$(BIN)/python -m tests.simulation --payments --seeds $(LIVE_SEEDS) --seed-start $(SEED_START)
-	$(BIN)/python -m tests.simulation --sales --seeds $(LIVE_SEEDS) --seed-start $(SEED_START)
-	$(BIN)/python -m tests.simulation --exits --seeds $(LIVE_SEEDS) --seed-start $(SEED_START)
-	$(BIN)/python -m tests.simulation --midway --seeds $(LIVE_SEEDS) --seed-start $(SEED_START)
-	$(BIN)/python -m tests.simulation --cut-short --seeds $(SEEDS) --seed-start $(SEED_START)
-	$(BIN)/python -m tests.simulation --sold --seeds $(LIVE_SEEDS) --seed-start $(SEED_START)
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(if $(SEED_START),--seed-start $(SEED_START))
+	$(BIN)/python -m tests.simulation.stories --seeds $(STORY_SEEDS) $(if $(SEED_START),--seed-start $(SEED_START))
 
 matrix: $(STAMP)
-	$(BIN)/python -m tests.matrix --out $(MATRIX_OUT) --seed $(SEED_START) --jobs 2
+	$(BIN)/python -m tests.matrix --out $(MATRIX_OUT) --seed $(or $(SEED_START),0) --jobs 2
 
 # The fuzzer lies beside the environment: not every Python that runs the tests has wheels of it.
 fuzz: $(FUZZ_STAMP)

@@ -1,8 +1,7 @@
 """The chain of a world as a daemon's parts ask for it, and their waiting that takes no time."""
 
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 from cromford.bitcoin.block import Block, Coin
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
@@ -16,18 +15,6 @@ from cromford.ports import (
 )
 from tests.matrix.node_chain import NodeChain
 from tests.simulation.sim_chain import SimRefused
-
-T = TypeVar("T")
-
-
-def at_once(waiting: Coroutine[Any, Any, T]) -> T:
-    """Return what a coroutine comes to that never really waits."""
-    try:
-        waiting.send(None)
-    except StopIteration as done:
-        result: T = done.value
-        return result
-    raise AssertionError("it waits for something")
 
 
 @dataclass(frozen=True)

@@ -44,10 +44,11 @@ from cromford.watch.feerates import OwnFees
 from cromford.wire import messages as m
 from tests.matrix.market import Market
 from tests.matrix.node_chain import NodeChain
-from tests.matrix.node_port import NodePort, at_once
+from tests.matrix.node_port import NodePort
 from tests.protocol.paying_clients import book, lsp_link, make_invoice
 from tests.protocol.pump import Pump, PumpNode
 from tests.simulation.sim_node import LENIENT, SimNode
+from tests.simulation.sim_port import at_once
 
 # The shortest that a client's own policy allows, and every delay no longer than a step: nobody may
 # sleep longer, and nobody who sleeps has less time left when it wakes.

@@ -7,6 +7,7 @@ sighash and secret at the record that remembers it. At rest it draws up the acco
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Final
 
 from tests.protocol import leaf_audit
@@ -20,11 +21,14 @@ from cromford.channel.finished import finish_commitment
 from cromford.channel.stage import Edition
 from cromford.channel.terms import MSAT_PER_SAT, Party
 from cromford.crypto.keys import pubkey_of, xonly_of
+from cromford.factory.poison import PoisonKind
+from cromford.factory.vertices import NodeKind
 from cromford.protocol import client as client_role
 from cromford.protocol import lsp as lsp_role
 from cromford.protocol.channels.forwarding import forwarding_fee_msat
 from cromford.protocol.journal import advance_records as ar
 from cromford.protocol.journal import channel_records as cr
+from cromford.protocol.journal import opening_records as op
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal.book import Book, Forward, Payment
 from cromford.protocol.journal.link import Link
@@ -33,6 +37,7 @@ from cromford.regtest.kernel import check_scripts
 from cromford.signing.derivation import ClaimKey
 
 PAYOUT: Final = p2tr_script(xonly_of(pubkey_of(b"\x07" * 32)))
+TREE_KINDS: Final = frozenset({*NodeKind, *PoisonKind})
 CommitmentName = tuple[bytes, OutPoint, Party, int]  # A channel, its funding, a holder, a number.
 
 
@@ -117,9 +122,10 @@ class Auditor:
         ]
         self.sighashes: dict[CommitmentName, bytes] = {}
         self.held: set[CommitmentName] = set()
+        self.intended: dict[tuple[str, str, bytes, int], bytes] = {}
         self.failures: list[str] = []
         self.trees: dict[bytes, frozenset[bytes]] = {}
-        self.n_held_by_kernel = self.n_punished = 0
+        self.n_held_by_kernel = self.n_punished = self.n_signed_read = 0
         self.read()
 
     @property
@@ -128,6 +134,18 @@ class Auditor:
         return [self.lsp, *self.clients]
 
     # While things happen
+
+    def forget(self, node: SimNode) -> None:
+        """Read a journal from its beginning again: its store was put back, and lost the rest.
+
+        What was signed before stays signed: nothing else may take its place.
+        """
+        (journal,) = (one for one in self.journals if one.node is node)
+        journal.state, journal.n_read = node.new_state(), 0
+        if journal is self.lsp:
+            self.trees.clear()  # Newer states of leaves may be among what it lost.
+        for _ in journal.records():
+            pass
 
     def read(self) -> None:
         """Judge every record that is new, and what holds at every moment."""
@@ -149,6 +167,8 @@ class Auditor:
 
     def _judge(self, journal: Journal, before: Any, record: r.AnyRecord, after: Any) -> None:
         match record:
+            case op.SigningIntended(intents=intents):
+                self._judge_intents(journal, intents)
             case cr.CommitmentIntended(channel_id=channel_id):
                 self._judge_intended(
                     journal, before.book.links[channel_id], record, after.book.links[channel_id]
@@ -186,6 +206,14 @@ class Auditor:
             case cr.ChannelFailed(reason=reason):
                 self.failures.append(f"{journal.node.name}: {reason}")
                 assert not self.honest, f"an honest channel failed: {self.failures[-1]}"
+
+    def _judge_intents(self, journal: Journal, intents: Sequence[op.Intent]) -> None:
+        """Check that no transaction of a tree has two sighashes, whatever a store has forgotten."""
+        for intent in intents:
+            if intent.kind in TREE_KINDS:
+                key = (journal.node.name, intent.kind, intent.outpoint, intent.state_index)
+                known = self.intended.setdefault(key, intent.sighash)
+                assert known == intent.sighash, f"two sighashes for {intent.kind} {key[2].hex()}"
 
     def _judge_intended(
         self, journal: Journal, before: Link, record: cr.CommitmentIntended, after: Link
@@ -259,10 +287,12 @@ class Auditor:
 
     def _check_signatures_were_intended(self) -> None:
         """Whatever a fresh nonce signed was intended before, by that very sighash."""
+        notebook = self.lsp.node.notebook
         intended = set(self.sighashes.values())
-        for (_, index), signed in self.lsp.node.notebook.items():
+        for (_, index), signed in islice(notebook.items(), self.n_signed_read, None):
             if index == FRESH_NONCE:
                 assert signed[:32] in intended, "a signature that no journal knows"
+        self.n_signed_read = len(notebook)
 
     def _check_forwards(self) -> None:
         """The LSP that knows a preimage claims with it, or still can."""

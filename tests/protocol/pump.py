@@ -21,11 +21,10 @@ from tests.simulation.commitments import (
     lsp_first_commitment,
 )
 from tests.simulation.sim_chain import SimChain, SimRefused
-from tests.simulation.sim_node import CLIENT_ROLE, LENIENT, POOL_SIZE, Crash, SimNode, durable
+from tests.simulation.sim_node import LENIENT, POOL_SIZE, Crash, SimNode, durable
 
 from cromford import effects as fx
 from cromford.bitcoin.tx import Tx
-from cromford.daemon.driver import Role
 from cromford.daemon.handover import key_message
 from cromford.factory.terms import FeePolicy
 from cromford.protocol import events as ev
@@ -54,20 +53,7 @@ class PumpNode(SimNode):
     checkpoint_rate = 0.0
     fuse: int | None = None
     n_deaths = 0
-    _fold: tuple[int, Any] | None = None
     _n_durable = 0
-
-    def durable_state(self) -> Any:
-        """The state a restart would find: the fold of the journal, each record folded once."""
-        if self._fold is None:
-            self._fold = (len(self.store.entries), super().durable_state())
-        n_folded, state = self._fold
-        role: Role[Any] = CLIENT_ROLE if self.lsp_node_id else self.lsp_role
-        for stream, record in self.store.told_since(n_folded):
-            if role.parts.is_ours(stream):
-                state = role.apply(state, stream, record)
-        self._fold = (len(self.store.entries), state)
-        return state
 
     def _crashes(self) -> bool:
         if self.fuse is None:
@@ -190,7 +176,6 @@ class Pump:
         return kind(
             name,
             rng=random.Random(name),
-            crash_rate=0.0,
             lsp_node_id=lsp_node_id,
             perform=self._perform,
             notebook=self.notebook,

@@ -1,4 +1,4 @@
-"""Exits with money under way, on sampled states; `make simulate` and `--exits` run many more."""
+"""Exits with money under way, on sampled states; `make simulate` plays more of these stories."""
 
 import random
 

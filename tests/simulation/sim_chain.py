@@ -32,6 +32,7 @@ class SimChain:
 
     Attributes:
         relay: What its nodes ask for. Nothing, unless a test says otherwise.
+        floor_sat_per_kw: What a block takes: a family that pays less waits.
         estimates: What they estimate, by target.
     """
 
@@ -41,6 +42,7 @@ class SimChain:
     confirmed: dict[Txid, int] = field(default_factory=dict)
     n_removed: int = 0
     relay: RelayFeerates = FREE_RELAY
+    floor_sat_per_kw: int = 0
     estimates: dict[int, int] = field(default_factory=dict)
 
     @property
@@ -60,9 +62,27 @@ class SimChain:
         self._connect((tx,))
 
     def mine(self) -> None:
-        """Mine the mempool, parents first."""
-        txs = tuple(tx for tx in self.mempool.values() if self._is_final(tx))
-        self._connect(txs)
+        """Mine what waits and pays enough, parents first."""
+        paying = self._paying(self.floor_sat_per_kw)
+        self._connect(tuple(tx for tx in paying.values() if self._is_final(tx)))
+
+    def ask_for(self, relay: RelayFeerates) -> None:
+        """Let the mempool ask for something else; what pays less than its minimum is gone."""
+        self.relay = relay
+        self.mempool = self._paying(relay.mempool_min_sat_per_kw)
+
+    def _paying(self, least_sat_per_kw: int) -> dict[Txid, Tx]:
+        """Return what waits and pays so much with its family, each with all of its parents."""
+        if not least_sat_per_kw:
+            return dict(self.mempool)
+        paying: dict[Txid, Tx] = {}
+        for txid, tx in self.mempool.items():
+            found = self.mempool_tx(txid)
+            assert found is not None
+            parents = {tx_in.outpoint.txid for tx_in in tx.inputs} & self.mempool.keys()
+            if parents <= paying.keys() and found.package_sat_per_kw >= least_sat_per_kw:
+                paying[txid] = tx
+        return paying
 
     def remove_tip(self, n_blocks: int) -> None:
         """Take the last blocks back; their transactions wait again, where they still can."""

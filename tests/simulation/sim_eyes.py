@@ -38,8 +38,7 @@ class SimEyes:
         trouble: What is wrong with the node, if anything.
         heard_at: When it last answered.
         height: The last block that it shows; it does not move while the node stalls or lags.
-        unheard: What was to be published and found nobody.
-        unanswered: What was asked and not answered.
+        unanswered: For which coins it was asked and gave no answer.
         is_heard: Whether the process that asks has had an answer.
     """
 
@@ -48,8 +47,7 @@ class SimEyes:
     trouble: Trouble | None = None
     height: int = -1
     heard_at: float = 0.0
-    unheard: list[fx.Broadcast] = field(default_factory=list)
-    unanswered: list[fx.LookUpCoins | fx.LookUpSpenders] = field(default_factory=list)
+    unanswered: list[fx.LookUpCoins] = field(default_factory=list)
     is_heard: bool = True
 
     def look(self) -> int:
@@ -69,7 +67,6 @@ class SimEyes:
 
     def forget(self) -> None:
         """Forget who asked: the process that did is no more."""
-        self.unheard.clear()
         self.unanswered.clear()
         self.is_heard = False
 

@@ -32,7 +32,7 @@ from cromford.protocol.journal import handover_records as hr
 from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal import opening_records as op
 from cromford.protocol.journal.client_state import ClientConfig, ClientState
-from cromford.protocol.journal.lsp_state import LspConfig, LspState, settled
+from cromford.protocol.journal.lsp_state import LspConfig, LspState, pending, settled
 from cromford.protocol.journal.records import AnyRecord, decode_record, encode_record
 from cromford.protocol.journal.sleep import nobody
 from cromford.protocol.policy import ClientPolicy, LspPolicy, WhenDying
@@ -150,10 +150,12 @@ class SimStore(MemoryJournal):
 
     dice: Callable[[], bool] = lambda: False
     owner: str = ""
+    fence: Callable[[], None] = lambda: None  # Raises for a process that holds it no more.
 
     def append(self, entries: Sequence[Entry], archived: Sequence[Archived] = ()) -> None:
         if self.dice():
             raise Crash
+        self.fence()
         self.keep(entries, archived)
         if self.dice():
             raise Crash
@@ -165,6 +167,7 @@ class SimStore(MemoryJournal):
     def replace_checkpoint(self, checkpoint: Checkpoint) -> None:
         if self.dice():
             raise Crash
+        self.fence()
         super().replace_checkpoint(checkpoint)
         if self.dice():
             raise Crash
@@ -214,13 +217,13 @@ class SimNode:
     client_role: Role[ClientState] = CLIENT_ROLE
     client_policy: ClientPolicy = LENIENT
     checkpoint_rate = 0.05  # Of events after which a checkpoint is taken.
+    _fold: tuple[int, Any] | None = None
 
     def __init__(
         self,
         name: str,
         *,
         rng: random.Random,
-        crash_rate: float,
         lsp_node_id: bytes | None,
         perform: Callable[["SimNode", fx.Performed], Iterable[ev.Event]],
         notebook: dict[tuple[bytes, int], bytes],
@@ -229,7 +232,6 @@ class SimNode:
     ) -> None:
         self.name = name
         self.rng = rng
-        self.crash_rate = crash_rate
         self.lsp_node_id = lsp_node_id
         self.lsp_policy = lsp_policy
         self.store = SimStore(dice=self._crashes, owner=name)
@@ -245,9 +247,7 @@ class SimNode:
         self._checkpoint_dice = random.Random(name)
         self._seed = hashlib.sha256(name.encode()).digest()
         self.node_id = Keychain(self._seed, REGTEST, journal_number=0).node_id
-        self.crash_rate, rate = 0.0, self.crash_rate
         self.start()
-        self.crash_rate = rate
 
     @property
     def state(self) -> Any:
@@ -260,9 +260,19 @@ class SimNode:
         """What a decision may read now."""
         return changed(self.facts_at(self.state.chain.height), fees=self.fees)
 
-    def durable_state(self) -> Any:
-        """The state a restart would find, all of it in memory."""
+    def restarted_state(self) -> Any:
+        """The state a restart would find, by its checkpoints, all of it in memory."""
         return durable(self._new_driver().state)
+
+    def durable_state(self) -> Any:
+        """The same as the fold of the whole journal, each record folded once."""
+        n_folded, state = self._fold or (0, self.new_state())
+        role: Role[Any] = CLIENT_ROLE if self.lsp_node_id else self.lsp_role
+        for stream, record in self.store.told_since(n_folded):
+            if role.parts.is_ours(stream):
+                state = role.apply(state, stream, record)
+        self._fold = (len(self.store.entries), state)
+        return state
 
     def start(self) -> None:
         """Start the process: replay the journal, and tell the role."""
@@ -298,10 +308,16 @@ class SimNode:
         except Rejected:
             return
         if isinstance(event, ev.BlockAdded | ev.BlockRemoved) and self.lsp_node_id is None:
-            check_sums(self.driver.state, before=self._summed)
-            self._summed = self.driver.state
+            self._check_sums()
         if self._checkpoint_dice.random() < self.checkpoint_rate:
             self.checkpoint()
+
+    def _check_sums(self) -> None:
+        """Check what an LSP adds up, unless its streams have still to hear of one another."""
+        assert self.driver is not None
+        if not any(pending(self.driver.state)):
+            check_sums(self.driver.state, before=self._summed)
+            self._summed = self.driver.state
 
     def checkpoint(self) -> None:
         """Take a checkpoint of every stream, and let those sleep in which nothing happens.
@@ -336,7 +352,8 @@ class SimNode:
         return perform_signing(self.signer, lambda: self.rng.randbytes(32), effect)
 
     def _crashes(self) -> bool:
-        return self.rng.random() < self.crash_rate
+        """Say whether the process dies here; one that is told nothing else never does."""
+        return False
 
     def _effect(self, effect: fx.Performed) -> Iterable[ev.Event]:
         if self._crashes():
@@ -344,12 +361,17 @@ class SimNode:
         return self.perform(effect)
 
     def _new_driver(self) -> Driver[Any]:
+        role: Role[Any] = self.client_role if self.lsp_node_id else self.lsp_role
+        return Driver(role, self.new_state(), self.store, self._effect)
+
+    def new_state(self) -> Any:
+        """Return the state before the first record."""
         account = Account(Keychain(self._seed, REGTEST, journal_number=0).wallet_account)
         if self.lsp_node_id is None:
             config = LspConfig(
                 network=REGTEST, node_id=self.node_id, policy=self.lsp_policy, account=account
             )
-            return Driver(self.lsp_role, lsp_role.new_lsp(config), self.store, self._effect)
+            return lsp_role.new_lsp(config)
         client_config = ClientConfig(
             network=REGTEST,
             node_id=self.node_id,
@@ -357,5 +379,4 @@ class SimNode:
             policy=self.client_policy,
             account=account,
         )
-        new_client = client_role.new_client(client_config)
-        return Driver(self.client_role, new_client, self.store, self._effect)
+        return client_role.new_client(client_config)

@@ -1,0 +1,15 @@
+"""A sample of worlds, others in every run; `make simulate` plays many more."""
+
+import pytest
+
+from tests.simulation.life import run_life
+from tests.simulation.seeds import seeds
+
+
+@pytest.mark.parametrize("seed", seeds(8))
+def test_whatever_fails_nobody_honest_loses_anything_and_everything_ends(seed: int) -> None:
+    run_life(seed)
+
+
+def test_one_seed_gives_one_story() -> None:
+    assert run_life(7) == run_life(7)

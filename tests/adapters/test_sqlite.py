@@ -188,14 +188,14 @@ def test_a_missing_record_is_noticed(tmp_path: Path, missing_id: int) -> None:
         replayed(tmp_path)
 
 
-def test_a_text_or_a_number_that_we_never_wrote_is_a_failed_store(tmp_path: Path) -> None:
+def test_a_text_or_a_number_that_we_never_wrote_is_a_damaged_store(tmp_path: Path) -> None:
     write_journal(tmp_path, [b"one"])
     edit(tmp_path, "UPDATE stream SET name = CAST(x'ff' AS TEXT)")
-    with Journal(tmp_path) as store, pytest.raises(StoreFailed, match="codec can't decode"):
+    with Journal(tmp_path) as store, pytest.raises(StoreDamaged, match="codec can't decode"):
         store.history(after=0, limit=9)
     edit(tmp_path, "UPDATE stream SET name = 'house'")
     edit(tmp_path, "UPDATE journal SET number = ?", 2**63 - 1)
-    with Journal(tmp_path) as store, pytest.raises(StoreFailed, match="cannot append to"):
+    with Journal(tmp_path) as store, pytest.raises(StoreDamaged, match="is corrupt: "):
         store.append([Entry("house", b"two")])
 
 

@@ -17,7 +17,12 @@ from cromford.cli.configuration import run_options
 from cromford.daemon import clientd, lspd
 from cromford.daemon.seed_file import SEED_FILE, load_or_create_seed
 from cromford.ports import Entry
-from cromford.protocol.journal.records import BlockConnected, encode_record
+from cromford.protocol.journal.records import (
+    RECORD_VERSION,
+    UNCHECKED_VERSION,
+    BlockConnected,
+    encode_record,
+)
 
 Run = Callable[..., tuple[int, str, str, str, bool]]
 LATEST = encode_record(BlockConnected(height=1, block_hash=bytes(32), txs=()))
@@ -104,12 +109,12 @@ NEWER = {
     ),
     "a record's version": (
         "UPDATE journal SET record = ? WHERE number = 2",
-        (b"\3" + LATEST[1:],),
-        "record 1 of client: record version 03, expected 2",
+        (bytes((RECORD_VERSION + 1,)) + LATEST[2:],),
+        f"record 1 of client: record version {RECORD_VERSION + 1:02x}, expected {RECORD_VERSION}",
     ),
     "a record's kind": (
         "UPDATE journal SET record = ? WHERE number = 2",
-        (LATEST[:1] + b"\x92\xa7painted\x01",),
+        (bytes((UNCHECKED_VERSION,)) + b"\x92\xa7painted\x01",),
         "record 1 of client: a kind of record that this version does not know: painted",
     ),
 }

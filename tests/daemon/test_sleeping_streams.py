@@ -181,7 +181,7 @@ def test_a_checkpoint_that_cannot_be_read_stops_its_factory_and_no_other(
     pump.connect(damaged)
     pump.connect(other)
     pump.run()
-    assert dict(lsp_state(pump).stopped) == {stream: "StoreFailed"}
+    assert dict(lsp_state(pump).stopped) == {stream: "StoreDamaged"}
     had_msat = balance(other).own_msat
     begin_payment(pump, pump.lsp, other, AMOUNT_MSAT)
     assert balance(other).own_msat == had_msat + AMOUNT_MSAT

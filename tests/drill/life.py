@@ -4,6 +4,7 @@ import random
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, cast
 
 from cromford.channel.terms import MSAT_PER_SAT
@@ -368,7 +369,7 @@ class Life:
     def leave(self) -> None:
         """Let every client leave by itself, until nothing of the factory is left to take."""
         for client in self.people.clients:
-            self.people.until(f"{client} to leave", lambda client=client: self._leaves(client))  # type: ignore[misc]
+            self.people.until(f"{client} to leave", partial(self._leaves, client))
         for _ in range(LEAVE_ROUNDS_MAX):
             for _ in range(LEAVE_BLOCKS):
                 self.mine(1)

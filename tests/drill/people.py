@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -133,7 +134,7 @@ class People:
                 self._down.add(name)
             self.ask(name, "stop")
             life = self._lives[name][-1]
-            code = self.until(f"{name} to end", lambda life=life: self._ended(life))  # type: ignore[misc]
+            code = self.until(f"{name} to end", partial(self._ended, life))
             if code != "0":
                 raise DrillFailed(f"{name} was stopped, and ended with {code}:\n{life.tail()}")
 
@@ -223,8 +224,11 @@ class People:
         for name in names or self.names:
             self.until(
                 f"{name} at height {height}",
-                lambda name=name: self.ask(name, "status")["height"] >= height,  # type: ignore[misc]
+                partial(self._is_at, name, height),
             )
+
+    def _is_at(self, name: str, height: int) -> bool:
+        return bool(self.ask(name, "status")["height"] >= height)
 
 
 def free_port() -> int:

@@ -76,7 +76,7 @@ class RebuildAwaited(Record, frozen=True, kw_only=True, tag="rebuild_awaited"):
 
 
 class RejoinMissed(Record, frozen=True, kw_only=True, tag="rejoin_missed"):
-    """These did not come back with fresh keys in time, and kept the others waiting for so long."""
+    """These did not come back with fresh keys in time, and kept the others waiting."""
 
     node_ids: tuple[bytes, ...]
 

@@ -234,7 +234,7 @@ def await_rejoin(turn: Turn[House], build: Build, *, without: tuple[bytes, ...])
 def on_deadline(turn: Turn[House]) -> None:
     """Go on with those who joined again in time; whoever stayed connected and did not pays for it.
 
-    Who is gone pays already: nobody is waited for who is not connected.
+    Whoever is gone is not waited for.
     """
     state, build = turn.state, turn.state.build
     if build is not None and build.attempt is None:

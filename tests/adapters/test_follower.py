@@ -72,6 +72,7 @@ changes = st.builds(
 )
 
 
+@pytest.mark.sampled(0)
 @given(
     n_blocks=st.integers(1, 20),
     n_known=st.integers(1, 20),

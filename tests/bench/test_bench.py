@@ -142,6 +142,7 @@ def test_a_payment_takes_the_operations_of_its_floor_and_no_fewer() -> None:
     assert {op: done[op] for op in SIGNING} == {op: least[op] for op in SIGNING}
 
 
+@pytest.mark.sampled(0)
 def test_the_smallest_size_runs_and_every_row_has_a_floor(tmp_path: Path) -> None:
     rows = [
         *repeat(SMALLEST, partial(in_process.run_once, SMALLEST), in_process.works(SMALLEST)),

@@ -106,6 +106,7 @@ def test_a_journal_with_another_seed_is_refused(
     assert "Move the seed file away" in remedy
 
 
+@pytest.mark.sampled(1)
 @roles
 def test_a_passphrase_that_does_not_open_the_seed_is_an_authentication_that_failed(
     run: Callable[..., tuple[int, str, str, str]], home: Path, role: str, tmp_path: Path

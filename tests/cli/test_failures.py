@@ -256,6 +256,7 @@ def test_an_error_cannot_steer_the_terminal(fake: Any) -> None:
     assert "a?[31mb" in CommandLine(daemon.datadir).run("lsp", "lobby").stderr
 
 
+@pytest.mark.sampled(0)
 def test_a_daemon_whose_node_does_not_let_it_in_says_so(tmp_path: Path) -> None:
     cookie = tmp_path / "cookie"
     cookie.write_text("__cookie__:secret", encoding="utf-8")

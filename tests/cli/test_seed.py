@@ -341,6 +341,7 @@ def test_a_seed_that_is_not_there_has_no_passphrase(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.sampled(0)
 @pytest.mark.usefixtures("person")
 def test_a_person_is_asked_for_passphrases_that_are_not_echoed(
     line: CommandLine, home: Path

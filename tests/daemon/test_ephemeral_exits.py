@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from tests.daemon.test_bumped_exits import COIN_SAT, PAID_MSAT, built, left, market, waits_for
 from tests.daemon.town import LSP_POLICY, QUICK, town
 
@@ -13,6 +14,7 @@ EPHEMERAL_LSP = replace(LSP_POLICY, fee_policy=FeePolicy.EPHEMERAL, tree_feerate
 EPHEMERAL = replace(QUICK, fee_policies=tuple(FeePolicy))
 
 
+@pytest.mark.sampled(0)
 def test_one_coin_serves_the_whole_way_out(tmp_path: Path) -> None:
     async def main() -> None:
         async with town(tmp_path, lsp_policy=EPHEMERAL_LSP, client_policy=EPHEMERAL) as t:

@@ -56,6 +56,7 @@ class Overheard:
         return message
 
 
+@pytest.mark.sampled(0)
 def test_a_process_that_was_stopped_is_disconnected_and_one_that_idles_is_not() -> None:
     async def main() -> list[ev.Event]:
         happened: list[ev.Event] = []

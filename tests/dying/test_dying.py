@@ -32,6 +32,7 @@ def accounts(world: DyingWorld) -> Accounts:
     return Accounts(world)
 
 
+@pytest.mark.sampled(0)
 def test_everybody_is_warned_who_is_there_or_comes_back(world: DyingWorld) -> None:
     for node in (world.lsp, *(world.people[name] for name in (*MOVERS, "F", "G"))):
         (first, *_) = told(node, dr.PeriodBegan)

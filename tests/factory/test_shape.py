@@ -94,6 +94,7 @@ def test_arities_that_end_before_the_clients_fit_are_refused(
     assert refused.value.field == "inner_arities"
 
 
+@pytest.mark.sampled(0)
 @given(drawn=shapes, data=st.data())
 def test_each_vertex_is_of_the_kind_of_its_level_and_every_leaf_has_states(
     drawn: tuple[int, int, tuple[int, ...]], data: st.DataObject

@@ -1,5 +1,7 @@
 """A small flood: what is counted holds on any machine, and honest payments arrive."""
 
+import pytest
+
 from tests.flood.flood import N_HONEST, Size, run
 
 STRANGERS = 12
@@ -19,6 +21,7 @@ SMALL = Size(
 )
 
 
+@pytest.mark.sampled(0)
 def test_honest_clients_go_on_paying_while_strangers_crowd_the_port() -> None:
     outcome = run(SMALL)
     assert outcome.n_paid >= N_HONEST

@@ -3,12 +3,15 @@
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 from cromford.bitcoin.fees import ANCHOR_DUST_SAT
 from tests.mass_exit.leaving import Size, run
 
 HELD_BLOCKS: Final = 4  # Less than until it is six deep, more than a slow machine costs.
 
 
+@pytest.mark.sampled(0)
 def test_all_leave_in_one_block_and_it_is_as_each_had_been_told(tmp_path: Path) -> None:
     outcome = run(tmp_path, Size(n_clients=5, left_vsize=700))
     assert list(outcome.broken()) == []
@@ -20,6 +23,7 @@ def test_all_leave_in_one_block_and_it_is_as_each_had_been_told(tmp_path: Path) 
     assert len(outcome.on_chain.children) == len(outcome.on_chain.tree) + 5
 
 
+@pytest.mark.sampled(0)
 def test_where_nobody_leaves_in_time_all_do_at_the_exit_deadline(tmp_path: Path) -> None:
     outcome = run(tmp_path, Size(n_clients=4, left_vsize=700, is_at_deadline=True))
     assert list(outcome.broken()) == []

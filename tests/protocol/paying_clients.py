@@ -43,7 +43,8 @@ def book(node: PumpNode) -> Book:
 
 def newest_link(client: PumpNode) -> Link:
     """Return a client's newest channel, as it sees it."""
-    return list(book(client).links.values())[-1]
+    links = {link.attempt_id: link for link in book(client).links.values()}
+    return next(links[one] for one in reversed([*client.state.attempts]) if one in links)
 
 
 def lsp_link(pump: Pump, link: Link) -> Link:

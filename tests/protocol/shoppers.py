@@ -19,8 +19,10 @@ NO_LIMIT_MSAT: Final = 2**60
 
 def newest_attempt(node: SimNode) -> bytes | None:
     """Return the factory of a client's newest channel."""
-    links = list(node.state.book.links.values()) if node.driver is not None else []
-    return links[-1].attempt_id if links else None
+    if node.driver is None:
+        return None
+    held = {link.attempt_id for link in node.state.book.links.values()}
+    return next((one for one in reversed([*node.state.attempts]) if one in held), None)
 
 
 def ask_price(handle: Handle, node: SimNode, amount_sat: int) -> None:

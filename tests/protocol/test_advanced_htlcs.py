@@ -76,6 +76,7 @@ def cut_with_htlcs(landed: int) -> tuple[Pump, Advance, list[bytes]]:
     return pump, done, hashes
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("landed", [OLD, NEXT])
 def test_htlcs_in_both_directions_are_claimed_or_come_back_in_whichever_state_landed(
     landed: int,

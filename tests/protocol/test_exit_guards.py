@@ -112,6 +112,7 @@ def test_whoever_lost_state_never_publishes_its_commitment(side: str, when: str)
     assert own_commitments(pump, node) == []
 
 
+@pytest.mark.sampled(1)
 @SIDES
 @pytest.mark.parametrize("asked", ["both", "whoever lost state"])
 def test_whoever_lost_state_is_paid_by_the_others_commitment(side: str, asked: str) -> None:

@@ -65,6 +65,7 @@ def run_to_fulfil_for(pump: Pump, receiver: PumpNode) -> None:
     assert pump.wire, "no preimage is on its way"
 
 
+@pytest.mark.sampled(0)
 def test_a_preimage_that_never_reached_the_payer_still_pays_the_lsp_on_chain() -> None:
     pump = live_factory(3, policy=QUICK)
     alice, bob, _ = pump.clients
@@ -106,6 +107,7 @@ def test_the_lsp_takes_no_htlc_on_chain_that_it_did_not_pay_for() -> None:
     assert book(alice).payments[request.payment_hash].status == "paid"
 
 
+@pytest.mark.sampled(0)
 def test_the_other_sides_commitment_may_confirm_after_a_reorganisation() -> None:
     pump = ExitPump(0, n_clients=2)
     alice, bob = pump.clients

@@ -32,6 +32,7 @@ def fail(pump: Pump, side: str) -> PumpNode:
     return node
 
 
+@pytest.mark.sampled(1)
 @SIDES
 def test_a_channel_that_failed_is_left_144_blocks_later_and_not_a_block_before(side: str) -> None:
     pump = live_factory(2, policy=QUICK, watches_folds=True)

@@ -31,6 +31,7 @@ def left_by_the_lsp(pump: Pump, client: PumpNode, backup: Backup) -> None:
         pump.mine(WAY_BLOCKS)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("who", ["buyer", "neighbour"])
 def test_a_client_restored_to_before_a_sale_is_paid_by_the_lsps_commitment(who: str) -> None:
     """After the second sale the buyer's store is from before both, its neighbour's from between."""

@@ -156,6 +156,7 @@ def test_a_live_factory_of_which_a_coin_is_spent_is_over_for_its_clients_too() -
     assert pay(pump, alice, bob, PAID_MSAT).status == "paid"
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("is_asleep", [False, True])
 def test_a_funding_that_confirms_after_all_brings_its_factory_back_with_all_signatures(
     *, is_asleep: bool

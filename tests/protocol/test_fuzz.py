@@ -284,6 +284,7 @@ FUZZED: Final = settings(
 )
 
 
+@pytest.mark.sampled(0)
 @FUZZED
 @given(data=st.data())
 def test_nothing_a_client_says_raises_anything_at_the_lsp(data: st.DataObject) -> None:
@@ -298,6 +299,7 @@ def test_nothing_a_client_says_raises_anything_at_the_lsp(data: st.DataObject) -
             feed(driver, around)
 
 
+@pytest.mark.sampled(0)
 @FUZZED
 @given(data=st.data())
 def test_nothing_an_lsp_says_raises_anything_at_a_client(data: st.DataObject) -> None:

@@ -137,6 +137,7 @@ def test_two_who_collude_never_get_an_innocent_named(plot: Plot, seats: tuple[in
 # Whatever a client says, whenever
 
 
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize("place", range(4))
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_message_out_of_its_turn_hurts_nobody_but_who_sends_it(phase: str, place: int) -> None:

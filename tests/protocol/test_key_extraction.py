@@ -273,6 +273,7 @@ HOSTILE: Final[dict[str, Callable[[m.Propose], Sequence[m.Message]]]] = {
 }
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("what", HOSTILE)
 def test_no_proposal_gets_a_key_out_of_a_client(what: str) -> None:
     """Then the attempt ends, one way or another, and another one follows, as the LSP likes it."""

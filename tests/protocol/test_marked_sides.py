@@ -107,6 +107,7 @@ CHANGES: Final[list[tuple[dict[str, Any], str]]] = [
 ]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("changes", "reason"), CHANGES)
 def test_a_liar_that_claims_to_be_marked_proves_what_it_says_or_gets_no_close(
     changes: dict[str, Any], reason: str

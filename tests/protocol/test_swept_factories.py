@@ -53,6 +53,7 @@ def factory_with_balance(policy: LspPolicy = QUICK) -> Pump:
     return pump
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("place", ["the funding", "a child output"])
 def test_a_factory_that_was_swept_holds_nothing_that_a_client_counts_on(place: str) -> None:
     pump = live_factory(3, policy=QUICK)

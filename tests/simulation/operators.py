@@ -41,8 +41,8 @@ def newest_usable(node: LifeNode) -> Link | None:
     """Return a client's newest channel that takes updates; None if it has none."""
     if node.driver is None:
         return None
-    links = [link for link in node.state.book.links.values() if link.takes_updates]
-    return links[-1] if links else None
+    usable = {one.attempt_id: one for one in node.state.book.links.values() if one.takes_updates}
+    return next((usable[one] for one in reversed([*node.state.attempts]) if one in usable), None)
 
 
 class Operators:
@@ -185,7 +185,7 @@ class Operators:
     def leave_all(self) -> None:
         """Let every client's operator leave with whatever channel it has."""
         for client in self.world.clients:
-            for link in list(client.state.book.links.values()) if client.driver else ():
+            for link in client.state.book.ordered_links if client.driver else ():
                 self.world.handle(client, ev.ExitRequested(attempt_id=link.attempt_id))
 
     def close_all(self) -> None:

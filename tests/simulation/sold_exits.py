@@ -61,6 +61,9 @@ SHAPES: Final[Mapping[str, Shape]] = {
 }
 
 
+KEPT_SAT = 1_000  # More than an L-stock has to keep, if it keeps anything.
+
+
 class ShapedWorld(MatrixWorld):
     """A world on the embedded node whose tree has a shape."""
 
@@ -120,6 +123,11 @@ def buy(world: Pump, dice: random.Random, *, is_last: bool) -> PumpNode:
     buyer = dice.choice(world.clients)
     n_before = n_bought(buyer)
     amount_sat = ALL if is_last and dice.random() < 0.5 else dice.randrange(*SOLD_SAT)
+    left_sat = world.held(buyer).leaf.allocation.lstock_sat
+    if not left_sat:
+        return buyer  # Somebody took all that was left.
+    if amount_sat > left_sat - KEPT_SAT:
+        amount_sat = ALL
     handle = handler(world)
     ask_price(handle, buyer, amount_sat)
     world.run()

@@ -6,6 +6,7 @@ from tests.simulation.life import run_life
 from tests.simulation.seeds import seeds
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("seed", seeds(8))
 def test_whatever_fails_nobody_honest_loses_anything_and_everything_ends(seed: int) -> None:
     run_life(seed)

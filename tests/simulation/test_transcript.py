@@ -23,11 +23,13 @@ def first(run: Callable[[int], str]) -> Transcript:
     return played(run, 1)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("run", [run_life, run_exits])
 def test_one_seed_gives_one_transcript(run: Callable[[int], str]) -> None:
     assert first(run).hexdigest() == transcript_of(run, 1)
 
 
+@pytest.mark.sampled(1)
 def test_a_seed_replays_in_another_process() -> None:
     """The order of a set depends on the process: nothing that is kept or said may depend on it."""
     said = {
@@ -43,6 +45,7 @@ def test_a_seed_replays_in_another_process() -> None:
     assert len(said) == 1
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("run", [run_life, run_exits])
 def test_records_messages_and_transactions_are_in_a_transcript(run: Callable[[int], str]) -> None:
     transcript = first(run)

@@ -24,10 +24,11 @@ MINUTES ?= $(if $(filter-out 0,$(SAMPLE)),30,100000)
 demo: $(STAMP)
 	$(BIN)/cromford demo --clients 4
 
-# Else every process that a test starts, and both workers, compile again all that they import.
+# What is tidy is for `check`. Without bytecode, every process that a test starts, and both workers,
+# would compile again all that they import.
 test: export PYTHONDONTWRITEBYTECODE :=
 test: $(STAMP)
-	$(BIN)/pytest -n 2 --dist worksteal tests
+	$(BIN)/pytest -n 2 --dist worksteal tests --ignore tests/tidy
 
 # Tests whose tables are too long for every run, whole; `make test` plays a sample of each.
 tables: export PYTHONDONTWRITEBYTECODE :=

@@ -51,6 +51,7 @@ def check_says(shelf: Shelf[int, int], expected: dict[int, int]) -> None:
     assert shelf == expected
 
 
+@pytest.mark.sampled(0)
 @settings(max_examples=500)
 @given(steps=st.lists(STEPS, max_size=30))
 def test_it_says_the_same_before_while_and_after_it_is_stored(

@@ -204,6 +204,7 @@ def test_who_leaves_first_takes_nobody_along_and_the_way_is_open_for_the_others(
     in_town(tmp_path, scenario)
 
 
+@pytest.mark.sampled(0)
 def test_what_is_not_in_order_is_refused_and_changes_nothing(tmp_path: Path) -> None:
     async def scenario(t: Town) -> None:
         await t.build("alice")
@@ -364,6 +365,7 @@ def test_what_is_in_order_and_not_taken_is_told_why(tmp_path: Path) -> None:
     in_town(tmp_path, scenario)
 
 
+@pytest.mark.sampled(0)
 def test_an_agents_anchors_lift_a_package_over_a_minimum_that_it_does_not_pay(
     tmp_path: Path,
 ) -> None:

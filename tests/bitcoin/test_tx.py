@@ -154,6 +154,7 @@ def test_any_bytes_are_a_tx_or_malformed(data: bytes) -> None:
         check_total(raw)
 
 
+@pytest.mark.sampled(0)
 @settings(max_examples=300)
 @given(tx=txs, data=st.data())
 def test_mutated_bytes_are_a_tx_or_malformed(tx: Tx, data: st.DataObject) -> None:

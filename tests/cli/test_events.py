@@ -67,6 +67,7 @@ def test_following_tells_each_event_once_and_ends_with_ctrl_c(fake: Any) -> None
     assert (process.returncode, rest, errors) == (0, b"", b"")
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("words", [(), ("--json",)])
 def test_following_into_a_pipe_that_was_closed_ends_in_silence(
     fake: Any, words: tuple[str, ...]

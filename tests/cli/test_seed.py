@@ -268,6 +268,7 @@ def secret_file(directory: Path, passphrase: str) -> str:
     return str(path)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("role", ROLES)
 def test_a_plain_seed_is_encrypted_and_opens_with_the_passphrase_alone(
     line: CommandLine, home: Path, tmp_path: Path, role: str

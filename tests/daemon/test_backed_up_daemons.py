@@ -134,6 +134,7 @@ def test_seed_and_backup_on_a_new_machine_see_the_coins_and_the_tree_path_is_pub
     asyncio.run(scenario())
 
 
+@pytest.mark.sampled(0)
 def test_a_replica_that_lost_nothing_is_proven_by_the_mark_and_an_older_one_is_not(
     tmp_path: Path, places: Path
 ) -> None:

@@ -47,6 +47,7 @@ async def leave(t: Town, name: str) -> tuple[dict[str, Any], list[dict[str, Any]
             await t.mine(1, mempool=plan["next"].endswith("now"))
 
 
+@pytest.mark.sampled(0)
 def test_a_factory_is_built_verified_and_left_from_the_clients_own_store(in_town: Run) -> None:
     async def scenario(t: Town) -> None:
         factory_id = await t.build("alice", "bob")
@@ -103,6 +104,7 @@ def test_an_lsp_that_restarts_remembers_its_factory_and_its_coins(in_town: Run) 
     in_town(scenario)
 
 
+@pytest.mark.sampled(0)
 def test_a_daemon_whose_factory_keys_are_not_its_seeds_does_not_start(in_town: Run) -> None:
     """The pair looks right, and its keys are not: better no daemon than an exit to nobody."""
 
@@ -134,6 +136,7 @@ def test_a_daemon_whose_factory_keys_are_not_its_seeds_does_not_start(in_town: R
     in_town(scenario)
 
 
+@pytest.mark.sampled(0)
 def test_an_lsp_brings_the_channel_of_a_client_on_chain_and_both_are_paid(in_town: Run) -> None:
     async def scenario(t: Town) -> None:
         factory_id = await t.build("alice", "bob")
@@ -208,6 +211,7 @@ def refused(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, bool]]:
     return asyncio.run(main())
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("number", "code"), list(enumerate(code for *_, code in IMPOSSIBLE)))
 def test_an_impossible_request_has_a_code_and_changes_nothing(
     refused: list[tuple[str, bool]], number: int, code: str

@@ -66,6 +66,7 @@ async def buy(t: Town, name: str, **asked: Any) -> dict[str, Any]:
     return bought
 
 
+@pytest.mark.sampled(0)
 def test_a_client_buys_over_a_socket_and_everybody_reads_of_it(tmp_path: Path) -> None:
     async def scenario(t: Town, factory_id: str) -> None:
         await t.call("lsp", "set_price", base_msat=7_000, per_million=10_000, per_month=0)
@@ -121,6 +122,7 @@ def test_a_client_buys_over_a_socket_and_everybody_reads_of_it(tmp_path: Path) -
     in_market(tmp_path, scenario)
 
 
+@pytest.mark.sampled(0)
 def test_a_price_outlives_the_lsp_and_a_payment_uses_what_was_bought(tmp_path: Path) -> None:
     async def scenario(t: Town, _factory_id: str) -> None:
         set_now = await t.call("lsp", "set_price", per_month=0, min_sat=1_000)
@@ -143,6 +145,7 @@ def test_a_price_outlives_the_lsp_and_a_payment_uses_what_was_bought(tmp_path: P
     in_market(tmp_path, scenario)
 
 
+@pytest.mark.sampled(0)
 def test_refusals_come_by_code_with_what_to_do(tmp_path: Path) -> None:
     async def scenario(t: Town, factory_id: str) -> None:
         poor = await refusal(t, "bob", "liquidity_quote", amount_sat=40_000)

@@ -72,6 +72,7 @@ async def follow(t: Town, stop: Callable[[], None], start: Callable[[], TownNode
         await t.stop(name)
 
 
+@pytest.mark.sampled(0)
 def test_while_the_node_is_down_both_roles_answer_and_then_follow_it_wherever_it_went(
     node: RegtestNode, tmp_path: Path
 ) -> None:

@@ -76,6 +76,7 @@ def signed_by(t: Town, name: str, invoice: Invoice) -> str:
     return sign_invoice(invoice, t.running[name][0]._signer.sign_node)
 
 
+@pytest.mark.sampled(0)
 def test_clients_pay_each_other_and_everybodys_lists_agree(in_town: Run) -> None:
     async def scenario(t: Town) -> None:
         factory_id = await with_money(t)

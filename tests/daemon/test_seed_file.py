@@ -34,6 +34,7 @@ SEED_HEX = (
 )
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("passphrase", [None, "correct horse"])
 def test_the_first_start_draws_a_seed_that_every_later_start_finds(
     tmp_path: Path, passphrase: str | None
@@ -160,6 +161,7 @@ def test_another_passphrase_opens_the_same_seed_and_the_old_one_no_longer(
     assert (tmp_path / SEED_FILE).stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("written", "old", "new", "refusal"),
     [

@@ -123,6 +123,7 @@ def test_a_factory_whose_clients_are_gone_sleeps_and_everybody_is_told_the_same(
     assert not [line for line in logged if "checkpoint_failed" in line or "stream_stopped" in line]
 
 
+@pytest.mark.sampled(0)
 def test_what_went_through_a_factory_is_told_while_it_sleeps(tmp_path: Path) -> None:
     """None of the LSP's own payments was in it, so nothing else wakes it."""
 
@@ -174,6 +175,7 @@ def test_a_factory_that_sleeps_is_found_by_the_first_digits_of_its_id(tmp_path: 
     asyncio.run(scenario())
 
 
+@pytest.mark.sampled(0)
 def test_a_payment_that_waited_for_a_client_goes_on_when_its_factory_wakes(
     tmp_path: Path,
 ) -> None:

@@ -13,6 +13,7 @@ from cromford.daemon.api.rpc import RpcFailure
 HELD_MSAT = 20_000_000
 
 
+@pytest.mark.sampled(0)
 def test_after_a_split_there_is_a_coin_for_a_second_htlc_and_for_the_way_out(
     tmp_path: Path,
 ) -> None:

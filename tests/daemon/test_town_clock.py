@@ -174,6 +174,7 @@ def test_a_rescan_from_where_there_is_no_block_is_refused(tmp_path: Path, from_h
     asyncio.run(scenario())
 
 
+@pytest.mark.sampled(0)
 def test_a_refused_payment_is_shown_until_it_is_taken(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with town(tmp_path) as t:

@@ -40,6 +40,7 @@ def test_everybody_is_warned_who_is_there_or_comes_back(world: DyingWorld) -> No
     assert not told(world.people["H"], dr.PeriodBegan)
 
 
+@pytest.mark.sampled(0)
 def test_who_was_there_has_all_of_it_in_the_next_factory(accounts: Accounts) -> None:
     assert [(one.who, one.amount_msat) for one in accounts.moved] == [
         (name, balance_msat(SEATS[name])) for name in MOVERS

@@ -99,6 +99,7 @@ def test_without_any_one_signer_there_is_no_signature(terms: FactoryTerms, seed:
         node.signed(signature)
 
 
+@pytest.mark.sampled(0)
 @heavy
 @given(terms=oracle.random_terms(), seed=st.integers(0, 2**32))
 def test_every_branch_is_part_of_its_tree_and_its_owner_can_rebuild_it(

@@ -218,6 +218,7 @@ def test_form_and_delays_are_section_4s_and_6s(terms: FactoryTerms, index: int) 
         assert terms.odometer.delay_blocks(index) == terms.step_blocks * (last - index)
 
 
+@pytest.mark.sampled(0)
 @heavy
 @given(terms=oracle.random_terms())
 def test_every_descriptor_derives_its_script(terms: FactoryTerms) -> None:

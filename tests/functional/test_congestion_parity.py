@@ -79,6 +79,7 @@ def kickoff_at(world: World, sat_per_vb: float) -> Tx:
     return node_tx(coin, fee_sat=fee_at(sat_per_vb, node_tx(coin, fee_sat=0)))
 
 
+@pytest.mark.sampled(0)
 def test_a_full_mempool_evicts_the_worst_and_asks_for_more_than_it_paid(full: World) -> None:
     assert minimum_sat_per_kvb(full) == 100
     bare, carried = kickoff_at(full, 0.2), kickoff_at(full, 0.2)
@@ -97,6 +98,7 @@ def test_a_full_mempool_evicts_the_worst_and_asks_for_more_than_it_paid(full: Wo
     assert refusal(full, low) == "mempool min fee not met, 200 < 298"
 
 
+@pytest.mark.sampled(0)
 def test_after_an_eviction_a_parent_comes_back_with_a_child_that_pays_the_minimum(
     full: World,
 ) -> None:
@@ -119,6 +121,7 @@ def test_after_an_eviction_a_parent_comes_back_with_a_child_that_pays_the_minimu
     assert full.call("gettxout", str(dearer.txid), 0)["confirmations"] == 1
 
 
+@pytest.mark.sampled(0)
 def test_what_pays_the_minimum_and_less_than_all_others_finds_the_mempool_full(
     full: World,
 ) -> None:
@@ -135,6 +138,7 @@ def test_what_pays_the_minimum_and_less_than_all_others_finds_the_mempool_full(
     assert submitted(full, low).message == "transaction failed"
 
 
+@pytest.mark.sampled(0)
 def test_a_minimum_falls_by_half_once_a_block_has_come(full: World) -> None:
     start = int(time.time())
     full.set_time(start)

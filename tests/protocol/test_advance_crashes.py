@@ -68,6 +68,7 @@ def test_a_death_at_any_step_leaves_an_advance_done_for_all_or_for_nobody(
         check_is_settled(pump, quote)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("seed", seeds(1))
 @pytest.mark.parametrize("whose", [BUYER, NEIGHBOUR])
 def test_a_connection_that_breaks_after_any_message_leaves_it_done_for_all_or_for_nobody(

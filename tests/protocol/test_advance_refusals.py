@@ -121,6 +121,7 @@ def with_facts(**facts: Any) -> Callable[[Pump, PumpNode], None]:
     return make
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("facts", "field"),
     [
@@ -206,6 +207,7 @@ def leave(pump: Pump) -> None:
     raise AssertionError("the kickoff never came")
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("make", "code"),
     [

@@ -251,6 +251,7 @@ def bad_nonce(commit: m.AdvanceCommit) -> list[m.Message]:
     return [replace(commit, poison_pubnonce=bytes(66))]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("lie", [stale, another_number, without_half, bad_half, bad_nonce])
 def test_a_client_signs_nothing_for_an_lsp_whose_half_is_not_of_its_latest(lie: Any) -> None:
     pump = advancing_factory(2)
@@ -302,6 +303,7 @@ def bad_partial(field: str) -> Any:
     return change
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("field", ["state", "stock_poison", "channel_poison"])
 def test_a_bad_partial_signature_is_named_and_with_good_ones_it_is_done(field: str) -> None:
     pump = advancing_factory(2)
@@ -423,6 +425,7 @@ def test_an_old_state_that_lands_before_all_signed_is_gone_on_with(sees_last: in
     check_payments_work(pump, BUYER, NEIGHBOUR)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("step", [m.AdvanceHeld, m.UpdateRebase, m.RevokeAndAck, None])
 def test_an_old_state_whose_poisons_left_is_dead_when_it_lands(
     step: type[m.Message] | None,

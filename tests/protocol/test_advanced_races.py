@@ -38,6 +38,7 @@ def kicked_off(pump: Pump) -> int:
     return pump.chain.height
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("who", ["lsp", "alice", "bob"])
 def test_the_newest_state_wins_though_all_but_one_sleep(who: str) -> None:
     """The buyer, its neighbour that bought nothing, or the LSP: one is enough, leaving or not."""

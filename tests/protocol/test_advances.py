@@ -33,6 +33,7 @@ def _market() -> Iterator[None]:
         yield
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("n_clients", [1, 2, 4])
 def test_a_purchase_makes_a_channel_larger_without_a_transaction(n_clients: int) -> None:
     pump = advancing_factory(n_clients)
@@ -131,6 +132,7 @@ def test_two_leaves_of_a_factory_are_advanced_at_once() -> None:
     check_payments_work(pump, 1, 2, 3, 4)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("step", [step for step in STEPS if step is not m.UpdateRebase])
 def test_a_message_that_comes_twice_changes_nothing(step: type[m.Message]) -> None:
     pump = advancing_factory(2)

@@ -33,6 +33,7 @@ from cromford.wire import messages as m
 # Exits first
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("order", range(6))
 def test_exits_come_first_whatever_order_messages_arrive_in(order: int) -> None:
     """The pump asserts it at every message: no root without an exit, no funding without all."""
@@ -108,6 +109,7 @@ BAD_BELOW: Final[dict[str, Callable[[tuple[bytes, ...]], tuple[bytes, ...]]]] = 
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("what", BAD_BELOW)
 def test_one_bad_signature_below_the_root_releases_nothing_for_the_root(what: str) -> None:
     pump = proposed()
@@ -435,6 +437,7 @@ def test_the_messages_of_a_spoiled_attempt_do_not_disturb_the_next() -> None:
 # Silence and aborts
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", [m.SignBelow, m.SignRoot, m.Acknowledge])
 @pytest.mark.parametrize("n_silent", [1, 2])
 def test_silence_in_any_phase_costs_the_others_one_deadline(kind: type, n_silent: int) -> None:
@@ -470,6 +473,7 @@ def test_too_few_who_stay_end_the_build_by_name() -> None:
     assert not pump.is_funded()
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("how", ["abort", "disconnect", "malformed"])
 def test_whatever_ends_an_attempt_frees_the_coins_and_drops_every_nonce(

@@ -104,6 +104,7 @@ def closes_published(pump: Pump, node: PumpNode) -> list[Tx]:
 # In a block
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("n_clients", [1, 2, 8])
 def test_everybodys_coin_arrives_to_the_satoshi(n_clients: int) -> None:
     pump = closable_factory(n_clients, policy=QUICK)
@@ -121,6 +122,7 @@ def test_everybodys_coin_arrives_to_the_satoshi(n_clients: int) -> None:
     assert remembered(pump.lsp, xr.OutputsSwept) == []
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("n_clients", [1, 2, 8])
 def test_the_ledger_of_a_close_sums_with_what_opening_locked(n_clients: int) -> None:
     pump = closable_factory(n_clients, policy=QUICK)
@@ -164,6 +166,7 @@ def test_a_block_with_a_close_ends_its_channels_and_its_factory() -> None:
     assert lsp_views.channels_of(pump.lsp.state.house, pump.factory, FRESH) == []
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("depth", [SETTLED_DEPTH - 1, SETTLED_DEPTH])
 def test_it_is_over_for_good_six_blocks_deep(depth: int) -> None:
     pump = closed_factory()

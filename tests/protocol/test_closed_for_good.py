@@ -67,6 +67,7 @@ def capital_of(pump: Pump) -> dict[str, Any]:
 # What is lent
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("depth", [SETTLED_DEPTH - 1, SETTLED_DEPTH, SETTLED_DEPTH + 1])
 def test_capital_is_free_once_a_close_is_six_blocks_deep(depth: int) -> None:
     pump = closed_factory()
@@ -254,6 +255,7 @@ def child_of(tx: Tx, script: bytes, *, of_script: bytes) -> Tx:
     )
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("n_later", [0, 1, SETTLED_DEPTH])
 @pytest.mark.parametrize("whose", ["lsp", "alice"])
 def test_a_child_of_the_lsps_own_output_is_in_its_ledger(whose: str, n_later: int) -> None:

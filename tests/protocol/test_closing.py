@@ -33,6 +33,7 @@ from cromford.watch.feerates import MOST_SAT_PER_KW, OwnFees
 from cromford.wire import messages as m
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("n_clients", [1, 2, 5, 8])
 def test_a_factory_is_closed_by_one_transaction(n_clients: int) -> None:
     pump = closable_factory(n_clients, watches_folds=True)
@@ -48,6 +49,7 @@ def test_a_factory_is_closed_by_one_transaction(n_clients: int) -> None:
     assert spender.txid == next(iter(factory.closed.values())).txs[0].txid
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("order", range(5))
 def test_a_close_is_finished_in_whatever_order_messages_arrive(order: int) -> None:
     pump = closable_factory(4, order=order)
@@ -218,6 +220,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("code", REFUSALS)
 def test_what_does_not_exist_is_refused_by_name(code: str) -> None:
     pump = closable_factory(2)

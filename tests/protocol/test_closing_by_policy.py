@@ -87,6 +87,7 @@ def test_where_nobody_is_here_nobody_is_asked() -> None:
     assert not begun(pump)
 
 
+@pytest.mark.sampled(0)
 def test_where_everybody_is_here_all_of_it_is_closed_at_once() -> None:
     pump = world_of()
     half = half_of(pump.factory)
@@ -112,6 +113,7 @@ def test_whoever_comes_back_is_asked_with_the_next_block() -> None:
     assert [one.height for one in told(pump.lsp, dr.CloseWanted)] == [half]
 
 
+@pytest.mark.sampled(0)
 def test_part_by_part_the_largest_first_and_each_with_the_block_after_the_last() -> None:
     pump = world_of()
     half = half_of(pump.factory)
@@ -123,6 +125,7 @@ def test_part_by_part_the_largest_first_and_each_with_the_block_after_the_last()
     assert not told(pump.lsp, cl.CloseEnded)
 
 
+@pytest.mark.sampled(0)
 def test_the_next_part_does_not_wait_for_the_block_of_the_one_before() -> None:
     pump = world_of(JammedPump)
     assert isinstance(pump, JammedPump)

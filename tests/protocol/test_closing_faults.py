@@ -60,6 +60,7 @@ def refusing(message: Any) -> Sequence[m.Message]:
     return (m.CloseEnd(close_id=message.close_id, reason="no"),)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("seat", [1, 2])
 @pytest.mark.parametrize("step", ANSWERS)
 def test_a_refusal_at_any_step_by_anybody_freezes_nobody(step: type[m.Message], seat: int) -> None:
@@ -324,6 +325,7 @@ def test_an_lsp_that_says_what_a_client_says_is_parted_from(message: m.CloseMess
 # Twice, out of order, too late
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("step", STEPS)
 def test_every_message_may_come_twice(step: type[m.Message]) -> None:
     pump = closable_factory(2)
@@ -338,6 +340,7 @@ def test_every_message_may_come_twice(step: type[m.Message]) -> None:
     check_nobody_is_stuck(pump)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("step", STEPS)
 def test_a_message_of_a_close_that_is_over_changes_nothing(step: type[m.Message]) -> None:
     pump = closable_factory(2)

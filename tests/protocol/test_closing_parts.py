@@ -46,6 +46,7 @@ def closed_clients(pump: Pump) -> set[int]:
     return {links[channel].client for record in finished(pump.lsp) for channel in record.channels}
 
 
+@pytest.mark.sampled(0)
 def test_all_parts_are_closed_one_after_the_other() -> None:
     """At last the channel that came on chain beside the one that is being left."""
     pump = split_pump()

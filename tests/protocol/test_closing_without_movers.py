@@ -219,6 +219,7 @@ def test_keys_that_are_gone_end_the_close_ask_their_client_and_come_again() -> N
     assert len(finished(world.pump.lsp)) == 1
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("fuse", [3, 11, 19, 27])
 def test_a_close_with_handed_over_keys_survives_a_death_of_the_lsp_at_any_step(fuse: int) -> None:
     world = dying_world(2)
@@ -279,6 +280,7 @@ def words_of(world: World, mover: PumpNode) -> tuple[m.CloseMessage, ...]:
     return (agree, bad, m.CloseEnd(close_id=closing.close_id, reason="no"))
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_nor_what_it_says_before_our_signer_made_its_nonces(number: int) -> None:
     """Taken for its word, it would go before ours, which then comes where none is expected."""

@@ -267,6 +267,7 @@ def show_blocks(pump: Pump, node: PumpNode, *, until: int, txs: tuple[Tx, ...] =
         txs = ()
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("side", ["lsp", "payee", "payer"])
 def test_while_the_funding_is_off_the_chain_nobody_starts_an_exit(side: str) -> None:
     pump = live_factory(3, policy=QUICK)

@@ -122,6 +122,7 @@ def test_a_second_failure_does_not_make_the_first_later(side: str) -> None:
     assert alices_link(pump, node).failed_height == height
 
 
+@pytest.mark.sampled(1)
 @SIDES
 def test_a_failed_channel_is_not_left_while_its_funding_is_off_the_chain(side: str) -> None:
     pump = live_factory(2, policy=QUICK)

@@ -111,6 +111,7 @@ PLOTS: Final[list[Plot]] = [
 ]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("seats", [(1, 2), (2, 3)], ids=["of one leaf", "of two leaves"])
 @pytest.mark.parametrize("plot", PLOTS, ids=lambda plot: plot.__name__)
 def test_two_who_collude_never_get_an_innocent_named(plot: Plot, seats: tuple[int, int]) -> None:

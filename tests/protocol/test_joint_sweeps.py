@@ -161,6 +161,7 @@ def test_three_factories_that_expire_together_are_taken_by_one_transaction() -> 
     assert not [one for one in later if isinstance(one, fx.LookUpSpenders | fx.SignJointSweep)]
 
 
+@pytest.mark.sampled(0)
 def test_while_it_waits_nothing_is_signed_or_published_again() -> None:
     pump = founded()
     mine_to(pump, expiry_of(pump))

@@ -307,6 +307,7 @@ def test_attempts_that_fail_again_and_again_give_nothing_away() -> None:
     check_nothing_follows(pump, pump.clients[0], at_least=4 * BELOW)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("stops_at", [m.SignedBelow, m.SignRoot, m.SignedRoot])
 def test_a_client_that_restarts_and_hears_all_of_it_again_signs_nothing_again(
     stops_at: type[m.Message],

@@ -83,6 +83,7 @@ def test_a_message_goes_out_only_once_it_is_remembered_that_the_client_retired()
     assert asked == [True]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("left_msat", [0, LEFT_BEHIND_MSAT - 1, LEFT_BEHIND_MSAT])
 def test_less_than_330_sat_may_stay_behind_and_not_one_msat_more(left_msat: int) -> None:
     world, spender = spent_world(left_msat)

@@ -140,6 +140,7 @@ def test_what_a_way_out_costs(page: str, n_clients: int, fee_policy: FeePolicy) 
     assert row(n_clients, way_out(n_clients, fee_policy)) in page
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("n_clients", [2, 4, 8, 16])
 def test_a_client_is_told_the_same_of_its_signed_branch(n_clients: int) -> None:
     way = way_out(n_clients)

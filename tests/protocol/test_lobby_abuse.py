@@ -392,6 +392,7 @@ def test_an_lsp_that_joins_its_own_client_is_dropped() -> None:
     assert isinstance(effect, fx.Disconnect)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", [m.Propose, m.SignBelow, m.SignedBelow, m.SignRoot, m.SignedRoot])
 def test_noise_ends_the_ceremony_of_its_sender_and_no_daemon(kind: type[m.Message]) -> None:
     pump = Pump(3)

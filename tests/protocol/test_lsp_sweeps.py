@@ -75,6 +75,7 @@ def swept_outputs(pump: Pump) -> list[str]:
     return [name for one in records if isinstance(one, OutputsSwept) for name in one.outputs]
 
 
+@pytest.mark.sampled(0)
 def test_a_factory_that_nobody_left_is_taken_by_one_transaction() -> None:
     pump = left_alone()
     before_sat = wallet_sat(pump.lsp)
@@ -126,6 +127,7 @@ def test_where_one_client_left_the_rest_is_taken_at_the_level_it_came_to() -> No
     assert status(pump) == "expired"
 
 
+@pytest.mark.sampled(0)
 def test_a_kickoff_that_is_stranded_is_followed_down_to_what_is_the_lsps() -> None:
     pump = left_alone(4)
     mine_to(pump, expiry_of(pump) - 1)

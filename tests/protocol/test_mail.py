@@ -66,6 +66,7 @@ def check_streams_replay_alone(pump: LatePump) -> None:
     assert alone.durable == state.durable
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("seed", range(6))
 def test_a_payment_between_two_factories_arrives_once_however_late_the_mail_is(seed: int) -> None:
     pump, alice, bob = two_factories(seed)

@@ -215,6 +215,7 @@ def test_an_lsp_leaves_the_channel_of_a_restored_client_once_it_could_have_been_
 # An LSP
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("n_lost", [0, 2])
 def test_a_client_of_a_restored_lsp_leaves_by_itself_and_both_are_paid(n_lost: int) -> None:
     pump, past = used_factory()

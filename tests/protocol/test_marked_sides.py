@@ -136,6 +136,7 @@ def test_a_liar_that_claims_to_be_marked_proves_what_it_says_or_gets_no_close(
     assert least_close_msat(link) == past.alice_msat[-2], "the journal's balance or more"
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("more", [-1, 0, 1, 1_000])
 def test_a_number_that_nobody_can_prove_moves_no_balance(more: int) -> None:
     """How much a peer signed for us is its word; its own commitment is one that we know."""
@@ -191,6 +192,7 @@ def test_a_marked_peer_binds_itself_once_for_ever() -> None:
     assert "revealed_hash" in str(newest_link(alice).failure)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("n_proved", [0, 1, 2, 3])
 def test_an_lsp_that_claims_to_be_marked_can_show_a_state_since_the_backup_and_no_other(
     n_proved: int,

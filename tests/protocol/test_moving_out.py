@@ -166,6 +166,7 @@ def status_of_none(client: PumpNode) -> bool:
     return outlook_of(client.state, old_of(client)) is None
 
 
+@pytest.mark.sampled(0)
 def test_without_move_in_its_policy_an_lsp_builds_nothing_by_itself() -> None:
     pump = factory_with_money(2, policy=replace(POLICY, dying_policy=(DyingStep.SWEEP,)))
     mine_to_dying(pump)

@@ -205,6 +205,7 @@ def test_past_the_exit_deadline_both_roles_say_no() -> None:
         alice.driver.handle(invoice)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("late", ["lsp", "payee"])
 def test_who_has_seen_the_deadline_gives_back_what_the_other_still_offers(late: str) -> None:
     policy = replace(
@@ -314,6 +315,7 @@ def test_who_sees_another_height_gives_back_what_lies_outside_of_it(
 # What a payee does not take
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     "changes",
     [
@@ -476,6 +478,7 @@ def an_add(pump: Pump, **changes: Any) -> m.UpdateAddHtlc:
     return m.UpdateAddHtlc(**{**fields, **changes})
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [

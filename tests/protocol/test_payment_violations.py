@@ -262,6 +262,7 @@ def test_a_number_beyond_the_last_commitment_proves_no_lost_state(pump: Pump, cu
     assert_failed(pump, good, bad, "next_revocation_number: expected at most")
 
 
+@pytest.mark.sampled(1)
 @CULPRITS
 def test_who_lost_state_is_told_so_and_never_publishes_its_own(pump: Pump, culprit: str) -> None:
     honest, lost = roles(pump, culprit)
@@ -408,6 +409,7 @@ def test_a_payee_that_takes_its_preimage_back_has_given_the_money_away(pump: Pum
     assert all(newest_link(client).failure is None for client in pump.clients)
 
 
+@pytest.mark.sampled(1)
 @CULPRITS
 def test_a_signer_that_fails_ends_one_channel(pump: Pump, culprit: str) -> None:
     bad, good = roles(pump, culprit)

@@ -252,6 +252,7 @@ def test_so_a_payee_leaves_for_an_htlc_that_is_smaller_than_what_the_lsp_prepaid
     assert left_sat - 270 < wallet_sat(bob) < left_sat, "all but its sweep, at 2 sat/vB"
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("n_htlcs", [2, 5])
 def test_an_lsp_leaves_for_many_small_htlcs_of_a_silent_payee_as_for_one(n_htlcs: int) -> None:
     """Each costs the payee 588 sat of 1,000 and a sweep; by the sum it would gain from all."""
@@ -274,6 +275,7 @@ def test_an_lsp_leaves_for_many_small_htlcs_of_a_silent_payee_as_for_one(n_htlcs
 # Asked again at each block, it would be too late
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("late_blocks", "is_in_time"), [(13, False), (400, False), (12, True)])
 def test_who_let_the_publish_height_pass_is_not_in_time_when_a_neighbour_leaves(
     late_blocks: int, *, is_in_time: bool

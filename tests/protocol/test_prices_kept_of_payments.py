@@ -99,6 +99,7 @@ def check_accounts(market: Market, payment_hash: bytes, quote: m.Quote) -> bool:
     return is_paid
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     "step", [m.AdvanceAgree, m.AdvanceCommit, m.AdvanceSign, m.UpdateRebase, m.UpdateAddHtlc]
 )

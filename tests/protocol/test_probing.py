@@ -88,6 +88,7 @@ def told(pump: Pump, alice: PumpNode) -> list[m.Message]:
     ]
 
 
+@pytest.mark.sampled(2)
 @PAYEES
 def test_a_payer_hears_the_same_after_the_same_time_whoever_the_payee_is(
     pump: Pump, payee: str
@@ -116,6 +117,7 @@ def test_a_payer_hears_the_same_after_the_same_time_whoever_the_payee_is(
     assert not book(pump.lsp).released
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("payee", "exact"),
     [

@@ -63,6 +63,7 @@ def records_of(cls: type[msgspec.Struct]) -> st.SearchStrategy[Any]:
     return st.builds(cls, **fields)
 
 
+@pytest.mark.sampled(20)
 @pytest.mark.parametrize("cls", RECORD_TYPES, ids=lambda cls: cls.__name__)
 @settings(max_examples=8)
 @given(data=st.data())

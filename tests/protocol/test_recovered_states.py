@@ -94,6 +94,7 @@ def test_poisons_come_back_though_the_old_state_landed_before_the_client_did() -
     assert due_sat - SWEEP_SAT < wallet_sat(alice) - before_sat < due_sat
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("who", ["buyer", "neighbour"])
 def test_what_came_back_is_published_though_the_lsp_is_gone_from_then_on(who: str) -> None:
     """After the second sale the buyer's store is from before both, its neighbour's from between."""
@@ -228,6 +229,7 @@ LIES: Final[dict[str, Lie]] = {
 }
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("lie", LIES)
 def test_an_lsp_that_lies_about_a_leaf_is_not_believed(lie: str) -> None:
     pump, done, backup = forgetful()
@@ -304,6 +306,7 @@ def claim(pump: Pump, client: PumpNode) -> tuple[LeafState, ...]:
     return answer.states
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("has_kickoff", [False, True])
 @pytest.mark.parametrize("until", [Step.COMMITTED, Step.DONE, Step.REBASED])
 def test_a_client_that_pretends_gets_nothing_that_was_not_its_own(

@@ -327,6 +327,7 @@ def test_a_payment_to_a_client_that_is_away_waits_and_wakes_its_factory_when_it_
     assert balance(bob).own_msat == FIRST_MSAT + AMOUNT_MSAT
 
 
+@pytest.mark.sampled(0)
 def test_it_wakes_at_its_expiry_and_sleeps_for_good_once_it_is_swept_six_deep() -> None:
     pump = live_factory(2, policy=SHORT)
     for client in pump.clients:
@@ -384,6 +385,7 @@ def test_a_payment_of_the_operators_to_a_sleeping_factory_is_refused_and_wakes_n
 # That it slept changes nothing
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("sleeps", [False, True])
 def test_a_payment_waits_for_one_reason_whether_or_not_the_payees_factory_sleeps(
     sleeps: bool,  # noqa: FBT001 - a parameter of pytest

@@ -95,6 +95,7 @@ def balances_named(pump: Pump, client: PumpNode) -> list[int]:
 # A restored client
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("n_lost", [0, 1])
 def test_a_restored_client_names_no_balance_and_is_paid_what_its_whole_lsp_says(
     n_lost: int,
@@ -154,6 +155,7 @@ def proposing(pump: Pump, alice: PumpNode, paid_sat: int) -> Any:
     return to_alice
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("more_sat", "is_signed"), [(-1, False), (0, True), (1, True)])
 def test_a_restored_client_signs_its_least_balance_to_the_satoshi(
     more_sat: int,
@@ -244,6 +246,7 @@ def test_a_restored_lsp_takes_its_whole_clients_number_that_leaves_it_what_it_kn
     check_closed_at(pump, past.alice_msat[-1])
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("more_msat", "is_paid"), [(-1, True), (0, True), (1, False)])
 def test_a_restored_lsp_refuses_a_number_that_takes_what_it_knows_to_be_its_own(
     more_msat: int,
@@ -296,6 +299,7 @@ def test_a_client_that_names_nothing_to_a_restored_lsp_is_refused_by_name() -> N
 # Both
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("n_alice", "n_lsp"), [(0, 0), (1, 1), (1, 0), (2, 1)])
 def test_two_restored_stores_close_at_the_balance_of_the_later_one(
     n_alice: int, n_lsp: int

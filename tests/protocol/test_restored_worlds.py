@@ -54,6 +54,7 @@ def played(seed: int) -> tuple[Pump, Past, dict[str, int], random.Random]:
     return pump, past, lost, dice
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("seed", seeds(8))
 def test_nobody_loses_by_a_restore_but_what_only_its_own_store_knew(seed: int) -> None:
     pump, past, lost, dice = played(seed)

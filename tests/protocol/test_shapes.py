@@ -111,6 +111,7 @@ def test_a_factory_of_any_shape_is_built_paid_in_and_left_through_its_own_path(n
     assert own_sat - SWEEP_SAT < wallet_sat(alice) <= own_sat
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", ["default", "static over dw", "two static"])
 def test_whoever_stays_pays_on_and_leaves_later_on_what_is_left_of_its_path(name: str) -> None:
     pump = factory_of(name)
@@ -127,6 +128,7 @@ def test_whoever_stays_pays_on_and_leaves_later_on_what_is_left_of_its_path(name
     assert left_sat - SWEEP_SAT < wallet_sat(last) <= left_sat
 
 
+@pytest.mark.sampled(0)
 def test_a_payment_between_the_deepest_of_64_clients_locks_money_for_1134_blocks() -> None:
     """Through three layers of states it was 2,886, and the payee's part 1,512."""
     pump = live_factory(64, policy=LspPolicy(min_clients=1, max_clients=64, min_depth=3))

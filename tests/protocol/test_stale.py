@@ -51,6 +51,7 @@ def shown(pump: Pump, node: PumpNode) -> int:
 # The payee
 
 
+@pytest.mark.sampled(0)
 def test_a_payee_whose_node_is_silent_for_300_blocks_shows_no_preimage_of_what_expired() -> None:
     pump = paying_pump()
     alice, bob = pump.clients

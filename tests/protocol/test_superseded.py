@@ -227,6 +227,7 @@ def test_an_htlc_of_a_poisoned_channel_is_given_back_upstream_six_blocks_deep() 
     assert book(alice).payments[payment.payment_hash].status == "pending"
 
 
+@pytest.mark.sampled(0)
 def test_an_htlc_of_a_channel_whose_poison_nobody_publishes_is_given_up_in_time() -> None:
     """Whoever paid for it upstream has it back, and need not leave its own channel for it."""
     pump, done = sold()

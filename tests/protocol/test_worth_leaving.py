@@ -84,6 +84,7 @@ def test_no_balance_is_lost_because_a_node_has_no_estimate_for_a_week(fees: OwnF
     assert reasons_to_leave(alice) == [DEADLINE]
 
 
+@pytest.mark.sampled(0)
 def test_what_is_not_worth_it_at_the_deadline_is_left_for_when_fees_fall_before_the_expiry() -> (
     None
 ):

@@ -12,5 +12,6 @@ def test_whatever_fails_nobody_honest_loses_anything_and_everything_ends(seed: i
     run_life(seed)
 
 
+@pytest.mark.sampled(0)
 def test_one_seed_gives_one_story() -> None:
     assert run_life(7) == run_life(7)

@@ -7,6 +7,7 @@ from tests.simulation.seeds import seeds
 from tests.simulation.sold_exits import run_sold_exits
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("seed", seeds(1))
 def test_after_purchases_everybody_leaves_with_its_own_on_the_kernels_chain(seed: int) -> None:
     run_sold_exits(seed)

@@ -114,6 +114,7 @@ def n_ready(world: World) -> int:
     )
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("trouble", Trouble)
 def test_a_client_whose_node_is_in_trouble_while_a_factory_is_built_loses_nothing(
     trouble: Trouble,
@@ -175,6 +176,7 @@ def test_an_attempt_whose_coins_nobody_told_of_ends_by_its_deadline_and_the_wish
     assert not any(attempt.aborted is None for attempt in client.state.attempts.values())
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("trouble", [Trouble.STALLS, Trouble.LAGS])
 @pytest.mark.parametrize("who", ["payee", "payer", "lsp"])
 def test_nobody_takes_risk_while_its_node_is_in_trouble_and_what_waited_arrives(

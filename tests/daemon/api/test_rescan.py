@@ -136,6 +136,7 @@ def seen_by(one: Lsp) -> tuple[object, object]:
     return dict(one.wallet.coins), dict(one.driver.state.chain.confirmed)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("n_blocks", [4, RECENT_BLOCKS + 12])
 @pytest.mark.parametrize("from_height", [1, 2, 5, 8])
 def test_a_rescan_ends_where_it_began_also_below_the_blocks_that_are_remembered(
@@ -153,6 +154,7 @@ def test_a_rescan_ends_where_it_began_also_below_the_blocks_that_are_remembered(
 
 
 # Three blocks hold something of the wallet's; below what is remembered, a base comes after them.
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("n_blocks", "n_posts"), [(4, 3), (RECENT_BLOCKS + 12, 4)])
 def test_a_crash_at_any_moment_of_a_rescan_skips_no_block(n_blocks: int, n_posts: int) -> None:
     chain, store = with_a_past(n_blocks)

@@ -6,35 +6,12 @@ In integers, apart from libsecp256k1, because the product's nonces cannot be cho
 import hashlib
 from typing import Final
 
-FIELD: Final = 2**256 - 2**32 - 977
-ORDER: Final = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
-Point = tuple[int, int] | None
+from tests.crypto.integers import FIELD, ORDER, Point, add, multiply
+
 GENERATOR: Final[Point] = (
     0x79BE667EF9DCBBAC55A06295CE870B07029BFCDB2DCE28D959F2815B16F81798,
     0x483ADA7726A3C4655DA4FBFC0E1108A8FD17B448A68554199C47D08FFB10D4B8,
 )
-
-
-def add(left: Point, right: Point) -> Point:
-    if left is None or right is None:
-        return left or right
-    if left[0] == right[0] and left[1] != right[1]:
-        return None
-    if left == right:
-        slope = 3 * left[0] * left[0] * pow(2 * left[1], -1, FIELD) % FIELD
-    else:
-        slope = (right[1] - left[1]) * pow(right[0] - left[0], -1, FIELD) % FIELD
-    x = (slope * slope - left[0] - right[0]) % FIELD
-    return x, (slope * (left[0] - x) - left[1]) % FIELD
-
-
-def multiply(point: Point, scalar: int) -> Point:
-    total: Point = None
-    while scalar:
-        if scalar & 1:
-            total = add(total, point)
-        point, scalar = add(point, point), scalar >> 1
-    return total
 
 
 def lift(pubkey: bytes) -> Point:

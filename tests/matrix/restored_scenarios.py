@@ -13,9 +13,10 @@ from cromford.channel.terms import Party
 from tests.matrix.closes import close_together, closes_next, withhold
 from tests.matrix.histories import anybody, branch_of, give_everybody, rogue, spend
 from tests.matrix.scenario import ASLEEP, Scenario
-from tests.matrix.stores import Copy, Past, ThirdPlace, live_through, lying_to, restore
+from tests.matrix.stores import Past, ThirdPlace, live_through, lying_to, restore
 from tests.matrix.thief import Thief, favourite, worth_sat
 from tests.matrix.world import Held, MatrixNode, MatrixWorld
+from tests.simulation.copies import Copy
 
 LOST_MAX: Final = 3
 LOWER_MAX: Final = 3

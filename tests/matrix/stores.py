@@ -9,7 +9,6 @@ from cromford.adapters.memory import MemoryJournal
 from cromford.daemon.backup.high_water import HighWater, HighWaterMark
 from cromford.daemon.backup.mark_place import StoreIs, judge
 from cromford.daemon.backup.restored import mark_as_restored
-from cromford.ports import Entry
 from cromford.protocol import events as ev
 from cromford.protocol.journal.link import Link
 from cromford.wire import messages as m
@@ -17,6 +16,7 @@ from tests.matrix.histories import another
 from tests.matrix.world import MatrixNode, MatrixWorld
 from tests.protocol.paying_clients import lsp_link
 from tests.protocol.pump import PumpNode, Tamper
+from tests.simulation.copies import Copy
 
 MARK_PLACE: Final = Path("/third/store")
 BACKUP_PLACE: Final = "/second/backup"
@@ -24,30 +24,6 @@ LINE: Final = b"the line"
 FIRST_MSAT: Final = 40_000_000
 STEPS_MSAT: Final = (5_000_000, 7_000_000, 9_000_000, 11_000_000)
 BACKUP_ID: Final = bytes(16)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Copy:
-    """All that a store had at some moment."""
-
-    entries: list[Entry]
-    archive: dict[tuple[str, bytes], bytes]
-
-    @staticmethod
-    def of(node: MatrixNode) -> "Copy":
-        """Return a copy of a store as it is now."""
-        return Copy(entries=[*node.store.entries], archive={**node.store.archive})
-
-    def put_into(self, node: MatrixNode) -> None:
-        """Put the copy in the place of a store whose process is down."""
-        assert node.driver is None
-        store = node.store
-        store.entries[:] = self.entries
-        store.archive = {**self.archive}
-        for kept in (store.checkpoints, store.shelves, store._heads):
-            kept.clear()
-        store._n_counted = 0
-        node._fold = None
 
 
 @dataclass(frozen=True, kw_only=True)

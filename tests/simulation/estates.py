@@ -170,7 +170,11 @@ class Estates:
                 found.got_sat += out_sat - in_sat
                 is_its_alone = all(out.script_pubkey in own for out in tx.outputs)
                 if in_sat or is_its_alone:
-                    # Its own: a payment, a child, a sweep. What it cost is not lost to anybody.
-                    found.got_sat += sum(out.amount_sat for out in spent) - out_sat
+                    # Its own: a payment, a child, a sweep. What it cost is not lost to anybody; an
+                    # HTLC's transaction that takes a coin along pays where it is swept from yet.
+                    takes_more = any(out.script_pubkey not in own for out in spent)
+                    left = tx.outputs if takes_more else ()
+                    kept_sat = max(out_sat, sum(out.amount_sat for out in left))
+                    found.got_sat += sum(out.amount_sat for out in spent) - kept_sat
                     found.n_anchors += len(spent)
         return found

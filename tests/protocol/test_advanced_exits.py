@@ -46,6 +46,9 @@ def test_an_exit_pays_the_balance_of_the_newest_state(until: Step, who: str) -> 
     assert done.leaf.state.tx.txid in pump.chain.confirmed
     assert due_sat - SWEEP_SAT < wallet_sat(alice) <= due_sat
     assert newest_link(bob).is_open, "who stays goes on in a channel that is on chain"
+    pump.mine(6)
+    assert not alice.state.advances, "nobody waits for what cannot come any more"
+    assert not alice.state.purchases
 
 
 # How far the advance went, and which state lands.

@@ -8,6 +8,7 @@ from cromford.factory.leaf import Leaf
 from cromford.factory.poison import Poison, PoisonKind
 from cromford.factory.vertices import TreeNode
 from cromford.protocol.advancing.checking import next_leaf
+from cromford.protocol.advancing.landing import is_decided
 from cromford.protocol.advancing.making import is_rebased, sold_sat
 from cromford.protocol.channels.failing import end_updates
 from cromford.protocol.channels.next_signing import is_settled
@@ -20,6 +21,9 @@ from cromford.wire import messages as m
 from cromford.wire.seldom import LeafState
 
 VOID: Final = "the leaf's old state is on chain: nothing was bought"
+LEFT: Final = (
+    "the channel ended on chain before it moved to the leaf's next state: nothing was paid"
+)
 
 
 def on_done(turn: Turn[ClientState], advance: ClientAdvance, message: m.AdvanceDone) -> None:
@@ -114,15 +118,17 @@ def drop_pools(turn: Turn[ClientState], before: ClientAdvance) -> None:
 
 
 def end_if_done(turn: Turn[ClientState], attempt_id: bytes, advance: ClientAdvance) -> None:
-    """End an advance once our channel is rebased, or goes on in the old state for good."""
+    """End an advance once our channel is rebased, goes on in the old state for good, or is over."""
     now = turn.state.advances.get(attempt_id)
     if now is None or not now.is_signed:
         return
     link = turn.link(advance.channel_id)
-    if link.next is not None:
+    if link.next is not None and (link.failure is None or not is_decided(turn, link)):
         return
     leaf = next_leaf(turn.state.attempts[attempt_id], advance)
     reason = "" if is_rebased(link, leaf, advance.state_index) else VOID
+    if link.next is not None and is_settled(link.next, turn.chain):
+        reason = LEFT
     if advance.quote_id and not reason:
         purchase = turn.state.purchases.get(advance.quote_id)
         turn.remember(

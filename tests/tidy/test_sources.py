@@ -94,7 +94,6 @@ def test_no_file_is_too_long() -> None:
     assert {name: n for name, n in lengths.items() if n > FILE_LINES_MAX} == {}
 
 
-@pytest.mark.sampled(0)
 def test_no_function_is_too_long() -> None:
     too_long = [
         f"{name_of(path)}:{function.lineno} {function.name}"

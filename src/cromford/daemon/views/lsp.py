@@ -339,8 +339,7 @@ def is_locking(state: LspState, entry: FactoryEntry) -> bool:
     asleep = state.asleep.get(entry.number)
     if asleep is not None:
         return asleep.status in LOCKING
-    factory = state.factory(entry.number)
-    return not (factory.is_dead or is_over(factory))
+    return status_of(state.factory(entry.number)) in LOCKING
 
 
 def as_it_slept(house: House, shown: Mapping[str, Any]) -> dict[str, Any]:

@@ -72,9 +72,7 @@ def _hold_poisons(
     advance: ClientAdvance,
     message: m.AdvanceDone,
 ) -> None:
-    given = {PoisonKind.STOCK: message.stock_poison, PoisonKind.CHANNEL: message.channel_poison}
-    for poison in leaf.poisons(advance.state_index - 1):
-        check_signed(poison, given[poison.kind])
+    check_poisons(leaf, advance.state_index, message)
     turn.remember(
         ar.PoisonHeld(
             attempt_id=message.attempt_id,
@@ -84,6 +82,17 @@ def _hold_poisons(
             channel_signatures=(message.channel_poison,),
         )
     )
+
+
+def check_poisons(leaf: Leaf, state_index: int, message: m.AdvanceDone | LeafState) -> None:
+    """Check everybody's signatures of the poisons of the state before one of a leaf.
+
+    Raises:
+        PeerViolation: If one is none of it.
+    """
+    given = {PoisonKind.STOCK: message.stock_poison, PoisonKind.CHANNEL: message.channel_poison}
+    for poison in leaf.poisons(state_index - 1):
+        check_signed(poison, given[poison.kind])
 
 
 def check_signed(node: TreeNode | Poison, signature: bytes) -> None:

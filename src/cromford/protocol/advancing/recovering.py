@@ -11,8 +11,7 @@ from cromford import effects as fx
 from cromford.channel.errors import PeerViolation
 from cromford.factory.allocation import AdvanceRefused
 from cromford.factory.leaf import Leaf
-from cromford.factory.poison import PoisonKind
-from cromford.protocol.advancing.finishing import check_both, check_signed
+from cromford.protocol.advancing.finishing import check_both, check_poisons, check_signed
 from cromford.protocol.channels.failing import end_updates
 from cromford.protocol.journal import advance_records as ar
 from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
@@ -21,7 +20,6 @@ from cromford.protocol.journal.leaf_states import allocation_told, leaf_with, st
 from cromford.protocol.turn import Turn
 from cromford.wire import messages as m
 from cromford.wire.messages import encode_message
-from cromford.wire.seldom import LeafState
 
 ASKING_SECONDS: Final = 60
 
@@ -89,19 +87,12 @@ def _check(attempt: ClientAttempt, message: m.LeafStates) -> None:
             ) from error
         _check_is_known(attempt, len(leaf.states) - 1, leaf)
         check_signed(leaf.state, told.signature)
-        _check_poisons(leaf, told)
+        check_both(told)
+        if told.stock_poison:
+            check_poisons(leaf, len(leaf.states) - 1, told)
 
 
 def _check_is_known(attempt: ClientAttempt, state_index: int, leaf: Leaf) -> None:
     known = attempt.leaf.states[state_index : state_index + 1]
     if known not in ((), (leaf.state,)):
         raise PeerViolation(leaf.state.name, expected=known[0].tx.txid, received=leaf.state.tx.txid)
-
-
-def _check_poisons(leaf: Leaf, told: LeafState) -> None:
-    check_both(told)
-    if not told.stock_poison:
-        return
-    given = {PoisonKind.STOCK: told.stock_poison, PoisonKind.CHANNEL: told.channel_poison}
-    for poison in leaf.poisons(len(leaf.states) - 2):
-        check_signed(poison, given[poison.kind])

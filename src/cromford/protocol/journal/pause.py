@@ -33,14 +33,6 @@ class Ban:
     reason: str
 
 
-def with_aborts(
-    aborts: Mapping[bytes, tuple[int, ...]], node_ids: Sequence[bytes], height: int
-) -> dict[bytes, tuple[int, ...]]:
-    """Return the heights of what nodes spoiled, with one more of each of these."""
-    more = {one: (*aborts.get(one, ()), height)[-ABORTS_TO_PAUSE:] for one in node_ids}
-    return {**aborts, **more}
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pause:
     """The lobby is closed to a node from one height on until another."""
@@ -91,6 +83,14 @@ def with_ban(bans: Mapping[bytes, Ban], record: BanSet, height: int) -> Mapping[
     """Return the bans with one that begins at a height."""
     ban = Ban(since_height=height, until_height=record.until_height, reason=record.reason)
     return {**bans, record.node_id: ban}
+
+
+def with_aborts(
+    aborts: Mapping[bytes, tuple[int, ...]], node_ids: Sequence[bytes], height: int
+) -> dict[bytes, tuple[int, ...]]:
+    """Return the heights of what nodes spoiled, with one more of each of these."""
+    more = {one: (*aborts.get(one, ()), height)[-ABORTS_TO_PAUSE:] for one in node_ids}
+    return {**aborts, **more}
 
 
 def still_banned(bans: Mapping[bytes, Ban], height: int) -> Mapping[bytes, Ban]:

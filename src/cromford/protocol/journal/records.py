@@ -33,6 +33,7 @@ from cromford.protocol.journal.mail_records import MailTaken
 from cromford.protocol.journal.record import Record
 
 RECORD_VERSION: Final = 4  # Two bits from the one before: no flipped bit makes one of the other.
+_VERSION: Final = RECORD_VERSION.to_bytes(1, "big")
 UNCHECKED_VERSION: Final = 2  # Without a checksum; read for ever.
 UNRELEASED_VERSION: Final = 1
 CHECKSUM_SIZE: Final = 4  # CRC-32 of all the rest: a flipped bit would often be another record.
@@ -191,12 +192,12 @@ class NewerRecord(UnknownRecord):
 
 def encode_record(record: AnyRecord) -> bytes:
     """Return the bytes of a record: its version, a checksum of all the rest, and what it says."""
-    return _checked(_ENCODER.encode(record))
+    body = _ENCODER.encode(record)
+    return _VERSION + _checksum(body) + body
 
 
-def _checked(body: bytes) -> bytes:
-    version = RECORD_VERSION.to_bytes(1, "big")
-    return version + zlib.crc32(version + body).to_bytes(CHECKSUM_SIZE, "big") + body
+def _checksum(body: bytes) -> bytes:
+    return zlib.crc32(body, zlib.crc32(_VERSION)).to_bytes(CHECKSUM_SIZE, "big")
 
 
 def decode_record(data: bytes) -> AnyRecord:
@@ -228,15 +229,15 @@ def _body_of(data: bytes) -> bytes:
             f"a record of version {UNRELEASED_VERSION}, written by an unreleased version, cannot "
             f"be read: expected {RECORD_VERSION}"
         )
-    body = data[1 + CHECKSUM_SIZE :]
-    is_whole = data[1:] == _checked(body)[1:]  # Whatever became of its first byte.
+    received, body = data[1 : 1 + CHECKSUM_SIZE], data[1 + CHECKSUM_SIZE :]
+    expected = _checksum(body)
+    is_whole = received == expected  # Whatever became of its first byte.
     if version != RECORD_VERSION:
         is_newer = version is not None and version > RECORD_VERSION and not is_whole
         raise (NewerRecord if is_newer else UnknownRecord)(
             f"record version {data[:1].hex() or 'none'}, expected {RECORD_VERSION}"
         )
     if not is_whole:
-        expected, received = _checked(body)[1 : 1 + CHECKSUM_SIZE], data[1 : 1 + CHECKSUM_SIZE]
         raise UnknownRecord(
             f"a record's checksum: expected {expected.hex()}, received {received.hex()}"
         )

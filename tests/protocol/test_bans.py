@@ -14,7 +14,8 @@ from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.lsp_state import LspState
 from cromford.protocol.journal.pause import BAN_BLOCKS, FAULTS_TO_BAN, PAUSE_BLOCKS, Ban
 from cromford.protocol.journal.streams import HOUSE
-from cromford.protocol.lobby.banning import BAN_BLOCKS_MAX, BAN_REASON_SIZE_MAX, BANS_MAX
+from cromford.protocol.lobby.banning import BAN_REASON_SIZE_MAX, BANS_MAX
+from cromford.protocol.policy import BAN_BLOCKS_MAX
 from cromford.protocol.turn import Decision
 from cromford.wire import messages as m
 

@@ -7,10 +7,10 @@ import click
 from cromford.cli.invocation import Invocation, invocation_options
 from cromford.cli.shown import bans as shown
 from cromford.cli.shown.output import show
+from cromford.protocol.policy import BAN_BLOCKS_MAX
 
 ROLE: Final = "lsp"
 BLOCKS: Final = 144  # As long as three faults close it: a day.
-BLOCKS_MAX: Final = 52_560
 
 
 @click.group(name="bans")
@@ -34,7 +34,7 @@ def list_bans(invocation: Invocation) -> None:
 @click.argument("node_id", metavar="NODE_ID")
 @click.option(
     "--blocks",
-    type=click.IntRange(1, BLOCKS_MAX),
+    type=click.IntRange(1, BAN_BLOCKS_MAX),
     default=BLOCKS,
     show_default=True,
     help="For how long. A ban before this one is replaced.",

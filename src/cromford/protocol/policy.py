@@ -91,6 +91,7 @@ class SalePrice:
     is_for_sale: bool = True
 
 
+BAN_BLOCKS_MAX: Final = 52_560  # A year: what is meant for ever is said once a year.
 # More than the amount itself, or a bitcoin for a sale, is a slip of the keyboard.
 PRICE_MILLIONTHS_MAX: Final = 1_000_000
 PRICE_BASE_MSAT_MAX: Final = 100_000_000_000

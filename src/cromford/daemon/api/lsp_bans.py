@@ -10,7 +10,8 @@ from cromford.daemon.api.rpc_server import Handler, read_params, without_params
 from cromford.daemon.views.bans import show_ban, show_bans
 from cromford.protocol import events as ev
 from cromford.protocol.journal.lsp_state import LspState
-from cromford.protocol.lobby.banning import BAN_BLOCKS_MAX, BAN_REASON_SIZE_MAX
+from cromford.protocol.lobby.banning import BAN_REASON_SIZE_MAX
+from cromford.protocol.policy import BAN_BLOCKS_MAX
 
 EXIT_NOT_FOUND = 4
 

@@ -12,9 +12,9 @@ from cromford.protocol import events as ev
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal.house import House
+from cromford.protocol.policy import BAN_BLOCKS_MAX
 from cromford.protocol.turn import Turn
 
-BAN_BLOCKS_MAX: Final = 52_560  # A year: what is meant for ever is said once a year.
 BAN_REASON_SIZE_MAX: Final = 200  # Bytes, in UTF-8: who is banned is told, and until when.
 BANS_MAX: Final = 10_000  # Each is in memory, and in each checkpoint of the house.
 

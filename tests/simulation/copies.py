@@ -8,7 +8,7 @@ from cromford.ports import Entry
 from cromford.protocol import events as ev
 from tests.simulation.fates import Act
 from tests.simulation.life_node import LifeNode
-from tests.simulation.sim_node import SimNode
+from tests.simulation.sim_node import Crash, SimNode
 from tests.simulation.world import World
 
 BACKUP_ID: Final = bytes(16)
@@ -73,13 +73,21 @@ class Backups:
             return None
         self.world.stop(node)
         copy = Copy.of(node) if is_lossless else self.copies[node.name]
-        copy.put_into(node)
-        n_before = len(node.store.entries)
-        mark_as_restored(node.store, backup_id=BACKUP_ID, source=BACKUP_PLACE)
-        self.world.reached.note_records(node.store.told_since(n_before))
+        while not self._is_put_back(copy, node):
+            pass
+        self.world.reached.note_records(node.store.told_since(len(copy.entries)))
         self.world.restart(node)
         if is_lossless:
             self.world.handle(node, ev.StoreProven())
         else:
             self.restored.add(node.name)
         return node
+
+    def _is_put_back(self, copy: Copy, node: LifeNode) -> bool:
+        """Put a store back, and say whether it is: what is cut short is done again."""
+        copy.put_into(node)
+        try:
+            mark_as_restored(node.store, backup_id=BACKUP_ID, source=BACKUP_PLACE)
+        except Crash:
+            return False
+        return True

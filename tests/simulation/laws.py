@@ -225,7 +225,8 @@ def _is_lost(book: Book, key: HtlcKey) -> bool:
     if link.mark is not None or link.peer_is_behind or key in book.arrived:
         return True  # A stale store waits for its peer, or what came was never taken.
     forward = book.forwards.get(key)
-    if forward is not None and forward.failure is not None:
+    is_refused = key in book.held and key in book.resolved
+    if is_refused or (forward is not None and forward.failure is not None):
         return True  # It is its payer's to take back, who may have forgotten it.
     terms = link.setting.terms
     return any(

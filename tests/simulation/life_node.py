@@ -136,3 +136,8 @@ class LifeNode(SimNode):
         """Refuse what a process appends that stood still: a successor holds the journal."""
         if self.is_late:
             raise StoreFailed("another process holds the journal")
+
+    def _check_sums(self) -> None:
+        """Check nothing late: what a process reads that stood still, its successor has changed."""
+        if not self.is_late:
+            super()._check_sums()

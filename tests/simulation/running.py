@@ -9,6 +9,7 @@ from typing import Final
 
 from tests.simulation.life import Life
 from tests.simulation.mixture import Mixture, drawn
+from tests.simulation.sim_node import Crash
 
 TRACEBACK_FRAMES: Final = 12
 
@@ -42,7 +43,7 @@ def played(mixture: Mixture) -> Played:
     try:
         life = Life(mixture)
         told = life.play()
-    except Exception as error:  # noqa: BLE001 - whatever went wrong, the seed is what matters
+    except (Exception, Crash) as error:  # noqa: BLE001 - whatever went wrong, the seed is what matters
         return Played(
             mixture=mixture,
             told=f"{type(error).__name__}: {error}",

@@ -119,13 +119,14 @@ class Laws:
     def waiting(self) -> list[str]:
         """Return what is still under way."""
         found = []
+        gone = frozenset(node.node_id for node in self.world.everybody if node.is_gone)
         for node in self.world.everybody:
             if node.is_gone:
                 continue
             assert node.driver is not None, f"{node.name} is down"
             if node.name in self.restored and self.world.lsp.is_gone:
                 continue  # It waits for the LSP's commitment, which nobody publishes any more.
-            found += [f"{node.name}: {what}" for what in _waiting_at(node)]
+            found += [f"{node.name}: {what}" for what in _waiting_at(node, gone)]
         return found
 
     def check_rest(self) -> None:
@@ -170,7 +171,7 @@ class Laws:
             assert node.restarted_state() == live, f"{node.name}: a restart differs"
 
 
-def _waiting_at(node: LifeNode) -> list[str]:
+def _waiting_at(node: LifeNode, gone: frozenset[bytes]) -> list[str]:
     state: Any = node.state
     found = []
     is_lsp = node.lsp_node_id is None
@@ -186,9 +187,11 @@ def _waiting_at(node: LifeNode) -> list[str]:
     found += [f"{link.channel_id.hex()[:6]} is quiet" for link in links if link.quiet_for]
     book: Book = state.book
     for name in ("arrived", "held", "forwards", "resolved", "owners"):
-        found += [name for key in getattr(book, name) if not _is_lost(book, key)]
+        found += [name for key in getattr(book, name) if not _is_lost(book, key, gone)]
     for payment in book.payments.values():
-        if payment.status == "pending" and not (payment.htlc and _is_lost(book, payment.htlc)):
+        if payment.status == "pending" and not (
+            payment.htlc and _is_lost(book, payment.htlc, gone)
+        ):
             found.append("a payment")
     return found
 
@@ -216,16 +219,23 @@ def _fails(link: Link, height: int) -> bool:
     return link.failed_height is not None and height < link.failed_height + LEFT_BLOCKS
 
 
-def _is_lost(book: Book, key: HtlcKey) -> bool:
-    """Say whether nobody decides an HTLC of a channel that failed: it has no output, for one."""
+def _is_lost(book: Book, key: HtlcKey, gone: frozenset[bytes]) -> bool:
+    """Say whether nobody decides an HTLC of a channel that failed: it has no output, for one.
+
+    Or whether it was refused, and its payer is not there to hear of it.
+    """
     channel_id, htlc_id = key
     link = book.links[channel_id]
+    forward = book.forwards.get(key)
+    is_refused = key in book.resolved and (
+        key in book.held or (forward is not None and forward.failure is not None)
+    )
+    if is_refused and link.node_id in gone:
+        return True
     if link.failure is None:
         return False
     if link.mark is not None or link.peer_is_behind or key in book.arrived:
         return True  # A stale store waits for its peer, or what came was never taken.
-    forward = book.forwards.get(key)
-    is_refused = key in book.held and key in book.resolved
     if is_refused or (forward is not None and forward.failure is not None):
         return True  # It is its payer's to take back, who may have forgotten it.
     terms = link.setting.terms

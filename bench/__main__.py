@@ -79,6 +79,10 @@ def factories_measured(
         say(f"{size.n_clients} clients, {size.shape_name}: in one process")
         run_tree = partial(in_process.run_once, size)
         yield from repeat(size, run_tree, in_process.works(size), n_runs=n_runs)
+        run_threads = partial(in_process.run_in_threads, size)
+        yield from repeat(
+            size, run_threads, in_process.works_in_threads(size), n_runs=n_runs, clock=WALL
+        )
         n_ceremonies = n_runs if size.n_clients < CLIENTS_LARGE else min(n_runs, RUNS_LARGE)
         yield from repeat(
             size,

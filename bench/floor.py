@@ -42,7 +42,7 @@ def build(shape: ShapeVertex) -> Work:
 def nonces(shape: ShapeVertex) -> Work:
     """Return what one nonce for every signer session takes."""
     n_sessions = n_signer_sessions(shape.vertices())
-    return Work({Op.PUBKEY_PARSE: shape.n_clients + 1, Op.NONCE_GEN: n_sessions})
+    return Work({Op.KEYPAIR_CREATE: shape.n_clients + 1, Op.NONCE_GEN: n_sessions})
 
 
 def aggregate_nonces(shape: ShapeVertex) -> Work:
@@ -60,16 +60,26 @@ def aggregate_nonces(shape: ShapeVertex) -> Work:
 
 
 def sign(shape: ShapeVertex) -> Work:
-    """Return what all partial signatures take when every signer opens its own session."""
-    n_sessions = n_signer_sessions(shape.vertices())
+    """Return what all partial signatures take when every signer opens its own session.
+
+    In one process: an aggregate nonce is parsed once for all of them.
+    """
+    vertices = list(shape.vertices())
+    n_sessions = n_signer_sessions(vertices)
     return Work(
         {
-            Op.KEYPAIR_CREATE: shape.n_clients + 1,
-            Op.AGGNONCE_PARSE: n_sessions,
+            Op.AGGNONCE_PARSE: n_transactions(vertices),
             Op.SESSION: n_sessions,
             Op.PARTIAL_SIGN: n_sessions,
         }
     )
+
+
+def sign_shared(shape: ShapeVertex) -> Work:
+    """Return the same when all signers of a transaction use one session."""
+    work = sign(shape)
+    work[Op.SESSION] = n_transactions(shape.vertices())
+    return work
 
 
 def finish(shape: ShapeVertex) -> Work:

@@ -5,16 +5,21 @@ faster because an earlier run has met the same signers.
 """
 
 import gc
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 from bench.op import Work
-from bench.rows import Stopwatch
+from bench.rows import CPU, WALL, Stopwatch
 from bench.sizes import Size, seckey_of
 
 from bench import floor
 from cromford.bitcoin.tx import OutPoint, Txid
+from cromford.crypto.curve import Keypair
 from cromford.crypto.keys import pubkey_of, sha256
 from cromford.factory.tree import Tree, build_tree
-from cromford.factory.vertices import ChannelFundingPubkeys
+from cromford.factory.vertices import ChannelFundingPubkeys, TreeNode
 from cromford.signing.nonces import NoncePool
 from cromford.signing.round import SigningRound, SigningSession, aggregate_nonces
 
@@ -24,6 +29,9 @@ AGGREGATE_NONCES = "aggregate nonces"
 SIGN = "partial signatures, all signers"
 FINISH = "aggregate and verify signatures"
 ALL_SIGNING = "all signing together"
+CONSTRUCTION = "construction, all signers in one process"
+SHARED = "the same, one session for each transaction"
+THREADS = "construction, all signers, in two threads"
 
 _WORK = {
     BUILD: floor.build,
@@ -33,12 +41,21 @@ _WORK = {
     FINISH: floor.finish,
 }
 _SIGNING = (NONCES, AGGREGATE_NONCES, SIGN, FINISH)
+N_THREADS: Final = 2
 
 
 def works(size: Size) -> dict[str, Work]:
     """Return the operations of each step's floor."""
     steps = {name: work(size.shape) for name, work in _WORK.items()}
-    return {**steps, ALL_SIGNING: sum((steps[name] for name in _SIGNING), Work())}
+    signing = sum((steps[name] for name in _SIGNING), Work())
+    shared = steps[BUILD] + signing - steps[SIGN] + floor.sign_shared(size.shape)
+    construction = steps[BUILD] + signing
+    return {**steps, ALL_SIGNING: signing, CONSTRUCTION: construction, SHARED: shared}
+
+
+def works_in_threads(size: Size) -> dict[str, Work]:
+    """Return the operations of a construction, which the threads share."""
+    return {THREADS: works(size)[CONSTRUCTION]}
 
 
 def run_once(size: Size, run: int) -> dict[str, float]:
@@ -47,70 +64,120 @@ def run_once(size: Size, run: int) -> dict[str, float]:
     Raises:
         InvalidSignature: If a step was fast because it was wrong.
     """
-    watch = Stopwatch()
-    seckeys = [seckey_of(size, run, "factory", i) for i in range(size.n_clients + 1)]
-    pubkeys = [pubkey_of(seckey) for seckey in seckeys]
-    tree = _build(size, run, pubkeys, watch)
-    pools = _make_pools(tree, seckeys, pubkeys, watch)
-    n_used = [0] * len(pools)
-    uses: dict[str, dict[int, int]] = {}  # by transaction: the nonce index of each signer
-    sessions: dict[str, SigningSession] = {}
-    with watch.running(AGGREGATE_NONCES):
-        for node in tree.nodes:
-            uses[node.name] = {i: n_used[i] for i in node.signers}
-            pubnonces = {pubkeys[i]: pools[i].public.pubnonces[n_used[i]] for i in node.signers}
-            sessions[node.name] = SigningSession(
-                task=node.task, pubnonces=pubnonces, aggnonce=aggregate_nonces(pubnonces)
+    spent_ms = _Construction(size, 2 * run).spent_ms()
+    shared_ms = _Construction(size, 2 * run + 1, is_shared=True).spent_ms()
+    signing_ms = sum(spent_ms[name] for name in _SIGNING)
+    return {
+        **spent_ms,
+        ALL_SIGNING: signing_ms,
+        CONSTRUCTION: spent_ms[BUILD] + signing_ms,
+        SHARED: sum(shared_ms.values()),
+    }
+
+
+def run_in_threads(size: Size, run: int) -> dict[str, float]:
+    """Return the milliseconds of a construction until all threads are done."""
+    with ThreadPoolExecutor(N_THREADS) as threads:
+        spent_ms = _Construction(size, -1 - run, mapped=threads.map, clock=WALL).spent_ms()
+    return {THREADS: sum(spent_ms.values())}
+
+
+@dataclass(frozen=True)
+class _Construction:
+    """Builds one tree and signs it for all its signers.
+
+    Attributes:
+        size: Of the tree.
+        run: Which keys.
+        is_shared: Whether there is one session for each transaction, which all its signers use;
+            else each of them opens its own.
+        mapped: Calls a function for each of several things, in turn or in threads.
+        clock: What is counted.
+    """
+
+    size: Size
+    run: int
+    is_shared: bool = False
+    mapped: Callable[..., Iterable[Any]] = map
+    clock: str = CPU
+
+    def spent_ms(self) -> dict[str, float]:
+        """Return the milliseconds of each step; in each, threads wait for one another."""
+        watch = Stopwatch(self.clock)
+        seckeys = [self._seckey("factory", i) for i in range(self.size.n_clients + 1)]
+        signers = range(len(seckeys))
+        pubkeys = [pubkey_of(seckey) for seckey in seckeys]
+        tree = self._build(pubkeys, watch)
+        nodes = list(tree.nodes)
+        of_signer = [[node for node in nodes if i in node.signers] for i in signers]
+        places = [{node.name: place for place, node in enumerate(own)} for own in of_signer]
+
+        def make_pool(i: int) -> NoncePool:
+            return NoncePool(Keypair(seckeys[i]), size=len(of_signer[i]))
+
+        def aggregate(node: TreeNode) -> SigningSession:
+            pubnonces = {
+                pubkeys[i]: pools[i].public.pubnonces[places[i][node.name]] for i in node.signers
+            }
+            aggnonce = aggregate_nonces(pubnonces)
+            return SigningSession(task=node.task, pubnonces=pubnonces, aggnonce=aggnonce)
+
+        def sign(i: int) -> dict[str, bytes]:
+            return {
+                session.task.name: pools[i].partial_sign(place, session.task, session.aggnonce)
+                for place, session in enumerate(owned[i])
+            }
+
+        gc.collect()
+        with watch.running(NONCES):
+            pools = list(self.mapped(make_pool, signers))
+        with watch.running(AGGREGATE_NONCES):
+            sessions = list(self.mapped(aggregate, nodes))
+        by_name = {session.task.name: session for session in sessions}
+        owned = [[self._own(by_name[node.name], i) for node in of_signer[i]] for i in signers]
+        gc.collect()
+        with watch.running(SIGN):
+            contributions = list(self.mapped(sign, signers))
+
+        def finish(names: Sequence[str]) -> dict[str, bytes]:
+            signing_round = SigningRound(sessions={name: by_name[name] for name in names})
+            for pubkey, contribution in zip(pubkeys, contributions, strict=True):
+                part = {name: contribution[name] for name in names if name in contribution}
+                signing_round = signing_round.with_contribution(pubkey, part)
+            return signing_round.signatures()
+
+        names = list(by_name)
+        parts = [names] if self.clock == CPU else [names[i::N_THREADS] for i in range(N_THREADS)]
+        gc.collect()
+        with watch.running(FINISH):
+            signatures = [*self.mapped(finish, parts)]
+        tree.with_signatures({name: one for part in signatures for name, one in part.items()})
+        return watch.spent_ms
+
+    def _own(self, session: SigningSession, signer: int) -> SigningSession:
+        """Return a session as one signer has it; the LSP, signer 0, aggregates in its own."""
+        if self.is_shared or not signer:
+            return session
+        return replace(session, task=replace(session.task))
+
+    def _seckey(self, *names: object) -> bytes:
+        return seckey_of(self.size, self.run, *names)
+
+    def _build(self, pubkeys: list[bytes], watch: Stopwatch) -> Tree:
+        terms = self.size.terms(sha256(f"attempt {self.run}".encode()))
+        channels = [
+            ChannelFundingPubkeys(
+                client_funding_pubkey=pubkey_of(self._seckey("client channel", i)),
+                lsp_funding_pubkey=pubkey_of(self._seckey("LSP channel", i)),
             )
-            for i in node.signers:
-                n_used[i] += 1
-    contributions: list[dict[str, bytes]] = [{} for _ in pools]
-    with watch.running(SIGN):
-        for name, session in sessions.items():
-            for i, nonce_index in uses[name].items():
-                contributions[i][name] = pools[i].partial_sign(
-                    nonce_index, session.task, session.aggnonce
-                )
-    gc.collect()
-    with watch.running(FINISH):
-        signing_round = SigningRound(sessions=sessions)
-        for pubkey, contribution in zip(pubkeys, contributions, strict=True):
-            signing_round = signing_round.with_contribution(pubkey, contribution)
-        signatures = signing_round.signatures()
-    tree.with_signatures(signatures)
-    return {**watch.spent_ms, ALL_SIGNING: sum(watch.spent_ms[name] for name in _SIGNING)}
-
-
-def _build(size: Size, run: int, pubkeys: list[bytes], watch: Stopwatch) -> Tree:
-    terms = size.terms(sha256(f"attempt {run}".encode()))
-    channels = [
-        ChannelFundingPubkeys(
-            client_funding_pubkey=pubkey_of(seckey_of(size, run, "client channel", i)),
-            lsp_funding_pubkey=pubkey_of(seckey_of(size, run, "LSP channel", i)),
-        )
-        for i in range(size.n_clients)
-    ]
-    outpoint = OutPoint(txid=Txid(sha256(f"funding {run}".encode())), vout=0)
-    gc.collect()
-    with watch.running(BUILD):
-        tree = build_tree(
-            terms, factory_pubkeys=pubkeys, channels=channels, funding_outpoint=outpoint
-        )
-        for node in tree.nodes:
-            _ = node.task.sighash
-    return tree
-
-
-def _make_pools(
-    tree: Tree, seckeys: list[bytes], pubkeys: list[bytes], watch: Stopwatch
-) -> list[NoncePool]:
-    n_sessions = [0] * len(seckeys)
-    for node in tree.nodes:
-        for signer in node.signers:
-            n_sessions[signer] += 1
-    gc.collect()
-    with watch.running(NONCES):
-        return [
-            NoncePool(seckey=seckey, pubkey=pubkey, size=n)
-            for seckey, pubkey, n in zip(seckeys, pubkeys, n_sessions, strict=True)
+            for i in range(self.size.n_clients)
         ]
+        outpoint = OutPoint(txid=Txid(sha256(f"funding {self.run}".encode())), vout=0)
+        gc.collect()
+        with watch.running(BUILD):
+            tree = build_tree(
+                terms, factory_pubkeys=pubkeys, channels=channels, funding_outpoint=outpoint
+            )
+            for node in tree.nodes:
+                _ = node.task.sighash
+        return tree

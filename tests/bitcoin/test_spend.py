@@ -24,6 +24,7 @@ from cromford.bitcoin.taproot import (
 from cromford.bitcoin.timelock import NSEQUENCE_LOCKTIME, nsequence_of_delay
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut
 from cromford.crypto import musig2, schnorr
+from cromford.crypto.curve import Keypair
 from cromford.crypto.keys import pubkey_of
 from cromford.crypto.musig2 import KeyAgg, SecNonce, Session
 from cromford.regtest.kernel import ScriptRefused, check_scripts
@@ -45,11 +46,10 @@ def spend_of(prevout: TxOut, *, nsequence: int = 0xFFFF_FFFF, nlocktime: int = 0
 
 
 def sign_together(cohort: Sequence[bytes], key_agg: KeyAgg, message: bytes) -> bytes:
-    nonces = [SecNonce(pubkey=pubkey_of(seckey), seckey=seckey) for seckey in cohort]
+    nonces = [SecNonce(Keypair(seckey)) for seckey in cohort]
     aggnonce = musig2.nonce_agg([nonce.pubnonce for nonce in nonces])
     session = Session(key_agg=key_agg, aggnonce=aggnonce, message=message)
-    signers = zip(nonces, cohort, strict=True)
-    return session.partial_sig_agg([nonce.sign(session, seckey) for nonce, seckey in signers])
+    return session.partial_sig_agg([nonce.sign(session) for nonce in nonces])
 
 
 def assert_refused(tx: Tx, prevout: TxOut) -> None:

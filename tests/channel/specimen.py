@@ -21,6 +21,7 @@ from cromford.channel.htlc_tx import HtlcTx, htlc_txs
 from cromford.channel.keys import Basepoints
 from cromford.channel.terms import ChannelTerms, Party
 from cromford.crypto import keys, schnorr
+from cromford.crypto.curve import Keypair
 from cromford.crypto.musig2 import SecNonce, nonce_agg
 from cromford.regtest.kernel import ScriptRefused, check_scripts
 from cromford.signing.derivation import ClaimKey, derive_seckey, revocation_seckey
@@ -158,12 +159,9 @@ def output_of(commitment: Commitment, kind: object) -> CommitmentOutput:
 def musig_sign(task: SigningTask) -> bytes:
     """Return the signature both funding keys make."""
     seckeys = sorted((SECRETS[party].funding for party in Party), key=keys.pubkey_of)
-    nonces = [SecNonce(pubkey=keys.pubkey_of(seckey), seckey=seckey) for seckey in seckeys]
+    nonces = [SecNonce(Keypair(seckey)) for seckey in seckeys]
     session = task.session(nonce_agg([nonce.pubnonce for nonce in nonces]))
-    partial_sigs = [
-        nonce.sign(session, seckey) for nonce, seckey in zip(nonces, seckeys, strict=True)
-    ]
-    return session.partial_sig_agg(partial_sigs)
+    return session.partial_sig_agg([nonce.sign(session) for nonce in nonces])
 
 
 def htlc_seckey(commitment: Commitment, party: Party) -> bytes:

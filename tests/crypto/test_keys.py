@@ -60,19 +60,11 @@ def test_only_the_compressed_form_is_a_pubkey(seckey: bytes) -> None:
         assert not keys.is_pubkey(bytes((prefix,)) + compressed[1:])
 
 
-@given(seckey=seckeys)
-def test_a_pubkey_unpacked_is_the_same_point(seckey: bytes) -> None:
-    pubkey = keys.pubkey_of(seckey)
-    unpacked = keys.unpacked(pubkey)
-    assert unpacked == bytes(wallycore.ec_public_key_decompress(pubkey))
-    assert keys.unpacked(unpacked) == unpacked
-
-
 @pytest.mark.parametrize("x", [NOT_ON_CURVE, NOT_IN_FIELD])
 def test_an_x_without_a_point_is_no_key(x: bytes) -> None:
     assert not keys.is_pubkey(b"\x02" + x)
     with pytest.raises(ValueError, match="public key"):
-        keys.unpacked(b"\x02" + x)
+        keys.pubkey_add(b"\x02" + x, bytes(31) + b"\x01")
     with pytest.raises(ValueError, match="public key"):
         keys.xonly_tweak(x, bytes(31) + b"\x01")
 

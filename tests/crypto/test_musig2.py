@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tests.crypto.integers import ORDER, aggregate
 
 from cromford.crypto import musig2, schnorr
+from cromford.crypto.curve import Keypair
 from cromford.crypto.keys import pubkey_of, xonly_tweak
 from cromford.crypto.musig2 import InvalidContribution, KeyAgg, SecNonce, Session
 
@@ -48,7 +49,7 @@ def unsorted_key_agg(pubkeys: Sequence[bytes], tweaked: Sequence[tuple[bytes, bo
     cache = musig.KeyAggCache(pubkeys)
     for tweak, is_xonly in tweaked:
         (cache.pubkey_xonly_tweak_add if is_xonly else cache.pubkey_ec_tweak_add)(tweak)
-    key_agg._cache = cache
+    key_agg._cache = cache._cache_()
     key_agg.output_key = cache.pubkey_get()[1:]
     return key_agg
 
@@ -346,20 +347,14 @@ class Cohort:
         self.key_agg = KeyAgg(self.pubkeys)
         if tweak is not None:
             self.key_agg = self.key_agg.tweaked(tweak)
-        self.nonces = [
-            SecNonce(pubkey=pubkey, seckey=seckey)
-            for pubkey, seckey in zip(self.pubkeys, cohort, strict=True)
-        ]
+        self.nonces = [SecNonce(Keypair(seckey)) for seckey in cohort]
         self.pubnonces = [nonce.pubnonce for nonce in self.nonces]
         self.session = Session(
             key_agg=self.key_agg, aggnonce=musig2.nonce_agg(self.pubnonces), message=message
         )
 
     def sign(self) -> list[bytes]:
-        return [
-            nonce.sign(self.session, seckey)
-            for nonce, seckey in zip(self.nonces, self.seckeys, strict=True)
-        ]
+        return [nonce.sign(self.session) for nonce in self.nonces]
 
     def culprits(self, partial_sigs: Sequence[bytes]) -> list[int]:
         contributions = zip(partial_sigs, self.pubnonces, self.pubkeys, strict=True)

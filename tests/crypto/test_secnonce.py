@@ -2,13 +2,16 @@
 
 import copy
 import pickle
+import secrets
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
 import msgspec
 import pytest
+from btclib_secp256k1 import CData, ffi
 
 from cromford.crypto import musig2, schnorr
+from cromford.crypto.curve import Keypair
 from cromford.crypto.keys import pubkey_of
 from cromford.crypto.musig2 import KeyAgg, NonceReuse, SecNonce, Session
 
@@ -21,7 +24,7 @@ REFUSED = "must not be copied or stored"
 
 @pytest.fixture
 def nonce() -> SecNonce:
-    return SecNonce(pubkey=PUBKEY, seckey=SECKEY)
+    return SecNonce(Keypair(SECKEY))
 
 
 def session_of(nonce: SecNonce, message: bytes = MESSAGE) -> Session:
@@ -32,26 +35,26 @@ def session_of(nonce: SecNonce, message: bytes = MESSAGE) -> Session:
 
 def test_a_nonce_signs_once_and_never_again(nonce: SecNonce) -> None:
     session = session_of(nonce)
-    signature = session.partial_sig_agg([nonce.sign(session, SECKEY)])
+    signature = session.partial_sig_agg([nonce.sign(session)])
     assert schnorr.verify(signature, MESSAGE, session.key_agg.output_key)
     assert nonce.is_spent
     with pytest.raises(NonceReuse):
-        nonce.sign(session, SECKEY)
+        nonce.sign(session)
     with pytest.raises(NonceReuse):
-        nonce.sign(session_of(nonce, b"\x22" * 32), SECKEY)
+        nonce.sign(session_of(nonce, b"\x22" * 32))
 
 
 def test_a_nonce_signs_once_whichever_thread_is_first() -> None:
     n_threads = 4
     for _ in range(50):
-        nonce = SecNonce(pubkey=PUBKEY, seckey=SECKEY)
+        nonce = SecNonce(Keypair(SECKEY))
         sessions = [session_of(nonce, bytes((n,)) * 32) for n in range(n_threads)]
         gate = Barrier(n_threads)
 
         def attempt(session: Session, nonce: SecNonce = nonce, gate: Barrier = gate) -> bool:
             gate.wait()
             try:
-                nonce.sign(session, SECKEY)
+                nonce.sign(session)
             except NonceReuse:
                 return False
             return True
@@ -61,23 +64,13 @@ def test_a_nonce_signs_once_whichever_thread_is_first() -> None:
         assert nonce.is_spent
 
 
-@pytest.mark.parametrize("seckey", [OTHER_SECKEY, bytes(32), b"\xff" * 32, b"", bytes(31)])
-def test_an_attempt_with_a_wrong_seckey_spends_the_nonce(nonce: SecNonce, seckey: bytes) -> None:
-    session = session_of(nonce)
-    with pytest.raises(ValueError, match="private key"):
-        nonce.sign(session, seckey)
-    assert nonce.is_spent
-    with pytest.raises(NonceReuse):
-        nonce.sign(session, SECKEY)
-
-
 def test_an_attempt_with_a_broken_session_spends_the_nonce(nonce: SecNonce) -> None:
     session = session_of(nonce)
     broken = Session.__new__(Session)
     with pytest.raises(AttributeError):
-        nonce.sign(broken, SECKEY)
+        nonce.sign(broken)
     with pytest.raises(NonceReuse):
-        nonce.sign(session, SECKEY)
+        nonce.sign(session)
 
 
 def test_a_dropped_nonce_is_gone_and_may_be_dropped_again(nonce: SecNonce) -> None:
@@ -88,25 +81,51 @@ def test_a_dropped_nonce_is_gone_and_may_be_dropped_again(nonce: SecNonce) -> No
         spent.append(nonce.is_spent)
     assert spent == [False, True, True]
     with pytest.raises(NonceReuse):
-        nonce.sign(session, SECKEY)
+        nonce.sign(session)
+
+
+def scalars_of(nonce: SecNonce) -> CData:
+    ((secnonce, _),) = nonce._held
+    assert any(bytes(ffi.buffer(secnonce)))
+    return secnonce
 
 
 def test_dropping_overwrites_the_scalars(nonce: SecNonce) -> None:
-    secret = nonce._secret
-    assert secret is not None
+    secnonce = scalars_of(nonce)
     nonce.drop()
-    session = session_of(nonce)
-    with pytest.raises(ValueError, match="wiped"):
-        secret.partial_sign(SECKEY, session.key_agg._cache, session._session)
+    assert not any(bytes(ffi.buffer(secnonce)))
 
 
 def test_signing_overwrites_the_scalars(nonce: SecNonce) -> None:
-    secret = nonce._secret
-    assert secret is not None
+    secnonce = scalars_of(nonce)
+    nonce.sign(session_of(nonce))
+    assert not any(bytes(ffi.buffer(secnonce)))
+
+
+def test_a_failure_overwrites_the_scalars(nonce: SecNonce) -> None:
+    secnonce = scalars_of(nonce)
+    with pytest.raises(AttributeError):
+        nonce.sign(Session.__new__(Session))
+    assert not any(bytes(ffi.buffer(secnonce)))
+
+
+@pytest.mark.parametrize("is_wiped", [True, False])
+def test_below_the_guard_the_library_has_its_own(nonce: SecNonce, *, is_wiped: bool) -> None:
+    """What was signed with, or is another key's, signs nothing."""
     session = session_of(nonce)
-    nonce.sign(session, SECKEY)
-    with pytest.raises(ValueError, match="spent"):
-        secret.partial_sign(SECKEY, session.key_agg._cache, session._session)
+    secnonce = scalars_of(nonce)
+    if is_wiped:
+        nonce.sign(session)
+    keypair = Keypair(SECKEY if is_wiped else OTHER_SECKEY)
+    with pytest.raises(ValueError, match="spent, or another key's"):
+        keypair.partial_sign(secnonce, session.key_agg._cache, session._session)
+    assert not any(bytes(ffi.buffer(secnonce)))
+
+
+def test_without_randomness_there_is_no_nonce(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(secrets, "token_bytes", bytes)
+    with pytest.raises(RuntimeError, match="no randomness"):
+        SecNonce(Keypair(SECKEY))
 
 
 def test_a_nonce_cannot_be_copied(nonce: SecNonce) -> None:
@@ -147,14 +166,12 @@ def test_a_nonce_has_no_place_for_another_attribute(nonce: SecNonce) -> None:
 
 
 def test_no_two_nonces_are_alike() -> None:
-    pubnonces = {SecNonce(pubkey=PUBKEY, seckey=SECKEY).pubnonce for _ in range(200)}
+    pubnonces = {SecNonce(Keypair(SECKEY)).pubnonce for _ in range(200)}
     assert len(pubnonces) == 200
     assert all(musig2.is_pubnonce(pubnonce) for pubnonce in pubnonces)
 
 
-@pytest.mark.parametrize(
-    ("pubkey", "seckey"), [(b"\x05" + PUBKEY[1:], SECKEY), (PUBKEY, bytes(32)), (PUBKEY, b"")]
-)
-def test_a_nonce_for_no_key_is_refused(pubkey: bytes, seckey: bytes) -> None:
-    with pytest.raises(ValueError, match="key"):
-        SecNonce(pubkey=pubkey, seckey=seckey)
+@pytest.mark.parametrize("seckey", [bytes(32), b"\xff" * 32, b"", bytes(31), SECKEY + b"\x00"])
+def test_a_nonce_for_no_key_is_refused(seckey: bytes) -> None:
+    with pytest.raises(ValueError, match="private key"):
+        SecNonce(Keypair(seckey))

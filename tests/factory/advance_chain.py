@@ -15,7 +15,8 @@ from cromford.bitcoin.sighash import taproot_sighash
 from cromford.bitcoin.taproot import taptweak
 from cromford.bitcoin.tx import OutPoint, Tx, TxIn, TxOut
 from cromford.crypto import schnorr
-from cromford.crypto.keys import pubkey_of, sha256, xonly_of, xonly_tweak_seckey
+from cromford.crypto.curve import Keypair
+from cromford.crypto.keys import sha256, xonly_of, xonly_tweak_seckey
 from cromford.crypto.musig2 import SecNonce, nonce_agg
 from cromford.factory.key_path import KeyPathTx
 from cromford.factory.terms import FactoryTerms
@@ -45,11 +46,9 @@ def seckeys() -> dict[bytes, bytes]:
 def signature_of(task: SigningTask) -> bytes:
     """Return the signature of all signers of a task, made by MuSig2."""
     signing = [seckeys()[pubkey] for pubkey in task.signers]
-    nonces = [SecNonce(pubkey=pubkey_of(seckey), seckey=seckey) for seckey in signing]
+    nonces = [SecNonce(Keypair(seckey)) for seckey in signing]
     session = task.session(nonce_agg([nonce.pubnonce for nonce in nonces]))
-    return session.partial_sig_agg(
-        [nonce.sign(session, seckey) for nonce, seckey in zip(nonces, signing, strict=True)]
-    )
+    return session.partial_sig_agg([nonce.sign(session) for nonce in nonces])
 
 
 @cache

@@ -11,6 +11,7 @@ from tests.factory import oracle
 from tests.factory.specimen import FUNDING, channel_keys, tree_of
 
 from cromford.bitcoin.tx import Tx, TxOut
+from cromford.crypto.curve import Keypair
 from cromford.crypto.musig2 import InvalidContribution, SecNonce, nonce_agg
 from cromford.factory.branch import Branch, branch_of, build_branch
 from cromford.factory.exit_path import exit_path
@@ -49,12 +50,9 @@ def rebuilt_by(tree: Tree, client: int, scripts: Mapping[int, bytes]) -> Branch:
 def sign(node: TreeNode, *, without: int | None = None) -> bytes:
     """All signers of a transaction sign it, or all but one."""
     seckeys = [oracle.seckey("factory", signer) for signer in node.signers if signer != without]
-    pubkeys = [oracle.pubkey("factory", signer) for signer in node.signers if signer != without]
-    nonces = [SecNonce(pubkey=p, seckey=s) for p, s in zip(pubkeys, seckeys, strict=True)]
+    nonces = [SecNonce(Keypair(seckey)) for seckey in seckeys]
     session = node.task.session(nonce_agg([nonce.pubnonce for nonce in nonces]))
-    return session.partial_sig_agg(
-        [nonce.sign(session, seckey) for nonce, seckey in zip(nonces, seckeys, strict=True)]
-    )
+    return session.partial_sig_agg([nonce.sign(session) for nonce in nonces])
 
 
 def accepted(tx: Tx, node: TreeNode) -> bool:

@@ -10,6 +10,7 @@ from cromford.bitcoin.sighash import taproot_sighash
 from cromford.bitcoin.taproot import taptweak
 from cromford.bitcoin.tx import TRUC_VERSION, OutPoint, Tx, TxIn, TxOut
 from cromford.channel.claims import holder_claims
+from cromford.crypto.curve import Keypair
 from cromford.crypto.keys import pubkey_of, xonly_tweak_seckey
 from cromford.crypto.musig2 import SecNonce, Session, nonce_agg
 from cromford.crypto.schnorr import sign
@@ -142,7 +143,7 @@ def _signatures(
     for number, seckey in enumerate(present):
         yield f"key {number} alone", sign(sighash, xonly_tweak_seckey(seckey, tweak))
     # The nonce of the one who is missing is made up, its partial signature left out.
-    made_up = SecNonce(pubkey=pubkey_of(present[0]), seckey=present[0])
+    made_up = SecNonce(Keypair(present[0]))
     yield "all the others", _aggregate(output, present, sighash, made_up.pubnonce)
 
 
@@ -150,12 +151,10 @@ def _aggregate(
     output: SignersOutput, present: Sequence[bytes], sighash: bytes, *made_up: bytes
 ) -> bytes:
     """Return what the partial signatures of some keys add up to."""
-    secnonces = [SecNonce(pubkey=pubkey_of(seckey), seckey=seckey) for seckey in present]
+    secnonces = [SecNonce(Keypair(seckey)) for seckey in present]
     aggnonce = nonce_agg([*(one.pubnonce for one in secnonces), *made_up])
     session = Session(key_agg=output.spending_key_agg, aggnonce=aggnonce, message=sighash)
-    return session.partial_sig_agg(
-        [one.sign(session, seckey) for one, seckey in zip(secnonces, present, strict=True)]
-    )
+    return session.partial_sig_agg([one.sign(session) for one in secnonces])
 
 
 def _shared(thief: Thief, victim: PumpNode) -> Iterator[tuple[str, OutPoint, SignersOutput]]:

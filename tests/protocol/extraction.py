@@ -103,9 +103,10 @@ def _sent(
 @cache
 def _keys_parity(key_agg: KeyAgg) -> int:
     """Return the sign of a signer's key in the tweaked aggregate: `g·gacc` of BIP 327."""
-    untweaked = musig.KeyAggCache(key_agg.pubkeys).pubkey_get()
-    tweaked = key_agg._cache.pubkey_get()
-    return 1 if untweaked[0] == tweaked[0] else -1
+    untweaked = musig.KeyAggCache(key_agg.pubkeys)
+    tweaked = musig.KeyAggCache(key_agg.pubkeys)
+    tweaked._cache = key_agg._cache
+    return 1 if untweaked.pubkey_get()[0] == tweaked.pubkey_get()[0] else -1
 
 
 def row_of(sent: SentSignature) -> Row:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from cromford.bitcoin.taproot import tweaked_key_agg
+from cromford.crypto.curve import Keypair
 from cromford.crypto.keys import pubkey_of, sha256
 from cromford.crypto.musig2 import KeyAgg
 from cromford.signing.nonces import NoncePool
@@ -50,9 +51,7 @@ def cohort_of(memberships: Sequence[Sequence[int]], *, merkle_root: bytes | None
     """Return sessions `s0`, `s1` and so on with these signers, ready to be collected."""
     everybody = sorted({signer for members in memberships for signer in members})
     pools = {
-        pubkey(signer): NoncePool(
-            seckey=seckey(signer), pubkey=pubkey(signer), size=len(memberships)
-        )
+        pubkey(signer): NoncePool(Keypair(seckey(signer)), size=len(memberships))
         for signer in everybody
     }
     sessions: dict[str, SigningSession] = {}

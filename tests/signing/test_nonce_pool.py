@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from cromford.bitcoin.taproot import tweaked_key_agg
 from cromford.crypto import schnorr
+from cromford.crypto.curve import Keypair
 from cromford.crypto.keys import pubkey_of
 from cromford.crypto.musig2 import KeyAgg, NonceReuse, SecNonce, nonce_agg
 from cromford.signing.nonces import POOL_SIZE_MAX, NonceFault, NoncePool, PublicPool
@@ -22,8 +23,8 @@ SECKEY = bytes(31) + b"\x2a"
 PUBKEY = pubkey_of(SECKEY)
 PARTNER = pubkey_of(bytes(31) + b"\x2b")
 THIRD = pubkey_of(bytes(31) + b"\x2c")
-PARTNER_NONCE = SecNonce(pubkey=PARTNER, seckey=bytes(31) + b"\x2b").pubnonce
-OTHER_NONCE = SecNonce(pubkey=PARTNER, seckey=bytes(31) + b"\x2b").pubnonce
+PARTNER_NONCE = SecNonce(Keypair(bytes(31) + b"\x2b")).pubnonce
+OTHER_NONCE = SecNonce(Keypair(bytes(31) + b"\x2b")).pubnonce
 MALFORMED = [b"", bytes(65), bytes(67), b"\x05" * 66, b"\x02" + bytes(32) + bytes(33), b"\xff" * 66]
 
 
@@ -40,7 +41,7 @@ TASK = SigningTask(
 
 @pytest.fixture
 def pool() -> NoncePool:
-    return NoncePool(seckey=SECKEY, pubkey=PUBKEY, size=3)
+    return NoncePool(Keypair(SECKEY), size=3)
 
 
 def aggnonce_of(pool: NoncePool, index: int = 0, partner: bytes = PARTNER_NONCE) -> bytes:
@@ -162,7 +163,6 @@ def test_a_dropped_pool_signs_nothing_and_repeats_nothing(pool: NoncePool) -> No
     pool.drop()
     pool.drop()
     assert all(secnonce.is_spent for secnonce in secnonces)
-    assert pool._seckey == b""
     for index in range(3):
         with pytest.raises(NonceFault, match="of a pool of 0"):
             pool.partial_sign(index, TASK, aggnonce_of(pool, index))
@@ -193,7 +193,7 @@ def test_no_pickle_protocol_stores_a_pool(pool: NoncePool, protocol: int) -> Non
 def test_two_threads_get_one_signature_between_them() -> None:
     """Whichever comes first: nothing is ever signed with the same nonce twice."""
     for _ in range(100):
-        pool = NoncePool(seckey=SECKEY, pubkey=PUBKEY, size=1)
+        pool = NoncePool(Keypair(SECKEY), size=1)
         aggnonce = aggnonce_of(pool)
         tasks = [replace(TASK, sighash=bytes((n,)) * 32) for n in range(4)]
         gate = Barrier(len(tasks))
@@ -220,11 +220,11 @@ def test_two_threads_get_one_signature_between_them() -> None:
 @pytest.mark.parametrize("size", [-1, 0, POOL_SIZE_MAX + 1, 2**40])
 def test_a_pool_of_no_or_too_many_nonces_is_refused_before_any_is_made(size: int) -> None:
     with pytest.raises(ValueError, match=rf"1\.\.4096 nonces, received {size}"):
-        NoncePool(seckey=SECKEY, pubkey=PUBKEY, size=size)
+        NoncePool(Keypair(SECKEY), size=size)
 
 
 def test_every_nonce_of_every_pool_is_another() -> None:
-    pools = [NoncePool(seckey=SECKEY, pubkey=PUBKEY, size=size) for size in (1, 40, 40)]
+    pools = [NoncePool(Keypair(SECKEY), size=size) for size in (1, 40, 40)]
     pubnonces = [pubnonce for pool in pools for pubnonce in pool.public.pubnonces]
     assert len(set(pubnonces)) == len(pubnonces) == 81
     assert len({pool.public.pool_id for pool in pools}) == 3

@@ -9,6 +9,7 @@ from tests.signing.cohort import ORDER, Cohort, cohort_of, pubkey, seckey, shift
 
 from cromford.bitcoin.taproot import tapleaf_hash
 from cromford.crypto import schnorr
+from cromford.crypto.curve import Keypair
 from cromford.crypto.musig2 import SecNonce
 from cromford.signing.nonces import NoncePool
 from cromford.signing.round import FaultyContribution, SigningRound, aggregate_nonces
@@ -172,10 +173,7 @@ def test_a_round_without_sessions_is_done() -> None:
 
 
 def test_a_malformed_pubnonce_names_its_signer() -> None:
-    pubnonces = {
-        pubkey(signer): SecNonce(pubkey=pubkey(signer), seckey=bytes(31) + b"\x01").pubnonce
-        for signer in range(3)
-    }
+    pubnonces = {pubkey(signer): SecNonce(Keypair(seckey(signer))).pubnonce for signer in range(3)}
     assert len(aggregate_nonces(pubnonces)) == 66
     for signer in range(3):
         for malformed in (b"", bytes(66), b"\x04" * 66, bytes(67)):
@@ -186,12 +184,9 @@ def test_a_malformed_pubnonce_names_its_signer() -> None:
 
 def test_a_wrong_aggregate_nonce_is_our_own_bug_and_nobody_is_blamed() -> None:
     """Every partial signature is right for it; only whoever aggregated made a mistake."""
-    stranger = SecNonce(pubkey=pubkey(7), seckey=seckey(7)).pubnonce
+    stranger = SecNonce(Keypair(seckey(7))).pubnonce
     honest = cohort_of([(0, 1)]).sessions["s0"]
-    pools = {
-        pubkey(signer): NoncePool(seckey=seckey(signer), pubkey=pubkey(signer), size=1)
-        for signer in (0, 1)
-    }
+    pools = {pubkey(signer): NoncePool(Keypair(seckey(signer)), size=1) for signer in (0, 1)}
     pubnonces = {signer: pool.public.pubnonces[0] for signer, pool in pools.items()}
     aggnonce = aggregate_nonces({**pubnonces, pubkey(1): stranger})
     session = replace(honest, pubnonces=pubnonces, aggnonce=aggnonce)

@@ -8,6 +8,7 @@ import pytest
 from cromford.bitcoin.network import REGTEST
 from cromford.bitcoin.timelocked import LockKind, Timelock
 from cromford.bitcoin.tx import Tx
+from cromford.crypto.curve import Keypair
 from cromford.crypto.keys import pubkey_of
 from cromford.crypto.musig2 import KeyAgg, SecNonce, nonce_agg
 from cromford.signing.bip32 import ExtendedSeckey, master_of
@@ -45,7 +46,7 @@ def check_tells_nothing(text: str) -> None:
 
 
 def pool() -> NoncePool:
-    return NoncePool(seckey=SECKEY, pubkey=PUBKEY, size=2)
+    return NoncePool(Keypair(SECKEY), size=2)
 
 
 def signer() -> Signer:
@@ -67,7 +68,8 @@ def task(sighash: bytes = b"\x11" * 32) -> SigningTask:
         master_of(SEED),
         signer(),
         pool(),
-        SecNonce(pubkey=PUBKEY, seckey=SECKEY),
+        SecNonce(Keypair(SECKEY)),
+        Keypair(SECKEY),
         [pool(), {"key": KEYCHAIN}],
     ],
     ids=lambda holder: type(holder).__name__,
@@ -84,6 +86,7 @@ def test_printing_a_holder_of_secrets_tells_none(holder: object) -> None:
 def test_a_holder_says_what_it_is() -> None:
     assert repr(KEYCHAIN) == f"Keychain({KEYCHAIN.node_id.hex()}, secret)"
     assert repr(pool()) == "NoncePool(2 nonces, secret)"
+    assert repr(Keypair(SECKEY)) == "Keypair(secret)"
     assert repr(master_of(SEED)) == "ExtendedSeckey()"
 
 
@@ -99,7 +102,9 @@ FAILURES: list[tuple[type[Exception], Callable[[], object]]] = [
     (NonceFault, lambda: pool().partial_sign(2, task(), bytes(66))),
     (ValueError, lambda: pool().partial_sign(0, task(), b"\x05" * 66)),
     (TypeError, lambda: pool().__reduce__()),
-    (ValueError, lambda: NoncePool(seckey=SECKEY, pubkey=PUBKEY, size=0)),
+    (ValueError, lambda: Keypair(SECKEY + b"\x00")),
+    (TypeError, lambda: Keypair(SECKEY).__reduce__()),
+    (ValueError, lambda: NoncePool(Keypair(SECKEY), size=0)),
     (ValueError, lambda: master_of(SEED + b"\x00")),
     (ValueError, lambda: master_of(SEED).derive_hardened(-1)),
     (OverflowError, lambda: master_of(SEED).child(-1)),

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from functools import cache
 
 import pytest
-from btclib_secp256k1 import _scalar, musig
+from btclib_secp256k1 import _scalar
 
+from cromford.crypto import curve
 from cromford.ports import Entry
 from tests.simulation.exits import run_exits
 from tests.simulation.life import run_life
@@ -71,6 +72,6 @@ def test_whatever_is_kept_and_whoever_keeps_it_is_in_a_transcript() -> None:
 
 def test_after_a_transcript_nonces_are_as_random_as_before() -> None:
     with recording("seed"):
-        drawn = vars(musig)["secrets"], vars(_scalar)["secrets"]
+        drawn = vars(curve)["secrets"], vars(_scalar)["secrets"]
     assert secrets not in drawn
-    assert vars(musig)["secrets"] is vars(_scalar)["secrets"] is secrets
+    assert vars(curve)["secrets"] is vars(_scalar)["secrets"] is secrets

@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from unittest.mock import patch
 
-from btclib_secp256k1 import _scalar, musig
+from btclib_secp256k1 import _scalar
 
 from cromford import effects as fx
+from cromford.crypto import curve
 from cromford.ports import Archived, Entry
 from cromford.protocol import events as ev
 from cromford.wire.messages import encode_message
@@ -88,7 +89,7 @@ def recording(seed: str) -> Iterator[Transcript]:
     with (
         patch.object(SimStore, "keep", noted_keep),
         patch.object(SimNode, "perform", noted_perform),
-        patch.object(musig, "secrets", secrets),
+        patch.object(curve, "secrets", secrets),
         patch.object(_scalar, "secrets", secrets),
     ):
         yield transcript

@@ -17,6 +17,7 @@ from cromford.channel.finished import FinishedCommitment, finish_commitment
 from cromford.channel.htlc_tx import htlc_txs
 from cromford.channel.keys import Basepoints
 from cromford.channel.terms import ChannelTerms, Party
+from cromford.crypto.curve import Keypair
 from cromford.crypto.keys import pubkey_of, sha256, xonly_of
 from cromford.crypto.musig2 import SecNonce, nonce_agg
 from cromford.regtest.ledger import Ledger
@@ -92,11 +93,9 @@ def fresh_world() -> Iterator["World"]:
 
 def musig_sign(task: SigningTask) -> bytes:
     seckeys = sorted((KEYCHAINS[party].seckey(NAME) for party in Party), key=pubkey_of)
-    nonces = [SecNonce(pubkey=pubkey_of(seckey), seckey=seckey) for seckey in seckeys]
+    nonces = [SecNonce(Keypair(seckey)) for seckey in seckeys]
     session = task.session(nonce_agg([nonce.pubnonce for nonce in nonces]))
-    return session.partial_sig_agg(
-        [nonce.sign(session, seckey) for nonce, seckey in zip(nonces, seckeys, strict=True)]
-    )
+    return session.partial_sig_agg([nonce.sign(session) for nonce in nonces])
 
 
 def point(commitment: Commitment) -> bytes:

@@ -12,6 +12,7 @@ from cromford.bitcoin.network import REGTEST
 from cromford.bitcoin.script import ANCHOR_SCRIPT
 from cromford.bitcoin.sighash import taproot_sighash
 from cromford.bitcoin.tx import TRUC_VERSION, Tx, TxIn, TxOut
+from cromford.crypto.curve import Keypair
 from cromford.factory.exit_path import ExitStep
 from cromford.signing.nonces import NoncePool
 from cromford.signing.round import SigningRound, SigningSession, aggregate_nonces
@@ -54,10 +55,7 @@ def commitment_of(n_clients: int, client: int) -> Tx:
         key_agg=output.spending_key_agg,
     )
     jobs = ("client funding", "lsp funding")
-    pools = [
-        NoncePool(seckey=oracle.seckey(job, client), pubkey=oracle.pubkey(job, client), size=1)
-        for job in jobs
-    ]
+    pools = [NoncePool(Keypair(oracle.seckey(job, client)), size=1) for job in jobs]
     pubnonces = {pool.public.pubkey: pool.public.pubnonces[0] for pool in pools}
     aggnonce = aggregate_nonces(pubnonces)
     session = SigningSession(task=task, pubnonces=pubnonces, aggnonce=aggnonce)

@@ -7,6 +7,7 @@ from tests.factory import oracle
 from tests.factory.specimen import tree_of
 from tests.signing.cohort import Cohort
 
+from cromford.crypto.curve import Keypair
 from cromford.factory.branch import SignedBranch, branch_of
 from cromford.factory.terms import FactoryTerms
 from cromford.factory.tree import Tree
@@ -53,11 +54,7 @@ def signatures_of(tree: Tree) -> dict[str, bytes]:
     """Return the signature of each transaction of a tree of the test keys, made by MuSig2."""
     nodes = list(tree.nodes)
     pools = [
-        NoncePool(
-            seckey=oracle.seckey("factory", participant),
-            pubkey=oracle.pubkey("factory", participant),
-            size=len(nodes),
-        )
+        NoncePool(Keypair(oracle.seckey("factory", participant)), size=len(nodes))
         for participant in range(len(tree.factory_pubkeys))
     ]
     sessions: dict[str, SigningSession] = {}

@@ -4,7 +4,6 @@ A *seckey* is 32 bytes, a *pubkey* 33 (compressed), an *x-only pubkey* 32 (BIP 3
 """
 
 import hashlib
-from functools import lru_cache
 from typing import Final
 
 from btclib_secp256k1 import ecdh as _ecdh
@@ -12,10 +11,11 @@ from btclib_secp256k1 import keys as _keys
 from btclib_secp256k1 import recovery as _recovery
 from btclib_secp256k1 import xonly as _xonly
 
-SECKEY_SIZE: Final = 32
-PUBKEY_SIZE: Final = 33
-XONLY_PUBKEY_SIZE: Final = 32
-UNPACKED_CACHED: Final = 4096  # Basepoints and funding keys: four of each channel in use.
+from cromford.crypto import curve
+
+SECKEY_SIZE: Final = curve.SECKEY_SIZE
+PUBKEY_SIZE: Final = curve.PUBKEY_SIZE
+XONLY_PUBKEY_SIZE: Final = curve.XONLY_PUBKEY_SIZE
 
 
 def sha256(data: bytes) -> bytes:
@@ -50,7 +50,7 @@ def pubkey_of(seckey: bytes) -> bytes:
     Raises:
         ValueError: If `seckey` is not a scalar in 1..n-1.
     """
-    return bytes(_keys.pubkey_from_prvkey(seckey))
+    return curve.pubkey_create(seckey)
 
 
 def xonly_of(pubkey: bytes) -> bytes:
@@ -58,21 +58,13 @@ def xonly_of(pubkey: bytes) -> bytes:
     return pubkey[1:]
 
 
-@lru_cache(maxsize=UNPACKED_CACHED)
-def unpacked(pubkey: bytes) -> bytes:
-    """Return a pubkey with both its coordinates: reading it takes no square root.
-
-    For those that are read again and again; for any other it costs more than it saves.
-
-    Raises:
-        ValueError: If it is not a point on the curve.
-    """
-    return bytes(_keys.reserialize(pubkey, compressed=False))
-
-
 def is_pubkey(pubkey: bytes) -> bool:
     """Say whether these 33 bytes are a point on the curve in compressed form."""
-    return len(pubkey) == PUBKEY_SIZE and bool(_keys.pubkey_verify(pubkey))
+    try:
+        curve.parsed(pubkey)
+    except ValueError:
+        return False
+    return True
 
 
 def is_seckey(seckey: bytes) -> bool:
@@ -95,13 +87,7 @@ def xonly_tweak(xonly_pubkey: bytes, tweak: bytes) -> tuple[bytes, int]:
     Raises:
         ValueError: If the key is not 32 bytes of a point or the tweak is out of range.
     """
-    # The library would take 33 bytes too, and the parity in them would be hashed by the caller.
-    if len(xonly_pubkey) != XONLY_PUBKEY_SIZE:
-        raise ValueError(
-            f"an x-only pubkey has {XONLY_PUBKEY_SIZE} bytes, received {len(xonly_pubkey)}"
-        )
-    tweaked, parity = _xonly.tweak_add(xonly_pubkey, tweak)
-    return bytes(tweaked), parity
+    return curve.xonly_tweak_add(xonly_pubkey, tweak)
 
 
 def xonly_tweak_seckey(seckey: bytes, tweak: bytes) -> bytes:
@@ -117,9 +103,9 @@ def pubkey_add(pubkey: bytes, tweak: bytes) -> bytes:
     """Return pubkey + tweak*G (BIP 32's public child derivation).
 
     Raises:
-        ValueError: If the tweak exceeds the order or the sum is infinity.
+        ValueError: If it is no point, the tweak exceeds the order, or the sum is infinity.
     """
-    return bytes(_keys.pubkey_tweak_add(unpacked(pubkey), tweak))
+    return curve.pubkey_tweak_add(pubkey, tweak)
 
 
 def shared_secret(pubkey: bytes, seckey: bytes) -> bytes:

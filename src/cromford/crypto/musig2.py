@@ -8,13 +8,14 @@ copied, pickled or printed.
 from collections.abc import Sequence
 from typing import Final, Never
 
-from btclib_secp256k1 import ffi
-from btclib_secp256k1 import musig as _musig
+from btclib_secp256k1 import CData
 
-from cromford.crypto.keys import is_pubkey, unpacked
+from cromford.crypto import curve
+from cromford.crypto.curve import Keypair
+from cromford.crypto.keys import is_pubkey
 
-PUBNONCE_SIZE: Final = 66
-PARTIAL_SIG_SIZE: Final = 32
+PUBNONCE_SIZE: Final = curve.PUBNONCE_SIZE
+PARTIAL_SIG_SIZE: Final = curve.PARTIAL_SIG_SIZE
 
 
 class NonceReuse(Exception):
@@ -59,8 +60,7 @@ class KeyAgg:
         self.pubkeys: tuple[bytes, ...] = key_sort(pubkeys)
         if len(set(self.pubkeys)) != len(self.pubkeys):
             raise ValueError("two signers with one pubkey")
-        self._cache = _aggregated(self.pubkeys)
-        self.internal_key: bytes = bytes(self._cache.agg_pubkey)
+        self._cache, self.internal_key = _aggregated(self.pubkeys)
         self.output_key: bytes = self.internal_key
         self._is_tweaked = False
 
@@ -74,12 +74,8 @@ class KeyAgg:
             raise ValueError("the aggregate key is already tweaked")
         tweaked = object.__new__(KeyAgg)
         tweaked.pubkeys, tweaked.internal_key = self.pubkeys, self.internal_key
-        # The C object is a plain struct without pointers or secrets.
-        cache = object.__new__(_musig.KeyAggCache)
-        cache._cache = ffi.new("secp256k1_musig_keyagg_cache *", self._cache._cache_()[0])
-        cache.agg_pubkey = self._cache.agg_pubkey
-        tweaked.output_key = bytes(cache.pubkey_xonly_tweak_add(tweak))[1:]
-        tweaked._cache, tweaked._is_tweaked = cache, True
+        tweaked._cache, tweaked.output_key = curve.key_agg_tweaked(self._cache, tweak)
+        tweaked._is_tweaked = True
         return tweaked
 
     def __eq__(self, other: object) -> bool:
@@ -91,10 +87,10 @@ class KeyAgg:
         return hash((self.pubkeys, self.output_key))
 
 
-def _aggregated(pubkeys: tuple[bytes, ...]) -> _musig.KeyAggCache:
+def _aggregated(pubkeys: tuple[bytes, ...]) -> tuple[CData, bytes]:
     """Return the aggregate; a pubkey that is not a point is named by its place."""
     try:
-        return _musig.KeyAggCache(pubkeys)
+        return curve.key_agg(pubkeys)
     except ValueError:
         for index, pubkey in enumerate(pubkeys):
             if not is_pubkey(pubkey):
@@ -109,42 +105,42 @@ class SecNonce:
     scalars as it hands them over, and refuses to be copied, stored or printed.
 
     Args:
-        pubkey: The pubkey this nonce will sign for (BIP 327 binds a nonce to it).
-        seckey: Its seckey, folded in as a defence against a weak random generator.
+        keypair: What it will sign with (BIP 327 binds a nonce to its pubkey). The seckey is folded
+            in as a defence against a weak random generator.
     """
 
-    __slots__ = ("_secret", "pubnonce")
+    __slots__ = ("_held", "pubnonce")
 
-    def __init__(self, *, pubkey: bytes, seckey: bytes) -> None:
-        self._secret: _musig.SecretNonce | None = _musig.nonce_gen(unpacked(pubkey), seckey)
-        self.pubnonce: bytes = bytes(self._secret.pubnonce)
+    def __init__(self, keypair: Keypair) -> None:
+        secnonce, self.pubnonce = keypair.nonce_gen()
+        self._held = [(secnonce, keypair)]
 
     @property
     def is_spent(self) -> bool:
         """Whether it has signed or been dropped."""
-        return self._secret is None
+        return not self._held
 
-    def sign(self, session: "Session", seckey: bytes) -> bytes:
+    def sign(self, session: "Session") -> bytes:
         """Return the 32-byte partial signature, and forget the scalars whatever happens.
 
         Raises:
             NonceReuse: If it was spent before.
-            ValueError: If the seckey is not the nonce's.
         """
-        secret, self._secret = self._secret, None
-        if secret is None:
-            raise NonceReuse("this secret nonce was spent before")
+        try:
+            secnonce, keypair = self._held.pop()  # Whichever thread comes first.
+        except IndexError:
+            raise NonceReuse("this secret nonce was spent before") from None
         # BIP 327 recommends verifying one's own partial signature against random faults. The
         # aggregate is verified before anything relies on it, so that cost is not paid twice.
-        return bytes(
-            secret.partial_sign(seckey, session.key_agg._cache, session._session, verify=False)  # noqa: SLF001 - one module
-        )
+        try:
+            return keypair.partial_sign(secnonce, session.key_agg._cache, session._session)  # noqa: SLF001 - one module
+        finally:
+            curve.wipe(secnonce)
 
     def drop(self) -> None:
         """Forget the scalars without signing."""
-        if self._secret is not None:
-            self._secret.wipe()
-            self._secret = None
+        while self._held:
+            curve.wipe(self._held.pop()[0])
 
     def __repr__(self) -> str:
         return "SecNonce(secret)"
@@ -167,7 +163,7 @@ def nonce_agg(pubnonces: Sequence[bytes]) -> bytes:
         ValueError: If there is none.
     """
     try:
-        return bytes(_musig.nonce_agg(pubnonces))
+        return curve.nonce_agg(pubnonces)
     except ValueError:
         for index, pubnonce in enumerate(pubnonces):
             if not is_pubnonce(pubnonce):
@@ -178,7 +174,7 @@ def nonce_agg(pubnonces: Sequence[bytes]) -> bytes:
 def is_pubnonce(pubnonce: bytes) -> bool:
     """Say whether these 66 bytes are a public nonce (two points)."""
     try:
-        _musig.pubnonce_parse(pubnonce)
+        curve.parsed_pubnonce(pubnonce)
     except ValueError:
         return False
     return True
@@ -187,7 +183,7 @@ def is_pubnonce(pubnonce: bytes) -> bool:
 def is_aggnonce(aggnonce: bytes) -> bool:
     """Say whether these 66 bytes are an aggregate nonce (two points or infinity)."""
     try:
-        _musig.aggnonce_parse(aggnonce)
+        curve.parsed_aggnonce(aggnonce)
     except ValueError:
         return False
     return True
@@ -204,18 +200,17 @@ class Session:
 
     def __init__(self, *, key_agg: KeyAgg, aggnonce: bytes, message: bytes) -> None:
         self.key_agg = key_agg
-        self._session = _musig.Session(aggnonce, message, key_agg._cache)  # noqa: SLF001 - one module
+        self._session = curve.session(aggnonce, message, key_agg._cache)  # noqa: SLF001 - one module
 
     def partial_sig_verify(self, *, partial_sig: bytes, pubnonce: bytes, pubkey: bytes) -> bool:
         """Say whether this signer's partial signature is valid. Malformed ones are invalid."""
         try:
-            return bool(
-                self._session.partial_sig_verify(
-                    partial_sig,
-                    pubnonce,
-                    pubkey,
-                    self.key_agg._cache,  # noqa: SLF001 - one module
-                )
+            return curve.partial_sig_verify(
+                partial_sig,
+                pubnonce,
+                pubkey,
+                self.key_agg._cache,  # noqa: SLF001 - one module
+                self._session,
             )
         except ValueError:
             return False
@@ -228,7 +223,7 @@ class Session:
             ValueError: If there is none.
         """
         try:
-            return bytes(self._session.partial_sig_agg(partial_sigs))
+            return curve.partial_sig_agg(partial_sigs, self._session)
         except ValueError:
             for index, partial_sig in enumerate(partial_sigs):
                 if not is_partial_sig(partial_sig):
@@ -239,7 +234,7 @@ class Session:
 def is_partial_sig(partial_sig: bytes) -> bool:
     """Say whether these 32 bytes are a scalar below the group order."""
     try:
-        _musig.partial_sig_parse(partial_sig)
+        curve.parsed_partial_sig(partial_sig)
     except ValueError:
         return False
     return True

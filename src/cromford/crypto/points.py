@@ -2,7 +2,7 @@
 
 from btclib_secp256k1 import keys as _keys
 
-from cromford.crypto.keys import unpacked
+from cromford.crypto import curve
 
 
 def seckey_mul(seckey: bytes, factor: bytes) -> bytes:
@@ -15,12 +15,9 @@ def seckey_mul(seckey: bytes, factor: bytes) -> bytes:
 
 
 def weighted_sum(left: bytes, left_factor: bytes, right: bytes, right_factor: bytes) -> bytes:
-    """Return left * left_factor + right * right_factor as a pubkey; `left` is used often.
+    """Return left * left_factor + right * right_factor as a pubkey.
 
     Raises:
         ValueError: If a point is not on the curve, a factor out of range, or the sum infinity.
     """
-    product = _keys.pubkey_tweak_mul_sum((unpacked(left), right), (left_factor, right_factor))
-    if product is None:
-        raise ValueError("the sum of both points is the point at infinity")
-    return bytes(product)
+    return curve.pubkey_mul_sum((left, right), (left_factor, right_factor))

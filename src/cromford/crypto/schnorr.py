@@ -4,9 +4,9 @@ from typing import Final
 
 from btclib_secp256k1 import ssa as _ssa
 
-from cromford.crypto.keys import XONLY_PUBKEY_SIZE
+from cromford.crypto import curve
 
-SIGNATURE_SIZE: Final = 64
+SIGNATURE_SIZE: Final = curve.SIGNATURE_SIZE
 
 
 def sign(message: bytes, seckey: bytes, *, aux_rand: bytes | None = None) -> bytes:
@@ -22,10 +22,7 @@ def sign(message: bytes, seckey: bytes, *, aux_rand: bytes | None = None) -> byt
 
 def verify(signature: bytes, message: bytes, xonly_pubkey: bytes) -> bool:
     """Say whether the signature is valid. Malformed keys and signatures are invalid."""
-    # The library reads the x of a 33-byte key too; then one signature would have two keys.
-    if len(xonly_pubkey) != XONLY_PUBKEY_SIZE:
-        return False
     try:
-        return bool(_ssa.verify(message, xonly_pubkey, signature))
+        return curve.schnorr_verify(signature, message, xonly_pubkey)
     except ValueError:
         return False

@@ -24,6 +24,7 @@ from typing import Final, assert_never
 from cromford.bitcoin.network import Network
 from cromford.bitcoin.taproot import taptweak
 from cromford.crypto import keys, schnorr
+from cromford.crypto.curve import Keypair
 from cromford.signing.bip32 import ExtendedPubkey, ExtendedSeckey, master_of
 from cromford.signing.derivation import ClaimKey, derive_seckey, revocation_seckey
 
@@ -140,6 +141,7 @@ class Keychain:
         self.node_id: bytes = keys.pubkey_of(self._node)
         self._channel_seckeys = lru_cache(maxsize=CHANNELS_CACHED)(self._derive_channel_seckeys)
         self._secret = lru_cache(maxsize=CHANNELS_CACHED)(self._derive_secret)
+        self._channel_keypair = lru_cache(maxsize=CHANNELS_CACHED)(self._derive_channel_keypair)
         self._upper_secret = lru_cache(maxsize=CHANNELS_CACHED)(self._derive_upper_secret)
         self.pubkey = lru_cache(maxsize=CHANNELS_CACHED)(self._derive_pubkey)
 
@@ -161,6 +163,12 @@ class Keychain:
                 return self._channel_seckeys(name)[0]
             case _:
                 assert_never(name)
+
+    def keypair(self, name: KeyName) -> Keypair:
+        """Return the keypair that signs for this name; a channel's is kept as its seckeys are."""
+        if isinstance(name, ChannelKey):
+            return self._channel_keypair(name)
+        return Keypair(self.seckey(name))
 
     def sealing_key(self, *, attempt: int, client: int, pubkeys: bytes) -> bytes:
         """Return the key that seals what one client handed over, and nothing else.
@@ -250,6 +258,9 @@ class Keychain:
 
     def _derive_pubkey(self, name: KeyName) -> bytes:
         return keys.pubkey_of(self.seckey(name))
+
+    def _derive_channel_keypair(self, name: ChannelKey) -> Keypair:
+        return Keypair(self._channel_seckeys(name)[0])
 
     def _derive_channel_seckeys(self, name: ChannelKey) -> tuple[bytes, ...]:
         node = self._channel.derive_hardened(name.attempt, name.channel, name.candidate)

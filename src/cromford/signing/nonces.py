@@ -5,8 +5,9 @@ process and is never written down: a pool that is lost is replaced by a fresh on
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
+from cromford.crypto.curve import Keypair
 from cromford.crypto.keys import TaggedHash
 from cromford.crypto.musig2 import SecNonce
 from cromford.signing.task import SigningTask
@@ -47,8 +48,7 @@ class PoolCounts:
     n_left: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Binding:
+class _Binding(NamedTuple):
     session_name: str
     sighash: bytes
     output_key: bytes
@@ -59,19 +59,18 @@ class NoncePool:
     """Secret nonces of one seckey. Each signs one thing; asked again, the same bytes come back.
 
     Args:
-        seckey: What they sign with.
-        pubkey: Its pubkey; BIP 327 binds a nonce to it.
+        keypair: What they sign with.
         size: How many to make.
     """
 
-    def __init__(self, *, seckey: bytes, pubkey: bytes, size: int) -> None:
+    def __init__(self, keypair: Keypair, *, size: int) -> None:
         if not 1 <= size <= POOL_SIZE_MAX:
             raise ValueError(f"a pool of 1..{POOL_SIZE_MAX} nonces, received {size}")
-        self._seckey = seckey
-        self._secnonces = [SecNonce(pubkey=pubkey, seckey=seckey) for _ in range(size)]
+        self._secnonces = [SecNonce(keypair) for _ in range(size)]
         self._bound: dict[int, tuple[_Binding, bytes]] = {}
         self.public = PublicPool(
-            pubkey=pubkey, pubnonces=tuple(secnonce.pubnonce for secnonce in self._secnonces)
+            pubkey=keypair.pubkey,
+            pubnonces=tuple(secnonce.pubnonce for secnonce in self._secnonces),
         )
 
     def partial_sign(self, index: int, task: SigningTask, aggnonce: bytes) -> bytes:
@@ -94,8 +93,7 @@ class NoncePool:
             if bound[0] != binding:
                 raise NonceFault(f"nonce {index} is bound to session {bound[0].session_name}")
             return bound[1]
-        session = task.session(aggnonce)
-        partial_sig = self._secnonces[index].sign(session, self._seckey)
+        partial_sig = self._secnonces[index].sign(task.session(aggnonce))
         self._bound[index] = (binding, partial_sig)
         return partial_sig
 
@@ -115,7 +113,6 @@ class NoncePool:
             secnonce.drop()
         self._secnonces = []
         self._bound = {}
-        self._seckey = b""
 
     def __repr__(self) -> str:
         return f"NoncePool({len(self._secnonces)} nonces, secret)"

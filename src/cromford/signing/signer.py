@@ -12,6 +12,7 @@ from cromford.bitcoin.taproot import taproot_output, taptweak
 from cromford.bitcoin.timelocked import Timelock
 from cromford.bitcoin.tx import Tx, TxOut
 from cromford.crypto import keys, schnorr
+from cromford.crypto.curve import Keypair
 from cromford.crypto.musig2 import SecNonce, nonce_agg
 from cromford.signing.derivation import ClaimKey
 from cromford.signing.handed_over import (
@@ -80,8 +81,7 @@ class Signer:
         """
         if after not in self._pools:
             self._check_room()
-        seckey = self._keychain.seckey(name)
-        pool = NoncePool(seckey=seckey, pubkey=self._keychain.pubkey(name), size=size)
+        pool = NoncePool(self._keychain.keypair(name), size=size)
         self._pools[pool.public.pool_id] = pool
         return pool.public
 
@@ -183,10 +183,10 @@ class Signer:
         self._check_room()
         if (stored.attempt, stored.client) != (name.attempt, name.client):
             raise KeysUnusable(f"of client {stored.client} of attempt {stored.attempt}")
-        seckey = unsealed(self._keychain, stored).seckey(name)
-        if keys.pubkey_of(seckey) != pubkey:
+        keypair = Keypair(unsealed(self._keychain, stored).seckey(name))
+        if keypair.pubkey != pubkey:
             raise KeysUnusable("not the key that signs for this seat")
-        pool = NoncePool(seckey=seckey, pubkey=pubkey, size=size)
+        pool = NoncePool(keypair, size=size)
         self._clients_pools[pool.public.pool_id] = pool
         return pool.public
 
@@ -220,10 +220,9 @@ class Signer:
         Raises:
             ValueError: If its public nonce is malformed.
         """
-        seckey = self._keychain.seckey(name)
-        secnonce = SecNonce(pubkey=self._keychain.pubkey(name), seckey=seckey)
+        secnonce = SecNonce(self._keychain.keypair(name))
         session = task.session(nonce_agg([secnonce.pubnonce, pubnonce]))
-        return secnonce.pubnonce, secnonce.sign(session, seckey)
+        return secnonce.pubnonce, secnonce.sign(session)
 
     def per_commitment_point(self, name: ChannelKey, number: int) -> bytes:
         """Return the per-commitment point of our commitment of this number.

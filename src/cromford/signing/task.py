@@ -1,14 +1,12 @@
 """One input to be signed by several: the digest, and the tweaked aggregate of the signers."""
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Final
 
 from cromford.crypto import schnorr
 from cromford.crypto.musig2 import KeyAgg, Session
 
-# Whoever signs last also aggregates, soon after, and the session of both is the same public value.
-SESSIONS_CACHED: Final = 64
+_OPENED: Final = "_opened"  # Where a task keeps its last session, beside its fields.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,16 +28,19 @@ class SigningTask:
     def session(self, aggnonce: bytes) -> Session:
         """Return the signing session of this task.
 
+        The last one is kept: whoever signs last also aggregates, and the session of both is the
+        same public value.
+
         Raises:
             ValueError: If the aggregate nonce is malformed.
         """
-        return _session(self.key_agg, aggnonce, self.sighash)
+        opened: tuple[bytes, Session] | None = self.__dict__.get(_OPENED)
+        if opened is not None and opened[0] == aggnonce:
+            return opened[1]
+        session = Session(key_agg=self.key_agg, aggnonce=aggnonce, message=self.sighash)
+        self.__dict__[_OPENED] = (aggnonce, session)
+        return session
 
     def is_signed_by(self, signature: bytes, output_key: bytes) -> bool:
         """Say whether this is a valid signature for the spent output's key."""
         return schnorr.verify(signature, self.sighash, output_key)
-
-
-@lru_cache(maxsize=SESSIONS_CACHED)
-def _session(key_agg: KeyAgg, aggnonce: bytes, sighash: bytes) -> Session:
-    return Session(key_agg=key_agg, aggnonce=aggnonce, message=sighash)

@@ -32,7 +32,9 @@ else:
         if shape.read is None:
             # What was computed of the value before, and is kept beside its fields, stays there.
             before = value.__dict__
-            made.__dict__.update({name: before[name] for name in shape.setters}, **changes)
+            if len(before) > len(shape.setters):
+                before = {name: before[name] for name in shape.setters}
+            made.__dict__.update(before, **changes)
             return made
         for set_field, field_value in zip(shape.setters.values(), shape.read(value), strict=True):
             set_field(made, field_value)

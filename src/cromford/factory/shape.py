@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from cromford.bitcoin.fees import P2TR_DUST_SAT, TRUC_VSIZE_MAX, keypath_tx_vsize
@@ -287,6 +288,11 @@ class PlannedVertex:
         return (self,)
 
 
+# Terms are planned for whoever is looking: to order, to check, to build, for each client in turn.
+PLANS_CACHED: Final = 4
+
+
+@lru_cache(maxsize=PLANS_CACHED)
 def plan_of(terms: FactoryTerms) -> PlannedVertex:
     """Return the whole tree's vertices with their amounts.
 

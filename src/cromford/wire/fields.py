@@ -244,11 +244,14 @@ def _text(limit: int) -> FieldKind:
 
 
 def _fixed_list(size: int, limit: int) -> FieldKind:
-    item_kind = _fixed(size)
+    check = _fixed(size).encode
 
     def encode(items: Sequence[bytes]) -> bytes:
         check_count(len(items))
-        return b"".join(map(item_kind.encode, items))
+        if not {size}.issuperset(map(len, items)):
+            for item in items:
+                check(item)
+        return b"".join(items)
 
     def decode(data: bytes) -> tuple[bytes, ...]:
         if len(data) % size:

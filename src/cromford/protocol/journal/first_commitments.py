@@ -5,6 +5,7 @@ The LSP is the opener: everything in a new channel is its own.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 from cromford.bitcoin.tx import OutPoint
@@ -62,6 +63,11 @@ class ChannelSetting:
             peer_next_point=peer.second_per_commitment_point,
         )
 
+    @cached_property
+    def _first_commitments(self) -> dict[Party, Commitment]:
+        """Those that were asked for: whoever checks them signs them next."""
+        return {}
+
     def first_commitment(self, holder: Party) -> Commitment:
         """Return a party's commitment number 0: everything is the LSP's.
 
@@ -69,19 +75,23 @@ class ChannelSetting:
             UnpayableFee: If the capacity does not carry fee and anchor.
             ValueError: If a point is not on the curve.
         """
+        if holder in self._first_commitments:
+            return self._first_commitments[holder]
         content = CommitmentContent(
             holder=holder,
             number=0,
             opener_msat=self.funding.capacity_sat * MSAT_PER_SAT,
             accepter_msat=0,
         )
-        return build_commitment(
+        commitment = build_commitment(
             content,
             funding=self.funding,
             terms=self.terms,
             keys=self.keys,
             per_commitment_point=self.offer_of(holder).first_per_commitment_point,
         )
+        self._first_commitments[holder] = commitment
+        return commitment
 
 
 def channel_terms_of(terms: FactoryTerms) -> ChannelTerms:

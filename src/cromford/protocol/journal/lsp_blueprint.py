@@ -46,7 +46,7 @@ class LspBlueprint:
                 return i
         return None
 
-    @property
+    @cached_property
     def factory_pubkeys(self) -> tuple[bytes, ...]:
         """One per participant, the LSP's first."""
         return (self.lsp_factory_pubkey, *(seat.factory_pubkey for seat in self.seats))

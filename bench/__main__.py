@@ -17,6 +17,7 @@ from rich.console import Console
 
 from bench import (
     ceremony,
+    comparing,
     history,
     idle,
     in_process,
@@ -133,6 +134,11 @@ def _between_processes(size: Size, *, n_runs: int, say: Callable[[str], None]) -
     show_default=True,
     help="Where the JSON is written.",
 )
+@click.option(
+    "--compare",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="An earlier report; with a row that takes longer by a tenth, the exit code is 1.",
+)
 def main(
     clients: tuple[int, ...],
     process_clients: tuple[int, ...],
@@ -140,11 +146,16 @@ def main(
     runs: int | None,
     results: Path,
     *,
+    compare: Path | None,
     n_payments: int | None,
     quick: bool,
 ) -> None:
     """Measure, show a table, and write the same as JSON."""
     quiet = Console(stderr=True)
+    try:
+        earlier = None if compare is None else comparing.read(compare, report_format=report.FORMAT)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
     began, load_before = datetime.now(UTC), report.load_average()
     before = [measure()]
     n_runs = runs or (RUNS_QUICK if quick else RUNS_DEFAULT)
@@ -175,8 +186,15 @@ def main(
         idle=carried,
     )
     console = Console()
-    report.show(console if console.is_terminal else Console(width=TABLE_WIDTH), found)
+    if not console.is_terminal:
+        console = Console(width=TABLE_WIDTH)
+    report.show(console, found)
     quiet.print(f"written to {report.write(found, results)}", soft_wrap=True)
+    if earlier is not None:
+        both = list(comparing.compared(earlier, found))
+        comparing.show(console, both)
+        if any(one.is_regression for one in both):
+            raise SystemExit(1)
 
 
 if __name__ == "__main__":

@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 from bench.op import Op
 from bench.operations import measure
-from bench.rows import CPU, repeat
+from bench.rows import CPU, WALL, repeat
 from bench.sizes import BINARY_SHAPE, Size, seckey_of, sizes_of
 from rich.console import Console
 
 from bench import (
     ceremony,
+    comparing,
     floor,
     history,
     in_process,
@@ -146,6 +147,12 @@ def test_a_payment_takes_the_operations_of_its_floor_and_no_fewer() -> None:
 def test_the_smallest_size_runs_and_every_row_has_a_floor(tmp_path: Path) -> None:
     rows = [
         *repeat(SMALLEST, partial(in_process.run_once, SMALLEST), in_process.works(SMALLEST)),
+        *repeat(
+            SMALLEST,
+            partial(in_process.run_in_threads, SMALLEST),
+            in_process.works_in_threads(SMALLEST),
+            clock=WALL,
+        ),
         *repeat(SMALLEST, partial(ceremony.run_once, SMALLEST), ceremony.works(SMALLEST)),
     ]
     for kind in (payments.IN_MEMORY, payments.DURABLE):
@@ -158,6 +165,7 @@ def test_the_smallest_size_runs_and_every_row_has_a_floor(tmp_path: Path) -> Non
 
     assert [row["row"] for row in written["rows"]] == [
         *in_process.works(SMALLEST),
+        *in_process.works_in_threads(SMALLEST),
         *ceremony.works(SMALLEST),
         *payments.IN_MEMORY.works,
         *payments.DURABLE.works,
@@ -168,6 +176,42 @@ def test_the_smallest_size_runs_and_every_row_has_a_floor(tmp_path: Path) -> Non
     assert appends[payments.HOP] == appends[payments.HOP_DURABLE] > 0
     assert appends[payments.FORWARDED] == appends[payments.FORWARDED_DURABLE] > 0
     assert written["operations_us"].keys() == {op.value for op in Op}
+
+
+def report_of(**ratios: float) -> dict[str, Any]:
+    rows = [
+        {"row": row, "clients": 4, "shape": BINARY_SHAPE, "ratio": ratios[row]} for row in ratios
+    ]
+    return {"format": report.FORMAT, "rows": rows}
+
+
+def test_a_row_that_takes_longer_than_in_an_earlier_report_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "earlier.json"
+    path.write_text(json.dumps(report_of(same=2.0, faster=2.0, slower=2.0, gone=2.0)))
+    earlier = comparing.read(path, report_format=report.FORMAT)
+    later = report_of(slower=2.3, same=2.1, new=9.0, faster=1.5)
+    both = list(comparing.compared(earlier, later))
+
+    assert [(one.row, one.is_regression) for one in both] == [
+        ("slower", True),
+        ("same", False),
+        ("faster", False),
+    ]
+    shown = io.StringIO()
+    comparing.show(Console(file=shown, width=100), both)
+    lines = [line for line in shown.getvalue().splitlines() if "longer" in line]
+    assert len(lines) == 1
+    assert "+15%" in lines[0]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 0, "rows": []}'])
+def test_what_is_no_report_of_this_format_is_compared_with_nothing(
+    tmp_path: Path, text: str
+) -> None:
+    path = tmp_path / "other.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match="expected a report"):
+        comparing.read(path, report_format=report.FORMAT)
 
 
 def test_a_store_is_what_it_was_after_payments_and_checkpoints(

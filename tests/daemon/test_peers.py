@@ -23,7 +23,7 @@ class SlowToLetGo:
         self.cancelled = asyncio.Event()
         self.released = asyncio.Event()
 
-    async def send(self, _message: bytes) -> None:
+    async def send(self, *_messages: bytes) -> None:
         self.sending.set()
         try:
             await asyncio.Event().wait()
@@ -72,7 +72,7 @@ class Scripted:
     node_id: bytes = PEER
     closing: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def send(self, _message: bytes) -> None:
+    async def send(self, *_messages: bytes) -> None:
         if self.sends is not None:
             raise self.sends
 

@@ -119,13 +119,14 @@ class Laws:
     def waiting(self) -> list[str]:
         """Return what is still under way."""
         found = []
+        gone = {node.node_id for node in self.world.everybody if node.is_gone}
         for node in self.world.everybody:
             if node.is_gone:
                 continue
             assert node.driver is not None, f"{node.name} is down"
             if node.name in self.restored and self.world.lsp.is_gone:
                 continue  # It waits for the LSP's commitment, which nobody publishes any more.
-            found += [f"{node.name}: {what}" for what in _waiting_at(node)]
+            found += [f"{node.name}: {what}" for what in _waiting_at(node, gone)]
         return found
 
     def check_rest(self) -> None:
@@ -170,7 +171,7 @@ class Laws:
             assert node.restarted_state() == live, f"{node.name}: a restart differs"
 
 
-def _waiting_at(node: LifeNode) -> list[str]:
+def _waiting_at(node: LifeNode, gone: set[bytes]) -> list[str]:
     state: Any = node.state
     found = []
     is_lsp = node.lsp_node_id is None
@@ -186,7 +187,11 @@ def _waiting_at(node: LifeNode) -> list[str]:
     found += [f"{link.channel_id.hex()[:6]} is quiet" for link in links if link.quiet_for]
     book: Book = state.book
     for name in ("arrived", "held", "forwards", "resolved", "owners"):
-        found += [name for key in getattr(book, name) if not _is_lost(book, key)]
+        found += [
+            name
+            for key in getattr(book, name)
+            if not (_is_lost(book, key) or _is_taken(book, key, gone))
+        ]
     for payment in book.payments.values():
         if payment.status == "pending" and not (payment.htlc and _is_lost(book, payment.htlc)):
             found.append("a payment")
@@ -214,6 +219,20 @@ def _is_leaving(node: LifeNode) -> bool:
 def _fails(link: Link, height: int) -> bool:
     """Say whether a channel failed not long ago: it may still have to be left."""
     return link.failed_height is not None and height < link.failed_height + LEFT_BLOCKS
+
+
+def _is_taken(book: Book, key: HtlcKey, gone: set[bytes]) -> bool:
+    """Say whether an HTLC of ours was taken by somebody who never comes back to revoke.
+
+    It was paid for with its preimage, so nobody has to leave for it.
+    """
+    channel_id, htlc_id = key
+    link = book.links[channel_id]
+    return link.node_id in gone and any(
+        live.htlc.offered_by is link.me and live.removal is not None and live.removal.is_paid
+        for live in link.state.htlcs
+        if live.htlc.htlc_id == htlc_id
+    )
 
 
 def _is_lost(book: Book, key: HtlcKey) -> bool:

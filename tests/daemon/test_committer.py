@@ -167,6 +167,23 @@ def test_records_wait_for_others_no_longer_than_a_moment() -> None:
     played(scenario)
 
 
+def test_a_full_disk_is_told_although_nothing_waits_for_what_it_refuses() -> None:
+    async def scenario(scene: Scene) -> None:
+        told = asyncio.Event()
+        scene.committer._failed = lambda _error: told.set()
+        scene.store.is_full = True
+        scene.store.is_free.set()
+        scene.commit("a", is_awaited=False)
+        await asyncio.wait_for(told.wait(), 10)
+        with pytest.raises(StoreFailed, match="the disk is full"):
+            scene.commit("b", is_awaited=False)
+        with pytest.raises(StoreFailed, match="the disk is full"):
+            scene.say("c")
+        assert scene.diary == []
+
+    played(scenario)
+
+
 @pytest.mark.usefixtures("for_long")
 def test_at_the_end_what_nothing_waits_for_is_written_too() -> None:
     async def main() -> None:

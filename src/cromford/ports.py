@@ -513,8 +513,8 @@ class Connection(Protocol):
     def node_id(self) -> bytes:
         """The peer's 33-byte node key, proven by the handshake."""
 
-    async def send(self, message: bytes) -> None:
-        """Send one message of at most 65,535 bytes.
+    async def send(self, *messages: bytes) -> None:
+        """Send messages of at most 65,535 bytes each, in order; they leave together.
 
         Raises:
             ConnectionLost: If the peer is gone.

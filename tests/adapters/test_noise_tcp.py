@@ -115,6 +115,19 @@ def test_messages_of_every_size_arrive_in_order() -> None:
     asyncio.run(scenario())
 
 
+def test_messages_that_leave_together_arrive_one_by_one_and_one_too_long_holds_all_back() -> None:
+    async def scenario() -> None:
+        async with serving() as server, connected(server) as connection:
+            await connection.send(b"one", b"", b"three")
+            assert [await connection.receive() for _ in range(3)] == [b"one", b"", b"three"]
+            with pytest.raises(ValueError, match="65535"):
+                await connection.send(b"short", bytes(MESSAGE_SIZE_MAX + 1))
+            await connection.send(b"what comes after is read still")
+            assert await connection.receive() == b"what comes after is read still"
+
+    asyncio.run(scenario())
+
+
 def test_many_tasks_may_send_at_once() -> None:
     async def scenario() -> None:
         messages = [number.to_bytes(2, "big") * 5000 for number in range(50)]

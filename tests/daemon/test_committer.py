@@ -40,13 +40,20 @@ class Scene:
         self.failures: list[Exception] = []
         self.committer = Committer(self.store, failed=self.failures.append, marks=marks)
 
-    def commit(self, name: str, then: Callable[[], None] = lambda: None) -> None:
+    def commit(
+        self, name: str, then: Callable[[], None] = lambda: None, *, is_awaited: bool = True
+    ) -> None:
         def follow() -> None:
             assert name.encode() in self.store.records, "it is durable"
             self.diary.append(name)
             then()
 
-        self.committer.commit([Entry("house", name.encode())], [], follow)
+        entry = Entry("house", name.encode())
+        self.committer.commit([entry], [], follow, is_awaited=is_awaited)
+
+    def say(self, name: str) -> None:
+        """Let something follow that has no records of its own."""
+        self.committer.commit([], [], lambda: self.diary.append(name))
 
     async def rested(self) -> None:
         """Let the thread take what is there."""
@@ -71,7 +78,7 @@ def test_what_waits_for_the_disk_is_committed_together_and_followed_in_order() -
         await scene.rested()
         for name in "bcd":
             scene.commit(name)
-        scene.committer.commit([], [], lambda: scene.diary.append("nothing to write"))
+        scene.say("nothing to write")
         await scene.rested()
         assert scene.diary == []
         scene.store.is_free.set()
@@ -84,9 +91,126 @@ def test_what_waits_for_the_disk_is_committed_together_and_followed_in_order() -
 
 def test_what_waits_for_nothing_follows_at_once() -> None:
     async def scenario(scene: Scene) -> None:
-        scene.committer.commit([], [], lambda: scene.diary.append("at once"))
+        scene.say("at once")
         assert scene.diary == ["at once"]
         await scene.committer.settled()
+
+    played(scenario)
+
+
+@pytest.fixture
+def for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let records for which nothing waits lie there as long as a test takes."""
+    monkeypatch.setattr(committing, "LINGER_SECONDS", 600.0)
+
+
+@pytest.mark.usefixtures("for_long")
+def test_records_for_which_nothing_waits_go_with_the_next_for_which_something_does() -> None:
+    async def scenario(scene: Scene) -> None:
+        scene.store.is_free.set()
+        for name in "ab":
+            scene.commit(name, is_awaited=False)
+        await scene.rested()
+        assert (scene.store.appends, scene.diary) == ([], [])
+        scene.commit("c")
+        await scene.committer.settled()
+        assert scene.store.appends == [[b"a", b"b", b"c"]]
+        assert scene.diary == ["a", "b", "c"]
+        scene.commit("d", is_awaited=False)
+        await scene.rested()
+        assert scene.store.appends == [[b"a", b"b", b"c"]], "the next wait as long"
+
+    played(scenario)
+
+
+@pytest.mark.usefixtures("for_long")
+def test_whoever_asks_whether_all_is_settled_does_not_wait_for_others() -> None:
+    async def scenario(scene: Scene) -> None:
+        scene.store.is_free.set()
+        scene.commit("a", is_awaited=False)
+        await scene.committer.settled()
+        scene.commit("b", is_awaited=False)
+        await scene.committer.keep(Checkpoint("house", 2, b"two"))
+        scene.commit("c", is_awaited=False)
+        await scene.committer.cover()
+        assert scene.store.appends == [[b"a"], [b"b"], [b"c"]]
+
+    played(scenario)
+
+
+@pytest.mark.usefixtures("for_long")
+def test_what_has_no_records_follows_those_before_it_and_is_no_append_of_its_own() -> None:
+    async def scenario(scene: Scene) -> None:
+        scene.commit("a", then=lambda: scene.say("caused"), is_awaited=False)
+        scene.say("one")
+        await scene.rested()  # The disk is busy with what is before it.
+        scene.say("two")
+        scene.commit("b", is_awaited=False)
+        scene.say("three")
+        assert scene.diary == []
+        scene.store.is_free.set()
+        await scene.committer.settled()
+        assert scene.diary == ["a", "one", "two", "b", "three", "caused"]
+        assert scene.store.appends == [[b"a"], [b"b"]]
+
+    played(scenario)
+
+
+def test_records_wait_for_others_no_longer_than_a_moment() -> None:
+    async def scenario(scene: Scene) -> None:
+        scene.store.is_free.set()
+        written = asyncio.Event()
+        scene.commit("a", then=written.set, is_awaited=False)
+        await asyncio.wait_for(written.wait(), 10)
+        assert scene.store.appends == [[b"a"]]
+
+    played(scenario)
+
+
+def test_a_full_disk_is_told_although_nothing_waits_for_what_it_refuses() -> None:
+    async def scenario(scene: Scene) -> None:
+        told = asyncio.Event()
+        scene.committer._failed = lambda _error: told.set()
+        scene.store.is_full = True
+        scene.store.is_free.set()
+        scene.commit("a", is_awaited=False)
+        await asyncio.wait_for(told.wait(), 10)
+        with pytest.raises(StoreFailed, match="the disk is full"):
+            scene.commit("b", is_awaited=False)
+        with pytest.raises(StoreFailed, match="the disk is full"):
+            scene.say("c")
+        assert scene.diary == []
+
+    played(scenario)
+
+
+@pytest.mark.usefixtures("for_long")
+def test_at_the_end_what_nothing_waits_for_is_written_too() -> None:
+    async def main() -> None:
+        scene = Scene()
+        scene.store.is_free.set()
+        scene.commit("a", is_awaited=False)
+        await scene.committer.close()
+        assert (scene.store.records, scene.diary) == ([b"a"], [])
+
+    asyncio.run(main())
+
+
+@pytest.mark.usefixtures("for_long")
+def test_with_too_many_that_nothing_waits_for_they_are_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(committing, "WAITING_MAX", 3)
+
+    async def scenario(scene: Scene) -> None:
+        scene.store.is_free.set()
+        for name in "abcdefgh":
+            scene.commit(name, is_awaited=False)
+        scene.say("said")
+        for name in "ijkl":
+            scene.say(name)
+        await scene.committer.settled()
+        assert "".join(scene.diary) == "abcdefghsaidijkl"
 
     played(scenario)
 

@@ -246,7 +246,19 @@ def late(store: ListStore) -> tuple[Driver[Counter], list[Waiting]]:
         perform,
         lambda record: store.diary.append(f"told {type(record).__name__}"),
     )
-    driver.commit = lambda entries, _archived, then: waiting.append((list(entries), then))
+
+    def commit(
+        entries: Sequence[Entry],
+        archived: Sequence[Archived],
+        then: Callable[[], None],
+        *,
+        is_awaited: bool,
+    ) -> None:
+        assert is_awaited, "something leaves"
+        assert not archived
+        waiting.append((list(entries), then))
+
+    driver.commit = commit
     return driver, waiting
 
 

@@ -98,10 +98,10 @@ class Scripted:
         self.said: asyncio.Queue[bytes] = asyncio.Queue()
         self.reads = reads
 
-    async def send(self, message: bytes) -> None:
+    async def send(self, *messages: bytes) -> None:
         if not self.reads:
             await asyncio.Event().wait()
-        self.sent.append(message)
+        self.sent.extend(messages)
 
     async def receive(self) -> bytes:
         return await self.said.get()

@@ -35,7 +35,7 @@ class Talking:
     n_said: int = 0
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def send(self, _message: bytes) -> None:
+    async def send(self, *_messages: bytes) -> None:
         raise AssertionError("the peer is told nothing")
 
     async def receive(self) -> bytes:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from cromford.daemon import peers as peers_room
 from cromford.daemon.peers import Peers
 from cromford.ports import ConnectionLost
 from cromford.protocol import events as ev
@@ -23,7 +24,7 @@ class SlowToLetGo:
         self.cancelled = asyncio.Event()
         self.released = asyncio.Event()
 
-    async def send(self, _message: bytes) -> None:
+    async def send(self, *_messages: bytes) -> None:
         self.sending.set()
         try:
             await asyncio.Event().wait()
@@ -71,10 +72,12 @@ class Scripted:
     sends: Exception | None = None
     node_id: bytes = PEER
     closing: asyncio.Event = field(default_factory=asyncio.Event)
+    heard: list[tuple[bytes, ...]] = field(default_factory=list)
 
-    async def send(self, _message: bytes) -> None:
+    async def send(self, *messages: bytes) -> None:
         if self.sends is not None:
             raise self.sends
+        self.heard.append(messages)
 
     async def receive(self) -> bytes:
         if self.words:
@@ -105,6 +108,31 @@ def test_what_a_peer_said_after_it_had_to_go_is_not_heard() -> None:
 
     kinds = [type(event) for event in asyncio.run(scenario())]
     assert kinds == [ev.ConnectionOpened, ev.MessageReceived, ev.ConnectionClosed]
+
+
+def test_what_waits_for_a_peer_leaves_together_but_not_without_a_bound(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    words = [Leave(factory_pubkey=bytes([number]) * 33) for number in range(8)]
+    size = len(encode_message(words[0]))
+    monkeypatch.setattr(peers_room, "TOGETHER_SIZE", 2 * size + 1)
+
+    async def scenario() -> list[tuple[bytes, ...]]:
+        peers, connection = Peers(lambda _event: None), Scripted()
+        serving = asyncio.create_task(peers.run(connection))
+        await asyncio.sleep(0)
+        for word in words:
+            peers.send(PEER, word)
+        async with asyncio.timeout(5):
+            while sum(map(len, connection.heard)) < len(words):  # noqa: ASYNC110 - no event of its own
+                await asyncio.sleep(0)
+        connection.closing.set()
+        await serving
+        return connection.heard
+
+    heard = asyncio.run(scenario())
+    assert [len(together) for together in heard] == [3, 3, 2]
+    assert [one for together in heard for one in together] == [encode_message(w) for w in words]
 
 
 def test_a_peer_that_nothing_can_be_sent_to_any_more_is_let_go() -> None:

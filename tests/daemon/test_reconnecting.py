@@ -63,8 +63,9 @@ class Line:
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     said: asyncio.Queue[bytes | None] = field(default_factory=asyncio.Queue)
 
-    async def send(self, message: bytes) -> None:
-        self.said.put_nowait(pong_for(message))
+    async def send(self, *messages: bytes) -> None:
+        for message in messages:
+            self.said.put_nowait(pong_for(message))
 
     async def receive(self) -> bytes:
         message = await self.said.get()

@@ -30,7 +30,7 @@ class Line:
         self.ends = ends
         self.closed = asyncio.Event()
 
-    async def send(self, _message: bytes) -> None:
+    async def send(self, *_messages: bytes) -> None:
         """Nobody listens."""
 
     async def receive(self) -> bytes:

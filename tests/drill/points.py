@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar, cast
 from cromford import effects as fx
 from cromford.protocol import events as ev
 from tests.protocol.money import Auditor
-from tests.protocol.pump import Pump, PumpNode
+from tests.protocol.pump import LingeringNode, Pump, PumpNode
 from tests.simulation.sim_node import Crash, durable
 
 NEVER: Final = 1 << 30
@@ -26,8 +26,11 @@ OUTCOME_SIZE_MAX: Final = 4096
 LSP: Final = "lsp"
 
 
-class DrillNode(PumpNode):
-    """A participant that dies before or after each append, checkpoint, and effect."""
+class DrillNode(LingeringNode):
+    """A participant that dies before or after each append, checkpoint, and effect.
+
+    And, as its records wait for others, with those that are not written yet.
+    """
 
     def _effect(self, effect: fx.Performed) -> Iterable[ev.Event]:
         if self._crashes():
@@ -143,6 +146,7 @@ def check_all(scene: Scene) -> None:
     """Check what no death may break, whatever the ceremony; nonces are watched by the signers."""
     pump = scene.pump
     for node in (pump.lsp, *pump.clients):
+        node.settle()
         node._fold = None  # From the first record on.
         assert durable(node.durable_state()) == durable(node.state), f"{node.name}: another fold"
         check_one_sighash_for_each_thing(pump, node)

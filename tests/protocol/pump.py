@@ -21,10 +21,12 @@ from tests.simulation.commitments import (
     lsp_first_commitment,
 )
 from tests.simulation.sim_chain import SimChain, SimRefused
+from tests.simulation.sim_disk import SimDisk
 from tests.simulation.sim_node import LENIENT, POOL_SIZE, Crash, SimNode, durable
 
 from cromford import effects as fx
 from cromford.bitcoin.tx import Tx
+from cromford.daemon.driver import Driver
 from cromford.daemon.handover import key_message
 from cromford.factory.terms import FeePolicy
 from cromford.protocol import events as ev
@@ -53,6 +55,7 @@ class PumpNode(SimNode):
     checkpoint_rate = 0.0
     fuse: int | None = None
     n_deaths = 0
+    disk: SimDisk | None = None  # What a process has yet to write; None where it waits for it.
     _n_durable = 0
 
     def _crashes(self) -> bool:
@@ -68,6 +71,20 @@ class PumpNode(SimNode):
         if not is_after_append and self._crashes():
             raise Crash
         return self.perform(effect)
+
+    def settle(self) -> None:
+        """Write what nothing waits for, as a daemon does a moment later."""
+        if self.driver is not None and self.disk is not None:
+            self.disk.settle()
+
+
+class LingeringNode(PumpNode):
+    """One whose records wait for others while nothing waits for them, as a daemon's do."""
+
+    def _running(self, driver: Driver[Any]) -> Driver[Any]:
+        self.disk = SimDisk(self.store, self._crashes)
+        driver.commit = self.disk.commit
+        return driver
 
 
 class UsualNode(PumpNode):
@@ -205,10 +222,20 @@ class Pump:
         """Deliver messages until there are none, or `until` says so."""
         for _ in range(STEPS_MAX):
             self._close_connections()
+            if not self.wire:
+                self._settle_disks()
             if not self.wire or until():
                 return
             self._deliver(self._next_letter())
         raise AssertionError("the messages never end")
+
+    def _settle_disks(self) -> None:
+        """Let everything become durable, now that nobody has anything to say."""
+        for node in (self.lsp, *self.clients):
+            try:
+                node.settle()
+            except Crash:
+                self.restart(node)
 
     def run_to(self, message_type: type[m.Message]) -> None:
         """Deliver until such a message is next, or nothing is left."""

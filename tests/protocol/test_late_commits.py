@@ -40,6 +40,7 @@ class LateNode(PumpNode):
 
     def start(self) -> None:
         self.waiting: deque[Waiting] = deque()
+        self.is_mute = False
         super().start()
 
     def _new_driver(self) -> Driver[Any]:
@@ -53,15 +54,23 @@ class LateNode(PumpNode):
         entries: Sequence[Entry],
         archived: Sequence[Archived],
         then: Callable[[], None],
+        *,
+        is_awaited: bool,
     ) -> None:
         n_waiting = sum(len(earlier) for earlier, _, _ in self.waiting)
         n = len(self.store.entries) + n_waiting + len(entries)
 
         def follow() -> None:
             assert len(self.store.entries) >= n, "said before it was durable"
+            self.is_mute = not is_awaited
             then()
+            self.is_mute = False
 
         self.waiting.append((entries, archived, follow))
+
+    def _effect(self, effect: fx.Performed) -> Iterable[ev.Event]:
+        assert not self.is_mute, "somebody waits for it"
+        return super()._effect(effect)
 
     def _bound(self, effect: fx.Performed) -> Callable[[], Iterable[ev.Event]]:
         if not isinstance(effect, fx.Send | fx.Disconnect):

@@ -26,6 +26,7 @@ class Hazard(StrEnum):
     LATE_MAIL = "late-mail"  # letters between an LSP's streams come late, and twice
     ROGUE_CLIENT = "rogue-client"  # one client lies, cheats and vanishes
     ROGUE_LSP = "rogue-lsp"  # the LSP does so, against one client
+    LATE_DISK = "late-disk"  # records for which nothing waits are written late, or lost in a crash
 
 
 class Act(StrEnum):
@@ -64,6 +65,7 @@ USUAL_RATES: Final[Mapping[Hazard, float]] = {
     Hazard.LATE_MAIL: 1.0,
     Hazard.ROGUE_CLIENT: 0.1,
     Hazard.ROGUE_LSP: 0.1,
+    Hazard.LATE_DISK: 1.0,
 }
 
 

@@ -187,7 +187,11 @@ def _waiting_at(node: LifeNode, gone: frozenset[bytes]) -> list[str]:
     found += [f"{link.channel_id.hex()[:6]} is quiet" for link in links if link.quiet_for]
     book: Book = state.book
     for name in ("arrived", "held", "forwards", "resolved", "owners"):
-        found += [name for key in getattr(book, name) if not _is_lost(book, key, gone)]
+        found += [
+            name
+            for key in getattr(book, name)
+            if not (_is_lost(book, key, gone) or _is_taken(book, key, gone))
+        ]
     for payment in book.payments.values():
         if payment.status == "pending" and not (
             payment.htlc and _is_lost(book, payment.htlc, gone)
@@ -217,6 +221,20 @@ def _is_leaving(node: LifeNode) -> bool:
 def _fails(link: Link, height: int) -> bool:
     """Say whether a channel failed not long ago: it may still have to be left."""
     return link.failed_height is not None and height < link.failed_height + LEFT_BLOCKS
+
+
+def _is_taken(book: Book, key: HtlcKey, gone: frozenset[bytes]) -> bool:
+    """Say whether an HTLC of ours was taken by somebody who never comes back to revoke.
+
+    It was paid for with its preimage, so nobody has to leave for it.
+    """
+    channel_id, htlc_id = key
+    link = book.links[channel_id]
+    return link.node_id in gone and any(
+        live.htlc.offered_by is link.me and live.removal is not None and live.removal.is_paid
+        for live in link.state.htlcs
+        if live.htlc.htlc_id == htlc_id
+    )
 
 
 def _is_lost(book: Book, key: HtlcKey, gone: frozenset[bytes]) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
+from cromford.daemon.driver import Driver
 from cromford.factory.terms import FeePolicy
 from cromford.ports import StoreFailed
 from cromford.protocol import events as ev
@@ -12,6 +13,7 @@ from cromford.protocol import lsp as lsp_role
 from cromford.protocol.policy import ClientPolicy, LspPolicy, WhenDying
 from tests.simulation.fates import Act, Fates, Hazard
 from tests.simulation.mixture import Mixture
+from tests.simulation.sim_disk import SimDisk
 from tests.simulation.sim_node import LENIENT, LSP_ROLE, POOL_SIZE, SimNode, watched
 from tests.simulation.standstill import Holder, StoodStill
 
@@ -67,6 +69,7 @@ class LifeNode(SimNode):
         is_gone: Whether it never comes back.
         is_late: Whether what happens now is done by a process that stood still, and that a
             successor has taken the place of.
+        disk: What its process has yet to write; None where it waits for its disk.
     """
 
     def __init__(
@@ -79,6 +82,8 @@ class LifeNode(SimNode):
         self._holder: Holder | None = None
         self._standing: Holder | None = None
         self._is_made = False
+        self._has_late_disk = mixture.has(Hazard.LATE_DISK)
+        self.disk: SimDisk | None = None
         if lsp_node_id is None and mixture.has(Hazard.LATE_MAIL):
             self.lsp_role = LATE_ROLE
         self.client_policy = client_policy(mixture)
@@ -102,6 +107,27 @@ class LifeNode(SimNode):
             raise StoodStill
         if holder.error is not None:
             raise holder.error
+
+    def checkpoint(self) -> None:
+        """Take a checkpoint of every stream, after all that it stands for.
+
+        Raises:
+            Crash: If the process dies on the way.
+        """
+        if self.disk is not None:
+            self.disk.settle()
+        super().checkpoint()
+
+    def die(self) -> None:
+        """Lose everything but the journal, and what was not written yet."""
+        super().die()
+        self.disk = None
+
+    def _running(self, driver: Driver[Any]) -> Driver[Any]:
+        if self._has_late_disk:
+            self.disk = SimDisk(self.store, self._crashes)
+            driver.commit = self.disk.commit
+        return driver
 
     def paused(self) -> Callable[[], bool]:
         """Return what lets the process go on that stands still, whoever has its place by then.

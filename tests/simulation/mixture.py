@@ -34,6 +34,8 @@ RARE: Final = {
     Hazard.REORGS: 0.2,
     Hazard.FEES: 0.2,
 }
+# Drawn by dice of their own, so that a seed that was told of goes on to mix what it mixed then.
+DRAWN_ALONE: Final[tuple[Hazard, ...]] = (Hazard.LATE_DISK,)
 EARLY_RATE: Final = 0.4  # Of worlds whose hazards are there before their first factory.
 DYING_RATE: Final = 0.1  # Of worlds whose factories do not live long.
 
@@ -114,7 +116,11 @@ class Mixture:
 def drawn(seed: int) -> Mixture:
     """Return what a seed mixes."""
     dice = random.Random(f"mixture {seed}")
-    hazards = {one for one in Hazard if dice.random() < RARE.get(one, HAZARD_RATE)}
+    drawn_here = (one for one in Hazard if one not in DRAWN_ALONE)
+    hazards: set[Hazard] = {one for one in drawn_here if dice.random() < RARE.get(one, HAZARD_RATE)}
+    for alone in DRAWN_ALONE:
+        if random.Random(f"{alone} {seed}").random() < HAZARD_RATE:
+            hazards.add(alone)
     if hazards >= {Hazard.ROGUE_CLIENT, Hazard.ROGUE_LSP}:
         hazards.discard(dice.choice((Hazard.ROGUE_CLIENT, Hazard.ROGUE_LSP)))
     return Mixture(

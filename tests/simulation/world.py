@@ -28,6 +28,7 @@ from tests.simulation.mixture import Mixture
 from tests.simulation.reached import Reached
 from tests.simulation.sim_blocks import SimBlocks
 from tests.simulation.sim_chain import SimChain
+from tests.simulation.sim_disk import SimDisk
 from tests.simulation.sim_lines import SimLines
 from tests.simulation.sim_node import Crash, SimNode
 from tests.simulation.standstill import StoodStill
@@ -35,6 +36,7 @@ from tests.simulation.standstill import StoodStill
 COIN_SAT: Final = 10_000_000
 N_CHILDREN, CHILD_SAT = 12, 60_000  # Where nothing pays for itself, everybody has such coins.
 LATE_SECONDS: Final = 3.0
+LINGER_SECONDS: Final = 3.0  # For long enough that much else happens meanwhile.
 DOUBLED_RATE: Final = 0.3  # Of letters that come again.
 PAUSE_SECONDS: Final = (1.0, 30.0)  # Of a process that stands still.
 STEPS_MAX: Final = 40_000  # A world that does not come to rest by then is a failure of its own.
@@ -210,6 +212,7 @@ class World:
         except Crash:
             self.crash(node)
         self.reached.note_records(node.store.told_since(n_before))
+        self._plan_writing(node)
         if node is self.lsp and node.driver is not None:
             state = node.state
             assert isinstance(state, LspState)
@@ -253,6 +256,7 @@ class World:
             return
         finally:
             self.reached.note_records(node.store.told_since(n_before))
+        self._plan_writing(node)
         if node is self.lsp:
             self._plan_mail()
         self.blocks.sync(node)
@@ -262,6 +266,27 @@ class World:
     def clients_of(self, node: LifeNode) -> list[LifeNode]:
         """Return whose connections are a node's."""
         return self.clients if node is self.lsp else [node]
+
+    # What nothing waits for
+
+    def _plan_writing(self, node: LifeNode) -> None:
+        """Let what a node has yet to write be written after a while, if nothing takes it along."""
+        disk = node.disk
+        if disk is not None and disk.is_behind and not disk.is_planned:
+            disk.is_planned = True
+            seconds = self.fates.dice(Hazard.LATE_DISK).random() * LINGER_SECONDS
+            self.later(seconds, partial(self._write, node, disk))
+
+    def _write(self, node: LifeNode, disk: SimDisk) -> None:
+        disk.is_planned = False
+        if node.disk is not disk:
+            return  # Whoever had yet to write it died.
+        n_before = len(node.store.entries)
+        try:
+            disk.settle()
+        except Crash:
+            self.crash(node)
+        self.reached.note_records(node.store.told_since(n_before))
 
     # The mail of an LSP that takes none by itself
 

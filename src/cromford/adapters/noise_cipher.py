@@ -46,10 +46,7 @@ class MessageCipher:
         Raises:
             ValueError: If the message exceeds `MESSAGE_SIZE_MAX`.
         """
-        if len(message) > MESSAGE_SIZE_MAX:
-            raise ValueError(
-                f"a message has at most {MESSAGE_SIZE_MAX} bytes, received {len(message)}"
-            )
+        check_size(message)
         header = self._seal(len(message).to_bytes(LENGTH_SIZE, "big"))
         return header + self._seal(message)
 
@@ -89,6 +86,16 @@ class MessageCipher:
         self._chaining_key, self._key = hkdf(self._chaining_key, self._key)
         self._aead = ChaCha20Poly1305(self._key)
         self._nonce = 0
+
+
+def check_size(message: bytes) -> None:
+    """Check that a message is not longer than its length prefix can say.
+
+    Raises:
+        ValueError: If it exceeds `MESSAGE_SIZE_MAX`.
+    """
+    if len(message) > MESSAGE_SIZE_MAX:
+        raise ValueError(f"a message has at most {MESSAGE_SIZE_MAX} bytes, received {len(message)}")
 
 
 def hkdf(salt: bytes, key_material: bytes) -> tuple[bytes, bytes]:

@@ -17,7 +17,7 @@ from cromford.adapters.noise import (
     SessionKeys,
     initiate,
 )
-from cromford.adapters.noise_cipher import HEADER_SIZE, BadCiphertext
+from cromford.adapters.noise_cipher import HEADER_SIZE, BadCiphertext, check_size
 from cromford.crypto.keys import SECKEY_SIZE
 from cromford.ports import ConnectionLost
 from cromford.wire.ping import is_ping, is_pong
@@ -54,17 +54,19 @@ class NoiseConnection:
         """The peer's 33-byte node key, proven by the handshake."""
         return self._keys.node_id
 
-    async def send(self, message: bytes) -> None:
-        """Send one message of at most 65,535 bytes, empty ones included.
+    async def send(self, *messages: bytes) -> None:
+        """Send messages of at most 65,535 bytes each, empty ones included; they leave together.
 
         Raises:
-            ValueError: If the message is longer.
+            ValueError: If one is longer; none is sent then.
             ConnectionLost: If the peer is gone, or read nothing for `SEND_TIMEOUT_SECONDS`.
         """
+        for message in messages:
+            check_size(message)  # Before the first is encrypted: a key's next use cannot be undone.
         async with self._send_turn:
             if self._writer.is_closing():
                 raise ConnectionLost("the connection is closed")
-            sealed = self._keys.sending.encrypt(message)
+            sealed = b"".join([self._keys.sending.encrypt(message) for message in messages])
             try:
                 async with asyncio.timeout(SEND_TIMEOUT_SECONDS):
                     self._writer.write(sealed)

@@ -1,7 +1,8 @@
 """Makes records durable beside the event loop: a thread waits for the disk, and nobody else.
 
 What several decisions remember while the disk is busy is committed together. What may be done once
-it is durable is done by the loop, in the order in which it was decided.
+it is durable is done by the loop, in the order in which it was decided. Records for which nothing
+waits go with the next for which something does.
 """
 
 import asyncio
@@ -18,6 +19,9 @@ from cromford.ports import Archived, Checkpoint, Entry, Store, StoreFailed
 WAITING_MAX: Final = (
     1_000  # Decisions that wait for the disk; with more, the loop waits for it too.
 )
+# How long records for which nothing waits lie there at most: about as long as a disk takes to sync.
+# What a peer says next comes sooner, and the two are one append.
+LINGER_SECONDS: Final = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,27 +61,45 @@ class Committer:
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Job] = deque()
         self._changed = threading.Condition()
+        self._is_due = False  # Whether what waits is to be written now.
+        self._lingering: asyncio.TimerHandle | None = None
         self._is_closing = False
         self._failure: Exception | None = None
         self._n_submitted = 0
         self._n_done = 0
+        # What follows without records of its own, and after how many jobs.
+        self._behind: deque[tuple[int, Callable[[], None]]] = deque()
         self._settlers: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
         self._thread.start()
 
     def commit(
-        self, entries: Sequence[Entry], archived: Sequence[Archived], then: Callable[[], None]
+        self,
+        entries: Sequence[Entry],
+        archived: Sequence[Archived],
+        then: Callable[[], None],
+        *,
+        is_awaited: bool = True,
     ) -> None:
         """Make records durable, and then call `then`; at once where nothing has to be waited for.
+
+        Those that are not awaited wait for others, until somebody asks whether all is settled, and
+        at most for `LINGER_SECONDS`.
 
         Raises:
             StoreFailed: If an earlier write failed.
         """
-        if not entries and not archived and self._n_done == self._n_submitted:
-            self._check_usable()
+        if entries or archived:
+            self._submit(_Job(entries, archived, None, then), is_awaited=is_awaited)
+            return
+        self._check_usable()
+        if self._n_done == self._n_submitted and not self._behind:
             then()
+        elif len(self._behind) < WAITING_MAX:
+            self._behind.append((self._n_submitted, then))
+            self._hurry()
         else:
-            self._submit(_Job(entries, archived, None, then))
+            self._submit(_Job((), (), None, then))
 
     async def keep(self, checkpoint: Checkpoint) -> None:
         """Put a checkpoint in its place, after all that was committed before.
@@ -105,6 +127,7 @@ class Committer:
         """
         self._check_usable()
         if self._n_done < self._n_submitted:
+            self._hurry()
             settled = self._loop.create_future()
             self._settlers.append((self._n_submitted, settled))
             await settled
@@ -121,12 +144,27 @@ class Committer:
         if self._failure is not None:
             raise StoreFailed(str(self._failure)) from self._failure
 
-    def _submit(self, job: _Job) -> None:
+    def _submit(self, job: _Job, *, is_awaited: bool = True) -> None:
         self._check_usable()
         self._n_submitted += 1
         with self._changed:
+            if len(self._waiting) >= WAITING_MAX:
+                self._is_due = True
+                self._changed.notify_all()
             self._changed.wait_for(lambda: len(self._waiting) < WAITING_MAX or self._is_over)
             self._waiting.append(job)
+        if is_awaited:
+            self._hurry()
+        elif self._lingering is None:
+            self._lingering = self._loop.call_later(LINGER_SECONDS, self._hurry)
+
+    def _hurry(self) -> None:
+        """Let all that waits be written as soon as the disk is free."""
+        if self._lingering is not None:
+            self._lingering.cancel()
+            self._lingering = None
+        with self._changed:
+            self._is_due = bool(self._waiting)
             self._changed.notify_all()
 
     @property
@@ -148,12 +186,13 @@ class Committer:
     def _next(self) -> list[_Job]:
         """Return what is written next in one go: all that wait up to a checkpoint, or that one."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._is_closing)
+            self._changed.wait_for(lambda: self._is_due or self._is_closing)
             jobs: list[_Job] = []
             while self._waiting and not (jobs and self._waiting[0].checkpoint):
                 jobs.append(self._waiting.popleft())
                 if jobs[-1].checkpoint is not None:
                     break
+            self._is_due = bool(self._waiting)
             self._changed.notify_all()
             return jobs
 
@@ -177,20 +216,26 @@ class Committer:
 
     def _done(self, jobs: Sequence[_Job], is_covered: bool) -> None:  # noqa: FBT001 - as it is told
         self.is_covered = is_covered
-        for job in jobs:
-            if self._failure is not None:
-                return
-            try:
-                if not self._is_closing:
-                    job.then()
-            except Exception as error:  # noqa: BLE001 - told to whoever stops the daemon
-                self._fail(error)
-                return
-            self._n_done += 1
+        try:
+            for job in jobs:
+                self._follow(job.then)
+                self._n_done += 1
+                while self._behind and self._behind[0][0] <= self._n_done:
+                    self._follow(self._behind[0][1])
+                    self._behind.popleft()  # Now: what it causes comes after all that is here.
+        except Exception as error:  # noqa: BLE001 - told to whoever stops the daemon
+            self._fail(error)
+        if self._failure is not None:
+            return
         while self._settlers and self._settlers[0][0] <= self._n_done:
             _, settled = self._settlers.popleft()
             if not settled.done():
                 settled.set_result(None)
+
+    def _follow(self, then: Callable[[], None]) -> None:
+        """Do what follows, unless nothing does any more."""
+        if self._failure is None and not self._is_closing:
+            then()
 
     def _fail(self, error: Exception, *, is_told: bool = True) -> None:
         if self._failure is not None:

@@ -13,14 +13,16 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from cromford.bitcoin.tx import Tx
 from cromford.daemon.parts import Parts
 from cromford.daemon.streams import Stream
 from cromford.effects import (
     Broadcast,
+    ClearDeadline,
     Disconnect,
+    DropPools,
     Effect,
     HandOverKeys,
     LookUpCoins,
@@ -29,6 +31,7 @@ from cromford.effects import (
     PublishBumped,
     RecallCommitment,
     Send,
+    SetDeadline,
 )
 from cromford.ports import Archived, Checkpoint, Entry, Store
 from cromford.protocol.events import CommitmentRecalled, DaemonStarted, Event
@@ -78,15 +81,37 @@ _OUTWARD: Final = (
     RecallCommitment,
     HandOverKeys,
 )
-Commit = Callable[[Sequence[Entry], Sequence[Archived], Callable[[], None]], None]
+# What asks nobody for anything: where a decision wishes no more, nothing waits for its records.
+_QUIET: Final = (SetDeadline, ClearDeadline, DropPools)
+
+
+class Commit(Protocol):
+    """Makes the records of decisions durable, in the order in which they come."""
+
+    def __call__(
+        self,
+        entries: Sequence[Entry],
+        archived: Sequence[Archived],
+        then: Callable[[], None],
+        *,
+        is_awaited: bool,
+    ) -> None:
+        """Make records durable in its own time, and then call `then`.
+
+        Args:
+            entries: The records.
+            archived: What is archived with them.
+            then: What follows once they, and all before them, are durable.
+            is_awaited: Whether more follows than that they are told; if not, they may be durable
+                together with what comes next.
+        """
 
 
 class Driver(Generic[S]):
     """Drives one role over one journal.
 
     Attributes:
-        commit: Makes records durable in its own time, in order, and then calls what is given to it;
-            None to append them at once, and wait.
+        commit: Makes records durable in its own time; None to append them at once, and wait.
         caused: Takes the events that an effect causes which had to wait.
         bound: Returns what performs an effect later, if it is still to be performed then.
 
@@ -246,7 +271,8 @@ class Driver(Generic[S]):
         entries = _entries_of(decision)
         self._advance(decision, entries)
         if entries or outward:
-            commit(entries, archived, follow)
+            is_awaited = any(not isinstance(asked.effect, _QUIET) for asked in decision.asked)
+            commit(entries, archived, follow, is_awaited=is_awaited)
 
     def _doing(
         self, effect: Effect, bound: Callable[[Performed], Callable[[], Iterable[Event]]]

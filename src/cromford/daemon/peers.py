@@ -21,6 +21,7 @@ from cromford.wire.messages import Message, decode_message, encode_message
 from cromford.wire.ping import is_ping, is_pong, ping, pong_for
 
 OUTBOX_MESSAGES_MAX: Final = 256  # A peer that does not read is disconnected at this many.
+TOGETHER_SIZE: Final = 16 * 1024  # Bytes that leave together; the message that reaches it is last.
 
 # Of the event loop, for bytes the kernel has: they are read, become a message, and ask for a turn.
 TURNS_TO_READ: Final = 5
@@ -40,6 +41,16 @@ class _Peer:
     owes_pong: bool = False  # One waits in the outbox: many pings make no more than that.
     parting: asyncio.Event = field(default_factory=asyncio.Event)  # We hung up.
     waits_for_us: bool = False  # A message of it has arrived, and had no turn yet.
+
+
+async def _taken_together(outbox: asyncio.Queue[bytes]) -> list[bytes]:
+    """Return the oldest message, and what waits behind it and may go along."""
+    together = [await outbox.get()]
+    size = len(together[0])
+    while size < TOGETHER_SIZE and not outbox.empty():
+        together.append(outbox.get_nowait())
+        size += len(together[-1])
+    return together
 
 
 async def wait_for(event: asyncio.Event, seconds: float) -> None:
@@ -244,9 +255,9 @@ class Peers:
 
     async def _write(self, peer: _Peer) -> None:
         while True:
-            data = await peer.outbox.get()
+            together = await _taken_together(peer.outbox)
             try:
-                await peer.connection.send(data)
+                await peer.connection.send(*together)
             except ConnectionLost:
                 return  # The reader notices too, and reports it.
             except Exception:  # noqa: BLE001 - whatever it is, the line is dead
@@ -254,7 +265,7 @@ class Peers:
                 _log.exception("peer_write_failed node_id=%s", peer.connection.node_id.hex())
                 await peer.connection.close()
                 return
-            if is_pong(data):
+            if any(is_pong(data) for data in together):
                 peer.owes_pong = False
 
     def _spawn(self, connection: Connection) -> None:

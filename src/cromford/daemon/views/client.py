@@ -45,13 +45,14 @@ def status_of(state: ClientState, attempt: ClientAttempt) -> str:
     block; `closing`: one that everybody signed waits for one. `on_chain`: our channel is; `swept`:
     something else than our branch spent an output above it, so nothing in it is ours any more;
     `expired`: the LSP may do that now; `dead`: something else spends a coin of its funding, and is
-    as deep as a funding has to be.
+    as deep as a funding has to be; `displaced`: that is another candidate of its fee ladder than
+    the one that our channel is in, so the channel is over.
     """
     if attempt.is_retired:
         return "moved_out"
     is_complete = isinstance(attempt.stage, Complete)
     if is_complete and is_overtaken(state, attempt):
-        return "dead"
+        return "dead" if attempt.rung_in(state.chain) is None else "displaced"
     confirmed = is_complete and attempt.funding_tx.txid in state.chain.confirmed
     if confirmed and was_closed(state, attempt):
         return "closed"

@@ -40,7 +40,8 @@ from cromford.watch.feerates import OwnFees
 SWEPT: Final = "swept"
 CLOSED: Final = "closed"
 # Coins of ours are in it.
-LOCKING: Final = frozenset({"funding", "abandoned", "live", "closing", "expired"})
+DISPLACED: Final = "displaced"
+LOCKING: Final = frozenset({"funding", "abandoned", "live", "closing", "expired", DISPLACED})
 
 
 def status_of(factory: Factory) -> str:
@@ -50,13 +51,20 @@ def status_of(factory: Factory) -> str:
     all of it was closed together, and waits for a block; `closed`: a block has that. `swept`: its
     output, or all that was left of the tree, went elsewhere than into channels. `abandoned`: its
     funding was given up, and another transaction is to spend a coin of it; `dead`: that one is deep
-    enough. What the chain shows of the funding outweighs both.
+    enough. What the chain shows of the funding outweighs both. `displaced`: another candidate of
+    the fee ladder confirmed so deep than the one that channels are in, and only we have anything in
+    it.
     """
     attempt, chain = factory.attempt, factory.chain
     if attempt.aborted is not None:
         return "aborted"
     if attempt.funded is None:
         return "building"
+    landed = factory.landed
+    if landed is not factory and attempt.overtaken_depth(chain) >= attempt.terms.min_depth:
+        if is_over(landed):
+            return CLOSED if is_closed(landed) else SWEPT
+        return DISPLACED
     if factory.is_dead:
         return "dead"
     depth = chain.depth(attempt.funding_tx.txid)
@@ -178,12 +186,13 @@ def look_blocks(state: LspState) -> int:
 def published(factory: Factory) -> list[str]:
     """Return what is on chain of the tree, whoever published it."""
     confirmed = factory.chain.confirmed
-    nodes = factory.attempt.tree_on(factory.chain).nodes
+    nodes = factory.landed.attempt.tree_on(factory.chain).nodes
     return [node.name for node in nodes if node.tx.txid in confirmed]
 
 
 def leaving(factory: Factory) -> list[int]:
     """Return the clients whose channels the LSP brings on chain, or whose output is spent."""
+    factory = factory.landed
     attempt = factory.attempt
     if attempt.funded is None:
         return []

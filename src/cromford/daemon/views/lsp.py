@@ -12,6 +12,7 @@ from cromford.daemon.views.closes import closed_sat, closes_of
 from cromford.daemon.views.closing import close_under_way
 from cromford.daemon.views.dying import period_of_shown, show_period, show_steps
 from cromford.daemon.views.export import export_factory, export_terms
+from cromford.daemon.views.ladder import show_candidates
 from cromford.daemon.views.market import advances_of, leaves_of, sold_totals
 from cromford.factory.lifetime import Period
 from cromford.protocol.channels.coverage import limit_in
@@ -99,6 +100,7 @@ def summary(factory: Factory) -> dict[str, Any]:
         "exit_deadline_height": factory.lifetime.exit_deadline_height,
         **show_period(factory.lifetime, chain.height, is_funded=is_funded(factory)),
         "when_dying": show_steps(factory.config.policy, factory.lifetime, chain.height),
+        "candidates": show_candidates(factory),
         "holdouts": list(attempt.holdouts),
         "aborted": attempt.aborted,
         "ready_clients": 0 if attempt.funded is None else len(attempt.funded.ready_received),
@@ -364,6 +366,7 @@ def as_it_slept(house: House, shown: Mapping[str, Any]) -> dict[str, Any]:
         "when_dying": [],
         "advances": [],
         "too_late": False,
+        "candidates": [],
         **shown,
         **period_of_shown(
             shown, house.chain.height, is_funded=house.chain.depth(entry.funding_txid) > 0

@@ -227,6 +227,7 @@ def plan_build(
     only: Sequence[bytes] | None = None,
     fees: OwnFees = ANY_FEES,
     feerates_sat_per_kw: Sequence[int] = (),
+    needs_keys: bool = True,
 ) -> BuildPlan:
     """Return what a build with the present lobby would do.
 
@@ -237,6 +238,7 @@ def plan_build(
         only: If given, take nobody else.
         fees: What our node says of feerates.
         feerates_sat_per_kw: Of a fee ladder's candidates, lowest first; empty: the policy's one.
+        needs_keys: Whether everybody has to have joined with keys for all of them.
 
     Raises:
         Rejected: If it cannot be built, with the reason.
@@ -266,7 +268,8 @@ def plan_build(
         max_clients=max_clients,
         floor_sat=capacity_floor_sat(policy),
     )
-    check_keys(members, n_candidates=max(1, len(feerates_sat_per_kw)))
+    if needs_keys:
+        check_keys(members, n_candidates=max(1, len(feerates_sat_per_kw)))
     applicants = ranked([_applicant(state, member) for member in members])
     try:
         shape, inner = shape_by_policy(policy, len(applicants))
@@ -349,6 +352,15 @@ def _check_proposal_fits(terms: FactoryTerms, shape: ShapeVertex) -> None:
     Raises:
         InvalidTerms: With the size, estimated from above.
     """
+    size = proposal_size(terms, shape)
+    if size > m.MESSAGE_SIZE_MAX:
+        raise InvalidTerms(
+            "clients", f"a proposal of at most {m.MESSAGE_SIZE_MAX} bytes", f"{size} bytes"
+        )
+
+
+def proposal_size(terms: FactoryTerms, shape: ShapeVertex) -> int:
+    """Return the bytes of the largest proposal, estimated from above: all of its candidates."""
     deepest = max(
         sum(
             m.PUBKEY_SIZE * (vertex.n_clients + 1)
@@ -359,11 +371,7 @@ def _check_proposal_fits(terms: FactoryTerms, shape: ShapeVertex) -> None:
         for leaf in shape.leaves()
     )
     each = deepest + FUNDING_INPUT_SIZE * N_INPUTS_MAX + PROPOSAL_FRAME_SIZE
-    size = len(terms.encode()) + terms.candidates * each
-    if size > m.MESSAGE_SIZE_MAX:
-        raise InvalidTerms(
-            "clients", f"a proposal of at most {m.MESSAGE_SIZE_MAX} bytes", f"{size} bytes"
-        )
+    return len(terms.encode()) + terms.candidates * each
 
 
 def _check_nonces(state: House, terms: FactoryTerms) -> None:

@@ -12,7 +12,7 @@ from cromford.bitcoin.tx import Txid
 from cromford.factory.kinds import VertexKind
 from cromford.factory.shape import ShapeVertex
 from cromford.factory.terms import HASH_SIZE, N_INNER_LEVELS_MAX, FactoryTerms
-from cromford.protocol.journal.house import apply_to_house
+from cromford.protocol.journal.house_fold import apply_to_house
 from cromford.protocol.journal.lsp_state import LspConfig, LspState, new_lsp
 from cromford.protocol.journal.mail import Found
 from cromford.protocol.journal.mail_records import MailTaken

@@ -67,12 +67,13 @@ class PrepareAttempt:
     """Derive the LSP's fresh keys, make its pools, draw the attempt id.
 
     `pool_size` is of the factory key's pool; a channel's holds a nonce for each first commitment.
-    Answered by `AttemptPrepared`.
+    Each funding candidate has channels of its own. Answered by `AttemptPrepared`.
     """
 
     attempt: int
     n_clients: int
     pool_size: int
+    n_candidates: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,12 +184,13 @@ class LookUpCoins:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignFunding:
-    """Sign the funding transaction with the wallet's keys. Answered by `FundingSigned`."""
+    """Sign a funding and its `higher` candidates, with our coins. Answered by `FundingSigned`."""
 
     attempt_id: bytes
     tx: Tx
     prevouts: tuple[TxOut, ...]
     paths: tuple[WalletPath, ...]
+    higher: tuple[Tx, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

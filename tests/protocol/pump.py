@@ -485,13 +485,17 @@ class Pump:
             case m.SignRoot():
                 held = known.attempts[message.attempt_id]
                 assert isinstance(held.stage, RootSent), "the root before the exit"
-                held.candidate.check_below(held.stage.signatures)
-                client_first_commitment(held)  # raises unless its signature is valid
+                for rung in range(len(held.ladder)):
+                    one = held.on_rung(rung)
+                    one.candidate.check_below(one.stage.signatures)
+                    client_first_commitment(one)  # raises unless its signature is valid
             case m.SignedBelow():
                 attempt = known.attempts[message.attempt_id]
                 assert attempt.signatures
-                for client in range(1, len(attempt.seats) + 1):
-                    lsp_first_commitment(attempt, client)  # raises unless held, and valid
+                for rung in range(len(attempt.ladder)):
+                    for client in range(1, len(attempt.seats) + 1):
+                        # Raises unless it is held, and valid.
+                        lsp_first_commitment(attempt.on_rung(rung), client)
             case m.SignedRoot():
                 attempt = known.attempts[message.attempt_id]
                 assert attempt.signed is not None
@@ -544,15 +548,25 @@ class Pump:
         return ()
 
     def _check_everybody_can_leave(self, tx: Tx) -> None:
+        """Under each candidate of its ladder, whichever is published."""
         durable: Any = self.lsp.durable_state()
-        attempt = next(a for a in durable.attempts.values() if a.funding_tx.txid == tx.txid)
+        attempt = next(
+            a
+            for a in durable.attempts.values()
+            if tx.txid in {one.blueprint.funding_tx.txid for one in a.ladder}
+        )
+        for rung in range(len(attempt.ladder)):
+            self._check_can_leave(attempt.on_rung(rung))
+
+    def _check_can_leave(self, attempt: LspAttempt) -> None:
         assert attempt.funded is not None
         everybody = set(range(1, len(attempt.seats) + 1))
         assert acknowledged(self.lsp.store.remembered, attempt.attempt_id) == everybody
+        assert attempt.signed is not None
         attempt.signed.tree  # noqa: B018 - raises unless every signature is there and valid
         for number, seat in enumerate(attempt.seats, start=1):
             client: Any = self.by_id[seat.node_id].durable_state()
-            held = client.attempts[attempt.attempt_id]
+            held = client.attempts[attempt.attempt_id].on_rung(attempt.rung)
             assert isinstance(held.stage, Complete), "funded before a client held its exit"
             held.signed_branch  # noqa: B018 - as above
             check_first_commitments(attempt, number, held)

@@ -19,7 +19,7 @@ import msgspec
 import pytest
 
 from cromford.protocol.journal import records as r
-from cromford.protocol.journal.mail import AnyMail
+from cromford.protocol.journal.mail import AnyMail, Mail
 from cromford.protocol.journal.mail_records import MailTaken
 from cromford.protocol.journal.records import decode_record, encode_record
 
@@ -143,7 +143,12 @@ def test_a_record_that_was_written_once_is_read_for_ever(tag: str) -> None:
 
 def shortened(record: Any, older: bytes) -> Any:
     """Return a record as it was before it, or a value in it, got what its older bytes lack."""
-    _, *held = msgspec.msgpack.decode(older[1:])  # Behind the version; the tag is first.
+    return _shortened(record, msgspec.msgpack.decode(older[1:]))  # Behind the version.
+
+
+def _shortened(record: Any, raw: list[Any]) -> Any:
+    """Return the same of a record, or of mail in one, by what was decoded: its tag is first."""
+    held = raw[1:]
     names = names_of(type(record))
     defaults = dict(zip(reversed(names), reversed(record.__struct_defaults__), strict=False))
     later = {name: defaults[name] for name in names[len(held) :]}
@@ -151,6 +156,11 @@ def shortened(record: Any, older: bytes) -> Any:
         name: without_later(getattr(record, name), raw)
         for name, raw in zip(names, held, strict=False)
         if isinstance(raw, dict)
+    }
+    inner |= {
+        name: _shortened(getattr(record, name), raw)
+        for name, raw in zip(names, held, strict=False)
+        if isinstance(getattr(record, name), Mail)
     }
     return msgspec.structs.replace(record, **later, **inner)
 

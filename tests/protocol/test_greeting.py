@@ -31,7 +31,9 @@ def test_a_greeting_counts_once_in_a_connection() -> None:
 
 STRANGE: Final[dict[str, dict[str, Any]]] = {
     "another network": {"network": bytes(32)},
-    "2 funding candidates, this version signs 1": {"candidates": 2},
+    "0 funding candidates, expected 1..4": {"candidates": 0},
+    "5 funding candidates, expected 1..4": {"candidates": 5},
+    "pools of 200 nonces for 4 funding candidates": {"candidates": 4, "pool_size": 200},
     "pools of 257 nonces, expected 64..256": {"pool_size": 257},
 }
 

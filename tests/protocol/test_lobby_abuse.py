@@ -105,9 +105,9 @@ BAD_JOINS: Final[dict[str, Callable[[m.Join], m.Join]]] = {
     "payout_script: expected P2WPKH, P2WSH or P2TR, received 00020101": lambda join: replace(
         join, payout_script=b"\x00\x02\x01\x01"
     ),
-    "candidates: expected 1, received 0": lambda join: replace(join, candidates=()),
-    "candidates: expected 1, received 2": lambda join: replace(
-        join, candidates=join.candidates * TWICE
+    "candidates: expected 1..4, received 0": lambda join: replace(join, candidates=()),
+    "candidates: expected 1..4, received 5": lambda join: replace(
+        join, candidates=join.candidates * 5
     ),
     "candidates[0].pool.pubkey": lambda join: replace(
         join,

@@ -16,7 +16,8 @@ from tests.protocol.pump import PumpNode
 from cromford import effects as fx
 from cromford.protocol.channels.forwarding import forwarding_fee_msat
 from cromford.protocol.journal.factory import apply_to_factory, new_factory
-from cromford.protocol.journal.house import apply_to_house, new_house
+from cromford.protocol.journal.house import new_house
+from cromford.protocol.journal.house_fold import apply_to_house
 from cromford.protocol.journal.lsp_state import LspState
 from cromford.protocol.journal.mail import Letter, Lost, Post
 from cromford.protocol.journal.scan import Scan, apply_to_scan

@@ -281,11 +281,12 @@ def test_every_bound_of_the_policy_is_tested() -> None:
 
     When a failed channel is left: `test_failed_channels`. What leaving burns: `test_burn_limits`.
     What is done about a factory that dies: `test_moving_out`. What is taken beyond coverage:
-    `test_coverage`.
+    `test_coverage`. Funding candidates: `test_ladder_refusals`.
     """
     elsewhere = {
         *("burn_limit", "when_dying", "moving_capacity_sat", "receive_beyond_coverage"),
-        *("layers_max", "fee_policies", "max_clients", "pool_size", "deadline_seconds"),
+        *("candidates_max", "layers_max", "fee_policies", "max_clients"),
+        *("pool_size", "deadline_seconds"),
         *("fee_base_msat_max", "fee_proportional_millionths_max", "failed_channel_blocks"),
     }
     tested = {bound.bounds for bound in ROWS}

@@ -105,7 +105,7 @@ REBUILT: Final = [
         with_it={"expiry_height": far(7)},
     ),
     Bad(term="network", value=b"\x01" * 32, expected=TERMS.network),
-    Bad(term="candidates", value=2, expected=1),
+    Bad(term="candidates", value=5, expected="1..4"),
     Bad(
         term="capacity_sat",
         value=(WANTED_SAT, LEAST_SAT - 1, WANTED_SAT),

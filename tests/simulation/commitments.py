@@ -7,11 +7,11 @@ from cromford.channel.commitment import CommitmentOutputKind
 from cromford.channel.finished import FinishedCommitment, finish_commitment
 from cromford.channel.terms import Party
 from cromford.protocol.journal.client_attempt import ClientAttempt, Complete, HasExit, RootSent
-from cromford.protocol.journal.factory import candidate_of
 from cromford.protocol.journal.lsp_attempt import LspAttempt, SigningRoot
 from cromford.protocol.journal.lsp_candidate import LspCandidate
 from cromford.protocol.journal.mail import Ordered
 from cromford.protocol.journal.mail_records import MailTaken
+from cromford.protocol.journal.opening_fold import candidates_of
 from cromford.protocol.journal.opening_records import Acknowledged
 from cromford.protocol.journal.records import AnyRecord
 from cromford.regtest.kernel import check_scripts
@@ -31,7 +31,7 @@ def signed_with(journal: Iterable[AnyRecord], attempt_id: bytes) -> LspCandidate
     for record in journal:
         order = record.mail if isinstance(record, MailTaken) else None
         if isinstance(order, Ordered) and order.attempt_id == attempt_id:
-            return candidate_of(order)
+            return candidates_of(order)[0]
     raise AssertionError("never proposed")
 
 

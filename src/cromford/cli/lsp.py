@@ -14,6 +14,7 @@ from cromford.cli.configuration.run_options import MAINNET_WARNING, lsp_options
 from cromford.cli.configuration.settings import flags_of
 from cromford.cli.events import events_command
 from cromford.cli.invocation import Invocation, invocation_options
+from cromford.cli.ladder import build_patiently, feerates_option, replace_command
 from cromford.cli.market import ledger_command, price_command, set_price_command
 from cromford.cli.payments import balances_command, lsp_pay_command, payments_command
 from cromford.cli.rescan import rescan_command
@@ -97,6 +98,7 @@ def lobby(invocation: Invocation) -> None:
     type=click.IntRange(1, N_CLIENTS_MAX),
     help="At most this many are taken.  [default: the daemon's]",
 )
+@feerates_option
 @click.option("--dry-run", is_flag=True, help="Show what would be built; build nothing.")
 @invocation_options
 @click.pass_obj
@@ -104,13 +106,22 @@ def build(
     invocation: Invocation,
     min_clients: int | None,
     max_clients: int | None,
+    funding_feerates: list[str] | None,
     dry_run: bool,  # noqa: FBT001 - click passes every option by keyword
 ) -> None:
-    """Build a factory with those who wait, and say who sits where, and why."""
+    """Build a factory with those who wait, and say who sits where, and why.
+
+    With a fee ladder, clients that joined with keys for fewer candidates join again by themselves;
+    they are waited for.
+    """
     if min_clients is not None and max_clients is not None and min_clients > max_clients:
         raise click.UsageError(f"--min {min_clients} is above --max {max_clients}")
-    answer = invocation.call(
-        ROLE, "build", min_clients=min_clients, max_clients=max_clients, dry_run=dry_run
+    answer = build_patiently(
+        invocation,
+        min_clients=min_clients,
+        max_clients=max_clients,
+        funding_feerates_sat_per_vb=funding_feerates,
+        dry_run=dry_run,
     )
     show(invocation, answer, lists.build)
 
@@ -229,6 +240,9 @@ def bump_factory(
         )
     answer = invocation.call(ROLE, "factory_bump", **asked, dry_run=dry_run)
     show(invocation, answer, lists.bumped_factory)
+
+
+factory.add_command(replace_command)
 
 
 @command.command(name="exit")

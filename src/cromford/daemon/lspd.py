@@ -15,6 +15,7 @@ from cromford.bitcoin.fees import sat_per_vb
 from cromford.daemon.api.factory_id import find_factory
 from cromford.daemon.api.lsp_bans import LspBans
 from cromford.daemon.api.lsp_closing import LspClosing
+from cromford.daemon.api.lsp_fundings import LspFundings
 from cromford.daemon.api.lsp_market import LspMarket
 from cromford.daemon.api.lsp_payments import LspPayments
 from cromford.daemon.api.rpc import RpcFailure
@@ -45,7 +46,6 @@ from cromford.ports import BlockRef
 from cromford.protocol import events as ev
 from cromford.protocol import lsp
 from cromford.protocol.exiting.lsp import arriving_total_sat
-from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.entries import FactoryEntry
 from cromford.protocol.journal.factory import Factory
@@ -53,15 +53,19 @@ from cromford.protocol.journal.lsp_state import LspConfig, LspState
 from cromford.protocol.journal.records import AnyRecord
 from cromford.protocol.journal.streams import factory_number
 from cromford.protocol.lobby import bumping
-from cromford.protocol.lobby.build import plan_build
 from cromford.protocol.lobby.giving_up import planned
-from cromford.protocol.lobby.shapes import shape_costs
-from cromford.protocol.opening.funding import is_too_late, published_funding, why_too_late
+from cromford.protocol.opening.funding import (
+    is_too_late,
+    published_funding,
+    published_ladder,
+    why_too_late,
+)
 from cromford.signing.keychain import Keychain
 from cromford.wallet.account import Account
 from cromford.wallet.coins import Wallet
 
 KEYS_KEPT_BLOCKS: Final = 144  # Beyond a factory's expiry: a reorganisation is no reason to ask.
+OUTBID: Final = "the operator gives up all candidates of its fee ladder"
 ENTRIES_AT_ONCE: Final = 64  # Factories that are listed before others are served.
 
 LSP_ROLE: Role[LspState] = Role(
@@ -74,12 +78,6 @@ LSP_ROLE: Role[LspState] = Role(
 )
 
 _log = logging.getLogger(__name__)
-
-
-class _BuildParams(msgspec.Struct, forbid_unknown_fields=True):
-    min_clients: int | None = None
-    max_clients: int | None = None
-    dry_run: bool = False
 
 
 class _FactoryParams(msgspec.Struct, forbid_unknown_fields=True):
@@ -131,6 +129,7 @@ class LspDaemon(Daemon[LspState]):
         self._closing = LspClosing(self)
         self._market = LspMarket(self)
         self._bans = LspBans(self)
+        self._fundings = LspFundings(self)
         self._ceremonies = Ceremonies()
         self._forget_old_keys()
 
@@ -262,7 +261,6 @@ class LspDaemon(Daemon[LspState]):
         return {
             "status": without_params(self._status),
             "lobby": without_params(self._lobby),
-            "build": self._build,
             "factories": without_params(self._factories),
             "factory_show": self._factory_show,
             "factory_export": self._factory_export,
@@ -273,6 +271,7 @@ class LspDaemon(Daemon[LspState]):
             **self._closing.methods(),
             **self._market.methods(),
             **self._bans.methods(),
+            **self._fundings.methods(),
         }
 
     def _address(self) -> str | None:
@@ -329,31 +328,6 @@ class LspDaemon(Daemon[LspState]):
     async def _lobby(self) -> object:
         return {"address": self._address(), **views.lobby(self.driver.state.house)}
 
-    async def _build(self, params: dict[str, Any]) -> object:
-        wanted = read_params(params, _BuildParams)
-        policy = self.driver.state.config.policy
-        min_clients = policy.min_clients if wanted.min_clients is None else wanted.min_clients
-        max_clients = policy.max_clients if wanted.max_clients is None else wanted.max_clients
-        try:
-            plan = plan_build(
-                self.driver.state.house,
-                min_clients=min_clients,
-                max_clients=max_clients,
-                fees=self.facts.fees,
-            )
-        except Rejected as rejected:
-            raise RpcFailure(
-                rejected.code, str(rejected), retryable=rejected.retryable
-            ) from rejected
-        if not wanted.dry_run:
-            self.request(ev.BuildRequested(min_clients=min_clients, max_clients=max_clients))
-        costs = shape_costs(policy, len(plan.placed))
-        return {
-            "started": not wanted.dry_run,
-            **views.show_plan(plan),
-            "shapes": [views.show_shape_cost(cost) for cost in costs],
-        }
-
     async def _factories(self) -> object:
         lines = []
         async for entry in self._entries():
@@ -399,6 +373,8 @@ class LspDaemon(Daemon[LspState]):
         reason = ""
         if funded is not None and is_too_late(factory):
             reason = why_too_late(factory)
+        elif funded is not None and attempt.others:
+            reason = OUTBID  # Replaced where it waits: the node need not refuse it.
         elif funded is not None:
             reason = await refusal_of(self.chain, funded.funding_tx)
         asked = ev.FactoryAbandonRequested(
@@ -406,7 +382,11 @@ class LspDaemon(Daemon[LspState]):
         )
         self.foresee(asked)
         plan = planned(
-            self.driver.state.house, attempt.attempt_id, feerate_sat_per_kw=feerate_sat_per_kw
+            self.driver.state.house,
+            attempt.attempt_id,
+            feerate_sat_per_kw=feerate_sat_per_kw,
+            fundings=published_ladder(factory),
+            fees=self.facts.fees,
         )
         if not wanted.dry_run:
             self.request(asked)

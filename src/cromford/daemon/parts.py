@@ -19,7 +19,8 @@ from cromford.protocol.journal.channel_records import RevocationReceived
 from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.completing import completed_client, completed_house
 from cromford.protocol.journal.factory import Factory, apply_to_factory
-from cromford.protocol.journal.house import House, apply_to_house
+from cromford.protocol.journal.house import House
+from cromford.protocol.journal.house_fold import apply_to_house
 from cromford.protocol.journal.lsp_state import LspState, settled
 from cromford.protocol.journal.records import AnyRecord
 from cromford.protocol.journal.revoked import revoked_by

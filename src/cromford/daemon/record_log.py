@@ -18,6 +18,8 @@ from cromford.protocol.journal.dying_records import (
     PeriodBegan,
 )
 from cromford.protocol.journal.exit_records import OutputsSwept, TreePublished
+from cromford.protocol.journal.lobby_records import FundingReplaced
+from cromford.protocol.journal.opening_records import FundingDied, WaitGivenUp
 from cromford.protocol.journal.records import AnyRecord
 
 _log: Final = logging.getLogger(__name__)
@@ -44,6 +46,15 @@ def log_record(record: AnyRecord) -> None:
             )
         case CloseBegun() | CloseEnded() | CloseFinished() | CloseConfirmed():
             _log_close(record)
+        case FundingDied(rung=rung) | WaitGivenUp(rung=rung) if rung is not None:
+            _log.error("funding_displaced factory=%s candidate=%d", record.attempt_id.hex(), rung)
+        case FundingReplaced():
+            _log.info(
+                "funding_replaced factory=%s candidate=%d fee_sat=%d",
+                record.attempt_id.hex(),
+                record.rung,
+                record.fee_sat,
+            )
         case PeriodBegan() | CloseWanted() | MoveHindered() | MoveEnded():
             _log_dying(record)
         case _:

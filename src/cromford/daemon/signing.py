@@ -59,25 +59,8 @@ def perform_signing(
             return (_prepare_join(signer, effect),)
         case fx.PrepareMove():
             return (ev.MovePrepared(asked=effect, preimage=draw(), payment_secret=draw()),)
-        case fx.PrepareAttempt(attempt=attempt):
-            names = [
-                ChannelKey(attempt=attempt, channel=client)
-                for client in range(1, effect.n_clients + 1)
-            ]
-            return (
-                ev.AttemptPrepared(
-                    asked=effect,
-                    attempt_id=draw(),
-                    factory_pool=signer.make_pool(FactoryKey(attempt=attempt), effect.pool_size),
-                    channels=tuple(
-                        (
-                            signer.channel_pubkeys(name),
-                            signer.make_pool(name, LSP_CHANNEL_POOL_SIZE),
-                        )
-                        for name in names
-                    ),
-                ),
-            )
+        case fx.PrepareAttempt():
+            return (_prepare_attempt(signer, draw, effect),)
         case fx.PartialSign():
             return (_partial_sign(signer, effect),)
         case fx.PrepareClose():
@@ -89,10 +72,12 @@ def perform_signing(
                 signer.drop_pool(pool_id)
             return ()
         case fx.SignFunding():
-            tx = signer.sign_wallet_tx(
-                effect.tx, effect.prevouts, [(path.change, path.index) for path in effect.paths]
+            paths = [(path.change, path.index) for path in effect.paths]
+            tx, *higher = (
+                signer.sign_wallet_tx(unsigned, effect.prevouts, paths)
+                for unsigned in (effect.tx, *effect.higher)
             )
-            return (ev.FundingSigned(asked=effect, tx=tx),)
+            return (ev.FundingSigned(asked=effect, tx=tx, higher=tuple(higher)),)
         case fx.SignSpending():
             tx = signer.sign_wallet_tx(
                 effect.tx, effect.prevouts, [(path.change, path.index) for path in effect.paths]
@@ -149,8 +134,8 @@ def derive_keys(signer: Signer, state: ClientState, attempt: ClientAttempt) -> D
         factory_pubkey=signer.factory_pubkey(attempt.key_attempt),
         channels=tuple(signer.channel_pubkeys(name) for name in names),
         commitment_points=(
-            signer.per_commitment_point(names[0], number),
-            signer.per_commitment_point(names[0], number + 1),
+            signer.per_commitment_point(names[attempt.rung], number),
+            signer.per_commitment_point(names[attempt.rung], number + 1),
         ),
     )
 
@@ -162,6 +147,30 @@ def _signed_jointly(signer: Signer, effect: fx.SignJointSweep) -> Tx:
             signer.sign_timelocked(key, member.lock, spend.tx, spend.prevouts, input_index=index)
             for index, (key, member) in enumerate(zip(effect.keys, spend.members, strict=True))
         ]
+    )
+
+
+def _prepare_attempt(
+    signer: Signer, draw: Callable[[], bytes], effect: fx.PrepareAttempt
+) -> ev.AttemptPrepared:
+    """Make the factory's pool, and of each candidate the keys and pools of all channels."""
+    attempt = effect.attempt
+    attempt_id = draw()
+    factory_pool = signer.make_pool(FactoryKey(attempt=attempt), effect.pool_size)
+    channels, *higher = (
+        tuple(
+            (signer.channel_pubkeys(name), signer.make_pool(name, LSP_CHANNEL_POOL_SIZE))
+            for client in range(1, effect.n_clients + 1)
+            for name in [ChannelKey(attempt=attempt, channel=client, candidate=candidate)]
+        )
+        for candidate in range(effect.n_candidates)
+    )
+    return ev.AttemptPrepared(
+        asked=effect,
+        attempt_id=attempt_id,
+        factory_pool=factory_pool,
+        channels=channels,
+        higher=tuple(higher),
     )
 
 

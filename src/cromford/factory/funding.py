@@ -12,6 +12,19 @@ CHANGE_MIN_SAT: Final = 10_000  # The change is the handle for CPFP, so it is wo
 CHANGE_VOUT: Final = 1
 
 
+def least_higher_fee_sat(fee_sat: int, *, vsize: int) -> int:
+    """Return the least fee of a fee ladder's next candidate, in sat.
+
+    A quarter more than the one before it pays, and 1 sat/vB more: what is closer would neither be
+    worth a ceremony's work nor leave room for a child of the one before.
+
+    Args:
+        fee_sat: What the candidate before pays.
+        vsize: Of either, signed, in vB: they differ in nothing but their change.
+    """
+    return max(fee_sat + -(-fee_sat // 4), fee_sat + vsize)
+
+
 def funding_tx_of(*, inputs: Sequence[OutPoint], factory_output: TxOut, change_output: TxOut) -> Tx:
     """Return the unsigned funding transaction: the factory first, the change second.
 

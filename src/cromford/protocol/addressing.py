@@ -3,6 +3,7 @@
 from functools import partial
 from typing import assert_never
 
+from cromford.bitcoin.tx import Tx
 from cromford.protocol import events as ev
 from cromford.protocol.advancing import lsp as advancing
 from cromford.protocol.advancing import selling
@@ -14,9 +15,9 @@ from cromford.protocol.exiting import lsp as exiting
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.entries import ABORTED
 from cromford.protocol.journal.factory import Factory
-from cromford.protocol.lobby import bumping, giving_up, ordering
+from cromford.protocol.lobby import bumping, giving_up, ordering, replacing
 from cromford.protocol.opening import lsp as opening
-from cromford.protocol.opening.funding import published_funding
+from cromford.protocol.opening.funding import published_funding, published_ladder
 from cromford.protocol.turn import Turn
 from cromford.wire import messages as m
 
@@ -72,8 +73,12 @@ def take_opening(round_: Round, event: ev.OpeningEvent) -> None:
     match event:
         case ev.AttemptPrepared():
             ordering.on_attempt_prepared(round_.house, event)
-        case ev.FactoryAbandonRequested():
-            giving_up.on_abandon_requested(round_.house, event)
+        case ev.FactoryAbandonRequested(attempt_id=attempt_id):
+            fundings = _fundings(round_, attempt_id)
+            giving_up.on_abandon_requested(round_.house, event, fundings)
+        case ev.FundingReplaceRequested(attempt_id=attempt_id):
+            fundings = _fundings(round_, attempt_id)
+            replacing.on_replace_requested(round_.house, event, fundings)
         case ev.FundingBumpRequested(attempt_id=attempt_id):
             turn = named(round_, attempt_id)
             funding = None if turn is None else published_funding(turn.state)
@@ -84,6 +89,12 @@ def take_opening(round_: Round, event: ev.OpeningEvent) -> None:
             turn = named(round_, event.asked.attempt_id)
             if turn is not None:
                 round_.try_in(turn, partial(_take_signature, turn, event))
+
+
+def _fundings(round_: Round, attempt_id: bytes) -> tuple[Tx, ...]:
+    """Return every signed candidate of a factory's funding; none while nobody may hear of them."""
+    turn = named(round_, attempt_id)
+    return () if turn is None else published_ladder(turn.state)
 
 
 def _take_signature(turn: Turn[Factory], event: ev.OpeningEvent) -> None:

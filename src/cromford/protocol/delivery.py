@@ -17,7 +17,8 @@ from cromford.protocol.facts import Facts
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.factory import Factory, apply_to_factory, new_factory
-from cromford.protocol.journal.house import House, apply_to_house
+from cromford.protocol.journal.house import House
+from cromford.protocol.journal.house_fold import apply_to_house
 from cromford.protocol.journal.lsp_state import LspState, tip_of
 from cromford.protocol.journal.mail import ForwardAsked, Post, Posted
 from cromford.protocol.journal.records import AnyRecord

@@ -211,6 +211,7 @@ class AttemptPrepared:
     attempt_id: bytes
     factory_pool: PublicPool
     channels: tuple[tuple[ChannelPubkeys, PublicPool], ...]  # one per client
+    higher: tuple[tuple[tuple[ChannelPubkeys, PublicPool], ...], ...] = ()  # of a ladder's others
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,6 +244,7 @@ class FundingSigned:
 
     asked: SignFunding
     tx: Tx
+    higher: tuple[Tx, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -384,10 +386,32 @@ class CloseUnprepared:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRequested:
-    """The LSP's operator builds a factory with those who wait in the lobby."""
+    """The LSP's operator builds a factory with those who wait in the lobby.
+
+    `feerates_sat_per_kw` are those of a fee ladder, lowest first; empty: the policy's one.
+    """
 
     min_clients: int
     max_clients: int
+    feerates_sat_per_kw: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LadderRequested:
+    """The LSP's operator wants clients to join with keys for this many funding candidates."""
+
+    n_candidates: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FundingReplaceRequested:
+    """The LSP's operator publishes a higher candidate of a funding's fee ladder.
+
+    `rung` is its place, the first being 0; None: the lowest that takes the other's place.
+    """
+
+    attempt_id: bytes
+    rung: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -501,7 +525,13 @@ WorldEvent = (
     | BroadcastRefused
 )
 LobbyEvent = (
-    JoinRequested | LeaveRequested | JoinPrepared | BuildRequested | BanRequested | BanEndRequested
+    JoinRequested
+    | LeaveRequested
+    | JoinPrepared
+    | BuildRequested
+    | LadderRequested
+    | BanRequested
+    | BanEndRequested
 )
 MoveEvent = MoveRequested | MovePrepared
 OpeningEvent = (
@@ -512,6 +542,7 @@ OpeningEvent = (
     | FundingSigned
     | FactoryAbandonRequested
     | FundingBumpRequested
+    | FundingReplaceRequested
 )
 # What a live channel asked the signer for.
 ChannelAnswer = (

@@ -518,7 +518,7 @@ def _factory_takes(turn: Turn[Factory], taken: MailTaken) -> None:
     match taken.mail:
         case mail.Ordered():
             opening.on_ordered(turn)
-        case mail.Watched():
+        case mail.Watched() | mail.FundingRaised():
             opening.on_watched(turn)
         case mail.Found(height=height, block_hash=block_hash, txs=txs):
             tip = BlockRef(height=height, block_hash=Txid(block_hash))

@@ -13,6 +13,7 @@ from cromford.signing.nonces import POOL_SIZE_MIN
 from cromford.watch.burnt import USUAL_LIMIT, BurnLimit
 
 MIN_DEPTH: Final = 3  # Two blocks found by chance at one height do not take a funding back.
+CANDIDATES_MAX: Final = 4  # Of a fee ladder: each costs everybody another ceremony's work.
 MIN_DEPTH_LARGE: Final = 6  # Where a reorganisation on purpose could pay, or choose a candidate.
 LARGE_CAPACITY_SAT: Final = 10_000_000
 
@@ -162,6 +163,9 @@ class LspPolicy:
     to_self_delay_lsp: int = 144
     to_self_delay_client: int = 144
     pool_size: int = POOL_SIZE_MIN
+    # Of how many funding candidates whoever joins brings keys: what a fee ladder may have without
+    # asking them to join again.
+    funding_candidates: int = 1
     deadline_seconds: int = 20
     # The price of a forwarded payment (BOLT 7), announced to every client that connects.
     fee_base_msat: int = 1000
@@ -257,6 +261,8 @@ class ClientPolicy:
     max_clients: int = 1024
     # Each branch takes a few nonces; a join with two pools must fit one message.
     pool_size: tuple[int, int] = (POOL_SIZE_MIN, 256)
+    # Each candidate of a funding takes keys, nonces, signatures and room of its own.
+    candidates_max: int = CANDIDATES_MAX
     # Built on an older height, the expiry is nearer than it looks.
     build_height_slack_blocks: int = 6
     # How long an LSP that answers nothing keeps a client from other factories.

@@ -28,7 +28,13 @@ from cromford.crypto.keys import PUBKEY_SIZE
 from cromford.daemon.api.payment_limits import ANNOUNCED_HOLD_SECONDS_MAX
 from cromford.factory.kinds import PICTURE_CLIENTS_MAX, VertexKind
 from cromford.factory.terms import N_CLIENTS_MAX, FeePolicy
-from cromford.protocol.policy import ClientPolicy, DyingStep, LspPolicy, WhenDying
+from cromford.protocol.policy import (
+    CANDIDATES_MAX,
+    ClientPolicy,
+    DyingStep,
+    LspPolicy,
+    WhenDying,
+)
 from cromford.signing.nonces import POOL_SIZE_MIN
 
 PACKAGES_LIMIT: Final = 10_000  # Each is asked for at every block: some 5 ms of a node.
@@ -260,6 +266,13 @@ LSP_KEYS: Final = (
         Integer(POOL_SIZE_MIN, POOL_SIZE_MAX),
         _LSP.pool_size,
         "Public nonces that a client brings along for each key.",
+    ),
+    _lsp_key(
+        "funding_candidates",
+        Integer(1, CANDIDATES_MAX),
+        _LSP.funding_candidates,
+        "Funding candidates for which clients bring keys along: a fee ladder of no more needs "
+        "nobody to join again.",
     ),
     _lsp_key(
         "deadline_seconds",

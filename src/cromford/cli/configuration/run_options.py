@@ -301,6 +301,7 @@ def lsp_policy(values: Values) -> LspPolicy:
         to_self_delay_client=_protecting(of, "to_self_delay_client_blocks"),
         min_depth=of["min_depth_blocks"],
         pool_size=of["pool_size"],
+        funding_candidates=of["funding_candidates"],
         deadline_seconds=of["deadline_seconds"],
         fee_base_msat=of["fee_base_msat"],
         fee_proportional_millionths=of["fee_proportional_millionths"],

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from cromford.cli.shown import dying, market
+from cromford.cli.shown import dying, ladder, market
 from cromford.cli.shown.closes import closed_in_short, closing_text
 from cromford.cli.shown.output import (
     DEADLINE_NEAR_BLOCKS,
@@ -225,6 +225,8 @@ def build(console: Console, answer: Document) -> None:
             ("change", sat(answer["change_sat"])),
         ],
     )
+    if not answer["started"] or len(answer["candidates"]) > 1:
+        ladder.planned(console, answer)
     if not answer["started"]:
         shapes(console, answer["shapes"])
 

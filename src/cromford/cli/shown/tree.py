@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
-from cromford.cli.shown import market
+from cromford.cli.shown import ladder, market
 from cromford.cli.shown.closes import close_ledger, closed_text, closing_text
 from cromford.cli.shown.lists import refused_text
 from cromford.cli.shown.output import blocks, cell, expiry_text, is_over, sat, table
@@ -45,6 +45,8 @@ def _print_ceremony(console: Console, document: Document) -> None:
     if bump is not None:
         told = f"bumped to {bump['feerate_sat_per_vb']} sat/vB: {bump['txid']}"
         console.print(cell(f"{told} pays {sat(bump['fee_sat'])}", "bold"), soft_wrap=True)
+    if document["candidates"]:
+        ladder.candidates(console, document["candidates"])
 
 
 def _print_closes(console: Console, document: Document) -> None:
@@ -72,6 +74,8 @@ def branch(console: Console, document: Document) -> None:
     _print_closes(console, document)
     channel = document["channel_outpoint"] or "not yet known"
     console.print(cell(f"your channel: {sat(document['capacity_sat'])} at {channel}"))
+    if document["candidates"]:
+        ladder.candidates(console, document["candidates"])
     print_tree(console, document)
 
 

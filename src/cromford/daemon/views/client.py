@@ -8,6 +8,7 @@ from cromford.daemon.views.closes import own_close
 from cromford.daemon.views.closing import client_close, finished_closes
 from cromford.daemon.views.dying import UNKNOWN, show_moving, show_period
 from cromford.daemon.views.export import export_funding, export_nodes, export_terms
+from cromford.daemon.views.ladder import client_candidates
 from cromford.daemon.views.market import liquidity_of, receipts_of
 from cromford.factory.terms import LOOK_ON_CHAIN_BLOCKS
 from cromford.protocol.channels.client import is_usable
@@ -45,13 +46,14 @@ def status_of(state: ClientState, attempt: ClientAttempt) -> str:
     block; `closing`: one that everybody signed waits for one. `on_chain`: our channel is; `swept`:
     something else than our branch spent an output above it, so nothing in it is ours any more;
     `expired`: the LSP may do that now; `dead`: something else spends a coin of its funding, and is
-    as deep as a funding has to be.
+    as deep as a funding has to be; `displaced`: that is another candidate of its fee ladder than
+    the one that our channel is in, so the channel is over.
     """
     if attempt.is_retired:
         return "moved_out"
     is_complete = isinstance(attempt.stage, Complete)
     if is_complete and is_overtaken(state, attempt):
-        return "dead"
+        return "dead" if attempt.rung_in(state.chain) is None else "displaced"
     confirmed = is_complete and attempt.funding_tx.txid in state.chain.confirmed
     if confirmed and was_closed(state, attempt):
         return "closed"
@@ -101,6 +103,7 @@ def summary(state: ClientState, attempt: ClientAttempt, facts: Facts) -> dict[st
         "capacity_sat": None,
         "channel_outpoint": None,
         "funding_txid": None,
+        "candidates": [],
         "funding_amount_sat": None,
         "confirmations": 0,
         "min_depth": None,
@@ -124,6 +127,7 @@ def summary(state: ClientState, attempt: ClientAttempt, facts: Facts) -> dict[st
             "capacity_sat": branch.channel.amount_sat,
             "channel_outpoint": str(branch.channel_outpoint),
             "funding_txid": str(attempt.funding_tx.txid),
+            "candidates": client_candidates(attempt, state.chain),
             "funding_amount_sat": branch.funding_amount_sat,
             "confirmations": state.chain.depth(attempt.funding_tx.txid),
             "min_depth": terms.min_depth,

@@ -12,6 +12,7 @@ from cromford.daemon.views.closes import closed_sat, closes_of
 from cromford.daemon.views.closing import close_under_way
 from cromford.daemon.views.dying import period_of_shown, show_period, show_steps
 from cromford.daemon.views.export import export_factory, export_terms
+from cromford.daemon.views.ladder import show_candidates
 from cromford.daemon.views.market import advances_of, leaves_of, sold_totals
 from cromford.factory.lifetime import Period
 from cromford.protocol.channels.coverage import limit_in
@@ -40,7 +41,8 @@ from cromford.watch.feerates import OwnFees
 SWEPT: Final = "swept"
 CLOSED: Final = "closed"
 # Coins of ours are in it.
-LOCKING: Final = frozenset({"funding", "abandoned", "live", "closing", "expired"})
+DISPLACED: Final = "displaced"
+LOCKING: Final = frozenset({"funding", "abandoned", "live", "closing", "expired", DISPLACED})
 
 
 def status_of(factory: Factory) -> str:
@@ -50,13 +52,20 @@ def status_of(factory: Factory) -> str:
     all of it was closed together, and waits for a block; `closed`: a block has that. `swept`: its
     output, or all that was left of the tree, went elsewhere than into channels. `abandoned`: its
     funding was given up, and another transaction is to spend a coin of it; `dead`: that one is deep
-    enough. What the chain shows of the funding outweighs both.
+    enough. What the chain shows of the funding outweighs both. `displaced`: another candidate of
+    the fee ladder confirmed so deep than the one that channels are in, and only we have anything in
+    it.
     """
     attempt, chain = factory.attempt, factory.chain
     if attempt.aborted is not None:
         return "aborted"
     if attempt.funded is None:
         return "building"
+    landed = factory.landed
+    if landed is not factory and attempt.overtaken_depth(chain) >= attempt.terms.min_depth:
+        if is_over(landed):
+            return CLOSED if is_closed(landed) else SWEPT
+        return DISPLACED
     if factory.is_dead:
         return "dead"
     depth = chain.depth(attempt.funding_tx.txid)
@@ -91,6 +100,7 @@ def summary(factory: Factory) -> dict[str, Any]:
         "exit_deadline_height": factory.lifetime.exit_deadline_height,
         **show_period(factory.lifetime, chain.height, is_funded=is_funded(factory)),
         "when_dying": show_steps(factory.config.policy, factory.lifetime, chain.height),
+        "candidates": show_candidates(factory),
         "holdouts": list(attempt.holdouts),
         "aborted": attempt.aborted,
         "ready_clients": 0 if attempt.funded is None else len(attempt.funded.ready_received),
@@ -178,12 +188,13 @@ def look_blocks(state: LspState) -> int:
 def published(factory: Factory) -> list[str]:
     """Return what is on chain of the tree, whoever published it."""
     confirmed = factory.chain.confirmed
-    nodes = factory.attempt.tree_on(factory.chain).nodes
+    nodes = factory.landed.attempt.tree_on(factory.chain).nodes
     return [node.name for node in nodes if node.tx.txid in confirmed]
 
 
 def leaving(factory: Factory) -> list[int]:
     """Return the clients whose channels the LSP brings on chain, or whose output is spent."""
+    factory = factory.landed
     attempt = factory.attempt
     if attempt.funded is None:
         return []
@@ -355,6 +366,7 @@ def as_it_slept(house: House, shown: Mapping[str, Any]) -> dict[str, Any]:
         "when_dying": [],
         "advances": [],
         "too_late": False,
+        "candidates": [],
         **shown,
         **period_of_shown(
             shown, house.chain.height, is_funded=house.chain.depth(entry.funding_txid) > 0

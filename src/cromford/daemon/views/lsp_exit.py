@@ -11,6 +11,7 @@ from cromford.watch.feerates import OwnFees
 
 def exit_next(factory: Factory, client: int, fees: OwnFees) -> str:
     """Return the next action on the way of a client's channel to the chain in a sentence."""
+    factory = factory.landed
     if was_closed(factory, client):
         return CLOSED
     following = _next_step(factory, client, fees)

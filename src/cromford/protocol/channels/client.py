@@ -91,7 +91,7 @@ def begin(turn: Turn[ClientState], attempt: ClientAttempt) -> None:
     is_here = turn.state.is_connected and attempt.lsp_node_id == turn.state.lsp_node_id
     if link is None or attempt.keys_taken or is_frozen(link.closes, turn.chain):
         return
-    if is_here and attempt.ready_received:
+    if is_here and attempt.is_ready_on_both_sides:
         marks.begin(turn, link)
         finish_channels(turn)
 

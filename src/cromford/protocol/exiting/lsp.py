@@ -162,7 +162,7 @@ def on_exit_requested(turn: Turn[Factory], event: ev.ExitRequested) -> None:
         Rejected: If there is no such channel, its funding is not confirmed, or the expiry came
             before its branch.
     """
-    client, attempt = event.client, turn.state.attempt
+    client, attempt = event.client, turn.state.landed.attempt
     if attempt.funded is None:
         raise Rejected("factory_not_found", f"no funded factory {event.attempt_id.hex()}")
     if client is None or not 1 <= client <= len(attempt.seats):
@@ -171,11 +171,11 @@ def on_exit_requested(turn: Turn[Factory], event: ev.ExitRequested) -> None:
         )
     if turn.chain.depth(attempt.funding_tx.txid) == 0:
         raise Rejected("factory_not_funded", "the funding is not confirmed", retryable=True)
-    if was_closed(turn.state, client):
+    if was_closed(turn.state.landed, client):
         raise Rejected("factory_closed", CLOSED_TOGETHER)
-    if is_swept(turn.state, client):
+    if is_swept(turn.state.landed, client):
         raise Rejected("factory_swept", SWEPT)
-    if is_to_be_swept(turn.state, client):
+    if is_to_be_swept(turn.state.landed, client):
         raise Rejected("factory_swept", "the factory expired: what is left of it is swept")
     if event.publishes_stale:
         allow_stale(turn, link_of(turn.state, client), is_restored=turn.state.is_marked)
@@ -206,7 +206,7 @@ def ask_for_coins(turn: Turn[Factory]) -> tuple[fx.Effect, ...]:
     `owed` would after this: to ask changes nothing of it.
     """
     state = turn.state
-    is_dead = state.begun is not None and state.is_dead
+    is_dead = state.begun is not None and state.landed.is_dead
     turn.remember(
         *settled_coins(state.purses, turn.chain, asked=state.coins_asked, is_dead=is_dead)
     )
@@ -226,6 +226,7 @@ def ask_for_coins(turn: Turn[Factory]) -> tuple[fx.Effect, ...]:
 
 def exit_effects(state: Factory, client: int, fees: OwnFees) -> tuple[fx.Effect, ...]:
     """Return what is to be published now for a channel that we, or its client, left."""
+    state = state.landed
     return without_what_is_swept(_exit_effects(state, client, fees), sweep_actions(state, fees))
 
 
@@ -275,6 +276,7 @@ def on_commitment_recalled(turn: Turn[Factory], recalled: ev.CommitmentRecalled)
 
 def owed(state: Factory, fees: OwnFees) -> tuple[fx.Effect, ...]:
     """Return what is to be published now, of every channel and of the tree."""
+    state = state.landed
     exits = [
         effect for client in _funded_clients(state) for effect in _exit_effects(state, client, fees)
     ]
@@ -299,11 +301,13 @@ def owed(state: Factory, fees: OwnFees) -> tuple[fx.Effect, ...]:
 def sweep_again(turn: Turn[Factory]) -> None:
     """Ask once more for what can be taken of the tree: together it was refused."""
     fees = turn.facts.fees
-    turn.ask(*effects_of(sweep_actions(turn.state, fees), turn.state, fees))
+    state = turn.state.landed
+    turn.ask(*effects_of(sweep_actions(state, fees), state, fees))
 
 
 def arriving_total_sat(state: Factory) -> int:
     """Return what is on its way to the wallet: of channels on chain, sweeps, finished closes."""
+    state = state.landed
     swept_sat = sum(output.prevout.amount_sat for output in awaited_outputs(state))
     scripts = (state.attempt.payout_script,) if state.closed else ()
     closed_sat = arriving_of_closes_sat(state.closed, state.chain, scripts)
@@ -320,8 +324,12 @@ def arriving_total_sat(state: Factory) -> int:
 
 def watched(state: Factory) -> frozenset[OutPoint]:
     """Return the outpoints whose spends matter, of what is in blocks; and what funds it."""
+    state = state.landed
     attempt, confirmed = state.attempt, state.chain.confirmed
-    outpoints = {*(tx_in.outpoint for tx_in in attempt.funding_tx.inputs), attempt.funding_outpoint}
+    outpoints = {
+        *(tx_in.outpoint for tx_in in attempt.funding_tx.inputs),
+        *(one.blueprint.funding_outpoint for one in attempt.ladder),
+    }
     if attempt.funding_outpoint not in state.chain.spends:
         return frozenset(outpoints)
     outpoints |= {one for one in attempt.blueprint.tree_outpoints if one.txid in confirmed}
@@ -374,7 +382,7 @@ def learn_from_block(turn: Turn[Factory]) -> None:
 
 def on_block(turn: Turn[Factory]) -> None:
     """Do what a new block makes due: save HTLCs in time, and learn what the chain decided."""
-    attempt = turn.state.attempt
+    attempt = turn.state.landed.attempt
     if attempt.funded is not None and attempt.funding_outpoint in turn.chain.spends:
         tell_published(turn, attempt.attempt_id, attempt.tree_on(turn.chain).nodes)
         tell_swept(turn)

@@ -94,6 +94,7 @@ def effects_of(
 
 def sweeps_due(state: Factory, fees: OwnFees) -> tuple[fx.SignSweep, ...]:
     """Return what takes each output alone that is due now."""
+    state = state.landed
     key = FactoryKey(attempt=state.attempt.key_attempt)
     return tuple(
         fx.SignSweep(key=key, spend=action)
@@ -131,6 +132,7 @@ def is_to_be_swept(state: Factory, client: int) -> bool:
 
 def awaited_outputs(state: Factory) -> tuple[LspOutput, ...]:
     """Return what of a factory's tree is ours and still to be taken, and that no close spends."""
+    state = state.landed
     closing = _closing(state)
     return tuple(output for output in _awaited(state) if output.outpoint not in closing)
 
@@ -148,6 +150,7 @@ def _closing(state: Factory) -> frozenset[OutPoint]:
 
 def left_outputs(state: Factory, fees: OwnFees) -> tuple[LeftBehind, ...]:
     """Return what we could take now, and leave for its fee."""
+    state = state.landed
     if not _has_something(state):
         return ()
     taken_by_us = {output.outpoint for output in awaited_outputs(state)}
@@ -206,7 +209,7 @@ def tell_swept(turn: Turn[Factory]) -> None:
 
     A close takes nothing, and what a poison takes is the clients'.
     """
-    state = turn.state
+    state = turn.state.landed
     found: dict[bytes, list[LspOutput]] = {}
     not_ours = closes_in(state) | stock_poisons_of(state)
     for output, spender in taken(factory_on_chain(state)):

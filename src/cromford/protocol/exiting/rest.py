@@ -24,6 +24,7 @@ NEVER: Final = 2**31 - 1  # Above every height.
 
 def wakes_at(factory: Factory) -> int | None:
     """Return the height from which a factory has something to do again; None if it has it now."""
+    factory = factory.landed
     if factory.begun is None or factory.post.outbox or _has_coins(factory):
         return None
     stage = factory.attempt.stage

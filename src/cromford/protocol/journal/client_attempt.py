@@ -1,5 +1,6 @@
 """One attempt to build a factory, as a client remembers it. Its stages are types."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -99,7 +100,13 @@ class Unchecked(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class ClientAttempt:
-    """What a client remembers of one attempt. Aborted is a word of the LSP's, not an erasure."""
+    """What a client remembers of one attempt. Aborted is a word of the LSP's, not an erasure.
+
+    With a fee ladder, `stage` is that of its present candidate: the one that is in a block, or else
+    the first; and once it was ready, for ever the one that its channel is in. `other_stages` are
+    those of the others, lowest feerate first, and always of the same kind. `ready_rung` is the
+    candidate that the LSP found ready.
+    """
 
     lsp_node_id: bytes
     key_attempt: int
@@ -120,6 +127,80 @@ class ClientAttempt:
     leaf_states: AgreedStates = ()  # those of our leaf that replaced that of the opening
     is_marked: bool = False  # the store was restored before it had a channel
     awaits_states: bool = False  # of our leaf: our store may lack some, and the LSP is asked
+    other_stages: tuple[Stage, ...] = ()
+    ready_rung: int = 0
+
+    @property
+    def rung(self) -> int:
+        """The place of the present candidate in the fee ladder."""
+        return _rung_of(self.stage)
+
+    @property
+    def ladder(self) -> tuple[Stage, ...]:
+        """The stage of every candidate, lowest feerate first."""
+        return tuple(sorted((self.stage, *self.other_stages), key=_rung_of))
+
+    @property
+    def candidates(self) -> tuple[ClientCandidate, ...]:
+        """What follows from the proposal of each candidate, lowest feerate first; as `candidate`.
+
+        Raises:
+            Unchecked: As `candidate` does.
+        """
+        if not self.other_stages:
+            return (self.candidate,)
+        return tuple(_accepted(stage, self.attempt_id) for stage in self.ladder)
+
+    def with_stages(self, stages: Iterable[Stage]) -> "ClientAttempt":
+        """Return the attempt with another stage of each candidate, lowest feerate first."""
+        new = tuple(stages)
+        others = tuple(one for one in new if _rung_of(one) != self.rung)
+        return replace(self, stage=new[self.rung] if others else new[0], other_stages=others)
+
+    def on_rung(self, rung: int) -> "ClientAttempt":
+        """Return the attempt with another present candidate."""
+        if rung == self.rung:
+            return self
+        ladder = self.ladder
+        others = tuple(one for one in ladder if _rung_of(one) != rung)
+        return replace(self, stage=ladder[rung], other_stages=others)
+
+    def on_chain(self, chain: KnownChain) -> "ClientAttempt":
+        """Return the attempt with the present candidate that the chain shows, unless one is kept.
+
+        The one that is in a block, or else the first: which one waits is the LSP's to know.
+        """
+        if not self.other_stages or self.ready_sent or not self.is_checked:
+            return self
+        return self.on_rung(self.rung_in(chain) or 0)
+
+    def rung_in(self, chain: KnownChain) -> int | None:
+        """Return the place of the candidate that is in a block; None if none is.
+
+        Raises:
+            Unchecked: As `candidate` does.
+        """
+        for one in self.candidates:
+            if one.funding_tx.txid in chain.confirmed:
+                return one.rung
+        return None
+
+    def overtaken_depth(self, chain: KnownChain) -> int:
+        """Return the confirmations of what takes the funding's place: 0 if nothing does.
+
+        Another candidate of the ladder does so only once our channel is in this one.
+
+        Raises:
+            Unchecked: As `candidate` does.
+        """
+        siblings = () if self.ready_sent else self.candidates
+        ours = frozenset(one.funding_tx.txid for one in siblings)
+        return chain.rival_depth(self.funding_tx, but=ours)
+
+    @property
+    def is_ready_on_both_sides(self) -> bool:
+        """Whether the LSP found the same candidate ready that we did."""
+        return self.ready_sent and self.ready_received and self.ready_rung == self.rung
 
     @property
     def attempt_id(self) -> bytes:
@@ -156,9 +237,7 @@ class ClientAttempt:
         Raises:
             Unchecked: If it was refused, or is being checked.
         """
-        if isinstance(self.stage, Received):
-            raise Unchecked(f"attempt {self.attempt_id.hex()}: the proposal was never accepted")
-        return self.stage.candidate
+        return _accepted(self.stage, self.attempt_id)
 
     @property
     def terms(self) -> FactoryTerms:
@@ -248,8 +327,13 @@ class ClientAttempt:
 
     @property
     def watched_txids(self) -> frozenset[Txid]:
-        """The funding transaction and our branch, with every version of its leaf's state."""
+        """The funding transaction and our branch, with every version of its leaf's state.
+
+        Of each candidate of a fee ladder.
+        """
         opened = self.candidate.watched_txids
+        if self.other_stages:
+            opened = opened.union(*(one.watched_txids for one in self.candidates))
         if not self.leaf_states:
             return opened
         return opened | frozenset(state.tx.txid for state in self.leaf.states)
@@ -332,3 +416,13 @@ class ClientAttempt:
     def _signed_branches(self) -> dict[int, SignedBranch]:
         """Our signed branch down to newer states, as far as it was asked for."""
         return {}
+
+
+def _accepted(stage: Stage, attempt_id: bytes) -> ClientCandidate:
+    if isinstance(stage, Received):
+        raise Unchecked(f"attempt {attempt_id.hex()}: the proposal was never accepted")
+    return stage.candidate
+
+
+def _rung_of(stage: Stage) -> int:
+    return stage.claim.rung if isinstance(stage, Received) else stage.candidate.rung

@@ -29,10 +29,14 @@ from cromford.wire.messages import Join, Pool, Propose
 
 @dataclass(frozen=True, kw_only=True)
 class ClientCandidate:
-    """A client's branch and channel under one funding transaction, and its signing sessions."""
+    """A client's branch and channel under one funding transaction, and its signing sessions.
+
+    `rung` is its place in the fee ladder, the lowest feerate first.
+    """
 
     join: Join
     propose: Propose
+    rung: int = 0
 
     @cached_property
     def terms(self) -> FactoryTerms:
@@ -42,7 +46,7 @@ class ClientCandidate:
     @cached_property
     def branch(self) -> Branch:
         """The client's branch, recomputed."""
-        return rebuild_branch(self.propose, terms=self.terms, join=self.join)
+        return rebuild_branch(self.propose, terms=self.terms, join=self.join, rung=self.rung)
 
     @cached_property
     def lifetime(self) -> Lifetime:
@@ -52,7 +56,7 @@ class ClientCandidate:
     @cached_property
     def setting(self) -> ChannelSetting:
         """The client's channel."""
-        return own_channel(self.propose, join=self.join, branch=self.branch)
+        return own_channel(self.propose, join=self.join, branch=self.branch, rung=self.rung)
 
     @cached_property
     def first_commitments(self) -> tuple[Commitment, Commitment]:
@@ -63,7 +67,7 @@ class ClientCandidate:
     @cached_property
     def funding_tx(self) -> Tx:
         """The agreed funding transaction, unsigned."""
-        return Tx.parse(self.propose.candidates[0].funding_tx)
+        return Tx.parse(self.propose.candidates[self.rung].funding_tx)
 
     @property
     def funding_outpoint(self) -> OutPoint:
@@ -83,7 +87,7 @@ class ClientCandidate:
     def request_for(self, node: TreeNode) -> SignRequest:
         """Return the request for our partial signature of one transaction."""
         position = [other.name for other in self.branch.nodes].index(node.name)
-        use = self.propose.candidates[0].nonces[position]
+        use = self.propose.candidates[self.rung].nonces[position]
         return SignRequest(
             pool_id=pool_id_of(self.join),
             nonce_index=use.index,
@@ -93,9 +97,9 @@ class ClientCandidate:
 
     def commitment_request(self, holder: Party) -> SignRequest:
         """Return the request for our half of a first commitment."""
-        use = self.propose.candidates[0].commitment_nonces[holder]
+        use = self.propose.candidates[self.rung].commitment_nonces[holder]
         return SignRequest(
-            pool_id=channel_pool_id_of(self.join),
+            pool_id=channel_pool_id_of(self.join, self.rung),
             nonce_index=use.index,
             task=self.first_commitments[holder].signing_task,
             aggnonce=use.aggnonce,
@@ -108,7 +112,7 @@ class ClientCandidate:
             FaultyLsp: If the LSP's half is malformed or spoils the whole.
         """
         commitment = self.first_commitments[Party.ACCEPTER]
-        use = self.propose.candidates[0].commitment_nonces[Party.ACCEPTER]
+        use = self.propose.candidates[self.rung].commitment_nonces[Party.ACCEPTER]
         session = commitment.signing_task.session(use.aggnonce)
         try:
             signature = session.partial_sig_agg([own_partial_sig, lsp_partial_sig])
@@ -155,9 +159,9 @@ def pool_id_of(join: Join) -> bytes:
     return _id_of(join.factory_pool)
 
 
-def channel_pool_id_of(join: Join) -> bytes:
-    """Return the id of the pool that goes with a join's channel funding key."""
-    return _id_of(join.candidates[0].pool)
+def channel_pool_id_of(join: Join, rung: int = 0) -> bytes:
+    """Return the id of the pool that goes with a join's channel funding key of one candidate."""
+    return _id_of(join.candidates[rung].pool)
 
 
 def pool_ids_of(join: Join) -> tuple[bytes, ...]:

@@ -27,16 +27,14 @@ from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.book_fold import apply_to_book
 from cromford.protocol.journal.channel_records import BookRecord
 from cromford.protocol.journal.client_attempt import (
-    BelowSent,
-    Checked,
     ClientAttempt,
     Complete,
     HasExit,
     Received,
     RootSent,
-    Stage,
 )
 from cromford.protocol.journal.client_candidate import ClientCandidate
+from cromford.protocol.journal.client_opening_fold import with_client_opening
 from cromford.protocol.journal.close_fold import (
     ClientCloses,
     finished_close,
@@ -228,7 +226,7 @@ def apply(state: ClientState, record: r.AnyRecord) -> ClientState:
             return _with_block(state, record)
         case r.BlockDisconnected(height=height):
             chain, wallet = state.chain.without_block(height), state.wallet.without_block(height)
-            return replace(state, chain=chain, wallet=wallet)
+            return _on_chain(replace(state, chain=chain, wallet=wallet))
         case r.BroadcastRefusalSeen(txid=txid, reason=reason):
             return replace(state, chain=state.chain.with_refusal(Txid(txid), reason))
         case op.SigningIntended(intents=intents):
@@ -249,7 +247,7 @@ def apply(state: ClientState, record: r.AnyRecord) -> ClientState:
         case r.PeerConnected(node_id=node_id):
             return replace(_connected_anew(state, is_connected=True), lsp_node_id=node_id)
         case lr.LobbyGreeted(message=message):
-            return replace(state, lobby=decoded(message, Lobby))
+            return replace(state, lobby=decoded(message, Lobby), joining=None)
         case lr.WishMade():
             wish = Wish(
                 capacity_sat=record.capacity_sat,
@@ -416,7 +414,15 @@ def _with_block(state: ClientState, record: r.BlockConnected) -> ClientState:
     for tx in txs:
         wallet = wallet.with_tx(tx, record.height)
     block = BlockRef(height=record.height, block_hash=Txid(record.block_hash))
-    return changed(state, chain=state.chain.with_block(block, txs), wallet=wallet)
+    after = changed(state, chain=state.chain.with_block(block, txs), wallet=wallet)
+    return _on_chain(after) if txs else after
+
+
+def _on_chain(state: ClientState) -> ClientState:
+    """Return the state with the candidate of each funding that its chain shows."""
+    attempts = {name: one.on_chain(state.chain) for name, one in state.attempts.items()}
+    has_moved = any(one is not state.attempts[name] for name, one in attempts.items())
+    return replace(state, attempts=attempts) if has_moved else state
 
 
 def _apply_to_attempt(
@@ -430,53 +436,8 @@ def _apply_to_attempt(
     match record:
         case op.ProposalReceived(message=message):
             return _with_proposal(state, decoded(message, Propose))
-        case op.ProposalAccepted(attempt_id=attempt_id, inputs=inputs):
-            return _with_accepted(state, attempt_id, inputs)
-        case op.BelowPartialsMade(attempt_id=attempt_id):
-            sent = BelowSent(
-                candidate=state.attempts[attempt_id].candidate,
-                partial_sigs=record.partial_sigs,
-                commitment_partial_sig=record.commitment_partial_sig,
-                own_partial_sig=record.own_partial_sig,
-            )
-            return _at_stage(state, attempt_id, sent)
-        case op.ExitFinished(attempt_id=attempt_id):
-            held = HasExit(
-                candidate=state.attempts[attempt_id].candidate,
-                signatures=record.signatures,
-                commitment_signature=record.commitment_signature,
-            )
-            return _at_stage(state, attempt_id, held)
-        case op.RootPartialMade(attempt_id=attempt_id, partial_sig=partial_sig):
-            stage = state.attempts[attempt_id].stage
-            if not isinstance(stage, HasExit):
-                raise AssertionError("the root was signed without holding an exit")
-            root_sent = RootSent(
-                candidate=stage.candidate,
-                signatures=stage.signatures,
-                commitment_signature=stage.commitment_signature,
-                partial_sig=partial_sig,
-            )
-            return _at_stage(state, attempt_id, root_sent)
-        case op.BranchCompleted(attempt_id=attempt_id, signature=signature):
-            stage = state.attempts[attempt_id].stage
-            if not isinstance(stage, RootSent):
-                raise AssertionError("a branch was completed before its root was sent")
-            completed = Complete(
-                candidate=stage.candidate,
-                signatures=stage.signatures,
-                commitment_signature=stage.commitment_signature,
-                root_signature=signature,
-            )
-            return _at_stage(state, attempt_id, completed)
-        case op.AttemptAborted(attempt_id=attempt_id, reason=reason):
-            return _changed(state, attempt_id, aborted=reason)
-        case op.WaitGivenUp(attempt_id=attempt_id):
-            return _changed(state, attempt_id, given_up=True)
         case op.ReadySent(attempt_id=attempt_id):
-            return _with_channel(_changed(state, attempt_id, ready_sent=True), attempt_id)
-        case op.ReadyReceived(attempt_id=attempt_id):
-            return _changed(state, attempt_id, ready_received=True)
+            return _with_channel(_with_opening(state, record), attempt_id)
         case xr.TreePublished():
             return state
         case xr.ExitStarted(attempt_id=attempt_id):
@@ -486,7 +447,17 @@ def _apply_to_attempt(
         case xr.ExitResumed(attempt_id=attempt_id):
             return _changed(state, attempt_id, is_paused=False)
         case _:
-            assert_never(record)
+            return _with_opening(state, record)
+
+
+def _with_opening(
+    state: ClientState, record: op.SharedOpeningRecord | op.ClientOpeningRecord
+) -> ClientState:
+    if isinstance(record, op.ProposalReceived):
+        raise AssertionError("a proposal has an attempt of its own")
+    before = state.attempts[record.attempt_id]
+    after = with_client_opening(before, record).on_chain(state.chain)
+    return replace(state, attempts={**state.attempts, record.attempt_id: after})
 
 
 def _with_handover(state: ClientState, record: hr.ClientHandoverRecord) -> ClientState:
@@ -497,15 +468,6 @@ def _with_handover(state: ClientState, record: hr.ClientHandoverRecord) -> Clien
             return _changed(state, attempt_id, keys_taken=not refusal, keys_refused=refusal)
         case _:
             assert_never(record)
-
-
-def _with_accepted(
-    state: ClientState, attempt_id: bytes, inputs: tuple[op.FundingInput, ...]
-) -> ClientState:
-    stage = state.attempts[attempt_id].stage
-    if not isinstance(stage, Received):
-        raise AssertionError("a proposal was accepted twice")
-    return _changed(state, attempt_id, stage=Checked(candidate=stage.claim), inputs=inputs)
 
 
 def _with_channel(state: ClientState, attempt_id: bytes) -> ClientState:
@@ -533,18 +495,19 @@ def _with_proposal(state: ClientState, propose: Propose) -> ClientState:
     joining = state.joining
     if joining is None:
         raise AssertionError("a proposal without a join")
+    first, *higher = (
+        Received(claim=ClientCandidate(join=joining.join, propose=propose, rung=rung))
+        for rung in range(max(1, len(propose.candidates)))
+    )
     attempt = ClientAttempt(
         lsp_node_id=state.lsp_node_id,
         key_attempt=joining.attempt,
         join=joining.join,
         propose=propose,
-        stage=Received(claim=ClientCandidate(join=joining.join, propose=propose)),
+        stage=first,
+        other_stages=tuple(higher),
     )
     return replace(state, attempts={**state.attempts, attempt.attempt_id: attempt}, joining=None)
-
-
-def _at_stage(state: ClientState, attempt_id: bytes, stage: Stage) -> ClientState:
-    return _changed(state, attempt_id, stage=stage)
 
 
 def _changed(state: ClientState, attempt_id: bytes, **changes: object) -> ClientState:

@@ -43,6 +43,8 @@ class FactoryEntry:
         closed: The clients whose channels were closed together, for good.
         closed_sat: What was in the outputs that these closes spent.
         sold: What was sold of its L-stocks, oldest first: `capacity_sat` has it.
+        higher_txids: Of a fee ladder's candidates after the first, which is `funding_txid`.
+        published: The place of the candidate that is published.
     """
 
     attempt_id: bytes
@@ -63,6 +65,13 @@ class FactoryEntry:
     closed: frozenset[int] = frozenset()
     closed_sat: int = 0
     sold: tuple[SoldEntry, ...] = ()
+    higher_txids: tuple[Txid, ...] = ()
+    published: int = 0
+
+    @property
+    def funding_txids(self) -> tuple[Txid, ...]:
+        """Of every transaction that may fund it, lowest feerate first."""
+        return (self.funding_txid, *self.higher_txids)
 
     @property
     def stream(self) -> str:
@@ -125,6 +134,7 @@ def ordered_entry(record: lr.FactoryOrdered) -> FactoryEntry:
         coins=tuple(tx_in.outpoint for tx_in in tx.inputs),
         own_pubkey=decode_fields(m.Pool, order.lsp_factory_pool).pubkey,
         dying_blocks=terms.dying_blocks,
+        higher_txids=tuple(Tx.parse(one.funding_tx).txid for one in order.higher),
     )
 
 

@@ -5,7 +5,6 @@ A factory knows nothing of other factories, nor of the house: what it hears of t
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeVar, assert_never
 
 from immutables import Map
 
@@ -14,7 +13,6 @@ from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxOut
 from cromford.changed import changed
 from cromford.channel.commitment import Funding
 from cromford.factory.lifetime import Lifetime, Period
-from cromford.factory.terms import decode_terms
 from cromford.protocol.journal import advance_records as ar
 from cromford.protocol.journal import close_records as cl
 from cromford.protocol.journal import dying_records as dr
@@ -41,29 +39,15 @@ from cromford.protocol.journal.channel_records import BookRecord
 from cromford.protocol.journal.close_fold import LspCloses, finished_close, with_lsp_close
 from cromford.protocol.journal.closes import FinishedClose
 from cromford.protocol.journal.closing import Closing, EndedClose
-from cromford.protocol.journal.encoding import decoded, decoded_pool
 from cromford.protocol.journal.intents import IntentKey, check_intents
 from cromford.protocol.journal.known_chain import KnownChain
-from cromford.protocol.journal.lsp_attempt import (
-    Aborted,
-    Acknowledging,
-    Funded,
-    LspAttempt,
-    SigningBelow,
-    SigningRoot,
-    Stage,
-)
-from cromford.protocol.journal.lsp_blueprint import LspBlueprint, LspSeat
-from cromford.protocol.journal.lsp_candidate import (
-    LspCandidate,
-    SignaturesBelow,
-    SignedCandidate,
-)
+from cromford.protocol.journal.lsp_attempt import Funded, LspAttempt
 from cromford.protocol.journal.lsp_config import LspConfig
 from cromford.protocol.journal.mail import Letter, Post
 from cromford.protocol.journal.mail_records import MailTaken
 from cromford.protocol.journal.marking import marked, unmarked
 from cromford.protocol.journal.opened import lsp_link
+from cromford.protocol.journal.opening_fold import ordered_attempt, stage_of, with_opening
 from cromford.protocol.journal.purses import filled, with_settled, without
 from cromford.protocol.journal.quotes import (
     NOTHING_QUOTED,
@@ -75,10 +59,6 @@ from cromford.protocol.journal.quotes import (
 from cromford.protocol.journal.streams import CHAIN, HOUSE, factory_stream
 from cromford.wallet.account import WalletPath
 from cromford.wallet.coins import Purse, SpentCoin
-from cromford.wire import messages as m
-from cromford.wire.fields import decode_fields
-
-StageT = TypeVar("StageT")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,7 +154,30 @@ class Factory:
         """
         attempt, funded = self.attempt, self.attempt.funded
         was_found = funded is not None and funded.is_dead
-        return was_found and self.chain.rival_depth(attempt.funding_tx) >= attempt.terms.min_depth
+        return was_found and attempt.overtaken_depth(self.chain) >= attempt.terms.min_depth
+
+    @property
+    def landed(self) -> "Factory":
+        """The factory as the chain has it: itself, but where another candidate is in a block.
+
+        Once channels are in one candidate, another that confirms has a tree of its own in which
+        nobody has anything but us. Then this is that tree, without channels.
+        """
+        attempt = self.begun
+        if attempt is None or not attempt.others or not attempt.is_pinned:
+            return self
+        rung = attempt.rung_in(self.chain)
+        if rung is None or rung == attempt.rung:
+            return self
+        return changed(
+            self,
+            begun=attempt.sibling(rung),
+            book=Book(),
+            closed=Map(),
+            closing=None,
+            advances=Map(),
+            closed_seats=frozenset(),
+        )
 
     def funding_on_chain(self, client: int) -> Funding:
         """Return where a client's channel is: in a block, or else by its newest signed state."""
@@ -378,8 +381,12 @@ def _with_mail(factory: Factory, content: mail.AnyMail) -> Factory:
         case mail.Ordered():
             return _with_order(factory, content)
         case mail.FundingGivenUp(tx=tx):
-            funded = replace(_stage(factory, Funded), replacement=Tx.parse(tx))
-            return _at_stage(factory, funded)
+            attempt = factory.attempt
+            stage = replace(stage_of(attempt, Funded), replacement=Tx.parse(tx))
+            return replace(factory, begun=replace(attempt, stage=stage))
+        case mail.FundingRaised(rung=rung):
+            raised = replace(factory.attempt, published=rung)
+            return replace(factory, begun=raised.on_chain(factory.chain))
         case mail.Watched():
             return replace(factory, is_watched=True)
         case mail.Found(height=height, block_hash=block_hash):
@@ -387,11 +394,11 @@ def _with_mail(factory: Factory, content: mail.AnyMail) -> Factory:
             block = BlockRef(height=height, block_hash=Txid(block_hash))
             tip = factory.chain.recent
             chain = factory.chain.with_block(block, txs)
-            return replace(factory, chain=replace(chain, recent=tip))
+            return _on_chain(replace(factory, chain=replace(chain, recent=tip)))
         case mail.Lost(height=height):
             tip = factory.chain.recent
             chain = factory.chain.without_block(height)
-            return replace(factory, chain=replace(chain, recent=tip))
+            return _on_chain(replace(factory, chain=replace(chain, recent=tip)))
         case mail.ForwardRefused():
             return _with_book(factory, with_refused_forward(factory.book, content))
         case mail.ForwardAnswered():
@@ -402,6 +409,13 @@ def _with_mail(factory: Factory, content: mail.AnyMail) -> Factory:
             return factory  # What is decided about it is the next record.
         case _:
             raise AssertionError(f"{type(content).__name__} is no mail for a factory")
+
+
+def _on_chain(factory: Factory) -> Factory:
+    """Return the factory with the candidate of its funding that its chain shows."""
+    begun = factory.begun
+    attempt = None if begun is None else begun.on_chain(factory.chain)
+    return factory if attempt is begun else replace(factory, begun=attempt)
 
 
 def _with_purse(factory: Factory, lent: mail.CoinsSent) -> Factory:
@@ -439,39 +453,15 @@ def _telling(factory: Factory, receiver: str, content: mail.AnyMail) -> Factory:
 def _with_opening(
     factory: Factory, record: op.SharedOpeningRecord | op.LspOpeningRecord
 ) -> Factory:
+    after = replace(factory, begun=with_opening(factory.attempt, record))
     match record:
-        case op.BelowPartialsReceived() | op.RootPartialReceived() | op.Acknowledged():
-            return _with_contribution(factory, record)
-        case op.BelowSigned():
-            before = _stage(factory, SigningBelow)
-            below = SignaturesBelow(
-                blueprint=factory.attempt.blueprint,
-                signatures=record.signatures,
-                commitment_signatures=record.commitment_signatures,
-                commitment_partial_sigs=record.commitment_partial_sigs,
-            )
-            return _at_stage(factory, SigningRoot(before=before, below=below))
-        case op.RootSigned(signature=signature):
-            root = _stage(factory, SigningRoot)
-            signed = SignedCandidate(below=root.below, root_signature=signature)
-            return _at_stage(factory, Acknowledging(before=root, signed=signed))
-        case op.FundingWasSigned(tx=tx):
-            held = _stage(factory, Acknowledging).signed
-            funded = _at_stage(factory, Funded(signed=held, funding_tx=Tx.parse(tx)))
-            ended = mail.CeremonyEnded(attempt_id=record.attempt_id)
-            return _telling(funded, HOUSE, ended)
+        case op.FundingWasSigned(attempt_id=attempt_id):
+            return _telling(after, HOUSE, mail.CeremonyEnded(attempt_id=attempt_id))
         case op.ReadySent():
-            told = _at_stage(factory, replace(_stage(factory, Funded), ready_sent=True))
-            return _with_channels(told)
-        case op.ReadyReceived(node_id=node_id):
-            ready = _stage(factory, Funded)
-            heard = ready.ready_received | {node_id}
-            return _at_stage(factory, replace(ready, ready_received=heard))
+            return _with_channels(after)
         case op.FundingDied(attempt_id=attempt_id):
-            dead = _at_stage(factory, replace(_stage(factory, Funded), is_dead=True))
-            return _telling(dead, HOUSE, mail.FactoryDied(attempt_id=attempt_id))
+            return _telling(after, HOUSE, mail.FactoryDied(attempt_id=attempt_id))
         case op.AttemptAborted():
-            stage = Aborted(reason=record.reason, culprits=record.culprits)
             over = mail.CeremonyEnded(
                 attempt_id=record.attempt_id,
                 aborted=record.reason,
@@ -479,43 +469,9 @@ def _with_opening(
                 is_fault=record.is_fault,
                 tries_again=record.tries_again,
             )
-            return _telling(_at_stage(factory, stage), HOUSE, over)
+            return _telling(after, HOUSE, over)
         case _:
-            assert_never(record)
-
-
-def _with_contribution(
-    factory: Factory,
-    record: op.BelowPartialsReceived | op.RootPartialReceived | op.Acknowledged,
-) -> Factory:
-    client = record.client
-    match record:
-        case op.BelowPartialsReceived():
-            below = _stage(factory, SigningBelow)
-            half = record.commitment_partial_sig
-            stage: Stage = SigningBelow(
-                candidate=below.candidate,
-                partial_sigs={**below.partial_sigs, client: record.partial_sigs},
-                commitment_partial_sigs={**below.commitment_partial_sigs, client: half},
-            )
-        case op.RootPartialReceived(partial_sig=partial_sig):
-            root = _stage(factory, SigningRoot)
-            stage = replace(root, partial_sigs={**root.partial_sigs, client: partial_sig})
-        case op.Acknowledged():
-            signed = _stage(factory, Acknowledging)
-            stage = replace(signed, done=signed.done | {client})
-    return _at_stage(factory, stage)
-
-
-def _stage(factory: Factory, kind: type[StageT]) -> StageT:
-    stage = factory.attempt.stage
-    if not isinstance(stage, kind):
-        raise AssertionError(f"{type(stage).__name__} where {kind.__name__} was expected")
-    return stage
-
-
-def _at_stage(factory: Factory, stage: Stage) -> Factory:
-    return replace(factory, begun=replace(factory.attempt, stage=stage))
+            return after
 
 
 def _with_channels(factory: Factory) -> Factory:
@@ -528,43 +484,9 @@ def _with_channels(factory: Factory) -> Factory:
 def _with_order(factory: Factory, order: mail.Ordered) -> Factory:
     if factory.begun is not None:
         raise AssertionError(f"{factory.stream} was ordered before")
-    candidate = candidate_of(order)
-    attempt = LspAttempt(
-        attempt_id=order.attempt_id,
-        key_attempt=order.attempt,
-        blueprint=candidate.blueprint,
-        reasons=tuple(seat.reason for seat in order.seats),
-        stage=SigningBelow(candidate=candidate),
-    )
+    attempt = ordered_attempt(order)
     coins = tuple(
         _spent_coin(tx_in.outpoint, coin)
         for tx_in, coin in zip(attempt.funding_tx.inputs, order.coins, strict=True)
     )
     return replace(factory, begun=attempt, coins=coins)
-
-
-def candidate_of(order: mail.Ordered) -> LspCandidate:
-    """Return what a proposal is signed with; its blueprint is what stays of it."""
-    joins = tuple(decoded(seat.join, m.Join) for seat in order.seats)
-    factory_pool = decoded_pool(order.lsp_factory_pool)
-    blueprint = LspBlueprint(
-        terms=decode_terms(order.terms),
-        seats=tuple(
-            LspSeat(
-                node_id=seat.node_id,
-                factory_pubkey=join.factory_pool.pubkey,
-                channel=join.candidates[0].channel,
-                payout_script=join.payout_script,
-            )
-            for seat, join in zip(order.seats, joins, strict=True)
-        ),
-        lsp_factory_pubkey=factory_pool.pubkey,
-        channels=tuple(decode_fields(m.ChannelOffer, data) for data in order.lsp_channels),
-        funding_tx=Tx.parse(order.funding_tx),
-    )
-    return LspCandidate(
-        blueprint=blueprint,
-        joins=joins,
-        factory_pool=factory_pool,
-        channel_pools=tuple(decoded_pool(data) for data in order.lsp_channel_pools),
-    )

@@ -25,6 +25,7 @@ class Build:
     capacity_sat: tuple[int, ...]
     min_clients: int
     max_clients: int
+    feerates_sat_per_kw: tuple[int, ...] = ()  # of a fee ladder; empty: the policy's one
 
 
 def build_of(record: lr.BuildStarted | lr.RebuildAwaited) -> Build:
@@ -37,6 +38,7 @@ def build_of(record: lr.BuildStarted | lr.RebuildAwaited) -> Build:
             capacity_sat=(),
             min_clients=record.min_clients,
             max_clients=record.max_clients,
+            feerates_sat_per_kw=record.feerates_sat_per_kw,
         )
     return Build(
         attempt=record.attempt,
@@ -45,4 +47,5 @@ def build_of(record: lr.BuildStarted | lr.RebuildAwaited) -> Build:
         capacity_sat=record.capacity_sat,
         min_clients=record.min_clients,
         max_clients=record.max_clients,
+        feerates_sat_per_kw=record.feerates_sat_per_kw,
     )

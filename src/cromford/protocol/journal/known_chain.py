@@ -41,10 +41,17 @@ class KnownChain:
         height = self.confirmed.get(txid)
         return 0 if height is None else self.height - height + 1
 
-    def rival_depth(self, tx: Tx) -> int:
-        """Return the confirmations of what else spends a coin of a transaction; 0 if nothing."""
+    def rival_depth(self, tx: Tx, *, but: AbstractSet[Txid] = frozenset()) -> int:
+        """Return the confirmations of what else spends a coin of a transaction; 0 if nothing.
+
+        Those in `but` are none of its rivals.
+        """
         spenders = (self.spends.get(tx_in.outpoint) for tx_in in tx.inputs)
-        rivals = (other for other in spenders if other is not None and other.txid != tx.txid)
+        rivals = (
+            other
+            for other in spenders
+            if other is not None and other.txid != tx.txid and other.txid not in but
+        )
         return max((self.depth(rival.txid) for rival in rivals), default=0)
 
     def names_at(self, nodes: Iterable[TreeNode], height: int) -> tuple[str, ...]:

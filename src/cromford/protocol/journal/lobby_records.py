@@ -51,7 +51,10 @@ class ClientLeft(Record, frozen=True, kw_only=True, tag="client_left"):
 
 
 class BuildStarted(Record, frozen=True, kw_only=True, tag="build_started"):
-    """Clients were chosen and placed, in placement order; keys are being made."""
+    """Clients were chosen and placed, in placement order; keys are being made.
+
+    `feerates_sat_per_kw` are those of the fee ladder, lowest first; empty: the policy's one.
+    """
 
     attempt: int
     node_ids: tuple[bytes, ...]
@@ -59,6 +62,7 @@ class BuildStarted(Record, frozen=True, kw_only=True, tag="build_started"):
     capacity_sat: tuple[int, ...]
     min_clients: int
     max_clients: int
+    feerates_sat_per_kw: tuple[int, ...] = ()
 
 
 class BuildDropped(Record, frozen=True, kw_only=True, tag="build_dropped"):
@@ -73,6 +77,7 @@ class RebuildAwaited(Record, frozen=True, kw_only=True, tag="rebuild_awaited"):
     node_ids: tuple[bytes, ...]
     min_clients: int
     max_clients: int
+    feerates_sat_per_kw: tuple[int, ...] = ()
 
 
 class RejoinMissed(Record, frozen=True, kw_only=True, tag="rejoin_missed"):
@@ -153,6 +158,23 @@ class FundingBumped(Record, frozen=True, kw_only=True, tag="funding_bumped"):
     fee_sat: int
 
 
+class FundingReplaced(Record, frozen=True, kw_only=True, tag="funding_replaced"):
+    """A higher candidate of a fee ladder takes the place of the one that is published.
+
+    The child of that one, if there is one, goes with it. `fee_sat` is what the new one pays.
+    """
+
+    attempt_id: bytes
+    rung: int
+    fee_sat: int
+
+
+class LadderWanted(Record, frozen=True, kw_only=True, tag="ladder_wanted"):
+    """From here on whoever joins is asked for keys of this many funding candidates."""
+
+    candidates: int
+
+
 ClientLobbyRecord = LobbyGreeted | WishMade | WishWithdrawn | JoinSent | JoinAnswered
 
 HouseRecord = (
@@ -170,4 +192,6 @@ HouseRecord = (
     | PaymentOrdered
     | FundingAbandoned
     | FundingBumped
+    | FundingReplaced
+    | LadderWanted
 )

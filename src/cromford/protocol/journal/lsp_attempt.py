@@ -1,6 +1,6 @@
 """One attempt to build a factory, as the LSP remembers it. Its stages are types."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Final
@@ -107,11 +107,45 @@ Ceremony = SigningBelow | SigningRoot | Acknowledging
 Stage = Ceremony | Funded | Aborted
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LspRung:
+    """One candidate of a fee ladder: what it is made of, and how far it is signed."""
+
+    blueprint: LspBlueprint
+    stage: Stage
+
+    @property
+    def said_below(self) -> SigningBelow | None:
+        """What clients signed below the root, in a ceremony under way."""
+        return _said_below(self.stage)
+
+    @property
+    def said_root(self) -> SigningRoot | None:
+        """What clients signed of the root, in a ceremony that came so far."""
+        match self.stage:
+            case SigningRoot():
+                return self.stage
+            case Acknowledging(before=before):
+                return before
+            case _:
+                return None
+
+    @property
+    def signed(self) -> SignedCandidate | None:
+        """The candidate with every signature, if everything is signed."""
+        return self.stage.signed if isinstance(self.stage, Acknowledging | Funded) else None
+
+
 @dataclass(frozen=True, kw_only=True)
 class LspAttempt:
     """What the LSP remembers of one attempt. `reasons` say why each client has its seat.
 
     `leaves` are the states of leaves that replaced those of the opening.
+
+    With a fee ladder, blueprint and stage are those of its present candidate: the first while the
+    ceremony is under way; then the one that is in a block, or else that was `published` last; and
+    once it was ready, for ever the one that channels are in. `others` are those beside it, lowest
+    feerate first.
 
     While the ceremony is under way each stage keeps the one before: what a client sent is compared
     with what it sends again. A factory needs none of it.
@@ -123,6 +157,83 @@ class LspAttempt:
     reasons: tuple[str, ...]
     stage: Stage
     leaves: Leaves = field(default_factory=Map)
+    others: tuple[LspRung, ...] = ()
+    published: int = 0
+
+    @property
+    def rung(self) -> int:
+        """The place of the present candidate in the fee ladder."""
+        return self.blueprint.rung
+
+    @property
+    def ladder(self) -> tuple[LspRung, ...]:
+        """Every candidate, lowest feerate first."""
+        present = LspRung(blueprint=self.blueprint, stage=self.stage)
+        rungs = (*self.others, present)
+        return tuple(sorted(rungs, key=lambda one: one.blueprint.rung)) if self.others else rungs
+
+    def with_stages(self, stages: Iterable[Stage]) -> "LspAttempt":
+        """Return the attempt with another stage of each candidate, lowest feerate first."""
+        rungs = [replace(one, stage=stage) for one, stage in zip(self.ladder, stages, strict=True)]
+        others = tuple(one for one in rungs if one.blueprint.rung != self.rung)
+        return replace(self, stage=rungs[self.rung].stage, others=others)
+
+    def on_rung(self, rung: int) -> "LspAttempt":
+        """Return the attempt with another present candidate; what ended the funding ends all."""
+        if rung == self.rung:
+            return self
+        ladder = self.ladder
+        blueprint, stage = ladder[rung].blueprint, ladder[rung].stage
+        if isinstance(stage, Funded) and isinstance(self.stage, Funded):
+            stage = replace(stage, replacement=self.stage.replacement, is_dead=self.stage.is_dead)
+        others = tuple(one for one in ladder if one.blueprint.rung != rung)
+        return replace(self, blueprint=blueprint, stage=stage, others=others)
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether channels are in the present candidate: it stays the present one."""
+        return isinstance(self.stage, Funded) and self.stage.ready_sent
+
+    def on_chain(self, chain: KnownChain) -> "LspAttempt":
+        """Return the attempt with the present candidate that the chain shows, unless one is kept.
+
+        The one that is in a block, or else the one that was published last.
+        """
+        if not self.others or self.funded is None or self.is_pinned:
+            return self
+        in_block = self.rung_in(chain)
+        return self.on_rung(self.published if in_block is None else in_block)
+
+    def sibling(self, rung: int) -> "LspAttempt":
+        """Return another candidate than the one that channels are in, as it was opened."""
+        if rung not in self._siblings:
+            other = self.on_rung(rung)
+            if not isinstance(other.stage, Funded):
+                raise AssertionError(f"attempt {self.attempt_id.hex()} is not funded")
+            stage = replace(other.stage, ready_sent=True)
+            self._siblings[rung] = replace(other, stage=stage, leaves=Map())
+        return self._siblings[rung]
+
+    @cached_property
+    def _siblings(self) -> dict[int, "LspAttempt"]:
+        """Other candidates, as far as they were asked for: each makes its tree once."""
+        return {}
+
+    def rung_in(self, chain: KnownChain) -> int | None:
+        """Return the place of the candidate that is in a block; None if none is."""
+        for one in self.ladder:
+            if one.blueprint.funding_tx.txid in chain.confirmed:
+                return one.blueprint.rung
+        return None
+
+    def overtaken_depth(self, chain: KnownChain) -> int:
+        """Return the confirmations of what takes the funding's place: 0 if nothing does.
+
+        Another candidate of the ladder does so only once channels are in this one.
+        """
+        siblings = () if self.is_pinned else self.others
+        ours = frozenset(one.blueprint.funding_tx.txid for one in siblings)
+        return chain.rival_depth(self.funding_tx, but=ours)
 
     @property
     def is_open(self) -> bool:
@@ -162,13 +273,7 @@ class LspAttempt:
     @property
     def said_below(self) -> SigningBelow | None:
         """What clients signed below the root, in a ceremony under way."""
-        match self.stage:
-            case SigningBelow():
-                return self.stage
-            case SigningRoot(before=before) | Acknowledging(before=SigningRoot(before=before)):
-                return before
-            case _:
-                return None
+        return _said_below(self.stage)
 
     @property
     def candidate(self) -> LspCandidate:
@@ -182,15 +287,20 @@ class LspAttempt:
         return self.said_below.candidate
 
     @property
+    def candidates(self) -> tuple[LspCandidate, ...]:
+        """What the ceremony signs of each candidate of its ladder; raises as `candidate` does."""
+        said = (_said_below(one.stage) for one in self.ladder)
+        return (self.candidate, *(one.candidate for one in [*said][1:] if one is not None))
+
+    @property
+    def pool_ids(self) -> tuple[bytes, ...]:
+        """The ids of every pool of ours in the ceremony; raises as `candidate` does."""
+        return tuple(dict.fromkeys(one for each in self.candidates for one in each.pool_ids))
+
+    @property
     def said_root(self) -> SigningRoot | None:
         """What clients signed of the root, in a ceremony that came so far."""
-        match self.stage:
-            case SigningRoot():
-                return self.stage
-            case Acknowledging(before=before):
-                return before
-            case _:
-                return None
+        return LspRung(blueprint=self.blueprint, stage=self.stage).said_root
 
     @property
     def holdouts(self) -> tuple[int, ...]:
@@ -409,5 +519,15 @@ class LspAttempt:
             terms_hash=self.terms.terms_hash,
             terms=self.terms.encode(),
             client=client,
-            candidates=(self.candidate.proposal_for(client),),
+            candidates=tuple(one.proposal_for(client) for one in self.candidates),
         )
+
+
+def _said_below(stage: Stage) -> SigningBelow | None:
+    match stage:
+        case SigningBelow():
+            return stage
+        case SigningRoot(before=before) | Acknowledging(before=SigningRoot(before=before)):
+            return before
+        case _:
+            return None

@@ -31,13 +31,17 @@ class LspSeat:
 
 @dataclass(frozen=True, kw_only=True)
 class LspBlueprint:
-    """A funding transaction, the tree under it, and its channels."""
+    """A funding transaction, the tree under it, and its channels.
+
+    `rung` is its place in the fee ladder, the lowest feerate first.
+    """
 
     terms: FactoryTerms
     seats: tuple[LspSeat, ...]
     lsp_factory_pubkey: bytes
     channels: tuple[m.ChannelOffer, ...]  # the LSP's keys, one offer per client
     funding_tx: Tx
+    rung: int = 0
 
     def client_of(self, node_id: bytes) -> int | None:
         """Return a client's participant index, or None."""

@@ -2,8 +2,9 @@
 
 The journal holds no transaction but the funding. Session k of a client's branch takes nonce k of
 its pool, session k of the whole tree nonce k of the LSP's. First commitments take nonces of both
-channel pools: 0 the LSP's, 1 the client's. Pools are fresh for every attempt, so no index is taken
-twice.
+channel pools: 0 the LSP's, 1 the client's. Of a ladder's next candidate the sessions begin where
+those of the one before end, in the pools of the factory keys; each has channel pools of its own.
+Pools are fresh for every attempt, so no index is taken twice.
 """
 
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from functools import cached_property
 
 from cromford.channel.terms import Party
 from cromford.effects import SignRequest
-from cromford.factory.branch import SignedBranch, signed_branch_of
+from cromford.factory.branch import SignedBranch, branch_of, signed_branch_of
 from cromford.factory.shape import LSP_INDEX
 from cromford.factory.tree import SignedTree
 from cromford.protocol.journal.lsp_blueprint import LspBlueprint
@@ -47,7 +48,7 @@ class LspCandidate:
         Raises:
             FaultyContribution: If a client's public nonce is malformed.
         """
-        n_seen = [0] * (len(self.joins) + 1)
+        n_seen = [self._first_index(i) for i in range(len(self.joins) + 1)]
         pools = [
             self.factory_pool.pubnonces,
             *(join.factory_pool.pubnonces for join in self.joins),
@@ -65,6 +66,17 @@ class LspCandidate:
             )
         return sessions
 
+    def _first_index(self, participant: int) -> int:
+        """Return the index in a factory pool from which on this candidate takes nonces.
+
+        Each candidate's tree has the same transactions, and each of them the same signers.
+        """
+        rung, tree = self.blueprint.rung, self.blueprint.tree
+        if not rung:
+            return 0
+        nodes = tree.nodes if participant == LSP_INDEX else branch_of(tree, participant).nodes
+        return rung * sum(1 for _ in nodes)
+
     @cached_property
     def commitment_sessions(self) -> dict[tuple[int, Party], SigningSession]:
         """The signing session of every first commitment, by client and holder.
@@ -76,7 +88,7 @@ class LspCandidate:
         for (client, holder), commitment in self.blueprint.first_commitments.items():
             own, theirs = (
                 self.channel_pools[client - 1],
-                self.joins[client - 1].candidates[0].pool,
+                self.joins[client - 1].candidates[self.blueprint.rung].pool,
             )
             pubnonces = {pool.pubkey: pool.pubnonces[holder] for pool in (own, theirs)}
             sessions[client, holder] = SigningSession(
@@ -102,7 +114,7 @@ class LspCandidate:
             ),
             nonces=tuple(
                 m.NonceUse(index=i, aggnonce=self.sessions[node.name].aggnonce)
-                for i, node in enumerate(branch.nodes)
+                for i, node in enumerate(branch.nodes, start=self._first_index(client))
             ),
             channel=self.blueprint.channels[client - 1],
             commitment_nonces=tuple(
@@ -135,7 +147,9 @@ class LspCandidate:
                 task=session.task,
                 aggnonce=session.aggnonce,
             )
-            for i, (name, session) in enumerate(self.sessions.items())
+            for i, (name, session) in enumerate(
+                self.sessions.items(), start=self._first_index(LSP_INDEX)
+            )
             if (name == self.blueprint.root_name) is root
         )
 

@@ -18,7 +18,8 @@ from cromford.protocol.journal import records as r
 from cromford.protocol.journal.book import Book, HtlcKey
 from cromford.protocol.journal.entries import FactoryEntry
 from cromford.protocol.journal.factory import Factory, apply_to_factory, new_factory
-from cromford.protocol.journal.house import House, apply_to_house, new_house
+from cromford.protocol.journal.house import House, new_house
+from cromford.protocol.journal.house_fold import apply_to_house
 from cromford.protocol.journal.intents import IntentKey
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.lsp_attempt import LspAttempt

@@ -48,8 +48,19 @@ def coin_of(coin: WalletCoin | SpentCoin) -> FundingCoin:
     )
 
 
+class OrderedRung(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """What a fee ladder's candidate has of its own: our channel keys and pools, the funding."""
+
+    lsp_channels: tuple[bytes, ...]
+    lsp_channel_pools: tuple[bytes, ...]
+    funding_tx: bytes
+
+
 class Ordered(Mail, frozen=True, kw_only=True, tag="attempt_proposed"):
-    """House to a new factory: all that its tree is computed from, and the coins that fund it."""
+    """House to a new factory: all that its tree is computed from, and the coins that fund it.
+
+    `higher` are the candidates of a fee ladder after the first. All of them spend the same coins.
+    """
 
     attempt_id: bytes
     attempt: int
@@ -60,6 +71,12 @@ class Ordered(Mail, frozen=True, kw_only=True, tag="attempt_proposed"):
     lsp_channel_pools: tuple[bytes, ...]
     funding_tx: bytes
     coins: tuple[FundingCoin, ...]
+    higher: tuple[OrderedRung, ...] = ()
+
+    @property
+    def of_each(self) -> "tuple[Ordered | OrderedRung, ...]":
+        """What is of each candidate, lowest feerate first."""
+        return (self, *self.higher)
 
 
 class CeremonyEnded(Mail, frozen=True, kw_only=True, tag="ceremony_ended"):
@@ -81,6 +98,13 @@ class FundingGivenUp(Mail, frozen=True, kw_only=True, tag="funding_given_up"):
 
     attempt_id: bytes
     tx: bytes
+
+
+class FundingRaised(Mail, frozen=True, kw_only=True, tag="funding_raised"):
+    """House to factory: from here on this candidate of its funding is published."""
+
+    attempt_id: bytes
+    rung: int
 
 
 class FactoryDied(Mail, frozen=True, kw_only=True, tag="factory_died"):
@@ -230,6 +254,7 @@ AnyMail = (
     Ordered
     | CeremonyEnded
     | FundingGivenUp
+    | FundingRaised
     | FactoryDied
     | Watch
     | Watched

@@ -30,7 +30,7 @@ def client_link(attempt: ClientAttempt) -> Link:
         attempt.branch,
         me=Party.ACCEPTER,
         node_id=attempt.lsp_node_id,
-        key=ChannelKey(attempt=attempt.key_attempt, channel=0),
+        key=ChannelKey(attempt=attempt.key_attempt, channel=0, candidate=attempt.rung),
         signature=attempt.stage.commitment_signature,
         is_marked=attempt.is_marked,
     )
@@ -54,7 +54,7 @@ def lsp_link(attempt: LspAttempt, client: int, *, is_marked: bool) -> Link:
         attempt.branch(client),
         me=Party.OPENER,
         node_id=attempt.seats[client - 1].node_id,
-        key=ChannelKey(attempt=attempt.key_attempt, channel=client),
+        key=ChannelKey(attempt=attempt.key_attempt, channel=client, candidate=attempt.rung),
         signature=attempt.signed.below.commitment_signatures[client - 1],
         is_marked=is_marked,
     )

@@ -1,4 +1,8 @@
-"""What is remembered of a ceremony, from the proposal to a factory that both sides found ready."""
+"""What is remembered of a ceremony, from the proposal to a factory that both sides found ready.
+
+Where a fee ladder has several funding candidates, a record is about all of them: its own fields are
+of the first, and `higher` has the same of each one after it. `rung` is a candidate's place.
+"""
 
 from enum import StrEnum
 
@@ -59,9 +63,10 @@ class AttemptAborted(Record, frozen=True, kw_only=True, tag="attempt_aborted"):
 
 
 class ReadySent(Record, frozen=True, kw_only=True, tag="ready_sent"):
-    """We told the other side that the funding is deep enough."""
+    """We told the other side that the funding is deep enough: channels are in this candidate."""
 
     attempt_id: bytes
+    rung: int = 0
 
 
 class ReadyReceived(Record, frozen=True, kw_only=True, tag="ready_received"):
@@ -69,6 +74,7 @@ class ReadyReceived(Record, frozen=True, kw_only=True, tag="ready_received"):
 
     attempt_id: bytes
     node_id: bytes
+    rung: int = 0
 
 
 class FundingInput(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -93,6 +99,36 @@ class ProposalAccepted(Record, frozen=True, kw_only=True, tag="proposal_accepted
     inputs: tuple[FundingInput, ...]
 
 
+class OwnHalves(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """Of one candidate, a client's own partial signatures, as `BelowPartialsMade` has them."""
+
+    partial_sigs: tuple[bytes, ...]
+    commitment_partial_sig: bytes
+    own_partial_sig: bytes
+
+
+class HeldExit(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """Of one candidate, the finished signatures that `ExitFinished` has."""
+
+    signatures: tuple[bytes, ...]
+    commitment_signature: bytes
+
+
+class GivenHalves(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """Of one candidate, a client's partial signatures, as `BelowPartialsReceived` has them."""
+
+    partial_sigs: tuple[bytes, ...]
+    commitment_partial_sig: bytes
+
+
+class FinishedBelow(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """Of one candidate, the signatures that `BelowSigned` has."""
+
+    signatures: tuple[bytes, ...]
+    commitment_signatures: tuple[bytes, ...]
+    commitment_partial_sigs: tuple[bytes, ...]
+
+
 class BelowPartialsMade(Record, frozen=True, kw_only=True, tag="below_partials_made"):
     """Our partial signatures below the root, in branch order, and of both first commitments.
 
@@ -104,6 +140,12 @@ class BelowPartialsMade(Record, frozen=True, kw_only=True, tag="below_partials_m
     partial_sigs: tuple[bytes, ...]
     commitment_partial_sig: bytes
     own_partial_sig: bytes
+    higher: tuple[OwnHalves, ...] = ()
+
+    @property
+    def of_each(self) -> "tuple[BelowPartialsMade | OwnHalves, ...]":
+        """What is remembered of each candidate, lowest feerate first."""
+        return (self, *self.higher)
 
 
 class ExitFinished(Record, frozen=True, kw_only=True, tag="exit_held"):
@@ -112,6 +154,12 @@ class ExitFinished(Record, frozen=True, kw_only=True, tag="exit_held"):
     attempt_id: bytes
     signatures: tuple[bytes, ...]
     commitment_signature: bytes
+    higher: tuple[HeldExit, ...] = ()
+
+    @property
+    def of_each(self) -> "tuple[ExitFinished | HeldExit, ...]":
+        """What is remembered of each candidate, lowest feerate first."""
+        return (self, *self.higher)
 
 
 class RootPartialMade(Record, frozen=True, kw_only=True, tag="root_partial_made"):
@@ -119,6 +167,7 @@ class RootPartialMade(Record, frozen=True, kw_only=True, tag="root_partial_made"
 
     attempt_id: bytes
     partial_sig: bytes
+    higher: tuple[bytes, ...] = ()
 
 
 class BranchCompleted(Record, frozen=True, kw_only=True, tag="branch_completed"):
@@ -126,12 +175,17 @@ class BranchCompleted(Record, frozen=True, kw_only=True, tag="branch_completed")
 
     attempt_id: bytes
     signature: bytes
+    higher: tuple[bytes, ...] = ()
 
 
 class WaitGivenUp(Record, frozen=True, kw_only=True, tag="wait_given_up"):
-    """The LSP went silent after we signed the root. The records stay."""
+    """The LSP went silent after we signed the root, or the funding will not be used.
+
+    The records stay. `rung` is the candidate that took the place of the one our channel is in.
+    """
 
     attempt_id: bytes
+    rung: int | None = None
 
 
 class BelowPartialsReceived(Record, frozen=True, kw_only=True, tag="below_partials_received"):
@@ -144,6 +198,12 @@ class BelowPartialsReceived(Record, frozen=True, kw_only=True, tag="below_partia
     client: int
     partial_sigs: tuple[bytes, ...]
     commitment_partial_sig: bytes
+    higher: tuple[GivenHalves, ...] = ()
+
+    @property
+    def of_each(self) -> "tuple[BelowPartialsReceived | GivenHalves, ...]":
+        """What is remembered of each candidate, lowest feerate first."""
+        return (self, *self.higher)
 
 
 class BelowSigned(Record, frozen=True, kw_only=True, tag="below_signed"):
@@ -157,6 +217,12 @@ class BelowSigned(Record, frozen=True, kw_only=True, tag="below_signed"):
     signatures: tuple[bytes, ...]
     commitment_signatures: tuple[bytes, ...]
     commitment_partial_sigs: tuple[bytes, ...]
+    higher: tuple[FinishedBelow, ...] = ()
+
+    @property
+    def of_each(self) -> "tuple[BelowSigned | FinishedBelow, ...]":
+        """What is remembered of each candidate, lowest feerate first."""
+        return (self, *self.higher)
 
 
 class RootPartialReceived(Record, frozen=True, kw_only=True, tag="root_partial_received"):
@@ -165,6 +231,7 @@ class RootPartialReceived(Record, frozen=True, kw_only=True, tag="root_partial_r
     attempt_id: bytes
     client: int
     partial_sig: bytes
+    higher: tuple[bytes, ...] = ()
 
 
 class RootSigned(Record, frozen=True, kw_only=True, tag="root_signed"):
@@ -172,6 +239,7 @@ class RootSigned(Record, frozen=True, kw_only=True, tag="root_signed"):
 
     attempt_id: bytes
     signature: bytes
+    higher: tuple[bytes, ...] = ()
 
 
 class Acknowledged(Record, frozen=True, kw_only=True, tag="acknowledged"):
@@ -182,16 +250,21 @@ class Acknowledged(Record, frozen=True, kw_only=True, tag="acknowledged"):
 
 
 class FundingWasSigned(Record, frozen=True, kw_only=True, tag="funding_signed"):
-    """The signed funding transaction, about to be broadcast."""
+    """The signed funding transaction, about to be broadcast; `higher` may take its place."""
 
     attempt_id: bytes
     tx: bytes
+    higher: tuple[bytes, ...] = ()
 
 
 class FundingDied(Record, frozen=True, kw_only=True, tag="funding_died"):
-    """A coin of a funding is spent by another transaction, so deep that it will not confirm."""
+    """A coin of a funding is spent by another transaction, so deep that it will not confirm.
+
+    `rung` is which candidate of its ladder that is, if channels were in another.
+    """
 
     attempt_id: bytes
+    rung: int | None = None
 
 
 SharedOpeningRecord = AttemptAborted | ReadySent | ReadyReceived

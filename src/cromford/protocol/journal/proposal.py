@@ -15,16 +15,14 @@ from cromford.protocol.faults import Refusal
 from cromford.protocol.journal.first_commitments import ChannelSetting, channel_setting
 from cromford.wire.messages import CandidateProposal, Join, Propose
 
-N_CANDIDATES = 1  # A ladder of several funding candidates is refused by this version.
 
-
-def rebuild_branch(propose: Propose, *, terms: FactoryTerms, join: Join) -> Branch:
-    """Return the client's branch, computed from the terms and keys of a proposal.
+def rebuild_branch(propose: Propose, *, terms: FactoryTerms, join: Join, rung: int = 0) -> Branch:
+    """Return the client's branch under one candidate, computed from a proposal's terms and keys.
 
     Raises:
         Refusal: If a neighbour's channel script is missing.
     """
-    candidate = propose.candidates[0]
+    candidate = propose.candidates[rung]
     leaf = plan_of(terms).path_to(propose.client)[-1]
     name = f"state_{leaf.shape.name}"
     sent = parse_tree_tx(name, candidate.vertices[-1].state_tx)
@@ -40,7 +38,7 @@ def rebuild_branch(propose: Propose, *, terms: FactoryTerms, join: Join) -> Bran
         client=propose.client,
         factory_pubkeys=candidate.vertices[0].signers,
         channel_keys=ChannelFundingPubkeys(
-            client_funding_pubkey=join.candidates[0].channel.funding_pubkey,
+            client_funding_pubkey=join.candidates[rung].channel.funding_pubkey,
             lsp_funding_pubkey=candidate.channel.funding_pubkey,
         ),
         neighbour_scripts=neighbours,
@@ -53,14 +51,14 @@ def funding_outpoint_of(candidate: CandidateProposal) -> OutPoint:
     return Tx.parse(candidate.funding_tx).outpoint(FACTORY_VOUT)
 
 
-def own_channel(propose: Propose, *, join: Join, branch: Branch) -> ChannelSetting:
+def own_channel(propose: Propose, *, join: Join, branch: Branch, rung: int = 0) -> ChannelSetting:
     """Return the client's channel: the output at the end of its branch, both sides' keys."""
     return channel_setting(
         branch.terms,
         outpoint=branch.channel_outpoint,
         capacity_sat=branch.channel.amount_sat,
-        lsp=propose.candidates[0].channel,
-        client=join.candidates[0].channel,
+        lsp=propose.candidates[rung].channel,
+        client=join.candidates[rung].channel,
     )
 
 

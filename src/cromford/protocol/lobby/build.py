@@ -26,7 +26,6 @@ from cromford.protocol.journal.entries import DEAD, FUNDED
 from cromford.protocol.journal.first_commitments import channel_terms_of, least_capacity_sat
 from cromford.protocol.journal.gathered import Member
 from cromford.protocol.journal.house import House
-from cromford.protocol.journal.proposal import N_CANDIDATES
 from cromford.protocol.lobby.choosing import (
     capacity_ceiling_sat,
     chosen,
@@ -35,9 +34,16 @@ from cromford.protocol.lobby.choosing import (
     room_sat,
 )
 from cromford.protocol.lobby.fees import check_fees
+from cromford.protocol.lobby.ladder import (
+    Ladder,
+    check_feerates,
+    check_keys,
+    check_nonces_reach,
+    select_ladder,
+)
 from cromford.protocol.lobby.move import move_digest
 from cromford.protocol.lobby.shapes import shape_by_policy
-from cromford.protocol.policy import LspPolicy, least_depth
+from cromford.protocol.policy import CANDIDATES_MAX, LspPolicy, least_depth
 from cromford.wallet.coins import N_INPUTS_MAX, InsufficientCoins, Selection
 from cromford.watch.feerates import OwnFees
 from cromford.wire import messages as m
@@ -59,8 +65,13 @@ class BuildPlan:
 
     placed: tuple[Placed, ...]
     terms: FactoryTerms
-    selection: Selection
+    ladder: Ladder
     funding_amount_sat: int
+
+    @property
+    def selection(self) -> Selection:
+        """The coins with what the first candidate leaves of them."""
+        return self.ladder.selection
 
     @property
     def node_ids(self) -> tuple[bytes, ...]:
@@ -73,7 +84,7 @@ def greeting(state: House) -> m.Lobby:
     policy = state.config.policy
     return m.Lobby(
         network=state.config.network.genesis_hash,
-        candidates=N_CANDIDATES,
+        candidates=state.n_candidates,
         capacity_min_sat=capacity_floor_sat(policy),
         capacity_max_sat=capacity_ceiling_sat(policy),
         min_clients=policy.min_clients,
@@ -135,11 +146,12 @@ def refusal_of(state: House, node_id: bytes, join: m.Join) -> str | None:
     if not is_usual_segwit(join.payout_script):
         received = join.payout_script.hex()
         return f"payout_script: expected P2WPKH, P2WSH or P2TR, received {received}"
-    if len(join.candidates) != N_CANDIDATES:
-        return f"candidates: expected {N_CANDIDATES}, received {len(join.candidates)}"
+    if not 1 <= len(join.candidates) <= CANDIDATES_MAX:
+        return f"candidates: expected 1..{CANDIDATES_MAX}, received {len(join.candidates)}"
     reason = _pool_refusal("factory_pool", join.factory_pool, policy.pool_size)
-    if reason is None:
-        reason = _channel_refusal(join.candidates[0], policy.pool_size)
+    for rung, offer in enumerate(join.candidates):
+        if reason is None:
+            reason = _channel_refusal(f"candidates[{rung}]", offer, policy.pool_size)
     if reason is None and _is_key_taken(state, node_id, join):
         reason = "factory_pool.pubkey: another participant has this key"
     return reason
@@ -158,9 +170,9 @@ def _pool_refusal(field: str, pool: m.Pool, pool_size: int) -> str | None:
     return None
 
 
-def _channel_refusal(offer: m.CandidateOffer, pool_size: int) -> str | None:
+def _channel_refusal(field: str, offer: m.CandidateOffer, pool_size: int) -> str | None:
     if offer.pool.pubkey != offer.channel.funding_pubkey:
-        return "candidates[0].pool.pubkey: expected the channel's funding key"
+        return f"{field}.pool.pubkey: expected the channel's funding key"
     for name in (
         "revocation_basepoint",
         "payment_basepoint",
@@ -170,8 +182,8 @@ def _channel_refusal(offer: m.CandidateOffer, pool_size: int) -> str | None:
         "second_per_commitment_point",
     ):
         if not is_pubkey(getattr(offer.channel, name)):
-            return f"candidates[0].channel.{name}: expected a point"
-    return _pool_refusal("candidates[0].pool", offer.pool, pool_size)
+            return f"{field}.channel.{name}: expected a point"
+    return _pool_refusal(f"{field}.pool", offer.pool, pool_size)
 
 
 def _is_key_taken(state: House, node_id: bytes, join: m.Join) -> bool:
@@ -214,6 +226,8 @@ def plan_build(
     max_clients: int,
     only: Sequence[bytes] | None = None,
     fees: OwnFees = ANY_FEES,
+    feerates_sat_per_kw: Sequence[int] = (),
+    needs_keys: bool = True,
 ) -> BuildPlan:
     """Return what a build with the present lobby would do.
 
@@ -223,6 +237,8 @@ def plan_build(
         max_clients: At most this many are taken, the most reliable first.
         only: If given, take nobody else.
         fees: What our node says of feerates.
+        feerates_sat_per_kw: Of a fee ladder's candidates, lowest first; empty: the policy's one.
+        needs_keys: Whether everybody has to have joined with keys for all of them.
 
     Raises:
         Rejected: If it cannot be built, with the reason.
@@ -233,6 +249,7 @@ def plan_build(
             "invalid_clients",
             f"expected 1 <= min <= max <= {N_CLIENTS_MAX}, received {min_clients}, {max_clients}",
         )
+    check_feerates(feerates_sat_per_kw)
     waiting = [
         member
         for member in state.members.values()
@@ -251,11 +268,13 @@ def plan_build(
         max_clients=max_clients,
         floor_sat=capacity_floor_sat(policy),
     )
+    if needs_keys:
+        check_keys(members, n_candidates=max(1, len(feerates_sat_per_kw)))
     applicants = ranked([_applicant(state, member) for member in members])
     try:
         shape, inner = shape_by_policy(policy, len(applicants))
         placed = place(applicants, shape)
-        plan = _affordable(state, placed, shape, inner)
+        plan = _affordable(state, placed, shape, inner, feerates_sat_per_kw)
         check_fees(plan.terms, policy.burn_limit, fees)
     except InvalidTerms as error:
         raise Rejected("invalid_terms", str(error)) from error
@@ -275,6 +294,7 @@ def _affordable(
     placed: tuple[Placed, ...],
     shape: ShapeVertex,
     inner: InnerLevels,
+    feerates_sat_per_kw: Sequence[int],
 ) -> BuildPlan:
     """Return the plan with the wanted capacities if the coins reach, else with the least ones."""
     joins = [state.members[seat.applicant.node_id].join for seat in placed]
@@ -286,19 +306,27 @@ def _affordable(
     minimum = tuple(max(join.capacity_least_sat, least) for join in joins)
     failure: InsufficientCoins | None = None
     for capacities in (wanted, minimum) if sum(wanted) <= room_sat(state) else (minimum,):
-        terms = terms_of(state, capacities, shape, inner, attempt_id=NO_ATTEMPT_ID)
+        terms = terms_of(
+            state,
+            capacities,
+            shape,
+            inner,
+            attempt_id=NO_ATTEMPT_ID,
+            candidates=max(1, len(feerates_sat_per_kw)),
+        )
         _check_capacities(terms)
         _check_proposal_fits(terms, shape)
+        _check_nonces(state, terms)
         funding_amount_sat = plan_of(terms).input_sat
         try:
-            selection = select_coins(state, funding_amount_sat)
+            ladder = select_ladder(state, funding_amount_sat, feerates_sat_per_kw)
         except InsufficientCoins as error:
             failure = error
             continue
         return BuildPlan(
             placed=placed,
             terms=terms,
-            selection=selection,
+            ladder=ladder,
             funding_amount_sat=funding_amount_sat,
         )
     raise Rejected("insufficient_coins", str(failure), retryable=True) from failure
@@ -324,6 +352,15 @@ def _check_proposal_fits(terms: FactoryTerms, shape: ShapeVertex) -> None:
     Raises:
         InvalidTerms: With the size, estimated from above.
     """
+    size = proposal_size(terms, shape)
+    if size > m.MESSAGE_SIZE_MAX:
+        raise InvalidTerms(
+            "clients", f"a proposal of at most {m.MESSAGE_SIZE_MAX} bytes", f"{size} bytes"
+        )
+
+
+def proposal_size(terms: FactoryTerms, shape: ShapeVertex) -> int:
+    """Return the bytes of the largest proposal, estimated from above: all of its candidates."""
     deepest = max(
         sum(
             m.PUBKEY_SIZE * (vertex.n_clients + 1)
@@ -333,24 +370,25 @@ def _check_proposal_fits(terms: FactoryTerms, shape: ShapeVertex) -> None:
         )
         for leaf in shape.leaves()
     )
-    size = len(terms.encode()) + deepest + FUNDING_INPUT_SIZE * N_INPUTS_MAX + PROPOSAL_FRAME_SIZE
-    if size > m.MESSAGE_SIZE_MAX:
-        raise InvalidTerms(
-            "clients", f"a proposal of at most {m.MESSAGE_SIZE_MAX} bytes", f"{size} bytes"
-        )
+    each = deepest + FUNDING_INPUT_SIZE * N_INPUTS_MAX + PROPOSAL_FRAME_SIZE
+    return len(terms.encode()) + terms.candidates * each
 
 
-def select_coins(state: House, funding_amount_sat: int) -> Selection:
-    """Return the wallet's coins for a funding transaction.
+def _check_nonces(state: House, terms: FactoryTerms) -> None:
+    """Refuse a ladder with more sessions than a pool has nonces.
 
     Raises:
-        InsufficientCoins: If the free coins do not reach.
+        InvalidTerms: With how many candidates there are too many.
     """
-    return state.wallet.select(
-        output_scripts_sat=funding_amount_sat,
-        n_outputs=1,
-        feerate_sat_per_kw=state.config.policy.funding_feerate_sat_per_kw,
-        tip_height=state.chain.height,
+    plan = plan_of(terms)
+    leaves = plan.shape.leaves()
+    check_nonces_reach(
+        n_candidates=terms.candidates,
+        n_txs=sum(len(vertex.txs) for vertex in plan.vertices()),
+        n_branch_txs=max(
+            sum(len(vertex.txs) for vertex in plan.path_to(leaf.first_client)) for leaf in leaves
+        ),
+        pool_size=state.config.policy.pool_size,
     )
 
 
@@ -361,6 +399,7 @@ def terms_of(
     inner: InnerLevels,
     *,
     attempt_id: bytes,
+    candidates: int = 1,
 ) -> FactoryTerms:
     """Return the terms of a factory with these capacities, by the LSP's policy.
 
@@ -394,8 +433,8 @@ def terms_of(
         fee_policy=policy.fee_policy,
         tree_feerate_sat_per_kw=policy.tree_feerate_sat_per_kw,
         lstock_csv_blocks=max(policy.lstock_csv_blocks, policy.step_blocks),
-        min_depth=least_depth(policy.min_depth, capacities_sat, candidates=N_CANDIDATES),
-        candidates=N_CANDIDATES,
+        min_depth=least_depth(policy.min_depth, capacities_sat, candidates=candidates),
+        candidates=candidates,
         to_self_delay_lsp=max(policy.to_self_delay_lsp, policy.step_blocks),
         to_self_delay_client=max(policy.to_self_delay_client, policy.step_blocks),
         dust_limit_sat=SEGWIT_DUST_SAT,

@@ -51,8 +51,8 @@ def planned(
     entry = house.entries.get(attempt_id)
     if entry is None or funding is None or entry.status in {BUILDING, ABORTED}:
         raise Rejected("factory_not_found", f"no signed funding of {attempt_id.hex()}")
-    _check_waits(house, entry)
-    parent = FeeAndWeight(_fee_sat(house, entry, funding), funding.weight)
+    check_waits(house, entry)
+    parent = FeeAndWeight(funding_fee_sat(house, entry, funding), funding.weight)
     known = house.bumps.get(attempt_id)
     before = None if known is None else FeeAndWeight(known.fee_sat, _weight(known.child))
     _check_pays_more(parent, before, feerate_sat_per_kw)
@@ -150,7 +150,7 @@ def paid_sat_per_kw(house: House, attempt_id: bytes) -> int | None:
     bump = house.bumps.get(attempt_id)
     if bump is None:
         return None
-    fee_sat = _fee_sat(house, house.entries[attempt_id], bump.funding)
+    fee_sat = funding_fee_sat(house, house.entries[attempt_id], bump.funding)
     child = FeeAndWeight(bump.fee_sat, _weight(bump.child))
     return _paid_sat_per_kw(FeeAndWeight(fee_sat, bump.funding.weight), child)
 
@@ -160,7 +160,7 @@ def funding_sat_per_kw(house: House, attempt_id: bytes, funding: Tx) -> int:
     paid = paid_sat_per_kw(house, attempt_id)
     if paid is not None:
         return paid
-    fee_sat = _fee_sat(house, house.entries[attempt_id], funding)
+    fee_sat = funding_fee_sat(house, house.entries[attempt_id], funding)
     return _paid_sat_per_kw(FeeAndWeight(fee_sat, funding.weight), None)
 
 
@@ -188,7 +188,12 @@ def _owed(house: House, bump: FundingBump) -> Iterator[fx.Effect]:
         )
 
 
-def _check_waits(house: House, entry: FactoryEntry) -> None:
+def check_waits(house: House, entry: FactoryEntry) -> None:
+    """Check that a funding waits for a block, and that one may have it.
+
+    Raises:
+        Rejected: If one has it, it was given up, or a coin of it is gone.
+    """
     if house.is_confirmed(entry):
         raise Rejected("factory_funded", "the funding is in a block")
     if entry.replacement is not None:
@@ -231,7 +236,8 @@ def _replacing(weight: int, parent: FeeAndWeight, before: FeeAndWeight, fees: Ow
     return max(dearer_sat, replacing_sat)
 
 
-def _fee_sat(house: House, entry: FactoryEntry, funding: Tx) -> int:
+def funding_fee_sat(house: House, entry: FactoryEntry, funding: Tx) -> int:
+    """Return what a funding pays, in sat: its coins are in the wallet."""
     coins = (house.wallet.coins[outpoint] for outpoint in entry.coins)
     return sum(coin.txout.amount_sat for coin in coins) - sum(
         txout.amount_sat for txout in funding.outputs

@@ -1,5 +1,6 @@
 """The client's side of the lobby: a wish, fresh keys and pools, a join."""
 
+from dataclasses import replace
 from typing import assert_never
 
 from cromford import effects as fx
@@ -9,9 +10,9 @@ from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal import spending_records as sr
 from cromford.protocol.journal.client_attempt import Complete
 from cromford.protocol.journal.client_candidate import pool_ids_of
-from cromford.protocol.journal.client_state import ClientState
+from cromford.protocol.journal.client_state import ClientState, Joining
 from cromford.protocol.journal.first_commitments import offer_of
-from cromford.protocol.journal.proposal import N_CANDIDATES
+from cromford.protocol.lobby.join_size import join_fits
 from cromford.protocol.lobby.move import move_statement
 from cromford.protocol.turn import Turn
 from cromford.wallet.account import RECEIVE
@@ -32,7 +33,7 @@ def take(turn: Turn[ClientState], event: ev.LobbyEvent) -> None:
             on_leave_requested(turn)
         case ev.JoinPrepared():
             on_join_prepared(turn, event)
-        case ev.BuildRequested() | ev.BanRequested() | ev.BanEndRequested():
+        case ev.BuildRequested() | ev.LadderRequested() | ev.BanRequested() | ev.BanEndRequested():
             raise AssertionError(f"{type(event).__name__} is an LSP's event")
         case _:
             assert_never(event)
@@ -60,26 +61,42 @@ def part(turn: Turn[ClientState], message: m.Message) -> None:
 
 
 def on_lobby(turn: Turn[ClientState], lobby: m.Lobby) -> None:
-    """Take the LSP's greeting, once in a connection; where there is a wish, join."""
-    if turn.state.lobby is not None:
+    """Take the LSP's greeting; where there is a wish, join.
+
+    Once in a connection, or again where it asks for keys of more funding candidates: then a wish
+    that waits is taken back, and goes out anew. In a ceremony it only counts for the next join.
+    """
+    known, joining = turn.state.lobby, turn.state.joining
+    if known is not None and not _asks_for_more(known, lobby):
         return
     reason = _objection(turn.state, lobby)
     if reason is not None:
         turn.ask(fx.Disconnect(node_id=turn.state.config.lsp_node_id, reason=reason))
         return
     turn.remember(lr.LobbyGreeted(message=encode_message(lobby)))
+    if joining is not None:
+        _take_back(turn, joining)
     prepare_join(turn)
+
+
+def _asks_for_more(known: m.Lobby, lobby: m.Lobby) -> bool:
+    """Say whether a greeting differs from the one before in asking for more candidates alone."""
+    is_more = lobby.candidates > known.candidates
+    return is_more and replace(known, candidates=lobby.candidates) == lobby
 
 
 def _objection(state: ClientState, lobby: m.Lobby) -> str | None:
     """Return why this client cannot wait in a lobby, or None."""
     if lobby.network != state.config.network.genesis_hash:
         return "another network"
-    if lobby.candidates != N_CANDIDATES:
-        return f"{lobby.candidates} funding candidates, this version signs {N_CANDIDATES}"
+    most_candidates = state.config.policy.candidates_max
+    if not 1 <= lobby.candidates <= most_candidates:
+        return f"{lobby.candidates} funding candidates, expected 1..{most_candidates}"
     least, most = state.config.policy.pool_size
     if not least <= lobby.pool_size <= most:
         return f"pools of {lobby.pool_size} nonces, expected {least}..{most}"
+    if not join_fits(n_candidates=lobby.candidates, pool_size=lobby.pool_size):
+        return f"pools of {lobby.pool_size} nonces for {lobby.candidates} funding candidates"
     return None
 
 
@@ -150,6 +167,11 @@ def on_join_prepared(turn: Turn[ClientState], event: ev.JoinPrepared) -> None:
     pools = [event.factory_pool, *(pool for _, pool in event.channels)]
     if state.lobby is None or state.wish is None or state.joining or state.open_attempt:
         turn.ask(fx.DropPools(pool_ids=tuple(pool.pool_id for pool in pools)))
+        return
+    if len(event.channels) != state.lobby.candidates:
+        # The LSP asked for more while these were made.
+        turn.ask(fx.DropPools(pool_ids=tuple(pool.pool_id for pool in pools)))
+        prepare_join(turn)
         return
     join = m.Join(
         capacity_sat=state.wish.capacity_sat,
@@ -225,9 +247,14 @@ def on_leave_requested(turn: Turn[ClientState]) -> None:
 
 def withdraw(turn: Turn[ClientState]) -> None:
     """Wish for nothing any more, and say so where the LSP heard of it."""
-    state, joining = turn.state, turn.state.joining
+    joining = turn.state.joining
     turn.remember(lr.WishWithdrawn())
     if joining is not None:
-        leave = m.Leave(factory_pubkey=joining.join.factory_pool.pubkey)
-        turn.send(state.config.lsp_node_id, leave)
-        turn.ask(fx.DropPools(pool_ids=pool_ids_of(joining.join)))
+        _take_back(turn, joining)
+
+
+def _take_back(turn: Turn[ClientState], joining: Joining) -> None:
+    """Leave the lobby with a join that nothing came of, and forget its pools."""
+    leave = m.Leave(factory_pubkey=joining.join.factory_pool.pubkey)
+    turn.send(turn.state.config.lsp_node_id, leave)
+    turn.ask(fx.DropPools(pool_ids=pool_ids_of(joining.join)))

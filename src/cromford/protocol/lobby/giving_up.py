@@ -6,27 +6,48 @@ to be. Until then all its coins stay reserved; then the attempt is over for ever
 client sees so on its own chain.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
 
 from cromford import effects as fx
+from cromford.bitcoin.fees import sat_per_vb
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
 from cromford.protocol import events as ev
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal.entries import ABORTED, BUILDING
 from cromford.protocol.journal.house import House
+from cromford.protocol.lobby.replacing import least_sat_above
 from cromford.protocol.turn import Turn
-from cromford.wallet.coins import InsufficientCoins, WalletCoin
+from cromford.wallet.coins import InsufficientCoins, WalletCoin, wallet_tx_vsize
 from cromford.wallet.spending import SpendingPlan, plan_return
+from cromford.watch.feerates import OwnFees
+
+ANY_FEES: Final = OwnFees()
 
 
-def planned(house: House, attempt_id: bytes, *, feerate_sat_per_kw: int) -> SpendingPlan:
+def planned(
+    house: House,
+    attempt_id: bytes,
+    *,
+    feerate_sat_per_kw: int,
+    fundings: Sequence[Tx] = (),
+    fees: OwnFees = ANY_FEES,
+) -> SpendingPlan:
     """Return what pays the largest coin of a funding back to us.
 
     Asked again with a higher feerate, it replaces what was published before.
 
+    Args:
+        house: The house.
+        attempt_id: The factory's name.
+        feerate_sat_per_kw: What it pays.
+        fundings: The funding's candidates, signed, lowest feerate first.
+        fees: What our own node asks for.
+
     Raises:
-        Rejected: If there is no such funding without a block, or its coins do not pay for it.
+        Rejected: If there is no such funding without a block, its coins do not pay for it, or with
+            a fee ladder it pays too little to take the published candidate's place.
     """
     entry = house.entries.get(attempt_id)
     if entry is None or entry.status in {BUILDING, ABORTED}:
@@ -38,18 +59,48 @@ def planned(house: House, attempt_id: bytes, *, feerate_sat_per_kw: int) -> Spen
         raise Rejected("factory_dead", "a coin of the funding is spent already")
     coin = max(coins, key=lambda coin: (coin.txout.amount_sat, coin.outpoint))
     try:
-        return plan_return(house.wallet, coin, feerate_sat_per_kw=feerate_sat_per_kw)
+        plan = plan_return(house.wallet, coin, feerate_sat_per_kw=feerate_sat_per_kw)
     except InsufficientCoins as error:
         raise Rejected("insufficient_coins", str(error)) from error
+    if len(fundings) > 1 and entry.replacement is None:
+        _check_takes_place(house, attempt_id, fundings, plan, fees)
+    return plan
 
 
-def on_abandon_requested(turn: Turn[House], event: ev.FactoryAbandonRequested) -> None:
-    """Publish a funding no more, and spend one of its coins.
+def _check_takes_place(
+    house: House, attempt_id: bytes, fundings: Sequence[Tx], plan: SpendingPlan, fees: OwnFees
+) -> None:
+    """Check that a mempool which has the published candidate takes this in its place.
+
+    Raises:
+        Rejected: If it pays too little, with the feerate that would do.
+    """
+    vsize = wallet_tx_vsize(n_inputs=1, n_outputs=1)
+    least_sat = least_sat_above(house, attempt_id, fundings, vsize=vsize, fees=fees)
+    if plan.fee_sat < least_sat:
+        would_do = sat_per_vb(-(-250 * least_sat // vsize))
+        raise Rejected(
+            "feerate_too_low",
+            f"feerate_sat_per_vb: expected at least {would_do} to take the place of the published "
+            f"candidate ({least_sat} sat), received {plan.fee_sat} sat",
+        )
+
+
+def on_abandon_requested(
+    turn: Turn[House], event: ev.FactoryAbandonRequested, fundings: Sequence[Tx]
+) -> None:
+    """Publish a funding no more, none of its candidates, and spend one of its coins.
 
     Raises:
         Rejected: If it cannot be given up; on a stale chain it may be in a block.
     """
-    plan = planned(turn.state, event.attempt_id, feerate_sat_per_kw=event.feerate_sat_per_kw)
+    plan = planned(
+        turn.state,
+        event.attempt_id,
+        feerate_sat_per_kw=event.feerate_sat_per_kw,
+        fundings=fundings,
+        fees=turn.facts.fees,
+    )
     turn.check_fresh()
     turn.remember(
         lr.FundingAbandoned(

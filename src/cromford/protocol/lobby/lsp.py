@@ -19,6 +19,7 @@ from cromford.protocol.lobby.build import (
     plan_build,
     refusal_of,
 )
+from cromford.protocol.lobby.ladder import check_join_fits
 from cromford.protocol.lobby.schedule import is_build_due, is_move_due
 from cromford.protocol.turn import Turn
 from cromford.wire import messages as m
@@ -26,7 +27,7 @@ from cromford.wire.messages import encode_message
 
 
 def take(turn: Turn[House], event: ev.LobbyEvent) -> None:
-    """Take the operator's wish: to build, to ban somebody, or to end a ban.
+    """Take the operator's wish: to build, to have more keys, to ban somebody, or to end a ban.
 
     Raises:
         Rejected: If nothing can be built now, or a ban cannot be had or ended.
@@ -34,6 +35,8 @@ def take(turn: Turn[House], event: ev.LobbyEvent) -> None:
     match event:
         case ev.BuildRequested():
             on_build_requested(turn, event)
+        case ev.LadderRequested():
+            on_ladder_requested(turn, event)
         case ev.BanRequested():
             banning.on_ban_requested(turn, event)
         case ev.BanEndRequested():
@@ -121,7 +124,7 @@ def build_if_due(turn: Turn[House], *, at_height: int | None, joined: bytes | No
         if str(rejected) != state.build_dropped:
             turn.remember(lr.BuildDropped(reason=str(rejected)))
         return
-    _start_build(turn, plan, policy.min_clients, policy.max_clients)
+    _start_build(turn, plan, policy.min_clients, policy.max_clients, ())
 
 
 def on_build_requested(turn: Turn[House], event: ev.BuildRequested) -> None:
@@ -139,11 +142,38 @@ def on_build_requested(turn: Turn[House], event: ev.BuildRequested) -> None:
         min_clients=event.min_clients,
         max_clients=event.max_clients,
         fees=turn.facts.fees,
+        feerates_sat_per_kw=event.feerates_sat_per_kw,
     )
-    _start_build(turn, plan, event.min_clients, event.max_clients)
+    _start_build(turn, plan, event.min_clients, event.max_clients, event.feerates_sat_per_kw)
 
 
-def _start_build(turn: Turn[House], plan: BuildPlan, min_clients: int, max_clients: int) -> None:
+def on_ladder_requested(turn: Turn[House], event: ev.LadderRequested) -> None:
+    """Ask whoever is connected for keys of more candidates: who waits joins again by itself.
+
+    What is asked for stays so, whatever is built: who joins later is asked for as many.
+
+    Raises:
+        Rejected: If a build is under way, which needs the keys of those who wait, or they would
+            not fit a message.
+    """
+    state = turn.state
+    if event.n_candidates <= state.n_candidates:
+        return
+    if state.under_way is not None or state.build is not None:
+        raise Rejected("build_under_way", "a factory is being built", retryable=True)
+    check_join_fits(n_candidates=event.n_candidates, pool_size=state.config.policy.pool_size)
+    turn.remember(lr.LadderWanted(candidates=event.n_candidates))
+    for node_id in sorted(state.connected):
+        turn.send(node_id, greeting(turn.state))
+
+
+def _start_build(
+    turn: Turn[House],
+    plan: BuildPlan,
+    min_clients: int,
+    max_clients: int,
+    feerates_sat_per_kw: tuple[int, ...],
+) -> None:
     started = lr.BuildStarted(
         attempt=turn.state.next_attempt,
         node_ids=plan.node_ids,
@@ -151,6 +181,7 @@ def _start_build(turn: Turn[House], plan: BuildPlan, min_clients: int, max_clien
         capacity_sat=plan.terms.capacity_sat,
         min_clients=min_clients,
         max_clients=max_clients,
+        feerates_sat_per_kw=feerates_sat_per_kw,
     )
     turn.remember(started)
     n_txs = sum(len(vertex.txs) for vertex in plan_of(plan.terms).vertices())
@@ -159,7 +190,8 @@ def _start_build(turn: Turn[House], plan: BuildPlan, min_clients: int, max_clien
         fx.PrepareAttempt(
             attempt=started.attempt,
             n_clients=len(plan.placed),
-            pool_size=n_txs,
+            pool_size=plan.terms.candidates * n_txs,
+            n_candidates=plan.terms.candidates,
         ),
     )
 
@@ -221,7 +253,10 @@ def await_rejoin(turn: Turn[House], build: Build, *, without: tuple[bytes, ...])
         return
     turn.remember(
         lr.RebuildAwaited(
-            node_ids=staying, min_clients=build.min_clients, max_clients=build.max_clients
+            node_ids=staying,
+            min_clients=build.min_clients,
+            max_clients=build.max_clients,
+            feerates_sat_per_kw=build.feerates_sat_per_kw,
         )
     )
     seconds = turn.state.config.policy.deadline_seconds
@@ -263,9 +298,10 @@ def rebuild(turn: Turn[House]) -> None:
             max_clients=build.max_clients,
             only=build.node_ids,
             fees=turn.facts.fees,
+            feerates_sat_per_kw=build.feerates_sat_per_kw,
         )
     except Rejected as rejected:
         turn.remember(lr.BuildDropped(reason=str(rejected)))
         turn.ask(fx.ClearDeadline(deadline=fx.RejoinDeadline()))
         return
-    _start_build(turn, plan, build.min_clients, build.max_clients)
+    _start_build(turn, plan, build.min_clients, build.max_clients, build.feerates_sat_per_kw)

@@ -16,7 +16,8 @@ from cromford.protocol.journal.encoding import encoded_pool
 from cromford.protocol.journal.first_commitments import offer_of
 from cromford.protocol.journal.gathered import Build
 from cromford.protocol.journal.house import House
-from cromford.protocol.lobby.build import select_coins, terms_of
+from cromford.protocol.lobby.build import terms_of
+from cromford.protocol.lobby.ladder import select_ladder
 from cromford.protocol.lobby.lsp import await_rejoin
 from cromford.protocol.lobby.shapes import shape_by_policy
 from cromford.protocol.turn import Turn
@@ -29,7 +30,8 @@ from cromford.wire.fields import encode_fields
 def on_attempt_prepared(turn: Turn[House], event: ev.AttemptPrepared) -> None:
     """Order a factory with everybody's fresh keys, out of coins that are reserved for it."""
     house, build = turn.state, turn.state.build
-    pools = (event.factory_pool, *(pool for _, pool in event.channels))
+    channels = (event.channels, *event.higher)
+    pools = (event.factory_pool, *(pool for of_one in channels for _, pool in of_one))
     drop = fx.DropPools(pool_ids=tuple(pool.pool_id for pool in pools))
     if build is None or build.attempt != event.asked.attempt:
         turn.ask(drop)
@@ -55,20 +57,30 @@ def on_attempt_prepared(turn: Turn[House], event: ev.AttemptPrepared) -> None:
 def _order(house: House, build: Build, event: ev.AttemptPrepared) -> lr.FactoryOrdered:
     joins = [house.members[node_id].join for node_id in build.node_ids]
     shape, inner = shape_by_policy(house.config.policy, len(joins))
-    terms = terms_of(house, build.capacity_sat, shape, inner, attempt_id=event.attempt_id)
+    terms = terms_of(
+        house,
+        build.capacity_sat,
+        shape,
+        inner,
+        attempt_id=event.attempt_id,
+        candidates=event.asked.n_candidates,
+    )
     pubkeys = [event.factory_pool.pubkey, *(join.factory_pool.pubkey for join in joins)]
     amount_sat = plan_of(terms).input_sat
-    selection = select_coins(house, amount_sat)
-    funding_tx = funding_tx_of(
-        inputs=[coin.outpoint for coin in selection.coins],
-        factory_output=TxOut(
-            amount_sat=amount_sat, script_pubkey=funding_output_of(pubkeys, terms).script_pubkey
-        ),
-        change_output=TxOut(
-            amount_sat=selection.change_sat, script_pubkey=house.wallet.next_script(CHANGE)
-        ),
+    ladder = select_ladder(house, amount_sat, build.feerates_sat_per_kw)
+    funding_tx, *higher = (
+        funding_tx_of(
+            inputs=[coin.outpoint for coin in ladder.coins],
+            factory_output=TxOut(
+                amount_sat=amount_sat, script_pubkey=funding_output_of(pubkeys, terms).script_pubkey
+            ),
+            change_output=TxOut(
+                amount_sat=rung.change_sat, script_pubkey=house.wallet.next_script(CHANGE)
+            ),
+        )
+        for rung in ladder.rungs
     )
-    coin_of = {coin.outpoint: coin for coin in selection.coins}
+    coin_of = {coin.outpoint: coin for coin in ladder.coins}
     order = mail.Ordered(
         attempt_id=event.attempt_id,
         attempt=event.asked.attempt,
@@ -79,6 +91,14 @@ def _order(house: House, build: Build, event: ev.AttemptPrepared) -> lr.FactoryO
         lsp_channel_pools=tuple(encoded_pool(pool) for _, pool in event.channels),
         funding_tx=funding_tx.serialize(),
         coins=tuple(mail.coin_of(coin_of[tx_in.outpoint]) for tx_in in funding_tx.inputs),
+        higher=tuple(
+            mail.OrderedRung(
+                lsp_channels=tuple(encode_fields(offer_of(keys)) for keys, _ in channels),
+                lsp_channel_pools=tuple(encoded_pool(pool) for _, pool in channels),
+                funding_tx=tx.serialize(),
+            )
+            for tx, channels in zip(higher, event.higher, strict=True)
+        ),
     )
     return lr.FactoryOrdered(
         order=order,

@@ -9,6 +9,7 @@ from cromford.protocol.turn import Turn
 from cromford.wire import messages as m
 
 DIED: Final = "a coin of the funding was spent by another transaction"
+DISPLACED: Final = "another candidate of the funding confirmed than the one that channels are in"
 
 
 def end_if_dead(turn: Turn[Factory], attempt: LspAttempt, funded: Funded) -> None:
@@ -16,8 +17,10 @@ def end_if_dead(turn: Turn[Factory], attempt: LspAttempt, funded: Funded) -> Non
 
     Another spend of its coin is as deep as a funding has to be.
     """
-    if funded.is_dead or turn.chain.rival_depth(attempt.funding_tx) < attempt.terms.min_depth:
+    if funded.is_dead or attempt.overtaken_depth(turn.chain) < attempt.terms.min_depth:
         return
-    turn.remember(op.FundingDied(attempt_id=attempt.attempt_id))
+    rung = attempt.rung_in(turn.chain)
+    turn.remember(op.FundingDied(attempt_id=attempt.attempt_id, rung=rung))
+    reason = DIED if rung is None else DISPLACED
     for seat in attempt.seats:
-        turn.send(seat.node_id, m.Abort(attempt_id=attempt.attempt_id, reason=DIED))
+        turn.send(seat.node_id, m.Abort(attempt_id=attempt.attempt_id, reason=reason))

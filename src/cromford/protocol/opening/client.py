@@ -1,6 +1,6 @@
 """The client's side of the ceremony: check, sign the exit, hold it, sign the root, acknowledge."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, assert_never
 
 from cromford import effects as fx
@@ -22,12 +22,11 @@ from cromford.protocol.journal.client_attempt import (
     Received,
     RootSent,
 )
-from cromford.protocol.journal.client_candidate import pool_ids_of
+from cromford.protocol.journal.client_candidate import ClientCandidate, pool_ids_of
 from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.intents import intent_of, intent_of_commitment
-from cromford.protocol.journal.proposal import N_CANDIDATES
 from cromford.protocol.lobby.client import part, prepare_join
-from cromford.protocol.opening.verification import ClientFacts, check_proposal
+from cromford.protocol.opening.verification import ClientFacts, check_ladder
 from cromford.protocol.turn import Turn
 from cromford.watch.feerates import SWEEP_BLOCKS
 from cromford.wire import messages as m
@@ -54,6 +53,7 @@ def take(turn: Turn[ClientState], event: ev.OpeningEvent) -> None:
             | ev.FundingSigned()
             | ev.FactoryAbandonRequested()
             | ev.FundingBumpRequested()
+            | ev.FundingReplaceRequested()
         ):
             raise AssertionError(f"{type(event).__name__} is an LSP's event")
         case _:
@@ -131,11 +131,14 @@ def on_coins(turn: Turn[ClientState], event: ev.CoinsLookedUp) -> None:
             feerate_sat_per_kw=turn.facts.fees.within(SWEEP_BLOCKS),
         ),
         known_funding_outpoints=frozenset(
-            other.funding_outpoint for other in state.attempts.values() if other.is_checked
+            candidate.funding_outpoint
+            for other in state.attempts.values()
+            if other.is_checked
+            for candidate in other.candidates
         ),
     )
     try:
-        check_proposal(attempt.stage.claim, facts, coins)
+        check_ladder(_claims(attempt), facts, coins)
     except Refusal as refusal:
         abort(turn, attempt_id, f"refused: {refusal}")
         turn.remember(lr.WishWithdrawn())
@@ -144,19 +147,24 @@ def on_coins(turn: Turn[ClientState], event: ev.CoinsLookedUp) -> None:
     _sign_below(turn, turn.state.attempts[attempt_id])
 
 
+def _claims(attempt: ClientAttempt) -> tuple[ClientCandidate, ...]:
+    return tuple(stage.claim for stage in attempt.ladder if isinstance(stage, Received))
+
+
 def _sign_below(turn: Turn[ClientState], attempt: ClientAttempt) -> None:
-    """Ask for our halves of the branch below the root, of the LSP's first commitment and ours."""
-    candidate = attempt.candidate
-    nodes = tuple(candidate.branch.nodes_below_root)
-    intents = (
-        *(intent_of(node) for node in nodes),
-        *(intent_of_commitment(commitment) for commitment in candidate.first_commitments),
-    )
-    requests = (
-        *(candidate.request_for(node) for node in nodes),
-        *(candidate.commitment_request(holder) for holder in Party),
-    )
-    _sign(turn, attempt, intents, requests)
+    """Ask for our halves of the branch below the root, of the LSP's first commitment and ours.
+
+    Of all candidates at once: each spends another outpoint, so none of them is signed twice.
+    """
+    intents: list[op.Intent] = []
+    requests: list[fx.SignRequest] = []
+    for candidate in attempt.candidates:
+        nodes = tuple(candidate.branch.nodes_below_root)
+        intents += (intent_of(node) for node in nodes)
+        intents += (intent_of_commitment(one) for one in candidate.first_commitments)
+        requests += (candidate.request_for(node) for node in nodes)
+        requests += (candidate.commitment_request(holder) for holder in Party)
+    _sign(turn, attempt, tuple(intents), tuple(requests))
 
 
 def _sign(
@@ -194,22 +202,44 @@ def on_partial_signed(turn: Turn[ClientState], event: ev.PartialSigned) -> None:
     lsp = attempt.lsp_node_id
     match attempt.stage:
         case Checked():
-            *below, theirs, own = partial_sigs
+            first, *higher = _halves(partial_sigs, n_candidates=len(attempt.ladder))
             turn.remember(
                 op.BelowPartialsMade(
                     attempt_id=attempt_id,
-                    partial_sigs=tuple(below),
-                    commitment_partial_sig=theirs,
-                    own_partial_sig=own,
+                    partial_sigs=first.partial_sigs,
+                    commitment_partial_sig=first.commitment_partial_sig,
+                    own_partial_sig=first.own_partial_sig,
+                    higher=tuple(higher),
                 )
             )
-            halves = m.PartialSigs(partial_sigs=tuple(below), commitment_partial_sig=theirs)
-            turn.send(lsp, m.SignBelow(**ids, candidates=(halves,)))
+            given = tuple(
+                m.PartialSigs(
+                    partial_sigs=one.partial_sigs,
+                    commitment_partial_sig=one.commitment_partial_sig,
+                )
+                for one in (first, *higher)
+            )
+            turn.send(lsp, m.SignBelow(**ids, candidates=given))
         case HasExit():
-            turn.remember(op.RootPartialMade(attempt_id=attempt_id, partial_sig=partial_sigs[0]))
+            root, *higher_roots = partial_sigs
+            turn.remember(
+                op.RootPartialMade(
+                    attempt_id=attempt_id, partial_sig=root, higher=tuple(higher_roots)
+                )
+            )
             turn.send(lsp, m.SignRoot(**ids, partial_sigs=partial_sigs))
         case _:
             return
+
+
+def _halves(partial_sigs: Sequence[bytes], *, n_candidates: int) -> Iterator[op.OwnHalves]:
+    """Yield what we signed below each candidate's root: all have as many transactions."""
+    n_each = len(partial_sigs) // n_candidates
+    for first in range(0, len(partial_sigs), n_each):
+        *below, theirs, own = partial_sigs[first : first + n_each]
+        yield op.OwnHalves(
+            partial_sigs=tuple(below), commitment_partial_sig=theirs, own_partial_sig=own
+        )
 
 
 def on_signatures(turn: Turn[ClientState], message: m.SignedBelow | m.SignedRoot) -> None:
@@ -236,25 +266,43 @@ def _on_signed_below(
 ) -> None:
     if not isinstance(attempt.stage, BelowSent):
         return
-    if len(message.candidates) != N_CANDIDATES:
+    sent = [stage for stage in attempt.ladder if isinstance(stage, BelowSent)]
+    if len(message.candidates) != len(sent):
         raise FaultyLsp(f"signatures for {len(message.candidates)} candidates")
-    received, candidate = message.candidates[0], attempt.stage.candidate
-    candidate.check_below(received.signatures)
-    commitment_signature = candidate.commitment_signature(
-        own_partial_sig=attempt.stage.own_partial_sig,
-        lsp_partial_sig=received.commitment_partial_sig,
-    )
-    root = candidate.branch.root_node
-    # From here on the root may become spendable; whatever happens, the exit below it is held,
-    # and the way out of the channel too.
+    first, *higher = [
+        _held_exit(stage, received)
+        for stage, received in zip(sent, message.candidates, strict=True)
+    ]
+    # From here on a root may become spendable; whatever happens, the exit below it is held,
+    # and the way out of the channel too: under every candidate.
     turn.remember(
         op.ExitFinished(
             attempt_id=attempt.attempt_id,
-            signatures=received.signatures,
-            commitment_signature=commitment_signature,
+            signatures=first.signatures,
+            commitment_signature=first.commitment_signature,
+            higher=tuple(higher),
         )
     )
-    _sign(turn, attempt, (intent_of(root),), (candidate.request_for(root),))
+    roots = [(stage.candidate, stage.candidate.branch.root_node) for stage in sent]
+    intents = tuple(intent_of(root) for _, root in roots)
+    requests = tuple(candidate.request_for(root) for candidate, root in roots)
+    _sign(turn, attempt, intents, requests)
+
+
+def _held_exit(stage: BelowSent, received: m.BranchSignatures) -> op.HeldExit:
+    """Return the finished signatures below one candidate's root, each verified.
+
+    Raises:
+        FaultyLsp: If one is missing or does not verify.
+    """
+    stage.candidate.check_below(received.signatures)
+    return op.HeldExit(
+        signatures=received.signatures,
+        commitment_signature=stage.candidate.commitment_signature(
+            own_partial_sig=stage.own_partial_sig,
+            lsp_partial_sig=received.commitment_partial_sig,
+        ),
+    )
 
 
 def _on_signed_root(turn: Turn[ClientState], attempt: ClientAttempt, message: m.SignedRoot) -> None:
@@ -265,11 +313,14 @@ def _on_signed_root(turn: Turn[ClientState], attempt: ClientAttempt, message: m.
         return
     if not isinstance(attempt.stage, RootSent):
         return
-    if len(message.signatures) != N_CANDIDATES:
+    candidates = attempt.candidates
+    if len(message.signatures) != len(candidates):
         raise FaultyLsp(f"{len(message.signatures)} root signatures")
-    attempt.stage.candidate.check_root(message.signatures[0])
+    for candidate, signature in zip(candidates, message.signatures, strict=True):
+        candidate.check_root(signature)
+    first, *higher = message.signatures
     turn.remember(
-        op.BranchCompleted(attempt_id=attempt.attempt_id, signature=message.signatures[0])
+        op.BranchCompleted(attempt_id=attempt.attempt_id, signature=first, higher=tuple(higher))
     )
     turn.send(lsp, acknowledge)
     turn.ask(_cleared(attempt), fx.DropPools(pool_ids=pool_ids_of(attempt.join)))
@@ -353,23 +404,28 @@ def after_reconnect(attempt: ClientAttempt) -> tuple[m.Message, ...]:
 def on_channel_ready(turn: Turn[ClientState], message: m.ChannelReady) -> None:
     """Take the LSP's word that the funding is deep enough, and begin with the channel."""
     attempt = _attempt_of(turn, message.attempt_id)
-    if (
-        attempt is None
-        or not isinstance(attempt.stage, Complete)
-        or message != channel_ready(attempt)
-    ):
+    if attempt is None or not isinstance(attempt.stage, Complete):
         return
-    if not attempt.ready_received:
-        turn.remember(op.ReadyReceived(attempt_id=message.attempt_id, node_id=attempt.lsp_node_id))
+    rungs = (one.rung for one in attempt.candidates if message == _channel_ready(attempt, one))
+    rung = next(rungs, None)
+    if rung is None:
+        return
+    if not attempt.ready_received or attempt.ready_rung != rung:
+        lsp = attempt.lsp_node_id
+        turn.remember(op.ReadyReceived(attempt_id=message.attempt_id, node_id=lsp, rung=rung))
     begin(turn, turn.state.attempts[message.attempt_id])
 
 
 def channel_ready(attempt: ClientAttempt) -> m.ChannelReady:
     """Return what is said of a factory once its funding is deep enough."""
+    return _channel_ready(attempt, attempt.candidate)
+
+
+def _channel_ready(attempt: ClientAttempt, candidate: ClientCandidate) -> m.ChannelReady:
     return m.ChannelReady(
         attempt_id=attempt.attempt_id,
         terms_hash=attempt.propose.terms_hash,
-        funding_txid=attempt.funding_tx.txid,
+        funding_txid=candidate.funding_tx.txid,
     )
 
 
@@ -377,11 +433,12 @@ def on_block(turn: Turn[ClientState]) -> None:
     """Tell the LSP of a funding that is deep enough; give one up that comes too late."""
     for attempt in turn.state.attempts.values():
         if is_ready(turn.state, attempt) and not attempt.ready_sent:
-            turn.remember(op.ReadySent(attempt_id=attempt.attempt_id))
+            turn.remember(op.ReadySent(attempt_id=attempt.attempt_id, rung=attempt.rung))
             turn.send(attempt.lsp_node_id, channel_ready(attempt))
             begin(turn, turn.state.attempts[attempt.attempt_id])
         elif _is_waiting(attempt) and is_hopeless(turn.state, attempt):
-            turn.remember(op.WaitGivenUp(attempt_id=attempt.attempt_id))
+            rung = attempt.rung_in(turn.chain) if attempt.ready_sent else None
+            turn.remember(op.WaitGivenUp(attempt_id=attempt.attempt_id, rung=rung))
 
 
 def _is_waiting(attempt: ClientAttempt) -> bool:
@@ -414,7 +471,7 @@ def is_overtaken(state: ClientState, attempt: ClientAttempt) -> bool:
     Raises:
         Unchecked: If the proposal was never accepted.
     """
-    return state.chain.rival_depth(attempt.funding_tx) >= attempt.terms.min_depth
+    return attempt.overtaken_depth(state.chain) >= attempt.terms.min_depth
 
 
 def watched(state: ClientState) -> frozenset[OutPoint]:

@@ -41,23 +41,28 @@ def fund(state: Factory) -> fx.SignFunding:
     attempt = state.attempt
     if not isinstance(attempt.stage, Acknowledging) or attempt.holdouts:
         raise AssertionError("funding before everybody holds an exit")
-    below = attempt.stage.signed.below
-    if len(below.commitment_signatures) != len(attempt.seats):
-        raise AssertionError("funding before every own first commitment is held")
+    for one in attempt.ladder:
+        signed = one.signed
+        if signed is None or len(signed.below.commitment_signatures) != len(attempt.seats):
+            raise AssertionError("funding before every own first commitment is held")
     return fx.SignFunding(
         attempt_id=attempt.attempt_id,
         tx=attempt.funding_tx,
+        higher=tuple(one.blueprint.funding_tx for one in attempt.others),
         prevouts=tuple(coin.txout for coin in state.coins),
         paths=tuple(coin.path for coin in state.coins),
     )
 
 
 def first_watch(state: Factory) -> xr.Watching:
-    """Return what has to be watched before a funding is published: its coins, and its output."""
-    funding_tx = state.attempt.funding_tx
+    """Return what has to be watched before a funding is published: its coins, and its output.
+
+    Of every candidate: whichever confirms, nothing that becomes of it is missed.
+    """
+    attempt = state.attempt
     outpoints = [
-        *(tx_in.outpoint for tx_in in funding_tx.inputs),
-        state.attempt.funding_outpoint,
+        *(tx_in.outpoint for tx_in in attempt.funding_tx.inputs),
+        *(one.blueprint.funding_outpoint for one in attempt.ladder),
     ]
     return xr.Watching(
         height=state.chain.height,
@@ -98,3 +103,11 @@ def published_funding(state: Factory) -> Tx | None:
     """Return the signed funding transaction; None as long as nobody may hear of it."""
     funded = state.attempt.funded
     return None if funded is None or not state.is_watched else funded.funding_tx
+
+
+def published_ladder(state: Factory) -> tuple[Tx, ...]:
+    """Return each signed candidate, lowest feerate first; none as long as nobody may hear of it."""
+    if state.attempt.funded is None or not state.is_watched:
+        return ()
+    stages = (one.stage for one in state.attempt.ladder)
+    return tuple(stage.funding_tx for stage in stages if isinstance(stage, Funded))

@@ -4,10 +4,11 @@ Each step waits for everybody: partial signatures below the root, then the root'
 acknowledgements. An aggregate is verified before it is sent; who spoiled a bad one is named.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Final, assert_never
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final, TypeVar, assert_never
 
 from cromford import effects as fx
+from cromford.bitcoin.tx import Tx
 from cromford.channel.terms import Party
 from cromford.protocol import events as ev
 from cromford.protocol.channels.lsp import begin
@@ -18,11 +19,13 @@ from cromford.protocol.journal.lsp_attempt import (
     Acknowledging,
     Funded,
     LspAttempt,
+    LspRung,
     SigningBelow,
     SigningRoot,
 )
+from cromford.protocol.journal.lsp_candidate import LspCandidate
+from cromford.protocol.journal.opening_fold import stage_of
 from cromford.protocol.journal.opening_records import Outcome
-from cromford.protocol.journal.proposal import N_CANDIDATES
 from cromford.protocol.opening import abandoning
 from cromford.protocol.opening.funding import (
     first_watch,
@@ -34,6 +37,8 @@ from cromford.protocol.opening.funding import (
 from cromford.protocol.turn import Turn
 from cromford.signing.round import FaultyContribution
 from cromford.wire import messages as m
+
+FinishedT = TypeVar("FinishedT")
 
 RECONNECT_DEADLINES: Final = 3  # How many deadlines an LSP that restarted gives its clients.
 
@@ -51,6 +56,7 @@ def take(turn: Turn[Factory], event: ev.OpeningEvent) -> None:
             ev.AttemptPrepared()
             | ev.FactoryAbandonRequested()
             | ev.FundingBumpRequested()
+            | ev.FundingReplaceRequested()
             | ev.CoinsLookedUp()
         ):
             raise AssertionError(f"{type(event).__name__} is no factory's event")
@@ -93,31 +99,50 @@ def on_sign_below(turn: Turn[Factory], node_id: bytes, message: m.SignBelow) -> 
     if found is None:
         return
     attempt, client = found
-    if len(message.candidates) != N_CANDIDATES:
+    if len(message.candidates) != attempt.terms.candidates:
         _fault(turn, attempt, client, f"{len(message.candidates)} candidates")
         return
-    partial_sigs = message.candidates[0].partial_sigs
-    commitment_partial_sig = message.candidates[0].commitment_partial_sig
     said = attempt.said_below
     if said is not None and client in said.done:
-        known = (said.partial_sigs[client], said.commitment_partial_sigs[client])
-        if known != (partial_sigs, commitment_partial_sig):
+        if _known_below(attempt, client) != message.candidates:
             _fault(turn, attempt, client, "second, different partial signatures")
         return
     n_expected = sum(1 for _ in attempt.branch(client).nodes_below_root)
-    if len(partial_sigs) != n_expected:
-        _fault(turn, attempt, client, f"{len(partial_sigs)} of {n_expected} partial signatures")
-        return
+    for halves in message.candidates:
+        n_received = len(halves.partial_sigs)
+        if n_received != n_expected:
+            _fault(turn, attempt, client, f"{n_received} of {n_expected} partial signatures")
+            return
+    first, *higher = message.candidates
     turn.remember(
         op.BelowPartialsReceived(
             attempt_id=attempt.attempt_id,
             client=client,
-            partial_sigs=partial_sigs,
-            commitment_partial_sig=commitment_partial_sig,
+            partial_sigs=first.partial_sigs,
+            commitment_partial_sig=first.commitment_partial_sig,
+            higher=tuple(
+                op.GivenHalves(
+                    partial_sigs=halves.partial_sigs,
+                    commitment_partial_sig=halves.commitment_partial_sig,
+                )
+                for halves in higher
+            ),
         )
     )
     if not turn.state.attempt.holdouts:
         _sign_below(turn, attempt)
+
+
+def _known_below(attempt: LspAttempt, client: int) -> tuple[m.PartialSigs, ...]:
+    """Return what a client signed below the root of each candidate, as it sent it."""
+    return tuple(
+        m.PartialSigs(
+            partial_sigs=said.partial_sigs[client],
+            commitment_partial_sig=said.commitment_partial_sigs[client],
+        )
+        for one in attempt.ladder
+        if (said := one.said_below) is not None
+    )
 
 
 def on_sign_root(turn: Turn[Factory], node_id: bytes, message: m.SignRoot) -> None:
@@ -130,17 +155,19 @@ def on_sign_root(turn: Turn[Factory], node_id: bytes, message: m.SignRoot) -> No
     if said is None:
         _fault(turn, attempt, client, "a root signature before its exit was signed")
         return
-    if len(message.partial_sigs) != N_CANDIDATES:
+    if len(message.partial_sigs) != attempt.terms.candidates:
         _fault(turn, attempt, client, f"{len(message.partial_sigs)} root signatures")
         return
-    known = said.partial_sigs.get(client)
-    if known is not None:
-        if known != message.partial_sigs[0]:
+    if client in said.partial_sigs:
+        roots = (one.said_root for one in attempt.ladder)
+        known = tuple(root.partial_sigs[client] for root in roots if root is not None)
+        if known != message.partial_sigs:
             _fault(turn, attempt, client, "a second, different root signature")
         return
+    first, *higher = message.partial_sigs
     turn.remember(
         op.RootPartialReceived(
-            attempt_id=attempt.attempt_id, client=client, partial_sig=message.partial_sigs[0]
+            attempt_id=attempt.attempt_id, client=client, partial_sig=first, higher=tuple(higher)
         )
     )
     if not turn.state.attempt.holdouts:
@@ -148,24 +175,33 @@ def on_sign_root(turn: Turn[Factory], node_id: bytes, message: m.SignRoot) -> No
 
 
 def _sign_below(turn: Turn[Factory], attempt: LspAttempt) -> None:
-    """Ask for our halves of the tree below the root, and of both first commitments per channel."""
-    candidate = attempt.candidate
-    nodes = [*candidate.blueprint.tree.nodes_below_root]
+    """Ask for our halves of the tree below the root, and of both first commitments per channel.
+
+    Of all candidates at once: each spends another outpoint, so none of them is signed twice.
+    """
+    blueprints = [candidate.blueprint for candidate in attempt.candidates]
     intents = (
-        *(intent_of(node) for node in nodes),
+        *(intent_of(node) for one in blueprints for node in one.tree.nodes_below_root),
         *(
             intent_of_commitment(commitment)
-            for commitment in candidate.blueprint.first_commitments.values()
+            for one in blueprints
+            for commitment in one.first_commitments.values()
         ),
     )
-    requests = (*candidate.own_requests(root=False), *candidate.own_commitment_requests())
+    requests = tuple(
+        request
+        for candidate in attempt.candidates
+        for request in (*candidate.own_requests(root=False), *candidate.own_commitment_requests())
+    )
     _sign(turn, attempt, intents, requests)
 
 
 def _sign_root(turn: Turn[Factory], attempt: LspAttempt) -> None:
-    """Ask for our half of the root."""
-    intent = intent_of(attempt.tree.root_node)
-    _sign(turn, attempt, (intent,), attempt.candidate.own_requests(root=True))
+    """Ask for our half of each candidate's root."""
+    candidates = attempt.candidates
+    intents = tuple(intent_of(one.blueprint.tree.root_node) for one in candidates)
+    requests = tuple(request for one in candidates for request in one.own_requests(root=True))
+    _sign(turn, attempt, intents, requests)
 
 
 def _sign(
@@ -182,18 +218,43 @@ def _sign(
 def on_partial_signed(turn: Turn[Factory], event: ev.PartialSigned) -> None:
     """Aggregate, verify and hand out: the part below the root, or the root."""
     attempt = turn.state.attempt
-    own = dict(event.partial_sigs)
-    try:
-        match attempt.stage:
-            case SigningBelow():
-                _send_below(turn, attempt, attempt.stage, own)
-            case SigningRoot():
-                _send_root(turn, attempt, attempt.stage, own)
-            case _:
-                return
-    except FaultyContribution as fault:
-        client = attempt.candidate.blamed(fault)
-        _fault(turn, attempt, client, f"{fault.session_name}: bad {fault.contribution}")
+    match attempt.stage:
+        case SigningBelow():
+            finished = _finished(turn, attempt, event, _finish_below)
+            if finished is not None:
+                _send_below(turn, attempt, finished)
+        case SigningRoot():
+            signatures = _finished(turn, attempt, event, _finish_root)
+            if signatures is not None:
+                _send_root(turn, attempt, signatures)
+        case _:
+            return
+
+
+def _finished(
+    turn: Turn[Factory],
+    attempt: LspAttempt,
+    event: ev.PartialSigned,
+    finish: Callable[[LspRung, LspCandidate, Mapping[str, bytes]], FinishedT],
+) -> list[FinishedT] | None:
+    """Return what is finished of each candidate; None after the abort for whoever spoiled one.
+
+    Our signer's answers are in the order of the candidates, and each has as many as any other.
+    """
+    candidates, partial_sigs = attempt.candidates, event.partial_sigs
+    n_each = len(partial_sigs) // len(candidates)
+    finished: list[FinishedT] = []
+    for place, (one, candidate) in enumerate(zip(attempt.ladder, candidates, strict=True)):
+        own = dict(partial_sigs[place * n_each : (place + 1) * n_each])
+        try:
+            finished.append(finish(one, candidate, own))
+        except FaultyContribution as fault:
+            what = f"{fault.session_name}: bad {fault.contribution}"
+            if place:
+                what = f"candidate {place}: {what}"
+            _fault(turn, attempt, candidate.blamed(fault), what)
+            return None
+    return finished
 
 
 def on_signing_failed(turn: Turn[Factory], event: ev.SigningFailed) -> None:
@@ -204,68 +265,86 @@ def on_signing_failed(turn: Turn[Factory], event: ev.SigningFailed) -> None:
         abort(turn, reason=reason, outcome=Outcome.SIGNER, tries_again=False)
 
 
-def _send_below(
-    turn: Turn[Factory], attempt: LspAttempt, stage: SigningBelow, own: Mapping[str, bytes]
-) -> None:
-    """Finish the tree below the root and our first commitments; then give out what is theirs.
+def _finish_below(
+    one: LspRung, candidate: LspCandidate, own: Mapping[str, bytes]
+) -> op.FinishedBelow:
+    """Finish one candidate's tree below the root, and our first commitments in it.
 
     Raises:
         FaultyContribution: If a client spoiled a signature.
     """
-    candidate = attempt.candidate
+    stage = stage_of(one, SigningBelow)
     signatures = candidate.below_round(stage.partial_sigs, own).signatures()
     commitments = candidate.commitment_round(stage.commitment_partial_sigs, own).signatures()
+    return op.FinishedBelow(
+        signatures=tuple(
+            signatures[node.name] for node in candidate.blueprint.tree.nodes_below_root
+        ),
+        # The round has our own commitments' sessions in the order of the clients.
+        commitment_signatures=tuple(commitments.values()),
+        commitment_partial_sigs=tuple(
+            own[session.task.name]
+            for (_, holder), session in candidate.commitment_sessions.items()
+            if holder is Party.ACCEPTER
+        ),
+    )
+
+
+def _send_below(
+    turn: Turn[Factory], attempt: LspAttempt, finished: Sequence[op.FinishedBelow]
+) -> None:
+    """Remember what is finished below the roots; then give out what is theirs."""
+    first, *higher = finished
     turn.remember(
         op.BelowSigned(
             attempt_id=attempt.attempt_id,
-            signatures=tuple(
-                signatures[node.name] for node in candidate.blueprint.tree.nodes_below_root
-            ),
-            # The round has our own commitments' sessions in the order of the clients.
-            commitment_signatures=tuple(commitments.values()),
-            commitment_partial_sigs=tuple(
-                own[session.task.name]
-                for (_, holder), session in candidate.commitment_sessions.items()
-                if holder is Party.ACCEPTER
-            ),
+            signatures=first.signatures,
+            commitment_signatures=first.commitment_signatures,
+            commitment_partial_sigs=first.commitment_partial_sigs,
+            higher=tuple(higher),
         )
     )
-    after = turn.state.attempt.stage
-    if not isinstance(after, SigningRoot):
-        raise AssertionError("what was signed below the root is not remembered")
+    roots = [stage_of(one, SigningRoot) for one in turn.state.attempt.ladder]
     for client, seat in enumerate(attempt.seats, start=1):
         signed_below = m.SignedBelow(
             attempt_id=attempt.attempt_id,
             terms_hash=attempt.terms.terms_hash,
-            candidates=(after.below.for_client(client),),
+            candidates=tuple(root.below.for_client(client) for root in roots),
         )
         turn.send(seat.node_id, signed_below)
     turn.ask(_deadline(turn.state))
 
 
-def _send_root(
-    turn: Turn[Factory], attempt: LspAttempt, stage: SigningRoot, own: Mapping[str, bytes]
-) -> None:
-    """Finish the root and give it out.
+def _finish_root(one: LspRung, candidate: LspCandidate, own: Mapping[str, bytes]) -> bytes:
+    """Finish one candidate's root.
 
     Raises:
         FaultyContribution: If a client spoiled it.
     """
-    signatures = attempt.candidate.root_round(stage.partial_sigs, own).signatures()
-    signature = signatures[attempt.blueprint.root_name]
-    turn.remember(op.RootSigned(attempt_id=attempt.attempt_id, signature=signature))
-    root = _signed_root(attempt, signature)
+    partial_sigs = stage_of(one, SigningRoot).partial_sigs
+    return candidate.root_round(partial_sigs, own).signatures()[one.blueprint.root_name]
+
+
+def _send_root(turn: Turn[Factory], attempt: LspAttempt, signatures: Sequence[bytes]) -> None:
+    """Remember the finished roots, and give them out."""
+    first, *higher = signatures
+    turn.remember(
+        op.RootSigned(attempt_id=attempt.attempt_id, signature=first, higher=tuple(higher))
+    )
+    root = _signed_root(turn.state.attempt)
     for seat in attempt.seats:
         turn.send(seat.node_id, root)
-    pools = fx.DropPools(pool_ids=attempt.candidate.pool_ids)
+    pools = fx.DropPools(pool_ids=attempt.pool_ids)
     turn.ask(_deadline(turn.state), pools)
 
 
-def _signed_root(attempt: LspAttempt, signature: bytes) -> m.SignedRoot:
+def _signed_root(attempt: LspAttempt) -> m.SignedRoot:
+    """Return the finished root of each candidate, once everything is signed."""
+    signed = (one.signed for one in attempt.ladder)
     return m.SignedRoot(
         attempt_id=attempt.attempt_id,
         terms_hash=attempt.terms.terms_hash,
-        signatures=(signature,),
+        signatures=tuple(one.root_signature for one in signed if one is not None),
     )
 
 
@@ -286,7 +365,11 @@ def on_funding_signed(turn: Turn[Factory], event: ev.FundingSigned) -> None:
     attempt = turn.state.attempt
     if attempt.is_open:
         turn.remember(
-            op.FundingWasSigned(attempt_id=attempt.attempt_id, tx=event.tx.serialize()),
+            op.FundingWasSigned(
+                attempt_id=attempt.attempt_id,
+                tx=event.tx.serialize(),
+                higher=tuple(tx.serialize() for tx in event.higher),
+            ),
             first_watch(turn.state),
         )
 
@@ -330,7 +413,7 @@ def on_resume(turn: Turn[Factory], node_id: bytes, message: m.Resume) -> None:
     if turn.state.is_dead or attempt.aborted is not None or attempt.client_of(node_id) is None:
         turn.send(node_id, over(message))
     elif attempt.signed is not None:
-        turn.send(node_id, _signed_root(attempt, attempt.signed.root_signature))
+        turn.send(node_id, _signed_root(attempt))
     # Before it is finished there is nothing to tell; then everybody hears it.
 
 
@@ -377,7 +460,7 @@ def on_block(turn: Turn[Factory]) -> None:
 
 def _tell_ready(turn: Turn[Factory], attempt: LspAttempt, funded: Funded) -> None:
     """Tell everybody that the funding is deep enough, and begin with those who said so."""
-    turn.remember(op.ReadySent(attempt_id=attempt.attempt_id))
+    turn.remember(op.ReadySent(attempt_id=attempt.attempt_id, rung=attempt.rung))
     for seat in attempt.seats:
         turn.send(seat.node_id, channel_ready(attempt))
     for seat in attempt.seats:
@@ -397,23 +480,28 @@ def tell_ready_again(turn: Turn[Factory], node_id: bytes) -> None:
 def on_channel_ready(turn: Turn[Factory], node_id: bytes, message: m.ChannelReady) -> None:
     """Take a client's word that the funding is deep enough, and begin with its channel."""
     attempt = turn.state.attempt
-    if (
-        attempt.funded is None
-        or attempt.client_of(node_id) is None
-        or message != channel_ready(attempt)
-    ):
+    if attempt.funded is None or attempt.client_of(node_id) is None:
         return
-    if node_id not in attempt.funded.ready_received:
-        turn.remember(op.ReadyReceived(attempt_id=message.attempt_id, node_id=node_id))
-    begin(turn, node_id)
+    for one in attempt.ladder:
+        if message == _channel_ready(attempt, one.blueprint.funding_tx):
+            rung, funded = one.blueprint.rung, stage_of(one, Funded)
+            if node_id not in funded.ready_received:
+                ready = op.ReadyReceived(attempt_id=message.attempt_id, node_id=node_id, rung=rung)
+                turn.remember(ready)
+            if rung == attempt.rung:
+                begin(turn, node_id)
 
 
 def channel_ready(attempt: LspAttempt) -> m.ChannelReady:
     """Return what is said of a factory once its funding is deep enough."""
+    return _channel_ready(attempt, attempt.funding_tx)
+
+
+def _channel_ready(attempt: LspAttempt, funding_tx: Tx) -> m.ChannelReady:
     return m.ChannelReady(
         attempt_id=attempt.attempt_id,
         terms_hash=attempt.terms.terms_hash,
-        funding_txid=attempt.funding_tx.txid,
+        funding_txid=funding_tx.txid,
     )
 
 
@@ -470,7 +558,7 @@ def abort(
     message = m.Abort(attempt_id=attempt.attempt_id, reason=reason)
     for seat in attempt.seats:
         turn.send(seat.node_id, message)
-    turn.ask(_cleared(attempt), fx.DropPools(pool_ids=attempt.candidate.pool_ids))
+    turn.ask(_cleared(attempt), fx.DropPools(pool_ids=attempt.pool_ids))
 
 
 def _fault(turn: Turn[Factory], attempt: LspAttempt, client: int, what: str) -> None:

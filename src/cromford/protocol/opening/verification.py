@@ -5,6 +5,7 @@ what the LSP sent. It signs the bytes it computed, never the bytes it was sent.
 """
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from cromford.bitcoin.block import Coin
@@ -15,7 +16,6 @@ from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.channel.terms import Party
 from cromford.codec.reader import MalformedBytes
 from cromford.crypto.keys import is_pubkey
-from cromford.crypto.musig2 import is_aggnonce
 from cromford.factory.branch import Branch
 from cromford.factory.funding import CHANGE_MIN_SAT, CHANGE_VOUT, FUNDING_VERSION
 from cromford.factory.shape import LSP_INDEX, PlannedVertex, plan_of
@@ -24,10 +24,8 @@ from cromford.factory.tree import FACTORY_VOUT
 from cromford.factory.vertices import TreeNode
 from cromford.protocol.faults import Refusal
 from cromford.protocol.journal.client_candidate import ClientCandidate
-from cromford.protocol.journal.proposal import (
-    N_CANDIDATES,
-    parse_tree_tx,
-)
+from cromford.protocol.journal.proposal import parse_tree_tx
+from cromford.protocol.opening.verification_base import check_equal, check_range
 from cromford.protocol.opening.verification_channel import (
     check_burns,
     check_capacity,
@@ -38,11 +36,16 @@ from cromford.protocol.opening.verification_channel import (
     check_is_relayed,
     check_max_cltv,
 )
+from cromford.protocol.opening.verification_ladder import (
+    check_keys_of_ladder,
+    check_nonces,
+    check_nonces_of_ladder,
+    check_rising,
+)
 from cromford.protocol.policy import ClientPolicy, least_depth
 from cromford.watch.feerates import OwnFees
 from cromford.wire.messages import (
     BranchVertex,
-    NonceUse,
 )
 
 
@@ -67,26 +70,6 @@ class ClientFacts:
     coins_sat: int | None = None
 
 
-def check_equal(field: str, *, expected: object, received: object) -> None:
-    """Refuse a difference.
-
-    Raises:
-        Refusal: Naming the field, with both values.
-    """
-    if expected != received:
-        raise Refusal(field, expected=expected, received=received)
-
-
-def check_range(field: str, limits: tuple[int, int], received: int) -> None:
-    """Refuse a value outside an inclusive range.
-
-    Raises:
-        Refusal: Naming the field and the range.
-    """
-    if not limits[0] <= received <= limits[1]:
-        raise Refusal(field, expected=f"{limits[0]}..{limits[1]}", received=received)
-
-
 def check_terms(claim: ClientCandidate, facts: ClientFacts) -> FactoryTerms:
     """Return the terms, if they are possible and within the client's own policy.
 
@@ -105,7 +88,7 @@ def check_terms(claim: ClientCandidate, facts: ClientFacts) -> FactoryTerms:
     check_equal("network", expected=facts.network.genesis_hash, received=terms.network)
     check_range("client", (1, terms.n_clients), propose.client)
     check_range("clients", (1, facts.policy.max_clients), terms.n_clients)
-    check_equal("candidates", expected=N_CANDIDATES, received=terms.candidates)
+    check_range("candidates", (1, facts.policy.candidates_max), terms.candidates)
     _check_term_ranges(terms, facts)
     capacity_sat = terms.capacity_sat[propose.client - 1]
     check_range(
@@ -154,26 +137,55 @@ def _check_term_ranges(terms: FactoryTerms, facts: ClientFacts) -> None:
     check_range("expiry_height", (tip, tip + policy.expiry_blocks_max), terms.expiry_height)
 
 
-def check_proposal(
-    claim: ClientCandidate, facts: ClientFacts, coins: Mapping[OutPoint, Coin | None]
-) -> Branch:
-    """Return the client's branch, recomputed, if everything proposed agrees with it.
+def check_ladder(
+    claims: Sequence[ClientCandidate], facts: ClientFacts, coins: Mapping[OutPoint, Coin | None]
+) -> tuple[Branch, ...]:
+    """Return the client's branch under each candidate, if everything proposed agrees with them.
 
     Args:
-        claim: What would follow from the LSP's proposal.
+        claims: What would follow from the LSP's proposal, lowest feerate first.
         facts: What the client knows itself.
         coins: What the client's own chain says of each funding input.
 
     Raises:
         Refusal: At the first difference, by name, with the expected and the received value.
     """
+    terms = check_terms(claims[0], facts)
+    propose = claims[0].propose
+    check_equal("candidates", expected=terms.candidates, received=len(propose.candidates))
+    n_joined = len(claims[0].join.candidates)
+    check_range("candidates", (1, n_joined), len(propose.candidates))
+    branches: list[Branch] = []
+    seen: set[OutPoint] = set(facts.known_funding_outpoints)
+    for claim in claims:
+        try:
+            branches.append(_check_candidate(claim, terms, facts, coins, seen))
+        except Refusal as refusal:
+            if not claim.rung:
+                raise
+            field = f"candidates[{claim.rung}].{refusal.field}"
+            raise Refusal(field, expected=refusal.expected, received=refusal.received) from refusal
+        seen.add(claim.funding_outpoint)
+    check_nonces_of_ladder(claims, branches)
+    if len(claims) > 1:
+        check_rising(claims, coins)
+        check_keys_of_ladder(claims)
+    return tuple(branches)
+
+
+def _check_candidate(
+    claim: ClientCandidate,
+    terms: FactoryTerms,
+    facts: ClientFacts,
+    coins: Mapping[OutPoint, Coin | None],
+    known_funding_outpoints: AbstractSet[OutPoint],
+) -> Branch:
+    """Return the client's branch under one candidate, recomputed, if all of it agrees with it."""
     propose, join = claim.propose, claim.join
-    terms = check_terms(claim, facts)
-    check_equal("candidates", expected=N_CANDIDATES, received=len(propose.candidates))
-    candidate = propose.candidates[0]
+    candidate = propose.candidates[claim.rung]
     funding_tx = check_funding_tx(candidate.funding_tx, coins)
     funding_outpoint = funding_tx.outpoint(FACTORY_VOUT)
-    if funding_outpoint in facts.known_funding_outpoints:
+    if funding_outpoint in known_funding_outpoints:
         raise Refusal("funding_outpoint", expected="one never seen", received=funding_outpoint)
     try:
         plan = plan_of(terms)
@@ -189,7 +201,7 @@ def check_proposal(
     check_equal("vertices", expected=len(path), received=len(candidate.vertices))
     own_pubkey = join.factory_pool.pubkey
     check_signers(path, candidate.vertices, client=propose.client, own_pubkey=own_pubkey)
-    own_offer = join.candidates[0].channel
+    own_offer = join.candidates[claim.rung].channel
     check_channel_offer(candidate.channel, own=own_offer)
     branch = claim.branch
     check_funding_output(funding_tx, branch)
@@ -202,14 +214,12 @@ def check_proposal(
         else:
             check_tree_tx(vertex.first, sent.kickoff_tx)
         check_tree_tx(vertex.last, sent.state_tx)
-    names = [node.name for node in branch.nodes]
-    check_nonces("nonces", names, candidate.nonces, len(join.factory_pool.pubnonces))
     check_first_commitments(claim.setting)
     check_nonces(
         "commitment_nonces",
         [f"commitment_{holder.name.lower()}" for holder in Party],
         candidate.commitment_nonces,
-        len(join.candidates[0].pool.pubnonces),
+        len(join.candidates[claim.rung].pool.pubnonces),
     )
     return branch
 
@@ -341,28 +351,3 @@ def check_tree_tx(node: TreeNode, data: bytes) -> None:
         )
         check_equal(f"{field}.amount_sat", expected=output.amount_sat, received=received.amount_sat)
     check_equal(name, expected=node.tx.serialize(), received=data)
-
-
-def check_nonces(
-    field: str, names: Sequence[str], uses: Sequence[NonceUse], pool_size: int
-) -> None:
-    """Check that every session of a pool has a nonce of its own and a possible aggregate nonce.
-
-    Args:
-        field: What the uses are called.
-        names: The sessions, in the order of the uses.
-        uses: As the LSP assigned them.
-        pool_size: How many nonces the client's pool has.
-
-    Raises:
-        Refusal: Naming the session.
-    """
-    check_equal(field, expected=len(names), received=len(uses))
-    seen: set[int] = set()
-    for name, use in zip(names, uses, strict=True):
-        check_range(f"{name}.nonce_index", (0, pool_size - 1), use.index)
-        if use.index in seen:
-            raise Refusal(f"{name}.nonce_index", expected="unused", received=use.index)
-        seen.add(use.index)
-        if not is_aggnonce(use.aggnonce):
-            raise Refusal(f"{name}.aggnonce", expected="two points", received=use.aggnonce)

@@ -8,13 +8,12 @@ from cromford.bitcoin.tx import OutPoint, Txid, TxOut
 from cromford.channel.errors import PeerViolation
 from cromford.channel.finished import finish_commitment
 from cromford.channel.terms import Party
-from cromford.factory.branch import Branch
 from cromford.factory.key_path import InvalidSignature, KeyPathTx
 from cromford.protocol.faults import Refusal
 from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
 from cromford.protocol.journal.client_candidate import ClientCandidate
 from cromford.protocol.journal.client_state import ClientState
-from cromford.protocol.opening.verification import ClientFacts, check_proposal
+from cromford.protocol.opening.verification import ClientFacts, check_ladder
 from cromford.signing.keychain import ChannelPubkeys
 
 
@@ -47,7 +46,7 @@ def held_points(state: ClientState, attempt: ClientAttempt) -> tuple[int, tuple[
     for link in state.book.links.values():
         if link.attempt_id == attempt.attempt_id:
             return link.state.own_signed, (link.own_point, link.own_next_point)
-    offer = attempt.join.candidates[0].channel
+    offer = attempt.join.candidates[attempt.rung].channel
     return 0, (offer.first_per_commitment_point, offer.second_per_commitment_point)
 
 
@@ -67,9 +66,15 @@ def verify_attempt(
         detail = "not looked at: the proposal they would sign does not hold"
         verdicts.append(Verdict(check="signatures", ok=False, detail=detail))
     elif isinstance(attempt.stage, Complete):
-        verdicts += _verify_signatures(attempt.candidate.branch, attempt.stage)
+        for stage in attempt.ladder:
+            if isinstance(stage, Complete):
+                verdicts += _verify_signatures(stage)
         verdicts += _verify_newer_states(attempt)
-        verdicts.append(_verify_first_commitment(attempt, attempt.stage))
+        verdicts += [
+            _verify_first_commitment(stage)
+            for stage in attempt.ladder
+            if isinstance(stage, Complete)
+        ]
     else:
         verdicts.append(
             Verdict(check="signatures", ok=False, detail="the branch is not completely signed")
@@ -89,18 +94,21 @@ def _verify_proposal(state: ClientState, attempt: ClientAttempt) -> Verdict:
         for item in attempt.inputs
     }
     try:
-        claim = ClientCandidate(join=attempt.join, propose=attempt.propose)
+        claims = [
+            ClientCandidate(join=attempt.join, propose=attempt.propose, rung=rung)
+            for rung in range(max(1, len(attempt.propose.candidates)))
+        ]
         facts = ClientFacts(
             network=state.config.network,
             policy=state.config.policy,
             # As it was when the proposal came; the present tip has moved on.
-            tip_height=claim.terms.build_height,
+            tip_height=claims[0].terms.build_height,
             known_funding_outpoints=frozenset(),
         )
-        branch = check_proposal(claim, facts, coins)
+        branches = check_ladder(claims, facts, coins)
     except (Refusal, ValueError) as error:
         return Verdict(check="proposal", ok=False, detail=str(error))
-    n_txs = len(list(branch.nodes))
+    n_txs = sum(1 for branch in branches for _ in branch.nodes)
     detail = f"terms, keys, scripts, amounts and delays of {n_txs} transactions recomputed"
     return Verdict(check="proposal", ok=True, detail=detail)
 
@@ -133,8 +141,9 @@ def _own_keys(
     yield "next per-commitment point", derived.commitment_points[1], after
 
 
-def _verify_signatures(opened: Branch, complete: Complete) -> Iterator[Verdict]:
-    """Yield whether each transaction of the branch is signed, as it was opened."""
+def _verify_signatures(complete: Complete) -> Iterator[Verdict]:
+    """Yield whether each transaction of a candidate's branch is signed, as it was opened."""
+    opened = complete.candidate.branch
     yield _verify_signature(opened.root_node, complete.root_signature)
     for node, signature in zip(opened.nodes_below_root, complete.signatures, strict=True):
         yield _verify_signature(node, signature)
@@ -162,8 +171,8 @@ def _verify_signature(node: KeyPathTx, signature: bytes) -> Verdict:
     return Verdict(check=node.name, ok=True, detail=f"signed, {node.tx.txid}")
 
 
-def _verify_first_commitment(attempt: ClientAttempt, complete: Complete) -> Verdict:
-    commitment = attempt.candidate.setting.first_commitment(Party.ACCEPTER)
+def _verify_first_commitment(complete: Complete) -> Verdict:
+    commitment = complete.candidate.setting.first_commitment(Party.ACCEPTER)
     try:
         held = finish_commitment(commitment, signature=complete.commitment_signature)
     except PeerViolation as error:

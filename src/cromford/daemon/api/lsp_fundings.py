@@ -1,0 +1,148 @@
+"""The API's methods that build factories, and replace their fundings by higher candidates."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import msgspec
+
+from cromford.bitcoin.fees import sat_per_vb
+from cromford.daemon.api.rpc import InvalidParam, RpcFailure
+from cromford.daemon.api.rpc_server import Handler, read_params
+from cromford.daemon.api.wallet import given_feerate
+from cromford.daemon.views import lsp as views
+from cromford.daemon.views.ladder import show_ladder
+from cromford.protocol import events as ev
+from cromford.protocol.facts import Facts
+from cromford.protocol.faults import Rejected
+from cromford.protocol.journal.factory import Factory
+from cromford.protocol.journal.lsp_state import LspState
+from cromford.protocol.lobby import replacing
+from cromford.protocol.lobby.build import plan_build
+from cromford.protocol.lobby.ladder import JOIN_AGAIN
+from cromford.protocol.lobby.shapes import shape_costs
+from cromford.protocol.opening.funding import is_too_late, published_ladder, why_too_late
+
+
+class FundingLsp(Protocol):
+    """What an LSP's daemon offers these methods."""
+
+    @property
+    def state(self) -> LspState:
+        """The LSP's state now."""
+
+    @property
+    def facts(self) -> Facts:
+        """What is true now."""
+
+    def request(self, event: ev.Event) -> None:
+        """Handle an operator's request."""
+
+    def foresee(self, event: ev.Event) -> object:
+        """Check an operator's request, and change nothing."""
+
+    def factory_named(self, wanted: str) -> Factory:
+        """Return a factory by its id, or the beginning of it."""
+
+
+class _BuildParams(msgspec.Struct, forbid_unknown_fields=True):
+    min_clients: int | None = None
+    max_clients: int | None = None
+    dry_run: bool = False
+    funding_feerates_sat_per_vb: list[str] = []  # decimal numbers; empty: the daemon's one
+
+
+class _ReplaceFactoryParams(msgspec.Struct, forbid_unknown_fields=True):
+    factory_id: str
+    candidate: int | None = None  # its place, the first being 0; None: the lowest that may
+    dry_run: bool = False
+
+
+class LspFundings:
+    """The methods `build` and `factory_replace`."""
+
+    def __init__(self, owner: FundingLsp) -> None:
+        self._owner = owner
+
+    def methods(self) -> Mapping[str, Handler]:
+        """Return the methods by name."""
+        return {"build": self._build, "factory_replace": self._factory_replace}
+
+    async def _build(self, params: dict[str, Any]) -> object:
+        """Build with those who wait; who has too few keys for the ladder is asked for more."""
+        wanted, owner = read_params(params, _BuildParams), self._owner
+        policy = owner.state.config.policy
+        feerates = _feerates(wanted.funding_feerates_sat_per_vb)
+        min_clients = policy.min_clients if wanted.min_clients is None else wanted.min_clients
+        max_clients = policy.max_clients if wanted.max_clients is None else wanted.max_clients
+        try:
+            plan = plan_build(
+                owner.state.house,
+                min_clients=min_clients,
+                max_clients=max_clients,
+                fees=owner.facts.fees,
+                feerates_sat_per_kw=feerates,
+                needs_keys=not wanted.dry_run,
+            )
+        except Rejected as rejected:
+            if rejected.code == JOIN_AGAIN:
+                owner.request(ev.LadderRequested(n_candidates=len(feerates)))
+            raise RpcFailure(
+                rejected.code, str(rejected), retryable=rejected.retryable
+            ) from rejected
+        if not wanted.dry_run:
+            owner.request(
+                ev.BuildRequested(
+                    min_clients=min_clients,
+                    max_clients=max_clients,
+                    feerates_sat_per_kw=feerates,
+                )
+            )
+        costs = shape_costs(policy, len(plan.placed))
+        return {
+            "started": not wanted.dry_run,
+            **views.show_plan(plan),
+            **show_ladder(plan, pool_size=policy.pool_size),
+            "shapes": [views.show_shape_cost(cost) for cost in costs],
+        }
+
+    async def _factory_replace(self, params: dict[str, Any]) -> object:
+        """Publish a higher candidate of a funding without a block."""
+        wanted, owner = read_params(params, _ReplaceFactoryParams), self._owner
+        factory = owner.factory_named(wanted.factory_id)
+        attempt_id, fundings = factory.attempt.attempt_id, published_ladder(factory)
+        if fundings and is_too_late(factory):
+            raise RpcFailure(
+                "factory_too_late",
+                why_too_late(factory),
+                remediation="Give it up with `lsp factory abandon`: its coins are free then.",
+            )
+        asked = ev.FundingReplaceRequested(attempt_id=attempt_id, rung=wanted.candidate)
+        owner.foresee(asked)
+        plan = replacing.planned(
+            owner.state.house, attempt_id, fundings, rung=wanted.candidate, fees=owner.facts.fees
+        )
+        if not wanted.dry_run:
+            owner.request(asked)
+        return {
+            "replaced": not wanted.dry_run,
+            "factory_id": attempt_id.hex(),
+            "candidate": plan.rung,
+            "funding_txid": str(plan.tx.txid),
+            "fee_sat": plan.fee_sat,
+            "feerate_sat_per_vb": sat_per_vb(plan.feerate_sat_per_kw),
+            "least_fee_sat": plan.least_sat,
+            "replaces": plan.replaces,
+            "child_fee_sat": plan.child_fee_sat,
+        }
+
+
+def _feerates(given: list[str]) -> tuple[int, ...]:
+    """Return the feerates of a ladder in sat per 1000 weight units.
+
+    Raises:
+        InvalidParam: If one is no feerate.
+    """
+    try:
+        return tuple(given_feerate(one) for one in given)
+    except InvalidParam as error:
+        raise InvalidParam("funding_feerates_sat_per_vb", str(error)) from error

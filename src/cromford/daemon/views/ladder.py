@@ -1,0 +1,114 @@
+"""The candidates of a funding's fee ladder, as operators read them."""
+
+from typing import Any
+
+from cromford.bitcoin.fees import sat_per_vb
+from cromford.bitcoin.tx import Tx, Txid
+from cromford.crypto.musig2 import PUBNONCE_SIZE
+from cromford.factory.shape import plan_of
+from cromford.protocol.journal.client_attempt import ClientAttempt
+from cromford.protocol.journal.factory import Factory
+from cromford.protocol.journal.known_chain import KnownChain
+from cromford.protocol.lobby.build import BuildPlan, proposal_size
+from cromford.wallet.coins import wallet_tx_weight
+
+
+def show_candidates(factory: Factory) -> list[dict[str, Any]]:
+    """Return each candidate of a factory's ladder, lowest feerate first; none without a ladder.
+
+    `status`: signed, published, confirmed, or overtaken where a block has something else that
+    spends its coins; dead where that is as deep as a funding has to be.
+    """
+    attempt, chain = factory.attempt, factory.chain
+    if not attempt.others:
+        return []
+    in_sat = sum(coin.txout.amount_sat for coin in factory.coins)
+    is_published = attempt.funded is not None and factory.is_watched
+    is_given_up = attempt.funded is not None and attempt.funded.replacement is not None
+    shown: list[dict[str, Any]] = []
+    for one in attempt.ladder:
+        tx, rung = one.blueprint.funding_tx, one.blueprint.rung
+        fee_sat = in_sat - sum(output.amount_sat for output in tx.outputs)
+        status = _status(
+            tx,
+            chain,
+            min_depth=attempt.terms.min_depth,
+            is_published=is_published and not is_given_up and rung == attempt.published,
+        )
+        shown.append(
+            {
+                "candidate": rung,
+                "funding_txid": str(tx.txid),
+                "fee_sat": fee_sat,
+                "feerate_sat_per_vb": sat_per_vb(1000 * fee_sat // _signed_weight(tx)),
+                "status": status,
+                "confirmations": chain.depth(tx.txid),
+                "has_channels": attempt.is_pinned and rung == attempt.rung,
+            }
+        )
+    return shown
+
+
+def client_candidates(attempt: ClientAttempt, chain: KnownChain) -> list[dict[str, Any]]:
+    """Return the same as a client knows it: not which one the LSP publishes."""
+    if not attempt.other_stages or not attempt.is_checked:
+        return []
+    return [
+        {
+            "candidate": one.rung,
+            "funding_txid": str(one.funding_tx.txid),
+            "status": _status(
+                one.funding_tx, chain, min_depth=attempt.terms.min_depth, is_published=False
+            ),
+            "confirmations": chain.depth(one.funding_tx.txid),
+            "has_channels": attempt.ready_sent and one.rung == attempt.rung,
+        }
+        for one in attempt.candidates
+    ]
+
+
+def _status(tx: Tx, chain: KnownChain, *, min_depth: int, is_published: bool) -> str:
+    if _is_in_block(tx.txid, chain):
+        return "confirmed"
+    rival_depth = chain.rival_depth(tx)
+    if rival_depth:
+        return "dead" if rival_depth >= min_depth else "overtaken"
+    return "published" if is_published else "signed"
+
+
+def _is_in_block(txid: Txid, chain: KnownChain) -> bool:
+    return chain.depth(txid) > 0
+
+
+def _signed_weight(tx: Tx) -> int:
+    return wallet_tx_weight(n_inputs=len(tx.inputs), n_outputs=len(tx.outputs))
+
+
+def show_ladder(plan: BuildPlan, *, pool_size: int) -> dict[str, Any]:
+    """Return what each candidate of a planned build pays, and what signing all of them takes."""
+    tree = plan_of(plan.terms)
+    n_clients, n_candidates = plan.terms.n_clients, plan.terms.candidates
+    n_txs = sum(len(vertex.txs) for vertex in tree.vertices())
+    n_branch_txs = max(
+        sum(len(vertex.txs) for vertex in tree.path_to(leaf.first_client))
+        for leaf in tree.shape.leaves()
+    )
+    pools_size = (n_candidates + 1) * pool_size * PUBNONCE_SIZE
+    return {
+        "candidates": [
+            {
+                "candidate": place,
+                "feerate_sat_per_vb": sat_per_vb(rung.feerate_sat_per_kw),
+                "fee_sat": rung.fee_sat,
+                "change_sat": rung.change_sat,
+            }
+            for place, rung in enumerate(plan.ladder.rungs)
+        ],
+        "growth": {
+            "sessions": n_candidates * (n_txs + 2 * n_clients),
+            "channel_keys": 2 * n_candidates * n_clients,
+            "nonces_of_lsp": n_candidates * (n_txs + 2 * n_clients),
+            "nonces_of_client": n_candidates * (n_branch_txs + 2),
+            "bytes_per_client_max": proposal_size(plan.terms, tree.shape) + pools_size,
+        },
+    }

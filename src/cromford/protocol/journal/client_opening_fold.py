@@ -1,0 +1,100 @@
+"""What records make of a client's ceremony: each candidate of a fee ladder takes the same steps."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import assert_never
+
+from cromford.protocol.journal import opening_records as op
+from cromford.protocol.journal.client_attempt import (
+    BelowSent,
+    Checked,
+    ClientAttempt,
+    Complete,
+    HasExit,
+    Received,
+    RootSent,
+    Stage,
+)
+
+Step = (
+    op.ProposalAccepted
+    | op.BelowPartialsMade
+    | op.ExitFinished
+    | op.RootPartialMade
+    | op.BranchCompleted
+    | op.WaitGivenUp
+    | op.SharedOpeningRecord
+)
+
+
+def with_client_opening(attempt: ClientAttempt, record: Step) -> ClientAttempt:
+    """Return an attempt after remembering one thing of its ceremony, or of its funding."""
+    match record:
+        case op.ProposalAccepted(inputs=inputs):
+            return replace(attempt.with_stages(_checked(attempt.ladder)), inputs=inputs)
+        case op.BelowPartialsMade():
+            return attempt.with_stages(
+                BelowSent(
+                    candidate=candidate,
+                    partial_sigs=own.partial_sigs,
+                    commitment_partial_sig=own.commitment_partial_sig,
+                    own_partial_sig=own.own_partial_sig,
+                )
+                for candidate, own in zip(attempt.candidates, record.of_each, strict=True)
+            )
+        case op.ExitFinished():
+            return attempt.with_stages(
+                HasExit(
+                    candidate=candidate,
+                    signatures=of_one.signatures,
+                    commitment_signature=of_one.commitment_signature,
+                )
+                for candidate, of_one in zip(attempt.candidates, record.of_each, strict=True)
+            )
+        case op.RootPartialMade():
+            partial_sigs = (record.partial_sig, *record.higher)
+            return attempt.with_stages(_root_sent(attempt.ladder, partial_sigs))
+        case op.BranchCompleted():
+            signatures = (record.signature, *record.higher)
+            return attempt.with_stages(_complete(attempt.ladder, signatures))
+        case op.AttemptAborted(reason=reason):
+            return replace(attempt, aborted=reason)
+        case op.WaitGivenUp():
+            return replace(attempt, given_up=True)
+        case op.ReadySent(rung=rung):
+            return replace(attempt.on_rung(rung), ready_sent=True)
+        case op.ReadyReceived(rung=rung):
+            return replace(attempt, ready_received=True, ready_rung=rung)
+        case _:
+            assert_never(record)
+
+
+def _checked(stages: Iterable[Stage]) -> Iterator[Stage]:
+    for stage in stages:
+        if not isinstance(stage, Received):
+            raise AssertionError("a proposal was accepted twice")
+        yield Checked(candidate=stage.claim)
+
+
+def _root_sent(stages: Iterable[Stage], partial_sigs: tuple[bytes, ...]) -> Iterator[Stage]:
+    for stage, partial_sig in zip(stages, partial_sigs, strict=True):
+        if not isinstance(stage, HasExit):
+            raise AssertionError("the root was signed without holding an exit")
+        yield RootSent(
+            candidate=stage.candidate,
+            signatures=stage.signatures,
+            commitment_signature=stage.commitment_signature,
+            partial_sig=partial_sig,
+        )
+
+
+def _complete(stages: Iterable[Stage], signatures: tuple[bytes, ...]) -> Iterator[Stage]:
+    for stage, signature in zip(stages, signatures, strict=True):
+        if not isinstance(stage, RootSent):
+            raise AssertionError("a branch was completed before its root was sent")
+        yield Complete(
+            candidate=stage.candidate,
+            signatures=stage.signatures,
+            commitment_signature=stage.commitment_signature,
+            root_signature=signature,
+        )

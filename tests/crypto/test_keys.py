@@ -8,6 +8,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from cromford.crypto import keys
+from cromford.crypto.musig2 import KeyAgg
+from cromford.crypto.points import weighted_sum
 
 ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 FIELD = 2**256 - 2**32 - 977
@@ -96,6 +98,30 @@ def test_a_pubkey_plus_its_negative_is_no_pubkey(seckey: bytes) -> None:
     negated = (ORDER - int.from_bytes(seckey, "big")).to_bytes(32, "big")
     with pytest.raises(ValueError, match="tweak"):
         keys.pubkey_add(keys.pubkey_of(seckey), negated)
+
+
+@given(
+    seckey=seckeys, factor=st.one_of(out_of_range, st.just(b""), st.just(bytes(31) + b"\x01" * 2))
+)
+def test_a_product_with_no_scalar_is_refused(seckey: bytes, factor: bytes) -> None:
+    pubkey = keys.pubkey_of(seckey)
+    with pytest.raises(ValueError, match="factor"):
+        weighted_sum(pubkey, seckey, pubkey, factor)
+
+
+@pytest.mark.parametrize("size", [0, 31, 33])
+def test_what_has_another_size_is_not_read(size: int) -> None:
+    """The library would read past its end, or leave the rest of it unsaid."""
+    pubkey = keys.pubkey_of(bytes(31) + b"\x01")
+    for refused in (
+        lambda: keys.pubkey_of(bytes(size)),
+        lambda: keys.pubkey_add(pubkey, bytes(size)),
+        lambda: keys.pubkey_add(pubkey[:size] + bytes(size // 33), bytes(32)),
+        lambda: keys.xonly_tweak(pubkey[1:], bytes(size)),
+        lambda: KeyAgg([pubkey]).tweaked(bytes(size)),
+    ):
+        with pytest.raises(ValueError, match=r"expected 3[23] bytes, received \d+"):
+            refused()
 
 
 @given(mine=seckeys, theirs=seckeys)

@@ -180,7 +180,7 @@ class Accounts:
             self._due_msat(end.finished.commitment.content) for end in self.world.ends[name]
         ]
         due_msat = max(dues_msat) if name in self.cheaters else min(dues_msat)
-        return due_msat // MSAT_PER_SAT
+        return (due_msat - self.world.prices_msat.get(name, 0)) // MSAT_PER_SAT
 
     def _due_msat(self, content: CommitmentContent) -> int:
         due_msat = content.accepter_msat

@@ -298,6 +298,9 @@ def kickoff_at(world: MatrixWorld, *, step: int, buyer_cheats: bool, lands: int)
             world.run_to(STEPS[step - 1])
             assert world.wire
         confirm(world, old.txs[0])
+        if step == COMMITTED and lands == NEWEST and not buyer_cheats:
+            # Nobody has poisons: it is paid for once what was sold is six blocks deep.
+            world.prices_msat[both.buyer.name] = quoted.price_msat
     world.run()
     thief = rogue(world, cheater)
     lsp_risks = step >= POISONED and lands == OLD

@@ -128,6 +128,7 @@ class MatrixWorld(Pump):
         moved: Who has left for another factory.
         ends: By client, both ends of its channel as they were when everybody's rights were noted.
         dues_msat: What a client is owed whose, or whose LSP's, store lost records.
+        prices_msat: What a client pays for liquidity after everybody's rights were noted.
         kept: Every commitment that anybody ever held, on every output it was signed for.
         at_risk_sat: By name, what somebody honest may lose, for it slept longer than it may.
         rogues: What thieves do, before and after everybody has seen each block.
@@ -162,6 +163,7 @@ class MatrixWorld(Pump):
         self.moved: list[PumpNode] = []
         self.ends: dict[str, tuple[Link, Link]] = {}
         self.dues_msat: dict[str, int] = {}
+        self.prices_msat: dict[str, int] = {}
         self._main_id: bytes | None = None
         self.dice = random.Random(f"matrix {seed}")
         self.kept: dict[tuple[OutPoint, Party, int], Held] = {}

@@ -3,7 +3,14 @@
 from dataclasses import fields
 from typing import Any
 
-from tests.cli import backup_answers, ban_answers, close_answers, exit_answers, market_answers
+from tests.cli import (
+    backup_answers,
+    ban_answers,
+    close_answers,
+    exit_answers,
+    ladder_answers,
+    market_answers,
+)
 from tests.cli.world_answers import CHAIN, WALLET
 
 from cromford.factory.terms import FactoryTerms
@@ -124,6 +131,7 @@ BUILD = {
     "change_sat": 1_000_000,
     "terms": TERMS,
     "placed": PLACED,
+    **ladder_answers.PLANNED,
     "shapes": [
         {
             "choice": "default",
@@ -172,6 +180,7 @@ def lsp_summary(**changes: Any) -> dict[str, Any]:
         "when_dying": [
             {"step": "sweep", "from_height": 6_000, "to_height": None, "what": "it is swept"}
         ],
+        "candidates": ladder_answers.LADDER,
         "holdouts": [],
         "aborted": None,
         "ready_clients": 1,
@@ -199,6 +208,7 @@ def client_summary(**changes: Any) -> dict[str, Any]:
         "n_clients": 1,
         "capacity_sat": 500_000,
         "channel_outpoint": f"{CHANNEL_TXID}:0",
+        "candidates": ladder_answers.CLIENT_LADDER,
         "funding_txid": FUNDING_TXID,
         "funding_amount_sat": 750_856,
         "confirmations": 3,
@@ -383,18 +393,6 @@ ABANDONED = {
     "reason": "min relay fee not met, 2 < 154",
     "freed_sat": 82_653,
 }
-BUMPED_FACTORY = {
-    "bumped": True,
-    "factory_id": "cd" * 32,
-    "funding_txid": FUNDING_TXID,
-    "txid": CHANNEL_TXID,
-    "fee_sat": 4_210,
-    "change_sat": 95_790,
-    "n_coins": 0,
-    "paid_sat_per_vb": 2.004,
-    "feerate_sat_per_vb": 15.5,
-    "feerate_source": "our node, for 6 blocks",
-}
 ABANDONED_FACTORY = {
     "abandoned": True,
     "factory_id": "cd" * 32,
@@ -563,7 +561,8 @@ LSP_ANSWERS: dict[str, Any] = {
     "factories": {"factories": [lsp_summary()]},
     "factory_show": SHOWN,
     "factory_export": EXPORT,
-    "factory_bump": lambda params: BUMPED_FACTORY | {"bumped": not params["dry_run"]},
+    "factory_replace": ladder_answers.replaced,
+    "factory_bump": ladder_answers.bumped,
     "factory_abandon": lambda params: ABANDONED_FACTORY | {"abandoned": not params["dry_run"]},
     "close": close_answers.close,
     "pay": pay,

@@ -10,6 +10,7 @@ from tests.cli import (
     ban_answers,
     close_answers,
     exit_answers,
+    ladder_answers,
     market_answers,
 )
 from tests.cli.conftest import CommandLine
@@ -24,7 +25,8 @@ LSP_COMMANDS: list[tuple[str, str, object]] = [
     ("lsp wallet split 3 --yes", "wallet_split", answers.SPLIT),
     (f"lsp wallet abandon {'ab' * 32} --yes", "wallet_abandon", answers.ABANDONED),
     ("lsp factory abandon cdcd --yes", "factory_abandon", answers.ABANDONED_FACTORY),
-    ("lsp factory bump cdcd --yes", "factory_bump", answers.BUMPED_FACTORY),
+    ("lsp factory replace cdcd --yes", "factory_replace", ladder_answers.REPLACED_FACTORY),
+    ("lsp factory bump cdcd --yes", "factory_bump", ladder_answers.BUMPED_FACTORY),
     ("lsp close cdcd --yes", "close", close_answers.CLOSE),
     ("lsp lobby", "lobby", answers.LOBBY),
     ("lsp build", "build", answers.BUILD),

@@ -84,14 +84,17 @@ async def gather_and_build(t: Town, heard: Heard) -> None:
     await t.until("lsp", "lobby", lambda a: len(a["waiting"]) == 2)
     await heard.ask("alice", "status")
     await heard.ask("lsp", "lobby")
-    await heard.ask("lsp", "build")
+    await heard.ask("lsp", "build", funding_feerates_sat_per_vb=["2", "8"])
     found = await t.until("lsp", "factories", lambda a: a["factories"][-1]["phase"] == "funding")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("cromford.daemon.lspd.refusal_of", refuse)
         factory_id = found["factories"][-1]["factory_id"]
-        await heard.ask("lsp", "factory_abandon", factory_id=factory_id, dry_run=True)
+        asked = {"factory_id": factory_id, "feerate_sat_per_vb": "50"}
+        await heard.ask("lsp", "factory_abandon", **asked, dry_run=True)
+    await t.until("lsp", "status", lambda _: t.node.call("getrawmempool"))
+    await heard.ask("lsp", "factory_replace", factory_id=factory_id, dry_run=True)
     await heard.ask("lsp", "factory_bump", factory_id=factory_id, feerate_sat_per_vb="10")
-    await t.mine(3, mempool=2)
+    await t.mine(6, mempool=2)
     for name in ("alice", "bob"):
         await t.until(name, "factory", lambda a: a["channel_status"] == "open")
     await t.until("lsp", "balances", lambda a: {c["status"] for c in a["channels"]} == {"open"})
@@ -177,7 +180,11 @@ def fields_of_the_table(answer: object) -> set[str]:
 def heard(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], set[str]]:
     async def main() -> Heard:
         base = tmp_path_factory.mktemp("town")
-        async with town(base, lsp_policy=DEAR, fallback_sat_per_kw=DEAR_SAT_PER_KW) as t:
+        async with town(
+            base,
+            lsp_policy=replace(DEAR, funding_candidates=2),
+            fallback_sat_per_kw=DEAR_SAT_PER_KW,
+        ) as t:
             found = Heard(t)
             for place in ("second", "third"):
                 (base / place).mkdir()

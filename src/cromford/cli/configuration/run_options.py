@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import click
 
-from cromford.adapters.places import Limits
+from cromford.adapters.places import HANDSHAKES_MAX, Limits
 from cromford.agent.options import AgentOptions
 from cromford.bitcoin.network import MAINNET, NETWORKS, SIGNET, Network
 from cromford.cli.configuration.kinds import sat_per_kw
@@ -74,10 +74,15 @@ def connection_limits(values: Values) -> Limits:
         click.UsageError: If there are more strangers than places.
     """
     of = {path.removeprefix("lsp."): value for path, value in values.items()}
-    _check_order("lsp", of, ("strangers_max", "connections_max"))
+    connections_max, strangers_max = of["connections_max"], of["strangers_max"]
+    if strangers_max is None:
+        strangers_max = max(1, connections_max // 2)
+    else:
+        _check_order("lsp", of, ("strangers_max", "connections_max"))
     return Limits(
-        connections_max=of["connections_max"],
-        strangers_max=of["strangers_max"],
+        connections_max=connections_max,
+        strangers_max=strangers_max,
+        handshakes_max=min(HANDSHAKES_MAX, connections_max),
         per_address_max=of["connections_per_address"],
     )
 

@@ -92,9 +92,9 @@ class _InTurn:
         """Who is at the other end."""
         return self._connection.node_id
 
-    async def send(self, message: bytes) -> None:
-        """Send one message."""
-        await self._connection.send(message)
+    async def send(self, *messages: bytes) -> None:
+        """Send messages, in order."""
+        await self._connection.send(*messages)
 
     async def receive(self) -> bytes:
         """Return the next message, once it is its turn."""

@@ -9,6 +9,7 @@ STORY_SEEDS ?= 3
 SEED_START ?=
 FLOOD_SECONDS ?= 60
 CLIENTS ?= 16
+CROWD ?= 512 1024
 FUZZ_SECONDS ?= 60
 FUZZ_PACKAGES := .fuzz-packages
 FUZZ_STAMP := $(FUZZ_PACKAGES)/.installed
@@ -19,7 +20,7 @@ SAMPLE ?= 0
 # A sample is bounded in time; all mutants take hours.
 MINUTES ?= $(if $(filter-out 0,$(SAMPLE)),30,100000)
 
-.PHONY: demo test tables check bench flood mass-exit dying drill simulate matrix fuzz mutants samples coverage format clean
+.PHONY: demo test tables check bench crowd flood mass-exit dying drill simulate matrix fuzz mutants samples coverage format clean
 
 demo: $(STAMP)
 	$(BIN)/cromford demo --clients 4
@@ -44,6 +45,10 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m bench
+
+# The promise that a factory has up to 1,024 clients, kept over sockets. Some minutes.
+crowd: $(STAMP)
+	$(BIN)/python -m bench.crowd $(foreach clients,$(CROWD),--clients $(clients)) $(if $(SEED),--seed $(SEED))
 
 flood: $(STAMP)
 	$(BIN)/python -m tests.flood --seconds $(FLOOD_SECONDS)

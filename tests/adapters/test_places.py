@@ -3,14 +3,17 @@
 import pytest
 
 from cromford.adapters.places import (
+    CONNECTIONS_MAX,
     HANDSHAKES_BURST_PER_PLACE,
-    KNOCKS,
+    STRANGERS_MAX,
     Limits,
     Place,
     Places,
     Relation,
     subscriber_of,
 )
+from cromford.factory.terms import N_CLIENTS_MAX
+from cromford.open_files import OWN_FILES, TooFewFiles
 
 
 class Scene:
@@ -84,6 +87,51 @@ def test_a_handshake_ends_the_oldest_of_the_address_that_has_the_most() -> None:
     assert places.n_pending == 3
 
 
+def test_limits_follow_from_the_largest_factory() -> None:
+    """All of its clients wait as strangers; as many who have channels come in beside them."""
+    usual = Limits()
+    assert usual.strangers_max == N_CLIENTS_MAX
+    assert usual.connections_max - usual.strangers_max == N_CLIENTS_MAX
+    assert usual.handshakes_max == N_CLIENTS_MAX
+    assert usual.all_handshakes.burst == usual.connections_max
+    assert usual.n_files > usual.connections_max + usual.handshakes_max
+
+
+def test_a_whole_factory_comes_in_though_strangers_have_taken_all_that_they_can() -> None:
+    scene = Scene()
+    for number in range(2 * STRANGERS_MAX):
+        scene.enter(f"stranger {number}", f"address {number}")
+    assert scene.places.n_entered == STRANGERS_MAX
+    names = [f"client {number}" for number in range(N_CLIENTS_MAX)]
+    scene.relation |= dict.fromkeys((name.encode() for name in names), Relation.OWNER)
+    for name in names:
+        assert scene.enter(name, "one address for all") is None
+    assert scene.places.n_entered == CONNECTIONS_MAX
+    scene.relation[b"one more"] = Relation.OWNER
+    evicted = scene.enter("one more")
+    assert evicted is not None
+    assert evicted.node_id.startswith(b"stranger"), "an owner is let in as long as one is here"
+
+
+def test_fewer_files_are_fewer_places_of_every_kind() -> None:
+    usual = Limits()
+    assert usual.within(usual.n_files) is usual
+    fewer = usual.within(1_024)
+    assert fewer.n_files <= 1_024
+    assert fewer.connections_max == fewer.strangers_max * 2 == fewer.handshakes_max * 2 == 512
+    assert fewer.per_address_max == usual.per_address_max
+    least = usual.within(OWN_FILES + 3)
+    assert (least.connections_max, least.strangers_max, least.handshakes_max) == (2, 1, 1)
+
+
+def test_so_few_files_that_nobody_could_come_in_are_an_error_that_says_how_many() -> None:
+    usual = Limits()
+    with pytest.raises(TooFewFiles) as refused:
+        usual.within(OWN_FILES)
+    assert (refused.value.needed, refused.value.available) == (usual.n_files, OWN_FILES)
+    assert str(refused.value) == f"open files: expected at least {usual.n_files}, received 256"
+
+
 def test_each_address_has_handshakes_of_its_own() -> None:
     places = Scene(per_address_max=1).places
     for _ in range(HANDSHAKES_BURST_PER_PLACE):
@@ -96,7 +144,7 @@ def test_a_flood_from_many_addresses_does_not_close_the_door_to_an_owners_addres
     scene = Scene()
     scene.relation[b"alice"] = Relation.OWNER
     scene.enter("alice", "home")
-    for number in range(int(KNOCKS.burst)):
+    for number in range(Limits().connections_max):
         assert scene.places.may_knock(f"address {number}", now=0)
     assert not scene.places.may_knock("one more", now=0)
     assert scene.places.may_knock("home", now=0)

@@ -10,12 +10,14 @@ from tests.cli.conftest import CommandLine
 from tests.cli.test_daemon_starts import PHRASE, RUN, begin
 from tests.small_disk import fill, small_disk, written_no_more
 
+from cromford.adapters.places import Limits
 from cromford.adapters.sqlite import JOURNAL_NAME, Journal
 from cromford.adapters.sqlite_schema import SCHEMA_VERSION
 from cromford.bitcoin.network import REGTEST
 from cromford.cli.configuration import run_options
 from cromford.daemon import clientd, lspd
 from cromford.daemon.seed_file import SEED_FILE, load_or_create_seed
+from cromford.open_files import OWN_FILES
 from cromford.ports import Entry
 from cromford.protocol.journal.records import (
     RECORD_VERSION,
@@ -182,3 +184,13 @@ def test_the_store_of_another_network_is_refused_by_both_names(
     assert (exit_code, code) == (1, "datadir_unusable")
     assert "expected the journal of a client on signet, found one of a client on regtest" in message
     assert "--datadir" in remedy
+
+
+def test_an_lsp_that_may_open_too_few_files_says_how_many_it_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lspd, "allow_open_files", lambda _needed: OWN_FILES)
+    exit_code, code, message, remedy, _ = starter(tmp_path, monkeypatch)("lsp")
+    assert (exit_code, code) == (1, "too_few_files")
+    assert message == f"open files: expected at least {Limits().n_files}, received {OWN_FILES}"
+    assert "--connections-max" in remedy

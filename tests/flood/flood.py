@@ -39,7 +39,7 @@ QUIET_PAYMENTS: Final = 15
 SLOWER_MAX: Final = 3.0
 # A payment whose payee's channel is full waits for room in it, and not until the hold is over.
 SLOWEST_MAX_SECONDS: Final = 15.0
-# Replayed state and code are 100 MB; 512 peers' buffers are at most 256 kB each.
+# Replayed state and code are 100 MB; the buffers of 1,024 strangers are at most 80 kB each.
 LSP_MEMORY_MAX_MB: Final = 250
 # What strangers may write: 256 joins of ten kilobytes, fifty failing payments of four and one more
 # every ten seconds, and the write-ahead log, which grows to four megabytes before it is used again.

@@ -34,6 +34,7 @@ from cromford.protocol.journal import opening_records as op
 from cromford.protocol.journal.client_state import ClientConfig, ClientState
 from cromford.protocol.journal.lsp_state import LspConfig, LspState, pending, settled
 from cromford.protocol.journal.records import AnyRecord, decode_record, encode_record
+from cromford.protocol.journal.restless import all_restless
 from cromford.protocol.journal.sleep import nobody
 from cromford.protocol.policy import ClientPolicy, LspPolicy, WhenDying
 from cromford.protocol.turn import Decision
@@ -54,11 +55,17 @@ def watched(
 ) -> Callable[[S, ev.Event, Facts], Decision[S]]:
     """Return a `decide` that fails if it ends in another state than the fold of its records.
 
-    It fails, too, if it takes new risk on a stale chain.
+    It fails, too, if it takes new risk on a stale chain, or if a block left out a factory at rest
+    that would have had something to do.
     """
 
     def decide_watched(state: S, event: ev.Event, facts: Facts) -> Decision[S]:
         decision = decide(state, event, facts)
+        if isinstance(event, ev.BlockAdded) and isinstance(state, LspState):
+            nobody_rests = changed(state, restless=all_restless(state.factories))
+            asking_all = decide(nobody_rests, event, facts)
+            assert asking_all.entries == decision.entries, "a factory at rest had to remember"
+            assert asking_all.asked == decision.asked, "a factory at rest had to act"
         for stream, record, _ in decision.entries:
             if not facts.is_fresh:
                 check_is_no_risk(state, record)

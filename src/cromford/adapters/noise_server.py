@@ -24,6 +24,9 @@ from cromford.listening import stop_listening
 from cromford.ports import ConnectionLost
 
 IDLE_CHECK_SECONDS: Final = 15.0  # How often idle strangers are looked for.
+# Bytes that are read before somebody asks for them; with what one call at the kernel returns a peer
+# that is not heard for a while holds 80 kB of ours.
+READ_AHEAD_SIZE: Final = 16 * 1024
 
 _log = logging.getLogger(__name__)
 
@@ -60,7 +63,14 @@ class NoiseServer:
         Raises:
             OSError: If the address cannot be bound.
         """
-        self._server = await asyncio.start_server(self._accept, host, port)
+        # As many wait in the kernel as may show who they are: a whole factory comes at once.
+        self._server = await asyncio.start_server(
+            self._accept,
+            host,
+            port,
+            limit=READ_AHEAD_SIZE,
+            backlog=self._limits.handshakes_max,
+        )
         self._check_idle_later()
 
     @property

@@ -7,22 +7,26 @@ address and by time. Whoever has a channel comes in all the same: it knows no li
 import enum
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from ipaddress import IPv6Address, IPv6Network, ip_address
 from typing import Final
 
 from cromford.allowance import Allowance, Allowances, Rate
+from cromford.factory.terms import N_CLIENTS_MAX
+from cromford.open_files import OWN_FILES, TooFewFiles
 from cromford.recent import Recent
 
-# A process may have 1,024 files open where nobody raised that; half of them may be peers.
-CONNECTIONS_MAX: Final = 512
-# As many wait for the largest usual factory twice over; the rest is for those with channels.
-STRANGERS_MAX: Final = 256
-# Enough for a household or an office behind one address; sixteen addresses would fill the lobby's
+# All who wait for the largest factory are strangers until it is built, and as many places are kept
+# for those who have channels: whoever else comes, all clients of a factory of that size come in.
+STRANGERS_MAX: Final = N_CLIENTS_MAX
+CONNECTIONS_MAX: Final = STRANGERS_MAX + N_CLIENTS_MAX
+# Enough for a household or an office behind one address; 64 addresses would fill the lobby's
 # places, and each newcomer then ends the oldest of them.
 PER_ADDRESS_MAX: Final = 16
-# Connections that have not yet said who they are. An honest handshake takes one round trip.
-HANDSHAKES_MAX: Final = 64
+# Connections that have not yet said who they are: after a restart a whole factory comes at once.
+HANDSHAKES_MAX: Final = N_CLIENTS_MAX
+# An honest handshake takes one round trip.
 HANDSHAKE_TIMEOUT_SECONDS: Final = 10.0
 # A stranger that does not wait in the lobby, and says nothing for this long, makes room.
 IDLE_SECONDS: Final = 600.0
@@ -32,7 +36,7 @@ HANDSHAKES_BURST_PER_PLACE: Final = 2
 HANDSHAKES_PER_SECOND_PER_PLACE: Final = 1 / 16
 # And all addresses together, but those at which somebody with a channel was seen: as many at once
 # as there are places, when everybody comes back after a restart, and then 3 % of a core.
-KNOCKS: Final = Rate(burst=CONNECTIONS_MAX, per_second=32)
+ALL_HANDSHAKES_PER_SECOND: Final = 32
 ADDRESSES_MAX: Final = 4096  # Of more, those that came longest ago are forgotten.
 # Each return of somebody known is written to the journal. A client whose line breaks at once comes
 # back every 15 seconds at the least, on average, once its pauses have grown.
@@ -68,6 +72,36 @@ class Limits:
     handshakes_max: int = HANDSHAKES_MAX
     handshake_seconds: float = HANDSHAKE_TIMEOUT_SECONDS
     idle_seconds: float = IDLE_SECONDS
+
+    @property
+    def all_handshakes(self) -> Rate:
+        """How many handshakes are shown, at addresses where nobody with a channel was seen."""
+        return Rate(burst=self.connections_max, per_second=ALL_HANDSHAKES_PER_SECOND)
+
+    @property
+    def n_files(self) -> int:
+        """How many files the process may have to open at once."""
+        return self.connections_max + self.handshakes_max + OWN_FILES
+
+    def within(self, n_files: int) -> "Limits":
+        """Return limits for which this many open files are enough: all of them lowered alike.
+
+        Raises:
+            TooFewFiles: If there would be no place for anybody.
+        """
+        if n_files >= self.n_files:
+            return self
+        share = Fraction(n_files - OWN_FILES, self.n_files - OWN_FILES)
+        connections_max = int(self.connections_max * share)
+        handshakes_max = int(self.handshakes_max * share)
+        if min(connections_max, handshakes_max) < 1:
+            raise TooFewFiles(needed=self.n_files, available=n_files)
+        return replace(
+            self,
+            connections_max=connections_max,
+            strangers_max=max(1, int(self.strangers_max * share)),
+            handshakes_max=handshakes_max,
+        )
 
 
 def subscriber_of(host: str) -> str:
@@ -136,7 +170,7 @@ class Places:
         if subscriber in self._owners_at:
             return True
         if self._all_knocks is None:
-            self._all_knocks = Allowance(KNOCKS, now=now)
+            self._all_knocks = Allowance(self._limits.all_handshakes, now=now)
         return self._all_knocks.spend(1, now=now)
 
     def knock(self, place: Place) -> Place | None:

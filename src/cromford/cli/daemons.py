@@ -18,6 +18,7 @@ from cromford.daemon.api.rpc_server import SocketInUse
 from cromford.daemon.backup.places import PlaceRefused
 from cromford.daemon.marks import RecordsLost
 from cromford.daemon.options import ClientOptions, LspOptions
+from cromford.open_files import TooFewFiles
 from cromford.ports import CredentialsRefused
 
 _MISMATCH_REMEDIES: Final = {
@@ -84,6 +85,13 @@ def _startup_failures(role: str) -> Iterator[None]:
             "datadir_unusable",
             str(error),
             remediation="Each daemon needs a data directory of its own: see --datadir.",
+        ) from error
+    except TooFewFiles as error:
+        raise CommandFailed(
+            "too_few_files",
+            str(error),
+            remediation="Raise the hard limit of open files (ulimit -Hn, LimitNOFILE=), or lower "
+            "--connections-max.",
         ) from error
     except OSError as error:
         raise system_failure(error) from error

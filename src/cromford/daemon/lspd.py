@@ -10,7 +10,7 @@ import msgspec
 
 from cromford.adapters.noise_server import NoiseServer, serve
 from cromford.adapters.peer_address import PeerAddress
-from cromford.adapters.places import Relation
+from cromford.adapters.places import Limits, Relation
 from cromford.bitcoin.fees import sat_per_vb
 from cromford.daemon.api.factory_id import find_factory
 from cromford.daemon.api.lsp_bans import LspBans
@@ -42,6 +42,7 @@ from cromford.daemon.views.channels import money_samples
 from cromford.daemon.views.closing import close_under_way
 from cromford.daemon.views.lsp_exit import exit_next
 from cromford.effects import AttemptDeadline
+from cromford.open_files import allow_open_files
 from cromford.ports import BlockRef
 from cromford.protocol import events as ev
 from cromford.protocol import lsp
@@ -67,6 +68,7 @@ from cromford.wallet.coins import Wallet
 KEYS_KEPT_BLOCKS: Final = 144  # Beyond a factory's expiry: a reorganisation is no reason to ask.
 OUTBID: Final = "the operator gives up all candidates of its fee ladder"
 ENTRIES_AT_ONCE: Final = 64  # Factories that are listed before others are served.
+FILES_HINT: Final = "raise the hard limit of open files (ulimit -Hn, LimitNOFILE=)"
 
 LSP_ROLE: Role[LspState] = Role(
     name="lsp",
@@ -116,6 +118,7 @@ class LspDaemon(Daemon[LspState]):
                 )
             )
 
+        self._limits = possible_limits(options.limits)
         super().__init__(
             role=LSP_ROLE,
             options=options,
@@ -123,7 +126,6 @@ class LspDaemon(Daemon[LspState]):
             budgets=Budgets(self._has_seat),
         )
         self._listen = (options.listen_host, options.listen_port)
-        self._limits = options.limits
         self._server: NoiseServer | None = None
         self._payments = LspPayments(self)
         self._closing = LspClosing(self)
@@ -495,10 +497,31 @@ class LspDaemon(Daemon[LspState]):
         return self.driver.state.factory(entry.number)
 
 
+def possible_limits(limits: Limits) -> Limits:
+    """Return how many peers the system lets us hold; its soft limit of open files is raised for it.
+
+    Raises:
+        TooFewFiles: If it is nobody.
+    """
+    available = allow_open_files(limits.n_files)
+    possible = limits.within(available)
+    if possible is not limits:
+        _log.warning(
+            "open_files_limited needed=%d available=%d connections_max=%d strangers_max=%d hint=%s",
+            limits.n_files,
+            available,
+            possible.connections_max,
+            possible.strangers_max,
+            FILES_HINT,
+        )
+    return possible
+
+
 def run(options: LspOptions) -> None:
     """Run an LSP until it is told to stop.
 
     Raises:
+        TooFewFiles: If the system lets us open too few files to serve anybody.
         StoreFailed: If the journal cannot be opened, or another process has it.
         ForeignJournal: If it belongs to another role, network or seed.
         BadSeed: If the seed file is not valid.

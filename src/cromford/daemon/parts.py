@@ -13,7 +13,7 @@ from cromford.daemon.views.channels import totals
 from cromford.daemon.views.lsp import LOCKING, channels_of, period_of, status_of, summary
 from cromford.ports import StoreFailed
 from cromford.protocol.client import apply as apply_to_client
-from cromford.protocol.exiting.rest import NEVER, wakes_at
+from cromford.protocol.exiting.rest import NEVER, has_guests, wakes_at
 from cromford.protocol.facts import FRESH
 from cromford.protocol.journal.channel_records import RevocationReceived
 from cromford.protocol.journal.client_state import ClientState
@@ -247,7 +247,7 @@ class LspParts:
             return b""
         factory = state.factory(factory.number)
         wake_height = wakes_at(factory)
-        if wake_height is None or _has_guests(state, factory):
+        if wake_height is None or has_guests(factory, state.house.connected.__contains__):
             return b""
         return msgspec.json.encode(
             Label(
@@ -281,9 +281,11 @@ class LspParts:
 
     def quiet(self, state: LspState) -> Iterable[str]:
         """Yield the factories in which nothing happens, and no client of which is here."""
-        for factory in state.all_factories():
-            is_stopped = factory.stream in state.stopped
-            if not is_stopped and wakes_at(factory) is not None and not _has_guests(state, factory):
+        connected = state.house.connected.__contains__
+        for number in sorted(state.restless.asked):
+            factory = state.factory(number)
+            is_idle = factory.stream not in state.stopped and wakes_at(factory) is not None
+            if is_idle and not has_guests(factory, connected):
                 yield factory.stream
 
 
@@ -331,12 +333,6 @@ def _asleep_of(stream: str, label: bytes) -> Asleep:
         taken=Map(read.taken),
         period=read.period,
     )
-
-
-def _has_guests(state: LspState, factory: Factory) -> bool:
-    connected, closed = state.house.connected, factory.closed_seats
-    seats = enumerate(factory.attempt.seats, start=1)
-    return any(seat.node_id in connected and client not in closed for client, seat in seats)
 
 
 def _number(stream: str) -> int:

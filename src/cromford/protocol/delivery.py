@@ -22,6 +22,7 @@ from cromford.protocol.journal.house_fold import apply_to_house
 from cromford.protocol.journal.lsp_state import LspState, tip_of
 from cromford.protocol.journal.mail import ForwardAsked, Post, Posted
 from cromford.protocol.journal.records import AnyRecord
+from cromford.protocol.journal.restless import Restless
 from cromford.protocol.journal.scan import Scan, apply_to_scan
 from cromford.protocol.journal.streams import CHAIN, HOUSE, factory_number, factory_stream
 from cromford.protocol.lobby.choosing import lasting_entries
@@ -52,6 +53,8 @@ class Round:
         self._turns: dict[str, Turn[Any]] = {}
         self._began: dict[str, object] = {}  # with what, unless it has to be taken into memory
         self._stopped = state.stopped
+        self._restless = state.restless
+        self._at_rest: dict[int, int] = {}  # until which height, by number
         self._faults: list[StreamBug] = []
 
     @property
@@ -84,6 +87,21 @@ class Round:
         numbers |= {n for stream in self._turns if (n := factory_number(stream)) is not None}
         streams = [factory_stream(number) for number in sorted(numbers)]
         return [self._turn(stream) for stream in streams if self.goes_on(stream)]
+
+    def asked_at(self, height: int) -> list[Turn[Factory]]:
+        """Return the turns of the factories that a block asks and that go on, oldest first.
+
+        Of those in memory the others are at rest.
+        """
+        self._restless = self._restless.at(height)
+        numbers = {n for n in self._restless.asked if n in self._state.factories}
+        numbers |= {n for stream in self._turns if (n := factory_number(stream)) is not None}
+        streams = [factory_stream(number) for number in sorted(numbers)]
+        return [self._turn(stream) for stream in streams if self.goes_on(stream)]
+
+    def let_rest(self, number: int, until_height: int) -> None:
+        """Let no block ask a factory before a height, unless something happens in it."""
+        self._at_rest[number] = until_height
 
     def opened(self) -> list[Turn[Any]]:
         """Return the turns that take part so far, in the order in which they were opened."""
@@ -172,11 +190,23 @@ class Round:
             elif turn.state.begun is not None:
                 state = state.with_factory(turn.state)
         return Decision(
-            state=state,
+            state=changed(state, restless=self._restless_after(state)),
             entries=tuple(self._log.entries),
             asked=tuple(self._log.asked),
             faults=tuple(self._faults),
         )
+
+    def _restless_after(self, state: LspState) -> Restless:
+        """Return whom the next block asks: whoever took part, but for those that may rest."""
+        restless = self._restless
+        for stream in self._turns:
+            number = factory_number(stream)
+            if number is not None and number in state.factories:
+                restless = restless.with_one(number)
+        for number, until_height in self._at_rest.items():
+            if number in state.factories:
+                restless = restless.with_rest(number, until_height)
+        return restless
 
     def _turn(self, stream: str) -> Turn[Any]:
         return self._turns.get(stream) or self._new_turn(stream)

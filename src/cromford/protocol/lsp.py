@@ -39,6 +39,7 @@ from cromford.protocol.delivery import Round
 from cromford.protocol.dying import lsp as dying
 from cromford.protocol.exiting import lsp as exiting
 from cromford.protocol.exiting.channel import ANY_FEES
+from cromford.protocol.exiting.rest import at_rest_until, has_guests
 from cromford.protocol.facts import FRESH, Facts
 from cromford.protocol.handover import lsp as handover
 from cromford.protocol.journal import advance_records as ar
@@ -375,7 +376,8 @@ def _on_block(round_: Round, event: ev.BlockAdded) -> None:
     for number in sorted(round_.before.due_at(event.height)):
         round_.factory(number)
     round_.deliver()
-    for turn in round_.factories():
+    asked = round_.asked_at(event.height)
+    for turn in asked:
         if turn.stream not in found:  # Those who have news of the block began with it.
             # One that was stopped may have begun with the news of an earlier one.
             turn.amend(turn.state.at(tip_of(turn.state, round_.scan.state)))
@@ -383,6 +385,21 @@ def _on_block(round_: Round, event: ev.BlockAdded) -> None:
     round_.deliver()
     _begin_sessions_anew(round_, taken_up)
     lobby.build_if_due(round_.house, at_height=event.height)
+    for turn in asked:
+        _let_rest(round_, turn)
+
+
+def _let_rest(round_: Round, turn: Turn[Factory]) -> None:
+    """Let a factory be at rest in which only its clients may do something.
+
+    One that nobody is connected to goes on being asked, until it sleeps.
+    """
+    number = factory_number(turn.stream)
+    if number is None or not round_.goes_on(turn.stream) or turn.state.begun is None:
+        return
+    until_height = at_rest_until(turn.state)
+    if until_height is not None and has_guests(turn.state, round_.facts.directory.is_connected):
+        round_.let_rest(number, until_height)
 
 
 def _begin_with_block(turn: Turn[Factory], *, has_news: bool = False) -> None:

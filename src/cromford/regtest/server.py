@@ -15,14 +15,19 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
+from cromford.factory.terms import N_CLIENTS_MAX
 from cromford.listening import stop_listening
+from cromford.open_files import OWN_FILES, allow_open_files
 
 log = logging.getLogger(__name__)
 
 LOOPBACK: Final = "127.0.0.1"
 HEADERS_SIZE_MAX: Final = 8_192
 BODY_SIZE_MAX: Final = 32 * 1024 * 1024
-N_CONNECTIONS_MAX: Final = 100
+# A daemon has as many calls under way at most, each on a connection of its own; and the largest
+# factory's clients may all ask at once, with their LSP.
+CALLS_PER_DAEMON: Final = 4
+N_CONNECTIONS_MAX: Final = CALLS_PER_DAEMON * (N_CLIENTS_MAX + 1)
 IDLE_SECONDS_MAX: Final = 30.0  # As Core: a silent connection is closed.
 WRONG_PASSWORD_DELAY_SECONDS: Final = 0.25
 STOP_SECONDS_MAX: Final = 10.0
@@ -73,6 +78,7 @@ class HttpServer:
         self._stopping = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._failure: OSError | None = None
+        self._n_connections_max = N_CONNECTIONS_MAX
 
     @property
     def port(self) -> int:
@@ -105,9 +111,15 @@ class HttpServer:
             self._started.set()
 
     async def _serve(self) -> None:
+        n_files = allow_open_files(N_CONNECTIONS_MAX + OWN_FILES)
+        self._n_connections_max = max(1, n_files - OWN_FILES)
         try:
             server = await asyncio.start_server(
-                self._connected, LOOPBACK, self._port, limit=HEADERS_SIZE_MAX
+                self._connected,
+                LOOPBACK,
+                self._port,
+                limit=HEADERS_SIZE_MAX,
+                backlog=N_CLIENTS_MAX + 1,
             )
         except OSError as error:
             self._failure = error
@@ -123,7 +135,7 @@ class HttpServer:
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
-        if task is None or len(self._tasks) >= N_CONNECTIONS_MAX or self._stopping.is_set():
+        if task is None or len(self._tasks) >= self._n_connections_max or self._stopping.is_set():
             writer.close()
             return
         self._tasks.add(task)

@@ -247,7 +247,8 @@ def test_places_for_peers_are_told_and_strangers_cannot_have_more_than_there_are
     words = ("--connections-max", "40", "--strangers-max", "30", "--connections-per-address", "3")
     told = started.lsp(*words).limits
     assert (told.connections_max, told.strangers_max, told.per_address_max) == (40, 30, 3)
-    refused = started.run("lsp", "run", "--connections-max", "40")
+    assert started.lsp("--connections-max", "40").limits.strangers_max == 20
+    refused = started.run("lsp", "run", "--connections-max", "40", "--strangers-max", "41")
     assert refused.exit_code == EXIT_USAGE
     assert "lsp.strangers_max: expected at most connections_max, 40" in refused.stderr
 

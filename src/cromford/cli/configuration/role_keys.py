@@ -3,7 +3,7 @@
 from decimal import Decimal
 from typing import Final
 
-from cromford.adapters.places import CONNECTIONS_MAX, PER_ADDRESS_MAX, STRANGERS_MAX
+from cromford.adapters.places import CONNECTIONS_MAX, PER_ADDRESS_MAX
 from cromford.agent.options import PACKAGES_MAX
 from cromford.bitcoin.fees import SAT_PER_KW_OF_SAT_PER_VB
 from cromford.bitcoin.timelock import DELAY_BLOCKS_MAX
@@ -94,13 +94,15 @@ LSP_KEYS: Final = (
         "connections_max",
         _CONNECTIONS,
         CONNECTIONS_MAX,
-        "Peers that may be connected; the system must allow as many open files, and some more.",
+        "Peers that may be connected. The limit of open files is raised for them; where the system "
+        "allows fewer, there are fewer places, and a warning.",
     ),
     _lsp_key(
         "strangers_max",
         _CONNECTIONS,
-        STRANGERS_MAX,
+        None,
         "Of them, those that have no channel yet; the others' places are kept free for owners.",
+        shown_default="half of connections_max",
     ),
     _lsp_key(
         "connections_per_address",

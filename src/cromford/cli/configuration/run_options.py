@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import click
 
-from cromford.adapters.places import Limits
+from cromford.adapters.places import HANDSHAKES_MAX, Limits
 from cromford.agent.options import AgentOptions
 from cromford.bitcoin.network import MAINNET, NETWORKS, SIGNET, Network
 from cromford.cli.configuration.kinds import sat_per_kw
@@ -27,6 +27,7 @@ from cromford.protocol.policy import (
     WhenDying,
     check_dying_policy,
 )
+from cromford.protocol.term_ranges import max_cltv_blocks_for
 from cromford.watch.burnt import BurnLimit
 
 BITCOIND_HOME: Final = Path("~/.bitcoin")
@@ -40,7 +41,6 @@ _PROTECTING_DELAYS: Final = {
     "to_self_delay_client_blocks": "to_self_delay_client",
 }
 _LSP: Final = LspPolicy()
-_CLIENT: Final = ClientPolicy()
 MAINNET_WARNING: Final = """\
 WARNING: this daemon runs on MAINNET, with bitcoin that can be lost.
 WARNING: this software is alpha and has had no outside review. A factory cannot be closed
@@ -74,10 +74,15 @@ def connection_limits(values: Values) -> Limits:
         click.UsageError: If there are more strangers than places.
     """
     of = {path.removeprefix("lsp."): value for path, value in values.items()}
-    _check_order("lsp", of, ("strangers_max", "connections_max"))
+    connections_max, strangers_max = of["connections_max"], of["strangers_max"]
+    if strangers_max is None:
+        strangers_max = max(1, connections_max // 2)
+    else:
+        _check_order("lsp", of, ("strangers_max", "connections_max"))
     return Limits(
-        connections_max=of["connections_max"],
-        strangers_max=of["strangers_max"],
+        connections_max=connections_max,
+        strangers_max=strangers_max,
+        handshakes_max=min(HANDSHAKES_MAX, connections_max),
         per_address_max=of["connections_per_address"],
     )
 
@@ -401,7 +406,7 @@ def client_policy(values: Values) -> ClientPolicy:
     """
     of = {path.removeprefix("client."): value for path, value in values.items()}
     if of["max_cltv_blocks_max"] is None:
-        of["max_cltv_blocks_max"] = _cltv_blocks_max(of["max_exit_delay_blocks"])
+        of["max_cltv_blocks_max"] = max_cltv_blocks_for(of["max_exit_delay_blocks"])
     pairs = [(f"{name}_min", f"{name}_max") for name in CLIENT_RANGES]
     _check_order("client", of, *pairs, ("min_feerate_sat_per_vb", "max_feerate_sat_per_vb"))
     ranges: dict[str, Any] = {
@@ -427,16 +432,6 @@ def client_policy(values: Values) -> ClientPolicy:
         moving_capacity_sat=of["moving_capacity_sat"],
         **ranges,
     )
-
-
-def _cltv_blocks_max(max_exit_delay_blocks: int) -> int:
-    """Return how long payments may be in flight, where ways out may take that long.
-
-    A payment outlasts an exit at its beginning and one at its end, so whoever accepts a longer way
-    out accepts this too.
-    """
-    longer = max(0, max_exit_delay_blocks - _CLIENT.exit_delay_blocks_max)
-    return _CLIENT.max_cltv_blocks[1] + 2 * longer
 
 
 def _check_order(section: str, of: Values, *pairs: tuple[str, str]) -> None:

@@ -2,8 +2,11 @@
 
 Whatever a factory still has to do by itself keeps it awake: each block then asks it. One in which
 all is done sleeps until its height comes, until a client of it connects, or until mail arrives.
+While clients are connected it stays in memory, and is only at rest: what they say is heard, and no
+block asks it.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from cromford.bitcoin.tx import OutPoint
@@ -24,6 +27,36 @@ NEVER: Final = 2**31 - 1  # Above every height.
 
 def wakes_at(factory: Factory) -> int | None:
     """Return the height from which a factory has something to do again; None if it has it now."""
+    return _idle_until(factory, _is_busy)
+
+
+def at_rest_until(factory: Factory) -> int | None:
+    """Return until which height no block has to ask a factory; None if the next one has to.
+
+    What its clients may still say does not matter. One that dies is asked: whoever is here may be
+    what a close of it waited for.
+    """
+    height = _idle_until(factory, _asks_blocks)
+    if height is None or height == NEVER:
+        return height
+    landed = factory.landed
+    is_dying = landed.lifetime.period_at(landed.chain.height) > Period.ACTIVE
+    return None if is_dying else height
+
+
+def has_guests(factory: Factory, is_connected: Callable[[bytes], bool]) -> bool:
+    """Say whether a client is here whose channel in a factory is not closed.
+
+    Args:
+        factory: The factory.
+        is_connected: Says whether somebody is here, by node id.
+    """
+    closed = factory.closed_seats
+    seats = enumerate(factory.attempt.seats, start=1)
+    return any(client not in closed and is_connected(seat.node_id) for client, seat in seats)
+
+
+def _idle_until(factory: Factory, is_busy: Callable[[Link], bool]) -> int | None:
     factory = factory.landed
     if factory.begun is None or factory.post.outbox or _has_coins(factory):
         return None
@@ -39,7 +72,9 @@ def wakes_at(factory: Factory) -> int | None:
         return None  # It has to hear that nothing was lost.
     if not stage.ready_sent or factory.chain.depth(factory.attempt.funding_tx.txid) == 0:
         return None
-    if _is_closing(factory) or _is_on_chain(factory) or _has_business(factory):
+    if _is_closing(factory) or _is_on_chain(factory):
+        return None
+    if _has_payments(factory) or any(is_busy(link) for link in factory.book.links.values()):
         return None
     if factory.advances:
         return None  # Whoever comes back is asked at once, and deadlines count from here.
@@ -111,11 +146,6 @@ def _has_coins(factory: Factory) -> bool:
     return bool(factory.coins_asked) or any(purse.coins for purse in factory.purses.values())
 
 
-def _has_business(factory: Factory) -> bool:
-    links = factory.book.links.values()
-    return _has_payments(factory) or any(_is_busy(link) for link in links)
-
-
 def _has_payments(factory: Factory) -> bool:
     book = factory.book
     return bool(book.arrived or book.held or book.forwards or book.resolved or book.owners)
@@ -123,4 +153,9 @@ def _has_payments(factory: Factory) -> bool:
 
 def _is_busy(link: Link) -> bool:
     """Say whether a channel has a session, an HTLC, or failed: each has deadlines."""
-    return link.has_session or bool(link.state.htlcs) or link.failure is not None
+    return link.has_session or _asks_blocks(link)
+
+
+def _asks_blocks(link: Link) -> bool:
+    """Say whether a channel has something that a new height may make due."""
+    return bool(link.state.htlcs) or link.failure is not None or link.awaits_nonce

@@ -25,6 +25,7 @@ from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.lsp_attempt import LspAttempt
 from cromford.protocol.journal.lsp_config import LspConfig
 from cromford.protocol.journal.mail import Post, Posted
+from cromford.protocol.journal.restless import Restless, all_restless
 from cromford.protocol.journal.scan import Scan, apply_to_scan
 from cromford.protocol.journal.sleep import Asleep, Due, Finder, Resting, never, nobody
 from cromford.protocol.journal.streams import CHAIN, HOUSE, factory_number
@@ -57,6 +58,7 @@ class LspState:
             them until the next block.
         channels: In which factory each channel is.
         holding: The factories in which HTLCs wait for their payees.
+        restless: Those in memory that a block asks.
     """
 
     house: House
@@ -69,6 +71,7 @@ class LspState:
     stopped: Map[str, str] = field(default_factory=Map)
     channels: Map[bytes, int] = field(default_factory=Map, compare=False)
     holding: frozenset[int] = field(default=frozenset(), compare=False)
+    restless: Restless = field(default_factory=Restless, compare=False)
 
     @property
     def config(self) -> LspConfig:
@@ -92,6 +95,7 @@ class LspState:
                 find=self.find,
                 due=self.due,
                 resting=self.resting,
+                restless=all_restless(self.factories),
             )
         )
 
@@ -134,6 +138,7 @@ class LspState:
             resting=resting,
             channels=channels,
             holding=holding,
+            restless=self.restless.with_one(number),
         )
 
     def without_factory(self, number: int, asleep: Asleep) -> "LspState":
@@ -152,6 +157,7 @@ class LspState:
             resting=self.resting.with_one(asleep),
             channels=channels,
             holding=self.holding - {number},
+            restless=self.restless.without_one(number),
         )
 
     def has_seat(self, node_id: bytes) -> bool:

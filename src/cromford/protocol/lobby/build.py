@@ -21,7 +21,7 @@ from cromford.factory.terms import (
     FeePolicy,
     InvalidTerms,
 )
-from cromford.protocol.faults import Rejected
+from cromford.protocol.faults import Refusal, Rejected
 from cromford.protocol.journal.entries import DEAD, FUNDED
 from cromford.protocol.journal.first_commitments import channel_terms_of, least_capacity_sat
 from cromford.protocol.journal.gathered import Member
@@ -44,6 +44,7 @@ from cromford.protocol.lobby.ladder import (
 from cromford.protocol.lobby.move import move_digest
 from cromford.protocol.lobby.shapes import shape_by_policy
 from cromford.protocol.policy import CANDIDATES_MAX, LspPolicy, least_depth
+from cromford.protocol.term_ranges import check_usual_client_signs
 from cromford.wallet.coins import N_INPUTS_MAX, InsufficientCoins, Selection
 from cromford.watch.feerates import OwnFees
 from cromford.wire import messages as m
@@ -276,8 +277,13 @@ def plan_build(
         placed = place(applicants, shape)
         plan = _affordable(state, placed, shape, inner, feerates_sat_per_kw)
         check_fees(plan.terms, policy.burn_limit, fees)
+        check_usual_client_signs(
+            plan.terms, policy, state.config.network, slowest_kinds=shape.slowest_kinds
+        )
     except InvalidTerms as error:
         raise Rejected("invalid_terms", str(error)) from error
+    except Refusal as refusal:
+        raise Rejected("invalid_terms", f"a usual client refuses {refusal}") from refusal
     return plan
 
 

@@ -14,8 +14,10 @@ from cromford.factory.shape import (
     shape_of,
 )
 from cromford.factory.terms import InvalidTerms
+from cromford.protocol.faults import Refusal
 from cromford.protocol.htlc_blocks import payment_blocks
 from cromford.protocol.policy import LspPolicy
+from cromford.protocol.term_ranges import check_layers, usual_client
 
 BY_NUMBER: Final = "default"
 OWN: Final = "own"
@@ -93,8 +95,9 @@ def _cost_of(policy: LspPolicy, n_clients: int, *, choice: str, is_chosen: bool)
             delay_max_blocks=policy.delay_max_blocks,
             max_exit_delay_blocks=policy.max_exit_delay_blocks,
         )
+        check_layers(usual_client(policy), shape.slowest_kinds)
         vsize = {vertex.path: _vertex_vsize(vertex) for vertex in shape.vertices()}
-    except InvalidTerms as error:
+    except (InvalidTerms, Refusal) as error:
         return ShapeCost(choice=choice, is_chosen=is_chosen, refusal=str(error))
     exit_blocks = exit_blocks_of(shape.slowest_kinds, delay_max_blocks=policy.delay_max_blocks)
     slowest = max(shape.leaves(), key=lambda leaf: len(leaf.path))

@@ -25,7 +25,7 @@ from cromford.factory.vertices import TreeNode
 from cromford.protocol.faults import Refusal
 from cromford.protocol.journal.client_candidate import ClientCandidate
 from cromford.protocol.journal.proposal import parse_tree_tx
-from cromford.protocol.opening.verification_base import check_equal, check_range
+from cromford.protocol.opening.verification_base import check_equal
 from cromford.protocol.opening.verification_channel import (
     check_burns,
     check_capacity,
@@ -42,7 +42,8 @@ from cromford.protocol.opening.verification_ladder import (
     check_nonces_of_ladder,
     check_rising,
 )
-from cromford.protocol.policy import ClientPolicy, least_depth
+from cromford.protocol.policy import ClientPolicy
+from cromford.protocol.term_ranges import check_layers, check_range, check_term_ranges
 from cromford.watch.feerates import OwnFees
 from cromford.wire.messages import (
     BranchVertex,
@@ -89,7 +90,7 @@ def check_terms(claim: ClientCandidate, facts: ClientFacts) -> FactoryTerms:
     check_range("client", (1, terms.n_clients), propose.client)
     check_range("clients", (1, facts.policy.max_clients), terms.n_clients)
     check_range("candidates", (1, facts.policy.candidates_max), terms.candidates)
-    _check_term_ranges(terms, facts)
+    check_term_ranges(terms, facts.policy, tip_height=facts.tip_height)
     capacity_sat = terms.capacity_sat[propose.client - 1]
     check_range(
         "capacity_sat", (claim.join.capacity_least_sat, claim.join.capacity_sat), capacity_sat
@@ -99,42 +100,6 @@ def check_terms(claim: ClientCandidate, facts: ClientFacts) -> FactoryTerms:
         check_feerate(terms, limit=facts.policy.burn_limit, fees=facts.fees)
     check_burns(terms, capacity_sat, limit=facts.policy.burn_limit)
     return terms
-
-
-def _check_term_ranges(terms: FactoryTerms, facts: ClientFacts) -> None:
-    policy, tip = facts.policy, facts.tip_height
-    slack = policy.build_height_slack_blocks
-    check_range("build_height", (tip - slack, tip + slack), terms.build_height)
-    if terms.fee_policy not in policy.fee_policies:
-        allowed = [allowed.label for allowed in policy.fee_policies]
-        raise Refusal("fee_policy", expected=allowed, received=terms.fee_policy.label)
-    if terms.tree_feerate_sat_per_kw:
-        check_range(
-            "tree_feerate_sat_per_kw", policy.tree_feerate_sat_per_kw, terms.tree_feerate_sat_per_kw
-        )
-    for name in (
-        "step_blocks",
-        "states_per_layer",
-        "active_blocks",
-        "dying_blocks",
-        "ready_min_blocks",
-        "patience_blocks",
-        "lstock_csv_blocks",
-        "max_accepted_htlcs",
-        "max_cltv_blocks",
-        "max_in_flight_msat",
-        "dust_limit_sat",
-    ):
-        check_range(name, getattr(policy, name), getattr(terms, name))
-    for name in ("to_self_delay_lsp", "to_self_delay_client"):
-        check_range(name, policy.to_self_delay_blocks, getattr(terms, name))
-    least, most = policy.min_depth
-    least = least_depth(least, terms.capacity_sat, candidates=terms.candidates)
-    check_range("min_depth", (least, most), terms.min_depth)
-    check_range(
-        "max_exit_delay_blocks", (0, policy.exit_delay_blocks_max), terms.max_exit_delay_blocks
-    )
-    check_range("expiry_height", (tip, tip + policy.expiry_blocks_max), terms.expiry_height)
 
 
 def check_ladder(
@@ -194,7 +159,7 @@ def _check_candidate(
     fees = facts.fees or OwnFees()
     check_is_relayed(terms, plan, min_relay_sat_per_kw=fees.min_relay_sat_per_kw)
     path = plan.path_to(propose.client)
-    check_range("layers", (1, facts.policy.layers_max), len(path))
+    check_layers(facts.policy, plan.shape.kinds_to(propose.client))
     check_max_cltv(
         terms, kinds=plan.shape.kinds_to(propose.client), slowest_kinds=plan.shape.slowest_kinds
     )

@@ -10,7 +10,8 @@ from cromford.factory.branch import Branch
 from cromford.factory.funding import CHANGE_VOUT, least_higher_fee_sat
 from cromford.protocol.faults import Refusal
 from cromford.protocol.journal.client_candidate import ClientCandidate
-from cromford.protocol.opening.verification_base import check_equal, check_range
+from cromford.protocol.opening.verification_base import check_equal
+from cromford.protocol.term_ranges import check_range
 from cromford.wallet.coins import wallet_tx_vsize
 from cromford.wire.messages import ChannelOffer, NonceUse
 

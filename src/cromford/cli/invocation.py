@@ -57,7 +57,8 @@ class Invocation:
         Raises:
             CommandFailed: If the configuration, which may name the network, cannot be read.
         """
-        network = self.network or str(self.settings_of(role, {})["chain.network"])
+        # Read even where the network was typed: a variable that nobody knows is never passed over.
+        network = str(self.settings_of(role, {})["chain.network"])
         return self.datadir_of(role) / network
 
     def config_of(self, role: str) -> Path | None:

@@ -13,7 +13,8 @@ from cromford.cli.configuration.key import Key, variable_of
 from cromford.cli.configuration.keys import KEYS, SECTIONS
 from cromford.cli.configuration.renamed import RENAMED
 from cromford.cli.configuration.run_options import client_policy, lsp_policy
-from cromford.cli.configuration.settings import dump, read_file, resolve
+from cromford.cli.configuration.settings import OF_EVERY_COMMAND, dump, read_file, resolve
+from cromford.cli.invocation import CONFIG_ENV, DATADIR_ENV, JSON_ENV
 from cromford.daemon.options import LspOptions
 from cromford.protocol.policy import ClientPolicy, LspPolicy
 
@@ -69,6 +70,9 @@ def written(path: Path, text: str) -> Path:
         ("CROMFORD_SEED_PASSPHRASE", "; did you mean passphrase_file?"),
         ("CROMFORD_LSP_LISTENS", "; did you mean listen?"),
         ("CROMFORD_METRICS_ZZZ", ""),
+        ("CROMFORD_LPS_LISTEN", "; did you mean CROMFORD_LSP_LISTEN?"),
+        ("CROMFORD_DATADR", "; did you mean CROMFORD_DATADIR?"),
+        ("CROMFORD_NETWORK", "; did you mean CROMFORD_CHAIN_NETWORK?"),
     ],
 )
 def test_a_variable_that_sets_nothing_is_refused_by_name_and_never_shown(
@@ -85,7 +89,11 @@ def test_a_variable_that_sets_nothing_is_refused_by_name_and_never_shown(
         assert "horse" not in result.output
 
 
-def test_a_variable_of_no_section_is_somebody_elses(tmp_path: Path) -> None:
+def test_what_every_command_is_told_by_the_environment_is_known() -> None:
+    assert {CONFIG_ENV, DATADIR_ENV, JSON_ENV} == OF_EVERY_COMMAND
+
+
+def test_what_our_tests_are_told_and_what_is_empty_is_let_be(tmp_path: Path) -> None:
     line = CommandLine(tmp_path / "lsp")
     others = {"CROMFORD_BITCOIND": "/usr/bin/bitcoind", "CROMFORD_SEED_PASSPHRASE": ""}
     assert line.run("config", "dump", env=others).exit_code == 0

@@ -21,6 +21,11 @@ from cromford.cli.configuration.kinds import File, Flag, Option
 from cromford.cli.configuration.renamed import RENAMED
 from cromford.cli.failures import EXIT_NOT_FOUND, EXIT_USAGE, CommandFailed
 
+# What the tests of the program are told: whoever develops it has them set while using it.
+OF_TESTS: Final = frozenset({f"{ENV_PREFIX}_BITCOIND", f"{ENV_PREFIX}_SEED"})
+OF_EVERY_COMMAND: Final = frozenset(
+    f"{ENV_PREFIX}_{name}" for name in ("DATADIR", "CONFIG", "JSON")
+)
 CONFIG_SIZE_MAX: Final = 1024 * 1024
 COMMENT_WIDTH: Final = 96
 _BY_PATH: Final = {key.path: key for key in KEYS}
@@ -79,23 +84,34 @@ def resolve(
 
     Raises:
         CommandFailed: If a variable of the environment has no value of its key, names a key as it
-            was once called, or names a section and no key of it.
+            was once called, or begins with our prefix and names no key.
     """
-    _check_environment(environment)
+    check_environment(environment)
     return Settings({key.path: _find(key, flags, environment, in_file) for key in KEYS})
 
 
-def _check_environment(environment: Mapping[str, str]) -> None:
+def check_environment(environment: Mapping[str, str]) -> None:
+    """Check that all that the environment says to us is heard: a misspelt name changes nothing.
+
+    Raises:
+        CommandFailed: Naming the first variable with our prefix that means nothing, and the one
+            that it resembles.
+    """
     for old, new in RENAMED.items():
         if environment.get(variable_of(old)):
             raise _invalid(f"{variable_of(old)}: it is called {variable_of(new)} now")
     # Whoever sets CROMFORD_SEED_PASSPHRASE believes that the seed is encrypted.
-    known = {key.variable for key in KEYS}
+    known = {*(key.variable for key in KEYS), *OF_EVERY_COMMAND, *OF_TESTS}
     for name in sorted(name for name, text in environment.items() if text and name not in known):
+        if not name.startswith(f"{ENV_PREFIX}_"):
+            continue
         for section in SECTIONS:
             prefix = f"{ENV_PREFIX}_{section}_".upper()
             if name.startswith(prefix):
                 raise _invalid(f"{name}: {_unknown(section, name.removeprefix(prefix).lower())}")
+        near = difflib.get_close_matches(name, sorted(known - OF_TESTS), n=1)
+        meant = f"; did you mean {near[0]}?" if near else ""
+        raise _invalid(f"{name}: there is no such key{meant}")
 
 
 def _find(

@@ -18,8 +18,16 @@ class FakeDaemon:
     `calls` holds what was asked, in order.
     """
 
-    def __init__(self, datadir: Path, answers: dict[str, Answer], network: str = "regtest") -> None:
+    def __init__(
+        self,
+        datadir: Path,
+        answers: dict[str, Answer],
+        network: str = "regtest",
+        *,
+        role: str | None = None,
+    ) -> None:
         self.datadir = datadir
+        self._role = role
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self._home = datadir / network
         self._answers = answers
@@ -41,7 +49,7 @@ class FakeDaemon:
 
     async def _serve(self) -> None:
         methods = {name: self._handler(name, answer) for name, answer in self._answers.items()}
-        async with RpcServer(self._home / SOCKET_NAME, methods):
+        async with RpcServer(self._home / SOCKET_NAME, methods, role=self._role):
             self._started.set()
             await self._stopping.wait()
 

@@ -91,7 +91,7 @@ class AgentDaemon:
         rounds.add_done_callback(self._on_rounds_done)
         try:
             await self._first_look()
-            async with RpcServer(self.home / SOCKET_NAME, self.methods()):
+            async with RpcServer(self.home / SOCKET_NAME, self.methods(), role="agent"):
                 _log.info("agent_started kind=%s home=%s", WITHOUT_COINS, self.home)
                 await self._stopping.wait()
         finally:

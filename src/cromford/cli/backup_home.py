@@ -83,7 +83,8 @@ def created(
         CommandFailed: If it cannot be written; no file is left.
         RpcFailure: If the daemon could not write it.
     """
-    client = RpcClient(invocation.home_of(role) / SOCKET_NAME, timeout_seconds=CREATE_SECONDS)
+    socket = invocation.home_of(role) / SOCKET_NAME
+    client = RpcClient(socket, role=role, timeout_seconds=CREATE_SECONDS)
     try:
         answer: dict[str, Any] = client.call("backup_create", file=str(file), overwrite=overwrites)
     except DaemonNotRunning:

@@ -92,7 +92,7 @@ class Invocation:
             CommandFailed: If the configuration, which may name the network, cannot be read.
         """
         given = {name: value for name, value in params.items() if value is not None}
-        return RpcClient(self.home_of(role) / SOCKET_NAME).call(method, **given)
+        return RpcClient(self.home_of(role) / SOCKET_NAME, role=role).call(method, **given)
 
 
 def asks_for_json(args: Sequence[str]) -> bool:

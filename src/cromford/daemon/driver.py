@@ -151,6 +151,11 @@ class Driver(Generic[S]):
         self.state = self._parts.begin(state, self)
         self._load()
 
+    @property
+    def role_name(self) -> str:
+        """The name of the role: `lsp` or `client`."""
+        return self._role.name
+
     def _load(self) -> None:
         for name, label in self._store.labels():
             if self._parts.is_ours(name):

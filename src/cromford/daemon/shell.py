@@ -281,7 +281,9 @@ class Daemon(Generic[S]):
         if self._options.metrics_port is not None:
             self._metrics = MetricsServer(self._options.metrics_port, self._durable_samples(loop))
             _log.info("metrics_served port=%d", self._metrics.port)
-        server = RpcServer(self.home / SOCKET_NAME, self.served_methods())
+        server = RpcServer(
+            self.home / SOCKET_NAME, self.served_methods(), role=self.driver.role_name
+        )
         try:
             self._begin_to_commit()
             self.driver.facts = self.facts

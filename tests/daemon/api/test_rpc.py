@@ -451,3 +451,30 @@ def test_connections_above_the_limit_are_closed(
             assert b"result" in await first.readline()
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("method", ["echo", "sell"])
+def test_a_request_for_another_role_is_refused_unread(tmp_path: Path, method: str) -> None:
+    async def run() -> None:
+        socket_path = tmp_path / "rpc.sock"
+        seen: list[dict[str, Any]] = []
+
+        async def note(params: dict[str, Any]) -> object:
+            seen.append(params)
+            return params
+
+        async with RpcServer(socket_path, {method: note}, role="lsp"):
+            with pytest.raises(RpcFailure) as refused:
+                await asyncio.to_thread(RpcClient(socket_path, role="client").call, method, a=1)
+            assert refused.value.code == "wrong_role"
+            assert "expected a client's, received an lsp's" in refused.value.message
+            assert "--datadir" in refused.value.remediation
+            assert seen == []
+            for meant in ("lsp", None):
+                answer = await asyncio.to_thread(
+                    RpcClient(socket_path, role=meant).call, method, a=1
+                )
+                assert answer == {"a": 1}
+            assert len(seen) == 2
+
+    asyncio.run(run())

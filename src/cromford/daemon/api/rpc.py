@@ -3,7 +3,8 @@
 Whoever may write to the socket commands the daemon; it lives in the data directory with mode 0600.
 A request is an object with `id`, `method` and, by name, `params`. An error carries in `data` what
 a person or a script can act on: a `code` that stays the same between versions, whether the same
-request may succeed later (`retryable`), and what to do (`remediation`).
+request may succeed later (`retryable`), and what to do (`remediation`). A request may name in
+`role` whose daemon it is meant for; any other refuses it, before it has done anything.
 
 Two things of the specification are left out: batches, and requests without an id.
 """
@@ -84,6 +85,23 @@ class DaemonNotRunning(RpcFailure):
         )
 
 
+class OtherRolesDaemon(RpcFailure):
+    """Who listens on the socket is another role's daemon: nothing was done."""
+
+    def __init__(self, *, expected: str, received: str) -> None:
+        super().__init__(
+            "wrong_role",
+            f"the daemon of this data directory: expected {_an(expected)}'s, received "
+            f"{_an(received)}'s",
+            remediation="Nothing was done. Name the right data directory: see --datadir, and "
+            "CROMFORD_DATADIR, which is for one role only.",
+        )
+
+
+def _an(role: str) -> str:
+    return f"{'an' if role in {'lsp', 'agent'} else 'a'} {role}"
+
+
 class ErrorData(msgspec.Struct, frozen=True, kw_only=True):
     """What an error says beyond JSON-RPC's own fields."""
 
@@ -112,10 +130,23 @@ _RESPONSE_DECODER: Final = msgspec.json.Decoder(_Response)
 
 
 class RpcClient:
-    """Calls the daemon that listens on a socket, and waits for each answer."""
+    """Calls the daemon that listens on a socket, and waits for each answer.
 
-    def __init__(self, socket_path: Path, *, timeout_seconds: float = CALL_TIMEOUT_SECONDS) -> None:
+    Args:
+        socket_path: Where it listens.
+        role: Whose daemon has to be there; None for anybody's.
+        timeout_seconds: How long it may take to answer.
+    """
+
+    def __init__(
+        self,
+        socket_path: Path,
+        *,
+        role: str | None = None,
+        timeout_seconds: float = CALL_TIMEOUT_SECONDS,
+    ) -> None:
         self._socket_path = socket_path
+        self._role = role
         self._timeout_seconds = timeout_seconds
 
     def call(self, method: str, /, **params: object) -> Any:  # noqa: ANN401 - any JSON value
@@ -124,9 +155,12 @@ class RpcClient:
         Raises:
             DaemonNotRunning: If nobody listens.
             RpcFailure: If the daemon refused, did not answer in time, or went away. After the
-                last two the request may have been carried out all the same.
+                last two the request may have been carried out all the same. `wrong_role` if it is
+                another role's.
         """
         request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+        if self._role is not None:
+            request["role"] = self._role
         line = msgspec.json.encode(request)
         if len(line) > REQUEST_SIZE_MAX:
             raise RpcFailure(

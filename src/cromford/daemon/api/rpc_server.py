@@ -27,6 +27,7 @@ from cromford.daemon.api.rpc import (
     ErrorData,
     ErrorObject,
     InvalidParam,
+    OtherRolesDaemon,
     RpcFailure,
     short_path,
 )
@@ -62,6 +63,7 @@ class _Request(msgspec.Struct, frozen=True, kw_only=True):
     id: int | str
     method: str
     params: dict[str, Any] = {}
+    role: str | None = None  # None: whoever listens is meant
 
 
 def read_params(params: dict[str, Any], kind: type[_Params]) -> _Params:
@@ -99,11 +101,15 @@ class RpcServer:
     `RpcFailure`. Anything else it raises is logged, answered as an internal error without a
     word of what it says, since that may be secret, and ends nothing but the request.
 
-    The requests of one connection are answered in order.
+    The requests of one connection are answered in order. With a `role`, a request that is meant
+    for another is refused unread.
     """
 
-    def __init__(self, socket_path: Path, methods: Mapping[str, Handler]) -> None:
+    def __init__(
+        self, socket_path: Path, methods: Mapping[str, Handler], *, role: str | None = None
+    ) -> None:
         self._socket_path = socket_path
+        self._role = role
         self._methods = dict(methods)
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
@@ -210,6 +216,10 @@ class RpcServer:
         if request.jsonrpc != "2.0":
             complaint = f"jsonrpc: expected '2.0', received {request.jsonrpc!r}"
             return _refusal(request_id, INVALID_REQUEST, "invalid_request", complaint)
+        if self._role is not None and request.role not in {None, self._role}:
+            return _failed(
+                request.id, OtherRolesDaemon(expected=str(request.role), received=self._role)
+            )
         return await self._call(request)
 
     async def _call(self, request: _Request) -> bytes:

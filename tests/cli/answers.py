@@ -333,10 +333,8 @@ BRANCH = {
     "transactions": TRANSACTIONS,
     "funding": FUNDING,
 }
-VERIFIED = {
-    "factory_id": FACTORY_ID,
-    "ok": True,
-    "checks": [{"check": "funding output", "ok": True, "detail": "as agreed"}],
+VERIFIED = {"factory_id": FACTORY_ID, "ok": True, "waits": False} | {
+    "checks": [{"check": "funding output", "ok": True, "detail": "as agreed", "waits": False}],
 }
 BALANCE = {
     "confirmed_sat": 5_000_000_000,

@@ -100,6 +100,10 @@ def failed(verdicts: dict[str, Verdict]) -> list[str]:
     return [check for check, verdict in verdicts.items() if not verdict.ok]
 
 
+def waiting(verdicts: dict[str, Verdict]) -> list[str]:
+    return [check for check, verdict in verdicts.items() if verdict.waits]
+
+
 def test_an_honest_funded_factory_passes_every_check() -> None:
     """The proposal, each transaction of the branch, and the coin on the client's own chain."""
     moment = moments()["confirmed"]
@@ -119,7 +123,7 @@ def test_an_honest_funded_factory_passes_every_check() -> None:
 def test_before_it_is_signed_a_factory_is_proposed_well_and_nothing_more() -> None:
     verdicts = moments()["signing"].verdicts()
     assert list(verdicts) == ["proposal", "keys", "signatures", "funding"]
-    assert failed(verdicts) == ["signatures", "funding"]
+    assert failed(verdicts) == waiting(verdicts) == ["signatures", "funding"]
     assert verdicts["signatures"].detail == "the branch is not completely signed"
 
 
@@ -128,8 +132,17 @@ def test_before_it_is_signed_a_factory_is_proposed_well_and_nothing_more() -> No
 
 def test_an_unconfirmed_funding_is_the_only_thing_missing() -> None:
     verdicts = moments()["unconfirmed"].verdicts()
-    assert failed(verdicts) == ["funding"]
+    assert failed(verdicts) == waiting(verdicts) == ["funding"]
     assert verdicts["funding"].detail == "not confirmed"
+
+
+@pytest.mark.parametrize(
+    "end", [{"aborted": "gone"}, {"given_up": True}], ids=["aborted", "given up"]
+)
+def test_what_will_not_come_any_more_is_not_waited_for(end: dict[str, Any]) -> None:
+    moment = moments()["unconfirmed"]
+    verdicts = moment.verdicts(replace(moment.attempt, **end))
+    assert (failed(verdicts), waiting(verdicts)) == (["funding"], [])
 
 
 @pytest.mark.parametrize("off_by_sat", [-1, 1])
@@ -168,7 +181,7 @@ def test_a_funding_spent_by_kickoff_root_is_as_agreed() -> None:
 def test_a_funding_spent_by_anything_else_is_an_alarm() -> None:
     moment = replace(moments()["confirmed"], coin=None)
     verdicts = moment.verdicts()
-    assert failed(verdicts) == ["funding"]
+    assert (failed(verdicts), waiting(verdicts)) == (["funding"], [])
     assert verdicts["funding"].detail == "spent by an unknown transaction"
 
 

@@ -178,9 +178,21 @@ def move(invocation: Invocation, factory_id: str | None) -> None:
 @invocation_options
 @click.pass_obj
 def verify(invocation: Invocation, factory_id: str | None) -> None:
-    """Check a factory again, from the client's own store and its own chain."""
+    """Check a factory again, from the client's own store and its own chain.
+
+    Ends with 0 if all of it holds. While nothing is wrong and something is awaited, the block of
+    the funding or the last signatures, it ends with 1 and `verification_waits`.
+    """
     answer = invocation.call(ROLE, "verify", factory_id=factory_id)
     show(invocation, answer, lists.verification)
+    if answer["waits"]:
+        awaited = [check["check"] for check in answer["checks"] if check["waits"]]
+        raise CommandFailed(
+            "verification_waits",
+            f"nothing is wrong, and not all is there yet: {', '.join(awaited)}",
+            retryable=True,
+            remediation="Ask again later: `cromford client factories` shows how far it is.",
+        )
     if not answer["ok"]:
         failed = [check["check"] for check in answer["checks"] if not check["ok"]]
         raise CommandFailed(

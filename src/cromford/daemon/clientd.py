@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import Any, Final
 
 import msgspec
@@ -281,10 +282,10 @@ class ClientDaemon(Daemon[ClientState]):
         return {
             "factory_id": attempt.attempt_id.hex(),
             "ok": all(verdict.ok for verdict in verdicts),
-            "checks": [
-                {"check": verdict.check, "ok": verdict.ok, "detail": verdict.detail}
-                for verdict in verdicts
-            ],
+            # Nothing is wrong, and something is not there yet.
+            "waits": any(verdict.waits for verdict in verdicts)
+            and all(verdict.ok or verdict.waits for verdict in verdicts),
+            "checks": [asdict(verdict) for verdict in verdicts],
         }
 
     async def _exit_export(self, params: dict[str, Any]) -> object:

@@ -425,11 +425,20 @@ def verification(console: Console, answer: Document) -> None:
     """Print every check and its outcome."""
     rows = table("", "check", "")
     for check in answer["checks"]:
-        mark = cell("ok", "green") if check["ok"] else cell("FAILED", "bold red")
-        rows.add_row(mark, cell(check["check"]), cell(check["detail"]))
+        rows.add_row(_mark_of(check), cell(check["check"]), cell(check["detail"]))
     console.print(rows)
     n_checks = len(answer["checks"])
-    console.print(f"all {n_checks} checks passed" if answer["ok"] else "verification FAILED")
+    if answer["ok"]:
+        console.print(f"all {n_checks} checks passed")
+    else:
+        waits = "nothing is wrong; not all is there yet"
+        console.print(waits if answer["waits"] else "verification FAILED")
+
+
+def _mark_of(check: Document) -> Any:  # noqa: ANN401 - rich's Text
+    if check["ok"]:
+        return cell("ok", "green")
+    return cell("waits", "bold yellow") if check["waits"] else cell("FAILED", "bold red")
 
 
 def _yes(fact: bool, word: str) -> str:  # noqa: FBT001 - one fact and its word

@@ -13,17 +13,19 @@ from cromford.protocol.faults import Refusal
 from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
 from cromford.protocol.journal.client_candidate import ClientCandidate
 from cromford.protocol.journal.client_state import ClientState
+from cromford.protocol.opening.client import is_overtaken
 from cromford.protocol.opening.verification import ClientFacts, check_ladder
 from cromford.signing.keychain import ChannelPubkeys
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """One thing that was checked."""
+    """One thing that was checked. Where it `waits`, nothing is wrong: it is not there yet."""
 
     check: str
     ok: bool
     detail: str
+    waits: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,8 +78,9 @@ def verify_attempt(
             if isinstance(stage, Complete)
         ]
     else:
+        detail = "the branch is not completely signed"
         verdicts.append(
-            Verdict(check="signatures", ok=False, detail="the branch is not completely signed")
+            Verdict(check="signatures", ok=False, detail=detail, waits=_may_come(state, attempt))
         )
     if verdicts[0].ok:
         verdicts.append(_verify_funding(state, attempt, funding_coin))
@@ -194,8 +197,10 @@ def _verify_funding(
             return Verdict(
                 check="funding", ok=True, detail=f"spent by the close {close}, as agreed"
             )
-        detail = "not confirmed" if depth == 0 else "spent by an unknown transaction"
-        return Verdict(check="funding", ok=False, detail=detail)
+        if depth == 0:
+            waits = _may_come(state, attempt)
+            return Verdict(check="funding", ok=False, detail="not confirmed", waits=waits)
+        return Verdict(check="funding", ok=False, detail="spent by an unknown transaction")
     agreed = TxOut(
         amount_sat=attempt.branch.funding_amount_sat,
         script_pubkey=attempt.branch.funding_output.script_pubkey,
@@ -209,6 +214,12 @@ def _verify_funding(
         )
     detail = f"{attempt.funding_outpoint} holds {agreed.amount_sat} sat, {depth} confirmations"
     return Verdict(check="funding", ok=True, detail=detail)
+
+
+def _may_come(state: ClientState, attempt: ClientAttempt) -> bool:
+    """Say whether the ceremony goes on, or its funding may still get into a block."""
+    is_over = attempt.aborted is not None or attempt.given_up
+    return not is_over and not is_overtaken(state, attempt)
 
 
 def _close_of_funding(state: ClientState, attempt: ClientAttempt) -> Txid | None:

@@ -148,6 +148,18 @@ def test_a_mistake_on_the_command_line_ends_with_2(tmp_path: Path, words: str, s
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.parametrize("words", ["", "lsp", "client exit", "lsp factory", "config"])
+def test_no_command_at_all_shows_the_help_and_calls_it_no_error(words: str) -> None:
+    line = CommandLine(None)
+    result = line.run(*words.split())
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"Usage: {' '.join(['cromford', *words.split()])} [OPTIONS]")
+    assert "error:" not in result.stderr
+    assert result.stderr.rstrip() == line.run(*words.split(), "--help").stdout.rstrip()
+    error = json.loads(line.run(*words.split(), env={"CROMFORD_JSON": "1"}).stderr)
+    assert error["message"] == "a command was expected, received none"
+
+
 def test_a_mistake_on_the_command_line_is_json_too(tmp_path: Path) -> None:
     result = CommandLine(tmp_path).run("client", "join", "--json")
     assert result.exit_code == 2
@@ -233,18 +245,29 @@ def test_a_refusal_of_the_lsp_is_an_error_of_the_join(fake: Any) -> None:
 
 def test_a_failed_verification_shows_every_check_and_ends_with_1(fake: Any) -> None:
     checks = [
-        {"check": "terms", "ok": True, "detail": "as agreed"},
-        {"check": "funding output", "ok": False, "detail": "expected 1, received 2"},
+        {"check": "terms", "ok": True, "detail": "as agreed", "waits": False},
+        {"check": "funding", "ok": False, "detail": "expected 1, received 2", "waits": False},
     ]
-    daemon = fake({"verify": {"ok": False, "checks": checks}})
+    daemon = fake({"verify": {"ok": False, "waits": False, "checks": checks}})
     line = CommandLine(daemon.datadir)
     for_people = line.run("client", "verify")
     assert for_people.exit_code == 1
     assert "FAILED" in for_people.stdout
-    assert "not as agreed: funding output" in for_people.stderr
+    assert "not as agreed: funding" in for_people.stderr
     for_machines = line.run("client", "verify", "--json")
     assert json.loads(for_machines.stdout)["checks"] == checks
     assert json.loads(for_machines.stderr)["code"] == "verification_failed"
+
+
+def test_a_verification_that_waits_for_a_block_has_not_failed(fake: Any) -> None:
+    checks = [{"check": "funding", "ok": False, "detail": "not confirmed", "waits": True}]
+    line = CommandLine(fake({"verify": {"ok": False, "waits": True, "checks": checks}}).datadir)
+    for_people = line.run("client", "verify")
+    assert for_people.exit_code == 1
+    assert "FAILED" not in for_people.output
+    assert for_people.stdout.splitlines()[1].split() == ["waits", "funding", "not", "confirmed"]
+    error = json.loads(line.run("client", "verify", "--json").stderr)
+    assert (error["code"], error["retryable"]) == ("verification_waits", True)
 
 
 def test_a_bug_is_not_dressed_up_as_an_error_of_the_user() -> None:

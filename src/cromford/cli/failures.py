@@ -55,6 +55,7 @@ class Problem:
     retryable: bool = False
     remediation: str = ""
     exit_code: int = EXIT_FAILED
+    help_text: str = ""  # Shown to people instead of the message.
 
 
 def problem_of(error: BaseException) -> Problem | None:
@@ -75,6 +76,15 @@ def problem_of(error: BaseException) -> Problem | None:
                 retryable=error.retryable,
                 remediation=error.remediation,
                 exit_code=error.ends_with,
+            )
+        case click.exceptions.NoArgsIsHelpError():
+            # Its words are the whole help, which is no error: whoever types nothing asks for it.
+            return Problem(
+                code="usage",
+                message="a command was expected, received none",
+                remediation=f"See: {_path_of(error)} --help",
+                exit_code=EXIT_USAGE,
+                help_text=error.format_message(),
             )
         case click.UsageError():
             where = "" if error.ctx is None else f"See: {error.ctx.command_path} --help"
@@ -100,6 +110,10 @@ def problem_of(error: BaseException) -> Problem | None:
             return None
 
 
+def _path_of(error: click.UsageError) -> str:
+    return "cromford" if error.ctx is None else error.ctx.command_path
+
+
 def report(problem: Problem, *, is_json: bool) -> None:
     """Write an error to stderr."""
     if is_json:
@@ -110,6 +124,9 @@ def report(problem: Problem, *, is_json: bool) -> None:
             "remediation": problem.remediation,
         }
         click.echo(msgspec.json.encode(document).decode(), err=True)
+        return
+    if problem.help_text:
+        click.echo(problem.help_text, err=True)
         return
     click.echo(f"error: {printable(problem.message)}", err=True)
     if problem.remediation:

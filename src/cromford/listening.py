@@ -1,11 +1,52 @@
-"""End listening without losing who has just knocked."""
+"""Begin to listen, or say why not; end it without losing who has just knocked."""
 
 import asyncio
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
+PEERS: Final = "peers"
+METRICS: Final = "metrics"
 # Of the event loop, for what the kernel handed over last: it becomes a connection, is made known,
 # is met by whoever serves it, is closed by them, and is gone.
 TURNS: Final = 5
+
+
+class CannotListen(Exception):
+    """An address that nobody can listen on here: taken, not ours, or not allowed.
+
+    Attributes:
+        purpose: What was to be served there: `PEERS` or `METRICS`.
+        is_taken: Whether another program has it.
+    """
+
+    def __init__(self, purpose: str, host: str, port: int, error: OSError) -> None:
+        self.purpose = purpose
+        self.is_taken = error.errno == errno.EADDRINUSE
+        reason = "another program listens there" if self.is_taken else _reason_of(error)
+        super().__init__(f"cannot listen on {host}:{port} for {purpose}: {reason}")
+
+
+def _reason_of(error: OSError) -> str:
+    """Return the system's words; asyncio puts its own sentence before them."""
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return str(error)
+
+
+@contextmanager
+def listening_for(purpose: str, host: str, port: int) -> Iterator[None]:
+    """Turn what the system refuses inside the block into one error that names the address.
+
+    Raises:
+        CannotListen: If it refuses.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise CannotListen(purpose, host, port, error) from error
 
 
 async def stop_listening(server: asyncio.Server) -> None:

@@ -3,7 +3,6 @@
 A module of its own, because it imports all that the daemons are made of.
 """
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -12,15 +11,22 @@ from cromford.adapters.chain_check import ChainMismatch
 from cromford.agent import agentd
 from cromford.agent.options import AgentOptions
 from cromford.cli.failures import EXIT_AUTHENTICATION, EXIT_USAGE, CommandFailed
-from cromford.cli.seed_failures import disk_full, seed_failures, store_read_only
+from cromford.cli.seed_failures import (
+    seed_failures,
+    system_failure,
+    unreadable_file,
+)
 from cromford.daemon import clientd, lspd
 from cromford.daemon.api.rpc_server import SocketInUse
 from cromford.daemon.backup.places import PlaceRefused
+from cromford.daemon.home import UnreadableFile
 from cromford.daemon.marks import RecordsLost
 from cromford.daemon.options import ClientOptions, LspOptions
+from cromford.listening import METRICS, PEERS, CannotListen
 from cromford.open_files import TooFewFiles
 from cromford.ports import CredentialsRefused
 
+_LISTENING_FLAGS: Final = {PEERS: "--listen", METRICS: "--metrics-port"}
 _MISMATCH_REMEDIES: Final = {
     "signet challenge": "For a signet of your own, see --signet-challenge.",
 }
@@ -80,6 +86,8 @@ def _startup_failures(role: str) -> Iterator[None]:
             remediation="Start the daemon again: the store is marked as restored then, and signs "
             "nothing that could lose money.",
         ) from error
+    except CannotListen as error:
+        raise _cannot_listen(error) from error
     except SocketInUse as error:
         raise CommandFailed(
             "datadir_unusable",
@@ -97,15 +105,21 @@ def _startup_failures(role: str) -> Iterator[None]:
         raise system_failure(error) from error
 
 
-def system_failure(error: OSError) -> CommandFailed:
-    """Return what the system refused a daemon, with what to do where that is known."""
-    match error.errno:
-        case errno.ENOSPC | errno.EDQUOT:
-            return disk_full(error)
-        case errno.EROFS | errno.EACCES:
-            return store_read_only(error)
-        case _:
-            return CommandFailed("system", str(error))
+def _cannot_listen(error: CannotListen) -> CommandFailed:
+    flag = _LISTENING_FLAGS[error.purpose]
+    if error.is_taken:
+        return CommandFailed(
+            "port_taken",
+            str(error),
+            retryable=True,
+            remediation=f"Stop that program, or name another port: see {flag}. Is it another "
+            "Cromford? Each daemon needs ports of its own.",
+        )
+    return CommandFailed(
+        "address_unusable",
+        str(error),
+        remediation=f"Name an address of this machine, and a port above 1023: see {flag}.",
+    )
 
 
 @contextmanager
@@ -113,10 +127,12 @@ def node_failures() -> Iterator[None]:
     """Turn a node that does not fit into errors that say what to do.
 
     Raises:
-        CommandFailed: If it is the wrong one, or does not let us in.
+        CommandFailed: If it is the wrong one, does not let us in, or its password cannot be read.
     """
     try:
         yield
+    except UnreadableFile as error:
+        raise unreadable_file(error, passphrase_flag="--seed-passphrase-file") from error  # noqa: S106 - a flag
     except ChainMismatch as error:
         raise CommandFailed(
             "chain_mismatch",

@@ -9,6 +9,7 @@ import click
 from cromford.cli.asking import can_ask
 from cromford.cli.failures import EXIT_USAGE, CommandFailed
 from cromford.cli.invocation import Invocation
+from cromford.daemon.home import PHRASE, read_named
 from cromford.daemon.seed_file import SEED_FILE, WrongPassphrase, is_encrypted
 
 PHRASE_SIZE_MAX: Final = 1024  # 24 words of at most eight letters, many times over.
@@ -18,11 +19,10 @@ def asked_words(invocation: Invocation, phrase_file: Path | None) -> str:
     """Return the words as they were given, less the one line end that a line ends with.
 
     Raises:
-        OSError: If the file cannot be read.
+        UnreadableFile: If the file cannot be read.
     """
     if phrase_file is not None:
-        with phrase_file.open(encoding="utf-8") as file:
-            text = file.read(PHRASE_SIZE_MAX)
+        text = read_named(phrase_file, PHRASE, n_chars_max=PHRASE_SIZE_MAX)
     elif can_ask(invocation):
         text = str(click.prompt("The words of the seed", hide_input=True, err=True))
     else:

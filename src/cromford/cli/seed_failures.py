@@ -1,13 +1,22 @@
 """What can be wrong with a seed, and what to do about it: for the daemons and for `seed` alike."""
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cromford.cli.failures import (
     EXIT_AUTHENTICATION,
+    EXIT_FAILED,
     EXIT_NOT_FOUND,
     EXIT_USAGE,
     CommandFailed,
+)
+from cromford.daemon.home import (
+    NEW_PASSPHRASE,
+    PASSPHRASE,
+    PASSWORD,
+    PHRASE,
+    UnreadableFile,
 )
 from cromford.daemon.pairing import ForeignJournal, ForeignSeed, SeedMissing, SeedUnnamed
 from cromford.daemon.seed_file import BadSeed, NotEncrypted, WrongPassphrase
@@ -58,6 +67,8 @@ def seed_failures(role: str, *, passphrase_flag: str) -> Iterator[None]:
             "you only.",
             exit_code=EXIT_USAGE,
         ) from error
+    except UnreadableFile as error:
+        raise unreadable_file(error, passphrase_flag=passphrase_flag) from error
     except (ForeignJournal, UnknownRecord, StoreFailed) as error:
         raise _journal_failure(role, error) from error
 
@@ -124,6 +135,23 @@ def _journal_failure(role: str, error: Exception) -> CommandFailed:
             )
 
 
+def unreadable_file(error: UnreadableFile, *, passphrase_flag: str) -> CommandFailed:
+    """Return how a file is told that cannot be read, with the option that names it."""
+    flags = {
+        PASSPHRASE: passphrase_flag,
+        NEW_PASSPHRASE: "--new-passphrase-file",
+        PASSWORD: "--chain-password-file",
+        PHRASE: "--phrase-file",
+    }
+    return CommandFailed(
+        "file_unreadable",
+        str(error),
+        remediation=f"Name a file that this user can read, or name none: see {flags[error.what]}, "
+        "and `cromford config dump`.",
+        exit_code=EXIT_NOT_FOUND if error.is_missing else EXIT_FAILED,
+    )
+
+
 def disk_full(error: Exception) -> CommandFailed:
     """Return how a full disk is told: nothing of what was not written was done."""
     return CommandFailed(
@@ -144,3 +172,21 @@ def store_read_only(error: Exception) -> CommandFailed:
         "file system is mounted for writing: after an error of the disk the system mounts it "
         "read-only. Then start again.",
     )
+
+
+def system_failure(error: OSError) -> CommandFailed:
+    """Return what the system refused, with what to do where that is known."""
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT:
+            return disk_full(error)
+        case errno.EROFS | errno.EACCES:
+            return store_read_only(error)
+        case _:
+            return CommandFailed("system", _in_words(error))
+
+
+def _in_words(error: OSError) -> str:
+    """Return what the system said, and about which file; its number helps nobody."""
+    if error.strerror is None:
+        return str(error)
+    return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"

@@ -22,8 +22,8 @@ from cromford.cli.seed_asking import (
     new_passphrase,
     wished_passphrase,
 )
-from cromford.cli.seed_failures import seed_failures
-from cromford.daemon.home import open_home, read_passphrase
+from cromford.cli.seed_failures import seed_failures, system_failure
+from cromford.daemon.home import NEW_PASSPHRASE, open_home, read_passphrase
 from cromford.daemon.pairing import ForeignJournal, check_pair, creation_in
 from cromford.daemon.seed_file import (
     SEED_FILE,
@@ -126,8 +126,10 @@ class SeedHome:
         try:
             with seed_failures(self.role, passphrase_flag="--passphrase-file"):  # noqa: S106 - a flag
                 yield
-        except (OSError, UnicodeDecodeError) as error:
-            raise CommandFailed("system", str(error)) from error
+        except OSError as error:
+            raise system_failure(error) from error
+        except UnicodeDecodeError as error:  # Of what was piped to us.
+            raise CommandFailed("system", "what was read from stdin is no text") from error
 
 
 def seed_home(invocation: Invocation, role: str, flags: dict[str, Any]) -> SeedHome:
@@ -252,7 +254,9 @@ def passphrase_changed(
         old = known_passphrase(home.invocation, home.path, old)
         read_phrase(home.path, old)  # Whoever does not know it is not asked for another.
         new = new_passphrase(
-            home.invocation, read_passphrase(new_passphrase_file), flag="--new-passphrase-file"
+            home.invocation,
+            read_passphrase(new_passphrase_file, NEW_PASSPHRASE),
+            flag="--new-passphrase-file",
         )
         if new == old:
             raise CommandFailed(

@@ -7,6 +7,8 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from cromford.listening import METRICS, listening_for
+
 LOOPBACK: Final = "127.0.0.1"
 COUNTED: Final = "_total"  # How the name of a number ends that only rises while the daemon runs.
 
@@ -84,11 +86,12 @@ class MetricsServer:
         """Start serving; port 0 takes any that is free.
 
         Raises:
-            OSError: If the port is taken.
+            CannotListen: If the port is taken.
         """
         registry = CollectorRegistry()
         registry.register(StateCollector(read))
-        self._server, self._thread = start_http_server(port, addr=LOOPBACK, registry=registry)
+        with listening_for(METRICS, LOOPBACK, port):
+            self._server, self._thread = start_http_server(port, addr=LOOPBACK, registry=registry)
 
     @property
     def port(self) -> int:

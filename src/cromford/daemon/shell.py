@@ -51,6 +51,7 @@ from cromford.daemon.remedies import remedy_for
 from cromford.daemon.safekeeping import UNMARKED, Safekeeping, waits_for_mark
 from cromford.daemon.signing import nonce_samples, perform_signing, sign_child
 from cromford.daemon.views.payments import statuses
+from cromford.listening import CannotListen
 from cromford.ports import BlockRef, Checkpoint, CredentialsRefused
 from cromford.protocol import events as ev
 from cromford.protocol.facts import Facts
@@ -530,8 +531,8 @@ class Daemon(Generic[S]):
         error = None if task.cancelled() else task.exception()
         if error is None:
             return
-        if not isinstance(error, ChainMismatch | CredentialsRefused):
-            _log.error("task_failed", exc_info=error)  # Those two are told to who started us.
+        if not isinstance(error, ChainMismatch | CredentialsRefused | CannotListen):
+            _log.error("task_failed", exc_info=error)  # Those are told to who started us.
         self._failure = self._failure or error
         self._stopping.set()
 

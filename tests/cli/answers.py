@@ -125,6 +125,7 @@ PLACED = [
     }
 ]
 BUILD = {
+    "cursor": "7f-3",
     "started": True,
     "funding_amount_sat": 750_856,
     "funding_fee_sat": 300,
@@ -343,6 +344,7 @@ BALANCE = {
     "immature_sat": 900_000_000,
     "arriving_sat": 12_345,
     "paying_sat": 100_000_000,
+    "change_sat": 99_000_000,
     "refused": [],
     "address": "bcrt1qnext",
 }

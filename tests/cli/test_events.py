@@ -89,3 +89,26 @@ def test_what_a_peer_wrote_cannot_pretend_to_be_another_event(fake: Any) -> None
         {"events": lambda p: {"events": [] if p["after"] else [forged], "cursor": "7f-1"}}
     )
     assert len(CommandLine(daemon.datadir).run("lsp", "events").stdout.splitlines()) == 1
+
+
+def test_events_are_asked_for_by_name_and_by_what_they_are_about(fake: Any) -> None:
+    daemon = fake({"events": told})
+    line = CommandLine(daemon.datadir)
+    line.document(
+        "lsp", "events", "--only", "attempt_aborted", "--only", "started", "--about", "ab"
+    )
+    asked = {"only": ["attempt_aborted", "started"], "about": "ab", "wait_seconds": 0.0}
+    assert daemon.calls[0] == ("events", {"after": ""} | asked)
+    assert daemon.calls[-1] == ("events", {"after": "7f-7"} | asked)
+
+
+def test_a_page_that_had_nothing_to_tell_is_not_looked_at_again(fake: Any) -> None:
+    """The cursor goes on over events that nobody asked for."""
+
+    def answer(params: dict[str, Any]) -> dict[str, Any]:
+        last = params["after"] == "7f-9"
+        return {"events": [] if last else EVENTS[:1], "cursor": "7f-9"}
+
+    daemon = fake({"events": answer})
+    assert CommandLine(daemon.datadir).document("lsp", "events") == {"events": EVENTS[:1]}
+    assert [params["after"] for _, params in daemon.calls] == ["", "7f-9"]

@@ -1,6 +1,6 @@
 """`events`: what happened to a daemon, in order, alike for both roles."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import click
@@ -28,10 +28,31 @@ def events_command(role: str) -> click.Command:
         default="",
         help="Only those that follow the event with this cursor.",
     )
+    @click.option(
+        "--only",
+        metavar="EVENT",
+        multiple=True,
+        help="Only events of this name; may be given several times.",
+    )
+    @click.option(
+        "--about",
+        metavar="ID",
+        default="",
+        help="Only those that name this id, or one that begins so: of a factory, a channel, a "
+        "payment or a node.",
+    )
     @click.option("--follow", is_flag=True, help="Go on as they happen, until Ctrl-C.")
     @invocation_options
     @click.pass_obj
-    def events(invocation: Invocation, /, *, after: str, follow: bool) -> None:
+    def events(
+        invocation: Invocation,
+        /,
+        *,
+        after: str,
+        only: tuple[str, ...],
+        about: str,
+        follow: bool,
+    ) -> None:
         """Show what happened, in order, each with a cursor that names its place for ever.
 
         A reader that remembers the last cursor misses nothing and sees nothing twice, also over
@@ -39,28 +60,35 @@ def events_command(role: str) -> click.Command:
         (`events_expired`), and never skips what is gone in silence. With --follow and --json each
         line is one JSON document.
         """
+        which: dict[str, object] = {"only": list(only) or None, "about": about or None}
         if follow:
-            _follow(invocation, role, after)
+            _follow(invocation, role, after, which)
         else:
-            found = [event for page in _pages(invocation, role, after) for event in page]
+            found = [event for page in _pages(invocation, role, after, which) for event in page]
             show(invocation, {"events": found}, print_events)
 
     return events
 
 
-def _pages(invocation: Invocation, role: str, after: str) -> Iterator[list[Document]]:
+def _pages(
+    invocation: Invocation, role: str, after: str, which: Mapping[str, object]
+) -> Iterator[list[Document]]:
     """Yield the events that there are, as many at a time as the daemon tells."""
-    while page := _ask(invocation, role, after, wait_seconds=0.0):
+    while True:
+        page, after = events_after(invocation, role, after, wait_seconds=0.0, **which)
+        if not page:
+            return
         yield page
-        after = page[-1]["cursor"]
 
 
-def _follow(invocation: Invocation, role: str, after: str) -> None:
+def _follow(invocation: Invocation, role: str, after: str, which: Mapping[str, object]) -> None:
     console = stdout_console()
     try:
         while True:
-            for event in _ask(invocation, role, after, wait_seconds=FOLLOW_WAIT_SECONDS):
-                after = event["cursor"]
+            found, after = events_after(
+                invocation, role, after, wait_seconds=FOLLOW_WAIT_SECONDS, **which
+            )
+            for event in found:
                 if invocation.is_json:
                     click.echo(msgspec.json.encode(event))
                 else:
@@ -69,10 +97,23 @@ def _follow(invocation: Invocation, role: str, after: str) -> None:
         return  # That is how following ends.
 
 
-def _ask(invocation: Invocation, role: str, after: str, *, wait_seconds: float) -> list[Document]:
-    answer = invocation.call(role, "events", after=after, wait_seconds=wait_seconds)
-    found: list[Document] = answer["events"]
-    return found
+def events_after(
+    invocation: Invocation, role: str, after: str, *, wait_seconds: float, **which: object
+) -> tuple[list[Document], str]:
+    """Return the next events after a cursor, and the cursor to go on from.
+
+    Args:
+        invocation: The run of the command.
+        role: Whose events.
+        after: What is remembered of those that were seen; empty for none.
+        wait_seconds: How long to wait for the first.
+        which: What they are filtered by, as the API takes it.
+
+    Raises:
+        RpcFailure: If there is no daemon, or it refused.
+    """
+    answer = invocation.call(role, "events", after=after, wait_seconds=wait_seconds, **which)
+    return answer["events"], answer["cursor"]
 
 
 def print_events(console: Console, answer: Document) -> None:

@@ -9,6 +9,7 @@ from cromford.bitcoin.network import MAINNET
 from cromford.cli.asking import confirm, stale_option, warned_of_stale
 from cromford.cli.backup import backup_group
 from cromford.cli.bans import bans_group
+from cromford.cli.build_waiting import await_factory, wait_option
 from cromford.cli.closing import close_command
 from cromford.cli.configuration.run_options import MAINNET_WARNING, lsp_options
 from cromford.cli.configuration.settings import flags_of
@@ -100,6 +101,7 @@ def lobby(invocation: Invocation) -> None:
 )
 @feerates_option
 @click.option("--dry-run", is_flag=True, help="Show what would be built; build nothing.")
+@wait_option
 @invocation_options
 @click.pass_obj
 def build(
@@ -108,12 +110,19 @@ def build(
     max_clients: int | None,
     funding_feerates: list[str] | None,
     dry_run: bool,  # noqa: FBT001 - click passes every option by keyword
+    wait: bool,  # noqa: FBT001 - click passes every option by keyword
 ) -> None:
     """Build a factory with those who wait, and say who sits where, and why.
 
     With a fee ladder, clients that joined with keys for fewer candidates join again by themselves;
     they are waited for.
+
+    The answer comes when building begins. With --wait it comes when the factory's funding is signed
+    and published, with the factory's id, or when nothing comes of it, with the reason. Without, the
+    events after its `cursor` tell the same.
     """
+    if wait and dry_run:
+        raise click.UsageError("--wait: with --dry-run there is nothing to wait for")
     if min_clients is not None and max_clients is not None and min_clients > max_clients:
         raise click.UsageError(f"--min {min_clients} is above --max {max_clients}")
     answer = build_patiently(
@@ -123,6 +132,8 @@ def build(
         funding_feerates_sat_per_vb=funding_feerates,
         dry_run=dry_run,
     )
+    if wait:
+        answer |= {"factory_id": await_factory(invocation, answer["cursor"])}
     show(invocation, answer, lists.build)
 
 

@@ -1,21 +1,25 @@
 """The API's `events`: what happened after a cursor, at once or as soon as something does."""
 
+import asyncio
 from typing import Any, Final
 
 import msgspec
 
 from cromford.daemon.api.rpc import InvalidParam, RpcFailure
 from cromford.daemon.api.rpc_server import Handler, read_params
+from cromford.daemon.event_filter import BadFilter, EventFilter
 from cromford.daemon.event_log import CursorExpired, CursorUnknown, EventLog
 
 EVENTS_WAIT_SECONDS_MAX: Final = 60.0
 
 
 class EventsParams(msgspec.Struct, forbid_unknown_fields=True):
-    """What `events` is asked: those after a cursor, and how long to wait for the first."""
+    """What `events` is asked: which, after which cursor, and how long to wait for the first."""
 
     after: str = ""
     wait_seconds: float = 0.0
+    only: list[str] = []
+    about: str = ""
 
 
 def events_method(log: EventLog) -> Handler:
@@ -28,12 +32,35 @@ def events_method(log: EventLog) -> Handler:
                 "wait_seconds",
                 f"expected 0..{EVENTS_WAIT_SECONDS_MAX}, received {wanted.wait_seconds}",
             )
+        told = _filter_of(wanted)
         number = _number_of(log, wanted.after)
-        found = await log.wait_after(number, seconds=wanted.wait_seconds)
-        cursor = found[-1]["cursor"] if found else log.cursor_of(number)
-        return {"events": found, "cursor": cursor}
+        found, number = await _told_after(log, number, told, seconds=wanted.wait_seconds)
+        return {"events": found, "cursor": log.cursor_of(number)}
 
     return events
+
+
+async def _told_after(
+    log: EventLog, number: int, told: EventFilter, *, seconds: float
+) -> tuple[list[dict[str, Any]], int]:
+    """Return the next events that are asked for, and the number up to which all were looked at."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + seconds
+    while True:
+        looked_at = await log.wait_after(number, seconds=max(0.0, until - loop.time()))
+        if not looked_at:
+            return [], number
+        number = log.number_of(looked_at[-1]["cursor"])
+        found = [event for event in looked_at if told.wants(event)]
+        if found:
+            return found, number
+
+
+def _filter_of(wanted: EventsParams) -> EventFilter:
+    try:
+        return EventFilter(names=frozenset(wanted.only), about=wanted.about.lower())
+    except BadFilter as error:
+        raise InvalidParam(error.field, str(error)) from error
 
 
 def _number_of(log: EventLog, cursor: str) -> int:

@@ -9,6 +9,7 @@ from cromford.bitcoin.fees import sat_per_vb
 from cromford.daemon.api.rpc import InvalidParam, RpcFailure
 from cromford.daemon.api.rpc_server import Handler, read_params
 from cromford.daemon.api.wallet import given_feerate
+from cromford.daemon.event_log import EventLog
 from cromford.daemon.views import lsp as views
 from cromford.daemon.views.ladder import show_ladder
 from cromford.protocol import events as ev
@@ -25,6 +26,8 @@ from cromford.protocol.opening.funding import is_too_late, published_ladder, why
 
 class FundingLsp(Protocol):
     """What an LSP's daemon offers these methods."""
+
+    events: EventLog
 
     @property
     def state(self) -> LspState:
@@ -89,6 +92,8 @@ class LspFundings:
             raise RpcFailure(
                 rejected.code, str(rejected), retryable=rejected.retryable
             ) from rejected
+        # What becomes of the build is told by the events that follow.
+        cursor = owner.events.cursor_of(owner.events.n_seen)
         if not wanted.dry_run:
             owner.request(
                 ev.BuildRequested(
@@ -100,6 +105,7 @@ class LspFundings:
         costs = shape_costs(policy, len(plan.placed))
         return {
             "started": not wanted.dry_run,
+            "cursor": cursor,
             **views.show_plan(plan),
             **show_ladder(plan, pool_size=policy.pool_size),
             "shapes": [views.show_shape_cost(cost) for cost in costs],

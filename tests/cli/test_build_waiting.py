@@ -1,0 +1,76 @@
+"""`lsp build --wait` ends with the factory's id, or with the reason why there is none."""
+
+import json
+from typing import Any
+
+import pytest
+from tests.cli import answers
+from tests.cli.conftest import CommandLine
+
+from cromford.cli import build_waiting
+
+FIRST, SECOND = "ab" * 32, "cd" * 32
+PROPOSED = {"event": "attempt_proposed", "attempt_id": FIRST}
+ABORTED = {"event": "attempt_aborted", "attempt_id": FIRST, "reason": "client 2\x1b was silent"}
+STORY = [
+    PROPOSED,
+    ABORTED,
+    {"event": "rebuild_awaited"},
+    PROPOSED | {"attempt_id": SECOND},
+    {"event": "funding_signed", "attempt_id": SECOND},
+]
+
+
+def telling(*events: dict[str, Any], at_once: int = 1) -> dict[str, Any]:
+    """Return the answers of a daemon in which a build goes on while it is followed."""
+
+    def told(params: dict[str, Any]) -> dict[str, Any]:
+        number = int(params["after"].partition("-")[2])
+        page = [dict(one) for one in events[number : number + at_once]]
+        return {"events": page, "cursor": f"7f-{number + len(page)}"}
+
+    return {"build": answers.BUILD | {"cursor": "7f-0"}, "events": told}
+
+
+def test_it_waits_over_an_abort_for_the_factory_that_is_funded(fake: Any) -> None:
+    line = CommandLine(fake(telling(*STORY)).datadir)
+    document = line.document("lsp", "build", "--wait")
+    assert document == answers.BUILD | {"cursor": "7f-0", "factory_id": SECOND}
+    for_people = line.run("lsp", "build", "--wait")
+    assert for_people.stdout.startswith(f"built: factory {SECOND}")
+    assert for_people.stderr.splitlines() == [
+        f"factory {FIRST} is proposed, and is being signed",
+        f"factory {FIRST} is given up: client 2? was silent",
+        "tried again with those who stay",
+        f"factory {SECOND} is proposed, and is being signed",
+    ]
+
+
+def test_a_build_that_is_dropped_ends_with_its_reason(fake: Any) -> None:
+    story = telling(PROPOSED, ABORTED, {"event": "build_dropped", "reason": "1 client is left"})
+    result = CommandLine(fake(story).datadir).run("lsp", "build", "--wait", "--json")
+    assert (result.exit_code, result.stdout) == (1, "")
+    error = json.loads(result.stderr)
+    assert (error["code"], error["retryable"]) == ("build_dropped", True)
+    assert error["message"] == "nothing was built: 1 client is left"
+
+
+def test_a_build_that_goes_on_without_those_who_left_is_not_over(fake: Any) -> None:
+    dropped = {"event": "build_dropped", "reason": "1 client left before the proposal"}
+    funded = {"event": "funding_signed", "attempt_id": FIRST}
+    story = telling(dropped, {"event": "rebuild_awaited"}, funded, at_once=2)
+    document = CommandLine(fake(story).datadir).document("lsp", "build", "--wait")
+    assert document["factory_id"] == FIRST
+
+
+def test_a_build_that_takes_too_long_is_still_under_way(
+    fake: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build_waiting, "BUILD_WAIT_SECONDS_MAX", 0.0)
+    result = CommandLine(fake(telling(PROPOSED)).datadir).run("lsp", "build", "--wait", "--json")
+    assert json.loads(result.stderr)["code"] == "build_pending"
+
+
+def test_nobody_waits_for_a_dry_run(fake: Any) -> None:
+    result = CommandLine(fake(telling()).datadir).run("lsp", "build", "--wait", "--dry-run")
+    assert result.exit_code == 2

@@ -7,6 +7,7 @@ WALLET = {
     "refused": [],
     "immature_sat": 0,
     "paying_sat": 0,
+    "change_sat": 0,
     "arriving_sat": 0,
     "address": "bcrt1qaddress",
 }

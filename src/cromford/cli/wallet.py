@@ -18,6 +18,7 @@ from cromford.cli.configuration.kinds import (
 from cromford.cli.invocation import Invocation, invocation_options
 from cromford.cli.shown import lists
 from cromford.cli.shown.output import blocks, cell, facts, sat, show, table
+from cromford.told import counted
 from cromford.wallet.spending import N_SPLIT_MAX, N_SPLIT_MIN
 
 ALL: Final = "all"
@@ -259,7 +260,7 @@ def _ask(invocation: Invocation, address: str, planned: Document) -> None:
 
 def _ask_split(invocation: Invocation, planned: Document) -> None:
     told = (
-        f"{planned['n_coins']} coins of {sat(planned['amount_sat'])}, for a fee of "
+        f"{counted(planned['n_coins'], 'coin')} of {sat(planned['amount_sat'])}, for a fee of "
         f"{sat(planned['fee_sat'])}"
     )
     confirm(
@@ -284,7 +285,11 @@ def print_balance(console: Console, balance: Document) -> None:
                 "arriving",
                 f"{sat(balance['arriving_sat'])} out of factories, before the sweeps' fees",
             ),
-            ("being paid", f"{sat(balance['paying_sat'])} sent, and not confirmed yet"),
+            (
+                "being paid",
+                f"{sat(_leaving_sat(balance))} sent with fees, in no block yet",
+            ),
+            ("coming back", f"{sat(balance['change_sat'])}, the change of that"),
             *(
                 ("refused by the node", lists.refused_text(refused))
                 for refused in balance["refused"]
@@ -292,6 +297,11 @@ def print_balance(console: Console, balance: Document) -> None:
             ("next address", balance["address"]),
         ],
     )
+
+
+def _leaving_sat(balance: Document) -> int:
+    """Return what payments without a block take out of the wallet, their fees included."""
+    return int(balance["paying_sat"] - balance["change_sat"])
 
 
 def print_coins(console: Console, answer: Document) -> None:

@@ -111,6 +111,9 @@ def wallet_methods(owner: WalletOwner) -> dict[str, Handler]:
 def wallet_summary(owner: WalletOwner) -> dict[str, object]:
     """Return the wallet in numbers: what is confirmed, free, reserved, immature, and arriving.
 
+    `paying_sat` is what the coins hold that payments without a block spend, and `change_sat` what
+    of it comes back to the wallet with their blocks.
+
     `arriving_sat` comes out of exits, and at an LSP out of what it sweeps of its factories, after
     its delays and less the fees of the sweeps.
     """
@@ -125,10 +128,19 @@ def wallet_summary(owner: WalletOwner) -> dict[str, object]:
         "reserved_sat": by_status.get("reserved", 0),
         "immature_sat": by_status.get("immature", 0),
         "paying_sat": by_status.get("paying", 0),
+        "change_sat": _change_sat(wallet),
         "arriving_sat": owner.arriving_sat,
         "refused": owner.refusals.shown_of(wallet.payments, {}),
         "address": address_of_script(wallet.next_script(RECEIVE), owner.network),
     }
+
+
+def _change_sat(wallet: Wallet) -> int:
+    return sum(
+        tx.outputs[outpoint.vout].amount_sat
+        for tx in wallet.payments.values()
+        for outpoint in wallet.paid_by(tx)
+    )
 
 
 def wallet_samples(owner: WalletOwner) -> Iterator[Sample]:

@@ -432,9 +432,9 @@ def test_a_price_that_the_balance_does_not_carry_is_refused_by_both() -> None:
     duet = Duet(terms=terms_of(0), accepter_msat=PRICE_MSAT - 1)
     duet.settle()
     dear = Rebase(advance_id=b"", capacity_sat=funding_at(1).capacity_sat, price_msat=PRICE_MSAT)
-    with pytest.raises(UpdateRefused, match=r"price_msat: expected at most 6999999"):
+    with pytest.raises(UpdateRefused, match=r"price_msat: expected at most 6,999,999 msat"):
         propose_rebase(duet.states[Party.OPENER], dear)
-    with pytest.raises(PeerViolation, match=r"price_msat: expected at most 6999999"):
+    with pytest.raises(PeerViolation, match=r"price_msat: expected at most 6,999,999 msat"):
         receive_rebase(duet.states[Party.ACCEPTER], dear)
 
 

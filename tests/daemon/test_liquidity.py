@@ -150,7 +150,7 @@ def test_refusals_come_by_code_with_what_to_do(tmp_path: Path) -> None:
     async def scenario(t: Town, factory_id: str) -> None:
         poor = await refusal(t, "bob", "liquidity_quote", amount_sat=40_000)
         assert (poor.code, poor.retryable) == ("insufficient_balance", True)
-        assert "msat are missing" in poor.message
+        assert "sat are missing" in poor.message
         assert "--from-payment" in poor.remediation
         small = await refusal(t, "alice", "liquidity_quote", amount_sat=10)
         assert small.code == "amount_too_small"

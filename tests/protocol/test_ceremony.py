@@ -469,7 +469,7 @@ def test_too_few_who_stay_end_the_build_by_name() -> None:
         pump.run()
         pump.pass_deadline(pump.lsp, fx.AttemptDeadline(attempt_id=pump.attempt.attempt_id))
         pump.run()
-    assert pump.lsp.state.house.build_dropped == "1 clients are left, 2 are needed"
+    assert pump.lsp.state.house.build_dropped == "1 client is left, 2 are needed"
     assert not pump.is_funded()
 
 

@@ -39,6 +39,7 @@ from cromford.protocol.journal.closes import (
     with_close,
 )
 from cromford.protocol.journal.known_chain import KnownChain
+from cromford.told import msat
 from cromford.wire import messages as m
 
 FIRST_MSAT: Final = 30_000_000
@@ -79,7 +80,7 @@ def test_an_lsp_offers_not_one_millisatoshi_beyond_it(pump: Pump) -> None:
     alice = pump.clients[0]
     request = make_invoice(pump, alice, ROOM_MSAT + 1)
     assert pump.lsp.driver is not None
-    with pytest.raises(Rejected, match=f"close: expected at most {ROOM_MSAT} msat more"):
+    with pytest.raises(Rejected, match=f"close: expected at most {msat(ROOM_MSAT)} more"):
         pump.lsp.driver.handle(request)
     assert not lsp_link(pump, newest_link(alice)).state.htlcs
 
@@ -123,7 +124,7 @@ def test_an_honest_lsp_would_not_even_offer_it(pump: Pump) -> None:
     assert room_msat(lsp_link(pump, newest_link(alice)), pump.lsp.state.house.chain) == 0
     request = make_invoice(pump, alice, 1)
     assert pump.lsp.driver is not None
-    with pytest.raises(Rejected, match="close: expected at most 0 msat more"):
+    with pytest.raises(Rejected, match="close: expected at most 0 sat more"):
         pump.lsp.driver.handle(request)
 
 
@@ -192,7 +193,7 @@ def test_a_reorganisation_makes_the_limit_bind_again(pump: Pump) -> None:
     sign_close(pump, alice, balance_msat=FIRST_MSAT - 1)
     assert is_beyond_close(newest_link(alice), alice.state.chain)
     assert pay(pump, pump.lsp, bob, 1_000_000).status == "paid", "others are not concerned"
-    with pytest.raises(Rejected, match="close: expected at most 0 msat more"):
+    with pytest.raises(Rejected, match="close: expected at most 0 sat more"):
         refused(pump, alice, bob, SPENT_MSAT)
     assert newest_link(alice).state == link.state
 

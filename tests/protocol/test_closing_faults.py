@@ -30,6 +30,7 @@ from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
 from cromford.protocol.faults import Rejected
 from cromford.signing.nonces import NoPoolFree
+from cromford.told import msat
 from cromford.wire import messages as m
 
 ANSWERS: Final = (m.CloseAgree, m.CloseSign)
@@ -244,7 +245,8 @@ def test_a_word_that_is_not_what_the_channel_owes_ends_it(extra_msat: int) -> No
     ):
         close(pump)
     due_msat = links(pump)[1][0].state.accepter_msat
-    said = f"client 1: balance_msat: expected {due_msat}, received {due_msat + extra_msat}"
+    due, wanted = msat(due_msat), msat(due_msat + extra_msat)
+    said = f"client 1: balance_msat: expected {due}, received {wanted}"
     assert ended(pump.lsp)[0].reason == said
     check_it_ended_for_everybody(pump)
 
@@ -386,7 +388,7 @@ def test_after_a_close_without_a_signature_only_who_signed_has_a_limit(
     assert limits == {1: (due[1], due[1]), 2: (due[2] if has_signed else None, None)}
     request = make_invoice(pump, alice, 1)
     assert pump.lsp.driver is not None
-    with pytest.raises(Rejected, match="close: expected at most 0 msat more"):
+    with pytest.raises(Rejected, match="close: expected at most 0 sat more"):
         pump.lsp.driver.handle(request)
     for amount_msat in (1, 1_000_000):
         paid = pay(pump, pump.lsp, bob, amount_msat)

@@ -31,6 +31,7 @@ from cromford.protocol.channels.coverage import (
 )
 from cromford.protocol.faults import Refusal
 from cromford.protocol.journal import channel_records as cr
+from cromford.told import msat
 from cromford.watch.coverage import Fullest, covered_by_state_sat, fullest_of
 
 BUYER, NEIGHBOUR, ELSEWHERE = 1, 2, 3
@@ -159,7 +160,7 @@ def test_a_client_is_paid_up_to_what_is_covered_and_no_further() -> None:
     pump.pass_holds()
     assert elsewhere.state.book.payments[request.payment_hash].status == "failed"
     held = remembered(pump.lsp, cr.HtlcHeld)[-1]
-    assert "coverage: expected at most 0 msat more" in held.reason
+    assert "coverage: expected at most 0 sat more" in held.reason
     assert not remembered(client, cr.HtlcRefused), "it never came so far"
     assert pay(pump, client, elsewhere, 50_000).status == "paid"
     assert pay(pump, pump.lsp, client, 20_000).status == "paid", "there is room again"
@@ -171,9 +172,8 @@ def test_an_lsp_that_offers_more_gets_it_back_by_name_and_the_channel_goes_on() 
     limit_msat = fill(pump, NEIGHBOUR)
     assert pay(pump, pump.lsp, client, 10_000).status == "failed"
     (refused,) = remembered(client, cr.HtlcRefused)
-    assert f"expected at most {limit_msat} msat of ours, received {limit_msat + 10_000}" in (
-        refused.reason
-    )
+    most, received = msat(limit_msat), msat(limit_msat + 10_000)
+    assert f"expected at most {most} of ours, received {received}" in refused.reason
     assert [link.failure for link in both_links(pump, NEIGHBOUR)] == [None, None]
 
 
@@ -216,5 +216,5 @@ def test_no_client_agrees_to_what_leaves_it_beyond_what_is_covered() -> None:
         if not beyond_msat:
             check_covered(richer, after)
             continue
-        with pytest.raises(Refusal, match=f"coverage: expected {accepter_msat} msat or more"):
+        with pytest.raises(Refusal, match=f"coverage: expected {msat(accepter_msat)} or more"):
             check_covered(richer, after)

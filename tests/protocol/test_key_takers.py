@@ -20,6 +20,7 @@ from cromford.protocol.journal import handover_records as hr
 from cromford.protocol.journal.factory import Factory
 from cromford.signing.handed_over import OfferedKeys
 from cromford.signing.keychain import ChannelKey, FactoryKey
+from cromford.told import msat
 from cromford.wire import messages as m
 
 ORDER: Final = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
@@ -110,7 +111,7 @@ def test_keys_of_a_factory_in_which_the_sender_has_no_seat_are_refused_and_wake_
 def test_a_client_with_a_balance_is_refused_and_nothing_of_it_is_kept() -> None:
     world, _, stayer = unheard()
     refusal = answer_to(world, stayer, secrets_of(world, stayer))
-    assert refusal == f"balance: expected less than 330000 msat, received {BALANCE_MSAT}"
+    assert refusal == f"balance_msat: expected less than 330 sat, received {msat(BALANCE_MSAT)}"
     assert not world.factory.held_keys
     assert not world.pump.lsp.handed_over_keys.entries
 

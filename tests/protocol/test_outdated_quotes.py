@@ -13,6 +13,7 @@ from cromford.protocol import events as ev
 from cromford.protocol.advancing.selling import QUOTE_BLOCKS
 from cromford.protocol.facts import FRESH
 from cromford.protocol.journal import advance_records as ar
+from cromford.told import msat
 
 AMOUNT_SAT: Final = 20_000
 
@@ -57,10 +58,8 @@ def the_money_is_spent(market: Market) -> str:
     paid_msat = balance(market.buyer).spendable_msat - 90_000
     paid = pay(market.pump, market.buyer, market.pump.client_at(2), paid_msat)
     assert paid.status == "paid"
-    left_msat = balance(market.buyer).own_msat
-    return (
-        f"insufficient_balance: price_msat: expected at most {left_msat} by the balance, received "
-    )
+    left = msat(balance(market.buyer).own_msat)
+    return f"insufficient_balance: price_msat: expected at most {left} by the balance, received "
 
 
 def the_chain_is_stale(market: Market) -> str:

@@ -26,6 +26,7 @@ from cromford.protocol.faults import Rejected
 from cromford.protocol.htlc_blocks import CLAIM_BLOCKS, INVOICE_SLACK_BLOCKS
 from cromford.protocol.journal.book import Payment
 from cromford.protocol.journal.failures import Failure
+from cromford.told import msat
 from cromford.wire import messages as m
 
 FIRST_MSAT = 30_000_000
@@ -94,8 +95,11 @@ def test_a_thirteenth_htlc_is_not_offered(pump: Pump) -> None:
 @pytest.mark.parametrize(
     ("amount_msat", "reason"),
     [
-        (LEFT_MSAT + 1, f"at most {LEFT_MSAT}, so that a reserve of {RESERVE_MSAT} stays"),
-        (FLIGHT_MSAT + 1, f"max_htlc_value_in_flight_msat: expected at most {FLIGHT_MSAT}"),
+        (
+            LEFT_MSAT + 1,
+            f"at most {msat(LEFT_MSAT)}, so that a reserve of {msat(RESERVE_MSAT)}",
+        ),
+        (FLIGHT_MSAT + 1, f"value_in_flight_msat: expected at most {msat(FLIGHT_MSAT)}"),
     ],
 )
 def test_the_lsp_offers_nothing_beyond_its_reserve_or_what_may_be_in_flight(
@@ -104,7 +108,7 @@ def test_the_lsp_offers_nothing_beyond_its_reserve_or_what_may_be_in_flight(
     alice = pump.clients[0]
     refused = refusal_of(pump, pump.lsp, make_invoice(pump, alice, amount_msat))
     assert reason in str(refused)
-    assert f"received {amount_msat}" in str(refused)
+    assert f"received {msat(amount_msat)}" in str(refused)
     assert pay(pump, pump.lsp, alice, LEFT_MSAT).status == "paid"
     assert balance(alice).receivable_msat == 0
 
@@ -118,7 +122,7 @@ def test_a_client_pays_to_its_last_millisatoshi_and_no_further(pump: Pump) -> No
         if amount + fee_msat + amount // 1000 <= FIRST_MSAT
     )
     refused = refusal_of(pump, alice, make_invoice(pump, bob, most_msat + 1))
-    assert f"amount_msat: expected at most {FIRST_MSAT}" in str(refused)
+    assert f"amount_msat: expected at most {msat(FIRST_MSAT)}" in str(refused)
     assert pay(pump, alice, bob, most_msat).status == "paid"
     assert balance(alice).own_msat == FIRST_MSAT - most_msat - fee_msat - most_msat // 1000
     assert newest_link(alice).failure is None
@@ -129,7 +133,7 @@ def test_what_would_be_lost_to_fees_is_bounded(pump: Pump) -> None:
     for _ in range(5):
         pump.handle(pump.lsp, make_invoice(pump, bob, TRIMMED_MSAT))
     refused = refusal_of(pump, pump.lsp, make_invoice(pump, bob, TRIMMED_MSAT))
-    assert "max_dust_htlc_exposure_msat: expected at most 5000000, received 5400000" in str(refused)
+    assert "exposure_msat: expected at most 5,000 sat, received 5,400 sat" in str(refused)
 
 
 def test_small_ones_of_both_sides_at_once_are_given_back(pump: Pump) -> None:
@@ -233,7 +237,7 @@ def test_a_price_above_the_payers_limit_is_not_paid(pump: Pump) -> None:
     request = make_invoice(pump, bob, 1_000_000, fee_max_msat=1999)
     refused = refusal_of(pump, alice, request)
     assert refused.code == "fee_too_high"
-    assert str(refused) == "fee_max_msat: expected at most 1999, the LSP asks 2000"
+    assert str(refused) == "fee_max_msat: expected at most 1,999 msat, the LSP asks 2 sat"
     assert pay(pump, alice, bob, 1_000_000, fee_max_msat=2000).status == "paid"
 
 
@@ -248,7 +252,7 @@ def test_an_lsp_that_asks_too_much_is_not_paid(pump: Pump) -> None:
         pump.connect(alice)
         pump.run()
     refused = refusal_of(pump, alice, make_invoice(pump, bob, 1_000_000))
-    assert str(refused) == "fee_max_msat: expected at most 20000, the LSP asks 1001000"
+    assert str(refused) == "fee_max_msat: expected at most 20 sat, the LSP asks 1,001 sat"
 
 
 # What the LSP does not forward
@@ -483,14 +487,14 @@ def an_add(pump: Pump, **changes: Any) -> m.UpdateAddHtlc:
     ("changes", "reason"),
     [
         ({"htlc_id": 1}, "id: expected 0, received 1"),
-        ({"amount_msat": 0}, "htlc_minimum_msat: expected at least 1, received 0"),
+        ({"amount_msat": 0}, "htlc_minimum_msat: expected at least 1 msat, received 0 sat"),
         (
             {"amount_msat": FIRST_MSAT + 1},
-            f"amount_msat: expected at most {FIRST_MSAT}, so that a reserve of 0 stays, received",
+            f"amount_msat: expected at most {msat(FIRST_MSAT)}, so that a reserve of 0 sat",
         ),
         (
             {"amount_msat": (1 << 64) - 1},
-            f"max_htlc_value_in_flight_msat: expected at most {FLIGHT_MSAT}, received 18446",
+            f"max_htlc_value_in_flight_msat: expected at most {msat(FLIGHT_MSAT)}, received 18",
         ),
         ({"cltv_expiry": 0}, "cltv_expiry: expected 1..499999999, received 0"),
         ({"cltv_expiry": 500_000_000}, "cltv_expiry: expected 1..499999999, received 500000000"),
@@ -513,7 +517,7 @@ def test_an_update_outside_of_the_limits_ends_the_channel(
         (
             TRIMMED_MSAT,
             5,
-            "max_dust_htlc_exposure_msat: expected at most 5000000, received 5400000",
+            "max_dust_htlc_exposure_msat: expected at most 5,000 sat, received 5,400 sat",
         ),
     ],
 )

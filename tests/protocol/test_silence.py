@@ -157,7 +157,7 @@ def test_too_few_who_stay_end_it_cleanly(kind: type[m.Message]) -> None:
     pump.build(min_clients=2)
     go_silent(pump, pump.client_at(1), kind)
     house = pump.lsp.state.house
-    assert house.build_dropped == "1 clients are left, 2 are needed"
+    assert house.build_dropped == "1 client is left, 2 are needed"
     assert (house.build, house.under_way) == (None, None)
     assert not pump.is_funded()
     assert not pump.wishes(pump.lsp, fx.SignFunding)

@@ -29,6 +29,7 @@ from cromford.channel.terms import Party
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.encoding import decoded
 from cromford.protocol.journal.link import Link
+from cromford.told import msat
 from cromford.wire import messages as m
 
 BUYER, NEIGHBOUR, ELSEWHERE = 1, 2, 3
@@ -382,7 +383,8 @@ def test_an_add_of_what_the_rebase_will_cost_ends_the_channel() -> None:
         pump.tell(pump.lsp, alice, add)
         failure = both_links(pump, BUYER)[1].failure
         assert failure is not None
-        assert f"expected at most {most_msat}, so that a reserve of {PRICE_MSAT} stays" in failure
+        most, reserve = msat(most_msat), msat(PRICE_MSAT)
+        assert f"expected at most {most}, so that a reserve of {reserve} stays" in failure
         assert claims(both_links(pump, BUYER)[1]) == claims(lsp_link)
 
 
@@ -401,7 +403,7 @@ def rebase_of(link: Link, **changes: Any) -> m.UpdateRebase:
     ("changes", "reason"),
     [
         ({}, "expected the old state's poisons first, received none"),
-        ({"price_msat": PRICE_MSAT + 1}, f"price_msat: expected {PRICE_MSAT}, received"),
+        ({"price_msat": PRICE_MSAT + 1}, f"price_msat: expected {msat(PRICE_MSAT)}, received"),
         ({"capacity_sat": 1}, "capacity_sat: expected"),
         ({"advance_id": NO_TXID}, "advance_id: expected"),
     ],

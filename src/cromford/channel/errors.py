@@ -1,5 +1,7 @@
 """What can go wrong in a channel, by whose mistake it is. Each names field, expected, received."""
 
+from cromford import told
+
 
 class InvalidChannelTerms(ValueError):
     """Terms that no channel can have, whoever proposes them."""
@@ -45,8 +47,6 @@ class FallenBehind(Exception):
 
 
 def _sentence(field: str, expected: object, received: object) -> str:
-    return f"{field}: expected {_show(expected)}, received {_show(received)}"
-
-
-def _show(value: object) -> str:
-    return value.hex() if isinstance(value, bytes) else str(value)
+    return (
+        f"{field}: expected {told.shown(field, expected)}, received {told.shown(field, received)}"
+    )

@@ -6,6 +6,7 @@ then see the same commitment, and a limit exceeded is the sender's doing beyond 
 
 from typing import Final
 
+from cromford import told
 from cromford.bitcoin.timelock import LOCKTIME_THRESHOLD
 from cromford.channel.content import Htlc
 from cromford.channel.errors import UpdateRefused
@@ -38,8 +39,8 @@ def check_add(state: ChannelState, live: LiveHtlc) -> None:
     if balance_msat < reserve_msat:
         raise UpdateRefused(
             "amount_msat",
-            expected=f"at most {htlc.amount_msat + balance_msat - reserve_msat}, "
-            f"so that a reserve of {reserve_msat} stays",
+            expected=f"at most {told.msat(htlc.amount_msat + balance_msat - reserve_msat)}, "
+            f"so that a reserve of {told.msat(reserve_msat)} stays",
             received=htlc.amount_msat,
         )
 
@@ -104,7 +105,7 @@ def _check_fields(live: LiveHtlc, state: ChannelState) -> None:
     if htlc.amount_msat < state.terms.htlc_minimum_msat:
         raise UpdateRefused(
             "htlc_minimum_msat",
-            expected=f"at least {state.terms.htlc_minimum_msat}",
+            expected=f"at least {told.msat(state.terms.htlc_minimum_msat)}",
             received=htlc.amount_msat,
         )
     if not 0 < htlc.cltv_expiry < LOCKTIME_THRESHOLD:
@@ -122,7 +123,9 @@ def _check_fields(live: LiveHtlc, state: ChannelState) -> None:
 
 def _check_at_most(field: str, limit: int, received: int) -> None:
     if received > limit:
-        raise UpdateRefused(field, expected=f"at most {limit}", received=received)
+        raise UpdateRefused(
+            field, expected=f"at most {told.shown(field, limit)}", received=received
+        )
 
 
 def _trimmed_msat(htlc: Htlc, holder: Party, terms: ChannelTerms) -> int:

@@ -4,6 +4,7 @@ While a funding is being replaced every commitment is signed for both outpoints.
 the rebase is for the new one alone; once both parties have one, the old outpoint is superseded.
 """
 
+from cromford import told
 from cromford.changed import changed
 from cromford.channel.errors import PeerViolation, UpdateRefused
 from cromford.channel.messages import Rebase
@@ -68,7 +69,7 @@ def _with_rebase(state: ChannelState, message: Rebase) -> ChannelState:
     if not can_pay(state, message.price_msat):
         raise UpdateRefused(
             "price_msat",
-            expected=f"at most {payable_msat(state)}",
+            expected=f"at most {told.msat(payable_msat(state))}",
             received=message.price_msat,
         )
     growth_sat = message.capacity_sat - state.capacity_sat

@@ -26,6 +26,7 @@ from cromford.cli.seed import seed_group
 from cromford.cli.shown import dying, exits, lists, payment_lists, tree
 from cromford.cli.shown.output import show
 from cromford.cli.wallet import wallet_group
+from cromford.told import counted
 
 ROLE: Final = "client"
 JOIN_WAIT_SECONDS: Final = 3.0
@@ -284,10 +285,11 @@ def pause(invocation: Invocation, factory_id: str | None) -> None:
 
 def _consequences(plan: dict[str, Any]) -> str:
     """Return what an exit does to the one who leaves, and to the others."""
+    go = counted(plan["n_transactions"], "transaction goes", "transactions go")
     return (
         "An exit cannot be taken back: your channel takes no payment any more, and "
-        f"{plan['n_transactions']} transactions of the factory go on chain. The other clients keep "
-        "their channels and go on paying, but leave by what is on chain then."
+        f"{go} on chain. The other clients keep their channels and go on paying, but leave by "
+        "what is on chain then."
     )
 
 

@@ -14,8 +14,9 @@ from cromford.cli.failures import CommandFailed
 from cromford.cli.invocation import Invocation, invocation_options
 from cromford.cli.package_file import invalid_package, package_bytes
 from cromford.cli.shown import packages
-from cromford.cli.shown.output import show, stdout_console, write_json
+from cromford.cli.shown.output import sat, show, stdout_console, write_json
 from cromford.ports import ChainUnavailable
+from cromford.told import counted
 from cromford.watch.package import ExitPackage
 from cromford.watch.package_reading import InvalidPackage, read_package
 
@@ -95,10 +96,8 @@ def broadcast(
 
 
 def _ask_first(invocation: Invocation, package: ExitPackage, *, yes: bool) -> None:
-    told = (
-        f"{len(package.steps)} transactions go on chain, down to a channel of "
-        f"{package.channel_txout.amount_sat:,} sat"
-    )
+    go = counted(len(package.steps), "transaction goes", "transactions go")
+    told = f"{go} on chain, down to a channel of {sat(package.channel_txout.amount_sat)}"
     confirm(
         invocation,
         f"An exit cannot be taken back: {told}. Publish them?",

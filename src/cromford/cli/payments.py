@@ -208,7 +208,7 @@ def _pay(
             remediation=remedies.get(answer["failure"], "Nothing was paid; try again later."),
         )
     if answer["status"] == "pending" and wait > 0 and not dry_run:
-        what = f"after {wait:g} seconds {msat(answer['total_msat'])} are still on their way"
+        what = f"after {wait:g} s {msat(answer['total_msat'])} are still on their way"
         if answer["may_lose_msat"]:
             what = f"unknown whether it was paid: up to {msat(answer['may_lose_msat'])} may be lost"
         raise CommandFailed(

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from cromford import told
 from cromford.crypto.keys import sha256
 
 # Both values of a refusal fit a message's reason, and a line of a log.
@@ -17,7 +18,9 @@ class Refusal(Exception):
     """
 
     def __init__(self, field: str, *, expected: object, received: object) -> None:
-        super().__init__(f"{field}: expected {_show(expected)}, received {_show(received)}")
+        super().__init__(
+            f"{field}: expected {_show(field, expected)}, received {_show(field, received)}"
+        )
         self.field = field
         self.expected = expected
         self.received = received
@@ -36,8 +39,8 @@ class Rejected(Exception):
         self.retryable = retryable
 
 
-def _show(value: object) -> str:
-    text = value.hex() if isinstance(value, bytes) else str(value)
+def _show(field: str, value: object) -> str:
+    text = told.shown(field, value)
     if len(text) <= SHOWN_MAX:
         return text
     digest = sha256(text.encode()).hex()[:16]

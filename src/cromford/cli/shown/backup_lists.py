@@ -5,6 +5,7 @@ from typing import Any
 from rich.console import Console
 
 from cromford.cli.shown.output import cell, facts, moment
+from cromford.told import counted
 
 Rows = list[tuple[str, object]]
 
@@ -61,7 +62,7 @@ def _contents(found: dict[str, Any]) -> Rows:
     if found["bytes_left_out"]:
         rows.append(("left out", f"{found['bytes_left_out']:,} bytes that were not complete"))
     if found.get("behind_records") is not None:
-        rows.append(("behind the store", f"{found['behind_records']:,} records"))
+        rows.append(("behind the store", counted(found["behind_records"], "record")))
     return rows
 
 
@@ -72,7 +73,10 @@ def _replica(replica: dict[str, Any] | None) -> str:
         return f"{replica['place']}: see `backup verify`"
     if not replica["behind_records"]:
         return f"{replica['place']}: nothing is missing"
-    behind = f"{replica['behind_records']:,} records, {replica['behind_seconds']:,} seconds"
+    behind = (
+        f"{counted(replica['behind_records'], 'record')}, "
+        f"{counted(replica['behind_seconds'], 'second')}"
+    )
     return f"{replica['place']}: {behind} behind"
 
 

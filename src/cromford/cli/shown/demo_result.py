@@ -6,6 +6,7 @@ from rich.console import Console
 
 from cromford.cli.shown import tree
 from cromford.cli.shown.output import blocks, cell, expiry_text, msat, sat, table
+from cromford.told import counted
 
 Document = dict[str, Any]
 
@@ -15,7 +16,7 @@ def result(console: Console, shown: Document) -> None:
     exported, summary = shown["factory"], shown["summary"]
     console.print()
     _heading(console, f"factory {exported['factory_id']}")
-    told = cell(f"{summary['status']}, {summary['n_clients']} clients; ")
+    told = cell(f"{summary['status']}, {counted(summary['n_clients'], 'client')}; ")
     console.print(told.append_text(expiry_text(summary)))
     console.print()
     tree.print_tree(console, exported)
@@ -65,7 +66,7 @@ def _print_money(console: Console, payments: Document) -> None:
     told = f"the LSP earned {msat(payments['earned_msat'])}"
     if payments["n"]:
         told += (
-            f" on {payments['n']:,} payments of {msat(payments['amount_msat'])}, "
+            f" on {counted(payments['n'], 'payment')} of {msat(payments['amount_msat'])}, "
             f"{payments['per_second']:,} per second (--seed {payments['seed']})"
         )
     console.print(cell(told), soft_wrap=True)

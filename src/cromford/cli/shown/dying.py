@@ -5,6 +5,7 @@ from typing import Any, Final
 from rich.console import Console
 
 from cromford.cli.shown.output import blocks, cell, msat, short
+from cromford.told import counted
 
 Document = dict[str, Any]
 _ENDING: Final = {
@@ -44,8 +45,9 @@ def ending_text(factory: Document) -> str | None:
     if factory.get("n_waiting") is not None:
         waiting, elsewhere = factory["n_waiting"], factory["n_elsewhere"]
         clauses.append(
-            f"of its {factory['n_clients']} clients {waiting} wait for the next one and "
-            f"{elsewhere} have a channel there"
+            f"of its {counted(factory['n_clients'], 'client')} "
+            f"{counted(waiting, 'waits', 'wait')} for the next one and "
+            f"{counted(elsewhere, 'has', 'have')} a channel there"
         )
     return "; ".join([*clauses, *map(_step_text, factory.get("when_dying", ()))])
 

@@ -5,6 +5,7 @@ from typing import Any
 from rich.console import Console
 
 from cromford.cli.shown.output import blocks, cell, days, facts, sat, short, table
+from cromford.told import counted
 
 Document = dict[str, Any]
 
@@ -32,7 +33,10 @@ def exit_plan(console: Console, plan: Document) -> None:
     facts(
         console,
         [
-            ("in all", f"{plan['n_transactions']} transactions, {plan['total_vsize']:,} vB"),
+            (
+                "in all",
+                f"{counted(plan['n_transactions'], 'transaction')}, {plan['total_vsize']:,} vB",
+            ),
             ("fees", f"{sat(plan['total_fee_sat'])} agreed"),
             *(
                 (f"at {fee['feerate_sat_per_vb']:g} sat/vB", _fees_at(fee))

@@ -19,6 +19,7 @@ from cromford.cli.shown.output import (
     short,
     table,
 )
+from cromford.told import counted
 
 TWO_COPIES: Final = "does a second copy of the data directory run? Stop one of them"
 RESTORED: Final = "marked: restored from a backup, it can only be closed"
@@ -75,7 +76,9 @@ def lsp_status(console: Console, status: Document) -> None:
     ]
     keys = status["handed_over_keys"]
     if keys["n_clients"]:
-        rows.append(("keys handed over", f"by {keys['n_clients']} clients that moved out"))
+        rows.append(
+            ("keys handed over", f"by {counted(keys['n_clients'], 'client')} that moved out")
+        )
     if keys["problem"]:
         told = f"{keys['problem']}; whose are gone is asked again, or signs itself"
         rows.append(("KEYS DAMAGED", told))
@@ -104,7 +107,7 @@ def client_status(console: Console, status: Document) -> None:
     if offer is not None:
         offered = (
             f"{sat(offer['capacity_min_sat'])} to {sat(offer['capacity_max_sat'])}, "
-            f"{offer['min_clients']} to {offer['max_clients']} clients, "
+            f"{offer['min_clients']} to {counted(offer['max_clients'], 'client')}, "
             f"{offer['deadline_seconds']} s to answer"
         )
         price = f"{msat(offer['fee_base_msat'])} and {offer['fee_proportional_millionths']:,} ppm"
@@ -135,6 +138,8 @@ def _status_rows(status: Document) -> list[tuple[str, object]]:
     )
     if wallet["arriving_sat"]:
         held += f", {sat(wallet['arriving_sat'])} arriving from factories"
+    if wallet["change_sat"]:
+        held += f", {sat(wallet['change_sat'])} coming back as change"
     if wallet["immature_sat"]:
         held += f", {sat(wallet['immature_sat'])} immature"
     return [
@@ -158,8 +163,8 @@ def _failed_text(failed: Document) -> str:
     alarm = "a second signature was PREVENTED; " if failed["alarm"] else ""
     return (
         f"{alarm}{failed['error']} at {failed['place']} about {failed['event']} of {who} "
-        f"({failed['count']:,} times, last {moment(failed['last_time'])}); nothing was remembered; "
-        "please report the log's traceback"
+        f"({counted(failed['count'], 'time')}, last {moment(failed['last_time'])}); "
+        "nothing was remembered; please report the log's traceback"
     )
 
 
@@ -173,7 +178,7 @@ def refused_text(refused: Document) -> str:
     """Return which transaction the node does not take, why, and since when."""
     return (
         f"{refused['name']} {short(refused['txid'])}, {refused['reason']} "
-        f"({refused['count']:,} times since height {refused['first_height']:,})"
+        f"({counted(refused['count'], 'time')} since height {refused['first_height']:,})"
     )
 
 
@@ -191,7 +196,10 @@ def lobby(console: Console, answer: Document) -> None:
         console,
         [
             ("clients connect to", answer["address"]),
-            ("a factory takes", f"{answer['min_clients']} to {answer['max_clients']} clients"),
+            (
+                "a factory takes",
+                f"{answer['min_clients']} to {counted(answer['max_clients'], 'client')}",
+            ),
         ],
     )
     if answer["waiting"]:
@@ -215,7 +223,9 @@ def lobby(console: Console, answer: Document) -> None:
 def build(console: Console, answer: Document) -> None:
     """Print what a build does, or would do."""
     started = "building" if answer["started"] else "dry run: nothing was built"
-    console.print(started)
+    if answer.get("factory_id") is not None:
+        started = f"built: factory {answer['factory_id']}, whose funding waits for its block"
+    console.print(cell(started), soft_wrap=True)
     placement(console, answer["placed"])
     facts(
         console,
@@ -244,7 +254,7 @@ def shapes(console: Console, choices: list[Document]) -> None:
             cell(name),
             cell(", ".join(f"{kind} {arity}" for kind, arity in levels) or "none"),
             cell(f"{choice['exit_blocks']:,}"),
-            cell(f"{choice['lock_blocks']:,} blocks"),
+            cell(blocks(choice["lock_blocks"])),
             cell(f"{choice['branch_vsize']:,} vB"),
             cell(f"{choice['tree_vsize']:,} vB"),
         )
@@ -323,7 +333,7 @@ def _left_text(factory: Document) -> str:
         return ""
     n = len(factory["published"])
     out = ", ".join(map(str, factory["leaving"]))
-    told = f", being left: {n} transaction{'' if n == 1 else 's'} of the tree on chain"
+    told = f", being left: {counted(n, 'transaction')} of the tree on chain"
     return f"{told}, clients out: {out}" if out else told
 
 
@@ -340,7 +350,7 @@ def _swept_text(factory: Document) -> str:
         return ""
     n = len(sweeping)
     amount_sat = sum(output["amount_sat"] for output in sweeping)
-    return f", to be swept: {sat(amount_sat)} in {n} output{'' if n == 1 else 's'}"
+    return f", to be swept: {sat(amount_sat)} in {counted(n, 'output')}"
 
 
 def client_factories(console: Console, answer: Document) -> None:

@@ -11,8 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cromford import told
 from cromford.cli.failures import printable
 from cromford.cli.invocation import Invocation
+from cromford.cli.shown.listing import Listing
+from cromford.told import counted
 
 # Wide enough for every table of ours, so that what is piped onwards is not wrapped.
 WIDTH_WITHOUT_TERMINAL: Final = 240
@@ -21,7 +24,6 @@ DEADLINE_NEAR_BLOCKS: Final = 1008
 DEADLINE_URGENT_BLOCKS: Final = 144
 BLOCKS_PER_DAY: Final = 144
 SHORT_ID_SIZE: Final = 12
-MSAT_PER_SAT: Final = 1000
 
 Printer = Callable[[Console, Any], None]
 
@@ -57,7 +59,7 @@ def _console(stream: Any) -> Console:  # noqa: ANN401 - a test's double is no Te
 
 def table(*headings: str) -> Table:
     """Return an empty table in the style of all listings."""
-    return Table(*headings, box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    return Listing(*headings)
 
 
 def cell(value: object, style: str = "") -> Text:
@@ -72,19 +74,17 @@ def one_line(text: str) -> str:
 
 def sat(amount_sat: int | None) -> str:
     """Return an amount with its unit, or a dash while it is not known."""
-    return "-" if amount_sat is None else f"{amount_sat:,} sat"
+    return "-" if amount_sat is None else told.sat(amount_sat)
 
 
 def msat(amount_msat: int | None) -> str:
     """Return an amount of millisatoshi with its unit: in sat where it is whole."""
-    if amount_msat is None or amount_msat % MSAT_PER_SAT:
-        return "-" if amount_msat is None else f"{amount_msat:,} msat"
-    return sat(amount_msat // MSAT_PER_SAT)
+    return "-" if amount_msat is None else told.msat(amount_msat)
 
 
 def blocks(n: int) -> str:
     """Return a length in blocks with its unit."""
-    return f"{n:,} block{'' if n == 1 else 's'}"
+    return counted(n, "block")
 
 
 def days(n_blocks: int) -> str:

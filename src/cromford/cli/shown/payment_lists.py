@@ -6,6 +6,7 @@ from rich.console import Console
 
 from cromford.cli.shown import market
 from cromford.cli.shown.output import blocks, cell, facts, moment, msat, sat, short, table
+from cromford.told import counted
 
 Document = dict[str, Any]
 _DIRECTIONS: Final = {"out": "paid out", "in": "invoice", "move": "moved"}
@@ -19,7 +20,7 @@ def _hold(answer: Document) -> list[tuple[str, str]]:
         return [("if you are away", "the LSP did not say yet whether it holds the payment")]
     if agreed == 0:
         return [("if you are away", "the LSP does not hold the payment")]
-    return [("if you are away", f"the LSP holds the payment for {agreed:,} seconds")]
+    return [("if you are away", f"the LSP holds the payment for {counted(agreed, 'second')}")]
 
 
 def invoice(console: Console, answer: Document) -> None:

@@ -10,6 +10,7 @@ from cromford.cli.shown import ladder, market
 from cromford.cli.shown.closes import close_ledger, closed_text, closing_text
 from cromford.cli.shown.lists import refused_text
 from cromford.cli.shown.output import blocks, cell, expiry_text, is_over, sat, table
+from cromford.told import counted
 
 Document = dict[str, Any]
 LSP_INDEX: Final = 0
@@ -35,7 +36,7 @@ def _print_ceremony(console: Console, document: Document) -> None:
         left = document["seconds_left"]
         console.print(cell(told if left is None else f"{told}, {left:g} s left", "bold"))
     elif document["status"] == "funding":
-        told = f"{document['confirmations']} of {document['min_depth']} confirmations"
+        told = f"{document['confirmations']} of {counted(document['min_depth'], 'confirmation')}"
         console.print(cell(told, "bold"))
     _print_closes(console, document)
     if document["close_ended"] is not None:
@@ -81,7 +82,7 @@ def branch(console: Console, document: Document) -> None:
 
 def _print_summary(console: Console, document: Document) -> None:
     console.print(cell(f"factory {document['factory_id']}"), soft_wrap=True)
-    told = Text(f"{document['status']}, {document['n_clients']} clients")
+    told = Text(f"{document['status']}, {counted(document['n_clients'], 'client')}")
     if not is_over(document):
         told.append("; ").append_text(expiry_text(document))
     console.print(told)
@@ -107,8 +108,8 @@ def print_tree(console: Console, document: Document) -> None:
         for output in tx["outputs"]:
             if output["kind"] not in {"child", "anchor"}:
                 node.add(_line(_output_name(output), sat(output["amount_sat"]), style="green"))
-    # A wrapped line of a tree is hard to read; a terminal that is narrow cuts it instead.
-    console.print(top, overflow="ellipsis", no_wrap=True, crop=True)
+    # A wrapped line of a tree is hard to read, and an amount that is cut is none.
+    console.print(top, overflow="fold")
 
 
 def _line(name: str, facts: str, *, style: str = "bold") -> Text:
@@ -167,8 +168,9 @@ def exit_line(client: int, plan: Document) -> str:
     if plan["needs_coin"]:
         fees = "fees from a coin of its own"
     return (
-        f"client {client}: {plan['n_transactions']} transactions, {plan['total_vsize']:,} vB, "
-        f"{fees}, {blocks(plan['total_delay_blocks'])} of delay; {_channel_line(plan)}"
+        f"client {client}: {counted(plan['n_transactions'], 'transaction')}, "
+        f"{plan['total_vsize']:,} vB, {fees}, {blocks(plan['total_delay_blocks'])} of delay; "
+        f"{_channel_line(plan)}"
     )
 
 

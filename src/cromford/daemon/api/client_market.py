@@ -5,6 +5,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from cromford import told
 from cromford.daemon.api.factory_id import find_factory
 from cromford.daemon.api.payment_limits import WAIT_SECONDS_MAX
 from cromford.daemon.api.payments import wait_until
@@ -210,7 +211,7 @@ def _refused(refused: m.QuoteRefused) -> RpcFailure:
     """Return why an LSP quotes nothing."""
     message = refused.reason
     if refused.missing_msat:
-        message += f": {refused.missing_msat} msat are missing"
+        message += f": {told.msat(refused.missing_msat)} are missing"
     remedy = _NEXT_FACTORY if refused.next_factory else _REMEDIES.get(refused.code, "")
     is_known = refused.code in _KNOWN
     return RpcFailure(

@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from cromford import told
 from cromford.bitcoin.network import Network
 from cromford.channel.messages import UpdateAdd
 from cromford.daemon.api.payment_limits import LIMIT, LIMIT_MAX, WAIT_SECONDS_MAX
@@ -203,7 +204,8 @@ def _check_time(invoice: Invoice) -> None:
     if late_seconds >= 0:
         raise RpcFailure(
             "invoice_expired",
-            f"invoice: expired {late_seconds} seconds ago, at {invoice.expires_at} (unix time)",
+            f"invoice: expired {told.counted(late_seconds, 'second')} ago, "
+            f"at {invoice.expires_at} (unix time)",
             remediation="Ask the payee for a new one.",
         )
 
@@ -239,8 +241,8 @@ def _explained(failure: RpcFailure, means: Means) -> RpcFailure:
     if code == "not_payable" and means.cost_msat > means.sendable_msat:
         code = "insufficient_balance"
         message = (
-            f"amount_msat: with the fee {means.cost_msat} are needed, "
-            f"and no channel can send more than {means.sendable_msat} now"
+            f"amount_msat: with the fee {told.msat(means.cost_msat)} are needed, "
+            f"and no channel can send more than {told.msat(means.sendable_msat)} now"
         )
     return RpcFailure(
         code,

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Final, assert_never
 
 from cromford import effects as fx
+from cromford import told
 from cromford.channel.rebase import can_pay, payable_msat
 from cromford.channel.terms import MSAT_PER_SAT, Party
 from cromford.factory.allocation import AdvanceRefused, Purchase
@@ -240,21 +241,22 @@ def _buy(turn: Turn[ClientState], event: ev.PurchaseRequested) -> None:
     if quote.price_msat > event.price_max_msat:
         raise Rejected(
             "price_too_high",
-            f"price_msat: expected at most {event.price_max_msat}, received {quote.price_msat}",
+            f"price_msat: expected at most {told.msat(event.price_max_msat)}, "
+            f"received {told.msat(quote.price_msat)}",
         )
     invoice = _open_invoice(turn.state, wanted.payment_hash)
     if invoice is not None and invoice.amount_msat <= quote.price_msat:
         raise Rejected(
             "insufficient_balance",
-            f"price_msat: expected less than the payment's {invoice.amount_msat}, "
-            f"received {quote.price_msat}",
+            f"price_msat: expected less than the payment's {told.msat(invoice.amount_msat)}, "
+            f"received {told.msat(quote.price_msat)}",
         )
     if not (wanted.payment_hash or can_pay(link.state, quote.price_msat)):
         payable = payable_msat(link.state)
         raise Rejected(
             "insufficient_balance",
-            f"price_msat: expected at most {payable} by the balance, received {quote.price_msat}: "
-            f"{quote.price_msat - payable} are missing",
+            f"price_msat: expected at most {told.msat(payable)} by the balance, received "
+            f"{told.msat(quote.price_msat)}: {told.msat(quote.price_msat - payable)} are missing",
             retryable=True,
         )
     if not event.beyond_coverage:

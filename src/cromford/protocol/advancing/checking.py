@@ -6,6 +6,7 @@ client's own. That a view of the chain differs is a reason to refuse, and never 
 
 from dataclasses import dataclass
 
+from cromford import told
 from cromford.factory.allocation import AdvanceRefused, Allocation
 from cromford.factory.leaf import Leaf, advance_height_max, advance_id_of
 from cromford.protocol.advancing.making import STEP_BLOCKS_MIN, leaf_with_next, missing_msat
@@ -172,7 +173,7 @@ def _check_price(link: Link, price_msat: int) -> None:
     if lacking_msat:
         raise Refusal(
             "price_msat",
-            expected=f"at most {price_msat - lacking_msat}, our balance",
+            expected=f"at most {told.msat(price_msat - lacking_msat)}, our balance",
             received=price_msat,
         )
 

@@ -7,6 +7,7 @@ bytes, whatever is true then.
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
+from cromford import told
 from cromford.channel.rebase import can_pay
 from cromford.factory.allocation import AdvanceRefused, Purchase
 from cromford.factory.leaf import Leaf, advance_height_max
@@ -170,7 +171,8 @@ def problem_with_price(link: Link, price_msat: int) -> Obstacle | None:
     if can_pay(link.state, price_msat):
         return None
     lacking = missing_msat(link, price_msat)
-    return Obstacle("price", f"price_msat: {price_msat} is {lacking} msat more than its balance")
+    more = f"{told.msat(lacking)} more than its balance"
+    return Obstacle("price", f"price_msat: {told.msat(price_msat)} is {more}")
 
 
 def check_sale(state: Factory, facts: Facts, sale: Sale) -> Leaf:

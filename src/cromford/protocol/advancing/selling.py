@@ -8,6 +8,7 @@ asks too often between two blocks is told so.
 from dataclasses import dataclass
 from typing import Final, assert_never
 
+from cromford import told
 from cromford.channel.rebase import can_pay, payable_msat
 from cromford.channel.terms import MSAT_PER_SAT
 from cromford.crypto.keys import TaggedHash
@@ -266,7 +267,8 @@ def check_can_pay(link: Link, price: int) -> None:
     if can_pay(link.state, price):
         return
     payable = payable_msat(link.state)
-    reason = f"price_msat: expected at most {max(0, payable)} by the balance, received {price}"
+    most = told.msat(max(0, payable))
+    reason = f"price_msat: expected at most {most} by the balance, received {told.msat(price)}"
     raise NotSold("insufficient_balance", reason, missing_msat=price - max(0, payable))
 
 
@@ -287,7 +289,10 @@ def check_can_skim(turn: Turn[Factory], node_id: bytes, payment_hash: bytes, pri
         reason = "no payment with this hash waits here for your channel to have room"
         raise NotSold("payment_not_here", reason)
     if waiting_msat <= price:
-        reason = f"price_msat: expected less than the payment's {waiting_msat}, received {price}"
+        waiting = told.msat(waiting_msat)
+        reason = (
+            f"price_msat: expected less than the payment's {waiting}, received {told.msat(price)}"
+        )
         raise NotSold("insufficient_balance", reason, missing_msat=price - waiting_msat + 1)
 
 

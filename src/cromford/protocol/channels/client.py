@@ -1,6 +1,7 @@
 """The client's live channels: payments, invoices, and the LSP at the other end of each."""
 
 from cromford import effects as fx
+from cromford import told
 from cromford.channel.errors import UpdateRefused
 from cromford.channel.stage import LiveHtlc
 from cromford.crypto.keys import sha256
@@ -275,5 +276,6 @@ def _check_fee(state: ClientState, event: ev.PayRequested, fee_msat: int) -> Non
     if fee_msat > allowed_msat:
         raise Rejected(
             "fee_too_high",
-            f"fee_max_msat: expected at most {allowed_msat}, the LSP asks {fee_msat}",
+            f"fee_max_msat: expected at most {told.msat(allowed_msat)}, "
+            f"the LSP asks {told.msat(fee_msat)}",
         )

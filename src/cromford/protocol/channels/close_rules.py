@@ -8,6 +8,7 @@ then finishing it takes nothing from the client, whatever becomes of the HTLCs o
 from typing import Final
 
 from cromford import effects as fx
+from cromford import told
 from cromford.bitcoin.tx import Txid
 from cromford.channel.errors import UpdateRefused
 from cromford.channel.state import ChannelState
@@ -95,8 +96,8 @@ def check_closes(link: Link, chain: KnownChain, *, amount_msat: int) -> None:
     if added_msat > room:
         raise UpdateRefused(
             FIELD,
-            expected=f"at most {max(0, room)} msat more for the client, by what it signed",
-            received=added_msat,
+            expected=f"at most {told.msat(max(0, room))} more for the client, by what it signed",
+            received=told.msat(added_msat),
         )
 
 

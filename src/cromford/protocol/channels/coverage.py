@@ -9,6 +9,7 @@ knows the same numbers, offers none.
 from dataclasses import dataclass
 from typing import Final
 
+from cromford import told
 from cromford.changed import changed
 from cromford.channel.errors import UpdateRefused
 from cromford.channel.stage import Edition
@@ -84,7 +85,8 @@ def check_covered(link: Link, leaf_after: Leaf) -> None:
     covered_msat = _covered_with(link, leaf_after) * MSAT_PER_SAT
     owed = owed_msat(link.state)
     if owed > covered_msat:
-        raise Refusal(FIELD, expected=f"{owed} msat or more of ours", received=covered_msat)
+        expected = f"{told.msat(owed)} or more of ours"
+        raise Refusal(FIELD, expected=expected, received=told.msat(covered_msat))
 
 
 def coverage_in(state: ClientState | Factory, link: Link) -> int | None:
@@ -158,8 +160,8 @@ def why_beyond(turn: AnyTurn, link: Link) -> str | None:
     if limit_sat is None or owed <= limit_sat * MSAT_PER_SAT:
         return None
     return (
-        f"{FIELD}: expected at most {limit_sat * MSAT_PER_SAT} msat of ours, received {owed}: more "
-        "is not protected from the leaf's old states"
+        f"{FIELD}: expected at most {told.sat(limit_sat)} of ours, received {told.msat(owed)}: "
+        "more is not protected from the leaf's old states"
     )
 
 
@@ -179,9 +181,9 @@ def check_offer_is_covered(turn: AnyTurn, link_after: Link, *, amount_msat: int)
     if room is not None and room < 0:
         raise UpdateRefused(
             FIELD,
-            expected=f"at most {max(0, amount_msat + room)} msat more, by what of the client's "
-            "is covered",
-            received=amount_msat,
+            expected=f"at most {told.msat(max(0, amount_msat + room))} more, by what of the "
+            "client's is covered",
+            received=told.msat(amount_msat),
         )
 
 

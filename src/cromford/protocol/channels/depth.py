@@ -6,6 +6,7 @@ It is asked each time, for a depth that was reached once may be gone.
 from collections.abc import Iterable
 from typing import Final
 
+from cromford import told
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.client_attempt import ClientAttempt
 from cromford.protocol.journal.known_chain import KnownChain
@@ -24,7 +25,7 @@ def why_not_deep(attempt: ClientAttempt | LspAttempt, chain: KnownChain) -> str:
     depth = chain.depth(attempt.funding_tx.txid)
     return (
         f"factory {attempt.attempt_id.hex()}: its funding {attempt.funding_tx.txid} has {depth} of "
-        f"{attempt.terms.min_depth} confirmations"
+        f"{told.counted(attempt.terms.min_depth, 'confirmation')}"
     )
 
 

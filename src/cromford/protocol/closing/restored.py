@@ -8,6 +8,7 @@ restored stores are compared first, and then both say the same.
 
 from typing import Final
 
+from cromford import told
 from cromford.channel.terms import Party
 from cromford.protocol.channels.marks import least_close_msat
 from cromford.protocol.journal.link import Link
@@ -75,7 +76,7 @@ def problem_with_word(link: Link, balance_msat: int) -> str | None:
     if due_msat is None:
         return None if balance_msat <= most_due_msat(link) else TOO_LITTLE_FOR_US
     if due_msat != balance_msat:
-        return f"balance_msat: expected {due_msat}, received {balance_msat}"
+        return f"balance_msat: expected {told.msat(due_msat)}, received {told.msat(balance_msat)}"
     return None
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from cromford import told
 from cromford.channel.terms import MSAT_PER_SAT
 from cromford.protocol.channels.balances import balance_of
 from cromford.protocol.channels.coverage import room_msat
@@ -71,7 +72,7 @@ def _is_out(state: ClientState, link: Link, target: ClientAttempt | None) -> boo
 
 
 def _left_text(left_msat: int) -> str:
-    return "" if left_msat == 0 else f"{left_msat:,} msat stay behind: less than 330 sat"
+    return "" if left_msat == 0 else f"{told.msat(left_msat)} stay behind: less than 330 sat"
 
 
 def _stand(

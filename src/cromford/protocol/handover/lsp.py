@@ -8,6 +8,7 @@ copy has what it had before.
 from typing import Final
 
 from cromford import effects as fx
+from cromford import told
 from cromford.protocol import events as ev
 from cromford.protocol.channels.moved import LEFT_BEHIND_MSAT, due_msat, is_at_rest, is_left
 from cromford.protocol.channels.seats import GONE, link_of, lose_keys
@@ -59,7 +60,8 @@ def refusal_of(state: Factory, client: int, offered: OfferedKeys) -> str | None:
     if not is_at_rest(link):
         return "the channel is not at rest: an HTLC or an update is under way"
     if due_msat(link) >= LEFT_BEHIND_MSAT:
-        return f"balance: expected less than {LEFT_BEHIND_MSAT} msat, received {due_msat(link)}"
+        least, due = told.msat(LEFT_BEHIND_MSAT), told.msat(due_msat(link))
+        return f"balance_msat: expected less than {least}, received {due}"
     return None if is_left(link) else "state of this channel was lost"
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from cromford import told
 from cromford.bitcoin.fees import P2TR_OUTPUT_VSIZE, SEGWIT_DUST_SAT
 from cromford.bitcoin.script import is_usual_segwit
 from cromford.channel.errors import InvalidChannelTerms
@@ -259,7 +260,8 @@ def plan_build(
     if len(waiting) < min_clients:
         raise Rejected(
             "too_few_clients",
-            f"{len(waiting)} clients wait in the lobby, {min_clients} are needed",
+            f"{told.counted(len(waiting), 'client waits', 'clients wait')} in the lobby, "
+            f"{told.counted(min_clients, 'is', 'are')} needed",
             retryable=True,
         )
     members = chosen(

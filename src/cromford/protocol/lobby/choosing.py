@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from cromford import told
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.entries import FactoryEntry
 from cromford.protocol.journal.gathered import Member
@@ -108,6 +109,7 @@ def chosen(
         raise Rejected(
             "capital_limit",
             f"the LSP's limits of capital leave {max(0, room_sat(state))} sat for a factory's "
-            f"channels: enough for {len(taken)} clients, {min_clients} are needed",
+            f"channels: enough for {told.counted(len(taken), 'client')}, "
+            f"{told.counted(min_clients, 'is', 'are')} needed",
         )
     return taken

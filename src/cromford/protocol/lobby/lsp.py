@@ -3,6 +3,7 @@
 from typing import assert_never
 
 from cromford import effects as fx
+from cromford import told
 from cromford.factory.shape import plan_of
 from cromford.protocol import events as ev
 from cromford.protocol.faults import Rejected
@@ -248,7 +249,9 @@ def await_rejoin(turn: Turn[House], build: Build, *, without: tuple[bytes, ...])
     if len(reliable) >= build.min_clients:
         staying = reliable
     if len(staying) < build.min_clients:
-        reason = f"{len(staying)} clients are left, {build.min_clients} are needed"
+        left = told.counted(len(staying), "client is", "clients are")
+        needed = told.counted(build.min_clients, "is", "are")
+        reason = f"{left} left, {needed} needed"
         turn.remember(lr.BuildDropped(reason=reason))
         return
     turn.remember(

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from cromford import effects as fx
+from cromford import told
 from cromford.bitcoin.tx import TxOut
 from cromford.factory.funding import funding_tx_of
 from cromford.factory.lifetime import lifetime_of
@@ -39,7 +40,7 @@ def on_attempt_prepared(turn: Turn[House], event: ev.AttemptPrepared) -> None:
     missing = [node_id for node_id in build.node_ids if node_id not in house.members]
     if missing:
         # Nothing was proposed, so nobody has to make fresh keys; those who stayed still wait.
-        reason = f"{len(missing)} clients left before the proposal"
+        reason = f"{told.counted(len(missing), 'client')} left before the proposal"
         turn.remember(lr.BuildDropped(reason=reason))
         turn.ask(drop)
         await_rejoin(turn, build, without=())

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import fields
 
+from cromford import told
 from cromford.bitcoin.replacement import FeeAndWeight
 from cromford.channel.errors import InvalidChannelTerms
 from cromford.channel.terms import COMMITMENT_WEIGHT, MSAT_PER_SAT, Party
@@ -43,7 +44,7 @@ def check_capacity(terms: FactoryTerms, capacity_sat: int) -> None:
     if terms.max_in_flight_msat < least_msat:
         raise Refusal(
             "max_in_flight_msat",
-            expected=f"at least {least_msat}",
+            expected=f"at least {told.msat(least_msat)}",
             received=terms.max_in_flight_msat,
         )
 

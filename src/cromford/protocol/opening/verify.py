@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
+from cromford import told
 from cromford.bitcoin.block import Coin
 from cromford.bitcoin.tx import OutPoint, Txid, TxOut
 from cromford.channel.errors import PeerViolation
@@ -111,8 +112,8 @@ def _verify_proposal(state: ClientState, attempt: ClientAttempt) -> Verdict:
         branches = check_ladder(claims, facts, coins)
     except (Refusal, ValueError) as error:
         return Verdict(check="proposal", ok=False, detail=str(error))
-    n_txs = sum(1 for branch in branches for _ in branch.nodes)
-    detail = f"terms, keys, scripts, amounts and delays of {n_txs} transactions recomputed"
+    txs = told.counted(sum(1 for branch in branches for _ in branch.nodes), "transaction")
+    detail = f"terms, keys, scripts, amounts and delays of {txs} recomputed"
     return Verdict(check="proposal", ok=True, detail=detail)
 
 
@@ -209,11 +210,15 @@ def _verify_funding(
         return Verdict(
             check="funding",
             ok=False,
-            detail=f"expected {agreed.amount_sat} sat to {agreed.script_pubkey.hex()}, received "
-            f"{funding_coin.txout.amount_sat} sat to {funding_coin.txout.script_pubkey.hex()}",
+            detail=f"expected {_paid(agreed)}, received {_paid(funding_coin.txout)}",
         )
-    detail = f"{attempt.funding_outpoint} holds {agreed.amount_sat} sat, {depth} confirmations"
+    deep = told.counted(depth, "confirmation")
+    detail = f"{attempt.funding_outpoint} holds {told.sat(agreed.amount_sat)}, {deep}"
     return Verdict(check="funding", ok=True, detail=detail)
+
+
+def _paid(txout: TxOut) -> str:
+    return f"{told.sat(txout.amount_sat)} to {txout.script_pubkey.hex()}"
 
 
 def _may_come(state: ClientState, attempt: ClientAttempt) -> bool:

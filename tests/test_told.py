@@ -1,0 +1,31 @@
+"""Amounts and numbers have their unit, and one of something is no several."""
+
+import pytest
+
+from cromford import told
+from cromford.channel.errors import UpdateRefused
+from cromford.protocol.faults import Refusal
+
+
+@pytest.mark.parametrize(
+    ("amount_msat", "words"),
+    [(0, "0 sat"), (1, "1 msat"), (1_000, "1 sat"), (1_234_567, "1,234,567 msat")],
+)
+def test_an_amount_is_told_in_sat_where_it_is_whole(amount_msat: int, words: str) -> None:
+    assert told.msat(amount_msat) == words
+
+
+def test_one_is_told_as_one() -> None:
+    assert [told.counted(n, "client") for n in (0, 1, 2_000)] == [
+        "0 clients",
+        "1 client",
+        "2,000 clients",
+    ]
+    assert told.counted(1, "is", "are") == "1 is"
+
+
+@pytest.mark.parametrize("kind", [UpdateRefused, Refusal])
+def test_an_error_about_an_amount_tells_its_unit(kind: type[UpdateRefused | Refusal]) -> None:
+    error = kind("amount_msat", expected=2_000_000, received=1_999_999)
+    assert str(error) == "amount_msat: expected 2,000 sat, received 1,999,999 msat"
+    assert str(kind("id", expected=1_000, received=b"\x01")) == "id: expected 1000, received 01"

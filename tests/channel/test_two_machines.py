@@ -388,9 +388,9 @@ def test_the_accepter_keeps_the_price_until_it_is_paid() -> None:
         cltv_expiry=900_000,
     )
     for _ in range(2):
-        with pytest.raises(UpdateRefused, match="reserve of 7000000"):
+        with pytest.raises(UpdateRefused, match="reserve of 7,000 sat"):
             duet.add(Party.ACCEPTER, beyond.amount_msat, 1)
-        with pytest.raises(PeerViolation, match="reserve of 7000000"):
+        with pytest.raises(PeerViolation, match="reserve of 7,000 sat"):
             receive_update(duet.states[Party.OPENER], beyond)
         duet.break_connection()
         duet.settle()

@@ -3,12 +3,13 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, Final, Protocol
 
 from cromford.adapters.follower import ChainFollower, Connected
 from cromford.bitcoin.tx import Tx
 from cromford.daemon.freshness import Freshness, Stale
+from cromford.daemon.metrics import Sample
 from cromford.daemon.own_fees import asked_again
 from cromford.ports import (
     BlockRef,
@@ -120,6 +121,15 @@ class ChainFollowing:
     def header_height(self) -> int:
         """The highest header the node knows; -1 before it was heard."""
         return self._freshness.header_height
+
+    def samples(self) -> Iterator[Sample]:
+        """Yield for Prometheus how the node and its chain stand."""
+        status = self._freshness.status
+        yield "header_height", {}, self.header_height
+        yield "chain_fresh", {}, self.stale() is None
+        yield "chain_up", {}, self._freshness.is_answering(now=self._clock())
+        if status is not None:
+            yield "seconds_since_block", {}, max(0.0, self._clock() - status.tip_time)
 
     @property
     def _height(self) -> int:

@@ -14,7 +14,9 @@ from cromford.daemon.api.factory_id import find_factory
 from cromford.daemon.api.rpc import RpcFailure
 from cromford.daemon.api.rpc_server import Handler, read_params, without_params
 from cromford.daemon.driver import Role
+from cromford.daemon.happenings import Happenings
 from cromford.daemon.logs import set_up_logging
+from cromford.daemon.lookups import ClientLookup
 from cromford.daemon.metrics import Sample
 from cromford.daemon.options import ClientOptions
 from cromford.daemon.parts import ClientParts
@@ -23,6 +25,7 @@ from cromford.daemon.shell import Daemon
 from cromford.daemon.signing import derive_keys
 from cromford.daemon.views import client as views
 from cromford.daemon.views.channels import money_samples
+from cromford.daemon.views.deadlines import client_deadline_blocks
 from cromford.daemon.views.dying import show_moving
 from cromford.daemon.views.exit import exit_plan
 from cromford.daemon.views.exit_package import exit_package
@@ -34,6 +37,7 @@ from cromford.protocol.exiting.client import MOVED_OUT, arriving_total_sat
 from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.client_attempt import ClientAttempt, Complete, Received
 from cromford.protocol.journal.client_state import ClientConfig, ClientState
+from cromford.protocol.journal.records import AnyRecord
 from cromford.protocol.opening.verify import verify_attempt
 from cromford.signing.keychain import Keychain
 from cromford.wallet.account import Account
@@ -87,6 +91,7 @@ class ClientDaemon(Daemon[ClientState]):
         self._reconnecting = Reconnecting(self._dial, self.peers.run)
         self._payments = ClientPayments(self, self._signer.sign_node)
         self._market = ClientMarket(self)
+        self._happenings = Happenings(ClientLookup(lambda: self.state), is_lsp=False)
 
     @property
     def state(self) -> ClientState:
@@ -109,6 +114,11 @@ class ClientDaemon(Daemon[ClientState]):
     def wallet(self) -> Wallet:
         """The client's wallet."""
         return self.driver.state.wallet
+
+    @property
+    def unreachable(self) -> str | None:
+        """Why we cannot reach our LSP; None where nothing hinders it."""
+        return None if self.state.is_connected else "not connected to the LSP"
 
     @property
     def n_channels(self) -> int:
@@ -160,6 +170,14 @@ class ClientDaemon(Daemon[ClientState]):
         for status, count in by_status.items():
             yield "factories", {"status": status}, count
         yield from money_samples(self._payments.totals())
+        yield from self._happenings.samples()
+        deadline_blocks = client_deadline_blocks(state)
+        if deadline_blocks is not None:
+            yield "blocks_to_next_deadline", {}, deadline_blocks
+
+    def _observe(self, record: AnyRecord) -> None:
+        super()._observe(record)
+        self._happenings.observe(record)
 
     def methods(self) -> Mapping[str, Handler]:
         """Return the API methods of a client."""

@@ -152,7 +152,7 @@ class Driver(Generic[S]):
         self._load()
 
     @property
-    def role_name(self) -> str:
+    def role(self) -> str:
         """The name of the role: `lsp` or `client`."""
         return self._role.name
 

@@ -72,6 +72,10 @@ class Freshness:
         """Whether the node was asked anything yet, answered or not."""
         return self.heard_at is not None or self.missed is not None
 
+    def is_answering(self, *, now: float) -> bool:
+        """Say whether the node is there: nothing is unanswered, and it was heard just now."""
+        return self.missed is None and self.heard_at is not None and self._unheard(now) is None
+
     def after_answer(self, status: ChainStatus, *, own_height: int, now: float) -> "Freshness":
         """Return it after the node answered all it was asked; `own_height` is the role's tip."""
         since = now if self.lagging_since is None else self.lagging_since

@@ -7,10 +7,31 @@ JSON the same names and values become the fields of an object.
 import json
 import logging
 import sys
+from datetime import datetime
 from typing import Final
 
 LOG_FORMATS: Final = ("text", "json")
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+
+
+def moment_of(record: logging.LogRecord) -> str:
+    """Return when a line was written, in local time with its offset, to the millisecond."""
+    moment = datetime.fromtimestamp(record.created).astimezone()
+    return moment.isoformat(timespec="milliseconds")
+
+
+class TextFormatter(logging.Formatter):
+    """One line of words: time, level, room, event, and the call's own fields."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s")
+
+    def formatTime(  # noqa: N802 - the library's name
+        self, record: logging.LogRecord, datefmt: str | None = None
+    ) -> str:
+        """Return when the line was written."""
+        del datefmt
+        return moment_of(record)
 
 
 class JsonFormatter(logging.Formatter):
@@ -22,7 +43,7 @@ class JsonFormatter(logging.Formatter):
         names = [pair.partition("=")[0] for pair in pairs]
         args = record.args if isinstance(record.args, tuple) else ()
         fields: dict[str, object] = {
-            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "time": moment_of(record),
             "level": record.levelname.lower(),
             "room": record.name,
             "event": event,
@@ -53,5 +74,5 @@ def set_up_logging(*, level: str, form: str) -> None:
     if form == "json":
         handler.setFormatter(JsonFormatter())
     else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+        handler.setFormatter(TextFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

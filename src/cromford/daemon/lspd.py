@@ -29,9 +29,12 @@ from cromford.daemon.api.wallet import (
 )
 from cromford.daemon.budgets import Budgets
 from cromford.daemon.ceremonies import Ceremonies
+from cromford.daemon.ceremony_log import CeremonyLog
 from cromford.daemon.deadlines import Due
 from cromford.daemon.driver import Role
+from cromford.daemon.happenings import Happenings
 from cromford.daemon.logs import set_up_logging
+from cromford.daemon.lookups import LspLookup
 from cromford.daemon.metrics import Sample
 from cromford.daemon.options import LspOptions
 from cromford.daemon.parts import LspParts, read_label
@@ -40,6 +43,7 @@ from cromford.daemon.views import lsp as views
 from cromford.daemon.views.bans import paused
 from cromford.daemon.views.channels import money_samples
 from cromford.daemon.views.closing import close_under_way
+from cromford.daemon.views.deadlines import lsp_deadline_blocks
 from cromford.daemon.views.lsp_exit import exit_next
 from cromford.effects import AttemptDeadline
 from cromford.open_files import allow_open_files
@@ -133,6 +137,8 @@ class LspDaemon(Daemon[LspState]):
         self._bans = LspBans(self)
         self._fundings = LspFundings(self)
         self._ceremonies = Ceremonies()
+        self._ceremony_log = CeremonyLog()
+        self._happenings = Happenings(LspLookup(lambda: self.state), is_lsp=True)
         self._forget_old_keys()
 
     @property
@@ -163,6 +169,11 @@ class LspDaemon(Daemon[LspState]):
     def wallet(self) -> Wallet:
         """The LSP's wallet."""
         return self.driver.state.wallet
+
+    @property
+    def unreachable(self) -> str | None:
+        """Why no peer can reach us; None where nothing hinders it."""
+        return "no port is listened on yet" if self._server is None else None
 
     @property
     def n_channels(self) -> int:
@@ -241,6 +252,10 @@ class LspDaemon(Daemon[LspState]):
         yield "lobby_clients", {}, len(state.house.members)
         yield "banned_peers", {}, len(list(paused(state.house)))
         yield from self._ceremonies.samples(state)
+        yield from self._happenings.samples()
+        deadline_blocks = lsp_deadline_blocks(state)
+        if deadline_blocks is not None:
+            yield "blocks_to_next_deadline", {}, deadline_blocks
         for status, count in views.statuses(state).items():
             yield "factories", {"status": status}, count
         for period, count in views.periods(state).items():
@@ -257,6 +272,8 @@ class LspDaemon(Daemon[LspState]):
     def _observe(self, record: AnyRecord) -> None:
         super()._observe(record)
         self._ceremonies.observe(record)
+        self._ceremony_log.observe(record)
+        self._happenings.observe(record)
 
     def methods(self) -> Mapping[str, Handler]:
         """Return the API methods of an LSP."""

@@ -1,10 +1,15 @@
 """Numbers for Prometheus, read from the state when they are asked for. Loopback only."""
 
+import threading
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Final
+from wsgiref.simple_server import WSGIRequestHandler, make_server
+from wsgiref.types import StartResponse, WSGIEnvironment
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import ThreadingWSGIServer
 from prometheus_client.registry import Collector
 
 from cromford.listening import METRICS, listening_for
@@ -20,7 +25,11 @@ HELP: Final[dict[str, str]] = {
     "height": "Height of the newest block that was seen.",
     "header_height": "Height of the newest header that the node has.",
     "chain_fresh": "1 while the chain is fresh, so that new risk is taken.",
+    "chain_up": "1 while the node answers all it is asked.",
+    "seconds_since_block": "How old the node's newest block is, by its own stamp.",
     "refused_transactions": "Transactions that the node does not take.",
+    "broadcasts_refused_total": "Refusals of the node that were news, since the start.",
+    "blocks_to_next_deadline": "Blocks to the next height by which something has to be done.",
     "connected_peers": "Peers that are connected.",
     "failed_decisions": "Bugs of ours that were met while deciding, since the start.",
     "double_signings_prevented": "Second signatures of one outpoint that were not made.",
@@ -35,6 +44,7 @@ HELP: Final[dict[str, str]] = {
     "channels_open": "Channels that payments can go through.",
     "channels_msat": "What the channels hold and can carry.",
     "payments": "Payments.",
+    "payments_ended_total": "Payments that ended, since the start.",
     "nonce_pools": "Pools of secret nonces in memory.",
     "nonces": "Nonces of these pools that have signed, and that are left.",
     "factories": "Factories.",
@@ -79,19 +89,63 @@ class StateCollector(Collector):
         return families.values()
 
 
-class MetricsServer:
-    """Serves `/metrics` on loopback until it is closed."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """What is answered beside the numbers: an HTTP status, and one JSON document."""
 
-    def __init__(self, port: int, read: Callable[[], Iterable[Sample]]) -> None:
+    status: int
+    body: str
+
+
+_REASONS: Final = {200: "200 OK", 503: "503 Service Unavailable"}
+
+
+class _Quiet(WSGIRequestHandler):
+    """Answers without a line of its own on stderr."""
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
+        """Say nothing: a scrape is no news."""
+
+
+class MetricsServer:
+    """Serves `/metrics`, and pages by their paths, on loopback until it is closed."""
+
+    def __init__(
+        self,
+        port: int,
+        read: Callable[[], Iterable[Sample]],
+        *,
+        pages: Mapping[str, Callable[[], Page]] | None = None,
+    ) -> None:
         """Start serving; port 0 takes any that is free.
+
+        Args:
+            port: Where.
+            read: Returns the numbers; called from a thread of the server's.
+            pages: What answers other paths; called from such a thread, too.
 
         Raises:
             CannotListen: If the port is taken.
         """
         registry = CollectorRegistry()
         registry.register(StateCollector(read))
+        numbers, others = make_wsgi_app(registry), dict(pages or {})
+
+        def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+            page_at = others.get(environ["PATH_INFO"])
+            if page_at is None:
+                found: Iterable[bytes] = numbers(environ, start_response)
+                return found
+            page = page_at()
+            start_response(_REASONS[page.status], [("Content-Type", "application/json")])
+            return [page.body.encode()]
+
         with listening_for(METRICS, LOOPBACK, port):
-            self._server, self._thread = start_http_server(port, addr=LOOPBACK, registry=registry)
+            self._server = make_server(
+                LOOPBACK, port, answer, ThreadingWSGIServer, handler_class=_Quiet
+            )
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
 
     @property
     def port(self) -> int:

@@ -39,6 +39,7 @@ from cromford.daemon.driver import DRAWN_BITS, Driver, Role, Undecided
 from cromford.daemon.event_log import EventLog
 from cromford.daemon.failed_decisions import FailedDecisions
 from cromford.daemon.handover import HandedOver, KeyWriting, heard, key_message
+from cromford.daemon.health import readiness, watched
 from cromford.daemon.home import open_home, read_passphrase
 from cromford.daemon.mark_keeping import MarkKeeping
 from cromford.daemon.metrics import MetricsServer, Sample
@@ -66,7 +67,6 @@ from cromford.wallet.account import Account, WalletPath
 from cromford.wallet.coins import Wallet
 
 FIRST_LOOK_SECONDS: Final = 3.0
-METRICS_SECONDS: Final = 10.0  # That a scrape waits for the loop and the disk.
 DRAWN_SIZE: Final = 32  # Of an attempt's name, of a preimage, of a payment secret.
 
 _log = logging.getLogger(__name__)
@@ -201,6 +201,11 @@ class Daemon(Generic[S]):
         return self.book.payments[payment_hash].status
 
     @property
+    def unreachable(self) -> str | None:
+        """Why no peer can reach us, or we cannot reach ours; None where nothing hinders it."""
+        raise NotImplementedError
+
+    @property
     def n_channels(self) -> int:
         """How many channels may have a nonce now."""
         raise NotImplementedError
@@ -255,8 +260,7 @@ class Daemon(Generic[S]):
     def samples(self) -> Iterator[Sample]:
         """Yield the role's numbers for Prometheus."""
         yield "height", {}, self.height
-        yield "header_height", {}, self.following.header_height
-        yield "chain_fresh", {}, self.following.stale() is None
+        yield from self.following.samples()
         yield "refused_transactions", {}, len(self.refusals)
         yield "connected_peers", {}, self.n_connected
         yield from self.failed_decisions.samples()
@@ -280,11 +284,15 @@ class Daemon(Generic[S]):
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stopping.set)
         if self._options.metrics_port is not None:
-            self._metrics = MetricsServer(self._options.metrics_port, self._durable_samples(loop))
+            self._metrics = watched(
+                self._options.metrics_port,
+                loop,
+                samples=self.samples,
+                readiness=lambda: readiness(self),
+                settled=self._settled,
+            )
             _log.info("metrics_served port=%d", self._metrics.port)
-        server = RpcServer(
-            self.home / SOCKET_NAME, self.served_methods(), role=self.driver.role_name
-        )
+        server = RpcServer(self.home / SOCKET_NAME, self.served_methods(), role=self.driver.role)
         try:
             self._begin_to_commit()
             self.driver.facts = self.facts
@@ -353,16 +361,6 @@ class Daemon(Generic[S]):
                 await self._settled()
 
         return answer
-
-    def _durable_samples(self, loop: asyncio.AbstractEventLoop) -> Callable[[], Iterable[Sample]]:
-        """Return what reads the numbers from another thread, once what they tell is durable."""
-
-        async def read() -> list[Sample]:
-            found = list(self.samples())
-            await self._settled()
-            return found
-
-        return lambda: asyncio.run_coroutine_threadsafe(read(), loop).result(METRICS_SECONDS)
 
     def _bound(self, effect: fx.Performed) -> Callable[[], Iterable[ev.Event]]:
         """Bind what is said to a peer to its present connection: the next is another talk."""

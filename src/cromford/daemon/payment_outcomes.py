@@ -1,0 +1,112 @@
+"""What became of payments, as lines of the log and as counters, from this start on."""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from cromford.daemon.lookups import PENDING, Lookup
+from cromford.daemon.metrics import Sample
+from cromford.protocol.journal import channel_records as cr
+from cromford.protocol.journal.lobby_records import PaymentOrdered
+from cromford.protocol.journal.records import AnyRecord
+
+PAID: Final = "paid"
+FAILED: Final = "failed"
+EXPIRED: Final = "expired"
+OUT: Final = "out"
+IN: Final = "in"
+FORWARDED: Final = "forwarded"
+# Each has a number from the start: a rate needs two.
+CLIENTS: Final = ((OUT, PAID), (OUT, FAILED), (IN, PAID), (IN, EXPIRED))
+LSPS: Final = ((OUT, PAID), (OUT, FAILED), (FORWARDED, PAID), (FORWARDED, FAILED))
+_log: Final = logging.getLogger(__name__)
+
+
+class PaymentOutcomes:
+    """Notes what becomes of payments, as their records become durable.
+
+    Args:
+        lookup: The role's state.
+        is_lsp: Whether it forwards what others pay: then an HTLC that it gives back is a forward.
+        clock: Seconds that only rise.
+    """
+
+    def __init__(
+        self, lookup: Lookup, *, is_lsp: bool, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._lookup = lookup
+        self._is_lsp = is_lsp
+        self._clock = clock
+        self._ended: Counter[tuple[str, str]] = Counter()
+        # Since when; what was on its way already when the daemon started counts from there.
+        self._pending = dict.fromkeys(lookup.pending(), clock())
+
+    def observe(self, record: AnyRecord) -> None:
+        """Take note of what is durable now."""
+        match record:
+            case PaymentOrdered(asked=asked):
+                self._pending.setdefault(asked.payment_hash, self._clock())
+                _log.info(
+                    "payment_started payment=%s amount_msat=%d",
+                    asked.payment_hash.hex(),
+                    asked.amount_msat,
+                )
+            case cr.PaymentStarted(asker=""):
+                self._pending.setdefault(record.payment_hash, self._clock())
+                _log.info(
+                    "payment_started payment=%s amount_msat=%d fee_msat=%d factory=%s",
+                    record.payment_hash.hex(),
+                    record.amount_msat,
+                    record.fee_msat,
+                    self._lookup.factory_of(record.channel_id).hex(),
+                )
+            case cr.InvoicePaid():
+                self._ended[IN, PAID] += 1
+                _log.info(
+                    "invoice_paid payment=%s amount_msat=%d factory=%s",
+                    record.payment_hash.hex(),
+                    record.amount_msat,
+                    self._lookup.factory_of(record.channel_id).hex(),
+                )
+            case cr.InvoiceExpired():
+                self._ended[IN, EXPIRED] += 1
+            case cr.FeeEarned():
+                self._ended[FORWARDED, PAID] += 1
+            case cr.HtlcRefused() if self._is_lsp:
+                self._ended[FORWARDED, FAILED] += 1
+                _log.info(
+                    "forward_failed factory=%s htlc=%d reason=%r",
+                    self._lookup.factory_of(record.channel_id).hex(),
+                    record.htlc_id,
+                    record.reason,
+                )
+            case _:
+                pass
+        self._look()
+
+    def samples(self) -> Iterator[Sample]:
+        """Yield the numbers for Prometheus."""
+        for direction, outcome in LSPS if self._is_lsp else CLIENTS:
+            labels = {"direction": direction, "outcome": outcome}
+            yield "payments_ended_total", labels, self._ended[direction, outcome]
+
+    def _look(self) -> None:
+        """Tell of each payment that is not on its way any more."""
+        for payment_hash, since in list(self._pending.items()):
+            end = self._lookup.payment(payment_hash)
+            if end.status == PENDING:
+                continue
+            del self._pending[payment_hash]
+            self._ended[OUT, end.status] += 1
+            seconds = self._clock() - since
+            if end.status == PAID:
+                _log.info("payment_made payment=%s seconds=%.3f", payment_hash.hex(), seconds)
+            else:
+                _log.warning(
+                    "payment_failed payment=%s seconds=%.3f reason=%r",
+                    payment_hash.hex(),
+                    seconds,
+                    end.reason,
+                )

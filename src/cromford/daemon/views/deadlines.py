@@ -1,0 +1,55 @@
+"""How far the next height is by which something has to be done, or is lost."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from cromford.daemon.views.lsp import period_of
+from cromford.protocol.exiting.client import is_over
+from cromford.protocol.exiting.looking import blocks_to_look_away
+from cromford.protocol.journal.client_state import ClientState
+from cromford.protocol.journal.lsp_state import LspState
+
+FAR_BLOCKS: Final = 1 << 31  # No height that counts is so far away.
+
+
+def client_deadline_blocks(state: ClientState) -> int | None:
+    """Return how far it is to an exit deadline, or to where an HTLC is left for; None if to none.
+
+    At 1 it is the next block, or has passed.
+    """
+    chain = state.chain
+    left = [
+        blocks_to_look_away(state.book, link, chain, most_blocks=FAR_BLOCKS, expires=True)
+        for attempt in state.attempts.values()
+        if attempt.ready_sent and not is_over(state, attempt)
+        for link in (state.book.links[attempt.setting.channel_id],)
+    ]
+    return _nearest(iter(left))
+
+
+def lsp_deadline_blocks(state: LspState) -> int | None:
+    """Return how far it is to where a channel is left for an HTLC, or a factory's next period.
+
+    Of factories in memory: one that sleeps has nothing to lose before it is woken.
+    """
+    return _nearest(_of_lsp(state))
+
+
+def _of_lsp(state: LspState) -> Iterator[int]:
+    for factory in state.all_factories():
+        if factory.attempt.funded is None:
+            continue
+        chain = factory.chain
+        for link in factory.book.links.values():
+            if link.state.htlcs:
+                yield blocks_to_look_away(
+                    factory.book, link, chain, most_blocks=FAR_BLOCKS, expires=False
+                )
+        change = factory.lifetime.next_change(chain.height) if period_of(factory) else None
+        if change is not None:
+            yield change - chain.height
+
+
+def _nearest(left: Iterator[int]) -> int | None:
+    nearest = min(left, default=FAR_BLOCKS)
+    return None if nearest == FAR_BLOCKS else nearest

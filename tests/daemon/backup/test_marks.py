@@ -405,7 +405,7 @@ def test_a_mark_that_comes_back_and_leads_ends_the_daemon(third: Third) -> None:
     assert marks.unmarkable
     away.rename(third.root)
     third.now += marking.RETRY_SECONDS
-    with pytest.raises(RecordsLost, match="1 records are lost"):
+    with pytest.raises(RecordsLost, match="1 record is lost"):
         marks.cover()
     assert not is_marked(older), "it is read: only a start marks it"
     third.start(older)

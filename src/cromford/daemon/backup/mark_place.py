@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from cromford import told
 from cromford.daemon.backup.high_water import LINE_SIZE, HighWater, HighWaterMark, MarkSays
 from cromford.daemon.backup.holding import HeldDirectory
 from cromford.daemon.backup.mark_file import SUFFIX, BadMark, MarkFile
@@ -151,9 +152,10 @@ def _judge_own(
             return Judged(StoreIs.CURRENT)
         case MarkSays.LEADS:
             n_lost = mark.number - high_water.position.number
+            lost = told.counted(n_lost, "record is", "records are")
             why = (
                 f"the mark in {where} is of record {mark.number}, and the store has "
-                f"{high_water.position.number}: {n_lost} records are lost"
+                f"{high_water.position.number}: {lost} lost"
             )
             return Judged(StoreIs.LOST, why)
         case MarkSays.DIFFERS:

@@ -14,7 +14,19 @@ from cromford.cli.shown import payment_lists
 
 
 @pytest.mark.parametrize(
-    ("typed", "amount_msat"), [("21", 21_000), ("21sat", 21_000), ("1500msat", 1_500)]
+    ("typed", "amount_msat"),
+    [
+        ("21", 21_000),
+        ("21sat", 21_000),
+        ("21 sat", 21_000),
+        ("1500msat", 1_500),
+        ("10,000", 10_000_000),
+        ("1,234,567 msat", 1_234_567),
+        ("0.001btc", 100_000_000),
+        ("0.001 BTC", 100_000_000),
+        ("0.00000000001btc", 1),
+        ("1btc", 100_000_000_000),
+    ],
 )
 def test_an_amount_is_in_sat_unless_its_suffix_says_otherwise(
     client: FakeDaemon, typed: str, amount_msat: int
@@ -44,7 +56,24 @@ def test_an_amount_is_in_sat_unless_its_suffix_says_otherwise(
     )
 
 
-@pytest.mark.parametrize("typed", ["0", "1.5", "-3", "1btc", "", "9" * 21, "21 sat", "\u0661"])
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "0",
+        "1.5",
+        "1.5sat",
+        "-3",
+        "",
+        "9" * 21,
+        "1,00",
+        "1,0000",
+        ",1",
+        "1_0",
+        "21  sat",
+        "\u0661",
+        "22000000btc",
+    ],
+)
 def test_what_is_no_amount_is_wrong_usage(client: FakeDaemon, typed: str) -> None:
     result = CommandLine(client.datadir).run("client", "invoice", "--", typed)
     assert result.exit_code == 2
@@ -69,10 +98,21 @@ def test_in_a_terminal_an_invoice_comes_with_its_facts_and_a_code_for_cameras() 
     assert "\x1b[38;5;16;48;5;231m" in shown
     assert "▀" in shown
     assert shown.endswith(f"{answers.TEXT}\n")
-    for said in ("1,500 msat", "a boat?proof", "2023-11-14 22:13:20 UTC", "receive now: 1 sat"):
+    for said in ("1,500 msat", "a boat?proof", "2023-11-14 22:13:20 UTC"):
         assert said in shown
     assert "▀" not in terminal(20, answers.INVOICE), "a code that does not fit is no code"
-    assert "receive now" not in terminal(120, answers.INVOICE | {"receivable_msat": 1_500})
+
+
+@pytest.mark.parametrize(("receivable_msat", "is_warned"), [(1_499, True), (1_500, False)])
+def test_whoever_asks_for_more_than_can_be_received_is_warned(
+    fake: Any, receivable_msat: int, *, is_warned: bool
+) -> None:
+    answer = answers.INVOICE | {"receivable_msat": receivable_msat}
+    line = CommandLine(fake({"invoice": answer}).datadir)
+    shown = line.run("client", "invoice", "1500msat")
+    assert (shown.exit_code, shown.stdout) == (0, f"{answers.TEXT}\n"), "the pipe has it alone"
+    assert ("more than a channel can receive now, 1,499 msat" in shown.stderr) == is_warned
+    assert line.document("client", "invoice", "1500msat") == answer
 
 
 @pytest.mark.parametrize(
@@ -112,7 +152,7 @@ def test_a_payment_that_is_still_on_its_way_is_no_success_unless_nobody_waits(fa
     line = CommandLine(fake({"pay": answers.PENDING}).datadir)
     waited = line.run("client", "pay", answers.TEXT, "--wait-seconds", "2", "--json")
     assert (waited.exit_code, json.loads(waited.stderr)["code"]) == (1, "payment_pending")
-    assert "after 2 seconds 40,041,500 msat are still" in json.loads(waited.stderr)["message"]
+    assert "after 2 s, 40,041,500 msat are still" in json.loads(waited.stderr)["message"]
     at_once = line.run("client", "pay", answers.TEXT, "--wait-seconds", "0")
     assert (at_once.exit_code, at_once.stderr) == (0, "")
     assert "on its way" in at_once.stdout

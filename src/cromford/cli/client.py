@@ -14,6 +14,7 @@ from cromford.cli.configuration.settings import flags_of
 from cromford.cli.events import events_command
 from cromford.cli.failures import EXIT_FAILED, CommandFailed
 from cromford.cli.invocation import Invocation, invocation_options
+from cromford.cli.invoices import decode_command, invoices_group
 from cromford.cli.market import buy_liquidity
 from cromford.cli.payments import (
     balance_command,
@@ -49,6 +50,8 @@ command.add_command(backup_group(ROLE))
 command.add_command(events_command(ROLE))
 command.add_command(rescan_command(ROLE))
 command.add_command(invoice_command(ROLE))
+command.add_command(invoices_group(ROLE))
+command.add_command(decode_command(ROLE))
 command.add_command(client_pay_command(ROLE))
 command.add_command(payments_command(ROLE, payment_lists.payments))
 command.add_command(balance_command(ROLE))

@@ -1,12 +1,12 @@
 """`invoice`, `pay`, `payments` and the balances: money in channels, for both roles."""
 
-import re
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 import click
 
 from cromford.bitcoin.tx import MAX_MONEY_SAT
+from cromford.cli.amounts import EXPECTED, msat_of
 from cromford.cli.failures import CommandFailed
 from cromford.cli.invocation import Invocation, invocation_options
 from cromford.cli.shown import payment_lists
@@ -20,8 +20,6 @@ from cromford.daemon.api.payment_limits import (
     WAIT_SECONDS_MAX,
 )
 
-MSAT_PER_UNIT: Final = {"": 1000, "sat": 1000, "msat": 1}
-_AMOUNT: Final = re.compile(r"([0-9]{1,20})(sat|msat|)")
 _CLIENT_REMEDIES: Final = {
     "temporary_channel_failure": "The payee is away, its channel is full, the invoice is paid or "
     "expired, or it is no client of this LSP: to protect payees, the LSP does not say which. Try "
@@ -33,12 +31,13 @@ _LSP_REMEDIES: Final = {
     "expired, or not known there.",
     "temporary_channel_failure": "The payee cannot take it now: try again later.",
 }
+MORE_ROOM: Final = "see `cromford client balance`, and `cromford client buy-liquidity`"
 Document = dict[str, Any]
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 class SatOrMsat(click.ParamType[int]):
-    """An amount in sat, or in msat where the suffix says so. Its value is in msat."""
+    """An amount in sat, or in msat or btc where the suffix says so. Its value is in msat."""
 
     name = "AMOUNT"
 
@@ -49,14 +48,9 @@ class SatOrMsat(click.ParamType[int]):
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> int:
         """Return the amount in msat."""
-        found = _AMOUNT.fullmatch(str(value))
-        amount_msat = -1 if found is None else int(found[1]) * MSAT_PER_UNIT[found[2]]
-        if not self._least_msat <= amount_msat <= 1000 * MAX_MONEY_SAT:
-            self.fail(
-                f"expected a whole number of sat, or of msat as in 1500msat, received {value!r}",
-                param,
-                ctx,
-            )
+        amount_msat = msat_of(str(value))
+        if amount_msat is None or not self._least_msat <= amount_msat <= 1000 * MAX_MONEY_SAT:
+            self.fail(f"expected {EXPECTED}, received {value!r}", param, ctx)
         return amount_msat
 
 
@@ -94,8 +88,9 @@ def invoice_command(role: str) -> click.Command:
     ) -> None:
         """Ask for AMOUNT sat: make an invoice for whoever is to pay.
 
-        AMOUNT is in sat; with the suffix msat it is in millisatoshi. In a terminal the invoice
-        comes with a QR code; into a pipe it goes alone.
+        AMOUNT is in sat, as in 10,000; with the suffix msat it is in millisatoshi, with btc in
+        bitcoin, as in 0.001btc. In a terminal the invoice comes with a QR code; into a pipe it goes
+        alone. Where it asks for more than a channel can receive now, a warning says so.
         """
         answer = invocation.call(
             role,
@@ -106,6 +101,10 @@ def invoice_command(role: str) -> click.Command:
             hold_seconds=hold_seconds,
         )
         show(invocation, answer, payment_lists.invoice)
+        if answer["amount_msat"] > answer["receivable_msat"] and not invocation.is_json:
+            receivable = msat(answer["receivable_msat"])
+            told = f"WARNING: more than a channel can receive now, {receivable}: {MORE_ROOM}"
+            click.echo(told, err=True)
 
     return invoice
 
@@ -208,7 +207,7 @@ def _pay(
             remediation=remedies.get(answer["failure"], "Nothing was paid; try again later."),
         )
     if answer["status"] == "pending" and wait > 0 and not dry_run:
-        what = f"after {wait:g} s {msat(answer['total_msat'])} are still on their way"
+        what = f"after {wait:g} s, {msat(answer['total_msat'])} are still on their way"
         if answer["may_lose_msat"]:
             what = f"unknown whether it was paid: up to {msat(answer['may_lose_msat'])} may be lost"
         raise CommandFailed(

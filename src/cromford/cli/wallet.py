@@ -7,6 +7,7 @@ import click
 from rich.console import Console
 
 from cromford.bitcoin.tx import MAX_MONEY_SAT
+from cromford.cli.amounts import sat_of
 from cromford.cli.asking import confirm
 from cromford.cli.configuration.kinds import (
     FEERATE_MAX_SAT_PER_VB,
@@ -66,10 +67,11 @@ class SatOrAll(click.ParamType[int | str]):
         """Return the amount, or the word."""
         if value == ALL:
             return ALL
-        try:
-            return _SAT.of_text(str(value))
-        except ValueError as error:
-            self.fail(f"{error}, or {ALL}", param, ctx)
+        amount_sat = sat_of(str(value))
+        if amount_sat is None or not _SAT.low <= amount_sat <= _SAT.high:
+            expected = f"a whole number in {_SAT.low}..{_SAT.high}"
+            self.fail(f"expected {expected}, received {value}, or {ALL}", param, ctx)
+        return amount_sat
 
 
 def wallet_group(role: str) -> click.Group:

@@ -41,13 +41,41 @@ def invoice(console: Console, answer: Document) -> None:
             *_hold(answer),
         ],
     )
-    if answer["amount_msat"] > answer["receivable_msat"]:
-        told = f"more than a channel can receive now: {msat(answer['receivable_msat'])}"
-        console.print(cell(told, "bold yellow"), soft_wrap=True)
     if console.width > code.count("\n"):
         # Written as it is: its colours are what a camera needs.
         console.file.write(f"{code}\n")
     console.print(cell(answer["invoice"]), soft_wrap=True)
+
+
+def decoded(console: Console, invoice: Document) -> None:
+    """Print what an invoice asks for, of whom, and how its payee is reached."""
+    hint = invoice["lsp"]
+    price = "not said: its payee is reached directly"
+    if hint is not None:
+        rate = f"{hint['fee_proportional_millionths']:,} ppm"
+        price = f"{hint['node_id']}, for {msat(hint['fee_base_msat'])} and {rate}"
+    expires = moment(invoice["expires_at"])
+    facts(
+        console,
+        [
+            ("amount", msat(invoice["amount_msat"])),
+            ("for", invoice["description"] or "no description"),
+            ("to", invoice["payee"]),
+            ("through", price),
+            ("payment hash", invoice["payment_hash"]),
+            ("made", moment(invoice["created_at"])),
+            ("expires", f"EXPIRED at {expires}" if invoice["expired"] else expires),
+            ("network", invoice["network"]),
+        ],
+    )
+
+
+def paid_invoice(console: Console, invoice: Document) -> None:
+    """Print that an invoice of ours was paid."""
+    told = (
+        f"paid: {msat(invoice['received_msat'])} for {invoice['description'] or 'no description'}"
+    )
+    console.print(cell(told), soft_wrap=True)
 
 
 def payment(console: Console, answer: Document) -> None:

@@ -171,7 +171,9 @@ def test_a_payment_reaches_the_other_wallet(in_town: Run) -> None:
         assert not t.node.call("getrawmempool")
         sent = await t.call("lsp", "wallet_send", address=address, amount_sat=50_000)
         assert (sent["fee_sat"], planned["sent"]) == (planned["fee_sat"], False)
-        assert (await t.call("lsp", "wallet_balance"))["paying_sat"] > 0
+        waiting = await t.call("lsp", "wallet_balance")
+        assert waiting["change_sat"] == sent["change_sat"] > 0
+        assert waiting["paying_sat"] == waiting["change_sat"] + 50_000 + sent["fee_sat"]
         await t.mine(1, mempool=1)
 
         coins = (await t.call("alice", "wallet_coins"))["coins"]

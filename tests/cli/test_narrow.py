@@ -34,7 +34,9 @@ def test_every_command_shows_every_amount_however_narrow_the_terminal(
 ) -> None:
     daemon = lsp if commands is LSP_COMMANDS else client
     for words, _, _ in commands:
-        whole = CommandLine(daemon.datadir).run(*words.split()).stdout
+        told = CommandLine(daemon.datadir).run(*words.split())
+        assert told.exit_code == 0, words
+        whole = told.stdout
         with monkeypatch.context() as narrow:
             narrow.setattr(output, "WIDTH_WITHOUT_TERMINAL", width)
             shown = CommandLine(daemon.datadir).run(*words.split()).stdout

@@ -40,6 +40,7 @@ from cromford.protocol.opening.verify import (
 )
 from cromford.signing.keychain import ChannelPubkeys, Keychain
 from cromford.signing.signer import Signer
+from cromford.told import sat
 from cromford.wallet.account import Account
 from cromford.wallet.coins import new_wallet
 from cromford.wire import messages as m
@@ -116,7 +117,7 @@ def test_an_honest_funded_factory_passes_every_check() -> None:
     commitment = client_first_commitment(moment.attempt).tx
     assert str(commitment.txid) in verdicts["first commitment"].detail
     assert str(moment.attempt.funding_outpoint) in verdicts["funding"].detail
-    assert f"{moment.attempt.branch.funding_amount_sat} sat" in verdicts["funding"].detail
+    assert sat(moment.attempt.branch.funding_amount_sat) in verdicts["funding"].detail
     assert "2 confirmations" in verdicts["funding"].detail
 
 
@@ -153,8 +154,8 @@ def test_a_funding_of_another_amount_is_named_with_both_amounts(off_by_sat: int)
     txout = replace(moment.coin.txout, amount_sat=agreed_sat + off_by_sat)
     verdicts = replace(moment, coin=replace(moment.coin, txout=txout)).verdicts()
     assert failed(verdicts) == ["funding"]
-    assert f"expected {agreed_sat} sat" in verdicts["funding"].detail
-    assert f"received {agreed_sat + off_by_sat} sat" in verdicts["funding"].detail
+    assert f"expected {sat(agreed_sat)}" in verdicts["funding"].detail
+    assert f"received {sat(agreed_sat + off_by_sat)}" in verdicts["funding"].detail
 
 
 def test_a_funding_to_another_script_is_named_with_both_scripts() -> None:

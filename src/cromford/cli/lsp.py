@@ -106,11 +106,13 @@ def lobby(invocation: Invocation) -> None:
 @click.pass_obj
 def build(
     invocation: Invocation,
+    /,
+    *,
     min_clients: int | None,
     max_clients: int | None,
     funding_feerates: list[str] | None,
-    dry_run: bool,  # noqa: FBT001 - click passes every option by keyword
-    wait: bool,  # noqa: FBT001 - click passes every option by keyword
+    dry_run: bool,
+    wait: bool,
 ) -> None:
     """Build a factory with those who wait, and say who sits where, and why.
 

@@ -70,7 +70,8 @@ class SatOrAll(click.ParamType[int | str]):
         amount_sat = sat_of(str(value))
         if amount_sat is None or not _SAT.low <= amount_sat <= _SAT.high:
             expected = f"a whole number in {_SAT.low}..{_SAT.high}"
-            self.fail(f"expected {expected}, received {value}, or {ALL}", param, ctx)
+            received = f'"{value}"' if amount_sat is None else amount_sat
+            self.fail(f"expected {expected}, received {received}, or {ALL}", param, ctx)
         return amount_sat
 
 

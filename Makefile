@@ -34,7 +34,7 @@ test: $(STAMP)
 # Tests whose tables are too long for every run, whole; `make test` plays a sample of each.
 tables: export PYTHONDONTWRITEBYTECODE :=
 tables: $(STAMP)
-	$(BIN)/pytest -n 2 --dist worksteal tests --whole -m sampled
+	$(BIN)/pytest -n 2 --dist worksteal tests --whole -m "sampled or sampled_file"
 
 check: $(STAMP)
 	$(BIN)/ruff check

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from tests.sampling import MARKER, WHOLE, asked_by_name, left_out
+from tests.sampling import FILE_MARKER, MARKER, WHOLE, asked_by_name, left_out
 from tests.simulation.seeds import VARIABLE, draw_start
 
 REPOSITORY = Path(__file__).parent.parent
@@ -29,7 +29,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Draw the start seed before there are workers, so that all of them get it."""
-    config.addinivalue_line("markers", MARKER)
+    for marker in (MARKER, FILE_MARKER):
+        config.addinivalue_line("markers", marker)
     try:
         draw_start()
     except ValueError as error:

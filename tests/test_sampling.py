@@ -11,13 +11,13 @@ from tests.simulation.seeds import VARIABLE
 class _Case:
     """A collected test, as far as a sample looks at it."""
 
-    def __init__(self, nodeid: str, *marked: object) -> None:
+    def __init__(self, nodeid: str, *marked: object, mark: str = "sampled") -> None:
         self.nodeid = nodeid
-        self._marked = marked
+        self._marked, self._mark = marked, mark
 
     def get_closest_marker(self, name: str) -> Any:
-        assert name == "sampled"
-        return pytest.mark.sampled(*self._marked).mark if self._marked else None
+        is_marked = self._marked and name == self._mark
+        return getattr(pytest.mark, name)(*self._marked).mark if is_marked else None
 
 
 def _table(n_cases: int, *marked: object) -> list[pytest.Item]:
@@ -44,6 +44,15 @@ def test_a_short_table_is_played_whole_and_none_is_left_to_a_whole_run() -> None
     assert len(_played(_table(2, 3))) == 2
     assert _played(_table(2, 0)) == []
     assert len(_played(_table(5))) == 5
+
+
+def test_of_a_long_file_so_many_tests_are_played_each_with_all_its_cases() -> None:
+    nodeids = [f"a.py::test_{test}[{case}]" for test in range(9) for case in range(3)]
+    cases = [cast("pytest.Item", _Case(one, 4, mark="sampled_file")) for one in nodeids]
+    played = _played(cases)
+    tests = {nodeid.partition("[")[0] for nodeid in played}
+    assert len(tests) == 4
+    assert len(played) == 12
 
 
 @pytest.mark.parametrize("marked", [("3",), (-1,), (1, 2)])

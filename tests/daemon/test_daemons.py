@@ -16,6 +16,8 @@ from cromford.daemon.pairing import ForeignSeed
 from cromford.protocol.journal.records import Created, decode_record, encode_record
 from cromford.protocol.journal.streams import CREATION
 
+pytestmark = pytest.mark.sampled_file(5)
+
 
 @pytest.fixture
 def in_town(tmp_path: Path) -> Callable[[Callable[[Town], Awaitable[None]]], None]:

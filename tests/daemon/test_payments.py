@@ -19,6 +19,8 @@ from cromford.daemon.api.rpc import RpcFailure
 from cromford.invoice.bolt11 import parse_invoice, sign_invoice
 from cromford.invoice.invoice import Invoice
 
+pytestmark = pytest.mark.sampled_file(6)
+
 OTHER_NODE_ID = bytes.fromhex("0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798")
 ALLOWANCE_MSAT = 100_000_000
 Document = dict[str, Any]

@@ -37,6 +37,8 @@ from cromford.protocol import lsp as lsp_role
 from cromford.protocol.journal.lsp_state import LspState
 from cromford.protocol.journal.streams import CHAIN, HOUSE, factory_stream
 
+pytestmark = pytest.mark.sampled_file(8)
+
 READS_OF_A_BLOCK_MAX: Final = 4
 READS_OF_A_VISIT_MAX: Final = 30
 

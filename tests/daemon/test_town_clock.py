@@ -19,6 +19,8 @@ from cromford.ports import TxRefused
 from cromford.protocol.policy import ClientPolicy
 from cromford.regtest.node import RegtestNode
 
+pytestmark = pytest.mark.sampled_file(4)
+
 NOBODY = "02" + "79be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798" + "@127.0.0.1:1"
 
 

@@ -24,6 +24,8 @@ from cromford.watch.bumping import Family, next_move
 from cromford.watch.feerates import OwnFees
 from cromford.wire import messages as m
 
+pytestmark = pytest.mark.sampled_file(3)
+
 SHORT: Final = replace(QUICK, active_blocks=200, dying_blocks=144, ready_min_blocks=10)
 
 

@@ -45,6 +45,8 @@ from cromford.protocol.journal.failures import Failure
 from cromford.watch.remaining import PathStep
 from cromford.wire import messages as m
 
+pytestmark = pytest.mark.sampled_file(5)
+
 DELAY_MAX_BLOCKS: Final = 432  # Three steps of 144: the defaults.
 
 

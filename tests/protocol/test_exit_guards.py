@@ -35,6 +35,8 @@ from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.link import Link
 from cromford.wire import messages as m
 
+pytestmark = pytest.mark.sampled_file(6)
+
 R = TypeVar("R", bound=cr.BookRecord)
 SIDES: Final = pytest.mark.parametrize("side", ["client", "lsp"])
 TRIMMED_MSAT: Final = 900_000  # As large as an HTLC without an output gets.

@@ -21,6 +21,8 @@ from cromford.protocol.exiting.channel import never_signed
 from cromford.protocol.journal import channel_records as cr
 from cromford.wire import messages as m
 
+pytestmark = pytest.mark.sampled_file(5)
+
 
 def fail(pump: Pump, side: str) -> PumpNode:
     """Let one side of Alice's channel be told that it is over; return it."""

@@ -20,6 +20,8 @@ from cromford.protocol.channels.htlc_rules import publish_height
 from cromford.protocol.faults import Rejected
 from cromford.wallet.spending import plan_return
 
+pytestmark = pytest.mark.sampled_file(4)
+
 FIRST_MSAT: Final = 30_000_000
 PAID_MSAT: Final = 1_000_000
 LATE_BLOCKS: Final = 5  # Of those that an exit has to spare before an HTLC expires.

@@ -30,6 +30,8 @@ from cromford.protocol.journal.sweep_records import JointSweepParted, JointSweep
 from cromford.protocol.turn import StreamBug
 from cromford.watch.feerates import SWEEP_BLOCKS, OwnFees
 
+pytestmark = pytest.mark.sampled_file(4)
+
 N_FACTORIES: Final = 3
 ANYBODYS_SCRIPT: Final = b"\x00\x20" + sha256(b"\x51")
 CHILD_SAT: Final = 6_000

@@ -30,6 +30,8 @@ from cromford.protocol.opening.client import channel_ready
 from cromford.signing.keychain import FactoryKey
 from cromford.wire import messages as m
 
+pytestmark = pytest.mark.sampled_file(8)
+
 DEPTH: Final = 3
 N_MESSAGES_MIN: Final = 12  # Two channels, an HTLC in each, there and away.
 TOO_LARGE_MSAT: Final = 90_000_000  # For a channel of 100,000 sat into which 20,000 were moved.

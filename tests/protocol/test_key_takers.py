@@ -23,6 +23,8 @@ from cromford.signing.keychain import ChannelKey, FactoryKey
 from cromford.told import msat
 from cromford.wire import messages as m
 
+pytestmark = pytest.mark.sampled_file(6)
+
 ORDER: Final = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 
 

@@ -22,6 +22,8 @@ from cromford.protocol.journal.link import Link
 from cromford.protocol.policy import LspPolicy
 from cromford.wire import messages as m
 
+pytestmark = pytest.mark.sampled_file(4)
+
 
 def wallet_sat(node: PumpNode) -> int:
     """Return what a node's wallet holds."""

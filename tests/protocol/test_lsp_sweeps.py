@@ -31,6 +31,8 @@ from cromford.protocol.journal.known_chain import KnownChain
 from cromford.watch.feerates import OwnFees
 from cromford.wire import messages as m
 
+pytestmark = pytest.mark.sampled_file(4)
+
 SHORT: Final = replace(QUICK, active_blocks=200, dying_blocks=144, ready_min_blocks=10)
 FIRST_MSAT: Final = 30_000_000
 AMOUNT_MSAT: Final = 5_000_000

@@ -33,6 +33,8 @@ from cromford.protocol.channels.marks import (
 from cromford.protocol.journal import records as r
 from cromford.wire import messages as m
 
+pytestmark = pytest.mark.sampled_file(5)
+
 SIDES: Final = pytest.mark.parametrize("side", ["client", "lsp"])
 UPDATES_MSAT: Final = [STEP_MSAT, -2 * STEP_MSAT, STEP_MSAT]
 

@@ -38,6 +38,8 @@ from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.link import Link
 from cromford.wire import messages as m
 
+pytestmark = pytest.mark.sampled_file(6)
+
 UPDATES_MSAT: Final = [STEP_MSAT, -2 * STEP_MSAT, STEP_MSAT, -STEP_MSAT]
 SWEEP_SAT: Final = 400  # More than a sweep of one output costs here.
 TREE: Final = {"kickoff_root", "state_root"}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from tests.sampling import FILE_MARKER, MARKER, WHOLE, asked_by_name, left_out
+from tests.sampling import FILE_MARKER, MARKER, WHOLE, WHOLE_FILES, asked_by_name, left_out
 from tests.simulation.seeds import VARIABLE, draw_start
 
 REPOSITORY = Path(__file__).parent.parent
@@ -25,6 +25,7 @@ settings.load_profile("cromford")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let a run play the whole of each table."""
     parser.addoption(WHOLE, action="store_true", help="all cases of tests that are sampled")
+    parser.addoption(WHOLE_FILES, action="store_true", help="all tests of files that are sampled")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -41,7 +42,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Leave out what a sample has no room for."""
     if config.getoption(WHOLE) or asked_by_name(config.args):
         return
-    left = left_out(items)
+    left = left_out(items, whole_files=config.getoption(WHOLE_FILES))
     config.hook.pytest_deselected(items=[item for item in items if item in left])
     items[:] = [item for item in items if item not in left]
 

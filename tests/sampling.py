@@ -16,6 +16,7 @@ import pytest
 from tests.simulation.seeds import draw_start
 
 WHOLE = "--whole"
+WHOLE_FILES = "--whole-files"
 MARKER = "sampled(n): n of the cases, drawn by the start seed; all of them with --whole"
 FILE_MARKER = "sampled_file(n): n of a file's tests, drawn by the start seed; all with --whole"
 
@@ -25,14 +26,16 @@ def asked_by_name(arguments: Iterable[str]) -> bool:
     return any("::" in argument for argument in arguments)
 
 
-def left_out(items: Iterable[pytest.Item]) -> set[pytest.Item]:
-    """Return the cases that this run leaves to a whole one.
+def left_out(items: Iterable[pytest.Item], *, whole_files: bool = False) -> set[pytest.Item]:
+    """Return the cases that this run leaves to a whole one; of each file none, if so asked.
 
     Raises:
         pytest.UsageError: If a mark does not say how many.
     """
     whole = list(items)
-    left = _not_drawn(whole, "sampled_file", within=_file_of, by=_test_of)
+    left: set[pytest.Item] = set()
+    if not whole_files:
+        left = _not_drawn(whole, "sampled_file", within=_file_of, by=_test_of)
     rest = (item for item in whole if item not in left)
     return left | _not_drawn(rest, "sampled", within=_test_of, by=_case_of)
 

@@ -167,7 +167,8 @@ def collect(test_file: str, bench: Bench) -> None:
         UnsoundTests: If it could not.
     """
     os.environ["CROMFORD_SEED"] = WORLDS
-    options = ["-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:terminal", "-s"]
+    options = ["--whole-files", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:terminal"]
+    options += ["-s"]
     options += ["-o", "timeout=0", "-o", "addopts=", "--import-mode=importlib", "--strict-config"]
     options += ["--hypothesis-profile=mutants", f"--rootdir={REPOSITORY}"]
     options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # hypothesis is imported above

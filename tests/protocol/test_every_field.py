@@ -266,7 +266,7 @@ def test_a_field_that_is_added_is_walked_without_being_named() -> None:
     ("check", "place"),
     [
         ("check_tree_tx", "candidates[0].vertices[0].state_tx.outputs[1].script_pubkey"),
-        ("check_nonces", "candidates[0].nonces[1].index"),
+        ("check_nonces_of_ladder", "candidates[0].nonces[1].index"),
         ("check_channel_offer", "candidates[0].channel.htlc_basepoint"),
         ("check_signers", "candidates[0].vertices[1].signers[1]"),
     ],

@@ -354,8 +354,16 @@ def is_locking(state: LspState, entry: FactoryEntry) -> bool:
 
 
 def as_it_slept(house: House, shown: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a factory that sleeps in one line: as it went to sleep, at the height of today."""
+    """Return a factory that sleeps in one line: as it went to sleep, at the height of today.
+
+    Its funding is the candidate that was the present one then: what changes that wakes it.
+    """
     entry = house.entries[bytes.fromhex(shown["factory_id"])]
+    depths = {str(txid): house.chain.depth(txid) for txid in entry.funding_txids}
+    depth = depths[shown["funding_txid"]]
+    candidates = [
+        {**one, "confirmations": depths[one["funding_txid"]]} for one in shown.get("candidates", ())
+    ]
     return {
         # Where it went to sleep in an older version.
         "sweeping": [],
@@ -366,12 +374,10 @@ def as_it_slept(house: House, shown: Mapping[str, Any]) -> dict[str, Any]:
         "when_dying": [],
         "advances": [],
         "too_late": False,
-        "candidates": [],
         **shown,
-        **period_of_shown(
-            shown, house.chain.height, is_funded=house.chain.depth(entry.funding_txid) > 0
-        ),
-        "confirmations": house.chain.depth(entry.funding_txid),
+        "candidates": candidates,
+        **period_of_shown(shown, house.chain.height, is_funded=depth > 0),
+        "confirmations": depth,
         "blocks_to_expiry": entry.expiry_height - house.chain.height,
     }
 

@@ -12,9 +12,12 @@ from tests.protocol.sleepers import lsp_state
 from tests.protocol.test_forked_fundings import rejected, shown
 
 from cromford.bitcoin.tx import Tx
+from cromford.daemon.views import client as client_views
 from cromford.daemon.views import lsp as lsp_views
+from cromford.daemon.views.channels import status_of
 from cromford.protocol import events as ev
 from cromford.protocol.channels.depth import NOT_DEEP
+from cromford.protocol.facts import FRESH
 from cromford.protocol.journal import opening_records as op
 from cromford.protocol.policy import LspPolicy
 
@@ -127,6 +130,18 @@ def displaced(policy: LspPolicy = QUICK) -> tuple[ForkedPump, ev.PayRequested]:
     return pump, invoice
 
 
+def words_of(pump: ForkedPump) -> list[tuple[str, str]]:
+    """Return in one word each how a client and the LSP see every channel."""
+    both = []
+    for client in pump.clients:
+        link = newest_link(client)
+        own = client_views.standing_of(client.state, link, FRESH)
+        lsps = book(pump.lsp).links[link.channel_id]
+        standing = lsp_views.standing_of(pump.factory, lsps, FRESH)
+        both.append((status_of(link, own), status_of(lsps, standing)))
+    return both
+
+
 def died(node: PumpNode) -> list[int | None]:
     """Return what a journal says took the place of a funding."""
     kinds = (op.FundingDied, op.WaitGivenUp)
@@ -144,9 +159,11 @@ def test_a_channel_never_goes_over_into_another_candidate() -> None:
     for depth in range(1, DEPTH):
         pump.mine_only(*([candidates(pump)[1]] if depth == 1 else []))
         assert shown(pump) == WAITING
+        assert words_of(pump) == [("pending", "pending")] * 2
         nobody_pays(pump, invoice)
     pump.mine_only()
     assert shown(pump) == DISPLACED
+    assert words_of(pump) == [("displaced", "displaced")] * 2
     nobody_pays(pump, invoice)
     assert [died(node) for node in pump.everybody] == [[1]] * 3
     for node in pump.everybody:
@@ -167,6 +184,7 @@ def test_what_the_chain_says_can_turn_back() -> None:
     pump.take_back(DEPTH)
     bury(pump, candidates(pump)[0])
     assert live_in(pump, 0)
+    assert words_of(pump) == [("open", "open")] * 2
     assert money(pump) == before
     assert pay(pump, alice, bob, PAID_MSAT).status == "paid"
     pump.handle(bob, ev.ExitRequested(attempt_id=pump.attempt.attempt_id))

@@ -131,3 +131,4 @@ def test_past_the_exit_deadline_and_behind_are_said_in_words() -> None:
     over = Standing(is_usable=False, is_fresh=True, is_exiting=False, depth=9, min_depth=3)
     assert status_of(link, over) == "ending"
     assert status_of(replace(link, is_behind=True), over) == "behind"
+    assert status_of(replace(link, failure="it is over"), replace(over, overtaken="dead")) == "dead"

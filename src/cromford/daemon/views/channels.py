@@ -41,6 +41,7 @@ class Standing:
         is_closing: Whether one that everybody signed waits for a block.
         has_moved_out: Whether its client moved out of it, and gave its keys away.
         is_markable: Whether a mark can be written, where marks are kept.
+        overtaken: What its factory is called whose funding lost its place; empty if it did not.
     """
 
     is_usable: bool
@@ -53,6 +54,7 @@ class Standing:
     is_closing: bool = False
     has_moved_out: bool = False
     is_markable: bool = True
+    overtaken: str = ""
 
 
 def status_of(link: Link, standing: Standing) -> str:
@@ -64,7 +66,9 @@ def status_of(link: Link, standing: Standing) -> str:
     `behind`: the peer proved that state was lost here; `marked`: the store was restored from a
     backup, and nothing but a close is signed; `swept`: it is gone with its factory; `failed`: no
     update any more; `closed`: a block has a close of it; `closing`: one that everybody signed waits
-    for a block; `moved_out`: it was left empty, and its keys are the LSP's.
+    for a block; `moved_out`: it was left empty, and its keys are the LSP's; `displaced`: another
+    candidate of its factory's fee ladder confirmed, and `dead`: something else took the place of
+    the funding, so deep that the channel is over.
     """
     if standing.is_closed:
         return "closed"
@@ -72,6 +76,8 @@ def status_of(link: Link, standing: Standing) -> str:
         return "moved_out"
     if standing.is_swept:
         return "swept"
+    if standing.overtaken:
+        return standing.overtaken
     if link.is_behind and not standing.is_closing:
         return "behind"
     if standing.is_exiting:

@@ -8,7 +8,7 @@ from cromford.daemon.views.closes import own_close
 from cromford.daemon.views.closing import client_close, finished_closes
 from cromford.daemon.views.dying import UNKNOWN, show_moving, show_period
 from cromford.daemon.views.export import export_funding, export_nodes, export_terms
-from cromford.daemon.views.ladder import client_candidates
+from cromford.daemon.views.ladder import client_candidates, overtaken_as
 from cromford.daemon.views.market import liquidity_of, receipts_of
 from cromford.factory.terms import LOOK_ON_CHAIN_BLOCKS
 from cromford.protocol.channels.client import is_usable
@@ -21,7 +21,6 @@ from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.closes import FinishedClose, is_frozen
 from cromford.protocol.journal.closing import ClientClosing
 from cromford.protocol.journal.link import Link
-from cromford.protocol.opening.client import is_overtaken
 from cromford.watch.remaining import Remaining, path_of, remaining_of
 
 _STAGES: Final = {
@@ -52,8 +51,8 @@ def status_of(state: ClientState, attempt: ClientAttempt) -> str:
     if attempt.is_retired:
         return "moved_out"
     is_complete = isinstance(attempt.stage, Complete)
-    if is_complete and is_overtaken(state, attempt):
-        return "dead" if attempt.rung_in(state.chain) is None else "displaced"
+    if is_complete and (overtaken := overtaken_as(attempt, state.chain)):
+        return overtaken
     confirmed = is_complete and attempt.funding_tx.txid in state.chain.confirmed
     if confirmed and was_closed(state, attempt):
         return "closed"
@@ -69,7 +68,7 @@ def status_of(state: ClientState, attempt: ClientAttempt) -> str:
     if confirmed and attempt.ready_sent and state.chain.height >= attempt.terms.expiry_height:
         return "expired"
     if confirmed and attempt.ready_sent:
-        is_live = attempt.ready_received and is_deep(attempt, state.chain)
+        is_live = attempt.is_ready_on_both_sides and is_deep(attempt, state.chain)
         return "live" if is_live else "confirming"
     if confirmed and not attempt.given_up:
         return "confirming"
@@ -252,6 +251,7 @@ def standing_of(state: ClientState, link: Link, facts: Facts) -> channel_views.S
         is_swept=is_swept(state, attempt),
         is_closed=was_closed(state, attempt),
         is_closing=is_frozen(link.closes, chain),
+        overtaken=overtaken_as(attempt, chain),
     )
 
 

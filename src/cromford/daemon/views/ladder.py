@@ -9,6 +9,7 @@ from cromford.factory.shape import plan_of
 from cromford.protocol.journal.client_attempt import ClientAttempt
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.known_chain import KnownChain
+from cromford.protocol.journal.lsp_attempt import LspAttempt
 from cromford.protocol.lobby.build import BuildPlan, proposal_size
 from cromford.wallet.coins import wallet_tx_weight
 
@@ -47,6 +48,20 @@ def show_candidates(factory: Factory) -> list[dict[str, Any]]:
             }
         )
     return shown
+
+
+def overtaken_as(attempt: LspAttempt | ClientAttempt, chain: KnownChain) -> str:
+    """Return what a funding is that something else took the place of, and its channels with it.
+
+    `displaced` where that is another candidate of the ladder, `dead` where it is not; empty as long
+    as nothing did so deep enough.
+
+    Raises:
+        Unchecked: If a client never accepted the proposal.
+    """
+    if attempt.overtaken_depth(chain) < attempt.terms.min_depth:
+        return ""
+    return "dead" if attempt.rung_in(chain) is None else "displaced"
 
 
 def client_candidates(attempt: ClientAttempt, chain: KnownChain) -> list[dict[str, Any]]:

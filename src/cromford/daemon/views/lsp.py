@@ -12,7 +12,7 @@ from cromford.daemon.views.closes import closed_sat, closes_of
 from cromford.daemon.views.closing import close_under_way
 from cromford.daemon.views.dying import period_of_shown, show_period, show_steps
 from cromford.daemon.views.export import export_factory, export_terms
-from cromford.daemon.views.ladder import show_candidates
+from cromford.daemon.views.ladder import overtaken_as, show_candidates
 from cromford.daemon.views.market import advances_of, leaves_of, sold_totals
 from cromford.factory.lifetime import Period
 from cromford.protocol.channels.coverage import limit_in
@@ -250,6 +250,7 @@ def standing_of(factory: Factory, link: Link, facts: Facts) -> Standing:
         is_closed=was_closed(factory, link.client),
         is_closing=is_frozen(link.closes, chain),
         has_moved_out=link.client in factory.held_keys,
+        overtaken=overtaken_as(attempt, chain),
     )
 
 

@@ -104,7 +104,7 @@ def _channel(turn: Turn[ClientState], attempt_id: bytes) -> tuple[ClientAttempt,
     if attempt is None or not isinstance(attempt.stage, Complete):
         raise Refusal("attempt_id", expected="a factory of ours", received=attempt_id)
     link = turn.book.links.get(attempt.setting.channel_id)
-    if link is None or not attempt.ready_received:
+    if link is None or not attempt.is_ready_on_both_sides:
         raise Refusal("channel", expected="ready on both sides", received="not ready")
     return attempt, link
 

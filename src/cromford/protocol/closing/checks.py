@@ -105,7 +105,7 @@ def check_closable(turn: Turn[ClientState], attempt_id: bytes, outpoint: OutPoin
     if attempt is None or not isinstance(attempt.stage, Complete):
         raise Refusal("attempt_id", expected="a factory of ours", received=attempt_id)
     link = state.book.links.get(attempt.setting.channel_id)
-    if link is None or not attempt.ready_received:
+    if link is None or not attempt.is_ready_on_both_sides:
         raise Refusal("channel", expected="ready on both sides", received="not ready")
     if attempt.is_exiting:
         raise Refusal("channel", expected="no exit under way", received="an exit")

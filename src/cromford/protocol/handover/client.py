@@ -107,7 +107,7 @@ def _is_dying(state: ClientState, attempt: ClientAttempt) -> bool:
 
 
 def _link_of(state: ClientState, attempt: ClientAttempt) -> Link | None:
-    if not isinstance(attempt.stage, Complete) or not attempt.ready_received:
+    if not isinstance(attempt.stage, Complete) or not attempt.is_ready_on_both_sides:
         return None
     return state.book.links.get(attempt.setting.channel_id)
 

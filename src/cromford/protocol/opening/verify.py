@@ -1,7 +1,7 @@
 """Check a factory again, from the client's own records and its own chain."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from cromford import told
 from cromford.bitcoin.block import Coin
@@ -148,9 +148,16 @@ def _own_keys(
 def _verify_signatures(complete: Complete) -> Iterator[Verdict]:
     """Yield whether each transaction of a candidate's branch is signed, as it was opened."""
     opened = complete.candidate.branch
-    yield _verify_signature(opened.root_node, complete.root_signature)
-    for node, signature in zip(opened.nodes_below_root, complete.signatures, strict=True):
-        yield _verify_signature(node, signature)
+    nodes = (opened.root_node, *opened.nodes_below_root)
+    signatures = (complete.root_signature, *complete.signatures)
+    for node, signature in zip(nodes, signatures, strict=True):
+        verdict = _verify_signature(node, signature)
+        yield replace(verdict, check=_named(complete.candidate, verdict.check))
+
+
+def _named(candidate: ClientCandidate, check: str) -> str:
+    """Return what a check of a candidate is called: the first's need no name."""
+    return f"candidates[{candidate.rung}].{check}" if candidate.rung else check
 
 
 def _verify_newer_states(attempt: ClientAttempt) -> Iterator[Verdict]:
@@ -177,12 +184,13 @@ def _verify_signature(node: KeyPathTx, signature: bytes) -> Verdict:
 
 def _verify_first_commitment(complete: Complete) -> Verdict:
     commitment = complete.candidate.setting.first_commitment(Party.ACCEPTER)
+    check = _named(complete.candidate, "first commitment")
     try:
         held = finish_commitment(commitment, signature=complete.commitment_signature)
     except PeerViolation as error:
-        return Verdict(check="first commitment", ok=False, detail=str(error))
+        return Verdict(check=check, ok=False, detail=str(error))
     detail = f"the way out of the channel is signed, {held.tx.txid}"
-    return Verdict(check="first commitment", ok=True, detail=detail)
+    return Verdict(check=check, ok=True, detail=detail)
 
 
 def _verify_funding(

@@ -1,7 +1,7 @@
 """What a client refuses to sign of a fee ladder: each rule by its name."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 
 import pytest
@@ -10,10 +10,12 @@ from tests.protocol.pump import Pump
 
 from cromford.bitcoin.block import Coin
 from cromford.bitcoin.tx import OutPoint, Tx
+from cromford.factory.funding import least_higher_fee_sat
 from cromford.factory.terms import decode_terms
 from cromford.protocol.faults import Refusal
 from cromford.protocol.journal.client_candidate import ClientCandidate
 from cromford.protocol.opening.verification import ClientFacts, check_ladder
+from cromford.wallet.coins import wallet_tx_vsize
 from cromford.wire import messages as m
 
 
@@ -54,16 +56,16 @@ def scene() -> Scene:
     )
 
 
-def check(propose: m.Propose) -> None:
+def check(propose: m.Propose, coins: dict[OutPoint, Coin | None] | None = None) -> None:
     at = scene()
     rungs = range(max(1, len(propose.candidates)))
     claims = [ClientCandidate(join=at.join, propose=propose, rung=rung) for rung in rungs]
-    check_ladder(claims, at.facts, at.coins)
+    check_ladder(claims, at.facts, coins or at.coins)
 
 
-def refusal(propose: m.Propose) -> Refusal:
+def refusal(propose: m.Propose, coins: dict[OutPoint, Coin | None] | None = None) -> Refusal:
     with pytest.raises(Refusal) as refused:
-        check(propose)
+        check(propose, coins)
     return refused.value
 
 
@@ -161,33 +163,124 @@ def test_a_nonce_that_another_candidate_takes_is_refused(rung: int) -> None:
     assert (error.expected, error.received) == ("unused", stolen)
 
 
-def test_candidates_that_do_not_spend_the_same_coins_are_refused() -> None:
+def with_whole(propose: m.Propose, rung: int, change: Callable[[Tx], Tx]) -> m.Propose:
+    """Return a proposal with another funding of one candidate, and the whole branch below it."""
+    changed = with_funding(propose, rung, change)
+    branch = ClientCandidate(join=scene().join, propose=changed, rung=rung).branch
+
+    def onto_branch(tx: Tx) -> Tx:
+        script_pubkey = branch.funding_output.script_pubkey
+        return replace(
+            tx, outputs=(replace(tx.outputs[0], script_pubkey=script_pubkey), tx.outputs[1])
+        )
+
+    changed = with_funding(changed, rung, onto_branch)
+    branch = ClientCandidate(join=scene().join, propose=changed, rung=rung).branch
+    vertices = tuple(
+        replace(
+            sent,
+            kickoff_tx=b"" if vertex.is_static else vertex.first.tx.serialize(),
+            state_tx=vertex.last.tx.serialize(),
+        )
+        for vertex, sent in zip(branch.vertices, changed.candidates[rung].vertices, strict=True)
+    )
+    return with_rung(changed, rung, vertices=vertices)
+
+
+def unchanged(tx: Tx) -> Tx:
+    return tx
+
+
+def test_another_funding_with_all_that_follows_from_it_is_signed() -> None:
+    """So whatever is refused below is refused for the one thing that is wrong."""
+    check(with_whole(scene().propose, 1, unchanged))
+    check(with_whole(scene().propose, 2, dearer(1)))
+    check(with_whole(scene().propose, 1, dearer(1)))
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_candidates_that_do_not_spend_the_same_coins_are_refused(
+    beside: bool,  # noqa: FBT001 - a parameter of pytest
+) -> None:
     """A funding that shares no coin with another could confirm beside it."""
+    (coin,) = (coin for coin in scene().coins.values() if coin is not None)
+    spare = replace(coin, outpoint=OutPoint(txid=coin.outpoint.txid, vout=7))
 
-    def without_last(tx: Tx) -> Tx:
-        return replace(tx, inputs=tx.inputs[:0])
+    def with_spare(tx: Tx) -> Tx:
+        more = replace(tx.inputs[0], outpoint=spare.outpoint)
+        return replace(tx, inputs=(*tx.inputs, more) if beside else (more,))
 
-    error = refusal(with_funding(scene().propose, 1, without_last))
-    assert error.field.startswith("candidates[1].funding_tx")
-
-
-@pytest.mark.parametrize("less_sat", [1, 200])
-def test_a_candidate_that_pays_too_little_more_is_refused(less_sat: int) -> None:
-    """By what our own chain says of the coins. Its tree is another then: that is found first."""
-    error = refusal(with_funding(scene().propose, 2, dearer(-less_sat)))
-    assert error.field.startswith("candidates[2].")
+    propose = with_whole(scene().propose, 1, with_spare)
+    error = refusal(propose, {**scene().coins, spare.outpoint: spare})
+    assert error.field == "candidates[1].funding_tx.inputs"
 
 
-def test_a_key_of_the_lsp_that_stands_in_two_candidates_is_refused() -> None:
+def test_candidates_of_other_factory_keys_are_refused() -> None:
+    """What is agreed on later is signed by the keys of the factory, whichever is live."""
+    propose = scene().propose
+    vertices = propose.candidates[1].vertices
+    stranger = scene().join.candidates[3].pool.pubkey
+    neighbour = next(
+        pubkey for pubkey in vertices[0].signers[1:] if pubkey != scene().join.factory_pool.pubkey
+    )
+    others = tuple(
+        replace(
+            vertex,
+            signers=tuple(stranger if one == neighbour else one for one in vertex.signers),
+        )
+        for vertex in vertices
+    )
+    error = refusal(with_whole(with_rung(propose, 1, vertices=others), 1, unchanged))
+    assert error.field == "candidates[1].funding_tx.factory"
+
+
+def test_another_script_of_the_change_is_refused() -> None:
+    """Two scripts would say which output is the change."""
+
+    def elsewhere(tx: Tx) -> Tx:
+        output = replace(tx.outputs[1], script_pubkey=b"\x51\x20" + bytes(31) + b"\x01")
+        return replace(tx, outputs=(tx.outputs[0], output))
+
+    error = refusal(with_whole(scene().propose, 2, elsewhere))
+    assert error.field == "candidates[2].funding_tx.change"
+
+
+def test_a_fee_that_does_not_rise_enough_is_refused_to_the_satoshi() -> None:
+    """By what our own chain says of the coins."""
+    propose = scene().propose
+    fees = [fee_sat(propose, rung) for rung in range(3)]
+    tx = Tx.parse(propose.candidates[2].funding_tx)
+    vsize = wallet_tx_vsize(n_inputs=len(tx.inputs), n_outputs=2)
+    least_sat = least_higher_fee_sat(fees[1], vsize=vsize)
+    check(with_whole(propose, 2, dearer(least_sat - fees[2])))
+    error = refusal(with_whole(propose, 2, dearer(least_sat - 1 - fees[2])))
+    assert error.field == "candidates[2].funding_tx.fee"
+    assert (error.expected, error.received) == (f"at least {least_sat} sat", least_sat - 1)
+
+
+def fee_sat(propose: m.Propose, rung: int) -> int:
+    tx = Tx.parse(propose.candidates[rung].funding_tx)
+    in_sat = sum(coin.txout.amount_sat for coin in scene().coins.values() if coin is not None)
+    return in_sat - sum(output.amount_sat for output in tx.outputs)
+
+
+@pytest.mark.parametrize("name", [item.name for item in fields(m.ChannelOffer)])
+def test_a_key_of_the_lsp_that_stands_in_two_candidates_is_refused(name: str) -> None:
     """What a revocation reveals in one would punish a commitment of the other."""
     propose = scene().propose
-    taken = propose.candidates[0].channel.revocation_basepoint
-    channel = replace(propose.candidates[1].channel, revocation_basepoint=taken)
-    error = refusal(with_rung(propose, 1, channel=channel))
-    assert (error.field, error.expected) == (
-        "candidates[1].channel.revocation_basepoint",
-        "a key of its own",
-    )
+    taken = getattr(propose.candidates[0].channel, name)
+    channel = replace(propose.candidates[2].channel, **{name: taken})
+    changed = with_whole(with_rung(propose, 2, channel=channel), 2, unchanged)
+    error = refusal(changed)
+    assert (error.field, error.expected) == (f"candidates[2].channel.{name}", "a key of its own")
+
+
+def test_a_key_of_ours_in_the_lsps_place_of_another_candidate_is_refused() -> None:
+    propose = scene().propose
+    ours = scene().join.candidates[0].channel.payment_basepoint
+    channel = replace(propose.candidates[1].channel, htlc_basepoint=ours)
+    error = refusal(with_whole(with_rung(propose, 1, channel=channel), 1, unchanged))
+    assert error.field == "candidates[1].channel.htlc_basepoint"
 
 
 @pytest.mark.parametrize(("feerates", "field"), [((500, 620), "candidates[1].funding_tx.fee")])

@@ -8,6 +8,7 @@ from cromford.bitcoin.tx import OutPoint
 from cromford.crypto.musig2 import is_aggnonce
 from cromford.factory.branch import Branch
 from cromford.factory.funding import CHANGE_VOUT, least_higher_fee_sat
+from cromford.factory.tree import FACTORY_VOUT
 from cromford.protocol.faults import Refusal
 from cromford.protocol.journal.client_candidate import ClientCandidate
 from cromford.protocol.opening.verification_base import check_equal
@@ -17,7 +18,10 @@ from cromford.wire.messages import ChannelOffer, NonceUse
 
 
 def check_rising(claims: Sequence[ClientCandidate], coins: Mapping[OutPoint, Coin | None]) -> None:
-    """Check that each candidate spends the same coins, and pays enough more than the one before.
+    """Check that each candidate differs from the first in its fee alone, and that the fees rise.
+
+    The same coins, or two could confirm. The same factory output: one set of factory keys signs
+    whatever is agreed on later, in the candidate that is live. And a change of the same script.
 
     Args:
         claims: The candidates, in their order.
@@ -37,9 +41,11 @@ def check_rising(claims: Sequence[ClientCandidate], coins: Mapping[OutPoint, Coi
     for claim in claims:
         name, tx = f"candidates[{claim.rung}].funding_tx", claim.funding_tx
         check_equal(f"{name}.inputs", expected=first.inputs, received=tx.inputs)
-        scripts = [txout.script_pubkey for txout in tx.outputs]
-        expected = [txout.script_pubkey for txout in first.outputs]
-        check_equal(f"{name}.change", expected=expected[CHANGE_VOUT], received=scripts[CHANGE_VOUT])
+        factory, change = tx.outputs[FACTORY_VOUT], tx.outputs[CHANGE_VOUT].script_pubkey
+        check_equal(f"{name}.factory", expected=first.outputs[FACTORY_VOUT], received=factory)
+        check_equal(
+            f"{name}.change", expected=first.outputs[CHANGE_VOUT].script_pubkey, received=change
+        )
         fee_sat = in_sat - sum(txout.amount_sat for txout in tx.outputs)
         if fee_sat < least_sat:
             raise Refusal(f"{name}.fee", expected=f"at least {least_sat} sat", received=fee_sat)

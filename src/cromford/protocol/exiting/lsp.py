@@ -58,9 +58,11 @@ from cromford.protocol.exiting.stake import (
     is_worth_an_exit,
 )
 from cromford.protocol.exiting.superseded import (
+    DECIDED_DEPTH,
     SUPERSEDED,
     decided_by_poison,
     end_if_superseded,
+    given_up_with_funding,
     given_up_with_state,
     learn_state,
 )
@@ -506,7 +508,11 @@ def _give_up(turn: Turn[Factory], link: Link) -> None:
     The LSP bears what the client may still take of them on chain: less than the exit costs. Else
     the amounts, and places for HTLCs, would stay in two channels for ever.
     """
-    records = given_up(turn.book, link, height=turn.height)
+    attempt = turn.state.attempt
+    if attempt.overtaken_depth(turn.chain) >= max(attempt.terms.min_depth, DECIDED_DEPTH):
+        records = tuple(given_up_with_funding(turn.book, link, height=turn.height))
+    else:
+        records = given_up(turn.book, link, height=turn.height)
     if records and link.mark is None:
         # Answered in the channel after this, an HTLC would be paid downstream and not upstream.
         end_updates(turn, link, "an HTLC expired without an answer", tells_peer=False)

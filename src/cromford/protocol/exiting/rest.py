@@ -66,7 +66,8 @@ def _idle_until(factory: Factory, is_busy: Callable[[Link], bool]) -> int | None
     if not isinstance(stage, Funded):
         return None if factory.attempt.is_open else NEVER
     if factory.is_dead:
-        return NEVER  # Its funding was overtaken. If that is undone, the chain has news for it.
+        # Its funding was overtaken. If that is undone, the chain has news for it.
+        return None if _has_payments(factory) else NEVER
     if is_swept_for_good(factory) or _is_shared_out(factory):
         # Its channels ended with it; and here, too, the chain would have news.
         return None if _has_payments(factory) else NEVER

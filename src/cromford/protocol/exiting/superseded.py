@@ -99,6 +99,19 @@ def given_up_with_state(book: Book, link: Link, chain: KnownChain) -> Iterator[c
             yield cr.HtlcDecided(channel_id=link.channel_id, htlc_id=htlc.htlc_id, preimage=None)
 
 
+def given_up_with_funding(book: Book, link: Link, *, height: int) -> Iterator[cr.HtlcDecided]:
+    """Yield that an LSP's HTLCs are lost that expired in a channel whose funding lost its place.
+
+    For one that did so six blocks deep: nobody brings that channel on chain. As with a state that a
+    poison takes, who paid for an HTLC elsewhere would have to leave its own channel.
+    """
+    for live in link.state.htlcs:
+        htlc = live.htlc
+        is_ours = htlc.offered_by is link.me and book.is_unpaid((link.channel_id, htlc.htlc_id))
+        if is_ours and give_up_height(htlc.cltv_expiry) <= height:
+            yield cr.HtlcDecided(channel_id=link.channel_id, htlc_id=htlc.htlc_id, preimage=None)
+
+
 def stock_poisons_of(state: Factory) -> frozenset[Txid]:
     """Return the txids of what takes superseded L-stocks apart: nothing of it is ours."""
     return frozenset(

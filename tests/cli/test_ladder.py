@@ -1,0 +1,65 @@
+"""A build with a fee ladder is asked for again while its clients join with more keys."""
+
+from collections.abc import Callable, Iterator
+from itertools import chain, repeat
+from typing import Any, Final
+
+import pytest
+from tests.cli import answers
+from tests.cli.conftest import CommandLine
+
+from cromford.cli import ladder
+from cromford.daemon.api.rpc import RpcFailure
+from cromford.protocol.lobby.ladder import JOIN_AGAIN
+
+BUILD: Final = ("lsp", "build", "--funding-feerates", "2,8")
+LACKING: Final = RpcFailure(JOIN_AGAIN, "1 of 2 clients joined with too few keys", retryable=True)
+
+
+@pytest.fixture(autouse=True)
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Let no test wait; return how long it would have."""
+    slept: list[float] = []
+    monkeypatch.setattr("cromford.cli.ladder.time.sleep", slept.append)
+    return slept
+
+
+def answering(outcomes: Iterator[RpcFailure | None]) -> Callable[[dict[str, Any]], object]:
+    """Return what refuses a build as long as there are refusals."""
+
+    def build(_params: dict[str, Any]) -> object:
+        refusal = next(outcomes)
+        if refusal is not None:
+            raise refusal
+        return answers.BUILD
+
+    return build
+
+
+def test_it_is_asked_for_until_they_have_joined_again(fake: Any, pauses: list[float]) -> None:
+    daemon = fake({"build": answering(chain(repeat(LACKING, 3), repeat(None)))})
+    result = CommandLine(daemon.datadir).run(*BUILD)
+    assert result.exit_code == 0, result.stderr
+    assert pauses == [ladder.PAUSE_SECONDS] * 3
+    asked = {"dry_run": False, "funding_feerates_sat_per_vb": ["2", "8"]}
+    assert [params for _, params in daemon.calls] == [asked] * 4
+
+
+def test_who_does_not_join_in_time_is_not_waited_for_any_longer(
+    fake: Any, pauses: list[float]
+) -> None:
+    daemon = fake({"build": answering(repeat(LACKING))})
+    result = CommandLine(daemon.datadir).run(*BUILD)
+    assert result.exit_code != 0
+    assert "joined with too few keys" in result.stderr
+    assert len(daemon.calls) == len(pauses) + 1 == ladder.TRIES + 1
+    assert sum(pauses) == ladder.TRIES * ladder.PAUSE_SECONDS <= 60
+
+
+def test_any_other_refusal_is_the_last_word(fake: Any, pauses: list[float]) -> None:
+    other = RpcFailure("too_few_clients", "1 client waits", retryable=True)
+    daemon = fake({"build": answering(chain([LACKING], repeat(other)))})
+    result = CommandLine(daemon.datadir).run(*BUILD)
+    assert result.exit_code != 0
+    assert "1 client waits" in result.stderr
+    assert (len(daemon.calls), len(pauses)) == (2, 1)

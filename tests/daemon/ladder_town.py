@@ -131,6 +131,9 @@ async def siblings_give_way(t: Town) -> None:
     line = await ladder(t)
     raws = [t.node.call("getrawtransaction", line["candidates"][0]["funding_txid"])]
     raws.append(t.node.call("getrawtransaction", await replace_by(t, line, 1)))
+    with pytest.raises(RpcFailure) as refused:
+        await t.call("alice", "exit_export")
+    assert (refused.value.code, refused.value.retryable) == ("factory_not_funded", True)
     for depth in range(1, DEPTH):
         block = await bury(t, raws[depth % 2], depth)
         shown = await stands(t, "funding", "confirming")
@@ -142,6 +145,8 @@ async def siblings_give_way(t: Town) -> None:
     await stands(t, "live", "live")
     await paid(t)
     before = await own_msat(t, "open")
+    package = await t.call("alice", "exit_export")
+    assert package["funding"]["txid"] == line["candidates"][0]["funding_txid"]
     t.node.call("invalidateblock", block)
     block = await bury(t, raws[1], DEPTH - 1)
     await stands(t, "funding", "waiting_for_funding")
@@ -151,6 +156,7 @@ async def siblings_give_way(t: Town) -> None:
     shown = await stands(t, "displaced", "displaced")
     assert [one["status"] for one in shown["candidates"]] == ["dead", "confirmed", "dead"]
     assert [one["has_channels"] for one in shown["candidates"]] == [True, False, False]
+    assert await own_msat(t, "displaced") == before
     await refuses(t, "funding_not_deep")
     t.node.call("invalidateblock", block)
     await bury(t, raws[0], DEPTH + 3)

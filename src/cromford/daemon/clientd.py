@@ -307,7 +307,15 @@ class ClientDaemon(Daemon[ClientState]):
         }
 
     async def _exit_export(self, params: dict[str, Any]) -> object:
-        return exit_package(self.driver.state, self._complete(params), self.network)
+        state, attempt = self.driver.state, self._complete(params)
+        if attempt.other_stages and not attempt.ready_sent and attempt.rung_in(state.chain) is None:
+            raise RpcFailure(
+                "factory_not_funded",
+                "no block says yet which of its funding's candidates this factory is in",
+                remediation="A package is for one of them: export it once the funding confirmed.",
+                retryable=True,
+            )
+        return exit_package(state, attempt, self.network)
 
     async def _exit_plan(self, params: dict[str, Any]) -> object:
         attempt = self._complete(params)

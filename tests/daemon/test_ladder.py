@@ -11,6 +11,7 @@ from tests.daemon.town import CAPACITY_SAT, Town, town
 from cromford.daemon.lspd import LspDaemon
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("scene", [each_in_turn, siblings_give_way, given_up])
 def test_a_ladder_on_the_embedded_node(
     scene: Callable[[Town], Awaitable[None]], tmp_path: Path

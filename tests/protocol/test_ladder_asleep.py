@@ -35,6 +35,7 @@ def line(pump: ForkedPump) -> dict[str, Any]:
     return lsp_views.as_it_slept(lsp_state(pump).house, read_label("factory:0", label).shown)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("rung", [0, 2])
 def test_it_shows_the_depth_of_the_candidate_that_is_live(rung: int) -> None:
     pump = live(rung)
@@ -50,6 +51,7 @@ def test_it_shows_the_depth_of_the_candidate_that_is_live(rung: int) -> None:
         pump.mine_only()
 
 
+@pytest.mark.sampled(0)
 def test_a_line_that_an_older_version_wrote_has_no_candidates() -> None:
     pump = live(0)
     all_away(pump)
@@ -90,6 +92,7 @@ def test_a_reorganisation_to_another_candidate_wakes_it_and_back_again() -> None
     assert pay(pump, alice, bob, 1_000_000).status == "paid"
 
 
+@pytest.mark.sampled(0)
 def test_what_is_under_way_in_a_candidate_that_lost_its_place_keeps_it_awake() -> None:
     """Who paid for an HTLC elsewhere waits for the end of it."""
     pump = live(0)

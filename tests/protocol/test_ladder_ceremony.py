@@ -40,6 +40,7 @@ def fee_sat(pump: Pump, rung: int) -> int:
     return coins_sat - sum(out.amount_sat for out in candidates(pump)[rung].outputs)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("n_candidates", LADDERS)
 def test_all_candidates_are_signed_by_everybody_before_one_is_published(n_candidates: int) -> None:
     """The pump asserts, at each message, that every exit of every candidate is complete."""
@@ -242,6 +243,7 @@ def test_a_client_that_refuses_one_candidate_of_three_signs_none() -> None:
     assert len(candidates(pump)) == 3
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("spoiled", range(3))
 @pytest.mark.parametrize("kind", [m.SignBelow, m.SignRoot])
 def test_who_spoils_one_candidate_is_named_and_the_others_go_on(
@@ -273,6 +275,7 @@ def test_who_spoils_one_candidate_is_named_and_the_others_go_on(
     assert len(candidates(pump)) == 3
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("kind", [m.SignedBelow, m.SignedRoot])
 def test_a_client_that_lacks_one_candidates_signature_says_so_and_holds_nothing(
     kind: type[m.Message],
@@ -300,7 +303,7 @@ def test_a_client_that_lacks_one_candidates_signature_says_so_and_holds_nothing(
     assert not any(tx in pump.published for tx in pump.published[1:])
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("fuse", range(1, 27))
 @pytest.mark.parametrize("who", ["lsp", "client"])
 def test_a_crash_between_any_two_steps_leaves_all_candidates_or_none(who: str, fuse: int) -> None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
+import pytest
 from tests.protocol.forked_world import QUICK, ForkedPump
 from tests.protocol.ladders import DEPTH, ask_build, asked_for_keys, candidates
 from tests.protocol.paying_clients import balance, begin_payment, book, newest_link, pay
@@ -90,6 +91,7 @@ def status(node: PumpNode, payment_hash: bytes) -> str:
     return book(node).payments[payment_hash].status
 
 
+@pytest.mark.sampled(0)
 def test_what_is_in_flight_waits_while_a_sibling_is_shallow_and_is_paid_when_it_is_gone() -> None:
     at = world()
     pump, rose, sam = at.pump, at.rose, at.sam
@@ -125,6 +127,7 @@ def test_nothing_goes_on_to_another_factory_out_of_a_channel_whose_candidate_is_
     assert balance(rose).own_msat in {FIRST_MSAT, FIRST_MSAT - PAID_MSAT}
 
 
+@pytest.mark.sampled(0)
 def test_who_paid_into_channels_that_are_over_gets_it_back_without_leaving_its_own() -> None:
     """What the LSP offered in them expires; six blocks under a sibling nobody can take it."""
     at = world()

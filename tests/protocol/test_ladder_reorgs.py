@@ -60,6 +60,7 @@ def nobody_pays(pump: ForkedPump, invoice: ev.PayRequested) -> None:
     assert rejected(pump.clients[0], invoice) == NOT_DEEP
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("rung", RUNGS)
 @pytest.mark.parametrize("published", RUNGS)
 def test_whichever_candidate_confirms_is_live(published: int, rung: int) -> None:
@@ -81,6 +82,7 @@ def test_whichever_candidate_confirms_is_live(published: int, rung: int) -> None
     assert alice.state.wallet.confirmed_sat() > (FIRST_MSAT - 2 * PAID_MSAT) // 1000
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("depth", range(1, DEPTH))
 def test_before_it_is_six_deep_a_candidate_may_give_way_to_another(depth: int) -> None:
     """Nothing can have been paid: there is no channel yet."""
@@ -100,6 +102,7 @@ def test_before_it_is_six_deep_a_candidate_may_give_way_to_another(depth: int) -
     assert pay(pump, bob, alice, PAID_MSAT).status == "paid"
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("n_blocks", range(1, DEPTH + 1))
 def test_a_shallow_reorganisation_pauses_the_channels_of_the_candidate_they_are_in(
     n_blocks: int,
@@ -178,6 +181,7 @@ def test_a_channel_never_goes_over_into_another_candidate() -> None:
     assert signed_in == {0}
 
 
+@pytest.mark.sampled(0)
 def test_what_the_chain_says_can_turn_back() -> None:
     pump, _ = displaced()
     before, (alice, bob) = money(pump), pump.clients
@@ -192,6 +196,7 @@ def test_what_the_chain_says_can_turn_back() -> None:
     assert bob.state.wallet.confirmed_sat() > FIRST_MSAT // 1000 - 5_000
 
 
+@pytest.mark.sampled(0)
 def test_a_client_that_was_displaced_joins_the_next_factory() -> None:
     pump, _ = displaced()
     pump.join()
@@ -202,6 +207,7 @@ def test_a_client_that_was_displaced_joins_the_next_factory() -> None:
     assert [newest_link(client).key.candidate for client in pump.clients] == [0, 0]
 
 
+@pytest.mark.sampled(0)
 def test_the_lsp_takes_its_coins_out_of_a_candidate_without_channels_at_the_expiry() -> None:
     pump, _ = displaced(SHORT)
     house = lsp_state(pump).house
@@ -218,6 +224,7 @@ def test_the_lsp_takes_its_coins_out_of_a_candidate_without_channels_at_the_expi
     assert lsp_state(pump).house.wallet.confirmed_sat() > before_sat + locked_sat - 1_000
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("who", ["lsp", "client"])
 def test_the_lsp_gets_its_coins_whoever_publishes_such_a_tree(who: str) -> None:
     """A client that does has nothing there, and pays for it if the tree does not."""

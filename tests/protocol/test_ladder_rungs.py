@@ -99,6 +99,7 @@ def test_a_client_verifies_every_candidate_and_names_the_one_that_is_wrong() -> 
     assert [name for name, one in found.items() if not one.ok] == ["candidates[1].kickoff_root"]
 
 
+@pytest.mark.sampled(0)
 def test_what_is_exported_is_of_the_candidate_that_is_live() -> None:
     pump = live(2)
     alice = pump.clients[0]
@@ -115,6 +116,7 @@ def test_what_is_exported_is_of_the_candidate_that_is_live() -> None:
     assert coins_sat(alice) > (FIRST_MSAT - PAID_MSAT) // 1000 - 2_000
 
 
+@pytest.mark.sampled(0)
 def test_liquidity_is_sold_in_it_and_the_new_state_pays_whoever_leaves() -> None:
     pump = live(1)
     buyer = pump.client_at(1)
@@ -131,6 +133,7 @@ def test_liquidity_is_sold_in_it_and_the_new_state_pays_whoever_leaves() -> None
     assert coins_sat(buyer) > left_msat // 1000 - 2_000
 
 
+@pytest.mark.sampled(0)
 def test_a_close_together_spends_it() -> None:
     pump = live(1)
     owed_sat = {client.name: balance(client).own_msat // 1000 for client in pump.clients}
@@ -144,6 +147,7 @@ def test_a_close_together_spends_it() -> None:
     assert {client.name: coins_sat(client) for client in pump.clients} == owed_sat
 
 
+@pytest.mark.sampled(0)
 def test_who_moved_out_hands_over_the_keys_of_its_channel_in_it() -> None:
     """And the LSP signs with them for the seat."""
     pump = funded(HastyPump(2, policy=replace(DYING_SOON, active_blocks=40)))
@@ -175,6 +179,7 @@ def test_who_moved_out_hands_over_the_keys_of_its_channel_in_it() -> None:
     assert coins_sat(stayer) == BALANCE_MSAT // 1000
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("side", ["client", "lsp"])
 def test_a_store_of_before_it_confirmed_finds_its_channel_in_it(side: str) -> None:
     """It is marked, and closed at what the other side knows; nothing of a sibling is used."""

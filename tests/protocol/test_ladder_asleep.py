@@ -8,7 +8,7 @@ from tests.protocol.ladders import DEPTH, candidates, forked
 from tests.protocol.paying_clients import begin_payment, book, pay
 from tests.protocol.sleepers import all_away, lsp_state, sleeping
 from tests.protocol.test_forked_fundings import shown
-from tests.protocol.test_ladder_reorgs import DISPLACED, bury, live_in
+from tests.protocol.test_ladder_reorgs import bury, died, live_in
 from tests.protocol.test_leaving import mute
 
 from cromford.daemon.parts import read_label
@@ -72,9 +72,12 @@ def test_a_reorganisation_to_another_candidate_wakes_it_and_back_again() -> None
     assert sleeping(pump) == set()
     pump.lsp.checkpoint()
     assert sleeping(pump) == set(), "and is published again"
-    bury(pump, last)
-    assert shown(pump) == DISPLACED
-    pump.lsp.checkpoint()
+    for depth in range(DEPTH):
+        pump.mine_only(*([] if depth else [last]))
+        assert not died(pump.lsp) or depth == DEPTH - 1
+        pump.lsp.checkpoint()
+    assert died(pump.lsp) == [2], "it said so, and sleeps only then"
+    assert lsp_state(pump).asleep[0].status == "displaced"
     assert sleeping(pump) == {0}
     told = line(pump)
     assert (told["status"], told["confirmations"]) == ("displaced", 0)

@@ -57,8 +57,10 @@ def has_guests(factory: Factory, is_connected: Callable[[bytes], bool]) -> bool:
 
 
 def _idle_until(factory: Factory, is_busy: Callable[[Link], bool]) -> int | None:
-    if factory.landed is not factory and _has_payments(factory):
-        return None  # Of channels in another candidate than the one in the block.
+    if factory.landed is not factory and (_has_payments(factory) or not factory.is_dead):
+        # Its channels are in another candidate than the one in the block: until that is so deep
+        # that they are over, which it has to say, and what was under way in them is given back.
+        return None
     factory = factory.landed
     if factory.begun is None or factory.post.outbox or _has_coins(factory):
         return None

@@ -59,3 +59,19 @@ def confirm(
             exit_code=EXIT_NEEDS_CONFIRMATION,
         )
     click.confirm(question, abort=True, err=True)
+
+
+def confirm_fee(invocation: Invocation, told: str) -> None:
+    """Go on only if the operator agrees to a transaction that pays a fee: it stays paid.
+
+    Raises:
+        CommandFailed: If nobody can be asked.
+        click.Abort: If the answer is no.
+    """
+    confirm(
+        invocation,
+        f"{told[0].upper()}{told[1:]}. Publish it?",
+        yes=False,
+        why=f"a fee that is paid stays paid: {told}",
+        remediation="Look at it with --dry-run, then add --yes.",
+    )

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import click
 
-from cromford.cli.asking import confirm
+from cromford.cli.asking import confirm_fee
 from cromford.cli.configuration.kinds import (
     FEERATE_MAX_SAT_PER_VB,
     FEERATE_MIN_SAT_PER_VB,
@@ -105,12 +105,6 @@ def replace_command(
             f"{planned['feerate_sat_per_vb']} sat/vB, in the place of candidate "
             f"{planned['replaces']}"
         )
-        confirm(
-            invocation,
-            f"{told[0].upper()}{told[1:]}. Publish it?",
-            yes=False,
-            why=f"a fee that is paid stays paid: {told}",
-            remediation="Look at it with --dry-run, then add --yes.",
-        )
+        confirm_fee(invocation, told)
     answer = invocation.call(ROLE, "factory_replace", **asked, dry_run=dry_run)
     show(invocation, answer, ladder.replaced_factory)

@@ -6,7 +6,7 @@ from typing import Any, Final
 import click
 
 from cromford.bitcoin.network import MAINNET
-from cromford.cli.asking import confirm, stale_option, warned_of_stale
+from cromford.cli.asking import confirm, confirm_fee, stale_option, warned_of_stale
 from cromford.cli.backup import backup_group
 from cromford.cli.bans import bans_group
 from cromford.cli.build_waiting import await_factory, wait_option
@@ -244,13 +244,7 @@ def bump_factory(
         asked["feerate_sat_per_vb"] = str(planned["feerate_sat_per_vb"])
         feerate = f"{planned['feerate_sat_per_vb']} sat/vB"
         told = f"a child pays {sat(planned['fee_sat'])}, so that both together pay {feerate}"
-        confirm(
-            invocation,
-            f"{told[0].upper()}{told[1:]}. Publish it?",
-            yes=False,
-            why=f"a fee that is paid stays paid: {told}",
-            remediation="Look at it with --dry-run, then add --yes.",
-        )
+        confirm_fee(invocation, told)
     answer = invocation.call(ROLE, "factory_bump", **asked, dry_run=dry_run)
     show(invocation, answer, lists.bumped_factory)
 

@@ -9,6 +9,7 @@ import pytest
 from tests.channel import specimen
 from tests.channel.duet import Duet
 
+from cromford import told
 from cromford.channel.commitment import Commitment, UnpayableFee
 from cromford.channel.errors import PeerViolation, UpdateRefused
 from cromford.channel.limits import check_cltv_expiry, is_overexposed, pending_exposure_msat
@@ -55,7 +56,7 @@ def assert_violation(duet: Duet, sender: Party, message: UpdateAdd, field: str) 
     with pytest.raises(PeerViolation) as violated:
         receive_update(duet.states[sender.other], message)
     assert violated.value.field == field
-    assert str(violated.value.received) in str(violated.value)
+    assert f"received {told.shown(field, violated.value.received)}" in str(violated.value)
 
 
 @SENDERS

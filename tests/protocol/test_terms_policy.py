@@ -22,6 +22,7 @@ from tests.protocol.pump import LEAST_SAT, WANTED_SAT
 from tests.protocol.refusal import check_refused
 from tests.simulation.sim_node import LENIENT
 
+from cromford import told
 from cromford.bitcoin.tx import Txid
 from cromford.factory.kinds import VertexKind
 from cromford.factory.terms import SAFETY_BLOCKS, FactoryTerms, FeePolicy
@@ -126,7 +127,8 @@ def shown(value: Any) -> Any:
 @pytest.mark.parametrize("bad", REBUILT, ids=lambda bad: bad.claim)
 def test_a_factory_built_honestly_on_a_term_out_of_policy_is_refused(bad: Bad) -> None:
     propose = rebuilt(**{**bad.with_it, bad.term: bad.value})
-    check_refused(propose, bad.term, expected=bad.expected, received=shown(bad.value))
+    received = told.shown(bad.term, shown(bad.value))
+    check_refused(propose, bad.term, expected=bad.expected, received=received)
 
 
 def test_the_rebuilding_attacker_is_refused_for_nothing_else() -> None:

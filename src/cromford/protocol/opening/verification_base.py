@@ -1,4 +1,4 @@
-"""A value that is expected, a range that holds it: the two checks that most others are made of."""
+"""The check that most others are made of: a value is the expected one."""
 
 from cromford.protocol.faults import Refusal
 

@@ -17,6 +17,8 @@ from tests.dying.accounts import ANYBODY, LSP, MINERS, Accounts, rows
 from tests.dying.world import MOVERS, SEATS, DyingWorld, balance_msat
 from tests.protocol.moving_clients import told
 
+pytestmark = pytest.mark.sampled_file(4)
+
 CLOSE_MESSAGES = (m.CloseBegin, m.CloseAgree, m.ClosePropose, m.CloseSign, m.Closed, m.CloseEnd)
 
 

@@ -33,6 +33,8 @@ from cromford.protocol.facts import FRESH
 from cromford.protocol.journal import advance_records as ar
 from cromford.wire import messages as m
 
+pytestmark = pytest.mark.sampled_file(9)
+
 BUYER, NEIGHBOUR = 1, 2
 
 

@@ -26,6 +26,8 @@ from tests.simulation.seeds import seeds
 
 from cromford.wire import messages as m
 
+pytestmark = pytest.mark.sampled_file(3)
+
 
 @pytest.fixture(autouse=True)
 def _market() -> Iterator[None]:

@@ -21,6 +21,8 @@ from cromford.protocol.journal.records import decode_record
 from cromford.protocol.lobby.announcing import ANNOUNCED_MAX, KNOWN_BLOCKS_MAX
 from cromford.wire import messages as m
 
+pytestmark = pytest.mark.sampled_file(8)
+
 HOUR: Final = 3_600
 FIRST_MSAT: Final = 30_000_000
 PAID_MSAT: Final = 5_000_000

@@ -42,6 +42,8 @@ from cromford.protocol.journal.known_chain import KnownChain
 from cromford.told import msat
 from cromford.wire import messages as m
 
+pytestmark = pytest.mark.sampled_file(8)
+
 FIRST_MSAT: Final = 30_000_000
 SPENT_MSAT: Final = 10_000_000
 FEE_MSAT: Final = 1_000 + SPENT_MSAT // 1_000

@@ -43,6 +43,8 @@ from cromford.protocol.policy import LspPolicy
 from cromford.watch.feerates import OwnFees
 from cromford.wire import messages as m
 
+pytestmark = pytest.mark.sampled_file(8)
+
 FEES: Final = OwnFees()
 # Just long enough to be closed, and to wait for a channel that failed.
 SHORT: Final = replace(QUICK, active_blocks=300, dying_blocks=144, ready_min_blocks=10)

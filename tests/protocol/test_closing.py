@@ -32,6 +32,8 @@ from cromford.protocol.journal.closes import is_frozen
 from cromford.watch.feerates import MOST_SAT_PER_KW, OwnFees
 from cromford.wire import messages as m
 
+pytestmark = pytest.mark.sampled_file(12)
+
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("n_clients", [1, 2, 5, 8])

@@ -33,6 +33,8 @@ from cromford.signing.nonces import NoPoolFree
 from cromford.told import msat
 from cromford.wire import messages as m
 
+pytestmark = pytest.mark.sampled_file(8)
+
 ANSWERS: Final = (m.CloseAgree, m.CloseSign)
 Change = Callable[[Any], Sequence[m.Message]]
 

@@ -19,6 +19,8 @@ from cromford.protocol.journal import close_records as cl
 from cromford.protocol.journal import handover_records as hr
 from cromford.wire import messages as m
 
+pytestmark = pytest.mark.sampled_file(6)
+
 CLOSE_MESSAGES = (m.CloseBegin, m.CloseAgree, m.ClosePropose, m.CloseSign, m.CloseEnd)
 
 

@@ -30,6 +30,8 @@ from cromford.protocol.lobby.schedule import is_move_due
 from cromford.protocol.policy import DyingStep, LspPolicy
 from cromford.shelf import Shelf
 
+pytestmark = pytest.mark.sampled_file(4)
+
 MOVE, CLOSE, SWEEP = DyingStep.MOVE, DyingStep.CLOSE, DyingStep.SWEEP
 
 

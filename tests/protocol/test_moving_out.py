@@ -46,6 +46,8 @@ from cromford.protocol.policy import DyingStep, WhenDying
 from cromford.shelf import Shelf
 from cromford.wire import messages as m
 
+pytestmark = pytest.mark.sampled_file(7)
+
 ALL_MSAT = (30_000_123, 0, 5_000_000, 330_000)
 
 

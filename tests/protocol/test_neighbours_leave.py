@@ -29,6 +29,8 @@ from cromford.protocol.journal.link import Link
 from cromford.protocol.policy import LspPolicy
 from cromford.wire import messages as m
 
+pytestmark = pytest.mark.sampled_file(4)
+
 QUICK: Final = replace(leaving.QUICK, to_self_delay_lsp=4, to_self_delay_client=5)
 EXPIRING: Final = replace(QUICK, active_blocks=144, dying_blocks=144, ready_min_blocks=1)
 SIZES: Final = pytest.mark.parametrize("n_clients", [3, 8])

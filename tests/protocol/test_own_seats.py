@@ -26,6 +26,8 @@ from cromford.signing.nonces import PublicPool
 from cromford.signing.round import SigningRound, SigningSession, aggregate_nonces
 from cromford.signing.signer import Signer
 
+pytestmark = pytest.mark.sampled_file(6)
+
 FEERATE: Final = 500
 LSP_SCRIPT: Final = p2tr_script(bytes(32))
 

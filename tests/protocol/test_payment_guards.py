@@ -37,6 +37,8 @@ from cromford.protocol.journal.book import Forward
 from cromford.protocol.journal.failures import Failure
 from cromford.wire import messages as m
 
+pytestmark = pytest.mark.sampled_file(5)
+
 EXPOSURE_MAX_MSAT: Final = 5_000_000  # max_dust_htlc_exposure_msat, by default.
 CROSSING_MSAT: Final = 818_182  # With the LSP's fee an HTLC of 820,000.
 

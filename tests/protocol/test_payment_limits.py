@@ -29,6 +29,8 @@ from cromford.protocol.journal.failures import Failure
 from cromford.told import msat
 from cromford.wire import messages as m
 
+pytestmark = pytest.mark.sampled_file(12)
+
 FIRST_MSAT = 30_000_000
 TRIMMED_MSAT = 900_000
 RESERVE_MSAT = 2_638_000

@@ -23,6 +23,8 @@ from cromford.protocol.channels.resuming import PEER_LOST_STATE
 from cromford.protocol.journal.link import Link
 from cromford.wire import messages as m
 
+pytestmark = pytest.mark.sampled_file(7)
+
 FIRST_MSAT: Final = 30_000_000
 CULPRITS: Final = pytest.mark.parametrize("culprit", ["client", "lsp"])
 GROUP_ORDER: Final = bytes.fromhex(

@@ -31,6 +31,8 @@ from cromford.wire import messages as m
 from cromford.wire.seldom import LeafState
 from cromford.wire.selling import AllocatedChannel
 
+pytestmark = pytest.mark.sampled_file(6)
+
 WAY_BLOCKS: Final = 40
 PAID_MSAT: Final = 10_000_000
 

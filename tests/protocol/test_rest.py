@@ -50,6 +50,8 @@ from cromford.protocol.policy import DyingStep
 from cromford.shelf import Shelf
 from cromford.wire import messages as m
 
+pytestmark = pytest.mark.sampled_file(7)
+
 FIRST_MSAT: Final = 30_000_000
 AMOUNT_MSAT: Final = 5_000_000
 KEY: Final = (b"c" * 32, 0)

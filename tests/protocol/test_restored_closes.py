@@ -48,6 +48,8 @@ from cromford.protocol.journal.closes import is_frozen
 from cromford.protocol.policy import DyingStep
 from cromford.wire import messages as m
 
+pytestmark = pytest.mark.sampled_file(9)
+
 # Alice's balance after each update is about 40, 43, 37 and 40 million msat, less what her payment
 # costs. So a store that lacks one update knows less than she has, one that lacks two or three more.
 

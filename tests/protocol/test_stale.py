@@ -32,6 +32,8 @@ from cromford.protocol.journal.failures import Failure
 from cromford.protocol.journal.opening_records import ProposalAccepted
 from cromford.wire import messages as m
 
+pytestmark = pytest.mark.sampled_file(10)
+
 LOST_MSAT = 40_000_000
 N_MISSED = 300
 

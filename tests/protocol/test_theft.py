@@ -35,6 +35,8 @@ from cromford.protocol.journal.link import Link
 from cromford.protocol.turn import Turn
 from cromford.wire import messages as m
 
+pytestmark = pytest.mark.sampled_file(5)
+
 FIRST_MSAT: Final = 30_000_000
 PAID_MSAT: Final = 9_000_000
 ACCEPTED_BLOCKS: Final = CLAIM_BLOCKS + SAFETY_BLOCKS + INVOICE_SLACK_BLOCKS  # Beyond the exit.

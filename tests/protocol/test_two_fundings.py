@@ -32,6 +32,8 @@ from cromford.protocol.journal.link import Link
 from cromford.told import msat
 from cromford.wire import messages as m
 
+pytestmark = pytest.mark.sampled_file(5)
+
 BUYER, NEIGHBOUR, ELSEWHERE = 1, 2, 3
 NO_TXID: Final = bytes(32)
 Changed = Callable[[Any], Any]

@@ -22,6 +22,8 @@ from cromford.protocol.exiting.stake import balance_output_sat, is_worth_an_exit
 from cromford.protocol.journal.link import Link
 from cromford.watch.feerates import OwnFees
 
+pytestmark = pytest.mark.sampled_file(3)
+
 DEADLINE = "the exit deadline"
 
 

@@ -17,6 +17,8 @@ from tests.simulation.life import run_life
 from tests.simulation.sim_node import SimStore
 from tests.simulation.transcript import Transcript, played, recording, transcript_of
 
+pytestmark = pytest.mark.sampled_file(3)
+
 
 @cache
 def first(run: Callable[[int], str]) -> Transcript:

@@ -47,6 +47,8 @@ from cromford.watch.channel_exit import (
 from cromford.watch.exit import WaitForFunding
 from cromford.watch.sweep import TakingTx
 
+pytestmark = pytest.mark.sampled_file(10)
+
 LEAVERS = pytest.mark.parametrize("leaver", list(Party), ids=lambda party: party.name.lower())
 DELAYS = {Party.OPENER: 5, Party.ACCEPTER: 8}
 KEYPATH_VSIZE = 111  # One key-path input, one taproot output.

@@ -49,6 +49,7 @@ class SleepyNode(PumpNode):
     def checkpoint(self) -> None:
         """Let those sleep in which nothing happens."""
         assert self.driver is not None
+        self.settle()
         for name in list(self.driver.quiet()):
             self.driver.keep(self.driver.begin_checkpoint(name)())
             assert self.driver.put_to_sleep(name)

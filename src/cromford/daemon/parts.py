@@ -283,6 +283,8 @@ class LspParts:
         """Yield the factories in which nothing happens, and no client of which is here."""
         connected = state.house.connected.__contains__
         for number in sorted(state.restless.asked):
+            if number not in state.factories:
+                continue  # It went before its rest was over.
             factory = state.factory(number)
             is_idle = factory.stream not in state.stopped and wakes_at(factory) is not None
             if is_idle and not has_guests(factory, connected):

@@ -5,6 +5,7 @@ import pytest
 from cromford.adapters.places import (
     CONNECTIONS_MAX,
     HANDSHAKES_BURST_PER_PLACE,
+    KNOCKS,
     STRANGERS_MAX,
     Limits,
     Place,
@@ -93,7 +94,7 @@ def test_limits_follow_from_the_largest_factory() -> None:
     assert usual.strangers_max == N_CLIENTS_MAX
     assert usual.connections_max - usual.strangers_max == N_CLIENTS_MAX
     assert usual.handshakes_max == N_CLIENTS_MAX
-    assert usual.all_handshakes.burst == usual.connections_max
+    assert KNOCKS.burst == usual.connections_max
     assert usual.n_files > usual.connections_max + usual.handshakes_max
 
 
@@ -144,7 +145,7 @@ def test_a_flood_from_many_addresses_does_not_close_the_door_to_an_owners_addres
     scene = Scene()
     scene.relation[b"alice"] = Relation.OWNER
     scene.enter("alice", "home")
-    for number in range(Limits().connections_max):
+    for number in range(int(KNOCKS.burst)):
         assert scene.places.may_knock(f"address {number}", now=0)
     assert not scene.places.may_knock("one more", now=0)
     assert scene.places.may_knock("home", now=0)

@@ -36,7 +36,8 @@ HANDSHAKES_BURST_PER_PLACE: Final = 2
 HANDSHAKES_PER_SECOND_PER_PLACE: Final = 1 / 16
 # And all addresses together, but those at which somebody with a channel was seen: as many at once
 # as there are places, when everybody comes back after a restart, and then 3 % of a core.
-ALL_HANDSHAKES_PER_SECOND: Final = 32
+# However few places an operator gives: who has a channel may come from an address never seen.
+KNOCKS: Final = Rate(burst=CONNECTIONS_MAX, per_second=32)
 ADDRESSES_MAX: Final = 4096  # Of more, those that came longest ago are forgotten.
 # Each return of somebody known is written to the journal. A client whose line breaks at once comes
 # back every 15 seconds at the least, on average, once its pauses have grown.
@@ -72,11 +73,6 @@ class Limits:
     handshakes_max: int = HANDSHAKES_MAX
     handshake_seconds: float = HANDSHAKE_TIMEOUT_SECONDS
     idle_seconds: float = IDLE_SECONDS
-
-    @property
-    def all_handshakes(self) -> Rate:
-        """How many handshakes are shown, at addresses where nobody with a channel was seen."""
-        return Rate(burst=self.connections_max, per_second=ALL_HANDSHAKES_PER_SECOND)
 
     @property
     def n_files(self) -> int:
@@ -170,7 +166,7 @@ class Places:
         if subscriber in self._owners_at:
             return True
         if self._all_knocks is None:
-            self._all_knocks = Allowance(self._limits.all_handshakes, now=now)
+            self._all_knocks = Allowance(KNOCKS, now=now)
         return self._all_knocks.spend(1, now=now)
 
     def knock(self, place: Place) -> Place | None:

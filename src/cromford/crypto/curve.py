@@ -9,9 +9,9 @@ first. An array of its objects does not keep them: a name does, until the call i
 """
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from btclib_secp256k1 import CData, ffi, lib
 from btclib_secp256k1.context import ctx
@@ -57,6 +57,24 @@ def _sized(data: bytes, size_bytes: int, name: str) -> bytes:
     return data
 
 
+def _read(
+    kind: Any,  # noqa: ANN401 - the binding names no type for it
+    parse: Callable[[Any, CData, bytes], int],
+    data: bytes,
+    size_bytes: int,
+    name: str,
+) -> CData:
+    """Return bytes of a fixed size as the library's object of a kind.
+
+    Raises:
+        ValueError: If they have another size, or the library does not take them.
+    """
+    out = ffi.new(kind)
+    if not parse(ctx, out, _sized(data, size_bytes, name)):
+        raise ValueError(f"invalid {name}")
+    return out
+
+
 # Public keys
 
 
@@ -81,11 +99,8 @@ def parsed_xonly(xonly_pubkey: bytes) -> CData:
     Raises:
         ValueError: If it is no point (BIP 340, `lift_x`).
     """
-    out = ffi.new(_XONLY)
-    _sized(xonly_pubkey, XONLY_PUBKEY_SIZE, "x-only public key")
-    if not lib.secp256k1_xonly_pubkey_parse(ctx, out, xonly_pubkey):
-        raise ValueError("invalid x-only public key")
-    return out
+    parse = lib.secp256k1_xonly_pubkey_parse
+    return _read(_XONLY, parse, xonly_pubkey, XONLY_PUBKEY_SIZE, "x-only public key")
 
 
 def serialized(pubkey: CData) -> bytes:
@@ -275,11 +290,8 @@ def parsed_pubnonce(pubnonce: bytes) -> CData:
     Raises:
         ValueError: If it is not two points.
     """
-    out = ffi.new(_PUBNONCE)
-    _sized(pubnonce, PUBNONCE_SIZE, "public nonce")
-    if not lib.secp256k1_musig_pubnonce_parse(ctx, out, pubnonce):
-        raise ValueError("invalid public nonce")
-    return out
+    parse = lib.secp256k1_musig_pubnonce_parse
+    return _read(_PUBNONCE, parse, pubnonce, PUBNONCE_SIZE, "public nonce")
 
 
 @lru_cache(maxsize=NONCES_CACHED)
@@ -289,11 +301,8 @@ def parsed_aggnonce(aggnonce: bytes) -> CData:
     Raises:
         ValueError: If it is not two points or infinity.
     """
-    out = ffi.new(_AGGNONCE)
-    _sized(aggnonce, PUBNONCE_SIZE, "aggregate nonce")
-    if not lib.secp256k1_musig_aggnonce_parse(ctx, out, aggnonce):
-        raise ValueError("invalid aggregate nonce")
-    return out
+    parse = lib.secp256k1_musig_aggnonce_parse
+    return _read(_AGGNONCE, parse, aggnonce, PUBNONCE_SIZE, "aggregate nonce")
 
 
 def nonce_agg(pubnonces: Sequence[bytes]) -> bytes:
@@ -329,11 +338,8 @@ def parsed_partial_sig(partial_sig: bytes) -> CData:
     Raises:
         ValueError: If it is no scalar below the group order.
     """
-    out = ffi.new(_PARTIAL_SIG)
-    _sized(partial_sig, PARTIAL_SIG_SIZE, "partial signature")
-    if not lib.secp256k1_musig_partial_sig_parse(ctx, out, partial_sig):
-        raise ValueError("invalid partial signature")
-    return out
+    parse = lib.secp256k1_musig_partial_sig_parse
+    return _read(_PARTIAL_SIG, parse, partial_sig, PARTIAL_SIG_SIZE, "partial signature")
 
 
 def partial_sig_verify(

@@ -1,0 +1,23 @@
+"""The two checks that most others are made of: a value is the expected one, or in a range."""
+
+from cromford.protocol.faults import Refusal
+
+
+def check_equal(field: str, *, expected: object, received: object) -> None:
+    """Refuse a difference.
+
+    Raises:
+        Refusal: Naming the field, with both values.
+    """
+    if expected != received:
+        raise Refusal(field, expected=expected, received=received)
+
+
+def check_range(field: str, limits: tuple[int, int], received: int) -> None:
+    """Refuse a value outside an inclusive range.
+
+    Raises:
+        Refusal: Naming the field and the range.
+    """
+    if not limits[0] <= received <= limits[1]:
+        raise Refusal(field, expected=f"{limits[0]}..{limits[1]}", received=received)

@@ -13,6 +13,7 @@ from cromford.factory.kinds import VertexKind
 from cromford.factory.terms import FactoryTerms
 from cromford.protocol.faults import Refusal
 from cromford.protocol.policy import ClientPolicy, LspPolicy, least_depth
+from cromford.protocol.refusing import check_range
 
 RANGES: Final = (
     "step_blocks",
@@ -27,16 +28,6 @@ RANGES: Final = (
     "max_in_flight_msat",
     "dust_limit_sat",
 )
-
-
-def check_range(field: str, limits: tuple[int, int], received: int) -> None:
-    """Refuse a value outside an inclusive range.
-
-    Raises:
-        Refusal: Naming the field and the range.
-    """
-    if not limits[0] <= received <= limits[1]:
-        raise Refusal(field, expected=f"{limits[0]}..{limits[1]}", received=received)
 
 
 def check_term_ranges(terms: FactoryTerms, policy: ClientPolicy, *, tip_height: int) -> None:

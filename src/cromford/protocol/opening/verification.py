@@ -25,7 +25,6 @@ from cromford.factory.vertices import TreeNode
 from cromford.protocol.faults import Refusal
 from cromford.protocol.journal.client_candidate import ClientCandidate
 from cromford.protocol.journal.proposal import parse_tree_tx
-from cromford.protocol.opening.verification_base import check_equal
 from cromford.protocol.opening.verification_channel import (
     check_burns,
     check_capacity,
@@ -43,7 +42,8 @@ from cromford.protocol.opening.verification_ladder import (
     check_rising,
 )
 from cromford.protocol.policy import ClientPolicy
-from cromford.protocol.term_ranges import check_layers, check_range, check_term_ranges
+from cromford.protocol.refusing import check_equal, check_range
+from cromford.protocol.term_ranges import check_layers, check_term_ranges
 from cromford.watch.feerates import OwnFees
 from cromford.wire.messages import (
     BranchVertex,

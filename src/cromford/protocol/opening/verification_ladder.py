@@ -11,8 +11,7 @@ from cromford.factory.funding import CHANGE_VOUT, least_higher_fee_sat
 from cromford.factory.tree import FACTORY_VOUT
 from cromford.protocol.faults import Refusal
 from cromford.protocol.journal.client_candidate import ClientCandidate
-from cromford.protocol.opening.verification_base import check_equal
-from cromford.protocol.term_ranges import check_range
+from cromford.protocol.refusing import check_equal, check_range
 from cromford.wallet.coins import wallet_tx_vsize
 from cromford.wire.messages import ChannelOffer, NonceUse
 

@@ -60,7 +60,7 @@ class ClientLookup:
     def is_live(self, attempt_id: bytes) -> bool:
         """Say whether both sides found the funding deep enough."""
         attempt = self._state().attempts.get(attempt_id)
-        return attempt is not None and attempt.ready_sent and attempt.ready_received
+        return attempt is not None and attempt.is_ready_on_both_sides
 
     def pending(self) -> Iterable[bytes]:
         """Yield the hashes of the payments that are on their way."""

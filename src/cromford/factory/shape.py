@@ -268,6 +268,17 @@ class PlannedVertex:
         """Whether channels hang from it."""
         return not self.children
 
+    @property
+    def n_txs(self) -> int:
+        """How many transactions there are from here down."""
+        return sum(len(vertex.txs) for vertex in self.vertices())
+
+    @property
+    def n_branch_txs(self) -> int:
+        """How many transactions the longest way from here to a client has."""
+        paths = (self.path_to(leaf.first_client) for leaf in self.shape.leaves())
+        return max(sum(len(vertex.txs) for vertex in path) for path in paths)
+
     def vertices(self) -> Iterator["PlannedVertex"]:
         """Yield this vertex and all below it, depth first."""
         yield self

@@ -3,7 +3,7 @@
 from typing import Any
 
 from cromford.bitcoin.fees import sat_per_vb
-from cromford.bitcoin.tx import Tx, Txid
+from cromford.bitcoin.tx import Tx
 from cromford.crypto.musig2 import PUBNONCE_SIZE
 from cromford.factory.shape import plan_of
 from cromford.protocol.journal.client_attempt import ClientAttempt
@@ -83,16 +83,12 @@ def client_candidates(attempt: ClientAttempt, chain: KnownChain) -> list[dict[st
 
 
 def _status(tx: Tx, chain: KnownChain, *, min_depth: int, is_published: bool) -> str:
-    if _is_in_block(tx.txid, chain):
+    if chain.depth(tx.txid):
         return "confirmed"
     rival_depth = chain.rival_depth(tx)
     if rival_depth:
         return "dead" if rival_depth >= min_depth else "overtaken"
     return "published" if is_published else "signed"
-
-
-def _is_in_block(txid: Txid, chain: KnownChain) -> bool:
-    return chain.depth(txid) > 0
 
 
 def _signed_weight(tx: Tx) -> int:
@@ -103,11 +99,7 @@ def show_ladder(plan: BuildPlan, *, pool_size: int) -> dict[str, Any]:
     """Return what each candidate of a planned build pays, and what signing all of them takes."""
     tree = plan_of(plan.terms)
     n_clients, n_candidates = plan.terms.n_clients, plan.terms.candidates
-    n_txs = sum(len(vertex.txs) for vertex in tree.vertices())
-    n_branch_txs = max(
-        sum(len(vertex.txs) for vertex in tree.path_to(leaf.first_client))
-        for leaf in tree.shape.leaves()
-    )
+    n_sessions = n_candidates * (tree.n_txs + 2 * n_clients)
     pools_size = (n_candidates + 1) * pool_size * PUBNONCE_SIZE
     return {
         "candidates": [
@@ -120,10 +112,10 @@ def show_ladder(plan: BuildPlan, *, pool_size: int) -> dict[str, Any]:
             for place, rung in enumerate(plan.ladder.rungs)
         ],
         "growth": {
-            "sessions": n_candidates * (n_txs + 2 * n_clients),
+            "sessions": n_sessions,
             "channel_keys": 2 * n_candidates * n_clients,
-            "nonces_of_lsp": n_candidates * (n_txs + 2 * n_clients),
-            "nonces_of_client": n_candidates * (n_branch_txs + 2),
+            "nonces_of_lsp": n_sessions,
+            "nonces_of_client": n_candidates * (tree.n_branch_txs + 2),
             "bytes_per_client_max": proposal_size(plan.terms, tree.shape) + pools_size,
         },
     }

@@ -389,13 +389,10 @@ def _check_nonces(state: House, terms: FactoryTerms) -> None:
         InvalidTerms: With how many candidates there are too many.
     """
     plan = plan_of(terms)
-    leaves = plan.shape.leaves()
     check_nonces_reach(
         n_candidates=terms.candidates,
-        n_txs=sum(len(vertex.txs) for vertex in plan.vertices()),
-        n_branch_txs=max(
-            sum(len(vertex.txs) for vertex in plan.path_to(leaf.first_client)) for leaf in leaves
-        ),
+        n_txs=plan.n_txs,
+        n_branch_txs=plan.n_branch_txs,
         pool_size=state.config.policy.pool_size,
     )
 

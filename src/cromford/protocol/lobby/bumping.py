@@ -48,9 +48,9 @@ def planned(
         Rejected: If there is no such funding without a block, it pays that already, or the coins do
             not reach.
     """
-    entry = house.entries.get(attempt_id)
-    if entry is None or funding is None or entry.status in {BUILDING, ABORTED}:
-        raise Rejected("factory_not_found", f"no signed funding of {attempt_id.hex()}")
+    entry = signed_entry(house, attempt_id)
+    if funding is None:
+        raise not_signed(attempt_id)
     check_waits(house, entry)
     parent = FeeAndWeight(funding_fee_sat(house, entry, funding), funding.weight)
     known = house.bumps.get(attempt_id)
@@ -186,6 +186,23 @@ def _owed(house: House, bump: FundingBump) -> Iterator[fx.Effect]:
             paths=(path, *(coin.path for coin in there)),
             has_change=False,
         )
+
+
+def signed_entry(house: House, attempt_id: bytes) -> FactoryEntry:
+    """Return the entry of a factory whose funding is signed.
+
+    Raises:
+        Rejected: If there is none.
+    """
+    entry = house.entries.get(attempt_id)
+    if entry is None or entry.status in {BUILDING, ABORTED}:
+        raise not_signed(attempt_id)
+    return entry
+
+
+def not_signed(attempt_id: bytes) -> Rejected:
+    """Return what is said of a factory without a signed funding that may be looked at."""
+    return Rejected("factory_not_found", f"no signed funding of {attempt_id.hex()}")
 
 
 def check_waits(house: House, entry: FactoryEntry) -> None:

@@ -7,23 +7,20 @@ client sees so on its own chain.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
 
 from cromford import effects as fx
-from cromford.bitcoin.fees import sat_per_vb
+from cromford.bitcoin.fees import SAT_PER_KW_OF_SAT_PER_VB, sat_per_vb
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
 from cromford.protocol import events as ev
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import lobby_records as lr
-from cromford.protocol.journal.entries import ABORTED, BUILDING
 from cromford.protocol.journal.house import House
+from cromford.protocol.lobby.bumping import signed_entry
 from cromford.protocol.lobby.replacing import least_sat_above
 from cromford.protocol.turn import Turn
 from cromford.wallet.coins import InsufficientCoins, WalletCoin, wallet_tx_vsize
 from cromford.wallet.spending import SpendingPlan, plan_return
 from cromford.watch.feerates import OwnFees
-
-ANY_FEES: Final = OwnFees()
 
 
 def planned(
@@ -31,8 +28,8 @@ def planned(
     attempt_id: bytes,
     *,
     feerate_sat_per_kw: int,
-    fundings: Sequence[Tx] = (),
-    fees: OwnFees = ANY_FEES,
+    fundings: Sequence[Tx],
+    fees: OwnFees,
 ) -> SpendingPlan:
     """Return what pays the largest coin of a funding back to us.
 
@@ -49,9 +46,7 @@ def planned(
         Rejected: If there is no such funding without a block, its coins do not pay for it, or with
             a fee ladder it pays too little to take the published candidate's place.
     """
-    entry = house.entries.get(attempt_id)
-    if entry is None or entry.status in {BUILDING, ABORTED}:
-        raise Rejected("factory_not_found", f"no signed funding of {attempt_id.hex()}")
+    entry = signed_entry(house, attempt_id)
     if house.is_confirmed(entry):
         raise Rejected("factory_funded", "the funding is in a block")
     coins = _coins(house, entry.coins)
@@ -78,7 +73,7 @@ def _check_takes_place(
     vsize = wallet_tx_vsize(n_inputs=1, n_outputs=1)
     least_sat = least_sat_above(house, attempt_id, fundings, vsize=vsize, fees=fees)
     if plan.fee_sat < least_sat:
-        would_do = sat_per_vb(-(-250 * least_sat // vsize))
+        would_do = sat_per_vb(-(-SAT_PER_KW_OF_SAT_PER_VB * least_sat // vsize))
         raise Rejected(
             "feerate_too_low",
             f"feerate_sat_per_vb: expected at least {would_do} to take the place of the published "

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from cromford.bitcoin.fees import fee_sat_of, sat_per_vb
+from cromford.bitcoin.fees import SAT_PER_KW_OF_SAT_PER_VB, fee_sat_of, sat_per_vb
 from cromford.factory.funding import CHANGE_MIN_SAT, least_higher_fee_sat
 from cromford.factory.terms import InvalidTerms
 from cromford.protocol.faults import Rejected
@@ -19,7 +19,6 @@ from cromford.protocol.policy import CANDIDATES_MAX
 from cromford.signing.nonces import POOL_SIZE_MAX
 from cromford.wallet.coins import InsufficientCoins, Selection, WalletCoin, wallet_tx_vsize
 
-SAT_PER_VB: Final = 250  # in sat per 1000 weight units
 JOIN_AGAIN: Final = "clients_join_again"  # Who asked for more keys asks once more, a little later.
 
 
@@ -58,9 +57,8 @@ def check_feerates(feerates_sat_per_kw: Sequence[int]) -> None:
             f"funding_feerates: expected at most {CANDIDATES_MAX}, "
             f"received {len(feerates_sat_per_kw)}",
         )
+    least = 1
     for place, feerate in enumerate(feerates_sat_per_kw):
-        before = feerates_sat_per_kw[place - 1] if place else 0
-        least = max(-(-5 * before // 4), before + SAT_PER_VB) if place else 1
         if feerate < least:
             raise Rejected(
                 "invalid_feerates",
@@ -68,6 +66,8 @@ def check_feerates(feerates_sat_per_kw: Sequence[int]) -> None:
                 "times the one before, and 1 sat/vB more), received "
                 f"{sat_per_vb(feerate)}",
             )
+        # A feerate in sat per 1000 weight units is the fee of a transaction of 250 vB.
+        least = least_higher_fee_sat(feerate, vsize=SAT_PER_KW_OF_SAT_PER_VB)
 
 
 def check_keys(members: Sequence[Member], *, n_candidates: int) -> None:

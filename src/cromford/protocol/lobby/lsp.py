@@ -185,7 +185,7 @@ def _start_build(
         feerates_sat_per_kw=feerates_sat_per_kw,
     )
     turn.remember(started)
-    n_txs = sum(len(vertex.txs) for vertex in plan_of(plan.terms).vertices())
+    n_txs = plan_of(plan.terms).n_txs
     turn.ask(
         fx.ClearDeadline(deadline=fx.RejoinDeadline()),
         fx.PrepareAttempt(

@@ -12,9 +12,13 @@ from cromford.bitcoin.tx import Tx
 from cromford.protocol import events as ev
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import lobby_records as lr
-from cromford.protocol.journal.entries import ABORTED, BUILDING
 from cromford.protocol.journal.house import House
-from cromford.protocol.lobby.bumping import check_waits, funding_fee_sat
+from cromford.protocol.lobby.bumping import (
+    check_waits,
+    funding_fee_sat,
+    not_signed,
+    signed_entry,
+)
 from cromford.protocol.turn import Turn
 from cromford.watch.feerates import OwnFees
 
@@ -61,9 +65,9 @@ def planned(
         Rejected: If there is no such funding without a block, it has no higher candidate, or that
             one pays too little: then with what would do.
     """
-    entry = house.entries.get(attempt_id)
-    if entry is None or not fundings or entry.status in {BUILDING, ABORTED}:
-        raise Rejected("factory_not_found", f"no signed funding of {attempt_id.hex()}")
+    entry = signed_entry(house, attempt_id)
+    if not fundings:
+        raise not_signed(attempt_id)
     check_waits(house, entry)
     if not entry.published < len(fundings) - 1:
         what = "it has no other candidate" if len(fundings) == 1 else "its highest is published"

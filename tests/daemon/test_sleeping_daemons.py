@@ -43,7 +43,10 @@ async def open_again(t: Town, *names: str) -> None:
 
 
 async def said(t: Town) -> dict[str, Any]:
-    """Return what an operator reads, but for what is of this moment: heights, fees and places."""
+    """Return what an operator reads, but for what is of this moment: heights, fees and places.
+
+    And for what is counted since the start of a process.
+    """
     factories = (await t.call("lsp", "factories"))["factories"]
     status = await t.call("lsp", "status")
     balances = await t.call("lsp", "balances")
@@ -57,6 +60,7 @@ async def said(t: Town) -> dict[str, Any]:
         (name, labels, value)
         for name, labels, value in lsp_of(t).samples()
         if name.startswith(("payments", "forwards", "factories", "channels_msat", "earned"))
+        and not name.endswith("_total")
     ]
     return {
         **{

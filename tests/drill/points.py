@@ -158,12 +158,16 @@ def check_all(scene: Scene) -> None:
 def check_one_sighash_for_each_thing(pump: Pump, node: PumpNode) -> None:
     """Check that of all that a node signed together with others nothing was signed differently.
 
-    Judged by what was asked of its signer, in all its lives, and by nothing that it remembers.
+    Judged by what was asked of its signer, in all its lives, and by nothing that it remembers. What
+    has one name in the candidates of a fee ladder is asked for at once, the lowest first.
     """
-    signed: dict[tuple[bytes, bytes, bytes, str], bytes] = {}
+    signed: dict[tuple[bytes, bytes, bytes, str, int], bytes] = {}
     for effect in pump.wishes(node, fx.PartialSign):
+        named: Counter[str] = Counter()
         for request in effect.requests:
-            thing = (effect.attempt_id, effect.close_id, effect.advance_id, request.task.name)
+            name = request.task.name
+            thing = (effect.attempt_id, effect.close_id, effect.advance_id, name, named[name])
+            named[name] += 1
             sighash = signed.setdefault(thing, request.task.sighash)
             assert sighash == request.task.sighash, f"{node.name}: two sighashes for {thing[3]}"
 

@@ -33,6 +33,7 @@ from tests.protocol.exits import (
     all_links,
     ask_to_leave,
 )
+from tests.protocol.ladders import DEPTH, FEERATES, build_with, candidates
 from tests.protocol.money import Auditor
 from tests.protocol.movers import BALANCE_MSAT, DYING_SOON, HastyPump, World
 from tests.protocol.paying_clients import POLICY, book, make_invoice, newest_link, open_factory, pay
@@ -104,6 +105,57 @@ def end_opening(scene: Scene) -> str:
         pump.run()
         pass_deadlines(pump)
     pump.mine(pump.policy.min_depth)
+    check_afterwards(pump)
+    return outcome
+
+
+# A funding with several candidates, which is replaced
+
+
+def build_ladder(scene: Scene) -> None:
+    """Let everybody join with keys for each candidate; sign all of them, and replace the first."""
+    pump = scene.pump
+    pump.join()
+    ask_for_ladder(pump)
+    pump.run()
+    replace_funding(pump)
+
+
+def ask_for_ladder(pump: Pump) -> None:
+    """Let the operator ask for keys, and build once everybody brought them."""
+    pump.handle(pump.lsp, ev.LadderRequested(n_candidates=len(FEERATES)))
+    pump.run()
+    pump.handle(pump.lsp, build_with())
+
+
+def replace_funding(pump: Pump) -> None:
+    """Let the operator publish the next candidate of a funding, if there is one that waits."""
+    if pump.is_funded():
+        asked = ev.FundingReplaceRequested(attempt_id=pump.attempt.attempt_id, rung=None)
+        pump.handle(pump.lsp, asked)
+        pump.run()
+
+
+def end_ladder(scene: Scene) -> str:
+    """Let deadlines pass; whoever forgot a wish makes it again, and what is highest is mined."""
+    pump, n_asked = scene.pump, 0
+    outcome = "funded" if pump.is_funded() else "funded when asked again"
+    while not pump.is_funded():
+        assert n_asked < 4, "an honest ceremony ends in a factory"
+        n_asked += 1
+        pump.join_again()
+        if pump.lsp.state.open_attempt is None and pump.lsp.state.house.build is None:
+            ask_for_ladder(pump)
+        pump.run()
+        pass_deadlines(pump)
+    while pump.attempt.published < len(FEERATES) - 1:
+        replace_funding(pump)
+    assert pump.chain.mempool.keys() == {candidates(pump)[-1].txid}
+    pump.mine(DEPTH)
+    assert pump.attempt.rung == len(FEERATES) - 1
+    held = [client.state.attempts.get(pump.attempt.attempt_id) for client in pump.clients]
+    assert all(one.rung == pump.attempt.rung for one in held if one is not None)
+    assert any(held)
     check_afterwards(pump)
     return outcome
 
@@ -382,6 +434,13 @@ CEREMONIES: Final = (
         set_up=begin_opening,
         play=open_one,
         end=end_opening,
+        outcomes=frozenset({"funded", "funded when asked again"}),
+    ),
+    Ceremony(
+        name="ladder",
+        set_up=begin_opening,
+        play=build_ladder,
+        end=end_ladder,
         outcomes=frozenset({"funded", "funded when asked again"}),
     ),
     Ceremony(

@@ -124,7 +124,8 @@ class Auditor:
         self.held: set[CommitmentName] = set()
         self.intended: dict[tuple[str, str, bytes, int], bytes] = {}
         self.failures: list[str] = []
-        self.trees: dict[bytes, frozenset[bytes]] = {}
+        self.trees: dict[tuple[bytes, int], frozenset[bytes]] = {}
+        self.pinned: dict[bytes, int] = {}
         self.n_held_by_kernel = self.n_punished = self.n_signed_read = 0
         self.read()
 
@@ -143,6 +144,7 @@ class Auditor:
         (journal,) = (one for one in self.journals if one.node is node)
         journal.state, journal.n_read = node.new_state(), 0
         if journal is self.lsp:
+            self.pinned.clear()
             self.trees.clear()  # Newer states of leaves may be among what it lost.
         for _ in journal.records():
             pass
@@ -308,9 +310,14 @@ class Auditor:
         for attempt in self.lsp.state.attempts.values():
             states = (state for leaf in attempt.advanced_leaves.values() for state in leaf.states)
             txids = frozenset(node.tx.txid for node in (*attempt.tree.nodes, *states))
-            known = self.trees.get(attempt.attempt_id, txids)
+            # Until channels are in one of its candidates, it is the chain that chooses the tree.
+            candidate = (attempt.attempt_id, attempt.rung)
+            assert candidate[1] == self.pinned.get(attempt.attempt_id, attempt.rung), "it moved"
+            if attempt.is_pinned:
+                self.pinned[attempt.attempt_id] = attempt.rung
+            known = self.trees.get(candidate, txids)
             assert known <= txids, "the tree moved"
-            self.trees[attempt.attempt_id] = txids
+            self.trees[candidate] = txids
 
     # At rest
 

@@ -39,6 +39,7 @@ class Act(StrEnum):
     RESTORES = "restores"
     BUILDS = "builds"  # another factory
     SPENDINGS = "spendings"  # a payment out of a wallet
+    LADDERS = "ladders"  # fundings have several candidates; any that is known may be mined
 
 
 class Fault(NamedTuple):

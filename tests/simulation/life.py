@@ -43,7 +43,8 @@ class Life:
         """Play it to its end, and check everything; return a line that describes it."""
         world = self.world
         world.build()
-        world.mine(BURIED_BLOCKS)
+        self.operators.pay_more()
+        world.bury(BURIED_BLOCKS)
         self.laws = Laws(world, self.backups.restored)
         self.operators.be_paid_first()
         world.fates.is_calm = False
@@ -61,6 +62,7 @@ class Life:
         if client.name in world.lines.muted or world.fates.strikes(Hazard.MUTES):
             world.lines.mute(client)
         if dice.random() < BLOCK_RATE:
+            self.operators.pay_more()
             world.find_block()
         world.pass_time(dice.uniform(0, PAUSE_SECONDS_MAX))
         self.rogue.look()

@@ -24,6 +24,7 @@ LATE_ROLE: Final = replace(
 STEP_BLOCKS: Final = 4
 SHORT_LIFE_BLOCKS: Final = 144  # The shortest active, and the shortest dying period.
 FAILED_CHANNEL_BLOCKS: Final = 12
+LADDER_SAT_PER_KW: Final = (500, 1_500, 4_000)  # Of the candidates of a funding.
 
 
 def lsp_policy(mixture: Mixture) -> LspPolicy:
@@ -40,6 +41,7 @@ def lsp_policy(mixture: Mixture) -> LspPolicy:
         inner_kind=mixture.inner_kind,
         fee_policy=mixture.fee_policy,
         tree_feerate_sat_per_kw=500 if mixture.fee_policy is FeePolicy.ENDOGENOUS else 0,
+        funding_candidates=len(LADDER_SAT_PER_KW) if mixture.has(Act.LADDERS) else 1,
     )
     if not mixture.is_dying:
         return policy

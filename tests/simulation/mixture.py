@@ -36,6 +36,7 @@ RARE: Final = {
 }
 # Drawn by dice of their own, so that a seed that was told of goes on to mix what it mixed then.
 DRAWN_ALONE: Final[tuple[Hazard, ...]] = (Hazard.LATE_DISK,)
+LADDER_RATE: Final = 0.25  # The same: dice of their own.
 EARLY_RATE: Final = 0.4  # Of worlds whose hazards are there before their first factory.
 DYING_RATE: Final = 0.1  # Of worlds whose factories do not live long.
 
@@ -121,6 +122,7 @@ def drawn(seed: int) -> Mixture:
     for alone in DRAWN_ALONE:
         if random.Random(f"{alone} {seed}").random() < HAZARD_RATE:
             hazards.add(alone)
+    has_ladders = random.Random(f"{Act.LADDERS} {seed}").random() < LADDER_RATE
     if hazards >= {Hazard.ROGUE_CLIENT, Hazard.ROGUE_LSP}:
         hazards.discard(dice.choice((Hazard.ROGUE_CLIENT, Hazard.ROGUE_LSP)))
     return Mixture(
@@ -128,7 +130,8 @@ def drawn(seed: int) -> Mixture:
         n_clients=dice.randint(1, N_CLIENTS_MAX),
         n_rounds=dice.randint(*ROUNDS),
         hazards=frozenset(hazards),
-        acts=frozenset(act for act, rate in ACT_RATES.items() if dice.random() < rate),
+        acts=frozenset(act for act, rate in ACT_RATES.items() if dice.random() < rate)
+        | ({Act.LADDERS} if has_ladders else set()),
         fee_policy=dice.choice((FeePolicy.ENDOGENOUS, FeePolicy.EPHEMERAL)),
         inner_kind=dice.choice((None, *VertexKind)),
         is_early=dice.random() < EARLY_RATE,

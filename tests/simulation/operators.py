@@ -24,6 +24,8 @@ HOLD_RATE, HOLD_SECONDS = 0.1, 120  # Of invoices that may be paid while their p
 PAYMENTS_MAX: Final = 4  # In one act.
 EXPIRY_SECONDS: Final = 600
 CLOSE_FEERATES: Final = ((), (), (1_000,), (1_500, 3_000))
+PAY_MORE_RATE: Final = 0.5  # Of fundings of a ladder, before each block.
+BUMP_SAT_PER_KW: Final = (1_000, 6_000)
 ELSEWHERE: Final = p2tr_script(xonly_of(pubkey_of(b"\x09" * 32)))
 # How often each act is done, of those that a world has.
 WEIGHTS: Final = {
@@ -205,10 +207,32 @@ class Operators:
             if client.driver is not None and not client.state.open_attempt:
                 self.world.wish(client)
         self.world.pass_time(1.0)
-        self.world.handle(self.world.lsp, ev.BuildRequested(min_clients=1, max_clients=100))
+        self.world.handle(self.world.lsp, self.world.build_request)
         self.world.pass_time(self.rng.uniform(0.5, 4))
         for _ in range(3):
+            self.pay_more()
             self.world.find_block()
+
+    def pay_more(self) -> None:
+        """Let the LSP's operator pay more for a funding that waits, where it has a fee ladder."""
+        lsp = self.world.lsp
+        has_ladders = self.world.mixture.has(Act.LADDERS)
+        for attempt in list(lsp.state.attempts.values()) if has_ladders and lsp.driver else ():
+            if attempt.funded is None or self.rng.random() >= PAY_MORE_RATE:
+                continue
+            asked = self.rng.choice(
+                (
+                    ev.FundingReplaceRequested(attempt_id=attempt.attempt_id, rung=None),
+                    ev.FundingReplaceRequested(
+                        attempt_id=attempt.attempt_id, rung=len(attempt.ladder) - 1
+                    ),
+                    ev.FundingBumpRequested(
+                        attempt_id=attempt.attempt_id,
+                        feerate_sat_per_kw=self.rng.choice(BUMP_SAT_PER_KW),
+                    ),
+                )
+            )
+            self.world.handle(lsp, asked)
 
     def spend(self) -> None:
         """Let somebody pay out of its wallet."""

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 from cromford import effects as fx
-from cromford.bitcoin.tx import Tx
+from cromford.bitcoin.tx import Tx, Txid
 from cromford.daemon.chain_effects import ChainEffects
 from cromford.daemon.own_fees import asked_again
 from cromford.daemon.signing import sign_child
@@ -25,6 +25,8 @@ REORG_BLOCKS_MAX: Final = 4  # Below the depth at which a role believes the chai
 TROUBLE_BLOCKS_MAX: Final = 3  # Below a step, and enough for a chain to be stale.
 TROUBLE_END_RATE: Final = 0.4  # Of a node's trouble, at each block.
 FORGETTING_RATE: Final = 0.5  # Of reorganisations after which nothing waits.
+HEARD_LATE_RATE: Final = 0.2  # Of candidates, whose replacement has not reached whoever mines.
+FUNDING: Final = "funding"
 MARKETS_SAT_PER_KW: Final = (0, 0, 250, 1_000, 2_500)
 N_SCRIPTS: Final = 60  # Of a wallet, on each of its two chains.
 
@@ -46,10 +48,14 @@ class SimBlocks:
         fates: What goes wrong.
         around: The world.
         clock: Returns its time, in seconds.
+        hears_late: Whether blocks may have another candidate of a funding than the newest.
     """
 
-    def __init__(self, fates: Fates, around: Around, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, fates: Fates, around: Around, clock: Callable[[], float], *, hears_late: bool = False
+    ) -> None:
         self.fates = fates
+        self.hears_late = hears_late
         self.around = around
         self.clock = clock
         self.chain = SimChain()
@@ -59,6 +65,7 @@ class SimBlocks:
         self._told_fresh: set[str] = set()  # Whose roles know that their chain is fresh.
         self._scripts: dict[bytes, WalletPath] = {}
         self._posted: list[ev.Event] = []
+        self._fundings: dict[Txid, Tx] = {}  # All that were ever published.
 
     def open_eyes(self, name: str) -> SimEyes:
         """Give somebody a node that has said nothing yet."""
@@ -102,7 +109,17 @@ class SimBlocks:
                 self.chain.mempool.clear()
             for _ in range(n_blocks):
                 self.chain.mine()
+        if self.hears_late and not self.fates.is_calm:
+            self._hear_late()
         self.chain.mine()
+
+    def _hear_late(self) -> None:
+        """Let whoever finds the next block know another candidate of a funding than the others."""
+        dice = self.fates.dice("heard late")
+        for tx in self._fundings.values():
+            if tx.txid not in self.chain.mempool and dice.random() < HEARD_LATE_RATE:
+                with contextlib.suppress(SimRefused):
+                    self.chain.hear_first(tx)
 
     def brew(self) -> None:
         """Let troubles of nodes begin and end, and feerates rise and fall."""
@@ -223,11 +240,14 @@ class SimBlocks:
 
     def broadcast(self, node: LifeNode, asked: fx.Broadcast) -> Iterable[ev.Event]:
         """Publish a transaction, and return what comes of it."""
+        if asked.name == FUNDING:
+            self._fundings[asked.tx.txid] = asked.tx
         self.hands[node.name].broadcast(asked)
         return self._posted_now()
 
     def publish_bumped(self, node: LifeNode, asked: fx.PublishBumped) -> Iterable[ev.Event]:
         """Publish a funding and its child, and return what comes of it."""
+        self._fundings[asked.funding.txid] = asked.funding
         self.hands[node.name].publish_bumped(asked)
         return self._posted_now()
 

@@ -107,6 +107,15 @@ class SimChain:
         """
         self._take(tx, least_fee_sat=self._least_fee_sat(tx))
 
+    def hear_first(self, tx: Tx) -> None:
+        """Let whoever finds the next block know this one, and nothing that spends the same.
+
+        Raises:
+            SimRefused: If it spends what is not there, or breaks a script or a timelock.
+        """
+        self._evict(self._conflicts(tx))
+        self._take(tx, least_fee_sat=0)
+
     def broadcast_package(self, parent: Tx, child: Tx) -> None:
         """Take a parent and its child, which pays what the parent is short of.
 
@@ -153,7 +162,8 @@ class SimChain:
         if tx.txid in self.mempool or tx.txid in self.confirmed:
             return
         prevouts = [self._prevout(tx_in.outpoint)[0] for tx_in in tx.inputs]
-        rival = self._rival(tx)
+        outpaid = self._conflicts(tx)
+        rival = None if outpaid else self._rival(tx)
         if not self._is_final(tx):
             raise SimRefused("non-BIP68-final")
         fee_sat = self.fee_sat(tx)
@@ -168,6 +178,13 @@ class SimChain:
                     incremental_sat_per_kw=self.relay.incremental_sat_per_kw,
                 ),
             )
+        if outpaid:
+            # BIP 125, rules 3 and 4.
+            paid_sat = sum(self.fee_sat(self.mempool[one]) for one in outpaid)
+            own_sat = fee_sat_of(
+                vsize=tx.vsize, feerate_sat_per_kw=self.relay.incremental_sat_per_kw
+            )
+            least_fee_sat = max(least_fee_sat, paid_sat + own_sat)
         if fee_sat < least_fee_sat:
             raise SimRefused(f"insufficient fee: {fee_sat} < {least_fee_sat}")
         try:
@@ -176,7 +193,27 @@ class SimChain:
             raise SimRefused(str(error)) from error
         if rival is not None:
             del self.mempool[rival.txid]
+        self._evict(outpaid)
         self.mempool[tx.txid] = tx
+
+    def _conflicts(self, tx: Tx) -> list[Txid]:
+        """Return what spends the same coins of blocks, and all that spends from it in turn.
+
+        Nothing of version 3 takes another's place here, but a child its sibling's: of two exits of
+        one vertex the first is there.
+        """
+        coins = [one.outpoint for one in tx.inputs if one.outpoint in self.coins]
+        found = list(dict.fromkeys(self.spenders(coins).values()))
+        if any(one.version == TRUC_VERSION for one in (tx, *map(self.mempool.__getitem__, found))):
+            return []
+        for txid in found:
+            children = self.spenders(self.mempool[txid].outpoints).values()
+            found += [child for child in children if child not in found]
+        return found
+
+    def _evict(self, txids: Sequence[Txid]) -> None:
+        for txid in txids:
+            del self.mempool[txid]
 
     def _rival(self, tx: Tx) -> Tx | None:
         """Return the other child of its parent, if there is one.

@@ -18,15 +18,17 @@ from cromford.daemon.handover import key_message
 from cromford.factory.terms import FeePolicy
 from cromford.protocol import events as ev
 from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
-from cromford.protocol.journal.lsp_state import LspState, pending
+from cromford.protocol.journal.lsp_attempt import LspAttempt
+from cromford.protocol.journal.lsp_state import LspState, pending, taken_by
 from cromford.protocol.journal.mail import Posted
+from cromford.protocol.policy import MIN_DEPTH, MIN_DEPTH_LARGE
 from cromford.wallet.account import RECEIVE
 from tests.simulation.commitments import acknowledged, check_first_commitments
-from tests.simulation.fates import Hazard
-from tests.simulation.life_node import LifeNode
+from tests.simulation.fates import Act, Hazard
+from tests.simulation.life_node import LADDER_SAT_PER_KW, LifeNode
 from tests.simulation.mixture import Mixture
 from tests.simulation.reached import Reached
-from tests.simulation.sim_blocks import SimBlocks
+from tests.simulation.sim_blocks import FUNDING, SimBlocks
 from tests.simulation.sim_chain import SimChain
 from tests.simulation.sim_disk import SimDisk
 from tests.simulation.sim_lines import SimLines
@@ -47,6 +49,12 @@ class _Planned:
     at: float
     order: int
     act: Callable[[], None] = field(compare=False)
+
+
+def was_posted(state: LspState, letter: Posted) -> bool:
+    """Say whether a letter is one that was taken already, or waits for it."""
+    taken = taken_by(state, letter.receiver, sender=letter.sender)
+    return letter.number <= taken or letter in pending(state)
 
 
 class World:
@@ -70,7 +78,9 @@ class World:
         self.deadlines: dict[tuple[str, str, fx.Deadline], int] = {}
         self.generations: Iterator[int] = itertools.count(1)
         self.funded: set[Txid] = set()
-        self.blocks = SimBlocks(self.fates, self, lambda: self.now)
+        self.blocks = SimBlocks(
+            self.fates, self, lambda: self.now, hears_late=mixture.has(Act.LADDERS)
+        )
         self.lines = SimLines(self)
         self._announced: set[tuple[str, str, int]] = set()  # Letters that are on their way.
         self.lsp = self._node("lsp", None)
@@ -145,6 +155,11 @@ class World:
         for node in self.everybody:
             self.blocks.sync(node)
 
+    def bury(self, n_blocks: int) -> None:
+        """Let fundings get as deep as channels need, and a little deeper."""
+        depth = MIN_DEPTH_LARGE if self.mixture.has(Act.LADDERS) else MIN_DEPTH
+        self.mine(n_blocks + depth - MIN_DEPTH)
+
     def calm(self) -> None:
         """From here on nothing fails, and whoever is down comes back."""
         self.fates.is_calm = True
@@ -160,9 +175,16 @@ class World:
         for start in range(0, tries * 30, 30):
             for client in self.clients:
                 self.later(start + self.rng.random(), partial(self._wish, client))
-            everybody = ev.BuildRequested(min_clients=1, max_clients=100)
-            self.later(start + 5, partial(self.handle, self.lsp, everybody))
+            self.later(start + 5, partial(self.handle, self.lsp, self.build_request))
         self.run()
+
+    @property
+    def build_request(self) -> ev.BuildRequested:
+        """How the LSP's operator builds with whoever waits."""
+        feerates_sat_per_kw = LADDER_SAT_PER_KW if self.mixture.has(Act.LADDERS) else ()
+        return ev.BuildRequested(
+            min_clients=1, max_clients=100, feerates_sat_per_kw=feerates_sat_per_kw
+        )
 
     def _wish(self, client: LifeNode) -> None:
         if client.driver is None or client.state.open_attempt or client.state.wish:
@@ -303,10 +325,14 @@ class World:
 
     def _deliver_mail(self, name: tuple[str, str, int], letter: Posted) -> None:
         self._announced.discard(name)
-        self.handle(self.lsp, ev.MailArrived(delivery=letter))
+        self._hand_over(letter)
         if self.fates.dice(Hazard.LATE_MAIL).random() < DOUBLED_RATE:
-            again = partial(self.handle, self.lsp, ev.MailArrived(delivery=letter))
-            self.later(LATE_SECONDS, again)
+            self.later(LATE_SECONDS, partial(self._hand_over, letter))
+
+    def _hand_over(self, letter: Posted) -> None:
+        # One whose record was not written yet, when its process died, was never posted.
+        if self.lsp.driver is not None and was_posted(self.lsp.state, letter):
+            self.handle(self.lsp, ev.MailArrived(delivery=letter))
 
     # What a node does to the world
 
@@ -333,7 +359,7 @@ class World:
             case fx.LookUpSpenders():
                 return self.blocks.look_up_spenders(node, effect)
             case fx.Broadcast(name=name, tx=tx):
-                if node is self.lsp and name == "funding":
+                if node is self.lsp and name == FUNDING:
                     self._check_everybody_holds_an_exit(tx)
                 return self.blocks.broadcast(node, effect)
             case fx.PublishBumped(funding=funding):
@@ -363,7 +389,7 @@ class World:
             case fx.LookUpCoins():
                 return self.blocks.look_up(node, effect)
             case fx.Broadcast(name=name, tx=tx):
-                if node is self.lsp and name == "funding":
+                if node is self.lsp and name == FUNDING:
                     self._check_everybody_holds_an_exit(tx)
                 self.blocks.publish_late(tx)
                 return ()
@@ -386,20 +412,26 @@ class World:
         attempt = next(
             attempt
             for attempt in self.lsp.durable_state().attempts.values()
-            if attempt.funding_tx.txid == tx.txid
+            if tx.txid in {one.blueprint.funding_tx.txid for one in attempt.ladder}
         )
         assert attempt.funded is not None
         if tx.txid in self.funded:
             return
-        attempt.signed.tree  # noqa: B018 - raises unless every signature is there and valid
         said = acknowledged(self.lsp.store.remembered, attempt.attempt_id)
         assert len(said) == len(attempt.seats)
+        for rung in range(len(attempt.ladder)):
+            self._check_candidate(attempt.on_rung(rung))
+        self.funded.add(tx.txid)
+
+    def _check_candidate(self, attempt: LspAttempt) -> None:
+        """Check that everybody holds its exit from the present candidate: any may be mined."""
+        assert attempt.signed is not None
+        attempt.signed.tree  # noqa: B018 - raises unless every signature is there and valid
         for number, seat in enumerate(attempt.seats, start=1):
             client = self.by_id[seat.node_id]
             if not client.is_honest:
                 continue
-            held = client.durable_state().attempts[attempt.attempt_id]
+            held = client.durable_state().attempts[attempt.attempt_id].on_rung(attempt.rung)
             assert isinstance(held.stage, Complete), "funding before a client held its exit"
             held.signed_branch  # noqa: B018 - as above
             check_first_commitments(attempt, number, held)
-        self.funded.add(tx.txid)

@@ -16,7 +16,8 @@ from cromford.answers.units import (
     VBytes,
 )
 
-ClosePlace: TypeAlias = Literal["confirmed", "waiting"]
+OwnCloseStatus: TypeAlias = Literal["confirmed", "waiting", "signed"]
+ClosePhase: TypeAlias = Literal["agreeing", "signing"]
 CloseItem: TypeAlias = Literal[
     "channel_balances",
     "rounded",
@@ -90,14 +91,19 @@ class CloseAnswer(PlannedClose):
     finished: CloseTransactions | None
 
 
-class CloseUnderWay(TypedDict):
-    """A close that an LSP leads: who did its part of the phase, and who holds out."""
+class NamedClose(TypedDict):
+    """Which close is meant: what it spends, and at which feerates."""
 
     close_id: HexId
     outpoint: Outpoint
     feerates_sat_per_vb: list[SatPerVb]
+
+
+class CloseUnderWay(NamedClose):
+    """A close that an LSP leads: who did its part of the phase, and who holds out."""
+
     name: str
-    phase: Literal["agreeing", "signing"]
+    phase: ClosePhase
     clients: list[ClientIndex]
     done: list[ClientIndex]
     holdouts: list[ClientIndex]
@@ -109,6 +115,14 @@ class FactoryCloseUnderWay(CloseUnderWay):
     factory_id: HexId
 
 
+class CloseSeen(TypedDict):
+    """Which transaction of a close is in a block, or would be, and how deep it is."""
+
+    status: Literal["confirmed", "waiting"]
+    txid: Txid
+    confirmations: Blocks
+
+
 class CloseLine(TypedDict):
     """One item of what a close brings back to the LSP, and costs it."""
 
@@ -116,7 +130,7 @@ class CloseLine(TypedDict):
     amount_sat: SatChange
 
 
-class LspClose(TypedDict):
+class LspClose(CloseSeen):
     """A close that everybody signed, and what it brings back to the LSP.
 
     `items` are what opening locked below its outpoint, without what the clients are paid, and what
@@ -130,9 +144,6 @@ class LspClose(TypedDict):
     outpoint: Outpoint
     txids: list[Txid]
     amount_sat: Sat
-    status: ClosePlace
-    txid: Txid
-    confirmations: Blocks
     paid_sat: list[Sat]
     items: list[CloseLine]
     lsp_sat: SatChange
@@ -151,21 +162,21 @@ class OwnClose(TypedDict):
 
     close_id: HexId
     outpoint: Outpoint
-    status: Literal["confirmed", "waiting", "signed"]
+    status: OwnCloseStatus
     txid: Txid | None
     confirmations: Blocks
     balance_msat: Msat
     payout_sat: Sat
 
 
-class OwnCloseUnderWay(TypedDict):
-    """A close that a client agreed to, and at which balance of its own."""
+class OwnCloseUnderWay(NamedClose):
+    """A close that a client agreed to, and at which balance of its own.
 
-    close_id: HexId
-    outpoint: Outpoint
-    feerates_sat_per_vb: list[SatPerVb]
-    phase: Literal["agreeing", "signing"]
-    balance_msat: Msat
+    `balance_msat` is None where its store was restored, and the LSP says what it pays.
+    """
+
+    phase: ClosePhase
+    balance_msat: Msat | None
 
 
 class FinishedOwnClose(TypedDict):

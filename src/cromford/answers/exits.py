@@ -1,6 +1,6 @@
 """Leaving: what it takes, how far it is, and what it may still cost."""
 
-from typing import Literal, TypedDict
+from typing import Literal, TypeAlias, TypedDict
 
 from cromford.answers.chain import RefusedTransaction
 from cromford.answers.closes import OwnClose
@@ -16,9 +16,23 @@ from cromford.answers.units import (
     VBytes,
 )
 
+DueStatus: TypeAlias = Literal["publish_now", "wait", "await_preimage", "unrecognised", "withheld"]
+PoisonStatus: TypeAlias = Literal["publish_now", "confirmed", "lost"]
 
-class ExitStepPlace(TypedDict):
+
+class ExitStepStanding(TypedDict):
     """Where a transaction of the way out stands, and from or since which height.
+
+    `publish_now`: it can be in the next block; `wait`: its delay runs; `later`: another one comes
+    first, and no height is known yet.
+    """
+
+    status: Literal["confirmed", "publish_now", "wait", "later"]
+    height: Height | None
+
+
+class ExitStepPlace(ExitStepStanding):
+    """A transaction of the way out, where it stands, and from or since which height.
 
     `publish_now`: it can be in the next block; `wait`: its delay runs; `later`: another one comes
     first, and no height is known yet.
@@ -26,8 +40,6 @@ class ExitStepPlace(TypedDict):
 
     name: str
     txid: Txid
-    status: Literal["confirmed", "publish_now", "wait", "later"]
-    height: Height | None
 
 
 class PlannedExitStep(ExitStepPlace):
@@ -92,7 +104,7 @@ class DueOnChain(TypedDict):
     """
 
     name: str
-    status: Literal["publish_now", "wait", "await_preimage", "unrecognised", "withheld"]
+    status: DueStatus
     txid: Txid | None
     height: Height | None
 
@@ -102,7 +114,7 @@ class PoisonPlace(TypedDict):
 
     name: str
     txid: Txid
-    status: Literal["publish_now", "confirmed", "lost"]
+    status: PoisonStatus
     height: Height | None
     pays_sat: Sat
     fee_sat: Sat
@@ -174,8 +186,8 @@ class CoinForExit(TypedDict):
 class ExitProgress(TypedDict):
     """How far an exit is, what waits for a block, and what it may still cost.
 
-    `stake_sat` is what is lost unless it is over by `end_height`; both limit what children may
-    cost.
+    `stake_sat` is what is lost unless it is over by `end_height`, None where no height does that;
+    half of it is what children may cost.
     """
 
     factory_id: HexId
@@ -186,7 +198,7 @@ class ExitProgress(TypedDict):
     superseded: SupersededState | None
     waiting: list[WaitingTransaction]
     stake_sat: Sat
-    end_height: Height
+    end_height: Height | None
     children_cost_sat: Sat
     budget_left_sat: Sat
     coins: list[CoinForExit]

@@ -64,12 +64,16 @@ class ExportedTerms(TypedDict):
 
 
 class ExportedOutput(TypedDict):
-    """One output of a tree transaction; `client` is whose channel it is, None of any other."""
+    """One output of a tree transaction; `client` is whose channel it is, None of any other.
+
+    `descriptor` is None where only the script is known: a client does not know the keys of its
+    neighbours' channels.
+    """
 
     kind: OutputWord
     amount_sat: Sat
     script_pubkey: HexBytes
-    descriptor: str
+    descriptor: str | None
     client: ClientIndex | None
 
 

@@ -257,21 +257,13 @@ class KeysHandedOver(TypedDict):
     refused: str | None
 
 
-class OwnFactorySummary(FactoryPeriod):
-    """A client's factory in one line; what its terms say is None before they were checked.
+class OwnFactoryOnceChecked(FactoryPeriod):
+    """What a client knows of its factory once it checked the terms; before, nothing.
 
-    `moved_out`: the client is, and gave its keys to the LSP; `closed`: a close that it signed is in
-    a block; `closing`: one that everybody signed waits for one. `on_chain`: its channel is;
-    `swept`: something else than its branch spent an output above it, so nothing in it is its any
-    more; `expired`: the LSP may do that now; `dead`: something else spends a coin of its funding,
-    and is as deep as a funding has to be; `displaced`: that is another candidate of its fee ladder
-    than the one that the channel is in.
+    `published` are the names of what of its own branch is on chain. It has to be there again after
+    `look_blocks` blocks.
     """
 
-    factory_id: HexId
-    status: ClientFactoryStatus
-    stage: ClientStage
-    client: ClientIndex
     n_clients: Count | None
     capacity_sat: Sat | None
     channel_outpoint: Outpoint | None
@@ -290,6 +282,24 @@ class OwnFactorySummary(FactoryPeriod):
     channel_status: ChannelStatus | None
     channel_failed: str | None
     close: OwnClose | None
+
+
+class OwnFactorySummary(OwnFactoryOnceChecked):
+    """A client's factory in one line; what its terms say is None before they were checked.
+
+    `moved_out`: the client is, and gave its keys to the LSP; `closed`: a close that it signed is in
+    a block; `closing`: one that everybody signed waits for one. `on_chain`: its channel is;
+    `swept`: something else than its branch spent an output above it, so nothing in it is its any
+    more; `expired`: the LSP may do that now; `dead`: something else spends a coin of its funding,
+    and is as deep as a funding has to be; `displaced`: that is another candidate of its fee ladder
+    than the one that the channel is in. `published` are the names of what of its own branch is on
+    chain. It has to be there again after `look_blocks` blocks.
+    """
+
+    factory_id: HexId
+    status: ClientFactoryStatus
+    stage: ClientStage
+    client: ClientIndex
     aborted: str | None
     given_up: bool
     ready_sent: bool

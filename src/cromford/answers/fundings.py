@@ -1,6 +1,6 @@
 """Building factories, and what becomes of their fundings: replaced, bumped, given up."""
 
-from typing import Literal, TypedDict
+from typing import Literal, TypeAlias, TypedDict
 
 from cromford.answers.export import ExportedTerms, VertexWord
 from cromford.answers.factories import PlacedClient
@@ -14,6 +14,8 @@ from cromford.answers.units import (
     Txid,
     VBytes,
 )
+
+ShapeWord: TypeAlias = Literal["default", "dw", "static", "own"]
 
 
 class PlannedCandidate(TypedDict):
@@ -49,7 +51,7 @@ class ShapeChoice(TypedDict):
     between two such channels may lock its payer's money.
     """
 
-    choice: Literal["default", "dw", "static", "own"]
+    choice: ShapeWord
     is_chosen: bool
     inner_arities: list[Count] | None
     inner_kinds: list[VertexWord] | None

@@ -1,4 +1,7 @@
-"""Which method answers with which type, of each role. What is not listed here has no type yet."""
+"""Which method answers with which type, of each role; daemons are proven to do so.
+
+What is not listed here has no type yet.
+"""
 
 from collections.abc import Mapping
 from typing import Final

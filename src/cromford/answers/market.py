@@ -1,6 +1,6 @@
 """Inbound liquidity: prices, stocks, sales, quotes, purchases, and what is under way."""
 
-from typing import Literal, TypedDict
+from typing import Literal, TypeAlias, TypedDict
 
 from cromford.answers.units import (
     Blocks,
@@ -12,6 +12,10 @@ from cromford.answers.units import (
     NodeId,
     Sat,
 )
+
+LspAdvanceStep: TypeAlias = Literal["agreeing", "signing", "waiting", "protecting", "rebasing"]
+OwnAdvanceStep: TypeAlias = Literal["proposed", "agreed", "signed", "held", "rebasing"]
+
 
 # An LSP's
 
@@ -91,7 +95,7 @@ class AdvanceUnderWay(TypedDict):
     amount_sat: Sat
     price_msat: Msat
     state_index: Count
-    step: Literal["agreeing", "signing", "waiting", "protecting", "rebasing"]
+    step: LspAdvanceStep
     holdouts: list[ClientIndex]
 
 
@@ -150,7 +154,7 @@ class OwnAdvance(TypedDict):
 
     advance_id: HexId
     state_index: Count
-    step: Literal["proposed", "agreed", "signed", "held", "rebasing"]
+    step: OwnAdvanceStep
     is_ours: bool
     capacity_sat: Sat
     price_msat: Msat

@@ -9,6 +9,7 @@ from tests.agent.path_chain import PathChain
 from tests.watch.packages import package
 
 from cromford.agent.broadcasting import broadcast_once, broadcast_to_the_end
+from cromford.answers.packages import BroadcastPackage
 from cromford.bitcoin.tx import TxOut
 from cromford.ports import CredentialsRefused
 from cromford.watch.package import ExitPackage
@@ -24,17 +25,19 @@ def funded(*packages: ExitPackage) -> PathChain:
     return chain
 
 
-def statuses(document: dict[str, Any]) -> list[str]:
+def statuses(document: BroadcastPackage) -> list[str]:
     return [step["status"] for step in document["steps"]]
 
 
-def once(chain: PathChain, given: ExitPackage = ALICE) -> dict[str, Any]:
+def once(chain: PathChain, given: ExitPackage = ALICE) -> BroadcastPackage:
     return asyncio.run(broadcast_once(chain, given))
 
 
-def watched(chain: PathChain, given: ExitPackage) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def watched(
+    chain: PathChain, given: ExitPackage
+) -> tuple[BroadcastPackage, list[BroadcastPackage]]:
     """Go on to the end, with a block each time that somebody waits for one."""
-    told: list[dict[str, Any]] = []
+    told: list[BroadcastPackage] = []
 
     async def sleep(_seconds: float) -> None:
         chain.is_silent = False
@@ -129,7 +132,7 @@ def test_watching_outlives_a_node_that_does_not_answer_and_one_that_refuses() ->
     assert end["status"] == "on_chain"
     chain = funded(ALICE)
     chain.refusal = "mempool min fee not met"
-    told: list[dict[str, Any]] = []
+    told: list[BroadcastPackage] = []
 
     async def sleep(_seconds: float) -> None:
         chain.confirm()

@@ -14,6 +14,7 @@ from tests.protocol.pump import Pump
 
 from cromford.agent.keeping import NotHeld
 from cromford.agent.views import held_view
+from cromford.answers.packages import PackageDocument
 from cromford.bitcoin.network import REGTEST
 from cromford.bitcoin.tx import Tx
 from cromford.daemon.views.exit_package import exit_package
@@ -23,7 +24,7 @@ from cromford.watch.package_reading import InvalidPackage, read_package
 
 
 @cache
-def documents() -> tuple[dict[str, Any], dict[str, Any], Tx]:
+def documents() -> tuple[PackageDocument, PackageDocument, Tx]:
     """Return Alice's packages from before and after a sale, and the signed state of before."""
     pump, done = sold()
     alice = pump.clients[0]
@@ -38,7 +39,7 @@ def _old_state(pump: Pump, name: str) -> Tx:
     return tx
 
 
-def read(document: dict[str, Any]) -> ExitPackage:
+def read(document: PackageDocument) -> ExitPackage:
     return read_package(json.dumps(document).encode(), REGTEST)
 
 

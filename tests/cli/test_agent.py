@@ -18,6 +18,7 @@ from cromford.agent.keeping import HeldPackage
 from cromford.agent.looking import Sight
 from cromford.agent.rounds import Attended
 from cromford.agent.views import held_view
+from cromford.answers.packages import KeptPackage
 from cromford.bitcoin.network import REGTEST, SIGNET
 from cromford.cli.configuration import run_options
 from cromford.daemon.pairing import open_keychain
@@ -49,7 +50,7 @@ def view(
     refused: str | None = None,
     relay: RelayFeerates = CHEAP,
     begun_height: int | None = None,
-) -> dict[str, Any]:
+) -> KeptPackage:
     sight = Sight(height=700, place=PathPlace(n_confirmed=n_confirmed, height=650))
     if isinstance(action, NothingFound):
         sight = Sight(height=700, place=None)

@@ -9,6 +9,7 @@ import pytest
 from tests.scripted_chain import ScriptedChain
 
 from cromford import effects as fx
+from cromford.answers.chain import RefusedTransaction
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut
 from cromford.daemon.chain_effects import ChainEffects
 from cromford.daemon.refusals import REFUSALS_MAX, UNTRIED_BLOCKS_MAX, Refusals, RefusedTx
@@ -200,7 +201,7 @@ def test_who_reads_refusals_is_not_disturbed_by_another_one(
         refusals.refused(name, TX, TOO_CHEAP, height=100)
     shown = RefusedTx.shown
 
-    def shown_while_the_node_refuses(refusal: RefusedTx) -> dict[str, Any]:
+    def shown_while_the_node_refuses(refusal: RefusedTx) -> RefusedTransaction:
         refusals.refused(f"after {refusal.name}", TX, TOO_CHEAP, height=101)
         return shown(refusal)
 

@@ -342,7 +342,7 @@ def test_pruned_past_what_was_seen_it_stays_stale_and_says_the_way_out() -> None
             await seen.until(lambda: seen.kind() == "blocks_pruned")
             shown = seen.following.shown()
             assert (shown["kept_height"], shown["needed_height"]) == (60, 11)
-            assert "from height 11 to 59" in shown["stale_reason"]
+            assert "from height 11 to 59" in str(shown["stale_reason"])
             assert seen.reader.events == []
             assert not seen.task.done()
             chain.kept_height = 0

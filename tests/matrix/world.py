@@ -414,7 +414,8 @@ class MatrixWorld(Pump):
         state = node.state
         if node is not self.lsp:
             attempt = self.attempt_of(node)
-            look_blocks: int = client_views.summary(state, attempt, node.facts)["look_blocks"]
+            look_blocks = client_views.summary(state, attempt, node.facts)["look_blocks"]
+            assert look_blocks is not None
             return look_blocks
         nodes = self._attempt.tree.nodes
         is_in_sight = any(one.tx.txid in self.chain.confirmed for one in nodes)

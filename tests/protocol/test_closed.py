@@ -227,6 +227,7 @@ def test_a_client_that_never_heard_of_it_knows_its_close_in_a_block(*, is_restar
         assert newest_link(alice).failure == CLOSED_TOGETHER
     assert alice.state.wallet.confirmed_sat() == payout_sat(BALANCES_MSAT[0])
     shown = client_views.summary(alice.state, own_attempt(alice), FRESH)["close"]
+    assert shown is not None
     assert (shown["status"], shown["payout_sat"]) == ("confirmed", payout_sat(BALANCES_MSAT[0]))
     assert shown["txid"] == str(closed(pump).txs[0].txid)
     pump.connect(alice)
@@ -288,6 +289,7 @@ def test_whoever_leaves_beside_a_close_gives_way_to_it() -> None:
     alice = pump.client_at(1)
     attempt = own_attempt(alice)
     plan = exit_plan(alice.state, attempt, FEES)
+    assert plan["close"] is not None
     assert plan["close"]["status"] == "waiting"
     assert plan["next"].startswith("a close that everybody signed waits for a block")
     theirs = exit_next(pump.factory, newest_link(alice).client, FEES)

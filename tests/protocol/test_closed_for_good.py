@@ -1,7 +1,7 @@
 """What a house lends, knows of its clients, and expects, when channels are closed together."""
 
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 import pytest
 from tests.protocol.closes import (
@@ -24,6 +24,7 @@ from tests.protocol.test_closed import (
 from tests.protocol.test_exit_guards import show_blocks
 from tests.protocol.test_leaving import QUICK
 
+from cromford.answers.status import LspCapital
 from cromford.bitcoin.fees import ANCHOR_DUST_SAT
 from cromford.bitcoin.tx import Tx, TxIn, TxOut
 from cromford.daemon.views import lsp as lsp_views
@@ -58,7 +59,7 @@ def entry_of(pump: Pump) -> FactoryEntry:
     return entry
 
 
-def capital_of(pump: Pump) -> dict[str, Any]:
+def capital_of(pump: Pump) -> LspCapital:
     state = lsp_state(pump)
     locking = [one for one in state.house.factories() if lsp_views.is_locking(state, one)]
     return lsp_views.capital(state, locking)

@@ -1,6 +1,6 @@
 """A factory with a fee ladder that is not in memory: the candidate it shows, and what wakes it."""
 
-from typing import Any, Final
+from typing import Final
 
 import pytest
 from tests.protocol.forked_world import ForkedPump
@@ -11,6 +11,7 @@ from tests.protocol.test_forked_fundings import shown
 from tests.protocol.test_ladder_reorgs import bury, died, live_in
 from tests.protocol.test_leaving import mute
 
+from cromford.answers.factories import LspFactorySummary
 from cromford.daemon.parts import read_label
 from cromford.daemon.views import lsp as lsp_views
 from cromford.protocol.exiting.rest import wakes_at
@@ -28,7 +29,7 @@ def live(rung: int) -> ForkedPump:
     return pump
 
 
-def line(pump: ForkedPump) -> dict[str, Any]:
+def line(pump: ForkedPump) -> LspFactorySummary:
     """Return what an operator reads of a factory that sleeps."""
     assert pump.lsp.driver is not None
     label = pump.lsp.driver.label("factory:0")

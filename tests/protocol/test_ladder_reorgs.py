@@ -135,7 +135,7 @@ def displaced(policy: LspPolicy = QUICK) -> tuple[ForkedPump, ev.PayRequested]:
 
 def words_of(pump: ForkedPump) -> list[tuple[str, str]]:
     """Return in one word each how a client and the LSP see every channel."""
-    both = []
+    both: list[tuple[str, str]] = []
     for client in pump.clients:
         link = newest_link(client)
         own = client_views.standing_of(client.state, link, FRESH)

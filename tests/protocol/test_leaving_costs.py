@@ -151,6 +151,7 @@ def test_a_client_is_told_the_same_of_its_signed_branch(n_clients: int) -> None:
     steps = exit_path(held.signed_branch)
     plan = exit_plan(client.state, held, FEES)
     assert sum(step.tx.vsize for step in steps) == plan["total_vsize"]
+    assert plan["channel"] is not None
     commitment, sweep = plan["channel"]["steps"]
     assert plan["total_vsize"] + commitment["vsize"] == way.vsize
     assert len(steps) + 1 == len(way.agreed)
@@ -158,7 +159,7 @@ def test_a_client_is_told_the_same_of_its_signed_branch(n_clients: int) -> None:
     assert sweep["vsize"] == SWEEP_VSIZE
     assert sweep["delay_blocks"] == POLICY.to_self_delay_client + 1
     for told in plan["fees_at"]:
-        cost = way.children(told["feerate_sat_per_vb"])
+        cost = way.children(int(told["feerate_sat_per_vb"]))
         assert (told["children_sat"], told["coin_sat"]) == (cost.fee_sat, cost.coin_sat)
     assert plan["without_coins_sat_per_vb"] == sat_per_vb(
         without_coins_sat_per_kw(way.agreed, anchor_sat=ANCHOR_DUST_SAT)

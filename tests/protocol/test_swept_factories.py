@@ -1,5 +1,6 @@
 """A factory whose outputs went elsewhere: the chain says so, and nobody counts on it any more."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -133,7 +134,7 @@ def test_our_own_branch_is_no_sweep(side: str) -> None:
     pump.handle(pump.clients[0], ev.ExitRequested(attempt_id=pump.attempt.attempt_id))
     pump.mine(newest_link(pump.clients[0]).exit_blocks + 20)
     assert alices_link(pump, node).setting.funding.outpoint in node.state.chain.spends
-    views = {
+    views: dict[str, Callable[[], str]] = {
         "client": lambda: client_views.status_of(node.state, own_attempt(node)),
         "lsp": lambda: lsp_views.status_of(pump.factory),
     }

@@ -17,6 +17,14 @@ from cromford.agent.looking import look
 from cromford.agent.options import AgentOptions
 from cromford.agent.rounds import Rounds
 from cromford.agent.views import WITHOUT_COINS, held_view
+from cromford.answers.packages import (
+    AddedPackage,
+    AgentStatus,
+    KeptPackage,
+    KeptPackages,
+    WithdrawnPackage,
+)
+from cromford.answers.status import Stopping
 from cromford.bitcoin.fees import sat_per_vb
 from cromford.bitcoin.network import REGTEST
 from cromford.daemon.api.factory_id import find_id
@@ -144,12 +152,12 @@ class AgentDaemon:
 
         return answer
 
-    async def _stop(self) -> object:
+    async def _stop(self) -> Stopping:
         # The answer leaves before the server closes: it lets begun requests finish.
         asyncio.get_running_loop().call_soon(self._stopping.set)
         return {"stopping": True}
 
-    async def _status(self) -> object:
+    async def _status(self) -> AgentStatus:
         stale, seen, relay = self._rounds.stale, self._rounds.status, self._rounds.relay
         views = self._views()
         deadlines = [
@@ -185,17 +193,17 @@ class AgentDaemon:
             "next_deadline_height": min(deadlines, default=None),
         }
 
-    async def _list(self) -> object:
+    async def _list(self) -> KeptPackages:
         return {"kind": WITHOUT_COINS, "packages": self._views()}
 
-    def _views(self) -> list[dict[str, Any]]:
+    def _views(self) -> list[KeptPackage]:
         return [self._view(package_id) for package_id in self._keeping.held]
 
-    def _view(self, package_id: bytes) -> dict[str, Any]:
+    def _view(self, package_id: bytes) -> KeptPackage:
         held, attended = self._keeping.held[package_id], self._rounds.attended.get(package_id)
         return held_view(held, attended, self._rounds.relay)
 
-    async def _add(self, params: dict[str, Any]) -> object:
+    async def _add(self, params: dict[str, Any]) -> AddedPackage:
         data = read_params(params, _AddParams).package.encode("utf-8", "surrogatepass")
         try:
             package = read_package(data, self._network)
@@ -238,7 +246,7 @@ class AgentDaemon:
                 "`cromford client exit broadcast`.",
             )
 
-    async def _withdraw(self, params: dict[str, Any]) -> object:
+    async def _withdraw(self, params: dict[str, Any]) -> WithdrawnPackage:
         wanted = read_params(params, _WithdrawParams).package_id.lower()
         async with self._rounds.lock:
             package_id = self._find(wanted)

@@ -3,11 +3,12 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Final
+from typing import Final
 
 from cromford.adapters.chain_check import check_node
 from cromford.agent.looking import Sight, look, publish, publish_poisons
 from cromford.agent.views import package_state, package_summary
+from cromford.answers.packages import BroadcastPackage
 from cromford.bitcoin.network import Network
 from cromford.daemon.connecting import connect_chain
 from cromford.daemon.options import ChainOptions
@@ -35,7 +36,7 @@ async def node_of(
         yield chain
 
 
-async def broadcast_once(chain: Chain, package: ExitPackage) -> dict[str, Any]:
+async def broadcast_once(chain: Chain, package: ExitPackage) -> BroadcastPackage:
     """Publish what can be in the next block; return what was found, done, and is next.
 
     Raises:
@@ -66,9 +67,9 @@ async def broadcast_to_the_end(
     package: ExitPackage,
     *,
     poll_seconds: float,
-    told: Callable[[dict[str, Any]], None],
+    told: Callable[[BroadcastPackage], None],
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-) -> dict[str, Any]:
+) -> BroadcastPackage:
     """Publish a package block by block, until its channel has been on chain for six blocks.
 
     Whatever the node refuses is tried again at the next block, and one that does not answer is

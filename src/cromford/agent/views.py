@@ -1,10 +1,18 @@
 """What an agent shows of its packages; and `client exit broadcast` of the one it was given."""
 
-from typing import Any, Final, assert_never
+from typing import Final, assert_never
 
 from cromford.agent.keeping import HeldPackage
 from cromford.agent.looking import Sight
 from cromford.agent.rounds import Attended
+from cromford.answers.packages import (
+    KeptPackage,
+    PackageFacts,
+    PackageProgress,
+    PackageStatus,
+    PackageStep,
+    PackageStepStatus,
+)
 from cromford.bitcoin.fees import sat_per_vb
 from cromford.ports import RelayFeerates
 from cromford.watch.package import ExitPackage
@@ -22,7 +30,7 @@ from cromford.watch.package_progress import (
 WITHOUT_COINS: Final = "coinless"  # The kind of every agent there is: only anchors raise a fee.
 
 
-def package_summary(package: ExitPackage) -> dict[str, Any]:
+def package_summary(package: ExitPackage) -> PackageFacts:
     """Return what is true of a package whatever the chain is like."""
     return {
         "package_id": package.package_id.hex(),
@@ -40,7 +48,7 @@ def package_summary(package: ExitPackage) -> dict[str, Any]:
 
 def package_state(
     package: ExitPackage, sight: Sight, action: PackageAction, *, refused: str | None
-) -> dict[str, Any]:
+) -> PackageProgress:
     """Return how far a package is, and what is next."""
     remaining = remaining_at(package, sight.place, tip_height=sight.height)
     is_found = sight.place is not None
@@ -57,29 +65,39 @@ def package_state(
 
 def held_view(
     held: HeldPackage, attended: Attended | None, relay: RelayFeerates | None
-) -> dict[str, Any]:
+) -> KeptPackage:
     """Return a package in an agent's care."""
-    shown = {**package_summary(held.package), "begun_height": held.begun_height}
-    shown["passes_now"] = (
+    passes_now = (
         None if relay is None else held.package.lifted_sat_per_kw >= relay.mempool_min_sat_per_kw
     )
-    if attended is None:
-        not_yet = {"status": "unseen", "exit_deadline_height": None, "next": "look at the chain"}
-        return {
-            **shown,
-            "height": None,
-            "exit_blocks": None,
-            "steps": [],
-            "refused": None,
-            **not_yet,
-        }
-    state = package_state(held.package, attended.sight, attended.action, refused=attended.refused)
-    if attended.is_failed:
-        state |= {"status": "failed", "next": "try again at the next block; the log says why"}
-    return {**shown, **state}
+    state = _UNSEEN
+    if attended is not None:
+        state = package_state(
+            held.package, attended.sight, attended.action, refused=attended.refused
+        )
+        if attended.is_failed:
+            state["status"] = "failed"
+            state["next"] = "try again at the next block; the log says why"
+    return {
+        **package_summary(held.package),
+        "begun_height": held.begun_height,
+        "passes_now": passes_now,
+        **state,
+    }
 
 
-def _status(action: PackageAction) -> str:
+_UNSEEN: Final[PackageProgress] = {
+    "height": None,
+    "exit_blocks": None,
+    "steps": [],
+    "refused": None,
+    "status": "unseen",
+    "exit_deadline_height": None,
+    "next": "look at the chain",
+}
+
+
+def _status(action: PackageAction) -> PackageStatus:
     match action:
         case AwaitDeadline():
             return "waiting"
@@ -125,11 +143,11 @@ def _next(action: PackageAction, refused: str | None) -> str:
 
 def _steps(
     package: ExitPackage, sight: Sight, action: PackageAction, refused: str | None
-) -> list[dict[str, Any]]:
+) -> list[PackageStep]:
     n_confirmed = 0 if sight.place is None else sight.place.n_confirmed
-    steps = []
+    steps: list[PackageStep] = []
     for n, step in enumerate(package.steps):
-        status = "later" if n >= n_confirmed else "confirmed"
+        status: PackageStepStatus = "later" if n >= n_confirmed else "confirmed"
         height = None
         if n == n_confirmed and isinstance(action, PublishNow):
             status = "refused" if refused is not None else "published"

@@ -112,7 +112,7 @@ def created(
                     unix_time=int(time.time()),
                     overwrites=overwrites,
                 )
-    return shown_made(made)
+    return dict(shown_made(made))
 
 
 def verified(

@@ -7,6 +7,7 @@ from typing import Any, Final
 import click
 import msgspec
 
+from cromford.answers.packages import BroadcastPackage
 from cromford.cli.asking import confirm
 from cromford.cli.configuration.run_options import allowed_network, chain_of, signet_challenge
 from cromford.cli.configuration.settings import flags_of
@@ -21,7 +22,6 @@ from cromford.watch.package import ExitPackage
 from cromford.watch.package_reading import InvalidPackage, read_package
 
 ROLE: Final = "client"
-Document = dict[str, Any]
 
 
 @click.command()
@@ -71,7 +71,7 @@ def broadcast(
     from cromford.agent import broadcasting  # noqa: PLC0415 - a node's adapter; see `daemons`
     from cromford.cli import daemons  # noqa: PLC0415 - as a daemon's start
 
-    async def publish() -> Document:
+    async def publish() -> BroadcastPackage:
         challenge = signet_challenge(values, network)
         async with broadcasting.node_of(chain, network, signet_challenge=challenge) as node:
             if not watch:
@@ -107,14 +107,14 @@ def _ask_first(invocation: Invocation, package: ExitPackage, *, yes: bool) -> No
     )
 
 
-def _tell(invocation: Invocation, document: Document) -> None:
+def _tell(invocation: Invocation, document: BroadcastPackage) -> None:
     if invocation.is_json:
         click.echo(msgspec.json.encode(document))
     else:
         packages.progress(stdout_console(), document)
 
 
-def _check_end(document: Document) -> None:
+def _check_end(document: BroadcastPackage) -> None:
     """Fail where nothing was published that should have been.
 
     Raises:

@@ -6,9 +6,10 @@ What is to be paid, and out of which coins, the role has decided. Whose child pa
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 from cromford import effects as fx
+from cromford.answers.exits import WaitingTransaction
 from cromford.bitcoin.fees import sat_per_vb
 from cromford.bitcoin.replacement import FeeAndWeight
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
@@ -44,7 +45,7 @@ class Waiting:
     child_fee_sat: int | None = None
     is_ours: bool = False
 
-    def shown(self) -> dict[str, Any]:
+    def shown(self) -> WaitingTransaction:
         """Return it as plain data."""
         package = self.package_sat_per_kw
         return {

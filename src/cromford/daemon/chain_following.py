@@ -4,9 +4,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from cromford.adapters.follower import ChainFollower, Connected
+from cromford.answers.chain import ChainStanding
 from cromford.bitcoin.tx import Tx
 from cromford.daemon.freshness import Freshness, Stale
 from cromford.daemon.metrics import Sample
@@ -103,7 +104,7 @@ class ChainFollowing:
             fees=self._fees,
         )
 
-    def shown(self) -> dict[str, Any]:
+    def shown(self) -> ChainStanding:
         """Return it as plain data."""
         stale, status = self.stale(), self._freshness.status
         return {

@@ -2,12 +2,16 @@
 
 import asyncio
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from typing import Any, Final
 
 import msgspec
 
 from cromford.adapters.noise_tcp import NoiseConnection, connect
+from cromford.answers.chain import RefusedTransaction
+from cromford.answers.exits import ExitBegun, ExitPause, ExitPlan, ExitStatus
+from cromford.answers.factories import FactoryVerification, MoveBegun, OwnFactories, OwnFactory
+from cromford.answers.packages import PackageDocument
+from cromford.answers.status import ClientStatus, WishLeft, WishState
 from cromford.daemon.api.client_market import ClientMarket
 from cromford.daemon.api.client_payments import ClientPayments
 from cromford.daemon.api.factory_id import find_factory
@@ -167,8 +171,8 @@ class ClientDaemon(Daemon[ClientState]):
                 yield "blocks_to_expiry", name, left
                 to_dying = attempt.lifetime.dying_height - state.chain.height
                 yield "blocks_to_dying", name, to_dying
-        for status, count in by_status.items():
-            yield "factories", {"status": status}, count
+        for word, count in by_status.items():
+            yield "factories", {"status": word}, count
         yield from money_samples(self._payments.totals())
         yield from self._happenings.samples()
         deadline_blocks = client_deadline_blocks(state)
@@ -198,7 +202,7 @@ class ClientDaemon(Daemon[ClientState]):
             **self._market.methods(),
         }
 
-    async def _status(self) -> object:
+    async def _status(self) -> ClientStatus:
         state = self.driver.state
         lobby = state.lobby
         return {
@@ -225,7 +229,7 @@ class ClientDaemon(Daemon[ClientState]):
             "paused_until_height": state.paused_until,
         }
 
-    def _wish(self) -> dict[str, Any]:
+    def _wish(self) -> WishState:
         state = self.driver.state
         wish = state.wish
         return {
@@ -239,7 +243,7 @@ class ClientDaemon(Daemon[ClientState]):
             "joined": state.joining is not None and state.joining.is_accepted,
         }
 
-    async def _join(self, params: dict[str, Any]) -> object:
+    async def _join(self, params: dict[str, Any]) -> WishState:
         wanted = read_params(params, _JoinParams)
         least_sat = wanted.capacity_least_sat
         self.request(
@@ -250,11 +254,11 @@ class ClientDaemon(Daemon[ClientState]):
         )
         return self._wish()
 
-    async def _leave(self) -> object:
+    async def _leave(self) -> WishLeft:
         self.request(ev.LeaveRequested())
         return {"left": True}
 
-    async def _move(self, params: dict[str, Any]) -> object:
+    async def _move(self, params: dict[str, Any]) -> MoveBegun:
         wanted = read_params(params, _OwnFactoryParams).factory_id
         attempts = self.driver.state.attempts
         dying = [one["factory_id"] for one in views.dying(self.driver.state)]
@@ -273,7 +277,7 @@ class ClientDaemon(Daemon[ClientState]):
             "moving": show_moving(self.driver.state, attempts[attempt_id]),
         }
 
-    async def _factories(self) -> object:
+    async def _factories(self) -> OwnFactories:
         state = self.driver.state
         return {
             "factories": [
@@ -282,14 +286,14 @@ class ClientDaemon(Daemon[ClientState]):
             ]
         }
 
-    async def _factory(self, params: dict[str, Any]) -> object:
+    async def _factory(self, params: dict[str, Any]) -> OwnFactory:
         attempt = self._attempt(params)
         return {
             **views.show(self.driver.state, attempt, self.facts),
             "refused": self._refused(attempt),
         }
 
-    async def _verify(self, params: dict[str, Any]) -> object:
+    async def _verify(self, params: dict[str, Any]) -> FactoryVerification:
         attempt = self._checked(params)
         try:
             coin = await self.chain.coin(attempt.funding_outpoint)
@@ -303,10 +307,18 @@ class ClientDaemon(Daemon[ClientState]):
             # Nothing is wrong, and something is not there yet.
             "waits": any(verdict.waits for verdict in verdicts)
             and all(verdict.ok or verdict.waits for verdict in verdicts),
-            "checks": [asdict(verdict) for verdict in verdicts],
+            "checks": [
+                {
+                    "check": verdict.check,
+                    "ok": verdict.ok,
+                    "detail": verdict.detail,
+                    "waits": verdict.waits,
+                }
+                for verdict in verdicts
+            ],
         }
 
-    async def _exit_export(self, params: dict[str, Any]) -> object:
+    async def _exit_export(self, params: dict[str, Any]) -> PackageDocument:
         state, attempt = self.driver.state, self._complete(params)
         if attempt.other_stages and not attempt.ready_sent and attempt.rung_in(state.chain) is None:
             raise RpcFailure(
@@ -317,12 +329,12 @@ class ClientDaemon(Daemon[ClientState]):
             )
         return exit_package(state, attempt, self.network)
 
-    async def _exit_plan(self, params: dict[str, Any]) -> object:
+    async def _exit_plan(self, params: dict[str, Any]) -> ExitPlan:
         attempt = self._complete(params)
         await self.following.ask_fees()
         return exit_plan(self.driver.state, attempt, self.facts.fees)
 
-    async def _exit_start(self, params: dict[str, Any]) -> object:
+    async def _exit_start(self, params: dict[str, Any]) -> ExitBegun:
         wanted = read_params(params, _OwnExitParams)
         attempt = self._complete({"factory_id": wanted.factory_id})
         await self.following.ask_fees()
@@ -337,18 +349,18 @@ class ClientDaemon(Daemon[ClientState]):
             "next": exit_plan(self.driver.state, after, self.facts.fees)["next"],
         }
 
-    async def _exit_status(self, params: dict[str, Any]) -> object:
+    async def _exit_status(self, params: dict[str, Any]) -> ExitStatus:
         attempt = self._complete(params)
         status = exit_status(self.driver.state, attempt, self.facts.fees, self.seen_waiting)
-        return status | {"refused": self._refused(attempt)}
+        return {**status, "refused": self._refused(attempt)}
 
-    async def _exit_pause(self, params: dict[str, Any]) -> object:
+    async def _exit_pause(self, params: dict[str, Any]) -> ExitPause:
         attempt = self._complete(params)
         self.request(ev.ExitPauseRequested(attempt_id=attempt.attempt_id))
         after = self.driver.state.attempts[attempt.attempt_id]
         return {"exiting": after.is_exiting, "paused": after.is_paused}
 
-    def _refused(self, attempt: ClientAttempt) -> list[dict[str, Any]]:
+    def _refused(self, attempt: ClientAttempt) -> list[RefusedTransaction]:
         """Return which transactions of a factory the node does not take."""
         if isinstance(attempt.stage, Received):
             return []

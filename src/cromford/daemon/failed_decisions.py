@@ -9,8 +9,9 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from cromford.answers.status import FailedDecisionKind
 from cromford.daemon.metrics import Sample
 from cromford.protocol import events as ev
 from cromford.protocol.journal.intents import DoubleSigning
@@ -43,7 +44,7 @@ class FailedDecision:
     last_time: int
     count: int = 1
 
-    def shown(self) -> dict[str, Any]:
+    def shown(self) -> FailedDecisionKind:
         """Return it as plain data."""
         return {
             "event": self.event,
@@ -90,7 +91,7 @@ class FailedDecisions:
         yield "failed_decisions", {}, self._n
         yield "double_signings_prevented", {}, self._n_alarms
 
-    def shown(self) -> list[dict[str, Any]]:
+    def shown(self) -> list[FailedDecisionKind]:
         """Return all kinds as plain data, the last met last."""
         return [met.shown() for _, met in self._kinds.items()]
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
+from cromford.answers.chain import StaleKind
 from cromford.ports import BlocksPruned, ChainStatus, ChainUnavailable
 
 SILENCE_SECONDS_MAX: Final = 120  # Four calls that run into their timeout.
@@ -29,7 +30,7 @@ class Stale:
         reason: The cause in a sentence. Like `kind` it does not change by the hour alone.
     """
 
-    kind: str
+    kind: StaleKind
     since: float
     reason: str
 

@@ -11,6 +11,13 @@ import msgspec
 from cromford.adapters.noise_server import NoiseServer, serve
 from cromford.adapters.peer_address import PeerAddress
 from cromford.adapters.places import Limits, Relation
+from cromford.answers.bans import LobbyAnswer
+from cromford.answers.chain import RefusedTransaction
+from cromford.answers.exits import ExitBegun
+from cromford.answers.export import FactoryExport
+from cromford.answers.factories import LspFactories, LspFactory, LspFactoryLine
+from cromford.answers.fundings import AbandonedFunding, BumpedFunding
+from cromford.answers.status import LspStatus
 from cromford.bitcoin.fees import sat_per_vb
 from cromford.daemon.api.factory_id import find_factory
 from cromford.daemon.api.lsp_bans import LspBans
@@ -309,7 +316,7 @@ class LspDaemon(Daemon[LspState]):
                 await asyncio.sleep(0)
             yield entry
 
-    async def _status(self) -> object:
+    async def _status(self) -> LspStatus:
         locking = [e async for e in self._entries() if views.is_locking(self.state, e)]
         ending = [views.dying(self.state.house, entry) for entry in locking]
         state = self.driver.state
@@ -344,25 +351,26 @@ class LspDaemon(Daemon[LspState]):
             ],
         }
 
-    async def _lobby(self) -> object:
+    async def _lobby(self) -> LobbyAnswer:
         return {"address": self._address(), **views.lobby(self.driver.state.house)}
 
-    async def _factories(self) -> object:
-        lines = []
+    async def _factories(self) -> LspFactories:
+        lines: list[LspFactoryLine] = []
         async for entry in self._entries():
             state = self.driver.state
             if entry.number in state.factories:
                 factory = state.factory(entry.number)
-                line = {**views.summary(factory), "refused": self._refused(factory)}
+                line, refused = views.summary(factory), self._refused(factory)
             elif label := self.driver.label(entry.stream):
                 shown = read_label(entry.stream, label).shown
-                line = {**views.as_it_slept(state.house, shown), "refused": []}
+                line, refused = views.as_it_slept(state.house, shown), []
             else:
                 continue
-            lines.append({**line, "bump": views.bump_of(state.house, entry.attempt_id)})
+            bump = views.bump_of(state.house, entry.attempt_id)
+            lines.append({**line, "refused": refused, "bump": bump})
         return {"factories": lines}
 
-    async def _factory_show(self, params: dict[str, Any]) -> object:
+    async def _factory_show(self, params: dict[str, Any]) -> LspFactory:
         factory = self._factory(params)
         attempt = factory.attempt
         return {
@@ -375,10 +383,10 @@ class LspDaemon(Daemon[LspState]):
             ),
         }
 
-    async def _factory_export(self, params: dict[str, Any]) -> object:
+    async def _factory_export(self, params: dict[str, Any]) -> FactoryExport:
         return views.export(self._factory(params))
 
-    async def _factory_abandon(self, params: dict[str, Any]) -> object:
+    async def _factory_abandon(self, params: dict[str, Any]) -> AbandonedFunding:
         """Give up a funding that is too late, or that the node refuses and no block can have."""
         wanted = read_params(params, _AbandonFactoryParams)
         factory = self._named(self._found(wanted.factory_id))
@@ -421,7 +429,7 @@ class LspDaemon(Daemon[LspState]):
             "min_depth": attempt.terms.min_depth,
         }
 
-    async def _factory_bump(self, params: dict[str, Any]) -> object:
+    async def _factory_bump(self, params: dict[str, Any]) -> BumpedFunding:
         """Let a funding without a block pay more, by a child of its change."""
         wanted = read_params(params, _BumpFactoryParams)
         factory = self._named(self._found(wanted.factory_id))
@@ -463,11 +471,11 @@ class LspDaemon(Daemon[LspState]):
             "feerate_source": source,
         }
 
-    def _refused(self, factory: Factory) -> list[dict[str, Any]]:
+    def _refused(self, factory: Factory) -> list[RefusedTransaction]:
         """Return which transactions of a factory the node does not take."""
         return self.refusals.shown_of(factory.attempt.watched_txids, factory.chain.spends)
 
-    async def _exit_start(self, params: dict[str, Any]) -> object:
+    async def _exit_start(self, params: dict[str, Any]) -> ExitBegun:
         wanted = read_params(params, _ExitParams)
         attempt_id = self._found(wanted.factory_id)
         await self.following.ask_fees()

@@ -10,8 +10,9 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
+from cromford.answers.backup import MarkState
 from cromford.daemon.backup.asking import Asker
 from cromford.daemon.backup.high_water import LINE_SIZE, HighWater, HighWaterMark, Memo
 from cromford.daemon.backup.mark_file import BadMark, MarkFile, MarkMoved
@@ -91,7 +92,7 @@ class Marks:
         """What the store knows of its marks."""
         return self._water.memo
 
-    def shown(self) -> dict[str, Any]:
+    def shown(self) -> MarkState:
         """Return the mark as plain data."""
         marked, position = self._marked, self._water.position
         return {

@@ -9,7 +9,7 @@ from immutables import Map
 
 from cromford.codec.decoders import decoded
 from cromford.codec.reader import MalformedBytes
-from cromford.daemon.views.channels import totals
+from cromford.daemon.views.channels import sums_of, totals
 from cromford.daemon.views.lsp import LOCKING, channels_of, period_of, status_of, summary
 from cromford.ports import StoreFailed
 from cromford.protocol.client import apply as apply_to_client
@@ -255,9 +255,9 @@ class LspParts:
                 status=status_of(factory),
                 earned_msat=factory.book.earned_msat,
                 n_finished=factory.book.n_finished,
-                totals=totals(channels_of(state.house, factory, FRESH)),
+                totals=sums_of(totals(channels_of(state.house, factory, FRESH))),
                 taken=dict(sorted(factory.post.taken.items())),
-                shown=summary(factory),
+                shown=dict(summary(factory)),
                 period=period_of(factory),
             )
         )

@@ -7,8 +7,9 @@ confirms, or when nobody tries any more.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
+from cromford.answers.chain import RefusedTransaction
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
 from cromford.protocol.journal.known_chain import refusal_kind
 
@@ -30,7 +31,7 @@ class RefusedTx:
     height: int
     count: int = 1
 
-    def shown(self) -> dict[str, Any]:
+    def shown(self) -> RefusedTransaction:
         """Return it as plain data."""
         return {
             "name": self.name,
@@ -84,13 +85,13 @@ class Refusals:
             if height - refusal.height <= UNTRIED_BLOCKS_MAX
         }
 
-    def shown(self) -> list[dict[str, Any]]:
+    def shown(self) -> list[RefusedTransaction]:
         """Return all of them as plain data, the longest untried first."""
         return [refusal.shown() for refusal in self._standing.values()]
 
     def shown_of(
         self, txids: Iterable[Txid], spends: Mapping[OutPoint, Tx]
-    ) -> list[dict[str, Any]]:
+    ) -> list[RefusedTransaction]:
         """Return those among some transactions and what is spent below them.
 
         Args:

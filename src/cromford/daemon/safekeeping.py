@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from cromford.adapters.sqlite import Journal
+from cromford.answers.backup import BackupMade, BackupStatus, MarkState
 from cromford.daemon.api.rpc import InvalidParam, RpcFailure
 from cromford.daemon.api.rpc_server import Handler, read_params, without_params
 from cromford.daemon.backup.asking import Asker
@@ -160,7 +161,7 @@ class Safekeeping:
             options.datadir, backup_dir=options.backup_dir, mark_dir=options.mark_dir
         )
 
-    def shown(self) -> dict[str, Any]:
+    def shown(self) -> BackupStatus:
         """Return what keeps the store safe, as plain data."""
         memo = self.memo
         replica = None if self.replica is None else self.replica.shown()
@@ -191,7 +192,7 @@ class Safekeeping:
             cover: Tries to write the mark, and returns.
         """
 
-        async def create(params: dict[str, Any]) -> object:
+        async def create(params: dict[str, Any]) -> BackupMade:
             wanted = read_params(params, _CreateParams)
             path = Path(wanted.file)
             if not path.is_absolute():
@@ -199,10 +200,10 @@ class Safekeeping:
             await settled()
             return await asyncio.to_thread(self._create, path, overwrites=wanted.overwrite)
 
-        async def status() -> object:
+        async def status() -> BackupStatus:
             return self.shown()
 
-        async def begin_mark() -> object:
+        async def begin_mark() -> MarkState:
             return await self._begin_mark(cover)
 
         return {
@@ -211,7 +212,7 @@ class Safekeeping:
             "backup_begin_mark": without_params(begin_mark),
         }
 
-    def _create(self, path: Path, *, overwrites: bool) -> dict[str, Any]:
+    def _create(self, path: Path, *, overwrites: bool) -> BackupMade:
         try:
             made = create_backup(
                 self._journal,
@@ -241,7 +242,7 @@ class Safekeeping:
             ) from error
         return shown_made(made)
 
-    async def _begin_mark(self, cover: Callable[[], Awaitable[None]]) -> dict[str, Any]:
+    async def _begin_mark(self, cover: Callable[[], Awaitable[None]]) -> MarkState:
         marks = self.marks
         if marks is None or not marks.needs_word:
             where = "none is configured" if marks is None else "the mark is as it should be"

@@ -20,6 +20,8 @@ from cromford.adapters.chain_check import ChainMismatch, check_node
 from cromford.adapters.key_file import KeyFile
 from cromford.adapters.noise import NodeIdentity
 from cromford.adapters.sqlite import Journal
+from cromford.answers.exits import WaitingTransaction
+from cromford.answers.status import DaemonStatus, Stopping
 from cromford.bitcoin.network import REGTEST
 from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.daemon.api.events import events_method
@@ -240,7 +242,7 @@ class Daemon(Generic[S]):
         """How many peers are connected."""
         return self.peers.n_connected
 
-    def seen_waiting(self, outpoint: OutPoint) -> dict[str, Any] | None:
+    def seen_waiting(self, outpoint: OutPoint) -> WaitingTransaction | None:
         """Return what was seen last in the node's mempool of what we publish to spend an outpoint.
 
         As plain data; None if nothing that is to confirm in time was published for it.
@@ -475,7 +477,7 @@ class Daemon(Generic[S]):
         self._tasks.add(task)
         task.add_done_callback(self._on_task_done)
 
-    async def status(self) -> dict[str, object]:
+    async def status(self) -> DaemonStatus:
         """Return what both roles tell about themselves."""
         return {
             "version": __version__,
@@ -493,7 +495,7 @@ class Daemon(Generic[S]):
         }
 
     def _shared_methods(self) -> dict[str, Handler]:
-        async def stop() -> object:
+        async def stop() -> Stopping:
             # The answer leaves before the server closes: it lets begun requests finish.
             asyncio.get_running_loop().call_soon(self._stopping.set)
             return {"stopping": True}

@@ -19,6 +19,7 @@ def test_a_close_is_shown_with_who_did_its_part_and_who_holds_out() -> None:
     pump = closable_factory(2)
     ask_for_close(pump, feerates_sat_per_kw=(750, 1_500))
     shown = lsp_views.summary(pump.factory)["closing"]
+    assert shown is not None
     assert shown["phase"] == "agreeing"
     assert (shown["done"], shown["holdouts"]) == ([], [1, 2])
     assert shown["feerates_sat_per_vb"] == [3.0, 6.0]
@@ -26,10 +27,12 @@ def test_a_close_is_shown_with_who_did_its_part_and_who_holds_out() -> None:
     pump.run_to(m.CloseSign)
     pump._deliver(pump._next_letter())
     shown = lsp_views.summary(pump.factory)["closing"]
+    assert shown is not None
     assert (shown["name"], shown["phase"]) == ("kickoff_root", "signing")
     assert (shown["done"], shown["holdouts"]) == ([1], [2])
     client = pump.client_at(1)
     own = client_views.summary(client.state, pump.held(client), FRESH)["closing"]
+    assert own is not None
     assert own["close_id"] == shown["close_id"]
     assert (own["phase"], own["balance_msat"]) == ("signing", 30_000_123)
 

@@ -1,16 +1,19 @@
 """Ways out as people read them: what leaving takes, how far one is, what a replaced state pays."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
 
+from cromford.answers.exits import PlannedExitStep
+from cromford.answers.packages import PackageStep
 from cromford.cli.shown.output import blocks, cell, days, facts, sat, short, table
 from cromford.told import counted
 
 Document = dict[str, Any]
 
 
-def exit_steps(console: Console, steps: list[Document]) -> None:
+def exit_steps(console: Console, steps: Sequence[PlannedExitStep | PackageStep]) -> None:
     """Print the transactions of a way out, and where each stands."""
     rows = table("transaction", "size", "fee", "delay", "status", "txid")
     for step in steps:

@@ -4,22 +4,29 @@ from typing import Any, Final
 
 from rich.console import Console
 
+from cromford.answers.packages import (
+    AddedPackage,
+    AgentStatus,
+    BroadcastPackage,
+    KeptPackage,
+    KeptPackages,
+    WithdrawnPackage,
+)
 from cromford.cli.shown.exits import exit_steps
 from cromford.cli.shown.output import cell, facts, sat, short, table
 
-Document = dict[str, Any]
 _KINDS: Final = {
     "coinless": "without coins: it helps while what a package pays is enough for the node's mempool"
 }
 
 
-def added(console: Console, answer: Document) -> None:
+def added(console: Console, answer: AddedPackage) -> None:
     """Print what became of a package that was handed over."""
     console.print("taken" if answer["added"] else "held already")
     facts(console, _rows(answer))
 
 
-def held(console: Console, answer: Document) -> None:
+def held(console: Console, answer: KeptPackages) -> None:
     """Print every package with its deadline and what is next."""
     console.print(cell(_KINDS.get(answer["kind"], answer["kind"])), soft_wrap=True)
     if not answer["packages"]:
@@ -39,7 +46,7 @@ def held(console: Console, answer: Document) -> None:
     console.print(rows)
 
 
-def withdrawn(console: Console, answer: Document) -> None:
+def withdrawn(console: Console, answer: WithdrawnPackage) -> None:
     """Print that a package was given back, and what that does not undo."""
     console.print(cell(f"withdrawn: {answer['package_id']}"), soft_wrap=True)
     if answer["begun_height"] is not None:
@@ -47,7 +54,7 @@ def withdrawn(console: Console, answer: Document) -> None:
         console.print(cell(f"{began}: what is published stays published"), soft_wrap=True)
 
 
-def agent_status(console: Console, status: Document) -> None:
+def agent_status(console: Console, status: AgentStatus) -> None:
     """Print an agent's status."""
     chain = status["chain"]
     freshness = "fresh" if chain["fresh"] else f"STALE: {chain['stale_reason']}"
@@ -69,18 +76,18 @@ def agent_status(console: Console, status: Document) -> None:
     facts(console, rows)
 
 
-def broadcast(console: Console, document: Document) -> None:
+def broadcast(console: Console, document: BroadcastPackage) -> None:
     """Print what was published of a package, and what is next."""
     exit_steps(console, document["steps"])
     facts(console, [*_rows(document), ("at height", f"{document['height']:,}")])
 
 
-def progress(console: Console, document: Document) -> None:
+def progress(console: Console, document: BroadcastPackage) -> None:
     """Print in one line what a block changed."""
     console.print(cell(f"height {document['height']:,}: {document['next']}"), soft_wrap=True)
 
 
-def _rows(document: Document) -> list[tuple[str, object]]:
+def _rows(document: KeptPackage | BroadcastPackage) -> list[tuple[str, object]]:
     expiry = _height(document["expiry_height"])
     if not document.get("is_expiry_checked", True):
         expiry += ", by the package alone: the funding is spent"
@@ -95,7 +102,7 @@ def _rows(document: Document) -> list[tuple[str, object]]:
     ]
 
 
-def _feerate(package: Document) -> Any:  # noqa: ANN401 - a cell of the table
+def _feerate(package: KeptPackage) -> Any:  # noqa: ANN401 - a cell of the table
     text = f"{package['lowest_feerate_sat_per_vb']:g} sat/vB"
     if package["passes_now"] is False:
         return cell(f"{text}, TOO LITTLE TODAY", "bold red")

@@ -6,6 +6,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from cromford import told
+from cromford.answers.market import LiquidityQuote, PurchaseOutcome
 from cromford.daemon.api.factory_id import find_factory
 from cromford.daemon.api.payment_limits import WAIT_SECONDS_MAX
 from cromford.daemon.api.payments import wait_until
@@ -23,7 +24,6 @@ from cromford.wire.selling import ALL_OF_IT
 
 QUOTE_SECONDS: Final = 20.0  # Until an LSP that answers nothing is not waited for any longer.
 _NAMED: Final = re.compile(r"([a-z_]+): (.*)", re.DOTALL)
-Document = dict[str, Any]
 
 _NEXT_FACTORY: Final = (
     "Your LSP has a seat for you in its next factory: `cromford client join --capacity-sat N`."
@@ -95,7 +95,7 @@ class ClientMarket:
         """Return the methods by name."""
         return {"liquidity_quote": self._quote, "liquidity_buy": self._buy}
 
-    async def _quote(self, params: dict[str, Any]) -> object:
+    async def _quote(self, params: dict[str, Any]) -> LiquidityQuote:
         wanted = read_params(params, _QuoteParams)
         amount_sat = ALL_OF_IT if wanted.amount_sat is None else wanted.amount_sat
         if wanted.amount_sat is not None and wanted.amount_sat < 1:
@@ -148,7 +148,7 @@ class ClientMarket:
             )
         return found
 
-    async def _buy(self, params: dict[str, Any]) -> object:
+    async def _buy(self, params: dict[str, Any]) -> PurchaseOutcome:
         wanted = read_params(params, _BuyParams)
         if not 0 <= wanted.wait_seconds <= WAIT_SECONDS_MAX:
             raise InvalidParam(
@@ -172,7 +172,7 @@ class ClientMarket:
         )
         return self._outcome(attempt_id, quote_id)
 
-    def _outcome(self, attempt_id: bytes, quote_id: bytes) -> Document:
+    def _outcome(self, attempt_id: bytes, quote_id: bytes) -> PurchaseOutcome:
         """Return what became of a purchase.
 
         Raises:
@@ -180,7 +180,7 @@ class ClientMarket:
         """
         state = self._owner.state
         attempt = state.attempts[attempt_id]
-        told: Document = {
+        told: PurchaseOutcome = {
             "factory_id": attempt_id.hex(),
             "quote_id": quote_id.hex(),
             "status": "ordered",

@@ -7,6 +7,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from cromford.answers.channels import ChannelAmounts, ChannelStand, OwnBalance, OwnChannel, OwnTotal
 from cromford.crypto.keys import sha256
 from cromford.daemon.api.factory_id import find_factory
 from cromford.daemon.api.payment_limits import (
@@ -48,7 +49,6 @@ from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.link import Link
 
 SECRET_SIZE: Final = 32  # A preimage, and a payment secret (BOLT 11).
-Document = dict[str, Any]
 
 
 class PayingClient(Payer, Protocol):
@@ -95,14 +95,22 @@ class ClientPayments:
             "balance": without_params(self._balance),
         }
 
-    def totals(self) -> Document:
+    def totals(self) -> ChannelAmounts:
         """Return what all channels hold together."""
         return channel_views.totals(self._channels())
 
-    def stands(self) -> list[Document]:
+    def stands(self) -> list[ChannelStand]:
         """Return how each channel that is not over stands: what it holds, what is for sale."""
-        shown = ("factory_id", "status", "capacity_sat", "receivable_msat", "liquidity")
-        return [{field: channel[field] for field in shown} for channel in self._channels()]
+        return [
+            {
+                "factory_id": channel["factory_id"],
+                "status": channel["status"],
+                "capacity_sat": channel["capacity_sat"],
+                "receivable_msat": channel["receivable_msat"],
+                "liquidity": channel["liquidity"],
+            }
+            for channel in self._channels()
+        ]
 
     async def _invoice(self, params: dict[str, Any]) -> object:
         wanted = read_params(params, _InvoiceParams)
@@ -252,13 +260,13 @@ class ClientPayments:
         book, height = self._owner.book, self._owner.height
         return {"payments": own_payments(book, limit=limit, height=height)}
 
-    async def _balance(self) -> object:
+    async def _balance(self) -> OwnBalance:
         channels = self._channels()
         exits = [channel["exit_sat"] for channel in channels if channel["exit_sat"] is not None]
-        total = channel_views.totals(channels) | {"exit_sat": sum(exits)}
+        total: OwnTotal = {**channel_views.totals(channels), "exit_sat": sum(exits)}
         return {"channels": channels, "total": total}
 
-    def _channels(self) -> list[Document]:
+    def _channels(self) -> list[OwnChannel]:
         """Return every channel that is not over, oldest first.
 
         Of one on chain `exit_plan` tells; of one that went with its factory, or was closed, nothing
@@ -273,7 +281,7 @@ class ClientPayments:
             if not channel_views.is_on_chain(link, state.chain) and not is_over(state, attempt)
         ]
 
-    def _channel(self, link: Link) -> Document:
+    def _channel(self, link: Link) -> OwnChannel:
         state = self._owner.state
         height, terms = state.chain.height, state.attempts[link.attempt_id].terms
         facts = self._owner.facts

@@ -4,6 +4,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from cromford.answers.bans import BannedNode, BannedNodes
 from cromford.crypto.keys import is_pubkey
 from cromford.daemon.api.rpc import InvalidParam, RpcFailure
 from cromford.daemon.api.rpc_server import Handler, read_params, without_params
@@ -51,10 +52,10 @@ class LspBans:
             "ban_remove": self._ban_remove,
         }
 
-    async def _bans(self) -> object:
+    async def _bans(self) -> BannedNodes:
         return {"bans": show_bans(self._owner.state.house)}
 
-    async def _ban_add(self, params: dict[str, Any]) -> object:
+    async def _ban_add(self, params: dict[str, Any]) -> BannedNode:
         wanted = read_params(params, _BanParams)
         node_id = _node_id(wanted.node_id)
         if node_id == self._owner.state.house.config.node_id:
@@ -75,7 +76,7 @@ class LspBans:
             raise AssertionError("a ban of at least one block is not over at once")
         return show_ban(house, node_id, pause)
 
-    async def _ban_remove(self, params: dict[str, Any]) -> object:
+    async def _ban_remove(self, params: dict[str, Any]) -> BannedNode:
         node_id = _node_id(read_params(params, _PeerParams).node_id)
         house = self._owner.state.house
         pause = house.pause_of(node_id)

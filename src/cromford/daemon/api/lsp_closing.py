@@ -4,6 +4,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from cromford.answers.closes import CloseAnswer, CloseTransactions
 from cromford.daemon.api.payments import wait_until
 from cromford.daemon.api.rpc import InvalidParam, RpcFailure
 from cromford.daemon.api.rpc_server import Handler, read_params
@@ -59,7 +60,7 @@ class LspClosing:
         """Return the methods by name."""
         return {"close": self._close}
 
-    async def _close(self, params: dict[str, Any]) -> object:
+    async def _close(self, params: dict[str, Any]) -> CloseAnswer:
         wanted = read_params(params, _CloseParams)
         if len(wanted.feerates_sat_per_vb) > N_CLOSE_OPTIONS_MAX:
             raise InvalidParam(
@@ -76,7 +77,7 @@ class LspClosing:
         )
         self._owner.foresee(asked)
         plan = planned_close(factory, plan_close(factory, self._owner.facts, asked))
-        answer = {**plan, "started": False, "close_id": None, "finished": None}
+        answer: CloseAnswer = {**plan, "started": False, "close_id": None, "finished": None}
         if wanted.dry_run:
             return answer
         self._owner.request(asked)
@@ -89,7 +90,7 @@ class LspClosing:
             answer["finished"] = await self._outcome(wanted.factory_id, close_id)
         return answer
 
-    async def _outcome(self, factory_id: str, close_id: bytes) -> dict[str, Any] | None:
+    async def _outcome(self, factory_id: str, close_id: bytes) -> CloseTransactions | None:
         """Return what was finished; None if it is still under way.
 
         Raises:

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from cromford.answers.fundings import BuildAnswer, ReplacedFunding
 from cromford.bitcoin.fees import sat_per_vb
 from cromford.daemon.api.rpc import InvalidParam, RpcFailure
 from cromford.daemon.api.rpc_server import Handler, read_params
@@ -70,7 +71,7 @@ class LspFundings:
         """Return the methods by name."""
         return {"build": self._build, "factory_replace": self._factory_replace}
 
-    async def _build(self, params: dict[str, Any]) -> object:
+    async def _build(self, params: dict[str, Any]) -> BuildAnswer:
         """Build with those who wait; who has too few keys for the ladder is asked for more."""
         wanted, owner = read_params(params, _BuildParams), self._owner
         policy = owner.state.config.policy
@@ -111,7 +112,7 @@ class LspFundings:
             "shapes": [views.show_shape_cost(cost) for cost in costs],
         }
 
-    async def _factory_replace(self, params: dict[str, Any]) -> object:
+    async def _factory_replace(self, params: dict[str, Any]) -> ReplacedFunding:
         """Publish a higher candidate of a funding without a block."""
         wanted, owner = read_params(params, _ReplaceFactoryParams), self._owner
         factory = owner.factory_named(wanted.factory_id)

@@ -6,6 +6,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from cromford.answers.market import AskingPrice, SalesLedger, SoldLiquidity
 from cromford.daemon.api.payment_limits import LIMIT, LIMIT_MAX
 from cromford.daemon.api.rpc import InvalidParam
 from cromford.daemon.api.rpc_server import Handler, read_params, without_params
@@ -15,7 +16,6 @@ from cromford.protocol.journal.lsp_state import LspState
 from cromford.protocol.policy import InvalidPrice, SalePrice, check_price
 
 ENTRIES_AT_ONCE: Final = 64  # Factories that are read before others are served.
-Document = dict[str, Any]
 
 
 class SellingLsp(Protocol):
@@ -57,16 +57,16 @@ class LspMarket:
             "ledger": self._ledger,
         }
 
-    async def _price(self) -> object:
+    async def _price(self) -> AskingPrice:
         return self.shown_price()
 
-    def shown_price(self) -> Document:
+    def shown_price(self) -> AskingPrice:
         """Return what is asked for inbound liquidity now."""
         house = self._owner.state.house
         active_blocks = house.config.policy.active_blocks
         return views.show_price(house.sale_price(), active_blocks=active_blocks)
 
-    async def _set_price(self, params: dict[str, Any]) -> object:
+    async def _set_price(self, params: dict[str, Any]) -> AskingPrice:
         wanted = msgspec.structs.asdict(read_params(params, _PriceParams))
         now = self._owner.state.house.sale_price()
         price = SalePrice(
@@ -82,7 +82,7 @@ class LspMarket:
         self._owner.request(ev.PriceRequested(price=price))
         return self.shown_price()
 
-    async def _ledger(self, params: dict[str, Any]) -> object:
+    async def _ledger(self, params: dict[str, Any]) -> SalesLedger:
         limit = read_params(params, _LedgerParams).limit
         if not 1 <= limit <= LIMIT_MAX:
             raise InvalidParam("limit", f"expected 1..{LIMIT_MAX}, received {limit}")
@@ -96,7 +96,7 @@ class LspMarket:
             "price": self.shown_price(),
         }
 
-    async def _sales(self) -> AsyncIterator[Document]:
+    async def _sales(self) -> AsyncIterator[SoldLiquidity]:
         """Yield every sale, oldest factory first; no factory is woken for it."""
         for number, entry in enumerate(self._owner.state.house.factories(), start=1):
             if number % ENTRIES_AT_ONCE == 0:

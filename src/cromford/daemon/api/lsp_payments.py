@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from cromford.answers.channels import ChannelAmounts, LspBalances, LspChannel
 from cromford.daemon.api.payment_limits import WAIT_SECONDS
 from cromford.daemon.api.payments import (
     Means,
@@ -30,7 +31,6 @@ from cromford.protocol.channels.lsp import is_usable
 from cromford.protocol.journal.lsp_state import LspState
 from cromford.protocol.journal.streams import factory_stream
 
-Document = dict[str, Any]
 WAKES_MAX: Final = 16  # Factories that one answer takes into memory.
 
 
@@ -64,7 +64,7 @@ class LspPayments:
             "balances": without_params(self._balances),
         }
 
-    def totals(self) -> Document:
+    def totals(self) -> ChannelAmounts:
         """Return what all channels hold together."""
         state, facts = self._owner.state, self._owner.facts
         loaded = (
@@ -72,8 +72,7 @@ class LspPayments:
             for factory in state.all_factories()
             for channel in channels_of(state.house, factory, facts)
         )
-        resting = dict.fromkeys(channel_views.MSAT_FIELDS, 0) | dict(state.resting.totals)
-        return channel_views.totals([*loaded, resting])
+        return channel_views.totals([*loaded, channel_views.amounts_of(state.resting.totals)])
 
     async def _pay(self, params: dict[str, Any]) -> object:
         wanted = read_params(params, _LspPayParams)
@@ -136,16 +135,16 @@ class LspPayments:
                 n_left -= asleep.n_finished
                 yield number
 
-    async def _balances(self) -> object:
+    async def _balances(self) -> LspBalances:
         channels = await self._channels()
         return {"channels": channels, "total": channel_views.totals(channels)}
 
-    async def _channels(self) -> list[Document]:
+    async def _channels(self) -> list[LspChannel]:
         """Return every channel that is not on chain yet, by factory and client, oldest first.
 
         Factories that sleep are read one by one, and not kept in memory for it.
         """
-        found: list[Document] = []
+        found: list[LspChannel] = []
         for entry in self._owner.state.house.factories():
             state = self._owner.state
             if entry.number in state.asleep:

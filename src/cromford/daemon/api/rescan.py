@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from cromford.answers.chain import RescanBegun
 from cromford.daemon.api.rpc import InvalidParam, RpcFailure
 from cromford.daemon.api.rpc_server import Handler, read_params
 from cromford.daemon.chain_following import ChainFollowing
@@ -56,7 +57,7 @@ class RescanParams(msgspec.Struct, forbid_unknown_fields=True):
 def rescan_method(owner: RescanOwner) -> Handler:
     """Return the method `rescan`."""
 
-    async def rescan(params: dict[str, Any]) -> object:
+    async def rescan(params: dict[str, Any]) -> RescanBegun:
         from_height = read_params(params, RescanParams).from_height
         base, to_height = await _range_of(owner, from_height)
         _take_back(owner, base)

@@ -7,6 +7,17 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from cromford.adapters.bitcoind import BitcoindChain
+from cromford.answers.wallet import (
+    AbandonedPayment,
+    CoinStatus,
+    NewAddress,
+    OwnCoin,
+    OwnCoins,
+    SentCoins,
+    SpentCoins,
+    SplitCoins,
+    WalletBalance,
+)
 from cromford.bitcoin.address import address_of_script, script_of_address
 from cromford.bitcoin.block import COINBASE_MATURITY
 from cromford.bitcoin.fees import SAT_PER_KW_OF_SAT_PER_VB, sat_per_vb
@@ -77,25 +88,25 @@ class _AbandonParams(msgspec.Struct, forbid_unknown_fields=True):
 def wallet_methods(owner: WalletOwner) -> dict[str, Handler]:
     """Return `address`, and `wallet_` with balance, coins, send, split and abandon."""
 
-    async def address() -> object:
+    async def address() -> NewAddress:
         script = owner.wallet.next_script(RECEIVE)
         owner.request(ev.AddressRequested())
         return {"address": address_of_script(script, owner.network)}
 
-    async def balance() -> object:
+    async def balance() -> WalletBalance:
         return wallet_summary(owner)
 
-    async def coins() -> object:
+    async def coins() -> OwnCoins:
         coins = sorted(owner.wallet.unspent.values(), key=lambda coin: (coin.height, coin.outpoint))
         return {"coins": [_show_coin(owner, coin) for coin in coins]}
 
-    async def send(params: dict[str, Any]) -> object:
+    async def send(params: dict[str, Any]) -> SentCoins:
         return await _send(owner, read_params(params, _SendParams))
 
-    async def split(params: dict[str, Any]) -> object:
+    async def split(params: dict[str, Any]) -> SplitCoins:
         return await _split(owner, read_params(params, _SplitParams))
 
-    async def abandon(params: dict[str, Any]) -> object:
+    async def abandon(params: dict[str, Any]) -> AbandonedPayment:
         return await _abandon(owner, read_params(params, _AbandonParams))
 
     return {
@@ -108,7 +119,7 @@ def wallet_methods(owner: WalletOwner) -> dict[str, Handler]:
     }
 
 
-def wallet_summary(owner: WalletOwner) -> dict[str, object]:
+def wallet_summary(owner: WalletOwner) -> WalletBalance:
     """Return the wallet in numbers: what is confirmed, free, reserved, immature, and arriving.
 
     `paying_sat` is what the coins hold that payments without a block spend, and `change_sat` what
@@ -157,7 +168,7 @@ def wallet_samples(owner: WalletOwner) -> Iterator[Sample]:
     yield "reserved_sat", {}, sum(reserved)
 
 
-def _status_of(owner: WalletOwner, coin: WalletCoin) -> str:
+def _status_of(owner: WalletOwner, coin: WalletCoin) -> CoinStatus:
     wallet = owner.wallet
     reserved_for = wallet.reserved.get(coin.outpoint)
     if reserved_for is not None:
@@ -167,7 +178,7 @@ def _status_of(owner: WalletOwner, coin: WalletCoin) -> str:
     return "free"
 
 
-def _show_coin(owner: WalletOwner, coin: WalletCoin) -> dict[str, object]:
+def _show_coin(owner: WalletOwner, coin: WalletCoin) -> OwnCoin:
     reserved_for = owner.wallet.reserved.get(coin.outpoint)
     return {
         "outpoint": str(coin.outpoint),
@@ -179,7 +190,7 @@ def _show_coin(owner: WalletOwner, coin: WalletCoin) -> dict[str, object]:
     }
 
 
-async def _send(owner: WalletOwner, wanted: _SendParams) -> dict[str, object]:
+async def _send(owner: WalletOwner, wanted: _SendParams) -> SentCoins:
     try:
         script_pubkey = script_of_address(wanted.address, owner.network)
     except ValueError as error:
@@ -194,7 +205,7 @@ async def _send(owner: WalletOwner, wanted: _SendParams) -> dict[str, object]:
     return {"sent": not wanted.dry_run, **spending}
 
 
-async def _split(owner: WalletOwner, wanted: _SplitParams) -> dict[str, object]:
+async def _split(owner: WalletOwner, wanted: _SplitParams) -> SplitCoins:
     feerate_sat_per_kw, source = await _feerate(owner, wanted)
     event = ev.SplitRequested(
         n_coins=wanted.n_coins,
@@ -219,7 +230,7 @@ def _spend(
     *,
     source: str,
     dry_run: bool,
-) -> dict[str, object]:
+) -> SpentCoins:
     """Ask for a payment, unless it is to be shown only; return it in numbers."""
     try:
         plan = planned(owner.wallet, event, tip_height=owner.height)
@@ -237,7 +248,7 @@ def _spend(
     }
 
 
-async def _abandon(owner: WalletOwner, wanted: _AbandonParams) -> dict[str, object]:
+async def _abandon(owner: WalletOwner, wanted: _AbandonParams) -> AbandonedPayment:
     """Give up a payment, if the node refuses it at this moment and no block can have it."""
     try:
         txid = Txid.from_hex(wanted.txid)

@@ -7,11 +7,12 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from cromford.adapters.directories import sync_directory
 from cromford.adapters.sqlite import JOURNAL_NAME, Journal
 from cromford.adapters.store_copy import heads_of, rows_of
+from cromford.answers.backup import BackupMade
 from cromford.daemon.backup.contents import End, Moment, TableRows, encode_frame
 from cromford.daemon.backup.header import BACKUP, Owner, begin_file
 from cromford.daemon.backup.places import PlaceRefused, is_within
@@ -162,7 +163,7 @@ def _named(path: Path, *, overwrites: bool) -> Iterator[Path]:
         raise
 
 
-def shown_made(made: Made) -> dict[str, Any]:
+def shown_made(made: Made) -> BackupMade:
     """Return a backup that was made, as plain data."""
     return {
         "file": str(made.path),

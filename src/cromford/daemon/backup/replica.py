@@ -15,11 +15,12 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from cromford.adapters.directories import sync_directory
 from cromford.adapters.sealed import BadFile, Reach, SealedWriter, read_sealed
 from cromford.adapters.sqlite import Journal
+from cromford.answers.backup import ReplicaState
 from cromford.daemon.backup.contents import (
     Appended,
     Frame,
@@ -146,7 +147,7 @@ class Replica:
 
     # By the daemon
 
-    def shown(self) -> dict[str, Any]:
+    def shown(self) -> ReplicaState:
         """Return how far the replica is, as plain data."""
         since, now = self._shared.since, self._now()
         newest = self._store.newest

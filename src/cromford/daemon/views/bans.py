@@ -1,12 +1,10 @@
 """To whom the lobby is closed, as an LSP's operator reads it."""
 
 from collections.abc import Iterator
-from typing import Any
 
+from cromford.answers.bans import BannedNode
 from cromford.protocol.journal.house import House
 from cromford.protocol.journal.pause import Pause
-
-Document = dict[str, Any]
 
 
 def paused(house: House) -> Iterator[tuple[bytes, Pause]]:
@@ -17,13 +15,13 @@ def paused(house: House) -> Iterator[tuple[bytes, Pause]]:
             yield node_id, pause
 
 
-def show_bans(house: House) -> list[Document]:
+def show_bans(house: House) -> list[BannedNode]:
     """Return everybody who may not join, those for longest first."""
     bans = [show_ban(house, node_id, pause) for node_id, pause in paused(house)]
     return sorted(bans, key=lambda ban: (-ban["until_height"], ban["node_id"]))
 
 
-def show_ban(house: House, node_id: bytes, pause: Pause) -> Document:
+def show_ban(house: House, node_id: bytes, pause: Pause) -> BannedNode:
     """Return one of them.
 
     `by` is `operator`, or `rules` where the node closed the lobby to itself; `n_faults` are those

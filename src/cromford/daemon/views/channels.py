@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
+from cromford.answers.channels import ChannelAmounts, ChannelMoney, ChannelStatus
+from cromford.answers.factory_words import OvertakenStatus
 from cromford.channel.terms import MSAT_PER_SAT, Party
 from cromford.daemon.metrics import Sample
 from cromford.protocol.channels.balances import balance_now
@@ -14,16 +16,7 @@ from cromford.protocol.journal.link import Link
 from cromford.watch.exit_cost import exit_cost_of
 from cromford.watch.feerates import OwnFees
 
-MSAT_FIELDS: Final = (
-    "own_msat",
-    "peer_msat",
-    "spendable_msat",
-    "receivable_msat",
-    "sending_msat",
-    "receiving_msat",
-)
 RESTORED: Final = "the store was restored from a backup"
-Document = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +34,7 @@ class Standing:
         is_closing: Whether one that everybody signed waits for a block.
         has_moved_out: Whether its client moved out of it, and gave its keys away.
         is_markable: Whether a mark can be written, where marks are kept.
-        overtaken: What its factory is called whose funding lost its place; empty if it did not.
+        overtaken: What its factory is called whose funding lost its place; None if it did not.
     """
 
     is_usable: bool
@@ -54,10 +47,10 @@ class Standing:
     is_closing: bool = False
     has_moved_out: bool = False
     is_markable: bool = True
-    overtaken: str = ""
+    overtaken: OvertakenStatus | None = None
 
 
-def status_of(link: Link, standing: Standing) -> str:
+def status_of(link: Link, standing: Standing) -> ChannelStatus:
     """Return in one word whether payments may begin in a channel now, or why not.
 
     `open`: they may; `offline`: they may when the peer is back; `stale`: they may when our chain is
@@ -104,7 +97,7 @@ def is_on_chain(link: Link, chain: KnownChain) -> bool:
 
 def show_channel(
     link: Link, standing: Standing, chain: KnownChain, *, covered_sat: int | None = None
-) -> Document:
+) -> ChannelMoney:
     """Return a channel's money, and the blocks that are left to use it.
 
     What can be sent and received is 0 where no new payment may begin now; the status says why.
@@ -149,10 +142,41 @@ def _why_marked(link: Link) -> str | None:
     return f"{RESTORED}: it can only be closed, {at}: {who}"
 
 
-def totals(channels: Iterable[Document]) -> Document:
+def totals(channels: Iterable[ChannelAmounts]) -> ChannelAmounts:
     """Return the sum of every amount."""
     listed = list(channels)
-    return {field: sum(channel[field] for channel in listed) for field in MSAT_FIELDS}
+    return {
+        "own_msat": sum(channel["own_msat"] for channel in listed),
+        "peer_msat": sum(channel["peer_msat"] for channel in listed),
+        "spendable_msat": sum(channel["spendable_msat"] for channel in listed),
+        "receivable_msat": sum(channel["receivable_msat"] for channel in listed),
+        "sending_msat": sum(channel["sending_msat"] for channel in listed),
+        "receiving_msat": sum(channel["receiving_msat"] for channel in listed),
+    }
+
+
+def amounts_of(sums: Mapping[str, int]) -> ChannelAmounts:
+    """Return sums that were kept by name, as `sums_of` gives them; what is missing is 0."""
+    return {
+        "own_msat": sums.get("own_msat", 0),
+        "peer_msat": sums.get("peer_msat", 0),
+        "spendable_msat": sums.get("spendable_msat", 0),
+        "receivable_msat": sums.get("receivable_msat", 0),
+        "sending_msat": sums.get("sending_msat", 0),
+        "receiving_msat": sums.get("receiving_msat", 0),
+    }
+
+
+def sums_of(amounts: ChannelAmounts) -> dict[str, int]:
+    """Return amounts to be kept by name."""
+    return {
+        "own_msat": amounts["own_msat"],
+        "peer_msat": amounts["peer_msat"],
+        "spendable_msat": amounts["spendable_msat"],
+        "receivable_msat": amounts["receivable_msat"],
+        "sending_msat": amounts["sending_msat"],
+        "receiving_msat": amounts["receiving_msat"],
+    }
 
 
 def exit_sat(
@@ -175,7 +199,10 @@ def exit_sat(
     return leaving.remainder_sat
 
 
-def money_samples(total: Document) -> Iterator[Sample]:
+def money_samples(total: ChannelAmounts) -> Iterator[Sample]:
     """Yield for Prometheus what can be sent and received, and what is on its way."""
-    for kind in ("own", "spendable", "receivable", "sending", "receiving"):
-        yield "channels_msat", {"kind": kind}, total[f"{kind}_msat"]
+    yield "channels_msat", {"kind": "own"}, total["own_msat"]
+    yield "channels_msat", {"kind": "spendable"}, total["spendable_msat"]
+    yield "channels_msat", {"kind": "receivable"}, total["receivable_msat"]
+    yield "channels_msat", {"kind": "sending"}, total["sending_msat"]
+    yield "channels_msat", {"kind": "receiving"}, total["receiving_msat"]

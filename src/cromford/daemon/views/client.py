@@ -1,7 +1,16 @@
 """A client's state as its operator reads it: plain data, computed on demand, never stored."""
 
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final
 
+from cromford.answers.factories import (
+    DyingOwnFactory,
+    KeysHandedOver,
+    OwnFactoryDetail,
+    OwnFactoryOnceChecked,
+    OwnFactorySummary,
+)
+from cromford.answers.factory_words import ClientFactoryStatus, ClientStage
 from cromford.bitcoin.tx import Txid
 from cromford.daemon.views import channels as channel_views
 from cromford.daemon.views.closes import own_close
@@ -23,7 +32,7 @@ from cromford.protocol.journal.closing import ClientClosing
 from cromford.protocol.journal.link import Link
 from cromford.watch.remaining import Remaining, path_of, remaining_of
 
-_STAGES: Final = {
+_STAGES: Final[Mapping[str, ClientStage]] = {
     "Received": "received",
     "Checked": "checked",
     "BelowSent": "below_sent",
@@ -33,12 +42,12 @@ _STAGES: Final = {
 }
 
 
-def stage_of(attempt: ClientAttempt) -> str:
+def stage_of(attempt: ClientAttempt) -> ClientStage:
     """Return the stage of the ceremony in one word."""
     return _STAGES[type(attempt.stage).__name__]
 
 
-def status_of(state: ClientState, attempt: ClientAttempt) -> str:
+def status_of(state: ClientState, attempt: ClientAttempt) -> ClientFactoryStatus:
     """Return a factory's status in one word. What the chain shows outweighs what was said.
 
     `moved_out`: we are, and gave its keys to the LSP; `closed`: a close that we signed is in a
@@ -95,64 +104,14 @@ def _look_blocks(state: ClientState, attempt: ClientAttempt, *, is_in_sight: boo
     return blocks_to_look_away(state.book, link, state.chain, most_blocks=most, expires=True)
 
 
-def summary(state: ClientState, attempt: ClientAttempt, facts: Facts) -> dict[str, Any]:
+def summary(state: ClientState, attempt: ClientAttempt, facts: Facts) -> OwnFactorySummary:
     """Return a factory in one line."""
-    known: dict[str, Any] = {
-        "n_clients": None,
-        "capacity_sat": None,
-        "channel_outpoint": None,
-        "funding_txid": None,
-        "candidates": [],
-        "funding_amount_sat": None,
-        "confirmations": 0,
-        "min_depth": None,
-        "expiry_height": None,
-        "blocks_to_expiry": None,
-        "exit_deadline_height": None,
-        **UNKNOWN,
-        "moving": None,
-        "exit_blocks": None,
-        "look_blocks": None,
-        "published": [],
-        "channel_status": None,
-        "channel_failed": None,
-        "close": None,
-    }
-    if attempt.is_checked:
-        terms, branch = attempt.terms, attempt.branch_on(state.chain)
-        remaining, on_chain = remaining_now(state, attempt), published(state, attempt)
-        known = {
-            "n_clients": terms.n_clients,
-            "capacity_sat": branch.channel.amount_sat,
-            "channel_outpoint": str(branch.channel_outpoint),
-            "funding_txid": str(attempt.funding_tx.txid),
-            "candidates": client_candidates(attempt, state.chain),
-            "funding_amount_sat": branch.funding_amount_sat,
-            "confirmations": state.chain.depth(attempt.funding_tx.txid),
-            "min_depth": terms.min_depth,
-            "expiry_height": terms.expiry_height,
-            "blocks_to_expiry": terms.expiry_height - state.chain.height,
-            "exit_deadline_height": remaining.exit_deadline_height,
-            **show_period(
-                attempt.lifetime,
-                state.chain.height,
-                is_funded=state.chain.depth(attempt.funding_tx.txid) >= terms.min_depth,
-            ),
-            "moving": show_moving(state, attempt),
-            "exit_blocks": remaining.exit_blocks,
-            "look_blocks": None
-            if attempt.is_retired
-            else _look_blocks(state, attempt, is_in_sight=bool(on_chain)),
-            "published": on_chain,
-            "close": own_close(state, attempt),
-            **_channel_state(state, attempt, facts),
-        }
     return {
         "factory_id": attempt.attempt_id.hex(),
         "status": status_of(state, attempt),
         "stage": stage_of(attempt),
         "client": attempt.propose.client,
-        **known,
+        **(_once_checked(state, attempt, facts) if attempt.is_checked else _UNCHECKED),
         "aborted": attempt.aborted,
         "given_up": attempt.given_up,
         "ready_sent": attempt.ready_sent,
@@ -166,7 +125,68 @@ def summary(state: ClientState, attempt: ClientAttempt, facts: Facts) -> dict[st
     }
 
 
-def _handed_over(attempt: ClientAttempt) -> dict[str, Any] | None:
+_UNCHECKED: Final[OwnFactoryOnceChecked] = {
+    "n_clients": None,
+    "capacity_sat": None,
+    "channel_outpoint": None,
+    "funding_txid": None,
+    "candidates": [],
+    "funding_amount_sat": None,
+    "confirmations": 0,
+    "min_depth": None,
+    "expiry_height": None,
+    "blocks_to_expiry": None,
+    "exit_deadline_height": None,
+    **UNKNOWN,
+    "moving": None,
+    "exit_blocks": None,
+    "look_blocks": None,
+    "published": [],
+    "channel_status": None,
+    "channel_failed": None,
+    "close": None,
+}
+
+
+def _once_checked(
+    state: ClientState, attempt: ClientAttempt, facts: Facts
+) -> OwnFactoryOnceChecked:
+    terms, branch = attempt.terms, attempt.branch_on(state.chain)
+    remaining, on_chain = remaining_now(state, attempt), published(state, attempt)
+    link = next((x for x in state.book.links.values() if x.attempt_id == attempt.attempt_id), None)
+    return {
+        "n_clients": terms.n_clients,
+        "capacity_sat": branch.channel.amount_sat,
+        "channel_outpoint": str(branch.channel_outpoint),
+        "funding_txid": str(attempt.funding_tx.txid),
+        "candidates": client_candidates(attempt, state.chain),
+        "funding_amount_sat": branch.funding_amount_sat,
+        "confirmations": state.chain.depth(attempt.funding_tx.txid),
+        "min_depth": terms.min_depth,
+        "expiry_height": terms.expiry_height,
+        "blocks_to_expiry": terms.expiry_height - state.chain.height,
+        "exit_deadline_height": remaining.exit_deadline_height,
+        **show_period(
+            attempt.lifetime,
+            state.chain.height,
+            is_funded=state.chain.depth(attempt.funding_tx.txid) >= terms.min_depth,
+        ),
+        "moving": show_moving(state, attempt),
+        "exit_blocks": remaining.exit_blocks,
+        "look_blocks": None
+        if attempt.is_retired
+        else _look_blocks(state, attempt, is_in_sight=bool(on_chain)),
+        "published": on_chain,
+        "close": own_close(state, attempt),
+        # Nothing is known before both sides found it ready.
+        "channel_status": None
+        if link is None
+        else channel_views.status_of(link, standing_of(state, link, facts)),
+        "channel_failed": None if link is None else link.failure,
+    }
+
+
+def _handed_over(attempt: ClientAttempt) -> KeysHandedOver | None:
     """Return since when the factory's keys are not ours alone, and whether the LSP has them."""
     if attempt.retired_height is None:
         return None
@@ -191,7 +211,7 @@ def _closed_of(state: ClientState, attempt: ClientAttempt) -> list[FinishedClose
     return [close for close_id, close in state.closed.items() if close_id in ids]
 
 
-def dying(state: ClientState) -> list[dict[str, Any]]:
+def dying(state: ClientState) -> list[DyingOwnFactory]:
     """Return the factories that die, and how far the client has moved out of each."""
     found = (
         (attempt, show_moving(state, attempt))
@@ -228,15 +248,6 @@ def published(state: ClientState, attempt: ClientAttempt) -> list[str]:
     return [node.name for node in nodes if node.tx.txid in state.chain.confirmed]
 
 
-def _channel_state(state: ClientState, attempt: ClientAttempt, facts: Facts) -> dict[str, Any]:
-    """Return how the channel is; nothing is known before both sides found it ready."""
-    link = next((x for x in state.book.links.values() if x.attempt_id == attempt.attempt_id), None)
-    if link is None:
-        return {"channel_status": None, "channel_failed": None}
-    status = channel_views.status_of(link, standing_of(state, link, facts))
-    return {"channel_status": status, "channel_failed": link.failure}
-
-
 def standing_of(state: ClientState, link: Link, facts: Facts) -> channel_views.Standing:
     """Return how a channel stands to the chain."""
     attempt, chain = state.attempts[link.attempt_id], state.chain
@@ -255,7 +266,7 @@ def standing_of(state: ClientState, link: Link, facts: Facts) -> channel_views.S
     )
 
 
-def show(state: ClientState, attempt: ClientAttempt, facts: Facts) -> dict[str, Any]:
+def show(state: ClientState, attempt: ClientAttempt, facts: Facts) -> OwnFactoryDetail:
     """Return everything about a factory: the client's own branch, nothing more."""
     if not attempt.is_checked:
         return {

@@ -4,8 +4,8 @@ Amounts in sat unless the name says msat.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
+from cromford.answers.closes import CloseItem, CloseSeen, LspClose, OwnClose, OwnCloseStatus
 from cromford.bitcoin.fees import ANCHOR_DUST_SAT
 from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.channel.terms import MSAT_PER_SAT
@@ -21,10 +21,8 @@ from cromford.protocol.journal.closes import FinishedClose, SignedClose
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.known_chain import KnownChain
 
-Document = dict[str, Any]
 
-
-def closes_of(factory: Factory) -> list[Document]:
+def closes_of(factory: Factory) -> list[LspClose]:
     """Return the finished closes of a factory, and what each brings back to the LSP.
 
     Its `items` are what opening locked below its outpoint, what the clients are paid of it is not
@@ -51,13 +49,13 @@ def _is_of_use(close: FinishedClose, chain: KnownChain) -> bool:
     return spender is None or spender.txid in close.txids
 
 
-def _lsp_close(factory: Factory, close: FinishedClose) -> Document:
+def _lsp_close(factory: Factory, close: FinishedClose) -> LspClose:
     scope = lsp_scope(factory.attempt, close.outpoint)
     tx = _published(close, factory.chain)
     payouts = list(_payouts(factory, close, scope))
     fee_sat = scope.amount_sat - sum(output.amount_sat for output in tx.outputs)
     child_sat = child_cost_sat(factory, close)
-    items = [*_items(factory, scope, payouts, fee_sat), ("close_child", -child_sat)]
+    items = _items(factory, scope, payouts, fee_sat=fee_sat, child_sat=child_sat)
     return {
         "close_id": close.close_id.hex(),
         "name": scope.name,
@@ -77,7 +75,7 @@ def _published(close: FinishedClose, chain: KnownChain) -> Tx:
     return next((tx for tx in close.txs if chain.depth(tx.txid)), close.txs[0])
 
 
-def _place(tx: Tx, chain: KnownChain) -> Document:
+def _place(tx: Tx, chain: KnownChain) -> CloseSeen:
     depth = chain.depth(tx.txid)
     return {
         "status": "confirmed" if depth else "waiting",
@@ -95,8 +93,8 @@ def _payouts(factory: Factory, close: FinishedClose, scope: CloseScope) -> Itera
 
 
 def _items(
-    factory: Factory, scope: CloseScope, payouts: Iterable[Payout], fee_sat: int
-) -> Iterator[tuple[str, int]]:
+    factory: Factory, scope: CloseScope, payouts: Iterable[Payout], *, fee_sat: int, child_sat: int
+) -> Iterator[tuple[CloseItem, int]]:
     """Yield what a close brings back, and what it costs, to the satoshi."""
     own_sat = rounded_sat = omitted_sat = 0
     terms = factory.attempt.terms
@@ -116,6 +114,7 @@ def _items(
     yield "anchors", _sum_of(outputs, OutputKind.ANCHOR)
     yield "close_fee", -fee_sat
     yield "close_anchor", -ANCHOR_DUST_SAT
+    yield "close_child", -child_sat
 
 
 def _sum_of(outputs: Iterable[TreeOutput], kind: OutputKind) -> int:
@@ -132,7 +131,7 @@ def _nodes_from(nodes: Iterable[TreeNode], outpoint: OutPoint) -> list[TreeNode]
     return found
 
 
-def own_close(state: ClientState, attempt: ClientAttempt) -> Document | None:
+def own_close(state: ClientState, attempt: ClientAttempt) -> OwnClose | None:
     """Return the close of a client's channel that matters most; None if it signed none.
 
     `confirmed`: a block has it; `waiting`: everybody signed it; `signed`: we did, and the LSP may
@@ -148,20 +147,26 @@ def own_close(state: ClientState, attempt: ClientAttempt) -> Document | None:
     return None if chosen is None else _own_close(state, attempt, chosen)
 
 
-def _own_close(state: ClientState, attempt: ClientAttempt, close: SignedClose) -> Document:
+def _own_close(state: ClientState, attempt: ClientAttempt, close: SignedClose) -> OwnClose:
     script = attempt.join.payout_script
     owed = Payout(script_pubkey=script, due_msat=close.balance_msat)
     spender = close.spender(state.chain)
     finished = state.closed.get(close.close_id)
-    place: Document = {"status": "signed", "txid": None, "confirmations": 0}
+    status: OwnCloseStatus = "signed"
+    tx = None
     if spender is not None and close.is_confirmed(state.chain):
-        place = _place(spender, state.chain)
+        tx = spender
     elif finished is not None:
-        place = _place(finished.txs[0], state.chain)
+        tx = finished.txs[0]
+    depth = 0 if tx is None else state.chain.depth(tx.txid)
+    if tx is not None:
+        status = "confirmed" if depth else "waiting"
     return {
         "close_id": close.close_id.hex(),
         "outpoint": str(close.outpoint),
-        **place,
+        "status": status,
+        "txid": None if tx is None else str(tx.txid),
+        "confirmations": depth,
         "balance_msat": close.balance_msat,
         "payout_sat": owed.amount_sat,
     }

@@ -1,9 +1,17 @@
 """Cooperative closes as operators read them: what is planned, under way, finished."""
 
 from collections.abc import Iterable
-from typing import Any
 
+from cromford.answers.closes import (
+    ClosePhase,
+    CloseUnderWay,
+    FinishedOwnClose,
+    NamedClose,
+    OwnCloseUnderWay,
+    PlannedClose,
+)
 from cromford.bitcoin.fees import sat_per_vb
+from cromford.daemon.views.words import close_word
 from cromford.protocol.channels.seats import is_own_seat
 from cromford.protocol.closing.planning import ClosePlan, link_of
 from cromford.protocol.closing.restored import restored_sides
@@ -13,10 +21,8 @@ from cromford.protocol.journal.closing import ClientClosing, Closing
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.known_chain import KnownChain
 
-Document = dict[str, Any]
 
-
-def planned_close(factory: Factory, plan: ClosePlan) -> Document:
+def planned_close(factory: Factory, plan: ClosePlan) -> PlannedClose:
     """Return what a close would spend, who is paid what, and what each option costs the LSP."""
     seats, scope = factory.attempt.seats, plan.scope
     first = plan.options[0]
@@ -50,7 +56,7 @@ def planned_close(factory: Factory, plan: ClosePlan) -> Document:
     }
 
 
-def close_under_way(factory: Factory) -> Document | None:
+def close_under_way(factory: Factory) -> CloseUnderWay | None:
     """Return the close under way, who did its part, who holds out; None if there is none."""
     closing = factory.closing
     if closing is None:
@@ -58,14 +64,14 @@ def close_under_way(factory: Factory) -> Document | None:
     return {
         **_named(closing),
         "name": lsp_scope(factory.attempt, closing.outpoint).name,
-        "phase": closing.stage.label,
+        "phase": close_word(closing.stage),
         "clients": list(closing.clients),
         "done": [client for client in closing.clients if client in closing.stage.done],
         "holdouts": list(closing.holdouts),
     }
 
 
-def finished_closes(closed: Iterable[FinishedClose], chain: KnownChain) -> list[Document]:
+def finished_closes(closed: Iterable[FinishedClose], chain: KnownChain) -> list[FinishedOwnClose]:
     """Return the closes that everybody signed, and which transaction of each is in a block."""
     return [
         {
@@ -79,18 +85,15 @@ def finished_closes(closed: Iterable[FinishedClose], chain: KnownChain) -> list[
     ]
 
 
-def client_close(closing: ClientClosing | None) -> Document | None:
+def client_close(closing: ClientClosing | None) -> OwnCloseUnderWay | None:
     """Return the close that a client agreed to; None if it waits for none."""
     if closing is None:
         return None
-    return {
-        **_named(closing),
-        "phase": "signing" if closing.is_signed else "agreeing",
-        "balance_msat": closing.balance_msat,
-    }
+    phase: ClosePhase = "signing" if closing.is_signed else "agreeing"
+    return {**_named(closing), "phase": phase, "balance_msat": closing.balance_msat}
 
 
-def _named(closing: Closing | ClientClosing) -> Document:
+def _named(closing: Closing | ClientClosing) -> NamedClose:
     return {
         "close_id": closing.close_id.hex(),
         "outpoint": str(closing.outpoint),

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+from cromford.answers.factories import FactoryPeriod, MovingOut, StepWhenDying
+from cromford.daemon.views.words import period_word
 from cromford.factory.lifetime import Lifetime, Period
 from cromford.protocol.dying.outlook import outlook_of
 from cromford.protocol.dying_steps import begin_height, close_end_height
@@ -10,11 +12,10 @@ from cromford.protocol.journal.client_attempt import ClientAttempt
 from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.policy import DyingStep, LspPolicy
 
-Document = dict[str, Any]
 ENDING: Final = frozenset({Period.DYING, Period.LATE, Period.EXPIRED})
 
 # What is known of a factory whose terms are not known yet, or whose label is older than this.
-UNKNOWN: Final[Mapping[str, Any]] = {
+UNKNOWN: Final[FactoryPeriod] = {
     "period": None,
     "dying_height": None,
     "blocks_to_next_period": None,
@@ -26,20 +27,20 @@ _MEANINGS: Final = {
 }
 
 
-def show_period(lifetime: Lifetime, height: int, *, is_funded: bool) -> Document:
+def show_period(lifetime: Lifetime, height: int, *, is_funded: bool) -> FactoryPeriod:
     """Return which period a factory is in at a height, and for how many blocks."""
     change = lifetime.next_change(height)
     return {
-        "period": lifetime.period_at(height, is_funded=is_funded).label,
+        "period": period_word(lifetime.period_at(height, is_funded=is_funded)),
         "dying_height": lifetime.dying_height,
         "blocks_to_next_period": None if change is None else change - height,
     }
 
 
-def period_of_shown(shown: Mapping[str, Any], height: int, *, is_funded: bool) -> Document:
+def period_of_shown(shown: Mapping[str, Any], height: int, *, is_funded: bool) -> FactoryPeriod:
     """Return the same of a factory that sleeps, by the heights in its label."""
     if shown.get("dying_height") is None:
-        return dict(UNKNOWN)
+        return UNKNOWN
     lifetime = Lifetime(
         dying_height=shown["dying_height"],
         exit_deadline_height=shown["exit_deadline_height"],
@@ -48,7 +49,7 @@ def period_of_shown(shown: Mapping[str, Any], height: int, *, is_funded: bool) -
     return show_period(lifetime, height, is_funded=is_funded)
 
 
-def show_steps(policy: LspPolicy, lifetime: Lifetime, height: int) -> list[Document]:
+def show_steps(policy: LspPolicy, lifetime: Lifetime, height: int) -> list[StepWhenDying]:
     """Return what an LSP does about a factory that dies, in the order of its policy.
 
     And what it does not: a step that has no time, and a sweep that is not in the policy.
@@ -60,7 +61,9 @@ def show_steps(policy: LspPolicy, lifetime: Lifetime, height: int) -> list[Docum
     return steps
 
 
-def _show_step(policy: LspPolicy, lifetime: Lifetime, step: DyingStep, height: int) -> Document:
+def _show_step(
+    policy: LspPolicy, lifetime: Lifetime, step: DyingStep, height: int
+) -> StepWhenDying:
     begins, ends = begin_height(policy, lifetime, step), None
     if step is DyingStep.MOVE:
         ends = lifetime.exit_deadline_height - 1
@@ -75,7 +78,7 @@ def _show_step(policy: LspPolicy, lifetime: Lifetime, step: DyingStep, height: i
     return {"step": step.value, "from_height": begins, "to_height": ends, "what": what}
 
 
-def show_moving(state: ClientState, attempt: ClientAttempt) -> Document | None:
+def show_moving(state: ClientState, attempt: ClientAttempt) -> MovingOut | None:
     """Return how far a client has moved out of a factory that dies; None before it does."""
     outlook = outlook_of(state, attempt)
     if outlook is None:

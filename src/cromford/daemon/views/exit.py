@@ -1,8 +1,16 @@
 """What leaving takes, as a client's operator reads it: from the root down to the wallet."""
 
 from collections.abc import Sequence
-from typing import Any, Final, assert_never
+from typing import Final, assert_never
 
+from cromford.answers.exits import (
+    DueOnChain,
+    DueStatus,
+    ExitFees,
+    ExitPlan,
+    ExitStepStanding,
+    OutOfTheChannel,
+)
 from cromford.bitcoin.fees import SAT_PER_KW_OF_SAT_PER_VB, sat_per_vb
 from cromford.bitcoin.replacement import FeeAndWeight
 from cromford.bitcoin.tx import WITNESS_SCALE, Txid
@@ -44,7 +52,7 @@ CLOSED: Final = "nothing: a close of the channel is in a block"
 FEERATES_SAT_PER_VB: Final = (1, 10, 50)  # At which an exit's cost is shown.
 
 
-def exit_plan(state: ClientState, attempt: ClientAttempt, fees: OwnFees) -> dict[str, Any]:
+def exit_plan(state: ClientState, attempt: ClientAttempt, fees: OwnFees) -> ExitPlan:
     """Return what leaving takes: transactions, fees, blocks, and what comes next."""
     signed = attempt.signed_branch_on(state.chain)
     steps = exit_path(signed)
@@ -80,7 +88,10 @@ def exit_plan(state: ClientState, attempt: ClientAttempt, fees: OwnFees) -> dict
             _fees_at(agreed, n_htlcs, feerate * SAT_PER_KW_OF_SAT_PER_VB, fees)
             for feerate in FEERATES_SAT_PER_VB
         ],
-        "fees_today": today | {"short_sat": max(0, today["coin_sat"] - _free_sat(state, fees))},
+        "fees_today": {
+            **today,
+            "short_sat": max(0, today["coin_sat"] - _free_sat(state, fees)),
+        },
         "without_coins_sat_per_vb": sat_per_vb(
             without_coins_sat_per_kw(agreed, anchor_sat=attempt.terms.anchor_sat)
         ),
@@ -96,7 +107,7 @@ def exit_plan(state: ClientState, attempt: ClientAttempt, fees: OwnFees) -> dict
 
 def _fees_at(
     agreed: Sequence[FeeAndWeight], n_htlcs: int, feerate_sat_per_kw: int, fees: OwnFees
-) -> dict[str, Any]:
+) -> ExitFees:
     """Return what is paid for what was agreed so that each step pays a feerate.
 
     `n_coins` names how many coins it needs at once: one for the way out, one for each HTLC.
@@ -125,7 +136,7 @@ def _free_sat(state: ClientState, fees: OwnFees) -> int:
 
 def _out_of_the_channel(
     state: ClientState, attempt: ClientAttempt, fees: OwnFees
-) -> dict[str, Any] | None:
+) -> OutOfTheChannel | None:
     """Return what follows once the channel is on chain, up to the wallet.
 
     None where it cannot be said: state that was lost, or may be, and where the LSP's commitment is
@@ -167,7 +178,7 @@ def _landed_height(attempt: ClientAttempt, state: ClientState) -> int:
     return state.chain.confirmed.get(outpoint.txid, begun_now)
 
 
-def _due(state: ClientState, attempt: ClientAttempt, fees: OwnFees) -> list[dict[str, Any]]:
+def _due(state: ClientState, attempt: ClientAttempt, fees: OwnFees) -> list[DueOnChain]:
     """Return what is to be done about a channel that is on chain; nothing once all is taken.
 
     Nothing, either, where a close took it.
@@ -186,7 +197,7 @@ def _due(state: ClientState, attempt: ClientAttempt, fees: OwnFees) -> list[dict
     ]
 
 
-def _due_of_poisoned(state: ClientState, holding: InHand, fees: OwnFees) -> list[dict[str, Any]]:
+def _due_of_poisoned(state: ClientState, holding: InHand, fees: OwnFees) -> list[DueOnChain]:
     """Return what is to be done about a channel in a state that was replaced: penalties, if any.
 
     Its poisons are listed by themselves.
@@ -228,7 +239,9 @@ def _next_step(
     return next_of_channel(landed, is_withheld=holding.link.withholds_commitment, peer="the LSP")
 
 
-def _step_status(state: ClientState, name: str, txid: bytes, action: ExitAction) -> dict[str, Any]:
+def _step_status(
+    state: ClientState, name: str, txid: bytes, action: ExitAction
+) -> ExitStepStanding:
     for confirmed, height in state.chain.confirmed.items():
         if confirmed == txid:
             return {"status": "confirmed", "height": height}
@@ -294,7 +307,7 @@ def describe_channel(action: ChannelAction, *, is_withheld: bool, peer: str = "t
             assert_never(action)
 
 
-def due_entry(action: ChannelAction, *, tip_height: int, is_withheld: bool) -> dict[str, Any]:
+def due_entry(action: ChannelAction, *, tip_height: int, is_withheld: bool) -> DueOnChain:
     """Return the next action in a channel that is on chain as plain data.
 
     Its status is `publish_now`, `wait`, `await_preimage`, `unrecognised`, or `withheld` for the
@@ -321,7 +334,7 @@ def due_entry(action: ChannelAction, *, tip_height: int, is_withheld: bool) -> d
             assert_never(action)
 
 
-def _entry(name: str, status: str, txid: Txid | None, height: int | None) -> dict[str, Any]:
+def _entry(name: str, status: DueStatus, txid: Txid | None, height: int | None) -> DueOnChain:
     return {
         "name": name,
         "status": status,

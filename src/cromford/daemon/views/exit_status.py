@@ -1,8 +1,8 @@
 """How far an exit is, as a client's operator reads it: what waits, and what it may still cost."""
 
 from collections.abc import Callable
-from typing import Any
 
+from cromford.answers.exits import ExitProgress, WaitingTransaction
 from cromford.bitcoin.tx import OutPoint
 from cromford.daemon.views.exit import exit_plan
 from cromford.factory.exit_path import exit_path
@@ -13,12 +13,12 @@ from cromford.protocol.journal.client_attempt import ClientAttempt
 from cromford.protocol.journal.client_state import ClientState
 from cromford.watch.feerates import OwnFees
 
-Seen = Callable[[OutPoint], dict[str, Any] | None]
+Seen = Callable[[OutPoint], WaitingTransaction | None]
 
 
 def exit_status(
     state: ClientState, attempt: ClientAttempt, fees: OwnFees, seen: Seen
-) -> dict[str, Any]:
+) -> ExitProgress:
     """Return how far an exit is.
 
     Args:
@@ -42,7 +42,12 @@ def exit_status(
         "exiting": attempt.is_exiting,
         "paused": attempt.is_paused,
         "steps": [
-            {key: step[key] for key in ("name", "txid", "status", "height")}
+            {
+                "name": step["name"],
+                "txid": step["txid"],
+                "status": step["status"],
+                "height": step["height"],
+            }
             for step in plan["steps"]
         ],
         "due": plan["due"],

@@ -6,10 +6,21 @@ in sat. A transaction stands signed as soon as its own signature is finished.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from typing import Any, Final
+from typing import Any, Final, cast
 
+from cromford.answers.export import (
+    ExportedFunding,
+    ExportedOutput,
+    ExportedTerms,
+    ExportedTransaction,
+    FactoryExport,
+    LedgerItem,
+    LedgerLine,
+)
+from cromford.answers.factory_words import LspFactoryStatus
 from cromford.bitcoin.network import Network
 from cromford.bitcoin.tx import Tx, Txid
+from cromford.daemon.views.words import policy_word, vertex_word
 from cromford.factory.outputs import OutputKind, TreeOutput
 from cromford.factory.shape import LSP_INDEX
 from cromford.factory.terms import FactoryTerms, FeePolicy
@@ -20,15 +31,15 @@ from cromford.protocol.journal.lsp_attempt import LspAttempt
 EXPORT_VERSION: Final = 1
 
 
-def export_terms(terms: FactoryTerms) -> dict[str, Any]:
+def export_terms(terms: FactoryTerms) -> ExportedTerms:
     """Return the terms under their own names."""
     exported: dict[str, Any] = {}
     for field in fields(terms):
         value = getattr(terms, field.name)
         if isinstance(value, FeePolicy):
-            exported[field.name] = value.label
+            exported[field.name] = policy_word(value)
         elif field.name == "inner_kinds":
-            exported[field.name] = [kind.label for kind in terms.inner_levels.kinds]
+            exported[field.name] = [vertex_word(kind) for kind in terms.inner_levels.kinds]
         elif field.name == "network":
             exported[field.name] = str(Txid(value))
         elif isinstance(value, bytes):
@@ -37,10 +48,10 @@ def export_terms(terms: FactoryTerms) -> dict[str, Any]:
             exported[field.name] = list(value)
         else:
             exported[field.name] = value
-    return exported
+    return cast("ExportedTerms", exported)  # Their names are compared by a test.
 
 
-def export_output(output: TreeOutput) -> dict[str, Any]:
+def export_output(output: TreeOutput) -> ExportedOutput:
     """Return one output of a tree transaction."""
     return {
         "kind": output.kind.value,
@@ -53,7 +64,7 @@ def export_output(output: TreeOutput) -> dict[str, Any]:
 
 def export_node(
     node: TreeNode, *, parent: str | None, parent_vout: int, signature: bytes | None
-) -> dict[str, Any]:
+) -> ExportedTransaction:
     """Return one tree transaction; `vsize` is that of the signed one."""
     tx = node.tx if signature is None else node.signed(signature)
     return {
@@ -74,7 +85,9 @@ def export_node(
     }
 
 
-def export_nodes(nodes: list[TreeNode], signatures: Mapping[str, bytes]) -> list[dict[str, Any]]:
+def export_nodes(
+    nodes: list[TreeNode], signatures: Mapping[str, bytes]
+) -> list[ExportedTransaction]:
     """Return tree transactions, each with the name of its parent; the root's parent is null."""
     by_txid = {node.tx.txid: node.name for node in nodes}
     return [
@@ -90,7 +103,7 @@ def export_nodes(nodes: list[TreeNode], signatures: Mapping[str, bytes]) -> list
 
 def export_funding(
     tx: Tx, *, amount_sat: int, script_pubkey: bytes, descriptor: str, confirmations: int
-) -> dict[str, Any]:
+) -> ExportedFunding:
     """Return the funding transaction and its factory output."""
     return {
         "txid": str(tx.txid),
@@ -103,7 +116,7 @@ def export_funding(
     }
 
 
-def export_ledger(tree: Tree, *, funding_fee_sat: int) -> list[dict[str, Any]]:
+def export_ledger(tree: Tree, *, funding_fee_sat: int) -> list[LedgerLine]:
     """Return who paid what: at opening, everything is the LSP's.
 
     What was sold of an L-stock since is in the capacity of who bought it.
@@ -111,7 +124,7 @@ def export_ledger(tree: Tree, *, funding_fee_sat: int) -> list[dict[str, Any]]:
     nodes = list(tree.nodes)
     held = [output for node in nodes for output in node.outputs]
     closing = "when it closes cooperatively, or expires unpublished"
-    items = (
+    items: tuple[tuple[LedgerItem, int, str], ...] = (
         (
             "channel_capacities",
             _sum_sat(held, OutputKind.CHANNEL),
@@ -140,10 +153,10 @@ def export_factory(
     attempt: LspAttempt,
     *,
     network: Network,
-    status: str,
+    status: LspFactoryStatus,
     confirmations: int,
     funding_fee_sat: int,
-) -> dict[str, Any]:
+) -> FactoryExport:
     """Return the export document of a factory."""
     tree = attempt.tree
     return {

@@ -1,7 +1,8 @@
 """The candidates of a funding's fee ladder, as operators read them."""
 
-from typing import Any
-
+from cromford.answers.factories import FundingCandidateState, LspCandidateState
+from cromford.answers.factory_words import CandidateStatus, OvertakenStatus
+from cromford.answers.fundings import LadderPlan
 from cromford.bitcoin.fees import sat_per_vb
 from cromford.bitcoin.tx import Tx
 from cromford.crypto.musig2 import PUBNONCE_SIZE
@@ -14,7 +15,7 @@ from cromford.protocol.lobby.build import BuildPlan, proposal_size
 from cromford.wallet.coins import wallet_tx_weight
 
 
-def show_candidates(factory: Factory) -> list[dict[str, Any]]:
+def show_candidates(factory: Factory) -> list[LspCandidateState]:
     """Return each candidate of a factory's ladder, lowest feerate first; none without a ladder.
 
     `status`: signed, published, confirmed, or overtaken where a block has something else that
@@ -26,7 +27,7 @@ def show_candidates(factory: Factory) -> list[dict[str, Any]]:
     in_sat = sum(coin.txout.amount_sat for coin in factory.coins)
     is_published = attempt.funded is not None and factory.is_watched
     is_given_up = attempt.funded is not None and attempt.funded.replacement is not None
-    shown: list[dict[str, Any]] = []
+    shown: list[LspCandidateState] = []
     for one in attempt.ladder:
         tx, rung = one.blueprint.funding_tx, one.blueprint.rung
         fee_sat = in_sat - sum(output.amount_sat for output in tx.outputs)
@@ -50,21 +51,21 @@ def show_candidates(factory: Factory) -> list[dict[str, Any]]:
     return shown
 
 
-def overtaken_as(attempt: LspAttempt | ClientAttempt, chain: KnownChain) -> str:
+def overtaken_as(attempt: LspAttempt | ClientAttempt, chain: KnownChain) -> OvertakenStatus | None:
     """Return what a funding is that something else took the place of, and its channels with it.
 
-    `displaced` where that is another candidate of the ladder, `dead` where it is not; empty as long
+    `displaced` where that is another candidate of the ladder, `dead` where it is not; None as long
     as nothing did so deep enough.
 
     Raises:
         Unchecked: If a client never accepted the proposal.
     """
     if attempt.overtaken_depth(chain) < attempt.terms.min_depth:
-        return ""
+        return None
     return "dead" if attempt.rung_in(chain) is None else "displaced"
 
 
-def client_candidates(attempt: ClientAttempt, chain: KnownChain) -> list[dict[str, Any]]:
+def client_candidates(attempt: ClientAttempt, chain: KnownChain) -> list[FundingCandidateState]:
     """Return the same as a client knows it: not which one the LSP publishes."""
     if not attempt.other_stages or not attempt.is_checked:
         return []
@@ -82,7 +83,7 @@ def client_candidates(attempt: ClientAttempt, chain: KnownChain) -> list[dict[st
     ]
 
 
-def _status(tx: Tx, chain: KnownChain, *, min_depth: int, is_published: bool) -> str:
+def _status(tx: Tx, chain: KnownChain, *, min_depth: int, is_published: bool) -> CandidateStatus:
     if chain.depth(tx.txid):
         return "confirmed"
     rival_depth = chain.rival_depth(tx)
@@ -95,7 +96,7 @@ def _signed_weight(tx: Tx) -> int:
     return wallet_tx_weight(n_inputs=len(tx.inputs), n_outputs=len(tx.outputs))
 
 
-def show_ladder(plan: BuildPlan, *, pool_size: int) -> dict[str, Any]:
+def show_ladder(plan: BuildPlan, *, pool_size: int) -> LadderPlan:
     """Return what each candidate of a planned build pays, and what signing all of them takes."""
     tree = plan_of(plan.terms)
     n_clients, n_candidates = plan.terms.n_clients, plan.terms.candidates

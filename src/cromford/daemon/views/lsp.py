@@ -2,8 +2,23 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
+from cromford.answers.bans import LobbyMembers
+from cromford.answers.channels import LspChannel
+from cromford.answers.export import FactoryExport
+from cromford.answers.factories import (
+    FundingChild,
+    LspDyingFactory,
+    LspFactoryDetail,
+    LspFactorySummary,
+    NotWorthSweeping,
+    PlacedClient,
+    SweepDue,
+)
+from cromford.answers.factory_words import LspFactoryStatus
+from cromford.answers.fundings import PlannedFactory, ShapeChoice
+from cromford.answers.status import BuildUnderWay, LockedCapital, LspCapital
 from cromford.bitcoin.fees import sat_per_vb
 from cromford.channel.terms import MSAT_PER_SAT
 from cromford.daemon.views.bans import paused
@@ -14,6 +29,7 @@ from cromford.daemon.views.dying import period_of_shown, show_period, show_steps
 from cromford.daemon.views.export import export_factory, export_terms
 from cromford.daemon.views.ladder import overtaken_as, show_candidates
 from cromford.daemon.views.market import advances_of, leaves_of, sold_totals
+from cromford.daemon.views.words import phase_word, shape_word, vertex_word
 from cromford.factory.lifetime import Period
 from cromford.protocol.channels.coverage import limit_in
 from cromford.protocol.channels.lsp import is_usable
@@ -42,10 +58,12 @@ SWEPT: Final = "swept"
 CLOSED: Final = "closed"
 # Coins of ours are in it.
 DISPLACED: Final = "displaced"
-LOCKING: Final = frozenset({"funding", "abandoned", "live", "closing", "expired", DISPLACED})
+LOCKING: Final[frozenset[str]] = frozenset(
+    {"funding", "abandoned", "live", "closing", "expired", DISPLACED}
+)
 
 
-def status_of(factory: Factory) -> str:
+def status_of(factory: Factory) -> LspFactoryStatus:
     """Return a factory's status in one word.
 
     Building, funding, live, closing, closed, expired, swept, aborted, abandoned or dead. `closing`:
@@ -81,14 +99,14 @@ def status_of(factory: Factory) -> str:
     return "live" if chain.height < attempt.terms.expiry_height else "expired"
 
 
-def summary(factory: Factory) -> dict[str, Any]:
+def summary(factory: Factory) -> LspFactorySummary:
     """Return a factory in one line."""
     attempt, chain = factory.attempt, factory.chain
     terms = attempt.terms
     return {
         "factory_id": attempt.attempt_id.hex(),
         "status": status_of(factory),
-        "phase": attempt.stage.label,
+        "phase": phase_word(attempt.stage),
         "n_clients": terms.n_clients,
         "funding_txid": str(attempt.funding_tx.txid),
         "funding_amount_sat": attempt.tree.funding_amount_sat,
@@ -153,7 +171,7 @@ def closes_now(state: LspState) -> dict[str, int]:
     }
 
 
-def dying(house: House, entry: FactoryEntry) -> dict[str, Any] | None:
+def dying(house: House, entry: FactoryEntry) -> LspDyingFactory | None:
     """Return what is to be said of a factory that dies, awake or not; None of any other."""
     if not house.is_standing(entry) or not house.is_confirmed(entry):
         return None
@@ -206,7 +224,7 @@ def leaving(factory: Factory) -> list[int]:
     ]
 
 
-def sweeping(factory: Factory) -> list[dict[str, Any]]:
+def sweeping(factory: Factory) -> list[SweepDue]:
     """Return what of the tree is the LSP's and not taken yet, and the first block that can do it.
 
     From the expiry on; before, L-stocks on chain.
@@ -222,7 +240,7 @@ def sweeping(factory: Factory) -> list[dict[str, Any]]:
     ]
 
 
-def not_worth_sweeping(factory: Factory, fees: OwnFees) -> list[dict[str, Any]]:
+def not_worth_sweeping(factory: Factory, fees: OwnFees) -> list[NotWorthSweeping]:
     """Return what could be taken now, and waits for lower fees."""
     return [
         {"name": left.name, "outpoint": str(left.outpoint), "amount_sat": left.amount_sat}
@@ -254,19 +272,22 @@ def standing_of(factory: Factory, link: Link, facts: Facts) -> Standing:
     )
 
 
-def show(factory: Factory) -> dict[str, Any]:
+def show(factory: Factory) -> LspFactoryDetail:
     """Return everything about a factory."""
     exported = export(factory)
     return {
         **summary(factory),
         "placed": placed(factory.attempt),
         "leaves": leaves_of(factory),
-        **{key: exported[key] for key in ("participants", "funding", "transactions", "ledger")},
+        "participants": exported["participants"],
+        "funding": exported["funding"],
+        "transactions": exported["transactions"],
+        "ledger": exported["ledger"],
         "terms": exported["terms"],
     }
 
 
-def placed(attempt: LspAttempt) -> list[dict[str, Any]]:
+def placed(attempt: LspAttempt) -> list[PlacedClient]:
     """Return who sits where."""
     leaves = {
         client: leaf.name for leaf in attempt.tree.root.shape.leaves() for client in leaf.clients
@@ -283,7 +304,7 @@ def placed(attempt: LspAttempt) -> list[dict[str, Any]]:
     ]
 
 
-def export(factory: Factory) -> dict[str, Any]:
+def export(factory: Factory) -> FactoryExport:
     """Return the export document."""
     funding_tx = factory.attempt.funding_tx
     in_sat = sum(coin.txout.amount_sat for coin in factory.coins)
@@ -296,7 +317,7 @@ def export(factory: Factory) -> dict[str, Any]:
     )
 
 
-def capital(state: LspState, locking: Iterable[FactoryEntry]) -> dict[str, Any]:
+def capital(state: LspState, locking: Iterable[FactoryEntry]) -> LspCapital:
     """Return where the LSP's money is: free, reserved, locked until which expiry, earned.
 
     Args:
@@ -305,7 +326,7 @@ def capital(state: LspState, locking: Iterable[FactoryEntry]) -> dict[str, Any]:
     """
     house = state.house
     by_expiry = sorted(locking, key=lambda entry: entry.expiry_height)
-    locked = [
+    locked: list[LockedCapital] = [
         {
             "factory_id": entry.attempt_id.hex(),
             "amount_sat": entry.locked_sat,
@@ -354,7 +375,7 @@ def is_locking(state: LspState, entry: FactoryEntry) -> bool:
     return status_of(state.factory(entry.number)) in LOCKING
 
 
-def as_it_slept(house: House, shown: Mapping[str, Any]) -> dict[str, Any]:
+def as_it_slept(house: House, shown: Mapping[str, Any]) -> LspFactorySummary:
     """Return a factory that sleeps in one line: as it went to sleep, at the height of today.
 
     Its funding is the candidate that was the present one then: what changes that wakes it.
@@ -365,7 +386,7 @@ def as_it_slept(house: House, shown: Mapping[str, Any]) -> dict[str, Any]:
     candidates = [
         {**one, "confirmations": depths[one["funding_txid"]]} for one in shown.get("candidates", ())
     ]
-    return {
+    slept: dict[str, Any] = {
         # Where it went to sleep in an older version.
         "sweeping": [],
         "closing": None,
@@ -381,9 +402,10 @@ def as_it_slept(house: House, shown: Mapping[str, Any]) -> dict[str, Any]:
         "confirmations": depth,
         "blocks_to_expiry": entry.expiry_height - house.chain.height,
     }
+    return cast("LspFactorySummary", slept)  # It was one when it was written down.
 
 
-def bump_of(house: House, attempt_id: bytes) -> dict[str, Any] | None:
+def bump_of(house: House, attempt_id: bytes) -> FundingChild | None:
     """Return which child pays for a factory's funding, and what both pay; None without one."""
     bump, paid = house.bumps.get(attempt_id), paid_sat_per_kw(house, attempt_id)
     if bump is None or paid is None:
@@ -409,7 +431,7 @@ def payment_statuses(house: House) -> dict[tuple[str, str], int]:
     }
 
 
-def channels_of(house: House, factory: Factory, facts: Facts) -> list[dict[str, Any]]:
+def channels_of(house: House, factory: Factory, facts: Facts) -> list[LspChannel]:
     """Return the channels of a factory that are not on chain yet, by client."""
     return [
         {
@@ -428,7 +450,7 @@ def channels_of(house: House, factory: Factory, facts: Facts) -> list[dict[str, 
     ]
 
 
-def lobby(house: House) -> dict[str, Any]:
+def lobby(house: House) -> LobbyMembers:
     """Return who waits, and who may not."""
     policy = house.config.policy
     return {
@@ -452,7 +474,7 @@ def lobby(house: House) -> dict[str, Any]:
     }
 
 
-def show_plan(plan: BuildPlan) -> dict[str, Any]:
+def show_plan(plan: BuildPlan) -> PlannedFactory:
     """Return a planned build as plain data."""
     return {
         "funding_amount_sat": plan.funding_amount_sat,
@@ -472,14 +494,14 @@ def show_plan(plan: BuildPlan) -> dict[str, Any]:
     }
 
 
-def show_shape_cost(cost: ShapeCost) -> dict[str, Any]:
+def show_shape_cost(cost: ShapeCost) -> ShapeChoice:
     """Return what a choice of shape costs as plain data."""
     inner = cost.inner
     return {
-        "choice": cost.choice,
+        "choice": shape_word(cost),
         "is_chosen": cost.is_chosen,
         "inner_arities": None if inner is None else list(inner.arities),
-        "inner_kinds": None if inner is None else [kind.label for kind in inner.kinds],
+        "inner_kinds": None if inner is None else [vertex_word(kind) for kind in inner.kinds],
         "exit_blocks": cost.exit_blocks,
         "lock_blocks": cost.lock_blocks,
         "branch_vsize": cost.branch_vsize,
@@ -488,7 +510,7 @@ def show_shape_cost(cost: ShapeCost) -> dict[str, Any]:
     }
 
 
-def show_build(build: Build | None, attempt: LspAttempt | None) -> dict[str, Any] | None:
+def show_build(build: Build | None, attempt: LspAttempt | None) -> BuildUnderWay | None:
     """Return what a build under way waits for."""
     if build is None or attempt is not None:
         return None

@@ -1,8 +1,22 @@
 """Inbound liquidity as operators read it: prices, stocks, sales, quotes, and what is under way."""
 
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 
+from cromford.answers.market import (
+    AdvanceUnderWay,
+    AskingPrice,
+    ChannelLiquidity,
+    LeafStock,
+    LiquidityQuote,
+    LspAdvanceStep,
+    OrderedPurchase,
+    OwnAdvance,
+    OwnAdvanceStep,
+    PurchaseReceipt,
+    SalesTotals,
+    SoldLiquidity,
+)
 from cromford.factory.leaf import Leaf
 from cromford.protocol.advancing.buying import covered_by, most_owned_sat
 from cromford.protocol.advancing.pricing import price_msat
@@ -22,13 +36,12 @@ from cromford.protocol.policy import SalePrice
 from cromford.wire import messages as m
 
 EXAMPLE_SAT: Final = 100_000
-Document = dict[str, Any]
 
 
 # An LSP's
 
 
-def show_price(price: SalePrice, *, active_blocks: int) -> Document:
+def show_price(price: SalePrice, *, active_blocks: int) -> AskingPrice:
     """Return what an LSP asks, and an example.
 
     Args:
@@ -49,7 +62,7 @@ def show_price(price: SalePrice, *, active_blocks: int) -> Document:
     }
 
 
-def sold_of(entry: FactoryEntry) -> list[Document]:
+def sold_of(entry: FactoryEntry) -> list[SoldLiquidity]:
     """Return what was sold in one factory, oldest first."""
     return [
         {
@@ -66,7 +79,7 @@ def sold_of(entry: FactoryEntry) -> list[Document]:
     ]
 
 
-def sold_totals(house: House) -> Document:
+def sold_totals(house: House) -> SalesTotals:
     """Return the sums of all sales, wherever they were."""
     market = house.market
     return {
@@ -76,7 +89,7 @@ def sold_totals(house: House) -> Document:
     }
 
 
-def leaves_of(factory: Factory) -> list[Document]:
+def leaves_of(factory: Factory) -> list[LeafStock]:
     """Return what is left to be sold in each leaf, in placement order; none before the funding."""
     attempt = factory.attempt
     if attempt.funded is None:
@@ -95,7 +108,7 @@ def leaves_of(factory: Factory) -> list[Document]:
     ]
 
 
-def advances_of(factory: Factory) -> list[Document]:
+def advances_of(factory: Factory) -> list[AdvanceUnderWay]:
     """Return the advances under way, by the names of their leaves, and who holds out."""
     return [
         {
@@ -119,7 +132,7 @@ def _amount_sat(factory: Factory, advance: LspAdvance) -> int:
     return before.lstock_sat - advance.allocation.lstock_sat
 
 
-def _step(advance: LspAdvance) -> str:
+def _step(advance: LspAdvance) -> LspAdvanceStep:
     """Return in one word what an advance does.
 
     `agreeing`: its clients are asked; `signing`: they sign; `waiting`: for somebody to come back;
@@ -146,7 +159,7 @@ def _holdouts(factory: Factory, advance: LspAdvance) -> list[int]:
 # A client's
 
 
-def show_quote(state: ClientState, quote: m.Quote, wanted: WantedQuote) -> Document:
+def show_quote(state: ClientState, quote: m.Quote, wanted: WantedQuote) -> LiquidityQuote:
     """Return a quote: what is bought, for what, what it takes, and what poisons would cover.
 
     `most_owned_sat` is the most that the channel could come to hold for us then.
@@ -183,7 +196,7 @@ def show_quote(state: ClientState, quote: m.Quote, wanted: WantedQuote) -> Docum
     }
 
 
-def show_receipt(receipt: Receipt) -> Document:
+def show_receipt(receipt: Receipt) -> PurchaseReceipt:
     """Return a receipt."""
     return {
         "height": receipt.height,
@@ -194,12 +207,12 @@ def show_receipt(receipt: Receipt) -> Document:
     }
 
 
-def receipts_of(state: ClientState, attempt: ClientAttempt) -> list[Document]:
+def receipts_of(state: ClientState, attempt: ClientAttempt) -> list[PurchaseReceipt]:
     """Return what was bought in a factory, oldest first."""
     return [show_receipt(receipt) for receipt in state.receipts.get(attempt.attempt_id, ())]
 
 
-def liquidity_of(state: ClientState, attempt: ClientAttempt) -> Document:
+def liquidity_of(state: ClientState, attempt: ClientAttempt) -> ChannelLiquidity:
     """Return how a client's channel stands in its leaf: what is covered, what is left to buy.
 
     What is beyond coverage would be lost should a superseded state confirm: of the balance, and of
@@ -225,7 +238,7 @@ def liquidity_of(state: ClientState, attempt: ClientAttempt) -> Document:
     }
 
 
-_NOTHING: Final[Document] = {
+_NOTHING: Final[ChannelLiquidity] = {
     "state_index": None,
     "lstock_sat": None,
     "sales_left": None,
@@ -245,7 +258,7 @@ def _link(state: ClientState, attempt: ClientAttempt) -> Link | None:
 
 def _client_advance(
     state: ClientState, attempt: ClientAttempt, link: Link, leaf: Leaf
-) -> Document | None:
+) -> OwnAdvance | None:
     """Return the advance of our leaf that is under way, in one word: what it waits for.
 
     `proposed`: our channel is to become quiet; `agreed`: the others are to agree; `signed`: the
@@ -256,6 +269,7 @@ def _client_advance(
     if advance is None:
         return None
     stage = 0 if link.next is None else link.next.stage
+    step: OwnAdvanceStep
     if stage >= POISONS_HELD:
         step = "rebasing"
     elif stage >= STATE_HELD:
@@ -275,9 +289,9 @@ def _client_advance(
     }
 
 
-def _buying(state: ClientState, attempt: ClientAttempt) -> Document | None:
+def _buying(state: ClientState, attempt: ClientAttempt) -> OrderedPurchase | None:
     """Return the purchase that is ordered, and neither ours nor refused."""
-    ordered: Iterable[Document] = (
+    ordered: Iterable[OrderedPurchase] = (
         {
             "quote_id": quote_id.hex(),
             "amount_sat": purchase.amount_sat,

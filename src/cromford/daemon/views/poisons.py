@@ -1,7 +1,6 @@
 """What a client gets of a state of its leaf that was replaced, and is in a block all the same."""
 
-from typing import Any
-
+from cromford.answers.exits import PoisonPlace, PoisonStatus, SupersededState
 from cromford.protocol.exiting.client import arriving_of_attempt_sat
 from cromford.protocol.exiting.poisons import held_poisons
 from cromford.protocol.journal.client_attempt import ClientAttempt
@@ -10,7 +9,7 @@ from cromford.protocol.journal.known_chain import KnownChain
 from cromford.watch.poisons import SignedPoison
 
 
-def superseded(state: ClientState, attempt: ClientAttempt) -> dict[str, Any] | None:
+def superseded(state: ClientState, attempt: ClientAttempt) -> SupersededState | None:
     """Return what becomes of a state that was replaced and is in a block; None if none is.
 
     `arriving_sat` is what still comes of it, before the fees of what we sign ourselves: by poisons,
@@ -27,10 +26,10 @@ def superseded(state: ClientState, attempt: ClientAttempt) -> dict[str, Any] | N
     }
 
 
-def _shown(one: SignedPoison, chain: KnownChain) -> dict[str, Any]:
+def _shown(one: SignedPoison, chain: KnownChain) -> PoisonPlace:
     """Return a poison. `lost`: something else took the output, as a commitment of the LSP's."""
     spender = chain.spends.get(one.spends)
-    status = "publish_now"
+    status: PoisonStatus = "publish_now"
     if spender is not None:
         status = "confirmed" if spender.txid == one.tx.txid else "lost"
     return {
@@ -43,7 +42,7 @@ def _shown(one: SignedPoison, chain: KnownChain) -> dict[str, Any]:
     }
 
 
-def describe_superseded(shown: dict[str, Any]) -> str:
+def describe_superseded(shown: SupersededState) -> str:
     """Return what comes next of a state that was replaced, in a sentence."""
     due = [one["name"] for one in shown["poisons"] if one["status"] == "publish_now"]
     what = f"publish {' and '.join(due)} now; " if due else ""

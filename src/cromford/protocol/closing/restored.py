@@ -6,7 +6,7 @@ restored LSP takes its client's number, where that leaves it what its own journa
 restored stores are compared first, and then both say the same.
 """
 
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 from cromford import told
 from cromford.channel.terms import Party
@@ -14,6 +14,7 @@ from cromford.protocol.channels.marks import least_close_msat
 from cromford.protocol.journal.link import Link
 from cromford.wire.messages import NO_BALANCE
 
+Side: TypeAlias = Literal["lsp", "client"]
 NOT_COMPARED: Final = (
     "both stores were restored from backups, and nothing is known that both of them say"
 )
@@ -27,9 +28,12 @@ def can_close_though_ended(link: Link) -> bool:
     return link.may_lack_state or link.peer_is_behind
 
 
-def restored_sides(link: Link) -> tuple[str, ...]:
+def restored_sides(link: Link) -> tuple[Side, ...]:
     """Return whose stores of a channel may lack state, as an LSP knows: `lsp`, `client`."""
-    sides = (("lsp", link.may_lack_state), ("client", link.peer_is_behind))
+    sides: tuple[tuple[Side, bool], ...] = (
+        ("lsp", link.may_lack_state),
+        ("client", link.peer_is_behind),
+    )
     return tuple(side for side, is_it in sides if is_it)
 
 

@@ -1,6 +1,7 @@
 """How far a client has moved out of a factory that dies, and what it waits for, in words."""
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from cromford import told
 from cromford.channel.terms import MSAT_PER_SAT
@@ -22,6 +23,8 @@ from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.moving import RETRY_BLOCKS, Moving
 
+MoveStatus: TypeAlias = Literal["moved", "paying", "waiting", "staying", "over"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MoveOutlook:
@@ -36,7 +39,7 @@ class MoveOutlook:
         left_msat: What is still in the old channel.
     """
 
-    status: str
+    status: MoveStatus
     why: str
     to_attempt_id: bytes | None
     moved_msat: int
@@ -77,7 +80,7 @@ def _left_text(left_msat: int) -> str:
 
 def _stand(
     state: ClientState, attempt: ClientAttempt, moving: Moving, target: ClientAttempt | None
-) -> tuple[str, str]:
+) -> tuple[MoveStatus, str]:
     link = link_of(state, attempt)
     is_last = target is not None and link is not None and bool(link.state.htlcs)
     if moving.is_under_way or (is_last and moving.moved_msat):

@@ -1,0 +1,111 @@
+"""Which method answers with which type, of each role; daemons are proven to do so.
+
+What is not listed here has no type yet.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from cromford.answers.backup import BackupMade, BackupStatus, MarkState
+from cromford.answers.bans import BannedNode, BannedNodes, LobbyAnswer
+from cromford.answers.chain import RescanBegun
+from cromford.answers.channels import LspBalances, OwnBalance
+from cromford.answers.closes import CloseAnswer
+from cromford.answers.exits import ExitBegun, ExitPause, ExitPlan, ExitStatus
+from cromford.answers.export import FactoryExport
+from cromford.answers.factories import (
+    FactoryVerification,
+    LspFactories,
+    LspFactory,
+    MoveBegun,
+    OwnFactories,
+    OwnFactory,
+)
+from cromford.answers.fundings import (
+    AbandonedFunding,
+    BuildAnswer,
+    BumpedFunding,
+    ReplacedFunding,
+)
+from cromford.answers.market import AskingPrice, LiquidityQuote, PurchaseOutcome, SalesLedger
+from cromford.answers.packages import (
+    AddedPackage,
+    AgentStatus,
+    KeptPackages,
+    PackageDocument,
+    WithdrawnPackage,
+)
+from cromford.answers.status import ClientStatus, LspStatus, Stopping, WishLeft, WishState
+from cromford.answers.wallet import (
+    AbandonedPayment,
+    NewAddress,
+    OwnCoins,
+    SentCoins,
+    SplitCoins,
+    WalletBalance,
+)
+
+_SHARED: Final[Mapping[str, type]] = {
+    "stop": Stopping,
+    "rescan": RescanBegun,
+    "backup_create": BackupMade,
+    "backup_status": BackupStatus,
+    "backup_begin_mark": MarkState,
+    "address": NewAddress,
+    "wallet_balance": WalletBalance,
+    "wallet_coins": OwnCoins,
+    "wallet_send": SentCoins,
+    "wallet_split": SplitCoins,
+    "wallet_abandon": AbandonedPayment,
+}
+LSP_ANSWERS: Final[Mapping[str, type]] = {
+    **_SHARED,
+    "status": LspStatus,
+    "lobby": LobbyAnswer,
+    "factories": LspFactories,
+    "factory_show": LspFactory,
+    "factory_export": FactoryExport,
+    "factory_abandon": AbandonedFunding,
+    "factory_bump": BumpedFunding,
+    "factory_replace": ReplacedFunding,
+    "build": BuildAnswer,
+    "exit_start": ExitBegun,
+    "close": CloseAnswer,
+    "balances": LspBalances,
+    "price": AskingPrice,
+    "set_price": AskingPrice,
+    "ledger": SalesLedger,
+    "bans": BannedNodes,
+    "ban_add": BannedNode,
+    "ban_remove": BannedNode,
+}
+CLIENT_ANSWERS: Final[Mapping[str, type]] = {
+    **_SHARED,
+    "status": ClientStatus,
+    "join": WishState,
+    "leave": WishLeft,
+    "move": MoveBegun,
+    "factories": OwnFactories,
+    "factory": OwnFactory,
+    "verify": FactoryVerification,
+    "exit_export": PackageDocument,
+    "exit_plan": ExitPlan,
+    "exit_start": ExitBegun,
+    "exit_status": ExitStatus,
+    "exit_pause": ExitPause,
+    "balance": OwnBalance,
+    "liquidity_quote": LiquidityQuote,
+    "liquidity_buy": PurchaseOutcome,
+}
+AGENT_ANSWERS: Final[Mapping[str, type]] = {
+    "status": AgentStatus,
+    "list": KeptPackages,
+    "add": AddedPackage,
+    "withdraw": WithdrawnPackage,
+    "stop": Stopping,
+}
+BY_ROLE: Final[Mapping[str, Mapping[str, type]]] = {
+    "lsp": LSP_ANSWERS,
+    "client": CLIENT_ANSWERS,
+    "agent": AGENT_ANSWERS,
+}

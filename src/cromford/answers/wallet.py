@@ -1,0 +1,94 @@
+"""The wallet: what it holds, its coins, and what was paid out of it."""
+
+from typing import Literal, TypeAlias, TypedDict
+
+from cromford.answers.chain import RefusedTransaction
+from cromford.answers.units import Blocks, Count, HexId, Outpoint, Sat, SatPerVb, Txid
+
+CoinStatus: TypeAlias = Literal["free", "reserved", "immature", "paying"]
+
+
+class NewAddress(TypedDict):
+    """An address of the wallet's that was not given before."""
+
+    address: str
+
+
+class WalletBalance(TypedDict):
+    """The wallet in numbers, and the address that it gives next.
+
+    `confirmed_sat` is free, reserved, immature or paying. `paying_sat` is what the coins hold that
+    payments without a block spend, and `change_sat` what of it comes back to the wallet with their
+    blocks. `arriving_sat` comes out of exits, and at an LSP out of what it sweeps of its factories,
+    after its delays and less the fees of the sweeps. `refused` are the wallet's payments that the
+    node does not take.
+    """
+
+    confirmed_sat: Sat
+    free_sat: Sat
+    reserved_sat: Sat
+    immature_sat: Sat
+    paying_sat: Sat
+    change_sat: Sat
+    arriving_sat: Sat
+    refused: list[RefusedTransaction]
+    address: str
+
+
+class OwnCoin(TypedDict):
+    """A coin of the wallet's.
+
+    `reserved_for` is a factory's id, or in the order of its bytes the txid of what spends it.
+    """
+
+    outpoint: Outpoint
+    amount_sat: Sat
+    address: str
+    confirmations: Blocks
+    status: CoinStatus
+    reserved_for: HexId | None
+
+
+class OwnCoins(TypedDict):
+    """The wallet's coins, oldest first."""
+
+    coins: list[OwnCoin]
+
+
+class SpentCoins(TypedDict):
+    """What a payment of the wallet's pays, and what it costs.
+
+    `feerate_source` says in words where the feerate comes from.
+    """
+
+    txid: Txid
+    amount_sat: Sat
+    fee_sat: Sat
+    change_sat: Sat
+    feerate_sat_per_vb: SatPerVb
+    feerate_source: str
+
+
+class SentCoins(SpentCoins):
+    """A payment to an address; `sent` is false where it was only planned."""
+
+    sent: bool
+
+
+class SplitCoins(SpentCoins):
+    """Coins made of others; `split` is false where it was only planned."""
+
+    split: bool
+    n_coins: Count
+
+
+class AbandonedPayment(TypedDict):
+    """A payment that was given up, and what that frees; `abandoned` is false for a plan.
+
+    `reason` is why the node does not take it.
+    """
+
+    abandoned: bool
+    txid: Txid
+    reason: str
+    freed_sat: Sat

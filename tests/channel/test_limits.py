@@ -230,6 +230,16 @@ def test_an_htlc_is_failed_back_if_it_would_be_lost_on_either_commitment() -> No
     assert all(is_overexposed(state, live.htlc) for live in duet.answerable(Party.ACCEPTER))
 
 
+def test_what_holds_the_limit_together_is_not_failed_back() -> None:
+    duet = ready()
+    for index, amount_msat in enumerate([900_000] * 5 + [500_000]):
+        duet.add(Party.OPENER, amount_msat, index)
+    duet.settle()
+    state = duet.states[Party.ACCEPTER]
+    assert pending_exposure_msat(state, Party.ACCEPTER) == 5_000_000
+    assert not any(is_overexposed(state, live.htlc) for live in duet.answerable(Party.ACCEPTER))
+
+
 @pytest.mark.parametrize("cltv_expiry", [99, 201])
 def test_an_expiry_outside_of_what_the_chain_allows_is_refused(cltv_expiry: int) -> None:
     with pytest.raises(UpdateRefused) as refused:

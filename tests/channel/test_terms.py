@@ -19,31 +19,36 @@ GOOD = {
 }
 
 
-@pytest.mark.parametrize(
-    ("field", "received"),
-    [
-        ("feerate_per_kw", -1),
-        ("feerate_per_kw", 1_000_001),
-        ("to_self_delay_opener", 0),
-        ("to_self_delay_accepter", 65_536),
-        ("max_accepted_htlcs", 0),
-        ("max_accepted_htlcs", 115),
-        ("max_in_flight_msat", 0),
-        ("dust_limit_sat", 329),
-        ("htlc_minimum_msat", 0),
-        ("max_dust_exposure_msat", -1),
-    ],
-)
-def test_terms_out_of_range_are_refused_by_name(field: str, received: int) -> None:
-    with pytest.raises(InvalidChannelTerms) as caught:
+MONEY_MSAT = 21_000_000 * 10**8 * 1000
+RANGES = {
+    "feerate_per_kw": (0, 1_000_000),
+    "to_self_delay_opener": (1, 65_535),
+    "to_self_delay_accepter": (1, 65_535),
+    "max_accepted_htlcs": (1, 114),
+    "max_in_flight_msat": (1, MONEY_MSAT),
+    "dust_limit_sat": (330, 21_000_000 * 10**8),
+    "htlc_minimum_msat": (1, MONEY_MSAT),
+    "max_dust_exposure_msat": (0, MONEY_MSAT),
+}
+
+
+@pytest.mark.parametrize("field", RANGES)
+def test_terms_out_of_range_are_refused_by_name(field: str) -> None:
+    least, most = RANGES[field]
+    for received in (least, most):
         ChannelTerms(**{**GOOD, field: received})
-    assert (caught.value.field, caught.value.received) == (field, received)
-    assert str(received) in str(caught.value)
+    for received in (least - 1, most + 1):
+        with pytest.raises(InvalidChannelTerms) as caught:
+            ChannelTerms(**{**GOOD, field: received})
+        assert (caught.value.field, caught.value.received) == (field, received)
+        assert caught.value.expected == f"{least}..{most}"
+        assert str(received) in str(caught.value).replace(",", "")
 
 
 def test_the_defaults_are_those_of_the_protocol() -> None:
     terms = ChannelTerms(**GOOD)
     assert (terms.dust_limit_sat, terms.max_dust_exposure_msat) == (354, 5_000_000)
+    assert terms.htlc_minimum_msat == 1
 
 
 def test_the_reserve_of_the_opener_pays_for_the_largest_commitment() -> None:
@@ -83,6 +88,17 @@ def test_a_channel_does_not_open_below_zero_or_below_the_reserve(
             accepter_msat=accepter_msat,
             peer_point=specimen.point(Party.ACCEPTER, 0),
         )
+
+
+def test_a_channel_opens_at_the_reserve_with_nothing_for_the_accepter() -> None:
+    state = open_channel(
+        me=Party.OPENER,
+        terms=ENDOGENOUS,
+        opener_msat=2_638_000,
+        accepter_msat=0,
+        peer_point=specimen.point(Party.ACCEPTER, 0),
+    )
+    assert state.capacity_sat == 2_638
 
 
 def test_errors_show_bytes_as_hex() -> None:

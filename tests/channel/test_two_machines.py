@@ -24,7 +24,7 @@ from cromford.channel.commitment import NegativeBalance
 from cromford.channel.errors import PeerViolation, UpdateRefused
 from cromford.channel.limits import is_overexposed
 from cromford.channel.messages import Rebase, UpdateAdd
-from cromford.channel.rebase import propose_rebase, receive_rebase
+from cromford.channel.rebase import payable_msat, propose_rebase, receive_rebase
 from cromford.channel.stage import Edition
 from cromford.channel.terms import ChannelTerms, Party
 from cromford.channel.updates import receive_update
@@ -394,6 +394,11 @@ def test_the_accepter_keeps_the_price_until_it_is_paid() -> None:
             receive_update(duet.states[Party.OPENER], beyond)
         duet.break_connection()
         duet.settle()
+    # The opener keeps its own reserve, one percent, and nothing of the price.
+    duet.add(Party.OPENER, 590_000_000, 2)
+    duet.settle()
+    duet.fail(Party.ACCEPTER, duet.answerable(Party.ACCEPTER)[0])
+    duet.settle()
     duet.add(Party.ACCEPTER, spendable_msat, 1)
     duet.rebase()
     duet.settle()
@@ -436,6 +441,46 @@ def test_a_price_that_the_balance_does_not_carry_is_refused_by_both() -> None:
         propose_rebase(duet.states[Party.OPENER], dear)
     with pytest.raises(PeerViolation, match=r"price_msat: expected at most 6,999,999 msat"):
         receive_rebase(duet.states[Party.ACCEPTER], dear)
+
+
+def test_a_price_of_the_whole_balance_is_paid_and_a_funding_may_stay_as_large() -> None:
+    duet = Duet(terms=terms_of(0), accepter_msat=PRICE_MSAT)
+    duet.settle()
+    all_of_it = Rebase(advance_id=b"", capacity_sat=specimen.CAPACITY_SAT, price_msat=PRICE_MSAT)
+    propose_rebase(duet.states[Party.OPENER], all_of_it)
+    after = receive_rebase(duet.states[Party.ACCEPTER], all_of_it)
+    content = after.content(Party.ACCEPTER, Edition.NEXT)
+    assert (content.accepter_msat, content.total_msat) == (0, specimen.CAPACITY_SAT * 1000)
+
+
+def test_what_the_balance_carries_is_the_least_of_both_next_commitments() -> None:
+    """What the accepter offered is gone from the opener's next commitment, not yet from its own."""
+    duet = Duet(terms=terms_of(0))
+    duet.settle()
+    before_msat = payable_msat(duet.states[Party.ACCEPTER])
+    duet.add(Party.ACCEPTER, 5_000_000, 1)
+    assert payable_msat(duet.states[Party.ACCEPTER]) == before_msat - 5_000_000
+
+
+def test_a_channel_is_not_quiet_while_it_is_rebased() -> None:
+    """Between its steps there is no HTLC and no update that was not acknowledged."""
+    duet = Duet(terms=terms_of(0))
+    duet.settle()
+    duet.agree(0)
+    duet.rebase()
+    for act, party in (
+        (duet.sign, Party.OPENER),
+        (duet.deliver, Party.ACCEPTER),
+        (duet.deliver, Party.ACCEPTER),
+        (duet.revoke, Party.ACCEPTER),
+        (duet.deliver, Party.OPENER),
+    ):
+        act(party)
+        assert not duet.states[Party.OPENER].is_quiet
+    assert duet.states[Party.OPENER].unacked == ()
+    assert not duet.states[Party.ACCEPTER].is_quiet
+    duet.settle()
+    assert all(state.is_quiet for state in duet.states.values())
 
 
 def test_a_rebase_is_the_openers_one_at_a_time_and_takes_nothing_away() -> None:

@@ -17,7 +17,8 @@ from cromford.channel.commits import (
     sign_commitment,
 )
 from cromford.channel.errors import PeerViolation, UpdateRefused
-from cromford.channel.messages import RevocationDue, UpdateAdd, UpdateFail, UpdateFulfill
+from cromford.channel.messages import Rebase, RevocationDue, UpdateAdd, UpdateFail, UpdateFulfill
+from cromford.channel.rebase import propose_rebase, receive_rebase
 from cromford.channel.reestablish import disconnect
 from cromford.channel.stage import Edition, HtlcStage
 from cromford.channel.state import ChannelState, open_channel
@@ -264,11 +265,13 @@ def test_only_an_htlc_of_the_peer_that_is_locked_in_can_be_removed_and_once() ->
     duet = with_locked_in()
     state = duet.states[ACCEPTER]
     for htlc_id in (1, -1):
-        assert_refused("id", partial(propose_fail, state, htlc_id, b""))
+        with pytest.raises(UpdateRefused, match="received unknown"):
+            propose_fail(state, htlc_id, b"")
     assert_refused("id", lambda: propose_fail(duet.states[OPENER], 0, b""))
 
     removing, _ = propose_fail(state, 0, b"")
-    assert_refused("id", lambda: propose_fulfill(removing, 0, specimen.preimage(1)))
+    with pytest.raises(UpdateRefused, match="received remove_proposed"):
+        propose_fulfill(removing, 0, specimen.preimage(1))
 
     duet.add(OPENER, 50_000_000, 2)
     duet.deliver(ACCEPTER)
@@ -338,6 +341,10 @@ def test_nothing_flows_between_a_disconnection_and_channel_reestablish() -> None
             state, amount_msat=10**6, payment_hash=specimen.payment_hash(3), cltv_expiry=9
         ),
     )
+    rebase = Rebase(advance_id=b"", capacity_sat=specimen.CAPACITY_SAT, price_msat=0)
+    accepter = disconnect(duet.states[ACCEPTER])
+    assert_refused("channel_reestablish", lambda: propose_rebase(state, rebase))
+    assert_violation("channel_reestablish", lambda: receive_rebase(accepter, rebase))
     assert_refused("channel_reestablish", lambda: propose_fail(state, 0, b""))
     assert_refused("channel_reestablish", lambda: propose_fulfill(state, 0, bytes(32)))
     assert_refused("channel_reestablish", lambda: sign_commitment(state))
@@ -360,6 +367,17 @@ def test_what_was_never_signed_is_taken_back_as_if_it_never_was() -> None:
         )
     assert take_back_adds(after, state.next_id(OPENER) + 1) == kept
     assert take_back_adds(after, state.next_id(OPENER)) == state
+
+
+def test_what_the_peer_offered_and_its_answer_stay_where_adds_are_taken_back() -> None:
+    """Ids of both parties count from 0, so the peer's can be those that are taken back."""
+    duet = ready()
+    for index in range(2):
+        duet.add(ACCEPTER, 50_000_000, index)
+    duet.settle()
+    answered, _ = propose_fail(duet.states[OPENER], 1, b"")
+    added, _ = propose_add(answered, amount_msat=1_000, payment_hash=bytes(32), cltv_expiry=500)
+    assert take_back_adds(added, 0) == answered
 
 
 def test_what_was_signed_is_never_taken_back() -> None:

@@ -20,7 +20,7 @@ from tests.mutants.rules import SOURCES, Mutant, modules, reasons, unknown
 
 # The program of this tree, whichever is installed.
 sys.path.insert(0, str(SOURCES.parent))
-from tests.mutants.judging import Judged, UnsoundTests, judge
+from tests.mutants.judging import CACHE, Judged, UnsoundTests, judge
 
 
 def _options() -> argparse.Namespace:
@@ -120,6 +120,9 @@ def main() -> int:
 def _run() -> int:
     if os.environ.get("PYTHONHASHSEED") != "0":  # Sets are iterated alike in every run.
         os.environ["PYTHONHASHSEED"] = "0"
+        # Each file of tests is imported by processes of its own: compiled once for all of them.
+        os.environ["PYTHONPYCACHEPREFIX"] = str(CACHE / "compiled")
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
         again = [sys.executable, "-m", "tests.mutants", *sys.argv[1:]]
         os.execv(sys.executable, again)  # noqa: S606 - this very program, started again
     place = Path(tempfile.mkdtemp(prefix="mutants-"))

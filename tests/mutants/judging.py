@@ -85,10 +85,13 @@ class Reach:
         """
         by_line = self.lines.get(mutant.module.name, {})
         found = {test for line in mutant.lines for test in by_line.get(str(line), ())}
+        return [test for test in self.all_tests(mutant) if test in found]
+
+    def all_tests(self, mutant: Mutant) -> list[str]:
+        """Return every test, in the same order; those that run nothing of the module are last."""
+        by_line = self.lines.get(mutant.module.name, {})
         n_lines = Counter(test for tests in by_line.values() for test in tests)
-        return sorted(
-            (test for test in self.cpu_seconds if test in found), key=lambda test: n_lines[test]
-        )
+        return sorted(self.cpu_seconds, key=lambda test: (test not in n_lines, n_lines[test]))
 
     def limit_seconds(self, test: str) -> float:
         return max(LOOP_SECONDS_MIN, LOOP_TIMES * self.cpu_seconds[test])
@@ -381,8 +384,11 @@ def judge_by(
     _, status = os.waitpid(pid, 0)
     if status:
         raise UnsoundTests(f"{test_file} could not be run where nothing is changed")
+    if not imported:
+        return
     in_time = takewhile(lambda _: time.monotonic() < until, imported)
-    for mutant, ended in run_all(in_time, partial(_import_changed, test_file), at_once=at_once):
+    work = partial(_import_changed, test_file, reach_of(test_file))
+    for mutant, ended in run_all(in_time, work, at_once=at_once):
         yield judged_by(mutant, ended)
 
 
@@ -457,12 +463,12 @@ class _Changed:
         return spec_from_file_location(name, place, loader=Loader(name, place))
 
 
-def _import_changed(test_file: str, mutant: Mutant, say: Say) -> None:
+def _import_changed(test_file: str, reach: Reach, mutant: Mutant, say: Say) -> None:
     _alone()
 
     def judge(bench: Bench) -> None:
-        reach = reach_of(test_file)
-        decide(bench, [(test, reach.limit_seconds(test)) for test in reach.cpu_seconds], say)
+        tests = reach.all_tests(mutant)
+        decide(bench, [(test, reach.limit_seconds(test)) for test in tests], say)
 
     def failed(what: str) -> None:
         say(("noticed", f"{what} (import)"))

@@ -56,16 +56,15 @@ class Edit:
     Attributes:
         function: Its qualified name, empty at the level of the module.
         owner: The outermost function around it; none if it counts as the module is imported.
-        before: The statement, or the part of it that is changed.
-        after: The same when it is changed.
+        texts: The statement, or the part of it that is changed, before and after: to be asked for
+            while the tree is as it was.
         lines: First and last line of the statement's own text: who runs these may notice.
         make: Changes the tree.
     """
 
     function: str
     owner: Owner | None
-    before: str
-    after: str
+    texts: Callable[[], tuple[str, str]]
     lines: range
     make: Callable[[], None]
 
@@ -196,19 +195,19 @@ def _edit(node: ast.AST, new: ast.AST, slot: _Slot, where: _Where) -> Edit:
     ast.copy_location(new, node)
     ast.fix_missing_locations(new)
     statement = where.statement or node
-    if isinstance(node, ast.stmt):
-        before, after = ast.unparse(node), ast.unparse(new)
-    elif len(before := _header(statement)) <= HEADER_CHARS_MAX:
+
+    def texts() -> tuple[str, str]:
+        if isinstance(node, ast.stmt) or len(before := _header(statement)) > HEADER_CHARS_MAX:
+            return ast.unparse(node), ast.unparse(new)
         slot.put(new)
         after = _header(statement)
         slot.put(node)
-    else:
-        before, after = ast.unparse(node), ast.unparse(new)
+        return before, after
+
     return Edit(
         function=where.function,
         owner=where.owner,
-        before=before,
-        after=after,
+        texts=texts,
         lines=_own_lines(statement, node),
         make=lambda: slot.put(new),
     )
@@ -252,7 +251,8 @@ def _emptied(node: _Function, where: _Where) -> Iterator[Edit]:
         node.body = [empty]
 
     lines = range(body[0].lineno, (body[-1].end_lineno or body[-1].lineno) + 1)
-    yield Edit(where.function, where.owner, f"def {node.name}: ...", "return", lines, make)
+    texts = (f"def {node.name}: ...", "return")
+    yield Edit(where.function, where.owner, lambda: texts, lines, make)
 
 
 def _shorter_lists(node: ast.For, where: _Where) -> Iterator[Edit]:
@@ -264,9 +264,11 @@ def _shorter_lists(node: ast.For, where: _Where) -> Iterator[Edit]:
         def make(items: ast.Tuple | ast.List = node.iter, index: int = index) -> None:
             del items.elts[index]
 
-        before = f"for {ast.unparse(node.target)} in {ast.unparse(element)}, ..."
-        after = f"for {ast.unparse(node.target)} in ..."
-        yield Edit(where.function, where.owner, before, after, _own_lines(node, node.iter), make)
+        def texts(element: ast.expr = element) -> tuple[str, str]:
+            target = ast.unparse(node.target)
+            return f"for {target} in {ast.unparse(element)}, ...", f"for {target} in ..."
+
+        yield Edit(where.function, where.owner, texts, _own_lines(node, node.iter), make)
 
 
 def _replacements(node: ast.AST, slot: _Slot, where: _Where) -> Iterator[ast.AST]:

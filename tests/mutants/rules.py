@@ -87,7 +87,8 @@ def mutants_of(module: Module) -> Iterator[Mutant]:
     """Yield each mutant of a module; of several that read alike the later ones are numbered."""
     seen: Counter[str] = Counter()
     for number, edit in enumerate(edits(ast.parse(module.source))):
-        text = f"{edit.function or '<module>'}: {edit.before} -> {edit.after}"
+        before, after = edit.texts()
+        text = f"{edit.function or '<module>'}: {before} -> {after}"
         seen[text] += 1
         if seen[text] > 1:
             text = f"{text} #{seen[text]}"

@@ -99,7 +99,7 @@ class ChannelState:
 
         Once the rebase is on the peer's commitment, it is paid there.
         """
-        if party is not Party.ACCEPTER or not self.reserved_msat:
+        if party is not Party.ACCEPTER:
             return 0
         is_paid = self.rebase is not None and self.rebase.is_on(party.other, edition)
         return 0 if is_paid else self.reserved_msat

@@ -6,6 +6,7 @@ many fields, made hundreds of times for a payment, that is most of what the fold
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields
+from functools import cached_property
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
@@ -30,11 +31,12 @@ else:
             raise TypeError(f"{cls.__name__} has no {unknown}")
         made = object.__new__(cls)
         if shape.read is None:
+            kept = made.__dict__
+            kept.update(value.__dict__, **changes)
             # What was computed of the value before, and is kept beside its fields, stays there.
-            before = value.__dict__
-            if len(before) > len(shape.setters):
-                before = {name: before[name] for name in shape.setters}
-            made.__dict__.update(before, **changes)
+            if len(kept) > len(shape.setters):
+                for name in shape.computed:
+                    kept.pop(name, None)
             return made
         for set_field, field_value in zip(shape.setters.values(), shape.read(value), strict=True):
             set_field(made, field_value)
@@ -46,11 +48,13 @@ else:
 class _Shape(NamedTuple):
     """The fields of a class by name, in order, and what sets them; `read` reads all of them.
 
-    Where fields are in no slots, `read` is None and the setters are not used.
+    Where fields are in no slots, `read` is None and the setters are not used, and `computed` are
+    the names under which a value keeps what was computed of it.
     """
 
     setters: Mapping[str, Callable[..., None]]
     read: Callable[[object], tuple[object, ...]] | None
+    computed: tuple[str, ...] = ()
 
 
 _shapes: Final[dict[type, _Shape]] = {}  # No more than there are classes.
@@ -65,6 +69,15 @@ def _shape_of(cls: Any) -> _Shape:  # noqa: ANN401 - any dataclass
         read = attrgetter(*names) if len(names) > 1 else lambda value: (getattr(value, names[0]),)
         shape = _Shape({name: getattr(cls, name).__set__ for name in names}, read)
     else:
-        shape = _Shape(dict.fromkeys(names, object.__setattr__), None)
+        shape = _Shape(dict.fromkeys(names, object.__setattr__), None, _computed_of(cls))
     _shapes[cls] = shape
     return shape
+
+
+def _computed_of(cls: type) -> tuple[str, ...]:
+    return tuple(
+        name
+        for base in cls.__mro__
+        for name, found in vars(base).items()
+        if isinstance(found, cached_property)
+    )

@@ -17,7 +17,8 @@ from cromford.channel.terms import MSAT_PER_SAT, ChannelTerms, Party
 PAYLOAD_SIZE_MAX: Final = 4096  # An onion of 1,366 bytes (BOLT 4) and room for what goes along.
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Without slots: it is made anew many times a payment, and a dict is copied at once.
+@dataclass(frozen=True, kw_only=True)
 class ChannelState:
     """A channel as one party sees it. Make it with `open_channel`; change it by transitions.
 

@@ -28,7 +28,8 @@ RANDOM_SIZE: Final = 32
 # Funding keys and basepoints of channels in use, and the factory keys of a ceremony.
 PUBKEYS_CACHED: Final = 8192
 XONLY_CACHED: Final = 1024
-NONCES_CACHED: Final = 256  # A nonce is looked at twice: when it comes, and when it is added up.
+# A nonce is looked at twice: when it is made or comes, and when it is added up or signed with.
+NONCES_CACHED: Final = 256
 
 _COMPRESSED: Final = 258  # SECP256K1_EC_COMPRESSED
 _PUBKEY: Final = ffi.typeof("secp256k1_pubkey *")
@@ -73,6 +74,30 @@ def _read(
     if not parse(ctx, out, _sized(data, size_bytes, name)):
         raise ValueError(f"invalid {name}")
     return out
+
+
+class _Nonces:
+    """Public or aggregate nonces as the library's objects, by their bytes: the newest ones.
+
+    Unlike a cached function it takes those that were made here, which need no reading. It may be
+    called by several threads: a nonce that is not found is read again.
+    """
+
+    def __init__(self) -> None:
+        self._newest: dict[bytes, CData] = {}
+        self._older: dict[bytes, CData] = {}
+
+    def get(self, data: bytes) -> CData | None:
+        return self._newest.get(data) or self._older.get(data)
+
+    def keep(self, data: bytes, nonce: CData) -> None:
+        if len(self._newest) >= NONCES_CACHED // 2:
+            self._older, self._newest = self._newest, {}
+        self._newest[data] = nonce
+
+
+_pubnonces: Final = _Nonces()
+_aggnonces: Final = _Nonces()
 
 
 # Public keys
@@ -211,7 +236,9 @@ class Keypair:
             raise RuntimeError("no randomness for a nonce")
         out = ffi.new(_66_BYTES)
         lib.secp256k1_musig_pubnonce_serialize(ctx, out, pubnonce)
-        return secnonce, bytes(ffi.buffer(out))
+        data = bytes(ffi.buffer(out))
+        _pubnonces.keep(data, pubnonce)
+        return secnonce, data
 
     def partial_sign(self, secnonce: CData, key_agg_cache: CData, session: CData) -> bytes:
         """Return a partial signature; the library overwrites the secret nonce in any case.
@@ -283,26 +310,34 @@ def key_agg_tweaked(cache: CData, tweak: bytes) -> tuple[CData, bytes]:
     return tweaked, serialized(out)[1:]
 
 
-@lru_cache(maxsize=NONCES_CACHED)
 def parsed_pubnonce(pubnonce: bytes) -> CData:
-    """Return a public nonce as the library's object.
+    """Return a public nonce as the library's object, which is read and never changed.
 
     Raises:
         ValueError: If it is not two points.
     """
+    known = _pubnonces.get(pubnonce)
+    if known is not None:
+        return known
     parse = lib.secp256k1_musig_pubnonce_parse
-    return _read(_PUBNONCE, parse, pubnonce, PUBNONCE_SIZE, "public nonce")
+    read = _read(_PUBNONCE, parse, pubnonce, PUBNONCE_SIZE, "public nonce")
+    _pubnonces.keep(pubnonce, read)
+    return read
 
 
-@lru_cache(maxsize=NONCES_CACHED)
 def parsed_aggnonce(aggnonce: bytes) -> CData:
-    """Return an aggregate nonce as the library's object.
+    """Return an aggregate nonce as the library's object, which is read and never changed.
 
     Raises:
         ValueError: If it is not two points or infinity.
     """
+    known = _aggnonces.get(aggnonce)
+    if known is not None:
+        return known
     parse = lib.secp256k1_musig_aggnonce_parse
-    return _read(_AGGNONCE, parse, aggnonce, PUBNONCE_SIZE, "aggregate nonce")
+    read = _read(_AGGNONCE, parse, aggnonce, PUBNONCE_SIZE, "aggregate nonce")
+    _aggnonces.keep(aggnonce, read)
+    return read
 
 
 def nonce_agg(pubnonces: Sequence[bytes]) -> bytes:
@@ -317,7 +352,9 @@ def nonce_agg(pubnonces: Sequence[bytes]) -> bytes:
     held = [parsed_pubnonce(pubnonce) for pubnonce in pubnonces]
     lib.secp256k1_musig_nonce_agg(ctx, aggnonce, ffi.new(_PUBNONCES, held), len(held))
     lib.secp256k1_musig_aggnonce_serialize(ctx, out, aggnonce)
-    return bytes(ffi.buffer(out))
+    data = bytes(ffi.buffer(out))
+    _aggnonces.keep(data, aggnonce)
+    return data
 
 
 def session(aggnonce: bytes, message: bytes, key_agg_cache: CData) -> CData:

@@ -5,7 +5,6 @@ in the sender's outbox: the receiver is stopped, and the others go on.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from cromford.bitcoin.tx import OutPoint
@@ -46,7 +45,7 @@ class Round:
         self, state: LspState, facts: Facts, take: Taker, *, delivers: bool = True
     ) -> None:
         self._state = state
-        self._facts = replace(facts, directory=_Desk(self))
+        self._facts = changed(facts, directory=_Desk(self))
         self._take = take
         self._delivers = delivers
         self._log = Log()

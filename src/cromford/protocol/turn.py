@@ -1,9 +1,10 @@
 """One decision while it is made: the state so far, what to remember, and then what to do."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
+from cromford.changed import changed
 from cromford.effects import (
     Broadcast,
     ClearDeadline,
@@ -252,7 +253,7 @@ class Turn(Generic[S_co]):
         """Add effects; what names its stream, so that its answer finds back, is given it here."""
         for effect in effects:
             if isinstance(effect, _ADDRESSED):
-                effect = replace(effect, stream=self.stream)  # noqa: PLW2901 - the same, addressed
+                effect = changed(effect, stream=self.stream)  # noqa: PLW2901 - the same, addressed
             self._log.asked.append(Asked(self.stream, effect))
 
     @property

@@ -147,7 +147,8 @@ class Held:
     seconds: int = 0  # How long it waits if its payee announced it.
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Without slots: it is made anew many times a payment, and a dict is copied at once.
+@dataclass(frozen=True, kw_only=True)
 class Book:
     """Channels and payments of one role.
 

@@ -39,6 +39,7 @@ LSP_STATUS = {
     **BOTH,
     "role": "lsp",
     "listen": "127.0.0.1:9750",
+    "address": f"{NODE_ID}@127.0.0.1:9750",
     "n_connected": 3,
     "contested": [OTHER_NODE_ID],
     "n_waiting": 2,

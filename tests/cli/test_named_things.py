@@ -47,12 +47,12 @@ def taken() -> Iterator[int]:
 def test_a_metrics_port_that_another_program_has_is_named_with_its_option(
     start: Start, taken: int, role: str
 ) -> None:
-    exit_code, error = start(*RUN[role], "--metrics-port", str(taken))
+    exit_code, error = start(*RUN[role], "--metrics-listen", f"{ON_LOOPBACK}:{taken}")
     assert (exit_code, error["code"], error["retryable"]) == (1, "port_taken", True)
     assert error["message"] == (
         f"cannot listen on {ON_LOOPBACK}:{taken} for metrics: another program listens there"
     )
-    assert "--metrics-port" in error["remediation"]
+    assert "--metrics-listen" in error["remediation"]
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def probed(
 
     async def main() -> list[tuple[int, Any]]:
         server = watched(
-            0,
+            ("127.0.0.1", 0),
             asyncio.get_running_loop(),
             samples=lambda: [("height", {}, 7)],
             readiness=lambda: checks,
@@ -89,7 +89,9 @@ def test_a_disk_that_does_not_answer_fails_the_probe_of_life() -> None:
 @pytest.mark.parametrize("path", [HEALTH_PATH, READY_PATH])
 def test_a_daemon_that_hangs_fails_both(path: str) -> None:
     loop = asyncio.new_event_loop()  # It never runs, as one that hangs.
-    server = watched(0, loop, samples=list, readiness=lambda: FINE, settled=settled, seconds=0.05)
+    server = watched(
+        ("127.0.0.1", 0), loop, samples=list, readiness=lambda: FINE, settled=settled, seconds=0.05
+    )
     try:
         status, document = get(server, path)
     finally:
@@ -97,3 +99,22 @@ def test_a_daemon_that_hangs_fails_both(path: str) -> None:
         loop.run_until_complete(asyncio.sleep(0))
         loop.close()
     assert (status, document["ok"]) == (503, False)
+
+
+@pytest.mark.parametrize(
+    ("host", "is_told"),
+    [("127.0.0.1", False), ("localhost", False), ("::1", False), ("0.0.0.0", True)],  # noqa: S104 - asked for
+)
+def test_numbers_that_others_can_read_are_warned_of(
+    caplog: pytest.LogCaptureFixture, host: str, *, is_told: bool
+) -> None:
+    server = MetricsServer((host, 0), lambda: [("height", {}, 7)])
+    try:
+        where = "[::1]" if ":" in host else "127.0.0.1"
+        with urllib.request.urlopen(f"http://{where}:{server.port}/metrics") as answer:
+            assert b"cromford_height 7.0" in answer.read()
+    finally:
+        server.close()
+    warned = [record.getMessage() for record in caplog.records]
+    expected = f"metrics_beyond_this_machine host={host} port={server.port}"
+    assert warned == ([expected] if is_told else [])

@@ -253,7 +253,7 @@ def test_metrics_are_served_on_loopback_as_they_are_when_asked() -> None:
     def read() -> list[tuple[str, dict[str, str], float]]:
         return [("height", {}, 7.0), ("factories", {"status": "live"}, numbers["live"])]
 
-    server = MetricsServer(0, read)
+    server = MetricsServer(("127.0.0.1", 0), read)
     try:
         numbers["live"] = 2.0
         with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics") as answer:

@@ -19,8 +19,12 @@ class PeerAddress:
     port: int
 
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.node_id.hex()}@{host}:{self.port}"
+        return f"{self.node_id.hex()}@{written_endpoint(self.host, self.port)}"
+
+
+def written_endpoint(host: str, port: int) -> str:
+    """Return `HOST:PORT`, an IPv6 host in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def parse_peer_address(written: str) -> PeerAddress:
@@ -32,8 +36,18 @@ def parse_peer_address(written: str) -> PeerAddress:
     node_id_hex, at_sign, endpoint = written.strip().partition("@")
     if not at_sign:
         raise ValueError(f"a peer address is {_FORM}: no @ in {written!r}")
-    host, port = _split_endpoint(endpoint)
-    return PeerAddress(node_id=_parse_node_id(node_id_hex), host=host, port=_parse_port(port))
+    host, port = parse_endpoint(endpoint)
+    return PeerAddress(node_id=_parse_node_id(node_id_hex), host=host, port=port)
+
+
+def parse_endpoint(written: str) -> tuple[str, int]:
+    """Return the parts of `HOST:PORT`, to connect to; an IPv6 host stands in brackets.
+
+    Raises:
+        ValueError: Naming the part that is missing or wrong.
+    """
+    host, port = _split_endpoint(written)
+    return host, _parse_port(port)
 
 
 def _parse_node_id(node_id_hex: str) -> bytes:

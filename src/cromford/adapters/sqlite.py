@@ -548,6 +548,21 @@ def locked(datadir: Path) -> Iterator[None]:
         os.close(lock_fd)
 
 
+def is_locked(datadir: Path) -> bool:
+    """Say whether a process holds the lock of a data directory. None is made.
+
+    Raises:
+        StoreFailed: If it cannot be asked for.
+    """
+    if not (datadir / LOCK_NAME).exists():
+        return False
+    try:
+        with locked(datadir):
+            return False
+    except StoreInUse:
+        return True
+
+
 def _take_lock(datadir: Path) -> int:
     path = datadir / LOCK_NAME
     try:

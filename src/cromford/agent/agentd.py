@@ -31,8 +31,10 @@ from cromford.daemon.api.factory_id import find_id
 from cromford.daemon.api.rpc import SOCKET_NAME, RpcFailure
 from cromford.daemon.api.rpc_server import Handler, RpcServer, read_params, without_params
 from cromford.daemon.connecting import connect_chain
+from cromford.daemon.health import checked
 from cromford.daemon.home import open_home
 from cromford.daemon.logs import set_up_logging
+from cromford.daemon.supervisor import status_line, supervisor
 from cromford.ports import ChainUnavailable, CredentialsRefused, StoreFailed
 from cromford.watch.package import ExitPackage
 from cromford.watch.package_reading import InvalidPackage, read_package
@@ -99,7 +101,10 @@ class AgentDaemon:
         rounds.add_done_callback(self._on_rounds_done)
         try:
             await self._first_look()
-            async with RpcServer(self.home / SOCKET_NAME, self.methods(), role="agent"):
+            async with (
+                RpcServer(self.home / SOCKET_NAME, self.methods(), role="agent"),
+                supervisor().told(self._status_line, self._settled),
+            ):
                 _log.info("agent_started kind=%s home=%s", WITHOUT_COINS, self.home)
                 await self._stopping.wait()
         finally:
@@ -109,6 +114,15 @@ class AgentDaemon:
         _log.info("agent_stopped home=%s", self.home)
         if self._failure is not None:
             raise self._failure
+
+    def _status_line(self) -> str:
+        stale = self._rounds.stale
+        return status_line(
+            self._rounds.height, [checked("chain", None if stale is None else str(stale))]
+        )
+
+    async def _settled(self) -> None:
+        """Return at once: an agent writes what it takes before it answers."""
 
     async def _first_look(self) -> None:
         """Wait a moment for the node: whoever asks us at once is not refused for want of it."""

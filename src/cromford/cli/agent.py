@@ -8,10 +8,12 @@ import click
 from cromford.bitcoin.network import MAINNET
 from cromford.cli.configuration.run_options import MAINNET_WARNING, agent_options
 from cromford.cli.configuration.settings import flags_of
+from cromford.cli.hanging_up import log_level_again
 from cromford.cli.invocation import Invocation, invocation_options
 from cromford.cli.package_file import package_text
-from cromford.cli.shown import lists, packages
+from cromford.cli.shown import packages
 from cromford.cli.shown.output import show
+from cromford.cli.stopping import stop_command
 
 ROLE: Final = "agent"
 
@@ -44,7 +46,8 @@ def run(
         click.echo(MAINNET_WARNING, err=True)
     from cromford.cli import daemons  # noqa: PLC0415 - all of a daemon; no other command needs it
 
-    daemons.run_agent(options)
+    with log_level_again(lambda: str(invocation.settings_of(ROLE, flags)["log.level"])):
+        daemons.run_agent(options)
 
 
 @command.command()
@@ -92,9 +95,4 @@ def status(invocation: Invocation) -> None:
     show(invocation, invocation.call(ROLE, "status"), packages.agent_status)
 
 
-@command.command()
-@invocation_options
-@click.pass_obj
-def stop(invocation: Invocation) -> None:
-    """Stop the daemon. While it is down, nothing is published."""
-    show(invocation, invocation.call(ROLE, "stop"), lists.stopping)
+command.add_command(stop_command(ROLE, consequence=" While it is down, nothing is published."))

@@ -13,6 +13,7 @@ from cromford.cli.configuration.run_options import MAINNET_WARNING, client_optio
 from cromford.cli.configuration.settings import flags_of
 from cromford.cli.events import events_command
 from cromford.cli.failures import EXIT_FAILED, CommandFailed
+from cromford.cli.hanging_up import log_level_again
 from cromford.cli.invocation import Invocation, invocation_options
 from cromford.cli.invoices import decode_command, invoices_group
 from cromford.cli.market import buy_liquidity
@@ -26,6 +27,7 @@ from cromford.cli.rescan import rescan_command
 from cromford.cli.seed import seed_group
 from cromford.cli.shown import dying, exits, lists, payment_lists, tree
 from cromford.cli.shown.output import show
+from cromford.cli.stopping import stop_command
 from cromford.cli.wallet import wallet_group
 from cromford.told import counted
 
@@ -49,6 +51,7 @@ command.add_command(seed_group(ROLE))
 command.add_command(backup_group(ROLE))
 command.add_command(events_command(ROLE))
 command.add_command(rescan_command(ROLE))
+command.add_command(stop_command(ROLE))
 command.add_command(invoice_command(ROLE))
 command.add_command(invoices_group(ROLE))
 command.add_command(decode_command(ROLE))
@@ -77,7 +80,8 @@ def run(
         click.echo(MAINNET_WARNING, err=True)
     from cromford.cli import daemons  # noqa: PLC0415 - all of a daemon; no other command needs it
 
-    daemons.run_client(options)
+    with log_level_again(lambda: str(invocation.settings_of(ROLE, flags)["log.level"])):
+        daemons.run_client(options)
 
 
 @command.command()
@@ -294,11 +298,3 @@ def _consequences(plan: dict[str, Any]) -> str:
         f"{go} on chain. The other clients keep their channels and go on paying, but leave by "
         "what is on chain then."
     )
-
-
-@command.command()
-@invocation_options
-@click.pass_obj
-def stop(invocation: Invocation) -> None:
-    """Stop the daemon."""
-    show(invocation, invocation.call(ROLE, "stop"), lists.stopping)

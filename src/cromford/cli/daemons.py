@@ -26,7 +26,7 @@ from cromford.listening import METRICS, PEERS, CannotListen
 from cromford.open_files import TooFewFiles
 from cromford.ports import CredentialsRefused
 
-_LISTENING_FLAGS: Final = {PEERS: "--listen", METRICS: "--metrics-port"}
+_LISTENING_FLAGS: Final = {PEERS: "--listen", METRICS: "--metrics-listen"}
 _MISMATCH_REMEDIES: Final = {
     "signet challenge": "For a signet of your own, see --signet-challenge.",
 }

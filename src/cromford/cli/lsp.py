@@ -14,6 +14,7 @@ from cromford.cli.closing import close_command
 from cromford.cli.configuration.run_options import MAINNET_WARNING, lsp_options
 from cromford.cli.configuration.settings import flags_of
 from cromford.cli.events import events_command
+from cromford.cli.hanging_up import log_level_again
 from cromford.cli.invocation import Invocation, invocation_options
 from cromford.cli.ladder import build_patiently, feerates_option, replace_command
 from cromford.cli.market import ledger_command, price_command, set_price_command
@@ -22,6 +23,7 @@ from cromford.cli.rescan import rescan_command
 from cromford.cli.seed import seed_group
 from cromford.cli.shown import exits, lists, payment_lists, tree
 from cromford.cli.shown.output import sat, show, write_json
+from cromford.cli.stopping import stop_command
 from cromford.cli.wallet import digits, feerate_option, together_option, wallet_group
 from cromford.factory.terms import N_CLIENTS_MAX
 
@@ -39,6 +41,7 @@ command.add_command(backup_group(ROLE))
 command.add_command(bans_group)
 command.add_command(events_command(ROLE))
 command.add_command(rescan_command(ROLE))
+command.add_command(stop_command(ROLE))
 command.add_command(lsp_pay_command(ROLE))
 command.add_command(payments_command(ROLE, payment_lists.lsp_payments))
 command.add_command(balances_command(ROLE))
@@ -67,7 +70,8 @@ def run(
         click.echo(MAINNET_WARNING, err=True)
     from cromford.cli import daemons  # noqa: PLC0415 - all of a daemon; no other command needs it
 
-    daemons.run_lsp(options)
+    with log_level_again(lambda: str(invocation.settings_of(ROLE, flags)["log.level"])):
+        daemons.run_lsp(options)
 
 
 @command.command()
@@ -286,11 +290,3 @@ def exit_command(
     )
     answer = invocation.call(ROLE, "exit_start", factory_id=factory_id, client=client, **stale)
     show(invocation, answer, exits.exit_started)
-
-
-@command.command()
-@invocation_options
-@click.pass_obj
-def stop(invocation: Invocation) -> None:
-    """Stop the daemon."""
-    show(invocation, invocation.call(ROLE, "stop"), lists.stopping)

@@ -40,6 +40,10 @@ class Probed(Protocol):
     following: ChainFollowing
 
     @property
+    def height(self) -> int:
+        """The height of the tip the role has seen, or -1."""
+
+    @property
     def facts(self) -> Facts:
         """What a decision may read now."""
 
@@ -69,7 +73,7 @@ def page_of(checks: Iterable[Check]) -> Page:
 
 
 def watched(
-    port: int,
+    listen: tuple[str, int],
     loop: asyncio.AbstractEventLoop,
     *,
     samples: Callable[[], Iterable[Sample]],
@@ -77,10 +81,10 @@ def watched(
     settled: Callable[[], Awaitable[None]],
     seconds: float = ANSWER_SECONDS,
 ) -> MetricsServer:
-    """Serve a daemon's numbers and its health on loopback; port 0 takes any that is free.
+    """Serve a daemon's numbers and its health; port 0 takes any that is free.
 
     Args:
-        port: Where.
+        listen: Where: a host and a port.
         loop: The daemon's.
         samples: Returns the numbers; called in the loop.
         readiness: Returns what it takes to be of use; called in the loop.
@@ -88,7 +92,7 @@ def watched(
         seconds: How long an answer may take.
 
     Raises:
-        CannotListen: If the port is taken.
+        CannotListen: If nobody can listen there.
     """
 
     async def read() -> list[Sample]:
@@ -121,7 +125,7 @@ def watched(
         READY_PATH: asked(ready),
     }
     return MetricsServer(
-        port,
+        listen,
         lambda: asyncio.run_coroutine_threadsafe(read(), loop).result(seconds),
         pages=pages,
     )

@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from cromford.adapters.noise_server import NoiseServer, serve
-from cromford.adapters.peer_address import PeerAddress
+from cromford.adapters.peer_address import PeerAddress, written_endpoint
 from cromford.adapters.places import Limits, Relation
 from cromford.answers.bans import LobbyAnswer
 from cromford.answers.chain import RefusedTransaction
@@ -137,6 +137,7 @@ class LspDaemon(Daemon[LspState]):
             budgets=Budgets(self._has_seat),
         )
         self._listen = (options.listen_host, options.listen_port)
+        self._announce = options.announce
         self._server: NoiseServer | None = None
         self._payments = LspPayments(self)
         self._closing = LspClosing(self)
@@ -220,7 +221,7 @@ class LspDaemon(Daemon[LspState]):
             limits=self._limits,
             relation_of=self._relation_of,
         )
-        _log.info("lsp_listening address=%s", self._address())
+        _log.info("lsp_listening address=%s on=%s", self._address(), self._listening())
         async with self._server:
             await asyncio.Event().wait()
 
@@ -303,11 +304,13 @@ class LspDaemon(Daemon[LspState]):
     def _address(self) -> str | None:
         if self._server is None:
             return None
-        return str(
-            PeerAddress(
-                node_id=self.identity.node_id, host=self._server.host, port=self._server.port
-            )
-        )
+        host, port = self._announce or (self._server.host, self._server.port)
+        return str(PeerAddress(node_id=self.identity.node_id, host=host, port=port))
+
+    def _listening(self) -> str | None:
+        if self._server is None:
+            return None
+        return written_endpoint(self._server.host, self._server.port)
 
     async def _entries(self) -> AsyncIterator[FactoryEntry]:
         """Yield what is known of every factory, oldest first; others are served meanwhile."""
@@ -320,11 +323,11 @@ class LspDaemon(Daemon[LspState]):
         locking = [e async for e in self._entries() if views.is_locking(self.state, e)]
         ending = [views.dying(self.state.house, entry) for entry in locking]
         state = self.driver.state
-        address = self._address()
         return {
             "role": "lsp",
             **await self.status(),
-            "listen": None if address is None else address.partition("@")[2],
+            "listen": self._listening(),
+            "address": self._address(),
             "n_connected": self.n_connected,
             "contested": [node_id.hex() for node_id in self.peers.contested],
             "n_waiting": len(state.house.members),

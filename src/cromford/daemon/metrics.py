@@ -1,5 +1,9 @@
-"""Numbers for Prometheus, read from the state when they are asked for. Loopback only."""
+"""Numbers for Prometheus, read from the state when they are asked for."""
 
+import contextlib
+import ipaddress
+import logging
+import socket
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -14,8 +18,9 @@ from prometheus_client.registry import Collector
 
 from cromford.listening import METRICS, listening_for
 
-LOOPBACK: Final = "127.0.0.1"
 COUNTED: Final = "_total"  # How the name of a number ends that only rises while the daemon runs.
+
+_log = logging.getLogger(__name__)
 
 # A name, with label values if it has labels, to a number.
 Sample = tuple[str, Mapping[str, str], float]
@@ -107,12 +112,18 @@ class _Quiet(WSGIRequestHandler):
         """Say nothing: a scrape is no news."""
 
 
+class _OverIpv6(ThreadingWSGIServer):
+    """The same, where the host is an IPv6 address."""
+
+    address_family = socket.AF_INET6
+
+
 class MetricsServer:
-    """Serves `/metrics`, and pages by their paths, on loopback until it is closed."""
+    """Serves `/metrics`, and pages by their paths, until it is closed."""
 
     def __init__(
         self,
-        port: int,
+        listen: tuple[str, int],
         read: Callable[[], Iterable[Sample]],
         *,
         pages: Mapping[str, Callable[[], Page]] | None = None,
@@ -120,13 +131,14 @@ class MetricsServer:
         """Start serving; port 0 takes any that is free.
 
         Args:
-            port: Where.
+            listen: Where: a host and a port. Whoever can connect there reads what the daemon holds.
             read: Returns the numbers; called from a thread of the server's.
             pages: What answers other paths; called from such a thread, too.
 
         Raises:
-            CannotListen: If the port is taken.
+            CannotListen: If nobody can listen there.
         """
+        host, port = listen
         registry = CollectorRegistry()
         registry.register(StateCollector(read))
         numbers, others = make_wsgi_app(registry), dict(pages or {})
@@ -140,10 +152,11 @@ class MetricsServer:
             start_response(_REASONS[page.status], [("Content-Type", "application/json")])
             return [page.body.encode()]
 
-        with listening_for(METRICS, LOOPBACK, port):
-            self._server = make_server(
-                LOOPBACK, port, answer, ThreadingWSGIServer, handler_class=_Quiet
-            )
+        serving = _OverIpv6 if ":" in host else ThreadingWSGIServer
+        with listening_for(METRICS, host, port):
+            self._server = make_server(host, port, answer, serving, handler_class=_Quiet)
+        if not _is_loopback(host):
+            _log.warning("metrics_beyond_this_machine host=%s port=%d", host, self.port)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
 
@@ -157,3 +170,9 @@ class MetricsServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+def _is_loopback(host: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"

@@ -38,7 +38,11 @@ class ChainOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LspOptions:
-    """How an LSP runs. `listen_port` 0 takes any port that is free."""
+    """How an LSP runs. `listen_port` 0 takes any port that is free.
+
+    `announce` is where clients reach it, if that is not where it listens: the host and the port of
+    whoever passes connections on to it.
+    """
 
     datadir: Path
     network: Network
@@ -46,12 +50,13 @@ class LspOptions:
     listen_host: str
     listen_port: int
     policy: LspPolicy
+    announce: tuple[str, int] | None = None  # None: where it listens
     limits: Limits = field(default_factory=Limits)
     poll_seconds: float = POLL_SECONDS
     fallback_sat_per_kw: int = FALLBACK_SAT_PER_KW
     log_level: str = LOG_LEVEL
     log_format: str = LOG_FORMAT
-    metrics_port: int | None = None  # None: no metrics are served
+    metrics_listen: tuple[str, int] | None = None  # None: no metrics are served
     seed_passphrase_file: Path | None = None
     signet_challenge: str | None = None  # in hex; None on signet means the public one
     backup_dir: Path | None = None  # None: no replica is kept
@@ -75,7 +80,7 @@ class ClientOptions:
     fallback_sat_per_kw: int = FALLBACK_SAT_PER_KW
     log_level: str = LOG_LEVEL
     log_format: str = LOG_FORMAT
-    metrics_port: int | None = None  # None: no metrics are served
+    metrics_listen: tuple[str, int] | None = None  # None: no metrics are served
     seed_passphrase_file: Path | None = None
     signet_challenge: str | None = None  # in hex; None on signet means the public one
     backup_dir: Path | None = None  # None: no replica is kept

@@ -53,6 +53,7 @@ from cromford.daemon.refusals import Refusals
 from cromford.daemon.remedies import remedy_for
 from cromford.daemon.safekeeping import UNMARKED, Safekeeping, waits_for_mark
 from cromford.daemon.signing import nonce_samples, perform_signing, sign_child
+from cromford.daemon.supervisor import supervised
 from cromford.daemon.views.payments import statuses
 from cromford.listening import CannotListen
 from cromford.ports import BlockRef, Checkpoint, CredentialsRefused
@@ -285,9 +286,9 @@ class Daemon(Generic[S]):
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stopping.set)
-        if self._options.metrics_port is not None:
+        if self._options.metrics_listen is not None:
             self._metrics = watched(
-                self._options.metrics_port,
+                self._options.metrics_listen,
                 loop,
                 samples=self.samples,
                 readiness=lambda: readiness(self),
@@ -310,7 +311,7 @@ class Daemon(Generic[S]):
                     cover=self._cover,
                 )
             await self._first_look()
-            async with server:
+            async with server, supervised(self, self._settled):
                 self.spawn(self._network_once_it_knows_a_block())
                 _log.info("daemon_started home=%s", self.home)
                 await self._stopping.wait()

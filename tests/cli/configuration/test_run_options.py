@@ -65,7 +65,8 @@ def test_without_options_the_policies_are_the_defaults(started: Started, tmp_pat
     assert lsp.datadir == client.datadir == tmp_path
     assert str(client.lsp) == LSP
     assert lsp.seed_passphrase_file is None
-    assert lsp.metrics_port is None
+    assert lsp.metrics_listen is None
+    assert lsp.announce is None
 
 
 def test_the_default_chain_is_bitcoind_on_this_machine(started: Started) -> None:
@@ -89,7 +90,8 @@ def test_containers_can_say_everything_by_environment(started: Started) -> None:
         "CROMFORD_LSP_MIN_DEPTH_BLOCKS": "6",
         "CROMFORD_LSP_INNER_ARITIES": "2, 3",
         "CROMFORD_LSP_INNER_KINDS": "static, dw",
-        "CROMFORD_METRICS_PORT": "0",
+        "CROMFORD_METRICS_LISTEN": "[::]:9332",
+        "CROMFORD_LSP_ANNOUNCE": "lsp.example.org:9750",
     }
     options = started.lsp(env=env)
     assert options.network == REGTEST
@@ -101,7 +103,8 @@ def test_containers_can_say_everything_by_environment(started: Started) -> None:
     assert options.policy.min_depth == 6
     kinds = (VertexKind.STATIC, VertexKind.DW)
     assert options.policy.inner_levels == InnerLevels(arities=(2, 3), kinds=kinds)
-    assert options.metrics_port == 0
+    assert options.metrics_listen == ("::", 9332)
+    assert options.announce == ("lsp.example.org", 9750)
 
 
 def test_feerates_are_read_in_sat_per_vbyte(started: Started) -> None:

@@ -32,7 +32,7 @@ poll_seconds = 0.5
 level = "debug"
 format = "json"
 [metrics]
-port = 9000
+listen = "127.0.0.1:9000"
 [seed]
 passphrase_file = "/run/seed"
 [lsp]
@@ -153,6 +153,13 @@ REFUSED = [
     ("lsp = 3", "lsp: expected one of the sections"),
     ("[lsp]\nlisten = 9750", "lsp.listen: expected HOST:PORT, as a text, received 9750"),
     ("[lsp]\nlisten = '127.0.0.1'", 'lsp.listen: expected HOST:PORT, received "127.0.0.1"'),
+    ("[lsp]\nannounce = 9750", "lsp.announce: expected HOST:PORT, as a text, received 9750"),
+    ("[lsp]\nannounce = 'example.org'", "lsp.announce: port: expected HOST:PORT"),
+    ("[lsp]\nannounce = 'h:0'", "lsp.announce: port: expected a number in 1..65535, received '0'"),
+    ("[lsp]\nannounce = '0.0.0.0:9750'", "lsp.announce: expected an address of one machine"),
+    ("[lsp]\nannounce = '[::]:9750'", "lsp.announce: expected an address of one machine"),
+    ("[lsp]\nannounce = '224.0.0.1:9750'", "lsp.announce: expected an address of one machine"),
+    ("[metrics]\nport = 9332", "metrics.port: it is called metrics.listen now"),
     ("[lsp]\ninner_arities = 2", "lsp.inner_arities: expected a list"),
     ("[lsp]\ninner_arities = []", "lsp.inner_arities: expected a list with at least one value"),
     ("[lsp]\ninner_arities = [1]", "lsp.inner_arities: expected a whole number in 2..1024"),
@@ -334,7 +341,10 @@ def test_a_key_by_its_old_name_is_refused_naming_the_new(
 def test_a_flag_by_its_old_name_is_refused_naming_the_new(tmp_path: Path, key: Key) -> None:
     old = next(old for old, new in RENAMED.items() if new == key.path)
     flag = f"--{old.partition('.')[2].replace('_', '-')}"
-    result = CommandLine(tmp_path).run(key.section, "run", flag, "5")
+    is_of_both = key.section not in {"lsp", "client"}
+    flag = f"--{old.replace('.', '-').replace('_', '-')}" if is_of_both else flag
+    role = "lsp" if is_of_both else key.section
+    result = CommandLine(tmp_path).run(role, "run", flag, "5")
     assert result.exit_code == 2
     assert f"No such option '{flag}'" in result.stderr
     assert f"'{key.flag}'" in result.stderr

@@ -12,12 +12,11 @@ from cromford.bitcoin.network import NETWORKS
 from cromford.cli.configuration.key import Key
 from cromford.cli.configuration.kinds import (
     FEERATE,
-    PORT_MAX,
     Choice,
+    Endpoint,
     File,
     Flag,
     Hex,
-    Integer,
     Number,
     Text,
 )
@@ -139,11 +138,12 @@ _DAEMON: Final = (
     ),
     Key(
         section="metrics",
-        name="port",
-        kind=Integer(0, PORT_MAX, "PORT"),
+        name="listen",
+        kind=Endpoint(),
         default=None,
-        help="Serve Prometheus metrics on 127.0.0.1 and this port.",
-        flag="--metrics-port",
+        help="Serve metrics for Prometheus, /healthz and /readyz here. Whoever can connect reads "
+        "what the daemon holds: let it be 127.0.0.1, or a network of your own.",
+        flag="--metrics-listen",
         shown_default="none are served",
     ),
     Key(

@@ -3,6 +3,7 @@
 Each kind refuses what it is not with what it expected and what it received.
 """
 
+import ipaddress
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +13,13 @@ from typing import Any, Final, NoReturn, Protocol
 
 import click
 
-from cromford.adapters.peer_address import PeerAddress, parse_peer_address, port_number
+from cromford.adapters.peer_address import (
+    PeerAddress,
+    parse_endpoint,
+    parse_peer_address,
+    port_number,
+    written_endpoint,
+)
 from cromford.bitcoin.fees import MIN_RELAY_SAT_PER_KW, SAT_PER_KW_OF_SAT_PER_VB
 
 PORT_MAX: Final = 0xFFFF
@@ -318,8 +325,35 @@ class Endpoint:
 
     def to_toml(self, value: tuple[str, int]) -> str:
         """Return it in quotes."""
-        host, port = value
-        return _quoted(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        return _quoted(written_endpoint(*value))
+
+
+@dataclass(frozen=True, slots=True)
+class Reachable:
+    """What others connect to: `HOST:PORT` of one place, as an `Endpoint` need not be."""
+
+    metavar: str = "HOST:PORT"
+
+    def of_text(self, text: str) -> tuple[str, int]:
+        """Return the host and the port."""
+        host, port = parse_endpoint(text)
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:  # A name; who it is, only those know who ask for it.
+            return host, port
+        if address.is_unspecified or address.is_multicast:
+            _refuse("an address of one machine", text)
+        return host, port
+
+    def of_toml(self, value: object) -> tuple[str, int]:
+        """Return the host and the port; a number is none."""
+        if not isinstance(value, str):
+            _refuse(f"{self.metavar}, as a text", value)
+        return self.of_text(value)
+
+    def to_toml(self, value: tuple[str, int]) -> str:
+        """Return it in quotes."""
+        return _quoted(written_endpoint(*value))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,13 @@
 """Keys by names they once had. An old name is refused and names the new one: never both at once.
 
-A name without its unit let somebody write blocks where seconds were meant, and nothing noticed.
+A name without its unit let somebody write blocks where seconds were meant, and nothing noticed; and
+a port has no host.
 """
 
 from typing import Final
 
 RENAMED: Final = {
+    "metrics.port": "metrics.listen",
     "lsp.capacity_min": "lsp.capacity_min_sat",
     "lsp.capacity_max": "lsp.capacity_max_sat",
     "lsp.max_exit_delay": "lsp.max_exit_delay_blocks",

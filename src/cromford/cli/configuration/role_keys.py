@@ -22,6 +22,7 @@ from cromford.cli.configuration.kinds import (
     KeyKind,
     Number,
     Peer,
+    Reachable,
     Several,
 )
 from cromford.crypto.keys import PUBKEY_SIZE
@@ -89,7 +90,15 @@ _FEE_RATE: Final = Integer(0, FEE_MAX, "PPM")
 _AT_LEAST_A_STEP: Final = "; never less than a step"
 
 LSP_KEYS: Final = (
-    _lsp_key("listen", Endpoint(), LISTEN_DEFAULT, "Where clients connect to."),
+    _lsp_key("listen", Endpoint(), LISTEN_DEFAULT, "Where to listen for clients."),
+    _lsp_key(
+        "announce",
+        Reachable(),
+        None,
+        "What clients connect to, where that is another address: behind NAT, a proxy or in a "
+        "container. It is shown to be handed on; nothing is forwarded by it.",
+        shown_default="where it listens",
+    ),
     _lsp_key(
         "connections_max",
         _CONNECTIONS,

@@ -61,6 +61,7 @@ def lsp_options(values: Values, datadir: Path) -> LspOptions:
     return LspOptions(
         listen_host=host,
         listen_port=port,
+        announce=values["lsp.announce"],
         policy=lsp_policy(values),
         limits=connection_limits(values),
         **_shared(values, datadir),
@@ -139,7 +140,7 @@ def _shared(values: Values, datadir: Path) -> dict[str, Any]:
         "fallback_sat_per_kw": sat_per_kw(values["chain.fallback_feerate_sat_per_vb"]),
         "log_level": values["log.level"],
         "log_format": values["log.format"],
-        "metrics_port": values["metrics.port"],
+        "metrics_listen": values["metrics.listen"],
         "seed_passphrase_file": values["seed.passphrase_file"],
         "backup_dir": _absolute(values["backup.dir"]),
         "mark_dir": _absolute(values["backup.mark_dir"]),

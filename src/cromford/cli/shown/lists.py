@@ -22,6 +22,7 @@ from cromford.cli.shown.output import (
 from cromford.told import counted
 
 TWO_COPIES: Final = "does a second copy of the data directory run? Stop one of them"
+NOT_LISTENING: Final = "nothing yet: it listens once it has read a block"
 RESTORED: Final = "marked: restored from a backup, it can only be closed"
 _GOES_ON: Final = frozenset({"open", "offline"})  # A channel whose neighbours leave.
 Document = dict[str, Any]
@@ -35,6 +36,11 @@ def address(console: Console, answer: Document) -> None:
 def stopping(console: Console, _answer: Document) -> None:
     """Print that the daemon stops."""
     console.print("the daemon is stopping")
+
+
+def stopped(console: Console, _answer: Document) -> None:
+    """Print that the daemon is gone."""
+    console.print("the daemon has stopped")
 
 
 def left(console: Console, _answer: Document) -> None:
@@ -53,7 +59,7 @@ def lsp_status(console: Console, status: Document) -> None:
     building = status["build"]
     rows = _status_rows(status)
     rows += [
-        ("clients connect to", f"{status['node_id']}@{status['listen']}"),
+        ("clients connect to", status["address"] or NOT_LISTENING),
         ("clients", f"{status['n_connected']} connected, {status['n_waiting']} waiting"),
         ("building", "no" if building is None else building["phase"]),
         ("factories", status["n_factories"]),

@@ -95,6 +95,7 @@ CHANGES: Final[dict[str, tuple[str, Callable[[Tx], Tx]]]] = {
     "not replaceable": ("nsequence", lambda tx: with_input(tx, nsequence=0xFFFFFFFE)),
     "a delay": ("nsequence", lambda tx: with_input(tx, nsequence=144)),
     "a witness": ("witness", lambda tx: tx.with_witnesses((bytes(64),))),
+    "a script_sig": ("script_sig", lambda tx: with_input(tx, script_sig=b"\x51")),
     "no anchor": ("anchor", lambda tx: without_output(tx, ANCHOR)),
     "an anchor of 0 sat": ("anchor", lambda tx: with_output(tx, ANCHOR, amount_sat=0)),
     "an anchor of 241 sat": ("anchor", lambda tx: with_output(tx, ANCHOR, amount_sat=241)),
@@ -107,6 +108,10 @@ CHANGES: Final[dict[str, tuple[str, Callable[[Tx], Tx]]]] = {
                 *tx.outputs,
             ),
         ),
+    ),
+    "an anchor beside the anchor": (
+        "anchor",
+        lambda tx: replace(tx, outputs=(*tx.outputs, tx.outputs[-1])),
     ),
     "the anchor first": (
         "anchor",
@@ -211,6 +216,28 @@ def test_a_close_of_more_than_bip_431_allows_is_refused(pump: Pump) -> None:
         else:
             with pytest.raises(Refusal, match="vsize"):
                 check_tx(many, closable(pump), feerate_sat_per_kw=FEERATE)
+
+
+@pytest.mark.parametrize(("more_bytes", "is_taken"), [(0, True), (1, False)])
+def test_a_close_of_10_000_virtual_bytes_is_the_largest(
+    pump: Pump, more_bytes: int, *, is_taken: bool
+) -> None:
+    """Outputs of 43 bytes and witness programs of 2 to 40 bytes hit any size."""
+    tx = honest_tx(pump)
+    left = 10_000 + more_bytes - vsize_of_close(tx)
+    n_whole = left // 43 - 1
+    size = left - 43 * n_whole - 8 - 1 - 2  # What the last output's witness program has.
+    program = size if size <= 40 else size - 43
+    assert 2 <= program <= 40
+    n_whole += size > 40
+    last = TxOut(amount_sat=1_000, script_pubkey=bytes((0x51, program)) + bytes(program))
+    small = TxOut(amount_sat=330, script_pubkey=MORE.script_pubkey)
+    outputs = (last, *(small for _ in range(n_whole)), *tx.outputs)
+    many = with_output(replace(tx, outputs=outputs), LSP, amount_sat=1_000)
+    with pytest.raises(Refusal) as caught:
+        check_tx(many, closable(pump), feerate_sat_per_kw=FEERATE)
+    # Nodes relay no such program: the size is looked at before.
+    assert caught.value.field == ("outputs" if is_taken else "vsize")
 
 
 # What a client agrees to
@@ -448,6 +475,8 @@ def test_an_aggnonce_that_is_no_point_ends_it_and_not_the_client() -> None:
     [
         ("another signature", "the signature of a finished close does not verify"),
         ("unsigned", "the signature of a finished close does not verify"),
+        ("more than a signature", "the signature of a finished close does not verify"),
+        ("of another form", "a finished close is none: nlocktime"),
         ("no transaction", "a finished close is no transaction"),
     ],
 )
@@ -461,6 +490,8 @@ def test_a_close_is_finished_for_a_client_only_by_signatures_that_verify(
         bad = {
             "another signature": tx.with_witnesses((bytes(64),)).serialize(),
             "unsigned": tx.with_witnesses(()).serialize(),
+            "more than a signature": tx.with_witnesses((*tx.inputs[0].witness, b"")).serialize(),
+            "of another form": replace(tx, nlocktime=1).serialize(),
             "no transaction": b"\x00",
         }[what]
         return (replace(message, txs=(replace(message.txs[0], tx=bad), *message.txs[1:])),)

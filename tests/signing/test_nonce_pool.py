@@ -16,7 +16,13 @@ from cromford.crypto import schnorr
 from cromford.crypto.curve import Keypair
 from cromford.crypto.keys import pubkey_of
 from cromford.crypto.musig2 import KeyAgg, NonceReuse, SecNonce, nonce_agg
-from cromford.signing.nonces import POOL_SIZE_MAX, NonceFault, NoncePool, PublicPool
+from cromford.signing.nonces import (
+    POOL_SIZE_MAX,
+    POOL_SIZE_MIN,
+    NonceFault,
+    NoncePool,
+    PublicPool,
+)
 from cromford.signing.task import SigningTask
 
 SECKEY = bytes(31) + b"\x2a"
@@ -221,6 +227,26 @@ def test_two_threads_get_one_signature_between_them() -> None:
 def test_a_pool_of_no_or_too_many_nonces_is_refused_before_any_is_made(size: int) -> None:
     with pytest.raises(ValueError, match=rf"1\.\.4096 nonces, received {size}"):
         NoncePool(Keypair(SECKEY), size=size)
+
+
+def test_the_largest_pool_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cromford.signing.nonces.POOL_SIZE_MAX", 3)
+    assert len(NoncePool(Keypair(SECKEY), size=3).public.pubnonces) == 3
+    with pytest.raises(ValueError, match=r"1\.\.3 nonces, received 4"):
+        NoncePool(Keypair(SECKEY), size=4)
+
+
+def test_the_least_size_of_a_clients_pool_is_the_protocols() -> None:
+    assert POOL_SIZE_MIN == 64
+
+
+def test_a_pool_counts_what_signed_and_what_is_left(pool: NoncePool) -> None:
+    assert (pool.n_used, pool.n_left) == (0, 3)
+    for index in (2, 0, 0):
+        pool.partial_sign(index, TASK, aggnonce_of(pool, index))
+    assert (pool.n_used, pool.n_left) == (2, 1)
+    pool.drop()
+    assert (pool.n_used, pool.n_left) == (0, 0)
 
 
 def test_every_nonce_of_every_pool_is_another() -> None:

@@ -1,0 +1,78 @@
+"""What is in the way of any close of a channel, for whoever asks: each alone, on both sides."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+import pytest
+from tests.protocol.closes import closable_factory, links
+from tests.protocol.pump import Pump
+from tests.protocol.test_close_limits import a_close, spend_of
+
+from cromford.bitcoin.block import BlockRef
+from cromford.bitcoin.tx import Txid
+from cromford.protocol.closing.rules import ADVANCE_OPEN, problem_with_channel
+from cromford.protocol.journal.known_chain import KnownChain
+from cromford.protocol.journal.link import Link
+from cromford.protocol.journal.next_funding import NextFunding
+
+SEAT: Final = 2
+
+
+@pytest.fixture(scope="module")
+def pump() -> Pump:
+    """Return a world that these tests only look at."""
+    return closable_factory(3)
+
+
+def owing_a_revocation(link: Link) -> Link:
+    return replace(link, state=replace(link.state, own_signed=link.state.own_revoked + 1))
+
+
+def on_the_way_to_another_funding(link: Link) -> Link:
+    following = NextFunding(advance_id=b"\x01" * 32, funding=link.present, price_msat=0)
+    return replace(link, next=following)
+
+
+IN_THE_WAY: Final[dict[str, Callable[[Link], Link]]] = {
+    "the channel failed: it broke": lambda link: replace(link, failure="it broke"),
+    "another close of it is finished already": lambda link: replace(
+        link, closes=(a_close(b"\x01", 5_000, is_finished=True),)
+    ),
+    ADVANCE_OPEN: on_the_way_to_another_funding,
+    "an update is on its way": owing_a_revocation,
+}
+
+
+@pytest.mark.parametrize("said", IN_THE_WAY)
+def test_a_channel_that_is_not_at_rest_is_not_closed_by_either_side(pump: Pump, said: str) -> None:
+    for link, chain in both_sides(pump):
+        assert problem_with_channel(link, chain, height=chain.height) is None
+        disturbed = IN_THE_WAY[said](link)
+        assert problem_with_channel(disturbed, chain, height=chain.height) == said
+
+
+def both_sides(pump: Pump) -> tuple[tuple[Link, KnownChain], ...]:
+    own, theirs = links(pump)[SEAT]
+    return (own, pump.client_at(SEAT).state.chain), (theirs, pump.factory.chain)
+
+
+def test_what_can_have_no_update_any_more_is_not_in_the_way_of_its_close(pump: Pump) -> None:
+    """A store that lacks state: no advance of it will ever be finished, and its failure is that."""
+    for link, chain in both_sides(pump):
+        restored = on_the_way_to_another_funding(replace(link, is_behind=True, failure="it lags"))
+        said = problem_with_channel(restored, chain, height=chain.height)
+        assert said is None
+
+
+def test_a_channel_whose_output_or_one_above_it_was_spent_otherwise_is_not_closed(
+    pump: Pump,
+) -> None:
+    for link, chain in both_sides(pump):
+        for outpoint in (link.present.outpoint, *(step.outpoint for step in link.path)):
+            spent = chain.with_block(
+                BlockRef(height=chain.height + 1, block_hash=Txid(bytes(32))),
+                (spend_of(outpoint, 1_000),),
+            )
+            said = problem_with_channel(link, spent, height=spent.height)
+            assert said == "its output, or one above it, was spent otherwise"

@@ -1,8 +1,9 @@
 """A factory of many clients over loopback sockets: `python -m bench.crowd --clients 1024`.
 
-The LSP is one process, as its operator starts it; all clients are another, each with its own
-connection, keys and checks; the embedded node is a third. Every branch is verified once the factory
-is funded, and one client, drawn at random, leaves on the node's chain until its coin is its own.
+The LSP is one process, as its operator starts it; its clients are in several others, each with its
+own connection, keys and checks; the embedded node is one more. Every branch is verified once the
+factory is funded, and one client, drawn at random, leaves on the node's chain until its coin is its
+own.
 """
 
 import asyncio
@@ -19,11 +20,10 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import click
-from bench.crowd_clients import CrowdClient, Eyes, Turns, until_all
+from bench.crowd_groups import Place, Shares, started
 from bench.processes import FUNDING_LINE, Silent
 
-from cromford.adapters.bitcoind import BitcoindChain
-from cromford.adapters.peer_address import PeerAddress, parse_peer_address
+from cromford.adapters.peer_address import parse_peer_address
 from cromford.bitcoin.block import COINBASE_MATURITY
 from cromford.bitcoin.network import REGTEST
 from cromford.channel.terms import MSAT_PER_SAT
@@ -34,13 +34,11 @@ from cromford.demo.settings import DemoSettings
 from cromford.demo.steps import Steps
 from cromford.demo.world import LSP_NAME, DaemonProcess, Site, open_node
 from cromford.factory.terms import N_CLIENTS_MAX
-from cromford.open_files import OWN_FILES, allow_open_files
 from cromford.protocol.policy import ClientPolicy
 
 CLIENTS_DEFAULT: Final = (512, N_CLIENTS_MAX)
 CAPACITY_SAT: Final = 200_000
 PAID_SAT: Final = 100_000
-DIALS_AT_ONCE: Final = 64
 # Clients that share one core answer late, and nobody is dropped for that.
 DEADLINE_SECONDS: Final = 600
 PATIENT: Final = ClientPolicy(deadline_seconds=DEADLINE_SECONDS)
@@ -121,10 +119,9 @@ def run(
 
     Raises:
         TimeoutError: If a step does not end.
+        ShareFailed: If a step of the clients fails.
         DemoFailed: If a process does not start, or has died.
     """
-    # A socket, and what the clients of one process have open while they dial.
-    allow_open_files(2 * n_clients + OWN_FILES)
     with interruptible(), _started(n_clients, is_quick=is_quick) as crowd:
         crowd.say = say
         return asyncio.run(crowd.run(seed))
@@ -150,8 +147,16 @@ def _started(n_clients: int, *, is_quick: bool) -> Iterator["_Crowd"]:
                 height = node.height()
                 step.wait_for("its coins", lambda: _at_height(lsp, height))
             address = parse_peer_address(f"{status['node_id']}@{status['listen']}")
-            policy = QUICK_POLICY if is_quick else PATIENT
-            yield _Crowd(site, node, lsp, address, policy)
+            place = Place(
+                lsp=address,
+                chain_url=node.chain.url,
+                cookie_file=node.chain.cookie_file,
+                policy=QUICK_POLICY if is_quick else PATIENT,
+                tip_height=height,
+                step_seconds=STEP_SECONDS + STEP_SECONDS_PER_CLIENT * n_clients,
+            )
+            with started(n_clients, place, children.check_alive) as shares:
+                yield _Crowd(site, node, lsp, shares, height)
 
 
 def _start_lsp(site: Site, node: Node, more: Sequence[str]) -> DaemonProcess:
@@ -194,54 +199,38 @@ class _Crowd:
     site: Site
     node: Node
     lsp: DaemonProcess
-    address: PeerAddress
-    policy: ClientPolicy
+    shares: Shares
+    height: int  # What all clients have seen.
+    depth: int = 0  # How deep the funding has to be.
     say: Callable[[str], None] = lambda _line: None
 
     async def run(self, seed: int) -> Outcome:
-        chain = self.node.chain
-        async with BitcoindChain(chain.url, cookie_path=chain.cookie_file) as seen:
-            eyes = Eyes(seen)
-            clients = await self._clients(eyes)
-            come = await self._timed("come", self._come(clients))
-            gather = await self._timed("gather", self._gather(clients))
-            ceremony = await self._timed("sign", self._sign(clients))
-            ready = await self._timed("confirm", self._confirm(clients, eyes))
-            peak_mb = self._lsp_peak_mb()
-            began = time.monotonic()
-            n_verified = 0
-            for client in clients:
-                n_verified += all(verdict.ok for verdict in await client.verdicts())
-                await asyncio.sleep(0)  # Pings are answered in between.
-            verify = time.monotonic() - began
-            self.say(f"verified: {n_verified} branches in {verify:.1f} s")
-            leaver = random.Random(seed).randrange(n_clients := len(clients))
-            exit_blocks = await self._leave(clients[leaver], eyes)
-            await asyncio.gather(*(client.go() for client in clients))
-            attempt = clients[leaver].attempt
-            return Outcome(
-                n_clients=n_clients,
-                come_seconds=come,
-                gather_seconds=gather,
-                ceremony_seconds=ceremony,
-                ready_seconds=ready,
-                lsp_peak_mb=peak_mb,
-                verify_seconds=verify,
-                n_verified=n_verified,
-                leaver=0 if attempt is None else attempt.propose.client,
-                exit_blocks=exit_blocks,
-                exit_sat=clients[leaver].wallet_sat,
-                lsp_end_mb=self._lsp_peak_mb(),
-            )
-
-    async def _clients(self, eyes: Eyes) -> list[CrowdClient]:
-        (tip,) = await eyes.blocks_from(self.node.height())
-        turns, clients = Turns(), []
-        for number in range(self.site.settings.n_clients):
-            client = CrowdClient(number, self.address, self.policy, eyes, turns)
-            client.see(tip)
-            clients.append(client)
-        return clients
+        n_clients = self.site.settings.n_clients
+        come = await self._timed("come", self.shares.all("come"))
+        gather = await self._timed("gather", self.shares.all("gather", CAPACITY_SAT))
+        ceremony = await self._timed("sign", self._sign())
+        ready = await self._timed("confirm", self._confirm())
+        peak_mb = self._lsp_peak_mb()
+        began = time.monotonic()
+        n_verified = sum(await self.shares.all("verify"))
+        verify = time.monotonic() - began
+        self.say(f"verified: {n_verified} branches in {verify:.1f} s")
+        seat, exit_blocks, exit_sat = await self._leave(random.Random(seed).randrange(n_clients))
+        await self.shares.all("go")
+        return Outcome(
+            n_clients=n_clients,
+            come_seconds=come,
+            gather_seconds=gather,
+            ceremony_seconds=ceremony,
+            ready_seconds=ready,
+            lsp_peak_mb=peak_mb,
+            verify_seconds=verify,
+            n_verified=n_verified,
+            leaver=seat,
+            exit_blocks=exit_blocks,
+            exit_sat=exit_sat,
+            lsp_end_mb=self._lsp_peak_mb(),
+        )
 
     async def _timed(self, name: str, step: Any) -> float:  # noqa: ANN401 - a coroutine
         began = time.monotonic()
@@ -250,69 +239,44 @@ class _Crowd:
         self.say(f"{name}: {seconds:.1f} s, the LSP at {self._lsp_peak_mb():.0f} MB")
         return seconds
 
-    async def _come(self, clients: list[CrowdClient]) -> None:
-        dials = asyncio.Semaphore(DIALS_AT_ONCE)
-
-        async def come(client: CrowdClient) -> None:
-            async with dials:
-                await client.come()
-
-        await asyncio.gather(*(come(client) for client in clients))
-        await self._until(clients, lambda client: client.state.lobby is not None)
-
-    async def _gather(self, clients: list[CrowdClient]) -> None:
-        for client in clients:
-            client.join(CAPACITY_SAT)
-            await asyncio.sleep(0)
-        await self._until(clients, lambda client: client.is_joined)
-
-    async def _sign(self, clients: list[CrowdClient]) -> None:
+    async def _sign(self) -> None:
         await self._call("build")
-        await self._until(clients, lambda client: client.is_complete)
+        self.depth = max(await self.shares.all("sign"))
         while FUNDING_LINE not in self.lsp.child.log.read_bytes():
             self.site.children.check_alive()
             await asyncio.sleep(LOOK_SECONDS)
 
-    async def _confirm(self, clients: list[CrowdClient], eyes: Eyes) -> None:
-        depth = max(client.min_depth for client in clients)
-        await self._mine(depth, clients, eyes)
-        await self._until(clients, lambda client: client.is_ready)
+    async def _confirm(self) -> None:
+        await asyncio.to_thread(self.node.mine, self.depth)
+        await self.shares.all("see_from", self.height + 1)
+        self.height += self.depth
+        await self.shares.all("open")
 
-    async def _leave(self, leaver: CrowdClient, eyes: Eyes) -> int:
-        """Let one client be paid and leave; return after how many blocks it has its coin."""
-        invoice = leaver.invoice(PAID_SAT * MSAT_PER_SAT)
+    async def _leave(self, leaver: int) -> tuple[int, int, int]:
+        """Let one client be paid and leave.
+
+        Returns:
+            Its seat, after how many blocks it has its coin, and how much that is in sat.
+        """
+        invoice = await self.shares.one(leaver, "invoice", PAID_SAT * MSAT_PER_SAT)
         paid = await self._call("pay", invoice=invoice)
-        await self._until([leaver], lambda client: client.is_paid)
+        await self.shares.one(leaver, "be_paid")
         self.say(f"the leaver was paid: {json.dumps(paid.get('status'))}")
-        leaver.leave()
+        seat = await self.shares.one(leaver, "leave")
+        await self.shares.one(leaver, "settle")
         for n_blocks in range(1, EXIT_BLOCKS_MAX + 1):
-            await leaver.settled()
-            await self._mine(1, [leaver], eyes)
-            if leaver.wallet_sat:
-                self.say(f"left: {leaver.wallet_sat} sat after {n_blocks} blocks")
-                return n_blocks
+            await asyncio.to_thread(self.node.mine, 1)
+            wallet_sat = await self.shares.one(leaver, "see_alone", self.height + n_blocks)
+            if wallet_sat:
+                self.say(f"left: {wallet_sat} sat after {n_blocks} blocks")
+                return seat, n_blocks, wallet_sat
         raise TimeoutError(f"no coin after {EXIT_BLOCKS_MAX} blocks")
-
-    async def _mine(self, n_blocks: int, clients: list[CrowdClient], eyes: Eyes) -> None:
-        height = clients[0].state.chain.height
-        await asyncio.to_thread(self.node.mine, n_blocks)
-        for block in await eyes.blocks_from(height + 1):
-            for client in clients:
-                client.see(block)
-                await asyncio.sleep(0)
 
     async def _call(self, method: str, **params: object) -> Any:  # noqa: ANN401 - any JSON value
         """Return the LSP's answer; to make a thousand clients' keys takes it a while."""
         path = self.lsp.datadir / REGTEST.name / SOCKET_NAME
         client = RpcClient(path, timeout_seconds=DEADLINE_SECONDS)
         return await asyncio.to_thread(client.call, method, **params)
-
-    async def _until(
-        self, clients: list[CrowdClient], holds: Callable[[CrowdClient], bool]
-    ) -> None:
-        seconds = STEP_SECONDS + STEP_SECONDS_PER_CLIENT * self.site.settings.n_clients
-        alive = self.site.children.check_alive
-        await until_all(clients, holds, seconds=seconds, alive=alive)
 
     def _lsp_peak_mb(self) -> float:
         """Return the most memory that the LSP had so far."""

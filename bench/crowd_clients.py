@@ -1,4 +1,4 @@
-"""Many clients in one process, at the port of an LSP that is another.
+"""Some of many clients, in one process, at the port of an LSP that is another.
 
 Each is the production role over its driver, with its connection, its cipher and its keys; its
 journal is in memory, and all of them read the chain through one pair of eyes.

@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from itertools import takewhile
 from typing import Any, Final
 
 import msgspec
 
+from cromford import effects as fx
 from cromford.adapters.noise_server import NoiseServer, serve
 from cromford.adapters.peer_address import PeerAddress, written_endpoint
 from cromford.adapters.places import Limits, Relation
@@ -34,6 +35,7 @@ from cromford.daemon.api.wallet import (
     given_feerate,
     refusal_of,
 )
+from cromford.daemon.attempt_keys import AttemptKeys
 from cromford.daemon.budgets import Budgets
 from cromford.daemon.ceremonies import Ceremonies
 from cromford.daemon.ceremony_log import CeremonyLog
@@ -46,13 +48,13 @@ from cromford.daemon.metrics import Sample
 from cromford.daemon.options import LspOptions
 from cromford.daemon.parts import LspParts, read_label
 from cromford.daemon.shell import Daemon
+from cromford.daemon.signing import draw
 from cromford.daemon.views import lsp as views
 from cromford.daemon.views.bans import paused
 from cromford.daemon.views.channels import money_samples
 from cromford.daemon.views.closing import close_under_way
 from cromford.daemon.views.deadlines import lsp_deadline_blocks
 from cromford.daemon.views.lsp_exit import exit_next
-from cromford.effects import AttemptDeadline
 from cromford.open_files import allow_open_files
 from cromford.ports import BlockRef
 from cromford.protocol import events as ev
@@ -144,6 +146,7 @@ class LspDaemon(Daemon[LspState]):
         self._market = LspMarket(self)
         self._bans = LspBans(self)
         self._fundings = LspFundings(self)
+        self._attempt_keys = AttemptKeys(self._signer, draw=draw, post=self.post)
         self._ceremonies = Ceremonies()
         self._ceremony_log = CeremonyLog()
         self._happenings = Happenings(LspLookup(lambda: self.state), is_lsp=True)
@@ -277,6 +280,12 @@ class LspDaemon(Daemon[LspState]):
         yield "forwards", {"status": "pending"}, len(state.book.forwards)
         yield "forwards", {"status": "finished"}, state.book.n_finished
 
+    def _perform(self, effect: fx.Performed) -> Iterable[ev.Event]:
+        if isinstance(effect, fx.PrepareAttempt):
+            self.spawn(self._attempt_keys.prepare(effect))
+            return ()
+        return super()._perform(effect)
+
     def _observe(self, record: AnyRecord) -> None:
         super()._observe(record)
         self._ceremonies.observe(record)
@@ -382,7 +391,7 @@ class LspDaemon(Daemon[LspState]):
             "bump": views.bump_of(self.driver.state.house, attempt.attempt_id),
             "not_worth_sweeping": views.not_worth_sweeping(factory, self.facts.fees),
             "seconds_left": self.deadlines.seconds_left(
-                Due(factory.stream, AttemptDeadline(attempt_id=attempt.attempt_id))
+                Due(factory.stream, fx.AttemptDeadline(attempt_id=attempt.attempt_id))
             ),
         }
 

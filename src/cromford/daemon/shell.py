@@ -52,7 +52,7 @@ from cromford.daemon.record_log import log_record
 from cromford.daemon.refusals import Refusals
 from cromford.daemon.remedies import remedy_for
 from cromford.daemon.safekeeping import UNMARKED, Safekeeping, waits_for_mark
-from cromford.daemon.signing import nonce_samples, perform_signing, sign_child
+from cromford.daemon.signing import draw, nonce_samples, perform_signing, sign_child
 from cromford.daemon.supervisor import supervised
 from cromford.daemon.views.payments import statuses
 from cromford.listening import CannotListen
@@ -70,7 +70,6 @@ from cromford.wallet.account import Account, WalletPath
 from cromford.wallet.coins import Wallet
 
 FIRST_LOOK_SECONDS: Final = 3.0
-DRAWN_SIZE: Final = 32  # Of an attempt's name, of a preimage, of a payment secret.
 
 _log = logging.getLogger(__name__)
 S = TypeVar("S")
@@ -583,9 +582,7 @@ class Daemon(Generic[S]):
             case fx.Broadcast():
                 self._chain_effects.broadcast(effect)
             case _:
-                return perform_signing(
-                    self._signer, lambda: secrets.token_bytes(DRAWN_SIZE), effect
-                )
+                return perform_signing(self._signer, draw, effect)
         return ()
 
 

@@ -4,7 +4,9 @@ With `channel_signing` the only caller of `Signer`, but for invoices: a client s
 becomes an event.
 """
 
-from collections.abc import Callable, Iterator
+import secrets
+from collections.abc import Callable, Generator, Iterator
+from typing import Final
 
 from cromford import effects as fx
 from cromford.bitcoin.tx import Tx
@@ -20,6 +22,8 @@ from cromford.signing.nonces import NonceFault, NoPoolFree, PublicPool
 from cromford.signing.signer import Signer
 from cromford.wallet.account import WalletPath
 from cromford.watch.bumping import ChildTx
+
+DRAWN_SIZE: Final = 32  # Of an attempt's name, of a preimage, of a payment secret.
 
 SigningEffect = (
     fx.PrepareJoin
@@ -42,6 +46,11 @@ SigningEffect = (
     | fx.SignPayouts
     | fx.SignJointSweep
 )
+
+
+def draw() -> bytes:
+    """Return random bytes that nobody can guess."""
+    return secrets.token_bytes(DRAWN_SIZE)
 
 
 def perform_signing(
@@ -150,28 +159,46 @@ def _signed_jointly(signer: Signer, effect: fx.SignJointSweep) -> Tx:
     )
 
 
-def _prepare_attempt(
+def attempt_prepared(
     signer: Signer, draw: Callable[[], bytes], effect: fx.PrepareAttempt
-) -> ev.AttemptPrepared:
-    """Make the factory's pool, and of each candidate the keys and pools of all channels."""
+) -> Generator[None, None, ev.AttemptPrepared]:
+    """Return the factory's pool, and of each candidate the keys and pools of all channels.
+
+    It yields between them, where others may have a turn.
+    """
     attempt = effect.attempt
     attempt_id = draw()
     factory_pool = signer.make_pool(FactoryKey(attempt=attempt), effect.pool_size)
-    channels, *higher = (
-        tuple(
-            (signer.channel_pubkeys(name), signer.make_pool(name, LSP_CHANNEL_POOL_SIZE))
-            for client in range(1, effect.n_clients + 1)
-            for name in [ChannelKey(attempt=attempt, channel=client, candidate=candidate)]
-        )
-        for candidate in range(effect.n_candidates)
-    )
+    of_candidates = []
+    for candidate in range(effect.n_candidates):
+        channels = []
+        for client in range(1, effect.n_clients + 1):
+            yield
+            name = ChannelKey(attempt=attempt, channel=client, candidate=candidate)
+            pool = signer.make_pool(name, LSP_CHANNEL_POOL_SIZE)
+            channels.append((signer.channel_pubkeys(name), pool))
+        of_candidates.append(tuple(channels))
+    first, *higher = of_candidates
     return ev.AttemptPrepared(
         asked=effect,
         attempt_id=attempt_id,
         factory_pool=factory_pool,
-        channels=channels,
+        channels=first,
         higher=tuple(higher),
     )
+
+
+def _prepare_attempt(
+    signer: Signer, draw: Callable[[], bytes], effect: fx.PrepareAttempt
+) -> ev.AttemptPrepared:
+    """Make all of it at once."""
+    steps = attempt_prepared(signer, draw, effect)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as made:
+            prepared: ev.AttemptPrepared = made.value
+            return prepared
 
 
 def _prepare_join(signer: Signer, effect: fx.PrepareJoin) -> ev.JoinPrepared:

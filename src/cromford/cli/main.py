@@ -24,6 +24,7 @@ COMMANDS: Final = {
     "agent": _Entry("cromford.cli.agent", "Run an exit agent: publish other people's exits."),
     "regtest": _Entry("cromford.cli.regtest", "Run a Bitcoin regtest node, never for real money."),
     "config": _Entry("cromford.cli.config", "Check and show the configuration."),
+    "plan": _Entry("cromford.cli.plan", "Say what a factory costs, before it exists."),
     "demo": _Entry("cromford.cli.demo", "Build a factory on this machine and show it."),
 }
 

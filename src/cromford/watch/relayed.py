@@ -66,22 +66,9 @@ def too_cheap(
 def fixed_fees(plan: PlannedVertex, channel: ChannelTerms) -> Iterator[FixedFee]:
     """Yield what the terms price: the tree, the emptiest and fullest commitment, HTLCs."""
     for vertex in plan.vertices():
-        n_paid = len(vertex.children) or len(vertex.capacities_sat) + bool(vertex.lstock_sat)
-        made = [("kickoff", 1), ("state", n_paid)]
-        if vertex.shape.kind is VertexKind.STATIC:
-            made = [("static", n_paid)]
-        for (label, n_outputs), tx in zip(made, vertex.txs, strict=True):
-            yield FixedFee(
-                name=f"{label}_{vertex.shape.name}",
-                vsize=keypath_tx_vsize(n_p2tr_outputs=n_outputs, n_anchors=1),
-                fee_sat=tx.fee_sat,
-            )
+        yield from vertex_fees(vertex)
     for n_htlcs in (0, 2 * channel.max_accepted_htlcs):
-        yield FixedFee(
-            name=f"commitment with {n_htlcs} HTLCs",
-            vsize=vsize_of(COMMITMENT_WEIGHT + HTLC_OUTPUT_WEIGHT * n_htlcs),
-            fee_sat=channel.commitment_fee_sat(n_htlc_outputs=n_htlcs),
-        )
+        yield commitment_fee(channel, n_htlcs=n_htlcs)
     for name, weight in (("timeout", HTLC_TIMEOUT_WEIGHT), ("success", HTLC_SUCCESS_WEIGHT)):
         cost_sat = channel.htlc_tx_cost_sat(is_offered=name == "timeout")
         yield FixedFee(
@@ -89,3 +76,26 @@ def fixed_fees(plan: PlannedVertex, channel: ChannelTerms) -> Iterator[FixedFee]
             vsize=vsize_of(weight),
             fee_sat=cost_sat - channel.paid_anchor_sat,
         )
+
+
+def vertex_fees(vertex: PlannedVertex) -> Iterator[FixedFee]:
+    """Yield the transactions of one vertex, in the order in which they are published."""
+    n_paid = len(vertex.children) or len(vertex.capacities_sat) + bool(vertex.lstock_sat)
+    made = [("kickoff", 1), ("state", n_paid)]
+    if vertex.shape.kind is VertexKind.STATIC:
+        made = [("static", n_paid)]
+    for (label, n_outputs), tx in zip(made, vertex.txs, strict=True):
+        yield FixedFee(
+            name=f"{label}_{vertex.shape.name}",
+            vsize=keypath_tx_vsize(n_p2tr_outputs=n_outputs, n_anchors=1),
+            fee_sat=tx.fee_sat,
+        )
+
+
+def commitment_fee(channel: ChannelTerms, *, n_htlcs: int) -> FixedFee:
+    """Return the commitment with two balances and some HTLCs, all with an output."""
+    return FixedFee(
+        name=f"commitment with {n_htlcs} HTLCs",
+        vsize=vsize_of(COMMITMENT_WEIGHT + HTLC_OUTPUT_WEIGHT * n_htlcs),
+        fee_sat=channel.commitment_fee_sat(n_htlc_outputs=n_htlcs),
+    )

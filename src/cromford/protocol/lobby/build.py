@@ -6,6 +6,7 @@ from typing import Final
 
 from cromford import told
 from cromford.bitcoin.fees import P2TR_OUTPUT_VSIZE, SEGWIT_DUST_SAT
+from cromford.bitcoin.network import Network
 from cromford.bitcoin.script import is_usual_segwit
 from cromford.channel.errors import InvalidChannelTerms
 from cromford.channel.terms import HTLCS_MAX, MSAT_PER_SAT, ChannelTerms
@@ -322,9 +323,7 @@ def _affordable(
             attempt_id=NO_ATTEMPT_ID,
             candidates=max(1, len(feerates_sat_per_kw)),
         )
-        _check_capacities(terms)
-        _check_proposal_fits(terms, shape)
-        _check_nonces(state, terms)
+        check_buildable(terms, shape, pool_size=state.config.policy.pool_size)
         funding_amount_sat = plan_of(terms).input_sat
         try:
             ladder = select_ladder(state, funding_amount_sat, feerates_sat_per_kw)
@@ -338,6 +337,23 @@ def _affordable(
             funding_amount_sat=funding_amount_sat,
         )
     raise Rejected("insufficient_coins", str(failure), retryable=True) from failure
+
+
+def check_buildable(terms: FactoryTerms, shape: ShapeVertex, *, pool_size: int) -> None:
+    """Check what no ceremony could be held for, whoever joins.
+
+    Args:
+        terms: What is planned.
+        shape: Of its tree.
+        pool_size: How many nonces each client brings along for a key.
+
+    Raises:
+        InvalidTerms: With a channel too small for its fees, a proposal too long for a message, or
+            more sessions than nonces.
+    """
+    _check_capacities(terms)
+    _check_proposal_fits(terms, shape)
+    _check_nonces(terms, pool_size)
 
 
 def _check_capacities(terms: FactoryTerms) -> None:
@@ -382,7 +398,7 @@ def proposal_size(terms: FactoryTerms, shape: ShapeVertex) -> int:
     return len(terms.encode()) + terms.candidates * each
 
 
-def _check_nonces(state: House, terms: FactoryTerms) -> None:
+def _check_nonces(terms: FactoryTerms, pool_size: int) -> None:
     """Refuse a ladder with more sessions than a pool has nonces.
 
     Raises:
@@ -393,7 +409,7 @@ def _check_nonces(state: House, terms: FactoryTerms) -> None:
         n_candidates=terms.candidates,
         n_txs=plan.n_txs,
         n_branch_txs=plan.n_branch_txs,
-        pool_size=state.config.policy.pool_size,
+        pool_size=pool_size,
     )
 
 
@@ -411,15 +427,41 @@ def terms_of(
     Raises:
         InvalidTerms: If the policy gives terms that no factory can have.
     """
-    policy = state.config.policy
-    height = state.chain.height
+    return terms_by_policy(
+        state.config.policy,
+        capacities_sat,
+        shape,
+        inner,
+        attempt_id=attempt_id,
+        network=state.config.network,
+        build_height=state.chain.height,
+        candidates=candidates,
+    )
+
+
+def terms_by_policy(
+    policy: LspPolicy,
+    capacities_sat: tuple[int, ...],
+    shape: ShapeVertex,
+    inner: InnerLevels,
+    *,
+    attempt_id: bytes,
+    network: Network,
+    build_height: int,
+    candidates: int = 1,
+) -> FactoryTerms:
+    """Return the terms of a factory with these capacities, by a policy.
+
+    Raises:
+        InvalidTerms: If the policy gives terms that no factory can have.
+    """
     exit_blocks = exit_blocks_of(shape.slowest_kinds, delay_max_blocks=policy.delay_max_blocks)
     lstocks_sat = default_lstocks_sat(shape, capacities_sat)
     return FactoryTerms(
         attempt_id=attempt_id,
-        network=state.config.network.genesis_hash,
-        build_height=height,
-        expiry_height=height
+        network=network.genesis_hash,
+        build_height=build_height,
+        expiry_height=build_height
         + policy.active_blocks
         + policy.dying_blocks
         + exit_blocks

@@ -20,7 +20,7 @@ SAMPLE ?= 0
 # A sample is bounded in time; all mutants take hours.
 MINUTES ?= $(if $(filter-out 0,$(SAMPLE)),30,100000)
 
-.PHONY: demo test tables check bench crowd flood mass-exit dying drill simulate matrix fuzz mutants samples coverage format clean
+.PHONY: demo test tables check bench crowd flood mass-exit dying drill simulate matrix fuzz mutants samples coverage format wheels man clean
 
 demo: $(STAMP)
 	$(BIN)/cromford demo --clients 4
@@ -96,8 +96,21 @@ format: $(STAMP)
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
+# All that `pip install --no-index --find-links wheels cromford` needs, on machines like this one: our
+# wheel, and of the locked ones, by their hashes, those that it asks for.
+wheels: $(STAMP)
+	rm -rf wheels .wheels
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements.lock -d .wheels
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation -w wheels .
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-index --find-links .wheels -d wheels wheels/cromford-*.whl
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --require-hashes --only-binary :all: --no-deps -r requirements-pipx.lock -d wheels
+	rm -rf .wheels
+
+man: $(STAMP)
+	$(BIN)/python -m cromford.cli.man build/man
+
 clean:
-	rm -rf $(VENV) $(FUZZ_PACKAGES) .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .mutants .import_linter_cache .coverage*
+	rm -rf wheels .wheels build $(VENV) $(FUZZ_PACKAGES) .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .mutants .import_linter_cache .coverage*
 
 $(STAMP): requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is not installed: Cromford needs Python 3.11 or newer" >&2; exit 1; }

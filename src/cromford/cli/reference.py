@@ -40,24 +40,24 @@ def _sections(context: click.Context, command: click.Command) -> Iterator[str]:
 
 
 def _section(context: click.Context, command: click.Command) -> str:
-    everywhere = _records(context.find_root())
+    everywhere = records(context.find_root())
     depth = context.command_path.count(" ") + 2
     lines = [f"\n{'#' * min(depth, 4)} `{context.command_path}`\n"]
     described = (command.help or "").replace("\b\n", "").strip()
     if described:
-        lines.append(f"\n{_unwrapped(described)}\n")
+        lines.append(f"\n{unwrapped(described)}\n")
     usage = " ".join(command.collect_usage_pieces(context))
     lines.append(f"\n```\n{context.command_path} {usage}\n```\n")
     is_root = context.parent is None
-    records = [record for record in _records(context) if is_root or record not in everywhere]
-    if records:
+    own = [record for record in records(context) if is_root or record not in everywhere]
+    if own:
         lines.append("\n| option | meaning |\n|---|---|\n")
-        lines += [f"| `{_cell(option)}` | {_cell(meaning)} |\n" for option, meaning in records]
+        lines += [f"| `{_cell(option)}` | {_cell(meaning)} |\n" for option, meaning in own]
     return "".join(lines)
 
 
-def _records(context: click.Context) -> list[tuple[str, str]]:
-    """Return the rows of a command's options."""
+def records(context: click.Context) -> list[tuple[str, str]]:
+    """Return a command's options as its help has them: how each is typed, and what it means."""
     return [
         record
         for param in context.command.get_params(context)
@@ -65,7 +65,8 @@ def _records(context: click.Context) -> list[tuple[str, str]]:
     ]
 
 
-def _unwrapped(text: str) -> str:
+def unwrapped(text: str) -> str:
+    """Return text with each paragraph on one line."""
     paragraphs = text.split("\n\n")
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 

@@ -178,6 +178,7 @@ def test_a_client_of_a_real_factory_is_told_the_same(n_clients: int) -> None:
     plan, client = plan_factory(idea), pump.client_at(1)
     pay(pump, pump.lsp, client, BALANCE_MSAT)
     told = exit_plan(client.state, pump.held(client), OwnFees())
+    assert told["channel"] is not None
     commitment, sweep = told["channel"]["steps"]
     one, sizes = plan["one_leaves"], plan["sizes"]
     assert plan["capital"]["funding_amount_sat"] == attempt.tree.funding_amount_sat

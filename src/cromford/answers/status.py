@@ -116,12 +116,13 @@ class StoppedFactory(TypedDict):
 class LspStatus(DaemonStatus):
     """How an LSP is: its peers, its builds, its money, its price, and what is to be looked after.
 
-    `contested` are nodes with two connections that both answer. `build_dropped` says why the last
-    build came to nothing. After `look_blocks` blocks the LSP has to look at the chain again.
+    `address` is what clients are told, `listen` where it hears them. `contested` are nodes with two
+    connections that both answer. `build_dropped` says why the last build came to nothing. After `look_blocks` blocks the LSP has to look at the chain again.
     """
 
     role: Literal["lsp"]
     listen: str | None
+    address: str | None
     n_connected: Count
     contested: list[NodeId]
     n_waiting: Count

@@ -117,7 +117,8 @@ class LspStatus(DaemonStatus):
     """How an LSP is: its peers, its builds, its money, its price, and what is to be looked after.
 
     `address` is what clients are told, `listen` where it hears them. `contested` are nodes with two
-    connections that both answer. `build_dropped` says why the last build came to nothing. After `look_blocks` blocks the LSP has to look at the chain again.
+    connections that both answer. `build_dropped` says why the
+    last build came to nothing. After `look_blocks` blocks the LSP has to look at the chain again.
     """
 
     role: Literal["lsp"]
